@@ -1,0 +1,50 @@
+"""The neuron: a current-based leaky integrate-and-fire cell that spikes at most once.
+
+    tau_mem dV/dt = -V + (tau_mem / tau_syn) I(t),      I(t) = sum_i w_i exp(-(t - t_i) / tau_syn)
+
+V is relative to the leak potential. Times are in any unit, the same for all; by convention ``tau_syn = 1``.
+"""
+
+import math
+from dataclasses import dataclass
+
+from torch import Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class LIF:
+    """Parameters of a leaky integrate-and-fire neuron, validated and immutable.
+
+    Normalisation of Göltz et al. 2021 (eq. 1): ``C dV/dt = -g_leak V + I`` with ``C = tau_syn``, so that
+    ``g_leak = tau_syn / tau_mem``. A model given with ``g_leak``, ``leak`` and ``threshold`` in other units has the
+    threshold ``(threshold - leak) * g_leak * tau_mem / tau_syn`` here.
+
+    Args:
+        tau_mem: membrane time constant, > 0; ``math.inf`` is a neuron without leak.
+        tau_syn: synaptic time constant, > 0, in the same unit as all times.
+        threshold: > 0, one for all neurons, or a tensor ``()`` or ``(out,)``, which may require a gradient.
+
+    Raises:
+        ValueError: a value that is not positive, or not a number.
+    """
+
+    tau_mem: float = 1.0
+    tau_syn: float = 1.0
+    threshold: float | Tensor = 1.0
+
+    def __post_init__(self) -> None:
+        for name in ("tau_mem", "tau_syn", "threshold"):
+            value = getattr(self, name)
+            if name == "threshold" and isinstance(value, Tensor):
+                continue  # its values are checked where they are used: a look at them here would break under vmap
+            if not isinstance(value, int | float) or isinstance(value, bool):
+                raise ValueError(f"{name} must be a number, got {value!r}")
+            if not value > 0 or (math.isinf(value) and name != "tau_mem"):
+                finite = "" if name == "tau_mem" else " and finite"
+                raise ValueError(f"{name} must be > 0{finite}, got {value}")
+            object.__setattr__(self, name, float(value))
+
+    @property
+    def ratio(self) -> float:
+        """``tau_mem / tau_syn``; ``inf`` without leak."""
+        return self.tau_mem / self.tau_syn

@@ -1,0 +1,5 @@
+"""The operator under every layer: spike times, weights and delays -> first spike times, with the exact gradient."""
+
+from firstspike.spiketime.operator import BACKENDS, first_spike_time
+
+__all__ = ["BACKENDS", "first_spike_time"]

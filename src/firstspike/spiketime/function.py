@@ -1,0 +1,160 @@
+"""The one differentiable function: checks values, asks a backend, saves what backward needs. No maths.
+
+Two ``autograd.Function`` classes, so that ``torch.func`` can map over the backward pass as well. Both work on tensors
+with an ensemble dimension (see ``backend``); vmap folds a mapped dimension into the ensemble, or into the batch where
+neither weight nor anything else of the network is mapped.
+"""
+
+import math
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from firstspike.spiketime.backend import Backend, Constants, Gradients, Needs
+
+
+class Options(NamedTuple):
+    """What a call fixes beside its tensors."""
+
+    backend: Backend
+    constants: Constants
+    max_weight_grad: float | None
+
+
+class FirstSpikeTime(torch.autograd.Function):
+    """``(times, weight, threshold, delay, observed, options) -> (spikes, *saved)``."""
+
+    @staticmethod
+    def forward(
+        times: Tensor,
+        weight: Tensor,
+        threshold: Tensor,
+        delay: Tensor | None,
+        observed: Tensor | None,
+        options: Options,
+    ) -> tuple[Tensor, ...]:
+        check_values(times, weight, threshold, delay, observed)
+        if observed is not None:
+            return (observed.clone(),)
+        spikes, saved = options.backend.forward(times, weight, threshold, delay, options.constants)
+        return (spikes, *saved)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        times, weight, threshold, delay, _, ctx.options = inputs
+        spikes, *saved = output
+        ctx.mark_non_differentiable(*saved)
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(spikes, times, weight, threshold, delay, *saved)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor | None, *_: None) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        needs = Needs(*ctx.needs_input_grad[:4])
+        if grad is None or not any(needs):
+            return (None,) * 6
+        found = iter(FirstSpikeGradient.apply(needs, ctx.options, grad, *ctx.saved_tensors))
+        return (*(next(found) if need else None for need in needs), None, None)
+
+    @staticmethod
+    def vmap(
+        info: Any, in_dims: tuple[int | None, ...], *inputs: Any
+    ) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
+        *tensors, options = inputs
+        times, weight, threshold, delay, observed = (
+            _to_front(x, dim) for x, dim in zip(tensors, in_dims[:5], strict=True)
+        )
+        if in_dims[1] is in_dims[2] is in_dims[3] is None:
+            times, observed = (
+                _fold(x, dim, info.batch_size, 1) for x, dim in ((times, in_dims[0]), (observed, in_dims[4]))
+            )
+            output = FirstSpikeTime.apply(times, weight, threshold, delay, observed, options)
+            return tuple(x.unflatten(1, (info.batch_size, -1)) for x in output), (1,) * len(output)
+        folded = (
+            _fold(x, dim, info.batch_size, 0)
+            for x, dim in zip((times, weight, threshold, delay, observed), in_dims[:5], strict=True)
+        )
+        output = FirstSpikeTime.apply(*folded, options)
+        return tuple(x.unflatten(0, (info.batch_size, -1)) for x in output), (0,) * len(output)
+
+
+class FirstSpikeGradient(torch.autograd.Function):
+    """``(needs, options, grad, spikes, times, weight, threshold, delay, *saved) -> the needed gradients``."""
+
+    @staticmethod
+    def forward(
+        needs: Needs,
+        options: Options,
+        grad: Tensor,
+        spikes: Tensor,
+        times: Tensor,
+        weight: Tensor,
+        threshold: Tensor,
+        delay: Tensor | None,
+        *saved: Tensor,
+    ) -> tuple[Tensor, ...]:
+        found: Gradients = options.backend.backward(
+            grad,
+            spikes,
+            times,
+            weight,
+            threshold,
+            delay,
+            saved,
+            options.constants,
+            options.max_weight_grad,
+            needs,
+        )
+        return tuple(x for x in found if x is not None)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        pass
+
+    @staticmethod
+    def backward(ctx: Any, *_: Any) -> Any:
+        raise NotImplementedError(
+            "first_spike_time has first derivatives only; call backward() or torch.autograd.grad() without create_graph"
+        )
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[Any, ...], *inputs: Any) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
+        needs, options, *tensors = inputs
+        folded = (
+            _fold(_to_front(x, dim), dim, info.batch_size, 0)
+            for x, dim in zip(tensors, in_dims[2:], strict=True)
+        )
+        output = FirstSpikeGradient.apply(needs, options, *folded)
+        return tuple(x.unflatten(0, (info.batch_size, -1)) for x in output), (0,) * len(output)
+
+
+def check_values(
+    times: Tensor, weight: Tensor, threshold: Tensor, delay: Tensor | None, observed: Tensor | None
+) -> None:
+    """Raise ValueError for values that no neuron can work with."""
+    if not bool((times > -math.inf).all()):
+        raise ValueError("times must be real numbers or inf (no spike), got NaN or -inf")
+    # a sum shows any NaN or inf in one pass; it may also overflow, hence the second look
+    if not math.isfinite(float(weight.detach().sum())) and not bool(torch.isfinite(weight).all()):
+        raise ValueError("weight must be finite, got NaN or inf; did the training diverge?")
+    if not bool(((threshold > 0) & (threshold < math.inf)).all()):
+        raise ValueError(
+            f"threshold must be > 0 and finite, got {threshold.min().item()} to {threshold.max().item()}"
+        )
+    if delay is not None and not bool(((delay >= 0) & (delay < math.inf)).all()):
+        raise ValueError(f"delay must be >= 0 and finite, got {delay.min().item()} to {delay.max().item()}")
+    if observed is not None and not bool((observed > -math.inf).all()):
+        raise ValueError("observed times must be real numbers or inf (no spike), got NaN or -inf")
+
+
+def _to_front(x: Tensor | None, dim: int | None) -> Tensor | None:
+    return x if x is None or dim is None else x.movedim(dim, 0)
+
+
+def _fold(x: Tensor | None, dim: int | None, size: int, into: int) -> Tensor | None:
+    """Merge the mapped dimension, now in front (or none: the same for all), into the ensemble (0) or the batch (1)."""
+    if x is None:
+        return None
+    if dim is None:
+        x = x.expand(size, *x.shape)
+    return x.movedim(0, into).flatten(into, into + 1)

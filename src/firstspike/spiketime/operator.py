@@ -1,0 +1,115 @@
+"""``first_spike_time``: shapes, types and the choice of a backend, around ``function``."""
+
+import logging
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from firstspike.neuron import LIF
+from firstspike.spiketime import reference
+from firstspike.spiketime.backend import Backend, Constants
+from firstspike.spiketime.function import FirstSpikeTime, Options
+
+logger = logging.getLogger(__name__)
+
+BACKENDS: dict[str, Backend] = {"reference": Backend(reference.forward, reference.backward)}
+
+
+def first_spike_time(
+    times: Float[Tensor, "*batch inputs"],
+    weight: Float[Tensor, "outputs inputs"],
+    neuron: LIF,
+    *,
+    delay: Float[Tensor, "outputs inputs"] | None = None,
+    observed: Float[Tensor, "*batch outputs"] | None = None,
+    max_weight_grad: float | None = None,
+    backend: str = "auto",
+) -> Float[Tensor, "*batch outputs"]:
+    """First time at which each neuron's membrane reaches the threshold, exact and differentiable.
+
+    ``T = min { t : V(t) >= threshold }`` with V as in ``LIF``. Inputs at equal times arrive together. The derivatives
+    by weight, times, delay and threshold come from the implicit function theorem; only inputs that arrive before T
+    have any, all others and those of silent neurons are exactly zero.
+
+    Args:
+        times: arrival of each input's spike, in the unit of ``neuron.tau_syn``; ``inf`` never arrives.
+        weight: synaptic weights.
+        neuron: time constants and threshold.
+        delay: synaptic delays >= 0; synapse (j, i) sees ``times[..., i] + delay[j, i]``.
+        observed: output times from elsewhere (a simulator, a chip): returned as they are, with the gradient taken
+            there, and none where ``V'(observed) <= 0``: the ideal neuron could not spike there.
+        max_weight_grad: sets the gradient of the loss by the weights of one (sample, neuron) pair to zero where its
+            largest magnitude exceeds this bound: there V only just reaches the threshold and the derivative diverges.
+            The gradient by the input times is left alone (``max_dw_norm`` of Göltz et al. 2021).
+        backend: ``"auto"`` (the fastest for the device) or a key of ``BACKENDS``.
+
+    Returns:
+        Spike times; ``inf`` where the neuron stays silent.
+
+    Raises:
+        ValueError: shapes, dtypes or devices that do not fit, NaN or -inf in times, a weight that is not finite, a
+            threshold <= 0, a delay < 0, an unknown backend.
+
+    Source: Göltz et al. 2021, "Fast and energy-efficient neuromorphic deep learning with first-spike times".
+    """
+    _check_form(times, weight, neuron, delay, observed, max_weight_grad)
+    threshold = torch.as_tensor(neuron.threshold, dtype=weight.dtype, device=weight.device)
+    options = Options(
+        resolve_backend(backend, times.device), Constants(neuron.tau_mem, neuron.tau_syn), max_weight_grad
+    )
+    lead = times.shape[:-1]
+    spikes: Tensor = FirstSpikeTime.apply(
+        times.reshape(1, -1, times.shape[-1]) if times.shape[-1] else times.new_empty(1, lead.numel(), 0),
+        weight[None],
+        threshold.expand(1, weight.shape[0]),
+        None if delay is None else delay[None],
+        None if observed is None else observed.reshape(1, -1, weight.shape[0]),
+        options,
+    )[0]
+    return spikes.reshape(*lead, weight.shape[0])
+
+
+def resolve_backend(name: str, device: torch.device) -> Backend:
+    """The backend of that name, for ``"auto"`` the fastest one for the device.
+
+    Raises:
+        ValueError: an unknown name.
+    """
+    if name == "auto":
+        name = "reference"
+    if name not in BACKENDS:
+        raise ValueError(f"backend must be one of auto, {', '.join(BACKENDS)}, got {name!r}")
+    return BACKENDS[name]
+
+
+def _check_form(
+    times: Tensor,
+    weight: Tensor,
+    neuron: LIF,
+    delay: Tensor | None,
+    observed: Tensor | None,
+    max_weight_grad: float | None,
+) -> None:
+    if weight.dtype not in (torch.float32, torch.float64):
+        raise ValueError(f"weight must be float32 or float64, got {weight.dtype}")
+    if weight.ndim != 2 or times.ndim < 1 or times.shape[-1] != weight.shape[1]:
+        raise ValueError(
+            "expected times (..., inputs) and weight (outputs, inputs) with the same number of inputs, "
+            f"got times {tuple(times.shape)} and weight {tuple(weight.shape)}"
+        )
+    outputs = weight.shape[0]
+    wanted = {"delay": (delay, weight.shape), "observed": (observed, (*times.shape[:-1], outputs))}
+    for name, (tensor, shape) in wanted.items():
+        if tensor is not None and tensor.shape != shape:
+            raise ValueError(f"{name} must have the shape {tuple(shape)}, got {tuple(tensor.shape)}")
+    if isinstance(neuron.threshold, Tensor) and neuron.threshold.shape not in ((), (1,), (outputs,)):
+        raise ValueError(f"threshold must be one number or ({outputs},), got {tuple(neuron.threshold.shape)}")
+    for name, tensor in (("times", times), ("delay", delay), ("observed", observed)):
+        if tensor is not None and (tensor.dtype != weight.dtype or tensor.device != weight.device):
+            raise ValueError(
+                f"{name} is {tensor.dtype} on {tensor.device}, weight is {weight.dtype} on {weight.device}; "
+                f"convert one of them, e.g. {name}.to(weight)"
+            )
+    if max_weight_grad is not None and not max_weight_grad > 0:
+        raise ValueError(f"max_weight_grad must be > 0 or None, got {max_weight_grad}")

@@ -1,0 +1,154 @@
+"""The operator in plain PyTorch: any device, float32 and float64, one line for one formula.
+
+Forward. The state just after input k, membrane ``V_k`` and current ``Q_k``, gives everything until the next input:
+
+    V(t_k + s) = V_k exp(-s/tau_mem) + Q_k kappa(s),          I(t_k + s) = Q_k exp(-s/tau_syn)
+
+States add over groups of inputs once they are brought to the same time, so all of them follow from a doubling scan
+(Hillis and Steele 1986) in log2(inputs) steps, without an overflow at any time scale. The first interval in which V
+reaches the threshold is found by the signs of V and dV/dt at its ends; the crossing itself is solved there alone, in
+the closed form of the ratio of time constants (``solutions``).
+
+Backward. The implicit function theorem at the spike time T, with ``s_i = T - t_i - delay_i > 0`` for causal inputs:
+
+    dV/dt(T) = I(T)/tau_syn - threshold/tau_mem
+    dT/dw_i  = -kappa(s_i) / V'(T),     dT/dt_i = dT/d delay_i = w_i kappa'(s_i) / V'(T),     dT/d threshold = 1 / V'(T)
+
+Source: Göltz et al. 2021, eqs. 2 to 6 (ratios 1 and 2); Göltz et al. 2025 (delays); Wunderlich and Pehle 2021 (any
+ratio). Memory is O(batch x inputs x outputs): kernels do with less, this file is what they are tested against.
+
+Shapes: E ensemble, B batch, I inputs, O outputs.
+"""
+
+import math
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from firstspike.spiketime.backend import Constants, Gradients, Needs
+from firstspike.spiketime.response import kappa, kappa_slope, membrane, peak
+from firstspike.spiketime.solutions import time_to_threshold
+
+
+def forward(
+    times: Float[Tensor, "E B I"],
+    weight: Float[Tensor, "E O I"],
+    threshold: Float[Tensor, "E O"],
+    delay: Float[Tensor, "E O I"] | None,
+    constants: Constants,
+) -> tuple[Float[Tensor, "E B O"], tuple[Tensor, ...]]:
+    """First spike times, ``inf`` for silent neurons. See ``backend`` for the contract."""
+    tau_mem, tau_syn = constants
+    arrival, current = _arrivals(times, weight, delay)
+    if arrival.shape[-1] == 0:
+        return times.new_full((*times.shape[:2], weight.shape[1]), math.inf), ()
+    voltage, current = _states(arrival, current, tau_mem, tau_syn)
+    theta = threshold[:, None, :, None]
+
+    # state at the end of each interval; the last one never ends
+    duration = torch.diff(arrival, append=torch.full_like(arrival[..., :1], math.inf))
+    asymptote = (
+        voltage[..., -1:] + current[..., -1:] if math.isinf(tau_mem) else torch.zeros_like(voltage[..., -1:])
+    )
+    voltage_end = torch.cat([voltage[..., 1:], asymptote], dim=-1)
+    crosses = voltage_end >= theta
+    if math.isinf(tau_mem):  # without leak V rises towards its asymptote and never gets there
+        crosses[..., -1] = asymptote[..., 0] > theta[..., 0]
+    else:
+        rises = current / tau_syn > voltage / tau_mem
+        falls = current * torch.exp(-duration / tau_syn) / tau_syn < voltage_end / tau_mem
+        falls[..., -1] = True
+        # where V falls at the end, it has a peak inside
+        _, height = peak(voltage, current, tau_mem, tau_syn)
+        crosses = crosses | (rises & falls & (height >= theta))
+
+    fires = crosses.any(dim=-1)
+    first = crosses.to(torch.uint8).argmax(dim=-1, keepdim=True)  # of equal values argmax takes the first
+    start, length = (x.expand_as(crosses).gather(-1, first).squeeze(-1) for x in (arrival, duration))
+    state = (x.gather(-1, first).squeeze(-1) for x in (voltage, current))
+    wait = time_to_threshold(*state, threshold[:, None], length, tau_mem, tau_syn)
+    spikes = start + torch.minimum(wait.clamp(min=0), length)
+    return torch.where(fires, spikes, torch.full_like(spikes, math.inf)), ()
+
+
+def backward(
+    grad: Float[Tensor, "E B O"],
+    spikes: Float[Tensor, "E B O"],
+    times: Float[Tensor, "E B I"],
+    weight: Float[Tensor, "E O I"],
+    threshold: Float[Tensor, "E O"],
+    delay: Float[Tensor, "E O I"] | None,
+    saved: tuple[Tensor, ...],
+    constants: Constants,
+    max_weight_grad: float | None,
+    needs: Needs,
+) -> Gradients:
+    """Gradients at the given spike times. See ``backend`` for the contract."""
+    tau_mem, tau_syn = constants
+    arrival = times[:, :, None, :] if delay is None else times[:, :, None, :] + delay[:, None]
+    causal = (arrival < spikes[..., None]) & torch.isfinite(spikes[..., None])
+    zero = torch.zeros((), dtype=times.dtype, device=times.device)
+    elapsed = torch.where(causal, spikes[..., None] - arrival, zero)
+    response = torch.where(causal, kappa(elapsed, tau_mem, tau_syn), zero)
+    decay = torch.where(causal, torch.exp(-elapsed / tau_syn), zero)
+
+    slope = (decay * weight[:, None]).sum(-1) / tau_syn - threshold[:, None] / tau_mem
+    fires = torch.isfinite(spikes) & (slope > 0)
+    scale = torch.where(fires, grad / torch.where(fires, slope, torch.ones_like(slope)), zero)
+
+    by_weight = by_times = by_delay = by_threshold = None
+    if needs.weight:
+        each = -response * scale[..., None]
+        if max_weight_grad is not None:
+            chopped = each.abs().amax(dim=-1, keepdim=True) > max_weight_grad if each.shape[-1] else each > 0
+            each = torch.where(chopped, zero, each)
+        by_weight = each.sum(dim=1)
+    if needs.times or needs.delay:
+        each = (
+            torch.where(causal, kappa_slope(elapsed, tau_mem, tau_syn), zero)
+            * weight[:, None]
+            * scale[..., None]
+        )
+        by_times = each.sum(dim=2) if needs.times else None
+        by_delay = each.sum(dim=1) if needs.delay else None
+    if needs.threshold:
+        by_threshold = scale.sum(dim=1)
+    return Gradients(by_times, by_weight, by_threshold, by_delay)
+
+
+def _arrivals(
+    times: Float[Tensor, "E B I"], weight: Float[Tensor, "E O I"], delay: Float[Tensor, "E O I"] | None
+) -> tuple[Float[Tensor, "E B o I"], Float[Tensor, "E B O I"]]:
+    """Sorted arrival times (o is 1 without delays) and the weight that arrives at each.
+
+    An input that never arrives becomes one of weight 0 at the time of the last that does.
+    """
+    arrival = times[:, :, None, :] if delay is None else times[:, :, None, :] + delay[:, None]
+    arrival, order = arrival.sort(dim=-1)
+    shape = (*times.shape[:2], *weight.shape[1:])
+    weight = weight[:, None].expand(shape).gather(-1, order.expand(shape))
+    arrives = torch.isfinite(arrival)
+    last = (
+        torch.where(arrives, arrival, torch.full_like(arrival, -math.inf)).amax(-1, keepdim=True)
+        if arrival.shape[-1]
+        else arrival
+    )
+    last = torch.where(torch.isfinite(last), last, torch.zeros_like(last))
+    return torch.where(arrives, arrival, last), torch.where(arrives, weight, torch.zeros_like(weight))
+
+
+def _states(
+    arrival: Float[Tensor, "E B o I"], weight: Float[Tensor, "E B O I"], tau_mem: float, tau_syn: float
+) -> tuple[Float[Tensor, "E B O I"], Float[Tensor, "E B O I"]]:
+    """Membrane and current just after each input, by doubling the group of inputs that each state includes."""
+    voltage, current = torch.zeros_like(weight), weight
+    group = 1
+    while group < arrival.shape[-1]:
+        elapsed = arrival[..., group:] - arrival[..., :-group]
+        earlier = membrane(elapsed, voltage[..., :-group], current[..., :-group], tau_mem, tau_syn)
+        voltage = torch.cat([voltage[..., :group], voltage[..., group:] + earlier], dim=-1)
+        decayed = current[..., :-group] * torch.exp(-elapsed / tau_syn)
+        current = torch.cat([current[..., :group], current[..., group:] + decayed], dim=-1)
+        group *= 2
+    return voltage, current

@@ -1,0 +1,85 @@
+"""When does V reach the threshold? Closed forms per ratio of time constants, and a root finder for the rest.
+
+All start from a state ``(voltage, current)`` below the threshold that is known to reach it. Written with
+``gap = threshold - voltage``, so that a short wait keeps its digits:
+
+* ``tau_mem = tau_syn = tau``: ``V(s) = (V + I s/tau) exp(-s/tau)``, solved by Lambert's W
+  (Göltz et al. 2021, eq. 3, for a single state).
+* ``tau_mem = 2 tau_syn`` and ``tau_mem = tau_syn / 2``: V is a quadratic in ``exp(-s/tau_slow)``, where ``tau_slow``
+  is the larger constant; the earlier root (Göltz et al. 2021, eq. 5).
+* ``tau_mem = inf``: ``V(s) = V + I (1 - exp(-s/tau_syn))``.
+* else Newton's method: V rises from the state to its peak and is concave there, so that a step from the left never
+  passes the crossing.
+"""
+
+import math
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from firstspike.spiketime.lambertw import lambert_w0
+from firstspike.spiketime.response import membrane, peak
+
+_Values = Float[Tensor, "E B O"]
+_MAX_NEWTON_STEPS = 60  # about 6 are needed; many only next to a tangent, where a step halves the distance
+
+
+def time_to_threshold(
+    voltage: _Values,
+    current: _Values,
+    threshold: Float[Tensor, "E 1 O"],
+    length: _Values,
+    tau_mem: float,
+    tau_syn: float,
+) -> _Values:
+    """Time from the state to its first crossing of the threshold, not limited to the interval's ``length``.
+
+    States that do not reach the threshold give any value, also NaN.
+    """
+    gap = threshold - voltage
+    ratio = tau_mem / tau_syn
+    if ratio == 1:
+        return _equal(voltage, current, threshold, tau_syn)
+    if ratio == 2:
+        return -tau_mem * torch.log1p(-_earlier_root(2 * current, 2 * current - voltage, gap))
+    if ratio == 0.5:
+        return -tau_syn * torch.log1p(-_earlier_root(current - voltage, current - 2 * voltage, gap))
+    if math.isinf(ratio):
+        return -tau_syn * torch.log1p(-gap / current)
+    return _newton(voltage, current, threshold, length, tau_mem, tau_syn)
+
+
+def _equal(voltage: _Values, current: _Values, threshold: Tensor, tau: float) -> _Values:
+    dtype, current = current.dtype, current.double()
+    r = voltage / current
+    # rounding may push a tangent's argument below the branch point
+    z = (-(threshold / current) * torch.exp(-r)).clamp(min=-math.exp(-1))
+    return (tau * (-r - lambert_w0(z))).to(dtype)
+
+
+def _earlier_root(a: _Values, b: _Values, c: _Values) -> _Values:
+    """The smaller root of ``a x^2 - b x + c = 0`` for ``b > 0``, without cancellation; a tangent's rounding is cut."""
+    return 2 * c / (b + torch.sqrt((b * b - 4 * a * c).clamp(min=0)))
+
+
+def _newton(
+    voltage: _Values, current: _Values, threshold: Tensor, length: _Values, tau_mem: float, tau_syn: float
+) -> _Values:
+    summit, height = peak(voltage, current, tau_mem, tau_syn)
+    # where the peak is inside, the parabola at the peak is a better start than the interval's begin
+    curvature = current * torch.exp(-summit / tau_syn) / tau_syn**2
+    from_peak = summit - torch.sqrt((2 * (height - threshold) / curvature).clamp(min=0))
+    s = torch.where((from_peak > 0) & (summit <= length), from_peak, torch.zeros_like(from_peak))
+    tolerance = 2 * torch.finfo(s.dtype).eps
+    moves = torch.ones_like(s, dtype=torch.bool)  # each element stops by itself, whatever the others do
+    for _ in range(_MAX_NEWTON_STEPS):
+        value = membrane(s, voltage, current, tau_mem, tau_syn)
+        slope = current * torch.exp(-s / tau_syn) / tau_syn - value / tau_mem
+        step = torch.where(slope > 0, (threshold - value) / slope, torch.zeros_like(s))
+        following = torch.minimum(s + step, summit).clamp(min=0)
+        moves = moves & ((following - s).abs() > tolerance * following)
+        if not bool(moves.any()):
+            break
+        s = torch.where(moves, following, s)
+    return s
