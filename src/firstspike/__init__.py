@@ -1,0 +1,55 @@
+"""Train spiking neural networks exactly, by backpropagation on first spike times.
+
+    lif = fs.LIF(tau_mem=1.0, tau_syn=1.0, threshold=1.0)
+    out = fs.first_spike_time(times, weight, lif)
+
+Times are in the unit of ``tau_syn``; ``inf`` means no spike, and nothing else does.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from firstspike._version import __version__
+
+if TYPE_CHECKING:
+    from firstspike import data, losses, plots
+    from firstspike.layers import BiasSpikes, Delay, DelayRule, LIFLinear, Multiplex, Network, Record
+    from firstspike.neuron import LIF
+    from firstspike.spiketime import first_spike_time
+
+__all__ = [
+    "LIF",
+    "BiasSpikes",
+    "Delay",
+    "DelayRule",
+    "LIFLinear",
+    "Multiplex",
+    "Network",
+    "Record",
+    "__version__",
+    "data",
+    "first_spike_time",
+    "losses",
+    "plots",
+]
+
+# Looked up on first use, so that reading a config or printing a help text does not load torch.
+_HOME = {
+    "LIF": "neuron",
+    "first_spike_time": "spiketime",
+    **dict.fromkeys(("BiasSpikes", "Delay", "DelayRule", "LIFLinear", "Multiplex", "Network", "Record"), "layers"),
+}
+
+
+def __getattr__(name: str) -> object:
+    if name in _HOME:
+        value = getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+        globals()[name] = value
+        return value
+    if name in __all__:
+        return import_module(f"{__name__}.{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -11,8 +11,8 @@ or None, ``spikes`` and ``grad (E, B, O)``. They may have any strides, and no ba
 ``(E, B)``. It is empty where the spike times were observed and no forward ran.
 
 The gradient is taken at ``spikes``, whoever computed them, with the causal set ``t_i + delay_i < T``. Where the
-neuron is silent, or ``V'(T) <= 0``, all derivatives are zero. ``max_weight_grad`` sets the weight gradient of a (sample,
-neuron) pair to zero if its largest ``|dL/dw_i|`` exceeds the bound, and leaves the other gradients alone.
+neuron is silent, or ``V'(T) <= 0``, all derivatives are zero. ``max_weight_grad`` sets the weight gradient of a
+(sample, neuron) pair to zero if its largest ``|dL/dw_i|`` exceeds the bound, and leaves the other gradients alone.
 """
 
 from collections.abc import Callable

@@ -49,7 +49,7 @@ class FirstSpikeTime(torch.autograd.Function):
         ctx.save_for_backward(spikes, times, weight, threshold, delay, *saved)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor | None, *_: None) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor | None, *_: None) -> tuple[Tensor | None, ...]:
         needs = Needs(*ctx.needs_input_grad[:4])
         if grad is None or not any(needs):
             return (None,) * 6
@@ -57,9 +57,7 @@ class FirstSpikeTime(torch.autograd.Function):
         return (*(next(found) if need else None for need in needs), None, None)
 
     @staticmethod
-    def vmap(
-        info: Any, in_dims: tuple[int | None, ...], *inputs: Any
-    ) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
+    def vmap(info: Any, in_dims: tuple[int | None, ...], *inputs: Any) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
         *tensors, options = inputs
         times, weight, threshold, delay, observed = (
             _to_front(x, dim) for x, dim in zip(tensors, in_dims[:5], strict=True)
@@ -114,15 +112,14 @@ class FirstSpikeGradient(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *_: Any) -> Any:
         raise NotImplementedError(
-            "first_spike_time has first derivatives only; call backward() or torch.autograd.grad() without create_graph"
+            "first_spike_time has first derivatives only; call backward() or autograd.grad() without create_graph"
         )
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[Any, ...], *inputs: Any) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
         needs, options, *tensors = inputs
         folded = (
-            _fold(_to_front(x, dim), dim, info.batch_size, 0)
-            for x, dim in zip(tensors, in_dims[2:], strict=True)
+            _fold(_to_front(x, dim), dim, info.batch_size, 0) for x, dim in zip(tensors, in_dims[2:], strict=True)
         )
         output = FirstSpikeGradient.apply(needs, options, *folded)
         return tuple(x.unflatten(0, (info.batch_size, -1)) for x in output), (0,) * len(output)
@@ -138,9 +135,7 @@ def check_values(
     if not math.isfinite(float(weight.detach().sum())) and not bool(torch.isfinite(weight).all()):
         raise ValueError("weight must be finite, got NaN or inf; did the training diverge?")
     if not bool(((threshold > 0) & (threshold < math.inf)).all()):
-        raise ValueError(
-            f"threshold must be > 0 and finite, got {threshold.min().item()} to {threshold.max().item()}"
-        )
+        raise ValueError(f"threshold must be > 0 and finite, got {threshold.min().item()} to {threshold.max().item()}")
     if delay is not None and not bool(((delay >= 0) & (delay < math.inf)).all()):
         raise ValueError(f"delay must be >= 0 and finite, got {delay.min().item()} to {delay.max().item()}")
     if observed is not None and not bool((observed > -math.inf).all()):

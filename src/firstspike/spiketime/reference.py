@@ -40,17 +40,15 @@ def forward(
 ) -> tuple[Float[Tensor, "E B O"], tuple[Tensor, ...]]:
     """First spike times, ``inf`` for silent neurons. See ``backend`` for the contract."""
     tau_mem, tau_syn = constants
-    arrival, current = _arrivals(times, weight, delay)
-    if arrival.shape[-1] == 0:
+    if times.shape[-1] == 0:
         return times.new_full((*times.shape[:2], weight.shape[1]), math.inf), ()
+    arrival, current = _arrivals(times, weight, delay)
     voltage, current = _states(arrival, current, tau_mem, tau_syn)
     theta = threshold[:, None, :, None]
 
     # state at the end of each interval; the last one never ends
     duration = torch.diff(arrival, append=torch.full_like(arrival[..., :1], math.inf))
-    asymptote = (
-        voltage[..., -1:] + current[..., -1:] if math.isinf(tau_mem) else torch.zeros_like(voltage[..., -1:])
-    )
+    asymptote = voltage[..., -1:] + current[..., -1:] if math.isinf(tau_mem) else torch.zeros_like(voltage[..., -1:])
     voltage_end = torch.cat([voltage[..., 1:], asymptote], dim=-1)
     crosses = voltage_end >= theta
     if math.isinf(tau_mem):  # without leak V rises towards its asymptote and never gets there
@@ -66,8 +64,8 @@ def forward(
     fires = crosses.any(dim=-1)
     first = crosses.to(torch.uint8).argmax(dim=-1, keepdim=True)  # of equal values argmax takes the first
     start, length = (x.expand_as(crosses).gather(-1, first).squeeze(-1) for x in (arrival, duration))
-    state = (x.gather(-1, first).squeeze(-1) for x in (voltage, current))
-    wait = time_to_threshold(*state, threshold[:, None], length, tau_mem, tau_syn)
+    voltage, current = (x.gather(-1, first).squeeze(-1) for x in (voltage, current))
+    wait = time_to_threshold(voltage, current, threshold[:, None], length, tau_mem, tau_syn)
     spikes = start + torch.minimum(wait.clamp(min=0), length)
     return torch.where(fires, spikes, torch.full_like(spikes, math.inf)), ()
 
@@ -105,11 +103,7 @@ def backward(
             each = torch.where(chopped, zero, each)
         by_weight = each.sum(dim=1)
     if needs.times or needs.delay:
-        each = (
-            torch.where(causal, kappa_slope(elapsed, tau_mem, tau_syn), zero)
-            * weight[:, None]
-            * scale[..., None]
-        )
+        each = torch.where(causal, kappa_slope(elapsed, tau_mem, tau_syn), zero) * weight[:, None] * scale[..., None]
         by_times = each.sum(dim=2) if needs.times else None
         by_delay = each.sum(dim=1) if needs.delay else None
     if needs.threshold:

@@ -1,0 +1,45 @@
+"""Initial weights that make neurons fire, from the neuron's own response."""
+
+import math
+from typing import NamedTuple
+
+import torch
+
+from firstspike.neuron import LIF
+from firstspike.spiketime.response import kappa
+
+# The mean membrane peaks at this multiple of the threshold, and its standard deviation over neurons is this fraction
+# of the threshold: about nine in ten neurons fire, after a part of their inputs.
+_MEAN_PEAK = 1.6
+_SPREAD = 0.5
+
+
+class NormalWeights(NamedTuple):
+    """Mean and standard deviation of normally distributed weights."""
+
+    mean: float
+    std: float
+
+
+def firing_weights(inputs: int, neuron: LIF, window: float = 2.0) -> NormalWeights:
+    """Weights for a threshold of 1 with which most neurons fire on ``inputs`` spikes in ``[0, window]`` tau_syn.
+
+    With n inputs at uniformly random times the membrane of a neuron has the mean ``n mean phi(t)`` and the variance
+    ``n std^2 psi(t)``, where phi and psi are the averages of ``kappa`` and ``kappa^2`` over the arrival times. Taken at
+    the time at which phi has its maximum, mean and std follow from the membrane that is wanted there.
+
+    Args:
+        inputs: number of inputs per neuron.
+        neuron: its time constants; weights scale with its threshold, see ``LIFLinear``.
+        window: length of the inputs' time window, in ``tau_syn``.
+    """
+    tau_syn = neuron.tau_syn
+    length = window * tau_syn
+    # without leak the response never falls; ten synaptic time constants are its end
+    horizon = length + 10 * tau_syn + (0 if math.isinf(neuron.tau_mem) else 5 * neuron.tau_mem)
+    time = torch.linspace(0, horizon, 512, dtype=torch.float64)[:, None]
+    arrival = (torch.arange(64, dtype=torch.float64) + 0.5) / 64 * length
+    response = torch.where(time > arrival, kappa((time - arrival).clamp(min=0), neuron.tau_mem, tau_syn), 0.0)
+    phi, at = response.mean(dim=1).max(dim=0)
+    psi = response[at].square().mean()
+    return NormalWeights(_MEAN_PEAK / (inputs * phi.item()), _SPREAD / math.sqrt(inputs * psi.item()))

@@ -1,0 +1,72 @@
+"""Layers that add to the input: bias spikes and copies."""
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+
+class BiasSpikes(nn.Module):
+    """Appends spikes at fixed times: ``times (..., n) -> times (..., n + biases)``.
+
+    Args:
+        times: when the bias neurons spike, in the unit of the times.
+        device: as in torch.
+        dtype: as in torch; the input's own is used when it differs.
+    """
+
+    times: Tensor
+
+    def __init__(
+        self, times: Sequence[float], *, device: torch.device | str | None = None, dtype: torch.dtype | None = None
+    ) -> None:
+        super().__init__()
+        values = torch.as_tensor(times, device=device, dtype=dtype or torch.get_default_dtype())
+        if values.ndim != 1 or not len(values) or not bool(torch.isfinite(values).all()):
+            raise ValueError(f"times must be a list of finite numbers, got {times!r}")
+        self.register_buffer("times", values)
+
+    def output_size(self, inputs: int) -> int:
+        """Number of outputs for so many inputs."""
+        return inputs + len(self.times)
+
+    def forward(self, times: Float[Tensor, "*batch inputs"], observed: Tensor | None = None) -> Tensor:
+        """The times with the bias spikes behind them, or what was ``observed``."""
+        if observed is not None:
+            return observed
+        bias = self.times.to(times).expand(*times.shape[:-1], -1)
+        return torch.cat([times, bias], dim=-1)
+
+    def extra_repr(self) -> str:
+        """The times, as torch prints them."""
+        return ", ".join(f"{t:g}" for t in self.times.tolist())
+
+
+class Multiplex(nn.Module):
+    """Copies every input: ``times (..., n) -> times (..., n * copies)``, the copies of an input side by side.
+
+    A chip whose weights are small reaches a neuron's threshold with several synapses for one input.
+    """
+
+    def __init__(self, copies: int) -> None:
+        super().__init__()
+        if copies < 1:
+            raise ValueError(f"copies must be >= 1, got {copies}")
+        self.copies = copies
+
+    def output_size(self, inputs: int) -> int:
+        """Number of outputs for so many inputs."""
+        return inputs * self.copies
+
+    def forward(self, times: Float[Tensor, "*batch inputs"], observed: Tensor | None = None) -> Tensor:
+        """Every time, ``copies`` times, or with ``observed`` those, and the gradient of the copies."""
+        copied = times.repeat_interleave(self.copies, dim=-1)
+        if observed is None:
+            return copied
+        same = torch.isfinite(copied) & torch.isfinite(observed)
+        return torch.where(same, copied + (observed - copied).detach(), observed)
+
+    def extra_repr(self) -> str:
+        """The number of copies, as torch prints it."""
+        return f"{self.copies}"

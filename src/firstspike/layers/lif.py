@@ -1,0 +1,114 @@
+"""A layer of LIF neurons, fully connected to its inputs."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from firstspike.layers.delay import DelayRule
+from firstspike.layers.init import NormalWeights, firing_weights
+from firstspike.neuron import LIF
+from firstspike.spiketime import first_spike_time
+
+
+class LIFLinear(nn.Module):
+    """``times (..., in_features) -> first spike times (..., out_features)``, ``inf`` for silent neurons.
+
+    Stateless: every sample is one presentation that starts at rest, and each neuron spikes at most once.
+
+    Args:
+        in_features: number of inputs.
+        out_features: number of neurons.
+        neuron: their parameters; ``LIF()`` by default.
+        weight_mean: together with ``weight_std``: weights start normally distributed so. Without both they start so
+            that most neurons fire on inputs in [0, 2] tau_syn, whatever ``in_features`` (see ``firing_weights``).
+        weight_std: see ``weight_mean``.
+        delay: how synaptic delays (out_features, in_features) start and stay >= 0; None for no delays.
+        max_weight_grad: see ``first_spike_time``.
+        backend: see ``first_spike_time``.
+        generator: source of the initial values; torch's global one by default.
+        device: as in torch.
+        dtype: float32 or float64, as in torch.
+
+    Raises:
+        ValueError: sizes < 1, one of ``weight_mean`` and ``weight_std`` without the other, a negative ``weight_std``.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        neuron: LIF | None = None,
+        *,
+        weight_mean: float | None = None,
+        weight_std: float | None = None,
+        delay: DelayRule | None = None,
+        max_weight_grad: float | None = None,
+        backend: str = "auto",
+        generator: torch.Generator | None = None,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        if in_features < 1 or out_features < 1:
+            raise ValueError(f"in_features and out_features must be >= 1, got {in_features} and {out_features}")
+        if (weight_mean is None) != (weight_std is None):
+            raise ValueError("weight_mean and weight_std belong together: give both or none")
+        if weight_std is not None and weight_std < 0:
+            raise ValueError(f"weight_std must be >= 0, got {weight_std}")
+        self.in_features = in_features
+        self.out_features = out_features
+        self.neuron = neuron or LIF()
+        self.weight_mean, self.weight_std = weight_mean, weight_std
+        self.delay_rule = delay
+        self.max_weight_grad = max_weight_grad
+        self.backend = backend
+        self.weight = nn.Parameter(torch.empty(out_features, in_features, device=device, dtype=dtype))
+        self.delay_raw = None if delay is None else nn.Parameter(torch.empty_like(self.weight), delay.trainable)
+        self.reset_parameters(generator)
+
+    @torch.no_grad()
+    def reset_parameters(self, generator: torch.Generator | None = None) -> None:
+        """Draw weights and delays anew."""
+        if self.weight_mean is not None and self.weight_std is not None:
+            self.weight.normal_(self.weight_mean, self.weight_std, generator=generator)
+        else:
+            start: NormalWeights = firing_weights(self.in_features, self.neuron)
+            self.weight.normal_(start.mean, start.std, generator=generator)
+            threshold = torch.as_tensor(self.neuron.threshold, dtype=self.weight.dtype, device=self.weight.device)
+            self.weight.mul_(threshold.reshape(-1, 1))
+        if self.delay_rule is not None and self.delay_raw is not None:
+            self.delay_rule.draw_(self.delay_raw, generator)
+
+    @property
+    def delay(self) -> Float[Tensor, "out_features in_features"] | None:
+        """Synaptic delays, >= 0; None without."""
+        return None if self.delay_rule is None or self.delay_raw is None else self.delay_rule(self.delay_raw)
+
+    def output_size(self, inputs: int) -> int:
+        """Number of outputs for so many inputs.
+
+        Raises:
+            ValueError: a number of inputs that the weights are not made for.
+        """
+        if inputs != self.in_features:
+            raise ValueError(f"LIFLinear({self.in_features}, {self.out_features}) gets {inputs} inputs")
+        return self.out_features
+
+    def forward(
+        self, times: Float[Tensor, "*batch in_features"], observed: Float[Tensor, "*batch out_features"] | None = None
+    ) -> Float[Tensor, "*batch out_features"]:
+        """First spike times; with ``observed`` those, and the gradient there."""
+        return first_spike_time(
+            times,
+            self.weight,
+            self.neuron,
+            delay=self.delay,
+            observed=observed,
+            max_weight_grad=self.max_weight_grad,
+            backend=self.backend,
+        )
+
+    def extra_repr(self) -> str:
+        """Sizes and neuron, as torch prints them."""
+        delay = "" if self.delay_rule is None else f", delay={self.delay_rule}"
+        return f"{self.in_features}, {self.out_features}, {self.neuron}{delay}"

@@ -1,0 +1,74 @@
+"""Layers in a row, and what each of them made of a batch."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Protocol, runtime_checkable
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+
+@runtime_checkable
+class Layer(Protocol):
+    """What a ``Network`` needs of a layer, beside being an ``nn.Module``."""
+
+    def output_size(self, inputs: int) -> int:
+        """Number of outputs for so many inputs; ValueError if they do not fit."""
+
+    def __call__(self, times: Tensor, observed: Tensor | None = None) -> Tensor:
+        """Spike times to spike times; ``observed`` ones replace the result, and the gradient is taken there."""
+
+
+class Record(NamedTuple):
+    """Spike times of a batch all through a network: its input, and the output of each layer."""
+
+    inputs: Tensor
+    layers: tuple[Tensor, ...]
+
+    @property
+    def output(self) -> Tensor:
+        """Output times of the last layer."""
+        return self.layers[-1] if self.layers else self.inputs
+
+
+class Network(nn.Sequential):
+    """An ``nn.Sequential`` of layers that also tells what happens inside.
+
+    Raises:
+        ValueError: a layer that does not fit the one before it.
+    """
+
+    def __init__(self, *layers: Any) -> None:
+        super().__init__(*layers)  # also takes an OrderedDict: slicing a network makes one
+        size: int | None = None
+        for index, layer in enumerate(self):
+            if not isinstance(layer, Layer):
+                raise ValueError(
+                    f"layer {index} ({type(layer).__name__}) is no spike-time layer: it needs output_size(inputs) and "
+                    "forward(times, observed=None); other modules work in nn.Sequential"
+                )
+            try:
+                if size is None:  # the number of inputs is known from the first layer that fixes it
+                    size = getattr(layer, "in_features", getattr(layer, "features", None))
+                if size is not None:
+                    size = layer.output_size(size)
+            except ValueError as error:
+                raise ValueError(f"layer {index} does not fit the one before it: {error}") from None
+
+    def record(self, times: Float[Tensor, "*batch inputs"], observed: Sequence[Tensor | None] | None = None) -> Record:
+        """Spike times of every layer.
+
+        Args:
+            times: input times.
+            observed: for each layer the output times that a substrate saw, or None for the layer's own. They go on to
+                the next layer, and gradients are taken at them.
+
+        Raises:
+            ValueError: another number of observed times than layers.
+        """
+        if observed is not None and len(observed) != len(self):
+            raise ValueError(f"observed must have one entry for each of {len(self)} layers, got {len(observed)}")
+        inputs, outputs = times, []
+        for index, layer in enumerate(self):
+            times = layer(times, None if observed is None else observed[index])
+            outputs.append(times)
+        return Record(inputs, tuple(outputs))
