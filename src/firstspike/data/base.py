@@ -1,0 +1,111 @@
+"""The data set type that every builder of this package returns, and the helpers that they share."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+from torch.utils.data import Dataset
+
+
+@dataclass(frozen=True, eq=False)
+class SpikeData(Dataset[tuple[Tensor, Tensor]]):
+    """Labelled first spike times, one spike per input and sample; also a map-style torch data set.
+
+    Args:
+        times: input spike times `(samples, inputs)`, floating point, in units of `tau_syn`;
+            `inf` = this input does not spike.
+        labels: class of each sample `(samples,)`, int64, an index into `class_names`.
+        class_names: one name per class.
+
+    Raises:
+        ValueError: wrong shape or dtype, NaN or -inf in `times`, a label without a name.
+    """
+
+    times: Float[Tensor, "samples inputs"]
+    labels: Int64[Tensor, " samples"]
+    class_names: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        times, labels, classes = self.times, self.labels, len(self.class_names)
+        if times.ndim != 2 or not times.is_floating_point():
+            raise ValueError(
+                f"times: expected a floating-point tensor (samples, inputs), got {times.dtype} of shape "
+                f"{tuple(times.shape)}. Convert with .float() and reshape to two dimensions."
+            )
+        if labels.shape != times.shape[:1] or labels.dtype != torch.int64:
+            raise ValueError(
+                f"labels: expected int64 of shape ({len(times)},), one per sample, got {labels.dtype} of shape "
+                f"{tuple(labels.shape)}. Pass class indices, converted with .long()."
+            )
+        if labels.device != times.device:
+            raise ValueError(
+                f"labels: expected on {times.device} like times, got {labels.device}. Move one with .to()."
+            )
+        if bool((torch.isnan(times) | torch.isneginf(times)).any()):
+            raise ValueError(
+                "times: expected numbers or inf (no spike), got NaN or -inf. Write inf where there is no spike."
+            )
+        if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < classes:
+            raise ValueError(
+                f"labels: expected 0 ... {classes - 1} for {classes} class names, got {int(labels.min())} ... "
+                f"{int(labels.max())}. Count classes from 0 and name each of them."
+            )
+
+    def __len__(self) -> int:
+        return len(self.times)
+
+    def __getitem__(self, index: int | slice | Tensor) -> tuple[Tensor, Tensor]:
+        """Times and label of one sample, or of several for a slice or an index tensor."""
+        return self.times[index], self.labels[index]
+
+    @property
+    def features(self) -> int:
+        """Number of inputs."""
+        return self.times.shape[1]
+
+    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> "SpikeData":
+        """The same data on `device`, with times of `dtype`; labels stay int64."""
+        return replace(self, times=self.times.to(device, dtype), labels=self.labels.to(device))
+
+
+class Splits(NamedTuple):
+    """The three parts of a data set."""
+
+    train: SpikeData
+    validation: SpikeData
+    test: SpikeData
+
+
+def make_splits(make: Callable[[int, int], SpikeData], sizes: tuple[int, int, int], seeds: Sequence[int]) -> Splits:
+    """Build train, validation and test by `make(samples, seed)` from three sizes and three seeds.
+
+    Raises:
+        ValueError: not exactly three seeds.
+    """
+    if len(seeds) != 3:
+        raise ValueError(f"seeds: expected three (train, validation, test), got {list(seeds)}. Give one per split.")
+    return Splits(*(make(size, seed) for size, seed in zip(sizes, seeds, strict=True)))
+
+
+def seeded_generator(seed: int) -> torch.Generator:
+    """A CPU generator of its own, so that building data neither reads nor moves torch's global one."""
+    return torch.Generator().manual_seed(seed)
+
+
+def balanced_labels(samples: int, classes: int, generator: torch.Generator) -> Int64[Tensor, " samples"]:
+    """Labels in random order whose class counts differ by at most one.
+
+    Raises:
+        ValueError: `samples` below 1.
+    """
+    check_at_least("samples", samples, 1)
+    return torch.randperm(samples, generator=generator) % classes
+
+
+def check_at_least(name: str, value: float, least: float) -> None:
+    """Raise a ValueError that names the argument unless `least <= value < inf`."""
+    if not least <= value < float("inf"):
+        raise ValueError(f"{name}: expected a finite number of at least {least}, got {value}. Change {name}.")

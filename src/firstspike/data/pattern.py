@@ -1,0 +1,102 @@
+"""Spike patterns: tell apart a few given patterns of spike times, from jittered copies."""
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float, Float64
+from torch import Tensor
+
+from firstspike.data.base import (
+    SpikeData,
+    Splits,
+    balanced_labels,
+    check_at_least,
+    make_splits,
+    seeded_generator,
+)
+from firstspike.data.encoding import latency
+
+
+def pattern(
+    samples: int = 300,
+    seed: int = 42,
+    patterns: Float[Tensor, "classes inputs"] | Sequence[Sequence[float]] | None = None,
+    classes: int = 3,
+    inputs: int = 10,
+    pattern_seed: int = 0,
+    jitter: float = 0.0,
+    early: float = 0.15,
+    late: float = 2.0,
+    dtype: torch.dtype = torch.float32,
+) -> SpikeData:
+    """Jittered copies of one spike pattern per class.
+
+    The patterns are either given or drawn uniformly between `early` and `late`.
+
+    Args:
+        samples: number of samples, balanced over the classes.
+        seed: of their order and of the jitter. Splits differ in it and share the patterns.
+        patterns: spike times `(classes, inputs)`, in units of `tau_syn`, `inf` = no spike. If given,
+            `classes`, `inputs`, `pattern_seed`, `early` and `late` are not used.
+        classes: number of random patterns, at least 2.
+        inputs: spikes in each of them.
+        pattern_seed: of the random patterns.
+        jitter: standard deviation of Gaussian noise on each spike time, in units of `tau_syn`;
+            times never fall below 0, and an input that does not spike in a pattern never does.
+        early: earliest spike time of a random pattern.
+        late: latest spike time of a random pattern.
+        dtype: of the times.
+
+    Returns:
+        Times `(samples, inputs)` and labels `(samples,)`; classes are named `pattern 0`, `pattern 1`, ...
+
+    Raises:
+        ValueError: a number below its least value, `patterns` that are not a table of times of at least 0,
+            no `0 <= early < late`.
+    """
+    check_at_least("jitter", jitter, 0)
+    if patterns is None:
+        prototypes = _random_patterns(classes, inputs, pattern_seed, early, late)
+    else:
+        prototypes = torch.as_tensor(patterns, dtype=torch.float64, device="cpu")
+        if prototypes.ndim != 2 or not bool((prototypes >= 0).all()):
+            raise ValueError(
+                f"patterns: expected times >= 0 of shape (classes, inputs), got shape {tuple(prototypes.shape)}, "
+                "or a negative or NaN time. Write inf where an input does not spike."
+            )
+    generator = seeded_generator(seed)
+    labels = balanced_labels(samples, len(prototypes), generator)
+    times = prototypes[labels]
+    times = (times + jitter * torch.randn(times.shape, generator=generator, dtype=torch.float64)).clamp(min=0)
+    return SpikeData(times.to(dtype), labels, tuple(f"pattern {k}" for k in range(len(prototypes))))
+
+
+def pattern_splits(
+    train: int = 300,
+    validation: int = 90,
+    test: int = 90,
+    seeds: Sequence[int] = (42, 41, 40),
+    patterns: Float[Tensor, "classes inputs"] | Sequence[Sequence[float]] | None = None,
+    classes: int = 3,
+    inputs: int = 10,
+    pattern_seed: int = 0,
+    jitter: float = 0.0,
+    early: float = 0.15,
+    late: float = 2.0,
+    dtype: torch.dtype = torch.float32,
+) -> Splits:
+    """Three draws of `pattern`, whose arguments these are, of the same patterns."""
+
+    def make(samples: int, seed: int) -> SpikeData:
+        return pattern(samples, seed, patterns, classes, inputs, pattern_seed, jitter, early, late, dtype)
+
+    return make_splits(make, (train, validation, test), seeds)
+
+
+def _random_patterns(
+    classes: int, inputs: int, seed: int, early: float, late: float
+) -> Float64[Tensor, "classes inputs"]:
+    check_at_least("classes", classes, 2)
+    check_at_least("inputs", inputs, 1)
+    uniform = torch.rand((classes, inputs), generator=seeded_generator(seed), dtype=torch.float64)
+    return latency(uniform, early, late)

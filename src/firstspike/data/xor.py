@@ -1,0 +1,71 @@
+"""XOR in spike times: the smallest problem that needs a hidden layer."""
+
+from collections.abc import Sequence
+
+import torch
+
+from firstspike.data.base import (
+    SpikeData,
+    Splits,
+    balanced_labels,
+    check_at_least,
+    make_splits,
+    seeded_generator,
+)
+from firstspike.data.encoding import latency
+
+CLASS_NAMES = ("equal", "different")
+
+
+def xor(
+    samples: int = 200,
+    seed: int = 42,
+    noise: float = 0.0,
+    early: float = 0.15,
+    late: float = 2.0,
+    dtype: torch.dtype = torch.float32,
+) -> SpikeData:
+    """Two inputs, each early or late: do they spike together?
+
+    Both early and both late differ only by a shift in time, which a network sees only against a bias spike.
+
+    Args:
+        samples: number of samples; the four combinations are balanced.
+        seed: of their order and of the noise.
+        noise: standard deviation of Gaussian noise on the spike times, in units of `tau_syn`;
+            times never fall below 0.
+        early: spike time of logical 0, in units of `tau_syn`.
+        late: spike time of logical 1.
+        dtype: of the times.
+
+    Returns:
+        Times `(samples, 2)`, all finite, and labels `(samples,)`: 0 = equal, 1 = different.
+
+    Raises:
+        ValueError: `samples` below 1, `noise` below 0, no `0 <= early < late`.
+    """
+    check_at_least("noise", noise, 0)
+    generator = seeded_generator(seed)
+    combination = balanced_labels(samples, 4, generator)
+    bits = torch.stack([combination // 2, combination % 2], dim=1)
+    times = latency(bits.double(), early, late)
+    times = (times + noise * torch.randn(times.shape, generator=generator, dtype=torch.float64)).clamp(min=0)
+    return SpikeData(times.to(dtype), (bits[:, 0] != bits[:, 1]).long(), CLASS_NAMES)
+
+
+def xor_splits(
+    train: int = 200,
+    validation: int = 100,
+    test: int = 100,
+    seeds: Sequence[int] = (42, 41, 40),
+    noise: float = 0.0,
+    early: float = 0.15,
+    late: float = 2.0,
+    dtype: torch.dtype = torch.float32,
+) -> Splits:
+    """Three draws of `xor`, whose arguments these are; without noise they differ only in their order."""
+
+    def make(samples: int, seed: int) -> SpikeData:
+        return xor(samples, seed, noise, early, late, dtype)
+
+    return make_splits(make, (train, validation, test), seeds)

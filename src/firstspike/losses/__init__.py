@@ -1,0 +1,39 @@
+"""Losses on first spike times, and terms to add to them.
+
+A loss is a module: `loss(times, labels)` is the mean of `loss.per_sample(times, labels)`, and
+`loss.predict(times)` decides for a class, -1 where no neuron spikes. A regularizer is a module called
+`regularizer(times, labels, network)`. Both take `tau_syn`; their other times are in units of it.
+
+To add one: a file here with a `TimeLoss` that has its own `cost` (or a class in `regularizers.py`), and one
+line in `LOSSES` or `REGULARIZERS`. The tests that run over `LOSSES` then cover it.
+"""
+
+from torch import nn
+
+from firstspike.losses.base import TimeLoss
+from firstspike.losses.cross_entropy import TimeCrossEntropy
+from firstspike.losses.mse import TimeMSE
+from firstspike.losses.regularizers import DelayL2, EarlyOutput
+from firstspike.losses.shift_invariant import ShiftInvariantMSE
+
+LOSSES: dict[str, type[TimeLoss]] = {
+    "cross_entropy": TimeCrossEntropy,
+    "mse": TimeMSE,
+    "shift_invariant": ShiftInvariantMSE,
+}
+
+REGULARIZERS: dict[str, type[nn.Module]] = {
+    "delay_l2": DelayL2,
+    "early_output": EarlyOutput,
+}
+
+__all__ = [
+    "LOSSES",
+    "REGULARIZERS",
+    "DelayL2",
+    "EarlyOutput",
+    "ShiftInvariantMSE",
+    "TimeCrossEntropy",
+    "TimeLoss",
+    "TimeMSE",
+]

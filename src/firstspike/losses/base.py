@@ -1,0 +1,119 @@
+"""What the losses on first spike times share: checks, silent neurons, the mean, the earliest-spike rule."""
+
+import math
+
+import torch
+from jaxtyping import Bool, Float, Int64
+from torch import Tensor, nn
+
+
+class TimeLoss(nn.Module):
+    """Loss on the first spike times of the output neurons, one neuron per class.
+
+    A subclass writes `cost`; this class makes silent neurons (`inf`) safe for it, in value and in gradient:
+    a sample whose true neuron is silent costs `silent_cost` and gives exactly no gradient.
+
+    Args:
+        tau_syn: synaptic time constant, the unit of the subclass's other times.
+        silent_cost: cost of a sample whose true neuron does not spike.
+    """
+
+    def __init__(self, tau_syn: float = 1.0, silent_cost: float = 100.0) -> None:
+        super().__init__()
+        self.tau_syn = check_positive("tau_syn", tau_syn)
+        self.silent_cost = check_not_negative("silent_cost", silent_cost)
+
+    def forward(self, times: Float[Tensor, "*batch outputs"], labels: Int64[Tensor, "*batch"]) -> Float[Tensor, ""]:
+        """Mean of `per_sample`."""
+        return self.per_sample(times, labels).mean()
+
+    def per_sample(
+        self, times: Float[Tensor, "*batch outputs"], labels: Int64[Tensor, "*batch"]
+    ) -> Float[Tensor, "*batch"]:
+        """Loss of each sample.
+
+        Args:
+            times: first spike times, `inf` = silent.
+            labels: true classes, int64, 0 ... outputs - 1.
+
+        Raises:
+            ValueError: wrong dtype, shape or device, or a label that is no output.
+        """
+        check_batch(times, labels)
+        true = labels.unsqueeze(-1)
+        is_true = true == torch.arange(times.shape[-1], device=times.device)
+        silent = torch.isposinf(times)
+        # where() before any arithmetic: a gradient that flows back through inf is NaN even if multiplied by 0
+        spiking = torch.where(silent, 0.0, times)
+        true_time, true_silent = spiking.gather(-1, true), silent.gather(-1, true).squeeze(-1)
+        cost = self.cost(spiking, true_time, is_true, silent & ~is_true)
+        return torch.where(true_silent, self.silent_cost, cost)
+
+    def cost(
+        self,
+        times: Float[Tensor, "*batch outputs"],
+        true_time: Float[Tensor, "*batch 1"],
+        is_true: Bool[Tensor, "*batch outputs"],
+        silent_wrong: Bool[Tensor, "*batch outputs"],
+    ) -> Float[Tensor, "*batch"]:
+        """Cost of each sample, in a subclass. All times are finite: 0 stands in for those of silent neurons.
+
+        Args:
+            times: spike times; meaningless where `silent_wrong` holds.
+            true_time: spike time of the true neuron.
+            is_true: the true neuron.
+            silent_wrong: silent neurons other than the true one.
+        """
+        raise NotImplementedError
+
+    def predict(self, times: Float[Tensor, "*batch outputs"]) -> Int64[Tensor, "*batch"]:
+        """Class of the earliest spike, the lowest of several at the same time; -1 where all are silent."""
+        return smallest(times)
+
+
+def smallest(values: Float[Tensor, "*batch outputs"]) -> Int64[Tensor, "*batch"]:
+    """Index of the smallest value, the first of equal ones; -1 where all are `inf`."""
+    least, index = values.min(dim=-1)
+    return torch.where(torch.isposinf(least), -1, index)
+
+
+def check_batch(times: Tensor, labels: Tensor) -> None:
+    """Raise a ValueError unless `labels` are valid class indices of the samples in `times`."""
+    if not times.is_floating_point() or times.ndim < 1 or times.shape[-1] < 1:
+        raise ValueError(
+            f"times: expected a floating-point tensor (batch, outputs), got {times.dtype} of shape "
+            f"{tuple(times.shape)}. Pass the spike times of the last layer."
+        )
+    if labels.dtype != torch.int64 or labels.shape != times.shape[:-1]:
+        raise ValueError(
+            f"labels: expected int64 of shape {tuple(times.shape[:-1])}, one per sample, got {labels.dtype} of "
+            f"shape {tuple(labels.shape)}. Pass class indices, converted with .long()."
+        )
+    if labels.device != times.device:
+        raise ValueError(f"labels: expected on {times.device} like times, got {labels.device}. Move one with .to().")
+    if labels.device.type != "cpu":
+        return  # reading values would wait for the device; there the gather that follows checks the range
+    outputs = times.shape[-1]
+    try:
+        outside = bool(((labels < 0) | (labels >= outputs)).any())
+    except RuntimeError:  # in torch.func.vmap values cannot be read; the gather that follows checks them
+        return
+    if outside:
+        raise ValueError(
+            f"labels: expected 0 ... {outputs - 1} for {outputs} output neurons, got {int(labels.min())} ... "
+            f"{int(labels.max())}. Count classes from 0 and give each an output neuron."
+        )
+
+
+def check_positive(name: str, value: float) -> float:
+    """The value, or a ValueError that names the argument unless `0 < value < inf`."""
+    if not 0 < value < math.inf:
+        raise ValueError(f"{name}: expected a finite number above 0, got {value}. Change {name}.")
+    return float(value)
+
+
+def check_not_negative(name: str, value: float) -> float:
+    """The value, or a ValueError that names the argument unless `0 <= value < inf`."""
+    if not 0 <= value < math.inf:
+        raise ValueError(f"{name}: expected a finite number of at least 0, got {value}. Change {name}.")
+    return float(value)

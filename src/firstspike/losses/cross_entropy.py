@@ -1,0 +1,42 @@
+"""Cross-entropy on spike times (Göltz, Kriener et al., Nat. Mach. Intell. 3, 823, 2021)."""
+
+import math
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from firstspike.losses.base import TimeLoss, check_positive
+
+
+class TimeCrossEntropy(TimeLoss):
+    """Cross-entropy of a softmax in which earlier is more likely: the true neuron has to spike first.
+
+        L = log sum_n exp((t_true - t_n) / (xi tau_syn))
+
+    It depends on time differences only, and a silent wrong neuron adds nothing to the sum. Decision rule:
+    the earliest spike.
+
+    Args:
+        xi: width of the softmax in units of `tau_syn`: time differences much above it count as certain.
+        tau_syn: synaptic time constant, in the unit of the times.
+        silent_cost: cost of a sample whose true neuron is silent; it gives no gradient.
+
+    Raises:
+        ValueError: `xi` or `tau_syn` not positive, `silent_cost` negative.
+    """
+
+    def __init__(self, xi: float = 0.2, tau_syn: float = 1.0, silent_cost: float = 100.0) -> None:
+        super().__init__(tau_syn, silent_cost)
+        self.xi = check_positive("xi", xi)
+
+    def cost(
+        self,
+        times: Float[Tensor, "*batch outputs"],
+        true_time: Float[Tensor, "*batch 1"],
+        is_true: Bool[Tensor, "*batch outputs"],
+        silent_wrong: Bool[Tensor, "*batch outputs"],
+    ) -> Float[Tensor, "*batch"]:
+        """The formula above, by a sum that cannot overflow. Arguments as in `TimeLoss.cost`."""
+        lead = (true_time - times) / (self.xi * self.tau_syn)
+        return torch.where(silent_wrong, -math.inf, lead).logsumexp(dim=-1)

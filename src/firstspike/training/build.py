@@ -1,0 +1,171 @@
+"""From a config to the objects of a training. The one file that knows every room."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn, optim
+
+from firstspike.data import DATASETS, Splits
+from firstspike.layers import BiasSpikes, Delay, DelayRule, LIFLinear, Multiplex, Network
+from firstspike.losses import LOSSES, REGULARIZERS, TimeLoss
+from firstspike.neuron import LIF
+from firstspike.training.config import Config
+from firstspike.training.config.network import Bias, Copies, Delays, Lif
+from firstspike.training.config.training import Adam, Cosine, Exponential, MultiStep, Step
+from firstspike.training.silent import SilentNeurons
+
+DTYPES = {"float32": torch.float32, "float64": torch.float64}
+
+
+@dataclass
+class Experiment:
+    """All parts of a training, on one device and of one type."""
+
+    config: Config
+    data: Splits
+    network: Network
+    loss: TimeLoss
+    regularizers: list[nn.Module]
+    optimizer: optim.Optimizer
+    schedule: optim.lr_scheduler.LRScheduler | None
+    silent: SilentNeurons
+
+    @property
+    def spiking(self) -> list[int]:
+        """Indices of the LIF layers in the network."""
+        return list(self.silent.limits)
+
+    @property
+    def device(self) -> torch.device:
+        """Where everything is."""
+        return self.data.train.times.device
+
+
+def build(config: Config) -> Experiment:
+    """Data, network, loss, optimiser and the rest.
+
+    Raises:
+        ValueError: a device that is not there, data that cannot be had.
+        ImportError: a data set whose extra is not installed.
+    """
+    device = torch.device(config.training.device)
+    data = build_data(config, device)
+    network = build_network(config, data.train.features, generator(config.training.seed, "weights")).to(device)
+    optimizer = _optimizer(config, network)
+    policy = config.training.silent
+    limits = {i: layer.max_silent for i, layer in enumerate(config.network) if isinstance(layer, Lif)}
+    return Experiment(
+        config=config,
+        data=data,
+        network=network,
+        loss=build_loss(config).to(device),
+        regularizers=[
+            REGULARIZERS[r.kind](**r.arguments(), tau_syn=config.neuron.tau_syn) for r in config.loss.regularizers
+        ],
+        optimizer=optimizer,
+        schedule=_schedule(config, optimizer),
+        silent=SilentNeurons(limits, policy.bump, policy.targeted, policy.exponential),
+    )
+
+
+def build_data(config: Config, device: torch.device | str = "cpu") -> Splits:
+    """The three splits of the config's data set."""
+    splits = DATASETS[config.data.kind](**config.data.arguments(), dtype=DTYPES[config.training.dtype])
+    return Splits(*(split.to(device) for split in splits))
+
+
+def build_network(config: Config, inputs: int, source: torch.Generator | None = None) -> Network:
+    """The network for so many inputs, its weights drawn from ``source``."""
+    dtype = DTYPES[config.training.dtype]
+    layers: list[nn.Module] = []
+    size = inputs
+    for section in config.network:
+        layer: nn.Module
+        if isinstance(section, Lif):
+            layer = LIFLinear(
+                size,
+                section.size,
+                LIF(**(section.neuron or config.neuron).arguments()),
+                weight_mean=section.weight_mean,
+                weight_std=section.weight_std,
+                delay=section.delay and DelayRule(**section.delay.arguments()),
+                max_weight_grad=config.training.max_weight_grad,
+                generator=source,
+                dtype=dtype,
+            )
+            size = section.size
+        elif isinstance(section, Delays):
+            rule = {name: value for name, value in section.arguments().items() if name != "lr"}
+            layer = Delay(size, DelayRule(**rule), generator=source, dtype=dtype)
+        elif isinstance(section, Bias):
+            layer = BiasSpikes(section.times, dtype=dtype)
+            size += len(section.times)
+        elif isinstance(section, Copies):
+            layer = Multiplex(section.copies)
+            size *= section.copies
+        layers.append(layer)
+    return Network(*layers)
+
+
+def build_loss(config: Config) -> TimeLoss:
+    """The config's loss, without regularisers."""
+    arguments = {name: value for name, value in config.loss.arguments().items() if name != "regularizers"}
+    return LOSSES[config.loss.kind](**arguments, tau_syn=config.neuron.tau_syn)
+
+
+def generator(seed: int, purpose: str, *index: int) -> torch.Generator:
+    """A generator of its own for each purpose and epoch: what one draws changes nothing for the others.
+
+    It lives on the CPU, so that a seed means the same on every device.
+    """
+    entropy = (seed, *purpose.encode(), *index)
+    state = int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0])
+    return torch.Generator().manual_seed(state)
+
+
+def _optimizer(config: Config, network: Network) -> optim.Optimizer:
+    settings = config.training.optimizer
+    groups = [{"params": [p], "lr": lr or settings.lr} for p, lr in _parameters(config, network) if p.requires_grad]
+    if isinstance(settings, Adam):
+        return optim.Adam(
+            groups, betas=settings.betas, eps=settings.eps, weight_decay=settings.weight_decay, fused=True
+        )
+    return optim.SGD(
+        groups,
+        lr=settings.lr,
+        momentum=settings.momentum,
+        nesterov=settings.nesterov,
+        weight_decay=settings.weight_decay,
+        fused=True,
+    )
+
+
+def _parameters(config: Config, network: Network) -> Iterator[tuple[Tensor, float | None]]:
+    """Each parameter with the learning rate of its own, if it has one."""
+    for section, layer in zip(config.network, network, strict=True):
+        if isinstance(section, Lif):
+            yield layer.weight, section.lr
+            if layer.delay_raw is not None:
+                yield layer.delay_raw, section.delay_lr
+        elif isinstance(section, Delays):
+            yield layer.delay_raw, section.lr
+
+
+def _schedule(config: Config, optimizer: optim.Optimizer) -> optim.lr_scheduler.LRScheduler | None:
+    settings = config.training.schedule
+    match settings:
+        case None:
+            return None
+        case Step():
+            return optim.lr_scheduler.StepLR(optimizer, settings.step_size, settings.gamma)
+        case MultiStep():
+            return optim.lr_scheduler.MultiStepLR(optimizer, settings.milestones, settings.gamma)
+        case Exponential():
+            return optim.lr_scheduler.ExponentialLR(optimizer, settings.gamma)
+        case Cosine():
+            epochs = config.training.epochs
+            return optim.lr_scheduler.LambdaLR(
+                optimizer, lambda e: settings.final + (1 - settings.final) * (1 + np.cos(np.pi * e / epochs)) / 2
+            )

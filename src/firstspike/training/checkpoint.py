@@ -1,0 +1,133 @@
+"""Checkpoints: whole or not at all, and readable without executing anything.
+
+A checkpoint is a folder with the weights (safetensors), the training's state (tensors and plain values, read with
+``weights_only=True``) and a manifest with a checksum of each file. It is written beside its place under another name,
+flushed to disk and renamed, so that a crash at any moment leaves the old ones untouched.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+FORMAT = 1
+_WEIGHTS, _STATE, _MANIFEST = "weights.safetensors", "state.pt", "manifest.json"
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that cannot be used; the message says why."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Weights and state of a training after ``epoch`` whole epochs and ``batch`` batches of the next."""
+
+    epoch: int
+    batch: int
+    weights: dict[str, Tensor]
+    state: dict[str, Any]
+
+
+def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
+    """Write a checkpoint; one of the same name is replaced.
+
+    Raises:
+        OSError: no space or no permission; what was there before is still there.
+    """
+    temporary = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    try:
+        save_file({k: v.detach().cpu().contiguous() for k, v in checkpoint.weights.items()}, temporary / _WEIGHTS)
+        torch.save(checkpoint.state, temporary / _STATE)
+        manifest = {
+            "format": FORMAT,
+            "epoch": checkpoint.epoch,
+            "batch": checkpoint.batch,
+            "sha256": {name: _digest(temporary / name) for name in (_WEIGHTS, _STATE)},
+        }
+        (temporary / _MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+        for path in (*temporary.iterdir(), temporary):
+            flush_to_disk(path)
+        remove_checkpoint(folder)
+        temporary.rename(folder)
+        flush_to_disk(folder.parent)
+    except BaseException as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        if isinstance(error, SafetensorError | RuntimeError):  # how the two libraries report a full disk
+            raise OSError(f"cannot write {folder}: {error}") from error
+        raise
+
+
+def load_checkpoint(folder: Path) -> Checkpoint:
+    """Read a checkpoint and check it against its manifest.
+
+    Raises:
+        CheckpointError: files that are missing, changed, or of a format that this version does not know.
+    """
+    try:
+        manifest = json.loads((folder / _MANIFEST).read_text(encoding="utf-8"))
+        if manifest["format"] != FORMAT:
+            raise CheckpointError(f"{folder}: has format {manifest['format']}, this version reads {FORMAT}")
+        for name in (_WEIGHTS, _STATE):
+            if _digest(folder / name) != manifest["sha256"][name]:
+                raise CheckpointError(f"{folder}: {name} is damaged, its checksum differs from the manifest's")
+        weights = load_file(folder / _WEIGHTS)
+        state = torch.load(folder / _STATE, weights_only=True)
+        return Checkpoint(int(manifest["epoch"]), int(manifest["batch"]), weights, state)
+    except CheckpointError:
+        raise
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, SafetensorError) as error:
+        raise CheckpointError(f"{folder}: cannot be read: {error}") from None
+    except Exception as error:  # torch reports a refused pickle with an exception of the pickle module
+        raise CheckpointError(f"{folder}: {_STATE} is refused: {str(error).splitlines()[0]}") from None
+
+
+def remove_checkpoint(folder: Path) -> None:
+    """Remove a checkpoint, if there is one, so that no half of it is ever seen under its name."""
+    if folder.exists():
+        leaving = folder.with_name(f".{folder.name}.leaving")
+        shutil.rmtree(leaving, ignore_errors=True)
+        folder.rename(leaving)
+        shutil.rmtree(leaving, ignore_errors=True)
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """The checkpoints in a folder that look complete, oldest first."""
+    found = []
+    for path in folder.glob("*") if folder.is_dir() else ():
+        try:
+            manifest = json.loads((path / _MANIFEST).read_text(encoding="utf-8"))
+            found.append((int(manifest["epoch"]), int(manifest["batch"]), path.name, path))
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+    return [path for *_, path in sorted(found)]
+
+
+def newest_first(folder: Path) -> Iterator[Path]:
+    """All folders that may be checkpoints, torn ones included, newest first by their names."""
+    named = [path for path in folder.glob("[!.]*") if path.is_dir()] if folder.is_dir() else []
+    yield from sorted(named, key=lambda path: [int(n) for n in path.name.split("_") if n.isdigit()], reverse=True)
+
+
+def flush_to_disk(path: Path) -> None:
+    """Wait until a file or folder is on the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

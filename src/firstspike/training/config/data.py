@@ -1,0 +1,122 @@
+"""The ``data`` section: which data set, in which sizes. Fields are the arguments of the builder in ``DATASETS``."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
+
+from firstspike.training.config.base import Finite, NotNegative, Positive, Section
+
+Seeds = tuple[NonNegativeInt, NonNegativeInt, NonNegativeInt]
+
+
+class DataSection(Section):
+    """What all data sets share: sizes of the splits and the time window of the input spikes."""
+
+    train: PositiveInt
+    validation: PositiveInt
+    test: PositiveInt
+    early: NotNegative = 0.15
+    late: Finite = 2.0
+
+    def shape(self) -> tuple[int, int]:
+        """Numbers of inputs and classes."""
+        raise NotImplementedError
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if not self.early < self.late:
+            raise ValueError(f"early must be before late, got early {self.early} and late {self.late}")
+        return self
+
+
+class YinYang(DataSection):
+    """Yin-Yang; sizes and seeds are the published ones."""
+
+    kind: Literal["yin_yang"]
+    train: PositiveInt = 5000
+    validation: PositiveInt = 1000
+    test: PositiveInt = 1000
+    seeds: Seeds = (42, 41, 40)
+    r_small: Positive = 0.1
+    r_big: Positive = 0.5
+
+    def shape(self) -> tuple[int, int]:
+        """Numbers of inputs and classes."""
+        return 4, 3
+
+
+class Bars(DataSection):
+    """Bars in square images."""
+
+    kind: Literal["bars"]
+    train: PositiveInt = 300
+    validation: PositiveInt = 90
+    test: PositiveInt = 90
+    seeds: Seeds = (42, 41, 40)
+    size: Annotated[int, Field(ge=2)] = 3
+    noise: NotNegative = 0.0
+    multiply: PositiveInt = 1
+    silent_background: bool = False
+
+    def shape(self) -> tuple[int, int]:
+        """Numbers of inputs and classes."""
+        return self.size**2 * self.multiply, 3
+
+
+class Xor(DataSection):
+    """Exclusive or of two spike times."""
+
+    kind: Literal["xor"]
+    train: PositiveInt = 200
+    validation: PositiveInt = 100
+    test: PositiveInt = 100
+    seeds: Seeds = (42, 41, 40)
+    noise: NotNegative = 0.0
+
+    def shape(self) -> tuple[int, int]:
+        """Numbers of inputs and classes."""
+        return 2, 2
+
+
+class Pattern(DataSection):
+    """Spike patterns, given or drawn at random, with jitter."""
+
+    kind: Literal["pattern"]
+    train: PositiveInt = 300
+    validation: PositiveInt = 90
+    test: PositiveInt = 90
+    seeds: Seeds = (42, 41, 40)
+    patterns: list[list[Annotated[float, Field(ge=0)]]] | None = None
+    classes: Annotated[int, Field(ge=2)] = 3
+    inputs: PositiveInt = 10
+    pattern_seed: NonNegativeInt = 0
+    jitter: NotNegative = 0.0
+
+    def shape(self) -> tuple[int, int]:
+        """Numbers of inputs and classes."""
+        return (len(self.patterns[0]), len(self.patterns)) if self.patterns else (self.inputs, self.classes)
+
+    @model_validator(mode="after")
+    def _rectangular(self) -> Self:
+        if self.patterns is not None and (len(self.patterns) < 2 or len({len(row) for row in self.patterns}) != 1):
+            raise ValueError("patterns must be at least two lists of equal length, one per class")
+        return self
+
+
+class Digits(DataSection):
+    """scikit-learn's 8x8 digits."""
+
+    kind: Literal["digits"]
+    train: PositiveInt = 1197
+    validation: PositiveInt = 300
+    test: PositiveInt = 300
+    seed: NonNegativeInt = 42
+    invert: bool = True
+    silent_background: bool = False
+
+    def shape(self) -> tuple[int, int]:
+        """Numbers of inputs and classes."""
+        return 64, 10
+
+
+Data = Annotated[YinYang | Bars | Xor | Pattern | Digits, Field(discriminator="kind")]

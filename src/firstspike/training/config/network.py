@@ -1,0 +1,98 @@
+"""The ``neuron`` and ``network`` sections: layers in the order in which spikes meet them."""
+
+import math
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, PositiveInt, model_validator
+
+from firstspike.training.config.base import Finite, Fraction, NotNegative, Positive, Section
+
+
+class Neuron(Section):
+    """Parameters of the LIF neurons, for all layers or for one."""
+
+    tau_mem: Annotated[float, Field(gt=0)] = 1.0
+    tau_syn: Positive = 1.0
+    threshold: Positive = 1.0
+
+
+class DelayStart(Section):
+    """How delays start and stay >= 0; the fields of ``DelayRule``."""
+
+    bound: Literal["sigmoid", "softplus"] = "sigmoid"
+    scale: Positive = 1.0
+    shift: NotNegative = 0.0
+    mean: Finite = 0.0
+    std: NotNegative = 0.25
+    trainable: bool = True
+
+
+class Bias(Section):
+    """Bias neurons that spike at the given times."""
+
+    kind: Literal["bias"]
+    times: Annotated[list[NotNegative], Field(min_length=1)]
+
+
+class Copies(Section):
+    """Copies of every input."""
+
+    kind: Literal["multiplex"]
+    copies: PositiveInt
+
+
+class Delays(DelayStart):
+    """A delay for each spike: axonal before a LIF layer, dendritic behind it."""
+
+    kind: Literal["delay"]
+    lr: Positive | None = None
+
+
+class Lif(Section):
+    """A layer of LIF neurons.
+
+    ``weight_mean`` and ``weight_std``: normally distributed weights; without both they start so that most neurons fire.
+    ``max_silent``: the fraction of silent neurons above which a batch raises weights instead of learning.
+    ``neuron``: parameters that differ from the config's ``neuron`` section. ``delay``: synaptic delays.
+    ``lr``, ``delay_lr``: learning rates of this layer's weights and delays.
+    """
+
+    kind: Literal["lif"]
+    size: PositiveInt
+    weight_mean: Finite | None = None
+    weight_std: NotNegative | None = None
+    max_silent: Fraction = 1.0
+    neuron: Neuron | None = None
+    delay: DelayStart | None = None
+    lr: Positive | None = None
+    delay_lr: Positive | None = None
+
+    @model_validator(mode="after")
+    def _together(self) -> Self:
+        if (self.weight_mean is None) != (self.weight_std is None):
+            raise ValueError("weight_mean and weight_std belong together: give both or none")
+        if self.delay_lr is not None and self.delay is None:
+            raise ValueError("delay_lr needs synaptic delays: give delay, too")
+        return self
+
+
+Layer = Annotated[Lif | Bias | Copies | Delays, Field(discriminator="kind")]
+Network = Annotated[list[Layer], Field(min_length=1)]
+
+
+def network_errors(network: "Network", inputs: int, classes: int) -> list[str]:
+    """What does not fit in a network for so many inputs and classes, one line each."""
+    errors = []
+    lif = [index for index, layer in enumerate(network) if isinstance(layer, Lif)]
+    if not lif:
+        return ["network: has no layer of kind lif, so nothing spikes; add one"]
+    last = lif[-1]
+    size = network[last].size
+    if any(isinstance(layer, Bias | Copies) for layer in network[last + 1 :]):
+        errors.append("network: bias and multiplex layers behind the last lif layer change the outputs; move them")
+    if size != classes:
+        errors.append(
+            f"network[{last}].size: the last lif layer has {size} neurons, the data has {classes} classes; "
+            f"write size: {classes}"
+        )
+    return errors

@@ -1,0 +1,165 @@
+"""The ``loss``, ``training`` and ``substrate`` sections."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
+
+from firstspike.training.config.base import Fraction, NotNegative, Positive, Section
+
+
+class EarlyOutput(Section):
+    """Rewards an early spike of the true neuron."""
+
+    kind: Literal["early_output"]
+    alpha: NotNegative
+    beta: Positive = 1.0
+
+
+class DelayL2(Section):
+    """Keeps delays small."""
+
+    kind: Literal["delay_l2"]
+    alpha: NotNegative
+
+
+Regularizer = Annotated[EarlyOutput | DelayL2, Field(discriminator="kind")]
+
+
+class LossSection(Section):
+    """What all losses share."""
+
+    silent_cost: NotNegative = 100.0
+    regularizers: list[Regularizer] = []
+
+
+class CrossEntropy(LossSection):
+    """Cross-entropy on first spikes."""
+
+    kind: Literal["cross_entropy"]
+    xi: Positive = 0.2
+
+
+class Mse(LossSection):
+    """Fixed target times."""
+
+    kind: Literal["mse"]
+    correct: NotNegative
+    wrong: NotNegative
+
+    @model_validator(mode="after")
+    def _different(self) -> Self:
+        if self.correct == self.wrong:
+            raise ValueError(f"correct and wrong must differ, got {self.correct} twice")
+        return self
+
+
+class ShiftInvariant(LossSection):
+    """Target differences between the true neuron and the others."""
+
+    kind: Literal["shift_invariant"]
+    delta: Positive = 0.2
+
+
+Loss = Annotated[CrossEntropy | Mse | ShiftInvariant, Field(discriminator="kind")]
+
+
+class Adam(Section):
+    """Adam."""
+
+    kind: Literal["adam"] = "adam"
+    lr: Positive = 0.005
+    betas: tuple[Fraction, Fraction] = (0.9, 0.999)
+    eps: Positive = 1e-8
+    weight_decay: NotNegative = 0.0
+
+
+class Sgd(Section):
+    """Stochastic gradient descent with momentum."""
+
+    kind: Literal["sgd"]
+    lr: Positive
+    momentum: Fraction = 0.0
+    nesterov: bool = False
+    weight_decay: NotNegative = 0.0
+
+
+Optimizer = Annotated[Adam | Sgd, Field(discriminator="kind")]
+
+
+class Step(Section):
+    """Multiplies learning rates by ``gamma`` every ``step_size`` epochs."""
+
+    kind: Literal["step"]
+    step_size: PositiveInt
+    gamma: Positive
+
+
+class MultiStep(Section):
+    """Multiplies learning rates by ``gamma`` at the given epochs."""
+
+    kind: Literal["multi_step"]
+    milestones: list[PositiveInt]
+    gamma: Positive = 0.1
+
+
+class Exponential(Section):
+    """Multiplies learning rates by ``gamma`` every epoch."""
+
+    kind: Literal["exponential"]
+    gamma: Positive
+
+
+class Cosine(Section):
+    """Learning rates along half a cosine down to ``final`` times their start, over all epochs."""
+
+    kind: Literal["cosine"]
+    final: Fraction = 0.0
+
+
+Schedule = Annotated[Step | MultiStep | Exponential | Cosine, Field(discriminator="kind")]
+
+
+class Silent(Section):
+    """What happens when too many neurons are silent: ``bump`` is added to their weights.
+
+    ``targeted``: only to the silent neurons, else to the whole layer. ``exponential``: doubles while it repeats.
+    """
+
+    bump: Positive = 0.0005
+    targeted: bool = True
+    exponential: bool = True
+
+
+class Training(Section):
+    """How the network learns.
+
+    ``max_weight_grad``: bound on the weight gradient of one sample and neuron, see ``first_spike_time``.
+    ``time_noise``: standard deviation of Gaussian noise on the training inputs, in the unit of the times.
+    ``checkpoint_every``: epochs between checkpoints; by default about twenty over the run.
+    """
+
+    epochs: PositiveInt
+    batch_size: PositiveInt
+    optimizer: Optimizer = Adam()
+    schedule: Schedule | None = None
+    max_weight_grad: Positive | None = None
+    silent: Silent = Silent()
+    time_noise: NotNegative = 0.0
+    checkpoint_every: PositiveInt | None = None
+    seed: NonNegativeInt = 0
+    dtype: Literal["float32", "float64"] = "float32"
+    device: str = "cpu"
+
+    @property
+    def save_every(self) -> int:
+        """Epochs between checkpoints."""
+        return self.checkpoint_every or -(-self.epochs // 20)
+
+
+class Exact(Section):
+    """The operator itself."""
+
+    kind: Literal["exact"] = "exact"
+
+
+Substrate = Exact

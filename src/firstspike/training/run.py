@@ -1,0 +1,170 @@
+"""A run: the folder that one training lives in.
+
+    config.yaml         as it ran, defaults written out
+    environment.json    versions, command, seed, device, substrate
+    metrics.csv         a row an epoch
+    output_times.csv    mean and spread of each output's spike time per class, on the validation data, per epoch
+    checkpoints/        weights and state of the training
+    results.json        accuracy on the test data, once it is done
+    spikes/ figures/    what evaluation and plots wrote
+"""
+
+import csv
+import json
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Iterable, Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from firstspike._version import __version__
+from firstspike.training.config import Config, load_config
+
+Row = dict[str, float | int | str]
+
+
+class Run:
+    """The folder of one training. Files are written whole, or line by line where a torn last line does no harm."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @classmethod
+    def create(cls, path: Path, config: Config) -> "Run":
+        """Make the folder with what is known before the first epoch.
+
+        Raises:
+            FileExistsError: there is something in the folder already.
+        """
+        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            raise FileExistsError(f"{path} is not empty; choose another --out, or continue it with: firstspike resume")
+        path.mkdir(parents=True, exist_ok=True)
+        run = cls(path)
+        write_whole(path / "config.yaml", config.to_yaml())
+        write_whole(path / "environment.json", json.dumps(environment(config), indent=1) + "\n")
+        return run
+
+    @classmethod
+    def open(cls, path: Path) -> "Run":
+        """An existing run.
+
+        Raises:
+            FileNotFoundError: no run lives there.
+        """
+        if not (path / "config.yaml").is_file():
+            raise FileNotFoundError(f"{path} is no run: it has no config.yaml")
+        return cls(path)
+
+    @property
+    def config(self) -> Config:
+        """The config as it ran."""
+        return load_config(self.path / "config.yaml")
+
+    @property
+    def checkpoints(self) -> Path:
+        """The folder of the checkpoints."""
+        return self.path / "checkpoints"
+
+    @property
+    def results(self) -> dict[str, Any]:
+        """What ``results.json`` says; empty before the end of the training."""
+        path = self.path / "results.json"
+        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+    def write_results(self, results: Mapping[str, Any]) -> None:
+        """Write ``results.json``."""
+        write_whole(self.path / "results.json", json.dumps(results, indent=1) + "\n")
+
+    def append(self, table: str, rows: Iterable[Row]) -> None:
+        """Add rows to ``table`` (``metrics`` or ``output_times``)."""
+        rows = list(rows)
+        path = self.path / f"{table}.csv"
+        fresh = not path.exists()
+        with path.open("a", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, rows[0].keys(), lineterminator="\n")
+            if fresh:
+                writer.writeheader()
+            writer.writerows(rows)
+
+    def table(self, table: str) -> dict[str, list[float]]:
+        """The columns of ``metrics`` or ``output_times``; empty where nothing was written yet."""
+        path = self.path / f"{table}.csv"
+        if not path.is_file():
+            return {}
+        with path.open(newline="", encoding="utf-8") as file:
+            reader = csv.DictReader(file)
+            rows = [row for row in reader if None not in row.values() and None not in row]
+        return {name: [float(row[name]) for row in rows] for name in reader.fieldnames or ()}
+
+    def forget_after(self, epoch: int) -> None:
+        """Drop the rows of later epochs, and a torn last line."""
+        for table in ("metrics", "output_times"):
+            path = self.path / f"{table}.csv"
+            if not path.is_file():
+                continue
+            head, *lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+            width = head.count(",")
+            kept = [x for x in lines if x.endswith("\n") and x.count(",") == width and int(x.split(",")[0]) <= epoch]
+            write_whole(path, "".join([head, *kept]))
+
+
+def environment(config: Config) -> dict[str, Any]:
+    """What a run depended on, beside its config."""
+    import torch
+
+    packages = ("torch", "numpy", "numba", "safetensors", "pydantic")
+    return {
+        "firstspike": __version__,
+        "commit": _commit(),
+        "python": platform.python_version(),
+        "packages": {name: metadata.version(name) for name in packages},
+        "platform": platform.platform(),
+        "processor": _processor(),
+        "threads": torch.get_num_threads(),
+        "device": config.training.device,
+        "dtype": config.training.dtype,
+        "seed": config.training.seed,
+        "substrate": config.substrate.kind,
+        "command": sys.argv,
+    }
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a file whole or not at all."""
+    temporary = path.with_name(f".{path.name}.partial")
+    with temporary.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def next_folder(parent: Path, name: str) -> Path:
+    """``parent/name``, or with the first free number behind it."""
+    path, number = parent / name, 2
+    while path.exists():
+        path, number = parent / f"{name}-{number}", number + 1
+    return path
+
+
+def _commit() -> str | None:
+    """The commit of the package's own source, where it runs from a checkout."""
+    source = Path(__file__).resolve().parents[3]
+    if not (source / ".git").exists():
+        return None
+    command = ["git", "-C", str(source), "describe", "--always", "--dirty", "--abbrev=12"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor()

@@ -1,0 +1,69 @@
+"""How far a training is, and what of it goes into a checkpoint and back."""
+
+import math
+from dataclasses import asdict, dataclass
+
+from torch import Tensor
+
+from firstspike.training.build import Experiment
+from firstspike.training.checkpoint import Checkpoint, checkpoints, remove_checkpoint, save_checkpoint
+from firstspike.training.run import Run
+
+
+@dataclass
+class State:
+    """How far a training is.
+
+    Args:
+        epoch: whole epochs done.
+        batch: batches done of the next one.
+        best: highest validation accuracy so far.
+        totals: what the batches of the unfinished epoch summed up, see ``train_batch``.
+        noise: state of the input noise's generator in the unfinished epoch.
+    """
+
+    epoch: int = 0
+    batch: int = 0
+    best: float = -math.inf
+    totals: Tensor | None = None
+    noise: Tensor | None = None
+
+
+def save_epoch(experiment: Experiment, run: Run, state: State) -> None:
+    """A checkpoint named after how far the training is."""
+    inside = f"_batch_{state.batch:05d}" if state.batch else ""
+    save_checkpoint(run.checkpoints / f"epoch_{state.epoch:04d}{inside}", capture(experiment, state))
+
+
+def save_best(experiment: Experiment, run: Run, state: State) -> None:
+    """The checkpoint of the best validation accuracy so far; the one before it goes."""
+    new = run.checkpoints / f"best_{state.epoch:04d}"
+    save_checkpoint(new, capture(experiment, state))
+    for path in checkpoints(run.checkpoints):
+        if path.name.startswith("best_") and path != new:
+            remove_checkpoint(path)
+
+
+def capture(experiment: Experiment, state: State) -> Checkpoint:
+    """All that a training needs to go on, bit for bit."""
+    return Checkpoint(
+        epoch=state.epoch,
+        batch=state.batch,
+        weights=experiment.network.state_dict(),
+        state={
+            "optimizer": experiment.optimizer.state_dict(),
+            "schedule": None if experiment.schedule is None else experiment.schedule.state_dict(),
+            "silent": experiment.silent.state_dict(),
+            "progress": asdict(state),
+        },
+    )
+
+
+def restore(experiment: Experiment, checkpoint: Checkpoint) -> State:
+    """Put a checkpoint into an experiment of the same config; returns how far it was."""
+    experiment.network.load_state_dict(checkpoint.weights)
+    experiment.optimizer.load_state_dict(checkpoint.state["optimizer"])
+    if experiment.schedule is not None:
+        experiment.schedule.load_state_dict(checkpoint.state["schedule"])
+    experiment.silent.load_state_dict(checkpoint.state["silent"])
+    return State(**checkpoint.state["progress"])

@@ -1,0 +1,71 @@
+"""Silent neurons: they have no gradient, so their weights are raised instead.
+
+Source: Göltz et al. 2021, supplement; the rule of their code.
+"""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from firstspike.layers import LIFLinear, Network, Record
+
+
+class SilentNeurons:
+    """Watches the silent fraction of every LIF layer and raises weights where it is too high.
+
+    If in a batch the fraction of silent (sample, neuron) pairs of a layer exceeds its limit, the batch makes no
+    gradient step. Instead the foremost such layer, for the ones behind it only lack its spikes, gets ``bump`` on the
+    weights of each neuron that is itself silent in a larger fraction of samples than the limit. While the same layer
+    stays too silent, the bump doubles from batch to batch.
+
+    Args:
+        limits: largest silent fraction allowed, by index of the layer in the network.
+        bump: first amount to add to each weight.
+        targeted: raise the silent neurons only, else all of the layer.
+        exponential: double while it repeats.
+    """
+
+    def __init__(
+        self, limits: Mapping[int, float], bump: float, targeted: bool = True, exponential: bool = True
+    ) -> None:
+        self.limits = dict(limits)
+        self.bump = bump
+        self.targeted = targeted
+        self.exponential = exponential
+        self.last_layer: int | None = None
+        self.repeats = 0
+
+    def fractions(self, record: Record) -> Tensor:
+        """Silent fraction of each LIF layer, in the order of ``limits``."""
+        return torch.stack([torch.isinf(record.layers[i]).mean(dtype=record.inputs.dtype) for i in self.limits])
+
+    def too_silent(self, fractions: list[float]) -> int | None:
+        """Index of the foremost layer above its limit; counts how often in a row it is the same."""
+        for (layer, limit), fraction in zip(self.limits.items(), fractions, strict=True):
+            if fraction > limit:
+                self.repeats = self.repeats + 1 if layer == self.last_layer else 0
+                self.last_layer = layer
+                return layer
+        self.last_layer, self.repeats = None, 0
+        return None
+
+    @torch.no_grad()
+    def raise_weights_(self, network: Network, record: Record, layer: int) -> None:
+        """Add the bump to the incoming weights of the layer's silent neurons."""
+        lif = network[layer]
+        assert isinstance(lif, LIFLinear)
+        amount = self.bump * 2**self.repeats if self.exponential else self.bump
+        if self.targeted:
+            silent = torch.isinf(record.layers[layer]).flatten(0, -2).mean(dim=0, dtype=lif.weight.dtype)
+            lif.weight += amount * (silent > self.limits[layer])[:, None].to(lif.weight)
+        else:
+            lif.weight += amount
+
+    def state_dict(self) -> dict[str, int | None]:
+        """What a resumed training needs to go on with."""
+        return {"last_layer": self.last_layer, "repeats": self.repeats}
+
+    def load_state_dict(self, state: dict[str, int | None]) -> None:
+        """Take up a saved state."""
+        self.last_layer, self.repeats = state["last_layer"], state["repeats"] or 0

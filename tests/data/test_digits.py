@@ -1,0 +1,62 @@
+import sys
+
+import pytest
+import torch
+from sklearn.datasets import load_digits
+
+from firstspike.data import DATASETS, digits
+
+
+@pytest.fixture(scope="module")
+def splits():
+    return DATASETS["digits"](dtype=torch.float64)
+
+
+def pixels(data):
+    return ((2.0 - data.times) / (2.0 - 0.15) * 16).round()
+
+
+def test_splits_are_a_partition_of_the_digits(splits):
+    assert [len(part) for part in splits] == [1197, 300, 300]
+    ours = torch.cat([torch.cat([pixels(part), part.labels[:, None].double()], dim=1) for part in splits])
+    images, labels = load_digits(return_X_y=True)
+    theirs = torch.cat([torch.from_numpy(images), torch.from_numpy(labels)[:, None].double()], dim=1)
+    assert sorted(ours.tolist()) == sorted(theirs.tolist())
+
+
+def test_ink_is_early(splits):
+    times = splits.train.times
+    assert times.min() == 0.15
+    assert (times[:, 0] == 2.0).all()  # the corner is blank in every image
+    inverse = digits("train", invert=False, dtype=torch.float64)
+    assert torch.allclose(inverse.times + times, torch.full_like(times, 2.15))
+
+
+def test_silent_background(splits):
+    silent = digits("test", silent_background=True, dtype=torch.float64)
+    blank = pixels(splits.test) == 0
+    assert torch.equal(torch.isinf(silent.times), blank)
+    assert torch.equal(silent.times[~blank], splits.test.times[~blank])
+
+
+@pytest.mark.parametrize("split", ["train", "validation", "test"])
+def test_digits_is_one_of_the_splits(splits, split):
+    data = digits(split, dtype=torch.float64)
+    assert torch.equal(data.times, getattr(splits, split).times)
+    assert data.class_names == tuple("0123456789")
+
+
+def test_too_many_images():
+    with pytest.raises(ValueError, match="at most 1797 images in all, got 1798"):
+        digits(train=1198)
+
+
+def test_unknown_split():
+    with pytest.raises(ValueError, match="split: expected one of train, validation, test, got 'valid'"):
+        digits("valid")
+
+
+def test_missing_scikit_learn(monkeypatch):
+    monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
+    with pytest.raises(ImportError, match=r'pip install "firstspike\[digits\]"'):
+        digits()

@@ -1,0 +1,56 @@
+import math
+
+import pytest
+import torch
+from torch.nn.functional import cross_entropy
+
+from firstspike.losses import TimeCrossEntropy
+
+inf = math.inf
+
+
+def test_formula():
+    t = [0.9, 0.5, 1.4]
+    expected = math.log(sum(math.exp((t[2] - x) / (0.3 * 2.0)) for x in t))
+    loss = TimeCrossEntropy(xi=0.3, tau_syn=2.0)
+    assert loss(torch.tensor([t], dtype=torch.float64), torch.tensor([2])).item() == pytest.approx(expected)
+
+
+def test_is_softmax_cross_entropy_of_negative_times():
+    times, labels = torch.rand(50, 5, dtype=torch.float64), torch.randint(5, (50,))
+    assert torch.allclose(TimeCrossEntropy(xi=0.2)(times, labels), cross_entropy(-times / 0.2, labels))
+
+
+def test_shift_of_all_times_changes_nothing():
+    times, labels = torch.rand(20, 3, dtype=torch.float64), torch.randint(3, (20,))
+    loss = TimeCrossEntropy()
+    assert torch.allclose(loss.per_sample(times + 5, labels), loss.per_sample(times, labels))
+
+
+def test_alone_costs_nothing():
+    assert TimeCrossEntropy()(torch.tensor([[0.7, inf, inf]]), torch.tensor([0])) == 0
+
+
+def test_values_far_beyond_the_range_of_exp():
+    times = torch.tensor([[1000.0, 0.0], [0.0, 1000.0]], requires_grad=True)
+    costs = TimeCrossEntropy(xi=0.2).per_sample(times, torch.tensor([0, 0]))
+    costs.sum().backward()
+    assert costs.tolist() == [5000.0, 0.0]
+    assert times.grad.tolist() == [[5.0, -5.0], [0.0, 0.0]]
+
+
+def test_gradient_asks_the_true_neuron_to_be_earlier():
+    times = torch.tensor([[0.5, 0.6, 0.7]], requires_grad=True)
+    TimeCrossEntropy()(times, torch.tensor([1])).backward()
+    assert times.grad[0, 1] > 0
+    assert (times.grad[0, [0, 2]] < 0).all()
+
+
+def test_earliest_spike_decides():
+    assert TimeCrossEntropy().predict(torch.tensor([[0.9, 0.3, 0.5]])).item() == 1
+
+
+@pytest.mark.parametrize("xi", [0.0, -0.2, inf, math.nan])
+def test_wrong_xi(xi):
+    with pytest.raises(ValueError, match="xi: expected"):
+        TimeCrossEntropy(xi=xi)
