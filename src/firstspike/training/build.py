@@ -50,7 +50,7 @@ def build(config: Config) -> Experiment:
         ValueError: a device that is not there, data that cannot be had.
         ImportError: a data set whose extra is not installed.
     """
-    device = torch.device(config.training.device)
+    device = _device(config.training.device)
     data = build_data(config, device)
     network = build_network(config, data.train.features, generator(config.training.seed, "weights")).to(device)
     optimizer = _optimizer(config, network)
@@ -90,7 +90,7 @@ def build_network(config: Config, inputs: int, source: torch.Generator | None = 
                 LIF(**(section.neuron or config.neuron).arguments()),
                 weight_mean=section.weight_mean,
                 weight_std=section.weight_std,
-                delay=section.delay and DelayRule(**section.delay.arguments()),
+                delay=None if section.delay is None else DelayRule(**section.delay.arguments()),
                 max_weight_grad=config.training.max_weight_grad,
                 generator=source,
                 dtype=dtype,
@@ -125,6 +125,13 @@ def generator(seed: int, purpose: str, *index: int) -> torch.Generator:
     return torch.Generator().manual_seed(state)
 
 
+def _device(name: str) -> torch.device:
+    try:
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError) as error:  # torch's ways to say that there is none
+        raise ValueError(f"device {name!r} cannot be used: {str(error).splitlines()[0]}; try cpu") from None
+
+
 def _optimizer(config: Config, network: Network) -> optim.Optimizer:
     settings = config.training.optimizer
     groups = [{"params": [p], "lr": lr or settings.lr} for p, lr in _parameters(config, network) if p.requires_grad]
@@ -145,12 +152,9 @@ def _optimizer(config: Config, network: Network) -> optim.Optimizer:
 def _parameters(config: Config, network: Network) -> Iterator[tuple[Tensor, float | None]]:
     """Each parameter with the learning rate of its own, if it has one."""
     for section, layer in zip(config.network, network, strict=True):
-        if isinstance(section, Lif):
-            yield layer.weight, section.lr
-            if layer.delay_raw is not None:
-                yield layer.delay_raw, section.delay_lr
-        elif isinstance(section, Delays):
-            yield layer.delay_raw, section.lr
+        for name, parameter in layer.named_parameters():
+            own = "delay_lr" if isinstance(section, Lif) and name == "delay_raw" else "lr"
+            yield parameter, getattr(section, own, None)
 
 
 def _schedule(config: Config, optimizer: optim.Optimizer) -> optim.lr_scheduler.LRScheduler | None:

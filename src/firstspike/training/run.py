@@ -1,12 +1,12 @@
 """A run: the folder that one training lives in.
 
-    config.yaml         as it ran, defaults written out
-    environment.json    versions, command, seed, device, substrate
-    metrics.csv         a row an epoch
-    output_times.csv    mean and spread of each output's spike time per class, on the validation data, per epoch
-    checkpoints/        weights and state of the training
-    results.json        accuracy on the test data, once it is done
-    spikes/ figures/    what evaluation and plots wrote
+config.yaml         as it ran, defaults written out
+environment.json    versions, command, seed, device, substrate
+metrics.csv         a row an epoch
+output_times.csv    mean and spread of each output's spike time per class, on the validation data, per epoch
+checkpoints/        weights and state of the training
+results.json        accuracy on the test data, once it is done
+spikes/ figures/    what evaluation and plots wrote
 """
 
 import csv
@@ -43,7 +43,7 @@ class Run:
             raise FileExistsError(f"{path} is not empty; choose another --out, or continue it with: firstspike resume")
         path.mkdir(parents=True, exist_ok=True)
         run = cls(path)
-        write_whole(path / "config.yaml", config.to_yaml())
+        run.write_config(config)
         write_whole(path / "environment.json", json.dumps(environment(config), indent=1) + "\n")
         return run
 
@@ -62,6 +62,10 @@ class Run:
     def config(self) -> Config:
         """The config as it ran."""
         return load_config(self.path / "config.yaml")
+
+    def write_config(self, config: Config) -> None:
+        """Write ``config.yaml``."""
+        write_whole(self.path / "config.yaml", config.to_yaml())
 
     @property
     def checkpoints(self) -> Path:

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 from torch import Tensor
 
@@ -30,18 +31,18 @@ class State:
 
 
 def save_epoch(experiment: Experiment, run: Run, state: State) -> None:
-    """A checkpoint named after how far the training is."""
+    """A checkpoint named after how far the training is; those from inside an earlier epoch go."""
     inside = f"_batch_{state.batch:05d}" if state.batch else ""
-    save_checkpoint(run.checkpoints / f"epoch_{state.epoch:04d}{inside}", capture(experiment, state))
+    new = run.checkpoints / f"epoch_{state.epoch:04d}{inside}"
+    save_checkpoint(new, capture(experiment, state))
+    _keep_one(run, new, "_batch_")
 
 
 def save_best(experiment: Experiment, run: Run, state: State) -> None:
     """The checkpoint of the best validation accuracy so far; the one before it goes."""
     new = run.checkpoints / f"best_{state.epoch:04d}"
     save_checkpoint(new, capture(experiment, state))
-    for path in checkpoints(run.checkpoints):
-        if path.name.startswith("best_") and path != new:
-            remove_checkpoint(path)
+    _keep_one(run, new, "best_")
 
 
 def capture(experiment: Experiment, state: State) -> Checkpoint:
@@ -67,3 +68,10 @@ def restore(experiment: Experiment, checkpoint: Checkpoint) -> State:
         experiment.schedule.load_state_dict(checkpoint.state["schedule"])
     experiment.silent.load_state_dict(checkpoint.state["silent"])
     return State(**checkpoint.state["progress"])
+
+
+def _keep_one(run: Run, new: Path, mark: str) -> None:
+    """Remove the other checkpoints whose names have the mark."""
+    for path in checkpoints(run.checkpoints):
+        if mark in path.name and path != new:
+            remove_checkpoint(path)

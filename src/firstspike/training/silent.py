@@ -58,9 +58,9 @@ class SilentNeurons:
         amount = self.bump * 2**self.repeats if self.exponential else self.bump
         if self.targeted:
             silent = torch.isinf(record.layers[layer]).flatten(0, -2).mean(dim=0, dtype=lif.weight.dtype)
-            lif.weight += amount * (silent > self.limits[layer])[:, None].to(lif.weight)
+            lif.weight.add_((silent > self.limits[layer])[:, None], alpha=amount)
         else:
-            lif.weight += amount
+            lif.weight.add_(amount)
 
     def state_dict(self) -> dict[str, int | None]:
         """What a resumed training needs to go on with."""

@@ -1,6 +1,6 @@
 """What all parts of a config share. Nothing in this folder imports torch: a config is read or refused in no time."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -16,6 +16,6 @@ class Section(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    def arguments(self) -> dict[str, object]:
+    def arguments(self) -> dict[str, Any]:
         """The fields beside ``kind``: the arguments of what ``kind`` names in its registry."""
         return {name: getattr(self, name) for name in type(self).model_fields if name != "kind"}

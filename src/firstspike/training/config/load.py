@@ -1,7 +1,6 @@
 """From a file, a shipped name or a dict to a checked ``Config``; every error of a config in one go."""
 
 import difflib
-import math
 import re
 from collections.abc import Iterable, Sequence
 from importlib import resources
@@ -71,7 +70,7 @@ def load_config(source: str | Path, overrides: Iterable[str] = ()) -> Config:
         raise ConfigError(name, ["is nested too deeply for a config"]) from None
     if not isinstance(raw, dict):
         raise ConfigError(name, [f"must be a mapping with the keys {', '.join(Config.model_fields)}"])
-    errors = [error for setting in overrides if (error := _override(raw, setting))]
+    errors = [wrong for setting in overrides if (wrong := _override(raw, setting))]
     if errors:
         raise ConfigError(name, errors)
     return parse_config(raw, name)
@@ -100,7 +99,7 @@ def parse_config(raw: dict[str, Any], source: str = "config") -> Config:
 
 
 class _StrictLoader(yaml.SafeLoader):
-    """Plain values only: no Python objects, no aliases (which a short file could multiply without end), no key twice."""
+    """Plain values only: no Python objects, no key twice, no aliases, which a short file could multiply without end."""
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         if self.check_event(yaml.AliasEvent):

@@ -1,6 +1,5 @@
 """The ``neuron`` and ``network`` sections: layers in the order in which spikes meet them."""
 
-import math
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, PositiveInt, model_validator
@@ -83,11 +82,10 @@ Network = Annotated[list[Layer], Field(min_length=1)]
 def network_errors(network: "Network", inputs: int, classes: int) -> list[str]:
     """What does not fit in a network for so many inputs and classes, one line each."""
     errors = []
-    lif = [index for index, layer in enumerate(network) if isinstance(layer, Lif)]
-    if not lif:
+    sizes = {index: layer.size for index, layer in enumerate(network) if isinstance(layer, Lif)}
+    if not sizes:
         return ["network: has no layer of kind lif, so nothing spikes; add one"]
-    last = lif[-1]
-    size = network[last].size
+    last, size = max(sizes.items())
     if any(isinstance(layer, Bias | Copies) for layer in network[last + 1 :]):
         errors.append("network: bias and multiplex layers behind the last lif layer change the outputs; move them")
     if size != classes:

@@ -29,7 +29,7 @@ class LossSection(Section):
     """What all losses share."""
 
     silent_cost: NotNegative = 100.0
-    regularizers: list[Regularizer] = []
+    regularizers: tuple[Regularizer, ...] = ()
 
 
 class CrossEntropy(LossSection):

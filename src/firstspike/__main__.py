@@ -1,0 +1,5 @@
+"""``python -m firstspike`` is the command."""
+
+from firstspike.cli import main
+
+main()

@@ -1,0 +1,150 @@
+"""The command. It parses, calls and prints; every import that takes time waits until it is needed."""
+
+import contextlib
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from firstspike._version import __version__
+
+app = typer.Typer(
+    help="Train spiking neural networks exactly, by backpropagation on first spike times.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+BAD_INPUT, FAILED, INTERRUPTED = 2, 1, 130
+
+Setting = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a config value, e.g. training.epochs=10.")
+]
+
+
+def main() -> None:
+    """Entry point: errors that a user can mend are one message, without a traceback."""
+    try:
+        app()
+    except (ValueError, FileExistsError, FileNotFoundError, ImportError) as error:
+        _fail(str(error), BAD_INPUT)
+    except OSError as error:
+        _fail(str(error), FAILED)
+    except KeyboardInterrupt:
+        _fail("interrupted", INTERRUPTED)
+
+
+def _fail(message: str, code: int) -> None:
+    if os.environ.get("FIRSTSPIKE_TRACEBACK"):  # for those who look into an error themselves
+        raise
+    typer.echo(f"error: {message}", err=True)
+    sys.exit(code)
+
+
+def _version(show: bool) -> None:
+    if show:
+        typer.echo(f"firstspike {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def train(
+    config: Annotated[str, typer.Argument(help="A config file, or the name of a shipped one.")],
+    out: Annotated[Path | None, typer.Option(help="Run folder; by default runs/NAME, numbered.")] = None,
+    settings: Setting = None,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, ...; by default the config's.")] = None,
+    dtype: Annotated[str | None, typer.Option(help="float32 or float64; by default the config's.")] = None,
+    seed: Annotated[int | None, typer.Option(help="By default the config's.")] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar.")] = False,
+) -> None:
+    """Train a network and test it."""
+    from firstspike.training.config import load_config
+    from firstspike.training.run import next_folder
+
+    named = {"device": device, "dtype": dtype, "seed": seed}
+    overrides = [f"training.{name}={value}" for name, value in named.items() if value is not None]
+    checked = load_config(config, [*(settings or ()), *overrides])
+    folder = out or next_folder(Path("runs"), Path(config).stem)
+
+    from firstspike.training.session import start
+
+    with _interruptible(folder):
+        _report(folder, start(folder, checked, show=not quiet))
+
+
+@app.command()
+def resume(
+    run: Annotated[Path, typer.Argument(help="A run folder.")],
+    epochs: Annotated[int | None, typer.Option(min=1, help="A new number of epochs in all.")] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar.")] = False,
+) -> None:
+    """Continue a run from its newest checkpoint, as if it had never stopped."""
+    from firstspike.training.session import resume as go_on
+
+    with _interruptible(run):
+        _report(run, go_on(run, epochs=epochs, show=not quiet))
+
+
+@app.command()
+def evaluate(run: Annotated[Path, typer.Argument(help="A run folder.")]) -> None:
+    """Test a trained network again."""
+    from firstspike.training.evaluation import evaluate as test
+    from firstspike.training.run import Run
+    from firstspike.training.session import load_experiment, summary
+
+    experiment = load_experiment(Run.open(run))
+    found = summary(test(experiment.network, experiment.loss, experiment.data.test, experiment.spiking))
+    typer.echo(f"test accuracy {_percent(found)} on {found['samples']} samples, loss {found['loss']:.4g}")
+
+
+@app.command()
+def configs(
+    name: Annotated[str | None, typer.Argument(help="Print this one.")] = None,
+) -> None:
+    """List the shipped configs, or print one."""
+    from firstspike.training.config import ConfigError, shipped_configs
+
+    shipped = shipped_configs()
+    if name is None:
+        for key in sorted(shipped):
+            first = shipped[key].read_text(encoding="utf-8").splitlines()[0]
+            typer.echo(f"{key:24} {first.removeprefix('# ')}")
+    elif name in shipped:
+        typer.echo(shipped[name].read_text(encoding="utf-8"), nl=False)
+    else:
+        raise ConfigError(name, [f"no such config; shipped: {', '.join(sorted(shipped))}"])
+
+
+@contextlib.contextmanager
+def _interruptible(folder: Path) -> Iterator[None]:
+    from firstspike.training.loop import Interrupted
+
+    try:
+        yield
+    except Interrupted:
+        typer.echo(f"interrupted; saved in {folder}. Continue with: firstspike resume {folder}", err=True)
+        raise typer.Exit(INTERRUPTED) from None
+
+
+def _report(folder: Path, results: dict[str, Any]) -> None:
+    typer.echo(
+        f"validation accuracy {_percent(results['validation'])}, test accuracy {_percent(results['test'])}, "
+        f"{results['epochs']} epochs in {results['seconds']:.1f} s\nrun folder: {folder}"
+    )
+
+
+def _percent(found: dict[str, Any]) -> str:
+    return f"{100 * found['accuracy']:.2f} +- {100 * found['accuracy_error']:.2f} %"

@@ -1,0 +1,59 @@
+"""The numbers that depend on the two time constants alone, as one array that kernels read.
+
+``x = 1 - tau_syn/tau_mem`` and ``DELTA = 1/tau_syn - 1/tau_mem``; next to equal constants DELTA is kept off 0, so that
+``expm1(s DELTA) / DELTA`` is right without a case of its own.
+"""
+
+import math
+from functools import lru_cache
+
+import numba
+import numpy as np
+
+PER_MEM, PER_SYN = 0, 1  # 1/tau_mem, 1/tau_syn
+DELTA, PER_RISE = 2, 3  # and 1/(DELTA tau_syn)
+RATIO = 4  # tau_syn/tau_mem
+SUMMIT, HEIGHT = 5, 6  # time and value of kappa's maximum
+X, LOG_RATIO = 7, 8  # and log(1 - x)
+SPAN = 9  # longest time after which states keep their scale (see ``rows``)
+FAR = 10  # a leaky neuron that rises falls again before this time
+
+_SPAN = 20.0  # in units of the faster constant: exp(20) leaves room in float32 for large weights
+_TINY = {"float32": 1e-10, "float64": 1e-20}  # smallest |DELTA| tau_syn
+
+
+@lru_cache(maxsize=256)
+def constants_array(tau_mem: float, tau_syn: float, dtype: str) -> np.ndarray:
+    """The array for kernels of that dtype."""
+    x = 1 - tau_syn / tau_mem
+    delta = x / tau_syn if abs(x) > _TINY[dtype] else _TINY[dtype] / tau_syn
+    summit = tau_syn if x == 0 else -tau_syn * math.log1p(-x) / x if x < 1 else math.inf
+    height = 1.0 if math.isinf(tau_mem) else tau_mem / tau_syn * math.exp(-summit / tau_syn)
+    found = np.zeros(11)
+    found[[PER_MEM, PER_SYN]] = 1 / tau_mem, 1 / tau_syn
+    found[[DELTA, PER_RISE]] = delta, 1 / (delta * tau_syn)
+    found[[RATIO, X, LOG_RATIO]] = tau_syn / tau_mem, x, math.log(tau_syn / tau_mem) if x < 1 else -math.inf
+    found[[SUMMIT, HEIGHT]] = summit, height
+    found[SPAN] = _SPAN * min(tau_mem, tau_syn)
+    found[FAR] = 40 * max(tau_mem, tau_syn)
+    return found.astype(dtype)
+
+
+@numba.njit(cache=True)
+def kappa(s, c):
+    """Membrane at the time ``s`` (a number, also ``inf``) after an input of weight 1."""
+    if math.isinf(s):
+        return c[PER_MEM] * 0 if c[PER_MEM] > 0 else c[PER_SYN] * 0 + 1
+    slow = min(c[PER_MEM], c[PER_SYN])
+    return math.exp(-s * slow) * -math.expm1(-s * abs(c[DELTA])) * abs(c[PER_RISE])
+
+
+@numba.njit(cache=True)
+def peak(voltage, current, c):
+    """Time and height of the maximum after a rising state with a positive current, as in ``response.peak``."""
+    ratio = voltage / current
+    if abs(c[X]) < 1e-12:
+        time = (1 - ratio) / c[PER_SYN]
+    else:
+        time = -(c[LOG_RATIO] + math.log1p(max(c[X] * ratio, -1.0))) / (c[X] * c[PER_SYN])
+    return time, current / c[RATIO] * math.exp(-time * c[PER_SYN])

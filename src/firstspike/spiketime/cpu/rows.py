@@ -1,0 +1,100 @@
+"""Numbers that all neurons of a sample share, one set for each input ("row") in order of arrival.
+
+With the time ``x = t - t_0`` since the first input of its *segment*, scaled states need no decay from row to row:
+
+    U = exp(x/tau_mem),   S = exp(x/tau_syn),        V' = V U,   Q' = Q S
+    Q'_k = Q'_{k-1} + w_k S_k,        V'_{k+1} = V'_k + Q'_k RISE_k        (D: time to the next input)
+    RISE_k = (1 - exp(-D DELTA)) / (DELTA tau_syn) * U_k / S_k
+
+A segment ends before ``exp`` gets too large, and with the last input; there states are taken back to scale 1.
+
+While V rises it is concave, so that in the interval it stays below ``V + D dV/dt = V (1 - D/tau_mem) + Q D/tau_syn``.
+Scaled: no lane with ``V' + Q' TANGENT < BOUND`` reaches the threshold, which is 1 here. Where ``D`` is long this is a
+poor test, and BOUND lets everything pass.
+"""
+
+# mypy: disable-error-code="no-untyped-def"
+import math
+
+import numba
+
+from firstspike.spiketime.cpu.constants import DELTA, PER_MEM, PER_RISE, PER_SYN, RATIO, SPAN
+from firstspike.spiketime.cpu.mathfun import exp, expm1
+from firstspike.spiketime.cpu.simd import fill16, load16, maximum, minimum, select, store
+
+SYN, RISE, TANGENT, BOUND, MEM, LEVEL = range(6)  # S, RISE, TANGENT, BOUND, U, (tau_syn/tau_mem) S/U
+N_FORWARD = 6
+BACK, LEAK = 1, 2  # beside SYN = S; MEM takes row 3
+BACK_MEM = 3
+N_BACKWARD = 4
+
+_MARGIN = 1 - 1e-4  # against rounding
+_PAD = 16
+
+
+@numba.njit(cache=True)
+def stride_of(inputs):
+    """Length of a row array: whole vectors, and one to spare."""
+    return (inputs + 15) // 16 * 16 + _PAD
+
+
+@numba.njit(cache=True)
+def find_segments(arrival, n, c, start, ends):
+    """Fill ``start[k]`` with t_0 of each row and ``ends`` with the end of each segment; returns how many there are."""
+    for k in range(n, n + _PAD):
+        arrival[k] = arrival[n - 1]
+    segments, first = 0, arrival[0]
+    if arrival[n - 1] - first > c[SPAN]:
+        for k in range(n):
+            if arrival[k] - first > c[SPAN]:
+                ends[segments] = k
+                segments += 1
+                first = arrival[k]
+            start[k] = first
+        for k in range(n, n + _PAD):
+            start[k] = first
+    else:
+        for k in range(n + _PAD):
+            start[k] = first
+    ends[segments] = n
+    return segments + 1
+
+
+@numba.njit(cache=True)
+def forward_rows(arrival, n, c, start, rows):
+    """Fill the arrays of the forward scan. Those of a segment's last row are not used."""
+    stride = rows.shape[1]
+    one, zero, everything = fill16(rows, 1.0), fill16(rows, 0.0), fill16(rows, -math.inf)
+    for k in range(0, n, 16):
+        t = load16(arrival, k)
+        wait = load16(arrival, k + 1) - t
+        elapsed = t - load16(start, k)
+        mem, syn = exp(elapsed * c[PER_MEM]), exp(elapsed * c[PER_SYN])
+        ratio = mem / syn
+        left = one - wait * c[PER_MEM]
+        short = left > 0.5
+        left = one / maximum(left, 0.5)
+        store(rows, SYN * stride + k, syn)
+        store(rows, MEM * stride + k, mem)
+        store(rows, RISE * stride + k, expm1(wait * -c[DELTA]) * -c[PER_RISE] * ratio)
+        store(rows, LEVEL * stride + k, fill16(rows, c[RATIO]) / ratio)
+        store(rows, TANGENT * stride + k, select(short, wait * c[PER_SYN] * left * ratio, zero))
+        store(rows, BOUND * stride + k, select(short, mem * left * _MARGIN, everything))
+
+
+@numba.njit(cache=True)
+def backward_rows(arrival, n, c, start, rows):
+    """Fill the arrays of the backward scan, which see ``adjoint``."""
+    stride = rows.shape[1]
+    for k in range(0, n, 16):
+        t, following = load16(arrival, k), load16(arrival, k + 1)
+        wait = following - t
+        base = load16(start, k)
+        elapsed = t - base
+        mem, syn = exp(elapsed * c[PER_MEM]), exp(elapsed * c[PER_SYN])
+        ahead = minimum(following - base, c[SPAN] * 2)
+        rise = expm1(wait * -c[DELTA]) * -c[PER_RISE]
+        store(rows, SYN * stride + k, syn)
+        store(rows, BACK_MEM * stride + k, mem)
+        store(rows, BACK * stride + k, rise * exp(ahead * c[DELTA]))
+        store(rows, LEAK * stride + k, (mem / syn) * -c[RATIO])

@@ -1,0 +1,279 @@
+"""A SIMD vector for Numba: LLVM keeps it in registers, and splits it where the machine's are narrower.
+
+``Vec(dtype, lanes)`` exists only inside compiled functions. ``+ - * /`` work lane by lane, also with a number;
+``>= > <`` give the lanes where they hold as the bits of an integer. LLVM does not promote small arrays to registers,
+and its checks whether arrays overlap cost more than the arithmetic in the loops here: hence a type of its own.
+"""
+
+# mypy: disable-error-code="no-untyped-def"
+import operator
+
+from llvmlite import ir
+from numba.core import cgutils, types
+from numba.core.datamodel import models
+from numba.core.imputils import lower_builtin, lower_cast
+from numba.core.typeconv import Conversion
+from numba.core.typing.templates import AbstractTemplate, infer_global, signature
+from numba.extending import intrinsic, register_model
+
+
+class VecType(types.Type):
+    """Numba's type of a vector."""
+
+    def __init__(self, dtype: types.Float, lanes: int) -> None:
+        self.dtype, self.lanes = dtype, lanes
+        super().__init__(name=f"Vec({dtype}, {lanes})")
+
+    @property
+    def key(self):
+        """What makes two types equal."""
+        return self.dtype, self.lanes
+
+    def can_convert_from(self, typingctx, other):
+        """A number becomes a vector of equal lanes."""
+        return Conversion.safe if isinstance(other, types.Number) else None
+
+
+@register_model(VecType)
+class _VecModel(models.PrimitiveModel):
+    def __init__(self, dmm, fe_type: VecType) -> None:
+        scalar = dmm.lookup(fe_type.dtype).get_value_type()
+        super().__init__(dmm, fe_type, ir.VectorType(scalar, fe_type.lanes))
+
+
+def _llvm_type(vec: VecType) -> ir.VectorType:
+    return ir.VectorType(ir.FloatType() if vec.dtype == types.float32 else ir.DoubleType(), vec.lanes)
+
+
+def _suffix(vec: VecType) -> str:
+    return f"v{vec.lanes}f{vec.dtype.bitwidth}"
+
+
+def _call(builder, name: str, result, args):
+    """Call an LLVM intrinsic by its full name: llvmlite's own declaration does not know vectors."""
+    function = cgutils.get_or_insert_function(
+        builder.module, ir.FunctionType(result, [x.type for x in args]), name
+    )
+    return builder.call(function, args)
+
+
+def _splat(builder, scalar, vec: VecType):
+    into = _llvm_type(vec)
+    one = builder.insert_element(ir.Constant(into, ir.Undefined), scalar, ir.IntType(32)(0))
+    return builder.shuffle_vector(
+        one, ir.Constant(into, ir.Undefined), ir.Constant(ir.VectorType(ir.IntType(32), vec.lanes), None)
+    )
+
+
+@lower_cast(types.Number, VecType)
+def _number_to_vec(context, builder, fromty, toty, value):
+    return _splat(builder, context.cast(builder, value, fromty, toty.dtype), toty)
+
+
+def _binary(function, emit, compares: bool = False) -> None:
+    @infer_global(function)
+    class _Typing(AbstractTemplate):
+        def generic(self, args, kws):
+            vecs = [x for x in args if isinstance(x, VecType)]
+            if len(args) != 2 or not vecs or not all(x == vecs[0] or isinstance(x, types.Number) for x in args):
+                return None
+            return signature(types.uint64 if compares else vecs[0], vecs[0], vecs[0])
+
+    @lower_builtin(function, VecType, VecType)
+    def _lower(context, builder, sig, args):
+        found = emit(builder, *args)
+        if not compares:
+            return found
+        lanes = sig.args[0].lanes
+        bits = builder.bitcast(found, ir.IntType(lanes))
+        return bits if lanes == 64 else builder.zext(bits, ir.IntType(64))
+
+
+_binary(operator.add, lambda b, x, y: b.fadd(x, y))
+_binary(operator.sub, lambda b, x, y: b.fsub(x, y))
+_binary(operator.mul, lambda b, x, y: b.fmul(x, y))
+_binary(operator.truediv, lambda b, x, y: b.fdiv(x, y))
+_binary(operator.ge, lambda b, x, y: b.fcmp_ordered(">=", x, y), compares=True)
+_binary(operator.gt, lambda b, x, y: b.fcmp_ordered(">", x, y), compares=True)
+_binary(operator.lt, lambda b, x, y: b.fcmp_ordered("<", x, y), compares=True)
+
+
+def _vec_of(*args):
+    return next(x for x in args if isinstance(x, VecType))
+
+
+@intrinsic
+def fma(typingctx, x, y, z):
+    """``x * y + z``; numbers among them count for all lanes."""
+    vec = _vec_of(x, y, z)
+
+    def codegen(context, builder, sig, args):
+        return _call(builder, f"llvm.fma.{_suffix(vec)}", _llvm_type(vec), args)
+
+    return vec(vec, vec, vec), codegen
+
+
+def _minmax(name: str, relation: str):
+    @intrinsic
+    def function(typingctx, x, y):
+        vec = _vec_of(x, y)
+
+        def codegen(context, builder, sig, args):
+            return builder.select(builder.fcmp_ordered(relation, *args), *args)
+
+        return vec(vec, vec), codegen
+
+    return function
+
+
+minimum = _minmax("minimum", "<")
+maximum = _minmax("maximum", ">")
+
+
+def _unary(name: str):
+    @intrinsic
+    def function(typingctx, x):
+        def codegen(context, builder, sig, args):
+            return _call(builder, f"llvm.{name}.{_suffix(x)}", _llvm_type(x), args)
+
+        return x(x), codegen
+
+    return function
+
+
+sqrt = _unary("sqrt")
+nearest = _unary("nearbyint")
+absolute = _unary("fabs")
+
+
+@intrinsic
+def select(typingctx, bits, x, y):
+    """Lane by lane ``x`` where the bit is set, else ``y``."""
+    vec = _vec_of(x, y)
+
+    def codegen(context, builder, sig, args):
+        mask, yes, no = args
+        mask = builder.trunc(mask, ir.IntType(vec.lanes)) if vec.lanes < 64 else mask
+        mask = builder.bitcast(mask, ir.VectorType(ir.IntType(1), vec.lanes))
+        return builder.select(mask, yes, no)
+
+    return vec(types.uint64, vec, vec), codegen
+
+
+@intrinsic
+def power_of_two(typingctx, n):
+    """``2**n`` for lanes that are whole numbers in the range of normal numbers."""
+    bits, digits, bias = (32, 23, 127) if n.dtype == types.float32 else (64, 52, 1023)
+    integers = ir.VectorType(ir.IntType(bits), n.lanes)
+
+    def codegen(context, builder, sig, args):
+        exponent = builder.add(
+            builder.fptosi(args[0], integers), ir.Constant(integers, [bias] * n.lanes)
+        )
+        return builder.bitcast(builder.shl(exponent, ir.Constant(integers, [digits] * n.lanes)), _llvm_type(n))
+
+    return n(n), codegen
+
+
+def _pointer(context, builder, array_type, array, index, vec: VecType):
+    data = context.make_array(array_type)(context, builder, array).data
+    return builder.bitcast(builder.gep(data, [index]), _llvm_type(vec).as_pointer())
+
+
+def _loader(lanes: int):
+    @intrinsic
+    def load(typingctx, array, index):
+        vec = VecType(array.dtype, lanes)
+
+        def codegen(context, builder, sig, args):
+            pointer = _pointer(context, builder, sig.args[0], *args, vec)
+            return builder.load(pointer, align=array.dtype.bitwidth // 8)
+
+        return vec(array, types.intp), codegen
+
+    return load
+
+
+load16 = _loader(16)  # lanes from a flat index into a contiguous array on
+load64 = _loader(64)
+
+
+@intrinsic
+def store(typingctx, array, index, x):
+    """Write the lanes from a flat index into a contiguous array on."""
+
+    def codegen(context, builder, sig, args):
+        pointer = _pointer(context, builder, sig.args[0], args[0], args[1], x)
+        builder.store(args[2], pointer, align=x.dtype.bitwidth // 8)
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp, x), codegen
+
+
+def _filler(lanes: int):
+    @intrinsic
+    def fill(typingctx, array, number):
+        vec = VecType(array.dtype, lanes)
+
+        def codegen(context, builder, sig, args):
+            return _splat(builder, args[1], vec)
+
+        return vec(array, array.dtype), codegen
+
+    return fill
+
+
+fill16 = _filler(16)  # lanes of one number, in the dtype of an array
+fill64 = _filler(64)
+
+
+@intrinsic
+def fold16(typingctx, x):
+    """16 sums of the lanes whose numbers agree modulo 16."""
+    vec = VecType(x.dtype, 16)
+
+    def codegen(context, builder, sig, args):
+        parts = [_shuffle(builder, args[0], args[0], range(i, i + 16)) for i in range(0, x.lanes, 16)]
+        while len(parts) > 1:
+            parts = [builder.fadd(a, b) for a, b in zip(parts[::2], parts[1::2], strict=True)]
+        return parts[0]
+
+    return vec(x), codegen
+
+
+@intrinsic
+def sum_rows16(typingctx, array, index):
+    """The sums of 16 rows of 16 numbers each, from a flat index into a contiguous array on, as one vector."""
+    vec = VecType(array.dtype, 16)
+
+    def codegen(context, builder, sig, args):
+        start = _pointer(context, builder, sig.args[0], *args, vec)
+        step = array.dtype.bitwidth // 8
+        rows = [builder.load(builder.gep(start, [ir.IntType(32)(i)]), align=step) for i in range(16)]
+        width = 1
+        while len(rows) > 1:  # in each block of lanes: the first half from one row, the second from the other
+            left = [lane if lane // width % 2 == 0 else lane - width + 16 for lane in range(16)]
+            right = [lane + width for lane in left]
+            rows = [
+                builder.fadd(_shuffle(builder, a, b, left), _shuffle(builder, a, b, right))
+                for a, b in zip(rows[::2], rows[1::2], strict=True)
+            ]
+            width *= 2
+        return rows[0]
+
+    return vec(array, types.intp), codegen
+
+
+def _shuffle(builder, a, b, lanes):
+    indices = ir.Constant(ir.VectorType(ir.IntType(32), len(lanes)), list(lanes))
+    return builder.shuffle_vector(a, b, indices)
+
+
+@intrinsic
+def lowest_bit(typingctx, bits):
+    """Number of the lowest set bit; ``bits`` must not be 0."""
+
+    def codegen(context, builder, sig, args):
+        return _call(builder, "llvm.cttz.i64", ir.IntType(64), [args[0], ir.IntType(1)(1)])
+
+    return types.intp(types.uint64), codegen

@@ -1,0 +1,160 @@
+"""Start, continue and evaluate a run: what the command calls, and a script may."""
+
+import logging
+import math
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from firstspike.training.build import Experiment, build
+from firstspike.training.checkpoint import CheckpointError, load_checkpoint, newest_first
+from firstspike.training.config import Config
+from firstspike.training.evaluation import Evaluation, evaluate
+from firstspike.training.loop import train
+from firstspike.training.progress import Progress
+from firstspike.training.run import Run
+from firstspike.training.saving import State, restore
+
+logger = logging.getLogger(__name__)
+
+
+def start(folder: Path, config: Config, *, show: bool = True) -> dict[str, Any]:
+    """Train a config in a new folder.
+
+    Args:
+        folder: where the run lives; it must not exist, or be empty.
+        config: what to train.
+        show: whether to draw a progress bar.
+
+    Returns:
+        What ``results.json`` says.
+
+    Raises:
+        FileExistsError: the folder is not empty.
+        Interrupted: Ctrl-C or SIGTERM; the state is saved.
+    """
+    experiment = build(config)  # whatever cannot be built leaves no folder behind
+    return _train(experiment, Run.create(folder, config), State(), show)
+
+
+def resume(folder: Path, *, epochs: int | None = None, show: bool = True) -> dict[str, Any]:
+    """Continue a run from its newest checkpoint, exactly as if it had never stopped.
+
+    A damaged checkpoint is reported (logging) and the one before it taken; without any, the run starts over.
+
+    Args:
+        folder: the run.
+        epochs: a new number of epochs in all; by default the config's.
+        show: whether to draw a progress bar.
+
+    Returns:
+        What ``results.json`` says.
+
+    Raises:
+        FileNotFoundError: no run lives in the folder.
+        ValueError: fewer epochs than are done.
+        Interrupted: Ctrl-C or SIGTERM; the state is saved.
+    """
+    run = Run.open(folder)
+    config = run.config
+    if epochs is not None:
+        training = config.training.model_copy(update={"epochs": epochs})
+        config = config.model_copy(update={"training": training})
+    experiment = build(config)
+    state = load_newest(experiment, run)
+    if state.epoch > config.training.epochs:
+        raise ValueError(f"{folder} has {state.epoch} epochs already; give a larger --epochs than that")
+    if epochs is not None:
+        run.write_config(config)
+    run.forget_after(state.epoch)
+    return _train(experiment, run, state, show)
+
+
+def load_newest(experiment: Experiment, run: Run) -> State:
+    """Put the newest checkpoint that can be read into the experiment; returns how far it was."""
+    for path in newest_first(run.checkpoints):
+        try:
+            checkpoint = load_checkpoint(path)
+        except CheckpointError as error:
+            logger.warning("%s; trying the one before", error)
+            continue
+        return restore(experiment, checkpoint)
+    return State()
+
+
+def load_experiment(run: Run, checkpoint: Path | None = None) -> Experiment:
+    """A run's experiment with the weights of a checkpoint, by default the newest.
+
+    Raises:
+        CheckpointError: the run has no checkpoint that can be read.
+    """
+    experiment = build(run.config)
+    paths = newest_first(run.checkpoints) if checkpoint is None else [checkpoint]
+    reason = "there is none yet"
+    for path in paths:
+        try:
+            restore(experiment, load_checkpoint(path))
+        except CheckpointError as error:
+            reason = str(error)
+            continue
+        return experiment
+    raise CheckpointError(f"{run.path} has no usable checkpoint: {reason}")
+
+
+def _train(experiment: Experiment, run: Run, state: State, show: bool) -> dict[str, Any]:
+    config = experiment.config.training
+    batches = math.ceil(len(experiment.data.train) / config.batch_size)
+    began = time.monotonic()
+    with (
+        Progress(config.epochs, batches, state.epoch * batches + state.batch, show) as progress,
+        _stop_on_signals() as stop,
+    ):
+        test = train(experiment, run, state, progress, stop)
+    validation = evaluate(experiment.network, experiment.loss, experiment.data.validation, experiment.spiking)
+    results = {
+        "epochs": state.epoch,
+        "parameters": sum(p.numel() for p in experiment.network.parameters() if p.requires_grad),
+        "seconds": round(time.monotonic() - began, 2),
+        "best_validation_accuracy": state.best,
+        "validation": summary(validation),
+        "test": summary(test),
+    }
+    run.write_results(results)
+    return results
+
+
+def summary(evaluation: Evaluation) -> dict[str, Any]:
+    """The numbers of an evaluation."""
+    return {
+        "samples": len(evaluation.labels),
+        "accuracy": evaluation.accuracy,
+        "accuracy_error": evaluation.accuracy_error,
+        "loss": evaluation.loss,
+        "silent": list(evaluation.silent),
+    }
+
+
+@contextmanager
+def _stop_on_signals() -> Iterator[Callable[[], bool]]:
+    """Tells whether Ctrl-C or SIGTERM came; a second Ctrl-C interrupts at once."""
+    asked = threading.Event()
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        if asked.is_set() and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        asked.set()
+
+    if threading.current_thread() is not threading.main_thread():  # only the main thread gets signals
+        yield asked.is_set
+        return
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield asked.is_set
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
