@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from firstspike.layers import BiasSpikes, Delay, DelayRule, LIFLinear, Multiplex, Network, Record
     from firstspike.neuron import LIF
     from firstspike.spiketime import first_spike_time
+    from firstspike.training.silent import SilentNeurons
 
 __all__ = [
     "LIF",
@@ -26,6 +27,7 @@ __all__ = [
     "Multiplex",
     "Network",
     "Record",
+    "SilentNeurons",
     "__version__",
     "data",
     "first_spike_time",
@@ -36,6 +38,7 @@ __all__ = [
 # Looked up on first use, so that reading a config or printing a help text does not load torch.
 _HOME = {
     "LIF": "neuron",
+    "SilentNeurons": "training.silent",
     "first_spike_time": "spiketime",
     **dict.fromkeys(("BiasSpikes", "Delay", "DelayRule", "LIFLinear", "Multiplex", "Network", "Record"), "layers"),
 }

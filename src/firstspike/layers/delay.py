@@ -11,6 +11,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
+from firstspike.layers.observed import at_observed
+
 
 @dataclass(frozen=True)
 class DelayRule:
@@ -103,11 +105,7 @@ class Delay(nn.Module):
     ) -> Float[Tensor, "*batch features"]:
         """Delayed times; with ``observed`` those, and the gradient of the sum."""
         delayed = times + self.delay
-        if observed is None:
-            return delayed
-        # value of the one, gradient of the other; inf - inf is NaN, so silent spikes take the value alone
-        reached = torch.isfinite(delayed) & torch.isfinite(observed)
-        return torch.where(reached, delayed + (observed - delayed).detach(), observed)
+        return delayed if observed is None else at_observed(delayed, observed)
 
     def extra_repr(self) -> str:
         """Size and rule, as torch prints them."""

@@ -8,10 +8,10 @@ import torch
 from firstspike.neuron import LIF
 from firstspike.spiketime.response import kappa
 
-# The mean membrane peaks at this multiple of the threshold, and its standard deviation over neurons is this fraction
-# of the threshold: about nine in ten neurons fire, after a part of their inputs.
-_MEAN_PEAK = 1.6
-_SPREAD = 0.5
+# The membrane peaks at this multiple of the threshold in the mean over neurons, with this standard deviation: almost
+# all neurons fire, and early enough that a network can delay spikes for long before it loses them.
+_MEAN_PEAK = 5.0
+_SPREAD = 2.0
 
 
 class NormalWeights(NamedTuple):

@@ -6,6 +6,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from firstspike.layers.observed import at_observed
+
 
 class BiasSpikes(nn.Module):
     """Appends spikes at fixed times: ``times (..., n) -> times (..., n + biases)``.
@@ -32,11 +34,10 @@ class BiasSpikes(nn.Module):
         return inputs + len(self.times)
 
     def forward(self, times: Float[Tensor, "*batch inputs"], observed: Tensor | None = None) -> Tensor:
-        """The times with the bias spikes behind them, or what was ``observed``."""
-        if observed is not None:
-            return observed
+        """The times with the bias spikes behind them; with ``observed`` those, and the gradient of the times."""
         bias = self.times.to(times).expand(*times.shape[:-1], -1)
-        return torch.cat([times, bias], dim=-1)
+        joined = torch.cat([times, bias], dim=-1)
+        return joined if observed is None else at_observed(joined, observed)
 
     def extra_repr(self) -> str:
         """The times, as torch prints them."""
@@ -62,10 +63,7 @@ class Multiplex(nn.Module):
     def forward(self, times: Float[Tensor, "*batch inputs"], observed: Tensor | None = None) -> Tensor:
         """Every time, ``copies`` times, or with ``observed`` those, and the gradient of the copies."""
         copied = times.repeat_interleave(self.copies, dim=-1)
-        if observed is None:
-            return copied
-        same = torch.isfinite(copied) & torch.isfinite(observed)
-        return torch.where(same, copied + (observed - copied).detach(), observed)
+        return copied if observed is None else at_observed(copied, observed)
 
     def extra_repr(self) -> str:
         """The number of copies, as torch prints it."""

@@ -48,10 +48,10 @@ def lambert_w0(z: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
         log = torch.log1p(z.clamp(min=-0.25))
         log_start = log * (1 - torch.log1p(log) / (2 + log))
         w = torch.where(z < -0.25, series_start, log_start)
-        usable = (p > _SERIES_BELOW) & (z != 0) & torch.isfinite(z)
+        usable = (p > _SERIES_BELOW) & (w != 0) & torch.isfinite(z)
         for _ in range(_MAX_ITERATIONS):
             # residual of w + log w = log z, free of cancellation for large z
-            safe = torch.where(usable & (w != 0), w, torch.ones_like(w))
+            safe = torch.where(usable, w, torch.ones_like(w))
             residual = torch.log((z / safe).clamp(min=torch.finfo(torch.float64).tiny)) - safe
             q = 2 * (1 + safe) * (1 + safe + residual * (2 / 3))
             relative = residual / (1 + safe) * (q - residual) / (q - 2 * residual)
@@ -61,6 +61,5 @@ def lambert_w0(z: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
             if not bool(usable.any()):
                 break
         w = torch.where(p <= _SERIES_BELOW, near_branch, w)
-        w = torch.where(z == 0, z, w)
-        w = torch.where(z == torch.inf, z, w)
+        w = torch.where((w == 0) | (z == torch.inf), z, w)  # 0 also next to it, where w underflows: w = z - z^2
         return torch.where(z >= -_INV_E_HI, w, torch.full_like(w, torch.nan)).to(dtype)

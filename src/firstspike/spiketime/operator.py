@@ -60,11 +60,11 @@ def first_spike_time(
     )
     lead = times.shape[:-1]
     spikes: Tensor = FirstSpikeTime.apply(
-        times.reshape(1, -1, times.shape[-1]) if times.shape[-1] else times.new_empty(1, lead.numel(), 0),
+        times.reshape(1, lead.numel(), times.shape[-1]),
         weight[None],
         threshold.expand(1, weight.shape[0]),
         None if delay is None else delay[None],
-        None if observed is None else observed.reshape(1, -1, weight.shape[0]),
+        None if observed is None else observed.reshape(1, lead.numel(), weight.shape[0]),
         options,
     )[0]
     return spikes.reshape(*lead, weight.shape[0])

@@ -46,27 +46,26 @@ def forward(
     voltage, current = _states(arrival, current, tau_mem, tau_syn)
     theta = threshold[:, None, :, None]
 
-    # state at the end of each interval; the last one never ends
+    # membrane at the end of each interval; the last one never ends
     duration = torch.diff(arrival, append=torch.full_like(arrival[..., :1], math.inf))
     asymptote = voltage[..., -1:] + current[..., -1:] if math.isinf(tau_mem) else torch.zeros_like(voltage[..., -1:])
-    voltage_end = torch.cat([voltage[..., 1:], asymptote], dim=-1)
-    crosses = voltage_end >= theta
+    crosses = torch.cat([voltage[..., 1:], asymptote], dim=-1) >= theta
+    rises = current / tau_syn > voltage / tau_mem
     if math.isinf(tau_mem):  # without leak V rises towards its asymptote and never gets there
         crosses[..., -1] = asymptote[..., 0] > theta[..., 0]
     else:
-        rises = current / tau_syn > voltage / tau_mem
-        falls = current * torch.exp(-duration / tau_syn) / tau_syn < voltage_end / tau_mem
-        falls[..., -1] = True
-        # where V falls at the end, it has a peak inside
-        _, height = peak(voltage, current, tau_mem, tau_syn)
-        crosses = crosses | (rises & falls & (height >= theta))
+        summit, height = peak(voltage, current, tau_mem, tau_syn)
+        crosses = crosses | (rises & (summit <= duration) & (height >= theta))
 
     fires = crosses.any(dim=-1)
     first = crosses.to(torch.uint8).argmax(dim=-1, keepdim=True)  # of equal values argmax takes the first
-    start, length = (x.expand_as(crosses).gather(-1, first).squeeze(-1) for x in (arrival, duration))
-    voltage, current = (x.gather(-1, first).squeeze(-1) for x in (voltage, current))
+    start, length, voltage, current, rises = (
+        x.expand_as(crosses).gather(-1, first).squeeze(-1) for x in (arrival, duration, voltage, current, rises)
+    )
     wait = time_to_threshold(voltage, current, threshold[:, None], length, tau_mem, tau_syn)
-    spikes = start + torch.minimum(wait.clamp(min=0), length)
+    # a membrane that does not rise can only be rounded up to the threshold, at the interval's end
+    wait = torch.where(rises, wait.clamp(min=0), length)
+    spikes = start + torch.minimum(wait, length)
     return torch.where(fires, spikes, torch.full_like(spikes, math.inf)), ()
 
 

@@ -46,7 +46,7 @@ def time_to_threshold(
     if ratio == 0.5:
         return -tau_syn * torch.log1p(-_earlier_root(current - voltage, current - 2 * voltage, gap))
     if math.isinf(ratio):
-        return -tau_syn * torch.log1p(-gap / current)
+        return -tau_syn * torch.log1p((-gap / current).clamp(min=-1))  # rounding may push it below the asymptote
     return _newton(voltage, current, threshold, length, tau_mem, tau_syn)
 
 

@@ -95,18 +95,15 @@ def train_batch(experiment: Experiment, times: Tensor, labels: Tensor) -> Tensor
     network, policy = experiment.network, experiment.silent
     record = network.record(times)
     loss = experiment.loss(record.output, labels)
-    fractions = policy.fractions(record)
-    layer = policy.too_silent(fractions.tolist())
-    if layer is None:
+    raised = policy.raise_weights_(network, record)
+    if not raised:
         experiment.optimizer.zero_grad()
         penalties = [regularizer(record.output, labels, network) for regularizer in experiment.regularizers]
         sum(penalties, start=loss).backward()
         experiment.optimizer.step()
-    else:
-        policy.raise_weights_(network, record, layer)
     correct = (experiment.loss.predict(record.output.detach()) == labels).mean(dtype=times.dtype)
-    raised = torch.full_like(correct, layer is not None)
-    return torch.cat([torch.stack([loss.detach(), correct, raised]), fractions]).double() * len(labels)
+    sums = torch.stack([loss.detach(), correct, torch.full_like(correct, raised)])
+    return torch.cat([sums, policy.fractions(record)]).double() * len(labels)
 
 
 def shuffled(data: SpikeData, seed: int, epoch: int) -> SpikeData:

@@ -36,23 +36,17 @@ class SilentNeurons:
         self.last_layer: int | None = None
         self.repeats = 0
 
-    def fractions(self, record: Record) -> Tensor:
-        """Silent fraction of each LIF layer, in the order of ``limits``."""
-        return torch.stack([torch.isinf(record.layers[i]).mean(dtype=record.inputs.dtype) for i in self.limits])
-
-    def too_silent(self, fractions: list[float]) -> int | None:
-        """Index of the foremost layer above its limit; counts how often in a row it is the same."""
-        for (layer, limit), fraction in zip(self.limits.items(), fractions, strict=True):
-            if fraction > limit:
-                self.repeats = self.repeats + 1 if layer == self.last_layer else 0
-                self.last_layer = layer
-                return layer
-        self.last_layer, self.repeats = None, 0
-        return None
-
     @torch.no_grad()
-    def raise_weights_(self, network: Network, record: Record, layer: int) -> None:
-        """Add the bump to the incoming weights of the layer's silent neurons."""
+    def raise_weights_(self, network: Network, record: Record) -> bool:
+        """Raise weights if the batch has too many silent neurons; True if so, and the gradient step is to be left out.
+
+        Args:
+            network: whose weights may be raised, in place.
+            record: the batch all through that network.
+        """
+        layer = self._too_silent(self.fractions(record).tolist())
+        if layer is None:
+            return False
         lif = network[layer]
         assert isinstance(lif, LIFLinear)
         amount = self.bump * 2**self.repeats if self.exponential else self.bump
@@ -61,6 +55,21 @@ class SilentNeurons:
             lif.weight.add_((silent > self.limits[layer])[:, None], alpha=amount)
         else:
             lif.weight.add_(amount)
+        return True
+
+    def fractions(self, record: Record) -> Tensor:
+        """Silent fraction of each LIF layer in the record, in the order of ``limits``."""
+        return torch.stack([torch.isinf(record.layers[i]).mean(dtype=record.inputs.dtype) for i in self.limits])
+
+    def _too_silent(self, fractions: list[float]) -> int | None:
+        """Index of the foremost layer above its limit; counts how often in a row it is the same."""
+        for (layer, limit), fraction in zip(self.limits.items(), fractions, strict=True):
+            if fraction > limit:
+                self.repeats = self.repeats + 1 if layer == self.last_layer else 0
+                self.last_layer = layer
+                return layer
+        self.last_layer, self.repeats = None, 0
+        return None
 
     def state_dict(self) -> dict[str, int | None]:
         """What a resumed training needs to go on with."""

@@ -1,0 +1,142 @@
+"""Membrane voltages of one sample, exact.
+
+Every input adds ``w kappa(t - t_i)`` (see ``spiketime/response.py``), so the voltage needs no integration.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from firstspike.layers import LIFLinear
+from firstspike.neuron import LIF
+from firstspike.plots.run_data import RunData
+from firstspike.plots.stages import lif_stages, to_numpy
+from firstspike.plots.style import (
+    COLOURS,
+    FAINT,
+    MARKERS,
+    TAU_SYN,
+    class_names,
+    legend_right,
+    line_style,
+    new_figure,
+    styled,
+    time_label,
+)
+from firstspike.spiketime.response import kappa
+
+_POINTS = 1000
+
+
+def membrane_voltage(
+    at: Float[Tensor, " points"],
+    times: Float[Tensor, " inputs"],
+    weight: Float[Tensor, "out inputs"],
+    neuron: LIF,
+    delay: Float[Tensor, "out inputs"] | None = None,
+) -> Float[Tensor, "out points"]:
+    """Voltage of neurons that do not spike, relative to the leak, in float64.
+
+    Args:
+        at: when.
+        times: input spike times, ``inf`` = no spike.
+        weight: of the synapses.
+        neuron: its time constants; the threshold plays no part.
+        delay: of each synapse.
+    """
+    arrival = times.double() if delay is None else times.double() + delay.double()  # (inputs) or (out, inputs)
+    since = at.double().unsqueeze(-1) - arrival.unsqueeze(-2)  # (points, inputs) or (out, points, inputs)
+    response = torch.where(since > 0, kappa(since.clamp(min=0), neuron.tau_mem, neuron.tau_syn), 0.0)
+    return (weight.double().unsqueeze(-2) * response).sum(dim=-1)
+
+
+def membrane(
+    layer: LIFLinear,
+    times: Float[Tensor, " inputs"],
+    ax: Axes,
+    neurons: Sequence[int] | None = None,
+    names: Sequence[str] | None = None,
+    until: float | None = None,
+    unit: str = TAU_SYN,
+) -> Axes:
+    """Membrane voltages of a layer in one sample, with threshold, spikes and, as ticks below, input spikes.
+
+    A trace goes on faintly after its spike: the voltage that the inputs would drive on, without a reset.
+
+    Args:
+        layer: the neurons, their weights and delays.
+        times: input spike times of the sample.
+        ax: where to draw.
+        neurons: which of them; by default all, at most six.
+        names: of the chosen neurons, by default their numbers.
+        until: end of the time axis; by default shortly after the last spike.
+        unit: of the times.
+    """
+    chosen = list(range(min(6, layer.out_features))) if neurons is None else list(neurons)
+    names = [str(number) for number in chosen] if names is None else class_names(names, len(chosen))
+    times = times.detach().cpu()
+    tau = layer.neuron.tau_syn
+    with torch.no_grad():
+        spikes = layer(times.to(layer.weight)).cpu()[chosen].double()
+        delay = None if layer.delay is None else layer.delay.cpu()[chosen]
+        weight = layer.weight.cpu()[chosen]
+    arrivals = (times if delay is None else times + delay).double()
+    known = torch.cat([arrivals[torch.isfinite(arrivals)].flatten(), spikes[torch.isfinite(spikes)]])
+    if until is None:
+        more = 0.5 if bool(torch.isfinite(spikes).all()) else 2.0  # a silent neuron is watched a little longer
+        until = (float(known.max()) if len(known) else 0.0) + more * tau
+    start = min(0.0, float(known.min())) if len(known) else 0.0
+    at = torch.cat([torch.linspace(start, until, _POINTS, dtype=torch.float64), known[known <= until]]).unique()
+    voltages = membrane_voltage(at, times, weight, layer.neuron, delay)
+    threshold = torch.as_tensor(layer.neuron.threshold).detach().cpu().double().expand(layer.out_features)[chosen]
+
+    levels = threshold.unique().tolist()
+    for level in levels:
+        ax.axhline(level, color="#777777", linewidth=0.9, linestyle=(0, (4, 3)), zorder=1)
+    lowest, highest = 0.0, max(levels)
+    for index, (name, voltage, spike) in enumerate(zip(names, voltages, spikes.tolist(), strict=True)):
+        before = at <= spike
+        look = line_style(index)
+        ax.plot(to_numpy(at[before]), to_numpy(voltage[before]), label=name, zorder=3, **look)
+        ax.plot(
+            to_numpy(at[at >= spike]), to_numpy(voltage[at >= spike]), alpha=FAINT, linewidth=1, color=look["color"]
+        )
+        lowest, highest = min(lowest, float(voltage[before].min())), max(highest, float(voltage[before].max()))
+        if spike < float("inf"):
+            marker = MARKERS[index % len(MARKERS)]
+            ax.plot(spike, float(threshold[index]), marker, color=look["color"], markersize=6, zorder=4)
+    span = highest - lowest
+    ax.set_ylim(lowest - 0.15 * span, highest + 0.25 * span)
+    inputs = arrivals if delay is None else times.double()
+    rug = to_numpy(inputs[torch.isfinite(inputs)].flatten())
+    ax.vlines(rug, 0, 0.05, transform=ax.get_xaxis_transform(), color=COLOURS[2], linewidth=0.8, label="input spikes")
+    ax.set_xlim(start, until)
+    ax.set_xlabel(time_label(unit))
+    ax.set_ylabel("membrane [threshold]" if levels == [1.0] else "membrane voltage")
+    return ax
+
+
+@styled
+def membrane_figure(run: RunData) -> Figure:
+    """Membranes of the output neurons, a panel for the first test sample of each of up to three classes."""
+    output, test = lif_stages(run.network)[-1], run.data.test
+    layer, inputs = output.layer, output.inputs(run.record)
+    labels = [label for label in range(len(run.class_names)) if bool((test.labels == label).any())][:3]
+    samples = [int((test.labels == label).nonzero()[0]) for label in labels]
+    neurons = list(range(min(6, layer.out_features)))
+    names = [run.class_names[neuron] for neuron in neurons]
+    known = torch.cat([inputs[samples].flatten(), run.record.layers[output.index][samples].flatten()])
+    until = float(known[torch.isfinite(known)].max()) + 0.5 * layer.neuron.tau_syn
+    figure = new_figure(6.5, 1.9 * len(labels) + 0.4)
+    axes = figure.subplots(len(labels), 1, sharex=True, squeeze=False)[:, 0]
+    for label, sample, ax in zip(labels, samples, axes, strict=True):
+        membrane(layer, inputs[sample], ax, neurons, names, until, run.unit)
+        ax.set_title(f"output neurons, test sample {sample}, class {run.class_names[label]}")
+        if ax is not axes[-1]:
+            ax.set_xlabel("")
+    legend_right(axes[0])
+    return figure

@@ -1,0 +1,70 @@
+"""All spikes of one sample."""
+
+import math
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from firstspike.layers import Network, Record
+from firstspike.plots.run_data import RunData
+from firstspike.plots.stages import stages, to_numpy
+from firstspike.plots.style import COLOURS, TAU_SYN, new_figure, styled, time_label
+
+_TICKS_UP_TO = 40  # neurons of a layer whose spikes are drawn as ticks, else as dots
+
+
+def raster(network: Network, record: Record, ax: Axes, sample: int = 0, unit: str = TAU_SYN) -> Axes:
+    """Spikes of one sample through all layers, input at the bottom, a row per neuron; larger layers get more height.
+
+    Rows of silent neurons are empty, their number stands beside the layer.
+
+    Args:
+        network: which layers there are.
+        record: spike times of a batch through it, see ``Network.record``.
+        ax: where to draw.
+        sample: which one of the batch.
+        unit: of the times.
+    """
+    shown = stages(network, record)
+    ticks, labels = [], []
+    bottom = 0.0
+    for index, stage in enumerate(shown):
+        times = to_numpy(stage.times[sample])
+        spiked = np.isfinite(times)
+        height = _height(len(times))
+        row = 0.84 * height / len(times)
+        rows = bottom + 0.08 * height + row * (np.arange(len(times)) + 0.5)
+        colour = COLOURS[index % len(COLOURS)]
+        if len(times) <= _TICKS_UP_TO:
+            ax.vlines(times[spiked], (rows - 0.4 * row)[spiked], (rows + 0.4 * row)[spiked], colour, linewidth=2)
+        else:  # ticks would be too short to be seen
+            ax.plot(times[spiked], rows[spiked], "o", color=colour, markersize=2.2, markeredgewidth=0)
+        if index:
+            ax.axhline(bottom, color="#AAAAAA", linewidth=0.6)
+        ticks.append(bottom + 0.5 * height)
+        bottom += height
+        silent = len(times) - int(spiked.sum())
+        labels.append(f"{stage.name} ({len(times)})" + (f"\n{silent} silent" if silent else ""))
+    ax.set_yticks(ticks, labels)
+    ax.tick_params(axis="y", length=0)
+    ax.set_ylim(0, bottom)
+    ax.set_xlim(left=min(0.0, ax.get_xlim()[0]))
+    ax.set_xlabel(time_label(unit))
+    return ax
+
+
+def _height(neurons: int) -> float:
+    """Of a layer in the raster: grows with its size, but neither vanishes nor drowns the others."""
+    return min(6.0, max(1.3, math.sqrt(neurons)))
+
+
+@styled
+def raster_figure(run: RunData, sample: int = 0) -> Figure:
+    """Raster of a test sample."""
+    heights = [_height(stage.times.shape[-1]) for stage in stages(run.network, run.record)]
+    figure = new_figure(6.0, 0.8 + 0.33 * sum(heights))
+    ax = figure.subplots()
+    raster(run.network, run.record, ax, sample, run.unit)
+    ax.set_title(f"test sample {sample}, class {run.class_names[int(run.data.test.labels[sample])]}")
+    return figure

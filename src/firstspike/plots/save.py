@@ -1,0 +1,54 @@
+"""The figures of a run as files."""
+
+import difflib
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+from firstspike.plots.run_data import NotApplicable, RunData
+from firstspike.plots.style import DPI, style
+
+_log = logging.getLogger(__name__)
+
+FORMATS = ("png", "pdf", "svg")
+
+Plots = Mapping[str, Callable[[RunData], Figure]]
+
+
+def save_run_figures(plots: Plots, run: RunData, names: Sequence[str] | None, formats: Sequence[str]) -> list[Path]:
+    """Draw figures of a run and write them to its folder ``figures/``; see ``firstspike.plots.save_figures``."""
+    for kind, given, valid in (("figure", names or (), plots), ("format", formats, FORMATS)):
+        for name in given:
+            if name not in valid:
+                near = difflib.get_close_matches(name, valid, 1)
+                hint = f"did you mean {near[0]}?" if near else f"choose from {', '.join(valid)}"
+                raise ValueError(f"there is no {kind} {name!r}; {hint}")
+    folder = run.path / "figures"
+    folder.mkdir(exist_ok=True)
+    written = []
+    for name in plots if names is None else names:
+        try:
+            figure = plots[name](run)
+        except NotApplicable as reason:
+            if names is not None:
+                raise
+            _log.info("no figure %s: %s", name, reason)
+            continue
+        written += [write_figure(figure, folder / f"{name}.{suffix}") for suffix in formats]
+    return written
+
+
+def write_figure(figure: Figure, path: Path) -> Path:
+    """Write a figure whole or not at all, in the format of the path's suffix; the same figure gives the same bytes."""
+    temporary = path.with_name(f".{path.name}.partial")
+    suffix = path.suffix.removeprefix(".")
+    metadata = {"pdf": {"CreationDate": None}, "svg": {"Date": None}}.get(suffix)
+    try:
+        with style():
+            figure.savefig(temporary, format=suffix, dpi=DPI, metadata=metadata)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return path

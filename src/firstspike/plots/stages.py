@@ -1,0 +1,81 @@
+"""Names for the layers of a network, as figures show them."""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from firstspike.layers import BiasSpikes, LIFLinear, Multiplex, Network, Record
+
+
+class Stage(NamedTuple):
+    """What spikes at one place of a network: ``times (samples, neurons)``, ``inf`` = silent."""
+
+    name: str
+    times: Tensor
+
+
+@dataclass(frozen=True)
+class LifStage:
+    """A LIF layer, its place in the network, and its name: hidden (numbered where there are several), output."""
+
+    index: int
+    name: str
+    layer: LIFLinear
+
+    def inputs(self, record: Record) -> Tensor:
+        """The times that reach it, shape ``(samples, inputs)``."""
+        return record.layers[self.index - 1] if self.index else record.inputs
+
+
+def lif_stages(network: Network) -> list[LifStage]:
+    """The LIF layers of a network in order."""
+    found = [(index, layer) for index, layer in enumerate(network) if isinstance(layer, LIFLinear)]
+    hidden = len(found) - 1
+    names = [*(f"hidden {k}" if hidden > 1 else "hidden" for k in range(1, hidden + 1)), "output"]
+    return [LifStage(index, name, layer) for (index, layer), name in zip(found, names, strict=False)]
+
+
+def stages(network: Network, record: Record) -> list[Stage]:
+    """The spikes that a network adds to its input, in order: of bias layers the bias spikes alone, no copies.
+
+    Args:
+        network: where the record comes from.
+        record: spike times of a batch through it, see ``Network.record``.
+    """
+    names = {lif.index: lif.name for lif in lif_stages(network)}
+    found = [Stage("input", record.inputs)]
+    before = record.inputs
+    for index, (layer, times) in enumerate(zip(network, record.layers, strict=True)):
+        if index in names:
+            found.append(Stage(names[index], times))
+        elif isinstance(layer, BiasSpikes):
+            found.append(Stage("bias", times[..., before.shape[-1] :]))
+        elif not isinstance(layer, Multiplex):
+            found.append(Stage("delayed", times))
+        before = times
+    return found
+
+
+def parameters(network: Network) -> dict[str, Float[np.ndarray, "..."]]:
+    """All weights and delays by a readable name; delays as they act, not their raw values."""
+    names = {lif.index: lif.name for lif in lif_stages(network)}
+    found = {}
+    behind = "input"
+    for index, layer in enumerate(network):
+        if isinstance(layer, LIFLinear):
+            behind = names[index]
+            found[f"weights, {behind}"] = to_numpy(layer.weight)
+            if layer.delay is not None:
+                found[f"synaptic delays, {behind}"] = to_numpy(layer.delay)
+        elif isinstance(delay := getattr(layer, "delay", None), Tensor):
+            found[f"delays, {behind}" if f"delays, {behind}" not in found else f"delays, {index}"] = to_numpy(delay)
+    return found
+
+
+def to_numpy(values: Tensor) -> Float[np.ndarray, "..."]:
+    """A float64 copy on the CPU, without gradient."""
+    return values.detach().cpu().to(torch.float64, copy=True).numpy()

@@ -1,0 +1,69 @@
+"""A run on one page."""
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from firstspike.plots.confusion import confusion
+from firstspike.plots.membrane import membrane
+from firstspike.plots.raster import raster
+from firstspike.plots.run_data import RunData
+from firstspike.plots.spike_times import output_times, spike_histogram
+from firstspike.plots.stages import lif_stages
+from firstspike.plots.style import axes_list, legend_right, new_figure, styled
+from firstspike.plots.training import loss_and_error
+from firstspike.plots.yin_yang import decision_map
+from firstspike.training.config.data import YinYang
+
+_PANELS = 3  # classes whose output times are shown
+
+
+@styled
+def summary_figure(run: RunData, sample: int = 0) -> Figure:
+    """Training, output times, decisions, and one test sample all through the network of a run, on a page of A4."""
+    figure = new_figure(8.27, 11.0)
+    figure.suptitle(_headline(run))
+    grid = figure.add_gridspec(4, 1, height_ratios=[1.0, 0.95, 1.15, 1.15])
+    rows = [figure.add_subfigure(grid[row]) for row in range(4)]
+    names, unit = run.class_names, run.unit
+
+    loss_and_error(run.metrics, rows[0].subplots(1, 2))
+
+    shown = min(_PANELS, len(names))
+    panels = axes_list(rows[1].subplots(1, shown, sharey=True), shown)
+    output_times(run.output_times, panels, names, unit)
+    if shown < len(names):
+        rows[1].suptitle(f"the first {shown} of {len(names)} classes")
+
+    left, right = rows[2].subplots(1, 2)
+    confusion(run.evaluation, left, names)
+    if isinstance(run.config.data, YinYang):
+        decision_map(run.plane_record.output, run.loss, right, run.plane, names=names)
+    else:
+        spike_histogram(run.record.output, right, "output", unit=unit)
+
+    left, right = rows[3].subplots(1, 2)
+    label = names[int(run.data.test.labels[sample])]
+    raster(run.network, run.record, left, sample, unit)
+    left.set_title(f"test sample {sample}, class {label}")
+    _membranes(run, right, sample)
+    return figure
+
+
+def _membranes(run: RunData, ax: Axes, sample: int) -> None:
+    output = lif_stages(run.network)[-1]
+    neurons = list(range(min(6, output.layer.out_features)))
+    names = [run.class_names[neuron] for neuron in neurons]
+    membrane(output.layer, output.inputs(run.record)[sample], ax, neurons, names, unit=run.unit)
+    ax.set_title(f"output neurons, test sample {sample}")
+    legend_right(ax)
+
+
+def _headline(run: RunData) -> str:
+    config, result = run.config, run.evaluation
+    inputs, _ = config.data.shape()
+    sizes = [str(inputs), *(str(lif.layer.out_features) for lif in lif_stages(run.network))]
+    epochs = int(run.metrics["epoch"][-1])
+    return (
+        f"{config.data.kind}, network {' - '.join(sizes)}, {config.loss.kind}, {epochs} epochs, seed "
+        f"{config.training.seed}: test accuracy {100 * result.accuracy:.1f} ± {100 * result.accuracy_error:.1f} %"
+    )
