@@ -111,6 +111,23 @@ def evaluate(run: Annotated[Path, typer.Argument(help="A run folder.")]) -> None
 
 
 @app.command()
+def plot(
+    run: Annotated[Path, typer.Argument(help="A run folder.")],
+    names: Annotated[list[str] | None, typer.Argument(help="Figures; by default all that apply.")] = None,
+    formats: Annotated[list[str] | None, typer.Option("--format", help="png, pdf or svg; may be repeated.")] = None,
+) -> None:
+    """Draw figures of a run into its folder figures/."""
+    from firstspike.plots import NotApplicable, save_figures
+
+    try:
+        files = save_figures(run, names or None, formats or ("png",))
+    except NotApplicable as reason:
+        raise ValueError(str(reason)) from None
+    for file in files:
+        typer.echo(file)
+
+
+@app.command()
 def configs(
     name: Annotated[str | None, typer.Argument(help="Print this one.")] = None,
 ) -> None:

@@ -125,7 +125,18 @@ def _train(experiment: Experiment, run: Run, state: State, show: bool) -> dict[s
         "test": summary(test),
     }
     run.write_results(results)
+    _draw(run)
     return results
+
+
+def _draw(run: Run) -> None:
+    """The two figures that need the tables alone. A training is not lost to a figure that cannot be drawn."""
+    from firstspike.plots import AFTER_TRAINING, save_figures
+
+    try:
+        save_figures(run.path, AFTER_TRAINING)
+    except (OSError, ValueError) as error:
+        logger.warning("no figures: %s", error)
 
 
 def summary(evaluation: Evaluation) -> dict[str, Any]:

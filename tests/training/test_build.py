@@ -1,0 +1,117 @@
+import inspect
+import math
+
+import pytest
+import torch
+
+from firstspike.data import DATASETS
+from firstspike.losses import LOSSES, REGULARIZERS
+from firstspike.training.build import build, build_network, generator
+from firstspike.training.config import load_config, parse_config
+from firstspike.training.config.data import Bars, Digits, Pattern, Xor, YinYang
+from firstspike.training.config.training import CrossEntropy, DelayL2, EarlyOutput, Mse, ShiftInvariant
+
+
+@pytest.mark.parametrize("section", [YinYang, Bars, Xor, Pattern, Digits])
+def test_data_sections_match_their_builders(section):
+    kind = section.model_fields["kind"].annotation.__args__[0]
+    assert set(section.model_fields) - {"kind"} == set(inspect.signature(DATASETS[kind]).parameters) - {"dtype"}
+
+
+@pytest.mark.parametrize("section", [CrossEntropy, Mse, ShiftInvariant, EarlyOutput, DelayL2])
+def test_loss_sections_match_their_classes(section):
+    kind = section.model_fields["kind"].annotation.__args__[0]
+    arguments = set(inspect.signature((LOSSES | REGULARIZERS)[kind]).parameters) - {"tau_syn"}
+    assert set(section.model_fields) - {"kind", "regularizers"} == arguments
+
+
+@pytest.mark.parametrize("kind", ["xor", "pattern", "digits", "bars", "yin_yang"])
+def test_declared_shapes_are_those_of_the_data(kind):
+    raw = {"kind": kind, "train": 20, "validation": 10, "test": 10}
+    classes = {"xor": 2, "digits": 10}.get(kind, 3)
+    config = parse_config(
+        {
+            "data": raw,
+            "network": [{"kind": "lif", "size": classes}],
+            "loss": {"kind": "cross_entropy"},
+            "training": {"epochs": 1, "batch_size": 10},
+        }
+    )
+    data = build(config).data
+    assert config.data.shape() == (data.train.features, len(data.train.class_names))
+    assert [len(split) for split in data] == [20, 10, 10]
+
+
+def test_everything_of_a_network_section_arrives():
+    config = load_config("yin_yang", ["training.dtype=float64", "neuron.tau_mem=2.0"])
+    raw = config.model_dump()
+    raw["network"] = [
+        {"kind": "multiplex", "copies": 2},
+        {"kind": "delay", "bound": "softplus", "lr": 0.3},
+        {"kind": "lif", "size": 7, "delay": {"shift": 1.0}, "delay_lr": 0.2, "lr": 0.1, "neuron": {"threshold": 2.0}},
+        {"kind": "bias", "times": [0.5, 0.9]},
+        {"kind": "lif", "size": 3, "weight_mean": 1.0, "weight_std": 0.0},
+    ]
+    experiment = build(parse_config(raw))
+    multiplex, delay, hidden, bias, output = experiment.network
+    assert multiplex.copies == 2
+    assert delay.features == 8
+    assert (hidden.in_features, hidden.neuron.threshold, hidden.neuron.tau_mem) == (8, 2.0, 1.0)
+    assert bool((hidden.delay >= 1).all())
+    assert (output.in_features, output.neuron.tau_mem, output.max_weight_grad) == (9, 2.0, 0.2)
+    assert bool((output.weight == 1).all())
+    assert output.weight.dtype == torch.float64
+    rates = {id(group["params"][0]): group["lr"] for group in experiment.optimizer.param_groups}
+    assert rates == {
+        id(delay.delay_raw): 0.3,
+        id(hidden.weight): 0.1,
+        id(hidden.delay_raw): 0.2,
+        id(output.weight): 0.005,
+    }
+    assert bias.times.tolist() == [0.5, 0.9]
+
+
+@pytest.mark.parametrize(
+    ("schedule", "rates"),
+    [
+        ("{kind: step, step_size: 2, gamma: 0.5}", [1, 1, 0.5, 0.5]),
+        ("{kind: multi_step, milestones: [1, 3], gamma: 0.1}", [1, 0.1, 0.1, 0.01]),
+        ("{kind: exponential, gamma: 0.9}", [1, 0.9, 0.81, 0.729]),
+        ("{kind: cosine, final: 0.2}", [0.2 + 0.8 * (1 + math.cos(math.pi * e / 4)) / 2 for e in range(4)]),
+        ("null", [1, 1, 1, 1]),
+    ],
+)
+@pytest.mark.parametrize("optimizer", ["{kind: adam, lr: 1.0}", "{kind: sgd, lr: 1.0, momentum: 0.9}"])
+def test_schedules(schedule, rates, optimizer):
+    settings = [f"training.schedule={schedule}", f"training.optimizer={optimizer}", "training.epochs=4"]
+    experiment = build(load_config("bars", settings))
+    found = []
+    for _ in rates:
+        found.append(experiment.optimizer.param_groups[0]["lr"])
+        experiment.optimizer.step()
+        if experiment.schedule is not None:
+            experiment.schedule.step()
+    assert found == pytest.approx(rates)
+
+
+def test_generators_depend_on_seed_purpose_and_epoch_alone():
+    def draw(*key):
+        return torch.rand(4, generator=generator(*key)).tolist()
+
+    torch.manual_seed(3)
+    first = draw(1, "order", 2)
+    torch.manual_seed(4)
+    assert draw(1, "order", 2) == first
+    assert len({tuple(draw(*key)) for key in [(1, "order", 2), (2, "order", 2), (1, "noise", 2), (1, "order", 3)]}) == 4
+
+
+def test_weights_follow_the_seed():
+    config = load_config("bars")
+    one, same, other = (build_network(config, 9, generator(seed, "weights")) for seed in (1, 1, 2))
+    assert torch.equal(one[0].weight, same[0].weight)
+    assert not torch.equal(one[0].weight, other[0].weight)
+
+
+def test_a_device_that_is_not_there():
+    with pytest.raises(ValueError, match="device 'nonsense' cannot be used"):
+        build(load_config("bars", ["training.device=nonsense"]))

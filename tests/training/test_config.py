@@ -1,0 +1,139 @@
+import subprocess
+import sys
+
+import pytest
+import yaml
+
+from firstspike.training.config import ConfigError, load_config, parse_config, shipped_configs
+
+GOOD = {
+    "data": {"kind": "bars", "train": 30, "validation": 9, "test": 9},
+    "network": [{"kind": "lif", "size": 5}, {"kind": "lif", "size": 3}],
+    "loss": {"kind": "cross_entropy"},
+    "training": {"epochs": 2, "batch_size": 10},
+}
+
+
+def errors_of(raw, *overrides):
+    with pytest.raises(ConfigError) as caught:
+        load_config(raw, overrides) if isinstance(raw, str) else parse_config(raw)
+    return caught.value.errors
+
+
+def written(tmp_path, text):
+    path = tmp_path / "config.yaml"
+    path.write_text(text)
+    return str(path)
+
+
+@pytest.mark.parametrize("name", sorted(shipped_configs()))
+def test_shipped_configs_are_valid_and_survive_a_round_trip(name):
+    config = load_config(name)
+    assert parse_config(yaml.safe_load(config.to_yaml())) == config
+
+
+def test_overrides_change_values_at_any_depth():
+    config = load_config("yin_yang", ["training.optimizer.lr=1e-3", "network[1].size=30", "training.schedule=null"])
+    assert config.training.optimizer.lr == 1e-3
+    assert config.network[1].size == 30
+    assert config.training.schedule is None
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("epochs", "expected a.b=value"),
+        ("network[9].size=4", "the list has 4 entries"),
+        ("data.kind.x=3", "cannot be set inside 'yin_yang'"),
+        ("training.epochs=[1", "expected"),
+        ("training.foo=1", "unknown key"),
+    ],
+)
+def test_overrides_that_do_not_fit(setting, message):
+    assert message in errors_of("yin_yang", setting)[0]
+
+
+def test_all_errors_are_reported_together():
+    raw = {
+        "data": {"kind": "bars", "trian": 5},
+        "neuron": {"tau_mem": -1, "tau_syn": float("nan")},
+        "network": [{"kind": "lif", "size": 5, "wieght_mean": 1}, {"kind": "foo"}],
+        "loss": {"kind": "cross_entropy", "xi": 0, "regularizers": [{"kind": "early_output", "alpah": 1}]},
+        "training": {"epochs": 0, "silent": {"bmp": 1}},
+        "extra": 1,
+    }
+    errors = errors_of(raw)
+    for start in (
+        "data.trian: unknown key, did you mean train?",
+        "neuron.tau_mem: should be greater than 0, got -1",
+        "neuron.tau_syn: should be a finite number",
+        "network[0].wieght_mean: unknown key, did you mean weight_mean?",
+        "network[1].kind: expected one of 'lif', 'bias', 'multiplex', 'delay', got 'foo'",
+        "loss.xi: should be greater than 0",
+        "loss.regularizers[0].alpha: is missing",
+        "training.epochs: should be greater than 0",
+        "training.batch_size: is missing",
+        "training.silent.bmp: unknown key, did you mean bump?",
+        "extra: unknown key",
+    ):
+        assert any(error.startswith(start) for error in errors), start
+
+
+def test_a_wrong_size_is_found_beside_other_errors():
+    raw = {**GOOD, "neuron": {"tau_mem": -1}, "network": [{"kind": "lif", "size": 4}]}
+    errors = errors_of(raw)
+    assert any("the last lif layer has 4 neurons, the data has 3 classes" in error for error in errors)
+    assert any(error.startswith("neuron.tau_mem") for error in errors)
+
+
+@pytest.mark.parametrize(
+    ("network", "message"),
+    [
+        ([{"kind": "bias", "times": [1.0]}], "no layer of kind lif"),
+        ([{"kind": "lif", "size": 3}, {"kind": "bias", "times": [1.0]}], "behind the last lif layer"),
+        ([{"kind": "lif", "size": 3, "weight_mean": 1}], "weight_mean and weight_std belong together"),
+        ([{"kind": "lif", "size": 3, "delay_lr": 0.1}], "delay_lr needs synaptic delays"),
+        ([], "at least 1 item"),
+    ],
+)
+def test_networks_that_cannot_work(network, message):
+    assert any(message in error for error in errors_of({**GOOD, "network": network}))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a: &a [1]\nb: *a\n", "aliases"),
+        ("a: 1\na: 2\n", "stands twice"),
+        ("[" * 5000, "nested too deeply"),
+        ("a: [1,\n", "line 2"),
+        ("- 1\n", "must be a mapping"),
+        ("x" * 2_000_000, "larger than"),
+    ],
+    ids=["alias", "twice", "deep", "syntax", "list", "large"],
+)
+def test_files_that_are_no_config(tmp_path, text, message):
+    assert message in errors_of(written(tmp_path, text))[0]
+
+
+def test_nothing_in_a_config_is_executed(tmp_path):
+    mark = tmp_path / "executed"
+    text = f'data: !!python/object/apply:os.system ["touch {mark}"]\n'
+    assert "python/object" in errors_of(written(tmp_path, text))[0]
+    assert not mark.exists()
+
+
+def test_an_unknown_name_suggests_a_near_one():
+    assert "did you mean yin_yang?" in errors_of("yin_yagn")[0]
+
+
+def test_tau_mem_may_be_infinite():
+    config = load_config("bars", ["neuron.tau_mem=.inf"])
+    assert config.neuron.tau_mem == float("inf")
+    assert parse_config(yaml.safe_load(config.to_yaml())) == config
+
+
+def test_reading_a_config_loads_no_torch():
+    code = "import sys; from firstspike.training.config import load_config; load_config('bars'); print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert not {"torch", "numba", "matplotlib"} & set(loaded)

@@ -1,0 +1,220 @@
+import csv
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+
+from firstspike.layers import LIFLinear, Network, Record
+from firstspike.training.build import build
+from firstspike.training.checkpoint import CheckpointError, checkpoints, load_checkpoint, newest_first
+from firstspike.training.config import load_config
+from firstspike.training.loop import Interrupted, shuffled, train
+from firstspike.training.progress import Progress
+from firstspike.training.run import Run, next_folder
+from firstspike.training.saving import State
+from firstspike.training.session import resume, start
+from firstspike.training.silent import SilentNeurons
+
+SMALL = ["data.train=600", "data.validation=200", "data.test=200", "network[1].size=20", "training.time_noise=0.05"]
+
+
+def weights(folder):
+    return load_checkpoint(next(newest_first(folder / "checkpoints"))).weights
+
+
+def same_run(one, other):
+    assert (one / "metrics.csv").read_bytes() == (other / "metrics.csv").read_bytes()
+    assert (one / "output_times.csv").read_bytes() == (other / "output_times.csv").read_bytes()
+    first, second = weights(one), weights(other)
+    assert first.keys() == second.keys()
+    assert all(torch.equal(first[key], second[key]) for key in first)
+
+
+def test_bars_are_learned(tmp_path):
+    results = start(tmp_path / "run", load_config("bars", ["training.epochs=40"]), show=False)
+    assert results["best_validation_accuracy"] == 1.0
+    assert results["test"]["samples"] == 90
+    with (tmp_path / "run" / "metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [int(row["epoch"]) for row in rows] == list(range(1, 41))
+    assert float(rows[-1]["train_loss"]) < 0.2 * float(rows[0]["train_loss"])
+    assert json.loads((tmp_path / "run" / "environment.json").read_text())["seed"] == 2000
+    assert {path.name for path in (tmp_path / "run" / "figures").iterdir()} == {"loss_and_error.png", "output_times.png"}
+
+
+def test_the_same_seed_gives_the_same_run_and_another_does_not(tmp_path):
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        start(tmp_path / name, load_config("yin_yang", [*SMALL, "training.epochs=2", f"training.seed={seed}"]), show=False)
+    same_run(tmp_path / "a", tmp_path / "b")
+    assert (tmp_path / "a" / "metrics.csv").read_text() != (tmp_path / "c" / "metrics.csv").read_text()
+
+
+@pytest.mark.parametrize("stop_after", [1, 4, 6, 11])
+def test_an_interrupted_run_goes_on_bit_for_bit(tmp_path, stop_after):
+    config = load_config("yin_yang", [*SMALL, "training.epochs=4"])
+    start(tmp_path / "whole", config, show=False)
+    run = Run.create(tmp_path / "parts", config)
+    asked = iter(range(1000))
+    with Progress(4, 4, show=False) as progress, pytest.raises(Interrupted):
+        train(build(config), run, State(), progress, stop=lambda: next(asked) >= stop_after)
+    resume(tmp_path / "parts", show=False)
+    same_run(tmp_path / "whole", tmp_path / "parts")
+
+
+@pytest.mark.slow
+def test_a_killed_run_goes_on_bit_for_bit(tmp_path):
+    settings = [x for pair in (("--set", setting) for setting in [*SMALL, "training.epochs=6"]) for x in pair]
+    command = [sys.executable, "-m", "firstspike"]
+    subprocess.run([*command, "train", "yin_yang", "-q", "--out", tmp_path / "whole", *settings], check=True)
+    first = [*command, "train", "yin_yang", "-q", "--out", tmp_path / "parts", *settings]
+    for delay, again in ((0.0, first), (0.3, None), (0.1, None)):
+        process = subprocess.Popen(again or [*command, "resume", tmp_path / "parts", "-q"], stdout=subprocess.DEVNULL)
+        while not (tmp_path / "parts" / "config.yaml").exists() and process.poll() is None:
+            time.sleep(0.02)
+        if again is None:
+            time.sleep(2.0)
+        time.sleep(delay)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    subprocess.run([*command, "resume", tmp_path / "parts", "-q"], check=True)
+    same_run(tmp_path / "whole", tmp_path / "parts")
+
+
+@pytest.mark.slow
+def test_a_signal_saves_and_ends(tmp_path):
+    command = [sys.executable, "-m", "firstspike", "train", "bars", "-q", "--out", str(tmp_path / "run")]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    while not (tmp_path / "run" / "metrics.csv").exists():
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    _, message = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert f"firstspike resume {tmp_path / 'run'}" in message
+    newest = load_checkpoint(next(newest_first(tmp_path / "run" / "checkpoints")))
+    assert newest.epoch >= 1
+
+
+def test_damaged_checkpoints_are_passed_over(tmp_path, caplog):
+    config = load_config("yin_yang", [*SMALL, "training.epochs=6"])
+    start(tmp_path / "whole", config, show=False)
+    start(tmp_path / "run", config, show=False)
+    folder = tmp_path / "run" / "checkpoints"
+    flipped = folder / "epoch_0006" / "weights.safetensors"
+    data = bytearray(flipped.read_bytes())
+    data[-3] ^= 1
+    flipped.write_bytes(data)
+    state = folder / "epoch_0005" / "state.pt"
+    state.write_bytes(state.read_bytes()[:100])
+    (folder / "epoch_0004" / "manifest.json").write_text('{"format": 99}')
+    for path in checkpoints(folder):
+        if path.name.startswith("best_"):
+            (path / "weights.safetensors").unlink()
+    resume(tmp_path / "run", show=False)
+    assert "epoch_0006: weights.safetensors is damaged" in caplog.text
+    assert "epoch_0005: state.pt is damaged" in caplog.text
+    assert "has format 99" in caplog.text
+    same_run(tmp_path / "whole", tmp_path / "run")
+
+
+def test_a_checkpoint_executes_nothing(tmp_path):
+    import hashlib
+    import pickle
+
+    class Bomb:
+        def __reduce__(self):
+            return os.system, (f"touch {tmp_path / 'executed'}",)
+
+    start(tmp_path / "run", load_config("bars", ["training.epochs=1"]), show=False)
+    folder = tmp_path / "run" / "checkpoints" / "epoch_0001"
+    (folder / "state.pt").write_bytes(pickle.dumps(Bomb()))
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["sha256"]["state.pt"] = hashlib.sha256((folder / "state.pt").read_bytes()).hexdigest()
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(CheckpointError):
+        load_checkpoint(folder)
+    assert not (tmp_path / "executed").exists()
+
+
+def test_more_epochs_for_a_finished_run(tmp_path):
+    start(tmp_path / "whole", load_config("bars", ["training.epochs=4", "training.checkpoint_every=2"]), show=False)
+    start(tmp_path / "run", load_config("bars", ["training.epochs=2", "training.checkpoint_every=2"]), show=False)
+    assert resume(tmp_path / "run", epochs=4, show=False)["epochs"] == 4
+    same_run(tmp_path / "whole", tmp_path / "run")
+    with pytest.raises(ValueError, match="has 4 epochs already"):
+        resume(tmp_path / "run", epochs=1, show=False)
+
+
+def test_checkpoints_that_are_kept(tmp_path):
+    start(tmp_path / "run", load_config("bars", ["training.epochs=7", "training.checkpoint_every=3"]), show=False)
+    names = sorted(path.name for path in (tmp_path / "run" / "checkpoints").iterdir())
+    assert [name for name in names if name.startswith("epoch")] == ["epoch_0003", "epoch_0006", "epoch_0007"]
+    assert len([name for name in names if name.startswith("best")]) == 1
+
+
+def test_a_folder_with_something_in_it_is_left_alone(tmp_path):
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(FileExistsError, match="is not empty"):
+        start(tmp_path, load_config("bars"), show=False)
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_run_folders_are_numbered(tmp_path):
+    assert next_folder(tmp_path, "a").name == "a"
+    (tmp_path / "a").mkdir()
+    assert next_folder(tmp_path, "a").name == "a-2"
+
+
+def test_every_epoch_has_an_order_of_its_own():
+    data = build(load_config("bars")).data.train
+    first, again, second = shuffled(data, 1, 0), shuffled(data, 1, 0), shuffled(data, 1, 1)
+    assert torch.equal(first.labels, again.labels)
+    assert not torch.equal(first.labels, second.labels)
+    assert torch.equal(first.labels.sort().values, data.labels.sort().values)
+
+
+class TestSilentNeurons:
+    """Weights are raised instead of a step, as Göltz et al. 2021 do."""
+
+    def network(self):
+        return Network(
+            LIFLinear(2, 3, weight_mean=0.0, weight_std=0.0), LIFLinear(3, 2, weight_mean=0.0, weight_std=0.0)
+        )
+
+    def record(self, hidden, output):
+        return Record(torch.zeros(2, 2), (torch.tensor(hidden), torch.tensor(output)))
+
+    def test_only_the_silent_neurons_of_the_foremost_layer(self):
+        network, policy = self.network(), SilentNeurons({0: 0.3, 1: 0.0}, bump=0.1)
+        silent = self.record([[1.0, math.inf, math.inf], [1.0, 2.0, math.inf]], [[math.inf, 1.0], [1.0, 1.0]])
+        assert policy.raise_weights_(network, silent)
+        torch.testing.assert_close(network[0].weight.detach(), torch.tensor([[0.0, 0.0], [0.1, 0.1], [0.1, 0.1]]))
+        assert not bool(network[1].weight.any())
+
+    def test_nothing_below_the_limit(self):
+        network, policy = self.network(), SilentNeurons({0: 0.5, 1: 0.0}, bump=0.1)
+        fine = self.record([[1.0, math.inf, math.inf], [1.0, 2.0, math.inf]], [[1.0, 1.0], [1.0, 1.0]])
+        assert not policy.raise_weights_(network, fine)
+        assert policy.fractions(fine).tolist() == [0.5, 0.0]
+        assert not any(bool(p.any()) for p in network.parameters())
+
+    def test_the_bump_doubles_while_it_repeats(self):
+        network, policy = self.network(), SilentNeurons({1: 0.0}, bump=0.1)
+        silent = self.record([[1.0] * 3] * 2, [[math.inf, 1.0]] * 2)
+        for total in (0.1, 0.3, 0.7):
+            policy.raise_weights_(network, silent)
+            assert network[1].weight[0, 0].item() == pytest.approx(total)
+        policy.raise_weights_(network, self.record([[1.0] * 3] * 2, [[1.0, 1.0]] * 2))
+        policy.raise_weights_(network, silent)
+        assert network[1].weight[0, 0].item() == pytest.approx(0.8)
+
+    def test_untargeted_and_constant(self):
+        network, policy = self.network(), SilentNeurons({1: 0.0}, 0.1, targeted=False, exponential=False)
+        for _ in range(2):
+            policy.raise_weights_(network, self.record([[1.0] * 3] * 2, [[math.inf, 1.0]] * 2))
+        torch.testing.assert_close(network[1].weight.detach(), torch.full((2, 3), 0.2))
