@@ -3,6 +3,7 @@
 Source: Göltz et al. 2025, "DelGrad".
 """
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -37,9 +38,11 @@ class DelayRule:
     def __post_init__(self) -> None:
         if self.bound not in ("sigmoid", "softplus"):
             raise ValueError(f"bound must be sigmoid or softplus, got {self.bound!r}")
-        if self.scale <= 0 or self.shift < 0 or self.std < 0:
+        values = (self.scale, self.shift, self.mean, self.std)
+        if not (all(map(math.isfinite, values)) and self.scale > 0 and self.shift >= 0 and self.std >= 0):
             raise ValueError(
-                f"expected scale > 0, shift >= 0, std >= 0, got scale {self.scale}, shift {self.shift}, std {self.std}"
+                f"expected finite values with scale > 0, shift >= 0 and std >= 0, got scale {self.scale}, "
+                f"shift {self.shift}, mean {self.mean}, std {self.std}"
             )
 
     def __call__(self, raw: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:

@@ -24,10 +24,10 @@ class BiasSpikes(nn.Module):
         self, times: Sequence[float], *, device: torch.device | str | None = None, dtype: torch.dtype | None = None
     ) -> None:
         super().__init__()
-        values = torch.as_tensor(times, device=device, dtype=dtype or torch.get_default_dtype())
+        values = torch.as_tensor(times, dtype=dtype or torch.get_default_dtype())
         if values.ndim != 1 or not len(values) or not bool(torch.isfinite(values).all()):
             raise ValueError(f"times must be a list of finite numbers, got {times!r}")
-        self.register_buffer("times", values)
+        self.register_buffer("times", values.to(device))
 
     def output_size(self, inputs: int) -> int:
         """Number of outputs for so many inputs."""

@@ -112,7 +112,7 @@ def dataset_figure(run: RunData) -> Figure:
     """The training data of a run: points, images, or rasters."""
     data, section = run.data.train, run.config.data
     if isinstance(section, YinYang):
-        figure = new_figure(5.0, 4.2)
+        figure = new_figure(5.6, 4.2)
         yin_yang_points(data, figure.subplots(), run.plane)
         return figure
     if isinstance(section, Bars):
@@ -121,7 +121,7 @@ def dataset_figure(run: RunData) -> Figure:
     if isinstance(section, Digits):
         return _images_figure(data.times, data, (8, 8), run.unit)
     if data.features == 2:
-        figure = new_figure(5.0, 4.2)
+        figure = new_figure(5.6, 4.2)
         two_inputs(data, figure.subplots(), run.unit)
         return figure
     rows, columns = square_grid(len(data.class_names), 3)

@@ -5,6 +5,7 @@ Every input adds ``w kappa(t - t_i)`` (see ``spiketime/response.py``), so the vo
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from matplotlib.axes import Axes
@@ -18,11 +19,11 @@ from firstspike.plots.stages import lif_stages, to_numpy
 from firstspike.plots.style import (
     COLOURS,
     FAINT,
-    MARKERS,
     TAU_SYN,
     class_names,
     legend_right,
     line_style,
+    marker_style,
     new_figure,
     styled,
     time_label,
@@ -30,6 +31,7 @@ from firstspike.plots.style import (
 from firstspike.spiketime.response import kappa
 
 _POINTS = 1000
+_TRACES = 6  # more in one panel cannot be told apart
 
 
 def membrane_voltage(
@@ -76,7 +78,7 @@ def membrane(
         until: end of the time axis; by default shortly after the last spike.
         unit: of the times.
     """
-    chosen = list(range(min(6, layer.out_features))) if neurons is None else list(neurons)
+    chosen = list(range(min(_TRACES, layer.out_features))) if neurons is None else list(neurons)
     names = [str(number) for number in chosen] if names is None else class_names(names, len(chosen))
     times = times.detach().cpu()
     tau = layer.neuron.tau_syn
@@ -86,10 +88,11 @@ def membrane(
         weight = layer.weight.cpu()[chosen]
     arrivals = (times if delay is None else times + delay).double()
     known = torch.cat([arrivals[torch.isfinite(arrivals)].flatten(), spikes[torch.isfinite(spikes)]])
-    if until is None:
-        more = 0.5 if bool(torch.isfinite(spikes).all()) else 2.0  # a silent neuron is watched a little longer
-        until = (float(known.max()) if len(known) else 0.0) + more * tau
     start = min(0.0, float(known.min())) if len(known) else 0.0
+    if until is None:
+        last = float(known.max()) if len(known) else tau
+        # a silent neuron is watched a little longer
+        until = last + (0.15 * (last - start) if bool(torch.isfinite(spikes).all()) else 1.5 * tau)
     at = torch.cat([torch.linspace(start, until, _POINTS, dtype=torch.float64), known[known <= until]]).unique()
     voltages = membrane_voltage(at, times, weight, layer.neuron, delay)
     threshold = torch.as_tensor(layer.neuron.threshold).detach().cpu().double().expand(layer.out_features)[chosen]
@@ -100,20 +103,22 @@ def membrane(
     lowest, highest = 0.0, max(levels)
     for index, (name, voltage, spike) in enumerate(zip(names, voltages, spikes.tolist(), strict=True)):
         before = at <= spike
-        look = line_style(index)
+        look = line_style(chosen[index])
         ax.plot(to_numpy(at[before]), to_numpy(voltage[before]), label=name, zorder=3, **look)
         ax.plot(
             to_numpy(at[at >= spike]), to_numpy(voltage[at >= spike]), alpha=FAINT, linewidth=1, color=look["color"]
         )
         lowest, highest = min(lowest, float(voltage[before].min())), max(highest, float(voltage[before].max()))
         if spike < float("inf"):
-            marker = MARKERS[index % len(MARKERS)]
+            marker = marker_style(chosen[index])["marker"]
             ax.plot(spike, float(threshold[index]), marker, color=look["color"], markersize=6, zorder=4)
     span = highest - lowest
     ax.set_ylim(lowest - 0.15 * span, highest + 0.25 * span)
     inputs = arrivals if delay is None else times.double()
     rug = to_numpy(inputs[torch.isfinite(inputs)].flatten())
-    ax.vlines(rug, 0, 0.05, transform=ax.get_xaxis_transform(), color=COLOURS[2], linewidth=0.8, label="input spikes")
+    bottom = np.full(len(rug), 0.03)
+    look = {"color": COLOURS[2], "markersize": 7, "markeredgewidth": 0.8, "transform": ax.get_xaxis_transform()}
+    ax.plot(rug, bottom, "|", label="input spikes", **look)
     ax.set_xlim(start, until)
     ax.set_xlabel(time_label(unit))
     ax.set_ylabel("membrane [threshold]" if levels == [1.0] else "membrane voltage")
@@ -127,16 +132,27 @@ def membrane_figure(run: RunData) -> Figure:
     layer, inputs = output.layer, output.inputs(run.record)
     labels = [label for label in range(len(run.class_names)) if bool((test.labels == label).any())][:3]
     samples = [int((test.labels == label).nonzero()[0]) for label in labels]
-    neurons = list(range(min(6, layer.out_features)))
-    names = [run.class_names[neuron] for neuron in neurons]
     known = torch.cat([inputs[samples].flatten(), run.record.layers[output.index][samples].flatten()])
-    until = float(known[torch.isfinite(known)].max()) + 0.5 * layer.neuron.tau_syn
+    until = 1.15 * float(known[torch.isfinite(known)].max())
     figure = new_figure(6.5, 1.9 * len(labels) + 0.4)
     axes = figure.subplots(len(labels), 1, sharex=True, squeeze=False)[:, 0]
     for label, sample, ax in zip(labels, samples, axes, strict=True):
-        membrane(layer, inputs[sample], ax, neurons, names, until, run.unit)
+        output_membranes(run, sample, ax, until)
         ax.set_title(f"output neurons, test sample {sample}, class {run.class_names[label]}")
+        if ax is not axes[0] and layer.out_features <= _TRACES and (legend := ax.get_legend()) is not None:
+            legend.remove()
         if ax is not axes[-1]:
             ax.set_xlabel("")
-    legend_right(axes[0])
     return figure
+
+
+def output_membranes(run: RunData, sample: int, ax: Axes, until: float | None = None) -> Axes:
+    """Membranes of a run's output neurons in a test sample; of many, those of its class and of the earliest spikes."""
+    output = lif_stages(run.network)[-1]
+    label, times = int(run.data.test.labels[sample]), run.record.layers[output.index][sample]
+    first = [neuron for neuron in times.argsort(stable=True).tolist() if neuron != label]
+    neurons = sorted([label, *first[: _TRACES - 1]])
+    names = [run.class_names[neuron] for neuron in neurons]
+    membrane(output.layer, output.inputs(run.record)[sample], ax, neurons, names, until, run.unit)
+    legend_right(ax)
+    return ax

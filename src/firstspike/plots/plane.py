@@ -10,7 +10,7 @@ from torch import Tensor
 from firstspike.data import latency
 from firstspike.layers import Network, Record
 
-_CHUNK = 2000  # samples at once
+_CHUNK = 500  # samples at once
 
 
 @dataclass(frozen=True)

@@ -8,16 +8,16 @@ from matplotlib.figure import Figure
 
 from firstspike.layers import Network, Record
 from firstspike.plots.run_data import RunData
-from firstspike.plots.stages import stages, to_numpy
+from firstspike.plots.stages import Stage, stages, to_numpy
 from firstspike.plots.style import COLOURS, TAU_SYN, new_figure, styled, time_label
 
-_TICKS_UP_TO = 40  # neurons of a layer whose spikes are drawn as ticks, else as dots
+_TICKS_UP_TO = 20  # neurons of a layer whose spikes are drawn as ticks, else as dots
 
 
 def raster(network: Network, record: Record, ax: Axes, sample: int = 0, unit: str = TAU_SYN) -> Axes:
     """Spikes of one sample through all layers, input at the bottom, a row per neuron; larger layers get more height.
 
-    Rows of silent neurons are empty, their number stands beside the layer.
+    Rows of silent neurons are empty. Beside a layer stands how many of its neurons spiked.
 
     Args:
         network: which layers there are.
@@ -29,10 +29,9 @@ def raster(network: Network, record: Record, ax: Axes, sample: int = 0, unit: st
     shown = stages(network, record)
     ticks, labels = [], []
     bottom = 0.0
-    for index, stage in enumerate(shown):
+    for index, (stage, height) in enumerate(zip(shown, _heights(shown), strict=True)):
         times = to_numpy(stage.times[sample])
         spiked = np.isfinite(times)
-        height = _height(len(times))
         row = 0.84 * height / len(times)
         rows = bottom + 0.08 * height + row * (np.arange(len(times)) + 0.5)
         colour = COLOURS[index % len(COLOURS)]
@@ -44,26 +43,26 @@ def raster(network: Network, record: Record, ax: Axes, sample: int = 0, unit: st
             ax.axhline(bottom, color="#AAAAAA", linewidth=0.6)
         ticks.append(bottom + 0.5 * height)
         bottom += height
-        silent = len(times) - int(spiked.sum())
-        labels.append(f"{stage.name} ({len(times)})" + (f"\n{silent} silent" if silent else ""))
+        labels.append(f"{stage.name} {spiked.sum()}/{len(times)}")
     ax.set_yticks(ticks, labels)
     ax.tick_params(axis="y", length=0)
     ax.set_ylim(0, bottom)
     ax.set_xlim(left=min(0.0, ax.get_xlim()[0]))
+    ax.set_ylabel("layer, spikes / neurons")
     ax.set_xlabel(time_label(unit))
     return ax
 
 
-def _height(neurons: int) -> float:
-    """Of a layer in the raster: grows with its size, but neither vanishes nor drowns the others."""
-    return min(6.0, max(1.3, math.sqrt(neurons)))
+def _heights(shown: list[Stage]) -> list[float]:
+    """Of the layers in the raster: growing with their sizes, but none vanishes or drowns the others."""
+    heights = [min(6.0, max(1.3, math.sqrt(stage.times.shape[-1]))) for stage in shown]
+    return [max(height, 0.07 * sum(heights)) for height in heights]
 
 
 @styled
 def raster_figure(run: RunData, sample: int = 0) -> Figure:
     """Raster of a test sample."""
-    heights = [_height(stage.times.shape[-1]) for stage in stages(run.network, run.record)]
-    figure = new_figure(6.0, 0.8 + 0.33 * sum(heights))
+    figure = new_figure(6.0, min(7.0, 0.8 + 0.33 * sum(_heights(stages(run.network, run.record)))))
     ax = figure.subplots()
     raster(run.network, run.record, ax, sample, run.unit)
     ax.set_title(f"test sample {sample}, class {run.class_names[int(run.data.test.labels[sample])]}")

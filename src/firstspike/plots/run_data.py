@@ -130,12 +130,18 @@ class RunData:
 
     @cached_property
     def history(self) -> dict[str, History]:
-        """All weights and delays over training, from the initial ones and the checkpoints."""
+        """All weights and delays over training, from the initial ones and the checkpoints.
+
+        Raises:
+            NotApplicable: there is no checkpoint.
+        """
         epochs, values = [0.0], [parameters(self.initial)]
         for epoch, weights in self._states():
             if epoch > epochs[-1]:  # the best checkpoint may be one of the regular ones
                 epochs.append(epoch)
                 values.append(parameters(self._network(weights)))
+        if len(epochs) == 1:
+            raise NotApplicable(f"{self.path} has no checkpoint that can be read")
         return {
             name: History(np.asarray(epochs), np.stack([state[name].ravel() for state in values])) for name in values[0]
         }

@@ -53,12 +53,13 @@ def output_times(
         for neuron in range(neurons):
             part = (table["label"] == label) & (table["neuron"] == neuron)
             epoch, mean, std, spiked = (table[name][part] for name in ("epoch", "mean", "std", "spiked"))
-            look = line_style(neuron)
-            ax.fill_between(epoch, mean - std, mean + std, color=look["color"], alpha=0.15, linewidth=0)
+            look = line_style(neuron) | {"marker": "o" if len(epoch) == 1 else ""}
+            shade = 0.15 if neurons <= 4 else 0.07
+            ax.fill_between(epoch, mean - std, mean + std, color=look["color"], alpha=shade, linewidth=0)
             name = names[neuron] if neuron < classes else str(neuron)
             ax.plot(epoch, mean, alpha=FAINT, **look)
             ax.plot(epoch, np.where(spiked >= 0.5, mean, np.nan), label=name, **look)
-        ax.set_title(f"samples of class {names[label]}" if len(names[label]) < 3 else names[label])
+        ax.set_title(f"true class: {names[label]}")
         epoch_axis(ax, 4)
     flat[0].set_ylabel(time_label(unit, "output spike time"))
     legend_right(flat[-1], title="output")
@@ -87,7 +88,7 @@ def spike_histogram(
     else:
         ax.text(0.5, 0.5, "no spikes", transform=ax.transAxes, ha="center", va="center")
     ax.set_xlabel(time_label(unit, "spike time"))
-    ax.set_ylabel("neurons × samples [%]")
+    ax.set_ylabel(r"neurons $\times$ samples [%]")
     ax.set_title(", ".join(part for part in (name, f"{100 * silent:.1f} % silent") if part))
     return ax
 

@@ -116,12 +116,17 @@ def axes_list(axes: Axes | Iterable[Any], needed: int) -> list[Axes]:
 
 def legend_right(ax: Axes, **options: Any) -> None:
     """A legend on the right of the axes, where it covers nothing."""
-    ax.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), borderaxespad=0.2, **options)
+    many = len(ax.get_legend_handles_labels()[0]) > 6
+    spacing = 0.2 if many else 0.5
+    ax.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), borderaxespad=0.2, labelspacing=spacing, **options)
 
 
 def epoch_axis(ax: Axes, most: int = 6) -> None:
     """Name the x axis, and give it ticks at whole epochs, ``most`` or fewer intervals between them."""
     ax.set_xlabel("epoch")
+    first, last = ax.dataLim.intervalx
+    if 0 <= last - first < 1:  # a single epoch
+        ax.set_xlim(first - 1, last + 1)
     ax.xaxis.set_major_locator(MaxNLocator(most, steps=[1, 2, 5, 10], integer=True))
 
 

@@ -1,15 +1,14 @@
 """A run on one page."""
 
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from firstspike.plots.confusion import confusion
-from firstspike.plots.membrane import membrane
+from firstspike.plots.membrane import output_membranes
 from firstspike.plots.raster import raster
 from firstspike.plots.run_data import RunData
 from firstspike.plots.spike_times import output_times, spike_histogram
 from firstspike.plots.stages import lif_stages
-from firstspike.plots.style import axes_list, legend_right, new_figure, styled
+from firstspike.plots.style import axes_list, new_figure, styled
 from firstspike.plots.training import loss_and_error
 from firstspike.plots.yin_yang import decision_map
 from firstspike.training.config.data import YinYang
@@ -45,17 +44,9 @@ def summary_figure(run: RunData, sample: int = 0) -> Figure:
     label = names[int(run.data.test.labels[sample])]
     raster(run.network, run.record, left, sample, unit)
     left.set_title(f"test sample {sample}, class {label}")
-    _membranes(run, right, sample)
+    output_membranes(run, sample, right)
+    right.set_title(f"output neurons, test sample {sample}")
     return figure
-
-
-def _membranes(run: RunData, ax: Axes, sample: int) -> None:
-    output = lif_stages(run.network)[-1]
-    neurons = list(range(min(6, output.layer.out_features)))
-    names = [run.class_names[neuron] for neuron in neurons]
-    membrane(output.layer, output.inputs(run.record)[sample], ax, neurons, names, unit=run.unit)
-    ax.set_title(f"output neurons, test sample {sample}")
-    legend_right(ax)
 
 
 def _headline(run: RunData) -> str:

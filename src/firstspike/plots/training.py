@@ -51,13 +51,9 @@ def loss_and_error(
 
 
 def running_mean(values: Float[np.ndarray, " epochs"], window: int) -> Float[np.ndarray, " epochs"]:
-    """Mean over ``window`` values around each one, over fewer at the ends."""
-    window = min(window, len(values))
-    ones = np.ones(window)
-    mean: Float[np.ndarray, " epochs"] = np.convolve(values, ones, "same") / np.convolve(
-        np.ones(len(values)), ones, "same"
-    )
-    return mean
+    """Mean over ``window`` epochs around each one (one more if that is even), over fewer at the ends."""
+    half = window // 2
+    return np.array([values[max(0, place - half) : place + half + 1].mean() for place in range(len(values))])
 
 
 def parameter_history(

@@ -151,8 +151,8 @@ def difference_map(
     hatch_silent(silent, ax, plane)
     draw_outline(ax, plane)
     if spikes.size and masked.min() < 0 < masked.max():
-        look = {"colors": "black", "linewidths": 1.2, "linestyles": "--"}
-        ax.contour(masked, levels=[0.0], origin="lower", extent=plane.extent, **look)
+        zero = ax.contour(masked, levels=[0.0], colors="black", linewidths=1.2, origin="lower", extent=plane.extent)
+        zero.set_linestyle("--")
     if unit is not None:
         ax.figure.colorbar(drawn, ax=ax, label=time_label(unit, "difference"), shrink=0.9)
     _plane_axes(ax, plane)

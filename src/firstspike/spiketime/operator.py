@@ -1,6 +1,8 @@
 """``first_spike_time``: shapes, types and the choice of a backend, around ``function``."""
 
 import logging
+from collections.abc import Callable
+from functools import cache
 
 import torch
 from jaxtyping import Float
@@ -13,7 +15,21 @@ from firstspike.spiketime.function import FirstSpikeTime, Options
 
 logger = logging.getLogger(__name__)
 
-BACKENDS: dict[str, Backend] = {"reference": Backend(reference.forward, reference.backward)}
+
+@cache
+def _reference() -> Backend:
+    return Backend(reference.forward, reference.backward)
+
+
+@cache
+def _cpu() -> Backend:
+    from firstspike.spiketime import cpu  # loads numba
+
+    return Backend(cpu.forward, cpu.backward)
+
+
+BACKENDS: dict[str, Callable[[], Backend]] = {"reference": _reference, "cpu": _cpu}
+"""Each loads its backend; whatever a backend needs is imported when it is used first."""
 
 
 def first_spike_time(
@@ -74,13 +90,22 @@ def resolve_backend(name: str, device: torch.device) -> Backend:
     """The backend of that name, for ``"auto"`` the fastest one for the device.
 
     Raises:
-        ValueError: an unknown name.
+        ValueError: an unknown name, or a backend that does not work on the device.
     """
     if name == "auto":
-        name = "reference"
+        return _automatic(device.type)
     if name not in BACKENDS:
         raise ValueError(f"backend must be one of auto, {', '.join(BACKENDS)}, got {name!r}")
-    return BACKENDS[name]
+    if name == "cpu" and device.type != "cpu":
+        raise ValueError(f"backend 'cpu' needs tensors on the CPU, got {device}; use auto or reference")
+    return BACKENDS[name]()
+
+
+@cache
+def _automatic(device: str) -> Backend:
+    name = "reference"
+    logger.info("backend %s for tensors on %s", name, device)
+    return BACKENDS[name]()
 
 
 def _check_form(

@@ -51,8 +51,8 @@ def forward(
     asymptote = voltage[..., -1:] + current[..., -1:] if math.isinf(tau_mem) else torch.zeros_like(voltage[..., -1:])
     crosses = torch.cat([voltage[..., 1:], asymptote], dim=-1) >= theta
     rises = current / tau_syn > voltage / tau_mem
-    if math.isinf(tau_mem):  # without leak V rises towards its asymptote and never gets there
-        crosses[..., -1] = asymptote[..., 0] > theta[..., 0]
+    if math.isinf(tau_mem):  # without leak V rises towards V + I and never gets there, even if rounded so
+        crosses = crosses & (voltage + current > theta)
     else:
         summit, height = peak(voltage, current, tau_mem, tau_syn)
         crosses = crosses | (rises & (summit <= duration) & (height >= theta))
@@ -87,7 +87,6 @@ def backward(
     causal = (arrival < spikes[..., None]) & torch.isfinite(spikes[..., None])
     zero = torch.zeros((), dtype=times.dtype, device=times.device)
     elapsed = torch.where(causal, spikes[..., None] - arrival, zero)
-    response = torch.where(causal, kappa(elapsed, tau_mem, tau_syn), zero)
     decay = torch.where(causal, torch.exp(-elapsed / tau_syn), zero)
 
     slope = (decay * weight[:, None]).sum(-1) / tau_syn - threshold[:, None] / tau_mem
@@ -96,13 +95,13 @@ def backward(
 
     by_weight = by_times = by_delay = by_threshold = None
     if needs.weight:
-        each = -response * scale[..., None]
+        each = torch.where(causal, -kappa(elapsed, tau_mem, tau_syn) * scale[..., None], zero)
         if max_weight_grad is not None:
             chopped = each.abs().amax(dim=-1, keepdim=True) > max_weight_grad if each.shape[-1] else each > 0
             each = torch.where(chopped, zero, each)
         by_weight = each.sum(dim=1)
     if needs.times or needs.delay:
-        each = torch.where(causal, kappa_slope(elapsed, tau_mem, tau_syn), zero) * weight[:, None] * scale[..., None]
+        each = torch.where(causal, kappa_slope(elapsed, tau_mem, tau_syn) * weight[:, None] * scale[..., None], zero)
         by_times = each.sum(dim=2) if needs.times else None
         by_delay = each.sum(dim=1) if needs.delay else None
     if needs.threshold:

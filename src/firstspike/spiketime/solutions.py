@@ -78,7 +78,7 @@ def _newton(
         slope = current * torch.exp(-s / tau_syn) / tau_syn - value / tau_mem
         step = torch.where(slope > 0, (threshold - value) / slope, torch.zeros_like(s))
         following = torch.minimum(s + step, summit).clamp(min=0)
-        moves = moves & ((following - s).abs() > tolerance * following)
+        moves = moves & (following - s > tolerance * following)  # at the crossing rounding would step back
         if not bool(moves.any()):
             break
         s = torch.where(moves, following, s)

@@ -1,0 +1,235 @@
+import copy
+import io
+import math
+import pickle
+
+import pytest
+import torch
+from torch import nn
+
+from firstspike import LIF, DelayRule, LIFLinear, first_spike_time
+from firstspike.layers import firing_weights
+
+pytestmark = pytest.mark.usefixtures("poisoned_memory")
+
+RATIOS = [1.0, 2.0, 0.5, math.inf, 1.37, 10.0, 100.0, 1 + 1e-9, 0.3]
+
+
+def seeded(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+@pytest.mark.parametrize("ratio", RATIOS)
+@pytest.mark.parametrize("inputs", [1, 2, 5, 20, 100, 784])
+def test_most_neurons_fire_by_default(inputs, ratio):
+    layer = LIFLinear(inputs, 150, LIF(ratio), generator=seeded())
+    times = torch.rand(6, inputs, generator=seeded(1)) * 2
+    with torch.no_grad():
+        assert layer(times).isfinite().float().mean() > 0.7
+
+
+@pytest.mark.parametrize("tau_syn", [5e-3, 20.0])
+@pytest.mark.parametrize("threshold", [1e-3, 30.0, torch.tensor([0.5] * 75 + [8.0] * 75)])
+def test_most_neurons_fire_in_other_units(tau_syn, threshold):
+    layer = LIFLinear(30, 150, LIF(2 * tau_syn, tau_syn, threshold), generator=seeded())
+    times = torch.rand(6, 30, generator=seeded(1)) * 2 * tau_syn
+    fires = layer(times).isfinite().float()
+    assert fires[:, :75].mean() > 0.7
+    assert fires[:, 75:].mean() > 0.7
+
+
+def test_default_weights_have_the_mean_and_spread_they_promise():
+    lif = LIF(2.0, 1.0, 3.0)
+    start = firing_weights(50, lif)
+    weight = LIFLinear(50, 4000, lif, generator=seeded()).weight
+    assert weight.mean().item() == pytest.approx(3 * start.mean, rel=0.02)
+    assert weight.std().item() == pytest.approx(3 * start.std, rel=0.02)
+
+
+def test_weight_mean_and_std():
+    weight = LIFLinear(200, 200, weight_mean=1.5, weight_std=0.8, generator=seeded()).weight
+    assert weight.mean().item() == pytest.approx(1.5, abs=0.02)
+    assert weight.std().item() == pytest.approx(0.8, abs=0.02)
+    assert LIFLinear(3, 2, weight_mean=0.25, weight_std=0.0).weight.tolist() == [[0.25] * 3] * 2
+    # the papers' weights are as they are, whatever the threshold
+    assert LIFLinear(3, 2, LIF(threshold=9.0), weight_mean=0.25, weight_std=0.0).weight.tolist() == [[0.25] * 3] * 2
+
+
+@pytest.mark.parametrize("options", [{}, {"weight_mean": 1.0, "weight_std": 1.0}, {"delay": DelayRule()}])
+def test_generator(options):
+    first, again = (LIFLinear(5, 4, generator=seeded(3), **options).state_dict() for _ in range(2))
+    other = LIFLinear(5, 4, generator=seeded(4), **options).state_dict()
+    for name, value in first.items():
+        assert torch.equal(value, again[name])
+        assert not torch.equal(value, other[name])
+
+
+def test_generator_leaves_the_global_one_alone():
+    state = torch.get_rng_state()
+    LIFLinear(5, 4, delay=DelayRule(), generator=seeded()).reset_parameters(seeded())
+    assert torch.equal(torch.get_rng_state(), state)
+    torch.manual_seed(1)
+    first = LIFLinear(5, 4).weight
+    torch.manual_seed(1)
+    assert torch.equal(LIFLinear(5, 4).weight, first)
+
+
+def test_reset_parameters():
+    layer = LIFLinear(5, 4, generator=seeded())
+    before = layer.weight.detach().clone()
+    layer.reset_parameters(seeded(1))
+    assert not torch.equal(layer.weight, before)
+    layer.reset_parameters(seeded())
+    assert torch.equal(layer.weight, before)
+
+
+def test_forward_is_the_operator():
+    lif = LIF(2.0, 1.0, torch.tensor([0.5, 1.0, 2.0]))
+    layer = LIFLinear(4, 3, lif, delay=DelayRule(), max_weight_grad=0.1, generator=seeded())
+    times = torch.rand(2, 6, 4, generator=seeded()) * 2
+    observed = torch.rand(2, 6, 3, generator=seeded())
+    direct = first_spike_time(times, layer.weight, lif, delay=layer.delay, max_weight_grad=0.1)
+    assert torch.equal(layer(times), direct)
+    layer(times).nan_to_num(posinf=0.0).sum().backward()
+    by_layer = layer.weight.grad.clone()
+    layer.weight.grad = None
+    direct.nan_to_num(posinf=0.0).sum().backward()
+    assert torch.equal(by_layer, layer.weight.grad)
+    assert torch.equal(layer(times, observed), observed)
+
+
+def test_state_dict():
+    assert list(LIFLinear(3, 2).state_dict()) == ["weight"]
+    layer = LIFLinear(3, 2, delay=DelayRule())
+    assert list(layer.state_dict()) == ["weight", "delay_raw"]
+    twin = LIFLinear(3, 2, delay=DelayRule())
+    twin.load_state_dict(layer.state_dict())
+    times = torch.rand(4, 3)
+    assert torch.equal(twin(times), layer(times))
+    with pytest.raises(RuntimeError, match="size mismatch for weight"):
+        LIFLinear(4, 2).load_state_dict(LIFLinear(3, 2).state_dict())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_dtype(dtype):
+    layer = LIFLinear(3, 2, delay=DelayRule(), dtype=dtype)
+    assert {x.dtype for x in layer.parameters()} == {dtype}
+    assert layer(torch.rand(4, 3, dtype=dtype)).dtype == dtype
+    assert layer.double()(torch.rand(4, 3, dtype=torch.float64)).dtype == torch.float64
+
+
+def test_device():
+    layer = LIFLinear(3, 2, delay=DelayRule(), device="meta")
+    assert {x.device.type for x in layer.parameters()} == {"meta"}
+
+
+def test_default_dtype_of_torch_is_used():
+    torch.set_default_dtype(torch.float64)
+    try:
+        assert LIFLinear(3, 2).weight.dtype == torch.float64
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+def copies(module):
+    buffer = io.BytesIO()
+    torch.save(module, buffer)
+    buffer.seek(0)
+    return [copy.deepcopy(module), pickle.loads(pickle.dumps(module)), torch.load(buffer, weights_only=False)]
+
+
+@pytest.mark.parametrize("threshold", [0.8, torch.tensor([0.5, 1.0])])
+def test_copies(threshold):
+    layer = LIFLinear(3, 2, LIF(math.inf, 0.5, threshold), delay=DelayRule("softplus"), max_weight_grad=0.3)
+    times = torch.rand(4, 3)
+    for twin in copies(layer):
+        assert torch.equal(twin(times), layer(times))
+        assert twin.weight is not layer.weight
+        assert twin.max_weight_grad == 0.3
+        assert repr(twin) == repr(layer)
+
+
+def test_deepcopy_with_a_trained_threshold():
+    layer = LIFLinear(3, 2, LIF(threshold=nn.Parameter(torch.ones(2))))
+    twin = copy.deepcopy(layer)
+    assert twin.neuron.threshold is not layer.neuron.threshold
+    twin(torch.zeros(1, 3)).sum().backward()
+    assert layer.neuron.threshold.grad is None
+    assert twin.neuron.threshold.grad.shape == (2,)
+
+
+def test_in_sequential():
+    model = nn.Sequential(LIFLinear(4, 8, generator=seeded()), LIFLinear(8, 3, generator=seeded(1)))
+    times = torch.rand(5, 4, generator=seeded())
+    out = model(times)
+    assert out.shape == (5, 3)
+    assert out.isfinite().any()
+    out.nan_to_num(posinf=0.0).sum().backward()
+    assert all(parameter.grad.any() for parameter in model.parameters())
+
+
+def test_trains():
+    layer = LIFLinear(4, 3, generator=seeded())
+    times, wanted = torch.rand(8, 4, generator=seeded()), torch.tensor([0.6, 0.9, 1.2])
+    optimizer = torch.optim.Adam(layer.parameters(), lr=0.05)
+    losses = []
+    for _ in range(100):
+        optimizer.zero_grad()
+        out = layer(times)
+        loss = torch.where(out.isfinite(), out - wanted, torch.zeros_like(out)).square().mean()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.3 * losses[0]
+
+
+def test_synaptic_delays():
+    layer = LIFLinear(3, 2, delay=DelayRule(scale=0.5, shift=0.1), weight_mean=3.0, weight_std=0.1)
+    assert layer.delay.shape == (2, 3)
+    assert ((layer.delay > 0.1) & (layer.delay < 0.6)).all()
+    times = torch.rand(4, 3).requires_grad_()
+    layer(times).sum().backward()
+    assert layer.delay_raw.grad.any()
+    assert times.grad.any()
+    assert LIFLinear(3, 2).delay is None
+    assert LIFLinear(3, 2).delay_raw is None
+
+
+def test_fixed_delays():
+    layer = LIFLinear(3, 2, delay=DelayRule(trainable=False), weight_mean=3.0, weight_std=0.1)
+    assert not layer.delay_raw.requires_grad
+    layer(torch.rand(4, 3)).sum().backward()
+    assert layer.delay_raw.grad is None
+
+
+def test_representation():
+    assert repr(LIFLinear(3, 2)) == "LIFLinear(3, 2, LIF(tau_mem=1.0, tau_syn=1.0, threshold=1.0))"
+    assert "delay=DelayRule(bound='sigmoid'" in repr(LIFLinear(3, 2, delay=DelayRule()))
+
+
+def test_output_size():
+    assert LIFLinear(3, 2).output_size(3) == 2
+    with pytest.raises(ValueError, match=r"LIFLinear\(3, 2\) gets 4 inputs"):
+        LIFLinear(3, 2).output_size(4)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options", "message"),
+    [
+        ((0, 2), {}, "in_features and out_features must be >= 1, got 0 and 2"),
+        ((3, -1), {}, "in_features and out_features must be >= 1, got 3 and -1"),
+        ((3, 2), {"weight_mean": 1.0}, "weight_mean and weight_std belong together"),
+        ((3, 2), {"weight_std": 1.0}, "weight_mean and weight_std belong together"),
+        ((3, 2), {"weight_mean": 1.0, "weight_std": -1.0}, "weight_std must be >= 0, got -1.0"),
+    ],
+)
+def test_wrong_arguments(arguments, options, message):
+    with pytest.raises(ValueError, match=message):
+        LIFLinear(*arguments, **options)
+
+
+def test_wrong_input():
+    with pytest.raises(ValueError, match=r"times \(5, 4\) and weight \(2, 3\)"):
+        LIFLinear(3, 2)(torch.rand(5, 4))
+    with pytest.raises(ValueError, match="backend must be one of"):
+        LIFLinear(3, 2, backend="quantum")(torch.rand(5, 3))

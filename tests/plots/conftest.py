@@ -1,0 +1,68 @@
+import pytest
+import torch
+from matplotlib.figure import Figure
+
+from firstspike import plots
+from firstspike.training.build import build
+from firstspike.training.config import parse_config
+from firstspike.training.loop import train
+from firstspike.training.progress import Progress
+from firstspike.training.run import Run
+from firstspike.training.saving import State
+
+NETWORK = [
+    {"kind": "bias", "times": [0.9]},
+    {"kind": "lif", "size": 8, "max_silent": 0.9},
+    {"kind": "lif", "size": 3, "max_silent": 0.9},
+]
+YIN_YANG = {
+    "data": {"kind": "yin_yang", "train": 60, "validation": 30, "test": 40},
+    "network": NETWORK,
+    "loss": {"kind": "cross_entropy"},
+    "training": {"epochs": 4, "batch_size": 30, "seed": 3, "checkpoint_every": 1},
+}
+BARS = {
+    "data": {"kind": "bars", "train": 30, "validation": 9, "test": 9},
+    "network": [
+        {"kind": "delay"},
+        {"kind": "lif", "size": 5, "delay": {"bound": "softplus"}, "max_silent": 0.9},
+        {"kind": "multiplex", "copies": 2},
+        {"kind": "lif", "size": 3, "max_silent": 0.9},
+        {"kind": "delay"},
+    ],
+    "loss": {"kind": "mse", "correct": 1.0, "wrong": 2.0},
+    "training": {"epochs": 2, "batch_size": 10, "seed": 3, "dtype": "float64"},
+}
+
+
+def make_run(path, raw):
+    config = parse_config(raw)
+    run = Run.create(path, config)
+    with Progress(config.training.epochs, 1) as progress:
+        train(build(config), run, State(), progress)
+    return plots.RunData(path)
+
+
+@pytest.fixture(scope="session")
+def yin_yang_run(tmp_path_factory):
+    return make_run(tmp_path_factory.mktemp("runs") / "yin_yang", YIN_YANG)
+
+
+@pytest.fixture(scope="session")
+def bars_run(tmp_path_factory):
+    return make_run(tmp_path_factory.mktemp("runs") / "bars", BARS)
+
+
+@pytest.fixture
+def ax():
+    return Figure(layout="constrained").subplots()
+
+
+@pytest.fixture
+def axes():
+    return Figure(layout="constrained").subplots(1, 3)
+
+
+@pytest.fixture
+def source():
+    return torch.Generator().manual_seed(0)

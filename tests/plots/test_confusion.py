@@ -1,0 +1,37 @@
+import numpy as np
+import torch
+
+from firstspike import plots
+from firstspike.training.evaluation import Evaluation
+
+
+def evaluation(labels, predictions, outputs=3):
+    labels, predictions = torch.tensor(labels), torch.tensor(predictions)
+    accuracy = float((labels == predictions).double().mean())
+    return Evaluation(1.0, accuracy, (0.0,), torch.ones(len(labels), outputs), predictions, labels)
+
+
+def test_counts():
+    counts = plots.confusion_counts(evaluation([0, 0, 1, 2, 2, 2], [0, 1, 1, 2, 2, 0]))
+    np.testing.assert_array_equal(counts, [[1, 1, 0], [0, 1, 0], [1, 0, 2]])
+
+
+def test_silent_decisions_have_a_column():
+    counts = plots.confusion_counts(evaluation([0, 0, 1, 2], [0, -1, 1, -1]))
+    np.testing.assert_array_equal(counts, [[1, 0, 0, 1], [0, 1, 0, 0], [0, 0, 0, 1]])
+
+
+def test_every_count_stands_in_its_cell(ax):
+    result = evaluation([0, 0, 1, 2], [0, -1, 1, -1])
+    assert plots.confusion(result, ax, ["a", "b", "c"]) is ax
+    ax.figure.draw_without_rendering()
+    shown = {text.get_position(): text.get_text() for text in ax.texts}
+    counts = plots.confusion_counts(result)
+    assert shown == {(column, row): str(count) for (row, column), count in np.ndenumerate(counts)}
+    assert [label.get_text() for label in ax.get_xticklabels()] == ["a", "b", "c", "silent"]
+
+
+def test_counts_of_a_run_agree_with_its_accuracy(yin_yang_run):
+    counts = plots.confusion_counts(yin_yang_run.evaluation)
+    assert counts.sum() == 40
+    assert np.trace(counts) / 40 == yin_yang_run.evaluation.accuracy

@@ -1,0 +1,87 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+from scipy.integrate import solve_ivp
+
+import firstspike as fs
+from firstspike import plots
+
+
+def integrated(at, times, weight, neuron, delay):
+    """Voltage (out, points) from the differential equations, event by event, for finite times."""
+    arrival = (times + delay).numpy()
+    voltages = []
+    for arrivals, weights in zip(arrival, weight.numpy(), strict=True):
+        order = np.argsort(arrivals)
+        state, last, trace = np.zeros(2), 0.0, np.zeros(len(at))
+        ends = [*arrivals[order], at[-1] + 1]
+
+        def slope(_, state):
+            voltage, current = state
+            leak = 0.0 if math.isinf(neuron.tau_mem) else voltage / neuron.tau_mem
+            return [current / neuron.tau_syn - leak, -current / neuron.tau_syn]
+
+        for end, jump in zip(ends, [*weights[order], 0.0], strict=True):
+            inside = (at >= last) & (at < end)
+            if end > last:
+                solution = solve_ivp(slope, (last, end), state, rtol=1e-11, atol=1e-12, dense_output=True)
+                trace[inside] = [solution.sol(t)[0] for t in at[inside]]
+                state = solution.y[:, -1]
+            state, last = state + np.array([0.0, jump]), end
+        voltages.append(trace)
+    return np.array(voltages)
+
+
+@pytest.mark.parametrize(("tau_mem", "tau_syn"), [(1.0, 1.0), (2.0, 1.0), (5.0, 10.0), (math.inf, 1.0)])
+def test_voltage_solves_the_differential_equation(tau_mem, tau_syn, source):
+    neuron = fs.LIF(tau_mem, tau_syn)
+    weight = torch.randn(2, 6, generator=source, dtype=torch.float64)
+    times = torch.rand(6, generator=source, dtype=torch.float64) * 2
+    delay = torch.rand(2, 6, generator=source, dtype=torch.float64)
+    at = torch.linspace(0, 5, 101, dtype=torch.float64)
+    voltage = plots.membrane_voltage(at, times, weight, neuron, delay)
+    np.testing.assert_allclose(voltage, integrated(at.numpy(), times, weight, neuron, delay), atol=1e-8)
+
+
+def test_silent_inputs_add_nothing(source):
+    weight = torch.randn(2, 3, generator=source, dtype=torch.float64)
+    times = torch.tensor([0.1, math.inf, 0.4], dtype=torch.float64)
+    at = torch.linspace(-1, 3, 9, dtype=torch.float64)
+    without = plots.membrane_voltage(at, times[[0, 2]], weight[:, [0, 2]], fs.LIF())
+    torch.testing.assert_close(plots.membrane_voltage(at, times, weight, fs.LIF()), without)
+    assert not without[:, at <= 0.1].any()
+
+
+@pytest.mark.parametrize("delay", [None, fs.DelayRule()])
+@pytest.mark.parametrize("threshold", [1.0, torch.linspace(0.5, 1.5, 4, dtype=torch.float64)])
+def test_traces_reach_the_threshold_at_the_spike(ax, source, delay, threshold):
+    layer = fs.LIFLinear(
+        20, 4, fs.LIF(2.0, 1.0, threshold), delay=delay, generator=source, dtype=torch.float64, backend="reference"
+    )
+    times = torch.rand(20, generator=source, dtype=torch.float64) * 2
+    spikes = layer(times).tolist()
+    levels = torch.as_tensor(threshold).expand(4).tolist()
+    assert sum(map(math.isfinite, spikes)) >= 3
+    assert plots.membrane(layer, times, ax, names=list("abcd")) is ax
+    ax.figure.draw_without_rendering()
+    shown = {line.get_label(): line for line in ax.lines}
+    for name, spike, level in zip("abcd", spikes, levels, strict=True):
+        x, y = shown[name].get_data()
+        if math.isfinite(spike):
+            assert x[-1] == spike
+            assert y[-1] == pytest.approx(level, abs=1e-9)
+        assert (y[x < spike] < level).all()
+
+
+def test_chosen_neurons_and_end_of_the_axis(ax, source):
+    layer = fs.LIFLinear(5, 9, generator=source)
+    plots.membrane(layer, torch.rand(5, generator=source), ax, neurons=[7, 2], until=4.0)
+    labels = {line.get_label() for line in ax.lines}
+    assert {"7", "2"} <= labels
+    assert ax.get_xlim() == (0.0, 4.0)
+
+
+def test_membrane_without_input_spikes(ax):
+    plots.membrane(fs.LIFLinear(2, 3), torch.full((2,), math.inf), ax).figure.draw_without_rendering()

@@ -1,0 +1,125 @@
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from matplotlib.image import imread
+
+from firstspike import plots
+from firstspike.training.build import build_network, generator
+
+YIN_YANG_ONLY = {"decision_map", "output_maps", "hidden_maps"}
+
+
+def test_all_figures_of_a_yin_yang_run(yin_yang_run):
+    files = plots.save_figures(yin_yang_run, formats=("png", "pdf"))
+    assert {file.name for file in files} == {f"{name}.{suffix}" for name in plots.PLOTS for suffix in ("png", "pdf")}
+    assert {file.parent for file in files} == {yin_yang_run.path / "figures"}
+    assert {file.name for file in (yin_yang_run.path / "figures").iterdir()} == {file.name for file in files}
+    for file in files:
+        if file.suffix == ".png":
+            height, width, _ = imread(file).shape
+            assert 300 < height < 2000
+            assert 300 < width < 1600
+        else:
+            text = file.read_bytes()
+            assert text.startswith(b"%PDF")
+            assert b"/FontFile2" in text
+            assert b"/Type3" not in text
+
+
+def test_figures_that_apply_to_a_bars_run(bars_run):
+    files = plots.save_figures(bars_run.path)
+    assert {file.stem for file in files} == set(plots.PLOTS) - YIN_YANG_ONLY
+
+
+@pytest.mark.parametrize("name", sorted(YIN_YANG_ONLY))
+def test_a_figure_asked_for_by_name_that_does_not_apply(bars_run, name):
+    with pytest.raises(plots.NotApplicable, match=r"only runs on yin_yang .* this one is on bars"):
+        plots.save_figures(bars_run, [name])
+
+
+def test_unknown_names_and_formats(bars_run, tmp_path):
+    with pytest.raises(ValueError, match="there is no figure 'confusio'; did you mean confusion"):
+        plots.save_figures(bars_run, ["confusio"])
+    with pytest.raises(ValueError, match="there is no format 'bmp'; choose from png, pdf, svg"):
+        plots.save_figures(bars_run, formats=["bmp"])
+    with pytest.raises(FileNotFoundError, match="is no run"):
+        plots.save_figures(tmp_path)
+
+
+def test_figures_are_the_same_to_the_byte(bars_run):
+    def written():
+        return [file.read_bytes() for file in plots.save_figures(bars_run, ["weight_histograms"], ("png", "pdf"))]
+
+    assert written() == written()
+
+
+def test_figures_after_training_need_no_checkpoint(yin_yang_run, monkeypatch):
+    run = plots.RunData(yin_yang_run.path)
+    monkeypatch.setattr(plots.RunData, "network", property(lambda self: pytest.fail("the network was loaded")))
+    assert len(plots.save_figures(run, plots.AFTER_TRAINING)) == 2
+
+
+def test_run_without_epochs_has_no_curves(bars_run, tmp_path):
+    (tmp_path / "config.yaml").write_text((bars_run.path / "config.yaml").read_text())
+    run = plots.RunData(tmp_path)
+    for name in ("loss_and_error", "confusion"):
+        with pytest.raises(plots.NotApplicable, match=r"no finished epoch|no checkpoint"):
+            plots.PLOTS[name](run)
+    assert [file.stem for file in plots.save_figures(run)] == ["dataset"]
+
+
+def test_networks_before_and_after(yin_yang_run):
+    config = yin_yang_run.config
+    fresh = build_network(config, 4, generator(config.training.seed, "weights"))
+    torch.testing.assert_close(yin_yang_run.initial[1].weight, fresh[1].weight.detach(), rtol=0, atol=0)
+    assert not torch.equal(yin_yang_run.initial[1].weight, yin_yang_run.network[1].weight)
+    history = yin_yang_run.history["weights, hidden"]
+    assert history.epochs.tolist() == [0, 1, 2, 3, 4]
+    np.testing.assert_allclose(history.values[0], yin_yang_run.initial[1].weight.double().ravel())
+    np.testing.assert_allclose(history.values[-1], yin_yang_run.network[1].weight.double().ravel())
+
+
+def test_history_names_all_parameters(bars_run):
+    assert {name: values.values.shape[1] for name, values in bars_run.history.items()} == {
+        "delays, input": 9,
+        "weights, hidden": 45,
+        "synaptic delays, hidden": 45,
+        "weights, output": 30,
+        "delays, output": 3,
+    }
+    assert (bars_run.history["synaptic delays, hidden"].values > 0).all()
+
+
+def test_damaged_newest_checkpoint_is_named_and_left_out(yin_yang_run, tmp_path, caplog):
+    shutil.copytree(yin_yang_run.path, tmp_path / "run")
+    weights = tmp_path / "run" / "checkpoints" / "epoch_0004" / "weights.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1])
+    run = plots.RunData(tmp_path / "run")
+    for best in (tmp_path / "run" / "checkpoints").glob("best_*"):
+        shutil.rmtree(best)
+    third = run.history["weights, hidden"].values[3]
+    np.testing.assert_allclose(run.network[1].weight.double().ravel(), third)
+    assert "weights.safetensors is damaged" in caplog.text
+
+
+def test_drawing_leaves_matplotlib_as_it_was():
+    code = """
+import sys, matplotlib
+def settings():
+    return {key: matplotlib.rcParams[key] for key in matplotlib.rcParams if key != "backend"}  # reading it loads pyplot
+before = settings()
+from firstspike.plots.style import new_figure, styled
+@styled
+def draw():
+    figure = new_figure()
+    figure.subplots().plot([1, 2])
+    return figure
+draw().draw_without_rendering()
+assert settings() == before
+assert "matplotlib.pyplot" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)

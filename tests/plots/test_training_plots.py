@@ -1,0 +1,73 @@
+import numpy as np
+import pytest
+
+from firstspike import plots
+from firstspike.plots.style import log_axis
+from firstspike.plots.training import running_mean
+
+METRICS = {
+    "epoch": [1.0, 2.0, 3.0, 4.0],
+    "train_loss": [1.0, 0.1, 0.01, 0.001],
+    "validation_loss": [1.0, 0.2, 0.02, 0.002],
+    "train_accuracy": [0.5, 0.9, 0.99, 1.0],
+    "validation_accuracy": [0.4, 0.8, 1.0, 1.0],
+}
+
+
+def lines(ax):
+    return {line.get_label(): line.get_ydata() for line in ax.lines}
+
+
+def test_loss_and_error_draws_both(axes):
+    loss, error = plots.loss_and_error(METRICS, axes)
+    assert (loss, error) == (axes[0], axes[1])
+    loss.figure.draw_without_rendering()
+    assert loss.get_yscale() == "log"
+    np.testing.assert_allclose(lines(loss)["train"], METRICS["train_loss"])
+    np.testing.assert_allclose(lines(error)["validation"], [60, 20, 0, 0], atol=1e-12)
+
+
+def test_an_error_of_zero_is_on_the_axis(axes):
+    _, error = plots.loss_and_error(METRICS, axes)
+    error.figure.draw_without_rendering()
+    assert error.get_yscale() == "symlog"
+    assert 0 in error.get_yticks()
+    bottom, top = error.get_ylim()
+    assert bottom < 0 < top
+    heights = error.transData.transform([(1, 0), (1, 1), (1, 10)])[:, 1]
+    assert heights[0] < heights[1] < heights[2]
+
+
+@pytest.mark.parametrize("accuracy", [1.0, 0.5])
+def test_one_epoch_and_no_error_at_all(axes, accuracy):
+    metrics = {name: [accuracy if "accuracy" in name else 1.0] for name in METRICS}
+    loss, error = plots.loss_and_error(metrics, axes)
+    loss.figure.draw_without_rendering()
+    assert len(loss.get_yticks()) > 0
+    assert error.lines[0].get_marker() == "o"
+
+
+@pytest.mark.parametrize("span", [(0.30, 0.31), (0.2, 1.3), (1e-6, 3e4), (5.0, 5.0)])
+def test_log_axis_has_two_ticks_or_more_for_any_span(ax, span):
+    log_axis(ax, span)
+    ax.figure.draw_without_rendering()
+    low, high = ax.get_ylim()
+    assert low < span[0] <= span[1] < high
+    assert 2 <= sum(low <= tick <= high for tick in ax.get_yticks()) <= 12
+
+
+def test_running_mean_is_a_mean_also_at_the_ends():
+    np.testing.assert_allclose(running_mean(np.array([1.0, 2.0, 3.0, 7.0]), 3), [1.5, 2, 4, 5])
+    np.testing.assert_allclose(running_mean(np.array([1.0, 3.0]), 10), [2, 2])
+
+
+@pytest.mark.parametrize("parameters", [3, 200])
+def test_parameter_history(ax, parameters):
+    values = np.random.default_rng(0).normal(size=(5, parameters)).cumsum(axis=0)
+    assert plots.parameter_history(np.arange(5.0), values, ax) is ax
+    ax.figure.draw_without_rendering()
+    if parameters > 30:
+        median = next(line for line in ax.lines if line.get_label() == "median")
+        np.testing.assert_allclose(median.get_ydata(), np.median(values, axis=1))
+    else:
+        np.testing.assert_allclose([line.get_ydata() for line in ax.lines], values.T)

@@ -1,0 +1,75 @@
+import copy
+import dataclasses
+import math
+import pickle
+
+import numpy as np
+import pytest
+import torch
+
+from firstspike import LIF
+
+
+def test_defaults():
+    lif = LIF()
+    assert (lif.tau_mem, lif.tau_syn, lif.threshold, lif.ratio) == (1.0, 1.0, 1.0, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("tau_mem", "tau_syn", "ratio"),
+    [(2.0, 1.0, 2.0), (10e-3, 5e-3, 2.0), (5e-3, 10e-3, 0.5), (math.inf, 5e-3, math.inf), (1.37, 1.0, 1.37)],
+)
+def test_ratio(tau_mem, tau_syn, ratio):
+    assert LIF(tau_mem, tau_syn).ratio == ratio
+
+
+def test_numbers_become_floats():
+    lif = LIF(2, 1, np.float64(3))
+    assert [type(x) for x in (lif.tau_mem, lif.tau_syn, lif.threshold)] == [float] * 3
+
+
+@pytest.mark.parametrize("name", ["tau_mem", "tau_syn", "threshold"])
+@pytest.mark.parametrize("value", [0, 0.0, -1.0, -math.inf, math.nan])
+def test_not_positive(name, value):
+    with pytest.raises(ValueError, match=rf"{name} must be > 0.*got {value}"):
+        LIF(**{name: value})
+
+
+@pytest.mark.parametrize("name", ["tau_syn", "threshold"])
+def test_infinite(name):
+    with pytest.raises(ValueError, match=f"{name} must be > 0 and finite, got inf"):
+        LIF(**{name: math.inf})
+
+
+@pytest.mark.parametrize("name", ["tau_mem", "tau_syn", "threshold"])
+@pytest.mark.parametrize("value", ["1", None, True, 1j, [1.0]])
+def test_not_a_number(name, value):
+    with pytest.raises(ValueError, match=f"{name} must be a number, got"):
+        LIF(**{name: value})
+
+
+@pytest.mark.parametrize("name", ["tau_mem", "tau_syn"])
+def test_time_constants_are_no_tensors(name):
+    with pytest.raises(ValueError, match=f"{name} must be a number, got tensor"):
+        LIF(**{name: torch.tensor(1.0)})
+
+
+def test_immutable():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        LIF().tau_mem = 2.0
+
+
+def test_tensor_threshold_is_kept():
+    threshold = torch.tensor([1.0, 2.0], requires_grad=True)
+    lif = LIF(threshold=threshold)
+    assert lif.threshold is threshold
+    assert "threshold=tensor" in repr(lif)
+    assert len({lif, lif}) == 1
+
+
+@pytest.mark.parametrize("threshold", [0.7, torch.tensor([1.0, 2.0])])
+def test_copies(threshold):
+    lif = LIF(math.inf, 0.3, threshold)
+    for twin in (copy.copy(lif), copy.deepcopy(lif), pickle.loads(pickle.dumps(lif)), dataclasses.replace(lif)):
+        assert (twin.tau_mem, twin.tau_syn) == (math.inf, 0.3)
+        assert torch.equal(torch.as_tensor(twin.threshold), torch.as_tensor(threshold))
