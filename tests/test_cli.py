@@ -29,7 +29,9 @@ def test_configs_are_listed_and_printed():
 
 def test_train_evaluate_plot(tmp_path):
     out = tmp_path / "run"
-    trained = run("train", "bars", "--out", out, "--set", "training.epochs=3", "--dtype", "float64", "--seed", "7", "-q")
+    trained = run(
+        "train", "bars", "--out", out, "--set", "training.epochs=3", "--dtype", "float64", "--seed", "7", "-q"
+    )
     assert trained.returncode == 0, trained.stderr
     shown = re.search(r"test accuracy (\S+) \+-", trained.stdout)
     assert shown is not None

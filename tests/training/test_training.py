@@ -45,12 +45,17 @@ def test_bars_are_learned(tmp_path):
     assert [int(row["epoch"]) for row in rows] == list(range(1, 41))
     assert float(rows[-1]["train_loss"]) < 0.2 * float(rows[0]["train_loss"])
     assert json.loads((tmp_path / "run" / "environment.json").read_text())["seed"] == 2000
-    assert {path.name for path in (tmp_path / "run" / "figures").iterdir()} == {"loss_and_error.png", "output_times.png"}
+    assert {path.name for path in (tmp_path / "run" / "figures").iterdir()} == {
+        "loss_and_error.png",
+        "output_times.png",
+    }
 
 
 def test_the_same_seed_gives_the_same_run_and_another_does_not(tmp_path):
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
-        start(tmp_path / name, load_config("yin_yang", [*SMALL, "training.epochs=2", f"training.seed={seed}"]), show=False)
+        start(
+            tmp_path / name, load_config("yin_yang", [*SMALL, "training.epochs=2", f"training.seed={seed}"]), show=False
+        )
     same_run(tmp_path / "a", tmp_path / "b")
     assert (tmp_path / "a" / "metrics.csv").read_text() != (tmp_path / "c" / "metrics.csv").read_text()
 

@@ -103,6 +103,8 @@ class FirstSpikeGradient(torch.autograd.Function):
             options.max_weight_grad,
             needs,
         )
+        missing = [name for name, need, x in zip(needs._fields, needs, found, strict=True) if need and x is None]
+        assert not missing, f"the backend gave no gradient by {missing}"
         return tuple(x for x in found if x is not None)
 
     @staticmethod
