@@ -8,7 +8,7 @@ import pytest
 import torch
 
 # Every backend that must pass. One that is missing fails; none is skipped.
-BACKENDS_UNDER_TEST = ["reference"]
+BACKENDS_UNDER_TEST = ["reference", "cpu"]
 
 # Ratios tau_mem / tau_syn: the closed forms, and some that have none.
 RATIOS = [1.0, 2.0, 0.5, math.inf, 1.37, 10.0, 100.0, 1 + 1e-9, 0.3]

@@ -103,7 +103,7 @@ def resolve_backend(name: str, device: torch.device) -> Backend:
 
 @cache
 def _automatic(device: str) -> Backend:
-    name = "reference"
+    name = "cpu" if device == "cpu" else "reference"
     logger.info("backend %s for tensors on %s", name, device)
     return BACKENDS[name]()
 

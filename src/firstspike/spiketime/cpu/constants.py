@@ -7,8 +7,9 @@
 import math
 from functools import lru_cache
 
-import numba
 import numpy as np
+
+from firstspike.spiketime.cpu.simd import jit
 
 PER_MEM, PER_SYN = 0, 1  # 1/tau_mem, 1/tau_syn
 DELTA, PER_RISE = 2, 3  # and 1/(DELTA tau_syn)
@@ -17,6 +18,7 @@ SUMMIT, HEIGHT = 5, 6  # time and value of kappa's maximum
 X, LOG_RATIO = 7, 8  # and log(1 - x)
 SPAN = 9  # longest time after which states keep their scale (see ``rows``)
 FAR = 10  # a leaky neuron that rises falls again before this time
+N_CONSTANTS = 11
 
 _SPAN = 20.0  # in units of the faster constant: exp(20) leaves room in float32 for large weights
 _TINY = {"float32": 1e-10, "float64": 1e-20}  # smallest |DELTA| tau_syn
@@ -29,7 +31,7 @@ def constants_array(tau_mem: float, tau_syn: float, dtype: str) -> np.ndarray:
     delta = x / tau_syn if abs(x) > _TINY[dtype] else _TINY[dtype] / tau_syn
     summit = tau_syn if x == 0 else -tau_syn * math.log1p(-x) / x if x < 1 else math.inf
     height = 1.0 if math.isinf(tau_mem) else tau_mem / tau_syn * math.exp(-summit / tau_syn)
-    found = np.zeros(11)
+    found = np.zeros(N_CONSTANTS)
     found[[PER_MEM, PER_SYN]] = 1 / tau_mem, 1 / tau_syn
     found[[DELTA, PER_RISE]] = delta, 1 / (delta * tau_syn)
     found[[RATIO, X, LOG_RATIO]] = tau_syn / tau_mem, x, math.log(tau_syn / tau_mem) if x < 1 else -math.inf
@@ -39,7 +41,7 @@ def constants_array(tau_mem: float, tau_syn: float, dtype: str) -> np.ndarray:
     return found.astype(dtype)
 
 
-@numba.njit(cache=True)
+@jit
 def kappa(s, c):
     """Membrane at the time ``s`` (a number, also ``inf``) after an input of weight 1."""
     if math.isinf(s):
@@ -48,7 +50,7 @@ def kappa(s, c):
     return math.exp(-s * slow) * -math.expm1(-s * abs(c[DELTA])) * abs(c[PER_RISE])
 
 
-@numba.njit(cache=True)
+@jit
 def peak(voltage, current, c):
     """Time and height of the maximum after a rising state with a positive current, as in ``response.peak``."""
     ratio = voltage / current

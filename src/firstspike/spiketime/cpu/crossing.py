@@ -6,29 +6,31 @@ Everything here is in units of the threshold, which is 1.
 # mypy: disable-error-code="no-untyped-def"
 import math
 
-import numba
 import numpy as np
 
 from firstspike.spiketime.cpu.constants import (
     DELTA,
     FAR,
     HEIGHT,
+    LOG_RATIO,
     PER_MEM,
     PER_RISE,
     PER_SYN,
     RATIO,
+    X,
     kappa,
-    peak,
 )
-from firstspike.spiketime.cpu.mathfun import exp, expm1
+from firstspike.spiketime.cpu.mathfun import exp, expm1, log1p
 from firstspike.spiketime.cpu.simd import (
     absolute,
     fill16,
     fma,
+    jit,
     load16,
     load64,
     lowest_bit,
     maximum,
+    minimum,
     select,
     sqrt,
     store,
@@ -39,20 +41,17 @@ VOLTAGE, CURRENT, LIMIT = range(3)  # what is known of a neuron that fired: the 
 NOW_VOLTAGE, NOW_CURRENT = 3, 4  # the state that is to be tested
 N_STATE = 5
 
-_FULL = np.uint64(0xFFFFFFFFFFFFFFFF)
 _ENOUGH = 1 - 1e-4
 _MAX_STEPS = 60
 
 
-@numba.njit(cache=True)
+@jit
 def scaled_interval(state, last, k, active, duration, c, syn, rise, mem, level, mem_end, level_end):
     """The test of a row inside a segment; see ``_test`` and ``rows``."""
-    return _test(
-        state, last, k, active, duration, c, 1.0, rise, mem_end, 1.0, level, level_end, 1 / mem, 1 / syn
-    )
+    return _test(state, last, k, active, duration, c, 1.0, rise, mem_end, 1.0, level, level_end, 1 / mem, 1 / syn)
 
 
-@numba.njit(cache=True)
+@jit
 def plain_interval(state, last, k, active, duration, c):
     """The test of an interval from states of scale 1, also of one that does not end; the states move to its end."""
     endless = math.isinf(duration)
@@ -71,10 +70,19 @@ def plain_interval(state, last, k, active, duration, c):
     return active
 
 
-@numba.njit(cache=True)
-def _test(
-    state, last, k, active, duration, c, decay, rise, threshold, decay_syn, level, level_end, unit_mem, unit_syn
-):
+@jit
+def peaks_of(voltage, current, c):
+    """Time and height of the maximum after rising states with positive currents, as in ``response.peak``."""
+    ratio = voltage / current
+    if abs(c[X]) < 1e-12:
+        time = (ratio - 1.0) * (-1 / c[PER_SYN])
+    else:
+        time = (log1p(maximum(ratio * c[X], -1.0)) + c[LOG_RATIO]) * (-1 / (c[X] * c[PER_SYN]))
+    return time, current * exp(time * -c[PER_SYN]) * (1 / c[RATIO])
+
+
+@jit
+def _test(state, last, k, active, duration, c, decay, rise, threshold, decay_syn, level, level_end, unit_mem, unit_syn):
     """Find the lanes that reach the threshold in the interval after row k, note their state, return those that do not.
 
     A lane does if it ends above the threshold, or if it rises first and falls at the end, and its peak is high enough.
@@ -82,45 +90,62 @@ def _test(
     voltage, current = load64(state, NOW_VOLTAGE * TILE), load64(state, NOW_CURRENT * TILE)
     end = fma(voltage, decay, current * rise)
     crosses = (end >= threshold) & active
+    if crosses and c[PER_MEM] == 0:  # rounding may reach what the membrane only approaches
+        crosses &= fma(voltage, unit_mem, current * unit_syn) > 1.0
     peaks = (current > voltage * level) & (current * decay_syn < end * level_end) & active & ~crosses
     high = current * (unit_syn * c[HEIGHT])
-    peaks &= (high >= _ENOUGH) & (fma(voltage, unit_mem, high) >= _ENOUGH) | (high >= _ENOUGH)
-    while peaks:
-        lane = lowest_bit(peaks)
-        peaks &= peaks - np.uint64(1)
-        time, height = peak(
-            state[NOW_VOLTAGE, lane] * unit_mem, state[NOW_CURRENT, lane] * unit_syn, c
-        )
-        if height >= 1:
-            crosses |= np.uint64(1) << np.uint64(lane)
-            state[LIMIT, lane] = min(time, duration)
+    peaks &= (fma(voltage, unit_mem, high) >= _ENOUGH) | (high >= _ENOUGH)
     fired = crosses
+    if peaks:
+        time, height = peaks_of(voltage * unit_mem, current * unit_syn, c)
+        peaks &= height >= 1.0
+        fired |= peaks
+        store(state, LIMIT * TILE, select(peaks, minimum(time, duration), load64(state, LIMIT * TILE)))
+        while peaks:
+            lane = lowest_bit(peaks)
+            peaks &= peaks - np.uint64(1)
+            last[lane] = k
+    if fired:
+        store(state, VOLTAGE * TILE, select(fired, voltage * unit_mem, load64(state, VOLTAGE * TILE)))
+        store(state, CURRENT * TILE, select(fired, current * unit_syn, load64(state, CURRENT * TILE)))
     while crosses:
         lane = lowest_bit(crosses)
         crosses &= crosses - np.uint64(1)
         last[lane] = k
+        state[LIMIT, lane] = duration
+        if math.isinf(duration):
+            state[LIMIT, lane] = endless_wait(float(state[VOLTAGE, lane]), float(state[CURRENT, lane]), c)
     return active & ~fired
 
 
-@numba.njit(cache=True)
-def solve(state, last, fired, arrival, n, c, spikes, slopes):
-    """Spike times and slopes ``dV/dt`` of the tile's lanes: ``inf`` and 0 where they did not fire."""
+@jit
+def endless_wait(voltage, current, c):
+    """Wait, rounded up, of a neuron without leak that approaches ``voltage + current`` above the threshold."""
+    return -math.log1p(-min((1 - voltage) / current, 1 - 1e-16)) / c[PER_SYN] * (1 + 1e-6)
+
+
+@jit
+def solve(state, fired, since, until, c, spikes, slopes):
+    """Spike times and slopes ``dV/dt`` of a tile's lanes: ``inf`` and 0 where they did not fire.
+
+    ``since`` and ``until`` are the times of each lane's last causal input and of the next.
+    """
+    eps, tiny = np.finfo(state.dtype).eps, np.finfo(state.dtype).tiny
     for first in range(0, TILE, 16):
         bits = (fired >> np.uint64(first)) & np.uint64(0xFFFF)
         if bits:
             _solve16(state, first, bits, c, spikes, slopes)
         for lane in range(first, first + 16):
-            k = last[lane]
-            if k < 0:
+            if not (fired >> np.uint64(lane)) & np.uint64(1):
                 spikes[lane], slopes[lane] = math.inf, 0
                 continue
-            spike = arrival[k] + spikes[lane]
-            if not spike > arrival[k]:  # too soon after the input for the floats: the input stays causal
-                spike = arrival[k] + max(abs(arrival[k]) * np.finfo(arrival.dtype).eps, np.finfo(arrival.dtype).tiny)
-            spikes[lane] = min(spike, arrival[k + 1]) if k + 1 < n else spike
+            spike = since[lane] + spikes[lane]
+            if not spike > since[lane]:  # too soon after the input for the floats: the input stays causal
+                spike = since[lane] + max(abs(since[lane]) * eps, tiny)
+            spikes[lane] = min(spike, until[lane])
 
 
-@numba.njit(cache=True)
+@jit
 def _solve16(state, first, bits, c, waits, slopes):
     """Root of ``V(s) = 1`` in 16 lanes: steps to the root of the parabola in s, between bounds.
 
@@ -142,9 +167,11 @@ def _solve16(state, first, bits, c, waits, slopes):
         low, high = select(before, s, low), select(before, high, s)
         step = gap * 2.0 / (slope + sqrt(maximum(slope * slope + curve * gap * 2.0, 0.0)))
         following = s + step
-        inside = (following >= low) & (high >= following)
+        following = select(high >= following, following, high)
+        inside = following >= low
         following = select(inside, following, (low + high) * 0.5)
-        moves = (absolute(following - s) > absolute(following) * tolerance) & bits
+        # a halving says nothing of how near the root is
+        moves = ((absolute(following - s) > absolute(following) * tolerance) | ~inside) & bits
         s = following
         slow = exp(s * -slower)
         grown = expm1(s * -rate) * -1.0

@@ -1,4 +1,4 @@
-"""Exponentials of SIMD vectors, to about two units in the last place.
+"""Exponentials and logarithms of SIMD vectors, to about two units in the last place.
 
 ``exp(x) = 2^n exp(r)`` with ``|r| <= ln(2)/2`` and a polynomial for ``expm1(r)``, which keeps its relative accuracy
 next to 0. Arguments are cut to the range where ``2^n`` is a normal number: the result never is inf, NaN or 0.
@@ -7,11 +7,10 @@ next to 0. Arguments are cut to the range where ``2^n`` is a normal number: the 
 # mypy: disable-error-code="no-untyped-def"
 import math
 
-import numba
 from numba.core import types
 from numba.extending import overload
 
-from firstspike.spiketime.cpu.simd import fma, maximum, minimum, nearest, power_of_two
+from firstspike.spiketime.cpu.simd import fma, jit, maximum, minimum, nearest, power_of_two, select, split_power
 
 # the last is the highest power's; Taylor's series, whose remainder is below half a unit in the last place
 _SERIES_32 = tuple(1 / math.factorial(n) for n in range(2, 8))
@@ -54,7 +53,7 @@ def _overload_reduced(x):
     return reduced
 
 
-@numba.njit(cache=True)
+@jit
 def exp(x):
     """``exp`` of a vector."""
     n, p = _reduced(x)
@@ -62,9 +61,52 @@ def exp(x):
     return fma(p, scale, scale)
 
 
-@numba.njit(cache=True)
+@jit
 def expm1(x):
     """``exp(x) - 1`` of a vector, accurate next to 0."""
     n, p = _reduced(x)
     scale = power_of_two(n)
     return fma(p, scale, scale - 1.0)
+
+
+def _log_series(square):
+    """``(atanh(s) / s - 1) / s**2`` from ``s**2 <= 0.0295``."""
+    raise NotImplementedError
+
+
+@overload(_log_series)
+def _overload_log_series(square):
+    if square.dtype == types.float32:
+
+        def series(square):
+            return fma(fma(fma(square, 1 / 9, 1 / 7), square, 1 / 5), square, 1 / 3)
+
+    else:
+
+        def series(square):
+            p = fma(fma(fma(fma(square, 1 / 21, 1 / 19), square, 1 / 17), square, 1 / 15), square, 1 / 13)
+            p = fma(fma(fma(p, square, 1 / 11), square, 1 / 9), square, 1 / 7)
+            return fma(fma(p, square, 1 / 5), square, 1 / 3)
+
+    return series
+
+
+@jit
+def log(x):
+    """``log`` of a vector of positive normal numbers."""
+    n, m = split_power(x)
+    low = m < 0.7071067811865476
+    n, m = select(low, n - 1.0, n), select(low, m + m, m)
+    f = m - 1.0
+    s = f / (f + 2.0)
+    square = s * s
+    # log(m) = 2 atanh(s); ln(2) in two parts, the first with so few digits that n times it is exact
+    small = fma(s * square, _log_series(square) * 2.0, s + s)
+    return fma(n, 0.693145751953125, fma(n, 1.42860682030941723e-06, small))
+
+
+@jit
+def log1p(x):
+    """``log(1 + x)`` of a vector with ``x > -1``, accurate next to 0."""
+    whole = maximum(x + 1.0, 1e-37)
+    return log(whole) + (x - (whole - 1.0)) / whole

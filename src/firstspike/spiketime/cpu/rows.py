@@ -16,11 +16,11 @@ poor test, and BOUND lets everything pass.
 # mypy: disable-error-code="no-untyped-def"
 import math
 
-import numba
+import numpy as np
 
 from firstspike.spiketime.cpu.constants import DELTA, PER_MEM, PER_RISE, PER_SYN, RATIO, SPAN
 from firstspike.spiketime.cpu.mathfun import exp, expm1
-from firstspike.spiketime.cpu.simd import fill16, load16, maximum, minimum, select, store
+from firstspike.spiketime.cpu.simd import fill16, jit, load16, maximum, minimum, select, store
 
 SYN, RISE, TANGENT, BOUND, MEM, LEVEL = range(6)  # S, RISE, TANGENT, BOUND, U, (tau_syn/tau_mem) S/U
 N_FORWARD = 6
@@ -29,41 +29,46 @@ BACK_MEM = 3
 N_BACKWARD = 4
 
 _MARGIN = 1 - 1e-4  # against rounding
-_PAD = 16
+_BARELY = 8  # the same in units of the last place, where a candidate that does not fire costs more
+PAD = 16  # numbers that vectors may reach past the last input
 
 
-@numba.njit(cache=True)
+@jit
 def stride_of(inputs):
     """Length of a row array: whole vectors, and one to spare."""
-    return (inputs + 15) // 16 * 16 + _PAD
+    return (inputs + 15) // 16 * 16 + PAD
 
 
-@numba.njit(cache=True)
-def find_segments(arrival, n, c, start, ends):
-    """Fill ``start[k]`` with t_0 of each row and ``ends`` with the end of each segment; returns how many there are."""
-    for k in range(n, n + _PAD):
+@jit
+def find_segments(arrival, n, c, longest, start, ends):
+    """Fill ``start[k]`` with t_0 of each row and ``ends`` with the end of each segment; returns how many there are.
+
+    A segment also ends before an interval that is longer than ``longest``.
+    """
+    for k in range(n, n + PAD):
         arrival[k] = arrival[n - 1]
     segments, first = 0, arrival[0]
-    if arrival[n - 1] - first > c[SPAN]:
+    if arrival[n - 1] - first > min(c[SPAN], longest):
         for k in range(n):
-            if arrival[k] - first > c[SPAN]:
+            if arrival[k] - first > c[SPAN] or (k > 0 and arrival[k] - arrival[k - 1] > longest):
                 ends[segments] = k
                 segments += 1
                 first = arrival[k]
             start[k] = first
-        for k in range(n, n + _PAD):
+        for k in range(n, n + PAD):
             start[k] = first
     else:
-        for k in range(n + _PAD):
+        for k in range(n + PAD):
             start[k] = first
     ends[segments] = n
     return segments + 1
 
 
-@numba.njit(cache=True)
-def forward_rows(arrival, n, c, start, rows):
+@jit
+def forward_rows(arrival, n, c, fast, start, rows):
     """Fill the arrays of the forward scan. Those of a segment's last row are not used."""
     stride = rows.shape[1]
+    margin = 1 - _BARELY * np.finfo(rows.dtype).eps if fast else _MARGIN
     one, zero, everything = fill16(rows, 1.0), fill16(rows, 0.0), fill16(rows, -math.inf)
     for k in range(0, n, 16):
         t = load16(arrival, k)
@@ -79,10 +84,10 @@ def forward_rows(arrival, n, c, start, rows):
         store(rows, RISE * stride + k, expm1(wait * -c[DELTA]) * -c[PER_RISE] * ratio)
         store(rows, LEVEL * stride + k, fill16(rows, c[RATIO]) / ratio)
         store(rows, TANGENT * stride + k, select(short, wait * c[PER_SYN] * left * ratio, zero))
-        store(rows, BOUND * stride + k, select(short, mem * left * _MARGIN, everything))
+        store(rows, BOUND * stride + k, select(short, mem * left * margin, everything))
 
 
-@numba.njit(cache=True)
+@jit
 def backward_rows(arrival, n, c, start, rows):
     """Fill the arrays of the backward scan, which see ``adjoint``."""
     stride = rows.shape[1]

@@ -8,6 +8,7 @@ and its checks whether arrays overlap cost more than the arithmetic in the loops
 # mypy: disable-error-code="no-untyped-def"
 import operator
 
+import numba
 from llvmlite import ir
 from numba.core import cgutils, types
 from numba.core.datamodel import models
@@ -15,6 +16,8 @@ from numba.core.imputils import lower_builtin, lower_cast
 from numba.core.typeconv import Conversion
 from numba.core.typing.templates import AbstractTemplate, infer_global, signature
 from numba.extending import intrinsic, register_model
+
+jit = numba.njit(cache=True, error_model="numpy")  # a division by 0 gives inf, without a check each time
 
 
 class VecType(types.Type):
@@ -51,9 +54,7 @@ def _suffix(vec: VecType) -> str:
 
 def _call(builder, name: str, result, args):
     """Call an LLVM intrinsic by its full name: llvmlite's own declaration does not know vectors."""
-    function = cgutils.get_or_insert_function(
-        builder.module, ir.FunctionType(result, [x.type for x in args]), name
-    )
+    function = cgutils.get_or_insert_function(builder.module, ir.FunctionType(result, [x.type for x in args]), name)
     return builder.call(function, args)
 
 
@@ -167,15 +168,33 @@ def power_of_two(typingctx, n):
     integers = ir.VectorType(ir.IntType(bits), n.lanes)
 
     def codegen(context, builder, sig, args):
-        exponent = builder.add(
-            builder.fptosi(args[0], integers), ir.Constant(integers, [bias] * n.lanes)
-        )
+        exponent = builder.add(builder.fptosi(args[0], integers), ir.Constant(integers, [bias] * n.lanes))
         return builder.bitcast(builder.shl(exponent, ir.Constant(integers, [digits] * n.lanes)), _llvm_type(n))
 
     return n(n), codegen
 
 
-def _pointer(context, builder, array_type, array, index, vec: VecType):
+@intrinsic
+def split_power(typingctx, x):
+    """``(n, m)`` with ``x = 2**n m`` and ``m`` in [1/2, 1), for lanes that are positive normal numbers."""
+    bits, digits, bias = (32, 23, 126) if x.dtype == types.float32 else (64, 52, 1022)
+    integers = ir.VectorType(ir.IntType(bits), x.lanes)
+
+    def constant(value):
+        return ir.Constant(integers, [value] * x.lanes)
+
+    def codegen(context, builder, sig, args):
+        raw = builder.bitcast(args[0], integers)
+        exponent = builder.sub(builder.lshr(raw, constant(digits)), constant(bias))
+        fraction = builder.or_(builder.and_(raw, constant((1 << digits) - 1)), constant(bias << digits))
+        pair = builder.sitofp(exponent, _llvm_type(x)), builder.bitcast(fraction, _llvm_type(x))
+        return context.make_tuple(builder, sig.return_type, pair)
+
+    return types.UniTuple(x, 2)(x), codegen
+
+
+def pointer_to(context, builder, array_type, array, index, vec: VecType):
+    """LLVM's pointer to a vector from a flat index into an array on."""
     data = context.make_array(array_type)(context, builder, array).data
     return builder.bitcast(builder.gep(data, [index]), _llvm_type(vec).as_pointer())
 
@@ -186,7 +205,7 @@ def _loader(lanes: int):
         vec = VecType(array.dtype, lanes)
 
         def codegen(context, builder, sig, args):
-            pointer = _pointer(context, builder, sig.args[0], *args, vec)
+            pointer = pointer_to(context, builder, sig.args[0], *args, vec)
             return builder.load(pointer, align=array.dtype.bitwidth // 8)
 
         return vec(array, types.intp), codegen
@@ -203,7 +222,7 @@ def store(typingctx, array, index, x):
     """Write the lanes from a flat index into a contiguous array on."""
 
     def codegen(context, builder, sig, args):
-        pointer = _pointer(context, builder, sig.args[0], args[0], args[1], x)
+        pointer = pointer_to(context, builder, sig.args[0], args[0], args[1], x)
         builder.store(args[2], pointer, align=x.dtype.bitwidth // 8)
         return context.get_dummy_value()
 
@@ -227,44 +246,8 @@ fill16 = _filler(16)  # lanes of one number, in the dtype of an array
 fill64 = _filler(64)
 
 
-@intrinsic
-def fold16(typingctx, x):
-    """16 sums of the lanes whose numbers agree modulo 16."""
-    vec = VecType(x.dtype, 16)
-
-    def codegen(context, builder, sig, args):
-        parts = [_shuffle(builder, args[0], args[0], range(i, i + 16)) for i in range(0, x.lanes, 16)]
-        while len(parts) > 1:
-            parts = [builder.fadd(a, b) for a, b in zip(parts[::2], parts[1::2], strict=True)]
-        return parts[0]
-
-    return vec(x), codegen
-
-
-@intrinsic
-def sum_rows16(typingctx, array, index):
-    """The sums of 16 rows of 16 numbers each, from a flat index into a contiguous array on, as one vector."""
-    vec = VecType(array.dtype, 16)
-
-    def codegen(context, builder, sig, args):
-        start = _pointer(context, builder, sig.args[0], *args, vec)
-        step = array.dtype.bitwidth // 8
-        rows = [builder.load(builder.gep(start, [ir.IntType(32)(i)]), align=step) for i in range(16)]
-        width = 1
-        while len(rows) > 1:  # in each block of lanes: the first half from one row, the second from the other
-            left = [lane if lane // width % 2 == 0 else lane - width + 16 for lane in range(16)]
-            right = [lane + width for lane in left]
-            rows = [
-                builder.fadd(_shuffle(builder, a, b, left), _shuffle(builder, a, b, right))
-                for a, b in zip(rows[::2], rows[1::2], strict=True)
-            ]
-            width *= 2
-        return rows[0]
-
-    return vec(array, types.intp), codegen
-
-
-def _shuffle(builder, a, b, lanes):
+def shuffle(builder, a, b, lanes):
+    """LLVM's choice of lanes from ``a`` and ``b``."""
     indices = ir.Constant(ir.VectorType(ir.IntType(32), len(lanes)), list(lanes))
     return builder.shuffle_vector(a, b, indices)
 

@@ -3,23 +3,40 @@
 # mypy: disable-error-code="no-untyped-def"
 import math
 
-import numba
 import numpy as np
+from numba.core import types
+from numba.extending import overload
+
+from firstspike.spiketime.cpu.simd import jit
 
 _FEW = 24
+_DIGIT, _VALUES = 8, 256
 
 
-@numba.njit(cache=True)
-def sort_row(times, order, arrival, keys, spare_keys, spare_order):
-    """Order and sorted values of the finite ``times``; returns how many there are. Equal times keep their order.
+def _unsigned(array, shape):
+    """Scratch of unsigned integers as wide as the array's floats."""
+    raise NotImplementedError
 
-    ``keys`` is a view of scratch as unsigned integers of the times' size.
-    """
+
+@overload(_unsigned)
+def _overload_unsigned(array, shape):
+    dtype = np.uint32 if array.dtype == types.float32 else np.uint64
+    return lambda array, shape: np.empty(shape, dtype)
+
+
+@jit
+def sort_scratch(times, inputs):
+    """What ``sort_row`` needs for rows of that length and dtype, any number of times."""
+    return _unsigned(times, (2, inputs)), np.empty(inputs, np.int32), np.empty((times.itemsize, _VALUES), np.int32)
+
+
+@jit
+def sort_row(times, order, arrival, scratch):
+    """Order and sorted values of the finite ``times``; returns how many there are. Equal times keep their order."""
     n = 0
     for i in range(times.size):
-        if times[i] < math.inf:
-            order[n] = i
-            n += 1
+        order[n] = i
+        n += times[i] < math.inf
     if n <= _FEW:
         for k in range(n):
             i, t = order[k], times[order[k]]
@@ -29,43 +46,48 @@ def sort_row(times, order, arrival, keys, spare_keys, spare_order):
                 j -= 1
             arrival[j], order[j] = t, i
         return n
-    bits = arrival.view(keys.dtype)
-    top = keys.dtype.type(1) << keys.dtype.type(8 * keys.itemsize - 1)
+    keys, spare_order, count = scratch
     for k in range(n):
         arrival[k] = times[order[k]]
-        key = bits[k]
-        keys[k] = ~key if key & top else key | top  # now the integers are ordered as the numbers are
-    _radix_sort(keys, order, spare_keys, spare_order, n)
+    bits = arrival.view(keys.dtype)
+    top = np.uint64(1) << np.uint64(8 * keys.itemsize - 1)
+    for k in range(n):
+        key = np.uint64(bits[k])
+        keys[0, k] = ~key if key & top else key | top  # now the integers are ordered as the numbers are
+    _radix_sort(keys, order, spare_order, count, n)
     for k in range(n):
         arrival[k] = times[order[k]]
     return n
 
 
-@numba.njit(cache=True)
-def _radix_sort(keys, order, spare_keys, spare_order, n):
-    digits = keys.itemsize
-    count = np.zeros((digits, 256), np.int32)
+@jit
+def _radix_sort(keys, order, spare_order, count, n):
+    count[:] = 0
     for k in range(n):
-        key = keys[k]
-        for digit in range(digits):
-            count[digit, np.intp((key >> keys.dtype.type(8 * digit)) & keys.dtype.type(255))] += 1
+        key = np.uint64(keys[0, k])
+        for digit in range(count.shape[0]):
+            count[digit, np.intp((key >> np.uint64(_DIGIT * digit)) & np.uint64(_VALUES - 1))] += 1
+    source, target = keys[0], keys[1]
+    source_order, target_order = order, spare_order
     swapped = False
-    for digit in range(digits):
-        shift = keys.dtype.type(8 * digit)
-        if count[digit, np.intp((keys[0] >> shift) & keys.dtype.type(255))] == n:
+    for digit in range(count.shape[0]):
+        shift = np.uint64(_DIGIT * digit)
+        starts = count[digit]
+        if starts[np.intp((np.uint64(source[0]) >> shift) & np.uint64(_VALUES - 1))] == n:
             continue  # the same in all
         start = 0
-        for value in range(256):
-            start, count[digit, value] = start + count[digit, value], start
+        for value in range(_VALUES):
+            size = starts[value]
+            starts[value] = start
+            start += size
         for k in range(n):
-            key = keys[k]
-            value = np.intp((key >> shift) & keys.dtype.type(255))
-            place = count[digit, value]
-            count[digit, value] = place + 1
-            spare_keys[place], spare_order[place] = key, order[k]
-        keys, spare_keys = spare_keys, keys
-        order, spare_order = spare_order, order
+            key = source[k]
+            value = np.intp((np.uint64(key) >> shift) & np.uint64(_VALUES - 1))
+            place = starts[value]
+            starts[value] = place + 1
+            target[place], target_order[place] = key, source_order[k]
+        source, target = target, source
+        source_order, target_order = target_order, source_order
         swapped = not swapped
     if swapped:
-        for k in range(n):
-            spare_order[k] = order[k]
+        order[:n] = spare_order[:n]

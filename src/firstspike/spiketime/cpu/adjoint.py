@@ -1,0 +1,141 @@
+"""Backward: the adjoint of the scan, from each neuron's spike back through its causal inputs.
+
+At input k, with ``s = T - t_k`` and scaled as in ``rows``, a lane carries
+
+    C' = scale kappa(s) / U_k,     E' = scale exp(-s/tau_syn) / S_k           scale = dL/dT / V'(T)
+    C'_k = C'_{k+1} + E' BACK_k                                               E' is constant
+
+and gives ``dL/dw_k = -U_k C'`` and ``dL/dt_k = S_k/tau_syn w_k (E' + LEAK_k C')``. Lanes join at their last causal
+input, with values computed there; before that they are 0.
+"""
+
+# mypy: disable-error-code="no-untyped-def"
+import math
+
+import numpy as np
+
+from firstspike.spiketime.cpu.constants import DELTA, PER_MEM, PER_RISE, PER_SYN, SUMMIT, kappa
+from firstspike.spiketime.cpu.crossing import TILE
+from firstspike.spiketime.cpu.lanes import fold16, sum_rows16
+from firstspike.spiketime.cpu.mathfun import exp, expm1
+from firstspike.spiketime.cpu.rows import BACK, BACK_MEM, LEAK, SYN
+from firstspike.spiketime.cpu.simd import fill64, fma, jit, load16, load64, lowest_bit, select, store
+
+RESPONSE, DECAY = 0, 1  # C' and E' with which each lane joins
+WAIT, SCALE, UNIT_MEM, UNIT_SYN = 2, 3, 4, 5  # what they follow from
+KEPT = 6  # scale, 0 where max_weight_grad drops the weights' gradient
+N_LANES = 7
+
+
+@jit
+def prepare(lanes, joins, grad, spikes, slope, last, arrival, rows, threshold, c, bound):
+    """Values with which a tile's lanes join and where; returns the last row with one, and whether any is dropped."""
+    top, dropped = -1, False
+    for lane in range(TILE):
+        k = last[lane] if lane < last.size else -1
+        lanes[WAIT, lane], lanes[SCALE, lane], lanes[UNIT_MEM, lane], lanes[UNIT_SYN, lane] = 0, 0, 0, 0
+        if k < 0 or not slope[lane] > 0:
+            continue
+        scale = grad[lane] / slope[lane]
+        lanes[WAIT, lane], lanes[SCALE, lane] = spikes[lane] - arrival[k], scale
+        lanes[UNIT_MEM, lane], lanes[UNIT_SYN, lane] = 1 / rows[BACK_MEM, k], 1 / rows[SYN, k]
+        lanes[KEPT, lane] = scale
+        if bound < math.inf and abs(scale) * _largest(spikes[lane], arrival, k, c) > bound * threshold[lane]:
+            lanes[KEPT, lane] = 0
+            dropped = True
+        joins[k] |= np.uint64(1) << np.uint64(lane)
+        top = max(top, k)
+    return top, dropped
+
+
+@jit
+def _largest(spike, arrival, last, c):
+    """Largest kappa among the causal inputs: next to its maximum on one side or the other."""
+    before = np.searchsorted(arrival[: last + 1], spike - c[SUMMIT], side="right")
+    early = kappa(spike - arrival[before - 1], c) if before > 0 else 0.0
+    return max(early, kappa(spike - arrival[before], c)) if before <= last else early
+
+
+@jit
+def start_lanes(lanes, scale_row, c):
+    """Compute C' and E' of a tile's lanes."""
+    slower, rate = min(c[PER_MEM], c[PER_SYN]), abs(c[DELTA])
+    leaks_slower = c[PER_MEM] <= c[PER_SYN]
+    for first in range(0, TILE, 16):
+        s, scale = load16(lanes, WAIT * TILE + first), load16(lanes, scale_row * TILE + first)
+        slow = exp(s * -slower)
+        grown = expm1(s * -rate) * -1.0
+        response = slow * grown * abs(c[PER_RISE])
+        decay = slow - slow * grown if leaks_slower else slow
+        store(lanes, RESPONSE * TILE + first, response * scale * load16(lanes, UNIT_MEM * TILE + first))
+        store(lanes, DECAY * TILE + first, decay * scale * load16(lanes, UNIT_SYN * TILE + first))
+
+
+@jit
+def unwind_tile(
+    packed, order, arrival, ends, segments, rows, lanes, joins, top, c, by_weight, by_times, wants_weight, wants_times
+):
+    """Walk back from row ``top``, adding to the tile's gradients, and to ``by_times`` in order of arrival."""
+    mem, syn, back, leak = rows[BACK_MEM], rows[SYN], rows[BACK], rows[LEAK]
+    response = decay = fill64(packed, 0.0)
+    sums = np.zeros(256, packed.dtype)
+    segment = segments - 1
+    while segment > 0 and ends[segment - 1] > top:
+        segment -= 1
+    begin = ends[segment - 1] if segment > 0 else 0
+    k = top
+    while True:
+        if joins[k]:
+            response = select(joins[k], load64(lanes, RESPONSE * TILE), response)
+            decay = select(joins[k], load64(lanes, DECAY * TILE), decay)
+        row = np.intp(order[k]) * TILE
+        if wants_weight:
+            store(by_weight, row, fma(response, mem[k], load64(by_weight, row)))
+        if wants_times:
+            place = k & 15
+            store(sums, place * 16, fold16(load64(packed, row) * fma(response, leak[k], decay)))
+            if place == 0:
+                store(by_times, k, load16(by_times, k) + sum_rows16(sums, 0))
+        if k == begin:
+            if k == 0:
+                break
+            segment -= 1
+            begin = ends[segment - 1] if segment > 0 else 0
+            duration = arrival[k] - arrival[k - 1]
+            response = fma(response, math.exp(-duration * c[PER_MEM]), decay * kappa(duration, c)) * (1 / mem[k - 1])
+            decay = decay * (math.exp(-duration * c[PER_SYN]) / syn[k - 1])
+            k -= 1
+        else:
+            k -= 1
+            response = fma(decay, back[k], response)
+
+
+@jit
+def observe_tile(packed, order, arrival, n, ends, segments, rows, spikes, c, last, slope, joins):
+    """Last causal input and slope, in units of the threshold, of a tile's lanes at spike times from elsewhere."""
+    top = -1
+    for lane in range(spikes.size):
+        k = np.searchsorted(arrival[:n], spikes[lane]) - 1 if spikes[lane] < math.inf else -1
+        last[lane], slope[lane] = k, 0
+        if k >= 0:
+            joins[k] |= np.uint64(1) << np.uint64(lane)
+            top = max(top, k)
+    current, state = fill64(packed, 0.0), np.empty(TILE, packed.dtype)
+    begin = 0
+    for segment in range(segments):
+        if begin > top:
+            break
+        if begin > 0:
+            current = current * (math.exp((arrival[begin - 1] - arrival[begin]) * c[PER_SYN]) / rows[SYN, begin - 1])
+        for k in range(begin, min(ends[segment], top + 1)):
+            current = fma(load64(packed, np.intp(order[k]) * TILE), rows[SYN, k], current)
+            leaving = joins[k]
+            if leaving:
+                joins[k] = 0
+                store(state, 0, current)
+                while leaving:
+                    lane = lowest_bit(leaving)
+                    leaving &= leaving - np.uint64(1)
+                    now = state[lane] / rows[SYN, k] * math.exp((arrival[k] - spikes[lane]) * c[PER_SYN])
+                    slope[lane] = now * c[PER_SYN] - c[PER_MEM]
+        begin = ends[segment]

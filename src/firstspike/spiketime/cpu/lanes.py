@@ -1,0 +1,74 @@
+"""Sums and transpositions that move numbers between the lanes of vectors."""
+
+# mypy: disable-error-code="no-untyped-def"
+from llvmlite import ir
+from numba.core import types
+from numba.extending import intrinsic
+
+from firstspike.spiketime.cpu.simd import VecType, pointer_to, shuffle
+
+
+@intrinsic
+def fold16(typingctx, x):
+    """16 sums of the lanes whose numbers agree modulo 16."""
+    vec = VecType(x.dtype, 16)
+
+    def codegen(context, builder, sig, args):
+        parts = [shuffle(builder, args[0], args[0], range(i, i + 16)) for i in range(0, x.lanes, 16)]
+        while len(parts) > 1:
+            parts = [builder.fadd(a, b) for a, b in zip(parts[::2], parts[1::2], strict=True)]
+        return parts[0]
+
+    return vec(x), codegen
+
+
+@intrinsic
+def transpose16(typingctx, source, index, step, target, to, to_step, scale):
+    """Write 16 rows of 16 numbers, ``step`` apart, times a vector, as 16 columns that are ``to_step`` apart."""
+    vec = VecType(source.dtype, 16)
+
+    def codegen(context, builder, sig, args):
+        source_, index_, step_, target_, to_, to_step_, scale_ = args
+        size = source.dtype.bitwidth // 8
+        rows = []
+        for _ in range(16):
+            rows.append(builder.load(pointer_to(context, builder, sig.args[0], source_, index_, vec), align=size))
+            index_ = builder.add(index_, step_)
+        width = 1
+        while width < 16:  # exchange blocks of lanes between pairs of rows
+            done = list(rows)
+            for i in (i for i in range(16) if not i & width):
+                left = [x if not x & width else x - width + 16 for x in range(16)]
+                done[i] = shuffle(builder, rows[i], rows[i + width], left)
+                done[i + width] = shuffle(builder, rows[i], rows[i + width], [x + width for x in left])
+            rows, width = done, 2 * width
+        for row in rows:
+            scaled = builder.fmul(row, scale_)
+            builder.store(scaled, pointer_to(context, builder, sig.args[3], target_, to_, vec), align=size)
+            to_ = builder.add(to_, to_step_)
+        return context.get_dummy_value()
+
+    return types.void(source, types.intp, types.intp, target, types.intp, types.intp, vec), codegen
+
+
+@intrinsic
+def sum_rows16(typingctx, array, index):
+    """The sums of 16 rows of 16 numbers each, from a flat index into a contiguous array on, as one vector."""
+    vec = VecType(array.dtype, 16)
+
+    def codegen(context, builder, sig, args):
+        start = pointer_to(context, builder, sig.args[0], *args, vec)
+        step = array.dtype.bitwidth // 8
+        rows = [builder.load(builder.gep(start, [ir.IntType(32)(i)]), align=step) for i in range(16)]
+        width = 1
+        while len(rows) > 1:  # in each block of lanes: the first half from one row, the second from the other
+            left = [lane if lane // width % 2 == 0 else lane - width + 16 for lane in range(16)]
+            right = [lane + width for lane in left]
+            rows = [
+                builder.fadd(shuffle(builder, a, b, left), shuffle(builder, a, b, right))
+                for a, b in zip(rows[::2], rows[1::2], strict=True)
+            ]
+            width *= 2
+        return rows[0]
+
+    return vec(array, types.intp), codegen

@@ -1,0 +1,113 @@
+"""Which lanes of a long vector are still at work, kept in mask registers.
+
+A ``Mask`` holds a vector's lanes in parts of 16, each an LLVM value of its own: as one value, or as an integer, the
+parts would be joined and cut again at every use. A masked update of a vector costs no more than an unmasked one where
+the machine has mask registers.
+"""
+
+# mypy: disable-error-code="no-untyped-def"
+from llvmlite import ir
+from numba.core import cgutils, types
+from numba.core.datamodel import models
+from numba.extending import intrinsic, register_model
+
+from firstspike.spiketime.cpu.simd import shuffle
+
+_PART = 16
+
+
+class MaskType(types.Type):
+    """Numba's type of a mask of so many lanes."""
+
+    def __init__(self, lanes: int) -> None:
+        self.lanes = lanes
+        super().__init__(name=f"Mask({lanes})")
+
+
+@register_model(MaskType)
+class _MaskModel(models.PrimitiveModel):
+    def __init__(self, dmm, fe_type: MaskType) -> None:
+        part = ir.VectorType(ir.IntType(1), _PART)
+        super().__init__(dmm, fe_type, ir.LiteralStructType([part] * (fe_type.lanes // _PART)))
+
+
+def _parts(builder, x, lanes: int):
+    if isinstance(x.type, ir.VectorType):
+        return [shuffle(builder, x, x, range(i, i + _PART)) for i in range(0, lanes, _PART)]
+    return cgutils.unpack_tuple(builder, x)
+
+
+@intrinsic
+def mask64(typingctx, bits):
+    """The mask of the 64 lanes whose bits are set."""
+
+    def codegen(context, builder, sig, args):
+        words = [
+            builder.trunc(builder.lshr(args[0], ir.IntType(64)(i)), ir.IntType(_PART)) for i in range(0, 64, _PART)
+        ]
+        parts = [builder.bitcast(word, ir.VectorType(ir.IntType(1), _PART)) for word in words]
+        return cgutils.make_anonymous_struct(builder, parts)
+
+    return MaskType(64)(types.uint64), codegen
+
+
+@intrinsic
+def bits_of(typingctx, mask):
+    """The lanes of a mask as the bits of an integer."""
+
+    def codegen(context, builder, sig, args):
+        total = ir.IntType(64)(0)
+        for i, part in enumerate(_parts(builder, args[0], mask.lanes)):
+            word = builder.zext(builder.bitcast(part, ir.IntType(_PART)), ir.IntType(64))
+            total = builder.or_(total, builder.shl(word, ir.IntType(64)(_PART * i)))
+        return total
+
+    return types.uint64(mask), codegen
+
+
+@intrinsic
+def any_of(typingctx, mask):
+    """Whether any lane is set."""
+
+    def codegen(context, builder, sig, args):
+        first, *rest = _parts(builder, args[0], mask.lanes)
+        for part in rest:
+            first = builder.or_(first, part)
+        return builder.icmp_unsigned("!=", builder.bitcast(first, ir.IntType(_PART)), ir.IntType(_PART)(0))
+
+    return types.boolean(mask), codegen
+
+
+@intrinsic
+def where_below(typingctx, mask, x, bound):
+    """The lanes of the mask with ``x < bound``."""
+
+    def codegen(context, builder, sig, args):
+        parts = [
+            builder.and_(m, builder.fcmp_ordered("<", a, b))
+            for m, a, b in zip(*(_parts(builder, value, mask.lanes) for value in args), strict=True)
+        ]
+        return cgutils.make_anonymous_struct(builder, parts)
+
+    return mask(mask, x, x), codegen
+
+
+def _joined(builder, parts):
+    while len(parts) > 1:
+        lanes = range(2 * parts[0].type.count)
+        parts = [shuffle(builder, a, b, lanes) for a, b in zip(parts[::2], parts[1::2], strict=True)]
+    return parts[0]
+
+
+@intrinsic
+def update(typingctx, mask, new, old):
+    """``new`` in the lanes of the mask, ``old`` in the others."""
+
+    def codegen(context, builder, sig, args):
+        parts = [
+            builder.select(m, a, b)
+            for m, a, b in zip(*(_parts(builder, value, mask.lanes) for value in args), strict=True)
+        ]
+        return _joined(builder, parts)
+
+    return old(mask, old, old), codegen

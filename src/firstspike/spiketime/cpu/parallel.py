@@ -1,0 +1,115 @@
+"""Tasks on torch's own threads, and the raw memory that they work on.
+
+A kernel is a C function of one pointer to whole numbers: a counter from which each thread takes its next task, the
+number of tasks, the phase, then what the kernel needs, arrays as addresses. Kernels run on torch's own pool of
+threads, by ``GOMP_parallel``, which the OpenMP runtimes that torch is built with (GNU's, Intel's, LLVM's) offer on
+Linux. With a second pool, such as numba's, the idle threads of one would spin on the cores that the other needs.
+Elsewhere Python threads do the work.
+"""
+
+# mypy: disable-error-code="no-untyped-def"
+import ctypes
+import logging
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
+from typing import Any, cast
+
+import torch
+from llvmlite import ir
+from numba.core import types
+from numba.extending import intrinsic
+
+logger = logging.getLogger(__name__)
+
+FIRST = 3  # place of the kernel's own numbers
+_COUNTER, _TASKS, _PHASE = range(FIRST)
+SIGNATURE = types.void(types.CPointer(types.int64))
+_SMALL = 1 << 18  # inputs x neurons x samples below which starting threads costs more than it saves
+
+
+@intrinsic
+def next_task(typingctx, numbers):
+    """Take the next task's number, each one once over all threads."""
+
+    def codegen(context, builder, sig, args):
+        return builder.atomic_rmw("add", args[0], ir.IntType(64)(1), "monotonic")
+
+    return types.intp(numbers), codegen
+
+
+@intrinsic
+def pointer(typingctx, address, dtype):
+    """The address of memory of that dtype, for ``numba.carray``."""
+    target = types.CPointer(dtype.dtype)
+
+    def codegen(context, builder, sig, args):
+        return builder.inttoptr(args[0], context.get_value_type(target))
+
+    return target(address, dtype), codegen
+
+
+def announce(kernel: str, dtype: str) -> None:
+    """Say what the next lines spend their time on."""
+    logger.info("preparing the CPU kernel %r for %s: compiled once (about 20 s), then kept on disk", kernel, dtype)
+
+
+@lru_cache(maxsize=1)
+def _openmp() -> Callable[..., None] | None:
+    try:
+        found = ctypes.CDLL(torch._C.__file__).GOMP_parallel  # looked up in what torch depends on
+    except (OSError, AttributeError):
+        return None
+    found.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint)
+    found.restype = None
+    return found
+
+
+@lru_cache(maxsize=1)
+def _python_threads() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(thread_name_prefix="firstspike")
+
+
+def threads_for(work: int) -> int:
+    """Threads worth starting for so many synapses times samples: torch's number, or one for little work."""
+    return 1 if work < _SMALL else torch.get_num_threads()
+
+
+_local = threading.local()
+_LINE = 64  # bytes of a cache line
+
+
+def scratch(*sizes: int) -> list[int]:
+    """Addresses of uninitialised memory of so many bytes each, valid until this thread's next call.
+
+    Fresh memory would cost more than some of the kernels: the system clears it page by page.
+    """
+    starts, total = [], 0
+    for size in sizes:
+        starts.append(total)
+        total += -(-size // _LINE) * _LINE
+    kept = getattr(_local, "kept", None)
+    if kept is None or kept.numel() < total + _LINE:
+        _local.kept = None  # freed before more is taken
+        kept = _local.kept = torch.empty(total + _LINE, dtype=torch.uint8)
+    base = -(-kept.data_ptr() // _LINE) * _LINE
+    return [base + start for start in starts]
+
+
+def run(kernel: Callable[[Any], None], phases: Sequence[int], numbers: Sequence[int], threads: int) -> None:
+    """Run each phase's tasks, one phase after the other; ``phases`` are numbers of tasks."""
+    shared = (ctypes.c_int64 * (FIRST + len(numbers)))(0, 0, 0, *numbers)
+    for phase, tasks in enumerate(phases):
+        shared[_COUNTER], shared[_TASKS], shared[_PHASE] = 0, tasks, phase
+        team = min(threads, tasks)
+        openmp = _openmp() if team > 1 else None
+        if team <= 1:
+            kernel(shared)
+        elif openmp is not None:
+            openmp(ctypes.cast(cast(Any, kernel), ctypes.c_void_p), shared, team, 0)
+        else:
+            others = [_python_threads().submit(kernel, shared) for _ in range(team - 1)]
+            kernel(shared)
+            for other in others:
+                other.result()

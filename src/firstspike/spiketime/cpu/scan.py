@@ -1,0 +1,280 @@
+"""Forward: samples are sorted, then each tile of neurons scans each sample's inputs in order of arrival."""
+
+# mypy: disable-error-code="no-untyped-def"
+import math
+from functools import lru_cache
+
+import numba
+import numpy as np
+from numba import carray
+
+from firstspike.spiketime.cpu.constants import N_CONSTANTS, PER_MEM, PER_SYN, peak
+from firstspike.spiketime.cpu.crossing import (
+    CURRENT,
+    LIMIT,
+    N_STATE,
+    NOW_CURRENT,
+    NOW_VOLTAGE,
+    TILE,
+    VOLTAGE,
+    plain_interval,
+    scaled_interval,
+    solve,
+)
+from firstspike.spiketime.cpu.masks import any_of, bits_of, mask64, update, where_below
+from firstspike.spiketime.cpu.pack import pack_tile, tiles_of
+from firstspike.spiketime.cpu.parallel import SIGNATURE, announce, next_task, pointer
+from firstspike.spiketime.cpu.rows import (
+    BOUND,
+    LEVEL,
+    MEM,
+    N_FORWARD,
+    PAD,
+    RISE,
+    SYN,
+    TANGENT,
+    find_segments,
+    forward_rows,
+    stride_of,
+)
+from firstspike.spiketime.cpu.simd import fill64, fma, jit, load64, lowest_bit, select, store
+from firstspike.spiketime.cpu.sort import sort_row, sort_scratch
+
+_MANY, _SHORT = 48, 0.02  # inputs, and mean interval in units of the faster constant, for the fast scan
+N_GATHERED = 5  # what ``settle`` needs to know of each lane's row
+_PATIENCE = 16  # rows for which a single lane is followed
+
+
+@jit
+def scan_tile(packed, order, arrival, ends, segments, rows, active, c, state, last):
+    """Scan one sample with the neurons ``active``; returns those that stay silent."""
+    syn, rise, tangent, bound = rows[SYN], rows[RISE], rows[TANGENT], rows[BOUND]
+    mem, level = rows[MEM], rows[LEVEL]
+    voltage = current = fill64(packed, 0.0)
+    begin = 0
+    for segment in range(segments):
+        end = ends[segment]
+        for k in range(begin, end - 1):
+            current = fma(load64(packed, np.intp(order[k]) * TILE), syn[k], current)
+            if rise[k] == 0:
+                continue  # the next input arrives at the same time
+            candidates = (fma(current, tangent[k], voltage) >= bound[k]) & active
+            if candidates:
+                store(state, NOW_VOLTAGE * TILE, voltage)
+                store(state, NOW_CURRENT * TILE, current)
+                duration = arrival[k + 1] - arrival[k]
+                active = scaled_interval(
+                    state, last, k, active, duration, c, syn[k], rise[k], mem[k], level[k], mem[k + 1], level[k + 1]
+                )
+                if not active:
+                    return active
+            voltage = fma(current, rise[k], voltage)
+        k = end - 1
+        current = fma(load64(packed, np.intp(order[k]) * TILE), syn[k], current)
+        store(state, NOW_VOLTAGE * TILE, voltage * (1 / mem[k]))
+        store(state, NOW_CURRENT * TILE, current * (1 / syn[k]))
+        duration = arrival[end] - arrival[k] if segment < segments - 1 else math.inf
+        active = plain_interval(state, last, k, active, duration, c)
+        if not active:
+            return active
+        voltage, current = load64(state, NOW_VOLTAGE * TILE), load64(state, NOW_CURRENT * TILE)
+        begin = end
+    return active
+
+
+@jit
+def scan_fast(packed, order, arrival, ends, segments, rows, active, c, state, gathered, last):
+    """``scan_tile`` for many short intervals, without a branch for a neuron that fires.
+
+    A lane stops at its first candidate. With short intervals this nearly always is the crossing or close to it.
+    Returns the lanes that stay silent, and those that have to be scanned again.
+    """
+    syn, rise, tangent, bound, mem = rows[SYN], rows[RISE], rows[TANGENT], rows[BOUND], rows[MEM]
+    voltage = current = stop = fill64(packed, 0.0)
+    stopped = np.uint64(0)
+    begin = 0
+    for segment in range(segments):
+        end = ends[segment]
+        working = mask64(active)
+        place = fill64(packed, float(begin))
+        for k in range(begin, end - 1):
+            # what waits for the test of this row comes last: a lane's voltage stops one row late, see ``settle``
+            place = update(working, place + 1.0, place)
+            driven = fma(load64(packed, np.intp(order[k]) * TILE), syn[k], current)
+            current = update(working, driven, current)
+            if rise[k] == 0:
+                continue  # the next input arrives at the same time
+            still_working = where_below(working, fma(driven, tangent[k], voltage), fill64(packed, bound[k]))
+            voltage = update(working, fma(driven, rise[k], voltage), voltage)
+            working = still_working
+            if k & 3 == 0 and not any_of(working):
+                break
+        still = bits_of(working)
+        found = active & ~still
+        if found:
+            stopped |= found
+            store(state, VOLTAGE * TILE, select(found, voltage, load64(state, VOLTAGE * TILE)))
+            store(state, CURRENT * TILE, select(found, current, load64(state, CURRENT * TILE)))
+            stop = select(found, place, stop)
+            active = still
+        if not active:
+            break
+        k = end - 1
+        current = fma(load64(packed, np.intp(order[k]) * TILE), syn[k], current)
+        store(state, NOW_VOLTAGE * TILE, voltage * (1 / mem[k]))
+        store(state, NOW_CURRENT * TILE, current * (1 / syn[k]))
+        duration = arrival[end] - arrival[k] if segment < segments - 1 else math.inf
+        active = plain_interval(state, last, k, active, duration, c)
+        if not active:
+            break
+        voltage, current = load64(state, NOW_VOLTAGE * TILE), load64(state, NOW_CURRENT * TILE)
+        begin = end
+    again = np.uint64(0)
+    if stopped:
+        store(state, NOW_VOLTAGE * TILE, stop)
+        again = settle(packed, order, arrival, ends, rows, stopped, c, state, gathered, last)
+    return active, again
+
+
+@jit
+def settle(packed, order, arrival, ends, rows, stopped, c, state, gathered, last):
+    """Bring the states at which lanes stopped to scale 1; returns the lanes that have to be scanned again."""
+    for lane in range(TILE):
+        k = max(np.intp(state[NOW_VOLTAGE, lane]) - 1, 0)
+        if (stopped >> np.uint64(lane)) & np.uint64(1):
+            last[lane] = k
+        gathered[0, lane], gathered[1, lane] = rows[MEM, k], rows[SYN, k]
+        gathered[2, lane], gathered[3, lane] = rows[RISE, k], rows[MEM, k + 1]
+        gathered[4, lane] = arrival[k + 1] - arrival[k]
+    mem, syn, rise = load64(gathered, 0), load64(gathered, TILE), load64(gathered, 2 * TILE)
+    voltage, current = load64(state, VOLTAGE * TILE), load64(state, CURRENT * TILE)
+    early, again = (voltage < load64(gathered, 3 * TILE)) & stopped, np.uint64(0)
+    voltage = voltage - current * rise
+    store(state, VOLTAGE * TILE, select(stopped, voltage / mem, load64(state, VOLTAGE * TILE)))
+    store(state, CURRENT * TILE, select(stopped, current / syn, load64(state, CURRENT * TILE)))
+    store(state, LIMIT * TILE, select(stopped, load64(gathered, 4 * TILE), load64(state, LIMIT * TILE)))
+    while early:
+        lane = lowest_bit(early)
+        early &= early - np.uint64(1)
+        if not proceed(packed, order, arrival, ends, rows, lane, c, state, last):
+            last[lane] = -1
+            again |= np.uint64(1) << np.uint64(lane)
+    return again
+
+
+@jit
+def proceed(packed, order, arrival, ends, rows, lane, c, state, last):
+    """Scan on with a single lane that does not reach the threshold where it stopped; most do soon after."""
+    k = np.intp(last[lane])
+    voltage, current = state[VOLTAGE, lane] * rows[MEM, k], state[CURRENT, lane] * rows[SYN, k]
+    end, segment = ends[0], 0
+    while end <= k:
+        segment += 1
+        end = ends[segment]
+    for _ in range(_PATIENCE):
+        following = voltage + current * rows[RISE, k]
+        limit = arrival[k + 1] - arrival[k]
+        fires = following >= rows[MEM, k + 1]
+        if not fires and voltage * rows[LEVEL, k] < current < following * rows[LEVEL, k + 1]:
+            time, height = peak(voltage / rows[MEM, k], current / rows[SYN, k], c)
+            fires, limit = height >= 1, min(time, limit)
+        if fires:
+            state[VOLTAGE, lane], state[CURRENT, lane] = voltage / rows[MEM, k], current / rows[SYN, k]
+            state[LIMIT, lane], last[lane] = limit, k
+            return True
+        k += 1
+        if k >= end - 1:
+            return False
+        voltage = following
+        current += packed[np.intp(order[k]) * TILE + lane] * rows[SYN, k]
+    return False
+
+
+@jit
+def scan_samples(times, packed, c, rows, ends, order, arrival, count, last, slope, spikes, first, stop):
+    """Sort and scan the samples from ``first`` to ``stop`` of one network with all its tiles."""
+    inputs, outputs = times.shape[1], spikes.shape[1]
+    stride = stride_of(inputs)
+    samples = stop - first
+    start = np.empty(stride, times.dtype)
+    segments = np.zeros(samples, np.int32)
+    fast = np.zeros(samples, np.bool_)
+    scratch = sort_scratch(times, inputs)
+    for b in range(first, stop):
+        n = sort_row(times[b], order[b], arrival[b], scratch)
+        count[b] = n
+        if n:
+            span = arrival[b, n - 1] - arrival[b, 0]
+            fast[b - first] = n >= _MANY and span * max(c[PER_MEM], c[PER_SYN]) < n * _SHORT
+            longest = 10 * _SHORT / max(c[PER_MEM], c[PER_SYN]) if fast[b - first] else math.inf
+            segments[b - first] = find_segments(arrival[b], n, c, longest, start, ends[b])
+            forward_rows(arrival[b], n, c, fast[b - first], start, rows[b])
+
+    state, gathered = np.zeros((N_STATE, TILE), times.dtype), np.empty((N_GATHERED, TILE), times.dtype)
+    lane_last = np.empty(TILE, np.int32)
+    lane_spikes, lane_slopes, since, until = np.empty((4, TILE), times.dtype)
+    for tile in range(packed.shape[0]):
+        lanes = min(TILE, outputs - tile * TILE)
+        every = ~np.uint64(0) >> np.uint64(TILE - lanes)
+        for b in range(first, stop):
+            lane_last[:] = -1
+            at = b - first
+            silent, left = every, every if count[b] else np.uint64(0)
+            if fast[at]:
+                silent, left = scan_fast(
+                    packed[tile], order[b], arrival[b], ends[b], segments[at], rows[b], every, c, state,
+                    gathered, lane_last,
+                )  # fmt: skip
+            if left:
+                silent = (silent & ~left) | scan_tile(
+                    packed[tile], order[b], arrival[b], ends[b], segments[at], rows[b], left, c, state, lane_last
+                )
+            for lane in range(TILE):
+                k = max(lane_last[lane], 0)
+                since[lane] = arrival[b, k]
+                until[lane] = arrival[b, k + 1] if k + 1 < count[b] else math.inf
+            solve(state, every & ~silent, since, until, c, lane_spikes, lane_slopes)
+            for lane in range(lanes):
+                j = tile * TILE + lane
+                spikes[b, j], slope[b, j], last[b, j] = lane_spikes[lane], lane_slopes[lane], lane_last[lane]
+
+
+@lru_cache(maxsize=2)
+def forward_kernel(dtype: str):
+    """The kernel (see ``parallel``) for one dtype, compiled at the first call."""
+    announce("forward", dtype)
+    real = np.dtype(dtype).type
+
+    @numba.cfunc(SIGNATURE, cache=True)
+    def kernel(a):
+        ensemble, batch, inputs, outputs, block = a[3], a[4], a[5], a[6], a[7]
+        tiles, blocks = tiles_of(outputs), (batch + block - 1) // block
+        c = carray(pointer(a[8], real), (N_CONSTANTS,))
+        times = carray(pointer(a[9], real), (ensemble, batch, inputs))
+        weight = carray(pointer(a[10], real), (ensemble, outputs, inputs))
+        threshold = carray(pointer(a[11], real), (ensemble, outputs))
+        packed = carray(pointer(a[12], real), (ensemble, tiles, inputs * TILE))
+        order = carray(pointer(a[13], np.int32), (ensemble, batch, inputs))
+        arrival = carray(pointer(a[14], real), (ensemble, batch, inputs + PAD))
+        count = carray(pointer(a[15], np.int32), (ensemble, batch))
+        last = carray(pointer(a[16], np.int32), (ensemble, batch, outputs))
+        slope = carray(pointer(a[17], real), (ensemble, batch, outputs))
+        spikes = carray(pointer(a[18], real), (ensemble, batch, outputs))
+        rows = carray(pointer(a[19], real), (ensemble, batch, N_FORWARD, stride_of(inputs)))
+        ends = carray(pointer(a[20], np.int32), (ensemble, batch, inputs))
+        while True:
+            task = next_task(a)
+            if task >= a[1]:
+                break
+            if a[2] == 0:
+                e, tile = task // tiles, task % tiles
+                pack_tile(weight[e], threshold[e], tile * TILE, packed[e, tile])
+            else:
+                e, first = task // blocks, task % blocks * block
+                stop = min(first + block, batch)
+                scan_samples(
+                    times[e], packed[e], c, rows[e], ends[e], order[e], arrival[e], count[e], last[e], slope[e],
+                    spikes[e], first, stop,
+                )  # fmt: skip
+
+    return kernel.ctypes

@@ -1,0 +1,205 @@
+"""Backward: the kernel. Its tasks and the order of all its sums depend on the shapes alone, never on the threads."""
+
+# mypy: disable-error-code="no-untyped-def"
+import math
+from functools import lru_cache
+
+import numba
+import numpy as np
+from numba import carray
+
+from firstspike.spiketime.cpu.adjoint import (
+    KEPT,
+    N_LANES,
+    SCALE,
+    observe_tile,
+    prepare,
+    start_lanes,
+    unwind_tile,
+)
+from firstspike.spiketime.cpu.constants import N_CONSTANTS, PER_SYN
+from firstspike.spiketime.cpu.crossing import TILE
+from firstspike.spiketime.cpu.pack import pack_tile, tiles_of, unpack_tile
+from firstspike.spiketime.cpu.parallel import SIGNATURE, announce, next_task, pointer
+from firstspike.spiketime.cpu.rows import N_BACKWARD, PAD, SYN, backward_rows, find_segments, stride_of
+from firstspike.spiketime.cpu.simd import jit
+from firstspike.spiketime.cpu.sort import sort_row, sort_scratch
+
+SAMPLES = 16  # of one task, where samples are worked on by themselves
+
+
+@jit
+def prepare_samples(times, order, arrival, count, ends, segments, rows, c, sorts, first, stop):
+    """Sorting, where no forward pass did it, and the rows of the samples from ``first`` to ``stop``."""
+    scratch = sort_scratch(times, times.shape[1])
+    start = np.empty(stride_of(times.shape[1]), times.dtype)
+    for b in range(first, stop):
+        if sorts:
+            count[b] = sort_row(times[b], order[b], arrival[b], scratch)
+        segments[b] = 0
+        if count[b]:
+            segments[b] = find_segments(arrival[b], count[b], c, math.inf, start, ends[b])
+            backward_rows(arrival[b], count[b], c, start, rows[b])
+
+
+@jit
+def unwind_tiles(
+    grad,
+    spikes,
+    threshold,
+    packed,
+    order,
+    arrival,
+    count,
+    ends,
+    segments,
+    rows,
+    last,
+    slope,
+    by_weight,
+    by_times,
+    by_threshold,
+    c,
+    bound,
+    observes,
+    wants_weight,
+    wants_times,
+    tiles,
+    samples,
+):
+    """The tiles and samples of one task, each a pair (first, stop)."""
+    outputs = spikes.shape[1]
+    lanes = np.zeros((N_LANES, TILE), grad.dtype)
+    joins = np.zeros(rows.shape[2], np.uint64)
+    total = np.empty(TILE, grad.dtype)
+    if wants_times:
+        by_times[samples[0] : samples[1]] = 0
+    for tile in range(tiles[0], tiles[1]):
+        begin = tile * TILE
+        end = min(begin + TILE, outputs)
+        if wants_weight:
+            by_weight[tile] = 0
+        total[:] = 0
+        for b in range(samples[0], samples[1]):
+            n = count[b]
+            if n == 0:
+                continue
+            at, weights = slice(begin, end), packed[tile]
+            if observes:
+                observe_tile(
+                    weights, order[b], arrival[b], n, ends[b], segments[b], rows[b], spikes[b, at], c,
+                    last[b, at], slope[b, at], joins,
+                )  # fmt: skip
+            top, dropped = prepare(
+                lanes, joins, grad[b, at], spikes[b, at], slope[b, at], last[b, at], arrival[b], rows[b],
+                threshold[at], c, bound,
+            )  # fmt: skip
+            if top < 0:
+                continue
+            total += lanes[SCALE]
+            start_lanes(lanes, SCALE, c)
+            both = not dropped or not wants_weight
+            if dropped and wants_weight and wants_times:
+                unwind_tile(
+                    weights, order[b], arrival[b], ends[b], segments[b], rows[b], lanes, joins, top, c,
+                    by_weight[tile], by_times[b], False, True,
+                )  # fmt: skip
+            if dropped and wants_weight:
+                start_lanes(lanes, KEPT, c)
+            unwind_tile(
+                weights, order[b], arrival[b], ends[b], segments[b], rows[b], lanes, joins, top, c,
+                by_weight[tile], by_times[b], wants_weight, wants_times and both,
+            )  # fmt: skip
+            joins[: top + 1] = 0
+        for j in range(begin, end):
+            by_threshold[j] = total[j - begin]
+
+
+@jit
+def gather_times(parts, order, count, rows, c, by_times, first, stop):
+    """Sum the groups' gradients ``(groups, batch, stride)`` by the sorted times, and undo the sorting."""
+    for b in range(first, stop):
+        by_times[b] = 0
+        for k in range(count[b]):
+            total = parts[0, b, k]
+            for part in range(1, parts.shape[0]):
+                total += parts[part, b, k]
+            by_times[b, order[b, k]] = total * rows[b, SYN, k] * c[PER_SYN]
+
+
+@lru_cache(maxsize=2)
+def backward_kernel(dtype: str):
+    """The kernel (see ``parallel``) for one dtype, compiled at the first call."""
+    announce("backward", dtype)
+    real = np.dtype(dtype).type
+
+    @numba.cfunc(SIGNATURE, cache=True)
+    def kernel(a):
+        ensemble, batch, inputs, outputs = a[3], a[4], a[5], a[6]
+        groups, chunks, wants_weight, wants_times = a[7], a[8], a[9] != 0, a[10] != 0
+        wants_threshold, observes = a[11] != 0, a[12] != 0
+        tiles, stride = tiles_of(outputs), stride_of(inputs)
+        blocks = (batch + SAMPLES - 1) // SAMPLES
+        c = carray(pointer(a[13], real), (N_CONSTANTS + 1,))
+        grad = carray(pointer(a[14], real), (ensemble, batch, outputs))
+        spikes = carray(pointer(a[15], real), (ensemble, batch, outputs))
+        times = carray(pointer(a[16], real), (ensemble, batch, inputs))
+        weight = carray(pointer(a[17], real), (ensemble, outputs, inputs))
+        threshold = carray(pointer(a[18], real), (ensemble, outputs))
+        packed = carray(pointer(a[19], real), (ensemble, tiles, inputs * TILE))
+        order = carray(pointer(a[20], np.int32), (ensemble, batch, inputs))
+        arrival = carray(pointer(a[21], real), (ensemble, batch, inputs + PAD))
+        count = carray(pointer(a[22], np.int32), (ensemble, batch))
+        last = carray(pointer(a[23], np.int32), (ensemble, batch, outputs))
+        slope = carray(pointer(a[24], real), (ensemble, batch, outputs))
+        rows = carray(pointer(a[25], real), (ensemble, batch, N_BACKWARD, stride))
+        ends = carray(pointer(a[26], np.int32), (ensemble, batch, inputs))
+        segments = carray(pointer(a[27], np.int32), (ensemble, batch))
+        weight_parts = carray(pointer(a[28], real), (ensemble, chunks, tiles, inputs * TILE))
+        times_parts = carray(pointer(a[29], real), (ensemble, groups, batch, stride))
+        threshold_parts = carray(pointer(a[30], real), (ensemble, chunks, outputs))
+        by_weight = carray(pointer(a[31], real), (ensemble, outputs, inputs))
+        by_times = carray(pointer(a[32], real), (ensemble, batch, inputs))
+        by_threshold = carray(pointer(a[33], real), (ensemble, outputs))
+        while True:
+            task = next_task(a)
+            if task >= a[1]:
+                break
+            if a[2] == 0 and task < ensemble * tiles:
+                e, tile = task // tiles, task % tiles
+                pack_tile(weight[e], threshold[e], tile * TILE, packed[e, tile])
+            elif a[2] == 0:
+                task -= ensemble * tiles
+                e, first = task // blocks, task % blocks * SAMPLES
+                prepare_samples(
+                    times[e], order[e], arrival[e], count[e], ends[e], segments[e], rows[e], c, observes,
+                    first, min(first + SAMPLES, batch),
+                )  # fmt: skip
+            elif a[2] == 1:
+                e, chunk, group = task // (groups * chunks), task // groups % chunks, task % groups
+                unwind_tiles(
+                    grad[e], spikes[e], threshold[e], packed[e], order[e], arrival[e], count[e], ends[e], segments[e],
+                    rows[e], last[e], slope[e], weight_parts[e, chunk], times_parts[e, group],
+                    threshold_parts[e, chunk], c, c[N_CONSTANTS], observes, wants_weight, wants_times,
+                    (group * tiles // groups, (group + 1) * tiles // groups),
+                    (chunk * batch // chunks, (chunk + 1) * batch // chunks),
+                )  # fmt: skip
+            elif task < ensemble * tiles:
+                e, tile = task // tiles, task % tiles
+                begin = tile * TILE
+                if wants_weight:
+                    unpack_tile(weight_parts[e, :, tile], threshold[e], begin, by_weight[e])
+                if wants_threshold:
+                    for j in range(begin, min(begin + TILE, outputs)):
+                        total = threshold_parts[e, 0, j]
+                        for chunk in range(1, chunks):
+                            total += threshold_parts[e, chunk, j]
+                        by_threshold[e, j] = total / threshold[e, j]
+            elif wants_times:
+                task -= ensemble * tiles
+                e, first = task // blocks, task % blocks * SAMPLES
+                gather_times(
+                    times_parts[e], order[e], count[e], rows[e], c, by_times[e], first, min(first + SAMPLES, batch)
+                )
+
+    return kernel.ctypes
