@@ -1,0 +1,117 @@
+"""What is measured: layers on random times, on images, and the dense layer that they are compared with."""
+
+import gzip
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from firstspike.neuron import LIF
+from firstspike.spiketime import first_spike_time
+
+LATEST = 2.0  # input times lie in [0, LATEST], in units of tau_syn
+FASHION = Path("/usr/share/datasets/fashion-mnist")
+
+
+class Case(NamedTuple):
+    """A layer and a batch for it."""
+
+    times: Tensor
+    weight: Tensor
+    neuron: LIF
+    delay: Tensor | None = None
+
+    def layer(self, backend: str = "cpu") -> Tensor:
+        return first_spike_time(self.times, self.weight, self.neuron, delay=self.delay, backend=backend)
+
+    def grad(self) -> Tensor:
+        shape = (self.times.shape[0], self.weight.shape[0])
+        return torch.randn(shape, generator=torch.Generator().manual_seed(1), dtype=self.times.dtype)
+
+
+def uniform(
+    batch: int,
+    inputs: int,
+    outputs: int,
+    ratio: float = 1.0,
+    dtype: torch.dtype = torch.float32,
+    delayed: bool = False,
+) -> Case:
+    """Uniform random times; weights such that neurons fire after a third of their inputs on average."""
+    gen = torch.Generator().manual_seed(0)
+    times = torch.rand(batch, inputs, generator=gen, dtype=dtype) * LATEST
+    weight = torch.randn(outputs, inputs, generator=gen, dtype=dtype) * 0.5 + 1
+    delay = torch.rand(outputs, inputs, generator=gen, dtype=dtype) if delayed else None
+    return scaled(Case(times, weight, LIF(tau_mem=ratio), delay))
+
+
+def scaled(case: Case, arrived: float = 1 / 3) -> Case:
+    """The weights scaled until that part of the (finite) inputs has arrived at the mean spike."""
+    finite = case.times[torch.isfinite(case.times)].sort().values
+    target = finite[int(arrived * (len(finite) - 1))].item()
+    if case.delay is not None:
+        target += case.delay.mean().item()
+    sample = case.times[:16]
+    low, high = 1e-6, 1e3
+    with torch.no_grad():
+        for _ in range(40):
+            factor = math.sqrt(low * high)
+            spikes = first_spike_time(sample, case.weight * factor, case.neuron, delay=case.delay, backend="cpu")
+            late = spikes.clamp(max=2 * finite[-1].item() + 10).mean().item() > target
+            low, high = (factor, high) if late else (low, factor)
+    weight = (case.weight * high).requires_grad_()
+    return Case(case.times.clone().requires_grad_(), weight, case.neuron, case.delay)
+
+
+def dense(case: Case) -> Callable[[], Tensor]:
+    """``Linear`` and softplus of the same shape and dtype, with a gradient by the same things."""
+    outputs, inputs = case.weight.shape
+    linear = torch.nn.Linear(inputs, outputs, dtype=case.times.dtype)
+    x = torch.rand(case.times.shape, dtype=case.times.dtype, requires_grad=True)
+    return lambda: torch.nn.functional.softplus(linear(x))
+
+
+def images(silent: bool, batch: int = 128, outputs: int = 512, folder: Path = FASHION) -> tuple[str, Case]:
+    """Brightness as time, bright first; the background never spikes or comes at the late time."""
+    name, pixels = _pixels(folder)
+    pixels = pixels[:batch]
+    times = 0.15 + (LATEST - 0.15) * (1 - pixels)
+    if silent:
+        times = torch.where(pixels == 0, torch.full_like(times, math.inf), times)
+    weight = torch.randn(outputs, times.shape[1], generator=torch.Generator().manual_seed(0)) * 0.5 + 1
+    blank = (pixels == 0).float().mean().item()
+    return f"{name}, {blank:.0%} background", scaled(Case(times, weight, LIF()))
+
+
+def _pixels(folder: Path) -> tuple[str, Tensor]:
+    """Images (n, pixels) with values in [0, 1]: idx files (also .gz) of a folder, else scikit-learn's digits."""
+    for file in sorted(folder.glob("train-images*idx3-ubyte*")) if folder.is_dir() else []:
+        data = gzip.decompress(file.read_bytes()) if file.suffix == ".gz" else file.read_bytes()
+        count, height, width = (int.from_bytes(data[at : at + 4], "big") for at in (4, 8, 12))
+        raw = torch.frombuffer(bytearray(data[16:]), dtype=torch.uint8)
+        return folder.name, raw.reshape(count, height * width)[:1024].float() / 255
+    from sklearn.datasets import load_digits
+
+    return "digits", torch.as_tensor(load_digits().data, dtype=torch.float32) / 16
+
+
+def memory_case(name: str, batch: int, inputs: int, outputs: int) -> Callable[[], None]:
+    """A forward and backward pass of the named kind; compiled and warmed up on something small."""
+    small, case = uniform(4, 32, 8), uniform(batch, inputs, outputs)
+    grad = case.grad()
+    linear = dense(case)
+
+    def run(which: Case) -> None:
+        which.layer(name).backward(which.grad())
+
+    if name == "linear":
+        return lambda: linear().backward(grad)
+    run(small)
+    # ``scaled`` ran on the full inputs: give its working memory back
+    from firstspike.spiketime.cpu import parallel
+
+    parallel._local.kept = None
+    return lambda: case.layer(name).backward(grad)

@@ -1,0 +1,43 @@
+"""Measure first_spike_time against a dense layer: ``python benchmarks/run.py [--only shapes images] [--markdown FILE]``.
+
+Each row is measured in one go as interleaved repeats. On a machine that others use, ``--clock cpu --threads 1`` counts
+only the time that this process ran.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+import torch
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from cases import FASHION
+from sections import SECTIONS, Settings
+from timing import CLOCKS, machine
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", nargs="+", choices=SECTIONS, default=list(SECTIONS), help="sections to run")
+    parser.add_argument("--repeats", type=int, default=40, help="of each row")
+    parser.add_argument("--threads", type=int, help="of torch; default: torch's choice")
+    parser.add_argument("--clock", choices=CLOCKS, default="wall")
+    parser.add_argument("--double", action="store_true", help="float64 instead of float32")
+    parser.add_argument("--images", type=Path, default=FASHION, help="folder with MNIST-like idx files")
+    parser.add_argument("--markdown", type=Path, help="file for the tables")
+    options = parser.parse_args()
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    settings = Settings(
+        options.repeats, options.clock, torch.float64 if options.double else torch.float32, options.images
+    )
+    print(machine(options.clock))
+    tables = [SECTIONS[name](settings) for name in options.only]
+    if options.markdown:
+        text = "\n".join(["# Benchmarks\n", machine(options.clock) + "\n", *(x.markdown() for x in tables)])
+        options.markdown.write_text(text)
+
+
+if __name__ == "__main__":
+    main()

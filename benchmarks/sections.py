@@ -1,0 +1,148 @@
+"""One function for each part of the report."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from cases import Case, dense, images, uniform
+from peers import PEERS
+from timing import CLOCKS, Table, interleave, milliseconds, peak_memory, ratios, spread, two_passes
+
+SHAPES = ((150, 5, 30), (50, 256, 128), (128, 784, 512), (256, 1024, 1024), (1024, 1024, 1024))
+RATIOS = (1.0, 2.0, 1.37)
+_TOO_BIG = 4 << 30  # bytes that a peer may need at least
+
+
+class Settings(NamedTuple):
+    """Command-line options that sections heed."""
+
+    repeats: int
+    clock: str
+    dtype: torch.dtype
+    folder: Path
+
+
+AGAINST = ("dense ms", "forward ms", "backward ms", "forward ratio", "backward ratio", "both ratio")
+
+
+def against_dense(case: Case, settings: Settings) -> list[str]:
+    """Cells for the columns ``AGAINST``."""
+    clock, grad = CLOCKS[settings.clock], case.grad()
+    runs = interleave(
+        {
+            "dense": two_passes(dense(case), grad, clock),
+            "spikes": two_passes(case.layer, grad, clock),
+        },
+        settings.repeats,
+    )
+    mine, other = runs["spikes"], runs["dense"]
+    return [
+        milliseconds(other, 2),
+        milliseconds(mine, 0),
+        milliseconds(mine, 1),
+        *(spread(ratios(mine, other, part)) for part in range(3)),
+    ]
+
+
+def shapes(settings: Settings) -> Table:
+    table = Table("Uniform random times, against Linear + softplus", ("shape", "tau ratio", *AGAINST))
+    for shape in SHAPES:
+        for ratio in RATIOS:
+            table.add(
+                "x".join(map(str, shape)),
+                f"{ratio:g}",
+                *against_dense(uniform(*shape, ratio, settings.dtype), settings),
+            )
+    return table
+
+
+def pictures(settings: Settings) -> Table:
+    table = Table("A batch of images, against Linear + softplus", ("images", "background", *AGAINST))
+    for silent in (True, False):
+        name, case = images(silent, folder=settings.folder)
+        table.add(name, "silent" if silent else "late", *against_dense(case, settings))
+    return table
+
+
+def memory(settings: Settings) -> Table:
+    table = Table(
+        "Peak memory of forward + backward in a fresh process, results included, MiB",
+        ("shape", "cpu", "Linear + softplus"),
+    )
+    for shape in SHAPES[2:]:
+        sizes = (peak_memory(f"{name!r}, {', '.join(map(str, shape))}") for name in ("cpu", "linear"))
+        table.add("x".join(map(str, shape)), *(f"{size:.1f}" for size in sizes))
+    return table
+
+
+def scaling(settings: Settings) -> Table:
+    table = Table("Scaling", ("shape", "threads", *AGAINST))
+    base = {"batch": 128, "inputs": 512, "outputs": 512}
+    for name in base:
+        for size in (64, 256, 1024, 2048):
+            shape = {**base, name: size}
+            case = uniform(**shape, dtype=settings.dtype)
+            table.add("x".join(map(str, shape.values())), str(torch.get_num_threads()), *against_dense(case, settings))
+    case, most = uniform(128, 784, 512, dtype=settings.dtype), torch.get_num_threads()
+    try:
+        for threads in sorted({1, *(2**k for k in range(1, 7) if 2**k < most), most}):
+            torch.set_num_threads(threads)
+            table.add("128x784x512", str(threads), *against_dense(case, settings))
+    finally:
+        torch.set_num_threads(most)
+    return table
+
+
+def delays(settings: Settings) -> Table:
+    table = Table("With synaptic delays, against Linear + softplus", ("shape", "tau ratio", *AGAINST))
+    for shape in ((150, 5, 30), (128, 64, 64)):
+        for ratio in RATIOS:
+            case = uniform(*shape, ratio, settings.dtype, delayed=True)
+            table.add("x".join(map(str, shape)), f"{ratio:g}", *against_dense(case, settings))
+    return table
+
+
+def peers(settings: Settings) -> Table:
+    table = Table(
+        "Other libraries at tau ratio 2, forward + backward", ("shape", "library", "its ms", "ours ms", "its / ours")
+    )
+    clock = CLOCKS[settings.clock]
+    for shape in SHAPES:
+        case = uniform(*shape, 2.0)
+        for name, peer in PEERS.items():
+            size = "x".join(map(str, shape))
+            if "steps" not in name and 4 * shape[0] * shape[1] * shape[2] * 16 > _TOO_BIG:
+                table.add(size, name, "too much memory", "-", "-")
+                continue
+            try:
+                start = time.perf_counter()
+                other = peer(case)
+                first = other()
+                first.backward(torch.ones_like(first))
+                took = time.perf_counter() - start
+            except ModuleNotFoundError as error:
+                table.add(size, name, f"no {error.name}", "-", "-")
+                continue
+            except (RuntimeError, ValueError) as error:
+                table.add(size, name, f"fails: {str(error)[:40]}", "-", "-")
+                continue
+            grad = torch.ones_like(first)
+            runs = interleave(
+                {"other": two_passes(other, grad, clock), "ours": two_passes(case.layer, case.grad(), clock)},
+                1 if took > 5 else min(settings.repeats, 10),
+            )
+            ratio = spread(ratios(runs["other"], runs["ours"], 2), 0)
+            table.add(size, name, milliseconds(runs["other"], 2), milliseconds(runs["ours"], 2), ratio)
+    return table
+
+
+SECTIONS: dict[str, Callable[[Settings], Table]] = {
+    "shapes": shapes,
+    "images": pictures,
+    "memory": memory,
+    "scaling": scaling,
+    "delays": delays,
+    "peers": peers,
+}

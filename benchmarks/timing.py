@@ -1,0 +1,132 @@
+"""Interleaved measurements, peak memory in a fresh process, and the table they end up in."""
+
+import gc
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+
+Clock = Callable[[], float]
+CLOCKS: dict[str, Clock] = {"wall": time.perf_counter, "cpu": time.process_time}
+
+
+@dataclass
+class Table:
+    """Rows of text under a heading; printed as they come."""
+
+    title: str
+    columns: Sequence[str]
+    rows: list[list[str]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        print(f"\n{self.title}\n" + "".join(f"{x:>22}" for x in self.columns), flush=True)
+
+    def add(self, *cells: str) -> None:
+        self.rows.append(list(cells))
+        print("".join(f"{x:>22}" for x in cells), flush=True)
+
+    def markdown(self) -> str:
+        lines = [self.columns, ["---"] * len(self.columns), *self.rows]
+        return f"## {self.title}\n\n" + "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
+
+
+def interleave(
+    calls: dict[str, Callable[[], list[float]]], repeats: int, seconds: float = 20.0
+) -> dict[str, list[list[float]]]:
+    """Time ``calls`` in turn, so that whatever else the machine does hits all of them alike.
+
+    Each call returns the times of its parts. The first round does not count; stops after ``repeats`` or ``seconds``.
+    """
+    found: dict[str, list[list[float]]] = {name: [] for name in calls}
+    gc.collect()
+    start = time.perf_counter()
+    for round_ in range(repeats + 1):
+        for name, call in calls.items():
+            parts = call()
+            if round_:
+                found[name].append(parts)
+        if round_ and time.perf_counter() - start > seconds:
+            break
+    return found
+
+
+def two_passes(make: Callable[[], torch.Tensor], grad: torch.Tensor, clock: Clock) -> Callable[[], list[float]]:
+    """A call that times forward, backward and both."""
+
+    def call() -> list[float]:
+        start = clock()
+        output = make()
+        middle = clock()
+        output.backward(grad)
+        end = clock()
+        return [middle - start, end - middle, end - start]
+
+    return call
+
+
+def spread(values: Sequence[float], digits: int = 2) -> str:
+    """Median and the quartiles around it."""
+    if len(values) < 3:
+        return f"{statistics.median(values):.{digits}f}"
+    low, middle, high = statistics.quantiles(values, n=4)
+    return f"{middle:.{digits}f} ({low:.{digits}f}-{high:.{digits}f})"
+
+
+def ratios(mine: list[list[float]], other: list[list[float]], part: int) -> list[float]:
+    """Round by round, so that both were measured next to each other."""
+    return [a[part] / b[part] for a, b in zip(mine, other, strict=True)]
+
+
+def milliseconds(runs: list[list[float]], part: int) -> str:
+    return spread([1e3 * x[part] for x in runs], 3)
+
+
+def peak_memory(statement: str) -> float:
+    """MiB by which ``statement``'s peak exceeds what is resident before it, in a fresh process (Linux).
+
+    Setting ``clear_refs`` to 5 resets the kernel's own high-water mark of resident memory, ``VmHWM``.
+    """
+    folder = Path(__file__).parent
+    code = (
+        f"import sys, json; sys.path.insert(0, {str(folder)!r})\n"
+        "from timing import resident\n"
+        "from cases import memory_case\n"
+        f"call = memory_case({statement})\n"
+        "open('/proc/self/clear_refs', 'w').write('5')\n"
+        "before = resident('VmRSS')\n"
+        "call()\n"
+        "print(json.dumps(resident('VmHWM') - before))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, env=os.environ)
+    return float(json.loads(done.stdout.splitlines()[-1]))
+
+
+def resident(name: str) -> float:
+    """A line of ``/proc/self/status`` in MiB."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(name + ":"):
+            return int(line.split()[1]) / 1024
+    raise ValueError(f"/proc/self/status has no line {name}")
+
+
+def machine(clock: str) -> str:
+    """What the numbers depend on."""
+    model = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        names = [x.split(":")[1].strip() for x in info.read_text().splitlines() if x.startswith("model name")]
+        model = f"{names[0]} ({torch.backends.cpu.get_cpu_capability()})" if names else model
+    versions = ", ".join(f"{x} {version(x)}" for x in ("torch", "numba", "numpy"))
+    return (
+        f"{model}, {os.cpu_count()} cores, {torch.get_num_threads()} threads of torch, {clock} time; "
+        f"Python {platform.python_version()}, {versions}. Ratios and times are medians with the quartiles in brackets."
+    )
