@@ -149,7 +149,10 @@ def test_a_checkpoint_executes_nothing(tmp_path):
 def test_more_epochs_for_a_finished_run(tmp_path):
     start(tmp_path / "whole", load_config("bars", ["training.epochs=4", "training.checkpoint_every=2"]), show=False)
     start(tmp_path / "run", load_config("bars", ["training.epochs=2", "training.checkpoint_every=2"]), show=False)
-    assert resume(tmp_path / "run", epochs=4, show=False)["epochs"] == 4
+    before = Run.open(tmp_path / "run").results["seconds"]
+    after = resume(tmp_path / "run", epochs=4, show=False)
+    assert after["epochs"] == 4
+    assert after["seconds"] > before > 0
     same_run(tmp_path / "whole", tmp_path / "run")
     with pytest.raises(ValueError, match="has 4 epochs already"):
         resume(tmp_path / "run", epochs=1, show=False)

@@ -4,6 +4,7 @@ Everything random in an epoch follows from the seed and the number of the epoch,
 weights, optimiser, schedule, silent-neuron policy, and how far the epoch got.
 """
 
+import time
 from collections.abc import Callable
 
 import torch
@@ -37,8 +38,10 @@ def train(
         The evaluation on the test data.
     """
     config = experiment.config.training
+    began = time.monotonic() - state.seconds
     while state.epoch < config.epochs:
         totals = train_epoch(experiment, state, progress, stop)
+        state.seconds = time.monotonic() - began
         if totals is None:
             save_epoch(experiment, run, state)
             raise Interrupted

@@ -19,6 +19,7 @@ class State:
         epoch: whole epochs done.
         batch: batches done of the next one.
         best: highest validation accuracy so far.
+        seconds: time spent so far.
         totals: what the batches of the unfinished epoch summed up, see ``train_batch``.
         noise: state of the input noise's generator in the unfinished epoch.
     """
@@ -26,6 +27,7 @@ class State:
     epoch: int = 0
     batch: int = 0
     best: float = -math.inf
+    seconds: float = 0.0
     totals: Tensor | None = None
     noise: Tensor | None = None
 

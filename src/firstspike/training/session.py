@@ -4,7 +4,6 @@ import logging
 import math
 import signal
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -109,7 +108,6 @@ def load_experiment(run: Run, checkpoint: Path | None = None) -> Experiment:
 def _train(experiment: Experiment, run: Run, state: State, show: bool) -> dict[str, Any]:
     config = experiment.config.training
     batches = math.ceil(len(experiment.data.train) / config.batch_size)
-    began = time.monotonic()
     with (
         Progress(config.epochs, batches, state.epoch * batches + state.batch, show) as progress,
         _stop_on_signals() as stop,
@@ -119,7 +117,7 @@ def _train(experiment: Experiment, run: Run, state: State, show: bool) -> dict[s
     results = {
         "epochs": state.epoch,
         "parameters": sum(p.numel() for p in experiment.network.parameters() if p.requires_grad),
-        "seconds": round(time.monotonic() - began, 2),
+        "seconds": round(state.seconds, 2),
         "best_validation_accuracy": state.best,
         "validation": summary(validation),
         "test": summary(test),
