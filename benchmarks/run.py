@@ -1,4 +1,4 @@
-"""Measure first_spike_time against a dense layer: ``python benchmarks/run.py [--only shapes images] [--markdown FILE]``.
+"""Measure first_spike_time against a dense layer: ``python benchmarks/run.py --only shapes images --markdown FILE``.
 
 Each row is measured in one go as interleaved repeats. On a machine that others use, ``--clock cpu --threads 1`` counts
 only the time that this process ran.

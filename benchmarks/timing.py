@@ -28,11 +28,11 @@ class Table:
     rows: list[list[str]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        print(f"\n{self.title}\n" + "".join(f"{x:>22}" for x in self.columns), flush=True)
+        print(f"\n{self.title}\n" + "".join(f"{x:>27}" for x in self.columns), flush=True)
 
     def add(self, *cells: str) -> None:
         self.rows.append(list(cells))
-        print("".join(f"{x:>22}" for x in cells), flush=True)
+        print("".join(f"{x:>27}" for x in cells), flush=True)
 
     def markdown(self) -> str:
         lines = [self.columns, ["---"] * len(self.columns), *self.rows]
