@@ -137,7 +137,7 @@ def _optimizer(config: Config, network: Network) -> optim.Optimizer:
     groups = [{"params": [p], "lr": lr or settings.lr} for p, lr in _parameters(config, network) if p.requires_grad]
     if isinstance(settings, Adam):
         return optim.Adam(
-            groups, betas=settings.betas, eps=settings.eps, weight_decay=settings.weight_decay, fused=True
+            groups, betas=settings.betas, eps=settings.eps, weight_decay=settings.weight_decay, foreach=True
         )
     return optim.SGD(
         groups,
@@ -145,7 +145,7 @@ def _optimizer(config: Config, network: Network) -> optim.Optimizer:
         momentum=settings.momentum,
         nesterov=settings.nesterov,
         weight_decay=settings.weight_decay,
-        fused=True,
+        foreach=True,
     )
 
 

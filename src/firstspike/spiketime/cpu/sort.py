@@ -1,7 +1,4 @@
-"""Sorting one sample's spike times: a radix sort over the bits of the floats.
-
-For up to some hundred a count of the smaller ones is faster, which LLVM vectorises; for a few an insertion sort.
-"""
+"""Sorting one sample's spike times: a radix sort over the bits of the floats, insertion sort for a few."""
 
 # mypy: disable-error-code="no-untyped-def"
 import math
@@ -12,7 +9,7 @@ from numba.extending import overload
 
 from firstspike.spiketime.cpu.simd import jit
 
-_FEW, _SOME = 12, 160
+_FEW = 24
 _DIGIT, _VALUES = 8, 256
 
 
@@ -52,15 +49,6 @@ def sort_row(times, order, arrival, scratch):
     keys, spare_order, count = scratch
     for k in range(n):
         arrival[k] = times[order[k]]
-    if n <= _SOME:
-        for k in range(n):
-            spare_order[k] = _rank(arrival, n, k)
-        for k in range(n):
-            keys[0, k] = order[k]
-        for k in range(n):
-            i, place = np.int32(keys[0, k]), spare_order[k]
-            order[place], arrival[place] = i, times[i]
-        return n
     bits = arrival.view(keys.dtype)
     top = np.uint64(1) << np.uint64(8 * keys.itemsize - 1)
     for k in range(n):
@@ -70,17 +58,6 @@ def sort_row(times, order, arrival, scratch):
     for k in range(n):
         arrival[k] = times[order[k]]
     return n
-
-
-@jit
-def _rank(values, n, k):
-    """Place of ``values[k]`` among the first n, in the order of their numbers where they are equal."""
-    value, place = values[k], np.int32(0)
-    for j in range(k):
-        place += np.int32(values[j] <= value)
-    for j in range(k + 1, n):
-        place += np.int32(values[j] < value)
-    return place
 
 
 @jit
