@@ -20,7 +20,7 @@ from firstspike.plots.plane import YinYangPlane, record_in_parts
 from firstspike.plots.stages import lif_stages, parameters
 from firstspike.plots.style import time_unit
 from firstspike.training.build import build_data, build_loss, build_network, generator
-from firstspike.training.checkpoint import CheckpointError, checkpoints, load_checkpoint, newest_first
+from firstspike.training.checkpoint import CheckpointError, checkpoints, load_checkpoint, load_newest
 from firstspike.training.config import Config
 from firstspike.training.config.data import YinYang
 from firstspike.training.evaluation import Evaluation, evaluate
@@ -109,14 +109,10 @@ class RunData:
         Raises:
             NotApplicable: there is none.
         """
-        for path in newest_first(self.run.checkpoints):
-            try:
-                weights = load_checkpoint(path).weights
-            except CheckpointError as error:
-                _log.warning("%s; the figures take the checkpoint before it", error)
-                continue
-            return self._network(weights)
-        raise NotApplicable(f"{self.path} has no checkpoint that can be read")
+        checkpoint = load_newest(self.run.checkpoints)
+        if checkpoint is None:
+            raise NotApplicable(f"{self.path} has no checkpoint that can be read")
+        return self._network(checkpoint.weights)
 
     @cached_property
     def evaluation(self) -> Evaluation:

@@ -7,6 +7,7 @@ flushed to disk and renamed, so that a crash at any moment leaves the old ones u
 
 import hashlib
 import json
+import logging
 import os
 import shutil
 from collections.abc import Iterator
@@ -18,6 +19,8 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+
+logger = logging.getLogger(__name__)
 
 FORMAT = 1
 _WEIGHTS, _STATE, _MANIFEST = "weights.safetensors", "state.pt", "manifest.json"
@@ -90,6 +93,16 @@ def load_checkpoint(folder: Path) -> Checkpoint:
         raise CheckpointError(f"{folder}: cannot be read: {error}") from None
     except Exception as error:  # torch reports a refused pickle with an exception of the pickle module
         raise CheckpointError(f"{folder}: {_STATE} is refused: {str(error).splitlines()[0]}") from None
+
+
+def load_newest(folder: Path) -> Checkpoint | None:
+    """The newest checkpoint in a folder that can be read; damaged ones are reported (logging) and passed over."""
+    for path in newest_first(folder):
+        try:
+            return load_checkpoint(path)
+        except CheckpointError as error:
+            logger.warning("%s; trying the one before", error)
+    return None
 
 
 def remove_checkpoint(folder: Path) -> None:

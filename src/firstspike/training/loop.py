@@ -98,7 +98,8 @@ def train_batch(experiment: Experiment, times: Tensor, labels: Tensor) -> Tensor
     network, policy = experiment.network, experiment.silent
     record = network.record(times)
     loss = experiment.loss(record.output, labels)
-    raised = policy.raise_weights_(network, record)
+    fractions = policy.fractions(record)
+    raised = policy.raise_weights_(network, record, fractions)
     if not raised:
         experiment.optimizer.zero_grad()
         penalties = [regularizer(record.output, labels, network) for regularizer in experiment.regularizers]
@@ -106,7 +107,7 @@ def train_batch(experiment: Experiment, times: Tensor, labels: Tensor) -> Tensor
         experiment.optimizer.step()
     correct = (experiment.loss.predict(record.output.detach()) == labels).mean(dtype=times.dtype)
     sums = torch.stack([loss.detach(), correct, torch.full_like(correct, raised)])
-    return torch.cat([sums, policy.fractions(record)]).double() * len(labels)
+    return torch.cat([sums, fractions]).double() * len(labels)
 
 
 def shuffled(data: SpikeData, seed: int, epoch: int) -> SpikeData:

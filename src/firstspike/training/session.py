@@ -11,7 +11,7 @@ from types import FrameType
 from typing import Any
 
 from firstspike.training.build import Experiment, build
-from firstspike.training.checkpoint import CheckpointError, load_checkpoint, newest_first
+from firstspike.training.checkpoint import CheckpointError, load_newest
 from firstspike.training.config import Config
 from firstspike.training.evaluation import Evaluation, evaluate
 from firstspike.training.loop import train
@@ -65,7 +65,8 @@ def resume(folder: Path, *, epochs: int | None = None, show: bool = True) -> dic
         training = config.training.model_copy(update={"epochs": epochs})
         config = config.model_copy(update={"training": training})
     experiment = build(config)
-    state = load_newest(experiment, run)
+    checkpoint = load_newest(run.checkpoints)
+    state = State() if checkpoint is None else restore(experiment, checkpoint)
     if state.epoch > config.training.epochs:
         raise ValueError(f"{folder} has {state.epoch} epochs already; give a larger --epochs than that")
     if epochs is not None:
@@ -74,35 +75,18 @@ def resume(folder: Path, *, epochs: int | None = None, show: bool = True) -> dic
     return _train(experiment, run, state, show)
 
 
-def load_newest(experiment: Experiment, run: Run) -> State:
-    """Put the newest checkpoint that can be read into the experiment; returns how far it was."""
-    for path in newest_first(run.checkpoints):
-        try:
-            checkpoint = load_checkpoint(path)
-        except CheckpointError as error:
-            logger.warning("%s; trying the one before", error)
-            continue
-        return restore(experiment, checkpoint)
-    return State()
-
-
-def load_experiment(run: Run, checkpoint: Path | None = None) -> Experiment:
-    """A run's experiment with the weights of a checkpoint, by default the newest.
+def load_experiment(run: Run) -> Experiment:
+    """A run's experiment with the weights of the newest checkpoint.
 
     Raises:
         CheckpointError: the run has no checkpoint that can be read.
     """
+    checkpoint = load_newest(run.checkpoints)
+    if checkpoint is None:
+        raise CheckpointError(f"{run.path} has no usable checkpoint")
     experiment = build(run.config)
-    paths = newest_first(run.checkpoints) if checkpoint is None else [checkpoint]
-    reason = "there is none yet"
-    for path in paths:
-        try:
-            restore(experiment, load_checkpoint(path))
-        except CheckpointError as error:
-            reason = str(error)
-            continue
-        return experiment
-    raise CheckpointError(f"{run.path} has no usable checkpoint: {reason}")
+    restore(experiment, checkpoint)
+    return experiment
 
 
 def _train(experiment: Experiment, run: Run, state: State, show: bool) -> dict[str, Any]:

@@ -37,14 +37,15 @@ class SilentNeurons:
         self.repeats = 0
 
     @torch.no_grad()
-    def raise_weights_(self, network: Network, record: Record) -> bool:
+    def raise_weights_(self, network: Network, record: Record, fractions: Tensor | None = None) -> bool:
         """Raise weights if the batch has too many silent neurons; True if so, and the gradient step is to be left out.
 
         Args:
             network: whose weights may be raised, in place.
             record: the batch all through that network.
+            fractions: what ``fractions(record)`` gives, if it is known already.
         """
-        layer = self._too_silent(self.fractions(record).tolist())
+        layer = self._too_silent((self.fractions(record) if fractions is None else fractions).tolist())
         if layer is None:
             return False
         lif = network[layer]
