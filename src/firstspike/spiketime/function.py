@@ -131,17 +131,27 @@ def check_values(
     times: Tensor, weight: Tensor, threshold: Tensor, delay: Tensor | None, observed: Tensor | None
 ) -> None:
     """Raise ValueError for values that no neuron can work with."""
-    if not bool((times > -math.inf).all()):
-        raise ValueError("times must be real numbers or inf (no spike), got NaN or -inf")
+    for name, tensor in (("times", times), ("observed times", observed)):
+        if tensor is not None and tensor.numel() and not float(tensor.detach().amin()) > -math.inf:
+            raise ValueError(f"{name} must be real numbers or inf (no spike), got NaN or -inf")
     # a sum shows any NaN or inf in one pass; it may also overflow, hence the second look
     if not math.isfinite(float(weight.detach().sum())) and not bool(torch.isfinite(weight).all()):
         raise ValueError("weight must be finite, got NaN or inf; did the training diverge?")
-    if not bool(((threshold > 0) & (threshold < math.inf)).all()):
-        raise ValueError(f"threshold must be > 0 and finite, got {threshold.min().item()} to {threshold.max().item()}")
-    if delay is not None and not bool(((delay >= 0) & (delay < math.inf)).all()):
-        raise ValueError(f"delay must be >= 0 and finite, got {delay.min().item()} to {delay.max().item()}")
-    if observed is not None and not bool((observed > -math.inf).all()):
-        raise ValueError("observed times must be real numbers or inf (no spike), got NaN or -inf")
+    low, high = _extremes(threshold)
+    if not 0 < low <= high < math.inf:
+        raise ValueError(f"threshold must be > 0 and finite, got {low} to {high}")
+    if delay is not None:
+        low, high = _extremes(delay)
+        if not 0 <= low <= high < math.inf:
+            raise ValueError(f"delay must be >= 0 and finite, got {low} to {high}")
+
+
+def _extremes(tensor: Tensor) -> tuple[float, float]:
+    """Smallest and largest number, NaN if there is any; 1 for an empty tensor, which has nothing to complain of."""
+    if tensor.numel() == 0:
+        return 1.0, 1.0
+    low, high = tensor.detach().aminmax()
+    return float(low), float(high)
 
 
 def _to_front(x: Tensor | None, dim: int | None) -> Tensor | None:

@@ -19,7 +19,21 @@ from firstspike.spiketime.cpu.crossing import TILE
 from firstspike.spiketime.cpu.lanes import fold16, sum_rows16
 from firstspike.spiketime.cpu.mathfun import exp, expm1
 from firstspike.spiketime.cpu.rows import BACK, BACK_MEM, LEAK, SYN
-from firstspike.spiketime.cpu.simd import fill64, fma, jit, load16, load64, lowest_bit, select, store
+from firstspike.spiketime.cpu.simd import (
+    fill16,
+    fill64,
+    fma,
+    gather16,
+    jit,
+    load16,
+    load64,
+    load_whole16,
+    lowest_bit,
+    maximum,
+    select,
+    store,
+    store_whole16,
+)
 
 RESPONSE, DECAY = 0, 1  # C' and E' with which each lane joins
 WAIT, SCALE, UNIT_MEM, UNIT_SYN = 2, 3, 4, 5  # what they follow from
@@ -28,23 +42,36 @@ N_LANES = 7
 
 
 @jit
-def prepare(lanes, joins, grad, spikes, slope, last, arrival, rows, threshold, c, bound):
-    """Values with which a tile's lanes join and where; returns the last row with one, and whether any is dropped."""
-    top, dropped = -1, False
-    for lane in range(TILE):
-        k = last[lane] if lane < last.size else -1
-        lanes[WAIT, lane], lanes[SCALE, lane], lanes[UNIT_MEM, lane], lanes[UNIT_SYN, lane] = 0, 0, 0, 0
-        if k < 0 or not slope[lane] > 0:
-            continue
-        scale = grad[lane] / slope[lane]
-        lanes[WAIT, lane], lanes[SCALE, lane] = spikes[lane] - arrival[k], scale
-        lanes[UNIT_MEM, lane], lanes[UNIT_SYN, lane] = 1 / rows[BACK_MEM, k], 1 / rows[SYN, k]
-        lanes[KEPT, lane] = scale
-        if bound < math.inf and abs(scale) * _largest(spikes[lane], arrival, k, c) > bound * threshold[lane]:
-            lanes[KEPT, lane] = 0
-            dropped = True
-        joins[k] |= np.uint64(1) << np.uint64(lane)
-        top = max(top, k)
+def prepare(lanes, places, joins, grad, spikes, slope, last, arrival, rows, threshold, c, bound):
+    """Values with which a tile's lanes join and where; returns the last row with one, and whether any is dropped.
+
+    ``grad``, ``spikes``, ``slope`` and ``last`` have a whole tile's lanes.
+    """
+    top, dropped, stride, zero = -1, False, rows.shape[1], fill16(lanes, 0.0)
+    for first in range(0, TILE, 16):
+        steep, k = load16(slope, first), load_whole16(lanes, last, first)
+        store_whole16(np.uint64(0xFFFF), places, first, maximum(k, 0.0))
+        spiked = (k >= 0.0) & (steep > 0.0)
+        wait = load16(spikes, first) - gather16(arrival, 0, places, first)
+        scale = select(spiked, load16(grad, first) / steep, zero)
+        unit_mem = 1.0 / gather16(rows, BACK_MEM * stride, places, first)
+        unit_syn = 1.0 / gather16(rows, SYN * stride, places, first)
+        store(lanes, WAIT * TILE + first, select(spiked, wait, zero))
+        store(lanes, SCALE * TILE + first, scale)
+        store(lanes, KEPT * TILE + first, scale)
+        store(lanes, UNIT_MEM * TILE + first, select(spiked, unit_mem, zero))
+        store(lanes, UNIT_SYN * TILE + first, select(spiked, unit_syn, zero))
+        while spiked:
+            lane = first + lowest_bit(spiked)
+            spiked &= spiked - np.uint64(1)
+            at = np.intp(places[lane])
+            joins[at] |= np.uint64(1) << np.uint64(lane)
+            top = max(top, at)
+            if bound < math.inf:
+                factor = abs(lanes[SCALE, lane])
+                if factor * _largest(spikes[lane], arrival, at, c) > bound * threshold[lane]:
+                    lanes[KEPT, lane] = 0
+                    dropped = True
     return top, dropped
 
 
@@ -73,12 +100,16 @@ def start_lanes(lanes, scale_row, c):
 
 @jit
 def unwind_tile(
-    packed, order, arrival, ends, segments, rows, lanes, joins, top, c, by_weight, by_times, wants_weight, wants_times
-):
-    """Walk back from row ``top``, adding to the tile's gradients, and to ``by_times`` in order of arrival."""
+    packed, order, arrival, ends, segments, rows, lanes, joins, top, c, sums, by_weight, by_times, wants_weight,
+    wants_times,
+):  # fmt: skip
+    """Walk back from row ``top``, adding to the tile's gradients, and to ``by_times`` in order of arrival.
+
+    ``sums`` has room for 16 rows of 16 numbers, as many as ``by_times`` takes at once.
+    """
     mem, syn, back, leak = rows[BACK_MEM], rows[SYN], rows[BACK], rows[LEAK]
     response = decay = fill64(packed, 0.0)
-    sums = np.zeros(256, packed.dtype)
+    sums[((top & 15) + 1) * 16 :] = 0
     segment = segments - 1
     while segment > 0 and ends[segment - 1] > top:
         segment -= 1

@@ -24,6 +24,7 @@ from firstspike.spiketime.cpu.mathfun import exp, expm1, log1p
 from firstspike.spiketime.cpu.simd import (
     absolute,
     fill16,
+    fill64,
     fma,
     jit,
     load16,
@@ -34,12 +35,14 @@ from firstspike.spiketime.cpu.simd import (
     select,
     sqrt,
     store,
+    store_whole16,
 )
 
 TILE = 64  # neurons that are scanned together, lanes of one vector
 VOLTAGE, CURRENT, LIMIT = range(3)  # what is known of a neuron that fired: the state before, and the latest time
 NOW_VOLTAGE, NOW_CURRENT = 3, 4  # the state that is to be tested
-N_STATE = 5
+WAIT, LOW, HIGH, VALUE, DRIVE = 5, 6, 7, 8, 9  # where the search for the crossing is
+N_STATE = 10
 
 _ENOUGH = 1 - 1e-4
 _MAX_STEPS = 60
@@ -101,19 +104,15 @@ def _test(state, last, k, active, duration, c, decay, rise, threshold, decay_syn
         peaks &= height >= 1.0
         fired |= peaks
         store(state, LIMIT * TILE, select(peaks, minimum(time, duration), load64(state, LIMIT * TILE)))
-        while peaks:
-            lane = lowest_bit(peaks)
-            peaks &= peaks - np.uint64(1)
-            last[lane] = k
     if fired:
         store(state, VOLTAGE * TILE, select(fired, voltage * unit_mem, load64(state, VOLTAGE * TILE)))
         store(state, CURRENT * TILE, select(fired, current * unit_syn, load64(state, CURRENT * TILE)))
-    while crosses:
-        lane = lowest_bit(crosses)
-        crosses &= crosses - np.uint64(1)
-        last[lane] = k
-        state[LIMIT, lane] = duration
-        if math.isinf(duration):
+        store(state, LIMIT * TILE, select(crosses, fill64(state, duration), load64(state, LIMIT * TILE)))
+        for first in range(0, TILE, 16):
+            store_whole16((fired >> np.uint64(first)) & np.uint64(0xFFFF), last, first, fill16(state, float(k)))
+        while math.isinf(duration) and crosses:
+            lane = lowest_bit(crosses)
+            crosses &= crosses - np.uint64(1)
             state[LIMIT, lane] = endless_wait(float(state[VOLTAGE, lane]), float(state[CURRENT, lane]), c)
     return active & ~fired
 
@@ -131,57 +130,70 @@ def solve(state, fired, since, until, c, spikes, slopes):
     ``since`` and ``until`` are the times of each lane's last causal input and of the next.
     """
     eps, tiny = np.finfo(state.dtype).eps, np.finfo(state.dtype).tiny
+    never, flat = fill16(state, math.inf), fill16(state, 0.0)
+    find_roots(state, fired, c)
     for first in range(0, TILE, 16):
         bits = (fired >> np.uint64(first)) & np.uint64(0xFFFF)
-        if bits:
-            _solve16(state, first, bits, c, spikes, slopes)
-        for lane in range(first, first + 16):
-            if not (fired >> np.uint64(lane)) & np.uint64(1):
-                spikes[lane], slopes[lane] = math.inf, 0
-                continue
-            spike = since[lane] + spikes[lane]
-            if not spike > since[lane]:  # too soon after the input for the floats: the input stays causal
-                spike = since[lane] + max(abs(since[lane]) * eps, tiny)
-            spikes[lane] = min(spike, until[lane])
+        start = load16(since, first)
+        spike = start + load16(state, WAIT * TILE + first)
+        # too soon after the input for the floats: the input stays causal
+        spike = select(spike > start, spike, start + maximum(absolute(start) * eps, tiny))
+        slope = load16(state, DRIVE * TILE + first) - c[PER_MEM]
+        store(spikes, first, select(bits, minimum(spike, load16(until, first)), never))
+        store(slopes, first, select(bits, slope, flat))
 
 
 @jit
-def _solve16(state, first, bits, c, waits, slopes):
-    """Root of ``V(s) = 1`` in 16 lanes: steps to the root of the parabola in s, between bounds.
+def find_roots(state, fired, c):
+    """First roots of ``V(s) = 1``, as WAIT, and ``dV/ds + 1/tau_mem`` there, as DRIVE.
 
-    Each step costs one ``exp`` and one ``expm1``, as Newton's would, and triples the digits.
+    Steps to the root of the parabola in s, between bounds. Each costs one ``exp`` and one ``expm1``, as Newton's would,
+    and triples the digits. The vectors of a tile take theirs in turn, as within one each operation waits for the last.
     """
-    voltage, current = load16(state, VOLTAGE * TILE + first), load16(state, CURRENT * TILE + first)
-    low, high = fill16(state, 0.0), load16(state, LIMIT * TILE + first)
-    one = fill16(state, 1.0)
     slower, rate = min(c[PER_MEM], c[PER_SYN]), abs(c[DELTA])
     leaks_slower = c[PER_MEM] <= c[PER_SYN]
-    tolerance = 1e-3 if state.itemsize == 4 else 1e-6
-    s = low
-    value, drive = voltage, current * c[PER_SYN]
+    tolerance = 2e-3 if state.itemsize == 4 else 1e-5
+    for first in range(0, TILE, 16):
+        store(state, WAIT * TILE + first, fill16(state, 0.0))
+        store(state, LOW * TILE + first, fill16(state, 0.0))
+        store(state, HIGH * TILE + first, load16(state, LIMIT * TILE + first))
+        store(state, VALUE * TILE + first, load16(state, VOLTAGE * TILE + first))
+        store(state, DRIVE * TILE + first, load16(state, CURRENT * TILE + first) * c[PER_SYN])
     for _ in range(_MAX_STEPS):
-        slope = drive - value * c[PER_MEM]
-        curve = drive * -c[PER_SYN] - slope * c[PER_MEM]
-        gap = one - value
-        before = (gap > 0.0) & (slope > 0.0)
-        low, high = select(before, s, low), select(before, high, s)
-        step = gap * 2.0 / (slope + sqrt(maximum(slope * slope + curve * gap * 2.0, 0.0)))
-        following = s + step
-        following = select(high >= following, following, high)
-        inside = following >= low
-        following = select(inside, following, (low + high) * 0.5)
-        # a halving says nothing of how near the root is
-        moves = ((absolute(following - s) > absolute(following) * tolerance) | ~inside) & bits
-        s = following
-        slow = exp(s * -slower)
-        grown = expm1(s * -rate) * -1.0
-        fast = slow - slow * grown
-        response = slow * grown * abs(c[PER_RISE])
-        if leaks_slower:
-            value, drive = fma(voltage, slow, current * response), current * fast * c[PER_SYN]
-        else:
-            value, drive = fma(voltage, fast, current * response), current * slow * c[PER_SYN]
-        if not moves:
+        moving = np.uint64(0)
+        for first in range(0, TILE, 16):
+            bits = (fired >> np.uint64(first)) & np.uint64(0xFFFF)
+            if not bits:
+                continue
+            s, low = load16(state, WAIT * TILE + first), load16(state, LOW * TILE + first)
+            high = load16(state, HIGH * TILE + first)
+            value, drive = load16(state, VALUE * TILE + first), load16(state, DRIVE * TILE + first)
+            slope = drive - value * c[PER_MEM]
+            curve = drive * -c[PER_SYN] - slope * c[PER_MEM]
+            gap = value * -1.0 + 1.0
+            before = (gap > 0.0) & (slope > 0.0)
+            low, high = select(before, s, low), select(before, high, s)
+            step = gap * 2.0 / (slope + sqrt(maximum(slope * slope + curve * gap * 2.0, 0.0)))
+            following = s + step
+            following = select(high >= following, following, high)
+            inside = following >= low
+            following = select(inside, following, (low + high) * 0.5)
+            # a halving says nothing of how near the root is, but the bounds do
+            moved = select(inside, absolute(following - s), high - low)
+            moving |= (moved > absolute(following) * tolerance) & bits
+            slow = exp(following * -slower)
+            grown = expm1(following * -rate) * -1.0
+            fast = slow - slow * grown
+            response = slow * grown * abs(c[PER_RISE])
+            voltage, current = load16(state, VOLTAGE * TILE + first), load16(state, CURRENT * TILE + first)
+            if leaks_slower:
+                value, drive = fma(voltage, slow, current * response), current * fast * c[PER_SYN]
+            else:
+                value, drive = fma(voltage, fast, current * response), current * slow * c[PER_SYN]
+            store(state, WAIT * TILE + first, following)
+            store(state, LOW * TILE + first, low)
+            store(state, HIGH * TILE + first, high)
+            store(state, VALUE * TILE + first, value)
+            store(state, DRIVE * TILE + first, drive)
+        if not moving:
             break
-    store(waits, first, s)
-    store(slopes, first, drive - c[PER_MEM])

@@ -37,12 +37,25 @@ from firstspike.spiketime.cpu.rows import (
     forward_rows,
     stride_of,
 )
-from firstspike.spiketime.cpu.simd import fill64, fma, jit, load64, lowest_bit, select, store
+from firstspike.spiketime.cpu.simd import (
+    fill16,
+    fill64,
+    fma,
+    gather16,
+    jit,
+    load16,
+    load64,
+    load_whole16,
+    lowest_bit,
+    maximum,
+    select,
+    store,
+    store_whole16,
+)
 from firstspike.spiketime.cpu.sort import sort_row, sort_scratch
 
 _MANY, _SHORT = 48, 0.02  # inputs, and mean interval in units of the faster constant, for the fast scan
-N_GATHERED = 5  # what ``settle`` needs to know of each lane's row
-_PATIENCE = 16  # rows for which a single lane is followed
+_PATIENCE = 32  # rows for which a single lane is followed
 
 
 @jit
@@ -83,7 +96,7 @@ def scan_tile(packed, order, arrival, ends, segments, rows, active, c, state, la
 
 
 @jit
-def scan_fast(packed, order, arrival, ends, segments, rows, active, c, state, gathered, last):
+def scan_fast(packed, order, arrival, ends, segments, rows, active, c, state, places, last):
     """``scan_tile`` for many short intervals, without a branch for a neuron that fires.
 
     A lane stops at its first candidate. With short intervals this nearly always is the crossing or close to it.
@@ -132,27 +145,29 @@ def scan_fast(packed, order, arrival, ends, segments, rows, active, c, state, ga
     again = np.uint64(0)
     if stopped:
         store(state, NOW_VOLTAGE * TILE, stop)
-        again = settle(packed, order, arrival, ends, rows, stopped, c, state, gathered, last)
+        again = settle(packed, order, arrival, ends, rows, stopped, c, state, places, last)
     return active, again
 
 
 @jit
-def settle(packed, order, arrival, ends, rows, stopped, c, state, gathered, last):
+def settle(packed, order, arrival, ends, rows, stopped, c, state, places, last):
     """Bring the states at which lanes stopped to scale 1; returns the lanes that have to be scanned again."""
-    for lane in range(TILE):
-        k = max(np.intp(state[NOW_VOLTAGE, lane]) - 1, 0)
-        if (stopped >> np.uint64(lane)) & np.uint64(1):
-            last[lane] = k
-        gathered[0, lane], gathered[1, lane] = rows[MEM, k], rows[SYN, k]
-        gathered[2, lane], gathered[3, lane] = rows[RISE, k], rows[MEM, k + 1]
-        gathered[4, lane] = arrival[k + 1] - arrival[k]
-    mem, syn, rise = load64(gathered, 0), load64(gathered, TILE), load64(gathered, 2 * TILE)
-    voltage, current = load64(state, VOLTAGE * TILE), load64(state, CURRENT * TILE)
-    early, again = (voltage < load64(gathered, 3 * TILE)) & stopped, np.uint64(0)
-    voltage = voltage - current * rise
-    store(state, VOLTAGE * TILE, select(stopped, voltage / mem, load64(state, VOLTAGE * TILE)))
-    store(state, CURRENT * TILE, select(stopped, current / syn, load64(state, CURRENT * TILE)))
-    store(state, LIMIT * TILE, select(stopped, load64(gathered, 4 * TILE), load64(state, LIMIT * TILE)))
+    stride, early, again = rows.shape[1], np.uint64(0), np.uint64(0)
+    for first in range(0, TILE, 16):
+        bits = (stopped >> np.uint64(first)) & np.uint64(0xFFFF)
+        if not bits:
+            continue
+        stop = maximum(load16(state, NOW_VOLTAGE * TILE + first) - 1.0, 0.0)
+        store_whole16(np.uint64(0xFFFF), places, first, stop)
+        store_whole16(bits, last, first, stop)
+        mem, mem_end = gather16(rows, MEM * stride, places, first), gather16(rows, MEM * stride + 1, places, first)
+        syn, rise = gather16(rows, SYN * stride, places, first), gather16(rows, RISE * stride, places, first)
+        wait = gather16(arrival, 1, places, first) - gather16(arrival, 0, places, first)
+        voltage, current = load16(state, VOLTAGE * TILE + first), load16(state, CURRENT * TILE + first)
+        early |= ((voltage < mem_end) & bits) << np.uint64(first)
+        store(state, VOLTAGE * TILE + first, select(bits, (voltage - current * rise) / mem, voltage))
+        store(state, CURRENT * TILE + first, select(bits, current / syn, current))
+        store(state, LIMIT * TILE + first, select(bits, wait, load16(state, LIMIT * TILE + first)))
     while early:
         lane = lowest_bit(early)
         early &= early - np.uint64(1)
@@ -210,8 +225,8 @@ def scan_samples(times, packed, c, rows, ends, order, arrival, count, last, slop
             segments[b - first] = find_segments(arrival[b], n, c, longest, start, ends[b])
             forward_rows(arrival[b], n, c, fast[b - first], start, rows[b])
 
-    state, gathered = np.zeros((N_STATE, TILE), times.dtype), np.empty((N_GATHERED, TILE), times.dtype)
-    lane_last = np.empty(TILE, np.int32)
+    state = np.zeros((N_STATE, TILE), times.dtype)
+    lane_last, places = np.empty((2, TILE), np.int32)
     lane_spikes, lane_slopes, since, until = np.empty((4, TILE), times.dtype)
     for tile in range(packed.shape[0]):
         lanes = min(TILE, outputs - tile * TILE)
@@ -223,20 +238,36 @@ def scan_samples(times, packed, c, rows, ends, order, arrival, count, last, slop
             if fast[at]:
                 silent, left = scan_fast(
                     packed[tile], order[b], arrival[b], ends[b], segments[at], rows[b], every, c, state,
-                    gathered, lane_last,
+                    places, lane_last,
                 )  # fmt: skip
             if left:
                 silent = (silent & ~left) | scan_tile(
                     packed[tile], order[b], arrival[b], ends[b], segments[at], rows[b], left, c, state, lane_last
                 )
-            for lane in range(TILE):
-                k = max(lane_last[lane], 0)
-                since[lane] = arrival[b, k]
-                until[lane] = arrival[b, k + 1] if k + 1 < count[b] else math.inf
+            last_intervals(arrival[b], count[b], lane_last, places, since, until)
             solve(state, every & ~silent, since, until, c, lane_spikes, lane_slopes)
-            for lane in range(lanes):
-                j = tile * TILE + lane
-                spikes[b, j], slope[b, j], last[b, j] = lane_spikes[lane], lane_slopes[lane], lane_last[lane]
+            at = tile * TILE
+            copy_lanes(lane_spikes, spikes[b], at, lanes)
+            copy_lanes(lane_slopes, slope[b], at, lanes)
+            copy_lanes(lane_last, last[b], at, lanes)
+
+
+@jit
+def last_intervals(arrival, n, last, places, since, until):
+    """For each lane the time of its last causal input and that of the next, if there is one."""
+    for first in range(0, TILE, 16):
+        k = maximum(load_whole16(arrival, last, first), 0.0)
+        store_whole16(np.uint64(0xFFFF), places, first, k)
+        store(since, first, gather16(arrival, 0, places, first))
+        following = gather16(arrival, 1, places, first)
+        store(until, first, select(k >= float(n - 1), fill16(arrival, math.inf), following))
+
+
+@jit
+def copy_lanes(source, target, at, lanes):
+    """Copy the lanes of a tile that have a neuron."""
+    for lane in range(lanes):
+        target[at + lane] = source[lane]
 
 
 @lru_cache(maxsize=2)

@@ -229,6 +229,55 @@ def store(typingctx, array, index, x):
     return types.void(array, types.intp, x), codegen
 
 
+@intrinsic
+def gather16(typingctx, array, start, places, first):
+    """Lanes ``array[start + places[first + i]]``, by flat indices; ``places`` are integers of 32 bits."""
+    vec = VecType(array.dtype, 16)
+
+    def codegen(context, builder, sig, args):
+        array_, start_, places_, first_ = args
+        data = builder.gep(context.make_array(sig.args[0])(context, builder, array_).data, [start_])
+        place = builder.gep(context.make_array(sig.args[2])(context, builder, places_).data, [first_])
+        found = ir.Constant(_llvm_type(vec), ir.Undefined)
+        for lane in range(16):
+            at = builder.sext(builder.load(builder.gep(place, [ir.IntType(64)(lane)])), ir.IntType(64))
+            found = builder.insert_element(found, builder.load(builder.gep(data, [at])), ir.IntType(32)(lane))
+        return found
+
+    return vec(array, types.intp, places, types.intp), codegen
+
+
+@intrinsic
+def store_whole16(typingctx, bits, places, first, x):
+    """Write the lanes whose bits are set as integers of 32 bits."""
+    integers = ir.VectorType(ir.IntType(32), 16)
+
+    def codegen(context, builder, sig, args):
+        bits_, places_, first_, x_ = args
+        data = builder.gep(context.make_array(sig.args[1])(context, builder, places_).data, [first_])
+        where = builder.bitcast(data, integers.as_pointer())
+        mask = builder.bitcast(builder.trunc(bits_, ir.IntType(16)), ir.VectorType(ir.IntType(1), 16))
+        kept = builder.load(where, align=4)
+        builder.store(builder.select(mask, builder.fptosi(x_, integers), kept), where, align=4)
+        return context.get_dummy_value()
+
+    return types.void(types.uint64, places, types.intp, x), codegen
+
+
+@intrinsic
+def load_whole16(typingctx, array, places, first):
+    """Lanes of integers of 32 bits, as numbers of an array's dtype."""
+    vec = VecType(array.dtype, 16)
+    integers = ir.VectorType(ir.IntType(32), 16)
+
+    def codegen(context, builder, sig, args):
+        data = builder.gep(context.make_array(sig.args[1])(context, builder, args[1]).data, [args[2]])
+        found = builder.load(builder.bitcast(data, integers.as_pointer()), align=4)
+        return builder.sitofp(found, _llvm_type(vec))
+
+    return vec(array, places, types.intp), codegen
+
+
 def _filler(lanes: int):
     @intrinsic
     def fill(typingctx, array, number):

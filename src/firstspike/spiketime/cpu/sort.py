@@ -1,4 +1,8 @@
-"""Sorting one sample's spike times: a radix sort over the bits of the floats, insertion sort for a few."""
+"""Sorting one sample's spike times.
+
+A few by insertion. More go into buckets of equal width, then insertion within the buckets. Where times crowd into few
+buckets, a radix sort over the bits of the floats.
+"""
 
 # mypy: disable-error-code="no-untyped-def"
 import math
@@ -10,6 +14,7 @@ from numba.extending import overload
 from firstspike.spiketime.cpu.simd import jit
 
 _FEW = 24
+_CROWDED = 4  # moves per time in the buckets that cost more than the radix sort
 _DIGIT, _VALUES = 8, 256
 
 
@@ -27,7 +32,11 @@ def _overload_unsigned(array, shape):
 @jit
 def sort_scratch(times, inputs):
     """What ``sort_row`` needs for rows of that length and dtype, any number of times."""
-    return _unsigned(times, (2, inputs)), np.empty(inputs, np.int32), np.empty((times.itemsize, _VALUES), np.int32)
+    buckets = 32
+    while buckets < 2 * inputs:
+        buckets *= 2
+    count = np.empty((times.itemsize, _VALUES), np.int32)
+    return _unsigned(times, (2, inputs)), np.empty((2, inputs), np.int32), count, np.empty(buckets + 1, np.int32)
 
 
 @jit
@@ -39,14 +48,12 @@ def sort_row(times, order, arrival, scratch):
         n += times[i] < math.inf
     if n <= _FEW:
         for k in range(n):
-            i, t = order[k], times[order[k]]
-            j = k
-            while j > 0 and arrival[j - 1] > t:
-                arrival[j], order[j] = arrival[j - 1], order[j - 1]
-                j -= 1
-            arrival[j], order[j] = t, i
+            arrival[k] = times[order[k]]
+        _insertion_sort(order, arrival, n, n * n)
         return n
-    keys, spare_order, count = scratch
+    keys, spare, count, starts = scratch
+    if _bucket_sort(times, order, arrival, spare, starts, n):
+        return n
     for k in range(n):
         arrival[k] = times[order[k]]
     bits = arrival.view(keys.dtype)
@@ -54,10 +61,58 @@ def sort_row(times, order, arrival, scratch):
     for k in range(n):
         key = np.uint64(bits[k])
         keys[0, k] = ~key if key & top else key | top  # now the integers are ordered as the numbers are
-    _radix_sort(keys, order, spare_order, count, n)
+    _radix_sort(keys, order, spare[0], count, n)
     for k in range(n):
         arrival[k] = times[order[k]]
     return n
+
+
+@jit
+def _insertion_sort(order, arrival, n, patience):
+    """Sort both by ``arrival``; false, and unsorted, where that takes more moves than ``patience``."""
+    for k in range(1, n):
+        t, i = arrival[k], order[k]
+        j = k
+        while j > 0 and arrival[j - 1] > t:
+            arrival[j], order[j] = arrival[j - 1], order[j - 1]
+            j -= 1
+        arrival[j], order[j] = t, i
+        patience -= k - j
+        if patience < 0:
+            return False
+    return True
+
+
+@jit
+def _bucket_sort(times, order, arrival, spare, starts, n):
+    """Sort the first ``n`` of ``order`` and their times into ``arrival``; false, with ``order`` as it was, if crowded."""
+    low = high = times[order[0]]
+    for k in range(n):
+        t = times[order[k]]
+        low, high = min(low, t), max(high, t)
+    buckets = starts.size - 1
+    while buckets > 4 * n:
+        buckets //= 2
+    scale = (buckets - 1) / (high - low)
+    if not 0 < scale < math.inf:
+        return False
+    where, kept = spare[0], spare[1]
+    starts[: buckets + 1] = 0
+    for k in range(n):
+        bucket = np.int32((times[order[k]] - low) * scale)
+        where[k] = bucket
+        starts[bucket + 1] += 1
+    for bucket in range(buckets):
+        starts[bucket + 1] += starts[bucket]
+    kept[:n] = order[:n]
+    for k in range(n):
+        place = starts[where[k]]
+        starts[where[k]] = place + 1
+        order[place], arrival[place] = kept[k], times[kept[k]]
+    if _insertion_sort(order, arrival, n, _CROWDED * n):
+        return True
+    order[:n] = kept[:n]
+    return False
 
 
 @jit

@@ -69,9 +69,10 @@ def unwind_tiles(
 ):
     """The tiles and samples of one task, each a pair (first, stop)."""
     outputs = spikes.shape[1]
-    lanes = np.zeros((N_LANES, TILE), grad.dtype)
+    lanes, sums = np.zeros((N_LANES, TILE), grad.dtype), np.empty(256, grad.dtype)
     joins = np.zeros(rows.shape[2], np.uint64)
-    total = np.empty(TILE, grad.dtype)
+    total, lane_grad, lane_spikes, lane_slope = np.zeros((4, TILE), grad.dtype)
+    lane_last, places = np.empty((2, TILE), np.int32)
     if wants_times:
         by_times[samples[0] : samples[1]] = 0
     for tile in range(tiles[0], tiles[1]):
@@ -80,6 +81,7 @@ def unwind_tiles(
         if wants_weight:
             by_weight[tile] = 0
         total[:] = 0
+        lane_last[:] = -1  # the last tile may have lanes without a neuron
         for b in range(samples[0], samples[1]):
             n = count[b]
             if n == 0:
@@ -90,8 +92,12 @@ def unwind_tiles(
                     weights, order[b], arrival[b], n, ends[b], segments[b], rows[b], spikes[b, at], c,
                     last[b, at], slope[b, at], joins,
                 )  # fmt: skip
+            for lane in range(end - begin):
+                j = begin + lane
+                lane_grad[lane], lane_spikes[lane] = grad[b, j], spikes[b, j]
+                lane_slope[lane], lane_last[lane] = slope[b, j], last[b, j]
             top, dropped = prepare(
-                lanes, joins, grad[b, at], spikes[b, at], slope[b, at], last[b, at], arrival[b], rows[b],
+                lanes, places, joins, lane_grad, lane_spikes, lane_slope, lane_last, arrival[b], rows[b],
                 threshold[at], c, bound,
             )  # fmt: skip
             if top < 0:
@@ -102,13 +108,13 @@ def unwind_tiles(
             if dropped and wants_weight and wants_times:
                 unwind_tile(
                     weights, order[b], arrival[b], ends[b], segments[b], rows[b], lanes, joins, top, c,
-                    by_weight[tile], by_times[b], False, True,
+                    sums, by_weight[tile], by_times[b], False, True,
                 )  # fmt: skip
             if dropped and wants_weight:
                 start_lanes(lanes, KEPT, c)
             unwind_tile(
                 weights, order[b], arrival[b], ends[b], segments[b], rows[b], lanes, joins, top, c,
-                by_weight[tile], by_times[b], wants_weight, wants_times and both,
+                sums, by_weight[tile], by_times[b], wants_weight, wants_times and both,
             )  # fmt: skip
             joins[: top + 1] = 0
         for j in range(begin, end):
