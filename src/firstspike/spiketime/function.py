@@ -5,6 +5,7 @@ with an ensemble dimension (see ``backend``); vmap folds a mapped dimension into
 neither weight nor anything else of the network is mapped.
 """
 
+import inspect
 import math
 from typing import Any, NamedTuple
 
@@ -125,6 +126,15 @@ class FirstSpikeGradient(torch.autograd.Function):
         )
         output = FirstSpikeGradient.apply(needs, options, *folded)
         return tuple(x.unflatten(0, (info.batch_size, -1)) for x in output), (0,) * len(output)
+
+
+def _keep_signature(forward: Any) -> None:
+    """Torch asks for the signature at every call, and ``inspect`` would find it anew each time."""
+    forward.__signature__ = inspect.signature(forward)
+
+
+_keep_signature(FirstSpikeTime.forward)
+_keep_signature(FirstSpikeGradient.forward)
 
 
 def check_values(

@@ -18,6 +18,7 @@ from firstspike.training.loop import train
 from firstspike.training.progress import Progress
 from firstspike.training.run import Run
 from firstspike.training.saving import State, restore
+from firstspike.training.threads import threads_worth_starting
 
 logger = logging.getLogger(__name__)
 
@@ -95,6 +96,7 @@ def _train(experiment: Experiment, run: Run, state: State, show: bool) -> dict[s
     with (
         Progress(config.epochs, batches, state.epoch * batches + state.batch, show) as progress,
         _stop_on_signals() as stop,
+        threads_worth_starting(experiment.network, config.batch_size),
     ):
         test = train(experiment, run, state, progress, stop)
     validation = evaluate(experiment.network, experiment.loss, experiment.data.validation, experiment.spiking)

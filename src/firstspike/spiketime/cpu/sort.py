@@ -85,7 +85,7 @@ def _insertion_sort(order, arrival, n, patience):
 
 @jit
 def _bucket_sort(times, order, arrival, spare, starts, n):
-    """Sort the first ``n`` of ``order`` and their times into ``arrival``; false, with ``order`` as it was, if crowded."""
+    """Sort the ``n`` in ``order`` and their times into ``arrival``; false, with ``order`` as it was, if crowded."""
     low = high = times[order[0]]
     for k in range(n):
         t = times[order[k]]

@@ -1,0 +1,31 @@
+"""How many threads a training is worth."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from firstspike.layers import LIFLinear, Network
+
+_SMALL = 1 << 18  # synapses x samples of the largest layer, below which its kernels use one thread too
+
+
+@contextmanager
+def threads_worth_starting(network: Network, batch: int) -> Iterator[None]:
+    """Torch on one thread while it works on small layers.
+
+    For a few hundred numbers some of torch's functions (``exp``, ``log``, ``sqrt`` of MKL) start all threads at every
+    call, which costs more than the call; where other programs use the cores, twenty times as much as all the rest.
+
+    Args:
+        network: what will be trained.
+        batch: samples at once.
+    """
+    work = max((batch * x.weight.numel() for x in network if isinstance(x, LIFLinear)), default=0)
+    threads = torch.get_num_threads()
+    if work < _SMALL:
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
