@@ -91,7 +91,7 @@ def _bucket_sort(times, order, arrival, spare, starts, n):
         t = times[order[k]]
         low, high = min(low, t), max(high, t)
     buckets = starts.size - 1
-    while buckets > 4 * n:
+    while buckets > 2 * n:
         buckets //= 2
     scale = (buckets - 1) / (high - low)
     if not 0 < scale < math.inf:
