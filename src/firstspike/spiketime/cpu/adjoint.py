@@ -54,6 +54,7 @@ def prepare(lanes, places, joins, grad, spikes, slope, last, arrival, rows, thre
         spiked = (k >= 0.0) & (steep > 0.0)
         wait = load16(spikes, first) - gather16(arrival, 0, places, first)
         scale = select(spiked, load16(grad, first) / steep, zero)
+        spiked &= (scale > 0.0) | (scale < 0.0) | ~(scale >= scale)  # without a gradient there is nothing to do
         unit_mem = 1.0 / gather16(rows, BACK_MEM * stride, places, first)
         unit_syn = 1.0 / gather16(rows, SYN * stride, places, first)
         store(lanes, WAIT * TILE + first, select(spiked, wait, zero))

@@ -140,7 +140,7 @@ def unwind_delayed(
         by_weight[j], by_delay[j], by_threshold[j] = 0, 0, 0
         for b in range(samples[0], samples[1]):
             spike = spikes[b, j]
-            if not spike < math.inf:
+            if not spike < math.inf or grad[b, j] == 0:
                 continue
             drive, largest = zero, zero
             for i in range(0, inputs, 16):
