@@ -177,10 +177,10 @@ def translate_layers(tables: list[Table], inputs: Inputs, defaults: Table) -> tu
             builder.refuse_delayed(table, dendritic=False)
             builder.multiplex(table.integer("factor"))
         elif name.startswith("Delay"):
-            following = [t.raw for t in tables[index:] if t.raw.get("name") in _NEURONS]
+            following = [t for t in tables[index:] if t.raw.get("name") in _NEURONS]
             if not following:
                 raise ValueError(f"{table.place}: {name} stands before no neurons")
-            builder.delay(table, index, int(following[0].get("size", 0)))
+            builder.delay(table, index, following[0].integer("size"))
         elif name in _NEURONS:
             own = Table(table.take("neuron_params", {}), f"{table.place}.neuron_params", table.remarks)
             builder.bounds.append(bound(own) if "max_dw_norm" in own else default_bound)

@@ -111,7 +111,7 @@ def translate(raw: dict[str, Any]) -> Translation:
     if layered:
         tables = layout.tables("layers")
         if unrolled and tables and tables[0].raw.get("name") == "Biases":
-            tables[0].raw["times"] = list(tables[0].raw.get("times", [])) * inputs.copies
+            tables[0].raw["times"] = tables[0].numbers("times") * inputs.copies
         builder, base = translate_layers(tables, inputs, defaults)
         if not main:
             builder.bounds = [_take(params, "max_dw_norm")]
@@ -174,7 +174,9 @@ def _bias_times(layout: Table, count: int) -> list[list[float]]:
     times = layout.take("bias_times", [])
     numbers = [int(n) for n in layout.numbers("n_biases", count)]
     if times and isinstance(times[0], list):
-        per_layer = [[float(t) for t in entry] for entry in times]
+        per_layer = [
+            Table({"bias_times": entry}, layout.place, layout.remarks).numbers("bias_times") for entry in times
+        ]
         per_layer += [[] for _ in range(count - len(per_layer))]
     else:
         per_layer = [layout.numbers("bias_times") if n else [] for n in numbers]
