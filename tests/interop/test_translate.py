@@ -201,6 +201,11 @@ def test_bars_are_named_as_different():
     translation = translate(raw)
     assert parse_config(translation.config).data.kind == "bars"
     assert any(line.startswith("bars: ") for line in translation.remarks.lacking)
+    assert kinds(translation) == ["bias", "lif", "bias", "lif"]
+    raw["training_params"]["use_hicannx"] = True
+    on_chip = translate(raw)
+    assert on_chip.config["data"]["multiply"] == 5
+    assert network(on_chip) == network(translation)
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from firstspike.interop.fast_and_deep.folder import load_numbers
 from firstspike.layers import Network
 from firstspike.training.build import Experiment
 
@@ -60,13 +61,13 @@ def compare(experiment: Experiment, files: dict[str, Path]) -> Comparison | str:
     """
     if "times" not in files:
         return "they saved no spike times for the test data"
-    times = _load(files["times"])
+    times = load_numbers(files["times"])
     if isinstance(times, str):
         return times
     data = experiment.data.test
     inputs = data.times
     if "inputs" in files:
-        saved = _load(files["inputs"])
+        saved = load_numbers(files["inputs"])
         if isinstance(saved, str):
             return saved
         if saved.ndim != 2 or len(saved) != len(times) or saved.shape[1] < data.features:
@@ -75,7 +76,7 @@ def compare(experiment: Experiment, files: dict[str, Path]) -> Comparison | str:
     elif experiment.config.data.kind not in _SAME_ORDER:
         return f"the samples of {experiment.config.data.kind} are drawn at random, and they did not save theirs"
     elif "labels" in files:
-        labels = _load(files["labels"])
+        labels = load_numbers(files["labels"])
         if isinstance(labels, str):
             return labels
         if not np.array_equal(labels.ravel(), data.labels.cpu().numpy()):
@@ -104,14 +105,3 @@ def difference(theirs: np.ndarray, ours: np.ndarray) -> Comparison:
 def outputs(network: Network, times: Tensor) -> Tensor:
     """Output times, a part of the samples at a time."""
     return torch.cat([network(part) for part in times.split(_CHUNK)])
-
-
-def _load(path: Path) -> np.ndarray | str:
-    """Numbers of an ``.npy`` file; never a pickled object."""
-    try:
-        array = np.load(path, allow_pickle=False)
-    except (ValueError, EOFError) as error:
-        return f"{path.name} cannot be read: {error}"
-    if array.dtype.kind not in "fiu":
-        return f"{path.name} holds no numbers"
-    return array.astype(np.float64) if array.dtype.kind == "f" else array

@@ -46,7 +46,7 @@ def data(params: Table, n_inputs: int, on_chip: bool) -> Inputs:
         copies = 5 if on_chip and n_inputs == 4 else max(1, n_inputs // 4)
         inputs = Inputs(section, 4, copies)
     elif name == "bars":
-        inputs = _bars(params, n_inputs)
+        inputs = _bars(params, n_inputs, on_chip)
     elif name == "xor":
         section = {"kind": "xor", "train": 4, "validation": 4, "test": 4, "early": 0.15, "late": 2.0}
         inputs = Inputs(section, 2, bias=[0.15, 2.0])  # their two constant inputs
@@ -77,13 +77,14 @@ def _yin_yang(params: Table) -> dict[str, Any]:
     }
 
 
-def _bars(params: Table, n_inputs: int) -> Inputs:
+def _bars(params: Table, n_inputs: int, on_chip: bool) -> Inputs:
     params.without_effect("multiply_input_layer")
     params.remarks.lacking.append(
         "bars: their bar spikes at 0.5 on a background at 0.05; here a bar spikes first, at 0.05, and the background "
         "at 0.5; the 30 samples of each split are drawn at random here"
     )
-    copies = max(1, n_inputs // 9)
+    older = params.place == "dataset"  # today's program does not repeat the pixels for the chip
+    copies = 5 if on_chip and older and n_inputs == 9 else max(1, n_inputs // 9)
     section = {"kind": "bars", "train": 30, "validation": 30, "test": 30, "size": 3, "multiply": copies}
     return Inputs(section | {"early": 0.05, "late": 0.5}, 9 * copies)
 

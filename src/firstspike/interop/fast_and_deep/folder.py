@@ -4,7 +4,15 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 _TEST = {"times": "_test_spiketimes.npy", "labels": "_test_labels.npy", "inputs": "_test_inputs.npy"}
+_CURVES = {
+    "train_loss": "_train_losses.npy",
+    "train_accuracy": "_train_accuracies.npy",
+    "validation_loss": "_val_losses.npy",
+    "validation_accuracy": "_val_accuracies.npy",
+}
 
 
 @dataclass(frozen=True)
@@ -17,6 +25,7 @@ class Found:
         trained: whether it is the trained one.
         epoch: after how many epochs, None if no folder name says it.
         tests: spike times, labels and inputs that they saved for the test data, by these names, as far as there are.
+        curves: losses and accuracies over training, by our names, as far as there are.
     """
 
     config: Path
@@ -24,6 +33,7 @@ class Found:
     trained: bool
     epoch: int | None
     tests: dict[str, Path]
+    curves: dict[str, Path]
 
 
 def look(folder: Path, name: str | None = None) -> Found:
@@ -58,8 +68,22 @@ def look(folder: Path, name: str | None = None) -> Found:
     if not configs:
         raise FileNotFoundError(f"{folder} has no config.yaml; give a result folder of fastAndDeep, or a YAML file")
     prefix = network.name.removesuffix("_network.pt") if trained and network else name
-    tests = {key: place / f"{prefix}{end}" for key, end in _TEST.items()}
-    return Found(configs[0], network, trained, epoch, {key: path for key, path in tests.items() if path.is_file()})
+
+    def present(ends: dict[str, str]) -> dict[str, Path]:
+        return {key: path for key, end in ends.items() if (path := place / f"{prefix}{end}").is_file()}
+
+    return Found(configs[0], network, trained, epoch, present(_TEST), present(_CURVES))
+
+
+def load_numbers(path: Path) -> np.ndarray | str:
+    """Numbers of an ``.npy`` file, never a pickled object; in words, why it cannot be read."""
+    try:
+        array = np.load(path, allow_pickle=False)
+    except (ValueError, EOFError) as error:
+        return f"{path.name} cannot be read: {error}"
+    if not isinstance(array, np.ndarray) or array.dtype.kind not in "fiu":
+        return f"{path.name} holds no numbers"
+    return array.astype(np.float64) if array.dtype.kind == "f" else array
 
 
 def _epoch(folder: Path) -> int | None:

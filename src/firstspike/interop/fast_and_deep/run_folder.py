@@ -1,6 +1,7 @@
 """Makes a run of ours out of a result folder of theirs."""
 
 import json
+import math
 import warnings
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -8,6 +9,7 @@ from pathlib import Path
 import torch
 
 from firstspike.interop.fast_and_deep.compare import Comparison, compare
+from firstspike.interop.fast_and_deep.curves import metrics
 from firstspike.interop.fast_and_deep.folder import Found, look
 from firstspike.interop.fast_and_deep.translate import Translation, import_config
 from firstspike.interop.fast_and_deep.weights import read_network
@@ -51,7 +53,8 @@ def import_folder(folder: Path, out: Path) -> Imported:
     """Make a run folder from a result folder of theirs; nothing in it is executed.
 
     The run has ``config.yaml``, a checkpoint with their weights, and ``import.json`` with all that is said about the
-    translation. The optimiser starts anew, should the training go on.
+    translation; the losses and accuracies that they saved become ``metrics.csv``. The optimiser starts anew, should the
+    training go on.
 
     Args:
         folder: their result folder, or one ``epoch_N`` of it.
@@ -69,6 +72,7 @@ def import_folder(folder: Path, out: Path) -> Imported:
     experiment = build(config)
     epoch = (config.training.epochs if found.epoch is None else found.epoch) if found.trained else 0
     comparison: Comparison | str = "there is no trained network"
+    curves = "there is no network"
     count = 0
     if found.network is not None:
         state = read_network(found.network, translation.sources)
@@ -79,20 +83,32 @@ def import_folder(folder: Path, out: Path) -> Imported:
         comparison = compare(experiment, found.tests)
     run = Run.create(out, config)
     if found.network is not None:
-        _advance(experiment, epoch)
-        save_epoch(experiment, run, State(epoch=epoch))
+        rates = _advance(experiment, epoch)
+        rows = metrics(found.curves, rates, experiment.spiking)
+        best = -math.inf
+        curves = rows if isinstance(rows, str) else f"metrics of {len(rows)} epochs"
+        if not isinstance(rows, str) and rows:
+            best = max(float(row["validation_accuracy"]) for row in rows)
+            run.append("metrics", rows)
+        save_epoch(experiment, run, State(epoch=epoch, best=best))
     imported = Imported(config, found.network, epoch, count, tuple(lacking), tuple(translation.inexact), comparison)
-    write_whole(run.path / "import.json", json.dumps(_record(imported, found, translation), indent=1) + "\n")
+    write_whole(
+        run.path / "import.json",
+        json.dumps(_record(imported, found, translation) | {"curves": curves}, indent=1) + "\n",
+    )
     return imported
 
 
-def _advance(experiment: Experiment, epoch: int) -> None:
-    """Bring the schedule of learning rates to an epoch."""
-    if experiment.schedule is not None:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "Detected call of `lr_scheduler.step", UserWarning)
-            for _ in range(epoch):
+def _advance(experiment: Experiment, epoch: int) -> list[float]:
+    """Bring the schedule of learning rates to an epoch; the rates on the way."""
+    rates = []
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Detected call of `lr_scheduler.step", UserWarning)
+        for _ in range(epoch):
+            if experiment.schedule is not None:
                 experiment.schedule.step()
+            rates.append(experiment.optimizer.param_groups[0]["lr"])
+    return rates
 
 
 def _record(imported: Imported, found: Found, translation: Translation) -> dict[str, object]:

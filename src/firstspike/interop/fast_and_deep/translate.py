@@ -152,7 +152,7 @@ def _from_sizes(
     means, stds = layout.numbers("weight_means", count), layout.numbers("weight_stdevs", count)
     silent = params.numbers("max_num_missing_spikes", count)
     biases = _bias_times(layout, count)
-    if unrolled:
+    if unrolled and inputs.copies > 1:
         biases = [biases[0] * inputs.copies] + [[] for _ in biases[1:]]
     base = neuron(defaults)
     noise(defaults)

@@ -11,7 +11,7 @@ from firstspike.interop.safe_pickle import StandIn
 from firstspike.interop.torch_file import StoredTensor, read_torch_file
 
 _NAMES = {"weight": "weights", "synaptic": "_delay_parameters"}
-_CLASSES = {"weight": ("NeuronLayer", "EqualtimeLayer", "DoubletimeLayer"), "synaptic": ("DelayLayer",)}
+_CLASSES = {"weight": ("NeuronLayer", "EqualtimeLayer"), "synaptic": ("DelayLayer",)}
 
 
 def read_network(path: Path, sources: dict[str, Source]) -> dict[str, Tensor]:
