@@ -114,6 +114,8 @@ def test_calls_are_refused_by_name(function, arguments, name, protocol, tmp_path
         b"\x80\x02cos\nsystem\n)\x81(S'touch harm'\ntR.",  # to call an object
         b"\x80\x02\x82\x01.",  # an extension
         b"Pid\n.",  # a persistent id
+        b"Nr\xff\xff\xff\x7f.",  # a memo of gigabytes
+        b"\x80\x05\x96\x00\x00\x00\x00\x01\x00\x00\x00.",  # as large a bytearray
     ],
 )
 def test_handmade_opcodes_do_nothing(raw, tmp_path, monkeypatch):

@@ -1,3 +1,4 @@
+import contextlib
 import copy
 import subprocess
 import sys
@@ -278,6 +279,42 @@ def test_errors(changes, message):
 def test_layers_that_cannot_be_expressed(layers, message):
     with pytest.raises(ValueError, match=message):
         translate(layers_config(layers))
+
+
+def places(value, path=()):
+    """Paths to everything in a nest of dicts and lists."""
+    yield path
+    entries = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, entry in entries:
+        yield from places(entry, (*path, key))
+
+
+ALL_LAYERS = [{"name": "Biases", "times": [0.9]}, delay("Axonal", presyn_sharing_factor=5), delay("Synaptic")]
+ALL_LAYERS += [delay("Dendritic"), lif(30, neuron_params={"threshold": 2, "jitter": 0.1})]
+ALL_LAYERS += [{"name": "Multiplex", "factor": 2}, lif()]
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        sizes_config(training_params__training_noise={"mean": 0, "std_dev": 1}),
+        layers_config(
+            ALL_LAYERS, training_params__loss={"type": "TTFS", "xi": 1, "regulariser": [{"type": "l2_delay"}]}
+        ),
+    ],
+    ids=["sizes", "layers"],
+)
+def test_whatever_stands_in_a_config_is_translated_or_an_error(config):
+    for path in places(config):
+        for value in (None, True, "x", [], [None], {}, {"a": None}, -1, 10**30, float("nan"), float("inf"), [1] * 7):
+            changed = copy.deepcopy(config)
+            place = changed
+            for key in path[:-1]:
+                place = place[key]
+            if path:
+                place[path[-1]] = value
+            with contextlib.suppress(ValueError):  # and no other error
+                parse_config(translate(changed if path else value).config)
 
 
 def test_files(tmp_path):

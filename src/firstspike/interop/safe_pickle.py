@@ -5,11 +5,11 @@ ones, which only put data together. Every other name becomes an empty stand-in, 
 state that the pickle gives it. To call one, as a malicious pickle has to, is an error that says the name.
 """
 
-import io
 import pickle
+import pickletools
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar, NoReturn
+from typing import IO, Any, ClassVar, NoReturn
 
 # what Python 2 and the older pickle protocols call these modules
 _OLD_NAMES = {"__builtin__": "builtins", "copy_reg": "copyreg"}
@@ -140,21 +140,34 @@ class SafeUnpickler(pickle.Unpickler):
     """Reads one pickle from a file.
 
     Args:
-        file: where the pickle starts.
+        file: where the pickle starts; it is read twice, so it must be seekable.
         functions: further names that the pickle may call, and what is called instead.
         persistent: makes an object of a persistent id, a tuple that the pickle gives; by default there are none.
     """
 
     def __init__(
         self,
-        file: io.BufferedIOBase,
+        file: IO[bytes],
         functions: Mapping[str, Callable[..., Any]] | None = None,
         persistent: Callable[[Any], Any] | None = None,
     ) -> None:
         super().__init__(file, encoding="latin1")
+        self._file = file
         self._functions = _PLAIN | dict(functions or {})
         self._persistent = persistent
         self._stand_ins: dict[str, type[StandIn]] = {}
+
+    def load(self) -> Any:
+        """The pickled object.
+
+        Raises:
+            UnsafePickleError: the pickle wants to call something that is not on the list.
+            ValueError: it is damaged. So are other errors of the pickle module, which has many for that.
+        """
+        start = self._file.tell()
+        _check_operations(self._file)
+        self._file.seek(start)
+        return super().load()
 
     def find_class(self, module: str, name: str) -> Any:
         """A harmless function or a stand-in. Nothing is imported."""
@@ -172,6 +185,17 @@ class SafeUnpickler(pickle.Unpickler):
         if self._persistent is None:
             raise UnsafePickleError(f"the pickle refers to something outside of it ({pid!r}): not read")
         return self._persistent(pid)
+
+
+def _check_operations(file: IO[bytes]) -> None:
+    """Look through a pickle for what only a damaged or hostile one does: the fast reader takes memory on its word."""
+    for count, (operation, argument, _) in enumerate(pickletools.genops(file)):
+        if operation.name.startswith("EXT"):
+            raise UnsafePickleError("the pickle wants something from the registry of extensions: not read")
+        if operation.name.endswith("PUT") and (
+            argument is None or argument > count
+        ):  # places in the memo are given out one by one
+            raise ValueError("its memo has holes")
 
 
 def _stand_in(qualified: str) -> type[StandIn]:

@@ -89,21 +89,20 @@ def read_torch_file(path: Path) -> Any:
     Raises:
         UnsafePickleError: the file wants to call something that is not harmless.
         TorchFileError: no file of ``torch.save``, or a damaged one.
+        OSError: it cannot be read.
     """
+    file = io.BytesIO(path.read_bytes())
     try:
-        with path.open("rb") as file:
-            archive = zipfile.is_zipfile(file)
-            file.seek(0)
-            return _read_archive(file) if archive else _read_row(file, path.stat().st_size)
+        archive = zipfile.is_zipfile(file)
+        file.seek(0)
+        return _read_archive(file) if archive else _read_row(file)
     except (UnsafePickleError, TorchFileError) as error:
         raise type(error)(f"{path}: {error}") from None
-    except OSError:
-        raise
     except Exception as error:  # whatever a damaged pickle makes Python say
         raise TorchFileError(f"{path}: is no file of torch.save, or damaged ({error})") from None
 
 
-def _read_archive(file: Any) -> Any:
+def _read_archive(file: io.BytesIO) -> Any:
     with zipfile.ZipFile(file) as archive:
         names = archive.namelist()
         found = [name for name in names if name == "data.pkl" or name.endswith("/data.pkl")]
@@ -128,7 +127,7 @@ def _read_archive(file: Any) -> Any:
         return _unpickler(io.BytesIO(read(found[0])), storage).load()
 
 
-def _read_row(file: Any, size: int) -> Any:
+def _read_row(file: io.BytesIO) -> Any:
     if _number(file) != _MAGIC or _number(file) != 1001:
         raise TorchFileError("is no file of torch.save")
     system = SafeUnpickler(file).load()
@@ -141,7 +140,7 @@ def _read_row(file: Any, size: int) -> Any:
         made, _ = _storage(pid, storages)
         if len(pid) > 5 and pid[5] is not None:
             raise TorchFileError("holds views of views, which only torch below 0.4 wrote")
-        if made.numbers * made.dtype.itemsize > size:
+        if made.numbers * made.dtype.itemsize > file.getbuffer().nbytes:
             raise TorchFileError("is cut off: a tensor is larger than the file")
         return made
 
@@ -157,7 +156,7 @@ def _read_row(file: Any, size: int) -> Any:
     return loaded
 
 
-def _number(file: Any) -> Any:
+def _number(file: io.BytesIO) -> Any:
     """A pickled number; None where the file has something else."""
     try:
         return SafeUnpickler(file).load()
@@ -179,7 +178,7 @@ def _storage(pid: Any, storages: dict[str, _Storage]) -> tuple[_Storage, str]:
     return storages[key], key
 
 
-def _unpickler(file: Any, persistent: Callable[[Any], Any]) -> SafeUnpickler:
+def _unpickler(file: io.BytesIO, persistent: Callable[[Any], Any]) -> SafeUnpickler:
     functions: dict[str, Callable[..., Any]] = {
         "torch._utils._rebuild_tensor": _tensor,
         "torch._utils._rebuild_tensor_v2": _tensor,

@@ -15,7 +15,7 @@ from typing import Any, get_args
 
 from firstspike.interop.fast_and_deep.data import Inputs
 from firstspike.interop.fast_and_deep.neuron import bound, neuron, noise
-from firstspike.interop.fast_and_deep.table import Remarks, Table
+from firstspike.interop.fast_and_deep.table import MOST, Remarks, Table
 from firstspike.training.config.network import DelayStart
 
 _NEURONS = ("NeuronLayer", "EqualtimeLayer")
@@ -68,7 +68,7 @@ class Builder:
 
     def __init__(self, inputs: Inputs) -> None:
         self.layers: list[Placed] = []
-        self.bounds: list[Any] = []
+        self.bounds: list[float | None] = []
         self._features, self._copies = inputs.features, inputs.copies
         self._fresh = not inputs.bias  # whether the layers so far are only the copies of the inputs
         if inputs.copies > 1:
@@ -89,6 +89,8 @@ class Builder:
 
     def multiplex(self, factor: int) -> None:
         """Copies side by side."""
+        if not 1 <= factor * len(self.order) <= MOST:
+            raise ValueError(f"Multiplex: {factor} copies of {len(self.order)} inputs cannot be")
         self._fresh = False
         self.layers.append(Placed({"kind": "multiplex", "copies": factor}))
         self.order = [theirs * factor + copy for theirs in self.order for copy in range(factor)]

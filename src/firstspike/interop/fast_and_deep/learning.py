@@ -74,7 +74,7 @@ def _regularizer(table: Table, tau_syn: float, delays: int) -> dict[str, Any]:
     raise ValueError(f"{table.place}.type: {kind!r} has no counterpart here; known: early_output and l2_delay")
 
 
-def training(params: Table, bounds: list[Any]) -> dict[str, Any]:
+def training(params: Table, bounds: list[float | None]) -> dict[str, Any]:
     """A ``training`` section.
 
     Args:
@@ -94,7 +94,7 @@ def training(params: Table, bounds: list[Any]) -> dict[str, Any]:
         section["schedule"] = schedule
     given = [b for b in bounds if b is not None]
     if given:
-        section["max_weight_grad"] = float(min(given))
+        section["max_weight_grad"] = min(given)
     if len(set(bounds)) > 1:
         params.remarks.lacking.append(
             f"max_dw_norm differs between layers ({bounds}); here all layers have {section['max_weight_grad']}"
@@ -110,7 +110,7 @@ def training(params: Table, bounds: list[Any]) -> dict[str, Any]:
         section["time_noise"] = table.number("std_dev")
         table.lacks("mean", "input noise has the mean 0 here")
         table.close()
-    section["seed"] = params.integer("torch_seed", 0) if params.take("torch_seed", None) is not None else 0
+    section["seed"] = params.integer("torch_seed", 0, most=2**63) if params.take("torch_seed", None) is not None else 0
     section["dtype"] = "float64"  # theirs computes in double precision throughout
     _differences(params)
     params.close()
@@ -137,7 +137,7 @@ def _schedule(params: Table) -> dict[str, Any] | None:
     if kind == "StepLR":
         schedule = {"kind": "step", "step_size": table.integer("step_size"), "gamma": table.number("gamma")}
     elif kind == "MultiStepLR":
-        milestones = [int(epoch) for epoch in table.numbers("milestones")]
+        milestones = table.integers("milestones")
         schedule = {"kind": "multi_step", "milestones": milestones, "gamma": table.number("gamma")}
     elif kind == "ExponentialLR":
         schedule = {"kind": "exponential", "gamma": table.number("gamma")}

@@ -6,7 +6,6 @@ stay as they are. With their rule ``g_leak = tau_syn / tau_mem`` that is ``thres
 """
 
 import math
-from typing import Any
 
 from firstspike.interop.fast_and_deep.table import Table
 
@@ -44,10 +43,10 @@ def neuron(params: Table) -> dict[str, float]:
     return {"tau_mem": float(tau_mem), "tau_syn": float(tau_syn), "threshold": float(threshold)}
 
 
-def bound(params: Table) -> Any:
+def bound(params: Table) -> float | None:
     """``max_dw_norm``; None where there is none."""
     value = params.take("max_dw_norm", None)
-    return value if value not in (None, False) else None
+    return None if value is None or value is False else float(params.number("max_dw_norm"))
 
 
 def noise(params: Table) -> None:

@@ -1,9 +1,13 @@
 """A mapping of theirs from which every key is asked for once, so that nothing is dropped in silence."""
 
+import math
 import reprlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
+
+MOST = 1_000_000
+"""The largest size or number of epochs that is believed."""
 
 _MISSING: Any = object()
 
@@ -66,12 +70,14 @@ class Table:
         value = self.take(key, default)
         return value if key not in self.raw else _number(value, self._name(key))
 
-    def integer(self, key: str, default: Any = _MISSING) -> int:
-        """A whole number."""
-        value = self.number(key, default)
-        if value is not default and value != int(value):
-            raise ValueError(f"{self._name(key)}: expected a whole number, got {value}")
-        return value if value is default else int(value)
+    def integer(self, key: str, default: Any = _MISSING, most: int = MOST) -> int:
+        """A whole number from 0 to ``most``."""
+        value: Any = self.number(key, default)
+        return value if key not in self.raw else _integer(value, self._name(key), most)
+
+    def integers(self, key: str, count: int | None = None) -> list[int]:
+        """A list of whole numbers from 0 to ``MOST``, see ``numbers``."""
+        return [_integer(value, self._name(key), MOST) for value in self.numbers(key, count)]
 
     def numbers(self, key: str, count: int | None = None) -> list[float]:
         """A list of numbers; with ``count`` of so many, or one number for all."""
@@ -120,9 +126,17 @@ def _number(value: Any, name: str) -> float:
         if isinstance(value, bool) or not isinstance(value, int | float | str):
             raise ValueError
         number = value if isinstance(value, int) else float(value)  # YAML reads 1e-3 as text
-    except ValueError:
+        if not math.isfinite(number):
+            raise ValueError
+    except (ValueError, OverflowError):
         raise ValueError(f"{name}: expected a number, got {_short(value)}") from None
     return number
+
+
+def _integer(value: float, name: str, most: int) -> int:
+    if value != int(value) or not 0 <= value <= most:
+        raise ValueError(f"{name}: expected a whole number from 0 to {most}, got {value}")
+    return int(value)
 
 
 def _short(value: Any) -> str:

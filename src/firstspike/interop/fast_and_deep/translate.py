@@ -114,7 +114,7 @@ def translate(raw: dict[str, Any]) -> Translation:
             tables[0].raw["times"] = tables[0].numbers("times") * inputs.copies
         builder, base = translate_layers(tables, inputs, defaults)
         if not main:
-            builder.bounds = [_take(params, "max_dw_norm")]
+            builder.bounds = [bound(params)]
         else:
             params.without_effect("max_dw_norm")  # set by their program; the neurons' counts
     else:
@@ -145,7 +145,7 @@ def _from_sizes(
     layout: Table, params: Table, inputs: Inputs, defaults: Table, unrolled: bool
 ) -> tuple[Builder, dict[str, float]]:
     """The network of the release 1.0.0: layers of neurons, each with bias spikes behind its inputs."""
-    sizes = [int(size) for size in layout.numbers("layer_sizes")]
+    sizes = layout.integers("layer_sizes")
     count = len(sizes)
     if layout.integer("n_layers", count) != count:
         raise ValueError(f"{layout.place}.n_layers: {layout.raw['n_layers']} layers, but {count} layer_sizes")
@@ -156,7 +156,7 @@ def _from_sizes(
         biases = [biases[0] * inputs.copies] + [[] for _ in biases[1:]]
     base = neuron(defaults)
     noise(defaults)
-    bounds = [bound(defaults) if "max_dw_norm" in defaults else _take(params, "max_dw_norm")]
+    bounds = [bound(defaults if "max_dw_norm" in defaults else params)]
     params.take("max_dw_norm", None)
     defaults.take("max_dw_norm", None)
     defaults.close()
@@ -172,8 +172,8 @@ def _from_sizes(
 def _bias_times(layout: Table, count: int) -> list[list[float]]:
     """Bias spikes of each layer: one list for all, or a list each."""
     times = layout.take("bias_times", [])
-    numbers = [int(n) for n in layout.numbers("n_biases", count)]
-    if times and isinstance(times[0], list):
+    numbers = layout.integers("n_biases", count)
+    if isinstance(times, list) and times and isinstance(times[0], list):
         per_layer = [
             Table({"bias_times": entry}, layout.place, layout.remarks).numbers("bias_times") for entry in times
         ]
@@ -184,11 +184,6 @@ def _bias_times(layout: Table, count: int) -> list[list[float]]:
         if n != len(entry):
             raise ValueError(f"{layout.place}.bias_times: layer {index} has {n} biases and {len(entry)} times")
     return per_layer
-
-
-def _take(params: Table, key: str) -> Any:
-    value = params.take(key, None)
-    return None if value is False else value
 
 
 def _delays(sources: dict[str, Source]) -> int:
