@@ -215,6 +215,7 @@ def command(*arguments, cwd):
     return subprocess.run(run, capture_output=True, text=True, timeout=120, cwd=cwd)
 
 
+@pytest.mark.slow
 def test_command(theirs, tmp_path):
     done = command("import-fastanddeep", theirs, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
