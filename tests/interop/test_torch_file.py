@@ -1,0 +1,134 @@
+import pickle
+import warnings
+import zipfile
+
+import numpy as np
+import pytest
+import torch
+
+from firstspike.interop.safe_pickle import StandIn, UnsafePickleError
+from firstspike.interop.torch_file import StoredTensor, TorchFileError, read_torch_file
+
+FORMS = pytest.mark.parametrize("zipped", [True, False], ids=["zip", "row"])
+
+
+def save(value, path, zipped):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.save(value, path, _use_new_zipfile_serialization=zipped)
+    return path
+
+
+def array(tensor):
+    assert isinstance(tensor, StoredTensor)
+    return tensor.array()
+
+
+@FORMS
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.int64, torch.uint8, torch.bool])
+def test_tensors(tmp_path, zipped, dtype):
+    base = torch.arange(24).reshape(4, 6).to(dtype)
+    tensors = [base, base.T, base[1:3, ::2], base[0, 5], base[:0], torch.empty(0, dtype=dtype)]
+    found = read_torch_file(save({"all": tensors}, tmp_path / "x.pt", zipped))["all"]
+    for tensor, read in zip(tensors, found, strict=True):
+        np.testing.assert_array_equal(array(read), tensor.numpy())
+        assert array(read).dtype == tensor.numpy().dtype
+
+
+@FORMS
+def test_whole_modules(tmp_path, zipped):
+    net = torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.ReLU()).double()
+    net.register_buffer("steps", torch.tensor([1.5]))
+    read = read_torch_file(save(net, tmp_path / "x.pt", zipped))
+    assert isinstance(read, StandIn)
+    assert read.qualified == "torch.nn.modules.container.Sequential"
+    linear = read.attributes["_modules"]["0"]
+    assert linear.name == "Linear"
+    np.testing.assert_array_equal(array(linear.attributes["_parameters"]["weight"]), net[0].weight.detach().numpy())
+    assert array(read.attributes["_buffers"]["steps"]) == 1.5
+
+
+class Harm:
+    def __reduce__(self):
+        return eval, ("open('harm', 'w')",)
+
+
+@FORMS
+def test_harm_is_refused(tmp_path, monkeypatch, zipped):
+    monkeypatch.chdir(tmp_path)
+    path = save({"weights": torch.ones(2), "harm": Harm()}, tmp_path / "x.pt", zipped)
+    with pytest.raises(UnsafePickleError, match=r"x.pt: the pickle wants to call builtins.eval"):
+        read_torch_file(path)
+    assert not (tmp_path / "harm").exists()
+
+
+@FORMS
+@pytest.mark.parametrize("keep", [0.0, 0.1, 0.5, 0.9, 0.99])
+def test_damaged_files(tmp_path, zipped, keep):
+    raw = save({"a": torch.ones(100)}, tmp_path / "x.pt", zipped).read_bytes()
+    (tmp_path / "y.pt").write_bytes(raw[: int(keep * len(raw))])
+    with pytest.raises(TorchFileError, match=r"y\.pt"):
+        read_torch_file(tmp_path / "y.pt")
+
+
+@FORMS
+def test_changed_bytes_are_errors_or_other_numbers(tmp_path, zipped):
+    raw = save({"a": torch.ones(10), "b": [torch.nn.Linear(2, 3)]}, tmp_path / "x.pt", zipped).read_bytes()
+    random = np.random.default_rng(3)
+    refused = 0
+    for _ in range(500):
+        changed = bytearray(raw)
+        for place in random.integers(len(raw), size=random.integers(1, 4)):
+            changed[place] = random.integers(256)
+        (tmp_path / "y.pt").write_bytes(changed)
+        try:
+            read_torch_file(tmp_path / "y.pt")
+        except (TorchFileError, UnsafePickleError):
+            refused += 1
+    assert refused > 50
+
+
+@pytest.mark.parametrize("raw", [b"", b"hello", pickle.dumps({"a": 1}), b"PK\x03\x04"])
+def test_other_files(tmp_path, raw):
+    (tmp_path / "x.pt").write_bytes(raw)
+    with pytest.raises(TorchFileError, match=r"x.pt: is no file of torch.save"):
+        read_torch_file(tmp_path / "x.pt")
+
+
+def forged(tmp_path, arguments, compression=zipfile.ZIP_STORED):
+    """A file whose only tensor claims the given offset, shape and stride over eight numbers."""
+    torch.save({"a": torch.zeros(8)}, tmp_path / "good.pt")
+    with zipfile.ZipFile(tmp_path / "good.pt") as good, zipfile.ZipFile(tmp_path / "bad.pt", "w", compression) as bad:
+        for name in good.namelist():
+            raw = good.read(name)
+            if name.endswith("data.pkl") and arguments is not None:
+                *start, stride = (b"K" + bytes([number]) for number in arguments)
+                raw = _replaced(raw, b"K\x01\x85", stride + b"\x85")
+                raw = _replaced(raw, b"K\x00K\x08\x85", b"".join(start) + b"\x85")
+            bad.writestr(name, raw)
+    return tmp_path / "bad.pt"
+
+
+def _replaced(raw, old, new):
+    assert raw.count(old) == 1
+    return raw.replace(old, new)
+
+
+def test_forged_files_are_read_like_others(tmp_path):
+    np.testing.assert_array_equal(array(read_torch_file(forged(tmp_path, (2, 3, 2)))["a"]), np.zeros(3))
+
+
+@pytest.mark.parametrize("arguments", [(0, 9, 1), (1, 8, 1), (0, 8, 2), (8, 1, 1)])
+def test_tensors_stay_inside_their_data(tmp_path, arguments):
+    with pytest.raises(TorchFileError, match="larger than its data"):
+        read_torch_file(forged(tmp_path, arguments))
+
+
+def test_compressed_parts_are_refused(tmp_path):
+    with pytest.raises(TorchFileError, match="compressed"):
+        read_torch_file(forged(tmp_path, None, zipfile.ZIP_DEFLATED))
+
+
+def test_missing_file(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        read_torch_file(tmp_path / "nothing.pt")

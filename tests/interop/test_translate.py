@@ -1,0 +1,252 @@
+import copy
+import subprocess
+import sys
+
+import pytest
+import yaml
+from fabricated import delay, layers_config, lif, sizes_config
+
+from firstspike.interop.fast_and_deep import import_config, translate
+from firstspike.training.config import load_config, parse_config
+
+
+def network(translation):
+    return parse_config(translation.config).network
+
+
+def kinds(translation):
+    return [layer.kind for layer in network(translation)]
+
+
+def test_needs_no_torch():
+    code = "import sys, firstspike.interop.fast_and_deep; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
+
+
+def test_release_recipe_is_the_shipped_one():
+    """The Yin-Yang recipe of the paper, in their form, is the config that ships with this package."""
+    raw = sizes_config(network_layout__layer_sizes=[120, 3])
+    before = copy.deepcopy(raw)
+    translation = translate(raw)
+    shipped = load_config("yin_yang", ["training.dtype=float64"])
+    assert parse_config(translation.config) == shipped
+    assert raw == before
+    (line,) = translation.remarks.lacking
+    assert line.startswith("training_params.numpy_seed = 12345")
+    assert translation.inexact == []
+
+
+def test_todays_form():
+    layers = [delay("Synaptic", learning_rate=0.003), lif(30, learning_rate=0.01), {"name": "BroadcastLayer"}, lif()]
+    translation = translate(layers_config(layers))
+    config = parse_config(translation.config)
+    assert config.neuron.model_dump() == {"tau_mem": 2.0, "tau_syn": 1.0, "threshold": 1.0}
+    first, second = config.network
+    assert (first.size, first.lr, first.delay_lr, first.weight_std, first.max_silent) == (30, 0.01, 0.003, 1.0, 0.3)
+    assert (first.delay.bound, first.delay.scale, first.delay.shift, first.delay.std) == ("sigmoid", 1.0, 0.0, 0.25)
+    assert second.delay is None
+    assert config.loss.kind == "shift_invariant"
+    assert config.loss.delta == 0.2
+    assert config.training.max_weight_grad == 0.2
+    assert len(translation.remarks.lacking) == 1
+    assert "network_layout.layers[1].monitor = True" in translation.remarks.unused
+
+
+@pytest.mark.parametrize(
+    ("params", "expected"),
+    [
+        ({"g_leak": 1.0, "leak": 0.0, "tau_syn": 1.0, "threshold": 1.0}, (1.0, 1.0, 1.0)),
+        ({"g_leak": 0.5, "leak": 0.0, "tau_syn": 1.0, "tau_mem": 2.0, "threshold": 1.5}, (2.0, 1.0, 1.5)),
+        # a chip whose leak is not at 0 and whose conductance does not follow the time constants
+        ({"g_leak": 4.0, "leak": 0.7, "tau_syn": 1.0, "threshold": 1.08}, (1.0, 1.0, 1.52)),
+        ({"g_leak": 0.1, "leak": -1.0, "tau_syn": 5.0, "tau_mem": 10.0, "threshold": 1.0}, (10.0, 5.0, 0.4)),
+    ],
+)
+def test_neuron_normalisation(params, expected):
+    neuron = parse_config(translate(sizes_config(neuron_params=params)).config).neuron
+    assert (neuron.tau_mem, neuron.tau_syn, neuron.threshold) == pytest.approx(expected, rel=1e-14)
+
+
+def test_model_ratio_counts():
+    raw = layers_config([lif()], default_neuron_params__model_tau_ratio=1, default_neuron_params__tau_mem=1.2)
+    translation = translate(raw)
+    assert parse_config(translation.config).neuron.tau_mem == 1.0
+    assert any("tau_mem = 1.2" in line for line in translation.remarks.lacking)
+
+
+def test_a_layer_of_its_own_neurons():
+    layers = [lif(30, neuron_params={"threshold": 3.0, "jitter": 0.1, "max_dw_norm": 0.1}), lif()]
+    translation = translate(layers_config(layers))
+    first, second = network(translation)
+    assert (first.neuron.threshold, first.neuron.tau_mem, second.neuron) == (3.0, 2.0, None)
+    lacking = "\n".join(translation.remarks.lacking)
+    assert "layers[0].neuron_params.jitter = 0.1: spike times get no noise" in lacking
+    assert "max_dw_norm differs between layers" in lacking
+    assert translation.config["training"]["max_weight_grad"] == 0.1
+    assert translation.inexact == ["theirs drew noise"]
+
+
+def test_delays_find_their_place():
+    layers = [delay("Axonal"), {"name": "Biases", "times": [0.9]}, delay("Dendritic", trainable=False), lif(5)]
+    layers += [{"name": "Multiplex", "factor": 2}, delay("Synaptic"), lif()]
+    translation = translate(layers_config(layers))
+    assert kinds(translation) == ["delay", "bias", "lif", "delay", "multiplex", "lif"]
+    assert network(translation)[3].trainable is False
+    assert {key: (source.layer, source.kind) for key, source in translation.sources.items()} == {
+        "0.delay_raw": (0, "axonal"),
+        "2.weight": (3, "weight"),
+        "3.delay_raw": (2, "dendritic"),
+        "5.weight": (6, "weight"),
+        "5.delay_raw": (5, "synaptic"),
+    }
+
+
+def test_copies_for_the_chip():
+    layers = [delay("Axonal", presyn_sharing_factor=5), lif(30), lif()]
+    raw = layers_config(layers, training_params__substrate="hx_pynn")
+    for n_inputs in (4, 20):  # as it is written, and as it is saved
+        raw["network_layout"]["n_inputs"] = n_inputs
+        translation = translate(raw)
+        assert kinds(translation) == ["delay", "multiplex", "lif", "lif"]
+        assert translation.sources["0.delay_raw"].shape == (4, 1)
+        order = translation.sources["2.weight"].order
+        assert order[:6] == (0, 4, 8, 12, 16, 1)
+        assert any("substrate = 'hx_pynn'" in line for line in translation.remarks.lacking)
+        assert translation.inexact == ["theirs ran on the chip"]
+
+
+def test_bias_for_the_chip():
+    raw = sizes_config(training_params__use_hicannx=True, network_layout__bias_times=[[0.9], []])
+    raw["network_layout"]["n_biases"] = [1, 0]
+    assert network(translate(raw))[1].times == [0.9] * 5
+    assert kinds(translate(raw)) == ["multiplex", "bias", "lif", "lif"]
+    saved = sizes_config(
+        training_params__use_hicannx=True,
+        network_layout__bias_times=[[0.9] * 5, []],
+        network_layout__n_biases=[5, 0],
+        network_layout__n_inputs=20,
+    )
+    assert network(translate(saved)) == network(translate(raw))
+
+
+def test_shared_delays_without_copies_learn_apart():
+    layers = [{"name": "Multiplex", "factor": 5}, delay("Axonal", presyn_sharing_factor=5), lif()]
+    translation = translate(layers_config(layers))
+    assert kinds(translation) == ["multiplex", "delay", "lif"]
+    assert translation.sources["1.delay_raw"].tiles == (5, 1)
+    assert any("presyn_sharing_factor = 5: delays are not shared here" in x for x in translation.remarks.lacking)
+
+
+@pytest.mark.parametrize(
+    ("loss", "expected"),
+    [
+        ({"type": "TTFS", "xi": 0.3}, {"kind": "cross_entropy", "xi": 0.3}),
+        ({"type": "MSE", "t_correct": 1.0, "t_wrong": 2.0}, {"kind": "mse", "correct": 1.0, "wrong": 2.0}),
+        ({"type": "shift_invariant_MSE", "delta_t": 0.1}, {"kind": "shift_invariant", "delta": 0.1}),
+    ],
+)
+def test_losses(loss, expected):
+    regularisers = [{"type": "early_output", "alpha": 0.1, "beta": 2.0}]
+    regularisers.append({"type": "l2_delay", "alpha": 8.0, "use_effective_delays": True})
+    raw = layers_config([delay("Axonal"), lif()], training_params__loss=loss | {"regulariser": regularisers})
+    found = parse_config(translate(raw).config).loss.model_dump()
+    assert expected.items() <= found.items()
+    early, short = found["regularizers"]
+    assert early == {"kind": "early_output", "alpha": 0.1, "beta": 2.0}
+    assert short == {"kind": "delay_l2", "alpha": 2.0}  # a mean over four delays is a quarter of their sum
+
+
+def test_loss_of_the_time_between():
+    loss = {"type": "TTFS", "alpha": 0.01, "beta": 3.0, "xi": 0.4}
+    translation = translate(sizes_config(training_params__loss=loss))
+    found = parse_config(translation.config).loss
+    assert (found.xi, found.regularizers[0].alpha, found.regularizers[0].beta) == (0.4, 0.01, 3.0)
+    assert "training_params.xi = 0.2" in translation.remarks.unused
+
+
+@pytest.mark.parametrize(
+    ("schedule", "expected"),
+    [
+        ({"type": "StepLR", "step_size": 5, "gamma": 0.9}, {"kind": "step", "step_size": 5, "gamma": 0.9}),
+        ({"type": "MultiStepLR", "milestones": [3, 9], "gamma": 0.5}, {"milestones": [3, 9], "gamma": 0.5}),
+        ({"type": "ExponentialLR", "gamma": 0.99}, {"kind": "exponential", "gamma": 0.99}),
+    ],
+)
+def test_schedules(schedule, expected):
+    found = parse_config(translate(sizes_config(training_params__lr_scheduler=schedule)).config).training.schedule
+    assert expected.items() <= found.model_dump().items()
+
+
+def test_no_schedule_and_sgd():
+    raw = sizes_config(training_params__lr_scheduler={"type": None}, training_params__momentum=0.9)
+    raw["training_params"]["optimizer"] = "sgd"
+    training = parse_config(translate(raw).config).training
+    assert training.schedule is None
+    assert training.optimizer.model_dump()["momentum"] == 0.9
+
+
+def test_xor_and_pattern():
+    xor = sizes_config(dataset="xor", network_layout__layer_sizes=[10, 2])
+    assert kinds(translate(xor)) == ["bias", "bias", "lif", "bias", "lif"]
+    assert network(translate(xor))[0].times == [0.15, 2.0]
+    classes = [{"name": "pattern", "pattern": [0, 2, 4, 6][::step], "std_dev": 0.1, "n_samples": 3} for step in (1, -1)]
+    raw = layers_config([lif(2)], dataset_params={"name": "pattern", "classes": classes})
+    data = parse_config(translate(raw).config).data
+    assert (data.patterns, data.jitter, data.train) == ([[0, 2, 4, 6], [6, 4, 2, 0]], 0.1, 6)
+
+
+def test_bars_are_named_as_different():
+    raw = sizes_config(dataset="bars", network_layout__n_inputs=9)
+    translation = translate(raw)
+    assert parse_config(translation.config).data.kind == "bars"
+    assert any(line.startswith("bars: ") for line in translation.remarks.lacking)
+    assert kinds(translation) == ["bias", "lif", "bias", "lif"]
+    raw["training_params"]["use_hicannx"] = True
+    on_chip = translate(raw)
+    assert on_chip.config["data"]["multiply"] == 5
+    assert network(on_chip) == network(translation)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("rounding_precision", 0.03, "weights are not rounded"),
+        ("clip_weights_max", 2.1, "weights are not clipped"),
+        ("use_forward_integrator", True, "exact instead of integrated"),
+        ("training_noise", {"mean": 0.1, "std_dev": 0.3}, "input noise has the mean 0"),
+        ("epoch_snapshots", [10, 20], "checkpoints come at equal distances"),
+        ("something_new", 3, "this key is not known"),
+    ],
+)
+def test_what_has_no_counterpart_is_told(key, value, said):
+    translation = translate(sizes_config(**{f"training_params__{key}": value}))
+    parse_config(translation.config)
+    assert any(key in line and said in line for line in translation.remarks.lacking)
+
+
+def test_every_key_is_translated_or_told():
+    """A key anywhere in a config that nobody knows is in the list."""
+    raw = layers_config(
+        [delay("Axonal"), lif(30, neuron_params={"unknown_a": 1}), {"name": "Biases", "times": [1]}, lif()]
+    )
+    places = [raw, raw["dataset_params"], raw["default_neuron_params"], raw["network_layout"], raw["training_params"]]
+    places += [raw["training_params"]["loss"], raw["training_params"]["lr_scheduler"], *raw["network_layout"]["layers"]]
+    places += [raw["network_layout"]["layers"][0]["positivity"]]
+    for number, place in enumerate(places):
+        place[f"unknown_{number}"] = number
+    told = "\n".join(translate(raw).remarks.lacking)
+    assert told.count("unknown_") == len(places) + 1
+
+
+def test_files(tmp_path):
+    path = tmp_path / "theirs.yaml"
+    path.write_text(yaml.dump(sizes_config()).replace("alpha: 0.005", "alpha: 5e-3"))
+    config, _ = import_config(path)
+    assert config.loss.regularizers[0].alpha == 0.005
+    for text in ("[1, 2]", "a: !!python/object/apply:os.system ['touch harm']", "a: [", "a: b"):
+        path.write_text(text)
+        with pytest.raises(ValueError, match=r"theirs\.yaml") as caught:
+            import_config(path)
+        assert len(str(caught.value).splitlines()) == 1
+    assert [p.name for p in tmp_path.iterdir()] == ["theirs.yaml"]
