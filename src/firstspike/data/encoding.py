@@ -16,10 +16,12 @@ def latency(
 ) -> Float[Tensor, "*shape"]:
     """Encode each value by the time of one spike, linearly between `early` and `late`.
 
-    | value | `invert=False` (coordinates) | `invert=True` (images: ink or light is 1) |
-    |-------|------------------------------|-------------------------------------------|
-    | 0     | `early`                      | `late`                                    |
-    | 1     | `late`                       | `early`                                   |
+    ===== ============================ =========================================
+    value `invert=False` (coordinates) `invert=True` (images: ink or light is 1)
+    ===== ============================ =========================================
+    0     `early`                      `late`
+    1     `late`                       `early`
+    ===== ============================ =========================================
 
     The defaults are those of Göltz et al., Nat. Mach. Intell. 3, 823 (2021).
 

@@ -10,7 +10,7 @@ from firstspike.losses.base import TimeLoss, check_positive
 
 
 class TimeCrossEntropy(TimeLoss):
-    """Cross-entropy of a softmax in which earlier is more likely: the true neuron has to spike first.
+    """Cross-entropy of a softmax in which earlier is more likely: the true neuron has to spike first::
 
         L = log sum_n exp((t_true - t_n) / (xi tau_syn))
 

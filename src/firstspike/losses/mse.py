@@ -10,7 +10,7 @@ from firstspike.losses.base import TimeLoss, check_not_negative, smallest
 
 
 class TimeMSE(TimeLoss):
-    """Every neuron has a target time: `correct` if it is the true one, else `wrong`.
+    """Every neuron has a target time: `correct` if it is the true one, else `wrong`::
 
         L = 1/2 sum_n (t_n / tau_syn - target_n)^2
 

@@ -8,7 +8,7 @@ from firstspike.losses.base import TimeLoss, check_positive
 
 
 class ShiftInvariantMSE(TimeLoss):
-    """All other neurons shall spike `delta` after the true one, whenever that is.
+    """All other neurons shall spike `delta` after the true one, whenever that is::
 
         L = 1/2 sum_n ((t_n - t_true) / tau_syn - delta (1 - [n = true]))^2
 

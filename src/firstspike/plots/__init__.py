@@ -1,4 +1,4 @@
-"""Figures: functions that draw data into axes of yours, and whole figures of a finished run.
+"""Figures: functions that draw data into axes of yours, and whole figures of a finished run::
 
     figure, axes = plt.subplots(1, 2)
     plots.loss_and_error(fs.plots.RunData("runs/bars").metrics, axes)      # data, axes -> axes

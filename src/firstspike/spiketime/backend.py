@@ -1,4 +1,4 @@
-"""What a backend provides: two functions of plain tensors that know nothing of autograd.
+"""What a backend provides: two functions of plain tensors that know nothing of autograd::
 
     forward(times, weight, threshold, delay, constants) -> (spikes, saved)
     backward(grad, spikes, times, weight, threshold, delay, saved, constants, max_weight_grad, needs) -> Gradients

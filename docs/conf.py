@@ -1,0 +1,56 @@
+"""Sphinx: Markdown pages, the notebooks of examples/, and the API from the docstrings."""
+
+import shutil
+import sys
+from pathlib import Path
+
+import firstspike
+
+HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE / "_ext"))
+
+project = "firstspike"
+author = "the firstspike authors"
+version = release = firstspike.__version__
+
+extensions = [
+    "myst_nb",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.napoleon",
+    "sphinx.ext.mathjax",
+    "sphinx_copybutton",
+    "docstrings",
+    "generated",
+]
+exclude_patterns = ["_build", "_ext"]
+html_theme = "furo"
+html_title = f"firstspike {release}"
+html_static_path = ["_static"]
+html_css_files = ["firstspike.css"]
+
+myst_enable_extensions = ["amsmath", "colon_fence", "deflist", "dollarmath"]
+myst_heading_anchors = 3
+
+# `-D nb_execution_mode=off` builds without running them; the tests run them, too
+nb_execution_mode = "cache"
+nb_execution_timeout = 300
+nb_execution_raise_on_error = True
+nb_merge_streams = True
+
+default_role = "code"  # docstrings write `name` and ``name`` alike
+add_module_names = False
+autodoc_member_order = "bysource"
+autodoc_typehints = "signature"
+autodoc_typehints_format = "short"
+autodoc_preserve_defaults = True
+napoleon_numpy_docstring = False
+maximum_signature_line_length = 80
+
+
+def setup(app: object) -> None:
+    """Notebooks live in examples/, pages below docs/: they are copied when they have changed."""
+    (HERE / "examples").mkdir(exist_ok=True)
+    for notebook in (HERE.parent / "examples").glob("*.ipynb"):
+        page = HERE / "examples" / notebook.name
+        if not page.exists() or page.read_bytes() != notebook.read_bytes():
+            shutil.copyfile(notebook, page)
