@@ -11,6 +11,7 @@ sys.path.insert(0, str(HERE / "_ext"))
 
 project = "firstspike"
 author = "the firstspike authors"
+project_copyright = author
 version = release = firstspike.__version__
 
 extensions = [
@@ -44,7 +45,7 @@ autodoc_typehints = "signature"
 autodoc_typehints_format = "short"
 autodoc_preserve_defaults = True
 napoleon_numpy_docstring = False
-maximum_signature_line_length = 80
+maximum_signature_line_length = 120
 
 
 def setup(app: object) -> None:

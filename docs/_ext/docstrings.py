@@ -4,6 +4,7 @@ import re
 from typing import Any
 
 from docutils.nodes import Element, Node
+from pydantic import BaseModel
 from sphinx.util.nodes import make_refnode
 
 
@@ -11,6 +12,8 @@ def shorten_signature(
     app: Any, what: str, name: str, obj: Any, options: Any, signature: str | None, returns: str | None
 ) -> tuple[str | None, str | None]:
     """``Float[Tensor, 'batch n']`` and ``torch.dtype`` in place of full or bare names; own names keep their links."""
+    if isinstance(obj, type) and issubclass(obj, BaseModel):
+        return "", None  # the keys of a config have a page of their own
     return _plain(signature), _plain(returns)
 
 

@@ -55,7 +55,7 @@ PLOTS: dict[str, Callable[[RunData], Figure]] = {
 }
 
 AFTER_TRAINING = ("loss_and_error", "output_times")
-"""What is drawn at the end of every training: it needs no network, only the tables and the class names."""
+"""What is drawn at the end of every training. It needs no network, only the tables and the class names."""
 
 
 def save_figures(

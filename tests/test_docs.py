@@ -1,0 +1,32 @@
+"""What the documentation shows runs as it is shown. Its build is part of the checks in .ci/run."""
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from firstspike.training.config import parse_config
+
+DOCS = Path(__file__).parents[1] / "docs"
+PAGES = ["getting_started", "training", "plots"]
+
+
+def blocks(page, language):
+    return re.findall(rf"```{language}\n(.*?)```", (DOCS / f"{page}.md").read_text(encoding="utf-8"), re.DOTALL)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_python_examples_run(page, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MPLBACKEND", "agg")
+    found = blocks(page, "python")
+    assert found
+    for block in found:
+        exec(block, {})
+
+
+def test_config_of_the_page_is_valid():
+    (text,) = blocks("training", "yaml")
+    config = parse_config(yaml.safe_load(text))
+    assert config.training.epochs == 400
