@@ -20,6 +20,7 @@ def shorten_signature(
 def _plain(text: str | None) -> str | None:
     if text is None:
         return None
+    text = text.replace("<factory>", "...")  # of a dataclass; Sphinx cannot read it
     text = re.sub(r"~torch\.(?=[a-z]+\b(?!\.))", "torch.", text)
     return re.sub(r"(?<![\w.~])~?(?!firstspike\.)(?:[a-z_]\w*\.)+(?=[A-Z])", "", text)
 
