@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from firstspike.layers import BiasSpikes, Delay, DelayRule, LIFLinear, Multiplex, Network, Record
     from firstspike.neuron import LIF
     from firstspike.spiketime import first_spike_time
+    from firstspike.training.loaded import load_run
     from firstspike.training.silent import SilentNeurons
 
 __all__ = [
@@ -31,6 +32,7 @@ __all__ = [
     "__version__",
     "data",
     "first_spike_time",
+    "load_run",
     "losses",
     "plots",
 ]
@@ -40,6 +42,7 @@ _HOME = {
     "LIF": "neuron",
     "SilentNeurons": "training.silent",
     "first_spike_time": "spiketime",
+    "load_run": "training.loaded",
     **dict.fromkeys(("BiasSpikes", "Delay", "DelayRule", "LIFLinear", "Multiplex", "Network", "Record"), "layers"),
 }
 

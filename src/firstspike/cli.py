@@ -4,6 +4,7 @@ import contextlib
 import os
 import sys
 from collections.abc import Iterator, Sequence
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -24,6 +25,21 @@ BAD_INPUT, FAILED, INTERRUPTED = 2, 1, 130
 Setting = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a config value, e.g. training.epochs=10.")
 ]
+RunFolder = Annotated[Path, typer.Argument(help="A run folder.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar.")]
+Live = Annotated[bool, typer.Option("--live", help="Draw accuracy, error and loss to figures/live.png as it goes.")]
+Log = Annotated[bool, typer.Option("--tensorboard", help="Log to the run's tensorboard/; needs the extra tensorboard.")]
+Chosen = Annotated[
+    str | None, typer.Option("--checkpoint", help="Its name in checkpoints/, or best; by default the newest.")
+]
+
+
+class Split(StrEnum):
+    """Parts of a data set."""
+
+    train = "train"
+    validation = "validation"
+    test = "test"
 
 
 def main() -> None:
@@ -68,7 +84,9 @@ def train(
     device: Annotated[str | None, typer.Option(help="cpu, cuda, ...; by default the config's.")] = None,
     dtype: Annotated[str | None, typer.Option(help="float32 or float64; by default the config's.")] = None,
     seed: Annotated[int | None, typer.Option(help="By default the config's.")] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar.")] = False,
+    quiet: Quiet = False,
+    live: Live = False,
+    tensorboard: Log = False,
 ) -> None:
     """Train a network and test it."""
     from firstspike.training.config import load_config
@@ -82,37 +100,67 @@ def train(
     from firstspike.training.session import start
 
     with _interruptible(folder):
-        _report(folder, start(folder, checked, show=not quiet))
+        _report(folder, start(folder, checked, show=not quiet, watch=_watch(live, tensorboard)))
 
 
 @app.command()
 def resume(
-    run: Annotated[Path, typer.Argument(help="A run folder.")],
+    run: RunFolder,
     epochs: Annotated[int | None, typer.Option(min=1, help="A new number of epochs in all.")] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar.")] = False,
+    quiet: Quiet = False,
+    live: Live = False,
+    tensorboard: Log = False,
 ) -> None:
     """Continue a run from its newest checkpoint, as if it had never stopped."""
     from firstspike.training.session import resume as go_on
 
     with _interruptible(run):
-        _report(run, go_on(run, epochs=epochs, show=not quiet))
+        _report(run, go_on(run, epochs=epochs, show=not quiet, watch=_watch(live, tensorboard)))
 
 
 @app.command()
-def evaluate(run: Annotated[Path, typer.Argument(help="A run folder.")]) -> None:
-    """Test a trained network again."""
-    from firstspike.training.evaluation import evaluate as test
-    from firstspike.training.run import Run
-    from firstspike.training.session import load_experiment, summary
+def evaluate(
+    run: RunFolder,
+    checkpoint: Chosen = None,
+    split: Annotated[Split | None, typer.Option(help="Part of the run's data; by default test.")] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(help="Other data: .npz with times and labels, or .csv with the label in the last column."),
+    ] = None,
+) -> None:
+    """Say how well a trained network does; writes evaluation/NAME.json and spikes/NAME.npz into the run folder."""
+    if split is not None and data is not None:
+        raise ValueError("--split and --data exclude each other: --data is all of a file")
 
-    experiment = load_experiment(Run.open(run))
-    found = summary(test(experiment.network, experiment.loss, experiment.data.test, experiment.spiking))
-    typer.echo(f"test accuracy {_percent(found)} on {found['samples']} samples, loss {found['loss']:.4g}")
+    from firstspike.training.report import report
+
+    result = report(run, split or Split.test if data is None else data, checkpoint)
+    typer.echo(result.text())
+    typer.echo("\n" + "\n".join(map(str, result.save())))
+
+
+@app.command()
+def predict(
+    run: RunFolder,
+    file: Annotated[Path, typer.Argument(help="Input spike times: .npy, .npz (times) or .csv, a row a sample.")],
+    out: Annotated[Path | None, typer.Option(help="A CSV file; by default the terminal.")] = None,
+    checkpoint: Chosen = None,
+) -> None:
+    """Classify input spike times, where inf or an empty cell is no spike; gives classes and output spike times."""
+    from firstspike.training.report import predictions
+
+    text = predictions(run, file, checkpoint)
+    if out is None:
+        typer.echo(text, nl=False)
+    else:
+        from firstspike.training.files import write_whole
+
+        write_whole(out, text)
 
 
 @app.command()
 def plot(
-    run: Annotated[Path, typer.Argument(help="A run folder.")],
+    run: RunFolder,
     names: Annotated[list[str] | None, typer.Argument(help="Figures; by default all that apply.")] = None,
     formats: Annotated[list[str] | None, typer.Option("--format", help="png, pdf or svg; may be repeated.")] = None,
 ) -> None:
@@ -195,6 +243,15 @@ def _interruptible(folder: Path) -> Iterator[None]:
     except Interrupted:
         typer.echo(f"interrupted; saved in {folder}. Continue with: firstspike resume {folder}", err=True)
         raise typer.Exit(INTERRUPTED) from None
+    except OSError as error:
+        if error.errno is None or not (folder / "config.yaml").is_file():
+            raise
+        again = "What was saved before is kept. Once there is room and permission:"
+        raise OSError(f"{error}. {again} firstspike resume {folder}") from error
+
+
+def _watch(live: bool, tensorboard: bool) -> list[str]:
+    return ["live"] * live + ["tensorboard"] * tensorboard
 
 
 def _report(folder: Path, results: dict[str, Any]) -> None:

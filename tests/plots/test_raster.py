@@ -5,7 +5,7 @@ import torch
 
 import firstspike as fs
 from firstspike import plots
-from firstspike.plots.stages import stages
+from firstspike.layers.stages import stages
 
 
 def network():

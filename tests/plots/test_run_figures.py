@@ -16,8 +16,8 @@ YIN_YANG_ONLY = {"decision_map", "output_maps", "hidden_maps"}
 def test_all_figures_of_a_yin_yang_run(yin_yang_run):
     files = plots.save_figures(yin_yang_run, formats=("png", "pdf"))
     assert {file.name for file in files} == {f"{name}.{suffix}" for name in plots.PLOTS for suffix in ("png", "pdf")}
-    assert {file.parent for file in files} == {yin_yang_run.path / "figures"}
-    assert {file.name for file in (yin_yang_run.path / "figures").iterdir()} == {file.name for file in files}
+    assert {file.parent for file in files} == {yin_yang_run.folder / "figures"}
+    assert {file.name for file in (yin_yang_run.folder / "figures").iterdir()} == {file.name for file in files}
     for file in files:
         if file.suffix == ".png":
             height, width, _ = imread(file).shape
@@ -31,7 +31,7 @@ def test_all_figures_of_a_yin_yang_run(yin_yang_run):
 
 
 def test_figures_that_apply_to_a_bars_run(bars_run):
-    files = plots.save_figures(bars_run.path)
+    files = plots.save_figures(bars_run.folder)
     assert {file.stem for file in files} == set(plots.PLOTS) - YIN_YANG_ONLY
 
 
@@ -58,13 +58,13 @@ def test_figures_are_the_same_to_the_byte(bars_run):
 
 
 def test_figures_after_training_need_no_checkpoint(yin_yang_run, monkeypatch):
-    run = plots.RunData(yin_yang_run.path)
+    run = plots.RunData(yin_yang_run.folder)
     monkeypatch.setattr(plots.RunData, "network", property(lambda self: pytest.fail("the network was loaded")))
     assert len(plots.save_figures(run, plots.AFTER_TRAINING)) == 2
 
 
 def test_run_without_epochs_has_no_curves(bars_run, tmp_path):
-    (tmp_path / "config.yaml").write_text((bars_run.path / "config.yaml").read_text())
+    (tmp_path / "config.yaml").write_text((bars_run.folder / "config.yaml").read_text())
     run = plots.RunData(tmp_path)
     for name in ("loss_and_error", "confusion"):
         with pytest.raises(plots.NotApplicable, match=r"no finished epoch|no checkpoint"):
@@ -95,7 +95,7 @@ def test_history_names_all_parameters(bars_run):
 
 
 def test_damaged_newest_checkpoint_is_named_and_left_out(yin_yang_run, tmp_path, caplog):
-    shutil.copytree(yin_yang_run.path, tmp_path / "run")
+    shutil.copytree(yin_yang_run.folder, tmp_path / "run")
     weights = tmp_path / "run" / "checkpoints" / "epoch_0004" / "weights.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1])
     run = plots.RunData(tmp_path / "run")

@@ -1,7 +1,7 @@
 """Figures: functions that draw data into axes of yours, and whole figures of a finished run::
 
     figure, axes = plt.subplots(1, 2)
-    plots.loss_and_error(fs.plots.RunData("runs/bars").metrics, axes)      # data, axes -> axes
+    plots.loss_and_error(fs.load_run("runs/bars").metrics, axes)           # data, axes -> axes
     figure = plots.PLOTS["summary"](plots.RunData("runs/bars"))            # a figure of a run
     plots.save_figures("runs/bars", formats=("png", "pdf"))                # all that apply, into runs/bars/figures
 
@@ -16,7 +16,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from firstspike.plots.confusion import confusion, confusion_counts, confusion_figure
+from firstspike.plots.confusion import confusion, confusion_figure
 from firstspike.plots.dataset import dataset_figure, input_raster, spike_images, two_inputs, yin_yang_points
 from firstspike.plots.membrane import membrane, membrane_figure, membrane_voltage
 from firstspike.plots.plane import YinYangPlane
@@ -26,7 +26,13 @@ from firstspike.plots.save import save_run_figures, write_figure
 from firstspike.plots.spike_times import output_times, output_times_figure, spike_histogram, spike_histogram_figure
 from firstspike.plots.style import style
 from firstspike.plots.summary import summary_figure
-from firstspike.plots.training import loss_and_error, loss_and_error_figure, parameter_history, parameters_figure
+from firstspike.plots.training import (
+    accuracy,
+    loss_and_error,
+    loss_and_error_figure,
+    parameter_history,
+    parameters_figure,
+)
 from firstspike.plots.weights import weight_histogram, weight_histograms_figure, weight_matrices_figure, weight_matrix
 from firstspike.plots.yin_yang import (
     decision_map,
@@ -36,6 +42,8 @@ from firstspike.plots.yin_yang import (
     output_maps_figure,
     time_map,
 )
+from firstspike.training.evaluation import confusion_counts
+from firstspike.training.loaded import LoadedRun
 
 PLOTS: dict[str, Callable[[RunData], Figure]] = {
     "summary": summary_figure,
@@ -59,12 +67,12 @@ AFTER_TRAINING = ("loss_and_error", "output_times")
 
 
 def save_figures(
-    run: RunData | Path | str, names: Sequence[str] | None = None, formats: Sequence[str] = ("png",)
+    run: LoadedRun | Path | str, names: Sequence[str] | None = None, formats: Sequence[str] = ("png",)
 ) -> list[Path]:
     """Draw figures of a run and write them to ``<run>/figures/NAME.png`` (or other formats), each whole or not at all.
 
     Args:
-        run: its folder.
+        run: its folder, or what ``fs.load_run`` gives.
         names: keys of ``PLOTS``; by default all that apply.
         formats: file formats.
 
@@ -76,7 +84,9 @@ def save_figures(
         NotApplicable: a figure asked for by name that makes no sense for this run.
         FileNotFoundError: no run lives there.
     """
-    data = run if isinstance(run, RunData) else RunData(run)
+    if not isinstance(run, LoadedRun):
+        run = RunData(run)
+    data = run if isinstance(run, RunData) else RunData(run.folder, run.chosen)
     return save_run_figures(PLOTS, data, names, formats)
 
 
@@ -86,6 +96,7 @@ __all__ = [
     "NotApplicable",
     "RunData",
     "YinYangPlane",
+    "accuracy",
     "confusion",
     "confusion_counts",
     "decision_map",

@@ -3,27 +3,14 @@
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Int
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from firstspike.plots.run_data import RunData
 from firstspike.plots.style import SIGNED, class_names, new_figure, styled
-from firstspike.training.evaluation import Evaluation
+from firstspike.training.evaluation import Evaluation, confusion_counts
 
 _NUMBERS_UP_TO = 20  # classes; above, numbers in the cells are too small to read
-
-
-def confusion_counts(evaluation: Evaluation) -> Int[np.ndarray, "classes decisions"]:
-    """Number of samples of each true class (row) by decision (column).
-
-    Columns are the outputs, and last, if there are any, the samples without a decision (``predictions`` -1).
-    """
-    labels, predictions = evaluation.labels.cpu().numpy(), evaluation.predictions.cpu().numpy()
-    outputs = evaluation.times.shape[1]
-    counts = np.zeros((outputs, outputs + 1), dtype=np.int64)
-    np.add.at(counts, (labels, predictions), 1)  # -1 is the last column
-    return counts if counts[:, -1].any() else counts[:, :-1]
 
 
 def confusion(evaluation: Evaluation, ax: Axes, names: Sequence[str] | None = None) -> Axes:

@@ -13,9 +13,9 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from firstspike.layers import LIFLinear
+from firstspike.layers.stages import lif_stages, to_numpy
 from firstspike.neuron import LIF
 from firstspike.plots.run_data import RunData
-from firstspike.plots.stages import lif_stages, to_numpy
 from firstspike.plots.style import (
     COLOURS,
     FAINT,

@@ -9,8 +9,7 @@ from torch import Tensor
 
 from firstspike.data import latency
 from firstspike.layers import Network, Record
-
-_CHUNK = 500  # samples at once
+from firstspike.training.evaluation import record_in_parts
 
 
 @dataclass(frozen=True)
@@ -75,11 +74,3 @@ class YinYangPlane:
             arc(half, self.r_small, 0, 2),
             arc(3 * half, self.r_small, 0, 2),
         ]
-
-
-@torch.no_grad()
-def record_in_parts(network: Network, times: Float[Tensor, "samples inputs"]) -> Record:
-    """``network.record(times)`` in parts, so that many samples fit in memory."""
-    parts = [network.record(part) for part in times.split(_CHUNK)]
-    layers = tuple(torch.cat(layer) for layer in zip(*(part.layers for part in parts), strict=True))
-    return Record(times, layers)

@@ -7,8 +7,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from firstspike.layers import Network, Record
+from firstspike.layers.stages import Stage, stages, to_numpy
 from firstspike.plots.run_data import RunData
-from firstspike.plots.stages import Stage, stages, to_numpy
 from firstspike.plots.style import COLOURS, TAU_SYN, new_figure, styled, time_label
 
 _TICKS_UP_TO = 20  # neurons of a layer whose spikes are drawn as ticks, else as dots

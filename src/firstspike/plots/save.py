@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 
 from firstspike.plots.run_data import NotApplicable, RunData
 from firstspike.plots.style import DPI, style
+from firstspike.training.files import whole_file
 
 _log = logging.getLogger(__name__)
 
@@ -25,7 +26,7 @@ def save_run_figures(plots: Plots, run: RunData, names: Sequence[str] | None, fo
                 near = difflib.get_close_matches(name, valid, 1)
                 hint = f"did you mean {near[0]}?" if near else f"choose from {', '.join(valid)}"
                 raise ValueError(f"there is no {kind} {name!r}; {hint}")
-    folder = run.path / "figures"
+    folder = run.folder / "figures"
     folder.mkdir(exist_ok=True)
     written = []
     for name in plots if names is None else names:
@@ -42,13 +43,8 @@ def save_run_figures(plots: Plots, run: RunData, names: Sequence[str] | None, fo
 
 def write_figure(figure: Figure, path: Path) -> Path:
     """Write a figure whole or not at all, in the format of the path's suffix; the same figure gives the same bytes."""
-    temporary = path.with_name(f".{path.name}.partial")
     suffix = path.suffix.removeprefix(".")
     metadata = {"pdf": {"CreationDate": None}, "svg": {"Date": None}}.get(suffix)
-    try:
-        with style():
-            figure.savefig(temporary, format=suffix, dpi=DPI, metadata=metadata)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with whole_file(path) as temporary, style():
+        figure.savefig(temporary, format=suffix, dpi=DPI, metadata=metadata)
     return path

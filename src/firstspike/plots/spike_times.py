@@ -7,10 +7,11 @@ import numpy as np
 from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from numpy.typing import ArrayLike
 from torch import Tensor
 
+from firstspike.layers.stages import lif_stages, to_numpy
 from firstspike.plots.run_data import RunData
-from firstspike.plots.stages import lif_stages, to_numpy
 from firstspike.plots.style import (
     COLOURS,
     FAINT,
@@ -28,7 +29,7 @@ from firstspike.plots.style import (
 
 
 def output_times(
-    rows: Mapping[str, Sequence[float]],
+    rows: Mapping[str, ArrayLike],
     axes: Axes | Iterable[Any],
     names: Sequence[str] | None = None,
     unit: str = TAU_SYN,

@@ -2,12 +2,12 @@
 
 from matplotlib.figure import Figure
 
+from firstspike.layers.stages import lif_stages
 from firstspike.plots.confusion import confusion
 from firstspike.plots.membrane import output_membranes
 from firstspike.plots.raster import raster
 from firstspike.plots.run_data import RunData
 from firstspike.plots.spike_times import output_times, spike_histogram
-from firstspike.plots.stages import lif_stages
 from firstspike.plots.style import axes_list, new_figure, styled
 from firstspike.plots.training import loss_and_error
 from firstspike.plots.yin_yang import decision_map

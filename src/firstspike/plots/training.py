@@ -1,12 +1,13 @@
 """Loss, error and parameters over training."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from numpy.typing import ArrayLike
 
 from firstspike.plots.run_data import RunData
 from firstspike.plots.style import FAINT, axes_list, epoch_axis, legend_right, line_style, log_axis, new_figure, styled
@@ -17,7 +18,7 @@ _SAMPLES = 12
 
 
 def loss_and_error(
-    metrics: Mapping[str, Sequence[float]], axes: Axes | Iterable[Any], window: int | None = None
+    metrics: Mapping[str, ArrayLike], axes: Axes | Iterable[Any], window: int | None = None
 ) -> list[Axes]:
     """Loss and error (1 - accuracy) of training and validation over epochs, raw values faint below a running mean.
 
@@ -48,6 +49,22 @@ def loss_and_error(
         epoch_axis(ax)
     legend_right(error_ax)
     return [loss_ax, error_ax]
+
+
+def accuracy(metrics: Mapping[str, ArrayLike], ax: Axes) -> Axes:
+    """Accuracy of training and validation in percent over epochs.
+
+    Args:
+        metrics: the columns ``epoch``, ``train_accuracy``, ``validation_accuracy``, each ``(epochs,)``.
+        ax: where to draw.
+    """
+    epochs = np.asarray(metrics["epoch"], dtype=float)
+    for index, part in enumerate(("train", "validation")):
+        values = 100 * np.asarray(metrics[f"{part}_accuracy"], dtype=float)
+        ax.plot(epochs, values, label=part, **line_style(index), marker="o" if len(epochs) == 1 else None)
+    ax.set_ylabel("accuracy [%]")
+    epoch_axis(ax)
+    return ax
 
 
 def running_mean(values: Float[np.ndarray, " epochs"], window: int) -> Float[np.ndarray, " epochs"]:

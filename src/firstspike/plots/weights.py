@@ -7,8 +7,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
+from firstspike.layers.stages import lif_stages, to_numpy
 from firstspike.plots.run_data import RunData
-from firstspike.plots.stages import lif_stages, to_numpy
 from firstspike.plots.style import COLOURS, SIGNED, axes_list, legend_right, new_figure, styled
 
 

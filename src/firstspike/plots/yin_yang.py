@@ -21,10 +21,10 @@ from matplotlib.patheffects import withStroke
 from torch import Tensor
 
 from firstspike.data import SpikeData
+from firstspike.layers.stages import lif_stages
 from firstspike.losses import TimeLoss
 from firstspike.plots.plane import YinYangPlane
 from firstspike.plots.run_data import NotApplicable, RunData
-from firstspike.plots.stages import lif_stages
 from firstspike.plots.style import (
     COLOURS,
     SEQUENTIAL,

@@ -5,10 +5,11 @@ A checkpoint is a folder with the weights (safetensors), the training's state (t
 flushed to disk and renamed, so that a crash at any moment leaves the old ones untouched.
 """
 
+import difflib
 import hashlib
+import io
 import json
 import logging
-import os
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,8 +18,10 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
+
+from firstspike.training.files import flush_to_disk, named
 
 logger = logging.getLogger(__name__)
 
@@ -32,12 +35,16 @@ class CheckpointError(ValueError):
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Weights and state of a training after ``epoch`` whole epochs and ``batch`` batches of the next."""
+    """Weights and state of a training after ``epoch`` whole epochs and ``batch`` batches of the next.
+
+    ``name`` is that of the folder it was read from.
+    """
 
     epoch: int
     batch: int
     weights: dict[str, Tensor]
     state: dict[str, Any]
+    name: str = ""
 
 
 def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
@@ -48,10 +55,13 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
     """
     temporary = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
+    state = io.BytesIO()  # on a full disk the libraries' own writing raises what says nothing of it
+    torch.save(checkpoint.state, state)
     try:
-        save_file({k: v.detach().cpu().contiguous() for k, v in checkpoint.weights.items()}, temporary / _WEIGHTS)
-        torch.save(checkpoint.state, temporary / _STATE)
+        temporary.mkdir(parents=True)
+        weights = {key: value.detach().cpu().contiguous() for key, value in checkpoint.weights.items()}
+        (temporary / _WEIGHTS).write_bytes(save(weights))
+        (temporary / _STATE).write_bytes(state.getbuffer())
         manifest = {
             "format": FORMAT,
             "epoch": checkpoint.epoch,
@@ -66,8 +76,8 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
         flush_to_disk(folder.parent)
     except BaseException as error:
         shutil.rmtree(temporary, ignore_errors=True)
-        if isinstance(error, SafetensorError | RuntimeError):  # how the two libraries report a full disk
-            raise OSError(f"cannot write {folder}: {error}") from error
+        if isinstance(error, OSError):
+            raise named(error, folder) from error
         raise
 
 
@@ -86,7 +96,7 @@ def load_checkpoint(folder: Path) -> Checkpoint:
                 raise CheckpointError(f"{folder}: {name} is damaged, its checksum differs from the manifest's")
         weights = load_file(folder / _WEIGHTS)
         state = torch.load(folder / _STATE, weights_only=True)
-        return Checkpoint(int(manifest["epoch"]), int(manifest["batch"]), weights, state)
+        return Checkpoint(int(manifest["epoch"]), int(manifest["batch"]), weights, state, folder.name)
     except CheckpointError:
         raise
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, SafetensorError) as error:
@@ -103,6 +113,24 @@ def load_newest(folder: Path) -> Checkpoint | None:
         except CheckpointError as error:
             logger.warning("%s; trying the one before", error)
     return None
+
+
+def find_checkpoint(folder: Path, name: str) -> Path:
+    """The checkpoint of a name in a folder; ``best`` is the one of the best validation accuracy.
+
+    Raises:
+        CheckpointError: there is none of that name.
+    """
+    known = {path.name: path for path in newest_first(folder)}
+    for path in list(known.values()):
+        if path.name.startswith("best_"):
+            known.setdefault("best", path)
+    if name in known:
+        return known[name]
+    near = difflib.get_close_matches(name, known, 3)
+    if near:
+        raise CheckpointError(f"{folder} has no {name!r}; did you mean {' or '.join(near)}?")
+    raise CheckpointError(f"{folder} has no {name!r}; it has {', '.join(known) or 'nothing yet'}")
 
 
 def remove_checkpoint(folder: Path) -> None:
@@ -130,15 +158,6 @@ def newest_first(folder: Path) -> Iterator[Path]:
     """All folders that may be checkpoints, torn ones included, newest first by their names."""
     named = [path for path in folder.glob("[!.]*") if path.is_dir()] if folder.is_dir() else []
     yield from sorted(named, key=lambda path: [int(n) for n in path.name.split("_") if n.isdigit()], reverse=True)
-
-
-def flush_to_disk(path: Path) -> None:
-    """Wait until a file or folder is on the disk."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _digest(path: Path) -> str:

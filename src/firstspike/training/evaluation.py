@@ -2,12 +2,13 @@
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Float, Float64, Int, Int64
 from torch import Tensor
 
 from firstspike.data import SpikeData
-from firstspike.layers import Network
+from firstspike.layers import Network, Record
 from firstspike.losses import TimeLoss
 
 _CHUNK = 1000  # samples at once: enough to keep all cores busy, little enough for any memory
@@ -38,6 +39,16 @@ class Evaluation:
         """Binomial standard error of the accuracy."""
         return float((self.accuracy * (1 - self.accuracy) / len(self.labels)) ** 0.5)
 
+    @property
+    def decided(self) -> int:
+        """Number of samples with a decision."""
+        return int((self.predictions >= 0).sum())
+
+    @property
+    def decision_time(self) -> float:
+        """Mean time of the first output spike over the samples with a decision; NaN if there is none."""
+        return self.times[self.predictions >= 0].amin(dim=-1).mean(dtype=torch.float64).item()
+
 
 @torch.no_grad()
 def evaluate(network: Network, loss: TimeLoss, data: SpikeData, layers: list[int]) -> Evaluation:
@@ -47,15 +58,48 @@ def evaluate(network: Network, loss: TimeLoss, data: SpikeData, layers: list[int
     for start in range(0, len(data), _CHUNK):
         record = network.record(data.times[start : start + _CHUNK])
         outputs.append(record.output)
-        counts = torch.stack([torch.isinf(record.layers[i]).mean(dim=-1, dtype=torch.float64).sum() for i in layers])
-        silent += counts.cpu()
-    times = torch.cat(outputs)
+        silent += _silent(record, layers)
+    return _judge(torch.cat(outputs), silent, loss, data.labels)
+
+
+@torch.no_grad()
+def evaluate_record(record: Record, loss: TimeLoss, labels: Int64[Tensor, " samples"], layers: list[int]) -> Evaluation:
+    """The same of spike times that are there already."""
+    return _judge(record.output, _silent(record, layers), loss, labels)
+
+
+@torch.no_grad()
+def record_in_parts(network: Network, times: Float[Tensor, "samples inputs"]) -> Record:
+    """``network.record(times)`` in parts, so that many samples fit in memory."""
+    parts = [network.record(part) for part in times.split(_CHUNK)]
+    layers = tuple(torch.cat(layer) for layer in zip(*(part.layers for part in parts), strict=True))
+    return Record(times, layers)
+
+
+def confusion_counts(evaluation: Evaluation) -> Int[np.ndarray, "classes decisions"]:
+    """Number of samples of each true class (row) by decision (column).
+
+    Columns are the outputs, and last, if there are any, the samples without a decision (``predictions`` -1).
+    """
+    labels, predictions = evaluation.labels.cpu().numpy(), evaluation.predictions.cpu().numpy()
+    outputs = evaluation.times.shape[1]
+    counts = np.zeros((outputs, outputs + 1), dtype=np.int64)
+    np.add.at(counts, (labels, predictions), 1)  # -1 is the last column
+    return counts if counts[:, -1].any() else counts[:, :-1]
+
+
+def _silent(record: Record, layers: list[int]) -> Float64[Tensor, " layers"]:
+    """Silent fraction of each layer, summed over the samples."""
+    return torch.stack([torch.isinf(record.layers[i]).mean(dim=-1, dtype=torch.float64).sum() for i in layers]).cpu()
+
+
+def _judge(times: Tensor, silent: Tensor, loss: TimeLoss, labels: Tensor) -> Evaluation:
     predictions = loss.predict(times)
     return Evaluation(
-        loss=loss(times, data.labels).item(),
-        accuracy=(predictions == data.labels).mean(dtype=torch.float64).item(),
-        silent=tuple((silent / len(data)).tolist()),
+        loss=loss(times, labels).item(),
+        accuracy=(predictions == labels).mean(dtype=torch.float64).item(),
+        silent=tuple((silent / len(labels)).tolist()),
         times=times,
         predictions=predictions,
-        labels=data.labels,
+        labels=labels,
     )

@@ -13,9 +13,9 @@ from torch import Tensor
 from firstspike.data import SpikeData
 from firstspike.training.build import Experiment, generator
 from firstspike.training.evaluation import Evaluation, evaluate
-from firstspike.training.progress import Progress
 from firstspike.training.run import Row, Run
 from firstspike.training.saving import State, save_best, save_epoch
+from firstspike.training.watchers import Watcher
 
 
 class Interrupted(Exception):  # noqa: N818  (it is a request, no error)
@@ -23,7 +23,7 @@ class Interrupted(Exception):  # noqa: N818  (it is a request, no error)
 
 
 def train(
-    experiment: Experiment, run: Run, state: State, progress: Progress, stop: Callable[[], bool] = lambda: False
+    experiment: Experiment, run: Run, state: State, progress: Watcher, stop: Callable[[], bool] = lambda: False
 ) -> Evaluation:
     """Train up to the config's number of epochs, then test.
 
@@ -55,11 +55,12 @@ def train(
             save_best(experiment, run, state)
         if state.epoch % config.save_every == 0 or state.epoch == config.epochs:
             save_epoch(experiment, run, state)
+            progress.checkpoint(state.epoch, experiment, validation)
     return evaluate(experiment.network, experiment.loss, experiment.data.test, experiment.spiking)
 
 
 def train_epoch(
-    experiment: Experiment, state: State, progress: Progress, stop: Callable[[], bool]
+    experiment: Experiment, state: State, progress: Watcher, stop: Callable[[], bool]
 ) -> list[float] | None:
     """One pass over the training data from ``state.batch`` on; its sums, or None if it was stopped."""
     config = experiment.config.training

@@ -1,15 +1,14 @@
 """What a training tells while it runs."""
 
 import sys
-from types import TracebackType
-from typing import Self
 
 from tqdm import tqdm
 
 from firstspike.training.run import Row
+from firstspike.training.watchers import Watcher
 
 
-class Progress:
+class Progress(Watcher):
     """A bar over all batches, with loss, accuracy and silent fraction of the last epoch.
 
     Args:
@@ -46,10 +45,6 @@ class Progress:
             refresh=False,
         )
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def close(self) -> None:
+        """Leave the bar as it is."""
         self.bar.close()

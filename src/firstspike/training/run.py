@@ -6,12 +6,13 @@ metrics.csv         a row an epoch
 output_times.csv    mean and spread of each output's spike time per class, on the validation data, per epoch
 checkpoints/        weights and state of the training
 results.json        accuracy on the test data, once it is done
-spikes/ figures/    what evaluation and plots wrote
+evaluation/ spikes/ what ``firstspike evaluate`` found, and the spike times of every layer (firstspike.training.report)
+figures/            what the plots drew
+tensorboard/        what ``--tensorboard`` logged
 """
 
 import csv
 import json
-import os
 import platform
 import subprocess
 import sys
@@ -22,6 +23,7 @@ from typing import Any
 
 from firstspike._version import __version__
 from firstspike.training.config import Config, load_config
+from firstspike.training.files import named, write_whole
 
 Row = dict[str, float | int | str]
 
@@ -41,10 +43,17 @@ class Run:
         """
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
             raise FileExistsError(f"{path} is not empty; choose another --out, or continue it with: firstspike resume")
+        fresh = not path.exists()
         path.mkdir(parents=True, exist_ok=True)
         run = cls(path)
-        run.write_config(config)
-        write_whole(path / "environment.json", json.dumps(environment(config), indent=1) + "\n")
+        try:
+            run.write_config(config)
+            write_whole(path / "environment.json", json.dumps(environment(config), indent=1) + "\n")
+        except OSError:  # half a beginning would only stand in the way of the next attempt
+            (path / "config.yaml").unlink(missing_ok=True)
+            if fresh:
+                path.rmdir()
+            raise
         return run
 
     @classmethod
@@ -86,12 +95,14 @@ class Run:
         """Add rows to ``table`` (``metrics`` or ``output_times``)."""
         rows = list(rows)
         path = self.path / f"{table}.csv"
-        fresh = not path.exists()
-        with path.open("a", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, rows[0].keys(), lineterminator="\n")
-            if fresh:
-                writer.writeheader()
-            writer.writerows(rows)
+        try:
+            with path.open("a", newline="", encoding="utf-8") as file:
+                writer = csv.DictWriter(file, rows[0].keys(), lineterminator="\n")
+                if not file.tell():
+                    writer.writeheader()
+                writer.writerows(rows)
+        except OSError as error:
+            raise named(error, path) from error
 
     def table(self, table: str) -> dict[str, list[float]]:
         """The columns of ``metrics`` or ``output_times``; empty where nothing was written yet."""
@@ -109,7 +120,10 @@ class Run:
             path = self.path / f"{table}.csv"
             if not path.is_file():
                 continue
-            head, *lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+            head, *lines = path.read_text(encoding="utf-8").splitlines(keepends=True) or [""]
+            if not head.endswith("\n"):  # the disk was full before the first row
+                path.unlink()
+                continue
             width = head.count(",")
             kept = [x for x in lines if x.endswith("\n") and x.count(",") == width and int(x.split(",")[0]) <= epoch]
             write_whole(path, "".join([head, *kept]))
@@ -134,16 +148,6 @@ def environment(config: Config) -> dict[str, Any]:
         "substrate": config.substrate.kind,
         "command": sys.argv,
     }
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a file whole or not at all."""
-    temporary = path.with_name(f".{path.name}.partial")
-    with temporary.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
 
 
 def next_folder(parent: Path, name: str) -> Path:

@@ -4,14 +4,15 @@ import logging
 import math
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 from firstspike.training.build import Experiment, build
-from firstspike.training.checkpoint import CheckpointError, load_newest
+from firstspike.training.checkpoint import load_newest
 from firstspike.training.config import Config
 from firstspike.training.evaluation import Evaluation, evaluate
 from firstspike.training.loop import train
@@ -19,30 +20,34 @@ from firstspike.training.progress import Progress
 from firstspike.training.run import Run
 from firstspike.training.saving import State, restore
 from firstspike.training.threads import threads_worth_starting
+from firstspike.training.watchers import Watchers
 
 logger = logging.getLogger(__name__)
 
 
-def start(folder: Path, config: Config, *, show: bool = True) -> dict[str, Any]:
+def start(folder: Path, config: Config, *, show: bool = True, watch: Sequence[str] = ()) -> dict[str, Any]:
     """Train a config in a new folder.
 
     Args:
         folder: where the run lives; it must not exist, or be empty.
         config: what to train.
         show: whether to draw a progress bar.
+        watch: keys of ``firstspike.plots.watchers.WATCHERS``: what else looks on.
 
     Returns:
         What ``results.json`` says.
 
     Raises:
         FileExistsError: the folder is not empty.
+        ImportError: a watcher whose extra is not installed.
         Interrupted: Ctrl-C or SIGTERM; the state is saved.
     """
+    _check(watch)
     experiment = build(config)  # whatever cannot be built leaves no folder behind
-    return _train(experiment, Run.create(folder, config), State(), show)
+    return _train(experiment, Run.create(folder, config), State(), show, watch)
 
 
-def resume(folder: Path, *, epochs: int | None = None, show: bool = True) -> dict[str, Any]:
+def resume(folder: Path, *, epochs: int | None = None, show: bool = True, watch: Sequence[str] = ()) -> dict[str, Any]:
     """Continue a run from its newest checkpoint, exactly as if it had never stopped.
 
     A damaged checkpoint is reported (logging) and the one before it taken; without any, the run starts over.
@@ -51,6 +56,7 @@ def resume(folder: Path, *, epochs: int | None = None, show: bool = True) -> dic
         folder: the run.
         epochs: a new number of epochs in all; by default the config's.
         show: whether to draw a progress bar.
+        watch: see ``start``.
 
     Returns:
         What ``results.json`` says.
@@ -60,6 +66,7 @@ def resume(folder: Path, *, epochs: int | None = None, show: bool = True) -> dic
         ValueError: fewer epochs than are done.
         Interrupted: Ctrl-C or SIGTERM; the state is saved.
     """
+    _check(watch)
     run = Run.open(folder)
     config = run.config
     if epochs is not None:
@@ -73,32 +80,37 @@ def resume(folder: Path, *, epochs: int | None = None, show: bool = True) -> dic
     if epochs is not None:
         run.write_config(config)
     run.forget_after(state.epoch)
-    return _train(experiment, run, state, show)
+    return _train(experiment, run, state, show, watch)
 
 
-def load_experiment(run: Run) -> Experiment:
-    """A run's experiment with the weights of the newest checkpoint.
+def _check(watch: Sequence[str]) -> None:
+    """Before anything is done, that all watchers can be had."""
+    if watch:
+        from firstspike.plots.watchers import check_watchers
 
-    Raises:
-        CheckpointError: the run has no checkpoint that can be read.
-    """
-    checkpoint = load_newest(run.checkpoints)
-    if checkpoint is None:
-        raise CheckpointError(f"{run.path} has no usable checkpoint")
-    experiment = build(run.config)
-    restore(experiment, checkpoint)
-    return experiment
+        check_watchers(watch)
 
 
-def _train(experiment: Experiment, run: Run, state: State, show: bool) -> dict[str, Any]:
+def _watchers(watch: Sequence[str], run: Run, state: State, progress: Progress) -> Watchers:
+    watchers = Watchers([progress])
+    if watch:
+        from firstspike.plots.watchers import WATCHERS
+
+        for name in watch:
+            watchers.add(partial(WATCHERS[name], run, state.epoch))
+    return watchers
+
+
+def _train(experiment: Experiment, run: Run, state: State, show: bool, watch: Sequence[str]) -> dict[str, Any]:
     config = experiment.config.training
     batches = math.ceil(len(experiment.data.train) / config.batch_size)
+    progress = Progress(config.epochs, batches, state.epoch * batches + state.batch, show)
     with (
-        Progress(config.epochs, batches, state.epoch * batches + state.batch, show) as progress,
+        _watchers(watch, run, state, progress) as watchers,
         _stop_on_signals() as stop,
         threads_worth_starting(experiment.network, config.batch_size),
     ):
-        test = train(experiment, run, state, progress, stop)
+        test = train(experiment, run, state, watchers, stop)
     validation = evaluate(experiment.network, experiment.loss, experiment.data.validation, experiment.spiking)
     results = {
         "epochs": state.epoch,

@@ -1,4 +1,4 @@
-"""Names for the layers of a network, as figures show them."""
+"""Names for the layers of a network, as figures, tables and files show them."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -8,7 +8,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from firstspike.layers import BiasSpikes, LIFLinear, Multiplex, Network, Record
+from firstspike.layers.inputs import BiasSpikes, Multiplex
+from firstspike.layers.lif import LIFLinear
+from firstspike.layers.network import Network, Record
 
 
 class Stage(NamedTuple):

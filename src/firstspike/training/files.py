@@ -1,0 +1,53 @@
+"""Files that are there whole or not at all."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """Gives the path of a temporary file to write; it takes the place of ``path`` at the end, if nothing failed.
+
+    Raises:
+        OSError: no space, no permission; it names the file, and what was there before is still there.
+    """
+    temporary = path.with_name(f".{path.name}.partial")
+    try:
+        yield temporary
+        flush_to_disk(temporary)
+        temporary.replace(path)
+    except OSError as error:
+        raise named(error, path) from error
+    finally:
+        _remove(temporary)
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a text file whole or not at all."""
+    with whole_file(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def named(error: OSError, path: Path) -> OSError:
+    """The same error with the name of the file: writing to a full disk raises one without."""
+    if error.errno is None:
+        return error
+    return type(error)(error.errno, error.strerror or "", str(path))
+
+
+def flush_to_disk(path: Path) -> None:
+    """Wait until a file or folder is on the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _remove(path: Path) -> None:
+    try:
+        path.unlink(missing_ok=True)
+    except OSError:  # where nothing can be written nothing can be left over; the first error counts
+        return

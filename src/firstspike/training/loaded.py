@@ -1,0 +1,171 @@
+"""A run as one reads it: each part is read when it is first asked for, on the CPU whatever it was trained on."""
+
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from firstspike.data import Splits
+from firstspike.layers import Network, Record
+from firstspike.layers.stages import lif_stages
+from firstspike.losses import TimeLoss
+from firstspike.training.build import DTYPES, build_data, build_loss, build_network, generator
+from firstspike.training.checkpoint import (
+    Checkpoint,
+    CheckpointError,
+    checkpoints,
+    find_checkpoint,
+    load_checkpoint,
+    load_newest,
+)
+from firstspike.training.config import Config
+from firstspike.training.evaluation import Evaluation, evaluate_record, record_in_parts
+from firstspike.training.run import Run
+
+Table = dict[str, Float[np.ndarray, " rows"]]
+
+
+class LoadedRun:
+    """A run: its config, tables and results, its trained network, and what that makes of the test data.
+
+    Args:
+        path: the run's folder.
+        checkpoint: a name in ``checkpoints``, or ``best``; by default the newest one that can be read.
+
+    Attributes:
+        folder: where it lives.
+        chosen: the checkpoint asked for, or None.
+
+    Raises:
+        FileNotFoundError: no run lives there.
+        CheckpointError: it has no checkpoint of that name; a ``ValueError``.
+    """
+
+    def __init__(self, path: Path | str, checkpoint: str | None = None) -> None:
+        self._run = Run.open(Path(path))
+        self.folder = self._run.path
+        self.chosen = checkpoint
+        self._place = None if checkpoint is None else find_checkpoint(self._run.checkpoints, checkpoint)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({str(self.folder)!r})"
+
+    @cached_property
+    def config(self) -> Config:
+        """The config as it ran."""
+        return self._run.config
+
+    @property
+    def results(self) -> dict[str, Any]:
+        """What ``results.json`` says; empty before the end of the training."""
+        return self._run.results
+
+    @cached_property
+    def metrics(self) -> Table:
+        """Columns of ``metrics.csv``, a row an epoch; empty before the first."""
+        return self._table("metrics")
+
+    @cached_property
+    def output_times(self) -> Table:
+        """Columns of ``output_times.csv``; empty before the first epoch."""
+        return self._table("output_times")
+
+    @property
+    def checkpoints(self) -> tuple[str, ...]:
+        """Names of the checkpoints that look complete, oldest first."""
+        return tuple(path.name for path in checkpoints(self._run.checkpoints))
+
+    @cached_property
+    def checkpoint(self) -> Checkpoint:
+        """The checkpoint that the network has its weights from.
+
+        Raises:
+            CheckpointError: there is none that can be read, or the one asked for cannot.
+        """
+        if self._place is not None:
+            return load_checkpoint(self._place)
+        newest = load_newest(self._run.checkpoints)
+        if newest is None:
+            raise CheckpointError(f"{self.folder} has no checkpoint that can be read")
+        return newest
+
+    @cached_property
+    def network(self) -> Network:
+        """The trained network; its parameters ask for no gradient.
+
+        Raises:
+            CheckpointError: see ``checkpoint``.
+        """
+        return self._network(self.checkpoint.weights)
+
+    @cached_property
+    def initial(self) -> Network:
+        """The network before training."""
+        return self._network()
+
+    @cached_property
+    def loss(self) -> TimeLoss:
+        """The loss, without regularisers."""
+        return build_loss(self.config)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of all times and parameters."""
+        return DTYPES[self.config.training.dtype]
+
+    @cached_property
+    def data(self) -> Splits:
+        """The three splits."""
+        return build_data(self.config)
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """One name per class."""
+        return self.data.test.class_names
+
+    @cached_property
+    def record(self) -> Record:
+        """Spike times of all layers on the test data, each ``(samples, neurons)``."""
+        return record_in_parts(self.network, self.data.test.times)
+
+    @cached_property
+    def evaluation(self) -> Evaluation:
+        """What the network makes of the test data; ``silent`` is of the LIF layers in order."""
+        layers = [lif.index for lif in lif_stages(self.network)]
+        return evaluate_record(self.record, self.loss, self.data.test.labels, layers)
+
+    def _table(self, name: str) -> Table:
+        return {column: np.asarray(values) for column, values in self._run.table(name).items()}
+
+    def _network(self, weights: dict[str, Tensor] | None = None) -> Network:
+        config = self.config
+        inputs, _ = config.data.shape()
+        network = build_network(config, inputs, generator(config.training.seed, "weights"))
+        if weights is not None:
+            network.load_state_dict(weights)
+        return network.requires_grad_(False).eval()
+
+
+def load_run(path: Path | str, checkpoint: str | None = None) -> LoadedRun:
+    """A run to look at and to go on with in Python.
+
+        run = fs.load_run("runs/bars")
+        out = run.network(run.data.test.times)      # spike times (samples, classes)
+        run.loss.predict(out), run.metrics["validation_accuracy"], run.checkpoints
+
+    Each part is read when it is first asked for: ``config``, ``network``, ``loss``, ``data``, ``metrics``,
+    ``results``, ``evaluation`` and more, see ``LoadedRun``. All is on the CPU.
+
+    Args:
+        path: the run's folder.
+        checkpoint: a name out of ``run.checkpoints``, or ``best``; by default the newest one that can be read.
+
+    Raises:
+        FileNotFoundError: no run lives there.
+        ValueError: it has no checkpoint of that name.
+    """
+    return LoadedRun(path, checkpoint)
