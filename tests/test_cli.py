@@ -1,7 +1,9 @@
+import json
 import re
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
@@ -43,6 +45,104 @@ def test_train_evaluate_plot(tmp_path):
     drawn = run("plot", out, "confusion", "--format", "pdf")
     assert drawn.stdout.strip() == str(out / "figures" / "confusion.pdf")
     assert (out / "figures" / "confusion.pdf").read_bytes().startswith(b"%PDF")
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A small run, made by the command with everything that may look on."""
+    out = tmp_path_factory.mktemp("runs") / "bars"
+    done = run("train", "bars", "-q", "--out", out, "--set", "training.epochs=8", "--live", "--tensorboard")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    return out
+
+
+def invoke(monkeypatch, capsys, *arguments):
+    """The command in this process: exit code, stdout, stderr."""
+    monkeypatch.setattr(sys, "argv", ["firstspike", *map(str, arguments)])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    return ended.value.code, *capsys.readouterr()
+
+
+def test_who_looks_on(trained):
+    assert (trained / "figures" / "live.png").read_bytes().startswith(b"\x89PNG")
+    assert len(list((trained / "tensorboard").glob("events.out.tfevents.*"))) == 1
+    resumed = run("resume", trained, "--epochs", 10, "-q", "--live", "--tensorboard")
+    assert resumed.returncode == 0, resumed.stderr
+    assert len(list((trained / "tensorboard").glob("events.out.tfevents.*"))) == 2
+
+
+def test_evaluate(trained, monkeypatch, capsys):
+    code, shown, _ = invoke(monkeypatch, capsys, "evaluate", trained, "--split", "validation", "--checkpoint", "best")
+    assert code == 0
+    assert re.match(r"validation accuracy \S+ \+- \S+ % on 90 samples, loss \S+ \(best_\d{4}\)\n", shown)
+    assert re.search(r"^horizontal( +\d+){3,4}$", shown, re.MULTILINE)
+    files = [trained / "evaluation" / "validation.json", trained / "spikes" / "validation.npz"]
+    assert shown.splitlines()[-2:] == [str(file) for file in files]
+    assert json.loads(files[0].read_text())["samples"] == 90
+    with np.load(files[1], allow_pickle=False) as arrays:
+        assert arrays["output"].shape == (90, 3)
+        np.savetxt(trained / "mine.csv", np.c_[arrays["inputs"], arrays["labels"]], delimiter=",")
+    code, again, _ = invoke(
+        monkeypatch, capsys, "evaluate", trained, "--data", trained / "mine.csv", "--checkpoint", "best"
+    )
+    assert code == 0
+    assert again.splitlines()[1:-2] == shown.splitlines()[1:-2]
+
+
+def test_predict(trained, tmp_path, monkeypatch, capsys):
+    times = [[0.15] * 3 + [2.0] * 6, [0.15] * 3 + [np.inf] * 6, [np.inf] * 9]
+    np.save(tmp_path / "in.npy", times)
+    (tmp_path / "in.csv").write_text(
+        "".join(",".join("" if t == np.inf else str(t) for t in row) + "\n" for row in times)
+    )
+    code, shown, _ = invoke(monkeypatch, capsys, "predict", trained, tmp_path / "in.npy")
+    assert code == 0
+    head, *rows = [line.split(",") for line in shown.splitlines()]
+    assert head == ["class", "horizontal", "vertical", "diagonal"]
+    assert rows[0][0] == "horizontal"
+    assert rows[2] == ["silent", "inf", "inf", "inf"]
+    for row in rows[:2]:
+        assert head[1:][int(np.argmin([float(time) for time in row[1:]]))] == row[0]
+    code, nothing, _ = invoke(
+        monkeypatch, capsys, "predict", trained, tmp_path / "in.csv", "--out", tmp_path / "out.csv"
+    )
+    assert (code, nothing) == (0, "")
+    assert (tmp_path / "out.csv").read_text() == shown
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["evaluate", "RUN", "--checkpoint", "epoch_8"], "did you mean epoch_0008?"),
+        (["evaluate", "RUN", "--split", "tests"], "'tests' is not one of"),
+        (["evaluate", "RUN", "--split", "test", "--data", "x.csv"], "--split and --data exclude each other"),
+        (["evaluate", "RUN", "--data", "x.csv"], "x.csv: there is no such file"),
+        (["evaluate", "RUN", "--data", "bad.csv"], "bad.csv, line 1: expected 9 inputs and a label, got 7 too few"),
+        (["predict", "RUN", "x.npy"], "x.npy: there is no such file"),
+        (["predict", "RUN", "bad.csv"], "bad.csv, line 1: expected 9 inputs, got 6 too few"),
+        (["predict", "RUN", "bad.csv", "--checkpoint", "first"], "has no 'first'; it has "),
+        (["predict", "nowhere", "bad.csv"], "is no run"),
+        (["predict", "RUN"], "Missing argument"),
+    ],
+)
+def test_bad_input_of_a_run_is_one_message(trained, arguments, message, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "bad.csv").write_text("1,2,3\n")
+    code, out, shown = invoke(monkeypatch, capsys, *(trained if part == "RUN" else part for part in arguments))
+    assert (code, out) == (2, "")
+    assert message in shown
+    assert "Traceback" not in shown
+    assert [path.name for path in tmp_path.iterdir()] == ["bad.csv"]
+
+
+def test_missing_extra(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("firstspike.plots.tensorboard.find_spec", lambda name: None)
+    code, _, shown = invoke(monkeypatch, capsys, "train", "bars", "--out", tmp_path / "run", "--tensorboard")
+    assert code == 2
+    assert shown == 'error: TensorBoard is missing. Install it: pip install "firstspike[tensorboard]"\n'
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(

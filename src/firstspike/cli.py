@@ -47,9 +47,9 @@ def main() -> None:
     try:
         app()
     except (ValueError, FileExistsError, FileNotFoundError, ImportError) as error:
-        _fail(str(error), BAD_INPUT)
+        _fail(_reason(error), BAD_INPUT)
     except OSError as error:
-        _fail(str(error), FAILED)
+        _fail(_reason(error), FAILED)
     except KeyboardInterrupt:
         _fail("interrupted", INTERRUPTED)
 
@@ -59,6 +59,13 @@ def _fail(message: str, code: int) -> None:
         raise
     typer.echo(f"error: {message}", err=True)
     sys.exit(code)
+
+
+def _reason(error: Exception) -> str:
+    """What an error says, the system's own with the file first."""
+    if isinstance(error, OSError) and error.strerror and error.filename:
+        return f"{error.filename}: {error.strerror}"
+    return str(error)
 
 
 def _version(show: bool) -> None:
@@ -247,7 +254,7 @@ def _interruptible(folder: Path) -> Iterator[None]:
         if error.errno is None or not (folder / "config.yaml").is_file():
             raise
         again = "What was saved before is kept. Once there is room and permission:"
-        raise OSError(f"{error}. {again} firstspike resume {folder}") from error
+        raise OSError(f"{_reason(error)}. {again} firstspike resume {folder}") from error
 
 
 def _watch(live: bool, tensorboard: bool) -> list[str]:

@@ -82,15 +82,12 @@ def _checked(path: Path | str) -> Path:
 def _arrays(path: Path, *needed: str) -> dict[str, Any]:
     """The arrays of a NumPy file; a single one is called ``times``."""
     try:
-        loaded = np.load(path, allow_pickle=False)
-        if isinstance(loaded, np.ndarray):
-            arrays = {"times": loaded}
-        else:
-            with loaded:
-                arrays = dict(loaded)
+        with path.open("rb") as file:  # numpy leaves a file open that it cannot read
+            loaded = np.load(file, allow_pickle=False)
+            arrays = {"times": loaded} if isinstance(loaded, np.ndarray) else dict(loaded)
     except (ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
-        reason = "Python objects are refused" if "pickle" in str(error) else str(error).splitlines()[0]
-        raise ValueError(f"{path}: cannot be read as NumPy arrays of numbers: {reason}") from None
+        reason = "it is another kind of file, or holds Python objects" if "pickle" in str(error) else str(error)
+        raise ValueError(f"{path}: cannot be read as NumPy arrays of numbers: {reason.splitlines()[0]}") from None
     for name in ("times", *needed):
         if name not in arrays:
             raise ValueError(f"{path}: expected an array {name!r}, got {', '.join(arrays) or 'none'}")

@@ -1,18 +1,12 @@
 """A figure of the training that is replaced while it runs."""
 
-import time
-
 from matplotlib.figure import Figure
 
 from firstspike.plots.save import write_figure
 from firstspike.plots.style import new_figure, styled
 from firstspike.plots.training import accuracy, loss_and_error
 from firstspike.training.run import Row, Run
-from firstspike.training.watchers import Watcher
-
-SHARE = 0.03
-"""Of the time of a training, what drawing may take."""
-_FIRST_GUESS = 0.15  # seconds that one drawing takes, before the first is measured
+from firstspike.training.watchers import Pace, Watcher
 
 
 class LiveFigure(Watcher):
@@ -21,33 +15,29 @@ class LiveFigure(Watcher):
     Args:
         run: whose training it is.
         epoch: whole epochs done before.
-        share: of the time, what drawing may take.
+        pace: how often to draw.
     """
 
-    def __init__(self, run: Run, epoch: int = 0, share: float = SHARE) -> None:
+    def __init__(self, run: Run, epoch: int = 0, pace: Pace | None = None) -> None:
         self.path = run.path / "figures" / "live.png"
         self.epochs = run.config.training.epochs
-        self.share = share
         self.columns = {name: values[:epoch] for name, values in run.table("metrics").items()}
-        self.cost = _FIRST_GUESS
-        self.drawn_at = time.perf_counter()
-        self.drawn = 0
+        self.pace = pace or Pace()
+        self.drawn = epoch
 
     def epoch(self, row: Row) -> None:
         """Draw, if enough time has passed since the last drawing."""
         for name, value in row.items():
             self.columns.setdefault(name, []).append(float(value))
-        if (time.perf_counter() - self.drawn_at) * self.share > self.cost:
+        if self.pace.due():
             self.draw()
 
     def draw(self) -> None:
         """Replace the figure."""
-        began = time.perf_counter()
-        self.path.parent.mkdir(exist_ok=True)
-        write_figure(live_figure(self.columns, self.epochs), self.path)
+        with self.pace.measured():
+            self.path.parent.mkdir(exist_ok=True)
+            write_figure(live_figure(self.columns, self.epochs), self.path)
         self.drawn = len(self.columns["epoch"])
-        self.drawn_at = time.perf_counter()
-        self.cost = self.drawn_at - began
 
     def close(self) -> None:
         """Draw the epochs since the last drawing."""

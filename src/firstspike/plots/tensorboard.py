@@ -13,26 +13,30 @@ from firstspike.plots.style import new_figure, style, styled, time_unit
 from firstspike.training.build import Experiment
 from firstspike.training.evaluation import Evaluation
 from firstspike.training.run import Row, Run
-from firstspike.training.watchers import Watcher
+from firstspike.training.watchers import Pace, Watcher
 
 _DPI = 100
 
 
 class TensorBoard(Watcher):
-    """Logs into ``tensorboard/`` of a run: scalars every epoch; histograms and figures with every checkpoint.
+    """Logs into ``tensorboard/`` of a run: scalars every epoch, histograms of parameters with every checkpoint.
+
+    Figures come with the last checkpoint, and with those before it where they take little of the time.
 
     A resumed training goes on in the same log; what an earlier one wrote of later epochs is marked as void.
 
     Args:
         run: whose training it is.
         epoch: whole epochs done before.
+        pace: how often to draw figures.
 
     Raises:
         ImportError: the extra ``tensorboard`` is not installed.
     """
 
-    def __init__(self, run: Run, epoch: int = 0) -> None:
+    def __init__(self, run: Run, epoch: int = 0, pace: Pace | None = None) -> None:
         check_tensorboard()
+        self.pace = pace or Pace(guess=0.4)
         from torch.utils.tensorboard import SummaryWriter
 
         folder = run.path / "tensorboard"
@@ -51,6 +55,12 @@ class TensorBoard(Watcher):
         """Weights and delays, output times and decisions."""
         for name, values in parameters(experiment.network).items():
             self.writer.add_histogram("/".join(name.split(", ")), values, epoch)
+        if self.pace.due() or epoch == experiment.config.training.epochs:
+            with self.pace.measured():
+                self._figures(epoch, experiment, validation)
+        self.writer.flush()
+
+    def _figures(self, epoch: int, experiment: Experiment, validation: Evaluation) -> None:
         names = experiment.data.validation.class_names
         unit = time_unit(experiment.config.neuron.tau_syn)
         for tag, figure in (
@@ -58,7 +68,6 @@ class TensorBoard(Watcher):
             ("output spike times, validation", _times_figure(validation, unit)),
         ):
             self.writer.add_image(tag, pixels(figure), epoch, dataformats="HWC")
-        self.writer.flush()
 
     def close(self) -> None:
         """Write what is left."""

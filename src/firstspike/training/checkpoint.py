@@ -127,10 +127,11 @@ def find_checkpoint(folder: Path, name: str) -> Path:
             known.setdefault("best", path)
     if name in known:
         return known[name]
-    near = difflib.get_close_matches(name, known, 3)
+    near = [key for key in known if _plain(key) == _plain(name)] or difflib.get_close_matches(name, known, 3)
     if near:
         raise CheckpointError(f"{folder} has no {name!r}; did you mean {' or '.join(near)}?")
-    raise CheckpointError(f"{folder} has no {name!r}; it has {', '.join(known) or 'nothing yet'}")
+    few = [*list(known)[:4], *(["..."] if len(known) > 4 else [])]
+    raise CheckpointError(f"{folder} has no {name!r}; it has {', '.join(few) or 'nothing yet'}")
 
 
 def remove_checkpoint(folder: Path) -> None:
@@ -158,6 +159,11 @@ def newest_first(folder: Path) -> Iterator[Path]:
     """All folders that may be checkpoints, torn ones included, newest first by their names."""
     named = [path for path in folder.glob("[!.]*") if path.is_dir()] if folder.is_dir() else []
     yield from sorted(named, key=lambda path: [int(n) for n in path.name.split("_") if n.isdigit()], reverse=True)
+
+
+def _plain(name: str) -> list[str]:
+    """The parts of a checkpoint's name, numbers without leading zeros."""
+    return [str(int(part)) if part.isdecimal() else part for part in name.split("_")]
 
 
 def _digest(path: Path) -> str:

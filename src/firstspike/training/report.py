@@ -141,12 +141,13 @@ class Report:
         found = self.numbers
         shown = f"{100 * found['accuracy']:.2f} +- {100 * found['accuracy_error']:.2f} %"
         silent = ", ".join(f"{name} {100 * fraction:.2f} %" for name, fraction in found["silent"].items())
-        time = "no sample decides" if not found["decided"] else f"{found['decision_time']:.4g} in the mean"
+        decided = f"{found['decided']} of {found['samples']} samples decide"
+        time = f"{decided}, {found['decision_time']:.4g} after the start in the mean" if found["decided"] else decided
         lines = [
             f"{found['data']} accuracy {shown} on {found['samples']} samples, loss {found['loss']:.4g} "
             f"({found['checkpoint']})",
             f"silent: {silent}",
-            f"decision time: {time}" + f" over {found['decided']} samples that decide" * bool(found["decided"]),
+            time,
         ]
         if len(found["classes"]) <= _TABLE_UP_TO:
             lines += ["", *table(found["classes"], found["decisions"], found["confusion"])]

@@ -1,7 +1,9 @@
 """Who looks on while a network is trained: the progress bar, a live figure, a log. None of them changes a result."""
 
 import logging
-from collections.abc import Callable, Iterable
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Self
 
@@ -34,6 +36,31 @@ class Watcher:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+class Pace:
+    """How often something may be done so that it takes a small share of the time, whatever it costs.
+
+    Args:
+        share: of the time, at most; 0.03 waits 33 times as long as it took the last time.
+        guess: seconds that it takes, before it is measured.
+    """
+
+    def __init__(self, share: float = 0.03, guess: float = 0.15) -> None:
+        self.share, self.cost = share, guess
+        self.last = time.perf_counter()
+
+    def due(self) -> bool:
+        """Whether enough time has passed since the last time."""
+        return (time.perf_counter() - self.last) * self.share > self.cost
+
+    @contextmanager
+    def measured(self) -> Iterator[None]:
+        """It is done in this ``with`` block."""
+        began = time.perf_counter()
+        yield
+        self.last = time.perf_counter()
+        self.cost = self.last - began
 
 
 class Watchers(Watcher):

@@ -1,0 +1,125 @@
+import csv
+
+import numpy as np
+import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch.utils.tensorboard import SummaryWriter
+
+from firstspike.plots.style import new_figure
+from firstspike.plots.tensorboard import TensorBoard, pixels
+from firstspike.plots.watchers import check_watchers
+from firstspike.training.checkpoint import load_checkpoint
+from firstspike.training.config import load_config
+from firstspike.training.loop import Interrupted, train
+from firstspike.training.session import resume, start
+
+CONFIG = ["training.epochs=5", "training.checkpoint_every=2"]
+
+
+def read(folder):
+    log = EventAccumulator(str(folder / "tensorboard"), size_guidance={"scalars": 0, "histograms": 0, "images": 0})
+    return log.Reload()
+
+
+def column(folder, name):
+    with (folder / "metrics.csv").open() as file:
+        return [float(row[name]) for row in csv.DictReader(file)]
+
+
+def test_everything_can_be_read_back(tmp_path):
+    folder = tmp_path / "run"
+    start(folder, load_config("bars", CONFIG), show=False, watch=["tensorboard"])
+    log = read(folder)
+    assert log.Tags()["scalars"] == [
+        "lr",
+        "loss/train",
+        "accuracy/train",
+        "loss/validation",
+        "accuracy/validation",
+        "raised",
+        "silent/layer 0",
+        "silent/layer 1",
+    ]
+    for tag, name in (("loss/train", "train_loss"), ("accuracy/validation", "validation_accuracy"), ("lr", "lr")):
+        assert [event.step for event in log.Scalars(tag)] == [1, 2, 3, 4, 5]
+        np.testing.assert_allclose([event.value for event in log.Scalars(tag)], column(folder, name), rtol=1e-6)
+    assert log.Tags()["histograms"] == ["weights/hidden", "weights/output"]
+    for event in log.Histograms("weights/hidden"):
+        weights = load_checkpoint(folder / "checkpoints" / f"epoch_{event.step:04d}").weights["0.weight"]
+        values = event.histogram_value
+        assert values.num == weights.numel() == 99
+        assert (values.min, values.max) == pytest.approx((weights.min().item(), weights.max().item()))
+        assert values.sum == pytest.approx(weights.sum(dtype=torch.float64).item(), rel=1e-6)
+    assert [event.step for event in log.Histograms("weights/hidden")] == [2, 4, 5]
+    assert log.Tags()["images"] == ["confusion, validation", "output spike times, validation"]
+    image = log.Images("confusion, validation")[-1]
+    assert (image.step, image.encoded_image_string[:4]) == (5, b"\x89PNG")
+    assert image.width > image.height > 200
+
+
+def test_a_resumed_training_goes_on_in_the_same_log(tmp_path, monkeypatch):
+    """Epochs after the newest checkpoint are trained again; what was logged of them before is void."""
+    folder = tmp_path / "run"
+
+    def killed(experiment, run, state, watcher, stop):
+        append = run.append
+
+        def fail(table, rows):
+            append(table, rows)
+            if table == "output_times" and state.epoch == 4:
+                raise KeyboardInterrupt
+
+        run.append = fail
+        return train(experiment, run, state, watcher, stop)
+
+    monkeypatch.setattr("firstspike.training.session.train", killed)
+    with pytest.raises(KeyboardInterrupt):
+        start(folder, load_config("bars", CONFIG), show=False, watch=["tensorboard"])
+    monkeypatch.undo()
+    assert [event.step for event in read(folder).Scalars("lr")] == [1, 2, 3]
+    log = TensorBoard.__new__(TensorBoard)
+    log.writer = SummaryWriter(str(folder / "tensorboard"))
+    for step in (4, 7):  # as if it had got further before it was killed
+        log.writer.add_scalar("loss/train", -1.0, step)
+    log.close()
+    resume(folder, show=False, watch=["tensorboard"])
+    events = read(folder).Scalars("loss/train")
+    assert [event.step for event in events] == [1, 2, 3, 4, 5]
+    np.testing.assert_allclose([event.value for event in events], column(folder, "train_loss"), rtol=1e-6)
+
+
+def test_an_interrupted_training_has_its_log(tmp_path, monkeypatch):
+    def stopped(experiment, run, state, watcher, stop):
+        return train(experiment, run, state, watcher, stop=lambda: state.epoch == 3)
+
+    monkeypatch.setattr("firstspike.training.session.train", stopped)
+    with pytest.raises(Interrupted):
+        start(tmp_path / "run", load_config("bars", CONFIG), show=False, watch=["tensorboard"])
+    assert [event.step for event in read(tmp_path / "run").Scalars("lr")] == [1, 2, 3]
+
+
+def test_a_watched_training_is_the_same_training(tmp_path):
+    start(tmp_path / "plain", load_config("bars", CONFIG), show=False)
+    start(tmp_path / "logged", load_config("bars", CONFIG), show=False, watch=["tensorboard", "live"])
+    assert (tmp_path / "plain" / "metrics.csv").read_bytes() == (tmp_path / "logged" / "metrics.csv").read_bytes()
+
+
+def test_missing_extra(tmp_path, monkeypatch):
+    monkeypatch.setattr("firstspike.plots.tensorboard.find_spec", lambda name: None)
+    with pytest.raises(ImportError, match=r'pip install "firstspike\[tensorboard\]"'):
+        start(tmp_path / "run", load_config("bars"), show=False, watch=["tensorboard"])
+    assert not (tmp_path / "run").exists()
+
+
+def test_unknown_watcher():
+    with pytest.raises(ValueError, match="there is no watcher 'tenserboard'; choose from live, tensorboard"):
+        check_watchers(["tenserboard"])
+
+
+def test_pixels():
+    figure = new_figure(2.0, 1.0)
+    figure.subplots().set_facecolor("red")
+    image = pixels(figure)
+    assert (image.shape, image.dtype) == ((100, 200, 3), np.uint8)
+    assert (image == (255, 0, 0)).all(axis=-1).any()

@@ -1,0 +1,137 @@
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+
+import firstspike as fs
+from firstspike.training.report import Report, predictions, report, table
+
+
+@pytest.fixture
+def folder(bars_folder, tmp_path):
+    return shutil.copytree(bars_folder, tmp_path / "run")
+
+
+@pytest.mark.parametrize("split", ["train", "validation", "test"])
+def test_numbers_are_those_of_the_network(folder, split):
+    run = fs.load_run(folder)
+    data = getattr(run.data, split)
+    found = report(folder, split).numbers
+    out = run.network(data.times)
+    decisions = run.loss.predict(out)
+    right = (decisions == data.labels).double().mean().item()
+    assert found["samples"] == len(data)
+    assert found["accuracy"] == right
+    assert found["accuracy_error"] == pytest.approx((right * (1 - right) / len(data)) ** 0.5)
+    assert found["loss"] == pytest.approx(run.loss(out, data.labels).item())
+    assert found["silent"]["output"] == pytest.approx(torch.isinf(out).double().mean().item())
+    assert found["silent"]["hidden"] == pytest.approx(torch.isinf(run.network[0](data.times)).double().mean().item())
+    first = out.min(dim=1).values[decisions >= 0]
+    assert found["decided"] == len(first)
+    assert found["decision_time"] == pytest.approx(first.double().mean().item())
+    counts = np.array(found["confusion"])
+    assert np.trace(counts) == round(right * len(data))
+    assert counts.sum(axis=1).tolist() == torch.bincount(data.labels).tolist()
+
+
+def test_both_files_can_be_read_back(folder):
+    result = report(folder, "test", "epoch_0008")
+    numbers, spikes = result.save()
+    assert numbers == folder / "evaluation" / "test.json"
+    assert json.loads(numbers.read_text()) == result.numbers
+    assert result.numbers["checkpoint"] == "epoch_0008"
+    run = fs.load_run(folder, "epoch_0008")
+    with np.load(spikes, allow_pickle=False) as arrays:
+        assert list(arrays) == ["inputs", "hidden", "output", "labels", "predictions"]
+        np.testing.assert_array_equal(arrays["inputs"], run.data.test.times)
+        np.testing.assert_array_equal(arrays["hidden"], run.network[0](run.data.test.times))
+        np.testing.assert_array_equal(arrays["output"], run.network(run.data.test.times))
+        np.testing.assert_array_equal(arrays["labels"], run.data.test.labels)
+        np.testing.assert_array_equal(arrays["predictions"], run.evaluation.predictions)
+    assert {path.name for path in (folder / "spikes").iterdir()} == {"test.npz"}
+
+
+def test_layers_of_the_same_kind_are_numbered(folder):
+    run = fs.load_run(folder)
+    run.network = fs.Network(
+        fs.BiasSpikes([0.9]),
+        fs.LIFLinear(10, 6),
+        fs.BiasSpikes([0.5, 0.7]),
+        fs.LIFLinear(8, 5),
+        fs.Delay(5),
+        fs.LIFLinear(5, 3),
+        fs.Delay(3),
+    ).requires_grad_(False)
+    spikes = Report(run, run.data.test, "test").spikes
+    assert {name: values.shape[1:] for name, values in spikes.items()} == {
+        "inputs": (9,),
+        "bias": (1,),
+        "hidden_1": (6,),
+        "bias_2": (2,),
+        "hidden_2": (5,),
+        "delayed": (5,),
+        "output": (3,),
+        "delayed_2": (3,),
+        "labels": (),
+        "predictions": (),
+    }
+    assert bool((spikes["bias_2"] == np.float32([0.5, 0.7])).all())
+
+
+def test_a_network_that_never_decides(folder):
+    run = fs.load_run(folder)
+    for layer in run.network:
+        layer.weight.fill_(-1.0)
+    result = Report(run, run.data.test, "test")
+    found = result.numbers
+    assert (found["decided"], found["decision_time"], found["accuracy"]) == (0, None, 0.0)
+    assert found["decisions"] == ["horizontal", "vertical", "diagonal", "silent"]
+    assert np.array(found["confusion"])[:, 3].sum() == 90
+    assert "0 of 90 samples decide" in result.text()
+    assert json.loads(result.save()[0].read_text())["decision_time"] is None
+
+
+def test_other_data(folder, tmp_path):
+    test = fs.load_run(folder).data.test
+    np.savez(tmp_path / "mine.npz", times=test.times[:30], labels=test.labels[:30])
+    result = report(folder, tmp_path / "mine.npz")
+    assert [path.name for path in result.save()] == ["data_mine.json", "data_mine.npz"]
+    assert result.numbers["samples"] == 30
+    assert result.evaluation.labels.tolist() == test.labels[:30].tolist()
+
+
+def test_text_names_everything(folder):
+    result = report(folder)
+    found, text = result.numbers, result.text()
+    assert text.startswith(f"test accuracy {100 * found['accuracy']:.2f} +- {100 * found['accuracy_error']:.2f} %")
+    for part in ("(epoch_0012)", f"loss {found['loss']:.4g}", "hidden", "output", "samples decide", "true \\ decision"):
+        assert part in text
+
+
+def test_table():
+    assert table(["a", "longest of them"], ["a", "longest of them", "silent"], [[10, 2, 0], [0, 3, 1000]]) == [
+        "true \\ decision   a  longest of them  silent",
+        "a                10                2       0",
+        "longest of them   0                3    1000",
+    ]
+
+
+def test_no_table_of_many_classes(folder, monkeypatch):
+    monkeypatch.setattr("firstspike.training.report._TABLE_UP_TO", 2)
+    assert "decision  " not in report(folder).text()
+
+
+def test_predictions(folder, tmp_path):
+    run = fs.load_run(folder)
+    times = run.data.test.times[:5].clone()
+    times[2] = torch.inf
+    np.save(tmp_path / "in.npy", times)
+    head, *rows = [line.split(",") for line in predictions(folder, tmp_path / "in.npy").splitlines()]
+    assert head == ["class", "horizontal", "vertical", "diagonal"]
+    out = run.network(times)
+    np.testing.assert_array_equal(np.array([row[1:] for row in rows], dtype=np.float32), out)
+    names = [*run.class_names, "silent"]
+    assert [row[0] for row in rows] == [names[index] for index in run.loss.predict(out).tolist()]
+    assert rows[2] == ["silent", "inf", "inf", "inf"]
