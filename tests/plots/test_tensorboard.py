@@ -1,18 +1,21 @@
 import csv
+import sys
 
 import numpy as np
 import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from torch.utils.tensorboard import SummaryWriter
+from torch.utils.tensorboard.summary import scalar
 
 from firstspike.plots.style import new_figure
-from firstspike.plots.tensorboard import TensorBoard, pixels
+from firstspike.plots.tensorboard import EventFile, TensorBoard, pixels
 from firstspike.plots.watchers import check_watchers
 from firstspike.training.checkpoint import load_checkpoint
 from firstspike.training.config import load_config
 from firstspike.training.loop import Interrupted, train
+from firstspike.training.run import Run
 from firstspike.training.session import resume, start
+from firstspike.training.watchers import Watchers
 
 CONFIG = ["training.epochs=5", "training.checkpoint_every=2"]
 
@@ -78,11 +81,11 @@ def test_a_resumed_training_goes_on_in_the_same_log(tmp_path, monkeypatch):
         start(folder, load_config("bars", CONFIG), show=False, watch=["tensorboard"])
     monkeypatch.undo()
     assert [event.step for event in read(folder).Scalars("lr")] == [1, 2, 3]
-    log = TensorBoard.__new__(TensorBoard)
-    log.writer = SummaryWriter(str(folder / "tensorboard"))
+    further = EventFile(folder / "tensorboard", 4)
     for step in (4, 7):  # as if it had got further before it was killed
-        log.writer.add_scalar("loss/train", -1.0, step)
-    log.close()
+        further.add(scalar("loss/train", -1.0), step)
+    further.close()
+    assert [event.step for event in read(folder).Scalars("loss/train")] == [1, 2, 3, 4, 7]
     resume(folder, show=False, watch=["tensorboard"])
     events = read(folder).Scalars("loss/train")
     assert [event.step for event in events] == [1, 2, 3, 4, 5]
@@ -103,6 +106,21 @@ def test_a_watched_training_is_the_same_training(tmp_path):
     start(tmp_path / "plain", load_config("bars", CONFIG), show=False)
     start(tmp_path / "logged", load_config("bars", CONFIG), show=False, watch=["tensorboard", "live"])
     assert (tmp_path / "plain" / "metrics.csv").read_bytes() == (tmp_path / "logged" / "metrics.csv").read_bytes()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has /dev/full")
+def test_a_full_disk_is_one_warning(tmp_path, capfd, caplog):
+    log = TensorBoard(Run.create(tmp_path / "run", load_config("bars", CONFIG)))
+    log.close()
+    with open("/dev/full", "wb", buffering=0) as full:
+        log.events._records._writer = full
+        watchers = Watchers([log])
+        for epoch in (1, 2):
+            watchers.epoch({"epoch": epoch, "lr": 0.1})
+    assert caplog.messages == [
+        "TensorBoard failed ([Errno 28] No space left on device); the training goes on without it"
+    ]
+    assert capfd.readouterr().err == ""
 
 
 def test_missing_extra(tmp_path, monkeypatch):

@@ -1,6 +1,11 @@
 """A log of the training for TensorBoard."""
 
+import os
+import socket
+import time
 from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -36,42 +41,81 @@ class TensorBoard(Watcher):
 
     def __init__(self, run: Run, epoch: int = 0, pace: Pace | None = None) -> None:
         check_tensorboard()
+        self.events = EventFile(run.path / "tensorboard", epoch + 1)
         self.pace = pace or Pace(guess=0.4)
-        from torch.utils.tensorboard import SummaryWriter
-
-        folder = run.path / "tensorboard"
-        purge = epoch + 1 if folder.exists() else None
-        self.writer = SummaryWriter(str(folder), purge_step=purge)
 
     def epoch(self, row: Row) -> None:
         """All numbers of the epoch."""
+        from torch.utils.tensorboard.summary import scalar
+
         for name, value in row.items():
             if name != "epoch":
                 part, _, what = name.partition("_")
                 tag = f"{what}/{part}" if part in ("train", "validation") else name.replace("silent_", "silent/layer ")
-                self.writer.add_scalar(tag, float(value), int(row["epoch"]))
+                self.events.add(scalar(tag, float(value)), int(row["epoch"]))
+        self.events.flush()
 
     def checkpoint(self, epoch: int, experiment: Experiment, validation: Evaluation) -> None:
         """Weights and delays, output times and decisions."""
+        from torch.utils.tensorboard.summary import histogram
+
         for name, values in parameters(experiment.network).items():
-            self.writer.add_histogram("/".join(name.split(", ")), values, epoch)
+            self.events.add(histogram("/".join(name.split(", ")), values, "auto"), epoch)
         if self.pace.due() or epoch == experiment.config.training.epochs:
             with self.pace.measured():
                 self._figures(epoch, experiment, validation)
-        self.writer.flush()
+        self.events.flush()
 
     def _figures(self, epoch: int, experiment: Experiment, validation: Evaluation) -> None:
+        from torch.utils.tensorboard.summary import image
+
         names = experiment.data.validation.class_names
         unit = time_unit(experiment.config.neuron.tau_syn)
         for tag, figure in (
             ("confusion, validation", _confusion_figure(validation, names)),
             ("output spike times, validation", _times_figure(validation, unit)),
         ):
-            self.writer.add_image(tag, pixels(figure), epoch, dataformats="HWC")
+            self.events.add(image(tag, pixels(figure), dataformats="HWC"), epoch)
 
     def close(self) -> None:
         """Write what is left."""
-        self.writer.close()
+        self.events.close()
+
+
+class EventFile:
+    """One more file of events in a folder, written at once: torch's own writer has a thread that fails noisily.
+
+    Args:
+        folder: of the log.
+        first: events of this step and later ones in the folder's other files are void.
+    """
+
+    def __init__(self, folder: Path, first: int) -> None:
+        from tensorboard.compat.proto.event_pb2 import SessionLog
+        from tensorboard.summary.writer.record_writer import RecordWriter
+
+        folder.mkdir(exist_ok=True)
+        name = f"events.out.tfevents.{time.time_ns() // 1000}.{socket.gethostname()}.{os.getpid()}"  # sorts by time
+        self._records = RecordWriter((folder / name).open("wb"))
+        self._write(file_version="brain.Event:2")
+        self._write(step=first, session_log=SessionLog(status=SessionLog.START))
+
+    def add(self, summary: Any, step: int) -> None:
+        """Write what a function of ``torch.utils.tensorboard.summary`` gives."""
+        self._write(step=step, summary=summary)
+
+    def flush(self) -> None:
+        """Let readers see all of it."""
+        self._records.flush()
+
+    def close(self) -> None:
+        """Write what is left."""
+        self._records.close()
+
+    def _write(self, **fields: Any) -> None:
+        from tensorboard.compat.proto.event_pb2 import Event
+
+        self._records.write(Event(wall_time=time.time(), **fields).SerializeToString())
 
 
 def check_tensorboard() -> None:

@@ -82,7 +82,7 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
 
 
 def load_checkpoint(folder: Path) -> Checkpoint:
-    """Read a checkpoint and check it against its manifest.
+    """Read a checkpoint, to the CPU, and check it against its manifest.
 
     Raises:
         CheckpointError: files that are missing, changed, or of a format that this version does not know.
@@ -95,7 +95,7 @@ def load_checkpoint(folder: Path) -> Checkpoint:
             if _digest(folder / name) != manifest["sha256"][name]:
                 raise CheckpointError(f"{folder}: {name} is damaged, its checksum differs from the manifest's")
         weights = load_file(folder / _WEIGHTS)
-        state = torch.load(folder / _STATE, weights_only=True)
+        state = torch.load(folder / _STATE, map_location="cpu", weights_only=True)
         return Checkpoint(int(manifest["epoch"]), int(manifest["batch"]), weights, state, folder.name)
     except CheckpointError:
         raise

@@ -69,7 +69,10 @@ def restore(experiment: Experiment, checkpoint: Checkpoint) -> State:
     if experiment.schedule is not None:
         experiment.schedule.load_state_dict(checkpoint.state["schedule"])
     experiment.silent.load_state_dict(checkpoint.state["silent"])
-    return State(**checkpoint.state["progress"])
+    state = State(**checkpoint.state["progress"])
+    if state.totals is not None:
+        state.totals = state.totals.to(experiment.device)
+    return state
 
 
 def _keep_one(run: Run, new: Path, mark: str) -> None:
