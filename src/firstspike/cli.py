@@ -197,7 +197,7 @@ def import_fastanddeep(
         if out is None:
             typer.echo(config.to_yaml(), nl=False)
         else:
-            from firstspike.training.run import write_whole
+            from firstspike.training.files import write_whole
 
             write_whole(out, config.to_yaml())
             typer.echo(f"config: {out}")

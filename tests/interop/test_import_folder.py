@@ -14,8 +14,12 @@ from firstspike.interop.fast_and_deep.compare import Comparison, difference
 from firstspike.interop.fast_and_deep.run_folder import import_folder
 from firstspike.interop.safe_pickle import UnsafePickleError
 from firstspike.plots import save_figures
+from firstspike.training.build import build
+from firstspike.training.checkpoint import load_newest
+from firstspike.training.loaded import load_run
 from firstspike.training.run import Run
-from firstspike.training.session import load_experiment, resume
+from firstspike.training.saving import restore
+from firstspike.training.session import resume
 
 TEST = yin_yang(1000, 40, dtype=torch.float64)
 INPUTS = TEST.times.numpy()
@@ -36,7 +40,7 @@ def test_weights_are_theirs(tmp_path, zipped):
     tensors = random_tensors(config)
     save_results(tmp_path / "theirs", config, tensors, zipped=zipped)
     imported = import_folder(tmp_path / "theirs", tmp_path / "run")
-    state = load_experiment(Run.open(tmp_path / "run")).network.state_dict()
+    state = load_run(tmp_path / "run").network.state_dict()
     np.testing.assert_array_equal(state["0.weight"], tensors[1].T)
     np.testing.assert_array_equal(state["0.delay_raw"], tensors[0].T)
     np.testing.assert_array_equal(state["1.weight"], tensors[3].T)
@@ -60,7 +64,8 @@ def test_run_folder(theirs, tmp_path):
 
 def test_training_goes_on(theirs, tmp_path):
     import_folder(theirs, tmp_path / "run")
-    experiment = load_experiment(Run.open(tmp_path / "run"))
+    experiment = build(Run.open(tmp_path / "run").config)
+    restore(experiment, load_newest(tmp_path / "run" / "checkpoints"))
     assert experiment.schedule.last_epoch == 7
     results = resume(tmp_path / "run", epochs=8, show=False)
     assert results["epochs"] == 8
@@ -101,7 +106,7 @@ def test_last_epoch_folder(tmp_path):
     for folder, number in (("theirs", 100), ("theirs/epoch_20", 20)):
         imported = import_folder(tmp_path / folder, tmp_path / f"run{number}")
         assert imported.epoch == number
-        state = load_experiment(Run.open(tmp_path / f"run{number}")).network.state_dict()
+        state = load_run(tmp_path / f"run{number}").network.state_dict()
         np.testing.assert_array_equal(state["1.weight"], tensors[number][0].T)
         assert imported.comparison == "they saved no spike times for the test data"
 

@@ -11,8 +11,7 @@ from firstspike.data import yin_yang
 from firstspike.interop.fast_and_deep.compare import EXPECTED, Comparison
 from firstspike.interop.fast_and_deep.run_folder import import_folder
 from firstspike.training.config.network import DelayStart
-from firstspike.training.run import Run
-from firstspike.training.session import load_experiment
+from firstspike.training.loaded import load_run
 
 INPUTS = yin_yang(1000, 40, dtype=torch.float64).times.numpy()
 TILED = np.tile(INPUTS, (1, 5))  # how inputs are repeated for the chip
@@ -118,9 +117,8 @@ def test_delays_clipped_at_zero(positivity, tmp_path):
 
 
 def _outputs(run):
-    experiment = load_experiment(Run.open(run))
-    with torch.no_grad():
-        return experiment.network(experiment.data.test.times).numpy()
+    loaded = load_run(run)
+    return loaded.network(loaded.data.test.times).numpy()
 
 
 def _finite(times):

@@ -15,7 +15,8 @@ from firstspike.interop.fast_and_deep.translate import Translation, import_confi
 from firstspike.interop.fast_and_deep.weights import read_network
 from firstspike.training.build import Experiment, build
 from firstspike.training.config import Config
-from firstspike.training.run import Run, write_whole
+from firstspike.training.files import write_whole
+from firstspike.training.run import Run
 from firstspike.training.saving import State, save_epoch
 
 
