@@ -6,7 +6,8 @@ import pickle
 import pytest
 import torch
 
-from firstspike import Delay, DelayRule
+from firstspike import LIF, Delay, DelayRule, LIFLinear, Multiplex, Network, first_spike_time
+from firstspike.layers import jitter_from, project_delays_
 
 pytestmark = pytest.mark.usefixtures("poisoned_memory")
 
@@ -31,7 +32,14 @@ def test_softplus_bounds(raw):
     assert delay >= 0.5
 
 
-@pytest.mark.parametrize("bound", ["sigmoid", "softplus"])
+@pytest.mark.parametrize("raw", [-50.0, -0.5, -0.2, 0.0, 0.5, 3.0])
+def test_clip_bounds(raw):
+    delay = DelayRule("clip", scale=2.0, shift=0.5)(torch.tensor(raw, dtype=torch.float64)).item()
+    assert delay == pytest.approx(0.5 + 2 * min(max(raw + 0.5, 0), 1))
+    assert 0.5 <= delay <= 2.5
+
+
+@pytest.mark.parametrize("bound", ["sigmoid", "softplus", "clip"])
 def test_delays_stay_positive_whatever_is_learnt(bound):
     delay = DelayRule(bound)(torch.tensor([-1e30, -1e3, 1e3]))
     assert (delay >= 0).all()
@@ -41,11 +49,12 @@ def test_delays_stay_positive_whatever_is_learnt(bound):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"bound": "relu"}, "bound must be sigmoid or softplus, got 'relu'"),
-        ({"scale": 0.0}, "scale > 0, shift >= 0 and std >= 0, got scale 0.0"),
+        ({"bound": "relu"}, "bound must be sigmoid, softplus or clip, got 'relu'"),
+        ({"scale": 0.0}, "scale > 0, shift >= 0, std >= 0 and jitter >= 0, got scale 0.0"),
         ({"scale": -1.0}, "got scale -1.0"),
         ({"shift": -0.1}, "got scale 1.0, shift -0.1"),
         ({"std": -1.0}, "std -1.0"),
+        ({"jitter": -1.0}, "jitter -1.0"),
     ],
 )
 def test_wrong_rules(options, message):
@@ -53,7 +62,7 @@ def test_wrong_rules(options, message):
         DelayRule(**options)
 
 
-@pytest.mark.parametrize("name", ["scale", "shift", "std", "mean"])
+@pytest.mark.parametrize("name", ["scale", "shift", "std", "mean", "jitter"])
 @pytest.mark.parametrize("value", [math.nan, INF])
 def test_rules_with_values_that_are_not_finite(name, value):
     with pytest.raises(ValueError, match=rf"expected finite values .*{name} {value}"):
@@ -97,6 +106,116 @@ def test_gradients():
     assert torch.autograd.gradcheck(delayed, (times, layer.delay_raw))
 
 
+@pytest.mark.parametrize("bound", ["sigmoid", "softplus", "clip"])
+@pytest.mark.parametrize("kind", ["axonal", "dendritic", "synaptic"])
+def test_gradients_of_every_kind_and_bound(kind, bound):
+    """Through neurons, by the raw values, the weights and the times."""
+    rule = DelayRule(bound, scale=0.7, shift=0.1)
+    options = {"weight_mean": 2.0, "weight_std": 0.3, "generator": seeded(2), "dtype": torch.float64}
+    delays = Delay(3, rule, generator=seeded(1), dtype=torch.float64)
+    lif = LIFLinear(3, 3, LIF(1.37), delay=rule if kind == "synaptic" else None, **options)
+    network = {
+        "axonal": Network(delays, lif),
+        "dendritic": Network(lif, delays),
+        "synaptic": Network(lif),
+    }[kind]
+    times = torch.rand(4, 3, generator=seeded(), dtype=torch.float64).requires_grad_()
+    names, values = zip(*network.named_parameters(), strict=True)
+    assert any("delay_raw" in name for name in names)
+
+    def spikes(times, *values):
+        return torch.func.functional_call(network, dict(zip(names, values, strict=True)), (times,))
+
+    assert spikes(times, *values).isfinite().all()
+    assert torch.autograd.gradcheck(spikes, (times, *values), atol=1e-6)
+
+
+def test_clip_lets_only_gradients_through_that_lead_back():
+    raw = torch.tensor([-2.0, -2.0, -0.5, -0.5, 0.1, 0.5, 0.5, 3.0, 3.0], requires_grad=True)
+    grad = torch.tensor([1.0, -1.0, 1.0, -1.0, 1.0, 1.0, -1.0, 1.0, -1.0])
+    DelayRule("clip", scale=2.0)(raw).backward(grad)
+    assert raw.grad.tolist() == [0, -2, 0, -2, 2, 2, 0, 2, 0]
+
+
+@pytest.mark.parametrize("target", [0.3, 5.0])
+def test_clipped_delays_reach_a_bound_and_come_back(target):
+    layer = Delay(4, DelayRule("clip", scale=2.0, shift=0.25), generator=seeded())
+    optimizer = torch.optim.SGD(layer.parameters(), lr=0.02, momentum=0.9)
+    for wanted in (-9.0, 9.0, target):
+        for _ in range(150):
+            optimizer.zero_grad()
+            (layer(torch.zeros(4)) - wanted).square().sum().backward()
+            optimizer.step()
+            project_delays_(layer)
+        assert layer.delay_raw.abs().max() <= 0.5
+        expected = min(max(wanted, 0.25), 2.25)
+        torch.testing.assert_close(layer.delay.detach(), torch.full((4,), expected), atol=0.02, rtol=0)
+
+
+def test_clipped_delays_start_inside():
+    raw = Delay(200, DelayRule("clip", mean=0.4, std=1.0), generator=seeded()).delay_raw
+    assert raw.min() == -0.5
+    assert raw.max() == 0.5
+
+
+def test_copies_of_an_input_share_a_delay():
+    layer = Delay(6, copies=3, generator=seeded())
+    assert layer.delay_raw.shape == (2,)
+    times = torch.rand(4, 2)
+    delayed = Network(Multiplex(3), layer)(times)
+    assert torch.equal(delayed, (times + layer.rule(layer.delay_raw)).repeat_interleave(3, dim=-1))
+    delayed.sum().backward()
+    slope = layer.delay.detach()[::3] * (1 - layer.delay.detach()[::3])
+    torch.testing.assert_close(layer.delay_raw.grad, 12 * slope)
+    assert "copies=3" in repr(layer)
+
+
+def test_copies_that_do_not_fit():
+    with pytest.raises(ValueError, match="3 copies cannot share delays among 4 features"):
+        Delay(4, copies=3)
+    with pytest.raises(ValueError, match="features and copies must be >= 1, got 4 and 0"):
+        Delay(4, copies=0)
+
+
+def test_jitter_of_spikes():
+    layer = Delay(3, DelayRule(shift=1.0, jitter=0.05), generator=seeded(), dtype=torch.float64)
+    times = torch.zeros(4000, 3, dtype=torch.float64)
+    with jitter_from(layer, seeded(5)):
+        noise = layer(times) - layer.delay
+    assert layer.jitter_source is None
+    assert noise.std(dim=0).tolist() == pytest.approx([0.05] * 3, rel=0.05)
+    assert noise.mean(dim=0).tolist() == pytest.approx([0.0] * 3, abs=0.004)
+    with jitter_from(layer, seeded(5)):
+        assert torch.equal(layer(times) - layer.delay, noise)
+        assert not torch.equal(layer(times) - layer.delay, noise)
+    observed = torch.rand(4000, 3, dtype=torch.float64)
+    assert torch.equal(layer(times, observed), observed)
+    assert torch.equal(layer.eval()(times), times + layer.delay)
+
+
+def test_jitter_of_synapses():
+    rule = DelayRule(shift=1.0, jitter=0.05)
+    layer = LIFLinear(3, 2, delay=rule, weight_mean=3.0, weight_std=0.1, generator=seeded())
+    times = torch.rand(4, 3, generator=seeded(1))
+    with jitter_from(layer, seeded(5)):
+        noisy = layer(times)
+    delay = layer.delay + 0.05 * torch.randn(2, 3, generator=seeded(5))
+    assert torch.equal(noisy, first_spike_time(times, layer.weight, layer.neuron, delay=delay))
+    ideal = layer.eval()(times)
+    assert torch.equal(ideal, first_spike_time(times, layer.weight, layer.neuron, delay=layer.delay))
+    assert not torch.equal(noisy, ideal)
+
+
+def test_jittered_delays_stay_positive_and_learn_as_without():
+    layer = Delay(3, DelayRule("softplus", mean=-3.0, jitter=2.0), generator=seeded())
+    times = torch.zeros(500, 3)
+    delayed = layer(times)
+    assert delayed.min() == 0
+    assert (delayed == 0).float().mean() > 0.3
+    delayed.sum().backward()
+    torch.testing.assert_close(layer.delay_raw.grad, 500 * torch.sigmoid(layer.delay_raw.detach()))
+
+
 def test_spikes_that_never_come():
     layer = Delay(2)
     times = torch.tensor([[0.5, INF], [INF, INF]], requires_grad=True)
@@ -134,7 +253,7 @@ def test_fixed():
 
 @pytest.mark.parametrize("features", [0, -1])
 def test_wrong_size(features):
-    with pytest.raises(ValueError, match=f"features must be >= 1, got {features}"):
+    with pytest.raises(ValueError, match=f"features and copies must be >= 1, got {features} and 1"):
         Delay(features)
 
 

@@ -88,6 +88,7 @@ def test_history_names_all_parameters(bars_run):
         "delays, input": 9,
         "weights, hidden": 45,
         "synaptic delays, hidden": 45,
+        "delays, hidden": 5,
         "weights, output": 30,
         "delays, output": 3,
     }

@@ -5,10 +5,12 @@ import pytest
 import torch
 
 from firstspike.data import DATASETS
+from firstspike.layers import DelayRule
 from firstspike.losses import LOSSES, REGULARIZERS
 from firstspike.training.build import build, build_network, generator
 from firstspike.training.config import load_config, parse_config
 from firstspike.training.config.data import Bars, Digits, Pattern, Xor, YinYang
+from firstspike.training.config.network import DelayStart
 from firstspike.training.config.training import CrossEntropy, DelayL2, EarlyOutput, Mse, ShiftInvariant
 
 
@@ -16,6 +18,11 @@ from firstspike.training.config.training import CrossEntropy, DelayL2, EarlyOutp
 def test_data_sections_match_their_builders(section):
     kind = section.model_fields["kind"].annotation.__args__[0]
     assert set(section.model_fields) - {"kind"} == set(inspect.signature(DATASETS[kind]).parameters) - {"dtype"}
+
+
+def test_delay_sections_match_the_rule():
+    assert set(DelayStart.model_fields) == set(inspect.signature(DelayRule).parameters)
+    assert DelayRule(**DelayStart().arguments()) == DelayRule()
 
 
 @pytest.mark.parametrize("section", [CrossEntropy, Mse, ShiftInvariant, EarlyOutput, DelayL2])
@@ -47,7 +54,16 @@ def test_everything_of_a_network_section_arrives():
     raw = config.model_dump()
     raw["network"] = [
         {"kind": "multiplex", "copies": 2},
-        {"kind": "delay", "bound": "softplus", "lr": 0.3},
+        {
+            "kind": "delay",
+            "bound": "clip",
+            "copies": 2,
+            "scale": 3.0,
+            "mean": 0.2,
+            "std": 0.0,
+            "jitter": 0.1,
+            "lr": 0.3,
+        },
         {"kind": "lif", "size": 7, "delay": {"shift": 1.0}, "delay_lr": 0.2, "lr": 0.1, "neuron": {"threshold": 2.0}},
         {"kind": "bias", "times": [0.5, 0.9]},
         {"kind": "lif", "size": 3, "weight_mean": 1.0, "weight_std": 0.0},
@@ -55,7 +71,9 @@ def test_everything_of_a_network_section_arrives():
     experiment = build(parse_config(raw))
     multiplex, delay, hidden, bias, output = experiment.network
     assert multiplex.copies == 2
-    assert delay.features == 8
+    assert (delay.features, delay.copies) == (8, 2)
+    assert delay.rule == DelayRule("clip", scale=3.0, mean=0.2, std=0.0, jitter=0.1)
+    assert delay.delay_raw.tolist() == pytest.approx([0.2] * 4)
     assert (hidden.in_features, hidden.neuron.threshold, hidden.neuron.tau_mem) == (8, 2.0, 1.0)
     assert bool((hidden.delay >= 1).all())
     assert (output.in_features, output.neuron.tau_mem, output.max_weight_grad) == (9, 2.0, 0.2)
@@ -69,6 +87,22 @@ def test_everything_of_a_network_section_arrives():
         id(output.weight): 0.005,
     }
     assert bias.times.tolist() == [0.5, 0.9]
+
+
+def test_learning_rates_of_their_own_are_what_moves_delays_and_weights():
+    raw = load_config("bars", ["training.optimizer={kind: sgd, lr: 1.0}"]).model_dump()
+    raw["network"] = [
+        {"kind": "delay", "lr": 2.0},
+        {"kind": "lif", "size": 4, "delay": {}, "delay_lr": 3.0},
+        {"kind": "lif", "size": 3, "lr": 5.0},
+    ]
+    experiment = build(parse_config(raw))
+    before = [p.detach().clone() for p in experiment.network.parameters()]
+    for parameter in experiment.network.parameters():
+        parameter.grad = torch.full_like(parameter, 0.01)
+    experiment.optimizer.step()
+    steps = [(old - new).mean().item() for old, new in zip(before, experiment.network.parameters(), strict=True)]
+    assert steps == pytest.approx([0.02, 0.01, 0.03, 0.05], rel=1e-4)
 
 
 @pytest.mark.parametrize(

@@ -93,6 +93,18 @@ def test_a_wrong_size_is_found_beside_other_errors():
         ([{"kind": "lif", "size": 3}, {"kind": "bias", "times": [1.0]}], "behind the last lif layer"),
         ([{"kind": "lif", "size": 3, "weight_mean": 1}], "weight_mean and weight_std belong together"),
         ([{"kind": "lif", "size": 3, "delay_lr": 0.1}], "delay_lr needs synaptic delays"),
+        ([{"kind": "delay", "copies": 2}, {"kind": "lif", "size": 3}], "2 copies cannot share delays among 9 inputs"),
+        (
+            [
+                {"kind": "multiplex", "copies": 4},
+                {"kind": "bias", "times": [0.1]},
+                {"kind": "delay", "copies": 4},
+                {"kind": "lif", "size": 3},
+            ],
+            "network[2].copies: 4 copies cannot share delays among 37 inputs",
+        ),
+        ([{"kind": "delay", "jitter": -1}, {"kind": "lif", "size": 3}], "network[0].jitter: should be greater than"),
+        ([{"kind": "delay", "bound": "relu"}, {"kind": "lif", "size": 3}], "should be 'sigmoid', 'softplus' or 'clip'"),
         ([], "at least 1 item"),
     ],
 )

@@ -13,7 +13,8 @@ import torch
 from firstspike.layers import LIFLinear, Network, Record
 from firstspike.training.build import build
 from firstspike.training.checkpoint import CheckpointError, checkpoints, load_checkpoint, newest_first
-from firstspike.training.config import load_config
+from firstspike.training.config import load_config, parse_config
+from firstspike.training.evaluation import evaluate
 from firstspike.training.loop import Interrupted, shuffled, train
 from firstspike.training.progress import Progress
 from firstspike.training.run import Run, next_folder
@@ -70,6 +71,50 @@ def test_an_interrupted_run_goes_on_bit_for_bit(tmp_path, stop_after):
         train(build(config), run, State(), progress, stop=lambda: next(asked) >= stop_after)
     resume(tmp_path / "parts", show=False)
     same_run(tmp_path / "whole", tmp_path / "parts")
+
+
+DELAYS = [
+    "network[0]={kind: multiplex, copies: 2}",
+    "network[2]={kind: delay, bound: clip, scale: 1.5, shift: 0.5, jitter: 0.05, lr: 0.02}",
+    "network[1].delay={bound: softplus, mean: -1.0, jitter: 0.02}",
+    "network[1].delay_lr=0.01",
+    "training.time_noise=0.0",
+]
+
+
+@pytest.mark.parametrize("stop_after", [2, 5])
+def test_a_run_with_delays_that_jitter_goes_on_bit_for_bit(tmp_path, stop_after):
+    raw = load_config("yin_yang", [*SMALL, *DELAYS, "training.epochs=3"]).model_dump()
+    raw["network"] = [raw["network"][0], {"kind": "delay", "copies": 2, "jitter": 0.02}, *raw["network"][1:]]
+    config = parse_config(raw)
+    start(tmp_path / "whole", config, show=False)
+    run = Run.create(tmp_path / "parts", config)
+    asked = iter(range(1000))
+    with Progress(3, 4, show=False) as progress, pytest.raises(Interrupted):
+        train(build(config), run, State(), progress, stop=lambda: next(asked) >= stop_after)
+    torch.manual_seed(stop_after)
+    resume(tmp_path / "parts", show=False)
+    same_run(tmp_path / "whole", tmp_path / "parts")
+    first, last = (build(config).network.state_dict(), weights(tmp_path / "whole"))
+    assert {name for name in last if "delay_raw" in name} == {"1.delay_raw", "2.delay_raw", "3.delay_raw"}
+    assert not any(torch.equal(first[name], last[name]) for name in last)
+
+
+def test_clipped_delays_stay_inside_their_bounds(tmp_path):
+    settings = [*SMALL, *DELAYS, "network[2].lr=3.0", "training.epochs=1"]
+    start(tmp_path / "run", load_config("yin_yang", settings), show=False)
+    raw = weights(tmp_path / "run")["2.delay_raw"]
+    assert raw.abs().max() == 0.5
+
+
+def test_evaluation_knows_no_jitter():
+    config = load_config("yin_yang", [*SMALL, *DELAYS])
+    experiment = build(config)
+    one, two = (evaluate(experiment.network, experiment.loss, experiment.data.test, [1, 3]) for _ in range(2))
+    assert torch.equal(one.times, two.times)
+    assert experiment.network.training
+    times = experiment.data.test.times
+    assert not torch.equal(experiment.network(times), experiment.network(times))
 
 
 @pytest.mark.slow

@@ -4,8 +4,10 @@ Source: Göltz et al. 2025, "DelGrad".
 """
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
@@ -14,45 +16,124 @@ from torch.nn import functional
 
 from firstspike.layers.observed import at_observed
 
+_CLIP = 0.5  # raw values between -1/2 and 1/2 are not clipped
+
 
 @dataclass(frozen=True)
 class DelayRule:
     """How delays start and how they stay >= 0: ``delay = shift + scale * bound(raw)`` with ``raw`` the parameter.
 
+    ``"sigmoid"`` and ``"clip"`` keep delays between shift and shift + scale, ``"softplus"`` above shift. ``"clip"`` is
+    ``raw + 1/2`` cut to [0, 1], so that a raw value of 0 stands for the middle, as with the sigmoid. Its gradient does
+    not die at the bounds: there it is that of ``raw + 1/2`` where a step downhill leads back inside, and 0 where it
+    leads further out. An optimiser's momentum may still carry raw values outside: ``project_delays_`` after each step
+    puts them back on the bound. They never start outside.
+
+    Jitter is Gaussian noise on the delays in training mode, drawn anew in each forward pass: for each spike of a
+    ``Delay``, and once for all samples for each synapse of a ``LIFLinear``. Where a delay would fall below 0 it is 0.
+    Gradients are those of the delays without it. There is none where output times are ``observed``.
+
     Args:
-        bound: ``"sigmoid"`` keeps delays in (shift, shift + scale), ``"softplus"`` above shift.
+        bound: ``"sigmoid"``, ``"softplus"`` or ``"clip"``.
         scale: > 0, in the unit of the times.
         shift: >= 0, in the unit of the times.
         mean: of the raw values at the start, normally distributed.
         std: their standard deviation.
         trainable: whether they learn.
+        jitter: standard deviation of the noise, in the unit of the times; see ``jitter_from`` for its source.
+
+    Raises:
+        ValueError: an unknown bound, a value out of its range.
     """
 
-    bound: Literal["sigmoid", "softplus"] = "sigmoid"
+    bound: Literal["sigmoid", "softplus", "clip"] = "sigmoid"
     scale: float = 1.0
     shift: float = 0.0
     mean: float = 0.0
     std: float = 0.25
     trainable: bool = True
+    jitter: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.bound not in ("sigmoid", "softplus"):
-            raise ValueError(f"bound must be sigmoid or softplus, got {self.bound!r}")
-        values = (self.scale, self.shift, self.mean, self.std)
-        if not (all(map(math.isfinite, values)) and self.scale > 0 and self.shift >= 0 and self.std >= 0):
+        if self.bound not in ("sigmoid", "softplus", "clip"):
+            raise ValueError(f"bound must be sigmoid, softplus or clip, got {self.bound!r}")
+        values = (self.scale, self.shift, self.mean, self.std, self.jitter)
+        positive = self.scale > 0 and self.shift >= 0 and self.std >= 0 and self.jitter >= 0
+        if not (all(map(math.isfinite, values)) and positive):
             raise ValueError(
-                f"expected finite values with scale > 0, shift >= 0 and std >= 0, got scale {self.scale}, "
-                f"shift {self.shift}, mean {self.mean}, std {self.std}"
+                f"expected finite values with scale > 0, shift >= 0, std >= 0 and jitter >= 0, got scale {self.scale}, "
+                f"shift {self.shift}, mean {self.mean}, std {self.std}, jitter {self.jitter}"
             )
 
     def __call__(self, raw: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
         """Delays from raw values."""
-        bounded = torch.sigmoid(raw) if self.bound == "sigmoid" else functional.softplus(raw)
+        if self.bound == "clip":
+            bounded: Tensor = _Clip.apply(raw) + _CLIP
+        else:
+            bounded = torch.sigmoid(raw) if self.bound == "sigmoid" else functional.softplus(raw)
         return self.shift + self.scale * bounded
 
     def draw_(self, raw: Tensor, generator: torch.Generator | None) -> None:
         """Fill raw values with their start."""
         raw.normal_(self.mean, self.std, generator=generator)
+        self.project_(raw)
+
+    def project_(self, raw: Tensor) -> None:
+        """Put raw values that are outside their bounds back; only ``"clip"`` knows such."""
+        if self.bound == "clip":
+            raw.clamp_(-_CLIP, _CLIP)
+
+    def jittered(self, delay: Tensor, like: Tensor, source: torch.Generator | None) -> Tensor:
+        """The delays with noise in the shape of ``like``, which broadcasts; they stay >= 0."""
+        device = like.device if source is None else source.device
+        noise = torch.randn(like.shape, generator=source, dtype=like.dtype, device=device).to(like.device)
+        return delay + torch.maximum(self.jitter * noise, -delay.detach())
+
+
+class _Clip(torch.autograd.Function):
+    """Cut to [-1/2, 1/2], with a gradient where it leads back inside."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(raw: Tensor) -> Tensor:
+        return raw.clamp(-_CLIP, _CLIP)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        (raw,) = ctx.saved_tensors
+        outward = ((raw >= _CLIP) & (grad < 0)) | ((raw <= -_CLIP) & (grad > 0))  # a step goes against the gradient
+        return torch.where(outward, 0.0, grad)
+
+
+@torch.no_grad()
+def project_delays_(network: nn.Module) -> None:
+    """Put raw values that an optimiser carried outside their rule's bounds back, see ``DelayRule``."""
+    for module in network.modules():
+        rule, raw = getattr(module, "delay_rule", None), getattr(module, "delay_raw", None)
+        if isinstance(rule, DelayRule) and isinstance(raw, Tensor):
+            rule.project_(raw)
+
+
+@contextmanager
+def jitter_from(network: nn.Module, source: torch.Generator) -> Iterator[None]:
+    """Inside, the jitter of all delays in the network comes from ``source``; else from torch's global generator.
+
+    A training that keeps the generator's state can thus go on bit for bit.
+    """
+    layers: list[Any] = [module for module in network.modules() if hasattr(module, "jitter_source")]
+    before = [layer.jitter_source for layer in layers]
+    for layer in layers:
+        layer.jitter_source = source
+    try:
+        yield
+    finally:
+        for layer, old in zip(layers, before, strict=True):
+            layer.jitter_source = old
 
 
 class Delay(nn.Module):
@@ -60,10 +141,14 @@ class Delay(nn.Module):
 
     Args:
         features: number of inputs.
-        rule: how the delays start and stay >= 0.
+        rule: how the delays start and stay >= 0, and how they jitter.
+        copies: so many neighbouring inputs share one delay: the copies that ``Multiplex(copies)`` makes of an input.
         generator: source of the initial values; torch's global one by default.
         device: as in torch.
         dtype: as in torch.
+
+    Raises:
+        ValueError: features or copies < 1, or features that are no multiple of the copies.
     """
 
     def __init__(
@@ -71,16 +156,22 @@ class Delay(nn.Module):
         features: int,
         rule: DelayRule | None = None,
         *,
+        copies: int = 1,
         generator: torch.Generator | None = None,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        if features < 1:
-            raise ValueError(f"features must be >= 1, got {features}")
+        if features < 1 or copies < 1:
+            raise ValueError(f"features and copies must be >= 1, got {features} and {copies}")
+        if features % copies:
+            raise ValueError(f"{copies} copies cannot share delays among {features} features: no whole multiple")
         self.features = features
         self.rule = rule or DelayRule()
-        self.delay_raw = nn.Parameter(torch.empty(features, device=device, dtype=dtype), self.rule.trainable)
+        self.copies = copies
+        self.jitter_source: torch.Generator | None = None
+        raw = torch.empty(features // copies, device=device, dtype=dtype)
+        self.delay_raw = nn.Parameter(raw, self.rule.trainable)
         self.reset_parameters(generator)
 
     @torch.no_grad()
@@ -89,9 +180,15 @@ class Delay(nn.Module):
         self.rule.draw_(self.delay_raw, generator)
 
     @property
+    def delay_rule(self) -> DelayRule:
+        """The rule, under the name that it has in ``LIFLinear``."""
+        return self.rule
+
+    @property
     def delay(self) -> Float[Tensor, " features"]:
-        """The delays, >= 0."""
-        return self.rule(self.delay_raw)
+        """The delays, >= 0, without jitter."""
+        delay = self.rule(self.delay_raw)
+        return delay if self.copies == 1 else delay.repeat_interleave(self.copies)
 
     def output_size(self, inputs: int) -> int:
         """Number of outputs for so many inputs.
@@ -107,9 +204,13 @@ class Delay(nn.Module):
         self, times: Float[Tensor, "*batch features"], observed: Float[Tensor, "*batch features"] | None = None
     ) -> Float[Tensor, "*batch features"]:
         """Delayed times; with ``observed`` those, and the gradient of the sum."""
-        delayed = times + self.delay
-        return delayed if observed is None else at_observed(delayed, observed)
+        delay = self.delay
+        if observed is not None:
+            return at_observed(times + delay, observed)
+        if self.training and self.rule.jitter:
+            delay = self.rule.jittered(delay, times, self.jitter_source)
+        return times + delay
 
     def extra_repr(self) -> str:
         """Size and rule, as torch prints them."""
-        return f"{self.features}, {self.rule}"
+        return f"{self.features}, {self.rule}" + (f", copies={self.copies}" if self.copies > 1 else "")

@@ -60,6 +60,7 @@ class LIFLinear(nn.Module):
         self.neuron = neuron or LIF()
         self.weight_mean, self.weight_std = weight_mean, weight_std
         self.delay_rule = delay
+        self.jitter_source: torch.Generator | None = None  # see ``jitter_from``
         self.max_weight_grad = max_weight_grad
         self.backend = backend
         self.weight = nn.Parameter(torch.empty(out_features, in_features, device=device, dtype=dtype))
@@ -81,7 +82,7 @@ class LIFLinear(nn.Module):
 
     @property
     def delay(self) -> Float[Tensor, "out_features in_features"] | None:
-        """Synaptic delays, >= 0; None without."""
+        """Synaptic delays, >= 0, without jitter; None where there are none."""
         return None if self.delay_rule is None or self.delay_raw is None else self.delay_rule(self.delay_raw)
 
     def output_size(self, inputs: int) -> int:
@@ -98,11 +99,14 @@ class LIFLinear(nn.Module):
         self, times: Float[Tensor, "*batch in_features"], observed: Float[Tensor, "*batch out_features"] | None = None
     ) -> Float[Tensor, "*batch out_features"]:
         """First spike times; with ``observed`` those, and the gradient there."""
+        delay, rule = self.delay, self.delay_rule
+        if delay is not None and rule is not None and rule.jitter and self.training and observed is None:
+            delay = rule.jittered(delay, delay, self.jitter_source)
         return first_spike_time(
             times,
             self.weight,
             self.neuron,
-            delay=self.delay,
+            delay=delay,
             observed=observed,
             max_weight_grad=self.max_weight_grad,
             backend=self.backend,

@@ -74,6 +74,7 @@ def parameters(network: Network) -> dict[str, Float[np.ndarray, "..."]]:
             if layer.delay is not None:
                 found[f"synaptic delays, {behind}"] = to_numpy(layer.delay)
         elif isinstance(delay := getattr(layer, "delay", None), Tensor):
+            delay = delay[:: getattr(layer, "copies", 1)]  # copies of an input share one
             found[f"delays, {behind}" if f"delays, {behind}" not in found else f"delays, {index}"] = to_numpy(delay)
     return found
 

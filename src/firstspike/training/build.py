@@ -12,7 +12,7 @@ from firstspike.layers import BiasSpikes, Delay, DelayRule, LIFLinear, Multiplex
 from firstspike.losses import LOSSES, REGULARIZERS, TimeLoss
 from firstspike.neuron import LIF
 from firstspike.training.config import Config
-from firstspike.training.config.network import Bias, Copies, Delays, Lif
+from firstspike.training.config.network import Bias, Copies, Delays, DelayStart, Lif
 from firstspike.training.config.training import Adam, Cosine, Exponential, MultiStep, Step
 from firstspike.training.silent import SilentNeurons
 
@@ -97,8 +97,8 @@ def build_network(config: Config, inputs: int, source: torch.Generator | None = 
             )
             size = section.size
         elif isinstance(section, Delays):
-            rule = {name: value for name, value in section.arguments().items() if name != "lr"}
-            layer = Delay(size, DelayRule(**rule), generator=source, dtype=dtype)
+            rule = DelayRule(**{name: getattr(section, name) for name in DelayStart.model_fields})
+            layer = Delay(size, rule, copies=section.copies, generator=source, dtype=dtype)
         elif isinstance(section, Bias):
             layer = BiasSpikes(section.times, dtype=dtype)
             size += len(section.times)

@@ -1,5 +1,7 @@
 """What a network makes of a data set."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -52,13 +54,14 @@ class Evaluation:
 
 @torch.no_grad()
 def evaluate(network: Network, loss: TimeLoss, data: SpikeData, layers: list[int]) -> Evaluation:
-    """Run the network on all samples. ``layers`` are the indices of those whose silent fraction is asked for."""
+    """Run the network, in evaluation mode, on all samples. ``layers`` are those whose silent fraction is asked for."""
     outputs = []
     silent = torch.zeros(len(layers), dtype=torch.float64)
-    for start in range(0, len(data), _CHUNK):
-        record = network.record(data.times[start : start + _CHUNK])
-        outputs.append(record.output)
-        silent += _silent(record, layers)
+    with _evaluating(network):
+        for start in range(0, len(data), _CHUNK):
+            record = network.record(data.times[start : start + _CHUNK])
+            outputs.append(record.output)
+            silent += _silent(record, layers)
     return _judge(torch.cat(outputs), silent, loss, data.labels)
 
 
@@ -70,8 +73,9 @@ def evaluate_record(record: Record, loss: TimeLoss, labels: Int64[Tensor, " samp
 
 @torch.no_grad()
 def record_in_parts(network: Network, times: Float[Tensor, "samples inputs"]) -> Record:
-    """``network.record(times)`` in parts, so that many samples fit in memory."""
-    parts = [network.record(part) for part in times.split(_CHUNK)]
+    """``network.record(times)`` in evaluation mode, in parts, so that many samples fit in memory."""
+    with _evaluating(network):
+        parts = [network.record(part) for part in times.split(_CHUNK)]
     layers = tuple(torch.cat(layer) for layer in zip(*(part.layers for part in parts), strict=True))
     return Record(times, layers)
 
@@ -86,6 +90,17 @@ def confusion_counts(evaluation: Evaluation) -> Int[np.ndarray, "classes decisio
     counts = np.zeros((outputs, outputs + 1), dtype=np.int64)
     np.add.at(counts, (labels, predictions), 1)  # -1 is the last column
     return counts if counts[:, -1].any() else counts[:, :-1]
+
+
+@contextmanager
+def _evaluating(network: Network) -> Iterator[None]:
+    """Evaluation mode, in which delays do not jitter, for a while."""
+    trains = network.training
+    network.eval()
+    try:
+        yield
+    finally:
+        network.train(trains)
 
 
 def _silent(record: Record, layers: list[int]) -> Float64[Tensor, " layers"]:

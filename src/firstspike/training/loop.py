@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from firstspike.data import SpikeData
+from firstspike.layers import jitter_from, project_delays_
 from firstspike.training.build import Experiment, generator
 from firstspike.training.evaluation import Evaluation, evaluate
 from firstspike.training.run import Row, Run
@@ -78,7 +79,8 @@ def train_epoch(
         times, labels = data[start : start + config.batch_size]
         if config.time_noise:
             times = times + config.time_noise * torch.randn(times.shape, generator=noise, dtype=times.dtype).to(times)
-        state.totals += train_batch(experiment, times, labels)
+        with jitter_from(experiment.network, noise):
+            state.totals += train_batch(experiment, times, labels)
         state.batch += 1
         progress.batch()
 
@@ -106,6 +108,7 @@ def train_batch(experiment: Experiment, times: Tensor, labels: Tensor) -> Tensor
         penalties = [regularizer(record.output, labels, network) for regularizer in experiment.regularizers]
         sum(penalties, start=loss).backward()
         experiment.optimizer.step()
+        project_delays_(network)
     correct = (experiment.loss.predict(record.output.detach()) == labels).mean(dtype=times.dtype)
     sums = torch.stack([loss.detach(), correct, torch.full_like(correct, raised)])
     return torch.cat([sums, fractions]).double() * len(labels)

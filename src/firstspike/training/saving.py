@@ -21,7 +21,7 @@ class State:
         best: highest validation accuracy so far.
         seconds: time spent so far.
         totals: what the batches of the unfinished epoch summed up, see ``train_batch``.
-        noise: state of the input noise's generator in the unfinished epoch.
+        noise: state of the generator of input noise and delays' jitter in the unfinished epoch.
     """
 
     epoch: int = 0

@@ -18,12 +18,13 @@ class Neuron(Section):
 class DelayStart(Section):
     """How delays start and stay >= 0; the fields of ``DelayRule``."""
 
-    bound: Literal["sigmoid", "softplus"] = "sigmoid"
+    bound: Literal["sigmoid", "softplus", "clip"] = "sigmoid"
     scale: Positive = 1.0
     shift: NotNegative = 0.0
     mean: Finite = 0.0
     std: NotNegative = 0.25
     trainable: bool = True
+    jitter: NotNegative = 0.0
 
 
 class Bias(Section):
@@ -41,9 +42,13 @@ class Copies(Section):
 
 
 class Delays(DelayStart):
-    """A delay for each spike: axonal before a LIF layer, dendritic behind it."""
+    """A delay for each spike: axonal before a LIF layer, dendritic behind it.
+
+    ``copies``: so many neighbouring inputs share one delay, as the copies of a multiplex layer before it may.
+    """
 
     kind: Literal["delay"]
+    copies: PositiveInt = 1
     lr: Positive | None = None
 
 
@@ -86,6 +91,16 @@ def network_errors(network: "Network", inputs: int, classes: int) -> list[str]:
     if not sizes:
         return ["network: has no layer of kind lif, so nothing spikes; add one"]
     last, size = max(sizes.items())
+    width = inputs
+    for index, layer in enumerate(network):
+        if isinstance(layer, Delays) and width % layer.copies:
+            errors.append(f"network[{index}].copies: {layer.copies} copies cannot share delays among {width} inputs")
+        if isinstance(layer, Lif):
+            width = layer.size
+        elif isinstance(layer, Bias):
+            width += len(layer.times)
+        elif isinstance(layer, Copies):
+            width *= layer.copies
     if any(isinstance(layer, Bias | Copies) for layer in network[last + 1 :]):
         errors.append("network: bias and multiplex layers behind the last lif layer change the outputs; move them")
     if size != classes:
