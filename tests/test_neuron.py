@@ -2,6 +2,7 @@ import copy
 import dataclasses
 import math
 import pickle
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -44,14 +45,23 @@ def test_infinite(name):
 @pytest.mark.parametrize("name", ["tau_mem", "tau_syn", "threshold"])
 @pytest.mark.parametrize("value", ["1", None, True, 1j, [1.0]])
 def test_not_a_number(name, value):
-    with pytest.raises(ValueError, match=f"{name} must be a number, got"):
+    with pytest.raises(ValueError, match=f"{name} must be a number or a tensor, got"):
         LIF(**{name: value})
 
 
-@pytest.mark.parametrize("name", ["tau_mem", "tau_syn"])
-def test_time_constants_are_no_tensors(name):
-    with pytest.raises(ValueError, match=f"{name} must be a number, got tensor"):
-        LIF(**{name: torch.tensor(1.0)})
+@pytest.mark.parametrize("value", [np.float32(0.5), np.float64(0.5), np.float16(0.5), Fraction(1, 2)])
+def test_any_real_number(value):
+    lif = LIF(value, value, value)
+    assert (lif.tau_mem, lif.tau_syn, lif.threshold) == (0.5, 0.5, 0.5)
+    assert {type(x) for x in (lif.tau_mem, lif.tau_syn, lif.threshold)} == {float}
+    assert LIF(np.int64(3)).tau_mem == 3.0
+
+
+@pytest.mark.parametrize("name", ["tau_mem", "tau_syn", "threshold"])
+def test_tensors_are_kept(name):
+    value = torch.tensor([0.5, 2.0], requires_grad=True)
+    assert getattr(LIF(**{name: value}), name) is value
+    assert LIF(torch.tensor([2.0, 3.0]), torch.tensor(0.5)).ratio.tolist() == [4.0, 6.0]
 
 
 def test_immutable():

@@ -7,6 +7,7 @@ V is relative to the leak potential. Times are in any unit, the same for all; by
 
 import math
 from dataclasses import dataclass
+from numbers import Real
 
 from torch import Tensor
 
@@ -19,32 +20,36 @@ class LIF:
     ``g_leak = tau_syn / tau_mem``. A model given with ``g_leak``, ``leak`` and ``threshold`` in other units has the
     threshold ``(threshold - leak) * g_leak * tau_mem / tau_syn`` here.
 
+    Each is one number for all neurons of a layer, or a tensor ``()`` or ``(out,)``, which may require a gradient. The
+    values of tensors are checked where they are used: a look at them here would break under vmap.
+
     Args:
-        tau_mem: membrane time constant, > 0; ``math.inf`` is a neuron without leak.
+        tau_mem: membrane time constant, > 0; the number ``math.inf`` is a neuron without leak, a tensor is finite.
         tau_syn: synaptic time constant, > 0, in the same unit as all times.
-        threshold: > 0, one for all neurons, or a tensor ``()`` or ``(out,)``, which may require a gradient.
+        threshold: > 0.
 
     Raises:
         ValueError: a value that is not positive, or not a number.
     """
 
-    tau_mem: float = 1.0
-    tau_syn: float = 1.0
+    tau_mem: float | Tensor = 1.0
+    tau_syn: float | Tensor = 1.0
     threshold: float | Tensor = 1.0
 
     def __post_init__(self) -> None:
         for name in ("tau_mem", "tau_syn", "threshold"):
             value = getattr(self, name)
-            if name == "threshold" and isinstance(value, Tensor):
-                continue  # its values are checked where they are used: a look at them here would break under vmap
-            if not isinstance(value, int | float) or isinstance(value, bool):
-                raise ValueError(f"{name} must be a number, got {value!r}")
-            if not value > 0 or (math.isinf(value) and name != "tau_mem"):
+            if isinstance(value, Tensor):
+                continue
+            if not isinstance(value, Real) or isinstance(value, bool):
+                raise ValueError(f"{name} must be a number or a tensor, got {value!r}")
+            number = float(value)
+            if not number > 0 or (math.isinf(number) and name != "tau_mem"):
                 finite = "" if name == "tau_mem" else " and finite"
                 raise ValueError(f"{name} must be > 0{finite}, got {value}")
-            object.__setattr__(self, name, float(value))
+            object.__setattr__(self, name, number)
 
     @property
-    def ratio(self) -> float:
+    def ratio(self) -> float | Tensor:
         """``tau_mem / tau_syn``; ``inf`` without leak."""
         return self.tau_mem / self.tau_syn

@@ -158,6 +158,117 @@ def test_deepcopy_with_a_trained_threshold():
     assert twin.neuron.threshold.grad.shape == (2,)
 
 
+def test_a_tensor_among_the_neurons_parameters_belongs_to_the_layer():
+    layer = LIFLinear(3, 2, LIF(torch.tensor([2.0, 3.0]), threshold=torch.tensor(0.7)), dtype=torch.float32)
+    assert list(layer.state_dict()) == ["weight", "tau_mem", "threshold"]
+    assert [name for name, _ in layer.named_parameters()] == ["weight"]
+    assert layer.double().neuron.threshold.dtype == torch.float64
+    assert layer.to("meta").neuron.tau_mem.device.type == "meta"
+    learnt = LIFLinear(3, 2, LIF(threshold=nn.Parameter(torch.tensor([0.7, 0.8]))))
+    assert [name for name, _ in learnt.named_parameters()] == ["weight", "threshold"]
+    learnt(torch.zeros(1, 3)).sum().backward()
+    assert learnt.threshold.grad.shape == (2,)
+
+
+NEURON = ("tau_mem", "tau_syn", "threshold")
+
+
+@pytest.mark.parametrize("per_neuron", [False, True])
+def test_parameters_of_the_neuron_that_learn(per_neuron):
+    lif = LIF(2.0, 0.5, 1.5)
+    layer = LIFLinear(4, 3, lif, trainable=NEURON, per_neuron=per_neuron, generator=seeded(), dtype=torch.float64)
+    shape = (3,) if per_neuron else ()
+    assert {name: p.shape for name, p in layer.named_parameters()} == {
+        "weight": (3, 4),
+        "log_tau_mem": shape,
+        "log_tau_syn": shape,
+        "log_threshold": shape,
+    }
+    for name in NEURON:
+        torch.testing.assert_close(getattr(layer.neuron, name).double(), torch.full(shape, getattr(lif, name)).double())
+    fixed = LIFLinear(4, 3, lif, generator=seeded(), dtype=torch.float64)
+    torch.testing.assert_close(layer.weight, fixed.weight, rtol=1e-12, atol=0)
+    times = torch.rand(5, 4, generator=seeded(1), dtype=torch.float64)
+    torch.testing.assert_close(layer(times), fixed(times), rtol=1e-9, atol=1e-9)
+
+    values = dict(layer.named_parameters())
+
+    def spikes(*new):
+        return torch.func.functional_call(layer, dict(zip(values, new, strict=True)), (times,)).nan_to_num(posinf=0)
+
+    assert torch.autograd.gradcheck(spikes, tuple(values.values()), atol=1e-6)
+    assert "trainable=('tau_mem', 'tau_syn', 'threshold')" in repr(layer)
+
+
+@pytest.mark.parametrize("per_neuron", [False, True])
+def test_learnt_parameters_of_the_neuron_survive(per_neuron):
+    layer = LIFLinear(4, 3, LIF(2.0), trainable=NEURON, per_neuron=per_neuron, generator=seeded())
+    with torch.no_grad():
+        for parameter in layer.parameters():
+            parameter.add_(0.1 * torch.randn(parameter.shape, generator=seeded(2)))
+    times = torch.rand(5, 4)
+    other = LIFLinear(4, 3, LIF(5.0), trainable=NEURON, per_neuron=per_neuron)
+    assert not torch.equal(other(times), layer(times))
+    other.load_state_dict(layer.state_dict())
+    for twin in (other, *copies(layer)):
+        assert torch.equal(twin(times), layer(times))
+        assert repr(twin) == repr(layer)
+    assert layer.double().neuron.tau_mem.dtype == torch.float64
+    layer.reset_parameters(seeded())
+    torch.testing.assert_close(layer.neuron.tau_mem, torch.full_like(layer.neuron.tau_mem, 2.0))
+    fresh = LIFLinear(4, 3, LIF(2.0), generator=seeded(), dtype=torch.float64).weight
+    assert layer.weight.shape == fresh.shape
+    assert LIFLinear(4, 3, trainable=NEURON, device="meta").log_tau_syn.device.type == "meta"
+
+
+def test_neurons_that_start_with_their_own_values_fire():
+    """Each neuron's weights fit its time constants, also far apart."""
+    mem, syn = torch.logspace(-2, 2, 60), torch.logspace(1, -1, 60)
+    layer = LIFLinear(30, 60, LIF(mem, syn, 1 / mem), trainable=["tau_mem"], per_neuron=True, generator=seeded())
+    torch.testing.assert_close(layer.neuron.tau_mem.detach(), mem)
+    spans = syn.tolist()
+    times = torch.rand(20, 30, generator=seeded(1))
+    with torch.no_grad():
+        fires = torch.stack([layer(2 * span * times)[:, j].isfinite() for j, span in enumerate(spans)])
+    assert fires.float().mean() > 0.7
+
+
+def test_time_constants_are_recovered():
+    """From spike times of neurons with other time constants, of each its own, with the weights known."""
+    target = LIFLinear(6, 5, LIF(torch.tensor([1.5, 2.0, 2.5, 3.0, 1.2]), 1.0), weight_mean=1.0, weight_std=0.3,
+                       generator=seeded(), dtype=torch.float64)  # fmt: skip
+    learner = LIFLinear(6, 5, LIF(1.4, 0.7), trainable=("tau_mem", "tau_syn"), per_neuron=True, dtype=torch.float64)
+    learner.weight.requires_grad_(False).copy_(target.weight.detach())
+    times = torch.rand(64, 6, generator=seeded(1), dtype=torch.float64) * 1.5
+    wanted = target(times).detach()
+    optimizer = torch.optim.Adam([learner.log_tau_mem, learner.log_tau_syn], lr=0.03)
+    for step in range(900):
+        optimizer.param_groups[0]["lr"] = 0.03 if step < 700 else 0.003
+        optimizer.zero_grad()
+        out = learner(times)
+        both = out.isfinite() & wanted.isfinite()
+        torch.where(both, out - wanted, 0.0).square().sum().backward()
+        optimizer.step()
+    torch.testing.assert_close(learner.neuron.tau_mem.detach(), target.neuron.tau_mem.double(), rtol=0.02, atol=0)
+    torch.testing.assert_close(learner.neuron.tau_syn.detach(), torch.ones(5).double(), rtol=0.02, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"trainable": ["tau"]}, "trainable must be some of tau_mem, tau_syn, threshold in a list, got"),
+        ({"trainable": "tau_mem"}, "trainable must be some of tau_mem, tau_syn, threshold in a list, got 'tau_mem'"),
+        ({"per_neuron": True}, "per_neuron is about parameters that learn"),
+        ({"trainable": ["tau_mem"], "neuron": LIF(math.inf)}, "tau_mem can only learn from a finite value > 0"),
+        ({"trainable": ["threshold"], "neuron": LIF(threshold=torch.tensor(0.0))}, "threshold can only learn from"),
+        ({"trainable": ["tau_mem"], "neuron": LIF(torch.ones(2))}, "tau_mem starts with 2 values: set per_neuron"),
+    ],
+)
+def test_parameters_that_cannot_learn(options, message):
+    with pytest.raises(ValueError, match=message):
+        LIFLinear(3, 2, **options)
+
+
 def test_in_sequential():
     model = nn.Sequential(LIFLinear(4, 8, generator=seeded()), LIFLinear(8, 3, generator=seeded(1)))
     times = torch.rand(5, 4, generator=seeded())

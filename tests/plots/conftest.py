@@ -12,7 +12,7 @@ from firstspike.training.saving import State
 
 NETWORK = [
     {"kind": "bias", "times": [0.9]},
-    {"kind": "lif", "size": 8, "max_silent": 0.9},
+    {"kind": "lif", "size": 8, "max_silent": 0.9, "train_neuron": ["threshold"]},
     {"kind": "lif", "size": 3, "max_silent": 0.9},
 ]
 YIN_YANG = {
@@ -28,7 +28,7 @@ BARS = {
         {"kind": "lif", "size": 5, "delay": {"bound": "softplus"}, "max_silent": 0.9},
         {"kind": "multiplex", "copies": 2},
         {"kind": "delay", "copies": 2, "bound": "clip", "jitter": 0.01},
-        {"kind": "lif", "size": 3, "max_silent": 0.9},
+        {"kind": "lif", "size": 3, "max_silent": 0.9, "train_neuron": ["tau_mem", "tau_syn"], "per_neuron": True},
         {"kind": "delay"},
     ],
     "loss": {"kind": "mse", "correct": 1.0, "wrong": 2.0},

@@ -56,10 +56,14 @@ def test_silent_inputs_add_nothing(source):
 
 @pytest.mark.parametrize("delay", [None, fs.DelayRule()])
 @pytest.mark.parametrize("threshold", [1.0, torch.linspace(0.5, 1.5, 4, dtype=torch.float64)])
-def test_traces_reach_the_threshold_at_the_spike(ax, source, delay, threshold):
+@pytest.mark.parametrize("learnt", [(), ("tau_mem", "tau_syn", "threshold")])
+def test_traces_reach_the_threshold_at_the_spike(ax, source, delay, threshold, learnt):
+    options = {"trainable": learnt, "per_neuron": bool(learnt), "backend": "reference"}
     layer = fs.LIFLinear(
-        20, 4, fs.LIF(2.0, 1.0, threshold), delay=delay, generator=source, dtype=torch.float64, backend="reference"
+        20, 4, fs.LIF(2.0, 1.0, threshold), delay=delay, generator=source, dtype=torch.float64, **options
     )
+    for parameter in (layer.log_tau_mem, layer.log_tau_syn) if learnt else ():
+        parameter.data += torch.linspace(-0.3, 0.3, 4)
     times = torch.rand(20, generator=source, dtype=torch.float64) * 2
     spikes = layer(times).tolist()
     levels = torch.as_tensor(threshold).expand(4).tolist()

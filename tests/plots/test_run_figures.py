@@ -90,9 +90,15 @@ def test_history_names_all_parameters(bars_run):
         "synaptic delays, hidden": 45,
         "delays, hidden": 5,
         "weights, output": 30,
+        "membrane time constants, output": 3,
+        "synaptic time constants, output": 3,
         "delays, output": 3,
     }
     assert (bars_run.history["synaptic delays, hidden"].values > 0).all()
+    taus = bars_run.history["membrane time constants, output"].values
+    np.testing.assert_allclose(taus[0], 1.0)
+    np.testing.assert_allclose(taus[-1], bars_run.network[4].log_tau_mem.double().exp())
+    assert (taus[-1] != 1).all()
 
 
 def test_damaged_newest_checkpoint_is_named_and_left_out(yin_yang_run, tmp_path, caplog):

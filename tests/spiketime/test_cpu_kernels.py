@@ -22,7 +22,7 @@ from firstspike.spiketime.cpu.simd import load16, store
 from firstspike.spiketime.function import FirstSpikeTime, Options
 
 RATIOS = [1.0, 2.0, 0.5, 1.37, 0.3, 10.0, 100.0, 1 + 1e-9, math.inf]
-ALL = Needs(True, True, True, True)
+ALL = Needs(*[True] * 6)
 DTYPES = [torch.float32, torch.float64]
 TIGHT = {torch.float32: 1e-4, torch.float64: 1e-9}
 
@@ -123,7 +123,7 @@ def compare(given: Problem, *, bound=None, observed=False, seed=0):
     exact = given.doubled()
     wanted = reference.backward(
         grad.double(), spikes.double(), exact.times, exact.weight, exact.threshold, exact.delay, (),
-        given.constants, bound, ALL if given.delay is not None else Needs(True, True, True, False),
+        given.constants, bound, ALL if given.delay is not None else ALL._replace(delay=False),
     )  # fmt: skip
     for mine, theirs in zip(found, wanted, strict=True):
         if theirs is None:
@@ -196,7 +196,7 @@ def test_forward_backward_empty_shapes(shape, delayed):
     assert spikes.isinf().all()
     found = made.backward(torch.zeros_like(spikes), spikes, saved, needs=ALL)
     given = (made.times, made.weight, made.threshold, made.delay)
-    for gradient, tensor in zip(found, given, strict=True):
+    for gradient, tensor in zip(found[:4], given, strict=True):
         assert gradient is None or (gradient.shape == tensor.shape and not gradient.any())
 
 
@@ -350,7 +350,7 @@ def test_backward_vmap_over_networks():
     options = Options(Backend(forward, backward), made.constants, None)
 
     def loss(weight, times, threshold):
-        spikes = FirstSpikeTime.apply(times[None], weight[None], threshold[None], None, None, options)[0]
+        spikes = FirstSpikeTime.apply(times[None], weight[None], threshold[None], None, None, None, None, options)[0]
         return torch.where(spikes.isinf(), torch.zeros_like(spikes), spikes).sum()
 
     found = torch.func.vmap(torch.func.grad(loss))(made.weight, made.times, made.threshold)

@@ -4,7 +4,7 @@ import mpmath as mp
 import pytest
 import torch
 
-from firstspike.spiketime.response import kappa, kappa_slope, membrane, peak
+from firstspike.spiketime.response import kappa, kappa_by_taus, kappa_slope, membrane, peak
 
 ELAPSED = [0.0, 1e-12, 1e-3, 0.3, 1.0, 4.0, 30.0, 300.0]
 
@@ -47,6 +47,33 @@ def test_kappa_slope(ratio, exact):
         for value, elapsed in zip(found.tolist(), s.tolist(), strict=True):
             truth = mp.diff(lambda x: exact.response(x, ratio, 1.0), mp.mpf(elapsed))
             assert abs(value - float(truth)) < 1e-14
+
+
+@pytest.mark.parametrize("ratio", [1.0, 1 + 1e-15, 1 - 1e-9, 1.2, 0.8, 2.0, 0.5, 10.0, 0.1, 100.0])
+def test_kappa_by_time_constants(ratio, exact):
+    """To the last digits, on both sides of where the series ends."""
+    elapsed = [1e-6, 0.3, 1.0, 2.0, 4.0, 0.49 / abs(1 - 1 / ratio) if abs(ratio - 1) > 0.1 else 7.0, 30.0]
+    found = kappa_by_taus(tensor(*elapsed), ratio, 1.0)
+    as_tensors = kappa_by_taus(tensor(*elapsed), tensor(ratio), tensor(1.0))
+    for x, y in zip(found, as_tensors, strict=True):
+        torch.testing.assert_close(x, y, rtol=1e-13, atol=1e-20)
+    with mp.workdps(exact.digits):
+        step = mp.mpf(10) ** -12
+        for s, by_mem, by_syn in zip(elapsed, *(x.tolist() for x in found), strict=True):
+            mem, syn = mp.mpf(ratio), mp.mpf(1)
+            of_mem = (exact.response(s, mem + step, syn) - exact.response(s, mem - step, syn)) / (2 * step)
+            of_syn = (exact.response(s, mem, syn + step) - exact.response(s, mem, syn - step)) / (2 * step)
+            size = float(abs(of_syn) + exact.response(s, mem, syn))  # by tau_syn there are two terms
+            assert close(by_mem, of_mem, 2e-14 + 1e-15 * s)
+            assert abs(by_syn - float(of_syn)) < (2e-14 + 1e-15 * s) * size
+    assert kappa_by_taus(tensor(0.0), ratio, 1.0) == (0, 0)
+
+
+def test_kappa_by_time_constants_without_leak():
+    s = tensor(0.0, 0.4, 3.0, 50.0)
+    by_mem, by_syn = kappa_by_taus(s, math.inf, 0.5)
+    assert not by_mem.any()
+    torch.testing.assert_close(by_syn, -s / 0.25 * torch.exp(-s / 0.5), rtol=1e-13, atol=1e-16)
 
 
 def test_membrane_composes(ratio):

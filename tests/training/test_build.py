@@ -66,8 +66,9 @@ def test_everything_of_a_network_section_arrives():
         },
         {"kind": "lif", "size": 7, "delay": {"shift": 1.0}, "delay_lr": 0.2, "lr": 0.1, "neuron": {"threshold": 2.0}},
         {"kind": "bias", "times": [0.5, 0.9]},
-        {"kind": "lif", "size": 3, "weight_mean": 1.0, "weight_std": 0.0},
+        {"kind": "lif", "size": 3, "weight_mean": 1.0, "weight_std": 0.0, "neuron_lr": 0.4},
     ]
+    raw["network"][-1] |= {"train_neuron": ["tau_mem", "threshold"], "per_neuron": True}
     experiment = build(parse_config(raw))
     multiplex, delay, hidden, bias, output = experiment.network
     assert multiplex.copies == 2
@@ -76,7 +77,9 @@ def test_everything_of_a_network_section_arrives():
     assert delay.delay_raw.tolist() == pytest.approx([0.2] * 4)
     assert (hidden.in_features, hidden.neuron.threshold, hidden.neuron.tau_mem) == (8, 2.0, 1.0)
     assert bool((hidden.delay >= 1).all())
-    assert (output.in_features, output.neuron.tau_mem, output.max_weight_grad) == (9, 2.0, 0.2)
+    assert (output.in_features, output.neuron.tau_syn, output.max_weight_grad) == (9, 1.0, 0.2)
+    assert output.neuron.tau_mem.tolist() == pytest.approx([2.0] * 3)
+    assert output.neuron.threshold.tolist() == [1.0] * 3
     assert bool((output.weight == 1).all())
     assert output.weight.dtype == torch.float64
     rates = {id(group["params"][0]): group["lr"] for group in experiment.optimizer.param_groups}
@@ -85,6 +88,8 @@ def test_everything_of_a_network_section_arrives():
         id(hidden.weight): 0.1,
         id(hidden.delay_raw): 0.2,
         id(output.weight): 0.005,
+        id(output.log_tau_mem): 0.4,
+        id(output.log_threshold): 0.4,
     }
     assert bias.times.tolist() == [0.5, 0.9]
 
@@ -103,6 +108,12 @@ def test_learning_rates_of_their_own_are_what_moves_delays_and_weights():
     experiment.optimizer.step()
     steps = [(old - new).mean().item() for old, new in zip(before, experiment.network.parameters(), strict=True)]
     assert steps == pytest.approx([0.02, 0.01, 0.03, 0.05], rel=1e-4)
+
+
+def test_weight_decay_leaves_the_neurons_parameters_alone():
+    settings = ["network[1].train_neuron=[tau_mem]", "training.optimizer={kind: sgd, lr: 1.0, weight_decay: 0.1}"]
+    groups = build(load_config("bars", settings)).optimizer.param_groups
+    assert [group["weight_decay"] for group in groups] == [0.1, 0.1, 0.0]
 
 
 @pytest.mark.parametrize(

@@ -105,6 +105,13 @@ def test_a_wrong_size_is_found_beside_other_errors():
         ),
         ([{"kind": "delay", "jitter": -1}, {"kind": "lif", "size": 3}], "network[0].jitter: should be greater than"),
         ([{"kind": "delay", "bound": "relu"}, {"kind": "lif", "size": 3}], "should be 'sigmoid', 'softplus' or 'clip'"),
+        ([{"kind": "lif", "size": 3, "train_neuron": ["tau"]}], "network[0].train_neuron[0]: should be 'tau_mem'"),
+        ([{"kind": "lif", "size": 3, "per_neuron": True}], "name them in train_neuron"),
+        ([{"kind": "lif", "size": 3, "neuron_lr": 0.1}], "name them in train_neuron"),
+        (
+            [{"kind": "lif", "size": 3, "train_neuron": ["tau_mem"], "neuron": {"tau_mem": float("inf")}}],
+            "network[0].train_neuron: tau_mem cannot learn from inf",
+        ),
         ([], "at least 1 item"),
     ],
 )
@@ -143,6 +150,13 @@ def test_tau_mem_may_be_infinite():
     config = load_config("bars", ["neuron.tau_mem=.inf"])
     assert config.neuron.tau_mem == float("inf")
     assert parse_config(yaml.safe_load(config.to_yaml())) == config
+
+
+def test_a_neuron_without_leak_cannot_learn_to_have_one():
+    train = "network[1].train_neuron=[threshold, tau_mem]"
+    errors = errors_of("bars", "neuron.tau_mem=.inf", train)
+    assert errors == ["network[1].train_neuron: tau_mem cannot learn from inf; give the neuron a finite tau_mem"]
+    assert load_config("bars", ["neuron.tau_mem=.inf", train, "network[1].neuron={tau_mem: 2}"]).network[1].train_neuron
 
 
 def test_reading_a_config_loads_no_torch():

@@ -100,6 +100,32 @@ def test_a_run_with_delays_that_jitter_goes_on_bit_for_bit(tmp_path, stop_after)
     assert not any(torch.equal(first[name], last[name]) for name in last)
 
 
+def test_a_run_that_learns_time_constants_goes_on_bit_for_bit(tmp_path):
+    learn = [
+        "network[1].train_neuron=[tau_mem, tau_syn, threshold]",
+        "network[1].neuron_lr=0.01",
+        "network[3].train_neuron=[tau_mem, threshold]",
+        "network[3].per_neuron=true",
+    ]
+    config = load_config("yin_yang", [*SMALL, *learn, "training.epochs=3"])
+    start(tmp_path / "whole", config, show=False)
+    run = Run.create(tmp_path / "parts", config)
+    asked = iter(range(1000))
+    with Progress(3, 4, show=False) as progress, pytest.raises(Interrupted):
+        train(build(config), run, State(), progress, stop=lambda: next(asked) >= 5)
+    resume(tmp_path / "parts", show=False)
+    same_run(tmp_path / "whole", tmp_path / "parts")
+    learnt = {name: value for name, value in weights(tmp_path / "whole").items() if "log_" in name}
+    assert {name: value.shape for name, value in learnt.items()} == {
+        "1.log_tau_mem": (),
+        "1.log_tau_syn": (),
+        "1.log_threshold": (),
+        "3.log_tau_mem": (3,),
+        "3.log_threshold": (3,),
+    }
+    assert all(bool(value.all()) for value in learnt.values())  # they started at log(1)
+
+
 def test_clipped_delays_stay_inside_their_bounds(tmp_path):
     settings = [*SMALL, *DELAYS, "network[2].lr=3.0", "training.epochs=1"]
     start(tmp_path / "run", load_config("yin_yang", settings), show=False)

@@ -4,6 +4,8 @@ import math
 from typing import NamedTuple
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from firstspike.neuron import LIF
 from firstspike.spiketime.response import kappa
@@ -30,16 +32,37 @@ def firing_weights(inputs: int, neuron: LIF, window: float = 2.0) -> NormalWeigh
 
     Args:
         inputs: number of inputs per neuron.
-        neuron: its time constants; weights scale with its threshold, see ``LIFLinear``.
+        neuron: its time constants, one number each; weights scale with its threshold, see ``LIFLinear``.
         window: length of the inputs' time window, in ``tau_syn``.
     """
-    tau_syn = neuron.tau_syn
+    tau_mem, tau_syn = float(neuron.tau_mem), float(neuron.tau_syn)
     length = window * tau_syn
     # without leak the response never falls; ten synaptic time constants are its end
-    horizon = length + 10 * tau_syn + (0 if math.isinf(neuron.tau_mem) else 5 * neuron.tau_mem)
+    horizon = length + 10 * tau_syn + (0 if math.isinf(tau_mem) else 5 * tau_mem)
     time = torch.linspace(0, horizon, 512, dtype=torch.float64)[:, None]
     arrival = (torch.arange(64, dtype=torch.float64) + 0.5) / 64 * length
-    response = torch.where(time > arrival, kappa((time - arrival).clamp(min=0), neuron.tau_mem, tau_syn), 0.0)
+    response = torch.where(time > arrival, kappa((time - arrival).clamp(min=0), tau_mem, tau_syn), 0.0)
     phi, at = response.mean(dim=1).max(dim=0)
     psi = response[at].square().mean()
     return NormalWeights(_MEAN_PEAK / (inputs * phi.item()), _SPREAD / math.sqrt(inputs * psi.item()))
+
+
+@torch.no_grad()
+def draw_firing_weights_(weight: Float[Tensor, "out inputs"], neuron: LIF, generator: torch.Generator | None) -> None:
+    """Fill weights with a start from which most neurons fire, whatever their time constants and thresholds."""
+    if weight.is_meta:
+        return
+    outputs, inputs = weight.shape
+    mem, syn, threshold = (
+        torch.as_tensor(x).detach().cpu().double().expand(outputs)
+        for x in (neuron.tau_mem, neuron.tau_syn, neuron.threshold)
+    )
+    pairs = list(zip(mem.tolist(), syn.tolist(), strict=True))
+    starts = {pair: firing_weights(inputs, LIF(*pair)) for pair in set(pairs)}
+    if len(starts) == 1:
+        (start,) = starts.values()
+        weight.normal_(start.mean, start.std, generator=generator)
+    else:
+        mean, std = torch.tensor([starts[pair] for pair in pairs]).to(weight).unsqueeze(-1).unbind(1)
+        weight.normal_(generator=generator).mul_(std).add_(mean)
+    weight.mul_(threshold.to(weight).unsqueeze(-1))

@@ -12,6 +12,8 @@ from firstspike.layers.inputs import BiasSpikes, Multiplex
 from firstspike.layers.lif import LIFLinear
 from firstspike.layers.network import Network, Record
 
+_NEURON = {"tau_mem": "membrane time constants", "tau_syn": "synaptic time constants", "threshold": "thresholds"}
+
 
 class Stage(NamedTuple):
     """What spikes at one place of a network: ``times (samples, neurons)``, ``inf`` = silent."""
@@ -63,7 +65,7 @@ def stages(network: Network, record: Record) -> list[Stage]:
 
 
 def parameters(network: Network) -> dict[str, Float[np.ndarray, "..."]]:
-    """All weights and delays by a readable name; delays as they act, not their raw values."""
+    """All weights, delays and learnt parameters of neurons by a readable name; as they act, not their raw values."""
     names = {lif.index: lif.name for lif in lif_stages(network)}
     found = {}
     behind = "input"
@@ -73,6 +75,9 @@ def parameters(network: Network) -> dict[str, Float[np.ndarray, "..."]]:
             found[f"weights, {behind}"] = to_numpy(layer.weight)
             if layer.delay is not None:
                 found[f"synaptic delays, {behind}"] = to_numpy(layer.delay)
+            for parameter, title in _NEURON.items():
+                if isinstance(value := getattr(layer.neuron, parameter), Tensor):
+                    found[f"{title}, {behind}"] = to_numpy(value)
         elif isinstance(delay := getattr(layer, "delay", None), Tensor):
             delay = delay[:: getattr(layer, "copies", 1)]  # copies of an input share one
             found[f"delays, {behind}" if f"delays, {behind}" not in found else f"delays, {index}"] = to_numpy(delay)

@@ -50,9 +50,13 @@ def membrane_voltage(
         neuron: its time constants; the threshold plays no part.
         delay: of each synapse.
     """
+    tau_mem, tau_syn = (
+        tau.detach().cpu().double().reshape(-1, 1, 1) if isinstance(tau, Tensor) else tau
+        for tau in (neuron.tau_mem, neuron.tau_syn)
+    )
     arrival = times.double() if delay is None else times.double() + delay.double()  # (inputs) or (out, inputs)
     since = at.double().unsqueeze(-1) - arrival.unsqueeze(-2)  # (points, inputs) or (out, points, inputs)
-    response = torch.where(since > 0, kappa(since.clamp(min=0), neuron.tau_mem, neuron.tau_syn), 0.0)
+    response = torch.where(since > 0, kappa(since.clamp(min=0), tau_mem, tau_syn), 0.0)
     return (weight.double().unsqueeze(-2) * response).sum(dim=-1)
 
 
@@ -81,7 +85,11 @@ def membrane(
     chosen = list(range(min(_TRACES, layer.out_features))) if neurons is None else list(neurons)
     names = [str(number) for number in chosen] if names is None else class_names(names, len(chosen))
     times = times.detach().cpu()
-    tau = layer.neuron.tau_syn
+    tau_mem, tau_syn, threshold = (
+        torch.as_tensor(x).detach().cpu().double().expand(layer.out_features)[chosen]
+        for x in (layer.neuron.tau_mem, layer.neuron.tau_syn, layer.neuron.threshold)
+    )
+    tau = float(tau_syn.max()) if len(chosen) else 1.0
     with torch.no_grad():
         spikes = layer(times.to(layer.weight)).cpu()[chosen].double()
         delay = None if layer.delay is None else layer.delay.cpu()[chosen]
@@ -94,8 +102,7 @@ def membrane(
         # a silent neuron is watched a little longer
         until = last + (0.15 * (last - start) if bool(torch.isfinite(spikes).all()) else 1.5 * tau)
     at = torch.cat([torch.linspace(start, until, _POINTS, dtype=torch.float64), known[known <= until]]).unique()
-    voltages = membrane_voltage(at, times, weight, layer.neuron, delay)
-    threshold = torch.as_tensor(layer.neuron.threshold).detach().cpu().double().expand(layer.out_features)[chosen]
+    voltages = membrane_voltage(at, times, weight, LIF(tau_mem, tau_syn), delay)
 
     levels = threshold.unique().tolist()
     for level in levels:

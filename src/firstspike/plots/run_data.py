@@ -53,7 +53,7 @@ class RunData(LoadedRun):
 
     @cached_property
     def history(self) -> dict[str, History]:
-        """All weights and delays over training, from the initial ones and the checkpoints.
+        """All that is learnt over training, from the initial ones and the checkpoints.
 
         Raises:
             NotApplicable: there is no checkpoint.

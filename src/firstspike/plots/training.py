@@ -113,15 +113,16 @@ def loss_and_error_figure(run: RunData) -> Figure:
 
 @styled
 def parameters_figure(run: RunData) -> Figure:
-    """All weights and delays of a run over its epochs."""
+    """All weights, delays and learnt parameters of neurons of a run over its epochs."""
     rows, columns = grid(len(run.history), 2)
     figure = new_figure(7.5, 2.6 * rows)
     axes = axes_list(figure.subplots(rows, columns, sharex=True, squeeze=False), rows * columns)
     for ax, (name, history) in zip(axes, run.history.items(), strict=False):
         kind, _, place = name.partition(", ")
-        unit = f" [{run.unit}]" if "delay" in kind else ""
-        parameter_history(history.epochs, history.values, ax, kind.removesuffix("s") + unit)
-        ax.set_title(f"{place}, {history.values.shape[1]} {kind}")
+        unit = f" [{run.unit}]" if "delay" in kind or "time constant" in kind else ""
+        one, count = kind.removesuffix("s"), history.values.shape[1]
+        parameter_history(history.epochs, history.values, ax, one + unit)
+        ax.set_title(f"{place}, {count} {one if count == 1 else kind}")
         ax.tick_params(labelbottom=True)
         if ax.get_legend_handles_labels()[0] and ax is axes[len(run.history) - 1]:
             legend_right(ax)

@@ -7,6 +7,9 @@ All tensors share device and dtype (float32 or float64) and are checked. Shapes,
 1), B samples, I inputs, O outputs: ``times (E, B, I)``, ``weight (E, O, I)``, ``threshold (E, O)``, ``delay (E, O, I)``
 or None, ``spikes`` and ``grad (E, B, O)``. They may have any strides, and no backend changes one in place.
 
+``constants`` are two numbers, or two tensors ``(E, O)`` where not all neurons have the same. Gradients by them come as
+tensors ``(E, O)`` in both cases, one for each neuron.
+
 ``saved`` is a tuple of tensors that backward can use again (a sorting order, say), each with leading dimensions
 ``(E, B)``. It is empty where the spike times were observed and no forward ran.
 
@@ -23,10 +26,10 @@ from torch import Tensor
 
 
 class Constants(NamedTuple):
-    """The two time constants; ``tau_mem`` may be ``inf``."""
+    """The two time constants, both numbers or both tensors ``(E, O)``; ``tau_mem`` is ``inf`` for all or for none."""
 
-    tau_mem: float
-    tau_syn: float
+    tau_mem: float | Tensor
+    tau_syn: float | Tensor
 
 
 class Needs(NamedTuple):
@@ -36,6 +39,8 @@ class Needs(NamedTuple):
     weight: bool
     threshold: bool
     delay: bool
+    tau_mem: bool = False
+    tau_syn: bool = False
 
 
 class Gradients(NamedTuple):
@@ -45,6 +50,8 @@ class Gradients(NamedTuple):
     weight: Tensor | None
     threshold: Tensor | None
     delay: Tensor | None
+    tau_mem: Tensor | None = None
+    tau_syn: Tensor | None = None
 
 
 @dataclass(frozen=True)

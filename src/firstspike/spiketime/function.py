@@ -7,16 +7,19 @@ neither weight nor anything else of the network is mapped.
 
 import inspect
 import math
+from collections.abc import Iterable
+from itertools import repeat
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from firstspike.spiketime.backend import Backend, Constants, Gradients, Needs
+from firstspike.spiketime.time_constants import check_time_constants, members, resolve
 
 
 class Options(NamedTuple):
-    """What a call fixes beside its tensors."""
+    """What a call fixes beside its tensors; time constants that are tensors count in place of ``constants``."""
 
     backend: Backend
     constants: Constants
@@ -24,7 +27,7 @@ class Options(NamedTuple):
 
 
 class FirstSpikeTime(torch.autograd.Function):
-    """``(times, weight, threshold, delay, observed, options) -> (spikes, *saved)``."""
+    """``(times, weight, threshold, delay, observed, tau_mem, tau_syn, options) -> (spikes, *saved)``."""
 
     @staticmethod
     def forward(
@@ -33,52 +36,57 @@ class FirstSpikeTime(torch.autograd.Function):
         threshold: Tensor,
         delay: Tensor | None,
         observed: Tensor | None,
+        tau_mem: Tensor | None,
+        tau_syn: Tensor | None,
         options: Options,
     ) -> tuple[Tensor, ...]:
         check_values(times, weight, threshold, delay, observed)
+        check_time_constants(tau_mem, tau_syn)
         if observed is not None:
             return (observed.clone(),)
-        spikes, saved = options.backend.forward(times, weight, threshold, delay, options.constants)
-        return (spikes, *saved)
+        constants = resolve(options.constants, tau_mem, tau_syn)
+        each = members(constants)
+        if each is None:
+            spikes, saved = options.backend.forward(times, weight, threshold, delay, constants)
+            return (spikes, *saved)
+        networks = zip(_networks(times), _networks(weight), _networks(threshold), _networks(delay), each, strict=False)
+        found = [options.backend.forward(*network) for network in networks]
+        return tuple(torch.cat(x) for x in zip(*((spikes, *saved) for spikes, saved in found), strict=True))
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        times, weight, threshold, delay, _, ctx.options = inputs
+        times, weight, threshold, delay, _, tau_mem, tau_syn, ctx.options = inputs
         spikes, *saved = output
         ctx.mark_non_differentiable(*saved)
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(spikes, times, weight, threshold, delay, *saved)
+        ctx.save_for_backward(spikes, times, weight, threshold, delay, tau_mem, tau_syn, *saved)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor | None, *_: None) -> tuple[Tensor | None, ...]:
-        needs = Needs(*ctx.needs_input_grad[:4])
+        needs = Needs(*ctx.needs_input_grad[:4], *ctx.needs_input_grad[5:7])
         if grad is None or not any(needs):
-            return (None,) * 6
+            return (None,) * 8
         found = iter(FirstSpikeGradient.apply(needs, ctx.options, grad, *ctx.saved_tensors))
-        return (*(next(found) if need else None for need in needs), None, None)
+        times, weight, threshold, delay, tau_mem, tau_syn = (next(found) if need else None for need in needs)
+        return times, weight, threshold, delay, None, tau_mem, tau_syn, None
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[int | None, ...], *inputs: Any) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
         *tensors, options = inputs
-        times, weight, threshold, delay, observed = (
-            _to_front(x, dim) for x, dim in zip(tensors, in_dims[:5], strict=True)
-        )
-        if in_dims[1] is in_dims[2] is in_dims[3] is None:
-            times, observed = (
-                _fold(x, dim, info.batch_size, 1) for x, dim in ((times, in_dims[0]), (observed, in_dims[4]))
-            )
-            output = FirstSpikeTime.apply(times, weight, threshold, delay, observed, options)
+        *dims, _ = in_dims
+        tensors = [_to_front(x, dim) for x, dim in zip(tensors, dims, strict=True)]
+        if all(dim is None or place in (0, 4) for place, dim in enumerate(dims)):  # only times and observed
+            for place in (0, 4):
+                tensors[place] = _fold(tensors[place], dims[place], info.batch_size, 1)
+            output = FirstSpikeTime.apply(*tensors, options)
             return tuple(x.unflatten(1, (info.batch_size, -1)) for x in output), (1,) * len(output)
-        folded = (
-            _fold(x, dim, info.batch_size, 0)
-            for x, dim in zip((times, weight, threshold, delay, observed), in_dims[:5], strict=True)
-        )
+        folded = (_fold(x, dim, info.batch_size, 0) for x, dim in zip(tensors, dims, strict=True))
         output = FirstSpikeTime.apply(*folded, options)
         return tuple(x.unflatten(0, (info.batch_size, -1)) for x in output), (0,) * len(output)
 
 
 class FirstSpikeGradient(torch.autograd.Function):
-    """``(needs, options, grad, spikes, times, weight, threshold, delay, *saved) -> the needed gradients``."""
+    """``(needs, options, grad, spikes, times, weight, threshold, delay, taus, *saved) -> the needed gradients``."""
 
     @staticmethod
     def forward(
@@ -90,20 +98,21 @@ class FirstSpikeGradient(torch.autograd.Function):
         weight: Tensor,
         threshold: Tensor,
         delay: Tensor | None,
+        tau_mem: Tensor | None,
+        tau_syn: Tensor | None,
         *saved: Tensor,
     ) -> tuple[Tensor, ...]:
-        found: Gradients = options.backend.backward(
-            grad,
-            spikes,
-            times,
-            weight,
-            threshold,
-            delay,
-            saved,
-            options.constants,
-            options.max_weight_grad,
-            needs,
-        )
+        tensors = (grad, spikes, times, weight, threshold, delay)
+        constants = resolve(options.constants, tau_mem, tau_syn)
+        rest = (options.max_weight_grad, needs)
+        each = members(constants)
+        if each is None:
+            found: Gradients = options.backend.backward(*tensors, saved, constants, *rest)
+        else:
+            kept = zip(*map(_networks, saved), strict=True) if saved else repeat(())
+            networks = zip(*map(_networks, tensors), kept, each, strict=False)
+            parts = [options.backend.backward(*network, *rest) for network in networks]
+            found = Gradients(*(None if x[0] is None else torch.cat(x) for x in zip(*parts, strict=True)))
         missing = [name for name, need, x in zip(needs._fields, needs, found, strict=True) if need and x is None]
         assert not missing, f"the backend gave no gradient by {missing}"
         return tuple(x for x in found if x is not None)
@@ -162,6 +171,11 @@ def _extremes(tensor: Tensor) -> tuple[float, float]:
         return 1.0, 1.0
     low, high = tensor.detach().aminmax()
     return float(low), float(high)
+
+
+def _networks(x: Tensor | None) -> Iterable[Tensor | None]:
+    """A tensor of each network of an ensemble, or None for each."""
+    return repeat(None) if x is None else x.split(1)
 
 
 def _to_front(x: Tensor | None, dim: int | None) -> Tensor | None:

@@ -45,13 +45,16 @@ def first_spike_time(
     """First time at which each neuron's membrane reaches the threshold, exact and differentiable.
 
     ``T = min { t : V(t) >= threshold }`` with V as in ``LIF``. Inputs at equal times arrive together. The derivatives
-    by weight, times, delay and threshold come from the implicit function theorem; only inputs that arrive before T
-    have any, all others and those of silent neurons are exactly zero.
+    by weight, times, delay, threshold and time constants come from the implicit function theorem; only inputs that
+    arrive before T count, and those of other inputs and of silent neurons are exactly zero. With
+    ``s_i = T - t_i - delay_i`` and ``V(T) = sum_i w_i kappa(s_i)``, the response ``kappa`` to one input, any parameter
+    p has ``dT/dp = -(dV/dp) / (dV/dT)``, with dV/dp taken at a fixed T.
 
     Args:
         times: arrival of each input's spike, in the unit of ``neuron.tau_syn``; ``inf`` never arrives.
         weight: synaptic weights.
-        neuron: time constants and threshold.
+        neuron: time constants and threshold, each a number or a tensor ``()`` or ``(outputs,)``. Time constants that
+            differ between neurons are slower: each neuron is looked at alone.
         delay: synaptic delays >= 0; synapse (j, i) sees ``times[..., i] + delay[j, i]``.
         observed: output times from elsewhere (a simulator, a chip): returned as they are, with the gradient taken
             there, and none where ``V'(observed) <= 0``: the ideal neuron could not spike there.
@@ -65,25 +68,30 @@ def first_spike_time(
 
     Raises:
         ValueError: shapes, dtypes or devices that do not fit, NaN or -inf in times, a weight that is not finite, a
-            threshold <= 0, a delay < 0, an unknown backend.
+            threshold or time constant <= 0, a tau_mem of inf in a tensor, a delay < 0, an unknown backend.
 
     Source: Göltz et al. 2021, "Fast and energy-efficient neuromorphic deep learning with first-spike times".
     """
     _check_form(times, weight, neuron, delay, observed, max_weight_grad)
-    threshold = torch.as_tensor(neuron.threshold, dtype=weight.dtype, device=weight.device)
-    options = Options(
-        resolve_backend(backend, times.device), Constants(neuron.tau_mem, neuron.tau_syn), max_weight_grad
+    outputs = weight.shape[0]
+    threshold = _of_neurons(torch.as_tensor(neuron.threshold, dtype=weight.dtype, device=weight.device), weight)
+    tau_mem, tau_syn = (
+        _of_neurons(x, weight) if isinstance(x, Tensor) else None for x in (neuron.tau_mem, neuron.tau_syn)
     )
+    given = Constants(*(1.0 if isinstance(x, Tensor) else x for x in (neuron.tau_mem, neuron.tau_syn)))
+    options = Options(resolve_backend(backend, times.device), given, max_weight_grad)
     lead = times.shape[:-1]
     spikes: Tensor = FirstSpikeTime.apply(
         times.reshape(1, lead.numel(), times.shape[-1]),
         weight[None],
-        threshold.expand(1, weight.shape[0]),
+        threshold,
         None if delay is None else delay[None],
-        None if observed is None else observed.reshape(1, lead.numel(), weight.shape[0]),
+        None if observed is None else observed.reshape(1, lead.numel(), outputs),
+        tau_mem,
+        tau_syn,
         options,
     )[0]
-    return spikes.reshape(*lead, weight.shape[0])
+    return spikes.reshape(*lead, outputs)
 
 
 def resolve_backend(name: str, device: torch.device) -> Backend:
@@ -108,6 +116,14 @@ def _automatic(device: str) -> Backend:
     return BACKENDS[name]()
 
 
+def _of_neurons(value: Tensor, weight: Tensor) -> Tensor:
+    return value.to(dtype=weight.dtype, device=weight.device).expand(1, weight.shape[0])
+
+
+def _parameters(neuron: LIF) -> tuple[tuple[str, float | Tensor], ...]:
+    return ("threshold", neuron.threshold), ("tau_mem", neuron.tau_mem), ("tau_syn", neuron.tau_syn)
+
+
 def _check_form(
     times: Tensor,
     weight: Tensor,
@@ -128,8 +144,9 @@ def _check_form(
     for name, (tensor, shape) in wanted.items():
         if tensor is not None and tensor.shape != shape:
             raise ValueError(f"{name} must have the shape {tuple(shape)}, got {tuple(tensor.shape)}")
-    if isinstance(neuron.threshold, Tensor) and neuron.threshold.shape not in ((), (1,), (outputs,)):
-        raise ValueError(f"threshold must be one number or ({outputs},), got {tuple(neuron.threshold.shape)}")
+    for name, value in _parameters(neuron):
+        if isinstance(value, Tensor) and value.shape not in ((), (1,), (outputs,)):
+            raise ValueError(f"{name} must be one number or ({outputs},), got {tuple(value.shape)}")
     for name, tensor in (("times", times), ("delay", delay), ("observed", observed)):
         if tensor is not None and (tensor.dtype != weight.dtype or tensor.device != weight.device):
             raise ValueError(

@@ -13,6 +13,7 @@ Backward. The implicit function theorem at the spike time T, with ``s_i = T - t_
 
     dV/dt(T) = I(T)/tau_syn - threshold/tau_mem
     dT/dw_i  = -kappa(s_i) / V'(T),     dT/dt_i = dT/d delay_i = w_i kappa'(s_i) / V'(T),     dT/d threshold = 1 / V'(T)
+    dT/dtau  = -(dV/dtau)(T) / V'(T),   dV/dtau = sum_i w_i dkappa(s_i)/dtau               for both tau_mem and tau_syn
 
 Source: Göltz et al. 2021, eqs. 2 to 6 (ratios 1 and 2); Göltz et al. 2025 (delays); Wunderlich and Pehle 2021 (any
 ratio). Memory is O(batch x inputs x outputs): kernels do with less, this file is what they are tested against.
@@ -27,7 +28,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from firstspike.spiketime.backend import Constants, Gradients, Needs
-from firstspike.spiketime.response import kappa, kappa_slope, membrane, peak
+from firstspike.spiketime.response import Tau, kappa, kappa_by_taus, kappa_slope, leakless, membrane, peak
 from firstspike.spiketime.solutions import time_to_threshold
 
 
@@ -39,7 +40,7 @@ def forward(
     constants: Constants,
 ) -> tuple[Float[Tensor, "E B O"], tuple[Tensor, ...]]:
     """First spike times, ``inf`` for silent neurons. See ``backend`` for the contract."""
-    tau_mem, tau_syn = constants
+    tau_mem, tau_syn = _broadcast(constants)
     if times.shape[-1] == 0:
         return times.new_full((*times.shape[:2], weight.shape[1]), math.inf), ()
     arrival, current = _arrivals(times, weight, delay)
@@ -48,10 +49,11 @@ def forward(
 
     # membrane at the end of each interval; the last one never ends
     duration = torch.diff(arrival, append=torch.full_like(arrival[..., :1], math.inf))
-    asymptote = voltage[..., -1:] + current[..., -1:] if math.isinf(tau_mem) else torch.zeros_like(voltage[..., -1:])
+    leaks = not leakless(tau_mem)
+    asymptote = torch.zeros_like(voltage[..., -1:]) if leaks else voltage[..., -1:] + current[..., -1:]
     crosses = torch.cat([voltage[..., 1:], asymptote], dim=-1) >= theta
     rises = current / tau_syn > voltage / tau_mem
-    if math.isinf(tau_mem):  # without leak V rises towards V + I and never gets there, even if rounded so
+    if not leaks:  # without leak V rises towards V + I and never gets there, even if rounded so
         crosses = crosses & (voltage + current > theta)
     else:
         summit, height = peak(voltage, current, tau_mem, tau_syn)
@@ -62,7 +64,8 @@ def forward(
     start, length, voltage, current, rises = (
         x.expand_as(crosses).gather(-1, first).squeeze(-1) for x in (arrival, duration, voltage, current, rises)
     )
-    wait = time_to_threshold(voltage, current, threshold[:, None], length, tau_mem, tau_syn)
+    taus = (tau.squeeze(-1) if isinstance(tau, Tensor) else tau for tau in (tau_mem, tau_syn))
+    wait = time_to_threshold(voltage, current, threshold[:, None], length, *taus)
     # a membrane that does not rise can only be rounded up to the threshold, at the interval's end
     wait = torch.where(rises, wait.clamp(min=0), length)
     spikes = start + torch.minimum(wait, length)
@@ -82,18 +85,19 @@ def backward(
     needs: Needs,
 ) -> Gradients:
     """Gradients at the given spike times. See ``backend`` for the contract."""
-    tau_mem, tau_syn = constants
+    tau_mem, tau_syn = _broadcast(constants)
     arrival = times[:, :, None, :] if delay is None else times[:, :, None, :] + delay[:, None]
     causal = (arrival < spikes[..., None]) & torch.isfinite(spikes[..., None])
     zero = torch.zeros((), dtype=times.dtype, device=times.device)
     elapsed = torch.where(causal, spikes[..., None] - arrival, zero)
     decay = torch.where(causal, torch.exp(-elapsed / tau_syn), zero)
 
-    slope = (decay * weight[:, None]).sum(-1) / tau_syn - threshold[:, None] / tau_mem
+    drive = (decay * weight[:, None]).sum(-1, keepdim=True) / tau_syn
+    slope = (drive - threshold[:, None, :, None] / tau_mem).squeeze(-1)
     fires = torch.isfinite(spikes) & (slope > 0)
     scale = torch.where(fires, grad / torch.where(fires, slope, torch.ones_like(slope)), zero)
 
-    by_weight = by_times = by_delay = by_threshold = None
+    by_weight = by_times = by_delay = by_threshold = by_mem = by_syn = None
     if needs.weight:
         each = torch.where(causal, -kappa(elapsed, tau_mem, tau_syn) * scale[..., None], zero)
         if max_weight_grad is not None:
@@ -106,7 +110,18 @@ def backward(
         by_delay = each.sum(dim=1) if needs.delay else None
     if needs.threshold:
         by_threshold = scale.sum(dim=1)
-    return Gradients(by_times, by_weight, by_threshold, by_delay)
+    if needs.tau_mem or needs.tau_syn:
+        by_mem, by_syn = (
+            -(torch.where(causal, each, zero) * weight[:, None] * scale[..., None]).sum(dim=(1, 3)) if need else None
+            for each, need in zip(kappa_by_taus(elapsed, tau_mem, tau_syn), needs[4:], strict=True)
+        )
+    return Gradients(by_times, by_weight, by_threshold, by_delay, by_mem, by_syn)
+
+
+def _broadcast(constants: Constants) -> tuple[Tau, Tau]:
+    """The time constants as numbers, or in the shape (E, 1, O, 1)."""
+    mem, syn = (tau[:, None, :, None] if isinstance(tau, Tensor) else tau for tau in constants)
+    return mem, syn
 
 
 def _arrivals(
@@ -131,7 +146,7 @@ def _arrivals(
 
 
 def _states(
-    arrival: Float[Tensor, "E B o I"], weight: Float[Tensor, "E B O I"], tau_mem: float, tau_syn: float
+    arrival: Float[Tensor, "E B o I"], weight: Float[Tensor, "E B O I"], tau_mem: Tau, tau_syn: Tau
 ) -> tuple[Float[Tensor, "E B O I"], Float[Tensor, "E B O I"]]:
     """Membrane and current just after each input, by doubling the group of inputs that each state includes."""
     voltage, current = torch.zeros_like(weight), weight

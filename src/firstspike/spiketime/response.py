@@ -5,41 +5,99 @@ With the slower constant ``tau_slow`` and ``rate = |1/tau_syn - 1/tau_mem|``
     kappa(s) = exp(-s/tau_slow) (1 - exp(-s rate)) / (rate tau_syn)       -> (s/tau_syn) exp(-s/tau_slow) for rate -> 0
 
 is the membrane at time s after an input of weight 1 (Göltz et al. 2021, eq. 1 solved), without a difference of almost
-equal terms and without an overflow.
+equal terms and without an overflow. Its derivatives by the time constants, at fixed s, have such a form as well: with
+``y = s rate`` and
+
+    G_1(y) = (y - 1 + exp(-y)) / y^2,     G_2(y) = (1 - (1 + y) exp(-y)) / y^2               both -> 1/2 for y -> 0
+
+they are, where tau_mem is the slower one (the other way round the two functions change places)
+
+    dkappa/dtau_mem = s^2 / (tau_mem^2 tau_syn) exp(-s/tau_slow) G_1(y)
+    dkappa/dtau_syn = s^2 / tau_syn^3 exp(-s/tau_slow) G_2(y) - kappa(s) / tau_syn
+
+Time constants are numbers, or tensors that broadcast with the times; ``tau_mem`` may be ``inf``.
 """
 
 import math
+from typing import overload
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+Tau = float | Tensor
 
-def kappa(s: Float[Tensor, "..."], tau_mem: float, tau_syn: float) -> Float[Tensor, "..."]:
+# of (y - 1 + exp(-y)) / y^2 in powers of -y: below y = 1/2 the rest is smaller than half a unit in the last place
+_SERIES = tuple(1 / math.factorial(n + 2) for n in range(14))
+
+
+@overload
+def where(condition: bool, yes: float, no: float) -> float: ...
+@overload
+def where(condition: bool | Tensor, yes: Tau, no: Tau) -> Tau: ...
+def where(condition: bool | Tensor, yes: Tau, no: Tau) -> Tau:
+    """``torch.where``, or a choice where the condition is the same for all."""
+    return torch.where(condition, yes, no) if isinstance(condition, Tensor) else yes if condition else no
+
+
+def leakless(tau_mem: Tau) -> bool:
+    """Whether the neurons have no leak."""
+    return bool(tau_mem.isinf().all()) if isinstance(tau_mem, Tensor) else math.isinf(tau_mem)
+
+
+def _rate(tau_mem: Tau, tau_syn: Tau) -> Tau:
+    rate = 1 / tau_syn - 1 / tau_mem
+    return rate.abs() if isinstance(rate, Tensor) else abs(rate)
+
+
+def kappa(s: Float[Tensor, "..."], tau_mem: Tau, tau_syn: Tau) -> Float[Tensor, "..."]:
     """Membrane at the finite time ``s >= 0`` after an input of weight 1."""
-    rate = abs(1 / tau_syn - 1 / tau_mem)
-    rise = s / tau_syn if rate == 0 else -torch.expm1(-s * rate) / (rate * tau_syn)
-    return torch.exp(-s / max(tau_mem, tau_syn)) * rise
+    rate = _rate(tau_mem, tau_syn)
+    if isinstance(rate, Tensor):
+        equal = rate == 0
+        rise = torch.where(equal, s / tau_syn, -torch.expm1(-s * rate) / (rate.masked_fill(equal, 1.0) * tau_syn))
+    else:
+        rise = s / tau_syn if rate == 0 else -torch.expm1(-s * rate) / (rate * tau_syn)
+    return torch.exp(-s / where(tau_mem >= tau_syn, tau_mem, tau_syn)) * rise
 
 
-def kappa_slope(s: Float[Tensor, "..."], tau_mem: float, tau_syn: float) -> Float[Tensor, "..."]:
+def kappa_slope(s: Float[Tensor, "..."], tau_mem: Tau, tau_syn: Tau) -> Float[Tensor, "..."]:
     """Time derivative of ``kappa``: ``exp(-s/tau_syn)/tau_syn - kappa(s)/tau_mem``."""
     return torch.exp(-s / tau_syn) / tau_syn - kappa(s, tau_mem, tau_syn) / tau_mem
+
+
+def kappa_by_taus(
+    s: Float[Tensor, "..."], tau_mem: Tau, tau_syn: Tau
+) -> tuple[Float[Tensor, "..."], Float[Tensor, "..."]]:
+    """Derivatives of ``kappa`` by ``tau_mem`` and ``tau_syn`` at the finite time ``s >= 0``."""
+    y = s * _rate(tau_mem, tau_syn)
+    large = y.clamp(min=0.5)
+    decay = torch.exp(-large)
+    series = torch.full_like(y, _SERIES[-1])
+    for coefficient in _SERIES[-2::-1]:
+        series = coefficient - y * series
+    first = torch.where(y < 0.5, series, (large - 1 + decay) / large.square())
+    second = torch.where(y < 0.5, 1 - (1 + y) * series, (1 - (1 + large) * decay) / large.square())
+    slower = tau_mem >= tau_syn
+    common = (s / tau_syn) * torch.exp(-s / where(slower, tau_mem, tau_syn))
+    by_mem = common * (s / tau_mem) / tau_mem * where(slower, first, second)
+    by_syn = (common * (s / tau_syn) * where(slower, second, first) - kappa(s, tau_mem, tau_syn)) / tau_syn
+    return by_mem, by_syn
 
 
 def membrane(
     s: Float[Tensor, "..."],
     voltage: Float[Tensor, "..."],
     current: Float[Tensor, "..."],
-    tau_mem: float,
-    tau_syn: float,
+    tau_mem: Tau,
+    tau_syn: Tau,
 ) -> Float[Tensor, "..."]:
     """Membrane at time ``s >= 0`` after a state ``(voltage, current)``, without further input."""
     return voltage * torch.exp(-s / tau_mem) + current * kappa(s, tau_mem, tau_syn)
 
 
 def peak(
-    voltage: Float[Tensor, "..."], current: Float[Tensor, "..."], tau_mem: float, tau_syn: float
+    voltage: Float[Tensor, "..."], current: Float[Tensor, "..."], tau_mem: Tau, tau_syn: Tau
 ) -> tuple[Float[Tensor, "..."], Float[Tensor, "..."]]:
     """Time and height of the maximum after a state with ``dV/dt > 0`` and ``current > 0``, for a finite ``tau_mem``.
 
@@ -51,11 +109,16 @@ def peak(
     A state that rises towards 0 from below without ever getting there has no maximum: time ``inf``, height 0. For a
     state that does not rise the values have no meaning.
     """
-    x = 1 - tau_syn / tau_mem
+    ratio = tau_syn / tau_mem
+    x = 1 - ratio
     r = voltage / torch.where(current > 0, current, torch.ones_like(current))
-    if x == 0:
+    if isinstance(ratio, Tensor):
+        equal = ratio == 1
+        time = -tau_syn * (torch.log(ratio) + torch.log1p((x * r).clamp(min=-1))) / (1 - ratio.masked_fill(equal, 0.0))
+        time = torch.where(equal, tau_syn * (1 - r), time)
+    elif x == 0:
         time = tau_syn * (1 - r)
     else:
-        time = -tau_syn * (math.log(tau_syn / tau_mem) + torch.log1p((x * r).clamp(min=-1))) / x
+        time = -tau_syn * (math.log(ratio) + torch.log1p((x * r).clamp(min=-1))) / x
     height = (tau_mem / tau_syn) * current * torch.exp(-time / tau_syn)
     return time, torch.where(current > 0, height, torch.zeros_like(height))

@@ -8,8 +8,8 @@ All start from a state ``(voltage, current)`` below the threshold that is known 
 * ``tau_mem = 2 tau_syn`` and ``tau_mem = tau_syn / 2``: V is a quadratic in ``exp(-s/tau_slow)``, where ``tau_slow``
   is the larger constant; the earlier root (Göltz et al. 2021, eq. 5).
 * ``tau_mem = inf``: ``V(s) = V + I (1 - exp(-s/tau_syn))``.
-* else Newton's method: V rises from the state to its peak and is concave there, so that a step from the left never
-  passes the crossing.
+* else, and where neurons differ in their constants, Newton's method: V rises from the state to its peak and is concave
+  there, so that a step from the left never passes the crossing.
 """
 
 import math
@@ -19,7 +19,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from firstspike.spiketime.lambertw import lambert_w0
-from firstspike.spiketime.response import membrane, peak
+from firstspike.spiketime.response import Tau, leakless, membrane, peak
 
 _Values = Float[Tensor, "E B O"]
 _MAX_NEWTON_STEPS = 60  # about 6 are needed; many only next to a tangent, where a step halves the distance
@@ -30,14 +30,18 @@ def time_to_threshold(
     current: _Values,
     threshold: Float[Tensor, "E 1 O"],
     length: _Values,
-    tau_mem: float,
-    tau_syn: float,
+    tau_mem: Tau,
+    tau_syn: Tau,
 ) -> _Values:
     """Time from the state to its first crossing of the threshold, not limited to the interval's ``length``.
 
     States that do not reach the threshold give any value, also NaN.
     """
     gap = threshold - voltage
+    if leakless(tau_mem):
+        return -tau_syn * torch.log1p((-gap / current).clamp(min=-1))  # rounding may push it below the asymptote
+    if isinstance(tau_mem, Tensor) or isinstance(tau_syn, Tensor):
+        return _newton(voltage, current, threshold, length, tau_mem, tau_syn)
     ratio = tau_mem / tau_syn
     if ratio == 1:
         return _equal(voltage, current, threshold, tau_syn)
@@ -45,8 +49,6 @@ def time_to_threshold(
         return -tau_mem * torch.log1p(-_earlier_root(2 * current, 2 * current - voltage, gap))
     if ratio == 0.5:
         return -tau_syn * torch.log1p(-_earlier_root(current - voltage, current - 2 * voltage, gap))
-    if math.isinf(ratio):
-        return -tau_syn * torch.log1p((-gap / current).clamp(min=-1))  # rounding may push it below the asymptote
     return _newton(voltage, current, threshold, length, tau_mem, tau_syn)
 
 
@@ -64,7 +66,7 @@ def _earlier_root(a: _Values, b: _Values, c: _Values) -> _Values:
 
 
 def _newton(
-    voltage: _Values, current: _Values, threshold: Tensor, length: _Values, tau_mem: float, tau_syn: float
+    voltage: _Values, current: _Values, threshold: Tensor, length: _Values, tau_mem: Tau, tau_syn: Tau
 ) -> _Values:
     summit, height = peak(voltage, current, tau_mem, tau_syn)
     # where the peak is inside, the parabola at the peak is a better start than the interval's begin

@@ -2,10 +2,11 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn, optim
+from torch import nn, optim
 
 from firstspike.data import DATASETS, Splits
 from firstspike.layers import BiasSpikes, Delay, DelayRule, LIFLinear, Multiplex, Network
@@ -88,6 +89,8 @@ def build_network(config: Config, inputs: int, source: torch.Generator | None = 
                 size,
                 section.size,
                 LIF(**(section.neuron or config.neuron).arguments()),
+                trainable=section.train_neuron,
+                per_neuron=section.per_neuron,
                 weight_mean=section.weight_mean,
                 weight_std=section.weight_std,
                 delay=None if section.delay is None else DelayRule(**section.delay.arguments()),
@@ -134,7 +137,7 @@ def _device(name: str) -> torch.device:
 
 def _optimizer(config: Config, network: Network) -> optim.Optimizer:
     settings = config.training.optimizer
-    groups = [{"params": [p], "lr": lr or settings.lr} for p, lr in _parameters(config, network) if p.requires_grad]
+    groups = list(_parameter_groups(config, network))
     if isinstance(settings, Adam):
         return optim.Adam(
             groups, betas=settings.betas, eps=settings.eps, weight_decay=settings.weight_decay, foreach=True
@@ -149,12 +152,16 @@ def _optimizer(config: Config, network: Network) -> optim.Optimizer:
     )
 
 
-def _parameters(config: Config, network: Network) -> Iterator[tuple[Tensor, float | None]]:
-    """Each parameter with the learning rate of its own, if it has one."""
+def _parameter_groups(config: Config, network: Network) -> Iterator[dict[str, Any]]:
+    """A group for each parameter that learns, with its own learning rate if it has one."""
     for section, layer in zip(config.network, network, strict=True):
         for name, parameter in layer.named_parameters():
-            own = "delay_lr" if isinstance(section, Lif) and name == "delay_raw" else "lr"
-            yield parameter, getattr(section, own, None)
+            of_neuron = name.startswith("log_")
+            own = "delay_lr" if isinstance(section, Lif) and name == "delay_raw" else "neuron_lr" if of_neuron else "lr"
+            if parameter.requires_grad:
+                group = {"params": [parameter], "lr": getattr(section, own, None) or config.training.optimizer.lr}
+                # a decay of logarithms would draw time constants to 1
+                yield group | ({"weight_decay": 0.0} if of_neuron else {})
 
 
 def _schedule(config: Config, optimizer: optim.Optimizer) -> optim.lr_scheduler.LRScheduler | None:

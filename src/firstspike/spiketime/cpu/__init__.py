@@ -7,8 +7,7 @@ in others, so that kernels older than any of the sources here are dropped.
 import contextlib
 from pathlib import Path
 
-from firstspike.spiketime.cpu.backward import backward
-from firstspike.spiketime.cpu.forward import forward
+from firstspike.spiketime.cpu.single_host import backward, forward
 
 __all__ = ["backward", "forward"]
 

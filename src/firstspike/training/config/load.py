@@ -14,7 +14,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from firstspike.training.config.base import Section
 from firstspike.training.config.data import Data
-from firstspike.training.config.network import Network, Neuron, network_errors
+from firstspike.training.config.network import Network, Neuron, network_errors, neuron_errors
 from firstspike.training.config.training import Exact, Loss, Substrate, Training
 
 _MAX_BYTES = 1_000_000
@@ -93,6 +93,9 @@ def parse_config(raw: dict[str, Any], source: str = "config") -> Config:
     network = config.network if config else _valid(Network, raw.get("network"))
     if data is not None and network is not None:
         errors += network_errors(network, *data.shape())
+    neuron = config.neuron if config else _valid(Neuron, raw.get("neuron", {}))
+    if network is not None and neuron is not None:
+        errors += neuron_errors(network, neuron)
     if errors or config is None:
         raise ConfigError(source, errors)
     return config

@@ -1,5 +1,6 @@
 """The ``neuron`` and ``network`` sections: layers in the order in which spikes meet them."""
 
+from math import inf
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, PositiveInt, model_validator
@@ -58,7 +59,8 @@ class Lif(Section):
     ``weight_mean`` and ``weight_std``: normally distributed weights; without both they start so that most neurons fire.
     ``max_silent``: the fraction of silent neurons above which a batch raises weights instead of learning.
     ``neuron``: parameters that differ from the config's ``neuron`` section. ``delay``: synaptic delays.
-    ``lr``, ``delay_lr``: learning rates of this layer's weights and delays.
+    ``train_neuron``: which parameters of the neuron learn, one value for the layer or with ``per_neuron`` one each.
+    ``lr``, ``delay_lr``, ``neuron_lr``: learning rates of this layer's weights, delays and parameters of the neuron.
     """
 
     kind: Literal["lif"]
@@ -67,9 +69,12 @@ class Lif(Section):
     weight_std: NotNegative | None = None
     max_silent: Fraction = 1.0
     neuron: Neuron | None = None
+    train_neuron: tuple[Literal["tau_mem", "tau_syn", "threshold"], ...] = ()
+    per_neuron: bool = False
     delay: DelayStart | None = None
     lr: Positive | None = None
     delay_lr: Positive | None = None
+    neuron_lr: Positive | None = None
 
     @model_validator(mode="after")
     def _together(self) -> Self:
@@ -77,6 +82,8 @@ class Lif(Section):
             raise ValueError("weight_mean and weight_std belong together: give both or none")
         if self.delay_lr is not None and self.delay is None:
             raise ValueError("delay_lr needs synaptic delays: give delay, too")
+        if (self.per_neuron or self.neuron_lr is not None) and not self.train_neuron:
+            raise ValueError("per_neuron and neuron_lr are about parameters that learn: name them in train_neuron")
         return self
 
 
@@ -109,3 +116,12 @@ def network_errors(network: "Network", inputs: int, classes: int) -> list[str]:
             f"write size: {classes}"
         )
     return errors
+
+
+def neuron_errors(network: "Network", neuron: Neuron) -> list[str]:
+    """What cannot learn from where it starts, one line each; ``neuron`` holds for layers without their own."""
+    return [
+        f"network[{index}].train_neuron: tau_mem cannot learn from inf; give the neuron a finite tau_mem"
+        for index, layer in enumerate(network)
+        if isinstance(layer, Lif) and "tau_mem" in layer.train_neuron and (layer.neuron or neuron).tau_mem == inf
+    ]

@@ -1,0 +1,79 @@
+"""Neurons with time constants of their own: the kernels (see ``parallel``)."""
+
+# mypy: disable-error-code="no-untyped-def"
+from functools import lru_cache
+
+import numba
+import numpy as np
+from numba import carray
+
+from firstspike.spiketime.cpu.parallel import SIGNATURE, announce, next_task, pointer
+from firstspike.spiketime.cpu.single_scan import scan_single
+from firstspike.spiketime.cpu.single_sums import sum_single
+
+
+@lru_cache(maxsize=2)
+def single_forward_kernel(dtype: str):
+    """Forward, compiled at the first call."""
+    announce("forward, time constants for each neuron", dtype)
+    real = np.dtype(dtype).type
+
+    @numba.cfunc(SIGNATURE, cache=True)
+    def kernel(a):
+        ensemble, batch, inputs, outputs, delayed = a[3], a[4], a[5], a[6], a[7] != 0
+        times = carray(pointer(a[8], real), (ensemble, batch, inputs))
+        weight = carray(pointer(a[9], real), (ensemble, outputs, inputs))
+        threshold = carray(pointer(a[10], real), (ensemble, outputs))
+        delay = carray(pointer(a[11], real), (ensemble, outputs, inputs))
+        mem = carray(pointer(a[12], real), (ensemble, outputs))
+        syn = carray(pointer(a[13], real), (ensemble, outputs))
+        spikes = carray(pointer(a[14], real), (ensemble, batch, outputs))
+        while True:
+            task = next_task(a)
+            if task >= a[1]:
+                break
+            e, b = task // batch, task % batch
+            scan_single(times[e], weight[e], threshold[e], delay[e], delayed, mem[e], syn[e], spikes[e], b, b + 1)
+
+    return kernel.ctypes
+
+
+@lru_cache(maxsize=2)
+def single_backward_kernel(dtype: str):
+    """Backward, compiled at the first call."""
+    announce("backward, time constants", dtype)
+    real = np.dtype(dtype).type
+
+    @numba.cfunc(SIGNATURE, cache=True)
+    def kernel(a):
+        ensemble, batch, inputs, outputs, groups, chunks = a[3], a[4], a[5], a[6], a[7], a[8]
+        delayed, everything = a[9] != 0, a[10] != 0
+        bound = carray(pointer(a[11], real), (1,))
+        grad = carray(pointer(a[12], real), (ensemble, batch, outputs))
+        spikes = carray(pointer(a[13], real), (ensemble, batch, outputs))
+        times = carray(pointer(a[14], real), (ensemble, batch, inputs))
+        weight = carray(pointer(a[15], real), (ensemble, outputs, inputs))
+        threshold = carray(pointer(a[16], real), (ensemble, outputs))
+        delay = carray(pointer(a[17], real), (ensemble, outputs, inputs))
+        mem = carray(pointer(a[18], real), (ensemble, outputs))
+        syn = carray(pointer(a[19], real), (ensemble, outputs))
+        by_weight = carray(pointer(a[20], real), (ensemble, chunks, outputs, inputs))
+        by_delay = carray(pointer(a[21], real), (ensemble, chunks, outputs, inputs))
+        by_times = carray(pointer(a[22], real), (ensemble, groups, batch, inputs))
+        by_threshold = carray(pointer(a[23], real), (ensemble, chunks, outputs))
+        by_mem = carray(pointer(a[24], real), (ensemble, chunks, outputs))
+        by_syn = carray(pointer(a[25], real), (ensemble, chunks, outputs))
+        while True:
+            task = next_task(a)
+            if task >= a[1]:
+                break
+            e, chunk, group = task // (groups * chunks), task // groups % chunks, task % groups
+            sum_single(
+                grad[e], spikes[e], times[e], weight[e], threshold[e], delay[e], delayed, mem[e], syn[e], bound[0],
+                everything, by_weight[e, chunk], by_delay[e, chunk], by_times[e, group], by_threshold[e, chunk],
+                by_mem[e, chunk], by_syn[e, chunk],
+                (group * outputs // groups, (group + 1) * outputs // groups),
+                (chunk * batch // chunks, (chunk + 1) * batch // chunks),
+            )  # fmt: skip
+
+    return kernel.ctypes
