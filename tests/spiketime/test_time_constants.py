@@ -186,6 +186,42 @@ def test_backends_agree(delayed):
     compare(one, other, rtol=1e-7, atol=1e-9)
 
 
+@pytest.mark.parametrize("delayed", [False, True])
+@pytest.mark.parametrize("ratio", [0.1, 0.5, 1.0, 1 + 1e-9, 1.37, 2.0, 100.0])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_spikes_of_many_neurons(dtype, ratio, delayed, backend):
+    """One neuron that differs changes nothing for the others, whichever way their spikes are then found."""
+    for scale, inputs in ((0.01, 1), (1.0, 5), (3.0, 70), (100.0, 30)):
+        times = (rand(40, inputs) * scale).to(dtype)
+        times[:, ::2] = (4 * times[:, ::2]).round() / 4
+        times[rand(40, inputs, seed=1) < 0.1] = INF
+        weight = ((randn(20, inputs, seed=2) + 0.4) * 3 / inputs**0.5).to(dtype)
+        threshold = (rand(20, seed=3) + 0.3).to(dtype)
+        delay = rand(20, inputs, seed=4).to(dtype) if delayed else None
+        mem = torch.full((20,), ratio, dtype=dtype)
+        mem[-1] *= 1.5
+        found = first_spike_time(times, weight, LIF(mem, 1.0, threshold), delay=delay, backend=backend)
+        shared = first_spike_time(times, weight, LIF(mem[0], 1.0, threshold), delay=delay, backend=backend)
+        tolerance = 1e-9 if dtype == torch.float64 else 1e-3
+        torch.testing.assert_close(found[:, :-1], shared[:, :-1], rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize("shape", [(), (40,)])
+def test_same_bits_for_any_number_of_threads(shape):
+    values = mixed_case(False, inputs=200, samples=50)
+    if not shape:
+        values |= {name: values[name][9] for name in ("tau_mem", "tau_syn")}
+    runs, before = [], torch.get_num_threads()
+    try:
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            runs.append(gradients(values, "cpu", torch.ones(50, 40, dtype=torch.float64)))
+    finally:
+        torch.set_num_threads(before)
+    for run in runs[1:]:
+        assert all(torch.equal(run[name], value) for name, value in runs[0].items())
+
+
 @pytest.mark.parametrize("kind", ["layer", "neurons"])
 def test_float32(kind, backend):
     values = mixed_case(False)

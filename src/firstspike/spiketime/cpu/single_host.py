@@ -15,7 +15,11 @@ from firstspike.spiketime.backend import Constants, Gradients, Needs
 from firstspike.spiketime.cpu.backward import backward as shared_backward
 from firstspike.spiketime.cpu.forward import forward as shared_forward
 from firstspike.spiketime.cpu.parallel import run, threads_for
-from firstspike.spiketime.cpu.single_kernels import single_backward_kernel, single_forward_kernel
+from firstspike.spiketime.cpu.single_kernels import (
+    single_backward_kernel,
+    single_delayed_kernel,
+    single_forward_kernel,
+)
 
 _GROUPS, _CHUNKS = 8, 4  # parts into which the sums over neurons and over samples are cut
 _COST = 16  # of a synapse, in units of one of the usual kernels
@@ -33,12 +37,17 @@ def forward(
     spikes = torch.empty((ensemble, batch, outputs), dtype=times.dtype)
     if 0 in (ensemble, batch, inputs, outputs):
         return spikes.fill_(math.inf), ()
-    delays = weight if delay is None else delay  # not looked at without delays
-    given = tuple(x.contiguous() for x in (times, weight, threshold, delays, tau_mem, tau_syn))
+    dtype = str(times.dtype).removeprefix("torch.")
+    if delay is None:
+        kernel = single_forward_kernel(dtype)
+        given = (times.contiguous(), *_packed(weight, threshold, tau_mem, tau_syn))
+    else:
+        kernel = single_delayed_kernel(dtype)
+        given = tuple(x.contiguous() for x in (times, weight, threshold, delay, tau_mem, tau_syn))
     run(
-        single_forward_kernel(str(times.dtype).removeprefix("torch.")),
+        kernel,
         (ensemble * batch,),
-        (ensemble, batch, inputs, outputs, delay is not None, *(x.data_ptr() for x in (*given, spikes))),
+        (ensemble, batch, inputs, outputs, *(x.data_ptr() for x in (*given, spikes))),
         threads_for(_COST * batch * weight.numel()),
     )
     return spikes, ()
@@ -66,6 +75,18 @@ def backward(
         return found
     *_, by_mem, by_syn = _sums(*tensors, constants, max_weight_grad, needs, everything=False)
     return found._replace(tau_mem=by_mem, tau_syn=by_syn)
+
+
+def _packed(weight: Tensor, threshold: Tensor, tau_mem: Tensor, tau_syn: Tensor) -> tuple[Tensor, Tensor]:
+    """Weights in units of the threshold, and the inverse time constants, of 16 neurons side by side.
+
+    Groups are filled up with neurons that get no input.
+    """
+    ensemble, outputs, inputs = weight.shape
+    more = -outputs % 16
+    scaled = pad(weight / threshold.unsqueeze(-1), (0, 0, 0, more)).reshape(ensemble, -1, 16, inputs)
+    rates = [pad(1 / tau, (0, more), value=1.0).reshape(ensemble, -1, 16) for tau in (tau_mem, tau_syn)]
+    return scaled.transpose(2, 3).contiguous(), torch.cat(rates, dim=-1)
 
 
 def _sums(

@@ -8,7 +8,7 @@ import numpy as np
 from numba import carray
 
 from firstspike.spiketime.cpu.parallel import SIGNATURE, announce, next_task, pointer
-from firstspike.spiketime.cpu.single_scan import scan_single
+from firstspike.spiketime.cpu.single_scan import scan_delayed_neurons, scan_groups
 from firstspike.spiketime.cpu.single_sums import sum_single
 
 
@@ -20,20 +20,44 @@ def single_forward_kernel(dtype: str):
 
     @numba.cfunc(SIGNATURE, cache=True)
     def kernel(a):
-        ensemble, batch, inputs, outputs, delayed = a[3], a[4], a[5], a[6], a[7] != 0
-        times = carray(pointer(a[8], real), (ensemble, batch, inputs))
-        weight = carray(pointer(a[9], real), (ensemble, outputs, inputs))
-        threshold = carray(pointer(a[10], real), (ensemble, outputs))
-        delay = carray(pointer(a[11], real), (ensemble, outputs, inputs))
-        mem = carray(pointer(a[12], real), (ensemble, outputs))
-        syn = carray(pointer(a[13], real), (ensemble, outputs))
-        spikes = carray(pointer(a[14], real), (ensemble, batch, outputs))
+        ensemble, batch, inputs, outputs = a[3], a[4], a[5], a[6]
+        groups = (outputs + 15) // 16
+        times = carray(pointer(a[7], real), (ensemble, batch, inputs))
+        packed = carray(pointer(a[8], real), (ensemble, groups, inputs * 16))
+        rates = carray(pointer(a[9], real), (ensemble, groups, 32))
+        spikes = carray(pointer(a[10], real), (ensemble, batch, outputs))
         while True:
             task = next_task(a)
             if task >= a[1]:
                 break
             e, b = task // batch, task % batch
-            scan_single(times[e], weight[e], threshold[e], delay[e], delayed, mem[e], syn[e], spikes[e], b, b + 1)
+            scan_groups(times[e, b], packed[e], rates[e], spikes[e, b])
+
+    return kernel.ctypes
+
+
+@lru_cache(maxsize=2)
+def single_delayed_kernel(dtype: str):
+    """Forward with synaptic delays, compiled at the first call."""
+    announce("delayed forward, time constants for each neuron", dtype)
+    real = np.dtype(dtype).type
+
+    @numba.cfunc(SIGNATURE, cache=True)
+    def kernel(a):
+        ensemble, batch, inputs, outputs = a[3], a[4], a[5], a[6]
+        times = carray(pointer(a[7], real), (ensemble, batch, inputs))
+        weight = carray(pointer(a[8], real), (ensemble, outputs, inputs))
+        threshold = carray(pointer(a[9], real), (ensemble, outputs))
+        delay = carray(pointer(a[10], real), (ensemble, outputs, inputs))
+        mem = carray(pointer(a[11], real), (ensemble, outputs))
+        syn = carray(pointer(a[12], real), (ensemble, outputs))
+        spikes = carray(pointer(a[13], real), (ensemble, batch, outputs))
+        while True:
+            task = next_task(a)
+            if task >= a[1]:
+                break
+            e, b = task // batch, task % batch
+            scan_delayed_neurons(times[e, b], weight[e], threshold[e], delay[e], mem[e], syn[e], spikes[e, b])
 
     return kernel.ctypes
 

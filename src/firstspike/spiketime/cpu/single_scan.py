@@ -1,7 +1,9 @@
-"""Neurons with time constants of their own, forward: each one scans each sample alone, in double precision.
+"""Neurons with time constants of their own, forward.
 
 With ``a = 1/tau_mem`` and ``b = 1/tau_syn`` the state of a neuron, its membrane in units of the threshold and its
-current, goes from one input to the next in closed form, and the crossing is looked for where it can be.
+current, goes from one input to the next in closed form: for 16 neurons at a time, or with synaptic delays, where each
+neuron sees its own order of arrival, for each one alone. The crossing is looked for, in double precision, where it can
+be: while the membrane rises it is concave, and stays below its tangent.
 """
 
 # mypy: disable-error-code="no-untyped-def"
@@ -9,11 +11,24 @@ import math
 
 import numpy as np
 
-from firstspike.spiketime.cpu.simd import jit
+from firstspike.spiketime.cpu.mathfun import exp, expm1
+from firstspike.spiketime.cpu.simd import (
+    absolute,
+    fill16,
+    fma,
+    jit,
+    load16,
+    lowest_bit,
+    maximum,
+    minimum,
+    select,
+    store,
+)
 from firstspike.spiketime.cpu.sort import sort_row, sort_scratch
 
 _MAX_STEPS = 100  # each halves the bracket at least; about four are needed
 _EPS = 2.220446049250313e-16
+_ALMOST = 1 - 1e-4  # of the threshold: where the tangent stays below this, rounding cannot hide a crossing
 
 
 @jit
@@ -98,26 +113,83 @@ def scan_neuron(weight, threshold, order, arrival, n, a, b):
 
 
 @jit
-def scan_single(times, weight, threshold, delay, delayed, mem, syn, spikes, first, stop):
-    """Spike times of the samples from ``first`` to ``stop`` of one network."""
+def scan_group(packed, order, arrival, n, rates, state, found, waits):
+    """``scan_neuron`` for 16 neurons: fills ``found`` and ``waits``. ``rates`` are a and b of each."""
+    a, b = load16(rates, 0), load16(rates, 16)
+    slower, rate, leaks_slower = minimum(a, b), absolute(b - a), b >= a
+    voltage = current = fill16(packed, 0.0)
+    found[:] = -1
+    active = np.uint64(0xFFFF)
+    for k in range(n):
+        current = current + load16(packed, np.intp(order[k]) * 16)
+        duration = arrival[k + 1] - arrival[k] if k + 1 < n else packed.dtype.type(math.inf)
+        if duration == 0:
+            continue  # the next input arrives at the same time
+        slope = current * b - voltage * a
+        if math.isinf(duration):
+            candidates, following, left = (slope > 0.0) & active, voltage, current
+        else:
+            candidates = (fma(slope, duration, voltage) >= _ALMOST) & active
+            s = fill16(packed, duration)
+            y = maximum(s * rate, 1e-30)
+            slow, grown = exp(s * slower * -1.0), expm1(y * -1.0) * -1.0
+            fast = slow - slow * grown
+            rise = s * b * slow * (grown / y)
+            following = fma(current, rise, voltage * select(leaks_slower, slow, fast))
+            left = current * select(leaks_slower, fast, slow)
+        if candidates:
+            store(state, 0, voltage)
+            store(state, 16, current)
+            store(state, 32, following)
+            while candidates:
+                lane = lowest_bit(candidates)
+                candidates &= candidates - np.uint64(1)
+                wait = crossing(
+                    np.float64(state[lane]), np.float64(state[16 + lane]), np.float64(duration),
+                    np.float64(state[32 + lane]), np.float64(rates[lane]), np.float64(rates[16 + lane]),
+                )  # fmt: skip
+                if wait >= 0:
+                    found[lane], waits[lane] = k, wait
+                    active &= ~(np.uint64(1) << np.uint64(lane))
+            if not active:
+                break
+        voltage, current = following, left
+
+
+@jit
+def spike_time(k, wait, arrival, n):
+    """The time of a spike after input ``k``; ``inf`` for ``k = -1``."""
+    if k < 0:
+        return arrival.dtype.type(math.inf)
+    since, spike = arrival[k], arrival.dtype.type(np.float64(arrival[k]) + wait)
+    if not spike > since:  # too soon after the input for the floats: the input stays causal
+        spike = since + max(abs(since) * np.finfo(arrival.dtype).eps, np.finfo(arrival.dtype).tiny)
+    return min(spike, arrival[k + 1]) if k + 1 < n else spike
+
+
+@jit
+def scan_groups(times, packed, rates, spikes):
+    """Spike times of one sample; neurons are packed 16 to a group."""
+    outputs, inputs = spikes.size, times.size
+    order, arrival = np.empty(inputs, np.int32), np.empty(inputs, times.dtype)
+    n = sort_row(times, order, arrival, sort_scratch(times, inputs))
+    state, found, waits = np.empty(48, times.dtype), np.empty(16, np.int64), np.zeros(16)
+    for group in range(packed.shape[0]):
+        scan_group(packed[group], order, arrival, n, rates[group], state, found, waits)
+        for lane in range(min(16, outputs - group * 16)):
+            spikes[group * 16 + lane] = spike_time(found[lane], waits[lane], arrival, n)
+
+
+@jit
+def scan_delayed_neurons(times, weight, threshold, delay, mem, syn, spikes):
+    """Spike times of one sample, of neurons whose synapses have delays."""
     outputs, inputs = weight.shape
-    eps, tiny = np.finfo(times.dtype).eps, np.finfo(times.dtype).tiny
     order, arrival, shifted = np.empty(inputs, np.int32), np.empty(inputs, times.dtype), np.empty(inputs, times.dtype)
     scratch = sort_scratch(times, inputs)
-    for b in range(first, stop):
-        n = 0 if delayed else sort_row(times[b], order, arrival, scratch)
-        for j in range(outputs):
-            if delayed:
-                for i in range(inputs):
-                    shifted[i] = times[b, i] + delay[j, i]
-                n = sort_row(shifted, order, arrival, scratch)
-            k, wait = scan_neuron(
-                weight[j], np.float64(threshold[j]), order, arrival, n, 1 / np.float64(mem[j]), 1 / np.float64(syn[j])
-            )
-            spikes[b, j] = math.inf
-            if k >= 0:
-                spikes[b, j] = np.float64(arrival[k]) + wait
-                if not spikes[b, j] > arrival[k]:  # too soon after the input for the floats: the input stays causal
-                    spikes[b, j] = arrival[k] + max(abs(arrival[k]) * eps, tiny)
-                if k + 1 < n:
-                    spikes[b, j] = min(spikes[b, j], arrival[k + 1])
+    for j in range(outputs):
+        for i in range(inputs):
+            shifted[i] = times[i] + delay[j, i]
+        n = sort_row(shifted, order, arrival, scratch)
+        a, b = 1 / np.float64(mem[j]), 1 / np.float64(syn[j])
+        k, wait = scan_neuron(weight[j], np.float64(threshold[j]), order, arrival, n, a, b)
+        spikes[j] = spike_time(k, wait, arrival, n)
