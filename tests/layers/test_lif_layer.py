@@ -197,7 +197,7 @@ def test_parameters_of_the_neuron_that_learn(per_neuron):
         return torch.func.functional_call(layer, dict(zip(values, new, strict=True)), (times,)).nan_to_num(posinf=0)
 
     assert torch.autograd.gradcheck(spikes, tuple(values.values()), atol=1e-6)
-    assert "trainable=('tau_mem', 'tau_syn', 'threshold')" in repr(layer)
+    assert f"LIF(tau_mem=learnt {shape}, tau_syn=learnt {shape}, threshold=learnt {shape})" in repr(layer)
 
 
 @pytest.mark.parametrize("per_neuron", [False, True])

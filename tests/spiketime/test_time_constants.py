@@ -178,12 +178,20 @@ def test_neurons_of_their_own_are_those_neurons_alone(delayed, observe, limit, b
     torch.testing.assert_close(found["times"], total, rtol=1e-7, atol=1e-9)
 
 
+@pytest.mark.parametrize("observe", [False, True])
 @pytest.mark.parametrize("delayed", [False, True])
-def test_backends_agree(delayed):
-    values = mixed_case(delayed)
-    grads = randn(6, 40, seed=9)
-    one, other = (gradients(values, backend, grads) for backend in ("reference", "cpu"))
-    compare(one, other, rtol=1e-7, atol=1e-9)
+@pytest.mark.parametrize("ratio", [None, 0.3, 1.0, 1 + 1e-9, 2.0, 30.0])
+def test_backends_agree(ratio, delayed, observe):
+    """Neurons with constants of their own (None) and shared ones."""
+    values = mixed_case(delayed, inputs=70, outputs=130)
+    if ratio is not None:
+        values |= {"tau_mem": torch.tensor(0.8 * ratio).double(), "tau_syn": torch.tensor(0.8).double()}
+    grads, observed = randn(6, 130, seed=9), rand(6, 130, seed=10) * 4 if observe else None
+    one, other = (gradients(values, backend, grads, observed) for backend in ("reference", "cpu"))
+    fires = one["spikes"].isfinite()
+    assert fires.any()
+    assert observe or not fires.all()
+    compare(one, other, rtol=1e-6, atol=1e-9)
 
 
 @pytest.mark.parametrize("delayed", [False, True])

@@ -82,7 +82,9 @@ class Ensemble(nn.Module):
             found: tuple[Tensor, ...] = functional_call(recording, parameters, (times,))
             return found
 
-        layers = torch.vmap(one, in_dims=(0, None if times.ndim == 2 else 0))(parameters, times)
+        # the jitter of delays differs between members
+        mapped = torch.vmap(one, in_dims=(0, None if times.ndim == 2 else 0), randomness="different")
+        layers = mapped(parameters, times)
         return Record(times, layers)
 
     def forward(self, times: Float[Tensor, "*members batch inputs"]) -> Float[Tensor, "members batch outputs"]:

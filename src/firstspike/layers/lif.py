@@ -170,6 +170,10 @@ class LIFLinear(nn.Module):
 
     def extra_repr(self) -> str:
         """Sizes and neuron, as torch prints them."""
+        learnt = {name: name in self._starts or name in self._parameters for name in _NAMES}
+        neuron = self.neuron
+        # values that learn are state, not form: two networks of one form print alike
+        shown = {name: f"learnt {tuple(x.shape)}" if learnt[name] else x for name, x in vars(neuron).items()}
+        parameters = ", ".join(f"{name}={value}" for name, value in shown.items())
         delay = "" if self.delay_rule is None else f", delay={self.delay_rule}"
-        learns = f", trainable={tuple(self._starts)}" if self._starts else ""
-        return f"{self.in_features}, {self.out_features}, {self.neuron}{learns}{delay}"
+        return f"{self.in_features}, {self.out_features}, LIF({parameters}){delay}"

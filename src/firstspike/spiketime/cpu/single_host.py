@@ -1,7 +1,7 @@
 """Time constants that are tensors: which kernels do what, and the host side of those of this kind.
 
 Where all neurons share their time constants, the usual kernels do the work, and a pass of its own gives the gradient by
-the time constants where one is asked for. Else each neuron is looked at alone, forward and backward.
+the time constants where one is asked for. Else neurons share nothing but the order of arrival, forward and backward.
 """
 
 import math
@@ -19,9 +19,12 @@ from firstspike.spiketime.cpu.single_kernels import (
     single_backward_kernel,
     single_delayed_kernel,
     single_forward_kernel,
+    tau_kernel,
 )
+from firstspike.spiketime.cpu.tau_scan import LANES
 
 _GROUPS, _CHUNKS = 8, 4  # parts into which the sums over neurons and over samples are cut
+_CHUNKS_SHARED = 16  # parts of the samples where neurons share their time constants
 _COST = 16  # of a synapse, in units of one of the usual kernels
 
 
@@ -73,8 +76,36 @@ def backward(
     found = shared_backward(*tensors, saved, constants, max_weight_grad, needs) if any(needs[:4]) else nothing
     if not needs.tau_mem and not needs.tau_syn:
         return found
-    *_, by_mem, by_syn = _sums(*tensors, constants, max_weight_grad, needs, everything=False)
-    return found._replace(tau_mem=by_mem, tau_syn=by_syn)
+    if delay is None and 0 not in (*times.shape, weight.shape[1]):
+        by_mem, by_syn = _by_shared(grad, spikes, times, weight, threshold, constants)
+    else:
+        *_, by_mem, by_syn = _sums(*tensors, constants, max_weight_grad, needs, everything=False)
+    return found._replace(tau_mem=by_mem if needs.tau_mem else None, tau_syn=by_syn if needs.tau_syn else None)
+
+
+def _by_shared(
+    grad: Tensor, spikes: Tensor, times: Tensor, weight: Tensor, threshold: Tensor, constants: Constants
+) -> tuple[Tensor, Tensor]:
+    """Gradients by time constants that all neurons share, ``(E, O)`` each."""
+    ensemble, batch, inputs = times.shape
+    outputs = weight.shape[1]
+    dtype = str(times.dtype).removeprefix("torch.")
+    chunks = min(_CHUNKS_SHARED, batch)
+    rates = np.array([1 / tau for tau in constants], dtype)
+    given = (times, _side_by_side(weight, LANES), threshold, grad, spikes)
+    given = tuple(x.contiguous() for x in given)
+    by_mem, by_syn = (torch.empty((ensemble, chunks, outputs), dtype=times.dtype) for _ in range(2))
+    run(
+        tau_kernel(dtype),
+        (ensemble * chunks,),
+        (
+            *(ensemble, batch, inputs, outputs, chunks),
+            rates.ctypes.data,
+            *(x.data_ptr() for x in (*given, by_mem, by_syn)),
+        ),
+        threads_for(batch * weight.numel()),
+    )
+    return by_mem.sum(1), by_syn.sum(1)
 
 
 def _packed(weight: Tensor, threshold: Tensor, tau_mem: Tensor, tau_syn: Tensor) -> tuple[Tensor, Tensor]:
@@ -82,11 +113,15 @@ def _packed(weight: Tensor, threshold: Tensor, tau_mem: Tensor, tau_syn: Tensor)
 
     Groups are filled up with neurons that get no input.
     """
+    rates = [pad(1 / tau, (0, -tau.shape[1] % 16), value=1.0).reshape(len(tau), -1, 16) for tau in (tau_mem, tau_syn)]
+    return _side_by_side(weight / threshold.unsqueeze(-1), 16), torch.cat(rates, dim=-1)
+
+
+def _side_by_side(weight: Tensor, lanes: int) -> Tensor:
+    """Weights ``(E, tiles, I, lanes)``, of so many neurons side by side; the last tile is filled up with zeros."""
     ensemble, outputs, inputs = weight.shape
-    more = -outputs % 16
-    scaled = pad(weight / threshold.unsqueeze(-1), (0, 0, 0, more)).reshape(ensemble, -1, 16, inputs)
-    rates = [pad(1 / tau, (0, more), value=1.0).reshape(ensemble, -1, 16) for tau in (tau_mem, tau_syn)]
-    return scaled.transpose(2, 3).contiguous(), torch.cat(rates, dim=-1)
+    filled = pad(weight, (0, 0, 0, -outputs % lanes))
+    return filled.reshape(ensemble, -1, lanes, inputs).transpose(2, 3).contiguous()
 
 
 def _sums(

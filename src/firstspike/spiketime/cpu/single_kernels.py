@@ -1,4 +1,4 @@
-"""Neurons with time constants of their own: the kernels (see ``parallel``)."""
+"""Time constants that learn, and neurons that have their own: the kernels (see ``parallel``)."""
 
 # mypy: disable-error-code="no-untyped-def"
 from functools import lru_cache
@@ -10,6 +10,7 @@ from numba import carray
 from firstspike.spiketime.cpu.parallel import SIGNATURE, announce, next_task, pointer
 from firstspike.spiketime.cpu.single_scan import scan_delayed_neurons, scan_groups
 from firstspike.spiketime.cpu.single_sums import sum_single
+from firstspike.spiketime.cpu.tau_scan import LANES, tau_gradients
 
 
 @lru_cache(maxsize=2)
@@ -98,6 +99,37 @@ def single_backward_kernel(dtype: str):
                 by_mem[e, chunk], by_syn[e, chunk],
                 (group * outputs // groups, (group + 1) * outputs // groups),
                 (chunk * batch // chunks, (chunk + 1) * batch // chunks),
+            )  # fmt: skip
+
+    return kernel.ctypes
+
+
+@lru_cache(maxsize=2)
+def tau_kernel(dtype: str):
+    """Gradients by time constants that all neurons share, compiled at the first call."""
+    announce("backward, shared time constants", dtype)
+    real = np.dtype(dtype).type
+
+    @numba.cfunc(SIGNATURE, cache=True)
+    def kernel(a):
+        ensemble, batch, inputs, outputs, chunks = a[3], a[4], a[5], a[6], a[7]
+        rates = carray(pointer(a[8], real), (2,))
+        times = carray(pointer(a[9], real), (ensemble, batch, inputs))
+        packed = carray(pointer(a[10], real), (ensemble, (outputs + LANES - 1) // LANES, inputs * LANES))
+        threshold = carray(pointer(a[11], real), (ensemble, outputs))
+        grad = carray(pointer(a[12], real), (ensemble, batch, outputs))
+        spikes = carray(pointer(a[13], real), (ensemble, batch, outputs))
+        by_mem = carray(pointer(a[14], real), (ensemble, chunks, outputs))
+        by_syn = carray(pointer(a[15], real), (ensemble, chunks, outputs))
+        while True:
+            task = next_task(a)
+            if task >= a[1]:
+                break
+            e, chunk = task // chunks, task % chunks
+            first, stop = chunk * batch // chunks, (chunk + 1) * batch // chunks
+            tau_gradients(
+                times[e, first:stop], packed[e], threshold[e], grad[e, first:stop], spikes[e, first:stop], rates[0],
+                rates[1], by_mem[e, chunk], by_syn[e, chunk],
             )  # fmt: skip
 
     return kernel.ctypes

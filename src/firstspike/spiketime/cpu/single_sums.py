@@ -88,7 +88,7 @@ def sum_single(
             by_weight[j], by_delay[j], by_threshold[j] = 0, 0, 0
         for row in range(samples[0], samples[1]):
             spike = spikes[row, j]
-            if not spike < math.inf:
+            if not spike < math.inf or grad[row, j] == 0:
                 continue
             drive, largest, mem_sum, syn_sum = zero, zero, zero, zero
             for i in range(0, inputs, 16):
