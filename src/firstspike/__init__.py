@@ -13,7 +13,17 @@ from firstspike._version import __version__
 
 if TYPE_CHECKING:
     from firstspike import data, losses, plots
-    from firstspike.layers import BiasSpikes, Delay, DelayRule, LIFLinear, Multiplex, Network, Record
+    from firstspike.layers import (
+        BiasSpikes,
+        Delay,
+        DelayRule,
+        Ensemble,
+        LIFLinear,
+        Multiplex,
+        Network,
+        Record,
+        ensemble,
+    )
     from firstspike.neuron import LIF
     from firstspike.spiketime import first_spike_time
     from firstspike.training.loaded import load_run
@@ -24,6 +34,7 @@ __all__ = [
     "BiasSpikes",
     "Delay",
     "DelayRule",
+    "Ensemble",
     "LIFLinear",
     "Multiplex",
     "Network",
@@ -31,6 +42,7 @@ __all__ = [
     "SilentNeurons",
     "__version__",
     "data",
+    "ensemble",
     "first_spike_time",
     "load_run",
     "losses",
@@ -43,7 +55,10 @@ _HOME = {
     "SilentNeurons": "training.silent",
     "first_spike_time": "spiketime",
     "load_run": "training.loaded",
-    **dict.fromkeys(("BiasSpikes", "Delay", "DelayRule", "LIFLinear", "Multiplex", "Network", "Record"), "layers"),
+    **dict.fromkeys(
+        ("BiasSpikes", "Delay", "DelayRule", "Ensemble", "LIFLinear", "Multiplex", "Network", "Record", "ensemble"),
+        "layers",
+    ),
 }
 
 

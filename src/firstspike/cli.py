@@ -91,6 +91,9 @@ def train(
     device: Annotated[str | None, typer.Option(help="cpu, cuda, ...; by default the config's.")] = None,
     dtype: Annotated[str | None, typer.Option(help="float32 or float64; by default the config's.")] = None,
     seed: Annotated[int | None, typer.Option(help="By default the config's.")] = None,
+    seeds: Annotated[
+        int | None, typer.Option(help="So many networks side by side, with the seeds from the first on.")
+    ] = None,
     quiet: Quiet = False,
     live: Live = False,
     tensorboard: Log = False,
@@ -99,7 +102,7 @@ def train(
     from firstspike.training.config import load_config
     from firstspike.training.run import next_folder
 
-    named = {"device": device, "dtype": dtype, "seed": seed}
+    named = {"device": device, "dtype": dtype, "seed": seed, "seeds": seeds}
     overrides = [f"training.{name}={value}" for name, value in named.items() if value is not None]
     checked = load_config(config, [*(settings or ()), *overrides])
     folder = out or next_folder(Path("runs"), Path(config).stem)
@@ -262,11 +265,15 @@ def _watch(live: bool, tensorboard: bool) -> list[str]:
 
 
 def _report(folder: Path, results: dict[str, Any]) -> None:
+    for seed, found in results.get("seeds", {}).items():
+        typer.echo(f"seed {seed}: validation {_percent(found['validation'])}, test {_percent(found['test'])}")
+    mean = f"mean of {len(results['seeds'])} seeds: " if "seeds" in results else ""
     typer.echo(
-        f"validation accuracy {_percent(results['validation'])}, test accuracy {_percent(results['test'])}, "
+        f"{mean}validation accuracy {_percent(results['validation'])}, test accuracy {_percent(results['test'])}, "
         f"{results['epochs']} epochs in {results['seconds']:.1f} s\nrun folder: {folder}"
     )
 
 
 def _percent(found: dict[str, Any]) -> str:
-    return f"{100 * found['accuracy']:.2f} +- {100 * found['accuracy_error']:.2f} %"
+    spread = found["accuracy_std"] if "accuracy_std" in found else found["accuracy_error"]
+    return f"{100 * found['accuracy']:.2f} +- {100 * spread:.2f} %"

@@ -9,6 +9,7 @@ from firstspike.training.loop import train
 from firstspike.training.progress import Progress
 from firstspike.training.run import Run
 from firstspike.training.saving import State
+from firstspike.training.trainers import InTurn
 
 NETWORK = [
     {"kind": "bias", "times": [0.9]},
@@ -40,7 +41,7 @@ def make_run(path, raw):
     config = parse_config(raw)
     run = Run.create(path, config)
     with Progress(config.training.epochs, 1) as progress:
-        train(build(config), run, State(), progress)
+        train(InTurn([build(config)]), [run], [State()], progress)
     return plots.RunData(path)
 
 

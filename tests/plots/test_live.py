@@ -105,8 +105,8 @@ def stopping(epochs):
     """The training loop, interrupted after so many epochs."""
     from firstspike.training.loop import train
 
-    def stopped(experiment, run, state, watcher, stop):
-        return train(experiment, run, state, watcher, stop=lambda: state.epoch >= epochs)
+    def stopped(trainer, runs, states, watcher, stop):
+        return train(trainer, runs, states, watcher, stop=lambda: states[0].epoch >= epochs)
 
     return stopped
 

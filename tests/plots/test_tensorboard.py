@@ -65,16 +65,16 @@ def test_a_resumed_training_goes_on_in_the_same_log(tmp_path, monkeypatch):
     """Epochs after the newest checkpoint are trained again; what was logged of them before is void."""
     folder = tmp_path / "run"
 
-    def killed(experiment, run, state, watcher, stop):
-        append = run.append
+    def killed(trainer, runs, states, watcher, stop):
+        append = runs[0].append
 
         def fail(table, rows):
             append(table, rows)
-            if table == "output_times" and state.epoch == 4:
+            if table == "output_times" and states[0].epoch == 4:
                 raise KeyboardInterrupt
 
-        run.append = fail
-        return train(experiment, run, state, watcher, stop)
+        runs[0].append = fail
+        return train(trainer, runs, states, watcher, stop)
 
     monkeypatch.setattr("firstspike.training.session.train", killed)
     with pytest.raises(KeyboardInterrupt):
@@ -93,8 +93,8 @@ def test_a_resumed_training_goes_on_in_the_same_log(tmp_path, monkeypatch):
 
 
 def test_an_interrupted_training_has_its_log(tmp_path, monkeypatch):
-    def stopped(experiment, run, state, watcher, stop):
-        return train(experiment, run, state, watcher, stop=lambda: state.epoch == 3)
+    def stopped(trainer, runs, states, watcher, stop):
+        return train(trainer, runs, states, watcher, stop=lambda: states[0].epoch == 3)
 
     monkeypatch.setattr("firstspike.training.session.train", stopped)
     with pytest.raises(Interrupted):

@@ -8,6 +8,7 @@ from firstspike.training.loop import train
 from firstspike.training.progress import Progress
 from firstspike.training.run import Run
 from firstspike.training.saving import State
+from firstspike.training.trainers import InTurn
 from firstspike.training.watchers import Pace, Watcher, Watchers
 
 
@@ -38,7 +39,7 @@ def trained(folder, watcher):
     settings = ["training.epochs=3", "training.checkpoint_every=2", "training.batch_size=150"]
     config = load_config("bars", settings)
     with watcher:
-        return train(build(config), Run.create(folder, config), State(), watcher)
+        return train(InTurn([build(config)]), [Run.create(folder, config)], [State()], watcher)[0]
 
 
 def test_watchers_hear_of_everything_in_order(tmp_path):

@@ -1,6 +1,7 @@
 """Many networks of one shape, computed as one."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any, Self
 
 import torch
 from jaxtyping import Float
@@ -10,15 +11,15 @@ from torch.func import functional_call
 from firstspike.layers.network import Network, Record
 
 
-class _Recording(nn.Module):
-    """A network whose forward pass gives the times of all layers, as ``functional_call`` wants it."""
+class _Applied(nn.Module):
+    """A function of a network as a module, as ``functional_call`` wants it."""
 
     def __init__(self, network: Network) -> None:
         super().__init__()
         self.network = network
 
-    def forward(self, times: Tensor) -> tuple[Tensor, ...]:
-        return self.network.record(times).layers
+    def forward(self, function: Callable[..., Any], *inputs: Tensor) -> Any:
+        return function(self.network, *inputs)
 
 
 class Ensemble(nn.Module):
@@ -38,14 +39,14 @@ class Ensemble(nn.Module):
         super().__init__()
         if not members:
             raise ValueError("an ensemble needs at least one network")
-        first = [(name, x.shape, x.dtype, x.device) for name, x in members[0].named_parameters()]
         for index, member in enumerate(members):
-            found = [(name, x.shape, x.dtype, x.device) for name, x in member.named_parameters()]
-            if found != first or str(member) != str(members[0]):
+            if _form(member) != _form(members[0]):
                 raise ValueError(f"member {index} has other layers than member 0: {member}, expected {members[0]}")
+            if any(not torch.equal(x, members[0].get_buffer(name)) for name, x in member.named_buffers()):
+                raise ValueError(f"member {index} has other constants (such as bias times) than member 0")
         self._members = tuple(members)  # in a tuple: their parameters are none beside the ensemble's
-        self._names = [name for name, *_ in first]
-        self._recording = (_Recording(members[0]),)
+        self._applied = (_Applied(members[0]),)
+        self._names = [name for name, _ in members[0].named_parameters()]
         self.stacked = nn.ParameterList()
         for name in self._names:
             parts = [member.get_parameter(name) for member in members]
@@ -75,32 +76,53 @@ class Ensemble(nn.Module):
             raise ValueError(
                 f"expected times (batch, inputs) or ({len(self)}, batch, inputs), got the shape {tuple(times.shape)}"
             )
-        recording = self._recording[0]
+        if times.ndim == 2:
+            return Record(times, self.map(lambda network: network.record(times).layers))
+        return Record(times, self.map(lambda network, mine: network.record(mine).layers, times))
+
+    def map(self, function: Callable[..., Any], *inputs: Tensor) -> Any:
+        """``function(network, *inputs)`` for every member, by ``torch.vmap``.
+
+        Args:
+            function: gives tensors, or tuples of them; it must not write to anything.
+            inputs: tensors with a leading dimension for the member.
+
+        Returns:
+            What the function gives, with a leading dimension for the member.
+        """
+        applied = self._applied[0]
         parameters = {f"network.{name}": x for name, x in zip(self._names, self.stacked, strict=True)}
 
-        def one(parameters: dict[str, Tensor], times: Tensor) -> tuple[Tensor, ...]:
-            found: tuple[Tensor, ...] = functional_call(recording, parameters, (times,))
-            return found
+        def one(parameters: dict[str, Tensor], *inputs: Tensor) -> Any:
+            return functional_call(applied, parameters, (function, *inputs))
 
         # the jitter of delays differs between members
-        mapped = torch.vmap(one, in_dims=(0, None if times.ndim == 2 else 0), randomness="different")
-        layers = mapped(parameters, times)
-        return Record(times, layers)
+        return torch.vmap(one, randomness="different")(parameters, *inputs)
 
     def forward(self, times: Float[Tensor, "*members batch inputs"]) -> Float[Tensor, "members batch outputs"]:
         """Output times of every member; ``times`` as in ``record``."""
         return self.record(times).output
 
-    def share_gradients(self, members: Sequence[bool] | None = None) -> None:
-        """Let the members' ``grad`` be views of the ensemble's, None for those that are left out.
+    def train(self, mode: bool = True) -> Self:
+        """Put all members into training or evaluation mode."""
+        for member in self._members:
+            member.train(mode)
+        return super().train(mode)
+
+    def share_gradients(self, members: Sequence[int] | None = None) -> None:
+        """Let the members' ``grad`` be views of the ensemble's, and None in the members that are left out.
 
         Args:
-            members: which ones take part; by default all.
+            members: indices of those that take part; by default all.
         """
         for name, stacked in zip(self._names, self.stacked, strict=True):
             for index, member in enumerate(self._members):
-                taken = stacked.grad is not None and (members is None or members[index])
+                taken = members is None or index in members
                 member.get_parameter(name).grad = stacked.grad[index] if taken and stacked.grad is not None else None
+
+
+def _form(network: Network) -> Any:
+    return str(network), [(name, x.shape, x.dtype, x.device, x.requires_grad) for name, x in network.named_parameters()]
 
 
 def ensemble(members: Sequence[Network]) -> Ensemble:

@@ -65,6 +65,9 @@ PLOTS: dict[str, Callable[[RunData], Figure]] = {
 AFTER_TRAINING = ("loss_and_error", "output_times")
 """What is drawn at the end of every training. It needs no network, only the tables and the class names."""
 
+AFTER_TRAINING_OF_SEVERAL = ("loss_and_error",)
+"""The same of several seeds, from the table of their mean."""
+
 
 def save_figures(
     run: LoadedRun | Path | str, names: Sequence[str] | None = None, formats: Sequence[str] = ("png",)

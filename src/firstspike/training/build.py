@@ -1,12 +1,13 @@
 """From a config to the objects of a training. The one file that knows every room."""
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from torch import nn, optim
+from jaxtyping import Float, Int64
+from torch import Tensor, nn, optim
 
 from firstspike.data import DATASETS, Splits
 from firstspike.layers import BiasSpikes, Delay, DelayRule, LIFLinear, Multiplex, Network
@@ -38,23 +39,36 @@ class Experiment:
         """Indices of the LIF layers in the network."""
         return list(self.silent.limits)
 
+    def objective(
+        self, network: Network, times: Float[Tensor, "batch inputs"], labels: Int64[Tensor, " batch"]
+    ) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
+        """Loss, loss with regularisers, and the spike times of all layers, of a network like this one's."""
+        record = network.record(times)
+        loss = self.loss(record.output, labels)
+        penalties = [regularizer(record.output, labels, network) for regularizer in self.regularizers]
+        return loss, sum(penalties, start=loss), record.layers
+
     @property
     def device(self) -> torch.device:
         """Where everything is."""
         return self.data.train.times.device
 
 
-def build(config: Config) -> Experiment:
+def build(config: Config, data: Splits | None = None) -> Experiment:
     """Data, network, loss, optimiser and the rest.
+
+    Args:
+        config: what to build.
+        data: the config's data, where they were built before.
 
     Raises:
         ValueError: a device that is not there, data that cannot be had.
         ImportError: a data set whose extra is not installed.
     """
     device = _device(config.training.device)
-    data = build_data(config, device)
+    data = build_data(config, device) if data is None else data
     network = build_network(config, data.train.features, generator(config.training.seed, "weights")).to(device)
-    optimizer = _optimizer(config, network)
+    optimizer = build_optimizer(config, [network])
     policy = config.training.silent
     limits = {i: layer.max_silent for i, layer in enumerate(config.network) if isinstance(layer, Lif)}
     return Experiment(
@@ -66,7 +80,7 @@ def build(config: Config) -> Experiment:
             REGULARIZERS[r.kind](**r.arguments(), tau_syn=config.neuron.tau_syn) for r in config.loss.regularizers
         ],
         optimizer=optimizer,
-        schedule=_schedule(config, optimizer),
+        schedule=build_schedule(config, optimizer),
         silent=SilentNeurons(limits, policy.bump, policy.targeted, policy.exponential),
     )
 
@@ -135,9 +149,10 @@ def _device(name: str) -> torch.device:
         raise ValueError(f"device {name!r} cannot be used: {str(error).splitlines()[0]}; try cpu") from None
 
 
-def _optimizer(config: Config, network: Network) -> optim.Optimizer:
+def build_optimizer(config: Config, networks: Sequence[Network]) -> optim.Optimizer:
+    """The config's optimiser for the parameters of one or more networks of the config."""
     settings = config.training.optimizer
-    groups = list(_parameter_groups(config, network))
+    groups = _parameter_groups(config, networks)
     if isinstance(settings, Adam):
         return optim.Adam(
             groups, betas=settings.betas, eps=settings.eps, weight_decay=settings.weight_decay, foreach=True
@@ -152,19 +167,27 @@ def _optimizer(config: Config, network: Network) -> optim.Optimizer:
     )
 
 
-def _parameter_groups(config: Config, network: Network) -> Iterator[dict[str, Any]]:
-    """A group for each parameter that learns, with its own learning rate if it has one."""
-    for section, layer in zip(config.network, network, strict=True):
-        for name, parameter in layer.named_parameters():
-            of_neuron = name.startswith("log_")
-            own = "delay_lr" if isinstance(section, Lif) and name == "delay_raw" else "neuron_lr" if of_neuron else "lr"
-            if parameter.requires_grad:
-                group = {"params": [parameter], "lr": getattr(section, own, None) or config.training.optimizer.lr}
-                # a decay of logarithms would draw time constants to 1
-                yield group | ({"weight_decay": 0.0} if of_neuron else {})
+def _parameter_groups(config: Config, networks: Sequence[Network]) -> list[dict[str, Any]]:
+    """The parameters that learn, those with the same settings together; in each group network after network."""
+    groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
+    for network in networks:
+        for section, layer in zip(config.network, network, strict=True):
+            for name, parameter in layer.named_parameters():
+                of_neuron = name.startswith("log_")
+                of_delay = isinstance(section, Lif) and name == "delay_raw"
+                own = "delay_lr" if of_delay else "neuron_lr" if of_neuron else "lr"
+                lr = getattr(section, own, None) or config.training.optimizer.lr
+                if parameter.requires_grad:
+                    groups.setdefault((lr, of_neuron), []).append(parameter)
+    # a decay of logarithms would draw time constants to 1
+    return [
+        {"params": found, "lr": lr} | ({"weight_decay": 0.0} if of_neuron else {})
+        for (lr, of_neuron), found in groups.items()
+    ]
 
 
-def _schedule(config: Config, optimizer: optim.Optimizer) -> optim.lr_scheduler.LRScheduler | None:
+def build_schedule(config: Config, optimizer: optim.Optimizer) -> optim.lr_scheduler.LRScheduler | None:
+    """The config's schedule of the learning rates, or None."""
     settings = config.training.schedule
     match settings:
         case None:

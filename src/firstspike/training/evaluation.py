@@ -10,7 +10,7 @@ from jaxtyping import Float, Float64, Int, Int64
 from torch import Tensor
 
 from firstspike.data import SpikeData
-from firstspike.layers import Network, Record
+from firstspike.layers import Ensemble, Network, Record
 from firstspike.losses import TimeLoss
 
 _CHUNK = 1000  # samples at once: enough to keep all cores busy, little enough for any memory
@@ -72,11 +72,11 @@ def evaluate_record(record: Record, loss: TimeLoss, labels: Int64[Tensor, " samp
 
 
 @torch.no_grad()
-def record_in_parts(network: Network, times: Float[Tensor, "samples inputs"]) -> Record:
+def record_in_parts(network: Network | Ensemble, times: Float[Tensor, "samples inputs"]) -> Record:
     """``network.record(times)`` in evaluation mode, in parts, so that many samples fit in memory."""
     with _evaluating(network):
         parts = [network.record(part) for part in times.split(_CHUNK)]
-    layers = tuple(torch.cat(layer) for layer in zip(*(part.layers for part in parts), strict=True))
+    layers = tuple(torch.cat(layer, dim=-2) for layer in zip(*(part.layers for part in parts), strict=True))
     return Record(times, layers)
 
 

@@ -25,6 +25,7 @@ from firstspike.training.checkpoint import (
 from firstspike.training.config import Config
 from firstspike.training.evaluation import Evaluation, evaluate_record, record_in_parts
 from firstspike.training.run import Run
+from firstspike.training.seeds import member_configs, member_folder
 
 Table = dict[str, Float[np.ndarray, " rows"]]
 
@@ -88,10 +89,18 @@ class LoadedRun:
         """
         if self._place is not None:
             return load_checkpoint(self._place)
+        if seeds := self.seeds:
+            raise CheckpointError(f"{self.folder} holds {len(seeds)} seeds; choose one of them, e.g. {seeds[0].folder}")
         newest = load_newest(self._run.checkpoints)
         if newest is None:
             raise CheckpointError(f"{self.folder} has no checkpoint that can be read")
         return newest
+
+    @cached_property
+    def seeds(self) -> tuple["LoadedRun", ...]:
+        """The runs of a run of several seeds; else none."""
+        configs = member_configs(self.config)
+        return tuple(type(self)(member_folder(self.folder, x)) for x in configs) if len(configs) > 1 else ()
 
     @cached_property
     def network(self) -> Network:

@@ -5,17 +5,18 @@ weights, optimiser, schedule, silent-neuron policy, and how far the epoch got.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 
 import torch
 from torch import Tensor
 
-from firstspike.data import SpikeData
-from firstspike.layers import jitter_from, project_delays_
+from firstspike.layers import jitter_from
 from firstspike.training.build import Experiment, generator
-from firstspike.training.evaluation import Evaluation, evaluate
+from firstspike.training.evaluation import Evaluation
 from firstspike.training.run import Row, Run
 from firstspike.training.saving import State, save_best, save_epoch
+from firstspike.training.trainers import Trainer
 from firstspike.training.watchers import Watcher
 
 
@@ -24,100 +25,107 @@ class Interrupted(Exception):  # noqa: N818  (it is a request, no error)
 
 
 def train(
-    experiment: Experiment, run: Run, state: State, progress: Watcher, stop: Callable[[], bool] = lambda: False
-) -> Evaluation:
+    trainer: Trainer,
+    runs: Sequence[Run],
+    states: Sequence[State],
+    watcher: Watcher,
+    stop: Callable[[], bool] = lambda: False,
+) -> list[Evaluation]:
     """Train up to the config's number of epochs, then test.
 
     Args:
-        experiment: what to train.
-        run: where to write.
-        state: where to start; it moves along.
-        progress: who is told.
+        trainer: with one or more networks, each with its own seed.
+        runs: where to write, one for each network.
+        states: where to start, all at the same batch; they move along.
+        watcher: who is told; of several networks the mean.
         stop: asked before every batch; when it says so, the state is saved and ``Interrupted`` raised.
 
     Returns:
-        The evaluation on the test data.
+        The evaluations on the test data.
     """
-    config = experiment.config.training
-    began = time.monotonic() - state.seconds
-    while state.epoch < config.epochs:
-        totals = train_epoch(experiment, state, progress, stop)
-        state.seconds = time.monotonic() - began
+    members, first = trainer.members, states[0]
+    config = members[0].config.training
+    began = time.monotonic() - first.seconds
+    while first.epoch < config.epochs:
+        totals = train_epoch(trainer, states, watcher, stop)
+        for state in states:
+            state.seconds = time.monotonic() - began
         if totals is None:
-            save_epoch(experiment, run, state)
+            _save(trainer, runs, states)
             raise Interrupted
-        validation = evaluate(experiment.network, experiment.loss, experiment.data.validation, experiment.spiking)
-        row = metrics_row(experiment, state.epoch, totals, validation)
-        run.append("metrics", [row])
-        run.append("output_times", output_time_rows(state.epoch, validation))
-        progress.epoch(row)
-        if validation.accuracy > state.best:
-            state.best = validation.accuracy
-            save_best(experiment, run, state)
-        if state.epoch % config.save_every == 0 or state.epoch == config.epochs:
-            save_epoch(experiment, run, state)
-            progress.checkpoint(state.epoch, experiment, validation)
-    return evaluate(experiment.network, experiment.loss, experiment.data.test, experiment.spiking)
+        validations, rows = trainer.evaluate(members[0].data.validation), []
+        for member, run, sums, validation in zip(members, runs, totals, validations, strict=True):
+            rows.append(metrics_row(member, first.epoch, sums, validation))
+            run.append("metrics", rows[-1:])
+            run.append("output_times", output_time_rows(first.epoch, validation))
+        watcher.epoch(mean_row(rows))
+        better = [v.accuracy > state.best for v, state in zip(validations, states, strict=True)]
+        if any(better):
+            trainer.hand_over()
+        for member, run, state, validation in zip(members, runs, states, validations, strict=True):
+            if validation.accuracy > state.best:
+                state.best = validation.accuracy
+                save_best(member, run, state)
+        if first.epoch % config.save_every == 0 or first.epoch == config.epochs:
+            _save(trainer, runs, states)
+            watcher.checkpoint(first.epoch, members[0], validations[0])
+    return trainer.evaluate(members[0].data.test)
 
 
 def train_epoch(
-    experiment: Experiment, state: State, progress: Watcher, stop: Callable[[], bool]
-) -> list[float] | None:
-    """One pass over the training data from ``state.batch`` on; its sums, or None if it was stopped."""
-    config = experiment.config.training
-    data = shuffled(experiment.data.train, config.seed, state.epoch)
-    noise = generator(config.seed, "noise", state.epoch)
-    if state.noise is not None:
-        noise.set_state(state.noise)
-    if state.totals is None:
-        state.totals = torch.zeros(3 + len(experiment.spiking), dtype=torch.float64, device=experiment.device)
+    trainer: Trainer, states: Sequence[State], watcher: Watcher, stop: Callable[[], bool]
+) -> list[list[float]] | None:
+    """One pass over the training data from ``state.batch`` on; each network's sums, or None if it was stopped."""
+    members, first = trainer.members, states[0]
+    config, data, seeds = members[0].config.training, members[0].data.train, [m.config.training.seed for m in members]
+    order = torch.stack([shuffled(len(data), seed, first.epoch) for seed in seeds]).to(members[0].device)
+    noises = [generator(seed, "noise", first.epoch) for seed in seeds]
+    for noise, state in zip(noises, states, strict=True):
+        if state.noise is not None:
+            noise.set_state(state.noise)
+    empty = torch.zeros(3 + len(members[0].spiking), dtype=torch.float64, device=members[0].device)
+    totals = torch.stack([empty if state.totals is None else state.totals.to(empty) for state in states])
 
-    for start in range(state.batch * config.batch_size, len(data), config.batch_size):
-        if stop():
-            state.noise = noise.get_state()
-            return None
-        times, labels = data[start : start + config.batch_size]
-        if config.time_noise:
-            times = times + config.time_noise * torch.randn(times.shape, generator=noise, dtype=times.dtype).to(times)
-        with jitter_from(experiment.network, noise):
-            state.totals += train_batch(experiment, times, labels)
-        state.batch += 1
-        progress.batch()
+    with ExitStack() as jitter:
+        for member, noise in zip(members, noises, strict=True):
+            jitter.enter_context(jitter_from(member.network, noise))
+        for start in range(first.batch * config.batch_size, len(data), config.batch_size):
+            if stop():
+                for state, noise, sums in zip(states, noises, totals.clone(), strict=True):
+                    state.noise, state.totals = noise.get_state(), sums
+                return None
+            chosen = order[:, start : start + config.batch_size]
+            times, labels = data.times[chosen], data.labels[chosen]
+            if config.time_noise:
+                drawn = [torch.randn(times.shape[1:], generator=noise, dtype=times.dtype) for noise in noises]
+                times = times + config.time_noise * torch.stack(drawn).to(times)
+            totals += trainer.step(times, labels)
+            for state in states:
+                state.batch += 1
+            watcher.batch()
 
-    if experiment.schedule is not None:
-        experiment.schedule.step()
-    totals = state.totals.tolist()
-    state.epoch, state.batch, state.totals, state.noise = state.epoch + 1, 0, None, None
-    return totals
-
-
-def train_batch(experiment: Experiment, times: Tensor, labels: Tensor) -> Tensor:
-    """One step: downhill, or, where too many neurons are silent, up with their weights.
-
-    Returns:
-        Sums over the samples: loss (without regularisers), correct decisions, 1 per sample of a raised batch, and
-        the silent fraction of each layer.
-    """
-    network, policy = experiment.network, experiment.silent
-    record = network.record(times)
-    loss = experiment.loss(record.output, labels)
-    fractions = policy.fractions(record)
-    raised = policy.raise_weights_(network, record, fractions)
-    if not raised:
-        experiment.optimizer.zero_grad()
-        penalties = [regularizer(record.output, labels, network) for regularizer in experiment.regularizers]
-        sum(penalties, start=loss).backward()
-        experiment.optimizer.step()
-        project_delays_(network)
-    correct = (experiment.loss.predict(record.output.detach()) == labels).mean(dtype=times.dtype)
-    sums = torch.stack([loss.detach(), correct, torch.full_like(correct, raised)])
-    return torch.cat([sums, fractions]).double() * len(labels)
+    trainer.end_epoch()
+    for state in states:
+        state.epoch, state.batch, state.totals, state.noise = state.epoch + 1, 0, None, None
+    return totals.tolist()
 
 
-def shuffled(data: SpikeData, seed: int, epoch: int) -> SpikeData:
-    """The data in the order of one epoch."""
-    order = torch.randperm(len(data), generator=generator(seed, "order", epoch)).to(data.times.device)
-    return SpikeData(*data[order], data.class_names)
+def shuffled(samples: int, seed: int, epoch: int) -> Tensor:
+    """The order of the samples in one epoch."""
+    return torch.randperm(samples, generator=generator(seed, "order", epoch))
+
+
+def _save(trainer: Trainer, runs: Sequence[Run], states: Sequence[State]) -> None:
+    trainer.hand_over()
+    for member, run, state in zip(trainer.members, runs, states, strict=True):
+        save_epoch(member, run, state)
+
+
+def mean_row(rows: Sequence[Row]) -> Row:
+    """The mean of each column over several networks."""
+    if len(rows) == 1:
+        return rows[0]
+    return {name: sum(float(row[name]) for row in rows) / len(rows) for name in rows[0]} | {"epoch": rows[0]["epoch"]}
 
 
 def metrics_row(experiment: Experiment, epoch: int, totals: list[float], validation: Evaluation) -> Row:

@@ -12,14 +12,23 @@ from types import FrameType
 from typing import Any
 
 from firstspike.training.build import Experiment, build
-from firstspike.training.checkpoint import load_newest
 from firstspike.training.config import Config
-from firstspike.training.evaluation import Evaluation, evaluate
+from firstspike.training.evaluation import Evaluation
 from firstspike.training.loop import train
 from firstspike.training.progress import Progress
 from firstspike.training.run import Run
 from firstspike.training.saving import State, restore
+from firstspike.training.seeds import (
+    MeanTable,
+    create_members,
+    joint_results,
+    member_configs,
+    newest_of_all,
+    open_members,
+    write_table,
+)
 from firstspike.training.threads import threads_worth_starting
+from firstspike.training.trainers import trainer_for
 from firstspike.training.watchers import Watchers
 
 logger = logging.getLogger(__name__)
@@ -43,8 +52,10 @@ def start(folder: Path, config: Config, *, show: bool = True, watch: Sequence[st
         Interrupted: Ctrl-C or SIGTERM; the state is saved.
     """
     _check(watch)
-    experiment = build(config)  # whatever cannot be built leaves no folder behind
-    return _train(experiment, Run.create(folder, config), State(), show, watch)
+    members = _build(config)  # whatever cannot be built leaves no folder behind
+    top = Run.create(folder, config)
+    runs = create_members(top, [member.config for member in members])
+    return _train(members, top, runs, [State() for _ in members], show, watch)
 
 
 def resume(folder: Path, *, epochs: int | None = None, show: bool = True, watch: Sequence[str] = ()) -> dict[str, Any]:
@@ -72,15 +83,26 @@ def resume(folder: Path, *, epochs: int | None = None, show: bool = True, watch:
     if epochs is not None:
         training = config.training.model_copy(update={"epochs": epochs})
         config = config.model_copy(update={"training": training})
-    experiment = build(config)
-    checkpoint = load_newest(run.checkpoints)
-    state = State() if checkpoint is None else restore(experiment, checkpoint)
-    if state.epoch > config.training.epochs:
-        raise ValueError(f"{folder} has {state.epoch} epochs already; give a larger --epochs than that")
+    members = _build(config)
+    runs = open_members(run, [member.config for member in members])
+    newest = newest_of_all(runs)
+    states = [State() for _ in members] if newest is None else list(map(restore, members, newest))
+    if states[0].epoch > config.training.epochs:
+        raise ValueError(f"{folder} has {states[0].epoch} epochs already; give a larger --epochs than that")
     if epochs is not None:
+        for each, member in zip(runs, members, strict=True):
+            each.write_config(member.config)
         run.write_config(config)
-    run.forget_after(state.epoch)
-    return _train(experiment, run, state, show, watch)
+    for each in {run.path: run, **{x.path: x for x in runs}}.values():
+        each.forget_after(states[0].epoch)
+    return _train(members, run, runs, states, show, watch)
+
+
+def _build(config: Config) -> list[Experiment]:
+    """An experiment for each seed, on the same data."""
+    first, *others = member_configs(config)
+    experiment = build(first)
+    return [experiment, *(build(other, experiment.data) for other in others)]
 
 
 def _check(watch: Sequence[str]) -> None:
@@ -91,46 +113,58 @@ def _check(watch: Sequence[str]) -> None:
         check_watchers(watch)
 
 
-def _watchers(watch: Sequence[str], run: Run, state: State, progress: Progress) -> Watchers:
-    watchers = Watchers([progress])
+def _watchers(watch: Sequence[str], top: Run, several: bool, state: State, progress: Progress) -> Watchers:
+    watchers = Watchers([progress, MeanTable(top)] if several else [progress])
     if watch:
         from firstspike.plots.watchers import WATCHERS
 
         for name in watch:
-            watchers.add(partial(WATCHERS[name], run, state.epoch))
+            watchers.add(partial(WATCHERS[name], top, state.epoch))
     return watchers
 
 
-def _train(experiment: Experiment, run: Run, state: State, show: bool, watch: Sequence[str]) -> dict[str, Any]:
-    config = experiment.config.training
-    batches = math.ceil(len(experiment.data.train) / config.batch_size)
+def _train(
+    members: list[Experiment], top: Run, runs: list[Run], states: list[State], show: bool, watch: Sequence[str]
+) -> dict[str, Any]:
+    config, state = members[0].config.training, states[0]
+    batches = math.ceil(len(members[0].data.train) / config.batch_size)
     progress = Progress(config.epochs, batches, state.epoch * batches + state.batch, show)
     with (
-        _watchers(watch, run, state, progress) as watchers,
+        _watchers(watch, top, len(members) > 1, state, progress) as watchers,
         _stop_on_signals() as stop,
-        threads_worth_starting(experiment.network, config.batch_size),
+        threads_worth_starting(members[0].network, config.batch_size * len(members)),
     ):
-        test = train(experiment, run, state, watchers, stop)
-    validation = evaluate(experiment.network, experiment.loss, experiment.data.validation, experiment.spiking)
-    results = {
-        "epochs": state.epoch,
-        "parameters": sum(p.numel() for p in experiment.network.parameters() if p.requires_grad),
-        "seconds": round(state.seconds, 2),
-        "best_validation_accuracy": state.best,
-        "validation": summary(validation),
-        "test": summary(test),
-    }
-    run.write_results(results)
-    _draw(run)
-    return results
+        trainer = trainer_for(members)
+        tests = train(trainer, runs, states, watchers, stop)
+        validations = trainer.evaluate(members[0].data.validation)
+    results = [
+        {
+            "epochs": state.epoch,
+            "parameters": sum(p.numel() for p in member.network.parameters() if p.requires_grad),
+            "seconds": round(state.seconds, 2),
+            "best_validation_accuracy": state.best,
+            "validation": summary(validation),
+            "test": summary(test),
+        }
+        for member, state, validation, test in zip(members, states, validations, tests, strict=True)
+    ]
+    for run, found in zip(runs, results, strict=True):
+        run.write_results(found)
+    together = results[0]
+    if len(members) > 1:
+        together = joint_results([member.config for member in members], results)
+        top.write_results(together)
+        write_table(top, together)
+    _draw(top, len(members) > 1)
+    return together
 
 
-def _draw(run: Run) -> None:
-    """The two figures that need the tables alone. A training is not lost to a figure that cannot be drawn."""
-    from firstspike.plots import AFTER_TRAINING, save_figures
+def _draw(run: Run, several: bool) -> None:
+    """The figures that need the tables alone. A training is not lost to a figure that cannot be drawn."""
+    from firstspike.plots import AFTER_TRAINING, AFTER_TRAINING_OF_SEVERAL, save_figures
 
     try:
-        save_figures(run.path, AFTER_TRAINING)
+        save_figures(run.path, AFTER_TRAINING_OF_SEVERAL if several else AFTER_TRAINING)
     except (OSError, ValueError) as error:
         logger.warning("no figures: %s", error)
 

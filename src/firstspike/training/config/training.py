@@ -136,6 +136,7 @@ class Training(Section):
     ``max_weight_grad``: bound on the weight gradient of one sample and neuron, see ``first_spike_time``.
     ``time_noise``: standard deviation of Gaussian noise on the training inputs, in the unit of the times.
     ``checkpoint_every``: epochs between checkpoints; by default about twenty over the run.
+    ``seeds``: so many networks, with the seeds from ``seed`` on, are trained side by side.
     """
 
     epochs: PositiveInt
@@ -147,6 +148,7 @@ class Training(Section):
     time_noise: NotNegative = 0.0
     checkpoint_every: PositiveInt | None = None
     seed: NonNegativeInt = 0
+    seeds: PositiveInt = 1
     dtype: Literal["float32", "float64"] = "float32"
     device: str = "cpu"
 

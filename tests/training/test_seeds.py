@@ -1,0 +1,138 @@
+"""Several seeds side by side: each as if it were trained alone."""
+
+import csv
+import json
+
+import pytest
+import torch
+
+from firstspike.training.build import build
+from firstspike.training.checkpoint import checkpoints, load_checkpoint, remove_checkpoint
+from firstspike.training.config import load_config
+from firstspike.training.loaded import load_run
+from firstspike.training.loop import Interrupted, train
+from firstspike.training.seeds import member_configs
+from firstspike.training.session import resume, start
+from firstspike.training.trainers import InTurn, SideBySide, trainer_for
+
+SMALL = [
+    "data.train=600",
+    "data.validation=200",
+    "data.test=200",
+    "network[1].size=20",
+    "training.epochs=4",
+    "training.seed=7",
+    "training.dtype=float64",
+]
+NOISY = ["training.time_noise=0.05"]
+SGD = ["training.optimizer={kind: sgd, lr: 0.05, momentum: 0.9}", "training.schedule={kind: exponential, gamma: 0.9}"]
+EXTRAS = [
+    "network[1].delay={mean: -1.0}",
+    "network[1].delay_lr=0.01",
+    "network[3].train_neuron=[tau_mem, threshold]",
+    "network[3].per_neuron=true",
+    "loss.regularizers=[{kind: early_output, alpha: 0.01}, {kind: delay_l2, alpha: 0.001}]",
+]
+JITTER = ["network[1].delay={jitter: 0.05, bound: clip}"]
+
+
+def final(folder):
+    return load_checkpoint(checkpoints(folder / "checkpoints")[-1])
+
+
+def same_training(together, alone, tolerance=1e-12):
+    for table in ("metrics", "output_times"):
+        with (together / f"{table}.csv").open() as a, (alone / f"{table}.csv").open() as b:
+            for left, right in zip(csv.reader(a), csv.reader(b), strict=True):
+                for x, y in zip(left, right, strict=True):
+                    assert x == y or float(x) == pytest.approx(float(y), rel=1e-9, nan_ok=True)
+    one, other = final(together), final(alone)
+    assert (one.epoch, one.weights.keys()) == (other.epoch, other.weights.keys())
+    for name, weight in other.weights.items():
+        torch.testing.assert_close(one.weights[name], weight, rtol=0, atol=tolerance)
+
+
+@pytest.mark.parametrize("extra", [[], NOISY, SGD, EXTRAS, JITTER], ids=["adam", "noise", "sgd", "extras", "jitter"])
+def test_each_seed_is_trained_as_if_alone(tmp_path, extra):
+    settings = [*SMALL, *extra]
+    results = start(tmp_path / "all", load_config("yin_yang", [*settings, "training.seeds=3"]), show=False)
+    for seed in (7, 8, 9):
+        alone = start(tmp_path / str(seed), load_config("yin_yang", [*settings, f"training.seed={seed}"]), show=False)
+        same_training(tmp_path / "all" / f"seed_{seed}", tmp_path / str(seed))
+        assert results["seeds"][str(seed)]["test"]["accuracy"] == alone["test"]["accuracy"]
+
+
+def test_some_members_raise_weights_while_others_learn(tmp_path):
+    strict = [*SMALL, "network[1].max_silent=0.005"]
+    start(tmp_path / "all", load_config("yin_yang", [*strict, "training.seeds=3"]), show=False)
+    raised = [seed.metrics["raised"].mean() for seed in load_run(tmp_path / "all").seeds]
+    assert min(raised) == 0
+    assert 0 < max(raised) < 1
+    for seed in (7, 9):
+        start(tmp_path / str(seed), load_config("yin_yang", [*strict, f"training.seed={seed}"]), show=False)
+        same_training(tmp_path / "all" / f"seed_{seed}", tmp_path / str(seed))
+
+
+def test_networks_that_jitter_take_turns():
+    members = [build(config) for config in member_configs(load_config("yin_yang", [*SMALL, "training.seeds=2"]))]
+    jittering = [build(c) for c in member_configs(load_config("yin_yang", [*SMALL, *JITTER, "training.seeds=2"]))]
+    assert isinstance(trainer_for(members), SideBySide)
+    assert isinstance(trainer_for(jittering), InTurn)
+    assert isinstance(trainer_for(members[:1]), InTurn)
+
+
+def test_the_folder_of_all_has_the_mean_and_each_seed(tmp_path, capsys):
+    results = start(tmp_path / "run", load_config("yin_yang", [*SMALL, "training.seeds=3"]), show=False)
+    accuracies = torch.tensor([results["seeds"][seed]["test"]["accuracy"] for seed in ("7", "8", "9")])
+    assert results["test"]["accuracy"] == pytest.approx(accuracies.mean().item())
+    assert results["test"]["accuracy_std"] == pytest.approx(accuracies.std().item())
+    assert json.loads((tmp_path / "run" / "results.json").read_text()) == results
+    with (tmp_path / "run" / "seeds.csv").open() as file:
+        rows = {row["seed"]: row for row in csv.DictReader(file)}
+    assert list(rows) == ["7", "8", "9", "mean", "std"]
+    assert float(rows["mean"]["test_accuracy"]) == pytest.approx(results["test"]["accuracy"])
+    run = load_run(tmp_path / "run")
+    each = [seed.metrics["validation_accuracy"] for seed in run.seeds]
+    assert run.metrics["validation_accuracy"] == pytest.approx(sum(each) / 3)
+    assert run.seeds[2].results == results["seeds"]["9"]
+    assert (tmp_path / "run" / "figures" / "loss_and_error.png").stat().st_size > 1000
+    with pytest.raises(ValueError, match=r"holds 3 seeds; choose one of them, e.g. .*seed_7"):
+        run.network  # noqa: B018
+
+
+def stopping_after(batches, monkeypatch):
+    left = iter(range(10**9))
+
+    def stopped(trainer, runs, states, watcher, stop):
+        return train(trainer, runs, states, watcher, stop=lambda: next(left) >= batches)
+
+    monkeypatch.setattr("firstspike.training.session.train", stopped)
+
+
+@pytest.mark.parametrize("batches", [1, 6, 9])
+def test_resume_is_bit_for_bit(tmp_path, monkeypatch, batches):
+    config = load_config("yin_yang", [*SMALL, *NOISY, "training.seeds=2", "training.dtype=float32"])
+    start(tmp_path / "whole", config, show=False)
+    with monkeypatch.context() as patch:
+        stopping_after(batches, patch)
+        with pytest.raises(Interrupted):
+            start(tmp_path / "parts", config, show=False)
+    resume(tmp_path / "parts", show=False)
+    for seed in (7, 8):
+        one, other = (tmp_path / name / f"seed_{seed}" for name in ("whole", "parts"))
+        same_training(one, other, tolerance=0)
+        assert (one / "metrics.csv").read_bytes() == (other / "metrics.csv").read_bytes()
+    assert (tmp_path / "whole" / "metrics.csv").read_bytes() == (tmp_path / "parts" / "metrics.csv").read_bytes()
+
+
+def test_resume_goes_back_to_where_all_seeds_have_a_checkpoint(tmp_path):
+    config = load_config("yin_yang", [*SMALL, "training.seeds=2"])
+    start(tmp_path / "run", config, show=False)
+    before = final(tmp_path / "run" / "seed_7").weights
+    remove_checkpoint(checkpoints(tmp_path / "run" / "seed_8" / "checkpoints")[-1])  # killed between the two
+    resume(tmp_path / "run", show=False)
+    after = final(tmp_path / "run" / "seed_7")
+    assert after.epoch == 4
+    assert all(torch.equal(before[name], after.weights[name]) for name in before)
+    with (tmp_path / "run" / "metrics.csv").open() as file:
+        assert [row["epoch"] for row in csv.DictReader(file)] == ["1", "2", "3", "4"]
