@@ -32,11 +32,12 @@ def test_softplus_bounds(raw):
     assert delay >= 0.5
 
 
-@pytest.mark.parametrize("raw", [-50.0, -0.5, -0.2, 0.0, 0.5, 3.0])
+@pytest.mark.parametrize("raw", [-50.0, 0.0, 0.5, 0.6, 2.4, 2.5, 3.0])
 def test_clip_bounds(raw):
     delay = DelayRule("clip", scale=2.0, shift=0.5)(torch.tensor(raw, dtype=torch.float64)).item()
-    assert delay == pytest.approx(0.5 + 2 * min(max(raw + 0.5, 0), 1))
-    assert 0.5 <= delay <= 2.5
+    assert delay == min(max(raw, 0.5), 2.5)
+    endless = DelayRule("clip", scale=INF, shift=0.5)(torch.tensor(raw, dtype=torch.float64)).item()
+    assert endless == max(raw, 0.5)
 
 
 @pytest.mark.parametrize("bound", ["sigmoid", "softplus", "clip"])
@@ -60,6 +61,11 @@ def test_delays_stay_positive_whatever_is_learnt(bound):
 def test_wrong_rules(options, message):
     with pytest.raises(ValueError, match=message):
         DelayRule(**options)
+
+
+def test_clip_has_a_scale_that_is_a_number():
+    with pytest.raises(ValueError, match="got scale nan"):
+        DelayRule("clip", scale=math.nan)
 
 
 @pytest.mark.parametrize("name", ["scale", "shift", "std", "mean", "jitter"])
@@ -110,7 +116,7 @@ def test_gradients():
 @pytest.mark.parametrize("kind", ["axonal", "dendritic", "synaptic"])
 def test_gradients_of_every_kind_and_bound(kind, bound):
     """Through neurons, by the raw values, the weights and the times."""
-    rule = DelayRule(bound, scale=0.7, shift=0.1)
+    rule = DelayRule(bound, scale=0.7, shift=0.1, mean=0.4, std=0.05)
     options = {"weight_mean": 2.0, "weight_std": 0.3, "generator": seeded(2), "dtype": torch.float64}
     delays = Delay(3, rule, generator=seeded(1), dtype=torch.float64)
     lif = LIFLinear(3, 3, LIF(1.37), delay=rule if kind == "synaptic" else None, **options)
@@ -131,15 +137,15 @@ def test_gradients_of_every_kind_and_bound(kind, bound):
 
 
 def test_clip_lets_only_gradients_through_that_lead_back():
-    raw = torch.tensor([-2.0, -2.0, -0.5, -0.5, 0.1, 0.5, 0.5, 3.0, 3.0], requires_grad=True)
+    raw = torch.tensor([-2.0, -2.0, 0.5, 0.5, 0.7, 2.5, 2.5, 3.0, 3.0], requires_grad=True)
     grad = torch.tensor([1.0, -1.0, 1.0, -1.0, 1.0, 1.0, -1.0, 1.0, -1.0])
-    DelayRule("clip", scale=2.0)(raw).backward(grad)
-    assert raw.grad.tolist() == [0, -2, 0, -2, 2, 2, 0, 2, 0]
+    DelayRule("clip", scale=2.0, shift=0.5)(raw).backward(grad)
+    assert raw.grad.tolist() == [0, -1, 0, -1, 1, 1, 0, 1, 0]
 
 
 @pytest.mark.parametrize("target", [0.3, 5.0])
 def test_clipped_delays_reach_a_bound_and_come_back(target):
-    layer = Delay(4, DelayRule("clip", scale=2.0, shift=0.25), generator=seeded())
+    layer = Delay(4, DelayRule("clip", scale=2.0, shift=0.25, mean=1.0), generator=seeded())
     optimizer = torch.optim.SGD(layer.parameters(), lr=0.02, momentum=0.9)
     for wanted in (-9.0, 9.0, target):
         for _ in range(150):
@@ -147,15 +153,16 @@ def test_clipped_delays_reach_a_bound_and_come_back(target):
             (layer(torch.zeros(4)) - wanted).square().sum().backward()
             optimizer.step()
             project_delays_(layer)
-        assert layer.delay_raw.abs().max() <= 0.5
+        assert torch.equal(layer.delay_raw.clamp(0.25, 2.25), layer.delay_raw)
         expected = min(max(wanted, 0.25), 2.25)
         torch.testing.assert_close(layer.delay.detach(), torch.full((4,), expected), atol=0.02, rtol=0)
 
 
 def test_clipped_delays_start_inside():
-    raw = Delay(200, DelayRule("clip", mean=0.4, std=1.0), generator=seeded()).delay_raw
-    assert raw.min() == -0.5
-    assert raw.max() == 0.5
+    raw = Delay(200, DelayRule("clip", scale=2.0, shift=0.5, mean=1.4, std=1.0), generator=seeded()).delay_raw
+    assert raw.min() == 0.5
+    assert raw.max() == 2.5
+    assert Delay(200, DelayRule("clip", scale=INF, std=3.0), generator=seeded()).delay.max() > 3
 
 
 def test_copies_of_an_input_share_a_delay():

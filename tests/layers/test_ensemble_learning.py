@@ -14,7 +14,7 @@ def test_members_learn_time_constants_and_delays(per_neuron):
         lif = LIFLinear(6, 4, trainable=["tau_mem", "threshold"], per_neuron=per_neuron, generator=source)
         with torch.no_grad():
             lif.log_tau_mem.copy_(0.3 * torch.randn(lif.log_tau_mem.shape, generator=source))
-        return Network(Multiplex(2), Delay(6, DelayRule("clip"), copies=2, generator=source), lif)
+        return Network(Multiplex(2), Delay(6, DelayRule("clip", mean=0.5), copies=2, generator=source), lif)
 
     members = [member(k) for k in range(3)]
     together = ensemble(members)

@@ -28,7 +28,7 @@ BARS = {
         {"kind": "delay"},
         {"kind": "lif", "size": 5, "delay": {"bound": "softplus"}, "max_silent": 0.9},
         {"kind": "multiplex", "copies": 2},
-        {"kind": "delay", "copies": 2, "bound": "clip", "jitter": 0.01},
+        {"kind": "delay", "copies": 2, "bound": "clip", "mean": 0.5, "jitter": 0.01},
         {"kind": "lif", "size": 3, "max_silent": 0.9, "train_neuron": ["tau_mem", "tau_syn"], "per_neuron": True},
         {"kind": "delay"},
     ],

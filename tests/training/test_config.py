@@ -104,6 +104,7 @@ def test_a_wrong_size_is_found_beside_other_errors():
             "network[2].copies: 4 copies cannot share delays among 37 inputs",
         ),
         ([{"kind": "delay", "jitter": -1}, {"kind": "lif", "size": 3}], "network[0].jitter: should be greater than"),
+        ([{"kind": "delay", "scale": float("inf")}, {"kind": "lif", "size": 3}], "can only be inf with bound: clip"),
         ([{"kind": "delay", "bound": "relu"}, {"kind": "lif", "size": 3}], "should be 'sigmoid', 'softplus' or 'clip'"),
         ([{"kind": "lif", "size": 3, "train_neuron": ["tau"]}], "network[0].train_neuron[0]: should be 'tau_mem'"),
         ([{"kind": "lif", "size": 3, "per_neuron": True}], "name them in train_neuron"),

@@ -16,18 +16,17 @@ from torch.nn import functional
 
 from firstspike.layers.observed import at_observed
 
-_CLIP = 0.5  # raw values between -1/2 and 1/2 are not clipped
-
 
 @dataclass(frozen=True)
 class DelayRule:
-    """How delays start and how they stay >= 0: ``delay = shift + scale * bound(raw)`` with ``raw`` the parameter.
+    """How delays start and how they stay >= 0, from the parameter ``raw``:
 
-    ``"sigmoid"`` and ``"clip"`` keep delays between shift and shift + scale, ``"softplus"`` above shift. ``"clip"`` is
-    ``raw + 1/2`` cut to [0, 1], so that a raw value of 0 stands for the middle, as with the sigmoid. Its gradient does
-    not die at the bounds: there it is that of ``raw + 1/2`` where a step downhill leads back inside, and 0 where it
-    leads further out. An optimiser's momentum may still carry raw values outside: ``project_delays_`` after each step
-    puts them back on the bound. They never start outside.
+    * ``"sigmoid"``: ``shift + scale * sigmoid(raw)``, between shift and shift + scale;
+    * ``"softplus"``: ``shift + scale * softplus(raw)``, above shift;
+    * ``"clip"``: the raw value itself, cut to the range from shift to shift + scale. Its gradient does not die at the
+      bounds: there it is 1 where a step downhill leads back inside, and 0 where it leads further out. An optimiser's
+      momentum may still carry raw values outside: ``project_delays_`` after each step puts them back on the bound. They
+      never start outside.
 
     Jitter is Gaussian noise on the delays in training mode, drawn anew in each forward pass: for each spike of a
     ``Delay``, and once for all samples for each synapse of a ``LIFLinear``. Where a delay would fall below 0 it is 0.
@@ -35,9 +34,9 @@ class DelayRule:
 
     Args:
         bound: ``"sigmoid"``, ``"softplus"`` or ``"clip"``.
-        scale: > 0, in the unit of the times.
+        scale: > 0, in the unit of the times; ``inf`` for a ``"clip"`` without upper bound.
         shift: >= 0, in the unit of the times.
-        mean: of the raw values at the start, normally distributed.
+        mean: of the raw values at the start, normally distributed; of ``"clip"`` these are the delays.
         std: their standard deviation.
         trainable: whether they learn.
         jitter: standard deviation of the noise, in the unit of the times; see ``jitter_from`` for its source.
@@ -57,7 +56,7 @@ class DelayRule:
     def __post_init__(self) -> None:
         if self.bound not in ("sigmoid", "softplus", "clip"):
             raise ValueError(f"bound must be sigmoid, softplus or clip, got {self.bound!r}")
-        values = (self.scale, self.shift, self.mean, self.std, self.jitter)
+        values = (0.0 if self.bound == "clip" else self.scale, self.shift, self.mean, self.std, self.jitter)
         positive = self.scale > 0 and self.shift >= 0 and self.std >= 0 and self.jitter >= 0
         if not (all(map(math.isfinite, values)) and positive):
             raise ValueError(
@@ -68,9 +67,9 @@ class DelayRule:
     def __call__(self, raw: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
         """Delays from raw values."""
         if self.bound == "clip":
-            bounded: Tensor = _Clip.apply(raw) + _CLIP
-        else:
-            bounded = torch.sigmoid(raw) if self.bound == "sigmoid" else functional.softplus(raw)
+            clipped: Tensor = _Clip.apply(raw, self.shift, self.shift + self.scale)
+            return clipped
+        bounded = torch.sigmoid(raw) if self.bound == "sigmoid" else functional.softplus(raw)
         return self.shift + self.scale * bounded
 
     def draw_(self, raw: Tensor, generator: torch.Generator | None) -> None:
@@ -81,7 +80,7 @@ class DelayRule:
     def project_(self, raw: Tensor) -> None:
         """Put raw values that are outside their bounds back; only ``"clip"`` knows such."""
         if self.bound == "clip":
-            raw.clamp_(-_CLIP, _CLIP)
+            raw.clamp_(self.shift, self.shift + self.scale)
 
     def jittered(self, delay: Tensor, like: Tensor, source: torch.Generator | None) -> Tensor:
         """The delays with noise in the shape of ``like``, which broadcasts; they stay >= 0."""
@@ -91,23 +90,24 @@ class DelayRule:
 
 
 class _Clip(torch.autograd.Function):
-    """Cut to [-1/2, 1/2], with a gradient where it leads back inside."""
+    """``clamp(raw, low, high)``, with a gradient where it leads back inside."""
 
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(raw: Tensor) -> Tensor:
-        return raw.clamp(-_CLIP, _CLIP)
+    def forward(raw: Tensor, low: float, high: float) -> Tensor:
+        return raw.clamp(low, high)
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
-        ctx.save_for_backward(*inputs)
+    def setup_context(ctx: Any, inputs: tuple[Tensor, float, float], output: Tensor) -> None:
+        raw, ctx.low, ctx.high = inputs
+        ctx.save_for_backward(raw)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Tensor:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
         (raw,) = ctx.saved_tensors
-        outward = ((raw >= _CLIP) & (grad < 0)) | ((raw <= -_CLIP) & (grad > 0))  # a step goes against the gradient
-        return torch.where(outward, 0.0, grad)
+        outward = ((raw >= ctx.high) & (grad < 0)) | ((raw <= ctx.low) & (grad > 0))  # a step goes against the gradient
+        return torch.where(outward, 0.0, grad), None, None
 
 
 @torch.no_grad()

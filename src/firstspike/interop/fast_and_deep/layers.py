@@ -11,12 +11,12 @@ What differs:
 """
 
 from dataclasses import dataclass, field
-from typing import Any, get_args
+from math import inf
+from typing import Any
 
 from firstspike.interop.fast_and_deep.data import Inputs
 from firstspike.interop.fast_and_deep.neuron import bound, neuron, noise
 from firstspike.interop.fast_and_deep.table import MOST, Remarks, Table
-from firstspike.training.config.network import DelayStart
 
 _NEURONS = ("NeuronLayer", "EqualtimeLayer")
 _NEURON_KEYS = {"tau_syn", "tau_mem", "model_tau_ratio", "g_leak", "leak", "threshold", "max_dw_norm"}
@@ -29,7 +29,6 @@ _DELAY_KEYS = (
     "postsyn_sharing_factor",
     "presyn_sharing_factor",
 )
-_BOUNDS = get_args(DelayStart.model_fields["bound"].annotation)
 
 
 @dataclass(frozen=True)
@@ -230,8 +229,8 @@ def _delay_start(table: Table) -> dict[str, Any]:
     start: dict[str, Any] = {"bound": "sigmoid"}
     if name == "sigmoid":
         start |= {"scale": positivity.number("scale", 1.0), "shift": positivity.number("shift", 0.0)}
-    elif name in ("clip", "shift") and "clip" in _BOUNDS:
-        start["bound"] = "clip"
+    elif name in ("clip", "shift"):
+        start |= {"bound": "clip", "scale": inf}
         if name == "shift":
             table.remarks.lacking.append(
                 f"{table.place}.positivity = shift: negative delays are set to 0 here; theirs moves all delays up"
@@ -239,7 +238,7 @@ def _delay_start(table: Table) -> dict[str, Any]:
     elif name is None:
         raise ValueError(f"{table.place}.positivity is missing: sigmoid, clip or shift")
     else:
-        raise ValueError(f"{table.place}.positivity: {name!r} has no counterpart here; known: {', '.join(_BOUNDS)}")
+        raise ValueError(f"{table.place}.positivity: {name!r} has no counterpart here; known: sigmoid, clip, shift")
     positivity.close()
     start |= {"mean": table.number("delay_mean"), "std": table.number("delay_std")}
     if table.take("trainable", True) is False:

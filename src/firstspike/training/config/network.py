@@ -1,6 +1,6 @@
 """The ``neuron`` and ``network`` sections: layers in the order in which spikes meet them."""
 
-from math import inf
+from math import inf, isinf
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, PositiveInt, model_validator
@@ -20,12 +20,18 @@ class DelayStart(Section):
     """How delays start and stay >= 0; the fields of ``DelayRule``."""
 
     bound: Literal["sigmoid", "softplus", "clip"] = "sigmoid"
-    scale: Positive = 1.0
+    scale: Annotated[float, Field(gt=0)] = 1.0
     shift: NotNegative = 0.0
     mean: Finite = 0.0
     std: NotNegative = 0.25
     trainable: bool = True
     jitter: NotNegative = 0.0
+
+    @model_validator(mode="after")
+    def _bounded(self) -> Self:
+        if isinf(self.scale) and self.bound != "clip":
+            raise ValueError(f"scale can only be inf with bound: clip, not with {self.bound}")
+        return self
 
 
 class Bias(Section):
