@@ -14,7 +14,7 @@ import math
 
 import numpy as np
 
-from firstspike.spiketime.cpu.constants import DELTA, PER_MEM, PER_RISE, PER_SYN, SUMMIT, kappa
+from firstspike.spiketime.cpu.constants import DELTA, HEIGHT, PER_MEM, PER_RISE, PER_SYN, SUMMIT, kappa
 from firstspike.spiketime.cpu.crossing import TILE
 from firstspike.spiketime.cpu.lanes import fold16, sum_rows16
 from firstspike.spiketime.cpu.mathfun import exp, expm1
@@ -69,8 +69,8 @@ def prepare(lanes, places, joins, grad, spikes, slope, last, arrival, rows, thre
             joins[at] |= np.uint64(1) << np.uint64(lane)
             top = max(top, at)
             if bound < math.inf:
-                factor = abs(lanes[SCALE, lane])
-                if factor * _largest(spikes[lane], arrival, at, c) > bound * threshold[lane]:
+                factor, allowed = abs(lanes[SCALE, lane]), bound * threshold[lane]
+                if factor * c[HEIGHT] > allowed and factor * _largest(spikes[lane], arrival, at, c) > allowed:
                     lanes[KEPT, lane] = 0
                     dropped = True
     return top, dropped

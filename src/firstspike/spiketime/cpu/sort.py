@@ -11,7 +11,7 @@ import numpy as np
 from numba.core import types
 from numba.extending import overload
 
-from firstspike.spiketime.cpu.simd import jit
+from firstspike.spiketime.cpu.simd import fill16, jit, load16, maximum, minimum, select, store
 
 _FEW = 24
 _CROWDED = 4  # moves per time in the buckets that cost more than the radix sort
@@ -36,7 +36,7 @@ def sort_scratch(times, inputs):
     while buckets < 2 * inputs:
         buckets *= 2
     count = np.empty((times.itemsize, _VALUES), np.int32)
-    return _unsigned(times, (2, inputs)), np.empty((2, inputs), np.int32), count, np.empty(buckets + 1, np.int32)
+    return _unsigned(times, (2, inputs)), np.empty((2, inputs), np.int32), count, np.empty(buckets, np.int32)
 
 
 @jit
@@ -84,31 +84,48 @@ def _insertion_sort(order, arrival, n, patience):
 
 
 @jit
+def _range(times):
+    """The smallest and the largest of the finite times."""
+    never, whole = fill16(times, math.inf), times.size // 16 * 16
+    least, most = never, never * -1.0
+    for i in range(0, whole, 16):
+        t = load16(times, i)
+        least, most = minimum(least, t), maximum(most, select(never > t, t, most))
+    lanes = np.empty((2, 16), times.dtype)
+    store(lanes, 0, least)
+    store(lanes, 16, most)
+    low, high = lanes[0].min(), lanes[1].max()
+    for i in range(whole, times.size):
+        if times[i] < math.inf:
+            low, high = min(low, times[i]), max(high, times[i])
+    return low, high
+
+
+@jit
 def _bucket_sort(times, order, arrival, spare, starts, n):
     """Sort the ``n`` in ``order`` and their times into ``arrival``; false, with ``order`` as it was, if crowded."""
-    low = high = times[order[0]]
-    for k in range(n):
-        t = times[order[k]]
-        low, high = min(low, t), max(high, t)
-    buckets = starts.size - 1
+    low, high = _range(times)
+    buckets = starts.size
     while buckets > 2 * n:
         buckets //= 2
     scale = (buckets - 1) / (high - low)
     if not 0 < scale < math.inf:
         return False
     where, kept = spare[0], spare[1]
-    starts[: buckets + 1] = 0
+    starts[:buckets] = 0
     for k in range(n):
         bucket = np.int32((times[order[k]] - low) * scale)
-        where[k] = bucket
-        starts[bucket + 1] += 1
+        where[k], kept[k] = bucket, order[k]
+        starts[bucket] += 1
+    total = np.int32(0)
     for bucket in range(buckets):
-        starts[bucket + 1] += starts[bucket]
-    kept[:n] = order[:n]
+        size = starts[bucket]
+        starts[bucket] = total
+        total += size
     for k in range(n):
-        place = starts[where[k]]
+        i, place = kept[k], starts[where[k]]
         starts[where[k]] = place + 1
-        order[place], arrival[place] = kept[k], times[kept[k]]
+        order[place], arrival[place] = i, times[i]
     if _insertion_sort(order, arrival, n, _CROWDED * n):
         return True
     order[:n] = kept[:n]
