@@ -82,7 +82,7 @@ def test_everything_of_a_network_section_arrives():
     assert output.neuron.threshold.tolist() == [1.0] * 3
     assert bool((output.weight == 1).all())
     assert output.weight.dtype == torch.float64
-    rates = {id(group["params"][0]): group["lr"] for group in experiment.optimizer.param_groups}
+    rates = {id(p): group["lr"] for group in experiment.optimizer.param_groups for p in group["params"]}
     assert rates == {
         id(delay.delay_raw): 0.3,
         id(hidden.weight): 0.1,

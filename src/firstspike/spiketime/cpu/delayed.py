@@ -25,8 +25,8 @@ from firstspike.spiketime.cpu.rows import (
     forward_rows,
     stride_of,
 )
-from firstspike.spiketime.cpu.simd import absolute, fill16, fma, jit, load16, maximum, select, store
-from firstspike.spiketime.cpu.sort import sort_row, sort_scratch
+from firstspike.spiketime.cpu.simd import absolute, fill16, fma, jit, keep, load16, maximum, select, store, unowned
+from firstspike.spiketime.cpu.sort import sort_row, sort_scratch, unowned_scratch
 
 
 @jit
@@ -97,12 +97,13 @@ def scan_delayed(times, weight, threshold, delay, c, spikes, first, stop):
     """Spike times of the samples from ``first`` to ``stop`` of one network."""
     outputs, inputs = weight.shape
     stride = stride_of(inputs)
-    rows, start = np.empty((N_FORWARD, stride), times.dtype), np.empty(stride, times.dtype)
-    ends, order = np.empty(inputs, np.int32), np.empty(inputs, np.int32)
-    shifted, arrival = np.empty(inputs, times.dtype), np.empty(inputs + PAD, times.dtype)
-    scratch = sort_scratch(times, inputs)
-    state = np.zeros((N_STATE, TILE), times.dtype)
-    lane_spikes, slopes, since, until = np.zeros((4, TILE), times.dtype)
+    real, whole = np.empty((N_FORWARD + 3, stride), times.dtype), np.empty((2, inputs), np.int32)
+    lanes_of = np.zeros((N_STATE + 4, TILE), times.dtype)
+    sorting = sort_scratch(times, inputs)
+    rows, ends, order, state = unowned(real)[:N_FORWARD], unowned(whole)[0], unowned(whole)[1], unowned(lanes_of)
+    start, shifted, arrival = unowned(real)[-3], unowned(real)[-2][:inputs], unowned(real)[-1]
+    lane_spikes, slopes, since, until = state[-4], state[-3], state[-2], state[-1]
+    scratch = unowned_scratch(sorting)
     for b in range(first, stop):
         for begin in range(0, outputs, TILE):
             lanes, fired = min(TILE, outputs - begin), np.uint64(0)
@@ -122,6 +123,10 @@ def scan_delayed(times, weight, threshold, delay, c, spikes, first, stop):
             solve(state, fired, since, until, c, lane_spikes, slopes)
             for lane in range(lanes):
                 spikes[b, begin + lane] = lane_spikes[lane]
+    keep(real)
+    keep(whole)
+    keep(lanes_of)
+    keep(sorting)
 
 
 @jit

@@ -43,6 +43,7 @@ from firstspike.spiketime.cpu.simd import (
     fma,
     gather16,
     jit,
+    keep,
     load16,
     load64,
     load_whole16,
@@ -51,8 +52,9 @@ from firstspike.spiketime.cpu.simd import (
     select,
     store,
     store_whole16,
+    unowned,
 )
-from firstspike.spiketime.cpu.sort import sort_row, sort_scratch
+from firstspike.spiketime.cpu.sort import sort_row, sort_scratch, unowned_scratch
 
 _MANY, _SHORT = 48, 0.02  # inputs, and mean interval in units of the faster constant, for the fast scan
 _PATIENCE = 32  # rows for which a single lane is followed
@@ -209,12 +211,16 @@ def proceed(packed, order, arrival, ends, rows, lane, c, state, last):
 def scan_samples(times, packed, c, rows, ends, order, arrival, count, last, slope, spikes, first, stop):
     """Sort and scan the samples from ``first`` to ``stop`` of one network with all its tiles."""
     inputs, outputs = times.shape[1], spikes.shape[1]
-    stride = stride_of(inputs)
     samples = stop - first
-    start = np.empty(stride, times.dtype)
-    segments = np.zeros(samples, np.int32)
-    fast = np.zeros(samples, np.bool_)
-    scratch = sort_scratch(times, inputs)
+    memory = (
+        np.empty(stride_of(inputs), times.dtype), np.zeros(samples, np.int32), np.zeros(samples, np.bool_),
+        np.zeros((N_STATE + 4, TILE), times.dtype), np.empty((2, TILE), np.int32),
+    )  # fmt: skip
+    sorting = sort_scratch(times, inputs)
+    scratch = unowned_scratch(sorting)
+    start, segments, fast = unowned(memory[0]), unowned(memory[1]), unowned(memory[2])
+    state, lane_last, places = unowned(memory[3]), unowned(memory[4])[0], unowned(memory[4])[1]
+    lane_spikes, lane_slopes, since, until = state[-4], state[-3], state[-2], state[-1]
     for b in range(first, stop):
         n = sort_row(times[b], order[b], arrival[b], scratch)
         count[b] = n
@@ -225,9 +231,6 @@ def scan_samples(times, packed, c, rows, ends, order, arrival, count, last, slop
             segments[b - first] = find_segments(arrival[b], n, c, longest, start, ends[b])
             forward_rows(arrival[b], n, c, fast[b - first], start, rows[b])
 
-    state = np.zeros((N_STATE, TILE), times.dtype)
-    lane_last, places = np.empty((2, TILE), np.int32)
-    lane_spikes, lane_slopes, since, until = np.empty((4, TILE), times.dtype)
     for tile in range(packed.shape[0]):
         lanes = min(TILE, outputs - tile * TILE)
         every = ~np.uint64(0) >> np.uint64(TILE - lanes)
@@ -250,6 +253,8 @@ def scan_samples(times, packed, c, rows, ends, order, arrival, count, last, slop
             copy_lanes(lane_spikes, spikes[b], at, lanes)
             copy_lanes(lane_slopes, slope[b], at, lanes)
             copy_lanes(lane_last, last[b], at, lanes)
+    keep(memory)
+    keep(sorting)
 
 
 @jit

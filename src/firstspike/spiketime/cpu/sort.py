@@ -11,7 +11,7 @@ import numpy as np
 from numba.core import types
 from numba.extending import overload
 
-from firstspike.spiketime.cpu.simd import fill16, jit, load16, maximum, minimum, select, store
+from firstspike.spiketime.cpu.simd import fill16, highest, jit, load16, lowest, maximum, minimum, select, unowned
 
 _FEW = 24
 _CROWDED = 4  # moves per time in the buckets that cost more than the radix sort
@@ -31,12 +31,19 @@ def _overload_unsigned(array, shape):
 
 @jit
 def sort_scratch(times, inputs):
-    """What ``sort_row`` needs for rows of that length and dtype, any number of times."""
+    """Memory that ``sort_row`` needs for rows of that length and dtype, any number of times; see ``unowned_scratch``."""
     buckets = 32
     while buckets < 2 * inputs:
         buckets *= 2
     count = np.empty((times.itemsize, _VALUES), np.int32)
     return _unsigned(times, (2, inputs)), np.empty((2, inputs), np.int32), count, np.empty(buckets, np.int32)
+
+
+@jit
+def unowned_scratch(memory):
+    """The scratch to give to ``sort_row``."""
+    keys, spare, count, starts = memory
+    return unowned(keys), unowned(spare), unowned(count), unowned(starts)
 
 
 @jit
@@ -91,10 +98,7 @@ def _range(times):
     for i in range(0, whole, 16):
         t = load16(times, i)
         least, most = minimum(least, t), maximum(most, select(never > t, t, most))
-    lanes = np.empty((2, 16), times.dtype)
-    store(lanes, 0, least)
-    store(lanes, 16, most)
-    low, high = lanes[0].min(), lanes[1].max()
+    low, high = lowest(least), highest(most)
     for i in range(whole, times.size):
         if times[i] < math.inf:
             low, high = min(low, times[i]), max(high, times[i])

@@ -22,8 +22,8 @@ from firstspike.spiketime.cpu.crossing import TILE
 from firstspike.spiketime.cpu.pack import pack_tile, tiles_of, unpack_tile
 from firstspike.spiketime.cpu.parallel import SIGNATURE, announce, next_task, pointer
 from firstspike.spiketime.cpu.rows import N_BACKWARD, PAD, SYN, backward_rows, find_segments, stride_of
-from firstspike.spiketime.cpu.simd import jit
-from firstspike.spiketime.cpu.sort import sort_row, sort_scratch
+from firstspike.spiketime.cpu.simd import jit, keep, unowned
+from firstspike.spiketime.cpu.sort import sort_row, sort_scratch, unowned_scratch
 
 SAMPLES = 16  # of one task, where samples are worked on by themselves
 
@@ -31,8 +31,8 @@ SAMPLES = 16  # of one task, where samples are worked on by themselves
 @jit
 def prepare_samples(times, order, arrival, count, ends, segments, rows, c, sorts, first, stop):
     """Sorting, where no forward pass did it, and the rows of the samples from ``first`` to ``stop``."""
-    scratch = sort_scratch(times, times.shape[1])
-    start = np.empty(stride_of(times.shape[1]), times.dtype)
+    sorting, memory = sort_scratch(times, times.shape[1]), np.empty(stride_of(times.shape[1]), times.dtype)
+    scratch, start = unowned_scratch(sorting), unowned(memory)
     for b in range(first, stop):
         if sorts:
             count[b] = sort_row(times[b], order[b], arrival[b], scratch)
@@ -40,6 +40,8 @@ def prepare_samples(times, order, arrival, count, ends, segments, rows, c, sorts
         if count[b]:
             segments[b] = find_segments(arrival[b], count[b], c, math.inf, start, ends[b])
             backward_rows(arrival[b], count[b], c, start, rows[b])
+    keep(sorting)
+    keep(memory)
 
 
 @jit
@@ -69,10 +71,14 @@ def unwind_tiles(
 ):
     """The tiles and samples of one task, each a pair (first, stop)."""
     outputs = spikes.shape[1]
-    lanes, sums = np.zeros((N_LANES, TILE), grad.dtype), np.empty(256, grad.dtype)
-    joins = np.zeros(rows.shape[2], np.uint64)
-    total, lane_grad, lane_spikes, lane_slope = np.zeros((4, TILE), grad.dtype)
-    lane_last, places = np.empty((2, TILE), np.int32)
+    memory = (
+        np.zeros((N_LANES, TILE), grad.dtype), np.empty(256, grad.dtype), np.zeros(rows.shape[2], np.uint64),
+        np.zeros((4, TILE), grad.dtype), np.empty((2, TILE), np.int32),
+    )  # fmt: skip
+    lanes, sums, joins = unowned(memory[0]), unowned(memory[1]), unowned(memory[2])
+    given, whole = unowned(memory[3]), unowned(memory[4])
+    total, lane_grad, lane_spikes, lane_slope = given[0], given[1], given[2], given[3]
+    lane_last, places = whole[0], whole[1]
     if wants_times:
         by_times[samples[0] : samples[1]] = 0
     for tile in range(tiles[0], tiles[1]):
@@ -119,6 +125,7 @@ def unwind_tiles(
             joins[: top + 1] = 0
         for j in range(begin, end):
             by_threshold[j] = total[j - begin]
+    keep(memory)
 
 
 @jit
