@@ -14,10 +14,9 @@ import math
 
 import numpy as np
 
-from firstspike.spiketime.cpu.constants import DELTA, HEIGHT, PER_MEM, PER_RISE, PER_SYN, SUMMIT, kappa
-from firstspike.spiketime.cpu.crossing import TILE
+from firstspike.spiketime.cpu.constants import HEIGHT, PER_MEM, PER_SYN, SUMMIT, kappa
+from firstspike.spiketime.cpu.crossing import TILE, responses
 from firstspike.spiketime.cpu.lanes import fold16, sum_rows16
-from firstspike.spiketime.cpu.mathfun import exp, expm1
 from firstspike.spiketime.cpu.rows import BACK, BACK_MEM, LEAK, SYN
 from firstspike.spiketime.cpu.simd import (
     fill16,
@@ -87,14 +86,9 @@ def _largest(spike, arrival, last, c):
 @jit
 def start_lanes(lanes, scale_row, c):
     """Compute C' and E' of a tile's lanes."""
-    slower, rate = min(c[PER_MEM], c[PER_SYN]), abs(c[DELTA])
-    leaks_slower = c[PER_MEM] <= c[PER_SYN]
     for first in range(0, TILE, 16):
         s, scale = load16(lanes, WAIT * TILE + first), load16(lanes, scale_row * TILE + first)
-        slow = exp(s * -slower)
-        grown = expm1(s * -rate) * -1.0
-        response = slow * grown * abs(c[PER_RISE])
-        decay = slow - slow * grown if leaks_slower else slow
+        _, decay, response = responses(s, c)
         store(lanes, RESPONSE * TILE + first, response * scale * load16(lanes, UNIT_MEM * TILE + first))
         store(lanes, DECAY * TILE + first, decay * scale * load16(lanes, UNIT_SYN * TILE + first))
 

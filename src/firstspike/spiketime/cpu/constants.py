@@ -18,7 +18,9 @@ SUMMIT, HEIGHT = 5, 6  # time and value of kappa's maximum
 X, LOG_RATIO = 7, 8  # and log(1 - x)
 SPAN = 9  # longest time after which states keep their scale (see ``rows``)
 FAR = 10  # a leaky neuron that rises falls again before this time
-N_CONSTANTS = 11
+KIND = 11  # which of the short cuts below the two constants allow
+N_CONSTANTS = 12
+ANY, EQUAL, DOUBLE = range(3)  # EQUAL: kappa is s exp(-s); DOUBLE: DELTA is the slower constant's rate
 
 _SPAN = 20.0  # in units of the faster constant: exp(20) leaves room in float32 for large weights
 _TINY = {"float32": 1e-10, "float64": 1e-20}  # smallest |DELTA| tau_syn
@@ -38,6 +40,10 @@ def constants_array(tau_mem: float, tau_syn: float, dtype: str) -> np.ndarray:
     found[[SUMMIT, HEIGHT]] = summit, height
     found[SPAN] = _SPAN * min(tau_mem, tau_syn)
     found[FAR] = 40 * max(tau_mem, tau_syn)
+    if abs(x) <= _TINY[dtype]:
+        found[KIND] = EQUAL
+    elif abs(abs(delta) - min(1 / tau_mem, 1 / tau_syn)) < np.finfo(dtype).eps * abs(delta):
+        found[KIND] = DOUBLE
     return found.astype(dtype)
 
 

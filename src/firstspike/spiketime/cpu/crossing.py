@@ -10,8 +10,11 @@ import numpy as np
 
 from firstspike.spiketime.cpu.constants import (
     DELTA,
+    DOUBLE,
+    EQUAL,
     FAR,
     HEIGHT,
+    KIND,
     LOG_RATIO,
     PER_MEM,
     PER_RISE,
@@ -20,7 +23,7 @@ from firstspike.spiketime.cpu.constants import (
     X,
     kappa,
 )
-from firstspike.spiketime.cpu.mathfun import exp, expm1, log1p
+from firstspike.spiketime.cpu.mathfun import exp, exp_and_expm1, expm1, log1p
 from firstspike.spiketime.cpu.simd import (
     absolute,
     fill16,
@@ -124,6 +127,22 @@ def endless_wait(voltage, current, c):
 
 
 @jit
+def responses(s, c):
+    """``exp(-s/tau_mem)``, ``exp(-s/tau_syn)`` and ``kappa(s)`` of a vector."""
+    slower = min(c[PER_MEM], c[PER_SYN])
+    if c[KIND] == EQUAL:
+        slow = exp(s * -slower)
+        return slow, slow, slow * s * c[PER_SYN]
+    if c[KIND] == DOUBLE:
+        slow, grown = exp_and_expm1(s * -slower)
+    else:
+        slow, grown = exp(s * -slower), expm1(s * -abs(c[DELTA]))
+    response = slow * grown * -abs(c[PER_RISE])
+    fast = fma(slow, grown, slow)
+    return (slow, fast, response) if c[PER_MEM] <= c[PER_SYN] else (fast, slow, response)
+
+
+@jit
 def solve(state, fired, since, until, c, spikes, slopes):
     """Spike times and slopes ``dV/dt`` of a tile's lanes: ``inf`` and 0 where they did not fire.
 
@@ -150,8 +169,6 @@ def find_roots(state, fired, c):
     Steps to the root of the parabola in s, between bounds. Each costs one ``exp`` and one ``expm1``, as Newton's would,
     and triples the digits. The vectors of a tile take theirs in turn, as within one each operation waits for the last.
     """
-    slower, rate = min(c[PER_MEM], c[PER_SYN]), abs(c[DELTA])
-    leaks_slower = c[PER_MEM] <= c[PER_SYN]
     tolerance = 2e-3 if state.itemsize == 4 else 1e-5
     for first in range(0, TILE, 16):
         store(state, WAIT * TILE + first, fill16(state, 0.0))
@@ -181,15 +198,9 @@ def find_roots(state, fired, c):
             # a halving says nothing of how near the root is, but the bounds do
             moved = select(inside, absolute(following - s), high - low)
             moving |= (moved > absolute(following) * tolerance) & bits
-            slow = exp(following * -slower)
-            grown = expm1(following * -rate) * -1.0
-            fast = slow - slow * grown
-            response = slow * grown * abs(c[PER_RISE])
+            mem, syn, response = responses(following, c)
             voltage, current = load16(state, VOLTAGE * TILE + first), load16(state, CURRENT * TILE + first)
-            if leaks_slower:
-                value, drive = fma(voltage, slow, current * response), current * fast * c[PER_SYN]
-            else:
-                value, drive = fma(voltage, fast, current * response), current * slow * c[PER_SYN]
+            value, drive = fma(voltage, mem, current * response), current * syn * c[PER_SYN]
             store(state, WAIT * TILE + first, following)
             store(state, LOW * TILE + first, low)
             store(state, HIGH * TILE + first, high)

@@ -9,15 +9,13 @@ import math
 
 import numpy as np
 
-from firstspike.spiketime.cpu.constants import DELTA, PER_MEM, PER_RISE, PER_SYN, kappa, peak
-from firstspike.spiketime.cpu.crossing import CURRENT, LIMIT, N_STATE, TILE, VOLTAGE, endless_wait, solve
-from firstspike.spiketime.cpu.mathfun import exp, expm1
+from firstspike.spiketime.cpu.constants import PER_MEM, PER_SYN, kappa, peak
+from firstspike.spiketime.cpu.crossing import CURRENT, LIMIT, N_STATE, TILE, VOLTAGE, endless_wait, responses, solve
 from firstspike.spiketime.cpu.rows import (
     BOUND,
     LEVEL,
     MEM,
     N_FORWARD,
-    PAD,
     RISE,
     SYN,
     TANGENT,
@@ -136,9 +134,7 @@ def unwind_delayed(
 ):  # fmt: skip
     """Add up the gradients of some neurons and samples, each a pair (first, stop). Rows are whole vectors."""
     inputs = times.shape[1]
-    slower, rate = min(c[PER_MEM], c[PER_SYN]), abs(c[DELTA])
-    leaks_slower = c[PER_MEM] <= c[PER_SYN]
-    responses, decays, lanes = np.empty(inputs, grad.dtype), np.empty(inputs, grad.dtype), np.empty(16, grad.dtype)
+    kept_responses, decays, lanes = np.empty(inputs, grad.dtype), np.empty(inputs, grad.dtype), np.empty(16, grad.dtype)
     zero = fill16(grad, 0.0)
     by_times[samples[0] : samples[1]] = 0
     for j in range(neurons[0], neurons[1]):
@@ -152,11 +148,9 @@ def unwind_delayed(
                 s = fill16(grad, spike) - (load16(times, b * inputs + i) + load16(delay, j * inputs + i))
                 causal = s > 0.0
                 s = maximum(s, 0.0)
-                slow = exp(s * -slower)
-                grown = expm1(s * -rate) * -1.0
-                response = select(causal, slow * grown * abs(c[PER_RISE]), zero)
-                decay = select(causal, slow - slow * grown if leaks_slower else slow, zero)
-                store(responses, i, response)
+                _, decay, response = responses(s, c)
+                response, decay = select(causal, response, zero), select(causal, decay, zero)
+                store(kept_responses, i, response)
                 store(decays, i, decay)
                 drive = fma(decay, load16(weight, j * inputs + i), drive)
                 largest = maximum(largest, absolute(response))
@@ -169,7 +163,7 @@ def unwind_delayed(
             store(lanes, 0, largest)
             kept = -scale if abs(scale) * lanes.max() <= bound else grad.dtype.type(0)
             for i in range(0, inputs, 16):
-                response, place = load16(responses, i), j * inputs + i
+                response, place = load16(kept_responses, i), j * inputs + i
                 store(by_weight, place, fma(response, kept, load16(by_weight, place)))
                 drive = load16(decays, i) * c[PER_SYN] - response * c[PER_MEM]
                 each = drive * load16(weight, place) * scale

@@ -69,6 +69,14 @@ def expm1(x):
     return fma(p, scale, scale - 1.0)
 
 
+@jit
+def exp_and_expm1(x):
+    """Both of a vector, for the price of one."""
+    n, p = _reduced(x)
+    scale = power_of_two(n)
+    return fma(p, scale, scale), fma(p, scale, scale - 1.0)
+
+
 def _log_series(square):
     """``(atanh(s) / s - 1) / s**2`` from ``s**2 <= 0.0295``."""
     raise NotImplementedError

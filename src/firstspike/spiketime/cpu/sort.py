@@ -31,7 +31,7 @@ def _overload_unsigned(array, shape):
 
 @jit
 def sort_scratch(times, inputs):
-    """Memory that ``sort_row`` needs for rows of that length and dtype, any number of times; see ``unowned_scratch``."""
+    """Memory that ``sort_row`` needs for rows of that length and dtype, any number of times."""
     buckets = 32
     while buckets < 2 * inputs:
         buckets *= 2
