@@ -20,12 +20,12 @@ from firstspike.spiketime.cpu.lanes import fold16, sum_rows16
 from firstspike.spiketime.cpu.rows import BACK, BACK_MEM, LEAK, SYN
 from firstspike.spiketime.cpu.simd import (
     fill16,
-    fill64,
     fma,
     gather16,
     jit,
+    lanes_of,
+    load,
     load16,
-    load64,
     load_whole16,
     lowest_bit,
     maximum,
@@ -41,26 +41,26 @@ N_LANES = 7
 
 
 @jit
-def prepare(lanes, places, joins, grad, spikes, slope, last, arrival, rows, threshold, c, bound):
+def prepare(zero, lanes, places, joins, grad, spikes, slope, last, arrival, rows, threshold, c, bound):
     """Values with which a tile's lanes join and where; returns the last row with one, and whether any is dropped.
 
     ``grad``, ``spikes``, ``slope`` and ``last`` have a whole tile's lanes.
     """
-    top, dropped, stride, zero = -1, False, rows.shape[1], fill16(lanes, 0.0)
-    for first in range(0, TILE, 16):
+    top, dropped, stride, none = -1, False, rows.shape[1], fill16(lanes, 0.0)
+    for first in range(0, lanes_of(zero), 16):
         steep, k = load16(slope, first), load_whole16(lanes, last, first)
         store_whole16(np.uint64(0xFFFF), places, first, maximum(k, 0.0))
         spiked = (k >= 0.0) & (steep > 0.0)
         wait = load16(spikes, first) - gather16(arrival, 0, places, first)
-        scale = select(spiked, load16(grad, first) / steep, zero)
+        scale = select(spiked, load16(grad, first) / steep, none)
         spiked &= (scale > 0.0) | (scale < 0.0) | ~(scale >= scale)  # without a gradient there is nothing to do
         unit_mem = 1.0 / gather16(rows, BACK_MEM * stride, places, first)
         unit_syn = 1.0 / gather16(rows, SYN * stride, places, first)
-        store(lanes, WAIT * TILE + first, select(spiked, wait, zero))
+        store(lanes, WAIT * TILE + first, select(spiked, wait, none))
         store(lanes, SCALE * TILE + first, scale)
         store(lanes, KEPT * TILE + first, scale)
-        store(lanes, UNIT_MEM * TILE + first, select(spiked, unit_mem, zero))
-        store(lanes, UNIT_SYN * TILE + first, select(spiked, unit_syn, zero))
+        store(lanes, UNIT_MEM * TILE + first, select(spiked, unit_mem, none))
+        store(lanes, UNIT_SYN * TILE + first, select(spiked, unit_syn, none))
         while spiked:
             lane = first + lowest_bit(spiked)
             spiked &= spiked - np.uint64(1)
@@ -84,9 +84,9 @@ def _largest(spike, arrival, last, c):
 
 
 @jit
-def start_lanes(lanes, scale_row, c):
+def start_lanes(zero, lanes, scale_row, c):
     """Compute C' and E' of a tile's lanes."""
-    for first in range(0, TILE, 16):
+    for first in range(0, lanes_of(zero), 16):
         s, scale = load16(lanes, WAIT * TILE + first), load16(lanes, scale_row * TILE + first)
         _, decay, response = responses(s, c)
         store(lanes, RESPONSE * TILE + first, response * scale * load16(lanes, UNIT_MEM * TILE + first))
@@ -95,7 +95,7 @@ def start_lanes(lanes, scale_row, c):
 
 @jit
 def unwind_tile(
-    packed, order, arrival, ends, segments, rows, lanes, joins, top, c, sums, by_weight, by_times, wants_weight,
+    zero, packed, order, arrival, ends, segments, rows, lanes, joins, top, c, sums, by_weight, by_times, wants_weight,
     wants_times,
 ):  # fmt: skip
     """Walk back from row ``top``, adding to the tile's gradients, and to ``by_times`` in order of arrival.
@@ -103,7 +103,7 @@ def unwind_tile(
     ``sums`` has room for 16 rows of 16 numbers, as many as ``by_times`` takes at once.
     """
     mem, syn, back, leak = rows[BACK_MEM], rows[SYN], rows[BACK], rows[LEAK]
-    response = decay = fill64(packed, 0.0)
+    response = decay = zero
     sums[((top & 15) + 1) * 16 :] = 0
     segment = segments - 1
     while segment > 0 and ends[segment - 1] > top:
@@ -112,14 +112,14 @@ def unwind_tile(
     k = top
     while True:
         if joins[k]:
-            response = select(joins[k], load64(lanes, RESPONSE * TILE), response)
-            decay = select(joins[k], load64(lanes, DECAY * TILE), decay)
+            response = select(joins[k], load(zero, lanes, RESPONSE * TILE), response)
+            decay = select(joins[k], load(zero, lanes, DECAY * TILE), decay)
         row = np.intp(order[k]) * TILE
         if wants_weight:
-            store(by_weight, row, fma(response, mem[k], load64(by_weight, row)))
+            store(by_weight, row, fma(response, mem[k], load(zero, by_weight, row)))
         if wants_times:
             place = k & 15
-            store(sums, place * 16, fold16(load64(packed, row) * fma(response, leak[k], decay)))
+            store(sums, place * 16, fold16(load(zero, packed, row) * fma(response, leak[k], decay)))
             if place == 0:
                 store(by_times, k, load16(by_times, k) + sum_rows16(sums, 0))
         if k == begin:
@@ -137,7 +137,7 @@ def unwind_tile(
 
 
 @jit
-def observe_tile(packed, order, arrival, n, ends, segments, rows, spikes, c, last, slope, joins):
+def observe_tile(zero, packed, order, arrival, n, ends, segments, rows, spikes, c, last, slope, joins):
     """Last causal input and slope, in units of the threshold, of a tile's lanes at spike times from elsewhere."""
     top = -1
     for lane in range(spikes.size):
@@ -146,7 +146,7 @@ def observe_tile(packed, order, arrival, n, ends, segments, rows, spikes, c, las
         if k >= 0:
             joins[k] |= np.uint64(1) << np.uint64(lane)
             top = max(top, k)
-    current, state = fill64(packed, 0.0), np.empty(TILE, packed.dtype)
+    current, state = zero, np.empty(TILE, packed.dtype)
     begin = 0
     for segment in range(segments):
         if begin > top:
@@ -154,7 +154,7 @@ def observe_tile(packed, order, arrival, n, ends, segments, rows, spikes, c, las
         if begin > 0:
             current = current * (math.exp((arrival[begin - 1] - arrival[begin]) * c[PER_SYN]) / rows[SYN, begin - 1])
         for k in range(begin, min(ends[segment], top + 1)):
-            current = fma(load64(packed, np.intp(order[k]) * TILE), rows[SYN, k], current)
+            current = fma(load(zero, packed, np.intp(order[k]) * TILE), rows[SYN, k], current)
             leaving = joins[k]
             if leaving:
                 joins[k] = 0

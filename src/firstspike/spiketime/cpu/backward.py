@@ -8,10 +8,10 @@ from torch import Tensor
 
 from firstspike.spiketime.backend import Constants, Gradients, Needs
 from firstspike.spiketime.cpu.constants import constants_array
-from firstspike.spiketime.cpu.crossing import TILE
+from firstspike.spiketime.cpu.crossing import NARROW, TILE
 from firstspike.spiketime.cpu.delayed_host import delayed_backward
 from firstspike.spiketime.cpu.forward import DTYPES
-from firstspike.spiketime.cpu.parallel import run, scratch, threads_for
+from firstspike.spiketime.cpu.parallel import is_small, run, scratch, threads_for
 from firstspike.spiketime.cpu.rows import N_BACKWARD, PAD
 from firstspike.spiketime.cpu.unwind import SAMPLES, backward_kernel
 
@@ -52,7 +52,8 @@ def backward(
         weight, threshold = weight.contiguous(), threshold.contiguous()
         tiles, stride = -(-outputs // TILE), -(-inputs // 16) * 16 + PAD
         groups = min(tiles, _MAX_GROUPS) if needs.times else tiles
-        chunks = max(1, min(_TASKS // groups, batch // _MIN_CHUNK))
+        # by the shapes of one network alone, so that the sums are the same however many there are, and threads
+        chunks = 1 if is_small(batch * inputs * outputs) else max(1, min(_TASKS // groups, batch // _MIN_CHUNK))
         order, arrival, count, last, slope = tuple(x.contiguous() for x in saved) or (
             memory(ensemble, batch, inputs, dtype=torch.int32),
             memory(ensemble, batch, inputs + PAD),
@@ -86,7 +87,7 @@ def backward(
         flags = (needs.weight, needs.times, needs.threshold, not saved)
         blocks = -(-batch // SAMPLES)
         run(
-            backward_kernel(dtype),
+            backward_kernel(dtype, outputs <= NARROW),
             (
                 ensemble * (tiles + blocks),
                 ensemble * groups * chunks,

@@ -27,21 +27,23 @@ from firstspike.spiketime.cpu.mathfun import exp, exp_and_expm1, expm1, log1p
 from firstspike.spiketime.cpu.simd import (
     absolute,
     fill16,
-    fill64,
     fma,
     jit,
+    lanes_of,
+    load,
     load16,
-    load64,
     lowest_bit,
     maximum,
     minimum,
     select,
+    splat,
     sqrt,
     store,
     store_whole16,
 )
 
 TILE = 64  # neurons that are scanned together, lanes of one vector
+NARROW = 16  # lanes that are worked on where there are no more neurons than these; the functions' ``zero`` says so
 VOLTAGE, CURRENT, LIMIT = range(3)  # what is known of a neuron that fired: the state before, and the latest time
 NOW_VOLTAGE, NOW_CURRENT = 3, 4  # the state that is to be tested
 WAIT, LOW, HIGH, VALUE, DRIVE = 5, 6, 7, 8, 9  # where the search for the crossing is
@@ -52,13 +54,13 @@ _MAX_STEPS = 60
 
 
 @jit
-def scaled_interval(state, last, k, active, duration, c, syn, rise, mem, level, mem_end, level_end):
+def scaled_interval(zero, state, last, k, active, duration, c, syn, rise, mem, level, mem_end, level_end):
     """The test of a row inside a segment; see ``_test`` and ``rows``."""
-    return _test(state, last, k, active, duration, c, 1.0, rise, mem_end, 1.0, level, level_end, 1 / mem, 1 / syn)
+    return _test(zero, state, last, k, active, duration, c, 1.0, rise, mem_end, 1.0, level, level_end, 1 / mem, 1 / syn)
 
 
 @jit
-def plain_interval(state, last, k, active, duration, c):
+def plain_interval(zero, state, last, k, active, duration, c):
     """The test of an interval from states of scale 1, also of one that does not end; the states move to its end."""
     endless = math.isinf(duration)
     decay_mem = 0.0 if endless and c[PER_MEM] > 0 else math.exp(-duration * c[PER_MEM]) if not endless else 1.0
@@ -68,9 +70,9 @@ def plain_interval(state, last, k, active, duration, c):
     threshold = 1 + np.finfo(state.dtype).eps if endless and c[PER_MEM] == 0 else 1.0
     falling = -1.0 if duration > c[FAR] else decay_syn
     active = _test(
-        state, last, k, active, duration, c, decay_mem, rise, threshold, falling, c[RATIO], c[RATIO], 1.0, 1.0
+        zero, state, last, k, active, duration, c, decay_mem, rise, threshold, falling, c[RATIO], c[RATIO], 1.0, 1.0
     )
-    voltage, current = load64(state, NOW_VOLTAGE * TILE), load64(state, NOW_CURRENT * TILE)
+    voltage, current = load(zero, state, NOW_VOLTAGE * TILE), load(zero, state, NOW_CURRENT * TILE)
     store(state, NOW_VOLTAGE * TILE, fma(voltage, decay_mem, current * rise))
     store(state, NOW_CURRENT * TILE, current * decay_syn)
     return active
@@ -88,12 +90,14 @@ def peaks_of(voltage, current, c):
 
 
 @jit
-def _test(state, last, k, active, duration, c, decay, rise, threshold, decay_syn, level, level_end, unit_mem, unit_syn):
+def _test(
+    zero, state, last, k, active, duration, c, decay, rise, threshold, decay_syn, level, level_end, unit_mem, unit_syn
+):
     """Find the lanes that reach the threshold in the interval after row k, note their state, return those that do not.
 
     A lane does if it ends above the threshold, or if it rises first and falls at the end, and its peak is high enough.
     """
-    voltage, current = load64(state, NOW_VOLTAGE * TILE), load64(state, NOW_CURRENT * TILE)
+    voltage, current = load(zero, state, NOW_VOLTAGE * TILE), load(zero, state, NOW_CURRENT * TILE)
     end = fma(voltage, decay, current * rise)
     crosses = (end >= threshold) & active
     if crosses and c[PER_MEM] == 0:  # rounding may reach what the membrane only approaches
@@ -106,12 +110,12 @@ def _test(state, last, k, active, duration, c, decay, rise, threshold, decay_syn
         time, height = peaks_of(voltage * unit_mem, current * unit_syn, c)
         peaks &= height >= 1.0
         fired |= peaks
-        store(state, LIMIT * TILE, select(peaks, minimum(time, duration), load64(state, LIMIT * TILE)))
+        store(state, LIMIT * TILE, select(peaks, minimum(time, duration), load(zero, state, LIMIT * TILE)))
     if fired:
-        store(state, VOLTAGE * TILE, select(fired, voltage * unit_mem, load64(state, VOLTAGE * TILE)))
-        store(state, CURRENT * TILE, select(fired, current * unit_syn, load64(state, CURRENT * TILE)))
-        store(state, LIMIT * TILE, select(crosses, fill64(state, duration), load64(state, LIMIT * TILE)))
-        for first in range(0, TILE, 16):
+        store(state, VOLTAGE * TILE, select(fired, voltage * unit_mem, load(zero, state, VOLTAGE * TILE)))
+        store(state, CURRENT * TILE, select(fired, current * unit_syn, load(zero, state, CURRENT * TILE)))
+        store(state, LIMIT * TILE, select(crosses, splat(zero, duration), load(zero, state, LIMIT * TILE)))
+        for first in range(0, lanes_of(zero), 16):
             store_whole16((fired >> np.uint64(first)) & np.uint64(0xFFFF), last, first, fill16(state, float(k)))
         while math.isinf(duration) and crosses:
             lane = lowest_bit(crosses)
@@ -143,15 +147,15 @@ def responses(s, c):
 
 
 @jit
-def solve(state, fired, since, until, c, spikes, slopes):
+def solve(zero, state, fired, since, until, c, spikes, slopes):
     """Spike times and slopes ``dV/dt`` of a tile's lanes: ``inf`` and 0 where they did not fire.
 
     ``since`` and ``until`` are the times of each lane's last causal input and of the next.
     """
     eps, tiny = np.finfo(state.dtype).eps, np.finfo(state.dtype).tiny
     never, flat = fill16(state, math.inf), fill16(state, 0.0)
-    find_roots(state, fired, c)
-    for first in range(0, TILE, 16):
+    find_roots(zero, state, fired, c)
+    for first in range(0, lanes_of(zero), 16):
         bits = (fired >> np.uint64(first)) & np.uint64(0xFFFF)
         start = load16(since, first)
         spike = start + load16(state, WAIT * TILE + first)
@@ -163,14 +167,14 @@ def solve(state, fired, since, until, c, spikes, slopes):
 
 
 @jit
-def find_roots(state, fired, c):
+def find_roots(zero, state, fired, c):
     """First roots of ``V(s) = 1``, as WAIT, and ``dV/ds + 1/tau_mem`` there, as DRIVE.
 
     Steps to the root of the parabola in s, between bounds. Each costs one ``exp`` and one ``expm1``, as Newton's would,
     and triples the digits. The vectors of a tile take theirs in turn, as within one each operation waits for the last.
     """
     tolerance = 2e-3 if state.itemsize == 4 else 1e-5
-    for first in range(0, TILE, 16):
+    for first in range(0, lanes_of(zero), 16):
         store(state, WAIT * TILE + first, fill16(state, 0.0))
         store(state, LOW * TILE + first, fill16(state, 0.0))
         store(state, HIGH * TILE + first, load16(state, LIMIT * TILE + first))
@@ -178,7 +182,7 @@ def find_roots(state, fired, c):
         store(state, DRIVE * TILE + first, load16(state, CURRENT * TILE + first) * c[PER_SYN])
     for _ in range(_MAX_STEPS):
         moving = np.uint64(0)
-        for first in range(0, TILE, 16):
+        for first in range(0, lanes_of(zero), 16):
             bits = (fired >> np.uint64(first)) & np.uint64(0xFFFF)
             if not bits:
                 continue

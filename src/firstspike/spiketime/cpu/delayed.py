@@ -23,7 +23,19 @@ from firstspike.spiketime.cpu.rows import (
     forward_rows,
     stride_of,
 )
-from firstspike.spiketime.cpu.simd import absolute, fill16, fma, jit, keep, load16, maximum, select, store, unowned
+from firstspike.spiketime.cpu.simd import (
+    absolute,
+    fill16,
+    fill64,
+    fma,
+    jit,
+    keep,
+    load16,
+    maximum,
+    select,
+    store,
+    unowned,
+)
 from firstspike.spiketime.cpu.sort import sort_row, sort_scratch, unowned_scratch
 
 
@@ -118,7 +130,7 @@ def scan_delayed(times, weight, threshold, delay, c, spikes, first, stop):
                 if k >= 0:
                     fired |= np.uint64(1) << np.uint64(lane)
                     since[lane], until[lane] = arrival[k], arrival[k + 1] if k + 1 < n else math.inf
-            solve(state, fired, since, until, c, lane_spikes, slopes)
+            solve(fill64(state, 0.0), state, fired, since, until, c, lane_spikes, slopes)
             for lane in range(lanes):
                 spikes[b, begin + lane] = lane_spikes[lane]
     keep(real)

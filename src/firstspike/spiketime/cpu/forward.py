@@ -7,7 +7,7 @@ from torch import Tensor
 
 from firstspike.spiketime.backend import Constants
 from firstspike.spiketime.cpu.constants import constants_array
-from firstspike.spiketime.cpu.crossing import TILE
+from firstspike.spiketime.cpu.crossing import NARROW, TILE
 from firstspike.spiketime.cpu.delayed_host import delayed_forward
 from firstspike.spiketime.cpu.parallel import run, scratch, threads_for
 from firstspike.spiketime.cpu.rows import N_FORWARD, PAD
@@ -53,7 +53,7 @@ def forward(
     given, filled = (times, weight, threshold), (order, arrival, count, last, slope, spikes)
     addresses = (*(x.data_ptr() for x in given), packed, *(x.data_ptr() for x in filled), rows, ends)
     run(
-        forward_kernel(dtype),
+        forward_kernel(dtype, outputs <= NARROW),
         (ensemble * tiles, ensemble * -(-batch // block)),
         (ensemble, batch, inputs, outputs, block, c.ctypes.data, *addresses),
         threads,

@@ -38,17 +38,18 @@ def _parts(builder, x, lanes: int):
 
 
 @intrinsic
-def mask64(typingctx, bits):
-    """The mask of the 64 lanes whose bits are set."""
+def mask_of(typingctx, zero, bits):
+    """The mask of the lanes whose bits are set, for vectors like ``zero``."""
 
     def codegen(context, builder, sig, args):
         words = [
-            builder.trunc(builder.lshr(args[0], ir.IntType(64)(i)), ir.IntType(_PART)) for i in range(0, 64, _PART)
+            builder.trunc(builder.lshr(args[1], ir.IntType(64)(i)), ir.IntType(_PART))
+            for i in range(0, zero.lanes, _PART)
         ]
         parts = [builder.bitcast(word, ir.VectorType(ir.IntType(1), _PART)) for word in words]
         return cgutils.make_anonymous_struct(builder, parts)
 
-    return MaskType(64)(types.uint64), codegen
+    return MaskType(zero.lanes)(zero, types.uint64), codegen
 
 
 @intrinsic

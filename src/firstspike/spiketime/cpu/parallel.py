@@ -71,9 +71,14 @@ def _python_threads() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(thread_name_prefix="firstspike")
 
 
+def is_small(work: int) -> bool:
+    """Whether so many synapses times samples are too little work to part."""
+    return work < _SMALL
+
+
 def threads_for(work: int) -> int:
     """Threads worth starting for so many synapses times samples: torch's number, or one for little work."""
-    return 1 if work < _SMALL else torch.get_num_threads()
+    return 1 if is_small(work) else torch.get_num_threads()
 
 
 _local = threading.local()

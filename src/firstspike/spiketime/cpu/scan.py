@@ -21,7 +21,7 @@ from firstspike.spiketime.cpu.crossing import (
     scaled_interval,
     solve,
 )
-from firstspike.spiketime.cpu.masks import any_of, bits_of, mask64, update, where_below
+from firstspike.spiketime.cpu.masks import any_of, bits_of, mask_of, update, where_below
 from firstspike.spiketime.cpu.pack import pack_tile, tiles_of
 from firstspike.spiketime.cpu.parallel import SIGNATURE, announce, next_task, pointer
 from firstspike.spiketime.cpu.rows import (
@@ -44,12 +44,14 @@ from firstspike.spiketime.cpu.simd import (
     gather16,
     jit,
     keep,
+    lanes_of,
+    load,
     load16,
-    load64,
     load_whole16,
     lowest_bit,
     maximum,
     select,
+    splat,
     store,
     store_whole16,
     unowned,
@@ -61,16 +63,16 @@ _PATIENCE = 32  # rows for which a single lane is followed
 
 
 @jit
-def scan_tile(packed, order, arrival, ends, segments, rows, active, c, state, last):
+def scan_tile(zero, packed, order, arrival, ends, segments, rows, active, c, state, last):
     """Scan one sample with the neurons ``active``; returns those that stay silent."""
     syn, rise, tangent, bound = rows[SYN], rows[RISE], rows[TANGENT], rows[BOUND]
     mem, level = rows[MEM], rows[LEVEL]
-    voltage = current = fill64(packed, 0.0)
+    voltage = current = zero
     begin = 0
     for segment in range(segments):
         end = ends[segment]
         for k in range(begin, end - 1):
-            current = fma(load64(packed, np.intp(order[k]) * TILE), syn[k], current)
+            current = fma(load(zero, packed, np.intp(order[k]) * TILE), syn[k], current)
             if rise[k] == 0:
                 continue  # the next input arrives at the same time
             candidates = (fma(current, tangent[k], voltage) >= bound[k]) & active
@@ -79,47 +81,59 @@ def scan_tile(packed, order, arrival, ends, segments, rows, active, c, state, la
                 store(state, NOW_CURRENT * TILE, current)
                 duration = arrival[k + 1] - arrival[k]
                 active = scaled_interval(
-                    state, last, k, active, duration, c, syn[k], rise[k], mem[k], level[k], mem[k + 1], level[k + 1]
+                    zero,
+                    state,
+                    last,
+                    k,
+                    active,
+                    duration,
+                    c,
+                    syn[k],
+                    rise[k],
+                    mem[k],
+                    level[k],
+                    mem[k + 1],
+                    level[k + 1],
                 )
                 if not active:
                     return active
             voltage = fma(current, rise[k], voltage)
         k = end - 1
-        current = fma(load64(packed, np.intp(order[k]) * TILE), syn[k], current)
+        current = fma(load(zero, packed, np.intp(order[k]) * TILE), syn[k], current)
         store(state, NOW_VOLTAGE * TILE, voltage * (1 / mem[k]))
         store(state, NOW_CURRENT * TILE, current * (1 / syn[k]))
         duration = arrival[end] - arrival[k] if segment < segments - 1 else math.inf
-        active = plain_interval(state, last, k, active, duration, c)
+        active = plain_interval(zero, state, last, k, active, duration, c)
         if not active:
             return active
-        voltage, current = load64(state, NOW_VOLTAGE * TILE), load64(state, NOW_CURRENT * TILE)
+        voltage, current = load(zero, state, NOW_VOLTAGE * TILE), load(zero, state, NOW_CURRENT * TILE)
         begin = end
     return active
 
 
 @jit
-def scan_fast(packed, order, arrival, ends, segments, rows, active, c, state, places, last):
+def scan_fast(zero, packed, order, arrival, ends, segments, rows, active, c, state, places, last):
     """``scan_tile`` for many short intervals, without a branch for a neuron that fires.
 
     A lane stops at its first candidate. With short intervals this nearly always is the crossing or close to it.
     Returns the lanes that stay silent, and those that have to be scanned again.
     """
     syn, rise, tangent, bound, mem = rows[SYN], rows[RISE], rows[TANGENT], rows[BOUND], rows[MEM]
-    voltage = current = stop = fill64(packed, 0.0)
+    voltage = current = stop = zero
     stopped = np.uint64(0)
     begin = 0
     for segment in range(segments):
         end = ends[segment]
-        working = mask64(active)
-        place = fill64(packed, float(begin))
+        working = mask_of(zero, active)
+        place = splat(zero, float(begin))
         for k in range(begin, end - 1):
             # what waits for the test of this row comes last: a lane's voltage stops one row late, see ``settle``
             place = update(working, place + 1.0, place)
-            driven = fma(load64(packed, np.intp(order[k]) * TILE), syn[k], current)
+            driven = fma(load(zero, packed, np.intp(order[k]) * TILE), syn[k], current)
             current = update(working, driven, current)
             if rise[k] == 0:
                 continue  # the next input arrives at the same time
-            still_working = where_below(working, fma(driven, tangent[k], voltage), fill64(packed, bound[k]))
+            still_working = where_below(working, fma(driven, tangent[k], voltage), splat(zero, bound[k]))
             voltage = update(working, fma(driven, rise[k], voltage), voltage)
             working = still_working
             if k & 3 == 0 and not any_of(working):
@@ -128,34 +142,34 @@ def scan_fast(packed, order, arrival, ends, segments, rows, active, c, state, pl
         found = active & ~still
         if found:
             stopped |= found
-            store(state, VOLTAGE * TILE, select(found, voltage, load64(state, VOLTAGE * TILE)))
-            store(state, CURRENT * TILE, select(found, current, load64(state, CURRENT * TILE)))
+            store(state, VOLTAGE * TILE, select(found, voltage, load(zero, state, VOLTAGE * TILE)))
+            store(state, CURRENT * TILE, select(found, current, load(zero, state, CURRENT * TILE)))
             stop = select(found, place, stop)
             active = still
         if not active:
             break
         k = end - 1
-        current = fma(load64(packed, np.intp(order[k]) * TILE), syn[k], current)
+        current = fma(load(zero, packed, np.intp(order[k]) * TILE), syn[k], current)
         store(state, NOW_VOLTAGE * TILE, voltage * (1 / mem[k]))
         store(state, NOW_CURRENT * TILE, current * (1 / syn[k]))
         duration = arrival[end] - arrival[k] if segment < segments - 1 else math.inf
-        active = plain_interval(state, last, k, active, duration, c)
+        active = plain_interval(zero, state, last, k, active, duration, c)
         if not active:
             break
-        voltage, current = load64(state, NOW_VOLTAGE * TILE), load64(state, NOW_CURRENT * TILE)
+        voltage, current = load(zero, state, NOW_VOLTAGE * TILE), load(zero, state, NOW_CURRENT * TILE)
         begin = end
     again = np.uint64(0)
     if stopped:
         store(state, NOW_VOLTAGE * TILE, stop)
-        again = settle(packed, order, arrival, ends, rows, stopped, c, state, places, last)
+        again = settle(zero, packed, order, arrival, ends, rows, stopped, c, state, places, last)
     return active, again
 
 
 @jit
-def settle(packed, order, arrival, ends, rows, stopped, c, state, places, last):
+def settle(zero, packed, order, arrival, ends, rows, stopped, c, state, places, last):
     """Bring the states at which lanes stopped to scale 1; returns the lanes that have to be scanned again."""
     stride, early, again = rows.shape[1], np.uint64(0), np.uint64(0)
-    for first in range(0, TILE, 16):
+    for first in range(0, lanes_of(zero), 16):
         bits = (stopped >> np.uint64(first)) & np.uint64(0xFFFF)
         if not bits:
             continue
@@ -208,7 +222,7 @@ def proceed(packed, order, arrival, ends, rows, lane, c, state, last):
 
 
 @jit
-def scan_samples(times, packed, c, rows, ends, order, arrival, count, last, slope, spikes, first, stop):
+def scan_samples(zero, times, packed, c, rows, ends, order, arrival, count, last, slope, spikes, first, stop):
     """Sort and scan the samples from ``first`` to ``stop`` of one network with all its tiles."""
     inputs, outputs = times.shape[1], spikes.shape[1]
     samples = stop - first
@@ -240,15 +254,15 @@ def scan_samples(times, packed, c, rows, ends, order, arrival, count, last, slop
             silent, left = every, every if count[b] else np.uint64(0)
             if fast[at]:
                 silent, left = scan_fast(
-                    packed[tile], order[b], arrival[b], ends[b], segments[at], rows[b], every, c, state,
+                    zero, packed[tile], order[b], arrival[b], ends[b], segments[at], rows[b], every, c, state,
                     places, lane_last,
                 )  # fmt: skip
             if left:
                 silent = (silent & ~left) | scan_tile(
-                    packed[tile], order[b], arrival[b], ends[b], segments[at], rows[b], left, c, state, lane_last
+                    zero, packed[tile], order[b], arrival[b], ends[b], segments[at], rows[b], left, c, state, lane_last
                 )
-            last_intervals(arrival[b], count[b], lane_last, places, since, until)
-            solve(state, every & ~silent, since, until, c, lane_spikes, lane_slopes)
+            last_intervals(zero, arrival[b], count[b], lane_last, places, since, until)
+            solve(zero, state, every & ~silent, since, until, c, lane_spikes, lane_slopes)
             at = tile * TILE
             copy_lanes(lane_spikes, spikes[b], at, lanes)
             copy_lanes(lane_slopes, slope[b], at, lanes)
@@ -258,9 +272,9 @@ def scan_samples(times, packed, c, rows, ends, order, arrival, count, last, slop
 
 
 @jit
-def last_intervals(arrival, n, last, places, since, until):
+def last_intervals(zero, arrival, n, last, places, since, until):
     """For each lane the time of its last causal input and that of the next, if there is one."""
-    for first in range(0, TILE, 16):
+    for first in range(0, lanes_of(zero), 16):
         k = maximum(load_whole16(arrival, last, first), 0.0)
         store_whole16(np.uint64(0xFFFF), places, first, k)
         store(since, first, gather16(arrival, 0, places, first))
@@ -275,11 +289,11 @@ def copy_lanes(source, target, at, lanes):
         target[at + lane] = source[lane]
 
 
-@lru_cache(maxsize=2)
-def forward_kernel(dtype: str):
-    """The kernel (see ``parallel``) for one dtype, compiled at the first call."""
+@lru_cache(maxsize=4)
+def forward_kernel(dtype: str, narrow: bool):
+    """The kernel (see ``parallel``) for one dtype, and for at most 16 neurons or more; compiled at the first call."""
     announce("forward", dtype)
-    real = np.dtype(dtype).type
+    real, fill = np.dtype(dtype).type, fill16 if narrow else fill64
 
     @numba.cfunc(SIGNATURE, cache=True)
     def kernel(a):
@@ -309,6 +323,7 @@ def forward_kernel(dtype: str):
                 e, first = task // blocks, task % blocks * block
                 stop = min(first + block, batch)
                 scan_samples(
+                    fill(c, 0.0),
                     times[e], packed[e], c, rows[e], ends[e], order[e], arrival[e], count[e], last[e], slope[e],
                     spikes[e], first, stop,
                 )  # fmt: skip

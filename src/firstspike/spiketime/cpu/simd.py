@@ -218,6 +218,37 @@ load64 = _loader(64)
 
 
 @intrinsic
+def load(typingctx, zero, array, index):
+    """As many lanes as the vector ``zero`` has, from a flat index into a contiguous array on."""
+
+    def codegen(context, builder, sig, args):
+        pointer = pointer_to(context, builder, sig.args[1], args[1], args[2], zero)
+        return builder.load(pointer, align=array.dtype.bitwidth // 8)
+
+    return zero(zero, array, types.intp), codegen
+
+
+@intrinsic
+def splat(typingctx, zero, number):
+    """As many lanes of one number as the vector ``zero`` has."""
+
+    def codegen(context, builder, sig, args):
+        return _splat(builder, args[1], zero)
+
+    return zero(zero, zero.dtype), codegen
+
+
+@intrinsic
+def lanes_of(typingctx, zero):
+    """How many lanes a vector has."""
+
+    def codegen(context, builder, sig, args):
+        return ir.IntType(64)(zero.lanes)
+
+    return types.intp(zero), codegen
+
+
+@intrinsic
 def store(typingctx, array, index, x):
     """Write the lanes from a flat index into a contiguous array on."""
 

@@ -22,7 +22,7 @@ from firstspike.spiketime.cpu.crossing import TILE
 from firstspike.spiketime.cpu.pack import pack_tile, tiles_of, unpack_tile
 from firstspike.spiketime.cpu.parallel import SIGNATURE, announce, next_task, pointer
 from firstspike.spiketime.cpu.rows import N_BACKWARD, PAD, SYN, backward_rows, find_segments, stride_of
-from firstspike.spiketime.cpu.simd import jit, keep, unowned
+from firstspike.spiketime.cpu.simd import fill16, fill64, jit, keep, unowned
 from firstspike.spiketime.cpu.sort import sort_row, sort_scratch, unowned_scratch
 
 SAMPLES = 16  # of one task, where samples are worked on by themselves
@@ -46,6 +46,7 @@ def prepare_samples(times, order, arrival, count, ends, segments, rows, c, sorts
 
 @jit
 def unwind_tiles(
+    zero,
     grad,
     spikes,
     threshold,
@@ -95,7 +96,7 @@ def unwind_tiles(
             at, weights = slice(begin, end), packed[tile]
             if observes:
                 observe_tile(
-                    weights, order[b], arrival[b], n, ends[b], segments[b], rows[b], spikes[b, at], c,
+                    zero, weights, order[b], arrival[b], n, ends[b], segments[b], rows[b], spikes[b, at], c,
                     last[b, at], slope[b, at], joins,
                 )  # fmt: skip
             for lane in range(end - begin):
@@ -103,23 +104,23 @@ def unwind_tiles(
                 lane_grad[lane], lane_spikes[lane] = grad[b, j], spikes[b, j]
                 lane_slope[lane], lane_last[lane] = slope[b, j], last[b, j]
             top, dropped = prepare(
-                lanes, places, joins, lane_grad, lane_spikes, lane_slope, lane_last, arrival[b], rows[b],
+                zero, lanes, places, joins, lane_grad, lane_spikes, lane_slope, lane_last, arrival[b], rows[b],
                 threshold[at], c, bound,
             )  # fmt: skip
             if top < 0:
                 continue
             total += lanes[SCALE]
-            start_lanes(lanes, SCALE, c)
+            start_lanes(zero, lanes, SCALE, c)
             both = not dropped or not wants_weight
             if dropped and wants_weight and wants_times:
                 unwind_tile(
-                    weights, order[b], arrival[b], ends[b], segments[b], rows[b], lanes, joins, top, c,
+                    zero, weights, order[b], arrival[b], ends[b], segments[b], rows[b], lanes, joins, top, c,
                     sums, by_weight[tile], by_times[b], False, True,
                 )  # fmt: skip
             if dropped and wants_weight:
-                start_lanes(lanes, KEPT, c)
+                start_lanes(zero, lanes, KEPT, c)
             unwind_tile(
-                weights, order[b], arrival[b], ends[b], segments[b], rows[b], lanes, joins, top, c,
+                zero, weights, order[b], arrival[b], ends[b], segments[b], rows[b], lanes, joins, top, c,
                 sums, by_weight[tile], by_times[b], wants_weight, wants_times and both,
             )  # fmt: skip
             joins[: top + 1] = 0
@@ -140,11 +141,11 @@ def gather_times(parts, order, count, rows, c, by_times, first, stop):
             by_times[b, order[b, k]] = total * rows[b, SYN, k] * c[PER_SYN]
 
 
-@lru_cache(maxsize=2)
-def backward_kernel(dtype: str):
-    """The kernel (see ``parallel``) for one dtype, compiled at the first call."""
+@lru_cache(maxsize=4)
+def backward_kernel(dtype: str, narrow: bool):
+    """The kernel (see ``parallel``) for one dtype, and for at most 16 neurons or more; compiled at the first call."""
     announce("backward", dtype)
-    real = np.dtype(dtype).type
+    real, fill = np.dtype(dtype).type, fill16 if narrow else fill64
 
     @numba.cfunc(SIGNATURE, cache=True)
     def kernel(a):
@@ -191,6 +192,7 @@ def backward_kernel(dtype: str):
             elif a[2] == 1:
                 e, chunk, group = task // (groups * chunks), task // groups % chunks, task % groups
                 unwind_tiles(
+                    fill(c, 0.0),
                     grad[e], spikes[e], threshold[e], packed[e], order[e], arrival[e], count[e], ends[e], segments[e],
                     rows[e], last[e], slope[e], weight_parts[e, chunk], times_parts[e, group],
                     threshold_parts[e, chunk], c, c[N_CONSTANTS], observes, wants_weight, wants_times,
