@@ -106,8 +106,13 @@ class FirstSpikeGradient(torch.autograd.Function):
         constants = resolve(options.constants, tau_mem, tau_syn)
         rest = (options.max_weight_grad, needs)
         each = members(constants)
-        if each is None:
-            found: Gradients = options.backend.backward(*tensors, saved, constants, *rest)
+        asking = _asking(grad) if each is None else None
+        if asking is not None:
+            picked = [None if x is None else x[asking] for x in (*tensors, *saved)]
+            part = options.backend.backward(*picked[: len(tensors)], tuple(picked[len(tensors) :]), constants, *rest)
+            found = Gradients(*(None if x is None else _spread(x, asking, len(grad)) for x in part))
+        elif each is None:
+            found = options.backend.backward(*tensors, saved, constants, *rest)
         else:
             kept = zip(*map(_networks, saved), strict=True) if saved else repeat(())
             networks = zip(*map(_networks, tensors), kept, each, strict=False)
@@ -135,6 +140,17 @@ class FirstSpikeGradient(torch.autograd.Function):
         )
         output = FirstSpikeGradient.apply(needs, options, *folded)
         return tuple(x.unflatten(0, (info.batch_size, -1)) for x in output), (0,) * len(output)
+
+
+def _asking(grad: Tensor) -> Tensor | None:
+    """Numbers of the networks with a gradient, where some have none: in an ensemble not all need to learn."""
+    asking = grad.flatten(1).any(dim=1) if len(grad) > 1 else None
+    return None if asking is None or bool(asking.all()) else asking.nonzero().flatten()
+
+
+def _spread(part: Tensor, places: Tensor, size: int) -> Tensor:
+    """The gradients of some networks among zeros for the others."""
+    return part.new_zeros(size, *part.shape[1:]).index_copy_(0, places, part)
 
 
 def _keep_signature(forward: Any) -> None:

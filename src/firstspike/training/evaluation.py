@@ -93,7 +93,7 @@ def confusion_counts(evaluation: Evaluation) -> Int[np.ndarray, "classes decisio
 
 
 @contextmanager
-def _evaluating(network: Network) -> Iterator[None]:
+def _evaluating(network: Network | Ensemble) -> Iterator[None]:
     """Evaluation mode, in which delays do not jitter, for a while."""
     trains = network.training
     network.eval()

@@ -1,11 +1,13 @@
 """One step of a training, for one network or for several that differ by their seed: in turn, or side by side."""
 
+import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
 import torch
 from jaxtyping import Float, Float64, Int64
 from torch import Tensor
+from torch.optim.lr_scheduler import LRScheduler
 
 from firstspike.data import SpikeData
 from firstspike.layers import DelayRule, Ensemble, Network, Record, project_delays_
@@ -51,8 +53,7 @@ class InTurn:
     def end_epoch(self) -> None:
         """See ``Trainer``."""
         for member in self.members:
-            if member.schedule is not None:
-                member.schedule.step()
+            _move_on(member.schedule)
 
     def evaluate(self, data: SpikeData) -> list[Evaluation]:
         """See ``Trainer``."""
@@ -121,8 +122,7 @@ class SideBySide:
 
     def end_epoch(self) -> None:
         """See ``Trainer``."""
-        if self.schedule is not None:
-            self.schedule.step()
+        _move_on(self.schedule)
         for member in self.members:
             for mine, joint in zip(member.optimizer.param_groups, self.optimizer.param_groups, strict=True):
                 mine["lr"] = joint["lr"]
@@ -143,6 +143,13 @@ class SideBySide:
             member.optimizer.load_state_dict(state)
             if self.schedule is not None and member.schedule is not None:
                 member.schedule.load_state_dict(self.schedule.state_dict())
+
+
+def _move_on(schedule: LRScheduler | None) -> None:
+    if schedule is not None:
+        with warnings.catch_warnings():  # an epoch may raise weights in all of its batches
+            warnings.filterwarnings("ignore", "Detected call of `lr_scheduler.step", UserWarning)
+            schedule.step()
 
 
 def trainer_for(members: Sequence[Experiment]) -> Trainer:
