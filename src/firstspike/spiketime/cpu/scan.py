@@ -13,6 +13,7 @@ from firstspike.spiketime.cpu.crossing import (
     CURRENT,
     LIMIT,
     N_STATE,
+    NARROW,
     NOW_CURRENT,
     NOW_VOLTAGE,
     TILE,
@@ -39,7 +40,6 @@ from firstspike.spiketime.cpu.rows import (
 )
 from firstspike.spiketime.cpu.simd import (
     fill16,
-    fill64,
     fma,
     gather16,
     jit,
@@ -55,6 +55,7 @@ from firstspike.spiketime.cpu.simd import (
     store,
     store_whole16,
     unowned,
+    zeros,
 )
 from firstspike.spiketime.cpu.sort import sort_row, sort_scratch, unowned_scratch
 
@@ -293,7 +294,7 @@ def copy_lanes(source, target, at, lanes):
 def forward_kernel(dtype: str, narrow: bool):
     """The kernel (see ``parallel``) for one dtype, and for at most 16 neurons or more; compiled at the first call."""
     announce("forward", dtype)
-    real, fill = np.dtype(dtype).type, fill16 if narrow else fill64
+    real, lanes = np.dtype(dtype).type, NARROW if narrow else TILE
 
     @numba.cfunc(SIGNATURE, cache=True)
     def kernel(a):
@@ -323,7 +324,7 @@ def forward_kernel(dtype: str, narrow: bool):
                 e, first = task // blocks, task % blocks * block
                 stop = min(first + block, batch)
                 scan_samples(
-                    fill(c, 0.0),
+                    zeros(c, lanes),
                     times[e], packed[e], c, rows[e], ends[e], order[e], arrival[e], count[e], last[e], slope[e],
                     spikes[e], first, stop,
                 )  # fmt: skip

@@ -228,6 +228,19 @@ def load(typingctx, zero, array, index):
     return zero(zero, array, types.intp), codegen
 
 
+@intrinsic(prefer_literal=True)
+def zeros(typingctx, array, lanes):
+    """A vector of zeros in the dtype of an array; ``lanes`` is a constant."""
+    if not isinstance(lanes, types.IntegerLiteral):
+        return None
+    vec = VecType(array.dtype, lanes.literal_value)
+
+    def codegen(context, builder, sig, args):
+        return ir.Constant(_llvm_type(vec), None)
+
+    return vec(array, lanes), codegen
+
+
 @intrinsic
 def splat(typingctx, zero, number):
     """As many lanes of one number as the vector ``zero`` has."""

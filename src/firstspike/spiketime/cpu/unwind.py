@@ -18,11 +18,11 @@ from firstspike.spiketime.cpu.adjoint import (
     unwind_tile,
 )
 from firstspike.spiketime.cpu.constants import N_CONSTANTS, PER_SYN
-from firstspike.spiketime.cpu.crossing import TILE
+from firstspike.spiketime.cpu.crossing import NARROW, TILE
 from firstspike.spiketime.cpu.pack import pack_tile, tiles_of, unpack_tile
 from firstspike.spiketime.cpu.parallel import SIGNATURE, announce, next_task, pointer
 from firstspike.spiketime.cpu.rows import N_BACKWARD, PAD, SYN, backward_rows, find_segments, stride_of
-from firstspike.spiketime.cpu.simd import fill16, fill64, jit, keep, unowned
+from firstspike.spiketime.cpu.simd import jit, keep, unowned, zeros
 from firstspike.spiketime.cpu.sort import sort_row, sort_scratch, unowned_scratch
 
 SAMPLES = 16  # of one task, where samples are worked on by themselves
@@ -145,7 +145,7 @@ def gather_times(parts, order, count, rows, c, by_times, first, stop):
 def backward_kernel(dtype: str, narrow: bool):
     """The kernel (see ``parallel``) for one dtype, and for at most 16 neurons or more; compiled at the first call."""
     announce("backward", dtype)
-    real, fill = np.dtype(dtype).type, fill16 if narrow else fill64
+    real, lanes = np.dtype(dtype).type, NARROW if narrow else TILE
 
     @numba.cfunc(SIGNATURE, cache=True)
     def kernel(a):
@@ -192,7 +192,7 @@ def backward_kernel(dtype: str, narrow: bool):
             elif a[2] == 1:
                 e, chunk, group = task // (groups * chunks), task // groups % chunks, task % groups
                 unwind_tiles(
-                    fill(c, 0.0),
+                    zeros(c, lanes),
                     grad[e], spikes[e], threshold[e], packed[e], order[e], arrival[e], count[e], ends[e], segments[e],
                     rows[e], last[e], slope[e], weight_parts[e, chunk], times_parts[e, group],
                     threshold_parts[e, chunk], c, c[N_CONSTANTS], observes, wants_weight, wants_times,
