@@ -12,7 +12,13 @@ import torch
 
 from firstspike.layers import LIFLinear, Network, Record
 from firstspike.training.build import build
-from firstspike.training.checkpoint import CheckpointError, checkpoints, load_checkpoint, newest_first
+from firstspike.training.checkpoint import (
+    CheckpointError,
+    checkpoints,
+    load_checkpoint,
+    newest_first,
+    remove_checkpoint,
+)
 from firstspike.training.config import load_config, parse_config
 from firstspike.training.evaluation import evaluate
 from firstspike.training.loop import Interrupted, shuffled, train
@@ -249,6 +255,25 @@ def test_run_folders_are_numbered(tmp_path):
     assert next_folder(tmp_path, "a").name == "a"
     (tmp_path / "a").mkdir()
     assert next_folder(tmp_path, "a").name == "a-2"
+
+
+@pytest.mark.parametrize(
+    "schedule",
+    [
+        "{kind: step, step_size: 2, gamma: 0.5}",
+        "{kind: multi_step, milestones: [1, 3]}",
+        "{kind: exponential, gamma: 0.9}",
+        "{kind: cosine, final: 0.1}",
+    ],
+)
+def test_resume_with_every_schedule(tmp_path, schedule):
+    settings = [*SMALL, f"training.schedule={schedule}", "training.epochs=4", "training.checkpoint_every=2"]
+    config = load_config("yin_yang", settings)
+    start(tmp_path / "whole", config, show=False)
+    start(tmp_path / "parts", config, show=False)
+    remove_checkpoint(checkpoints(tmp_path / "parts" / "checkpoints")[-1])
+    resume(tmp_path / "parts", show=False)
+    same_run(tmp_path / "whole", tmp_path / "parts")
 
 
 def test_every_epoch_has_an_order_of_its_own():

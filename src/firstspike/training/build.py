@@ -1,5 +1,6 @@
 """From a config to the objects of a training. The one file that knows every room."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -201,5 +202,5 @@ def build_schedule(config: Config, optimizer: optim.Optimizer) -> optim.lr_sched
         case Cosine():
             epochs = config.training.epochs
             return optim.lr_scheduler.LambdaLR(
-                optimizer, lambda e: settings.final + (1 - settings.final) * (1 + np.cos(np.pi * e / epochs)) / 2
+                optimizer, lambda e: settings.final + (1 - settings.final) * (1 + math.cos(math.pi * e / epochs)) / 2
             )
