@@ -16,8 +16,8 @@ from firstspike.spiketime.cpu.rows import N_BACKWARD, PAD
 from firstspike.spiketime.cpu.unwind import SAMPLES, backward_kernel
 
 _MAX_GROUPS = 8  # parts into which gradients by times are summed
-_TASKS = 16  # wanted for each network
-_MIN_CHUNK = 8  # samples that are worth a part of the weights' gradient of their own
+_FEW, _MANY = 8, 16  # tasks wanted for each network, and where they cost little
+_SHORT, _LONG = 8, 96  # samples for which a task may, and should, have a part of the weights' gradient of its own
 
 
 def backward(
@@ -52,8 +52,7 @@ def backward(
         weight, threshold = weight.contiguous(), threshold.contiguous()
         tiles, stride = -(-outputs // TILE), -(-inputs // 16) * 16 + PAD
         groups = min(tiles, _MAX_GROUPS) if needs.times else tiles
-        # by the shapes of one network alone, so that the sums are the same however many there are, and threads
-        chunks = 1 if is_small(batch * inputs * outputs) else max(1, min(_TASKS // groups, batch // _MIN_CHUNK))
+        chunks = 1 if is_small(batch * inputs * outputs) else _chunks(batch, groups)
         order, arrival, count, last, slope = tuple(x.contiguous() for x in saved) or (
             memory(ensemble, batch, inputs, dtype=torch.int32),
             memory(ensemble, batch, inputs + PAD),
@@ -102,3 +101,8 @@ def backward(
         by_threshold if needs.threshold else None,
         torch.zeros_like(delay) if needs.delay and delay is not None else None,
     )
+
+
+def _chunks(batch: int, groups: int) -> int:
+    """Parts of the batch with a gradient each; of one network's shape alone, so that sums never depend on threads."""
+    return max(1, min(-(-_FEW // groups), batch // _SHORT), min(_MANY // groups, batch // _LONG))

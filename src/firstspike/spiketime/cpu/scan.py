@@ -129,11 +129,11 @@ def scan_fast(zero, packed, order, arrival, ends, segments, rows, active, c, sta
         place = splat(zero, float(begin))
         for k in range(begin, end - 1):
             # what waits for the test of this row comes last: a lane's voltage stops one row late, see ``settle``
-            place = update(working, place + 1.0, place)
             driven = fma(load(zero, packed, np.intp(order[k]) * TILE), syn[k], current)
             current = update(working, driven, current)
             if rise[k] == 0:
                 continue  # the next input arrives at the same time
+            place = update(working, splat(zero, float(k + 1)), place)
             still_working = where_below(working, fma(driven, tangent[k], voltage), splat(zero, bound[k]))
             voltage = update(working, fma(driven, rise[k], voltage), voltage)
             working = still_working
