@@ -33,6 +33,10 @@ Chosen = Annotated[
     str | None, typer.Option("--checkpoint", help="Its name in checkpoints/, or best; by default the newest.")
 ]
 
+On = Annotated[
+    str | None, typer.Option("--substrate", help="Another kind of substrate than the run's, with its defaults.")
+]
+
 
 class Split(StrEnum):
     """Parts of a data set."""
@@ -94,6 +98,10 @@ def train(
     seeds: Annotated[
         int | None, typer.Option(help="So many networks side by side, with the seeds from the first on.")
     ] = None,
+    substrate: Annotated[
+        str | None,
+        typer.Option(help="exact, integrator, noisy, mock_bss2; with its defaults if the config has another."),
+    ] = None,
     quiet: Quiet = False,
     live: Live = False,
     tensorboard: Log = False,
@@ -104,7 +112,7 @@ def train(
 
     named = {"device": device, "dtype": dtype, "seed": seed, "seeds": seeds}
     overrides = [f"training.{name}={value}" for name, value in named.items() if value is not None]
-    checked = load_config(config, [*(settings or ()), *overrides])
+    checked = load_config(config, [*(settings or ()), *overrides], substrate)
     folder = out or next_folder(Path("runs"), Path(config).stem)
 
     from firstspike.training.session import start
@@ -117,6 +125,9 @@ def train(
 def resume(
     run: RunFolder,
     epochs: Annotated[int | None, typer.Option(min=1, help="A new number of epochs in all.")] = None,
+    allow_other_chip: Annotated[
+        bool, typer.Option("--allow-other-chip", help="Go on where the run was trained on another chip.")
+    ] = False,
     quiet: Quiet = False,
     live: Live = False,
     tensorboard: Log = False,
@@ -124,14 +135,16 @@ def resume(
     """Continue a run from its newest checkpoint, as if it had never stopped."""
     from firstspike.training.session import resume as go_on
 
+    watch = _watch(live, tensorboard)
     with _interruptible(run):
-        _report(run, go_on(run, epochs=epochs, show=not quiet, watch=_watch(live, tensorboard)))
+        _report(run, go_on(run, epochs=epochs, show=not quiet, watch=watch, allow_other_chip=allow_other_chip))
 
 
 @app.command()
 def evaluate(
     run: RunFolder,
     checkpoint: Chosen = None,
+    substrate: On = None,
     split: Annotated[Split | None, typer.Option(help="Part of the run's data; by default test.")] = None,
     data: Annotated[
         Path | None,
@@ -144,7 +157,7 @@ def evaluate(
 
     from firstspike.training.report import report
 
-    result = report(run, split or Split.test if data is None else data, checkpoint)
+    result = report(run, split or Split.test if data is None else data, checkpoint, substrate)
     typer.echo(result.text())
     typer.echo("\n" + "\n".join(map(str, result.save())))
 
@@ -155,11 +168,12 @@ def predict(
     file: Annotated[Path, typer.Argument(help="Input spike times: .npy, .npz (times) or .csv, a row a sample.")],
     out: Annotated[Path | None, typer.Option(help="A CSV file; by default the terminal.")] = None,
     checkpoint: Chosen = None,
+    substrate: On = None,
 ) -> None:
     """Classify input spike times, where inf or an empty cell is no spike; gives classes and output spike times."""
     from firstspike.training.report import predictions
 
-    text = predictions(run, file, checkpoint)
+    text = predictions(run, file, checkpoint, substrate)
     if out is None:
         typer.echo(text, nl=False)
     else:

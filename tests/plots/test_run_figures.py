@@ -8,7 +8,8 @@ import torch
 from matplotlib.image import imread
 
 from firstspike import plots
-from firstspike.training.build import build_network, generator
+from firstspike.seeding import generator
+from firstspike.training.build import build_network
 
 YIN_YANG_ONLY = {"decision_map", "output_maps", "hidden_maps"}
 

@@ -7,7 +7,8 @@ import torch
 from firstspike.data import DATASETS
 from firstspike.layers import DelayRule
 from firstspike.losses import LOSSES, REGULARIZERS
-from firstspike.training.build import build, build_network, generator
+from firstspike.seeding import generator
+from firstspike.training.build import build, build_network
 from firstspike.training.config import load_config, parse_config
 from firstspike.training.config.data import Bars, Digits, Pattern, Xor, YinYang
 from firstspike.training.config.network import DelayStart

@@ -141,6 +141,13 @@ class LIFLinear(nn.Module):
         """Synaptic delays, >= 0, without jitter; None where there are none."""
         return None if self.delay_rule is None or self.delay_raw is None else self.delay_rule(self.delay_raw)
 
+    def delay_in_pass(self) -> Float[Tensor, "out_features in_features"] | None:
+        """Synaptic delays of a forward pass: in training mode with jitter, drawn anew at each call."""
+        delay, rule = self.delay, self.delay_rule
+        if delay is not None and rule is not None and rule.jitter and self.training:
+            delay = rule.jittered(delay, delay, self.jitter_source)
+        return delay
+
     def output_size(self, inputs: int) -> int:
         """Number of outputs for so many inputs.
 
@@ -155,9 +162,7 @@ class LIFLinear(nn.Module):
         self, times: Float[Tensor, "*batch in_features"], observed: Float[Tensor, "*batch out_features"] | None = None
     ) -> Float[Tensor, "*batch out_features"]:
         """First spike times; with ``observed`` those, and the gradient there."""
-        delay, rule = self.delay, self.delay_rule
-        if delay is not None and rule is not None and rule.jitter and self.training and observed is None:
-            delay = rule.jittered(delay, delay, self.jitter_source)
+        delay = self.delay_in_pass() if observed is None else self.delay
         return first_spike_time(
             times,
             self.weight,

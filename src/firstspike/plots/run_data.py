@@ -13,6 +13,7 @@ from firstspike.layers import Record
 from firstspike.layers.stages import parameters
 from firstspike.plots.plane import YinYangPlane
 from firstspike.plots.style import time_unit
+from firstspike.substrates import SubstrateError
 from firstspike.training.checkpoint import Checkpoint, CheckpointError, load_checkpoint
 from firstspike.training.config.data import YinYang
 from firstspike.training.loaded import LoadedRun, Table
@@ -84,7 +85,18 @@ class RunData(LoadedRun):
     @cached_property
     def plane_record(self) -> Record:
         """Spike times of all layers on the grid of ``plane``."""
-        return self.plane.record(self.network)
+        return self.observe(self.plane.times(self.dtype))
+
+    def observe(self, times: Tensor) -> Record:
+        """See ``LoadedRun``.
+
+        Raises:
+            NotApplicable: the substrate cannot be had here.
+        """
+        try:
+            return super().observe(times)
+        except (SubstrateError, ImportError) as error:
+            raise NotApplicable(str(error)) from None
 
     def _table(self, name: str) -> Table:
         table = super()._table(name)

@@ -14,6 +14,8 @@ from firstspike.data import DATASETS, Splits
 from firstspike.layers import BiasSpikes, Delay, DelayRule, LIFLinear, Multiplex, Network
 from firstspike.losses import LOSSES, REGULARIZERS, TimeLoss
 from firstspike.neuron import LIF
+from firstspike.seeding import generator
+from firstspike.substrates import SUBSTRATES, Substrate
 from firstspike.training.config import Config
 from firstspike.training.config.network import Bias, Copies, Delays, DelayStart, Lif
 from firstspike.training.config.training import Adam, Cosine, Exponential, MultiStep, Step
@@ -34,6 +36,7 @@ class Experiment:
     optimizer: optim.Optimizer
     schedule: optim.lr_scheduler.LRScheduler | None
     silent: SilentNeurons
+    substrate: Substrate
 
     @property
     def spiking(self) -> list[int]:
@@ -44,7 +47,7 @@ class Experiment:
         self, network: Network, times: Float[Tensor, "batch inputs"], labels: Int64[Tensor, " batch"]
     ) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
         """Loss, loss with regularisers, and the spike times of all layers, of a network like this one's."""
-        record = network.record(times)
+        record = self.substrate.record(network, times)
         loss = self.loss(record.output, labels)
         penalties = [regularizer(record.output, labels, network) for regularizer in self.regularizers]
         return loss, sum(penalties, start=loss), record.layers
@@ -55,16 +58,17 @@ class Experiment:
         return self.data.train.times.device
 
 
-def build(config: Config, data: Splits | None = None) -> Experiment:
+def build(config: Config, data: Splits | None = None, substrate: Substrate | None = None) -> Experiment:
     """Data, network, loss, optimiser and the rest.
 
     Args:
         config: what to build.
         data: the config's data, where they were built before.
+        substrate: the config's substrate, where it was built before. A new one is not open yet.
 
     Raises:
         ValueError: a device that is not there, data that cannot be had.
-        ImportError: a data set whose extra is not installed.
+        ImportError: a data set or substrate whose extra is not installed.
     """
     device = _device(config.training.device)
     data = build_data(config, device) if data is None else data
@@ -83,6 +87,7 @@ def build(config: Config, data: Splits | None = None) -> Experiment:
         optimizer=optimizer,
         schedule=build_schedule(config, optimizer),
         silent=SilentNeurons(limits, policy.bump, policy.targeted, policy.exponential),
+        substrate=substrate or build_substrate(config),
     )
 
 
@@ -127,20 +132,18 @@ def build_network(config: Config, inputs: int, source: torch.Generator | None = 
     return Network(*layers)
 
 
+def build_substrate(config: Config) -> Substrate:
+    """The config's substrate, not open yet. A ``seed`` that is left open is the training's."""
+    arguments = config.substrate.arguments()
+    if arguments.get("seed", 0) is None:
+        arguments["seed"] = config.training.seed
+    return SUBSTRATES[config.substrate.kind](**arguments)
+
+
 def build_loss(config: Config) -> TimeLoss:
     """The config's loss, without regularisers."""
     arguments = {name: value for name, value in config.loss.arguments().items() if name != "regularizers"}
     return LOSSES[config.loss.kind](**arguments, tau_syn=config.neuron.tau_syn)
-
-
-def generator(seed: int, purpose: str, *index: int) -> torch.Generator:
-    """A generator of its own for each purpose and epoch: what one draws changes nothing for the others.
-
-    It lives on the CPU, so that a seed means the same on every device.
-    """
-    entropy = (seed, *purpose.encode(), *index)
-    state = int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0])
-    return torch.Generator().manual_seed(state)
 
 
 def _device(name: str) -> torch.device:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor
 from firstspike.data import SpikeData
 from firstspike.layers import Ensemble, Network, Record
 from firstspike.losses import TimeLoss
+from firstspike.substrates import Substrate
 
 _CHUNK = 1000  # samples at once: enough to keep all cores busy, little enough for any memory
 
@@ -53,13 +55,24 @@ class Evaluation:
 
 
 @torch.no_grad()
-def evaluate(network: Network, loss: TimeLoss, data: SpikeData, layers: list[int]) -> Evaluation:
-    """Run the network, in evaluation mode, on all samples. ``layers`` are those whose silent fraction is asked for."""
+def evaluate(
+    network: Network, loss: TimeLoss, data: SpikeData, layers: list[int], substrate: Substrate | None = None
+) -> Evaluation:
+    """Run the network, in evaluation mode, on all samples.
+
+    Args:
+        network: what runs.
+        loss: what judges.
+        data: the samples.
+        layers: those whose silent fraction is asked for.
+        substrate: an open one to run on; by default the exact one.
+    """
+    run = network.record if substrate is None else partial(substrate.run, network)
     outputs = []
     silent = torch.zeros(len(layers), dtype=torch.float64)
     with _evaluating(network):
         for start in range(0, len(data), _CHUNK):
-            record = network.record(data.times[start : start + _CHUNK])
+            record = run(data.times[start : start + _CHUNK])
             outputs.append(record.output)
             silent += _silent(record, layers)
     return _judge(torch.cat(outputs), silent, loss, data.labels)
@@ -72,12 +85,18 @@ def evaluate_record(record: Record, loss: TimeLoss, labels: Int64[Tensor, " samp
 
 
 @torch.no_grad()
-def record_in_parts(network: Network | Ensemble, times: Float[Tensor, "samples inputs"]) -> Record:
-    """``network.record(times)`` in evaluation mode, in parts, so that many samples fit in memory."""
+def record_in_parts(
+    network: Network | Ensemble, times: Float[Tensor, "samples inputs"], substrate: Substrate | None = None
+) -> Record:
+    """``network.record(times)`` in evaluation mode, in parts, so that many samples fit in memory.
+
+    With an open ``substrate`` the times of a single network as that one saw them.
+    """
+    run = partial(substrate.run, network) if substrate is not None and isinstance(network, Network) else network.record
     with _evaluating(network):
-        parts = [network.record(part) for part in times.split(_CHUNK)]
+        parts = [run(part) for part in times.split(_CHUNK)]
     layers = tuple(torch.cat(layer, dim=-2) for layer in zip(*(part.layers for part in parts), strict=True))
-    return Record(times, layers)
+    return Record(times if substrate is None else torch.cat([part.inputs for part in parts]), layers)
 
 
 def confusion_counts(evaluation: Evaluation) -> Int[np.ndarray, "classes decisions"]:

@@ -13,7 +13,8 @@ from firstspike.data import Splits
 from firstspike.layers import Network, Record
 from firstspike.layers.stages import lif_stages
 from firstspike.losses import TimeLoss
-from firstspike.training.build import DTYPES, build_data, build_loss, build_network, generator
+from firstspike.seeding import generator
+from firstspike.training.build import DTYPES, build_data, build_loss, build_network, build_substrate
 from firstspike.training.checkpoint import (
     Checkpoint,
     CheckpointError,
@@ -22,7 +23,7 @@ from firstspike.training.checkpoint import (
     load_checkpoint,
     load_newest,
 )
-from firstspike.training.config import Config
+from firstspike.training.config import Config, with_substrate
 from firstspike.training.evaluation import Evaluation, evaluate_record, record_in_parts
 from firstspike.training.run import Run
 from firstspike.training.seeds import member_configs, member_folder
@@ -36,20 +37,25 @@ class LoadedRun:
     Args:
         path: the run's folder.
         checkpoint: a name in ``checkpoints``, or ``best``; by default the newest one that can be read.
+        substrate: the kind of another substrate than the run's, with its defaults, to look at the network on.
 
     Attributes:
         folder: where it lives.
         chosen: the checkpoint asked for, or None.
+        elsewhere: the other substrate asked for, or None.
 
     Raises:
         FileNotFoundError: no run lives there.
         CheckpointError: it has no checkpoint of that name; a ``ValueError``.
+        ConfigError: there is no such substrate; a ``ValueError``.
     """
 
-    def __init__(self, path: Path | str, checkpoint: str | None = None) -> None:
+    def __init__(self, path: Path | str, checkpoint: str | None = None, substrate: str | None = None) -> None:
         self._run = Run.open(Path(path))
         self.folder = self._run.path
         self.chosen = checkpoint
+        self._on = with_substrate(self.config, substrate)
+        self.elsewhere = None if self._on.substrate.kind == self.config.substrate.kind else substrate
         self._place = None if checkpoint is None else find_checkpoint(self._run.checkpoints, checkpoint)
 
     def __repr__(self) -> str:
@@ -59,6 +65,11 @@ class LoadedRun:
     def config(self) -> Config:
         """The config as it ran."""
         return self._run.config
+
+    @property
+    def substrate(self) -> str:
+        """The kind of substrate that spike times come from."""
+        return self._on.substrate.kind
 
     @property
     def results(self) -> dict[str, Any]:
@@ -138,8 +149,19 @@ class LoadedRun:
 
     @cached_property
     def record(self) -> Record:
-        """Spike times of all layers on the test data, each ``(samples, neurons)``."""
-        return record_in_parts(self.network, self.data.test.times)
+        """Spike times of all layers on the test data, each ``(samples, neurons)``, as the substrate sees them."""
+        return self.observe(self.data.test.times)
+
+    def observe(self, times: Float[Tensor, "samples inputs"]) -> Record:
+        """Spike times of all layers, as the run's substrate sees them, or the one asked for instead.
+
+        Raises:
+            ValueError: a network that the substrate cannot take.
+            SubstrateError: a substrate that cannot be reached or does not answer.
+            ImportError: a substrate whose extra is not installed.
+        """
+        with build_substrate(self._on).open(self.network) as substrate:
+            return record_in_parts(self.network, times, substrate)
 
     @cached_property
     def evaluation(self) -> Evaluation:
@@ -159,7 +181,7 @@ class LoadedRun:
         return network.requires_grad_(False).eval()
 
 
-def load_run(path: Path | str, checkpoint: str | None = None) -> LoadedRun:
+def load_run(path: Path | str, checkpoint: str | None = None, substrate: str | None = None) -> LoadedRun:
     """A run to look at and to go on with in Python.
 
         run = fs.load_run("runs/bars")
@@ -172,9 +194,10 @@ def load_run(path: Path | str, checkpoint: str | None = None) -> LoadedRun:
     Args:
         path: the run's folder.
         checkpoint: a name out of ``run.checkpoints``, or ``best``; by default the newest one that can be read.
+        substrate: the kind of another substrate than the run's, with its defaults.
 
     Raises:
         FileNotFoundError: no run lives there.
-        ValueError: it has no checkpoint of that name.
+        ValueError: it has no checkpoint of that name, there is no such substrate.
     """
-    return LoadedRun(path, checkpoint)
+    return LoadedRun(path, checkpoint, substrate)

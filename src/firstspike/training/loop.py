@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from firstspike.layers import jitter_from
-from firstspike.training.build import Experiment, generator
+from firstspike.seeding import generator
+from firstspike.training.build import Experiment
 from firstspike.training.evaluation import Evaluation
 from firstspike.training.run import Row, Run
 from firstspike.training.saving import State, save_best, save_epoch

@@ -17,14 +17,16 @@ import numpy as np
 from firstspike.data import SpikeData, Splits
 from firstspike.data.files import read_labelled, read_times
 from firstspike.layers.stages import lif_stages, stages
-from firstspike.training.evaluation import confusion_counts, evaluate_record, record_in_parts
+from firstspike.training.evaluation import confusion_counts, evaluate_record
 from firstspike.training.files import whole_file, write_whole
 from firstspike.training.loaded import LoadedRun, load_run
 
 _TABLE_UP_TO = 10  # classes; a larger confusion matrix is no reading
 
 
-def report(folder: Path | str, data: Path | str = "test", checkpoint: str | None = None) -> "Report":
+def report(
+    folder: Path | str, data: Path | str = "test", checkpoint: str | None = None, substrate: str | None = None
+) -> "Report":
     """A run's network on a part of its own data, or on a file.
 
     Args:
@@ -32,12 +34,14 @@ def report(folder: Path | str, data: Path | str = "test", checkpoint: str | None
         data: ``train``, ``validation`` or ``test``, or a file as ``read_labelled`` reads it; its results are called
             ``data_`` and its stem.
         checkpoint: see ``load_run``.
+        substrate: see ``load_run``; the results are then called ``NAME_on_KIND``.
 
     Raises:
         FileNotFoundError: no run there, no such file.
-        ValueError: no such checkpoint, data that do not fit.
+        ValueError: no such checkpoint or substrate, data or a network that do not fit.
+        SubstrateError: a substrate that cannot be reached or does not answer.
     """
-    run = load_run(folder, checkpoint)
+    run = load_run(folder, checkpoint, substrate)
     if data in Splits._fields:
         return Report(run, getattr(run.data, str(data)), str(data))
     inputs, _ = run.config.data.shape()
@@ -45,18 +49,21 @@ def report(folder: Path | str, data: Path | str = "test", checkpoint: str | None
     return Report(run, labelled, f"data_{Path(data).stem}")
 
 
-def predictions(folder: Path | str, file: Path | str, checkpoint: str | None = None) -> str:
+def predictions(
+    folder: Path | str, file: Path | str, checkpoint: str | None = None, substrate: str | None = None
+) -> str:
     """Decisions on input spike times from a file, as CSV: the class, then the spike time of each output.
 
     A sample in which nothing decides has the class ``silent``, an output without a spike the time ``inf``.
 
     Raises:
         FileNotFoundError: no run there, no such file.
-        ValueError: no such checkpoint, data that do not fit.
+        ValueError: no such checkpoint or substrate, data or a network that do not fit.
+        SubstrateError: a substrate that cannot be reached or does not answer.
     """
-    run = load_run(folder, checkpoint)
+    run = load_run(folder, checkpoint, substrate)
     inputs, _ = run.config.data.shape()
-    times = record_in_parts(run.network, read_times(file, inputs, run.dtype)).output
+    times = run.observe(read_times(file, inputs, run.dtype)).output
     names = (*run.class_names, "silent")  # the class -1
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -80,9 +87,10 @@ class Report:
     """
 
     def __init__(self, run: LoadedRun, data: SpikeData, name: str) -> None:
-        self.run, self.name, self.data = run, name, data
+        self.run, self.data = run, data
+        self.name = name if run.elsewhere is None else f"{name}_on_{run.elsewhere}"
         self.layers = lif_stages(run.network)
-        self.record = record_in_parts(run.network, data.times)
+        self.record = run.observe(data.times)
         indices = [lif.index for lif in self.layers]
         self.evaluation = evaluate_record(self.record, run.loss, data.labels, indices)
 
@@ -95,6 +103,7 @@ class Report:
             "data": self.name,
             "checkpoint": self.run.checkpoint.name,
             "epoch": self.run.checkpoint.epoch,
+            "substrate": self.run.substrate,
             "samples": len(self.data),
             "accuracy": found.accuracy,
             "accuracy_error": found.accuracy_error,

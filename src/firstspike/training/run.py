@@ -35,8 +35,13 @@ class Run:
         self.path = path
 
     @classmethod
-    def create(cls, path: Path, config: Config) -> "Run":
+    def create(cls, path: Path, config: Config, substrate: Mapping[str, Any] | None = None) -> "Run":
         """Make the folder with what is known before the first epoch.
+
+        Args:
+            path: the folder.
+            config: as it will run.
+            substrate: the identity of what it will run on; by default its kind alone.
 
         Raises:
             FileExistsError: there is something in the folder already.
@@ -48,7 +53,7 @@ class Run:
         run = cls(path)
         try:
             run.write_config(config)
-            write_whole(path / "environment.json", json.dumps(environment(config), indent=1) + "\n")
+            write_whole(path / "environment.json", json.dumps(environment(config, substrate), indent=1) + "\n")
         except OSError:  # half a beginning would only stand in the way of the next attempt
             (path / "config.yaml").unlink(missing_ok=True)
             if fresh:
@@ -75,6 +80,15 @@ class Run:
     def write_config(self, config: Config) -> None:
         """Write ``config.yaml``."""
         write_whole(self.path / "config.yaml", config.to_yaml())
+
+    def note_substrate(self, identity: Mapping[str, Any]) -> None:
+        """Write into ``environment.json`` what the run goes on on, if it is another substrate than before."""
+        path = self.path / "environment.json"
+        found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        if found.get("substrate") != identity:
+            earlier = [*found.get("earlier_substrates", []), *([found["substrate"]] if "substrate" in found else [])]
+            found |= {"substrate": dict(identity), "earlier_substrates": earlier}
+            write_whole(path, json.dumps(found, indent=1) + "\n")
 
     @property
     def checkpoints(self) -> Path:
@@ -129,8 +143,13 @@ class Run:
             write_whole(path, "".join([head, *kept]))
 
 
-def environment(config: Config) -> dict[str, Any]:
-    """What a run depended on, beside its config."""
+def environment(config: Config, substrate: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """What a run depended on, beside its config.
+
+    Args:
+        config: as it runs.
+        substrate: the identity of what it runs on; by default its kind alone.
+    """
     import torch
 
     packages = ("torch", "numpy", "numba", "safetensors", "pydantic")
@@ -145,7 +164,7 @@ def environment(config: Config) -> dict[str, Any]:
         "device": config.training.device,
         "dtype": config.training.dtype,
         "seed": config.training.seed,
-        "substrate": config.substrate.kind,
+        "substrate": dict(substrate or {"kind": config.substrate.kind}),
         "command": sys.argv,
     }
 

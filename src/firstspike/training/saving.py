@@ -57,18 +57,32 @@ def capture(experiment: Experiment, state: State) -> Checkpoint:
             "optimizer": experiment.optimizer.state_dict(),
             "schedule": None if experiment.schedule is None else experiment.schedule.state_dict(),
             "silent": experiment.silent.state_dict(),
+            "substrate": {"identity": experiment.substrate.identity(), "state": experiment.substrate.state_dict()},
             "progress": asdict(state),
         },
     )
 
 
-def restore(experiment: Experiment, checkpoint: Checkpoint) -> State:
-    """Put a checkpoint into an experiment of the same config; returns how far it was."""
+def restore(experiment: Experiment, checkpoint: Checkpoint, allow_other_chip: bool = False) -> State:
+    """Put a checkpoint into an experiment of the same config; returns how far it was.
+
+    Raises:
+        ValueError: the substrate is another chip than the checkpoint's, and none other is allowed.
+    """
+    kept = checkpoint.state.get("substrate", {"identity": {}, "state": {}})
+    before, now = (identity.get("chip") for identity in (kept["identity"], experiment.substrate.identity()))
+    if before != now and before is not None and not allow_other_chip:
+        raise ValueError(
+            f"the run was trained on chip {before}, this is {'no chip' if now is None else f'chip {now}'}: what it "
+            "learned fits that chip. To go on here nevertheless: firstspike resume --allow-other-chip"
+        )
     experiment.network.load_state_dict(checkpoint.weights)
     experiment.optimizer.load_state_dict(checkpoint.state["optimizer"])
     if experiment.schedule is not None:
         experiment.schedule.load_state_dict(checkpoint.state["schedule"])
     experiment.silent.load_state_dict(checkpoint.state["silent"])
+    if kept["identity"].get("kind") == experiment.substrate.kind:
+        experiment.substrate.load_state_dict(kept["state"])
     state = State(**checkpoint.state["progress"])
     if state.totals is not None:
         state.totals = state.totals.to(experiment.device)

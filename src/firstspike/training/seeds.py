@@ -14,6 +14,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from firstspike.training.build import Experiment
 from firstspike.training.checkpoint import Checkpoint, CheckpointError, load_checkpoint, logger, newest_first
 from firstspike.training.config import Config
 from firstspike.training.files import write_whole
@@ -37,20 +38,24 @@ def member_folder(top: Path, config: Config) -> Path:
     return top / f"seed_{config.training.seed}"
 
 
-def create_members(top: Run, configs: Sequence[Config]) -> list[Run]:
-    """The runs of a new training, one for each config."""
-    return [top] if len(configs) == 1 else [Run.create(member_folder(top.path, config), config) for config in configs]
+def create_members(top: Run, members: Sequence[Experiment]) -> list[Run]:
+    """The runs of a new training, one for each experiment, whose substrates are open."""
+    return [top] if len(members) == 1 else [_create(top, member) for member in members]
 
 
-def open_members(top: Run, configs: Sequence[Config]) -> list[Run]:
+def open_members(top: Run, members: Sequence[Experiment]) -> list[Run]:
     """The same of a training that was begun; runs that it did not come to are made."""
-    if len(configs) == 1:
+    if len(members) == 1:
         return [top]
-    folders = [member_folder(top.path, config) for config in configs]
+    folders = [member_folder(top.path, member.config) for member in members]
     return [
-        Run.open(folder) if (folder / "config.yaml").is_file() else Run.create(folder, config)
-        for folder, config in zip(folders, configs, strict=True)
+        Run.open(folder) if (folder / "config.yaml").is_file() else _create(top, member)
+        for folder, member in zip(folders, members, strict=True)
     ]
+
+
+def _create(top: Run, member: Experiment) -> Run:
+    return Run.create(member_folder(top.path, member.config), member.config, member.substrate.identity())
 
 
 def newest_of_all(runs: Sequence[Run]) -> list[Checkpoint] | None:

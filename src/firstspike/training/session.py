@@ -5,7 +5,7 @@ import math
 import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from types import FrameType
@@ -49,16 +49,25 @@ def start(folder: Path, config: Config, *, show: bool = True, watch: Sequence[st
     Raises:
         FileExistsError: the folder is not empty.
         ImportError: a watcher whose extra is not installed.
+        SubstrateError: a substrate that cannot be reached or does not answer; what was saved stays.
         Interrupted: Ctrl-C or SIGTERM; the state is saved.
     """
     _check(watch)
-    members = _build(config)  # whatever cannot be built leaves no folder behind
-    top = Run.create(folder, config)
-    runs = create_members(top, [member.config for member in members])
-    return _train(members, top, runs, [State() for _ in members], show, watch)
+    members = _build(config)
+    with _open_substrates(members):  # whatever cannot be built or opened leaves no folder behind
+        top = Run.create(folder, config, members[0].substrate.identity())
+        runs = create_members(top, members)
+        return _train(members, top, runs, [State() for _ in members], show, watch)
 
 
-def resume(folder: Path, *, epochs: int | None = None, show: bool = True, watch: Sequence[str] = ()) -> dict[str, Any]:
+def resume(
+    folder: Path,
+    *,
+    epochs: int | None = None,
+    show: bool = True,
+    watch: Sequence[str] = (),
+    allow_other_chip: bool = False,
+) -> dict[str, Any]:
     """Continue a run from its newest checkpoint, exactly as if it had never stopped.
 
     A damaged checkpoint is reported (logging) and the one before it taken; without any, the run starts over.
@@ -68,13 +77,14 @@ def resume(folder: Path, *, epochs: int | None = None, show: bool = True, watch:
         epochs: a new number of epochs in all; by default the config's.
         show: whether to draw a progress bar.
         watch: see ``start``.
+        allow_other_chip: go on where the run was trained on another chip than the one that is there now.
 
     Returns:
         What ``results.json`` says.
 
     Raises:
         FileNotFoundError: no run lives in the folder.
-        ValueError: fewer epochs than are done.
+        ValueError: fewer epochs than are done, another chip.
         Interrupted: Ctrl-C or SIGTERM; the state is saved.
     """
     _check(watch)
@@ -84,25 +94,40 @@ def resume(folder: Path, *, epochs: int | None = None, show: bool = True, watch:
         training = config.training.model_copy(update={"epochs": epochs})
         config = config.model_copy(update={"training": training})
     members = _build(config)
-    runs = open_members(run, [member.config for member in members])
-    newest = newest_of_all(runs)
-    states = [State() for _ in members] if newest is None else list(map(restore, members, newest))
-    if states[0].epoch > config.training.epochs:
-        raise ValueError(f"{folder} has {states[0].epoch} epochs already; give a larger --epochs than that")
-    if epochs is not None:
-        for each, member in zip(runs, members, strict=True):
-            each.write_config(member.config)
-        run.write_config(config)
-    for each in {run.path: run, **{x.path: x for x in runs}}.values():
-        each.forget_after(states[0].epoch)
-    return _train(members, run, runs, states, show, watch)
+    with _open_substrates(members):
+        runs = open_members(run, members)
+        newest = newest_of_all(runs)
+        states = [State() for _ in members]
+        if newest is not None:
+            states = [restore(x, checkpoint, allow_other_chip) for x, checkpoint in zip(members, newest, strict=True)]
+        if states[0].epoch > config.training.epochs:
+            raise ValueError(f"{folder} has {states[0].epoch} epochs already; give a larger --epochs than that")
+        if epochs is not None:
+            for each, member in zip(runs, members, strict=True):
+                each.write_config(member.config)
+            run.write_config(config)
+        for each in {run.path: run, **{x.path: x for x in runs}}.values():
+            each.forget_after(states[0].epoch)
+        for each, member in zip([run, *runs], [members[0], *members], strict=True):
+            each.note_substrate(member.substrate.identity())
+        return _train(members, run, runs, states, show, watch)
 
 
 def _build(config: Config) -> list[Experiment]:
     """An experiment for each seed, on the same data."""
     first, *others = member_configs(config)
     experiment = build(first)
-    return [experiment, *(build(other, experiment.data) for other in others)]
+    shared = experiment.substrate if experiment.substrate.exclusive else None
+    return [experiment, *(build(other, experiment.data, shared) for other in others)]
+
+
+@contextmanager
+def _open_substrates(members: list[Experiment]) -> Iterator[None]:
+    """All substrates open, for a while."""
+    with ExitStack() as stack:
+        for member in {id(member.substrate): member for member in members}.values():
+            stack.enter_context(member.substrate.open(member.network))
+        yield
 
 
 def _check(watch: Sequence[str]) -> None:

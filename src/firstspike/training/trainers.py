@@ -57,7 +57,7 @@ class InTurn:
 
     def evaluate(self, data: SpikeData) -> list[Evaluation]:
         """See ``Trainer``."""
-        return [evaluate(member.network, member.loss, data, member.spiking) for member in self.members]
+        return [evaluate(x.network, x.loss, data, x.spiking, x.substrate) for x in self.members]
 
     def hand_over(self) -> None:
         """Nothing to do."""
@@ -74,6 +74,7 @@ def _step(experiment: Experiment, times: Tensor, labels: Tensor) -> Tensor:
         penalised.backward()
         experiment.optimizer.step()
         project_delays_(network)
+    experiment.substrate.project_(network)
     correct = (experiment.loss.predict(record.output.detach()) == labels).mean(dtype=times.dtype)
     sums = torch.stack([loss.detach(), correct, torch.full_like(correct, raised)])
     return torch.cat([sums, fractions]).double() * len(labels)
@@ -153,9 +154,13 @@ def _move_on(schedule: LRScheduler | None) -> None:
 
 
 def trainer_for(members: Sequence[Experiment]) -> Trainer:
-    """Several side by side if that can be; one alone, and networks that draw numbers inside, in turn."""
+    """Several side by side if that can be.
+
+    One alone, networks that draw numbers inside, and those on substrates other than the exact one run in turn.
+    """
     jitters = any(isinstance(x, DelayRule) and x.jitter for x in _rules(members[0].network))
-    return InTurn(members) if len(members) == 1 or jitters else SideBySide(members)
+    apart = jitters or not all(member.substrate.side_by_side for member in members)
+    return InTurn(members) if len(members) == 1 or apart else SideBySide(members)
 
 
 def _rules(network: Network) -> Iterator[Any]:

@@ -15,7 +15,8 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from firstspike.training.config.base import Section
 from firstspike.training.config.data import Data
 from firstspike.training.config.network import Network, Neuron, network_errors, neuron_errors
-from firstspike.training.config.training import Exact, Loss, Substrate, Training
+from firstspike.training.config.substrate import Exact, Substrate
+from firstspike.training.config.training import Loss, Training
 
 _MAX_BYTES = 1_000_000
 
@@ -50,11 +51,12 @@ def shipped_configs() -> dict[str, Traversable]:
     return {entry.name.removesuffix(".yaml"): entry for entry in folder.iterdir() if entry.name.endswith(".yaml")}
 
 
-def load_config(source: str | Path, overrides: Iterable[str] = ()) -> Config:
+def load_config(source: str | Path, overrides: Iterable[str] = (), substrate: str | None = None) -> Config:
     """Read a config.
 
     Args:
         source: a file, or the name of a shipped config.
+        substrate: the kind that takes the place of another kind in the config, with its defaults.
         overrides: settings such as ``training.epochs=10`` or ``network[1].size=30``, applied before the check.
 
     Raises:
@@ -70,10 +72,23 @@ def load_config(source: str | Path, overrides: Iterable[str] = ()) -> Config:
         raise ConfigError(name, ["is nested too deeply for a config"]) from None
     if not isinstance(raw, dict):
         raise ConfigError(name, [f"must be a mapping with the keys {', '.join(Config.model_fields)}"])
+    if substrate is not None and not (isinstance(own := raw.get("substrate"), dict) and own.get("kind") == substrate):
+        raw["substrate"] = {"kind": substrate}
     errors = [wrong for setting in overrides if (wrong := _override(raw, setting))]
     if errors:
         raise ConfigError(name, errors)
     return parse_config(raw, name)
+
+
+def with_substrate(config: Config, kind: str | None) -> Config:
+    """The config on a substrate of that kind with its defaults; as it is for None, or where it has this kind already.
+
+    Raises:
+        ConfigError: no such kind.
+    """
+    if kind in (None, config.substrate.kind):
+        return config
+    return parse_config(config.model_dump() | {"substrate": {"kind": kind}}, "--substrate")
 
 
 def parse_config(raw: dict[str, Any], source: str = "config") -> Config:

@@ -1,4 +1,4 @@
-"""The ``loss``, ``training`` and ``substrate`` sections."""
+"""The ``loss`` and ``training`` sections."""
 
 from typing import Annotated, Literal, Self
 
@@ -156,12 +156,3 @@ class Training(Section):
     def save_every(self) -> int:
         """Epochs between checkpoints."""
         return self.checkpoint_every or -(-self.epochs // 20)
-
-
-class Exact(Section):
-    """The operator itself."""
-
-    kind: Literal["exact"] = "exact"
-
-
-Substrate = Exact

@@ -1,0 +1,170 @@
+"""What a substrate is: it yields the spike times of a network, and the exact gradient is taken at them."""
+
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar, Self
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from firstspike.layers import Delay, LIFLinear, Network, Record
+
+
+class SubstrateError(OSError):
+    """A substrate that cannot be reached, or did not answer; the message says which, and what to do."""
+
+
+class Substrate(ABC):
+    """Yields the spike times of all layers of a network: an exact computation, a simulator, a chip.
+
+    Constructing one is cheap. It is opened with a network, runs batches, and is closed, best in a ``with`` block::
+
+        with SUBSTRATES["integrator"](step=0.01).open(network) as substrate:
+            record = substrate.record(network, times)      # times of all layers as it saw them, differentiable
+
+    A network that is run later may have other weights, but must have the layers of the one that it was opened with.
+
+    To add one: ``run``, in ``SUBSTRATES`` a line, and whatever of the rest differs from what stands here.
+    """
+
+    kind: ClassVar[str]
+    """Its key in ``SUBSTRATES``."""
+    side_by_side: ClassVar[bool] = False
+    """Whether ``record`` is a pure function that ``torch.vmap`` may map over networks."""
+    exclusive: ClassVar[bool] = False
+    """Whether there is only one, as a chip: several networks then take turns on the same object."""
+
+    def open(self, network: Network) -> Self:
+        """Get ready for networks like this one.
+
+        Raises:
+            ValueError: a network that the substrate cannot take: too large, layers that it does not have.
+            SubstrateError: it cannot be reached.
+            ImportError: software that is not installed.
+        """
+        return self
+
+    def close(self) -> None:  # noqa: B027  (nothing to do by default)
+        """Let go of what ``open`` took. May be called twice."""
+
+    @abstractmethod
+    def run(self, network: Network, times: Float[Tensor, "batch inputs"]) -> Record:
+        """Spike times of a batch as the substrate saw them, without gradient.
+
+        Args:
+            network: its weights and delays as they are now; nothing in it is changed.
+            times: input times, ``inf`` = no spike.
+
+        Returns:
+            The input times as the substrate got them, and the output times of every layer, of the type and on the
+            device of ``times``: the first spike of each neuron, ``inf`` where there was none.
+
+        Raises:
+            SubstrateError: no answer.
+        """
+
+    def parameters(self, network: Network) -> dict[str, Tensor]:
+        """Parameters that the substrate uses in place of the network's own, by name, e.g. rounded weights."""
+        return {}
+
+    def project_(self, network: Network) -> None:  # noqa: B027
+        """Put parameters back into the range that the substrate has; called after every step of a training."""
+
+    def identity(self) -> dict[str, Any]:
+        """What ran, as plain values: ``kind``, settings, versions; and ``chip`` where only one device is this one.
+
+        Complete while it is open.
+        """
+        return {"kind": self.kind}
+
+    def state_dict(self) -> dict[str, Any]:
+        """What it needs to go on as if it had never stopped: tensors and plain values."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:  # noqa: B027
+        """Take up a saved state."""
+
+    def record(self, network: Network, times: Float[Tensor, "batch inputs"]) -> Record:
+        """Spike times of all layers with the exact gradient at them, for the parameters that the substrate used.
+
+        Where those differ from the network's (rounding, say) the gradient goes straight through to the network's.
+        """
+        with torch.no_grad():
+            seen = self.run(network, times)
+            used = self.parameters(network)
+        return record_at(network, seen, used)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+
+class _Recorder(nn.Module):
+    """``network.record`` as the forward pass of a module, as ``functional_call`` wants it."""
+
+    def __init__(self, network: Network) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, seen: Record) -> Record:
+        return self.network.record(seen.inputs, seen.layers)
+
+
+def record_at(network: Network, seen: Record, used: dict[str, Tensor]) -> Record:
+    """The observed times with the exact gradient there.
+
+    Args:
+        network: whose parameters get the gradient.
+        seen: input times, and observed times of every layer.
+        used: by name, parameters that take the place of the network's in the gradient. It goes straight through to the
+            network's own.
+    """
+    if not used:
+        return network.record(seen.inputs, seen.layers)
+    through = {f"network.{name}": _through(network.get_parameter(name), value) for name, value in used.items()}
+    found: Record = functional_call(_Recorder(network), through, (seen,))
+    return found
+
+
+def _through(parameter: Tensor, value: Tensor) -> Tensor:
+    """The value, to the last bit, with the gradient of the parameter."""
+    return value.detach() + (parameter - parameter.detach())
+
+
+class LayerByLayer(Substrate):
+    """A substrate that is computed layer after layer: what it does with spikes of LIF layers, delays and inputs."""
+
+    def run(self, network: Network, times: Float[Tensor, "batch inputs"]) -> Record:
+        """See ``Substrate``."""
+        with torch.no_grad():
+            inputs = now = self.received(times)
+            layers = []
+            for index, layer in enumerate(network):
+                if isinstance(layer, LIFLinear):
+                    now = self.spikes(index, layer, now)
+                elif isinstance(layer, Delay):
+                    now = self.delayed(index, layer, now)
+                else:
+                    now = layer(now)
+                layers.append(now)
+        return Record(inputs, tuple(layers))
+
+    def received(self, times: Float[Tensor, "batch inputs"]) -> Float[Tensor, "batch inputs"]:
+        """The input times as they arrive."""
+        return times
+
+    @abstractmethod
+    def spikes(
+        self, index: int, layer: LIFLinear, times: Float[Tensor, "batch inputs"]
+    ) -> Float[Tensor, "batch outputs"]:
+        """First spike times of the LIF layer with that index in the network."""
+
+    def delayed(
+        self, index: int, layer: Delay, times: Float[Tensor, "batch features"]
+    ) -> Float[Tensor, "batch features"]:
+        """Times behind the delay layer with that index in the network."""
+        delayed: Tensor = layer(times)
+        return delayed
