@@ -13,6 +13,13 @@ from firstspike.substrates import SUBSTRATES, Exact
 IDEAL = {
     "exact": ({}, 0.0, 0),
     "integrator": ({"step": 0.002, "duration": 15.0}, 0.003, 5),
+    "noisy": ({}, 0.0, 0),
+    # times are in steps of 8 ns of 6 us
+    "mock_bss2": (
+        {"threshold_offset": 0, "threshold_spread": 0, "threshold_batch_noise": 0, "delay_jitter": 0, "refractory": 99},
+        0.002,
+        5,
+    ),
 }
 
 
@@ -90,7 +97,7 @@ def test_later_batches_have_the_weights_of_then(kind, ideal, network, times):
     with ideal.open(network) as substrate:
         substrate.run(network, times)
         with torch.no_grad():
-            network[3].weight += 0.2
+            network[3].weight += 0.2  # six digits
         compare(substrate.run(network, times), Exact().run(network, times), kind)
 
 

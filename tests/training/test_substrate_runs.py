@@ -9,7 +9,7 @@ import torch
 from firstspike.substrates import SUBSTRATES, Substrate
 from firstspike.training.build import build, build_substrate
 from firstspike.training.config import ConfigError, load_config, with_substrate
-from firstspike.training.config.substrate import Exact, Integrator
+from firstspike.training.config.substrate import Exact, Integrator, MockBss2, Noisy
 from firstspike.training.loaded import load_run
 from firstspike.training.report import report
 from firstspike.training.seeds import member_configs
@@ -24,7 +24,7 @@ def settings_of(section):
     return set(section.model_fields) - {"kind"}
 
 
-@pytest.mark.parametrize("section", [Exact, Integrator])
+@pytest.mark.parametrize("section", [Exact, Integrator, Noisy, MockBss2])
 def test_sections_match_their_classes(section):
     kind = section.model_fields["kind"].annotation.__args__[0]
     parameters = {} if kind == "exact" else inspect.signature(SUBSTRATES[kind]).parameters
@@ -39,11 +39,11 @@ def test_kind_in_place_of_the_configs():
     assert with_substrate(own, "integrator").substrate.step == 0.02
     assert with_substrate(own, None) is own
     assert with_substrate(own, "exact").substrate == Exact()
-    with pytest.raises(ConfigError, match="substrate.kind: expected one of 'exact', 'integrator'"):
+    with pytest.raises(ConfigError, match=r"substrate.kind: expected one of 'exact', 'integrator'"):
         load_config("bars", substrate="loihi")
     with pytest.raises(ConfigError, match=r"substrate\.stepp: unknown key, did you mean step\?"):
         load_config("bars", ["substrate={kind: integrator, stepp: 0.1}"])
-    with pytest.raises(ConfigError, match="step must not be longer than duration, got 0.1 and 0.05"):
+    with pytest.raises(ConfigError, match=r"step must not be longer than duration, got 0.1 and 0.05"):
         load_config("bars", ["substrate={kind: integrator, step: 0.1, duration: 0.05}"])
 
 

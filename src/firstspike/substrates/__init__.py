@@ -7,7 +7,24 @@ To add one: a file here with a ``Substrate``, a line in ``SUBSTRATES``, and its 
 from firstspike.substrates.base import LayerByLayer, Substrate, SubstrateError, record_at
 from firstspike.substrates.exact import Exact
 from firstspike.substrates.integrator import Integrator
+from firstspike.substrates.mock_bss2 import MockBss2
+from firstspike.substrates.noisy import Noisy
 
-SUBSTRATES: dict[str, type[Substrate]] = {substrate.kind: substrate for substrate in (Exact, Integrator)}
+SUBSTRATES: dict[str, type[Substrate]] = {
+    "exact": Exact,
+    "integrator": Integrator,
+    "noisy": Noisy,
+    "mock_bss2": MockBss2,
+}
 
-__all__ = ["SUBSTRATES", "Exact", "Integrator", "LayerByLayer", "Substrate", "SubstrateError", "record_at"]
+__all__ = [
+    "SUBSTRATES",
+    "Exact",
+    "Integrator",
+    "LayerByLayer",
+    "MockBss2",
+    "Noisy",
+    "Substrate",
+    "SubstrateError",
+    "record_at",
+]

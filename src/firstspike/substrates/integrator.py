@@ -45,7 +45,7 @@ class Integrator(LayerByLayer):
     ) -> Float[Tensor, "batch outputs"]:
         """See ``LayerByLayer``."""
         neuron, weight, delay = layer.neuron, layer.weight, layer.delay_in_pass()
-        threshold = torch.as_tensor(neuron.threshold).to(times)
+        threshold = torch.as_tensor(neuron.threshold, dtype=times.dtype, device=times.device)
         arrival = times if delay is None else times.unsqueeze(-2) + delay
         tau_mem, tau_syn = neuron.tau_mem, neuron.tau_syn
         if isinstance(tau_mem, Tensor) or isinstance(tau_syn, Tensor):  # each neuron sees an input in its own way

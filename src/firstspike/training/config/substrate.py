@@ -2,9 +2,9 @@
 
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
-from firstspike.training.config.base import Positive, Section
+from firstspike.training.config.base import Finite, NotNegative, Positive, Section
 
 
 class Exact(Section):
@@ -27,4 +27,58 @@ class Integrator(Section):
         return self
 
 
-Substrate = Annotated[Exact | Integrator, Field(discriminator="kind")]
+Probability = Annotated[float, Field(ge=0, lt=1)]
+
+
+class Noisy(Section):
+    """Exact spike times with imperfect thresholds, weights, delays and spikes; see `Noisy` in the API.
+
+    ``threshold_...``: in the unit of the threshold; offset and spread are a fixed pattern over the neurons, noise is
+    drawn anew in each batch or sample. ``..._jitter``: in the unit of the times. All of these are standard deviations,
+    but the offset. ``weight_scale: 30`` rounds weights to 1/30. ``seed`` is by default the training's.
+    """
+
+    kind: Literal["noisy"]
+    threshold_offset: Finite = 0.0
+    threshold_spread: NotNegative = 0.0
+    threshold_batch_noise: NotNegative = 0.0
+    threshold_sample_noise: NotNegative = 0.0
+    input_jitter: NotNegative = 0.0
+    spike_jitter: NotNegative = 0.0
+    delay_jitter: NotNegative = 0.0
+    spike_loss: Probability = 0.0
+    weight_scale: Positive | None = None
+    weight_max: Positive | None = None
+    seed: NonNegativeInt | None = None
+
+
+class MockBss2(Section):
+    """An emulated BrainScaleS-2; see `MockBss2` in the API.
+
+    ``chip`` is its number and makes its fixed pattern. ``..._us`` are microseconds, ``threshold_...`` in the unit of
+    the threshold, other ``..._spread`` relative, all other times in units of ``tau_syn``. ``stall`` is the probability
+    of a run that has to be repeated, at most ``retries`` times. ``seed`` is by default the training's.
+    """
+
+    kind: Literal["mock_bss2"]
+    chip: NonNegativeInt = 1
+    tau_us: Positive = 6.0
+    weight_scale: Positive = 30.0
+    weight_spread: NotNegative = 0.0
+    threshold_offset: Finite = 0.13
+    threshold_spread: NotNegative = 0.08
+    threshold_batch_noise: NotNegative = 0.04
+    threshold_sample_noise: NotNegative = 0.0
+    tau_spread: NotNegative = 0.0
+    spike_jitter: NotNegative = 0.0
+    delay_jitter: NotNegative = 0.01
+    refractory: Positive = 2.67
+    window: Positive = 30.0
+    latency_us: NotNegative = 0.08
+    spike_loss: Probability = 0.0
+    stall: Annotated[float, Field(ge=0, le=1)] = 0.0
+    retries: PositiveInt = 5
+    seed: NonNegativeInt | None = None
+
+
+Substrate = Annotated[Exact | Integrator | Noisy | MockBss2, Field(discriminator="kind")]

@@ -1,0 +1,116 @@
+"""What BrainScaleS-2 can hold, and in which steps: facts for all substrates that are this chip, or act like it.
+
+Sources: electronicvisions' brainscales2-demos and pynn-brainscales, and the settings of Göltz et al. 2021 and 2025.
+"""
+
+import math
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from firstspike.layers import BiasSpikes, Delay, LIFLinear, Multiplex, Network
+
+CIRCUITS = 512
+"""Neuron circuits; several are joined for a neuron with many inputs."""
+ROWS = 256
+"""Synapses of a circuit. A signed input takes two, one excitatory and one inhibitory."""
+LARGEST_DIGIT = 63
+"""Of a weight: six bits."""
+CLOCK_US = 0.008
+"""Resolution of spike times that go in and out, in microseconds."""
+SHORTEST_DELAY_US, LONGEST_DELAY_US, DELAY_STEP_US = 8.25, 33.25, 0.125
+"""Axonal delays: one circuit fires at once, and a second one when the first one's refractory period ends."""
+
+
+@dataclass(frozen=True)
+class Clock:
+    """The chip's times in the unit of the network's.
+
+    Args:
+        unit_us: microseconds in one unit of the network's times.
+    """
+
+    unit_us: float
+
+    @property
+    def step(self) -> float:
+        """Resolution of spike times that go in and out."""
+        return CLOCK_US / self.unit_us
+
+    @property
+    def delays(self) -> tuple[float, float]:
+        """Shortest and longest delay."""
+        return SHORTEST_DELAY_US / self.unit_us, LONGEST_DELAY_US / self.unit_us
+
+    def floor(self, times: Tensor) -> Tensor:
+        """The last tick of the clock at or before each time; a time on a tick stays, whatever its last bits are."""
+        return (times / self.step + 1e-6).floor() * self.step
+
+    def delay(self, wanted: Tensor) -> Tensor:
+        """The delays that the chip has nearest to the wanted ones."""
+        steps = ((wanted * self.unit_us - SHORTEST_DELAY_US) / DELAY_STEP_US).round()
+        most = (LONGEST_DELAY_US - SHORTEST_DELAY_US) / DELAY_STEP_US
+        return (SHORTEST_DELAY_US + DELAY_STEP_US * steps.clamp(0, most)) / self.unit_us
+
+
+def circuits_of(layer: LIFLinear | Delay) -> int:
+    """How many of the chip's circuits a layer takes."""
+    if isinstance(layer, Delay):
+        return 2 * layer.features
+    return layer.out_features * math.ceil(2 * layer.in_features / ROWS)
+
+
+def clock_for(network: Network, tau_us: float) -> Clock:
+    """The chip's times for a network whose ``tau_syn`` is ``tau_us`` on the chip, once it is clear that it fits.
+
+    Raises:
+        ValueError: layers that the chip does not have, more circuits than it has, delays out of its range.
+    """
+    problems, needed = [], {}
+    lifs = [index for index, layer in enumerate(network) if isinstance(layer, LIFLinear)]
+    for index, layer in enumerate(network):
+        match layer:
+            case LIFLinear():
+                needed[index] = circuits_of(layer)
+                problems += [f"layer {index}: {problem}" for problem in _lif_problems(layer)]
+            case Delay():
+                needed[index] = circuits_of(layer)
+                if not lifs or index > lifs[-1]:
+                    problems.append(f"layer {index}: delays behind the last LIF layer; the chip only has axonal ones")
+            case BiasSpikes() | Multiplex():
+                pass
+            case _:
+                problems.append(f"layer {index}: the chip has nothing for a {type(layer).__name__}")
+    if not lifs:
+        problems.append("the network has no LIF layer")
+    if sum(needed.values()) > CIRCUITS:
+        parts = ", ".join(f"layer {index} takes {count}" for index, count in needed.items())
+        problems.append(f"{sum(needed.values())} neuron circuits needed, the chip has {CIRCUITS}: {parts}")
+    if problems:
+        raise ValueError("the network does not fit on BrainScaleS-2: " + "; ".join(problems))
+
+    first = network[lifs[0]]
+    assert isinstance(first, LIFLinear)
+    clock = Clock(tau_us / float(first.neuron.tau_syn))
+    low, high = clock.delays
+    for index, layer in enumerate(network):
+        if isinstance(layer, Delay):
+            least, most = (float(x) for x in layer.delay.detach().aminmax())
+            if least < low - 1e-6 or most > high + 1e-6:
+                raise ValueError(
+                    f"layer {index} has delays from {least:.3g} to {most:.3g}, BrainScaleS-2 has them from {low:.4g} "
+                    f"to {high:.4g} only; e.g. {{bound: sigmoid, shift: 2, scale: 1.5}} keeps them there"
+                )
+    return clock
+
+
+def _lif_problems(layer: LIFLinear) -> list[str]:
+    problems = []
+    if layer.delay is not None:
+        problems.append("synaptic delays; the chip only has axonal ones, a delay layer before this one")
+    neuron = layer.neuron
+    if isinstance(neuron.tau_mem, Tensor) or isinstance(neuron.tau_syn, Tensor) or isinstance(neuron.threshold, Tensor):
+        problems.append("parameters of neurons that learn or differ; the chip is calibrated to one number for each")
+    elif math.isinf(neuron.tau_mem):
+        problems.append("neurons without leak (tau_mem inf); the chip's leak always")
+    return problems

@@ -1,0 +1,223 @@
+"""An emulated BrainScaleS-2, with its limits and imperfections, to try out what a chip would do."""
+
+import hashlib
+import json
+import logging
+import math
+from dataclasses import asdict, dataclass
+from typing import Any, NamedTuple, Self
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from firstspike._version import __version__
+from firstspike.layers import BiasSpikes, Delay, LIFLinear, Network, Record
+from firstspike.substrates.base import Substrate, SubstrateError
+from firstspike.substrates.bss2 import LARGEST_DIGIT, Clock, clock_for
+from firstspike.substrates.digits import WeightDigits
+from firstspike.substrates.events import Cells, spike_trains
+from firstspike.substrates.noisy import LOWEST_THRESHOLD, Noise
+
+logger = logging.getLogger(__name__)
+
+
+class _Spikes(NamedTuple):
+    """Spikes of a layer: what happened on the chip, ``(batch, neurons, spikes)``, and what the host knows of it."""
+
+    trains: Tensor
+    known: Tensor
+
+
+@dataclass(eq=False)
+class MockBss2(Substrate):
+    """BrainScaleS-2 in software: whole-numbered weights, a fixed pattern of imperfect neurons, noise, clocks, faults.
+
+    Defaults are those of the chip as Göltz et al. used it, for networks with a threshold of 2.6. Times are in units of
+    ``tau_syn`` where nothing else is said.
+
+    Args:
+        chip: which one: the same number is the same fixed pattern.
+        tau_us: microseconds that ``tau_syn`` takes on the chip.
+        weight_scale: a weight w is the whole number ``round(w weight_scale)``, at most 63.
+        weight_spread: relative standard deviation of the strengths of the synapses, a fixed pattern.
+        threshold_offset: mean of what is added to the thresholds, in their unit.
+        threshold_spread: its standard deviation from neuron to neuron, a fixed pattern.
+        threshold_batch_noise: standard deviation of what is added anew in every run, the same for all its samples.
+        threshold_sample_noise: the same anew in every sample.
+        tau_spread: relative standard deviation of the time constants from neuron to neuron, a fixed pattern.
+        spike_jitter: standard deviation of noise on the spikes of LIF layers.
+        delay_jitter: the same on the delays, for each spike.
+        refractory: how long a neuron rests after a spike; it may spike again then, and later layers see it.
+        window: how long a sample takes; later spikes are lost.
+        latency_us: how much later than they happen spikes are noted, in microseconds; known and subtracted.
+        spike_loss: probability with which a spike gets lost.
+        stall: probability with which a run stalls and is repeated.
+        retries: how often a run is tried.
+        seed: of all that differs from run to run.
+
+    Raises:
+        ValueError: a value out of its range.
+    """
+
+    kind = "mock_bss2"
+
+    chip: int = 1
+    tau_us: float = 6.0
+    weight_scale: float = 30.0
+    weight_spread: float = 0.0
+    threshold_offset: float = 0.13
+    threshold_spread: float = 0.08
+    threshold_batch_noise: float = 0.04
+    threshold_sample_noise: float = 0.0
+    tau_spread: float = 0.0
+    spike_jitter: float = 0.0
+    delay_jitter: float = 0.01
+    refractory: float = 2.67
+    window: float = 30.0
+    latency_us: float = 0.08
+    spike_loss: float = 0.0
+    stall: float = 0.0
+    retries: int = 5
+    seed: int | None = None
+
+    def __post_init__(self) -> None:
+        settings = asdict(self)
+        negative = any(name != "threshold_offset" and (value or 0) < 0 for name, value in settings.items())
+        positive = all(settings[name] > 0 for name in ("tau_us", "weight_scale", "refractory", "window", "retries"))
+        if negative or not positive or self.spike_loss >= 1:
+            raise ValueError(f"settings of the chip are out of range, see MockBss2: {settings}")
+        self.digits = WeightDigits(self.weight_scale, LARGEST_DIGIT / self.weight_scale)
+        self.pattern = Noise(self.chip)
+        self.noise = Noise(self.seed or 0)
+        self._clock: Clock | None = None
+
+    def open(self, network: Network) -> Self:
+        """See ``Substrate``."""
+        self._clock = clock_for(network, self.tau_us)
+        return self
+
+    def close(self) -> None:
+        """See ``Substrate``."""
+        self._clock = None
+
+    def identity(self) -> dict[str, Any]:
+        """See ``Substrate``."""
+        settings = asdict(self)
+        digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+        return {
+            "kind": self.kind,
+            "chip": f"mock {self.chip}",
+            "bitfile": f"emulated by firstspike {__version__}",
+            "settings": settings,
+            "settings_sha256": digest,
+        }
+
+    def state_dict(self) -> dict[str, Any]:
+        """See ``Substrate``."""
+        return self.noise.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """See ``Substrate``."""
+        self.noise.load_state_dict(state)
+
+    def parameters(self, network: Network) -> dict[str, Tensor]:
+        """See ``Substrate``."""
+        return self.digits.parameters(network)
+
+    def project_(self, network: Network) -> None:
+        """See ``Substrate``."""
+        self.digits.clip_(network)
+
+    @torch.no_grad()
+    def run(self, network: Network, times: Float[Tensor, "batch inputs"]) -> Record:
+        """See ``Substrate``."""
+        if self._clock is None:
+            raise ValueError("the chip is not open: call open(network) first")
+        for attempt in range(1, self.retries + 1):
+            if not self.stall or float(self.noise.uniform((1,), times)) >= self.stall:
+                return self._run(network, times, self._clock)
+            logger.warning("the mock chip %d stalled, try %d of %d", self.chip, attempt, self.retries)
+        raise SubstrateError(
+            f"the mock chip {self.chip} stalled {self.retries} times in a row; what was saved is kept, and a training "
+            "goes on with: firstspike resume"
+        )
+
+    def _run(self, network: Network, times: Tensor, clock: Clock) -> Record:
+        tau = self.tau_us / clock.unit_us  # tau_syn in the network's unit
+        received = clock.floor(times.double())
+        spikes = _Spikes(received.unsqueeze(-1), received)
+        layers = []
+        for index, layer in enumerate(network):
+            match layer:
+                case LIFLinear():
+                    spikes = self._fire(index, layer, spikes, clock, tau)
+                case Delay():
+                    spikes = self._delay(layer, spikes, clock, tau)
+                case BiasSpikes():
+                    spikes = _with_bias(layer, spikes, clock)
+                case _:
+                    each = [layer(train) for train in spikes.trains.unbind(-1)]
+                    spikes = _Spikes(torch.stack(each, dim=-1), layer(spikes.known))
+            layers.append(spikes.known.to(times.dtype))
+        return Record(received.to(times.dtype), tuple(layers))
+
+    def _fire(self, index: int, layer: LIFLinear, spikes: _Spikes, clock: Clock, tau: float) -> _Spikes:
+        trains = spikes.trains
+        size, batch = (layer.out_features,), len(trains)
+        weight = self.digits(layer.weight).double()
+        if self.weight_spread:
+            shape = tuple(weight.shape)
+            weight = weight * (1 + self.weight_spread * self.pattern.pattern("weight", index, shape, weight)).clamp(0)
+        found = spike_trains(trains, weight, self._cells(index, layer, batch, weight, tau), self.window * tau)
+        if self.spike_jitter:
+            found = found + self.noise.normal(self.spike_jitter * tau, tuple(found.shape), found)
+        if self.spike_loss:
+            found = found.masked_fill(self.noise.uniform(tuple(found.shape), found) < self.spike_loss, math.inf)
+        assert found.shape[:2] == (batch, *size)
+        return _Spikes(found, self._noted(found.amin(dim=-1), clock))
+
+    def _cells(self, index: int, layer: LIFLinear, batch: int, like: Tensor, tau: float) -> Cells:
+        """The imperfect neurons of a layer in this run."""
+        size, neuron = (layer.out_features,), layer.neuron
+        nominal = float(neuron.threshold)
+        threshold = nominal + self.threshold_offset + self.threshold_spread * self._pattern("threshold", index, like)
+        threshold = threshold + self.noise.normal(self.threshold_batch_noise, size, like)
+        if self.threshold_sample_noise:
+            threshold = threshold + self.noise.normal(self.threshold_sample_noise, (batch, *size), like)
+        mem, syn = (
+            float(value) * (1 + self.tau_spread * self._pattern(name, index, like)).clamp(min=0.1)
+            if self.tau_spread
+            else like.new_tensor(float(value))
+            for name, value in (("tau_mem", neuron.tau_mem), ("tau_syn", neuron.tau_syn))
+        )
+        return Cells(mem, syn, threshold.clamp(min=LOWEST_THRESHOLD * nominal), self.refractory * tau)
+
+    def _pattern(self, purpose: str, index: int, weight: Tensor) -> Tensor:
+        """A number for each neuron, the same in every run."""
+        return self.pattern.pattern(purpose, index, (len(weight),), weight)
+
+    def _delay(self, layer: Delay, spikes: _Spikes, clock: Clock, tau: float) -> _Spikes:
+        """Delay neurons rest until their delay is over: a spike that comes earlier passes unseen."""
+        delay = clock.delay(layer.delay.double())
+        found, busy_until = [], torch.full_like(spikes.known, -math.inf)
+        for train in spikes.trains.sort(dim=-1).values.unbind(-1):
+            noise = self.noise.normal(self.delay_jitter * tau, tuple(train.shape), train) if self.delay_jitter else 0.0
+            later = torch.where(train < busy_until, math.inf, train + (delay + noise).clamp(min=0))
+            busy_until = torch.where(torch.isfinite(later), later, busy_until)
+            found.append(later)
+        trains = torch.stack(found, dim=-1)
+        return _Spikes(trains, self._noted(trains.amin(dim=-1), clock))
+
+    def _noted(self, times: Tensor, clock: Clock) -> Tensor:
+        """Spike times as the host knows them: a little late, on the clock, the known latency subtracted."""
+        latency = self.latency_us / clock.unit_us
+        return clock.floor(times + latency) - latency
+
+
+def _with_bias(layer: BiasSpikes, spikes: _Spikes, clock: Clock) -> _Spikes:
+    """Bias spikes come from outside, too, and once."""
+    bias = clock.floor(layer.times.to(spikes.known)).expand(len(spikes.known), -1)
+    known = torch.cat([spikes.known, bias], dim=1)
+    rest = bias.new_full((*bias.shape, spikes.trains.shape[2] - 1), math.inf)
+    return _Spikes(torch.cat([spikes.trains, torch.cat([bias.unsqueeze(-1), rest], dim=2)], dim=1), known)

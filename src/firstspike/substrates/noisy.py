@@ -1,0 +1,169 @@
+"""The exact equations with the imperfections of a device put in: hardware-aware training."""
+
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from firstspike.layers import Delay, LIFLinear, Network
+from firstspike.seeding import generator
+from firstspike.spiketime import first_spike_time
+from firstspike.substrates.base import LayerByLayer
+from firstspike.substrates.digits import WeightDigits
+
+LOWEST_THRESHOLD = 0.01
+"""No noise takes a threshold below this fraction of what it should be."""
+
+
+class Noise:
+    """Random numbers of a device: one stream, whose state can be kept, and patterns that never change.
+
+    Args:
+        seed: of both.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+        self.source = generator(seed, "substrate noise")
+
+    def normal(self, std: float, shape: tuple[int, ...], like: Tensor) -> Tensor:
+        """The next normally distributed numbers."""
+        drawn = torch.randn(shape, generator=self.source, dtype=torch.float64)
+        return (std * drawn).to(like)
+
+    def uniform(self, shape: tuple[int, ...], like: Tensor) -> Tensor:
+        """The next numbers between 0 and 1."""
+        return torch.rand(shape, generator=self.source, dtype=torch.float64).to(like.device)
+
+    def pattern(self, purpose: str, index: int, shape: tuple[int, ...], like: Tensor) -> Tensor:
+        """Normally distributed numbers that are the same at every call with this purpose and index."""
+        drawn = torch.randn(shape, generator=generator(self.seed, purpose, index), dtype=torch.float64)
+        return drawn.to(like)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Where the stream is."""
+        return {"noise": self.source.get_state()}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Go on from there."""
+        self.source.set_state(state["noise"].cpu())
+
+
+@dataclass(eq=False)
+class Noisy(LayerByLayer):
+    """Exact spike times of neurons with imperfect thresholds, weights, delays and spikes; all of it is off by default.
+
+    Everything random comes from generators of its own. The gradient is that of ideal neurons at the times that came
+    out, for the rounded weights, as it would be on a device.
+
+    Args:
+        threshold_offset: mean of what is added to the thresholds, once for each neuron, in their unit.
+        threshold_spread: its standard deviation from neuron to neuron: the fixed pattern of a device.
+        threshold_batch_noise: standard deviation of what is added anew in every batch.
+        threshold_sample_noise: the same in every sample; slower, for each sample is then computed alone.
+        input_jitter: standard deviation of noise on the input times; the jittered ones are those that are known.
+        spike_jitter: the same on the spike times of LIF layers.
+        delay_jitter: the same on delays: for each spike of a ``Delay``, for each synapse and batch of synaptic ones.
+        spike_loss: probability with which a spike of a LIF layer gets lost.
+        weight_scale: weights are rounded to multiples of ``1 / weight_scale``; None for no rounding.
+        weight_max: largest magnitude of a weight; a training keeps the weights themselves within, too.
+        seed: of the fixed pattern and of all else.
+
+    Raises:
+        ValueError: a value out of its range.
+    """
+
+    kind = "noisy"
+
+    threshold_offset: float = 0.0
+    threshold_spread: float = 0.0
+    threshold_batch_noise: float = 0.0
+    threshold_sample_noise: float = 0.0
+    input_jitter: float = 0.0
+    spike_jitter: float = 0.0
+    delay_jitter: float = 0.0
+    spike_loss: float = 0.0
+    weight_scale: float | None = None
+    weight_max: float | None = None
+    seed: int | None = None
+
+    def __post_init__(self) -> None:
+        settings = asdict(self)
+        negative = [name for name, value in settings.items() if name != "threshold_offset" and (value or 0) < 0]
+        if negative or self.spike_loss >= 1:
+            raise ValueError(f"noise must be >= 0 and spike_loss < 1, got {settings}")
+        self.digits = WeightDigits(self.weight_scale, self.weight_max)
+        self.noise = Noise(self.seed or 0)
+
+    def identity(self) -> dict[str, Any]:
+        """See ``Substrate``."""
+        return {"kind": self.kind, **asdict(self)}
+
+    def state_dict(self) -> dict[str, Any]:
+        """See ``Substrate``."""
+        return self.noise.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """See ``Substrate``."""
+        self.noise.load_state_dict(state)
+
+    def parameters(self, network: Network) -> dict[str, Tensor]:
+        """See ``Substrate``."""
+        return self.digits.parameters(network)
+
+    def project_(self, network: Network) -> None:
+        """See ``Substrate``."""
+        self.digits.clip_(network)
+
+    def received(self, times: Float[Tensor, "batch inputs"]) -> Float[Tensor, "batch inputs"]:
+        """See ``LayerByLayer``."""
+        return times + self.noise.normal(self.input_jitter, tuple(times.shape), times) if self.input_jitter else times
+
+    def delayed(
+        self, index: int, layer: Delay, times: Float[Tensor, "batch features"]
+    ) -> Float[Tensor, "batch features"]:
+        """See ``LayerByLayer``."""
+        delayed: Tensor = layer(times)
+        if not self.delay_jitter:
+            return delayed
+        noise = self.noise.normal(self.delay_jitter, tuple(times.shape), times)
+        return delayed + torch.maximum(noise, -layer.delay.to(times))
+
+    def spikes(
+        self, index: int, layer: LIFLinear, times: Float[Tensor, "batch inputs"]
+    ) -> Float[Tensor, "batch outputs"]:
+        """See ``LayerByLayer``."""
+        weight, delay = self.digits(layer.weight), layer.delay_in_pass()
+        if delay is not None and self.delay_jitter:
+            delay = (delay + self.noise.normal(self.delay_jitter, tuple(delay.shape), delay)).clamp(min=0)
+        neuron = layer.neuron
+        threshold = torch.as_tensor(neuron.threshold, dtype=weight.dtype, device=weight.device).expand(
+            layer.out_features
+        )
+        noisy = self._thresholds(index, threshold, len(times))
+
+        def first(times: Tensor, threshold: Tensor) -> Tensor:
+            lif = replace(neuron, threshold=threshold)
+            return first_spike_time(times, weight, lif, delay=delay, backend=layer.backend)
+
+        each = noisy.ndim == 2
+        found = torch.vmap(first)(times.unsqueeze(1), noisy).squeeze(1) if each else first(times, noisy)
+        if self.spike_jitter:
+            found = found + self.noise.normal(self.spike_jitter, tuple(found.shape), found)
+        if self.spike_loss:
+            found = found.masked_fill(self.noise.uniform(tuple(found.shape), found) < self.spike_loss, torch.inf)
+        return found
+
+    def _thresholds(self, index: int, nominal: Float[Tensor, " out"], batch: int) -> Float[Tensor, "..."]:
+        """Thresholds of the neurons, or of each sample and neuron."""
+        size = tuple(nominal.shape)
+        found = nominal + self.threshold_offset
+        if self.threshold_spread:
+            found = found + self.threshold_spread * self.noise.pattern("threshold", index, size, nominal)
+        if self.threshold_batch_noise:
+            found = found + self.noise.normal(self.threshold_batch_noise, size, nominal)
+        if self.threshold_sample_noise:
+            found = found + self.noise.normal(self.threshold_sample_noise, (batch, *size), nominal)
+        return torch.maximum(found, LOWEST_THRESHOLD * nominal)

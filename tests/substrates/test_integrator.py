@@ -1,0 +1,78 @@
+import pytest
+import torch
+
+from firstspike.layers import BiasSpikes, DelayRule, LIFLinear, Network
+from firstspike.neuron import LIF
+from firstspike.substrates import Exact, Integrator
+
+DOUBLE = {"dtype": torch.float64}
+
+
+def both(network, times, **settings):
+    return Integrator(**settings).run(network, times).output, Exact().run(network, times).output
+
+
+@pytest.mark.parametrize(
+    "neuron",
+    [
+        LIF(2.0, 1.0, 1.0),
+        LIF(float("inf"), 1.0, 0.8),
+        LIF(0.7, 1.3, torch.tensor([0.5, 0.8, 1.0])),
+        LIF(torch.tensor([0.5, 1.0, 2.0]), torch.tensor([1.0, 1.0, 0.7]), 0.6),
+        LIF(torch.tensor(1.5), 1.0, 0.6),
+    ],
+    ids=["two", "leakless", "thresholds", "taus", "one tau"],
+)
+@pytest.mark.parametrize("delay", [None, DelayRule("softplus")], ids=["undelayed", "synaptic"])
+def test_time_constants_and_delays(source, neuron, delay):
+    layer = LIFLinear(6, 3, neuron, weight_mean=0.8, weight_std=0.8, delay=delay, generator=source, **DOUBLE)
+    times = 2 * torch.rand(60, 6, generator=source, **DOUBLE)
+    found, wanted = both(Network(layer.double()), times, step=0.005, duration=30)
+    late = found - wanted
+    assert float(torch.isfinite(found).double().mean()) > 0.2
+    assert int(((late < -1e-9) | (late > 0.0051)).sum()) <= 1  # one may only just touch its threshold
+    assert bool((torch.isfinite(found) <= torch.isfinite(wanted)).all())  # none is invented
+
+
+def test_half_the_step_is_half_the_error(network, times):
+    errors = []
+    for step in (0.1, 0.05, 0.025):
+        found, wanted = Integrator(step, 10).run(network, times), Exact().run(network, times)
+        difference = found.layers[3] - wanted.layers[3]
+        errors.append(float(difference[torch.isfinite(difference)].mean()))
+    assert errors[0] > errors[1] > errors[2] > 0
+    assert errors[0] / errors[2] == pytest.approx(4, rel=0.25)
+
+
+def test_spikes_after_the_duration_are_missed():
+    layer = LIFLinear(1, 1, **DOUBLE)
+    with torch.no_grad():
+        layer.weight.fill_(5.0)
+    times = torch.tensor([[0.0], [2.0], [-1.0]], **DOUBLE)
+    found, wanted = both(Network(BiasSpikes([9.0], **DOUBLE), grown(layer)), times, step=0.01, duration=1.0)
+    assert torch.isfinite(found).flatten().tolist() == [True, False, True]
+    assert bool(torch.isfinite(wanted).all())
+    assert float(found[2]) < 0
+
+
+def grown(layer):
+    """The same neurons with one more input, of weight 0."""
+    wide = LIFLinear(layer.in_features + 1, layer.out_features, layer.neuron, **DOUBLE)
+    with torch.no_grad():
+        wide.weight.copy_(torch.cat([layer.weight, torch.zeros_like(layer.weight[:, :1])], dim=1))
+    return wide
+
+
+def test_delays_jitter_in_training_only(source):
+    layer = LIFLinear(3, 2, delay=DelayRule(jitter=0.3), weight_mean=3, weight_std=0.1, generator=source, **DOUBLE)
+    network, times = Network(layer), torch.rand(8, 3, generator=source, **DOUBLE)
+    substrate = Integrator()
+    assert not torch.equal(substrate.run(network, times).output, substrate.run(network, times).output)
+    network.eval()
+    assert torch.equal(substrate.run(network, times).output, substrate.run(network, times).output)
+
+
+@pytest.mark.parametrize(("step", "duration"), [(0, 1), (0.1, 0.05), (0.1, float("inf")), (float("nan"), 1)])
+def test_bad_settings(step, duration):
+    with pytest.raises(ValueError, match="expected 0 < step <= duration < inf"):
+        Integrator(step, duration)
