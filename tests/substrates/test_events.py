@@ -9,8 +9,7 @@ DOUBLE = {"dtype": torch.float64}
 
 
 def cells(tau_mem=1.0, tau_syn=1.0, threshold=1.0, refractory=1.0):
-    values = (torch.as_tensor(x, **DOUBLE) for x in (tau_mem, tau_syn, threshold))
-    return Cells(*values, refractory)
+    return Cells(tau_mem, tau_syn, torch.as_tensor(threshold, **DOUBLE), refractory)
 
 
 @pytest.mark.parametrize("taus", [(1.0, 1.0), (2.0, 1.0), (0.5, 1.0), (1.3, 0.4)])
@@ -27,6 +26,18 @@ def test_first_spikes_are_those_of_the_operator(taus, source):
     both = torch.isfinite(wanted)
     torch.testing.assert_close(found[both], wanted[both], rtol=0, atol=1e-9)
     assert torch.equal(trains.sort(dim=-1).values, trains)
+
+
+def test_time_constants_of_each_neuron(source):
+    times, weight = torch.rand(9, 5, 2, generator=source, **DOUBLE), torch.full((3, 5), 1.5, **DOUBLE)
+    mem, syn = torch.tensor([0.5, 1.0, 2.0], **DOUBLE), torch.tensor([1.0, 1.0, 0.6], **DOUBLE)
+    together = spike_trains(times, weight, cells(mem, syn), 9.0)
+    assert together.shape[2] > 1
+    for neuron in range(3):
+        alone = spike_trains(times, weight[:1], cells(float(mem[neuron]), float(syn[neuron])), 9.0)
+        found = together[:, neuron, : alone.shape[2]]
+        torch.testing.assert_close(found, alone[:, 0], rtol=0, atol=1e-9)
+        assert bool(torch.isinf(together[:, neuron, alone.shape[2] :]).all())
 
 
 def stepped(times, weight, tau_mem, tau_syn, threshold, refractory, until, dt):

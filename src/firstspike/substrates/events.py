@@ -18,18 +18,18 @@ _CLOSE = 1e-12
 
 @dataclass(frozen=True)
 class Cells:
-    """Neurons of a layer, each value one number or a tensor that broadcasts to ``(batch, neurons)``, in float64.
+    """Neurons of a layer.
 
     Args:
-        tau_mem: membrane time constants, finite.
-        tau_syn: synaptic time constants.
-        threshold: thresholds.
+        tau_mem: membrane time constants, finite, one number or one for each neuron.
+        tau_syn: synaptic time constants, likewise.
+        threshold: thresholds, of the neurons or of each sample and neuron.
         refractory: how long the membrane stays at rest after a spike.
     """
 
-    tau_mem: Tensor
-    tau_syn: Tensor
-    threshold: Tensor
+    tau_mem: float | Float[Tensor, " neurons"]
+    tau_syn: float | Float[Tensor, " neurons"]
+    threshold: Float[Tensor, "*batch neurons"]
     refractory: float
 
 
@@ -54,10 +54,12 @@ def spike_trains(
     count = int((events < until).sum(dim=1).max()) if len(events) else 0
     state = _State(len(times), len(weight), cells, times)
     ends = torch.cat([events[:, 1:], torch.full_like(events[:, :1], until)], dim=1)
+    moves = (ends > events).any(dim=0).tolist()  # copies of an input come together
     for k in range(count):
         begin, end = events[:, k, None], ends[:, k, None]
-        state.current = state.current + torch.where(begin < until, weight.T[source[:, k]], 0.0)
-        state.advance(begin, end)
+        state.current = state.current + weight.T[source[:, k]].masked_fill(begin >= until, 0.0)
+        if moves[k]:
+            state.advance(begin, end)
     return state.found
 
 
@@ -71,53 +73,71 @@ class _State:
         self.rest_until = torch.full_like(self.voltage, -torch.inf)
         self.found = like.new_full((batch, neurons, 1), torch.inf)
         self.count: Int[Tensor, "batch neurons"] = torch.zeros_like(self.voltage, dtype=torch.int64)
-        threshold, tau_mem, tau_syn = cells.threshold, cells.tau_mem, cells.tau_syn
-        self.threshold, self.tau_mem, self.tau_syn = (x.expand_as(self.voltage) for x in (threshold, tau_mem, tau_syn))
+        self.threshold = cells.threshold.expand_as(self.voltage)
+        self.fresh = True  # no neuron has spiked yet
 
-    def advance(self, begin: Tensor, end: Tensor) -> None:
-        """From ``begin`` to ``end``, ``(batch, 1)``, without input in between."""
+    def advance(self, begin: Float[Tensor, "batch 1"], end: Float[Tensor, "batch 1"]) -> None:
+        """From ``begin`` to ``end`` without input in between."""
         tau_mem, tau_syn = self.cells.tau_mem, self.cells.tau_syn
-        now = begin.expand_as(self.voltage)
+        now = begin
         while True:
-            rest = (torch.minimum(self.rest_until, end) - now).clamp(min=0)
-            self.current = self.current * torch.exp(-rest / tau_syn)
-            now = now + rest
+            if not self.fresh:
+                rest = (torch.minimum(self.rest_until, end) - now).clamp(min=0)
+                self.current = self.current * torch.exp(-rest / tau_syn)
+                now = now + rest
             length = end - now
             voltage = membrane(length, self.voltage, self.current, tau_mem, tau_syn)
             current = self.current * torch.exp(-length / tau_syn)
-            rises = (self.current / tau_syn > self.voltage / tau_mem) & (self.current > 0) & (length > 0)
-            falls = current / tau_syn <= voltage / tau_mem  # after very long both are 0
-            _, height = peak(self.voltage, self.current, tau_mem, tau_syn)
-            fires = rises & ((voltage >= self.threshold) | (falls & (height >= self.threshold)))
-            if not bool(fires.any()):
+            slope = self.current / tau_syn - self.voltage / tau_mem
+            # a rising membrane is concave: it stays below its tangent
+            may = (slope > 0) & (self.voltage + slope * length >= self.threshold)
+            fires = self._fires(may, voltage, current) if bool(may.any()) else None
+            if fires is None:
                 self.voltage, self.current = voltage, current
                 return
-            at = now.clone()
-            at[fires] += self._crossing(fires)
-            self._spike(fires, at, now)
-            now = torch.where(fires, at, now)
+            now = now.expand_as(self.voltage).clone()
+            since = self._crossing(fires)
+            self._spike(fires, now[fires], since)
+            now[fires] += since
 
-    def _crossing(self, fires: Tensor) -> Float[Tensor, " firing"]:
+    def _fires(self, may: Tensor, voltage: Tensor, current: Tensor) -> tuple[Tensor, ...] | None:
+        """Indices of the candidates that reach the threshold: at the end of the interval or at a peak inside."""
+        rows = may.nonzero(as_tuple=True)
+        tau_mem, tau_syn = self._taus(rows)
+        before, charge, threshold, after = (x[rows] for x in (self.voltage, self.current, self.threshold, voltage))
+        falls = current[rows] / tau_syn <= after / tau_mem  # after very long both are 0
+        _, height = peak(before, charge, tau_mem, tau_syn)
+        reached = (after >= threshold) | (falls & (height >= threshold))
+        return tuple(row[reached] for row in rows) if bool(reached.any()) else None
+
+    def _taus(self, rows: tuple[Tensor, ...]) -> tuple[float | Tensor, float | Tensor]:
+        taus = self.cells.tau_mem, self.cells.tau_syn
+        mem, syn = (tau[rows[1]] if isinstance(tau, Tensor) else tau for tau in taus)
+        return mem, syn
+
+    def _crossing(self, fires: tuple[Tensor, ...]) -> Float[Tensor, " firing"]:
         """How long until the threshold: Newton's method climbs to it, for the rising membrane is concave."""
-        voltage, current, threshold, tau_mem, tau_syn = (
-            x[fires] for x in (self.voltage, self.current, self.threshold, self.tau_mem, self.tau_syn)
-        )
+        tau_mem, tau_syn = self._taus(fires)
+        voltage, current, threshold = (x[fires] for x in (self.voltage, self.current, self.threshold))
         since = torch.zeros_like(voltage)
         for _ in range(_NEWTON):
             height = membrane(since, voltage, current, tau_mem, tau_syn)
             slope = current * torch.exp(-since / tau_syn) / tau_syn - height / tau_mem
             step = torch.where(slope > 0, (threshold - height) / slope.clamp(min=1e-300), 0.0).clamp(min=0)
             since = since + step
-            if not bool((step > _CLOSE * tau_syn).any()):
+            if not bool((step > _CLOSE).any()):
                 break
         return since
 
-    def _spike(self, fires: Tensor, at: Tensor, now: Tensor) -> None:
-        if int(self.count[fires].max()) == self.found.shape[2]:
+    def _spike(self, fires: tuple[Tensor, ...], now: Float[Tensor, " firing"], since: Float[Tensor, " firing"]) -> None:
+        """Spikes of some neurons, so long after ``now``."""
+        _, tau_syn = self._taus(fires)
+        nth = self.count[fires]
+        if int(nth.max()) == self.found.shape[2]:
             self.found = torch.cat([self.found, torch.full_like(self.found[..., :1], torch.inf)], dim=2)
-        rows = fires.nonzero(as_tuple=True)
-        self.found[(*rows, self.count[fires])] = at[fires]
-        self.count = self.count + fires
-        self.current = torch.where(fires, self.current * torch.exp(-(at - now) / self.tau_syn), self.current)
-        self.voltage = torch.where(fires, 0.0, self.voltage)
-        self.rest_until = torch.where(fires, at + self.cells.refractory, self.rest_until)
+        self.found[(*fires, nth)] = now + since
+        self.count[fires] += 1
+        self.fresh = False
+        self.current[fires] *= torch.exp(-since / tau_syn)
+        self.voltage[fires] = 0.0
+        self.rest_until[fires] = now + since + self.cells.refractory

@@ -188,7 +188,7 @@ class MockBss2(Substrate):
         mem, syn = (
             float(value) * (1 + self.tau_spread * self._pattern(name, index, like)).clamp(min=0.1)
             if self.tau_spread
-            else like.new_tensor(float(value))
+            else float(value)
             for name, value in (("tau_mem", neuron.tau_mem), ("tau_syn", neuron.tau_syn))
         )
         return Cells(mem, syn, threshold.clamp(min=LOWEST_THRESHOLD * nominal), self.refractory * tau)
