@@ -2,18 +2,22 @@
 
 import inspect
 import json
+import shutil
 
 import pytest
 import torch
+import yaml
 
-from firstspike.substrates import SUBSTRATES, Substrate
+from firstspike.substrates import SUBSTRATES, Substrate, SubstrateError
 from firstspike.training.build import build, build_substrate
+from firstspike.training.checkpoint import checkpoints, load_checkpoint
 from firstspike.training.config import ConfigError, load_config, with_substrate
 from firstspike.training.config.substrate import Exact, Integrator, MockBss2, Noisy
 from firstspike.training.loaded import load_run
+from firstspike.training.loop import Interrupted, train
 from firstspike.training.report import report
 from firstspike.training.seeds import member_configs
-from firstspike.training.session import start
+from firstspike.training.session import resume, start
 from firstspike.training.trainers import InTurn, trainer_for
 
 SHORT = ["training.epochs=3", "training.checkpoint_every=1"]
@@ -45,6 +49,131 @@ def test_kind_in_place_of_the_configs():
         load_config("bars", ["substrate={kind: integrator, stepp: 0.1}"])
     with pytest.raises(ConfigError, match=r"step must not be longer than duration, got 0.1 and 0.05"):
         load_config("bars", ["substrate={kind: integrator, step: 0.1, duration: 0.05}"])
+
+
+SMALL = ["data.train=200", "data.validation=100", "data.test=100", "training.epochs=4", "training.checkpoint_every=1"]
+NOISE = ["substrate.threshold_sample_noise=0.02", "substrate.input_jitter=0.01", "substrate.spike_loss=0.01"]
+CHIP = ["substrate.threshold_sample_noise=0.02", "substrate.spike_jitter=0.01", "substrate.stall=0.1"]
+
+
+def final_state(folder):
+    tables = [(folder / f"{name}.csv").read_bytes() for name in ("metrics", "output_times")]
+    return tables, load_checkpoint(checkpoints(folder / "checkpoints")[-1]).weights
+
+
+def stopping_after(batches, monkeypatch):
+    left = iter(range(10**9))
+
+    def stopped(trainer, runs, states, watcher, stop):
+        return train(trainer, runs, states, watcher, stop=lambda: next(left) >= batches)
+
+    monkeypatch.setattr("firstspike.training.session.train", stopped)
+
+
+@pytest.mark.parametrize(
+    ("name", "more"), [("yin_yang_hardware_aware", NOISE), ("yin_yang_mock_bss2", CHIP)], ids=["noisy", "mock_bss2"]
+)
+@pytest.mark.parametrize("batches", [3, 5, 12])
+def test_an_interrupted_run_goes_on_bit_for_bit(tmp_path, monkeypatch, name, more, batches):
+    config = load_config(name, [*SMALL, *more, "training.time_noise=0.02"])
+    start(tmp_path / "whole", config, show=False)
+    with monkeypatch.context() as patch:
+        stopping_after(batches, patch)
+        with pytest.raises(Interrupted):
+            start(tmp_path / "parts", config, show=False)
+    resume(tmp_path / "parts", show=False)
+    (tables, weights), (others, found) = final_state(tmp_path / "whole"), final_state(tmp_path / "parts")
+    assert tables == others
+    assert all(torch.equal(weights[key], found[key]) for key in weights)
+    results = [json.loads((tmp_path / run / "results.json").read_text()) for run in ("whole", "parts")]
+    assert results[0]["test"] == results[1]["test"]
+
+
+def test_noise_leaves_the_trainings_random_numbers_alone(tmp_path):
+    silent = ["substrate.threshold_offset=0", "substrate.threshold_spread=0", "substrate.threshold_batch_noise=0"]
+    base = [*SMALL, "training.time_noise=0.02", "training.dtype=float64"]
+    off = ["substrate={kind: noisy}"]
+    start(tmp_path / "exact", load_config("yin_yang_hardware_aware", [*base, "substrate={kind: exact}"]), show=False)
+    start(tmp_path / "off", load_config("yin_yang_hardware_aware", [*base, *off]), show=False)
+    a, b = (load_run(tmp_path / name).metrics["train_loss"] for name in ("exact", "off"))
+    assert a == pytest.approx(b, rel=1e-9)
+    start(tmp_path / "drawn", load_config("yin_yang_hardware_aware", [*base, *silent]), show=False)  # delays jitter
+    assert load_run(tmp_path / "drawn").metrics["train_loss"][0] != a[0]
+
+
+def test_weights_stay_within_the_chips_range(tmp_path):
+    config = load_config("yin_yang_mock_bss2", [*SMALL, "network[2].weight_mean=2.0", "training.optimizer.lr=0.1"])
+    start(tmp_path / "run", config, show=False)
+    weights = load_run(tmp_path / "run").network[2].weight
+    assert float(weights.abs().max()) == pytest.approx(2.1)
+    assert not torch.equal((weights * 30).round() / 30, weights)
+
+
+@pytest.fixture(scope="module")
+def on_chip(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("chip") / "run"
+    start(folder, load_config("yin_yang_mock_bss2", SMALL), show=False)
+    return folder
+
+
+def test_the_chip_is_in_the_run_folder(on_chip):
+    identity = json.loads((on_chip / "environment.json").read_text())["substrate"]
+    assert identity["chip"] == "mock 1"
+    assert identity["settings"]["threshold_spread"] == 0.08
+    kept = load_checkpoint(checkpoints(on_chip / "checkpoints")[-1]).state["substrate"]
+    assert kept["identity"] == identity
+
+
+def test_another_chip_is_refused_unless_allowed(on_chip, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(on_chip, folder)
+    text = (folder / "config.yaml").read_text()
+    assert "chip: 1\n" in text
+    (folder / "config.yaml").write_text(text.replace("chip: 1\n", "chip: 2\n"))
+    before = (folder / "metrics.csv").read_bytes()
+    with pytest.raises(ValueError, match=r"trained on chip mock 1, this is chip mock 2.*--allow-other-chip"):
+        resume(folder, epochs=5, show=False)
+    assert (folder / "metrics.csv").read_bytes() == before
+    resume(folder, epochs=5, show=False, allow_other_chip=True)
+    found = json.loads((folder / "environment.json").read_text())
+    assert found["substrate"]["chip"] == "mock 2"
+    assert [x["chip"] for x in found["earlier_substrates"]] == ["mock 1"]
+    resume(folder, epochs=6, show=False)  # by now it is a run of that chip
+    (folder / "config.yaml").write_text(
+        yaml.safe_dump(yaml.safe_load((folder / "config.yaml").read_text()) | {"substrate": {"kind": "exact"}})
+    )
+    with pytest.raises(ValueError, match="trained on chip mock 2, this is no chip"):
+        resume(folder, epochs=7, show=False)
+
+
+def test_a_chip_that_stalls_for_good_ends_the_training_with_one_message(tmp_path):
+    with pytest.raises(SubstrateError, match="stalled 2 times"):
+        start(tmp_path, load_config("bars_mock_bss2", ["substrate.stall=1", "substrate.retries=2"]), show=False)
+    with pytest.raises(ValueError, match="612 neuron circuits needed"):
+        start(tmp_path / "none", load_config("bars_mock_bss2", ["network[1].size=597"]), show=False)
+    assert not (tmp_path / "none").exists()
+
+
+def test_each_seed_on_a_substrate_is_trained_as_if_alone(tmp_path):
+    settings = [*SMALL, "training.seed=5"]
+    start(tmp_path / "all", load_config("yin_yang_hardware_aware", [*settings, "training.seeds=2"]), show=False)
+    start(tmp_path / "6", load_config("yin_yang_hardware_aware", [*SMALL, "training.seed=6"]), show=False)
+    (tables, weights), (others, found) = final_state(tmp_path / "all" / "seed_6"), final_state(tmp_path / "6")
+    assert tables == others
+    assert all(torch.equal(weights[key], found[key]) for key in weights)
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "chance"),
+    [
+        ("bars_mock_bss2", ["training.epochs=10"], 1 / 3),
+        ("yin_yang_mock_bss2", ["data.train=1500", "training.epochs=3"], 1 / 3),
+        ("yin_yang_hardware_aware", ["data.train=1500", "training.epochs=4"], 1 / 3),
+    ],
+)
+def test_shipped_configs_learn_in_a_few_epochs(tmp_path, name, settings, chance):
+    results = start(tmp_path / "run", load_config(name, settings), show=False)
+    assert results["best_validation_accuracy"] > chance + 0.2
 
 
 def test_several_seeds_take_turns():
