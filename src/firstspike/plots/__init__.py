@@ -25,6 +25,7 @@ from firstspike.plots.run_data import NotApplicable, RunData
 from firstspike.plots.save import save_run_figures, write_figure
 from firstspike.plots.spike_times import output_times, output_times_figure, spike_histogram, spike_histogram_figure
 from firstspike.plots.style import style
+from firstspike.plots.substrate import membrane_comparison, substrate_figure, time_comparison
 from firstspike.plots.summary import summary_figure
 from firstspike.plots.training import (
     accuracy,
@@ -56,6 +57,7 @@ PLOTS: dict[str, Callable[[RunData], Figure]] = {
     "parameters": parameters_figure,
     "raster": raster_figure,
     "membrane": membrane_figure,
+    "substrate": substrate_figure,
     "dataset": dataset_figure,
     "decision_map": decision_map_figure,
     "output_maps": output_maps_figure,
@@ -89,7 +91,7 @@ def save_figures(
     """
     if not isinstance(run, LoadedRun):
         run = RunData(run)
-    data = run if isinstance(run, RunData) else RunData(run.folder, run.chosen)
+    data = run if isinstance(run, RunData) else RunData(run.folder, run.chosen, run.elsewhere)
     return save_run_figures(PLOTS, data, names, formats)
 
 
@@ -107,6 +109,7 @@ __all__ = [
     "input_raster",
     "loss_and_error",
     "membrane",
+    "membrane_comparison",
     "membrane_voltage",
     "output_times",
     "parameter_history",
@@ -115,6 +118,7 @@ __all__ = [
     "spike_histogram",
     "spike_images",
     "style",
+    "time_comparison",
     "time_map",
     "two_inputs",
     "weight_histogram",

@@ -16,6 +16,7 @@ from firstspike.plots.style import time_unit
 from firstspike.substrates import SubstrateError
 from firstspike.training.checkpoint import Checkpoint, CheckpointError, load_checkpoint
 from firstspike.training.config.data import YinYang
+from firstspike.training.evaluation import record_in_parts
 from firstspike.training.loaded import LoadedRun, Table
 
 _log = logging.getLogger(__name__)
@@ -69,6 +70,11 @@ class RunData(LoadedRun):
         return {
             name: History(np.asarray(epochs), np.stack([state[name].ravel() for state in values])) for name in values[0]
         }
+
+    @cached_property
+    def exact_record(self) -> Record:
+        """Exact spike times of all layers on the test data, whatever the substrate."""
+        return record_in_parts(self.network, self.data.test.times)
 
     @cached_property
     def plane(self) -> YinYangPlane:
