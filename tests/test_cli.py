@@ -169,3 +169,44 @@ def test_bad_input_is_one_message(arguments, message, tmp_path, monkeypatch, cap
     assert message in shown
     assert "Traceback" not in shown
     assert not list(tmp_path.iterdir())
+
+
+def test_substrates(tmp_path, monkeypatch, capsys):
+    folder = tmp_path / "run"
+
+    def call(*arguments):
+        return invoke(monkeypatch, capsys, *arguments)
+
+    code, _, err = call(
+        "train", "bars", "--substrate", "integrator", "--set", "training.epochs=2", "--out", folder, "-q"
+    )
+    assert code == 0, err
+    assert (folder / "config.yaml").read_text().count("kind: integrator") == 1
+    assert "test_on_exact.json" in call("evaluate", folder, "--substrate", "exact")[1]
+    code, _, err = call("evaluate", folder, "--substrate", "exakt")
+    assert code == 2
+    assert "substrate.kind: expected one of 'exact', 'integrator'" in err
+    assert call("evaluate", folder, "--substrate", "mock_bss2")[0] == 0
+    np.savetxt(tmp_path / "new.csv", np.full((2, 9), 0.5), delimiter=",")
+    here, there = (call("predict", folder, tmp_path / "new.csv", *on)[1] for on in ((), ("--substrate", "exact")))
+    assert len(here.splitlines()) == len(there.splitlines()) == 3
+    assert here != there
+
+
+def test_a_stalled_chip_is_one_message(tmp_path, monkeypatch, capsys):
+    stalls = ["--set", "substrate.stall=1", "--set", "substrate.retries=1", "--out", tmp_path, "-q"]
+    code, _, err = invoke(monkeypatch, capsys, "train", "bars_mock_bss2", *stalls)
+    assert code == 1
+    assert "error: the mock chip 1 stalled 1 times in a row" in err
+
+
+def test_another_chip(tmp_path, monkeypatch, capsys):
+    folder = tmp_path / "run"
+    short = ["--set", "training.epochs=1", "--out", folder, "-q"]
+    assert invoke(monkeypatch, capsys, "train", "bars_mock_bss2", *short)[0] == 0
+    config = folder / "config.yaml"
+    config.write_text(config.read_text().replace("chip: 1\n", "chip: 2\n"))
+    code, _, err = invoke(monkeypatch, capsys, "resume", folder, "--epochs", "2", "-q")
+    assert code == 2
+    assert "--allow-other-chip" in err
+    assert invoke(monkeypatch, capsys, "resume", folder, "--epochs", "2", "-q", "--allow-other-chip")[0] == 0

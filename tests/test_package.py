@@ -110,6 +110,10 @@ def modules_after(statement):
         ("import firstspike.training.config", {"torch", "numba", "matplotlib", "scipy"}),
         ("import firstspike.cli", {"torch", "numba", "matplotlib"}),
         ("import firstspike; firstspike.LIFLinear", {"matplotlib", "pydantic", "typer", "yaml", "sklearn"}),
+        (
+            "import firstspike; firstspike.substrates.SUBSTRATES",
+            {"matplotlib", "pydantic", "typer", "yaml", "pyNN", "nest"},
+        ),
         ("import firstspike; firstspike.data.bars; firstspike.losses.LOSSES", {"matplotlib", "pydantic", "sklearn"}),
     ],
 )

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from firstspike._version import __version__
 
 if TYPE_CHECKING:
-    from firstspike import data, losses, plots
+    from firstspike import data, losses, plots, substrates
     from firstspike.layers import (
         BiasSpikes,
         Delay,
@@ -47,6 +47,7 @@ __all__ = [
     "load_run",
     "losses",
     "plots",
+    "substrates",
 ]
 
 # Looked up on first use, so that reading a config or printing a help text does not load torch.

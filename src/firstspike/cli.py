@@ -100,7 +100,7 @@ def train(
     ] = None,
     substrate: Annotated[
         str | None,
-        typer.Option(help="exact, integrator, noisy, mock_bss2; with its defaults if the config has another."),
+        typer.Option(help="Its kind, e.g. noisy or mock_bss2; with its defaults if the config has another."),
     ] = None,
     quiet: Quiet = False,
     live: Live = False,

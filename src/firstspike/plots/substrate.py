@@ -86,8 +86,8 @@ def membrane_comparison(
 ) -> Axes:
     """Ideal membranes of a layer in one sample, up to the spike: for the exact inputs and, dashed, the observed ones.
 
-    A marker on a dashed line is the observed spike. Its distance to the threshold shows how far the neuron's own
-    threshold, or its noise, is off.
+    A marker on a dashed line is the observed spike. Its distance to the threshold is what the neuron's imperfections,
+    noise and rounded weights make of it.
 
     Args:
         layer: the neurons and their weights; at most four are drawn.
@@ -101,7 +101,8 @@ def membrane_comparison(
     names = class_names(names, layer.out_features)
     known = torch.cat([*exact, *observed]).detach().cpu().double()
     known = known[torch.isfinite(known)]
-    start, end = (min(0.0, float(known.min())), 1.1 * float(known.max())) if len(known) else (0.0, 1.0)
+    start, end = (float(known.min()), float(known.max())) if len(known) else (0.0, 1.0)
+    start, end = start - 0.05 * (end - start), end + 0.1 * (end - start)
     tau_mem, tau_syn, threshold = (
         torch.as_tensor(x).detach().cpu().double().expand(layer.out_features)
         for x in (layer.neuron.tau_mem, layer.neuron.tau_syn, layer.neuron.threshold)
