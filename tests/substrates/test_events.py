@@ -3,7 +3,7 @@ import torch
 
 from firstspike.neuron import LIF
 from firstspike.spiketime import first_spike_time
-from firstspike.substrates.events import Cells, spike_trains
+from firstspike.substrates.events import Cells, simulate, spike_trains
 
 DOUBLE = {"dtype": torch.float64}
 
@@ -19,13 +19,28 @@ def test_first_spikes_are_those_of_the_operator(taus, source):
     times[:, 5] = times[:, 6]
     weight = 0.4 + 0.7 * torch.randn(25, 12, generator=source, **DOUBLE)
     wanted = first_spike_time(times, weight, LIF(*taus, 1.0))
-    trains = spike_trains(times.unsqueeze(-1), weight, cells(*taus), 1e9)
+    trains = simulate(times.unsqueeze(-1), weight, cells(*taus), 1e9)
     found = trains[..., 0]
     assert 0.1 < float(torch.isinf(wanted).double().mean()) < 0.9
     assert torch.equal(torch.isinf(found), torch.isinf(wanted))
     both = torch.isfinite(wanted)
     torch.testing.assert_close(found[both], wanted[both], rtol=0, atol=1e-9)
     assert torch.equal(trains.sort(dim=-1).values, trains)
+
+
+@pytest.mark.parametrize("refractory", [0.2, 1.0])
+def test_what_needs_no_simulation_is_left_out_without_a_trace(refractory, source):
+    times = 3 * torch.rand(300, 12, generator=source, **DOUBLE)
+    times[torch.rand(300, 12, generator=source) < 0.2] = torch.inf
+    times[5] = torch.inf
+    weight = 0.2 + 0.5 * torch.randn(20, 12, generator=source, **DOUBLE)
+    neurons = cells(1.4, 1.0, 0.8 + 0.4 * torch.rand(20, generator=source), refractory)
+    whole, found = (run(times.unsqueeze(-1), weight, neurons, 2.8) for run in (simulate, spike_trains))
+    assert whole.shape == found.shape
+    assert bool(torch.isfinite(whole[..., 1:]).any())
+    assert torch.equal(torch.isfinite(whole), torch.isfinite(found))
+    both = torch.isfinite(whole)
+    torch.testing.assert_close(whole[both], found[both], rtol=0, atol=1e-9)
 
 
 def test_time_constants_of_each_neuron(source):
@@ -76,7 +91,7 @@ def test_several_spikes_of_an_input_count_each(source):
     times = 3 * torch.rand(20, 4, 3, generator=source, **DOUBLE)
     times[..., 2] = torch.inf
     weight = torch.rand(5, 4, generator=source, **DOUBLE)
-    single = spike_trains(times.flatten(1).unsqueeze(-1), weight.repeat_interleave(3, dim=1), cells(), 50.0)
+    single = simulate(times.flatten(1).unsqueeze(-1), weight.repeat_interleave(3, dim=1), cells(), 50.0)
     assert torch.equal(spike_trains(times, weight, cells(), 50.0), single)
 
 

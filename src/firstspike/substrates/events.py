@@ -10,6 +10,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from firstspike.neuron import LIF
+from firstspike.spiketime import first_spike_time
 from firstspike.spiketime.response import membrane, peak
 
 _NEWTON = 80  # steps at most; close to a tangent each halves the distance, else a handful is enough
@@ -47,6 +49,45 @@ def spike_trains(
     Returns:
         Spikes before ``until`` in order, filled up with ``inf``; at least one column.
     """
+    mem, syn = cells.tau_mem, cells.tau_syn
+    if times.shape[2] > 1 or cells.threshold.ndim > 1 or isinstance(mem, Tensor) or isinstance(syn, Tensor):
+        return simulate(times, weight, cells, until)
+    # mostly no neuron has enough input for a second spike, and the operator is faster than a simulation
+    single = times[..., 0].masked_fill(times[..., 0] >= until, torch.inf)
+    first = first_spike_time(single, weight, LIF(mem, syn, cells.threshold.expand(len(weight))))
+    found = first.masked_fill(first >= until, torch.inf).unsqueeze(-1)
+    again = (_highest_after(single, weight, mem, syn, first + cells.refractory) >= cells.threshold).any(dim=1)
+    if not bool(again.any()):
+        return found
+    trains = simulate(times[again], weight, cells, until)
+    found = torch.cat([found, found.new_full((*first.shape, trains.shape[2] - 1), torch.inf)], dim=2)
+    found[again] = trains
+    return found
+
+
+def _highest_after(
+    times: Float[Tensor, "batch inputs"],
+    weight: Float[Tensor, "out inputs"],
+    tau_mem: float,
+    tau_syn: float,
+    rest: Float[Tensor, "batch out"],
+) -> Float[Tensor, "batch out"]:
+    """A bound on the membranes of neurons that are at rest until ``rest``: all excitation that is left, at once."""
+    excitation = weight.clamp(min=0).T
+    arrives = torch.isfinite(times)
+    last = times.masked_fill(~arrives, -torch.inf).amax(dim=1, keepdim=True)
+    last = last.masked_fill(torch.isinf(last), 0.0)
+    left = torch.where(arrives, torch.exp((times - last) / tau_syn), 0.0) @ excitation
+    left = left * torch.exp(-(rest - last).clamp(min=0) / tau_syn)
+    charge = torch.where(rest >= last, left, arrives.to(weight) @ excitation)
+    _, height = peak(times.new_zeros(()), times.new_ones(()), tau_mem, tau_syn)
+    return charge * height * (1 + 1e-9)
+
+
+def simulate(
+    times: Float[Tensor, "batch inputs spikes"], weight: Float[Tensor, "out inputs"], cells: Cells, until: float
+) -> Float[Tensor, "batch out spikes"]:
+    """The same as ``spike_trains``, event by event for all neurons."""
     trains = times.shape[2]
     events, order = times.flatten(1).sort(dim=1)
     events = events.clamp(max=until)
