@@ -8,11 +8,11 @@ import pytest
 import torch
 import yaml
 
-from firstspike.substrates import SUBSTRATES, Substrate, SubstrateError
+from firstspike.substrates import SUBSTRATES, Exact, Substrate, SubstrateError
 from firstspike.training.build import build, build_substrate
 from firstspike.training.checkpoint import checkpoints, load_checkpoint
 from firstspike.training.config import ConfigError, load_config, with_substrate
-from firstspike.training.config.substrate import Exact, Integrator, MockBss2, Noisy
+from firstspike.training.config import substrate as sections
 from firstspike.training.loaded import load_run
 from firstspike.training.loop import Interrupted, train
 from firstspike.training.report import report
@@ -28,7 +28,7 @@ def settings_of(section):
     return set(section.model_fields) - {"kind"}
 
 
-@pytest.mark.parametrize("section", [Exact, Integrator, Noisy, MockBss2])
+@pytest.mark.parametrize("section", [sections.Exact, sections.Integrator, sections.Noisy, sections.MockBss2])
 def test_sections_match_their_classes(section):
     kind = section.model_fields["kind"].annotation.__args__[0]
     parameters = {} if kind == "exact" else inspect.signature(SUBSTRATES[kind]).parameters
@@ -38,11 +38,11 @@ def test_sections_match_their_classes(section):
 
 
 def test_kind_in_place_of_the_configs():
-    assert load_config("bars", substrate="integrator").substrate == Integrator(kind="integrator")
+    assert load_config("bars", substrate="integrator").substrate == sections.Integrator(kind="integrator")
     own = load_config("bars", [INTEGRATOR])
     assert with_substrate(own, "integrator").substrate.step == 0.02
     assert with_substrate(own, None) is own
-    assert with_substrate(own, "exact").substrate == Exact()
+    assert with_substrate(own, "exact").substrate == sections.Exact()
     with pytest.raises(ConfigError, match=r"substrate.kind: expected one of 'exact', 'integrator'"):
         load_config("bars", substrate="loihi")
     with pytest.raises(ConfigError, match=r"substrate\.stepp: unknown key, did you mean step\?"):
@@ -216,6 +216,31 @@ def test_evaluate_elsewhere(integrated):
     both = torch.isfinite(here.evaluation.times) & torch.isfinite(there.evaluation.times)
     assert 0 < float(difference[both].median()) < 0.06
     assert {path.name for path in there.save()} == {"test_on_exact.json", "test_on_exact.npz"}
+
+
+class OnlyOne(Exact):
+    exclusive = True
+    side_by_side = False
+    opened = closed = 0
+
+    def open(self, network):
+        OnlyOne.opened += 1
+        return self
+
+    def close(self):
+        OnlyOne.closed += 1
+
+
+def test_several_seeds_share_what_there_is_only_one_of(tmp_path, monkeypatch):
+    monkeypatch.setattr("firstspike.training.build.SUBSTRATES", {"exact": OnlyOne})
+    settings = [*SHORT, "training.seeds=3", "data.train=60"]
+    start(tmp_path / "run", load_config("bars", settings), show=False)
+    assert (OnlyOne.opened, OnlyOne.closed) == (1, 1)
+    monkeypatch.undo()
+    start(tmp_path / "exact", load_config("bars", settings), show=False)
+    for seed in (2000, 2001, 2002):
+        one, other = (load_run(tmp_path / name / f"seed_{seed}") for name in ("run", "exact"))
+        assert one.results["test"] == other.results["test"]
 
 
 class Broken(Substrate):

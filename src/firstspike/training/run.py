@@ -85,8 +85,9 @@ class Run:
         """Write into ``environment.json`` what the run goes on on, if it is another substrate than before."""
         path = self.path / "environment.json"
         found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-        if found.get("substrate") != identity:
-            earlier = [*found.get("earlier_substrates", []), *([found["substrate"]] if "substrate" in found else [])]
+        before = found.get("substrate")
+        if before not in (identity, identity["kind"]):  # runs of before there was more than one name the kind alone
+            earlier = [*found.get("earlier_substrates", []), *([] if before is None else [before])]
             found |= {"substrate": dict(identity), "earlier_substrates": earlier}
             write_whole(path, json.dumps(found, indent=1) + "\n")
 

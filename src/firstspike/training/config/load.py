@@ -56,8 +56,8 @@ def load_config(source: str | Path, overrides: Iterable[str] = (), substrate: st
 
     Args:
         source: a file, or the name of a shipped config.
-        substrate: the kind that takes the place of another kind in the config, with its defaults.
         overrides: settings such as ``training.epochs=10`` or ``network[1].size=30``, applied before the check.
+        substrate: the kind that takes the place of another kind in the config, with its defaults.
 
     Raises:
         ConfigError: no such file, no YAML, or values that do not fit; the message names all of them.
