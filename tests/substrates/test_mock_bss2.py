@@ -123,6 +123,12 @@ def test_delays_in_steps():
     assert (found - network[0].delay).abs().max().item() <= 0.5 * 0.125 / 6 + STEP
 
 
+def test_delayed_spikes_are_lost_after_the_window():
+    network = Network(Delay(2, DelayRule("clip", scale=2, shift=2.0, mean=3.0, std=0), **DOUBLE), lif(2, 1, 1.0))
+    found = run(network, [[0.0, 1.5]], **CLEAN, window=4.0).layers[0]
+    assert torch.isfinite(found).flatten().tolist() == [True, False]
+
+
 def test_a_delay_neuron_is_busy_until_its_delay_is_over():
     layers = [
         lif(2, 1, 15.0),

@@ -164,17 +164,15 @@ class MockBss2(Substrate):
 
     def _fire(self, index: int, layer: LIFLinear, spikes: _Spikes, clock: Clock, tau: float) -> _Spikes:
         trains = spikes.trains
-        size, batch = (layer.out_features,), len(trains)
         weight = self.digits(layer.weight).double()
         if self.weight_spread:
             shape = tuple(weight.shape)
             weight = weight * (1 + self.weight_spread * self.pattern.pattern("weight", index, shape, weight)).clamp(0)
-        found = spike_trains(trains, weight, self._cells(index, layer, batch, weight, tau), self.window * tau)
+        found = spike_trains(trains, weight, self._cells(index, layer, len(trains), weight, tau), self.window * tau)
         if self.spike_jitter:
             found = found + self.noise.normal(self.spike_jitter * tau, tuple(found.shape), found)
         if self.spike_loss:
             found = found.masked_fill(self.noise.uniform(tuple(found.shape), found) < self.spike_loss, math.inf)
-        assert found.shape[:2] == (batch, *size)
         return _Spikes(found, self._noted(found.amin(dim=-1), clock))
 
     def _cells(self, index: int, layer: LIFLinear, batch: int, like: Tensor, tau: float) -> Cells:
@@ -205,7 +203,7 @@ class MockBss2(Substrate):
             noise = self.noise.normal(self.delay_jitter * tau, tuple(train.shape), train) if self.delay_jitter else 0.0
             later = torch.where(train < busy_until, math.inf, train + (delay + noise).clamp(min=0))
             busy_until = torch.where(torch.isfinite(later), later, busy_until)
-            found.append(later)
+            found.append(later.masked_fill(later >= self.window * tau, math.inf))
         trains = torch.stack(found, dim=-1)
         return _Spikes(trains, self._noted(trains.amin(dim=-1), clock))
 
