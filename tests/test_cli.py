@@ -187,6 +187,7 @@ def test_substrates(tmp_path, monkeypatch, capsys):
     assert code == 2
     assert "substrate.kind: expected one of 'exact', 'integrator'" in err
     assert call("evaluate", folder, "--substrate", "mock_bss2")[0] == 0
+    assert "figures/substrate_on_mock_bss2.png" in call("plot", folder, "substrate", "--substrate", "mock_bss2")[1]
     np.savetxt(tmp_path / "new.csv", np.full((2, 9), 0.5), delimiter=",")
     here, there = (call("predict", folder, tmp_path / "new.csv", *on)[1] for on in ((), ("--substrate", "exact")))
     assert len(here.splitlines()) == len(there.splitlines()) == 3

@@ -187,12 +187,13 @@ def plot(
     run: RunFolder,
     names: Annotated[list[str] | None, typer.Argument(help="Figures; by default all that apply.")] = None,
     formats: Annotated[list[str] | None, typer.Option("--format", help="png, pdf or svg; may be repeated.")] = None,
+    substrate: On = None,
 ) -> None:
     """Draw figures of a run into its folder figures/."""
-    from firstspike.plots import NotApplicable, save_figures
+    from firstspike.plots import NotApplicable, RunData, save_figures
 
     try:
-        files = save_figures(run, names or None, formats or ("png",))
+        files = save_figures(RunData(run, substrate=substrate), names or None, formats or ("png",))
     except NotApplicable as reason:
         raise ValueError(str(reason)) from None
     for file in files:

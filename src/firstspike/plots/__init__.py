@@ -76,6 +76,8 @@ def save_figures(
 ) -> list[Path]:
     """Draw figures of a run and write them to ``<run>/figures/NAME.png`` (or other formats), each whole or not at all.
 
+    Of a run on another substrate than its own they are called ``NAME_on_KIND``.
+
     Args:
         run: its folder, or what ``fs.load_run`` gives.
         names: keys of ``PLOTS``; by default all that apply.

@@ -28,6 +28,7 @@ def save_run_figures(plots: Plots, run: RunData, names: Sequence[str] | None, fo
                 raise ValueError(f"there is no {kind} {name!r}; {hint}")
     folder = run.folder / "figures"
     folder.mkdir(exist_ok=True)
+    on = "" if run.elsewhere is None else f"_on_{run.elsewhere}"
     written = []
     for name in plots if names is None else names:
         try:
@@ -37,7 +38,7 @@ def save_run_figures(plots: Plots, run: RunData, names: Sequence[str] | None, fo
                 raise
             _log.info("no figure %s: %s", name, reason)
             continue
-        written += [write_figure(figure, folder / f"{name}.{suffix}") for suffix in formats]
+        written += [write_figure(figure, folder / f"{name}{on}.{suffix}") for suffix in formats]
     return written
 
 
