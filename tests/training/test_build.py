@@ -9,12 +9,12 @@ from firstspike.layers import DelayRule
 from firstspike.losses import LOSSES, REGULARIZERS
 from firstspike.training.build import build, build_network, generator
 from firstspike.training.config import load_config, parse_config
-from firstspike.training.config.data import Bars, Digits, Pattern, Xor, YinYang
+from firstspike.training.config.data import Bars, Digits, FashionMnist, Mnist, Mnist16, Pattern, Xor, YinYang
 from firstspike.training.config.network import DelayStart
 from firstspike.training.config.training import CrossEntropy, DelayL2, EarlyOutput, Mse, ShiftInvariant
 
 
-@pytest.mark.parametrize("section", [YinYang, Bars, Xor, Pattern, Digits])
+@pytest.mark.parametrize("section", [YinYang, Bars, Xor, Pattern, Digits, Mnist, FashionMnist, Mnist16])
 def test_data_sections_match_their_builders(section):
     kind = section.model_fields["kind"].annotation.__args__[0]
     assert set(section.model_fields) - {"kind"} == set(inspect.signature(DATASETS[kind]).parameters) - {"dtype"}
@@ -32,10 +32,12 @@ def test_loss_sections_match_their_classes(section):
     assert set(section.model_fields) - {"kind", "regularizers"} == arguments
 
 
-@pytest.mark.parametrize("kind", ["xor", "pattern", "digits", "bars", "yin_yang"])
-def test_declared_shapes_are_those_of_the_data(kind):
+@pytest.mark.parametrize("kind", sorted(DATASETS))
+def test_declared_shapes_are_those_of_the_data(kind, image_folder):
     raw = {"kind": kind, "train": 20, "validation": 10, "test": 10}
-    classes = {"xor": 2, "digits": 10}.get(kind, 3)
+    classes = {"xor": 2, "bars": 3, "pattern": 3, "yin_yang": 3}.get(kind, 10)
+    if "mnist" in kind:
+        raw["folder"] = str(image_folder)
     config = parse_config(
         {
             "data": raw,
@@ -46,6 +48,7 @@ def test_declared_shapes_are_those_of_the_data(kind):
     )
     data = build(config).data
     assert config.data.shape() == (data.train.features, len(data.train.class_names))
+    assert config.data.image() is None or math.prod(config.data.image()) == data.train.features
     assert [len(split) for split in data] == [20, 10, 10]
 
 
