@@ -1,17 +1,22 @@
 """Modules from spike times to spike times, in the order in which data meets them."""
 
+from firstspike.layers.conv import EarliestPool2d, LIFConv2d
 from firstspike.layers.delay import Delay, DelayRule, jitter_from, project_delays_
 from firstspike.layers.ensemble import Ensemble, ensemble
 from firstspike.layers.init import firing_weights
 from firstspike.layers.inputs import BiasSpikes, Multiplex
 from firstspike.layers.lif import LIFLinear
 from firstspike.layers.network import Layer, Network, Record
+from firstspike.layers.neurons import LIFLayer
 
 __all__ = [
     "BiasSpikes",
     "Delay",
     "DelayRule",
+    "EarliestPool2d",
     "Ensemble",
+    "LIFConv2d",
+    "LIFLayer",
     "LIFLinear",
     "Layer",
     "Multiplex",
