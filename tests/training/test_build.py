@@ -163,3 +163,19 @@ def test_weights_follow_the_seed():
 def test_a_device_that_is_not_there():
     with pytest.raises(ValueError, match="device 'nonsense' cannot be used"):
         build(load_config("bars", ["training.device=nonsense"]))
+
+
+def test_layers_without_given_weights_start_from_what_reaches_them():
+    """Three quarters of the pixels are silent: weights for all of them would leave the layer silent, too."""
+    raw = load_config("bars", ["data.silent_background=true"]).model_dump()
+    raw["network"] = [{"kind": "lif", "size": 30}] * 6 + [{"kind": "lif", "size": 3, "weight_mean": 2, "weight_std": 0}]
+    config = parse_config(raw)
+    experiment = build(config)
+    record = experiment.network.record(experiment.data.train.times)
+    assert min(x.isfinite().double().mean().item() for x in record.layers) > 0.6
+    assert bool((experiment.network[-1].weight == 2).all())
+    source = generator(config.training.seed, "weights")
+    again = build_network(config, 9, source, experiment.data.train.times)
+    assert all(torch.equal(x, y) for x, y in zip(again.parameters(), experiment.network.parameters(), strict=True))
+    usual = build_network(config, 9, generator(config.training.seed, "weights"))
+    assert float(usual[0].weight.detach().mean()) < 0.7 * float(again[0].weight.detach().mean())

@@ -8,6 +8,7 @@ from firstspike.layers.inputs import BiasSpikes, Multiplex
 from firstspike.layers.lif import LIFLinear
 from firstspike.layers.network import Layer, Network, Record
 from firstspike.layers.neurons import LIFLayer
+from firstspike.layers.start import passing_weights, start_firing_
 
 __all__ = [
     "BiasSpikes",
@@ -25,5 +26,7 @@ __all__ = [
     "ensemble",
     "firing_weights",
     "jitter_from",
+    "passing_weights",
     "project_delays_",
+    "start_firing_",
 ]

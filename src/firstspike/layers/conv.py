@@ -89,15 +89,19 @@ class LIFConv2d(LIFLayer):
         """
         return _output_size(self.image, self.out_image, inputs, "LIFConv2d")
 
+    def seen(self, times: Float[Tensor, "*batch pixels"]) -> Float[Tensor, "*batch positions patch"]:
+        """The patches."""
+        check_pixels(times, self.image, "LIFConv2d")
+        return self.window.patches(times, self.image)
+
     def forward(
         self, times: Float[Tensor, "*batch pixels"], observed: Float[Tensor, "*batch out_pixels"] | None = None
     ) -> Float[Tensor, "*batch out_pixels"]:
         """First spike times; with ``observed`` those, and the gradient there."""
-        check_pixels(times, self.image, "LIFConv2d")
         if observed is not None:
             check_pixels(observed, self.out_image, "observed of LIFConv2d")
         spikes = first_spike_time(
-            self.window.patches(times, self.image),
+            self.seen(times),
             self.synapses,
             self.neuron,
             observed=None if observed is None else from_image(observed, self.out_image.channels),

@@ -1,7 +1,7 @@
 """What all layers of LIF neurons share: weights, the neurons' parameters, and how they start."""
 
 import math
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import fields, replace
 from typing import Any
 
@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from firstspike.layers.init import draw_firing_weights_
+from firstspike.layers.init import NormalWeights, draw_firing_weights_, draw_weights_
 from firstspike.neuron import LIF
 
 _NAMES = tuple(field.name for field in fields(LIF))
@@ -98,8 +98,17 @@ class LIFLayer(nn.Module):
         if self.weight_mean is not None and self.weight_std is not None:
             self.weight.normal_(self.weight_mean, self.weight_std, generator=generator)
         else:
-            starts = {name: start.exp() for name, start in self._starts.items()}
-            draw_firing_weights_(self.synapses, replace(self.neuron, **starts), generator)
+            draw_firing_weights_(self.synapses, self._first_neuron, generator)
+
+    @torch.no_grad()
+    def draw_weights_(self, start: Callable[[LIF], NormalWeights], generator: torch.Generator | None) -> None:
+        """Draw the weights anew by a rule for neurons with a threshold of 1."""
+        draw_weights_(self.synapses, self._first_neuron, start, generator)
+
+    @property
+    def _first_neuron(self) -> LIF:
+        """The neurons' parameters before they have learnt."""
+        return replace(self.neuron, **{name: start.exp() for name, start in self._starts.items()})
 
     @property
     def synapses(self) -> Float[Tensor, "rows inputs"]:
@@ -118,6 +127,13 @@ class LIFLayer(nn.Module):
                 for name in self._tensors
             },
         )
+
+    def seen(self, times: Float[Tensor, "*batch in_features"]) -> Float[Tensor, "*batch inputs"]:
+        """Input times as a neuron sees them, without synaptic delays; its inputs are the columns of ``synapses``.
+
+        A layer whose neurons see different inputs puts a dimension for their places before the last one.
+        """
+        return times
 
     def neuron_repr(self) -> str:
         """The neuron's parameters in one line."""

@@ -11,7 +11,17 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn, optim
 
 from firstspike.data import DATASETS, Splits
-from firstspike.layers import BiasSpikes, Delay, DelayRule, EarliestPool2d, LIFConv2d, LIFLinear, Multiplex, Network
+from firstspike.layers import (
+    BiasSpikes,
+    Delay,
+    DelayRule,
+    EarliestPool2d,
+    LIFConv2d,
+    LIFLinear,
+    Multiplex,
+    Network,
+    start_firing_,
+)
 from firstspike.losses import LOSSES, REGULARIZERS, TimeLoss
 from firstspike.neuron import LIF
 from firstspike.training.config import Config
@@ -20,6 +30,7 @@ from firstspike.training.config.training import Adam, Cosine, Exponential, Multi
 from firstspike.training.silent import SilentNeurons
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
+_SAMPLES = 256  # of the training data, from which networks start
 
 
 @dataclass
@@ -68,7 +79,8 @@ def build(config: Config, data: Splits | None = None) -> Experiment:
     """
     device = _device(config.training.device)
     data = build_data(config, device) if data is None else data
-    network = build_network(config, data.train.features, generator(config.training.seed, "weights")).to(device)
+    source = generator(config.training.seed, "weights")
+    network = build_network(config, data.train.features, source, data.train.times).to(device)
     optimizer = build_optimizer(config, [network])
     policy = config.training.silent
     limits = {i: layer.max_silent for i, layer in enumerate(config.network) if isinstance(layer, Spiking)}
@@ -92,8 +104,18 @@ def build_data(config: Config, device: torch.device | str = "cpu") -> Splits:
     return Splits(*(split.to(device) for split in splits))
 
 
-def build_network(config: Config, inputs: int, source: torch.Generator | None = None) -> Network:
-    """The network for so many inputs, its weights drawn from ``source``."""
+def build_network(
+    config: Config, inputs: int, source: torch.Generator | None = None, times: Tensor | None = None
+) -> Network:
+    """The network for so many inputs.
+
+    Args:
+        config: what to build.
+        inputs: their number.
+        source: of the weights; by default torch's global generator.
+        times: training data ``(samples, inputs)``. Layers without ``weight_mean`` and ``weight_std`` start from what
+            reaches them of the first samples, see ``start_firing_``; without data from what is usual.
+    """
     dtype = DTYPES[config.training.dtype]
     layers: list[nn.Module] = []
     size, image = inputs, config.data.image()
@@ -133,7 +155,10 @@ def build_network(config: Config, inputs: int, source: torch.Generator | None = 
         size = layer.output_size(size)
         image = image if isinstance(section, Delays) else getattr(layer, "out_image", None)
         layers.append(layer)
-    return Network(*layers)
+    network = Network(*layers)
+    if times is not None and any(isinstance(x, Spiking) and x.weight_mean is None for x in config.network):
+        start_firing_(network, times[:_SAMPLES].cpu(), source)
+    return network
 
 
 def _spiking(section: Spiking, config: Config) -> dict[str, Any]:

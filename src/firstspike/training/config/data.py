@@ -1,5 +1,6 @@
 """The ``data`` section: which data set, in which sizes. Fields are the arguments of the builder in ``DATASETS``."""
 
+from math import inf
 from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
@@ -25,6 +26,11 @@ class DataSection(Section):
     def image(self) -> tuple[int, int, int] | None:
         """Channels, height and width, where the inputs are pixels in this order; else None."""
         return None
+
+    def blank(self) -> float:
+        """Time of a pixel with nothing on it, ``inf`` where it does not spike."""
+        early = not getattr(self, "invert", True)
+        return self.early if early else inf if getattr(self, "silent_background", False) else self.late
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:

@@ -62,7 +62,8 @@ class Delays(DelayStart):
 class Spiking(Section):
     """What layers of LIF neurons share.
 
-    ``weight_mean`` and ``weight_std``: normally distributed weights; without both they start so that most neurons fire.
+    ``weight_mean`` and ``weight_std``: normally distributed weights; without both they start so that most neurons fire
+    on the training data, however deep the network is.
     ``max_silent``: the fraction of silent neurons above which a batch raises weights instead of learning.
     ``neuron``: parameters that differ from the config's ``neuron`` section.
     ``train_neuron``: which parameters of the neuron learn, one value for the layer or with ``per_neuron`` one each.
@@ -90,7 +91,8 @@ class Spiking(Section):
 class Lif(Spiking):
     """A layer of LIF neurons, each of which sees all inputs.
 
-    ``weight_mean`` and ``weight_std``: normally distributed weights; without both they start so that most neurons fire.
+    ``weight_mean`` and ``weight_std``: normally distributed weights; without both they start so that most neurons fire
+    on the training data, however deep the network is.
     ``max_silent``: the fraction of silent neurons above which a batch raises weights instead of learning.
     ``neuron``: parameters that differ from the config's ``neuron`` section. ``delay``: synaptic delays.
     ``train_neuron``: which parameters of the neuron learn, one value for the layer or with ``per_neuron`` one each.

@@ -130,6 +130,16 @@ class Silent(Section):
     exponential: bool = True
 
 
+class Augment(Section):
+    """How training samples vary from epoch to epoch, beside ``time_noise``.
+
+    ``shift``: images move by up to so many pixels in each direction. ``drop``: fraction of inputs that are silenced.
+    """
+
+    shift: NonNegativeInt = 0
+    drop: Annotated[float, Field(ge=0, lt=1)] = 0.0
+
+
 class Training(Section):
     """How the network learns.
 
@@ -146,6 +156,7 @@ class Training(Section):
     max_weight_grad: Positive | None = None
     silent: Silent = Silent()
     time_noise: NotNegative = 0.0
+    augment: Augment = Augment()
     checkpoint_every: PositiveInt | None = None
     seed: NonNegativeInt = 0
     seeds: PositiveInt = 1
