@@ -11,7 +11,7 @@ from firstspike.training.build import build, build_network, generator
 from firstspike.training.config import load_config, parse_config
 from firstspike.training.config.data import Bars, Digits, FashionMnist, Mnist, Mnist16, Pattern, Xor, YinYang
 from firstspike.training.config.network import DelayStart
-from firstspike.training.config.training import CrossEntropy, DelayL2, EarlyOutput, Mse, ShiftInvariant
+from firstspike.training.config.training import CrossEntropy, DelayL2, EarlyOutput, Mse, ShiftInvariant, SilentPeak
 
 
 @pytest.mark.parametrize("section", [YinYang, Bars, Xor, Pattern, Digits, Mnist, FashionMnist, Mnist16])
@@ -25,7 +25,7 @@ def test_delay_sections_match_the_rule():
     assert DelayRule(**DelayStart().arguments()) == DelayRule()
 
 
-@pytest.mark.parametrize("section", [CrossEntropy, Mse, ShiftInvariant, EarlyOutput, DelayL2])
+@pytest.mark.parametrize("section", [CrossEntropy, Mse, ShiftInvariant, EarlyOutput, DelayL2, SilentPeak])
 def test_loss_sections_match_their_classes(section):
     kind = section.model_fields["kind"].annotation.__args__[0]
     arguments = set(inspect.signature((LOSSES | REGULARIZERS)[kind]).parameters) - {"tau_syn"}

@@ -57,7 +57,7 @@ class Experiment:
         """Loss, loss with regularisers, and the spike times of all layers, of a network like this one's."""
         record = network.record(times)
         loss = self.loss(record.output, labels)
-        penalties = [regularizer(record.output, labels, network) for regularizer in self.regularizers]
+        penalties = [regularizer(record.output, labels, network, record) for regularizer in self.regularizers]
         return loss, sum(penalties, start=loss), record.layers
 
     @property

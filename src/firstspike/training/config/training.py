@@ -22,7 +22,15 @@ class DelayL2(Section):
     alpha: NotNegative
 
 
-Regularizer = Annotated[EarlyOutput | DelayL2, Field(discriminator="kind")]
+class SilentPeak(Section):
+    """Raises the membranes of neurons that are silent in more than ``max_silent`` of a batch."""
+
+    kind: Literal["silent_peak"]
+    alpha: NotNegative
+    max_silent: Fraction = 0.5
+
+
+Regularizer = Annotated[EarlyOutput | DelayL2 | SilentPeak, Field(discriminator="kind")]
 
 
 class LossSection(Section):
