@@ -54,7 +54,7 @@ def data(params: Table, n_inputs: int, on_chip: bool) -> Inputs:
         inputs = Inputs(section, 2, bias=[0.15, 2.0])  # their two constant inputs
     elif name == "pattern":
         inputs = _pattern(params, n_inputs)
-    elif name in _IMAGES:
+    elif isinstance(name, str) and name in _IMAGES:
         inputs = _images(params, *_IMAGES[name])
     else:
         raise ValueError(
