@@ -80,26 +80,6 @@ def test_an_interrupted_run_goes_on_bit_for_bit(tmp_path, stop_after):
     same_run(tmp_path / "whole", tmp_path / "parts")
 
 
-@pytest.mark.parametrize(
-    "schedule",
-    [
-        "{kind: step, step_size: 1, gamma: 0.5}",
-        "{kind: multi_step, milestones: [1, 3]}",
-        "{kind: exponential, gamma: 0.9}",
-        "{kind: cosine}",
-    ],
-)
-def test_every_schedule_goes_on_bit_for_bit(tmp_path, schedule):
-    config = load_config("yin_yang", [*SMALL, "training.epochs=4", f"training.schedule={schedule}"])
-    start(tmp_path / "whole", config, show=False)
-    run = Run.create(tmp_path / "parts", config)
-    asked = iter(range(1000))
-    with Progress(4, 4, show=False) as progress, pytest.raises(Interrupted):
-        train(InTurn([build(config)]), [run], [State()], progress, stop=lambda: next(asked) >= 10)
-    resume(tmp_path / "parts", show=False)
-    same_run(tmp_path / "whole", tmp_path / "parts")
-
-
 DELAYS = [
     "network[0]={kind: multiplex, copies: 2}",
     "network[2]={kind: delay, bound: clip, scale: 1.5, shift: 0.5, mean: 1.2, jitter: 0.05, lr: 0.02}",
