@@ -125,7 +125,9 @@ def test_too_many_images(image_folder):
         data.mnist(train=1, validation=1, test=61, folder=image_folder)
 
 
-def test_unknown_split(image_folder):
+def test_unknown_kind_and_split(image_folder):
+    with pytest.raises(ValueError, match="kind: expected one of mnist, mnist_16x16, fashion_mnist, got 'emnist'"):
+        data.image_splits("emnist", folder=image_folder)
     with pytest.raises(ValueError, match="split: expected one of train, validation, test, got 'valid'"):
         data.mnist("valid", folder=image_folder)
 

@@ -134,9 +134,11 @@ def image_splits(
         Times `(images, pixels)`, row by row, and labels `(images,)`.
 
     Raises:
-        ValueError: sizes that are too small or too large, no `0 <= early < late`, files that do not fit.
+        ValueError: an unknown kind, sizes that are too small or too large, no `0 <= early < late`, files that do not fit.
         FileNotFoundError: the files are not there and cannot be fetched; the message says how to get them.
     """
+    if kind not in _KINDS:
+        raise ValueError(f"kind: expected one of {', '.join(_KINDS)}, got {kind!r}. Choose one of them.")
     images = _KINDS[kind]
     for name, size in zip(Splits._fields, (train, validation, test), strict=True):
         check_at_least(name, size, 1)

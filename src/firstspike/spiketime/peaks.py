@@ -17,7 +17,7 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from firstspike.neuron import LIF
-from firstspike.spiketime.reference import _states
+from firstspike.spiketime.reference import states
 from firstspike.spiketime.response import Tau, kappa, kappa_slope, leakless, peak
 
 _CHUNK = 1 << 21  # (pair, input) values at once
@@ -138,7 +138,7 @@ def _maximum(pairs: _Pairs) -> tuple[Float[Tensor, " pairs"], Float[Tensor, " pa
     last = torch.where(torch.isfinite(last), last, 0.0)
     arrival = torch.where(arrives, arrival, last)
     weight = torch.where(arrives, pairs.weight.gather(1, order), 0.0)
-    voltage, current = _states(arrival, weight, tau_mem, tau_syn)
+    voltage, current = states(arrival, weight, tau_mem, tau_syn)
     duration = torch.diff(arrival, append=torch.full_like(last, torch.inf))
     if leakless(tau_mem):  # the membrane rises for ever, if it does at the end
         summit = torch.full_like(voltage, 40.0) * tau_syn
