@@ -134,7 +134,7 @@ def image_splits(
         Times `(images, pixels)`, row by row, and labels `(images,)`.
 
     Raises:
-        ValueError: an unknown kind, sizes that are too small or too large, no `0 <= early < late`, files that do not fit.
+        ValueError: an unknown kind, sizes out of range, no `0 <= early < late`, files that do not fit.
         FileNotFoundError: the files are not there and cannot be fetched; the message says how to get them.
     """
     if kind not in _KINDS:
