@@ -106,8 +106,8 @@ def sizes(runs: Path, figure: Path) -> str:
 
 TEXT = """# Results
 
-All numbers are of a test set of 1000 samples that no choice was made on: recipes were chosen by the validation set. They
-are means and standard deviations over {seeds} seeds (2000 to 2009), trained side by side. Each row is one command,
+All numbers are of a test set of 1000 samples that no choice was made on: recipes were chosen by the validation set.
+They are means and standard deviations over {seeds} seeds (2000 to 2009), trained side by side. Each row is one command,
 
     firstspike train CONFIG --seeds {seeds}
 

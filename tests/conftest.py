@@ -1,9 +1,12 @@
 """What all tests share: the backends that must work, poisoned memory, how hypothesis searches."""
 
 import functools
+import gzip
 import math
+import struct
 
 import hypothesis
+import numpy as np
 import pytest
 import torch
 
@@ -55,3 +58,37 @@ def poisoned_memory():
         for name in ("new_empty", "new_empty_strided"):
             patch.setattr(torch.Tensor, name, poisoned(getattr(torch.Tensor, name)))
         yield
+
+
+def _write_idx(path, array, zipped=False):
+    head = b"\0\0\x08" + bytes([array.ndim]) + struct.pack(f">{array.ndim}I", *array.shape)
+    content = head + array.astype(np.uint8).tobytes()
+    path.write_bytes(gzip.compress(content, mtime=0) if zipped else content)
+
+
+def _write_images(folder, train=200, test=60, zipped=False):
+    """Files as MNIST has them: images of 28x28 random pixels, bright inside and black at the border."""
+    folder.mkdir(parents=True, exist_ok=True)
+    random = np.random.default_rng(0)
+    for part, count in (("train", train), ("t10k", test)):
+        pixels = np.zeros((count, 28, 28))
+        pixels[:, 4:-4, 4:-4] = random.integers(0, 256, (count, 20, 20))
+        end = ".gz" if zipped else ""
+        _write_idx(folder / f"{part}-images-idx3-ubyte{end}", pixels, zipped)
+        _write_idx(folder / f"{part}-labels-idx1-ubyte{end}", np.arange(count) % 10, zipped)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def write_idx():
+    return _write_idx
+
+
+@pytest.fixture(scope="session")
+def write_images():
+    return _write_images
+
+
+@pytest.fixture(scope="session")
+def image_folder(tmp_path_factory):
+    return _write_images(tmp_path_factory.mktemp("images") / "plain")

@@ -3,6 +3,7 @@
 import inspect
 import subprocess
 import sys
+from functools import partial
 
 import pytest
 import torch
@@ -12,9 +13,15 @@ from firstspike.data import DATASETS, SpikeData, Splits
 SIZES = {"train": 40, "validation": 20, "test": 12}
 
 
+FROM_FILES = {"mnist", "mnist_16x16", "fashion_mnist"}
+
+
 @pytest.fixture(params=sorted(DATASETS))
-def build(request):
-    return DATASETS[request.param]
+def build(request, image_folder):
+    build = DATASETS[request.param]
+    if request.param in FROM_FILES:
+        return partial(build, train=100, validation=60, test=40, folder=image_folder)
+    return build
 
 
 def test_sizes_and_common_shape(build):
@@ -40,7 +47,11 @@ def test_same_arguments_same_data(build):
 
 def test_the_seed_matters(build):
     seeded = {"seed": 7} if "seed" in inspect.signature(build).parameters else {"seeds": [7, 8, 9]}
-    for one, other in zip(build(**SIZES), build(**SIZES, **seeded), strict=True):
+    first, second = build(**SIZES), build(**SIZES, **seeded)
+    if "folder" in inspect.signature(build).parameters:  # test images keep their order
+        assert torch.equal(first.test.times, second.test.times)
+        first, second = first[:2], second[:2]
+    for one, other in zip(first, second, strict=True):
         assert not torch.equal(one.times, other.times)
 
 

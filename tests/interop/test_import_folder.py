@@ -169,7 +169,7 @@ def test_random_samples_are_not_compared(tmp_path):
     [
         (lambda config: config["network_layout"].update(layer_sizes=[31, 3]), r"expected shape \(5, 31\)"),
         (lambda config: config["network_layout"].update(layer_sizes=[30, 9, 3]), "2 layers, but 3 layer_sizes"),
-        (lambda config: config.update(dataset="mnist"), "'mnist' has no counterpart"),
+        (lambda config: config.update(dataset="morse"), "'morse' has no counterpart"),
         (lambda config: config["training_params"].update(batch_size=0), "training.batch_size"),
     ],
 )

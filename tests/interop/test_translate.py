@@ -250,3 +250,33 @@ def test_files(tmp_path):
             import_config(path)
         assert len(str(caught.value).splitlines()) == 1
     assert [p.name for p in tmp_path.iterdir()] == ["theirs.yaml"]
+
+
+MNIST = {
+    "dataset": "mnist",
+    "network_layout__n_inputs": 784,
+    "network_layout__bias_times": [],
+    "network_layout__n_biases": [0, 0],
+    "network_layout__layer_sizes": [350, 10],
+    "network_layout__weight_means": [0.05, 0.15],
+    "training_params__batch_size": 80,
+    "training_params__epoch_number": 150,
+    "training_params__lr_scheduler": {"gamma": 0.9, "step_size": 15, "type": "StepLR"},
+    "training_params__max_num_missing_spikes": [0.15, 0.05],
+    "training_params__torch_seed": 2345678,
+    "training_params__training_noise": {"mean": 0.0, "std_dev": 0.3},
+}
+
+
+def test_recipe_for_mnist_is_the_shipped_one():
+    translation = translate(sizes_config(**MNIST))
+    assert parse_config(translation.config) == load_config("mnist", ["training.dtype=float64"])
+    assert any("validation images are the last 10000" in line for line in translation.remarks.lacking)
+
+
+def test_black_pixels_of_small_images_are_silent():
+    small = MNIST | {"dataset": "16x16_mnist", "network_layout__n_inputs": 256}
+    data = parse_config(translate(sizes_config(**small)).config).data
+    assert (data.kind, data.silent_background, data.shape()) == ("mnist_16x16", True, (256, 10))
+    with pytest.raises(ValueError, match="16x16_mnist has 256 inputs, got 784"):
+        translate(sizes_config(**MNIST | {"dataset": "16x16_mnist"}))

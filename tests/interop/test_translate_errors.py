@@ -11,7 +11,7 @@ from firstspike.training.config import parse_config
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"dataset": "mnist"}, "dataset: 'mnist' has no counterpart here"),
+        ({"dataset": "single_in_single_out"}, "dataset: 'single_in_single_out' has no counterpart here"),
         ({"network_layout__n_inputs": 5}, r"n_inputs: yin_yang has 4 inputs, got 5"),
         ({"network_layout__n_biases": [2, 1]}, "bias_times: layer 0 has 2 biases and 1 times"),
         ({"network_layout__weight_means": [1.0]}, "weight_means: expected 2 numbers"),

@@ -76,7 +76,8 @@ def test_run_without_epochs_has_no_curves(bars_run, tmp_path):
 
 def test_networks_before_and_after(yin_yang_run):
     config = yin_yang_run.config
-    fresh = build_network(config, 4, generator(config.training.seed, "weights"))
+    source = generator(config.training.seed, "weights")
+    fresh = build_network(config, 4, source, yin_yang_run.data.train.times)
     torch.testing.assert_close(yin_yang_run.initial[1].weight, fresh[1].weight.detach(), rtol=0, atol=0)
     assert not torch.equal(yin_yang_run.initial[1].weight, yin_yang_run.network[1].weight)
     history = yin_yang_run.history["weights, hidden"]

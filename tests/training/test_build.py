@@ -10,12 +10,12 @@ from firstspike.losses import LOSSES, REGULARIZERS
 from firstspike.seeding import generator
 from firstspike.training.build import build, build_network
 from firstspike.training.config import load_config, parse_config
-from firstspike.training.config.data import Bars, Digits, Pattern, Xor, YinYang
+from firstspike.training.config.data import Bars, Digits, FashionMnist, Mnist, Mnist16, Pattern, Xor, YinYang
 from firstspike.training.config.network import DelayStart
-from firstspike.training.config.training import CrossEntropy, DelayL2, EarlyOutput, Mse, ShiftInvariant
+from firstspike.training.config.training import CrossEntropy, DelayL2, EarlyOutput, Mse, ShiftInvariant, SilentPeak
 
 
-@pytest.mark.parametrize("section", [YinYang, Bars, Xor, Pattern, Digits])
+@pytest.mark.parametrize("section", [YinYang, Bars, Xor, Pattern, Digits, Mnist, FashionMnist, Mnist16])
 def test_data_sections_match_their_builders(section):
     kind = section.model_fields["kind"].annotation.__args__[0]
     assert set(section.model_fields) - {"kind"} == set(inspect.signature(DATASETS[kind]).parameters) - {"dtype"}
@@ -26,17 +26,19 @@ def test_delay_sections_match_the_rule():
     assert DelayRule(**DelayStart().arguments()) == DelayRule()
 
 
-@pytest.mark.parametrize("section", [CrossEntropy, Mse, ShiftInvariant, EarlyOutput, DelayL2])
+@pytest.mark.parametrize("section", [CrossEntropy, Mse, ShiftInvariant, EarlyOutput, DelayL2, SilentPeak])
 def test_loss_sections_match_their_classes(section):
     kind = section.model_fields["kind"].annotation.__args__[0]
     arguments = set(inspect.signature((LOSSES | REGULARIZERS)[kind]).parameters) - {"tau_syn"}
     assert set(section.model_fields) - {"kind", "regularizers"} == arguments
 
 
-@pytest.mark.parametrize("kind", ["xor", "pattern", "digits", "bars", "yin_yang"])
-def test_declared_shapes_are_those_of_the_data(kind):
+@pytest.mark.parametrize("kind", sorted(DATASETS))
+def test_declared_shapes_are_those_of_the_data(kind, image_folder):
     raw = {"kind": kind, "train": 20, "validation": 10, "test": 10}
-    classes = {"xor": 2, "digits": 10}.get(kind, 3)
+    classes = {"xor": 2, "bars": 3, "pattern": 3, "yin_yang": 3}.get(kind, 10)
+    if "mnist" in kind:
+        raw["folder"] = str(image_folder)
     config = parse_config(
         {
             "data": raw,
@@ -47,6 +49,7 @@ def test_declared_shapes_are_those_of_the_data(kind):
     )
     data = build(config).data
     assert config.data.shape() == (data.train.features, len(data.train.class_names))
+    assert config.data.image() is None or math.prod(config.data.image()) == data.train.features
     assert [len(split) for split in data] == [20, 10, 10]
 
 
@@ -161,3 +164,19 @@ def test_weights_follow_the_seed():
 def test_a_device_that_is_not_there():
     with pytest.raises(ValueError, match="device 'nonsense' cannot be used"):
         build(load_config("bars", ["training.device=nonsense"]))
+
+
+def test_layers_without_given_weights_start_from_what_reaches_them():
+    """Three quarters of the pixels are silent: weights for all of them would leave the layer silent, too."""
+    raw = load_config("bars", ["data.silent_background=true"]).model_dump()
+    raw["network"] = [{"kind": "lif", "size": 30}] * 6 + [{"kind": "lif", "size": 3, "weight_mean": 2, "weight_std": 0}]
+    config = parse_config(raw)
+    experiment = build(config)
+    record = experiment.network.record(experiment.data.train.times)
+    assert min(x.isfinite().double().mean().item() for x in record.layers) > 0.6
+    assert bool((experiment.network[-1].weight == 2).all())
+    source = generator(config.training.seed, "weights")
+    again = build_network(config, 9, source, experiment.data.train.times)
+    assert all(torch.equal(x, y) for x, y in zip(again.parameters(), experiment.network.parameters(), strict=True))
+    usual = build_network(config, 9, generator(config.training.seed, "weights"))
+    assert float(usual[0].weight.detach().mean()) < 0.7 * float(again[0].weight.detach().mean())

@@ -68,7 +68,7 @@ def test_all_errors_are_reported_together():
         "neuron.tau_mem: should be greater than 0, got -1",
         "neuron.tau_syn: should be a finite number",
         "network[0].wieght_mean: unknown key, did you mean weight_mean?",
-        "network[1].kind: expected one of 'lif', 'bias', 'multiplex', 'delay', got 'foo'",
+        "network[1].kind: expected one of 'lif', 'bias', 'multiplex', 'delay', 'conv', 'pool', got 'foo'",
         "loss.xi: should be greater than 0",
         "loss.regularizers[0].alpha: is missing",
         "training.epochs: should be greater than 0",

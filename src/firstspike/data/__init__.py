@@ -10,10 +10,12 @@ line in `DATASETS`. The tests that run over `DATASETS` then cover it.
 """
 
 from collections.abc import Callable
+from functools import partial
 
 from firstspike.data.bars import bars, bars_splits
 from firstspike.data.base import SpikeData, Splits
 from firstspike.data.encoding import latency
+from firstspike.data.image_files import fashion_mnist, image_splits, mnist, mnist_16x16
 from firstspike.data.images import digits, digits_splits
 from firstspike.data.pattern import pattern, pattern_splits
 from firstspike.data.xor import xor, xor_splits
@@ -22,6 +24,9 @@ from firstspike.data.yin_yang import yin_yang, yin_yang_class, yin_yang_splits
 DATASETS: dict[str, Callable[..., Splits]] = {
     "bars": bars_splits,
     "digits": digits_splits,
+    "fashion_mnist": partial(image_splits, "fashion_mnist"),
+    "mnist": partial(image_splits, "mnist"),
+    "mnist_16x16": partial(image_splits, "mnist_16x16"),
     "pattern": pattern_splits,
     "xor": xor_splits,
     "yin_yang": yin_yang_splits,
@@ -33,7 +38,11 @@ __all__ = [
     "Splits",
     "bars",
     "digits",
+    "fashion_mnist",
+    "image_splits",
     "latency",
+    "mnist",
+    "mnist_16x16",
     "pattern",
     "xor",
     "yin_yang",

@@ -1,17 +1,23 @@
 """Modules from spike times to spike times, in the order in which data meets them."""
 
+from firstspike.layers.conv import EarliestPool2d, LIFConv2d
 from firstspike.layers.delay import Delay, DelayRule, jitter_from, project_delays_
 from firstspike.layers.ensemble import Ensemble, ensemble
 from firstspike.layers.init import firing_weights
 from firstspike.layers.inputs import BiasSpikes, Multiplex
 from firstspike.layers.lif import LIFLinear
 from firstspike.layers.network import Layer, Network, Record
+from firstspike.layers.neurons import LIFLayer
+from firstspike.layers.start import passing_weights, start_firing_
 
 __all__ = [
     "BiasSpikes",
     "Delay",
     "DelayRule",
+    "EarliestPool2d",
     "Ensemble",
+    "LIFConv2d",
+    "LIFLayer",
     "LIFLinear",
     "Layer",
     "Multiplex",
@@ -20,5 +26,7 @@ __all__ = [
     "ensemble",
     "firing_weights",
     "jitter_from",
+    "passing_weights",
     "project_delays_",
+    "start_firing_",
 ]

@@ -1,6 +1,7 @@
 """Initial weights that make neurons fire, from the neuron's own response."""
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -50,18 +51,36 @@ def firing_weights(inputs: int, neuron: LIF, window: float = 2.0) -> NormalWeigh
 @torch.no_grad()
 def draw_firing_weights_(weight: Float[Tensor, "out inputs"], neuron: LIF, generator: torch.Generator | None) -> None:
     """Fill weights with a start from which most neurons fire, whatever their time constants and thresholds."""
+    draw_weights_(weight, neuron, lambda unit: firing_weights(weight.shape[1], unit), generator)
+
+
+@torch.no_grad()
+def draw_weights_(
+    weight: Float[Tensor, "out inputs"],
+    neuron: LIF,
+    start: Callable[[LIF], NormalWeights],
+    generator: torch.Generator | None,
+) -> None:
+    """Fill weights by the rule ``start`` for a threshold of 1, in proportion to the thresholds.
+
+    Args:
+        weight: what to fill; a meta tensor is left alone.
+        neuron: its parameters, one number each or one per row.
+        start: mean and std for a neuron of given time constants, one number each.
+        generator: source of the numbers.
+    """
     if weight.is_meta:
         return
-    outputs, inputs = weight.shape
+    outputs = len(weight)
     mem, syn, threshold = (
         torch.as_tensor(x).detach().cpu().double().expand(outputs)
         for x in (neuron.tau_mem, neuron.tau_syn, neuron.threshold)
     )
     pairs = list(zip(mem.tolist(), syn.tolist(), strict=True))
-    starts = {pair: firing_weights(inputs, LIF(*pair)) for pair in set(pairs)}
+    starts = {pair: start(LIF(*pair)) for pair in set(pairs)}
     if len(starts) == 1:
-        (start,) = starts.values()
-        weight.normal_(start.mean, start.std, generator=generator)
+        (only,) = starts.values()
+        weight.normal_(only.mean, only.std, generator=generator)
     else:
         mean, std = torch.tensor([starts[pair] for pair in pairs]).to(weight).unsqueeze(-1).unbind(1)
         weight.normal_(generator=generator).mul_(std).add_(mean)

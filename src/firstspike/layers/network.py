@@ -40,6 +40,7 @@ class Network(nn.Sequential):
     def __init__(self, *layers: Any) -> None:
         super().__init__(*layers)  # also takes an OrderedDict: slicing a network makes one
         size: int | None = None
+        made: tuple[int, ...] | None = None
         for index, layer in enumerate(self):
             if not isinstance(layer, Layer):
                 raise ValueError(
@@ -49,8 +50,12 @@ class Network(nn.Sequential):
             try:
                 if size is None:  # the number of inputs is known from the first layer that fixes it
                     size = getattr(layer, "in_features", getattr(layer, "features", None))
+                image = getattr(layer, "image", None)
+                if image is not None and made is not None and image != made:
+                    raise ValueError(f"it expects an image {image}, and gets {made}")
                 if size is not None:
                     size = layer.output_size(size)
+                made = getattr(layer, "out_image", None)
             except ValueError as error:
                 raise ValueError(f"layer {index} does not fit the one before it: {error}") from None
 

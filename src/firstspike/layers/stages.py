@@ -8,9 +8,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from firstspike.layers.conv import EarliestPool2d
 from firstspike.layers.inputs import BiasSpikes, Multiplex
-from firstspike.layers.lif import LIFLinear
 from firstspike.layers.network import Network, Record
+from firstspike.layers.neurons import LIFLayer
 
 _NEURON = {"tau_mem": "membrane time constants", "tau_syn": "synaptic time constants", "threshold": "thresholds"}
 
@@ -28,7 +29,7 @@ class LifStage:
 
     index: int
     name: str
-    layer: LIFLinear
+    layer: LIFLayer
 
     def inputs(self, record: Record) -> Tensor:
         """The times that reach it, shape ``(samples, inputs)``."""
@@ -37,7 +38,7 @@ class LifStage:
 
 def lif_stages(network: Network) -> list[LifStage]:
     """The LIF layers of a network in order."""
-    found = [(index, layer) for index, layer in enumerate(network) if isinstance(layer, LIFLinear)]
+    found = [(index, layer) for index, layer in enumerate(network) if isinstance(layer, LIFLayer)]
     hidden = len(found) - 1
     names = [*(f"hidden {k}" if hidden > 1 else "hidden" for k in range(1, hidden + 1)), "output"]
     return [LifStage(index, name, layer) for (index, layer), name in zip(found, names, strict=False)]
@@ -58,6 +59,8 @@ def stages(network: Network, record: Record) -> list[Stage]:
             found.append(Stage(names[index], times))
         elif isinstance(layer, BiasSpikes):
             found.append(Stage("bias", times[..., before.shape[-1] :]))
+        elif isinstance(layer, EarliestPool2d):
+            found.append(Stage("pooled", times))
         elif not isinstance(layer, Multiplex):
             found.append(Stage("delayed", times))
         before = times
@@ -70,11 +73,11 @@ def parameters(network: Network) -> dict[str, Float[np.ndarray, "..."]]:
     found = {}
     behind = "input"
     for index, layer in enumerate(network):
-        if isinstance(layer, LIFLinear):
+        if isinstance(layer, LIFLayer):
             behind = names[index]
             found[f"weights, {behind}"] = to_numpy(layer.weight)
-            if layer.delay is not None:
-                found[f"synaptic delays, {behind}"] = to_numpy(layer.delay)
+            if isinstance(delay := getattr(layer, "delay", None), Tensor):
+                found[f"synaptic delays, {behind}"] = to_numpy(delay)
             for parameter, title in _NEURON.items():
                 if isinstance(value := getattr(layer.neuron, parameter), Tensor):
                     found[f"{title}, {behind}"] = to_numpy(value)

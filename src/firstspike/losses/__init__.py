@@ -2,7 +2,7 @@
 
 A loss is a module: `loss(times, labels)` is the mean of `loss.per_sample(times, labels)`, and
 `loss.predict(times)` decides for a class, -1 where no neuron spikes. A regularizer is a module called
-`regularizer(times, labels, network)`. Both take `tau_syn`; their other times are in units of it.
+`regularizer(times, labels, network, record)`. Both take `tau_syn`; their other times are in units of it.
 
 To add one: a file here with a `TimeLoss` that has its own `cost` (or a class in `regularizers.py`), and one
 line in `LOSSES` or `REGULARIZERS`. The tests that run over `LOSSES` then cover it.
@@ -15,6 +15,7 @@ from firstspike.losses.cross_entropy import TimeCrossEntropy
 from firstspike.losses.mse import TimeMSE
 from firstspike.losses.regularizers import DelayL2, EarlyOutput
 from firstspike.losses.shift_invariant import ShiftInvariantMSE
+from firstspike.losses.silent_peak import SilentPeak
 
 LOSSES: dict[str, type[TimeLoss]] = {
     "cross_entropy": TimeCrossEntropy,
@@ -25,6 +26,7 @@ LOSSES: dict[str, type[TimeLoss]] = {
 REGULARIZERS: dict[str, type[nn.Module]] = {
     "delay_l2": DelayL2,
     "early_output": EarlyOutput,
+    "silent_peak": SilentPeak,
 }
 
 __all__ = [
@@ -33,6 +35,7 @@ __all__ = [
     "DelayL2",
     "EarlyOutput",
     "ShiftInvariantMSE",
+    "SilentPeak",
     "TimeCrossEntropy",
     "TimeLoss",
     "TimeMSE",

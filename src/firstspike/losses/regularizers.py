@@ -1,4 +1,7 @@
-"""Terms that are added to a loss: `regularizer(times, labels, network) -> scalar`."""
+"""Terms that are added to a loss: `regularizer(times, labels, network, record) -> scalar`.
+
+`times` are the output's; `record` has those of all layers, and may be left out where it is not looked at.
+"""
 
 import math
 
@@ -6,6 +9,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
+from firstspike.layers import Record
 from firstspike.losses.base import check_batch, check_not_negative, check_positive
 
 _LINEAR_FROM = 10.0  # exponent above which EarlyOutput goes on as a straight line
@@ -35,7 +39,11 @@ class EarlyOutput(nn.Module):
         self.tau_syn = check_positive("tau_syn", tau_syn)
 
     def forward(
-        self, times: Float[Tensor, "*batch outputs"], labels: Int64[Tensor, "*batch"], network: nn.Module
+        self,
+        times: Float[Tensor, "*batch outputs"],
+        labels: Int64[Tensor, "*batch"],
+        network: nn.Module,
+        record: Record | None = None,
     ) -> Float[Tensor, ""]:
         """The term above; `times` are the output's (`inf` = silent), and `network` is not looked at."""
         check_batch(times, labels)
@@ -69,7 +77,11 @@ class DelayL2(nn.Module):
         self.tau_syn = check_positive("tau_syn", tau_syn)
 
     def forward(
-        self, times: Float[Tensor, "*batch outputs"], labels: Int64[Tensor, "*batch"], network: nn.Module
+        self,
+        times: Float[Tensor, "*batch outputs"],
+        labels: Int64[Tensor, "*batch"],
+        network: nn.Module,
+        record: Record | None = None,
     ) -> Float[Tensor, ""]:
         """The term above, 0 for a network without delays; of `times` only dtype and device matter."""
         total = times.new_zeros(())

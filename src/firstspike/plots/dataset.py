@@ -29,9 +29,10 @@ from firstspike.plots.style import (
     time_label,
 )
 from firstspike.plots.yin_yang import draw_outline
-from firstspike.training.config.data import Bars, Digits, YinYang
+from firstspike.training.config.data import Bars, YinYang
 
 _CHOSEN = 12  # images in a figure
+_LOOKED_AT = 1000  # samples among which they are chosen
 
 
 def yin_yang_points(data: SpikeData, ax: Axes, plane: YinYangPlane) -> Axes:
@@ -118,8 +119,8 @@ def dataset_figure(run: RunData) -> Figure:
     if isinstance(section, Bars):
         times = data.times[:, :: section.multiply]
         return _images_figure(times, data, (section.size, section.size), run.unit)
-    if isinstance(section, Digits):
-        return _images_figure(data.times, data, (8, 8), run.unit)
+    if (image := section.image()) is not None:
+        return _images_figure(data.times, data, image[1:], run.unit)
     if data.features == 2:
         figure = new_figure(5.6, 4.2)
         two_inputs(data, figure.subplots(), run.unit)
@@ -137,7 +138,7 @@ def dataset_figure(run: RunData) -> Figure:
 
 def _images_figure(times: Tensor, data: SpikeData, shape: tuple[int, int], unit: str) -> Figure:
     """Examples of all classes, different ones where there are."""
-    chosen = example_samples(times, data.labels, _CHOSEN)
+    chosen = example_samples(times[:_LOOKED_AT], data.labels[:_LOOKED_AT], _CHOSEN)
     rows, columns = square_grid(len(chosen), 6)
     figure = new_figure(1.15 * columns + 0.8, 1.35 * rows)
     axes = axes_list(figure.subplots(rows, columns, squeeze=False), rows * columns)

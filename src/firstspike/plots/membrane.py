@@ -160,6 +160,7 @@ def output_membranes(run: RunData, sample: int, ax: Axes, until: float | None = 
     first = [neuron for neuron in times.argsort(stable=True).tolist() if neuron != label]
     neurons = sorted([label, *first[: _TRACES - 1]])
     names = [run.class_names[neuron] for neuron in neurons]
+    assert isinstance(output.layer, LIFLinear), "a config asks for it"
     membrane(output.layer, output.inputs(run.record)[sample], ax, neurons, names, until, run.unit)
     legend_right(ax)
     return ax

@@ -135,6 +135,9 @@ def substrate_figure(run: RunData) -> Figure:
     if run.substrate == "exact":
         raise NotApplicable("the run is on the exact substrate: there is nothing to compare it with")
     layers, exact, observed = lif_stages(run.network), run.exact_record, run.record
+    last = layers[-1].layer
+    if not isinstance(last, LIFLinear):
+        raise NotApplicable("the output layer's membranes are drawn for LIFLinear only")
     figure = new_figure(max(6.5, 2.7 * len(layers)), 5.2)
     grid = figure.add_gridspec(2, len(layers), height_ratios=(1.15, 1))
     for place, lif in enumerate(layers):
@@ -142,7 +145,7 @@ def substrate_figure(run: RunData) -> Figure:
         time_comparison(exact.layers[lif.index], observed.layers[lif.index], ax, lif.name, run.unit)
     ax, output = figure.add_subplot(grid[1, :]), layers[-1]
     sides = [(output.inputs(record)[0], record.layers[output.index][0]) for record in (exact, observed)]
-    membrane_comparison(output.layer, sides[0], sides[1], ax, run.class_names, run.unit)
+    membrane_comparison(last, sides[0], sides[1], ax, run.class_names, run.unit)
     ax.set_title(f"output neurons, test sample 0: exact (solid) and {run.substrate} (dashed)")
     legend_right(ax)
     return figure

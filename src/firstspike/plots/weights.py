@@ -72,6 +72,6 @@ def weight_matrices_figure(run: RunData) -> Figure:
     for row, pair in zip(axes, layers, strict=True):
         limit = max(float(lif.layer.weight.abs().max()) for lif in pair)
         for ax, lif, when in zip(row, pair, ("before", "after"), strict=True):
-            weight_matrix(lif.layer.weight, ax, limit)
+            weight_matrix(lif.layer.synapses, ax, limit)
             ax.set_title(f"{lif.name}, {when}")
     return figure

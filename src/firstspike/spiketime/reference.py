@@ -44,7 +44,7 @@ def forward(
     if times.shape[-1] == 0:
         return times.new_full((*times.shape[:2], weight.shape[1]), math.inf), ()
     arrival, current = _arrivals(times, weight, delay)
-    voltage, current = _states(arrival, current, tau_mem, tau_syn)
+    voltage, current = states(arrival, current, tau_mem, tau_syn)
     theta = threshold[:, None, :, None]
 
     # membrane at the end of each interval; the last one never ends
@@ -145,7 +145,7 @@ def _arrivals(
     return torch.where(arrives, arrival, last), torch.where(arrives, weight, torch.zeros_like(weight))
 
 
-def _states(
+def states(
     arrival: Float[Tensor, "E B o I"], weight: Float[Tensor, "E B O I"], tau_mem: Tau, tau_syn: Tau
 ) -> tuple[Float[Tensor, "E B O I"], Float[Tensor, "E B O I"]]:
     """Membrane and current just after each input, by doubling the group of inputs that each state includes."""

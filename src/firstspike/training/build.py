@@ -10,17 +10,28 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn, optim
 
 from firstspike.data import DATASETS, Splits
-from firstspike.layers import BiasSpikes, Delay, DelayRule, LIFLinear, Multiplex, Network
+from firstspike.layers import (
+    BiasSpikes,
+    Delay,
+    DelayRule,
+    EarliestPool2d,
+    LIFConv2d,
+    LIFLinear,
+    Multiplex,
+    Network,
+    start_firing_,
+)
 from firstspike.losses import LOSSES, REGULARIZERS, TimeLoss
 from firstspike.neuron import LIF
 from firstspike.seeding import generator
 from firstspike.substrates import SUBSTRATES, Substrate
 from firstspike.training.config import Config
-from firstspike.training.config.network import Bias, Copies, Delays, DelayStart, Lif
+from firstspike.training.config.network import Bias, Conv, Copies, Delays, DelayStart, Lif, Pool, Spiking
 from firstspike.training.config.training import Adam, Cosine, Exponential, MultiStep, Step
 from firstspike.training.silent import SilentNeurons
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
+_SAMPLES = 256  # of the training data, from which networks start
 
 
 @dataclass
@@ -48,7 +59,7 @@ class Experiment:
         """Loss, loss with regularisers, and the spike times of all layers, of a network like this one's."""
         record = self.substrate.record(network, times)
         loss = self.loss(record.output, labels)
-        penalties = [regularizer(record.output, labels, network) for regularizer in self.regularizers]
+        penalties = [regularizer(record.output, labels, network, record) for regularizer in self.regularizers]
         return loss, sum(penalties, start=loss), record.layers
 
     @property
@@ -71,10 +82,11 @@ def build(config: Config, data: Splits | None = None, substrate: Substrate | Non
     """
     device = _device(config.training.device)
     data = build_data(config, device) if data is None else data
-    network = build_network(config, data.train.features, generator(config.training.seed, "weights")).to(device)
+    source = generator(config.training.seed, "weights")
+    network = build_network(config, data.train.features, source, data.train.times).to(device)
     optimizer = build_optimizer(config, [network])
     policy = config.training.silent
-    limits = {i: layer.max_silent for i, layer in enumerate(config.network) if isinstance(layer, Lif)}
+    limits = {i: layer.max_silent for i, layer in enumerate(config.network) if isinstance(layer, Spiking)}
     return Experiment(
         config=config,
         data=data,
@@ -96,39 +108,73 @@ def build_data(config: Config, device: torch.device | str = "cpu") -> Splits:
     return Splits(*(split.to(device) for split in splits))
 
 
-def build_network(config: Config, inputs: int, source: torch.Generator | None = None) -> Network:
-    """The network for so many inputs, its weights drawn from ``source``."""
+def build_network(
+    config: Config, inputs: int, source: torch.Generator | None = None, times: Tensor | None = None
+) -> Network:
+    """The network for so many inputs.
+
+    Args:
+        config: what to build.
+        inputs: their number.
+        source: of the weights; by default torch's global generator.
+        times: training data ``(samples, inputs)``. Layers without ``weight_mean`` and ``weight_std`` start from what
+            reaches them of the first samples, see ``start_firing_``; without data from what is usual.
+    """
     dtype = DTYPES[config.training.dtype]
     layers: list[nn.Module] = []
-    size = inputs
+    size, image = inputs, config.data.image()
     for section in config.network:
-        layer: nn.Module
+        layer: Any
         if isinstance(section, Lif):
             layer = LIFLinear(
                 size,
                 section.size,
-                LIF(**(section.neuron or config.neuron).arguments()),
-                trainable=section.train_neuron,
-                per_neuron=section.per_neuron,
-                weight_mean=section.weight_mean,
-                weight_std=section.weight_std,
                 delay=None if section.delay is None else DelayRule(**section.delay.arguments()),
-                max_weight_grad=config.training.max_weight_grad,
+                **_spiking(section, config),
                 generator=source,
                 dtype=dtype,
             )
-            size = section.size
+        elif isinstance(section, Conv):
+            assert image is not None, "checked with the config"
+            layer = LIFConv2d(
+                image,
+                section.channels,
+                section.kernel,
+                stride=section.stride,
+                padding=section.padding,
+                **_spiking(section, config),
+                generator=source,
+                dtype=dtype,
+            )
+        elif isinstance(section, Pool):
+            assert image is not None, "checked with the config"
+            layer = EarliestPool2d(image, section.kernel, section.stride)
         elif isinstance(section, Delays):
             rule = DelayRule(**{name: getattr(section, name) for name in DelayStart.model_fields})
             layer = Delay(size, rule, copies=section.copies, generator=source, dtype=dtype)
         elif isinstance(section, Bias):
             layer = BiasSpikes(section.times, dtype=dtype)
-            size += len(section.times)
         elif isinstance(section, Copies):
             layer = Multiplex(section.copies)
-            size *= section.copies
+        size = layer.output_size(size)
+        image = image if isinstance(section, Delays) else getattr(layer, "out_image", None)
         layers.append(layer)
-    return Network(*layers)
+    network = Network(*layers)
+    if times is not None and any(isinstance(x, Spiking) and x.weight_mean is None for x in config.network):
+        start_firing_(network, times[:_SAMPLES].cpu(), source)
+    return network
+
+
+def _spiking(section: Spiking, config: Config) -> dict[str, Any]:
+    """Arguments that all layers of LIF neurons share."""
+    return {
+        "neuron": LIF(**(section.neuron or config.neuron).arguments()),
+        "trainable": section.train_neuron,
+        "per_neuron": section.per_neuron,
+        "weight_mean": section.weight_mean,
+        "weight_std": section.weight_std,
+        "max_weight_grad": config.training.max_weight_grad,
+    }
 
 
 def build_substrate(config: Config) -> Substrate:

@@ -175,7 +175,8 @@ class LoadedRun:
     def _network(self, weights: dict[str, Tensor] | None = None) -> Network:
         config = self.config
         inputs, _ = config.data.shape()
-        network = build_network(config, inputs, generator(config.training.seed, "weights"))
+        source = generator(config.training.seed, "weights")
+        network = build_network(config, inputs, source, self.data.train.times if weights is None else None)
         if weights is not None:
             network.load_state_dict(weights)
         return network.requires_grad_(False).eval()

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from firstspike.layers import jitter_from
 from firstspike.seeding import generator
+from firstspike.training.augment import augmented
 from firstspike.training.build import Experiment
 from firstspike.training.evaluation import Evaluation
 from firstspike.training.run import Row, Run
@@ -96,10 +97,8 @@ def train_epoch(
                     state.noise, state.totals = noise.get_state(), sums
                 return None
             chosen = order[:, start : start + config.batch_size]
-            times, labels = data.times[chosen], data.labels[chosen]
-            if config.time_noise:
-                drawn = [torch.randn(times.shape[1:], generator=noise, dtype=times.dtype) for noise in noises]
-                times = times + config.time_noise * torch.stack(drawn).to(times)
+            times = augmented(data.times[chosen], members[0].config, noises)
+            labels = data.labels[chosen]
             totals += trainer.step(times, labels)
             for state in states:
                 state.batch += 1

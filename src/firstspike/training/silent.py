@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from firstspike.layers import LIFLinear, Network, Record
+from firstspike.layers import LIFLayer, Network, Record
 
 
 class SilentNeurons:
@@ -49,11 +49,12 @@ class SilentNeurons:
         if layer is None:
             return False
         lif = network[layer]
-        assert isinstance(lif, LIFLinear)
+        assert isinstance(lif, LIFLayer)
         amount = self.bump * 2**self.repeats if self.exponential else self.bump
         if self.targeted:
             silent = torch.isinf(record.layers[layer]).flatten(0, -2).mean(dim=0, dtype=lif.weight.dtype)
-            lif.weight.add_((silent > self.limits[layer])[:, None], alpha=amount)
+            silent = silent.view(len(lif.weight), -1).mean(dim=1)  # of all neurons that share the weights
+            lif.synapses.add_((silent > self.limits[layer])[:, None], alpha=amount)
         else:
             lif.weight.add_(amount)
         return True

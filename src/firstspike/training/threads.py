@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 import torch
 
-from firstspike.layers import LIFLinear, Network
+from firstspike.layers import LIFLayer, Network
 
 _SMALL = 1 << 18  # synapses x samples of the largest layer, below which its kernels use one thread too
 
@@ -21,7 +21,7 @@ def threads_worth_starting(network: Network, batch: int) -> Iterator[None]:
         network: what will be trained.
         batch: samples at once.
     """
-    work = max((batch * x.weight.numel() for x in network if isinstance(x, LIFLinear)), default=0)
+    work = max((batch * x.out_features * x.synapses.shape[1] for x in network if isinstance(x, LIFLayer)), default=0)
     threads = torch.get_num_threads()
     if work < _SMALL:
         torch.set_num_threads(1)

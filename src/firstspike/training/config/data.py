@@ -1,6 +1,7 @@
 """The ``data`` section: which data set, in which sizes. Fields are the arguments of the builder in ``DATASETS``."""
 
-from typing import Annotated, Literal, Self
+from math import inf
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
@@ -21,6 +22,15 @@ class DataSection(Section):
     def shape(self) -> tuple[int, int]:
         """Numbers of inputs and classes."""
         raise NotImplementedError
+
+    def image(self) -> tuple[int, int, int] | None:
+        """Channels, height and width, where the inputs are pixels in this order; else None."""
+        return None
+
+    def blank(self) -> float:
+        """Time of a pixel with nothing on it, ``inf`` where it does not spike."""
+        early = not getattr(self, "invert", True)
+        return self.early if early else inf if getattr(self, "silent_background", False) else self.late
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
@@ -61,6 +71,10 @@ class Bars(DataSection):
     def shape(self) -> tuple[int, int]:
         """Numbers of inputs and classes."""
         return self.size**2 * self.multiply, 3
+
+    def image(self) -> tuple[int, int, int] | None:
+        """Channels, height and width; None where pixels are repeated."""
+        return (1, self.size, self.size) if self.multiply == 1 else None
 
 
 class Xor(DataSection):
@@ -103,20 +117,66 @@ class Pattern(DataSection):
         return self
 
 
-class Digits(DataSection):
-    """scikit-learn's 8x8 digits."""
+class Images(DataSection):
+    """What images of ten classes share."""
 
-    kind: Literal["digits"]
-    train: PositiveInt = 1197
-    validation: PositiveInt = 300
-    test: PositiveInt = 300
+    side: ClassVar[int]
     seed: NonNegativeInt = 42
     invert: bool = True
     silent_background: bool = False
 
     def shape(self) -> tuple[int, int]:
         """Numbers of inputs and classes."""
-        return 64, 10
+        return self.side**2, 10
+
+    def image(self) -> tuple[int, int, int] | None:
+        """Channels, height and width."""
+        return 1, self.side, self.side
 
 
-Data = Annotated[YinYang | Bars | Xor | Pattern | Digits, Field(discriminator="kind")]
+class Digits(Images):
+    """scikit-learn's 8x8 digits."""
+
+    side = 8
+    kind: Literal["digits"]
+    train: PositiveInt = 1197
+    validation: PositiveInt = 300
+    test: PositiveInt = 300
+
+
+class Files(Images):
+    """Images from files, see ``image_splits``. ``folder``: where they are; by default they are searched, or fetched."""
+
+    side = 28
+    train: PositiveInt = 50_000
+    validation: PositiveInt = 10_000
+    test: Annotated[int, Field(gt=0, le=10_000)] = 10_000
+    folder: str | None = None
+
+    @model_validator(mode="after")
+    def _enough(self) -> Self:
+        if self.train + self.validation > 60_000:
+            raise ValueError(f"train and validation share 60000 images, got {self.train} and {self.validation}")
+        return self
+
+
+class Mnist(Files):
+    """MNIST, 28x28 pixels."""
+
+    kind: Literal["mnist"]
+
+
+class FashionMnist(Files):
+    """Fashion-MNIST, 28x28 pixels."""
+
+    kind: Literal["fashion_mnist"]
+
+
+class Mnist16(Files):
+    """MNIST's inner 24x24 pixels, shrunk to 16x16."""
+
+    side = 16
+    kind: Literal["mnist_16x16"]
+
+
+Data = Annotated[YinYang | Bars | Xor | Pattern | Digits | Mnist | FashionMnist | Mnist16, Field(discriminator="kind")]

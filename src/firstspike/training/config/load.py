@@ -107,7 +107,10 @@ def parse_config(raw: dict[str, Any], source: str = "config") -> Config:
     data = config.data if config else _valid(Data, raw.get("data"))
     network = config.network if config else _valid(Network, raw.get("network"))
     if data is not None and network is not None:
-        errors += network_errors(network, *data.shape())
+        inputs, classes = data.shape()
+        errors += network_errors(network, inputs, classes, data.image())
+    if config is not None and config.training.augment.shift and config.data.image() is None:
+        errors.append(f"training.augment.shift: {config.data.kind} has no images to shift; leave it out")
     neuron = config.neuron if config else _valid(Neuron, raw.get("neuron", {}))
     if network is not None and neuron is not None:
         errors += neuron_errors(network, neuron)

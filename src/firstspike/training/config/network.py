@@ -3,7 +3,7 @@
 from math import inf, isinf
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
 from firstspike.training.config.base import Finite, Fraction, NotNegative, Positive, Section
 
@@ -59,10 +59,40 @@ class Delays(DelayStart):
     lr: Positive | None = None
 
 
-class Lif(Section):
-    """A layer of LIF neurons.
+class Spiking(Section):
+    """What layers of LIF neurons share.
 
-    ``weight_mean`` and ``weight_std``: normally distributed weights; without both they start so that most neurons fire.
+    ``weight_mean`` and ``weight_std``: normally distributed weights; without both they start so that most neurons fire
+    on the training data, however deep the network is.
+    ``max_silent``: the fraction of silent neurons above which a batch raises weights instead of learning.
+    ``neuron``: parameters that differ from the config's ``neuron`` section.
+    ``train_neuron``: which parameters of the neuron learn, one value for the layer or with ``per_neuron`` one each.
+    ``lr``, ``neuron_lr``: learning rates of this layer's weights and parameters of the neuron.
+    """
+
+    weight_mean: Finite | None = None
+    weight_std: NotNegative | None = None
+    max_silent: Fraction = 1.0
+    neuron: Neuron | None = None
+    train_neuron: tuple[Literal["tau_mem", "tau_syn", "threshold"], ...] = ()
+    per_neuron: bool = False
+    lr: Positive | None = None
+    neuron_lr: Positive | None = None
+
+    @model_validator(mode="after")
+    def _together(self) -> Self:
+        if (self.weight_mean is None) != (self.weight_std is None):
+            raise ValueError("weight_mean and weight_std belong together: give both or none")
+        if (self.per_neuron or self.neuron_lr is not None) and not self.train_neuron:
+            raise ValueError("per_neuron and neuron_lr are about parameters that learn: name them in train_neuron")
+        return self
+
+
+class Lif(Spiking):
+    """A layer of LIF neurons, each of which sees all inputs.
+
+    ``weight_mean`` and ``weight_std``: normally distributed weights; without both they start so that most neurons fire
+    on the training data, however deep the network is.
     ``max_silent``: the fraction of silent neurons above which a batch raises weights instead of learning.
     ``neuron``: parameters that differ from the config's ``neuron`` section. ``delay``: synaptic delays.
     ``train_neuron``: which parameters of the neuron learn, one value for the layer or with ``per_neuron`` one each.
@@ -71,51 +101,86 @@ class Lif(Section):
 
     kind: Literal["lif"]
     size: PositiveInt
-    weight_mean: Finite | None = None
-    weight_std: NotNegative | None = None
-    max_silent: Fraction = 1.0
-    neuron: Neuron | None = None
-    train_neuron: tuple[Literal["tau_mem", "tau_syn", "threshold"], ...] = ()
-    per_neuron: bool = False
     delay: DelayStart | None = None
-    lr: Positive | None = None
     delay_lr: Positive | None = None
-    neuron_lr: Positive | None = None
 
     @model_validator(mode="after")
-    def _together(self) -> Self:
-        if (self.weight_mean is None) != (self.weight_std is None):
-            raise ValueError("weight_mean and weight_std belong together: give both or none")
+    def _delayed(self) -> Self:
         if self.delay_lr is not None and self.delay is None:
             raise ValueError("delay_lr needs synaptic delays: give delay, too")
-        if (self.per_neuron or self.neuron_lr is not None) and not self.train_neuron:
-            raise ValueError("per_neuron and neuron_lr are about parameters that learn: name them in train_neuron")
         return self
 
 
-Layer = Annotated[Lif | Bias | Copies | Delays, Field(discriminator="kind")]
+Sides = PositiveInt | tuple[PositiveInt, PositiveInt]
+
+
+class Conv(Spiking):
+    """LIF neurons that each see a patch of an image; those of one output channel share their weights.
+
+    ``channels``: of the output. ``kernel``, ``stride``: height and width of a patch, and steps between patches, one
+    number for both or two. ``padding``: width of a border in which nothing spikes. The other keys are those of ``lif``,
+    with one value per channel for ``per_neuron``.
+    """
+
+    kind: Literal["conv"]
+    channels: PositiveInt
+    kernel: Sides
+    stride: Sides = 1
+    padding: NonNegativeInt | tuple[NonNegativeInt, NonNegativeInt] = 0
+
+
+class Pool(Section):
+    """The earliest spike in each window of an image. ``stride``: as large as the window unless it is given."""
+
+    kind: Literal["pool"]
+    kernel: Sides
+    stride: Sides | None = None
+
+
+Layer = Annotated[Lif | Bias | Copies | Delays | Conv | Pool, Field(discriminator="kind")]
 Network = Annotated[list[Layer], Field(min_length=1)]
+Image = tuple[int, int, int]
 
 
-def network_errors(network: "Network", inputs: int, classes: int) -> list[str]:
-    """What does not fit in a network for so many inputs and classes, one line each."""
+def network_errors(network: "Network", inputs: int, classes: int, image: Image | None = None) -> list[str]:
+    """What does not fit in a network for so many inputs, in an image or not, and classes, one line each."""
     errors = []
     sizes = {index: layer.size for index, layer in enumerate(network) if isinstance(layer, Lif)}
     if not sizes:
-        return ["network: has no layer of kind lif, so nothing spikes; add one"]
+        return ["network: has no layer of kind lif, so no class has a neuron; add one"]
     last, size = max(sizes.items())
     width = inputs
     for index, layer in enumerate(network):
-        if isinstance(layer, Delays) and width % layer.copies:
-            errors.append(f"network[{index}].copies: {layer.copies} copies cannot share delays among {width} inputs")
+        if isinstance(layer, Delays):
+            if width % layer.copies:
+                errors.append(
+                    f"network[{index}].copies: {layer.copies} copies cannot share delays among {width} inputs"
+                )
+            continue
+        if isinstance(layer, Conv | Pool):
+            made = image and _window(layer, image)
+            if image is None:
+                errors.append(
+                    f"network[{index}]: {layer.kind} needs an image: data of images, and before it only layers of kind "
+                    "conv, pool and delay"
+                )
+            elif made is None:
+                errors.append(
+                    f"network[{index}].kernel: {layer.kernel} does not fit into an image of {image[1]}x{image[2]}"
+                )
+            if made is None:
+                return errors  # sizes from here on are not known
+            image, width = made, made[0] * made[1] * made[2]
+            continue
+        image = None
         if isinstance(layer, Lif):
             width = layer.size
         elif isinstance(layer, Bias):
             width += len(layer.times)
         elif isinstance(layer, Copies):
             width *= layer.copies
-    if any(isinstance(layer, Bias | Copies) for layer in network[last + 1 :]):
-        errors.append("network: bias and multiplex layers behind the last lif layer change the outputs; move them")
+    if any(isinstance(layer, Bias | Copies | Conv | Pool) for layer in network[last + 1 :]):
+        errors.append("network: only delay layers may stand behind the last lif layer, whose neurons are the classes")
     if size != classes:
         errors.append(
             f"network[{last}].size: the last lif layer has {size} neurons, the data has {classes} classes; "
@@ -124,10 +189,22 @@ def network_errors(network: "Network", inputs: int, classes: int) -> list[str]:
     return errors
 
 
+def _window(layer: Conv | Pool, image: Image) -> Image | None:
+    """The image that the layer makes; None where its window is too large."""
+    border = layer.padding if isinstance(layer, Conv) else 0
+    pairs = ((x, x) if isinstance(x, int) else x for x in (layer.kernel, layer.stride or layer.kernel, border))
+    kernel, stride, padding = pairs
+    rows, columns = (
+        (side + 2 * p - k) // s + 1 for side, k, s, p in zip(image[1:], kernel, stride, padding, strict=True)
+    )
+    channels = layer.channels if isinstance(layer, Conv) else image[0]
+    return (channels, rows, columns) if rows >= 1 and columns >= 1 else None
+
+
 def neuron_errors(network: "Network", neuron: Neuron) -> list[str]:
     """What cannot learn from where it starts, one line each; ``neuron`` holds for layers without their own."""
     return [
         f"network[{index}].train_neuron: tau_mem cannot learn from inf; give the neuron a finite tau_mem"
         for index, layer in enumerate(network)
-        if isinstance(layer, Lif) and "tau_mem" in layer.train_neuron and (layer.neuron or neuron).tau_mem == inf
+        if isinstance(layer, Spiking) and "tau_mem" in layer.train_neuron and (layer.neuron or neuron).tau_mem == inf
     ]

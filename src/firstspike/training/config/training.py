@@ -22,7 +22,15 @@ class DelayL2(Section):
     alpha: NotNegative
 
 
-Regularizer = Annotated[EarlyOutput | DelayL2, Field(discriminator="kind")]
+class SilentPeak(Section):
+    """Raises the membranes of neurons that are silent in more than ``max_silent`` of a batch."""
+
+    kind: Literal["silent_peak"]
+    alpha: NotNegative
+    max_silent: Fraction = 0.5
+
+
+Regularizer = Annotated[EarlyOutput | DelayL2 | SilentPeak, Field(discriminator="kind")]
 
 
 class LossSection(Section):
@@ -130,6 +138,16 @@ class Silent(Section):
     exponential: bool = True
 
 
+class Augment(Section):
+    """How training samples vary from epoch to epoch, beside ``time_noise``.
+
+    ``shift``: images move by up to so many pixels in each direction. ``drop``: fraction of inputs that are silenced.
+    """
+
+    shift: NonNegativeInt = 0
+    drop: Annotated[float, Field(ge=0, lt=1)] = 0.0
+
+
 class Training(Section):
     """How the network learns.
 
@@ -146,6 +164,7 @@ class Training(Section):
     max_weight_grad: Positive | None = None
     silent: Silent = Silent()
     time_noise: NotNegative = 0.0
+    augment: Augment = Augment()
     checkpoint_every: PositiveInt | None = None
     seed: NonNegativeInt = 0
     seeds: PositiveInt = 1

@@ -1,0 +1,166 @@
+"""Layers that know their inputs as an image: LIF neurons with shared weights, and the earliest spike of a region."""
+
+from collections.abc import Collection
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from firstspike.layers.neurons import LIFLayer
+from firstspike.layers.observed import at_observed
+from firstspike.layers.patches import Image, Pair, Window, check_pixels, from_image, to_image
+from firstspike.neuron import LIF
+from firstspike.spiketime import first_spike_time
+
+
+class LIFConv2d(LIFLayer):
+    """LIF neurons that each see a patch of an image; all of one output channel share their weights.
+
+    Times are flat on both sides, channel after channel, each row by row: ``(..., channels * height * width)``. A neuron
+    is that of ``LIFLinear`` with the patch as its inputs, and as exact. Beyond the border nothing spikes.
+
+    Args:
+        image: of the inputs, ``(channels, height, width)``.
+        out_channels: number of filters.
+        kernel_size: height and width of a patch, or one number for both.
+        neuron: parameters of the neurons; tensors have one value or one per output channel.
+        stride: steps from patch to patch, one number or two.
+        padding: width of the silent border around the image, one number or two.
+        trainable: see ``LIFLinear``.
+        per_neuron: whether each output channel has its own values of those.
+        weight_mean: see ``LIFLinear``.
+        weight_std: see ``LIFLinear``.
+        max_weight_grad: see ``first_spike_time``; it holds for each neuron, not for the sum over those that share.
+        backend: see ``first_spike_time``.
+        generator: source of the initial values; torch's global one by default.
+        device: as in torch.
+        dtype: float32 or float64, as in torch.
+
+    Raises:
+        ValueError: sizes below 1, a patch larger than the image; else as ``LIFLinear``.
+    """
+
+    def __init__(
+        self,
+        image: tuple[int, int, int],
+        out_channels: int,
+        kernel_size: Pair,
+        neuron: LIF | None = None,
+        *,
+        stride: Pair = 1,
+        padding: Pair = 0,
+        trainable: Collection[str] = (),
+        per_neuron: bool = False,
+        weight_mean: float | None = None,
+        weight_std: float | None = None,
+        max_weight_grad: float | None = None,
+        backend: str = "auto",
+        generator: torch.Generator | None = None,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        seen = Image.checked(image)
+        if out_channels < 1:
+            raise ValueError(f"out_channels must be >= 1, got {out_channels}")
+        window = Window.checked(kernel_size, stride, padding)
+        made = Image(out_channels, *window.positions(seen))
+        super().__init__(
+            (out_channels, seen.channels, *window.kernel),
+            seen.size,
+            made.size,
+            neuron,
+            trainable=trainable,
+            per_neuron=per_neuron,
+            weight_mean=weight_mean,
+            weight_std=weight_std,
+            max_weight_grad=max_weight_grad,
+            backend=backend,
+            device=device,
+            dtype=dtype,
+        )
+        self.image, self.out_image, self.window = seen, made, window
+        self.reset_parameters(generator)
+
+    def output_size(self, inputs: int) -> int:
+        """Number of outputs for so many inputs.
+
+        Raises:
+            ValueError: another number than the image has.
+        """
+        return _output_size(self.image, self.out_image, inputs, "LIFConv2d")
+
+    def seen(self, times: Float[Tensor, "*batch pixels"]) -> Float[Tensor, "*batch positions patch"]:
+        """The patches."""
+        check_pixels(times, self.image, "LIFConv2d")
+        return self.window.patches(times, self.image)
+
+    def forward(
+        self, times: Float[Tensor, "*batch pixels"], observed: Float[Tensor, "*batch out_pixels"] | None = None
+    ) -> Float[Tensor, "*batch out_pixels"]:
+        """First spike times; with ``observed`` those, and the gradient there."""
+        if observed is not None:
+            check_pixels(observed, self.out_image, "observed of LIFConv2d")
+        spikes = first_spike_time(
+            self.seen(times),
+            self.synapses,
+            self.neuron,
+            observed=None if observed is None else from_image(observed, self.out_image.channels),
+            max_weight_grad=self.max_weight_grad,
+            backend=self.backend,
+        )
+        return to_image(spikes)
+
+    def extra_repr(self) -> str:
+        """Sizes and neuron, as torch prints them."""
+        return f"{self.image} -> {self.out_image}, {self.window}, {self.neuron_repr()}"
+
+
+class EarliestPool2d(nn.Module):
+    """The earliest spike in each window of an image, channel by channel; ``inf`` where nothing spikes.
+
+    It is what a neuron without a memory would do that the first of its inputs makes fire. The gradient goes to the
+    earliest input alone, of several at the same time to the first. Times are flat as in ``LIFConv2d``; pixels that no
+    window reaches are left out.
+
+    Args:
+        image: of the inputs, ``(channels, height, width)``.
+        kernel_size: height and width of a window, or one number for both.
+        stride: steps from window to window; by default windows lie side by side.
+
+    Raises:
+        ValueError: sizes below 1, a window larger than the image.
+    """
+
+    def __init__(self, image: tuple[int, int, int], kernel_size: Pair, stride: Pair | None = None) -> None:
+        super().__init__()
+        self.image = Image.checked(image)
+        self.window = Window.checked(kernel_size, kernel_size if stride is None else stride)
+        self.out_image = Image(self.image.channels, *self.window.positions(self.image))
+        self.in_features = self.image.size
+
+    def output_size(self, inputs: int) -> int:
+        """Number of outputs for so many inputs.
+
+        Raises:
+            ValueError: another number than the image has.
+        """
+        return _output_size(self.image, self.out_image, inputs, "EarliestPool2d")
+
+    def forward(
+        self, times: Float[Tensor, "*batch pixels"], observed: Float[Tensor, "*batch out_pixels"] | None = None
+    ) -> Float[Tensor, "*batch out_pixels"]:
+        """The earliest times; with ``observed`` those, and the gradient of the earliest."""
+        check_pixels(times, self.image, "EarliestPool2d")
+        channels = times.unflatten(-1, (self.image.channels, -1))
+        earliest = self.window.patches(channels, self.image._replace(channels=1)).min(dim=-1).values.flatten(-2)
+        return earliest if observed is None else at_observed(earliest, observed)
+
+    def extra_repr(self) -> str:
+        """Sizes, as torch prints them."""
+        return f"{self.image} -> {self.out_image}, {self.window}"
+
+
+def _output_size(image: Image, made: Image, inputs: int, layer: str) -> int:
+    if inputs != image.size:
+        raise ValueError(f"{layer} of an image {image} with {image.size} pixels gets {inputs} inputs")
+    return made.size

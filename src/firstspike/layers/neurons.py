@@ -1,0 +1,146 @@
+"""What all layers of LIF neurons share: weights, the neurons' parameters, and how they start."""
+
+import math
+from collections.abc import Callable, Collection
+from dataclasses import fields, replace
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from firstspike.layers.init import NormalWeights, draw_firing_weights_, draw_weights_
+from firstspike.neuron import LIF
+
+_NAMES = tuple(field.name for field in fields(LIF))
+
+
+class LIFLayer(nn.Module):
+    """A layer of LIF neurons; its subclasses say which inputs a neuron sees.
+
+    Args:
+        shape: of the weights; the first dimension counts the neurons that have weights, and parameters, of their own.
+        in_features: number of inputs.
+        out_features: number of neurons.
+        neuron: see ``LIFLinear``, as all that follows.
+        trainable: which parameters learn.
+        per_neuron: whether each of the first dimension has its own.
+        weight_mean: of normally distributed weights.
+        weight_std: of normally distributed weights.
+        max_weight_grad: see ``first_spike_time``.
+        backend: see ``first_spike_time``.
+        device: as in torch.
+        dtype: as in torch.
+    """
+
+    def __init__(
+        self,
+        shape: tuple[int, ...],
+        in_features: int,
+        out_features: int,
+        neuron: LIF | None,
+        *,
+        trainable: Collection[str],
+        per_neuron: bool,
+        weight_mean: float | None,
+        weight_std: float | None,
+        max_weight_grad: float | None,
+        backend: str,
+        device: torch.device | str | None,
+        dtype: torch.dtype | None,
+    ) -> None:
+        super().__init__()
+        if (weight_mean is None) != (weight_std is None):
+            raise ValueError("weight_mean and weight_std belong together: give both or none")
+        if weight_std is not None and weight_std < 0:
+            raise ValueError(f"weight_std must be >= 0, got {weight_std}")
+        self.in_features = in_features
+        self.out_features = out_features
+        self.weight_mean, self.weight_std = weight_mean, weight_std
+        self.max_weight_grad = max_weight_grad
+        self.backend = backend
+        self.weight = nn.Parameter(torch.empty(shape, device=device, dtype=dtype))
+        self._take(neuron or LIF(), trainable, per_neuron)
+
+    def _take(self, neuron: LIF, trainable: Collection[str], per_neuron: bool) -> None:
+        """Make tensors among the neuron's parameters, and those that learn, parameters and buffers of the layer."""
+        if isinstance(trainable, str) or not set(trainable) <= set(_NAMES):
+            raise ValueError(f"trainable must be some of {', '.join(_NAMES)} in a list, got {trainable!r}")
+        if per_neuron and not trainable:
+            raise ValueError("per_neuron is about parameters that learn: name them in trainable")
+        self._starts: dict[str, Tensor] = {}
+        self._tensors: list[str] = []
+        for name in _NAMES:
+            value = getattr(neuron, name)
+            if name in trainable:
+                start = torch.as_tensor(value, dtype=torch.float64).detach().cpu()
+                if not per_neuron and start.numel() != 1:
+                    raise ValueError(f"{name} starts with {start.numel()} values: set per_neuron, or give one number")
+                if not bool(((start > 0) & (start < math.inf)).all()):
+                    raise ValueError(f"{name} can only learn from a finite value > 0, got {value}")
+                start = start.expand(len(self.weight)) if per_neuron else start.reshape(())
+                self._starts[name] = start.log()
+                self.register_parameter(f"log_{name}", nn.Parameter(self.weight.new_empty(start.shape)))
+            elif isinstance(value, nn.Parameter):
+                self.register_parameter(name, value)
+            elif isinstance(value, Tensor):
+                self.register_buffer(name, value.to(self.weight.device))
+            else:
+                continue
+            self._tensors.append(name)
+        self._numbers = replace(neuron, **dict.fromkeys(self._tensors, 1.0))
+
+    @torch.no_grad()
+    def reset_parameters(self, generator: torch.Generator | None = None) -> None:
+        """Draw the weights anew; parameters of the neuron that learn start again."""
+        for name, start in self._starts.items():
+            getattr(self, f"log_{name}").copy_(start)
+        if self.weight_mean is not None and self.weight_std is not None:
+            self.weight.normal_(self.weight_mean, self.weight_std, generator=generator)
+        else:
+            draw_firing_weights_(self.synapses, self._first_neuron, generator)
+
+    @torch.no_grad()
+    def draw_weights_(self, start: Callable[[LIF], NormalWeights], generator: torch.Generator | None) -> None:
+        """Draw the weights anew by a rule for neurons with a threshold of 1."""
+        draw_weights_(self.synapses, self._first_neuron, start, generator)
+
+    @property
+    def _first_neuron(self) -> LIF:
+        """The neurons' parameters before they have learnt."""
+        return replace(self.neuron, **{name: start.exp() for name, start in self._starts.items()})
+
+    @property
+    def synapses(self) -> Float[Tensor, "rows inputs"]:
+        """The weights as a matrix, a row for the neurons that share them, in the memory of ``weight``."""
+        return self.weight.flatten(1)
+
+    @property
+    def neuron(self) -> LIF:
+        """The neurons' parameters as they are now."""
+        if not self._tensors:
+            return self._numbers
+        return replace(
+            self._numbers,
+            **{
+                name: getattr(self, f"log_{name}").exp() if name in self._starts else getattr(self, name)
+                for name in self._tensors
+            },
+        )
+
+    def seen(self, times: Float[Tensor, "*batch in_features"]) -> Float[Tensor, "*batch inputs"]:
+        """Input times as a neuron sees them, without synaptic delays; its inputs are the columns of ``synapses``.
+
+        A layer whose neurons see different inputs puts a dimension for their places before the last one.
+        """
+        return times
+
+    def neuron_repr(self) -> str:
+        """The neuron's parameters in one line."""
+        learnt = {name: name in self._starts or name in self._parameters for name in _NAMES}
+        neuron = self.neuron
+        # values that learn are state, not form: two networks of one form print alike
+        shown: dict[str, Any] = {
+            name: f"learnt {tuple(x.shape)}" if learnt[name] else x for name, x in vars(neuron).items()
+        }
+        return f"LIF({', '.join(f'{name}={value}' for name, value in shown.items())})"

@@ -1,0 +1,91 @@
+"""Images of spike times, cut into patches. Times stay flat, ``(..., channels * height * width)``, between layers."""
+
+import math
+from typing import NamedTuple, Self
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional
+
+Pair = int | tuple[int, int]
+
+
+class Image(NamedTuple):
+    """Shape of an image, whose pixels stand in this order: all of a channel, row by row."""
+
+    channels: int
+    height: int
+    width: int
+
+    @classmethod
+    def checked(cls, shape: tuple[int, int, int]) -> Self:
+        """The shape, or a ValueError."""
+        if len(shape) != 3 or any(int(size) != size or size < 1 for size in shape):
+            raise ValueError(f"expected an image (channels, height, width) of sizes >= 1, got {shape}")
+        return cls(*(int(size) for size in shape))
+
+    @property
+    def size(self) -> int:
+        """Number of pixels in all channels."""
+        return math.prod(self)
+
+    def __str__(self) -> str:
+        return "x".join(map(str, self))
+
+
+class Window(NamedTuple):
+    """A window that moves over an image: its height and width, its steps, and the border around the image."""
+
+    kernel: tuple[int, int]
+    stride: tuple[int, int]
+    padding: tuple[int, int] = (0, 0)
+
+    @classmethod
+    def checked(cls, kernel: Pair, stride: Pair, padding: Pair = 0) -> Self:
+        """One number each for both directions, or two; a ValueError names what is wrong."""
+        pairs = []
+        for name, value, least in (("kernel_size", kernel, 1), ("stride", stride, 1), ("padding", padding, 0)):
+            pair = (value, value) if isinstance(value, int) else tuple(value)
+            if len(pair) != 2 or min(pair) < least:
+                raise ValueError(f"{name} must be one or two whole numbers >= {least}, got {value}")
+            pairs.append(pair)
+        return cls(*pairs)
+
+    def positions(self, image: Image) -> tuple[int, int]:
+        """Rows and columns of its positions.
+
+        Raises:
+            ValueError: it does not fit into the image.
+        """
+        sizes = [side + 2 * border for side, border in zip(image[1:], self.padding, strict=True)]
+        if any(k > size for k, size in zip(self.kernel, sizes, strict=True)):
+            raise ValueError(f"a window of {self.kernel[0]}x{self.kernel[1]} does not fit into {sizes[0]}x{sizes[1]}")
+        rows, columns = ((n - k) // s + 1 for n, k, s in zip(sizes, self.kernel, self.stride, strict=True))
+        return rows, columns
+
+    def patches(self, times: Float[Tensor, "*batch pixels"], image: Image) -> Float[Tensor, "*batch positions patch"]:
+        """What the window sees at each position, channel after channel; nothing spikes in the border."""
+        lead = times.shape[:-1]
+        pixels = times.reshape(-1, *image)
+        above, beside = self.padding
+        if above or beside:
+            pixels = functional.pad(pixels, (beside, beside, above, above), value=math.inf)
+        seen = functional.unfold(pixels, self.kernel, stride=self.stride)
+        return seen.transpose(-1, -2).reshape(*lead, seen.shape[-1], seen.shape[-2])
+
+
+def check_pixels(times: Tensor, image: Image, layer: str) -> None:
+    """Raise a ValueError unless the last dimension holds the image's pixels."""
+    if not times.ndim or times.shape[-1] != image.size:
+        raise ValueError(f"{layer} expects times (..., {image.size}) of an image {image}, got {tuple(times.shape)}")
+
+
+def to_image(times: Float[Tensor, "*batch positions channels"]) -> Float[Tensor, "*batch pixels"]:
+    """Channels side by side at each position, as a flat image."""
+    return times.transpose(-1, -2).flatten(-2)
+
+
+def from_image(times: Float[Tensor, "*batch pixels"], channels: int) -> Float[Tensor, "*batch positions channels"]:
+    """The inverse of ``to_image``."""
+    return torch.transpose(times.unflatten(-1, (channels, -1)), -1, -2)

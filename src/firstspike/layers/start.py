@@ -1,0 +1,110 @@
+"""A start for networks of any depth: layer by layer, from the spike times that arrive there.
+
+A deep network can fail at the start in two ways. Layers fall silent, each a little more than the one before. Or all
+neurons of a layer do the same: the weights differ too little from their mean, each layer averages over its inputs, and
+what differs between samples is gone after a few layers, though every neuron spikes.
+
+Both follow from mean and spread of the weights. With n inputs that spike at times of a known distribution, the membrane
+of the neurons at time t has the mean ``n mean phi(t)`` and the variance ``n std^2 psi(t)``, where phi and psi are the
+averages of ``kappa(t - t_i)`` and its square. Its slope has the averages ``phi'`` and ``chi`` of ``kappa'`` and its
+square. A shift of the inputs by dt_i shifts the spike by ``sum_i w_i kappa'_i dt_i / sum_i w_i kappa'_i``, so that what
+differs between neurons passes on with the gain ``std sqrt(n chi) / (n mean phi')``, taken where the mean membrane
+reaches the threshold. The mean is chosen so that the mean membrane peaks at ``_PEAK`` thresholds; the spread so that
+the gain through all layers together is ``_PASSED``, but not so wide that more than a tenth of the neurons stay silent.
+"""
+
+import math
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from firstspike.layers.init import NormalWeights, firing_weights
+from firstspike.layers.network import Network
+from firstspike.layers.neurons import LIFLayer
+from firstspike.neuron import LIF
+from firstspike.spiketime.response import kappa, kappa_slope
+
+_PEAK = 4.0  # of the mean membrane, in thresholds
+_PASSED = 0.1  # of the differences between neurons, from the input to the output
+_SILENT_BEYOND = 1.28  # standard deviations below the mean: a tenth of a normal distribution
+_QUANTILES = 128
+_POINTS = 512
+_SAMPLES_WITH_DELAYS = 16  # each has as many arrivals as there are synapses
+
+
+def passing_weights(inputs: int, neuron: LIF, times: Float[Tensor, "samples inputs"], layers: int = 2) -> NormalWeights:
+    """Weights for a threshold of 1 with which most neurons fire, and what differs between samples passes on.
+
+    Args:
+        inputs: number of inputs per neuron.
+        neuron: its time constants, one number each.
+        times: a sample of what arrives, ``inf`` for no spike; only the distribution over all counts. Where nothing
+            arrives at all, the weights are those of ``firing_weights``.
+        layers: LIF layers of the network; of many each has to pass on more.
+    """
+    tau_mem, tau_syn = float(neuron.tau_mem), float(neuron.tau_syn)
+    arrived = times[torch.isfinite(times)].detach().cpu().double().sort().values
+    if not len(arrived):
+        return firing_weights(inputs, neuron)
+    active = inputs * len(arrived) / times.numel()
+    ranks = (torch.arange(_QUANTILES, dtype=torch.float64) + 0.5) / _QUANTILES * len(arrived)
+    arrival = arrived[ranks.long()]
+
+    def responses(at: Tensor) -> tuple[Tensor, Tensor]:
+        since = at[:, None] - arrival
+        causal, since = since > 0, since.clamp(min=0)
+        rows = (f(since, tau_mem, tau_syn) for f in (kappa, kappa_slope))
+        membrane, slope = (torch.where(causal, row, 0.0) for row in rows)
+        return membrane, slope
+
+    # without leak the response never falls; ten synaptic time constants are its end
+    begin, wait = float(arrival[0]), 10 * tau_syn + (0 if math.isinf(tau_mem) else 5 * tau_mem)
+    time = torch.linspace(begin, float(arrival[-1]) + wait, _POINTS, dtype=torch.float64)
+    membrane, _ = responses(time)
+    phi, at = membrane.mean(dim=1).max(dim=0)
+    mean = _PEAK / (active * float(phi))
+    psi = float(membrane[at].square().mean())
+    widest = (_PEAK - 1) / (_SILENT_BEYOND * math.sqrt(active * psi))
+
+    time = torch.linspace(begin, float(time[at]), _POINTS, dtype=torch.float64)
+    membrane, slope = responses(time)
+    crossing = int((membrane.mean(dim=1) >= float(phi) / _PEAK).to(torch.uint8).argmax())
+    rise, spread = float(slope[crossing].mean()), float(slope[crossing].square().mean())
+    gain = _PASSED ** (1 / layers)
+    return NormalWeights(mean, min(widest, gain * mean * math.sqrt(active / spread) * rise))
+
+
+@torch.no_grad()
+def start_firing_(
+    network: Network, times: Float[Tensor, "samples inputs"], generator: torch.Generator | None = None
+) -> None:
+    """Draw the weights of a network anew so that every layer fires, whatever its depth, sizes and time constants.
+
+    It goes through the layers with the times that arrive there, see ``passing_weights``. LIF layers that were given
+    ``weight_mean`` and ``weight_std`` keep their weights.
+
+    Args:
+        network: whose weights change, in place.
+        times: input times of some samples; a hundred are enough.
+        generator: source of the weights; torch's global one by default.
+    """
+    spiking = [layer for layer in network if isinstance(layer, LIFLayer)]
+    trains = network.training
+    network.eval()  # delays do not jitter
+    try:
+        for layer in network:
+            if isinstance(layer, LIFLayer) and layer.weight_mean is None:
+                arrivals = layer.seen(times)
+                delay = getattr(layer, "delay", None)
+                if delay is not None:
+                    arrivals = arrivals[:_SAMPLES_WITH_DELAYS, None] + delay
+                inputs = layer.synapses.shape[1]
+
+                def start(unit: LIF, inputs: int = inputs, arrivals: Tensor = arrivals) -> NormalWeights:
+                    return passing_weights(inputs, unit, arrivals, len(spiking))
+
+                layer.draw_weights_(start, generator)
+            times = layer(times)
+    finally:
+        network.train(trains)

@@ -1,0 +1,73 @@
+"""A gradient for silent neurons: raise the peak of their membrane towards the threshold."""
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor, nn
+
+from firstspike.layers import Network, Record
+from firstspike.layers.stages import lif_stages
+from firstspike.losses.base import check_not_negative, check_positive
+from firstspike.spiketime.peaks import lacking
+
+
+class SilentPeak(nn.Module):
+    """Asks neurons that are silent too often for more membrane (after the idea of Wunderlich and Pehle 2021)::
+
+        R = alpha sum_neurons mean_samples (threshold - max_t V(t)) / threshold
+
+    over the samples in which a neuron is silent, for the neurons of all LIF layers that are silent in more than
+    ``max_silent`` of the batch. The derivative of the maximum by weights, input times and delays is exact. A membrane
+    that never rises above rest has none: there, only raising weights helps (``SilentNeurons``).
+
+    Args:
+        alpha: strength.
+        max_silent: neurons that are silent in at most this fraction of a batch are left alone.
+        tau_syn: as in the other regularisers; it plays no part.
+
+    Raises:
+        ValueError: `alpha` negative, `max_silent` not from 0 to 1, `tau_syn` not positive.
+    """
+
+    def __init__(self, alpha: float, max_silent: float = 0.5, tau_syn: float = 1.0) -> None:
+        super().__init__()
+        self.alpha = check_not_negative("alpha", alpha)
+        self.max_silent = check_not_negative("max_silent", max_silent)
+        if max_silent > 1:
+            raise ValueError(f"max_silent: expected a fraction from 0 to 1, got {max_silent}. Change max_silent.")
+        check_positive("tau_syn", tau_syn)
+
+    def forward(
+        self,
+        times: Float[Tensor, "*batch outputs"],
+        labels: Int64[Tensor, "*batch"],
+        network: nn.Module,
+        record: Record | None = None,
+    ) -> Float[Tensor, ""]:
+        """The term above; ``times`` and ``labels`` play no part.
+
+        Args:
+            times: of the output.
+            labels: of the samples.
+            network: a ``Network``.
+            record: the batch all through it.
+
+        Raises:
+            ValueError: no record, or no ``Network``.
+        """
+        if record is None or not isinstance(network, Network):
+            raise ValueError("SilentPeak needs a Network and its record: regularizer(times, labels, network, record)")
+        total = record.output.new_zeros(())
+        for stage in lif_stages(network):
+            layer, spikes = stage.layer, record.layers[stage.index]
+            seen = layer.seen(stage.inputs(record))
+            rows = len(layer.weight)
+            # (..., places, rows), where a layer has places at which the same neurons see different inputs
+            spikes = spikes.unflatten(-1, (rows, -1)).movedim(-1, -2).reshape(-1, rows)
+            silent = torch.isinf(spikes)
+            silent = silent & (silent.mean(dim=0, dtype=spikes.dtype) > self.max_silent)
+            delay = getattr(layer, "delay", None)
+            lack = lacking(seen.reshape(-1, seen.shape[-1]), layer.synapses, layer.neuron, silent, delay)
+            threshold = torch.as_tensor(layer.neuron.threshold).detach()
+            places = layer.out_features // rows
+            total = total + places * (lack / threshold).mean(dim=0).sum()
+        return self.alpha * total

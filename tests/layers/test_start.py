@@ -1,0 +1,111 @@
+import math
+from itertools import pairwise
+
+import pytest
+import torch
+
+from firstspike import LIF, BiasSpikes, Delay, DelayRule, EarliestPool2d, LIFConv2d, LIFLinear, Network
+from firstspike.layers import firing_weights, passing_weights, start_firing_
+
+
+def seeded(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def images(inputs, samples=60, dark=0.8, background=2.0):
+    """Times as of images: most pixels are dark."""
+    times = 0.15 + 1.85 * torch.rand(samples, inputs, generator=seeded(1))
+    return torch.where(torch.rand(samples, inputs, generator=seeded(2)) < dark, background, times)
+
+
+def started(sizes, neuron, times, seed=0):
+    net = Network(*(LIFLinear(a, b, neuron) for a, b in pairwise(sizes)))
+    start_firing_(net, times, seeded(seed))
+    return net
+
+
+def firing(net, times):
+    return [x.isfinite().double().mean().item() for x in net.record(times).layers]
+
+
+@pytest.mark.parametrize("depth", range(1, 9))
+@pytest.mark.parametrize("background", [2.0, math.inf])
+def test_no_layer_is_silent_at_any_depth(depth, background):
+    times = images(64, background=background)
+    net = started([64, *[50] * depth, 10], LIF(), times)
+    assert min(firing(net, times)) > 0.5
+
+
+@pytest.mark.parametrize("inputs", [6, 30, 784])
+@pytest.mark.parametrize("tau_mem", [0.5, 1.0, 2.0, 10.0, 100.0, math.inf])
+def test_no_layer_is_silent_for_any_fan_in_and_time_constant(inputs, tau_mem):
+    times = images(inputs, dark=0.5, background=math.inf)
+    net = started([inputs, 100, 20, 200, 30], LIF(tau_mem), times)
+    assert min(firing(net, times)) > 0.5
+
+
+def test_times_and_thresholds_in_other_units():
+    """The same network, with times in milliseconds and a threshold in millivolts."""
+    times, unit, threshold = images(64), 10.0, 7.0
+    one = started([64, 30, 10], LIF(2.0), times)
+    other = started([64, 30, 10], LIF(2.0 * unit, unit, threshold), times * unit)
+    for mine, yours in zip(one, other, strict=True):
+        torch.testing.assert_close(mine.weight * threshold, yours.weight, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(one(times) * unit, other(times * unit), rtol=1e-3, atol=1e-3)
+
+
+def test_differences_between_samples_reach_the_output():
+    """Of spike times without the shift that all neurons share; with narrow weights they are lost on the way."""
+    times = images(64)
+
+    def difference(net):
+        out = net[:-1](times)
+        out = torch.where(out.isfinite(), out, out[out.isfinite()].mean())
+        out = out - out.mean(dim=1, keepdim=True)
+        return out.std(dim=0).mean().item()
+
+    wide = started([64, *[100] * 8, 10], LIF(), times)
+    narrow = Network(*(LIFLinear(layer.in_features, layer.out_features) for layer in wide))
+    with torch.no_grad():
+        for layer, given in zip(narrow, wide, strict=True):
+            layer.weight.copy_(given.weight.mean() + 0.3 * (given.weight - given.weight.mean()))
+    assert min(firing(narrow, times)) > 0.9
+    assert difference(wide) > 20 * difference(narrow)
+
+
+def test_deeper_networks_start_wider():
+    shallow, deep = (passing_weights(100, LIF(), images(100), layers) for layers in (2, 9))
+    assert shallow.mean == deep.mean
+    assert shallow.std < deep.std
+
+
+def test_mean_membrane_peaks_at_four_thresholds():
+    times = torch.rand(200, 40, generator=seeded(3)) * 2
+    found = passing_weights(40, LIF(2.0), times)
+    assert found.mean == pytest.approx(firing_weights(40, LIF(2.0)).mean * 4 / 5, rel=0.03)
+    half = torch.where(torch.rand(200, 40, generator=seeded(4)) < 0.5, math.inf, times)
+    assert passing_weights(40, LIF(2.0), half).mean == pytest.approx(2 * found.mean, rel=0.05)
+
+
+def test_no_spikes_at_all():
+    assert passing_weights(7, LIF(), torch.full((3, 7), math.inf)) == firing_weights(7, LIF())
+
+
+def test_all_kinds_of_layers():
+    net = Network(
+        Delay(64, DelayRule(jitter=0.5)),
+        LIFConv2d((1, 8, 8), 4, 3, padding=1, trainable=["tau_mem"], per_neuron=True),
+        EarliestPool2d((4, 8, 8), 2),
+        BiasSpikes([0.5]),
+        LIFLinear(65, 30, LIF(threshold=torch.rand(30) + 0.5), delay=DelayRule(scale=3.0)),
+        LIFLinear(30, 10, weight_mean=3.0, weight_std=0.0),
+    )
+    times, before = images(64), torch.get_rng_state()
+    start_firing_(net, times, seeded())
+    assert torch.equal(torch.get_rng_state(), before)
+    assert net.training
+    assert bool((net[-1].weight == 3.0).all())
+    assert min(firing(net, times)) > 0.5
+    first = net[1].weight.clone()
+    start_firing_(net, times, seeded())
+    assert torch.equal(net[1].weight, first)

@@ -1,0 +1,117 @@
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from firstspike import LIF, BiasSpikes, DelayRule, LIFConv2d, LIFLinear, Network, ensemble
+from firstspike.losses import SilentPeak
+from firstspike.spiketime.peaks import lacking
+
+
+def seeded(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def network(seed=0, scale=0.15):
+    make = {"dtype": torch.float64, "generator": seeded(seed)}
+    net = Network(
+        LIFConv2d((1, 4, 4), 2, 3, LIF(2.0, threshold=1.5), **make),
+        BiasSpikes([0.5], dtype=torch.float64),
+        LIFLinear(9, 5, delay=DelayRule(), **make),
+        LIFLinear(5, 3, **make),
+    )
+    with torch.no_grad():
+        net[0].weight *= 0.3
+        net[2].weight *= scale
+    return net
+
+
+def batch(seed=1):
+    return torch.rand(6, 16, generator=seeded(seed), dtype=torch.float64) * 2
+
+
+def term(net, times, **options):
+    record = net.record(times)
+    return SilentPeak(**({"alpha": 0.5} | options))(record.output, torch.zeros(6, dtype=torch.int64), net, record)
+
+
+def test_the_formula():
+    net, times = network(), batch()
+    layers = net.record(times).layers
+    expected = 0.0
+    seen = net[0].seen(times)
+    for position in range(4):
+        spikes = layers[0].view(6, 2, 4)[:, :, position]
+        lack = lacking(seen[:, position], net[0].synapses, net[0].neuron, spikes.isinf())
+        expected += lack.sum().item() / 6 / 1.5
+    for index in (2, 3):
+        before, layer = layers[index - 1], net[index]
+        expected += lacking(before, layer.weight, layer.neuron, layers[index].isinf(), layer.delay).sum().item() / 6
+    assert expected > 0.5
+    assert term(net, times, max_silent=0.0).item() == pytest.approx(0.5 * expected)
+    assert term(net, times, alpha=1.0).item() == pytest.approx(2 * term(net, times).item())
+
+
+def test_neurons_that_are_seldom_silent_are_left_alone():
+    times = torch.tensor([[0.0, math.inf], [math.inf, 0.0], [0.0, 0.0]])
+    net = Network(LIFLinear(2, 2, weight_mean=0.0, weight_std=0.0))
+    with torch.no_grad():
+        net[0].weight.copy_(torch.tensor([[4.0, 2.0], [2.0, 2.0]]))
+    silent = net(times).isinf().double().mean(dim=0).tolist()
+    assert silent == pytest.approx([1 / 3, 2 / 3])
+    term(net, times.repeat(2, 1), max_silent=0.5).backward()
+    assert net[0].weight.grad.any(dim=1).tolist() == [False, True]
+    assert bool((net[0].weight.grad <= 0).all())
+    assert term(net, times.repeat(2, 1), max_silent=1.0) == 0
+
+
+def test_it_wakes_a_silent_layer():
+    net, times = network(scale=0.05), batch()
+    optimizer = torch.optim.Adam(net.parameters(), lr=0.05)
+    assert net.record(times).layers[2].isinf().all()
+    for _ in range(100):
+        optimizer.zero_grad()
+        term(net, times).backward()
+        assert all(p.grad is None or bool(p.grad.isfinite().all()) for p in net.parameters())
+        optimizer.step()
+    silent = [x.isinf().double().mean().item() for x in net.record(times).layers]
+    assert max(silent) < 0.5
+
+
+def test_gradient_goes_through_the_layers_before():
+    net, times = network(), batch()
+    with torch.no_grad():
+        net[0].weight.fill_(1.0)
+    assert net[0](times).isfinite().all()
+    term(net, times).backward()
+    assert net[0].weight.grad.any()
+    assert net[2].delay_raw.grad.any()
+
+
+def test_members_of_an_ensemble():
+    members, times = [network(seed) for seed in range(3)], batch()
+    labels = torch.zeros(6, dtype=torch.int64)
+    regularizer = SilentPeak(0.5)
+
+    def one(net):
+        record = net.record(times)
+        return regularizer(record.output, labels, net, record)
+
+    together = ensemble(members)
+    found = together.map(one)
+    torch.testing.assert_close(found, torch.stack([one(net) for net in members]))
+    found.sum().backward()
+    together.share_gradients()
+    for net in members:
+        shared = [p.grad for p in net.parameters()]
+        own = torch.autograd.grad(one(net), list(net.parameters()), allow_unused=True)
+        for a, b in zip(shared, own, strict=True):
+            torch.testing.assert_close(a, torch.zeros_like(a) if b is None else b)
+
+
+def test_wrong_use():
+    with pytest.raises(ValueError, match="max_silent: expected a fraction from 0 to 1, got 2"):
+        SilentPeak(1.0, max_silent=2)
+    with pytest.raises(ValueError, match="needs a Network and its record"):
+        SilentPeak(1.0)(torch.zeros(1, 2), torch.zeros(1, dtype=torch.int64), nn.Identity())

@@ -1,0 +1,120 @@
+import math
+
+import pytest
+import torch
+
+from firstspike.training.augment import augmented, shifted
+from firstspike.training.build import build
+from firstspike.training.config import ConfigError, load_config, parse_config
+from firstspike.training.loop import Interrupted, train
+from firstspike.training.progress import Progress
+from firstspike.training.run import Run
+from firstspike.training.saving import State
+from firstspike.training.session import resume, start
+from firstspike.training.trainers import InTurn
+
+INF = math.inf
+
+
+def config(data=None, **training):
+    return parse_config(
+        {
+            "data": {"kind": "bars", "silent_background": True} | (data or {}),
+            "network": [{"kind": "lif", "size": 3}],
+            "loss": {"kind": "cross_entropy"},
+            "training": {"epochs": 1, "batch_size": 10} | training,
+        }
+    )
+
+
+def seeded(*seeds):
+    return [torch.Generator().manual_seed(seed) for seed in seeds]
+
+
+def times(members=2, batch=50):
+    return torch.rand(members, batch, 9, generator=seeded(0)[0])
+
+
+def test_images_move_and_blank_pixels_come_in():
+    image = torch.arange(6.0).expand(2, 6)
+    moved = shifted(image, torch.tensor([[1, 0], [0, -2]]), (1, 2, 3), 9.0)
+    assert moved.tolist() == [[9, 9, 9, 0, 1, 2], [2, 9, 9, 5, 9, 9]]
+    both = shifted(torch.arange(8.0), torch.tensor([-1, 1]), (2, 2, 2), INF)
+    assert both.tolist() == [INF, 2, INF, INF, INF, 6, INF, INF]
+
+
+def test_shifts_take_all_steps_in_reach():
+    one = torch.full((1, 400, 9), INF)
+    one[..., 4] = 0.5
+    found = augmented(one, config(augment={"shift": 1}), seeded(1))[0]
+    assert bool((found.isfinite().sum(dim=1) == 1).all())
+    assert found.argmin(dim=1).unique().tolist() == list(range(9))
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "blank"),
+    [
+        ("bars", {}, 2.0),
+        ("bars", {"silent_background": True}, INF),
+        ("digits", {"late": 3.0}, 3.0),
+        ("digits", {"invert": False}, 0.15),
+        ("mnist", {"silent_background": True}, INF),
+    ],
+)
+def test_blank_pixels_are_those_of_the_data(kind, options, blank):
+    raw = config().model_dump() | {"data": {"kind": kind} | options}
+    raw["network"][0]["size"] = 3 if kind == "bars" else 10
+    assert parse_config(raw).data.blank() == blank
+
+
+def test_inputs_are_dropped():
+    found = augmented(times(), config(augment={"drop": 0.25}), seeded(1, 2))
+    lost = found.isinf()
+    assert torch.equal(found[~lost], times()[~lost])
+    assert lost.double().mean().item() == pytest.approx(0.25, abs=0.05)
+    assert not torch.equal(lost[0], lost[1])
+
+
+def test_each_member_draws_as_if_alone():
+    everything = config(augment={"shift": 1, "drop": 0.2}, time_noise=0.1)
+    found = augmented(times(), everything, seeded(1, 2))
+    assert torch.equal(found[1], augmented(times()[1:], everything, seeded(2))[0])
+
+
+def test_nothing_is_drawn_unasked():
+    source = seeded(1)
+    before = source[0].get_state()
+    given = times(1)
+    assert augmented(given, config(), source) is given
+    assert torch.equal(source[0].get_state(), before)
+
+
+def test_shift_needs_images():
+    with pytest.raises(ConfigError, match=r"training.augment.shift: yin_yang has no images to shift"):
+        load_config("yin_yang", ["training.augment.shift=1"])
+    with pytest.raises(ConfigError, match=r"training.augment.drop: should be less than 1"):
+        load_config("bars", ["training.augment.drop=1"])
+
+
+@pytest.mark.parametrize("seeds", [1, 2])
+def test_a_run_with_varied_samples_goes_on_bit_for_bit(tmp_path, seeds):
+    varied = config({"train": 60}, augment={"shift": 1, "drop": 0.1}, time_noise=0.1, seeds=seeds)
+    varied = varied.model_copy(update={"training": varied.training.model_copy(update={"epochs": 3})})
+    start(tmp_path / "whole", varied, show=False)
+    once = varied.model_copy(update={"training": varied.training.model_copy(update={"epochs": 1})})
+    start(tmp_path / "parts", once, show=False)
+    resume(tmp_path / "parts", epochs=3, show=False)
+    for table in ("metrics.csv", "output_times.csv"):
+        for path in (tmp_path / "whole").rglob(table):
+            other = tmp_path / "parts" / path.relative_to(tmp_path / "whole")
+            assert path.read_bytes() == other.read_bytes()
+
+
+def test_a_run_stopped_inside_an_epoch_goes_on_bit_for_bit(tmp_path):
+    varied = config({"train": 60}, augment={"shift": 1, "drop": 0.1}, time_noise=0.1)
+    start(tmp_path / "whole", varied, show=False)
+    run, asked = Run.create(tmp_path / "parts", varied), iter(range(100))
+    with Progress(1, 6, show=False) as progress, pytest.raises(Interrupted):
+        train(InTurn([build(varied)]), [run], [State()], progress, stop=lambda: next(asked) >= 3)
+    resume(tmp_path / "parts", show=False)
+    assert (tmp_path / "whole" / "metrics.csv").read_bytes() == (tmp_path / "parts" / "metrics.csv").read_bytes()

@@ -1,0 +1,81 @@
+"""Images, convolution and pooling in configs, and a run with them, with its figures."""
+
+import pytest
+
+from firstspike import plots
+from firstspike.training.build import build
+from firstspike.training.config import ConfigError, parse_config
+from firstspike.training.session import start
+
+LAYERS = [
+    {"kind": "conv", "channels": 4, "kernel": [3, 2], "padding": [1, 0], "max_silent": 0.9},
+    {"kind": "delay"},
+    {"kind": "pool", "kernel": 2},
+    {"kind": "bias", "times": [0.5]},
+    {"kind": "lif", "size": 10, "max_silent": 0.9},
+]
+
+
+def raw(layers=LAYERS, **data):
+    return {
+        "data": {"kind": "digits", "train": 40, "validation": 20, "test": 20} | data,
+        "network": layers,
+        "loss": {"kind": "cross_entropy"},
+        "training": {"epochs": 1, "batch_size": 20},
+    }
+
+
+def test_shapes_go_through():
+    layers = [LAYERS[0] | {"stride": [1, 2], "train_neuron": ["threshold"], "per_neuron": True, "weight_mean": 1.0}]
+    layers[0]["weight_std"] = 0.0
+    conv, delay, pool, bias, output = build(parse_config(raw([*layers, *LAYERS[1:]]))).network
+    assert (conv.image, conv.out_image) == ((1, 8, 8), (4, 8, 4))
+    assert conv.log_threshold.shape == (4,)
+    assert bool((conv.weight == 1).all())
+    assert delay.features == 128
+    assert (pool.image, pool.out_image) == ((4, 8, 4), (4, 4, 2))
+    assert output.in_features == 32 + len(bias.times)
+
+
+@pytest.mark.parametrize("seeds", [1, 2])
+def test_a_run_with_convolution_and_its_figures(tmp_path, seeds):
+    config = raw()
+    config["training"]["seeds"] = seeds
+    start(tmp_path / "run", parse_config(config), show=False)
+    folder = tmp_path / "run" if seeds == 1 else tmp_path / "run" / "seed_1"
+    names = {path.stem for path in plots.save_figures(folder)}
+    assert {"raster", "membrane", "weight_matrices", "weight_histograms", "dataset", "summary", "parameters"} <= names
+
+
+@pytest.mark.parametrize(
+    ("layers", "message"),
+    [
+        ([{"kind": "conv", "channels": 2, "kernel": 9}, LAYERS[-1]], "network[0].kernel: 9 does not fit into an image"),
+        (
+            [LAYERS[2], LAYERS[2] | {"kernel": 5}, LAYERS[-1]],
+            "5 does not fit into an image of 4",
+        ),
+        ([{"kind": "bias", "times": [0.5]}, *LAYERS], "network[1]: conv needs an image"),
+        ([{"kind": "lif", "size": 4}, {"kind": "pool", "kernel": 2}, LAYERS[-1]], "network[1]: pool needs an image"),
+        ([LAYERS[0]], "has no layer of kind lif"),
+        ([LAYERS[-1], LAYERS[0]], "conv needs an image"),
+        ([{"kind": "conv", "channels": 0, "kernel": 3}, LAYERS[-1]], "network[0].channels"),
+        ([{"kind": "conv", "channels": 2, "kernel": 3, "delay": {}}, LAYERS[-1]], "network[0].delay: unknown key"),
+    ],
+)
+def test_what_does_not_fit(layers, message):
+    with pytest.raises(ConfigError) as error:
+        parse_config(raw(layers))
+    assert message in str(error.value)
+
+
+def test_data_without_images_and_sizes_that_are_too_large():
+    with pytest.raises(ConfigError, match="conv needs an image"):
+        parse_config(raw() | {"data": {"kind": "bars", "multiply": 2}})
+    config = raw() | {"data": {"kind": "mnist", "train": 50_001, "test": 10_001}}
+    with pytest.raises(ConfigError) as error:
+        parse_config(config)
+    assert "data.test: should be less than or equal to 10000, got 10001" in str(error.value)
+    config["data"]["test"] = 1
+    with pytest.raises(ConfigError, match="train and validation share 60000 images, got 50001 and 10000"):
+        parse_config(config)
