@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from firstspike.layers import LIFLinear, Network
+from firstspike.layers import LIFConv2d, LIFLinear, Network
 from firstspike.substrates import SUBSTRATES, Exact
 
 # For each substrate: settings without imperfections, and how far a time may be off, per layer and in the unit of the
@@ -127,3 +127,12 @@ def test_close_twice(ideal, network):
     with ideal.open(network):
         pass
     ideal.close()
+
+
+def test_layers_that_only_exact_has_are_refused(kind, ideal):
+    network = Network(LIFConv2d((1, 4, 4), 2, 3), LIFLinear(8, 3))
+    if kind == "exact":
+        assert ideal.open(network).run(network, torch.rand(2, 16)).output.shape == (2, 3)
+        return
+    with pytest.raises(ValueError, match="layer 0: the .* has nothing for a LIFConv2d"):
+        ideal.open(network)

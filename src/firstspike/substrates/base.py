@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from firstspike.layers import Delay, LIFLinear, Network, Record
+from firstspike.layers import Delay, LIFLayer, LIFLinear, Network, Record
 
 
 class SubstrateError(OSError):
@@ -43,6 +43,9 @@ class Substrate(ABC):
             SubstrateError: it cannot be reached.
             ImportError: software that is not installed.
         """
+        for index, layer in enumerate(network):
+            if isinstance(layer, LIFLayer) and not isinstance(layer, LIFLinear):
+                raise ValueError(f"layer {index}: the substrate {self.kind} has nothing for a {type(layer).__name__}")
         return self
 
     def close(self) -> None:  # noqa: B027  (nothing to do by default)

@@ -1,5 +1,7 @@
 """The operator itself."""
 
+from typing import Self
+
 from jaxtyping import Float
 from torch import Tensor
 
@@ -12,6 +14,10 @@ class Exact(Substrate):
 
     kind = "exact"
     side_by_side = True
+
+    def open(self, network: Network) -> Self:
+        """Nothing to get ready: all layers compute themselves."""
+        return self
 
     def run(self, network: Network, times: Float[Tensor, "batch inputs"]) -> Record:
         """See ``Substrate``."""
