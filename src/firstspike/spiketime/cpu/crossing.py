@@ -180,10 +180,11 @@ def find_roots(zero, state, fired, c):
         store(state, HIGH * TILE + first, load16(state, LIMIT * TILE + first))
         store(state, VALUE * TILE + first, load16(state, VOLTAGE * TILE + first))
         store(state, DRIVE * TILE + first, load16(state, CURRENT * TILE + first) * c[PER_SYN])
+    going = fired  # a lane stops by itself, so that its last digits do not depend on its neighbours
     for _ in range(_MAX_STEPS):
         moving = np.uint64(0)
         for first in range(0, lanes_of(zero), 16):
-            bits = (fired >> np.uint64(first)) & np.uint64(0xFFFF)
+            bits = (going >> np.uint64(first)) & np.uint64(0xFFFF)
             if not bits:
                 continue
             s, low = load16(state, WAIT * TILE + first), load16(state, LOW * TILE + first)
@@ -201,14 +202,17 @@ def find_roots(zero, state, fired, c):
             following = select(inside, following, (low + high) * 0.5)
             # a halving says nothing of how near the root is, but the bounds do
             moved = select(inside, absolute(following - s), high - low)
-            moving |= (moved > absolute(following) * tolerance) & bits
+            moves = (moved > absolute(following) * tolerance) & bits
+            moving |= moves << np.uint64(first)
             mem, syn, response = responses(following, c)
             voltage, current = load16(state, VOLTAGE * TILE + first), load16(state, CURRENT * TILE + first)
-            value, drive = fma(voltage, mem, current * response), current * syn * c[PER_SYN]
-            store(state, WAIT * TILE + first, following)
+            value = select(bits, fma(voltage, mem, current * response), value)
+            drive = select(bits, current * syn * c[PER_SYN], drive)
+            store(state, WAIT * TILE + first, select(bits, following, s))
             store(state, LOW * TILE + first, low)
             store(state, HIGH * TILE + first, high)
             store(state, VALUE * TILE + first, value)
             store(state, DRIVE * TILE + first, drive)
-        if not moving:
+        going = moving
+        if not going:
             break
