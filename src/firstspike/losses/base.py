@@ -94,14 +94,16 @@ def check_batch(times: Tensor, labels: Tensor) -> None:
     if labels.device.type != "cpu":
         return  # reading values would wait for the device; there the gather that follows checks the range
     outputs = times.shape[-1]
+    if labels.numel() == 0:
+        return
     try:
-        outside = bool(((labels < 0) | (labels >= outputs)).any())
+        low, high = (int(x) for x in labels.aminmax())
     except RuntimeError:  # in torch.func.vmap values cannot be read; the gather that follows checks them
         return
-    if outside:
+    if not 0 <= low <= high < outputs:
         raise ValueError(
-            f"labels: expected 0 ... {outputs - 1} for {outputs} output neurons, got {int(labels.min())} ... "
-            f"{int(labels.max())}. Count classes from 0 and give each an output neuron."
+            f"labels: expected 0 ... {outputs - 1} for {outputs} output neurons, got {low} ... {high}. Count classes "
+            "from 0 and give each an output neuron."
         )
 
 
