@@ -1,8 +1,9 @@
-"""Published accuracies: trains what is missing, then writes ``docs/results.md`` and its figure from the run folders.
+"""Published accuracies: writes ``docs/results.md`` and its figure from run folders.
 
-    python benchmarks/results.py RUNS            # RUNS/NAME for each config, RUNS/KIND_hN for the sizes
+    python benchmarks/results.py RUNS            # from RUNS/NAME of each config, and RUNS/NAME_hN for the sizes
+    python benchmarks/results.py RUNS --train    # trains or continues what is not finished
 
-A run that is there already is taken as it is, and one that was interrupted is continued.
+Without ``--train`` what is not finished is left out.
 """
 
 import argparse
@@ -36,7 +37,6 @@ CONFIGS = {
     "yin_yang_dendritic": Published("-", "no network released"),
     "yin_yang_synaptic": Published("98.2", "Göltz et al. 2025, one released network"),
     "yin_yang_synaptic_h5": Published("95.4", "Göltz et al. 2025, one released network"),
-    "yin_yang_best": Published("98.10 +- 0.18", "EventProp, 200 hidden: Wunderlich and Pehle 2021"),
 }
 KINDS = {
     "yin_yang_w": "weights only",
@@ -47,13 +47,15 @@ KINDS = {
 SIZES = (5, 10, 15, 20, 25, 30)
 
 
-def finished(folder: Path, name: str, settings: list[str]) -> dict[str, Any]:
-    """The results of a run, trained or continued first if need be."""
+def finished(folder: Path, name: str, settings: list[str], train: bool) -> dict[str, Any]:
+    """The results of a run, trained or continued first if asked for; empty if it is not finished."""
+    found = Run.open(folder).results if (folder / "config.yaml").is_file() else {}
+    if found or not train:
+        return found
     if not (folder / "config.yaml").is_file():
         print(f"training {folder.name}", flush=True)
         return start(folder, load_config(name, [*settings, f"training.seeds={SEEDS}"]))
-    run = Run.open(folder)
-    return run.results or resume(folder)
+    return resume(folder)
 
 
 def hidden(name: str) -> int:
@@ -66,42 +68,44 @@ def accuracy(found: dict[str, Any]) -> str:
     return f"{100 * found['test']['accuracy']:.2f} +- {100 * found['test']['accuracy_std']:.2f}"
 
 
-def table(runs: Path) -> str:
+def table(runs: Path, train: bool) -> str:
     """A row for each shipped config."""
     lines = [
-        "| config | hidden | parameters | epochs | test accuracy in % | published | source | all seeds took |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- |",
+        "| config | hidden | parameters | epochs | test accuracy in % | published | source |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
     ]
     for name, published in CONFIGS.items():
-        found = finished(runs / name, name, [])
-        config = load_config(name)
-        size = config.network[hidden(name)].size
-        lines.append(
-            f"| `{name}` | {size} | {found['parameters']} | {found['epochs']} | **{accuracy(found)}** | "
-            f"{published.accuracy} | {published.source} | {found['seconds']:.0f} s |"
-        )
+        if found := finished(runs / name, name, [], train):
+            size = load_config(name).network[hidden(name)].size
+            lines.append(
+                f"| `{name}` | {size} | {found['parameters']} | {found['epochs']} | **{accuracy(found)}** | "
+                f"{published.accuracy} | {published.source} |"
+            )
     return "\n".join(lines)
 
 
-def sizes(runs: Path, figure: Path) -> str:
-    """Accuracy over the number of hidden neurons: a table and a figure."""
+def sizes(runs: Path, figure: Path, train: bool) -> str:
+    """Accuracy over the number of hidden neurons: a table and a figure, or nothing where a run is missing."""
+    curves: dict[str, list[dict[str, Any]]] = {
+        name: [
+            finished(runs / f"{name}_h{size}", name, [f"network[{hidden(name)}].size={size}"], train) for size in SIZES
+        ]
+        for name in KINDS
+    }
+    if not all(found for curve in curves.values() for found in curve):
+        return ""
     lines = ["| hidden | " + " | ".join(KINDS.values()) + " |", "| --- |" + " --- |" * len(KINDS)]
-    curves: dict[str, list[tuple[float, float]]] = {name: [] for name in KINDS}
-    for size in SIZES:
-        cells = []
-        for name in KINDS:
-            found = finished(runs / f"{name}_h{size}", name, [f"network[{hidden(name)}].size={size}"])
-            curves[name].append((100 * found["test"]["accuracy"], 100 * found["test"]["accuracy_std"]))
-            cells.append(accuracy(found))
-        lines.append(f"| {size} | " + " | ".join(cells) + " |")
+    for place, size in enumerate(SIZES):
+        lines.append(f"| {size} | " + " | ".join(accuracy(curve[place]) for curve in curves.values()) + " |")
     _, ax = plt.subplots(figsize=(5.5, 3.6), layout="constrained")
     for (name, label), marker, style in zip(KINDS.items(), "osv^", ("-", "--", "-.", ":"), strict=True):
-        means, spreads = zip(*curves[name], strict=True)
+        means = [100 * found["test"]["accuracy"] for found in curves[name]]
+        spreads = [100 * found["test"]["accuracy_std"] for found in curves[name]]
         ax.errorbar(SIZES, means, spreads, marker=marker, linestyle=style, capsize=3, label=label)
     ax.set(xlabel="hidden neurons", ylabel=f"test accuracy in %, {SEEDS} seeds", xticks=SIZES)
     ax.legend()
     plt.savefig(figure, dpi=150)
-    return "\n".join(lines)
+    return BY_SIZE + "\n".join(lines)
 
 
 TEXT = """# Results
@@ -111,7 +115,7 @@ They are means and standard deviations over {seeds} seeds (2000 to 2009), traine
 
     firstspike train CONFIG --seeds {seeds}
 
-and this page is written from the run folders by `python benchmarks/results.py RUNS`, which trains what is missing.
+and this page is written from the run folders by `python benchmarks/results.py RUNS`, which trains them with `--train`.
 A test set of 1000 alone makes a binomial error of {error:.1f} % at an accuracy of 97 %.
 
 ## Yin-Yang
@@ -120,30 +124,31 @@ A test set of 1000 alone makes a binomial error of {error:.1f} % at an accuracy 
 
 {notes}
 
-## Delays and the number of hidden neurons
+{sizes}"""
+BY_SIZE = """## Delays and the number of hidden neurons
 
 The same recipes with other numbers of hidden neurons (tau_mem = 2 tau_syn).
 
 ![accuracy over hidden neurons](results_sizes.png)
 
-{sizes}
 """
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", type=Path)
+    parser.add_argument("--train", action="store_true", help="train or continue what is not finished")
     parser.add_argument("--docs", type=Path, default=Path(__file__).parents[1] / "docs")
     parser.add_argument("--notes", type=Path, default=Path(__file__).parent / "results_notes.md")
     options = parser.parse_args()
     text = TEXT.format(
         seeds=SEEDS,
         error=100 * math.sqrt(0.97 * 0.03 / 1000),
-        table=table(options.runs),
+        table=table(options.runs, options.train),
         notes=options.notes.read_text(encoding="utf-8").strip(),
-        sizes=sizes(options.runs, options.docs / "results_sizes.png"),
+        sizes=sizes(options.runs, options.docs / "results_sizes.png", options.train),
     )
-    (options.docs / "results.md").write_text(text, encoding="utf-8")
+    (options.docs / "results.md").write_text(text.rstrip("\n") + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
