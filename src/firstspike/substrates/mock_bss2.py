@@ -13,11 +13,11 @@ from torch import Tensor
 
 from firstspike._version import __version__
 from firstspike.layers import BiasSpikes, Delay, LIFLinear, Network, Record
-from firstspike.substrates.base import Substrate, SubstrateError
+from firstspike.substrates.base import SubstrateError
 from firstspike.substrates.bss2 import LARGEST_DIGIT, Clock, clock_for
 from firstspike.substrates.digits import WeightDigits
 from firstspike.substrates.events import Cells, spike_trains
-from firstspike.substrates.noisy import LOWEST_THRESHOLD, Noise
+from firstspike.substrates.noisy import LOWEST_THRESHOLD, Imperfect, Noise
 
 logger = logging.getLogger(__name__)
 
@@ -30,7 +30,7 @@ class _Spikes(NamedTuple):
 
 
 @dataclass(eq=False)
-class MockBss2(Substrate):
+class MockBss2(Imperfect):
     """BrainScaleS-2 in software: whole-numbered weights, a fixed pattern of imperfect neurons, noise, clocks, faults.
 
     Defaults are those of the chip as Göltz et al. used it, for networks with a threshold of 2.6. Times are in units of
@@ -112,22 +112,6 @@ class MockBss2(Substrate):
             "settings": settings,
             "settings_sha256": digest,
         }
-
-    def state_dict(self) -> dict[str, Any]:
-        """See ``Substrate``."""
-        return self.noise.state_dict()
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """See ``Substrate``."""
-        self.noise.load_state_dict(state)
-
-    def parameters(self, network: Network) -> dict[str, Tensor]:
-        """See ``Substrate``."""
-        return self.digits.parameters(network)
-
-    def project_(self, network: Network) -> None:
-        """See ``Substrate``."""
-        self.digits.clip_(network)
 
     @torch.no_grad()
     def run(self, network: Network, times: Float[Tensor, "batch inputs"]) -> Record:

@@ -10,7 +10,7 @@ from torch import Tensor
 from firstspike.layers import Delay, LIFLinear, Network
 from firstspike.seeding import generator
 from firstspike.spiketime import first_spike_time
-from firstspike.substrates.base import LayerByLayer
+from firstspike.substrates.base import LayerByLayer, Substrate
 from firstspike.substrates.digits import WeightDigits
 
 LOWEST_THRESHOLD = 0.01
@@ -51,8 +51,31 @@ class Noise:
         self.source.set_state(state["noise"].cpu())
 
 
+class Imperfect(Substrate):
+    """What substrates share that store weights as digits and draw noise of their own."""
+
+    digits: WeightDigits
+    noise: Noise
+
+    def state_dict(self) -> dict[str, Any]:
+        """See ``Substrate``."""
+        return self.noise.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """See ``Substrate``."""
+        self.noise.load_state_dict(state)
+
+    def parameters(self, network: Network) -> dict[str, Tensor]:
+        """See ``Substrate``."""
+        return self.digits.parameters(network)
+
+    def project_(self, network: Network) -> None:
+        """See ``Substrate``."""
+        self.digits.clip_(network)
+
+
 @dataclass(eq=False)
-class Noisy(LayerByLayer):
+class Noisy(Imperfect, LayerByLayer):
     """Exact spike times of neurons with imperfect thresholds, weights, delays and spikes; all of it is off by default.
 
     Everything random comes from generators of its own. The gradient is that of ideal neurons at the times that came
@@ -100,22 +123,6 @@ class Noisy(LayerByLayer):
     def identity(self) -> dict[str, Any]:
         """See ``Substrate``."""
         return {"kind": self.kind, **asdict(self)}
-
-    def state_dict(self) -> dict[str, Any]:
-        """See ``Substrate``."""
-        return self.noise.state_dict()
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """See ``Substrate``."""
-        self.noise.load_state_dict(state)
-
-    def parameters(self, network: Network) -> dict[str, Tensor]:
-        """See ``Substrate``."""
-        return self.digits.parameters(network)
-
-    def project_(self, network: Network) -> None:
-        """See ``Substrate``."""
-        self.digits.clip_(network)
 
     def received(self, times: Float[Tensor, "batch inputs"]) -> Float[Tensor, "batch inputs"]:
         """See ``LayerByLayer``."""

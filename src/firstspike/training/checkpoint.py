@@ -11,7 +11,7 @@ import io
 import json
 import logging
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -107,7 +107,12 @@ def load_checkpoint(folder: Path) -> Checkpoint:
 
 def load_newest(folder: Path) -> Checkpoint | None:
     """The newest checkpoint in a folder that can be read; damaged ones are reported (logging) and passed over."""
-    for path in newest_first(folder):
+    return load_first(newest_first(folder))
+
+
+def load_first(paths: Iterable[Path]) -> Checkpoint | None:
+    """The first of these that can be read; damaged ones are reported (logging) and passed over."""
+    for path in paths:
         try:
             return load_checkpoint(path)
         except CheckpointError as error:

@@ -10,12 +10,12 @@ RUN/seed_2000/ ...     the runs
 import csv
 import io
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from firstspike.training.build import Experiment
-from firstspike.training.checkpoint import Checkpoint, CheckpointError, load_checkpoint, logger, newest_first
+from firstspike.training.checkpoint import Checkpoint, load_first, newest_first
 from firstspike.training.config import Config
 from firstspike.training.files import write_whole
 from firstspike.training.run import Row, Run
@@ -62,7 +62,7 @@ def newest_of_all(runs: Sequence[Run]) -> list[Checkpoint] | None:
     """The newest checkpoints of the same moment in all runs, or None; damaged ones are reported (logging)."""
     found = [_by_moment(run.checkpoints) for run in runs]
     for moment in sorted(set(found[0]).intersection(*found[1:]), reverse=True):
-        loaded = [_readable(paths[moment]) for paths in found]
+        loaded = [load_first(paths[moment]) for paths in found]
         whole = [checkpoint for checkpoint in loaded if checkpoint is not None]
         if len(whole) == len(runs):
             return whole
@@ -75,15 +75,6 @@ def _by_moment(folder: Path) -> dict[tuple[int, ...], list[Path]]:
     for path in newest_first(folder):
         found.setdefault(tuple(int(n) for n in path.name.split("_") if n.isdigit()), []).append(path)
     return found
-
-
-def _readable(paths: Iterable[Path]) -> Checkpoint | None:
-    for path in paths:
-        try:
-            return load_checkpoint(path)
-        except CheckpointError as error:
-            logger.warning("%s; trying the one before", error)
-    return None
 
 
 class MeanTable(Watcher):

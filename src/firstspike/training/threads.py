@@ -6,8 +6,7 @@ from contextlib import contextmanager
 import torch
 
 from firstspike.layers import LIFLayer, Network
-
-_SMALL = 1 << 18  # synapses x samples of the largest layer, below which its kernels use one thread too
+from firstspike.spiketime.cpu.parallel import is_small
 
 
 @contextmanager
@@ -23,7 +22,7 @@ def threads_worth_starting(network: Network, batch: int) -> Iterator[None]:
     """
     work = max((batch * x.out_features * x.synapses.shape[1] for x in network if isinstance(x, LIFLayer)), default=0)
     threads = torch.get_num_threads()
-    if work < _SMALL:
+    if is_small(work):  # the kernels of its largest layer use one thread, too
         torch.set_num_threads(1)
     try:
         yield

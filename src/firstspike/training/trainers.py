@@ -1,7 +1,7 @@
 """One step of a training, for one network or for several that differ by their seed: in turn, or side by side."""
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import torch
@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.optim.lr_scheduler import LRScheduler
 
 from firstspike.data import SpikeData
-from firstspike.layers import DelayRule, Ensemble, Network, Record, project_delays_
+from firstspike.layers import DelayRule, Ensemble, Record, project_delays_
 from firstspike.training.build import Experiment, build_optimizer, build_schedule
 from firstspike.training.evaluation import Evaluation, evaluate, evaluate_record, record_in_parts
 
@@ -158,13 +158,10 @@ def trainer_for(members: Sequence[Experiment]) -> Trainer:
 
     One alone, networks that draw numbers inside, and those on substrates other than the exact one run in turn.
     """
-    jitters = any(isinstance(x, DelayRule) and x.jitter for x in _rules(members[0].network))
+    rules = (getattr(layer, "delay_rule", None) for layer in members[0].network)
+    jitters = any(isinstance(rule, DelayRule) and rule.jitter for rule in rules)
     apart = jitters or not all(member.substrate.side_by_side for member in members)
     return InTurn(members) if len(members) == 1 or apart else SideBySide(members)
-
-
-def _rules(network: Network) -> Iterator[Any]:
-    return (getattr(layer, "delay_rule", None) for layer in network)
 
 
 OptimizerState = dict[str, Any]
