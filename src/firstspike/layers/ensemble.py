@@ -47,9 +47,9 @@ class Ensemble(nn.Module):
         self._members = tuple(members)  # in a tuple: their parameters are none beside the ensemble's
         self._applied = (_Applied(members[0]),)
         self._names = [name for name, _ in members[0].named_parameters()]
+        self._parts = [[member.get_parameter(name) for member in members] for name in self._names]
         self.stacked = nn.ParameterList()
-        for name in self._names:
-            parts = [member.get_parameter(name) for member in members]
+        for parts in self._parts:
             stacked = nn.Parameter(torch.stack([part.detach() for part in parts]), parts[0].requires_grad)
             self.stacked.append(stacked)
             for part, view in zip(parts, stacked.detach(), strict=True):
@@ -115,10 +115,11 @@ class Ensemble(nn.Module):
         Args:
             members: indices of those that take part; by default all.
         """
-        for name, stacked in zip(self._names, self.stacked, strict=True):
-            for index, member in enumerate(self._members):
-                taken = members is None or index in members
-                member.get_parameter(name).grad = stacked.grad[index] if taken and stacked.grad is not None else None
+        taken = [members is None or index in members for index in range(len(self))]
+        for parts, stacked in zip(self._parts, self.stacked, strict=True):
+            gradients = [None] * len(self) if stacked.grad is None else stacked.grad.unbind()
+            for part, gradient, take in zip(parts, gradients, taken, strict=True):
+                part.grad = gradient if take else None
 
 
 def _form(network: Network) -> Any:

@@ -204,7 +204,7 @@ def build_optimizer(config: Config, networks: Sequence[Network]) -> optim.Optimi
     groups = _parameter_groups(config, networks)
     if isinstance(settings, Adam):
         return optim.Adam(
-            groups, betas=settings.betas, eps=settings.eps, weight_decay=settings.weight_decay, foreach=True
+            groups, betas=settings.betas, eps=settings.eps, weight_decay=settings.weight_decay, fused=True
         )
     return optim.SGD(
         groups,
@@ -212,7 +212,7 @@ def build_optimizer(config: Config, networks: Sequence[Network]) -> optim.Optimi
         momentum=settings.momentum,
         nesterov=settings.nesterov,
         weight_decay=settings.weight_decay,
-        foreach=True,
+        fused=True,
     )
 
 

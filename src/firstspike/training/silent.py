@@ -3,7 +3,7 @@
 Source: Göltz et al. 2021, supplement; the rule of their code.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -37,15 +37,15 @@ class SilentNeurons:
         self.repeats = 0
 
     @torch.no_grad()
-    def raise_weights_(self, network: Network, record: Record, fractions: Tensor | None = None) -> bool:
+    def raise_weights_(self, network: Network, record: Record, fractions: Sequence[float] | None = None) -> bool:
         """Raise weights if the batch has too many silent neurons; True if so, and the gradient step is to be left out.
 
         Args:
             network: whose weights may be raised, in place.
             record: the batch all through that network.
-            fractions: what ``fractions(record)`` gives, if it is known already.
+            fractions: what ``fractions(record)`` gives, if it is known already, as numbers.
         """
-        layer = self._too_silent((self.fractions(record) if fractions is None else fractions).tolist())
+        layer = self._too_silent(self.fractions(record).tolist() if fractions is None else fractions)
         if layer is None:
             return False
         lif = network[layer]
@@ -63,7 +63,7 @@ class SilentNeurons:
         """Silent fraction of each LIF layer in the record, in the order of ``limits``."""
         return torch.stack([torch.isinf(record.layers[i]).mean(dtype=record.inputs.dtype) for i in self.limits])
 
-    def _too_silent(self, fractions: list[float]) -> int | None:
+    def _too_silent(self, fractions: Sequence[float]) -> int | None:
         """Index of the foremost layer above its limit; counts how often in a row it is the same."""
         for (layer, limit), fraction in zip(self.limits.items(), fractions, strict=True):
             if fraction > limit:

@@ -68,7 +68,7 @@ def _step(experiment: Experiment, times: Tensor, labels: Tensor) -> Tensor:
     loss, penalised, layers = experiment.objective(network, times, labels)
     record = Record(times, layers)
     fractions = policy.fractions(record)
-    raised = policy.raise_weights_(network, record, fractions)
+    raised = policy.raise_weights_(network, record, fractions.tolist())
     if not raised:
         experiment.optimizer.zero_grad()
         penalised.backward()
@@ -107,7 +107,7 @@ class SideBySide:
         silent = torch.stack([torch.isinf(layers[i]).mean((1, 2), dtype=times.dtype) for i in first.spiking], dim=1)
         raised = [
             member.silent.raise_weights_(member.network, Record(t, tuple(x[e] for x in layers)), fractions)
-            for e, (member, t, fractions) in enumerate(zip(self.members, times, silent, strict=True))
+            for e, (member, t, fractions) in enumerate(zip(self.members, times, silent.tolist(), strict=True))
         ]
         learning = [e for e, up in enumerate(raised) if not up]
         if learning:
