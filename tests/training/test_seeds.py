@@ -62,8 +62,9 @@ def test_each_seed_is_trained_as_if_alone(tmp_path, extra):
         assert results["seeds"][str(seed)]["test"]["accuracy"] == alone["test"]["accuracy"]
 
 
-def test_some_members_raise_weights_while_others_learn(tmp_path):
-    strict = [*SMALL, "network[1].max_silent=0.005"]
+@pytest.mark.parametrize("instead", ["true", "false"])
+def test_some_members_raise_weights_while_others_do_not(tmp_path, instead):
+    strict = [*SMALL, "network[1].max_silent=0.005", f"training.silent.instead={instead}"]
     start(tmp_path / "all", load_config("yin_yang", [*strict, "training.seeds=3"]), show=False)
     raised = [seed.metrics["raised"].mean() for seed in load_run(tmp_path / "all").seeds]
     assert min(raised) == 0

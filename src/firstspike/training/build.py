@@ -97,7 +97,7 @@ def build(config: Config, data: Splits | None = None, substrate: Substrate | Non
         ],
         optimizer=optimizer,
         schedule=build_schedule(config, optimizer),
-        silent=SilentNeurons(limits, policy.bump, policy.targeted, policy.exponential),
+        silent=SilentNeurons(limits, **policy.arguments()),
         substrate=substrate or build_substrate(config),
     )
 

@@ -66,24 +66,25 @@ class InTurn:
 def _step(experiment: Experiment, times: Tensor, labels: Tensor) -> Tensor:
     network, policy = experiment.network, experiment.silent
     loss, penalised, layers = experiment.objective(network, times, labels)
-    record = Record(times, layers)
-    fractions = policy.fractions(record)
-    raised = policy.raise_weights_(network, record, fractions.tolist())
-    if not raised:
+    fractions = policy.fractions(layers)
+    silent = policy.too_silent(fractions.tolist())
+    if silent is None or not policy.instead:
         experiment.optimizer.zero_grad()
         penalised.backward()
         experiment.optimizer.step()
         project_delays_(network)
+    if silent is not None:
+        policy.raise_weights_(network, silent, layers[silent])
     experiment.substrate.project_(network)
-    correct = (experiment.loss.predict(record.output.detach()) == labels).mean(dtype=times.dtype)
-    sums = torch.stack([loss.detach(), correct, torch.full_like(correct, raised)])
+    correct = (experiment.loss.predict(layers[-1].detach()) == labels).mean(dtype=times.dtype)
+    sums = torch.stack([loss.detach(), correct, torch.full_like(correct, silent is not None)])
     return torch.cat([sums, fractions]).double() * len(labels)
 
 
 class SideBySide:
     """All members as one program, with the results that each would have alone.
 
-    Members that raise weights in a batch take no gradient step, as alone; their optimisers do not count it.
+    Members that take no gradient step, since they raise weights instead, do not count it in their optimisers, as alone.
 
     Args:
         members: experiments that differ in their seeds only.
@@ -104,12 +105,9 @@ class SideBySide:
         """See ``Trainer``."""
         first = self.members[0]
         losses, penalised, layers = self.ensemble.map(first.objective, times, labels)
-        silent = torch.stack([torch.isinf(layers[i]).mean((1, 2), dtype=times.dtype) for i in first.spiking], dim=1)
-        raised = [
-            member.silent.raise_weights_(member.network, Record(t, tuple(x[e] for x in layers)), fractions)
-            for e, (member, t, fractions) in enumerate(zip(self.members, times, silent.tolist(), strict=True))
-        ]
-        learning = [e for e, up in enumerate(raised) if not up]
+        fractions = torch.stack([torch.isinf(layers[i]).mean((1, 2), dtype=times.dtype) for i in first.spiking], dim=1)
+        silent = [x.silent.too_silent(mine) for x, mine in zip(self.members, fractions.tolist(), strict=True)]
+        learning = [e for e, layer in enumerate(silent) if layer is None or not first.silent.instead]
         if learning:
             self.ensemble.zero_grad()
             penalised[learning].sum().backward()
@@ -117,9 +115,13 @@ class SideBySide:
             self.optimizer.step()
             for e in learning:
                 project_delays_(self.members[e].network)
+        for e, layer in enumerate(silent):
+            if layer is not None:
+                self.members[e].silent.raise_weights_(self.members[e].network, layer, layers[layer][e])
         correct = (first.loss.predict(layers[-1].detach()) == labels).mean(-1, dtype=times.dtype)
-        sums = torch.stack([losses.detach(), correct, torch.tensor(raised).to(correct)], dim=1)
-        return torch.cat([sums, silent], dim=1).double() * labels.shape[1]
+        raised = torch.tensor([layer is not None for layer in silent]).to(correct)
+        sums = torch.stack([losses.detach(), correct, raised], dim=1)
+        return torch.cat([sums, fractions], dim=1).double() * labels.shape[1]
 
     def end_epoch(self) -> None:
         """See ``Trainer``."""

@@ -131,11 +131,13 @@ class Silent(Section):
     """What happens when too many neurons are silent: ``bump`` is added to their weights.
 
     ``targeted``: only to the silent neurons, else to the whole layer. ``exponential``: doubles while it repeats.
+    ``instead``: such a batch makes no gradient step, as in the papers; else it makes one as well.
     """
 
     bump: Positive = 0.0005
     targeted: bool = True
     exponential: bool = True
+    instead: bool = True
 
 
 class Augment(Section):
