@@ -10,7 +10,7 @@ import time
 import pytest
 import torch
 
-from firstspike.layers import LIFLinear, Network
+from firstspike.layers import LIFLinear, Network, Record
 from firstspike.training.build import build
 from firstspike.training.checkpoint import (
     CheckpointError,
@@ -291,37 +291,31 @@ class TestSilentNeurons:
             LIFLinear(2, 3, weight_mean=0.0, weight_std=0.0), LIFLinear(3, 2, weight_mean=0.0, weight_std=0.0)
         )
 
-    def layers(self, hidden, output):
-        return torch.tensor(hidden), torch.tensor(output)
-
-    def raised(self, policy, network, layers):
-        layer = policy.too_silent(policy.fractions(layers).tolist())
-        if layer is not None:
-            policy.raise_weights_(network, layer, layers[layer])
-        return layer
+    def record(self, hidden, output):
+        return Record(torch.zeros(2, 2), (torch.tensor(hidden), torch.tensor(output)))
 
     def test_only_the_silent_neurons_of_the_foremost_layer(self):
         network, policy = self.network(), SilentNeurons({0: 0.3, 1: 0.0}, bump=0.1)
-        silent = self.layers([[1.0, math.inf, math.inf], [1.0, 2.0, math.inf]], [[math.inf, 1.0], [1.0, 1.0]])
-        assert self.raised(policy, network, silent) == 0
+        silent = self.record([[1.0, math.inf, math.inf], [1.0, 2.0, math.inf]], [[math.inf, 1.0], [1.0, 1.0]])
+        assert policy.raise_weights_(network, silent)
         torch.testing.assert_close(network[0].weight.detach(), torch.tensor([[0.0, 0.0], [0.1, 0.1], [0.1, 0.1]]))
         assert not bool(network[1].weight.any())
 
     def test_nothing_below_the_limit(self):
         network, policy = self.network(), SilentNeurons({0: 0.5, 1: 0.0}, bump=0.1)
-        fine = self.layers([[1.0, math.inf, math.inf], [1.0, 2.0, math.inf]], [[1.0, 1.0], [1.0, 1.0]])
-        assert self.raised(policy, network, fine) is None
+        fine = self.record([[1.0, math.inf, math.inf], [1.0, 2.0, math.inf]], [[1.0, 1.0], [1.0, 1.0]])
+        assert not policy.raise_weights_(network, fine)
         assert policy.fractions(fine).tolist() == [0.5, 0.0]
         assert not any(bool(p.any()) for p in network.parameters())
 
     def test_the_bump_doubles_while_it_repeats(self):
         network, policy = self.network(), SilentNeurons({1: 0.0}, bump=0.1)
-        silent = self.layers([[1.0] * 3] * 2, [[math.inf, 1.0]] * 2)
+        silent = self.record([[1.0] * 3] * 2, [[math.inf, 1.0]] * 2)
         for total in (0.1, 0.3, 0.7):
-            self.raised(policy, network, silent)
+            policy.raise_weights_(network, silent)
             assert network[1].weight[0, 0].item() == pytest.approx(total)
-        self.raised(policy, network, self.layers([[1.0] * 3] * 2, [[1.0, 1.0]] * 2))
-        self.raised(policy, network, silent)
+        policy.raise_weights_(network, self.record([[1.0] * 3] * 2, [[1.0, 1.0]] * 2))
+        policy.raise_weights_(network, silent)
         assert network[1].weight[0, 0].item() == pytest.approx(0.8)
 
     @pytest.mark.parametrize("instead", [True, False])
@@ -336,5 +330,5 @@ class TestSilentNeurons:
     def test_untargeted_and_constant(self):
         network, policy = self.network(), SilentNeurons({1: 0.0}, 0.1, targeted=False, exponential=False)
         for _ in range(2):
-            self.raised(policy, network, self.layers([[1.0] * 3] * 2, [[math.inf, 1.0]] * 2))
+            policy.raise_weights_(network, self.record([[1.0] * 3] * 2, [[math.inf, 1.0]] * 2))
         torch.testing.assert_close(network[1].weight.detach(), torch.full((2, 3), 0.2))

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from firstspike.layers import LIFLayer, Network
+from firstspike.layers import LIFLayer, Network, Record
 
 
 class SilentNeurons:
@@ -58,8 +58,20 @@ class SilentNeurons:
         self.last_layer, self.repeats = None, 0
         return None
 
+    def raise_weights_(self, network: Network, record: Record) -> bool:
+        """Raise weights if the batch has too many silent neurons; True if so, and the gradient step is to be left out.
+
+        Args:
+            network: whose weights may be raised, in place.
+            record: the batch all through that network.
+        """
+        layer = self.too_silent(self.fractions(record).tolist())
+        if layer is not None:
+            self.raise_layer_(network, layer, record.layers[layer])
+        return layer is not None
+
     @torch.no_grad()
-    def raise_weights_(self, network: Network, layer: int, times: Float[Tensor, "batch neurons"]) -> None:
+    def raise_layer_(self, network: Network, layer: int, times: Float[Tensor, "batch neurons"]) -> None:
         """Raise weights of the layer that is too silent.
 
         Args:
@@ -77,9 +89,9 @@ class SilentNeurons:
         else:
             lif.weight.add_(amount)
 
-    def fractions(self, layers: Sequence[Tensor]) -> Float[Tensor, " spiking"]:
-        """Silent fraction of each LIF layer, in the order of ``limits``, from the spike times of all layers."""
-        return torch.stack([torch.isinf(layers[i]).mean(dtype=layers[i].dtype) for i in self.limits])
+    def fractions(self, record: Record) -> Float[Tensor, " spiking"]:
+        """Silent fraction of each LIF layer in the record, in the order of ``limits``."""
+        return torch.stack([torch.isinf(record.layers[i]).mean(dtype=record.inputs.dtype) for i in self.limits])
 
     def state_dict(self) -> dict[str, int | None]:
         """What a resumed training needs to go on with."""

@@ -66,7 +66,7 @@ class InTurn:
 def _step(experiment: Experiment, times: Tensor, labels: Tensor) -> Tensor:
     network, policy = experiment.network, experiment.silent
     loss, penalised, layers = experiment.objective(network, times, labels)
-    fractions = policy.fractions(layers)
+    fractions = policy.fractions(Record(times, layers))
     silent = policy.too_silent(fractions.tolist())
     if silent is None or not policy.instead:
         experiment.optimizer.zero_grad()
@@ -74,7 +74,7 @@ def _step(experiment: Experiment, times: Tensor, labels: Tensor) -> Tensor:
         experiment.optimizer.step()
         project_delays_(network)
     if silent is not None:
-        policy.raise_weights_(network, silent, layers[silent])
+        policy.raise_layer_(network, silent, layers[silent])
     experiment.substrate.project_(network)
     correct = (experiment.loss.predict(layers[-1].detach()) == labels).mean(dtype=times.dtype)
     sums = torch.stack([loss.detach(), correct, torch.full_like(correct, silent is not None)])
@@ -117,7 +117,7 @@ class SideBySide:
                 project_delays_(self.members[e].network)
         for e, layer in enumerate(silent):
             if layer is not None:
-                self.members[e].silent.raise_weights_(self.members[e].network, layer, layers[layer][e])
+                self.members[e].silent.raise_layer_(self.members[e].network, layer, layers[layer][e])
         correct = (first.loss.predict(layers[-1].detach()) == labels).mean(-1, dtype=times.dtype)
         raised = torch.tensor([layer is not None for layer in silent]).to(correct)
         sums = torch.stack([losses.detach(), correct, raised], dim=1)
