@@ -6,6 +6,7 @@ const touch = matchMedia("(pointer: coarse)");
 const COLOURS = ["#0072B2", "#E69F00", "#222222", "#56B4E9", "#D55E00", "#009E73", "#CC79A7", "#B8A900"];
 const DARK_COLOURS = ["#4DA6E8", "#E69F00", "#E8E8E8", "#9AD4F7", "#F0793A", "#2BC79A", "#E39AC4", "#D6C83A"];
 const DASHES = ["solid", "dash", "dot", "dashdot", "5px,2px", "9px,2px,2px,2px"];
+const FONT = "system-ui, sans-serif";
 const makers = new Map(); // chart element -> function that says what is in it
 
 const element = (id) => document.getElementById(id);
@@ -38,8 +39,8 @@ function layout(x, y, more = {}) {
   return {
     paper_bgcolor: "rgba(0,0,0,0)",
     plot_bgcolor: "rgba(0,0,0,0)",
-    font: { color: text, size: 13, family: "system-ui, sans-serif" },
-    hoverlabel: { bgcolor: shown("--panel"), bordercolor: shown("--line"), font: { color: text } },
+    font: { color: text, size: 13, family: FONT },
+    hoverlabel: { bgcolor: shown("--panel"), bordercolor: shown("--line"), font: { color: text, family: FONT } },
     margin: { l: 55, r: 15, t: 30, b: 45 },
     legend: { orientation: "h", y: 1.02, yanchor: "bottom", x: 0 },
     dragmode: touch.matches ? false : "zoom",
@@ -71,7 +72,6 @@ function walk(where) {
     event.preventDefault();
     const longest = where.data.reduce((best, trace) => (trace.x.length > best.length ? trace.x : best), []);
     place = Math.min(Math.max(place + step * (event.shiftKey ? 10 : 1), 0), longest.length - 1);
-    const at = where.data.flatMap((trace, k) => (place < trace.x.length ? [{ curveNumber: k, pointNumber: place }] : []));
-    Plotly.Fx.hover(where, at);
+    Plotly.Fx.hover(where, { xval: longest[place] }, "xy");
   });
 }
