@@ -154,7 +154,7 @@ def test_curves_are_walked_by_keyboard(show):
     page.keyboard.press("ArrowRight")
     page.wait_for_selector("#accuracy .hoverlayer .legend")
     page.keyboard.press("ArrowRight")
-    page.wait_for_function("document.querySelector('#accuracy .hoverlayer').textContent.includes('epoch 2')")
+    page.wait_for_function("() => document.querySelector('#accuracy .hoverlayer').textContent.includes('epoch 2')")
 
 
 def test_charts_follow_the_scheme(show):

@@ -19,7 +19,7 @@ function curves(members, epochAt) {
     const positive = traces.every((trace) => trace.y.every((value) => value === null || value > 0));
     const at = epochAt();
     const mark = { type: "line", x0: at, x1: at, yref: "paper", y0: 0, y1: 1, line: { color: shown("--faint"), dash: "dash", width: 1 } };
-    const y = axis(title, column === "loss" && positive ? { type: "log", tickvals: logTicks(traces.flatMap((trace) => trace.y)) } : {});
+    const y = axis(title, column === "loss" && positive ? { type: "log", tickvals: logTicks(traces.flatMap((trace) => trace.y)), exponentformat: "power" } : {});
     return [traces, layout(axis("epoch", { unifiedhovertitle: { text: "epoch %{x}" } }), y, {
       hovermode: "x unified",
       showlegend: traces.length <= 8,

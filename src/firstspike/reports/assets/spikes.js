@@ -18,8 +18,8 @@ function drawInput(member, place, tau) {
         colorbar: { title: { text: timeLabel(tau, "spike time"), side: "right" }, outlinewidth: 0 },
         hovertemplate: "row %{y}, column %{x}<br>%{z}<extra></extra>",
       }],
-      layout(axis("", { showticklabels: false, showgrid: false, zeroline: false, constrain: "domain" }),
-        axis("", { autorange: "reversed", scaleanchor: "x", showticklabels: false, showgrid: false, zeroline: false, constrain: "domain" }),
+      layout(axis("", { ticks: "", showticklabels: false, showgrid: false, zeroline: false, constrain: "domain" }),
+        axis("", { autorange: "reversed", scaleanchor: "x", ticks: "", showticklabels: false, showgrid: false, zeroline: false, constrain: "domain" }),
         { title: { text: rows.flat().includes(null) ? "empty: no spike" : "", font: { size: 13 } } }),
     ]);
   }
