@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -88,11 +87,12 @@ def _membranes(output: LifStage, layer: LIFLinear, record: Record, chosen: Tenso
 
 
 def _window(arrivals: Tensor, spikes: Tensor, tau: float) -> tuple[float, float]:
-    """From 0 to a little after the last spike; a silent neuron is watched a little longer."""
+    """From 0 to a little after the last output spike; where a neuron is silent, until its inputs are over."""
     fired = spikes[torch.isfinite(spikes)]
     known = torch.cat([arrivals.flatten(), fired])
     if not len(known):
         return 0.0, tau
-    start, last = min(0.0, float(known.min())), float(known.max())
-    margin = 0.15 * (last - start) if len(fired) == len(spikes) else 1.5 * tau
-    return start, float(np.nextafter(last + margin, np.inf))
+    start = min(0.0, float(known.min()))
+    if len(fired) == len(spikes):
+        return start, start + 1.15 * max(float(fired.max()) - start, 1e-3 * tau)
+    return start, float(known.max()) + 1.5 * tau

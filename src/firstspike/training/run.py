@@ -9,6 +9,7 @@ results.json        accuracy on the test data, once it is done
 evaluation/ spikes/ what ``firstspike evaluate`` found, and the spike times of every layer (firstspike.training.report)
 figures/            what the plots drew
 tensorboard/        what ``--tensorboard`` logged
+report.html         what ``firstspike report`` wrote
 """
 
 import csv

@@ -12,9 +12,10 @@ function drawInput(member, place, tau) {
   if (image !== undefined) {
     const pixels = times.filter((_, k) => k % image.every === 0);
     const rows = Array.from({ length: image.rows }, (_, k) => pixels.slice(k * image.columns, (k + 1) * image.columns));
+    const gap = image.columns > 10 ? 0 : 1;
     chart(element("input"), () => [
       [{
-        type: "heatmap", z: rows, colorscale: "Viridis", hoverongaps: false, xgap: 1, ygap: 1,
+        type: "heatmap", z: rows, colorscale: "Viridis", hoverongaps: false, xgap: gap, ygap: gap,
         colorbar: { title: { text: timeLabel(tau, "spike time"), side: "right" }, outlinewidth: 0 },
         hovertemplate: "row %{y}, column %{x}<br>%{z}<extra></extra>",
       }],
