@@ -46,6 +46,7 @@ def test_page_has_all_of_it_inside(yin_yang_data):
     assert "@import" not in html
     assert "url(" not in html
     assert "default-src 'none'" in html
+    assert "Permission is hereby granted" in html  # the library's licence goes with it
     assert run_page(yin_yang_data) == html
 
 

@@ -8,6 +8,7 @@ import base64
 import gzip
 import json
 from collections.abc import Mapping
+from importlib import metadata
 from importlib.resources import files
 from typing import Any
 
@@ -62,11 +63,18 @@ def render(template: str, data: Mapping[str, Any], **head: Any) -> str:
         **head,
         version=__version__,
         plotly_version=plotly.__version__,
+        licence=_licence(),
         style=own.joinpath("assets", "page.css").read_text(encoding="utf-8"),
         script="\n".join(scripts),
         library=_packed(get_plotlyjs()),
         data=_packed(json.dumps(data, separators=(",", ":"), allow_nan=False)),
     )
+
+
+def _licence() -> str:
+    """The licence that the plotting library comes with, which asks to go with every copy."""
+    found = [file for file in metadata.files("plotly") or () if "dist-info" in str(file) and "LICENSE" in file.name]
+    return found[0].read_text() if found else ""
 
 
 def _packed(text: str) -> str:
