@@ -3,6 +3,7 @@
 import functools
 import gzip
 import math
+import shutil
 import struct
 
 import hypothesis
@@ -20,6 +21,30 @@ hypothesis.settings.register_profile(
     "firstspike", deadline=None, derandomize=True, database=None, max_examples=60, print_blob=False
 )
 hypothesis.settings.load_profile("firstspike")
+
+
+_BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+CHROMIUM = next((path for name in _BROWSERS if (path := shutil.which(name))), None)
+
+
+def pytest_report_header():
+    return f"browser tests: with {CHROMIUM}" if CHROMIUM else "browser tests: DESELECTED, there is no Chromium"
+
+
+def pytest_collection_modifyitems(config, items):
+    """Tests in a browser are left out, and counted as such, where there is none; ``-m browser`` insists on them."""
+    if CHROMIUM or "browser" in config.getoption("markexpr"):
+        return
+    without = [item for item in items if item.get_closest_marker("browser")]
+    if without:
+        config.hook.pytest_deselected(items=without)
+        items[:] = [item for item in items if item not in without]
+
+
+@pytest.fixture(scope="session")
+def chromium_path():
+    assert CHROMIUM, f"none of {', '.join(_BROWSERS)} is installed; on Debian: apt install chromium"
+    return CHROMIUM
 
 
 @pytest.fixture(scope="session")

@@ -21,6 +21,7 @@ ROWS = [
     ["losses", "data", "substrates"],
     ["training"],
     ["plots", "interop"],
+    ["reports"],
     ["cli"],
 ]
 RANK = {part: rank for rank, row in enumerate(ROWS) for part in row}

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from firstspike._version import __version__
+from firstspike.reports.command import report
 
 app = typer.Typer(
     help="Train spiking neural networks exactly, by backpropagation on first spike times.",
@@ -198,6 +199,9 @@ def plot(
         raise ValueError(str(reason)) from None
     for file in files:
         typer.echo(file)
+
+
+app.command()(report)
 
 
 @app.command("import-fastanddeep")

@@ -29,7 +29,7 @@ def raster(network: Network, record: Record, ax: Axes, sample: int = 0, unit: st
     shown = stages(network, record)
     ticks, labels = [], []
     bottom = 0.0
-    for index, (stage, height) in enumerate(zip(shown, _heights(shown), strict=True)):
+    for index, (stage, height) in enumerate(zip(shown, stage_heights(shown), strict=True)):
         times = to_numpy(stage.times[sample])
         spiked = np.isfinite(times)
         row = 0.84 * height / len(times)
@@ -53,8 +53,8 @@ def raster(network: Network, record: Record, ax: Axes, sample: int = 0, unit: st
     return ax
 
 
-def _heights(shown: list[Stage]) -> list[float]:
-    """Of the layers in the raster: growing with their sizes, but none vanishes or drowns the others."""
+def stage_heights(shown: list[Stage]) -> list[float]:
+    """Heights of the layers in the raster: growing with their sizes, but none vanishes or drowns the others."""
     heights = [min(6.0, max(1.3, math.sqrt(stage.times.shape[-1]))) for stage in shown]
     return [max(height, 0.07 * sum(heights)) for height in heights]
 
@@ -62,7 +62,7 @@ def _heights(shown: list[Stage]) -> list[float]:
 @styled
 def raster_figure(run: RunData, sample: int = 0) -> Figure:
     """Raster of a test sample."""
-    figure = new_figure(6.0, min(7.0, 0.8 + 0.33 * sum(_heights(stages(run.network, run.record)))))
+    figure = new_figure(6.0, min(7.0, 0.8 + 0.33 * sum(stage_heights(stages(run.network, run.record)))))
     ax = figure.subplots()
     raster(run.network, run.record, ax, sample, run.unit)
     ax.set_title(f"test sample {sample}, class {run.class_names[int(run.data.test.labels[sample])]}")

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
-from firstspike.layers import Record
+from firstspike.layers import Network, Record
 from firstspike.layers.stages import parameters
 from firstspike.plots.plane import YinYangPlane
 from firstspike.plots.style import time_unit
@@ -60,11 +60,10 @@ class RunData(LoadedRun):
         Raises:
             NotApplicable: there is no checkpoint.
         """
-        epochs, values = [0.0], [parameters(self.initial)]
-        for epoch, weights in self._states():
-            if epoch > epochs[-1]:  # the best checkpoint may be one of the regular ones
-                epochs.append(epoch)
-                values.append(parameters(self._network(weights)))
+        epochs, values = [], []
+        for epoch, network in self.states():
+            epochs.append(epoch)
+            values.append(parameters(network))
         if len(epochs) == 1:
             raise NotApplicable(f"{self.folder} has no checkpoint that can be read")
         return {
@@ -93,14 +92,14 @@ class RunData(LoadedRun):
         """Spike times of all layers on the grid of ``plane``."""
         return self.observe(self.plane.times(self.dtype))
 
-    def observe(self, times: Tensor) -> Record:
+    def observe(self, times: Tensor, network: Network | None = None) -> Record:
         """See ``LoadedRun``.
 
         Raises:
             NotApplicable: the substrate cannot be had here.
         """
         try:
-            return super().observe(times)
+            return super().observe(times, network)
         except (SubstrateError, ImportError) as error:
             raise NotApplicable(str(error)) from None
 
@@ -110,14 +109,27 @@ class RunData(LoadedRun):
             raise NotApplicable(f"{self.folder} has no finished epoch in {name}.csv")
         return table
 
-    def _states(self) -> Iterator[tuple[float, dict[str, Tensor]]]:
-        """Epoch and weights of each readable checkpoint, oldest first; a part of an epoch counts by its batches."""
+    def states(self, most: int | None = None) -> Iterator[tuple[float, Network]]:
+        """Epoch and network before training and at each readable checkpoint, oldest first.
+
+        A part of an epoch counts by its batches.
+
+        Args:
+            most: so many checkpoints at most, evenly over all, the newest among them.
+        """
+        yield 0.0, self.initial
         size = self.config.training.batch_size
         batches = -(-self.config.data.train // size)
-        for name in self.checkpoints:
+        names, last = self.checkpoints, 0.0
+        if most is not None and len(names) > most:
+            names = tuple(names[k] for k in np.linspace(len(names) - 1, 0, most).astype(int)[::-1])
+        for name in names:
             try:
                 checkpoint = load_checkpoint(self.folder / "checkpoints" / name)
             except CheckpointError as error:
                 _log.warning("%s; the figures leave it out", error)
                 continue
-            yield checkpoint.epoch + checkpoint.batch / batches, checkpoint.weights
+            epoch = checkpoint.epoch + checkpoint.batch / batches
+            if epoch > last:  # the best checkpoint may be one of the regular ones
+                last = epoch
+                yield epoch, self._network(checkpoint.weights)

@@ -76,6 +76,11 @@ class LoadedRun:
         """What ``results.json`` says; empty before the end of the training."""
         return self._run.results
 
+    @property
+    def environment(self) -> dict[str, Any]:
+        """What ``environment.json`` says; empty where there is none."""
+        return self._run.environment
+
     @cached_property
     def metrics(self) -> Table:
         """Columns of ``metrics.csv``, a row an epoch; empty before the first."""
@@ -152,16 +157,21 @@ class LoadedRun:
         """Spike times of all layers on the test data, each ``(samples, neurons)``, as the substrate sees them."""
         return self.observe(self.data.test.times)
 
-    def observe(self, times: Float[Tensor, "samples inputs"]) -> Record:
+    def observe(self, times: Float[Tensor, "samples inputs"], network: Network | None = None) -> Record:
         """Spike times of all layers, as the run's substrate sees them, or the one asked for instead.
+
+        Args:
+            times: input spike times.
+            network: one with other weights than ``network``, e.g. of an earlier checkpoint.
 
         Raises:
             ValueError: a network that the substrate cannot take.
             SubstrateError: a substrate that cannot be reached or does not answer.
             ImportError: a substrate whose extra is not installed.
         """
-        with build_substrate(self._on).open(self.network) as substrate:
-            return record_in_parts(self.network, times, substrate)
+        network = self.network if network is None else network
+        with build_substrate(self._on).open(network) as substrate:
+            return record_in_parts(network, times, substrate)
 
     @cached_property
     def evaluation(self) -> Evaluation:

@@ -9,6 +9,7 @@ results.json        accuracy on the test data, once it is done
 evaluation/ spikes/ what ``firstspike evaluate`` found, and the spike times of every layer (firstspike.training.report)
 figures/            what the plots drew
 tensorboard/        what ``--tensorboard`` logged
+report.html         what ``firstspike report`` wrote
 """
 
 import csv
@@ -84,7 +85,7 @@ class Run:
     def note_substrate(self, identity: Mapping[str, Any]) -> None:
         """Write into ``environment.json`` what the run goes on on, if it is another substrate than before."""
         path = self.path / "environment.json"
-        found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        found = self.environment
         before = found.get("substrate")
         if before not in (identity, identity["kind"]):  # runs of before there was more than one name the kind alone
             earlier = [*found.get("earlier_substrates", []), *([] if before is None else [before])]
@@ -95,6 +96,12 @@ class Run:
     def checkpoints(self) -> Path:
         """The folder of the checkpoints."""
         return self.path / "checkpoints"
+
+    @property
+    def environment(self) -> dict[str, Any]:
+        """What ``environment.json`` says; empty where there is none."""
+        path = self.path / "environment.json"
+        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
     @property
     def results(self) -> dict[str, Any]:

@@ -1,0 +1,77 @@
+// Charts that follow the light or dark scheme of the browser, and small helpers for elements.
+
+const scheme = matchMedia("(prefers-color-scheme: dark)");
+const touch = matchMedia("(pointer: coarse)");
+// Okabe and Ito's colours; in the dark the black one is white and the blues are lighter.
+const COLOURS = ["#0072B2", "#E69F00", "#222222", "#56B4E9", "#D55E00", "#009E73", "#CC79A7", "#B8A900"];
+const DARK_COLOURS = ["#4DA6E8", "#E69F00", "#E8E8E8", "#9AD4F7", "#F0793A", "#2BC79A", "#E39AC4", "#D6C83A"];
+const DASHES = ["solid", "dash", "dot", "dashdot", "5px,2px", "9px,2px,2px,2px"];
+const FONT = "system-ui, sans-serif";
+const makers = new Map(); // chart element -> function that says what is in it
+
+const element = (id) => document.getElementById(id);
+
+function make(tag, attributes = {}, ...children) {
+  const made = document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value);
+  made.append(...children);
+  return made;
+}
+
+const colour = (index) => (scheme.matches ? DARK_COLOURS : COLOURS)[index % COLOURS.length];
+const dash = (index) => DASHES[(index + Math.floor(index / COLOURS.length)) % DASHES.length];
+const shown = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+
+// Plotly reads labels as a kind of HTML.
+const label = (text) => String(text).replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;");
+
+function timeLabel(tau, what = "time") {
+  return `${what} [τ<sub>syn</sub>${tau === 1 ? "" : `/${tau}`}]`;
+}
+
+function axis(title, more = {}) {
+  const line = shown("--line");
+  return { title: { text: title }, gridcolor: line, zerolinecolor: line, linecolor: line, automargin: true, ...more };
+}
+
+function layout(x, y, more = {}) {
+  const text = shown("--text");
+  return {
+    paper_bgcolor: "rgba(0,0,0,0)",
+    plot_bgcolor: "rgba(0,0,0,0)",
+    font: { color: text, size: 13, family: FONT },
+    hoverlabel: { bgcolor: shown("--panel"), bordercolor: shown("--line"), font: { color: text, family: FONT } },
+    margin: { l: 55, r: 15, t: 30, b: 45 },
+    legend: { orientation: "h", y: 1.02, yanchor: "bottom", x: 0 },
+    dragmode: touch.matches ? false : "zoom",
+    xaxis: x,
+    yaxis: y,
+    ...more,
+  };
+}
+
+// `content()` gives [traces, layout]; it is asked again by `refresh` and when the scheme changes.
+function chart(where, content) {
+  makers.set(where, content);
+  refresh(where);
+}
+
+function refresh(where) {
+  const [traces, how] = makers.get(where)();
+  Plotly.react(where, traces, how, { displayModeBar: false, responsive: true });
+}
+
+scheme.addEventListener("change", () => makers.forEach((_, where) => refresh(where)));
+
+// Arrow keys point at one place of a curve after the other, as the mouse does.
+function walk(where) {
+  let place = -1;
+  where.addEventListener("keydown", (event) => {
+    const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
+    if (!step) return;
+    event.preventDefault();
+    const longest = where.data.reduce((best, trace) => (trace.x.length > best.length ? trace.x : best), []);
+    place = Math.min(Math.max(place + step * (event.shiftKey ? 10 : 1), 0), longest.length - 1);
+    Plotly.Fx.hover(where, { xval: longest[place] }, "xy");
+  });
+}

@@ -1,0 +1,41 @@
+// Accuracy and loss over the epochs; a line marks the checkpoint that the slider is at.
+
+function curves(members, epochAt) {
+  const many = members.length > 1;
+  const lines = (column, scale) =>
+    members.flatMap((member, k) =>
+      member.curves === undefined ? [] : ["train", "validation"].map((part, n) => ({
+        x: member.curves.epoch,
+        y: member.curves[`${part}_${column}`].map((value) => (value === null ? null : scale * value)),
+        name: label(many ? `${member.name}, ${part}` : part),
+        mode: member.curves.epoch.length > 1 ? "lines" : "markers",
+        opacity: many && n === 0 ? 0.5 : 1,
+        line: { color: colour(many ? k : n), dash: n === 0 ? "dot" : "solid", width: many && n === 0 ? 1 : 2 },
+        hovertemplate: scale === 1 ? "%{y:.4g}" : "%{y:.2f} %",
+      })),
+    );
+  const content = (column, title, scale) => () => {
+    const traces = lines(column, scale);
+    const values = traces.flatMap((trace) => trace.y).filter((value) => value !== null);
+    const wide = Math.min(...values) > 0 && Math.max(...values) > 4 * Math.min(...values);
+    const at = epochAt();
+    const mark = { type: "line", x0: at, x1: at, yref: "paper", y0: 0, y1: 1, line: { color: shown("--faint"), dash: "dash", width: 1 } };
+    const y = axis(title, column === "loss" && wide ? { type: "log", tickvals: logTicks(values), exponentformat: "power" } : {});
+    return [traces, layout(axis("epoch", { unifiedhovertitle: { text: "epoch %{x}" } }), y, {
+      hovermode: "x unified",
+      showlegend: traces.length <= 8,
+      shapes: at === null ? [] : [mark],
+    })];
+  };
+  chart(element("accuracy"), content("accuracy", "accuracy [%]", 100));
+  chart(element("loss"), content("loss", "loss", 1));
+  ["accuracy", "loss"].forEach((id) => walk(element(id)));
+}
+
+// 1, 2 and 5 of each decade where there are few, else powers of ten.
+function logTicks(values) {
+  const [low, high] = [Math.min(...values), Math.max(...values)].map(Math.log10);
+  const steps = high - low < 2.5 ? [1, 2, 5] : [1];
+  const decades = Array.from({ length: Math.ceil(high) - Math.floor(low) + 1 }, (_, k) => Math.floor(low) + k);
+  return decades.flatMap((decade) => steps.map((step) => step * 10 ** decade));
+}

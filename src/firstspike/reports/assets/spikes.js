@@ -1,0 +1,126 @@
+// Of one sample: its input, its spikes in all layers, the membranes of the output neurons.
+
+const TICKS_UP_TO = 20; // neurons of a layer whose spikes are ticks, else dots
+const IN_A_TABLE = 16; // inputs
+const UNIT = 36; // pixels of height
+const TALLEST = 760; // pixels of a raster
+
+function drawInput(member, place, tau) {
+  const { layers, image } = member.samples;
+  const times = layers[0].times[place];
+  element("input").hidden = image === undefined;
+  if (image !== undefined) {
+    const pixels = times.filter((_, k) => k % image.every === 0);
+    const rows = Array.from({ length: image.rows }, (_, k) => pixels.slice(k * image.columns, (k + 1) * image.columns));
+    const gap = image.columns > 10 ? 0 : 1;
+    chart(element("input"), () => [
+      [{
+        type: "heatmap", z: rows, colorscale: "Viridis", hoverongaps: false, xgap: gap, ygap: gap,
+        colorbar: { title: { text: timeLabel(tau, "spike time"), side: "right" }, outlinewidth: 0 },
+        hovertemplate: "row %{y}, column %{x}<br>%{z}<extra></extra>",
+      }],
+      layout(axis("", { ticks: "", showticklabels: false, showgrid: false, zeroline: false, constrain: "domain" }),
+        axis("", { autorange: "reversed", scaleanchor: "x", ticks: "", showticklabels: false, showgrid: false, zeroline: false, constrain: "domain" }),
+        { title: { text: rows.flat().includes(null) ? "empty: no spike" : "", font: { size: 13 } } }),
+    ]);
+  }
+  const table = element("input-table");
+  table.replaceChildren();
+  if (times.length > IN_A_TABLE || image !== undefined) return;
+  const [head, row] = [make("tr", {}, make("th", { scope: "row" }, "input")), make("tr", {}, make("th", { scope: "row" }, "spike time"))];
+  times.forEach((time, k) => {
+    head.append(make("th", { scope: "col" }, member.samples.inputs?.[k] ?? String(k)));
+    row.append(make("td", {}, time === null ? "none" : String(time)));
+  });
+  table.append(make("table", {}, head, row));
+}
+
+function drawRaster(member, place, tau) {
+  const { layers } = member.samples;
+  const total = layers.reduce((sum, layer) => sum + layer.height, 0);
+  const unit = Math.min(UNIT, TALLEST / total);
+  const narrow = element("raster").clientWidth < 500;
+  chart(element("raster"), () => {
+    const [traces, ticks, names, shapes] = [[], [], [], []];
+    let bottom = 0;
+    layers.forEach((layer, index) => {
+      const times = layer.times[place];
+      const row = 0.84 * layer.height / times.length;
+      const few = times.length <= TICKS_UP_TO;
+      const spiking = times.map((_, k) => k).filter((k) => times[k] !== null);
+      const last = index === layers.length - 1; // outputs have the colours of their classes
+      const tone = last ? spiking.map(colour) : shown(index % 2 ? "--accent" : "--text");
+      const look = few
+        ? { symbol: "line-ns", size: Math.min(14, 0.6 * row * unit), line: { width: 2.5, color: tone } }
+        : { symbol: "circle", size: 4.5, color: tone };
+      traces.push({
+        x: spiking.map((k) => times[k]),
+        y: spiking.map((k) => bottom + 0.08 * layer.height + row * (k + 0.5)),
+        customdata: spiking,
+        mode: "markers",
+        marker: look,
+        hovertemplate: `${label(layer.name)} %{customdata}: %{x:.4f}<extra></extra>`,
+      });
+      if (index) shapes.push({ type: "line", xref: "paper", x0: 0, x1: 1, y0: bottom, y1: bottom, line: { width: 1, color: shown("--line") } });
+      ticks.push(bottom + layer.height / 2);
+      names.push(`${label(layer.name)}${narrow ? "<br>" : " "}${spiking.length}/${times.length}`);
+      bottom += layer.height;
+    });
+    const y = axis(narrow ? "" : "layer, spikes / neurons", { tickvals: ticks, ticktext: names, range: [0, bottom], showgrid: false, zeroline: false });
+    return [traces, layout(axis(timeLabel(tau), { rangemode: "tozero" }), y, {
+      height: 90 + unit * total, shapes, showlegend: false, hovermode: "closest",
+    })];
+  });
+}
+
+function drawMembrane(member, place, tau, exact) {
+  const membrane = member.samples.membrane;
+  element("membrane-part").hidden = membrane === undefined;
+  if (membrane === undefined) return;
+  element("membrane-said").textContent =
+    "Voltages in units of the threshold. After its spike a trace goes on faintly, as the inputs would drive it without a reset." +
+    (exact ? "" : " The voltages follow the exact equations with the network's weights and the spikes that the substrate gave; marks are the substrate's output spikes, and may stand beside the crossing.");
+  chart(element("membrane"), () => {
+    const [start, stop] = [membrane.start[place], membrane.stop[place]];
+    const traces = [];
+    let [low, high] = [0, 1];
+    membrane.traces[place].forEach((voltage, neuron) => {
+      const time = voltage.map((_, k) => start + (stop - start) * k / (voltage.length - 1));
+      const spike = membrane.spikes[place][neuron] ?? Infinity;
+      const cut = time.findIndex((t) => t >= spike);
+      const [before, after] = split(time, voltage, spike, cut);
+      const name = label(member.classes[neuron] ?? neuron);
+      const line = { color: colour(neuron), dash: dash(neuron), width: neuron === member.samples.label[place] ? 3 : 1.7 };
+      const template = "%{y:.3f} at %{x:.3f}";
+      traces.push({ ...before, name, mode: "lines", line, legendgroup: name, hovertemplate: template });
+      if (cut < 0) traces.push({ x: [], y: [], mode: "lines", legendgroup: name, showlegend: false });
+      else {
+        traces.push({ ...after, mode: "lines", opacity: 0.35, line: { ...line, width: 1 }, legendgroup: name, showlegend: false, hoverinfo: "skip" });
+        traces.push({
+          x: [spike], y: [1], mode: "markers", marker: { size: 10, color: colour(neuron), line: { width: 1.5, color: shown("--back") } },
+          legendgroup: name, showlegend: false, hovertemplate: `${name} spikes at %{x:.4f}<extra></extra>`,
+        });
+      }
+      low = Math.min(low, ...before.y);
+      high = Math.max(high, ...before.y);
+    });
+    const threshold = { type: "line", xref: "paper", x0: 0, x1: 1, y0: 1, y1: 1, line: { color: shown("--faint"), dash: "dash", width: 1.5 } };
+    const said = { xref: "paper", x: 1, y: 1, text: "threshold", showarrow: false, xanchor: "right", yanchor: "bottom", font: { color: shown("--faint") } };
+    const span = high - low;
+    return [traces, layout(axis(timeLabel(tau), { range: [start, stop] }), axis("membrane [threshold]", { range: [low - 0.1 * span, high + 0.2 * span] }), {
+      shapes: [threshold], annotations: [said], hovermode: "closest", height: 360,
+    })];
+  });
+}
+
+// A trace up to the spike, and from there on; the voltage at the spike is between its neighbours.
+function split(time, voltage, spike, cut) {
+  if (cut < 0) return [{ x: time, y: voltage }, { x: [], y: [] }];
+  const k = Math.max(cut, 1);
+  const part = (spike - time[k - 1]) / (time[k] - time[k - 1]);
+  const there = voltage[k - 1] + part * (voltage[k] - voltage[k - 1]);
+  return [
+    { x: [...time.slice(0, k), spike], y: [...voltage.slice(0, k), there] },
+    { x: [spike, ...time.slice(k)], y: [there, ...voltage.slice(k)] },
+  ];
+}

@@ -1,0 +1,28 @@
+// Tables whose columns sort, by numbers where a column has numbers; empty cells come last.
+
+function sortable(table) {
+  const heads = [...table.tHead.rows[0].cells];
+  heads.forEach((head, column) => {
+    const button = make("button", { type: "button" }, ...head.childNodes);
+    head.append(button);
+    button.addEventListener("click", () => {
+      const down = head.getAttribute("aria-sort") === "ascending";
+      heads.forEach((other) => other.removeAttribute("aria-sort"));
+      head.setAttribute("aria-sort", down ? "descending" : "ascending");
+      sortRows(table.tBodies[0], column, down);
+    });
+  });
+}
+
+function sortRows(body, column, down) {
+  const text = (row) => row.cells[column].dataset.value ?? row.cells[column].textContent.trim();
+  const rows = [...body.rows];
+  const numbers = rows.every((row) => text(row) === "" || !Number.isNaN(Number(text(row))));
+  rows.sort((first, second) => {
+    const [a, b] = [text(first), text(second)];
+    if (a === "" || b === "") return (a === "") - (b === "");
+    const order = numbers ? Number(a) - Number(b) : a.localeCompare(b);
+    return down ? -order : order;
+  });
+  body.append(...rows);
+}

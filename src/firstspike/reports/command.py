@@ -1,0 +1,25 @@
+"""The command ``firstspike report``."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def report(
+    source: Annotated[
+        Path, typer.Argument(metavar="RUN|SWEEP", help="A run folder, a folder of runs, or the CSV table of a sweep.")
+    ],
+    out: Annotated[
+        Path | None, typer.Option(help="The file; by default report.html in the folder, or TABLE.html beside a table.")
+    ] = None,
+    checkpoint: Annotated[
+        str | None,
+        typer.Option("--checkpoint", help="Of a run: its name in checkpoints/, or best; by default the newest."),
+    ] = None,
+    runs: Annotated[bool, typer.Option("--runs", help="Of a sweep: first write the report of each run.")] = False,
+) -> None:
+    """Write a page to look at: one HTML file with everything in it; needs the extra report."""
+    from firstspike.reports.write import write_report
+
+    typer.echo(write_report(source, out, checkpoint, runs))

@@ -1,0 +1,102 @@
+"""From the folder of a run or a sweep to a file."""
+
+from pathlib import Path
+from typing import Any
+
+from firstspike.plots import RunData
+from firstspike.reports.details import details
+from firstspike.reports.facts import making, seeds_table, substrate, summary
+from firstspike.reports.page import check_report, render
+from firstspike.reports.sweep import SweepTable, runs_in, sweep_page, table_of_csv, table_of_runs
+from firstspike.training.files import write_whole
+from firstspike.training.seeds import member_configs, member_folder
+
+BUDGET = 1_000_000
+"""Numbers of the samples to pick, in all seeds together: some four megabytes."""
+
+
+def write_report(
+    source: Path | str, out: Path | str | None = None, checkpoint: str | None = None, runs: bool = False
+) -> Path:
+    """Write the report of a run, also of one that is not finished, of one with several seeds, or of a sweep.
+
+    Args:
+        source: the folder of a run; or of a sweep, which holds the folders of its runs; or the CSV table of a sweep.
+        out: the file, by default ``report.html`` in the folder, or the table's name with ``.html``.
+        checkpoint: see ``load_run``; the report of a run is of the newest one by default.
+        runs: of a sweep, write a report into each of its runs first.
+
+    Returns:
+        The file.
+
+    Raises:
+        FileNotFoundError: neither a run nor a sweep is there.
+        ValueError: no such checkpoint, or a checkpoint of a sweep.
+        ImportError: the extra ``report`` is not installed.
+        OSError: no space, no permission.
+    """
+    check_report()
+    source = Path(source)
+    if (source / "config.yaml").is_file():
+        run = RunData(source, checkpoint)
+        path = source / "report.html" if out is None else Path(out)
+        write_whole(path, run_page(run))
+        return path
+    path = Path(out) if out is not None else source.with_suffix(".html") if source.is_file() else source / "report.html"
+    table = _sweep(source)
+    if table is None:
+        raise FileNotFoundError(
+            f"{source} is neither a run nor a sweep: it has no config.yaml, and no folders that have"
+        )
+    if checkpoint is not None:
+        raise ValueError("--checkpoint is for the report of one run, not for that of a sweep")
+    for row in table.rows if runs else ():
+        if row.get("folder") and (Path(str(row["folder"])) / "config.yaml").is_file():
+            write_report(str(row["folder"]))
+    title = source.resolve().stem if source.is_file() else source.resolve().name
+    write_whole(path, sweep_page(title, table, path.parent))
+    return path
+
+
+def _sweep(source: Path) -> SweepTable | None:
+    """The table of a sweep: what its study says, else what its runs say."""
+    file = source if source.is_file() else source / "table.csv"
+    if file.is_file():
+        return table_of_csv(file.read_text(encoding="utf-8"), file.parent, str(file))
+    folders = runs_in(source)
+    return table_of_runs(folders) if folders else None
+
+
+def run_page(run: RunData, budget: int = BUDGET) -> str:
+    """The page of a run.
+
+    Args:
+        run: the run.
+        budget: so many numbers at most for the samples to pick.
+    """
+    members = [run]
+    if run.config.training.seeds > 1:
+        folders = [member_folder(run.folder, config) for config in member_configs(run.config)]
+        members = [RunData(path, run.chosen) for path in folders if (path / "config.yaml").is_file()] or members
+    found = [details(member, budget // len(members)) for member in members]
+    head, rows = seeds_table(run)
+    data: dict[str, Any] = {
+        "tau": run.config.neuron.tau_syn,
+        "substrate": run.config.substrate.kind,
+        "members": found,
+    }
+    return render(
+        "run",
+        data,
+        title=run.folder.resolve().name,
+        kind=run.config.data.kind,
+        summary=summary(run),
+        making=making(run),
+        substrate=substrate(run),
+        config=run.config.to_yaml(),
+        seeds=[member["name"] for member in found] if len(found) > 1 else [],
+        seeds_head=head,
+        seeds_rows=rows,
+        parts={name for member in found for name in member},
+        notes=list(dict.fromkeys(note for member in found for note in member["notes"])),
+    )

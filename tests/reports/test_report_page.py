@@ -1,0 +1,193 @@
+"""Reports as files: what is in them, for which runs there are, what is refused."""
+
+import re
+import shutil
+import sys
+
+import pytest
+
+from firstspike.cli import main
+from firstspike.reports.page import MISSING, render
+from firstspike.reports.sweep import table_of_csv
+from firstspike.reports.write import run_page, write_report
+
+
+def text_of(html):
+    """What a page says, without what is packed and without scripts."""
+    html = re.sub(r"<(script|style)[^>]*>.*?</\1>", "", html, flags=re.DOTALL)
+    return re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", html))
+
+
+def command(monkeypatch, capsys, *arguments):
+    monkeypatch.setattr(sys, "argv", ["firstspike", "report", *map(str, arguments)])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    return ended.value.code, *capsys.readouterr()
+
+
+def test_command(report_runs, monkeypatch, capsys):
+    run = report_runs / "bars"
+    code, out, err = command(monkeypatch, capsys, run)
+    assert (code, out.strip(), err) == (0, str(run / "report.html"), "")
+    assert (run / "report.html").stat().st_size < 10e6
+
+
+def test_page_says_how_it_was_made(report_runs, yin_yang_data):
+    shown = text_of(run_page(yin_yang_data))
+    for part in ("finished", "seed 3", "float32", "torch 2", "exact", "4 → 15 → 3", "kind: yin_yang"):
+        assert part in shown, part
+    test = yin_yang_data.results["test"]["accuracy"]
+    assert f"{100 * test:.2f} ±" in shown
+
+
+def test_page_has_all_of_it_inside(yin_yang_data):
+    html = run_page(yin_yang_data)
+    assert not re.findall(r"<(?:script|img|link|iframe)[^>]*\b(?:src|href)=\"(?!data:)", html)
+    assert "@import" not in html
+    assert "url(" not in html
+    assert "default-src 'none'" in html
+    assert "Permission is hereby granted" in html  # the library's licence goes with it
+    assert run_page(yin_yang_data) == html
+
+
+def test_seeds(report_runs, data_in):
+    html = write_report(report_runs / "seeds", report_runs / "seeds.html").read_text("utf-8")
+    data = data_in(html)
+    assert [member["name"] for member in data["members"]] == ["seed 3", "seed 4"]
+    assert all({"curves", "history", "samples", "plane"} <= set(member) for member in data["members"])
+    assert "standard deviation" in text_of(html)
+    assert '<option value="1">seed 4</option>' in html
+
+
+def test_unfinished_run(report_runs, tmp_path, data_in):
+    run = shutil.copytree(report_runs / "bars", tmp_path / "run")
+    (run / "results.json").unlink()
+    (member,) = data_in(write_report(run).read_text("utf-8"))["members"]
+    assert "samples" in member
+    assert "not finished: 3 of 3 epochs" in text_of((run / "report.html").read_text("utf-8"))
+
+
+def test_run_that_has_just_begun(report_runs, tmp_path, data_in):
+    run = tmp_path / "run"
+    run.mkdir()
+    shutil.copy(report_runs / "bars" / "config.yaml", run)
+    html = write_report(run).read_text("utf-8")
+    (member,) = data_in(html)["members"]
+    assert set(member) == {"name", "classes", "notes"}
+    shown = text_of(html)
+    assert "not finished: 0 of 3 epochs" in shown
+    assert "Left out:" in shown
+    assert "no checkpoint" in shown
+
+
+def test_seeds_that_have_not_begun(report_runs, tmp_path, data_in):
+    run = tmp_path / "run"
+    run.mkdir()
+    shutil.copy(report_runs / "seeds" / "config.yaml", run)
+    (member,) = data_in(write_report(run).read_text("utf-8"))["members"]
+    assert set(member) == {"name", "classes", "notes"}
+
+
+def test_data_that_are_gone(report_runs, tmp_path, image_folder, train_run, bars_config, data_in):
+    data = {"kind": "mnist", "train": 30, "validation": 10, "test": 12}
+    layers = [{"kind": "lif", "size": 10, "max_silent": 0.9}]
+    place = shutil.copytree(image_folder, tmp_path / "images")
+    run = train_run(
+        tmp_path / "run",
+        bars_config | {"data": data | {"folder": str(place)}, "network": layers},
+    )
+    (member,) = data_in(write_report(run).read_text("utf-8"))["members"]
+    assert member["samples"]["image"] == {"rows": 28, "columns": 28, "every": 1}
+    shutil.rmtree(place)
+    (member,) = data_in(write_report(run).read_text("utf-8"))["members"]
+    assert set(member) == {"name", "classes", "notes", "curves"}
+    assert "files are not in" in member["notes"][0]
+
+
+def test_substrate(report_runs, tmp_path, train_run, bars_config):
+    run = train_run(tmp_path / "run", bars_config | {"substrate": {"kind": "noisy", "threshold_spread": 0.01}})
+    shown = text_of(write_report(run).read_text("utf-8"))
+    assert "on the substrate noisy" in shown
+    assert "threshold_spread 0.01" in shown
+
+
+def test_names_are_escaped(report_runs, tmp_path):
+    run = shutil.copytree(report_runs / "bars", tmp_path / "<img src=x onerror=alert(1)>")
+    html = write_report(run).read_text("utf-8")
+    assert "<img" not in html
+    assert "&lt;img src=x" in html
+
+
+def test_checkpoint(report_runs, tmp_path, data_in, monkeypatch, capsys):
+    page = write_report(report_runs / "yin_yang", tmp_path / "page.html", "epoch_0002")
+    assert data_in(page.read_text("utf-8"))["members"][0]["confusion"]["checkpoint"] == "epoch_0002"
+    code, _, err = command(monkeypatch, capsys, report_runs / "yin_yang", "--checkpoint", "epoch_2")
+    assert (code, err.strip().endswith("did you mean epoch_0002?")) == (2, True)
+
+
+def test_sweep_of_a_folder(report_runs, data_in):
+    page = write_report(report_runs / "sweep", report_runs / "sweep.html")
+    html = page.read_text("utf-8")
+    data = data_in(html)
+    assert data["parameters"] == ["network[0].size", "training.optimizer.lr"]
+    assert [row["training.optimizer.lr"] for row in data["rows"]] == [0.001, 0.1, 0.01]
+    assert 'href="sweep/0001"' in html
+    write_report(report_runs / "sweep", page, runs=True)
+    assert 'href="sweep/0001/report.html"' in page.read_text("utf-8")
+    assert (report_runs / "sweep" / "0001" / "report.html").is_file()
+
+
+def test_sweep_of_a_table(report_runs, tmp_path, data_in):
+    table = tmp_path / "table.csv"
+    table.write_text(
+        "point,state,loss.xi,validation_accuracy,validation_std,test_accuracy,seconds,folder,reason\n"
+        f"0,complete,0.1,0.9,0.01,0.88,12.5,{report_runs / 'sweep' / '0000'},\n"
+        "1,failed,0.2,,,,,,ValueError: <b>\n",
+        encoding="utf-8",
+    )
+    html = write_report(table).read_text("utf-8")
+    assert (tmp_path / "table.html").is_file()
+    data = data_in(html)
+    assert data["parameters"] == ["loss.xi"]
+    assert data["measured"] == ["validation_accuracy", "test_accuracy", "seconds"]
+    assert "90.00 ± 1.00" in html
+    assert "ValueError: &lt;b&gt;" in html
+    assert re.search(r'href="[./]*[^"]*sweep/0000(/report.html)?"', html)
+    folder = tmp_path / "study"
+    folder.mkdir()
+    shutil.copy(table, folder / "table.csv")
+    assert write_report(folder) == folder / "report.html"
+
+
+def test_folders_of_a_table_are_searched_beside_it(tmp_path):
+    (tmp_path / "0003").mkdir()
+    table = table_of_csv("x,folder\n1,runs/study/0003\n2,elsewhere\n", tmp_path)
+    assert [row["folder"] for row in table.rows] == [str(tmp_path / "0003"), "elsewhere"]
+
+
+@pytest.mark.parametrize("content", ["", "a,b\n", "a,b\n1,2,3\n", "a,b\n1\n"])
+def test_no_table(tmp_path, content, monkeypatch, capsys):
+    (tmp_path / "table.csv").write_text(content)
+    code, _, err = command(monkeypatch, capsys, tmp_path / "table.csv")
+    assert code == 2
+    assert "expected a CSV table" in err
+
+
+def test_refused(report_runs, tmp_path, monkeypatch, capsys):
+    code, _, err = command(monkeypatch, capsys, tmp_path)
+    assert (code, "neither a run nor a sweep" in err) == (2, True)
+    code, _, err = command(monkeypatch, capsys, report_runs / "sweep", "--checkpoint", "best")
+    assert (code, "--checkpoint is for the report of one run" in err) == (2, True)
+    code, _, err = command(monkeypatch, capsys, report_runs / "bars", "--out", tmp_path / "no" / "page.html")
+    assert (code, "No such file" in err) == (2, True)
+
+
+def test_missing_extra(report_runs, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "plotly", None)
+    code, _, err = command(monkeypatch, capsys, report_runs / "bars")
+    assert (code, err.strip()) == (2, f"error: {MISSING}")
+
+
+def test_no_infinity_reaches_a_page():
+    with pytest.raises(ValueError, match="JSON"):
+        render("sweep", {"rows": [float("inf")]}, title="", summary=[], head=[], rows=[], chart=False)
