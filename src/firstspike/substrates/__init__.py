@@ -9,20 +9,27 @@ from firstspike.substrates.exact import Exact
 from firstspike.substrates.integrator import Integrator
 from firstspike.substrates.mock_bss2 import MockBss2
 from firstspike.substrates.noisy import Noisy
+from firstspike.substrates.simulators import Brian2, Nest, Neuron
 
 SUBSTRATES: dict[str, type[Substrate]] = {
     "exact": Exact,
     "integrator": Integrator,
     "noisy": Noisy,
     "mock_bss2": MockBss2,
+    "nest": Nest,
+    "neuron": Neuron,
+    "brian2": Brian2,
 }
 
 __all__ = [
     "SUBSTRATES",
+    "Brian2",
     "Exact",
     "Integrator",
     "LayerByLayer",
     "MockBss2",
+    "Nest",
+    "Neuron",
     "Noisy",
     "Substrate",
     "SubstrateError",

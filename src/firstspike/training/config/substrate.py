@@ -81,4 +81,48 @@ class MockBss2(Section):
     seed: NonNegativeInt | None = None
 
 
-Substrate = Annotated[Exact | Integrator | Noisy | MockBss2, Field(discriminator="kind")]
+class Simulator(Section):
+    """A simulator through PyNN; the extra of its name installs it.
+
+    ``step`` of the simulation, at least 0.0001, and ``duration``, after which spikes are missed, are in units of
+    ``tau_syn``.
+    """
+
+    step: Annotated[float, Field(ge=0.0001, le=1)] = 0.01
+    duration: Annotated[float, Field(gt=1, allow_inf_nan=False)] = 100.0
+
+
+class Nest(Simulator):
+    """NEST with precise spike times; see `Nest` in the API.
+
+    ``step`` of the simulation, at least 0.0001, and ``duration``, after which spikes are missed, are in units of
+    ``tau_syn``.
+    """
+
+    kind: Literal["nest"]
+
+
+class Neuron(Simulator):
+    """NEURON with a fixed step; see `Neuron` in the API.
+
+    ``step`` of the simulation, at least 0.0001, and ``duration``, after which spikes are missed, are in units of
+    ``tau_syn``.
+    """
+
+    kind: Literal["neuron"]
+
+
+class Brian2(Simulator):
+    """Brian2, the slowest of the simulators; see `Brian2` in the API.
+
+    ``step`` of the simulation, at least 0.0001, and ``duration``, after which spikes are missed, are in units of
+    ``tau_syn``.
+    """
+
+    kind: Literal["brian2"]
+
+
+Substrate = Annotated[
+    Exact | Integrator | Noisy | MockBss2 | Nest | Neuron | Brian2,
+    Field(discriminator="kind"),
+]

@@ -1,0 +1,204 @@
+"""Simulators of networks through PyNN: a batch is one long run, LIF layer after LIF layer."""
+
+import importlib
+import importlib.util
+import io
+import math
+import os
+import warnings
+from abc import abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from importlib.metadata import version
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from firstspike.layers import LIFLinear, Network
+from firstspike.substrates.base import LayerByLayer, SubstrateError
+from firstspike.substrates.populations import first_spikes, project, project_each, sources
+from firstspike.substrates.windows import Windows
+
+TAU_MS = 10.0
+"""Milliseconds and millivolts that stand for ``tau_syn`` and for 1 on the membrane: then weights are in nA."""
+LEAD_MS = 2.0
+"""Simulators need a moment before the first spike."""
+
+
+class Simulator(LayerByLayer):
+    """A simulator, whose neurons are PyNN's ``IF_curr_exp``.
+
+    Each LIF layer is one run, in which the samples of a batch follow one another. The next layer gets what was
+    recorded, the first spike of each neuron and sample. All delays are put on the times of the spikes that go in, so
+    that none is rounded to a step. After the last input of a sample its window goes on until membranes are at rest.
+
+    Args:
+        step: of the simulation, in units of ``tau_syn``.
+        duration: until when is simulated, in units of ``tau_syn``; later spikes are missed. It starts at 0, or with
+            the first input before.
+
+    Raises:
+        ValueError: a step below 0.0001 or above 1, a duration that is not longer than a step, or not finite.
+    """
+
+    title: ClassVar[str]
+    """Its name."""
+    module: ClassVar[str]
+    """Of PyNN."""
+    package: ClassVar[str]
+    """What it is called where packages are installed."""
+    rest: ClassVar[float]
+    """Time constants from the last input to the end of a window."""
+    path: ClassVar[str]
+    """Programs that PyNN may find while it is imported."""
+
+    def __init__(self, step: float = 0.01, duration: float = 100.0) -> None:
+        if not (0.0001 <= step <= 1 and step < duration < math.inf):
+            raise ValueError(f"expected 0.0001 <= step <= 1 and step < duration < inf, got {step} and {duration}")
+        self.step, self.duration = step, duration
+        self._sim: Any = None
+
+    def open(self, network: Network) -> Self:
+        """See ``Substrate``."""
+        super().open(network)
+        for index, layer in enumerate(network):
+            tau_mem = layer.neuron.tau_mem if isinstance(layer, LIFLinear) else 1.0
+            if not isinstance(tau_mem, Tensor) and math.isinf(tau_mem):
+                raise ValueError(f"layer {index}: {self.title} has no neurons without leak (tau_mem inf)")
+        self._sim = self._load()
+        return self
+
+    def close(self) -> None:
+        """See ``Substrate``."""
+        self._sim = None
+
+    def identity(self) -> dict[str, Any]:
+        """See ``Substrate``."""
+        settings = {"kind": self.kind, "step": self.step, "duration": self.duration}
+        if self._sim is None:
+            return settings
+        return settings | {"versions": {name: version(name) for name in ("pynn", self.package)}}
+
+    @torch.no_grad()
+    def spikes(
+        self, index: int, layer: LIFLinear, times: Float[Tensor, "batch inputs"]
+    ) -> Float[Tensor, "batch outputs"]:
+        """See ``LayerByLayer``."""
+        if self._sim is None:
+            raise ValueError(f"{self.title} is not open: call open(network) first")
+        delay = layer.delay_in_pass()
+        arrival = times if delay is None else (times.unsqueeze(-2) + delay).flatten(-2)
+        tau_mem, tau_syn, threshold = (
+            torch.as_tensor(value, dtype=torch.float64).detach().cpu().numpy()
+            for value in (layer.neuron.tau_mem, layer.neuron.tau_syn, layer.neuron.threshold)
+        )
+        unit = float(tau_syn.mean())
+        found = self._simulate(
+            arrival.detach().cpu().double().numpy() / unit,
+            layer.weight.detach().cpu().double().numpy(),
+            {"tau_mem": tau_mem / unit, "tau_syn": tau_syn / unit, "threshold": threshold},
+        )
+        return torch.from_numpy(found * unit).to(times)
+
+    def _simulate(
+        self,
+        arrival: Float[np.ndarray, "batch sources"],
+        weight: Float[np.ndarray, "out inputs"],
+        cells: dict[str, Float[np.ndarray, "..."]],
+    ) -> Float[np.ndarray, "batch out"]:
+        """First spikes of a layer. All times are in units of ``tau_syn``."""
+        arrival = np.where(arrival > self.duration, np.inf, arrival)
+        arrives = np.isfinite(arrival)
+        if not arrives.any():
+            return np.full((len(arrival), len(weight)), np.inf)
+        slowest = float(max(cells["tau_mem"].max(), cells["tau_syn"].max()))
+        begin, last = float(arrival[arrives].min()) - 1, float(arrival[arrives].max())
+        step_ms = max(round(1000 * self.step * TAU_MS), 1) / 1000
+        delay_ms = self._delay(step_ms)
+        windows = Windows(
+            samples=len(arrival),
+            start=begin,
+            length=math.ceil(last - begin + self.rest * slowest),
+            unit_ms=TAU_MS,
+            lead_ms=LEAD_MS + 2 * delay_ms,
+        )
+        sim = self._sim
+        with self._quiet():
+            try:
+                self._setup(step_ms, delay_ms)
+                before = sources(sim, windows.trains(arrival))
+                neurons = self._neurons(cells, refractory=self.rest / 2 * slowest)
+                after = sim.Population(len(weight), neurons, initial_values={"v": 0.0})
+                connect = project if arrival.shape[1] == weight.shape[1] else project_each
+                connect(sim, before, after, weight, delay_ms)
+                after.record("spikes")
+                sim.run(windows.run_ms + delay_ms)
+                found = first_spikes(after, windows, late_ms=delay_ms)
+            finally:
+                sim.end()
+        return np.where(found > self.duration, np.inf, found)
+
+    def _neurons(self, cells: dict[str, Float[np.ndarray, "..."]], refractory: float) -> Any:
+        """The cell type; in the model's own unit the capacity is ``tau_syn``."""
+        tau_syn = cells["tau_syn"]
+        values = {
+            "tau_m": self._tau_mem(cells["tau_mem"], tau_syn) * TAU_MS,
+            "tau_syn_E": tau_syn * TAU_MS,
+            "tau_syn_I": tau_syn * TAU_MS,
+            "cm": tau_syn,
+            "v_thresh": cells["threshold"] * TAU_MS,
+        }
+        each = {name: value if value.ndim else float(value) for name, value in values.items()}
+        rest = {"v_rest": 0.0, "v_reset": 0.0, "i_offset": 0.0, "tau_refrac": refractory * TAU_MS}
+        return self._sim.IF_curr_exp(**each, **rest)
+
+    def _tau_mem(
+        self, tau_mem: Float[np.ndarray, "..."], tau_syn: Float[np.ndarray, "..."]
+    ) -> Float[np.ndarray, "..."]:
+        """Membrane time constants that the simulator can do, nearest to these."""
+        return tau_mem
+
+    def _delay(self, step_ms: float) -> float:
+        """The delay that all synapses have. It is subtracted from the spikes."""
+        return step_ms
+
+    @abstractmethod
+    def _setup(self, step_ms: float, delay_ms: float) -> None:
+        """Forget the last run, get ready for another one."""
+
+    def _load(self) -> Any:
+        """PyNN's module."""
+        if any(importlib.util.find_spec(name) is None for name in ("pyNN", self.module)):
+            raise ImportError(f'{self.title} or PyNN is missing. Install them: pip install "firstspike[{self.kind}]"')
+        environment = {"PATH": self.path, "PYNEST_QUIET": "1", "NEURON_MODULE_OPTIONS": "-nogui -nobanner"}
+        with self._quiet(), _environment(environment):
+            try:
+                return importlib.import_module(f"pyNN.{self.module}")
+            except Exception as error:  # whatever a simulator, its compiler or its libraries run into
+                reason = next(iter(str(error).splitlines()), type(error).__name__)
+                raise SubstrateError(f"{self.title} does not start: {reason}") from error
+
+    @contextmanager
+    def _quiet(self) -> Iterator[None]:
+        """Without the chatter of simulators: banners, and warnings that calls from PyNN are old."""
+        with warnings.catch_warnings(), redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+
+
+@contextmanager
+def _environment(values: dict[str, str]) -> Iterator[None]:
+    """Environment variables for a while."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value

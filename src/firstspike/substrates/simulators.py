@@ -1,0 +1,101 @@
+"""The simulators that PyNN knows."""
+
+import os
+import sysconfig
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from firstspike.substrates.pynn import Simulator
+
+
+class Nest(Simulator):
+    """NEST with precise spike times: inputs and spikes are not bound to steps, and right to about 1e-11 ``tau_syn``.
+
+    Only whether a membrane reached its threshold in between is looked at in steps, and at inputs: a membrane that
+    touches the threshold for less than a step may be missed.
+
+    Args:
+        step: see ``Simulator``.
+        duration: see ``Simulator``.
+
+    Raises:
+        ValueError: see ``Simulator``.
+    """
+
+    kind = "nest"
+    title, module, package = "NEST", "nest", "nest-simulator"
+    rest = 35.0  # exp(-35) is below the resolution of float64
+    path = ""  # with nest-config in it PyNN would compile neurons of its own that are not needed
+
+    def _delay(self, step_ms: float) -> float:
+        return round(20 / step_ms) * step_ms  # NEST works in slices of the shortest delay: long ones are several times faster
+
+    def _setup(self, step_ms: float, delay_ms: float) -> None:
+        self._sim.setup(
+            timestep=step_ms, min_delay=delay_ms, max_delay=delay_ms, spike_precision="off_grid", verbosity="error"
+        )
+
+
+class Neuron(Simulator):
+    """NEURON with a fixed step. Times are off by about half a step in the median, by several where membranes are flat.
+
+    The first time on a machine PyNN compiles its mechanisms, which takes a compiler and some 20 seconds.
+
+    Args:
+        step: see ``Simulator``.
+        duration: see ``Simulator``.
+
+    Raises:
+        ValueError: see ``Simulator``.
+    """
+
+    kind = "neuron"
+    title, module, package = "NEURON", "neuron", "neuron"
+    rest = 20.0
+    # for nrnivmodl, which NEURON brings along
+    path = os.pathsep.join((sysconfig.get_path("scripts"), os.environ.get("PATH", os.defpath)))
+
+    def _setup(self, step_ms: float, delay_ms: float) -> None:
+        self._sim.setup(timestep=step_ms, min_delay=delay_ms, max_delay=delay_ms)
+
+
+class Brian2(Simulator):
+    """Brian2. Times are off by up to a step or two, more where membranes are flat. The slowest of the simulators.
+
+    Equal time constants are taken one millionth apart, for Brian2 divides by their difference.
+
+    Args:
+        step: see ``Simulator``.
+        duration: see ``Simulator``.
+
+    Raises:
+        ValueError: see ``Simulator``.
+    """
+
+    kind = "brian2"
+    title, module, package = "Brian2", "brian2", "brian2"
+    rest = 20.0
+    path = os.environ.get("PATH", os.defpath)
+
+    def _tau_mem(
+        self, tau_mem: Float[np.ndarray, "..."], tau_syn: Float[np.ndarray, "..."]
+    ) -> Float[np.ndarray, "..."]:
+        apart: Float[np.ndarray, "..."] = np.where(
+            np.abs(tau_mem / tau_syn - 1) < 1e-6, tau_syn * (1 + 1e-6), tau_mem
+        )
+        return apart
+
+    def _load(self) -> Any:
+        sim = super()._load()
+        import brian2
+
+        brian2.BrianLogger.log_level_error()
+        return sim
+
+    def _setup(self, step_ms: float, delay_ms: float) -> None:
+        import brian2
+
+        brian2.defaultclock.dt = step_ms * brian2.ms  # of the inputs, which PyNN leaves at 0.1 ms
+        self._sim.setup(timestep=step_ms, min_delay=delay_ms, max_delay=delay_ms)

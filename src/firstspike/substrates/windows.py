@@ -1,0 +1,58 @@
+"""A batch as one long run: sample after sample, each in a window of its own, on the clock of a simulator or chip."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float, Int
+
+
+@dataclass(frozen=True)
+class Windows:
+    """Where the samples of a batch are in one long run.
+
+    Args:
+        samples: how many.
+        start: earliest time of a sample that is in its window, in the unit of the network's times.
+        length: of a window, in the same unit.
+        unit_ms: milliseconds that this unit takes in the run.
+        lead_ms: milliseconds before the first window.
+    """
+
+    samples: int
+    start: float
+    length: float
+    unit_ms: float
+    lead_ms: float = 0.0
+
+    @property
+    def run_ms(self) -> float:
+        """Milliseconds until the last window ends."""
+        return self.lead_ms + self.samples * self.length * self.unit_ms
+
+    def trains(self, times: Float[np.ndarray, "samples sources"]) -> list[Float[np.ndarray, " spikes"]]:
+        """For each source its spikes in the run, in order and in milliseconds; ``inf`` is no spike."""
+        begin = np.arange(self.samples)[:, None] * self.length - self.start
+        at = np.sort((times + begin) * self.unit_ms + self.lead_ms, axis=0)
+        return [train[np.isfinite(train)] for train in at.T]
+
+    def first(
+        self, neurons: int, index: Sequence[int] | Int[np.ndarray, " spikes"], at_ms: Float[np.ndarray, " spikes"]
+    ) -> Float[np.ndarray, "samples neurons"]:
+        """The first spike of each neuron in each window, in the unit and on the clock of its sample.
+
+        Args:
+            neurons: how many.
+            index: which of them spiked.
+            at_ms: when, in milliseconds of the run, in any order.
+
+        Returns:
+            Times, ``inf`` where there was none. Spikes outside of all windows are left out.
+        """
+        found = np.full((self.samples, neurons), np.inf)
+        at = (np.asarray(at_ms, dtype=np.float64) - self.lead_ms) / self.unit_ms
+        window = np.floor(at / self.length).astype(np.int64)
+        inside = (window >= 0) & (window < self.samples)
+        at, window, index = at[inside], window[inside], np.asarray(index, dtype=np.int64)[inside]
+        np.minimum.at(found, (window, index), at - window * self.length + self.start)
+        return found
