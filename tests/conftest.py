@@ -31,13 +31,20 @@ def pytest_report_header():
     return f"browser tests: with {CHROMIUM}" if CHROMIUM else "browser tests: DESELECTED, there is no Chromium"
 
 
+# Tests that need an extra which is not in dev
+ASKED_FOR = ["neuron", "brian2"]
+
+
 def pytest_collection_modifyitems(config, items):
-    """Tests in a browser are left out, and counted as such, where there is none; ``-m browser`` insists on them."""
-    if CHROMIUM or "browser" in config.getoption("markexpr"):
-        return
-    without = [item for item in items if item.get_closest_marker("browser")]
+    """Tests with these markers are left out, and counted as such, unless ``-m NAME`` insists on them.
+
+    Those in a browser only where there is none.
+    """
+    needs = {*ASKED_FOR, *([] if CHROMIUM else ["browser"])}
+    left_out = {name for name in needs if name not in config.getoption("markexpr")}
+    without = {item for item in items if left_out & {mark.name for mark in item.iter_markers()}}
     if without:
-        config.hook.pytest_deselected(items=without)
+        config.hook.pytest_deselected(items=[item for item in items if item in without])
         items[:] = [item for item in items if item not in without]
 
 

@@ -53,6 +53,12 @@ def test_figure_of_a_run(noisy, yin_yang_run):
         plots.PLOTS["substrate"](yin_yang_run)
 
 
+def test_figure_of_a_simulator(bars_run):
+    figure = plots.PLOTS["substrate"](plots.RunData(bars_run.folder, substrate="nest"))
+    assert figure.axes[0].get_title().endswith("silent there 0.0 %, only there 0.0 %")
+    assert figure.axes[2].get_title() == "output neurons, test sample 0: exact (solid) and nest (dashed)"
+
+
 def test_a_substrate_that_cannot_be_had_leaves_out_its_figures_only(noisy, monkeypatch):
     def unreachable(self, network):
         raise SubstrateError("no chip answers")

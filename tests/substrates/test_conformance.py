@@ -20,16 +20,29 @@ IDEAL = {
         0.002,
         5,
     ),
+    "nest": ({}, 1e-10, 0),
+    "neuron": ({}, 0.03, 10),
+    "brian2": ({}, 0.02, 5),
 }
+# Simulators that are slow, or not in the extra dev: see tests/conftest.py. They get fewer samples.
+OPTIONAL = {"neuron": 20, "brian2": 8}
 
 
 def test_every_substrate_is_tested():
     assert IDEAL.keys() == SUBSTRATES.keys()
 
 
-@pytest.fixture(params=SUBSTRATES)
+KINDS = [pytest.param(x, marks=[getattr(pytest.mark, x)] if x in OPTIONAL else []) for x in SUBSTRATES]
+
+
+@pytest.fixture(params=KINDS)
 def kind(request):
     return request.param
+
+
+@pytest.fixture
+def times(times, kind):
+    return times[: OPTIONAL.get(kind)]
 
 
 @pytest.fixture
@@ -37,12 +50,12 @@ def ideal(kind):
     return SUBSTRATES[kind](**IDEAL[kind][0])
 
 
-def compare(found, wanted, kind):
+def compare(found, wanted, kind, rounding=0.0):
     _, tolerance, allowed = IDEAL[kind]
     for layer, (one, other) in enumerate(zip(found.layers, wanted.layers, strict=True)):
         assert one.shape == other.shape
         assert one.dtype == other.dtype
-        same = (one == other) | ((one - other).abs() <= tolerance * (layer + 1))
+        same = (one == other) | ((one - other).abs() <= tolerance * (layer + 1) + rounding)
         assert int((~same).sum()) <= math.ceil(allowed * same.numel() / 1000), layer
 
 
@@ -62,7 +75,9 @@ def test_ideal_settings_are_exact(kind, ideal, network, times):
 def test_float32(kind, ideal, network, times):
     network, times = network.float(), times.float()
     with ideal.open(network) as substrate:
-        compare(substrate.run(network, times), Exact().run(network, times), kind)
+        # those that compute in float64 differ by what the exact one loses
+        rounding = 2e-5 if kind in {"nest", "neuron", "brian2"} else 0.0
+        compare(substrate.run(network, times), Exact().run(network, times), kind, rounding)
 
 
 def test_nothing_is_changed(kind, ideal, network, times):

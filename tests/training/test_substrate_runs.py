@@ -3,6 +3,7 @@
 import inspect
 import json
 import shutil
+from typing import get_args
 
 import pytest
 import torch
@@ -28,7 +29,7 @@ def settings_of(section):
     return set(section.model_fields) - {"kind"}
 
 
-@pytest.mark.parametrize("section", [sections.Exact, sections.Integrator, sections.Noisy, sections.MockBss2])
+@pytest.mark.parametrize("section", get_args(get_args(sections.Substrate)[0]))
 def test_sections_match_their_classes(section):
     kind = section.model_fields["kind"].annotation.__args__[0]
     parameters = {} if kind == "exact" else inspect.signature(SUBSTRATES[kind]).parameters

@@ -137,8 +137,9 @@ class Simulator(LayerByLayer):
                 after.record("spikes")
                 sim.run(windows.run_ms + delay_ms)
                 found = first_spikes(after, windows, late_ms=delay_ms)
-            finally:
                 sim.end()
+            except Exception as error:  # each simulator has its own
+                raise SubstrateError(f"{self.title} failed: {_first_line(error)}") from error
         return np.where(found > self.duration, np.inf, found)
 
     def _neurons(self, cells: dict[str, Float[np.ndarray, "..."]], refractory: float) -> Any:
@@ -178,8 +179,7 @@ class Simulator(LayerByLayer):
             try:
                 return importlib.import_module(f"pyNN.{self.module}")
             except Exception as error:  # whatever a simulator, its compiler or its libraries run into
-                reason = next(iter(str(error).splitlines()), type(error).__name__)
-                raise SubstrateError(f"{self.title} does not start: {reason}") from error
+                raise SubstrateError(f"{self.title} does not start: {_first_line(error)}") from error
 
     @contextmanager
     def _quiet(self) -> Iterator[None]:
@@ -187,6 +187,10 @@ class Simulator(LayerByLayer):
         with warnings.catch_warnings(), redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
             warnings.simplefilter("ignore")
             yield
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)
 
 
 @contextmanager

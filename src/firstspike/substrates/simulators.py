@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from firstspike.substrates.pynn import Simulator
+from firstspike.substrates.pynn import TAU_MS, Simulator
 
 
 class Nest(Simulator):
@@ -30,7 +30,8 @@ class Nest(Simulator):
     path = ""  # with nest-config in it PyNN would compile neurons of its own that are not needed
 
     def _delay(self, step_ms: float) -> float:
-        return round(20 / step_ms) * step_ms  # NEST works in slices of the shortest delay: long ones are several times faster
+        # NEST works in slices as long as the shortest delay: a long one makes it several times faster
+        return round(2 * TAU_MS / step_ms) * step_ms
 
     def _setup(self, step_ms: float, delay_ms: float) -> None:
         self._sim.setup(
@@ -82,10 +83,7 @@ class Brian2(Simulator):
     def _tau_mem(
         self, tau_mem: Float[np.ndarray, "..."], tau_syn: Float[np.ndarray, "..."]
     ) -> Float[np.ndarray, "..."]:
-        apart: Float[np.ndarray, "..."] = np.where(
-            np.abs(tau_mem / tau_syn - 1) < 1e-6, tau_syn * (1 + 1e-6), tau_mem
-        )
-        return apart
+        return np.asarray(np.where(np.abs(tau_mem / tau_syn - 1) < 1e-6, tau_syn * (1 + 1e-6), tau_mem))
 
     def _load(self) -> Any:
         sim = super()._load()
