@@ -88,7 +88,8 @@ def test_parameters_that_learn(source, times):
     assert all(float(parameter.grad.abs().max()) > 0 for parameter in network.parameters())
 
 
-def test_delays_are_not_rounded_to_steps(source, times):
+@pytest.mark.parametrize("step", [0.1, 0.0123, 0.7])
+def test_delays_are_not_rounded_to_steps(source, times, step):
     network = Network(
         BiasSpikes([0.3], **DOUBLE),
         Multiplex(2),
@@ -98,7 +99,7 @@ def test_delays_are_not_rounded_to_steps(source, times):
         LIFLinear(6, 3, LIF(), weight_mean=0.8, weight_std=0.3, generator=source, **DOUBLE),
         Delay(3, DelayRule("softplus"), generator=source, **DOUBLE),
     )
-    with Nest(step=0.1).open(network) as nest:
+    with Nest(step).open(network) as nest:
         record = nest.run(network, times)
     torch.testing.assert_close(record.output, Exact().run(network, times).output, atol=1e-10, rtol=0)
 
@@ -177,8 +178,19 @@ def test_software_that_does_not_start(monkeypatch):
         Neuron().open(Network(LIFLinear(2, 2)))
 
 
+def test_a_failure_is_one_line(monkeypatch):
+    network = Network(LIFLinear(2, 2))
+    with Nest().open(network) as nest:
+        monkeypatch.setattr(nest._sim, "run", lambda duration: 1 / 0)
+        with pytest.raises(SubstrateError, match=r"^NEST failed: division by zero$"):
+            nest.run(network, torch.rand(3, 2))
+        monkeypatch.undo()
+        assert nest.run(network, torch.rand(3, 2)).output.shape == (3, 2)
+
+
 @pytest.mark.parametrize("simulator", [Nest, Neuron, Brian2])
 def test_refused(simulator):
+    """Before any software is looked for."""
     with pytest.raises(ValueError, match=r"layer 0: .* has no neurons without leak"):
         simulator().open(Network(LIFLinear(2, 2, LIF(tau_mem=math.inf))))
     with pytest.raises(ValueError, match=r"not open: call open\(network\) first"):

@@ -135,7 +135,7 @@ class Simulator(LayerByLayer):
                 connect = project if arrival.shape[1] == weight.shape[1] else project_each
                 connect(sim, before, after, weight, delay_ms)
                 after.record("spikes")
-                sim.run(windows.run_ms + delay_ms)
+                sim.run(round(math.ceil((windows.run_ms + delay_ms) / step_ms) * step_ms, 3))  # whole steps
                 found = first_spikes(after, windows, late_ms=delay_ms)
                 sim.end()
             except Exception as error:  # each simulator has its own

@@ -31,7 +31,7 @@ class Nest(Simulator):
 
     def _delay(self, step_ms: float) -> float:
         # NEST works in slices as long as the shortest delay: a long one makes it several times faster
-        return round(2 * TAU_MS / step_ms) * step_ms
+        return round(round(2 * TAU_MS / step_ms) * step_ms, 3)
 
     def _setup(self, step_ms: float, delay_ms: float) -> None:
         self._sim.setup(
