@@ -22,7 +22,7 @@ IDEAL = {
     ),
     "nest": ({}, 1e-10, 0),
     "neuron": ({}, 0.03, 10),
-    "brian2": ({}, 0.02, 5),
+    "brian2": ({"step": 0.02}, 0.04, 5),
 }
 # Simulators that are slow, or not in the extra dev: see tests/conftest.py. They get fewer samples.
 OPTIONAL = {"neuron": 20, "brian2": 8}

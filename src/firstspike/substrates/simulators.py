@@ -40,7 +40,7 @@ class Nest(Simulator):
 
 
 class Neuron(Simulator):
-    """NEURON with a fixed step. Times are off by about half a step in the median, by several where membranes are flat.
+    """NEURON with a fixed step. Times are off by less than a step, by several where membranes are flat.
 
     The first time on a machine PyNN compiles its mechanisms, which takes a compiler and some 20 seconds.
 
