@@ -9,7 +9,7 @@ import yaml
 from firstspike.training.config import parse_config
 
 DOCS = Path(__file__).parents[1] / "docs"
-PAGES = ["getting_started", "training", "plots", "substrates", "images"]
+PAGES = ["getting_started", "training", "plots", "substrates", "images", "nir"]
 
 
 def blocks(page, language):

@@ -13,6 +13,7 @@ from firstspike._version import __version__
 
 if TYPE_CHECKING:
     from firstspike import data, losses, plots, substrates
+    from firstspike.interop.nir import from_nir, to_nir
     from firstspike.layers import (
         BiasSpikes,
         Delay,
@@ -48,10 +49,12 @@ __all__ = [
     "data",
     "ensemble",
     "first_spike_time",
+    "from_nir",
     "load_run",
     "losses",
     "plots",
     "substrates",
+    "to_nir",
 ]
 
 # Looked up on first use, so that reading a config or printing a help text does not load torch.
@@ -59,7 +62,9 @@ _HOME = {
     "LIF": "neuron",
     "SilentNeurons": "training.silent",
     "first_spike_time": "spiketime",
+    "from_nir": "interop.nir",
     "load_run": "training.loaded",
+    "to_nir": "interop.nir",
     **dict.fromkeys(
         (
             "BiasSpikes",
