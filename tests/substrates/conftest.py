@@ -1,3 +1,4 @@
+import fake_pynn_brainscales
 import pytest
 import torch
 
@@ -8,6 +9,15 @@ from firstspike.neuron import LIF
 @pytest.fixture
 def source():
     return torch.Generator().manual_seed(3)
+
+
+@pytest.fixture
+def machine(monkeypatch, tmp_path):
+    """A stand-in for a BrainScaleS-2 and its software; it has an ideal calibration."""
+    monkeypatch.chdir(tmp_path)
+    found = fake_pynn_brainscales.Machine().install(monkeypatch)
+    fake_pynn_brainscales.calibration(tmp_path / "ideal.pbin")
+    return found
 
 
 @pytest.fixture

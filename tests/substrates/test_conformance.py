@@ -23,6 +23,7 @@ IDEAL = {
     "nest": ({}, 1e-10, 0),
     "neuron": ({}, 0.03, 10),
     "brian2": ({"step": 0.02}, 0.04, 5),
+    "brainscales2": ({"calibration": "ideal.pbin"}, 0.002, 5),
 }
 # Simulators that are slow, or not in the extra dev: see tests/conftest.py. They get fewer samples.
 OPTIONAL = {"neuron": 20, "brian2": 8}
@@ -37,6 +38,8 @@ KINDS = [pytest.param(x, marks=[getattr(pytest.mark, x)] if x in OPTIONAL else [
 
 @pytest.fixture(params=KINDS)
 def kind(request):
+    if request.param == "brainscales2":
+        request.getfixturevalue("machine")
     return request.param
 
 

@@ -153,7 +153,7 @@ def test_a_stalled_run_is_tried_again_and_then_reported(network, times, caplog):
         found = run(network, times, **CLEAN, stall=0.6, seed=3)
     assert "the mock chip 1 stalled, try 1 of 5" in caplog.text
     assert torch.equal(found.output, run(network, times, **CLEAN).output)
-    with pytest.raises(SubstrateError, match=r"the mock chip 1 stalled 2 times in a row.*firstspike resume"):
+    with pytest.raises(SubstrateError, match=r"the mock chip 1 stalled 2 times in a row"):
         run(network, times, stall=1.0, retries=2)
 
 

@@ -6,6 +6,8 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from firstspike.layers.inputs import BiasSpikes, Multiplex
+
 
 @runtime_checkable
 class Layer(Protocol):
@@ -58,6 +60,21 @@ class Network(nn.Sequential):
                 made = getattr(layer, "out_image", None)
             except ValueError as error:
                 raise ValueError(f"layer {index} does not fit the one before it: {error}") from None
+
+    @property
+    def inputs(self) -> int | None:
+        """Number of inputs; None where no layer fixes one."""
+        before: list[Any] = []
+        for layer in self:
+            size = getattr(layer, "in_features", getattr(layer, "features", None))
+            if size is not None:
+                for earlier in reversed(before):
+                    size = size - len(earlier.times) if isinstance(earlier, BiasSpikes) else size // earlier.copies
+                return int(size)
+            if not isinstance(layer, BiasSpikes | Multiplex):
+                return None
+            before.append(layer)
+        return None
 
     def record(self, times: Float[Tensor, "*batch inputs"], observed: Sequence[Tensor | None] | None = None) -> Record:
         """Spike times of every layer.

@@ -5,6 +5,8 @@ To add one: a file here with a ``Substrate``, a line in ``SUBSTRATES``, and its 
 """
 
 from firstspike.substrates.base import LayerByLayer, Substrate, SubstrateError, record_at
+from firstspike.substrates.brainscales2 import BrainScaleS2
+from firstspike.substrates.chips import calibrate
 from firstspike.substrates.exact import Exact
 from firstspike.substrates.integrator import Integrator
 from firstspike.substrates.mock_bss2 import MockBss2
@@ -16,6 +18,7 @@ SUBSTRATES: dict[str, type[Substrate]] = {
     "integrator": Integrator,
     "noisy": Noisy,
     "mock_bss2": MockBss2,
+    "brainscales2": BrainScaleS2,
     "nest": Nest,
     "neuron": Neuron,
     "brian2": Brian2,
@@ -23,6 +26,7 @@ SUBSTRATES: dict[str, type[Substrate]] = {
 
 __all__ = [
     "SUBSTRATES",
+    "BrainScaleS2",
     "Brian2",
     "Exact",
     "Integrator",
@@ -33,5 +37,6 @@ __all__ = [
     "Noisy",
     "Substrate",
     "SubstrateError",
+    "calibrate",
     "record_at",
 ]

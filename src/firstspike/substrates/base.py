@@ -98,6 +98,17 @@ class Substrate(ABC):
             used = self.parameters(network)
         return record_at(network, seen, used)
 
+    def trials(self, network: Network, times: Float[Tensor, "batch inputs"], count: int) -> list[Record]:
+        """The same batch several times, for what differs from run to run; see ``run``.
+
+        Raises:
+            ValueError: a count below 1.
+            SubstrateError: no answer.
+        """
+        if count < 1:
+            raise ValueError(f"count must be >= 1, got {count}")
+        return [self.run(network, times) for _ in range(count)]
+
     def __enter__(self) -> Self:
         return self
 

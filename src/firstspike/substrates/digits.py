@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from firstspike.layers import LIFLinear, Network
+from firstspike.substrates.base import Substrate
 
 
 @dataclass(frozen=True)
@@ -48,3 +49,17 @@ class WeightDigits:
             for layer in network:
                 if isinstance(layer, LIFLinear):
                     layer.weight.clamp_(-self.limit, self.limit)
+
+
+class StoresDigits(Substrate):
+    """What substrates share that store weights as digits."""
+
+    digits: WeightDigits
+
+    def parameters(self, network: Network) -> dict[str, Tensor]:
+        """See ``Substrate``."""
+        return self.digits.parameters(network)
+
+    def project_(self, network: Network) -> None:
+        """See ``Substrate``."""
+        self.digits.clip_(network)

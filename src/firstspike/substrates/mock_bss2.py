@@ -122,10 +122,7 @@ class MockBss2(Imperfect):
             if not self.stall or float(self.noise.uniform((1,), times)) >= self.stall:
                 return self._run(network, times, self._clock)
             logger.warning("the mock chip %d stalled, try %d of %d", self.chip, attempt, self.retries)
-        raise SubstrateError(
-            f"the mock chip {self.chip} stalled {self.retries} times in a row; what was saved is kept, and a training "
-            "goes on with: firstspike resume"
-        )
+        raise SubstrateError(f"the mock chip {self.chip} stalled {self.retries} times in a row")
 
     def _run(self, network: Network, times: Tensor, clock: Clock) -> Record:
         tau = self.tau_us / clock.unit_us  # tau_syn in the network's unit

@@ -7,11 +7,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from firstspike.layers import Delay, LIFLinear, Network
+from firstspike.layers import Delay, LIFLinear
 from firstspike.seeding import generator
 from firstspike.spiketime import first_spike_time
-from firstspike.substrates.base import LayerByLayer, Substrate
-from firstspike.substrates.digits import WeightDigits
+from firstspike.substrates.base import LayerByLayer
+from firstspike.substrates.digits import StoresDigits, WeightDigits
 
 LOWEST_THRESHOLD = 0.01
 """No noise takes a threshold below this fraction of what it should be."""
@@ -51,10 +51,9 @@ class Noise:
         self.source.set_state(state["noise"].cpu())
 
 
-class Imperfect(Substrate):
-    """What substrates share that store weights as digits and draw noise of their own."""
+class Imperfect(StoresDigits):
+    """What substrates share that also draw noise of their own."""
 
-    digits: WeightDigits
     noise: Noise
 
     def state_dict(self) -> dict[str, Any]:
@@ -64,14 +63,6 @@ class Imperfect(Substrate):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """See ``Substrate``."""
         self.noise.load_state_dict(state)
-
-    def parameters(self, network: Network) -> dict[str, Tensor]:
-        """See ``Substrate``."""
-        return self.digits.parameters(network)
-
-    def project_(self, network: Network) -> None:
-        """See ``Substrate``."""
-        self.digits.clip_(network)
 
 
 @dataclass(eq=False)

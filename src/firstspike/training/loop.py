@@ -13,11 +13,12 @@ from torch import Tensor
 
 from firstspike.layers import jitter_from
 from firstspike.seeding import generator
+from firstspike.substrates import SubstrateError
 from firstspike.training.augment import augmented
 from firstspike.training.build import Experiment
 from firstspike.training.evaluation import Evaluation
 from firstspike.training.run import Row, Run
-from firstspike.training.saving import State, save_best, save_epoch
+from firstspike.training.saving import LastEpoch, State, save_best, save_epoch
 from firstspike.training.trainers import Trainer
 from firstspike.training.watchers import Watcher
 
@@ -44,7 +45,27 @@ def train(
 
     Returns:
         The evaluations on the test data.
+
+    Raises:
+        Interrupted: see ``stop``.
+        SubstrateError: a substrate that does not answer; the state after the last whole epoch is saved.
     """
+    last = LastEpoch(trainer.members, runs, states)
+    try:
+        return _train(trainer, runs, states, watcher, stop, last)
+    except SubstrateError:
+        last.save()
+        raise
+
+
+def _train(
+    trainer: Trainer,
+    runs: Sequence[Run],
+    states: Sequence[State],
+    watcher: Watcher,
+    stop: Callable[[], bool],
+    last: LastEpoch,
+) -> list[Evaluation]:
     members, first = trainer.members, states[0]
     config = members[0].config.training
     began = time.monotonic() - first.seconds
@@ -71,6 +92,7 @@ def train(
         if first.epoch % config.save_every == 0 or first.epoch == config.epochs:
             _save(trainer, runs, states)
             watcher.checkpoint(first.epoch, members[0], validations[0])
+        last.keep()
     return trainer.evaluate(members[0].data.test)
 
 

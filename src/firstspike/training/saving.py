@@ -1,6 +1,8 @@
 """How far a training is, and what of it goes into a checkpoint and back."""
 
+import copy
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -34,10 +36,38 @@ class State:
 
 def save_epoch(experiment: Experiment, run: Run, state: State) -> None:
     """A checkpoint named after how far the training is; those from inside an earlier epoch go."""
-    inside = f"_batch_{state.batch:05d}" if state.batch else ""
-    new = run.checkpoints / f"epoch_{state.epoch:04d}{inside}"
+    new = _place(run, state)
     save_checkpoint(new, capture(experiment, state))
     _keep_one(run, new, "_batch_")
+
+
+class LastEpoch:
+    """What the last whole epoch left behind, for when a substrate fails in the middle of the next one.
+
+    Of the exact substrate, which does not fail, nothing is kept.
+
+    Args:
+        members: the networks in training.
+        runs: where each is saved.
+        states: how far they are.
+    """
+
+    def __init__(self, members: Sequence[Experiment], runs: Sequence[Run], states: Sequence[State]) -> None:
+        self._all = list(zip(members, runs, states, strict=True))
+        self._wanted = any(member.substrate.kind != "exact" for member in members)
+        self._kept: list[tuple[Path, Checkpoint]] = []
+        self.keep()
+
+    def keep(self) -> None:
+        """The last epoch is the one that is done now."""
+        if self._wanted:
+            self._kept = [(_place(run, state), copy.deepcopy(capture(x, state))) for x, run, state in self._all]
+
+    def save(self) -> None:
+        """Make checkpoints of it, where there are none."""
+        for place, checkpoint in self._kept:
+            if not place.exists():
+                save_checkpoint(place, checkpoint)
 
 
 def save_best(experiment: Experiment, run: Run, state: State) -> None:
@@ -87,6 +117,12 @@ def restore(experiment: Experiment, checkpoint: Checkpoint, allow_other_chip: bo
     if state.totals is not None:
         state.totals = state.totals.to(experiment.device)
     return state
+
+
+def _place(run: Run, state: State) -> Path:
+    """The checkpoint of a state, inside an epoch or behind one."""
+    inside = f"_batch_{state.batch:05d}" if state.batch else ""
+    return run.checkpoints / f"epoch_{state.epoch:04d}{inside}"
 
 
 def _keep_one(run: Run, new: Path, mark: str) -> None:

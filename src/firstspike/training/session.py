@@ -11,7 +11,9 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from firstspike.substrates import SubstrateError
 from firstspike.training.build import Experiment, build
+from firstspike.training.checkpoint import checkpoints
 from firstspike.training.config import Config
 from firstspike.training.evaluation import Evaluation
 from firstspike.training.loop import train
@@ -49,7 +51,8 @@ def start(folder: Path, config: Config, *, show: bool = True, watch: Sequence[st
     Raises:
         FileExistsError: the folder is not empty.
         ImportError: a watcher whose extra is not installed.
-        SubstrateError: a substrate that cannot be reached or does not answer; what was saved stays.
+        SubstrateError: a substrate that cannot be reached, or does not answer: then the state after the last whole
+            epoch is saved.
         Interrupted: Ctrl-C or SIGTERM; the state is saved.
     """
     _check(watch)
@@ -160,8 +163,12 @@ def _train(
         threads_worth_starting(members[0].network, config.batch_size * len(members)),
     ):
         trainer = trainer_for(members)
-        tests = train(trainer, runs, states, watchers, stop)
-        validations = trainer.evaluate(members[0].data.validation)
+        try:
+            tests = train(trainer, runs, states, watchers, stop)
+            validations = trainer.evaluate(members[0].data.validation)
+        except SubstrateError as error:
+            saved = checkpoints(runs[0].checkpoints)[-1].name
+            raise SubstrateError(f"{error}. {saved} is saved; go on with: firstspike resume {top.path}") from error
     results = [
         {
             "epochs": state.epoch,

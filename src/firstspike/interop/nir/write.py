@@ -47,7 +47,9 @@ class _Writer:
         self.network, self.convention = network, convention
         self.nodes: dict[str, Any] = {}
         self.edges: list[tuple[str, str]] = []
-        self.inputs = _inputs(network)
+        if network.inputs is None:
+            raise ValueError("the network has no LIF layer: nothing for NIR")
+        self.inputs = network.inputs
         self.bias = [float(t) for layer in network if isinstance(layer, BiasSpikes) for t in layer.times]
         self.size = self.inputs + len(self.bias)
 
@@ -178,21 +180,6 @@ def _joined(signal: list[_Channels]) -> list[_Channels]:
 def _copied(part: _Channels, copies: int) -> _Channels:
     place = (part.place[:, None] * copies + np.arange(copies)).ravel()
     return _Channels(part.node, part.size, part.column.repeat(copies), place)
-
-
-def _inputs(network: Network) -> int:
-    """How many inputs a network has, from its first layer that fixes a number."""
-    before: list[Any] = []
-    for layer in network:
-        size = getattr(layer, "in_features", getattr(layer, "features", None))
-        if size is not None:
-            for earlier in reversed(before):
-                size = size - len(earlier.times) if isinstance(earlier, BiasSpikes) else size // earlier.copies
-            return int(size)
-        if not isinstance(layer, BiasSpikes | Multiplex):
-            break
-        before.append(layer)
-    raise ValueError("the network has no LIF layer: nothing for NIR")
 
 
 def _each(index: int, layer: LIFLinear | LIFConv2d, name: str) -> Float[np.ndarray, " neurons"]:

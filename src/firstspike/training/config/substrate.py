@@ -122,7 +122,26 @@ class Brian2(Simulator):
     kind: Literal["brian2"]
 
 
+class BrainScaleS2(Section):
+    """BrainScaleS-2, the chip, through `pynn_brainscales`; see `BrainScaleS2` in the API.
+
+    ``calibration`` is a file, in whose name `{chip}` is the chip's, or `nightly`. ``settings`` is a YAML file with
+    sections by chip and one called `default`, whose values go before those here. ``window`` is in units of
+    ``tau_syn``, ``..._us`` are microseconds. A run is tried at most ``retries`` times.
+    """
+
+    kind: Literal["brainscales2"]
+    calibration: str = "calibrations/{chip}.pbin"
+    settings: str | None = None
+    tau_us: Positive = 6.0
+    weight_scale: Positive = 30.0
+    window: Positive = 30.0
+    latency_us: NotNegative = 0.08
+    largest_batch: PositiveInt = 200
+    retries: PositiveInt = 5
+
+
 Substrate = Annotated[
-    Exact | Integrator | Noisy | MockBss2 | Nest | Neuron | Brian2,
+    Exact | Integrator | Noisy | MockBss2 | BrainScaleS2 | Nest | Neuron | Brian2,
     Field(discriminator="kind"),
 ]

@@ -1,0 +1,246 @@
+"""A network on BrainScaleS-2 in the words of PyNN: populations and projections, weights and delays, spikes in and out.
+
+A delay is a pair of neurons, as in Göltz et al. 2025: the first one forwards a spike at once and rests, the second one,
+its neighbour, fires when that rest is over.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from firstspike.layers import BiasSpikes, Delay, LIFLinear, Multiplex, Network, Record
+from firstspike.substrates.bss2 import CIRCUITS, CLOCK_US, DELAY_STEP_US, ROWS, Clock
+from firstspike.substrates.digits import WeightDigits
+from firstspike.substrates.windows import Windows
+
+FIRST_DELAY = 256
+"""Delay neurons sit behind this circuit, in pairs; all others before it."""
+DRIVE = 800
+"""Weight that makes a delay neuron forward any spike; PyNN takes as many synapses for it as it needs."""
+DELAY_OFFSET_US = 2.0
+"""A delay is this and as many steps as the setting of the refractory period says."""
+
+Spikes = tuple[Int[np.ndarray, " spikes"], Float[np.ndarray, " spikes"]]  # neurons, and milliseconds of the run
+
+
+@dataclass
+class _Part:
+    """Channels of the signal between two layers that come from one population, cell by cell.
+
+    Args:
+        population: of neurons; None for spikes from outside, which get a population where they are needed.
+        place: of the cells among all channels.
+        origin: of spikes from outside, which of them each is.
+    """
+
+    population: Any
+    place: Int[np.ndarray, " cells"]
+    origin: Int[np.ndarray, " cells"] | None = None
+
+
+def placement(network: Network) -> list[int]:
+    """The circuits of all neurons in the order in which their populations are made.
+
+    Raises:
+        ValueError: more neurons, delays or inputs of a neuron than there are places.
+    """
+    lifs = [(index, layer) for index, layer in enumerate(network) if isinstance(layer, LIFLinear)]
+    delays = sum(layer.features for layer in network if isinstance(layer, Delay))
+    size, room = sum(layer.out_features for _, layer in lifs), FIRST_DELAY if delays else CIRCUITS
+    problems = [
+        f"layer {index}: {layer.in_features} inputs per neuron; a neuron here is one circuit, which has {ROWS // 2}"
+        for index, layer in lifs
+        if 2 * layer.in_features > ROWS
+    ]
+    if size > room:
+        problems.append(f"{size} neurons; there is room for {room}" + (" beside delays" if delays else ""))
+    if 2 * delays > CIRCUITS - FIRST_DELAY:
+        problems.append(f"{delays} delays; there is room for {(CIRCUITS - FIRST_DELAY) // 2}")
+    if problems:
+        raise ValueError("the network does not fit on BrainScaleS-2: " + "; ".join(problems))
+    found: list[int] = []
+    neuron, pair = 0, FIRST_DELAY
+    for layer in network:
+        if isinstance(layer, LIFLinear):
+            found += range(neuron, neuron + layer.out_features)
+            neuron += layer.out_features
+        elif isinstance(layer, Delay):
+            pairs = range(pair, pair + 2 * layer.features, 2)
+            found += [*pairs, *(first + 1 for first in pairs)]
+            pair += 2 * layer.features
+    return found
+
+
+class ChipNetwork:
+    """The populations and projections of a network.
+
+    Args:
+        pynn: the module, set up with the ``placement`` of the network.
+        network: what to build; later ones must have the same layers.
+        clock: the chip's times in the unit of the network's.
+        digits: weights as the chip has them.
+    """
+
+    def __init__(self, pynn: Any, network: Network, clock: Clock, digits: WeightDigits) -> None:
+        self.pynn, self.clock, self.digits = pynn, clock, digits
+        inputs = network.inputs
+        assert inputs is not None, "a LIF layer fixes it"
+        self._sources: list[tuple[Any, Int[np.ndarray, " cells"]]] = []
+        self._recorded: dict[int, Any] = {}
+        self._projections: dict[int, list[tuple[Any, Any, Int[np.ndarray, " cells"]]]] = {}
+        self._delays: dict[int, Any] = {}
+        self._written: dict[object, np.ndarray] = {}
+        every = np.arange(inputs)
+        parts, channels, outside = [_Part(None, every, every)], inputs, inputs
+        for index, layer in enumerate(network):
+            match layer:
+                case LIFLinear():
+                    parts, channels = self._lif(index, layer, parts), layer.out_features
+                case Delay():
+                    parts = self._delay(index, layer, parts)
+                case BiasSpikes():
+                    new = np.arange(len(layer.times))
+                    parts = [*parts, _Part(None, channels + new, outside + new)]
+                    channels, outside = channels + len(new), outside + len(new)
+                case Multiplex():
+                    parts, channels = (
+                        [copy for part in parts for copy in _copies(part, layer.copies)],
+                        channels * layer.copies,
+                    )
+
+    def _lif(self, index: int, layer: LIFLinear, parts: list[_Part]) -> list[_Part]:
+        pynn = self.pynn
+        neurons = pynn.Population(layer.out_features, pynn.cells.HXNeuron())
+        neurons.record(["spikes"])
+        self._recorded[index] = neurons
+        found = []
+        for part in parts:
+            before = self._population(part)
+            pair = [
+                pynn.Projection(
+                    before,
+                    neurons,
+                    pynn.AllToAllConnector(),
+                    synapse_type=pynn.synapses.StaticSynapse(weight=0),
+                    receptor_type=receptor,
+                )
+                for receptor in ("excitatory", "inhibitory")
+            ]
+            found.append((pair[0], pair[1], part.place))
+        self._projections[index] = found
+        return [_Part(neurons, np.arange(layer.out_features))]
+
+    def _delay(self, index: int, layer: Delay, parts: list[_Part]) -> list[_Part]:
+        pynn, size = self.pynn, layer.features
+        cell = pynn.cells.HXNeuron(event_routing_enable_bypass_excitatory=True, multicompartment_connect_right=True)
+        first, second = pynn.Population(size, cell), pynn.Population(size, pynn.cells.HXNeuron())
+        second.record(["spikes"])
+        for part in parts:
+            chosen = np.zeros((len(part.place), size), dtype=bool)
+            chosen[np.arange(len(part.place)), part.place] = True
+            synapse = pynn.synapses.StaticSynapse(weight=DRIVE)
+            connector = pynn.ArrayConnector(chosen)
+            pynn.Projection(self._population(part), first, connector, synapse_type=synapse, receptor_type="excitatory")
+        self._delays[index], self._recorded[index] = first, second
+        return [_Part(second, np.arange(size))]
+
+    def _population(self, part: _Part) -> Any:
+        if part.population is not None:
+            return part.population
+        assert part.origin is not None
+        source = self.pynn.Population(len(part.origin), self.pynn.cells.SpikeSourceArray())
+        self._sources.append((source, part.origin))
+        return source
+
+    def write(self, network: Network) -> None:
+        """Give the chip the weights and delays of a network, as far as they differ from what it has."""
+        stored = self.digits.parameters(network)
+        for index, projections in self._projections.items():
+            digits = self._whole(stored[f"{index}.weight"])
+            for number, (excitatory, inhibitory, place) in enumerate(projections):
+                own = digits[:, place].T
+                for sign, projection, weight in (
+                    ("excitatory", excitatory, np.clip(own, 0, None)),
+                    ("inhibitory", inhibitory, np.clip(own, None, 0)),
+                ):
+                    if self._changed((index, number, sign), weight):
+                        projection.set(weight=weight)
+        for index, first in self._delays.items():
+            layer = network[index]
+            assert isinstance(layer, Delay)
+            delay_us = self.clock.delay(layer.delay.detach().cpu().double()) * self.clock.unit_us
+            steps = ((delay_us - DELAY_OFFSET_US) / DELAY_STEP_US).round().to(torch.int64).numpy()
+            if self._changed(index, steps):
+                first.set(refractory_period_refractory_time=steps)
+
+    def _whole(self, weight: Tensor) -> Int[np.ndarray, "out inputs"]:
+        assert self.digits.scale is not None
+        return (weight.cpu().double() * self.digits.scale).round().to(torch.int64).numpy()
+
+    def _changed(self, key: object, values: np.ndarray) -> bool:
+        """Whether the chip has other values than these; from now on it has them."""
+        same = key in self._written and np.array_equal(self._written[key], values)
+        self._written[key] = values
+        return not same
+
+    def feed(self, outside: Float[np.ndarray, "samples sources"], windows: Windows) -> None:
+        """Say when the spikes from outside come: inputs, and behind them all bias spikes."""
+        from pyNN.parameters import Sequence
+
+        for source, origin in self._sources:
+            trains = windows.trains(outside[:, origin])
+            # a quarter of a tick: PyNN cuts times off to ticks, and rounding may have left them just below theirs
+            source.set(spike_times=[Sequence(train + 0.25e-3 * CLOCK_US) for train in trains])
+
+    def spikes(self) -> dict[int, Spikes]:
+        """All recorded spikes of the last run, by the index of the layer."""
+        return {index: _recorded(population) for index, population in self._recorded.items()}
+
+    def record(
+        self, network: Network, received: Tensor, spikes: dict[int, Spikes], windows: Windows, late_ms: float
+    ) -> Record:
+        """Times of all layers, as the host knows them.
+
+        Args:
+            network: what ran.
+            received: input times as the chip got them.
+            spikes: see above.
+            windows: of the samples.
+            late_ms: how much later than they were all spikes were noted.
+        """
+        known, layers = received, []
+        for index, layer in enumerate(network):
+            if index in spikes:
+                neurons, at = spikes[index]
+                first = windows.first(self._recorded[index].size, neurons, at - late_ms)
+                fine = self.clock.step / 1000  # what rounding in a long run leaves is far below
+                known = torch.from_numpy(np.round(first / fine) * fine)
+            elif isinstance(layer, BiasSpikes):
+                bias = self.clock.floor(layer.times.cpu().double())
+                known = torch.cat([known, bias.expand(len(known), -1)], dim=1)
+            else:
+                known = layer(known)
+            layers.append(known)
+        return Record(received, tuple(layers))
+
+
+def _copies(part: _Part, copies: int) -> list[_Part]:
+    """Copies of inputs are sources of their own, those of neurons further synapses of the same."""
+    places = part.place[:, None] * copies + np.arange(copies)
+    if part.origin is not None:
+        return [_Part(None, places.ravel(), part.origin.repeat(copies))]
+    return [_Part(part.population, place) for place in places.T]
+
+
+def _recorded(population: Any) -> Spikes:
+    """Spikes of a population. Silent neurons may be missing: only the annotation says which one a train is of."""
+    index: list[Int[np.ndarray, " spikes"]] = [np.empty(0, np.int64)]
+    at: list[Float[np.ndarray, " spikes"]] = [np.empty(0)]
+    for train in population.get_data("spikes", clear=True).segments[-1].spiketrains:
+        index.append(np.full(len(train), train.annotations["source_index"]))
+        at.append(np.asarray(train.rescale("ms").magnitude, dtype=np.float64))
+    return np.concatenate(index), np.concatenate(at)
