@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from firstspike.training.config import parse_config
+from firstspike.training.config import load_config, parse_config
 
 DOCS = Path(__file__).parents[1] / "docs"
 PAGES = ["getting_started", "training", "plots", "substrates", "images", "nir"]
@@ -30,3 +30,11 @@ def test_config_of_the_page_is_valid():
     (text,) = blocks("training", "yaml")
     config = parse_config(yaml.safe_load(text))
     assert config.training.epochs == 400
+
+
+def test_substrate_of_the_page_is_valid():
+    text, _ = blocks("brainscales2", "yaml")
+    (setting,) = yaml.safe_load(text).items()
+    config = load_config("bars_mock_bss2", [f"{setting[0]}={yaml.safe_dump(setting[1], default_flow_style=True)}"])
+    assert config.substrate.kind == "brainscales2"
+    assert config.substrate.largest_batch == 150

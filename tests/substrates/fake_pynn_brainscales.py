@@ -10,6 +10,7 @@ import math
 import random
 import sys
 import types
+import warnings
 
 import numpy as np
 import torch
@@ -96,7 +97,8 @@ class Machine:
     Attributes:
         calls: names of the calls that reach the chip, in order.
         stalls: so many of the next runs stall.
-        how: ``late`` ones give a spike behind the end of the run, ``error`` ones raise.
+        how: ``late`` ones give a spike behind the end of the run, ``warning`` ones leave it out and warn, ``error``
+            ones raise.
         name: of the chip; None where there is none.
     """
 
@@ -200,7 +202,10 @@ class Machine:
         if self.stalls:
             self.stalls -= 1
             late = next(x for x in self.populations if x.recorded)
-            late.spikes[0] = np.append(late.spikes[0], runtime * 1e3 + 1)
+            if self.how == "warning":
+                late.warns = True
+            else:
+                late.spikes[0] = np.append(late.spikes[0], runtime * 1e3 + 1)
 
 
 class _Population:
@@ -208,7 +213,7 @@ class _Population:
         assert machine.up
         assert size >= 1
         self.machine, self.size, self.cell = machine, size, cell
-        self.recorded, self.spikes = False, None
+        self.recorded, self.spikes, self.warns = False, None, False
         if isinstance(cell, HXNeuron):
             if machine.given + size > len(machine.circuits):
                 raise ValueError(f"Cannot register more than {len(machine.circuits)} IDs")
@@ -247,6 +252,9 @@ class _Population:
         assert variables == "spikes"
         assert self.recorded
         assert self.machine.ran, "data are gone after a reset"
+        if self.warns:
+            self.warns = False
+            warnings.warn("Recorded at least one spike after t_stop", stacklevel=2)
         trains = [
             Train(np.asarray(x) * 1e-3, k) for k, x in enumerate(self.spikes) if len(x)
         ]  # silent ones are missing

@@ -4,6 +4,7 @@ import hashlib
 import json
 import logging
 import math
+import warnings
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Self
 
@@ -162,11 +163,14 @@ class _Chip:
             self.network.feed(outside.numpy(), windows)
             try:
                 try:
-                    self.pynn.run(windows.run_ms)
-                    spikes = self.network.spikes()
+                    with warnings.catch_warnings():
+                        # spikes behind the end are left out with a warning, and sometimes given
+                        warnings.filterwarnings("error", ".*after t_stop", UserWarning)
+                        self.pynn.run(windows.run_ms)
+                        spikes = self.network.spikes()
                 finally:
                     self.pynn.reset()
-            except (RuntimeError, OSError, TimeoutError) as error:
+            except (RuntimeError, OSError, TimeoutError, UserWarning) as error:
                 reason = first_line(error)
             else:
                 latest = max((float(at.max()) for _, at in spikes.values() if len(at)), default=0.0)
