@@ -1,9 +1,7 @@
-import itertools
 import json
 import subprocess
 import sys
 
-import h5py
 import nir
 import numpy as np
 import pytest
@@ -11,7 +9,6 @@ import torch
 
 import firstspike as fs
 from firstspike.cli import main
-from firstspike.interop.nir.conventions import Convention
 from firstspike.training.config import load_config
 from firstspike.training.session import start
 
@@ -171,101 +168,6 @@ def test_metadata():
     assert_same(bare(times), network(times[:, :2]))
 
 
-class Foreign(torch.nn.Module):
-    def output_size(self, inputs):
-        return inputs
-
-    def forward(self, times, observed=None):
-        return times
-
-
-@pytest.mark.parametrize(
-    ("layers", "message"),
-    [
-        ([lif(2, 3, float("inf"))], r"layer 0: NIR has no neurons with synapses and without leak"),
-        ([fs.EarliestPool2d((1, 4, 4), 2), lif(4, 3)], r"layer 0: NIR has nothing for a EarliestPool2d"),
-        ([lif(2, 3), fs.Multiplex(2)], r"layer 1: behind the last LIF layer NIR has delays only, no Multiplex"),
-        ([lif(2, 3), fs.BiasSpikes([1.0])], r"layer 1: behind the last LIF layer"),
-        ([fs.Multiplex(2)], "the network has no LIF layer"),
-        ([lif(2, 3), Foreign()], "layer 1: NIR has nothing for a Foreign"),
-        ([lif(500, 300, delay=fs.DelayRule())], r"layer 0: 150000 synaptic delays are too many.*axonal or dendritic"),
-    ],
-    ids=["leak", "pool", "copies", "bias", "none", "foreign", "many"],
-)
-def test_what_nir_cannot_say(layers, message):
-    with pytest.raises(ValueError, match=message):
-        fs.to_nir(fs.Network(*layers))
-
-
-def test_no_network():
-    with pytest.raises(ValueError, match="expected a Network, got a LIFLinear"):
-        fs.to_nir(lif(2, 3))
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ({"target": "lava"}, "target must be one of nir, norse, snntorch, got 'lava'"),
-        ({"target": "norse"}, "target norse needs dt"),
-        ({"target": "snntorch", "dt": 0.1}, "snnTorch's step is 0.0001 s whatever dt says"),
-        ({"time_unit": 0.0}, "time_unit must be > 0 and finite"),
-        ({"dt": float("nan")}, "dt must be > 0 and finite"),
-    ],
-)
-def test_bad_conventions(arguments, message):
-    with pytest.raises(ValueError, match=message):
-        Convention(**arguments)
-
-
-def graph_with(**nodes):
-    """A small graph with other nodes in it, in a row."""
-    row = [*fs.to_nir(fs.Network(lif(2, 3))).nodes.items()]
-    row[1:3] = [(name, nodes.get(name, node)) for name, node in row[1:3] if nodes.get(name, node) is not None]
-    row[-1:-1] = [(name, node) for name, node in nodes.items() if name not in ("fc_0", "lif_0")]
-    names = [name for name, _ in row]
-    return nir.NIRGraph(dict(row), list(itertools.pairwise(names)), type_check=False)
-
-
-def cuba(**changes):
-    fields = dict.fromkeys(("tau_syn", "tau_mem", "r", "v_threshold", "w_in"), 1.0) | {"v_leak": 0.0} | changes
-    return nir.CubaLIF(**{name: np.full(3, value) for name, value in fields.items()})
-
-
-@pytest.mark.parametrize(
-    ("graph", "message"),
-    [
-        (lambda: graph_with(lif_0=nir.LIF(*(np.ones(3) for _ in range(4)))), "lif_0: a LIF has no counterpart"),
-        (lambda: graph_with(lif_0=cuba(tau_mem=0.0)), "lif_0: tau_mem must be > 0"),
-        (lambda: graph_with(lif_0=cuba(r=np.nan)), "lif_0: r has values that are not finite"),
-        (lambda: graph_with(lif_0=cuba(v_leak=2.0)), "v_threshold must be above v_leak"),
-        (lambda: graph_with(fc_0=nir.Affine(np.ones((3, 2)), np.ones(3))), "fc_0: an Affine with a bias"),
-        (lambda: graph_with(late=nir.Delay(np.full(3, -1.0))), "late: delays must be >= 0"),
-        (lambda: graph_with(more=nir.Linear(np.full((3, 3), 0.5))), "weights without neurons behind"),
-        (lambda: graph_with(lif_0=None), "output must follow the last neurons alone"),
-        (lambda: graph_with(fc_0=nir.Linear(np.full((3, 2), np.inf))), "fc_0: has values that are not finite"),
-        (lambda: graph_with(fc_0=nir.Linear(np.ones((4, 2)))), "type mismatch"),
-        (lambda: graph_with(more=nir.Input({"input": np.array([3])})), "expected a graph with one Input, got 2"),
-    ],
-    ids=["kind", "tau", "nan", "leak", "affine", "negative", "weights", "neurons", "inf", "shape", "inputs"],
-)
-def test_graphs_without_counterpart(graph, message):
-    with pytest.raises(ValueError, match=message):
-        fs.from_nir(graph())
-
-
-def test_graphs_that_are_no_row():
-    graph = fs.to_nir(fs.Network(lif(2, 3), lif(3, 2)))
-    graph.nodes["back"] = nir.Linear(np.ones((3, 2)))
-    graph.edges += [("lif_1", "back"), ("back", "lif_0")]
-    with pytest.raises(ValueError, match=r"the graph has a loop \(back, fc_1, lif_0, lif_1, output\)"):
-        fs.from_nir(graph)
-    graph = fs.to_nir(fs.Network(lif(2, 3), lif(3, 2)))
-    graph.nodes["past"] = nir.Linear(np.ones((2, 2)))
-    graph.edges += [("input", "past"), ("past", "lif_1")]
-    with pytest.raises(ValueError, match=r"lif_1 gets spikes of the input past lif_0; that needs bias_times"):
-        fs.from_nir(graph)
-
-
 def test_other_nodes_that_are_understood(times):
     network = fs.Network(lif(4, 3))
     graph = fs.to_nir(network)
@@ -274,46 +176,6 @@ def test_other_nodes_that_are_understood(times):
     graph.nodes["twice"] = nir.Scale(np.full(3, 2.0))
     graph.edges = [("input", "fc_0"), ("fc_0", "twice"), ("twice", "lif_0"), ("lif_0", "output")]
     assert_same(fs.from_nir(graph, dtype=torch.float64)(times), network(times))
-
-
-def test_bad_files(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"none\.nir: no such file"):
-        fs.from_nir(tmp_path / "none.nir")
-    file = tmp_path / "model.nir"
-    file.write_bytes(b"no HDF5")
-    with pytest.raises(ValueError, match=r"model\.nir: cannot be read as NIR"):
-        fs.from_nir(file)
-    with h5py.File(file, "w") as empty:
-        empty["version"] = "1.0"
-    with pytest.raises(ValueError, match="cannot be read as NIR"):
-        fs.from_nir(file)
-    nir.write(file, fs.to_nir(fs.Network(lif(2, 3))))
-    whole = file.read_bytes()
-    file.write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(ValueError, match="cannot be read as NIR"):
-        fs.from_nir(file)
-    graph = fs.to_nir(fs.Network(lif(2, 3)))
-    graph.metadata["time_unit"] = "long"
-    with pytest.raises(ValueError, match="the metadata of the graph cannot be read"):
-        fs.from_nir(graph)
-
-
-def test_a_file_cannot_point_to_another(tmp_path):
-    for name, point in (("link", h5py.ExternalLink), ("soft", None)):
-        file = tmp_path / f"{name}.nir"
-        nir.write(file, fs.to_nir(fs.Network(lif(2, 3))))
-        with h5py.File(file, "a") as opened:
-            del opened["node/nodes/fc_0/weight"]
-            opened["node/nodes/fc_0/weight"] = point("other.h5", "weight") if point else h5py.SoftLink("/version")
-        with pytest.raises(ValueError, match="weight is a link"):
-            fs.from_nir(file)
-
-
-def test_missing_package(monkeypatch):
-    monkeypatch.setitem(sys.modules, "nir", None)
-    for call in (lambda: fs.to_nir(fs.Network(lif(2, 3))), lambda: fs.from_nir("model.nir")):
-        with pytest.raises(ImportError, match=r'NIR is missing. Install it: pip install "firstspike\[nir\]"'):
-            call()
 
 
 def test_names_cost_nothing_before_they_are_called():

@@ -1,7 +1,7 @@
 """Other programs read exported graphs, and find the same first spikes within their resolution.
 
 They are large and in no other extra: ``pip install -e ".[nir-readers]"``, then ``pytest -m nir_readers``, which fails
-where one is missing. Without that choice they are skipped, and pytest's summary says so.
+where one is missing.
 """
 
 import importlib
@@ -21,18 +21,13 @@ UNIT = 1e-2  # seconds in a unit of the network's time, of readers that count in
 
 
 @pytest.fixture
-def reader(request):
+def reader():
     """A module of another program."""
 
     def get(name):
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                return importlib.import_module(name)
-        except ModuleNotFoundError:
-            if "nir_readers" in request.config.getoption("markexpr"):
-                raise
-            pytest.skip(f'{name} is not installed: pip install -e ".[nir-readers]" and pytest -m nir_readers')
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return importlib.import_module(name)
 
     return get
 

@@ -15,6 +15,7 @@ from torch import Tensor
 from firstspike.layers import BiasSpikes, Delay, LIFLinear, Multiplex, Network, Record
 from firstspike.substrates.bss2 import CIRCUITS, CLOCK_US, DELAY_STEP_US, ROWS, Clock
 from firstspike.substrates.digits import WeightDigits
+from firstspike.substrates.populations import Spikes, recorded
 from firstspike.substrates.windows import Windows
 
 FIRST_DELAY = 256
@@ -23,8 +24,6 @@ DRIVE = 800
 """Weight that makes a delay neuron forward any spike; PyNN takes as many synapses for it as it needs."""
 DELAY_OFFSET_US = 2.0
 """A delay is this and as many steps as the setting of the refractory period says."""
-
-Spikes = tuple[Int[np.ndarray, " spikes"], Float[np.ndarray, " spikes"]]  # neurons, and milliseconds of the run
 
 
 @dataclass
@@ -198,7 +197,7 @@ class ChipNetwork:
 
     def spikes(self) -> dict[int, Spikes]:
         """All recorded spikes of the last run, by the index of the layer."""
-        return {index: _recorded(population) for index, population in self._recorded.items()}
+        return {index: recorded(population) for index, population in self._recorded.items()}
 
     def record(
         self, network: Network, received: Tensor, spikes: dict[int, Spikes], windows: Windows, late_ms: float
@@ -234,13 +233,3 @@ def _copies(part: _Part, copies: int) -> list[_Part]:
     if part.origin is not None:
         return [_Part(None, places.ravel(), part.origin.repeat(copies))]
     return [_Part(part.population, place) for place in places.T]
-
-
-def _recorded(population: Any) -> Spikes:
-    """Spikes of a population. Silent neurons may be missing: only the annotation says which one a train is of."""
-    index: list[Int[np.ndarray, " spikes"]] = [np.empty(0, np.int64)]
-    at: list[Float[np.ndarray, " spikes"]] = [np.empty(0)]
-    for train in population.get_data("spikes", clear=True).segments[-1].spiketrains:
-        index.append(np.full(len(train), train.annotations["source_index"]))
-        at.append(np.asarray(train.rescale("ms").magnitude, dtype=np.float64))
-    return np.concatenate(index), np.concatenate(at)

@@ -7,6 +7,9 @@ from jaxtyping import Float, Int
 
 from firstspike.substrates.windows import Windows
 
+Spikes = tuple[Int[np.ndarray, " spikes"], Float[np.ndarray, " spikes"]]
+"""Neurons, and milliseconds of the run."""
+
 
 def sources(sim: Any, trains: list[Float[np.ndarray, " spikes"]]) -> Any:
     """A population that spikes at given times.
@@ -56,10 +59,16 @@ def first_spikes(population: Any, windows: Windows, late_ms: float = 0.0) -> Flo
         windows: of the samples.
         late_ms: how much later than they should all spikes came, in milliseconds.
     """
+    index, at = recorded(population)
+    return windows.first(population.size, index, at - late_ms)
+
+
+def recorded(population: Any) -> Spikes:
+    """All spikes of a population that were recorded: which neurons, and when in the run, in milliseconds."""
     trains = population.get_data("spikes", clear=True).segments[-1].spiketrains
     index: list[Int[np.ndarray, " spikes"]] = [np.empty(0, np.int64)]
     at: list[Float[np.ndarray, " spikes"]] = [np.empty(0)]
     for train in trains:  # silent neurons may be missing: only the annotation says which one it is
         index.append(np.full(len(train), train.annotations["source_index"]))
-        at.append(np.asarray(train.rescale("ms").magnitude, dtype=np.float64) - late_ms)
-    return windows.first(population.size, np.concatenate(index), np.concatenate(at))
+        at.append(np.asarray(train.rescale("ms").magnitude, dtype=np.float64))
+    return np.concatenate(index), np.concatenate(at)
