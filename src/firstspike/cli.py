@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from firstspike._version import __version__
+from firstspike.interop.export import export
 from firstspike.reports.command import report
 
 app = typer.Typer(
@@ -202,22 +203,7 @@ def plot(
 
 
 app.command()(report)
-
-
-@app.command()
-def export(
-    run: RunFolder,
-    file: Annotated[Path, typer.Argument(help="Where to, e.g. model.nir.")],
-    target: Annotated[str, typer.Option(help="Reader: nir (also jaxsnn and hxtorch), norse or snntorch.")] = "nir",
-    time_unit: Annotated[float, typer.Option(help="Length of the network's unit of time in the file's.")] = 1.0,
-    dt: Annotated[float | None, typer.Option(help="The reader's step of time; Norse needs it.")] = None,
-    checkpoint: Chosen = None,
-) -> None:
-    """Write a trained network as a graph of NIR, for other simulators and chips; needs the extra nir."""
-    from firstspike.interop.nir import export_run
-
-    for line in export_run(run, file, checkpoint, target=target, time_unit=time_unit, dt=dt):
-        typer.echo(line)
+app.command()(export)
 
 
 @app.command("import-fastanddeep")
