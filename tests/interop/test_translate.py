@@ -29,7 +29,7 @@ def test_release_recipe_is_the_shipped_one():
     raw = sizes_config(network_layout__layer_sizes=[120, 3])
     before = copy.deepcopy(raw)
     translation = translate(raw)
-    shipped = load_config("yin_yang", ["training.dtype=float64"])
+    shipped = load_config("yin_yang_goeltz2021", ["training.dtype=float64"])
     assert parse_config(translation.config) == shipped
     assert raw == before
     (line,) = translation.remarks.lacking
