@@ -13,6 +13,7 @@ import typer
 from firstspike._version import __version__
 from firstspike.interop.export import export
 from firstspike.reports.command import report
+from firstspike.sweeps import command as sweeps
 
 app = typer.Typer(
     help="Train spiking neural networks exactly, by backpropagation on first spike times.",
@@ -21,6 +22,9 @@ app = typer.Typer(
     add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+app.command()(sweeps.sweep)
+app.command()(sweeps.sweep_table)
 
 BAD_INPUT, FAILED, INTERRUPTED = 2, 1, 130
 
