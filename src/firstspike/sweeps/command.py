@@ -54,15 +54,24 @@ def sweep_table(
 ) -> None:
     """Print a sweep's points with their accuracies, and write them to table.csv in its folder."""
     _needs_optuna()
-    from firstspike.sweeps.table import read_table
+    from firstspike.sweeps.table import read_study, table_of
 
-    table, folder = read_table(name, storage)
+    study, folder = read_study(name, storage)
+    table = table_of(study)
     typer.echo(f"{table.text()}\n\n{table.write(folder)}")
 
 
 def is_sweep(name: Path) -> bool:
     """Whether a folder, or the name of one in runs/, is a sweep's."""
     return any((folder / "sweep.json").is_file() for folder in (name, Path("runs") / name))
+
+
+def plot_sweep(name: Path, figures: list[str] | None, formats: list[str] | None) -> list[Path]:
+    """Draw figures of a sweep into its folder figures/."""
+    _needs_optuna()
+    from firstspike.sweeps.figures import save_sweep_figures
+
+    return save_sweep_figures(str(name), figures, formats or ("png",))
 
 
 def _needs_optuna() -> None:

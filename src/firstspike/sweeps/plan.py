@@ -12,7 +12,7 @@ import yaml
 from pydantic import ValidationError
 
 from firstspike.sweeps.config import Choice, Sweep, Values
-from firstspike.training.config import Config, ConfigError, load_config, shipped_configs
+from firstspike.training.config import Config, ConfigError, load_config
 from firstspike.training.config.load import read_yaml
 
 Point = dict[str, Choice]
@@ -151,7 +151,7 @@ def shown(point: Mapping[str, Choice]) -> str:
 
 
 def _located(base: str, folder: Path) -> str:
-    return base if base in shipped_configs() and not (folder / base).is_file() else str(folder / base)
+    return str(folder / base) if (folder / base).is_file() else base
 
 
 def _key(key: str, base: str) -> str:

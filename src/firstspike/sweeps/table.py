@@ -105,8 +105,8 @@ class Table:
         return folder / "table.csv"
 
 
-def read_table(name: str, storage: str | None = None, runs: Path = Path("runs")) -> tuple[Table, Path]:
-    """The table of a study, and the folder of its sweep.
+def read_study(name: str, storage: str | None = None, runs: Path = Path("runs")) -> tuple[optuna.Study, Path]:
+    """The study of a sweep, and the sweep's folder.
 
     Args:
         name: of the study, or the folder of its sweep.
@@ -135,7 +135,7 @@ def read_table(name: str, storage: str | None = None, runs: Path = Path("runs"))
         study = optuna.load_study(study_name=name, storage=open_storage(url, 20, 120))
     except KeyError:
         raise FileNotFoundError(f"{where} has no study {name}") from None
-    return table_of(study), folder or runs / name
+    return study, folder or runs / name
 
 
 def sweep_folder(name: str | Path, runs: Path = Path("runs")) -> Path | None:

@@ -17,6 +17,7 @@ import optuna
 from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
 from optuna.storages import BaseStorage
 from optuna.trial import TrialState
+from tqdm import tqdm
 
 from firstspike.sweeps import study as names
 from firstspike.sweeps.plan import Plan, Point
@@ -263,6 +264,7 @@ def main(plan: Plan, url: str, folder: Path, threads: int | None) -> None:
     asked, parent = threading.Event(), os.getppid()
     signal.signal(signal.SIGTERM, lambda number, frame: asked.set())
     optuna.logging.set_verbosity(optuna.logging.CRITICAL)
+    tqdm.set_lock(threading.RLock())  # its own is shared between processes, and outlives one that is killed
     if threads is not None:
         import torch
 
