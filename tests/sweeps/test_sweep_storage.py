@@ -26,7 +26,7 @@ def test_no_two_processes_take_the_same_trial(where, opened):
         study.enqueue_trial({"x": number})
     with multiprocessing.get_context("spawn").Pool(3) as pool:
         taken = pool.starmap(take_all, [(where, "queue")] * 3)
-    assert sorted(sum(taken, [])) == list(range(24))
+    assert sorted(number for one in taken for number in one) == list(range(24))
 
 
 def test_a_trial_without_signs_of_life_is_given_back(where, opened):

@@ -88,9 +88,7 @@ def test_surplus_trials_do_not_count(study, plan):
 
 def test_random_points_are_the_same_everywhere(write_sweep, opened, tmp_path):
     axes = "{training.optimizer.lr: {from: 0.001, to: 0.1, log: true}, 'network[0].size': {from: 3, to: 40, step: 4}}"
-    few, many = (
-        load_plan(write_sweep("base: bars\n", axes=axes, sampler="random", points=n, seed=3)) for n in (5, 9)
-    )
+    few, many = (load_plan(write_sweep("base: bars\n", axes=axes, sampler="random", points=n, seed=3)) for n in (5, 9))
     assert list(first_points(many))[:5] == list(first_points(few))
     assert all(0.001 <= point["training.optimizer.lr"] <= 0.1 for point in first_points(many))
     assert {point["network[0].size"] for point in first_points(many)} <= set(range(3, 40, 4))

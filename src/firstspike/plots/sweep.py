@@ -91,7 +91,15 @@ def accuracy_over(
         style = line_style(number) | {"marker": marker_style(number)["marker"]}
         if _numeric(x) and len(set(places[mine])) > 2 * _TICKS:  # drawn at random: no curve
             style["linestyle"] = "none"
-        ax.errorbar(places[mine], means[mine], spreads[mine], label=_short(name) if name else None, capsize=3, markersize=4, **style)
+        ax.errorbar(
+            places[mine],
+            means[mine],
+            spreads[mine],
+            label=_short(name),
+            capsize=3,
+            markersize=4,
+            **style,
+        )
     return ax
 
 
@@ -108,8 +116,10 @@ def accuracy_map(x: Sequence[Any], y: Sequence[Any], accuracy: ArrayLike, ax: Ax
         cells[rows.index(b), columns.index(a)] = value
     image = ax.imshow(cells, origin="lower", aspect="auto", cmap=SEQUENTIAL)
     ax.figure.colorbar(image, ax=ax, label="accuracy [%]")
-    ax.set_xticks(range(len(columns)), [_short(name) for name in columns], rotation=45 if len(columns) > 6 else 0)
-    ax.set_yticks(range(len(rows)), [_short(name) for name in rows])
+    ax.set_xticks(
+        range(len(columns)), [_short(name) or name for name in columns], rotation=45 if len(columns) > 6 else 0
+    )
+    ax.set_yticks(range(len(rows)), [_short(name) or name for name in rows])
     if max(len(rows), len(columns)) <= _CELLS:
         middle = (np.nanmin(cells) + np.nanmax(cells)) / 2
         for row, column in zip(*np.nonzero(np.isfinite(cells)), strict=True):
@@ -131,7 +141,7 @@ def accuracy_by_parameters(
         mine = [k for k in range(len(count)) if names[k] == name]
         style = marker_style(number)
         ax.errorbar(
-            count[mine], means[mine], spreads[mine], linestyle="none", label=_short(name) if name else None, capsize=2, markersize=4,
+            count[mine], means[mine], spreads[mine], linestyle="none", label=_short(name), capsize=2, markersize=4,
             elinewidth=0.8, **style,
         )  # fmt: skip
     _number_axis(ax, sorted(set(count.tolist())))
@@ -257,11 +267,12 @@ def _in_order(values: Sequence[Any]) -> list[str]:
     return list(dict.fromkeys(map(str, ordered)))
 
 
-def _short(name: str) -> str:
+def _short(name: str) -> str | None:
+    """A number with few digits; None for nothing, which is no line of a legend."""
     try:
         return f"{float(name):.4g}"
     except ValueError:
-        return name
+        return name or None
 
 
 def _places(values: Sequence[Any], ax: Axes, vertical: bool = False) -> np.ndarray:

@@ -92,11 +92,10 @@ class Table:
         values = [_short(row.values.get(key, "")) for key in self.axes]
         found = row.results
         if not found:
-            return [str(row.number), *values, row.state, "", "", "", row.folder]
+            return [str(row.number), *values, row.state, "", "", "", _near(row.folder)]
         accuracies = [_percent(found[f"{split}_accuracy"], found[f"{split}_std"]) for split in ("validation", "test")]
-        return [
-            str(row.number), *values, *accuracies, str(found["parameters"]), f"{found['seconds']:.1f}", row.folder
-        ]  # fmt: skip
+        numbers = [str(found["parameters"]), f"{found['seconds']:.1f}"]
+        return [str(row.number), *values, *accuracies, *numbers, _near(row.folder)]
 
     def write(self, folder: Path) -> Path:
         """``table.csv`` in a folder."""
@@ -170,7 +169,7 @@ def _row(point: Attempts) -> Row:
         values=trial.params or trial.system_attrs.get("fixed_params", {}),
         results=said.get(RESULTS, {}) if state == "complete" else {},
         reason=error or (said.get(ERROR, "") if state == "failed" else ""),
-        folder=_near(said.get(FOLDER, "")),
+        folder=said.get(FOLDER, ""),
         worker=said.get(WORKER, ""),
         started=trial.number,
     )
