@@ -23,7 +23,7 @@ from firstspike.plots.style import (
 )
 
 _LINES = 8  # more cannot be told apart
-_TICKS = 10  # values, up to which each has one
+_TICKS = 10  # parts of an axis: values at least so far apart have a tick each
 _CELLS = 12  # values, up to which a map shows numbers
 
 
@@ -42,6 +42,7 @@ class SweepPoints:
         upwards: whether more of it is better.
         history: the metric in the order in which points were begun, those that were pruned included.
         importance: of each axis for the metric, in all 1; empty if there are too few points to say.
+        grid: whether all combinations of values are there, or were to be.
     """
 
     axes: Mapping[str, Sequence[Any]]
@@ -54,6 +55,7 @@ class SweepPoints:
     upwards: bool = True
     history: Sequence[float] = ()
     importance: Mapping[str, float] = field(default_factory=dict)
+    grid: bool = True
 
     @property
     def label(self) -> str:
@@ -71,7 +73,12 @@ class SweepPoints:
 
 
 def accuracy_over(
-    x: Sequence[Any], accuracy: ArrayLike, spread: ArrayLike, ax: Axes, lines: Sequence[Any] | None = None
+    x: Sequence[Any],
+    accuracy: ArrayLike,
+    spread: ArrayLike,
+    ax: Axes,
+    lines: Sequence[Any] | None = None,
+    curve: bool = True,
 ) -> Axes:
     """Accuracy in percent over one axis, with its spread.
 
@@ -81,6 +88,7 @@ def accuracy_over(
         spread: standard deviations of these, NaN where there is none.
         ax: where to draw.
         lines: what line each point belongs to; by default all to one.
+        curve: whether points of a line are connected.
     """
     places = _places(x, ax)
     means, spreads = 100 * np.asarray(accuracy, float), 100 * np.nan_to_num(np.asarray(spread, float))
@@ -89,7 +97,7 @@ def accuracy_over(
         mine = [k for k in range(len(x)) if names[k] == name]
         mine.sort(key=lambda k: places[k])
         style = line_style(number) | {"marker": marker_style(number)["marker"]}
-        if _numeric(x) and len(set(places[mine])) > 2 * _TICKS:  # drawn at random: no curve
+        if not curve:
             style["linestyle"] = "none"
         ax.errorbar(
             places[mine],
@@ -187,7 +195,7 @@ def over_figure(points: SweepPoints) -> Figure:
         chosen = points.best_of(name, *([other] if other else []))
         lines = None if other is None else [points.axes[other][k] for k in chosen]
         x = [points.axes[name][k] for k in chosen]
-        accuracy_over(x, points.accuracy[chosen], points.spread[chosen], ax, lines)
+        accuracy_over(x, points.accuracy[chosen], points.spread[chosen], ax, lines, points.grid)
         ax.set(xlabel=name, ylabel=points.label)
         if other:
             legend_right(ax, title=other, title_fontsize=8)
@@ -291,7 +299,9 @@ def _number_axis(ax: Axes, values: list[float], vertical: bool = False) -> None:
     wide = values[0] > 0 and values[-1] / values[0] >= (8 if len(values) < 4 else 30)
     if wide:
         (ax.set_yscale if vertical else ax.set_xscale)("log")
-    if len(values) <= _TICKS:
+    scaled = np.log(values) if wide else np.asarray(values, float)
+    near = len(values) > 1 and np.diff(scaled).min() < np.ptp(scaled) / _TICKS
+    if not near:
         kept = values
         axis.set_major_locator(FixedLocator(kept))
         axis.set_major_formatter(FuncFormatter(lambda value, place: f"{value:.4g}"))

@@ -64,6 +64,7 @@ def sweep_points(study: optuna.Study) -> SweepPoints:
         upwards=table.sweep.upwards,
         history=[begun[number] for number in counted if number in begun],
         importance=_importance(study),
+        grid=table.sweep.sampler == "grid",
     )
 
 
