@@ -172,6 +172,7 @@ def test_take_over_is_whole_or_not_at_all(tmp_path, monkeypatch, caplog):
 
 def test_pruning_by_the_mean_over_the_seeds(write_sweep, opened, where, tmp_path):
     file = write_sweep(
+        "base: bars\nheartbeat: 1\ngrace: 2\n",
         axes="{training.optimizer.lr: [0.02, 0.019, 1.0e-6, 1.1e-6]}",
         seeds=2,
         pruning="{kind: median, startup: 2, warmup: 1}",
