@@ -89,7 +89,7 @@ class Command:
 
     def __call__(self, *arguments):
         process = self.start(*arguments)
-        out, err = process.communicate(timeout=120)
+        out, err = process.communicate(timeout=400)
         return process.returncode, out, err
 
     def close(self):

@@ -94,7 +94,7 @@ def test_two_machines_and_a_worker_that_is_killed(
     third = command.start(*line, before=there)
     outcomes = {}
     for process in (first, second, third):
-        _, err = process.communicate(timeout=200)
+        _, err = process.communicate(timeout=400)
         assert "Traceback" not in err
         outcomes[process.pid] = (process.returncode, err)
     assert sorted(code for code, _ in outcomes.values()) == [0, 0, 1]
