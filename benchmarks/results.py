@@ -1,7 +1,9 @@
 """Published accuracies: writes ``docs/results.md`` and its figure from run folders.
 
-    python benchmarks/results.py RUNS            # from RUNS/NAME of each config, and RUNS/NAME_hN for the sizes
+    python benchmarks/results.py RUNS            # from RUNS/NAME of each config, and RUNS/hidden_sizes for the sizes
     python benchmarks/results.py RUNS --train    # trains or continues what is not finished
+
+The sizes are the sweep examples/sweeps/hidden_sizes.yaml; without its folder run folders RUNS/NAME_hN are looked for.
 
 Without ``--train`` what is not finished is left out.
 """
@@ -16,11 +18,17 @@ import matplotlib as mpl
 mpl.use("Agg")
 import matplotlib.pyplot as plt
 
+from firstspike.plots import style
+from firstspike.plots.sweep import accuracy_over
+from firstspike.sweeps.launch import launch
+from firstspike.sweeps.plan import load_plan
+from firstspike.sweeps.table import read_study, table_of
 from firstspike.training.config import load_config
 from firstspike.training.run import Run
 from firstspike.training.session import resume, start
 
 SEEDS = 10
+SWEEP = Path(__file__).parents[1] / "examples" / "sweeps" / "hidden_sizes.yaml"
 
 
 class Published(NamedTuple):
@@ -84,27 +92,52 @@ def table(runs: Path, train: bool) -> str:
     return "\n".join(lines)
 
 
+Curves = dict[str, list[dict[str, Any]]]
+
+
+def curves_of_runs(runs: Path) -> Curves:
+    """Results by config and size, from run folders NAME_hN."""
+    return {name: [finished(runs / f"{name}_h{size}", name, [], False) for size in SIZES] for name in KINDS}
+
+
+def curves_of_sweep(folder: Path, train: bool) -> Curves:
+    """The same from the folder of the sweep."""
+    if train:
+        launch(load_plan(SWEEP), folder)
+    study, _ = read_study(str(folder))
+    found = {
+        (row.values["base"], row.values["network[lif:0].size"]): {
+            "test": {"accuracy": row.results["test_accuracy"], "accuracy_std": row.results["test_std"]}
+        }
+        for row in table_of(study).rows
+        if row.state == "complete"
+    }
+    return {name: [found.get((name, size), {}) for size in SIZES] for name in KINDS}
+
+
 def sizes(runs: Path, figure: Path, train: bool) -> str:
     """Accuracy over the number of hidden neurons: a table and a figure, or nothing where a run is missing."""
-    curves: dict[str, list[dict[str, Any]]] = {
-        name: [
-            finished(runs / f"{name}_h{size}", name, [f"network[{hidden(name)}].size={size}"], train) for size in SIZES
-        ]
-        for name in KINDS
-    }
+    folder = runs / SWEEP.stem
+    of_sweep = train or (folder / "sweep.json").is_file()
+    curves = curves_of_sweep(folder, train) if of_sweep else curves_of_runs(runs)
     if not all(found for curve in curves.values() for found in curve):
         return ""
     lines = ["| hidden | " + " | ".join(KINDS.values()) + " |", "| --- |" + " --- |" * len(KINDS)]
     for place, size in enumerate(SIZES):
         lines.append(f"| {size} | " + " | ".join(accuracy(curve[place]) for curve in curves.values()) + " |")
-    _, ax = plt.subplots(figsize=(5.5, 3.6), layout="constrained")
-    for (name, label), marker, style in zip(KINDS.items(), "osv^", ("-", "--", "-.", ":"), strict=True):
-        means = [100 * found["test"]["accuracy"] for found in curves[name]]
-        spreads = [100 * found["test"]["accuracy_std"] for found in curves[name]]
-        ax.errorbar(SIZES, means, spreads, marker=marker, linestyle=style, capsize=3, label=label)
-    ax.set(xlabel="hidden neurons", ylabel=f"test accuracy in %, {SEEDS} seeds", xticks=SIZES)
-    ax.legend()
-    plt.savefig(figure, dpi=150)
+    tests = [found["test"] for curve in curves.values() for found in curve]
+    with style():
+        _, ax = plt.subplots(figsize=(5.5, 3.4), layout="constrained")
+        accuracy_over(
+            list(SIZES) * len(KINDS),
+            [found["accuracy"] for found in tests],
+            [found["accuracy_std"] for found in tests],
+            ax,
+            [label for label in KINDS.values() for _ in SIZES],
+        )
+        ax.set(xlabel="hidden neurons", ylabel=f"test accuracy in %, {SEEDS} seeds")
+        ax.legend()
+        plt.savefig(figure, dpi=150)
     return BY_SIZE + "\n".join(lines)
 
 
@@ -127,7 +160,9 @@ A test set of 1000 alone makes a binomial error of {error:.1f} % at an accuracy 
 {sizes}"""
 BY_SIZE = """## Delays and the number of hidden neurons
 
-The same recipes with other numbers of hidden neurons (tau_mem = 2 tau_syn).
+The same recipes with other numbers of hidden neurons (tau_mem = 2 tau_syn), by
+
+    firstspike sweep examples/sweeps/hidden_sizes.yaml
 
 ![accuracy over hidden neurons](results_sizes.png)
 

@@ -32,7 +32,7 @@ def pytest_report_header():
 
 
 # Tests that need an extra which is not in dev
-ASKED_FOR = ["neuron", "brian2", "nir_readers"]
+ASKED_FOR = ["neuron", "brian2", "postgresql", "nir_readers"]
 
 
 def pytest_collection_modifyitems(config, items):

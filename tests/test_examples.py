@@ -7,7 +7,20 @@ import nbclient
 import nbformat
 import pytest
 
+from firstspike.sweeps.plan import load_plan
+
 EXAMPLES = Path(__file__).parents[1] / "examples"
+
+
+@pytest.mark.parametrize(("name", "points"), [("hidden_sizes", 24), ("yin_yang_small", 12)])
+def test_sweeps_can_be_built(name, points):
+    assert load_plan(EXAMPLES / "sweeps" / f"{name}.yaml").size == points
+
+
+def test_every_sweep_has_a_test():
+    assert sorted(path.stem for path in (EXAMPLES / "sweeps").iterdir()) == ["hidden_sizes", "yin_yang_small"]
+
+
 NAMES = sorted(path.stem for path in EXAMPLES.glob("*.ipynb"))
 
 pytestmark = pytest.mark.slow

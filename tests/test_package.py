@@ -21,7 +21,7 @@ ROWS = [
     ["losses", "data", "substrates"],
     ["training"],
     ["plots", "interop"],
-    ["reports"],
+    ["reports", "sweeps"],
     ["cli"],
 ]
 RANK = {part: rank for rank, row in enumerate(ROWS) for part in row}

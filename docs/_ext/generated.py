@@ -17,6 +17,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from firstspike.plots import PLOTS
+from firstspike.plots.sweep import SWEEP_PLOTS
 from firstspike.training.config import Config, shipped_configs
 
 
@@ -64,15 +65,16 @@ def shipped() -> str:
     return _table(("config", "what it is"), rows)
 
 
-def plots() -> str:
-    """The figures of a run."""
-    rows = [(f"`{name}`", inspect.getdoc(draw).splitlines()[0]) for name, draw in PLOTS.items()]
+def plots(figures: dict[str, Any]) -> str:
+    """Figures with the first line of each."""
+    rows = [(f"`{name}`", inspect.getdoc(draw).splitlines()[0]) for name, draw in figures.items()]
     return _table(("figure", "what it shows"), rows)
 
 
 GENERATED = {
     "commands": commands,
-    "plots": plots,
+    "plots": partial(plots, PLOTS),
+    "sweep plots": partial(plots, SWEEP_PLOTS),
     "shipped configs": shipped,
     "config parts": parts_of_config,
     **{f"config {section}": partial(config_keys, section) for section in Config.model_fields},

@@ -13,6 +13,7 @@ import typer
 from firstspike._version import __version__
 from firstspike.interop.export import export
 from firstspike.reports.command import report
+from firstspike.sweeps import command as sweeps
 
 app = typer.Typer(
     help="Train spiking neural networks exactly, by backpropagation on first spike times.",
@@ -21,6 +22,9 @@ app = typer.Typer(
     add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+app.command()(sweeps.sweep)
+app.command()(sweeps.sweep_table)
 
 BAD_INPUT, FAILED, INTERRUPTED = 2, 1, 130
 
@@ -186,12 +190,15 @@ def predict(
 
 @app.command()
 def plot(
-    run: RunFolder,
+    run: Annotated[Path, typer.Argument(help="A run folder; or a sweep, by its folder or name.")],
     names: Annotated[list[str] | None, typer.Argument(help="Figures; by default all that apply.")] = None,
     formats: Annotated[list[str] | None, typer.Option("--format", help="png, pdf or svg; may be repeated.")] = None,
     substrate: On = None,
 ) -> None:
-    """Draw figures of a run into its folder figures/."""
+    """Draw figures of a run, or of a sweep, into its folder figures/."""
+    if sweeps.is_sweep(run):
+        typer.echo("\n".join(map(str, sweeps.plot_sweep(run, names, formats))))
+        return
     from firstspike.plots import NotApplicable, RunData, save_figures
 
     try:

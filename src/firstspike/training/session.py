@@ -31,12 +31,20 @@ from firstspike.training.seeds import (
 )
 from firstspike.training.threads import threads_worth_starting
 from firstspike.training.trainers import trainer_for
-from firstspike.training.watchers import Watchers
+from firstspike.training.watchers import Watcher, Watchers
 
 logger = logging.getLogger(__name__)
 
 
-def start(folder: Path, config: Config, *, show: bool = True, watch: Sequence[str] = ()) -> dict[str, Any]:
+def start(
+    folder: Path,
+    config: Config,
+    *,
+    show: bool = True,
+    watch: Sequence[str] = (),
+    watchers: Sequence[Watcher] = (),
+    stop: Callable[[], bool] = lambda: False,
+) -> dict[str, Any]:
     """Train a config in a new folder.
 
     Args:
@@ -44,6 +52,8 @@ def start(folder: Path, config: Config, *, show: bool = True, watch: Sequence[st
         config: what to train.
         show: whether to draw a progress bar.
         watch: keys of ``firstspike.plots.watchers.WATCHERS``: what else looks on.
+        watchers: others who look on.
+        stop: asked before every batch, as well as the signals; when it says so, the training saves and stops.
 
     Returns:
         What ``results.json`` says.
@@ -53,14 +63,15 @@ def start(folder: Path, config: Config, *, show: bool = True, watch: Sequence[st
         ImportError: a watcher whose extra is not installed.
         SubstrateError: a substrate that cannot be reached, or does not answer: then the state after the last whole
             epoch is saved.
-        Interrupted: Ctrl-C or SIGTERM; the state is saved.
+        Interrupted: Ctrl-C, SIGTERM or ``stop``; the state is saved.
     """
     _check(watch)
     members = _build(config)
     with _open_substrates(members):  # whatever cannot be built or opened leaves no folder behind
         top = Run.create(folder, config, members[0].substrate.identity())
         runs = create_members(top, members)
-        return _train(members, top, runs, [State() for _ in members], show, watch)
+        states = [State() for _ in members]
+        return _train(members, top, runs, states, show, watch, watchers, stop)
 
 
 def resume(
@@ -70,6 +81,8 @@ def resume(
     show: bool = True,
     watch: Sequence[str] = (),
     allow_other_chip: bool = False,
+    watchers: Sequence[Watcher] = (),
+    stop: Callable[[], bool] = lambda: False,
 ) -> dict[str, Any]:
     """Continue a run from its newest checkpoint, exactly as if it had never stopped.
 
@@ -81,6 +94,8 @@ def resume(
         show: whether to draw a progress bar.
         watch: see ``start``.
         allow_other_chip: go on where the run was trained on another chip than the one that is there now.
+        watchers: see ``start``.
+        stop: see ``start``.
 
     Returns:
         What ``results.json`` says.
@@ -88,7 +103,7 @@ def resume(
     Raises:
         FileNotFoundError: no run lives in the folder.
         ValueError: fewer epochs than are done, another chip.
-        Interrupted: Ctrl-C or SIGTERM; the state is saved.
+        Interrupted: Ctrl-C, SIGTERM or ``stop``; the state is saved.
     """
     _check(watch)
     run = Run.open(folder)
@@ -113,7 +128,7 @@ def resume(
             each.forget_after(states[0].epoch)
         for each, member in zip([run, *runs], [members[0], *members], strict=True):
             each.note_substrate(member.substrate.identity())
-        return _train(members, run, runs, states, show, watch)
+        return _train(members, run, runs, states, show, watch, watchers, stop)
 
 
 def _build(config: Config) -> list[Experiment]:
@@ -141,8 +156,10 @@ def _check(watch: Sequence[str]) -> None:
         check_watchers(watch)
 
 
-def _watchers(watch: Sequence[str], top: Run, several: bool, state: State, progress: Progress) -> Watchers:
-    watchers = Watchers([progress, MeanTable(top)] if several else [progress])
+def _watchers(
+    watch: Sequence[str], others: Sequence[Watcher], top: Run, several: bool, state: State, progress: Progress
+) -> Watchers:
+    watchers = Watchers([progress, *([MeanTable(top)] if several else []), *others])
     if watch:
         from firstspike.plots.watchers import WATCHERS
 
@@ -152,19 +169,26 @@ def _watchers(watch: Sequence[str], top: Run, several: bool, state: State, progr
 
 
 def _train(
-    members: list[Experiment], top: Run, runs: list[Run], states: list[State], show: bool, watch: Sequence[str]
+    members: list[Experiment],
+    top: Run,
+    runs: list[Run],
+    states: list[State],
+    show: bool,
+    watch: Sequence[str],
+    others: Sequence[Watcher],
+    stop: Callable[[], bool],
 ) -> dict[str, Any]:
     config, state = members[0].config.training, states[0]
     batches = math.ceil(len(members[0].data.train) / config.batch_size)
     progress = Progress(config.epochs, batches, state.epoch * batches + state.batch, show)
     with (
-        _watchers(watch, top, len(members) > 1, state, progress) as watchers,
-        _stop_on_signals() as stop,
+        _watchers(watch, others, top, len(members) > 1, state, progress) as watchers,
+        _stop_on_signals() as signalled,
         threads_worth_starting(members[0].network, config.batch_size * len(members)),
     ):
         trainer = trainer_for(members)
         try:
-            tests = train(trainer, runs, states, watchers, stop)
+            tests = train(trainer, runs, states, watchers, lambda: signalled() or stop())
             validations = trainer.evaluate(members[0].data.validation)
         except SubstrateError as error:
             saved = checkpoints(runs[0].checkpoints)[-1].name

@@ -63,6 +63,26 @@ def load_config(source: str | Path, overrides: Iterable[str] = (), substrate: st
         ConfigError: no such file, no YAML, or values that do not fit; the message names all of them.
     """
     name = str(source)
+    raw = read_yaml(source, Config.model_fields)
+    if substrate is not None and not (isinstance(own := raw.get("substrate"), dict) and own.get("kind") == substrate):
+        raw["substrate"] = {"kind": substrate}
+    errors = [wrong for setting in overrides if (wrong := _override(raw, setting))]
+    try:
+        config = parse_config(raw, name)
+    except ConfigError as error:
+        raise ConfigError(name, [*errors, *error.errors]) from None
+    if errors:
+        raise ConfigError(name, errors)
+    return config
+
+
+def read_yaml(source: str | Path, keys: Iterable[str]) -> dict[str, Any]:
+    """The mapping in a YAML file, or in a shipped config, not checked yet; ``keys`` are for the message only.
+
+    Raises:
+        ConfigError: no such file, no YAML, no mapping.
+    """
+    name = str(source)
     text = _read(source)
     try:
         raw = yaml.load(text, _StrictLoader)
@@ -71,13 +91,8 @@ def load_config(source: str | Path, overrides: Iterable[str] = (), substrate: st
     except RecursionError:
         raise ConfigError(name, ["is nested too deeply for a config"]) from None
     if not isinstance(raw, dict):
-        raise ConfigError(name, [f"must be a mapping with the keys {', '.join(Config.model_fields)}"])
-    if substrate is not None and not (isinstance(own := raw.get("substrate"), dict) and own.get("kind") == substrate):
-        raw["substrate"] = {"kind": substrate}
-    errors = [wrong for setting in overrides if (wrong := _override(raw, setting))]
-    if errors:
-        raise ConfigError(name, errors)
-    return parse_config(raw, name)
+        raise ConfigError(name, [f"must be a mapping with the keys {', '.join(keys)}"])
+    return raw
 
 
 def with_substrate(config: Config, kind: str | None) -> Config:

@@ -1,0 +1,148 @@
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+
+from firstspike.plots import NotApplicable
+from firstspike.plots.sweep import (
+    SWEEP_PLOTS,
+    SweepPoints,
+    accuracy_by_parameters,
+    accuracy_map,
+    accuracy_over,
+    parameter_importance,
+    sweep_history,
+)
+
+
+@pytest.fixture
+def ax():
+    return Figure().add_subplot()
+
+
+def grid(kinds=("plain", "delays"), sizes=(5, 10, 20), **others):
+    axes = {"base": [k for k in kinds for _ in sizes], "size": [s for _ in kinds for s in sizes]}
+    accuracy = np.linspace(0.8, 0.95, len(axes["size"]))
+    return SweepPoints(
+        axes=axes,
+        accuracy=accuracy,
+        spread=np.full(len(accuracy), 0.01),
+        validation=accuracy + 0.01,
+        parameters=7 * np.asarray(axes["size"]),
+        seeds=5,
+        history=[0.8, 0.9, 0.85],
+        importance={"base": 0.25, "size": 0.75},
+        **others,
+    )
+
+
+def curves(ax):
+    """Label, places and heights of each line with spread."""
+    return [(c.get_label(), *map(list, c[0].get_data())) for c in ax.containers]
+
+
+def test_accuracy_over_an_axis_with_spread(ax):
+    accuracy_over([20, 5, 10], [0.9, 0.7, 0.8], [0.01, np.nan, 0.03], ax)
+    (_, x, y), *others = curves(ax)
+    assert (x, pytest.approx(y), others) == ([5, 10, 20], [70, 80, 90], [])
+    segments = [np.ptp(segment[:, 1]) for segment in ax.containers[0][2][0].get_segments()]
+    assert segments == pytest.approx([0, 6, 2])
+    assert list(ax.get_xticks()) == [5, 10, 20]
+
+
+def test_lines_and_names(ax):
+    accuracy_over(["b", "a", "b", "a"], [0.1, 0.2, 0.3, 0.4], [0.0] * 4, ax, [2, 2, 1, 1])
+    found = curves(ax)
+    assert [label for label, *_ in found] == ["1", "2"]
+    assert found[0][1:] == ([0, 1], pytest.approx([30, 40]))
+    assert [text.get_text() for text in ax.get_xticklabels()] == ["b", "a"]
+
+
+def test_values_that_span_much_are_on_a_logarithmic_axis(ax):
+    accuracy_over([0.001, 0.01, 0.1], [0.1, 0.2, 0.3], [0.0] * 3, ax)
+    assert ax.get_xscale() == "log"
+    assert [ax.xaxis.get_major_formatter()(x, 0) for x in ax.get_xticks()] == ["0.001", "0.01", "0.1"]
+
+
+def test_points_drawn_at_random_are_dots_without_a_curve(ax):
+    x = np.random.default_rng(0).uniform(1, 2, 40).tolist()
+    accuracy_over(x, x, [0.0] * 40, ax, curve=False)
+    assert ax.containers[0][0].get_linestyle() == "None"
+
+
+def test_values_that_are_close_do_not_have_a_tick_each(ax):
+    accuracy_over([0.001, 0.05, 0.051, 0.052, 0.1], [0.1] * 5, [0.0] * 5, ax)
+    ax.figure.draw_without_rendering()
+    assert ax.get_xscale() == "log"
+    assert 0.051 not in ax.get_xticks()
+
+
+def test_map(ax):
+    accuracy_map([1, 2, 1, 2], ["a", "a", "b", "b"], [0.1, 0.2, 0.3, 0.4], ax)
+    np.testing.assert_allclose(ax.images[0].get_array(), [[10, 20], [30, 40]])
+    assert [text.get_text() for text in ax.texts] == ["10.0", "20.0", "30.0", "40.0"]
+
+
+def test_map_of_a_grid_with_a_hole(ax):
+    accuracy_map([1, 2, 1], ["a", "a", "b"], [0.1, 0.2, 0.3], ax)
+    assert np.isnan(np.ma.filled(ax.images[0].get_array(), np.nan)[1, 1])
+    assert len(ax.texts) == 3
+
+
+def test_map_of_points_drawn_at_random_has_dots(ax):
+    values = np.random.default_rng(0).uniform(1, 2, (2, 9))
+    accuracy_map(*values.tolist(), np.linspace(0, 1, 9), ax)
+    np.testing.assert_allclose(ax.collections[0].get_offsets(), values.T)
+    assert not ax.images
+
+
+def test_history_and_best_so_far(ax):
+    sweep_history([0.3, 0.1, 0.2], ax, upwards=False)
+    assert list(ax.lines[1].get_ydata()) == [0.3, 0.1, 0.1]
+    assert list(ax.lines[0].get_ydata()) == [0.3, 0.1, 0.2]
+
+
+def test_importance_and_parameters(ax):
+    parameter_importance({"a": 0.2, "b": 0.7, "c": 0.1}, ax)
+    assert [patch.get_width() for patch in ax.patches] == [0.1, 0.2, 0.7]
+    other = Figure().add_subplot()
+    accuracy_by_parameters([70, 140], [0.5, 0.6], [0.1, 0.1], other, ["a", "b"])
+    assert [(label, x) for label, x, _ in curves(other)] == [("a", [70]), ("b", [140])]
+
+
+def test_of_points_that_cannot_be_told_apart_the_best_on_validation_data_is_shown():
+    points = SweepPoints(
+        axes={"size": [5, 5, 10], "lr": [0.1, 0.2, 0.1]},
+        accuracy=np.array([0.9, 0.5, 0.7]),
+        spread=np.zeros(3),
+        validation=np.array([0.6, 0.8, 0.7]),
+        parameters=np.array([1, 1, 2]),
+    )
+    assert points.best_of("size") == [1, 2]
+
+
+@pytest.mark.parametrize("name", SWEEP_PLOTS)
+def test_figures(name, tmp_path):
+    figure = SWEEP_PLOTS[name](grid())
+    figure.savefig(tmp_path / "figure.png")
+    assert all(ax.get_xlabel() or ax.get_ylabel() for ax in figure.axes)
+
+
+def test_over_has_a_panel_for_numbers_and_lines_for_names():
+    figure = SWEEP_PLOTS["over"](grid())
+    (ax,) = figure.axes
+    assert ax.get_xlabel() == "size"
+    assert [label for label, *_ in curves(ax)] == ["plain", "delays"]
+    assert ax.get_ylabel() == "test accuracy [%], 5 seeds"
+
+
+@pytest.mark.parametrize("name", SWEEP_PLOTS)
+def test_what_makes_no_sense_says_why(name):
+    alone = SweepPoints(
+        axes={"size": [5]},
+        accuracy=np.array([0.9]),
+        spread=np.array([np.nan]),
+        validation=np.array([0.9]),
+        parameters=np.array([35]),
+    )
+    with pytest.raises(NotApplicable):
+        SWEEP_PLOTS[name](alone)

@@ -1,0 +1,143 @@
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import optuna
+import pytest
+
+from firstspike.sweeps.study import STOPPED
+
+
+def load(opened, where, name):
+    return optuna.load_study(study_name=name, storage=opened(where))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["db", "journal"])
+def test_a_worker_is_killed_and_another_joins(kind, command, twelve, opened, until, busy, check_twelve, tmp_path):
+    where = str(tmp_path / f"study.{kind}")
+    first = command.start("sweep", twelve, "--workers", 2, "--storage", where, "-q")
+    until(lambda: Path(where).is_file() and "twelve" in optuna.get_all_study_names(opened(where)))
+    study = load(opened, where, "twelve")
+    taken, _, worker = until(lambda: busy(study))
+    os.kill(worker, signal.SIGKILL)
+    third = command.start("sweep", twelve, "--storage", where, "-q")
+    for process in (first, third):
+        out, err = process.communicate(timeout=400)
+        assert process.returncode == 0, err
+        assert out.splitlines()[-1] == "runs/twelve/table.csv"
+        assert "Traceback" not in err
+        if process is first:
+            assert "died of signal 9; its point is given to another" in err
+    taken = study.get_trials()[taken.number]
+    check_twelve(tmp_path / "runs" / "twelve", twelve, study, taken, tmp_path)
+    assert len({t.user_attrs["worker"] for t in study.trials if "worker" in t.user_attrs}) == 3
+    assert len([path for path in (tmp_path / "runs" / "twelve").iterdir() if path.is_dir()]) == 12
+
+
+@pytest.mark.slow
+def test_interrupted_and_continued(command, twelve, opened, until, busy, check_twelve, tmp_path):
+    where = str(tmp_path / "runs" / "twelve" / "study.db")
+    first = command.start("sweep", twelve, "--workers", 2)
+    until(lambda: Path(where).is_file() and "twelve" in optuna.get_all_study_names(opened(where)))
+    study = load(opened, where, "twelve")
+    taken, _, _ = until(lambda: busy(study))
+    first.send_signal(signal.SIGINT)
+    _, err = first.communicate(timeout=60)
+    assert first.returncode == 130
+    assert "interrupted; all points are kept in runs/twelve. The same command goes on." in err
+    assert study.get_trials()[taken.number].user_attrs.get(STOPPED) is True
+    assert not study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.RUNNING,))
+    code, _, err = command("sweep", twelve, "--workers", 2, "-q")
+    assert code == 0, err
+    check_twelve(tmp_path / "runs" / "twelve", twelve, study, study.get_trials()[taken.number], tmp_path)
+
+
+def test_table_and_figures(command, write_sweep, tmp_path):
+    sweep = write_sweep()
+    assert command("sweep", sweep, "-q", "--name", "mine")[0] == 0
+    code, out, _ = command("sweep-table", "mine")
+    assert code == 0
+    head, *rows, _, file = out.splitlines()
+    assert head.split()[:3] == ["point", "network[lif:0].size", "training.optimizer.lr"]
+    assert len(rows) == 4
+    assert file == "runs/mine/table.csv"
+    again = command("sweep-table", tmp_path / "runs" / "mine")[1]
+    assert again.splitlines() == [*out.splitlines()[:-1], str(tmp_path / "runs" / "mine" / "table.csv")]
+    assert command("sweep-table", "mine", "--storage", tmp_path / "runs" / "mine" / "study.db")[1] == out
+    code, out, _ = command("plot", "mine", "over", "map", "--format", "svg")
+    assert (code, out.split()) == (0, ["runs/mine/figures/over.svg", "runs/mine/figures/map.svg"])
+    code, _, err = command("plot", "mine", "maps")
+    assert code == 2
+    assert "there is no figure 'maps'; did you mean map?" in err
+    code, out, err = command("evaluate", tmp_path / "runs" / "mine" / "0002")  # an ordinary run
+    assert code == 0, err
+    moved = (tmp_path / "runs" / "mine").rename(tmp_path / "moved")
+    assert command("sweep-table", moved)[0] == 0
+
+
+def test_failed_points_are_told_and_retried(command, write_sweep, tmp_path):
+    folder = tmp_path / "images"
+    sweep = write_sweep(
+        "base: mnist\nheartbeat: 1\ngrace: 2\n",
+        axes="{training.epochs: [1]}",
+        set=f"{{data.folder: {folder}, data.train: 20, data.validation: 10, data.test: 10}}",
+    )
+    for arguments in ([], [], ["--retry-failed"]):
+        code, out, err = command("sweep", sweep, "-q", *arguments)
+        assert code == 1, err
+        assert "point 0 failed: FileNotFoundError: " in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["sweep", "none.yaml"], "no such file; a sweep is a YAML file with a base and axes"),
+        (["sweep", "small.yaml", "--name", "a/b"], "becomes a folder"),
+        (["sweep", "small.yaml", "--storage", "x"], "expected sqlite:///FILE.db"),
+        (["sweep-table", "none"], "there is no sweep of this name in runs"),
+        (["sweep-table", "none", "--storage", "none.db"], "there is no such file"),
+        (["plot", "none"], "no run"),
+    ],
+)
+def test_bad_input_is_one_message(arguments, message, command, write_sweep, tmp_path):
+    write_sweep()
+    code, _, err = command(*arguments)
+    assert code == 2
+    assert message in err
+    assert "Traceback" not in err
+    assert not (tmp_path / "runs").exists()
+
+
+def test_runs_of_another_study_are_not_touched(command, write_sweep, tmp_path):
+    (tmp_path / "runs" / "small" / "0000").mkdir(parents=True)
+    code, _, err = command("sweep", write_sweep(), "-q")
+    assert code == 2
+    assert "has runs of another study" in err
+
+
+def test_a_worker_ends_with_the_command_that_started_it(command, twelve, opened, until, busy, tmp_path):
+    where = str(tmp_path / "study.db")
+    first = command.start("sweep", twelve, "--storage", where, "-q")
+    until(lambda: Path(where).is_file() and "twelve" in optuna.get_all_study_names(opened(where)))
+    study = load(opened, where, "twelve")
+    taken, _, worker = until(lambda: busy(study))
+    first.kill()
+    until(lambda: not Path(f"/proc/{worker}").exists() or "zombie" in Path(f"/proc/{worker}/status").read_text())
+    assert study.get_trials()[taken.number].user_attrs.get(STOPPED) is True
+    assert not study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.RUNNING,))
+    first.communicate(timeout=30)
+
+
+def test_optuna_is_needed_and_named(tmp_path):
+    code = (
+        "import sys; sys.modules['optuna'] = None\nimport importlib.util as u\nfind = u.find_spec\n"
+        "u.find_spec = lambda name, *a: None if name == 'optuna' else find(name, *a)\n"
+        "import firstspike.sweeps.command as c; c.find_spec = u.find_spec\n"
+        "from firstspike.cli import main; sys.argv = ['firstspike', 'sweep-table', 'x']; main()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, timeout=60)
+    assert done.returncode == 2
+    assert done.stderr == 'error: Optuna is missing. Install it: pip install "firstspike[sweep]"\n'

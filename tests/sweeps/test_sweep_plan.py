@@ -1,0 +1,132 @@
+import math
+
+import pytest
+
+from firstspike.sweeps.config import Range, Values
+from firstspike.sweeps.plan import load_plan
+from firstspike.training.config import ConfigError
+
+
+def test_grid(plan):
+    points = plan.grid()
+    assert points == [
+        {"network[lif:0].size": size, "training.optimizer.lr": lr} for size in (4, 6) for lr in (0.005, 0.02)
+    ]
+    config = plan.config(points[3])
+    assert config.network[0].size == 6
+    assert config.training.optimizer.lr == 0.02
+    assert config.data.train == 60
+
+
+def test_ranges():
+    assert Range(**{"from": 2, "to": 7}).values() == [2, 3, 4, 5, 6, 7]
+    assert Range(**{"from": 2, "to": 7, "step": 2}).values() == [2, 4, 6]
+    assert Range(**{"from": 0.1, "to": 0.5, "step": 0.2}).values() == pytest.approx([0.1, 0.3, 0.5])
+    assert Range(**{"from": 0.0, "to": 1.0, "count": 3}).values() == [0.0, 0.5, 1.0]
+    assert Range(**{"from": 0.001, "to": 0.1, "log": True, "count": 3}).values() == [0.001, 0.01, 0.1]
+    assert Range(**{"from": 1, "to": 100, "log": True, "count": 3}).values() == [1, 10, 100]
+    assert all(isinstance(x, int) for x in Range(**{"from": 1, "to": 9, "count": 4}).values())
+
+
+def test_values_of_any_kind(write_sweep):
+    axes = "{training.schedule: [null, {kind: cosine}, {kind: exponential, gamma: 0.9}], neuron.tau_mem: [1.0, .inf]}"
+    plan = load_plan(write_sweep("base: bars\n", axes=axes))
+    configs = [plan.config(point) for point in plan.grid()]
+    assert [getattr(c.training.schedule, "kind", None) for c in configs[::2]] == [None, "cosine", "exponential"]
+    assert [c.neuron.tau_mem for c in configs[:2]] == [1.0, math.inf]
+    choices = plan.sweep.axes["training.schedule"].values()
+    assert choices[1] == '{"kind": "cosine"}'
+    assert plan.sweep.axes["training.schedule"].meant(choices[1]) == {"kind": "cosine"}
+    assert Values([1, "1"]).meant("1") == "1"
+
+
+def test_base_is_an_axis(write_sweep):
+    axes = "{base: [yin_yang_w, yin_yang_axonal], 'network[lif:0].size': [5, 7], 'network[lif:1].max_silent': [0.1]}"
+    plan = load_plan(write_sweep("seeds: 3\n", axes=axes))
+    configs = [plan.config(point) for point in plan.grid()]
+    assert [[layer.kind for layer in c.network] for c in configs[::2]] == [["lif"] * 2, ["delay", "lif"] * 2]
+    assert [c.network[0 if len(c.network) == 2 else 1].size for c in configs] == [5, 7, 5, 7]
+    assert configs[3].network[3].max_silent == 0.1
+    assert {c.training.seeds for c in configs} == {3}
+
+
+def test_base_beside_the_sweep(write_sweep, tmp_path, monkeypatch):
+    (tmp_path / "mine.yaml").write_text(
+        "data: {kind: xor}\nnetwork: [{kind: lif, size: 2}]\nloss: {kind: cross_entropy}\n"
+        "training: {epochs: 2, batch_size: 50}\n"
+    )
+    file = write_sweep("base: mine.yaml\n", axes="{training.epochs: [1, 2]}")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert load_plan(file).config({"training.epochs": 1}).data.kind == "xor"
+
+
+def errors(file):
+    with pytest.raises(ConfigError) as refused:
+        load_plan(file)
+    return refused.value.errors
+
+
+def test_all_errors_of_a_sweep_that_cannot_be_built(write_sweep):
+    found = errors(
+        write_sweep(
+            "base: bars\n",
+            set="{data.trains: 5, training.epochs: 3}",
+            axes="{'network[lif:7].size': [1], 'network[9].size': [1], training.optimizer.lr: [-1, 0.1], "
+            "training.epochs: [1]}",
+            pruning="{kind: median}",
+            metric="test_loss",
+            direction="maximize",
+            points=3,
+        )
+    )
+    assert [line.split(":")[0] for line in found] == [
+        "points",
+        "set.training.epochs",
+        "pruning",
+        "network[lif",
+        "network[9].size=1",
+        "data.trains",
+        "training.optimizer.lr",
+    ]
+    assert found[-2].startswith("data.trains: unknown key, did you mean train?")
+    assert found[-1].startswith("training.optimizer.lr: should be greater than 0, got -1 (at ")
+
+
+def test_points_of_a_grid_that_are_refused(write_sweep):
+    found = errors(write_sweep("base: bars\n", axes="{'network[1].size': [2, 3, 4]}"))
+    assert len(found) == 2
+    assert "the data has 3 classes" in found[0]
+    assert found[0].endswith("(at network[1].size=2)")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("axes: {training.epochs: [1]}", "base: give one config, or several as the axis base"),
+        ("base: barss\naxes: {training.epochs: [1]}", "did you mean bars?"),
+        ("base: bars\naxes: {}", "axes: "),
+        ("base: bars\naxes: {training.epochs: []}", "axes.training.epochs: List should have at least 1 item"),
+        ("base: bars\naxes: {training.epochs: [1, 1]}", "the value 1 stands twice"),
+        ("base: bars\naxes: {training.seeds: [1, 2]}", "seeds are no axis"),
+        ("base: bars\naxes: {training.epochs: {from: 5, to: 1}}", "from must be less than to"),
+        ("base: bars\naxes: {training.optimizer.lr: {from: 0.1, to: 1.0}}", "needs a count or a step"),
+        ("base: bars\naxes: {training.optimizer.lr: {from: 0.0, to: 1.0, log: true, count: 3}}", "starts above 0"),
+        ("base: bars\naxes: {training.epochs: {from: 1, too: 5}}", "axes.training.epochs.too: unknown key"),
+        ("base: bars\naxes: {training.epochs: [1]}\nsampler: tpe", "the sampler tpe needs to know how many"),
+        ("base: bars\naxes: {training.epochs: [1]}\nsampler: gird", "sampler: should be 'grid', 'random' or 'tpe'"),
+        ("base: bars\naxes: {training.epochs: [1]}\ngrace: 3", "grace: must be at least twice the heartbeat"),
+        ("base: bars\naxes: {training.epochs: [1]}\nmetric: accuracy", "metric: should be 'validation_accuracy'"),
+        ("- a", "must be a mapping with the keys base, set, axes"),
+        (
+            "base: bars\nsampler: random\npoints: 9\naxes: {training.optimizer.lr: {from: -1.0, to: 0.1}}",
+            "training.optimizer.lr: should be greater than 0, got -1.0",
+        ),
+    ],
+)
+def test_what_is_refused(text, message, write_sweep):
+    assert any(message in line for line in errors(write_sweep(text))), errors(write_sweep(text))
+
+
+def test_no_file(tmp_path):
+    assert "no such file" in errors(tmp_path / "none.yaml")[0]

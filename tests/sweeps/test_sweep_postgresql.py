@@ -1,0 +1,133 @@
+"""A study in PostgreSQL, and workers that are machines of their own to the network: two network namespaces.
+
+It needs root, ``ip``, and PostgreSQL's programs; without them it fails. Deselected by default; run it
+with ``pytest -m postgresql``.
+"""
+
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+from pathlib import Path
+
+import optuna
+import pytest
+
+pytestmark = [pytest.mark.postgresql, pytest.mark.slow]
+
+NET = "10.213.77"
+
+
+def run(*arguments, **options):
+    return subprocess.run(list(map(str, arguments)), check=True, capture_output=True, text=True, timeout=60, **options)
+
+
+@pytest.fixture(scope="module")
+def machines():
+    """Two network namespaces and a bridge, on which the database listens; they see each other over it only."""
+    tag = f"fs{os.getpid() % 100000}"
+    names = [f"{tag}a", f"{tag}b"]
+    try:
+        run("ip", "link", "add", tag, "type", "bridge")
+        run("ip", "address", "add", f"{NET}.1/24", "dev", tag)
+        run("ip", "link", "set", tag, "up")
+        for number, name in enumerate(names, 2):
+            run("ip", "netns", "add", name)
+            run("ip", "link", "add", name, "type", "veth", "peer", "name", "eth0", "netns", name)
+            run("ip", "link", "set", name, "master", tag, "up")
+            for line in (
+                f"address add {NET}.{number}/24 dev eth0",
+                "link set eth0 up",
+                "link set lo up",
+            ):
+                run("ip", "-n", name, *line.split())
+        yield names
+    finally:
+        for name in names:
+            subprocess.run(["ip", "netns", "delete", name], check=False)
+        subprocess.run(["ip", "link", "delete", tag], check=False)
+
+
+@pytest.fixture(scope="module")
+def database(machines):
+    """A server on the bridge; gives the URL of a database."""
+    home = Path(tempfile.mkdtemp(prefix="firstspike-"))  # pytest's folders are for its user alone
+    found = shutil.which("pg_ctl") or next(Path("/usr/lib/postgresql").glob("*/bin/pg_ctl"))
+    programs = Path(found).resolve().parent
+    password = home / "password"
+    password.write_text("secret\n")
+    for path in (home, password):
+        shutil.chown(path, "postgres")
+    as_postgres = ("runuser", "-u", "postgres", "--")
+    place = home / "data"
+    run(*as_postgres, programs / "initdb", "-D", place, "-A", "scram-sha-256", f"--pwfile={password}", "-U", "sweeper")
+    with (place / "pg_hba.conf").open("a") as file:
+        file.write(f"host all all {NET}.0/24 scram-sha-256\n")
+    options = f"-c listen_addresses={NET}.1 -c port=5499 -c unix_socket_directories={home}"
+    subprocess.run(
+        [*as_postgres, programs / "pg_ctl", "-D", place, "-w", "-o", options, "-l", home / "log", "start"],
+        check=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        timeout=60,
+    )
+    try:
+        yield f"postgresql://sweeper:secret@{NET}.1:5499/postgres"
+    finally:
+        run(*as_postgres, programs / "pg_ctl", "-D", place, "-m", "immediate", "stop")
+        shutil.rmtree(home)
+
+
+def test_two_machines_and_a_worker_that_is_killed(
+    machines, database, command, twelve, opened, until, busy, check_twelve, tmp_path
+):
+    here, there = (("ip", "netns", "exec", name) for name in machines)
+    with pytest.raises(subprocess.CalledProcessError):  # the machines have no network but the bridge
+        run(*there, "ip", "route", "get", "192.0.2.1")
+    line = ("sweep", twelve, "--storage", database, "-q")
+    first = command.start(*line, before=here)
+    second = command.start(*line, before=there)
+    study = until(lambda: _study(opened(database), "twelve"))
+    taken, _, worker = until(lambda: busy(study))
+    os.kill(worker, signal.SIGKILL)
+    third = command.start(*line, before=there)
+    outcomes = {}
+    for process in (first, second, third):
+        _, err = process.communicate(timeout=400)
+        assert "Traceback" not in err
+        outcomes[process.pid] = (process.returncode, err)
+    assert sorted(code for code, _ in outcomes.values()) == [0, 0, 1]
+    assert any("died of signal 9" in err and "the same command goes on" in err for _, err in outcomes.values())
+    taken = study.get_trials()[taken.number]
+    code, out, _ = command("sweep-table", "twelve", "--storage", database)
+    assert code == 0
+    assert len(out.splitlines()) == 12 + 3
+    check_twelve(tmp_path / "runs" / "twelve", twelve, study, taken, tmp_path)
+    assert "secret" not in "".join(path.read_text() for path in (tmp_path / "runs" / "twelve").glob("sweep.*"))
+    code, _, err = command("sweep-table", "twelve")
+    assert (code, err) == (
+        2,
+        "error: runs/twelve does not say where its study lives, as that has a password; give --storage\n",
+    )
+
+
+def test_the_server_is_restarted_meanwhile(database, opened, plan, tmp_path):
+    """A worker's connections are cut between its points."""
+    from firstspike.sweeps.worker import Worker
+
+    worker = Worker(plan, opened(database), tmp_path / "runs")
+    with opened(database).engine.connect() as connection:
+        worker._next()
+        connection.exec_driver_sql(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+            "WHERE pid <> pg_backend_pid() AND usename = 'sweeper'"
+        )
+    assert worker.work()
+
+
+def _study(storage, name):
+    try:
+        return optuna.load_study(study_name=name, storage=storage)
+    except KeyError:
+        return None
