@@ -21,7 +21,8 @@ ROWS = [
     ["losses", "data", "substrates"],
     ["training"],
     ["plots", "interop"],
-    ["reports", "sweeps"],
+    ["sweeps"],
+    ["reports"],
     ["cli"],
 ]
 RANK = {part: rank for rank, row in enumerate(ROWS) for part in row}

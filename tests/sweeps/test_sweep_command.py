@@ -76,6 +76,10 @@ def test_table_and_figures(command, write_sweep, tmp_path):
     assert code == 0, err
     moved = (tmp_path / "runs" / "mine").rename(tmp_path / "moved")
     assert command("sweep-table", moved)[0] == 0
+    (moved / "table.csv").unlink(missing_ok=True)
+    code, out, err = command("report", moved)  # asks the study itself
+    assert (code, out.strip()) == (0, str(moved / "report.html")), err
+    assert "network[lif:0].size" in (moved / "report.html").read_text("utf-8")
 
 
 def test_failed_points_are_told_and_retried(command, write_sweep, tmp_path):

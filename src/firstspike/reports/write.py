@@ -1,5 +1,6 @@
 """From the folder of a run or a sweep to a file."""
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +60,14 @@ def write_report(
 
 
 def _sweep(source: Path) -> SweepTable | None:
-    """The table of a sweep: what its study says, else what its runs say."""
+    """The table of a sweep: what its study says, else what the last table says, else what its runs say."""
+    if (source / "sweep.json").is_file() and find_spec("optuna") is not None:
+        from firstspike.sweeps.table import read_study, table_of
+
+        try:
+            return table_of_csv(table_of(read_study(str(source))[0]).csv(), source, str(source))
+        except (FileNotFoundError, ValueError):  # the study is out of reach: elsewhere, or behind a password
+            pass
     file = source if source.is_file() else source / "table.csv"
     if file.is_file():
         return table_of_csv(file.read_text(encoding="utf-8"), file.parent, str(file))
