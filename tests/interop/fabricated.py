@@ -231,6 +231,9 @@ def save_results(folder, config, tensors, inputs=None, *, name="yin_yang", zippe
 def spike_times(config, tensors, inputs):
     """Output times (samples, neurons) of input times (samples, inputs), by the original code's formulas."""
     layout = config["network_layout"]
+    if precision := config["training_params"].get("rounding_precision"):
+        weights = {i for i, x in enumerate(layout.get("layers", tensors)) if "layer_sizes" in layout or "size" in x}
+        tensors = {i: np.round(x / precision) * precision if i in weights else x for i, x in tensors.items()}
     if "layer_sizes" in layout:
         params, times = config["neuron_params"], inputs
         for i, n in enumerate(layout["n_biases"]):
@@ -263,7 +266,8 @@ def neurons(times, weights, params):
     """First spikes (samples, neurons) for times (samples, inputs, neurons): the earliest that its causal set allows."""
     tau = params["tau_syn"]
     ratio = params.get("model_tau_ratio", params.get("tau_mem", tau) / tau)
-    c = (params["threshold"] - params["leak"]) * params["g_leak"]
+    threshold = params["threshold"] + params.get("threshold_noise_fp_mean", 0.0)
+    c = (threshold - params["leak"]) * params["g_leak"]
     order = times.argsort(axis=1)
     t = np.take_along_axis(times, order, 1)
     w = np.take_along_axis(np.broadcast_to(weights, times.shape), order, 1)

@@ -67,6 +67,16 @@ NETWORKS = {
         ),
         TILED,
     ),
+    "rounded weights and raised thresholds": (
+        layers_config(
+            [delay("Axonal", presyn_sharing_factor=5), lif(30, weights_mean=0.3, weights_std=0.2), lif()],
+            network_layout__n_inputs=20,
+            default_neuron_params__threshold_noise_fp_mean=0.13,
+            training_params__rounding_precision=1 / 30,
+        ),
+        TILED,
+    ),
+    "release, rounded weights": (sizes_config(training_params__rounding_precision=0.05), INPUTS),
     "delays of each copy": (
         layers_config(
             [delay("Synaptic"), delay("Axonal"), lif(30, weights_mean=0.3, weights_std=0.2), lif()],

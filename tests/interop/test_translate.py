@@ -81,7 +81,8 @@ def test_a_layer_of_its_own_neurons():
     first, second = network(translation)
     assert (first.neuron.threshold, first.neuron.tau_mem, second.neuron) == (3.0, 2.0, None)
     lacking = "\n".join(translation.remarks.lacking)
-    assert "layers[0].neuron_params.jitter = 0.1: spike times get no noise" in lacking
+    assert "jitter differs between layers ([0.1, 0.0]); here all layers have 0.1" in lacking
+    assert translation.config["substrate"] == {"kind": "noisy", "spike_jitter": 0.1}
     assert "max_dw_norm differs between layers" in lacking
     assert translation.config["training"]["max_weight_grad"] == 0.1
     assert translation.inexact == ["theirs drew noise"]
@@ -108,8 +109,10 @@ def test_copies_for_the_chip():
     for n_inputs in (4, 20):  # as it is written, and as it is saved
         raw["network_layout"]["n_inputs"] = n_inputs
         translation = translate(raw)
-        assert kinds(translation) == ["delay", "multiplex", "lif", "lif"]
-        assert translation.sources["0.delay_raw"].shape == (4, 1)
+        assert kinds(translation) == ["multiplex", "delay", "lif", "lif"]
+        assert network(translation)[1].copies == 5
+        assert translation.sources["1.delay_raw"].shape == (4, 1)
+        assert translation.sources["1.delay_raw"].order == (0, 1, 2, 3)
         order = translation.sources["2.weight"].order
         assert order[:6] == (0, 4, 8, 12, 16, 1)
         assert any("substrate = 'hx_pynn'" in line for line in translation.remarks.lacking)
@@ -130,12 +133,26 @@ def test_bias_for_the_chip():
     assert network(translate(saved)) == network(translate(raw))
 
 
-def test_shared_delays_without_copies_learn_apart():
+def test_delays_shared_across_copies():
+    """Their blocks of delays do not follow the copies of a Multiplex: only without a network can these share."""
     layers = [{"name": "Multiplex", "factor": 5}, delay("Axonal", presyn_sharing_factor=5), lif()]
-    translation = translate(layers_config(layers))
-    assert kinds(translation) == ["multiplex", "delay", "lif"]
-    assert translation.sources["1.delay_raw"].tiles == (5, 1)
-    assert any("presyn_sharing_factor = 5: delays are not shared here" in x for x in translation.remarks.lacking)
+    raw = layers_config(layers)
+    for exact, copies, tiles, said in (
+        (False, 5, (1, 1), "copies of different inputs; here the copies of an input share one"),
+        (True, 1, (5, 1), "delays are not shared here"),
+    ):
+        translation = translate(raw, exact)
+        assert kinds(translation) == ["multiplex", "delay", "lif"]
+        assert network(translation)[1].copies == copies
+        assert translation.sources["1.delay_raw"].tiles == tiles
+        (line,) = [x for x in translation.remarks.lacking if "presyn_sharing_factor = 5" in x]
+        assert said in line
+
+
+def test_delays_shared_without_copies_learn_apart():
+    translation = translate(layers_config([delay("Axonal", presyn_sharing_factor=2), lif()]))
+    assert network(translation)[0].copies == 1
+    assert any("presyn_sharing_factor = 2: delays are not shared here" in x for x in translation.remarks.lacking)
 
 
 @pytest.mark.parametrize(
@@ -211,9 +228,6 @@ def test_bars_are_named_as_different():
 @pytest.mark.parametrize(
     ("key", "value", "said"),
     [
-        ("rounding_precision", 0.03, "weights are not rounded"),
-        ("clip_weights_max", 2.1, "weights are not clipped"),
-        ("use_forward_integrator", True, "exact instead of integrated"),
         ("training_noise", {"mean": 0.1, "std_dev": 0.3}, "input noise has the mean 0"),
         ("epoch_snapshots", [10, 20], "checkpoints come at equal distances"),
         ("something_new", 3, "this key is not known"),

@@ -22,6 +22,10 @@ from firstspike.training.config import parse_config
         ({"training_params__batch_size": None}, "training_params.batch_size is missing"),
         ({"neuron_params__threshold": -1.0}, "the threshold must be above the leak potential"),
         ({"neuron_params": [1]}, "neuron_params: expected a mapping"),
+        ({"training_params__substrate": "loihi"}, "substrate: 'loihi' has no counterpart here"),
+        ({"training_params__rounding_precision": -0.1}, "rounding_precision: expected a number above 0, got -0.1"),
+        ({"training_params__clip_weights_max": "far"}, "clip_weights_max: expected a number, got 'far'"),
+        ({"neuron_params__jitter": "much"}, "neuron_params.jitter: expected a number, got 'much'"),
         ({"network_layout": None}, "is no config of fastAndDeep"),
     ],
 )
@@ -38,6 +42,7 @@ def test_errors(changes, message):
         ([delay("Synaptic"), {"name": "Multiplex", "factor": 2}, lif()], "Multiplex between delays and their neurons"),
         ([delay("Synaptic"), delay("Synaptic"), lif()], "a second synaptic delay"),
         ([delay("Axonal", presyn_sharing_factor=3), lif()], "cannot be shared"),
+        ([delay("Axonal", jitter=-1), lif()], "jitter: expected a standard deviation >= 0, got -1"),
         ([delay("Axonal", positivity={"name": "magic"}), lif()], "positivity: 'magic' has no counterpart"),
         ([delay("Somatic"), lif()], "DelaySomatic is not known"),
         ([{"name": "Conv"}, lif()], r"layers\[0\]: a layer Conv is not known here"),
@@ -57,7 +62,11 @@ def places(value, path=()):
         yield from places(entry, (*path, key))
 
 
-ALL_LAYERS = [{"name": "Biases", "times": [0.9]}, delay("Axonal", presyn_sharing_factor=5), delay("Synaptic")]
+ALL_LAYERS = [
+    {"name": "Biases", "times": [0.9]},
+    delay("Axonal", presyn_sharing_factor=5, jitter=0.1),
+    delay("Synaptic"),
+]
 ALL_LAYERS += [delay("Dendritic"), lif(30, neuron_params={"threshold": 2, "jitter": 0.1})]
 ALL_LAYERS += [{"name": "Multiplex", "factor": 2}, lif()]
 
@@ -65,7 +74,9 @@ ALL_LAYERS += [{"name": "Multiplex", "factor": 2}, lif()]
 @pytest.mark.parametrize(
     "config",
     [
-        sizes_config(training_params__training_noise={"mean": 0, "std_dev": 1}),
+        sizes_config(
+            training_params__training_noise={"mean": 0, "std_dev": 1}, training_params__rounding_precision=0.1
+        ),
         layers_config(
             ALL_LAYERS, training_params__loss={"type": "TTFS", "xi": 1, "regulariser": [{"type": "l2_delay"}]}
         ),

@@ -8,13 +8,13 @@ import torch
 from torch import Tensor
 
 from firstspike.interop.fast_and_deep.folder import load_numbers
-from firstspike.layers import Network
+from firstspike.substrates import Exact, Noisy, Substrate
 from firstspike.training.build import Experiment
+from firstspike.training.evaluation import record_in_parts
 
 EXPECTED = 5e-5
 """Their code adds 1e-6 to denominators, which shifts spike times by up to about this much (in tau_syn)."""
 
-_CHUNK = 1000
 _SAME_ORDER = ("yin_yang", "mnist_16x16")  # data sets whose samples are the same, in the same order
 
 
@@ -83,7 +83,7 @@ def compare(experiment: Experiment, files: dict[str, Path]) -> Comparison | str:
             return labels
         if not np.array_equal(labels.ravel(), data.labels.cpu().numpy()):
             return f"{files['labels'].name} has other labels than the test data: the samples differ"
-    ours = outputs(experiment.network, inputs).cpu().double().numpy()
+    ours = outputs(experiment, inputs).cpu().double().numpy()
     if times.shape != ours.shape:
         return f"{files['times'].name} has the shape {times.shape}, the test data gives {ours.shape}"
     return difference(times, ours)
@@ -103,7 +103,11 @@ def difference(theirs: np.ndarray, ours: np.ndarray) -> Comparison:
     )
 
 
-@torch.no_grad()
-def outputs(network: Network, times: Tensor) -> Tensor:
-    """Output times, a part of the samples at a time."""
-    return torch.cat([network(part) for part in times.split(_CHUNK)])
+def outputs(experiment: Experiment, times: Tensor) -> Tensor:
+    """Output times by the exact equations, with thresholds and weights as the substrate has them, but without noise."""
+    substrate: Substrate = Exact()
+    noisy = experiment.substrate
+    if isinstance(noisy, Noisy):
+        substrate = Noisy(noisy.threshold_offset, weight_scale=noisy.weight_scale, weight_max=noisy.weight_max)
+    with substrate.open(experiment.network) as still:
+        return record_in_parts(experiment.network, times, still).output

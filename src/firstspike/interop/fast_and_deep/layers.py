@@ -6,8 +6,9 @@ What differs:
   spike, so a dendritic delay stands behind its layer here. Synaptic ones belong to the LIF layer.
 * They may repeat all inputs as a block, a b a b; ``multiplex`` puts copies side by side, a a b b. ``order`` keeps for
   each of our inputs the number of theirs, and weights are sorted by it.
-* Delays may be shared: theirs repeats the block of them. Where that fits the copies, the delay stands before the
-  copies here; else each copy gets a delay of its own, with the same value at first.
+* Delays may be shared: theirs repeats the block of them. Where that gives neighbours of ours one delay, it is one
+  here, too; else each input gets a delay of its own, with the same value at first. Behind a ``Multiplex`` of theirs the
+  blocks go across the copies; without a network to take over, the copies of an input share one here.
 """
 
 from dataclasses import dataclass, field
@@ -15,7 +16,8 @@ from math import inf
 from typing import Any
 
 from firstspike.interop.fast_and_deep.data import Inputs
-from firstspike.interop.fast_and_deep.neuron import bound, neuron, noise
+from firstspike.interop.fast_and_deep.neuron import bound, neuron, threshold_unit
+from firstspike.interop.fast_and_deep.substrate import NOISE_KEYS, Imperfections, noise
 from firstspike.interop.fast_and_deep.table import MOST, Remarks, Table
 
 _NEURONS = ("NeuronLayer", "EqualtimeLayer")
@@ -40,7 +42,8 @@ class Source:
         kind: weight, synaptic, axonal or dendritic.
         shape: theirs.
         tiles: how often the block of their values is repeated along the inputs and along the neurons.
-        order: for each of our inputs the number of theirs.
+        order: for each of our inputs the number of theirs; of a delay that copies share one for all of them.
+        copies: how many inputs share each value here.
     """
 
     layer: int
@@ -48,6 +51,7 @@ class Source:
     shape: tuple[int, int]
     tiles: tuple[int, int] = (1, 1)
     order: tuple[int, ...] = ()
+    copies: int = 1
 
 
 @dataclass
@@ -63,13 +67,14 @@ class Builder:
 
     Args:
         inputs: what the network is fed with.
+        exact: whether numbers of a network are taken over, so that every delay must be theirs.
     """
 
-    def __init__(self, inputs: Inputs) -> None:
+    def __init__(self, inputs: Inputs, exact: bool) -> None:
         self.layers: list[Placed] = []
         self.bounds: list[float | None] = []
-        self._features, self._copies = inputs.features, inputs.copies
-        self._fresh = not inputs.bias  # whether the layers so far are only the copies of the inputs
+        self.imperfections = Imperfections()
+        self._exact = exact
         if inputs.copies > 1:
             self.layers.append(Placed({"kind": "multiplex", "copies": inputs.copies}))
         features, copies = inputs.features, inputs.copies
@@ -81,7 +86,6 @@ class Builder:
 
     def bias(self, times: list[float]) -> None:
         """Bias spikes behind the inputs."""
-        self._fresh = False
         if times:
             self.layers.append(Placed({"kind": "bias", "times": list(times)}))
             self.order += range(len(self.order), len(self.order) + len(times))
@@ -90,7 +94,6 @@ class Builder:
         """Copies side by side."""
         if not 1 <= factor * len(self.order) <= MOST:
             raise ValueError(f"Multiplex: {factor} copies of {len(self.order)} inputs cannot be")
-        self._fresh = False
         self.layers.append(Placed({"kind": "multiplex", "copies": factor}))
         self.order = [theirs * factor + copy for theirs in self.order for copy in range(factor)]
 
@@ -107,7 +110,7 @@ class Builder:
         if self._dendritic:
             self.layers.append(self._dendritic)
         self.order = list(range(size))
-        self._fresh, self._synaptic, self._dendritic = False, None, None
+        self._synaptic, self._dendritic = None, None
 
     def delay(self, table: Table, layer: int, size: int) -> None:
         """A delay layer of theirs before ``size`` neurons."""
@@ -117,27 +120,27 @@ class Builder:
         if min(pre, post) < 1 or n % pre or size % post:
             raise ValueError(f"{table.place}: {n} inputs and {size} neurons cannot be shared by {pre} and {post}")
         rows, columns = n // pre, size // post
-        delay = _delay_start(table)
+        delay, jitter = _delay_start(table)
         if name == "DelaySynaptic":
             if self._synaptic:
                 raise ValueError(f"{table.place}: a second synaptic delay before one layer has no counterpart here")
             self._synaptic = delay, Source(layer, "synaptic", (rows, columns), (pre, post), tuple(self.order))
         elif name == "DelayAxonal":
-            if pre > 1 and self._fresh and (pre, rows) == (self._copies, self._features):
-                shared = Placed({"kind": "delay"} | delay)
-                shared.sources["delay_raw"] = Source(layer, "axonal", (rows, 1), order=tuple(range(rows)))
-                self.layers.insert(len(self.layers) - 1, shared)
+            delay |= {"kind": "delay"}
+            copies, order = self._shared(table, pre, rows)
+            if copies > 1:
+                delay["copies"] = copies
+                source = Source(layer, "axonal", (rows, 1), order=order, copies=copies)
                 pre = 1
             else:
-                placed = Placed({"kind": "delay"} | delay)
-                placed.sources["delay_raw"] = Source(layer, "axonal", (rows, 1), (pre, 1), tuple(self.order))
-                self.layers.append(placed)
-                self._fresh = False
+                source = Source(layer, "axonal", (rows, 1), (pre, 1), tuple(self.order))
+            self.layers.append(Placed(delay, {"delay_raw": source}))
             post = 1  # without effect on a delay that all neurons share
         elif name == "DelayDendritic":
             if self._dendritic:
                 raise ValueError(f"{table.place}: a second dendritic delay before one layer has no counterpart here")
-            self._dendritic = Placed({"kind": "delay"} | delay)
+            delay |= {"kind": "delay"}
+            self._dendritic = Placed(delay)
             self._dendritic.sources["delay_raw"] = Source(layer, "dendritic", (1, columns), (1, post))
             pre = 1
         else:
@@ -148,6 +151,22 @@ class Builder:
                     f"{table.place}.{key} = {factor}: delays are not shared here; they start equal and learn apart"
                 )
 
+        self.imperfections.delays.append((delay, jitter))
+
+    def _shared(self, table: Table, pre: int, rows: int) -> tuple[int, tuple[int, ...]]:
+        """How many neighbouring inputs of ours share an axonal delay, and the number of each delay of theirs."""
+        theirs = [number % rows for number in self.order]
+        if all(len(set(theirs[i : i + pre])) == 1 for i in range(0, len(theirs), pre)):
+            return pre, tuple(theirs[::pre])
+        before = next((placed.section for placed in reversed(self.layers) if placed.section["kind"] != "delay"), {})
+        if self._exact or before.get("copies") != pre:
+            return 1, ()
+        table.remarks.lacking.append(
+            f"{table.place}.presyn_sharing_factor = {pre}: theirs shares a delay among inputs {rows} apart, which are "
+            "copies of different inputs; here the copies of an input share one"
+        )
+        return pre, tuple(range(rows))
+
     def refuse_delayed(self, table: Table, dendritic: bool) -> None:
         """An input that comes behind delays which ours has no place for."""
         if self._synaptic or (dendritic and self._dendritic):
@@ -157,16 +176,18 @@ class Builder:
             )
 
 
-def translate_layers(tables: list[Table], inputs: Inputs, defaults: Table) -> tuple[Builder, dict[str, float]]:
+def translate_layers(
+    tables: list[Table], inputs: Inputs, defaults: Table, exact: bool
+) -> tuple[Builder, dict[str, float]]:
     """The layers of today's configs, and the ``neuron`` section.
 
     Raises:
         ValueError: a layer that is not known, or that cannot be expressed.
     """
-    builder = Builder(inputs)
+    builder = Builder(inputs, exact)
     base = neuron(defaults)
     default_bound = bound(defaults)
-    noise(defaults)
+    noise(defaults, 1.0)  # each layer has it with its own
     defaults.close()
     for index, table in enumerate(tables):
         name = str(table.take("name"))
@@ -185,7 +206,9 @@ def translate_layers(tables: list[Table], inputs: Inputs, defaults: Table) -> tu
         elif name in _NEURONS:
             own = Table(table.take("neuron_params", {}), f"{table.place}.neuron_params", table.remarks)
             builder.bounds.append(bound(own) if "max_dw_norm" in own else default_bound)
-            builder.lif(_lif(table, _own_neuron(own, defaults, base)), index)
+            parameters, imperfect = _own_neuron(own, defaults, base)
+            builder.imperfections.neurons.append(imperfect)
+            builder.lif(_lif(table, parameters), index)
         elif name == "BroadcastLayer":  # it only repeats times, for each neuron; a sweep may leave it a delay's keys
             table.without_effect(*_DELAY_KEYS)
         else:
@@ -195,17 +218,18 @@ def translate_layers(tables: list[Table], inputs: Inputs, defaults: Table) -> tu
     return builder, base
 
 
-def _own_neuron(own: Table, defaults: Table, base: dict[str, float]) -> dict[str, Any]:
-    """The ``neuron`` part of a layer's section, if it differs from the config's."""
+def _own_neuron(own: Table, defaults: Table, base: dict[str, float]) -> tuple[dict[str, Any], dict[str, float]]:
+    """The ``neuron`` part of a layer's section, if it differs from the config's, and the layer's noise."""
     merged = Table(defaults.raw | own.raw, own.place, Remarks())
     parameters = neuron(merged)
     if own.raw.keys() & _NEURON_KEYS:
         own.remarks.lacking += merged.remarks.lacking
-    for key in _NEURON_KEYS:
+    for key in (*_NEURON_KEYS, *NOISE_KEYS):
         own.take(key, None)
-    noise(own)
+    own.without_effect("threshold_noise_fp", "decay_syn", "decay_mem")
     own.close()
-    return {} if parameters == base else {"neuron": parameters}
+    unit = threshold_unit(merged, parameters["tau_mem"], parameters["tau_syn"])
+    return {} if parameters == base else {"neuron": parameters}, noise(merged, unit)
 
 
 def _lif(table: Table, parameters: dict[str, Any]) -> dict[str, Any]:
@@ -222,8 +246,8 @@ def _lif(table: Table, parameters: dict[str, Any]) -> dict[str, Any]:
     return section | parameters
 
 
-def _delay_start(table: Table) -> dict[str, Any]:
-    """The fields of a delay that are the same in all places."""
+def _delay_start(table: Table) -> tuple[dict[str, Any], float]:
+    """The fields of a delay that are the same in all places, and its jitter."""
     positivity = table.table("positivity", {"name": None})
     name = positivity.take("name", None)
     start: dict[str, Any] = {"bound": "sigmoid"}
@@ -245,5 +269,7 @@ def _delay_start(table: Table) -> dict[str, Any]:
         start["trainable"] = False
     if table.take("learning_rate", None) is not None:
         start["lr"] = table.number("learning_rate")
-    table.lacks("jitter", "delays get no noise")
-    return start
+    jitter = table.number("jitter", 0.0) if table.take("jitter", None) not in (None, False) else 0.0
+    if jitter < 0:
+        raise ValueError(f"{table.place}.jitter: expected a standard deviation >= 0, got {jitter}")
+    return start, jitter

@@ -155,17 +155,6 @@ def _schedule(params: Table) -> dict[str, Any] | None:
 def _differences(params: Table) -> None:
     """What theirs can do and this program cannot, told where it is in use."""
     params.without_effect(*_WITHOUT_EFFECT)
-    params.lacks("rounding_precision", "weights are not rounded")
-    params.lacks("clip_weights_max", "weights are not clipped")
-    params.lacks("substrate", "the network is computed, by its exact equations", (None, False, "sim"))
-    params.lacks("use_hicannx", "the network is computed, by its exact equations")
     params.lacks("numpy_seed", "one seed, theirs for torch, starts everything that is random; its numbers differ")
-    if params.take("use_forward_integrator", False):
-        params.lacks("use_forward_integrator", "spike times are exact instead of integrated in steps")
-        params.lacks("resolution", "there are no time steps")
-        params.lacks("sim_time", "time has no end: a spike may come later than this")
-    else:
-        params.without_effect("use_forward_integrator", "resolution", "sim_time")
-        params.take("use_forward_integrator", None)
     epochs = params.take("epoch_number")
     params.lacks("epoch_snapshots", "checkpoints come at equal distances", ([], None, [epochs]))

@@ -9,14 +9,6 @@ import math
 
 from firstspike.interop.fast_and_deep.table import Table
 
-_NOISE = {
-    "jitter": "spike times get no noise",
-    "threshold_noise_s2s_std": "thresholds get no noise",
-    "threshold_noise_b2b_std": "thresholds get no noise",
-    "threshold_noise_fp_std": "the fixed differences between the neurons' thresholds are left out",
-    "threshold_noise_fp_mean": "the shift of the thresholds is left out",
-}
-
 
 def neuron(params: Table) -> dict[str, float]:
     """A ``neuron`` section.
@@ -36,7 +28,7 @@ def neuron(params: Table) -> dict[str, float]:
         )
     tau_mem = tau_mem if ratio is None else ratio * tau_syn
     height = params.number("threshold") - params.number("leak", 0.0)
-    scale = params.number("g_leak", tau_syn / tau_mem) * tau_mem / tau_syn
+    scale = threshold_unit(params, tau_mem, tau_syn)
     if height * scale <= 0:
         raise ValueError(f"{params.place}: the threshold must be above the leak potential, with g_leak > 0")
     threshold = height if math.isclose(scale, 1, rel_tol=1e-12) else height * scale
@@ -49,9 +41,6 @@ def bound(params: Table) -> float | None:
     return None if value is None or value is False else float(params.number("max_dw_norm"))
 
 
-def noise(params: Table) -> None:
-    """Noise of the hardware-aware simulation, told where there is some."""
-    for key, why in _NOISE.items():
-        params.lacks(key, why)
-    params.without_effect("threshold_noise_fp", "decay_syn", "decay_mem")
-    params.lacks("clip_weights_max", "weights are not clipped")
+def threshold_unit(params: Table, tau_mem: float, tau_syn: float) -> float:
+    """What one unit of their threshold is in ours; the time constants are those of ``neuron``."""
+    return float(params.number("g_leak", tau_syn / tau_mem) * tau_mem / tau_syn)

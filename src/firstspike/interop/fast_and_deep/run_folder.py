@@ -15,6 +15,7 @@ from firstspike.interop.fast_and_deep.translate import Translation, import_confi
 from firstspike.interop.fast_and_deep.weights import read_network
 from firstspike.training.build import Experiment, build
 from firstspike.training.config import Config
+from firstspike.training.config.substrate import Noisy
 from firstspike.training.files import write_whole
 from firstspike.training.run import Run
 from firstspike.training.saving import State, save_epoch
@@ -67,7 +68,8 @@ def import_folder(folder: Path, out: Path) -> Imported:
         FileNotFoundError: no config in ``folder``.
         ValueError: a config or network that cannot be read or expressed.
     """
-    config, translation = import_config(look(folder).config)
+    first = look(folder)
+    config, translation = import_config(first.config, exact=first.network is not None)
     found = look(folder, translation.name)
     lacking = list(translation.remarks.lacking)
     experiment = build(config)
@@ -80,6 +82,8 @@ def import_folder(folder: Path, out: Path) -> Imported:
         count = sum(values.numel() for values in state.values())
         experiment.network.load_state_dict(experiment.network.state_dict() | state)
         lacking.append("optimiser state and random numbers: a training that goes on starts them anew")
+        if isinstance(config.substrate, Noisy) and config.substrate.threshold_spread:
+            lacking.append("fixed pattern of the thresholds: drawn anew here, so the network runs on another device")
     if found.trained:
         comparison = compare(experiment, found.tests)
     run = Run.create(out, config)

@@ -4,6 +4,7 @@ Two forms are known. In the release 1.0.0 ``network_layout`` has ``layer_sizes``
 ``weight_means`` and ``weight_stdevs``; later it has a list ``layers``.
 """
 
+import math
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +15,8 @@ import yaml
 from firstspike.interop.fast_and_deep.data import Inputs, data
 from firstspike.interop.fast_and_deep.layers import Builder, Source, translate_layers
 from firstspike.interop.fast_and_deep.learning import loss, training
-from firstspike.interop.fast_and_deep.neuron import bound, neuron, noise
+from firstspike.interop.fast_and_deep.neuron import bound, neuron, threshold_unit
+from firstspike.interop.fast_and_deep.substrate import noise, runs_on_chip, substrate
 from firstspike.interop.fast_and_deep.table import Remarks, Table
 from firstspike.training.config import Config, parse_config
 
@@ -69,26 +71,27 @@ def read_config(path: Path) -> dict[str, Any]:
     return raw
 
 
-def import_config(path: Path) -> tuple[Config, Translation]:
-    """Translate a YAML file of theirs.
+def import_config(path: Path, exact: bool = False) -> tuple[Config, Translation]:
+    """Translate a YAML file of theirs; ``exact`` as in ``translate``.
 
     Raises:
         ValueError: no config of theirs, or one that cannot be expressed here.
         OSError: it cannot be read.
     """
     try:
-        translation = translate(read_config(path))
+        translation = translate(read_config(path), exact)
     except ValueError as error:
         text = str(error)
         raise ValueError(text if text.startswith(str(path)) else f"{path}: {text}") from None
     return parse_config(translation.config, f"{path}, translated"), translation
 
 
-def translate(raw: dict[str, Any]) -> Translation:
+def translate(raw: dict[str, Any], exact: bool = False) -> Translation:
     """Translate a config.
 
     Args:
         raw: their config, as its YAML file says it; it is not changed.
+        exact: whether a network of theirs is taken over, whose delays must all find their place.
 
     Raises:
         ValueError: a config that is none of theirs, or uses what cannot be expressed here.
@@ -103,7 +106,7 @@ def translate(raw: dict[str, Any]) -> Translation:
     main = "default_neuron_params" in root
     defaults = root.table("default_neuron_params" if main else "neuron_params")
     root.close()
-    on_chip = bool(params.raw.get("use_hicannx")) or str(params.raw.get("substrate", "sim")).startswith("hx")
+    on_chip = runs_on_chip(params.raw)
     n_inputs = layout.integer("n_inputs")
     inputs = data(dataset, n_inputs, on_chip)
     unrolled = inputs.size != n_inputs  # the file as it was before their program repeated the inputs for the chip
@@ -112,7 +115,7 @@ def translate(raw: dict[str, Any]) -> Translation:
         tables = layout.tables("layers")
         if unrolled and tables and tables[0].raw.get("name") == "Biases":
             tables[0].raw["times"] = tables[0].numbers("times") * inputs.copies
-        builder, base = translate_layers(tables, inputs, defaults)
+        builder, base = translate_layers(tables, inputs, defaults, exact)
         if not main:
             builder.bounds = [bound(params)]
         else:
@@ -121,6 +124,7 @@ def translate(raw: dict[str, Any]) -> Translation:
         builder, base = _from_sizes(layout, params, inputs, defaults, unrolled)
     layout.without_effect("width_pixel")
     layout.close()
+    where, inexact = substrate(params, builder.imperfections)
     entries = [{"kind": p.section["kind"]} | p.section for p in builder.layers]
     sources = {f"{i}.{key}": source for i, p in enumerate(builder.layers) for key, source in p.sources.items()}
     config = {
@@ -130,7 +134,9 @@ def translate(raw: dict[str, Any]) -> Translation:
         "loss": loss(params, main, base["tau_syn"], _delays(sources)),
         "training": training(params, builder.bounds),
     }
-    return Translation(config, sources, _inexact(raw), remarks, name)
+    if where:
+        config["substrate"] = where
+    return Translation(config, sources, inexact, remarks, name)
 
 
 def _dataset(root: Table) -> Table:
@@ -155,12 +161,13 @@ def _from_sizes(
     if unrolled and inputs.copies > 1:
         biases = [biases[0] * inputs.copies] + [[] for _ in biases[1:]]
     base = neuron(defaults)
-    noise(defaults)
+    imperfect = noise(defaults, threshold_unit(defaults, base["tau_mem"], base["tau_syn"]))
     bounds = [bound(defaults if "max_dw_norm" in defaults else params)]
     params.take("max_dw_norm", None)
     defaults.take("max_dw_norm", None)
     defaults.close()
-    builder = Builder(inputs)
+    builder = Builder(inputs, exact=True)
+    builder.imperfections.neurons = [imperfect] * count
     for index, size in enumerate(sizes):
         builder.bias(biases[index])
         section = {"size": size, "weight_mean": means[index], "weight_std": stds[index], "max_silent": silent[index]}
@@ -188,23 +195,4 @@ def _bias_times(layout: Table, count: int) -> list[list[float]]:
 
 def _delays(sources: dict[str, Source]) -> int:
     """Number of delays in the network."""
-    return sum(s.shape[0] * s.shape[1] * s.tiles[0] * s.tiles[1] for s in sources.values() if s.kind != "weight")
-
-
-def _inexact(raw: dict[str, Any]) -> list[str]:
-    """Reasons for spike times that no exact computation gives."""
-    params = raw["training_params"]
-    reasons = []
-    if params.get("use_hicannx") or str(params.get("substrate", "sim")).startswith("hx"):
-        reasons.append("theirs ran on the chip")
-    if params.get("use_forward_integrator"):
-        reasons.append("theirs integrated in steps")
-    if params.get("rounding_precision"):
-        reasons.append("theirs rounded its weights")
-    noisy = ("jitter", "threshold_noise")
-    layers = raw["network_layout"].get("layers") or []
-    tables = [layer.get("neuron_params") or {} for layer in layers] + layers
-    tables.append(raw.get("default_neuron_params") or {})
-    if any(value for table in tables for key, value in table.items() if str(key).startswith(noisy)):
-        reasons.append("theirs drew noise")
-    return reasons
+    return sum(math.prod((*s.shape, *s.tiles, s.copies)) for s in sources.values() if s.kind != "weight")

@@ -1,0 +1,186 @@
+"""Noise, rounded weights, integration and the chip become a section ``substrate``."""
+
+import numpy as np
+import pytest
+import yaml
+from fabricated import delay, layers_config, lif, random_tensors, save_results, sizes_config
+
+from firstspike.data import yin_yang
+from firstspike.interop.fast_and_deep import translate
+from firstspike.interop.fast_and_deep.run_folder import import_folder
+from firstspike.training.config import load_config, parse_config
+from firstspike.training.loaded import load_run
+from firstspike.training.session import resume
+
+NOISE = {
+    "jitter": 0.0,
+    "threshold_noise_b2b_std": 0.04,
+    "threshold_noise_fp_std": 0.08,
+    "threshold_noise_fp_mean": 0.13,
+}
+RANGE = {"name": "sigmoid", "scale": 1.5, "shift": 2.0}
+DELAY = {"delay_std": 0.5, "positivity": RANGE, "jitter": 0.01}
+
+
+def hardware_aware(**changes):
+    """The hardware-aware simulation of DelGrad, in their form."""
+    layers = [
+        {"name": "Multiplex", "factor": 5},
+        delay("Axonal", presyn_sharing_factor=5, **DELAY),
+        lif(30, neuron_params=NOISE),
+        delay("Axonal", **DELAY),
+        lif(max_num_missing_spikes=0.0, neuron_params=NOISE),
+    ]
+    raw = layers_config(layers)
+    raw["default_neuron_params"] |= {"g_leak": 1.0, "tau_mem": 1.0, "threshold": 2.6}
+    raw["training_params"] |= {"batch_size": 40, "learning_rate": 0.002, "clip_weights_max": 2.1}
+    raw["training_params"] |= {"rounding_precision": 1 / 30, "loss": {"type": "shift_invariant_MSE", "delta_t": 0.3}}
+    raw["training_params"] |= changes
+    return raw
+
+
+def substrate(raw):
+    return parse_config(translate(raw).config).substrate.model_dump(exclude_defaults=True)
+
+
+def test_hardware_aware_recipe_is_the_shipped_one():
+    translation = translate(hardware_aware())
+    assert parse_config(translation.config) == load_config("yin_yang_hardware_aware", ["training.dtype=float64"])
+    assert translation.inexact == ["theirs drew noise"]
+    assert [line.split(" = ")[0] for line in translation.remarks.lacking] == [
+        "network_layout.layers[1].presyn_sharing_factor",
+        "training_params.numpy_seed",
+    ]
+
+
+def test_noise_of_the_default_neuron_and_of_samples():
+    noise = NOISE | {"jitter": 0.02, "threshold_noise_s2s_std": 0.03}
+    raw = layers_config([lif(30), lif()])
+    raw["default_neuron_params"] |= noise
+    assert substrate(raw) == {
+        "kind": "noisy",
+        "threshold_offset": 0.13,
+        "threshold_spread": 0.08,
+        "threshold_batch_noise": 0.04,
+        "threshold_sample_noise": 0.03,
+        "spike_jitter": 0.02,
+    }
+
+
+def test_noise_is_in_the_unit_of_our_threshold():
+    params = {"g_leak": 4.0, "leak": 0.7, "tau_syn": 1.0, "threshold": 1.08, "threshold_noise_fp_std": 0.02}
+    found = substrate(sizes_config(neuron_params=params))
+    assert found == {"kind": "noisy", "threshold_spread": pytest.approx(0.08, rel=1e-12)}
+
+
+def test_the_exact_substrate_stays():
+    nothing = {"jitter": 0.0, "threshold_noise_fp_std": None, "clip_weights_max": False}
+    raw = layers_config([delay("Axonal", jitter=0.0), lif(30, neuron_params=nothing), lif()])
+    raw["training_params"] |= {"rounding_precision": False, "clip_weights_max": False}
+    translation = translate(raw)
+    assert "substrate" not in translation.config
+    assert translation.inexact == []
+    assert len(translation.remarks.lacking) == 1
+
+
+@pytest.mark.parametrize(
+    ("own", "common", "expected", "differ"),
+    [
+        ((None, None), 2.1, 2.1, False),
+        ((1.5, 1.5), 2.1, 1.5, False),
+        ((1.5, None), 2.1, 2.1, True),
+        ((1.5, None), False, None, True),
+        ((1.5, 0.5), True, 1.5, True),
+    ],
+)
+def test_largest_weight(own, common, expected, differ):
+    layers = [
+        lif(size, neuron_params={"clip_weights_max": x} if x else {}) for size, x in zip((30, 3), own, strict=True)
+    ]
+    translation = translate(layers_config(layers, training_params__clip_weights_max=common))
+    found = parse_config(translation.config).substrate
+    assert getattr(found, "weight_max", None) == expected
+    assert any("clip_weights_max differs between layers" in x for x in translation.remarks.lacking) == differ
+    assert translation.inexact == []  # a bound has been kept by their training already
+
+
+def test_layers_with_noise_of_their_own():
+    layers = [lif(30, neuron_params=NOISE), lif(neuron_params=NOISE | {"threshold_noise_fp_mean": -0.2})]
+    translation = translate(layers_config(layers))
+    assert parse_config(translation.config).substrate.threshold_offset == -0.2
+    assert any(x.startswith("threshold_noise_fp_mean differs between layers") for x in translation.remarks.lacking)
+    assert "theirs shifted thresholds layer by layer" in translation.inexact
+
+
+def test_delays_that_jitter_differently_do_so_in_training():
+    layers = [delay("Synaptic", jitter=0.03), lif(30), delay("Dendritic", jitter=0.01), delay("Axonal"), lif()]
+    translation = translate(layers_config(layers))
+    first, axonal, last, dendritic = parse_config(translation.config).network
+    assert (first.delay.jitter, axonal.jitter, dendritic.jitter, last.kind) == (0.03, 0.0, 0.01, "lif")
+    assert "substrate" not in translation.config
+    assert "jitter of delays: in training only, theirs has it in evaluation, too" in translation.remarks.lacking
+    assert translation.inexact == ["theirs drew noise"]
+
+
+def test_integration_in_steps():
+    raw = sizes_config(training_params__use_forward_integrator=True, training_params__resolution=0.02)
+    translation = translate(raw)
+    assert parse_config(translation.config).substrate.model_dump() == {
+        "kind": "integrator",
+        "step": 0.02,
+        "duration": 4.0,
+    }
+    assert translation.inexact == ["theirs integrated in steps"]
+    raw["training_params"] |= {"rounding_precision": 0.1, "clip_weights_max": 1.0}
+    told = "\n".join(translate(raw).remarks.lacking)
+    assert "rounding_precision = 0.1: weights are not rounded" in told
+    assert "clip_weights_max: weights are not clipped" in told
+
+
+@pytest.mark.parametrize("key", [{"substrate": "hx_pynn"}, {"substrate": "hx"}, {"use_hicannx": True}])
+def test_the_chip(key):
+    raw = hardware_aware(**key)
+    raw["network_layout"]["layers"][0:1] = []
+    translation = translate(raw)
+    assert parse_config(translation.config).substrate.kind == "brainscales2"
+    assert translation.inexact == ["theirs ran on the chip"]
+    told = "\n".join(translation.remarks.lacking)
+    (name, value), *_ = key.items()
+    assert f"training_params.{name} = {value!r}: the chip's own settings" in told
+    assert "--substrate exact or mock_bss2" in told
+    assert "the chip rounds weights to 1 / weight_scale" in told
+    assert "on the chip weights reach to 63 / weight_scale" in told
+    assert "threshold_noise" not in told  # it has no effect there
+
+
+@pytest.fixture(scope="module")
+def imported(tmp_path_factory):
+    """A result folder of theirs with noise, imported."""
+    raw = hardware_aware(epoch_number=1)
+    for layer in raw["network_layout"]["layers"]:
+        layer |= {"weights_std": 0.12} if layer["name"] == "NeuronLayer" else {}
+    folder = tmp_path_factory.mktemp("noisy")
+    inputs = yin_yang(1000, 40).times.double().numpy()
+    save_results(folder / "theirs", raw, random_tensors(raw), inputs)
+    return import_folder(folder / "theirs", folder / "run"), folder / "run"
+
+
+def test_imported_folder_with_noise(imported):
+    found, run = imported
+    assert found.verdict.endswith("(but theirs drew noise)")
+    # the fabricated times have no noise but the rounding and the shift, and so has the comparison
+    assert (found.comparison.above, found.comparison.only_theirs, found.comparison.only_ours) == (0, 0, 0)
+    assert "fixed pattern of the thresholds: drawn anew here" in "\n".join(found.lacking)
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    assert config["substrate"]["kind"] == "noisy"
+    loaded = load_run(run)
+    assert np.isfinite(loaded.record.output.numpy()).mean() > 0.3
+    assert loaded.network[1].delay.shape == (20,)
+
+
+def test_imported_folder_goes_on_with_noise(imported):
+    _, run = imported
+    assert resume(run, epochs=2, show=False)["epochs"] == 2
+    assert load_run(run).environment["substrate"]["kind"] == "noisy"
+    weights = load_run(run).network[2].weight
+    assert weights.abs().max() <= 2.1
