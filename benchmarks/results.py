@@ -150,8 +150,8 @@ They are means and standard deviations over {seeds} seeds (2000 to 2009), traine
     firstspike train CONFIG --seeds {seeds}
 
 and this page is written from the run folders by `python benchmarks/results.py RUNS`, which trains them with `--train`.
-A test set of 1000 alone makes a binomial error of {error:.1f} % at an accuracy of 99 %. The minutes are those of all {seeds}
-seeds on one core of a machine that was doing other work as well.
+A test set of 1000 alone makes a binomial error of {error:.1f} % at an accuracy of 99 %. The minutes are those of all
+{seeds} seeds on one core of a machine that was doing other work as well.
 
 ## Yin-Yang
 
