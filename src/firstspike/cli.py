@@ -14,6 +14,7 @@ from firstspike._version import __version__
 from firstspike.interop.export import export
 from firstspike.reports.command import report
 from firstspike.sweeps import command as sweeps
+from firstspike.training.torchrun import check_command, first_speaks
 
 app = typer.Typer(
     help="Train spiking neural networks exactly, by backpropagation on first spike times.",
@@ -38,7 +39,6 @@ Log = Annotated[bool, typer.Option("--tensorboard", help="Log to the run's tenso
 Chosen = Annotated[
     str | None, typer.Option("--checkpoint", help="Its name in checkpoints/, or best; by default the newest.")
 ]
-
 On = Annotated[
     str | None, typer.Option("--substrate", help="Another kind of substrate than the run's, with its defaults.")
 ]
@@ -55,7 +55,8 @@ class Split(StrEnum):
 def main() -> None:
     """Entry point: errors that a user can mend are one message, without a traceback."""
     try:
-        app()
+        with first_speaks():
+            app()
     except (ValueError, FileExistsError, FileNotFoundError, ImportError) as error:
         _fail(_reason(error), BAD_INPUT)
     except OSError as error:
@@ -86,11 +87,12 @@ def _version(show: bool) -> None:
 
 @app.callback()
 def _options(
+    context: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
     ] = False,
 ) -> None:
-    pass
+    check_command(context.invoked_subcommand)
 
 
 @app.command()

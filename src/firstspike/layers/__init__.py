@@ -1,7 +1,7 @@
 """Modules from spike times to spike times, in the order in which data meets them."""
 
 from firstspike.layers.conv import EarliestPool2d, LIFConv2d
-from firstspike.layers.delay import Delay, DelayRule, jitter_from, project_delays_
+from firstspike.layers.delay import Delay, DelayRule, jitter_from, part_of_batch, project_delays_
 from firstspike.layers.ensemble import Ensemble, ensemble
 from firstspike.layers.init import firing_weights
 from firstspike.layers.inputs import BiasSpikes, Multiplex
@@ -26,6 +26,7 @@ __all__ = [
     "ensemble",
     "firing_weights",
     "jitter_from",
+    "part_of_batch",
     "passing_weights",
     "project_delays_",
     "start_firing_",

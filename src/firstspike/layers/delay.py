@@ -82,10 +82,18 @@ class DelayRule:
         if self.bound == "clip":
             raw.clamp_(self.shift, self.shift + self.scale)
 
-    def jittered(self, delay: Tensor, like: Tensor, source: torch.Generator | None) -> Tensor:
-        """The delays with noise in the shape of ``like``, which broadcasts; they stay >= 0."""
+    def jittered(
+        self,
+        delay: Tensor,
+        like: Tensor,
+        source: torch.Generator | None,
+        part: tuple[int, slice] | None = None,
+    ) -> Tensor:
+        """The delays with noise in the shape of ``like``, which broadcasts; they stay >= 0. See ``part_of_batch``."""
         device = like.device if source is None else source.device
-        noise = torch.randn(like.shape, generator=source, dtype=like.dtype, device=device).to(like.device)
+        shape = like.shape if part is None else (part[0], *like.shape[1:])
+        noise = torch.randn(shape, generator=source, dtype=like.dtype, device=device)
+        noise = (noise if part is None else noise[part[1]]).to(like.device)
         return delay + torch.maximum(self.jitter * noise, -delay.detach())
 
 
@@ -136,6 +144,19 @@ def jitter_from(network: nn.Module, source: torch.Generator) -> Iterator[None]:
             layer.jitter_source = old
 
 
+@contextmanager
+def part_of_batch(network: nn.Module, samples: int, part: slice) -> Iterator[None]:
+    """Inside, the network sees a part of a batch of so many samples: each gets the jitter that it has in the whole."""
+    layers = [module for module in network.modules() if isinstance(module, Delay)]
+    for layer in layers:
+        layer.batch_part = (samples, part)
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.batch_part = None
+
+
 class Delay(nn.Module):
     """Adds a delay to each spike: ``times (..., features) -> times (..., features)``; ``inf`` stays ``inf``.
 
@@ -170,6 +191,7 @@ class Delay(nn.Module):
         self.rule = rule or DelayRule()
         self.copies = copies
         self.jitter_source: torch.Generator | None = None
+        self.batch_part: tuple[int, slice] | None = None  # see ``part_of_batch``
         raw = torch.empty(features // copies, device=device, dtype=dtype)
         self.delay_raw = nn.Parameter(raw, self.rule.trainable)
         self.reset_parameters(generator)
@@ -208,7 +230,7 @@ class Delay(nn.Module):
         if observed is not None:
             return at_observed(times + delay, observed)
         if self.training and self.rule.jitter:
-            delay = self.rule.jittered(delay, times, self.jitter_source)
+            delay = self.rule.jittered(delay, times, self.jitter_source, self.batch_part)
         return times + delay
 
     def extra_repr(self) -> str:

@@ -1,5 +1,7 @@
 """A gradient for silent neurons: raise the peak of their membrane towards the threshold."""
 
+from collections.abc import Callable
+
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
@@ -8,6 +10,10 @@ from firstspike.layers import Network, Record
 from firstspike.layers.stages import lif_stages
 from firstspike.losses.base import check_not_negative, check_positive
 from firstspike.spiketime.peaks import lacking
+
+
+def _mean(values: Tensor) -> Tensor:
+    return values.mean(dim=0)
 
 
 class SilentPeak(nn.Module):
@@ -35,6 +41,8 @@ class SilentPeak(nn.Module):
         if max_silent > 1:
             raise ValueError(f"max_silent: expected a fraction from 0 to 1, got {max_silent}. Change max_silent.")
         check_positive("tau_syn", tau_syn)
+        # a training that splits batches puts the mean over the whole batch here
+        self.batch_mean: Callable[[Tensor], Tensor] = _mean
 
     def forward(
         self,
@@ -64,7 +72,7 @@ class SilentPeak(nn.Module):
             # (..., places, rows), where a layer has places at which the same neurons see different inputs
             spikes = spikes.unflatten(-1, (rows, -1)).movedim(-1, -2).reshape(-1, rows)
             silent = torch.isinf(spikes)
-            silent = silent & (silent.mean(dim=0, dtype=spikes.dtype) > self.max_silent)
+            silent = silent & (self.batch_mean(silent.to(spikes.dtype)) > self.max_silent)
             delay = getattr(layer, "delay", None)
             lack = lacking(seen.reshape(-1, seen.shape[-1]), layer.synapses, layer.neuron, silent, delay)
             threshold = torch.as_tensor(layer.neuron.threshold).detach()

@@ -67,21 +67,30 @@ def evaluate(
         layers: those whose silent fraction is asked for.
         substrate: an open one to run on; by default the exact one.
     """
+    times, silent = outputs_of(network, data.times, layers, substrate)
+    return judged(times, silent, loss, data.labels)
+
+
+@torch.no_grad()
+def outputs_of(
+    network: Network, times: Float[Tensor, "samples inputs"], layers: list[int], substrate: Substrate | None = None
+) -> tuple[Float[Tensor, "samples outputs"], Float64[Tensor, " layers"]]:
+    """Output times in evaluation mode, and the silent fraction of each layer in ``layers``, summed over the samples."""
     run = network.record if substrate is None else partial(substrate.run, network)
     outputs = []
     silent = torch.zeros(len(layers), dtype=torch.float64)
     with _evaluating(network):
-        for start in range(0, len(data), _CHUNK):
-            record = run(data.times[start : start + _CHUNK])
+        for part in times.split(_CHUNK):
+            record = run(part)
             outputs.append(record.output)
             silent += _silent(record, layers)
-    return _judge(torch.cat(outputs), silent, loss, data.labels)
+    return torch.cat(outputs), silent
 
 
 @torch.no_grad()
 def evaluate_record(record: Record, loss: TimeLoss, labels: Int64[Tensor, " samples"], layers: list[int]) -> Evaluation:
     """The same of spike times that are there already."""
-    return _judge(record.output, _silent(record, layers), loss, labels)
+    return judged(record.output, _silent(record, layers), loss, labels)
 
 
 @torch.no_grad()
@@ -127,7 +136,13 @@ def _silent(record: Record, layers: list[int]) -> Float64[Tensor, " layers"]:
     return torch.stack([torch.isinf(record.layers[i]).mean(dim=-1, dtype=torch.float64).sum() for i in layers]).cpu()
 
 
-def _judge(times: Tensor, silent: Tensor, loss: TimeLoss, labels: Tensor) -> Evaluation:
+def judged(
+    times: Float[Tensor, "samples outputs"],
+    silent: Float64[Tensor, " layers"],
+    loss: TimeLoss,
+    labels: Int64[Tensor, " samples"],
+) -> Evaluation:
+    """What a loss makes of output times, with silent fractions summed over the samples."""
     predictions = loss.predict(times)
     return Evaluation(
         loss=loss(times, labels).item(),

@@ -33,6 +33,7 @@ def train(
     states: Sequence[State],
     watcher: Watcher,
     stop: Callable[[], bool] = lambda: False,
+    writes: bool = True,
 ) -> list[Evaluation]:
     """Train up to the config's number of epochs, then test.
 
@@ -42,6 +43,7 @@ def train(
         states: where to start, all at the same batch; they move along.
         watcher: who is told; of several networks the mean.
         stop: asked before every batch; when it says so, the state is saved and ``Interrupted`` raised.
+        writes: False in a process beside the one that writes.
 
     Returns:
         The evaluations on the test data.
@@ -74,13 +76,15 @@ def _train(
         for state in states:
             state.seconds = time.monotonic() - began
         if totals is None:
-            _save(trainer, runs, states)
+            if writes:
+                _save(trainer, runs, states)
             raise Interrupted
         validations, rows = trainer.evaluate(members[0].data.validation), []
         for member, run, sums, validation in zip(members, runs, totals, validations, strict=True):
             rows.append(metrics_row(member, first.epoch, sums, validation))
-            run.append("metrics", rows[-1:])
-            run.append("output_times", output_time_rows(first.epoch, validation))
+            if writes:
+                run.append("metrics", rows[-1:])
+                run.append("output_times", output_time_rows(first.epoch, validation))
         watcher.epoch(mean_row(rows))
         better = [v.accuracy > state.best for v, state in zip(validations, states, strict=True)]
         if any(better):
@@ -88,8 +92,9 @@ def _train(
         for member, run, state, validation in zip(members, runs, states, validations, strict=True):
             if validation.accuracy > state.best:
                 state.best = validation.accuracy
-                save_best(member, run, state)
-        if first.epoch % config.save_every == 0 or first.epoch == config.epochs:
+                if writes:
+                    save_best(member, run, state)
+        if writes and (first.epoch % config.save_every == 0 or first.epoch == config.epochs):
             _save(trainer, runs, states)
             watcher.checkpoint(first.epoch, members[0], validations[0])
         last.keep()

@@ -25,6 +25,7 @@ from typing import Any
 from firstspike._version import __version__
 from firstspike.training.config import Config, load_config
 from firstspike.training.files import named, write_whole
+from firstspike.training.torchrun import processes
 
 Row = dict[str, float | int | str]
 
@@ -169,6 +170,7 @@ def environment(config: Config, substrate: Mapping[str, Any] | None = None) -> d
         "platform": platform.platform(),
         "processor": _processor(),
         "threads": torch.get_num_threads(),
+        "processes": processes(),
         "device": config.training.device,
         "dtype": config.training.dtype,
         "seed": config.training.seed,

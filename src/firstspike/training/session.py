@@ -17,6 +17,7 @@ from firstspike.training.checkpoint import checkpoints
 from firstspike.training.config import Config
 from firstspike.training.evaluation import Evaluation
 from firstspike.training.loop import train
+from firstspike.training.parallel import Ranks, joined
 from firstspike.training.progress import Progress
 from firstspike.training.run import Run
 from firstspike.training.saving import State, restore
@@ -29,6 +30,7 @@ from firstspike.training.seeds import (
     open_members,
     write_table,
 )
+from firstspike.training.split import OverRanks
 from firstspike.training.threads import threads_worth_starting
 from firstspike.training.trainers import trainer_for
 from firstspike.training.watchers import Watcher, Watchers
@@ -47,6 +49,8 @@ def start(
 ) -> dict[str, Any]:
     """Train a config in a new folder.
 
+    Processes that ``torchrun`` started train it together. The first one writes; all return the results.
+
     Args:
         folder: where the run lives; it must not exist, or be empty.
         config: what to train.
@@ -61,17 +65,21 @@ def start(
     Raises:
         FileExistsError: the folder is not empty.
         ImportError: a watcher whose extra is not installed.
+        ValueError: a training that processes cannot share.
         SubstrateError: a substrate that cannot be reached, or does not answer: then the state after the last whole
             epoch is saved.
+        ProcessLostError: another process has ended.
         Interrupted: Ctrl-C, SIGTERM or ``stop``; the state is saved.
     """
     _check(watch)
-    members = _build(config)
-    with _open_substrates(members):  # whatever cannot be built or opened leaves no folder behind
-        top = Run.create(folder, config, members[0].substrate.identity())
-        runs = create_members(top, members)
-        states = [State() for _ in members]
-        return _train(members, top, runs, states, show, watch, watchers, stop)
+    with joined(config) as ranks:
+        members = _build(config)
+        with _open_substrates(members):  # whatever cannot be built or opened leaves no folder behind
+            identity = members[0].substrate.identity()
+            top = Run.create(folder, config, identity) if ranks.first else Run(folder)
+            runs = create_members(top, members)
+            states = [State() for _ in members]
+            return _train(members, top, runs, states, show, watch, watchers, stop, ranks)
 
 
 def resume(
@@ -102,7 +110,8 @@ def resume(
 
     Raises:
         FileNotFoundError: no run lives in the folder.
-        ValueError: fewer epochs than are done, another chip.
+        ValueError: fewer epochs than are done, another chip, a training that processes cannot share.
+        ProcessLostError: another process has ended.
         Interrupted: Ctrl-C, SIGTERM or ``stop``; the state is saved.
     """
     _check(watch)
@@ -111,24 +120,31 @@ def resume(
     if epochs is not None:
         training = config.training.model_copy(update={"epochs": epochs})
         config = config.model_copy(update={"training": training})
-    members = _build(config)
-    with _open_substrates(members):
-        runs = open_members(run, members)
-        newest = newest_of_all(runs)
-        states = [State() for _ in members]
-        if newest is not None:
-            states = [restore(x, checkpoint, allow_other_chip) for x, checkpoint in zip(members, newest, strict=True)]
-        if states[0].epoch > config.training.epochs:
-            raise ValueError(f"{folder} has {states[0].epoch} epochs already; give a larger --epochs than that")
-        if epochs is not None:
-            for each, member in zip(runs, members, strict=True):
-                each.write_config(member.config)
-            run.write_config(config)
-        for each in {run.path: run, **{x.path: x for x in runs}}.values():
-            each.forget_after(states[0].epoch)
-        for each, member in zip([run, *runs], [members[0], *members], strict=True):
-            each.note_substrate(member.substrate.identity())
-        return _train(members, run, runs, states, show, watch, watchers, stop)
+    with joined(config) as ranks:
+        members = _build(config)
+        with _open_substrates(members):
+            runs = open_members(run, members)
+            newest = newest_of_all(runs)
+            states = [State() for _ in members]
+            if newest is not None:
+                states = [restore(x, found, allow_other_chip) for x, found in zip(members, newest, strict=True)]
+            if states[0].epoch > config.training.epochs:
+                raise ValueError(f"{folder} has {states[0].epoch} epochs already; give a larger --epochs than that")
+            if ranks.first:
+                _go_on(run, config, members, runs, states[0].epoch, epochs is not None)
+            return _train(members, run, runs, states, show, watch, watchers, stop, ranks)
+
+
+def _go_on(run: Run, config: Config, members: list[Experiment], runs: list[Run], epoch: int, longer: bool) -> None:
+    """The folder of a training that goes on after that epoch."""
+    if longer:
+        for each, member in zip(runs, members, strict=True):
+            each.write_config(member.config)
+        run.write_config(config)
+    for each in {run.path: run, **{x.path: x for x in runs}}.values():
+        each.forget_after(epoch)
+    for each, member in zip([run, *runs], [members[0], *members], strict=True):
+        each.note_substrate(member.substrate.identity())
 
 
 def _build(config: Config) -> list[Experiment]:
@@ -177,18 +193,25 @@ def _train(
     watch: Sequence[str],
     others: Sequence[Watcher],
     stop: Callable[[], bool],
+    ranks: Ranks,
 ) -> dict[str, Any]:
     config, state = members[0].config.training, states[0]
     batches = math.ceil(len(members[0].data.train) / config.batch_size)
-    progress = Progress(config.epochs, batches, state.epoch * batches + state.batch, show)
+    progress = Progress(config.epochs, batches, state.epoch * batches + state.batch, show and ranks.first)
+    if not ranks.first:
+        watch, others = (), ()
     with (
         _watchers(watch, others, top, len(members) > 1, state, progress) as watchers,
         _stop_on_signals() as signalled,
-        threads_worth_starting(members[0].network, config.batch_size * len(members)),
+        threads_worth_starting(members[0].network, math.ceil(config.batch_size * len(members) / ranks.size)),
     ):
-        trainer = trainer_for(members)
+        trainer, asked = trainer_for(members), _either(signalled, stop)
+        if ranks.size > 1:
+            ranks.check_same([state.epoch, state.batch, batches], members[0].device)
+            trainer = split = OverRanks(members[0], ranks, asked)
+            asked = split.stop
         try:
-            tests = train(trainer, runs, states, watchers, lambda: signalled() or stop())
+            tests = train(trainer, runs, states, watchers, asked, ranks.first)
             validations = trainer.evaluate(members[0].data.validation)
         except SubstrateError as error:
             saved = checkpoints(runs[0].checkpoints)[-1].name
@@ -204,15 +227,21 @@ def _train(
         }
         for member, state, validation, test in zip(members, states, validations, tests, strict=True)
     ]
+    together = results[0]
+    if not ranks.first:
+        return together
     for run, found in zip(runs, results, strict=True):
         run.write_results(found)
-    together = results[0]
     if len(members) > 1:
         together = joint_results([member.config for member in members], results)
         top.write_results(together)
         write_table(top, together)
     _draw(top, len(members) > 1)
     return together
+
+
+def _either(one: Callable[[], bool], other: Callable[[], bool]) -> Callable[[], bool]:
+    return lambda: one() or other()
 
 
 def _draw(run: Run, several: bool) -> None:

@@ -70,7 +70,6 @@ class SilentNeurons:
             self.raise_layer_(network, layer, record.layers[layer])
         return layer is not None
 
-    @torch.no_grad()
     def raise_layer_(self, network: Network, layer: int, times: Float[Tensor, "batch neurons"]) -> None:
         """Raise weights of the layer that is too silent.
 
@@ -79,11 +78,15 @@ class SilentNeurons:
             layer: index of the layer, as ``too_silent`` gives it.
             times: the layer's spike times in the batch.
         """
+        self.raise_silent_(network, layer, torch.isinf(times).flatten(0, -2).mean(dim=0, dtype=times.dtype))
+
+    @torch.no_grad()
+    def raise_silent_(self, network: Network, layer: int, silent: Float[Tensor, " neurons"]) -> None:
+        """The same from the fraction of samples in which each neuron of the layer is silent."""
         lif = network[layer]
         assert isinstance(lif, LIFLayer)
         amount = self.bump * 2**self.repeats if self.exponential else self.bump
         if self.targeted:
-            silent = torch.isinf(times).flatten(0, -2).mean(dim=0, dtype=lif.weight.dtype)
             silent = silent.view(len(lif.weight), -1).mean(dim=1)  # of all neurons that share the weights
             lif.synapses.add_((silent > self.limits[layer])[:, None], alpha=amount)
         else:

@@ -1,0 +1,65 @@
+"""Where this process stands among those that ``torchrun`` started, by its environment. Needs no torch."""
+
+import io
+import os
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+
+_NEEDED = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+_WAIT = 10.0  # seconds that the first process has to report an error that all have
+
+
+class ProcessLostError(OSError):
+    """Another process of the training ended, or did not answer."""
+
+
+def processes() -> int:
+    """How many processes work together; 1 without ``torchrun``."""
+    return int(os.environ["WORLD_SIZE"]) if all(name in os.environ for name in _NEEDED) else 1
+
+
+def rank() -> int:
+    """Number of this process among them; the first one, 0, writes and speaks."""
+    return int(os.environ["RANK"]) if processes() > 1 else 0
+
+
+def local_rank() -> int:
+    """Number of this process on its machine."""
+    return int(os.environ.get("LOCAL_RANK", rank()))
+
+
+def check_command(name: str | None) -> None:
+    """Whether that command may run here.
+
+    Raises:
+        ValueError: one that processes cannot share.
+    """
+    if processes() > 1 and name not in ("train", "resume"):
+        raise ValueError(f"firstspike {name} is for one process: start it without torchrun")
+
+
+@contextmanager
+def first_speaks() -> Iterator[None]:
+    """Inside, processes other than the first keep to themselves what they print.
+
+    An error that all have is thus reported once. One that the first process has not comes out after a while:
+    ``torchrun`` would have ended this process if the first had failed.
+    """
+    if not rank():
+        yield
+        return
+    said = io.StringIO()
+    try:
+        with redirect_stdout(said), redirect_stderr(said):
+            yield
+    except ProcessLostError:  # the first reports it, or is itself what is lost
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except BaseException as error:
+        if not (isinstance(error, SystemExit) and error.code in (None, 0, 130)):
+            time.sleep(_WAIT)
+            sys.stderr.write(f"process {rank()} of {processes()}:\n{said.getvalue()}")
+        raise

@@ -1,0 +1,263 @@
+"""Processes that torchrun starts train as one does."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from firstspike.cli import main
+from firstspike.training import torchrun
+from firstspike.training.build import build
+from firstspike.training.checkpoint import load_checkpoint, newest_first
+from firstspike.training.config import load_config
+from firstspike.training.loop import Interrupted, train
+from firstspike.training.parallel import Ranks, joined
+from firstspike.training.run import Run
+from firstspike.training.saving import State
+from firstspike.training.session import resume, start
+from firstspike.training.torchrun import first_speaks
+from firstspike.training.trainers import InTurn
+from firstspike.training.watchers import Watcher
+
+SMALL = [
+    "data.train=301",  # batches of 60, the last of one sample: other processes than one have none
+    "data.validation=100",
+    "data.test=101",
+    "network[1].size=20",
+    "training.batch_size=60",
+    "training.epochs=3",
+    "training.dtype=float64",
+]
+NOISY = ["training.time_noise=0.05", "training.augment.drop=0.05"]
+DELAYS = [
+    "network[0]={kind: multiplex, copies: 2}",
+    "network[2]={kind: delay, bound: clip, scale: 1.5, shift: 0.5, mean: 1.2, jitter: 0.05, lr: 0.02}",
+    "network[1].delay={bound: softplus, mean: -1.0, jitter: 0.02}",
+    "network[1].train_neuron=[tau_mem]",
+    "loss.regularizers=[{kind: delay_l2, alpha: 0.01}, {kind: early_output, alpha: 0.01}]",
+]
+PEAK = ["loss.regularizers=[{kind: silent_peak, alpha: 0.1, max_silent: 0.1}]", "network[1].weight_mean=0.7"]
+SGD = ["training.optimizer={kind: sgd, lr: 0.05, momentum: 0.9}", "training.schedule={kind: exponential, gamma: 0.9}"]
+QUIET = ["network[1].weight_mean=0.4", "network[1].max_silent=0.1", "training.silent.bump=0.02"]
+CASES = {
+    "noise": ("yin_yang", [*SMALL, *NOISY]),
+    "delays": ("yin_yang", [*SMALL, *DELAYS]),
+    "silent_peak": ("yin_yang", [*SMALL, *PEAK, *SGD]),
+    "raised_instead": ("yin_yang", [*SMALL, *QUIET]),
+    "raised_too": ("yin_yang", [*SMALL, *QUIET, "training.silent.instead=false"]),
+    "conv": (
+        "digits",
+        [
+            "data.train=121",
+            "data.validation=40",
+            "data.test=41",
+            "network=[{kind: conv, channels: 3, kernel: 3, max_silent: 0.2}, {kind: pool, kernel: 2}, "
+            "{kind: lif, size: 10, max_silent: 0.5}]",
+            "training.batch_size=40",
+            "training.epochs=2",
+            "training.augment.shift=1",
+            "training.dtype=float64",
+        ],
+    ),
+}
+STOPPED = ("yin_yang", [*SMALL, *NOISY, *DELAYS[:4], "training.time_noise=0.05"])
+SCRIPT = """
+import json, sys
+from pathlib import Path
+from firstspike.training.config import load_config
+from firstspike.training.session import resume, start
+top = Path(sys.argv[1])
+for name, (config, settings) in json.loads((top / "cases.json").read_text()).items():
+    print(name, start(top / name, load_config(config, settings))["epochs"])
+resume(top / "stopped")
+"""
+
+
+def command(processes, *what):
+    return [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes), *what]
+
+
+def flags(settings):
+    return [x for setting in settings for x in ("--set", setting)]
+
+
+def final(folder):
+    return load_checkpoint(next(newest_first(folder / "checkpoints")))
+
+
+def same_training(one, other, tolerance=1e-10):
+    for table in ("metrics", "output_times"):
+        with (one / f"{table}.csv").open() as a, (other / f"{table}.csv").open() as b:
+            for left, right in zip(csv.reader(a), csv.reader(b), strict=True):
+                for x, y in zip(left, right, strict=True):
+                    assert x == y or float(x) == pytest.approx(float(y), rel=1e-9, abs=tolerance, nan_ok=True), table
+    first, second = final(one), final(other)
+    assert (first.epoch, first.weights.keys()) == (second.epoch, second.weights.keys())
+    for name, weight in first.weights.items():
+        torch.testing.assert_close(second.weights[name], weight, rtol=0, atol=tolerance)
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory):
+    """All cases, trained by three processes; also the rest of one that a single process began."""
+    top = tmp_path_factory.mktemp("shared")
+    (top / "cases.json").write_text(json.dumps(CASES))
+    (top / "script.py").write_text(SCRIPT)
+    begun = load_config(*STOPPED)
+    asked = iter(range(1000))
+    with pytest.raises(Interrupted):
+        train(
+            InTurn([build(begun)]),
+            [Run.create(top / "stopped", begun)],
+            [State()],
+            Watcher(),
+            stop=lambda: next(asked) >= 8,
+        )
+    done = subprocess.run(command(3, top / "script.py", top), capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr
+    return top, done
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CASES)
+def test_three_processes_train_as_one(tmp_path, shared, name):
+    top, _ = shared
+    alone = start(tmp_path / "alone", load_config(*CASES[name]), show=False)
+    same_training(tmp_path / "alone", top / name)
+    together = Run.open(top / name)
+    assert together.environment["processes"] == 3
+    for split in ("validation", "test"):
+        assert together.results[split] == pytest.approx(alone[split], rel=1e-9)
+    with (top / name / "metrics.csv").open() as file:
+        raised = [float(row["raised"]) for row in csv.DictReader(file)]
+    assert any(raised) == (name in ("raised_instead", "raised_too", "conv"))
+
+
+@pytest.mark.slow
+def test_the_first_of_the_processes_shows_a_bar(shared):
+    _, done = shared
+    bars = [line for line in done.stderr.replace("\r", "\n").splitlines() if "18/18" in line]
+    assert 0 < len(bars) <= 2 * len(CASES), "a bar of each training, drawn once or twice at its end"
+
+
+@pytest.mark.slow
+def test_more_processes_go_on_with_what_one_began(tmp_path, shared):
+    top, _ = shared
+    start(tmp_path / "whole", load_config(*STOPPED), show=False)
+    same_training(tmp_path / "whole", top / "stopped")
+
+
+def until(happens, process):
+    while not happens():
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.02)
+
+
+def running(what):
+    return subprocess.Popen(command(2, "-m", "firstspike", *what), stderr=subprocess.PIPE, text=True)
+
+
+def children(process):
+    return [int(pid) for pid in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()]
+
+
+@pytest.mark.slow
+def test_two_processes_are_interrupted_and_lost_and_one_goes_on(tmp_path):
+    settings = [*SMALL, *NOISY, "training.checkpoint_every=3"]
+    folder = tmp_path / "run"
+    process = running(["train", "yin_yang", "-q", "--out", str(folder), *flags([*settings, "training.epochs=100000"])])
+    until(lambda: (folder / "metrics.csv").exists(), process)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=120)
+    assert process.returncode != 0
+    assert said.count(f"Continue with: firstspike resume {folder}") == 1
+    interrupted = final(folder)
+
+    process = running(["resume", str(folder), "-q"])
+    saved = folder / "checkpoints" / f"epoch_{interrupted.epoch // 3 * 3 + 6:04d}"
+    until(saved.exists, process)
+    (lost, *_), first = children(process)[1:], children(process)[0]
+    os.kill(lost, signal.SIGKILL)
+    _, said = process.communicate(timeout=120)
+    assert process.returncode != 0
+    assert first != lost
+    assert said.count("error: another process of this training has ended") == 1
+
+    epochs = final(folder).epoch + 1
+    resume(folder, epochs=epochs, show=False)
+    start(tmp_path / "whole", load_config("yin_yang", [*settings, f"training.epochs={epochs}"]), show=False)
+    same_training(tmp_path / "whole", folder, tolerance=1e-8)
+
+
+@pytest.mark.slow
+def test_an_error_is_said_once(tmp_path):
+    (tmp_path / "file").write_text("mine")  # the first process alone meets it
+    for what, message in (
+        (["train", "yin_yang", "--set", "network[1].size=x"], "network.1.size"),
+        (["train", "bars", "--out", str(tmp_path)], "is not empty"),
+    ):
+        process = running(what)
+        _, said = process.communicate(timeout=120)
+        assert process.returncode != 0
+        assert said.count("error: ") == said.count(message) == 1, said
+        assert "firstspike/cli.py" not in said, "no traceback"
+
+
+@pytest.fixture
+def second_of_two(monkeypatch):
+    monkeypatch.setattr(torchrun, "_WAIT", 0.0)
+    for name, value in {"RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": "1"}.items():
+        monkeypatch.setenv(name, value)
+
+
+@pytest.mark.usefixtures("second_of_two")
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("training.seeds=2", "leave out torchrun"),
+        ("substrate={kind: noisy}", "cannot be shared by 2 processes"),
+        ("training.device=cuda:1", "each process takes its own device"),
+    ],
+)
+def test_what_cannot_be_shared_is_refused(tmp_path, setting, message):
+    with pytest.raises(ValueError, match=message), joined(load_config("yin_yang", [setting])):
+        pass
+
+
+@pytest.mark.usefixtures("second_of_two")
+def test_other_commands_are_for_one_process(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["firstspike", "evaluate", "runs/none"])
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert end.value.code == 2
+    assert "firstspike evaluate is for one process: start it without torchrun" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("second_of_two")
+def test_only_an_error_of_its_own_makes_another_process_speak(capsys):
+    with first_speaks():
+        print("results")  # noqa: T201
+    with pytest.raises(SystemExit), first_speaks():
+        print("interrupted", file=sys.stderr)  # noqa: T201
+        sys.exit(130)
+    with pytest.raises(SystemExit), first_speaks():
+        raise torchrun.ProcessLostError("lost")
+    assert capsys.readouterr() == ("", "")
+    with pytest.raises(SystemExit), first_speaks():
+        print("usage", file=sys.stderr)  # noqa: T201
+        sys.exit(2)
+    assert capsys.readouterr().err == "process 1 of 2:\nusage\n"
+
+
+@pytest.mark.parametrize("samples", [0, 1, 5, 12])
+def test_parts_make_up_the_batch(samples):
+    parts = [list(range(samples))[Ranks(rank, 4).part(samples)] for rank in range(4)]
+    assert [x for part in parts for x in part] == list(range(samples))
+    assert max(map(len, parts)) - min(map(len, parts)) <= 1
