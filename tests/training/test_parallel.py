@@ -240,19 +240,22 @@ def test_other_commands_are_for_one_process(monkeypatch, capsys):
     assert "firstspike evaluate is for one process: start it without torchrun" in capsys.readouterr().err
 
 
+def ends(code, said):
+    print(said, file=sys.stderr)  # noqa: T201
+    sys.exit(code)
+
+
 @pytest.mark.usefixtures("second_of_two")
 def test_only_an_error_of_its_own_makes_another_process_speak(capsys):
     with first_speaks():
         print("results")  # noqa: T201
     with pytest.raises(SystemExit), first_speaks():
-        print("interrupted", file=sys.stderr)  # noqa: T201
-        sys.exit(130)
+        ends(130, "interrupted")
     with pytest.raises(SystemExit), first_speaks():
         raise torchrun.ProcessLostError("lost")
     assert capsys.readouterr() == ("", "")
     with pytest.raises(SystemExit), first_speaks():
-        print("usage", file=sys.stderr)  # noqa: T201
-        sys.exit(2)
+        ends(2, "usage")
     assert capsys.readouterr().err == "process 1 of 2:\nusage\n"
 
 

@@ -14,6 +14,7 @@ from datetime import timedelta
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.rendezvous import rendezvous
 
 from firstspike.substrates import SUBSTRATES
 from firstspike.training.config import Config
@@ -106,7 +107,11 @@ def joined(config: Config) -> Iterator[Ranks]:
         yield Ranks(dist.get_rank(), dist.get_world_size())
         return
     with _lost():
-        dist.init_process_group(backend, timeout=_PATIENCE)
+        store, *_ = next(rendezvous("env://", timeout=_PATIENCE))
+        # a script may train several times; the store still has the addresses of the group before
+        turn = store.add(f"firstspike/{rank()}", 1)
+        store = dist.PrefixStore(f"firstspike/group_{turn}", store)  # type: ignore[attr-defined]
+        dist.init_process_group(backend, store=store, rank=rank(), world_size=size, timeout=_PATIENCE)
     try:
         yield Ranks(rank(), size)
     except ProcessLostError:
