@@ -52,11 +52,11 @@ PEAK = [
 SGD = ["training.optimizer={kind: sgd, lr: 0.05, momentum: 0.9}", "training.schedule={kind: exponential, gamma: 0.9}"]
 QUIET = ["network[1].weight_mean=0.4", "network[1].max_silent=0.1", "training.silent.bump=0.02"]
 CASES = {
-    "noise": ("yin_yang", [*SMALL, *NOISY]),
-    "delays": ("yin_yang", [*SMALL, *DELAYS]),
-    "silent_peak": ("yin_yang", [*SMALL, *PEAK, *SGD]),
-    "raised_instead": ("yin_yang", [*SMALL, *QUIET]),
-    "raised_too": ("yin_yang", [*SMALL, *QUIET, "training.silent.instead=false"]),
+    "noise": ("yin_yang_goeltz2021", [*SMALL, *NOISY]),
+    "delays": ("yin_yang_goeltz2021", [*SMALL, *DELAYS]),
+    "silent_peak": ("yin_yang_goeltz2021", [*SMALL, *PEAK, *SGD]),
+    "raised_instead": ("yin_yang_goeltz2021", [*SMALL, *QUIET]),
+    "raised_too": ("yin_yang_goeltz2021", [*SMALL, *QUIET, "training.silent.instead=false"]),
     "conv": (
         "digits",
         [
@@ -72,7 +72,7 @@ CASES = {
         ],
     ),
 }
-STOPPED = ("yin_yang", [*SMALL, *NOISY, *DELAYS[:4], "training.time_noise=0.05"])
+STOPPED = ("yin_yang_goeltz2021", [*SMALL, *NOISY, *DELAYS[:4], "training.time_noise=0.05"])
 SCRIPT = """
 import json, sys
 from pathlib import Path
@@ -178,7 +178,9 @@ def children(process):
 def test_two_processes_are_interrupted_and_lost_and_one_goes_on(tmp_path):
     settings = [*SMALL, *NOISY, "training.checkpoint_every=3"]
     folder = tmp_path / "run"
-    process = running(["train", "yin_yang", "-q", "--out", str(folder), *flags([*settings, "training.epochs=100000"])])
+    process = running(
+        ["train", "yin_yang_goeltz2021", "-q", "--out", str(folder), *flags([*settings, "training.epochs=100000"])]
+    )
     until(lambda: (folder / "metrics.csv").exists(), process)
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=120)
@@ -198,7 +200,7 @@ def test_two_processes_are_interrupted_and_lost_and_one_goes_on(tmp_path):
 
     epochs = final(folder).epoch + 1
     resume(folder, epochs=epochs, show=False)
-    start(tmp_path / "whole", load_config("yin_yang", [*settings, f"training.epochs={epochs}"]), show=False)
+    start(tmp_path / "whole", load_config("yin_yang_goeltz2021", [*settings, f"training.epochs={epochs}"]), show=False)
     same_training(tmp_path / "whole", folder, tolerance=1e-8)
 
 
@@ -206,7 +208,7 @@ def test_two_processes_are_interrupted_and_lost_and_one_goes_on(tmp_path):
 def test_an_error_is_said_once(tmp_path):
     (tmp_path / "file").write_text("mine")  # the first process alone meets it
     for what, message in (
-        (["train", "yin_yang", "--set", "network[1].size=x"], "network[1].size"),
+        (["train", "yin_yang_goeltz2021", "--set", "network[1].size=x"], "network[1].size"),
         (["train", "bars", "--out", str(tmp_path)], "is not empty"),
     ):
         process = running(what)
@@ -233,7 +235,7 @@ def second_of_two(monkeypatch):
     ],
 )
 def test_what_cannot_be_shared_is_refused(tmp_path, setting, message):
-    with pytest.raises(ValueError, match=message), joined(load_config("yin_yang", [setting])):
+    with pytest.raises(ValueError, match=message), joined(load_config("yin_yang_goeltz2021", [setting])):
         pass
 
 

@@ -54,7 +54,7 @@ def train(
     """
     last = LastEpoch(trainer.members, runs, states)
     try:
-        return _train(trainer, runs, states, watcher, stop, last)
+        return _train(trainer, runs, states, watcher, stop, last, writes)
     except SubstrateError:
         last.save()
         raise
@@ -67,6 +67,7 @@ def _train(
     watcher: Watcher,
     stop: Callable[[], bool],
     last: LastEpoch,
+    writes: bool,
 ) -> list[Evaluation]:
     members, first = trainer.members, states[0]
     config = members[0].config.training
