@@ -105,7 +105,7 @@ def stopping(epochs):
     """The training loop, interrupted after so many epochs."""
     from firstspike.training.loop import train
 
-    def stopped(trainer, runs, states, watcher, stop):
+    def stopped(trainer, runs, states, watcher, stop, writes):
         return train(trainer, runs, states, watcher, stop=lambda: states[0].epoch >= epochs)
 
     return stopped

@@ -65,7 +65,7 @@ def test_a_resumed_training_goes_on_in_the_same_log(tmp_path, monkeypatch):
     """Epochs after the newest checkpoint are trained again; what was logged of them before is void."""
     folder = tmp_path / "run"
 
-    def killed(trainer, runs, states, watcher, stop):
+    def killed(trainer, runs, states, watcher, stop, writes):
         append = runs[0].append
 
         def fail(table, rows):
@@ -93,7 +93,7 @@ def test_a_resumed_training_goes_on_in_the_same_log(tmp_path, monkeypatch):
 
 
 def test_an_interrupted_training_has_its_log(tmp_path, monkeypatch):
-    def stopped(trainer, runs, states, watcher, stop):
+    def stopped(trainer, runs, states, watcher, stop, writes):
         return train(trainer, runs, states, watcher, stop=lambda: states[0].epoch == 3)
 
     monkeypatch.setattr("firstspike.training.session.train", stopped)

@@ -104,7 +104,7 @@ def test_the_folder_of_all_has_the_mean_and_each_seed(tmp_path, capsys):
 def stopping_after(batches, monkeypatch):
     left = iter(range(10**9))
 
-    def stopped(trainer, runs, states, watcher, stop):
+    def stopped(trainer, runs, states, watcher, stop, writes):
         return train(trainer, runs, states, watcher, stop=lambda: next(left) >= batches)
 
     monkeypatch.setattr("firstspike.training.session.train", stopped)

@@ -65,7 +65,7 @@ def final_state(folder):
 def stopping_after(batches, monkeypatch):
     left = iter(range(10**9))
 
-    def stopped(trainer, runs, states, watcher, stop):
+    def stopped(trainer, runs, states, watcher, stop, writes):
         return train(trainer, runs, states, watcher, stop=lambda: next(left) >= batches)
 
     monkeypatch.setattr("firstspike.training.session.train", stopped)
