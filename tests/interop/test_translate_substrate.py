@@ -43,9 +43,17 @@ def substrate(raw):
     return parse_config(translate(raw).config).substrate.model_dump(exclude_defaults=True)
 
 
-def test_hardware_aware_recipe_is_the_shipped_one():
+def test_hardware_aware_recipe_is_of_the_shipped_network():
     translation = translate(hardware_aware())
-    assert parse_config(translation.config) == load_config("yin_yang_hardware_aware", ["training.dtype=float64"])
+    published = [
+        "training.dtype=float64",
+        "network[2].max_silent=0.3",
+        "loss={kind: shift_invariant, delta: 0.3}",
+        "training.epochs=300",
+        "training.optimizer.lr=0.002",
+        "training.schedule={kind: step, step_size: 20, gamma: 0.95}",
+    ]
+    assert parse_config(translation.config) == load_config("yin_yang_hardware_aware", published)
     assert translation.inexact == ["theirs drew noise"]
     assert [line.split(" = ")[0] for line in translation.remarks.lacking] == [
         "network_layout.layers[1].presyn_sharing_factor",

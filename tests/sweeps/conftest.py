@@ -110,7 +110,7 @@ def command(tmp_path):
 def until():
     """Waits until something is so, and gives it."""
 
-    def wait(what, seconds=100):
+    def wait(what, seconds=300):
         end = time.monotonic() + seconds
         while time.monotonic() < end:
             if found := what():

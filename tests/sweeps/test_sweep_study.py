@@ -110,8 +110,8 @@ def test_tpe_learns_from_what_is_done(write_sweep, opened, tmp_path):
         trial = study.ask()
         found.append(suggest(trial, plan)["training.optimizer.lr"])
         study.tell(trial, -((found[-1] - 0.3) ** 2))
-    distance = [abs(x - 0.3) for x in found]
-    assert sum(distance[-15:]) / 15 < 0.6 * sum(distance[:10]) / 10
+    late = sorted(abs(x - 0.3) for x in found[-15:])
+    assert late[7] < 0.15, "numbers at random are 0.29 away in the mean"
 
 
 def test_a_study_of_another_sweep_is_refused(study, plan, write_sweep, opened, tmp_path):
