@@ -6,7 +6,7 @@ from contextlib import contextmanager
 import torch
 
 from firstspike.layers import LIFLayer, Network
-from firstspike.spiketime.cpu.parallel import is_small
+from firstspike.spiketime.cpu.parallel import is_small, work_of
 
 
 @contextmanager
@@ -20,7 +20,8 @@ def threads_worth_starting(network: Network, batch: int) -> Iterator[None]:
         network: what will be trained.
         batch: samples at once.
     """
-    work = max((batch * x.out_features * x.synapses.shape[1] for x in network if isinstance(x, LIFLayer)), default=0)
+    layers = [layer for layer in network if isinstance(layer, LIFLayer)]
+    work = max((work_of(batch, x.synapses.shape[1], x.out_features) for x in layers), default=0)
     threads = torch.get_num_threads()
     if is_small(work):  # the kernels of its largest layer use one thread, too
         torch.set_num_threads(1)

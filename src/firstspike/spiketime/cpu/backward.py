@@ -11,7 +11,7 @@ from firstspike.spiketime.cpu.constants import constants_array
 from firstspike.spiketime.cpu.crossing import NARROW, TILE
 from firstspike.spiketime.cpu.delayed_host import delayed_backward
 from firstspike.spiketime.cpu.forward import DTYPES
-from firstspike.spiketime.cpu.parallel import is_small, run, scratch, threads_for
+from firstspike.spiketime.cpu.parallel import is_small, run, scratch, threads_for, work_of
 from firstspike.spiketime.cpu.rows import N_BACKWARD, PAD
 from firstspike.spiketime.cpu.unwind import SAMPLES, backward_kernel
 
@@ -52,7 +52,7 @@ def backward(
         weight, threshold = weight.contiguous(), threshold.contiguous()
         tiles, stride = -(-outputs // TILE), -(-inputs // 16) * 16 + PAD
         groups = min(tiles, _MAX_GROUPS) if needs.times else tiles
-        chunks = 1 if is_small(batch * inputs * outputs) else _chunks(batch, groups)
+        chunks = 1 if is_small(work_of(batch, inputs, outputs)) else _chunks(batch, groups)
         order, arrival, count, last, slope = tuple(x.contiguous() for x in saved) or (
             memory(ensemble, batch, inputs, dtype=torch.int32),
             memory(ensemble, batch, inputs + PAD),
@@ -93,7 +93,7 @@ def backward(
                 ensemble * (tiles + (blocks if needs.times else 0)),
             ),
             (ensemble, batch, inputs, outputs, groups, chunks, *flags, c.ctypes.data, *addresses),
-            threads_for(ensemble * batch * inputs * outputs),
+            threads_for(work_of(ensemble * batch, inputs, outputs)),
         )
     return Gradients(
         by_times if needs.times else None,

@@ -9,7 +9,7 @@ from firstspike.spiketime.backend import Constants
 from firstspike.spiketime.cpu.constants import constants_array
 from firstspike.spiketime.cpu.crossing import NARROW, TILE
 from firstspike.spiketime.cpu.delayed_host import delayed_forward
-from firstspike.spiketime.cpu.parallel import run, scratch, threads_for
+from firstspike.spiketime.cpu.parallel import run, scratch, threads_for, work_of
 from firstspike.spiketime.cpu.rows import N_FORWARD, PAD
 from firstspike.spiketime.cpu.scan import forward_kernel
 
@@ -36,7 +36,7 @@ def forward(
     times, weight, threshold = times.contiguous(), weight.contiguous(), threshold.contiguous()
     dtype = DTYPES[times.dtype]
     tiles = -(-outputs // TILE)
-    threads = threads_for(ensemble * batch * inputs * outputs)
+    threads = threads_for(work_of(ensemble * batch, inputs, outputs))
     block = max(1, min(_MAX_BLOCK, -(-batch // (2 * threads))))
     stride, size = -(-inputs // 16) * 16 + PAD, times.element_size()
     packed, rows, ends = scratch(

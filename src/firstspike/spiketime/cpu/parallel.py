@@ -26,7 +26,9 @@ logger = logging.getLogger(__name__)
 FIRST = 3  # place of the kernel's own numbers
 _COUNTER, _TASKS, _PHASE = range(FIRST)
 SIGNATURE = types.void(types.CPointer(types.int64))
-_SMALL = 1 << 18  # inputs x neurons x samples below which starting threads costs more than it saves
+_SMALL = 1 << 20  # work below which starting threads costs more than it saves
+_ALONE = 32  # inputs that take as long as the rest of a neuron
+_LANES = 16  # neurons that take as long as one
 
 
 @intrinsic
@@ -71,13 +73,18 @@ def _python_threads() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(thread_name_prefix="firstspike")
 
 
+def work_of(samples: int, inputs: int, outputs: int) -> int:
+    """How much there is to do for so many samples of a layer."""
+    return samples * (inputs + _ALONE) * max(outputs, _LANES)
+
+
 def is_small(work: int) -> bool:
-    """Whether so many synapses times samples are too little work to part."""
+    """Whether that is too little to part."""
     return work < _SMALL
 
 
 def threads_for(work: int) -> int:
-    """Threads worth starting for so many synapses times samples: torch's number, or one for little work."""
+    """Threads worth starting: torch's number, or one for little work."""
     return 1 if is_small(work) else torch.get_num_threads()
 
 
