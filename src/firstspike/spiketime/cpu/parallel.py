@@ -26,7 +26,8 @@ logger = logging.getLogger(__name__)
 FIRST = 3  # place of the kernel's own numbers
 _COUNTER, _TASKS, _PHASE = range(FIRST)
 SIGNATURE = types.void(types.CPointer(types.int64))
-_SMALL = 1 << 20  # work below which starting threads costs more than it saves
+_SMALL = 1 << 18  # work below which starting threads costs more than it saves
+_UNIT = 4  # synapses times samples that are one unit of work
 _ALONE = 32  # inputs that take as long as the rest of a neuron
 _LANES = 16  # neurons that take as long as one
 
@@ -75,7 +76,7 @@ def _python_threads() -> ThreadPoolExecutor:
 
 def work_of(samples: int, inputs: int, outputs: int) -> int:
     """How much there is to do for so many samples of a layer."""
-    return samples * (inputs + _ALONE) * max(outputs, _LANES)
+    return samples * (inputs + _ALONE) * max(outputs, _LANES) // _UNIT
 
 
 def is_small(work: int) -> bool:
