@@ -39,6 +39,14 @@ def test_silent_background(splits):
     assert torch.equal(silent.times[~blank], splits.test.times[~blank])
 
 
+def test_mirrored_pixels_stand_behind(splits):
+    both = digits("test", mirrored=True, dtype=torch.float64).times
+    assert torch.equal(both[:, :64], splits.test.times)
+    assert torch.equal(both[:, 64:], digits("test", invert=False, dtype=torch.float64).times)
+    silent = digits("test", mirrored=True, silent_background=True).times
+    assert torch.equal(silent.isinf(), torch.cat([pixels(splits.test) == 0, pixels(splits.test) == 16], dim=1))
+
+
 @pytest.mark.parametrize("split", ["train", "validation", "test"])
 def test_digits_is_one_of_the_splits(splits, split):
     data = digits(split, dtype=torch.float64)

@@ -49,6 +49,7 @@ def test_bright_is_early_and_black_is_late_or_silent(image_folder):
     assert torch.equal(silent.times.isinf(), bright.times == 2.0)
     inverse = data.mnist("train", invert=False, **options)
     torch.testing.assert_close(inverse.times, 2.15 - bright.times)
+    assert torch.equal(data.mnist("train", mirrored=True, **options).times, torch.cat([bright.times, inverse.times], 1))
 
 
 def test_small_images_are_those_of_pillow(image_folder):

@@ -37,10 +37,10 @@ def times(members=2, batch=50):
 
 def test_images_move_and_blank_pixels_come_in():
     image = torch.arange(6.0).expand(2, 6)
-    moved = shifted(image, torch.tensor([[1, 0], [0, -2]]), (1, 2, 3), 9.0)
+    moved = shifted(image, torch.tensor([[1, 0], [0, -2]]), (1, 2, 3), (9.0,))
     assert moved.tolist() == [[9, 9, 9, 0, 1, 2], [2, 9, 9, 5, 9, 9]]
-    both = shifted(torch.arange(8.0), torch.tensor([-1, 1]), (2, 2, 2), INF)
-    assert both.tolist() == [INF, 2, INF, INF, INF, 6, INF, INF]
+    both = shifted(torch.arange(8.0), torch.tensor([-1, 1]), (2, 2, 2), (INF, 9.0))
+    assert both.tolist() == [INF, 2, INF, INF, 9, 6, 9, 9]
 
 
 def test_shifts_take_all_steps_in_reach():
@@ -54,11 +54,13 @@ def test_shifts_take_all_steps_in_reach():
 @pytest.mark.parametrize(
     ("kind", "options", "blank"),
     [
-        ("bars", {}, 2.0),
-        ("bars", {"silent_background": True}, INF),
-        ("digits", {"late": 3.0}, 3.0),
-        ("digits", {"invert": False}, 0.15),
-        ("mnist", {"silent_background": True}, INF),
+        ("bars", {}, (2.0,)),
+        ("bars", {"silent_background": True}, (INF,)),
+        ("digits", {"late": 3.0}, (3.0,)),
+        ("digits", {"invert": False}, (0.15,)),
+        ("mnist", {"silent_background": True}, (INF,)),
+        ("digits", {"mirrored": True}, (2.0, 0.15)),
+        ("digits", {"mirrored": True, "invert": False, "silent_background": True}, (0.15, INF)),
     ],
 )
 def test_blank_pixels_are_those_of_the_data(kind, options, blank):

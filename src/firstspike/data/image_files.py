@@ -62,10 +62,10 @@ def mnist(split: Literal["train", "validation", "test"] = "train", **options: An
     Args:
         split: which part.
         options: ``train``, ``validation``, ``test``, ``seed``, ``early``, ``late``, ``invert``, ``silent_background``,
-            ``folder``, ``dtype``; see ``image_splits``.
+            ``mirrored``, ``folder``, ``dtype``; see ``image_splits``.
 
     Returns:
-        Times `(images, 784)`, pixels row by row, and labels `(images,)`.
+        Times `(images, 784)`, mirrored `(images, 1568)`, pixels row by row, and labels `(images,)`.
 
     Raises:
         ValueError: an unknown split, or as in `image_splits`.
@@ -107,6 +107,7 @@ def image_splits(
     late: float = 2.0,
     invert: bool = True,
     silent_background: bool = False,
+    mirrored: bool = False,
     folder: str | Path | None = None,
     dtype: torch.dtype = torch.float32,
 ) -> Splits:
@@ -125,13 +126,15 @@ def image_splits(
         late: time of the latest spikes.
         invert: bright pixels spike at `early`, black ones at `late`; False is the other way round.
         silent_background: pixels whose spike would come at `late` never spike: `inf`.
+        mirrored: all pixels once more behind, encoded the other way round, so that each has an early spike if it
+            is bright and another one if it is dark. It is for images what the mirrored coordinates of Yin-Yang are.
         folder: where the four IDX files are, plain or gzipped, or the folder that torchvision put them into. By
             default they are searched in the folder of the system's package and in the user's cache, and else fetched
             into the cache by torchvision.
         dtype: of the times.
 
     Returns:
-        Times `(images, pixels)`, row by row, and labels `(images,)`.
+        Times `(images, pixels)`, row by row, twice as many if mirrored, and labels `(images,)`.
 
     Raises:
         ValueError: an unknown kind, sizes out of range, no `0 <= early < late`, files that do not fit.
@@ -143,7 +146,8 @@ def image_splits(
     for name, size in zip(Splits._fields, (train, validation, test), strict=True):
         check_at_least(name, size, 1)
     levels = torch.arange(256, dtype=torch.float64) / 255
-    table = latency(levels, early, late, invert, silent_background).to(dtype)
+    ways = (invert, not invert) if mirrored else (invert,)
+    tables = [latency(levels, early, late, way, silent_background).to(dtype) for way in ways]
     place = _folder(images, kind, folder)
     (learn, targets), (fresh, truth) = (_read(place, part) for part in ("train", "t10k"))
     for names, size, most in (("train, validation", train + validation, len(learn)), ("test", test, len(fresh))):
@@ -152,7 +156,7 @@ def image_splits(
     order = torch.randperm(len(learn), generator=seeded_generator(seed))[: train + validation].numpy()
 
     def make(pixels: UInt8[np.ndarray, "images height width"], labels: UInt8[np.ndarray, " images"]) -> SpikeData:
-        return SpikeData(_times(pixels, table, images), torch.from_numpy(labels.astype(np.int64)), images.names)
+        return SpikeData(_times(pixels, tables, images), torch.from_numpy(labels.astype(np.int64)), images.names)
 
     learning, rest = order[:train], order[train:]
     return Splits(
@@ -160,18 +164,19 @@ def image_splits(
     )
 
 
-def _times(pixels: UInt8[np.ndarray, "images height width"], table: Tensor, images: _Images) -> Tensor:
-    """Times of the pixels by their brightness, a part of the images at a time."""
-    times = torch.empty(len(pixels), images.side**2, dtype=table.dtype)
+def _times(pixels: UInt8[np.ndarray, "images height width"], tables: list[Tensor], images: _Images) -> Tensor:
+    """Times of the pixels by their brightness, as each table has them, a part of the images at a time."""
+    times = torch.empty(len(pixels), len(tables), images.side**2, dtype=tables[0].dtype)
     for start in range(0, len(pixels), _CHUNK):
         part = torch.from_numpy(pixels[start : start + _CHUNK].copy())
         if images.crop:
             inner = part[:, images.crop : -images.crop, images.crop : -images.crop].float()
             size = (images.side, images.side)
             part = interpolate(inner[:, None], size, mode="bilinear", antialias=True).round().clamp(0, 255)
-        brightness = part.flatten().int()
-        torch.index_select(table, 0, brightness, out=times[start : start + _CHUNK].view(-1))
-    return times
+        brightness = part.flatten(1).int()
+        for channel, table in enumerate(tables):
+            times[start : start + _CHUNK, channel] = table[brightness]
+    return times.flatten(1)
 
 
 def _folder(images: _Images, kind: str, given: str | Path | None) -> Path:

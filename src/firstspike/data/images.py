@@ -18,6 +18,7 @@ def digits(
     late: float = 2.0,
     invert: bool = True,
     silent_background: bool = False,
+    mirrored: bool = False,
     dtype: torch.dtype = torch.float32,
 ) -> SpikeData:
     """The 1797 handwritten digits of 8x8 pixels that come with scikit-learn; nothing is downloaded.
@@ -35,16 +36,17 @@ def digits(
         late: time of the latest spikes.
         invert: full ink spikes at `early` and blank paper at `late`; False is the other way round.
         silent_background: pixels whose spike would come at `late` never spike: `inf`.
+        mirrored: all pixels once more behind, encoded the other way round.
         dtype: of the times.
 
     Returns:
-        Times `(images, 64)`, pixels row by row, and labels `(images,)`, the digits.
+        Times `(images, 64)`, mirrored `(images, 128)`, pixels row by row, and labels `(images,)`, the digits.
 
     Raises:
         ImportError: scikit-learn is missing.
         ValueError: an unknown split, sizes below 1 or of more than 1797 in all, no `0 <= early < late`.
     """
-    parts = digits_splits(train, validation, test, seed, early, late, invert, silent_background, dtype)
+    parts = digits_splits(train, validation, test, seed, early, late, invert, silent_background, mirrored, dtype)
     if split not in Splits._fields:
         raise ValueError(f"split: expected one of {', '.join(Splits._fields)}, got {split!r}. Choose one of them.")
     chosen: SpikeData = getattr(parts, split)
@@ -60,6 +62,7 @@ def digits_splits(
     late: float = 2.0,
     invert: bool = True,
     silent_background: bool = False,
+    mirrored: bool = False,
     dtype: torch.dtype = torch.float32,
 ) -> Splits:
     """The three parts of `digits`, whose arguments these are; one seed, because they share one shuffle."""
@@ -78,7 +81,8 @@ def digits_splits(
             f"train, validation, test: expected at most {len(pixels)} images in all, got {sum(sizes)}. Take fewer."
         )
     values = torch.from_numpy(pixels).double() / 16  # a pixel counts the inked ones of 4x4 scanned dots
-    times = latency(values, early, late, invert, silent_background).to(dtype)
+    ways = (invert, not invert) if mirrored else (invert,)
+    times = torch.cat([latency(values, early, late, way, silent_background) for way in ways], dim=1).to(dtype)
     labels = torch.from_numpy(targets).long()
     order = torch.randperm(len(times), generator=seeded_generator(seed))[: sum(sizes)]
     names = tuple(str(digit) for digit in range(10))

@@ -46,7 +46,7 @@ def shifted(
     times: Float[Tensor, "*batch pixels"],
     steps: Float[Tensor, "*batch 2"],
     image: tuple[int, int, int],
-    blank: float,
+    blank: Sequence[float],
 ) -> Float[Tensor, "*batch pixels"]:
     """Images moved down and to the right by whole pixels.
 
@@ -54,7 +54,7 @@ def shifted(
         times: flat images, channel after channel.
         steps: rows and columns to move by, negative for up and left.
         image: channels, height and width.
-        blank: time of pixels that come in from outside.
+        blank: time of pixels that come in from outside, in each channel.
     """
     _, height, width = image
     down, right = steps.long().unsqueeze(-1).unbind(-2)
@@ -64,4 +64,5 @@ def shifted(
     place = row.clamp(0, height - 1) * width + column.clamp(0, width - 1)
     pixels = times.unflatten(-1, (image[0], height * width))
     place, inside = (x.flatten(-2).unsqueeze(-2).expand_as(pixels) for x in (place, inside))
-    return torch.where(inside, pixels.gather(-1, place), blank).flatten(-2)
+    outside = torch.tensor(blank, dtype=times.dtype, device=times.device).unsqueeze(-1)
+    return torch.where(inside, pixels.gather(-1, place), outside).flatten(-2)

@@ -27,10 +27,11 @@ class DataSection(Section):
         """Channels, height and width, where the inputs are pixels in this order; else None."""
         return None
 
-    def blank(self) -> float:
-        """Time of a pixel with nothing on it, ``inf`` where it does not spike."""
-        early = not getattr(self, "invert", True)
-        return self.early if early else inf if getattr(self, "silent_background", False) else self.late
+    def blank(self) -> tuple[float, ...]:
+        """Time of a pixel with nothing on it, in each channel; ``inf`` where it does not spike."""
+        late = inf if getattr(self, "silent_background", False) else self.late
+        first, other = (late, self.early) if getattr(self, "invert", True) else (self.early, late)
+        return (first, other) if getattr(self, "mirrored", False) else (first,)
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
@@ -124,14 +125,15 @@ class Images(DataSection):
     seed: NonNegativeInt = 42
     invert: bool = True
     silent_background: bool = False
+    mirrored: bool = False
 
     def shape(self) -> tuple[int, int]:
         """Numbers of inputs and classes."""
-        return self.side**2, 10
+        return (1 + self.mirrored) * self.side**2, 10
 
     def image(self) -> tuple[int, int, int] | None:
         """Channels, height and width."""
-        return 1, self.side, self.side
+        return 1 + self.mirrored, self.side, self.side
 
 
 class Digits(Images):
