@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import torch
 from cases import Case, dense, images, uniform
+from epochs import CONFIGS, IMAGES, epochs
 from peers import PEERS
 from timing import CLOCKS, Table, interleave, milliseconds, peak_memory, ratios, spread, two_passes
 
@@ -104,6 +105,21 @@ def delays(settings: Settings) -> Table:
     return table
 
 
+def training(settings: Settings) -> Table:
+    table = Table(
+        "An epoch of 60000 images: batches, loss, gradient, Adam; against a dense network with ReLU",
+        ("config", "layers", "threads", "dense s", "spikes s", "ratio"),
+    )
+    for name in CONFIGS:
+        layers, calls = epochs(name, settings.folder, CLOCKS[settings.clock])
+        runs = interleave(calls, settings.repeats, seconds=60)
+        seconds = (spread([x[0] * 60_000 / IMAGES for x in runs[kind]]) for kind in ("dense", "spikes"))
+        table.add(
+            name, layers, str(torch.get_num_threads()), *seconds, spread(ratios(runs["spikes"], runs["dense"], 0))
+        )
+    return table
+
+
 def peers(settings: Settings) -> Table:
     table = Table(
         "Other libraries at tau ratio 2, forward + backward", ("shape", "library", "its ms", "ours ms", "its / ours")
@@ -144,5 +160,6 @@ SECTIONS: dict[str, Callable[[Settings], Table]] = {
     "memory": memory,
     "scaling": scaling,
     "delays": delays,
+    "training": training,
     "peers": peers,
 }

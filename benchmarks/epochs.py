@@ -1,0 +1,80 @@
+"""Whole training steps of shipped configs, beside a dense network of the same shape."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import torch
+from timing import Clock
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from firstspike.layers import EarliestPool2d, LIFConv2d, LIFLayer, LIFLinear, Network
+from firstspike.training.build import build
+from firstspike.training.config import load_config
+from firstspike.training.loop import train_epoch
+from firstspike.training.saving import State
+from firstspike.training.trainers import InTurn
+from firstspike.training.watchers import Watchers
+
+CONFIGS = ("mnist", "fashion_mnist", "fashion_mnist_conv")
+IMAGES = 4000  # of an epoch's 60000
+
+
+def epochs(name: str, folder: Path, clock: Clock) -> tuple[str, dict[str, Callable[[], list[float]]]]:
+    """A config's layers, and calls that train on ``IMAGES`` of them: everything that happens between two validations.
+
+    The dense twin has the same numbers of inputs, neurons and channels, ReLU, cross-entropy, Adam, and the same noise
+    on its inputs.
+    """
+    sizes = [f"data.train={IMAGES}", "data.validation=10", "data.test=10"]
+    experiment = build(load_config(name, [f"data.folder={folder}", *sizes]))
+    trainer, state = InTurn([experiment]), State()
+    twin = nn.Sequential(*dense_twin(experiment.network))
+    optimizer = torch.optim.Adam(twin.parameters(), fused=True)
+    training, data = experiment.config.training, experiment.data.train
+    values = torch.where(data.times.isinf(), 0.0, data.times)
+
+    def spikes() -> None:
+        train_epoch(trainer, [state], Watchers([]), lambda: False)
+
+    def dense() -> None:
+        order = torch.randperm(len(data))
+        for chosen in order.split(training.batch_size):
+            x: Tensor = values[chosen]
+            if training.time_noise:
+                x = x + training.time_noise * torch.randn(x.shape)
+            if training.augment.drop:
+                x = torch.where(torch.rand(x.shape) < training.augment.drop, 0.0, x)
+            optimizer.zero_grad()
+            cross_entropy(twin(x), data.labels[chosen]).backward()
+            optimizer.step()
+
+    def timed(run: Callable[[], None]) -> Callable[[], list[float]]:
+        def call() -> list[float]:
+            start = clock()
+            run()
+            return [clock() - start]
+
+        return call
+
+    layers = "-".join(str(len(layer.weight)) for layer in experiment.network if isinstance(layer, LIFLayer))
+    return f"{data.features}-{layers}", {"spikes": timed(spikes), "dense": timed(dense)}
+
+
+def dense_twin(network: Network) -> Iterator[nn.Module]:
+    """Layers of the same shapes, with ReLU between those that have weights."""
+    for layer in network:
+        if isinstance(layer, LIFConv2d):
+            window, channels = layer.window, (layer.image.channels, layer.out_image.channels)
+            yield nn.Unflatten(-1, layer.image)
+            yield nn.Conv2d(*channels, window.kernel, window.stride, window.padding)
+            yield nn.Flatten()
+        elif isinstance(layer, EarliestPool2d):
+            yield nn.Unflatten(-1, layer.image)
+            yield nn.MaxPool2d(layer.window.kernel, layer.window.stride)
+            yield nn.Flatten()
+        else:
+            assert isinstance(layer, LIFLinear)
+            yield nn.Linear(layer.weight.shape[1], len(layer.weight))
+        if isinstance(layer, LIFLayer) and layer is not network[-1]:
+            yield nn.ReLU()
