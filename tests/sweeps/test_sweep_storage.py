@@ -76,8 +76,19 @@ def test_urls(tmp_path, monkeypatch):
     assert without_password(storage_url("postgresql://me:secret@host/db")) == "postgresql+psycopg://me:***@host/db"
     assert has_password("mysql+pymysql://me:secret@host/db")
     assert not has_password("mysql+pymysql://me@host/db")
+    in_options = storage_url("postgresql://me@host/db?password=secret")
+    assert has_password(in_options)
+    assert "secret" not in without_password(in_options)
     with pytest.raises(ValueError, match="expected sqlite:///FILE"):
         storage_url("somewhere")
+
+
+@pytest.mark.parametrize("kind", ["db", "journal"])
+def test_a_path_with_letters_that_mean_something_in_a_url(kind, tmp_path):
+    where = str(tmp_path / f"50%20 of 'é' <b>&? #{kind[0]}.{kind}")
+    optuna.create_study(study_name="x", storage=open_storage(where, 60, 120))
+    assert optuna.load_study(study_name="x", storage=open_storage(where, 60, 120)).study_name == "x"
+    assert [str(file) for file in tmp_path.iterdir() if file.suffix == f".{kind}"] == [where]
 
 
 def test_a_database_that_does_not_answer_is_one_message():

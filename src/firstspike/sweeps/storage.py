@@ -5,6 +5,7 @@ too, and trials whose worker died before its first sign of life.
 """
 
 import logging
+import sqlite3
 import time
 import warnings
 from collections.abc import Callable, Iterable
@@ -25,6 +26,7 @@ logger = logging.getLogger(__name__)
 _DRIVERS = {"postgresql": "postgresql+psycopg", "postgres": "postgresql+psycopg", "mysql": "mysql+pymysql"}
 _WAIT = 60  # seconds for a locked database
 _SIGN = "sign_of_life"
+_SQLITE, _JOURNAL = "sqlite:///", "journal:"
 
 
 class Unchanged:
@@ -48,9 +50,13 @@ class Database(RDBStorage):
     """Optuna's database, where a trial that never gave a sign of life is given back as well."""
 
     def __init__(self, url: str, heartbeat: int, grace: int) -> None:
-        lite = url.startswith("sqlite")
+        lite = url.startswith(_SQLITE)
         # whatever tests connections before it uses them outlives a restart of the server
-        options: dict[str, Any] = {"connect_args": {"timeout": _WAIT}} if lite else {"pool_pre_ping": True}
+        options: dict[str, Any] = {"pool_pre_ping": True}
+        if lite:
+            # a path may have letters that mean something else in a URL, so that it is opened by itself
+            file, url = url.removeprefix(_SQLITE), f"{_SQLITE}study.db"
+            options = {"creator": lambda: sqlite3.connect(file, timeout=_WAIT, check_same_thread=False)}
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ExperimentalWarning)
             super().__init__(url, options, heartbeat_interval=heartbeat, grace_period=grace)
@@ -120,13 +126,11 @@ def open_storage(where: str, heartbeat: int, grace: int) -> BaseStorage:
         ConnectionError: the database does not answer.
     """
     url = storage_url(where)
-    if url.startswith("journal:"):
-        file = Path(url.removeprefix("journal:"))
+    if (file := file_of(url)) is not None:
         file.parent.mkdir(parents=True, exist_ok=True)
-        return Journal(file, heartbeat, grace)
+        if url.startswith(_JOURNAL):
+            return Journal(file, heartbeat, grace)
     kind = url.partition(":")[0].partition("+")[0]
-    if url.startswith("sqlite:///"):
-        Path(url.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
     try:
         return _database(url, heartbeat, grace)
     except ImportError as error:
@@ -151,36 +155,49 @@ def storage_url(where: str) -> str:
     Raises:
         ValueError: it is none.
     """
-    if where.startswith("journal:"):
-        return "journal:" + str(Path(where.removeprefix("journal:").removeprefix("//")).resolve())
+    if where.startswith(_JOURNAL):
+        return f"{_JOURNAL}{Path(where.removeprefix(_JOURNAL).removeprefix('//')).resolve()}"
     if "://" not in where:
         suffix = Path(where).suffix
         if suffix in (".db", ".sqlite", ".sqlite3"):
-            return f"sqlite:///{Path(where).resolve()}"
+            return f"{_SQLITE}{Path(where).resolve()}"
         if suffix in (".log", ".journal"):
-            return f"journal:{Path(where).resolve()}"
+            return f"{_JOURNAL}{Path(where).resolve()}"
         raise ValueError(
             f"--storage {where}: expected sqlite:///FILE.db, journal:FILE, postgresql://USER@HOST/NAME, mysql://..., "
             "or a file that ends in .db or .journal"
         )
     kind, _, rest = where.partition("://")
+    if kind.partition("+")[0] == "sqlite":
+        return f"{_SQLITE}{Path(rest.removeprefix('/')).resolve()}"
     try:
         make_url(where)
     except sqlalchemy.exc.ArgumentError as error:
         raise ValueError(f"--storage: {error}") from None
-    if kind == "sqlite":
-        return f"sqlite:///{Path(rest.removeprefix('/')).resolve()}"
     return f"{_DRIVERS.get(kind, kind)}://{rest}"
 
 
+def file_of(url: str) -> Path | None:
+    """The file of a ``storage_url``; None for that of a server."""
+    return next((Path(url.removeprefix(kind)) for kind in (_SQLITE, _JOURNAL) if url.startswith(kind)), None)
+
+
 def without_password(url: str) -> str:
-    """The URL as it may be shown."""
-    return url if url.startswith("journal:") else make_url(url).render_as_string(hide_password=True)
+    """The ``storage_url`` as it may be shown."""
+    if file_of(url) is not None:
+        return url
+    hidden = dict.fromkeys(_secrets(make_url(url)), "***")
+    return make_url(url).update_query_dict(hidden).render_as_string(hide_password=True)
 
 
 def has_password(url: str) -> bool:
-    """Whether a secret is in it."""
-    return not url.startswith("journal:") and make_url(url).password is not None
+    """Whether a secret is in a ``storage_url``."""
+    return file_of(url) is None and (make_url(url).password is not None or bool(_secrets(make_url(url))))
+
+
+def _secrets(url: sqlalchemy.URL) -> list[str]:
+    """Passwords among the options behind the ``?``."""
+    return [key for key in url.query if "passw" in key.lower()]
 
 
 def _serialise(engine: sqlalchemy.Engine) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import optuna
 
 from firstspike.sweeps.config import Sweep
-from firstspike.sweeps.storage import open_storage, storage_url
+from firstspike.sweeps.storage import file_of, open_storage, storage_url
 from firstspike.sweeps.study import ERROR, FOLDER, RESULTS, WORKER, Attempts, survey
 from firstspike.training.files import write_whole
 
@@ -127,8 +127,8 @@ def read_study(name: str, storage: str | None = None, runs: Path = Path("runs"))
     if where is None:
         raise FileNotFoundError(f"{name}: there is no sweep of this name in {runs}, and no --storage is given")
     url = storage_url(where)
-    file = url.removeprefix("sqlite:///").removeprefix("journal:")
-    if file != url and not Path(file).is_file():
+    file = file_of(url)
+    if file is not None and not file.is_file():
         raise FileNotFoundError(f"{file}: there is no such file")
     try:
         study = optuna.load_study(study_name=name, storage=open_storage(url, 20, 120))
