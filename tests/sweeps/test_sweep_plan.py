@@ -21,7 +21,8 @@ def test_grid(plan):
 def test_ranges():
     assert Range(**{"from": 2, "to": 7}).values() == [2, 3, 4, 5, 6, 7]
     assert Range(**{"from": 2, "to": 7, "step": 2}).values() == [2, 4, 6]
-    assert Range(**{"from": 0.1, "to": 0.5, "step": 0.2}).values() == pytest.approx([0.1, 0.3, 0.5])
+    assert Range(**{"from": 0.1, "to": 0.3, "step": 0.1}).values() == [0.1, 0.2, 0.3]
+    assert Range(**{"from": 0.12345678, "to": 1.2345678, "count": 2}).values() == [0.12345678, 1.2345678]
     assert Range(**{"from": 0.0, "to": 1.0, "count": 3}).values() == [0.0, 0.5, 1.0]
     assert Range(**{"from": 0.001, "to": 0.1, "log": True, "count": 3}).values() == [0.001, 0.01, 0.1]
     assert Range(**{"from": 1, "to": 100, "log": True, "count": 3}).values() == [1, 10, 100]
@@ -108,6 +109,12 @@ def test_points_of_a_grid_that_are_refused(write_sweep):
         ("base: bars\naxes: {}", "axes: "),
         ("base: bars\naxes: {training.epochs: []}", "axes.training.epochs: List should have at least 1 item"),
         ("base: bars\naxes: {training.epochs: [1, 1]}", "the value 1 stands twice"),
+        ("base: bars\naxes: {training.epochs: [1, true]}", "the value true stands twice"),
+        ("base: bars\naxes: {network: ['[1]', [1]]}", "the value [1] stands twice"),
+        ("base: bars\naxes: {training.epochs: [2020-01-01]}", "axes.training.epochs: values are numbers"),
+        ("base: bars\naxes: {training.epochs: 3}", "axes.training.epochs: expected a list of values, or a range"),
+        ("base: bars\nset: {base: digits}\naxes: {training.epochs: [1]}", "base: unknown key"),
+        ("base: bars\nset: {training.seeds: 3}\nseeds: 2\naxes: {training.epochs: [1]}", "set.training.seeds: is the same"),
         ("base: bars\naxes: {training.seeds: [1, 2]}", "seeds are no axis"),
         ("base: bars\naxes: {training.epochs: {from: 5, to: 1}}", "from must be less than to"),
         ("base: bars\naxes: {training.optimizer.lr: {from: 0.1, to: 1.0}}", "needs a count or a step"),

@@ -99,6 +99,12 @@ def test_random_points_are_the_same_everywhere(write_sweep, opened, tmp_path):
     assert [suggest(study.ask(), many) for _ in range(9)] == list(first_points(many))
 
 
+def test_a_range_in_steps_of_a_fraction_is_drawn_with_its_end(write_sweep):
+    axes = "{training.optimizer.lr: {from: 0.1, to: 0.3, step: 0.1}}"
+    plan = load_plan(write_sweep("base: bars\n", axes=axes, sampler="random", points=20))
+    assert {point["training.optimizer.lr"] for point in first_points(plan)} == {0.1, 0.2, 0.3}
+
+
 def test_tpe_learns_from_what_is_done(write_sweep, opened, tmp_path):
     axes = "{training.optimizer.lr: {from: 0.001, to: 1.0}}"
     plan = load_plan(write_sweep("base: bars\n", axes=axes, sampler="tpe", points=40))

@@ -2,7 +2,6 @@
 
 import json
 import math
-from itertools import pairwise
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
@@ -65,15 +64,17 @@ class Range(Section):
             raise ValueError("in a grid it needs a count" + ("" if self.log else " or a step"))
         if self.count is None:
             step = self.step or 1
-            return [self.start + k * step for k in range(math.floor((self.to - self.start) / step + 1e-9) + 1)]
-        parts = [k / (self.count - 1) for k in range(self.count)]
+            stepped = (self.start + k * step for k in range(math.floor((self.to - self.start) / step + 1e-9) + 1))
+            return [x if self.whole else float(f"{x:.12g}") for x in stepped]  # 0.3 for 0.1 + 2 * 0.1
+        parts = [k / (self.count - 1) for k in range(1, self.count - 1)]
         if self.log:
-            found = [self.start * (self.to / self.start) ** part for part in parts]
+            between = [self.start * (self.to / self.start) ** part for part in parts]
         else:
-            found = [self.start + (self.to - self.start) * part for part in parts]
-        found[-1] = float(self.to)
+            between = [self.start + (self.to - self.start) * part for part in parts]
+        if self.whole:
+            return sorted({self.start, *map(round, between), self.to})
         # a few digits are what one would have written
-        return sorted({round(x) for x in found}) if self.whole else [float(f"{x:.6g}") for x in found]
+        return [float(self.start), *(float(f"{x:.6g}") for x in between), float(self.to)]
 
     def ends(self) -> list[Choice]:
         """Its first and last number."""
@@ -87,10 +88,13 @@ class Values(RootModel[Annotated[list[Any], Field(min_length=1)]]):
 
     @model_validator(mode="after")
     def _once(self) -> Self:
-        found = sorted(map(_text, self.root))
-        twice = [x for x, y in pairwise(found) if x == y]
-        if twice:
-            raise ValueError(f"the value {twice[0]} stands twice")
+        try:
+            kept = self.values()
+        except TypeError:
+            raise ValueError("values are numbers, words, lists and mappings; put a date in quotes") from None
+        for number, value in enumerate(kept):
+            if value in kept[:number]:  # as Optuna compares them: 1, 1.0 and true are the same
+                raise ValueError(f"the value {_text(self.root[number])} stands twice")
         return self
 
     def values(self) -> list[Choice]:
@@ -190,6 +194,8 @@ class Sweep(Section):
             if key in self.axes:
                 found.append(f"axes.{key}: seeds are no axis; give their number as seeds")
         found += [f"set.{key}: is an axis, too" for key in self.settings if key in self.axes]
+        if self.seeds and "training.seeds" in self.settings:
+            found.append("set.training.seeds: is the same as seeds; leave out one of them")
         if self.grace < 2 * self.heartbeat:
             found.append(f"grace: must be at least twice the heartbeat, got {self.grace} and {self.heartbeat}")
         if self.pruning is not None and self.upwards == self.loss:

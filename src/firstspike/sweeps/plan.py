@@ -48,8 +48,8 @@ class Plan:
         values = dict(sweep.settings)
         for key, choice in point.items():
             axis = sweep.axes[key]
-            values[key] = axis.meant(choice) if isinstance(axis, Values) else choice
-        values.pop("base", None)
+            if key != "base":
+                values[key] = axis.meant(choice) if isinstance(axis, Values) else choice
         if sweep.seeds is not None:
             values["training.seeds"] = sweep.seeds
         settings, errors = [], []
@@ -133,7 +133,7 @@ def load_plan(file: Path, name: str | None = None) -> Plan:
     plan = Plan(name or file.stem, sweep, file.resolve().parent)
     errors = []
     if not re.fullmatch(r"\w[\w.-]*", plan.name):
-        errors.append(f"the name {plan.name!r} becomes a folder: use letters, digits, '_', '-' and '.'")
+        errors.append(f"the name {plan.name!r} becomes a folder: use letters, digits, '_', '-' and '.', e.g. with --name")
     try:
         plan.check()
     except ConfigError as error:
@@ -190,6 +190,11 @@ def _explain(detail: Any) -> str:
         return f"{place}: unknown key"
     if detail["type"] == "missing":
         return f"{place}: is missing"
-    message = detail["msg"].removeprefix("Value error, ").removeprefix("Input ")
+    if detail["type"] == "model_type" and detail["loc"][0] == "axes":
+        message = "expected a list of values, or a range as {from: 1, to: 5}"
+    elif detail["type"] in ("model_type", "model_attributes_type", "dict_type"):
+        message = "expected keys with values"
+    else:
+        message = detail["msg"].removeprefix("Value error, ").removeprefix("Input ")
     value = detail["input"]
     return f"{place}: {message}" + ("" if isinstance(value, dict | list | Values) else f", got {value!r}")
