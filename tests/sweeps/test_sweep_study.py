@@ -89,20 +89,30 @@ def test_surplus_trials_do_not_count(study, plan):
 def test_random_points_are_the_same_everywhere(write_sweep, opened, tmp_path):
     axes = "{training.optimizer.lr: {from: 0.001, to: 0.1, log: true}, 'network[0].size': {from: 3, to: 40, step: 4}}"
     few, many = (load_plan(write_sweep("base: bars\n", axes=axes, sampler="random", points=n, seed=3)) for n in (5, 9))
-    assert list(first_points(many))[:5] == list(first_points(few))
-    assert all(0.001 <= point["training.optimizer.lr"] <= 0.1 for point in first_points(many))
-    assert {point["network[0].size"] for point in first_points(many)} <= set(range(3, 40, 4))
     storage = opened(str(tmp_path / "study.db"))
-    enqueue_open(open_study(few, storage), few)
+    study = open_study(few, storage)
+    points = list(first_points(many, study))
+    assert points[:5] == list(first_points(few, study))
+    assert all(0.001 <= point["training.optimizer.lr"] <= 0.1 for point in points)
+    assert {point["network[0].size"] for point in points} <= set(range(3, 40, 4))
+    enqueue_open(study, few)
     study = open_study(many, storage)  # more points of the same study
     assert len(enqueue_open(study, many)) == len(study.trials) == 9
-    assert [suggest(study.ask(), many) for _ in range(9)] == list(first_points(many))
+    assert [suggest(study.ask(), many) for _ in range(9)] == points
 
 
-def test_a_range_in_steps_of_a_fraction_is_drawn_with_its_end(write_sweep):
+def test_a_range_in_steps_of_a_fraction_is_drawn_with_its_end(write_sweep, study):
     axes = "{training.optimizer.lr: {from: 0.1, to: 0.3, step: 0.1}}"
     plan = load_plan(write_sweep("base: bars\n", axes=axes, sampler="random", points=20))
-    assert {point["training.optimizer.lr"] for point in first_points(plan)} == {0.1, 0.2, 0.3}
+    assert {point["training.optimizer.lr"] for point in first_points(plan, study)} == {0.1, 0.2, 0.3}
+
+
+def test_optuna_does_not_announce_the_study(plan, opened, tmp_path, capfd):
+    optuna.logging.set_verbosity(optuna.logging.INFO)
+    study = open_study(plan, opened(str(tmp_path / "study.db")))
+    enqueue_open(study, plan)
+    assert "".join(capfd.readouterr()) == ""
+    assert optuna.logging.get_verbosity() == optuna.logging.INFO
 
 
 def test_tpe_learns_from_what_is_done(write_sweep, opened, tmp_path):

@@ -77,6 +77,3 @@ def plot_sweep(name: Path, figures: list[str] | None, formats: list[str] | None)
 def _needs_optuna() -> None:
     if find_spec("optuna") is None:
         raise ImportError('Optuna is missing. Install it: pip install "firstspike[sweep]"')
-    import optuna
-
-    optuna.logging.set_verbosity(optuna.logging.WARNING)

@@ -8,7 +8,8 @@ several for one point the first counts: none is lost, none is twice.
 
 import json
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -103,14 +104,15 @@ def open_study(plan: Plan, storage: BaseStorage) -> optuna.Study:
     Raises:
         ValueError: there is a study of this name that is of another sweep.
     """
-    study = optuna.create_study(
-        study_name=plan.name,
-        storage=storage,
-        direction="maximize" if plan.sweep.upwards else "minimize",
-        sampler=_sampler(plan),
-        pruner=_pruner(plan),
-        load_if_exists=True,
-    )
+    with _quiet():
+        study = optuna.create_study(
+            study_name=plan.name,
+            storage=storage,
+            direction="maximize" if plan.sweep.upwards else "minimize",
+            sampler=_sampler(plan),
+            pruner=_pruner(plan),
+            load_if_exists=True,
+        )
     mine, theirs = json.loads(json.dumps(plan.content())), study.user_attrs.get(_CONTENT)
     if theirs is None:
         study.set_user_attr(_CONTENT, mine)
@@ -121,6 +123,17 @@ def open_study(plan: Plan, storage: BaseStorage) -> optuna.Study:
             "Give this one another --name, or mend its file"
         )
     return study
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keeps Optuna, which prints by itself, from announcing the study; its verbosity is the caller's again after it."""
+    before = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(max(before, optuna.logging.WARNING))
+    try:
+        yield
+    finally:
+        optuna.logging.set_verbosity(before)
 
 
 def give_back_stale(study: optuna.Study) -> None:
@@ -142,24 +155,23 @@ def enqueue_open(study: optuna.Study, plan: Plan, again: bool = False) -> list[A
     opened = [point for point in points if point.open or (again and point.error)]
     if not opened:
         return points
-    fresh = first_points(plan)
+    fresh = first_points(plan, study)
     for point in opened:
         params = fresh[point.number] or (point.last.params if point.last else {})
         study.enqueue_trial(params, user_attrs={POINT: point.number})
     return survey(study, plan.size)
 
 
-def first_points(plan: Plan) -> Sequence[Point]:
+def first_points(plan: Plan, study: optuna.Study) -> Sequence[Point]:
     """The parameters of each point that are known from the start: all, or for TPE none."""
     if plan.sweep.sampler == "grid":
         return plan.grid()
     if plan.sweep.sampler == "tpe":
         return [{}] * plan.size
-    sampler, throwaway = RandomSampler(seed=plan.sweep.seed), optuna.create_study()
-    trial = optuna.trial.create_trial(state=TrialState.RUNNING)
-    known = distributions(plan)
+    sampler, known = RandomSampler(seed=plan.sweep.seed), distributions(plan)
+    trial = optuna.trial.create_trial(state=TrialState.RUNNING)  # the sampler looks at neither it nor the study
     return [
-        {key: sampler.sample_independent(throwaway, trial, key, choices) for key, choices in known.items()}
+        {key: sampler.sample_independent(study, trial, key, choices) for key, choices in known.items()}
         for _ in range(plan.size)
     ]
 
