@@ -122,6 +122,26 @@ def test_runs_of_another_study_are_not_touched(command, write_sweep, tmp_path):
     assert "has runs of another study" in err
 
 
+def test_the_folder_of_a_run_is_left_to_it(command, write_sweep, tmp_path):
+    run = tmp_path / "runs" / "small"
+    run.mkdir(parents=True)
+    (run / "config.yaml").touch()
+    code, _, err = command("sweep", write_sweep(), "-q")
+    assert code == 2
+    assert "is the folder of a run; choose another --name" in err
+    assert [path.name for path in run.iterdir()] == ["config.yaml"]
+
+
+@pytest.mark.parametrize("said", ["{", "{}", "[]", '{"name": "small"}'])
+def test_a_damaged_folder_is_one_message(said, command, tmp_path):
+    (tmp_path / "runs" / "small").mkdir(parents=True)
+    (tmp_path / "runs" / "small" / "sweep.json").write_text(said)
+    code, _, err = command("sweep-table", "small")
+    assert code == 2
+    assert "sweep.json is damaged" in err
+    assert len(err.splitlines()) == 1
+
+
 def test_a_worker_ends_with_the_command_that_started_it(command, twelve, opened, until, busy, tmp_path):
     where = str(tmp_path / "study.db")
     first = command.start("sweep", twelve, "--storage", where, "-q")

@@ -114,7 +114,7 @@ def test_points_of_a_grid_that_are_refused(write_sweep):
         ("base: bars\naxes: {training.epochs: [2020-01-01]}", "axes.training.epochs: values are numbers"),
         ("base: bars\naxes: {training.epochs: 3}", "axes.training.epochs: expected a list of values, or a range"),
         ("base: bars\nset: {base: digits}\naxes: {training.epochs: [1]}", "base: unknown key"),
-        ("base: bars\nset: {training.seeds: 3}\nseeds: 2\naxes: {training.epochs: [1]}", "set.training.seeds: is the same"),
+        ("base: bars\nset: {training.seeds: 3}\nseeds: 2\naxes: {training.epochs: [1]}", "is the same as seeds"),
         ("base: bars\naxes: {training.seeds: [1, 2]}", "seeds are no axis"),
         ("base: bars\naxes: {training.epochs: {from: 5, to: 1}}", "from must be less than to"),
         ("base: bars\naxes: {training.optimizer.lr: {from: 0.1, to: 1.0}}", "needs a count or a step"),

@@ -3,8 +3,10 @@ import time
 
 import optuna
 import pytest
+from optuna.exceptions import StorageInternalError
 from optuna.trial import TrialState
 
+from firstspike.sweeps.launch import launch
 from firstspike.sweeps.storage import Unchanged, has_password, open_storage, storage_url, without_password
 from firstspike.sweeps.study import give_back_stale
 
@@ -95,6 +97,15 @@ def test_a_database_that_does_not_answer_is_one_message():
     with pytest.raises(ConnectionError, match=r"^postgresql\+psycopg://me:\*\*\*@127.0.0.1:1/db: .*refused") as refused:
         open_storage("postgresql://me:secret@127.0.0.1:1/db", 1, 2)
     assert "\n" not in str(refused.value)
+
+
+def test_a_storage_that_is_gone_is_one_message(plan, tmp_path, monkeypatch):
+    def gone(*_):
+        raise StorageInternalError("an error of a database") from OSError("the server is gone\nand so on")
+
+    monkeypatch.setattr("firstspike.sweeps.launch.enqueue_open", gone)
+    with pytest.raises(ConnectionError, match=r"study.db: the server is gone$"):
+        launch(plan, tmp_path / "runs")
 
 
 def test_a_driver_that_is_missing_names_its_extra(monkeypatch):

@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from firstspike.sweeps import worker
 from firstspike.sweeps.plan import Plan
-from firstspike.sweeps.storage import has_password, open_storage, storage_url
+from firstspike.sweeps.storage import answering, has_password, open_storage, storage_url
 from firstspike.sweeps.study import Attempts, described, enqueue_open, open_study, survey
 from firstspike.training.files import write_whole
 
@@ -51,24 +51,29 @@ def launch(
         The points, and the study.
 
     Raises:
-        ValueError: the study is of another sweep, or the folder has runs of another study.
+        ValueError: the study is of another sweep, or the folder is a run's or has runs of another study.
         ConnectionError: the storage does not answer.
         KeyboardInterrupt: Ctrl-C or SIGTERM; the workers have saved.
         Incomplete: all workers have died.
     """
     url = storage_url(storage or str(folder / "study.db"))
+    if (folder / "config.yaml").exists():
+        raise ValueError(f"{folder} is the folder of a run; choose another --name for the sweep")
     used = folder.is_dir() and any(re.fullmatch(r"\d{4,}(-\d+)?", path.name) for path in folder.iterdir())
-    base = open_storage(url, plan.sweep.heartbeat, plan.sweep.grace)
-    study = open_study(plan, base)
-    if used and not study.get_trials(deepcopy=False):
-        raise ValueError(f"{folder} has runs of another study; choose another --name, or the --storage of that study")
-    folder.mkdir(parents=True, exist_ok=True)
-    _describe(plan, folder, url)
-    points = enqueue_open(study, plan, again)
-    if not any(point.live for point in points):
-        return points, study
-    with _processes(plan, url, folder, workers) as processes:
-        points = _follow(plan, study, points, processes, show)
+    with answering(url):
+        base = open_storage(url, plan.sweep.heartbeat, plan.sweep.grace)
+        study = open_study(plan, base)
+        if used and not study.get_trials(deepcopy=False):
+            raise ValueError(
+                f"{folder} has runs of another study; choose another --name, or the --storage of that study"
+            )
+        folder.mkdir(parents=True, exist_ok=True)
+        _describe(plan, folder, url)
+        points = enqueue_open(study, plan, again)
+        if not any(point.live for point in points):
+            return points, study
+        with _processes(plan, url, folder, workers) as processes:
+            points = _follow(plan, study, points, processes, show)
     if any(point.live or point.open for point in points):
         raise Incomplete("all workers have died; the same command goes on")
     return points, study
@@ -94,14 +99,16 @@ def _processes(plan: Plan, url: str, folder: Path, workers: int) -> Iterator[lis
         context.Process(target=worker.main, args=(plan, url, folder, threads), name=f"worker {k + 1}")
         for k in range(workers)
     ]
-    for process in found:
-        process.start()
+    started: list[BaseProcess] = []
     try:
+        for process in found:
+            process.start()
+            started.append(process)
         yield found
     finally:
-        for process in found:
+        for process in started:
             process.terminate()  # to a worker: save and stop
-        for process in found:
+        for process in started:
             process.join()
 
 

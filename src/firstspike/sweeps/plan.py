@@ -133,7 +133,7 @@ def load_plan(file: Path, name: str | None = None) -> Plan:
     plan = Plan(name or file.stem, sweep, file.resolve().parent)
     errors = []
     if not re.fullmatch(r"\w[\w.-]*", plan.name):
-        errors.append(f"the name {plan.name!r} becomes a folder: use letters, digits, '_', '-' and '.', e.g. with --name")
+        errors.append(f"the name {plan.name!r} becomes a folder: give a --name of letters, digits, '_', '-' and '.'")
     try:
         plan.check()
     except ConfigError as error:

@@ -8,7 +8,8 @@ import logging
 import sqlite3
 import time
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -137,6 +138,15 @@ def open_storage(where: str, heartbeat: int, grace: int) -> BaseStorage:
         raise ImportError(f'the driver for {kind} is missing. Install it: pip install "firstspike[{kind}]"') from error
     except sqlalchemy.exc.SQLAlchemyError as error:
         raise ConnectionError(f"{without_password(url)}: {_cause(error)}") from error
+
+
+@contextmanager
+def answering(url: str) -> Iterator[None]:
+    """Inside, a storage that does not answer is a ``ConnectionError`` of one line."""
+    try:
+        yield
+    except StorageInternalError as error:
+        raise ConnectionError(f"{without_password(url)}: {_cause(error.__cause__ or error)}") from error
 
 
 def _database(url: str, heartbeat: int, grace: int) -> Database:

@@ -11,7 +11,7 @@ from typing import Any
 import optuna
 
 from firstspike.sweeps.config import Sweep
-from firstspike.sweeps.storage import file_of, open_storage, storage_url
+from firstspike.sweeps.storage import answering, file_of, open_storage, storage_url, without_password
 from firstspike.sweeps.study import ERROR, FOLDER, RESULTS, WORKER, Attempts, survey
 from firstspike.training.files import write_whole
 
@@ -115,12 +115,16 @@ def read_study(name: str, storage: str | None = None, runs: Path = Path("runs"))
     Raises:
         FileNotFoundError: there is no such folder or study.
         ValueError: the folder does not say where the study lives.
+        ConnectionError: the storage does not answer.
     """
     folder = sweep_folder(name, runs)
     where = storage
     if folder is not None:
-        said = json.loads((folder / "sweep.json").read_text(encoding="utf-8"))
-        name, kept = said["name"], said["storage"]
+        try:
+            said = json.loads((folder / "sweep.json").read_text(encoding="utf-8"))
+            name, kept = str(said["name"]), said["storage"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(f"{folder / 'sweep.json'} is damaged ({type(error).__name__}: {error})") from None
         where = storage or (str(folder / kept) if kept == "study.db" else kept)
         if where is None:
             raise ValueError(f"{folder} does not say where its study lives, as that has a password; give --storage")
@@ -131,9 +135,10 @@ def read_study(name: str, storage: str | None = None, runs: Path = Path("runs"))
     if file is not None and not file.is_file():
         raise FileNotFoundError(f"{file}: there is no such file")
     try:
-        study = optuna.load_study(study_name=name, storage=open_storage(url, 20, 120))
+        with answering(url):
+            study = optuna.load_study(study_name=name, storage=open_storage(url, 20, 120))
     except KeyError:
-        raise FileNotFoundError(f"{where} has no study {name}") from None
+        raise FileNotFoundError(f"{without_password(url)} has no study {name}") from None
     return study, folder or runs / name
 
 

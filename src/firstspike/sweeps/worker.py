@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from firstspike.sweeps import study as names
 from firstspike.sweeps.plan import Plan, Point
-from firstspike.sweeps.storage import open_storage
+from firstspike.sweeps.storage import answering, open_storage
 from firstspike.sweeps.study import enqueue_open, give_back_stale, open_study, owns, suggest, survey
 from firstspike.training.files import write_whole
 from firstspike.training.loop import Interrupted
@@ -269,7 +269,12 @@ def main(plan: Plan, url: str, folder: Path, threads: int | None) -> None:
         import torch
 
         torch.set_num_threads(threads)
-    storage = open_storage(url, plan.sweep.heartbeat, plan.sweep.grace)
-    worker = Worker(plan, storage, folder, lambda: asked.is_set() or os.getppid() != parent)
-    if not worker.work():
+    try:
+        with answering(url):
+            storage = open_storage(url, plan.sweep.heartbeat, plan.sweep.grace)
+            done = Worker(plan, storage, folder, lambda: asked.is_set() or os.getppid() != parent).work()
+    except ConnectionError as error:
+        logger.warning("%s", error)
+        raise SystemExit(1) from None
+    if not done:
         raise SystemExit(130)
