@@ -57,6 +57,11 @@ def test_lines_and_names(ax):
     assert [text.get_text() for text in ax.get_xticklabels()] == ["b", "a"]
 
 
+def test_infinity_is_a_name(ax):
+    accuracy_over([1.0, np.inf], [0.1, 0.2], [0.0] * 2, ax)
+    assert [text.get_text() for text in ax.get_xticklabels()] == ["1.0", "inf"]
+
+
 def test_values_that_span_much_are_on_a_logarithmic_axis(ax):
     accuracy_over([0.001, 0.01, 0.1], [0.1, 0.2, 0.3], [0.0] * 3, ax)
     assert ax.get_xscale() == "log"

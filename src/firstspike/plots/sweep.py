@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullFormatter, NullLocator
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike
 
 from firstspike.plots.run_data import NotApplicable
@@ -21,9 +21,9 @@ from firstspike.plots.style import (
     square_grid,
     styled,
 )
+from firstspike.plots.sweep_axes import in_order, number_axis, numeric, places_of, short
 
 _LINES = 8  # more cannot be told apart
-_TICKS = 10  # parts of an axis: values at least so far apart have a tick each
 _CELLS = 12  # values, up to which a map shows numbers
 
 
@@ -90,10 +90,10 @@ def accuracy_over(
         lines: what line each point belongs to; by default all to one.
         curve: whether points of a line are connected.
     """
-    places = _places(x, ax)
+    places = places_of(x, ax)
     means, spreads = 100 * np.asarray(accuracy, float), 100 * np.nan_to_num(np.asarray(spread, float))
     names = [""] * len(x) if lines is None else [str(line) for line in lines]
-    for number, name in enumerate(_in_order(names if lines is None else lines)):
+    for number, name in enumerate(in_order(names if lines is None else lines)):
         mine = [k for k in range(len(x)) if names[k] == name]
         mine.sort(key=lambda k: places[k])
         style = line_style(number) | {"marker": marker_style(number)["marker"]}
@@ -103,7 +103,7 @@ def accuracy_over(
             places[mine],
             means[mine],
             spreads[mine],
-            label=_short(name),
+            label=short(name),
             capsize=3,
             markersize=4,
             **style,
@@ -114,9 +114,9 @@ def accuracy_over(
 def accuracy_map(x: Sequence[Any], y: Sequence[Any], accuracy: ArrayLike, ax: Axes) -> Axes:
     """Accuracy in percent over two axes: a cell for each pair of values, or a dot where most values are there once."""
     percent = 100 * np.asarray(accuracy, float)
-    columns, rows = _in_order(x), _in_order(y)
+    columns, rows = in_order(x), in_order(y)
     if len(columns) * len(rows) > 2 * len(percent):
-        dots = ax.scatter(_places(x, ax), _places(y, ax, vertical=True), c=percent, cmap=SEQUENTIAL, edgecolors="k")
+        dots = ax.scatter(places_of(x, ax), places_of(y, ax, vertical=True), c=percent, cmap=SEQUENTIAL, edgecolors="k")
         ax.figure.colorbar(dots, ax=ax, label="accuracy [%]")
         return ax
     cells = np.full((len(rows), len(columns)), np.nan)
@@ -125,9 +125,9 @@ def accuracy_map(x: Sequence[Any], y: Sequence[Any], accuracy: ArrayLike, ax: Ax
     image = ax.imshow(cells, origin="lower", aspect="auto", cmap=SEQUENTIAL)
     ax.figure.colorbar(image, ax=ax, label="accuracy [%]")
     ax.set_xticks(
-        range(len(columns)), [_short(name) or name for name in columns], rotation=45 if len(columns) > 6 else 0
+        range(len(columns)), [short(name) or name for name in columns], rotation=45 if len(columns) > 6 else 0
     )
-    ax.set_yticks(range(len(rows)), [_short(name) or name for name in rows])
+    ax.set_yticks(range(len(rows)), [short(name) or name for name in rows])
     if max(len(rows), len(columns)) <= _CELLS:
         middle = (np.nanmin(cells) + np.nanmax(cells)) / 2
         for row, column in zip(*np.nonzero(np.isfinite(cells)), strict=True):
@@ -145,14 +145,14 @@ def accuracy_by_parameters(
     count, means = np.asarray(parameters), 100 * np.asarray(accuracy, float)
     spreads = 100 * np.nan_to_num(np.asarray(spread, float))
     names = [""] * len(count) if groups is None else [str(group) for group in groups]
-    for number, name in enumerate(_in_order(names if groups is None else groups)):
+    for number, name in enumerate(in_order(names if groups is None else groups)):
         mine = [k for k in range(len(count)) if names[k] == name]
         style = marker_style(number)
         ax.errorbar(
-            count[mine], means[mine], spreads[mine], linestyle="none", label=_short(name), capsize=2, markersize=4,
+            count[mine], means[mine], spreads[mine], linestyle="none", label=short(name), capsize=2, markersize=4,
             elinewidth=0.8, **style,
         )  # fmt: skip
-    _number_axis(ax, sorted(set(count.tolist())))
+    number_axis(ax, sorted(set(count.tolist())))
     ax.set_xlabel("parameters")
     return ax
 
@@ -183,8 +183,8 @@ def parameter_importance(importance: Mapping[str, float], ax: Axes) -> Axes:
 @styled
 def over_figure(points: SweepPoints) -> Figure:
     """Test accuracy over each axis with its spread; another axis with few values makes the lines."""
-    numeric = [name for name, values in points.axes.items() if _numeric(values)]
-    shown = [name for name in numeric or points.axes if len(set(map(str, points.axes[name]))) > 1]
+    numbers = [name for name, values in points.axes.items() if numeric(values)]
+    shown = [name for name in numbers or points.axes if len(set(map(str, points.axes[name]))) > 1]
     if not shown:
         raise NotApplicable("no axis has two complete points that differ")
     rows, columns = square_grid(len(shown), 2)
@@ -224,7 +224,7 @@ def parameters_figure(points: SweepPoints) -> Figure:
         raise NotApplicable("all points have the same number of parameters")
     figure = new_figure(5.5, 3.2)
     ax = figure.add_subplot()
-    names = [name for name, values in points.axes.items() if not _numeric(values)]
+    names = [name for name, values in points.axes.items() if not numeric(values)]
     groups = points.axes[names[0]] if names and len(set(map(str, points.axes[names[0]]))) <= _LINES else None
     accuracy_by_parameters(points.parameters, points.accuracy, points.spread, ax, groups)
     ax.set_ylabel(points.label)
@@ -265,52 +265,8 @@ SWEEP_PLOTS: dict[str, Callable[[SweepPoints], Figure]] = {
 }
 
 
-def _numeric(values: Sequence[Any]) -> bool:
-    return all(isinstance(x, int | float) and not isinstance(x, bool) for x in values)
-
-
-def _in_order(values: Sequence[Any]) -> list[str]:
-    """The different values as text; numbers by their size, others as they come."""
-    ordered = sorted(values) if _numeric(values) else values
-    return list(dict.fromkeys(map(str, ordered)))
-
-
-def _short(name: str) -> str | None:
-    """A number with few digits; None for nothing, which is no line of a legend."""
-    try:
-        return f"{float(name):.4g}"
-    except ValueError:
-        return name or None
-
-
-def _places(values: Sequence[Any], ax: Axes, vertical: bool = False) -> np.ndarray:
-    """Where values stand on an axis, which gets its ticks."""
-    if _numeric(values):
-        _number_axis(ax, sorted(set(values)), vertical)
-        return np.asarray(values, float)
-    names = _in_order(values)
-    (ax.set_yticks if vertical else ax.set_xticks)(range(len(names)), names)
-    return np.asarray([names.index(str(value)) for value in values], float)
-
-
-def _number_axis(ax: Axes, values: list[float], vertical: bool = False) -> None:
-    """A tick at each of few values; logarithmic if they span much."""
-    axis = ax.yaxis if vertical else ax.xaxis
-    wide = values[0] > 0 and values[-1] / values[0] >= (8 if len(values) < 4 else 30)
-    if wide:
-        (ax.set_yscale if vertical else ax.set_xscale)("log")
-    scaled = np.log(values) if wide else np.asarray(values, float)
-    near = len(values) > 1 and np.diff(scaled).min() < np.ptp(scaled) / _TICKS
-    if not near:
-        kept = values
-        axis.set_major_locator(FixedLocator(kept))
-        axis.set_major_formatter(FuncFormatter(lambda value, place: f"{value:.4g}"))
-        axis.set_minor_formatter(NullFormatter())
-        axis.set_minor_locator(NullLocator())
-
-
 def _lines_for(points: SweepPoints, name: str) -> str | None:
     """The other axis that has the fewest values, names before numbers, if they are few."""
-    others = [(_numeric(v), len(set(map(str, v))), key) for key, v in points.axes.items() if key != name]
+    others = [(numeric(v), len(set(map(str, v))), key) for key, v in points.axes.items() if key != name]
     found = [key for _, count, key in sorted(others) if 1 < count <= _LINES]
     return found[0] if found else None
