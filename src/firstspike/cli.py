@@ -3,7 +3,7 @@
 import contextlib
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,8 +12,10 @@ import typer
 
 from firstspike._version import __version__
 from firstspike.interop.export import export
+from firstspike.interop.import_fastanddeep import import_fastanddeep
 from firstspike.reports.command import report
 from firstspike.sweeps import command as sweeps
+from firstspike.sweeps.folder import sweep_folder
 from firstspike.training.torchrun import check_command, first_speaks
 
 app = typer.Typer(
@@ -23,9 +25,6 @@ app = typer.Typer(
     add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-
-app.command()(sweeps.sweep)
-app.command()(sweeps.sweep_table)
 
 BAD_INPUT, FAILED, INTERRUPTED = 2, 1, 130
 
@@ -198,7 +197,7 @@ def plot(
     substrate: On = None,
 ) -> None:
     """Draw figures of a run, or of a sweep, into its folder figures/."""
-    if sweeps.is_sweep(run):
+    if sweep_folder(run):
         typer.echo("\n".join(map(str, sweeps.plot_sweep(run, names, formats))))
         return
     from firstspike.plots import NotApplicable, RunData, save_figures
@@ -212,43 +211,10 @@ def plot(
 
 
 app.command()(report)
+app.command()(sweeps.sweep)
+app.command()(sweeps.sweep_table)
 app.command()(export)
-
-
-@app.command("import-fastanddeep")
-def import_fastanddeep(
-    source: Annotated[Path, typer.Argument(metavar="DIR", help="A result folder of fastAndDeep, or one YAML config.")],
-    out: Annotated[
-        Path | None, typer.Option(help="Run folder, by default runs/NAME; for a YAML config a file, by default stdout.")
-    ] = None,
-) -> None:
-    """Take over an experiment of the original code of Göltz et al.: config, network, saved spike times."""
-    if source.is_file():
-        from firstspike.interop.fast_and_deep.translate import import_config
-
-        config, translation = import_config(source)
-        if out is None:
-            typer.echo(config.to_yaml(), nl=False)
-        else:
-            from firstspike.training.files import write_whole
-
-            write_whole(out, config.to_yaml())
-            typer.echo(f"config: {out}")
-        _no_counterpart(translation.remarks.lacking, err=True)
-        return
-
-    from firstspike.interop.fast_and_deep.run_folder import import_folder
-    from firstspike.training.run import next_folder
-
-    run = out or next_folder(Path("runs"), source.resolve().name)
-    imported = import_folder(source, run)
-    where = (
-        "no network found" if imported.network is None else f"{imported.parameters} parameters of {imported.network}"
-    )
-    typer.echo(f"network: {where}, {imported.epoch} epochs")
-    typer.echo(f"check: {imported.verdict}")
-    _no_counterpart(imported.lacking)
-    typer.echo(f"run folder: {run}")
+app.command("import-fastanddeep")(import_fastanddeep)
 
 
 @app.command()
@@ -267,11 +233,6 @@ def configs(
         typer.echo(shipped[name].read_text(encoding="utf-8"), nl=False)
     else:
         raise ConfigError(name, [f"no such config; shipped: {', '.join(sorted(shipped))}"])
-
-
-def _no_counterpart(lines: Sequence[str], err: bool = False) -> None:
-    if lines:
-        typer.echo("\n  ".join(["no counterpart here:", *lines]), err=err)
 
 
 @contextlib.contextmanager

@@ -8,7 +8,10 @@ import typer
 
 def report(
     source: Annotated[
-        Path, typer.Argument(metavar="RUN|SWEEP", help="A run folder, a folder of runs, or the CSV table of a sweep.")
+        Path,
+        typer.Argument(
+            metavar="RUN|SWEEP", help="A run folder; a sweep, by its folder or name; a folder of runs; or a CSV table."
+        ),
     ],
     out: Annotated[
         Path | None, typer.Option(help="The file; by default report.html in the folder, or TABLE.html beside a table.")
@@ -21,5 +24,7 @@ def report(
 ) -> None:
     """Write a page to look at: one HTML file with everything in it; needs the extra report."""
     from firstspike.reports.write import write_report
+    from firstspike.sweeps.folder import sweep_folder
 
-    typer.echo(write_report(source, out, checkpoint, runs))
+    place = source if source.exists() else sweep_folder(source) or source
+    typer.echo(write_report(place, out, checkpoint, runs))

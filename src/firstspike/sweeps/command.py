@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from firstspike.sweeps.folder import RUNS
+
 Storage = Annotated[
     str | None,
     typer.Option(
@@ -29,7 +31,7 @@ def sweep(
     from firstspike.sweeps.plan import load_plan
 
     plan = load_plan(file, name)
-    folder = Path("runs") / plan.name
+    folder = RUNS / plan.name
 
     from firstspike.sweeps.launch import Incomplete, launch
     from firstspike.sweeps.table import failures, table_of
@@ -59,11 +61,6 @@ def sweep_table(
     study, folder = read_study(name, storage)
     table = table_of(study)
     typer.echo(f"{table.text()}\n\n{table.write(folder)}")
-
-
-def is_sweep(name: Path) -> bool:
-    """Whether a folder, or the name of one in runs/, is a sweep's."""
-    return any((folder / "sweep.json").is_file() for folder in (name, Path("runs") / name))
 
 
 def plot_sweep(name: Path, figures: list[str] | None, formats: list[str] | None) -> list[Path]:

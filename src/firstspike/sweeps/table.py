@@ -11,6 +11,7 @@ from typing import Any
 import optuna
 
 from firstspike.sweeps.config import Sweep
+from firstspike.sweeps.folder import RUNS, sweep_folder
 from firstspike.sweeps.storage import answering, file_of, open_storage, storage_url, without_password
 from firstspike.sweeps.study import ERROR, FOLDER, RESULTS, WORKER, Attempts, survey
 from firstspike.training.files import write_whole
@@ -104,7 +105,7 @@ class Table:
         return folder / "table.csv"
 
 
-def read_study(name: str, storage: str | None = None, runs: Path = Path("runs")) -> tuple[optuna.Study, Path]:
+def read_study(name: str, storage: str | None = None, runs: Path = RUNS) -> tuple[optuna.Study, Path]:
     """The study of a sweep, and the sweep's folder.
 
     Args:
@@ -140,11 +141,6 @@ def read_study(name: str, storage: str | None = None, runs: Path = Path("runs"))
     except KeyError:
         raise FileNotFoundError(f"{without_password(url)} has no study {name}") from None
     return study, folder or runs / name
-
-
-def sweep_folder(name: str | Path, runs: Path = Path("runs")) -> Path | None:
-    """The folder of a sweep, given by itself or by the sweep's name; None if there is none."""
-    return next((folder for folder in (Path(name), runs / name) if (folder / "sweep.json").is_file()), None)
 
 
 def table_of(study: optuna.Study) -> Table:
