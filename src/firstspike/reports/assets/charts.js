@@ -25,6 +25,10 @@ const shown = (name) => getComputedStyle(document.documentElement).getPropertyVa
 // Plotly reads labels as a kind of HTML.
 const label = (text) => String(text).replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;");
 
+// Of many numbers: as arguments of Math.max they would not all fit.
+const smallest = (values) => values.reduce((found, value) => Math.min(found, value), Infinity);
+const largest = (values) => values.reduce((found, value) => Math.max(found, value), -Infinity);
+
 function timeLabel(tau, what = "time") {
   return `${what} [τ<sub>syn</sub>${tau === 1 ? "" : `/${tau}`}]`;
 }

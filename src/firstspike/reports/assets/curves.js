@@ -17,7 +17,7 @@ function curves(members, epochAt) {
   const content = (column, title, scale) => () => {
     const traces = lines(column, scale);
     const values = traces.flatMap((trace) => trace.y).filter((value) => value !== null);
-    const wide = Math.min(...values) > 0 && Math.max(...values) > 4 * Math.min(...values);
+    const wide = smallest(values) > 0 && largest(values) > 4 * smallest(values);
     const at = epochAt();
     const mark = { type: "line", x0: at, x1: at, yref: "paper", y0: 0, y1: 1, line: { color: shown("--faint"), dash: "dash", width: 1 } };
     const y = axis(title, column === "loss" && wide ? { type: "log", tickvals: logTicks(values), exponentformat: "power" } : {});
@@ -34,7 +34,7 @@ function curves(members, epochAt) {
 
 // 1, 2 and 5 of each decade where there are few, else powers of ten.
 function logTicks(values) {
-  const [low, high] = [Math.min(...values), Math.max(...values)].map(Math.log10);
+  const [low, high] = [smallest(values), largest(values)].map(Math.log10);
   const steps = high - low < 2.5 ? [1, 2, 5] : [1];
   const decades = Array.from({ length: Math.ceil(high) - Math.floor(low) + 1 }, (_, k) => Math.floor(low) + k);
   return decades.flatMap((decade) => steps.map((step) => step * 10 ** decade));

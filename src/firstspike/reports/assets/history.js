@@ -9,7 +9,7 @@ function history(tau) {
     return () => {
       const { counts, silent, edges } = member.history;
       const rows = counts[slider.value][klass];
-      const most = Math.max(1, ...counts.flatMap((checkpoint) => checkpoint[klass].flat()));
+      const most = Math.max(1, largest(counts.flatMap((checkpoint) => checkpoint[klass].flat())));
       const middles = edges.slice(1).map((edge, k) => (edge + edges[k]) / 2);
       const traces = rows.map((row, output) => ({
         x: middles,

@@ -101,8 +101,8 @@ function drawMembrane(member, place, tau, exact) {
           legendgroup: name, showlegend: false, hovertemplate: `${name} spikes at %{x:.4f}<extra></extra>`,
         });
       }
-      low = Math.min(low, ...before.y);
-      high = Math.max(high, ...before.y);
+      low = Math.min(low, smallest(before.y));
+      high = Math.max(high, largest(before.y));
     });
     const threshold = { type: "line", xref: "paper", x0: 0, x1: 1, y0: 1, y1: 1, line: { color: shown("--faint"), dash: "dash", width: 1.5 } };
     const said = { xref: "paper", x: 1, y: 1, text: "threshold", showarrow: false, xanchor: "right", yanchor: "bottom", font: { color: shown("--faint") } };

@@ -14,7 +14,7 @@ start(({ parameters, measured, runs, rows }) => {
     const shownRows = rows.map((row, k) => ({ ...row, run: runs[k] })).filter((row) => typeof row[which.value] === "number" && row[against.value] !== null);
     const x = shownRows.map((row) => row[against.value]);
     const numbers = x.length > 0 && x.every((value) => typeof value === "number");
-    const wide = numbers && Math.min(...x) > 0 && Math.max(...x) > 50 * Math.min(...x);
+    const wide = numbers && smallest(x) > 0 && largest(x) > 50 * smallest(x);
     const spread = shownRows.map((row) => scale * (row[which.value.replace("_accuracy", "_std")] ?? 0));
     const text = shownRows.map((row) =>
       [row.run, ...parameters.slice(0, 12).map((name) => `${name}: ${row[name]}`)].map(label).join("<br>"));
