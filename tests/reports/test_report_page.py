@@ -159,6 +159,41 @@ def test_sweep_of_a_table(report_runs, tmp_path, data_in):
     assert write_report(folder) == folder / "report.html"
 
 
+def test_numbers_that_are_none_are_not_the_best(tmp_path, data_in):
+    table = tmp_path / "table.csv"
+    table.write_text("x,validation_accuracy,test_accuracy,seconds\n1,nan,0.5,inf\n2,0.7,inf,2\n", encoding="utf-8")
+    html = write_report(table).read_text("utf-8")
+    assert "<dt>best validation accuracy</dt><dd>70.00 %</dd>" in html
+    assert "<dt>with a result</dt><dd>1</dd>" in html
+    assert "<dt>time of all trainings</dt><dd>2 s</dd>" in html
+    assert '<td data-value="">nan</td>' in html  # is sorted as if it were empty
+    assert data_in(html)["rows"][0]["validation_accuracy"] is None
+    table.write_text("tau,validation_accuracy\n1.0,0.5\ninf,0.7\n", encoding="utf-8")
+    assert [row["tau"] for row in data_in(write_report(table).read_text("utf-8"))["rows"]] == [1.0, "inf"]
+
+
+def test_sweep_by_its_name_whose_study_is_out_of_reach(tmp_path, monkeypatch, capsys, caplog):
+    folder = tmp_path / "runs" / "mine"
+    folder.mkdir(parents=True)
+    (folder / "sweep.json").write_text('{"name": "mine", "storage": "postgresql+psycopg://me@127.0.0.1:1/db"}')
+    (folder / "table.csv").write_text("point,state,x,validation_accuracy\n0,complete,3,0.5\n")
+    monkeypatch.chdir(tmp_path)
+    assert command(monkeypatch, capsys, "mine")[:2] == (0, "runs/mine/report.html\n")
+    assert "out of reach" in caplog.text
+    assert "50.00" in (folder / "report.html").read_text("utf-8")
+
+
+def test_a_damaged_file_is_named(report_runs, tmp_path, monkeypatch, capsys):
+    run = tmp_path / "bars"
+    shutil.copytree(report_runs / "bars", run)
+    (run / "results.json").write_text("{")
+    code, _, err = command(monkeypatch, capsys, run)
+    assert (code, err.startswith(f"error: {run / 'results.json'} is damaged")) == (2, True)
+    (tmp_path / "table.csv").write_bytes(b"\xff\x00")
+    code, _, err = command(monkeypatch, capsys, tmp_path / "table.csv")
+    assert (code, "no text in UTF-8" in err) == (2, True)
+
+
 def test_folders_of_a_table_are_searched_beside_it(tmp_path):
     (tmp_path / "0003").mkdir()
     table = table_of_csv("x,folder\n1,runs/study/0003\n2,elsewhere\n", tmp_path)

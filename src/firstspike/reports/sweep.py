@@ -2,6 +2,7 @@
 
 import csv
 import io
+import math
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -109,11 +110,9 @@ def sweep_page(title: str, table: SweepTable, place: Path) -> str:
     parameters = table.columns(table.parameters)
     columns = [*table.columns(_FIRST), *parameters, *table.columns((*MEASURED, *_LAST))]
     rows = [[_link(row, place), *(_cell(name, row) for name in columns)] for row in table.rows]
-    measured = [
-        name for name in table.columns(MEASURED) if any(isinstance(r.get(name), int | float) for r in table.rows)
-    ]
+    measured = [name for name in table.columns(MEASURED) if any(_number(r.get(name)) is not None for r in table.rows)]
     drawn = [*parameters, *measured, *_BESIDE.values()]
-    values = [{name: _finite(row.get(name)) for name in drawn} for row in table.rows]
+    values = [{name: _drawn(row.get(name), name in parameters) for name in drawn} for row in table.rows]
     data = {
         "parameters": parameters,
         "measured": measured,
@@ -141,15 +140,15 @@ class Cell(NamedTuple):
 
 def _summary(table: SweepTable) -> list[Fact]:
     facts = [Fact("runs", str(len(table.rows)))]
-    judged = [row for row in table.rows if isinstance(row.get("validation_accuracy"), int | float)]
+    judged = [(value, row) for row in table.rows if (value := _number(row.get("validation_accuracy"))) is not None]
     facts.append(Fact("with a result", str(len(judged))))
     if judged:
-        best = max(judged, key=lambda row: float(row["validation_accuracy"] or 0))
+        best = max(judged, key=lambda pair: pair[0])[1]
         name = f" ({Path(str(best[FOLDER])).name})" if best.get(FOLDER) else ""
         facts.append(Fact("best validation accuracy", f"{_cell('validation_accuracy', best).text} %{name}"))
-        if isinstance(best.get("test_accuracy"), int | float):
+        if _number(best.get("test_accuracy")) is not None:
             facts.append(Fact("test accuracy of that one", f"{_cell('test_accuracy', best).text} %"))
-    seconds = [float(row["seconds"]) for row in table.rows if isinstance(row.get("seconds"), int | float)]  # type: ignore[arg-type]
+    seconds = [value for row in table.rows if (value := _number(row.get("seconds"))) is not None]
     if seconds:
         facts.append(Fact("time of all trainings", f"{sum(seconds):.0f} s"))
     return facts
@@ -167,16 +166,24 @@ def _link(row: Mapping[str, Value], place: Path) -> Cell:
 
 def _cell(name: str, row: Mapping[str, Value]) -> Cell:
     value = row.get(name)
-    if not isinstance(value, int | float) or isinstance(value, bool):
-        return Cell("" if value is None else str(value), "" if value is None else value)
+    number = _number(value)
+    if number is None:
+        return Cell("" if value is None else str(value), "" if isinstance(value, float) else value)
     if name in ACCURACIES:
-        spread = row.get(_BESIDE.get(name, ""))
-        if isinstance(spread, int | float):
-            return Cell(percent({"accuracy": value, "accuracy_std": spread}).removesuffix(" %"), value)
-        return Cell(f"{100 * value:.2f}", value)
+        spread = _number(row.get(_BESIDE.get(name, "")))
+        if spread is not None:
+            return Cell(percent({"accuracy": number, "accuracy_std": spread}).removesuffix(" %"), value)
+        return Cell(f"{100 * number:.2f}", value)
     return Cell(
         f"{value:.1f}" if name == "seconds" else f"{value:.5g}" if isinstance(value, float) else str(value), value
     )
+
+
+def _number(value: Value) -> float | None:
+    """A finite number; None for anything else."""
+    if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
+        return float(value)
+    return None
 
 
 def _title(name: str) -> str:
@@ -195,9 +202,11 @@ def _value(cell: str) -> Value:
     return cell
 
 
-def _finite(value: Value) -> Value:
-    """Without what JSON has no word for."""
-    return None if isinstance(value, float) and not abs(value) < float("inf") else value
+def _drawn(value: Value, varied: bool) -> Value:
+    """What a chart gets: JSON has no word for infinity, which is a name among what was varied, else nothing."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value) if varied else None
+    return value
 
 
 def _flat(run: Run) -> dict[str, Value]:

@@ -1,5 +1,6 @@
 """From the folder of a run or a sweep to a file."""
 
+import logging
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ from firstspike.reports.page import check_report, render
 from firstspike.reports.sweep import SweepTable, runs_in, sweep_page, table_of_csv, table_of_runs
 from firstspike.training.files import write_whole
 from firstspike.training.seeds import member_configs, member_folder
+
+logger = logging.getLogger(__name__)
 
 BUDGET = 1_000_000
 """Numbers of the samples to pick, in all seeds together: some four megabytes."""
@@ -66,11 +69,15 @@ def _sweep(source: Path) -> SweepTable | None:
 
         try:
             return table_of_csv(table_of(read_study(str(source))[0]).csv(), source, str(source))
-        except (FileNotFoundError, ValueError):  # the study is out of reach: elsewhere, or behind a password
-            pass
+        except (OSError, ValueError, ImportError) as error:  # elsewhere, behind a password, without its driver
+            logger.warning("the study of the sweep is out of reach, so that the report is of what is here: %s", error)
     file = source if source.is_file() else source / "table.csv"
     if file.is_file():
-        return table_of_csv(file.read_text(encoding="utf-8"), file.parent, str(file))
+        try:
+            text = file.read_text(encoding="utf-8")
+        except UnicodeDecodeError:
+            raise ValueError(f"{file}: expected a CSV table, and got a file that is no text in UTF-8") from None
+        return table_of_csv(text, file.parent, str(file))
     folders = runs_in(source)
     return table_of_runs(folders) if folders else None
 

@@ -101,14 +101,19 @@ class Run:
     @property
     def environment(self) -> dict[str, Any]:
         """What ``environment.json`` says; empty where there is none."""
-        path = self.path / "environment.json"
-        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        return self._said("environment.json")
 
     @property
     def results(self) -> dict[str, Any]:
         """What ``results.json`` says; empty before the end of the training."""
-        path = self.path / "results.json"
-        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        return self._said("results.json")
+
+    def _said(self, name: str) -> dict[str, Any]:
+        path = self.path / name
+        try:
+            return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        except ValueError as error:
+            raise ValueError(f"{path} is damaged: {error}") from None
 
     def write_results(self, results: Mapping[str, Any]) -> None:
         """Write ``results.json``."""
