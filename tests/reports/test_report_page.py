@@ -168,6 +168,9 @@ def test_numbers_that_are_none_are_not_the_best(tmp_path, data_in):
     assert "<dt>time of all trainings</dt><dd>2 s</dd>" in html
     assert '<td data-value="">nan</td>' in html  # is sorted as if it were empty
     assert data_in(html)["rows"][0]["validation_accuracy"] is None
+    table.write_text(f"x,validation_accuracy,folder\n1,0.5,{tmp_path / 'gone'}\n", encoding="utf-8")
+    html = write_report(table).read_text("utf-8")
+    assert ">gone</td>" in html  # and no link
     table.write_text("tau,validation_accuracy\n1.0,0.5\ninf,0.7\n", encoding="utf-8")
     assert [row["tau"] for row in data_in(write_report(table).read_text("utf-8"))["rows"]] == [1.0, "inf"]
 

@@ -155,13 +155,13 @@ def _summary(table: SweepTable) -> list[Fact]:
 
 
 def _link(row: Mapping[str, Value], place: Path) -> Cell:
-    """The run's report, if there is one, else its folder."""
+    """The run's report, if there is one, else its folder; nowhere if that is not here."""
     if not row.get(FOLDER):
         return Cell("", "")
     folder = Path(str(row[FOLDER])).resolve()
     target = folder / "report.html"
     there = os.path.relpath(target if target.is_file() else folder, place.resolve())
-    return Cell(folder.name, folder.name, quote(Path(there).as_posix()))
+    return Cell(folder.name, folder.name, quote(Path(there).as_posix()) if folder.is_dir() else "")
 
 
 def _cell(name: str, row: Mapping[str, Value]) -> Cell:

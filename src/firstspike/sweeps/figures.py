@@ -13,7 +13,7 @@ from optuna.trial import TrialState
 from firstspike.plots.save import save_all
 from firstspike.plots.sweep import SWEEP_PLOTS, SweepPoints
 from firstspike.sweeps.config import Values
-from firstspike.sweeps.table import Table, read_study, table_of
+from firstspike.sweeps.table import Table, read_study, table_of, worded
 
 logger = logging.getLogger(__name__)
 
@@ -70,7 +70,7 @@ def sweep_points(study: optuna.Study) -> SweepPoints:
 
 def _shown(table: Table, key: str, value: object) -> object:
     axis = table.sweep.axes[key]
-    return value if not isinstance(axis, Values) or isinstance(value, int | float) else str(value)
+    return value if not isinstance(axis, Values) or isinstance(value, int | float) else str(worded(value))
 
 
 def _importance(study: optuna.Study) -> dict[str, float]:

@@ -75,7 +75,7 @@ class Table:
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(["point", "state", *self.axes, *_NUMBERS, "folder", "worker", "reason"])
         for row in self.rows:
-            values = [row.values.get(key, "") for key in self.axes]
+            values = [worded(row.values.get(key, "")) for key in self.axes]
             numbers = [_blank(row.results.get(key)) for key in _NUMBERS]
             writer.writerow([row.number, row.state, *values, *numbers, row.folder, row.worker, row.reason])
         return text.getvalue()
@@ -186,8 +186,13 @@ def _percent(mean: float, spread: float | None) -> str:
     return f"{100 * mean:.2f}" + ("" if spread is None else f" +- {100 * spread:.2f}")
 
 
+def worded(value: Any) -> Any:
+    """A value of an axis where None, which tables leave empty, is the word for it in a sweep's file."""
+    return "null" if value is None else value
+
+
 def _short(value: Any) -> str:
-    return f"{value:.6g}" if isinstance(value, float) else str(value)
+    return f"{value:.6g}" if isinstance(value, float) else str(worded(value))
 
 
 def _blank(value: Any) -> Any:
