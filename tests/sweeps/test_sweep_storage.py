@@ -54,6 +54,23 @@ def test_a_sign_of_life_of_a_closed_trial_does_no_harm(where, opened):
     assert storage.get_trial(trial).state is TrialState.FAIL
 
 
+def test_a_journal_out_of_reach_fails_as_a_database_does(tmp_path, opened, caplog):
+    file = tmp_path / "study.journal"
+    storage = opened(str(file))
+    study = optuna.create_study(study_name="one", storage=storage)
+    trial = storage.create_new_trial(study._study_id)
+    aside = file.rename(tmp_path / "aside")
+    file.mkdir()
+    with pytest.raises(StorageInternalError):
+        storage.get_trial(trial)
+    storage.record_heartbeat(trial)
+    assert "no sign of life could be given" in caplog.text
+    file.rmdir()
+    aside.rename(file)
+    storage.record_heartbeat(trial)
+    assert storage.get_trial(trial).state is TrialState.RUNNING
+
+
 def test_unchanged(monkeypatch):
     now = 0.0
     monkeypatch.setattr("time.monotonic", lambda: now)

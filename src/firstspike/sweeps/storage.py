@@ -8,7 +8,7 @@ import logging
 import sqlite3
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -80,11 +80,33 @@ class Database(RDBStorage):
         return [*super()._get_stale_trial_ids(study_id), *never]
 
 
+class JournalFile(JournalFileBackend):
+    """Optuna's file, whose errors of the file system are those of a storage, as a database has them."""
+
+    def read_logs(self, log_number_from: int) -> Generator[dict[str, Any], None, None]:
+        """Entries from that number on."""
+        with _of_storage():
+            yield from super().read_logs(log_number_from)
+
+    def append_logs(self, logs: list[dict[str, Any]]) -> None:
+        """More entries."""
+        with _of_storage():
+            super().append_logs(logs)
+
+
+@contextmanager
+def _of_storage() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise StorageInternalError("the journal cannot be read or written") from error
+
+
 class Journal(JournalStorage, BaseHeartbeat):
     """Optuna's journal file with a heartbeat. A sign of life is a count; how old it is, who looks measures himself."""
 
     def __init__(self, file: Path, heartbeat: int, grace: int) -> None:
-        super().__init__(JournalFileBackend(str(file)))
+        super().__init__(JournalFile(str(file)))
         self._heartbeat = heartbeat
         self._silent = Unchanged(grace)
         self._count = 0
@@ -96,8 +118,8 @@ class Journal(JournalStorage, BaseHeartbeat):
             self.set_trial_system_attr(trial_id, _SIGN, self._count)
         except UpdateFinishedTrialError:
             return  # given to another; the worker sees it by itself
-        except OSError as error:
-            logger.warning("no sign of life could be given: %s", error)
+        except StorageInternalError as error:
+            logger.warning("no sign of life could be given: %s", _cause(error))
 
     def _get_stale_trial_ids(self, study_id: int) -> list[int]:
         running = self.get_all_trials(study_id, deepcopy=False, states=(TrialState.RUNNING,))
