@@ -69,6 +69,16 @@ def test_blank_pixels_are_those_of_the_data(kind, options, blank):
     assert parse_config(raw).data.blank() == blank
 
 
+def test_half_of_the_images_are_flipped():
+    given = times(batch=400)
+    found = augmented(given, config(augment={"flip": True}), seeded(1, 2))
+    turned = (found != given).any(dim=-1)
+    other = given.unflatten(-1, (3, 3))[..., [2, 1, 0]].flatten(-2)
+    assert torch.equal(found, torch.where(turned[..., None], other, given))
+    assert turned.double().mean().item() == pytest.approx(0.5, abs=0.06)
+    assert not torch.equal(turned[0], turned[1])
+
+
 def test_inputs_are_dropped():
     found = augmented(times(), config(augment={"drop": 0.25}), seeded(1, 2))
     lost = found.isinf()
@@ -78,7 +88,7 @@ def test_inputs_are_dropped():
 
 
 def test_each_member_draws_as_if_alone():
-    everything = config(augment={"shift": 1, "drop": 0.2}, time_noise=0.1)
+    everything = config(augment={"flip": True, "shift": 1, "drop": 0.2}, time_noise=0.1)
     found = augmented(times(), everything, seeded(1, 2))
     assert torch.equal(found[1], augmented(times()[1:], everything, seeded(2))[0])
 
@@ -94,13 +104,15 @@ def test_nothing_is_drawn_unasked():
 def test_shift_needs_images():
     with pytest.raises(ConfigError, match=r"training.augment.shift: yin_yang has no images to shift"):
         load_config("yin_yang", ["training.augment.shift=1"])
+    with pytest.raises(ConfigError, match=r"training.augment.flip: yin_yang has no images to flip"):
+        load_config("yin_yang", ["training.augment.flip=true"])
     with pytest.raises(ConfigError, match=r"training.augment.drop: should be less than 1"):
         load_config("bars", ["training.augment.drop=1"])
 
 
 @pytest.mark.parametrize("seeds", [1, 2])
 def test_a_run_with_varied_samples_goes_on_bit_for_bit(tmp_path, seeds):
-    varied = config({"train": 60}, augment={"shift": 1, "drop": 0.1}, time_noise=0.1, seeds=seeds)
+    varied = config({"train": 60}, augment={"flip": True, "shift": 1, "drop": 0.1}, time_noise=0.1, seeds=seeds)
     varied = varied.model_copy(update={"training": varied.training.model_copy(update={"epochs": 3})})
     start(tmp_path / "whole", varied, show=False)
     once = varied.model_copy(update={"training": varied.training.model_copy(update={"epochs": 1})})

@@ -1,4 +1,4 @@
-"""Training samples that vary from epoch to epoch: shifted images, times with noise, inputs left out."""
+"""Training samples that vary from epoch to epoch: images flipped and shifted, times with noise, inputs left out."""
 
 from collections.abc import Callable, Sequence
 
@@ -26,8 +26,12 @@ def augmented(
     def drawn(draw: Draw) -> Tensor:
         return torch.stack([draw(source) for source in sources]).to(times.device)
 
+    image = config.data.image()
+    if training.augment.flip:
+        assert image is not None, "checked with the config"
+        turned = drawn(lambda source: torch.rand((batch, 1), generator=source)) < 0.5
+        times = torch.where(turned, times.unflatten(-1, image).flip(-1).flatten(-3), times)
     if reach := training.augment.shift:
-        image = config.data.image()
         assert image is not None, "checked with the config"
         steps = drawn(lambda source: torch.randint(-reach, reach + 1, (batch, 2), generator=source))
         times = shifted(times, steps, image, config.data.blank())

@@ -124,8 +124,10 @@ def parse_config(raw: dict[str, Any], source: str = "config") -> Config:
     if data is not None and network is not None:
         inputs, classes = data.shape()
         errors += network_errors(network, inputs, classes, data.image())
-    if config is not None and config.training.augment.shift and config.data.image() is None:
-        errors.append(f"training.augment.shift: {config.data.kind} has no images to shift; leave it out")
+    if config is not None and config.data.image() is None:
+        for name in ("flip", "shift"):
+            if getattr(config.training.augment, name):
+                errors.append(f"training.augment.{name}: {config.data.kind} has no images to {name}; leave it out")
     neuron = config.neuron if config else _valid(Neuron, raw.get("neuron", {}))
     if network is not None and neuron is not None:
         errors += neuron_errors(network, neuron)

@@ -143,9 +143,11 @@ class Silent(Section):
 class Augment(Section):
     """How training samples vary from epoch to epoch, beside ``time_noise``.
 
-    ``shift``: images move by up to so many pixels in each direction. ``drop``: fraction of inputs that are silenced.
+    ``flip``: left and right change places in half of the images. ``shift``: images move by up to so many pixels in each
+    direction. ``drop``: fraction of inputs that are silenced.
     """
 
+    flip: bool = False
     shift: NonNegativeInt = 0
     drop: Annotated[float, Field(ge=0, lt=1)] = 0.0
 
