@@ -10,6 +10,7 @@ from matplotlib.image import imread
 from firstspike import plots
 from firstspike.seeding import generator
 from firstspike.training.build import build_network
+from firstspike.training.config import load_config
 
 YIN_YANG_ONLY = {"decision_map", "output_maps", "hidden_maps"}
 
@@ -72,6 +73,13 @@ def test_run_without_epochs_has_no_curves(bars_run, tmp_path):
         with pytest.raises(plots.NotApplicable, match=r"no finished epoch|no checkpoint"):
             plots.PLOTS[name](run)
     assert [file.stem for file in plots.save_figures(run)] == ["dataset"]
+
+
+def test_mirrored_images_are_shown_once(tmp_path):
+    config = load_config("digits", ["data.mirrored=true"])
+    (tmp_path / "config.yaml").write_text(config.to_yaml())
+    figure = plots.PLOTS["dataset"](plots.RunData(tmp_path))
+    assert {ax.images[0].get_array().shape for ax in figure.axes if ax.images} == {(8, 8)}
 
 
 def test_networks_before_and_after(yin_yang_run):

@@ -120,7 +120,8 @@ def dataset_figure(run: RunData) -> Figure:
         times = data.times[:, :: section.multiply]
         return _images_figure(times, data, (section.size, section.size), run.unit)
     if (image := section.image()) is not None:
-        return _images_figure(data.times, data, image[1:], run.unit)
+        first_channel = data.times[:, : image[1] * image[2]]
+        return _images_figure(first_channel, data, image[1:], run.unit)
     if data.features == 2:
         figure = new_figure(5.6, 4.2)
         two_inputs(data, figure.subplots(), run.unit)
