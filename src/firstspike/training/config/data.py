@@ -119,7 +119,11 @@ class Pattern(DataSection):
 
 
 class Images(DataSection):
-    """What images of ten classes share."""
+    """What images of ten classes share.
+
+    ``invert``: bright pixels, or ink, spike early. ``silent_background``: pixels at the late end do not spike.
+    ``mirrored``: all pixels once more behind, encoded the other way round.
+    """
 
     side: ClassVar[int]
     seed: NonNegativeInt = 42
