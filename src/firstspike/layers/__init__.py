@@ -1,5 +1,7 @@
 """Modules from spike times to spike times, in the order in which data meets them."""
 
+from torch import nn
+
 from firstspike.layers.conv import EarliestPool2d, LIFConv2d
 from firstspike.layers.delay import Delay, DelayRule, jitter_from, part_of_batch, project_delays_
 from firstspike.layers.ensemble import Ensemble, ensemble
@@ -10,7 +12,17 @@ from firstspike.layers.network import Layer, Network, Record
 from firstspike.layers.neurons import LIFLayer
 from firstspike.layers.start import passing_weights, start_firing_
 
+LAYERS: dict[str, type[nn.Module]] = {
+    "lif": LIFLinear,
+    "conv": LIFConv2d,
+    "pool": EarliestPool2d,
+    "delay": Delay,
+    "bias": BiasSpikes,
+    "multiplex": Multiplex,
+}
+
 __all__ = [
+    "LAYERS",
     "BiasSpikes",
     "Delay",
     "DelayRule",

@@ -79,6 +79,7 @@ class LIFConv2d(LIFLayer):
             dtype=dtype,
         )
         self.image, self.out_image, self.window = seen, made, window
+        self.out_channels, self.kernel_size, self.stride, self.padding = out_channels, kernel_size, stride, padding
         self.reset_parameters(generator)
 
     def output_size(self, inputs: int) -> int:
@@ -134,6 +135,7 @@ class EarliestPool2d(nn.Module):
     def __init__(self, image: tuple[int, int, int], kernel_size: Pair, stride: Pair | None = None) -> None:
         super().__init__()
         self.image = Image.checked(image)
+        self.kernel_size, self.stride = kernel_size, stride
         self.window = Window.checked(kernel_size, kernel_size if stride is None else stride)
         self.out_image = Image(self.image.channels, *self.window.positions(self.image))
         self.in_features = self.image.size

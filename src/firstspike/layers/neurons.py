@@ -60,7 +60,9 @@ class LIFLayer(nn.Module):
         self.max_weight_grad = max_weight_grad
         self.backend = backend
         self.weight = nn.Parameter(torch.empty(shape, device=device, dtype=dtype))
-        self._take(neuron or LIF(), trainable, per_neuron)
+        self.initial_neuron = neuron or LIF()
+        self.trainable, self.per_neuron = trainable if isinstance(trainable, str) else tuple(trainable), per_neuron
+        self._take(self.initial_neuron, trainable, per_neuron)
 
     def _take(self, neuron: LIF, trainable: Collection[str], per_neuron: bool) -> None:
         """Make tensors among the neuron's parameters, and those that learn, parameters and buffers of the layer."""

@@ -1,54 +1,85 @@
 """Training samples that vary from epoch to epoch: images flipped and shifted, times with noise, inputs left out."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
-from firstspike.training.config import Config
+from firstspike.data import SpikeData
+from firstspike.ranges import NotNegative, NotNegativeInt, Probability
 
 Draw = Callable[[torch.Generator], Tensor]
 
 
-def augmented(
-    times: Float[Tensor, "members batch inputs"], config: Config, sources: Sequence[torch.Generator]
-) -> Float[Tensor, "members batch inputs"]:
-    """A batch as its networks see it this time.
+@dataclass(frozen=True)
+class Augment:
+    """Random changes to training samples, drawn anew in every epoch.
 
     Args:
-        times: the batch of each member.
-        config: says how it varies.
-        sources: of the random numbers of each member; what is not asked for draws none.
+        flip: mirror half of the images left to right.
+        shift: move images by up to this many pixels in each direction.
+        jitter: standard deviation of Gaussian noise on the input times, in the unit of the times.
+        dropout: fraction of the inputs that do not spike.
+
+    Raises:
+        ValueError: a value out of its range.
     """
-    training, (_, batch, inputs) = config.training, times.shape
 
-    def drawn(draw: Draw) -> Tensor:
-        return torch.stack([draw(source) for source in sources]).to(times.device)
+    flip: bool = False
+    shift: NotNegativeInt = 0
+    jitter: NotNegative = 0.0
+    dropout: Probability = 0.0
 
-    image = config.data.image()
-    if training.augment.flip:
-        assert image is not None, "checked with the config"
-        turned = drawn(lambda source: torch.rand((batch, 1), generator=source)) < 0.5
-        times = torch.where(turned, times.unflatten(-1, image).flip(-1).flatten(-3), times)
-    if reach := training.augment.shift:
-        assert image is not None, "checked with the config"
-        steps = drawn(lambda source: torch.randint(-reach, reach + 1, (batch, 2), generator=source))
-        times = shifted(times, steps, image, config.data.blank())
-    if training.time_noise:
-        shape = (batch, inputs)
-        times = times + training.time_noise * drawn(
-            lambda source: torch.randn(shape, generator=source, dtype=times.dtype)
-        )
-    if training.augment.drop:
-        lost = drawn(lambda source: torch.rand((batch, inputs), generator=source)) < training.augment.drop
-        times = torch.where(lost, torch.inf, times)
-    return times
+    def __post_init__(self) -> None:
+        if self.shift < 0 or self.jitter < 0 or not 0 <= self.dropout < 1:
+            raise ValueError(
+                f"expected shift >= 0, jitter >= 0 and 0 <= dropout < 1, got {self.shift}, {self.jitter} and "
+                f"{self.dropout}"
+            )
+
+    def __call__(
+        self, times: Float[Tensor, "members batch inputs"], data: SpikeData, sources: Sequence[torch.Generator]
+    ) -> Float[Tensor, "members batch inputs"]:
+        """A batch as each of several networks sees it this time.
+
+        Args:
+            times: the batch of each network.
+            data: where the samples come from; ``flip`` and ``shift`` need its ``image``.
+            sources: of the random numbers of each network; only what is switched on draws any.
+
+        Raises:
+            ValueError: ``flip`` or ``shift`` for data without an image shape.
+        """
+        _, batch, inputs = times.shape
+        if (self.flip or self.shift) and data.image is None:
+            raise ValueError("flip and shift need images: these data have no image shape")
+
+        def drawn(draw: Draw) -> Tensor:
+            return torch.stack([draw(source) for source in sources]).to(times.device)
+
+        if self.flip and data.image is not None:
+            flipped = drawn(lambda source: torch.rand((batch, 1), generator=source)) < 0.5
+            times = torch.where(flipped, times.unflatten(-1, data.image).flip(-1).flatten(-3), times)
+        if self.shift and data.image is not None:
+            reach = self.shift
+            steps = drawn(lambda source: torch.randint(-reach, reach + 1, (batch, 2), generator=source))
+            times = shifted(times, steps, data.image, data.blank or (torch.inf,) * data.image[0])
+        if self.jitter:
+            shape = (batch, inputs)
+            times = times + self.jitter * drawn(
+                lambda source: torch.randn(shape, generator=source, dtype=times.dtype)
+            )
+        if self.dropout:
+            dropped = drawn(lambda source: torch.rand((batch, inputs), generator=source)) < self.dropout
+            times = torch.where(dropped, torch.inf, times)
+        return times
 
 
 def shifted(
     times: Float[Tensor, "*batch pixels"],
-    steps: Float[Tensor, "*batch 2"],
+    steps: Int[Tensor, "*batch 2"],
     image: tuple[int, int, int],
     blank: Sequence[float],
 ) -> Float[Tensor, "*batch pixels"]:

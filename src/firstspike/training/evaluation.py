@@ -1,19 +1,19 @@
-"""What a network makes of a data set."""
+"""Evaluation of a network on a data set."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
+from typing import Protocol
 
 import numpy as np
 import torch
 from jaxtyping import Float, Float64, Int, Int64
-from torch import Tensor
+from torch import Tensor, nn
 
 from firstspike.data import SpikeData
 from firstspike.layers import Ensemble, Network, Record
-from firstspike.losses import TimeLoss
 from firstspike.substrates import Substrate
+from firstspike.training.silent import spiking_layers
 
 _CHUNK = 1000  # samples at once: enough to keep all cores busy, little enough for any memory
 
@@ -24,8 +24,8 @@ class Evaluation:
 
     Args:
         loss: mean over the samples, without regularisers.
-        accuracy: fraction of correct decisions; a silent decision is a wrong one.
-        silent: silent fraction of each layer in ``layers``.
+        accuracy: fraction of correct decisions; a sample without a decision counts as wrong.
+        silent: silent fraction of each LIF layer.
         times: output times, ``inf`` where silent.
         predictions: class per sample, -1 where the deciding neuron is silent.
         labels: true classes.
@@ -54,56 +54,64 @@ class Evaluation:
         return self.times[self.predictions >= 0].amin(dim=-1).mean(dtype=torch.float64).item()
 
 
+class Decides(Protocol):
+    """What an evaluation needs of a loss."""
+
+    def loss(self, times: Tensor, labels: Tensor, /) -> Tensor:
+        """Mean over the samples."""
+
+    def predict(self, times: Tensor) -> Tensor:
+        """Class of each sample, -1 where there is no decision."""
+
+
 @torch.no_grad()
 def evaluate(
-    network: Network, loss: TimeLoss, data: SpikeData, layers: list[int], substrate: Substrate | None = None
+    network: nn.Module, objective: Decides, data: SpikeData, substrate: Substrate | None = None
 ) -> Evaluation:
-    """Run the network, in evaluation mode, on all samples.
+    """Evaluate a network, in evaluation mode, on all samples.
 
     Args:
-        network: what runs.
-        loss: what judges.
+        network: what to evaluate.
+        objective: its loss, and its rule for decisions.
         data: the samples.
-        layers: those whose silent fraction is asked for.
         substrate: an open one to run on; by default the exact one.
     """
-    times, silent = outputs_of(network, data.times, layers, substrate)
-    return judged(times, silent, loss, data.labels)
+    times, silent = outputs_of(network, data.times, substrate)
+    return evaluation_of(times, silent, objective, data.labels)
 
 
 @torch.no_grad()
 def outputs_of(
-    network: Network, times: Float[Tensor, "samples inputs"], layers: list[int], substrate: Substrate | None = None
+    network: nn.Module, times: Float[Tensor, "samples inputs"], substrate: Substrate | None = None
 ) -> tuple[Float[Tensor, "samples outputs"], Float64[Tensor, " layers"]]:
-    """Output times in evaluation mode, and the silent fraction of each layer in ``layers``, summed over the samples."""
-    run = network.record if substrate is None else partial(substrate.run, network)
-    outputs = []
-    silent = torch.zeros(len(layers), dtype=torch.float64)
+    """Output times in evaluation mode, and the silent fraction of each LIF layer, summed over the samples."""
+    outputs, silent = [], torch.zeros(len(spiking_layers(network)), dtype=torch.float64)
     with _evaluating(network):
         for part in times.split(_CHUNK):
-            record = run(part)
+            record = _run(network, part, substrate)
             outputs.append(record.output)
-            silent += _silent(record, layers)
+            silent += _silent(network, record)
     return torch.cat(outputs), silent
 
 
 @torch.no_grad()
-def evaluate_record(record: Record, loss: TimeLoss, labels: Int64[Tensor, " samples"], layers: list[int]) -> Evaluation:
-    """The same of spike times that are there already."""
-    return judged(record.output, _silent(record, layers), loss, labels)
+def evaluate_record(
+    network: nn.Module, record: Record, objective: Decides, labels: Int64[Tensor, " samples"]
+) -> Evaluation:
+    """The same from spike times that are known already."""
+    return evaluation_of(record.output, _silent(network, record), objective, labels)
 
 
 @torch.no_grad()
 def record_in_parts(
-    network: Network | Ensemble, times: Float[Tensor, "samples inputs"], substrate: Substrate | None = None
+    network: nn.Module, times: Float[Tensor, "samples inputs"], substrate: Substrate | None = None
 ) -> Record:
-    """``network.record(times)`` in evaluation mode, in parts, so that many samples fit in memory.
+    """Spike times of every layer in evaluation mode, computed in parts so that many samples fit in memory.
 
-    With an open ``substrate`` the times of a single network as that one saw them.
+    With an open ``substrate`` the times are those of a single network as the substrate saw them.
     """
-    run = partial(substrate.run, network) if substrate is not None and isinstance(network, Network) else network.record
     with _evaluating(network):
-        parts = [run(part) for part in times.split(_CHUNK)]
+        parts = [_run(network, part, substrate) for part in times.split(_CHUNK)]
     layers = tuple(torch.cat(layer, dim=-2) for layer in zip(*(part.layers for part in parts), strict=True))
     return Record(times if substrate is None else torch.cat([part.inputs for part in parts]), layers)
 
@@ -120,9 +128,35 @@ def confusion_counts(evaluation: Evaluation) -> Int[np.ndarray, "classes decisio
     return counts if counts[:, -1].any() else counts[:, :-1]
 
 
+def evaluation_of(
+    times: Float[Tensor, "samples outputs"],
+    silent: Float64[Tensor, " layers"],
+    objective: Decides,
+    labels: Int64[Tensor, " samples"],
+) -> Evaluation:
+    """Loss and decisions from output times, with silent fractions summed over the samples."""
+    predictions = objective.predict(times)
+    return Evaluation(
+        loss=float(objective.loss(times, labels)),
+        accuracy=(predictions == labels).mean(dtype=torch.float64).item(),
+        silent=tuple((silent / len(labels)).tolist()),
+        times=times,
+        predictions=predictions,
+        labels=labels,
+    )
+
+
+def _run(network: nn.Module, times: Tensor, substrate: Substrate | None) -> Record:
+    if substrate is not None and isinstance(network, Network):
+        return substrate.run(network, times)
+    if isinstance(network, Network | Ensemble):
+        return network.record(times)
+    return Record(times, (network(times),))
+
+
 @contextmanager
-def _evaluating(network: Network | Ensemble) -> Iterator[None]:
-    """Evaluation mode, in which delays do not jitter, for a while."""
+def _evaluating(network: nn.Module) -> Iterator[None]:
+    """Evaluation mode inside: delays do not jitter."""
     trains = network.training
     network.eval()
     try:
@@ -131,24 +165,7 @@ def _evaluating(network: Network | Ensemble) -> Iterator[None]:
         network.train(trains)
 
 
-def _silent(record: Record, layers: list[int]) -> Float64[Tensor, " layers"]:
-    """Silent fraction of each layer, summed over the samples."""
-    return torch.stack([torch.isinf(record.layers[i]).mean(dim=-1, dtype=torch.float64).sum() for i in layers]).cpu()
-
-
-def judged(
-    times: Float[Tensor, "samples outputs"],
-    silent: Float64[Tensor, " layers"],
-    loss: TimeLoss,
-    labels: Int64[Tensor, " samples"],
-) -> Evaluation:
-    """What a loss makes of output times, with silent fractions summed over the samples."""
-    predictions = loss.predict(times)
-    return Evaluation(
-        loss=loss(times, labels).item(),
-        accuracy=(predictions == labels).mean(dtype=torch.float64).item(),
-        silent=tuple((silent / len(labels)).tolist()),
-        times=times,
-        predictions=predictions,
-        labels=labels,
-    )
+def _silent(network: nn.Module, record: Record) -> Float64[Tensor, " layers"]:
+    """Silent fraction of each LIF layer, summed over the samples."""
+    layers = [record.layers[index] for index in spiking_layers(network)]
+    return torch.stack([torch.isinf(times).mean(dim=-1, dtype=torch.float64).sum() for times in layers]).cpu()

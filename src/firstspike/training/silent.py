@@ -1,56 +1,86 @@
-"""Silent neurons: they have no gradient, so their weights are raised instead.
+"""Silent neurons: they have no gradient, so their weights are raised.
 
-Source: Göltz et al. 2021, supplement; the rule of their code.
+Source: Göltz et al. 2021, supplement.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from firstspike.layers import LIFLayer, Network, Record
+from firstspike.ranges import Positive
 
 
 class SilentNeurons:
-    """Watches the silent fraction of every LIF layer and raises weights where it is too high.
+    """Raises weights of layers in which too many neurons are silent.
 
-    If in a batch the fraction of silent (sample, neuron) pairs of a layer exceeds its limit, the foremost such layer,
-    for the ones behind it only lack its spikes, gets ``bump`` on the weights of each neuron that is itself silent in a
-    larger fraction of samples than the limit. While the same layer stays too silent, the bump doubles from batch to
-    batch. In the papers such a batch makes no gradient step.
+    If the fraction of silent (sample, neuron) pairs of a LIF layer in a batch exceeds its limit, ``increment`` is added
+    to all weights of each of its neurons that is itself silent in a larger fraction of the samples than the limit. Of
+    several such layers only the first one is raised: those after it may just lack its spikes. While the same layer
+    stays above its limit, the increment doubles from batch to batch. In the papers such a batch takes no optimiser
+    step.
 
     Args:
-        limits: largest silent fraction allowed, by index of the layer in the network.
-        bump: first amount to add to each weight.
-        targeted: raise the silent neurons only, else all of the layer.
-        exponential: double while it repeats.
-        instead: a batch that raises weights makes no gradient step.
+        limits: largest silent fraction allowed in each LIF layer, in order, or one number for all of them; 1 allows
+            everything.
+        increment: first amount that is added to each weight.
+        targeted: raise the silent neurons only; otherwise all neurons of the layer.
+        exponential: double the increment while the same layer stays silent.
+        skip_step: a batch that raises weights takes no optimiser step.
+
+    Raises:
+        ValueError: a limit outside [0, 1], an increment that is not positive; when it is used, another number of limits
+            than LIF layers.
     """
 
     def __init__(
         self,
-        limits: Mapping[int, float],
-        bump: float,
+        limits: Sequence[float] | float = 1.0,
+        increment: Positive = 0.0005,
         targeted: bool = True,
         exponential: bool = True,
-        instead: bool = True,
+        skip_step: bool = True,
     ) -> None:
-        self.limits = dict(limits)
-        self.bump = bump
+        self.limits = limits if isinstance(limits, int | float) else tuple(float(limit) for limit in limits)
+        given = (self.limits,) if isinstance(self.limits, int | float) else self.limits
+        if not all(0 <= limit <= 1 for limit in given):
+            raise ValueError(f"limits must be fractions from 0 to 1, got {limits}")
+        if not increment > 0:
+            raise ValueError(f"increment must be > 0, got {increment}")
+        self.increment = increment
         self.targeted = targeted
         self.exponential = exponential
-        self.instead = instead
+        self.skip_step = skip_step
         self.last_layer: int | None = None
         self.repeats = 0
 
+    @property
+    def active(self) -> bool:
+        """Whether any limit can be exceeded."""
+        return self.limits < 1 if isinstance(self.limits, int | float) else any(limit < 1 for limit in self.limits)
+
+    def limits_of(self, layers: int) -> tuple[float, ...]:
+        """One limit for each of this number of LIF layers.
+
+        Raises:
+            ValueError: another number of limits.
+        """
+        if isinstance(self.limits, int | float):
+            return (float(self.limits),) * layers
+        if len(self.limits) != layers:
+            raise ValueError(f"SilentNeurons has {len(self.limits)} limits, the network has {layers} LIF layers")
+        return self.limits
+
     def too_silent(self, fractions: Sequence[float]) -> int | None:
-        """Index of the foremost layer above its limit, or None; counts how often in a row it is the same.
+        """Number of the first LIF layer above its limit, or None; counts how often in a row it is the same.
 
         Args:
-            fractions: of a batch, as ``fractions(record)`` gives them.
+            fractions: silent fraction of each LIF layer in a batch, see ``silent_fractions``.
         """
-        for (layer, limit), fraction in zip(self.limits.items(), fractions, strict=True):
+        for layer, (limit, fraction) in enumerate(zip(self.limits_of(len(fractions)), fractions, strict=True)):
             if fraction > limit:
                 self.repeats = self.repeats + 1 if layer == self.last_layer else 0
                 self.last_layer = layer
@@ -59,47 +89,63 @@ class SilentNeurons:
         return None
 
     def raise_weights_(self, network: Network, record: Record) -> bool:
-        """Raise weights if the batch has too many silent neurons; True if so, and the gradient step is to be left out.
+        """Raise weights if the batch has too many silent neurons.
 
         Args:
-            network: whose weights may be raised, in place.
-            record: the batch all through that network.
+            network: its weights may be raised, in place.
+            record: spike times of the batch in that network.
+
+        Returns:
+            Whether to skip the optimiser step: weights were raised and ``skip_step`` is set.
         """
-        layer = self.too_silent(self.fractions(record).tolist())
-        if layer is not None:
-            self.raise_layer_(network, layer, record.layers[layer])
-        return layer is not None
+        found = self.too_silent(silent_fractions(network, record).tolist())
+        if found is None:
+            return False
+        self.raise_layer_(network, found, record.layers[spiking_layers(network)[found]])
+        return self.skip_step
 
-    def raise_layer_(self, network: Network, layer: int, times: Float[Tensor, "batch neurons"]) -> None:
-        """Raise weights of the layer that is too silent.
+    def raise_layer_(self, network: nn.Module, layer: int, times: Float[Tensor, "batch neurons"]) -> None:
+        """Raise weights of one layer.
 
         Args:
-            network: whose weights are raised, in place.
-            layer: index of the layer, as ``too_silent`` gives it.
+            network: its weights are raised, in place.
+            layer: number of the LIF layer, from ``too_silent``.
             times: the layer's spike times in the batch.
         """
         self.raise_silent_(network, layer, torch.isinf(times).flatten(0, -2).mean(dim=0, dtype=times.dtype))
 
     @torch.no_grad()
-    def raise_silent_(self, network: Network, layer: int, silent: Float[Tensor, " neurons"]) -> None:
+    def raise_silent_(self, network: nn.Module, layer: int, silent: Float[Tensor, " neurons"]) -> None:
         """The same from the fraction of samples in which each neuron of the layer is silent."""
-        lif = network[layer]
-        assert isinstance(lif, LIFLayer)
-        amount = self.bump * 2**self.repeats if self.exponential else self.bump
+        layers = spiking_layers(network)
+        lif = network[layers[layer]] if isinstance(network, Network) else None
+        if not isinstance(lif, LIFLayer):
+            raise TypeError(f"SilentNeurons needs a Network of LIF layers, got {type(network).__name__}")
+        amount = self.increment * 2**self.repeats if self.exponential else self.increment
         if self.targeted:
             silent = silent.view(len(lif.weight), -1).mean(dim=1)  # of all neurons that share the weights
-            lif.synapses.add_((silent > self.limits[layer])[:, None], alpha=amount)
+            limit = self.limits_of(len(layers))[layer]
+            lif.synapses.add_((silent > limit)[:, None], alpha=amount)
         else:
             lif.weight.add_(amount)
 
-    def fractions(self, record: Record) -> Float[Tensor, " spiking"]:
-        """Silent fraction of each LIF layer in the record, in the order of ``limits``."""
-        return torch.stack([torch.isinf(record.layers[i]).mean(dtype=record.inputs.dtype) for i in self.limits])
-
-    def state_dict(self) -> dict[str, int | None]:
-        """What a resumed training needs to go on with."""
+    def state_dict(self) -> dict[str, Any]:
+        """What a resumed training needs."""
         return {"last_layer": self.last_layer, "repeats": self.repeats}
 
-    def load_state_dict(self, state: dict[str, int | None]) -> None:
-        """Take up a saved state."""
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore a saved state."""
         self.last_layer, self.repeats = state["last_layer"], state["repeats"] or 0
+
+
+def spiking_layers(network: nn.Module) -> list[int]:
+    """Indices of the LIF layers in the network; of a module that is not a ``Network`` its output counts as one."""
+    if not isinstance(network, Network):
+        return [0]
+    return [index for index, layer in enumerate(network) if isinstance(layer, LIFLayer)]
+
+
+def silent_fractions(network: nn.Module, record: Record) -> Float[Tensor, " layers"]:
+    """Silent fraction of each LIF layer in the record of a batch."""
+    layers = [record.layers[index] for index in spiking_layers(network)]
+    return torch.stack([torch.isinf(times).mean(dtype=record.inputs.dtype) for times in layers])

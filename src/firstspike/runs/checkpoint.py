@@ -11,7 +11,7 @@ import io
 import json
 import logging
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from firstspike.training.files import flush_to_disk, named
+from firstspike.runs.files import flush_to_disk, named
 
 logger = logging.getLogger(__name__)
 
@@ -158,6 +158,38 @@ def checkpoints(folder: Path) -> list[Path]:
         except (OSError, ValueError, KeyError, TypeError):
             continue
     return [path for *_, path in sorted(found)]
+
+
+def newest_of_all(folders: Sequence[Path]) -> list[Checkpoint] | None:
+    """The newest checkpoints of the same moment in all folders, or None; damaged ones are reported (logging)."""
+    found = [_by_moment(folder) for folder in folders]
+    for moment in sorted(set(found[0]).intersection(*found[1:]), reverse=True):
+        loaded = [load_first(paths[moment]) for paths in found]
+        whole = [checkpoint for checkpoint in loaded if checkpoint is not None]
+        if len(whole) == len(folders):
+            return whole
+    return None
+
+
+def _by_moment(folder: Path) -> dict[tuple[int, ...], list[Path]]:
+    """Folders that may be checkpoints, by the numbers in their names: epoch, and batch if there is one."""
+    found: dict[tuple[int, ...], list[Path]] = {}
+    for path in newest_first(folder):
+        found.setdefault(tuple(int(n) for n in path.name.split("_") if n.isdigit()), []).append(path)
+    return found
+
+
+def place_of(folder: Path, checkpoint: Checkpoint, mark: str = "") -> Path:
+    """Where a checkpoint is saved: inside an epoch or after one, or with a mark such as ``best_``."""
+    inside = f"_batch_{checkpoint.batch:05d}" if checkpoint.batch else ""
+    return folder / f"{mark or 'epoch_'}{checkpoint.epoch:04d}{inside}"
+
+
+def keep_only(place: Path, mark: str) -> None:
+    """Remove the other checkpoints whose names have the mark."""
+    for path in checkpoints(place.parent):
+        if mark in path.name and path != place:
+            remove_checkpoint(path)
 
 
 def newest_first(folder: Path) -> Iterator[Path]:

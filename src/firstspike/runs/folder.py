@@ -1,4 +1,4 @@
-"""A run: the folder that one training lives in.
+"""A run folder: everything that one training leaves.
 
 config.yaml         as it ran, defaults written out
 environment.json    versions, command, seed, device, substrate
@@ -6,10 +6,11 @@ metrics.csv         a row an epoch
 output_times.csv    mean and spread of each output's spike time per class, on the validation data, per epoch
 checkpoints/        weights and state of the training
 results.json        accuracy on the test data, once it is done
-evaluation/ spikes/ what ``firstspike evaluate`` found, and the spike times of every layer (firstspike.training.report)
-figures/            what the plots drew
-tensorboard/        what ``--tensorboard`` logged
-report.html         what ``firstspike report`` wrote
+data.json data/     checksums of the data, and a copy of small data that were made in Python
+evaluation/ spikes/ results of ``firstspike evaluate``, and the spike times of every layer (firstspike.runs.evaluate)
+figures/            figures
+tensorboard/        the log of ``--tensorboard``
+report.html         the report of ``firstspike report``
 """
 
 import csv
@@ -23,56 +24,69 @@ from pathlib import Path
 from typing import Any
 
 from firstspike._version import __version__
-from firstspike.training.config import Config, load_config
-from firstspike.training.files import named, write_whole
+from firstspike.config import Config, load_config
+from firstspike.runs.files import named, write_whole
+from firstspike.training import Row
 from firstspike.training.torchrun import processes
 
-Row = dict[str, float | int | str]
 
+class RunFolder:
+    """The folder of one training. Files are written whole, or line by line where a torn last line does no harm.
 
-class Run:
-    """The folder of one training. Files are written whole, or line by line where a torn last line does no harm."""
+    Args:
+        path: the folder; it need not exist yet.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
     @classmethod
-    def create(cls, path: Path, config: Config, substrate: Mapping[str, Any] | None = None) -> "Run":
+    def open(cls, path: Path) -> "RunFolder":
+        """An existing run.
+
+        Raises:
+            FileNotFoundError: the folder does not hold a run.
+        """
+        if not (path / "config.yaml").is_file():
+            raise FileNotFoundError(f"{path} is not a run folder: config.yaml is missing")
+        return cls(path)
+
+    def create(self, config: Config, substrate: Mapping[str, Any] | None = None) -> None:
         """Make the folder with what is known before the first epoch.
 
         Args:
-            path: the folder.
             config: as it will run.
-            substrate: the identity of what it will run on; by default its kind alone.
+            substrate: the identity of the substrate that it will run on; by default its kind alone.
 
         Raises:
-            FileExistsError: there is something in the folder already.
+            FileExistsError: the folder is not empty.
         """
+        path = self.path
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
             raise FileExistsError(f"{path} is not empty; choose another --out, or continue it with: firstspike resume")
         fresh = not path.exists()
         path.mkdir(parents=True, exist_ok=True)
-        run = cls(path)
         try:
-            run.write_config(config)
+            self.write_config(config)
             write_whole(path / "environment.json", json.dumps(environment(config, substrate), indent=1) + "\n")
-        except OSError:  # half a beginning would only stand in the way of the next attempt
+        except OSError:  # a half-made folder would block the next attempt
             (path / "config.yaml").unlink(missing_ok=True)
             if fresh:
                 path.rmdir()
             raise
-        return run
 
-    @classmethod
-    def open(cls, path: Path) -> "Run":
-        """An existing run.
+    def continue_from(self, epoch: int, config: Config, substrate: Mapping[str, Any]) -> None:
+        """Prepare the folder of a training that continues after an epoch.
 
-        Raises:
-            FileNotFoundError: no run lives there.
+        Args:
+            epoch: whole epochs done; rows of later ones are dropped.
+            config: as it continues, perhaps with more epochs.
+            substrate: the identity of the substrate that it continues on.
         """
-        if not (path / "config.yaml").is_file():
-            raise FileNotFoundError(f"{path} is no run: it has no config.yaml")
-        return cls(path)
+        if config.training.epochs != self.config.training.epochs:
+            self.write_config(config)
+        self._drop_rows_after(epoch)
+        self._note_substrate(substrate)
 
     @property
     def config(self) -> Config:
@@ -83,8 +97,8 @@ class Run:
         """Write ``config.yaml``."""
         write_whole(self.path / "config.yaml", config.to_yaml())
 
-    def note_substrate(self, identity: Mapping[str, Any]) -> None:
-        """Write into ``environment.json`` what the run goes on on, if it is another substrate than before."""
+    def _note_substrate(self, identity: Mapping[str, Any]) -> None:
+        """Write the substrate that the run continues on into ``environment.json``, if it is a different one."""
         path = self.path / "environment.json"
         found = self.environment
         before = found.get("substrate")
@@ -100,15 +114,15 @@ class Run:
 
     @property
     def environment(self) -> dict[str, Any]:
-        """What ``environment.json`` says; empty where there is none."""
-        return self._said("environment.json")
+        """Contents of ``environment.json``; empty where it is missing."""
+        return self._read_json("environment.json")
 
     @property
     def results(self) -> dict[str, Any]:
-        """What ``results.json`` says; empty before the end of the training."""
-        return self._said("results.json")
+        """Contents of ``results.json``; empty before the end of the training."""
+        return self._read_json("results.json")
 
-    def _said(self, name: str) -> dict[str, Any]:
+    def _read_json(self, name: str) -> dict[str, Any]:
         path = self.path / name
         try:
             return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
@@ -142,7 +156,7 @@ class Run:
             rows = [row for row in reader if None not in row.values() and None not in row]
         return {name: [float(row[name]) for row in rows] for name in reader.fieldnames or ()}
 
-    def forget_after(self, epoch: int) -> None:
+    def _drop_rows_after(self, epoch: int) -> None:
         """Drop the rows of later epochs, and a torn last line."""
         for table in ("metrics", "output_times"):
             path = self.path / f"{table}.csv"

@@ -1,0 +1,209 @@
+"""From a config to the objects that it describes."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, optim
+from torch.optim.lr_scheduler import ChainedScheduler, LinearLR, LRScheduler
+
+from firstspike.config.load import Config, ConfigError
+from firstspike.config.network import layers_of, parameter_groups
+from firstspike.config.section import Section
+from firstspike.config.sections import CUSTOM
+from firstspike.data import DATASETS, SpikeData, Splits
+from firstspike.layers import LIFLayer, Network, start_firing_
+from firstspike.losses import LOSSES, REGULARIZERS, TimeLoss
+from firstspike.neuron import LIF
+from firstspike.seeding import generator
+from firstspike.substrates import SUBSTRATES, Substrate
+from firstspike.training import OPTIMIZERS, SCHEDULES, Callback, CosineLR, SilentNeurons, Trainer
+
+DTYPES = {"float32": torch.float32, "float64": torch.float64}
+_SAMPLES = 256  # of the training data, from which networks start
+
+
+class Parts(NamedTuple):
+    """Objects of a training that take the place of what a config describes; None for those that are built."""
+
+    network: Any = None
+    loss: Any = None
+    optimizer: Any = None
+    schedule: Any = None
+    substrate: Any = None
+    regularizers: Any = None
+
+
+def build(config: Config, data: Splits | None = None, parts: Parts = Parts()) -> Trainer:
+    """The trainer that a config describes: networks, loss, optimisers and the rest.
+
+    Args:
+        config: what to build.
+        data: the config's data, where they are known already; new networks start from the training part.
+        parts: objects of your own, for what the config only names.
+
+    Raises:
+        ConfigError: a part that the config only names, and that is not among ``parts``.
+        ValueError: a device or data that are not available.
+        ImportError: a data set or substrate whose extra is not installed.
+    """
+    data = build_data(config) if data is None else data
+    training, device = config.training, device_of(config)
+    count = 1 if parts.network is not None else training.n_seeds
+    substrates = [build_substrate(config, config.training.seed)] if parts.substrate is None else [parts.substrate]
+    if not substrates[0].exclusive and parts.substrate is None:
+        substrates += [build_substrate(config, training.seed + k) for k in range(1, count)]
+    networks, optimizers, schedules = [], [], []
+    for k in range(count):
+        network = parts.network
+        if network is None:
+            source = generator(training.seed + k, "weights")
+            network = build_network(config, data.train.features, source, data.train.times, data.train.image)
+        network = network.to(device)
+        optimizer = parts.optimizer or build_optimizer(config, network)
+        networks.append(network)
+        optimizers.append(optimizer)
+        schedules.append(parts.schedule or build_schedule(config, optimizer))
+    regularizers = parts.regularizers
+    if regularizers is None:
+        regularizers = [
+            _target("regularizers", REGULARIZERS, section)(**section.arguments(), tau_syn=config.neuron.tau_syn)
+            for section in config.loss.regularizers
+        ]
+    return Trainer(
+        networks,
+        (parts.loss or build_loss(config)).to(device) if parts.loss is None else parts.loss,
+        optimizers,
+        schedule=schedules,
+        regularizers=regularizers,
+        silent=training.silent.build(),
+        substrate=substrates[0] if len(substrates) < count else substrates,
+        augment=training.augment.build(),
+        clip_grad_norm=training.clip_grad_norm,
+    )
+
+
+def fit_arguments(config: Config) -> dict[str, Any]:
+    """The arguments of ``Trainer.fit`` that a config gives."""
+    names = ("epochs", "batch_size", "seed")
+    return {name: getattr(config.training, name) for name in names}
+
+
+def callbacks_of(config: Config) -> list[Callback]:
+    """The callbacks that a config asks for."""
+    stopping = config.training.early_stopping
+    return [] if stopping is None else [stopping.build()]
+
+
+def build_data(config: Config) -> Splits:
+    """The three splits of the config's data set, on the config's device.
+
+    Raises:
+        ConfigError: data that were handed over in Python.
+        ValueError: data that are not available.
+        ImportError: a data set whose extra is not installed.
+    """
+    make = _target("data", DATASETS, config.data)
+    splits = make(**config.data.arguments(), dtype=DTYPES[config.training.dtype])
+    return Splits(*(split if split is None else split.to(device_of(config)) for split in splits))
+
+
+def build_network(
+    config: Config,
+    inputs: int,
+    source: torch.Generator | None = None,
+    times: Tensor | None = None,
+    image: tuple[int, int, int] | None = None,
+) -> Network:
+    """The network for a number of inputs.
+
+    Args:
+        config: what to build.
+        inputs: number of inputs.
+        source: of the weights; by default torch's global generator.
+        times: training data ``(samples, inputs)``. Layers without ``weight_mean`` and ``weight_std`` start from what
+            reaches them of the first samples, see ``start_firing_``; without data from ``firing_weights``.
+        image: shape of the inputs, where they are pixels.
+
+    Raises:
+        ValueError: layers that do not fit.
+    """
+    network = Network(
+        *layers_of(
+            config.network,
+            inputs,
+            image,
+            config.neuron.build(),
+            max_weight_grad=config.training.max_weight_grad,
+            generator=source,
+            dtype=DTYPES[config.training.dtype],
+        )
+    )
+    if times is not None and any(isinstance(x, LIFLayer) and x.weight_mean is None for x in network):
+        start_firing_(network, times[:_SAMPLES].cpu(), source)
+    return network
+
+
+def build_substrate(config: Config, seed: int | None = None) -> Substrate:
+    """The config's substrate, not open yet; a ``seed`` that it leaves open is the training's."""
+    make = _target("substrate", SUBSTRATES, config.substrate)
+    given = config.substrate.arguments()
+    if "seed" in given and given["seed"] is None:
+        given["seed"] = config.training.seed if seed is None else seed
+    substrate: Substrate = make(**given)
+    return substrate
+
+
+def build_loss(config: Config) -> TimeLoss:
+    """The config's loss, without regularisers."""
+    make = _target("loss", LOSSES, config.loss)
+    loss: TimeLoss = make(**config.loss.arguments("regularizers"), tau_syn=config.neuron.tau_syn)
+    return loss
+
+
+def build_optimizer(config: Config, network: Network) -> optim.Optimizer:
+    """The config's optimiser of a network's parameters."""
+    section = config.training.optimizer
+    make = _target("training.optimizer", OPTIMIZERS, section)
+    groups = parameter_groups(config.network, network, section.lr)
+    optimizer: optim.Optimizer = make(groups, **section.arguments(), fused=True)
+    return optimizer
+
+
+def build_schedule(config: Config, optimizer: optim.Optimizer) -> LRScheduler | None:
+    """The config's schedule of the learning rates, or None."""
+    section = config.training.schedule
+    if section is None:
+        return None
+    make = _target("training.schedule", SCHEDULES, section)
+    if make is CosineLR:
+        return CosineLR(optimizer, config.training.epochs, **section.arguments())
+    schedule: LRScheduler = make(optimizer, **section.arguments("warmup"))
+    if not section.warmup:
+        return schedule
+    warmup = LinearLR(optimizer, 1 / (section.warmup + 1), total_iters=section.warmup)
+    return ChainedScheduler([warmup, schedule])
+
+
+def device_of(config: Config) -> torch.device:
+    """The config's device.
+
+    Raises:
+        ValueError: it is not available.
+    """
+    name = config.training.device
+    try:
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError) as error:  # torch's ways to say that it is not available
+        raise ValueError(f"device {name!r} cannot be used: {str(error).splitlines()[0]}; try cpu") from None
+
+
+def _target(place: str, registry: dict[str, Any], section: Section) -> Callable[..., Any]:
+    """What a section's kind names in its registry."""
+    kind: str = section.kind  # type: ignore[attr-defined]
+    if kind in registry:
+        found: Callable[..., Any] = registry[kind]
+        return found
+    argument = {"training.optimizer": "optimizer", "training.schedule": "schedule"}.get(place, place)
+    what = f"{section.name!r} is not in the registries" if kind == CUSTOM else "the data were made in Python"  # type: ignore[attr-defined]
+    raise ConfigError("config", [f"{place}: {what}; hand it over in Python: {argument}=..."])

@@ -1,0 +1,247 @@
+"""From a file, a shipped name or a dict to a checked ``Config``; every error of a config in one go."""
+
+import difflib
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from types import UnionType
+from typing import Any, Union, get_args, get_origin
+
+import yaml
+from pydantic import BaseModel, TypeAdapter, ValidationError
+
+from firstspike.config.network import Problem, network_problems
+from firstspike.config.section import Section
+from firstspike.config.sections import SUBSTRATE_SECTIONS, Data, Loss, Network, Neuron, Substrate, Training, outline_of
+from firstspike.config.shipped import shipped_configs
+from firstspike.config.upgrade import upgraded
+from firstspike.config.yaml_file import (
+    Document,
+    YamlError,
+    decode_yaml,
+    parse_yaml,
+    shown_place,
+    shown_text,
+    shown_value,
+)
+
+_MAX_BYTES = 1_000_000
+_MOST_ERRORS = 50
+
+
+class ConfigError(ValueError):
+    """A config that cannot be used.
+
+    Args:
+        source: the file, or what else the config comes from.
+        errors: all that is wrong with it, one line each.
+        lines: where in the file, for each of the errors; None for those that have no line there.
+    """
+
+    def __init__(self, source: str, errors: Sequence[str], lines: Sequence[int | None] | None = None) -> None:
+        self.source = source
+        self.errors = list(errors)
+        self.lines = list(lines) if lines is not None else [None] * len(self.errors)
+        found = zip(self.errors[:_MOST_ERRORS], self.lines, strict=False)
+        shown = [text if line is None else f"{text} (line {line})" for text, line in found]
+        if len(self.errors) > _MOST_ERRORS:
+            shown.append(f"and {len(self.errors) - _MOST_ERRORS} more")
+        super().__init__("\n".join([f"{source}: {len(self.errors)} error(s)", *(f"  {text}" for text in shown)]))
+
+
+class Config(Section):
+    """One training, as its file describes it."""
+
+    data: Data
+    neuron: Neuron = Neuron()
+    network: Network
+    loss: Loss
+    training: Training
+    substrate: Substrate = SUBSTRATE_SECTIONS["exact"](kind="exact")  # type: ignore[call-arg]
+
+    def to_yaml(self) -> str:
+        """The whole config, defaults written out, in the form that ``load_config`` reads."""
+        return yaml.safe_dump(self.model_dump(mode="json", exclude_none=True), sort_keys=False)
+
+
+def load_config(source: str | Path, overrides: Iterable[str] = (), substrate: str | None = None) -> Config:
+    """Read a config.
+
+    Args:
+        source: a file, or the name of a shipped config.
+        overrides: settings such as ``training.epochs=10`` or ``network[1].size=30``, applied before the check.
+        substrate: the kind that takes the place of another kind in the config, with its defaults.
+
+    Raises:
+        ConfigError: no such file, no YAML, or values that do not fit; the message names all of them.
+    """
+    name = str(source)
+    document = read_yaml(source, Config.model_fields)
+    if substrate is not None and not (
+        isinstance(own := document.data.get("substrate"), dict) and own.get("kind") == substrate
+    ):
+        document = document.with_value(("substrate",), {"kind": substrate})
+    errors = []
+    for setting in overrides:
+        try:
+            document = document.with_setting(setting)
+        except YamlError as error:
+            errors.append(f"--set {shown_text(setting)}: {error.problem}")
+    try:
+        config = _check(document, name)
+    except ConfigError as error:
+        raise ConfigError(name, [*errors, *error.errors], [*[None] * len(errors), *error.lines]) from None
+    if errors:
+        raise ConfigError(name, errors)
+    return config
+
+
+def read_yaml(source: str | Path, keys: Iterable[str]) -> Document:
+    """The mapping in a YAML file, or in a shipped config, not checked yet; ``keys`` are for the message only.
+
+    Raises:
+        ConfigError: no such file, no YAML, no mapping.
+    """
+    name = str(source)
+    try:
+        document = parse_yaml(decode_yaml(_read(source)))
+    except YamlError as error:
+        raise ConfigError(name, [str(error)]) from None
+    if not isinstance(document.data, dict):
+        raise ConfigError(name, [f"must be a mapping with the keys {', '.join(keys)}"])
+    return document
+
+
+def with_substrate(config: Config, kind: str | None) -> Config:
+    """The config on a substrate of that kind with its defaults; as it is for None, or where it has this kind already.
+
+    Raises:
+        ConfigError: no such kind.
+    """
+    if kind in (None, config.substrate.kind):
+        return config
+    return parse_config(config.model_dump() | {"substrate": {"kind": kind}}, "--substrate")
+
+
+def parse_config(raw: dict[str, Any], source: str = "config") -> Config:
+    """Check a config given as a dict.
+
+    Raises:
+        ConfigError: values that do not fit; the message names all of them.
+    """
+    return _check(Document(raw), source)
+
+
+def _check(document: Document, source: str) -> Config:
+    document = upgraded(document, source)
+    raw = document.data
+    errors: list[Problem] = []
+    config = None
+    try:
+        config = Config.model_validate(raw)
+    except ValidationError as error:
+        errors += [_explain(detail, raw) for detail in error.errors(include_url=False)]
+    # sizes are compared even where another section has errors, so that one look shows everything
+    if isinstance(raw, dict):
+        data = _valid(Data, raw.get("data"))
+        network = _valid(Network, raw.get("network"))
+        neuron = _valid(Neuron, raw.get("neuron", {}))
+        outline = None if data is None else outline_of(data, errors)
+        if outline is not None and network is not None and neuron is not None:
+            limits = config.training.silent.limits if config is not None else 1.0
+            errors += network_problems(network, outline, neuron.build(), limits)
+        if outline is not None and config is not None and outline.image is None:
+            for name in ("flip", "shift"):
+                if getattr(config.training.augment, name):
+                    message = f"{config.data.kind} has no images to {name}; leave it out"
+                    errors.append((("training", "augment", name), message))
+    if errors or config is None:
+        texts = [f"{shown_place(place) or 'config'}: {message}" for place, message in errors]
+        raise ConfigError(source, texts, [document.line(place) for place, _ in errors])
+    return config
+
+
+def _read(source: str | Path) -> bytes:
+    shipped = shipped_configs()
+    path = Path(source)
+    try:
+        if str(source) in shipped and not path.is_file():
+            return shipped[str(source)].read_bytes()
+        if not path.is_file():
+            near = difflib.get_close_matches(str(source), shipped, 1)
+            hint = f"did you mean {near[0]}?" if near else f"shipped configs: {', '.join(sorted(shipped))}"
+            raise ConfigError(str(source), [f"no such file or shipped config; {hint}"])
+        if path.stat().st_size > _MAX_BYTES:
+            raise ConfigError(str(source), [f"is larger than {_MAX_BYTES // 10**6} MB, the limit for configs"])
+        return path.read_bytes()
+    except OSError as error:
+        raise ConfigError(str(source), [f"cannot be read: {error}"]) from None
+
+
+def _valid(section: Any, value: Any) -> Any:
+    try:
+        return TypeAdapter(section).validate_python(value)
+    except ValidationError:
+        return None
+
+
+def _explain(detail: Any, raw: dict[str, Any]) -> Problem:
+    """One pydantic error: its place, and what is wrong and how to mend it."""
+    steps, model, value = _walk(detail["loc"], raw)
+    place, kind, context = tuple(steps), detail["type"], detail.get("ctx", {})
+    if kind == "extra_forbidden":
+        valid = list(model.model_fields) if model else []
+        near = difflib.get_close_matches(str(steps[-1]), valid, 1)
+        return place, f"unknown key{f', did you mean {near[0]}?' if near else ';'} valid keys: {', '.join(valid)}"
+    if kind == "missing":
+        return place, "is missing"
+    if kind == "union_tag_invalid":
+        tag = shown_value(value.get("kind") if isinstance(value, dict) else context["tag"])
+        return (*place, "kind"), f"expected one of {context['expected_tags']}, got {tag}"
+    if kind == "union_tag_not_found":
+        return place, "needs a kind"
+    message = detail["msg"].removeprefix("Value error, ").removeprefix("Input ")
+    shown = "" if isinstance(value, dict | list) else f", got {shown_value(value)}"
+    return place, f"{message}{shown}"
+
+
+def _walk(loc: tuple[int | str, ...], raw: Any) -> tuple[list[int | str], type[BaseModel] | None, Any]:
+    """The place of an error without the tags of unions, the model that refused it, and the value there."""
+    model: type[BaseModel] | None = Config
+    annotation: Any = Config
+    steps: list[int | str] = []
+    value = raw
+    for part in loc:
+        options = _models(annotation)
+        tagged = [m for m in options if "kind" in m.model_fields and part in _tags(m)]
+        if tagged and not (isinstance(value, dict) and part in value and part != value.get("kind")):
+            annotation = model = tagged[0]
+            continue
+        if len(options) == 1 and options[0] is not model:
+            model = options[0]
+        steps.append(part)
+        if isinstance(part, int):
+            value = value[part] if isinstance(value, list) and part < len(value) else None
+            annotation = get_args(_strip(annotation))[0] if get_args(_strip(annotation)) else annotation
+        else:
+            value = value.get(part) if isinstance(value, dict) else None
+            field = model.model_fields.get(part) if model else None
+            annotation = field.annotation if field else None
+    return steps, model, value
+
+
+def _strip(annotation: Any) -> Any:
+    """``X`` of ``Annotated[X, ...]``."""
+    return get_args(annotation)[0] if hasattr(annotation, "__metadata__") else annotation
+
+
+def _models(annotation: Any) -> list[type[BaseModel]]:
+    annotation = _strip(annotation)
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    if get_origin(annotation) in (Union, UnionType):
+        return [model for option in get_args(annotation) for model in _models(option)]
+    return []
+
+
+def _tags(model: type[BaseModel]) -> tuple[Any, ...]:
+    return get_args(model.model_fields["kind"].annotation)

@@ -1,0 +1,200 @@
+"""Networks from their sections, and sections from networks."""
+
+import inspect
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn, optim
+
+from firstspike.config.section import Section
+from firstspike.config.sections import CUSTOM, LAYER_SECTIONS, Custom
+from firstspike.config.yaml_file import Place, shown_place
+from firstspike.data import SpikeData
+from firstspike.layers import LAYERS, BiasSpikes, Delay, DelayRule, LIFLayer, Multiplex, Network
+from firstspike.neuron import LIF
+
+_RATES = ("lr", "delay_lr", "neuron_lr")
+
+
+Problem = tuple[Place, str]
+"""What is wrong in a config: where, and what was expected, what came, how to fix it."""
+
+
+class LayerError(ValueError):
+    """A layer that does not fit.
+
+    Args:
+        place: where in the config.
+        message: what was expected and what came.
+    """
+
+    def __init__(self, place: Place, message: str) -> None:
+        self.problem: Problem = (place, message)
+        super().__init__(f"{shown_place(place)}: {message}")
+
+
+def layers_of(
+    sections: Sequence[Section],
+    inputs: int,
+    image: tuple[int, int, int] | None,
+    neuron: LIF,
+    *,
+    max_weight_grad: float | None = None,
+    generator: torch.Generator | None = None,
+    dtype: torch.dtype = torch.float32,
+    device: torch.device | str | None = None,
+) -> Iterator[nn.Module]:
+    """The layers of a network.
+
+    Args:
+        sections: one for each layer.
+        inputs: number of inputs of the network.
+        image: their shape (channels, height, width), where they are pixels.
+        neuron: parameters for layers without their own.
+        max_weight_grad: for layers without their own.
+        generator: source of the initial values.
+        dtype: of the parameters.
+        device: of the parameters; ``meta`` only checks that the layers fit.
+
+    Raises:
+        LayerError: a layer that does not fit the one before it.
+    """
+    size = inputs
+    for index, section in enumerate(sections):
+        kind: str = section.kind  # type: ignore[attr-defined]
+        if kind == CUSTOM:
+            raise LayerError(("network", index), f"{section.name} is not in the registry of layers")  # type: ignore[attr-defined]
+        target: Any = LAYERS[kind]
+        given = section.arguments(*_RATES)
+        try:
+            if issubclass(target, LIFLayer):
+                given["neuron"] = given["neuron"] or neuron
+                given["max_weight_grad"] = given["max_weight_grad"] or max_weight_grad
+                given |= {"generator": generator, "dtype": dtype, "device": device}
+            if issubclass(target, Delay):
+                rule = DelayRule(**{name: given.pop(name) for name in DelayRule.__dataclass_fields__})
+                given |= {"rule": rule, "generator": generator, "dtype": dtype, "device": device}
+            if issubclass(target, BiasSpikes):
+                given["dtype"] = dtype
+            if "image" in inspect.signature(target).parameters:
+                if image is None:
+                    raise ValueError(
+                        f"{kind} needs an image: data of images, and before it only layers of kind conv, pool and delay"
+                    )
+                layer = target(image, **given)
+            elif issubclass(target, LIFLayer | Delay):
+                layer = target(size, **given)
+            else:
+                layer = target(**given)
+            size = layer.output_size(size)
+        except ValueError as error:
+            raise LayerError(("network", index), str(error)) from None
+        image = image if isinstance(layer, Delay) else getattr(layer, "out_image", None)
+        yield layer
+
+
+def network_problems(
+    sections: Sequence[Section], data: SpikeData, neuron: LIF, limits: Sequence[float] | float
+) -> list[Problem]:
+    """What does not fit in a network.
+
+    Args:
+        sections: one for each layer.
+        data: with the number of inputs and classes, and their shape; it need not have samples.
+        neuron: parameters for layers without their own.
+        limits: of silent neurons, one for each LIF layer or one for all.
+    """
+    if any(section.kind == CUSTOM for section in sections):  # type: ignore[attr-defined]
+        return []
+    try:
+        layers = list(layers_of(sections, data.features, data.image, neuron, device="meta"))
+    except LayerError as error:
+        return [error.problem]
+    spiking = [index for index, layer in enumerate(layers) if isinstance(layer, LIFLayer)]
+    if not spiking:
+        return [(("network",), "has no layer of kind lif, so no class has a neuron; add one")]
+    last, classes, problems = spiking[-1], len(data.class_names), list[Problem]()
+    if not all(isinstance(layer, Delay) for layer in layers[last + 1 :]):
+        problems.append(
+            (("network",), "only delay layers may follow the last lif layer, whose neurons are the classes")
+        )
+    if (size := layers[last].out_features) != classes:
+        message = f"the last lif layer has {size} neurons, the data has {classes} classes; write out_features: {classes}"
+        problems.append((("network", last, "out_features"), message))
+    if not isinstance(limits, int | float) and len(limits) != len(spiking):
+        message = f"expected one for each of {len(spiking)} LIF layers, or one number, got {len(limits)}"
+        problems.append((("training", "silent", "limits"), message))
+    return problems
+
+
+def parameter_groups(
+    sections: Sequence[Section], network: Network, lr: float
+) -> list[dict[str, Any]]:
+    """The parameters that learn, those with the same settings together.
+
+    Args:
+        sections: the layers' sections, with their learning rates.
+        network: the network.
+        lr: learning rate of parameters without their own.
+    """
+    groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
+    for section, layer in zip(sections, network, strict=True):
+        for name, parameter in layer.named_parameters():
+            own = getattr(section, _rate_of(layer, name), None) or lr
+            if parameter.requires_grad:
+                groups.setdefault((own, name.startswith("log_")), []).append(parameter)
+    # weight decay on logarithms would draw time constants to 1
+    return [
+        {"params": found, "lr": own} | ({"weight_decay": 0.0} if logarithm else {})
+        for (own, logarithm), found in groups.items()
+    ]
+
+
+def _rate_of(layer: nn.Module, parameter: str) -> str:
+    """The key that holds the learning rate of a layer's parameter."""
+    if parameter.startswith("log_"):
+        return "neuron_lr"
+    return "delay_lr" if isinstance(layer, LIFLayer) and parameter == "delay_raw" else "lr"
+
+
+def describe_network(network: nn.Module, optimizer: optim.Optimizer) -> list[Section]:
+    """The sections of a network; of a module that is not a ``Network`` of registered layers only its name."""
+    if not isinstance(network, Network):
+        return [Custom(kind=CUSTOM, name=type(network).__name__)]
+    kinds = {target: kind for kind, target in LAYERS.items()}
+    rates = {
+        id(p): group.get("initial_lr", group["lr"]) for group in optimizer.param_groups for p in group["params"]
+    }
+    usual = optimizer.defaults.get("lr")
+    sections: list[Section] = []
+    for layer in network:
+        kind = kinds.get(type(layer))
+        found = None if kind is None else _describe_layer(LAYER_SECTIONS[kind], kind, layer)
+        if found is None:
+            sections.append(Custom(kind=CUSTOM, name=type(layer).__name__))
+            continue
+        own = {_rate_of(layer, name): rates.get(id(p)) for name, p in layer.named_parameters()}
+        found |= {key: lr for key, lr in own.items() if lr not in (None, usual)}
+        sections.append(LAYER_SECTIONS[kind](kind=kind, **found))  # type: ignore[index]
+    return sections
+
+
+def _describe_layer(section: type[Section], kind: str, layer: nn.Module) -> dict[str, Any] | None:
+    """The fields of a layer's section; None where a value is a tensor that a config cannot hold."""
+    names = [name for name in section.model_fields if name not in ("kind", *_RATES)]
+    if isinstance(layer, Delay):
+        return {name: getattr(layer, name, getattr(layer.rule, name, None)) for name in names}
+    if isinstance(layer, BiasSpikes):
+        return {"times": layer.times.tolist()}
+    if isinstance(layer, Multiplex):
+        return {"copies": layer.copies}
+    found = {name: getattr(layer, name) for name in names if name not in ("neuron", "delay", "trainable")}
+    if isinstance(layer, LIFLayer):
+        neuron = vars(layer.initial_neuron)
+        if any(isinstance(value, Tensor) for value in neuron.values()):
+            return None
+        found |= {"neuron": neuron, "trainable": layer.trainable}
+        if (rule := getattr(layer, "delay_rule", None)) is not None:
+            found["delay"] = vars(rule)
+    return found

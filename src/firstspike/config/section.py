@@ -1,0 +1,141 @@
+"""Sections of a config, derived from the classes and functions that they configure.
+
+A section's fields are the arguments of its target, with their types, bounds, defaults and descriptions (the ``Args:``
+of the docstring), so that no list of arguments is written twice. ``build`` calls the target, ``describe`` reads the
+arguments back from an object, which keeps each of them in an attribute of the same name.
+"""
+
+import inspect
+import re
+import textwrap
+from collections.abc import Callable, Collection, Mapping
+from typing import Annotated, Any, Literal, Union, get_type_hints
+
+import torch
+from jaxtyping import AbstractArray
+from pydantic import BaseModel, ConfigDict, Field, create_model, model_validator
+from torch import Tensor
+
+_RUNTIME = {"self", "device", "dtype", "generator", "backend"}
+"""Arguments that a config never gives."""
+
+
+class Section(BaseModel):
+    """A part of a config: unknown keys are errors, values do not change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=False)
+
+    def arguments(self, *omit: str) -> dict[str, Any]:
+        """The fields other than ``kind``: the arguments of the section's target. Sections inside are built."""
+        return {
+            name: value.build() if isinstance(value := getattr(self, name), Built) else value
+            for name in type(self).model_fields
+            if name not in ("kind", *omit)
+        }
+
+
+class Built(Section):
+    """A section whose target can be called with its fields alone."""
+
+    def build(self, **more: Any) -> Any:
+        """The object that the section describes."""
+        raise NotImplementedError
+
+
+def derive(
+    target: Callable[..., Any],
+    kind: str | None = None,
+    *,
+    omit: Collection[str] = (),
+    types: Mapping[str, Any] | None = None,
+    extra: Mapping[str, Any] | None = None,
+    base: type[Section] = Built,
+    check: bool = True,
+    name: str | None = None,
+) -> type[Section]:
+    """The section of a class or function.
+
+    Args:
+        target: its arguments become the fields.
+        kind: the value of the key ``kind``; None for a section without one.
+        omit: arguments that do not come from the config.
+        types: types that take the place of those in the signature.
+        extra: further fields ``(type, default)`` or ``(type, Field(...))``.
+        base: of the section.
+        check: whether to call the target when a config is checked, so that its own ValueErrors are reported.
+        name: of the section, for readers; by default that of the target.
+    """
+    hints = get_type_hints(target.__init__ if inspect.isclass(target) else target, include_extras=True)
+    texts = argument_texts(target)
+    fields: dict[str, Any] = {}
+    for parameter in inspect.signature(target).parameters.values():
+        if parameter.name in _RUNTIME or parameter.name in omit:
+            continue
+        annotation = (types or {}).get(parameter.name, _plain(hints.get(parameter.name, Any)))
+        default = ... if parameter.default is inspect.Parameter.empty else parameter.default
+        fields[parameter.name] = (annotation, Field(default, description=texts.get(parameter.name)))
+    fields |= dict(extra or {})
+    if kind is not None:
+        fields = {"kind": (Literal[kind], Field(..., description="what this is"))} | fields
+    own = [x for x in fields if x != "kind" and x not in (extra or {})]
+
+    def build(self: Section, **more: Any) -> Any:
+        given = {key: value for key, value in self.arguments().items() if key in own}
+        return target(**given, **more)
+
+    def checked(self: Section) -> Section:
+        build(self)
+        return self
+
+    validators = {"_checked": model_validator(mode="after")(checked)} if check else {}
+    model = create_model(
+        name or target.__name__,
+        __base__=base,
+        __doc__=_summary(target),
+        __validators__=validators,  # type: ignore[arg-type]
+        **fields,
+    )
+    model.build = build  # type: ignore[attr-defined]
+    return model
+
+
+def union(sections: Collection[type[Section]]) -> Any:
+    """Any of these sections, told apart by ``kind``."""
+    members = tuple(sections)
+    return members[0] if len(members) == 1 else Annotated[Union[members], Field(discriminator="kind")]  # noqa: UP007
+
+
+def argument_texts(target: Callable[..., Any]) -> dict[str, str]:
+    """What the ``Args:`` of a docstring say, by argument."""
+    text = inspect.getdoc(target) or ""
+    part = re.search(r"^Args:\n((?:[ ]+.*\n?|\n)+)", text, re.MULTILINE)
+    if part is None:
+        return {}
+    found: dict[str, str] = {}
+    for entry in re.split(r"^(?=\w)", textwrap.dedent(part[1]), flags=re.MULTILINE):
+        argument, colon, rest = entry.strip().partition(":")
+        if colon and argument.isidentifier():
+            found[argument] = " ".join(rest.split())
+    return found
+
+
+def _summary(target: Callable[..., Any]) -> str:
+    """First sentence of a docstring."""
+    text = (inspect.getdoc(target) or "").split("\n\n")[0]
+    return " ".join(text.split()).removesuffix("::")
+
+
+def _plain(annotation: Any) -> Any:
+    """The annotation without tensors, which a config cannot hold."""
+    if getattr(annotation, "__metadata__", None) is not None:
+        return annotation
+    arguments = getattr(annotation, "__args__", ())
+    if arguments and not isinstance(annotation, type):
+        kept = tuple(x for x in arguments if not _is_tensor(x))
+        if len(kept) < len(arguments):
+            return kept[0] if len(kept) == 1 else Union[kept]  # noqa: UP007
+    return annotation
+
+
+def _is_tensor(annotation: Any) -> bool:
+    return isinstance(annotation, type) and issubclass(annotation, Tensor | AbstractArray | torch.Generator)

@@ -1,0 +1,163 @@
+"""The sections of a config. Each follows from the class that it configures; what is written here is what a config adds."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, create_model
+
+from firstspike.config.section import Section, argument_texts, derive, union
+from firstspike.data import DATASETS, OUTLINES, SpikeData
+from firstspike.layers import LAYERS, Delay, DelayRule, LIFLayer
+from firstspike.losses import LOSSES, REGULARIZERS
+from firstspike.neuron import LIF
+from firstspike.ranges import Fraction, NotNegative, NotNegativeInt, Positive, PositiveInt
+from firstspike.substrates import SUBSTRATES
+from firstspike.training import OPTIMIZERS, SCHEDULES, Augment, EarlyStopping, SilentNeurons, Trainer
+
+CUSTOM = "custom"
+
+
+class Custom(Section):
+    """A part that was made in Python and is not in the registries: only its name is known.
+
+    Commands cannot use it; in Python it can be handed over, as in ``fs.load_run(folder, network=network)``.
+    """
+
+    kind: Literal["custom"]
+    name: str
+
+
+class Given(Section):
+    """Data that were handed over in Python; a run folder may hold a copy of them."""
+
+    kind: Literal["given"]
+
+
+_RATE = {"lr": (Positive | None, Field(None, description="learning rate of its parameters; by default the optimiser's"))}
+_LIF_RATES: dict[str, Any] = {
+    "lr": (Positive | None, Field(None, description="learning rate of its weights; by default the optimiser's")),
+    "neuron_lr": (
+        Positive | None,
+        Field(None, description="learning rate of what is named in `trainable`; by default the optimiser's"),
+    ),
+}
+_DELAY_RATE = {
+    "delay_lr": (Positive | None, Field(None, description="learning rate of its delays; by default the optimiser's"))
+}
+
+Neuron = derive(LIF, name="Neuron")
+Rule = derive(DelayRule, name="DelayRule")
+_PARAMETERS = tuple[Literal["tau_mem", "tau_syn", "threshold"], ...]
+
+
+def _layer(kind: str, target: type[Any]) -> type[Section]:
+    """The section of a layer: what it computes from the layer before it is left out, learning rates are added."""
+    if issubclass(target, LIFLayer):
+        types = {"neuron": Neuron | None, "delay": Rule | None, "trainable": _PARAMETERS}
+        rates = _LIF_RATES | (_DELAY_RATE if "delay" in target.__init__.__annotations__ else {})
+        return derive(target, kind, omit=("in_features", "image"), types=types, extra=rates, check=False)
+    if issubclass(target, Delay):
+        rule = {name: (field.annotation, field) for name, field in Rule.model_fields.items()}
+        return derive(target, kind, omit=("features", "rule"), extra=rule | _RATE, check=False)
+    return derive(target, kind, omit=("image",), check=False)
+
+
+LAYER_SECTIONS = {kind: _layer(kind, target) for kind, target in LAYERS.items()}
+DATA_SECTIONS = {kind: derive(target, kind, check=False, name=kind) for kind, target in DATASETS.items()}
+REGULARIZER_SECTIONS = {kind: derive(target, kind, omit=("tau_syn",)) for kind, target in REGULARIZERS.items()}
+SUBSTRATE_SECTIONS = {kind: derive(target, kind) for kind, target in SUBSTRATES.items()}
+
+Data = union([*DATA_SECTIONS.values(), Given])
+Layer = union([*LAYER_SECTIONS.values(), Custom])
+Network = Annotated[list[Layer], Field(min_length=1)]
+Regularizer = union([*REGULARIZER_SECTIONS.values(), Custom])
+Substrate = union([*SUBSTRATE_SECTIONS.values(), Custom])
+
+_REGULARIZERS = {
+    "regularizers": (tuple[Regularizer, ...], Field((), description="terms that are added to the loss"))
+}
+LOSS_SECTIONS = {
+    kind: derive(target, kind, omit=("tau_syn",), extra=_REGULARIZERS) for kind, target in LOSSES.items()
+}
+
+
+class CustomLoss(Custom):
+    """A loss that was made in Python and is not in the registries: only its name is known."""
+
+    regularizers: tuple[Regularizer, ...] = ()
+
+
+Loss = union([*LOSS_SECTIONS.values(), CustomLoss])
+
+_OPTIMIZER_TYPES = {
+    "lr": Positive,
+    "betas": tuple[Fraction, Fraction],
+    "eps": Positive,
+    "weight_decay": NotNegative,
+    "momentum": Fraction,
+    "dampening": NotNegative,
+}
+_OPTIMIZER_OMIT = (
+    "params", "foreach", "maximize", "capturable", "differentiable", "fused", "decoupled_weight_decay"
+)  # fmt: skip
+OPTIMIZER_SECTIONS = {
+    kind: derive(target, kind, omit=_OPTIMIZER_OMIT, types=_OPTIMIZER_TYPES, check=False)
+    for kind, target in OPTIMIZERS.items()
+}
+Optimizer = union([*OPTIMIZER_SECTIONS.values(), Custom])
+
+_SCHEDULE_TYPES = {"step_size": PositiveInt, "gamma": Positive, "milestones": list[PositiveInt]}
+_WARMUP = {"warmup": (NotNegativeInt, Field(0, description="epochs over which the learning rate rises at the start"))}
+SCHEDULE_SECTIONS = {
+    kind: derive(
+        target, kind, omit=("optimizer", "epochs", "last_epoch", "verbose"), types=_SCHEDULE_TYPES,
+        extra=_WARMUP, check=False,
+    )
+    for kind, target in SCHEDULES.items()
+}  # fmt: skip
+Schedule = union([*SCHEDULE_SECTIONS.values(), Custom])
+
+Silent = derive(SilentNeurons, types={"limits": tuple[Fraction, ...] | Fraction})
+Augmentation = derive(Augment)
+Stopping = derive(EarlyStopping)
+_FIT = derive(
+    Trainer.fit,
+    omit=("train", "validation", "test", "folder", "resume", "callbacks", "progress_bar", "stop"),
+    base=Section,
+    check=False,
+)
+
+Training: Any = create_model(
+    "Training",
+    __base__=_FIT,
+    __doc__="How the networks are trained.",
+    optimizer=(Optimizer, Field(OPTIMIZER_SECTIONS["adam"](kind="adam", lr=0.005), description="the optimiser")),
+    schedule=(Schedule | None, Field(None, description="of the learning rates")),
+    clip_grad_norm=(
+        Positive | None, Field(None, description=argument_texts(Trainer)["clip_grad_norm"])
+    ),
+    max_weight_grad=(
+        Positive | None,
+        Field(None, description="bound on the weight gradient of one sample and neuron, for layers without their own"),
+    ),
+    silent=(Silent, Field(Silent(), description="what happens where too many neurons are silent")),
+    augment=(Augmentation, Field(Augmentation(), description="how training samples vary from epoch to epoch")),
+    early_stopping=(Stopping | None, Field(None, description="when the training ends before its last epoch")),
+    n_seeds=(
+        Annotated[int, Field(gt=0, le=10_000)],
+        Field(1, description="networks that are trained side by side, with consecutive seeds from `seed` on"),
+    ),
+    dtype=(Literal["float32", "float64"], Field("float32", description="of all times and parameters")),
+    device=(str, Field("cpu", description="where to train: `cpu`, `cuda`")),
+)  # fmt: skip
+
+
+def outline_of(section: Section, errors: list[Any]) -> SpikeData | None:
+    """Number of inputs, classes and image shape of a data set, as data without samples; None where they are unknown."""
+    kind: str = section.kind  # type: ignore[attr-defined]
+    if kind not in OUTLINES:
+        return None
+    try:
+        return OUTLINES[kind](**section.arguments())
+    except (ValueError, ImportError, OSError) as error:
+        errors.append((("data",), str(error)))
+        return None

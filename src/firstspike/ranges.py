@@ -1,0 +1,15 @@
+"""Ranges of numbers, for annotations: ``float`` and ``int`` to a type checker, bounds to a config and to readers."""
+
+from math import inf
+from typing import Annotated
+
+from annotated_types import Ge, Gt, Le, Lt
+
+Finite = Annotated[float, Gt(-inf), Lt(inf)]
+Positive = Annotated[float, Gt(0), Lt(inf)]
+PositiveOrInf = Annotated[float, Gt(0)]
+NotNegative = Annotated[float, Ge(0), Lt(inf)]
+Fraction = Annotated[float, Ge(0), Le(1)]
+Probability = Annotated[float, Ge(0), Lt(1)]
+PositiveInt = Annotated[int, Gt(0)]
+NotNegativeInt = Annotated[int, Ge(0)]

@@ -1,0 +1,202 @@
+"""Callbacks: what happens beside the gradient steps of a training. None of them changes a result."""
+
+import logging
+import math
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from tqdm import tqdm
+
+if TYPE_CHECKING:
+    from firstspike.training.fitting import Fit, FitResult, Row
+
+logger = logging.getLogger(__name__)
+
+
+class Callback:
+    """Receives the events of a training; override the ones you need."""
+
+    essential = False
+    """Whether an error of this callback ends the training; others are reported (logging) and dropped."""
+
+    def on_restore(self, fit: "Fit") -> None:
+        """Before the training begins: a saved state may be restored."""
+
+    def on_fit_start(self, fit: "Fit") -> None:
+        """The training begins, or continues after ``fit.epoch`` epochs."""
+
+    def on_batch_end(self, fit: "Fit") -> None:
+        """One batch is done."""
+
+    def on_epoch_end(self, fit: "Fit", row: "Row") -> None:
+        """One epoch is done; ``row`` is its line of metrics, with several networks their mean."""
+
+    def on_checkpoint(self, fit: "Fit") -> None:
+        """A checkpoint was saved after ``fit.epoch`` epochs."""
+
+    def on_interrupt(self, fit: "Fit", reason: BaseException) -> None:
+        """The training ends early: a request to stop, or an error."""
+
+    def on_fit_end(self, fit: "Fit", result: "FitResult") -> None:
+        """All epochs are done, and the networks are evaluated."""
+
+    def close(self) -> None:
+        """Release what ``on_fit_start`` acquired; called last, for whatever reason the training ends."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a resumed training needs: tensors and plain values."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore a saved state."""
+
+
+class Callbacks:
+    """Several callbacks, called in order.
+
+    Args:
+        callbacks: the callbacks.
+    """
+
+    def __init__(self, callbacks: Iterable[Callback] = ()) -> None:
+        self.callbacks = list(callbacks)
+
+    def call(self, event: str, *arguments: Any) -> None:
+        """Call the method of that name on every callback."""
+        for callback in tuple(self.callbacks):
+            try:
+                getattr(callback, event)(*arguments)
+            except Exception as error:
+                if callback.essential:
+                    raise
+                logger.warning("%s failed (%s); the training continues without it", type(callback).__name__, error)
+                self.callbacks.remove(callback)
+
+    def state_dict(self) -> dict[str, Any]:
+        """States of all callbacks that have one, by class name."""
+        states = {type(callback).__name__: callback.state_dict() for callback in self.callbacks}
+        return {name: state for name, state in states.items() if state}
+
+    def load_state_dict(self, states: dict[str, Any]) -> None:
+        """Restore the saved states of the callbacks that are here."""
+        for callback in self.callbacks:
+            if (state := states.get(type(callback).__name__)) is not None:
+                callback.load_state_dict(state)
+
+    def close(self) -> None:
+        """Close all callbacks, the last one first."""
+        self.callbacks.reverse()
+        self.call("close")
+
+
+class Pace:
+    """Decides how often something is done so that it takes a small share of the time, whatever it costs.
+
+    Args:
+        share: largest share of the time; with 0.03 it waits 33 times as long as the last time took.
+        guess: seconds that it takes, before it is measured.
+    """
+
+    def __init__(self, share: float = 0.03, guess: float = 0.15) -> None:
+        self.share, self.cost = share, guess
+        self.last = time.perf_counter()
+
+    def due(self) -> bool:
+        """Whether enough time has passed since the last time."""
+        return (time.perf_counter() - self.last) * self.share > self.cost
+
+    @contextmanager
+    def measured(self) -> Iterator[None]:
+        """Measure what is done inside."""
+        began = time.perf_counter()
+        yield
+        self.last = time.perf_counter()
+        self.cost = self.last - began
+
+
+class ProgressBar(Callback):
+    """A bar over all batches, with loss, accuracy and silent fractions of the last epoch."""
+
+    def __init__(self) -> None:
+        self.bar: Any = None
+
+    def on_fit_start(self, fit: "Fit") -> None:
+        """Show the bar."""
+        self.bar = tqdm(
+            total=fit.epochs * fit.batches,
+            initial=fit.epoch * fit.batches + fit.batch,
+            unit="batch",
+            dynamic_ncols=True,
+            mininterval=0.2 if sys.stderr.isatty() else 30,  # a log file wants few lines
+        )
+
+    def on_batch_end(self, fit: "Fit") -> None:
+        """Move the bar."""
+        self.bar.update()
+
+    def on_epoch_end(self, fit: "Fit", row: "Row") -> None:
+        """Show the numbers of the epoch."""
+        part = "validation" if "validation_loss" in row else "train"
+        silent = "/".join(f"{100 * float(value):.1f}" for name, value in row.items() if name.startswith("silent_"))
+        self.bar.set_description(f"epoch {row['epoch']}/{fit.epochs}", refresh=False)
+        self.bar.set_postfix_str(
+            f"loss {row[f'{part}_loss']:.4g}, accuracy {100 * float(row[f'{part}_accuracy']):.2f} %, silent {silent} %",
+            refresh=False,
+        )
+
+    def close(self) -> None:
+        """Leave the bar as it is."""
+        if self.bar is not None:
+            self.bar.close()
+
+
+class EarlyStopping(Callback):
+    """Ends a training whose validation results no longer improve.
+
+    Args:
+        patience: epochs without improvement after which the training ends.
+        metric: a column of the metrics, such as ``validation_loss`` or ``validation_accuracy``.
+        min_delta: smallest change that counts as an improvement.
+
+    Raises:
+        ValueError: a patience below 1, a negative ``min_delta``; at the first epoch, a metric that is not recorded.
+    """
+
+    essential = True
+
+    def __init__(self, patience: int = 10, metric: str = "validation_loss", min_delta: float = 0.0) -> None:
+        if patience < 1 or min_delta < 0:
+            raise ValueError(f"expected patience >= 1 and min_delta >= 0, got {patience} and {min_delta}")
+        self.patience, self.metric, self.min_delta = patience, metric, min_delta
+        self.best, self.waited = math.inf, 0
+
+    def on_fit_start(self, fit: "Fit") -> None:
+        """A training that was stopped is not continued."""
+        fit.finished = self.waited >= self.patience
+
+    def on_epoch_end(self, fit: "Fit", row: "Row") -> None:
+        """Compare the epoch with the best one so far."""
+        if self.metric not in row:
+            raise ValueError(f"early stopping: no metric {self.metric!r}; choose one of {', '.join(row)}")
+        value = float(row[self.metric]) * (-1 if self.metric.endswith("accuracy") else 1)
+        if value < self.best - self.min_delta:
+            self.best, self.waited = value, 0
+        else:
+            self.waited += 1
+        if self.waited >= self.patience:
+            fit.finished = True
+
+    def state_dict(self) -> dict[str, Any]:
+        """Best value and epochs waited."""
+        return {"best": self.best, "waited": self.waited}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore a saved state."""
+        self.best, self.waited = float(state["best"]), int(state["waited"])
+
+
+Stop = Callable[[], bool]
+"""Polled before every batch; True saves and stops the training."""

@@ -1,0 +1,268 @@
+"""Processes that ``torchrun`` started train one network together: the group, and a step whose batch is split.
+
+Each process takes its part of every batch, and the gradients are summed: one flat ``all_reduce`` a batch, which also
+carries loss, decisions, counts of silent neurons, and whether anyone asked to stop. ``DistributedDataParallel`` takes
+the mean over processes instead, runs its backward pass whether or not the batch turns out to raise weights, and needs a
+sample in each process; a weighted sum is right for parts of any size, also empty ones, and counts terms on weights
+once. Overlapping the sum with the backward pass would gain little for networks of a few layers.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.distributed.rendezvous import rendezvous
+
+from firstspike.data import SpikeData
+from firstspike.layers import part_of_batch, project_delays_
+from firstspike.losses import SilentPeak
+from firstspike.training.engines import Sequential
+from firstspike.training.evaluation import Evaluation, evaluation_of, outputs_of
+from firstspike.training.fitting import Member, Objective
+from firstspike.training.torchrun import ProcessLostError, local_rank, processes, rank
+
+_PATIENCE = timedelta(minutes=10)  # with a process that does not answer
+_BACKENDS = {"cpu": "gloo", "cuda": "nccl"}
+
+
+class Ranks:
+    """The processes that train together; by default this one alone, and nothing is sent.
+
+    Args:
+        rank: number of this process.
+        size: number of processes.
+    """
+
+    def __init__(self, rank: int = 0, size: int = 1) -> None:
+        self.rank, self.size = rank, size
+
+    @property
+    def first(self) -> bool:
+        """Whether this process is the one that writes."""
+        return self.rank == 0
+
+    def part(self, samples: int) -> slice:
+        """The samples of this process; the parts differ by one at most and may be empty."""
+        return slice(samples * self.rank // self.size, samples * (self.rank + 1) // self.size)
+
+    def sum_(self, tensor: Tensor) -> Tensor:
+        """The tensor, with the sum over all processes in it: the same bits in each.
+
+        Raises:
+            ProcessLostError: another process has ended.
+        """
+        if self.size > 1:
+            with _lost():
+                dist.all_reduce(tensor)
+        return tensor
+
+    def check_same(self, start: Sequence[int], device: torch.device) -> None:
+        """Check that all processes start from the same numbers: epoch, batch, batches.
+
+        Raises:
+            ValueError: they do not.
+            ProcessLostError: another process has ended.
+        """
+        mine = torch.tensor(start, device=device)
+        first = mine.clone()
+        self.from_first_([first])
+        if not torch.equal(mine, first):
+            raise ValueError(
+                f"process {self.rank} starts at [epoch, batch, batches per epoch] {mine.tolist()}, process 0 at "
+                f"{first.tolist()}: all need the same run folder and data, on a file system that they share"
+            )
+
+    def from_first_(self, tensors: Iterable[Tensor]) -> None:
+        """Copy the values of these tensors from the first process to all others.
+
+        Raises:
+            ProcessLostError: another process has ended.
+        """
+        if self.size > 1:
+            with _lost():
+                for tensor in tensors:
+                    dist.broadcast(tensor.detach(), 0)
+
+
+@contextmanager
+def joined(members: Sequence[Member], device: torch.device) -> Iterator[Ranks]:
+    """The processes that ``torchrun`` started, as a group, or this one alone.
+
+    A group that exists already is used, and left open.
+
+    Args:
+        members: the networks to train.
+        device: where they are.
+
+    Raises:
+        ValueError: a training that cannot be shared, a device that is not available.
+    """
+    size = processes()
+    if size == 1:
+        yield Ranks()
+        return
+    check_shareable(members, device, size)
+    backend = _BACKENDS[device.type]
+    if dist.is_initialized():
+        yield Ranks(dist.get_rank(), dist.get_world_size())
+        return
+    with _lost():
+        store, *_ = next(rendezvous("env://", timeout=_PATIENCE))
+        # a script may train several times; the store still has the addresses of the group before
+        turn = store.add(f"firstspike/{rank()}", 1)
+        store = dist.PrefixStore(f"firstspike/group_{turn}", store)  # type: ignore[attr-defined]
+        dist.init_process_group(backend, store=store, rank=rank(), world_size=size, timeout=_PATIENCE)
+    try:
+        yield Ranks(rank(), size)
+    except ProcessLostError:
+        raise  # a clean shutdown would wait for the lost one
+    except BaseException:
+        dist.destroy_process_group()
+        raise
+    dist.destroy_process_group()
+
+
+def own_device(device: torch.device) -> torch.device:
+    """The device of this process: with several processes on GPUs each has its own.
+
+    Raises:
+        ValueError: fewer devices than processes, or a device that processes cannot share.
+    """
+    if processes() == 1:
+        return device
+    if device.type not in _BACKENDS or device.index is not None:
+        raise ValueError(
+            f"device {str(device)!r} cannot be used by {processes()} processes; expected cpu, or cuda, of which each "
+            "process takes its own device"
+        )
+    if device.type == "cuda":
+        available = torch.cuda.device_count()
+        if local_rank() >= available:
+            raise ValueError(
+                f"each process needs its own device, {available} are available: start {available} processes"
+            )
+        torch.cuda.set_device(local_rank())
+    return device
+
+
+def check_shareable(members: Sequence[Member], device: torch.device, size: int) -> None:
+    """Check that several processes can share a training.
+
+    Raises:
+        ValueError: they cannot.
+    """
+    own_device(torch.device(device.type))
+    if len(members) > 1:
+        raise ValueError(
+            f"{len(members)} networks are trained side by side by one process: start it without torchrun, or train "
+            "one network (training.n_seeds=1)"
+        )
+    if not members[0].substrate.side_by_side:
+        raise ValueError(
+            f"the substrate {members[0].substrate.kind} cannot be shared by {size} processes: start it without "
+            "torchrun, or use --substrate exact"
+        )
+
+
+@contextmanager
+def _lost() -> Iterator[None]:
+    """Torch's errors of a broken connection, and of a process that did not answer in time, in one form."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise ProcessLostError(
+            "another process of this training has ended or does not answer; its own message says why. Everything "
+            "saved so far is kept: firstspike resume continues from there"
+        ) from error
+
+
+class Distributed(Sequential):
+    """One network, the same in all processes; each goes through its part of every batch.
+
+    All processes get whole batches and draw the same random numbers for them, so that a sample meets the same noise as
+    in one process.
+
+    Args:
+        member: the network; the first process's weights are copied to all.
+        objective: what is minimised.
+        clip_grad_norm: largest norm of the gradient.
+        ranks: the processes.
+        asked: whether this process was asked to stop.
+    """
+
+    def __init__(
+        self,
+        member: Member,
+        objective: Objective,
+        clip_grad_norm: float | None,
+        ranks: Ranks,
+        asked: Callable[[], bool],
+    ) -> None:
+        super().__init__([member], objective, clip_grad_norm)
+        self.ranks, self.asked = ranks, asked
+        for regularizer in objective.regularizers:
+            if isinstance(regularizer, SilentPeak):
+                regularizer.batch_mean = self._mean
+        ranks.from_first_(x for x in member.network.state_dict().values() if isinstance(x, Tensor))
+
+    def _step(self, member: Member, times: Tensor, labels: Tensor) -> Tensor:
+        network, silent, objective, samples = member.network, member.silent, self.objective, len(labels)
+        mine, parameters = self.ranks.part(samples), member.parameters
+        part, truth = times[mine], labels[mine]
+        share = objective.share(truth, labels)
+        with part_of_batch(network, samples, mine):
+            loss, total, record = objective(network, part, truth, member.substrate)
+        member.optimizer.zero_grad()
+        if len(truth):  # the mean over no sample would be NaN
+            (total * share).backward()
+        correct = (objective.predict(record.output.detach()) == truth).sum()
+        cost = loss.detach() * share * samples if len(truth) else loss.new_zeros(())
+        numbers = torch.stack([cost, correct.to(cost), torch.full_like(cost, self.asked())])
+        silent_counts = [torch.isinf(record.layers[i]).sum(dim=0, dtype=times.dtype) for i in member.spiking]
+        gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
+
+        parts = self._summed([numbers, *silent_counts, *gradients])
+        (cost, correct, asked), parts = parts[0], parts[1:]
+        silent_counts, gradients = parts[: len(silent_counts)], parts[len(silent_counts) :]
+        fractions = torch.stack([counts.sum() / (samples * counts.numel()) for counts in silent_counts])
+        *known, asking = torch.cat([fractions, asked[None]]).tolist()
+        self.stopping = asking > 0
+        raised = silent.too_silent(known) if silent.active else None
+        if raised is None or not silent.skip_step:
+            for parameter, gradient in zip(parameters, gradients, strict=True):
+                parameter.grad = gradient
+            self.clip(member)
+            member.optimizer.step()
+            project_delays_(network)
+        if raised is not None:
+            silent.raise_silent_(network, raised, silent_counts[raised] / samples)
+        member.substrate.project_(network)
+        skipped = torch.full_like(cost, samples * (raised is not None))
+        return torch.cat([torch.stack([cost, correct, skipped]), fractions * samples]).double()
+
+    @torch.no_grad()
+    def evaluate(self, data: SpikeData) -> list[Evaluation]:
+        """See ``Engine``. Each process has the times of its part of the samples; all get those of all."""
+        member = self.members[0]
+        mine = self.ranks.part(len(data))
+        part, silent = outputs_of(member.network, data.times[mine], member.substrate)
+        times = part.new_zeros(len(data), part.shape[1])
+        times[mine] = part
+        silent = silent.to(times.device)
+        times, silent = self.ranks.sum_(times), self.ranks.sum_(silent)
+        return [evaluation_of(times, silent, self.objective, data.labels)]
+
+    def _mean(self, values: Tensor) -> Tensor:
+        """Mean over the rows that all processes have."""
+        rows = values.new_tensor([len(values)])
+        summed = self.ranks.sum_(torch.cat([values.sum(dim=0), rows]))
+        return summed[:-1] / summed[-1]
+
+    def _summed(self, tensors: list[Tensor]) -> list[Tensor]:
+        """Each of the tensors, summed over the processes, in one call."""
+        whole = self.ranks.sum_(torch.cat([tensor.flatten() for tensor in tensors]))
+        parts = whole.split([tensor.numel() for tensor in tensors])
+        return [part.view_as(tensor) for part, tensor in zip(parts, tensors, strict=True)]

@@ -1,0 +1,248 @@
+"""How a batch is trained: one network after the other, or several networks as one program."""
+
+import logging
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import torch
+from jaxtyping import Float, Float64, Int64
+from torch import Tensor, nn, optim
+
+from firstspike.data import SpikeData
+from firstspike.layers import DelayRule, Ensemble, Network, Record, project_delays_
+from firstspike.training.evaluation import Evaluation, evaluate, evaluate_record, record_in_parts
+from firstspike.training.fitting import Member, Objective
+from firstspike.training.schedules import advance
+from firstspike.training.silent import silent_fractions
+
+logger = logging.getLogger(__name__)
+
+
+class Engine(Protocol):
+    """What the training loop needs."""
+
+    def step(
+        self, times: Float[Tensor, "members batch inputs"], labels: Int64[Tensor, "members batch"]
+    ) -> Float64[Tensor, "members sums"]:
+        """Train on one batch of each network: a gradient step, or raised weights where too many neurons are silent.
+
+        Returns:
+            Sums over the samples of each network: loss (without regularisers), correct decisions, 1 per sample of a
+            batch that raised weights, and the silent fraction of each LIF layer.
+        """
+
+    def end_epoch(self) -> None:
+        """Advance the schedules."""
+
+    def evaluate(self, data: SpikeData) -> list[Evaluation]:
+        """Evaluate each network on the data."""
+
+    def synchronize(self) -> None:
+        """Bring the members' optimisers up to date, before they are saved."""
+
+    @property
+    def stopping(self) -> bool:
+        """Whether another process asked to stop."""
+
+
+class Sequential:
+    """Each network by itself.
+
+    Args:
+        members: the networks.
+        objective: what is minimised.
+        clip_grad_norm: largest norm of a network's gradient.
+    """
+
+    stopping = False
+
+    def __init__(self, members: Sequence[Member], objective: Objective, clip_grad_norm: float | None = None) -> None:
+        self.members, self.objective, self.clip_grad_norm = members, objective, clip_grad_norm
+
+    def step(self, times: Tensor, labels: Tensor) -> Tensor:
+        """See ``Engine``."""
+        return torch.stack([self._step(*each) for each in zip(self.members, times, labels, strict=True)])
+
+    def _step(self, member: Member, times: Tensor, labels: Tensor) -> Tensor:
+        network, silent = member.network, member.silent
+        loss, total, record = self.objective(network, times, labels, member.substrate)
+        fractions = silent_fractions(network, record)
+        raised = silent.too_silent(fractions.tolist()) if silent.active else None
+        if raised is None or not silent.skip_step:
+            member.optimizer.zero_grad()
+            total.backward()
+            self.clip(member)
+            member.optimizer.step()
+            project_delays_(network)
+        if raised is not None:
+            silent.raise_layer_(network, raised, record.layers[member.spiking[raised]])
+        member.substrate.project_(network)
+        correct = (self.objective.predict(record.output.detach()) == labels).mean(dtype=times.dtype)
+        sums = torch.stack([loss.detach(), correct, torch.full_like(correct, raised is not None)])
+        return torch.cat([sums, fractions]).double() * len(labels)
+
+    def clip(self, member: Member) -> None:
+        """Limit the norm of a network's gradient."""
+        if self.clip_grad_norm is not None:
+            nn.utils.clip_grad_norm_(member.parameters, self.clip_grad_norm)
+
+    def end_epoch(self) -> None:
+        """See ``Engine``."""
+        for member in self.members:
+            advance(member.schedule)
+
+    def evaluate(self, data: SpikeData) -> list[Evaluation]:
+        """See ``Engine``."""
+        return [evaluate(x.network, self.objective, data, x.substrate) for x in self.members]
+
+    def synchronize(self) -> None:
+        """See ``Engine``."""
+
+
+class SideBySide(Sequential):
+    """All networks as one program, each with the results that it would have alone.
+
+    A network that skips its step in a batch does not count it in its optimiser, as alone.
+
+    Args:
+        members: networks of one shape whose optimisers have the same settings.
+        objective: what is minimised.
+        clip_grad_norm: largest norm of a network's gradient.
+    """
+
+    def __init__(self, members: Sequence[Member], objective: Objective, clip_grad_norm: float | None = None) -> None:
+        super().__init__(members, objective, clip_grad_norm)
+        self.ensemble = Ensemble([member.network for member in members if isinstance(member.network, Network)])
+        self.optimizer = _joint_optimizer([member.optimizer for member in members])
+
+    def step(self, times: Tensor, labels: Tensor) -> Tensor:
+        """See ``Engine``."""
+        members, substrate = self.members, self.members[0].substrate
+        skip = members[0].silent.skip_step
+
+        def objective(network: nn.Module, times: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
+            loss, total, record = self.objective(network, times, labels, substrate)
+            return loss, total, record.layers
+
+        losses, totals, layers = self.ensemble.map(objective, times, labels)
+        spiking = members[0].spiking
+        fractions = torch.stack([torch.isinf(layers[i]).mean((1, 2), dtype=times.dtype) for i in spiking], dim=1)
+        raised: list[int | None] = [None] * len(members)
+        if any(member.silent.active for member in members):
+            raised = [x.silent.too_silent(mine) for x, mine in zip(members, fractions.tolist(), strict=True)]
+        learning = [e for e, layer in enumerate(raised) if layer is None or not skip]
+        if learning:
+            self.ensemble.zero_grad()
+            totals[learning].sum().backward()
+            self.ensemble.share_gradients(learning)
+            for e in learning:
+                self.clip(members[e])
+            self.optimizer.step()
+            for e in learning:
+                project_delays_(members[e].network)
+        for e, layer in enumerate(raised):
+            if layer is not None:
+                members[e].silent.raise_layer_(members[e].network, layer, layers[spiking[layer]][e])
+        correct = (self.objective.predict(layers[-1].detach()) == labels).mean(-1, dtype=times.dtype)
+        skipped = torch.tensor([layer is not None for layer in raised]).to(correct)
+        sums = torch.stack([losses.detach(), correct, skipped], dim=1)
+        return torch.cat([sums, fractions], dim=1).double() * labels.shape[1]
+
+    def end_epoch(self) -> None:
+        """See ``Engine``."""
+        super().end_epoch()
+        for own, joint in zip(self.members[0].optimizer.param_groups, self.optimizer.param_groups, strict=True):
+            joint["lr"] = own["lr"]
+
+    @torch.no_grad()
+    def evaluate(self, data: SpikeData) -> list[Evaluation]:
+        """See ``Engine``."""
+        layers = record_in_parts(self.ensemble, data.times).layers
+        records = [Record(data.times, tuple(x[e] for x in layers)) for e in range(len(self.members))]
+        return [
+            evaluate_record(member.network, record, self.objective, data.labels)
+            for member, record in zip(self.members, records, strict=True)
+        ]
+
+    def synchronize(self) -> None:
+        """See ``Engine``."""
+        for member, state in zip(self.members, _parted(self.optimizer.state_dict(), len(self.members)), strict=True):
+            member.optimizer.load_state_dict(state)
+
+
+def engine_for(members: Sequence[Member], objective: Objective, clip_grad_norm: float | None = None) -> Sequential:
+    """Side by side where that gives the results that each network would have alone, otherwise one after the other.
+
+    One network, networks that draw random numbers, networks with other settings of their optimisers, and those on a
+    substrate that is not a pure function run one after the other.
+    """
+    first = members[0]
+    rules = [getattr(module, "delay_rule", None) for module in first.network.modules()]
+    alike = (
+        len(members) > 1
+        and all(isinstance(member.network, Network) for member in members)
+        and not any(isinstance(rule, DelayRule) and rule.jitter for rule in rules)
+        and all(_settings(member.optimizer) == _settings(first.optimizer) for member in members)
+        and all(vars(member.silent) == vars(first.silent) | member.silent.state_dict() for member in members)
+        and all(member.substrate.side_by_side for member in members)
+    )
+    if alike:
+        try:
+            return SideBySide(members, objective, clip_grad_norm)
+        except ValueError as error:  # networks of different shapes or constants
+            logger.info("the networks are trained one after the other: %s", error)
+    return Sequential(members, objective, clip_grad_norm)
+
+
+def _settings(optimizer: optim.Optimizer) -> Any:
+    """The kind of an optimiser, and the settings and shapes of its parameter groups."""
+    groups = [
+        ({k: v for k, v in group.items() if k != "params"}, [p.shape for p in group["params"]])
+        for group in optimizer.param_groups
+    ]
+    return type(optimizer), groups
+
+
+def _joint_optimizer(optimizers: Sequence[optim.Optimizer]) -> optim.Optimizer:
+    """One optimiser whose groups hold the parameters of all, one network after the other."""
+    groups = [
+        {**same[0], "params": [p for group in same for p in group["params"]]}
+        for same in zip(*(optimizer.param_groups for optimizer in optimizers), strict=True)
+    ]
+    make: Any = type(optimizers[0])
+    joint: optim.Optimizer = make(groups, lr=groups[0]["lr"])
+    joint.load_state_dict(_joined([optimizer.state_dict() for optimizer in optimizers]))
+    return joint
+
+
+OptimizerState = dict[str, Any]
+
+
+def _joined(states: Sequence[OptimizerState]) -> OptimizerState:
+    """State of an optimiser whose groups hold the parameters of all networks, one after the other."""
+    joint: OptimizerState = {"state": {}, "param_groups": []}
+    place = 0
+    for groups in zip(*(state["param_groups"] for state in states), strict=True):
+        first = place
+        for state, group in zip(states, groups, strict=True):
+            for number in group["params"]:
+                if number in state["state"]:
+                    joint["state"][place] = state["state"][number]
+                place += 1
+        joint["param_groups"].append({**groups[0], "params": list(range(first, place))})
+    return joint
+
+
+def _parted(joint: OptimizerState, members: int) -> list[OptimizerState]:
+    """The states that ``_joined`` has put together."""
+    parts: list[OptimizerState] = [{"state": {}, "param_groups": []} for _ in range(members)]
+    place = 0
+    for group in joint["param_groups"]:
+        size = len(group["params"]) // members
+        for index, part in enumerate(parts):
+            mine = group["params"][index * size : (index + 1) * size]
+            part["param_groups"].append({**group, "params": list(range(place, place + size))})
+            found = {new: joint["state"][old] for new, old in enumerate(mine, place) if old in joint["state"]}
+            part["state"].update(found)
+        place += size
+    return parts

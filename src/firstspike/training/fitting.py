@@ -1,0 +1,277 @@
+"""What a training consists of while it runs: the networks with their optimisers, how far they are, what came out."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor, nn, optim
+from torch.optim.lr_scheduler import LRScheduler
+
+from firstspike.data import SpikeData
+from firstspike.layers import Network, Record
+from firstspike.losses import earliest
+from firstspike.substrates import Substrate
+from firstspike.training.callbacks import Callbacks
+from firstspike.training.evaluation import Evaluation
+from firstspike.training.silent import SilentNeurons, spiking_layers
+
+if TYPE_CHECKING:
+    from firstspike.training.trainer import Trainer
+
+Row = dict[str, float | int | str]
+"""One line of a table: of ``metrics``, a row per epoch."""
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+"""``loss(times, labels)`` -> mean over the samples; with a method ``predict(times)`` it also decides."""
+
+
+class Interrupted(Exception):  # noqa: N818  (a request, not an error)
+    """The training stopped early, on request; with a run folder its state is saved."""
+
+
+@dataclass
+class Progress:
+    """How far the training of one network is.
+
+    Args:
+        epoch: whole epochs done.
+        batch: batches done of the next one.
+        best: highest validation accuracy so far.
+        best_loss: validation loss at that epoch; of equal accuracies the lower loss is the better one.
+        seconds: time spent so far.
+        totals: sums over the batches of the unfinished epoch, see ``Engine.step``.
+        noise: state of the random numbers of the unfinished epoch.
+    """
+
+    epoch: int = 0
+    batch: int = 0
+    best: float = -math.inf
+    best_loss: float = math.inf
+    seconds: float = 0.0
+    totals: Tensor | None = None
+    noise: Tensor | None = None
+
+    def end_epoch(self) -> None:
+        """One more epoch is done."""
+        self.epoch, self.batch, self.totals, self.noise = self.epoch + 1, 0, None, None
+
+    def improve(self, validation: Evaluation) -> bool:
+        """Whether the evaluation is the best so far; of equal accuracies the lower loss is better."""
+        better = (validation.accuracy, -validation.loss) > (self.best, -self.best_loss)
+        if better:
+            self.best, self.best_loss = validation.accuracy, validation.loss
+        return better
+
+
+@dataclass(eq=False)
+class Member:
+    """One network and what trains it."""
+
+    network: nn.Module
+    optimizer: optim.Optimizer
+    schedule: LRScheduler | None
+    silent: SilentNeurons
+    substrate: Substrate
+    progress: Progress = field(default_factory=Progress)
+
+    @property
+    def spiking(self) -> list[int]:
+        """Indices of the LIF layers in the network."""
+        return spiking_layers(self.network)
+
+    @property
+    def parameters(self) -> list[nn.Parameter]:
+        """Parameters that the optimiser moves."""
+        return [p for group in self.optimizer.param_groups for p in group["params"]]
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that a training needs to continue bit for bit; ``network`` holds the weights."""
+        return {
+            "network": self.network.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": None if self.schedule is None else self.schedule.state_dict(),
+            "silent": self.silent.state_dict(),
+            "substrate": {"identity": self.substrate.identity(), "state": self.substrate.state_dict()},
+            "progress": asdict(self.progress),
+        }
+
+    def load_state_dict(self, state: dict[str, Any], allow_other_chip: bool = False) -> None:
+        """Restore a saved state.
+
+        Raises:
+            ValueError: the substrate is another chip than the saved one, and ``allow_other_chip`` is not set.
+        """
+        kept = state.get("substrate", {"identity": {}, "state": {}})
+        before, now = (identity.get("chip") for identity in (kept["identity"], self.substrate.identity()))
+        if before != now and before is not None and not allow_other_chip:
+            raise ValueError(
+                f"the run was trained on chip {before}, this is {'not a chip' if now is None else f'chip {now}'}: its "
+                "weights fit that chip. To resume here nevertheless: firstspike resume --allow-other-chip"
+            )
+        self.network.load_state_dict(state["network"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        if self.schedule is not None:
+            self.schedule.load_state_dict(state["schedule"])
+        self.silent.load_state_dict(state["silent"])
+        if kept["identity"].get("kind") == self.substrate.kind:
+            self.substrate.load_state_dict(kept["state"])
+        self.progress = Progress(**state["progress"])
+
+
+@dataclass(eq=False)
+class Objective:
+    """What is minimised: a loss and terms that are added to it.
+
+    Args:
+        loss: ``loss(times, labels)``, the mean over the samples.
+        regularizers: each is called ``regularizer(times, labels, network, record)``.
+    """
+
+    loss: Loss
+    regularizers: Sequence[Callable[..., Tensor]] = ()
+
+    def __call__(
+        self,
+        network: nn.Module,
+        times: Float[Tensor, "batch inputs"],
+        labels: Int64[Tensor, " batch"],
+        substrate: Substrate,
+    ) -> tuple[Tensor, Tensor, Record]:
+        """Loss, loss with regularisers, and the spike times of all layers."""
+        record = record_of(network, times, substrate)
+        loss = self.loss(record.output, labels)
+        penalties = [regularizer(record.output, labels, network, record) for regularizer in self.regularizers]
+        return loss, sum(penalties, start=loss), record
+
+    def predict(self, times: Float[Tensor, "*batch outputs"]) -> Int64[Tensor, "*batch"]:
+        """Class of each sample by the loss's rule, otherwise by the earliest spike; -1 where it is silent."""
+        decide: Callable[[Tensor], Tensor] = getattr(self.loss, "predict", earliest)
+        return decide(times)
+
+    def share(self, part: Int64[Tensor, " part"], whole: Int64[Tensor, " batch"]) -> float:
+        """Weight of the mean over a part of a batch in the mean over all of it."""
+        weigh: Callable[[Tensor, Tensor], float] | None = getattr(self.loss, "share", None)
+        return len(part) / len(whole) if weigh is None else weigh(part, whole)
+
+
+def record_of(network: nn.Module, times: Tensor, substrate: Substrate) -> Record:
+    """Spike times of all layers of a ``Network`` on a substrate; of another module input and output."""
+    if isinstance(network, Network):
+        return substrate.record(network, times)
+    return Record(times, (network(times),))
+
+
+@dataclass(eq=False)
+class Fit:
+    """A training in progress, as callbacks see it.
+
+    Args:
+        trainer: the trainer, with the networks.
+        callbacks: all callbacks of the training.
+        train: training data, as all data on the network's device.
+        validation: validation data.
+        test: test data.
+        epochs: total number of epochs.
+        batch_size: samples per gradient step.
+        seeds: one for each network.
+        first: whether this process is the one that writes and shows.
+        validations: evaluations of the last epoch, one for each network.
+        rows: metrics of the last epoch, one for each network.
+        improved: whether each network is the best so far.
+        finished: set it to end the training after this epoch.
+    """
+
+    trainer: "Trainer"
+    callbacks: Callbacks
+    train: SpikeData
+    validation: SpikeData | None
+    test: SpikeData | None
+    epochs: int
+    batch_size: int
+    seeds: tuple[int, ...]
+    first: bool = True
+    validations: list[Evaluation] = field(default_factory=list)
+    rows: list[Row] = field(default_factory=list)
+    improved: list[bool] = field(default_factory=list)
+    finished: bool = False
+
+    @property
+    def batches(self) -> int:
+        """Batches per epoch."""
+        return math.ceil(len(self.train) / self.batch_size)
+
+    @property
+    def epoch(self) -> int:
+        """Whole epochs done."""
+        return self.trainer.members[0].progress.epoch
+
+    @property
+    def batch(self) -> int:
+        """Batches done of the next epoch."""
+        return self.trainer.members[0].progress.batch
+
+
+@dataclass(frozen=True, eq=False)
+class FitResult:
+    """What a training gives: the last evaluation on validation and test data, one for each network.
+
+    Args:
+        epochs: whole epochs done.
+        seconds: time spent, over all sessions of the training.
+        metrics: columns by name, a value per epoch of this session; with several networks their mean.
+        best_validation_accuracy: of each network, ``-inf`` without validation data.
+        validations: one for each network; empty without validation data.
+        tests: one for each network; empty without test data.
+    """
+
+    epochs: int
+    seconds: float
+    metrics: dict[str, list[float]]
+    best_validation_accuracy: tuple[float, ...]
+    validations: tuple[Evaluation, ...]
+    tests: tuple[Evaluation, ...]
+
+    @property
+    def validation(self) -> Evaluation | None:
+        """Evaluation of the (first) network on the validation data."""
+        return self.validations[0] if self.validations else None
+
+    @property
+    def test(self) -> Evaluation | None:
+        """Evaluation of the (first) network on the test data."""
+        return self.tests[0] if self.tests else None
+
+
+def to_network(data: SpikeData, network: nn.Module) -> SpikeData:
+    """The data on the device and in the type of the network's first parameter."""
+    for parameter in network.parameters():
+        return data.to(parameter.device, parameter.dtype)
+    return data
+
+
+def mean_row(rows: Sequence[Row]) -> Row:
+    """Mean of each column over several networks."""
+    if len(rows) == 1:
+        return rows[0]
+    return {name: sum(float(row[name]) for row in rows) / len(rows) for name in rows[0]} | {"epoch": rows[0]["epoch"]}
+
+
+def metrics_row(
+    member: Member, totals: Sequence[float], samples: int, validation: Evaluation | None
+) -> Row:
+    """An epoch's row of metrics. ``raised`` is the fraction of batches that raised weights of silent neurons."""
+    loss, accuracy, raised, *silent = (total / samples for total in totals)
+    row: Row = {
+        "epoch": member.progress.epoch,
+        "lr": member.optimizer.param_groups[0]["lr"],
+        "train_loss": loss,
+        "train_accuracy": accuracy,
+    }
+    if validation is not None:
+        row |= {"validation_loss": validation.loss, "validation_accuracy": validation.accuracy}
+    layers = {f"silent_{layer}": fraction for layer, fraction in zip(member.spiking, silent, strict=True)}
+    return row | {"raised": raised} | layers
+

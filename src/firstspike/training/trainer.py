@@ -1,0 +1,379 @@
+"""Training: networks, a loss, optimisers; epochs over data; evaluation. It knows no files and no configs."""
+
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from copy import deepcopy
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor, nn, optim
+from torch.optim.lr_scheduler import LRScheduler
+
+from firstspike.data import SpikeData
+from firstspike.layers import Network, Record, jitter_from
+from firstspike.seeding import generator
+from firstspike.substrates import Exact, Substrate
+from firstspike.training.callbacks import Callback, Callbacks, ProgressBar, Stop
+from firstspike.training.distributed import Distributed, Ranks, joined
+from firstspike.training.engines import Sequential, engine_for
+from firstspike.training.evaluation import Evaluation, evaluate, record_in_parts
+from firstspike.training.fitting import (
+    Fit,
+    FitResult,
+    Interrupted,
+    Loss,
+    Member,
+    Objective,
+    Row,
+    mean_row,
+    metrics_row,
+    to_network,
+)
+from firstspike.training.process import stop_on_signals, threads_worth_starting
+from firstspike.training.silent import SilentNeurons, spiking_layers
+from firstspike.ranges import NotNegativeInt, Positive, PositiveInt
+
+AugmentRule = Callable[[Tensor, SpikeData, Sequence[torch.Generator]], Tensor]
+T = TypeVar("T")
+
+
+class Trainer:
+    """Trains and evaluates networks of spike times.
+
+        net = fs.Network(fs.LIFLinear(13, 40), fs.LIFLinear(40, 3))
+        trainer = fs.Trainer(net, fs.losses.TimeCrossEntropy(), torch.optim.Adam(net.parameters(), lr=5e-3))
+        result = trainer.fit(train, validation, epochs=100, batch_size=50, folder="runs/wine")
+        trainer.evaluate(test).accuracy
+
+    Times and parameters stay on the device and in the type that the network has. Everything random in an epoch follows
+    from the seed and the number of the epoch, so that a resumed training continues bit for bit.
+
+    Args:
+        network: any module from spike times to spike times. A ``Network`` gives more: silent neurons, substrates,
+            records of every layer. Several networks, in a list, are trained side by side on different seeds.
+        loss: ``loss(times, labels)`` -> mean over the samples; a loss without ``predict(times)`` decides by the
+            earliest spike.
+        optimizer: of the network's parameters; with several networks a list.
+        schedule: steps once an epoch; with several networks a list.
+        regularizers: terms ``regularizer(times, labels, network, record)`` that are added to the loss.
+        silent: what happens where too many neurons are silent; by default nothing.
+        substrate: where spike times come from; by default the exact equations. With several networks it may be a list.
+        augment: how training samples vary, ``augment(times, data, generators)``; see ``Augment``.
+        clip_grad_norm: largest norm of a network's gradient; larger ones are scaled down to it.
+
+    Raises:
+        ValueError: lists of different lengths, or settings that do not fit the network.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module | Sequence[nn.Module],
+        loss: Loss,
+        optimizer: optim.Optimizer | Sequence[optim.Optimizer],
+        *,
+        schedule: LRScheduler | Sequence[LRScheduler | None] | None = None,
+        regularizers: Sequence[Callable[..., Tensor]] = (),
+        silent: SilentNeurons | None = None,
+        substrate: Substrate | Sequence[Substrate] | None = None,
+        augment: AugmentRule | None = None,
+        clip_grad_norm: Positive | None = None,
+    ) -> None:
+        networks = [network] if isinstance(network, nn.Module) else list(network)
+        if not networks:
+            raise ValueError("Trainer needs at least one network")
+        silent = silent or SilentNeurons()
+        if silent.active:
+            if not all(isinstance(each, Network) for each in networks):
+                raise ValueError("SilentNeurons needs an fs.Network, got another kind of module")
+            silent.limits_of(len(spiking_layers(networks[0])))  # refuses another number of limits
+        self.members = [
+            Member(*parts)
+            for parts in zip(
+                networks,
+                _one_each("optimizer", optimizer, len(networks)),
+                _one_each("schedule", schedule, len(networks)),
+                [silent, *(deepcopy(silent) for _ in networks[1:])],
+                _one_each("substrate", substrate or Exact(), len(networks), shared=True),
+                strict=True,
+            )
+        ]
+        self.objective = Objective(loss, tuple(regularizers))
+        self.augment = augment
+        self.clip_grad_norm = clip_grad_norm
+        self._engine: Sequential | None = None  # of the training in progress
+
+    @property
+    def network(self) -> nn.Module:
+        """The (first) network."""
+        return self.members[0].network
+
+    @property
+    def device(self) -> torch.device:
+        """Where the networks are."""
+        return next((p.device for p in self.network.parameters()), torch.device("cpu"))
+
+    def fit(
+        self,
+        train: SpikeData,
+        validation: SpikeData | None = None,
+        *,
+        epochs: PositiveInt,
+        batch_size: PositiveInt,
+        seed: NotNegativeInt = 0,
+        test: SpikeData | None = None,
+        folder: Path | str | None = None,
+        resume: bool = False,
+        checkpoint_every: PositiveInt | None = None,
+        callbacks: Sequence[Callback] = (),
+        progress_bar: bool = True,
+        stop: Stop = lambda: False,
+    ) -> FitResult:
+        """Train up to a total number of epochs, then evaluate.
+
+        Ctrl-C or SIGTERM stop the training after the current batch; with a run folder its state is saved first.
+
+        Args:
+            train: training data.
+            validation: evaluated after every epoch; the best network is the one with the highest accuracy on it.
+            epochs: total number of epochs, those of earlier calls included.
+            batch_size: samples per gradient step.
+            seed: of the order of the samples and all noise; of several networks the first one's, the others have the
+                numbers after it.
+            test: evaluated once, at the end.
+            folder: a run folder to write: metrics, checkpoints, results, figures; see ``fs.load_run``.
+            resume: continue the training in ``folder`` from its newest checkpoint, if there is one.
+            checkpoint_every: epochs between checkpoints in the run folder; by default about twenty over the training.
+            callbacks: what else receives the events of the training.
+            progress_bar: whether to show one.
+            stop: polled before every batch; return True to save and stop.
+
+        Returns:
+            Metrics and the last evaluations.
+
+        Raises:
+            FileExistsError: the folder is not empty, and ``resume`` is not set.
+            ValueError: data that do not fit the network, or fewer epochs than are done.
+            SubstrateError: the substrate cannot be reached or does not answer; the last whole epoch is saved.
+            ProcessLostError: another process of the training has ended.
+            Interrupted: Ctrl-C, SIGTERM or ``stop``.
+        """
+        callbacks = list(callbacks)
+        if folder is not None:
+            from firstspike.runs.writer import RunWriter  # a run folder is one more callback
+
+            callbacks.append(RunWriter(folder, resume=resume, checkpoint_every=checkpoint_every))
+        elif resume:
+            raise ValueError("resume=True needs the folder of the run")
+        with joined(self.members, self.device) as ranks, ExitStack() as stack:
+            if ranks.first and progress_bar:
+                callbacks.append(ProgressBar())
+            # essential callbacks come first: the others may rely on the folder that the writer makes
+            chosen = sorted((c for c in callbacks if ranks.first or c.essential), key=lambda c: not c.essential)
+            fit = Fit(
+                trainer=self,
+                callbacks=Callbacks(chosen),
+                train=to_network(train, self.network),
+                validation=None if validation is None else to_network(validation, self.network),
+                test=None if test is None else to_network(test, self.network),
+                epochs=epochs,
+                batch_size=batch_size,
+                seeds=tuple(seed + k for k in range(len(self.members))),
+                first=ranks.first,
+            )
+            for substrate, network in {id(m.substrate): (m.substrate, m.network) for m in self.members}.values():
+                if isinstance(network, Network):
+                    stack.enter_context(substrate.open(network))
+            stack.callback(fit.callbacks.close)
+            return self._run(fit, ranks, stop, stack)
+
+    def _run(self, fit: Fit, ranks: Ranks, stop: Stop, stack: ExitStack) -> FitResult:
+        """Train, with callbacks and substrates open."""
+        try:
+            fit.callbacks.call("on_restore", fit)
+            if fit.epoch > fit.epochs:
+                raise ValueError(f"{fit.epoch} epochs are done already; give a larger number of epochs")
+            signalled = stack.enter_context(stop_on_signals())
+            batch = -(-fit.batch_size * len(self.members) // ranks.size)
+            stack.enter_context(threads_worth_starting(self.network, batch))
+            stack.enter_context(torch.random.fork_rng(_gpus(self.device)))  # layers of one's own may draw from it
+
+            def asked() -> bool:
+                return signalled() or stop()
+
+            engine = engine_for(self.members, self.objective, self.clip_grad_norm)
+            if ranks.size > 1:
+                ranks.check_same([fit.epoch, fit.batch, fit.batches], self.device)
+                engine = distributed = Distributed(
+                    self.members[0], self.objective, self.clip_grad_norm, ranks, asked
+                )
+                asked = lambda: distributed.stopping  # noqa: E731
+            self._engine = engine
+            fit.callbacks.call("on_fit_start", fit)
+            metrics = self._train(fit, engine, asked)
+            validations, tests = (
+                () if data is None else tuple(engine.evaluate(data)) for data in (fit.validation, fit.test)
+            )
+        except BaseException as reason:
+            fit.callbacks.call("on_interrupt", fit, reason)
+            raise
+        progress = [member.progress for member in self.members]
+        result = FitResult(
+            progress[0].epoch, progress[0].seconds, metrics, tuple(p.best for p in progress), validations, tests
+        )
+        fit.callbacks.call("on_fit_end", fit, result)
+        return result
+
+    def _train(self, fit: Fit, engine: Sequential, stop: Stop) -> dict[str, list[float]]:
+        """All epochs that are left; their metrics."""
+        members, metrics = self.members, dict[str, list[float]]()
+        began = time.monotonic() - members[0].progress.seconds
+        for member in members:
+            member.network.train()
+        while fit.epoch < fit.epochs and not fit.finished:
+            totals = self._epoch(fit, engine, stop)
+            for member in members:
+                member.progress.seconds = time.monotonic() - began
+            if totals is None:
+                raise Interrupted
+            fit.validations = [] if fit.validation is None else engine.evaluate(fit.validation)
+            fit.rows = [
+                metrics_row(member, sums, len(fit.train), fit.validations[k] if fit.validations else None)
+                for k, (member, sums) in enumerate(zip(members, totals, strict=True))
+            ]
+            fit.improved = [
+                member.progress.improve(validation)
+                for member, validation in zip(members, fit.validations, strict=False)
+            ]
+            row = mean_row(fit.rows)
+            for name, value in row.items():
+                metrics.setdefault(name, []).append(float(value))
+            fit.callbacks.call("on_epoch_end", fit, row)
+        return metrics
+
+    def _epoch(self, fit: Fit, engine: Sequential, stop: Stop) -> list[list[float]] | None:
+        """One pass over the training data from the next batch on; each network's sums, or None if it was stopped."""
+        members, data, size, epoch = self.members, fit.train, fit.batch_size, fit.epoch
+        order = torch.stack([shuffled(len(data), seed, epoch) for seed in fit.seeds]).to(self.device)
+        sources = [generator(seed, "noise", epoch) for seed in fit.seeds]
+        shared = generator(fit.seeds[0], "global", epoch).initial_seed()
+        for source, member in zip(sources, members, strict=True):
+            if member.progress.noise is not None:
+                source.set_state(member.progress.noise.cpu())
+        empty = torch.zeros(3 + len(members[0].spiking), dtype=torch.float64, device=self.device)
+        saved = [member.progress.totals for member in members]
+        totals = torch.stack([empty if sums is None else sums.to(empty) for sums in saved])
+
+        with ExitStack() as jitter:
+            for member, source in zip(members, sources, strict=True):
+                jitter.enter_context(jitter_from(member.network, source))
+            for start in range(fit.batch * size, len(data), size):
+                if stop():
+                    for member, source, sums in zip(members, sources, totals.clone(), strict=True):
+                        member.progress.noise, member.progress.totals = source.get_state(), sums
+                    return None
+                torch.default_generator.manual_seed(shared + start)
+                chosen = order[:, start : start + size]
+                times = data.times[chosen]
+                if self.augment is not None:
+                    times = self.augment(times, data, sources)
+                totals += engine.step(times, data.labels[chosen])
+                for member in members:
+                    member.progress.batch += 1
+                fit.callbacks.call("on_batch_end", fit)
+
+        engine.end_epoch()
+        for member in members:
+            member.progress.end_epoch()
+        sums: list[list[float]] = totals.tolist()
+        return sums
+
+    def evaluate(self, data: SpikeData) -> Evaluation:
+        """Loss, accuracy, decisions and output times of the (first) network on labelled data.
+
+        Raises:
+            ValueError: data that do not fit the network.
+            SubstrateError: the substrate cannot be reached or does not answer.
+        """
+        member = self.members[0]
+        data = to_network(data, member.network)
+        with ExitStack() as stack:
+            if isinstance(member.network, Network):
+                stack.enter_context(member.substrate.open(member.network))
+            return evaluate(member.network, self.objective, data, member.substrate)
+
+    @torch.no_grad()
+    def record(self, times: Float[Tensor, "samples inputs"]) -> Record:
+        """Spike times of every layer of the (first) network, as its substrate sees them; see ``Network.record``."""
+        member = self.members[0]
+        parameter = next(member.network.parameters(), times)
+        with ExitStack() as stack:
+            if isinstance(member.network, Network):
+                stack.enter_context(member.substrate.open(member.network))
+            return record_in_parts(member.network, times.to(parameter), member.substrate)
+
+    def predict(self, times: Float[Tensor, "samples inputs"]) -> Int64[Tensor, " samples"]:
+        """Class of each sample by the (first) network; -1 where it makes no decision."""
+        return self.objective.predict(self.record(times).output)
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that the training needs to continue bit for bit: weights, optimisers, schedules, progress."""
+        if self._engine is not None:
+            self._engine.synchronize()
+        return {"members": [member.state_dict() for member in self.members]}
+
+    def load_state_dict(self, state: dict[str, Any], allow_other_chip: bool = False) -> None:
+        """Restore a saved state.
+
+        Raises:
+            ValueError: a state of another number of networks, or one that does not fit them; one of another chip, where
+                ``allow_other_chip`` is not set.
+        """
+        found = state["members"]
+        if len(found) != len(self.members):
+            raise ValueError(f"expected the state of {len(self.members)} networks, got {len(found)}")
+        for member, saved in zip(self.members, found, strict=True):
+            member.load_state_dict(saved, allow_other_chip)
+        self._engine = None
+
+    @classmethod
+    def resume(cls, folder: Path | str, **parts: Any) -> FitResult:
+        """Continue the training in a run folder from its newest checkpoint, as if it had never stopped.
+
+        Parts of the training that are not in the registries (a network, a loss, an optimiser of your own) cannot be
+        built from the folder's config: hand them over by name.
+
+        Args:
+            folder: the run folder.
+            parts: see ``firstspike.runs.resume``.
+
+        Raises:
+            FileNotFoundError: there is no run in the folder.
+            ValueError: a part that has to be handed over is missing; see also ``fit``.
+        """
+        from firstspike.runs import resume
+
+        return resume(folder, **parts)
+
+
+def shuffled(samples: int, seed: int, epoch: int) -> Tensor:
+    """The order of the samples in one epoch."""
+    return torch.randperm(samples, generator=generator(seed, "order", epoch))
+
+
+def _one_each(name: str, given: Any, count: int, shared: bool = False) -> list[Any]:
+    """One object for each network."""
+    if isinstance(given, list | tuple):
+        if len(given) != count:
+            raise ValueError(f"{name}: expected one for each of {count} networks, got {len(given)}")
+        return list(given)
+    if count > 1 and given is not None and not shared:
+        raise ValueError(f"{name}: expected a list, one for each of {count} networks")
+    return [given] * count
+
+
+def _gpus(device: torch.device) -> list[torch.device]:
+    """Devices with random states of their own."""
+    return [device] if device.type == "cuda" else []
