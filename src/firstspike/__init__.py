@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from firstspike._version import __version__
 
 if TYPE_CHECKING:
-    from firstspike import data, losses, plots, substrates
+    from firstspike import config, data, losses, plots, runs, substrates
     from firstspike.interop.nir import from_nir, to_nir
     from firstspike.layers import (
         BiasSpikes,
@@ -29,23 +29,30 @@ if TYPE_CHECKING:
     )
     from firstspike.neuron import LIF
     from firstspike.spiketime import first_spike_time
-    from firstspike.training.loaded import load_run
-    from firstspike.training.silent import SilentNeurons
+    from firstspike.runs import load_run
+    from firstspike.training import Augment, Callback, CosineLR, EarlyStopping, Evaluation, SilentNeurons, Trainer
 
 __all__ = [
     "LIF",
+    "Augment",
     "BiasSpikes",
+    "Callback",
+    "CosineLR",
     "Delay",
     "DelayRule",
     "EarliestPool2d",
+    "EarlyStopping",
     "Ensemble",
+    "Evaluation",
     "LIFConv2d",
     "LIFLinear",
     "Multiplex",
     "Network",
     "Record",
     "SilentNeurons",
+    "Trainer",
     "__version__",
+    "config",
     "data",
     "ensemble",
     "first_spike_time",
@@ -53,6 +60,7 @@ __all__ = [
     "load_run",
     "losses",
     "plots",
+    "runs",
     "substrates",
     "to_nir",
 ]
@@ -60,10 +68,9 @@ __all__ = [
 # Looked up on first use, so that reading a config or printing a help text does not load torch.
 _HOME = {
     "LIF": "neuron",
-    "SilentNeurons": "training.silent",
     "first_spike_time": "spiketime",
     "from_nir": "interop.nir",
-    "load_run": "training.loaded",
+    "load_run": "runs",
     "to_nir": "interop.nir",
     **dict.fromkeys(
         (
@@ -80,6 +87,9 @@ _HOME = {
             "ensemble",
         ),
         "layers",
+    ),
+    **dict.fromkeys(
+        ("Augment", "Callback", "CosineLR", "EarlyStopping", "Evaluation", "SilentNeurons", "Trainer"), "training"
     ),
 }
 

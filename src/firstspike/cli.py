@@ -16,7 +16,7 @@ from firstspike.interop.import_fastanddeep import import_fastanddeep
 from firstspike.reports.command import report
 from firstspike.sweeps import command as sweeps
 from firstspike.sweeps.folder import sweep_folder
-from firstspike.training.torchrun import check_command, first_speaks
+from firstspike.training.torchrun import check_command, only_first_reports
 
 app = typer.Typer(
     help="Train spiking neural networks exactly, by backpropagation on first spike times.",
@@ -33,18 +33,20 @@ Setting = Annotated[
 ]
 RunFolder = Annotated[Path, typer.Argument(help="A run folder.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar.")]
-Live = Annotated[bool, typer.Option("--live", help="Draw accuracy, error and loss to figures/live.png as it goes.")]
+Live = Annotated[bool, typer.Option("--live", help="Draw accuracy, error and loss to figures/live.png during the training.")]
 Log = Annotated[bool, typer.Option("--tensorboard", help="Log to the run's tensorboard/; needs the extra tensorboard.")]
+Wandb = Annotated[bool, typer.Option("--wandb", help="Log to Weights & Biases; needs the extra wandb.")]
 Chosen = Annotated[
-    str | None, typer.Option("--checkpoint", help="Its name in checkpoints/, or best; by default the newest.")
+    str | None, typer.Option("--checkpoint", help="A name in checkpoints/, or best; by default the newest.")
 ]
 On = Annotated[
-    str | None, typer.Option("--substrate", help="Another kind of substrate than the run's, with its defaults.")
+    str | None,
+    typer.Option("--substrate", help="Use this substrate (with default settings) instead of the run's."),
 ]
 
 
 class Split(StrEnum):
-    """Parts of a data set."""
+    """Splits of a data set."""
 
     train = "train"
     validation = "validation"
@@ -54,7 +56,7 @@ class Split(StrEnum):
 def main() -> None:
     """Entry point: errors that a user can mend are one message, without a traceback."""
     try:
-        with first_speaks():
+        with only_first_reports():
             app()
     except (ValueError, FileExistsError, FileNotFoundError, ImportError) as error:
         _fail(_reason(error), BAD_INPUT)
@@ -65,7 +67,7 @@ def main() -> None:
 
 
 def _fail(message: str, code: int) -> None:
-    if os.environ.get("FIRSTSPIKE_TRACEBACK"):  # for those who look into an error themselves
+    if os.environ.get("FIRSTSPIKE_TRACEBACK"):  # to see where an error comes from
         raise
     typer.echo(f"error: {message}", err=True)
     sys.exit(code)
@@ -103,48 +105,51 @@ def train(
     dtype: Annotated[str | None, typer.Option(help="float32 or float64; by default the config's.")] = None,
     seed: Annotated[int | None, typer.Option(help="By default the config's.")] = None,
     seeds: Annotated[
-        int | None, typer.Option(help="So many networks side by side, with the seeds from the first on.")
+        int | None, typer.Option(help="Train N networks side by side, with consecutive seeds.")
     ] = None,
     substrate: Annotated[
         str | None,
-        typer.Option(help="Its kind, e.g. noisy or mock_bss2; with its defaults if the config has another."),
+        typer.Option(help="Train on this kind, e.g. noisy or mock_bss2; with default settings if the config has another."),
     ] = None,
     quiet: Quiet = False,
     live: Live = False,
     tensorboard: Log = False,
+    wandb: Wandb = False,
 ) -> None:
-    """Train a network and test it."""
-    from firstspike.training.config import load_config
-    from firstspike.training.run import next_folder
+    """Train a network and evaluate it."""
+    from firstspike.config import load_config
+    from firstspike.runs import next_folder, start
 
-    named = {"device": device, "dtype": dtype, "seed": seed, "seeds": seeds}
+    named = {"device": device, "dtype": dtype, "seed": seed, "n_seeds": seeds}
     overrides = [f"training.{name}={value}" for name, value in named.items() if value is not None]
     checked = load_config(config, [*(settings or ()), *overrides], substrate)
     folder = out or next_folder(Path("runs"), Path(config).stem)
-
-    from firstspike.training.session import start
-
+    callbacks = _callbacks(folder, live, tensorboard, wandb)
     with _interruptible(folder):
-        _report(folder, start(folder, checked, show=not quiet, watch=_watch(live, tensorboard)))
+        _report(folder, start(folder, checked, progress_bar=not quiet, callbacks=callbacks))
 
 
 @app.command()
 def resume(
     run: RunFolder,
-    epochs: Annotated[int | None, typer.Option(min=1, help="A new number of epochs in all.")] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="A new total number of epochs.")] = None,
     allow_other_chip: Annotated[
-        bool, typer.Option("--allow-other-chip", help="Go on where the run was trained on another chip.")
+        bool, typer.Option("--allow-other-chip", help="Resume even if the run used another chip.")
     ] = False,
     quiet: Quiet = False,
     live: Live = False,
     tensorboard: Log = False,
+    wandb: Wandb = False,
 ) -> None:
     """Continue a run from its newest checkpoint, as if it had never stopped."""
-    from firstspike.training.session import resume as go_on
+    from firstspike.runs import resume as resume_run
 
-    watch = _watch(live, tensorboard)
+    callbacks = _callbacks(run, live, tensorboard, wandb)
     with _interruptible(run):
-        _report(run, go_on(run, epochs=epochs, show=not quiet, watch=watch, allow_other_chip=allow_other_chip))
+        results = resume_run(
+            run, epochs=epochs, progress_bar=not quiet, callbacks=callbacks, allow_other_chip=allow_other_chip
+        )
+        _report(run, results)
 
 
 @app.command()
@@ -152,19 +157,20 @@ def evaluate(
     run: RunFolder,
     checkpoint: Chosen = None,
     substrate: On = None,
-    split: Annotated[Split | None, typer.Option(help="Part of the run's data; by default test.")] = None,
+    split: Annotated[Split | None, typer.Option(help="Split of the run's data; by default test.")] = None,
     data: Annotated[
         Path | None,
         typer.Option(help="Other data: .npz with times and labels, or .csv with the label in the last column."),
     ] = None,
 ) -> None:
-    """Say how well a trained network does; writes evaluation/NAME.json and spikes/NAME.npz into the run folder."""
+    """Evaluate a trained network; writes evaluation/NAME.json and spikes/NAME.npz into the run folder."""
     if split is not None and data is not None:
         raise ValueError("--split and --data exclude each other: --data is all of a file")
 
-    from firstspike.training.report import report
+    from firstspike.runs import load_run
+    from firstspike.runs.evaluate import evaluate_run
 
-    result = report(run, split or Split.test if data is None else data, checkpoint, substrate)
+    result = evaluate_run(load_run(run, checkpoint, substrate), split or Split.test if data is None else data)
     typer.echo(result.text())
     typer.echo("\n" + "\n".join(map(str, result.save())))
 
@@ -177,14 +183,15 @@ def predict(
     checkpoint: Chosen = None,
     substrate: On = None,
 ) -> None:
-    """Classify input spike times, where inf or an empty cell is no spike; gives classes and output spike times."""
-    from firstspike.training.report import predictions
+    """Classify input spike times (inf or an empty cell means no spike); prints classes and output spike times."""
+    from firstspike.runs import load_run
+    from firstspike.runs.evaluate import predictions
 
-    text = predictions(run, file, checkpoint, substrate)
+    text = predictions(load_run(run, checkpoint, substrate), file)
     if out is None:
         typer.echo(text, nl=False)
     else:
-        from firstspike.training.files import write_whole
+        from firstspike.runs.files import write_whole
 
         write_whole(out, text)
 
@@ -222,7 +229,7 @@ def configs(
     name: Annotated[str | None, typer.Argument(help="Print this one.")] = None,
 ) -> None:
     """List the shipped configs, or print one."""
-    from firstspike.training.config import ConfigError, shipped_configs
+    from firstspike.config.shipped import shipped_configs
 
     shipped = shipped_configs()
     if name is None:
@@ -232,12 +239,12 @@ def configs(
     elif name in shipped:
         typer.echo(shipped[name].read_text(encoding="utf-8"), nl=False)
     else:
-        raise ConfigError(name, [f"no such config; shipped: {', '.join(sorted(shipped))}"])
+        raise ValueError(f"{name}: no such config; shipped: {', '.join(sorted(shipped))}")
 
 
 @contextlib.contextmanager
 def _interruptible(folder: Path) -> Iterator[None]:
-    from firstspike.training.loop import Interrupted
+    from firstspike.training import Interrupted
 
     try:
         yield
@@ -247,12 +254,17 @@ def _interruptible(folder: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno is None or not (folder / "config.yaml").is_file():
             raise
-        again = "What was saved before is kept. Once there is room and permission:"
+        again = "Everything saved so far is kept. Once there is room and permission:"
         raise OSError(f"{_reason(error)}. {again} firstspike resume {folder}") from error
 
 
-def _watch(live: bool, tensorboard: bool) -> list[str]:
-    return ["live"] * live + ["tensorboard"] * tensorboard
+def _callbacks(folder: Path, live: bool, tensorboard: bool, wandb: bool) -> list[Any]:
+    chosen = {"live": live, "tensorboard": tensorboard, "wandb": wandb}
+    if not any(chosen.values()):
+        return []
+    from firstspike.plots.callbacks import CALLBACKS
+
+    return [CALLBACKS[name](folder) for name, wanted in chosen.items() if wanted]
 
 
 def _report(folder: Path, results: dict[str, Any]) -> None:

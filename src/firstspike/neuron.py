@@ -11,6 +11,8 @@ from numbers import Real
 
 from torch import Tensor
 
+from firstspike.ranges import Positive, PositiveOrInf
+
 
 @dataclass(frozen=True, eq=False)
 class LIF:
@@ -32,9 +34,9 @@ class LIF:
         ValueError: a value that is not positive, or not a number.
     """
 
-    tau_mem: float | Tensor = 1.0
-    tau_syn: float | Tensor = 1.0
-    threshold: float | Tensor = 1.0
+    tau_mem: PositiveOrInf | Tensor = 1.0
+    tau_syn: Positive | Tensor = 1.0
+    threshold: Positive | Tensor = 1.0
 
     def __post_init__(self) -> None:
         for name in ("tau_mem", "tau_syn", "threshold"):

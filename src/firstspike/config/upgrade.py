@@ -60,7 +60,9 @@ def _move_limits(data: dict[str, Any], changes: list[str]) -> None:
     layers = [x for x in network if isinstance(x, dict)] if isinstance(network, list) else []
     spiking = [layer for layer in layers if layer.get("kind") in ("lif", "conv")]
     if any("max_silent" in layer for layer in spiking):
-        limits = [layer.pop("max_silent", 1.0) for layer in spiking]
+        known = _at(data, ("training", "silent", "limits"))
+        known = known if isinstance(known, list) and len(known) == len(spiking) else [1.0] * len(spiking)
+        limits = [layer.pop("max_silent", limit) for layer, limit in zip(spiking, known, strict=True)]
         if _put(data, ("training", "silent", "limits"), limits):
             changes.append("max_silent is now training.silent.limits")
 
@@ -75,7 +77,7 @@ def _at(data: Any, place: Place) -> Any:
 
 
 def _put(data: dict[str, Any], place: Place, value: Any) -> bool:
-    """Set a value; False where something that is not a mapping, or another value, is in the way."""
+    """Set a value; False where something that is not a mapping is in the way."""
     for step in place[:-1]:
         if isinstance(data, list):
             data = data[step]  # type: ignore[index]
@@ -85,7 +87,7 @@ def _put(data: dict[str, Any], place: Place, value: Any) -> bool:
         data = data[step]  # type: ignore[index]
         if not isinstance(data, dict | list):
             return False
-    if not isinstance(data, dict) or place[-1] in data:
+    if not isinstance(data, dict):
         return False
     data[place[-1]] = value  # type: ignore[index]
     return True

@@ -10,6 +10,7 @@ from firstspike.layers.neurons import LIFLayer
 from firstspike.layers.observed import at_observed
 from firstspike.layers.patches import Image, Pair, Window, check_pixels, from_image, to_image
 from firstspike.neuron import LIF
+from firstspike.ranges import Finite, NotNegative, Positive, PositiveInt
 from firstspike.spiketime import first_spike_time
 
 
@@ -43,7 +44,7 @@ class LIFConv2d(LIFLayer):
     def __init__(
         self,
         image: tuple[int, int, int],
-        out_channels: int,
+        out_channels: PositiveInt,
         kernel_size: Pair,
         neuron: LIF | None = None,
         *,
@@ -51,9 +52,9 @@ class LIFConv2d(LIFLayer):
         padding: Pair = 0,
         trainable: Collection[str] = (),
         per_neuron: bool = False,
-        weight_mean: float | None = None,
-        weight_std: float | None = None,
-        max_weight_grad: float | None = None,
+        weight_mean: Finite | None = None,
+        weight_std: NotNegative | None = None,
+        max_weight_grad: Positive | None = None,
         backend: str = "auto",
         generator: torch.Generator | None = None,
         device: torch.device | str | None = None,

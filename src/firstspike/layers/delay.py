@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from firstspike.layers.observed import at_observed
+from firstspike.ranges import Finite, NotNegative, PositiveInt, PositiveOrInf
 
 
 @dataclass(frozen=True)
@@ -46,12 +47,12 @@ class DelayRule:
     """
 
     bound: Literal["sigmoid", "softplus", "clip"] = "sigmoid"
-    scale: float = 1.0
-    shift: float = 0.0
-    mean: float = 0.0
-    std: float = 0.25
+    scale: PositiveOrInf = 1.0
+    shift: NotNegative = 0.0
+    mean: Finite = 0.0
+    std: NotNegative = 0.25
     trainable: bool = True
-    jitter: float = 0.0
+    jitter: NotNegative = 0.0
 
     def __post_init__(self) -> None:
         if self.bound not in ("sigmoid", "softplus", "clip"):
@@ -174,10 +175,10 @@ class Delay(nn.Module):
 
     def __init__(
         self,
-        features: int,
+        features: PositiveInt,
         rule: DelayRule | None = None,
         *,
-        copies: int = 1,
+        copies: PositiveInt = 1,
         generator: torch.Generator | None = None,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,

@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from firstspike.layers.observed import at_observed
+from firstspike.ranges import Finite, PositiveInt
 
 
 class BiasSpikes(nn.Module):
@@ -21,7 +22,7 @@ class BiasSpikes(nn.Module):
     times: Tensor
 
     def __init__(
-        self, times: Sequence[float], *, device: torch.device | str | None = None, dtype: torch.dtype | None = None
+        self, times: Sequence[Finite], *, device: torch.device | str | None = None, dtype: torch.dtype | None = None
     ) -> None:
         super().__init__()
         values = torch.as_tensor(times, dtype=dtype or torch.get_default_dtype())
@@ -50,7 +51,7 @@ class Multiplex(nn.Module):
     A chip whose weights are small reaches a neuron's threshold with several synapses for one input.
     """
 
-    def __init__(self, copies: int) -> None:
+    def __init__(self, copies: PositiveInt) -> None:
         super().__init__()
         if copies < 1:
             raise ValueError(f"copies must be >= 1, got {copies}")

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from firstspike.layers.delay import DelayRule
 from firstspike.layers.neurons import LIFLayer
 from firstspike.neuron import LIF
+from firstspike.ranges import Finite, NotNegative, Positive, PositiveInt
 from firstspike.spiketime import first_spike_time
 
 
@@ -44,16 +45,16 @@ class LIFLinear(LIFLayer):
 
     def __init__(
         self,
-        in_features: int,
-        out_features: int,
+        in_features: PositiveInt,
+        out_features: PositiveInt,
         neuron: LIF | None = None,
         *,
         trainable: Collection[str] = (),
         per_neuron: bool = False,
-        weight_mean: float | None = None,
-        weight_std: float | None = None,
+        weight_mean: Finite | None = None,
+        weight_std: NotNegative | None = None,
         delay: DelayRule | None = None,
-        max_weight_grad: float | None = None,
+        max_weight_grad: Positive | None = None,
         backend: str = "auto",
         generator: torch.Generator | None = None,
         device: torch.device | str | None = None,

@@ -10,7 +10,7 @@ line in `LOSSES` or `REGULARIZERS`. The tests that run over `LOSSES` then cover 
 
 from torch import nn
 
-from firstspike.losses.base import TimeLoss
+from firstspike.losses.base import TimeLoss, earliest
 from firstspike.losses.cross_entropy import TimeCrossEntropy
 from firstspike.losses.mse import TimeMSE
 from firstspike.losses.regularizers import DelayL2, EarlyOutput
@@ -39,4 +39,5 @@ __all__ = [
     "TimeCrossEntropy",
     "TimeLoss",
     "TimeMSE",
+    "earliest",
 ]

@@ -1,10 +1,15 @@
 """What the losses on first spike times share: checks, silent neurons, the mean, the earliest-spike rule."""
 
 import math
+from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
+
+
+Reduction = Literal["mean", "sum", "none"]
 
 
 class TimeLoss(nn.Module):
@@ -16,16 +21,53 @@ class TimeLoss(nn.Module):
     Args:
         tau_syn: synaptic time constant, the unit of the subclass's other times.
         silent_cost: cost of a sample whose true neuron does not spike.
+        weight: weight of each class, as in torch's losses; by default all are 1.
+        reduction: `"mean"` (weighted, as in torch's losses), `"sum"` or `"none"`.
     """
 
-    def __init__(self, tau_syn: float = 1.0, silent_cost: float = 100.0) -> None:
+    def __init__(
+        self,
+        tau_syn: float = 1.0,
+        silent_cost: float = 100.0,
+        weight: Sequence[float] | None = None,
+        reduction: Reduction = "mean",
+    ) -> None:
         super().__init__()
         self.tau_syn = check_positive("tau_syn", tau_syn)
         self.silent_cost = check_not_negative("silent_cost", silent_cost)
+        if reduction not in ("mean", "sum", "none"):
+            raise ValueError(f"reduction: expected mean, sum or none, got {reduction!r}")
+        self.reduction: Reduction = reduction
+        self.weight = None if weight is None else tuple(check_not_negative("weight", value) for value in weight)
 
-    def forward(self, times: Float[Tensor, "*batch outputs"], labels: Int64[Tensor, "*batch"]) -> Float[Tensor, ""]:
-        """Mean of `per_sample`."""
-        return self.per_sample(times, labels).mean()
+    def forward(self, times: Float[Tensor, "*batch outputs"], labels: Int64[Tensor, "*batch"]) -> Float[Tensor, "..."]:
+        """Loss of the batch: `per_sample`, weighted by class and reduced."""
+        costs = self.per_sample(times, labels)
+        weights = self._weights(labels, costs)
+        if weights is not None:
+            costs = costs * weights
+        if self.reduction == "none":
+            return costs
+        if self.reduction == "sum" or weights is None:
+            return costs.sum() if self.reduction == "sum" else costs.mean()
+        return costs.sum() / weights.sum()
+
+    def share(self, part: Int64[Tensor, " part"], whole: Int64[Tensor, " batch"]) -> float:
+        """Factor with which the loss of a part of a batch enters that of the whole batch."""
+        if self.reduction == "sum":
+            return 1.0
+        weights = self._weights(whole, torch.zeros((), dtype=torch.float64, device=whole.device))
+        if weights is None:
+            return len(part) / len(whole)
+        mine = self._weights(part, weights)
+        return 0.0 if mine is None else float(mine.sum() / weights.sum())
+
+    def _weights(self, labels: Tensor, like: Tensor) -> Tensor | None:
+        """Weight of each sample by its class; None where all are 1."""
+        if self.weight is None:
+            return None
+        classes = torch.tensor(self.weight, dtype=like.dtype, device=like.device)
+        return classes[labels]
 
     def per_sample(
         self, times: Float[Tensor, "*batch outputs"], labels: Int64[Tensor, "*batch"]
@@ -68,7 +110,12 @@ class TimeLoss(nn.Module):
 
     def predict(self, times: Float[Tensor, "*batch outputs"]) -> Int64[Tensor, "*batch"]:
         """Class of the earliest spike, the lowest of several at the same time; -1 where all are silent."""
-        return smallest(times)
+        return earliest(times)
+
+
+def earliest(times: Float[Tensor, "*batch outputs"]) -> Int64[Tensor, "*batch"]:
+    """Class of the earliest spike, the lowest of several at the same time; -1 where all are silent (`inf`)."""
+    return smallest(times)
 
 
 def smallest(values: Float[Tensor, "*batch outputs"]) -> Int64[Tensor, "*batch"]:

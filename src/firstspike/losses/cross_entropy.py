@@ -1,12 +1,14 @@
 """Cross-entropy on spike times (Göltz, Kriener et al., Nat. Mach. Intell. 3, 823, 2021)."""
 
 import math
+from collections.abc import Sequence
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from firstspike.losses.base import TimeLoss, check_positive
+from firstspike.losses.base import Reduction, TimeLoss, check_positive
+from firstspike.ranges import NotNegative, Positive
 
 
 class TimeCrossEntropy(TimeLoss):
@@ -21,13 +23,15 @@ class TimeCrossEntropy(TimeLoss):
         xi: width of the softmax in units of `tau_syn`: time differences much above it count as certain.
         tau_syn: synaptic time constant, in the unit of the times.
         silent_cost: cost of a sample whose true neuron is silent; it gives no gradient.
+        weight: weight of each class, as in torch's losses; by default all are 1.
+        reduction: `"mean"` (weighted, as in torch's losses), `"sum"` or `"none"`.
 
     Raises:
         ValueError: `xi` or `tau_syn` not positive, `silent_cost` negative.
     """
 
-    def __init__(self, xi: float = 0.2, tau_syn: float = 1.0, silent_cost: float = 100.0) -> None:
-        super().__init__(tau_syn, silent_cost)
+    def __init__(self, xi: Positive = 0.2, tau_syn: Positive = 1.0, silent_cost: NotNegative = 100.0, weight: Sequence[float] | None = None, reduction: Reduction = "mean") -> None:
+        super().__init__(tau_syn, silent_cost, weight, reduction)
         self.xi = check_positive("xi", xi)
 
     def cost(

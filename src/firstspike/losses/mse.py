@@ -1,12 +1,14 @@
 """Squared distance of spike times to fixed targets."""
 
 import math
+from collections.abc import Sequence
 
 import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
-from firstspike.losses.base import TimeLoss, check_not_negative, smallest
+from firstspike.losses.base import Reduction, TimeLoss, check_not_negative, smallest
+from firstspike.ranges import NotNegative, Positive
 
 
 class TimeMSE(TimeLoss):
@@ -22,13 +24,15 @@ class TimeMSE(TimeLoss):
         wrong: target of all others, in units of `tau_syn`; usually later.
         tau_syn: synaptic time constant, in the unit of the times.
         silent_cost: cost of a sample whose true neuron is silent; it gives no gradient.
+        weight: weight of each class, as in torch's losses; by default all are 1.
+        reduction: `"mean"` (weighted, as in torch's losses), `"sum"` or `"none"`.
 
     Raises:
         ValueError: negative or equal targets, `tau_syn` not positive, `silent_cost` negative.
     """
 
-    def __init__(self, correct: float, wrong: float, tau_syn: float = 1.0, silent_cost: float = 100.0) -> None:
-        super().__init__(tau_syn, silent_cost)
+    def __init__(self, correct: NotNegative, wrong: NotNegative, tau_syn: Positive = 1.0, silent_cost: NotNegative = 100.0, weight: Sequence[float] | None = None, reduction: Reduction = "mean") -> None:
+        super().__init__(tau_syn, silent_cost, weight, reduction)
         self.correct = check_not_negative("correct", correct)
         self.wrong = check_not_negative("wrong", wrong)
         if correct == wrong:

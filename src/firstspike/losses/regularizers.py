@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from firstspike.layers import Record
 from firstspike.losses.base import check_batch, check_not_negative, check_positive
+from firstspike.ranges import NotNegative, Positive
 
 _LINEAR_FROM = 10.0  # exponent above which EarlyOutput goes on as a straight line
 
@@ -32,7 +33,7 @@ class EarlyOutput(nn.Module):
         ValueError: `alpha` negative, `beta` or `tau_syn` not positive.
     """
 
-    def __init__(self, alpha: float, beta: float = 1.0, tau_syn: float = 1.0) -> None:
+    def __init__(self, alpha: NotNegative, beta: Positive = 1.0, tau_syn: Positive = 1.0) -> None:
         super().__init__()
         self.alpha = check_not_negative("alpha", alpha)
         self.beta = check_positive("beta", beta)
@@ -71,7 +72,7 @@ class DelayL2(nn.Module):
         ValueError: `alpha` negative, `tau_syn` not positive.
     """
 
-    def __init__(self, alpha: float, tau_syn: float = 1.0) -> None:
+    def __init__(self, alpha: NotNegative, tau_syn: Positive = 1.0) -> None:
         super().__init__()
         self.alpha = check_not_negative("alpha", alpha)
         self.tau_syn = check_positive("tau_syn", tau_syn)

@@ -1,10 +1,13 @@
 """Squared error of time differences (DelGrad: Göltz, Weber, Kriener et al., Nat. Commun. 16, 8245, 2025)."""
 
+from collections.abc import Sequence
+
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from firstspike.losses.base import TimeLoss, check_positive
+from firstspike.losses.base import Reduction, TimeLoss, check_positive
+from firstspike.ranges import NotNegative, Positive
 
 
 class ShiftInvariantMSE(TimeLoss):
@@ -18,13 +21,15 @@ class ShiftInvariantMSE(TimeLoss):
         delta: wanted lead of the true neuron, in units of `tau_syn`.
         tau_syn: synaptic time constant, in the unit of the times.
         silent_cost: cost of a sample whose true neuron is silent; it gives no gradient.
+        weight: weight of each class, as in torch's losses; by default all are 1.
+        reduction: `"mean"` (weighted, as in torch's losses), `"sum"` or `"none"`.
 
     Raises:
         ValueError: `delta` or `tau_syn` not positive, `silent_cost` negative.
     """
 
-    def __init__(self, delta: float = 0.2, tau_syn: float = 1.0, silent_cost: float = 100.0) -> None:
-        super().__init__(tau_syn, silent_cost)
+    def __init__(self, delta: Positive = 0.2, tau_syn: Positive = 1.0, silent_cost: NotNegative = 100.0, weight: Sequence[float] | None = None, reduction: Reduction = "mean") -> None:
+        super().__init__(tau_syn, silent_cost, weight, reduction)
         self.delta = check_positive("delta", delta)
 
     def cost(

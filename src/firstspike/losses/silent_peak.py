@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from firstspike.layers import Network, Record
 from firstspike.layers.stages import lif_stages
 from firstspike.losses.base import check_not_negative, check_positive
+from firstspike.ranges import Fraction, NotNegative, Positive
 from firstspike.spiketime.peaks import lacking
 
 
@@ -34,7 +35,7 @@ class SilentPeak(nn.Module):
         ValueError: `alpha` negative, `max_silent` not from 0 to 1, `tau_syn` not positive.
     """
 
-    def __init__(self, alpha: float, max_silent: float = 0.5, tau_syn: float = 1.0) -> None:
+    def __init__(self, alpha: NotNegative, max_silent: Fraction = 0.5, tau_syn: Positive = 1.0) -> None:
         super().__init__()
         self.alpha = check_not_negative("alpha", alpha)
         self.max_silent = check_not_negative("max_silent", max_silent)

@@ -43,8 +43,8 @@ from firstspike.plots.yin_yang import (
     output_maps_figure,
     time_map,
 )
-from firstspike.training.evaluation import confusion_counts
-from firstspike.training.loaded import LoadedRun
+from firstspike.runs import LoadedRun
+from firstspike.training import confusion_counts
 
 PLOTS: dict[str, Callable[[RunData], Figure]] = {
     "summary": summary_figure,
@@ -93,7 +93,7 @@ def save_figures(
     """
     if not isinstance(run, LoadedRun):
         run = RunData(run)
-    data = run if isinstance(run, RunData) else RunData(run.folder, run.chosen, run.elsewhere)
+    data = run if isinstance(run, RunData) else RunData.of(run)
     return save_run_figures(PLOTS, data, names, formats)
 
 

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from firstspike.plots.run_data import RunData
 from firstspike.plots.style import SIGNED, class_names, new_figure, styled
-from firstspike.training.evaluation import Evaluation, confusion_counts
+from firstspike.training import Evaluation, confusion_counts
 
 _NUMBERS_UP_TO = 20  # classes; above, numbers in the cells are too small to read
 

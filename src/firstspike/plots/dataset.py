@@ -29,7 +29,6 @@ from firstspike.plots.style import (
     time_label,
 )
 from firstspike.plots.yin_yang import draw_outline
-from firstspike.training.config.data import Bars, YinYang
 
 _CHOSEN = 12  # images in a figure
 _LOOKED_AT = 1000  # samples among which they are chosen
@@ -112,14 +111,14 @@ def input_raster(data: SpikeData, ax: Axes, label: int, samples: int = 20, unit:
 def dataset_figure(run: RunData) -> Figure:
     """The training data of a run: points, images, or rasters."""
     data, section = run.data.train, run.config.data
-    if isinstance(section, YinYang):
+    if section.kind == "yin_yang":
         figure = new_figure(5.6, 4.2)
         yin_yang_points(data, figure.subplots(), run.plane)
         return figure
-    if isinstance(section, Bars):
+    if section.kind == "bars":
         times = data.times[:, :: section.multiply]
         return _images_figure(times, data, (section.size, section.size), run.unit)
-    if (image := section.image()) is not None:
+    if (image := data.image) is not None:
         first_channel = data.times[:, : image[1] * image[2]]
         return _images_figure(first_channel, data, image[1:], run.unit)
     if data.features == 2:

@@ -1,31 +1,37 @@
-"""A figure of the training that is replaced while it runs."""
+"""A figure of the training that is redrawn while it runs."""
+
+from pathlib import Path
 
 from matplotlib.figure import Figure
 
 from firstspike.plots.save import write_figure
 from firstspike.plots.style import new_figure, styled
 from firstspike.plots.training import accuracy, loss_and_error
-from firstspike.training.run import Row, Run
-from firstspike.training.watchers import Pace, Watcher
+from firstspike.runs import RunFolder
+from firstspike.training import Callback, Fit, Pace, Row
 
 
-class LiveFigure(Watcher):
-    """Draws accuracy, error and loss to ``figures/live.png``, seldom enough to cost little, and once at the end.
+class LiveFigure(Callback):
+    """Draws accuracy, error and loss to ``figures/live.png``, rarely enough to cost little, and once at the end.
 
     Args:
-        run: whose training it is.
-        epoch: whole epochs done before.
+        folder: the run folder.
         pace: how often to draw.
     """
 
-    def __init__(self, run: Run, epoch: int = 0, pace: Pace | None = None) -> None:
-        self.path = run.path / "figures" / "live.png"
-        self.epochs = run.config.training.epochs
-        self.columns = {name: values[:epoch] for name, values in run.table("metrics").items()}
+    def __init__(self, folder: Path | str, pace: Pace | None = None) -> None:
+        self.run = RunFolder(Path(folder))
+        self.path = self.run.path / "figures" / "live.png"
         self.pace = pace or Pace()
-        self.drawn = epoch
+        self.columns: dict[str, list[float]] = {}
+        self.epochs = self.drawn = 0
 
-    def epoch(self, row: Row) -> None:
+    def on_fit_start(self, fit: Fit) -> None:
+        """Take over the epochs of a run that is resumed."""
+        self.epochs, self.drawn = fit.epochs, fit.epoch
+        self.columns = {name: values[: fit.epoch] for name, values in self.run.table("metrics").items()}
+
+    def on_epoch_end(self, fit: Fit, row: Row) -> None:
         """Draw, if enough time has passed since the last drawing."""
         for name, value in row.items():
             self.columns.setdefault(name, []).append(float(value))
@@ -35,7 +41,7 @@ class LiveFigure(Watcher):
     def draw(self) -> None:
         """Replace the figure."""
         with self.pace.measured():
-            self.path.parent.mkdir(exist_ok=True)
+            self.path.parent.mkdir(parents=True, exist_ok=True)
             write_figure(live_figure(self.columns, self.epochs), self.path)
         self.drawn = len(self.columns["epoch"])
 
@@ -47,7 +53,7 @@ class LiveFigure(Watcher):
 
 @styled
 def live_figure(metrics: dict[str, list[float]], epochs: int) -> Figure:
-    """Accuracy, error and loss so far, of ``epochs`` in all."""
+    """Accuracy, error and loss so far, of a total of ``epochs``."""
     figure = new_figure(9.5, 2.8)
     first, second, third = figure.subplots(1, 3)
     accuracy(metrics, first)

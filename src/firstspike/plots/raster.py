@@ -61,9 +61,9 @@ def stage_heights(shown: list[Stage]) -> list[float]:
 
 @styled
 def raster_figure(run: RunData, sample: int = 0) -> Figure:
-    """Raster of a test sample."""
+    """Raster of a test sample, or of another split's where there are no test data."""
     figure = new_figure(6.0, min(7.0, 0.8 + 0.33 * sum(stage_heights(stages(run.network, run.record)))))
-    ax = figure.subplots()
+    ax, (name, data) = figure.subplots(), run.held_out
     raster(run.network, run.record, ax, sample, run.unit)
-    ax.set_title(f"test sample {sample}, class {run.class_names[int(run.data.test.labels[sample])]}")
+    ax.set_title(f"{name} sample {sample}, class {run.class_names[int(data.labels[sample])]}")
     return figure

@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Iterator
 from functools import cached_property
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import numpy as np
 from jaxtyping import Float
@@ -14,10 +14,9 @@ from firstspike.layers.stages import parameters
 from firstspike.plots.plane import YinYangPlane
 from firstspike.plots.style import time_unit
 from firstspike.substrates import SubstrateError
-from firstspike.training.checkpoint import Checkpoint, CheckpointError, load_checkpoint
-from firstspike.training.config.data import YinYang
-from firstspike.training.evaluation import record_in_parts
-from firstspike.training.loaded import LoadedRun, Table
+from firstspike.training import record_in_parts
+from firstspike.runs.checkpoint import Checkpoint, CheckpointError, load_checkpoint
+from firstspike.runs.loaded import LoadedRun, Table
 
 _log = logging.getLogger(__name__)
 
@@ -35,6 +34,13 @@ class History(NamedTuple):
 
 class RunData(LoadedRun):
     """A loaded run for figures. Where a part is not there, a figure of it is ``NotApplicable``."""
+
+    @classmethod
+    def of(cls, run: LoadedRun) -> Self:
+        """The same run for figures."""
+        data = cls.__new__(cls)
+        data.__dict__.update(run.__dict__)
+        return data
 
     @property
     def unit(self) -> str:
@@ -64,7 +70,7 @@ class RunData(LoadedRun):
         for epoch, network in self.states():
             epochs.append(epoch)
             values.append(parameters(network))
-        if len(epochs) == 1:
+        if max(epochs) == 0:
             raise NotApplicable(f"{self.folder} has no checkpoint that can be read")
         return {
             name: History(np.asarray(epochs), np.stack([state[name].ravel() for state in values])) for name in values[0]
@@ -72,8 +78,8 @@ class RunData(LoadedRun):
 
     @cached_property
     def exact_record(self) -> Record:
-        """Exact spike times of all layers on the test data, whatever the substrate."""
-        return record_in_parts(self.network, self.data.test.times)
+        """Exact spike times of all layers on ``held_out``, whatever the substrate."""
+        return record_in_parts(self.network, self.held_out[1].times)
 
     @cached_property
     def plane(self) -> YinYangPlane:
@@ -83,7 +89,7 @@ class RunData(LoadedRun):
             NotApplicable: the run has other data.
         """
         data = self.config.data
-        if not isinstance(data, YinYang):
+        if data.kind != "yin_yang":
             raise NotApplicable(f"only runs on yin_yang have a plane to look at, this one is on {data.kind}")
         return YinYangPlane(data.early, data.late, data.r_small, data.r_big)
 
@@ -117,10 +123,12 @@ class RunData(LoadedRun):
         Args:
             most: so many checkpoints at most, evenly over all, the newest among them.
         """
-        yield 0.0, self.initial
+        names = self.checkpoints
+        if "epoch_0000" not in names:  # a config describes the weights that its network starts with
+            yield 0.0, self.initial
         size = self.config.training.batch_size
-        batches = -(-self.config.data.train // size)
-        names, last = self.checkpoints, 0.0
+        batches = -(-len(self.data.train) // size)
+        last = -1.0 if "epoch_0000" in names else 0.0
         if most is not None and len(names) > most:
             names = tuple(names[k] for k in np.linspace(len(names) - 1, 0, most).astype(int)[::-1])
         for name in names:

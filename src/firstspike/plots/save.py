@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from firstspike.plots.run_data import NotApplicable, RunData
 from firstspike.plots.style import DPI, style
-from firstspike.training.files import whole_file
+from firstspike.runs.files import whole_file
 
 _log = logging.getLogger(__name__)
 

@@ -11,7 +11,6 @@ from firstspike.plots.spike_times import output_times, spike_histogram
 from firstspike.plots.style import axes_list, new_figure, styled
 from firstspike.plots.training import loss_and_error
 from firstspike.plots.yin_yang import decision_map
-from firstspike.training.config.data import YinYang
 
 _PANELS = 3  # classes whose output times are shown
 
@@ -35,26 +34,27 @@ def summary_figure(run: RunData, sample: int = 0) -> Figure:
 
     left, right = rows[2].subplots(1, 2)
     confusion(run.evaluation, left, names)
-    if isinstance(run.config.data, YinYang):
+    if run.config.data.kind == "yin_yang":
         decision_map(run.plane_record.output, run.loss, right, run.plane, names=names)
     else:
         spike_histogram(run.record.output, right, "output", unit=unit)
 
     left, right = rows[3].subplots(1, 2)
-    label = names[int(run.data.test.labels[sample])]
+    split, data = run.held_out
+    label = names[int(data.labels[sample])]
     raster(run.network, run.record, left, sample, unit)
-    left.set_title(f"test sample {sample}, class {label}")
+    left.set_title(f"{split} sample {sample}, class {label}")
     output_membranes(run, sample, right)
-    right.set_title(f"output neurons, test sample {sample}")
+    right.set_title(f"output neurons, {split} sample {sample}")
     return figure
 
 
 def _headline(run: RunData) -> str:
     config, result = run.config, run.evaluation
-    inputs, _ = config.data.shape()
+    inputs = run.data.train.features
     sizes = [str(inputs), *(str(lif.layer.out_features) for lif in lif_stages(run.network))]
     epochs = int(run.metrics["epoch"][-1])
     return (
         f"{config.data.kind}, network {' - '.join(sizes)}, {config.loss.kind}, {epochs} epochs, seed "
-        f"{config.training.seed}: test accuracy {100 * result.accuracy:.1f} ± {100 * result.accuracy_error:.1f} %"
+        f"{config.training.seed}: {run.held_out[0]} accuracy {100 * result.accuracy:.1f} ± {100 * result.accuracy_error:.1f} %"
     )

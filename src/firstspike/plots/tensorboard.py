@@ -11,43 +11,46 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from firstspike.layers import Network
 from firstspike.layers.stages import parameters
 from firstspike.plots.confusion import confusion
 from firstspike.plots.spike_times import spike_histogram
 from firstspike.plots.style import new_figure, style, styled, time_unit
-from firstspike.training.build import Experiment
-from firstspike.training.evaluation import Evaluation
-from firstspike.training.run import Row, Run
-from firstspike.training.watchers import Pace, Watcher
+from firstspike.training import Callback, Evaluation, Fit, Pace, Row
 
 _DPI = 100
 
 
-class TensorBoard(Watcher):
-    """Logs into ``tensorboard/`` of a run: scalars every epoch, histograms of parameters with every checkpoint.
+class TensorBoard(Callback):
+    """Logs to ``tensorboard/`` in the run folder: scalars every epoch, histograms of parameters with every checkpoint.
 
-    Figures come with the last checkpoint, and with those before it where they take little of the time.
-
-    A resumed training goes on in the same log; what an earlier one wrote of later epochs is marked as void.
+    Figures come with the last checkpoint, and with earlier ones where they take little of the time. A resumed training
+    continues the same log; what an earlier one wrote of later epochs is marked as void.
 
     Args:
-        run: whose training it is.
-        epoch: whole epochs done before.
+        folder: the run folder.
         pace: how often to draw figures.
 
     Raises:
         ImportError: the extra ``tensorboard`` is not installed.
     """
 
-    def __init__(self, run: Run, epoch: int = 0, pace: Pace | None = None) -> None:
-        check_tensorboard()
-        self.events = EventFile(run.path / "tensorboard", epoch + 1)
+    def __init__(self, folder: Path | str, pace: Pace | None = None) -> None:
+        if find_spec("tensorboard") is None:
+            raise ImportError('TensorBoard is missing. Install it: pip install "firstspike[tensorboard]"')
+        self.folder = Path(folder) / "tensorboard"
         self.pace = pace or Pace(guess=0.4)
+        self.events: EventFile | None = None
 
-    def epoch(self, row: Row) -> None:
-        """All numbers of the epoch."""
+    def on_fit_start(self, fit: Fit) -> None:
+        """Open a file of events."""
+        self.events = EventFile(self.folder, fit.epoch + 1)
+
+    def on_epoch_end(self, fit: Fit, row: Row) -> None:
+        """Log all numbers of the epoch."""
         from torch.utils.tensorboard.summary import scalar
 
+        assert self.events is not None
         for name, value in row.items():
             if name != "epoch":
                 part, _, what = name.partition("_")
@@ -55,31 +58,36 @@ class TensorBoard(Watcher):
                 self.events.add(scalar(tag, float(value)), int(row["epoch"]))
         self.events.flush()
 
-    def checkpoint(self, epoch: int, experiment: Experiment, validation: Evaluation) -> None:
-        """Weights and delays, output times and decisions."""
+    def on_checkpoint(self, fit: Fit) -> None:
+        """Log weights and delays, output times and decisions of the first network."""
         from torch.utils.tensorboard.summary import histogram
 
-        for name, values in parameters(experiment.network).items():
-            self.events.add(histogram("/".join(name.split(", ")), values, "auto"), epoch)
-        if self.pace.due() or epoch == experiment.config.training.epochs:
+        assert self.events is not None
+        network = fit.trainer.network
+        if isinstance(network, Network):
+            for name, values in parameters(network).items():
+                self.events.add(histogram("/".join(name.split(", ")), values, "auto"), fit.epoch)
+        if fit.validations and (self.pace.due() or fit.epoch == fit.epochs):
             with self.pace.measured():
-                self._figures(epoch, experiment, validation)
+                self._figures(fit)
         self.events.flush()
 
-    def _figures(self, epoch: int, experiment: Experiment, validation: Evaluation) -> None:
+    def _figures(self, fit: Fit) -> None:
         from torch.utils.tensorboard.summary import image
 
-        names = experiment.data.validation.class_names
-        unit = time_unit(experiment.config.neuron.tau_syn)
+        assert self.events is not None
+        validation, names = fit.validations[0], fit.train.class_names
+        unit = time_unit(getattr(fit.trainer.objective.loss, "tau_syn", 1.0))
         for tag, figure in (
             ("confusion, validation", _confusion_figure(validation, names)),
             ("output spike times, validation", _times_figure(validation, unit)),
         ):
-            self.events.add(image(tag, pixels(figure), dataformats="HWC"), epoch)
+            self.events.add(image(tag, pixels(figure), dataformats="HWC"), fit.epoch)
 
     def close(self) -> None:
-        """Write what is left."""
-        self.events.close()
+        """Write the rest."""
+        if self.events is not None:
+            self.events.close()
 
 
 class EventFile:
@@ -94,7 +102,7 @@ class EventFile:
         from tensorboard.compat.proto.event_pb2 import SessionLog
         from tensorboard.summary.writer.record_writer import RecordWriter
 
-        folder.mkdir(exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
         name = f"events.out.tfevents.{time.time_ns() // 1000}.{socket.gethostname()}.{os.getpid()}"  # sorts by time
         self._records = RecordWriter((folder / name).open("wb"))
         self._write(file_version="brain.Event:2")
@@ -116,16 +124,6 @@ class EventFile:
         from tensorboard.compat.proto.event_pb2 import Event
 
         self._records.write(Event(wall_time=time.time(), **fields).SerializeToString())
-
-
-def check_tensorboard() -> None:
-    """Whether TensorBoard is there.
-
-    Raises:
-        ImportError: it is not.
-    """
-    if find_spec("tensorboard") is None:
-        raise ImportError('TensorBoard is missing. Install it: pip install "firstspike[tensorboard]"')
 
 
 def pixels(figure: Figure) -> np.ndarray:

@@ -188,7 +188,7 @@ def decision_map_figure(run: RunData) -> Figure:
     plane = run.plane
     figure = new_figure(5.0, 4.0)
     ax = figure.subplots()
-    decision_map(run.plane_record.output, run.loss, ax, plane, run.data.test, run.class_names)
+    decision_map(run.plane_record.output, run.loss, ax, plane, run.held_out[1], run.class_names)
     ax.set_title(f"test accuracy {100 * run.evaluation.accuracy:.1f} %")
     return figure
 

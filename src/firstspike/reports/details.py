@@ -14,7 +14,6 @@ from torch import Tensor
 from firstspike.plots import NotApplicable, RunData, confusion_counts
 from firstspike.reports.samples import samples
 from firstspike.reports.values import plain, significant
-from firstspike.training.config.data import YinYang
 
 _CHECKPOINTS = 40  # positions of the slider at most
 _LOOKED_AT = 1000  # validation samples at each of them
@@ -42,7 +41,7 @@ def details(run: RunData, budget: int) -> dict[str, Any]:
         "confusion": lambda: confusion(run),
         "samples": lambda: samples(run, budget),
     }
-    if isinstance(run.config.data, YinYang):
+    if run.config.data.kind == "yin_yang":
         parts["plane"] = lambda: plane(run)
     for name, make in parts.items():
         try:
@@ -57,7 +56,7 @@ def _classes(run: RunData) -> list[str]:
     try:
         return list(run.class_names)
     except (OSError, ImportError):  # the data are gone
-        return [str(label) for label in range(run.config.data.shape()[1])]
+        return [str(label) for label in range(_outputs(run))]
 
 
 def curves(run: RunData) -> dict[str, Any]:
@@ -141,3 +140,9 @@ def plane(run: RunData) -> dict[str, Any]:
         "size": 2 * where.r_big,
         "outline": [plain(line, 3) for line in where.outline()],
     }
+
+
+def _outputs(run: RunData) -> int:
+    """Neurons of the last LIF layer, as the config says."""
+    sizes = [layer.out_features for layer in run.config.network if layer.kind == "lif"]
+    return int(sizes[-1]) if sizes else 0

@@ -1,5 +1,6 @@
 """What a run was, in words: how far it came, how well it did, how it was made."""
 
+import math
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
@@ -41,14 +42,13 @@ def summary(run: RunData) -> list[Fact]:
     results, config = run.results, run.config
     facts = [Fact("state", state(run))]
     for split in ("test", "validation"):
-        if split in results:
-            found = results[split]
+        if found := results.get(split):
             over = f"{len(results['seeds'])} seeds" if "seeds" in results else f"{found['samples']} samples"
             facts.append(Fact(f"{split} accuracy", f"{percent(found)} ({over})"))
-    if "test" in results:
+    if results.get("test"):
         facts.append(Fact("test loss", f"{results['test']['loss']:.4g}"))
-    facts.append(Fact("data", f"{config.data.kind}, {config.data.train} samples for training"))
-    sizes = " → ".join(str(n) for n in (config.data.shape()[0], *_sizes(config.network)))
+    facts.append(Fact("data", f"{config.data.kind}, {len(run.data.train)} samples for training"))
+    sizes = " → ".join(str(n) for n in (run.data.train.features, *_sizes(config.network)))
     facts.append(Fact("network", sizes))
     if "parameters" in results:
         facts.append(Fact("parameters", f"{results['parameters']:,}"))
@@ -74,10 +74,10 @@ def making(run: RunData) -> list[Fact]:
     facts = []
     if command := found.get("command"):
         facts.append(Fact("command", shlex.join([_program(command[0]), *command[1:]])))
-    seeds = f"{training.seed} to {training.seed + training.seeds - 1}" if training.seeds > 1 else f"{training.seed}"
-    facts.append(Fact("seeds" if training.seeds > 1 else "seed", seeds))
+    seeds = f"{training.seed} to {training.seed + training.n_seeds - 1}" if training.n_seeds > 1 else f"{training.seed}"
+    facts.append(Fact("seeds" if training.n_seeds > 1 else "seed", seeds))
     facts.append(Fact("substrate", _settings(found.get("substrate") or run.config.substrate.model_dump())))
-    facts += [Fact("before on", _settings(earlier)) for earlier in found.get("earlier_substrates", [])]
+    facts += [Fact("previously on", _settings(earlier)) for earlier in found.get("earlier_substrates", [])]
     facts.append(Fact("device, numbers", f"{training.device}, {training.dtype}"))
     if "firstspike" in found:
         commit = f" (commit {found['commit']})" if found.get("commit") else ""
@@ -101,13 +101,18 @@ def seeds_table(run: RunData) -> tuple[list[str], list[list[Any]]]:
     head = ["seed", "best validation [%]", "validation [%]", "test [%]", "test loss"]
     numbers = np.array(
         [
-            [r["best_validation_accuracy"], r["validation"]["accuracy"], r["test"]["accuracy"], r["test"]["loss"]]
+            [r["best_validation_accuracy"], *_numbers(r, "validation")[:1], *_numbers(r, "test")]
             for r in results.values()
         ]
     ) * [100, 100, 100, 1]
     rows = [[seed, *_row(values)] for seed, values in zip(results, numbers, strict=True)]
     ends = (("mean", numbers.mean(axis=0)), ("standard deviation", numbers.std(axis=0, ddof=1)))
     return head, rows + [[name, *_row(values)] for name, values in ends]
+
+
+def _numbers(results: Mapping[str, Any], split: str) -> tuple[float, float]:
+    found = results.get(split) or {}
+    return found.get("accuracy", math.nan), found.get("loss", math.nan)
 
 
 def _row(values: Any) -> list[str]:
@@ -119,7 +124,7 @@ def _sizes(network: Any) -> list[str]:
     shown = []
     for layer in network:
         if layer.kind == "lif":
-            shown.append(str(layer.size))
+            shown.append(str(layer.out_features))
         elif layer.kind not in ("bias", "multiplex"):
             shown.append(layer.kind)
     return shown

@@ -11,7 +11,6 @@ from firstspike.neuron import LIF
 from firstspike.plots import RunData, membrane_voltage
 from firstspike.plots.raster import stage_heights
 from firstspike.reports.values import plain
-from firstspike.training.config.data import Bars, YinYang
 
 POINTS = 160  # of a membrane trace
 _LEAST = 12  # samples, however large they are
@@ -28,7 +27,7 @@ def samples(run: RunData, budget: int) -> dict[str, Any]:
         equal steps from ``start`` to ``stop``, ``spikes``); ``image`` with its shape, or ``points`` on the plane
         with the names of the ``inputs``.
     """
-    shown, evaluation, test = stages(run.network, run.record), run.evaluation, run.data.test
+    shown, evaluation, test = stages(run.network, run.record), run.evaluation, run.held_out[1]
     output = lif_stages(run.network)[-1]
     size = sum(stage.times.shape[1] for stage in shown) + POINTS * run.record.layers[output.index].shape[1]
     chosen = choose(evaluation.predictions != test.labels, max(_LEAST, budget // size))
@@ -45,12 +44,12 @@ def samples(run: RunData, budget: int) -> dict[str, Any]:
     if isinstance(output.layer, LIFLinear):
         found["membrane"] = _membranes(output, output.layer, run.record, chosen)
     section = run.config.data
-    if isinstance(section, YinYang):
+    if section.kind == "yin_yang":
         found["inputs"] = ["x", "y", "1 - x", "1 - y"]
         found["points"] = plain(run.plane.coordinates(test.times[chosen]))
-    elif isinstance(section, Bars):
+    elif section.kind == "bars":
         found["image"] = {"rows": section.size, "columns": section.size, "every": section.multiply}
-    elif (image := section.image()) is not None:
+    elif (image := run.data.train.image) is not None:
         found["image"] = {"rows": image[1], "columns": image[2], "every": 1}
     return found
 

@@ -13,8 +13,8 @@ from urllib.parse import quote
 from firstspike.reports.facts import Fact
 from firstspike.reports.page import render
 from firstspike.reports.values import percent
-from firstspike.training.config import ConfigError
-from firstspike.training.run import Run
+from firstspike.config import ConfigError
+from firstspike.runs import RunFolder
 
 Value = None | bool | int | float | str
 
@@ -58,7 +58,7 @@ def runs_in(folder: Path) -> list[Path]:
 
 def table_of_runs(folders: Iterable[Path]) -> SweepTable:
     """A row for each run: where its config differs from others', and its results; none yet if it is not finished."""
-    runs = [Run(folder) for folder in folders]
+    runs = [RunFolder(folder) for folder in folders]
     configs = [_flat(run) for run in runs]
     keys = list(dict.fromkeys(key for config in configs for key in config))
     varied = [key for key in keys if any(config.get(key) != configs[0].get(key) for config in configs)][:_COLUMNS]
@@ -209,7 +209,7 @@ def _drawn(value: Value, varied: bool) -> Value:
     return value
 
 
-def _flat(run: Run) -> dict[str, Value]:
+def _flat(run: RunFolder) -> dict[str, Value]:
     """A config's values by their keys as ``--set`` takes them; none if the file cannot be read."""
     try:
         return dict(_walk("", run.config.model_dump(mode="json")))

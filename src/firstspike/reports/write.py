@@ -10,8 +10,8 @@ from firstspike.reports.details import details
 from firstspike.reports.facts import making, seeds_table, substrate, summary
 from firstspike.reports.page import check_report, render
 from firstspike.reports.sweep import SweepTable, runs_in, sweep_page, table_of_csv, table_of_runs
-from firstspike.training.files import write_whole
-from firstspike.training.seeds import member_configs, member_folder
+from firstspike.runs.files import write_whole
+from firstspike.runs.seeds import member_configs, member_folder
 
 logger = logging.getLogger(__name__)
 
@@ -90,7 +90,7 @@ def run_page(run: RunData, budget: int = BUDGET) -> str:
         budget: so many numbers at most for the samples to pick.
     """
     members = [run]
-    if run.config.training.seeds > 1:
+    if run.config.training.n_seeds > 1:
         folders = [member_folder(run.folder, config) for config in member_configs(run.config)]
         members = [RunData(path, run.chosen) for path in folders if (path / "config.yaml").is_file()] or members
     found = [details(member, budget // len(members)) for member in members]

@@ -1,4 +1,4 @@
-"""What a run's network makes of labelled data, as numbers, as text, and as files in the run's folder.
+"""Evaluation of a run on labelled data: as numbers, as text, and as files in the run folder.
 
 evaluation/NAME.json    accuracy, loss, silent fractions, decision time, confusion matrix
 spikes/NAME.npz         spike times of every layer, labels, predictions; ``numpy.load`` needs no pickle
@@ -16,70 +16,66 @@ import numpy as np
 
 from firstspike.data import SpikeData, Splits
 from firstspike.data.files import read_labelled, read_times
+from firstspike.layers import Network
 from firstspike.layers.stages import lif_stages, stages
-from firstspike.training.evaluation import confusion_counts, evaluate_record
-from firstspike.training.files import whole_file, write_whole
-from firstspike.training.loaded import LoadedRun, load_run
+from firstspike.runs.files import whole_file, write_whole
+from firstspike.runs.loaded import LoadedRun
+from firstspike.training import confusion_counts, evaluate_record
+from firstspike.training.fitting import Objective
 
 _TABLE_UP_TO = 10  # classes; a larger confusion matrix is no reading
 
 
-def report(
-    folder: Path | str, data: Path | str = "test", checkpoint: str | None = None, substrate: str | None = None
-) -> "Report":
-    """A run's network on a part of its own data, or on a file.
+def evaluate_run(run: LoadedRun, data: Path | str = "test") -> "RunEvaluation":
+    """Evaluate a run's network on a part of its own data, or on a file.
 
     Args:
-        folder: the run's.
+        run: the run, with the chosen checkpoint and substrate. On another substrate than its own the results are called
+            ``NAME_on_KIND``.
         data: ``train``, ``validation`` or ``test``, or a file as ``read_labelled`` reads it; its results are called
             ``data_`` and its stem.
-        checkpoint: see ``load_run``.
-        substrate: see ``load_run``; the results are then called ``NAME_on_KIND``.
 
     Raises:
-        FileNotFoundError: no run there, no such file.
-        ValueError: no such checkpoint or substrate, data or a network that do not fit.
+        FileNotFoundError: there is no such file.
+        ValueError: the run has no such data, or data and network do not fit.
         SubstrateError: a substrate that cannot be reached or does not answer.
     """
-    run = load_run(folder, checkpoint, substrate)
     if data in Splits._fields:
-        return Report(run, getattr(run.data, str(data)), str(data))
-    inputs, _ = run.config.data.shape()
-    labelled = read_labelled(data, inputs, run.class_names, run.dtype)
-    return Report(run, labelled, f"data_{Path(data).stem}")
+        found = getattr(run.data, str(data))
+        if found is None:
+            raise ValueError(f"{run.folder} has no {data} data; it has {run.held_out[0]} data")
+        return RunEvaluation(run, found, str(data))
+    labelled = read_labelled(data, run.data.train.features, run.class_names, run.dtype)
+    return RunEvaluation(run, labelled, f"data_{Path(data).stem}")
 
 
-def predictions(
-    folder: Path | str, file: Path | str, checkpoint: str | None = None, substrate: str | None = None
-) -> str:
+def predictions(run: LoadedRun, file: Path | str) -> str:
     """Decisions on input spike times from a file, as CSV: the class, then the spike time of each output.
 
-    A sample in which nothing decides has the class ``silent``, an output without a spike the time ``inf``.
+    A sample without a decision has the class ``silent``, an output without a spike the time ``inf``.
 
     Raises:
-        FileNotFoundError: no run there, no such file.
-        ValueError: no such checkpoint or substrate, data or a network that do not fit.
+        FileNotFoundError: there is no such file.
+        ValueError: data that do not fit the network.
         SubstrateError: a substrate that cannot be reached or does not answer.
     """
-    run = load_run(folder, checkpoint, substrate)
-    inputs, _ = run.config.data.shape()
-    times = run.observe(read_times(file, inputs, run.dtype)).output
+    times = run.observe(read_times(file, run.data.train.features, run.dtype)).output
     names = (*run.class_names, "silent")  # the class -1
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["class", *run.class_names])
-    for decision, row in zip(run.loss.predict(times).tolist(), times.numpy(), strict=True):
+    for decision, row in zip(run.predict(times).tolist(), times.numpy(), strict=True):
         writer.writerow([names[decision], *(str(time) for time in row)])
     return text.getvalue()
 
 
-class Report:
-    """A run's network on labelled data.
+class RunEvaluation:
+    """Evaluation of a run's network on labelled data.
 
     Args:
-        run: the run, with the checkpoint that counts.
-        data: what to look at.
-        name: of the data; the files are called so.
+        run: the run, with the chosen checkpoint.
+        data: the data.
+        name: of the data, and of the files.
 
     Attributes:
         evaluation: loss, decisions and output times.
@@ -89,10 +85,10 @@ class Report:
     def __init__(self, run: LoadedRun, data: SpikeData, name: str) -> None:
         self.run, self.data = run, data
         self.name = name if run.elsewhere is None else f"{name}_on_{run.elsewhere}"
-        self.layers = lif_stages(run.network)
         self.record = run.observe(data.times)
-        indices = [lif.index for lif in self.layers]
-        self.evaluation = evaluate_record(self.record, run.loss, data.labels, indices)
+        self.evaluation = evaluate_record(run.network, self.record, Objective(run.loss), data.labels)
+        named = isinstance(run.network, Network)
+        self.layers = [lif.name for lif in lif_stages(run.network)] if named else ["output"]
 
     @property
     def numbers(self) -> dict[str, Any]:
@@ -108,7 +104,7 @@ class Report:
             "accuracy": found.accuracy,
             "accuracy_error": found.accuracy_error,
             "loss": found.loss,
-            "silent": dict(zip([lif.name for lif in self.layers], found.silent, strict=True)),
+            "silent": dict(zip(self.layers, found.silent, strict=True)),
             "decided": found.decided,
             "decision_time": time if math.isfinite(time) else None,
             "classes": list(self.data.class_names),
@@ -123,7 +119,10 @@ class Report:
         A layer that is there twice has a number behind its name. Of bias layers it is the bias spikes alone; copies
         are left out.
         """
-        arrays: dict[str, np.ndarray] = {}
+        if not isinstance(self.run.network, Network):
+            arrays = {"inputs": self.record.inputs.numpy(), "output": self.record.output.numpy()}
+            return arrays | {"labels": self.data.labels.numpy(), "predictions": self.evaluation.predictions.numpy()}
+        arrays = {}
         for stage in stages(self.run.network, self.record):
             name = "inputs" if stage.name == "input" else stage.name.replace(" ", "_")
             again = sum(key == name or key.startswith(f"{name}_") for key in arrays)

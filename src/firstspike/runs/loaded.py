@@ -1,5 +1,6 @@
-"""A run as one reads it: each part is read when it is first asked for, on the CPU whatever it was trained on."""
+"""A run for reading: each part is loaded when it is first used, on the CPU whatever it was trained on."""
 
+import copy
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -9,13 +10,21 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from firstspike.data import Splits
+from firstspike.config import (
+    DTYPES,
+    Config,
+    ConfigError,
+    Parts,
+    build_data,
+    build_loss,
+    build_network,
+    build_substrate,
+    with_substrate,
+)
+from firstspike.data import SpikeData, Splits
 from firstspike.layers import Network, Record
-from firstspike.layers.stages import lif_stages
 from firstspike.losses import TimeLoss
-from firstspike.seeding import generator
-from firstspike.training.build import DTYPES, build_data, build_loss, build_network, build_substrate
-from firstspike.training.checkpoint import (
+from firstspike.runs.checkpoint import (
     Checkpoint,
     CheckpointError,
     checkpoints,
@@ -23,10 +32,12 @@ from firstspike.training.checkpoint import (
     load_checkpoint,
     load_newest,
 )
-from firstspike.training.config import Config, with_substrate
-from firstspike.training.evaluation import Evaluation, evaluate_record, record_in_parts
-from firstspike.training.run import Run
-from firstspike.training.seeds import member_configs, member_folder
+from firstspike.runs.folder import RunFolder
+from firstspike.runs.seeds import member_configs, member_folder
+from firstspike.runs.stored import load_data
+from firstspike.seeding import generator
+from firstspike.training import Evaluation, evaluate_record, record_in_parts
+from firstspike.training.fitting import Objective
 
 Table = dict[str, Float[np.ndarray, " rows"]]
 
@@ -37,7 +48,9 @@ class LoadedRun:
     Args:
         path: the run's folder.
         checkpoint: a name in ``checkpoints``, or ``best``; by default the newest one that can be read.
-        substrate: the kind of another substrate than the run's, with its defaults, to look at the network on.
+        substrate: use this kind of substrate, with default settings, instead of the run's.
+        data: the data of the run, where they were made in Python and the folder has no copy.
+        parts: objects of your own that the folder's config only names: ``network``, ``loss``, ``substrate``.
 
     Attributes:
         folder: where it lives.
@@ -50,8 +63,17 @@ class LoadedRun:
         ConfigError: there is no such substrate; a ``ValueError``.
     """
 
-    def __init__(self, path: Path | str, checkpoint: str | None = None, substrate: str | None = None) -> None:
-        self._run = Run.open(Path(path))
+    def __init__(
+        self,
+        path: Path | str,
+        checkpoint: str | None = None,
+        substrate: str | None = None,
+        *,
+        data: Splits | None = None,
+        **parts: Any,
+    ) -> None:
+        self._parts, self._given = Parts(**parts), data
+        self._run = RunFolder.open(Path(path))
         self.folder = self._run.path
         self.chosen = checkpoint
         self._on = with_substrate(self.config, substrate)
@@ -73,12 +95,12 @@ class LoadedRun:
 
     @property
     def results(self) -> dict[str, Any]:
-        """What ``results.json`` says; empty before the end of the training."""
+        """Contents of ``results.json``; empty before the end of the training."""
         return self._run.results
 
     @property
     def environment(self) -> dict[str, Any]:
-        """What ``environment.json`` says; empty where there is none."""
+        """Contents of ``environment.json``; empty where it is missing."""
         return self._run.environment
 
     @cached_property
@@ -135,7 +157,11 @@ class LoadedRun:
     @cached_property
     def loss(self) -> TimeLoss:
         """The loss, without regularisers."""
-        return build_loss(self.config)
+        return build_loss(self.config) if self._parts.loss is None else self._parts.loss
+
+    def predict(self, times: Float[Tensor, "*batch outputs"]) -> Tensor:
+        """Class of each sample from its output times, by the rule of the loss; -1 where it makes no decision."""
+        return Objective(self.loss).predict(times)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -144,18 +170,24 @@ class LoadedRun:
 
     @cached_property
     def data(self) -> Splits:
-        """The three splits."""
-        return build_data(self.config)
+        """The splits; of data that were made in Python some may be missing (None)."""
+        return stored_data(self.folder, self.config) if self._given is None else self._given
+
+    @cached_property
+    def held_out(self) -> tuple[str, SpikeData]:
+        """Name and data of the split that figures and reports show: test, otherwise validation, otherwise train."""
+        name = next(name for name in ("test", "validation", "train") if getattr(self.data, name) is not None)
+        return name, getattr(self.data, name)
 
     @property
     def class_names(self) -> tuple[str, ...]:
         """One name per class."""
-        return self.data.test.class_names
+        return self.data.train.class_names
 
     @cached_property
     def record(self) -> Record:
-        """Spike times of all layers on the test data, each ``(samples, neurons)``, as the substrate sees them."""
-        return self.observe(self.data.test.times)
+        """Spike times of all layers on ``held_out``, each ``(samples, neurons)``, as the substrate sees them."""
+        return self.observe(self.held_out[1].times)
 
     def observe(self, times: Float[Tensor, "samples inputs"], network: Network | None = None) -> Record:
         """Spike times of all layers, as the run's substrate sees them, or the one asked for instead.
@@ -170,45 +202,78 @@ class LoadedRun:
             ImportError: a substrate whose extra is not installed.
         """
         network = self.network if network is None else network
-        with build_substrate(self._on).open(network) as substrate:
+        if not isinstance(network, Network):
+            return record_in_parts(network, times)
+        with (self._parts.substrate or build_substrate(self._on)).open(network) as substrate:
             return record_in_parts(network, times, substrate)
 
     @cached_property
     def evaluation(self) -> Evaluation:
-        """What the network makes of the test data; ``silent`` is of the LIF layers in order."""
-        layers = [lif.index for lif in lif_stages(self.network)]
-        return evaluate_record(self.record, self.loss, self.data.test.labels, layers)
+        """Evaluation of the network on ``held_out``."""
+        return evaluate_record(self.network, self.record, Objective(self.loss), self.held_out[1].labels)
 
     def _table(self, name: str) -> Table:
         return {column: np.asarray(values) for column, values in self._run.table(name).items()}
 
     def _network(self, weights: dict[str, Tensor] | None = None) -> Network:
-        config = self.config
-        inputs, _ = config.data.shape()
-        source = generator(config.training.seed, "weights")
-        network = build_network(config, inputs, source, self.data.train.times if weights is None else None)
+        network = self._parts.network
+        if network is None:
+            data = self.data.train
+            source = generator(self.config.training.seed, "weights")
+            times = data.times if weights is None else None
+            network = build_network(self.config, data.features, source, times, data.image)
+        else:
+            network = copy.deepcopy(network).cpu()
         if weights is not None:
             network.load_state_dict(weights)
         return network.requires_grad_(False).eval()
 
 
-def load_run(path: Path | str, checkpoint: str | None = None, substrate: str | None = None) -> LoadedRun:
-    """A run to look at and to go on with in Python.
+def stored_data(folder: Path, config: Config) -> Splits:
+    """The data of a run: the folder's copy, otherwise those that its config describes.
+
+    Raises:
+        ConfigError: data that were made in Python, and the folder has no copy.
+        ValueError: data that are not available.
+    """
+    top = folder if (folder / "data").is_dir() else folder.parent  # a seed's run shares the data of the run of all
+    splits = {name: load_data(top / "data" / f"{name}.npz") for name in Splits._fields}
+    if splits["train"] is not None:
+        return Splits(**splits)  # type: ignore[arg-type]
+    if config.data.kind == "given":
+        raise ConfigError(
+            str(folder / "config.yaml"),
+            ["data: they were made in Python and the folder has no copy; hand them over: load_run(folder, data=...)"],
+        )
+    return build_data(config)
+
+
+def load_run(
+    path: Path | str,
+    checkpoint: str | None = None,
+    substrate: str | None = None,
+    *,
+    data: Splits | None = None,
+    **parts: Any,
+) -> LoadedRun:
+    """A run to examine and to use in Python.
 
         run = fs.load_run("runs/bars")
         out = run.network(run.data.test.times)      # spike times (samples, classes)
         run.loss.predict(out), run.metrics["validation_accuracy"], run.checkpoints
 
-    Each part is read when it is first asked for: ``config``, ``network``, ``loss``, ``data``, ``metrics``,
-    ``results``, ``evaluation`` and more, see ``LoadedRun``. All is on the CPU.
+    Each part is loaded when it is first used: ``config``, ``network``, ``loss``, ``data``, ``metrics``, ``results``,
+    ``evaluation`` and more, see ``LoadedRun``. Everything is on the CPU.
 
     Args:
-        path: the run's folder.
+        path: the run folder.
         checkpoint: a name out of ``run.checkpoints``, or ``best``; by default the newest one that can be read.
-        substrate: the kind of another substrate than the run's, with its defaults.
+        substrate: use this kind of substrate, with default settings, instead of the run's.
+        data: the data of the run, where they were made in Python and the folder has no copy.
+        parts: objects of your own that the folder's config only names: ``network``, ``loss``, ``substrate``.
 
     Raises:
-        FileNotFoundError: no run lives there.
-        ValueError: it has no checkpoint of that name, there is no such substrate.
+        FileNotFoundError: the folder does not hold a run.
+        ValueError: no checkpoint of that name, no such substrate.
     """
-    return LoadedRun(path, checkpoint, substrate)
+    return LoadedRun(path, checkpoint, substrate, data=data, **parts)

@@ -1,4 +1,4 @@
-"""Where this process stands among those that ``torchrun`` started, by its environment. Needs no torch."""
+"""The place of this process among those that ``torchrun`` started, from its environment. Needs no torch."""
 
 import io
 import os
@@ -16,12 +16,12 @@ class ProcessLostError(OSError):
 
 
 def processes() -> int:
-    """How many processes work together; 1 without ``torchrun``."""
+    """Number of processes that work together; 1 without ``torchrun``."""
     return int(os.environ["WORLD_SIZE"]) if all(name in os.environ for name in _NEEDED) else 1
 
 
 def rank() -> int:
-    """Number of this process among them; the first one, 0, writes and speaks."""
+    """Number of this process among them; the first one, 0, writes and prints."""
     return int(os.environ["RANK"]) if processes() > 1 else 0
 
 
@@ -31,7 +31,7 @@ def local_rank() -> int:
 
 
 def check_command(name: str | None) -> None:
-    """Whether that command may run here.
+    """Check that a command may run here.
 
     Raises:
         ValueError: one that processes cannot share.
@@ -41,18 +41,18 @@ def check_command(name: str | None) -> None:
 
 
 @contextmanager
-def first_speaks() -> Iterator[None]:
-    """Inside, processes other than the first keep to themselves what they print.
+def only_first_reports() -> Iterator[None]:
+    """Inside, the output of processes other than the first is held back.
 
-    An error that all have is thus reported once. One that the first process has not comes out after a while:
+    An error that all have is thus reported once. One that the first process does not have is printed after a while:
     ``torchrun`` would have ended this process if the first had failed.
     """
     if not rank():
         yield
         return
-    said = io.StringIO()
+    held = io.StringIO()
     try:
-        with redirect_stdout(said), redirect_stderr(said):
+        with redirect_stdout(held), redirect_stderr(held):
             yield
     except ProcessLostError:  # the first reports it, or is itself what is lost
         sys.exit(1)
@@ -61,5 +61,5 @@ def first_speaks() -> Iterator[None]:
     except BaseException as error:
         if not (isinstance(error, SystemExit) and error.code in (None, 0, 130)):
             time.sleep(_WAIT)
-            sys.stderr.write(f"process {rank()} of {processes()}:\n{said.getvalue()}")
+            sys.stderr.write(f"process {rank()} of {processes()}:\n{held.getvalue()}")
         raise

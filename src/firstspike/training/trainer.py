@@ -84,6 +84,8 @@ class Trainer:
         networks = [network] if isinstance(network, nn.Module) else list(network)
         if not networks:
             raise ValueError("Trainer needs at least one network")
+        if getattr(loss, "reduction", "mean") == "none":
+            raise ValueError("Trainer needs a loss with reduction='mean' or 'sum', got 'none'")
         silent = silent or SilentNeurons()
         if silent.active:
             if not all(isinstance(each, Network) for each in networks):
