@@ -9,12 +9,12 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from firstspike.layers import EarliestPool2d, LIFConv2d, LIFLayer, LIFLinear, Network
-from firstspike.training.build import build
-from firstspike.training.config import load_config
+from firstspike.config import build
+from firstspike.config import load_config
 from firstspike.training.loop import train_epoch
 from firstspike.training.saving import State
 from firstspike.training.trainers import InTurn
-from firstspike.training.watchers import Watchers
+from firstspike.training.callbacks import Watchers
 
 CONFIGS = ("mnist", "fashion_mnist", "fashion_mnist_conv")
 IMAGES = 4000  # of an epoch's 60000
@@ -41,10 +41,10 @@ def epochs(name: str, folder: Path, clock: Clock) -> tuple[str, dict[str, Callab
         order = torch.randperm(len(data))
         for chosen in order.split(training.batch_size):
             x: Tensor = values[chosen]
-            if training.time_noise:
-                x = x + training.time_noise * torch.randn(x.shape)
-            if training.augment.drop:
-                x = torch.where(torch.rand(x.shape) < training.augment.drop, 0.0, x)
+            if training.augment.jitter:
+                x = x + training.augment.jitter * torch.randn(x.shape)
+            if training.augment.dropout:
+                x = torch.where(torch.rand(x.shape) < training.augment.dropout, 0.0, x)
             optimizer.zero_grad()
             cross_entropy(twin(x), data.labels[chosen]).backward()
             optimizer.step()

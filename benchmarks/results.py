@@ -23,9 +23,9 @@ from firstspike.plots.sweep import accuracy_over
 from firstspike.sweeps.launch import launch
 from firstspike.sweeps.plan import load_plan
 from firstspike.sweeps.table import read_study, table_of
-from firstspike.training.config import load_config
-from firstspike.training.run import Run
-from firstspike.training.session import resume, start
+from firstspike.config import load_config
+from firstspike.runs import RunFolder
+from firstspike.runs import resume, start
 
 SEEDS = 10
 SWEEP = Path(__file__).parents[1] / "examples" / "sweeps" / "hidden_sizes.yaml"
@@ -58,12 +58,12 @@ SIZES = (5, 10, 15, 20, 25, 30)
 
 def finished(folder: Path, name: str, settings: list[str], train: bool) -> dict[str, Any]:
     """The results of a run, trained or continued first if asked for; empty if it is not finished."""
-    found = Run.open(folder).results if (folder / "config.yaml").is_file() else {}
+    found = RunFolder.open(folder).results if (folder / "config.yaml").is_file() else {}
     if found or not train:
         return found
     if not (folder / "config.yaml").is_file():
         print(f"training {folder.name}", flush=True)
-        return start(folder, load_config(name, [*settings, f"training.seeds={SEEDS}"]))
+        return start(folder, load_config(name, [*settings, f"training.n_seeds={SEEDS}"]))
     return resume(folder)
 
 

@@ -149,7 +149,7 @@ def test_missing_extra(tmp_path, monkeypatch, capsys):
     ("arguments", "message"),
     [
         (["train", "nothing"], "no such file or shipped config"),
-        (["train", "bars", "--set", "network[1].size=4"], "the data has 3 classes"),
+        (["train", "bars", "--set", "network[1].out_features=4"], "the data has 3 classes"),
         (["train", "bars", "--set", "neuron.tau_syn=-1"], "neuron.tau_syn: should be greater than 0"),
         (["train", "bars", "--device", "nonsense"], "device 'nonsense' cannot be used"),
         (["evaluate", "nowhere"], "is no run"),

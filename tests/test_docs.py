@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from firstspike.sweeps.plan import load_plan
-from firstspike.training.config import load_config, parse_config
+from firstspike.config import load_config, parse_config
 
 DOCS = Path(__file__).parents[1] / "docs"
 PAGES = ["getting_started", "training", "plots", "substrates", "images", "nir"]

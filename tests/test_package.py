@@ -78,7 +78,7 @@ def test_config_needs_no_other_part():
     files = {name: tree for name, tree in FILES.items() if name.startswith("training/config/")}
     assert files
     for name, tree in files.items():
-        assert all(module.startswith("firstspike.training.config") for module in imports(name, tree)), name
+        assert all(module.startswith("firstspike.config") for module in imports(name, tree)), name
 
 
 def calls(tree):
@@ -109,7 +109,7 @@ def modules_after(statement):
     ("statement", "unwanted"),
     [
         ("import firstspike", {"torch", "numpy", "numba", "matplotlib", "pydantic", "typer"}),
-        ("import firstspike.training.config", {"torch", "numba", "matplotlib", "scipy"}),
+        ("import firstspike.config", {"torch", "numba", "matplotlib", "scipy"}),
         ("import firstspike.cli", {"torch", "numba", "matplotlib"}),
         ("import firstspike; firstspike.LIFLinear", {"matplotlib", "pydantic", "typer", "yaml", "sklearn"}),
         (

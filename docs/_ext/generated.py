@@ -18,7 +18,7 @@ from pydantic.fields import FieldInfo
 
 from firstspike.plots import PLOTS
 from firstspike.plots.sweep import SWEEP_PLOTS
-from firstspike.training.config import Config, shipped_configs
+from firstspike.config import Config, shipped_configs
 
 
 def commands() -> str:

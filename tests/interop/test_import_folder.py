@@ -14,12 +14,12 @@ from firstspike.interop.fast_and_deep.compare import Comparison, difference
 from firstspike.interop.fast_and_deep.run_folder import import_folder
 from firstspike.interop.safe_pickle import UnsafePickleError
 from firstspike.plots import save_figures
-from firstspike.training.build import build
-from firstspike.training.checkpoint import load_newest
-from firstspike.training.loaded import load_run
-from firstspike.training.run import Run
+from firstspike.config import build
+from firstspike.runs.checkpoint import load_newest
+from firstspike.runs import load_run
+from firstspike.runs import RunFolder
 from firstspike.training.saving import restore
-from firstspike.training.session import resume
+from firstspike.runs import resume
 
 TEST = yin_yang(1000, 40, dtype=torch.float64)
 INPUTS = TEST.times.numpy()
@@ -50,7 +50,7 @@ def test_weights_are_theirs(tmp_path, zipped):
 
 def test_run_folder(theirs, tmp_path):
     imported = import_folder(theirs, tmp_path / "run")
-    run = Run.open(tmp_path / "run")
+    run = RunFolder.open(tmp_path / "run")
     assert run.config == imported.config
     assert (run.path / "environment.json").is_file()
     assert [p.name for p in run.checkpoints.iterdir()] == ["epoch_0007"]
@@ -64,12 +64,12 @@ def test_run_folder(theirs, tmp_path):
 
 def test_training_goes_on(theirs, tmp_path):
     import_folder(theirs, tmp_path / "run")
-    experiment = build(Run.open(tmp_path / "run").config)
+    experiment = build(RunFolder.open(tmp_path / "run").config)
     restore(experiment, load_newest(tmp_path / "run" / "checkpoints"))
     assert experiment.schedule.last_epoch == 7
-    results = resume(tmp_path / "run", epochs=8, show=False)
+    results = resume(tmp_path / "run", epochs=8, progress_bar=False)
     assert results["epochs"] == 8
-    assert Run.open(tmp_path / "run").table("metrics")["epoch"] == [8]
+    assert RunFolder.open(tmp_path / "run").table("metrics")["epoch"] == [8]
 
 
 def test_curves(theirs, tmp_path):
@@ -81,19 +81,19 @@ def test_curves(theirs, tmp_path):
     }.items():
         np.save(theirs / f"yin_yang_{name}.npy", values)
     import_folder(theirs, tmp_path / "run")
-    table = Run.open(tmp_path / "run").table("metrics")
+    table = RunFolder.open(tmp_path / "run").table("metrics")
     assert table["epoch"] == [1, 2, 3, 4, 5, 6, 7]
     assert table["validation_accuracy"] == [0.2, 0.3, 0.4, 0.9, 0.6, 0.7, 0.8]
     assert table["lr"] == [0.005] * 7
     assert save_figures(tmp_path / "run", ["loss_and_error"], ("svg",))
-    results = resume(tmp_path / "run", epochs=8, show=False)
+    results = resume(tmp_path / "run", epochs=8, progress_bar=False)
     assert results["best_validation_accuracy"] >= 0.9
-    after = Run.open(tmp_path / "run").table("metrics")
+    after = RunFolder.open(tmp_path / "run").table("metrics")
     assert after["epoch"][-1] == 8
     assert all(0 <= after[name][-1] <= 1 for name in ("raised", "silent_1", "silent_3"))
     np.save(theirs / "yin_yang_val_losses.npy", np.zeros(3))
     import_folder(theirs, tmp_path / "without")
-    assert Run.open(tmp_path / "without").table("metrics") == {}
+    assert RunFolder.open(tmp_path / "without").table("metrics") == {}
 
 
 def test_last_epoch_folder(tmp_path):
@@ -122,7 +122,7 @@ def test_untrained_and_missing_network(tmp_path):
     save_network(theirs / "yin_yang_untrained_network.pt", config, random_tensors(config))
     untrained = import_folder(theirs, tmp_path / "run")
     assert (untrained.epoch, untrained.parameters) == (0, 5 * 30 + 31 * 3)
-    assert Run.open(tmp_path / "run").checkpoints.joinpath("epoch_0000").is_dir()
+    assert RunFolder.open(tmp_path / "run").checkpoints.joinpath("epoch_0000").is_dir()
 
 
 def test_saved_inputs_and_labels_count(theirs, tmp_path):

@@ -8,7 +8,7 @@ from fabricated import delay, layers_config, lif, random_tensors, save_results, 
 from firstspike.data import yin_yang
 from firstspike.interop.fast_and_deep.compare import EXPECTED, Comparison
 from firstspike.interop.fast_and_deep.run_folder import import_folder
-from firstspike.training.loaded import load_run
+from firstspike.runs import load_run
 
 INPUTS = yin_yang(1000, 40, dtype=torch.float64).times.numpy()
 TILED = np.tile(INPUTS, (1, 5))  # how inputs are repeated for the chip

@@ -9,8 +9,8 @@ import torch
 
 import firstspike as fs
 from firstspike.cli import main
-from firstspike.training.config import load_config
-from firstspike.training.session import start
+from firstspike.config import load_config
+from firstspike.runs import start
 
 DOUBLE = {"dtype": torch.float64}
 TARGETS = [{}, {"target": "norse", "dt": 0.001, "time_unit": 0.006}, {"target": "snntorch", "time_unit": 0.005}]
@@ -188,7 +188,7 @@ def test_names_cost_nothing_before_they_are_called():
 def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs") / "yin_yang"
     small = ["data.train=100", "data.validation=50", "data.test=50", "training.epochs=1"]
-    start(folder, load_config("yin_yang", small), show=False)
+    start(folder, load_config("yin_yang", small), progress_bar=False)
     return folder
 
 

@@ -5,7 +5,7 @@ import pytest
 from fabricated import delay, layers_config, lif, sizes_config
 
 from firstspike.interop.fast_and_deep import translate
-from firstspike.training.config import parse_config
+from firstspike.config import parse_config
 
 
 @pytest.mark.parametrize(

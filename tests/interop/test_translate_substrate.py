@@ -8,9 +8,9 @@ from fabricated import delay, layers_config, lif, random_tensors, save_results, 
 from firstspike.data import yin_yang
 from firstspike.interop.fast_and_deep import translate
 from firstspike.interop.fast_and_deep.run_folder import import_folder
-from firstspike.training.config import load_config, parse_config
-from firstspike.training.loaded import load_run
-from firstspike.training.session import resume
+from firstspike.config import load_config, parse_config
+from firstspike.runs import load_run
+from firstspike.runs import resume
 
 NOISE = {
     "jitter": 0.0,
@@ -188,7 +188,7 @@ def test_imported_folder_with_noise(imported):
 
 def test_imported_folder_goes_on_with_noise(imported):
     _, run = imported
-    assert resume(run, epochs=2, show=False)["epochs"] == 2
+    assert resume(run, epochs=2, progress_bar=False)["epochs"] == 2
     assert load_run(run).environment["substrate"]["kind"] == "noisy"
     weights = load_run(run).network[2].weight
     assert weights.abs().max() <= 2.1

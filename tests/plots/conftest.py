@@ -3,18 +3,13 @@ import torch
 from matplotlib.figure import Figure
 
 from firstspike import plots
-from firstspike.training.build import build
-from firstspike.training.config import parse_config
-from firstspike.training.loop import train
-from firstspike.training.progress import Progress
-from firstspike.training.run import Run
-from firstspike.training.saving import State
-from firstspike.training.trainers import InTurn
+from firstspike.config import parse_config
+from firstspike.runs import start
 
 NETWORK = [
     {"kind": "bias", "times": [0.9]},
-    {"kind": "lif", "size": 8, "max_silent": 0.9, "train_neuron": ["threshold"]},
-    {"kind": "lif", "size": 3, "max_silent": 0.9},
+    {"kind": "lif", "out_features": 8, "max_silent": 0.9, "trainable": ["threshold"]},
+    {"kind": "lif", "out_features": 3, "max_silent": 0.9},
 ]
 YIN_YANG = {
     "data": {"kind": "yin_yang", "train": 60, "validation": 30, "test": 40},
@@ -26,10 +21,10 @@ BARS = {
     "data": {"kind": "bars", "train": 30, "validation": 9, "test": 9},
     "network": [
         {"kind": "delay"},
-        {"kind": "lif", "size": 5, "delay": {"bound": "softplus"}, "max_silent": 0.9},
+        {"kind": "lif", "out_features": 5, "delay": {"bound": "softplus"}, "max_silent": 0.9},
         {"kind": "multiplex", "copies": 2},
         {"kind": "delay", "copies": 2, "bound": "clip", "mean": 0.5, "jitter": 0.01},
-        {"kind": "lif", "size": 3, "max_silent": 0.9, "train_neuron": ["tau_mem", "tau_syn"], "per_neuron": True},
+        {"kind": "lif", "out_features": 3, "max_silent": 0.9, "trainable": ["tau_mem", "tau_syn"], "per_neuron": True},
         {"kind": "delay"},
     ],
     "loss": {"kind": "mse", "correct": 1.0, "wrong": 2.0},
@@ -38,10 +33,7 @@ BARS = {
 
 
 def make_run(path, raw):
-    config = parse_config(raw)
-    run = Run.create(path, config)
-    with Progress(config.training.epochs, 1) as progress:
-        train(InTurn([build(config)]), [run], [State()], progress)
+    start(path, parse_config(raw), progress_bar=False)
     return plots.RunData(path)
 
 

@@ -1,4 +1,5 @@
 import re
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -6,11 +7,10 @@ from matplotlib.image import imread
 
 from firstspike import plots
 from firstspike.plots.live import LiveFigure, live_figure
-from firstspike.training.config import load_config
-from firstspike.training.loop import Interrupted
-from firstspike.training.run import Run
-from firstspike.training.session import resume, start
-from firstspike.training.watchers import Pace
+from firstspike.config import load_config
+from firstspike.training import Interrupted
+from firstspike.runs import resume, start
+from firstspike.training.callbacks import Pace
 
 ALWAYS, NEVER = Pace(share=1.0, guess=-1.0), Pace(share=0.0)
 CONFIG = ["training.epochs=6", "training.checkpoint_every=2"]
@@ -24,41 +24,47 @@ def row(epoch, accuracy=0.5):
 
 @pytest.fixture
 def run(tmp_path):
-    return Run.create(tmp_path / "run", load_config("bars", CONFIG))
+    return tmp_path / "run"
+
+
+def live_figure_of(folder, pace):
+    live = LiveFigure(folder, pace=pace)
+    live.on_fit_start(SimpleNamespace(epoch=0, epochs=6))
+    return live
 
 
 def test_a_watched_training_is_the_same_training(tmp_path):
-    start(tmp_path / "plain", load_config("bars", CONFIG), show=False)
-    start(tmp_path / "live", load_config("bars", CONFIG), show=False, watch=["live"])
+    start(tmp_path / "plain", load_config("bars", CONFIG), progress_bar=False)
+    start(tmp_path / "live", load_config("bars", CONFIG), progress_bar=False, callbacks=[LiveFigure(tmp_path / "live")])
     assert (tmp_path / "plain" / "metrics.csv").read_bytes() == (tmp_path / "live" / "metrics.csv").read_bytes()
     height, width, _ = imread(tmp_path / "live" / "figures" / "live.png").shape
     assert 300 < height < width < 2000
 
 
 def test_it_is_drawn_when_it_is_due_and_at_the_end(run):
-    seldom = LiveFigure(run, pace=NEVER)
-    seldom.epoch(row(1))
+    seldom = live_figure_of(run, NEVER)
+    seldom.on_epoch_end(None, row(1))
     assert not seldom.path.exists()
     seldom.close()
     first = seldom.path.read_bytes()
-    often = LiveFigure(run, pace=ALWAYS)
-    often.epoch(row(1))
+    often = live_figure_of(run, ALWAYS)
+    often.on_epoch_end(None, row(1))
     assert seldom.path.read_bytes() == first
     ALWAYS.cost = -1.0
-    often.epoch(row(2, 0.75))
+    often.on_epoch_end(None, row(2, 0.75))
     assert seldom.path.read_bytes() != first
     assert [path.name for path in seldom.path.parent.iterdir()] == ["live.png"]
 
 
 def test_nothing_new_is_nothing_to_draw(run):
-    live = LiveFigure(run, pace=NEVER)
+    live = live_figure_of(run, NEVER)
     live.close()
     assert not live.path.exists()
 
 
 def test_the_old_figure_stays_while_a_new_one_fails(run, monkeypatch):
-    live = LiveFigure(run, pace=NEVER)
-    live.epoch(row(1))
+    live = live_figure_of(run, NEVER)
+    live.on_epoch_end(None, row(1))
     live.draw()
     before = live.path.read_bytes()
 
@@ -67,7 +73,7 @@ def test_the_old_figure_stays_while_a_new_one_fails(run, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("matplotlib.figure.Figure.savefig", half)
-    live.epoch(row(2))
+    live.on_epoch_end(None, row(2))
     with pytest.raises(OSError, match="No space left"):
         live.draw()
     assert live.path.read_bytes() == before
@@ -79,9 +85,9 @@ def test_a_drawing_that_fails_stops_no_training(tmp_path, monkeypatch, caplog):
         raise RuntimeError("no ink")
 
     monkeypatch.setattr("firstspike.plots.live.live_figure", fail)
-    results = start(tmp_path / "run", load_config("bars", CONFIG), show=False, watch=["live"])
+    results = start(tmp_path / "run", load_config("bars", CONFIG), progress_bar=False, callbacks=[LiveFigure(tmp_path / "run")])
     assert results["epochs"] == 6
-    assert "LiveFigure failed (no ink); the training goes on without it" in caplog.text
+    assert "LiveFigure failed (no ink); the training continues without it" in caplog.text
 
 
 def test_a_resumed_training_draws_all_epochs(tmp_path, monkeypatch):
@@ -92,23 +98,17 @@ def test_a_resumed_training_draws_all_epochs(tmp_path, monkeypatch):
         return live_figure(metrics, epochs)
 
     monkeypatch.setattr("firstspike.plots.live.live_figure", noted)
-    monkeypatch.setattr("firstspike.training.session.train", stopping(3))
+    left = iter(range(100))
     with pytest.raises(Interrupted):
-        start(tmp_path / "run", load_config("bars", CONFIG), show=False, watch=["live"])
-    monkeypatch.undo()
-    monkeypatch.setattr("firstspike.plots.live.live_figure", noted)
-    resume(tmp_path / "run", show=False, watch=["live"])
+        start(
+            tmp_path / "run",
+            load_config("bars", CONFIG),
+            progress_bar=False,
+            callbacks=[LiveFigure(tmp_path / "run")],
+            stop=lambda: next(left) >= 3 * 10,
+        )
+    resume(tmp_path / "run", progress_bar=False, callbacks=[LiveFigure(tmp_path / "run")])
     assert drawn == [([1, 2, 3], 6), ([1, 2, 3, 4, 5, 6], 6)]
-
-
-def stopping(epochs):
-    """The training loop, interrupted after so many epochs."""
-    from firstspike.training.loop import train
-
-    def stopped(trainer, runs, states, watcher, stop, writes):
-        return train(trainer, runs, states, watcher, stop=lambda: states[0].epoch >= epochs)
-
-    return stopped
 
 
 def test_what_it_shows():

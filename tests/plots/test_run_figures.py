@@ -9,8 +9,8 @@ from matplotlib.image import imread
 
 from firstspike import plots
 from firstspike.seeding import generator
-from firstspike.training.build import build_network
-from firstspike.training.config import load_config
+from firstspike.config import build_network
+from firstspike.config import load_config
 
 YIN_YANG_ONLY = {"decision_map", "output_maps", "hidden_maps"}
 
@@ -76,7 +76,7 @@ def test_run_without_epochs_has_no_curves(bars_run, tmp_path):
 
 
 def test_mirrored_images_are_shown_once(tmp_path):
-    config = load_config("digits", ["data.mirrored=true"])
+    config = load_config("digits", ["data.on_off=true"])
     (tmp_path / "config.yaml").write_text(config.to_yaml())
     figure = plots.PLOTS["dataset"](plots.RunData(tmp_path))
     assert {ax.images[0].get_array().shape for ax in figure.axes if ax.images} == {(8, 8)}

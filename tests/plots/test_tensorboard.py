@@ -1,5 +1,6 @@
 import csv
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -7,17 +8,17 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch.utils.tensorboard.summary import scalar
 
+from firstspike.plots.live import LiveFigure
 from firstspike.plots.style import new_figure
 from firstspike.plots.tensorboard import EventFile, TensorBoard, pixels
-from firstspike.plots.watchers import check_watchers
-from firstspike.training.checkpoint import load_checkpoint
-from firstspike.training.config import load_config
-from firstspike.training.loop import Interrupted, train
-from firstspike.training.run import Run
-from firstspike.training.session import resume, start
-from firstspike.training.watchers import Watchers
+from firstspike.runs.checkpoint import load_checkpoint
+from firstspike.config import load_config
+from firstspike.training import Callbacks, Interrupted
+from firstspike.runs import RunFolder
+from firstspike.runs import resume, start
 
 CONFIG = ["training.epochs=5", "training.checkpoint_every=2"]
+BATCHES = 10  # per epoch
 
 
 def read(folder):
@@ -32,7 +33,7 @@ def column(folder, name):
 
 def test_everything_can_be_read_back(tmp_path):
     folder = tmp_path / "run"
-    start(folder, load_config("bars", CONFIG), show=False, watch=["tensorboard"])
+    start(folder, load_config("bars", CONFIG), progress_bar=False, callbacks=[TensorBoard(folder)])
     log = read(folder)
     assert log.Tags()["scalars"] == [
         "lr",
@@ -65,20 +66,16 @@ def test_a_resumed_training_goes_on_in_the_same_log(tmp_path, monkeypatch):
     """Epochs after the newest checkpoint are trained again; what was logged of them before is void."""
     folder = tmp_path / "run"
 
-    def killed(trainer, runs, states, watcher, stop, writes):
-        append = runs[0].append
+    append = RunFolder.append
 
-        def fail(table, rows):
-            append(table, rows)
-            if table == "output_times" and states[0].epoch == 4:
-                raise KeyboardInterrupt
+    def fail(run, table, rows):
+        append(run, table, rows)
+        if table == "output_times" and rows[0]["epoch"] == 4:
+            raise KeyboardInterrupt
 
-        runs[0].append = fail
-        return train(trainer, runs, states, watcher, stop)
-
-    monkeypatch.setattr("firstspike.training.session.train", killed)
+    monkeypatch.setattr(RunFolder, "append", fail)
     with pytest.raises(KeyboardInterrupt):
-        start(folder, load_config("bars", CONFIG), show=False, watch=["tensorboard"])
+        start(folder, load_config("bars", CONFIG), progress_bar=False, callbacks=[TensorBoard(folder)])
     monkeypatch.undo()
     assert [event.step for event in read(folder).Scalars("lr")] == [1, 2, 3]
     further = EventFile(folder / "tensorboard", 4)
@@ -86,39 +83,43 @@ def test_a_resumed_training_goes_on_in_the_same_log(tmp_path, monkeypatch):
         further.add(scalar("loss/train", -1.0), step)
     further.close()
     assert [event.step for event in read(folder).Scalars("loss/train")] == [1, 2, 3, 4, 7]
-    resume(folder, show=False, watch=["tensorboard"])
+    resume(folder, progress_bar=False, callbacks=[TensorBoard(folder)])
     events = read(folder).Scalars("loss/train")
     assert [event.step for event in events] == [1, 2, 3, 4, 5]
     np.testing.assert_allclose([event.value for event in events], column(folder, "train_loss"), rtol=1e-6)
 
 
-def test_an_interrupted_training_has_its_log(tmp_path, monkeypatch):
-    def stopped(trainer, runs, states, watcher, stop, writes):
-        return train(trainer, runs, states, watcher, stop=lambda: states[0].epoch == 3)
-
-    monkeypatch.setattr("firstspike.training.session.train", stopped)
+def test_an_interrupted_training_has_its_log(tmp_path):
+    left, folder = iter(range(100)), tmp_path / "run"
     with pytest.raises(Interrupted):
-        start(tmp_path / "run", load_config("bars", CONFIG), show=False, watch=["tensorboard"])
-    assert [event.step for event in read(tmp_path / "run").Scalars("lr")] == [1, 2, 3]
+        start(
+            folder,
+            load_config("bars", CONFIG),
+            progress_bar=False,
+            callbacks=[TensorBoard(folder)],
+            stop=lambda: next(left) >= 3 * BATCHES,
+        )
+    assert [event.step for event in read(folder).Scalars("lr")] == [1, 2, 3]
 
 
 def test_a_watched_training_is_the_same_training(tmp_path):
-    start(tmp_path / "plain", load_config("bars", CONFIG), show=False)
-    start(tmp_path / "logged", load_config("bars", CONFIG), show=False, watch=["tensorboard", "live"])
+    start(tmp_path / "plain", load_config("bars", CONFIG), progress_bar=False)
+    start(tmp_path / "logged", load_config("bars", CONFIG), progress_bar=False, callbacks=[TensorBoard(tmp_path / "logged"), LiveFigure(tmp_path / "logged")])
     assert (tmp_path / "plain" / "metrics.csv").read_bytes() == (tmp_path / "logged" / "metrics.csv").read_bytes()
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux has /dev/full")
 def test_a_full_disk_is_one_warning(tmp_path, capfd, caplog):
-    log = TensorBoard(Run.create(tmp_path / "run", load_config("bars", CONFIG)))
+    log = TensorBoard(tmp_path / "run")
+    log.on_fit_start(SimpleNamespace(epoch=0))
     log.close()
     with open("/dev/full", "wb", buffering=0) as full:
         log.events._records._writer = full
-        watchers = Watchers([log])
+        callbacks = Callbacks([log])
         for epoch in (1, 2):
-            watchers.epoch({"epoch": epoch, "lr": 0.1})
+            callbacks.call("on_epoch_end", None, {"epoch": epoch, "lr": 0.1})
     assert caplog.messages == [
-        "TensorBoard failed ([Errno 28] No space left on device); the training goes on without it"
+        "TensorBoard failed ([Errno 28] No space left on device); the training continues without it"
     ]
     assert capfd.readouterr().err == ""
 
@@ -126,13 +127,8 @@ def test_a_full_disk_is_one_warning(tmp_path, capfd, caplog):
 def test_missing_extra(tmp_path, monkeypatch):
     monkeypatch.setattr("firstspike.plots.tensorboard.find_spec", lambda name: None)
     with pytest.raises(ImportError, match=r'pip install "firstspike\[tensorboard\]"'):
-        start(tmp_path / "run", load_config("bars"), show=False, watch=["tensorboard"])
+        start(tmp_path / "run", load_config("bars"), progress_bar=False, callbacks=[TensorBoard(tmp_path / "run")])
     assert not (tmp_path / "run").exists()
-
-
-def test_unknown_watcher():
-    with pytest.raises(ValueError, match="there is no watcher 'tenserboard'; choose from live, tensorboard"):
-        check_watchers(["tenserboard"])
 
 
 def test_pixels():

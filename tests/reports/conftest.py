@@ -6,15 +6,15 @@ import re
 import pytest
 
 from firstspike.plots import RunData
-from firstspike.training.config import parse_config
-from firstspike.training.session import start
+from firstspike.config import parse_config
+from firstspike.runs import start
 
 YIN_YANG = {
     "data": {"kind": "yin_yang", "train": 90, "validation": 40, "test": 50},
     "network": [
         {"kind": "bias", "times": [0.9]},
-        {"kind": "lif", "size": 15, "max_silent": 0.9},
-        {"kind": "lif", "size": 3, "max_silent": 0.9},
+        {"kind": "lif", "out_features": 15, "max_silent": 0.9},
+        {"kind": "lif", "out_features": 3, "max_silent": 0.9},
     ],
     "loss": {"kind": "cross_entropy"},
     "training": {
@@ -27,7 +27,7 @@ YIN_YANG = {
 }
 BARS = {
     "data": {"kind": "bars", "train": 30, "validation": 9, "test": 12},
-    "network": [{"kind": "lif", "size": 8, "max_silent": 0.9}, {"kind": "lif", "size": 3, "max_silent": 0.9}],
+    "network": [{"kind": "lif", "out_features": 8, "max_silent": 0.9}, {"kind": "lif", "out_features": 3, "max_silent": 0.9}],
     "loss": {"kind": "cross_entropy"},
     "training": {"epochs": 3, "batch_size": 10, "seed": 5, "checkpoint_every": 1},
 }
@@ -38,7 +38,7 @@ def changed(raw, **sections):
 
 
 def train(path, raw):
-    start(path, parse_config(raw), show=False)
+    start(path, parse_config(raw), progress_bar=False)
     return path
 
 

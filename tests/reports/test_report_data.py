@@ -114,12 +114,12 @@ def test_images_keep_their_shape(report_runs):
 
 def test_traces_of_neurons_with_their_own_thresholds_and_delays(tmp_path, bars_config, train_run):
     network = [
-        {"kind": "lif", "size": 5, "max_silent": 0.9},
+        {"kind": "lif", "out_features": 5, "max_silent": 0.9},
         {
             "kind": "lif",
             "size": 3,
             "max_silent": 0.9,
-            "train_neuron": ["threshold"],
+            "trainable": ["threshold"],
             "per_neuron": True,
             "delay": {"bound": "softplus"},
         },

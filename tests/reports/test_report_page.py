@@ -90,7 +90,7 @@ def test_seeds_that_have_not_begun(report_runs, tmp_path, data_in):
 
 def test_data_that_are_gone(report_runs, tmp_path, image_folder, train_run, bars_config, data_in):
     data = {"kind": "mnist", "train": 30, "validation": 10, "test": 12}
-    layers = [{"kind": "lif", "size": 10, "max_silent": 0.9}]
+    layers = [{"kind": "lif", "out_features": 10, "max_silent": 0.9}]
     place = shutil.copytree(image_folder, tmp_path / "images")
     run = train_run(
         tmp_path / "run",
@@ -129,7 +129,7 @@ def test_sweep_of_a_folder(report_runs, data_in):
     page = write_report(report_runs / "sweep", report_runs / "sweep.html")
     html = page.read_text("utf-8")
     data = data_in(html)
-    assert data["parameters"] == ["network[0].size", "training.optimizer.lr"]
+    assert data["parameters"] == ["network[0].out_features", "training.optimizer.lr"]
     assert [row["training.optimizer.lr"] for row in data["rows"]] == [0.001, 0.1, 0.01]
     assert 'href="sweep/0001"' in html
     write_report(report_runs / "sweep", page, runs=True)

@@ -8,10 +8,10 @@ import torch
 
 from firstspike.cli import main
 from firstspike.substrates import MockBss2, SubstrateError
-from firstspike.training.checkpoint import checkpoints, load_checkpoint
-from firstspike.training.config import load_config
-from firstspike.training.loaded import load_run
-from firstspike.training.session import resume, start
+from firstspike.runs.checkpoint import checkpoints, load_checkpoint
+from firstspike.config import load_config
+from firstspike.runs import load_run
+from firstspike.runs import resume, start
 
 ON_CHIP = "substrate={kind: brainscales2, calibration: ideal.pbin, retries: 2}"
 SMALL = ["data.train=40", "data.validation=20", "data.test=20", "training.epochs=3", "training.checkpoint_every=10"]
@@ -28,7 +28,7 @@ def final_state(folder):
 
 
 def test_training_and_another_chip(machine, tmp_path):
-    start(tmp_path / "run", load_config("bars_mock_bss2", [*SMALL, ON_CHIP]), show=False)
+    start(tmp_path / "run", load_config("bars_mock_bss2", [*SMALL, ON_CHIP]), progress_bar=False)
     identity = json.loads((tmp_path / "run" / "environment.json").read_text())["substrate"]
     assert identity["chip"] == "hxcube1chip7"
     assert identity["calibration_sha256"]
@@ -37,19 +37,19 @@ def test_training_and_another_chip(machine, tmp_path):
     assert not torch.equal((weights * 30).round() / 30, weights)  # trained in full
     machine.name = "another"
     with pytest.raises(ValueError, match="trained on chip hxcube1chip7, this is chip another"):
-        resume(tmp_path / "run", epochs=4, show=False)
+        resume(tmp_path / "run", epochs=4, progress_bar=False)
     assert machine.calls[-1] == "end"
-    resume(tmp_path / "run", epochs=4, show=False, allow_other_chip=True)
+    resume(tmp_path / "run", epochs=4, progress_bar=False, allow_other_chip=True)
 
 
 def test_seeds_take_turns_on_one_chip(machine, tmp_path):
-    start(tmp_path / "run", load_config("bars_mock_bss2", [*SMALL, ON_CHIP, "training.seeds=2"]), show=False)
+    start(tmp_path / "run", load_config("bars_mock_bss2", [*SMALL, ON_CHIP, "training.n_seeds=2"]), progress_bar=False)
     assert (machine.calls.count("setup"), machine.calls.count("end")) == (1, 1)
 
 
 def test_a_chip_that_stalls_for_good_leaves_the_last_whole_epoch(machine, tmp_path):
     config = load_config("bars_mock_bss2", [*SMALL, ON_CHIP])
-    start(tmp_path / "whole", config, show=False)
+    start(tmp_path / "whole", config, progress_bar=False)
     runs = machine.runs_ms.copy()
     machine.runs_ms.clear()
 
@@ -65,11 +65,11 @@ def test_a_chip_that_stalls_for_good_leaves_the_last_whole_epoch(machine, tmp_pa
         with pytest.raises(
             SubstrateError, match=r"chip .* stalled 2 times in a row .*epoch_000[12] is saved; go on with"
         ):
-            start(tmp_path / "parts", config, show=False)
+            start(tmp_path / "parts", config, progress_bar=False)
     machine.stalls = 0
     names = [path.name for path in checkpoints(tmp_path / "parts" / "checkpoints")]
     assert names[-1] in ("epoch_0001", "epoch_0002")
-    resume(tmp_path / "parts", show=False)
+    resume(tmp_path / "parts", progress_bar=False)
     (tables, weights), (others, found) = final_state(tmp_path / "whole"), final_state(tmp_path / "parts")
     assert tables == others
     assert all(torch.equal(weights[key], found[key]) for key in weights)
@@ -78,7 +78,7 @@ def test_a_chip_that_stalls_for_good_leaves_the_last_whole_epoch(machine, tmp_pa
 def test_so_does_the_emulated_one(tmp_path, monkeypatch, capsys):
     """Its noise goes on where it was, so that the run ends as if it had never stalled."""
     settings = [*SMALL, "training.epochs=4"]
-    start(tmp_path / "whole", load_config("bars_mock_bss2", settings), show=False)
+    start(tmp_path / "whole", load_config("bars_mock_bss2", settings), progress_bar=False)
     calls, ran = [], MockBss2.run
 
     def failing(self, network, times):
@@ -98,7 +98,7 @@ def test_so_does_the_emulated_one(tmp_path, monkeypatch, capsys):
     assert shown == [
         f"error: the mock chip 1 stalled 5 times in a row. {saved} is saved; go on with: firstspike resume parts"
     ]
-    resume(tmp_path / "parts", show=False)
+    resume(tmp_path / "parts", progress_bar=False)
     (tables, weights), (others, found) = final_state(tmp_path / "whole"), final_state(tmp_path / "parts")
     assert tables == others
     assert all(torch.equal(weights[key], found[key]) for key in weights)
@@ -107,7 +107,7 @@ def test_so_does_the_emulated_one(tmp_path, monkeypatch, capsys):
 def test_a_stall_in_the_first_epoch(tmp_path, monkeypatch):
     config = load_config("bars_mock_bss2", [*SMALL, "substrate.stall=1", "substrate.retries=2"])
     with pytest.raises(SubstrateError, match="epoch_0000 is saved; go on with: firstspike resume"):
-        start(tmp_path / "run", config, show=False)
+        start(tmp_path / "run", config, progress_bar=False)
     text = (tmp_path / "run" / "config.yaml").read_text()
     (tmp_path / "run" / "config.yaml").write_text(text.replace("stall: 1.0", "stall: 0.0"))
-    assert resume(tmp_path / "run", show=False)["epochs"] == 3
+    assert resume(tmp_path / "run", progress_bar=False)["epochs"] == 3

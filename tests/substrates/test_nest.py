@@ -13,9 +13,9 @@ from firstspike.layers.stages import lif_stages
 from firstspike.neuron import LIF
 from firstspike.spiketime import first_spike_time
 from firstspike.substrates import SUBSTRATES, Brian2, Exact, Nest, Neuron, SubstrateError
-from firstspike.training.config import load_config
-from firstspike.training.loaded import load_run
-from firstspike.training.session import start
+from firstspike.config import load_config
+from firstspike.runs import load_run
+from firstspike.runs import start
 
 DOUBLE = {"dtype": torch.float64}
 GRAZING = 1e-4  # relative distance of a peak from the threshold
@@ -133,10 +133,10 @@ def test_duration():
 
 def test_a_trained_network(tmp_path):
     """Decisions differ only where a membrane touches its threshold; times do not differ."""
-    settings = ["network[1].size=40", "data={kind: yin_yang, train: 1000, validation: 100, test: 300}"]
+    settings = ["network[1].out_features=40", "data={kind: yin_yang, train: 1000, validation: 100, test: 300}"]
     faster = ["training.epochs=30", "training.batch_size=50", "training.optimizer.lr=0.01"]
     config = load_config("yin_yang", [*settings, *faster, "training.dtype=float64"])
-    start(tmp_path / "run", config, show=False)
+    start(tmp_path / "run", config, progress_bar=False)
     run, there = load_run(tmp_path / "run"), load_run(tmp_path / "run", substrate="nest")
     assert compare(run.network, there.record) <= 3
     assert there.evaluation.accuracy == run.evaluation.accuracy
@@ -145,7 +145,7 @@ def test_a_trained_network(tmp_path):
 
 @pytest.mark.slow
 def test_bars_are_learnt_through_nest(tmp_path):
-    start(tmp_path / "run", load_config("bars", ["training.epochs=12"], "nest"), show=False)
+    start(tmp_path / "run", load_config("bars", ["training.epochs=12"], "nest"), progress_bar=False)
     run = load_run(tmp_path / "run")
     assert run.substrate == "nest"
     assert run.results["test"]["accuracy"] == run.evaluation.accuracy == 1.0

@@ -11,7 +11,7 @@ import pytest
 
 from firstspike.sweeps.plan import load_plan
 from firstspike.sweeps.storage import open_storage
-from firstspike.training.session import start
+from firstspike.runs import start
 
 SMALL = """
 base: bars
@@ -168,7 +168,7 @@ def check_twelve():
         number = taken.user_attrs["point"]
         assert taken.state is not optuna.trial.TrialState.COMPLETE
         config = plan.config(plan.grid()[number])
-        alone = start(tmp_path / "alone", config, show=False)
+        alone = start(tmp_path / "alone", config, progress_bar=False)
         assert len(alone["seeds"]) == 5
         assert float(rows[number]["test_accuracy"]) == alone["test"]["accuracy"]
         assert float(rows[number]["validation_std"]) == alone["validation"]["accuracy_std"]

@@ -4,7 +4,7 @@ import pytest
 
 from firstspike.sweeps.config import Range, Values
 from firstspike.sweeps.plan import load_plan
-from firstspike.training.config import ConfigError
+from firstspike.config import ConfigError
 
 
 def test_grid(plan):
@@ -13,7 +13,7 @@ def test_grid(plan):
         {"network[lif:0].size": size, "training.optimizer.lr": lr} for size in (4, 6) for lr in (0.005, 0.02)
     ]
     config = plan.config(points[3])
-    assert config.network[0].size == 6
+    assert config.network[0].out_features == 6
     assert config.training.optimizer.lr == 0.02
     assert config.data.train == 60
 
@@ -48,12 +48,12 @@ def test_base_is_an_axis(write_sweep):
     assert [[layer.kind for layer in c.network] for c in configs[::2]] == [["lif"] * 2, ["delay", "lif"] * 2]
     assert [c.network[0 if len(c.network) == 2 else 1].size for c in configs] == [5, 7, 5, 7]
     assert configs[3].network[3].max_silent == 0.1
-    assert {c.training.seeds for c in configs} == {3}
+    assert {c.training.n_seeds for c in configs} == {3}
 
 
 def test_base_beside_the_sweep(write_sweep, tmp_path, monkeypatch):
     (tmp_path / "mine.yaml").write_text(
-        "data: {kind: xor}\nnetwork: [{kind: lif, size: 2}]\nloss: {kind: cross_entropy}\n"
+        "data: {kind: xor}\nnetwork: [{kind: lif, out_features: 2}]\nloss: {kind: cross_entropy}\n"
         "training: {epochs: 2, batch_size: 50}\n"
     )
     file = write_sweep("base: mine.yaml\n", axes="{training.epochs: [1, 2]}")
@@ -73,7 +73,7 @@ def test_all_errors_of_a_sweep_that_cannot_be_built(write_sweep):
         write_sweep(
             "base: bars\n",
             set="{data.trains: 5, training.epochs: 3}",
-            axes="{'network[lif:7].size': [1], 'network[9].size': [1], training.optimizer.lr: [-1, 0.1], "
+            axes="{'network[lif:7].size': [1], 'network[9].out_features': [1], training.optimizer.lr: [-1, 0.1], "
             "training.epochs: [1]}",
             pruning="{kind: median}",
             metric="test_loss",
@@ -86,7 +86,7 @@ def test_all_errors_of_a_sweep_that_cannot_be_built(write_sweep):
         "set.training.epochs",
         "pruning",
         "network[lif",
-        "network[9].size=1",
+        "network[9].out_features=1",
         "data.trains",
         "training.optimizer.lr",
     ]
@@ -95,10 +95,10 @@ def test_all_errors_of_a_sweep_that_cannot_be_built(write_sweep):
 
 
 def test_points_of_a_grid_that_are_refused(write_sweep):
-    found = errors(write_sweep("base: bars\n", axes="{'network[1].size': [2, 3, 4]}"))
+    found = errors(write_sweep("base: bars\n", axes="{'network[1].out_features': [2, 3, 4]}"))
     assert len(found) == 2
     assert "the data has 3 classes" in found[0]
-    assert found[0].endswith("(at network[1].size=2)")
+    assert found[0].endswith("(at network[1].out_features=2)")
 
 
 @pytest.mark.parametrize(
@@ -114,8 +114,8 @@ def test_points_of_a_grid_that_are_refused(write_sweep):
         ("base: bars\naxes: {training.epochs: [2020-01-01]}", "axes.training.epochs: values are numbers"),
         ("base: bars\naxes: {training.epochs: 3}", "axes.training.epochs: expected a list of values, or a range"),
         ("base: bars\nset: {base: digits}\naxes: {training.epochs: [1]}", "base: unknown key"),
-        ("base: bars\nset: {training.seeds: 3}\nseeds: 2\naxes: {training.epochs: [1]}", "is the same as seeds"),
-        ("base: bars\naxes: {training.seeds: [1, 2]}", "seeds are no axis"),
+        ("base: bars\nset: {training.n_seeds: 3}\nseeds: 2\naxes: {training.epochs: [1]}", "is the same as seeds"),
+        ("base: bars\naxes: {training.n_seeds: [1, 2]}", "seeds are no axis"),
         ("base: bars\naxes: {training.epochs: {from: 5, to: 1}}", "from must be less than to"),
         ("base: bars\naxes: {training.optimizer.lr: {from: 0.1, to: 1.0}}", "needs a count or a step"),
         ("base: bars\naxes: {training.optimizer.lr: {from: 0.0, to: 1.0, log: true, count: 3}}", "starts above 0"),

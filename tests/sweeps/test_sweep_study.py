@@ -87,14 +87,14 @@ def test_surplus_trials_do_not_count(study, plan):
 
 
 def test_random_points_are_the_same_everywhere(write_sweep, opened, tmp_path):
-    axes = "{training.optimizer.lr: {from: 0.001, to: 0.1, log: true}, 'network[0].size': {from: 3, to: 40, step: 4}}"
+    axes = "{training.optimizer.lr: {from: 0.001, to: 0.1, log: true}, 'network[0].out_features': {from: 3, to: 40, step: 4}}"
     few, many = (load_plan(write_sweep("base: bars\n", axes=axes, sampler="random", points=n, seed=3)) for n in (5, 9))
     storage = opened(str(tmp_path / "study.db"))
     study = open_study(few, storage)
     points = list(first_points(many, study))
     assert points[:5] == list(first_points(few, study))
     assert all(0.001 <= point["training.optimizer.lr"] <= 0.1 for point in points)
-    assert {point["network[0].size"] for point in points} <= set(range(3, 40, 4))
+    assert {point["network[0].out_features"] for point in points} <= set(range(3, 40, 4))
     enqueue_open(study, few)
     study = open_study(many, storage)  # more points of the same study
     assert len(enqueue_open(study, many)) == len(study.trials) == 9

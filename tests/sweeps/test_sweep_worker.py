@@ -12,8 +12,8 @@ from firstspike.sweeps.plan import load_plan
 from firstspike.sweeps.study import ERROR, FOLDER, POINT, RESULTS, STOPPED, enqueue_open, open_study, survey
 from firstspike.sweeps.table import table_of
 from firstspike.sweeps.worker import Worker, take_over
-from firstspike.training.loop import Interrupted
-from firstspike.training.session import start
+from firstspike.training import Interrupted
+from firstspike.runs import start
 
 
 @pytest.fixture
@@ -37,13 +37,13 @@ def test_all_points_once(worker, plan, tmp_path):
     assert len(worker.study.trials) == 4
     for row in rows:
         assert row.results["test_accuracy"] == results(Path(row.folder))["test"]["accuracy"]
-    start(tmp_path / "alone", plan.config(plan.grid()[2]), show=False)
+    start(tmp_path / "alone", plan.config(plan.grid()[2]), progress_bar=False)
     assert results(tmp_path / "alone") == results(tmp_path / "runs" / "0002")
 
 
 def test_a_point_that_fails_does_not_stop_the_rest(worker, monkeypatch, tmp_path):
     def fails(folder, config, **others):
-        if config.network[0].size == 6 and not (tmp_path / "mended").exists():
+        if config.network[0].out_features == 6 and not (tmp_path / "mended").exists():
             folder.mkdir(parents=True)
             raise RuntimeError("the network\nexplodes")
         return start(folder, config, **others)
@@ -91,7 +91,7 @@ def test_a_worker_that_is_stopped_saves_and_another_goes_on(worker, plan, opened
     point = survey(worker.study, 4)[stopped.number]
     run = Path(point.done.user_attrs[FOLDER])
     assert (run.name, left.exists()) == (f"{left.name}-2", False)
-    start(tmp_path / "alone", plan.config(plan.grid()[point.number]), show=False)
+    start(tmp_path / "alone", plan.config(plan.grid()[point.number]), progress_bar=False)
     assert results(run) == results(tmp_path / "alone")
     assert (run / "metrics.csv").read_text() == (tmp_path / "alone" / "metrics.csv").read_text()
 
@@ -129,7 +129,7 @@ def test_a_stalled_worker_notices_that_its_point_is_anothers(worker, plan, opene
 
 def test_what_was_finished_but_not_told_is_not_trained_again(worker, plan, tmp_path, monkeypatch):
     enqueue_open(worker.study, plan)
-    start(tmp_path / "runs" / "0000", plan.config(plan.grid()[0]), show=False)
+    start(tmp_path / "runs" / "0000", plan.config(plan.grid()[0]), progress_bar=False)
     with pytest.warns(UserWarning, match="Heartbeat"):
         trial = worker.study.ask()
     assert trial.user_attrs[POINT] == 0

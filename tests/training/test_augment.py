@@ -3,15 +3,12 @@ import math
 import pytest
 import torch
 
-from firstspike.training.augment import augmented, shifted
-from firstspike.training.build import build
-from firstspike.training.config import ConfigError, load_config, parse_config
-from firstspike.training.loop import Interrupted, train
-from firstspike.training.progress import Progress
-from firstspike.training.run import Run
-from firstspike.training.saving import State
-from firstspike.training.session import resume, start
-from firstspike.training.trainers import InTurn
+from firstspike.training import Augment
+from firstspike.training.augment import shifted
+from firstspike.data import bars, outline
+from firstspike.config import ConfigError, load_config, parse_config
+from firstspike.training import Interrupted
+from firstspike.runs import resume, start
 
 INF = math.inf
 
@@ -20,11 +17,18 @@ def config(data=None, **training):
     return parse_config(
         {
             "data": {"kind": "bars", "silent_background": True} | (data or {}),
-            "network": [{"kind": "lif", "size": 3}],
+            "network": [{"kind": "lif", "out_features": 3}],
             "loss": {"kind": "cross_entropy"},
             "training": {"epochs": 1, "batch_size": 10} | training,
         }
     )
+
+
+DATA = bars(silent_background=True)
+
+
+def augmented(times, sources, **settings):
+    return Augment(**settings)(times, DATA, sources)
 
 
 def seeded(*seeds):
@@ -46,7 +50,7 @@ def test_images_move_and_blank_pixels_come_in():
 def test_shifts_take_all_steps_in_reach():
     one = torch.full((1, 400, 9), INF)
     one[..., 4] = 0.5
-    found = augmented(one, config(augment={"shift": 1}), seeded(1))[0]
+    found = augmented(one, seeded(1), shift=1)[0]
     assert bool((found.isfinite().sum(dim=1) == 1).all())
     assert found.argmin(dim=1).unique().tolist() == list(range(9))
 
@@ -59,19 +63,17 @@ def test_shifts_take_all_steps_in_reach():
         ("digits", {"late": 3.0}, (3.0,)),
         ("digits", {"invert": False}, (0.15,)),
         ("mnist", {"silent_background": True}, (INF,)),
-        ("digits", {"mirrored": True}, (2.0, 0.15)),
-        ("digits", {"mirrored": True, "invert": False, "silent_background": True}, (0.15, INF)),
+        ("digits", {"on_off": True}, (2.0, 0.15)),
+        ("digits", {"on_off": True, "invert": False, "silent_background": True}, (0.15, INF)),
     ],
 )
 def test_blank_pixels_are_those_of_the_data(kind, options, blank):
-    raw = config().model_dump() | {"data": {"kind": kind} | options}
-    raw["network"][0]["size"] = 3 if kind == "bars" else 10
-    assert parse_config(raw).data.blank() == blank
+    assert outline(kind, **options).blank == pytest.approx(blank)
 
 
 def test_half_of_the_images_are_flipped():
     given = times(batch=400)
-    found = augmented(given, config(augment={"flip": True}), seeded(1, 2))
+    found = augmented(given, seeded(1, 2), flip=True)
     turned = (found != given).any(dim=-1)
     other = given.unflatten(-1, (3, 3))[..., [2, 1, 0]].flatten(-2)
     assert torch.equal(found, torch.where(turned[..., None], other, given))
@@ -80,7 +82,7 @@ def test_half_of_the_images_are_flipped():
 
 
 def test_inputs_are_dropped():
-    found = augmented(times(), config(augment={"drop": 0.25}), seeded(1, 2))
+    found = augmented(times(), seeded(1, 2), dropout=0.25)
     lost = found.isinf()
     assert torch.equal(found[~lost], times()[~lost])
     assert lost.double().mean().item() == pytest.approx(0.25, abs=0.05)
@@ -88,16 +90,16 @@ def test_inputs_are_dropped():
 
 
 def test_each_member_draws_as_if_alone():
-    everything = config(augment={"flip": True, "shift": 1, "drop": 0.2}, time_noise=0.1)
-    found = augmented(times(), everything, seeded(1, 2))
-    assert torch.equal(found[1], augmented(times()[1:], everything, seeded(2))[0])
+    everything = {"flip": True, "shift": 1, "dropout": 0.2, "jitter": 0.1}
+    found = augmented(times(), seeded(1, 2), **everything)
+    assert torch.equal(found[1], augmented(times()[1:], seeded(2), **everything)[0])
 
 
 def test_nothing_is_drawn_unasked():
     source = seeded(1)
     before = source[0].get_state()
     given = times(1)
-    assert augmented(given, config(), source) is given
+    assert augmented(given, source) is given
     assert torch.equal(source[0].get_state(), before)
 
 
@@ -106,18 +108,18 @@ def test_shift_needs_images():
         load_config("yin_yang", ["training.augment.shift=1"])
     with pytest.raises(ConfigError, match=r"training.augment.flip: yin_yang has no images to flip"):
         load_config("yin_yang", ["training.augment.flip=true"])
-    with pytest.raises(ConfigError, match=r"training.augment.drop: should be less than 1"):
-        load_config("bars", ["training.augment.drop=1"])
+    with pytest.raises(ConfigError, match=r"training.augment.dropout: should be less than 1"):
+        load_config("bars", ["training.augment.dropout=1"])
 
 
 @pytest.mark.parametrize("seeds", [1, 2])
 def test_a_run_with_varied_samples_goes_on_bit_for_bit(tmp_path, seeds):
-    varied = config({"train": 60}, augment={"flip": True, "shift": 1, "drop": 0.1}, time_noise=0.1, seeds=seeds)
+    varied = config({"train": 60}, augment={"flip": True, "shift": 1, "dropout": 0.1, "jitter": 0.1}, n_seeds=seeds)
     varied = varied.model_copy(update={"training": varied.training.model_copy(update={"epochs": 3})})
-    start(tmp_path / "whole", varied, show=False)
+    start(tmp_path / "whole", varied, progress_bar=False)
     once = varied.model_copy(update={"training": varied.training.model_copy(update={"epochs": 1})})
-    start(tmp_path / "parts", once, show=False)
-    resume(tmp_path / "parts", epochs=3, show=False)
+    start(tmp_path / "parts", once, progress_bar=False)
+    resume(tmp_path / "parts", epochs=3, progress_bar=False)
     for table in ("metrics.csv", "output_times.csv"):
         for path in (tmp_path / "whole").rglob(table):
             other = tmp_path / "parts" / path.relative_to(tmp_path / "whole")
@@ -125,10 +127,10 @@ def test_a_run_with_varied_samples_goes_on_bit_for_bit(tmp_path, seeds):
 
 
 def test_a_run_stopped_inside_an_epoch_goes_on_bit_for_bit(tmp_path):
-    varied = config({"train": 60}, augment={"shift": 1, "drop": 0.1}, time_noise=0.1)
-    start(tmp_path / "whole", varied, show=False)
-    run, asked = Run.create(tmp_path / "parts", varied), iter(range(100))
-    with Progress(1, 6, show=False) as progress, pytest.raises(Interrupted):
-        train(InTurn([build(varied)]), [run], [State()], progress, stop=lambda: next(asked) >= 3)
-    resume(tmp_path / "parts", show=False)
+    varied = config({"train": 60}, augment={"shift": 1, "dropout": 0.1, "jitter": 0.1})
+    start(tmp_path / "whole", varied, progress_bar=False)
+    asked = iter(range(1000))
+    with pytest.raises(Interrupted):
+        start(tmp_path / "parts", varied, progress_bar=False, stop=lambda: next(asked) >= 3)
+    resume(tmp_path / "parts", progress_bar=False)
     assert (tmp_path / "whole" / "metrics.csv").read_bytes() == (tmp_path / "parts" / "metrics.csv").read_bytes()

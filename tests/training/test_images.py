@@ -4,10 +4,10 @@ import csv
 
 import pytest
 
-from firstspike.training.config import load_config, parse_config, shipped_configs
-from firstspike.training.session import start
+from firstspike.config import load_config, parse_config, shipped_configs
+from firstspike.runs import start
 
-SETTINGS = ["training.epochs=12", "training.optimizer.lr=0.004", "training.time_noise=0.0", "loss.xi=0.2"]
+SETTINGS = ["training.epochs=12", "training.optimizer.lr=0.004", "training.augment.jitter=0.0", "loss.xi=0.2"]
 FROM_FILES = ["mnist", "mnist_deep", "mnist_16x16", "fashion_mnist", "fashion_mnist_conv"]
 
 
@@ -16,7 +16,7 @@ def test_shipped_configs_train(tmp_path, image_folder, name):
     """A few steps on a few images; the whole recipes take hours."""
     small = ["train=100", "validation=60", "test=40", f"folder={image_folder}"]
     config = load_config(name, [*(f"data.{x}" for x in small), "training.epochs=1", "training.batch_size=50"])
-    results = start(tmp_path / "run", config, show=False)
+    results = start(tmp_path / "run", config, progress_bar=False)
     assert results["test"]["samples"] == 40
     assert (tmp_path / "run" / "figures" / "output_times.png").is_file()
 
@@ -31,7 +31,7 @@ def test_all_shipped_configs_say_what_they_are():
 
 @pytest.mark.slow
 def test_digits_are_learned(tmp_path):
-    results = start(tmp_path / "run", load_config("digits"), show=False)
+    results = start(tmp_path / "run", load_config("digits"), progress_bar=False)
     assert results["best_validation_accuracy"] > 0.97
     assert results["test"]["accuracy"] > 0.96
 
@@ -41,11 +41,11 @@ def test_digits_are_learned(tmp_path):
 def test_eight_hidden_layers_learn_and_none_falls_silent(tmp_path, recovery):
     raw = load_config("digits", SETTINGS).model_dump()
     by_bumps = recovery == "bump"
-    hidden = {"kind": "lif", "size": 100, "max_silent": 0.5 if by_bumps else 1.0}
-    raw["network"] = [hidden] * 8 + [{"kind": "lif", "size": 10, "max_silent": 0.1 if by_bumps else 1.0}]
+    hidden = {"kind": "lif", "out_features": 100, "max_silent": 0.5 if by_bumps else 1.0}
+    raw["network"] = [hidden] * 8 + [{"kind": "lif", "out_features": 10, "max_silent": 0.1 if by_bumps else 1.0}]
     if not by_bumps:
         raw["loss"]["regularizers"] = [{"kind": "silent_peak", "alpha": 0.1}]
-    results = start(tmp_path / "run", parse_config(raw), show=False)
+    results = start(tmp_path / "run", parse_config(raw), progress_bar=False)
     with (tmp_path / "run" / "metrics.csv").open() as file:
         rows = list(csv.DictReader(file))
     silent = [float(value) for row in rows for name, value in row.items() if name.startswith("silent_")]

@@ -1,6 +1,7 @@
 """From a file, a shipped name or a dict to a checked ``Config``; every error of a config in one go."""
 
 import difflib
+from math import inf
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from types import UnionType
@@ -14,6 +15,7 @@ from firstspike.config.section import Section
 from firstspike.config.sections import SUBSTRATE_SECTIONS, Data, Loss, Network, Neuron, Substrate, Training, outline_of
 from firstspike.config.shipped import shipped_configs
 from firstspike.config.upgrade import upgraded
+from firstspike.neuron import LIF
 from firstspike.config.yaml_file import (
     Document,
     YamlError,
@@ -146,9 +148,9 @@ def _check(document: Document, source: str) -> Config:
         network = _valid(Network, raw.get("network"))
         neuron = _valid(Neuron, raw.get("neuron", {}))
         outline = None if data is None else outline_of(data, errors)
-        if outline is not None and network is not None and neuron is not None:
+        if outline is not None and network is not None:
             limits = config.training.silent.limits if config is not None else 1.0
-            errors += network_problems(network, outline, neuron.build(), limits)
+            errors += network_problems(network, outline, LIF() if neuron is None else neuron.build(), limits)
         if outline is not None and config is not None and outline.image is None:
             for name in ("flip", "shift"):
                 if getattr(config.training.augment, name):
@@ -199,6 +201,8 @@ def _explain(detail: Any, raw: dict[str, Any]) -> Problem:
         return (*place, "kind"), f"expected one of {context['expected_tags']}, got {tag}"
     if kind == "union_tag_not_found":
         return place, "needs a kind"
+    if context.get("lt") == inf:
+        return place, f"should be a finite number, got {shown_value(value)}"
     message = detail["msg"].removeprefix("Value error, ").removeprefix("Input ")
     shown = "" if isinstance(value, dict | list) else f", got {shown_value(value)}"
     return place, f"{message}{shown}"

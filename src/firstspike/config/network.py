@@ -11,7 +11,7 @@ from firstspike.config.section import Section
 from firstspike.config.sections import CUSTOM, LAYER_SECTIONS, Custom
 from firstspike.config.yaml_file import Place, shown_place
 from firstspike.data import SpikeData
-from firstspike.layers import LAYERS, BiasSpikes, Delay, DelayRule, LIFLayer, Multiplex, Network
+from firstspike.layers import LAYERS, BiasSpikes, Delay, DelayRule, LIFLayer, LIFLinear, Multiplex, Network
 from firstspike.neuron import LIF
 
 _RATES = ("lr", "delay_lr", "neuron_lr")
@@ -111,10 +111,10 @@ def network_problems(
         layers = list(layers_of(sections, data.features, data.image, neuron, device="meta"))
     except LayerError as error:
         return [error.problem]
-    spiking = [index for index, layer in enumerate(layers) if isinstance(layer, LIFLayer)]
-    if not spiking:
+    outputs = [index for index, layer in enumerate(layers) if isinstance(layer, LIFLinear)]
+    if not outputs:
         return [(("network",), "has no layer of kind lif, so no class has a neuron; add one")]
-    last, classes, problems = spiking[-1], len(data.class_names), list[Problem]()
+    last, classes, problems = outputs[-1], len(data.class_names), list[Problem]()
     if not all(isinstance(layer, Delay) for layer in layers[last + 1 :]):
         problems.append(
             (("network",), "only delay layers may follow the last lif layer, whose neurons are the classes")
@@ -122,6 +122,11 @@ def network_problems(
     if (size := layers[last].out_features) != classes:
         message = f"the last lif layer has {size} neurons, the data has {classes} classes; write out_features: {classes}"
         problems.append((("network", last, "out_features"), message))
+    for index, section in enumerate(sections):
+        for rate, key in (("delay_lr", "delay"), ("neuron_lr", "trainable")):
+            if getattr(section, rate, None) is not None and not getattr(section, key):
+                problems.append((("network", index, rate), f"{rate} needs {key}, which this layer does not have"))
+    spiking = [layer for layer in layers if isinstance(layer, LIFLayer)]
     if not isinstance(limits, int | float) and len(limits) != len(spiking):
         message = f"expected one for each of {len(spiking)} LIF layers, or one number, got {len(limits)}"
         problems.append((("training", "silent", "limits"), message))

@@ -8,8 +8,8 @@ arguments back from an object, which keeps each of them in an attribute of the s
 import inspect
 import re
 import textwrap
-from collections.abc import Callable, Collection, Mapping
-from typing import Annotated, Any, Literal, Union, get_type_hints
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Annotated, Any, Literal, Union, get_origin, get_type_hints
 
 import torch
 from jaxtyping import AbstractArray
@@ -65,13 +65,16 @@ def derive(
         check: whether to call the target when a config is checked, so that its own ValueErrors are reported.
         name: of the section, for readers; by default that of the target.
     """
-    hints = get_type_hints(target.__init__ if inspect.isclass(target) else target, include_extras=True)
+    try:
+        hints = get_type_hints(target.__init__ if inspect.isclass(target) else target, include_extras=True)
+    except NameError:  # names that exist for type checkers only; ``types`` has what is needed
+        hints = {}
     texts = argument_texts(target)
     fields: dict[str, Any] = {}
     for parameter in inspect.signature(target).parameters.values():
         if parameter.name in _RUNTIME or parameter.name in omit:
             continue
-        annotation = (types or {}).get(parameter.name, _plain(hints.get(parameter.name, Any)))
+        annotation = (types or {}).get(parameter.name, _plain(hints.get(parameter.name, parameter.annotation)))
         default = ... if parameter.default is inspect.Parameter.empty else parameter.default
         fields[parameter.name] = (annotation, Field(default, description=texts.get(parameter.name)))
     fields |= dict(extra or {})
@@ -130,6 +133,8 @@ def _plain(annotation: Any) -> Any:
     if getattr(annotation, "__metadata__", None) is not None:
         return annotation
     arguments = getattr(annotation, "__args__", ())
+    if get_origin(annotation) in (Sequence, Collection):
+        return tuple[(*arguments, ...)]  # so that a section reads back as it was written
     if arguments and not isinstance(annotation, type):
         kept = tuple(x for x in arguments if not _is_tensor(x))
         if len(kept) < len(arguments):

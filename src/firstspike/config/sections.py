@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, create_model
 
 from firstspike.config.section import Section, argument_texts, derive, union
-from firstspike.data import DATASETS, OUTLINES, SpikeData
+from firstspike.data import DATASETS, SpikeData, outline
 from firstspike.layers import LAYERS, Delay, DelayRule, LIFLayer
 from firstspike.losses import LOSSES, REGULARIZERS
 from firstspike.neuron import LIF
@@ -154,10 +154,10 @@ Training: Any = create_model(
 def outline_of(section: Section, errors: list[Any]) -> SpikeData | None:
     """Number of inputs, classes and image shape of a data set, as data without samples; None where they are unknown."""
     kind: str = section.kind  # type: ignore[attr-defined]
-    if kind not in OUTLINES:
+    if kind not in DATASETS:
         return None
     try:
-        return OUTLINES[kind](**section.arguments())
+        return outline(kind, **section.arguments())
     except (ValueError, ImportError, OSError) as error:
         errors.append((("data",), str(error)))
         return None

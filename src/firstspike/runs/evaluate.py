@@ -42,7 +42,7 @@ def evaluate_run(run: LoadedRun, data: Path | str = "test") -> "RunEvaluation":
     """
     if data in Splits._fields:
         found = getattr(run.data, str(data))
-        if found is None:
+        if not len(found):
             raise ValueError(f"{run.folder} has no {data} data; it has {run.held_out[0]} data")
         return RunEvaluation(run, found, str(data))
     labelled = read_labelled(data, run.data.train.features, run.class_names, run.dtype)

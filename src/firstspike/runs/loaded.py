@@ -1,6 +1,7 @@
 """A run for reading: each part is loaded when it is first used, on the CPU whatever it was trained on."""
 
 import copy
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -170,13 +171,13 @@ class LoadedRun:
 
     @cached_property
     def data(self) -> Splits:
-        """The splits; of data that were made in Python some may be missing (None)."""
+        """The three splits; those that the run does not have are empty."""
         return stored_data(self.folder, self.config) if self._given is None else self._given
 
     @cached_property
     def held_out(self) -> tuple[str, SpikeData]:
         """Name and data of the split that figures and reports show: test, otherwise validation, otherwise train."""
-        name = next(name for name in ("test", "validation", "train") if getattr(self.data, name) is not None)
+        name = next(name for name in ("test", "validation", "train") if len(getattr(self.data, name)))
         return name, getattr(self.data, name)
 
     @property
@@ -237,9 +238,10 @@ def stored_data(folder: Path, config: Config) -> Splits:
         ValueError: data that are not available.
     """
     top = folder if (folder / "data").is_dir() else folder.parent  # a seed's run shares the data of the run of all
-    splits = {name: load_data(top / "data" / f"{name}.npz") for name in Splits._fields}
-    if splits["train"] is not None:
-        return Splits(**splits)  # type: ignore[arg-type]
+    found = [load_data(top / "data" / f"{name}.npz") for name in Splits._fields]
+    if (train := found[0]) is not None:
+        empty = replace(train, times=train.times[:0], labels=train.labels[:0])
+        return Splits(*(empty if split is None else split for split in found))
     if config.data.kind == "given":
         raise ConfigError(
             str(folder / "config.yaml"),

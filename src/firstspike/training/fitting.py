@@ -87,11 +87,29 @@ class Member:
         """Parameters that the optimiser moves."""
         return [p for group in self.optimizer.param_groups for p in group["params"]]
 
+    @property
+    def groups(self) -> list[list[str]]:
+        """Names of the parameters in each group of the optimiser."""
+        names = {id(parameter): name for name, parameter in self.network.named_parameters()}
+        return [[names.get(id(p), "") for p in group["params"]] for group in self.optimizer.param_groups]
+
+    def _regroup(self, groups: list[list[str]] | None) -> None:
+        """Give the optimiser the groups of a saved one: in Python they may be others than a config makes."""
+        if groups is None or groups == self.groups:
+            return
+        found = dict(self.network.named_parameters())
+        if sorted(sum(groups, [])) != sorted(sum(self.groups, [])):
+            raise ValueError(f"the optimiser was saved with other parameters: {groups}, this one has {self.groups}")
+        self.optimizer.param_groups[:] = [
+            {**self.optimizer.param_groups[0], "params": [found[name] for name in group]} for group in groups
+        ]
+
     def state_dict(self) -> dict[str, Any]:
         """All that a training needs to continue bit for bit; ``network`` holds the weights."""
         return {
             "network": self.network.state_dict(),
             "optimizer": self.optimizer.state_dict(),
+            "groups": self.groups,
             "schedule": None if self.schedule is None else self.schedule.state_dict(),
             "silent": self.silent.state_dict(),
             "substrate": {"identity": self.substrate.identity(), "state": self.substrate.state_dict()},
@@ -112,6 +130,7 @@ class Member:
                 "weights fit that chip. To resume here nevertheless: firstspike resume --allow-other-chip"
             )
         self.network.load_state_dict(state["network"])
+        self._regroup(state.get("groups"))
         self.optimizer.load_state_dict(state["optimizer"])
         if self.schedule is not None:
             self.schedule.load_state_dict(state["schedule"])

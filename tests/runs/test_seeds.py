@@ -6,30 +6,29 @@ import json
 import pytest
 import torch
 
-from firstspike.training.build import build
-from firstspike.training.checkpoint import checkpoints, load_checkpoint, remove_checkpoint
-from firstspike.training.config import load_config
-from firstspike.training.loaded import load_run
-from firstspike.training.loop import Interrupted, train
-from firstspike.training.seeds import member_configs
-from firstspike.training.session import resume, start
-from firstspike.training.trainers import InTurn, SideBySide, trainer_for
+from firstspike.config import build
+from firstspike.runs.checkpoint import checkpoints, load_checkpoint, remove_checkpoint
+from firstspike.config import load_config
+from firstspike.runs import load_run
+from firstspike.training import Interrupted
+from firstspike.runs import resume, start
+from firstspike.training.engines import Sequential, SideBySide, engine_for
 
 SMALL = [
     "data.train=600",
     "data.validation=200",
     "data.test=200",
-    "network[1].size=20",
+    "network[1].out_features=20",
     "training.epochs=4",
     "training.seed=7",
     "training.dtype=float64",
 ]
-NOISY = ["training.time_noise=0.05"]
+NOISY = ["training.augment.jitter=0.05"]
 SGD = ["training.optimizer={kind: sgd, lr: 0.05, momentum: 0.9}", "training.schedule={kind: exponential, gamma: 0.9}"]
 EXTRAS = [
     "network[1].delay={mean: -1.0}",
     "network[1].delay_lr=0.01",
-    "network[3].train_neuron=[tau_mem, threshold]",
+    "network[3].trainable=[tau_mem, threshold]",
     "network[3].per_neuron=true",
     "loss.regularizers=[{kind: early_output, alpha: 0.01}, {kind: delay_l2, alpha: 0.001}]",
 ]
@@ -55,35 +54,35 @@ def same_training(together, alone, tolerance=1e-12):
 @pytest.mark.parametrize("extra", [[], NOISY, SGD, EXTRAS, JITTER], ids=["adam", "noise", "sgd", "extras", "jitter"])
 def test_each_seed_is_trained_as_if_alone(tmp_path, extra):
     settings = [*SMALL, *extra]
-    results = start(tmp_path / "all", load_config("yin_yang", [*settings, "training.seeds=3"]), show=False)
+    results = start(tmp_path / "all", load_config("yin_yang", [*settings, "training.n_seeds=3"]), progress_bar=False)
     for seed in (7, 8, 9):
-        alone = start(tmp_path / str(seed), load_config("yin_yang", [*settings, f"training.seed={seed}"]), show=False)
+        alone = start(tmp_path / str(seed), load_config("yin_yang", [*settings, f"training.seed={seed}"]), progress_bar=False)
         same_training(tmp_path / "all" / f"seed_{seed}", tmp_path / str(seed))
         assert results["seeds"][str(seed)]["test"]["accuracy"] == alone["test"]["accuracy"]
 
 
 @pytest.mark.parametrize("instead", ["true", "false"])
 def test_some_members_raise_weights_while_others_do_not(tmp_path, instead):
-    strict = [*SMALL, "network[1].max_silent=0.005", f"training.silent.instead={instead}"]
-    start(tmp_path / "all", load_config("yin_yang", [*strict, "training.seeds=3"]), show=False)
+    strict = [*SMALL, "network[1].max_silent=0.005", f"training.silent.skip_step={instead}"]
+    start(tmp_path / "all", load_config("yin_yang", [*strict, "training.n_seeds=3"]), progress_bar=False)
     raised = [seed.metrics["raised"].mean() for seed in load_run(tmp_path / "all").seeds]
     assert min(raised) == 0
     assert 0 < max(raised) < 1
     for seed in (7, 9):
-        start(tmp_path / str(seed), load_config("yin_yang", [*strict, f"training.seed={seed}"]), show=False)
+        start(tmp_path / str(seed), load_config("yin_yang", [*strict, f"training.seed={seed}"]), progress_bar=False)
         same_training(tmp_path / "all" / f"seed_{seed}", tmp_path / str(seed))
 
 
 def test_networks_that_jitter_take_turns():
-    members = [build(config) for config in member_configs(load_config("yin_yang", [*SMALL, "training.seeds=2"]))]
-    jittering = [build(c) for c in member_configs(load_config("yin_yang", [*SMALL, *JITTER, "training.seeds=2"]))]
-    assert isinstance(trainer_for(members), SideBySide)
-    assert isinstance(trainer_for(jittering), InTurn)
-    assert isinstance(trainer_for(members[:1]), InTurn)
+    together = build(load_config("yin_yang", [*SMALL, "training.n_seeds=2"]))
+    jittering = build(load_config("yin_yang", [*SMALL, *JITTER, "training.n_seeds=2"]))
+    assert type(engine_for(together.members, together.objective)) is SideBySide
+    assert type(engine_for(jittering.members, jittering.objective)) is Sequential
+    assert type(engine_for(together.members[:1], together.objective)) is Sequential
 
 
 def test_the_folder_of_all_has_the_mean_and_each_seed(tmp_path, capsys):
-    results = start(tmp_path / "run", load_config("yin_yang", [*SMALL, "training.seeds=3"]), show=False)
+    results = start(tmp_path / "run", load_config("yin_yang", [*SMALL, "training.n_seeds=3"]), progress_bar=False)
     accuracies = torch.tensor([results["seeds"][seed]["test"]["accuracy"] for seed in ("7", "8", "9")])
     assert results["test"]["accuracy"] == pytest.approx(accuracies.mean().item())
     assert results["test"]["accuracy_std"] == pytest.approx(accuracies.std().item())
@@ -101,24 +100,18 @@ def test_the_folder_of_all_has_the_mean_and_each_seed(tmp_path, capsys):
         run.network  # noqa: B018
 
 
-def stopping_after(batches, monkeypatch):
+def stopping_after(batches):
     left = iter(range(10**9))
-
-    def stopped(trainer, runs, states, watcher, stop, writes):
-        return train(trainer, runs, states, watcher, stop=lambda: next(left) >= batches)
-
-    monkeypatch.setattr("firstspike.training.session.train", stopped)
+    return lambda: next(left) >= batches
 
 
 @pytest.mark.parametrize("batches", [1, 6, 9])
-def test_resume_is_bit_for_bit(tmp_path, monkeypatch, batches):
-    config = load_config("yin_yang", [*SMALL, *NOISY, "training.seeds=2", "training.dtype=float32"])
-    start(tmp_path / "whole", config, show=False)
-    with monkeypatch.context() as patch:
-        stopping_after(batches, patch)
-        with pytest.raises(Interrupted):
-            start(tmp_path / "parts", config, show=False)
-    resume(tmp_path / "parts", show=False)
+def test_resume_is_bit_for_bit(tmp_path, batches):
+    config = load_config("yin_yang", [*SMALL, *NOISY, "training.n_seeds=2", "training.dtype=float32"])
+    start(tmp_path / "whole", config, progress_bar=False)
+    with pytest.raises(Interrupted):
+        start(tmp_path / "parts", config, progress_bar=False, stop=stopping_after(batches))
+    resume(tmp_path / "parts", progress_bar=False)
     for seed in (7, 8):
         one, other = (tmp_path / name / f"seed_{seed}" for name in ("whole", "parts"))
         same_training(one, other, tolerance=0)
@@ -127,11 +120,11 @@ def test_resume_is_bit_for_bit(tmp_path, monkeypatch, batches):
 
 
 def test_resume_goes_back_to_where_all_seeds_have_a_checkpoint(tmp_path):
-    config = load_config("yin_yang", [*SMALL, "training.seeds=2"])
-    start(tmp_path / "run", config, show=False)
+    config = load_config("yin_yang", [*SMALL, "training.n_seeds=2"])
+    start(tmp_path / "run", config, progress_bar=False)
     before = final(tmp_path / "run" / "seed_7").weights
     remove_checkpoint(checkpoints(tmp_path / "run" / "seed_8" / "checkpoints")[-1])  # killed between the two
-    resume(tmp_path / "run", show=False)
+    resume(tmp_path / "run", progress_bar=False)
     after = final(tmp_path / "run" / "seed_7")
     assert after.epoch == 4
     assert all(torch.equal(before[name], after.weights[name]) for name in before)

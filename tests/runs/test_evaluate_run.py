@@ -6,7 +6,16 @@ import pytest
 import torch
 
 import firstspike as fs
-from firstspike.training.report import Report, predictions, report, table
+from firstspike.runs import evaluate
+from firstspike.runs.evaluate import RunEvaluation, evaluate_run, table
+
+
+def report(folder, data="test", checkpoint=None):
+    return evaluate_run(fs.load_run(folder, checkpoint), data)
+
+
+def predictions(folder, file, checkpoint=None):
+    return evaluate.predictions(fs.load_run(folder, checkpoint), file)
 
 
 @pytest.fixture
@@ -64,7 +73,7 @@ def test_layers_of_the_same_kind_are_numbered(folder):
         fs.LIFLinear(5, 3),
         fs.Delay(3),
     ).requires_grad_(False)
-    spikes = Report(run, run.data.test, "test").spikes
+    spikes = RunEvaluation(run, run.data.test, "test").spikes
     assert {name: values.shape[1:] for name, values in spikes.items()} == {
         "inputs": (9,),
         "bias": (1,),
@@ -84,7 +93,7 @@ def test_a_network_that_never_decides(folder):
     run = fs.load_run(folder)
     for layer in run.network:
         layer.weight.fill_(-1.0)
-    result = Report(run, run.data.test, "test")
+    result = RunEvaluation(run, run.data.test, "test")
     found = result.numbers
     assert (found["decided"], found["decision_time"], found["accuracy"]) == (0, None, 0.0)
     assert found["decisions"] == ["horizontal", "vertical", "diagonal", "silent"]
@@ -119,7 +128,7 @@ def test_table():
 
 
 def test_no_table_of_many_classes(folder, monkeypatch):
-    monkeypatch.setattr("firstspike.training.report._TABLE_UP_TO", 2)
+    monkeypatch.setattr("firstspike.runs.evaluate._TABLE_UP_TO", 2)
     assert "decision  " not in report(folder).text()
 
 

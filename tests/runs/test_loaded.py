@@ -82,7 +82,7 @@ def test_a_run_before_its_first_epoch(bars_folder, tmp_path):
 
 
 def test_no_run(tmp_path):
-    with pytest.raises(FileNotFoundError, match="is no run"):
+    with pytest.raises(FileNotFoundError, match="is not a run folder: config.yaml is missing"):
         fs.load_run(tmp_path)
 
 

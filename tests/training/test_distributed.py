@@ -14,34 +14,31 @@ import torch
 
 from firstspike.cli import main
 from firstspike.training import torchrun
-from firstspike.training.build import build
-from firstspike.training.checkpoint import load_checkpoint, newest_first
-from firstspike.training.config import load_config
-from firstspike.training.loop import Interrupted, train
-from firstspike.training.parallel import Ranks, joined
-from firstspike.training.run import Run
-from firstspike.training.saving import State
-from firstspike.training.session import resume, start
-from firstspike.training.torchrun import first_speaks
-from firstspike.training.trainers import InTurn
-from firstspike.training.watchers import Watcher
+from firstspike.config import build
+from firstspike.runs.checkpoint import load_checkpoint, newest_first
+from firstspike.config import load_config
+from firstspike.training import Interrupted
+from firstspike.training.distributed import Ranks
+from firstspike.runs import RunFolder
+from firstspike.runs import resume, start
+from firstspike.training.torchrun import only_first_reports
 
 SMALL = [
     "data.train=301",  # batches of 60, the last of one sample: other processes than one have none
     "data.validation=100",
     "data.test=101",
-    "network[1].size=20",
+    "network[1].out_features=20",
     "network[3].max_silent=0.95",
     "training.batch_size=60",
     "training.epochs=3",
     "training.dtype=float64",
 ]
-NOISY = ["training.time_noise=0.05", "training.augment.drop=0.05"]
+NOISY = ["training.augment.jitter=0.05", "training.augment.dropout=0.05"]
 DELAYS = [
     "network[0]={kind: multiplex, copies: 2}",
     "network[2]={kind: delay, bound: clip, scale: 1.5, shift: 0.5, mean: 1.2, jitter: 0.05, lr: 0.02}",
     "network[1].delay={bound: softplus, mean: -1.0, jitter: 0.02}",
-    "network[1].train_neuron=[tau_mem]",
+    "network[1].trainable=[tau_mem]",
     "loss.regularizers=[{kind: delay_l2, alpha: 0.01}, {kind: early_output, alpha: 0.01}]",
 ]
 PEAK = [
@@ -50,21 +47,21 @@ PEAK = [
     "network[1].max_silent=0.95",
 ]
 SGD = ["training.optimizer={kind: sgd, lr: 0.05, momentum: 0.9}", "training.schedule={kind: exponential, gamma: 0.9}"]
-QUIET = ["network[1].weight_mean=0.4", "network[1].max_silent=0.1", "training.silent.bump=0.02"]
+QUIET = ["network[1].weight_mean=0.4", "network[1].max_silent=0.1", "training.silent.increment=0.02"]
 CASES = {
     "noise": ("yin_yang_goeltz2021", [*SMALL, *NOISY]),
     "delays": ("yin_yang_goeltz2021", [*SMALL, *DELAYS]),
     "silent_peak": ("yin_yang_goeltz2021", [*SMALL, *PEAK, *SGD]),
     "raised_instead": ("yin_yang_goeltz2021", [*SMALL, *QUIET]),
-    "raised_too": ("yin_yang_goeltz2021", [*SMALL, *QUIET, "training.silent.instead=false"]),
+    "raised_too": ("yin_yang_goeltz2021", [*SMALL, *QUIET, "training.silent.skip_step=false"]),
     "conv": (
         "digits",
         [
             "data.train=121",
             "data.validation=40",
             "data.test=41",
-            "network=[{kind: conv, channels: 3, kernel: 3, max_silent: 0.2}, {kind: pool, kernel: 2}, "
-            "{kind: lif, size: 10, max_silent: 0.5}]",
+            "network=[{kind: conv, out_channels: 3, kernel_size: 3, max_silent: 0.2}, {kind: pool, kernel_size: 2}, "
+            "{kind: lif, out_features: 10, max_silent: 0.5}]",
             "training.batch_size=40",
             "training.epochs=2",
             "training.augment.shift=1",
@@ -72,12 +69,12 @@ CASES = {
         ],
     ),
 }
-STOPPED = ("yin_yang_goeltz2021", [*SMALL, *NOISY, *DELAYS[:4], "training.time_noise=0.05"])
+STOPPED = ("yin_yang_goeltz2021", [*SMALL, *NOISY, *DELAYS[:4], "training.augment.jitter=0.05"])
 SCRIPT = """
 import json, sys
 from pathlib import Path
-from firstspike.training.config import load_config
-from firstspike.training.session import resume, start
+from firstspike.config import load_config
+from firstspike.runs import resume, start
 top = Path(sys.argv[1])
 for name, (config, settings) in json.loads((top / "cases.json").read_text()).items():
     print(name, start(top / name, load_config(config, settings))["epochs"])
@@ -118,13 +115,7 @@ def shared(tmp_path_factory):
     begun = load_config(*STOPPED)
     asked = iter(range(1000))
     with pytest.raises(Interrupted):
-        train(
-            InTurn([build(begun)]),
-            [Run.create(top / "stopped", begun)],
-            [State()],
-            Watcher(),
-            stop=lambda: next(asked) >= 8,
-        )
+        start(top / "stopped", begun, progress_bar=False, stop=lambda: next(asked) >= 8)
     done = subprocess.run(command(3, top / "script.py", top), capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     return top, done
@@ -134,9 +125,9 @@ def shared(tmp_path_factory):
 @pytest.mark.parametrize("name", CASES)
 def test_three_processes_train_as_one(tmp_path, shared, name):
     top, _ = shared
-    alone = start(tmp_path / "alone", load_config(*CASES[name]), show=False)
+    alone = start(tmp_path / "alone", load_config(*CASES[name]), progress_bar=False)
     same_training(tmp_path / "alone", top / name)
-    together = Run.open(top / name)
+    together = RunFolder.open(top / name)
     assert together.environment["processes"] == 3
     for split in ("validation", "test"):
         for key, value in alone[split].items():
@@ -156,7 +147,7 @@ def test_the_first_of_the_processes_shows_a_bar(shared):
 @pytest.mark.slow
 def test_more_processes_go_on_with_what_one_began(tmp_path, shared):
     top, _ = shared
-    start(tmp_path / "whole", load_config(*STOPPED), show=False)
+    start(tmp_path / "whole", load_config(*STOPPED), progress_bar=False)
     same_training(tmp_path / "whole", top / "stopped")
 
 
@@ -199,8 +190,8 @@ def test_two_processes_are_interrupted_and_lost_and_one_goes_on(tmp_path):
     assert said.count("error: another process of this training has ended") == 1
 
     epochs = final(folder).epoch + 1
-    resume(folder, epochs=epochs, show=False)
-    start(tmp_path / "whole", load_config("yin_yang_goeltz2021", [*settings, f"training.epochs={epochs}"]), show=False)
+    resume(folder, epochs=epochs, progress_bar=False)
+    start(tmp_path / "whole", load_config("yin_yang_goeltz2021", [*settings, f"training.epochs={epochs}"]), progress_bar=False)
     same_training(tmp_path / "whole", folder, tolerance=1e-8)
 
 
@@ -208,7 +199,7 @@ def test_two_processes_are_interrupted_and_lost_and_one_goes_on(tmp_path):
 def test_an_error_is_said_once(tmp_path):
     (tmp_path / "file").write_text("mine")  # the first process alone meets it
     for what, message in (
-        (["train", "yin_yang_goeltz2021", "--set", "network[1].size=x"], "network[1].size"),
+        (["train", "yin_yang_goeltz2021", "--set", "network[1].out_features=x"], "network[1].out_features"),
         (["train", "bars", "--out", str(tmp_path)], "is not empty"),
     ):
         process = running(what)
@@ -229,14 +220,15 @@ def second_of_two(monkeypatch):
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
-        ("training.seeds=2", "leave out torchrun"),
+        ("training.n_seeds=2", "start it without torchrun"),
         ("substrate={kind: noisy}", "cannot be shared by 2 processes"),
         ("training.device=cuda:1", "each process takes its own device"),
     ],
 )
 def test_what_cannot_be_shared_is_refused(tmp_path, setting, message):
-    with pytest.raises(ValueError, match=message), joined(load_config("yin_yang_goeltz2021", [setting])):
-        pass
+    with pytest.raises(ValueError, match=message):
+        start(tmp_path / "run", load_config("yin_yang_goeltz2021", [setting]), progress_bar=False)
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.usefixtures("second_of_two")
@@ -255,14 +247,14 @@ def ends(code, said):
 
 @pytest.mark.usefixtures("second_of_two")
 def test_only_an_error_of_its_own_makes_another_process_speak(capsys):
-    with first_speaks():
+    with only_first_reports():
         print("results")  # noqa: T201
-    with pytest.raises(SystemExit), first_speaks():
+    with pytest.raises(SystemExit), only_first_reports():
         ends(130, "interrupted")
-    with pytest.raises(SystemExit), first_speaks():
+    with pytest.raises(SystemExit), only_first_reports():
         raise torchrun.ProcessLostError("lost")
     assert capsys.readouterr() == ("", "")
-    with pytest.raises(SystemExit), first_speaks():
+    with pytest.raises(SystemExit), only_first_reports():
         ends(2, "usage")
     assert capsys.readouterr().err == "process 1 of 2:\nusage\n"
 

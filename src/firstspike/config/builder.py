@@ -17,6 +17,7 @@ from firstspike.losses import LOSSES, REGULARIZERS, TimeLoss
 from firstspike.neuron import LIF
 from firstspike.seeding import generator
 from firstspike.substrates import SUBSTRATES, Substrate
+from firstspike.training.distributed import own_device
 from firstspike.training import OPTIMIZERS, SCHEDULES, Callback, CosineLR, SilentNeurons, Trainer
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
@@ -105,7 +106,7 @@ def build_data(config: Config) -> Splits:
     """
     make = _target("data", DATASETS, config.data)
     splits = make(**config.data.arguments(), dtype=DTYPES[config.training.dtype])
-    return Splits(*(split if split is None else split.to(device_of(config)) for split in splits))
+    return Splits(*(split.to(device_of(config)) for split in splits))
 
 
 def build_network(
@@ -193,7 +194,8 @@ def device_of(config: Config) -> torch.device:
     """
     name = config.training.device
     try:
-        return torch.empty(0, device=name).device
+        device = own_device(torch.device(name))
+        return torch.empty(0, device=device).device
     except (RuntimeError, AssertionError) as error:  # torch's ways to say that it is not available
         raise ValueError(f"device {name!r} cannot be used: {str(error).splitlines()[0]}; try cpu") from None
 

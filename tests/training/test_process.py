@@ -3,7 +3,7 @@ import torch
 
 from firstspike.layers import LIFLinear, Network
 from firstspike.neuron import LIF
-from firstspike.training.threads import threads_worth_starting
+from firstspike.training.process import threads_worth_starting
 
 
 @pytest.mark.parametrize(("inputs", "within"), [(5, 1), (784, 2)])

@@ -11,25 +11,23 @@ import pytest
 import torch
 
 from firstspike.layers import LIFLinear, Network, Record
-from firstspike.training.build import build
-from firstspike.training.checkpoint import (
+from firstspike.config import build, build_data
+from firstspike.runs.checkpoint import (
     CheckpointError,
     checkpoints,
     load_checkpoint,
     newest_first,
     remove_checkpoint,
 )
-from firstspike.training.config import load_config, parse_config
-from firstspike.training.evaluation import evaluate
-from firstspike.training.loop import Interrupted, shuffled, train
-from firstspike.training.progress import Progress
-from firstspike.training.run import Run, next_folder
-from firstspike.training.saving import State
-from firstspike.training.session import resume, start
-from firstspike.training.silent import SilentNeurons
-from firstspike.training.trainers import InTurn
+from firstspike.config import load_config, parse_config
+from firstspike.training import Interrupted
+from firstspike.training.engines import engine_for
+from firstspike.training.trainer import shuffled
+from firstspike.runs import RunFolder, next_folder
+from firstspike.runs import resume, start
+from firstspike.training import SilentNeurons, silent_fractions
 
-SMALL = ["data.train=600", "data.validation=200", "data.test=200", "network[1].size=20", "training.time_noise=0.05"]
+SMALL = ["data.train=600", "data.validation=200", "data.test=200", "network[1].out_features=20", "training.augment.jitter=0.05"]
 
 
 def weights(folder):
@@ -45,7 +43,7 @@ def same_run(one, other):
 
 
 def test_bars_are_learned(tmp_path):
-    results = start(tmp_path / "run", load_config("bars", ["training.epochs=40"]), show=False)
+    results = start(tmp_path / "run", load_config("bars", ["training.epochs=40"]), progress_bar=False)
     assert results["best_validation_accuracy"] == 1.0
     assert results["test"]["samples"] == 90
     with (tmp_path / "run" / "metrics.csv").open() as file:
@@ -62,7 +60,7 @@ def test_bars_are_learned(tmp_path):
 def test_the_same_seed_gives_the_same_run_and_another_does_not(tmp_path):
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
         start(
-            tmp_path / name, load_config("yin_yang", [*SMALL, "training.epochs=2", f"training.seed={seed}"]), show=False
+            tmp_path / name, load_config("yin_yang", [*SMALL, "training.epochs=2", f"training.seed={seed}"]), progress_bar=False
         )
     same_run(tmp_path / "a", tmp_path / "b")
     assert (tmp_path / "a" / "metrics.csv").read_text() != (tmp_path / "c" / "metrics.csv").read_text()
@@ -71,12 +69,11 @@ def test_the_same_seed_gives_the_same_run_and_another_does_not(tmp_path):
 @pytest.mark.parametrize("stop_after", [1, 4, 6, 11])
 def test_an_interrupted_run_goes_on_bit_for_bit(tmp_path, stop_after):
     config = load_config("yin_yang", [*SMALL, "training.epochs=4"])
-    start(tmp_path / "whole", config, show=False)
-    run = Run.create(tmp_path / "parts", config)
+    start(tmp_path / "whole", config, progress_bar=False)
     asked = iter(range(1000))
-    with Progress(4, 4, show=False) as progress, pytest.raises(Interrupted):
-        train(InTurn([build(config)]), [run], [State()], progress, stop=lambda: next(asked) >= stop_after)
-    resume(tmp_path / "parts", show=False)
+    with pytest.raises(Interrupted):
+        start(tmp_path / "parts", config, progress_bar=False, stop=lambda: next(asked) >= stop_after)
+    resume(tmp_path / "parts", progress_bar=False)
     same_run(tmp_path / "whole", tmp_path / "parts")
 
 
@@ -85,7 +82,7 @@ DELAYS = [
     "network[2]={kind: delay, bound: clip, scale: 1.5, shift: 0.5, mean: 1.2, jitter: 0.05, lr: 0.02}",
     "network[1].delay={bound: softplus, mean: -1.0, jitter: 0.02}",
     "network[1].delay_lr=0.01",
-    "training.time_noise=0.0",
+    "training.augment.jitter=0.0",
 ]
 
 
@@ -94,33 +91,31 @@ def test_a_run_with_delays_that_jitter_goes_on_bit_for_bit(tmp_path, stop_after)
     raw = load_config("yin_yang", [*SMALL, *DELAYS, "training.epochs=3"]).model_dump()
     raw["network"] = [raw["network"][0], {"kind": "delay", "copies": 2, "jitter": 0.02}, *raw["network"][1:]]
     config = parse_config(raw)
-    start(tmp_path / "whole", config, show=False)
-    run = Run.create(tmp_path / "parts", config)
+    start(tmp_path / "whole", config, progress_bar=False)
     asked = iter(range(1000))
-    with Progress(3, 4, show=False) as progress, pytest.raises(Interrupted):
-        train(InTurn([build(config)]), [run], [State()], progress, stop=lambda: next(asked) >= stop_after)
+    with pytest.raises(Interrupted):
+        start(tmp_path / "parts", config, progress_bar=False, stop=lambda: next(asked) >= stop_after)
     torch.manual_seed(stop_after)
-    resume(tmp_path / "parts", show=False)
+    resume(tmp_path / "parts", progress_bar=False)
     same_run(tmp_path / "whole", tmp_path / "parts")
-    first, last = (build(config).network.state_dict(), weights(tmp_path / "whole"))
+    first, last = build(config).network.state_dict(), weights(tmp_path / "whole")
     assert {name for name in last if "delay_raw" in name} == {"1.delay_raw", "2.delay_raw", "3.delay_raw"}
     assert not any(torch.equal(first[name], last[name]) for name in last)
 
 
 def test_a_run_that_learns_time_constants_goes_on_bit_for_bit(tmp_path):
     learn = [
-        "network[1].train_neuron=[tau_mem, tau_syn, threshold]",
+        "network[1].trainable=[tau_mem, tau_syn, threshold]",
         "network[1].neuron_lr=0.01",
-        "network[3].train_neuron=[tau_mem, threshold]",
+        "network[3].trainable=[tau_mem, threshold]",
         "network[3].per_neuron=true",
     ]
     config = load_config("yin_yang", [*SMALL, *learn, "training.epochs=3"])
-    start(tmp_path / "whole", config, show=False)
-    run = Run.create(tmp_path / "parts", config)
+    start(tmp_path / "whole", config, progress_bar=False)
     asked = iter(range(1000))
-    with Progress(3, 4, show=False) as progress, pytest.raises(Interrupted):
-        train(InTurn([build(config)]), [run], [State()], progress, stop=lambda: next(asked) >= 5)
-    resume(tmp_path / "parts", show=False)
+    with pytest.raises(Interrupted):
+        start(tmp_path / "parts", config, progress_bar=False, stop=lambda: next(asked) >= 5)
+    resume(tmp_path / "parts", progress_bar=False)
     same_run(tmp_path / "whole", tmp_path / "parts")
     learnt = {name: value for name, value in weights(tmp_path / "whole").items() if "log_" in name}
     assert {name: value.shape for name, value in learnt.items()} == {
@@ -135,7 +130,7 @@ def test_a_run_that_learns_time_constants_goes_on_bit_for_bit(tmp_path):
 
 def test_clipped_delays_stay_inside_their_bounds(tmp_path):
     settings = [*SMALL, *DELAYS, "network[2].lr=3.0", "training.epochs=1"]
-    start(tmp_path / "run", load_config("yin_yang", settings), show=False)
+    start(tmp_path / "run", load_config("yin_yang", settings), progress_bar=False)
     raw = weights(tmp_path / "run")["2.delay_raw"]
     assert torch.equal(raw, raw.clamp(0.5, 2.0))
     assert bool(((raw == 0.5) | (raw == 2.0)).any())
@@ -143,12 +138,11 @@ def test_clipped_delays_stay_inside_their_bounds(tmp_path):
 
 def test_evaluation_knows_no_jitter():
     config = load_config("yin_yang", [*SMALL, *DELAYS])
-    experiment = build(config)
-    one, two = (evaluate(experiment.network, experiment.loss, experiment.data.test, [1, 3]) for _ in range(2))
+    trainer, data = build(config), build_data(config).test
+    one, two = (trainer.evaluate(data) for _ in range(2))
     assert torch.equal(one.times, two.times)
-    assert experiment.network.training
-    times = experiment.data.test.times
-    assert not torch.equal(experiment.network(times), experiment.network(times))
+    assert trainer.network.training
+    assert not torch.equal(trainer.network(data.times), trainer.network(data.times))
 
 
 @pytest.mark.slow
@@ -186,8 +180,8 @@ def test_a_signal_saves_and_ends(tmp_path):
 
 def test_damaged_checkpoints_are_passed_over(tmp_path, caplog):
     config = load_config("yin_yang", [*SMALL, "training.epochs=6"])
-    start(tmp_path / "whole", config, show=False)
-    start(tmp_path / "run", config, show=False)
+    start(tmp_path / "whole", config, progress_bar=False)
+    start(tmp_path / "run", config, progress_bar=False)
     folder = tmp_path / "run" / "checkpoints"
     flipped = folder / "epoch_0006" / "weights.safetensors"
     data = bytearray(flipped.read_bytes())
@@ -199,7 +193,7 @@ def test_damaged_checkpoints_are_passed_over(tmp_path, caplog):
     for path in checkpoints(folder):
         if path.name.startswith("best_"):
             (path / "weights.safetensors").unlink()
-    resume(tmp_path / "run", show=False)
+    resume(tmp_path / "run", progress_bar=False)
     assert "epoch_0006: weights.safetensors is damaged" in caplog.text
     assert "epoch_0005: state.pt is damaged" in caplog.text
     assert "has format 99" in caplog.text
@@ -214,7 +208,7 @@ def test_a_checkpoint_executes_nothing(tmp_path):
         def __reduce__(self):
             return os.system, (f"touch {tmp_path / 'executed'}",)
 
-    start(tmp_path / "run", load_config("bars", ["training.epochs=1"]), show=False)
+    start(tmp_path / "run", load_config("bars", ["training.epochs=1"]), progress_bar=False)
     folder = tmp_path / "run" / "checkpoints" / "epoch_0001"
     (folder / "state.pt").write_bytes(pickle.dumps(Bomb()))
     manifest = json.loads((folder / "manifest.json").read_text())
@@ -226,19 +220,19 @@ def test_a_checkpoint_executes_nothing(tmp_path):
 
 
 def test_more_epochs_for_a_finished_run(tmp_path):
-    start(tmp_path / "whole", load_config("bars", ["training.epochs=4", "training.checkpoint_every=2"]), show=False)
-    start(tmp_path / "run", load_config("bars", ["training.epochs=2", "training.checkpoint_every=2"]), show=False)
-    before = Run.open(tmp_path / "run").results["seconds"]
-    after = resume(tmp_path / "run", epochs=4, show=False)
+    start(tmp_path / "whole", load_config("bars", ["training.epochs=4", "training.checkpoint_every=2"]), progress_bar=False)
+    start(tmp_path / "run", load_config("bars", ["training.epochs=2", "training.checkpoint_every=2"]), progress_bar=False)
+    before = RunFolder.open(tmp_path / "run").results["seconds"]
+    after = resume(tmp_path / "run", epochs=4, progress_bar=False)
     assert after["epochs"] == 4
     assert after["seconds"] > before > 0
     same_run(tmp_path / "whole", tmp_path / "run")
-    with pytest.raises(ValueError, match="has 4 epochs already"):
-        resume(tmp_path / "run", epochs=1, show=False)
+    with pytest.raises(ValueError, match="4 epochs are done already"):
+        resume(tmp_path / "run", epochs=1, progress_bar=False)
 
 
 def test_checkpoints_that_are_kept(tmp_path):
-    start(tmp_path / "run", load_config("bars", ["training.epochs=7", "training.checkpoint_every=3"]), show=False)
+    start(tmp_path / "run", load_config("bars", ["training.epochs=7", "training.checkpoint_every=3"]), progress_bar=False)
     names = sorted(path.name for path in (tmp_path / "run" / "checkpoints").iterdir())
     assert [name for name in names if name.startswith("epoch")] == ["epoch_0003", "epoch_0006", "epoch_0007"]
     assert len([name for name in names if name.startswith("best")]) == 1
@@ -247,7 +241,7 @@ def test_checkpoints_that_are_kept(tmp_path):
 def test_a_folder_with_something_in_it_is_left_alone(tmp_path):
     (tmp_path / "file").write_text("mine")
     with pytest.raises(FileExistsError, match="is not empty"):
-        start(tmp_path, load_config("bars"), show=False)
+        start(tmp_path, load_config("bars"), progress_bar=False)
     assert (tmp_path / "file").read_text() == "mine"
 
 
@@ -269,10 +263,10 @@ def test_run_folders_are_numbered(tmp_path):
 def test_resume_with_every_schedule(tmp_path, schedule):
     settings = [*SMALL, f"training.schedule={schedule}", "training.epochs=4", "training.checkpoint_every=2"]
     config = load_config("yin_yang", settings)
-    start(tmp_path / "whole", config, show=False)
-    start(tmp_path / "parts", config, show=False)
+    start(tmp_path / "whole", config, progress_bar=False)
+    start(tmp_path / "parts", config, progress_bar=False)
     remove_checkpoint(checkpoints(tmp_path / "parts" / "checkpoints")[-1])
-    resume(tmp_path / "parts", show=False)
+    resume(tmp_path / "parts", progress_bar=False)
     same_run(tmp_path / "whole", tmp_path / "parts")
 
 
@@ -295,21 +289,21 @@ class TestSilentNeurons:
         return Record(torch.zeros(2, 2), (torch.tensor(hidden), torch.tensor(output)))
 
     def test_only_the_silent_neurons_of_the_foremost_layer(self):
-        network, policy = self.network(), SilentNeurons({0: 0.3, 1: 0.0}, bump=0.1)
+        network, policy = self.network(), SilentNeurons([0.3, 0.0], increment=0.1)
         silent = self.record([[1.0, math.inf, math.inf], [1.0, 2.0, math.inf]], [[math.inf, 1.0], [1.0, 1.0]])
         assert policy.raise_weights_(network, silent)
         torch.testing.assert_close(network[0].weight.detach(), torch.tensor([[0.0, 0.0], [0.1, 0.1], [0.1, 0.1]]))
         assert not bool(network[1].weight.any())
 
     def test_nothing_below_the_limit(self):
-        network, policy = self.network(), SilentNeurons({0: 0.5, 1: 0.0}, bump=0.1)
+        network, policy = self.network(), SilentNeurons([0.5, 0.0], increment=0.1)
         fine = self.record([[1.0, math.inf, math.inf], [1.0, 2.0, math.inf]], [[1.0, 1.0], [1.0, 1.0]])
         assert not policy.raise_weights_(network, fine)
-        assert policy.fractions(fine).tolist() == [0.5, 0.0]
+        assert silent_fractions(network, fine).tolist() == [0.5, 0.0]
         assert not any(bool(p.any()) for p in network.parameters())
 
-    def test_the_bump_doubles_while_it_repeats(self):
-        network, policy = self.network(), SilentNeurons({1: 0.0}, bump=0.1)
+    def test_the_increment_doubles_while_it_repeats(self):
+        network, policy = self.network(), SilentNeurons([1.0, 0.0], increment=0.1)
         silent = self.record([[1.0] * 3] * 2, [[math.inf, 1.0]] * 2)
         for total in (0.1, 0.3, 0.7):
             policy.raise_weights_(network, silent)
@@ -320,15 +314,17 @@ class TestSilentNeurons:
 
     @pytest.mark.parametrize("instead", [True, False])
     def test_a_batch_that_raises_weights_learns_only_if_it_shall(self, instead):
-        settings = ["network[1].max_silent=0", "network[1].weight_mean=0.7", f"training.silent.instead={instead}"]
-        experiment = build(load_config("yin_yang", [*settings, "network[1].size=10", "training.silent.bump=1e-9"]))
-        data, before = experiment.data.train, experiment.network[3].weight.clone()
-        sums = InTurn([experiment]).step(data.times[None, :20], data.labels[None, :20])
+        settings = ["network[1].max_silent=0", "network[1].weight_mean=0.7", f"training.silent.skip_step={instead}"]
+        more = ["network[1].out_features=10", "training.silent.increment=1e-9"]
+        config = load_config("yin_yang", [*settings, *more])
+        trainer, data = build(config), build_data(config).train
+        before = trainer.network[3].weight.clone()
+        sums = engine_for(trainer.members, trainer.objective).step(data.times[None, :20], data.labels[None, :20])
         assert sums[0, 2] == 20, "all samples are of a batch that raised weights"
-        assert torch.equal(experiment.network[3].weight, before) == instead
+        assert torch.equal(trainer.network[3].weight, before) == instead
 
     def test_untargeted_and_constant(self):
-        network, policy = self.network(), SilentNeurons({1: 0.0}, 0.1, targeted=False, exponential=False)
+        network, policy = self.network(), SilentNeurons([1.0, 0.0], 0.1, targeted=False, exponential=False)
         for _ in range(2):
             policy.raise_weights_(network, self.record([[1.0] * 3] * 2, [[math.inf, 1.0]] * 2))
         torch.testing.assert_close(network[1].weight.detach(), torch.full((2, 3), 0.2))

@@ -1,54 +1,38 @@
 """Training, testing and resuming on substrates other than the exact one."""
 
-import inspect
 import json
 import shutil
-from typing import get_args
 
 import pytest
 import torch
 import yaml
 
-from firstspike.substrates import SUBSTRATES, Exact, Substrate, SubstrateError
-from firstspike.training.build import build, build_substrate
-from firstspike.training.checkpoint import checkpoints, load_checkpoint
-from firstspike.training.config import ConfigError, load_config, with_substrate
-from firstspike.training.config import substrate as sections
-from firstspike.training.loaded import load_run
-from firstspike.training.loop import Interrupted, train
-from firstspike.training.report import report
-from firstspike.training.seeds import member_configs
-from firstspike.training.session import resume, start
-from firstspike.training.trainers import InTurn, trainer_for
+from firstspike.substrates import Exact, Substrate, SubstrateError
+from firstspike.config import build, build_data, build_substrate
+from firstspike.runs.checkpoint import checkpoints, load_checkpoint
+from firstspike.config import ConfigError, load_config, with_substrate
+from firstspike.config.sections import SUBSTRATE_SECTIONS
+from firstspike.runs import load_run
+from firstspike.training import Interrupted
+from firstspike.runs.evaluate import evaluate_run
+from firstspike.runs import resume, start
+from firstspike.training.engines import Sequential, engine_for
 
 SHORT = ["training.epochs=3", "training.checkpoint_every=1"]
 INTEGRATOR = "substrate={kind: integrator, step: 0.02, duration: 5}"
 
 
-def settings_of(section):
-    return set(section.model_fields) - {"kind"}
-
-
-@pytest.mark.parametrize("section", get_args(get_args(sections.Substrate)[0]))
-def test_sections_match_their_classes(section):
-    kind = section.model_fields["kind"].annotation.__args__[0]
-    parameters = {} if kind == "exact" else inspect.signature(SUBSTRATES[kind]).parameters
-    assert settings_of(section) == set(parameters)
-    for name, parameter in parameters.items():
-        assert section.model_fields[name].default == parameter.default
-
-
 def test_kind_in_place_of_the_configs():
-    assert load_config("bars", substrate="integrator").substrate == sections.Integrator(kind="integrator")
+    assert load_config("bars", substrate="integrator").substrate == SUBSTRATE_SECTIONS["integrator"](kind="integrator")
     own = load_config("bars", [INTEGRATOR])
     assert with_substrate(own, "integrator").substrate.step == 0.02
     assert with_substrate(own, None) is own
-    assert with_substrate(own, "exact").substrate == sections.Exact()
+    assert with_substrate(own, "exact").substrate == SUBSTRATE_SECTIONS["exact"](kind="exact")
     with pytest.raises(ConfigError, match=r"substrate.kind: expected one of 'exact', 'integrator'"):
         load_config("bars", substrate="loihi")
     with pytest.raises(ConfigError, match=r"substrate\.stepp: unknown key, did you mean step\?"):
         load_config("bars", ["substrate={kind: integrator, stepp: 0.1}"])
-    with pytest.raises(ConfigError, match=r"step must not be longer than duration, got 0.1 and 0.05"):
+    with pytest.raises(ConfigError, match=r"expected 0 < step <= duration < inf, got step 0.1 and duration 0.05"):
         load_config("bars", ["substrate={kind: integrator, step: 0.1, duration: 0.05}"])
 
 
@@ -62,27 +46,21 @@ def final_state(folder):
     return tables, load_checkpoint(checkpoints(folder / "checkpoints")[-1]).weights
 
 
-def stopping_after(batches, monkeypatch):
+def stopping_after(batches):
     left = iter(range(10**9))
-
-    def stopped(trainer, runs, states, watcher, stop, writes):
-        return train(trainer, runs, states, watcher, stop=lambda: next(left) >= batches)
-
-    monkeypatch.setattr("firstspike.training.session.train", stopped)
+    return lambda: next(left) >= batches
 
 
 @pytest.mark.parametrize(
     ("name", "more"), [("yin_yang_hardware_aware", NOISE), ("yin_yang_mock_bss2", CHIP)], ids=["noisy", "mock_bss2"]
 )
 @pytest.mark.parametrize("batches", [3, 5, 12])
-def test_an_interrupted_run_goes_on_bit_for_bit(tmp_path, monkeypatch, name, more, batches):
-    config = load_config(name, [*SMALL, *more, "training.time_noise=0.02"])
-    start(tmp_path / "whole", config, show=False)
-    with monkeypatch.context() as patch:
-        stopping_after(batches, patch)
-        with pytest.raises(Interrupted):
-            start(tmp_path / "parts", config, show=False)
-    resume(tmp_path / "parts", show=False)
+def test_an_interrupted_run_goes_on_bit_for_bit(tmp_path, name, more, batches):
+    config = load_config(name, [*SMALL, *more, "training.augment.jitter=0.02"])
+    start(tmp_path / "whole", config, progress_bar=False)
+    with pytest.raises(Interrupted):
+        start(tmp_path / "parts", config, progress_bar=False, stop=stopping_after(batches))
+    resume(tmp_path / "parts", progress_bar=False)
     (tables, weights), (others, found) = final_state(tmp_path / "whole"), final_state(tmp_path / "parts")
     assert tables == others
     assert all(torch.equal(weights[key], found[key]) for key in weights)
@@ -92,19 +70,19 @@ def test_an_interrupted_run_goes_on_bit_for_bit(tmp_path, monkeypatch, name, mor
 
 def test_noise_leaves_the_trainings_random_numbers_alone(tmp_path):
     silent = ["substrate.threshold_offset=0", "substrate.threshold_spread=0", "substrate.threshold_batch_noise=0"]
-    base = [*SMALL, "training.time_noise=0.02", "training.dtype=float64"]
+    base = [*SMALL, "training.augment.jitter=0.02", "training.dtype=float64"]
     off = ["substrate={kind: noisy}"]
-    start(tmp_path / "exact", load_config("yin_yang_hardware_aware", [*base, "substrate={kind: exact}"]), show=False)
-    start(tmp_path / "off", load_config("yin_yang_hardware_aware", [*base, *off]), show=False)
+    start(tmp_path / "exact", load_config("yin_yang_hardware_aware", [*base, "substrate={kind: exact}"]), progress_bar=False)
+    start(tmp_path / "off", load_config("yin_yang_hardware_aware", [*base, *off]), progress_bar=False)
     a, b = (load_run(tmp_path / name).metrics["train_loss"] for name in ("exact", "off"))
     assert a == pytest.approx(b, rel=1e-9)
-    start(tmp_path / "drawn", load_config("yin_yang_hardware_aware", [*base, *silent]), show=False)  # delays jitter
+    start(tmp_path / "drawn", load_config("yin_yang_hardware_aware", [*base, *silent]), progress_bar=False)  # delays jitter
     assert load_run(tmp_path / "drawn").metrics["train_loss"][0] != a[0]
 
 
 def test_weights_stay_within_the_chips_range(tmp_path):
     config = load_config("yin_yang_mock_bss2", [*SMALL, "network[2].weight_mean=2.0", "training.optimizer.lr=0.1"])
-    start(tmp_path / "run", config, show=False)
+    start(tmp_path / "run", config, progress_bar=False)
     weights = load_run(tmp_path / "run").network[2].weight
     assert float(weights.abs().max()) == pytest.approx(2.1)
     assert not torch.equal((weights * 30).round() / 30, weights)
@@ -113,7 +91,7 @@ def test_weights_stay_within_the_chips_range(tmp_path):
 @pytest.fixture(scope="module")
 def on_chip(tmp_path_factory):
     folder = tmp_path_factory.mktemp("chip") / "run"
-    start(folder, load_config("yin_yang_mock_bss2", SMALL), show=False)
+    start(folder, load_config("yin_yang_mock_bss2", SMALL), progress_bar=False)
     return folder
 
 
@@ -133,32 +111,32 @@ def test_another_chip_is_refused_unless_allowed(on_chip, tmp_path):
     (folder / "config.yaml").write_text(text.replace("chip: 1\n", "chip: 2\n"))
     before = (folder / "metrics.csv").read_bytes()
     with pytest.raises(ValueError, match=r"trained on chip mock 1, this is chip mock 2.*--allow-other-chip"):
-        resume(folder, epochs=5, show=False)
+        resume(folder, epochs=5, progress_bar=False)
     assert (folder / "metrics.csv").read_bytes() == before
-    resume(folder, epochs=5, show=False, allow_other_chip=True)
+    resume(folder, epochs=5, progress_bar=False, allow_other_chip=True)
     found = json.loads((folder / "environment.json").read_text())
     assert found["substrate"]["chip"] == "mock 2"
     assert [x["chip"] for x in found["earlier_substrates"]] == ["mock 1"]
-    resume(folder, epochs=6, show=False)  # by now it is a run of that chip
+    resume(folder, epochs=6, progress_bar=False)  # by now it is a run of that chip
     (folder / "config.yaml").write_text(
         yaml.safe_dump(yaml.safe_load((folder / "config.yaml").read_text()) | {"substrate": {"kind": "exact"}})
     )
-    with pytest.raises(ValueError, match="trained on chip mock 2, this is no chip"):
-        resume(folder, epochs=7, show=False)
+    with pytest.raises(ValueError, match="trained on chip mock 2, this is not a chip"):
+        resume(folder, epochs=7, progress_bar=False)
 
 
 def test_a_chip_that_stalls_for_good_ends_the_training_with_one_message(tmp_path):
     with pytest.raises(SubstrateError, match="stalled 2 times"):
-        start(tmp_path, load_config("bars_mock_bss2", ["substrate.stall=1", "substrate.retries=2"]), show=False)
+        start(tmp_path, load_config("bars_mock_bss2", ["substrate.stall=1", "substrate.retries=2"]), progress_bar=False)
     with pytest.raises(ValueError, match="612 neuron circuits needed"):
-        start(tmp_path / "none", load_config("bars_mock_bss2", ["network[1].size=597"]), show=False)
+        start(tmp_path / "none", load_config("bars_mock_bss2", ["network[1].out_features=597"]), progress_bar=False)
     assert not (tmp_path / "none").exists()
 
 
 def test_each_seed_on_a_substrate_is_trained_as_if_alone(tmp_path):
     settings = [*SMALL, "training.seed=5"]
-    start(tmp_path / "all", load_config("yin_yang_hardware_aware", [*settings, "training.seeds=2"]), show=False)
-    start(tmp_path / "6", load_config("yin_yang_hardware_aware", [*SMALL, "training.seed=6"]), show=False)
+    start(tmp_path / "all", load_config("yin_yang_hardware_aware", [*settings, "training.n_seeds=2"]), progress_bar=False)
+    start(tmp_path / "6", load_config("yin_yang_hardware_aware", [*SMALL, "training.seed=6"]), progress_bar=False)
     (tables, weights), (others, found) = final_state(tmp_path / "all" / "seed_6"), final_state(tmp_path / "6")
     assert tables == others
     assert all(torch.equal(weights[key], found[key]) for key in weights)
@@ -173,30 +151,31 @@ def test_each_seed_on_a_substrate_is_trained_as_if_alone(tmp_path):
     ],
 )
 def test_shipped_configs_learn_in_a_few_epochs(tmp_path, name, settings, chance):
-    results = start(tmp_path / "run", load_config(name, settings), show=False)
+    results = start(tmp_path / "run", load_config(name, settings), progress_bar=False)
     assert results["best_validation_accuracy"] > chance + 0.2
 
 
 def test_several_seeds_take_turns():
-    members = [build(x) for x in member_configs(load_config("bars", [INTEGRATOR, "training.seeds=2"]))]
-    assert isinstance(trainer_for(members), InTurn)
+    trainer = build(load_config("bars", [INTEGRATOR, "training.n_seeds=2"]))
+    assert type(engine_for(trainer.members, trainer.objective)) is Sequential
 
 
 def test_the_training_step_takes_the_times_of_the_substrate():
-    experiment = build(load_config("bars", [INTEGRATOR]))
-    data = experiment.data.train
-    _, loss, layers = experiment.objective(experiment.network, data.times[:30], data.labels[:30])
-    for layer in layers:
+    config = load_config("bars", [INTEGRATOR])
+    trainer, data = build(config), build_data(config).train
+    substrate = trainer.members[0].substrate
+    _, loss, record = trainer.objective(trainer.network, data.times[:30], data.labels[:30], substrate)
+    for layer in record.layers:
         grid = layer[torch.isfinite(layer)].detach() / 0.02
         torch.testing.assert_close(grid, grid.round(), rtol=0, atol=1e-3)
     loss.backward()
-    assert float(experiment.network[0].weight.grad.abs().max()) > 0
+    assert float(trainer.network[0].weight.grad.abs().max()) > 0
 
 
 @pytest.fixture(scope="module")
 def integrated(tmp_path_factory):
     folder = tmp_path_factory.mktemp("substrates") / "bars"
-    start(folder, load_config("bars", [*SHORT, "training.epochs=15", INTEGRATOR]), show=False)
+    start(folder, load_config("bars", [*SHORT, "training.epochs=15", INTEGRATOR]), progress_bar=False)
     return folder
 
 
@@ -210,7 +189,7 @@ def test_a_run_on_the_integrator_learns(integrated):
 
 
 def test_evaluate_elsewhere(integrated):
-    here, there = report(integrated), report(integrated, substrate="exact")
+    here, there = (evaluate_run(load_run(integrated, substrate=kind)) for kind in (None, "exact"))
     assert (here.name, there.name) == ("test", "test_on_exact")
     assert there.numbers["substrate"] == "exact"
     difference = (here.evaluation.times - there.evaluation.times).abs()
@@ -233,12 +212,12 @@ class OnlyOne(Exact):
 
 
 def test_several_seeds_share_what_there_is_only_one_of(tmp_path, monkeypatch):
-    monkeypatch.setattr("firstspike.training.build.SUBSTRATES", {"exact": OnlyOne})
-    settings = [*SHORT, "training.seeds=3", "data.train=60"]
-    start(tmp_path / "run", load_config("bars", settings), show=False)
+    monkeypatch.setattr("firstspike.config.builder.SUBSTRATES", {"exact": OnlyOne})
+    settings = [*SHORT, "training.n_seeds=3", "data.train=60"]
+    start(tmp_path / "run", load_config("bars", settings), progress_bar=False)
     assert (OnlyOne.opened, OnlyOne.closed) == (1, 1)
     monkeypatch.undo()
-    start(tmp_path / "exact", load_config("bars", settings), show=False)
+    start(tmp_path / "exact", load_config("bars", settings), progress_bar=False)
     for seed in (2000, 2001, 2002):
         one, other = (load_run(tmp_path / name / f"seed_{seed}") for name in ("run", "exact"))
         assert one.results["test"] == other.results["test"]
@@ -255,8 +234,8 @@ class Broken(Substrate):
 
 
 def test_a_substrate_that_does_not_open_leaves_no_folder(tmp_path, monkeypatch):
-    monkeypatch.setattr("firstspike.training.build.SUBSTRATES", {"exact": Broken})
+    monkeypatch.setattr("firstspike.config.builder.SUBSTRATES", {"exact": Broken})
     assert isinstance(build_substrate(load_config("bars")), Broken)
     with pytest.raises(OSError, match="no chip answers"):
-        start(tmp_path / "run", load_config("bars", SHORT), show=False)
+        start(tmp_path / "run", load_config("bars", SHORT), progress_bar=False)
     assert not (tmp_path / "run").exists()

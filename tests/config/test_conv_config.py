@@ -3,16 +3,16 @@
 import pytest
 
 from firstspike import plots
-from firstspike.training.build import build
-from firstspike.training.config import ConfigError, parse_config
-from firstspike.training.session import start
+from firstspike.config import build
+from firstspike.config import ConfigError, parse_config
+from firstspike.runs import start
 
 LAYERS = [
-    {"kind": "conv", "channels": 4, "kernel": [3, 2], "padding": [1, 0], "max_silent": 0.9},
+    {"kind": "conv", "out_channels": 4, "kernel_size": [3, 2], "padding": [1, 0], "max_silent": 0.9},
     {"kind": "delay"},
-    {"kind": "pool", "kernel": 2},
+    {"kind": "pool", "kernel_size": 2},
     {"kind": "bias", "times": [0.5]},
-    {"kind": "lif", "size": 10, "max_silent": 0.9},
+    {"kind": "lif", "out_features": 10, "max_silent": 0.9},
 ]
 
 
@@ -26,7 +26,7 @@ def raw(layers=LAYERS, **data):
 
 
 def test_shapes_go_through():
-    layers = [LAYERS[0] | {"stride": [1, 2], "train_neuron": ["threshold"], "per_neuron": True, "weight_mean": 1.0}]
+    layers = [LAYERS[0] | {"stride": [1, 2], "trainable": ["threshold"], "per_neuron": True, "weight_mean": 1.0}]
     layers[0]["weight_std"] = 0.0
     conv, delay, pool, bias, output = build(parse_config(raw([*layers, *LAYERS[1:]]))).network
     assert (conv.image, conv.out_image) == ((1, 8, 8), (4, 8, 4))
@@ -41,7 +41,7 @@ def test_shapes_go_through():
 def test_a_run_with_convolution_and_its_figures(tmp_path, seeds):
     config = raw()
     config["training"]["seeds"] = seeds
-    start(tmp_path / "run", parse_config(config), show=False)
+    start(tmp_path / "run", parse_config(config), progress_bar=False)
     folder = tmp_path / "run" if seeds == 1 else tmp_path / "run" / "seed_1"
     names = {path.stem for path in plots.save_figures(folder)}
     assert {"raster", "membrane", "weight_matrices", "weight_histograms", "dataset", "summary", "parameters"} <= names
@@ -50,17 +50,17 @@ def test_a_run_with_convolution_and_its_figures(tmp_path, seeds):
 @pytest.mark.parametrize(
     ("layers", "message"),
     [
-        ([{"kind": "conv", "channels": 2, "kernel": 9}, LAYERS[-1]], "network[0].kernel: 9 does not fit into an image"),
+        ([{"kind": "conv", "out_channels": 2, "kernel_size": 9}, LAYERS[-1]], "network[0]: a window of 9x9 does not fit into 8x8"),
         (
-            [LAYERS[2], LAYERS[2] | {"kernel": 5}, LAYERS[-1]],
-            "5 does not fit into an image of 4",
+            [LAYERS[2], LAYERS[2] | {"kernel_size": 5}, LAYERS[-1]],
+            "a window of 5x5 does not fit into 4x4",
         ),
         ([{"kind": "bias", "times": [0.5]}, *LAYERS], "network[1]: conv needs an image"),
-        ([{"kind": "lif", "size": 4}, {"kind": "pool", "kernel": 2}, LAYERS[-1]], "network[1]: pool needs an image"),
+        ([{"kind": "lif", "out_features": 4}, {"kind": "pool", "kernel_size": 2}, LAYERS[-1]], "network[1]: pool needs an image"),
         ([LAYERS[0]], "has no layer of kind lif"),
         ([LAYERS[-1], LAYERS[0]], "conv needs an image"),
-        ([{"kind": "conv", "channels": 0, "kernel": 3}, LAYERS[-1]], "network[0].channels"),
-        ([{"kind": "conv", "channels": 2, "kernel": 3, "delay": {}}, LAYERS[-1]], "network[0].delay: unknown key"),
+        ([{"kind": "conv", "out_channels": 0, "kernel_size": 3}, LAYERS[-1]], "network[0].out_channels"),
+        ([{"kind": "conv", "out_channels": 2, "kernel_size": 3, "delay": {}}, LAYERS[-1]], "network[0].delay: unknown key"),
     ],
 )
 def test_what_does_not_fit(layers, message):

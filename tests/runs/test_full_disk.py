@@ -9,16 +9,16 @@ import sys
 import pytest
 import torch
 
-from firstspike.training.checkpoint import Checkpoint, checkpoints, load_checkpoint, save_checkpoint
-from firstspike.training.config import load_config
-from firstspike.training.files import write_whole
-from firstspike.training.run import Run
-from firstspike.training.session import start
+from firstspike.runs.checkpoint import Checkpoint, checkpoints, load_checkpoint, save_checkpoint
+from firstspike.config import load_config
+from firstspike.runs.files import write_whole
+from firstspike.runs import RunFolder
+from firstspike.runs import start
 
 SETTINGS = ["training.epochs=40", "training.checkpoint_every=10"]
 LIMITED = """
 import resource, sys
-import firstspike.training.session
+import firstspike.runs
 from firstspike.cli import main
 resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv.pop(1)), resource.RLIM_INFINITY))
 main()
@@ -69,7 +69,7 @@ def read_only():
     ids=["first checkpoint", "between checkpoints"],
 )
 def test_no_room_while_training(tmp_path, limit, file, saved):
-    start(tmp_path / "whole", load_config("bars", SETTINGS), show=False)  # also compiles; the kernels are large files
+    start(tmp_path / "whole", load_config("bars", SETTINGS), progress_bar=False)  # also compiles; the kernels are large files
     settings = [part for setting in SETTINGS for part in ("--set", setting)]
     run = tmp_path / "run"
     done = command(limit, "train", "bars", "-q", "--out", run, *settings, start=("-c", LIMITED))
@@ -93,7 +93,7 @@ def test_a_run_folder_that_cannot_be_written(bars_folder, tmp_path, read_only):
     one_message(
         command("resume", run, "-q", "--epochs", 14, **as_user),
         f"{run / 'config.yaml'}: Permission denied",
-        "What was saved before is kept",
+        "Everything saved so far is kept",
         f"firstspike resume {run}",
     )
     one_message(command("train", "bars", "-q", "--out", tmp_path / "new", **as_user), "Permission denied")
@@ -106,7 +106,8 @@ def test_a_run_folder_that_cannot_be_written(bars_folder, tmp_path, read_only):
 
 
 def test_a_file_in_the_place_of_a_folder(bars_folder, tmp_path):
-    run = Run.create(tmp_path / "run", load_config("bars", SETTINGS))
+    run = RunFolder(tmp_path / "run")
+    run.create(load_config("bars", SETTINGS))
     (run.path / "checkpoints").write_text("in the way")
     done = command("resume", run.path, "-q")
     one_message(done, "checkpoints", f"firstspike resume {run.path}")
@@ -124,7 +125,7 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_old_ones(tmp_path, monke
         return Checkpoint(1, 0, {"weight": torch.full((3,), value)}, {"value": value})
 
     save_checkpoint(tmp_path / "epoch_0001", checkpoint(1.0))
-    place = "firstspike.training.checkpoint.flush_to_disk" if step == "flush_to_disk" else f"pathlib.Path.{step}"
+    place = "firstspike.runs.checkpoint.flush_to_disk" if step == "flush_to_disk" else f"pathlib.Path.{step}"
     monkeypatch.setattr(place, full_disk)
     for name in ("epoch_0001", "epoch_0002"):
         with pytest.raises(OSError, match=f"No space left on device: '{tmp_path / name}'") as raised:
@@ -141,12 +142,12 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_old_ones(tmp_path, monke
 def test_rows_on_a_full_disk(tmp_path):
     (tmp_path / "metrics.csv").symlink_to("/dev/full")
     with pytest.raises(OSError, match=r"No space left on device: .*metrics\.csv"):
-        Run(tmp_path).append("metrics", [{"epoch": 1, "loss": 0.5}])
+        RunFolder(tmp_path).append("metrics", [{"epoch": 1, "loss": 0.5}])
 
 
 def test_a_file_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
     write_whole(tmp_path / "a", "old")
-    monkeypatch.setattr("firstspike.training.files.flush_to_disk", full_disk)
+    monkeypatch.setattr("firstspike.runs.files.flush_to_disk", full_disk)
     with pytest.raises(OSError, match="No space left on device"):
         write_whole(tmp_path / "a", "new")
     assert (tmp_path / "a").read_text() == "old"
@@ -158,18 +159,18 @@ def test_a_run_that_cannot_begin_leaves_nothing(tmp_path, monkeypatch, there):
     folder = tmp_path / "run"
     if there:
         folder.mkdir()
-    monkeypatch.setattr("firstspike.training.files.flush_to_disk", full_disk)
+    monkeypatch.setattr("firstspike.runs.files.flush_to_disk", full_disk)
     with pytest.raises(OSError, match="No space left on device"):
-        Run.create(folder, load_config("bars"))
+        RunFolder(folder).create(load_config("bars"))
     assert folder.exists() == there
     assert list(tmp_path.rglob("*")) == [folder] * there
 
 
 @pytest.mark.parametrize("torn", ["", "epoch,lo", "epoch,loss\n", "epoch,loss\n1,0.5\n2,0.", "epoch,loss\n1,0.5\n2"])
 def test_torn_tables_are_mended(tmp_path, torn):
-    run = Run(tmp_path)
+    run = RunFolder(tmp_path)
     (tmp_path / "metrics.csv").write_text(torn)
-    run.forget_after(1)
+    run._drop_rows_after(1)
     rows = [] if "1,0.5\n" in torn else [{"epoch": 1, "loss": 0.5}]
     run.append("metrics", [*rows, {"epoch": 2, "loss": 0.25}])
     assert (tmp_path / "metrics.csv").read_text() == "epoch,loss\n1,0.5\n2,0.25\n"
