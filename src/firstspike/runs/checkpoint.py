@@ -195,7 +195,11 @@ def keep_only(place: Path, mark: str) -> None:
 def newest_first(folder: Path) -> Iterator[Path]:
     """All folders that may be checkpoints, torn ones included, newest first by their names."""
     named = [path for path in folder.glob("[!.]*") if path.is_dir()] if folder.is_dir() else []
-    yield from sorted(named, key=lambda path: [int(n) for n in path.name.split("_") if n.isdigit()], reverse=True)
+
+    def moment(path: Path) -> tuple[list[int], bool]:
+        return [int(n) for n in path.name.split("_") if n.isdigit()], path.name.startswith("epoch")
+
+    yield from sorted(named, key=moment, reverse=True)
 
 
 def _plain(name: str) -> list[str]:
