@@ -16,6 +16,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
+from firstspike.plots.callbacks import CALLBACKS
 from firstspike.plots.confusion import confusion, confusion_figure
 from firstspike.plots.dataset import dataset_figure, input_raster, spike_images, two_inputs, yin_yang_points
 from firstspike.plots.membrane import membrane, membrane_figure, membrane_voltage
@@ -99,6 +100,7 @@ def save_figures(
 
 __all__ = [
     "AFTER_TRAINING",
+    "CALLBACKS",
     "PLOTS",
     "NotApplicable",
     "RunData",

@@ -1,0 +1,88 @@
+"""Data, a network and a loss of one's own, in Python: ``examples/own_data.py``, and the same data for the command."""
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+import firstspike as fs
+from firstspike.runs.checkpoint import load_checkpoint, newest_first
+
+SCRIPT = Path(__file__).parents[1] / "examples" / "own_data.py"
+
+
+def command(*arguments):
+    return [sys.executable, *map(str, arguments)]
+
+
+def firstspike(*arguments):
+    return subprocess.run(command("-m", "firstspike", *arguments), capture_output=True, text=True, timeout=300)
+
+
+def newest(folder):
+    return load_checkpoint(next(newest_first(folder / "checkpoints")))
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("wine") / "whole"
+    done = subprocess.run(command(SCRIPT, folder), capture_output=True, text=True, check=True, timeout=300)
+    return folder, done.stdout
+
+
+def test_the_script_is_short_and_has_no_yaml():
+    text = SCRIPT.read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= 40
+    assert "yaml" not in text.lower()
+
+
+@pytest.mark.slow
+def test_a_killed_script_resumes_bit_for_bit(whole, tmp_path):
+    folder, shown = whole
+    assert float(shown.split()[-2]) > 85
+    process = subprocess.Popen(command(SCRIPT, tmp_path / "killed"), stderr=subprocess.DEVNULL)
+    while not (tmp_path / "killed" / "checkpoints" / "epoch_0012").exists():
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert newest(tmp_path / "killed").epoch < 60
+    subprocess.run(command(SCRIPT, tmp_path / "killed"), capture_output=True, check=True, timeout=300)
+    for table in ("metrics.csv", "output_times.csv"):
+        assert (tmp_path / "killed" / table).read_bytes() == (folder / table).read_bytes()
+    one, other = newest(folder).weights, newest(tmp_path / "killed").weights
+    assert one.keys() == other.keys()
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_a_loss_of_ones_own_is_named_and_can_be_handed_over(whole):
+    folder, _ = whole
+    done = firstspike("evaluate", folder)
+    assert done.returncode == 2
+    assert done.stderr.count("\n") <= 2
+    assert "'Margin' is not in the registries; hand it over in Python: loss=..." in done.stderr
+    sys.path.insert(0, str(SCRIPT.parent))
+    run = fs.load_run(folder, loss=lambda times, labels: times.clamp(max=10.0).mean())
+    assert run.evaluation.accuracy > 0.8
+    assert run.network[0].log_tau_mem.shape == ()
+
+
+@pytest.mark.slow
+def test_commands_work_on_a_run_made_in_python(tmp_path):
+    folder = tmp_path / "run"
+    subprocess.run(command(SCRIPT, folder, "--cross-entropy"), capture_output=True, check=True, timeout=300)
+    for arguments, shown in (
+        (["evaluate", folder], "test accuracy"),
+        (["plot", folder], "summary.png"),
+        (["report", folder], "report.html"),
+        (["export", folder, tmp_path / "wine.nir"], "wine.nir"),
+        (["resume", folder, "--epochs", "62", "-q"], "62 epochs"),
+    ):
+        done = firstspike(*arguments)
+        assert done.returncode == 0, done.stderr
+        assert shown in done.stdout, arguments
+    assert fs.load_run(folder).metrics["epoch"][-1] == 62
