@@ -10,6 +10,7 @@ import yaml
 from fabricated import delay, layers_config, lif, random_tensors, save_network, save_results, sizes_config, spike_times
 
 from firstspike.data import yin_yang
+from firstspike.interop.fast_and_deep import import_config
 from firstspike.interop.fast_and_deep.results import Comparison, compare
 from firstspike.interop.fast_and_deep.run_folder import import_folder
 from firstspike.interop.safe_pickle import UnsafePickleError
@@ -51,7 +52,8 @@ def test_weights_are_theirs(tmp_path, zipped):
 def test_run_folder(theirs, tmp_path):
     imported = import_folder(theirs, tmp_path / "run")
     run = Run.open(tmp_path / "run")
-    assert run.config == imported.config
+    assert run.config == import_config(theirs / "config.yaml")[0]
+    assert imported.config == str(theirs / "config.yaml")
     assert (run.path / "environment.json").is_file()
     assert [p.name for p in run.checkpoints.iterdir()] == ["epoch_0007"]
     told = json.loads((run.path / "import.json").read_text())

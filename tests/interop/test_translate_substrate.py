@@ -55,7 +55,7 @@ def test_hardware_aware_recipe_is_of_the_shipped_network():
     ]
     assert parse_config(translation.config) == load_config("yin_yang_hardware_aware", published)
     assert translation.inexact == ["the original drew noise"]
-    assert [line.split(" = ")[0] for line in translation.remarks.no_counterpart] == [
+    assert [line.split(" = ")[0] for line in translation.no_counterpart] == [
         "network_layout.layers[1].presyn_sharing_factor",
         "training_params.numpy_seed",
     ]
@@ -88,7 +88,7 @@ def test_the_exact_substrate_stays():
     translation = translate(raw)
     assert "substrate" not in translation.config
     assert translation.inexact == []
-    assert len(translation.remarks.no_counterpart) == 1
+    assert len(translation.no_counterpart) == 1
 
 
 @pytest.mark.parametrize(
@@ -108,7 +108,7 @@ def test_largest_weight(own, common, expected, differ):
     translation = translate(layers_config(layers, training_params__clip_weights_max=common))
     found = parse_config(translation.config).substrate
     assert getattr(found, "weight_max", None) == expected
-    assert any("clip_weights_max differs between layers" in x for x in translation.remarks.no_counterpart) == differ
+    assert any("clip_weights_max differs between layers" in x for x in translation.no_counterpart) == differ
     assert translation.inexact == []  # a bound has been kept by their training already
 
 
@@ -116,7 +116,7 @@ def test_layers_with_noise_of_their_own():
     layers = [lif(30, neuron_params=NOISE), lif(neuron_params=NOISE | {"threshold_noise_fp_mean": -0.2})]
     translation = translate(layers_config(layers))
     assert parse_config(translation.config).substrate.threshold_offset == -0.2
-    told = translation.remarks.no_counterpart
+    told = translation.no_counterpart
     assert any(x.startswith("threshold_noise_fp_mean differs between layers") for x in told)
     assert "the original shifted thresholds layer by layer" in translation.inexact
 
@@ -127,7 +127,7 @@ def test_delays_that_jitter_differently_do_so_in_training():
     first, axonal, last, dendritic = parse_config(translation.config).network
     assert (first.delay.jitter, axonal.jitter, dendritic.jitter, last.kind) == (0.03, 0.0, 0.01, "lif")
     assert "substrate" not in translation.config
-    assert "jitter of delays: in training only, the original evaluates with it" in translation.remarks.no_counterpart
+    assert "jitter of delays: in training only, the original evaluates with it" in translation.no_counterpart
     assert translation.inexact == ["the original drew noise"]
 
 
@@ -141,7 +141,7 @@ def test_integration_in_steps():
     }
     assert translation.inexact == ["the original integrated in steps"]
     raw["training_params"] |= {"rounding_precision": 0.1, "clip_weights_max": 1.0}
-    told = "\n".join(translate(raw).remarks.no_counterpart)
+    told = "\n".join(translate(raw).no_counterpart)
     assert "rounding_precision = 0.1: weights are not rounded" in told
     assert "clip_weights_max: weights are not clipped" in told
 
@@ -153,7 +153,7 @@ def test_the_chip(key):
     translation = translate(raw)
     assert parse_config(translation.config).substrate.kind == "brainscales2"
     assert translation.inexact == ["the original ran on the chip"]
-    told = "\n".join(translation.remarks.no_counterpart)
+    told = "\n".join(translation.no_counterpart)
     (name, value), *_ = key.items()
     assert f"training_params.{name} = {value!r}: the chip's own settings" in told
     assert "--substrate exact or mock_bss2" in told

@@ -23,26 +23,24 @@ def import_fastanddeep(
     from firstspike.interop.fast_and_deep.translate import import_config, read_yaml
     from firstspike.training.files import write_whole
 
-    sweep = source / "sweep_config.yaml"
-    if sweep.is_file():
-        config = config or source / "initial_config.yaml"
-    elif source.is_file() and is_sweep(read_yaml(source)):
-        sweep = source
+    name, sweep = source.resolve().stem, source
+    if (source / "sweep_config.yaml").is_file():  # the result folder of a sweep
+        name, sweep, config = source.resolve().name, source / "sweep_config.yaml", source / "initial_config.yaml"
+    if sweep.is_file() and is_sweep(read_yaml(sweep)):
         if config is None:
             raise ValueError(f"{source} is a sweep; name the config that it varies: --config FILE")
-    elif config is not None:
-        raise ValueError(f"{source} is not a sweep file; --config is only for these")
-    if config is not None:
-        out = out or Path("sweeps", f"{source.resolve().stem if source.is_file() else source.resolve().name}.yaml")
-        imported = import_sweep(sweep, config, out.stem)
-        paths = [out.parent / name for name in imported.files]
-        if existing := [str(path) for path in paths if path.exists()]:
-            raise FileExistsError(f"{existing[0]} exists; choose another --out")
+        out = out or Path("sweeps", f"{name}.yaml")
+        files, no_counterpart = import_sweep(sweep, config, out.stem)
+        for path in (out.parent / file for file in files):
+            if path.exists():
+                raise FileExistsError(f"{path} exists; choose another --out")
         out.parent.mkdir(parents=True, exist_ok=True)
-        for path, text in zip(paths, imported.files.values(), strict=True):
-            write_whole(path, text)
-        _echo_no_counterpart(imported.no_counterpart)
-        typer.echo(f"sweep: {out}, of {len(paths) - 1} config(s)")
+        for file, text in files.items():
+            write_whole(out.parent / file, text)
+        _echo_no_counterpart(no_counterpart)
+        typer.echo(f"sweep: {out}, {len(files) - 1} config(s)")
+    elif config is not None:
+        raise ValueError(f"{source} is not a sweep file, and --config is for these only")
     elif source.is_file():
         translated, translation = import_config(source)
         if out is None:
@@ -50,7 +48,7 @@ def import_fastanddeep(
         else:
             write_whole(out, translated.to_yaml())
             typer.echo(f"config: {out}")
-        _echo_no_counterpart(translation.remarks.no_counterpart, err=True)
+        _echo_no_counterpart(translation.no_counterpart, err=True)
     else:
         from firstspike.interop.fast_and_deep.run_folder import import_folder
         from firstspike.training.run import next_folder
@@ -80,7 +78,17 @@ def export(
     ] = None,
 ) -> None:
     """Export a trained network as a NIR graph, for other simulators and chips; needs the extra nir."""
-    from firstspike.interop.nir import export_run
+    from firstspike.interop.nir import to_nir
+    from firstspike.training.files import whole_file
+    from firstspike.training.loaded import load_run
 
-    for line in export_run(run, file, checkpoint, target=target, time_unit=time_unit, dt=dt):
-        typer.echo(line)
+    loaded = load_run(run, checkpoint)
+    graph = to_nir(loaded.network, target=target, time_unit=time_unit, dt=dt)
+    with whole_file(file) as temporary:
+        import nir
+
+        nir.write(temporary, graph)
+    typer.echo(f"{file}: {len(graph.nodes)} nodes of {loaded.checkpoint.name}")
+    if bias := list(graph.metadata.get("bias_times", ())):
+        times = ", ".join(f"{time:g}" for time in bias)
+        typer.echo(f"the last {len(bias)} inputs are bias spikes, at {times}")

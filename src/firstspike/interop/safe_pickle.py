@@ -91,16 +91,8 @@ _PLAIN: dict[str, Callable[..., Any]] = {
     "copyreg._reconstructor": _object,
 }
 # calls that are only recorded; ``getattr`` is how methods are pickled
-_RECORDED = (
-    "builtins.getattr",
-    "numpy.core.multiarray._reconstruct",
-    "numpy.core.multiarray.scalar",
-    "numpy._core.multiarray._reconstruct",
-    "numpy._core.multiarray.scalar",
-    "numpy.dtype",
-    "torch.Size",
-    "torch.device",
-)
+_RECORDED = {"builtins.getattr", "numpy.dtype", "torch.Size", "torch.device"}
+_RECORDED |= {f"numpy.{core}.multiarray.{name}" for core in ("core", "_core") for name in ("_reconstruct", "scalar")}
 
 
 class SafeUnpickler(pickle.Unpickler):

@@ -17,17 +17,8 @@ import numpy as np
 from firstspike.interop.safe_pickle import SafeUnpickler, StandIn, UnsafePickleError
 
 _MAGIC, _PROTOCOL = 0x1950A86A20F9469CFC6C, 1001  # how the older format starts
-_TYPES = {
-    "DoubleStorage": "f8",
-    "FloatStorage": "f4",
-    "HalfStorage": "f2",
-    "LongStorage": "i8",
-    "IntStorage": "i4",
-    "ShortStorage": "i2",
-    "CharStorage": "i1",
-    "ByteStorage": "u1",
-    "BoolStorage": "?",
-}
+_TYPES = {"Double": "f8", "Float": "f4", "Half": "f2", "Long": "i8", "Int": "i4", "Short": "i2", "Char": "i1"}
+_TYPES |= {"Byte": "u1", "Bool": "?"}
 
 
 class TorchFileError(ValueError):
@@ -173,7 +164,7 @@ def _storage(pid: Any, storages: dict[str, _Storage]) -> tuple[str, _Storage]:
     if not isinstance(size, int) or size < 0:
         raise TorchFileError(f"holds a tensor of {size!r} numbers")
     name = kind.qualified if isinstance(kind, type) and issubclass(kind, StandIn) else str(kind)
-    return str(key), storages.setdefault(str(key), _Storage(name.rpartition(".")[2], size))
+    return str(key), storages.setdefault(str(key), _Storage(name.rpartition(".")[2].removesuffix("Storage"), size))
 
 
 def _unpickler(file: io.BytesIO, persistent: Callable[[Any], Any]) -> SafeUnpickler:

@@ -17,13 +17,12 @@ from typing import Any
 
 from firstspike.interop.fast_and_deep.sections import Inputs
 from firstspike.interop.fast_and_deep.substrate import NOISE_KEYS, Imperfections, noise
-from firstspike.interop.fast_and_deep.table import LIMIT, Remarks, Table
+from firstspike.interop.fast_and_deep.table import LIMIT, Table
 
 _NEURONS = ("NeuronLayer", "EqualtimeLayer")
-_DELAYS = ("DelayAxonal", "DelaySynaptic", "DelayDendritic")
 _NEURON_KEYS = ("tau_syn", "tau_mem", "model_tau_ratio", "g_leak", "leak", "threshold", "max_dw_norm")
-_DELAY_KEYS = ("delay_mean", "delay_std", "jitter", "learning_rate", "positivity")
 _SHARING = ("presyn_sharing_factor", "postsyn_sharing_factor")
+_DELAY_KEYS = ("delay_mean", "delay_std", "jitter", "learning_rate", "positivity", *_SHARING)
 
 
 @dataclass(frozen=True)
@@ -35,7 +34,7 @@ class Source:
         kind: weight, synaptic, axonal or dendritic.
         shape: of its tensor.
         tiles: how often the tensor is repeated along the inputs and along the neurons.
-        order: for each of our inputs the index of the original's; for each delay, where copies share them.
+        order: for each of our inputs, or of our delays where inputs share them, the index of the original's.
         copies: how many of our inputs share each value.
     """
 
@@ -48,18 +47,10 @@ class Source:
 
 
 class NetworkBuilder:
-    """Collects our layers, beginning with the inputs.
+    """Collects our layers, beginning with the inputs, and where their parameters are, by name in ``state_dict``.
 
-    Args:
-        inputs: what the network receives.
-        exact: whether a trained network is imported, so that every delay has to be the original's.
-
-    Attributes:
-        layers: sections of our config.
-        sources: for each parameter, by its name in ``state_dict``, where it is in the original's network.
-        silent_limits: of each LIF layer the fraction of silent neurons above which weights are raised.
-        weight_grad_limits: of each LIF layer ``max_dw_norm``.
-        imperfections: noise of the layers.
+    With ``exact`` a trained network is imported, so that every delay has to be the original's. ``silent_limits`` are
+    fractions of silent neurons above which a LIF layer's weights are raised, ``weight_grad_limits`` its ``max_dw_norm``.
     """
 
     def __init__(self, inputs: Inputs, exact: bool) -> None:
@@ -89,11 +80,9 @@ class NetworkBuilder:
         self.layers.append({"kind": "multiplex", "copies": factor})
         self.order = [index * factor + copy for index in self.order for copy in range(factor)]
 
-    def lif(
-        self, index: int, size: int, weight_mean: float, weight_std: float, max_silent: float, **own: dict | float
-    ) -> None:
-        """A layer of neurons, with the delays that came before it; ``own``: further keys of its section."""
-        section = {"kind": "lif", "size": size, "weight_mean": weight_mean, "weight_std": weight_std, **own}
+    def lif(self, index: int, size: int, mean: float, std: float, max_silent: float, **own: Any) -> None:
+        """A layer of neurons with the delays that came before it; ``own`` are further keys of its section."""
+        section = {"kind": "lif", "size": size, "weight_mean": mean, "weight_std": std, **own}
         self._add(section, weight=Source(index, "weight", (len(self.order), size), order=tuple(self.order)))
         self.silent_limits.append(max_silent)
         if "synaptic" in self._pending:
@@ -108,18 +97,16 @@ class NetworkBuilder:
         self._pending = {}
 
     def delay(self, table: Table, index: int, size: int) -> None:
-        """A delay layer of the original's before ``size`` neurons."""
+        """A delay layer of the original before ``size`` neurons."""
         kind = table.take("name").removeprefix("Delay").lower()
         pre, post = (table.integer(key, 1) for key in _SHARING)
         inputs = len(self.order)
         if min(pre, post) < 1 or inputs % pre or size % post:
             raise ValueError(f"{table.place}: {inputs} inputs and {size} neurons cannot be shared by {pre} and {post}")
-        rows, columns = inputs // pre, size // post
-        delay, jitter = _delay_start(table)
-        if kind != "synaptic":
-            delay = {"kind": "delay"} | delay
         if kind in self._pending:
             raise ValueError(f"{table.place}: a second {kind} delay before one layer has no counterpart here")
+        rows, columns = inputs // pre, size // post
+        delay, jitter = _delay_section(table, {} if kind == "synaptic" else {"kind": "delay"})
         if kind == "synaptic":
             self._pending[kind] = delay, Source(index, kind, (rows, columns), (pre, post), tuple(self.order))
         elif kind == "dendritic":
@@ -135,7 +122,7 @@ class NetworkBuilder:
             post = 1  # has no effect
         for key, factor in zip(_SHARING, (pre, post), strict=True):
             if factor > 1:
-                table.report(key, f" = {factor}: delays are not shared here; they start equal and learn apart")
+                table.note(key, f" = {factor}: delays are not shared here; they start equal and learn apart")
         self.imperfections.delays.append((delay, jitter))
 
     def refuse_after(self, table: Table, *delays: str) -> None:
@@ -152,19 +139,14 @@ class NetworkBuilder:
 
     def _shared(self, table: Table, pre: int, rows: int) -> tuple[int, ...]:
         """For each axonal delay that ``pre`` neighbouring inputs of ours share its index; empty where none do."""
-        if pre == 1:
-            return ()
         indices = [index % rows for index in self.order]
         if all(len(set(indices[i : i + pre])) == 1 for i in range(0, len(indices), pre)):
-            return tuple(indices[::pre])
+            return tuple(indices[::pre]) if pre > 1 else ()
         before = next((layer for layer in reversed(self.layers) if layer["kind"] != "delay"), {})
         if self._exact or before.get("copies") != pre:
             return ()
-        table.report(
-            "presyn_sharing_factor",
-            f" = {pre}: the original shares a delay among inputs {rows} apart, which are copies of different inputs; "
-            "here the copies of an input share one",
-        )
+        why = "the original shares a delay among inputs {} apart, which are copies of different inputs; "
+        table.note(_SHARING[0], f" = {pre}: {why.format(rows)}here the copies of an input share one")
         return tuple(range(rows))
 
 
@@ -174,9 +156,7 @@ def neuron(params: Table) -> dict[str, float]:
     tau_mem = params.number("tau_mem", tau_syn)
     ratio = params.number("model_tau_ratio", None)
     if ratio is not None and not math.isclose(ratio * tau_syn, tau_mem):
-        params.report(
-            "tau_mem", f" = {tau_mem}: its spike times follow model_tau_ratio = {ratio}, and so does tau_mem here"
-        )
+        params.note("tau_mem", f" = {tau_mem}: its spike times follow model_tau_ratio = {ratio}; so does tau_mem here")
         tau_mem = ratio * tau_syn
     if min(tau_syn, tau_mem) <= 0:
         raise ValueError(f"{params.place}: tau_syn and tau_mem must be > 0, got {tau_syn} and {tau_mem}")
@@ -197,7 +177,7 @@ def threshold_unit(params: Table, neuron: dict[str, float]) -> float:
 def translate_layers(
     tables: list[Table], inputs: Inputs, defaults: Table, exact: bool
 ) -> tuple[NetworkBuilder, dict[str, float]]:
-    """The layers of a config that lists them, and the ``neuron`` section."""
+    """The network of a config that lists its layers, and the ``neuron`` section."""
     builder = NetworkBuilder(inputs, exact)
     base = neuron(defaults)
     weight_grad_limit = defaults.optional("max_dw_norm")
@@ -205,84 +185,78 @@ def translate_layers(
     defaults.close()
     for index, table in enumerate(tables):
         name = str(table.take("name"))
-        table.without_effect("feat_in", "feat_out", "monitor")
+        table.skip("feat_in", "feat_out", "monitor")
         if name == "Biases":
             builder.refuse_after(table, "synaptic", "dendritic")
             builder.bias(table.numbers("times"))
         elif name == "Multiplex":
             builder.refuse_after(table, "synaptic")
             builder.multiplex(table.integer("factor"))
-        elif name in _DELAYS:
+        elif name in ("DelayAxonal", "DelaySynaptic", "DelayDendritic"):
             following = next((t for t in tables[index:] if t.raw.get("name") in _NEURONS), None)
             if following is None:
                 raise ValueError(f"{table.place}: {name} has no neurons after it")
             builder.delay(table, index, following.integer("size"))
         elif name in _NEURONS:
-            own = Table(table.take("neuron_params", {}), f"{table.place}.neuron_params", table.remarks)
-            builder.weight_grad_limits.append(
-                own.optional("max_dw_norm") if "max_dw_norm" in own else weight_grad_limit
-            )
-            _lif(builder, index, table, *_own_neuron(own, defaults, base))
+            own = Table(table.take("neuron_params", {}), f"{table.place}.neuron_params", table)
+            limit = own.optional("max_dw_norm") if "max_dw_norm" in own else weight_grad_limit
+            builder.weight_grad_limits.append(limit)
+            _lif(builder, table, index, own, defaults, base)
         elif name == "BroadcastLayer":  # only repeats times; a sweep may leave it the keys of a delay
-            table.without_effect(*_DELAY_KEYS, *_SHARING)
+            table.skip(*_DELAY_KEYS)
         else:
             raise ValueError(f"{table.place}: a layer {name} is not known here")
-        table.without_effect("trainable")
+        table.skip("trainable")
         table.close()
     return builder, base
 
 
-def _own_neuron(own: Table, defaults: Table, base: dict[str, float]) -> tuple[dict[str, Any], dict[str, float]]:
-    """The key ``neuron`` of a layer's section, if the layer differs from the config's, and the layer's noise."""
-    merged = Table(defaults.raw | own.raw, own.place, Remarks())
+def _lif(
+    builder: NetworkBuilder, table: Table, index: int, own: Table, defaults: Table, base: dict[str, float]
+) -> None:
+    merged = Table(defaults.raw | own.raw, own.place)
     parameters = neuron(merged)
     if own.raw.keys() & set(_NEURON_KEYS):
-        own.remarks.no_counterpart += merged.remarks.no_counterpart
+        table.no_counterpart += merged.no_counterpart
     for key in (*_NEURON_KEYS, *NOISE_KEYS):
         own.take(key, None)
-    own.without_effect("threshold_noise_fp", "decay_syn", "decay_mem")
+    own.skip("threshold_noise_fp", "decay_syn", "decay_mem")
     own.close()
-    return {} if parameters == base else {"neuron": parameters}, noise(merged, threshold_unit(merged, parameters))
-
-
-def _lif(
-    builder: NetworkBuilder, index: int, table: Table, own: dict[str, Any], imperfections: dict[str, float]
-) -> None:
-    if (lr := table.optional("learning_rate")) is not None:
-        own["lr"] = lr
-    builder.imperfections.neurons.append(imperfections)
+    builder.imperfections.neurons.append(noise(merged, threshold_unit(merged, parameters)))
+    lr = table.optional("learning_rate")
     builder.lif(
         index,
         table.integer("size"),
         table.number("weights_mean"),
         table.number("weights_std"),
         table.number("max_num_missing_spikes", 1.0),
-        **own,
+        **({} if lr is None else {"lr": lr}),
+        **({} if parameters == base else {"neuron": parameters}),
     )
-    table.no_counterpart("trainable", "the weights of a layer always learn here", (True,))
-    table.no_counterpart("biases", "the original does not read it either; use a layer Biases", ([],))
+    table.note_value("trainable", "the weights of a layer always learn here", (True,))
+    table.note_value("biases", "the original does not read it either; use a layer Biases", ([],))
 
 
-def _delay_start(table: Table) -> tuple[dict[str, Any], float]:
-    """How delays start and stay positive, wherever they are, and the standard deviation of their jitter."""
-    start: dict[str, Any] = {"bound": "clip", "scale": math.inf}
+def _delay_section(table: Table, section: dict[str, Any]) -> tuple[dict[str, Any], float]:
+    """The section of a delay, and the standard deviation of its jitter."""
+    section |= {"bound": "clip", "scale": math.inf}
     if table.take("positivity", None) is None:  # configs from before there was a choice
-        table.report("positivity", " is missing: delays are the parameters themselves, not below 0")
+        table.note("positivity", " is missing: delays are the parameters themselves, not below 0")
     else:
         positivity = table.table("positivity")
         name = positivity.choice("name", ("sigmoid", "clip", "shift"))
         if name == "sigmoid":
             scale, shift = positivity.number("scale", 1.0), positivity.number("shift", 0.0)
-            start = {"bound": "sigmoid", "scale": scale, "shift": shift}
+            section |= {"bound": "sigmoid", "scale": scale, "shift": shift}
         elif name == "shift":
-            table.report("positivity", " = shift: negative delays are set to 0; the original increases all delays")
+            table.note("positivity", " = shift: negative delays are set to 0; the original increases all delays")
         positivity.close()
-    start |= {"mean": table.number("delay_mean"), "std": table.number("delay_std")}
+    section |= {"mean": table.number("delay_mean"), "std": table.number("delay_std")}
     if table.take("trainable", True) is False:
-        start["trainable"] = False
+        section["trainable"] = False
     if (lr := table.optional("learning_rate")) is not None:
-        start["lr"] = lr
+        section["lr"] = lr
     jitter = table.optional("jitter") or 0.0
     if jitter < 0:
         raise ValueError(f"{table.place}.jitter: expected a standard deviation >= 0, got {jitter}")
-    return start, jitter
+    return section, jitter

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from firstspike.data import SpikeData
 
@@ -36,8 +38,8 @@ class ResultFiles:
         network: the pickled network, None if there is none.
         trained: whether it is the trained one.
         epoch: after how many epochs, None if no folder name says it.
-        tests: spike times, labels and inputs saved for the test data, by these names; those that exist.
-        curves: losses and accuracies over training, by the names of our columns; those that exist.
+        tests: existing files of the test data: spike times, labels, inputs.
+        curves: existing files of losses and accuracies, by the names of our columns.
     """
 
     config: Path
@@ -71,15 +73,15 @@ def find_files(folder: Path, name: str | None = None) -> ResultFiles:
                 place, epoch = inner, number
                 break
     prefix = name if network is None else network.name.removesuffix("_network.pt")
-    configs = [p for p in (place / "config.yaml", folder / "config.yaml", folder.parent / "config.yaml") if p.is_file()]
-    if not configs:
+    config = next((p for x in (place, folder, folder.parent) if (p := x / "config.yaml").is_file()), None)
+    if config is None:
         raise FileNotFoundError(f"{folder} has no config.yaml; give a result folder of fastAndDeep, or a YAML file")
-
-    def existing(ends: dict[str, str]) -> dict[str, Path]:
-        return {key: path for key, end in ends.items() if (path := place / f"{prefix}{end}").is_file()}
-
+    tests, curves = (
+        {key: path for key, end in ends.items() if (path := place / f"{prefix}{end}").is_file()}
+        for ends in (_TEST, _CURVES)
+    )
     untrained = None if network else _network(folder, name, "_untrained_network.pt")
-    return ResultFiles(configs[0], network or untrained, network is not None, epoch, existing(_TEST), existing(_CURVES))
+    return ResultFiles(config, network or untrained, network is not None, epoch, tests, curves)
 
 
 def _epoch(folder: Path) -> int | None:
@@ -88,9 +90,7 @@ def _epoch(folder: Path) -> int | None:
 
 
 def _network(folder: Path, name: str | None, end: str) -> Path | None:
-    found = sorted(folder.glob(f"*{end}"))
-    if end == "_network.pt":
-        found = [path for path in found if not path.name.endswith("_untrained_network.pt")]
+    found = [path for path in sorted(folder.glob(f"*{end}")) if ("_untrained_" in path.name) == ("_untrained_" in end)]
     named = [path for path in found if path.name == f"{name}{end}"]
     if len(found) > 1 and not named:
         raise ValueError(f"{folder} has several networks: {', '.join(path.name for path in found)}; keep one")
@@ -101,7 +101,7 @@ def metrics(files: dict[str, Path], rates: list[float], layers: list[int]) -> li
     """Rows of ``metrics.csv``; what the original does not save is NaN.
 
     Args:
-        files: its files by the names of our columns. Those of the validation begin before the first epoch.
+        files: ``ResultFiles.curves``. Those of the validation begin before the first epoch.
         rates: learning rate at the end of each epoch; there are as many rows.
         layers: indices of our LIF layers.
 
@@ -109,25 +109,23 @@ def metrics(files: dict[str, Path], rates: list[float], layers: list[int]) -> li
         ResultsError: files are missing, or do not fit the number of epochs.
     """
     unknown = dict.fromkeys(["raised", *(f"silent_{layer}" for layer in layers)], math.nan)
-    columns: dict[str, np.ndarray] = {}
+    columns: dict[str, list[float]] = {"lr": rates}
     for name in _CURVES:
         if name not in files:
             raise ResultsError("no losses and accuracies were saved")
         values, before = _load(files[name]), int(name.startswith("validation"))
         if values.ndim != 1 or len(values) != len(rates) + before:
             raise ResultsError(f"{files[name].name} has the shape {values.shape} for {len(rates)} epochs")
-        columns[name] = values[before:]
-    return [
-        {"epoch": i + 1, "lr": rate, **{name: float(column[i]) for name, column in columns.items()}, **unknown}
-        for i, rate in enumerate(rates)
-    ]
+        columns[name] = values[before:].tolist()
+    rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+    return [{"epoch": epoch, **row, **unknown} for epoch, row in enumerate(rows, 1)]
 
 
-def saved_spike_times(files: dict[str, Path], test: SpikeData, kind: str) -> tuple[np.ndarray, torch.Tensor]:
+def saved_spike_times(files: dict[str, Path], test: SpikeData, kind: str) -> tuple[Float[np.ndarray, "..."], Tensor]:
     """The saved spike times of the outputs ``(samples, neurons)``, and the inputs ``(samples, features)`` they are for.
 
     Args:
-        files: spike times, and if they exist labels and inputs.
+        files: ``ResultFiles.tests``.
         test: our test data.
         kind: our name of the data set.
 
@@ -136,19 +134,20 @@ def saved_spike_times(files: dict[str, Path], test: SpikeData, kind: str) -> tup
     """
     if "times" not in files:
         raise ResultsError("no spike times were saved for the test data")
-    times, inputs = _load(files["times"]), test.times
+    times = _load(files["times"])
     if "inputs" in files:
         saved = _load(files["inputs"])
         if saved.ndim != 2 or len(saved) != len(times) or saved.shape[1] < test.features:
             raise ResultsError(f"{files['inputs'].name} does not fit: its shape is {saved.shape}")
-        return times, torch.from_numpy(saved[:, : test.features]).to(inputs)  # copies and constant inputs come after
+        # copies and constant inputs come after the features
+        return times, torch.from_numpy(saved[:, : test.features]).to(test.times)
     if kind == "mnist":
         raise ResultsError("the original scales pixels differently, and its input times were not saved")
     if kind not in _SAME_SAMPLES:
         raise ResultsError(f"the samples of {kind} are drawn at random, and the original's were not saved")
     if "labels" in files and not np.array_equal(_load(files["labels"]).ravel(), test.labels.cpu().numpy()):
         raise ResultsError(f"{files['labels'].name} has other labels than the test data: the samples differ")
-    return times, inputs
+    return times, test.times
 
 
 def _load(path: Path) -> np.ndarray:
@@ -166,13 +165,9 @@ def _load(path: Path) -> np.ndarray:
 class Comparison:
     """Output spike times of the original and ours on the same samples.
 
-    Args:
-        samples: their number.
-        largest: largest difference where both spike, in units of the times.
-        above: number of (sample, neuron) pairs whose difference is above ``EXPECTED``.
-        only_theirs: pairs in which only the original's neuron spikes.
-        only_ours: pairs in which only ours spikes.
-        pairs: all pairs.
+    ``largest`` is the largest difference where both spike, in units of the times. The others are numbers of samples and
+    of (sample, neuron) pairs: ``above`` has a difference above ``EXPECTED``, in ``only_theirs`` and ``only_ours`` only
+    one of them spikes.
     """
 
     samples: int
@@ -191,7 +186,7 @@ class Comparison:
         return text
 
 
-def compare(theirs: np.ndarray, ours: np.ndarray) -> Comparison:
+def compare(theirs: Float[np.ndarray, "..."], ours: Float[np.ndarray, "samples neurons"]) -> Comparison:
     """Compare spike times ``(samples, neurons)``; inf and NaN are no spike.
 
     Raises:
@@ -199,13 +194,7 @@ def compare(theirs: np.ndarray, ours: np.ndarray) -> Comparison:
     """
     if theirs.shape != ours.shape:
         raise ResultsError(f"the file of spike times has the shape {theirs.shape}, the test data gives {ours.shape}")
-    spike, same = np.isfinite(theirs), np.isfinite(ours)
-    gap = np.abs(np.where(spike & same, theirs, 0.0) - np.where(spike & same, ours, 0.0))
-    return Comparison(
-        samples=len(ours),
-        largest=float(gap.max(initial=0.0)),
-        above=int((gap > EXPECTED).sum()),
-        only_theirs=int((spike & ~same).sum()),
-        only_ours=int((~spike & same).sum()),
-        pairs=int(gap.size),
-    )
+    a, b = np.isfinite(theirs), np.isfinite(ours)
+    gap = np.abs(np.where(a & b, theirs, 0.0) - np.where(a & b, ours, 0.0))
+    counts = (int(found.sum()) for found in (gap > EXPECTED, a & ~b, b & ~a))
+    return Comparison(len(ours), float(gap.max(initial=0.0)), *counts, pairs=gap.size)

@@ -23,7 +23,6 @@ from firstspike.interop.fast_and_deep.translate import import_config
 from firstspike.interop.torch_file import StandIn, StoredTensor, read_torch_file
 from firstspike.substrates import Exact, Noisy
 from firstspike.training.build import Experiment, build
-from firstspike.training.config import Config
 from firstspike.training.evaluation import record_in_parts
 from firstspike.training.files import write_whole
 from firstspike.training.run import Run
@@ -33,27 +32,33 @@ _WEIGHTS = ("weights", ("NeuronLayer", "EqualtimeLayer"))
 _DELAYS = ("_delay_parameters", ("DelayLayer",))
 
 
-@dataclass(frozen=True)
+@dataclass
 class Imported:
-    """The outcome of an import.
+    """The outcome of an import, as ``import.json`` has it.
 
     Args:
-        config: our config.
-        network: the original's file that the weights come from, None if there was none.
+        config: the original's config.
+        network: its file that the weights come from, None if there was none.
+        trained: whether that is the trained network.
         epoch: epochs that it was trained for.
-        parameters: number of imported weights and delays.
-        no_counterpart: what firstspike does not have, one line each.
+        without_effect: keys that change neither what a network computes nor what it learns.
         inexact: why the original's spike times may differ from exact ones.
+        no_counterpart: what firstspike does not have, one line each.
+        parameters: number of imported weights and delays.
         comparison: with the spike times that the original saved; or why there is none.
+        curves: what became of losses and accuracies over training.
     """
 
-    config: Config
-    network: Path | None
+    config: str
+    network: str | None
+    trained: bool
     epoch: int
-    parameters: int
-    no_counterpart: list[str]
+    without_effect: list[str]
     inexact: list[str]
-    comparison: Comparison | str
+    no_counterpart: list[str]
+    parameters: int = 0
+    comparison: Comparison | str = "there is no trained network"
+    curves: str = "there is no network"
 
     @property
     def verdict(self) -> str:
@@ -66,7 +71,7 @@ class Imported:
 def import_folder(folder: Path, out: Path) -> Imported:
     """Make a run folder from a result folder of the original; nothing in it is executed.
 
-    The run has ``config.yaml``, a checkpoint with the original's weights, and ``import.json`` with all remarks on the
+    The run has ``config.yaml``, a checkpoint with the original's weights, and ``import.json`` with all notes on the
     translation; the losses and accuracies that were saved become ``metrics.csv``. If the training is resumed, the
     optimiser starts anew.
 
@@ -82,54 +87,46 @@ def import_folder(folder: Path, out: Path) -> Imported:
     """
     first = find_files(folder)
     config, translation = import_config(first.config, exact=first.network is not None)
-    found = find_files(folder, translation.name)
-    no_counterpart = list(translation.remarks.no_counterpart)
+    files = find_files(folder, translation.name)
     experiment = build(config)
-    epoch = (config.training.epochs if found.epoch is None else found.epoch) if found.trained else 0
-    parameters = 0
-    comparison: Comparison | str = "there is no trained network"
-    if found.network is not None:
-        state = read_network(found.network, translation.sources)
-        parameters = sum(values.numel() for values in state.values())
+    found = Imported(
+        str(files.config.resolve()),
+        str(files.network.resolve()) if files.network else None,
+        files.trained,
+        (config.training.epochs if files.epoch is None else files.epoch) if files.trained else 0,
+        translation.without_effect,
+        translation.inexact,
+        translation.no_counterpart,
+    )
+    if files.network is not None:
+        state = read_network(files.network, translation.sources)
+        found.parameters = sum(values.numel() for values in state.values())
         experiment.network.load_state_dict(experiment.network.state_dict() | state)
-        no_counterpart.append("optimiser state and random numbers: a resumed training starts them anew")
+        found.no_counterpart.append("optimiser state and random numbers: a resumed training starts them anew")
         if isinstance(experiment.substrate, Noisy) and experiment.substrate.threshold_spread:
-            no_counterpart.append("fixed pattern of the thresholds: drawn anew, so the network runs on another device")
-    if found.trained:
+            why = "drawn anew, so the network runs on another device"
+            found.no_counterpart.append(f"fixed pattern of the thresholds: {why}")
+    if files.trained:
         try:
-            times, inputs = saved_spike_times(found.tests, experiment.data.test, translation.config["data"]["kind"])
-            comparison = compare(times, _outputs(experiment, inputs))
+            times, inputs = saved_spike_times(files.tests, experiment.data.test, translation.config["data"]["kind"])
+            found.comparison = compare(times, _outputs(experiment, inputs))
         except ResultsError as reason:
-            comparison = str(reason)
+            found.comparison = str(reason)
     run = Run.create(out, config)
-    curves = "there is no network"
-    if found.network is not None:
-        best, rates = -math.inf, _advance(experiment, epoch)
+    if files.network is not None:
+        rates, best = _advance(experiment, found.epoch), -math.inf
         try:
-            rows = metrics(found.curves, rates, experiment.spiking)
-            curves = f"metrics of {len(rows)} epochs"
+            rows = metrics(files.curves, rates, experiment.spiking)
+            found.curves = f"metrics of {len(rows)} epochs"
             if rows:
                 best = max(float(row["validation_accuracy"]) for row in rows)
                 run.append("metrics", rows)
         except ResultsError as reason:
-            curves = str(reason)
-        save_epoch(experiment, run, State(epoch=epoch, best=best))
-    record = {
-        "from": "fastAndDeep",
-        "config": str(found.config.resolve()),
-        "network": str(found.network.resolve()) if found.network else None,
-        "trained": found.trained,
-        "epoch": epoch,
-        "parameters": parameters,
-        "no_counterpart": no_counterpart,
-        "without_effect": translation.remarks.without_effect,
-        "inexact": translation.inexact,
-        "comparison": comparison if isinstance(comparison, str) else asdict(comparison),
-        "torch": torch.__version__,
-        "curves": curves,
-    }
+            found.curves = str(reason)
+        save_epoch(experiment, run, State(epoch=found.epoch, best=best))
+    record = {"from": "fastAndDeep", **asdict(found), "torch": torch.__version__}
     write_whole(run.path / "import.json", json.dumps(record, indent=1) + "\n")
-    return Imported(config, found.network, epoch, parameters, no_counterpart, translation.inexact, comparison)
+    return found
 
 
 def _advance(experiment: Experiment, epoch: int) -> list[float]:

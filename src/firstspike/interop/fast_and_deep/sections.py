@@ -41,9 +41,9 @@ def data(params: Table, n_inputs: int, on_chip: bool) -> Inputs:
         on_chip: whether it ran on the chip, for which it repeats the inputs of some data sets.
     """
     name = params.choice("name", ("yin_yang", "bars", "xor", "pattern", "single_in_single_out", *_IMAGES))
-    params.without_effect("which", "n_inputs")
+    params.skip("which", "n_inputs")
     if name == "yin_yang":
-        params.without_effect("multiply_input_layer", "size", "seed")  # set by the program
+        params.skip("multiply_input_layer", "size", "seed")  # set by the program
         section = {"kind": "yin_yang", "train": 5000, "validation": 1000, "test": 1000}
         defaults = {"early": 0.15, "late": 2.0, "r_small": 0.1, "r_big": 0.5}
         section |= {key: params.number(key, default) for key, default in defaults.items()}
@@ -66,8 +66,8 @@ def data(params: Table, n_inputs: int, on_chip: bool) -> Inputs:
 
 
 def _bars(params: Table, n_inputs: int, on_chip: bool) -> Inputs:
-    params.without_effect("multiply_input_layer")
-    params.remarks.no_counterpart.append(
+    params.skip("multiply_input_layer")
+    params.no_counterpart.append(
         "bars: the original's bar spikes at 0.5 on a background at 0.05; here a bar spikes first, at 0.05, and the "
         "background at 0.5; the 30 samples of each split are drawn at random"
     )
@@ -87,7 +87,7 @@ def _pattern(params: Table, n_inputs: int) -> Inputs:
         entry.close()
     jitter = max(jitters, default=0.0)
     if len(set(jitters)) > 1:
-        params.report("classes", f": std_dev differs between classes; here all of them have {jitter}")
+        params.note("classes", f": std_dev differs between classes; here all of them have {jitter}")
     return _patterns(patterns, n_inputs, jitter, samples)
 
 
@@ -108,7 +108,7 @@ def _patterns(patterns: list[list[float]], inputs: int, jitter: float, samples: 
 
 def _images(params: Table, kind: str, side: int) -> Inputs:
     scale = "" if side == 16 else ", and a white pixel spikes at early, the original's a 256th of the window later"
-    params.remarks.no_counterpart.append(
+    params.no_counterpart.append(
         f"{kind}: the original's validation images are the last 10000 of 60000, here they are drawn by a seed{scale}"
     )
     # as the program sets it; in the small images black pixels do not spike
@@ -128,20 +128,20 @@ def loss(params: Table, current: bool, tau_syn: float, delays: int, outputs: int
     """
     if "loss" not in params:
         return {"kind": "cross_entropy", "xi": params.number("xi"), "regularizers": [_early_output(params)]}
-    params.without_effect("alpha", "beta", "xi")  # left from the time before there was a choice
+    params.skip("alpha", "beta", "xi")  # left from the time before there was a choice
     table = params.table("loss")
     kind = table.choice("type", ("TTFS", "MSE", "shift_invariant_MSE"))
     regularizers = []
     if kind == "TTFS":
         section: dict[str, Any] = {"kind": "cross_entropy", "xi": table.number("xi")}
         if current:
-            table.without_effect("alpha", "beta")
+            table.skip("alpha", "beta")
         elif "alpha" in table:
             regularizers.append(_early_output(table))
     elif kind == "MSE":
         section = {"kind": "mse", "correct": table.number("t_correct"), "wrong": table.number("t_wrong")}
         if not current and outputs > 1:
-            params.report(
+            params.note(
                 "loss",
                 ": at that time the original's MSE was a mean over the output neurons; here it is a sum, so its "
                 "gradient is larger by their number",
@@ -151,7 +151,7 @@ def loss(params: Table, current: bool, tau_syn: float, delays: int, outputs: int
         if section["delta"] <= 0:
             raise ValueError(f"{table.place}.delta_t: expected a time above 0, by which the true neuron spikes first")
     if tau_syn != 1 and kind != "TTFS":
-        params.report(
+        params.note(
             "loss", f": the original's is {tau_syn**2:g} times ours, which measures time in tau_syn, here {tau_syn}"
         )
     for entry in table.tables("regulariser", []):
@@ -159,7 +159,7 @@ def loss(params: Table, current: bool, tau_syn: float, delays: int, outputs: int
             regularizers.append(_early_output(entry))
         else:
             why = "here delays are kept small, not the parameters that they are computed from"
-            entry.no_counterpart("use_effective_delays", why, (True,))
+            entry.note_value("use_effective_delays", why, (True,))
             alpha = entry.number("alpha") * tau_syn**2 / max(1, delays)
             regularizers.append({"kind": "delay_l2", "alpha": alpha})
         entry.close()
@@ -195,17 +195,17 @@ def training(params: Table, weight_grad_limits: list[float | None]) -> dict[str,
     limits = [limit for limit in weight_grad_limits if limit is not None]
     if limits:
         section["max_weight_grad"] = min(limits)
-    params.remarks.differs("max_dw_norm", weight_grad_limits, section.get("max_weight_grad"))
+    params.note_differing("max_dw_norm", weight_grad_limits, section.get("max_weight_grad"))
     if params.take("training_noise", None) not in (None, False):
         noise = params.table("training_noise")
         section["time_noise"] = noise.number("std_dev")
-        noise.no_counterpart("mean", "input noise has the mean 0 here")
+        noise.note_value("mean", "input noise has the mean 0 here")
         noise.close()
-    params.without_effect(*_WITHOUT_EFFECT)
+    params.skip(*_WITHOUT_EFFECT)
     why = "one seed, the original's for torch, starts everything that is random; its numbers differ"
-    params.no_counterpart("numpy_seed", why)
+    params.note_value("numpy_seed", why)
     harmless = ([], [section["epochs"]])
-    params.no_counterpart("epoch_snapshots", "checkpoints come at equal distances", harmless)
+    params.note_value("epoch_snapshots", "checkpoints come at equal distances", harmless)
     params.close()
     return section
 
@@ -214,7 +214,7 @@ def _optimizer(params: Table) -> dict[str, Any]:
     name, lr = params.choice("optimizer", ("adam", "sgd"), "sgd"), params.number("learning_rate")
     if name == "sgd":
         return {"kind": "sgd", "lr": lr, "momentum": params.number("momentum", 0.0)}
-    params.without_effect("momentum")
+    params.skip("momentum")
     return {"kind": "adam", "lr": lr}
 
 
@@ -223,7 +223,7 @@ def _schedule(params: Table) -> dict[str, Any] | None:
         return None
     table = params.table("lr_scheduler")
     if table.raw.get("type") is None:
-        table.without_effect("type", "step_size", "gamma", "milestones")
+        table.skip("type", "step_size", "gamma", "milestones")
         table.close()
         return None
     kind = table.choice("type", ("StepLR", "MultiStepLR", "ExponentialLR"))

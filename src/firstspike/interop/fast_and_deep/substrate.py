@@ -35,7 +35,7 @@ class Imperfections:
             if jitter:
                 delay["jitter"] = jitter
         if any(jitter for _, jitter in self.delays):
-            params.remarks.no_counterpart.append("jitter of delays: in training only, the original evaluates with it")
+            params.no_counterpart.append("jitter of delays: in training only, the original evaluates with it")
 
 
 def noise(params: Table, unit: float) -> dict[str, float]:
@@ -51,7 +51,7 @@ def noise(params: Table, unit: float) -> dict[str, float]:
             found[name] = value if name == "spike_jitter" else value * unit
     if limit := _weight_limit(params):
         found["weight_max"] = limit
-    params.without_effect("threshold_noise_fp", "decay_syn", "decay_mem")
+    params.skip("threshold_noise_fp", "decay_syn", "decay_mem")
     return found
 
 
@@ -73,28 +73,28 @@ def substrate(params: Table, found: Imperfections) -> tuple[dict[str, Any], list
     in_steps = params.take("use_forward_integrator", False)
     if runs_on_chip(params.raw):
         name = f"substrate = {kind!r}" if kind and kind != "sim" else f"use_hicannx = {hicannx}"
-        params.report(
+        params.note(
             name,
             ": the chip's own settings (hx_settings.yaml) and calibration are not imported, see the substrate "
             "brainscales2; without a chip use --substrate exact or mock_bss2",
         )
         if precision:
-            params.report("rounding_precision", f" = {precision}: the chip rounds weights to 1 / weight_scale")
+            params.note("rounding_precision", f" = {precision}: the chip rounds weights to 1 / weight_scale")
         if limit:
-            params.report("clip_weights_max", f" = {limit}: on the chip weights reach to 63 / weight_scale")
-        params.without_effect("resolution", "sim_time")
+            params.note("clip_weights_max", f" = {limit}: on the chip weights reach to 63 / weight_scale")
+        params.skip("resolution", "sim_time")
         return {"kind": "brainscales2"}, ["the original ran on the chip"]
     if kind not in (None, False, "sim"):
         raise ValueError(f"{params.place}.substrate: {kind!r} has no counterpart here; known: sim, hx, hx_pynn")
     if in_steps:
         if precision:
-            params.report("rounding_precision", f" = {precision}: weights are not rounded with integration in steps")
+            params.note("rounding_precision", f" = {precision}: weights are not rounded with integration in steps")
         if limit or any("weight_max" in layer for layer in found.neurons):
-            params.report("clip_weights_max", ": weights are not clipped with integration in steps")
+            params.note("clip_weights_max", ": weights are not clipped with integration in steps")
         found.move_jitter_to_delays(params)
         section = {"kind": "integrator", "step": params.number("resolution"), "duration": params.number("sim_time")}
         return section, ["the original integrated in steps"]
-    params.without_effect("resolution", "sim_time")
+    params.skip("resolution", "sim_time")
     noisy = _noisy(params, found, limit)
     if precision:
         noisy["weight_scale"] = _whole(1 / precision)
@@ -112,10 +112,10 @@ def _noisy(params: Table, found: Imperfections, common_limit: float | None) -> d
         values = [layer.get(name, 0.0) for layer in found.neurons]
         if most := max(values, key=abs, default=0.0):
             section[name] = most
-        params.remarks.differs(key, values, most)
+        params.note_differing(key, values, most)
     limits = [layer.get("weight_max", common_limit) for layer in found.neurons]
     limit = None if None in limits else max((x for x in limits if x is not None), default=None)
-    params.remarks.differs("clip_weights_max", limits, limit or "no bound")
+    params.note_differing("clip_weights_max", limits, limit or "no bound")
     if limit is not None:
         section["weight_max"] = limit
     jitters = {jitter for _, jitter in found.delays}

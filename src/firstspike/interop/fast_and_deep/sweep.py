@@ -3,42 +3,29 @@
 Its ``parameters`` span a grid. Each has a ``path`` into a config, such as ``network_layout/layers/1/size``, or a list
 of paths that take the same values in lock-step, and a list of values as ``value``. The config is a file of its own.
 
-A parameter that changes one key of our config becomes an axis. Those that change several, or the layers of the network,
-become configs of their own, which the axis ``base`` varies. Every point of our grid is compared with the translation of
-the original's; where one differs, all points become configs.
+All points are translated. A parameter that always changes the same single key of our config becomes an axis; those that
+change several keys, or the layers of the network, become configs of their own, which the axis ``base`` varies.
 """
 
 import copy
 import itertools
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from firstspike.interop.fast_and_deep.table import Remarks, Table
-from firstspike.interop.fast_and_deep.translate import parse_config, read_yaml, translate
+from firstspike.interop.fast_and_deep.table import Table
+from firstspike.interop.fast_and_deep.translate import Translation, parse_config, read_yaml, translate
 
 _MOST_POINTS = 2000
 _SEED = ("training", "seed")
 
-Key = tuple[str | tuple[str, int], ...]  # ("network", ("lif", 0), "size") for network[lif:0].size
-
-
-@dataclass(frozen=True)
-class ImportedSweep:
-    """Our sweep.
-
-    Args:
-        files: texts by file name: the sweep, then its base configs.
-        no_counterpart: what firstspike does not have, one line each.
-    """
-
-    files: dict[str, str]
-    no_counterpart: list[str]
+Key = tuple[str | tuple[str, int], ...]  # ("network", ("lif", 0), "size") is network[lif:0].size
+Grid = dict[tuple[int, ...], Translation]  # by the index of each parameter's value
 
 
 @dataclass(frozen=True)
@@ -47,9 +34,8 @@ class _Parameter:
     paths: list[str]
     values: list[Any]
 
-    def apply(self, raw: dict[str, Any], value: Any) -> dict[str, Any]:
-        """A copy of the original's config with the value at all paths."""
-        raw = copy.deepcopy(raw)
+    def apply(self, raw: dict[str, Any], index: int) -> None:
+        """Set one of the values at all paths of a config."""
         for path in self.paths:
             *parents, last = path.split("/")
             node: Any = raw
@@ -58,16 +44,9 @@ class _Parameter:
                     node = node[int(step) if isinstance(node, list) else step]
                 at: Any = int(last) if isinstance(node, list) else last
                 _ = node[at]  # the original does not add keys either
-                node[at] = copy.deepcopy(value)
+                node[at] = copy.deepcopy(self.values[index])
             except (LookupError, TypeError, ValueError):
                 raise ValueError(f"{self.place}.path: the config has no {path}") from None
-        return raw
-
-
-@dataclass(frozen=True)
-class _Axis:
-    key: Key
-    values: list[Any]  # one for each value of the parameter
 
 
 def is_sweep(raw: dict[str, Any]) -> bool:
@@ -75,13 +54,16 @@ def is_sweep(raw: dict[str, Any]) -> bool:
     return "parameters" in raw and "network_layout" not in raw
 
 
-def import_sweep(file: Path, config: Path, name: str) -> ImportedSweep:
+def import_sweep(file: Path, config: Path, name: str) -> tuple[dict[str, str], list[str]]:
     """Translate a sweep.
 
     Args:
         file: the original's sweep file.
         config: the original's config that it varies.
         name: of our sweep, with which the names of its files begin.
+
+    Returns:
+        Texts by file name, the sweep and then its base configs; and what has no counterpart, one line each.
 
     Raises:
         ValueError: not a sweep of the original, a path that the config does not have, or values without counterpart.
@@ -94,33 +76,36 @@ def import_sweep(file: Path, config: Path, name: str) -> ImportedSweep:
         raise ValueError(f"{file} with {config}: {error}") from None
 
 
-def _translate_sweep(raw: dict[str, Any], base: dict[str, Any], name: str) -> ImportedSweep:
-    remarks = Remarks()
-    parameters = _parameters(Table(raw, "", remarks))
-    points = math.prod(len(parameter.values) for parameter in parameters)
-    if points > _MOST_POINTS:
+def _translate_sweep(raw: dict[str, Any], base: dict[str, Any], name: str) -> tuple[dict[str, str], list[str]]:
+    root = Table(raw)
+    parameters = _parameters(root)
+    if (points := math.prod(len(parameter.values) for parameter in parameters)) > _MOST_POINTS:
         raise ValueError(f"expected at most {_MOST_POINTS} points, got {points}")
-    axes = [_axis(base, parameter) for parameter in parameters]
-    for parameter, axis in zip(parameters, axes, strict=True):
-        if axis is not None and not axis.key:
-            remarks.no_counterpart.append(
-                f"{parameter.place}: {', '.join(parameter.paths)} changes nothing here; left out"
-            )
-    if not _same_points(base, parameters, axes):
-        axes = [None if axis is None or axis.key else axis for axis in axes]
-    varied = [parameter for parameter, axis in zip(parameters, axes, strict=True) if axis is None]
-    bases = {}
-    for values in itertools.product(*(parameter.values for parameter in varied)):
-        translation = translate(_applied(base, varied, values))
-        remarks.no_counterpart += translation.remarks.no_counterpart
+    grid: Grid = {}
+    for indices in itertools.product(*(range(len(parameter.values)) for parameter in parameters)):
+        point = copy.deepcopy(base)
+        for parameter, index in zip(parameters, indices, strict=True):
+            parameter.apply(point, index)
+        grid[indices] = translate(point)
+    axes: dict[Key, list[Any]] = {}
+    in_base = []  # of each parameter the indices of the values that need a base config of their own
+    for number, parameter in enumerate(parameters):
+        axis = _axis(grid, number)
+        in_base.append(range(len(parameter.values)) if axis is None else range(1))
+        if axis is not None and axis[0]:
+            axes |= dict([axis])
+        elif axis is not None and len(parameter.values) > 1:
+            root.no_counterpart.append(f"{parameter.place}: {', '.join(parameter.paths)} changes nothing here")
+    bases: dict[str, str] = {}
+    for indices in itertools.product(*in_base):
+        values = [p.values[i] for p, i, own in zip(parameters, indices, in_base, strict=True) if len(own) > 1]
         label = "_".join(re.sub(r"[^\w.-]+", "-", str(value))[:30] for value in values) or "base"
-        label = f"{name}_{label}" if f"{name}_{label}.yaml" not in bases else f"{name}_{label}_{len(bases)}"
-        bases[f"{label}.yaml"] = parse_config(translation.config, label).to_yaml()
-    sweep = _sweep(list(bases), [axis for axis in axes if axis is not None and axis.key])
-    if not sweep["axes"]:
-        raise ValueError("the sweep changes nothing that firstspike has")
-    lines = {line.partition(" = ")[0]: line for line in reversed(remarks.no_counterpart)}  # each key once
-    return ImportedSweep({f"{name}.yaml": yaml.safe_dump(sweep, sort_keys=False)} | bases, [*reversed(lines.values())])
+        file = f"{name}_{label}.yaml" if f"{name}_{label}.yaml" not in bases else f"{name}_{len(bases)}.yaml"
+        bases[file] = parse_config(grid[indices].config, file).to_yaml()
+        root.no_counterpart += grid[indices].no_counterpart
+    lines = {line.partition(" = ")[0]: line for line in reversed(root.no_counterpart)}  # each key once
+    text = yaml.safe_dump(_sweep(list(bases), axes), sort_keys=False)
+    return {f"{name}.yaml": text} | bases, [*reversed(lines.values())]
 
 
 def _parameters(root: Table) -> list[_Parameter]:
@@ -131,7 +116,7 @@ def _parameters(root: Table) -> list[_Parameter]:
         if not paths or not all(isinstance(path, str) for path in paths):
             raise ValueError(f"{table.place}.path: expected a path such as training_params/learning_rate, got {path!r}")
         if values == []:
-            table.report("value", f" is empty: {', '.join(paths)} keep the config's value, as in the original")
+            table.note("value", f" is empty: {', '.join(paths)} stays as it is, as in the original")
         else:
             found.append(_Parameter(table.place, paths, values if isinstance(values, list) else [values]))
         table.close()
@@ -139,39 +124,34 @@ def _parameters(root: Table) -> list[_Parameter]:
     return found
 
 
-def _applied(base: dict[str, Any], parameters: Sequence[_Parameter], values: Sequence[Any]) -> dict[str, Any]:
-    for parameter, value in zip(parameters, values, strict=True):
-        base = parameter.apply(base, value)
-    return base
-
-
-def _axis(base: dict[str, Any], parameter: _Parameter) -> _Axis | None:
-    """The one key of our config that a parameter changes, empty if it changes nothing; None if it changes more."""
-    before = translate(base).config
-    variants = [translate(parameter.apply(base, value)).config for value in parameter.values]
-    keys = {key for variant in variants for key in _changed_keys(before, variant)}
+def _axis(grid: Grid, number: int) -> tuple[Key, list[Any]] | None:
+    """The one key that a parameter changes and its values; an empty key if it changes none, None if it changes more."""
+    keys: set[Key] = set()
+    for indices, point in grid.items():
+        keys.update(_changed_keys(grid[(*indices[:number], 0, *indices[number + 1 :])].config, point.config))
     if len(keys) > 1 or ("network",) in keys:
         return None
-    key = keys.pop() if keys else ()
-    try:
-        return _Axis(key, [_get(variant, key) for variant in variants])
-    except LookupError:  # a key that not all variants have
-        return None
+    key, values = keys.pop() if keys else (), {}
+    for indices, point in grid.items() if key else ():
+        try:
+            value = _get(point.config, key)
+        except LookupError:
+            return None
+        if values.setdefault(indices[number], value) != value:
+            return None
+    return key, list(values.values())
 
 
 def _changed_keys(a: Any, b: Any, key: Key = ()) -> Iterator[Key]:
     """The innermost keys in which two configs of ours differ."""
     if a == b:
         return
-    if key == ("network",) and [x["kind"] for x in a] == [x["kind"] for x in b]:
+    if key == ("network",) and _places(a) == _places(b):
         for step, one, other in zip(_places(a), a, b, strict=True):
             yield from _changed_keys(one, other, (*key, step))
     elif isinstance(a, dict) and isinstance(b, dict) and a.get("kind") == b.get("kind"):
         for name in a.keys() | b.keys():
-            if name in a and name in b:
-                yield from _changed_keys(a[name], b[name], (*key, name))
-            else:
-                yield (*key, name)
+            yield from _changed_keys(a[name], b[name], (*key, name)) if name in a and name in b else [(*key, name)]
     else:
         yield key
 
@@ -188,37 +168,18 @@ def _get(config: Any, key: Key) -> Any:
     return config
 
 
-def _same_points(base: dict[str, Any], parameters: list[_Parameter], axes: list[_Axis | None]) -> bool:
-    """Whether our axes, set in the configs of the other parameters, give what the original's points translate to."""
-    for indices in itertools.product(*(range(len(parameter.values)) for parameter in parameters)):
-        values = [parameter.values[index] for parameter, index in zip(parameters, indices, strict=True)]
-        wanted = translate(_applied(base, parameters, values)).config
-        varied = [(p, v) for p, v, axis in zip(parameters, values, axes, strict=True) if axis is None]
-        found = translate(_applied(base, *zip(*varied, strict=True)) if varied else base).config
-        try:
-            for axis, index in zip(axes, indices, strict=True):
-                if axis is not None and axis.key:
-                    _get(found, axis.key[:-1])[axis.key[-1]] = axis.values[index]
-        except LookupError:
-            return False
-        if found != wanted:
-            return False
-    return True
-
-
-def _sweep(bases: list[str], axes: list[_Axis]) -> dict[str, Any]:
-    """The sweep's file; consecutive seeds are trained side by side."""
+def _sweep(bases: list[str], axes: dict[Key, list[Any]]) -> dict[str, Any]:
+    """The sweep's file; consecutive seeds are trained side by side, from that of the base config on."""
     sweep: dict[str, Any] = {"base": bases[0]} if len(bases) == 1 else {}
-    values = {} if len(bases) == 1 else {"base": bases}
-    for axis in axes:
-        unique = [value for index, value in enumerate(axis.values) if value not in axis.values[:index]]
-        if (
-            axis.key == _SEED
-            and len(bases) + len(axes) > 2
-            and unique == list(range(unique[0], unique[0] + len(unique)))
-        ):
-            sweep |= {"set": {"training.seed": unique[0]}, "seeds": len(unique)}
+    values: dict[str, list[Any]] = {} if len(bases) == 1 else {"base": bases}
+    for key, found in axes.items():
+        unique = [value for index, value in enumerate(found) if value not in found[:index]]
+        consecutive = [unique[0] + k for k in range(len(unique))] if key == _SEED else []
+        if len(bases) * len(axes) > 1 and unique == consecutive:
+            sweep["seeds"] = len(unique)
         else:
-            name = "".join(f".{step}" if isinstance(step, str) else f"[{step[0]}:{step[1]}]" for step in axis.key)
-            values[name.removeprefix(".")] = unique
+            steps = (f".{step}" if isinstance(step, str) else f"[{step[0]}:{step[1]}]" for step in key)
+            values["".join(steps)[1:]] = unique
+    if not values:
+        raise ValueError("the sweep changes nothing that firstspike has")
     return sweep | {"axes": values}

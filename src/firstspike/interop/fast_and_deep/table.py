@@ -3,7 +3,6 @@
 import math
 import reprlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 LIMIT = 1_000_000  # largest size, count or number of epochs that is accepted
@@ -11,42 +10,29 @@ LIMIT = 1_000_000  # largest size, count or number of epochs that is accepted
 _REQUIRED: Any = object()
 
 
-@dataclass
-class Remarks:
-    """What is not translated, one line each.
-
-    Args:
-        no_counterpart: what firstspike does not have.
-        without_effect: keys that change neither what a network computes nor what it learns.
-    """
-
-    no_counterpart: list[str] = field(default_factory=list)
-    without_effect: list[str] = field(default_factory=list)
-
-    def differs(self, key: str, values: Sequence[Any], chosen: Any) -> None:
-        """Report a key of layers that has one value for all of them in firstspike."""
-        if len(set(values)) > 1:
-            self.no_counterpart.append(f"{key} differs between layers ({values}); here all layers have {chosen}")
-
-
 class Table:
-    """A mapping in the original's config. Each key has to be read once; ``close`` reports the others.
+    """A mapping in the original's config. Each key has to be read once; ``close`` notes the others.
 
     Args:
         raw: the mapping.
         place: its path in the config, for messages.
-        remarks: collects what is not translated.
+        parent: the mapping around it, with which it shares its notes.
+
+    Attributes:
+        no_counterpart: what firstspike does not have, one line each.
+        without_effect: keys that change neither what a network computes nor what it learns, one line each.
 
     Raises:
         ValueError: ``raw`` is not a mapping. All methods raise it for a missing key and for a value of another kind.
     """
 
-    def __init__(self, raw: Any, place: str, remarks: Remarks) -> None:
+    def __init__(self, raw: Any, place: str = "", parent: "Table | None" = None) -> None:
         if not isinstance(raw, dict):
             raise ValueError(f"{place}: expected a mapping of names to values, got {reprlib.repr(raw)}")
         self.raw = {str(key): value for key, value in raw.items()}
         self.place = place
-        self.remarks = remarks
+        self.no_counterpart: list[str] = [] if parent is None else parent.no_counterpart
+        self.without_effect: list[str] = [] if parent is None else parent.without_effect
         self._unread = set(self.raw)
 
     def __contains__(self, key: str) -> bool:
@@ -69,13 +55,6 @@ class Table:
         value = self.take(key, None)
         return None if value is None or value is False else self.number(key)
 
-    def choice(self, key: str, known: Iterable[str], default: str | None = None) -> str:
-        """One of several names; without the key the default."""
-        value = self.take(key, default)
-        if not isinstance(value, str) or value not in known:
-            raise ValueError(f"{self._name(key)}: {value!r} has no counterpart here; known: {', '.join(known)}")
-        return value
-
     def integer(self, key: str, default: Any = _REQUIRED, most: int = LIMIT) -> int:
         """An integer from 0 to ``most``; without the key the default."""
         value: Any = self.number(key, default)
@@ -95,37 +74,49 @@ class Table:
         """The same for integers from 0 to ``LIMIT``."""
         return [_integer(value, self._name(key), LIMIT) for value in self.numbers(key, count)]
 
+    def choice(self, key: str, known: Iterable[str], default: str | None = None) -> str:
+        """One of several names; without the key the default."""
+        value = self.take(key, default)
+        if not isinstance(value, str) or value not in known:
+            raise ValueError(f"{self._name(key)}: {value!r} has no counterpart here; known: {', '.join(known)}")
+        return value
+
     def table(self, key: str, default: Any = _REQUIRED) -> "Table":
         """A nested mapping."""
-        return Table(self.take(key, default), self._name(key), self.remarks)
+        return Table(self.take(key, default), self._name(key), self)
 
     def tables(self, key: str, default: Any = _REQUIRED) -> list["Table"]:
         """A list of mappings."""
         value = self.take(key, default)
         if not isinstance(value, list):
             raise ValueError(f"{self._name(key)}: expected a list, got {reprlib.repr(value)}")
-        return [Table(entry, f"{self._name(key)}[{i}]", self.remarks) for i, entry in enumerate(value)]
+        return [Table(entry, f"{self._name(key)}[{i}]", self) for i, entry in enumerate(value)]
 
-    def no_counterpart(self, key: str, why: str, harmless: Sequence[Any] = (None, False, 0)) -> None:
-        """Report a key that firstspike does not have, unless it is missing or its value has no effect."""
+    def note(self, key: str, text: str) -> None:
+        """Note that a key has no counterpart."""
+        self.no_counterpart.append(f"{self._name(key)}{text}")
+
+    def note_value(self, key: str, why: str, harmless: Sequence[Any] = (None, False, 0)) -> None:
+        """Read a key that has no counterpart, and note its value if that has an effect."""
         value = self.take(key, None)
         if value is not None and value not in harmless:
-            self.report(key, f" = {reprlib.repr(value)}: {why}")
+            self.note(key, f" = {reprlib.repr(value)}: {why}")
 
-    def report(self, key: str, text: str) -> None:
-        """Add a line about a key to what has no counterpart."""
-        self.remarks.no_counterpart.append(f"{self._name(key)}{text}")
+    def note_differing(self, key: str, values: Sequence[Any], chosen: Any) -> None:
+        """Note values of layers that are the same for all of them here."""
+        if len(set(values)) > 1:
+            self.no_counterpart.append(f"{key} differs between layers ({values}); here all layers have {chosen}")
 
-    def without_effect(self, *keys: str) -> None:
-        """Keys that change neither what a network computes nor what it learns."""
+    def skip(self, *keys: str) -> None:
+        """Read keys without effect."""
         for key in keys:
             if key in self._unread:
-                self.remarks.without_effect.append(f"{self._name(key)} = {reprlib.repr(self.take(key))}")
+                self.without_effect.append(f"{self._name(key)} = {reprlib.repr(self.take(key))}")
 
     def close(self) -> None:
-        """Report the keys that nobody has read."""
+        """Note the keys that nobody has read."""
         for key in sorted(self._unread):
-            self.report(key, f" = {reprlib.repr(self.raw[key])}: unknown key")
+            self.note(key, f" = {reprlib.repr(self.raw[key])}: unknown key")
 
     def _name(self, key: str) -> str:
         return f"{self.place}.{key}" if self.place else key

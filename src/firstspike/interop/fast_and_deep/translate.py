@@ -15,7 +15,7 @@ import yaml
 from firstspike.interop.fast_and_deep.layers import NetworkBuilder, Source, neuron, threshold_unit, translate_layers
 from firstspike.interop.fast_and_deep.sections import Inputs, data, loss, training
 from firstspike.interop.fast_and_deep.substrate import noise, runs_on_chip, substrate
-from firstspike.interop.fast_and_deep.table import Remarks, Table
+from firstspike.interop.fast_and_deep.table import Table
 from firstspike.training.config import Config, parse_config
 
 _MAX_BYTES = 1_000_000
@@ -29,14 +29,16 @@ class Translation:
         config: our config, as ``parse_config`` takes it.
         sources: for each parameter of ours, by its name in ``state_dict``, where it is in the original's network.
         inexact: why the original's spike times may differ from ours by more than rounding, one reason each.
-        remarks: what has no counterpart, and what has no effect.
+        no_counterpart: what firstspike does not have, one line each.
+        without_effect: keys that change neither what a network computes nor what it learns, one line each.
         name: the original's name of the data set, with which its files begin.
     """
 
     config: dict[str, Any]
     sources: dict[str, Source]
     inexact: list[str]
-    remarks: Remarks
+    no_counterpart: list[str]
+    without_effect: list[str]
     name: str
 
 
@@ -94,8 +96,7 @@ def translate(raw: dict[str, Any], exact: bool = False) -> Translation:
     Raises:
         ValueError: not a config of the original, or one that uses what cannot be expressed here.
     """
-    remarks = Remarks()
-    root = Table(raw, "", remarks)
+    root = Table(raw)
     if "network_layout" not in root or "training_params" not in root:
         raise ValueError("not a config of fastAndDeep: expected the keys network_layout and training_params")
     layout, params = root.table("network_layout"), root.table("training_params")
@@ -113,12 +114,12 @@ def translate(raw: dict[str, Any], exact: bool = False) -> Translation:
             tables[0].raw["times"] = tables[0].numbers("times") * copies
         builder, base = translate_layers(tables, inputs, defaults, exact)
         if current:
-            params.without_effect("max_dw_norm")  # set by the program; the neurons' counts
+            params.skip("max_dw_norm")  # set by the program; the neurons' counts
         else:
             builder.weight_grad_limits = [params.optional("max_dw_norm")]
     else:
         builder, base = _from_sizes(layout, params, inputs, defaults, copies)
-    layout.without_effect("width_pixel")
+    layout.skip("width_pixel")
     layout.close()
     section, inexact = substrate(params, builder.imperfections)
     lif_layers = [layer for layer in builder.layers if layer["kind"] == "lif"]
@@ -134,7 +135,8 @@ def translate(raw: dict[str, Any], exact: bool = False) -> Translation:
     }
     if section:
         config["substrate"] = section
-    return Translation(config, builder.sources, inexact, remarks, str(dataset.raw["name"]))
+    notes = root.no_counterpart, root.without_effect
+    return Translation(config, builder.sources, inexact, *notes, str(dataset.raw["name"]))
 
 
 def _dataset(root: Table) -> Table:
@@ -142,7 +144,7 @@ def _dataset(root: Table) -> Table:
     if "dataset_params" in root:
         return root.table("dataset_params")
     dataset = root.take("dataset")
-    return Table(dataset if isinstance(dataset, dict) else {"name": dataset}, "dataset", root.remarks)
+    return Table(dataset if isinstance(dataset, dict) else {"name": dataset}, "dataset", root)
 
 
 def _from_sizes(
@@ -176,7 +178,7 @@ def _bias_times(layout: Table, count: int) -> list[list[float]]:
     times = layout.take("bias_times", [])
     numbers = layout.integers("n_biases", count)
     if isinstance(times, list) and times and isinstance(times[0], list):
-        each = [Table({"bias_times": entry}, layout.place, layout.remarks).numbers("bias_times") for entry in times]
+        each = [Table({"bias_times": entry}, layout.place, layout).numbers("bias_times") for entry in times]
         each += [[] for _ in range(count - len(each))]
     else:
         each = [layout.numbers("bias_times") if n else [] for n in numbers]

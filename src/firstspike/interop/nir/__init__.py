@@ -13,7 +13,7 @@ from firstspike.layers import Network
 if TYPE_CHECKING:
     import nir
 
-__all__ = ["Convention", "export_run", "from_nir", "to_nir"]
+__all__ = ["from_nir", "to_nir"]
 
 
 def to_nir(network: Network, *, target: str = "nir", time_unit: float = 1.0, dt: float | None = None) -> "nir.NIRGraph":
@@ -77,56 +77,11 @@ def from_nir(
 
     if isinstance(graph, str | Path):
         graph = read_graph(Path(graph))
-    notes, bias = read_metadata(graph)
-    convention = Convention(
-        notes.target if target is None else target,
-        notes.time_unit if time_unit is None else time_unit,
-        notes.dt if dt is None else dt,
-    )
-    return Reader(graph, convention, bias if bias_times is None else bias_times, dtype).network()
-
-
-def export_run(
-    run: Path | str,
-    file: Path,
-    checkpoint: str | None = None,
-    *,
-    target: str = "nir",
-    time_unit: float = 1.0,
-    dt: float | None = None,
-) -> list[str]:
-    """Write the network of a run to a file, completely or not at all.
-
-    Args:
-        run: the run's folder.
-        file: the file to write.
-        checkpoint: see ``load_run``.
-        target: see ``to_nir``, as for ``time_unit`` and ``dt``.
-        time_unit: length of the network's unit of time in the file's.
-        dt: time step of the reader.
-
-    Returns:
-        What was written, in lines for people.
-
-    Raises:
-        FileNotFoundError: no run there.
-        ValueError: no such checkpoint; otherwise as ``to_nir``.
-        ImportError: the extra ``nir`` is not installed.
-    """
-    _require_nir()
-    import nir
-
-    from firstspike.training.files import whole_file
-    from firstspike.training.loaded import load_run
-
-    loaded = load_run(run, checkpoint)
-    graph = to_nir(loaded.network, target=target, time_unit=time_unit, dt=dt)
-    with whole_file(file) as temporary:
-        nir.write(temporary, graph)
-    found = [f"{file}: {len(graph.nodes)} nodes of {loaded.checkpoint.name}"]
-    if (bias := graph.metadata.get("bias_times")) is not None:
-        found.append(f"the last {len(bias)} inputs are bias spikes, at {', '.join(f'{time:g}' for time in bias)}")
-    return found
+    noted = read_metadata(graph)
+    given = {"target": target, "time_unit": time_unit, "dt": dt, "bias_times": bias_times}
+    chosen = noted | {name: value for name, value in given.items() if value is not None}
+    bias = chosen.pop("bias_times")
+    return Reader(graph, Convention(**chosen), bias, dtype).network()
 
 
 def _require_nir() -> None:

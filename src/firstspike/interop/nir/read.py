@@ -54,8 +54,8 @@ def _refuse_links(group: h5py.Group) -> None:
             raise ValueError(f"{name} is kept in another file")
 
 
-def read_metadata(graph: nir.NIRGraph) -> tuple[Convention, list[float]]:
-    """How a graph was written, and when its bias channels spike, in the network's unit of time.
+def read_metadata(graph: nir.NIRGraph) -> dict[str, Any]:
+    """How a graph was written: ``target``, ``time_unit``, ``dt`` and ``bias_times``, see ``from_nir``.
 
     Raises:
         ValueError: metadata of another kind.
@@ -63,9 +63,9 @@ def read_metadata(graph: nir.NIRGraph) -> tuple[Convention, list[float]]:
     found = graph.metadata
     try:
         unit = float(found.get("time_unit", 1.0))
-        bias = np.atleast_1d(np.asarray(found.get("bias_times", ()), dtype=np.float64)) / unit
+        bias = np.ravel(np.asarray(found.get("bias_times", ()), dtype=np.float64)) / unit
         step = float(found["dt"]) if "dt" in found else None
-        return Convention(str(found.get("target", "nir")), unit, step), bias.ravel().tolist()
+        return {"target": str(found.get("target", "nir")), "time_unit": unit, "dt": step, "bias_times": bias.tolist()}
     except (TypeError, ValueError, ZeroDivisionError) as error:
         raise ValueError(f"the metadata of the graph cannot be read: {error}") from None
 
