@@ -31,14 +31,14 @@ def import_fastanddeep(
             raise ValueError(f"{source} is a sweep; name the config that it varies: --config FILE")
         out = out or Path("sweeps", f"{name}.yaml")
         files, no_counterpart = import_sweep(sweep, config, out.stem)
-        for path in (out.parent / file for file in files):
-            if path.exists():
-                raise FileExistsError(f"{path} exists; choose another --out")
+        paths = [out.parent / file for file in files]
+        if existing := [path for path in paths if path.exists()]:
+            raise FileExistsError(f"{existing[0]} exists; choose another --out")
         out.parent.mkdir(parents=True, exist_ok=True)
-        for file, text in files.items():
-            write_whole(out.parent / file, text)
+        for path, text in zip(paths, files.values(), strict=True):
+            write_whole(path, text)
         _echo_no_counterpart(no_counterpart)
-        typer.echo(f"sweep: {out}, {len(files) - 1} config(s)")
+        typer.echo(f"sweep: {paths[0]}, {len(files) - 1} config(s)")
     elif config is not None:
         raise ValueError(f"{source} is not a sweep file, and --config is for these only")
     elif source.is_file():

@@ -5,7 +5,6 @@ the pickled object with ``StoredTensor`` for tensors and ``StandIn`` for everyth
 """
 
 import io
-import pickle
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -121,7 +120,7 @@ def _read_archive(file: io.BytesIO) -> Any:
 
 
 def _read_pickles(file: io.BytesIO) -> Any:
-    if _number(file) != _MAGIC or _number(file) != _PROTOCOL:
+    if [SafeUnpickler(file).load() for _ in range(2)] != [_MAGIC, _PROTOCOL]:
         raise TorchFileError("is not a file of torch.save")
     order = "little" if SafeUnpickler(file).load().get("little_endian", True) else "big"
     storages: dict[str, _Storage] = {}
@@ -146,14 +145,6 @@ def _read_pickles(file: io.BytesIO) -> Any:
     if any(storage.data is None for storage in storages.values()):
         raise TorchFileError("is truncated: the numbers of a tensor are missing")
     return loaded
-
-
-def _number(file: io.BytesIO) -> Any:
-    """A pickled number; None where the file has something else."""
-    try:
-        return SafeUnpickler(file).load()
-    except (pickle.UnpicklingError, EOFError, ValueError, TypeError, LookupError, AttributeError):
-        return None
 
 
 def _storage(pid: Any, storages: dict[str, _Storage]) -> tuple[str, _Storage]:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from firstspike.interop.fast_and_deep.sections import Inputs
-from firstspike.interop.fast_and_deep.substrate import NOISE_KEYS, Imperfections, noise
+from firstspike.interop.fast_and_deep.substrate import NOISE_KEYS, Delays, noise
 from firstspike.interop.fast_and_deep.table import LIMIT, Table
 
 _NEURONS = ("NeuronLayer", "EqualtimeLayer")
@@ -49,8 +49,8 @@ class Source:
 class NetworkBuilder:
     """Collects our layers, beginning with the inputs, and where their parameters are, by name in ``state_dict``.
 
-    With ``exact`` a trained network is imported, so that every delay has to be the original's. ``silent_limits`` are
-    fractions of silent neurons above which a LIF layer's weights are raised, ``weight_grad_limits`` its ``max_dw_norm``.
+    With ``exact`` a trained network is imported, so that every delay has to be the original's. Of each layer of neurons
+    ``silent_limits`` are ``max_num_missing_spikes``, ``weight_grad_limits`` are ``max_dw_norm``.
     """
 
     def __init__(self, inputs: Inputs, exact: bool) -> None:
@@ -58,7 +58,8 @@ class NetworkBuilder:
         self.sources: dict[str, Source] = {}
         self.silent_limits: list[float] = []
         self.weight_grad_limits: list[float | None] = []
-        self.imperfections = Imperfections()
+        self.noise: list[dict[str, float]] = []
+        self.delays: Delays = []
         self._exact = exact
         self._pending: dict[str, tuple[dict[str, Any], Source]] = {}  # synaptic and dendritic delays of the next layer
         features, copies = inputs.features, inputs.copies
@@ -123,7 +124,7 @@ class NetworkBuilder:
         for key, factor in zip(_SHARING, (pre, post), strict=True):
             if factor > 1:
                 table.note(key, f" = {factor}: delays are not shared here; they start equal and learn apart")
-        self.imperfections.delays.append((delay, jitter))
+        self.delays.append((delay, jitter))
 
     def refuse_after(self, table: Table, *delays: str) -> None:
         """Refuse inputs that the original adds after such delays: here the delays would be after them."""
@@ -175,9 +176,17 @@ def threshold_unit(params: Table, neuron: dict[str, float]) -> float:
 
 
 def translate_layers(
-    tables: list[Table], inputs: Inputs, defaults: Table, exact: bool
+    tables: list[Table], listed: bool, inputs: Inputs, defaults: Table, exact: bool
 ) -> tuple[NetworkBuilder, dict[str, float]]:
-    """The network of a config that lists its layers, and the ``neuron`` section."""
+    """The network, and the ``neuron`` section.
+
+    Args:
+        tables: the layers.
+        listed: whether the original's network lists all of them, or only those of neurons.
+        inputs: what the network receives.
+        defaults: neuron parameters of layers without their own.
+        exact: whether a trained network is imported.
+    """
     builder = NetworkBuilder(inputs, exact)
     base = neuron(defaults)
     weight_grad_limit = defaults.optional("max_dw_norm")
@@ -201,7 +210,7 @@ def translate_layers(
             own = Table(table.take("neuron_params", {}), f"{table.place}.neuron_params", table)
             limit = own.optional("max_dw_norm") if "max_dw_norm" in own else weight_grad_limit
             builder.weight_grad_limits.append(limit)
-            _lif(builder, table, index, own, defaults, base)
+            _lif(builder, table, index if listed else len(builder.silent_limits), own, defaults, base)
         elif name == "BroadcastLayer":  # only repeats times; a sweep may leave it the keys of a delay
             table.skip(*_DELAY_KEYS)
         else:
@@ -222,7 +231,7 @@ def _lif(
         own.take(key, None)
     own.skip("threshold_noise_fp", "decay_syn", "decay_mem")
     own.close()
-    builder.imperfections.neurons.append(noise(merged, threshold_unit(merged, parameters)))
+    builder.noise.append(noise(merged, threshold_unit(merged, parameters)))
     lr = table.optional("learning_rate")
     builder.lif(
         index,

@@ -36,17 +36,9 @@ _DELAYS = ("_delay_parameters", ("DelayLayer",))
 class Imported:
     """The outcome of an import, as ``import.json`` has it.
 
-    Args:
-        config: the original's config.
-        network: its file that the weights come from, None if there was none.
-        trained: whether that is the trained network.
-        epoch: epochs that it was trained for.
-        without_effect: keys that change neither what a network computes nor what it learns.
-        inexact: why the original's spike times may differ from exact ones.
-        no_counterpart: what firstspike does not have, one line each.
-        parameters: number of imported weights and delays.
-        comparison: with the spike times that the original saved; or why there is none.
-        curves: what became of losses and accuracies over training.
+    ``config`` and ``network`` are the original's files, ``epoch`` is how long the network was trained, ``parameters``
+    the number of imported weights and delays; ``comparison`` is with the spike times that the original saved, or says
+    why there is none. The rest as in ``Translation`` and ``ResultFiles``.
     """
 
     config: str

@@ -1,7 +1,6 @@
 """What the original's spike times come from, as a ``substrate`` section: noise, rounding, time steps, the chip."""
 
 import math
-from dataclasses import dataclass, field
 from typing import Any
 
 from firstspike.interop.fast_and_deep.table import Table
@@ -17,25 +16,7 @@ NOISE_KEYS = (*_NOISE, "clip_weights_max")
 _DETERMINISTIC = {"threshold_offset", "weight_scale", "weight_max"}
 
 
-@dataclass
-class Imperfections:
-    """Noise and bounds of weights, layer by layer.
-
-    Args:
-        neurons: for each layer of neurons what ``noise`` returns.
-        delays: for each delay its section of our config, and the standard deviation of its jitter.
-    """
-
-    neurons: list[dict[str, float]] = field(default_factory=list)
-    delays: list[tuple[dict[str, Any], float]] = field(default_factory=list)
-
-    def move_jitter_to_delays(self, params: Table) -> None:
-        """Each delay gets its own jitter, for substrates that have none."""
-        for delay, jitter in self.delays:
-            if jitter:
-                delay["jitter"] = jitter
-        if any(jitter for _, jitter in self.delays):
-            params.no_counterpart.append("jitter of delays: in training only, the original evaluates with it")
+Delays = list[tuple[dict[str, Any], float]]  # of each its section of our config and the std of its jitter
 
 
 def noise(params: Table, unit: float) -> dict[str, float]:
@@ -60,10 +41,13 @@ def runs_on_chip(params: dict[str, Any]) -> bool:
     return bool(params.get("use_hicannx")) or str(params.get("substrate") or "sim").startswith("hx")
 
 
-def substrate(params: Table, found: Imperfections) -> tuple[dict[str, Any], list[str]]:
+def substrate(params: Table, neurons: list[dict[str, float]], delays: Delays) -> tuple[dict[str, Any], list[str]]:
     """A ``substrate`` section, and why the original's spike times may differ from ours by more than rounding.
 
-    Delays whose jitter the substrate cannot hold get it in their own section.
+    Args:
+        params: ``training_params``.
+        neurons: for each layer of neurons what ``noise`` returns.
+        delays: they get their jitter in their own sections where the substrate cannot have it.
     """
     precision, limit = params.optional("rounding_precision") or None, _weight_limit(params)
     for key, value in (("rounding_precision", precision), ("clip_weights_max", limit)):
@@ -89,41 +73,50 @@ def substrate(params: Table, found: Imperfections) -> tuple[dict[str, Any], list
     if in_steps:
         if precision:
             params.note("rounding_precision", f" = {precision}: weights are not rounded with integration in steps")
-        if limit or any("weight_max" in layer for layer in found.neurons):
+        if limit or any("weight_max" in layer for layer in neurons):
             params.note("clip_weights_max", ": weights are not clipped with integration in steps")
-        found.move_jitter_to_delays(params)
+        _move_jitter(params, delays)
         section = {"kind": "integrator", "step": params.number("resolution"), "duration": params.number("sim_time")}
         return section, ["the original integrated in steps"]
     params.skip("resolution", "sim_time")
-    noisy = _noisy(params, found, limit)
+    noisy = _noisy(params, neurons, delays, limit)
     if precision:
         noisy["weight_scale"] = _whole(1 / precision)
-    random = noisy.keys() - _DETERMINISTIC or any("jitter" in delay for delay, _ in found.delays)
+    random = noisy.keys() - _DETERMINISTIC or any("jitter" in delay for delay, _ in delays)
     reasons = ["the original drew noise"] if random else []
-    if len({layer.get("threshold_offset") for layer in found.neurons}) > 1:
+    if len({layer.get("threshold_offset") for layer in neurons}) > 1:
         reasons.append("the original shifted thresholds layer by layer")
     return ({"kind": "noisy"} | noisy if noisy else {}), reasons
 
 
-def _noisy(params: Table, found: Imperfections, common_limit: float | None) -> dict[str, float]:
+def _noisy(
+    params: Table, neurons: list[dict[str, float]], delays: Delays, common_limit: float | None
+) -> dict[str, float]:
     """One set of numbers for all layers: of several the largest, which leaves weights as they are."""
     section: dict[str, float] = {}
     for key, name in _NOISE.items():
-        values = [layer.get(name, 0.0) for layer in found.neurons]
+        values = [layer.get(name, 0.0) for layer in neurons]
         if most := max(values, key=abs, default=0.0):
             section[name] = most
         params.note_differing(key, values, most)
-    limits = [layer.get("weight_max", common_limit) for layer in found.neurons]
+    limits = [layer.get("weight_max", common_limit) for layer in neurons]
     limit = None if None in limits else max((x for x in limits if x is not None), default=None)
     params.note_differing("clip_weights_max", limits, limit or "no bound")
     if limit is not None:
         section["weight_max"] = limit
-    jitters = {jitter for _, jitter in found.delays}
+    jitters = {jitter for _, jitter in delays}
     if len(jitters) == 1 and 0.0 not in jitters:
         section["delay_jitter"] = jitters.pop()
     else:
-        found.move_jitter_to_delays(params)
+        _move_jitter(params, delays)
     return section
+
+
+def _move_jitter(params: Table, delays: Delays) -> None:
+    if any(jitter for _, jitter in delays):
+        params.no_counterpart.append("jitter of delays: in training only, the original evaluates with it")
+    for delay, jitter in delays:
+        delay |= {"jitter": jitter} if jitter else {}
 
 
 def _weight_limit(params: Table) -> float | None:

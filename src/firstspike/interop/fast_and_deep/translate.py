@@ -5,16 +5,15 @@ Two forms are known. In release 1.0.0 ``network_layout`` has ``layer_sizes``, ``
 """
 
 import math
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from firstspike.interop.fast_and_deep.layers import NetworkBuilder, Source, neuron, threshold_unit, translate_layers
-from firstspike.interop.fast_and_deep.sections import Inputs, data, loss, training
-from firstspike.interop.fast_and_deep.substrate import noise, runs_on_chip, substrate
+from firstspike.interop.fast_and_deep.layers import Source, translate_layers
+from firstspike.interop.fast_and_deep.sections import data, loss, training
+from firstspike.interop.fast_and_deep.substrate import runs_on_chip, substrate
 from firstspike.interop.fast_and_deep.table import Table
 from firstspike.training.config import Config, parse_config
 
@@ -42,17 +41,6 @@ class Translation:
     name: str
 
 
-class _Loader(yaml.SafeLoader):
-    """Plain values only, and 1e-3 is a number."""
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)[eE][-+]?[0-9]+$"),
-    list("-+0123456789."),
-)
-
-
 def read_yaml(path: Path) -> dict[str, Any]:
     """A YAML file of the original as a dict.
 
@@ -63,7 +51,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     if path.stat().st_size > _MAX_BYTES:
         raise ValueError(f"{path}: exceeds the limit of {_MAX_BYTES} bytes for configs")
     try:
-        raw = yaml.load(path.read_text(encoding="utf-8"), _Loader)
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         raise ValueError(f"{path}: not YAML of plain values: {' '.join(str(error).split())}") from None
     if not isinstance(raw, dict):
@@ -100,7 +88,11 @@ def translate(raw: dict[str, Any], exact: bool = False) -> Translation:
     if "network_layout" not in root or "training_params" not in root:
         raise ValueError("not a config of fastAndDeep: expected the keys network_layout and training_params")
     layout, params = root.table("network_layout"), root.table("training_params")
-    dataset = _dataset(root)
+    if "dataset_params" in root:
+        dataset = root.table("dataset_params")
+    else:  # older configs have only the name
+        named = root.take("dataset")
+        dataset = Table(named if isinstance(named, dict) else {"name": named}, "dataset", root)
     current = "default_neuron_params" in root
     defaults = root.table("default_neuron_params" if current else "neuron_params")
     root.close()
@@ -108,20 +100,18 @@ def translate(raw: dict[str, Any], exact: bool = False) -> Translation:
     inputs = data(dataset, n_inputs, runs_on_chip(params.raw))
     # whether the file is as it was before the program repeated the inputs, and their biases, for the chip
     copies = inputs.copies if inputs.size != n_inputs else 1
-    if "layers" in layout:
-        tables = layout.tables("layers")
-        if tables and tables[0].raw.get("name") == "Biases":
-            tables[0].raw["times"] = tables[0].numbers("times") * copies
-        builder, base = translate_layers(tables, inputs, defaults, exact)
-        if current:
-            params.skip("max_dw_norm")  # set by the program; the neurons' counts
-        else:
-            builder.weight_grad_limits = [params.optional("max_dw_norm")]
+    listed = "layers" in layout
+    tables = layout.tables("layers") if listed else _layers_from_sizes(layout, params, copies)
+    if tables and tables[0].raw.get("name") == "Biases":
+        tables[0].raw["times"] = tables[0].numbers("times") * copies
+    builder, base = translate_layers(tables, listed, inputs, defaults, exact)
+    if current or "max_dw_norm" in defaults:
+        params.skip("max_dw_norm")  # the neurons' counts
     else:
-        builder, base = _from_sizes(layout, params, inputs, defaults, copies)
+        builder.weight_grad_limits = [params.optional("max_dw_norm")]
     layout.skip("width_pixel")
     layout.close()
-    section, inexact = substrate(params, builder.imperfections)
+    section, inexact = substrate(params, builder.noise, builder.delays)
     lif_layers = [layer for layer in builder.layers if layer["kind"] == "lif"]
     for layer, limit in zip(lif_layers, builder.silent_limits, strict=True):
         layer["max_silent"] = limit
@@ -139,44 +129,27 @@ def translate(raw: dict[str, Any], exact: bool = False) -> Translation:
     return Translation(config, builder.sources, inexact, *notes, str(dataset.raw["name"]))
 
 
-def _dataset(root: Table) -> Table:
-    """The data set, of which older configs have only the name."""
-    if "dataset_params" in root:
-        return root.table("dataset_params")
-    dataset = root.take("dataset")
-    return Table(dataset if isinstance(dataset, dict) else {"name": dataset}, "dataset", root)
-
-
-def _from_sizes(
-    layout: Table, params: Table, inputs: Inputs, defaults: Table, copies: int
-) -> tuple[NetworkBuilder, dict[str, float]]:
-    """The network of release 1.0.0: layers of neurons, each with bias spikes after its inputs."""
+def _layers_from_sizes(layout: Table, params: Table, copies: int) -> list[Table]:
+    """The network of release 1.0.0 as a list of layers: neurons, each after its bias spikes."""
     sizes = layout.integers("layer_sizes")
     count = len(sizes)
     if layout.integer("n_layers", count) != count:
         raise ValueError(f"{layout.place}.n_layers: {layout.raw['n_layers']} layers, but {count} layer_sizes")
-    means, stds = layout.numbers("weight_means", count), layout.numbers("weight_stdevs", count)
+    biases, layers = _bias_times(layout, count), []
+    keys = ("name", "size", "weights_mean", "weights_std", "max_num_missing_spikes")
+    columns = layout.numbers("weight_means", count), layout.numbers("weight_stdevs", count)
     silent = params.numbers("max_num_missing_spikes", count)
-    biases = _bias_times(layout, count)
-    if copies > 1:
-        biases = [times * copies for times in biases[:1]] + [[] for _ in biases[1:]]
-    base = neuron(defaults)
-    imperfections = noise(defaults, threshold_unit(defaults, base))
-    builder = NetworkBuilder(inputs, exact=True)
-    builder.weight_grad_limits = [(defaults if "max_dw_norm" in defaults else params).optional("max_dw_norm")]
-    params.take("max_dw_norm", None)
-    defaults.close()
-    builder.imperfections.neurons = [imperfections] * count
-    for index, size in enumerate(sizes):
-        builder.bias(biases[index])
-        builder.lif(index, size, means[index], stds[index], silent[index])
-    return builder, base
+    if copies > 1:  # on the chip only the first layer has them
+        biases[1:] = [[] for _ in biases[1:]]
+    for index, row in enumerate(zip(sizes, *columns, silent, strict=True)):
+        layers += [{"name": "Biases", "times": biases[index]}] if biases[index] else []
+        layers.append(dict(zip(keys, ("EqualtimeLayer", *row), strict=True)))
+    return [Table(layer, layout.place, layout) for layer in layers]
 
 
 def _bias_times(layout: Table, count: int) -> list[list[float]]:
     """Bias spikes of each layer: one list for all, or a list each."""
-    times = layout.take("bias_times", [])
-    numbers = layout.integers("n_biases", count)
+    times, numbers = layout.take("bias_times", []), layout.integers("n_biases", count)
     if isinstance(times, list) and times and isinstance(times[0], list):
         each = [Table({"bias_times": entry}, layout.place, layout).numbers("bias_times") for entry in times]
         each += [[] for _ in range(count - len(each))]

@@ -113,8 +113,8 @@ class Pattern(DataSection):
 
     @model_validator(mode="after")
     def _rectangular(self) -> Self:
-        if self.patterns is not None and (len(self.patterns) < 2 or len({len(row) for row in self.patterns}) != 1):
-            raise ValueError("patterns must be at least two lists of equal length, one per class")
+        if self.patterns is not None and len({len(row) for row in self.patterns}) != 1:
+            raise ValueError("patterns must be lists of equal length, one per class")
         return self
 
 
