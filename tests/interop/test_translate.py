@@ -131,6 +131,8 @@ def test_bias_for_the_chip():
         network_layout__n_inputs=20,
     )
     assert network(translate(saved)) == network(translate(raw))
+    raw["network_layout"] |= {"n_biases": [1, 1], "bias_times": [0.9]}  # on the chip only the first layer has them
+    assert kinds(translate(raw)) == ["multiplex", "bias", "lif", "lif"]
 
 
 def test_delays_shared_across_copies():

@@ -20,10 +20,10 @@ class UnsafePickleError(ValueError):
 
 
 class StandIn:
-    """An object whose class is not imported.
+    """An object whose class is not imported, or a recorded call.
 
-    ``qualified`` is the full name of the class, ``arguments`` what the object was made with, ``state`` what the pickle
-    gave it, usually the dict of its attributes, or None. Of a recorded call it is the name of the function.
+    ``qualified`` is the full name of the class or function, ``arguments`` are those it was given, ``state`` is what the
+    pickle set, usually the dict of attributes, or None.
     """
 
     qualified: ClassVar[str] = ""
@@ -96,12 +96,10 @@ _RECORDED |= {f"numpy.{core}.multiarray.{name}" for core in ("core", "_core") fo
 
 
 class SafeUnpickler(pickle.Unpickler):
-    """Reads one pickle from a file.
+    """Reads one pickle from a seekable file.
 
-    Args:
-        file: where the pickle starts; it is read twice, so it must be seekable.
-        functions: further names that the pickle may call, and what is called instead.
-        persistent: makes an object of a persistent id, a tuple that the pickle gives; by default there are none.
+    ``functions`` are further names that the pickle may call, with what is called instead; ``persistent`` makes objects
+    of persistent ids, which are refused by default.
     """
 
     def __init__(

@@ -35,7 +35,6 @@ class Source:
         shape: of its tensor.
         tiles: how often the tensor is repeated along the inputs and along the neurons.
         order: for each of our inputs, or of our delays where inputs share them, the index of the original's.
-        copies: how many of our inputs share each value.
     """
 
     layer: int
@@ -43,7 +42,6 @@ class Source:
     shape: tuple[int, int]
     tiles: tuple[int, int] = (1, 1)
     order: tuple[int, ...] = ()
-    copies: int = 1
 
 
 class NetworkBuilder:
@@ -60,6 +58,7 @@ class NetworkBuilder:
         self.weight_grad_limits: list[float | None] = []
         self.noise: list[dict[str, float]] = []
         self.delays: Delays = []
+        self.delay_count = 0
         self._exact = exact
         self._pending: dict[str, tuple[dict[str, Any], Source]] = {}  # synaptic and dendritic delays of the next layer
         features, copies = inputs.features, inputs.copies
@@ -117,7 +116,7 @@ class NetworkBuilder:
             source = Source(index, kind, (rows, 1), (pre, 1), tuple(self.order))
             if order := self._shared(table, pre, rows):
                 delay["copies"] = pre
-                source = Source(index, kind, (rows, 1), order=order, copies=pre)
+                source = Source(index, kind, (rows, 1), order=order)
                 pre = 1
             self._add(delay, delay_raw=source)
             post = 1  # has no effect
@@ -125,6 +124,7 @@ class NetworkBuilder:
             if factor > 1:
                 table.note(key, f" = {factor}: delays are not shared here; they start equal and learn apart")
         self.delays.append((delay, jitter))
+        self.delay_count += {"synaptic": inputs * size, "axonal": inputs, "dendritic": size}[kind]
 
     def refuse_after(self, table: Table, *delays: str) -> None:
         """Refuse inputs that the original adds after such delays: here the delays would be after them."""
@@ -143,7 +143,7 @@ class NetworkBuilder:
         indices = [index % rows for index in self.order]
         if all(len(set(indices[i : i + pre])) == 1 for i in range(0, len(indices), pre)):
             return tuple(indices[::pre]) if pre > 1 else ()
-        before = next((layer for layer in reversed(self.layers) if layer["kind"] != "delay"), {})
+        before: dict[str, Any] = next((layer for layer in reversed(self.layers) if layer["kind"] != "delay"), {})
         if self._exact or before.get("copies") != pre:
             return ()
         why = "the original shares a delay among inputs {} apart, which are copies of different inputs; "
@@ -180,12 +180,8 @@ def translate_layers(
 ) -> tuple[NetworkBuilder, dict[str, float]]:
     """The network, and the ``neuron`` section.
 
-    Args:
-        tables: the layers.
-        listed: whether the original's network lists all of them, or only those of neurons.
-        inputs: what the network receives.
-        defaults: neuron parameters of layers without their own.
-        exact: whether a trained network is imported.
+    ``listed``: whether the original's network has all of these layers, or only those of neurons. ``defaults``: neuron
+    parameters of layers without their own. ``exact``: see ``NetworkBuilder``.
     """
     builder = NetworkBuilder(inputs, exact)
     base = neuron(defaults)

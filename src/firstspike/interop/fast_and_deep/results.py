@@ -31,15 +31,11 @@ class ResultsError(Exception):
 
 @dataclass(frozen=True)
 class ResultFiles:
-    """Files of a result folder.
+    """Files of a result folder, None where they are missing.
 
-    Args:
-        config: the YAML file.
-        network: the pickled network, None if there is none.
-        trained: whether it is the trained one.
-        epoch: after how many epochs, None if no folder name says it.
-        tests: existing files of the test data: spike times, labels, inputs.
-        curves: existing files of losses and accuracies, by the names of our columns.
+    ``trained``: whether the network is the trained one. ``epoch``: after how many epochs, None if no folder name says
+    it. ``tests``: files of the test data, by ``times``, ``labels`` and ``inputs``. ``curves``: files of losses and
+    accuracies, by the names of our columns.
     """
 
     config: Path
@@ -51,13 +47,10 @@ class ResultFiles:
 
 
 def find_files(folder: Path, name: str | None = None) -> ResultFiles:
-    """Find config, network and test results.
+    """Find config, network and test results in a result folder, or in one ``epoch_N`` of it.
 
-    A folder that has ``epoch_N`` folders and no network of its own stands for the last of them.
-
-    Args:
-        folder: a result folder, or one ``epoch_N`` of it.
-        name: the original's name of the data set, with which its files begin; by default any.
+    A folder that has ``epoch_N`` folders and no network of its own stands for the last of them. ``name`` is the
+    original's name of the data set, with which its files begin.
 
     Raises:
         FileNotFoundError: no config.
@@ -98,12 +91,10 @@ def _network(folder: Path, name: str | None, end: str) -> Path | None:
 
 
 def metrics(files: dict[str, Path], rates: list[float], layers: list[int]) -> list[dict[str, float | int | str]]:
-    """Rows of ``metrics.csv``; what the original does not save is NaN.
+    """Rows of ``metrics.csv`` from ``ResultFiles.curves``; what the original does not save is NaN.
 
-    Args:
-        files: ``ResultFiles.curves``. Those of the validation begin before the first epoch.
-        rates: learning rate at the end of each epoch; there are as many rows.
-        layers: indices of our LIF layers.
+    There are as many rows as ``rates``, learning rates at the end of each epoch. ``layers`` are indices of our LIF
+    layers. Curves of the validation begin before the first epoch.
 
     Raises:
         ResultsError: files are missing, or do not fit the number of epochs.
@@ -124,10 +115,7 @@ def metrics(files: dict[str, Path], rates: list[float], layers: list[int]) -> li
 def saved_spike_times(files: dict[str, Path], test: SpikeData, kind: str) -> tuple[Float[np.ndarray, "..."], Tensor]:
     """The saved spike times of the outputs ``(samples, neurons)``, and the inputs ``(samples, features)`` they are for.
 
-    Args:
-        files: ``ResultFiles.tests``.
-        test: our test data.
-        kind: our name of the data set.
+    ``files`` are ``ResultFiles.tests``, ``test`` and ``kind`` our test data and our name of the data set.
 
     Raises:
         ResultsError: files are missing or do not fit, or it is not known which samples they are for.
@@ -196,5 +184,5 @@ def compare(theirs: Float[np.ndarray, "..."], ours: Float[np.ndarray, "samples n
         raise ResultsError(f"the file of spike times has the shape {theirs.shape}, the test data gives {ours.shape}")
     a, b = np.isfinite(theirs), np.isfinite(ours)
     gap = np.abs(np.where(a & b, theirs, 0.0) - np.where(a & b, ours, 0.0))
-    counts = (int(found.sum()) for found in (gap > EXPECTED, a & ~b, b & ~a))
-    return Comparison(len(ours), float(gap.max(initial=0.0)), *counts, pairs=gap.size)
+    above, only_theirs, only_ours = (int(found.sum()) for found in (gap > EXPECTED, a & ~b, b & ~a))
+    return Comparison(len(ours), float(gap.max(initial=0.0)), above, only_theirs, only_ours, gap.size)

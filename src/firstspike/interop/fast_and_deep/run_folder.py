@@ -20,7 +20,8 @@ from firstspike.interop.fast_and_deep.results import (
     saved_spike_times,
 )
 from firstspike.interop.fast_and_deep.translate import import_config
-from firstspike.interop.torch_file import StandIn, StoredTensor, read_torch_file
+from firstspike.interop.safe_pickle import StandIn
+from firstspike.interop.torch_file import StoredTensor, read_torch_file
 from firstspike.substrates import Exact, Noisy
 from firstspike.training.build import Experiment, build
 from firstspike.training.evaluation import record_in_parts

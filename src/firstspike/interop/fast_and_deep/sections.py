@@ -12,13 +12,9 @@ _WITHOUT_EFFECT = ("batch_size_eval", "enforce_cpu", "print_step_percent", "step
 
 @dataclass
 class Inputs:
-    """What the network receives.
+    """Our ``data`` section with its number of features, and how they become the original's inputs.
 
-    Args:
-        section: our ``data`` section.
-        features: inputs of the data set.
-        copies: how often the original repeats all of them, block after block.
-        bias: spike times of further inputs that the original's data set has.
+    It repeats all of them ``copies`` times, block after block, and adds inputs that always spike at the times ``bias``.
     """
 
     section: dict[str, Any]
@@ -33,13 +29,7 @@ class Inputs:
 
 
 def data(params: Table, n_inputs: int, on_chip: bool) -> Inputs:
-    """A ``data`` section, and how its inputs become the original's.
-
-    Args:
-        params: name and parameters of the original's data set.
-        n_inputs: number of inputs of its network.
-        on_chip: whether it ran on the chip, for which it repeats the inputs of some data sets.
-    """
+    """The data set for a network with ``n_inputs`` inputs; on the chip the original repeats those of some."""
     name = params.choice("name", ("yin_yang", "bars", "xor", "pattern", "single_in_single_out", *_IMAGES))
     params.skip("which", "n_inputs")
     if name == "yin_yang":
@@ -117,14 +107,9 @@ def _images(params: Table, kind: str, side: int) -> Inputs:
 
 
 def loss(params: Table, current: bool, tau_syn: float, delays: int, outputs: int) -> dict[str, Any]:
-    """A ``loss`` section.
+    """A ``loss`` section. ``delays`` and ``outputs`` are numbers in the network.
 
-    Args:
-        params: ``training_params``.
-        current: whether the config is of the current form, in which only regularisers ask for early outputs.
-        tau_syn: of the ``neuron`` section.
-        delays: number of delays in the network: the original's l2 term is a mean over them, ours a sum.
-        outputs: number of output neurons.
+    In configs of the current form only regularisers ask for early outputs.
     """
     if "loss" not in params:
         return {"kind": "cross_entropy", "xi": params.number("xi"), "regularizers": [_early_output(params)]}
@@ -160,7 +145,7 @@ def loss(params: Table, current: bool, tau_syn: float, delays: int, outputs: int
         else:
             why = "here delays are kept small, not the parameters that they are computed from"
             entry.note_value("use_effective_delays", why, (True,))
-            alpha = entry.number("alpha") * tau_syn**2 / max(1, delays)
+            alpha = entry.number("alpha") * tau_syn**2 / max(1, delays)  # of a mean, ours is of a sum
             regularizers.append({"kind": "delay_l2", "alpha": alpha})
         entry.close()
     table.close()
@@ -172,12 +157,7 @@ def _early_output(table: Table) -> dict[str, Any]:
 
 
 def training(params: Table, weight_grad_limits: list[float | None]) -> dict[str, Any]:
-    """A ``training`` section.
-
-    Args:
-        params: ``training_params``; nothing else reads it afterwards.
-        weight_grad_limits: ``max_dw_norm`` of each layer of neurons.
-    """
+    """A ``training`` section; ``weight_grad_limits`` are ``max_dw_norm`` of each layer of neurons."""
     section: dict[str, Any] = {
         "epochs": params.integer("epoch_number"),
         "batch_size": params.integer("batch_size"),
@@ -204,8 +184,7 @@ def training(params: Table, weight_grad_limits: list[float | None]) -> dict[str,
     params.skip(*_WITHOUT_EFFECT)
     why = "one seed, the original's for torch, starts everything that is random; its numbers differ"
     params.note_value("numpy_seed", why)
-    harmless = ([], [section["epochs"]])
-    params.note_value("epoch_snapshots", "checkpoints come at equal distances", harmless)
+    params.note_value("epoch_snapshots", "checkpoints come at equal distances", ([], [section["epochs"]]))
     params.close()
     return section
 

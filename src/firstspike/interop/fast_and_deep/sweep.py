@@ -19,7 +19,8 @@ from typing import Any
 import yaml
 
 from firstspike.interop.fast_and_deep.table import Table
-from firstspike.interop.fast_and_deep.translate import Translation, parse_config, read_yaml, translate
+from firstspike.interop.fast_and_deep.translate import Translation, read_yaml, translate
+from firstspike.training.config import parse_config
 
 _MOST_POINTS = 2000
 _SEED = ("training", "seed")
@@ -131,7 +132,8 @@ def _axis(grid: Grid, number: int) -> tuple[Key, list[Any]] | None:
         keys.update(_changed_keys(grid[(*indices[:number], 0, *indices[number + 1 :])].config, point.config))
     if len(keys) > 1 or ("network",) in keys:
         return None
-    key, values = keys.pop() if keys else (), {}
+    key: Key = keys.pop() if keys else ()
+    values: dict[int, Any] = {}
     for indices, point in grid.items() if key else ():
         try:
             value = _get(point.config, key)

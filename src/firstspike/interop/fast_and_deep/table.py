@@ -96,7 +96,7 @@ class Table:
         """Note that a key has no counterpart."""
         self.no_counterpart.append(f"{self._name(key)}{text}")
 
-    def note_value(self, key: str, why: str, harmless: Sequence[Any] = (None, False, 0)) -> None:
+    def note_value(self, key: str, why: str, harmless: tuple[Any, ...] = (None, False, 0)) -> None:
         """Read a key that has no counterpart, and note its value if that has an effect."""
         value = self.take(key, None)
         if value is not None and value not in harmless:

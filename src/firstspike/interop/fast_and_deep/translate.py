@@ -4,7 +4,6 @@ Two forms are known. In release 1.0.0 ``network_layout`` has ``layer_sizes``, ``
 ``weight_means`` and ``weight_stdevs``; the current form lists ``layers``.
 """
 
-import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -115,12 +114,11 @@ def translate(raw: dict[str, Any], exact: bool = False) -> Translation:
     lif_layers = [layer for layer in builder.layers if layer["kind"] == "lif"]
     for layer, limit in zip(lif_layers, builder.silent_limits, strict=True):
         layer["max_silent"] = limit
-    delays = sum(math.prod((*s.shape, *s.tiles, s.copies)) for s in builder.sources.values() if s.kind != "weight")
     config = {
         "data": inputs.section,
         "neuron": base,
         "network": builder.layers,
-        "loss": loss(params, current, base["tau_syn"], delays, len(builder.order)),
+        "loss": loss(params, current, base["tau_syn"], builder.delay_count, len(builder.order)),
         "training": training(params, builder.weight_grad_limits),
     }
     if section:
@@ -135,15 +133,16 @@ def _layers_from_sizes(layout: Table, params: Table, copies: int) -> list[Table]
     count = len(sizes)
     if layout.integer("n_layers", count) != count:
         raise ValueError(f"{layout.place}.n_layers: {layout.raw['n_layers']} layers, but {count} layer_sizes")
-    biases, layers = _bias_times(layout, count), []
-    keys = ("name", "size", "weights_mean", "weights_std", "max_num_missing_spikes")
-    columns = layout.numbers("weight_means", count), layout.numbers("weight_stdevs", count)
+    biases = _bias_times(layout, count)
+    layers: list[dict[str, Any]] = []
+    means, stds = layout.numbers("weight_means", count), layout.numbers("weight_stdevs", count)
     silent = params.numbers("max_num_missing_spikes", count)
-    if copies > 1:  # on the chip only the first layer has them
+    if copies > 1:  # on the chip only the first layer has bias spikes
         biases[1:] = [[] for _ in biases[1:]]
-    for index, row in enumerate(zip(sizes, *columns, silent, strict=True)):
-        layers += [{"name": "Biases", "times": biases[index]}] if biases[index] else []
-        layers.append(dict(zip(keys, ("EqualtimeLayer", *row), strict=True)))
+    for times, size, mean, std, limit in zip(biases, sizes, means, stds, silent, strict=True):
+        layers += [{"name": "Biases", "times": times}] if times else []
+        layers.append({"name": "EqualtimeLayer", "size": size, "weights_mean": mean, "weights_std": std})
+        layers[-1]["max_num_missing_spikes"] = limit
     return [Table(layer, layout.place, layout) for layer in layers]
 
 

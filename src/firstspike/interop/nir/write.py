@@ -95,7 +95,7 @@ class Writer:
         weight = weight * gain[:, None]
         delay = getattr(layer, "delay", None)
         delays = None if delay is None or not delay.any() else _numpy(delay)
-        before = []
+        before: list[str] = []
         for node, place in self._parts():
             name = f"fc_{number}_{node}" if before else f"fc_{number}"
             if delays is None:
