@@ -11,8 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from firstspike._version import __version__
-from firstspike.interop.export import export
-from firstspike.interop.import_fastanddeep import import_fastanddeep
+from firstspike.interop.commands import export, import_fastanddeep
 from firstspike.reports.command import report
 from firstspike.sweeps import command as sweeps
 from firstspike.sweeps.folder import sweep_folder

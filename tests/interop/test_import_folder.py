@@ -10,7 +10,8 @@ import yaml
 from fabricated import delay, layers_config, lif, random_tensors, save_network, save_results, sizes_config, spike_times
 
 from firstspike.data import yin_yang
-from firstspike.interop.fast_and_deep.compare import Comparison, difference
+from firstspike.interop.fast_and_deep import import_config
+from firstspike.interop.fast_and_deep.results import Comparison, compare
 from firstspike.interop.fast_and_deep.run_folder import import_folder
 from firstspike.interop.safe_pickle import UnsafePickleError
 from firstspike.plots import save_figures
@@ -18,7 +19,6 @@ from firstspike.config import build
 from firstspike.runs.checkpoint import load_newest
 from firstspike.runs import load_run
 from firstspike.runs import RunFolder
-from firstspike.training.saving import restore
 from firstspike.runs import resume
 
 TEST = yin_yang(1000, 40, dtype=torch.float64)
@@ -51,11 +51,12 @@ def test_weights_are_theirs(tmp_path, zipped):
 def test_run_folder(theirs, tmp_path):
     imported = import_folder(theirs, tmp_path / "run")
     run = RunFolder.open(tmp_path / "run")
-    assert run.config == imported.config
+    assert run.config == import_config(theirs / "config.yaml")[0]
+    assert imported.config == str(theirs / "config.yaml")
     assert (run.path / "environment.json").is_file()
     assert [p.name for p in run.checkpoints.iterdir()] == ["epoch_0007"]
     told = json.loads((run.path / "import.json").read_text())
-    assert told["no_counterpart"] == list(imported.lacking)
+    assert told["no_counterpart"] == imported.no_counterpart
     assert told["comparison"]["samples"] == 1000
     assert told["network"] == str(theirs / "yin_yang_network.pt")
     assert "training_params.print_step_percent = 5.0" in told["without_effect"]
@@ -64,8 +65,9 @@ def test_run_folder(theirs, tmp_path):
 
 def test_training_goes_on(theirs, tmp_path):
     import_folder(theirs, tmp_path / "run")
-    experiment = build(RunFolder.open(tmp_path / "run").config)
-    restore(experiment, load_newest(tmp_path / "run" / "checkpoints"))
+    trainer = build(RunFolder.open(tmp_path / "run").config)
+    found = load_newest(tmp_path / "run" / "checkpoints")
+    trainer.load_state_dict({"members": [found.state | {"network": found.weights}]})
     assert experiment.schedule.last_epoch == 7
     results = resume(tmp_path / "run", epochs=8, progress_bar=False)
     assert results["epochs"] == 8
@@ -108,7 +110,7 @@ def test_last_epoch_folder(tmp_path):
         assert imported.epoch == number
         state = load_run(tmp_path / f"run{number}").network.state_dict()
         np.testing.assert_array_equal(state["1.weight"], tensors[number][0].T)
-        assert imported.comparison == "they saved no spike times for the test data"
+        assert imported.comparison == "no spike times were saved for the test data"
 
 
 def test_untrained_and_missing_network(tmp_path):
@@ -141,7 +143,7 @@ def test_reasons_and_unreadable_results(theirs, tmp_path):
     raw = yaml.safe_load((theirs / "config.yaml").read_text())
     raw["training_params"]["use_forward_integrator"] = True
     (theirs / "config.yaml").write_text(yaml.dump(raw))
-    assert import_folder(theirs, tmp_path / "a").verdict.endswith("(but theirs integrated in steps)")
+    assert import_folder(theirs, tmp_path / "a").verdict.endswith("(but the original integrated in steps)")
     np.save(theirs / "yin_yang_test_spiketimes.npy", np.array([object()]), allow_pickle=True)
     assert "cannot be read" in import_folder(theirs, tmp_path / "b").comparison
     np.save(theirs / "yin_yang_test_spiketimes.npy", np.zeros((10, 3)))
@@ -151,7 +153,7 @@ def test_reasons_and_unreadable_results(theirs, tmp_path):
 def test_difference_counts_missing_spikes():
     theirs = np.array([[1.0, np.inf, 2.0], [np.nan, 3.0, 1.0]])
     ours = np.array([[1.5, 1.0, np.inf], [np.inf, 3.0, 1.00001]])
-    assert difference(theirs, ours) == Comparison(2, 0.5, 1, 1, 1, 6)
+    assert compare(theirs, ours) == Comparison(2, 0.5, 1, 1, 1, 6)
 
 
 def test_random_samples_are_not_compared(tmp_path):
@@ -185,7 +187,7 @@ def test_bad_folders(theirs, tmp_path, spoil, message):
 def test_other_networks(theirs, tmp_path):
     path = theirs / "yin_yang_network.pt"
     for saved, message in (
-        ({"a": torch.ones(2)}, "holds no network, but dict"),
+        ({"a": torch.ones(2)}, "expected a network, got dict"),
         (torch.nn.Linear(2, 3), "has no layers"),
     ):
         torch.save(saved, path)
@@ -245,4 +247,4 @@ def test_command_on_a_config(theirs, tmp_path):
     assert written.stdout == "config: mine.yaml\n"
     assert (tmp_path / "mine.yaml").read_text() == shown.stdout
     missing = command("import-fastanddeep", "nowhere", cwd=tmp_path)
-    assert (missing.returncode, missing.stderr) == (2, "error: nowhere is no folder and no file\n")
+    assert (missing.returncode, missing.stderr) == (2, "error: nowhere: no such file or folder\n")

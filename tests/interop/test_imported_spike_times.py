@@ -6,7 +6,7 @@ import torch
 from fabricated import delay, layers_config, lif, random_tensors, save_results, sizes_config
 
 from firstspike.data import yin_yang
-from firstspike.interop.fast_and_deep.compare import EXPECTED, Comparison
+from firstspike.interop.fast_and_deep.results import EXPECTED, Comparison
 from firstspike.interop.fast_and_deep.run_folder import import_folder
 from firstspike.runs import load_run
 
@@ -116,7 +116,7 @@ def test_delays_clipped_at_zero(positivity, tmp_path):
     save_results(tmp_path / "theirs", config, tensors, INPUTS)
     imported = import_folder(tmp_path / "theirs", tmp_path / "run")
     assert (imported.comparison.above, imported.comparison.only_theirs, imported.comparison.only_ours) == (0, 0, 0)
-    assert any("positivity = shift" in line for line in imported.lacking) == (positivity == "shift")
+    assert any("positivity = shift" in line for line in imported.no_counterpart) == (positivity == "shift")
 
 
 def _outputs(run):

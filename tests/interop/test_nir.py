@@ -166,6 +166,8 @@ def test_metadata():
     graph.metadata.clear()  # a graph is whole without
     bare = fs.from_nir(graph, target="norse", dt=0.1, time_unit=2.0, dtype=torch.float64)
     assert_same(bare(times), network(times[:, :2]))
+    graph.metadata["target"] = "norse"  # without its time step, which the arguments give
+    assert_same(fs.from_nir(graph, dt=0.1, time_unit=2.0, dtype=torch.float64)(times), network(times[:, :2]))
 
 
 def test_other_nodes_that_are_understood(times):

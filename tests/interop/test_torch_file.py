@@ -91,7 +91,7 @@ def test_changed_bytes_are_errors_or_other_numbers(tmp_path, zipped):
 @pytest.mark.parametrize("raw", [b"", b"hello", pickle.dumps({"a": 1}), b"PK\x03\x04"])
 def test_other_files(tmp_path, raw):
     (tmp_path / "x.pt").write_bytes(raw)
-    with pytest.raises(TorchFileError, match=r"x.pt: is no file of torch.save"):
+    with pytest.raises(TorchFileError, match=r"x.pt: is not a file of torch.save"):
         read_torch_file(tmp_path / "x.pt")
 
 

@@ -32,7 +32,7 @@ def test_release_recipe_is_the_shipped_one():
     shipped = load_config("yin_yang_goeltz2021", ["training.dtype=float64"])
     assert parse_config(translation.config) == shipped
     assert raw == before
-    (line,) = translation.remarks.lacking
+    (line,) = translation.no_counterpart
     assert line.startswith("training_params.numpy_seed = 12345")
     assert translation.inexact == []
 
@@ -49,8 +49,8 @@ def test_todays_form():
     assert config.loss.kind == "shift_invariant"
     assert config.loss.delta == 0.2
     assert config.training.max_weight_grad == 0.2
-    assert len(translation.remarks.lacking) == 1
-    assert "network_layout.layers[1].monitor = True" in translation.remarks.unused
+    assert len(translation.no_counterpart) == 1
+    assert "network_layout.layers[1].monitor = True" in translation.without_effect
 
 
 @pytest.mark.parametrize(
@@ -72,7 +72,7 @@ def test_model_ratio_counts():
     raw = layers_config([lif()], default_neuron_params__model_tau_ratio=1, default_neuron_params__tau_mem=1.2)
     translation = translate(raw)
     assert parse_config(translation.config).neuron.tau_mem == 1.0
-    assert any("tau_mem = 1.2" in line for line in translation.remarks.lacking)
+    assert any("tau_mem = 1.2" in line for line in translation.no_counterpart)
 
 
 def test_a_layer_of_its_own_neurons():
@@ -80,12 +80,12 @@ def test_a_layer_of_its_own_neurons():
     translation = translate(layers_config(layers))
     first, second = network(translation)
     assert (first.neuron.threshold, first.neuron.tau_mem, second.neuron) == (3.0, 2.0, None)
-    lacking = "\n".join(translation.remarks.lacking)
+    lacking = "\n".join(translation.no_counterpart)
     assert "jitter differs between layers ([0.1, 0.0]); here all layers have 0.1" in lacking
     assert translation.config["substrate"] == {"kind": "noisy", "spike_jitter": 0.1}
     assert "max_dw_norm differs between layers" in lacking
     assert translation.config["training"]["max_weight_grad"] == 0.1
-    assert translation.inexact == ["theirs drew noise"]
+    assert translation.inexact == ["the original drew noise"]
 
 
 def test_delays_find_their_place():
@@ -115,8 +115,8 @@ def test_copies_for_the_chip():
         assert translation.sources["1.delay_raw"].order == (0, 1, 2, 3)
         order = translation.sources["2.weight"].order
         assert order[:6] == (0, 4, 8, 12, 16, 1)
-        assert any("substrate = 'hx_pynn'" in line for line in translation.remarks.lacking)
-        assert translation.inexact == ["theirs ran on the chip"]
+        assert any("substrate = 'hx_pynn'" in line for line in translation.no_counterpart)
+        assert translation.inexact == ["the original ran on the chip"]
 
 
 def test_bias_for_the_chip():
@@ -131,6 +131,8 @@ def test_bias_for_the_chip():
         network_layout__n_inputs=20,
     )
     assert network(translate(saved)) == network(translate(raw))
+    raw["network_layout"] |= {"n_biases": [1, 1], "bias_times": [0.9]}  # on the chip only the first layer has them
+    assert kinds(translate(raw)) == ["multiplex", "bias", "lif", "lif"]
 
 
 def test_delays_shared_across_copies():
@@ -145,14 +147,14 @@ def test_delays_shared_across_copies():
         assert kinds(translation) == ["multiplex", "delay", "lif"]
         assert network(translation)[1].copies == copies
         assert translation.sources["1.delay_raw"].tiles == tiles
-        (line,) = [x for x in translation.remarks.lacking if "presyn_sharing_factor = 5" in x]
+        (line,) = [x for x in translation.no_counterpart if "presyn_sharing_factor = 5" in x]
         assert said in line
 
 
 def test_delays_shared_without_copies_learn_apart():
     translation = translate(layers_config([delay("Axonal", presyn_sharing_factor=2), lif()]))
     assert network(translation)[0].copies == 1
-    assert any("presyn_sharing_factor = 2: delays are not shared here" in x for x in translation.remarks.lacking)
+    assert any("presyn_sharing_factor = 2: delays are not shared here" in x for x in translation.no_counterpart)
 
 
 @pytest.mark.parametrize(
@@ -179,7 +181,7 @@ def test_loss_of_the_time_between():
     translation = translate(sizes_config(training_params__loss=loss))
     found = parse_config(translation.config).loss
     assert (found.xi, found.regularizers[0].alpha, found.regularizers[0].beta) == (0.4, 0.01, 3.0)
-    assert "training_params.xi = 0.2" in translation.remarks.unused
+    assert "training_params.xi = 0.2" in translation.without_effect
 
 
 @pytest.mark.parametrize(
@@ -217,7 +219,7 @@ def test_bars_are_named_as_different():
     raw = sizes_config(dataset="bars", network_layout__n_inputs=9)
     translation = translate(raw)
     assert parse_config(translation.config).data.kind == "bars"
-    assert any(line.startswith("bars: ") for line in translation.remarks.lacking)
+    assert any(line.startswith("bars: ") for line in translation.no_counterpart)
     assert kinds(translation) == ["bias", "lif", "bias", "lif"]
     raw["training_params"]["use_hicannx"] = True
     on_chip = translate(raw)
@@ -230,13 +232,13 @@ def test_bars_are_named_as_different():
     [
         ("training_noise", {"mean": 0.1, "std_dev": 0.3}, "input noise has the mean 0"),
         ("epoch_snapshots", [10, 20], "checkpoints come at equal distances"),
-        ("something_new", 3, "this key is not known"),
+        ("something_new", 3, "unknown key"),
     ],
 )
 def test_what_has_no_counterpart_is_told(key, value, said):
     translation = translate(sizes_config(**{f"training_params__{key}": value}))
     parse_config(translation.config)
-    assert any(key in line and said in line for line in translation.remarks.lacking)
+    assert any(key in line and said in line for line in translation.no_counterpart)
 
 
 def test_every_key_is_translated_or_told():
@@ -249,7 +251,7 @@ def test_every_key_is_translated_or_told():
     places += [raw["network_layout"]["layers"][0]["positivity"]]
     for number, place in enumerate(places):
         place[f"unknown_{number}"] = number
-    told = "\n".join(translate(raw).remarks.lacking)
+    told = "\n".join(translate(raw).no_counterpart)
     assert told.count("unknown_") == len(places) + 1
 
 
@@ -285,7 +287,7 @@ MNIST = {
 def test_recipe_for_mnist_is_the_shipped_one():
     translation = translate(sizes_config(**MNIST))
     assert parse_config(translation.config) == load_config("mnist", ["training.dtype=float64"])
-    assert any("validation images are the last 10000" in line for line in translation.remarks.lacking)
+    assert any("validation images are the last 10000" in line for line in translation.no_counterpart)
 
 
 def test_black_pixels_of_small_images_are_silent():

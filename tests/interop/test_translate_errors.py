@@ -11,7 +11,7 @@ from firstspike.config import parse_config
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"dataset": "single_in_single_out"}, "dataset: 'single_in_single_out' has no counterpart here"),
+        ({"dataset": "morse"}, "dataset.name: 'morse' has no counterpart here"),
         ({"network_layout__n_inputs": 5}, r"n_inputs: yin_yang has 4 inputs, got 5"),
         ({"network_layout__n_biases": [2, 1]}, "bias_times: layer 0 has 2 biases and 1 times"),
         ({"network_layout__weight_means": [1.0]}, "weight_means: expected 2 numbers"),
@@ -26,7 +26,7 @@ from firstspike.config import parse_config
         ({"training_params__rounding_precision": -0.1}, "rounding_precision: expected a number above 0, got -0.1"),
         ({"training_params__clip_weights_max": "far"}, "clip_weights_max: expected a number, got 'far'"),
         ({"neuron_params__jitter": "much"}, "neuron_params.jitter: expected a number, got 'much'"),
-        ({"network_layout": None}, "is no config of fastAndDeep"),
+        ({"network_layout": None}, "not a config of fastAndDeep"),
     ],
 )
 def test_errors(changes, message):
@@ -43,10 +43,10 @@ def test_errors(changes, message):
         ([delay("Synaptic"), delay("Synaptic"), lif()], "a second synaptic delay"),
         ([delay("Axonal", presyn_sharing_factor=3), lif()], "cannot be shared"),
         ([delay("Axonal", jitter=-1), lif()], "jitter: expected a standard deviation >= 0, got -1"),
-        ([delay("Axonal", positivity={"name": "magic"}), lif()], "positivity: 'magic' has no counterpart"),
+        ([delay("Axonal", positivity={"name": "magic"}), lif()], "positivity.name: 'magic' has no counterpart"),
         ([delay("Somatic"), lif()], "DelaySomatic is not known"),
         ([{"name": "Conv"}, lif()], r"layers\[0\]: a layer Conv is not known here"),
-        ([lif(), delay("Axonal")], "stands before no neurons"),
+        ([lif(), delay("Axonal")], "has no neurons after it"),
     ],
 )
 def test_layers_that_cannot_be_expressed(layers, message):

@@ -54,8 +54,8 @@ def test_hardware_aware_recipe_is_of_the_shipped_network():
         "training.schedule={kind: step, step_size: 20, gamma: 0.95}",
     ]
     assert parse_config(translation.config) == load_config("yin_yang_hardware_aware", published)
-    assert translation.inexact == ["theirs drew noise"]
-    assert [line.split(" = ")[0] for line in translation.remarks.lacking] == [
+    assert translation.inexact == ["the original drew noise"]
+    assert [line.split(" = ")[0] for line in translation.no_counterpart] == [
         "network_layout.layers[1].presyn_sharing_factor",
         "training_params.numpy_seed",
     ]
@@ -88,7 +88,7 @@ def test_the_exact_substrate_stays():
     translation = translate(raw)
     assert "substrate" not in translation.config
     assert translation.inexact == []
-    assert len(translation.remarks.lacking) == 1
+    assert len(translation.no_counterpart) == 1
 
 
 @pytest.mark.parametrize(
@@ -108,7 +108,7 @@ def test_largest_weight(own, common, expected, differ):
     translation = translate(layers_config(layers, training_params__clip_weights_max=common))
     found = parse_config(translation.config).substrate
     assert getattr(found, "weight_max", None) == expected
-    assert any("clip_weights_max differs between layers" in x for x in translation.remarks.lacking) == differ
+    assert any("clip_weights_max differs between layers" in x for x in translation.no_counterpart) == differ
     assert translation.inexact == []  # a bound has been kept by their training already
 
 
@@ -116,8 +116,9 @@ def test_layers_with_noise_of_their_own():
     layers = [lif(30, neuron_params=NOISE), lif(neuron_params=NOISE | {"threshold_noise_fp_mean": -0.2})]
     translation = translate(layers_config(layers))
     assert parse_config(translation.config).substrate.threshold_offset == -0.2
-    assert any(x.startswith("threshold_noise_fp_mean differs between layers") for x in translation.remarks.lacking)
-    assert "theirs shifted thresholds layer by layer" in translation.inexact
+    told = translation.no_counterpart
+    assert any(x.startswith("threshold_noise_fp_mean differs between layers") for x in told)
+    assert "the original shifted thresholds layer by layer" in translation.inexact
 
 
 def test_delays_that_jitter_differently_do_so_in_training():
@@ -126,8 +127,8 @@ def test_delays_that_jitter_differently_do_so_in_training():
     first, axonal, last, dendritic = parse_config(translation.config).network
     assert (first.delay.jitter, axonal.jitter, dendritic.jitter, last.kind) == (0.03, 0.0, 0.01, "lif")
     assert "substrate" not in translation.config
-    assert "jitter of delays: in training only, theirs has it in evaluation, too" in translation.remarks.lacking
-    assert translation.inexact == ["theirs drew noise"]
+    assert "jitter of delays: in training only, the original evaluates with it" in translation.no_counterpart
+    assert translation.inexact == ["the original drew noise"]
 
 
 def test_integration_in_steps():
@@ -138,9 +139,9 @@ def test_integration_in_steps():
         "step": 0.02,
         "duration": 4.0,
     }
-    assert translation.inexact == ["theirs integrated in steps"]
+    assert translation.inexact == ["the original integrated in steps"]
     raw["training_params"] |= {"rounding_precision": 0.1, "clip_weights_max": 1.0}
-    told = "\n".join(translate(raw).remarks.lacking)
+    told = "\n".join(translate(raw).no_counterpart)
     assert "rounding_precision = 0.1: weights are not rounded" in told
     assert "clip_weights_max: weights are not clipped" in told
 
@@ -151,8 +152,8 @@ def test_the_chip(key):
     raw["network_layout"]["layers"][0:1] = []
     translation = translate(raw)
     assert parse_config(translation.config).substrate.kind == "brainscales2"
-    assert translation.inexact == ["theirs ran on the chip"]
-    told = "\n".join(translation.remarks.lacking)
+    assert translation.inexact == ["the original ran on the chip"]
+    told = "\n".join(translation.no_counterpart)
     (name, value), *_ = key.items()
     assert f"training_params.{name} = {value!r}: the chip's own settings" in told
     assert "--substrate exact or mock_bss2" in told
@@ -175,10 +176,10 @@ def imported(tmp_path_factory):
 
 def test_imported_folder_with_noise(imported):
     found, run = imported
-    assert found.verdict.endswith("(but theirs drew noise)")
+    assert found.verdict.endswith("(but the original drew noise)")
     # the fabricated times have no noise but the rounding and the shift, and so has the comparison
     assert (found.comparison.above, found.comparison.only_theirs, found.comparison.only_ours) == (0, 0, 0)
-    assert "fixed pattern of the thresholds: drawn anew here" in "\n".join(found.lacking)
+    assert "fixed pattern of the thresholds: drawn anew" in "\n".join(found.no_counterpart)
     config = yaml.safe_load((run / "config.yaml").read_text())
     assert config["substrate"]["kind"] == "noisy"
     loaded = load_run(run)

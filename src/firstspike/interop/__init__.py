@@ -1,1 +1,1 @@
-"""From and to other programs: files of theirs are read as data, and nothing in them is ever executed."""
+"""Reading from and writing for other programs. Their files are read as data; nothing in them is executed."""

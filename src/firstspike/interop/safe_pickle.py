@@ -1,15 +1,15 @@
-"""Reads pickles without executing anything that they say.
+"""Read pickles without executing anything that they say.
 
-A pickle is a little program: it names classes and functions and calls them. Here it reaches a short list of harmless
-ones, which only put data together. Every other name becomes an empty stand-in, a type that remembers its name and the
-state that the pickle gives it. To call one, as a malicious pickle has to, is an error that says the name.
+A pickle is a small program that names classes and functions and calls them. Here it reaches a short list of harmless
+functions, which only put data together. Every other name becomes an empty stand-in, a type that keeps its name and the
+state that the pickle gives it. Calling one, as a malicious pickle has to, is an error with that name.
 """
 
 import pickle
 import pickletools
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from typing import IO, Any, ClassVar, NoReturn
+from typing import IO, Any, ClassVar, NamedTuple
 
 # what Python 2 and the older pickle protocols call these modules
 _OLD_NAMES = {"__builtin__": "builtins", "copy_reg": "copyreg"}
@@ -19,33 +19,27 @@ class UnsafePickleError(ValueError):
     """A pickle that asks for more than data; the message names what it wants to call."""
 
 
-class _NotCallable(type):
-    """Type of the stand-ins: calling one is refused."""
+class StandIn:
+    """An object whose class is not imported, or a recorded call.
 
-    qualified: str
-
-    def __call__(cls, *args: Any, **kwargs: Any) -> NoReturn:
-        raise UnsafePickleError(
-            f"the pickle wants to call {cls.qualified}, which is not on the list of harmless names: not read"
-        )
-
-
-class StandIn(metaclass=_NotCallable):
-    """An object of a class that is not loaded: its class's name, what it was made with, and its state.
-
-    ``state`` is what the pickle gave, mostly the dict of the attributes; None if it gave nothing.
+    ``qualified`` is the full name of the class or function, ``arguments`` are those it was given, ``state`` is what the
+    pickle set, usually the dict of attributes, or None.
     """
 
     qualified: ClassVar[str] = ""
     arguments: tuple[Any, ...]
     state: Any
 
-    def __new__(cls, *args: Any, **kwargs: Any) -> "StandIn":
-        """An object without calling its class."""
+    def __new__(cls, *args: Any) -> "StandIn":
+        """An object; pickles make most of them without calling their class."""
         made = object.__new__(cls)
-        made.arguments = args
-        made.state = None
+        made.arguments, made.state = args, None
         return made
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:  # pickle's way to make objects does not come here
+        raise UnsafePickleError(
+            f"the pickle wants to call {self.qualified}, which is not on the list of harmless names: not read"
+        )
 
     def __setstate__(self, state: Any) -> None:
         self.state = state
@@ -64,40 +58,13 @@ class StandIn(metaclass=_NotCallable):
         return self.state if isinstance(self.state, dict) else {}
 
 
-class Note:
-    """What a harmless call was, instead of its result: its name, its arguments and the state of its result."""
+class _Allowed(NamedTuple):
+    """A function that pickles may call but, as its fields are read-only, not change."""
 
-    def __init__(self, qualified: str, arguments: tuple[Any, ...]) -> None:
-        self.qualified = qualified
-        self.arguments = arguments
-        self.state: Any = None
-
-    def __setstate__(self, state: Any) -> None:
-        self.state = state
-
-    def __repr__(self) -> str:
-        return f"<{self.qualified}>"
-
-
-class _Allowed:
-    """A function that pickles may call, and not change."""
-
-    __slots__ = ("_function", "_name")
-    _name: str
-    _function: Callable[..., Any]
-
-    def __init__(self, name: str, function: Callable[..., Any]) -> None:
-        object.__setattr__(self, "_name", name)
-        object.__setattr__(self, "_function", function)
-
-    def __setattr__(self, name: str, value: Any) -> NoReturn:
-        raise UnsafePickleError(f"the pickle wants to change {self._name}: not read")
-
-    def __setstate__(self, state: Any) -> NoReturn:
-        raise UnsafePickleError(f"the pickle wants to change {self._name}: not read")
+    function: Callable[..., Any]
 
     def __call__(self, *args: Any) -> Any:
-        return self._function(*args)
+        return self.function(*args)
 
 
 def _bytes(text: str, encoding: str = "latin1") -> bytes:
@@ -123,26 +90,16 @@ _PLAIN: dict[str, Callable[..., Any]] = {
     "collections.OrderedDict": lambda items=(): OrderedDict(items),
     "copyreg._reconstructor": _object,
 }
-# calls that are only written down; ``getattr`` is how methods are pickled
-_NOTED = (
-    "builtins.getattr",
-    "numpy.core.multiarray._reconstruct",
-    "numpy.core.multiarray.scalar",
-    "numpy._core.multiarray._reconstruct",
-    "numpy._core.multiarray.scalar",
-    "numpy.dtype",
-    "torch.Size",
-    "torch.device",
-)
+# calls that are only recorded; ``getattr`` is how methods are pickled
+_RECORDED = {"builtins.getattr", "numpy.dtype", "torch.Size", "torch.device"}
+_RECORDED |= {f"numpy.{core}.multiarray.{name}" for core in ("core", "_core") for name in ("_reconstruct", "scalar")}
 
 
 class SafeUnpickler(pickle.Unpickler):
-    """Reads one pickle from a file.
+    """Reads one pickle from a seekable file.
 
-    Args:
-        file: where the pickle starts; it is read twice, so it must be seekable.
-        functions: further names that the pickle may call, and what is called instead.
-        persistent: makes an object of a persistent id, a tuple that the pickle gives; by default there are none.
+    ``functions`` are further names that the pickle may call, with what is called instead; ``persistent`` makes objects
+    of persistent ids, which are refused by default.
     """
 
     def __init__(
@@ -155,14 +112,14 @@ class SafeUnpickler(pickle.Unpickler):
         self._file = file
         self._functions = _PLAIN | dict(functions or {})
         self._persistent = persistent
-        self._stand_ins: dict[str, type[StandIn]] = {}
+        self._kinds: dict[str, type[StandIn]] = {}
 
     def load(self) -> Any:
         """The pickled object.
 
         Raises:
             UnsafePickleError: the pickle wants to call something that is not on the list.
-            ValueError: it is damaged. So are other errors of the pickle module, which has many for that.
+            ValueError: it is damaged; so are many other errors of the pickle module.
         """
         start = self._file.tell()
         _check_operations(self._file)
@@ -173,12 +130,11 @@ class SafeUnpickler(pickle.Unpickler):
         """A harmless function or a stand-in. Nothing is imported."""
         qualified = f"{_OLD_NAMES.get(module, module)}.{name}"
         if qualified in self._functions:
-            return _Allowed(qualified, self._functions[qualified])
-        if qualified in _NOTED:
-            return _Allowed(qualified, lambda *args: Note(qualified, args))
-        if qualified not in self._stand_ins:
-            self._stand_ins[qualified] = _stand_in(qualified)
-        return self._stand_ins[qualified]
+            return _Allowed(self._functions[qualified])
+        if qualified not in self._kinds:
+            self._kinds[qualified] = type(qualified.rpartition(".")[2], (StandIn,), {"qualified": qualified})
+        kind = self._kinds[qualified]
+        return _Allowed(lambda *args: kind.__new__(kind, *args)) if qualified in _RECORDED else kind
 
     def persistent_load(self, pid: Any) -> Any:
         """The object of a persistent id."""
@@ -188,17 +144,10 @@ class SafeUnpickler(pickle.Unpickler):
 
 
 def _check_operations(file: IO[bytes]) -> None:
-    """Look through a pickle for what only a damaged or hostile one does: the fast reader takes memory on its word."""
+    """Refuse what only a damaged or hostile pickle contains: the fast reader allocates whatever memory it asks for."""
     for count, (operation, argument, _) in enumerate(pickletools.genops(file)):
         if operation.name.startswith("EXT"):
             raise UnsafePickleError("the pickle wants something from the registry of extensions: not read")
-        if operation.name.endswith("PUT") and (
-            argument is None or argument > count
-        ):  # places in the memo are given out one by one
+        # places in the memo are given out one by one
+        if operation.name.endswith("PUT") and (argument is None or argument > count):
             raise ValueError("its memo has holes")
-
-
-def _stand_in(qualified: str) -> type[StandIn]:
-    kind: Any = _NotCallable(qualified.rpartition(".")[2], (StandIn,), {"qualified": qualified})
-    made: type[StandIn] = kind
-    return made

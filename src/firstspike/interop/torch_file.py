@@ -1,11 +1,10 @@
-"""Reads files that ``torch.save`` wrote, whole modules included, without torch and without executing anything.
+"""Read files that ``torch.save`` wrote, whole modules included, without torch and without executing anything.
 
-Both forms of the file: the zip archive of today, and the row of pickles that torch wrote before version 1.6. What comes
-back is the pickled object with ``StoredTensor`` for tensors and ``StandIn`` for everything that has a class.
+Both formats: the zip archive of today, and the sequence of pickles that torch wrote before version 1.6. The result is
+the pickled object with ``StoredTensor`` for tensors and ``StandIn`` for everything that has a class.
 """
 
 import io
-import pickle
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,18 +15,9 @@ import numpy as np
 
 from firstspike.interop.safe_pickle import SafeUnpickler, StandIn, UnsafePickleError
 
-_MAGIC = 0x1950A86A20F9469CFC6C  # how the older form starts
-_TYPES = {
-    "DoubleStorage": "f8",
-    "FloatStorage": "f4",
-    "HalfStorage": "f2",
-    "LongStorage": "i8",
-    "IntStorage": "i4",
-    "ShortStorage": "i2",
-    "CharStorage": "i1",
-    "ByteStorage": "u1",
-    "BoolStorage": "?",
-}
+_MAGIC, _PROTOCOL = 0x1950A86A20F9469CFC6C, 1001  # how the older format starts
+_TYPES = {"Double": "f8", "Float": "f4", "Half": "f2", "Long": "i8", "Int": "i4", "Short": "i2", "Char": "i1"}
+_TYPES |= {"Byte": "u1", "Bool": "?"}
 
 
 class TorchFileError(ValueError):
@@ -36,29 +26,33 @@ class TorchFileError(ValueError):
 
 @dataclass
 class _Storage:
-    """A block of numbers of one type; ``data`` comes once it is read."""
+    """A block of numbers of one type; ``data`` is None until they are read."""
 
     type: str
-    numbers: int
+    size: int
     data: np.ndarray | None = None
 
     @property
     def dtype(self) -> np.dtype[Any]:
         if self.type not in _TYPES:
-            raise TorchFileError(f"holds numbers of the type {self.type}, which is not read")
+            raise TorchFileError(f"holds numbers of the type {self.type}, which is not supported")
         return np.dtype(_TYPES[self.type])
 
+    @property
+    def nbytes(self) -> int:
+        return self.size * self.dtype.itemsize
+
     def fill(self, raw: bytes, order: str) -> None:
-        """Take up the numbers; ``order`` is little or big."""
+        """Set the numbers; ``order`` is little or big."""
+        if len(raw) < self.nbytes:
+            raise TorchFileError(f"is truncated: a tensor has {len(raw)} of {self.nbytes} bytes")
         dtype = self.dtype.newbyteorder("<" if order == "little" else ">")
-        if len(raw) < self.numbers * dtype.itemsize:
-            raise TorchFileError(f"is cut off: {len(raw)} bytes of {self.numbers * dtype.itemsize} are there")
-        self.data = np.frombuffer(raw, dtype, self.numbers).astype(self.dtype)
+        self.data = np.frombuffer(raw, dtype, self.size).astype(self.dtype)
 
 
 @dataclass
 class StoredTensor:
-    """A tensor of the file: a view on a block of numbers."""
+    """A tensor of the file: a view of a block of numbers."""
 
     storage: _Storage
     offset: int
@@ -68,38 +62,36 @@ class StoredTensor:
     def __post_init__(self) -> None:
         numbers = (self.offset, *self.shape, *self.stride)
         if len(self.shape) != len(self.stride) or not all(type(n) is int and n >= 0 for n in numbers):
-            raise TorchFileError(f"holds a tensor of shape {self.shape} and stride {self.stride}, which cannot be")
+            raise TorchFileError(f"holds a tensor of impossible shape {self.shape} and stride {self.stride}")
         if 0 not in self.shape:
             last = self.offset + sum((n - 1) * step for n, step in zip(self.shape, self.stride, strict=True))
-            if last >= self.storage.numbers:
+            if last >= self.storage.size:
                 raise TorchFileError(f"holds a tensor of shape {self.shape} that is larger than its data")
 
     def array(self) -> np.ndarray:
-        """The numbers, as a view that cannot be written to."""
+        """The numbers, as a read-only view."""
         assert self.storage.data is not None
-        step = self.storage.data.itemsize
-        strides = tuple(step * n for n in self.stride)
-        start = self.storage.data[self.offset :]
-        return np.lib.stride_tricks.as_strided(start, self.shape, strides, writeable=False)
+        strides = tuple(self.storage.data.itemsize * n for n in self.stride)
+        return np.lib.stride_tricks.as_strided(self.storage.data[self.offset :], self.shape, strides, writeable=False)
 
 
 def read_torch_file(path: Path) -> Any:
-    """What ``torch.save`` put into a file, as plain data.
+    """What ``torch.save`` wrote to a file, as plain data.
 
     Raises:
         UnsafePickleError: the file wants to call something that is not harmless.
-        TorchFileError: no file of ``torch.save``, or a damaged one.
+        TorchFileError: not a file of ``torch.save``, or a damaged one.
         OSError: it cannot be read.
     """
     file = io.BytesIO(path.read_bytes())
     try:
         archive = zipfile.is_zipfile(file)
         file.seek(0)
-        return _read_archive(file) if archive else _read_row(file)
+        return _read_archive(file) if archive else _read_pickles(file)
     except (UnsafePickleError, TorchFileError) as error:
         raise type(error)(f"{path}: {error}") from None
-    except Exception as error:  # whatever a damaged pickle makes Python say
-        raise TorchFileError(f"{path}: is no file of torch.save, or damaged ({error})") from None
+    except Exception as error:  # a damaged pickle can raise anything
+        raise TorchFileError(f"{path}: is not a file of torch.save, or damaged ({error})") from None
 
 
 def _read_archive(file: io.BytesIO) -> Any:
@@ -107,7 +99,7 @@ def _read_archive(file: io.BytesIO) -> Any:
         names = archive.namelist()
         found = [name for name in names if name == "data.pkl" or name.endswith("/data.pkl")]
         if len(found) != 1:
-            raise TorchFileError("is a zip archive, but none of torch.save")
+            raise TorchFileError("is a zip archive, but not of torch.save")
         root = found[0].removesuffix("data.pkl")
 
         def read(name: str) -> bytes:
@@ -118,64 +110,52 @@ def _read_archive(file: io.BytesIO) -> Any:
         order = read(f"{root}byteorder").decode("ascii") if f"{root}byteorder" in names else "little"
         storages: dict[str, _Storage] = {}
 
-        def storage(pid: Any) -> Any:
-            made, key = _storage(pid, storages)
-            if made.data is None:
-                made.fill(read(f"{root}data/{key}"), order)
-            return made
+        def persistent(pid: Any) -> Any:
+            key, storage = _storage(pid, storages)
+            if storage.data is None:
+                storage.fill(read(f"{root}data/{key}"), order)
+            return storage
 
-        return _unpickler(io.BytesIO(read(found[0])), storage).load()
+        return _unpickler(io.BytesIO(read(found[0])), persistent).load()
 
 
-def _read_row(file: io.BytesIO) -> Any:
-    if _number(file) != _MAGIC or _number(file) != 1001:
-        raise TorchFileError("is no file of torch.save")
-    system = SafeUnpickler(file).load()
-    order = "little" if system.get("little_endian", True) else "big"
+def _read_pickles(file: io.BytesIO) -> Any:
+    if [SafeUnpickler(file).load() for _ in range(2)] != [_MAGIC, _PROTOCOL]:
+        raise TorchFileError("is not a file of torch.save")
+    order = "little" if SafeUnpickler(file).load().get("little_endian", True) else "big"
     storages: dict[str, _Storage] = {}
 
     def persistent(pid: Any) -> Any:
         if pid[0] == "module":  # a class, with its source text
             return pid[1]
-        made, _ = _storage(pid, storages)
+        _, storage = _storage(pid, storages)
         if len(pid) > 5 and pid[5] is not None:
             raise TorchFileError("holds views of views, which only torch below 0.4 wrote")
-        if made.numbers * made.dtype.itemsize > file.getbuffer().nbytes:
-            raise TorchFileError("is cut off: a tensor is larger than the file")
-        return made
+        if storage.nbytes > file.getbuffer().nbytes:
+            raise TorchFileError("is truncated: a tensor is larger than the file")
+        return storage
 
     loaded = _unpickler(file, persistent).load()
     for key in SafeUnpickler(file).load():
-        made = storages[str(key)]
-        count = int.from_bytes(file.read(8), "little" if order == "little" else "big")
-        if count != made.numbers:
-            raise TorchFileError(f"is damaged: a tensor has {count} numbers instead of {made.numbers}")
-        made.fill(file.read(count * made.dtype.itemsize), order)
-    if any(made.data is None for made in storages.values()):
-        raise TorchFileError("is cut off: the numbers of a tensor are missing")
+        storage = storages[str(key)]
+        size = int.from_bytes(file.read(8), "little" if order == "little" else "big")
+        if size != storage.size:
+            raise TorchFileError(f"is damaged: a tensor has {size} numbers instead of {storage.size}")
+        storage.fill(file.read(storage.nbytes), order)
+    if any(storage.data is None for storage in storages.values()):
+        raise TorchFileError("is truncated: the numbers of a tensor are missing")
     return loaded
 
 
-def _number(file: io.BytesIO) -> Any:
-    """A pickled number; None where the file has something else."""
-    try:
-        return SafeUnpickler(file).load()
-    except (pickle.UnpicklingError, EOFError, ValueError, TypeError, KeyError, IndexError, AttributeError):
-        return None
-
-
-def _storage(pid: Any, storages: dict[str, _Storage]) -> tuple[_Storage, str]:
-    """The block that a persistent id names."""
+def _storage(pid: Any, storages: dict[str, _Storage]) -> tuple[str, _Storage]:
+    """The key of the block that a persistent id names, and the block."""
     if not (isinstance(pid, tuple) and len(pid) >= 5 and pid[0] == "storage"):
         raise TorchFileError(f"refers to {pid!r}, which is not known")
-    _, kind, key, _, numbers = pid[:5]
+    _, kind, key, _, size = pid[:5]
+    if not isinstance(size, int) or size < 0:
+        raise TorchFileError(f"holds a tensor of {size!r} numbers")
     name = kind.qualified if isinstance(kind, type) and issubclass(kind, StandIn) else str(kind)
-    if not isinstance(numbers, int) or numbers < 0:
-        raise TorchFileError(f"holds a tensor of {numbers!r} numbers")
-    key = str(key)
-    if key not in storages:
-        storages[key] = _Storage(name.rpartition(".")[2], numbers)
-    return storages[key], key
+    return str(key), storages.setdefault(str(key), _Storage(name.rpartition(".")[2].removesuffix("Storage"), size))
 
 
 def _unpickler(file: io.BytesIO, persistent: Callable[[Any], Any]) -> SafeUnpickler:
@@ -191,9 +171,6 @@ def _unpickler(file: io.BytesIO, persistent: Callable[[Any], Any]) -> SafeUnpick
 def _tensor(storage: Any, offset: Any, shape: Any, stride: Any, *_: Any) -> StoredTensor:
     if not isinstance(storage, _Storage):
         raise TorchFileError(f"holds a tensor made of {storage!r}")
-    return StoredTensor(storage, offset, _sizes(shape), _sizes(stride))
-
-
-def _sizes(value: Any) -> tuple[int, ...]:
-    """A shape: a tuple, or ``torch.Size`` of one."""
-    return tuple(value.arguments[0] if hasattr(value, "arguments") else value)
+    # a tuple, or torch.Size of one
+    sizes = [tuple(x.arguments[0] if isinstance(x, StandIn) else x) for x in (shape, stride)]
+    return StoredTensor(storage, offset, *sizes)

@@ -111,7 +111,7 @@ def _edges(times: Tensor) -> np.ndarray:
 def _counts(times: Tensor, edges: np.ndarray) -> list[list[float]]:
     """Percent of the samples in each bin, a row for each output."""
     spikes = times.clamp(float(edges[0]), float(edges[-1])).numpy()
-    spikes[torch.isinf(times)] = np.nan
+    spikes[torch.isinf(times).numpy()] = np.nan  # a tensor of one value would be an index
     counts = [np.histogram(row[np.isfinite(row)], edges)[0] for row in spikes.T]
     found: list[list[float]] = plain(100 * np.stack(counts) / max(1, len(times)), 2)
     return found

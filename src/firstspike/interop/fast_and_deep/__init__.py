@@ -1,9 +1,9 @@
-"""Experiments of the original code of Göltz et al. (github.com/JulianGoeltz/fastAndDeep), taken over.
+"""Import experiments of the original code of Göltz et al. (github.com/JulianGoeltz/fastAndDeep).
 
-``translate`` makes a config of theirs one of ours, ``run_folder.import_folder`` takes over a result folder: config,
-trained network and, as a check, the spike times that they saved.
+``translate`` turns a config of the original into one of ours, ``sweep.import_sweep`` a sweep, and
+``run_folder.import_folder`` a result folder: config, trained network and, as a check, the spike times that it saved.
 """
 
-from firstspike.interop.fast_and_deep.translate import Translation, import_config, read_config, translate
+from firstspike.interop.fast_and_deep.translate import Translation, import_config, translate
 
-__all__ = ["Translation", "import_config", "read_config", "translate"]
+__all__ = ["Translation", "import_config", "translate"]

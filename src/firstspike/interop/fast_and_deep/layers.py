@@ -1,49 +1,40 @@
-"""Their layers, as ours, and where the numbers of a trained network are found for each.
+"""The original's layers as ours, and where the numbers of a trained network are found.
 
-What differs:
-
-* Delays of theirs stand before a neuron layer, dendritic ones too. To delay all inputs of a neuron is to delay its
-  spike, so a dendritic delay stands behind its layer here. Synaptic ones belong to the LIF layer.
-* They may repeat all inputs as a block, a b a b; ``multiplex`` puts copies side by side, a a b b. ``order`` keeps for
-  each of our inputs the number of theirs, and weights are sorted by it.
-* Delays may be shared: theirs repeats the block of them. Where that gives neighbours of ours one delay, it is one
-  here, too; else each input gets a delay of its own, with the same value at first. Behind a ``Multiplex`` of theirs the
-  blocks go across the copies; without a network to take over, the copies of an input share one here.
+* Its membranes see leak, conductance and threshold only as ``(threshold - leak) g_leak``, ours see
+  ``threshold tau_syn / tau_mem``. The threshold becomes ``(threshold - leak) g_leak tau_mem / tau_syn``, weights stay.
+* All of its delays come before a layer of neurons. To delay all inputs of a neuron is to delay its spike: a dendritic
+  delay comes after its layer here. Synaptic delays belong to the LIF layer.
+* It may repeat all inputs as a block, a b a b; ``multiplex`` puts copies side by side, a a b b. ``order`` has for each
+  of our inputs the index of the original's, and weights are sorted by it.
+* It shares delays by repeating a block of them. Where neighbouring inputs of ours then have one delay, they share it
+  here, too; otherwise each input gets its own delay, with the same value at first. After its ``Multiplex`` the blocks
+  lie across the copies; unless a trained network is imported, the copies of an input share one delay instead.
 """
 
-from dataclasses import dataclass, field
-from math import inf
+import math
+from dataclasses import dataclass
 from typing import Any
 
-from firstspike.interop.fast_and_deep.data import Inputs
-from firstspike.interop.fast_and_deep.neuron import bound, neuron, threshold_unit
-from firstspike.interop.fast_and_deep.substrate import NOISE_KEYS, Imperfections, noise
-from firstspike.interop.fast_and_deep.table import MOST, Remarks, Table
+from firstspike.interop.fast_and_deep.sections import Inputs
+from firstspike.interop.fast_and_deep.substrate import NOISE_KEYS, Delays, noise
+from firstspike.interop.fast_and_deep.table import LIMIT, Table
 
 _NEURONS = ("NeuronLayer", "EqualtimeLayer")
-_NEURON_KEYS = {"tau_syn", "tau_mem", "model_tau_ratio", "g_leak", "leak", "threshold", "max_dw_norm"}
-_DELAY_KEYS = (
-    "delay_mean",
-    "delay_std",
-    "jitter",
-    "learning_rate",
-    "positivity",
-    "postsyn_sharing_factor",
-    "presyn_sharing_factor",
-)
+_NEURON_KEYS = ("tau_syn", "tau_mem", "model_tau_ratio", "g_leak", "leak", "threshold", "max_dw_norm")
+_SHARING = ("presyn_sharing_factor", "postsyn_sharing_factor")
+_DELAY_KEYS = ("delay_mean", "delay_std", "jitter", "learning_rate", "positivity", *_SHARING)
 
 
 @dataclass(frozen=True)
 class Source:
-    """Where a parameter of ours is found in their network.
+    """Where a parameter of ours is found in the original's network.
 
     Args:
-        layer: index in their ``layers``.
+        layer: index in its ``layers``.
         kind: weight, synaptic, axonal or dendritic.
-        shape: theirs.
-        tiles: how often the block of their values is repeated along the inputs and along the neurons.
-        order: for each of our inputs the number of theirs; of a delay that copies share one for all of them.
-        copies: how many inputs share each value here.
+        shape: of its tensor.
+        tiles: how often the tensor is repeated along the inputs and along the neurons.
+        order: for each of our inputs, or of our delays where inputs share them, the index of the original's.
     """
 
     layer: int
@@ -51,225 +42,226 @@ class Source:
     shape: tuple[int, int]
     tiles: tuple[int, int] = (1, 1)
     order: tuple[int, ...] = ()
-    copies: int = 1
 
 
-@dataclass
-class Placed:
-    """A layer of our config and, by parameter name, where its numbers come from."""
+class NetworkBuilder:
+    """Collects our layers, beginning with the inputs, and where their parameters are, by name in ``state_dict``.
 
-    section: dict[str, Any]
-    sources: dict[str, Source] = field(default_factory=dict)
-
-
-class Builder:
-    """Puts our layers together, from the inputs on.
-
-    Args:
-        inputs: what the network is fed with.
-        exact: whether numbers of a network are taken over, so that every delay must be theirs.
+    With ``exact`` a trained network is imported, so that every delay has to be the original's. Of each layer of neurons
+    ``silent_limits`` are ``max_num_missing_spikes``, ``weight_grad_limits`` are ``max_dw_norm``.
     """
 
     def __init__(self, inputs: Inputs, exact: bool) -> None:
-        self.layers: list[Placed] = []
-        self.bounds: list[float | None] = []
-        self.imperfections = Imperfections()
+        self.layers: list[dict[str, Any]] = []
+        self.sources: dict[str, Source] = {}
+        self.silent_limits: list[float] = []
+        self.weight_grad_limits: list[float | None] = []
+        self.noise: list[dict[str, float]] = []
+        self.delays: Delays = []
+        self.delay_count = 0
         self._exact = exact
-        if inputs.copies > 1:
-            self.layers.append(Placed({"kind": "multiplex", "copies": inputs.copies}))
+        self._pending: dict[str, tuple[dict[str, Any], Source]] = {}  # synaptic and dendritic delays of the next layer
         features, copies = inputs.features, inputs.copies
+        if copies > 1:
+            self.layers.append({"kind": "multiplex", "copies": copies})
         self.order = [copy * features + index for index in range(features) for copy in range(copies)]
-        if inputs.bias:
-            self.bias(inputs.bias)
-        self._synaptic: tuple[dict[str, Any], Source] | None = None
-        self._dendritic: Placed | None = None
+        self.bias(inputs.bias)
 
     def bias(self, times: list[float]) -> None:
-        """Bias spikes behind the inputs."""
+        """Bias spikes after the inputs."""
         if times:
-            self.layers.append(Placed({"kind": "bias", "times": list(times)}))
+            self.layers.append({"kind": "bias", "times": list(times)})
             self.order += range(len(self.order), len(self.order) + len(times))
 
     def multiplex(self, factor: int) -> None:
         """Copies side by side."""
-        if not 1 <= factor * len(self.order) <= MOST:
-            raise ValueError(f"Multiplex: {factor} copies of {len(self.order)} inputs cannot be")
-        self.layers.append(Placed({"kind": "multiplex", "copies": factor}))
-        self.order = [theirs * factor + copy for theirs in self.order for copy in range(factor)]
+        if not 1 <= factor * len(self.order) <= LIMIT:
+            raise ValueError(f"Multiplex: expected 1 to {LIMIT} copies of inputs, got {factor} x {len(self.order)}")
+        self.layers.append({"kind": "multiplex", "copies": factor})
+        self.order = [index * factor + copy for index in self.order for copy in range(factor)]
 
-    def lif(self, section: dict[str, Any], layer: int) -> None:
-        """A layer of neurons, with the delays that came before it."""
-        placed = Placed({"kind": "lif"} | section)
-        size = section["size"]
-        placed.sources["weight"] = Source(layer, "weight", (len(self.order), size), order=tuple(self.order))
-        if self._synaptic:
-            delay, placed.sources["delay_raw"] = self._synaptic
-            lr = delay.pop("lr", None)
-            placed.section |= {"delay": delay} | ({} if lr is None else {"delay_lr": lr})
-        self.layers.append(placed)
-        if self._dendritic:
-            self.layers.append(self._dendritic)
+    def lif(self, index: int, size: int, mean: float, std: float, max_silent: float, **own: Any) -> None:
+        """A layer of neurons with the delays that came before it; ``own`` are further keys of its section."""
+        section = {"kind": "lif", "out_features": size, "weight_mean": mean, "weight_std": std, **own}
+        self._add(section, weight=Source(index, "weight", (len(self.order), size), order=tuple(self.order)))
+        self.silent_limits.append(max_silent)
+        if "synaptic" in self._pending:
+            delay, self.sources[f"{len(self.layers) - 1}.delay_raw"] = self._pending["synaptic"]
+            if "lr" in delay:
+                section["delay_lr"] = delay.pop("lr")
+            section["delay"] = delay
+        if "dendritic" in self._pending:
+            delay, source = self._pending["dendritic"]
+            self._add(delay, delay_raw=source)
         self.order = list(range(size))
-        self._synaptic, self._dendritic = None, None
+        self._pending = {}
 
-    def delay(self, table: Table, layer: int, size: int) -> None:
-        """A delay layer of theirs before ``size`` neurons."""
-        name = table.take("name")
-        pre, post = table.integer("presyn_sharing_factor", 1), table.integer("postsyn_sharing_factor", 1)
-        n = len(self.order)
-        if min(pre, post) < 1 or n % pre or size % post:
-            raise ValueError(f"{table.place}: {n} inputs and {size} neurons cannot be shared by {pre} and {post}")
-        rows, columns = n // pre, size // post
-        delay, jitter = _delay_start(table)
-        if name == "DelaySynaptic":
-            if self._synaptic:
-                raise ValueError(f"{table.place}: a second synaptic delay before one layer has no counterpart here")
-            self._synaptic = delay, Source(layer, "synaptic", (rows, columns), (pre, post), tuple(self.order))
-        elif name == "DelayAxonal":
-            delay |= {"kind": "delay"}
-            copies, order = self._shared(table, pre, rows)
-            if copies > 1:
-                delay["copies"] = copies
-                source = Source(layer, "axonal", (rows, 1), order=order, copies=copies)
-                pre = 1
-            else:
-                source = Source(layer, "axonal", (rows, 1), (pre, 1), tuple(self.order))
-            self.layers.append(Placed(delay, {"delay_raw": source}))
-            post = 1  # without effect on a delay that all neurons share
-        elif name == "DelayDendritic":
-            if self._dendritic:
-                raise ValueError(f"{table.place}: a second dendritic delay before one layer has no counterpart here")
-            delay |= {"kind": "delay"}
-            self._dendritic = Placed(delay)
-            self._dendritic.sources["delay_raw"] = Source(layer, "dendritic", (1, columns), (1, post))
-            pre = 1
+    def delay(self, table: Table, index: int, size: int) -> None:
+        """A delay layer of the original before ``size`` neurons."""
+        kind = table.take("name").removeprefix("Delay").lower()
+        pre, post = (table.integer(key, 1) for key in _SHARING)
+        inputs = len(self.order)
+        if min(pre, post) < 1 or inputs % pre or size % post:
+            raise ValueError(f"{table.place}: {inputs} inputs and {size} neurons cannot be shared by {pre} and {post}")
+        if kind in self._pending:
+            raise ValueError(f"{table.place}: a second {kind} delay before one layer has no counterpart here")
+        rows, columns = inputs // pre, size // post
+        delay, jitter = _delay_section(table, {} if kind == "synaptic" else {"kind": "delay"})
+        if kind == "synaptic":
+            self._pending[kind] = delay, Source(index, kind, (rows, columns), (pre, post), tuple(self.order))
+        elif kind == "dendritic":
+            self._pending[kind] = delay, Source(index, kind, (1, columns), (1, post))
+            pre = 1  # has no effect
         else:
-            raise ValueError(f"{table.place}: a layer {name} is not known; expected Axonal, Synaptic or Dendritic")
-        for key, factor in (("presyn_sharing_factor", pre), ("postsyn_sharing_factor", post)):
+            source = Source(index, kind, (rows, 1), (pre, 1), tuple(self.order))
+            if order := self._shared(table, pre, rows):
+                delay["copies"] = pre
+                source = Source(index, kind, (rows, 1), order=order)
+                pre = 1
+            self._add(delay, delay_raw=source)
+            post = 1  # has no effect
+        for key, factor in zip(_SHARING, (pre, post), strict=True):
             if factor > 1:
-                table.remarks.lacking.append(
-                    f"{table.place}.{key} = {factor}: delays are not shared here; they start equal and learn apart"
-                )
+                table.note(key, f" = {factor}: delays are not shared here; they start equal and learn apart")
+        self.delays.append((delay, jitter))
+        self.delay_count += {"synaptic": inputs * size, "axonal": inputs, "dendritic": size}[kind]
 
-        self.imperfections.delays.append((delay, jitter))
-
-    def _shared(self, table: Table, pre: int, rows: int) -> tuple[int, tuple[int, ...]]:
-        """How many neighbouring inputs of ours share an axonal delay, and the number of each delay of theirs."""
-        theirs = [number % rows for number in self.order]
-        if all(len(set(theirs[i : i + pre])) == 1 for i in range(0, len(theirs), pre)):
-            return pre, tuple(theirs[::pre])
-        before = next((placed.section for placed in reversed(self.layers) if placed.section["kind"] != "delay"), {})
-        if self._exact or before.get("copies") != pre:
-            return 1, ()
-        table.remarks.lacking.append(
-            f"{table.place}.presyn_sharing_factor = {pre}: theirs shares a delay among inputs {rows} apart, which are "
-            "copies of different inputs; here the copies of an input share one"
-        )
-        return pre, tuple(range(rows))
-
-    def refuse_delayed(self, table: Table, dendritic: bool) -> None:
-        """An input that comes behind delays which ours has no place for."""
-        if self._synaptic or (dendritic and self._dendritic):
+    def refuse_after(self, table: Table, *delays: str) -> None:
+        """Refuse inputs that the original adds after such delays: here the delays would be after them."""
+        if self._pending.keys() & set(delays):
             raise ValueError(
                 f"{table.place}: {table.raw['name']} between delays and their neurons has no counterpart here; the "
                 "delays would hold for its spikes, too"
             )
 
+    def _add(self, section: dict[str, Any], **sources: Source) -> None:
+        self.sources |= {f"{len(self.layers)}.{key}": source for key, source in sources.items()}
+        self.layers.append(section)
+
+    def _shared(self, table: Table, pre: int, rows: int) -> tuple[int, ...]:
+        """For each axonal delay that ``pre`` neighbouring inputs of ours share its index; empty where none do."""
+        indices = [index % rows for index in self.order]
+        if all(len(set(indices[i : i + pre])) == 1 for i in range(0, len(indices), pre)):
+            return tuple(indices[::pre]) if pre > 1 else ()
+        before: dict[str, Any] = next((layer for layer in reversed(self.layers) if layer["kind"] != "delay"), {})
+        if self._exact or before.get("copies") != pre:
+            return ()
+        why = "the original shares a delay among inputs {} apart, which are copies of different inputs; "
+        table.note(_SHARING[0], f" = {pre}: {why.format(rows)}here the copies of an input share one")
+        return tuple(range(rows))
+
+
+def neuron(params: Table) -> dict[str, float]:
+    """A ``neuron`` section."""
+    tau_syn = params.number("tau_syn", 1.0)
+    tau_mem = params.number("tau_mem", tau_syn)
+    ratio = params.number("model_tau_ratio", None)
+    if ratio is not None and not math.isclose(ratio * tau_syn, tau_mem):
+        params.note("tau_mem", f" = {tau_mem}: its spike times follow model_tau_ratio = {ratio}; so does tau_mem here")
+        tau_mem = ratio * tau_syn
+    if min(tau_syn, tau_mem) <= 0:
+        raise ValueError(f"{params.place}: tau_syn and tau_mem must be > 0, got {tau_syn} and {tau_mem}")
+    height = params.number("threshold") - params.number("leak", 0.0)
+    section = {"tau_mem": float(tau_mem), "tau_syn": float(tau_syn)}
+    unit = threshold_unit(params, section)
+    if height * unit <= 0:
+        raise ValueError(f"{params.place}: the threshold must be above the leak potential, with g_leak > 0")
+    return section | {"threshold": float(height if math.isclose(unit, 1, rel_tol=1e-12) else height * unit)}
+
+
+def threshold_unit(params: Table, neuron: dict[str, float]) -> float:
+    """One unit of the original's threshold in ours."""
+    ratio = neuron["tau_mem"] / neuron["tau_syn"]
+    return float(params.number("g_leak", 1 / ratio) * ratio)
+
 
 def translate_layers(
-    tables: list[Table], inputs: Inputs, defaults: Table, exact: bool
-) -> tuple[Builder, dict[str, float]]:
-    """The layers of today's configs, and the ``neuron`` section.
+    tables: list[Table], listed: bool, inputs: Inputs, defaults: Table, exact: bool
+) -> tuple[NetworkBuilder, dict[str, float]]:
+    """The network, and the ``neuron`` section.
 
-    Raises:
-        ValueError: a layer that is not known, or that cannot be expressed.
+    ``listed``: whether the original's network has all of these layers, or only those of neurons. ``defaults``: neuron
+    parameters of layers without their own. ``exact``: see ``NetworkBuilder``.
     """
-    builder = Builder(inputs, exact)
+    builder = NetworkBuilder(inputs, exact)
     base = neuron(defaults)
-    default_bound = bound(defaults)
-    noise(defaults, 1.0)  # each layer has it with its own
+    weight_grad_limit = defaults.optional("max_dw_norm")
+    noise(defaults, 1.0)  # reads the keys; each layer merges them with its own
     defaults.close()
     for index, table in enumerate(tables):
         name = str(table.take("name"))
-        table.without_effect("feat_in", "feat_out", "monitor")
+        table.skip("feat_in", "feat_out", "monitor")
         if name == "Biases":
-            builder.refuse_delayed(table, dendritic=True)
+            builder.refuse_after(table, "synaptic", "dendritic")
             builder.bias(table.numbers("times"))
         elif name == "Multiplex":
-            builder.refuse_delayed(table, dendritic=False)
+            builder.refuse_after(table, "synaptic")
             builder.multiplex(table.integer("factor"))
-        elif name.startswith("Delay"):
-            following = [t for t in tables[index:] if t.raw.get("name") in _NEURONS]
-            if not following:
-                raise ValueError(f"{table.place}: {name} stands before no neurons")
-            builder.delay(table, index, following[0].integer("size"))
+        elif name in ("DelayAxonal", "DelaySynaptic", "DelayDendritic"):
+            following = next((t for t in tables[index:] if t.raw.get("name") in _NEURONS), None)
+            if following is None:
+                raise ValueError(f"{table.place}: {name} has no neurons after it")
+            builder.delay(table, index, following.integer("size"))
         elif name in _NEURONS:
-            own = Table(table.take("neuron_params", {}), f"{table.place}.neuron_params", table.remarks)
-            builder.bounds.append(bound(own) if "max_dw_norm" in own else default_bound)
-            parameters, imperfect = _own_neuron(own, defaults, base)
-            builder.imperfections.neurons.append(imperfect)
-            builder.lif(_lif(table, parameters), index)
-        elif name == "BroadcastLayer":  # it only repeats times, for each neuron; a sweep may leave it a delay's keys
-            table.without_effect(*_DELAY_KEYS)
+            own = Table(table.take("neuron_params", {}), f"{table.place}.neuron_params", table)
+            limit = own.optional("max_dw_norm") if "max_dw_norm" in own else weight_grad_limit
+            builder.weight_grad_limits.append(limit)
+            _lif(builder, table, index if listed else len(builder.silent_limits), own, defaults, base)
+        elif name == "BroadcastLayer":  # only repeats times; a sweep may leave it the keys of a delay
+            table.skip(*_DELAY_KEYS)
         else:
             raise ValueError(f"{table.place}: a layer {name} is not known here")
-        table.without_effect("trainable")
+        table.skip("trainable")
         table.close()
     return builder, base
 
 
-def _own_neuron(own: Table, defaults: Table, base: dict[str, float]) -> tuple[dict[str, Any], dict[str, float]]:
-    """The ``neuron`` part of a layer's section, if it differs from the config's, and the layer's noise."""
-    merged = Table(defaults.raw | own.raw, own.place, Remarks())
+def _lif(
+    builder: NetworkBuilder, table: Table, index: int, own: Table, defaults: Table, base: dict[str, float]
+) -> None:
+    merged = Table(defaults.raw | own.raw, own.place)
     parameters = neuron(merged)
-    if own.raw.keys() & _NEURON_KEYS:
-        own.remarks.lacking += merged.remarks.lacking
+    if own.raw.keys() & set(_NEURON_KEYS):
+        table.no_counterpart += merged.no_counterpart
     for key in (*_NEURON_KEYS, *NOISE_KEYS):
         own.take(key, None)
-    own.without_effect("threshold_noise_fp", "decay_syn", "decay_mem")
+    own.skip("threshold_noise_fp", "decay_syn", "decay_mem")
     own.close()
-    unit = threshold_unit(merged, parameters["tau_mem"], parameters["tau_syn"])
-    return {} if parameters == base else {"neuron": parameters}, noise(merged, unit)
+    builder.noise.append(noise(merged, threshold_unit(merged, parameters)))
+    lr = table.optional("learning_rate")
+    builder.lif(
+        index,
+        table.integer("size"),
+        table.number("weights_mean"),
+        table.number("weights_std"),
+        table.number("max_num_missing_spikes", 1.0),
+        **({} if lr is None else {"lr": lr}),
+        **({} if parameters == base else {"neuron": parameters}),
+    )
+    table.note_value("trainable", "the weights of a layer always learn here", (True,))
+    table.note_value("biases", "the original does not read it either; use a layer Biases", ([],))
 
 
-def _lif(table: Table, parameters: dict[str, Any]) -> dict[str, Any]:
-    section: dict[str, Any] = {
-        "size": table.integer("size"),
-        "weight_mean": table.number("weights_mean"),
-        "weight_std": table.number("weights_std"),
-        "max_silent": table.number("max_num_missing_spikes", 1.0),
-    }
-    if table.take("learning_rate", None) is not None:
-        section["lr"] = table.number("learning_rate")
-    table.lacks("trainable", "the weights of a layer always learn here", (True,))
-    table.lacks("biases", "their code does not read it either; write a layer Biases", ([],))
-    return section | parameters
-
-
-def _delay_start(table: Table) -> tuple[dict[str, Any], float]:
-    """The fields of a delay that are the same in all places, and its jitter."""
-    positivity = table.table("positivity", {"name": None})
-    name = positivity.take("name", None)
-    start: dict[str, Any] = {"bound": "sigmoid"}
-    if name == "sigmoid":
-        start |= {"scale": positivity.number("scale", 1.0), "shift": positivity.number("shift", 0.0)}
-    elif name in ("clip", "shift"):
-        start |= {"bound": "clip", "scale": inf}
-        if name == "shift":
-            table.remarks.lacking.append(
-                f"{table.place}.positivity = shift: negative delays are set to 0 here; theirs moves all delays up"
-            )
-    elif name is None:
-        raise ValueError(f"{table.place}.positivity is missing: sigmoid, clip or shift")
+def _delay_section(table: Table, section: dict[str, Any]) -> tuple[dict[str, Any], float]:
+    """The section of a delay, and the standard deviation of its jitter."""
+    section |= {"bound": "clip", "scale": math.inf}
+    if table.take("positivity", None) is None:  # configs from before there was a choice
+        table.note("positivity", " is missing: delays are the parameters themselves, not below 0")
     else:
-        raise ValueError(f"{table.place}.positivity: {name!r} has no counterpart here; known: sigmoid, clip, shift")
-    positivity.close()
-    start |= {"mean": table.number("delay_mean"), "std": table.number("delay_std")}
+        positivity = table.table("positivity")
+        name = positivity.choice("name", ("sigmoid", "clip", "shift"))
+        if name == "sigmoid":
+            scale, shift = positivity.number("scale", 1.0), positivity.number("shift", 0.0)
+            section |= {"bound": "sigmoid", "scale": scale, "shift": shift}
+        elif name == "shift":
+            table.note("positivity", " = shift: negative delays are set to 0; the original increases all delays")
+        positivity.close()
+    section |= {"mean": table.number("delay_mean"), "std": table.number("delay_std")}
     if table.take("trainable", True) is False:
-        start["trainable"] = False
-    if table.take("learning_rate", None) is not None:
-        start["lr"] = table.number("learning_rate")
-    jitter = table.number("jitter", 0.0) if table.take("jitter", None) not in (None, False) else 0.0
+        section["trainable"] = False
+    if (lr := table.optional("learning_rate")) is not None:
+        section["lr"] = lr
+    jitter = table.optional("jitter") or 0.0
     if jitter < 0:
         raise ValueError(f"{table.place}.jitter: expected a standard deviation >= 0, got {jitter}")
-    return start, jitter
+    return section, jitter

@@ -1,4 +1,4 @@
-"""Makes a run of ours out of a result folder of theirs."""
+"""A result folder of the original becomes a run."""
 
 import json
 import math
@@ -6,129 +6,205 @@ import warnings
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
+from torch import Tensor
 
-from firstspike.interop.fast_and_deep.compare import Comparison, compare
-from firstspike.interop.fast_and_deep.curves import metrics
-from firstspike.interop.fast_and_deep.folder import Found, look
-from firstspike.interop.fast_and_deep.translate import Translation, import_config
-from firstspike.interop.fast_and_deep.weights import read_network
-from firstspike.training.build import Experiment, build
-from firstspike.training.config import Config
-from firstspike.training.config.substrate import Noisy
-from firstspike.training.files import write_whole
-from firstspike.training.run import Run
-from firstspike.training.saving import State, save_epoch
+from firstspike.interop.fast_and_deep.layers import Source
+from firstspike.interop.fast_and_deep.results import (
+    Comparison,
+    ResultsError,
+    compare,
+    find_files,
+    metrics,
+    saved_spike_times,
+)
+from firstspike.interop.fast_and_deep.translate import import_config
+from firstspike.interop.safe_pickle import StandIn
+from firstspike.interop.torch_file import StoredTensor, read_torch_file
+from firstspike.substrates import Exact, Noisy
+from firstspike.config import build, build_data
+from firstspike.layers import Network
+from firstspike.runs import RunFolder
+from firstspike.runs.checkpoint import place_of, save_checkpoint
+from firstspike.runs.files import write_whole
+from firstspike.runs.writer import captured
+from firstspike.training import record_in_parts
+from firstspike.training.fitting import Member, Progress
+
+_WEIGHTS = ("weights", ("NeuronLayer", "EqualtimeLayer"))
+_DELAYS = ("_delay_parameters", ("DelayLayer",))
 
 
-@dataclass(frozen=True)
+@dataclass
 class Imported:
-    """What came of an import.
+    """The outcome of an import, as ``import.json`` has it.
 
-    Args:
-        config: our config.
-        network: their file that the weights come from, None if there was none.
-        epoch: how far it is trained.
-        parameters: number of weights and delays taken over.
-        lacking: what has no counterpart here, one line each.
-        inexact: reasons for spike times of theirs that an exact computation does not give.
-        comparison: with their saved spike times; in words, why there is none.
+    ``config`` and ``network`` are the original's files, ``epoch`` is how long the network was trained, ``parameters``
+    the number of imported weights and delays; ``comparison`` is with the spike times that the original saved, or says
+    why there is none. The rest as in ``Translation`` and ``ResultFiles``.
     """
 
-    config: Config
-    network: Path | None
+    config: str
+    network: str | None
+    trained: bool
     epoch: int
-    parameters: int
-    lacking: tuple[str, ...]
-    inexact: tuple[str, ...]
-    comparison: Comparison | str
+    without_effect: list[str]
+    inexact: list[str]
+    no_counterpart: list[str]
+    parameters: int = 0
+    comparison: Comparison | str = "there is no trained network"
+    curves: str = "there is no network"
 
     @property
     def verdict(self) -> str:
         """The comparison in a sentence."""
         if isinstance(self.comparison, str):
             return f"not compared: {self.comparison}"
-        return self.comparison.sentence + (f" (but {', '.join(self.inexact)})" if self.inexact else "")
+        return str(self.comparison) + (f" (but {', '.join(self.inexact)})" if self.inexact else "")
 
 
 def import_folder(folder: Path, out: Path) -> Imported:
-    """Make a run folder from a result folder of theirs; nothing in it is executed.
+    """Make a run folder from a result folder of the original; nothing in it is executed.
 
-    The run has ``config.yaml``, a checkpoint with their weights, and ``import.json`` with all that is said about the
-    translation; the losses and accuracies that they saved become ``metrics.csv``. The optimiser starts anew, should the
-    training go on.
+    The run has ``config.yaml``, a checkpoint with the original's weights, and ``import.json`` with all notes on the
+    translation; the losses and accuracies that were saved become ``metrics.csv``. If the training is resumed, the
+    optimiser starts anew.
 
     Args:
-        folder: their result folder, or one ``epoch_N`` of it.
+        folder: a result folder, or one ``epoch_N`` of it.
         out: our run folder; it must not exist, or be empty.
 
     Raises:
-        UnsafePickleError: their network's file wants to call something.
+        UnsafePickleError: the file of the network wants to call something.
         FileExistsError: ``out`` is not empty.
         FileNotFoundError: no config in ``folder``.
         ValueError: a config or network that cannot be read or expressed.
     """
-    first = look(folder)
+    first = find_files(folder)
     config, translation = import_config(first.config, exact=first.network is not None)
-    found = look(folder, translation.name)
-    lacking = list(translation.remarks.lacking)
-    experiment = build(config)
-    epoch = (config.training.epochs if found.epoch is None else found.epoch) if found.trained else 0
-    comparison: Comparison | str = "there is no trained network"
-    curves = "there is no network"
-    count = 0
-    if found.network is not None:
-        state = read_network(found.network, translation.sources)
-        count = sum(values.numel() for values in state.values())
-        experiment.network.load_state_dict(experiment.network.state_dict() | state)
-        lacking.append("optimiser state and random numbers: a training that goes on starts them anew")
-        if isinstance(config.substrate, Noisy) and config.substrate.threshold_spread:
-            lacking.append("fixed pattern of the thresholds: drawn anew here, so the network runs on another device")
-    if found.trained:
-        comparison = compare(experiment, found.tests)
-    run = Run.create(out, config)
-    if found.network is not None:
-        rates = _advance(experiment, epoch)
-        rows = metrics(found.curves, rates, experiment.spiking)
-        best = -math.inf
-        curves = rows if isinstance(rows, str) else f"metrics of {len(rows)} epochs"
-        if not isinstance(rows, str) and rows:
-            best = max(float(row["validation_accuracy"]) for row in rows)
-            run.append("metrics", rows)
-        save_epoch(experiment, run, State(epoch=epoch, best=best))
-    imported = Imported(config, found.network, epoch, count, tuple(lacking), tuple(translation.inexact), comparison)
-    write_whole(
-        run.path / "import.json",
-        json.dumps(_record(imported, found, translation) | {"curves": curves}, indent=1) + "\n",
+    files = find_files(folder, translation.name)
+    data = build_data(config)
+    trainer = build(config, data)
+    member = trainer.members[0]
+    found = Imported(
+        str(files.config.resolve()),
+        str(files.network.resolve()) if files.network else None,
+        files.trained,
+        (config.training.epochs if files.epoch is None else files.epoch) if files.trained else 0,
+        translation.without_effect,
+        translation.inexact,
+        translation.no_counterpart,
     )
-    return imported
+    if files.network is not None:
+        state = read_network(files.network, translation.sources)
+        found.parameters = sum(values.numel() for values in state.values())
+        member.network.load_state_dict(member.network.state_dict() | state)
+        found.no_counterpart.append("optimiser state and random numbers: a resumed training starts them anew")
+        if isinstance(member.substrate, Noisy) and member.substrate.threshold_spread:
+            why = "drawn anew, so the network runs on another device"
+            found.no_counterpart.append(f"fixed pattern of the thresholds: {why}")
+    if files.trained:
+        try:
+            times, inputs = saved_spike_times(files.tests, data.test, translation.config["data"]["kind"])
+            found.comparison = compare(times, _outputs(member, inputs))
+        except ResultsError as reason:
+            found.comparison = str(reason)
+    run = RunFolder(out)
+    run.create(config)
+    if files.network is not None:
+        rates, best = _advance(member, found.epoch), -math.inf
+        try:
+            rows = metrics(files.curves, rates, member.spiking)
+            found.curves = f"metrics of {len(rows)} epochs"
+            if rows:
+                best = max(float(row["validation_accuracy"]) for row in rows)
+                run.append("metrics", rows)
+        except ResultsError as reason:
+            found.curves = str(reason)
+        member.progress = Progress(epoch=found.epoch, best=best)
+        checkpoint = captured(trainer)[0]
+        save_checkpoint(place_of(run.checkpoints, checkpoint), checkpoint)
+    record = {"from": "fastAndDeep", **asdict(found), "torch": torch.__version__}
+    write_whole(run.path / "import.json", json.dumps(record, indent=1) + "\n")
+    return found
 
 
-def _advance(experiment: Experiment, epoch: int) -> list[float]:
+def _advance(member: Member, epoch: int) -> list[float]:
     """Bring the schedule of learning rates to an epoch; the rates on the way."""
     rates = []
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Detected call of `lr_scheduler.step", UserWarning)
         for _ in range(epoch):
-            if experiment.schedule is not None:
-                experiment.schedule.step()
-            rates.append(experiment.optimizer.param_groups[0]["lr"])
+            if member.schedule is not None:
+                member.schedule.step()
+            rates.append(member.optimizer.param_groups[0]["lr"])
     return rates
 
 
-def _record(imported: Imported, found: Found, translation: Translation) -> dict[str, object]:
-    """What ``import.json`` says."""
-    comparison = imported.comparison
-    return {
-        "from": "fastAndDeep",
-        "config": str(found.config.resolve()),
-        "network": str(found.network.resolve()) if found.network else None,
-        "trained": found.trained,
-        "epoch": imported.epoch,
-        "parameters": imported.parameters,
-        "no_counterpart": list(imported.lacking),
-        "without_effect": translation.remarks.unused,
-        "inexact": list(imported.inexact),
-        "comparison": comparison if isinstance(comparison, str) else asdict(comparison),
-        "torch": torch.__version__,
-    }
+def _outputs(member: Member, times: Tensor) -> np.ndarray:
+    """Output times by the exact equations; thresholds and weights are the substrate's, but it draws no noise."""
+    noisy = member.substrate
+    assert isinstance(member.network, Network)
+    substrate = (
+        Noisy(noisy.threshold_offset, weight_scale=noisy.weight_scale, weight_max=noisy.weight_max)
+        if isinstance(noisy, Noisy)
+        else Exact()
+    )
+    with substrate.open(member.network) as opened:
+        return record_in_parts(member.network, times, opened).output.cpu().double().numpy()
+
+
+def read_network(path: Path, sources: dict[str, Source]) -> dict[str, Tensor]:
+    """Parameters of ours from a pickled network of the original.
+
+    Args:
+        path: its ``*_network.pt``.
+        sources: for each of our parameters where the original's is, see ``Translation``.
+
+    Returns:
+        For each parameter its values in double precision: weights ``(out, in)``, delays before the bound.
+
+    Raises:
+        UnsafePickleError: the file wants to call something.
+        ValueError: not a network of the original, or one that does not fit the config.
+        OSError: it cannot be read.
+    """
+    network = read_torch_file(path)
+    if not isinstance(network, StandIn):
+        raise ValueError(f"{path}: expected a network, got {type(network).__name__}")
+    container = _modules(network).get("layers")
+    if not isinstance(container, StandIn):
+        raise ValueError(f"{path}: {network.qualified} has no layers; expected a network of fastAndDeep")
+    layers = _modules(container)
+    return {name: torch.from_numpy(_values(path, layers, source)) for name, source in sources.items()}
+
+
+def _modules(module: StandIn) -> dict[str, object]:
+    found = module.attributes.get("_modules")
+    return {str(key): value for key, value in found.items()} if isinstance(found, dict) else {}
+
+
+def _values(path: Path, layers: dict[str, object], source: Source) -> np.ndarray:
+    """A parameter of the original, ``(inputs, neurons)``, in the order and form of ours."""
+    attribute, classes = _WEIGHTS if source.kind == "weight" else _DELAYS
+    layer, place = layers.get(str(source.layer)), f"{path}: layers[{source.layer}]"
+    if not isinstance(layer, StandIn) or layer.name not in classes:
+        raise ValueError(f"{place}: expected {classes[0]}, got {layer!r}; the network does not fit the config")
+    learned = layer.attributes.get("_parameters")  # what is not trained is a plain attribute
+    tensor = (learned if isinstance(learned, dict) else {}).get(attribute, layer.attributes.get(attribute))
+    if not isinstance(tensor, StoredTensor):
+        raise ValueError(f"{place}: has no tensor {attribute}")
+    if tensor.shape != source.shape:
+        raise ValueError(
+            f"{place}.{attribute}: expected shape {source.shape} by the config, got {tensor.shape}; is it the network "
+            "of this config?"
+        )
+    values = np.array(tensor.array(), dtype=np.float64)
+    if not np.isfinite(values).all():
+        raise ValueError(f"{place}.{attribute}: holds numbers that are not finite")
+    values = np.tile(values, source.tiles)
+    if source.kind == "dendritic":
+        return values[0].copy()
+    values = values[list(source.order)]
+    return values[:, 0].copy() if source.kind == "axonal" else values.T.copy()

@@ -1,121 +1,122 @@
-"""A mapping of theirs from which every key is asked for once, so that nothing is dropped in silence."""
+"""Read a mapping of the original's config key by key, so that no key is dropped silently."""
 
 import math
 import reprlib
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
 from typing import Any
 
-MOST = 1_000_000
-"""The largest size or number of epochs that is believed."""
+LIMIT = 1_000_000  # largest size, count or number of epochs that is accepted
 
-_MISSING: Any = object()
-
-
-@dataclass
-class Remarks:
-    """What becomes of their keys beside those that are translated.
-
-    Args:
-        lacking: what has no counterpart here, one line each.
-        unused: keys that change nothing in what a network computes or learns, one line each.
-    """
-
-    lacking: list[str] = field(default_factory=list)
-    unused: list[str] = field(default_factory=list)
+_REQUIRED: Any = object()
 
 
 class Table:
-    """A mapping of a config.
+    """A mapping in the original's config. Each key has to be read once; ``close`` notes the others.
 
     Args:
-        raw: its keys and values.
-        place: where it stands, for messages.
-        remarks: where is told what is not translated.
+        raw: the mapping.
+        place: its path in the config, for messages.
+        parent: the mapping around it, with which it shares its notes.
+
+    Attributes:
+        no_counterpart: what firstspike does not have, one line each.
+        without_effect: keys that change neither what a network computes nor what it learns, one line each.
 
     Raises:
-        ValueError: ``raw`` is no mapping.
+        ValueError: ``raw`` is not a mapping. All methods raise it for a missing key and for a value of another kind.
     """
 
-    def __init__(self, raw: Any, place: str, remarks: Remarks) -> None:
+    def __init__(self, raw: Any, place: str = "", parent: "Table | None" = None) -> None:
         if not isinstance(raw, dict):
-            raise ValueError(f"{place}: expected a mapping of names to values, got {_short(raw)}")
+            raise ValueError(f"{place}: expected a mapping of names to values, got {reprlib.repr(raw)}")
         self.raw = {str(key): value for key, value in raw.items()}
         self.place = place
-        self.remarks = remarks
-        self._rest = set(self.raw)
+        self.no_counterpart: list[str] = [] if parent is None else parent.no_counterpart
+        self.without_effect: list[str] = [] if parent is None else parent.without_effect
+        self._unread = set(self.raw)
 
     def __contains__(self, key: str) -> bool:
         return key in self.raw
 
-    def take(self, key: str, default: Any = _MISSING) -> Any:
-        """The value of a key.
-
-        Raises:
-            ValueError: it is not there, and there is no default.
-        """
-        self._rest.discard(key)
-        if key in self.raw:
-            return self.raw[key]
-        if default is _MISSING:
+    def take(self, key: str, default: Any = _REQUIRED) -> Any:
+        """The value of a key, whatever it is."""
+        self._unread.discard(key)
+        if key not in self.raw and default is _REQUIRED:
             raise ValueError(f"{self._name(key)} is missing")
-        return default
+        return self.raw.get(key, default)
 
-    def number(self, key: str, default: Any = _MISSING) -> float:
-        """A number; where it is not there, the default.
-
-        Raises:
-            ValueError: it is something else.
-        """
+    def number(self, key: str, default: Any = _REQUIRED) -> float:
+        """A number; without the key the default."""
         value = self.take(key, default)
-        return value if key not in self.raw else _number(value, self._name(key))
+        return _number(value, self._name(key)) if key in self.raw else value
 
-    def integer(self, key: str, default: Any = _MISSING, most: int = MOST) -> int:
-        """A whole number from 0 to ``most``."""
+    def optional(self, key: str) -> float | None:
+        """A number; None where the key is missing, null or false."""
+        value = self.take(key, None)
+        return None if value is None or value is False else self.number(key)
+
+    def integer(self, key: str, default: Any = _REQUIRED, most: int = LIMIT) -> int:
+        """An integer from 0 to ``most``; without the key the default."""
         value: Any = self.number(key, default)
-        return value if key not in self.raw else _integer(value, self._name(key), most)
-
-    def integers(self, key: str, count: int | None = None) -> list[int]:
-        """A list of whole numbers from 0 to ``MOST``, see ``numbers``."""
-        return [_integer(value, self._name(key), MOST) for value in self.numbers(key, count)]
+        return _integer(value, self._name(key), most) if key in self.raw else value
 
     def numbers(self, key: str, count: int | None = None) -> list[float]:
-        """A list of numbers; with ``count`` of so many, or one number for all."""
+        """A list of numbers, of length ``count`` if that is given; a single number stands for ``count`` equal ones."""
         value = self.take(key)
         if count is not None and not isinstance(value, list):
             value = [value] * count
         if not isinstance(value, list) or count not in (None, len(value)):
             expected = "a list" if count is None else f"{count} numbers"
-            raise ValueError(f"{self._name(key)}: expected {expected}, got {_short(value)}")
+            raise ValueError(f"{self._name(key)}: expected {expected}, got {reprlib.repr(value)}")
         return [_number(entry, f"{self._name(key)}[{i}]") for i, entry in enumerate(value)]
 
-    def table(self, key: str, default: Any = _MISSING) -> "Table":
-        """A mapping inside this one."""
-        return Table(self.take(key, default), self._name(key), self.remarks)
+    def integers(self, key: str, count: int | None = None) -> list[int]:
+        """The same for integers from 0 to ``LIMIT``."""
+        return [_integer(value, self._name(key), LIMIT) for value in self.numbers(key, count)]
 
-    def tables(self, key: str, default: Any = _MISSING) -> list["Table"]:
+    def choice(self, key: str, known: Iterable[str], default: str | None = None) -> str:
+        """One of several names; without the key the default."""
+        value = self.take(key, default)
+        if not isinstance(value, str) or value not in known:
+            raise ValueError(f"{self._name(key)}: {value!r} has no counterpart here; known: {', '.join(known)}")
+        return value
+
+    def table(self, key: str, default: Any = _REQUIRED) -> "Table":
+        """A nested mapping."""
+        return Table(self.take(key, default), self._name(key), self)
+
+    def tables(self, key: str, default: Any = _REQUIRED) -> list["Table"]:
         """A list of mappings."""
         value = self.take(key, default)
         if not isinstance(value, list):
-            raise ValueError(f"{self._name(key)}: expected a list, got {_short(value)}")
-        return [Table(entry, f"{self._name(key)}[{i}]", self.remarks) for i, entry in enumerate(value)]
+            raise ValueError(f"{self._name(key)}: expected a list, got {reprlib.repr(value)}")
+        return [Table(entry, f"{self._name(key)}[{i}]", self) for i, entry in enumerate(value)]
 
-    def lacks(self, key: str, why: str, harmless: Sequence[Any] = (None, False, 0)) -> None:
-        """A key without a counterpart, told unless it is not there or has a value that does nothing."""
+    def note(self, key: str, text: str) -> None:
+        """Note that a key has no counterpart."""
+        self.no_counterpart.append(f"{self._name(key)}{text}")
+
+    def note_value(self, key: str, why: str, harmless: tuple[Any, ...] = (None, False, 0)) -> None:
+        """Read a key that has no counterpart, and note its value if that has an effect."""
         value = self.take(key, None)
         if value is not None and value not in harmless:
-            self.remarks.lacking.append(f"{self._name(key)} = {_short(value)}: {why}")
+            self.note(key, f" = {reprlib.repr(value)}: {why}")
 
-    def without_effect(self, *keys: str) -> None:
-        """Keys that change nothing in what a network computes or learns."""
+    def note_differing(self, key: str, values: Sequence[Any], chosen: Any) -> None:
+        """Note values of layers that are the same for all of them here."""
+        if len(set(values)) > 1:
+            self.no_counterpart.append(f"{key} differs between layers ({values}); here all layers have {chosen}")
+
+    def skip(self, *keys: str) -> None:
+        """Read keys without effect."""
         for key in keys:
-            if key in self._rest:
-                self.remarks.unused.append(f"{self._name(key)} = {_short(self.take(key))}")
+            if key in self._unread:
+                self.without_effect.append(f"{self._name(key)} = {reprlib.repr(self.take(key))}")
 
     def close(self) -> None:
-        """All is asked for: the other keys are not known."""
-        for key in sorted(self._rest):
-            self.remarks.lacking.append(f"{self._name(key)} = {_short(self.raw[key])}: this key is not known here")
+        """Note the keys that nobody has read."""
+        for key in sorted(self._unread):
+            self.note(key, f" = {reprlib.repr(self.raw[key])}: unknown key")
 
     def _name(self, key: str) -> str:
         return f"{self.place}.{key}" if self.place else key
@@ -125,19 +126,15 @@ def _number(value: Any, name: str) -> float:
     try:
         if isinstance(value, bool) or not isinstance(value, int | float | str):
             raise ValueError
-        number = value if isinstance(value, int) else float(value)  # YAML reads 1e-3 as text
+        number = value if isinstance(value, int) else float(value)  # YAML 1.1 reads 1e-3 as text
         if not math.isfinite(number):
             raise ValueError
     except (ValueError, OverflowError):
-        raise ValueError(f"{name}: expected a number, got {_short(value)}") from None
+        raise ValueError(f"{name}: expected a number, got {reprlib.repr(value)}") from None
     return number
 
 
 def _integer(value: float, name: str, most: int) -> int:
     if value != int(value) or not 0 <= value <= most:
-        raise ValueError(f"{name}: expected a whole number from 0 to {most}, got {value}")
+        raise ValueError(f"{name}: expected an integer from 0 to {most}, got {value}")
     return int(value)
-
-
-def _short(value: Any) -> str:
-    return reprlib.repr(value)

@@ -1,88 +1,75 @@
-"""A config of theirs becomes one of ours. No torch in here: dict to dict.
+"""A config of the original becomes one of ours, dict to dict; it loads no torch.
 
-Two forms are known. In the release 1.0.0 ``network_layout`` has ``layer_sizes``, ``n_biases``, ``bias_times``,
-``weight_means`` and ``weight_stdevs``; later it has a list ``layers``.
+Two forms are known. In release 1.0.0 ``network_layout`` has ``layer_sizes``, ``n_biases``, ``bias_times``,
+``weight_means`` and ``weight_stdevs``; the current form lists ``layers``.
 """
 
-import math
-import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from firstspike.interop.fast_and_deep.data import Inputs, data
-from firstspike.interop.fast_and_deep.layers import Builder, Source, translate_layers
-from firstspike.interop.fast_and_deep.learning import loss, training
-from firstspike.interop.fast_and_deep.neuron import bound, neuron, threshold_unit
-from firstspike.interop.fast_and_deep.substrate import noise, runs_on_chip, substrate
-from firstspike.interop.fast_and_deep.table import Remarks, Table
-from firstspike.training.config import Config, parse_config
+from firstspike.interop.fast_and_deep.layers import Source, translate_layers
+from firstspike.interop.fast_and_deep.sections import data, loss, training
+from firstspike.interop.fast_and_deep.substrate import runs_on_chip, substrate
+from firstspike.interop.fast_and_deep.table import Table
+from firstspike.config import Config, parse_config
 
 _MAX_BYTES = 1_000_000
 
 
 @dataclass
 class Translation:
-    """What a config of theirs is here.
+    """What a config of the original is here.
 
     Args:
         config: our config, as ``parse_config`` takes it.
-        sources: for each of our parameters, by its name in ``state_dict``, where it is in their network.
-        inexact: why spike times of theirs may differ from ours by more than rounding, one reason each.
-        remarks: what has no counterpart, and what has no effect.
-        name: their name of the data set, which their files carry.
+        sources: for each parameter of ours, by its name in ``state_dict``, where it is in the original's network.
+        inexact: why the original's spike times may differ from ours by more than rounding, one reason each.
+        no_counterpart: what firstspike does not have, one line each.
+        without_effect: keys that change neither what a network computes nor what it learns, one line each.
+        name: the original's name of the data set, with which its files begin.
     """
 
     config: dict[str, Any]
     sources: dict[str, Source]
-    inexact: list[str] = field(default_factory=list)
-    remarks: Remarks = field(default_factory=Remarks)
-    name: str = ""
+    inexact: list[str]
+    no_counterpart: list[str]
+    without_effect: list[str]
+    name: str
 
 
-class _Loader(yaml.SafeLoader):
-    """Plain values only, and 1e-3 is a number."""
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)[eE][-+]?[0-9]+$"),
-    list("-+0123456789."),
-)
-
-
-def read_config(path: Path) -> dict[str, Any]:
-    """Their YAML file as a dict.
+def read_yaml(path: Path) -> dict[str, Any]:
+    """A YAML file of the original as a dict.
 
     Raises:
-        ValueError: no YAML, or no mapping.
+        ValueError: not YAML of plain values, or not a mapping.
         OSError: it cannot be read.
     """
     if path.stat().st_size > _MAX_BYTES:
-        raise ValueError(f"{path}: is larger than {_MAX_BYTES} bytes, which no config is")
+        raise ValueError(f"{path}: exceeds the limit of {_MAX_BYTES} bytes for configs")
     try:
-        raw = yaml.load(path.read_text(encoding="utf-8"), _Loader)
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        raise ValueError(f"{path}: is no YAML of plain values: {' '.join(str(error).split())}") from None
+        raise ValueError(f"{path}: not YAML of plain values: {' '.join(str(error).split())}") from None
     if not isinstance(raw, dict):
-        raise ValueError(f"{path}: is no config of fastAndDeep: expected a mapping")
+        raise ValueError(f"{path}: not a config of fastAndDeep: expected a mapping")
     return raw
 
 
 def import_config(path: Path, exact: bool = False) -> tuple[Config, Translation]:
-    """Translate a YAML file of theirs; ``exact`` as in ``translate``.
+    """Translate a YAML file; ``exact`` as in ``translate``.
 
     Raises:
-        ValueError: no config of theirs, or one that cannot be expressed here.
+        ValueError: not a config of the original, or one that cannot be expressed here.
         OSError: it cannot be read.
     """
+    raw = read_yaml(path)
     try:
-        translation = translate(read_config(path), exact)
+        translation = translate(raw, exact)
     except ValueError as error:
-        text = str(error)
-        raise ValueError(text if text.startswith(str(path)) else f"{path}: {text}") from None
+        raise ValueError(f"{path}: {error}") from None
     return parse_config(translation.config, f"{path}, translated"), translation
 
 
@@ -90,109 +77,81 @@ def translate(raw: dict[str, Any], exact: bool = False) -> Translation:
     """Translate a config.
 
     Args:
-        raw: their config, as its YAML file says it; it is not changed.
-        exact: whether a network of theirs is taken over, whose delays must all find their place.
+        raw: the original's config, as its YAML file has it; it is not changed.
+        exact: whether a trained network is imported as well, whose delays must all keep their place.
 
     Raises:
-        ValueError: a config that is none of theirs, or uses what cannot be expressed here.
+        ValueError: not a config of the original, or one that uses what cannot be expressed here.
     """
-    remarks = Remarks()
-    root = Table(raw, "", remarks)
+    root = Table(raw)
     if "network_layout" not in root or "training_params" not in root:
-        raise ValueError("is no config of fastAndDeep: it has no network_layout and training_params")
+        raise ValueError("not a config of fastAndDeep: expected the keys network_layout and training_params")
     layout, params = root.table("network_layout"), root.table("training_params")
-    dataset = _dataset(root)
-    name = str(dataset.raw.get("name"))
-    main = "default_neuron_params" in root
-    defaults = root.table("default_neuron_params" if main else "neuron_params")
+    if "dataset_params" in root:
+        dataset = root.table("dataset_params")
+    else:  # older configs have only the name
+        named = root.take("dataset")
+        dataset = Table(named if isinstance(named, dict) else {"name": named}, "dataset", root)
+    current = "default_neuron_params" in root
+    defaults = root.table("default_neuron_params" if current else "neuron_params")
     root.close()
-    on_chip = runs_on_chip(params.raw)
     n_inputs = layout.integer("n_inputs")
-    inputs = data(dataset, n_inputs, on_chip)
-    unrolled = inputs.size != n_inputs  # the file as it was before their program repeated the inputs for the chip
-    layered = "layers" in layout
-    if layered:
-        tables = layout.tables("layers")
-        if unrolled and tables and tables[0].raw.get("name") == "Biases":
-            tables[0].raw["times"] = tables[0].numbers("times") * inputs.copies
-        builder, base = translate_layers(tables, inputs, defaults, exact)
-        if not main:
-            builder.bounds = [bound(params)]
-        else:
-            params.without_effect("max_dw_norm")  # set by their program; the neurons' counts
+    inputs = data(dataset, n_inputs, runs_on_chip(params.raw))
+    # whether the file is as it was before the program repeated the inputs, and their biases, for the chip
+    copies = inputs.copies if inputs.size != n_inputs else 1
+    listed = "layers" in layout
+    tables = layout.tables("layers") if listed else _layers_from_sizes(layout, params, copies)
+    if tables and tables[0].raw.get("name") == "Biases":
+        tables[0].raw["times"] = tables[0].numbers("times") * copies
+    builder, base = translate_layers(tables, listed, inputs, defaults, exact)
+    if current or "max_dw_norm" in defaults:
+        params.skip("max_dw_norm")  # the neurons' counts
     else:
-        builder, base = _from_sizes(layout, params, inputs, defaults, unrolled)
-    layout.without_effect("width_pixel")
+        builder.weight_grad_limits = [params.optional("max_dw_norm")]
+    layout.skip("width_pixel")
     layout.close()
-    where, inexact = substrate(params, builder.imperfections)
-    entries = [{"kind": p.section["kind"]} | p.section for p in builder.layers]
-    sources = {f"{i}.{key}": source for i, p in enumerate(builder.layers) for key, source in p.sources.items()}
+    section, inexact = substrate(params, builder.noise, builder.delays)
     config = {
         "data": inputs.section,
         "neuron": base,
-        "network": entries,
-        "loss": loss(params, main, base["tau_syn"], _delays(sources)),
-        "training": training(params, builder.bounds),
+        "network": builder.layers,
+        "loss": loss(params, current, base["tau_syn"], builder.delay_count, len(builder.order)),
+        "training": training(params, builder.weight_grad_limits, builder.silent_limits),
     }
-    if where:
-        config["substrate"] = where
-    return Translation(config, sources, inexact, remarks, name)
+    if section:
+        config["substrate"] = section
+    notes = root.no_counterpart, root.without_effect
+    return Translation(config, builder.sources, inexact, *notes, str(dataset.raw["name"]))
 
 
-def _dataset(root: Table) -> Table:
-    """The data set, which older configs only name."""
-    if "dataset_params" in root:
-        return root.table("dataset_params")
-    named = root.take("dataset")
-    return Table(named if isinstance(named, dict) else {"name": named}, "dataset", root.remarks)
-
-
-def _from_sizes(
-    layout: Table, params: Table, inputs: Inputs, defaults: Table, unrolled: bool
-) -> tuple[Builder, dict[str, float]]:
-    """The network of the release 1.0.0: layers of neurons, each with bias spikes behind its inputs."""
+def _layers_from_sizes(layout: Table, params: Table, copies: int) -> list[Table]:
+    """The network of release 1.0.0 as a list of layers: neurons, each after its bias spikes."""
     sizes = layout.integers("layer_sizes")
     count = len(sizes)
     if layout.integer("n_layers", count) != count:
         raise ValueError(f"{layout.place}.n_layers: {layout.raw['n_layers']} layers, but {count} layer_sizes")
+    biases = _bias_times(layout, count)
+    layers: list[dict[str, Any]] = []
     means, stds = layout.numbers("weight_means", count), layout.numbers("weight_stdevs", count)
     silent = params.numbers("max_num_missing_spikes", count)
-    biases = _bias_times(layout, count)
-    if unrolled and inputs.copies > 1:
-        biases = [biases[0] * inputs.copies] + [[] for _ in biases[1:]]
-    base = neuron(defaults)
-    imperfect = noise(defaults, threshold_unit(defaults, base["tau_mem"], base["tau_syn"]))
-    bounds = [bound(defaults if "max_dw_norm" in defaults else params)]
-    params.take("max_dw_norm", None)
-    defaults.take("max_dw_norm", None)
-    defaults.close()
-    builder = Builder(inputs, exact=True)
-    builder.imperfections.neurons = [imperfect] * count
-    for index, size in enumerate(sizes):
-        builder.bias(biases[index])
-        section = {"size": size, "weight_mean": means[index], "weight_std": stds[index], "max_silent": silent[index]}
-        builder.lif(section, index)
-    builder.bounds = bounds
-    return builder, base
+    if copies > 1:  # on the chip only the first layer has bias spikes
+        biases[1:] = [[] for _ in biases[1:]]
+    for times, size, mean, std, limit in zip(biases, sizes, means, stds, silent, strict=True):
+        layers += [{"name": "Biases", "times": times}] if times else []
+        layers.append({"name": "EqualtimeLayer", "size": size, "weights_mean": mean, "weights_std": std})
+        layers[-1]["max_num_missing_spikes"] = limit
+    return [Table(layer, layout.place, layout) for layer in layers]
 
 
 def _bias_times(layout: Table, count: int) -> list[list[float]]:
     """Bias spikes of each layer: one list for all, or a list each."""
-    times = layout.take("bias_times", [])
-    numbers = layout.integers("n_biases", count)
+    times, numbers = layout.take("bias_times", []), layout.integers("n_biases", count)
     if isinstance(times, list) and times and isinstance(times[0], list):
-        per_layer = [
-            Table({"bias_times": entry}, layout.place, layout.remarks).numbers("bias_times") for entry in times
-        ]
-        per_layer += [[] for _ in range(count - len(per_layer))]
+        each = [Table({"bias_times": entry}, layout.place, layout).numbers("bias_times") for entry in times]
+        each += [[] for _ in range(count - len(each))]
     else:
-        per_layer = [layout.numbers("bias_times") if n else [] for n in numbers]
-    for index, (n, entry) in enumerate(zip(numbers, per_layer, strict=True)):
+        each = [layout.numbers("bias_times") if n else [] for n in numbers]
+    for index, (n, entry) in enumerate(zip(numbers, each, strict=True)):
         if n != len(entry):
             raise ValueError(f"{layout.place}.bias_times: layer {index} has {n} biases and {len(entry)} times")
-    return per_layer
-
-
-def _delays(sources: dict[str, Source]) -> int:
-    """Number of delays in the network."""
-    return sum(math.prod((*s.shape, *s.tiles, s.copies)) for s in sources.values() if s.kind != "weight")
+    return each

@@ -1,10 +1,13 @@
-"""A network from a graph of NIR."""
+"""A network from a NIR graph, or from a file of one: HDF5, which holds data only."""
 
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
 from typing import Any
 
+import h5py
 import nir
 import numpy as np
 import torch
@@ -16,18 +19,60 @@ from firstspike.layers import BiasSpikes, Delay, DelayRule, LIFLinear, Multiplex
 from firstspike.neuron import LIF
 
 _FIELDS = ("tau_mem", "tau_syn", "r", "v_leak", "v_threshold", "w_in")
+_DELAYS = DelayRule("clip", scale=math.inf, std=0.0)
 
 Signal = dict[str, Synapses]  # by the node whose spikes they carry
 
 
-def network_of(
-    graph: nir.NIRGraph, convention: Convention, bias: Sequence[float], dtype: torch.dtype | None
-) -> Network:
-    """See ``from_nir``."""
-    return _Reader(graph, convention, bias, dtype).network()
+def read_graph(path: Path) -> nir.NIRGraph:
+    """The graph in a file.
+
+    Raises:
+        FileNotFoundError: there is none.
+        ValueError: it is not a file of NIR, or damaged, or points to other files.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file")
+    try:
+        with h5py.File(path, "r") as file:
+            _refuse_links(file)
+        return nir.read(path)
+    except Exception as error:  # the libraries report damaged files in many ways
+        reason = f"it lacks {error}" if isinstance(error, KeyError) else "".join(str(error).splitlines()[:1])
+        raise ValueError(f"{path}: cannot be read as NIR: {reason or type(error).__name__}") from None
 
 
-class _Reader:
+def _refuse_links(group: h5py.Group) -> None:
+    """HDF5 can refer to other files, which nobody has asked for."""
+    for name in group:
+        if not isinstance(group.get(name, getlink=True), h5py.HardLink):
+            raise ValueError(f"{name} is a link")
+        item = group[name]
+        if isinstance(item, h5py.Group):
+            _refuse_links(item)
+        elif item.external or item.is_virtual:
+            raise ValueError(f"{name} is kept in another file")
+
+
+def read_metadata(graph: nir.NIRGraph) -> dict[str, Any]:
+    """How a graph was written: ``target``, ``time_unit``, ``dt`` and ``bias_times``, see ``from_nir``.
+
+    Raises:
+        ValueError: metadata of another kind.
+    """
+    found = graph.metadata
+    try:
+        unit = float(found.get("time_unit", 1.0))
+        bias = np.ravel(np.asarray(found.get("bias_times", ()), dtype=np.float64)) / unit
+        step = float(found["dt"]) if "dt" in found else None
+        return {"target": str(found.get("target", "nir")), "time_unit": unit, "dt": step, "bias_times": bias.tolist()}
+    except (TypeError, ValueError, ZeroDivisionError) as error:
+        raise ValueError(f"the metadata of the graph cannot be read: {error}") from None
+
+
+class Reader:
+    """Composes all nodes between two layers of neurons, ``bias`` being spike times of the input's last channels."""
+
     def __init__(
         self, graph: nir.NIRGraph, convention: Convention, bias: Sequence[float], dtype: torch.dtype | None
     ) -> None:
@@ -35,20 +80,32 @@ class _Reader:
         self.bias = [float(time) for time in bias]
         graph.check_types()
         self.input, self.output = (self._only(kind) for kind in (nir.Input, nir.Output))
-        size = np.asarray(graph.nodes[self.input].input_type["input"]).ravel()
+        size = np.asarray(graph.nodes[self.input].input_type["input"]).ravel().tolist()
         if len(size) != 1:
-            raise ValueError(f"{self.input}: expected one dimension of inputs, got the shape {tuple(size.tolist())}")
+            raise ValueError(f"{self.input}: expected one dimension of inputs, got the shape {tuple(size)}")
         self.inputs = int(size[0]) - len(self.bias)
         if self.inputs < 1:
             raise ValueError(f"{len(self.bias)} bias times leave nothing of the {int(size[0])} inputs")
 
     def network(self) -> Network:
+        """See ``from_nir``."""
         signals: dict[str, Signal] = {}
         last = self.input
         layers: list[nn.Module] = []
-        for name in self._in_order():
+        leading: dict[str, list[str]] = {name: [] for name in self.graph.nodes}
+        for source, name in self.graph.edges:
+            leading[name].append(source)
+        try:
+            order = list(TopologicalSorter(leading).static_order())
+        except CycleError as error:
+            names = ", ".join(sorted(set(error.args[1])))
+            raise ValueError(f"the graph has a loop ({names}); a neuron spikes once here") from None
+        for name in order:
             node = self.graph.nodes[name]
-            before = self._joined(name, signals)
+            before: Signal = {}
+            for source in leading[name]:
+                for origin, part in signals[source].items():
+                    before[origin] = before[origin] + part if origin in before else part
             if isinstance(node, nir.CubaLIF):
                 layers += self._lif(name, node, before, last)
                 last, signals[name] = name, {name: Synapses.one_to_one(len(node.tau_mem))}
@@ -57,7 +114,7 @@ class _Reader:
             elif name == self.output:
                 layers += self._end(before, last)
             else:
-                signals[name] = {source: _behind(name, node, part) for source, part in before.items()}
+                signals[name] = {origin: _after(name, node, part) for origin, part in before.items()}
         return Network(*layers)
 
     def _only(self, kind: type) -> str:
@@ -66,88 +123,59 @@ class _Reader:
             raise ValueError(f"expected a graph with one {kind.__name__}, got {len(found)}")
         return found[0]
 
-    def _in_order(self) -> list[str]:
-        """Every node behind those that lead to it."""
-        waiting = {name: {a for a, b in self.graph.edges if b == name} for name in self.graph.nodes}
-        order: list[str] = []
-        while waiting:
-            ready = [name for name, before in waiting.items() if before <= set(order)]
-            if not ready:
-                raise ValueError(f"the graph has a loop ({', '.join(sorted(waiting))}); a neuron spikes once here")
-            order += ready
-            for name in ready:
-                del waiting[name]
-        return order
-
-    def _joined(self, name: str, signals: dict[str, Signal]) -> Signal:
-        """All that arrives at a node."""
-        found: Signal = {}
-        for a, b in self.graph.edges:
-            if b == name:
-                for source, part in signals[a].items():
-                    found[source] = found[source] + part if source in found else part
-        return found
-
     def _lif(self, name: str, node: Any, before: Signal, last: str) -> list[nn.Module]:
         neurons = self._neurons(name, node)
         layers, synapses = self._inputs(name, before, last)
         out = len(neurons.threshold)
-        synapses = replace(
-            synapses,
-            weight=synapses.weight * neurons.gain[synapses.row],
-            delay=synapses.delay / self.convention.time_unit,
-        )
-        synaptic = None
-        behind: list[nn.Module] = []
+        row, column, inputs = synapses.row, synapses.column, synapses.inputs
+        synapses = replace(synapses, delay=synapses.delay / self.convention.time_unit)
+        synaptic = False
+        after: list[nn.Module] = []
         if synapses.delay.any():
-            if (axonal := synapses.by(synapses.column, synapses.inputs)) is not None:
+            if (axonal := synapses.common_delay(column, inputs)) is not None:
                 layers.append(self._delays(axonal))
-            elif (dendritic := synapses.by(synapses.row, out)) is not None:
-                behind.append(self._delays(dendritic))
+            elif (dendritic := synapses.common_delay(row, out)) is not None:
+                after.append(self._delays(dendritic))
             else:
-                copies = int(synapses.rank().max()) + 1
+                synaptic, rank = True, synapses.rank()
+                copies = int(rank.max()) + 1
                 if copies > 1:
                     layers.append(Multiplex(copies))
-                    column = synapses.column * copies + synapses.rank()
-                    synapses = replace(synapses, inputs=synapses.inputs * copies, column=column)
-                synaptic = np.zeros((out, synapses.inputs))
-                synaptic[synapses.row, synapses.column] = synapses.delay
+                    column, inputs = column * copies + rank, inputs * copies
+        parameters = (neurons.tau_mem, neurons.tau_syn, neurons.threshold)
         layer = LIFLinear(
-            synapses.inputs,
+            inputs,
             out,
-            LIF(*(self._shared(values) for values in (neurons.tau_mem, neurons.tau_syn, neurons.threshold))),
-            delay=None if synaptic is None else DelayRule("clip", scale=math.inf, std=0.0),
+            LIF(*(self._shared(values) for values in parameters)),
+            delay=_DELAYS if synaptic else None,
             generator=torch.Generator(),
             dtype=self.dtype,
         )
-        weight = np.zeros((out, synapses.inputs))
-        weight[synapses.row, synapses.column] = synapses.weight
         with torch.no_grad():
-            layer.weight.copy_(torch.from_numpy(weight))
-            if layer.delay_raw is not None and synaptic is not None:
-                layer.delay_raw.copy_(torch.from_numpy(synaptic))
-        return [*layers, layer, *behind]
+            layer.weight.zero_()[row, column] = torch.from_numpy(synapses.weight * neurons.gain[row]).to(self.dtype)
+            if layer.delay_raw is not None:
+                layer.delay_raw.zero_()[row, column] = torch.from_numpy(synapses.delay).to(self.dtype)
+        return [*layers, layer, *after]
 
     def _inputs(self, name: str, before: Signal, last: str) -> tuple[list[nn.Module], Synapses]:
-        """What comes from the layer before, and bias spikes behind it."""
-        others = sorted(set(before) - {last, self.input})
-        if others or last not in before:
+        """What comes from the layer before, and bias spikes after it."""
+        if last not in before or set(before) - {last, self.input}:
             raise ValueError(
                 f"{name} gets spikes of {' and '.join(sorted(before)) or 'nothing'}; the layers must be a row, "
                 f"in which it follows {last}"
             )
         main, given = before[last], before.get(self.input)
-        size = self.inputs if last == self.input else main.inputs
         if given is None:
             return [], main
         of_bias = given.column >= self.inputs
         if last != self.input and not of_bias.all():
             raise ValueError(f"{name} gets spikes of the input past {last}; that needs bias_times, when they come")
+        size = self.inputs if last == self.input else main.inputs
         used = np.unique(given.column[of_bias])
         if not len(used):
             return [], replace(main, inputs=size)
-        place = np.where(of_bias, size + np.searchsorted(used, given.column), given.column)
-        moved = replace(given, inputs=size + len(used), column=place)
+        column = np.where(of_bias, size + np.searchsorted(used, given.column), given.column)
+        moved = replace(given, inputs=size + len(used), column=column)
         joined = moved if last == self.input else replace(main, inputs=size + len(used)) + moved
         return [BiasSpikes([self.bias[k - self.inputs] for k in used], dtype=self.dtype)], joined
 
@@ -157,29 +185,26 @@ class _Reader:
         if len(shape) != 1 or not shape[0]:
             raise ValueError(f"{name}: expected parameters of the shape (neurons,), got {shape}")
         for key, values in fields.items():
-            if not np.isfinite(values).all():
-                raise ValueError(f"{name}: {key} has values that are not finite")
-        for key in ("tau_mem", "tau_syn"):
-            if not (fields[key] > 0).all():
-                raise ValueError(f"{name}: {key} must be > 0, got {fields[key].min()}")
+            _finite(f"{name}: {key}", values)
+            if key.startswith("tau") and not (values > 0).all():
+                raise ValueError(f"{name}: {key} must be > 0, got {values.min()}")
         neurons = self.convention.neurons(fields)
         if not (neurons.threshold > 0).all():
             raise ValueError(f"{name}: v_threshold must be above v_leak; these neurons would spike without input")
         return neurons
 
     def _end(self, before: Signal, last: str) -> list[nn.Module]:
-        """Delays behind the last neurons; nothing else can be there."""
+        """Delays after the last neurons; nothing else is allowed there."""
         synapses = before.get(last)
         if last == self.input or synapses is None or len(before) > 1:
             raise ValueError(f"{self.output} must follow the last neurons alone, got {' and '.join(sorted(before))}")
         straight = Synapses.one_to_one(synapses.inputs)
         if not all(np.array_equal(getattr(synapses, x), getattr(straight, x)) for x in ("row", "column", "weight")):
-            raise ValueError(f"between {last} and {self.output} there are weights without neurons behind them")
+            raise ValueError(f"between {last} and {self.output} there are weights without neurons after them")
         return [self._delays(synapses.delay / self.convention.time_unit)] if synapses.delay.any() else []
 
     def _delays(self, delay: np.ndarray) -> Delay:
-        rule = DelayRule("clip", scale=math.inf, std=0.0)
-        found = Delay(len(delay), rule, generator=torch.Generator(), dtype=self.dtype)
+        found = Delay(len(delay), _DELAYS, generator=torch.Generator(), dtype=self.dtype)
         with torch.no_grad():
             found.delay_raw.copy_(torch.from_numpy(delay))
         return found
@@ -189,8 +214,8 @@ class _Reader:
         return float(values[0]) if (values == values[0]).all() else torch.as_tensor(values, dtype=self.dtype)
 
 
-def _behind(name: str, node: Any, before: Synapses) -> Synapses:
-    """What is left of a signal behind a node without spikes of its own."""
+def _after(name: str, node: Any, before: Synapses) -> Synapses:
+    """A signal after a node that does not spike itself."""
     match node:
         case nir.Linear() | nir.Affine():
             weight = _finite(name, node.weight)
@@ -205,12 +230,12 @@ def _behind(name: str, node: Any, before: Synapses) -> Synapses:
             delay = _finite(name, node.delay)
             if (delay < 0).any():
                 raise ValueError(f"{name}: delays must be >= 0, got {delay.min()}")
-            return before.later(delay)
+            return before.delayed(delay)
     raise ValueError(f"{name}: a {type(node).__name__} has no counterpart here")
 
 
 def _finite(name: str, values: Any) -> np.ndarray:
     found = np.asarray(values, dtype=np.float64)
     if not np.isfinite(found).all():
-        raise ValueError(f"{name}: has values that are not finite")
+        raise ValueError(f"{name} has values that are not finite")
     return found

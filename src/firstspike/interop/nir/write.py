@@ -1,189 +1,151 @@
-"""A network as a graph of NIR."""
+"""A network as a NIR graph."""
 
-from dataclasses import dataclass
 from typing import Any
 
 import nir
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from firstspike._version import __version__
 from firstspike.interop.nir.conventions import Convention
 from firstspike.layers import BiasSpikes, Delay, LIFConv2d, LIFLayer, LIFLinear, Multiplex, Network
 
-_LARGEST = 50_000_000  # numbers in a matrix, 0.4 GB; only written-out synaptic delays and filters come near
+_LARGEST = 50_000_000  # numbers in a matrix, 0.4 GB; only expanded synaptic delays and filters come near
 
 Matrix = Float[np.ndarray, "rows columns"]
 
 
-@dataclass
-class _Channels:
-    """The signal between two layers: each channel is one of the outputs of a node.
+class Writer:
+    """Builds the graph layer by layer.
 
-    Args:
-        node: the node's name.
-        size: how many outputs it has.
-        column: which of them each channel is.
-        place: of the channels among all.
+    The signal between two layers has channels: each is output ``column`` of the node ``source``.
     """
 
-    node: str
-    size: int
-    column: Int[np.ndarray, " channels"]
-    place: Int[np.ndarray, " channels"]
-
-
-def graph_of(network: Network, convention: Convention) -> nir.NIRGraph:
-    """See ``to_nir``."""
-    return _Writer(network, convention).graph()
-
-
-class _Writer:
     def __init__(self, network: Network, convention: Convention) -> None:
         if not isinstance(network, Network):
             raise ValueError(f"expected a Network, got a {type(network).__name__}")
-        self.network, self.convention = network, convention
+        if network.inputs is None or not any(isinstance(layer, LIFLayer) for layer in network):
+            raise ValueError("the network has no LIF layer: nothing for NIR")
+        self.network, self.convention, self.inputs = network, convention, network.inputs
+        self.bias = [float(t) for layer in network if isinstance(layer, BiasSpikes) for t in layer.times]
         self.nodes: dict[str, Any] = {}
         self.edges: list[tuple[str, str]] = []
-        if network.inputs is None:
-            raise ValueError("the network has no LIF layer: nothing for NIR")
-        self.inputs = network.inputs
-        self.bias = [float(t) for layer in network if isinstance(layer, BiasSpikes) for t in layer.times]
-        self.size = self.inputs + len(self.bias)
+        self.sizes: dict[str, int] = {}  # number of outputs of each node
+        self.source = np.full(self.inputs, "input", dtype=object)
+        self.column = np.arange(self.inputs)
 
     def graph(self) -> nir.NIRGraph:
-        self.nodes["input"] = nir.Input(input_type={"input": np.array([self.size])})
-        every = np.arange(self.inputs)
-        signal, count, biases = [_Channels("input", self.size, every, every)], self.inputs, self.inputs
-        lifs = [index for index, layer in enumerate(self.network) if isinstance(layer, LIFLayer)]
-        if not lifs:
-            raise ValueError("the network has no LIF layer: nothing for NIR")
+        """See ``to_nir``."""
+        size = self.inputs + len(self.bias)
+        self._add("input", nir.Input(input_type={"input": np.array([size])}), size)
+        biases = self.inputs
+        last = max(index for index, layer in enumerate(self.network) if isinstance(layer, LIFLayer))
         for index, layer in enumerate(self.network):
             match layer:
                 case LIFLinear() | LIFConv2d():
-                    signal, count = self._lif(index, layer, signal), layer.out_features
+                    self._lif(index, layer)
                 case Delay():
-                    signal = self._delay(layer, signal)
-                case BiasSpikes() if index < lifs[-1]:
-                    new = np.arange(len(layer.times))
-                    signal = _joined([*signal, _Channels("input", self.size, biases + new, count + new)])
-                    count, biases = count + len(new), biases + len(new)
-                case Multiplex() if index < lifs[-1]:
-                    signal = [_copied(part, layer.copies) for part in signal]
-                    count *= layer.copies
+                    self._delay(layer)
+                case BiasSpikes() if index < last:
+                    count = len(layer.times)
+                    self.source = np.append(self.source, np.full(count, "input", dtype=object))
+                    self.column = np.append(self.column, np.arange(biases, biases + count))
+                    biases += count
+                case Multiplex() if index < last:
+                    self.source, self.column = self.source.repeat(layer.copies), self.column.repeat(layer.copies)
                 case BiasSpikes() | Multiplex():
-                    raise ValueError(f"layer {index}: behind the last LIF layer NIR has delays only, no {_name(layer)}")
+                    name = type(layer).__name__
+                    raise ValueError(f"layer {index}: after the last LIF layer NIR has delays only, no {name}")
                 case _:
-                    raise ValueError(f"layer {index}: NIR has nothing for a {_name(layer)}")
-        (last,) = signal
-        self._add("output", nir.Output(output_type={"output": np.array([last.size])}), last.node)
-        return nir.NIRGraph(nodes=self.nodes, edges=self.edges, metadata=self._metadata())
-
-    def _metadata(self) -> dict[str, Any]:
-        """What a reader need not know."""
-        found = {
-            "made_by": f"firstspike {__version__}",
-            "target": self.convention.target,
-            "time_unit": self.convention.time_unit,
-        }
-        if self.convention.dt is not None:
-            found["dt"] = self.convention.dt
+                    raise ValueError(f"layer {index}: NIR has nothing for a {type(layer).__name__}")
+        (end,) = set(self.source)
+        self._add("output", nir.Output(output_type={"output": np.array([self.sizes[end]])}), self.sizes[end], end)
+        unit = self.convention.time_unit
+        metadata: dict[str, Any] = {"made_by": f"firstspike {__version__}", "target": self.convention.target}
+        metadata["time_unit"] = unit
+        if self.convention.step is not None:
+            metadata["dt"] = self.convention.step
         if self.bias:
-            found["bias_times"] = np.array(self.bias) * self.convention.time_unit
-        return found
+            metadata["bias_times"] = np.array(self.bias) * unit
+        return nir.NIRGraph(nodes=self.nodes, edges=self.edges, metadata=metadata)
 
-    def _add(self, name: str, node: Any, *before: str) -> str:
-        """A new node behind others; returns its name, with a number where it is there already."""
+    def _add(self, name: str, node: Any, size: int, *before: str) -> str:
+        """A new node after others; returns its name, numbered if that exists already."""
         free, number = name, 2
         while free in self.nodes:
             free, number = f"{name}_{number}", number + 1
-        self.nodes[free] = node
+        self.nodes[free], self.sizes[free] = node, size
         self.edges += [(source, free) for source in before]
         return free
 
-    def _lif(self, index: int, layer: LIFLinear | LIFConv2d, signal: list[_Channels]) -> list[_Channels]:
-        number = sum(isinstance(node, nir.CubaLIF) for node in self.nodes.values())
-        values = {name: _each(index, layer, name) for name in ("tau_mem", "tau_syn", "threshold")}
-        fields, gain = self.convention.node(**values)
-        weight = _numpy(layer.weight) if isinstance(layer, LIFLinear) else _written_out(index, layer)
-        weight = weight * gain[:, None]
-        delay = _delays(layer)
-        into = []
-        for part in signal:
-            own = weight[:, part.place]
-            end = "" if len(signal) == 1 or part is signal[0] else f"_{part.node}"
-            name = f"fc_{number}{end}"
-            if delay is None:
-                joined = np.zeros((len(weight), part.size))
-                np.add.at(joined.T, part.column, own.T)
-                into.append(self._add(name, nir.Linear(weight=joined), part.node))
-            else:
-                into.append(self._unrolled(index, name, part, own, delay[:, part.place]))
-        made = self._add(f"lif_{number}", nir.CubaLIF(**fields), *into)
-        every = np.arange(layer.out_features)
-        return [_Channels(made, layer.out_features, every, every)]
+    def _linear(self, name: str, weight: Matrix, before: str) -> str:
+        return self._add(name, nir.Linear(weight=weight), len(weight), before)
 
-    def _unrolled(self, index: int, name: str, part: _Channels, weight: Matrix, delay: Matrix) -> str:
-        """A copy of its input for every synapse, delayed by itself."""
+    def _parts(self) -> list[tuple[str, np.ndarray]]:
+        """The nodes of the signal, and the channels from each."""
+        return [(node, np.flatnonzero(self.source == node)) for node in dict.fromkeys(self.source)]
+
+    def _lif(self, index: int, layer: LIFLinear | LIFConv2d) -> None:
+        number = sum(isinstance(node, nir.CubaLIF) for node in self.nodes.values())
+        values = {name: _per_neuron(index, layer, name) for name in ("tau_mem", "tau_syn", "threshold")}
+        fields, gain = self.convention.node(**values)
+        weight = _numpy(layer.weight) if isinstance(layer, LIFLinear) else _expanded(index, layer)
+        weight = weight * gain[:, None]
+        delay = getattr(layer, "delay", None)
+        delays = None if delay is None or not delay.any() else _numpy(delay)
+        before: list[str] = []
+        for node, place in self._parts():
+            name = f"fc_{number}_{node}" if before else f"fc_{number}"
+            if delays is None:
+                joined = np.zeros((len(weight), self.sizes[node]))
+                np.add.at(joined.T, self.column[place], weight[:, place].T)
+                before.append(self._linear(name, joined, node))
+            else:
+                own = weight[:, place], delays[:, place] * self.convention.time_unit
+                before.append(self._synaptic(index, name, node, self.column[place], *own))
+        size = layer.out_features
+        made = self._add(f"lif_{number}", nir.CubaLIF(**fields), size, *before)
+        self.source, self.column = np.full(size, made, dtype=object), np.arange(size)
+
+    def _synaptic(self, index: int, name: str, node: str, column: np.ndarray, weight: Matrix, delay: Matrix) -> str:
+        """A copy of its input for every synapse, with a delay of its own."""
         out, channels = weight.shape
         copies = out * channels
-        if copies * max(part.size, out) > _LARGEST:
+        if copies * max(self.sizes[node], out) > _LARGEST:
             raise ValueError(
                 f"layer {index}: {copies} synaptic delays are too many for NIR, which needs matrices of "
-                f"{copies}x{max(part.size, out)} for them; axonal or dendritic ones (Delay) need none"
+                f"{copies}x{max(self.sizes[node], out)} for them; axonal or dendritic ones (Delay) need none"
             )
-        copied = np.zeros((copies, part.size))
-        copied[np.arange(copies), np.tile(part.column, out)] = 1.0
+        copied = self._linear(f"{name}_copies", _one_hot(np.tile(column, out), self.sizes[node]), node)
+        delayed = self._add(f"{name}_delays", nir.Delay(delay=delay.ravel()), copies, copied)
         summed = np.zeros((out, copies))
         summed[np.repeat(np.arange(out), channels), np.arange(copies)] = weight.ravel()
-        copied_at = self._add(f"{name}_copies", nir.Linear(weight=copied), part.node)
-        delayed_at = self._add(f"{name}_delays", nir.Delay(delay=delay.ravel() * self.convention.time_unit), copied_at)
-        return self._add(name, nir.Linear(weight=summed), delayed_at)
+        return self._linear(name, summed, delayed)
 
-    def _delay(self, layer: Delay, signal: list[_Channels]) -> list[_Channels]:
+    def _delay(self, layer: Delay) -> None:
         delay = _numpy(layer.delay) * self.convention.time_unit
         if not delay.any():
-            return signal
-        found = []
-        for part in signal:
-            own = delay[part.place]
-            full = np.zeros(part.size)
-            full[part.column] = own
-            node, column = part.node, part.column
+            return
+        for node, place in self._parts():
+            column, own, before = self.column[place], delay[place], node
+            full = np.zeros(self.sizes[node])
+            full[column] = own
             if not np.array_equal(full[column], own):  # copies with delays of their own
-                copied = np.zeros((len(own), part.size))
-                copied[np.arange(len(own)), column] = 1.0
-                node = self._add("copies", nir.Linear(weight=copied), node)
+                before = self._linear("copies", _one_hot(column, self.sizes[node]), node)
                 full, column = own, np.arange(len(own))
-            found.append(_Channels(self._add("delay", nir.Delay(delay=full), node), len(full), column, part.place))
-        return found
+            self.source[place] = self._add("delay", nir.Delay(delay=full), len(full), before)
+            self.column[place] = column
 
 
-def _joined(signal: list[_Channels]) -> list[_Channels]:
-    """Channels of one node in one part."""
-    found: dict[str, _Channels] = {}
-    for part in signal:
-        if part.node in found:
-            first = found[part.node]
-            part = _Channels(
-                part.node,
-                part.size,
-                np.concatenate([first.column, part.column]),
-                np.concatenate([first.place, part.place]),
-            )
-        found[part.node] = part
-    return list(found.values())
+def _one_hot(column: np.ndarray, size: int) -> Matrix:
+    found = np.zeros((len(column), size))
+    found[np.arange(len(column)), column] = 1.0
+    return found
 
 
-def _copied(part: _Channels, copies: int) -> _Channels:
-    place = (part.place[:, None] * copies + np.arange(copies)).ravel()
-    return _Channels(part.node, part.size, part.column.repeat(copies), place)
-
-
-def _each(index: int, layer: LIFLinear | LIFConv2d, name: str) -> Float[np.ndarray, " neurons"]:
-    """A parameter of each neuron."""
+def _per_neuron(index: int, layer: LIFLinear | LIFConv2d, name: str) -> Float[np.ndarray, " neurons"]:
     value = getattr(layer.neuron, name)
     values = _numpy(value) if isinstance(value, Tensor) else np.array(value, dtype=np.float64)
     if np.isinf(values).any():
@@ -191,17 +153,11 @@ def _each(index: int, layer: LIFLinear | LIFConv2d, name: str) -> Float[np.ndarr
     return np.repeat(np.atleast_1d(values), layer.out_features // values.size)
 
 
-def _delays(layer: LIFLinear | LIFConv2d) -> Matrix | None:
-    delay = getattr(layer, "delay", None)
-    values = None if delay is None else _numpy(delay)
-    return values if values is not None and values.any() else None
-
-
-def _written_out(index: int, layer: LIFConv2d) -> Matrix:
-    """Filters as a matrix of all pixels."""
+def _expanded(index: int, layer: LIFConv2d) -> Matrix:
+    """Filters as a matrix over all pixels."""
     seen, made = layer.image, layer.out_image
     if seen.size * made.size > _LARGEST:
-        raise ValueError(f"layer {index}: its filters written out are a matrix of {made.size}x{seen.size}, too large")
+        raise ValueError(f"layer {index}: its filters as a matrix of {made.size}x{seen.size} are too large")
     pixels = layer.window.patches(torch.arange(seen.size, dtype=torch.float64), seen).numpy()
     positions, patch = np.nonzero(np.isfinite(pixels))
     found = np.zeros((layer.weight.shape[0], len(pixels), seen.size))
@@ -209,10 +165,5 @@ def _written_out(index: int, layer: LIFConv2d) -> Matrix:
     return found.reshape(made.size, seen.size)
 
 
-def _name(layer: object) -> str:
-    return type(layer).__name__
-
-
 def _numpy(values: Tensor) -> Float[np.ndarray, "..."]:
-    found: Float[np.ndarray, ...] = values.detach().cpu().double().numpy()
-    return found
+    return values.detach().cpu().double().numpy()

@@ -1,0 +1,217 @@
+"""The original's data sets, losses and training parameters, as sections of our config."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from firstspike.interop.fast_and_deep.table import Table
+
+_IMAGES = {"mnist": ("mnist", 28), "16x16_mnist": ("mnist_16x16", 16)}  # our name and the side in pixels
+# how often something is printed or written, and in which portions networks are evaluated
+_WITHOUT_EFFECT = ("batch_size_eval", "enforce_cpu", "print_step_percent", "steps", "decay_syn", "decay_mem")
+
+
+@dataclass
+class Inputs:
+    """Our ``data`` section with its number of features, and how they become the original's inputs.
+
+    It repeats all of them ``copies`` times, block after block, and adds inputs that always spike at the times ``bias``.
+    """
+
+    section: dict[str, Any]
+    features: int
+    copies: int = 1
+    bias: list[float] = field(default_factory=list)
+
+    @property
+    def size(self) -> int:
+        """The original's number of inputs."""
+        return self.features * self.copies + len(self.bias)
+
+
+def data(params: Table, n_inputs: int, on_chip: bool) -> Inputs:
+    """The data set for a network with ``n_inputs`` inputs; on the chip the original repeats those of some."""
+    name = params.choice("name", ("yin_yang", "bars", "xor", "pattern", "single_in_single_out", *_IMAGES))
+    params.skip("which", "n_inputs")
+    if name == "yin_yang":
+        params.skip("multiply_input_layer", "size", "seed")  # set by the program
+        section = {"kind": "yin_yang", "train": 5000, "validation": 1000, "test": 1000}
+        defaults = {"early": 0.15, "late": 2.0, "r_small": 0.1, "r_big": 0.5}
+        section |= {key: params.number(key, default) for key, default in defaults.items()}
+        inputs = Inputs(section, 4, 5 if on_chip and n_inputs == 4 else max(1, n_inputs // 4))
+    elif name == "bars":
+        inputs = _bars(params, n_inputs, on_chip)
+    elif name == "xor":
+        section = {"kind": "xor", "train": 4, "validation": 4, "test": 4, "early": 0.15, "late": 2.0}
+        inputs = Inputs(section, 2, bias=[0.15, 2.0])  # the original's data set has two constant inputs
+    elif name == "pattern":
+        inputs = _pattern(params, n_inputs)
+    elif name == "single_in_single_out":
+        inputs = _single(params)
+    else:
+        inputs = _images(params, *_IMAGES[name])
+    params.close()
+    if inputs.size != n_inputs and not (on_chip and inputs.size == 5 * n_inputs):
+        raise ValueError(f"network_layout.n_inputs: {name} has {inputs.size} inputs, got {n_inputs}")
+    return inputs
+
+
+def _bars(params: Table, n_inputs: int, on_chip: bool) -> Inputs:
+    params.skip("multiply_input_layer")
+    params.no_counterpart.append(
+        "bars: the original's bar spikes at 0.5 on a background at 0.05; here a bar spikes first, at 0.05, and the "
+        "background at 0.5; the 30 samples of each split are drawn at random"
+    )
+    older = params.place == "dataset"  # the current program does not repeat the pixels for the chip
+    copies = 5 if on_chip and older and n_inputs == 9 else max(1, n_inputs // 9)
+    section = {"kind": "bars", "train": 30, "validation": 30, "test": 30, "size": 3, "multiply": copies}
+    return Inputs(section | {"early": 0.05, "late": 0.5}, 9 * copies)
+
+
+def _pattern(params: Table, n_inputs: int) -> Inputs:
+    patterns, jitters, samples = [], [], 0
+    for entry in params.tables("classes"):
+        entry.choice("name", ("pattern",))
+        patterns.append(entry.numbers("pattern", n_inputs))
+        jitters.append(entry.number("std_dev", 0.0))
+        samples += entry.integer("n_samples", 1)
+        entry.close()
+    jitter = max(jitters, default=0.0)
+    if len(set(jitters)) > 1:
+        params.note("classes", f": std_dev differs between classes; here all of them have {jitter}")
+    return _patterns(patterns, n_inputs, jitter, samples)
+
+
+def _single(params: Table) -> Inputs:
+    """One class of one jittered spike: what is learned is the target time of an ``MSE`` loss."""
+    own = params.table("input_params", {})  # the original's file nests its parameters, its program reads them flat
+    read = own if own.raw else params
+    mean, jitter = read.number("input_mean", 1.0), read.number("input_std_dev", 0.001)
+    inputs = _patterns([[mean]], 1, jitter, read.integer("num_samples", 1))
+    own.close()
+    return inputs
+
+
+def _patterns(patterns: list[list[float]], inputs: int, jitter: float, samples: int) -> Inputs:
+    sizes = dict.fromkeys(("train", "validation", "test"), samples)
+    return Inputs({"kind": "pattern", **sizes, "patterns": patterns, "jitter": jitter}, inputs)
+
+
+def _images(params: Table, kind: str, side: int) -> Inputs:
+    scale = "" if side == 16 else ", and a white pixel spikes at early, the original's a 256th of the window later"
+    params.no_counterpart.append(
+        f"{kind}: the original's validation images are the last 10000 of 60000, here they are drawn by a seed{scale}"
+    )
+    # as the program sets it; in the small images black pixels do not spike
+    section = {"kind": kind, "early": 0.15, "late": 2.0, "invert": True, "silent_background": side == 16}
+    return Inputs(section, side**2)
+
+
+def loss(params: Table, current: bool, tau_syn: float, delays: int, outputs: int) -> dict[str, Any]:
+    """A ``loss`` section. ``delays`` and ``outputs`` are numbers in the network.
+
+    In configs of the current form only regularisers ask for early outputs.
+    """
+    if "loss" not in params:
+        return {"kind": "cross_entropy", "xi": params.number("xi"), "regularizers": [_early_output(params)]}
+    params.skip("alpha", "beta", "xi")  # left from the time before there was a choice
+    table = params.table("loss")
+    kind = table.choice("type", ("TTFS", "MSE", "shift_invariant_MSE"))
+    regularizers = []
+    if kind == "TTFS":
+        section: dict[str, Any] = {"kind": "cross_entropy", "xi": table.number("xi")}
+        if current:
+            table.skip("alpha", "beta")
+        elif "alpha" in table:
+            regularizers.append(_early_output(table))
+    elif kind == "MSE":
+        section = {"kind": "mse", "correct": table.number("t_correct"), "wrong": table.number("t_wrong")}
+        if not current and outputs > 1:
+            params.note(
+                "loss",
+                ": at that time the original's MSE was a mean over the output neurons; here it is a sum, so its "
+                "gradient is larger by their number",
+            )
+    else:
+        section = {"kind": "shift_invariant", "delta": table.number("delta_t")}
+        if section["delta"] <= 0:
+            raise ValueError(f"{table.place}.delta_t: expected a time above 0, by which the true neuron spikes first")
+    if tau_syn != 1 and kind != "TTFS":
+        params.note(
+            "loss", f": the original's is {tau_syn**2:g} times ours, which measures time in tau_syn, here {tau_syn}"
+        )
+    for entry in table.tables("regulariser", []):
+        if entry.choice("type", ("early_output", "l2_delay")) == "early_output":
+            regularizers.append(_early_output(entry))
+        else:
+            why = "here delays are kept small, not the parameters that they are computed from"
+            entry.note_value("use_effective_delays", why, (True,))
+            alpha = entry.number("alpha") * tau_syn**2 / max(1, delays)  # of a mean, ours is of a sum
+            regularizers.append({"kind": "delay_l2", "alpha": alpha})
+        entry.close()
+    table.close()
+    return section | {"regularizers": regularizers}
+
+
+def _early_output(table: Table) -> dict[str, Any]:
+    return {"kind": "early_output", "alpha": table.number("alpha"), "beta": table.number("beta", 1.0)}
+
+
+def training(params: Table, weight_grad_limits: list[float | None], silent_limits: list[float]) -> dict[str, Any]:
+    """A ``training`` section; for each layer of neurons ``max_dw_norm`` and the largest silent fraction."""
+    section: dict[str, Any] = {
+        "epochs": params.integer("epoch_number"),
+        "batch_size": params.integer("batch_size"),
+        "optimizer": _optimizer(params),
+        "silent": {
+            "limits": silent_limits,
+            "increment": params.number("weight_bumping_value"),
+            "targeted": bool(params.take("weight_bumping_targeted", True)),
+            "exponential": bool(params.take("weight_bumping_exp", True)),
+        },
+        "seed": 0 if params.take("torch_seed", None) is None else params.integer("torch_seed", most=2**63),
+        "dtype": "float64",  # the original computes in double precision throughout
+    }
+    if schedule := _schedule(params):
+        section["schedule"] = schedule
+    limits = [limit for limit in weight_grad_limits if limit is not None]
+    if limits:
+        section["max_weight_grad"] = min(limits)
+    params.note_differing("max_dw_norm", weight_grad_limits, section.get("max_weight_grad"))
+    if params.take("training_noise", None) not in (None, False):
+        noise = params.table("training_noise")
+        section["augment"] = {"jitter": noise.number("std_dev")}
+        noise.note_value("mean", "input noise has the mean 0 here")
+        noise.close()
+    params.skip(*_WITHOUT_EFFECT)
+    why = "one seed, the original's for torch, starts everything that is random; its numbers differ"
+    params.note_value("numpy_seed", why)
+    params.note_value("epoch_snapshots", "checkpoints come at equal distances", ([], [section["epochs"]]))
+    params.close()
+    return section
+
+
+def _optimizer(params: Table) -> dict[str, Any]:
+    name, lr = params.choice("optimizer", ("adam", "sgd"), "sgd"), params.number("learning_rate")
+    if name == "sgd":
+        return {"kind": "sgd", "lr": lr, "momentum": params.number("momentum", 0.0)}
+    params.skip("momentum")
+    return {"kind": "adam", "lr": lr}
+
+
+def _schedule(params: Table) -> dict[str, Any] | None:
+    if params.take("lr_scheduler", None) is None:
+        return None
+    table = params.table("lr_scheduler")
+    if table.raw.get("type") is None:
+        table.skip("type", "step_size", "gamma", "milestones")
+        table.close()
+        return None
+    kind = table.choice("type", ("StepLR", "MultiStepLR", "ExponentialLR"))
+    schedule: dict[str, Any] = {"kind": "exponential"}
+    if kind == "StepLR":
+        schedule = {"kind": "step", "step_size": table.integer("step_size")}
+    elif kind == "MultiStepLR":
+        schedule = {"kind": "multi_step", "milestones": table.integers("milestones")}
+    schedule["gamma"] = table.number("gamma")
+    table.close()
+    return schedule
