@@ -68,7 +68,7 @@ def test_training_goes_on(theirs, tmp_path):
     trainer = build(RunFolder.open(tmp_path / "run").config)
     found = load_newest(tmp_path / "run" / "checkpoints")
     trainer.load_state_dict({"members": [found.state | {"network": found.weights}]})
-    assert experiment.schedule.last_epoch == 7
+    assert trainer.members[0].schedule.last_epoch == 7
     results = resume(tmp_path / "run", epochs=8, progress_bar=False)
     assert results["epochs"] == 8
     assert RunFolder.open(tmp_path / "run").table("metrics")["epoch"] == [8]

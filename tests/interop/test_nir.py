@@ -219,7 +219,7 @@ def test_export(run, tmp_path, monkeypatch, capsys):
     [
         (["RUN", "model.nir", "--target", "norse"], 2, "error: target norse needs dt"),
         (["RUN", "model.nir", "--checkpoint", "epoch_9"], 2, "error: "),
-        (["nowhere", "model.nir"], 2, "error: nowhere is no run"),
+        (["nowhere", "model.nir"], 2, "error: nowhere is not a run folder"),
         (["RUN", "missing/model.nir"], 2, "missing/model.nir"),
     ],
 )

@@ -68,7 +68,7 @@ def test_layers_in_lock_step_become_base_configs(tmp_path):
     sweep, files, notes = imported(tmp_path, parameters)
     assert sweep == {
         "seeds": 2,
-        "axes": {"base": ["ours_DelayAxonal.yaml", "ours_BroadcastLayer.yaml"], "network[lif:0].size": [30, 5]},
+        "axes": {"base": ["ours_DelayAxonal.yaml", "ours_BroadcastLayer.yaml"], "network[lif:0].out_features": [30, 5]},
     }
     assert files == ["ours.yaml", "ours_DelayAxonal.yaml", "ours_BroadcastLayer.yaml"]
     assert [line.split(" = ")[0] for line in notes] == ["training_params.numpy_seed"]
@@ -81,7 +81,7 @@ def test_single_keys_become_axes(tmp_path):
     assert sweep == {
         "base": "ours_base.yaml",
         "axes": {
-            "network[lif:0].size": [30, 5],
+            "network[lif:0].out_features": [30, 5],
             "training.optimizer.lr": [0.0025, 0.01],
             "training.seed": [7, 3],  # not consecutive
         },
@@ -122,7 +122,7 @@ def test_what_changes_nothing_is_noted(tmp_path):
     parameters = [SIZES, {"path": "training_params/numpy_seed", "value": [1, 2]}]
     parameters.append({"path": "training_params/batch_size", "value": []})
     sweep, _, notes = imported(tmp_path, parameters)
-    assert list(sweep["axes"]) == ["network[lif:0].size"]
+    assert list(sweep["axes"]) == ["network[lif:0].out_features"]
     assert "parameters[1]: training_params/numpy_seed changes nothing here" in notes
     assert "parameters[2].value is empty: training_params/batch_size stays as it is, as in the original" in notes
 
@@ -130,7 +130,7 @@ def test_what_changes_nothing_is_noted(tmp_path):
 def test_release_form(tmp_path):
     raw = sizes_config()
     parameters = [{"path": "network_layout/layer_sizes/0", "value": [10, 20]}, RATES]
-    assert list(imported(tmp_path, parameters, raw)[0]["axes"]) == ["network[lif:0].size", "training.optimizer.lr"]
+    assert list(imported(tmp_path, parameters, raw)[0]["axes"]) == ["network[lif:0].out_features", "training.optimizer.lr"]
     assert_same_points(tmp_path, parameters, raw)
 
 
