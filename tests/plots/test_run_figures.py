@@ -75,8 +75,8 @@ def test_run_without_epochs_has_no_curves(bars_run, tmp_path):
     assert [file.stem for file in plots.save_figures(run)] == ["dataset"]
 
 
-def test_mirrored_images_are_shown_once(tmp_path):
-    config = load_config("digits", ["data.mirrored=true"])
+def test_on_off_images_are_shown_once(tmp_path):
+    config = load_config("digits", ["data.on_off=true"])
     (tmp_path / "config.yaml").write_text(config.to_yaml())
     figure = plots.PLOTS["dataset"](plots.RunData(tmp_path))
     assert {ax.images[0].get_array().shape for ax in figure.axes if ax.images} == {(8, 8)}

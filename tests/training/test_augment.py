@@ -59,8 +59,8 @@ def test_shifts_take_all_steps_in_reach():
         ("digits", {"late": 3.0}, (3.0,)),
         ("digits", {"invert": False}, (0.15,)),
         ("mnist", {"silent_background": True}, (INF,)),
-        ("digits", {"mirrored": True}, (2.0, 0.15)),
-        ("digits", {"mirrored": True, "invert": False, "silent_background": True}, (0.15, INF)),
+        ("digits", {"on_off": True}, (2.0, 0.15)),
+        ("digits", {"on_off": True, "invert": False, "silent_background": True}, (0.15, INF)),
     ],
 )
 def test_blank_pixels_are_those_of_the_data(kind, options, blank):

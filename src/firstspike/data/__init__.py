@@ -1,49 +1,97 @@
 """Data sets in spike times, and the encoding that makes them.
 
-A data set is a function that returns `SpikeData`; training asks for three of them at once, so every one has
-a builder that returns `Splits(train, validation, test)` and stands in `DATASETS` under its name. Builders
-take the sizes `train`, `validation`, `test`, then `seeds` (one per split) or, where the splits share one
-shuffle, `seed`; then what is special to the data set; then `early`, `late` and `dtype`.
+A data set is a builder in `DATASETS` that returns `Splits(train, validation, test)`. Each part is a `SpikeData`, which
+knows its number of inputs, classes, image and encoder. `split` and `file_splits` do the same for your own arrays and
+files.
 
-To add a data set: one file here with `<name>(...) -> SpikeData` and `<name>_splits(...) -> Splits`, and one
-line in `DATASETS`. The tests that run over `DATASETS` then cover it.
+Builders take the sizes `train`, `validation`, `test`, then `seeds` (one per split) or, if the splits share one shuffle,
+`seed`; then what is special to the data set; then `early`, `late` and `dtype`.
+
+To add a data set: one file here with `<name>(samples, seed, ...) -> SpikeData`, from which `independent_splits` makes
+the builder, and one line in `DATASETS`. The tests that run over `DATASETS` then cover it.
 """
 
+import inspect
 from collections.abc import Callable
-from functools import partial
+from dataclasses import replace
+from typing import Any
 
 from firstspike.data.bars import bars, bars_splits
 from firstspike.data.base import SpikeData, Splits
-from firstspike.data.encoding import latency
-from firstspike.data.image_files import fashion_mnist, image_splits, mnist, mnist_16x16
-from firstspike.data.images import digits, digits_splits
+from firstspike.data.encoding import LatencyEncoder, encode, latency
+from firstspike.data.files import file_splits, read_labelled, read_times
+from firstspike.data.image_files import (
+    SOURCES,
+    fashion_mnist,
+    fashion_mnist_splits,
+    image_splits,
+    mnist,
+    mnist_16x16,
+    mnist_16x16_splits,
+    mnist_splits,
+)
+from firstspike.data.images import DIGITS, DIGITS_SIDE, digits, digits_splits, no_images
 from firstspike.data.pattern import pattern, pattern_splits
+from firstspike.data.splits import split
 from firstspike.data.xor import xor, xor_splits
 from firstspike.data.yin_yang import yin_yang, yin_yang_class, yin_yang_splits
 
 DATASETS: dict[str, Callable[..., Splits]] = {
     "bars": bars_splits,
     "digits": digits_splits,
-    "fashion_mnist": partial(image_splits, "fashion_mnist"),
-    "mnist": partial(image_splits, "mnist"),
-    "mnist_16x16": partial(image_splits, "mnist_16x16"),
+    "fashion_mnist": fashion_mnist_splits,
+    "files": file_splits,
+    "mnist": mnist_splits,
+    "mnist_16x16": mnist_16x16_splits,
     "pattern": pattern_splits,
     "xor": xor_splits,
     "yin_yang": yin_yang_splits,
 }
+_IMAGES = {"digits": (DIGITS_SIDE, DIGITS)} | {kind: (x.side, x.class_names) for kind, x in SOURCES.items()}
+
+
+def outline(kind: str, **arguments: Any) -> SpikeData:
+    """What is known of a data set before it is built: number of inputs, class names, image and blank times.
+
+    No image is read; `files` are, for all of this follows from them.
+
+    Args:
+        kind: a key of `DATASETS`.
+        arguments: of its builder.
+
+    Returns:
+        The data without samples.
+
+    Raises:
+        ValueError: as in the builder.
+    """
+    if kind in _IMAGES:
+        known = inspect.signature(no_images).parameters
+        return no_images(*_IMAGES[kind], **{name: x for name, x in arguments.items() if name in known})
+    small = {} if kind == "files" else dict.fromkeys(Splits._fields, 1)
+    data = DATASETS[kind](**arguments | small).train
+    return replace(data, times=data.times[:0], labels=data.labels[:0])
+
 
 __all__ = [
     "DATASETS",
+    "LatencyEncoder",
     "SpikeData",
     "Splits",
     "bars",
     "digits",
+    "encode",
     "fashion_mnist",
+    "file_splits",
     "image_splits",
     "latency",
     "mnist",
     "mnist_16x16",
+    "outline",
     "pattern",
+    "read_labelled",
+    "read_times",
+    "split",
     "xor",
     "yin_yang",
     "yin_yang_class",

@@ -1,20 +1,14 @@
 """Bars: small square images with one line, the classic first test of a spiking classifier."""
 
-from collections.abc import Sequence
+import math
 
 import torch
 from jaxtyping import Float64
 from torch import Tensor
 
-from firstspike.data.base import (
-    SpikeData,
-    Splits,
-    balanced_labels,
-    check_at_least,
-    make_splits,
-    seeded_generator,
-)
+from firstspike.data.base import SpikeData, balanced_labels, check_at_least, seeded_generator
 from firstspike.data.encoding import latency
+from firstspike.data.splits import independent_splits
 
 CLASS_NAMES = ("horizontal", "vertical", "diagonal")
 
@@ -40,7 +34,7 @@ def bars(
         samples: number of samples.
         noise: standard deviation of Gaussian noise on the pixel values (bar 1, background 0), which are
             then clipped to [0, 1].
-        multiply: copies of each input, next to each other.
+        multiply: copies of each input, side by side.
         seed: of the order, the choice of bars and the noise.
         early: spike time of a dark pixel, in units of `tau_syn`.
         late: spike time of the background.
@@ -51,7 +45,7 @@ def bars(
         Times `(samples, multiply size**2)`, pixels row by row, and labels `(samples,)`.
 
     Raises:
-        ValueError: a size, number or noise below its least value, no `0 <= early < late`.
+        ValueError: a size, number or noise below its minimum, no `0 <= early < late`.
     """
     check_at_least("size", size, 2)
     check_at_least("noise", noise, 0)
@@ -66,28 +60,13 @@ def bars(
     disturbance = noise * torch.randn(pixels.shape, generator=generator, dtype=torch.float64)
     pixels = (pixels + disturbance).clamp(0, 1)
     times = latency(pixels, early, late, invert=True, silent_background=silent_background)
-    return SpikeData(times.repeat_interleave(multiply, dim=1).to(dtype), labels, CLASS_NAMES)
+    times = times.repeat_interleave(multiply, dim=1).to(dtype)
+    if multiply > 1:
+        return SpikeData(times, labels, CLASS_NAMES)
+    return SpikeData(times, labels, CLASS_NAMES, (1, size, size), (math.inf if silent_background else late,))
 
 
-def bars_splits(
-    train: int = 300,
-    validation: int = 90,
-    test: int = 90,
-    seeds: Sequence[int] = (42, 41, 40),
-    size: int = 3,
-    noise: float = 0.0,
-    multiply: int = 1,
-    early: float = 0.15,
-    late: float = 2.0,
-    silent_background: bool = False,
-    dtype: torch.dtype = torch.float32,
-) -> Splits:
-    """Three independent draws of `bars`, whose arguments these are."""
-
-    def make(samples: int, seed: int) -> SpikeData:
-        return bars(size, samples, noise, multiply, seed, early, late, silent_background, dtype)
-
-    return make_splits(make, (train, validation, test), seeds)
+bars_splits = independent_splits(bars, train=300, validation=90, test=90)
 
 
 def _images(size: int) -> Float64[Tensor, "bars size size"]:

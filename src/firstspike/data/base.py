@@ -1,5 +1,6 @@
 """The data set type that every builder of this package returns, and the helpers that they share."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
@@ -8,6 +9,8 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.utils.data import Dataset
+
+from firstspike.data.encoding import LatencyEncoder
 
 
 @dataclass(frozen=True, eq=False)
@@ -19,6 +22,9 @@ class SpikeData(Dataset[tuple[Tensor, Tensor]]):
             `inf` = this input does not spike.
         labels: class of each sample `(samples,)`, int64, an index into `class_names`.
         class_names: one name per class.
+        image: channels, height and width, where the inputs are pixels in this order.
+        blank: spike time of a pixel with nothing on it, in each channel; `inf` where it does not spike.
+        encoder: what encoded the values that the times stand for, fitted to the training part.
 
     Raises:
         ValueError: wrong shape or dtype, NaN or -inf in `times`, a label without a name.
@@ -27,6 +33,9 @@ class SpikeData(Dataset[tuple[Tensor, Tensor]]):
     times: Float[Tensor, "samples inputs"]
     labels: Int64[Tensor, " samples"]
     class_names: tuple[str, ...]
+    image: tuple[int, int, int] | None = None
+    blank: tuple[float, ...] | None = None
+    encoder: LatencyEncoder | None = None
 
     def __post_init__(self) -> None:
         times, labels, classes = self.times, self.labels, len(self.class_names)
@@ -53,6 +62,10 @@ class SpikeData(Dataset[tuple[Tensor, Tensor]]):
                 f"labels: expected 0 ... {classes - 1} for {classes} class names, got {int(labels.min())} ... "
                 f"{int(labels.max())}. Count classes from 0 and name each of them."
             )
+        if self.image is not None and math.prod(self.image) != times.shape[1]:
+            raise ValueError(f"image: expected channels, height and width of {times.shape[1]} inputs, got {self.image}")
+        if self.blank is not None and (self.image is None or len(self.blank) != self.image[0]):
+            raise ValueError(f"blank: expected a time for each channel of the image {self.image}, got {self.blank}")
 
     def __len__(self) -> int:
         return len(self.times)
@@ -86,7 +99,7 @@ def make_splits(make: Callable[[int, int], SpikeData], sizes: tuple[int, int, in
         ValueError: not exactly three seeds.
     """
     if len(seeds) != 3:
-        raise ValueError(f"seeds: expected three (train, validation, test), got {list(seeds)}. Give one per split.")
+        raise ValueError(f"seeds: expected three (train, validation, test), got {list(seeds)}")
     return Splits(*(make(size, seed) for size, seed in zip(sizes, seeds, strict=True)))
 
 
@@ -108,4 +121,4 @@ def balanced_labels(samples: int, classes: int, generator: torch.Generator) -> I
 def check_at_least(name: str, value: float, least: float) -> None:
     """Raise a ValueError that names the argument unless `least <= value < inf`."""
     if not least <= value < float("inf"):
-        raise ValueError(f"{name}: expected a finite number of at least {least}, got {value}. Change {name}.")
+        raise ValueError(f"{name}: expected a finite number of at least {least}, got {value}")

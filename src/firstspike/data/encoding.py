@@ -1,10 +1,18 @@
 """From values to spike times."""
 
 import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from numbers import Real
+from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Float64
+from numpy.typing import ArrayLike
 from torch import Tensor
+
+from firstspike.data.arrays import as_table
+from firstspike.data.signature import takes_arguments_of
 
 
 def latency(
@@ -38,17 +46,13 @@ def latency(
     Raises:
         ValueError: a value outside [0, 1] or NaN, values that are not floating point, no `0 <= early < late`.
     """
-    if not 0 <= early < late < math.inf:
-        raise ValueError(
-            f"early, late: expected finite times with 0 <= early < late, got {early} and {late}. "
-            "To let large values spike first use invert=True."
-        )
+    _check_window(early, late)
     if not values.is_floating_point():
         raise ValueError(f"values: expected floating point, got {values.dtype}. Convert with .float().")
     if not bool(((values >= 0) & (values <= 1)).all()):
         raise ValueError(
             f"values: expected numbers in [0, 1], got {values.min().item():g} ... {values.max().item():g}. "
-            "Rescale them, for instance pixels by their largest possible value."
+            "Rescale them, for instance with firstspike.data.encode."
         )
     fraction = 1 - values if invert else values
     times = early + fraction * (late - early)
@@ -56,3 +60,178 @@ def latency(
         background = values == (0 if invert else 1)
         times = torch.where(background, math.inf, times)
     return times
+
+
+@dataclass(frozen=True)
+class LatencyEncoder:
+    """Encodes values of any range by spike times: the smallest value of the training part spikes first.
+
+    `fit` takes the range of each feature from the training part, and returns an encoder that maps this range linearly
+    to `early ... late`::
+
+        encoder = fs.data.LatencyEncoder(late=1.5).fit(train)
+        times = encoder(test)
+
+    * Values outside the range are clipped to it.
+    * Missing values, NaN, do not spike: their time is `inf`.
+    * A feature that is constant in the training part, or has no value there, always spikes at the time of the smallest
+      value.
+
+    Args:
+        early: earliest spike time, at least 0, in units of `tau_syn`.
+        late: latest spike time, later than `early`.
+        per_feature: each feature has its own range; False: all features share one.
+        invert: large values spike first.
+        on_off: two inputs for each value: an "on" channel as described above, and after all of them an "off" channel
+            encoded the other way round, so that one of the two spikes early.
+        low: smallest value of each feature, as found by `fit`.
+        high: largest value of each feature.
+
+    Raises:
+        ValueError: no `0 <= early < late`; `low` and `high` that are not finite numbers with `low <= high`.
+    """
+
+    early: float = 0.15
+    late: float = 2.0
+    per_feature: bool = True
+    invert: bool = False
+    on_off: bool = False
+    low: Sequence[float] | None = None
+    high: Sequence[float] | None = None
+
+    def __post_init__(self) -> None:
+        _check_window(self.early, self.late)
+        for name in ("per_feature", "invert", "on_off"):
+            if not isinstance(getattr(self, name), bool):
+                raise ValueError(f"{name}: expected true or false, got {getattr(self, name)!r}")
+        if self.low is None and self.high is None:
+            return
+        for name in ("low", "high"):
+            ends = getattr(self, name)
+            if not isinstance(ends, list | tuple) or not ends or not all(map(_is_number, ends)):
+                raise ValueError(f"{name}: expected a list of numbers, one per feature, got {ends!r}")
+            object.__setattr__(self, name, tuple(map(float, ends)))
+        widths = [high - low for low, high in zip(self.low or (), self.high or (), strict=False)]
+        if len(self.low or ()) != len(self.high or ()) or not all(0 <= width < math.inf for width in widths):
+            raise ValueError("low, high: expected as many of one as of the other, finite, and no low above its high")
+
+    @property
+    def features(self) -> int:
+        """Number of values of a sample, with `on_off` half the number of inputs; 0 before `fit`."""
+        return len(self.low or ())
+
+    @property
+    def blank(self) -> tuple[float, ...]:
+        """Spike time of the smallest value, for `on_off` in the "on" and in the "off" channel."""
+        return self._channels(self.late, self.early) if self.invert else self._channels(self.early, self.late)
+
+    def fit(self, values: ArrayLike | Tensor) -> "LatencyEncoder":
+        """The same encoder with the ranges of these values; NaN is left out of account.
+
+        Args:
+            values: `(samples, features)`, numbers or NaN; images are flattened.
+
+        Raises:
+            ValueError: values of another shape or kind, infinite values, ranges beyond float64.
+        """
+        table = _finite_table(values)
+        if not len(table):
+            raise ValueError("values: expected at least one sample to fit the encoder to, got none")
+        found = torch.isfinite(table)
+        low = torch.where(found, table, math.inf).amin(dim=0)
+        high = torch.where(found, table, -math.inf).amax(dim=0)
+        if not self.per_feature:
+            low, high = low.amin().expand_as(low), high.amax().expand_as(high)
+        unknown = low > high
+        low, high = (torch.where(unknown, 0.0, end) for end in (low, high))
+        return replace(self, low=low.tolist(), high=high.tolist())
+
+    def __call__(
+        self, values: ArrayLike | Tensor, dtype: torch.dtype = torch.float32
+    ) -> Float[Tensor, "samples inputs"]:
+        """Spike times of values.
+
+        Args:
+            values: `(samples, features)`, numbers or NaN.
+            dtype: of the times; they are computed in float64.
+
+        Returns:
+            Times `(samples, features)`, twice as many columns with `on_off`; `inf` where the value is missing.
+
+        Raises:
+            ValueError: an encoder that has not been fitted, values of another shape or kind, infinite values.
+        """
+        if self.low is None or self.high is None:
+            raise ValueError("this LatencyEncoder has no ranges yet: use encoder = encoder.fit(training_values)")
+        table = _finite_table(values, self.features)
+        low, high = (torch.tensor(end, dtype=torch.float64) for end in (self.low, self.high))
+        fraction = torch.where(high > low, (table - low) / (high - low), 0.0).clamp(0, 1)
+        known = fraction.nan_to_num(0.0)
+        channels = [latency(known, self.early, self.late, way) for way in self._channels(self.invert, not self.invert)]
+        times = torch.cat([torch.where(torch.isnan(table), math.inf, channel) for channel in channels], dim=1)
+        return times.to(values.device if isinstance(values, Tensor) else None, dtype)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Settings and ranges as plain values, for JSON or YAML; see `from_dict`."""
+        return {name: list(x) if isinstance(x, tuple) else x for name, x in asdict(self).items()}
+
+    @classmethod
+    def from_dict(cls, stored: Mapping[str, Any]) -> "LatencyEncoder":
+        """The encoder that `to_dict` stored.
+
+        Raises:
+            ValueError: unknown names, or values that do not fit.
+        """
+        known = [field.name for field in fields(cls)]
+        if not isinstance(stored, Mapping):
+            raise ValueError(f"encode: expected the keys {', '.join(known)}, got {stored!r}")
+        if unknown := [name for name in stored if name not in known]:
+            raise ValueError(f"encode: unknown key {unknown[0]!r}; valid keys: {', '.join(known)}")
+        return cls(**stored)
+
+    def _channels(self, on: Any, off: Any) -> tuple[Any, ...]:
+        return (on, off) if self.on_off else (on,)
+
+
+@takes_arguments_of(LatencyEncoder, without=("low", "high"))
+def encode(
+    values: ArrayLike | Tensor, *, dtype: torch.dtype = torch.float32, **options: Any
+) -> Float[Tensor, "samples inputs"]:
+    """Encode values of any range by spike times: the smallest one spikes first, see `LatencyEncoder`.
+
+    The ranges are those of `values` themselves. To encode other values alike, keep a `LatencyEncoder`; to take them
+    from the training part alone, `firstspike.data.split` has the argument `encode`.
+
+    Args:
+        values: `(samples, features)`, an array, tensor or nested list; NaN is a missing value.
+        dtype: of the times; they are computed in float64.
+
+    Returns:
+        Times `(samples, features)`, twice as many columns with `on_off`; `inf` where the value is missing.
+
+    Raises:
+        ValueError: no `0 <= early < late`, values of another shape or kind, infinite values.
+    """
+    return LatencyEncoder(**options).fit(values)(values, dtype)
+
+
+def _finite_table(values: ArrayLike | Tensor, features: int | None = None) -> Float64[Tensor, "samples features"]:
+    table, _ = as_table(values, "values", features)
+    if bool(torch.isinf(table).any()):
+        row, column = torch.isinf(table).nonzero()[0].tolist()
+        raise ValueError(
+            f"values: expected finite numbers or NaN (missing), got {float(table[row, column])} at [{row}, {column}]"
+        )
+    return table
+
+
+def _check_window(early: float, late: float) -> None:
+    if not (_is_number(early) and _is_number(late) and 0 <= early < late < math.inf):
+        raise ValueError(
+            f"early, late: expected finite times with 0 <= early < late, got {early} and {late}. "
+            "To let large values spike first use invert=True."
+        )
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool)

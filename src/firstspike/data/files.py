@@ -1,162 +1,178 @@
-"""Spike times from files: NumPy's ``.npy`` and ``.npz``, or text. Reading one executes nothing."""
+"""Data from tables in files, see ``firstspike.data.tables``: spike times, or values that are encoded."""
 
-import csv
-import zipfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from jaxtyping import Float, Float64
-from torch import Tensor
+from jaxtyping import Float
 
-from firstspike.data.base import SpikeData
+from firstspike.data.arrays import as_table
+from firstspike.data.base import SpikeData, Splits
+from firstspike.data.encoding import LatencyEncoder
+from firstspike.data.splits import class_indices, spike_data, split
+from firstspike.data.tables import Table, read_arrays, read_rows, read_table
+
+Labels = str | int | Mapping[str, str] | None
 
 
-def read_times(path: Path | str, inputs: int, dtype: torch.dtype = torch.float32) -> Float[Tensor, "samples inputs"]:
-    """Input spike times, one row a sample.
+def read_times(
+    path: Path | str, inputs: int, dtype: torch.dtype = torch.float32, encoder: LatencyEncoder | None = None
+) -> Float[torch.Tensor, "samples inputs"]:
+    """Input spike times, a row per sample.
 
     Args:
         path: ``.npy``; ``.npz`` with the array ``times``; ``.csv``, whose first line may name the columns. No spike is
             ``inf``, in text also an empty cell.
-        inputs: columns that there must be.
+        inputs: number of inputs that there must be.
         dtype: of the times.
+        encoder: encodes values. The file then holds these, in an ``.npz`` in the array ``values``; an ``.npz`` with
+            ``times`` alone still holds spike times.
 
     Raises:
-        FileNotFoundError: there is no such file.
+        FileNotFoundError: no such file.
         ValueError: another shape or kind of file, text, NaN or -inf.
     """
-    path = _checked(path)
-    if path.suffix == ".csv":
-        rows = _rows(path)
-        return _times(_numbers(path, rows, inputs, "inputs"), path, inputs, dtype)
-    arrays = _arrays(path)
-    return _times(arrays["times"], path, inputs, dtype)
+    table = read_table(path, _kinds(inputs, encoder))
+    numbers, _ = as_table(table.numbers, table.kind)
+    return numbers.to(dtype) if encoder is None or table.kind == "times" else encoder(numbers, dtype)
 
 
 def read_labelled(
-    path: Path | str, inputs: int, class_names: Sequence[str], dtype: torch.dtype = torch.float32
+    path: Path | str,
+    inputs: int,
+    class_names: Sequence[str],
+    dtype: torch.dtype = torch.float32,
+    encoder: LatencyEncoder | None = None,
+    labels: str | int | None = None,
 ) -> SpikeData:
     """Labelled input spike times.
 
     Args:
-        path: ``.npz`` with the arrays ``times`` and ``labels``, or ``.csv`` with the label in the last column. Labels
-            are numbers from 0 or names of classes.
+        path: ``.npz`` with the arrays ``times`` and ``labels``, ``.csv`` with the label in the last column, or ``.npy``
+            with labels in another file. Labels are numbers from 0 or names of classes.
         inputs: see ``read_times``.
         class_names: one per class.
         dtype: of the times.
+        encoder: see ``read_times``.
+        labels: see ``file_splits``.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: as in ``read_times``; labels that are no classes, or another number of them than of samples.
+        FileNotFoundError: no such file.
+        ValueError: as in ``read_times``; labels that are not among the classes, or not one per sample.
     """
-    path = _checked(path)
-    if path.suffix == ".npy":
-        raise ValueError(f"{path}: labels are missing; give an .npz with times and labels, or a .csv")
-    if path.suffix == ".csv":
-        rows = _rows(path)
-        labels: Any = [row[-1] for _, row in rows]
-        values = _numbers(path, [(line, row[:-1]) for line, row in rows], inputs, "inputs and a label")
-    else:
-        arrays = _arrays(path, "labels")
-        values, labels = arrays["times"], arrays["labels"]
-        if labels.ndim != 1:
-            raise ValueError(f"{path}: labels: expected one per sample, got an array of shape {labels.shape}")
-    times = _times(values, path, inputs, dtype)
-    if len(labels) != len(times):
-        raise ValueError(f"{path}: expected as many labels as samples, got {len(labels)} for {len(times)}")
-    classes = torch.tensor([_label(label, class_names, path) for label in labels])
-    return SpikeData(times, classes, tuple(class_names))
+    table = _read_with_labels(path, _kinds(inputs, encoder), labels)
+    return _labelled(table, tuple(class_names), encoder, dtype)
 
 
-def _checked(path: Path | str) -> Path:
-    path = Path(path)
+def file_splits(
+    train: str | Path,
+    validation: float | str | Path | None = 0.1,
+    test: float | str | Path | None = 0.1,
+    labels: str | int | dict[str, str] | None = None,
+    encode: dict[str, Any] | None = None,
+    class_names: Sequence[str] | None = None,
+    seed: int = 0,
+    dtype: torch.dtype = torch.float32,
+) -> Splits:
+    """Your own data, from tables in files: spike times, or values to encode.
+
+    Numbers of inputs and classes follow from the files. A table is ``.npz`` with the arrays ``times`` (or ``values``,
+    with ``encode``) and ``labels``, perhaps also ``class_names``; ``.npy`` with the labels in another file; or ``.csv``
+    with a row per sample, separated by commas, semicolons or tabs, whose first line may name the columns. Arrays
+    ``(samples, height, width)`` or ``(samples, channels, height, width)`` are images.
+
+    Args:
+        train: the table of the training data, from which validation and test data are taken unless they have their
+            own.
+        validation: another table, or the part of ``train`` to hold out: below 1 a fraction, from 1 on the number of
+            samples; None or 0 for none.
+        test: the same for the test data.
+        labels: where the labels are: of ``.csv`` the column by its name or number (0 is the first one; by default the
+            last one); of ``.npz`` the array (by default ``labels``); of ``.npy`` another ``.npy`` or ``.csv``. Several
+            tables may each have their own: ``{train: a.npy, test: b.npy}``.
+        encode: the tables hold values, which are encoded by spike times: arguments of ``LatencyEncoder``, such as
+            ``{early: 0.15, late: 2.0}``, or ``{}`` for its defaults. Ranges are those of the training part. An empty
+            cell, NA, ? or NaN is a missing value, which does not spike. Without it an empty cell is no spike.
+        class_names: names of the classes 0, 1, 2, ...; by default they follow from the training table.
+        seed: of the random choice of what is held out; every part has the classes in the proportions of the whole.
+        dtype: of the times.
+
+    Returns:
+        The three parts. Their ``encoder`` is the fitted one.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: a table that cannot be used: the message names file, line, column, and what was expected.
+    """
+    own = dict(labels) if isinstance(labels, Mapping) else dict.fromkeys(Splits._fields, labels)
+    kind = "times" if encode is None else "values"
+    table = _read_with_labels(train, {kind: None}, own.get("train"))
+    try:
+        classes, names = class_indices(table.labels, class_names or table.class_names, table.place)
+        labels_by_name = [names[k] for k in classes.tolist()]
+        parts = split(
+            table.numbers,
+            labels_by_name,
+            _fraction(validation),
+            _fraction(test),
+            seed=seed,
+            class_names=names,
+            encode=encode,
+            dtype=dtype,
+        )
+    except ValueError as error:
+        raise ValueError(f"{table.path}: {error}") from None
+    for name, file in (("validation", validation), ("test", test)):
+        if isinstance(file, str | Path):
+            other = _read_with_labels(file, {kind: table.numbers[0].size}, own.get(name))
+            if other.columns and table.columns and other.columns != table.columns:
+                raise ValueError(
+                    f"{other.path}, line 1: expected the columns {', '.join(table.columns)} as in {table.path}, got "
+                    f"{', '.join(other.columns)}"
+                )
+            data = _labelled(other, names, parts.train.encoder, dtype)
+            parts = parts._replace(**{name: data})
+    return parts
+
+
+def _fraction(part: float | str | Path | None) -> float | None:
+    """What to hold out of the training table."""
+    return None if isinstance(part, str | Path) else part
+
+
+def _kinds(inputs: int, encoder: LatencyEncoder | None) -> dict[str, int | None]:
+    return {"times": inputs} if encoder is None else {"values": encoder.features, "times": inputs}
+
+
+def _read_with_labels(path: Path | str, inputs: Mapping[str, int | None], labels: str | int | None) -> Table:
+    match Path(path).suffix:
+        case ".npy":
+            if labels is None:
+                raise ValueError(f"{path}: labels are missing; give an .npz with times and labels, a .csv, or labels")
+            return read_table(path, inputs)._replace(labels=_read_labels(Path(str(labels))))
+        case ".npz":
+            return read_table(path, inputs, "labels" if labels is None else labels)
+        case _:
+            return read_table(path, inputs, -1 if labels is None else labels)
+
+
+def _read_labels(path: Path) -> Any:
+    """Labels in a file of their own: an array, or a label per line."""
     if not path.is_file():
         raise FileNotFoundError(f"{path}: there is no such file")
-    if path.suffix not in (".npy", ".npz", ".csv"):
-        raise ValueError(f"{path}: expected .npy, .npz or .csv, got {path.suffix or 'no suffix'}")
-    return path
+    if path.suffix == ".npy":
+        return next(iter(read_arrays(path).values()))
+    return [cells[-1] for _, cells in read_rows(path)]
 
 
-def _arrays(path: Path, *needed: str) -> dict[str, Any]:
-    """The arrays of a NumPy file; a single one is called ``times``."""
+def _labelled(table: Table, names: tuple[str, ...], encoder: LatencyEncoder | None, dtype: torch.dtype) -> SpikeData:
+    """The samples of a table with the classes of a network."""
+    numbers, image = as_table(table.numbers, table.kind)
     try:
-        with path.open("rb") as file:  # numpy leaves a file open that it cannot read
-            loaded = np.load(file, allow_pickle=False)
-            arrays = {"times": loaded} if isinstance(loaded, np.ndarray) else dict(loaded)
-    except (ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
-        reason = "it is another kind of file, or holds Python objects" if "pickle" in str(error) else str(error)
-        raise ValueError(f"{path}: cannot be read as NumPy arrays of numbers: {reason.splitlines()[0]}") from None
-    for name in ("times", *needed):
-        if name not in arrays:
-            raise ValueError(f"{path}: expected an array {name!r}, got {', '.join(arrays) or 'none'}")
-    return arrays
-
-
-def _rows(path: Path) -> list[tuple[int, list[str]]]:
-    """Lines of a text file with their numbers, without a first one that only has names."""
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.reader(file)
-            rows = [(reader.line_num, row) for row in reader if row]
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise ValueError(f"{path}: is no text: {error}") from None
-    if rows and not any(_number(cell) is not None for cell in rows[0][1]):
-        rows = rows[1:]
-    if not rows:
-        raise ValueError(f"{path}: has no samples")
-    return rows
-
-
-def _numbers(
-    path: Path, rows: list[tuple[int, list[str]]], inputs: int, columns: str
-) -> Float64[np.ndarray, "samples inputs"]:
-    values = np.empty((len(rows), inputs))
-    for place, (line, row) in enumerate(rows):
-        if len(row) != inputs:
-            more = len(row) - inputs
-            raise ValueError(f"{path}, line {line}: expected {inputs} {columns}, got {abs(more)} too {_many(more)}")
-        for column, cell in enumerate(row):
-            number = _number(cell)
-            if number is None:
-                raise ValueError(f"{path}, line {line}: expected a time, inf or nothing, got {cell.strip()!r}")
-            values[place, column] = number
-    return values
-
-
-def _many(more: int) -> str:
-    return "many" if more > 0 else "few"
-
-
-def _number(cell: str) -> float | None:
-    cell = cell.strip()
-    try:
-        return float(cell) if cell else np.inf
-    except ValueError:
-        return None
-
-
-def _times(values: Any, path: Path, inputs: int, dtype: torch.dtype) -> Tensor:
-    if values.dtype.kind not in "fiu":
-        raise ValueError(f"{path}: times: expected numbers, got {values.dtype}")
-    if values.ndim != 2 or values.shape[1] != inputs or not len(values):
-        raise ValueError(f"{path}: times: expected the shape (samples, {inputs}), got {values.shape}")
-    if np.isnan(values).any() or np.isneginf(values).any():
-        row = int((np.isnan(values) | np.isneginf(values)).any(axis=1).argmax())
-        raise ValueError(f"{path}: times of sample {row}: expected numbers or inf (no spike), got NaN or -inf")
-    return torch.from_numpy(values.astype(np.float64)).to(dtype)
-
-
-def _label(label: Any, names: Sequence[str], path: Path) -> int:
-    """A class by its name or number."""
-    text = str(label).strip()
-    if text in names:
-        return list(names).index(text)
-    try:
-        number = float(text)
-    except ValueError:
-        number = -1
-    if number not in range(len(names)):
-        raise ValueError(f"{path}: labels: expected 0 ... {len(names) - 1} or {', '.join(names)}, got {text!r}")
-    return int(number)
+        labels, _ = class_indices(table.labels, names, table.place)
+    except ValueError as error:
+        raise ValueError(f"{table.path}: {error}") from None
+    if len(labels) != len(numbers):
+        raise ValueError(f"{table.path}: expected as many labels as samples, got {len(labels)} for {len(numbers)}")
+    return spike_data(numbers, labels, names, image, None if table.kind == "times" else encoder, dtype)

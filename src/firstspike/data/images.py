@@ -1,71 +1,97 @@
-"""Images as spike times: one input per pixel, ink first."""
+"""Images as spike times, one spike per pixel; and scikit-learn's digits."""
 
-from typing import Literal
+from typing import Any
 
+import numpy as np
 import torch
+from jaxtyping import Int64, UInt8
+from torch import Tensor
 
 from firstspike.data.base import SpikeData, Splits, check_at_least, seeded_generator
 from firstspike.data.encoding import latency
+from firstspike.data.signature import takes_arguments_of
+from firstspike.data.splits import Part, one_part
+
+CHUNK = 5000
+"""Images at once, of what is needed only in between."""
+DIGITS = tuple("0123456789")
+DIGITS_SIDE = 8
+_LEVELS = 16  # a pixel of the digits counts the dark ones of 4x4 scanned dots
 
 
-def digits(
-    split: Literal["train", "validation", "test"] = "train",
-    train: int = 1197,
-    validation: int = 300,
-    test: int = 300,
-    seed: int = 42,
+def images(
+    pixels: UInt8[np.ndarray, "images height width"],
+    labels: Int64[Tensor, " images"],
+    class_names: tuple[str, ...],
+    levels: int = 255,
     early: float = 0.15,
     late: float = 2.0,
     invert: bool = True,
     silent_background: bool = False,
-    mirrored: bool = False,
+    on_off: bool = False,
     dtype: torch.dtype = torch.float32,
 ) -> SpikeData:
-    """The 1797 handwritten digits of 8x8 pixels that come with scikit-learn; nothing is downloaded.
-
-    Alpaydin and Kaynak, Optical Recognition of Handwritten Digits, UCI, 1998. The images are shuffled by
-    `seed`; train, validation and test are the next so many of them and share none.
+    """Images whose bright pixels spike early.
 
     Args:
-        split: which part.
-        train: images in the training part.
-        validation: images in the validation part.
-        test: images in the test part; at most 1797 in the three together.
-        seed: of the shuffle; the same for the three parts.
+        pixels: brightness `0 ... levels`.
+        labels: class of each image.
+        class_names: one name per class.
+        levels: brightness of a white pixel.
         early: time of the earliest spikes, in units of `tau_syn`.
         late: time of the latest spikes.
-        invert: full ink spikes at `early` and blank paper at `late`; False is the other way round.
+        invert: bright pixels (or ink) spike at `early`, dark ones at `late`; False is the other way round.
         silent_background: pixels whose spike would come at `late` never spike: `inf`.
-        mirrored: all pixels once more behind, encoded the other way round.
+        on_off: two inputs for each pixel: an "on" channel as described above, and after all of them an "off" channel
+            encoded the other way round, so that dark pixels spike early, too.
         dtype: of the times.
 
     Returns:
-        Times `(images, 64)`, mirrored `(images, 128)`, pixels row by row, and labels `(images,)`, the digits.
+        Times `(images, pixels)`, row by row, twice as many with `on_off`.
+
+    Raises:
+        ValueError: no `0 <= early < late`.
+    """
+    brightness = torch.arange(levels + 1, dtype=torch.float64) / levels
+    ways = (invert, not invert) if on_off else (invert,)
+    tables = [latency(brightness, early, late, way, silent_background) for way in ways]
+    height, width = pixels.shape[1:]
+    times = torch.empty(len(pixels), len(tables), height, width, dtype=dtype)
+    for start in range(0, len(pixels), CHUNK):
+        part = torch.from_numpy(pixels[start : start + CHUNK].astype(np.int32))
+        for channel, table in enumerate(tables):
+            times[start : start + CHUNK, channel] = table.to(dtype)[part]
+    blank = tuple(float(table[0]) for table in tables)
+    return SpikeData(times.flatten(1), labels, class_names, (len(tables), height, width), blank)
+
+
+@takes_arguments_of(images, without=("pixels", "labels", "class_names", "levels"))
+def no_images(side: int, class_names: tuple[str, ...], **encoding: Any) -> SpikeData:
+    """Data without samples: what is known of a data set of square images before they are read."""
+    pixels, labels = np.empty((0, side, side), np.uint8), torch.empty(0, dtype=torch.int64)
+    return images(pixels, labels, class_names, **encoding)
+
+
+@takes_arguments_of(images, without=("pixels", "labels", "class_names", "levels"))
+def digits_splits(train: int = 1197, validation: int = 300, test: int = 300, seed: int = 42, **encoding: Any) -> Splits:
+    """The 1797 handwritten digits of 8x8 pixels that come with scikit-learn; nothing is downloaded.
+
+    Alpaydin and Kaynak, Optical Recognition of Handwritten Digits, UCI, 1998. The images are shuffled; the three parts
+    share none.
+
+    Args:
+        train: images in the training part.
+        validation: images in the validation part.
+        test: images in the test part; at most 1797 in the three together.
+        seed: of the shuffle.
+
+    Returns:
+        Times `(images, 64)`, with `on_off` `(images, 128)`, row by row, and labels `(images,)`, the digits.
 
     Raises:
         ImportError: scikit-learn is missing.
-        ValueError: an unknown split, sizes below 1 or of more than 1797 in all, no `0 <= early < late`.
+        ValueError: sizes below 1 or of more than 1797 in all, no `0 <= early < late`.
     """
-    parts = digits_splits(train, validation, test, seed, early, late, invert, silent_background, mirrored, dtype)
-    if split not in Splits._fields:
-        raise ValueError(f"split: expected one of {', '.join(Splits._fields)}, got {split!r}. Choose one of them.")
-    chosen: SpikeData = getattr(parts, split)
-    return chosen
-
-
-def digits_splits(
-    train: int = 1197,
-    validation: int = 300,
-    test: int = 300,
-    seed: int = 42,
-    early: float = 0.15,
-    late: float = 2.0,
-    invert: bool = True,
-    silent_background: bool = False,
-    mirrored: bool = False,
-    dtype: torch.dtype = torch.float32,
-) -> Splits:
-    """The three parts of `digits`, whose arguments these are; one seed, because they share one shuffle."""
     try:
         from sklearn.datasets import load_digits
     except ImportError as error:
@@ -75,15 +101,26 @@ def digits_splits(
     sizes = [train, validation, test]
     for name, size in zip(Splits._fields, sizes, strict=True):
         check_at_least(name, size, 1)
-    pixels, targets = load_digits(return_X_y=True)
-    if sum(sizes) > len(pixels):
+    data = load_digits()
+    if sum(sizes) > len(data.target):
         raise ValueError(
-            f"train, validation, test: expected at most {len(pixels)} images in all, got {sum(sizes)}. Take fewer."
+            f"train, validation, test: expected at most {len(data.target)} images in all, got {sum(sizes)}"
         )
-    values = torch.from_numpy(pixels).double() / 16  # a pixel counts the inked ones of 4x4 scanned dots
-    ways = (invert, not invert) if mirrored else (invert,)
-    times = torch.cat([latency(values, early, late, way, silent_background) for way in ways], dim=1).to(dtype)
-    labels = torch.from_numpy(targets).long()
-    order = torch.randperm(len(times), generator=seeded_generator(seed))[: sum(sizes)]
-    names = tuple(str(digit) for digit in range(10))
-    return Splits(*(SpikeData(times[part], labels[part], names) for part in order.split(sizes)))
+    pixels, labels = data.images.astype(np.uint8), torch.from_numpy(data.target).long()
+    order = torch.randperm(len(labels), generator=seeded_generator(seed))[: sum(sizes)]
+    return Splits(
+        *(images(pixels[part.numpy()], labels[part], DIGITS, _LEVELS, **encoding) for part in order.split(sizes))
+    )
+
+
+@takes_arguments_of(digits_splits)
+def digits(split: Part = "train", **options: Any) -> SpikeData:
+    """One part of scikit-learn's handwritten digits, see `digits_splits`.
+
+    Args:
+        split: which part.
+
+    Raises:
+        ValueError: an unknown split, and as in `digits_splits`.
+    """
+    return one_part(digits_splits, split, options)

@@ -3,24 +3,18 @@
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Float, Float64
+from jaxtyping import Float64
 from torch import Tensor
 
-from firstspike.data.base import (
-    SpikeData,
-    Splits,
-    balanced_labels,
-    check_at_least,
-    make_splits,
-    seeded_generator,
-)
+from firstspike.data.base import SpikeData, balanced_labels, check_at_least, seeded_generator
 from firstspike.data.encoding import latency
+from firstspike.data.splits import independent_splits
 
 
 def pattern(
     samples: int = 300,
     seed: int = 42,
-    patterns: Float[Tensor, "classes inputs"] | Sequence[Sequence[float]] | None = None,
+    patterns: Sequence[Sequence[float]] | None = None,
     classes: int = 3,
     inputs: int = 10,
     pattern_seed: int = 0,
@@ -36,8 +30,8 @@ def pattern(
     Args:
         samples: number of samples, balanced over the classes.
         seed: of their order and of the jitter. Splits differ in it and share the patterns.
-        patterns: spike times `(classes, inputs)`, in units of `tau_syn`, `inf` = no spike. If given,
-            `classes`, `inputs`, `pattern_seed`, `early` and `late` are not used.
+        patterns: spike times `(classes, inputs)`, lists or a tensor, in units of `tau_syn`, `inf` = no spike. If
+            given, `classes`, `inputs`, `pattern_seed`, `early` and `late` are not used.
         classes: number of random patterns, at least 2.
         inputs: spikes in each of them.
         pattern_seed: of the random patterns.
@@ -51,7 +45,7 @@ def pattern(
         Times `(samples, inputs)` and labels `(samples,)`; classes are named `pattern 0`, `pattern 1`, ...
 
     Raises:
-        ValueError: a number below its least value, `patterns` that are not a table of times of at least 0,
+        ValueError: a number below its minimum, `patterns` that are not a table of times of at least 0,
             no `0 <= early < late`.
     """
     check_at_least("jitter", jitter, 0)
@@ -71,26 +65,7 @@ def pattern(
     return SpikeData(times.to(dtype), labels, tuple(f"pattern {k}" for k in range(len(prototypes))))
 
 
-def pattern_splits(
-    train: int = 300,
-    validation: int = 90,
-    test: int = 90,
-    seeds: Sequence[int] = (42, 41, 40),
-    patterns: Float[Tensor, "classes inputs"] | Sequence[Sequence[float]] | None = None,
-    classes: int = 3,
-    inputs: int = 10,
-    pattern_seed: int = 0,
-    jitter: float = 0.0,
-    early: float = 0.15,
-    late: float = 2.0,
-    dtype: torch.dtype = torch.float32,
-) -> Splits:
-    """Three draws of `pattern`, whose arguments these are, of the same patterns."""
-
-    def make(samples: int, seed: int) -> SpikeData:
-        return pattern(samples, seed, patterns, classes, inputs, pattern_seed, jitter, early, late, dtype)
-
-    return make_splits(make, (train, validation, test), seeds)
+pattern_splits = independent_splits(pattern, train=300, validation=90, test=90)
 
 
 def _random_patterns(

@@ -1,18 +1,10 @@
 """XOR in spike times: the smallest problem that needs a hidden layer."""
 
-from collections.abc import Sequence
-
 import torch
 
-from firstspike.data.base import (
-    SpikeData,
-    Splits,
-    balanced_labels,
-    check_at_least,
-    make_splits,
-    seeded_generator,
-)
+from firstspike.data.base import SpikeData, balanced_labels, check_at_least, seeded_generator
 from firstspike.data.encoding import latency
+from firstspike.data.splits import independent_splits
 
 CLASS_NAMES = ("equal", "different")
 
@@ -53,19 +45,4 @@ def xor(
     return SpikeData(times.to(dtype), (bits[:, 0] != bits[:, 1]).long(), CLASS_NAMES)
 
 
-def xor_splits(
-    train: int = 200,
-    validation: int = 100,
-    test: int = 100,
-    seeds: Sequence[int] = (42, 41, 40),
-    noise: float = 0.0,
-    early: float = 0.15,
-    late: float = 2.0,
-    dtype: torch.dtype = torch.float32,
-) -> Splits:
-    """Three draws of `xor`, whose arguments these are; without noise they differ only in their order."""
-
-    def make(samples: int, seed: int) -> SpikeData:
-        return xor(samples, seed, noise, early, late, dtype)
-
-    return make_splits(make, (train, validation, test), seeds)
+xor_splits = independent_splits(xor, train=200, validation=100, test=100)

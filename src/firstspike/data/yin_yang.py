@@ -7,15 +7,14 @@ is not: here all words are drawn at once, the class of the point that would star
 in one sweep, and a short loop then jumps from sample to sample.
 """
 
-from collections.abc import Sequence
-
 import numpy as np
 import torch
 from jaxtyping import Float64, Int64, UInt32
 from numpy.typing import ArrayLike
 
-from firstspike.data.base import SpikeData, Splits, check_at_least, make_splits
+from firstspike.data.base import SpikeData, check_at_least
 from firstspike.data.encoding import latency
+from firstspike.data.splits import independent_splits
 
 CLASS_NAMES = ("yin", "yang", "dot")
 """The published names of the classes 0, 1, 2. The generator's own code calls the region of class 1 'yin'."""
@@ -24,7 +23,7 @@ _WORDS_PER_POINT = 4  # two coordinates, each a double made of two 32-bit words
 
 
 def yin_yang(
-    size: int = 5000,
+    samples: int = 5000,
     seed: int = 42,
     r_small: float = 0.1,
     r_big: float = 0.5,
@@ -35,11 +34,11 @@ def yin_yang(
     """Points in the Yin-Yang symbol, three classes, as four spike times.
 
     A point is the input `(x, y, 1 - x, 1 - y)`, a value `v` spikes at `early + v (late - early)`.
-    Samples equal those of the published generator for the same `size`, `seed` and radii. The published
+    Samples equal those of the published generator for the same `samples`, `seed` and radii. The published
     splits are train (5000, seed 42), validation (1000, seed 41), test (1000, seed 40).
 
     Args:
-        size: number of samples.
+        samples: number of samples.
         seed: seed of `numpy.random.RandomState`, 0 ... 2**32 - 1.
         r_small: radius of the two dots, from `r_big/20` to below `r_big/2`.
         r_big: radius of the symbol, at most 0.5.
@@ -48,41 +47,25 @@ def yin_yang(
         dtype: of the times; they are computed in float64 first.
 
     Returns:
-        Times `(size, 4)`, all finite, and labels `(size,)`; see `yin_yang_class` for what they mean.
+        Times `(samples, 4)`, all finite, and labels `(samples,)`; see `yin_yang_class` for what they mean.
 
     Raises:
-        ValueError: `size` below 1, a seed or radius out of range, no `0 <= early < late`.
+        ValueError: `samples` below 1, a seed or radius out of range, no `0 <= early < late`.
     """
-    check_at_least("size", size, 1)
+    check_at_least("samples", samples, 1)
     if not 0 <= seed < 2**32:
-        raise ValueError(f"seed: expected 0 ... 2**32 - 1, as RandomState takes, got {seed}. Choose another.")
+        raise ValueError(f"seed: expected 0 ... 2**32 - 1, as RandomState takes, got {seed}")
     if not (0 < r_big <= 0.5 and r_big / 20 <= r_small < r_big / 2):
         raise ValueError(
             f"r_small, r_big: expected r_big in (0, 0.5] and r_small from r_big/20 to below r_big/2, got {r_small} "
             f"and {r_big}. Larger symbols leave [0, 1]; smaller dots are too rare to be found by rejection."
         )
-    points, labels = _sample(size, seed, r_small, r_big)
+    points, labels = _sample(samples, seed, r_small, r_big)
     values = torch.from_numpy(np.concatenate([points, 1 - points], axis=1))
     return SpikeData(latency(values, early, late).to(dtype), torch.from_numpy(labels), CLASS_NAMES)
 
 
-def yin_yang_splits(
-    train: int = 5000,
-    validation: int = 1000,
-    test: int = 1000,
-    seeds: Sequence[int] = (42, 41, 40),
-    r_small: float = 0.1,
-    r_big: float = 0.5,
-    early: float = 0.15,
-    late: float = 2.0,
-    dtype: torch.dtype = torch.float32,
-) -> Splits:
-    """The three splits; sizes and seeds are by default the published ones. Arguments as in `yin_yang`."""
-
-    def make(size: int, seed: int) -> SpikeData:
-        return yin_yang(size, seed, r_small, r_big, early, late, dtype)
-
-    return make_splits(make, (train, validation, test), seeds)
+yin_yang_splits = independent_splits(yin_yang, train=5000, validation=1000, test=1000)
 
 
 def yin_yang_class(x: ArrayLike, y: ArrayLike, r_small: float = 0.1, r_big: float = 0.5) -> Int64[np.ndarray, "*shape"]:

@@ -31,7 +31,7 @@ class DataSection(Section):
         """Time of a pixel with nothing on it, in each channel; ``inf`` where it does not spike."""
         late = inf if getattr(self, "silent_background", False) else self.late
         first, other = (late, self.early) if getattr(self, "invert", True) else (self.early, late)
-        return (first, other) if getattr(self, "mirrored", False) else (first,)
+        return (first, other) if getattr(self, "on_off", False) else (first,)
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
@@ -122,22 +122,22 @@ class Images(DataSection):
     """What images of ten classes share.
 
     ``invert``: bright pixels, or ink, spike early. ``silent_background``: pixels at the late end do not spike.
-    ``mirrored``: all pixels once more behind, encoded the other way round.
+    ``on_off``: an "on" channel, and after it an "off" channel encoded the other way round.
     """
 
     side: ClassVar[int]
     seed: NonNegativeInt = 42
     invert: bool = True
     silent_background: bool = False
-    mirrored: bool = False
+    on_off: bool = False
 
     def shape(self) -> tuple[int, int]:
         """Numbers of inputs and classes."""
-        return (1 + self.mirrored) * self.side**2, 10
+        return (1 + self.on_off) * self.side**2, 10
 
     def image(self) -> tuple[int, int, int] | None:
         """Channels, height and width."""
-        return 1 + self.mirrored, self.side, self.side
+        return 1 + self.on_off, self.side, self.side
 
 
 class Digits(Images):

@@ -1,0 +1,53 @@
+"""Arrays, tensors and nested lists as tables of numbers."""
+
+import math
+
+import numpy as np
+import torch
+from jaxtyping import Float64
+from numpy.typing import ArrayLike
+from torch import Tensor
+
+Image = tuple[int, int, int]
+"""Channels, height and width."""
+
+
+def as_table(
+    values: ArrayLike | Tensor, name: str, inputs: int | None = None
+) -> tuple[Float64[Tensor, "samples inputs"], Image | None]:
+    """Numbers as a table on the CPU, a row per sample; and the shape of a sample if samples are images.
+
+    Args:
+        values: ``(samples, inputs)``, or images ``(samples, height, width)`` or ``(samples, channels, height, width)``.
+        name: what error messages call them.
+        inputs: expected length of a row, if it is known.
+
+    Raises:
+        ValueError: another shape, or anything but numbers.
+    """
+    array = as_numbers(values, name)
+    shape = array.shape[1:]
+    if array.ndim not in (2, 3, 4) or 0 in shape or inputs not in (None, math.prod(shape)):
+        images = ", or of images (samples, height, width) or (samples, channels, height, width)"
+        expected = f"(samples, inputs){images}" if inputs is None else f"(samples, {inputs})"
+        raise ValueError(f"{name}: expected the shape {expected}, got {array.shape}")
+    table = torch.from_numpy(array).flatten(1)
+    if len(shape) == 1:
+        return table, None
+    channels, height, width = (1, *shape)[-3:]
+    return table, (channels, height, width)
+
+
+def as_numbers(values: ArrayLike | Tensor, name: str) -> Float64[np.ndarray, "..."]:
+    """A copy as an array of float64.
+
+    Raises:
+        ValueError: anything but numbers.
+    """
+    try:
+        array = values.detach().cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
+        if array.dtype.kind not in "fiubO":
+            raise ValueError(f"got {array.dtype}")
+        return array.astype(np.float64)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{name}: expected numbers, {error}") from None

@@ -1,0 +1,50 @@
+"""Functions that pass arguments on to another one: their signature and docstring follow from it."""
+
+import inspect
+import re
+from collections.abc import Callable, Collection
+from typing import Any, TypeVar
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
+
+def takes_arguments_of(source: Callable[..., Any], without: Collection[str] = ()) -> Callable[[_Function], _Function]:
+    """A decorator for a function whose ``**`` arguments are keyword arguments of another one.
+
+    ``inspect.signature`` and the docstring then list the arguments of both; those of the source keep the annotation,
+    default and description that they have there. Arguments that the function declares itself take precedence.
+
+    Args:
+        source: a function or class with an ``Args:`` section.
+        without: arguments of the source that the function does not take.
+    """
+
+    def decorate(function: _Function) -> _Function:
+        own = inspect.signature(function)
+        declared = [p for p in own.parameters.values() if p.kind is not inspect.Parameter.VAR_KEYWORD]
+        hidden = {p.name for p in declared}.union(without)
+        passed = [p for p in inspect.signature(source).parameters.values() if p.name not in hidden]
+        passed = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in passed]
+        signature = own.replace(parameters=[*declared, *passed])
+
+        before, texts, after = _sections(function)
+        texts = _sections(source)[1] | texts
+        listed = "".join(f"    {name}: {texts[name]}\n" for name in signature.parameters if name in texts)
+        function.__signature__ = signature  # type: ignore[attr-defined]
+        function.__doc__ = "\n\n".join([*before, f"Args:\n{listed}".rstrip(), *after])
+        return function
+
+    return decorate
+
+
+def _sections(function: Callable[..., Any]) -> tuple[list[str], dict[str, str], list[str]]:
+    """Paragraphs of a docstring before ``Args:``, the description of each argument, and the paragraphs after it."""
+    paragraphs = (inspect.getdoc(function) or "").split("\n\n")
+    headings = [paragraph.partition("\n")[0] for paragraph in paragraphs]
+    place = next(
+        (k for k, heading in enumerate(headings) if heading in ("Args:", "Returns:", "Raises:")), len(headings)
+    )
+    if place == len(headings) or headings[place] != "Args:":
+        return paragraphs[:place], {}, paragraphs[place:]
+    entries = re.findall(r"^    (\w+): (.*(?:\n     .*)*)", paragraphs[place], re.MULTILINE)
+    return paragraphs[:place], dict(entries), paragraphs[place + 1 :]

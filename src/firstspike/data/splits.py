@@ -1,0 +1,220 @@
+"""Training, validation and test data: drawn independently, or from one table."""
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float64, Int64
+from numpy.typing import ArrayLike
+from torch import Tensor
+
+from firstspike.data.arrays import Image, as_table
+from firstspike.data.base import SpikeData, Splits, make_splits, seeded_generator
+from firstspike.data.encoding import LatencyEncoder
+from firstspike.data.signature import takes_arguments_of
+
+Part = Literal["train", "validation", "test"]
+_SIZES = """
+
+Args:
+    train: number of training samples.
+    validation: number of validation samples.
+    test: number of test samples.
+    seeds: of the three parts, which are drawn independently.
+"""
+
+
+def split(
+    times: ArrayLike | Tensor,
+    labels: ArrayLike | Tensor,
+    validation: float | None = 0.1,
+    test: float | None = 0.1,
+    seed: int = 0,
+    class_names: Sequence[str] | None = None,
+    stratified: bool = True,
+    encode: LatencyEncoder | Mapping[str, Any] | None = None,
+    dtype: torch.dtype = torch.float32,
+) -> Splits:
+    """Divide labelled samples at random into training, validation and test data.
+
+        splits = fs.data.split(wine.data, wine.target, encode={"late": 1.5}, class_names=wine.target_names)
+
+    Arrays, tensors and nested lists are accepted. Samples of more than one dimension, `(samples, height, width)` or
+    `(samples, channels, height, width)`, are images, which `LIFConv2d` can take.
+
+    Args:
+        times: spike times `(samples, inputs)` in units of `tau_syn`, `inf` = no spike; with `encode` values of any
+            range, NaN = missing.
+        labels: class of each sample `(samples,)`, whole numbers or names.
+        validation: part of the samples for validation: below 1 a fraction, from 1 on their number; None or 0 for none.
+        test: the same for testing.
+        seed: of the random choice.
+        class_names: names of the classes 0, 1, 2, ...; labels are then such numbers, or names out of these. By default
+            they follow from the labels in sorted order.
+        stratified: every part has the classes in the proportions of the whole, as far as whole samples allow.
+        encode: encodes values by spike times: a `LatencyEncoder`, or a dict of its arguments, for instance
+            `{"early": 0.15, "late": 2.0}`. Unless it has ranges already, it is fitted to the training part alone.
+        dtype: of the times.
+
+    Returns:
+        The three parts; samples of a part are in random order. Their `encoder` is the fitted one.
+
+    Raises:
+        ValueError: shapes or labels that do not fit, sizes that leave no sample for training, and as in `SpikeData`.
+    """
+    table, image = as_table(times, "times" if encode is None else "values")
+    classes, names = class_indices(labels, class_names)
+    if len(classes) != len(table):
+        raise ValueError(f"labels: expected as many as samples, got {len(classes)} for {len(table)}")
+    sizes = [_size(name, share, len(table)) for name, share in (("validation", validation), ("test", test))]
+    if sum(sizes) >= len(table):
+        raise ValueError(f"validation, test: expected fewer than all of {len(table)} samples, got {sum(sizes)}")
+    *held, train = _random_order(classes, seed, stratified).split([*sizes, len(table) - sum(sizes)])
+    encoder = None
+    if encode is not None:
+        encoder = encode if isinstance(encode, LatencyEncoder) else LatencyEncoder.from_dict(encode)
+        encoder = encoder if encoder.features else encoder.fit(table[train])
+    parts = ((table[part], classes[part]) for part in (train, *held))
+    return Splits(*(spike_data(*part, names, image, encoder, dtype) for part in parts))
+
+
+def spike_data(
+    table: Float64[Tensor, "samples inputs"],
+    labels: Int64[Tensor, " samples"],
+    class_names: tuple[str, ...],
+    image: Image | None,
+    encoder: LatencyEncoder | None,
+    dtype: torch.dtype,
+) -> SpikeData:
+    """Labelled data from a table of spike times, or of values that a fitted encoder encodes."""
+    if encoder is None:
+        return SpikeData(table.to(dtype), labels, class_names, image)
+    blank = None
+    if image is not None:
+        blank = tuple(time for time in encoder.blank for _ in range(image[0]))
+        image = (len(blank), *image[1:])
+    return SpikeData(encoder(table, dtype), labels, class_names, image, blank, encoder)
+
+
+def class_indices(
+    labels: ArrayLike | Tensor,
+    class_names: Sequence[str] | None = None,
+    place: Callable[[int], str] = "sample {}".format,
+) -> tuple[Int64[Tensor, " samples"], tuple[str, ...]]:
+    """Labels as indices into class names.
+
+    Args:
+        labels: `(samples,)`, whole numbers or names.
+        class_names: names of the classes 0, 1, 2, ...; by default the different labels, sorted.
+        place: says in an error message which sample a label belongs to.
+
+    Raises:
+        ValueError: labels that are neither whole numbers nor names, or not among the classes.
+    """
+    array = labels.detach().cpu().numpy() if isinstance(labels, Tensor) else np.asarray(labels)
+    if array.ndim != 1:
+        raise ValueError(f"labels: expected one per sample, got an array of shape {array.shape}")
+    texts = [_class_text(label) for label in array.tolist()]
+    if class_names is None:
+        found = {text for text in texts if text and (_is_whole(text) or _number(text) is None)}
+        names = tuple(sorted(found, key=int) if all(map(_is_whole, found)) else sorted(found))
+        index, expected = {}, "whole numbers or names"
+    else:
+        names = tuple(map(str, class_names))
+        index, expected = {str(k): k for k in range(len(names))}, f"0 ... {len(names) - 1} or {', '.join(names)}"
+        if any(map(_is_whole, names)):  # labels are these names
+            index, expected = {}, ", ".join(names)
+    index |= {name: k for k, name in enumerate(names)}
+    for row, text in enumerate(texts):
+        if text not in index:
+            raise ValueError(f"labels: expected {expected}, got {text!r} for {place(row)}")
+    return torch.tensor([index[text] for text in texts], dtype=torch.int64), names
+
+
+def _class_text(label: object) -> str:
+    """A label as text, whole numbers as such."""
+    text = label.decode(errors="replace") if isinstance(label, bytes) else "" if label is None else str(label)
+    number = _number(text.strip())
+    whole = isinstance(number, int) or (isinstance(number, float) and number.is_integer())
+    return str(int(number)) if number is not None and whole else text.strip()
+
+
+def _is_whole(text: str) -> bool:
+    return isinstance(_number(text), int)
+
+
+def _number(text: str) -> int | float | None:
+    try:
+        return int(text)
+    except ValueError:
+        pass
+    try:
+        return float(text)
+    except ValueError:
+        return None
+
+
+def _size(part: str, share: float | None, samples: int) -> int:
+    """Number of samples in a part."""
+    if not share:
+        return 0
+    if 0 < share < 1:
+        return max(1, round(share * samples))
+    if share >= 1 and share % 1 == 0:
+        return int(share)
+    raise ValueError(f"{part}: expected a fraction below 1 or a number of samples, got {share}")
+
+
+def _random_order(labels: Int64[Tensor, " samples"], seed: int, stratified: bool) -> Int64[Tensor, " samples"]:
+    """Samples in random order; if stratified, every stretch of them has all classes in proportion."""
+    order = torch.randperm(len(labels), generator=seeded_generator(seed))
+    if not stratified:
+        return order
+    position = torch.empty(len(labels), dtype=torch.float64)
+    for label in labels.unique():
+        of_class = labels[order] == label
+        count = int(of_class.sum())
+        position[of_class] = (torch.arange(count, dtype=torch.float64) + 0.5) / count
+    return order[position.argsort(stable=True)]
+
+
+def independent_splits(draw: Callable[..., SpikeData], train: int, validation: int, test: int) -> Callable[..., Splits]:
+    """A builder of three independent draws of a data set.
+
+    Args:
+        draw: takes ``samples`` and ``seed``. Its other arguments are also the builder's.
+        train: default number of training samples.
+        validation: default number of validation samples.
+        test: default number of test samples.
+    """
+
+    def build(
+        train: int = train,
+        validation: int = validation,
+        test: int = test,
+        seeds: Sequence[int] = (42, 41, 40),
+        **options: Any,
+    ) -> Splits:
+        def make(samples: int, seed: int) -> SpikeData:
+            return draw(samples=samples, seed=seed, **options)
+
+        return make_splits(make, (train, validation, test), seeds)
+
+    build.__name__ = build.__qualname__ = f"{draw.__name__}_splits"
+    build.__module__ = draw.__module__
+    build.__doc__ = (inspect.getdoc(draw) or "").partition("\n\nArgs:")[0] + _SIZES
+    return takes_arguments_of(draw, without=("samples", "seed"))(build)
+
+
+def one_part(build: Callable[..., Splits], part: str, options: dict[str, Any]) -> SpikeData:
+    """One of the three parts that a builder returns.
+
+    Raises:
+        ValueError: no such part, and as in the builder.
+    """
+    if part not in Splits._fields:
+        raise ValueError(f"split: expected one of {', '.join(Splits._fields)}, got {part!r}")
+    chosen: SpikeData = getattr(build(**options), part)
+    return chosen

@@ -1,0 +1,206 @@
+"""Tables from files: NumPy's ``.npy`` and ``.npz``, or text. Reading one executes nothing."""
+
+import csv
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Float64
+
+from firstspike.data.arrays import as_table
+
+Row = tuple[int, list[str]]
+"""A line of a text file: its number and its cells."""
+_SEPARATORS = (";", "\t", ",")
+_MISSING = ("", "na", "?")
+
+
+class Table(NamedTuple):
+    """A table as it was read.
+
+    Args:
+        path: the file.
+        kind: what its numbers are: ``times``, with ``inf`` for no spike, or ``values``, with NaN for a missing one.
+        numbers: ``(samples, inputs)``, or images as ``firstspike.data.split`` takes them.
+        labels: as they stand in the file; None if none were asked for.
+        class_names: of the file, if it has any.
+        columns: names of the inputs, if a text file has them.
+        lines: line of each sample in a text file.
+    """
+
+    path: Path
+    kind: str
+    numbers: Float64[np.ndarray, "samples ..."]
+    labels: Any = None
+    class_names: tuple[str, ...] | None = None
+    columns: tuple[str, ...] = ()
+    lines: Sequence[int] = ()
+
+    def place(self, sample: int) -> str:
+        """Where a sample stands."""
+        return f"line {self.lines[sample]}" if self.lines else f"sample {sample}"
+
+
+def read_table(path: Path | str, inputs: Mapping[str, int | None], label: str | int | None = None) -> Table:
+    """Read a table.
+
+    Args:
+        path: ``.npz`` with an array ``times`` or ``values``, and perhaps ``class_names``; ``.npy``; ``.csv`` with
+            ``,``, ``;`` or tabs between the columns, whose first line may name them.
+        inputs: the kinds of numbers that it may hold, and how many a sample must have, None for any. A file that does
+            not say of which kind it is holds the first one.
+        label: the array of an ``.npz``, or the column of a ``.csv`` by name or number, which has the labels; None to
+            read none.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: another kind of file, another shape, or a cell that does not hold what is expected; the message
+            names the file, and of a text file line and column.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: there is no such file")
+    if path.suffix == ".csv":
+        return _read_text(path, *next(iter(inputs.items())), label)
+    if path.suffix not in (".npy", ".npz"):
+        raise ValueError(f"{path}: expected .npy, .npz or .csv, got {path.suffix or 'no suffix'}")
+    arrays = read_arrays(path)
+    kind = next((name for name in inputs if name in arrays), next(iter(inputs)))
+    if "" in arrays:
+        arrays = {kind: arrays[""]}
+    for name in (kind, *([] if label is None else [str(label)])):
+        if name not in arrays:
+            raise ValueError(f"{path}: expected an array {name!r}, got {', '.join(arrays) or 'none'}")
+    numbers, names = arrays[kind], arrays.get("class_names")
+    try:
+        as_table(numbers, kind, inputs[kind])
+        if not len(numbers):
+            raise ValueError(f"{kind}: expected at least one sample, got {numbers.shape}")
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+    _check(path, kind, numbers.reshape(len(numbers), -1), lambda *_: "")
+    class_names = None if names is None else tuple(map(str, names.ravel().tolist()))
+    return Table(path, kind, numbers, None if label is None else arrays[str(label)], class_names)
+
+
+def read_arrays(path: Path) -> dict[str, np.ndarray]:
+    """The arrays of an ``.npz``, or the one of an ``.npy``, which has the name "".
+
+    Raises:
+        ValueError: another kind of file, or one that holds Python objects.
+    """
+    with path.open("rb") as file:  # numpy leaves a file open that it cannot read
+        try:
+            loaded = np.load(file, allow_pickle=False)
+            return {"": loaded} if isinstance(loaded, np.ndarray) else dict(loaded)
+        except Exception as error:  # the parsers of numpy and zipfile raise whatever a damaged file leads them to
+            reason = str(error).partition("\n")[0] or type(error).__name__
+            reason = "it is another kind of file, or holds Python objects" if "pickle" in reason else reason
+            raise ValueError(f"{path}: cannot be read as NumPy arrays of numbers: {reason}") from None
+
+
+def _read_text(path: Path, kind: str, inputs: int | None, label: str | int | None) -> Table:
+    rows = read_rows(path)
+    names = [" ".join(cell.split()) for cell in rows[0][1]] if rows else []
+    place = _label_column(path, names, label)
+    header = isinstance(label, str) or _is_header(rows, place)
+    samples = rows[1:] if header else rows
+    if not samples:
+        raise ValueError(f"{path}: has no samples")
+    if header and not names[0] and [cells[0] for _, cells in samples] == [str(k) for k in range(len(samples))]:
+        raise ValueError(f"{path}, column 1: expected inputs, got the numbers of the rows; pandas: to_csv(index=False)")
+    labelled = place is not None
+    width = len(names) if inputs is None else inputs + labelled
+    for line, cells in rows:
+        if more := len(cells) - width:
+            expected = f"{width - labelled} inputs" + (" and a label" if labelled else "")
+            raise ValueError(f"{path}, line {line}: expected {expected}, got {abs(more)} too {_many(more)}")
+    columns = [column for column in range(width) if column != place]
+
+    def where(sample: int, column: int) -> str:
+        name = f" ({names[columns[column]]})" if header else ""
+        return f", column {columns[column] + 1}{name}, line {samples[sample][0]}"
+
+    numbers = np.empty((len(samples), len(columns)))
+    for sample, (_, cells) in enumerate(samples):
+        for column, cell in enumerate(cells[k] for k in columns):
+            number = _number(cell, kind)
+            if number is None:
+                expected = "a time, inf or nothing" if kind == "times" else "a number or nothing"
+                raise ValueError(f"{path}{where(sample, column)}: expected {expected}, got {cell.strip()!r}")
+            numbers[sample, column] = number
+    _check(path, kind, numbers, where)
+    labels = None if place is None else [cells[place] for _, cells in samples]
+    inputs_named = tuple(names[k] for k in columns) if header else ()
+    return Table(path, kind, numbers, labels, None, inputs_named, [line for line, _ in samples])
+
+
+def _label_column(path: Path, names: list[str], label: str | int | None) -> int | None:
+    """Which column has the labels, from 0, by the cells of the first line."""
+    if label is None or not names:
+        return None
+    if isinstance(label, str):
+        if label not in names:
+            raise ValueError(f"{path}, line 1: expected a column named {label!r}, got {', '.join(names)}")
+        label = names.index(label)
+    if len(names) < 2 or not -len(names) <= label < len(names):
+        raise ValueError(f"{path}: expected inputs, and labels in column {label}, got columns 0 ... {len(names) - 1}")
+    return label % len(names)
+
+
+def _many(more: int) -> str:
+    return "many" if more > 0 else "few"
+
+
+def read_rows(path: Path) -> list[Row]:
+    """Lines of a text file that are not empty.
+
+    Raises:
+        ValueError: it is not a text file.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            first = next((line for line in file if line.strip()), "")
+            file.seek(0)
+            reader = csv.reader(file, delimiter=next((x for x in _SEPARATORS if x in first), ","))
+            return [(reader.line_num, row) for row in reader if row]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ValueError(f"{path}: is not a text file: {error}") from None
+
+
+def _is_header(rows: list[Row], label: int | None) -> bool:
+    """Whether the first line names the columns: nothing in it is a number, or 0, 1, 2, ... as pandas names them."""
+    first = [cell.strip() for cell in rows[0][1]] if rows else []
+    if not any(map(_is_number, first)):
+        return any(first)
+    if label is None or _is_number(name := first.pop(label)):
+        return False
+    others = {cells[label].strip() for _, cells in rows[1:] if label < len(cells)}
+    return first == [str(k) for k in range(len(first))] and bool(others) and name not in others
+
+
+def _is_number(cell: str) -> bool:
+    return bool(cell.strip()) and _number(cell, "times") is not None
+
+
+def _number(cell: str, kind: str) -> float | None:
+    """The number in a cell; an empty one is no spike, or a missing value."""
+    cell = cell.strip()
+    if kind == "values" and cell.lower() in _MISSING:
+        return np.nan
+    try:
+        return float(cell) if cell else np.inf
+    except ValueError:
+        return None
+
+
+def _check(path: Path, kind: str, numbers: np.ndarray, where: Callable[[int, int], str]) -> None:
+    """Refuse numbers that have no meaning: times that are NaN or -inf, infinite values."""
+    expected = "numbers or inf (no spike), got NaN or -inf"
+    wrong = np.isnan(numbers) | np.isneginf(numbers)
+    if kind == "values":
+        expected, wrong = "finite numbers or NaN (missing), got inf", np.isinf(numbers)
+    if wrong.any():
+        sample, column = map(int, np.argwhere(wrong)[0])
+        raise ValueError(f"{path}{where(sample, column)}: {kind} of sample {sample}: expected {expected}")
