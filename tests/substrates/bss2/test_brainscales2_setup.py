@@ -122,7 +122,7 @@ def test_a_chip_that_does_not_start_is_let_go(machine, network):
         ),
         ([Delay(129, DelayRule("clip", scale=2, shift=2)), lif(129, 3)], "129 delays; there is room for 128"),
         ([lif(2, 3, delay=DelayRule())], "synaptic delays; the chip only has axonal ones"),
-        ([lif(2, 3), Delay(3)], "delays behind the last LIF layer"),
+        ([lif(2, 3), Delay(3)], "delays after the last LIF layer"),
     ],
     ids=["neurons", "inputs", "beside", "delays", "synaptic", "dendritic"],
 )

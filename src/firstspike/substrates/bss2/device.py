@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from firstspike.substrates.base import SubstrateError
+from firstspike.substrates.base import SubstrateError, first_line
 
 CHIP_VARIABLE = "SLURM_HARDWARE_LICENSES"
 """The environment variable in which the cluster of the chips says which one a job has."""
@@ -185,8 +185,3 @@ def software() -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             continue
     return found
-
-
-def first_line(error: Exception) -> str:
-    """What an error of another program says, in one line."""
-    return next(iter(str(error).splitlines()), "") or type(error).__name__
