@@ -78,7 +78,7 @@ def test_arrays(tmp_path, wanted, labels):
 
 def test_spike_times(tmp_path):
     file = write(tmp_path / "a.csv", "a,b,label\n0.1,,0\n0.2,inf,1\n,0.3,0\n0.4,0.5,1\n")
-    whole = file_splits(file, None, None, dtype=torch.float64).train
+    whole = file_splits(file, 0, 0, dtype=torch.float64).train
     order = whole.times[:, 0].argsort()
     assert whole.times[order].tolist() == [[0.1, math.inf], [0.2, math.inf], [0.4, 0.5], [math.inf, 0.3]]
     assert whole.labels[order].tolist() == [0, 1, 1, 0]
@@ -103,7 +103,7 @@ def test_parts_in_files_of_their_own(tmp_path):
     np.save(tmp_path / "y.npy", np.array([0, 1]))
     np.save(tmp_path / "z.npy", np.array([1, 1]))
     labels = {"train": str(tmp_path / "y.npy"), "test": str(tmp_path / "z.npy")}
-    parts = file_splits(tmp_path / "x.npy", None, tmp_path / "x.npy", labels=labels)
+    parts = file_splits(tmp_path / "x.npy", 0, tmp_path / "x.npy", labels=labels)
     assert (parts.train.labels.sum(), parts.test.labels.tolist()) == (1, [1, 1])
 
 
@@ -151,7 +151,7 @@ def test_values_for_a_trained_network(tmp_path):
     ],
 )
 def test_headers(tmp_path, text, lines):
-    data = file_splits(write(tmp_path / "a.csv", text), None, None).train
+    data = file_splits(write(tmp_path / "a.csv", text), 0, 0).train
     assert len(data) == lines
     assert data.class_names == ("a", "b")
 

@@ -45,7 +45,7 @@ def bars(
         Times `(samples, multiply size**2)`, pixels row by row, and labels `(samples,)`.
 
     Raises:
-        ValueError: a size, number or noise below its minimum, no `0 <= early < late`.
+        ValueError: a size, number or noise below its minimum, a window that violates `0 <= early < late`.
     """
     check_at_least("size", size, 2)
     check_at_least("noise", noise, 0)

@@ -67,8 +67,8 @@ def read_labelled(
 
 def file_splits(
     train: str | Path,
-    validation: float | str | Path | None = 0.1,
-    test: float | str | Path | None = 0.1,
+    validation: float | str | Path = 0.1,
+    test: float | str | Path = 0.1,
     labels: str | int | dict[str, str] | None = None,
     encode: dict[str, Any] | None = None,
     class_names: Sequence[str] | None = None,
@@ -86,7 +86,7 @@ def file_splits(
         train: the table of the training data, from which validation and test data are taken unless they have their
             own.
         validation: another table, or the part of ``train`` to hold out: below 1 a fraction, from 1 on the number of
-            samples; None or 0 for none.
+            samples; 0 for none.
         test: the same for the test data.
         labels: where the labels are: of ``.csv`` the column by its name or number (0 is the first one; by default the
             last one); of ``.npz`` the array (by default ``labels``); of ``.npy`` another ``.npy`` or ``.csv``. Several
@@ -136,9 +136,9 @@ def file_splits(
     return parts
 
 
-def _fraction(part: float | str | Path | None) -> float | None:
+def _fraction(part: float | str | Path) -> float:
     """What to hold out of the training table."""
-    return None if isinstance(part, str | Path) else part
+    return 0 if isinstance(part, str | Path) else part
 
 
 def _kinds(inputs: int, encoder: LatencyEncoder | None) -> dict[str, int | None]:

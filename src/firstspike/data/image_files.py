@@ -84,7 +84,8 @@ def image_splits(
         Times `(images, pixels)`, row by row, twice as many with `on_off`, and labels `(images,)`.
 
     Raises:
-        ValueError: an unknown kind, sizes out of range, no `0 <= early < late`, files that do not fit.
+        ValueError: an unknown kind, sizes out of range, a window that violates `0 <= early < late`, or files
+            that do not fit.
         FileNotFoundError: the files are not there and cannot be downloaded; the message says how to get them.
     """
     if kind not in SOURCES:

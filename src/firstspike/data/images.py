@@ -50,7 +50,7 @@ def images(
         Times `(images, pixels)`, row by row, twice as many with `on_off`.
 
     Raises:
-        ValueError: no `0 <= early < late`.
+        ValueError: a window that violates `0 <= early < late`.
     """
     brightness = torch.arange(levels + 1, dtype=torch.float64) / levels
     ways = (invert, not invert) if on_off else (invert,)
@@ -90,7 +90,7 @@ def digits_splits(train: int = 1197, validation: int = 300, test: int = 300, see
 
     Raises:
         ImportError: scikit-learn is missing.
-        ValueError: sizes below 1 or of more than 1797 in all, no `0 <= early < late`.
+        ValueError: sizes below 1 or of more than 1797 in all, a window that violates `0 <= early < late`.
     """
     try:
         from sklearn.datasets import load_digits

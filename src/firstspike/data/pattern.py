@@ -46,7 +46,7 @@ def pattern(
 
     Raises:
         ValueError: a number below its minimum, `patterns` that are not a table of times of at least 0,
-            no `0 <= early < late`.
+            a window that violates `0 <= early < late`.
     """
     check_at_least("jitter", jitter, 0)
     if patterns is None:

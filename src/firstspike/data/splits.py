@@ -194,7 +194,7 @@ def independent_splits(draw: Callable[..., SpikeData], train: int, validation: i
         train: int = train,
         validation: int = validation,
         test: int = test,
-        seeds: Sequence[int] = (42, 41, 40),
+        seeds: tuple[int, int, int] = (42, 41, 40),
         **options: Any,
     ) -> Splits:
         def make(samples: int, seed: int) -> SpikeData:

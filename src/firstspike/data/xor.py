@@ -34,7 +34,7 @@ def xor(
         Times `(samples, 2)`, all finite, and labels `(samples,)`: 0 = equal, 1 = different.
 
     Raises:
-        ValueError: `samples` below 1, `noise` below 0, no `0 <= early < late`.
+        ValueError: `samples` below 1, `noise` below 0, a window that violates `0 <= early < late`.
     """
     check_at_least("noise", noise, 0)
     generator = seeded_generator(seed)

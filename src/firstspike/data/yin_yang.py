@@ -50,7 +50,7 @@ def yin_yang(
         Times `(samples, 4)`, all finite, and labels `(samples,)`; see `yin_yang_class` for what they mean.
 
     Raises:
-        ValueError: `samples` below 1, a seed or radius out of range, no `0 <= early < late`.
+        ValueError: `samples` below 1, a seed or radius out of range, a window that violates `0 <= early < late`.
     """
     check_at_least("samples", samples, 1)
     if not 0 <= seed < 2**32:
