@@ -120,9 +120,9 @@ def test_torchvision_without_a_network(monkeypatch):
 
 
 def test_too_many_images(image_folder):
-    with pytest.raises(ValueError, match="train, validation: expected at most 200 images in all, got 201"):
+    with pytest.raises(ValueError, match="train, validation: expected at most 200 images in total, got 201"):
         data.mnist(train=141, validation=60, test=1, folder=image_folder)
-    with pytest.raises(ValueError, match="test: expected at most 60 images in all, got 61"):
+    with pytest.raises(ValueError, match="test: expected at most 60 images in total, got 61"):
         data.mnist(train=1, validation=1, test=61, folder=image_folder)
 
 

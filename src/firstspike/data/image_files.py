@@ -98,7 +98,7 @@ def image_splits(
     (learn, targets), (fresh, truth) = (_read(place, part) for part in ("train", "t10k"))
     for names, size, most in (("train, validation", train + validation, len(learn)), ("test", test, len(fresh))):
         if size > most:
-            raise ValueError(f"{names}: expected at most {most} images in all, got {size}")
+            raise ValueError(f"{names}: expected at most {most} images in total, got {size}")
     order = torch.randperm(len(learn), generator=seeded_generator(seed))[: train + validation].numpy()
 
     def make(pixels: UInt8[np.ndarray, "images height width"], labels: UInt8[np.ndarray, " images"]) -> SpikeData:

@@ -90,7 +90,7 @@ def digits_splits(train: int = 1197, validation: int = 300, test: int = 300, see
 
     Raises:
         ImportError: scikit-learn is missing.
-        ValueError: sizes below 1 or of more than 1797 in all, a window that violates `0 <= early < late`.
+        ValueError: sizes below 1 or above 1797 in total, a window that violates `0 <= early < late`.
     """
     try:
         from sklearn.datasets import load_digits
@@ -104,7 +104,7 @@ def digits_splits(train: int = 1197, validation: int = 300, test: int = 300, see
     data = load_digits()
     if sum(sizes) > len(data.target):
         raise ValueError(
-            f"train, validation, test: expected at most {len(data.target)} images in all, got {sum(sizes)}"
+            f"train, validation, test: expected at most {len(data.target)} images in total, got {sum(sizes)}"
         )
     pixels, labels = data.images.astype(np.uint8), torch.from_numpy(data.target).long()
     order = torch.randperm(len(labels), generator=seeded_generator(seed))[: sum(sizes)]

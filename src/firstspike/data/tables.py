@@ -38,7 +38,7 @@ class Table(NamedTuple):
     lines: Sequence[int] = ()
 
     def place(self, sample: int) -> str:
-        """Where a sample stands."""
+        """Where a sample is in the file."""
         return f"line {self.lines[sample]}" if self.lines else f"sample {sample}"
 
 

@@ -72,8 +72,8 @@ def yin_yang_class(x: ArrayLike, y: ArrayLike, r_small: float = 0.1, r_big: floa
     """Class of the points `(x, y)`: 2 in a dot, 1 and 0 in the two halves, -1 outside the symbol.
 
     With `d_r`, `d_l` the distances to the right and left dot's centre, a point of the disc is of class 2 if
-    `d_r < r_small` or `d_l < r_small`; else of class 1 if `d_r <= r_small`, or
-    `r_small < d_l <= r_big/2`, or `y > r_big` and `d_r > r_big/2`; else of class 0.
+    `d_r < r_small` or `d_l < r_small`; otherwise of class 1 if `d_r <= r_small`, or
+    `r_small < d_l <= r_big/2`, or `y > r_big` and `d_r > r_big/2`; otherwise of class 0.
 
     Args:
         x: horizontal coordinates, any shape; the symbol spans `[0, 2 r_big]`.
@@ -134,7 +134,7 @@ def _walk(words: UInt32[np.ndarray, " words"], classes: Int64[np.ndarray, " poin
 
 
 def _next_true(mask: np.ndarray, stride: int) -> Int64[np.ndarray, " points"]:
-    """For every i the first of i, i + stride, i + 2 stride, ... at which `mask` holds, else len(mask)."""
+    """For every i the first of i, i + stride, i + 2 stride, ... at which `mask` holds, len(mask) if there is none."""
     end = len(mask)
     where = np.full(-(-end // stride) * stride, end)
     where[:end] = np.where(mask, np.arange(end), end)

@@ -87,7 +87,7 @@ class Substrate(ABC):
         return {"kind": self.kind}
 
     def state_dict(self) -> dict[str, Any]:
-        """What it needs to go on as if it had never stopped: tensors and plain values."""
+        """What it needs to continue as if it had never stopped: tensors and plain values."""
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:  # noqa: B027
@@ -184,6 +184,6 @@ class LayerByLayer(Substrate):
     def delayed(
         self, index: int, layer: Delay, times: Float[Tensor, "batch features"]
     ) -> Float[Tensor, "batch features"]:
-        """Times behind the delay layer with that index in the network."""
+        """Times after the delay layer with that index in the network."""
         delayed: Tensor = layer(times)
         return delayed

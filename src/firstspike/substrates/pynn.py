@@ -32,7 +32,7 @@ class Simulator(LayerByLayer):
 
     Each LIF layer is one run, in which the samples of a batch follow one another. The next layer gets what was
     recorded, the first spike of each neuron and sample. All delays are put on the times of the spikes that go in, so
-    that none is rounded to a step. After the last input of a sample its window goes on until membranes are at rest.
+    that none is rounded to a step. After the last input of a sample its window lasts until membranes are at rest.
 
     Args:
         step: of the simulation, in units of ``tau_syn``.

@@ -64,7 +64,7 @@ def test_settings_by_chip(machine, network, tmp_path):
         ("default: {latency_us: soon}", r"chips.yaml: default: latency_us must be like 0.08, got 'soon'"),
         ("default: {largest_batch: 1.5}", r"largest_batch must be like 200, got 1.5"),
         ("default: 3", "expected a section of settings for each chip"),
-        ("default: {", "is no YAML"),
+        ("default: {", "not YAML"),
         ("default: {tau_us: -1}", "settings of the chip are out of range"),
     ],
 )
