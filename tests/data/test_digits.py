@@ -39,11 +39,11 @@ def test_silent_background(splits):
     assert torch.equal(silent.times[~blank], splits.test.times[~blank])
 
 
-def test_mirrored_pixels_stand_behind(splits):
-    both = digits("test", mirrored=True, dtype=torch.float64).times
+def test_off_channel_follows_on_channel(splits):
+    both = digits("test", on_off=True, dtype=torch.float64).times
     assert torch.equal(both[:, :64], splits.test.times)
     assert torch.equal(both[:, 64:], digits("test", invert=False, dtype=torch.float64).times)
-    silent = digits("test", mirrored=True, silent_background=True).times
+    silent = digits("test", on_off=True, silent_background=True).times
     assert torch.equal(silent.isinf(), torch.cat([pixels(splits.test) == 0, pixels(splits.test) == 16], dim=1))
 
 
@@ -55,7 +55,7 @@ def test_digits_is_one_of_the_splits(splits, split):
 
 
 def test_too_many_images():
-    with pytest.raises(ValueError, match="at most 1797 images in all, got 1798"):
+    with pytest.raises(ValueError, match="at most 1797 images in total, got 1798"):
         digits(train=1198)
 
 

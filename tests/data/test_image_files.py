@@ -18,8 +18,8 @@ def cache(tmp_path, monkeypatch):
     """A cache of our own, no packages of the system, and no torchvision."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setitem(sys.modules, "torchvision", None)
-    kinds = {name: images._replace(folders=(tmp_path / "system",)) for name, images in module._KINDS.items()}
-    monkeypatch.setattr(module, "_KINDS", kinds)
+    sources = {name: source._replace(folders=(tmp_path / "system",)) for name, source in module.SOURCES.items()}
+    monkeypatch.setattr(module, "SOURCES", sources)
     return tmp_path / "cache" / "firstspike"
 
 
@@ -49,7 +49,7 @@ def test_bright_is_early_and_black_is_late_or_silent(image_folder):
     assert torch.equal(silent.times.isinf(), bright.times == 2.0)
     inverse = data.mnist("train", invert=False, **options)
     torch.testing.assert_close(inverse.times, 2.15 - bright.times)
-    assert torch.equal(data.mnist("train", mirrored=True, **options).times, torch.cat([bright.times, inverse.times], 1))
+    assert torch.equal(data.mnist("train", on_off=True, **options).times, torch.cat([bright.times, inverse.times], 1))
 
 
 def test_small_images_are_those_of_pillow(image_folder):
@@ -63,7 +63,7 @@ def test_small_images_are_those_of_pillow(image_folder):
 
 
 def test_fashion_has_names():
-    assert len(set(module._KINDS["fashion_mnist"].names)) == 10
+    assert len(set(module.SOURCES["fashion_mnist"].class_names)) == 10
 
 
 def test_zipped_files_are_the_same(tmp_path, image_folder, write_images):
@@ -115,14 +115,14 @@ def test_torchvision_without_a_network(monkeypatch):
         raise RuntimeError("Error downloading train-images-idx3-ubyte.gz:\nmore")
 
     fake_torchvision(monkeypatch, download)
-    with pytest.raises(FileNotFoundError, match=r"fetch them \(Error downloading train-images-idx3-ubyte.gz\)\."):
+    with pytest.raises(FileNotFoundError, match=r"download them \(Error downloading train-images-idx3-ubyte.gz\)\."):
         data.mnist()
 
 
 def test_too_many_images(image_folder):
-    with pytest.raises(ValueError, match="train, validation: expected at most 200 images in all, got 201"):
+    with pytest.raises(ValueError, match="train, validation: expected at most 200 images in total, got 201"):
         data.mnist(train=141, validation=60, test=1, folder=image_folder)
-    with pytest.raises(ValueError, match="test: expected at most 60 images in all, got 61"):
+    with pytest.raises(ValueError, match="test: expected at most 60 images in total, got 61"):
         data.mnist(train=1, validation=1, test=61, folder=image_folder)
 
 
@@ -138,11 +138,11 @@ def test_unknown_kind_and_split(image_folder):
     [
         (b"", "begins with nothing"),
         (b"\0\0\x0d\x01\0\0\0\0", "begins with 00000d01"),
-        (b"\0\0\x08\x01\0\0", "is damaged"),
+        (b"\0\0\x08\x01\0\0", "is corrupt"),
         (b"\0\0\x08\x01\0\0\0\x05abc", r"expected 5 numbers of shape \(5,\), got 3"),
         (b"\0\0\x08\x01\0\0\0\x02abc", r"expected 2 numbers of shape \(2,\), got more"),
-        (b"\0\0\x08\x02\xff\xff\xff\xff\xff\xff\xff\xff", "is not believed"),
-        (b"\x1f\x8b\x08\0", "is damaged"),
+        (b"\0\0\x08\x02\xff\xff\xff\xff\xff\xff\xff\xff", "exceeds the limit"),
+        (b"\x1f\x8b\x08\0", "is corrupt"),
     ],
 )
 def test_damaged_files(tmp_path, content, message):

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from firstspike.data import SpikeData
+from firstspike.data import LatencyEncoder, SpikeData
 from firstspike.data.base import balanced_labels, make_splits, seeded_generator
 
 
@@ -41,6 +41,26 @@ def test_to_changes_times_only(data):
     assert other.class_names == data.class_names
     assert torch.equal(other.times, data.times.double())
     assert data.to("cpu").times.dtype == torch.float32
+
+
+def test_what_is_known_of_the_inputs_stays():
+    encoder = LatencyEncoder().fit([[0.0] * 6, [1.0] * 6])
+    data = SpikeData(torch.zeros(4, 6), torch.zeros(4).long(), ("a",), (1, 2, 3), (math.inf,), encoder)
+    for other in (data, data.to(dtype=torch.float64), dataclasses.replace(data, labels=data.labels)):
+        assert (other.image, other.blank, other.encoder) == ((1, 2, 3), (math.inf,), encoder)
+
+
+@pytest.mark.parametrize(
+    ("image", "blank", "message"),
+    [
+        ((1, 2, 2), None, r"image: expected channels, height and width of 6 inputs, got \(1, 2, 2\)"),
+        ((2, 1, 3), (0.0,), r"blank: expected a time for each channel of the image \(2, 1, 3\), got \(0.0,\)"),
+        (None, (0.0,), "blank: expected a time for each channel"),
+    ],
+)
+def test_images_that_do_not_fit(image, blank, message):
+    with pytest.raises(ValueError, match=message):
+        SpikeData(torch.zeros(4, 6), torch.zeros(4).long(), ("a",), image, blank)
 
 
 def test_frozen(data):

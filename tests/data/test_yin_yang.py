@@ -114,7 +114,7 @@ def test_splits_are_the_published_ones():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"size": 0}, "size: expected"),
+        ({"samples": 0}, "samples: expected"),
         ({"seed": -1}, "seed: expected"),
         ({"r_big": 0.6}, "r_small, r_big: expected"),
         ({"r_small": 0.25}, "r_small, r_big: expected"),
@@ -124,4 +124,4 @@ def test_splits_are_the_published_ones():
 )
 def test_wrong_arguments(arguments, message):
     with pytest.raises(ValueError, match=message):
-        yin_yang(**({"size": 5} | arguments))
+        yin_yang(**({"samples": 5} | arguments))

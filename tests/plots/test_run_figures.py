@@ -75,7 +75,7 @@ def test_run_without_epochs_has_no_curves(bars_run, tmp_path):
     assert [file.stem for file in plots.save_figures(run)] == ["dataset"]
 
 
-def test_mirrored_images_are_shown_once(tmp_path):
+def test_images_with_two_channels_are_shown_once(tmp_path):
     config = load_config("digits", ["data.on_off=true"])
     (tmp_path / "config.yaml").write_text(config.to_yaml())
     figure = plots.PLOTS["dataset"](plots.RunData(tmp_path))

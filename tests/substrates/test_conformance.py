@@ -152,5 +152,5 @@ def test_layers_that_only_exact_has_are_refused(kind, ideal):
     if kind == "exact":
         assert ideal.open(network).run(network, torch.rand(2, 16)).output.shape == (2, 3)
         return
-    with pytest.raises(ValueError, match=r"layer 0: the .* has nothing for a LIFConv2d"):
+    with pytest.raises(ValueError, match=r"layer 0: the .* does not support LIFConv2d"):
         ideal.open(network)

@@ -6,7 +6,7 @@ import torch
 from firstspike.layers import Delay, DelayRule, LIFLinear, Network
 from firstspike.neuron import LIF
 from firstspike.substrates import Exact, Noisy
-from firstspike.substrates.digits import WeightDigits
+from firstspike.substrates.quantisation import WeightQuantiser
 
 DOUBLE = {"dtype": torch.float64}
 ALL = {
@@ -126,13 +126,13 @@ def test_lost_spikes(layer, inputs):
     assert torch.equal(found[~lost], exact[~lost])
 
 
-def test_digits():
+def test_weights_are_rounded_and_clipped():
     weight = torch.tensor([0.0, 0.016, 0.017, -0.05, 3.0, -3.0], **DOUBLE)
-    stored = WeightDigits(30.0, 2.1)(weight)
+    stored = WeightQuantiser(30.0, 2.1)(weight)
     torch.testing.assert_close(stored * 30, torch.tensor([0.0, 0, 1, -2, 63, -63], **DOUBLE))
-    assert WeightDigits()(weight) is weight
+    assert WeightQuantiser()(weight) is weight
     with pytest.raises(ValueError, match="weight_scale must be > 0, got 0"):
-        WeightDigits(0)
+        WeightQuantiser(0)
 
 
 def test_rounding_is_straight_through(layer, inputs):

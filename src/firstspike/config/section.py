@@ -9,7 +9,8 @@ import inspect
 import re
 import textwrap
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Annotated, Any, Literal, Union, get_origin, get_type_hints
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import torch
 from jaxtyping import AbstractArray
@@ -130,15 +131,11 @@ def _summary(target: Callable[..., Any]) -> str:
 
 def _plain(annotation: Any) -> Any:
     """The annotation without tensors, which a config cannot hold."""
-    if getattr(annotation, "__metadata__", None) is not None:
-        return annotation
-    arguments = getattr(annotation, "__args__", ())
-    if get_origin(annotation) in (Sequence, Collection):
-        return tuple[(*arguments, ...)]  # so that a section reads back as it was written
-    if arguments and not isinstance(annotation, type):
-        kept = tuple(x for x in arguments if not _is_tensor(x))
-        if len(kept) < len(arguments):
-            return kept[0] if len(kept) == 1 else Union[kept]  # noqa: UP007
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin in (Sequence, Collection):
+        return tuple[(*map(_plain, arguments), ...)]  # so that a section reads back as it was written
+    if origin in (Union, UnionType):
+        return Union[tuple(_plain(x) for x in arguments if not _is_tensor(x))]  # noqa: UP007
     return annotation
 
 

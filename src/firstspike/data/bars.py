@@ -1,26 +1,29 @@
 """Bars: small square images with one line, the classic first test of a spiking classifier."""
 
 import math
+from typing import Annotated
 
 import torch
+from annotated_types import Ge, Le
 from jaxtyping import Float64
 from torch import Tensor
 
 from firstspike.data.base import SpikeData, balanced_labels, check_at_least, seeded_generator
 from firstspike.data.encoding import latency
 from firstspike.data.splits import independent_splits
+from firstspike.ranges import Finite, NotNegative, Seed, Size
 
 CLASS_NAMES = ("horizontal", "vertical", "diagonal")
 
 
 def bars(
-    size: int = 3,
-    samples: int = 300,
-    noise: float = 0.0,
-    multiply: int = 1,
-    seed: int = 42,
-    early: float = 0.15,
-    late: float = 2.0,
+    size: Annotated[int, Ge(2), Le(200)] = 3,
+    samples: Size = 300,
+    noise: NotNegative = 0.0,
+    multiply: Size = 1,
+    seed: Seed = 42,
+    early: NotNegative = 0.15,
+    late: Finite = 2.0,
     silent_background: bool = False,
     dtype: torch.dtype = torch.float32,
 ) -> SpikeData:
@@ -45,7 +48,7 @@ def bars(
         Times `(samples, multiply size**2)`, pixels row by row, and labels `(samples,)`.
 
     Raises:
-        ValueError: a size, number or noise below its minimum, no `0 <= early < late`.
+        ValueError: a size, number or noise below its minimum, a window that violates `0 <= early < late`.
     """
     check_at_least("size", size, 2)
     check_at_least("noise", noise, 0)

@@ -44,7 +44,8 @@ def latency(
         Spike times, of the shape and dtype of `values`.
 
     Raises:
-        ValueError: a value outside [0, 1] or NaN, values that are not floating point, no `0 <= early < late`.
+        ValueError: a value outside [0, 1] or NaN, values that are not floating point, a window that violates
+            `0 <= early < late`.
     """
     _check_window(early, late)
     if not values.is_floating_point():
@@ -88,7 +89,7 @@ class LatencyEncoder:
         high: largest value of each feature.
 
     Raises:
-        ValueError: no `0 <= early < late`; `low` and `high` that are not finite numbers with `low <= high`.
+        ValueError: a window that violates `0 <= early < late`; `low` and `high` that are not finite, or out of order.
     """
 
     early: float = 0.15
@@ -210,7 +211,7 @@ def encode(
         Times `(samples, features)`, twice as many columns with `on_off`; `inf` where the value is missing.
 
     Raises:
-        ValueError: no `0 <= early < late`, values of another shape or kind, infinite values.
+        ValueError: a window that violates `0 <= early < late`, values of another shape or kind, infinite values.
     """
     return LatencyEncoder(**options).fit(values)(values, dtype)
 

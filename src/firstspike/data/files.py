@@ -67,8 +67,8 @@ def read_labelled(
 
 def file_splits(
     train: str | Path,
-    validation: float | str | Path | None = 0.1,
-    test: float | str | Path | None = 0.1,
+    validation: float | str | Path = 0.1,
+    test: float | str | Path = 0.1,
     labels: str | int | dict[str, str] | None = None,
     encode: dict[str, Any] | None = None,
     class_names: Sequence[str] | None = None,
@@ -86,7 +86,7 @@ def file_splits(
         train: the table of the training data, from which validation and test data are taken unless they have their
             own.
         validation: another table, or the part of ``train`` to hold out: below 1 a fraction, from 1 on the number of
-            samples; None or 0 for none.
+            samples; 0 for none.
         test: the same for the test data.
         labels: where the labels are: of ``.csv`` the column by its name or number (0 is the first one; by default the
             last one); of ``.npz`` the array (by default ``labels``); of ``.npy`` another ``.npy`` or ``.csv``. Several
@@ -108,11 +108,19 @@ def file_splits(
     own = dict(labels) if isinstance(labels, Mapping) else dict.fromkeys(Splits._fields, labels)
     kind = "times" if encode is None else "values"
     table = _read_with_labels(train, {kind: None}, own.get("train"))
-    held_out = [None if isinstance(share, str | Path) else share for share in (validation, test)]
     try:
         classes, names = class_indices(table.labels, class_names or table.class_names, table.place)
         labels_by_name = [names[k] for k in classes.tolist()]
-        parts = split(table.numbers, labels_by_name, *held_out, seed, names, encode=encode, dtype=dtype)
+        parts = split(
+            table.numbers,
+            labels_by_name,
+            _fraction(validation),
+            _fraction(test),
+            seed=seed,
+            class_names=names,
+            encode=encode,
+            dtype=dtype,
+        )
     except ValueError as error:
         raise ValueError(f"{table.path}: {error}") from None
     for name, file in (("validation", validation), ("test", test)):
@@ -126,6 +134,11 @@ def file_splits(
             data = _labelled(other, names, parts.train.encoder, dtype)
             parts = parts._replace(**{name: data})
     return parts
+
+
+def _fraction(part: float | str | Path) -> float:
+    """What to hold out of the training table."""
+    return 0 if isinstance(part, str | Path) else part
 
 
 def _kinds(inputs: int, encoder: LatencyEncoder | None) -> dict[str, int | None]:

@@ -3,18 +3,20 @@
 import logging
 import os
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import torch
+from annotated_types import Gt, Le
 from jaxtyping import UInt8
 from torch.nn.functional import interpolate
 
 from firstspike.data.base import SpikeData, Splits, check_at_least, seeded_generator
 from firstspike.data.idx import find_idx, read_idx
-from firstspike.data.images import CHUNK, DIGITS, images, no_images
+from firstspike.data.images import CHUNK, DIGITS, check_total, images, no_images
 from firstspike.data.signature import takes_arguments_of
 from firstspike.data.splits import Part, one_part
+from firstspike.ranges import Seed, Size
 
 logger = logging.getLogger(__name__)
 
@@ -58,10 +60,10 @@ SOURCES = {
 @takes_arguments_of(images, without=("pixels", "labels", "class_names", "levels"))
 def image_splits(
     kind: str,
-    train: int = 50_000,
-    validation: int = 10_000,
-    test: int = 10_000,
-    seed: int = 42,
+    train: Size = 50_000,
+    validation: Size = 10_000,
+    test: Annotated[int, Gt(0), Le(10_000)] = 10_000,
+    seed: Seed = 42,
     folder: str | Path | None = None,
     **encoding: Any,
 ) -> Splits:
@@ -84,7 +86,8 @@ def image_splits(
         Times `(images, pixels)`, row by row, twice as many with `on_off`, and labels `(images,)`.
 
     Raises:
-        ValueError: an unknown kind, sizes out of range, no `0 <= early < late`, files that do not fit.
+        ValueError: an unknown kind, sizes out of range, a window that violates `0 <= early < late`, or files
+            that do not fit.
         FileNotFoundError: the files are not there and cannot be downloaded; the message says how to get them.
     """
     if kind not in SOURCES:
@@ -95,9 +98,8 @@ def image_splits(
     no_images(source.side, source.class_names, **encoding)  # a wrong encoding is refused before files are read
     place = _folder(source, kind, folder)
     (learn, targets), (fresh, truth) = (_read(place, part) for part in ("train", "t10k"))
-    for names, size, most in (("train, validation", train + validation, len(learn)), ("test", test, len(fresh))):
-        if size > most:
-            raise ValueError(f"{names}: expected at most {most} images in all, got {size}")
+    check_total(("train", "validation"), (train, validation), len(learn))
+    check_total(("test",), (test,), len(fresh))
     order = torch.randperm(len(learn), generator=seeded_generator(seed))[: train + validation].numpy()
 
     def make(pixels: UInt8[np.ndarray, "images height width"], labels: UInt8[np.ndarray, " images"]) -> SpikeData:

@@ -1,5 +1,6 @@
 """Images as spike times, one spike per pixel; and scikit-learn's digits."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,11 +12,13 @@ from firstspike.data.base import SpikeData, Splits, check_at_least, seeded_gener
 from firstspike.data.encoding import latency
 from firstspike.data.signature import takes_arguments_of
 from firstspike.data.splits import Part, one_part
+from firstspike.ranges import Finite, NotNegative, Seed, Size
 
 CHUNK = 5000
 """Images at once, of what is needed only in between."""
 DIGITS = tuple("0123456789")
 DIGITS_SIDE = 8
+DIGITS_SAMPLES = 1797
 _LEVELS = 16  # a pixel of the digits counts the dark ones of 4x4 scanned dots
 
 
@@ -24,8 +27,8 @@ def images(
     labels: Int64[Tensor, " images"],
     class_names: tuple[str, ...],
     levels: int = 255,
-    early: float = 0.15,
-    late: float = 2.0,
+    early: NotNegative = 0.15,
+    late: Finite = 2.0,
     invert: bool = True,
     silent_background: bool = False,
     on_off: bool = False,
@@ -50,7 +53,7 @@ def images(
         Times `(images, pixels)`, row by row, twice as many with `on_off`.
 
     Raises:
-        ValueError: no `0 <= early < late`.
+        ValueError: a window that violates `0 <= early < late`.
     """
     brightness = torch.arange(levels + 1, dtype=torch.float64) / levels
     ways = (invert, not invert) if on_off else (invert,)
@@ -73,7 +76,9 @@ def no_images(side: int, class_names: tuple[str, ...], **encoding: Any) -> Spike
 
 
 @takes_arguments_of(images, without=("pixels", "labels", "class_names", "levels"))
-def digits_splits(train: int = 1197, validation: int = 300, test: int = 300, seed: int = 42, **encoding: Any) -> Splits:
+def digits_splits(
+    train: Size = 1197, validation: Size = 300, test: Size = 300, seed: Seed = 42, **encoding: Any
+) -> Splits:
     """The 1797 handwritten digits of 8x8 pixels that come with scikit-learn; nothing is downloaded.
 
     Alpaydin and Kaynak, Optical Recognition of Handwritten Digits, UCI, 1998. The images are shuffled; the three parts
@@ -90,7 +95,7 @@ def digits_splits(train: int = 1197, validation: int = 300, test: int = 300, see
 
     Raises:
         ImportError: scikit-learn is missing.
-        ValueError: sizes below 1 or of more than 1797 in all, no `0 <= early < late`.
+        ValueError: sizes below 1 or above 1797 in total, a window that violates `0 <= early < late`.
     """
     try:
         from sklearn.datasets import load_digits
@@ -102,15 +107,18 @@ def digits_splits(train: int = 1197, validation: int = 300, test: int = 300, see
     for name, size in zip(Splits._fields, sizes, strict=True):
         check_at_least(name, size, 1)
     data = load_digits()
-    if sum(sizes) > len(data.target):
-        raise ValueError(
-            f"train, validation, test: expected at most {len(data.target)} images in all, got {sum(sizes)}"
-        )
+    check_total(Splits._fields, sizes, len(data.target))
     pixels, labels = data.images.astype(np.uint8), torch.from_numpy(data.target).long()
     order = torch.randperm(len(labels), generator=seeded_generator(seed))[: sum(sizes)]
     return Splits(
         *(images(pixels[part.numpy()], labels[part], DIGITS, _LEVELS, **encoding) for part in order.split(sizes))
     )
+
+
+def check_total(names: Sequence[str], sizes: Sequence[int], most: int) -> None:
+    """Raise a ValueError that names the parts of a data set if they have more images than it has."""
+    if sum(sizes) > most:
+        raise ValueError(f"{', '.join(names)}: expected at most {most} images in total, got {sum(sizes)}")
 
 
 @takes_arguments_of(digits_splits)

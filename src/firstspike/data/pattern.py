@@ -9,18 +9,19 @@ from torch import Tensor
 from firstspike.data.base import SpikeData, balanced_labels, check_at_least, seeded_generator
 from firstspike.data.encoding import latency
 from firstspike.data.splits import independent_splits
+from firstspike.ranges import Finite, NotNegative, Seed, Size
 
 
 def pattern(
-    samples: int = 300,
-    seed: int = 42,
+    samples: Size = 300,
+    seed: Seed = 42,
     patterns: Sequence[Sequence[float]] | None = None,
-    classes: int = 3,
-    inputs: int = 10,
-    pattern_seed: int = 0,
-    jitter: float = 0.0,
-    early: float = 0.15,
-    late: float = 2.0,
+    classes: Size = 3,
+    inputs: Size = 10,
+    pattern_seed: Seed = 0,
+    jitter: NotNegative = 0.0,
+    early: NotNegative = 0.15,
+    late: Finite = 2.0,
     dtype: torch.dtype = torch.float32,
 ) -> SpikeData:
     """Jittered copies of one spike pattern per class.
@@ -46,7 +47,7 @@ def pattern(
 
     Raises:
         ValueError: a number below its minimum, `patterns` that are not a table of times of at least 0,
-            no `0 <= early < late`.
+            a window that violates `0 <= early < late`.
     """
     check_at_least("jitter", jitter, 0)
     if patterns is None:

@@ -14,6 +14,7 @@ from firstspike.data.arrays import Image, as_table
 from firstspike.data.base import SpikeData, Splits, make_splits, seeded_generator
 from firstspike.data.encoding import LatencyEncoder
 from firstspike.data.signature import takes_arguments_of
+from firstspike.ranges import Seed, Size
 
 Part = Literal["train", "validation", "test"]
 _SIZES = """
@@ -191,10 +192,10 @@ def independent_splits(draw: Callable[..., SpikeData], train: int, validation: i
     """
 
     def build(
-        train: int = train,
-        validation: int = validation,
-        test: int = test,
-        seeds: Sequence[int] = (42, 41, 40),
+        train: Size = train,
+        validation: Size = validation,
+        test: Size = test,
+        seeds: tuple[int, int, int] = (42, 41, 40),
         **options: Any,
     ) -> Splits:
         def make(samples: int, seed: int) -> SpikeData:

@@ -1,7 +1,6 @@
 """Tables from files: NumPy's ``.npy`` and ``.npz``, or text. Reading one executes nothing."""
 
 import csv
-import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -39,7 +38,7 @@ class Table(NamedTuple):
     lines: Sequence[int] = ()
 
     def place(self, sample: int) -> str:
-        """Where a sample stands."""
+        """Where a sample is in the file."""
         return f"line {self.lines[sample]}" if self.lines else f"sample {sample}"
 
 
@@ -91,45 +90,40 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
     Raises:
         ValueError: another kind of file, or one that holds Python objects.
     """
-    try:
-        with path.open("rb") as file:  # numpy leaves a file open that it cannot read
+    with path.open("rb") as file:  # numpy leaves a file open that it cannot read
+        try:
             loaded = np.load(file, allow_pickle=False)
             return {"": loaded} if isinstance(loaded, np.ndarray) else dict(loaded)
-    except (ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
-        reason = "it is another kind of file, or holds Python objects" if "pickle" in str(error) else str(error)
-        raise ValueError(f"{path}: cannot be read as NumPy arrays of numbers: {reason.splitlines()[0]}") from None
+        except Exception as error:  # the parsers of numpy and zipfile raise whatever a damaged file leads them to
+            reason = str(error).partition("\n")[0] or type(error).__name__
+            reason = "it is another kind of file, or holds Python objects" if "pickle" in reason else reason
+            raise ValueError(f"{path}: cannot be read as NumPy arrays of numbers: {reason}") from None
 
 
 def _read_text(path: Path, kind: str, inputs: int | None, label: str | int | None) -> Table:
     rows = read_rows(path)
-    if not rows:
-        raise ValueError(f"{path}: has no samples")
-    names = [cell.strip() for cell in rows[0][1]]
-    if isinstance(label, str) and label not in names:
-        raise ValueError(f"{path}, line 1: expected a column named {label!r}, got {', '.join(names)}")
-    place = names.index(label) if isinstance(label, str) else label
-    labelled, width = place is not None, len(names)
-    if width <= labelled or (place is not None and not -width <= place < width):
-        wanted = "inputs" if place is None else f"inputs, and labels in column {place}"
-        raise ValueError(f"{path}, line {rows[0][0]}: expected {wanted}, got columns 0 ... {width - 1}")
+    names = [" ".join(cell.split()) for cell in rows[0][1]] if rows else []
+    place = _label_column(path, names, label)
     header = isinstance(label, str) or _is_header(rows, place)
-    rows = rows[1:] if header else rows
-    if not rows:
+    samples = rows[1:] if header else rows
+    if not samples:
         raise ValueError(f"{path}: has no samples")
-    width = width if inputs is None else inputs + labelled
-    place = None if place is None else place % width
+    if header and not names[0] and [cells[0] for _, cells in samples] == [str(k) for k in range(len(samples))]:
+        raise ValueError(f"{path}, column 1: expected inputs, got the numbers of the rows; pandas: to_csv(index=False)")
+    labelled = place is not None
+    width = len(names) if inputs is None else inputs + labelled
+    for line, cells in rows:
+        if more := len(cells) - width:
+            expected = f"{width - labelled} inputs" + (" and a label" if labelled else "")
+            raise ValueError(f"{path}, line {line}: expected {expected}, got {abs(more)} too {_many(more)}")
     columns = [column for column in range(width) if column != place]
-    title = f"{width - labelled} inputs" + (" and a label" if labelled else "")
 
     def where(sample: int, column: int) -> str:
         name = f" ({names[columns[column]]})" if header else ""
-        return f", column {columns[column] + 1}{name}, line {rows[sample][0]}"
+        return f", column {columns[column] + 1}{name}, line {samples[sample][0]}"
 
-    numbers = np.empty((len(rows), len(columns)))
-    for sample, (line, cells) in enumerate(rows):
-        if more := len(cells) - width:
-            many = "many" if more > 0 else "few"
-            raise ValueError(f"{path}, line {line}: expected {title}, got {abs(more)} too {many}")
+    numbers = np.empty((len(samples), len(columns)))
+    for sample, (_, cells) in enumerate(samples):
         for column, cell in enumerate(cells[k] for k in columns):
             number = _number(cell, kind)
             if number is None:
@@ -137,9 +131,26 @@ def _read_text(path: Path, kind: str, inputs: int | None, label: str | int | Non
                 raise ValueError(f"{path}{where(sample, column)}: expected {expected}, got {cell.strip()!r}")
             numbers[sample, column] = number
     _check(path, kind, numbers, where)
-    labels = None if place is None else [cells[place] for _, cells in rows]
-    inputs_names = tuple(names[k] for k in columns) if header else ()
-    return Table(path, kind, numbers, labels, None, inputs_names, [line for line, _ in rows])
+    labels = None if place is None else [cells[place] for _, cells in samples]
+    inputs_named = tuple(names[k] for k in columns) if header else ()
+    return Table(path, kind, numbers, labels, None, inputs_named, [line for line, _ in samples])
+
+
+def _label_column(path: Path, names: list[str], label: str | int | None) -> int | None:
+    """Which column has the labels, from 0, by the cells of the first line."""
+    if label is None or not names:
+        return None
+    if isinstance(label, str):
+        if label not in names:
+            raise ValueError(f"{path}, line 1: expected a column named {label!r}, got {', '.join(names)}")
+        label = names.index(label)
+    if len(names) < 2 or not -len(names) <= label < len(names):
+        raise ValueError(f"{path}: expected inputs, and labels in column {label}, got columns 0 ... {len(names) - 1}")
+    return label % len(names)
+
+
+def _many(more: int) -> str:
+    return "many" if more > 0 else "few"
 
 
 def read_rows(path: Path) -> list[Row]:
@@ -160,13 +171,13 @@ def read_rows(path: Path) -> list[Row]:
 
 def _is_header(rows: list[Row], label: int | None) -> bool:
     """Whether the first line names the columns: nothing in it is a number, or 0, 1, 2, ... as pandas names them."""
-    first = [cell.strip() for cell in rows[0][1]]
+    first = [cell.strip() for cell in rows[0][1]] if rows else []
     if not any(map(_is_number, first)):
         return any(first)
-    if label is None or len(rows) == 1 or _is_number(label_name := first.pop(label)):
+    if label is None or _is_number(name := first.pop(label)):
         return False
-    others = {cells[label].strip() for _, cells in rows[1:] if -len(cells) <= label < len(cells)}
-    return first == [str(k) for k in range(len(first))] and label_name not in others
+    others = {cells[label].strip() for _, cells in rows[1:] if label < len(cells)}
+    return first == [str(k) for k in range(len(first))] and bool(others) and name not in others
 
 
 def _is_number(cell: str) -> bool:

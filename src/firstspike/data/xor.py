@@ -5,16 +5,17 @@ import torch
 from firstspike.data.base import SpikeData, balanced_labels, check_at_least, seeded_generator
 from firstspike.data.encoding import latency
 from firstspike.data.splits import independent_splits
+from firstspike.ranges import Finite, NotNegative, Seed, Size
 
 CLASS_NAMES = ("equal", "different")
 
 
 def xor(
-    samples: int = 200,
-    seed: int = 42,
-    noise: float = 0.0,
-    early: float = 0.15,
-    late: float = 2.0,
+    samples: Size = 200,
+    seed: Seed = 42,
+    noise: NotNegative = 0.0,
+    early: NotNegative = 0.15,
+    late: Finite = 2.0,
     dtype: torch.dtype = torch.float32,
 ) -> SpikeData:
     """Two inputs, each early or late: do they spike together?
@@ -34,7 +35,7 @@ def xor(
         Times `(samples, 2)`, all finite, and labels `(samples,)`: 0 = equal, 1 = different.
 
     Raises:
-        ValueError: `samples` below 1, `noise` below 0, no `0 <= early < late`.
+        ValueError: `samples` below 1, `noise` below 0, a window that violates `0 <= early < late`.
     """
     check_at_least("noise", noise, 0)
     generator = seeded_generator(seed)

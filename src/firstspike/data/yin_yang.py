@@ -7,14 +7,18 @@ is not: here all words are drawn at once, the class of the point that would star
 in one sweep, and a short loop then jumps from sample to sample.
 """
 
+from typing import Annotated
+
 import numpy as np
 import torch
+from annotated_types import Ge, Gt, Le
 from jaxtyping import Float64, Int64, UInt32
 from numpy.typing import ArrayLike
 
 from firstspike.data.base import SpikeData, check_at_least
 from firstspike.data.encoding import latency
 from firstspike.data.splits import independent_splits
+from firstspike.ranges import Finite, NotNegative, Positive, Size
 
 CLASS_NAMES = ("yin", "yang", "dot")
 """The published names of the classes 0, 1, 2. The generator's own code calls the region of class 1 'yin'."""
@@ -23,12 +27,12 @@ _WORDS_PER_POINT = 4  # two coordinates, each a double made of two 32-bit words
 
 
 def yin_yang(
-    samples: int = 5000,
-    seed: int = 42,
-    r_small: float = 0.1,
-    r_big: float = 0.5,
-    early: float = 0.15,
-    late: float = 2.0,
+    samples: Size = 5000,
+    seed: Annotated[int, Ge(0), Le(2**32 - 1)] = 42,
+    r_small: Positive = 0.1,
+    r_big: Annotated[float, Gt(0), Le(0.5)] = 0.5,
+    early: NotNegative = 0.15,
+    late: Finite = 2.0,
     dtype: torch.dtype = torch.float32,
 ) -> SpikeData:
     """Points in the Yin-Yang symbol, three classes, as four spike times.
@@ -50,7 +54,7 @@ def yin_yang(
         Times `(samples, 4)`, all finite, and labels `(samples,)`; see `yin_yang_class` for what they mean.
 
     Raises:
-        ValueError: `samples` below 1, a seed or radius out of range, no `0 <= early < late`.
+        ValueError: `samples` below 1, a seed or radius out of range, a window that violates `0 <= early < late`.
     """
     check_at_least("samples", samples, 1)
     if not 0 <= seed < 2**32:
@@ -72,8 +76,8 @@ def yin_yang_class(x: ArrayLike, y: ArrayLike, r_small: float = 0.1, r_big: floa
     """Class of the points `(x, y)`: 2 in a dot, 1 and 0 in the two halves, -1 outside the symbol.
 
     With `d_r`, `d_l` the distances to the right and left dot's centre, a point of the disc is of class 2 if
-    `d_r < r_small` or `d_l < r_small`; else of class 1 if `d_r <= r_small`, or
-    `r_small < d_l <= r_big/2`, or `y > r_big` and `d_r > r_big/2`; else of class 0.
+    `d_r < r_small` or `d_l < r_small`; otherwise of class 1 if `d_r <= r_small`, or
+    `r_small < d_l <= r_big/2`, or `y > r_big` and `d_r > r_big/2`; otherwise of class 0.
 
     Args:
         x: horizontal coordinates, any shape; the symbol spans `[0, 2 r_big]`.
@@ -97,6 +101,8 @@ def _sample(
     size: int, seed: int, r_small: float, r_big: float
 ) -> tuple[Float64[np.ndarray, "size 2"], Int64[np.ndarray, " size"]]:
     """Points and labels of the published generator; longer stretches of random words until they suffice."""
+    if not r_big / 20 <= r_small < r_big / 2:
+        raise ValueError(f"expected r_big / 20 <= r_small < r_big / 2, got r_small {r_small} and r_big {r_big}")
     count = 40 * size + 1000  # a sample takes 30 words on average
     while True:
         words = np.random.RandomState(seed).randint(2**32, size=count, dtype=np.uint32)
@@ -134,7 +140,7 @@ def _walk(words: UInt32[np.ndarray, " words"], classes: Int64[np.ndarray, " poin
 
 
 def _next_true(mask: np.ndarray, stride: int) -> Int64[np.ndarray, " points"]:
-    """For every i the first of i, i + stride, i + 2 stride, ... at which `mask` holds, else len(mask)."""
+    """For every i the first of i, i + stride, i + 2 stride, ... at which `mask` holds, len(mask) if there is none."""
     end = len(mask)
     where = np.full(-(-end // stride) * stride, end)
     where[:end] = np.where(mask, np.arange(end), end)

@@ -5,11 +5,9 @@ To add one: a file here with a ``Substrate``, a line in ``SUBSTRATES``, and its 
 """
 
 from firstspike.substrates.base import LayerByLayer, Substrate, SubstrateError, record_at
-from firstspike.substrates.brainscales2 import BrainScaleS2
-from firstspike.substrates.chips import calibrate
+from firstspike.substrates.bss2 import BrainScaleS2, MockBss2, calibrate
 from firstspike.substrates.exact import Exact
 from firstspike.substrates.integrator import Integrator
-from firstspike.substrates.mock_bss2 import MockBss2
 from firstspike.substrates.noisy import Noisy
 from firstspike.substrates.simulators import Brian2, Nest, Neuron
 

@@ -15,6 +15,11 @@ class SubstrateError(OSError):
     """A substrate that cannot be reached, or did not answer; the message says which, and what to do."""
 
 
+def first_line(error: Exception) -> str:
+    """The message of another program's error in one line."""
+    return next(iter(str(error).splitlines()), "") or type(error).__name__
+
+
 class Substrate(ABC):
     """Yields the spike times of all layers of a network: an exact computation, a simulator, a chip.
 
@@ -25,7 +30,7 @@ class Substrate(ABC):
 
     A network that is run later may have other weights, but must have the layers of the one that it was opened with.
 
-    To add one: ``run``, in ``SUBSTRATES`` a line, and whatever of the rest differs from what stands here.
+    To add one: implement ``run``, register it in ``SUBSTRATES``, and override other methods as needed.
     """
 
     kind: ClassVar[str]
@@ -45,7 +50,7 @@ class Substrate(ABC):
         """
         for index, layer in enumerate(network):
             if isinstance(layer, LIFLayer) and not isinstance(layer, LIFLinear):
-                raise ValueError(f"layer {index}: the substrate {self.kind} has nothing for a {type(layer).__name__}")
+                raise ValueError(f"layer {index}: the substrate {self.kind} does not support {type(layer).__name__}")
         return self
 
     def close(self) -> None:  # noqa: B027  (nothing to do by default)
@@ -82,7 +87,7 @@ class Substrate(ABC):
         return {"kind": self.kind}
 
     def state_dict(self) -> dict[str, Any]:
-        """What it needs to go on as if it had never stopped: tensors and plain values."""
+        """What it needs to continue as if it had never stopped: tensors and plain values."""
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:  # noqa: B027
@@ -179,6 +184,6 @@ class LayerByLayer(Substrate):
     def delayed(
         self, index: int, layer: Delay, times: Float[Tensor, "batch features"]
     ) -> Float[Tensor, "batch features"]:
-        """Times behind the delay layer with that index in the network."""
+        """Times after the delay layer with that index in the network."""
         delayed: Tensor = layer(times)
         return delayed

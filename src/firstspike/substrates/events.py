@@ -1,7 +1,7 @@
 """All spikes of neurons that may fire more than once: an exact simulation from event to event.
 
 Between two inputs the membrane is known in closed form (``spiketime/response.py``), so nothing is stepped. After a
-spike the membrane stays at rest for the refractory period, while the current goes on.
+spike the membrane stays at rest for the refractory period, while the current keeps decaying.
 """
 
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from firstspike.neuron import LIF
 from firstspike.spiketime import first_spike_time
 from firstspike.spiketime.response import membrane, peak
 
-_NEWTON = 80  # steps at most; close to a tangent each halves the distance, else a handful is enough
+_NEWTON = 80  # steps at most; close to a tangent each halves the distance, otherwise a handful is enough
 _CLOSE = 1e-12
 
 

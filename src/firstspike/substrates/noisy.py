@@ -11,7 +11,7 @@ from firstspike.layers import Delay, LIFLinear
 from firstspike.seeding import generator
 from firstspike.spiketime import first_spike_time
 from firstspike.substrates.base import LayerByLayer
-from firstspike.substrates.digits import StoresDigits, WeightDigits
+from firstspike.substrates.quantisation import QuantisedWeights, WeightQuantiser
 
 LOWEST_THRESHOLD = 0.01
 """No noise takes a threshold below this fraction of what it should be."""
@@ -51,8 +51,8 @@ class Noise:
         self.source.set_state(state["noise"].cpu())
 
 
-class Imperfect(StoresDigits):
-    """What substrates share that also draw noise of their own."""
+class Imperfect(QuantisedWeights):
+    """Substrates with quantised weights that also draw random numbers."""
 
     noise: Noise
 
@@ -108,7 +108,7 @@ class Noisy(Imperfect, LayerByLayer):
         negative = [name for name, value in settings.items() if name != "threshold_offset" and (value or 0) < 0]
         if negative or self.spike_loss >= 1:
             raise ValueError(f"noise must be >= 0 and spike_loss < 1, got {settings}")
-        self.digits = WeightDigits(self.weight_scale, self.weight_max)
+        self.quantiser = WeightQuantiser(self.weight_scale, self.weight_max)
         self.noise = Noise(self.seed or 0)
 
     def identity(self) -> dict[str, Any]:
@@ -133,7 +133,7 @@ class Noisy(Imperfect, LayerByLayer):
         self, index: int, layer: LIFLinear, times: Float[Tensor, "batch inputs"]
     ) -> Float[Tensor, "batch outputs"]:
         """See ``LayerByLayer``."""
-        weight, delay = self.digits(layer.weight), layer.delay_in_pass()
+        weight, delay = self.quantiser(layer.weight), layer.delay_in_pass()
         if delay is not None and self.delay_jitter:
             delay = (delay + self.noise.normal(self.delay_jitter, tuple(delay.shape), delay)).clamp(min=0)
         neuron = layer.neuron

@@ -18,9 +18,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from firstspike.layers import LIFLinear, Network
-from firstspike.substrates.base import LayerByLayer, SubstrateError
-from firstspike.substrates.populations import first_spikes, project, project_each, sources
-from firstspike.substrates.windows import Windows
+from firstspike.substrates.base import LayerByLayer, SubstrateError, first_line
+from firstspike.substrates.windows import Windows, recorded
 
 TAU_MS = 10.0
 """Milliseconds and millivolts that stand for ``tau_syn`` and for 1 on the membrane: then weights are in nA."""
@@ -33,7 +32,7 @@ class Simulator(LayerByLayer):
 
     Each LIF layer is one run, in which the samples of a batch follow one another. The next layer gets what was
     recorded, the first spike of each neuron and sample. All delays are put on the times of the spikes that go in, so
-    that none is rounded to a step. After the last input of a sample its window goes on until membranes are at rest.
+    that none is rounded to a step. After the last input of a sample its window lasts until membranes are at rest.
 
     Args:
         step: of the simulation, in units of ``tau_syn``.
@@ -45,11 +44,11 @@ class Simulator(LayerByLayer):
     """
 
     title: ClassVar[str]
-    """Its name."""
+    """Name."""
     module: ClassVar[str]
-    """Of PyNN."""
+    """PyNN module."""
     package: ClassVar[str]
-    """What it is called where packages are installed."""
+    """Distribution name."""
     rest: ClassVar[float]
     """Time constants from the last input to the end of a window."""
     path: ClassVar[str]
@@ -129,17 +128,18 @@ class Simulator(LayerByLayer):
         with self._quiet():
             try:
                 self._setup(step_ms, delay_ms)
-                before = sources(sim, windows.trains(arrival))
+                before = _sources(sim, windows.trains(arrival))
                 neurons = self._neurons(cells, refractory=self.rest / 2 * slowest)
                 after = sim.Population(len(weight), neurons, initial_values={"v": 0.0})
-                connect = project if arrival.shape[1] == weight.shape[1] else project_each
+                connect = _project if arrival.shape[1] == weight.shape[1] else _project_each
                 connect(sim, before, after, weight, delay_ms)
                 after.record("spikes")
                 sim.run(round(math.ceil((windows.run_ms + delay_ms) / step_ms) * step_ms, 3))  # whole steps
-                found = first_spikes(after, windows, late_ms=delay_ms)
+                index, at = recorded(after)
+                found = windows.first(after.size, index, at - delay_ms)
                 sim.end()
             except Exception as error:  # each simulator has its own
-                raise SubstrateError(f"{self.title} failed: {_first_line(error)}") from error
+                raise SubstrateError(f"{self.title} failed: {first_line(error)}") from error
         return np.where(found > self.duration, np.inf, found)
 
     def _neurons(self, cells: dict[str, Float[np.ndarray, "..."]], refractory: float) -> Any:
@@ -179,7 +179,7 @@ class Simulator(LayerByLayer):
             try:
                 return importlib.import_module(f"pyNN.{self.module}")
             except Exception as error:  # whatever a simulator, its compiler or its libraries run into
-                raise SubstrateError(f"{self.title} does not start: {_first_line(error)}") from error
+                raise SubstrateError(f"{self.title} does not start: {first_line(error)}") from error
 
     @contextmanager
     def _quiet(self) -> Iterator[None]:
@@ -189,8 +189,33 @@ class Simulator(LayerByLayer):
             yield
 
 
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).splitlines()), type(error).__name__)
+def _sources(sim: Any, trains: list[Float[np.ndarray, " spikes"]]) -> Any:
+    """A population that spikes at given times, in milliseconds."""
+    from pyNN.parameters import Sequence
+
+    return sim.Population(len(trains), sim.SpikeSourceArray(spike_times=[Sequence(train) for train in trains]))
+
+
+def _project(sim: Any, before: Any, after: Any, weight: Float[np.ndarray, "after before"], delay_ms: float) -> None:
+    """Fully connect two populations with weights in nA: PyNN separates excitatory and inhibitory synapses."""
+    weight = weight.T
+    for receptor, chosen in (("excitatory", weight > 0), ("inhibitory", weight < 0)):
+        if chosen.any():
+            synapse = sim.StaticSynapse(weight=weight, delay=delay_ms)
+            sim.Projection(before, after, sim.ArrayConnector(chosen, safe=False), synapse, receptor_type=receptor)
+
+
+def _project_each(
+    sim: Any, before: Any, after: Any, weight: Float[np.ndarray, "after before"], delay_ms: float
+) -> None:
+    """The same if ``before`` has a source for each synapse, row after row of the weights."""
+    row, column = np.indices(weight.shape).reshape(2, -1)
+    source, flat = row * weight.shape[1] + column, weight.ravel()
+    for receptor, chosen in (("excitatory", flat > 0), ("inhibitory", flat < 0)):
+        if chosen.any():
+            synapses = np.column_stack((source[chosen], row[chosen], flat[chosen], np.full(chosen.sum(), delay_ms)))
+            connector = sim.FromListConnector(synapses.tolist(), column_names=["weight", "delay"], safe=False)
+            sim.Projection(before, after, connector, sim.StaticSynapse(), receptor_type=receptor)
 
 
 @contextmanager

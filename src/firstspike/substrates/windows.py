@@ -1,10 +1,14 @@
-"""A batch as one long run: sample after sample, each in a window of its own, on the clock of a simulator or chip."""
+"""A batch as one long run: sample after sample, each in its own window, on the clock of a simulator or chip."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
+
+Spikes = tuple[Int[np.ndarray, " spikes"], Float[np.ndarray, " spikes"]]
+"""Neurons, and milliseconds of the run."""
 
 
 @dataclass(frozen=True)
@@ -56,3 +60,14 @@ class Windows:
         at, window, index = at[inside], window[inside], np.asarray(index, dtype=np.int64)[inside]
         np.minimum.at(found, (window, index), at - window * self.length + self.start)
         return found
+
+
+def recorded(population: Any) -> Spikes:
+    """All recorded spikes of a population of PyNN: which neurons, and when in the run."""
+    trains = population.get_data("spikes", clear=True).segments[-1].spiketrains
+    index: list[Int[np.ndarray, " spikes"]] = [np.empty(0, np.int64)]
+    at: list[Float[np.ndarray, " spikes"]] = [np.empty(0)]
+    for train in trains:  # silent neurons may be missing: only the annotation says which one it is
+        index.append(np.full(len(train), train.annotations["source_index"]))
+        at.append(np.asarray(train.rescale("ms").magnitude, dtype=np.float64))
+    return np.concatenate(index), np.concatenate(at)

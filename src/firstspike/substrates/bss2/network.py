@@ -1,7 +1,7 @@
-"""A network on BrainScaleS-2 in the words of PyNN: populations and projections, weights and delays, spikes in and out.
+"""A network on BrainScaleS-2 through PyNN: populations and projections, weights and delays, spikes in and out.
 
-A delay is a pair of neurons, as in Göltz et al. 2025: the first one forwards a spike at once and rests, the second one,
-its neighbour, fires when that rest is over.
+A delay is a pair of neurons, as in Göltz et al. 2025: the first one forwards a spike at once, the second one, its
+neighbour, fires when the refractory period of the first one ends.
 """
 
 from dataclasses import dataclass
@@ -13,13 +13,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from firstspike.layers import BiasSpikes, Delay, LIFLinear, Multiplex, Network, Record
-from firstspike.substrates.bss2 import CIRCUITS, CLOCK_US, DELAY_STEP_US, ROWS, Clock
-from firstspike.substrates.digits import WeightDigits
-from firstspike.substrates.populations import Spikes, recorded
-from firstspike.substrates.windows import Windows
+from firstspike.substrates.bss2.limits import CLOCK_US, DELAY_STEP_US, Clock
+from firstspike.substrates.quantisation import WeightQuantiser
+from firstspike.substrates.windows import Spikes, Windows, recorded
 
-FIRST_DELAY = 256
-"""Delay neurons sit behind this circuit, in pairs; all others before it."""
 DRIVE = 800
 """Weight that makes a delay neuron forward any spike; PyNN takes as many synapses for it as it needs."""
 DELAY_OFFSET_US = 2.0
@@ -41,39 +38,6 @@ class _Part:
     origin: Int[np.ndarray, " cells"] | None = None
 
 
-def placement(network: Network) -> list[int]:
-    """The circuits of all neurons in the order in which their populations are made.
-
-    Raises:
-        ValueError: more neurons, delays or inputs of a neuron than there are places.
-    """
-    lifs = [(index, layer) for index, layer in enumerate(network) if isinstance(layer, LIFLinear)]
-    delays = sum(layer.features for layer in network if isinstance(layer, Delay))
-    size, room = sum(layer.out_features for _, layer in lifs), FIRST_DELAY if delays else CIRCUITS
-    problems = [
-        f"layer {index}: {layer.in_features} inputs per neuron; a neuron here is one circuit, which has {ROWS // 2}"
-        for index, layer in lifs
-        if 2 * layer.in_features > ROWS
-    ]
-    if size > room:
-        problems.append(f"{size} neurons; there is room for {room}" + (" beside delays" if delays else ""))
-    if 2 * delays > CIRCUITS - FIRST_DELAY:
-        problems.append(f"{delays} delays; there is room for {(CIRCUITS - FIRST_DELAY) // 2}")
-    if problems:
-        raise ValueError("the network does not fit on BrainScaleS-2: " + "; ".join(problems))
-    found: list[int] = []
-    neuron, pair = 0, FIRST_DELAY
-    for layer in network:
-        if isinstance(layer, LIFLinear):
-            found += range(neuron, neuron + layer.out_features)
-            neuron += layer.out_features
-        elif isinstance(layer, Delay):
-            pairs = range(pair, pair + 2 * layer.features, 2)
-            found += [*pairs, *(first + 1 for first in pairs)]
-            pair += 2 * layer.features
-    return found
-
-
 class ChipNetwork:
     """The populations and projections of a network.
 
@@ -81,11 +45,11 @@ class ChipNetwork:
         pynn: the module, set up with the ``placement`` of the network.
         network: what to build; later ones must have the same layers.
         clock: the chip's times in the unit of the network's.
-        digits: weights as the chip has them.
+        quantiser: turns weights into those of the chip.
     """
 
-    def __init__(self, pynn: Any, network: Network, clock: Clock, digits: WeightDigits) -> None:
-        self.pynn, self.clock, self.digits = pynn, clock, digits
+    def __init__(self, pynn: Any, network: Network, clock: Clock, quantiser: WeightQuantiser) -> None:
+        self.pynn, self.clock, self.quantiser = pynn, clock, quantiser
         inputs = network.inputs
         assert inputs is not None, "a LIF layer fixes it"
         self._sources: list[tuple[Any, Int[np.ndarray, " cells"]]] = []
@@ -157,11 +121,11 @@ class ChipNetwork:
 
     def write(self, network: Network) -> None:
         """Give the chip the weights and delays of a network, as far as they differ from what it has."""
-        stored = self.digits.parameters(network)
+        stored = self.quantiser.parameters(network)
         for index, projections in self._projections.items():
-            digits = self._whole(stored[f"{index}.weight"])
+            whole = self._whole(stored[f"{index}.weight"])
             for number, (excitatory, inhibitory, place) in enumerate(projections):
-                own = digits[:, place].T
+                own = whole[:, place].T
                 for sign, projection, weight in (
                     ("excitatory", excitatory, np.clip(own, 0, None)),
                     ("inhibitory", inhibitory, np.clip(own, None, 0)),
@@ -177,8 +141,8 @@ class ChipNetwork:
                 first.set(refractory_period_refractory_time=steps)
 
     def _whole(self, weight: Tensor) -> Int[np.ndarray, "out inputs"]:
-        assert self.digits.scale is not None
-        return (weight.cpu().double() * self.digits.scale).round().to(torch.int64).numpy()
+        assert self.quantiser.scale is not None
+        return (weight.cpu().double() * self.quantiser.scale).round().to(torch.int64).numpy()
 
     def _changed(self, key: object, values: np.ndarray) -> bool:
         """Whether the chip has other values than these; from now on it has them."""
@@ -187,7 +151,7 @@ class ChipNetwork:
         return not same
 
     def feed(self, outside: Float[np.ndarray, "samples sources"], windows: Windows) -> None:
-        """Say when the spikes from outside come: inputs, and behind them all bias spikes."""
+        """Set the times of the spikes from outside: inputs, and after them all bias spikes."""
         from pyNN.parameters import Sequence
 
         for source, origin in self._sources:

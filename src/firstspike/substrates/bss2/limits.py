@@ -14,12 +14,14 @@ CIRCUITS = 512
 """Neuron circuits; several are joined for a neuron with many inputs."""
 ROWS = 256
 """Synapses of a circuit. A signed input takes two, one excitatory and one inhibitory."""
-LARGEST_DIGIT = 63
-"""Of a weight: six bits."""
+MAX_WEIGHT = 63
+"""Largest magnitude of a weight, which is a whole number: six bits."""
 CLOCK_US = 0.008
-"""Resolution of spike times that go in and out, in microseconds."""
+"""Resolution of input and output spike times, in microseconds."""
 SHORTEST_DELAY_US, LONGEST_DELAY_US, DELAY_STEP_US = 8.25, 33.25, 0.125
 """Axonal delays: one circuit fires at once, and a second one when the first one's refractory period ends."""
+FIRST_DELAY = 256
+"""Circuit from which on delay neurons are placed, in pairs; all others are before it."""
 
 
 @dataclass(frozen=True)
@@ -76,19 +78,17 @@ def clock_for(network: Network, tau_us: float) -> Clock:
             case Delay():
                 needed[index] = circuits_of(layer)
                 if not lifs or index > lifs[-1]:
-                    problems.append(f"layer {index}: delays behind the last LIF layer; the chip only has axonal ones")
+                    problems.append(f"layer {index}: delays after the last LIF layer; the chip only has axonal ones")
             case BiasSpikes() | Multiplex():
                 pass
             case _:
-                problems.append(f"layer {index}: the chip has nothing for a {type(layer).__name__}")
+                problems.append(f"layer {index}: the chip does not support {type(layer).__name__}")
     if not lifs:
         problems.append("the network has no LIF layer")
     if sum(needed.values()) > CIRCUITS:
         parts = ", ".join(f"layer {index} takes {count}" for index, count in needed.items())
         problems.append(f"{sum(needed.values())} neuron circuits needed, the chip has {CIRCUITS}: {parts}")
-    if problems:
-        raise ValueError("the network does not fit on BrainScaleS-2: " + "; ".join(problems))
-
+    _refuse(problems)
     first = network[lifs[0]]
     assert isinstance(first, LIFLinear)
     clock = Clock(tau_us / float(first.neuron.tau_syn))
@@ -102,6 +102,43 @@ def clock_for(network: Network, tau_us: float) -> Clock:
                     f"to {high:.4g} only; e.g. {{bound: sigmoid, shift: 2, scale: 1.5}} keeps them there"
                 )
     return clock
+
+
+def placement(network: Network) -> list[int]:
+    """The circuits of all neurons in the order in which their populations are made.
+
+    Raises:
+        ValueError: more neurons, delays or inputs of a neuron than there are places.
+    """
+    lifs = [(index, layer) for index, layer in enumerate(network) if isinstance(layer, LIFLinear)]
+    delays = sum(layer.features for layer in network if isinstance(layer, Delay))
+    size, room = sum(layer.out_features for _, layer in lifs), FIRST_DELAY if delays else CIRCUITS
+    problems = [
+        f"layer {index}: {layer.in_features} inputs per neuron; a neuron here is one circuit, which has {ROWS // 2}"
+        for index, layer in lifs
+        if 2 * layer.in_features > ROWS
+    ]
+    if size > room:
+        problems.append(f"{size} neurons; there is room for {room}" + (" beside delays" if delays else ""))
+    if 2 * delays > CIRCUITS - FIRST_DELAY:
+        problems.append(f"{delays} delays; there is room for {(CIRCUITS - FIRST_DELAY) // 2}")
+    _refuse(problems)
+    found: list[int] = []
+    neuron, pair = 0, FIRST_DELAY
+    for layer in network:
+        if isinstance(layer, LIFLinear):
+            found += range(neuron, neuron + layer.out_features)
+            neuron += layer.out_features
+        elif isinstance(layer, Delay):
+            pairs = range(pair, pair + 2 * layer.features, 2)
+            found += [*pairs, *(first + 1 for first in pairs)]
+            pair += 2 * layer.features
+    return found
+
+
+def _refuse(problems: list[str]) -> None:
+    if problems:
+        raise ValueError("the network does not fit on BrainScaleS-2: " + "; ".join(problems))
 
 
 def _lif_problems(layer: LIFLinear) -> list[str]:

@@ -64,7 +64,7 @@ def test_settings_by_chip(machine, network, tmp_path):
         ("default: {latency_us: soon}", r"chips.yaml: default: latency_us must be like 0.08, got 'soon'"),
         ("default: {largest_batch: 1.5}", r"largest_batch must be like 200, got 1.5"),
         ("default: 3", "expected a section of settings for each chip"),
-        ("default: {", "is no YAML"),
+        ("default: {", "not YAML"),
         ("default: {tau_us: -1}", "settings of the chip are out of range"),
     ],
 )
@@ -122,7 +122,7 @@ def test_a_chip_that_does_not_start_is_let_go(machine, network):
         ),
         ([Delay(129, DelayRule("clip", scale=2, shift=2)), lif(129, 3)], "129 delays; there is room for 128"),
         ([lif(2, 3, delay=DelayRule())], "synaptic delays; the chip only has axonal ones"),
-        ([lif(2, 3), Delay(3)], "delays behind the last LIF layer"),
+        ([lif(2, 3), Delay(3)], "delays after the last LIF layer"),
     ],
     ids=["neurons", "inputs", "beside", "delays", "synaptic", "dendritic"],
 )

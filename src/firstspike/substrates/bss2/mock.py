@@ -1,10 +1,7 @@
 """An emulated BrainScaleS-2, with its limits and imperfections, to try out what a chip would do."""
 
-import hashlib
-import json
-import logging
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, NamedTuple, Self
 
 import torch
@@ -13,13 +10,10 @@ from torch import Tensor
 
 from firstspike._version import __version__
 from firstspike.layers import BiasSpikes, Delay, LIFLinear, Network, Record
-from firstspike.substrates.base import SubstrateError
-from firstspike.substrates.bss2 import LARGEST_DIGIT, Clock, clock_for
-from firstspike.substrates.digits import WeightDigits
+from firstspike.substrates.bss2.base import Bss2, StalledError
+from firstspike.substrates.bss2.limits import Clock, clock_for
 from firstspike.substrates.events import Cells, spike_trains
 from firstspike.substrates.noisy import LOWEST_THRESHOLD, Imperfect, Noise
-
-logger = logging.getLogger(__name__)
 
 
 class _Spikes(NamedTuple):
@@ -30,31 +24,31 @@ class _Spikes(NamedTuple):
 
 
 @dataclass(eq=False)
-class MockBss2(Imperfect):
+class MockBss2(Bss2, Imperfect):
     """BrainScaleS-2 in software: whole-numbered weights, a fixed pattern of imperfect neurons, noise, clocks, faults.
 
     Defaults are those of the chip as Göltz et al. used it, for networks with a threshold of 2.6. Times are in units of
-    ``tau_syn`` where nothing else is said.
+    ``tau_syn`` unless stated otherwise.
 
     Args:
-        chip: which one: the same number is the same fixed pattern.
+        chip: number of the chip, which determines its fixed pattern.
         tau_us: microseconds that ``tau_syn`` takes on the chip.
         weight_scale: a weight w is the whole number ``round(w weight_scale)``, at most 63.
         weight_spread: relative standard deviation of the strengths of the synapses, a fixed pattern.
         threshold_offset: mean of what is added to the thresholds, in their unit.
         threshold_spread: its standard deviation from neuron to neuron, a fixed pattern.
-        threshold_batch_noise: standard deviation of what is added anew in every run, the same for all its samples.
-        threshold_sample_noise: the same anew in every sample.
+        threshold_batch_noise: standard deviation of what is added in every run, the same for all its samples.
+        threshold_sample_noise: the same in every sample.
         tau_spread: relative standard deviation of the time constants from neuron to neuron, a fixed pattern.
         spike_jitter: standard deviation of noise on the spikes of LIF layers.
         delay_jitter: the same on the delays, for each spike.
-        refractory: how long a neuron rests after a spike; it may spike again then, and later layers see it.
-        window: how long a sample takes; later spikes are lost.
-        latency_us: how much later than they happen spikes are noted, in microseconds; known and subtracted.
+        refractory: refractory period; a neuron may spike again after it, and later layers see these spikes.
+        window: duration of a sample; later spikes are lost.
+        latency_us: how much later than they happen spikes are recorded, in microseconds; known and subtracted.
         spike_loss: probability with which a spike gets lost.
         stall: probability with which a run stalls and is repeated.
         retries: how often a run is tried.
-        seed: of all that differs from run to run.
+        seed: of everything that differs from run to run.
 
     Raises:
         ValueError: a value out of its range.
@@ -82,12 +76,7 @@ class MockBss2(Imperfect):
     seed: int | None = None
 
     def __post_init__(self) -> None:
-        settings = asdict(self)
-        negative = any(name != "threshold_offset" and (value or 0) < 0 for name, value in settings.items())
-        positive = all(settings[name] > 0 for name in ("tau_us", "weight_scale", "refractory", "window", "retries"))
-        if negative or not positive or self.spike_loss >= 1:
-            raise ValueError(f"settings of the chip are out of range, see MockBss2: {settings}")
-        self.digits = WeightDigits(self.weight_scale, LARGEST_DIGIT / self.weight_scale)
+        super().__post_init__()
         self.pattern = Noise(self.chip)
         self.noise = Noise(self.seed or 0)
         self._clock: Clock | None = None
@@ -103,26 +92,26 @@ class MockBss2(Imperfect):
 
     def identity(self) -> dict[str, Any]:
         """See ``Substrate``."""
-        settings = asdict(self)
-        digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
         return {
             "kind": self.kind,
             "chip": f"mock {self.chip}",
             "bitfile": f"emulated by firstspike {__version__}",
-            "settings": settings,
-            "settings_sha256": digest,
+            **self.settings_identity(),
         }
 
     @torch.no_grad()
     def run(self, network: Network, times: Float[Tensor, "batch inputs"]) -> Record:
         """See ``Substrate``."""
-        if self._clock is None:
+        clock = self._clock
+        if clock is None:
             raise ValueError("the chip is not open: call open(network) first")
-        for attempt in range(1, self.retries + 1):
-            if not self.stall or float(self.noise.uniform((1,), times)) >= self.stall:
-                return self._run(network, times, self._clock)
-            logger.warning("the mock chip %d stalled, try %d of %d", self.chip, attempt, self.retries)
-        raise SubstrateError(f"the mock chip {self.chip} stalled {self.retries} times in a row")
+
+        def attempt() -> Record:
+            if self.stall and float(self.noise.uniform((1,), times)) < self.stall:
+                raise StalledError("by chance")
+            return self._run(network, times, clock)
+
+        return self.repeated(attempt, f"the mock chip {self.chip}")
 
     def _run(self, network: Network, times: Tensor, clock: Clock) -> Record:
         tau = self.tau_us / clock.unit_us  # tau_syn in the network's unit
@@ -145,7 +134,7 @@ class MockBss2(Imperfect):
 
     def _fire(self, index: int, layer: LIFLinear, spikes: _Spikes, clock: Clock, tau: float) -> _Spikes:
         trains = spikes.trains
-        weight = self.digits(layer.weight).double()
+        weight = self.quantiser(layer.weight).double()
         if self.weight_spread:
             shape = tuple(weight.shape)
             weight = weight * (1 + self.weight_spread * self.pattern.pattern("weight", index, shape, weight)).clamp(0)

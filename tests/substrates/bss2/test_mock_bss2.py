@@ -6,7 +6,7 @@ import torch
 from firstspike.layers import BiasSpikes, Delay, DelayRule, LIFLinear, Multiplex, Network
 from firstspike.neuron import LIF
 from firstspike.substrates import Exact, MockBss2, SubstrateError
-from firstspike.substrates.bss2 import circuits_of
+from firstspike.substrates.bss2.limits import circuits_of
 
 DOUBLE = {"dtype": torch.float64}
 CLEAN = {
@@ -170,7 +170,7 @@ def test_circuits():
         ([lif(4, 513, 1.0)], "513 neuron circuits needed, the chip has 512: layer 0 takes 513"),
         ([lif(300, 200, 1.0)], "600 neuron circuits needed"),
         ([lif(2, 3, 1.0, delay=DelayRule())], "layer 0: synaptic delays; the chip only has axonal ones"),
-        ([lif(2, 3, 1.0), Delay(3)], "layer 1: delays behind the last LIF layer"),
+        ([lif(2, 3, 1.0), Delay(3)], "layer 1: delays after the last LIF layer"),
         ([LIFLinear(2, 3, LIF(float("inf"), 1.0, 1.0))], "neurons without leak"),
         ([LIFLinear(2, 3, trainable=["tau_mem"])], "parameters of neurons that learn or differ"),
         ([Delay(2), lif(2, 3, 1.0)], "layer 0 has delays from .* BrainScaleS-2 has them from 1.375 to 5.542 only"),

@@ -1,4 +1,4 @@
-"""Weights on a grid: what becomes of them on a device that stores small whole numbers."""
+"""Quantised weights, as devices store them."""
 
 from dataclasses import dataclass
 
@@ -10,12 +10,12 @@ from firstspike.substrates.base import Substrate
 
 
 @dataclass(frozen=True)
-class WeightDigits:
+class WeightQuantiser:
     """Weights as multiples of ``1 / scale`` between ``-limit`` and ``limit``.
 
     Args:
         scale: steps per unit of weight; None for no rounding.
-        limit: largest magnitude; None for no limit.
+        limit: largest magnitude; None for none.
 
     Raises:
         ValueError: a value that is not positive.
@@ -44,22 +44,22 @@ class WeightDigits:
 
     @torch.no_grad()
     def clip_(self, network: Network) -> None:
-        """Put weights beyond the limit back on it. Without, they would drift off where nothing can be seen of it."""
+        """Clip weights to the limit. Otherwise they would drift beyond it without an effect."""
         if self.limit is not None:
             for layer in network:
                 if isinstance(layer, LIFLinear):
                     layer.weight.clamp_(-self.limit, self.limit)
 
 
-class StoresDigits(Substrate):
-    """What substrates share that store weights as digits."""
+class QuantisedWeights(Substrate):
+    """Substrates that store quantised weights."""
 
-    digits: WeightDigits
+    quantiser: WeightQuantiser
 
     def parameters(self, network: Network) -> dict[str, Tensor]:
         """See ``Substrate``."""
-        return self.digits.parameters(network)
+        return self.quantiser.parameters(network)
 
     def project_(self, network: Network) -> None:
         """See ``Substrate``."""
-        self.digits.clip_(network)
+        self.quantiser.clip_(network)

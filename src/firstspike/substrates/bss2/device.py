@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from firstspike.substrates.base import SubstrateError
+from firstspike.substrates.base import SubstrateError, first_line
 
 CHIP_VARIABLE = "SLURM_HARDWARE_LICENSES"
 """The environment variable in which the cluster of the chips says which one a job has."""
@@ -71,7 +71,7 @@ def own_settings(file: str | None, chip: str, known: Mapping[str, Any]) -> tuple
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: it is no YAML of sections, has settings that there are not, or values of another kind.
+        ValueError: not YAML with sections, unknown settings, or values of another kind.
     """
     if file is None:
         return {}, "config"
@@ -83,7 +83,7 @@ def own_settings(file: str | None, chip: str, known: Mapping[str, Any]) -> tuple
     try:
         sections = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
     except yaml.YAMLError as error:
-        raise ValueError(f"{path}: is no YAML: {' '.join(str(error).split())}") from None
+        raise ValueError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(sections, dict) or not all(isinstance(section, dict) for section in sections.values()):
         raise ValueError(f"{path}: expected a section of settings for each chip, and one called default")
     section = chip if chip in sections else "default"
@@ -107,7 +107,7 @@ def load_calibration(pynn: Any, calibration: str, chip: str) -> tuple[Any, str, 
 
     Raises:
         FileNotFoundError: no such file; the message says how to make it.
-        SubstrateError: no calibration can be had.
+        SubstrateError: no calibration is available.
     """
     if calibration == "nightly":
         try:
@@ -185,8 +185,3 @@ def software() -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             continue
     return found
-
-
-def first_line(error: Exception) -> str:
-    """What an error of another program says, in one line."""
-    return next(iter(str(error).splitlines()), "") or type(error).__name__

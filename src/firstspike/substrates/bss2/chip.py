@@ -1,11 +1,9 @@
 """BrainScaleS-2, the chip, through PyNN."""
 
-import hashlib
-import json
 import logging
 import math
 import warnings
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
 import torch
@@ -13,20 +11,19 @@ from jaxtyping import Float
 from torch import Tensor
 
 from firstspike.layers import BiasSpikes, Network, Record
-from firstspike.substrates.base import SubstrateError
-from firstspike.substrates.bss2 import CLOCK_US, LARGEST_DIGIT, Clock, clock_for
-from firstspike.substrates.chip_network import ChipNetwork, placement
-from firstspike.substrates.chips import (
+from firstspike.substrates.base import SubstrateError, first_line
+from firstspike.substrates.bss2.base import Bss2, StalledError
+from firstspike.substrates.bss2.device import (
     bitfile,
     chip_name,
-    first_line,
     load_calibration,
     load_pynn,
     own_settings,
     software,
 )
-from firstspike.substrates.digits import StoresDigits, WeightDigits
-from firstspike.substrates.windows import Windows
+from firstspike.substrates.bss2.limits import CLOCK_US, Clock, clock_for, placement
+from firstspike.substrates.bss2.network import ChipNetwork
+from firstspike.substrates.windows import Spikes, Windows
 
 logger = logging.getLogger(__name__)
 
@@ -36,26 +33,24 @@ _DUMMY_MS = 0.01
 
 
 @dataclass(eq=False)
-class BrainScaleS2(StoresDigits):
+class BrainScaleS2(Bss2):
     """BrainScaleS-2 through ``pynn_brainscales``.
 
     **It has never run on a chip.** It follows the sources of pynn_brainscales and the procedure of Göltz et al., and is
     tested against a stand-in that simulates a chip and checks names, units and ranges of all calls.
 
     A batch is one long run, sample after sample. Weights and delays are written when they have changed. Neurons may
-    spike again after their refractory period; the record has the first spikes, later layers see all. How long time
-    constants and how high thresholds are is up to the calibration: it has to fit the network, ``tau_us`` and
-    ``weight_scale``.
+    spike again after their refractory period; the record has the first spikes, later layers see all. Time constants and
+    thresholds are those of the calibration, which has to fit the network, ``tau_us`` and ``weight_scale``.
 
     Args:
         calibration: a file (.pbin); ``{chip}`` in its name is the chip's. Or ``nightly``, the one of the cluster.
-        settings: a YAML file with sections by chip, and one called ``default``; what they say goes before the other
-            arguments here.
+        settings: a YAML file with sections by chip, and one called ``default``, which override the other arguments.
         tau_us: microseconds that ``tau_syn`` takes on the chip.
         weight_scale: a weight w is the whole number ``round(w weight_scale)``, at most 63.
-        window: how long a sample takes, in units of ``tau_syn``; membranes must be at rest again at its end.
-        latency_us: how much later than they happen spikes are noted, in microseconds; subtracted.
-        largest_batch: most samples in a run; more are several runs.
+        window: duration of a sample, in units of ``tau_syn``; membranes must be at rest again at its end.
+        latency_us: how much later than they happen spikes are recorded, in microseconds; subtracted.
+        largest_batch: largest number of samples in a run; larger batches take several runs.
         retries: how often a run is tried.
 
     Raises:
@@ -75,11 +70,7 @@ class BrainScaleS2(StoresDigits):
     retries: int = 5
 
     def __post_init__(self) -> None:
-        numbers = {field.name: getattr(self, field.name) for field in fields(self) if field.type in (int, float)}
-        positive = all(value > 0 for name, value in numbers.items() if name != "latency_us")
-        if not positive or self.latency_us < 0 or not all(map(math.isfinite, numbers.values())):
-            raise ValueError(f"settings of the chip are out of range, see BrainScaleS2: {numbers}")
-        self.digits = WeightDigits(self.weight_scale, LARGEST_DIGIT / self.weight_scale)
+        super().__post_init__()
         self._chip: _Chip | None = None
 
     def open(self, network: Network) -> Self:
@@ -89,35 +80,23 @@ class BrainScaleS2(StoresDigits):
         self.close()
         pynn = load_pynn()
         name = chip_name(pynn)
-        known = {key: value for key, value in asdict(self).items() if key != "settings"}
-        own, source = own_settings(self.settings, name, known)
+        own, source = own_settings(self.settings, name, self.plain_settings())
         used = replace(self, settings=None, **own)  # checks their ranges
         calibrated, place, checksum = load_calibration(pynn, used.calibration, name)
-        clock = clock_for(network, used.tau_us)
-        settings = {key: value for key, value in asdict(used).items() if key != "settings"}
-        self.digits = used.digits
-        self._chip = _Chip(pynn, name, used, clock)
+        self.quantiser = used.quantiser
+        self._chip = chip = _Chip(pynn, name, used, clock_for(network, used.tau_us), {"chip": name})
         try:
             pynn.setup(initial_config=calibrated, neuronPermutation=circuits)
-            self._chip.network = ChipNetwork(pynn, network, clock, used.digits)
-            self._chip.network.write(network)
+            chip.network = ChipNetwork(pynn, network, chip.clock, used.quantiser)
+            chip.network.write(network)
             pynn.run(_DUMMY_MS)
             pynn.reset()
-            program = bitfile(pynn)
+            chip.identity |= {"bitfile": bitfile(pynn)}
         except Exception as error:
             self.close()
             raise SubstrateError(f"chip {name} does not start: {first_line(error)}") from error
-        digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
-        self._chip.identity = {
-            "chip": name,
-            "bitfile": program,
-            "calibration": place,
-            "calibration_sha256": checksum,
-            "settings": settings,
-            "settings_from": source,
-            "settings_sha256": digest,
-            "software": software(),
-        }
+        chip.identity |= {"calibration": place, "calibration_sha256": checksum, "software": software()}
+        chip.identity |= used.settings_identity() | {"settings_from": source}
         return self
 
     def close(self) -> None:
@@ -144,44 +123,49 @@ class BrainScaleS2(StoresDigits):
         return Record(torch.cat([part.inputs for part in parts]).to(times), tuple(layers))
 
 
+@dataclass(eq=False)
 class _Chip:
     """An open chip with a network on it."""
 
-    network: ChipNetwork
-
-    def __init__(self, pynn: Any, name: str, used: BrainScaleS2, clock: Clock) -> None:
-        self.pynn, self.name, self.used, self.clock = pynn, name, used, clock
-        self.identity: dict[str, Any] = {}
+    pynn: Any
+    name: str
+    used: BrainScaleS2
+    clock: Clock
+    identity: dict[str, Any]
+    network: ChipNetwork = field(init=False)
 
     def run(self, network: Network, times: Tensor) -> Record:
-        """One run, repeated where it stalls."""
+        """One run, repeated if it stalls."""
         received = self.clock.floor(times.detach().cpu().double())
         windows, outside = self._packed(network, received)
-        reason = ""
-        for attempt in range(1, self.used.retries + 1):
+
+        def attempt() -> Record:
             self.network.write(network)
             self.network.feed(outside.numpy(), windows)
             try:
-                try:
-                    with warnings.catch_warnings():
-                        # spikes behind the end are left out with a warning, and sometimes given
-                        warnings.filterwarnings("error", ".*after t_stop", UserWarning)
-                        self.pynn.run(windows.run_ms)
-                        spikes = self.network.spikes()
-                finally:
-                    self.pynn.reset()
+                spikes = self._spikes(windows)
             except (RuntimeError, OSError, TimeoutError, UserWarning) as error:
-                reason = first_line(error)
-            else:
-                latest = max((float(at.max()) for _, at in spikes.values() if len(at)), default=0.0)
-                if latest < windows.run_ms:
-                    return self.network.record(network, received, spikes, windows, self.used.latency_us * 1e-3)
-                reason = f"a spike at {latest:.3f} ms of {windows.run_ms:.3f}"
-            logger.warning("chip %s stalled, try %d of %d: %s", self.name, attempt, self.used.retries, reason)
-        raise SubstrateError(f"chip {self.name} stalled {self.used.retries} times in a row ({reason})")
+                raise StalledError(first_line(error)) from error
+            latest = max((float(at.max()) for _, at in spikes.values() if len(at)), default=0.0)
+            if latest >= windows.run_ms:
+                raise StalledError(f"a spike at {latest:.3f} ms of {windows.run_ms:.3f}")
+            return self.network.record(network, received, spikes, windows, self.used.latency_us * 1e-3)
+
+        return self.used.repeated(attempt, f"chip {self.name}")
+
+    def _spikes(self, windows: Windows) -> dict[int, Spikes]:
+        """Run, and read all spikes out."""
+        try:
+            with warnings.catch_warnings():
+                # spikes after the end are left out with a warning, and sometimes returned
+                warnings.filterwarnings("error", ".*after t_stop", UserWarning)
+                self.pynn.run(windows.run_ms)
+                return self.network.spikes()
+        finally:
+            self.pynn.reset()
 
     def _packed(self, network: Network, received: Tensor) -> tuple[Windows, Tensor]:
-        """Where the samples are in the run, and the spikes from outside; those behind a window's end are left out."""
+        """Where the samples are in the run, and the spikes from outside that come before the end of a window."""
         unit = self.clock.unit_us
         bias = [layer.times.cpu().double() for layer in network if isinstance(layer, BiasSpikes)]
         fixed = self.clock.floor(torch.cat([*bias, received.new_empty(0)])).expand(len(received), -1)

@@ -1,0 +1,72 @@
+import inspect
+
+import pytest
+
+from firstspike import data
+from firstspike.data import DATASETS
+from firstspike.data.signature import takes_arguments_of
+
+
+def source(a: int, b: float = 1.0, c: str = "c") -> str:
+    """A source.
+
+    Args:
+        a: first.
+        b: second, described
+            in two lines.
+        c: third.
+
+    Returns:
+        All of them.
+    """
+    return f"{a} {b} {c}"
+
+
+@takes_arguments_of(source, without=("a",))
+def function(x: int, c: str = "other", **options: float) -> str:
+    """A function.
+
+    With more about it.
+
+    Args:
+        x: its own.
+        c: its own third.
+
+    Raises:
+        ValueError: never.
+    """
+    return source(x, c=c, **options)
+
+
+@takes_arguments_of(source)
+def bare(**options):
+    """Nothing of its own."""
+    return source(**options)
+
+
+def test_signature():
+    assert str(inspect.signature(function)) == "(x: int, c: str = 'other', *, b: float = 1.0) -> str"
+    assert str(inspect.signature(bare)) == "(*, a: int, b: float = 1.0, c: str = 'c')"
+    assert function(3, b=2.0) == "3 2.0 other"
+    assert bare(a=1) == "1 1.0 c"
+    with pytest.raises(TypeError, match="unexpected keyword argument 'd'"):
+        bare(a=1, d=2)
+
+
+def test_docstring():
+    assert function.__doc__ == (
+        "A function.\n\nWith more about it.\n\n"
+        "Args:\n    x: its own.\n    c: its own third.\n    b: second, described\n        in two lines.\n\n"
+        "Raises:\n    ValueError: never."
+    )
+    assert bare.__doc__.startswith("Nothing of its own.\n\nArgs:\n    a: first.\n")
+
+
+PUBLIC = {name: getattr(data, name) for name in data.__all__ if inspect.isfunction(getattr(data, name))}
+
+
+@pytest.mark.parametrize("function", [*DATASETS.values(), *PUBLIC.values()], ids=[*DATASETS, *PUBLIC])
+def test_every_argument_has_a_type_and_a_description(function):
+    for name, parameter in inspect.signature(function).parameters.items():
+        assert parameter.annotation is not parameter.empty
+        assert f"\n    {name}: " in inspect.getdoc(function)
