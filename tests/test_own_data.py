@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from sklearn.datasets import load_wine
 
 import firstspike as fs
 from firstspike.runs.checkpoint import load_checkpoint, newest_first
@@ -86,3 +87,49 @@ def test_commands_work_on_a_run_made_in_python(tmp_path):
         assert done.returncode == 0, done.stderr
         assert shown in done.stdout, arguments
     assert fs.load_run(folder).metrics["epoch"][-1] == 62
+
+
+TABLE = """\
+data:
+  kind: files
+  train: wine.csv
+  encode: {late: 1.5}
+network:
+  - {kind: lif, out_features: 30}
+  - {kind: lif, out_features: 3}
+loss: {kind: cross_entropy, xi: 0.1}
+training: {epochs: 40, batch_size: 16, optimizer: {kind: adam, lr: 0.01},
+  silent: {limits: [0.5, 0.1], increment: 0.005}}
+"""
+
+
+@pytest.mark.slow
+def test_a_table_is_trained_on_by_the_command(tmp_path):
+    wine = load_wine()
+    rows = [[*map(str, values), wine.target_names[label]] for values, label in zip(wine.data, wine.target, strict=True)]
+    text = "\n".join(",".join(row) for row in [[*wine.feature_names, "cultivar"], *rows])
+    (tmp_path / "wine.csv").write_text(text + "\n")
+    (tmp_path / "mine.yaml").write_text(TABLE)
+    assert len(TABLE.splitlines()) == 10
+    trained = firstspike("train", tmp_path / "mine.yaml", "-q", "--out", tmp_path / "run")
+    assert trained.returncode == 0, trained.stderr
+    assert fs.load_run(tmp_path / "run").results["test"]["accuracy"] > 0.8
+    (tmp_path / "new.csv").write_text("\n".join(",".join(row[:-1]) for row in rows[::20]) + "\n")
+    (tmp_path / "wine.csv").unlink()  # the run has a copy
+    answer = firstspike("predict", tmp_path / "run", tmp_path / "new.csv")
+    assert answer.returncode == 0, answer.stderr
+    decisions = [line.split(",")[0] for line in answer.stdout.splitlines()[1:]]
+    truth = [row[-1] for row in rows[::20]]
+    assert sum(a == b for a, b in zip(decisions, truth, strict=True)) >= len(truth) - 1
+    evaluated = firstspike("evaluate", tmp_path / "run")
+    assert evaluated.stdout.startswith("test accuracy"), evaluated.stderr
+
+
+def test_a_bad_table_is_one_line(tmp_path):
+    (tmp_path / "wine.csv").write_text("a,b,c\n1,2,x\n1,oops,y\n")
+    (tmp_path / "mine.yaml").write_text(TABLE)
+    done = firstspike("train", tmp_path / "mine.yaml", "-q", "--out", tmp_path / "run")
+    assert done.returncode == 2
+    assert "wine.csv, column 2 (b), line 3: expected a number or nothing, got 'oops'" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "run").exists()

@@ -65,13 +65,16 @@ class Config(Section):
         return yaml.safe_dump(self.model_dump(mode="json", exclude_none=True), sort_keys=False)
 
 
-def load_config(source: str | Path, overrides: Iterable[str] = (), substrate: str | None = None) -> Config:
+def load_config(
+    source: str | Path, overrides: Iterable[str] = (), substrate: str | None = None, *, read_tables: bool = True
+) -> Config:
     """Read a config.
 
     Args:
         source: a file, or the name of a shipped config.
         overrides: settings such as ``training.epochs=10`` or ``network[1].size=30``, applied before the check.
         substrate: the kind that takes the place of another kind in the config, with its defaults.
+        read_tables: whether to read tables of your own data, to check that the network fits them.
 
     Raises:
         ConfigError: no such file, no YAML, or values that do not fit; the message names all of them.
@@ -88,13 +91,33 @@ def load_config(source: str | Path, overrides: Iterable[str] = (), substrate: st
             document = document.with_setting(setting)
         except YamlError as error:
             errors.append(f"--set {shown_text(setting)}: {error.problem}")
+    document = _with_absolute_paths(document, Path(source).parent)
     try:
-        config = _check(document, name)
+        config = _check(document, name, read_tables)
     except ConfigError as error:
         raise ConfigError(name, [*errors, *error.errors], [*[None] * len(errors), *error.lines]) from None
     if errors:
         raise ConfigError(name, errors)
     return config
+
+
+def _with_absolute_paths(document: Document, folder: Path) -> Document:
+    """Paths of your own data: relative to the config's folder, otherwise to the working directory."""
+    data = document.data.get("data")
+    if not isinstance(data, dict) or data.get("kind") != "files":
+        return document
+    for key in ("train", "validation", "test", "labels"):
+        if isinstance(path := data.get(key), str) and (file := _existing(path, folder)) is not None:
+            document = document.with_value(("data", key), str(file))
+    return document
+
+
+def _existing(path: str, folder: Path) -> Path | None:
+    """The file with that name in the folder or in the working directory."""
+    try:
+        return next((file.resolve() for file in (folder / path, Path(path)) if file.is_file()), None)
+    except (OSError, ValueError):  # no path, for instance a name that is too long
+        return None
 
 
 def read_yaml(source: str | Path, keys: Iterable[str]) -> Document:
@@ -133,7 +156,7 @@ def parse_config(raw: dict[str, Any], source: str = "config") -> Config:
     return _check(Document(raw), source)
 
 
-def _check(document: Document, source: str) -> Config:
+def _check(document: Document, source: str, read_tables: bool = True) -> Config:
     document = upgraded(document, source)
     raw = document.data
     errors: list[Problem] = []
@@ -147,7 +170,8 @@ def _check(document: Document, source: str) -> Config:
         data = _valid(Data, raw.get("data"))
         network = _valid(Network, raw.get("network"))
         neuron = _valid(Neuron, raw.get("neuron", {}))
-        outline = None if data is None else outline_of(data, errors)
+        known = data is not None and (read_tables or data.kind != "files")
+        outline = outline_of(data, errors) if known else None
         if outline is not None and network is not None:
             limits = config.training.silent.limits if config is not None else 1.0
             errors += network_problems(network, outline, LIF() if neuron is None else neuron.build(), limits)

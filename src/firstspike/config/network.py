@@ -14,6 +14,8 @@ from firstspike.data import SpikeData
 from firstspike.layers import LAYERS, BiasSpikes, Delay, DelayRule, LIFLayer, LIFLinear, Multiplex, Network
 from firstspike.neuron import LIF
 
+MOST_NUMBERS = 2**31
+"""Weights of a layer, or input times of a part of the data: 8 GiB in float32."""
 _RATES = ("lr", "delay_lr", "neuron_lr")
 
 
@@ -111,6 +113,9 @@ def network_problems(
         layers = list(layers_of(sections, data.features, data.image, neuron, device="meta"))
     except LayerError as error:
         return [error.problem]
+    for index, layer in enumerate(layers):
+        if (weights := sum(parameter.numel() for parameter in layer.parameters())) > MOST_NUMBERS:
+            return [(("network", index), f"{weights} weights are more than fit; the most are {MOST_NUMBERS}")]
     outputs = [index for index, layer in enumerate(layers) if isinstance(layer, LIFLinear)]
     if not outputs:
         return [(("network",), "has no layer of kind lif, so no class has a neuron; add one")]

@@ -143,7 +143,7 @@ Training: Any = create_model(
     augment=(Augmentation, Field(Augmentation(), description="how training samples vary from epoch to epoch")),
     early_stopping=(Stopping | None, Field(None, description="when the training ends before its last epoch")),
     n_seeds=(
-        Annotated[int, Field(gt=0, le=10_000)],
+        Annotated[int, Field(gt=0, le=1000)],
         Field(1, description="networks that are trained side by side, with consecutive seeds from `seed` on"),
     ),
     dtype=(Literal["float32", "float64"], Field("float32", description="of all times and parameters")),
@@ -157,7 +157,12 @@ def outline_of(section: Section, errors: list[Any]) -> SpikeData | None:
     if kind not in DATASETS:
         return None
     try:
-        return outline(kind, **section.arguments())
+        data = outline(kind, **section.arguments())
+        for name in ("train", "validation", "test"):
+            samples = getattr(section, name)
+            if isinstance(samples, int) and samples * data.features > 2**31:
+                errors.append((("data", name), f"{samples} samples of {data.features} inputs are more than fit"))
+        return data
     except (ValueError, ImportError, OSError) as error:
         errors.append((("data",), str(error)))
         return None

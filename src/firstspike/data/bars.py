@@ -8,7 +8,7 @@ from annotated_types import Ge, Le
 from jaxtyping import Float64
 from torch import Tensor
 
-from firstspike.data.base import SpikeData, balanced_labels, check_at_least, seeded_generator
+from firstspike.data.base import MOST_INPUTS, SpikeData, balanced_labels, check_at_least, seeded_generator
 from firstspike.data.encoding import latency
 from firstspike.data.splits import independent_splits
 from firstspike.ranges import Finite, NotNegative, Seed, Size
@@ -53,6 +53,8 @@ def bars(
     check_at_least("size", size, 2)
     check_at_least("noise", noise, 0)
     check_at_least("multiply", multiply, 1)
+    if size**2 * multiply > MOST_INPUTS:
+        raise ValueError(f"size, multiply: expected at most {MOST_INPUTS} inputs, got {size**2 * multiply}")
     generator = seeded_generator(seed)
     labels = balanced_labels(samples, len(CLASS_NAMES), generator)
     bars_of_class = torch.tensor([size, size, 2])

@@ -12,6 +12,9 @@ from torch.utils.data import Dataset
 
 from firstspike.data.encoding import LatencyEncoder
 
+MOST_INPUTS = 10**6
+"""Largest number of inputs, or of spike times in all patterns, of generated data."""
+
 
 @dataclass(frozen=True, eq=False)
 class SpikeData(Dataset[tuple[Tensor, Tensor]]):

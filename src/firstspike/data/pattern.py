@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor
 
-from firstspike.data.base import SpikeData, balanced_labels, check_at_least, seeded_generator
+from firstspike.data.base import MOST_INPUTS, SpikeData, balanced_labels, check_at_least, seeded_generator
 from firstspike.data.encoding import latency
 from firstspike.data.splits import independent_splits
 from firstspike.ranges import Finite, NotNegative, Seed, Size
@@ -74,5 +74,7 @@ def _random_patterns(
 ) -> Float64[Tensor, "classes inputs"]:
     check_at_least("classes", classes, 2)
     check_at_least("inputs", inputs, 1)
+    if classes * inputs > MOST_INPUTS:
+        raise ValueError(f"classes, inputs: expected at most {MOST_INPUTS} spikes in all patterns, got {classes * inputs}")
     uniform = torch.rand((classes, inputs), generator=seeded_generator(seed), dtype=torch.float64)
     return latency(uniform, early, late)

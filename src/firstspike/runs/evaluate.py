@@ -45,12 +45,15 @@ def evaluate_run(run: LoadedRun, data: Path | str = "test") -> "RunEvaluation":
         if not len(found):
             raise ValueError(f"{run.folder} has no {data} data; it has {run.held_out[0]} data")
         return RunEvaluation(run, found, str(data))
-    labelled = read_labelled(data, run.data.train.features, run.class_names, run.dtype)
+    train = run.data.train
+    labelled = read_labelled(data, train.features, run.class_names, run.dtype, encoder=train.encoder)
     return RunEvaluation(run, labelled, f"data_{Path(data).stem}")
 
 
 def predictions(run: LoadedRun, file: Path | str) -> str:
     """Decisions on input spike times from a file, as CSV: the class, then the spike time of each output.
+
+    A run on encoded values takes values, and encodes them as its training data.
 
     A sample without a decision has the class ``silent``, an output without a spike the time ``inf``.
 
@@ -59,7 +62,8 @@ def predictions(run: LoadedRun, file: Path | str) -> str:
         ValueError: data that do not fit the network.
         SubstrateError: a substrate that cannot be reached or does not answer.
     """
-    times = run.observe(read_times(file, run.data.train.features, run.dtype)).output
+    train = run.data.train
+    times = run.observe(read_times(file, train.features, run.dtype, encoder=train.encoder)).output
     names = (*run.class_names, "silent")  # the class -1
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")

@@ -6,7 +6,7 @@ metrics.csv         a row an epoch
 output_times.csv    mean and spread of each output's spike time per class, on the validation data, per epoch
 checkpoints/        weights and state of the training
 results.json        accuracy on the test data, once it is done
-data.json data/     checksums of the data, and a copy of small data that were made in Python
+data.json data/     checksums of the data, and a copy of small data of your own
 evaluation/ spikes/ results of ``firstspike evaluate``, and the spike times of every layer (firstspike.runs.evaluate)
 figures/            figures
 tensorboard/        the log of ``--tensorboard``
@@ -91,7 +91,7 @@ class RunFolder:
     @property
     def config(self) -> Config:
         """The config as it ran."""
-        return load_config(self.path / "config.yaml")
+        return load_config(self.path / "config.yaml", read_tables=False)  # the folder may hold a copy
 
     def write_config(self, config: Config) -> None:
         """Write ``config.yaml``."""

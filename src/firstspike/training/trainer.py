@@ -34,7 +34,7 @@ from firstspike.training.fitting import (
 )
 from firstspike.training.process import stop_on_signals, threads_worth_starting
 from firstspike.training.silent import SilentNeurons, spiking_layers
-from firstspike.ranges import NotNegativeInt, Positive, PositiveInt
+from firstspike.ranges import Count, Positive, Seed
 
 AugmentRule = Callable[[Tensor, SpikeData, Sequence[torch.Generator]], Tensor]
 T = TypeVar("T")
@@ -122,13 +122,13 @@ class Trainer:
         train: SpikeData,
         validation: SpikeData | None = None,
         *,
-        epochs: PositiveInt,
-        batch_size: PositiveInt,
-        seed: NotNegativeInt = 0,
+        epochs: Count,
+        batch_size: Count,
+        seed: Seed = 0,
         test: SpikeData | None = None,
         folder: Path | str | None = None,
         resume: bool = False,
-        checkpoint_every: PositiveInt | None = None,
+        checkpoint_every: Count | None = None,
         callbacks: Sequence[Callback] = (),
         progress_bar: bool = True,
         stop: Stop = lambda: False,
