@@ -109,7 +109,8 @@ class FirstSpikeGradient(torch.autograd.Function):
         asking = _asking(grad) if each is None else None
         if asking is not None:
             picked = [None if x is None else x[asking] for x in (*tensors, *saved)]
-            part = options.backend.backward(*picked[: len(tensors)], tuple(picked[len(tensors) :]), constants, *rest)
+            own = Constants(*(x[asking] if isinstance(x, Tensor) else x for x in constants))
+            part = options.backend.backward(*picked[: len(tensors)], tuple(picked[len(tensors) :]), own, *rest)
             found = Gradients(*(None if x is None else _spread(x, asking, len(grad)) for x in part))
         elif each is None:
             found = options.backend.backward(*tensors, saved, constants, *rest)
