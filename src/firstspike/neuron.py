@@ -46,7 +46,7 @@ class LIF:
             if not isinstance(value, Real) or isinstance(value, bool):
                 raise ValueError(f"{name} must be a number or a tensor, got {value!r}")
             number = float(value)
-            if not number > 0 or (math.isinf(number) and name != "tau_mem"):
+            if not number > 0 or (number == math.inf and name != "tau_mem"):
                 finite = "" if name == "tau_mem" else " and finite"
                 raise ValueError(f"{name} must be > 0{finite}, got {value}")
             object.__setattr__(self, name, number)

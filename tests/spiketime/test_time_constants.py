@@ -360,6 +360,35 @@ def test_vmap_equals_a_loop(mapped, own, backend):
             assert torch.equal(derived[name][k], x), name
 
 
+@pytest.mark.parametrize("learning", [[], [0], [2], [0, 2], [1, 3], [0, 1, 2, 3]], ids=str)
+@pytest.mark.parametrize("own", ["networks", "neurons", "both"])
+@pytest.mark.parametrize("delayed", [False, True])
+def test_some_networks_have_no_gradient(delayed, own, learning, backend):
+    """Members of an ensemble that differ in their time constants: each that learns does so as if it were alone."""
+    n, (times, weight) = 4, firing_case()
+    mem, syn = spread(1.5, () if own == "networks" else (4,))
+    if own == "neurons":
+        mem, syn = mem.expand(n, -1), syn.expand(n, -1)
+    else:
+        mem, syn = (x + 0.5 * rand(n, *x.shape, seed=k) for k, x in enumerate((mem, syn)))
+    values = {"times": times + rand(n, 1, 1), "weight": weight + rand(n, 1, 1, seed=2), "tau_mem": mem, "tau_syn": syn}
+    values["threshold"] = 0.8 + 0.4 * rand(n, 4, seed=3)
+    if delayed:
+        values["delay"] = 0.2 * rand(n, 4, 5, seed=4)
+
+    def spikes(v):
+        lif = LIF(v["tau_mem"], v["tau_syn"], v["threshold"])
+        return first_spike_time(v["times"], v["weight"], lif, delay=v.get("delay"), backend=backend)
+
+    found = grad(lambda v: vmap(spikes)(v)[learning].square().sum())(values)
+    for k in range(n):
+        alone = grad(lambda v: spikes(v).square().sum())({name: x[k] for name, x in values.items()})
+        for name, x in alone.items():
+            assert x.any(), name
+            expected = x if k in learning else torch.zeros_like(x)
+            torch.testing.assert_close(found[name][k], expected, rtol=1e-12, atol=1e-13)
+
+
 def test_ensemble_of_layers_that_learn_their_time_constants(backend):
     make = {"trainable": ("tau_mem", "tau_syn", "threshold"), "backend": backend, "dtype": torch.float64}
     for per_neuron in (False, True):

@@ -68,7 +68,8 @@ class DelayRule:
     def __call__(self, raw: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
         """Delays from raw values."""
         if self.bound == "clip":
-            clipped: Tensor = _Clip.apply(raw, self.shift, self.shift + self.scale)
+            clip = _Clip if torch.compiler.is_compiling() else _ClipWithTangent
+            clipped: Tensor = clip.apply(raw, self.shift, self.shift + self.scale)
             return clipped
         bounded = torch.sigmoid(raw) if self.bound == "sigmoid" else functional.softplus(raw)
         return self.shift + self.scale * bounded
@@ -93,7 +94,10 @@ class DelayRule:
         """The delays with noise in the shape of ``like``, which broadcasts; they stay >= 0. See ``part_of_batch``."""
         device = like.device if source is None else source.device
         shape = like.shape if part is None else (part[0], *like.shape[1:])
-        noise = torch.randn(shape, generator=source, dtype=like.dtype, device=device)
+        if source is None:  # torch.compile cannot take a generator that is None
+            noise = torch.randn(shape, dtype=like.dtype, device=device)
+        else:
+            noise = torch.randn(shape, generator=source, dtype=like.dtype, device=device)
         noise = (noise if part is None else noise[part[1]]).to(like.device)
         return delay + torch.maximum(self.jitter * noise, -delay.detach())
 
@@ -111,12 +115,23 @@ class _Clip(torch.autograd.Function):
     def setup_context(ctx: Any, inputs: tuple[Tensor, float, float], output: Tensor) -> None:
         raw, ctx.low, ctx.high = inputs
         ctx.save_for_backward(raw)
+        ctx.save_for_forward(raw)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
         (raw,) = ctx.saved_tensors
         outward = ((raw >= ctx.high) & (grad < 0)) | ((raw <= ctx.low) & (grad > 0))  # a step goes against the gradient
         return torch.where(outward, 0.0, grad), None, None
+
+
+class _ClipWithTangent(_Clip):
+    """The same with forward mode, which ``torch.compile`` does not take."""
+
+    @staticmethod
+    def jvp(ctx: Any, tangent: Tensor, *_: None) -> Tensor:
+        (raw,) = ctx.saved_tensors
+        outward = ((raw >= ctx.high) & (tangent > 0)) | ((raw <= ctx.low) & (tangent < 0))
+        return torch.where(outward, 0.0, tangent)
 
 
 @torch.no_grad()

@@ -1,5 +1,6 @@
 """The operator under every layer: spike times, weights and delays -> first spike times, with the exact gradient."""
 
+from firstspike.spiketime import custom_ops  # noqa: F401  (torch finds them by their names)
 from firstspike.spiketime.operator import BACKENDS, first_spike_time
 
 __all__ = ["BACKENDS", "first_spike_time"]

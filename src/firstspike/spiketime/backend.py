@@ -56,7 +56,8 @@ class Gradients(NamedTuple):
 
 @dataclass(frozen=True)
 class Backend:
-    """A pair of functions, see the module."""
+    """A pair of functions, see the module, and the key under which ``BACKENDS`` has them."""
 
     forward: Callable[..., tuple[Tensor, tuple[Tensor, ...]]]
     backward: Callable[..., Gradients]
+    name: str = ""

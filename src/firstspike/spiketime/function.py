@@ -7,7 +7,7 @@ neither weight nor anything else of the network is mapped.
 
 import inspect
 import math
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Sequence
 from itertools import repeat
 from typing import Any, NamedTuple
 
@@ -15,7 +15,11 @@ import torch
 from torch import Tensor
 
 from firstspike.spiketime.backend import Backend, Constants, Gradients, Needs
+from firstspike.spiketime.tangent import tangent
 from firstspike.spiketime.time_constants import check_time_constants, members, resolve
+
+# Whether modes record or replace calls of torch, as ``make_fx`` does; backends work on memory that they do not see
+_modes = torch._C._len_torch_dispatch_stack
 
 
 class Options(NamedTuple):
@@ -24,6 +28,10 @@ class Options(NamedTuple):
     backend: Backend
     constants: Constants
     max_weight_grad: float | None
+
+    def for_custom_ops(self) -> tuple[float | str | None, ...]:
+        """What the custom ops take in their place."""
+        return *recordable(self.constants), self.max_weight_grad, self.backend.name
 
 
 class FirstSpikeTime(torch.autograd.Function):
@@ -40,6 +48,9 @@ class FirstSpikeTime(torch.autograd.Function):
         tau_syn: Tensor | None,
         options: Options,
     ) -> tuple[Tensor, ...]:
+        if _modes():
+            inputs = (times, weight, threshold, delay, observed, tau_mem, tau_syn)
+            return (torch.ops.firstspike.first_spike_time(*inputs, *options.for_custom_ops()),)
         check_values(times, weight, threshold, delay, observed)
         check_time_constants(tau_mem, tau_syn)
         if observed is not None:
@@ -59,7 +70,9 @@ class FirstSpikeTime(torch.autograd.Function):
         spikes, *saved = output
         ctx.mark_non_differentiable(*saved)
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(spikes, times, weight, threshold, delay, tau_mem, tau_syn, *saved)
+        needed = (spikes, times, weight, threshold, delay, tau_mem, tau_syn, *saved)
+        ctx.save_for_backward(*needed)
+        ctx.save_for_forward(*needed)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor | None, *_: None) -> tuple[Tensor | None, ...]:
@@ -71,18 +84,23 @@ class FirstSpikeTime(torch.autograd.Function):
         return times, weight, threshold, delay, None, tau_mem, tau_syn, None
 
     @staticmethod
+    def jvp(ctx: Any, *tangents: Any) -> tuple[Tensor | None, ...]:
+        options = ctx.options._replace(max_weight_grad=None)  # it bounds gradients of a loss
+
+        def gradients(needs: Needs, *tensors: Tensor | None) -> tuple[Tensor, ...]:
+            found: tuple[Tensor, ...] = FirstSpikeGradient.apply(needs, options, *tensors)
+            return found
+
+        spikes, *inputs = ctx.saved_tensors
+        moved = tangent(gradients, (*tangents[:4], *tangents[5:7]), spikes, *inputs[:6])
+        return moved, *(None for _ in inputs[6:])
+
+    @staticmethod
     def vmap(info: Any, in_dims: tuple[int | None, ...], *inputs: Any) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
         *tensors, options = inputs
-        *dims, _ = in_dims
-        tensors = [_to_front(x, dim) for x, dim in zip(tensors, dims, strict=True)]
-        if all(dim is None or place in (0, 4) for place, dim in enumerate(dims)):  # only times and observed
-            for place in (0, 4):
-                tensors[place] = _fold(tensors[place], dims[place], info.batch_size, 1)
-            output = FirstSpikeTime.apply(*tensors, options)
-            return tuple(x.unflatten(1, (info.batch_size, -1)) for x in output), (1,) * len(output)
-        folded = (_fold(x, dim, info.batch_size, 0) for x, dim in zip(tensors, dims, strict=True))
-        output = FirstSpikeTime.apply(*folded, options)
-        return tuple(x.unflatten(0, (info.batch_size, -1)) for x in output), (0,) * len(output)
+        tensors, into = fold(info, in_dims[:-1], tensors, of_samples=(0, 4))
+        output = FirstSpikeTime.apply(*tensors, options)
+        return tuple(x.unflatten(into, (info.batch_size, -1)) for x in output), (into,) * len(output)
 
 
 class FirstSpikeGradient(torch.autograd.Function):
@@ -103,13 +121,17 @@ class FirstSpikeGradient(torch.autograd.Function):
         *saved: Tensor,
     ) -> tuple[Tensor, ...]:
         tensors = (grad, spikes, times, weight, threshold, delay)
+        if _modes():
+            fixed = options.for_custom_ops()
+            return tuple(torch.ops.firstspike.first_spike_gradient(*tensors, tau_mem, tau_syn, list(needs), *fixed))
         constants = resolve(options.constants, tau_mem, tau_syn)
         rest = (options.max_weight_grad, needs)
         each = members(constants)
         asking = _asking(grad) if each is None else None
         if asking is not None:
             picked = [None if x is None else x[asking] for x in (*tensors, *saved)]
-            part = options.backend.backward(*picked[: len(tensors)], tuple(picked[len(tensors) :]), constants, *rest)
+            own = Constants(*(x[asking] if isinstance(x, Tensor) else x for x in constants))
+            part = options.backend.backward(*picked[: len(tensors)], tuple(picked[len(tensors) :]), own, *rest)
             found = Gradients(*(None if x is None else _spread(x, asking, len(grad)) for x in part))
         elif each is None:
             found = options.backend.backward(*tensors, saved, constants, *rest)
@@ -129,17 +151,24 @@ class FirstSpikeGradient(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *_: Any) -> Any:
         raise NotImplementedError(
-            "first_spike_time has first derivatives only; call backward() or autograd.grad() without create_graph"
+            "first_spike_time has first derivatives only, no Hessian; "
+            "call backward() or autograd.grad() without create_graph"
         )
+
+    jvp = backward
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[Any, ...], *inputs: Any) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
         needs, options, *tensors = inputs
-        folded = (
-            _fold(_to_front(x, dim), dim, info.batch_size, 0) for x, dim in zip(tensors, in_dims[2:], strict=True)
-        )
-        output = FirstSpikeGradient.apply(needs, options, *folded)
+        tensors, _ = fold(info, in_dims[2:], tensors)
+        output = FirstSpikeGradient.apply(needs, options, *tensors)
         return tuple(x.unflatten(0, (info.batch_size, -1)) for x in output), (0,) * len(output)
+
+
+def recordable(constants: Constants) -> tuple[float | None, float]:
+    """Two numbers for the custom ops, None without leak: not every format of exported programs holds ``inf``."""
+    mem, syn = (float(tau) for tau in constants)
+    return None if mem == math.inf else mem, syn
 
 
 def _asking(grad: Tensor) -> Tensor | None:
@@ -194,14 +223,25 @@ def _networks(x: Tensor | None) -> Iterable[Tensor | None]:
     return repeat(None) if x is None else x.split(1)
 
 
-def _to_front(x: Tensor | None, dim: int | None) -> Tensor | None:
-    return x if x is None or dim is None else x.movedim(dim, 0)
+def fold(
+    info: Any, dims: Sequence[int | None], tensors: Sequence[Tensor | None], of_samples: Collection[int] = ()
+) -> tuple[list[Tensor | None], int]:
+    """Merge a mapped dimension into the ensemble, or into the batch where only tensors ``of_samples`` are mapped.
 
+    Args:
+        info: of vmap.
+        dims: the mapped dimension of each tensor, or None.
+        tensors: what is mapped over.
+        of_samples: places of the tensors that have a batch, where one network can do all the work.
 
-def _fold(x: Tensor | None, dim: int | None, size: int, into: int) -> Tensor | None:
-    """Merge the mapped dimension, now in front (or none: the same for all), into the ensemble (0) or the batch (1)."""
-    if x is None:
-        return None
-    if dim is None:
-        x = x.expand(size, *x.shape)
-    return x.movedim(0, into).flatten(into, into + 1)
+    Returns:
+        The tensors, and which dimension they are merged into.
+    """
+    into = int(all(dim is None or place in of_samples for place, dim in enumerate(dims)))
+    folded: list[Tensor | None] = []
+    for place, (x, dim) in enumerate(zip(tensors, dims, strict=True)):
+        if x is not None and (into == 0 or place in of_samples):
+            x = x.expand(info.batch_size, *x.shape) if dim is None else x.movedim(dim, 0)
+            x = x.movedim(0, into).flatten(into, into + 1)
+        folded.append(x)
+    return folded, into

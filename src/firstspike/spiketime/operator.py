@@ -1,6 +1,7 @@
 """``first_spike_time``: shapes, types and the choice of a backend, around ``function``."""
 
 import logging
+import math
 from collections.abc import Callable
 from functools import cache
 
@@ -11,21 +12,21 @@ from torch import Tensor
 from firstspike.neuron import LIF
 from firstspike.spiketime import reference
 from firstspike.spiketime.backend import Backend, Constants
-from firstspike.spiketime.function import FirstSpikeTime, Options
+from firstspike.spiketime.function import FirstSpikeTime, Options, recordable
 
 logger = logging.getLogger(__name__)
 
 
 @cache
 def _reference() -> Backend:
-    return Backend(reference.forward, reference.backward)
+    return Backend(reference.forward, reference.backward, "reference")
 
 
 @cache
 def _cpu() -> Backend:
     from firstspike.spiketime import cpu  # loads numba
 
-    return Backend(cpu.forward, cpu.backward)
+    return Backend(cpu.forward, cpu.backward, "cpu")
 
 
 BACKENDS: dict[str, Callable[[], Backend]] = {"reference": _reference, "cpu": _cpu}
@@ -48,7 +49,9 @@ def first_spike_time(
     by weight, times, delay, threshold and time constants come from the implicit function theorem; only inputs that
     arrive before T count, and those of other inputs and of silent neurons are exactly zero. With
     ``s_i = T - t_i - delay_i`` and ``V(T) = sum_i w_i kappa(s_i)``, the response ``kappa`` to one input, any parameter
-    p has ``dT/dp = -(dV/dp) / (dV/dT)``, with dV/dp taken at a fixed T.
+    p has ``dT/dp = -(dV/dp) / (dV/dT)``, with dV/dp taken at a fixed T. Reverse and forward mode, ``torch.func``
+    transforms, ``torch.compile`` and ``torch.export`` work; second derivatives raise NotImplementedError. Under
+    ``torch.autocast`` times in a lower precision are converted to the dtype of the weight.
 
     Args:
         times: arrival of each input's spike, in the unit of ``neuron.tau_syn``; ``inf`` never arrives.
@@ -60,7 +63,8 @@ def first_spike_time(
             there, and none where ``V'(observed) <= 0``: the ideal neuron could not spike there.
         max_weight_grad: sets the gradient of the loss by the weights of one (sample, neuron) pair to zero where its
             largest magnitude exceeds this bound: there V only just reaches the threshold and the derivative diverges.
-            The gradient by the input times is left alone (``max_dw_norm`` of Göltz et al. 2021).
+            The gradient by the input times is left alone (``max_dw_norm`` of Göltz et al. 2021), and so are tangents
+            in forward mode.
         backend: ``"auto"`` (the fastest for the device) or a key of ``BACKENDS``.
 
     Returns:
@@ -72,26 +76,46 @@ def first_spike_time(
 
     Source: Göltz et al. 2021, "Fast and energy-efficient neuromorphic deep learning with first-spike times".
     """
+    if times.dtype != weight.dtype and torch.is_autocast_enabled(times.device.type):
+        times = _raised(times, weight.dtype)
+        delay, observed = (None if x is None else _raised(x, weight.dtype) for x in (delay, observed))
     _check_form(times, weight, neuron, delay, observed, max_weight_grad)
     outputs = weight.shape[0]
-    threshold = _of_neurons(torch.as_tensor(neuron.threshold, dtype=weight.dtype, device=weight.device), weight)
+    threshold = _of_neurons(neuron.threshold, weight)
     tau_mem, tau_syn = (
         _of_neurons(x, weight) if isinstance(x, Tensor) else None for x in (neuron.tau_mem, neuron.tau_syn)
     )
     given = Constants(*(1.0 if isinstance(x, Tensor) else x for x in (neuron.tau_mem, neuron.tau_syn)))
-    options = Options(resolve_backend(backend, times.device), given, max_weight_grad)
     lead = times.shape[:-1]
-    spikes: Tensor = FirstSpikeTime.apply(
-        times.reshape(1, lead.numel(), times.shape[-1]),
+    samples = math.prod(lead)
+    tensors = (
+        times.reshape(1, samples, times.shape[-1]),
         weight[None],
         threshold,
         None if delay is None else delay[None],
-        None if observed is None else observed.reshape(1, lead.numel(), outputs),
+        None if observed is None else observed.reshape(1, samples, outputs),
         tau_mem,
         tau_syn,
-        options,
-    )[0]
+    )
+    spikes: Tensor
+    if torch.compiler.is_compiling():
+        spikes = _recorded(tensors, given, max_weight_grad, backend)
+    else:
+        options = Options(resolve_backend(backend, times.device), given, max_weight_grad)
+        spikes = FirstSpikeTime.apply(*tensors, options)[0]
     return spikes.reshape(*lead, outputs)
+
+
+def _recorded(
+    tensors: tuple[Tensor | None, ...], given: Constants, max_weight_grad: float | None, backend: str
+) -> Tensor:
+    """The call as a custom op in the program that is compiled or exported."""
+    if torch.autograd.forward_ad._current_level >= 0:  # torch would take the tangents of a custom op for 0
+        raise NotImplementedError(
+            "first_spike_time has no forward-mode derivatives in compiled code; call torch.func.jvp outside of it"
+        )
+    spikes: Tensor = torch.ops.firstspike.first_spike_time(*tensors, *recordable(given), max_weight_grad, backend)
+    return spikes
 
 
 def resolve_backend(name: str, device: torch.device) -> Backend:
@@ -116,8 +140,15 @@ def _automatic(device: str) -> Backend:
     return BACKENDS[name]()
 
 
-def _of_neurons(value: Tensor, weight: Tensor) -> Tensor:
-    return value.to(dtype=weight.dtype, device=weight.device).expand(1, weight.shape[0])
+def _raised(x: Tensor, dtype: torch.dtype) -> Tensor:
+    """Numbers of a lower precision in that dtype."""
+    return x.to(dtype) if x.is_floating_point() and x.dtype.itemsize < dtype.itemsize else x
+
+
+def _of_neurons(value: float | Tensor, weight: Tensor) -> Tensor:
+    if isinstance(value, Tensor):
+        return value.to(dtype=weight.dtype, device=weight.device).expand(1, weight.shape[0])
+    return torch.full((1, weight.shape[0]), value, dtype=weight.dtype, device=weight.device)
 
 
 def _parameters(neuron: LIF) -> tuple[tuple[str, float | Tensor], ...]:

@@ -1,0 +1,247 @@
+"""Networks in what torch makes of them: forward-mode derivatives, compiled and exported programs, autocast."""
+
+import copy
+import io
+import os
+import shutil
+
+import pytest
+import torch
+from torch import nn
+from torch.func import functional_call, jacfwd, jacrev, jvp
+
+from firstspike import LIF, BiasSpikes, Delay, DelayRule, EarliestPool2d, LIFConv2d, LIFLinear, Multiplex, Network
+from firstspike.layers import ensemble
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")  # of torch's own parts
+
+OWN = {"trainable": ("tau_mem", "tau_syn", "threshold"), "per_neuron": True}
+
+
+def seeded(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def make(kind, seed=0, backend="auto"):
+    given = {"dtype": torch.float64, "generator": seeded(seed)}
+    lif = {**given, "backend": backend}
+    if kind == "delays":
+        return Network(
+            Multiplex(2),
+            BiasSpikes([0.9], dtype=torch.float64),
+            LIFLinear(9, 8, LIF(2.0), delay=DelayRule(scale=0.5), **lif),
+            Delay(8, DelayRule("clip", scale=0.5, mean=0.2, std=0.1), **given),
+            LIFLinear(8, 3, LIF(float("inf")), max_weight_grad=2.0, **lif),
+        )
+    if kind == "own neurons":
+        return Network(LIFLinear(4, 6, LIF(1.5), **OWN, **lif), LIFLinear(6, 3, trainable=["threshold"], **lif))
+    conv = LIFConv2d((1, 6, 6), 3, 3, **lif)
+    return Network(conv, EarliestPool2d((3, 4, 4), 2), LIFLinear(12, 3, **lif))
+
+
+def inputs(kind, samples=5):
+    times = torch.rand(samples, 36 if kind == "images" else 4, generator=seeded(1), dtype=torch.float64)
+    times[0, 1] = torch.inf
+    return times
+
+
+KINDS = ["delays", "own neurons", "images"]
+
+
+@pytest.fixture(params=KINDS)
+def kind(request):
+    return request.param
+
+
+def gradients(network, out):
+    """The gradients by what is trained, in order of the names: a program may have its own."""
+    names, leaves = zip(*sorted((n, p) for n, p in network.named_parameters() if p.requires_grad), strict=True)
+    found = torch.autograd.grad(torch.where(out.isfinite(), out, 0.0).square().sum(), leaves)
+    return dict(zip(names, found, strict=True))
+
+
+def close(found, expected):
+    assert found.keys() == expected.keys()
+    for name, x in expected.items():
+        assert x.any(), name
+        torch.testing.assert_close(found[name], x, rtol=1e-11, atol=1e-12)
+
+
+def test_forward_mode(kind, backend):
+    """The Jacobian by all parameters and the input times, column by column and row by row."""
+    network, times = make(kind, backend=backend), inputs(kind)[1:3]
+    parameters = dict(network.named_parameters())
+
+    def out(parameters, times):
+        return functional_call(network, parameters, (times,))
+
+    forward, backward = (jac(out, argnums=(0, 1))(parameters, times) for jac in (jacfwd, jacrev))
+    close(forward[0], backward[0])
+    torch.testing.assert_close(forward[1], backward[1], rtol=1e-11, atol=1e-12)
+
+
+def test_forward_mode_of_an_ensemble():
+    together = ensemble([make("own neurons", seed) for seed in range(3)])
+    names, values = zip(*together.named_parameters(), strict=True)
+
+    def out(*values):
+        return functional_call(together, dict(zip(names, values, strict=True)), (inputs("own neurons"),))
+
+    tangents = tuple(torch.randn(x.shape, generator=seeded(7), dtype=x.dtype) for x in values)
+    found, moved = jvp(out, values, tangents)
+    rows = jacrev(out, argnums=tuple(range(len(values))))(*values)
+    expected = sum((row * x).flatten(3).sum(3) for row, x in zip(rows, tangents, strict=True))
+    assert torch.equal(found, together(inputs("own neurons")))
+    torch.testing.assert_close(moved, expected, rtol=1e-11, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("raw", "direction", "expected"),
+    [(1.5, 1.0, 1.0), (1.0, 1.0, 1.0), (1.0, -1.0, 0.0), (2.0, 1.0, 0.0), (2.0, -1.0, -1.0), (3.0, 2.0, 0.0)],
+)
+def test_tangent_of_a_clipped_delay(raw, direction, expected):
+    """At a bound the delay moves inwards only."""
+    rule = DelayRule("clip", scale=1.0, shift=1.0)
+    _, moved = jvp(rule, (torch.tensor([raw]),), (torch.tensor([direction]),))
+    assert moved.item() == expected
+
+
+@pytest.fixture
+def compiled():
+    torch._dynamo.reset()
+    yield lambda module, backend="aot_eager": torch.compile(module, fullgraph=True, backend=backend)
+    torch._dynamo.reset()
+
+
+def test_compiled(kind, compiled):
+    network, times = make(kind), inputs(kind)
+    run = compiled(network)
+    out = run(times)
+    assert torch.equal(out, network(times))
+    close(gradients(network, out), gradients(network, network(times)))
+    more = inputs(kind, samples=9)
+    assert torch.equal(run(more), network(more))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not shutil.which(os.environ.get("CXX", "g++")), reason="inductor needs a C++ compiler")
+def test_inductor(compiled):
+    network, times = make("delays"), inputs("delays")
+    out = compiled(network, "inductor")(times)
+    torch.testing.assert_close(out, network(times), rtol=1e-12, atol=0)  # inductor's own sigmoid
+    close(gradients(network, out), gradients(network, network(times)))
+
+
+def test_training_in_compiled_code(compiled):
+    """Ten steps are those of the network itself."""
+    network = make("own neurons")
+    twin = copy.deepcopy(network)
+    for net, run in ((network, network), (twin, compiled(twin))):
+        optimizer = torch.optim.Adam(net.parameters(), lr=0.01)
+        for _ in range(10):
+            optimizer.zero_grad()
+            out = run(inputs("own neurons"))
+            torch.where(out.isfinite(), out - 1, 0.0).square().sum().backward()
+            optimizer.step()
+    for own, other in zip(network.parameters(), twin.parameters(), strict=True):
+        torch.testing.assert_close(own, other, rtol=1e-9, atol=1e-10)
+
+
+def test_compiled_record_and_observed(compiled):
+    network, times = make("delays"), inputs("delays")
+    seen = network(times).detach() + 0.01
+    record = compiled(lambda t, o: network.record(t, [None, None, None, None, o]).layers)(times, seen)
+    for found, expected in zip(record, network.record(times, [None, None, None, None, seen]).layers, strict=True):
+        assert torch.equal(found, expected)
+
+
+def test_compiled_ensemble(compiled):
+    together, times = ensemble([make("own neurons", seed) for seed in range(3)]), inputs("own neurons")
+    out = compiled(together)(times)
+    assert torch.equal(out, together(times))
+    close(gradients(together, out), gradients(together, together(times)))
+
+
+def test_compiled_jitter(compiled):
+    """The noise of delays is drawn from the same stream."""
+    rule = DelayRule(jitter=0.1)
+    network = Network(Delay(4, rule, generator=seeded()), LIFLinear(4, 3, delay=rule, generator=seeded()))
+    run, times = compiled(network), inputs("delays").float()
+    for samples in (3, 5):
+        found = []
+        for module in (network, run):
+            torch.manual_seed(3)
+            found.append(module(times[:samples]))
+        assert torch.equal(*found)
+
+
+@pytest.mark.parametrize("strict", [False, True])
+def test_exported(strict, kind):
+    """For any number of samples, from a file."""
+    network = make(kind).eval()
+    batch = torch.export.Dim("batch", min=2)
+    program = torch.export.export(network, (inputs(kind),), dynamic_shapes=({0: batch},), strict=strict)
+    file = io.BytesIO()
+    torch.export.save(program, file)
+    file.seek(0)
+    run, more = torch.export.load(file).module(), inputs(kind, samples=9)
+    assert torch.equal(program.module()(more), network(more))
+    assert torch.equal(run(more), network(more))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_autocast(dtype, backend):
+    """A layer takes times in low precision, computes in the type of its weight, and gives gradients back."""
+    encoder, lif = nn.Linear(6, 5), LIFLinear(5, 4, LIF(2.0), delay=DelayRule(), backend=backend, dtype=dtype)
+    values = torch.rand(7, 6, generator=seeded(2))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        times = encoder(values)
+        out = lif(times)
+        again = lif(times.to(dtype))
+    assert times.dtype == torch.bfloat16
+    assert out.dtype == dtype
+    assert torch.equal(out, lif(times.to(dtype)))
+    assert torch.equal(out, again)
+    out[out.isfinite()].sum().backward()
+    assert encoder.weight.grad.any()
+    assert encoder.weight.grad.dtype == torch.float32
+    assert lif.weight.grad.dtype == dtype
+
+
+def test_tangents_under_autocast_are_those_without(backend):
+    lif, times = LIFLinear(5, 4, LIF(2.0), generator=seeded(), backend=backend), torch.rand(7, 5, generator=seeded(2))
+    expected = jvp(lif, (times,), (times,))[1]
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(jvp(lif, (times,), (times,))[1], expected)
+
+
+def test_compiled_autocast(compiled):
+    network = nn.Sequential(nn.Linear(6, 5), LIFLinear(5, 4, LIF(2.0)))
+
+    def run(values):
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            return network(values)
+
+    values = torch.rand(7, 6, generator=seeded(2))
+    assert torch.equal(compiled(run)(values), run(values))
+
+
+def test_autocast_converts_nothing_else():
+    lif = LIFLinear(5, 4)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        for times in (torch.rand(2, 5).double(), torch.ones(2, 5, dtype=torch.int16)):
+            with pytest.raises(ValueError, match=rf"times is {times.dtype} on cpu, weight is torch\.float32"):
+                lif(times)
+
+
+def test_low_precision_without_autocast_is_refused():
+    lif = LIFLinear(5, 4)
+    with pytest.raises(
+        ValueError, match=r"times is torch\.bfloat16 on cpu, weight is torch\.float32 .* times\.to\(weight\)"
+    ):
+        lif(torch.rand(2, 5).bfloat16())
+    with (
+        torch.autocast("cpu", dtype=torch.bfloat16),
+        pytest.raises(ValueError, match=r"weight must be float32 or float64, got torch\.bfloat16"),
+    ):
+        lif.bfloat16()(torch.rand(2, 5).bfloat16())

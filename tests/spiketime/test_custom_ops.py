@@ -1,0 +1,236 @@
+"""The operator in recorded programs: ``torch.compile``, ``torch.export``, ``make_fx``; checks of its ops by torch."""
+
+import io
+import math
+import os
+import shutil
+import subprocess
+import sys
+
+import pytest
+import torch
+from torch._dynamo.testing import CompileCounterWithBackend
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.autograd import forward_ad
+from torch.func import grad, vmap
+from torch.fx.experimental.proxy_tensor import make_fx
+from torch.library import opcheck
+
+from firstspike import LIF, first_spike_time
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")  # of torch's own parts
+
+SAMPLES, INPUTS, OUTPUTS = 4, 5, 3
+INF = math.inf
+
+
+def draw(*shape, seed=0):
+    return torch.rand(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+@pytest.fixture(params=["plain", "leakless", "everything", "observed"])
+def case(request):
+    """A function of some of its arguments, and these."""
+    values = {"times": 1.5 * draw(SAMPLES, INPUTS), "weight": 2.0 + draw(OUTPUTS, INPUTS, seed=1)}
+    values["times"][0, 0] = INF
+    ratio, options = 2.0, {}
+    if request.param == "leakless":
+        ratio = INF
+    if request.param == "everything":
+        values |= {"threshold": 0.8 + draw(OUTPUTS, seed=2), "delay": draw(OUTPUTS, INPUTS, seed=3)}
+        values |= {"tau_mem": 1 + draw(OUTPUTS, seed=4), "tau_syn": 1 + draw(1, seed=5)}
+        options["max_weight_grad"] = 0.5
+    if request.param == "observed":
+        options["observed"] = 2 * draw(SAMPLES, OUTPUTS, seed=6)
+
+    def spikes(values, backend):
+        values = dict(values)
+        neuron = LIF(values.pop("tau_mem", ratio), values.pop("tau_syn", 1.0), values.pop("threshold", 1.0))
+        return first_spike_time(neuron=neuron, backend=backend, **values, **options)
+
+    return spikes, values
+
+
+def derive(function, values):
+    """Spike times, and gradients by everything."""
+    leaves = {name: x.clone().requires_grad_() for name, x in values.items()}
+    out = function(leaves)
+    torch.where(out.isfinite(), out, 0.0).square().sum().backward()
+    return {"spikes": out.detach(), **{name: x.grad for name, x in leaves.items()}}
+
+
+def same(found, expected):
+    assert torch.equal(found["spikes"], expected["spikes"])
+    for name, x in expected.items():
+        assert x.any(), name
+        torch.testing.assert_close(found[name], x, rtol=1e-12, atol=1e-13, msg=lambda text, name=name: name + text)
+
+
+@pytest.fixture
+def compiled():
+    """``torch.compile`` without anything left from before."""
+    torch._dynamo.reset()
+    yield lambda function, **options: torch.compile(function, fullgraph=True, **{"backend": "aot_eager", **options})
+    torch._dynamo.reset()
+
+
+def test_compiled_equals_eager(case, compiled, backend):
+    spikes, values = case
+    eager = derive(lambda v: spikes(v, backend), values)
+    same(derive(compiled(lambda v: spikes(v, backend)), values), eager)
+
+
+def test_compiled_for_any_number_of_samples(compiled, backend):
+    """The second number of samples makes it a variable of the program, and nothing is compiled a third time."""
+    counter, weight = CompileCounterWithBackend("aot_eager"), 2.0 + draw(OUTPUTS, INPUTS)
+    run = compiled(lambda t: first_spike_time(t, weight, LIF(2.0), backend=backend), backend=counter)
+    for samples in (4, 7, 9, 5):
+        times = draw(samples, INPUTS, seed=samples)
+        assert torch.equal(run(times), first_spike_time(times, weight, LIF(2.0), backend=backend))
+    assert counter.frame_count == 2
+
+
+def test_compiled_with_numbers_that_change(compiled, backend):
+    def spikes(times, weight, tau_mem, threshold):
+        return first_spike_time(times, weight, LIF(tau_mem, 1.0, threshold), backend=backend)
+
+    run, times, weight = compiled(spikes), draw(SAMPLES, INPUTS), 2.0 + draw(OUTPUTS, INPUTS)
+    for numbers in ((1.3, 0.5), (1.7, 0.6), (INF, 0.7), (2.5, 0.8)):
+        assert torch.equal(run(times, weight, *numbers), spikes(times, weight, *numbers))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not shutil.which(os.environ.get("CXX", "g++")), reason="inductor needs a C++ compiler")
+def test_inductor(case, compiled):
+    spikes, values = case
+    eager = derive(lambda v: spikes(v, "cpu"), values)
+    same(derive(compiled(lambda v: spikes(v, "cpu"), backend="inductor"), values), eager)
+
+
+def test_wrong_values_are_seen_when_the_program_runs(compiled, backend):
+    run = compiled(lambda t, w: first_spike_time(t, w, LIF(), backend=backend))
+    times, weight = draw(2, 3), draw(4, 3)
+    run(times, weight)
+    with pytest.raises(ValueError, match="weight must be finite, got NaN or inf"):
+        run(times, weight * math.nan)
+
+
+def test_wrong_shapes_are_seen_when_it_is_compiled(compiled):
+    run = compiled(lambda t, w: first_spike_time(t, w, LIF()))
+    with pytest.raises(Exception, match="with the same number of inputs"):
+        run(draw(2, 3), draw(4, 5))
+
+
+def test_vmap_in_compiled_code(compiled, backend):
+    times, weight = draw(SAMPLES, INPUTS), 2.0 + draw(3, OUTPUTS, INPUTS)
+
+    def ensemble(v):
+        return vmap(lambda w: first_spike_time(v["times"], w, LIF(2.0), backend=backend))(v["weight"])
+
+    values = {"times": times, "weight": weight}
+    same(derive(compiled(ensemble), values), derive(ensemble, values))
+
+
+def test_forward_mode_in_compiled_code_is_refused(compiled, backend):
+    """Torch takes a custom op for constant in forward mode: better no number than that one."""
+    times, weight = draw(SAMPLES, INPUTS), 2.0 + draw(OUTPUTS, INPUTS)
+
+    def spikes(w):
+        return first_spike_time(times, w, LIF(), backend=backend)
+
+    with pytest.raises(Exception, match="no forward-mode derivatives in compiled code"):
+        compiled(lambda w: torch.func.jvp(spikes, (w,), (w,))[1])(weight)
+    run = compiled(spikes)
+    run(weight)
+    with (
+        pytest.raises(Exception, match="no forward-mode derivatives in compiled code"),
+        forward_ad.dual_level(),
+    ):
+        run(forward_ad.make_dual(weight, weight))
+
+
+class Spikes(torch.nn.Module):
+    def __init__(self, function, backend):
+        super().__init__()
+        self.function, self.backend = function, backend
+
+    def forward(self, values):
+        return self.function(values, self.backend)
+
+
+@pytest.mark.parametrize("strict", [False, True])
+def test_exported_program(strict, case, backend):
+    """Written to a file and read again, it gives the same numbers, and gradients."""
+    spikes, values = case
+    program = torch.export.export(Spikes(spikes, backend), (values,), strict=strict)
+    assert "firstspike.first_spike_time" in str(program.graph)
+    file = io.BytesIO()
+    torch.export.save(program, file)
+    file.seek(0)
+    read = torch.export.load(file).module()
+    eager = derive(lambda v: spikes(v, backend), values)
+    same(derive(program.module(), values), eager)
+    same(derive(read, values), eager)
+    other = values | {"times": values["times"] + 0.1}
+    assert torch.equal(read(other), spikes(other, backend))
+
+
+def test_an_exported_program_runs_in_a_new_process(tmp_path):
+    times, weight = draw(SAMPLES, INPUTS), 2.0 + draw(OUTPUTS, INPUTS)
+    module = Spikes(
+        lambda v, backend: first_spike_time(v["times"], v["weight"], LIF(INF), backend=backend), "reference"
+    )
+    program = torch.export.export(module, ({"times": times, "weight": weight},))
+    torch.export.save(program, tmp_path / "program.pt2")
+    torch.save((times, weight), tmp_path / "inputs.pt")
+    command = (
+        "import torch, firstspike.spiketime; times, weight = torch.load('inputs.pt');"
+        "run = torch.export.load('program.pt2').module();"
+        "torch.save(run({'times': times, 'weight': weight}), 'found.pt')"
+    )
+    subprocess.run([sys.executable, "-c", command], cwd=tmp_path, check=True, timeout=100)
+    expected = first_spike_time(times, weight, LIF(INF), backend="reference")
+    assert torch.equal(torch.load(tmp_path / "found.pt"), expected)
+
+
+def test_traced_by_make_fx(case, backend):
+    """A program that holds the backward pass as well."""
+    spikes, values = case
+
+    def gradients(v):
+        def loss(v):
+            out = spikes(v, backend)
+            return torch.where(out.isfinite(), out, 0.0).square().sum()
+
+        return grad(loss)(v)
+
+    program = make_fx(gradients)(values)
+    assert "firstspike.first_spike_gradient" in str(program.graph)
+    other = values | {"times": values["times"] + 0.1}
+    for name, x in gradients(other).items():
+        torch.testing.assert_close(program(other)[name], x, rtol=1e-12, atol=1e-13)
+
+
+def test_fake_tensors_have_the_right_shapes(backend):
+    with FakeTensorMode():
+        times, weight = torch.rand(2, 3, INPUTS), torch.rand(OUTPUTS, INPUTS, requires_grad=True)
+        out = first_spike_time(times, weight, LIF(torch.ones(OUTPUTS)), backend=backend)
+        out.sum().backward()
+        assert out.shape == (2, 3, OUTPUTS)
+        assert weight.grad.shape == weight.shape
+
+
+@pytest.mark.parametrize("fixed_mem", [None, 1.37])
+def test_torchs_own_checks(fixed_mem, backend):
+    times, weight, threshold = draw(2, SAMPLES, INPUTS), 2.0 + draw(2, OUTPUTS, INPUTS), 0.5 + draw(2, OUTPUTS)
+    delay, tau = draw(2, OUTPUTS, INPUTS), 1 + draw(2, OUTPUTS)
+    numbers = (fixed_mem, 1.0, None, backend)
+    spikes = torch.ops.firstspike.first_spike_time(times, weight, threshold, delay, None, None, None, *numbers)
+    assert spikes.isfinite().all()
+    for own in ((None, None, None), (delay, None, None), (delay, tau, tau)):
+        d, mem, syn = (None if x is None else x.clone().requires_grad_() for x in own)
+        leaves = [x.clone().requires_grad_() for x in (times, weight, threshold)]
+        opcheck(torch.ops.firstspike.first_spike_time.default, (*leaves, d, None, mem, syn, *numbers))
+        needs = [True, True, True, *(x is not None for x in own)]
+        inputs = (spikes, spikes, times, weight, threshold, *own, needs, *numbers)
+        opcheck(torch.ops.firstspike.first_spike_gradient.default, inputs)
