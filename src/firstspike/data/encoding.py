@@ -4,11 +4,14 @@ import math
 
 import torch
 from jaxtyping import Float
+from numpy.typing import ArrayLike
 from torch import Tensor
+
+from firstspike.data.base import as_tensor
 
 
 def latency(
-    values: Float[Tensor, "*shape"],
+    values: Float[Tensor, "*shape"] | ArrayLike,
     early: float = 0.15,
     late: float = 2.0,
     invert: bool = False,
@@ -26,7 +29,7 @@ def latency(
     The defaults are those of Göltz et al., Nat. Mach. Intell. 3, 823 (2021).
 
     Args:
-        values: numbers in [0, 1], any shape, floating point.
+        values: numbers in [0, 1], any shape, floating point; a tensor, an array or a list.
         early: earliest spike time, at least 0, in units of `tau_syn`.
         late: latest spike time, later than `early`.
         invert: let large values spike first.
@@ -43,8 +46,11 @@ def latency(
             f"early, late: expected finite times with 0 <= early < late, got {early} and {late}. "
             "To let large values spike first use invert=True."
         )
+    values = as_tensor("values", values)
     if not values.is_floating_point():
-        raise ValueError(f"values: expected floating point, got {values.dtype}. Convert with .float().")
+        raise ValueError(
+            f"values: expected floating point, got {values.dtype}. Convert to it, pixels of 8 bits by values / 255."
+        )
     if not bool(((values >= 0) & (values <= 1)).all()):
         raise ValueError(
             f"values: expected numbers in [0, 1], got {values.min().item():g} ... {values.max().item():g}. "

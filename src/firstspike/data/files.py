@@ -11,7 +11,8 @@ import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
 
-from firstspike.data.base import SpikeData
+from firstspike.data.base import SpikeData, warn_of_early
+from firstspike.spiketime.times import FROM_RASTER
 
 
 def read_times(path: Path | str, inputs: int, dtype: torch.dtype = torch.float32) -> Float[Tensor, "samples inputs"]:
@@ -28,11 +29,10 @@ def read_times(path: Path | str, inputs: int, dtype: torch.dtype = torch.float32
         ValueError: another shape or kind of file, text, NaN or -inf.
     """
     path = _checked(path)
-    if path.suffix == ".csv":
-        rows = _rows(path)
-        return _times(_numbers(path, rows, inputs, "inputs"), path, inputs, dtype)
-    arrays = _arrays(path)
-    return _times(arrays["times"], path, inputs, dtype)
+    values = _numbers(path, _rows(path), inputs, "inputs") if path.suffix == ".csv" else _arrays(path)["times"]
+    times = _times(values, path, inputs, dtype)
+    warn_of_early(float(times.min()), stacklevel=3)
+    return times
 
 
 def read_labelled(
@@ -102,6 +102,9 @@ def _rows(path: Path) -> list[tuple[int, list[str]]]:
             rows = [(reader.line_num, row) for row in reader if row]
     except (UnicodeDecodeError, csv.Error) as error:
         raise ValueError(f"{path}: is no text: {error}") from None
+    for mark, name in ((";", "semicolons"), ("\t", "tabs")):
+        if rows and any(mark in cell for cell in rows[0][1]):
+            raise ValueError(f"{path}, line {rows[0][0]}: expected commas between columns, got {name}")
     if rows and not any(_number(cell) is not None for cell in rows[0][1]):
         rows = rows[1:]
     if not rows:
@@ -141,7 +144,8 @@ def _times(values: Any, path: Path, inputs: int, dtype: torch.dtype) -> Tensor:
     if values.dtype.kind not in "fiu":
         raise ValueError(f"{path}: times: expected numbers, got {values.dtype}")
     if values.ndim != 2 or values.shape[1] != inputs or not len(values):
-        raise ValueError(f"{path}: times: expected the shape (samples, {inputs}), got {values.shape}")
+        hint = f"; {FROM_RASTER}" if values.ndim == 3 else ""
+        raise ValueError(f"{path}: times: expected the shape (samples, {inputs}), got {values.shape}{hint}")
     if np.isnan(values).any() or np.isneginf(values).any():
         row = int((np.isnan(values) | np.isneginf(values)).any(axis=1).argmax())
         raise ValueError(f"{path}: times of sample {row}: expected numbers or inf (no spike), got NaN or -inf")

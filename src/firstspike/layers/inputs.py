@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from firstspike.layers.observed import at_observed
+from firstspike.spiketime.times import check_times
 
 
 class BiasSpikes(nn.Module):
@@ -35,6 +36,7 @@ class BiasSpikes(nn.Module):
 
     def forward(self, times: Float[Tensor, "*batch inputs"], observed: Tensor | None = None) -> Tensor:
         """The times with the bias spikes behind them; with ``observed`` those, and the gradient of the times."""
+        check_times(times)
         bias = self.times.to(times).expand(*times.shape[:-1], -1)
         joined = torch.cat([times, bias], dim=-1)
         return joined if observed is None else at_observed(joined, observed)
@@ -62,6 +64,7 @@ class Multiplex(nn.Module):
 
     def forward(self, times: Float[Tensor, "*batch inputs"], observed: Tensor | None = None) -> Tensor:
         """Every time, ``copies`` times, or with ``observed`` those, and the gradient of the copies."""
+        check_times(times)
         copied = times.repeat_interleave(self.copies, dim=-1)
         return copied if observed is None else at_observed(copied, observed)
 

@@ -87,14 +87,12 @@ def _train(
                 run.append("metrics", rows[-1:])
                 run.append("output_times", output_time_rows(first.epoch, validation))
         watcher.epoch(mean_row(rows))
-        better = [v.accuracy > state.best for v, state in zip(validations, states, strict=True)]
-        if any(better):
+        improved = [state.improves(validation) for state, validation in zip(states, validations, strict=True)]
+        if any(improved):
             trainer.hand_over()
-        for member, run, state, validation in zip(members, runs, states, validations, strict=True):
-            if validation.accuracy > state.best:
-                state.best = validation.accuracy
-                if writes:
-                    save_best(member, run, state)
+        for member, run, state, better in zip(members, runs, states, improved, strict=True):
+            if better and writes:
+                save_best(member, run, state)
         if writes and (first.epoch % config.save_every == 0 or first.epoch == config.epochs):
             _save(trainer, runs, states)
             watcher.checkpoint(first.epoch, members[0], validations[0])

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from firstspike.training.build import Experiment
 from firstspike.training.checkpoint import Checkpoint, checkpoints, remove_checkpoint, save_checkpoint
+from firstspike.training.evaluation import Evaluation
 from firstspike.training.run import Run
 
 
@@ -21,6 +22,7 @@ class State:
         epoch: whole epochs done.
         batch: batches done of the next one.
         best: highest validation accuracy so far.
+        best_loss: validation loss of the epoch that has it, the lowest of several.
         seconds: time spent so far.
         totals: what the batches of the unfinished epoch summed up, see ``train_batch``.
         noise: state of the generator of input noise and delays' jitter in the unfinished epoch.
@@ -29,9 +31,17 @@ class State:
     epoch: int = 0
     batch: int = 0
     best: float = -math.inf
+    best_loss: float = math.inf
     seconds: float = 0.0
     totals: Tensor | None = None
     noise: Tensor | None = None
+
+    def improves(self, validation: Evaluation) -> bool:
+        """Take note of an evaluation if it is the best so far: of equal accuracies, the one with the lower loss."""
+        if not (validation.accuracy, -validation.loss) > (self.best, -self.best_loss):
+            return False
+        self.best, self.best_loss = validation.accuracy, validation.loss
+        return True
 
 
 def save_epoch(experiment: Experiment, run: Run, state: State) -> None:
