@@ -18,7 +18,7 @@ from firstspike.training.augment import augmented
 from firstspike.training.build import Experiment
 from firstspike.training.evaluation import Evaluation
 from firstspike.training.run import Row, Run
-from firstspike.training.saving import LastEpoch, State, save_best, save_epoch
+from firstspike.training.saving import Best, LastEpoch, State, save_epoch
 from firstspike.training.trainers import Trainer
 from firstspike.training.watchers import Watcher
 
@@ -52,10 +52,11 @@ def train(
         Interrupted: see ``stop``.
         SubstrateError: a substrate that does not answer; the state after the last whole epoch is saved.
     """
-    last = LastEpoch(trainer.members, runs, states)
+    last, best = LastEpoch(trainer.members, runs, states), Best(trainer.members, runs, states)
     try:
-        return _train(trainer, runs, states, watcher, stop, last, writes)
+        return _train(trainer, runs, states, watcher, stop, last, best, writes)
     except SubstrateError:
+        best.save()
         last.save()
         raise
 
@@ -67,6 +68,7 @@ def _train(
     watcher: Watcher,
     stop: Callable[[], bool],
     last: LastEpoch,
+    best: Best,
     writes: bool,
 ) -> list[Evaluation]:
     members, first = trainer.members, states[0]
@@ -78,6 +80,7 @@ def _train(
             state.seconds = time.monotonic() - began
         if totals is None:
             if writes:
+                best.save()
                 _save(trainer, runs, states)
             raise Interrupted
         validations, rows = trainer.evaluate(members[0].data.validation), []
@@ -87,13 +90,13 @@ def _train(
                 run.append("metrics", rows[-1:])
                 run.append("output_times", output_time_rows(first.epoch, validation))
         watcher.epoch(mean_row(rows))
-        improved = [state.improves(validation) for state, validation in zip(states, validations, strict=True)]
-        if any(improved):
+        better = [state.improved(validation) for state, validation in zip(states, validations, strict=True)]
+        if any(better):
             trainer.hand_over()
-        for member, run, state, better in zip(members, runs, states, improved, strict=True):
-            if better and writes:
-                save_best(member, run, state)
+            if writes:
+                best.update(better)
         if writes and (first.epoch % config.save_every == 0 or first.epoch == config.epochs):
+            best.save()
             _save(trainer, runs, states)
             watcher.checkpoint(first.epoch, members[0], validations[0])
         last.keep()

@@ -5,6 +5,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Literal
 
 from torch import Tensor
 
@@ -12,6 +13,9 @@ from firstspike.training.build import Experiment
 from firstspike.training.checkpoint import Checkpoint, checkpoints, remove_checkpoint, save_checkpoint
 from firstspike.training.evaluation import Evaluation
 from firstspike.training.run import Run
+
+Better = Literal["accuracy", "loss"] | None
+"""What an evaluation is better by than the best so far: its loss counts among equal accuracies."""
 
 
 @dataclass
@@ -36,12 +40,17 @@ class State:
     totals: Tensor | None = None
     noise: Tensor | None = None
 
-    def improves(self, validation: Evaluation) -> bool:
-        """Take note of an evaluation if it is the best so far: of equal accuracies, the one with the lower loss."""
-        if not (validation.accuracy, -validation.loss) > (self.best, -self.best_loss):
-            return False
-        self.best, self.best_loss = validation.accuracy, validation.loss
-        return True
+    def improved(self, validation: Evaluation) -> Better:
+        """Take note of an evaluation if it is the best so far, and say by what."""
+        accuracy, loss = validation.accuracy, validation.loss
+        how: Better = None
+        if accuracy > self.best:
+            how = "accuracy"
+        elif accuracy == self.best and loss < self.best_loss:
+            how = "loss"
+        if how is not None:
+            self.best, self.best_loss = accuracy, loss
+        return how
 
 
 def save_epoch(experiment: Experiment, run: Run, state: State) -> None:
@@ -80,11 +89,43 @@ class LastEpoch:
                 save_checkpoint(place, checkpoint)
 
 
-def save_best(experiment: Experiment, run: Run, state: State) -> None:
-    """The checkpoint of the best validation accuracy so far; the one before it goes."""
-    new = run.checkpoints / f"best_{state.epoch:04d}"
-    save_checkpoint(new, capture(experiment, state))
-    _keep_one(run, new, "best_")
+class Best:
+    """The checkpoints of the best validation accuracy so far, one for each network; the one before it goes.
+
+    One that is better by its loss alone waits in memory for the next regular checkpoint: where all samples are
+    classified correctly, that can be every epoch. After a crash in between, the epochs that are repeated find it again.
+
+    Args:
+        members: the networks in training.
+        runs: where each is saved.
+        states: how far they are.
+    """
+
+    def __init__(self, members: Sequence[Experiment], runs: Sequence[Run], states: Sequence[State]) -> None:
+        self._all = list(zip(members, runs, states, strict=True))
+        self._waiting: dict[int, Checkpoint] = {}
+
+    def update(self, better: Sequence[Better]) -> None:
+        """Keep the networks that are better now, as ``State.improved`` says."""
+        for index, ((member, _, state), how) in enumerate(zip(self._all, better, strict=True)):
+            if how is not None:
+                self._waiting[index] = capture(member, state)
+            if how == "accuracy":
+                self._write(index)
+            elif how == "loss":
+                self._waiting[index] = copy.deepcopy(self._waiting[index])
+
+    def save(self) -> None:
+        """Make checkpoints of those that wait."""
+        for index in list(self._waiting):
+            self._write(index)
+
+    def _write(self, index: int) -> None:
+        _, run, _ = self._all[index]
+        new = run.checkpoints / f"best_{self._waiting[index].epoch:04d}"
+        save_checkpoint(new, self._waiting[index])
+        _keep_one(run, new, "best_")
+        del self._waiting[index]
 
 
 def capture(experiment: Experiment, state: State) -> Checkpoint:

@@ -1,0 +1,118 @@
+"""Which checkpoint is the best, and that a resumed training knows."""
+
+import csv
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+
+from firstspike.training.build import build
+from firstspike.training.checkpoint import checkpoints, load_checkpoint
+from firstspike.training.config import load_config
+from firstspike.training.evaluation import Evaluation, evaluate
+from firstspike.training.loop import Interrupted, train
+from firstspike.training.run import Run
+from firstspike.training.saving import Best, State, capture, restore
+from firstspike.training.session import resume, start
+from firstspike.training.trainers import trainer_for
+from firstspike.training.watchers import Watcher
+
+# nine samples to validate on: equal accuracies are common
+TIES = ["data.train=60", "data.validation=9", "data.test=9", "training.epochs=24", "training.checkpoint_every=5"]
+
+
+def best_epoch(folder):
+    """What the table says: the highest accuracy, of several the lowest loss."""
+    with (folder / "metrics.csv").open() as file:
+        table = list(csv.DictReader(file))
+    rows = [(float(x["validation_accuracy"]), -float(x["validation_loss"]), int(x["epoch"])) for x in table]
+    accuracies = [accuracy for accuracy, *_ in rows]
+    assert max(accuracies) > accuracies[0]
+    assert accuracies.index(max(accuracies)) + 1 < max(rows)[2], "the first of equals would do as well"
+    return max(rows)[2]
+
+
+def saved_as_best(folder):
+    return [load_checkpoint(path) for path in checkpoints(folder / "checkpoints") if path.name.startswith("best_")]
+
+
+@pytest.mark.parametrize("seeds", [1, 2])
+def test_the_best_has_the_lowest_loss_among_equal_accuracies(tmp_path, seeds):
+    start(tmp_path / "run", load_config("bars", [*TIES, f"training.seeds={seeds}"]), show=False)
+    for folder in [tmp_path / "run"] if seeds == 1 else [tmp_path / "run" / f"seed_{2000 + k}" for k in range(seeds)]:
+        (best,) = saved_as_best(folder)
+        assert best.epoch == best_epoch(folder)
+        assert best.state["progress"]["best_loss"] == pytest.approx(loss_of(folder, best))
+
+
+def loss_of(folder, checkpoint):
+    config = load_config(str(folder / "config.yaml"))
+    experiment = build(config)
+    experiment.network.load_state_dict(checkpoint.weights)
+    return evaluate(experiment.network, experiment.loss, experiment.data.validation, experiment.spiking).loss
+
+
+@pytest.mark.parametrize("stop_after", [13, 33, 41])
+def test_a_resumed_training_has_the_same_best(tmp_path, stop_after):
+    config = load_config("bars", TIES)
+    start(tmp_path / "whole", config, show=False)
+    run = Run.create(tmp_path / "parts", config)
+    asked = iter(range(1000))
+    with pytest.raises(Interrupted):
+        train(trainer_for([build(config)]), [run], [State()], Watcher(), stop=lambda: next(asked) >= stop_after)
+    (before,) = saved_as_best(tmp_path / "parts")
+    assert (
+        before.state["progress"]["best_loss"]
+        == load_checkpoint(checkpoints(tmp_path / "parts" / "checkpoints")[-1]).state["progress"]["best_loss"]
+    )
+    resume(tmp_path / "parts", show=False)
+    (one,), (other,) = (saved_as_best(tmp_path / name) for name in ("whole", "parts"))
+    assert one.epoch == other.epoch == best_epoch(tmp_path / "whole")
+    assert all(one.weights[name].equal(other.weights[name]) for name in one.weights)
+
+
+def evaluation(accuracy, loss):
+    nothing = torch.zeros(0)
+    return Evaluation(loss, accuracy, (), nothing, nothing, nothing)
+
+
+def test_which_evaluation_is_better():
+    state = State()
+    found = [(0.5, 2.0), (0.5, 2.0), (0.5, 3.0), (0.5, 1.0), (0.4, 0.1), (0.6, 9.0), (0.6, math.nan), (0.6, 8.0)]
+    assert [state.improved(evaluation(*x)) for x in found] == [
+        "accuracy", None, None, "loss", None, "accuracy", None, "loss"
+    ]  # fmt: skip
+    assert (state.best, state.best_loss) == (0.6, 8.0)
+
+
+def test_one_that_is_better_by_its_loss_waits_as_it_was(tmp_path):
+    """On disk it would be written in every epoch of a training that is always right."""
+    config = load_config("bars", TIES)
+    run, experiment, state = Run.create(tmp_path / "run", config), build(config), State()
+    best = Best([experiment], [run], [state])
+    for epoch, how in enumerate(["accuracy", "loss", None], start=1):
+        state.epoch = epoch
+        best.update([how])
+        assert [checkpoint.epoch for checkpoint in saved_as_best(run.path)] == [1]
+        with torch.no_grad():
+            experiment.network[0].weight.fill_(epoch)
+    best.save()
+    (kept,) = saved_as_best(run.path)
+    assert kept.epoch == 2
+    assert bool((kept.weights["0.weight"] == 1).all())
+    best.save()
+    assert saved_as_best(run.path)[0].epoch == 2
+
+
+def test_a_checkpoint_of_an_earlier_version_is_read():
+    """It has neither the loss of the best epoch nor the neurons of the weights."""
+    config = load_config("bars", TIES)
+    experiment = build(config)
+    kept = capture(experiment, State(epoch=3, best=0.9))
+    progress = {name: value for name, value in kept.state["progress"].items() if name != "best_loss"}
+    weights = {name: value for name, value in kept.weights.items() if not name.endswith("_extra_state")}
+    assert len(weights) < len(kept.weights)
+    state = restore(build(config), replace(kept, weights=weights, state={**kept.state, "progress": progress}))
+    assert (state.epoch, state.best, state.best_loss) == (3, 0.9, math.inf)
+    assert state.improved(evaluation(0.9, 1.0)) == "loss"
