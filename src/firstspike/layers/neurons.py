@@ -157,11 +157,12 @@ class LIFLayer(nn.Module):
             raise ValueError(f"{key} must hold {', '.join(_NAMES)} as a tensor ({len(own)},), got {state!r}")
         if state.is_meta or own.is_meta:
             return
-        info = max((torch.finfo(x.dtype) for x in (state, own)), key=lambda info: info.eps)
+        eps = max(torch.finfo(x.dtype).eps for x in (state, own))
         values = zip(_NAMES, *(x.detach().cpu().tolist() for x in (state, own)), strict=True)
-        differ = [x for x in values if x[1] and x[2] and not math.isclose(*x[1:], rel_tol=4 * info.eps)]
+        differ = [x for x in values if x[1] and x[2] and not math.isclose(*x[1:], rel_tol=4 * eps)]
         if differ:
-            trained, mine = (", ".join(f"{x[0]}={x[i]:.{info.precision + 1}g}" for x in differ) for i in (1, 2))
+            digits = math.ceil(-math.log10(eps))
+            trained, mine = (", ".join(f"{x[0]}={x[i]:.{digits}g}" for x in differ) for i in (1, 2))
             raise ValueError(
                 f"{prefix}weight was trained with {trained}, but this {type(self).__name__} has {mine}; build it with "
                 f"LIF({trained}), or remove {key!r} from the state to load the weights anyway"
