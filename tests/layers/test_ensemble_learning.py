@@ -50,7 +50,10 @@ def members_with_everything(count):
         source = torch.Generator().manual_seed(k)
         first = LIFLinear(5, 4, LIF(threshold=torch.tensor([0.9, 1.0, 1.1, 1.2])), generator=source)
         return Network(
-            BiasSpikes([0.2]), first, Delay(4, generator=source), LIFLinear(4, 2, trainable=["tau_mem"], generator=source)
+            BiasSpikes([0.2]),
+            first,
+            Delay(4, generator=source),
+            LIFLinear(4, 2, trainable=["tau_mem"], generator=source),
         )
 
     return [member(k) for k in range(count)]

@@ -10,6 +10,7 @@ from torch.func import functional_call
 
 from firstspike.layers.network import Network, Record
 from firstspike.layers.neurons import LIFLayer
+from firstspike.spiketime.times import check_tensor
 
 
 class _Applied(nn.Module):
@@ -124,6 +125,7 @@ class Ensemble(nn.Module):
         Raises:
             ValueError: another shape.
         """
+        check_tensor("times", times)
         if times.ndim not in (2, 3) or (times.ndim == 3 and len(times) != len(self)):
             raise ValueError(
                 f"expected times (batch, inputs) or ({len(self)}, batch, inputs), got the shape {tuple(times.shape)}"
