@@ -58,7 +58,7 @@ def test_frozen(data):
         (np.zeros((3, 2), int), [0, 1, 0], r"got torch.int64 of shape \(3, 2\): .* become times by times \* step"),
         ([[1, 2]], [0], "times: expected a floating-point tensor .* got torch.int64"),
         (np.zeros((3, 2), bool), [0, 1, 0], "got torch.bool .* a raster of 0 and 1 .* becomes spike times by"),
-        (torch.zeros(5, 3, 2), torch.zeros(3).long(), "reshape to two dimensions, or, a raster of 0 and 1"),
+        (torch.zeros(5, 3, 2), torch.zeros(3).long(), "reshape to two dimensions; a raster of 0 and 1"),
         (torch.zeros(5, 3, 2).int(), torch.zeros(3).long(), "got torch.int32 .*: a raster of 0 and 1"),
         ([[1.0, 2.0], [1.0]], [0, 1], "times: expected numbers in a tensor or array, got a list: .*inhomogeneous"),
         ([["a"]], [0], "times: expected numbers in a tensor or array, got a list: .* not numbers"),

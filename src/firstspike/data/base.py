@@ -44,7 +44,7 @@ class SpikeData(Dataset[tuple[Tensor, Tensor]]):
         object.__setattr__(self, "times", times)
         object.__setattr__(self, "labels", labels)
         if times.ndim != 2 or not times.is_floating_point():
-            flat = "reshape to two dimensions" + (f", or, {FROM_RASTER}" if times.ndim == 3 else "")
+            flat = "reshape to two dimensions" + (f"; {FROM_RASTER}" if times.ndim == 3 else "")
             raise ValueError(
                 f"times: expected a floating-point tensor (samples, inputs), got {times.dtype} of shape "
                 f"{tuple(times.shape)}: {flat if times.is_floating_point() else not_floating(times)}."

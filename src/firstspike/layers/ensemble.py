@@ -62,7 +62,7 @@ class Ensemble(nn.Module):
         for parts, stacked in zip(self._parts, self.stacked, strict=True):
             for part, view in zip(parts, stacked.detach(), strict=True):
                 part.data = view
-                part.of_ensemble = True  # whoever changes it has to write to the memory that it shares
+                part.of_ensemble = True  # type: ignore[attr-defined]  # changes go to the memory that it shares
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         """Under ``to``, ``double`` and the like: members move as well, with their buffers."""

@@ -133,9 +133,9 @@ def _check_form(
     observed: Tensor | None,
     max_weight_grad: float | None,
 ) -> None:
-    for name, value in (("times", times), ("weight", weight), ("delay", delay), ("observed", observed)):
-        if value is not None and not isinstance(value, Tensor):
-            check_tensor(name, value)
+    for name, given in (("times", times), ("weight", weight), ("delay", delay), ("observed", observed)):
+        if given is not None and not isinstance(given, Tensor):
+            check_tensor(name, given)
     check_neuron(neuron)
     if weight.dtype not in (torch.float32, torch.float64):
         raise ValueError(f"weight must be float32 or float64, got {weight.dtype}")
