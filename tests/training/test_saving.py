@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from firstspike.training.build import build
-from firstspike.training.checkpoint import checkpoints, load_checkpoint
+from firstspike.training.checkpoint import checkpoints, load_checkpoint, newest_first
 from firstspike.training.config import load_config
 from firstspike.training.evaluation import Evaluation, evaluate
 from firstspike.training.loop import Interrupted, train
@@ -116,3 +116,11 @@ def test_a_checkpoint_of_an_earlier_version_is_read():
     state = restore(build(config), replace(kept, weights=weights, state={**kept.state, "progress": progress}))
     assert (state.epoch, state.best, state.best_loss) == (3, 0.9, math.inf)
     assert state.improved(evaluation(0.9, 1.0)) == "loss"
+
+
+@pytest.mark.parametrize("names", [["epoch_0003", "best_0003"], ["best_0003", "epoch_0003"]])
+def test_the_regular_checkpoint_comes_before_the_best_of_the_same_epoch(tmp_path, names):
+    for name in [*names, "epoch_0002", "epoch_0003_batch_00001"]:
+        (tmp_path / name).mkdir()
+    found = [path.name for path in newest_first(tmp_path)]
+    assert found == ["epoch_0003_batch_00001", "epoch_0003", "best_0003", "epoch_0002"]

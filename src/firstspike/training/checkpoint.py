@@ -161,9 +161,11 @@ def checkpoints(folder: Path) -> list[Path]:
 
 
 def newest_first(folder: Path) -> Iterator[Path]:
-    """All folders that may be checkpoints, torn ones included, newest first by their names."""
+    """All folders that may be checkpoints, torn ones included, newest first by their names; regular before best."""
     named = [path for path in folder.glob("[!.]*") if path.is_dir()] if folder.is_dir() else []
-    yield from sorted(named, key=lambda path: [int(n) for n in path.name.split("_") if n.isdigit()], reverse=True)
+    yield from sorted(
+        named, key=lambda path: ([int(n) for n in path.name.split("_") if n.isdigit()], path.name), reverse=True
+    )
 
 
 def _plain(name: str) -> list[str]:
