@@ -10,7 +10,7 @@ from firstspike.sweeps.plan import load_plan
 from firstspike.config import load_config, parse_config
 
 DOCS = Path(__file__).parents[1] / "docs"
-PAGES = ["getting_started", "own_data", "training", "plots", "substrates", "images", "nir"]
+PAGES = ["concepts", "getting_started", "own_data", "training", "plots", "substrates", "images", "nir"]
 
 
 def blocks(page, language):

@@ -100,7 +100,7 @@ def test_a_run_with_delays_that_jitter_goes_on_bit_for_bit(tmp_path, stop_after)
     same_run(tmp_path / "whole", tmp_path / "parts")
     first, last = build(config).network.state_dict(), weights(tmp_path / "whole")
     assert {name for name in last if "delay_raw" in name} == {"1.delay_raw", "2.delay_raw", "3.delay_raw"}
-    assert not any(torch.equal(first[name], last[name]) for name in last)
+    assert not any(torch.equal(first[name], last[name]) for name in last if not name.endswith("_extra_state"))
 
 
 def test_a_run_that_learns_time_constants_goes_on_bit_for_bit(tmp_path):

@@ -75,14 +75,14 @@ def test_some_members_raise_weights_while_others_do_not(tmp_path, instead):
 
 def test_the_first_member_raises_weights_while_neurons_learn_their_time_constants(tmp_path):
     """The gradient of the others is that of their own neurons."""
-    own = [f"network[{k}].{key}" for k in (1, 3) for key in ("train_neuron=[tau_mem, tau_syn]", "per_neuron=true")]
-    strict = [*SMALL, *own, "network[1].max_silent=0.005", "training.silent.instead=true", "training.epochs=2"]
-    start(tmp_path / "all", load_config("yin_yang", [*strict, "training.seed=9", "training.seeds=3"]), show=False)
+    own = [f"network[{k}].{key}" for k in (1, 3) for key in ("trainable=[tau_mem, tau_syn]", "per_neuron=true")]
+    strict = [*SMALL, *own, "network[1].max_silent=0.005", "training.silent.skip_step=true", "training.epochs=2"]
+    start(tmp_path / "all", load_config("yin_yang", [*strict, "training.seed=9", "training.n_seeds=3"]), progress_bar=False)
     raised = [seed.metrics["raised"].mean() for seed in load_run(tmp_path / "all").seeds]
     assert raised[0] > 0
     assert raised[1:] == [0, 0]
     for seed in (9, 10, 11):
-        start(tmp_path / str(seed), load_config("yin_yang", [*strict, f"training.seed={seed}"]), show=False)
+        start(tmp_path / str(seed), load_config("yin_yang", [*strict, f"training.seed={seed}"]), progress_bar=False)
         same_training(tmp_path / "all" / f"seed_{seed}", tmp_path / str(seed))
 
 

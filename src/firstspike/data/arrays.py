@@ -1,6 +1,7 @@
 """Arrays, tensors and nested lists as tables of numbers."""
 
 import math
+from typing import Any
 
 import numpy as np
 import torch
@@ -51,3 +52,24 @@ def as_numbers(values: ArrayLike | Tensor, name: str) -> Float64[np.ndarray, "..
         return array.astype(np.float64)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{name}: expected numbers, {error}") from None
+
+
+def as_tensor(name: str, values: Any) -> Tensor:
+    """A tensor as it is; arrays and lists as a tensor of their own memory.
+
+    Raises:
+        ValueError: something that is not made of numbers, or rows of different lengths.
+    """
+    if isinstance(values, Tensor):
+        return values
+    try:
+        array = np.array(values)
+        if array.dtype.kind not in "biuf":
+            raise TypeError(f"{array.dtype} are not numbers")
+        native = array.astype(array.dtype.newbyteorder("="), copy=False)
+        tensor = torch.from_numpy(native)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"{name}: expected numbers in a tensor or array, got a {type(values).__name__}: {error}"
+        ) from None
+    return tensor if isinstance(values, np.ndarray) or array.dtype.kind != "f" else tensor.to(torch.get_default_dtype())

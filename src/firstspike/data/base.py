@@ -1,8 +1,10 @@
 """The data set type that every builder of this package returns, and the helpers that they share."""
 
+import copy
 import math
+import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -10,7 +12,9 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from firstspike.data.arrays import as_tensor
 from firstspike.data.encoding import LatencyEncoder
+from firstspike.spiketime.times import FROM_RASTER, not_floating
 
 MOST_INPUTS = 10**6
 """Largest number of inputs, or of spike times in all patterns, of generated data."""
@@ -19,6 +23,9 @@ MOST_INPUTS = 10**6
 @dataclass(frozen=True, eq=False)
 class SpikeData(Dataset[tuple[Tensor, Tensor]]):
     """Labelled first spike times, one spike per input and sample; also a map-style torch data set.
+
+    Arrays and lists are copied into tensors, numbers of lists in torch's default dtype. A warning points out times
+    before 0: they are legal, but values that are not encoded yet look like that.
 
     Args:
         times: input spike times `(samples, inputs)`, floating point, in units of `tau_syn`;
@@ -41,11 +48,16 @@ class SpikeData(Dataset[tuple[Tensor, Tensor]]):
     encoder: LatencyEncoder | None = None
 
     def __post_init__(self) -> None:
-        times, labels, classes = self.times, self.labels, len(self.class_names)
+        times, labels, classes = as_tensor("times", self.times), as_tensor("labels", self.labels), len(self.class_names)
+        if not isinstance(self.labels, Tensor) and not labels.is_floating_point():
+            labels = labels.long()
+        object.__setattr__(self, "times", times)
+        object.__setattr__(self, "labels", labels)
         if times.ndim != 2 or not times.is_floating_point():
+            flat = "reshape to two dimensions" + (f"; {FROM_RASTER}" if times.ndim == 3 else "")
             raise ValueError(
                 f"times: expected a floating-point tensor (samples, inputs), got {times.dtype} of shape "
-                f"{tuple(times.shape)}. Convert with .float() and reshape to two dimensions."
+                f"{tuple(times.shape)}: {flat if times.is_floating_point() else not_floating(times)}."
             )
         if labels.shape != times.shape[:1] or labels.dtype != torch.int64:
             raise ValueError(
@@ -56,10 +68,12 @@ class SpikeData(Dataset[tuple[Tensor, Tensor]]):
             raise ValueError(
                 f"labels: expected on {times.device} like times, got {labels.device}. Move one with .to()."
             )
-        if bool((torch.isnan(times) | torch.isneginf(times)).any()):
+        earliest = float(times.amin()) if times.numel() else 0.0
+        if not earliest > -math.inf:
             raise ValueError(
                 "times: expected numbers or inf (no spike), got NaN or -inf. Write inf where there is no spike."
             )
+        warn_of_early(earliest, stacklevel=4)
         if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < classes:
             raise ValueError(
                 f"labels: expected 0 ... {classes - 1} for {classes} class names, got {int(labels.min())} ... "
@@ -84,7 +98,10 @@ class SpikeData(Dataset[tuple[Tensor, Tensor]]):
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> "SpikeData":
         """The same data on `device`, with times of `dtype`; labels stay int64."""
-        return replace(self, times=self.times.to(device, dtype), labels=self.labels.to(device))
+        moved = copy.copy(self)  # its values are checked
+        object.__setattr__(moved, "times", self.times.to(device, dtype))
+        object.__setattr__(moved, "labels", self.labels.to(device))
+        return moved
 
 
 class Splits(NamedTuple):
@@ -119,6 +136,16 @@ def balanced_labels(samples: int, classes: int, generator: torch.Generator) -> I
     """
     check_at_least("samples", samples, 1)
     return torch.randperm(samples, generator=generator) % classes
+
+
+def warn_of_early(earliest: float, stacklevel: int) -> None:
+    """Warn of spike times before 0."""
+    if earliest < 0:
+        warnings.warn(
+            f"there are spike times before 0, the earliest is {earliest:g}; that is legal, but values that are not "
+            "spike times yet need an encoding such as firstspike.data.latency",
+            stacklevel=stacklevel,
+        )
 
 
 def check_at_least(name: str, value: float, least: float) -> None:

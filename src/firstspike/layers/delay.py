@@ -16,6 +16,7 @@ from torch.nn import functional
 
 from firstspike.layers.observed import at_observed
 from firstspike.ranges import Finite, NotNegative, PositiveInt, PositiveOrInf
+from firstspike.spiketime.times import check_times
 
 
 @dataclass(frozen=True)
@@ -242,6 +243,7 @@ class Delay(nn.Module):
         self, times: Float[Tensor, "*batch features"], observed: Float[Tensor, "*batch features"] | None = None
     ) -> Float[Tensor, "*batch features"]:
         """Delayed times; with ``observed`` those, and the gradient of the sum."""
+        check_times(times)
         delay = self.delay
         if observed is not None:
             return at_observed(times + delay, observed)

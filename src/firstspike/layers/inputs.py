@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from firstspike.layers.observed import at_observed
 from firstspike.ranges import Finite, PositiveInt
+from firstspike.spiketime.times import check_times
 
 
 class BiasSpikes(nn.Module):
@@ -36,6 +37,7 @@ class BiasSpikes(nn.Module):
 
     def forward(self, times: Float[Tensor, "*batch inputs"], observed: Tensor | None = None) -> Tensor:
         """The times with the bias spikes behind them; with ``observed`` those, and the gradient of the times."""
+        check_times(times)
         bias = self.times.to(times).expand(*times.shape[:-1], -1)
         joined = torch.cat([times, bias], dim=-1)
         return joined if observed is None else at_observed(joined, observed)
@@ -63,6 +65,7 @@ class Multiplex(nn.Module):
 
     def forward(self, times: Float[Tensor, "*batch inputs"], observed: Tensor | None = None) -> Tensor:
         """Every time, ``copies`` times, or with ``observed`` those, and the gradient of the copies."""
+        check_times(times)
         copied = times.repeat_interleave(self.copies, dim=-1)
         return copied if observed is None else at_observed(copied, observed)
 

@@ -19,6 +19,9 @@ class TimeCrossEntropy(TimeLoss):
     It depends on time differences only, and a silent wrong neuron adds nothing to the sum. Decision rule:
     the earliest spike.
 
+    Where all neurons spike it is `torch.nn.CrossEntropyLoss` of `-times / (xi tau_syn)`. That of the times themselves
+    would push the true neuron to spike late.
+
     Args:
         xi: width of the softmax in units of `tau_syn`: time differences much above it count as certain.
         tau_syn: synaptic time constant, in the unit of the times.

@@ -193,7 +193,7 @@ def keep_only(place: Path, mark: str) -> None:
 
 
 def newest_first(folder: Path) -> Iterator[Path]:
-    """All folders that may be checkpoints, torn ones included, newest first by their names."""
+    """All folders that may be checkpoints, torn ones included, newest first by their names; regular before best."""
     named = [path for path in folder.glob("[!.]*") if path.is_dir()] if folder.is_dir() else []
 
     def moment(path: Path) -> tuple[list[int], bool]:

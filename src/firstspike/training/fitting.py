@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from jaxtyping import Float, Int64
@@ -26,6 +26,10 @@ Row = dict[str, float | int | str]
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 """``loss(times, labels)`` -> mean over the samples; with a method ``predict(times)`` it also decides."""
+
+
+Better = Literal["accuracy", "loss"] | None
+"""By what an evaluation is better than the best one so far."""
 
 
 class Interrupted(Exception):  # noqa: N818  (a request, not an error)
@@ -58,12 +62,16 @@ class Progress:
         """One more epoch is done."""
         self.epoch, self.batch, self.totals, self.noise = self.epoch + 1, 0, None, None
 
-    def improve(self, validation: Evaluation) -> bool:
-        """Whether the evaluation is the best so far; of equal accuracies the lower loss is better."""
-        better = (validation.accuracy, -validation.loss) > (self.best, -self.best_loss)
-        if better:
+    def improve(self, validation: Evaluation) -> Better:
+        """Note an evaluation if it is the best so far, and say by what: of equal accuracies the lower loss is better."""
+        how: Better = None
+        if validation.accuracy > self.best:
+            how = "accuracy"
+        elif validation.accuracy == self.best and validation.loss < self.best_loss:
+            how = "loss"
+        if how is not None:
             self.best, self.best_loss = validation.accuracy, validation.loss
-        return better
+        return how
 
 
 @dataclass(eq=False)
@@ -199,7 +207,7 @@ class Fit:
         first: whether this process is the one that writes and shows.
         validations: evaluations of the last epoch, one for each network.
         rows: metrics of the last epoch, one for each network.
-        improved: whether each network is the best so far.
+        improved: by what each network is the best so far, if it is.
         finished: set it to end the training after this epoch.
     """
 
@@ -214,7 +222,7 @@ class Fit:
     first: bool = True
     validations: list[Evaluation] = field(default_factory=list)
     rows: list[Row] = field(default_factory=list)
-    improved: list[bool] = field(default_factory=list)
+    improved: list[Better] = field(default_factory=list)
     finished: bool = False
 
     @property
