@@ -3,19 +3,20 @@
 from math import inf
 from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
+from pydantic import Field, model_validator
 
-from firstspike.training.config.base import Finite, NotNegative, Positive, Section
+from firstspike.training.config.base import Finite, NotNegative, Positive, Section, Seed, Size
 
-Seeds = tuple[NonNegativeInt, NonNegativeInt, NonNegativeInt]
+Seeds = tuple[Seed, Seed, Seed]
+RandomStateSeed = Annotated[int, Field(ge=0, le=2**32 - 1)]
 
 
 class DataSection(Section):
     """What all data sets share: sizes of the splits and the time window of the input spikes."""
 
-    train: PositiveInt
-    validation: PositiveInt
-    test: PositiveInt
+    train: Size
+    validation: Size
+    test: Size
     early: NotNegative = 0.15
     late: Finite = 2.0
 
@@ -44,29 +45,37 @@ class YinYang(DataSection):
     """Yin-Yang; sizes and seeds are the published ones."""
 
     kind: Literal["yin_yang"]
-    train: PositiveInt = 5000
-    validation: PositiveInt = 1000
-    test: PositiveInt = 1000
-    seeds: Seeds = (42, 41, 40)
+    train: Size = 5000
+    validation: Size = 1000
+    test: Size = 1000
+    seeds: tuple[RandomStateSeed, RandomStateSeed, RandomStateSeed] = (42, 41, 40)
     r_small: Positive = 0.1
-    r_big: Positive = 0.5
+    r_big: Annotated[float, Field(gt=0, le=0.5)] = 0.5
 
     def shape(self) -> tuple[int, int]:
         """Numbers of inputs and classes."""
         return 4, 3
+
+    @model_validator(mode="after")
+    def _dots(self) -> Self:
+        if not self.r_big / 20 <= self.r_small < self.r_big / 2:
+            raise ValueError(
+                f"r_small must be from r_big / 20 to below r_big / 2, got r_small {self.r_small} and r_big {self.r_big}"
+            )
+        return self
 
 
 class Bars(DataSection):
     """Bars in square images."""
 
     kind: Literal["bars"]
-    train: PositiveInt = 300
-    validation: PositiveInt = 90
-    test: PositiveInt = 90
+    train: Size = 300
+    validation: Size = 90
+    test: Size = 90
     seeds: Seeds = (42, 41, 40)
-    size: Annotated[int, Field(ge=2)] = 3
+    size: Annotated[int, Field(ge=2, le=200)] = 3
     noise: NotNegative = 0.0
-    multiply: PositiveInt = 1
+    multiply: Size = 1
     silent_background: bool = False
 
     def shape(self) -> tuple[int, int]:
@@ -82,9 +91,9 @@ class Xor(DataSection):
     """Exclusive or of two spike times."""
 
     kind: Literal["xor"]
-    train: PositiveInt = 200
-    validation: PositiveInt = 100
-    test: PositiveInt = 100
+    train: Size = 200
+    validation: Size = 100
+    test: Size = 100
     seeds: Seeds = (42, 41, 40)
     noise: NotNegative = 0.0
 
@@ -97,14 +106,14 @@ class Pattern(DataSection):
     """Spike patterns, given or drawn at random, with jitter."""
 
     kind: Literal["pattern"]
-    train: PositiveInt = 300
-    validation: PositiveInt = 90
-    test: PositiveInt = 90
+    train: Size = 300
+    validation: Size = 90
+    test: Size = 90
     seeds: Seeds = (42, 41, 40)
-    patterns: list[list[Annotated[float, Field(ge=0)]]] | None = None
-    classes: Annotated[int, Field(ge=2)] = 3
-    inputs: PositiveInt = 10
-    pattern_seed: NonNegativeInt = 0
+    patterns: list[Annotated[list[Annotated[float, Field(ge=0)]], Field(min_length=1)]] | None = None
+    classes: Annotated[int, Field(ge=2, le=10**6)] = 3
+    inputs: Size = 10
+    pattern_seed: Seed = 0
     jitter: NotNegative = 0.0
 
     def shape(self) -> tuple[int, int]:
@@ -126,7 +135,7 @@ class Images(DataSection):
     """
 
     side: ClassVar[int]
-    seed: NonNegativeInt = 42
+    seed: Seed = 42
     invert: bool = True
     silent_background: bool = False
     mirrored: bool = False
@@ -145,17 +154,23 @@ class Digits(Images):
 
     side = 8
     kind: Literal["digits"]
-    train: PositiveInt = 1197
-    validation: PositiveInt = 300
-    test: PositiveInt = 300
+    train: Size = 1197
+    validation: Size = 300
+    test: Size = 300
+
+    @model_validator(mode="after")
+    def _enough(self) -> Self:
+        if (together := self.train + self.validation + self.test) > 1797:
+            raise ValueError(f"train, validation and test share 1797 images, got {together}")
+        return self
 
 
 class Files(Images):
     """Images from files, see ``image_splits``. ``folder``: where they are; by default they are searched, or fetched."""
 
     side = 28
-    train: PositiveInt = 50_000
-    validation: PositiveInt = 10_000
+    train: Size = 50_000
+    validation: Size = 10_000
     test: Annotated[int, Field(gt=0, le=10_000)] = 10_000
     folder: str | None = None
 

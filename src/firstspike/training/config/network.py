@@ -1,11 +1,20 @@
 """The ``neuron`` and ``network`` sections: layers in the order in which spikes meet them."""
 
 from math import inf, isinf
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
+from pydantic import Field, model_validator
 
-from firstspike.training.config.base import Finite, Fraction, NotNegative, Positive, Section
+from firstspike.training.config.base import (
+    MOST_NUMBERS,
+    Finite,
+    Fraction,
+    NotNegative,
+    Positive,
+    Problem,
+    Section,
+    Size,
+)
 
 
 class Neuron(Section):
@@ -45,7 +54,7 @@ class Copies(Section):
     """Copies of every input."""
 
     kind: Literal["multiplex"]
-    copies: PositiveInt
+    copies: Size
 
 
 class Delays(DelayStart):
@@ -55,7 +64,7 @@ class Delays(DelayStart):
     """
 
     kind: Literal["delay"]
-    copies: PositiveInt = 1
+    copies: Size = 1
     lr: Positive | None = None
 
 
@@ -100,7 +109,7 @@ class Lif(Spiking):
     """
 
     kind: Literal["lif"]
-    size: PositiveInt
+    size: Size
     delay: DelayStart | None = None
     delay_lr: Positive | None = None
 
@@ -111,7 +120,8 @@ class Lif(Spiking):
         return self
 
 
-Sides = PositiveInt | tuple[PositiveInt, PositiveInt]
+Sides = Size | tuple[Size, Size]
+Border = Annotated[int, Field(ge=0, le=1000)]
 
 
 class Conv(Spiking):
@@ -123,10 +133,10 @@ class Conv(Spiking):
     """
 
     kind: Literal["conv"]
-    channels: PositiveInt
+    channels: Size
     kernel: Sides
     stride: Sides = 1
-    padding: NonNegativeInt | tuple[NonNegativeInt, NonNegativeInt] = 0
+    padding: Border | tuple[Border, Border] = 0
 
 
 class Pool(Section):
@@ -142,32 +152,33 @@ Network = Annotated[list[Layer], Field(min_length=1)]
 Image = tuple[int, int, int]
 
 
-def network_errors(network: "Network", inputs: int, classes: int, image: Image | None = None) -> list[str]:
-    """What does not fit in a network for so many inputs, in an image or not, and classes, one line each."""
-    errors = []
+def network_errors(network: "Network", inputs: int, classes: int, image: Image | None = None) -> list[Problem]:
+    """Errors in a network, given the number of inputs, the shape of the image if they are one, and the classes."""
+    errors: list[Problem] = []
     sizes = {index: layer.size for index, layer in enumerate(network) if isinstance(layer, Lif)}
     if not sizes:
-        return ["network: has no layer of kind lif, so no class has a neuron; add one"]
+        return [(("network",), "has no layer of kind lif, so no class has a neuron; add one")]
     last, size = max(sizes.items())
     width = inputs
     for index, layer in enumerate(network):
+        weights = _weights(layer, width, image)
+        if max(weights, width) > MOST_NUMBERS:
+            message = f"{weights} weights for {width} inputs are more than fit; the most are {MOST_NUMBERS}"
+            errors.append((("network", index), message))
+            return errors
         if isinstance(layer, Delays):
             if width % layer.copies:
-                errors.append(
-                    f"network[{index}].copies: {layer.copies} copies cannot share delays among {width} inputs"
-                )
+                message = f"{layer.copies} copies cannot share delays among {width} inputs"
+                errors.append((("network", index, "copies"), message))
             continue
         if isinstance(layer, Conv | Pool):
             made = image and _window(layer, image)
             if image is None:
-                errors.append(
-                    f"network[{index}]: {layer.kind} needs an image: data of images, and before it only layers of kind "
-                    "conv, pool and delay"
-                )
+                before = "data of images, and before it only layers of kind conv, pool and delay"
+                errors.append((("network", index), f"{layer.kind} needs an image: {before}"))
             elif made is None:
-                errors.append(
-                    f"network[{index}].kernel: {layer.kernel} does not fit into an image of {image[1]}x{image[2]}"
-                )
+                message = f"{layer.kernel} does not fit into an image of {image[1]}x{image[2]}"
+                errors.append((("network", index, "kernel"), message))
             if made is None:
                 return errors  # sizes from here on are not known
             image, width = made, made[0] * made[1] * made[2]
@@ -180,13 +191,20 @@ def network_errors(network: "Network", inputs: int, classes: int, image: Image |
         elif isinstance(layer, Copies):
             width *= layer.copies
     if any(isinstance(layer, Bias | Copies | Conv | Pool) for layer in network[last + 1 :]):
-        errors.append("network: only delay layers may stand behind the last lif layer, whose neurons are the classes")
+        message = "only delay layers may stand behind the last lif layer, whose neurons are the classes"
+        errors.append((("network",), message))
     if size != classes:
-        errors.append(
-            f"network[{last}].size: the last lif layer has {size} neurons, the data has {classes} classes; "
-            f"write size: {classes}"
-        )
+        message = f"the last lif layer has {size} neurons, the data has {classes} classes; write size: {classes}"
+        errors.append((("network", last, "size"), message))
     return errors
+
+
+def _weights(layer: Any, inputs: int, image: Image | None) -> int:
+    """Number of weights of a layer."""
+    if isinstance(layer, Conv) and image is not None:
+        rows, columns = (layer.kernel, layer.kernel) if isinstance(layer.kernel, int) else layer.kernel
+        return layer.channels * image[0] * rows * columns
+    return layer.size * inputs if isinstance(layer, Lif) else 0
 
 
 def _window(layer: Conv | Pool, image: Image) -> Image | None:
@@ -201,10 +219,10 @@ def _window(layer: Conv | Pool, image: Image) -> Image | None:
     return (channels, rows, columns) if rows >= 1 and columns >= 1 else None
 
 
-def neuron_errors(network: "Network", neuron: Neuron) -> list[str]:
-    """What cannot learn from where it starts, one line each; ``neuron`` holds for layers without their own."""
+def neuron_errors(network: "Network", neuron: Neuron) -> list[Problem]:
+    """Parameters that cannot learn from where they start; ``neuron`` is that of layers without their own."""
     return [
-        f"network[{index}].train_neuron: tau_mem cannot learn from inf; give the neuron a finite tau_mem"
+        (("network", index, "train_neuron"), "tau_mem cannot learn from inf; give the neuron a finite tau_mem")
         for index, layer in enumerate(network)
         if isinstance(layer, Spiking) and "tau_mem" in layer.train_neuron and (layer.neuron or neuron).tau_mem == inf
     ]

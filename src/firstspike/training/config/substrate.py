@@ -2,9 +2,9 @@
 
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
+from pydantic import Field, model_validator
 
-from firstspike.training.config.base import Finite, NotNegative, Positive, Section
+from firstspike.training.config.base import Finite, NotNegative, Positive, Section, Seed, Size
 
 
 class Exact(Section):
@@ -24,6 +24,8 @@ class Integrator(Section):
     def _at_least_one(self) -> Self:
         if self.step > self.duration:
             raise ValueError(f"step must not be longer than duration, got {self.step} and {self.duration}")
+        if self.duration > 10**6 * self.step:
+            raise ValueError(f"duration must be at most a million steps, got {self.duration} in steps of {self.step}")
         return self
 
 
@@ -49,7 +51,7 @@ class Noisy(Section):
     spike_loss: Probability = 0.0
     weight_scale: Positive | None = None
     weight_max: Positive | None = None
-    seed: NonNegativeInt | None = None
+    seed: Seed | None = None
 
 
 class MockBss2(Section):
@@ -61,7 +63,7 @@ class MockBss2(Section):
     """
 
     kind: Literal["mock_bss2"]
-    chip: NonNegativeInt = 1
+    chip: Seed = 1
     tau_us: Positive = 6.0
     weight_scale: Positive = 30.0
     weight_spread: NotNegative = 0.0
@@ -77,8 +79,8 @@ class MockBss2(Section):
     latency_us: NotNegative = 0.08
     spike_loss: Probability = 0.0
     stall: Annotated[float, Field(ge=0, le=1)] = 0.0
-    retries: PositiveInt = 5
-    seed: NonNegativeInt | None = None
+    retries: Annotated[int, Field(gt=0, le=1000)] = 5
+    seed: Seed | None = None
 
 
 class Simulator(Section):
@@ -89,7 +91,7 @@ class Simulator(Section):
     """
 
     step: Annotated[float, Field(ge=0.0001, le=1)] = 0.01
-    duration: Annotated[float, Field(gt=1, allow_inf_nan=False)] = 100.0
+    duration: Annotated[float, Field(gt=1, le=10**5)] = 100.0
 
 
 class Nest(Simulator):
@@ -137,8 +139,8 @@ class BrainScaleS2(Section):
     weight_scale: Positive = 30.0
     window: Positive = 30.0
     latency_us: NotNegative = 0.08
-    largest_batch: PositiveInt = 200
-    retries: PositiveInt = 5
+    largest_batch: Size = 200
+    retries: Annotated[int, Field(gt=0, le=1000)] = 5
 
 
 Substrate = Annotated[

@@ -2,9 +2,9 @@
 
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
+from pydantic import Field, model_validator
 
-from firstspike.training.config.base import Fraction, NotNegative, Positive, Section
+from firstspike.training.config.base import MOST_SEEDS, Count, Fraction, NotNegative, Positive, Section, Seed
 
 
 class EarlyOutput(Section):
@@ -71,12 +71,15 @@ class ShiftInvariant(LossSection):
 Loss = Annotated[CrossEntropy | Mse | ShiftInvariant, Field(discriminator="kind")]
 
 
+Decay = Annotated[float, Field(ge=0, lt=1)]
+
+
 class Adam(Section):
     """Adam."""
 
     kind: Literal["adam"] = "adam"
     lr: Positive = 0.005
-    betas: tuple[Fraction, Fraction] = (0.9, 0.999)
+    betas: tuple[Decay, Decay] = (0.9, 0.999)
     eps: Positive = 1e-8
     weight_decay: NotNegative = 0.0
 
@@ -90,6 +93,12 @@ class Sgd(Section):
     nesterov: bool = False
     weight_decay: NotNegative = 0.0
 
+    @model_validator(mode="after")
+    def _accelerated(self) -> Self:
+        if self.nesterov and not self.momentum:
+            raise ValueError("nesterov needs a momentum above 0")
+        return self
+
 
 Optimizer = Annotated[Adam | Sgd, Field(discriminator="kind")]
 
@@ -98,7 +107,7 @@ class Step(Section):
     """Multiplies learning rates by ``gamma`` every ``step_size`` epochs."""
 
     kind: Literal["step"]
-    step_size: PositiveInt
+    step_size: Count
     gamma: Positive
 
 
@@ -106,7 +115,7 @@ class MultiStep(Section):
     """Multiplies learning rates by ``gamma`` at the given epochs."""
 
     kind: Literal["multi_step"]
-    milestones: list[PositiveInt]
+    milestones: list[Count]
     gamma: Positive = 0.1
 
 
@@ -148,7 +157,7 @@ class Augment(Section):
     """
 
     flip: bool = False
-    shift: NonNegativeInt = 0
+    shift: Annotated[int, Field(ge=0, le=1000)] = 0
     drop: Annotated[float, Field(ge=0, lt=1)] = 0.0
 
 
@@ -161,17 +170,17 @@ class Training(Section):
     ``seeds``: so many networks, with the seeds from ``seed`` on, are trained side by side.
     """
 
-    epochs: PositiveInt
-    batch_size: PositiveInt
+    epochs: Count
+    batch_size: Count
     optimizer: Optimizer = Adam()
     schedule: Schedule | None = None
     max_weight_grad: Positive | None = None
     silent: Silent = Silent()
     time_noise: NotNegative = 0.0
     augment: Augment = Augment()
-    checkpoint_every: PositiveInt | None = None
-    seed: NonNegativeInt = 0
-    seeds: PositiveInt = 1
+    checkpoint_every: Count | None = None
+    seed: Seed = 0
+    seeds: Annotated[int, Field(gt=0, le=MOST_SEEDS)] = 1
     dtype: Literal["float32", "float64"] = "float32"
     device: str = "cpu"
 

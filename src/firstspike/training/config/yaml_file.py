@@ -1,0 +1,271 @@
+"""YAML as configs use it: text becomes plain data that know their lines. What the data mean is decided elsewhere.
+
+Plain data are mappings whose keys are text, lists, text, numbers, booleans and None. Whatever could be more is an error
+with its line: tags (``!!bool x``), aliases, merge keys, duplicate keys. Dates are text.
+"""
+
+import math
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import yaml
+from yaml.reader import Reader
+
+Place = tuple[str | int, ...]
+"""Where a value is: keys and indices from the top, e.g. ``("network", 0, "size")``."""
+
+_DEPTH = 50
+_DIGITS = 100
+_LONGEST = 100
+_WORDS = {
+    **dict.fromkeys(("", "~", "null", "Null", "NULL")),
+    **dict.fromkeys((cased for word in ("true", "yes", "on") for cased in (word, word.title(), word.upper())), True),
+    **dict.fromkeys((cased for word in ("false", "no", "off") for cased in (word, word.title(), word.upper())), False),
+}
+# as in YAML 1.1, but without its numbers to the base of 60, and 1e-3 is a number, too
+_INTEGER = re.compile(r"[-+]?(?:0b[01][01_]*|0x[0-9a-fA-F][0-9a-fA-F_]*|0[0-7_]*|[1-9][0-9_]*)")
+_FLOAT = re.compile(
+    r"[-+]?(?:(?:[0-9][0-9_]*\.[0-9_]*|\.[0-9][0-9_]*)(?:[eE][-+]?[0-9]+)?|[0-9][0-9_]*[eE][-+]?[0-9]+)"
+)
+_INFINITE = re.compile(r"[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)")
+_KEY = r"[A-Za-z_]\w*(?:\[\d{1,9}\])*"
+_SETTING = re.compile(rf"({_KEY}(?:\.{_KEY})*)=(.*)", re.ASCII | re.DOTALL)
+
+
+class YamlError(ValueError):
+    """Text that is not plain data.
+
+    Args:
+        problem: what is wrong.
+        line: where, counted from 1; None if it has no place.
+        column: the same in the line.
+    """
+
+    def __init__(self, problem: str, line: int | None = None, column: int = 1) -> None:
+        self.problem = problem
+        super().__init__(problem if line is None else f"line {line}, column {column}: {problem}")
+
+
+@dataclass
+class Document:
+    """Plain data, and the lines they come from.
+
+    Args:
+        data: mappings, lists, text, numbers, booleans, None.
+        lines: line of each key and of each entry of a list, counted from 1; None for values that were set.
+    """
+
+    data: Any
+    lines: dict[Place, int | None] = field(default_factory=dict)
+
+    def line(self, place: Place) -> int | None:
+        """Line of a value or, where nothing is there, of what is around it; None for values that were set."""
+        inner = (place[:end] for end in range(len(place), 0, -1))
+        return next((self.lines[part] for part in inner if part in self.lines), None)
+
+    def with_setting(self, setting: str) -> "Document":
+        """The document with one value changed or added.
+
+        Args:
+            setting: such as ``training.epochs=10`` or ``network[1].size=30``; the value is YAML.
+
+        Raises:
+            YamlError: not of this form, or a place that cannot be in this document.
+        """
+        found = _SETTING.fullmatch(setting)
+        if found is None:
+            raise YamlError("expected a.b=value or a[0].b=value")
+        place = tuple(int(step) if step[0].isdigit() else step for step in re.findall(r"\w+", found[1]))
+        if len(place) > _DEPTH:
+            raise YamlError("is nested too deeply for a config")
+        return self.with_value(place, parse_yaml(found[2]).data)
+
+    def with_value(self, place: Place, value: Any) -> "Document":
+        """The document with one value changed or added.
+
+        Raises:
+            YamlError: a place that cannot be in this document.
+        """
+        data = _replaced(self.data, place, value)
+        kept = {where: line for where, line in self.lines.items() if where[: len(place)] != place}
+        return Document(data, {**kept, place: None})
+
+
+def parse_yaml(text: str) -> Document:
+    """Plain data from YAML; of an empty text None.
+
+    Raises:
+        YamlError: no YAML, or more than plain data; it names line and column.
+    """
+    if wrong := Reader.NON_PRINTABLE.search(text):
+        line = text.count("\n", 0, wrong.start()) + 1
+        column = wrong.start() - text.rfind("\n", 0, wrong.start())
+        raise YamlError(f"the character {wrong[0]!r} is not allowed", line, column)
+    builder = _Builder()
+    for event in _events(text):
+        builder.add(event)
+    return builder.document
+
+
+def decode_yaml(content: bytes) -> str:
+    """The text of a file.
+
+    Raises:
+        YamlError: not UTF-8; it names the line.
+    """
+    try:
+        return content.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise YamlError(f"expected text in UTF-8, got the byte {content[error.start]:#04x}", line) from None
+
+
+def shown_place(place: Place) -> str:
+    """A place for people: ``network[0].size``."""
+    parts = (f"[{step}]" if isinstance(step, int) else f".{shown_text(step)}" for step in place)
+    return "".join(parts).removeprefix(".")
+
+
+def shown_text(text: str) -> str:
+    """Text for people, in one line that is not too long; control characters are escaped."""
+    return text if text.isprintable() and 0 < len(text) <= _LONGEST else shown_value(text)
+
+
+def shown_value(value: Any) -> str:
+    """A value for people, in one line that is not too long."""
+    text = repr(value)
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 20]}... ({len(text)} characters)"
+
+
+@dataclass
+class _Open:
+    """A mapping or list that is not closed yet; ``key`` is that of the next value in a mapping, once it is known."""
+
+    values: dict[str, Any] | list[Any]
+    place: Place
+    key: str | None = None
+
+
+class _Builder:
+    """Puts the events of a parser together, without recursion."""
+
+    def __init__(self) -> None:
+        self.document = Document(None)
+        self.open: list[_Open] = []
+        self.documents = 0
+
+    def add(self, event: yaml.Event) -> None:
+        """Take the next event."""
+        if isinstance(event, yaml.DocumentStartEvent):
+            self.documents += 1
+            if self.documents > 1:
+                raise _error("expected one document, got another one after ---", event)
+        elif isinstance(event, yaml.CollectionEndEvent):
+            self.open.pop()
+        elif isinstance(event, yaml.NodeEvent):
+            self._node(event)
+
+    def _node(self, event: yaml.NodeEvent) -> None:
+        if isinstance(event, yaml.AliasEvent):
+            raise _error("aliases (*name) are not allowed", event)
+        if event.tag is not None:
+            raise _error(f"tags are not allowed, got {shown_value(event.tag)}; put text in quotes", event)
+        inside = self.open[-1] if self.open else None
+        if inside is not None and isinstance(inside.values, dict) and inside.key is None:
+            self._key(inside, event)
+            return
+        if not isinstance(event, yaml.ScalarEvent):
+            self._enter(inside, event)
+        else:
+            self._put(inside, _scalar(event), event)
+
+    def _key(self, inside: _Open, event: yaml.NodeEvent) -> None:
+        if not isinstance(event, yaml.ScalarEvent):
+            raise _error("expected text as a key, got a list or mapping", event)
+        key = event.value
+        if key == "<<" and event.implicit[0]:
+            raise _error("merge keys (<<) are not allowed", event)
+        if key in inside.values:
+            raise _error(f"duplicate key {shown_value(key)}", event)
+        inside.key = key
+        self.document.lines[(*inside.place, key)] = event.start_mark.line + 1
+
+    def _enter(self, inside: _Open | None, event: yaml.NodeEvent) -> None:
+        if len(self.open) >= _DEPTH:
+            raise _error("is nested too deeply for a config", event)
+        values: dict[str, Any] | list[Any] = {} if isinstance(event, yaml.MappingStartEvent) else []
+        self.open.append(_Open(values, self._put(inside, values, event)))
+
+    def _put(self, inside: _Open | None, value: Any, event: yaml.NodeEvent) -> Place:
+        """Put a value where it belongs; returns its place."""
+        if inside is None:
+            self.document.data = value
+            return ()
+        if isinstance(inside.values, list):
+            place = (*inside.place, len(inside.values))
+            inside.values.append(value)
+            self.document.lines[place] = event.start_mark.line + 1
+            return place
+        assert inside.key is not None
+        place = (*inside.place, inside.key)
+        inside.values[inside.key] = value
+        inside.key = None
+        return place
+
+
+def _events(text: str) -> Iterator[yaml.Event]:
+    try:
+        yield from yaml.parse(text, yaml.SafeLoader)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        problem = (getattr(error, "problem", None) or str(error)).replace("\n", " ")
+        raise YamlError(problem, *((mark.line + 1, mark.column + 1) if mark else ())) from None
+
+
+def _error(problem: str, event: yaml.Event) -> YamlError:
+    return YamlError(problem, event.start_mark.line + 1, event.start_mark.column + 1)
+
+
+def _scalar(event: yaml.ScalarEvent) -> Any:
+    text: str = event.value
+    if not event.implicit[0]:  # in quotes, or a block
+        return text
+    if text in _WORDS:
+        return _WORDS[text]
+    if _INFINITE.fullmatch(text):
+        return float(text.replace(".", ""))
+    integer = _INTEGER.fullmatch(text)
+    if not integer and not _FLOAT.fullmatch(text):
+        return text
+    if len(text) > _DIGITS:
+        raise _error(f"expected a number of at most {_DIGITS} characters, got {len(text)}", event)
+    digits = text.replace("_", "")
+    if integer:
+        plain = digits.lstrip("+-")
+        octal = len(plain) > 1 and plain.isdecimal() and plain[0] == "0"
+        return int(digits, 8 if octal else 0)
+    number = float(digits)
+    if math.isinf(number):
+        raise _error(f"{shown_value(text)} is beyond the largest number; write .inf for infinity", event)
+    return number
+
+
+def _replaced(data: Any, place: Place, value: Any) -> Any:
+    """The data with another value at a place; mappings on the way there are made where nothing is."""
+    if not place:
+        return value
+    key, rest = place[0], place[1:]
+    if isinstance(key, int):
+        if not (isinstance(data, list) and key < len(data)):
+            what = (
+                f"the list has {len(data)} entries" if isinstance(data, list) else f"{shown_value(data)} is not a list"
+            )
+            raise YamlError(f"there is no [{key}]; {what}")
+        return [*data[:key], _replaced(data[key], rest, value), *data[key + 1 :]]
+    if data is None:
+        data = {}
+    if not isinstance(data, dict):
+        raise YamlError(f"{key} cannot be set inside {shown_value(data)}")
+    return {**data, key: _replaced(data.get(key), rest, value)}
