@@ -69,6 +69,7 @@ class Imperfect(StoresDigits):
 class Noisy(Imperfect, LayerByLayer):
     """Exact spike times of neurons with imperfect thresholds, weights, delays and spikes; all of it is off by default.
 
+    ``fs.substrates.Noisy()`` is an ideal device; a config with ``kind: noisy`` alone has typical noise.
     Everything random comes from generators of its own. The gradient is that of ideal neurons at the times that came
     out, for the rounded weights, as it would be on a device.
 

@@ -1,6 +1,6 @@
 """The ``substrate`` section: what yields the spike times. Fields are the arguments of the class in ``SUBSTRATES``."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -32,12 +32,19 @@ class Integrator(Section):
 Probability = Annotated[float, Field(ge=0, lt=1)]
 
 
+TYPICAL_NOISE = {"threshold_spread": 0.03, "threshold_batch_noise": 0.015, "spike_jitter": 0.01, "delay_jitter": 0.01}
+
+
 class Noisy(Section):
     """Exact spike times with imperfect thresholds, weights, delays and spikes; see `Noisy` in the API.
 
     ``threshold_...``: in the unit of the threshold; offset and spread are a fixed pattern over the neurons, noise is
     drawn anew in each batch or sample. ``..._jitter``: in the unit of the times. All of these are standard deviations,
     but the offset. ``weight_scale: 30`` rounds weights to 1/30. ``seed`` is by default the training's.
+
+    If no imperfection is given (``kind: noisy`` alone, or ``--substrate noisy``), the noise is typical of a device:
+    ``threshold_spread: 0.03``, ``threshold_batch_noise: 0.015``, ``spike_jitter: 0.01``, ``delay_jitter: 0.01``. As soon
+    as one is given, the others have the defaults of the table; ``threshold_spread: 0`` alone is an ideal device.
     """
 
     kind: Literal["noisy"]
@@ -52,6 +59,11 @@ class Noisy(Section):
     weight_scale: Positive | None = None
     weight_max: Positive | None = None
     seed: Seed | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _never_without_noise_unasked(cls, raw: Any) -> Any:
+        return {**TYPICAL_NOISE, **raw} if isinstance(raw, dict) and not raw.keys() - {"kind", "seed"} else raw
 
 
 class MockBss2(Section):
