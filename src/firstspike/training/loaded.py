@@ -1,8 +1,9 @@
 """A run as one reads it: each part is read when it is first asked for, on the CPU whatever it was trained on."""
 
+import logging
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -25,8 +26,10 @@ from firstspike.training.checkpoint import (
 )
 from firstspike.training.config import Config, with_substrate
 from firstspike.training.evaluation import Evaluation, evaluate_record, record_in_parts
-from firstspike.training.run import Run
+from firstspike.training.run import Run, changed_data
 from firstspike.training.seeds import member_configs, member_folder
+
+logger = logging.getLogger(__name__)
 
 Table = dict[str, Float[np.ndarray, " rows"]]
 
@@ -56,6 +59,7 @@ class LoadedRun:
         self.chosen = checkpoint
         self._on = with_substrate(self.config, substrate)
         self.elsewhere = None if self._on.substrate.kind == self.config.substrate.kind else substrate
+        self._whole: LoadedRun | None = None
         self._place = None if checkpoint is None else find_checkpoint(self._run.checkpoints, checkpoint)
 
     def __repr__(self) -> str:
@@ -116,7 +120,13 @@ class LoadedRun:
     def seeds(self) -> tuple["LoadedRun", ...]:
         """The runs of a run of several seeds; else none."""
         configs = member_configs(self.config)
-        return tuple(type(self)(member_folder(self.folder, x)) for x in configs) if len(configs) > 1 else ()
+        return tuple(self.member(member_folder(self.folder, x)) for x in configs) if len(configs) > 1 else ()
+
+    def member(self, folder: Path, checkpoint: str | None = None) -> Self:
+        """The run of one of several seeds, which all have the same data."""
+        run = type(self)(folder, checkpoint)
+        run._whole = self
+        return run
 
     @cached_property
     def network(self) -> Network:
@@ -144,8 +154,18 @@ class LoadedRun:
 
     @cached_property
     def data(self) -> Splits:
-        """The three splits."""
-        return build_data(self.config)
+        """The three splits. If they are not those that the run was trained on, a warning (logging) says so."""
+        if self._whole is not None:
+            return self._whole.data
+        data = build_data(self.config)
+        if changed := changed_data(self._run, data):
+            logger.warning(changed)
+        return data
+
+    @property
+    def data_changed(self) -> str:
+        """A line that says how the data differ from those of the training; empty if they are not known to."""
+        return changed_data(self._run, self.data)
 
     @property
     def class_names(self) -> tuple[str, ...]:

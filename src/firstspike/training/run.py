@@ -1,7 +1,7 @@
 """A run: the folder that one training lives in.
 
 config.yaml         as it ran, defaults written out
-environment.json    versions, command, seed, device, substrate
+environment.json    versions, command, seed, device, substrate, checksum of the data
 metrics.csv         a row an epoch
 output_times.csv    mean and spread of each output's spike time per class, on the validation data, per epoch
 checkpoints/        weights and state of the training
@@ -20,12 +20,15 @@ import sys
 from collections.abc import Iterable, Mapping
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from firstspike._version import __version__
 from firstspike.training.config import Config, load_config
 from firstspike.training.files import named, write_whole
 from firstspike.training.torchrun import processes
+
+if TYPE_CHECKING:
+    from firstspike.data import Splits
 
 Row = dict[str, float | int | str]
 
@@ -37,13 +40,20 @@ class Run:
         self.path = path
 
     @classmethod
-    def create(cls, path: Path, config: Config, substrate: Mapping[str, Any] | None = None) -> "Run":
+    def create(
+        cls,
+        path: Path,
+        config: Config,
+        substrate: Mapping[str, Any] | None = None,
+        data: Mapping[str, Any] | None = None,
+    ) -> "Run":
         """Make the folder with what is known before the first epoch.
 
         Args:
             path: the folder.
             config: as it will run.
             substrate: the identity of what it will run on; by default its kind alone.
+            data: the checksum of what it will learn from.
 
         Raises:
             FileExistsError: there is something in the folder already.
@@ -55,7 +65,7 @@ class Run:
         run = cls(path)
         try:
             run.write_config(config)
-            write_whole(path / "environment.json", json.dumps(environment(config, substrate), indent=1) + "\n")
+            write_whole(path / "environment.json", json.dumps(environment(config, substrate, data), indent=1) + "\n")
         except OSError:  # half a beginning would only stand in the way of the next attempt
             (path / "config.yaml").unlink(missing_ok=True)
             if fresh:
@@ -85,13 +95,20 @@ class Run:
 
     def note_substrate(self, identity: Mapping[str, Any]) -> None:
         """Write into ``environment.json`` what the run goes on on, if it is another substrate than before."""
-        path = self.path / "environment.json"
+        if self.environment.get("substrate") != identity["kind"]:  # once there was only one, and its kind all to say
+            self._note("substrate", "earlier_substrates", identity)
+
+    def note_data(self, checksum: Mapping[str, Any]) -> None:
+        """Write into ``environment.json`` the checksum of the data of a resumed run, if they are others than before."""
+        self._note("data", "earlier_data", checksum)
+
+    def _note(self, key: str, history: str, value: Mapping[str, Any]) -> None:
         found = self.environment
-        before = found.get("substrate")
-        if before not in (identity, identity["kind"]):  # runs of before there was more than one name the kind alone
-            earlier = [*found.get("earlier_substrates", []), *([] if before is None else [before])]
-            found |= {"substrate": dict(identity), "earlier_substrates": earlier}
-            write_whole(path, json.dumps(found, indent=1) + "\n")
+        before = found.get(key)
+        if before != value:
+            earlier = [*found.get(history, []), *([] if before is None else [before])]
+            found |= {key: dict(value), history: earlier}
+            write_whole(self.path / "environment.json", json.dumps(found, indent=1) + "\n")
 
     @property
     def checkpoints(self) -> Path:
@@ -157,12 +174,15 @@ class Run:
             write_whole(path, "".join([head, *kept]))
 
 
-def environment(config: Config, substrate: Mapping[str, Any] | None = None) -> dict[str, Any]:
+def environment(
+    config: Config, substrate: Mapping[str, Any] | None = None, data: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
     """What a run depended on, beside its config.
 
     Args:
         config: as it runs.
         substrate: the identity of what it runs on; by default its kind alone.
+        data: the checksum of what it learns from.
     """
     import torch
 
@@ -181,7 +201,17 @@ def environment(config: Config, substrate: Mapping[str, Any] | None = None) -> d
         "seed": config.training.seed,
         "substrate": dict(substrate or {"kind": config.substrate.kind}),
         "command": sys.argv,
+        **({} if data is None else {"data": dict(data)}),
     }
+
+
+def changed_data(run: Run, data: "Splits") -> str:
+    """A line that says what is different about the data since the training began; empty if nothing is known to be."""
+    try:
+        found = data.differences(run.environment.get("data"))
+    except ValueError:  # environment.json is damaged; only those who need it say so
+        return ""
+    return f"{run.path}: the data are not those that the run was trained on: {'; '.join(found)}" if found else ""
 
 
 def next_folder(parent: Path, name: str) -> Path:

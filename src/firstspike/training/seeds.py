@@ -55,7 +55,8 @@ def open_members(top: Run, members: Sequence[Experiment]) -> list[Run]:
 
 
 def _create(top: Run, member: Experiment) -> Run:
-    return Run.create(member_folder(top.path, member.config), member.config, member.substrate.identity())
+    folder, identity = member_folder(top.path, member.config), member.substrate.identity()
+    return Run.create(folder, member.config, identity, member.data.checksum)
 
 
 def newest_of_all(runs: Sequence[Run]) -> list[Checkpoint] | None:

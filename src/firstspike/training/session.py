@@ -19,7 +19,7 @@ from firstspike.training.evaluation import Evaluation
 from firstspike.training.loop import train
 from firstspike.training.parallel import Ranks, joined
 from firstspike.training.progress import Progress
-from firstspike.training.run import Run
+from firstspike.training.run import Run, changed_data
 from firstspike.training.saving import State, restore
 from firstspike.training.seeds import (
     MeanTable,
@@ -76,7 +76,8 @@ def start(
         members = _build(config)
         with _open_substrates(members):  # whatever cannot be built or opened leaves no folder behind
             identity = members[0].substrate.identity()
-            top = Run.create(folder, config, identity) if ranks.first else Run(folder)
+            checksum = members[0].data.checksum if ranks.first else None
+            top = Run.create(folder, config, identity, checksum) if ranks.first else Run(folder)
             runs = create_members(top, members)
             states = [State() for _ in members]
             return _train(members, top, runs, states, show, watch, watchers, stop, ranks)
@@ -131,6 +132,8 @@ def resume(
             if states[0].epoch > config.training.epochs:
                 raise ValueError(f"{folder} has {states[0].epoch} epochs already; give a larger --epochs than that")
             if ranks.first:
+                if changed := changed_data(run, members[0].data):
+                    logger.warning(changed)
                 _go_on(run, config, members, runs, states[0].epoch, epochs is not None)
             return _train(members, run, runs, states, show, watch, watchers, stop, ranks)
 
@@ -145,6 +148,7 @@ def _go_on(run: Run, config: Config, members: list[Experiment], runs: list[Run],
         each.forget_after(epoch)
     for each, member in zip([run, *runs], [members[0], *members], strict=True):
         each.note_substrate(member.substrate.identity())
+        each.note_data(member.data.checksum)
 
 
 def _build(config: Config) -> list[Experiment]:

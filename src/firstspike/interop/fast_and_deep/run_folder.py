@@ -86,7 +86,7 @@ def import_folder(folder: Path, out: Path) -> Imported:
             lacking.append("fixed pattern of the thresholds: drawn anew here, so the network runs on another device")
     if found.trained:
         comparison = compare(experiment, found.tests)
-    run = Run.create(out, config)
+    run = Run.create(out, config, data=experiment.data.checksum)
     if found.network is not None:
         rates = _advance(experiment, epoch)
         rows = metrics(found.curves, rates, experiment.spiking)

@@ -43,8 +43,8 @@ class Noisy(Section):
     but the offset. ``weight_scale: 30`` rounds weights to 1/30. ``seed`` is by default the training's.
 
     If no imperfection is given (``kind: noisy`` alone, or ``--substrate noisy``), the noise is typical of a device:
-    ``threshold_spread: 0.03``, ``threshold_batch_noise: 0.015``, ``spike_jitter: 0.01``, ``delay_jitter: 0.01``. As soon
-    as one is given, the others have the defaults of the table; ``threshold_spread: 0`` alone is an ideal device.
+    ``threshold_spread: 0.03``, ``threshold_batch_noise: 0.015``, ``spike_jitter: 0.01``, ``delay_jitter: 0.01``. If one
+    is given, the others have the defaults of the table; ``threshold_spread: 0`` alone is an ideal device.
     """
 
     kind: Literal["noisy"]
