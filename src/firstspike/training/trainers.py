@@ -12,7 +12,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from firstspike.data import SpikeData
 from firstspike.layers import DelayRule, Ensemble, Record, project_delays_
 from firstspike.training.build import Experiment, build_optimizer, build_schedule
-from firstspike.training.evaluation import Evaluation, evaluate, evaluate_record, record_in_parts
+from firstspike.training.evaluation import Evaluation, evaluate, judged, outputs_of
 
 
 class Trainer(Protocol):
@@ -133,10 +133,10 @@ class SideBySide:
     @torch.no_grad()
     def evaluate(self, data: SpikeData) -> list[Evaluation]:
         """See ``Trainer``."""
-        layers = record_in_parts(self.ensemble, data.times).layers
+        times, silent = outputs_of(self.ensemble, data.times, self.members[0].spiking)
         return [
-            evaluate_record(Record(data.times, tuple(x[e] for x in layers)), member.loss, data.labels, member.spiking)
-            for e, member in enumerate(self.members)
+            judged(mine, fractions, member.loss, data.labels)
+            for member, mine, fractions in zip(self.members, times, silent, strict=True)
         ]
 
     def hand_over(self) -> None:
