@@ -64,7 +64,8 @@ def read_config(path: Path) -> dict[str, Any]:
         raise ValueError(f"{path}: is larger than {_MAX_BYTES} bytes, which no config is")
     try:
         raw = yaml.load(path.read_text(encoding="utf-8"), _Loader)
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+    except (yaml.YAMLError, ValueError, LookupError, AttributeError, TypeError, RecursionError) as error:
+        # PyYAML raises all of these for values that do not fit their tags
         raise ValueError(f"{path}: is no YAML of plain values: {' '.join(str(error).split())}") from None
     if not isinstance(raw, dict):
         raise ValueError(f"{path}: is no config of fastAndDeep: expected a mapping")
