@@ -121,7 +121,7 @@ def _changes(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
 
 def _digest(tensor: Tensor) -> str:
     values = tensor.detach().cpu().contiguous()
-    return hashlib.sha256(values.view(torch.uint8).numpy()).hexdigest()
+    return hashlib.sha256(values.view(torch.uint8).numpy().data).hexdigest()
 
 
 def make_splits(make: Callable[[int, int], SpikeData], sizes: tuple[int, int, int], seeds: Sequence[int]) -> Splits:

@@ -145,7 +145,8 @@ def load_plan(file: Path, name: str | None = None) -> Plan:
         texts = [f"{shown_place(place) or 'sweep'}: {message}" for place, message in problems]
         raise ConfigError(str(file), texts, [document.line(place) for place, _ in problems]) from None
     plan = Plan(name or file.stem, sweep, file.resolve().parent)
-    errors, lines = [], []
+    errors: list[str] = []
+    lines: list[int | None] = []
     if not re.fullmatch(r"\w[\w.-]*", plan.name):
         errors.append(f"the name {plan.name!r} becomes a folder: give a --name of letters, digits, '_', '-' and '.'")
         lines.append(None)

@@ -6,10 +6,11 @@ pair of them. It depends on nothing else, so that an evaluation with noise can b
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -146,8 +147,9 @@ def samples_at_once(
         substrate: what it runs on; by default the exact one.
     """
     members = network.members if isinstance(network, Ensemble) else (network,)
+    layers: Iterable[Any] = members[0]
     size, widest = times.shape[-1], 1
-    for layer in members[0]:
+    for layer in layers:
         before, size = size, layer.output_size(size)
         places, inputs, outputs = 1, before, size
         if isinstance(layer, LIFLayer):

@@ -164,12 +164,12 @@ class _Builder:
                 raise _error("expected one document, got another one after ---", event)
         elif isinstance(event, yaml.CollectionEndEvent):
             self.open.pop()
-        elif isinstance(event, yaml.NodeEvent):
+        elif isinstance(event, yaml.AliasEvent):
+            raise _error("aliases (*name) are not allowed", event)
+        elif isinstance(event, yaml.ScalarEvent | yaml.CollectionStartEvent):
             self._node(event)
 
-    def _node(self, event: yaml.NodeEvent) -> None:
-        if isinstance(event, yaml.AliasEvent):
-            raise _error("aliases (*name) are not allowed", event)
+    def _node(self, event: yaml.ScalarEvent | yaml.CollectionStartEvent) -> None:
         if event.tag is not None:
             raise _error(f"tags are not allowed, got {shown_value(event.tag)}; put text in quotes", event)
         inside = self.open[-1] if self.open else None
@@ -181,7 +181,7 @@ class _Builder:
         else:
             self._put(inside, _scalar(event), event)
 
-    def _key(self, inside: _Open, event: yaml.NodeEvent) -> None:
+    def _key(self, inside: _Open, event: yaml.Event) -> None:
         if not isinstance(event, yaml.ScalarEvent):
             raise _error("expected text as a key, got a list or mapping", event)
         key = event.value
@@ -190,15 +190,15 @@ class _Builder:
         if key in inside.values:
             raise _error(f"duplicate key {shown_value(key)}", event)
         inside.key = key
-        self.document.lines[(*inside.place, key)] = event.start_mark.line + 1
+        self.document.lines[(*inside.place, key)] = _where(event)[0]
 
-    def _enter(self, inside: _Open | None, event: yaml.NodeEvent) -> None:
+    def _enter(self, inside: _Open | None, event: yaml.CollectionStartEvent) -> None:
         if len(self.open) >= _DEPTH:
             raise _error("is nested too deeply for a config", event)
         values: dict[str, Any] | list[Any] = {} if isinstance(event, yaml.MappingStartEvent) else []
         self.open.append(_Open(values, self._put(inside, values, event)))
 
-    def _put(self, inside: _Open | None, value: Any, event: yaml.NodeEvent) -> Place:
+    def _put(self, inside: _Open | None, value: Any, event: yaml.Event) -> Place:
         """Put a value where it belongs; returns its place."""
         if inside is None:
             self.document.data = value
@@ -206,7 +206,7 @@ class _Builder:
         if isinstance(inside.values, list):
             place = (*inside.place, len(inside.values))
             inside.values.append(value)
-            self.document.lines[place] = event.start_mark.line + 1
+            self.document.lines[place] = _where(event)[0]
             return place
         assert inside.key is not None
         place = (*inside.place, inside.key)
@@ -225,7 +225,14 @@ def _events(text: str) -> Iterator[yaml.Event]:
 
 
 def _error(problem: str, event: yaml.Event) -> YamlError:
-    return YamlError(problem, event.start_mark.line + 1, event.start_mark.column + 1)
+    return YamlError(problem, *_where(event))
+
+
+def _where(event: yaml.Event) -> tuple[int, int]:
+    """Line and column, counted from 1."""
+    mark = event.start_mark
+    assert mark is not None
+    return mark.line + 1, mark.column + 1
 
 
 def _scalar(event: yaml.ScalarEvent) -> Any:
