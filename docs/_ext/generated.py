@@ -125,7 +125,12 @@ def _value(annotation: Any, metadata: tuple[Any, ...] = ()) -> str:
 
 def _limits(metadata: tuple[Any, ...]) -> str:
     """Bounds on a number, of the annotations that pydantic keeps."""
-    signs = {annotated_types.Gt: ("gt", ">"), annotated_types.Ge: ("ge", "≥"), annotated_types.Le: ("le", "≤")}
+    signs = {
+        annotated_types.Gt: ("gt", ">"),
+        annotated_types.Ge: ("ge", "≥"),
+        annotated_types.Lt: ("lt", "<"),
+        annotated_types.Le: ("le", "≤"),
+    }
     entries = [x for entry in metadata for x in (entry.metadata if isinstance(entry, FieldInfo) else [entry])]
     return ", ".join(f"{signs[type(x)][1]} {getattr(x, signs[type(x)][0])}" for x in entries if type(x) in signs)
 

@@ -10,7 +10,7 @@ from firstspike.layers.neurons import LIFLayer
 from firstspike.layers.observed import at_observed
 from firstspike.layers.patches import Image, Pair, Window, flat, from_image, is_image, to_image
 from firstspike.neuron import LIF
-from firstspike.ranges import Finite, NotNegative, Positive, PositiveInt
+from firstspike.ranges import Finite, NotNegative, Positive, Size
 from firstspike.spiketime import first_spike_time
 
 
@@ -45,7 +45,7 @@ class LIFConv2d(LIFLayer):
     def __init__(
         self,
         image: tuple[int, int, int],
-        out_channels: PositiveInt,
+        out_channels: Size,
         kernel_size: Pair,
         neuron: LIF | None = None,
         *,
