@@ -2,7 +2,7 @@
 
 Seeded and small. A longer run, with its counts::
 
-    FIRSTSPIKE_FUZZ=20000 pytest -s tests/training/test_config_fuzz.py
+    FIRSTSPIKE_FUZZ=20000 pytest -s tests/config/test_config_fuzz.py
 """
 
 import collections
@@ -51,7 +51,7 @@ VALUES = [
 ]
 LETTERS = [*" \t\n:-[]{},#&*!|>'\"%@`?~.0129ex_\0\x85\ufeff\ud800é", "\n  ", "\n- ", ": ", " #"]
 PLACES = [
-    *("", "²", "data", "network", "network[0]", "network[99].size", "network.size", "data[0]", "[0]", "a..b", "x y"),
+    *("", "²", "data", "network", "network[0]", "network[99].out_features", "network.out_features", "data[0]", "[0]", "a..b", "x y"),
     *("training.epochs.x", "substrate.kind", "a" * 3000, "a." * 3000 + "a", f"network[{'9' * 5000}]", "loss.a[0].b"),
 ]
 

@@ -8,6 +8,7 @@ from firstspike.layers import BiasSpikes, Delay, EarliestPool2d, Ensemble, LIFCo
 from firstspike.losses import TimeCrossEntropy
 from firstspike.substrates import Exact, Noisy
 from firstspike.training import evaluation
+from firstspike.training.fitting import Objective
 from firstspike.training.evaluation import evaluate, evaluate_record, outputs_of, record_in_parts, samples_at_once
 
 GIB = 2**30
@@ -81,25 +82,25 @@ def data(source):
 
 @pytest.mark.parametrize("at_once", [1, 7, 49, 50])
 def test_parts_change_nothing(networks, data, at_once, monkeypatch):
-    loss, network = TimeCrossEntropy(), networks[0]
-    whole, record = evaluate(network, loss, data, [0, 1]), record_in_parts(network, data.times)
+    objective, network = Objective(TimeCrossEntropy()), networks[0]
+    whole, record = evaluate(network, objective, data), record_in_parts(network, data.times)
     monkeypatch.setattr(evaluation, "PART_MEMORY", at_once * 4 * 10 * 25)
     assert samples_at_once(network, data.times) == at_once
-    found = evaluate(network, loss, data, [0, 1])
+    found = evaluate(network, objective, data)
     assert torch.equal(found.times, whole.times)
     assert (found.silent, found.loss, found.accuracy) == (whole.silent, whole.loss, whole.accuracy)
     assert 0 < found.silent[0] < 1
     parts = record_in_parts(network, data.times)
     assert all(torch.equal(one, other) for one, other in zip(parts.layers, record.layers, strict=True))
-    assert evaluate_record(parts, loss, data.labels, [0, 1]).silent == whole.silent
+    assert evaluate_record(network, parts, objective, data.labels).silent == whole.silent
 
 
 def test_members_have_what_each_has_alone(networks, data, monkeypatch):
-    alone = [outputs_of(network, data.times, [0, 1]) for network in networks]
+    alone = [outputs_of(network, data.times) for network in networks]
     monkeypatch.setattr(evaluation, "PART_MEMORY", 3 * 7 * 4 * 10 * 25)
     together = Ensemble(networks)
     assert samples_at_once(together, data.times) == 7
-    times, silent = outputs_of(together, data.times, [0, 1])
+    times, silent = outputs_of(together, data.times)
     for member, (mine, fractions) in enumerate(alone):
         assert torch.equal(times[member], mine)
         assert torch.equal(silent[member], fractions)

@@ -1,6 +1,6 @@
 """The sections of a config. Each follows from the class that it configures; what is written here is what a config adds."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, create_model, model_validator
 
@@ -114,8 +114,20 @@ _OPTIMIZER_TYPES = {
 _OPTIMIZER_OMIT = (
     "params", "foreach", "maximize", "capturable", "differentiable", "fused", "decoupled_weight_decay"
 )  # fmt: skip
+
+
+class _Optimizer(Section):
+    """What torch refuses only when the optimiser is made."""
+
+    @model_validator(mode="after")
+    def _accelerated(self) -> Self:
+        if getattr(self, "nesterov", False) and not getattr(self, "momentum", 0):
+            raise ValueError("nesterov needs a momentum above 0")
+        return self
+
+
 OPTIMIZER_SECTIONS = {
-    kind: derive(target, kind, omit=_OPTIMIZER_OMIT, types=_OPTIMIZER_TYPES, check=False)
+    kind: derive(target, kind, base=_Optimizer, omit=_OPTIMIZER_OMIT, types=_OPTIMIZER_TYPES, check=False)
     for kind, target in OPTIMIZERS.items()
 }
 Optimizer = union([*OPTIMIZER_SECTIONS.values(), Custom])
