@@ -15,7 +15,7 @@ from firstspike.interop.commands import export, import_fastanddeep
 from firstspike.reports.command import report
 from firstspike.sweeps import command as sweeps
 from firstspike.sweeps.folder import sweep_folder
-from firstspike.training.torchrun import check_command, only_first_reports
+from firstspike.torchrun import check_command, only_first_reports
 
 app = typer.Typer(
     help="Train spiking neural networks exactly, by backpropagation on first spike times.",
@@ -228,7 +228,7 @@ def configs(
     name: Annotated[str | None, typer.Argument(help="Print this one.")] = None,
 ) -> None:
     """List the shipped configs, or print one."""
-    from firstspike.config.shipped import shipped_configs
+    from firstspike.configs import shipped_configs
 
     shipped = shipped_configs()
     if name is None:

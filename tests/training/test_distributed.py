@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from firstspike.cli import main
-from firstspike.training import torchrun
+from firstspike import torchrun
 from firstspike.config import build
 from firstspike.runs.checkpoint import load_checkpoint, newest_first
 from firstspike.config import load_config
@@ -21,7 +21,7 @@ from firstspike.training import Interrupted
 from firstspike.training.distributed import Ranks
 from firstspike.runs import RunFolder
 from firstspike.runs import resume, start
-from firstspike.training.torchrun import only_first_reports
+from firstspike.torchrun import only_first_reports
 
 SMALL = [
     "data.train=301",  # batches of 60, the last of one sample: other processes than one have none

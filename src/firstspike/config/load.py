@@ -13,7 +13,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from firstspike.config.network import Problem, network_problems
 from firstspike.config.section import Section
 from firstspike.config.sections import SUBSTRATE_SECTIONS, Data, Loss, Network, Neuron, Substrate, Training, outline_of
-from firstspike.config.shipped import shipped_configs
+from firstspike.configs import shipped_configs
 from firstspike.config.upgrade import upgraded
 from firstspike.neuron import LIF
 from firstspike.config.yaml_file import (

@@ -28,7 +28,7 @@ from firstspike.config import Config, load_config
 from firstspike.data import Splits
 from firstspike.runs.files import named, write_whole
 from firstspike.training import Row
-from firstspike.training.torchrun import processes
+from firstspike.torchrun import processes
 
 class RunFolder:
     """The folder of one training. Files are written whole, or line by line where a torn last line does no harm.
