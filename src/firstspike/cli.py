@@ -2,7 +2,9 @@
 
 import contextlib
 import os
+import signal
 import sys
+import threading
 from collections.abc import Iterator
 from enum import StrEnum
 from pathlib import Path
@@ -54,14 +56,24 @@ class Split(StrEnum):
 def main() -> None:
     """Entry point: errors that a user can mend are one message, without a traceback."""
     try:
-        with first_speaks():
+        with _quiet_end(), first_speaks():
             app()
     except (ValueError, FileExistsError, FileNotFoundError, ImportError) as error:
         _fail(_reason(error), BAD_INPUT)
-    except OSError as error:
+    except (OSError, FloatingPointError) as error:  # a training that diverged is the latter
         _fail(_reason(error), FAILED)
     except KeyboardInterrupt:
         _fail("interrupted", INTERRUPTED)
+
+
+@contextlib.contextmanager
+def _quiet_end() -> Iterator[None]:
+    """After this block Ctrl-C ends the process at once: Python would print a traceback while it shuts down."""
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def _fail(message: str, code: int) -> None:
@@ -115,16 +127,15 @@ def train(
 ) -> None:
     """Train a network and test it."""
     from firstspike.training.config import load_config
-    from firstspike.training.run import next_folder
+    from firstspike.training.run import run_folder
 
     named = {"device": device, "dtype": dtype, "seed": seed, "seeds": seeds}
     overrides = [f"training.{name}={value}" for name, value in named.items() if value is not None]
     checked = load_config(config, [*(settings or ()), *overrides], substrate)
-    folder = out or next_folder(Path("runs"), Path(config).stem)
 
     from firstspike.training.session import start
 
-    with _interruptible(folder):
+    with run_folder(out, Path(config).stem) as folder, _interruptible(folder):
         _report(folder, start(folder, checked, show=not quiet, watch=_watch(live, tensorboard)))
 
 
@@ -135,6 +146,9 @@ def resume(
     allow_other_chip: Annotated[
         bool, typer.Option("--allow-other-chip", help="Go on where the run was trained on another chip.")
     ] = False,
+    from_scratch: Annotated[
+        bool, typer.Option("--from-scratch", help="Drop all checkpoints and tables, and train anew.")
+    ] = False,
     quiet: Quiet = False,
     live: Live = False,
     tensorboard: Log = False,
@@ -142,9 +156,9 @@ def resume(
     """Continue a run from its newest checkpoint, as if it had never stopped."""
     from firstspike.training.session import resume as go_on
 
-    watch = _watch(live, tensorboard)
+    options = {"allow_other_chip": allow_other_chip, "from_scratch": from_scratch}
     with _interruptible(run):
-        _report(run, go_on(run, epochs=epochs, show=not quiet, watch=watch, allow_other_chip=allow_other_chip))
+        _report(run, go_on(run, epochs=epochs, show=not quiet, watch=_watch(live, tensorboard), **options))
 
 
 @app.command()

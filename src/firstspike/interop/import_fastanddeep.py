@@ -29,10 +29,10 @@ def import_fastanddeep(
         return
 
     from firstspike.interop.fast_and_deep.run_folder import import_folder
-    from firstspike.training.run import next_folder
+    from firstspike.training.run import run_folder
 
-    run = out or next_folder(Path("runs"), source.resolve().name)
-    imported = import_folder(source, run)
+    with run_folder(out, source.resolve().name) as run:
+        imported = import_folder(source, run)
     where = (
         "no network found" if imported.network is None else f"{imported.parameters} parameters of {imported.network}"
     )

@@ -193,7 +193,13 @@ def build_loss(config: Config) -> TimeLoss:
 
 def _device(name: str) -> torch.device:
     try:
-        return torch.empty(0, device=name).device
+        device = torch.empty(0, device=name).device
+        torch.empty(0, dtype=torch.float64, device=device)
+        return device
+    except TypeError:  # of mps
+        raise ValueError(
+            f"device {name!r} cannot be used: it has no float64, in which sums and spike times are computed; try cpu"
+        ) from None
     except (RuntimeError, AssertionError) as error:  # torch's ways to say that there is none
         raise ValueError(f"device {name!r} cannot be used: {str(error).splitlines()[0]}; try cpu") from None
 

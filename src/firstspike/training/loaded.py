@@ -25,6 +25,7 @@ from firstspike.training.checkpoint import (
 )
 from firstspike.training.config import Config, with_substrate
 from firstspike.training.evaluation import Evaluation, evaluate_record, record_in_parts
+from firstspike.training.fit import check_weights
 from firstspike.training.run import Run
 from firstspike.training.seeds import member_configs, member_folder
 
@@ -188,6 +189,7 @@ class LoadedRun:
         source = generator(config.training.seed, "weights")
         network = build_network(config, inputs, source, self.data.train.times if weights is None else None)
         if weights is not None:
+            check_weights(weights, network.state_dict(), str(self.folder))
             network.load_state_dict(weights)
         return network.requires_grad_(False).eval()
 

@@ -16,9 +16,10 @@ from firstspike.seeding import generator
 from firstspike.substrates import SubstrateError
 from firstspike.training.augment import augmented
 from firstspike.training.build import Experiment
+from firstspike.training.divergence import DivergedError, staying_finite
 from firstspike.training.evaluation import Evaluation
 from firstspike.training.run import Row, Run
-from firstspike.training.saving import LastEpoch, State, save_best, save_epoch
+from firstspike.training.saving import LastEpoch, State, save_best, save_epochs
 from firstspike.training.trainers import Trainer
 from firstspike.training.watchers import Watcher
 
@@ -51,12 +52,14 @@ def train(
     Raises:
         Interrupted: see ``stop``.
         SubstrateError: a substrate that does not answer; the state after the last whole epoch is saved.
+        DivergedError: weights that are not finite any more; likewise.
     """
     last = LastEpoch(trainer.members, runs, states)
     try:
         return _train(trainer, runs, states, watcher, stop, last, writes)
-    except SubstrateError:
-        last.save()
+    except (SubstrateError, DivergedError):
+        if writes:
+            last.save()
         raise
 
 
@@ -98,6 +101,7 @@ def _train(
         if writes and (first.epoch % config.save_every == 0 or first.epoch == config.epochs):
             _save(trainer, runs, states)
             watcher.checkpoint(first.epoch, members[0], validations[0])
+        trainer.hand_over()
         last.keep()
     return trainer.evaluate(members[0].data.test)
 
@@ -116,9 +120,10 @@ def train_epoch(
     empty = torch.zeros(3 + len(members[0].spiking), dtype=torch.float64, device=members[0].device)
     totals = torch.stack([empty if state.totals is None else state.totals.to(empty) for state in states])
 
-    with ExitStack() as jitter:
+    with ExitStack() as epoch:
+        epoch.enter_context(staying_finite(members, first.epoch + 1))
         for member, noise in zip(members, noises, strict=True):
-            jitter.enter_context(jitter_from(member.network, noise))
+            epoch.enter_context(jitter_from(member.network, noise))
         for start in range(first.batch * config.batch_size, len(data), config.batch_size):
             if stop():
                 for state, noise, sums in zip(states, noises, totals.clone(), strict=True):
@@ -145,8 +150,7 @@ def shuffled(samples: int, seed: int, epoch: int) -> Tensor:
 
 def _save(trainer: Trainer, runs: Sequence[Run], states: Sequence[State]) -> None:
     trainer.hand_over()
-    for member, run, state in zip(trainer.members, runs, states, strict=True):
-        save_epoch(member, run, state)
+    save_epochs(trainer.members, runs, states)
 
 
 def mean_row(rows: Sequence[Row]) -> Row:

@@ -1,15 +1,24 @@
 """How far a training is, and what of it goes into a checkpoint and back."""
 
-import copy
 import math
+from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
+import torch
 from torch import Tensor
 
 from firstspike.training.build import Experiment
-from firstspike.training.checkpoint import Checkpoint, checkpoints, remove_checkpoint, save_checkpoint
+from firstspike.training.checkpoint import (
+    Checkpoint,
+    CheckpointError,
+    checkpoints,
+    remove_checkpoint,
+    save_checkpoint,
+)
+from firstspike.training.fit import check_like, fitting_state
 from firstspike.training.run import Run
 
 
@@ -34,17 +43,16 @@ class State:
     noise: Tensor | None = None
 
 
-def save_epoch(experiment: Experiment, run: Run, state: State) -> None:
-    """A checkpoint named after how far the training is; those from inside an earlier epoch go."""
-    new = _place(run, state)
-    save_checkpoint(new, capture(experiment, state))
-    _keep_one(run, new, "_batch_")
+def save_epochs(members: Sequence[Experiment], runs: Sequence[Run], states: Sequence[State]) -> None:
+    """Checkpoints named after how far the training is; those from inside an earlier epoch go, once all are there."""
+    for experiment, run, state in zip(members, runs, states, strict=True):
+        save_checkpoint(_place(run, state), capture(experiment, state))
+    for run, state in zip(runs, states, strict=True):
+        _keep_one(run, _place(run, state), "_batch_")
 
 
 class LastEpoch:
-    """What the last whole epoch left behind, for when a substrate fails in the middle of the next one.
-
-    Of the exact substrate, which does not fail, nothing is kept.
+    """What the last whole epoch left, for when the next one fails: no answer from a substrate, numbers without end.
 
     Args:
         members: the networks in training.
@@ -54,20 +62,31 @@ class LastEpoch:
 
     def __init__(self, members: Sequence[Experiment], runs: Sequence[Run], states: Sequence[State]) -> None:
         self._all = list(zip(members, runs, states, strict=True))
-        self._wanted = any(member.substrate.kind != "exact" for member in members)
         self._kept: list[tuple[Path, Checkpoint]] = []
         self.keep()
 
     def keep(self) -> None:
         """The last epoch is the one that is done now."""
-        if self._wanted:
-            self._kept = [(_place(run, state), copy.deepcopy(capture(x, state))) for x, run, state in self._all]
+        self._kept = [(_place(run, state), _copied(capture(x, state))) for x, run, state in self._all]
 
     def save(self) -> None:
         """Make checkpoints of it, where there are none."""
         for place, checkpoint in self._kept:
             if not place.exists():
                 save_checkpoint(place, checkpoint)
+
+
+def _copied(checkpoint: Checkpoint) -> Checkpoint:
+    return replace(checkpoint, weights=_tensors_copied(checkpoint.weights), state=_tensors_copied(checkpoint.state))
+
+
+def _tensors_copied(value: Any) -> Any:
+    """Nested mappings and sequences with tensors of their own; ``deepcopy`` would copy all that a view is part of."""
+    if isinstance(value, Tensor):
+        return value.detach().clone()
+    if type(value) in (dict, OrderedDict):
+        return {key: _tensors_copied(entry) for key, entry in value.items()}
+    return [_tensors_copied(entry) for entry in value] if type(value) is list else value
 
 
 def save_best(experiment: Experiment, run: Run, state: State) -> None:
@@ -96,26 +115,52 @@ def capture(experiment: Experiment, state: State) -> Checkpoint:
 def restore(experiment: Experiment, checkpoint: Checkpoint, allow_other_chip: bool = False) -> State:
     """Put a checkpoint into an experiment of the same config; returns how far it was.
 
+    All of it is checked before anything is taken over.
+
     Raises:
+        CheckpointError: it holds what does not belong to the experiment.
         ValueError: the substrate is another chip than the checkpoint's, and none other is allowed.
     """
-    kept = checkpoint.state.get("substrate", {"identity": {}, "state": {}})
-    before, now = (identity.get("chip") for identity in (kept["identity"], experiment.substrate.identity()))
+    kept = fitting_state(experiment, checkpoint)
+    state = _progress(experiment, checkpoint)
+    identity = kept["substrate"]["identity"]
+    before, now = identity.get("chip"), experiment.substrate.identity().get("chip")
     if before != now and before is not None and not allow_other_chip:
         raise ValueError(
             f"the run was trained on chip {before}, this is {'no chip' if now is None else f'chip {now}'}: what it "
             "learned fits that chip. To go on here nevertheless: firstspike resume --allow-other-chip"
         )
     experiment.network.load_state_dict(checkpoint.weights)
-    experiment.optimizer.load_state_dict(checkpoint.state["optimizer"])
+    experiment.optimizer.load_state_dict(kept["optimizer"])
     if experiment.schedule is not None:
-        experiment.schedule.load_state_dict(checkpoint.state["schedule"])
-    experiment.silent.load_state_dict(checkpoint.state["silent"])
-    if kept["identity"].get("kind") == experiment.substrate.kind:
-        experiment.substrate.load_state_dict(kept["state"])
-    state = State(**checkpoint.state["progress"])
+        experiment.schedule.load_state_dict(kept["schedule"])
+    experiment.silent.load_state_dict(kept["silent"])
+    if identity.get("kind") == experiment.substrate.kind:
+        experiment.substrate.load_state_dict(kept["substrate"]["state"])
+    return state
+
+
+def _progress(experiment: Experiment, checkpoint: Checkpoint) -> State:
+    """How far a checkpoint is, checked."""
+    found, where = checkpoint.state["progress"], f"{checkpoint.folder}: progress"
+    sums = torch.zeros(3 + len(experiment.spiking), dtype=torch.float64)
+    inside = {"totals": sums, "noise": torch.Generator().get_state()}  # an epoch that is not done
+    new = asdict(State())
+    if isinstance(found, dict):
+        expected = {key: None if found[key] is None else like for key, like in inside.items() if key in found}
+        new = {key: new[key] for key in new if key in found or key in ("epoch", "batch")} | expected
+    check_like(found, new, where)
+    state = State(**found)
+    batches = math.ceil(len(experiment.data.train) / experiment.config.training.batch_size)
+    if (state.epoch, state.batch) != (checkpoint.epoch, checkpoint.batch) or not 0 <= state.batch < batches:
+        raise CheckpointError(
+            f"{where} is at epoch {state.epoch}, batch {state.batch} of {batches}, its manifest says epoch "
+            f"{checkpoint.epoch}, batch {checkpoint.batch}"
+        )
     if state.totals is not None:
         state.totals = state.totals.to(experiment.device)
+    elif state.batch:
+        raise CheckpointError(f"{where} lacks the sums over the first {state.batch} batches")
     return state
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from firstspike.training.build import Experiment
-from firstspike.training.checkpoint import Checkpoint, load_first, newest_first
+from firstspike.training.checkpoint import Checkpoint, CheckpointError, load_newest_of_all, moment_of, newest_first
 from firstspike.training.config import Config
 from firstspike.training.files import write_whole
 from firstspike.training.run import Row, Run
@@ -59,21 +59,33 @@ def _create(top: Run, member: Experiment) -> Run:
 
 
 def newest_of_all(runs: Sequence[Run]) -> list[Checkpoint] | None:
-    """The newest checkpoints of the same moment in all runs, or None; damaged ones are reported (logging)."""
+    """The newest checkpoints of the same moment in all runs; damaged ones are reported (logging) and passed over.
+
+    None before the first of them. Several runs are saved one after the other: what was saved of a first moment, or the
+    best of some, is then there without the rest.
+
+    Raises:
+        CheckpointError: there are some, but none that can be read, or of no moment in all of the runs.
+        OSError: a folder that cannot be read.
+    """
     found = [_by_moment(run.checkpoints) for run in runs]
-    for moment in sorted(set(found[0]).intersection(*found[1:]), reverse=True):
-        loaded = [load_first(paths[moment]) for paths in found]
-        whole = [checkpoint for checkpoint in loaded if checkpoint is not None]
-        if len(whole) == len(runs):
-            return whole
-    return None
+    common = sorted(set(found[0]).intersection(*found[1:]), reverse=True)
+    saved = [
+        {at for at, paths in moments.items() if any(path.name.startswith("epoch_") for path in paths)}
+        for moments in found
+    ]
+    if not common and len(set().union(*saved)) > 1:
+        newest = [next((paths[0].name for paths in moments.values()), "none") for moments in found]
+        has = ", ".join(f"{run.path.name} {name}" for run, name in zip(runs, newest, strict=True))
+        raise CheckpointError(f"{runs[0].path.parent}: no checkpoints of the same moment; the newest are {has}")
+    return load_newest_of_all([[moments[at] for moments in found] for at in common])
 
 
 def _by_moment(folder: Path) -> dict[tuple[int, ...], list[Path]]:
-    """Folders that may be checkpoints, by the numbers in their names: epoch, and batch if there is one."""
+    """Folders that may be checkpoints, by the moment of the training."""
     found: dict[tuple[int, ...], list[Path]] = {}
     for path in newest_first(folder):
-        found.setdefault(tuple(int(n) for n in path.name.split("_") if n.isdigit()), []).append(path)
+        found.setdefault(moment_of(path), []).append(path)
     return found
 
 

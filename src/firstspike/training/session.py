@@ -2,24 +2,23 @@
 
 import logging
 import math
-import signal
-import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from firstspike.substrates import SubstrateError
 from firstspike.training.build import Experiment, build
-from firstspike.training.checkpoint import checkpoints
+from firstspike.training.checkpoint import CheckpointError, checkpoints, newest_first, remove_checkpoint
 from firstspike.training.config import Config
+from firstspike.training.divergence import DivergedError, signs_of_failure
 from firstspike.training.evaluation import Evaluation
+from firstspike.training.lock import locked
 from firstspike.training.loop import train
 from firstspike.training.parallel import Ranks, joined
 from firstspike.training.progress import Progress
-from firstspike.training.run import Run
+from firstspike.training.run import Run, check_free
 from firstspike.training.saving import State, restore
 from firstspike.training.seeds import (
     MeanTable,
@@ -30,8 +29,10 @@ from firstspike.training.seeds import (
     open_members,
     write_table,
 )
+from firstspike.training.signals import stop_on_signals
 from firstspike.training.split import OverRanks
 from firstspike.training.threads import threads_worth_starting
+from firstspike.training.torchrun import rank
 from firstspike.training.trainers import trainer_for
 from firstspike.training.watchers import Watcher, Watchers
 
@@ -64,20 +65,25 @@ def start(
 
     Raises:
         FileExistsError: the folder is not empty.
+        RunLockedError: another process trains in the folder.
         ImportError: a watcher whose extra is not installed.
         ValueError: a training that processes cannot share.
         SubstrateError: a substrate that cannot be reached, or does not answer: then the state after the last whole
             epoch is saved.
+        DivergedError: weights that are not finite any more; likewise.
         ProcessLostError: another process has ended.
         Interrupted: Ctrl-C, SIGTERM or ``stop``; the state is saved.
     """
     _check(watch)
-    with joined(config) as ranks:
+    if not rank():
+        check_free(folder)
+    with _lock(folder), joined(config) as ranks:
         members = _build(config)
-        with _open_substrates(members):  # whatever cannot be built or opened leaves no folder behind
+        with _open_substrates(members), ExitStack() as locks:  # what cannot be built or opened leaves no folder behind
             identity = members[0].substrate.identity()
             top = Run.create(folder, config, identity) if ranks.first else Run(folder)
             runs = create_members(top, members)
+            _lock_members(locks, top, runs)
             states = [State() for _ in members]
             return _train(members, top, runs, states, show, watch, watchers, stop, ranks)
 
@@ -89,12 +95,14 @@ def resume(
     show: bool = True,
     watch: Sequence[str] = (),
     allow_other_chip: bool = False,
+    from_scratch: bool = False,
     watchers: Sequence[Watcher] = (),
     stop: Callable[[], bool] = lambda: False,
 ) -> dict[str, Any]:
     """Continue a run from its newest checkpoint, exactly as if it had never stopped.
 
-    A damaged checkpoint is reported (logging) and the one before it taken; without any, the run starts over.
+    A damaged checkpoint is reported (logging) and the one before it taken. The run starts over where no checkpoint was
+    saved yet, not where there are some and none of them can be read.
 
     Args:
         folder: the run.
@@ -102,6 +110,7 @@ def resume(
         show: whether to draw a progress bar.
         watch: see ``start``.
         allow_other_chip: go on where the run was trained on another chip than the one that is there now.
+        from_scratch: remove all checkpoints and start over.
         watchers: see ``start``.
         stop: see ``start``.
 
@@ -110,29 +119,63 @@ def resume(
 
     Raises:
         FileNotFoundError: no run lives in the folder.
+        RunLockedError: another process trains the run.
+        CheckpointError: no checkpoint can be read, or the newest one belongs to another config; a ``ValueError``.
+        DivergedError: see ``start``.
         ValueError: fewer epochs than are done, another chip, a training that processes cannot share.
         ProcessLostError: another process has ended.
         Interrupted: Ctrl-C, SIGTERM or ``stop``; the state is saved.
     """
     _check(watch)
     run = Run.open(folder)
-    config = run.config
-    if epochs is not None:
-        training = config.training.model_copy(update={"epochs": epochs})
-        config = config.model_copy(update={"training": training})
-    with joined(config) as ranks:
+    with _lock(folder), ExitStack() as stack:
+        config = run.config
+        if epochs is not None:
+            training = config.training.model_copy(update={"epochs": epochs})
+            config = config.model_copy(update={"training": training})
+        ranks = stack.enter_context(joined(config))
         members = _build(config)
         with _open_substrates(members):
             runs = open_members(run, members)
-            newest = newest_of_all(runs)
+            _lock_members(stack, run, runs)
             states = [State() for _ in members]
-            if newest is not None:
-                states = [restore(x, found, allow_other_chip) for x, found in zip(members, newest, strict=True)]
+            if not from_scratch:
+                try:
+                    newest = newest_of_all(runs)
+                except CheckpointError as error:
+                    raise CheckpointError(
+                        f"{error}. Nothing was changed. To drop all checkpoints and train anew: firstspike resume "
+                        f"{folder} --from-scratch"
+                    ) from None
+                if newest is not None:
+                    states = [restore(x, found, allow_other_chip) for x, found in zip(members, newest, strict=True)]
             if states[0].epoch > config.training.epochs:
                 raise ValueError(f"{folder} has {states[0].epoch} epochs already; give a larger --epochs than that")
             if ranks.first:
+                if from_scratch:
+                    _clear([run, *runs])
                 _go_on(run, config, members, runs, states[0].epoch, epochs is not None)
             return _train(members, run, runs, states, show, watch, watchers, stop, ranks)
+
+
+def _lock(folder: Path) -> AbstractContextManager[None]:
+    """The lock of a run; of processes that train together the first one has it."""
+    return nullcontext() if rank() else locked(folder)
+
+
+def _lock_members(stack: ExitStack, top: Run, runs: list[Run]) -> None:
+    """Lock the run of each seed as well: it can be resumed by itself."""
+    for run in runs:
+        if run.path != top.path:
+            stack.enter_context(_lock(run.path))
+
+
+def _clear(runs: list[Run]) -> None:
+    """Remove the checkpoints and tables of earlier trainings."""
+    for run in runs:
+        for checkpoint in newest_first(run.checkpoints):
+            remove_checkpoint(checkpoint)
+        run.remove_tables()
 
 
 def _go_on(run: Run, config: Config, members: list[Experiment], runs: list[Run], epoch: int, longer: bool) -> None:
@@ -202,7 +245,7 @@ def _train(
         watch, others = (), ()
     with (
         _watchers(watch, others, top, len(members) > 1, state, progress) as watchers,
-        _stop_on_signals() as signalled,
+        stop_on_signals() as signalled,
         threads_worth_starting(members[0].network, math.ceil(config.batch_size * len(members) / ranks.size)),
     ):
         trainer, asked = trainer_for(members), _either(signalled, stop)
@@ -216,6 +259,9 @@ def _train(
         except SubstrateError as error:
             saved = checkpoints(runs[0].checkpoints)[-1].name
             raise SubstrateError(f"{error}. {saved} is saved; go on with: firstspike resume {top.path}") from error
+        except DivergedError as error:
+            saved = " ".join(path.name for path in checkpoints(runs[0].checkpoints)[-1:])
+            raise DivergedError(f"{error}. The state before that is saved in {top.path}, as {saved}") from error
     results = [
         {
             "epochs": state.epoch,
@@ -230,6 +276,10 @@ def _train(
     together = results[0]
     if not ranks.first:
         return together
+    for member, validation in zip(members, validations, strict=True):
+        for sign in signs_of_failure(member.network, validation):
+            seed = f" (seed {member.config.training.seed})" if len(members) > 1 else ""
+            logger.warning("%s%s: %s", top.path, seed, sign)
     for run, found in zip(runs, results, strict=True):
         run.write_results(found)
     if len(members) > 1:
@@ -263,24 +313,3 @@ def summary(evaluation: Evaluation) -> dict[str, Any]:
         "loss": evaluation.loss,
         "silent": list(evaluation.silent),
     }
-
-
-@contextmanager
-def _stop_on_signals() -> Iterator[Callable[[], bool]]:
-    """Tells whether Ctrl-C or SIGTERM came; a second Ctrl-C interrupts at once."""
-    asked = threading.Event()
-
-    def ask(number: int, frame: FrameType | None) -> None:
-        if asked.is_set() and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        asked.set()
-
-    if threading.current_thread() is not threading.main_thread():  # only the main thread gets signals
-        yield asked.is_set
-        return
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield asked.is_set
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

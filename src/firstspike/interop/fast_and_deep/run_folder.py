@@ -18,7 +18,7 @@ from firstspike.training.config import Config
 from firstspike.training.config.substrate import Noisy
 from firstspike.training.files import write_whole
 from firstspike.training.run import Run
-from firstspike.training.saving import State, save_epoch
+from firstspike.training.saving import State, save_epochs
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ def import_folder(folder: Path, out: Path) -> Imported:
         if not isinstance(rows, str) and rows:
             best = max(float(row["validation_accuracy"]) for row in rows)
             run.append("metrics", rows)
-        save_epoch(experiment, run, State(epoch=epoch, best=best))
+        save_epochs([experiment], [run], [State(epoch=epoch, best=best)])
     imported = Imported(config, found.network, epoch, count, tuple(lacking), tuple(translation.inexact), comparison)
     write_whole(
         run.path / "import.json",

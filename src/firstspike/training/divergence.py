@@ -1,0 +1,87 @@
+"""Trainings that fail: numbers that are not finite, weights beyond all measure, a network no better than guessing."""
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+
+from firstspike.layers import LIFLayer, Network
+from firstspike.layers.init import firing_weights
+from firstspike.neuron import LIF
+from firstspike.training.build import Experiment
+from firstspike.training.evaluation import Evaluation
+
+_HUGE = 1e4  # times the weight with which one input alone makes a neuron fire
+
+
+class DivergedError(FloatingPointError):
+    """A training whose weights are not finite any more; the message names the epoch."""
+
+
+@contextmanager
+def staying_finite(members: Sequence[Experiment], epoch: int) -> Iterator[None]:
+    """Check that the networks of a training are finite after an epoch, in this block.
+
+    Raises:
+        DivergedError: they are not; also in place of a ``ValueError`` that this led to.
+    """
+    try:
+        yield
+    except (ValueError, OverflowError) as error:
+        if isinstance(error, ValueError) and all(_is_finite(member.network) for member in members):
+            raise
+        raise _diverged(members, epoch) from error
+    if not all(_is_finite(member.network) for member in members):
+        raise _diverged(members, epoch)
+
+
+def _is_finite(network: nn.Module) -> bool:
+    return all(bool(torch.isfinite(parameter).all()) for parameter in network.parameters())
+
+
+def _diverged(members: Sequence[Experiment], epoch: int) -> DivergedError:
+    first = next((member for member in members if not _is_finite(member.network)), members[0])
+    config = first.config.training
+    seed = f", seed {config.seed}" if len(members) > 1 else ""
+    return DivergedError(
+        f"the training diverged in epoch {epoch}{seed}: weights are not finite any more. Try a smaller "
+        f"training.optimizer.lr than {config.optimizer.lr:g}, or a bound on gradients, training.max_weight_grad"
+    )
+
+
+def signs_of_failure(network: Network, validation: Evaluation) -> list[str]:
+    """What speaks against a network at the end of its training, in words; nothing of one that has learnt.
+
+    Args:
+        network: the trained network.
+        validation: what it makes of the validation data.
+    """
+    found = []
+    if not math.isfinite(validation.loss):
+        found.append(f"the loss on the validation data is {validation.loss}")
+    counts = torch.bincount(validation.labels)
+    guess, samples = float(counts.max()) / len(validation.labels), len(validation.labels)
+    if validation.accuracy <= guess + math.sqrt(guess * (1 - guess) / samples):
+        found.append(
+            f"with {100 * validation.accuracy:.1f} % of the validation data correct the network is no better than "
+            f"guessing, where the most frequent class makes {100 * guess:.1f} %"
+        )
+    for number, layer in enumerate(network):
+        if isinstance(layer, LIFLayer) and (size := _size(layer)) > _HUGE:
+            found.append(
+                f"weights of layer {number} are up to {size:.0e} times what makes a neuron fire; try a smaller "
+                "training.optimizer.lr"
+            )
+    return found
+
+
+def _size(layer: LIFLayer) -> float:
+    """The largest weight of a layer in units of what makes a neuron of it fire on one input."""
+    neuron = layer.neuron
+    mem, syn, threshold = (
+        float(torch.as_tensor(value, dtype=torch.float64).detach().mean())
+        for value in (neuron.tau_mem, neuron.tau_syn, neuron.threshold)
+    )
+    return float(layer.weight.detach().abs().max()) / (firing_weights(1, LIF(mem, syn)).mean * threshold)
