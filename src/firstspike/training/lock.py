@@ -18,6 +18,8 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
 
+from firstspike.training.files import remove_empty
+
 if sys.platform == "win32":
     import msvcrt
 else:
@@ -64,7 +66,7 @@ def locked(folder: Path) -> Iterator[None]:
         RunLockedError: another process trains the run, or another thread of this one.
         OSError: the folder or the lock cannot be written.
     """
-    made = _made(folder)
+    made = _make(folder)
     path = folder / LOCK
     try:
         handle = _acquire(path)
@@ -73,19 +75,19 @@ def locked(folder: Path) -> Iterator[None]:
         finally:
             _release(handle, path)
     finally:
-        if made:
-            with suppress(OSError):  # not empty
-                folder.rmdir()
+        remove_empty(made)
 
 
-def _made(folder: Path) -> bool:
+def _make(folder: Path) -> list[Path]:
+    """Make a folder where there is none; what was made, innermost first."""
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
     try:
         folder.mkdir(parents=True)
     except FileExistsError:
         if not folder.is_dir():
             raise
-        return False
-    return True
+        return []
+    return missing
 
 
 def _acquire(path: Path) -> int:

@@ -23,7 +23,7 @@ from typing import Any
 
 from firstspike.training.config import Config, load_config
 from firstspike.training.environment import environment
-from firstspike.training.files import named, write_whole
+from firstspike.training.files import named, remove_empty, write_whole
 from firstspike.training.forms import ENVIRONMENT, read_json, results_form
 from firstspike.training.lock import LOCK
 from firstspike.training.torchrun import rank
@@ -224,9 +224,10 @@ def run_folder(out: Path | None, name: str) -> Iterator[Path]:
     if out is not None or rank():
         yield out or Path("runs", name)
         return
-    folder = next_folder(Path("runs"), name)
+    parent = Path("runs")
+    made = [] if parent.exists() else [parent]
+    folder = next_folder(parent, name)
     try:
         yield folder
     finally:
-        with suppress(OSError):  # not empty
-            folder.rmdir()
+        remove_empty([folder, *made])
