@@ -126,10 +126,11 @@ class RunData(LoadedRun):
         for name in names:
             try:
                 checkpoint = load_checkpoint(self.folder / "checkpoints" / name)
+                network = self._network(checkpoint)
             except CheckpointError as error:
                 _log.warning("%s; the figures leave it out", error)
                 continue
             epoch = checkpoint.epoch + checkpoint.batch / batches
             if epoch > last:  # the best checkpoint may be one of the regular ones
                 last = epoch
-                yield epoch, self._network(checkpoint.weights)
+                yield epoch, network

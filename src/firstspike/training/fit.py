@@ -47,12 +47,13 @@ def fitting_state(experiment: Experiment, checkpoint: Checkpoint) -> dict[str, A
 
 
 def _check_silent(found: Any, experiment: Experiment, where: str) -> None:
-    policy = experiment.silent
-    check_like(
-        found, {**policy.state_dict(), "last_layer": found.get("last_layer")} if _is_mapping(found) else {}, where
-    )
-    if found["last_layer"] not in (None, *policy.limits) or found["repeats"] < 0:
-        raise CheckpointError(f"{where} is {found}, expected one of the layers {[*policy.limits]} and a count")
+    own = experiment.silent.state_dict()
+    layer = found.get("last_layer") if _is_mapping(found) else None
+    if isinstance(layer, int) and layer in experiment.silent.limits:
+        own["last_layer"] = layer
+    check_like(found, own, where)
+    if found["repeats"] < 0:
+        raise CheckpointError(f"{where}: repeats is {_called(found['repeats'])}, expected a count")
 
 
 def _check_substrate(found: Any, experiment: Experiment, where: str) -> None:
@@ -111,7 +112,8 @@ def check_like(found: Any, expected: Any, where: str) -> None:
         for number, (mine, theirs) in enumerate(zip(found, expected, strict=True)):
             check_like(mine, theirs, f"{where}: {number}")
     elif not _same_kind(found, expected):
-        raise CheckpointError(f"{where} is {_called(found)}, expected {_called(expected)}")
+        kind = "nothing" if expected is None else type(expected).__name__
+        raise CheckpointError(f"{where} is {_called(found)}, expected {kind}")
 
 
 def _same_kind(found: Any, expected: Any) -> bool:

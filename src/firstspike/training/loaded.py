@@ -126,7 +126,7 @@ class LoadedRun:
         Raises:
             CheckpointError: see ``checkpoint``.
         """
-        return self._network(self.checkpoint.weights)
+        return self._network(self.checkpoint)
 
     @cached_property
     def initial(self) -> Network:
@@ -183,14 +183,14 @@ class LoadedRun:
     def _table(self, name: str) -> Table:
         return {column: np.asarray(values) for column, values in self._run.table(name).items()}
 
-    def _network(self, weights: dict[str, Tensor] | None = None) -> Network:
+    def _network(self, checkpoint: Checkpoint | None = None) -> Network:
         config = self.config
         inputs, _ = config.data.shape()
         source = generator(config.training.seed, "weights")
-        network = build_network(config, inputs, source, self.data.train.times if weights is None else None)
-        if weights is not None:
-            check_weights(weights, network.state_dict(), str(self.folder))
-            network.load_state_dict(weights)
+        network = build_network(config, inputs, source, self.data.train.times if checkpoint is None else None)
+        if checkpoint is not None:
+            check_weights(checkpoint.weights, network.state_dict(), str(checkpoint.folder))
+            network.load_state_dict(checkpoint.weights)
         return network.requires_grad_(False).eval()
 
 

@@ -180,14 +180,14 @@ def _clear(runs: list[Run]) -> None:
 
 def _go_on(run: Run, config: Config, members: list[Experiment], runs: list[Run], epoch: int, longer: bool) -> None:
     """The folder of a training that goes on after that epoch."""
+    for each, member in zip([run, *runs], [members[0], *members], strict=True):
+        each.note_substrate(member.substrate.identity())
+    for each in {run.path: run, **{x.path: x for x in runs}}.values():
+        each.forget_after(epoch)
     if longer:
         for each, member in zip(runs, members, strict=True):
             each.write_config(member.config)
         run.write_config(config)
-    for each in {run.path: run, **{x.path: x for x in runs}}.values():
-        each.forget_after(epoch)
-    for each, member in zip([run, *runs], [members[0], *members], strict=True):
-        each.note_substrate(member.substrate.identity())
 
 
 def _build(config: Config) -> list[Experiment]:
