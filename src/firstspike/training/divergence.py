@@ -45,9 +45,10 @@ def _diverged(members: Sequence[Experiment], epoch: int) -> DivergedError:
     first = next((member for member in members if not _is_finite(member.network)), members[0])
     config = first.config.training
     seed = f", seed {config.seed}" if len(members) > 1 else ""
+    bound = ", or a bound on gradients, training.max_weight_grad" if config.max_weight_grad is None else ""
     return DivergedError(
         f"the training diverged in epoch {epoch}{seed}: weights are not finite any more. Try a smaller "
-        f"training.optimizer.lr than {config.optimizer.lr:g}, or a bound on gradients, training.max_weight_grad"
+        f"training.optimizer.lr than {config.optimizer.lr:g}{bound}"
     )
 
 
@@ -68,12 +69,12 @@ def signs_of_failure(network: Network, validation: Evaluation) -> list[str]:
             f"with {100 * validation.accuracy:.1f} % of the validation data correct the network is no better than "
             f"guessing, where the most frequent class makes {100 * guess:.1f} %"
         )
-    for number, layer in enumerate(network):
-        if isinstance(layer, LIFLayer) and (size := _size(layer)) > _HUGE:
-            found.append(
-                f"weights of layer {number} are up to {size:.0e} times what makes a neuron fire; try a smaller "
-                "training.optimizer.lr"
-            )
+    sizes = [_size(layer) for layer in network if isinstance(layer, LIFLayer)]
+    if max(sizes, default=0.0) > _HUGE:
+        found.append(
+            f"weights are up to {max(sizes):.0e} times as large as one that makes a neuron fire: try a smaller "
+            "training.optimizer.lr"
+        )
     return found
 
 
