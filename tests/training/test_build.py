@@ -1,5 +1,6 @@
 import inspect
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -164,6 +165,18 @@ def test_weights_follow_the_seed():
 def test_a_device_that_is_not_there():
     with pytest.raises(ValueError, match="device 'nonsense' cannot be used"):
         build(load_config("bars", ["training.device=nonsense"]))
+
+
+def test_a_device_without_float64(monkeypatch):
+    def of_mps(*shape, dtype=None, device=None):
+        if dtype is torch.float64:
+            raise TypeError("Cannot convert a MPS Tensor to float64 dtype")
+        return SimpleNamespace(device=torch.device(device))
+
+    config = load_config("bars", ["training.device=mps"])
+    monkeypatch.setattr(torch, "empty", of_mps)
+    with pytest.raises(ValueError, match=r"device 'mps' cannot be used: it has no float64, .*; try cpu"):
+        build(config)
 
 
 def test_layers_without_given_weights_start_from_what_reaches_them():
