@@ -1,6 +1,6 @@
 """Run folders that are damaged at random: one message or the right result, nothing lost, nothing executed.
 
-``FIRSTSPIKE_DAMAGES=1000 pytest -s tests/training/test_damage.py`` does more of the same and counts how they ended. A
+``FIRSTSPIKE_DAMAGES=1000 pytest -s tests/runs/test_damage.py`` does more of the same and counts how they ended. A
 damage is repeated by its number, which is its seed.
 """
 
@@ -21,7 +21,7 @@ import torch
 from damage import CONTENT, UNSIGNED
 
 from firstspike.cli import main
-from firstspike.training import session
+from firstspike.runs import RunWriter
 from firstspike.runs.checkpoint import checkpoints, load_checkpoint
 from firstspike.config import load_config
 from firstspike.training import Interrupted
@@ -158,7 +158,7 @@ def attempt(number, runs, folder):
 
 @pytest.mark.parametrize("first", range(0, COUNT, AT_ONCE))
 def test_damaged_runs(runs, ended, tmp_path, monkeypatch, first):
-    monkeypatch.setattr(session, "_draw", lambda *_: None)  # takes longer than the rest
+    monkeypatch.setattr(RunWriter, "_draw", lambda *_: None)  # takes longer than the rest
     failures = []
     for number in range(first, min(first + AT_ONCE, COUNT)):
         folder = tmp_path / str(number)

@@ -13,10 +13,11 @@ from firstspike.layers import Network, Record
 from firstspike.layers.stages import parameters
 from firstspike.plots.plane import YinYangPlane
 from firstspike.plots.style import time_unit
-from firstspike.runs.checkpoint import Checkpoint, CheckpointError, load_checkpoint
+from firstspike.runs.checkpoint import Checkpoint, load_checkpoint
 from firstspike.runs.loaded import LoadedRun, Table
 from firstspike.substrates import SubstrateError
 from firstspike.training import record_in_parts
+from firstspike.training.state import CheckpointError
 
 _log = logging.getLogger(__name__)
 

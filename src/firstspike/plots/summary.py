@@ -56,5 +56,6 @@ def _headline(run: RunData) -> str:
     epochs = int(run.metrics["epoch"][-1])
     return (
         f"{config.data.kind}, network {' - '.join(sizes)}, {config.loss.kind}, {epochs} epochs, seed "
-        f"{config.training.seed}: {run.held_out[0]} accuracy {100 * result.accuracy:.1f} ± {100 * result.accuracy_error:.1f} %"
+        f"{config.training.seed}: {run.held_out[0]} accuracy "
+        f"{100 * result.accuracy:.1f} ± {100 * result.accuracy_error:.1f} %"
     )

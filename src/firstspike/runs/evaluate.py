@@ -124,9 +124,9 @@ class RunEvaluation:
         are left out.
         """
         if not isinstance(self.run.network, Network):
-            arrays = {"inputs": self.record.inputs.numpy(), "output": self.record.output.numpy()}
-            return arrays | {"labels": self.data.labels.numpy(), "predictions": self.evaluation.predictions.numpy()}
-        arrays = {}
+            whole = {"inputs": self.record.inputs.numpy(), "output": self.record.output.numpy()}
+            return whole | {"labels": self.data.labels.numpy(), "predictions": self.evaluation.predictions.numpy()}
+        arrays: dict[str, np.ndarray] = {}
         for stage in stages(self.run.network, self.record):
             name = "inputs" if stage.name == "input" else stage.name.replace(" ", "_")
             again = sum(key == name or key.startswith(f"{name}_") for key in arrays)

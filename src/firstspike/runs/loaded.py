@@ -27,7 +27,6 @@ from firstspike.layers import Network, Record
 from firstspike.losses import TimeLoss
 from firstspike.runs.checkpoint import (
     Checkpoint,
-    CheckpointError,
     checkpoints,
     find_checkpoint,
     load_checkpoint,
@@ -37,6 +36,7 @@ from firstspike.runs.folder import RunFolder, changed_data
 from firstspike.runs.seeds import member_configs, member_folder
 from firstspike.runs.stored import load_data
 from firstspike.seeding import generator
+from firstspike.training.state import CheckpointError
 from firstspike.training import Evaluation, evaluate_record, record_in_parts
 from firstspike.training.fitting import Objective
 from firstspike.training.state import check_weights

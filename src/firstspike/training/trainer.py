@@ -297,8 +297,8 @@ class Trainer:
         engine.end_epoch()
         for member in members:
             member.progress.end_epoch()
-        sums: list[list[float]] = totals.tolist()
-        return sums
+        found: list[list[float]] = totals.tolist()
+        return found
 
     def evaluate(self, data: SpikeData) -> Evaluation:
         """Loss, accuracy, decisions and output times of the (first) network on labelled data.
@@ -365,7 +365,8 @@ class Trainer:
         """
         from firstspike.runs import resume
 
-        return resume(folder, **parts)
+        result: FitResult = resume(folder, **parts)
+        return result
 
 
 def shuffled(samples: int, seed: int, epoch: int) -> Tensor:
