@@ -20,9 +20,9 @@ import matplotlib.pyplot as plt
 
 from firstspike.plots import style
 from firstspike.plots.sweep import accuracy_over
+from firstspike.sweeps.config import load_plan
 from firstspike.sweeps.launch import launch
-from firstspike.sweeps.plan import load_plan
-from firstspike.sweeps.table import read_study, table_of
+from firstspike.sweeps.study import read_study, table_of
 from firstspike.training.config import load_config
 from firstspike.training.run import Run
 from firstspike.training.session import resume, start
@@ -105,13 +105,11 @@ def curves_of_sweep(folder: Path, train: bool) -> Curves:
     """The same from the folder of the sweep."""
     if train:
         launch(load_plan(SWEEP), folder)
-    study, _ = read_study(str(folder))
     found = {
-        (row.values["base"], row.values["network[lif:0].size"]): {
-            "test": {"accuracy": row.results["test_accuracy"], "accuracy_std": row.results["test_std"]}
+        (row["base"], row["network[lif:0].size"]): {
+            "test": {"accuracy": row["test_accuracy"], "accuracy_std": row["test_std"]}
         }
-        for row in table_of(study).rows
-        if row.state == "complete"
+        for row in table_of(*read_study(str(folder))).complete
     }
     return {name: [found.get((name, size), {}) for size in SIZES] for name in KINDS}
 

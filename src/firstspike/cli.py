@@ -15,7 +15,7 @@ from firstspike.interop.export import export
 from firstspike.interop.import_fastanddeep import import_fastanddeep
 from firstspike.reports.command import report
 from firstspike.sweeps import command as sweeps
-from firstspike.sweeps.folder import sweep_folder
+from firstspike.sweeps import sweep_folder
 from firstspike.training.torchrun import check_command, first_speaks
 
 app = typer.Typer(

@@ -5,7 +5,7 @@ from matplotlib.figure import Figure
 from firstspike.plots import NotApplicable
 from firstspike.plots.sweep import (
     SWEEP_PLOTS,
-    SweepPoints,
+    SweepResults,
     accuracy_by_parameters,
     accuracy_map,
     accuracy_over,
@@ -22,14 +22,14 @@ def ax():
 def grid(kinds=("plain", "delays"), sizes=(5, 10, 20), **others):
     axes = {"base": [k for k in kinds for _ in sizes], "size": [s for _ in kinds for s in sizes]}
     accuracy = np.linspace(0.8, 0.95, len(axes["size"]))
-    return SweepPoints(
+    return SweepResults(
         axes=axes,
         accuracy=accuracy,
         spread=np.full(len(accuracy), 0.01),
         validation=accuracy + 0.01,
         parameters=7 * np.asarray(axes["size"]),
         seeds=5,
-        history=[0.8, 0.9, 0.85],
+        history=[(0.8, False), (0.9, False), (0.85, True)],
         importance={"base": 0.25, "size": 0.75},
         **others,
     )
@@ -53,7 +53,8 @@ def test_lines_and_names(ax):
     accuracy_over(["b", "a", "b", "a"], [0.1, 0.2, 0.3, 0.4], [0.0] * 4, ax, [2, 2, 1, 1])
     found = curves(ax)
     assert [label for label, *_ in found] == ["1", "2"]
-    assert found[0][1:] == ([0, 1], pytest.approx([30, 40]))
+    assert found[0][1:] == (pytest.approx([-0.15, 0.85]), pytest.approx([30, 40]))  # side by side
+    assert found[1][1] == pytest.approx([0.15, 1.15])
     assert [text.get_text() for text in ax.get_xticklabels()] == ["b", "a"]
 
 
@@ -101,21 +102,21 @@ def test_map_of_points_drawn_at_random_has_dots(ax):
 
 
 def test_history_and_best_so_far(ax):
-    sweep_history([0.3, 0.1, 0.2], ax, upwards=False)
+    sweep_history([0.3, 0.1, 0.2], ax, maximize=False)
     assert list(ax.lines[1].get_ydata()) == [0.3, 0.1, 0.1]
     assert list(ax.lines[0].get_ydata()) == [0.3, 0.1, 0.2]
 
 
 def test_importance_and_parameters(ax):
     parameter_importance({"a": 0.2, "b": 0.7, "c": 0.1}, ax)
-    assert [patch.get_width() for patch in ax.patches] == [0.1, 0.2, 0.7]
+    assert [patch.get_width() for patch in ax.patches] == pytest.approx([10, 20, 70])
     other = Figure().add_subplot()
     accuracy_by_parameters([70, 140], [0.5, 0.6], [0.1, 0.1], other, ["a", "b"])
     assert [(label, x) for label, x, _ in curves(other)] == [("a", [70]), ("b", [140])]
 
 
 def test_of_points_that_cannot_be_told_apart_the_best_on_validation_data_is_shown():
-    points = SweepPoints(
+    points = SweepResults(
         axes={"size": [5, 5, 10], "lr": [0.1, 0.2, 0.1]},
         accuracy=np.array([0.9, 0.5, 0.7]),
         spread=np.zeros(3),
@@ -142,7 +143,7 @@ def test_over_has_a_panel_for_numbers_and_lines_for_names():
 
 @pytest.mark.parametrize("name", SWEEP_PLOTS)
 def test_what_makes_no_sense_says_why(name):
-    alone = SweepPoints(
+    alone = SweepResults(
         axes={"size": [5]},
         accuracy=np.array([0.9]),
         spread=np.array([np.nan]),

@@ -2,17 +2,16 @@ import math
 
 import pytest
 
-from firstspike.sweeps.config import Range, Values
-from firstspike.sweeps.plan import load_plan
+from firstspike.sweeps.config import Range, Values, load_plan
 from firstspike.training.config import ConfigError
 
 
 def test_grid(plan):
-    points = plan.grid()
-    assert points == [
+    grid = plan.grid()
+    assert grid == [
         {"network[lif:0].size": size, "training.optimizer.lr": lr} for size in (4, 6) for lr in (0.005, 0.02)
     ]
-    config = plan.config(points[3])
+    config = plan.config(grid[3])
     assert config.network[0].size == 6
     assert config.training.optimizer.lr == 0.02
     assert config.data.train == 60
@@ -32,19 +31,19 @@ def test_ranges():
 def test_values_of_any_kind(write_sweep):
     axes = "{training.schedule: [null, {kind: cosine}, {kind: exponential, gamma: 0.9}], neuron.tau_mem: [1.0, .inf]}"
     plan = load_plan(write_sweep("base: bars\n", axes=axes))
-    configs = [plan.config(point) for point in plan.grid()]
+    configs = [plan.config(params) for params in plan.grid()]
     assert [getattr(c.training.schedule, "kind", None) for c in configs[::2]] == [None, "cosine", "exponential"]
     assert [c.neuron.tau_mem for c in configs[:2]] == [1.0, math.inf]
     choices = plan.sweep.axes["training.schedule"].values()
     assert choices[1] == '{"kind": "cosine"}'
-    assert plan.sweep.axes["training.schedule"].meant(choices[1]) == {"kind": "cosine"}
-    assert Values([1, "1"]).meant("1") == "1"
+    assert plan.sweep.axes["training.schedule"].decode(choices[1]) == {"kind": "cosine"}
+    assert Values([1, "1"]).decode("1") == "1"
 
 
 def test_base_is_an_axis(write_sweep):
     axes = "{base: [yin_yang_w, yin_yang_axonal], 'network[lif:0].size': [5, 7], 'network[lif:1].max_silent': [0.1]}"
     plan = load_plan(write_sweep("seeds: 3\n", axes=axes))
-    configs = [plan.config(point) for point in plan.grid()]
+    configs = [plan.config(params) for params in plan.grid()]
     assert [[layer.kind for layer in c.network] for c in configs[::2]] == [["lif"] * 2, ["delay", "lif"] * 2]
     assert [c.network[0 if len(c.network) == 2 else 1].size for c in configs] == [5, 7, 5, 7]
     assert configs[3].network[3].max_silent == 0.1
@@ -78,11 +77,11 @@ def test_all_errors_of_a_sweep_that_cannot_be_built(write_sweep):
             pruning="{kind: median}",
             metric="test_loss",
             direction="maximize",
-            points=3,
+            trials=3,
         )
     )
     assert [line.split(":")[0] for line in found] == [
-        "points",
+        "trials",
         "set.training.epochs",
         "pruning",
         "network[lif",
@@ -94,7 +93,7 @@ def test_all_errors_of_a_sweep_that_cannot_be_built(write_sweep):
     assert found[-1].startswith("training.optimizer.lr: should be greater than 0, got -1 (at ")
 
 
-def test_points_of_a_grid_that_are_refused(write_sweep):
+def test_trials_of_a_grid_that_are_refused(write_sweep):
     found = errors(write_sweep("base: bars\n", axes="{'network[1].size': [2, 3, 4]}"))
     assert len(found) == 2
     assert "the data has 3 classes" in found[0]
@@ -108,25 +107,25 @@ def test_points_of_a_grid_that_are_refused(write_sweep):
         ("base: barss\naxes: {training.epochs: [1]}", "did you mean bars?"),
         ("base: bars\naxes: {}", "axes: "),
         ("base: bars\naxes: {training.epochs: []}", "axes.training.epochs: List should have at least 1 item"),
-        ("base: bars\naxes: {training.epochs: [1, 1]}", "the value 1 stands twice"),
-        ("base: bars\naxes: {training.epochs: [1, true]}", "the value true stands twice"),
-        ("base: bars\naxes: {network: ['[1]', [1]]}", "the value [1] stands twice"),
+        ("base: bars\naxes: {training.epochs: [1, 1]}", "duplicate value 1"),
+        ("base: bars\naxes: {training.epochs: [1, true]}", "duplicate value true"),
+        ("base: bars\naxes: {network: ['[1]', [1]]}", "duplicate value [1]"),
         ("base: bars\naxes: {training.epochs: [2020-01-01]}", "axes.training.epochs: values are numbers"),
         ("base: bars\naxes: {training.epochs: 3}", "axes.training.epochs: expected a list of values, or a range"),
         ("base: bars\nset: {base: digits}\naxes: {training.epochs: [1]}", "base: unknown key"),
         ("base: bars\nset: {training.seeds: 3}\nseeds: 2\naxes: {training.epochs: [1]}", "is the same as seeds"),
-        ("base: bars\naxes: {training.seeds: [1, 2]}", "seeds are no axis"),
+        ("base: bars\naxes: {training.seeds: [1, 2]}", "cannot be an axis"),
         ("base: bars\naxes: {training.epochs: {from: 5, to: 1}}", "from must be less than to"),
         ("base: bars\naxes: {training.optimizer.lr: {from: 0.1, to: 1.0}}", "needs a count or a step"),
         ("base: bars\naxes: {training.optimizer.lr: {from: 0.0, to: 1.0, log: true, count: 3}}", "starts above 0"),
         ("base: bars\naxes: {training.epochs: {from: 1, too: 5}}", "axes.training.epochs.too: unknown key"),
-        ("base: bars\naxes: {training.epochs: [1]}\nsampler: tpe", "the sampler tpe needs to know how many"),
+        ("base: bars\naxes: {training.epochs: [1]}\nsampler: tpe", "trials: is required by the sampler tpe"),
         ("base: bars\naxes: {training.epochs: [1]}\nsampler: gird", "sampler: should be 'grid', 'random' or 'tpe'"),
         ("base: bars\naxes: {training.epochs: [1]}\ngrace: 3", "grace: must be at least twice the heartbeat"),
         ("base: bars\naxes: {training.epochs: [1]}\nmetric: accuracy", "metric: should be 'validation_accuracy'"),
         ("- a", "must be a mapping with the keys base, set, axes"),
         (
-            "base: bars\nsampler: random\npoints: 9\naxes: {training.optimizer.lr: {from: -1.0, to: 0.1}}",
+            "base: bars\nsampler: random\ntrials: 9\naxes: {training.optimizer.lr: {from: -1.0, to: 0.1}}",
             "training.optimizer.lr: should be greater than 0, got -1.0",
         ),
     ],

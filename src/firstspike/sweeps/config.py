@@ -1,9 +1,17 @@
-"""The sections of a sweep's file."""
+"""A sweep's file, checked, and the trials that it describes: all can be built before the first one starts."""
 
+import itertools
 import json
 import math
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
+import numpy as np
+import yaml
 from pydantic import (
     ConfigDict,
     Discriminator,
@@ -14,21 +22,27 @@ from pydantic import (
     StrictFloat,
     StrictInt,
     Tag,
+    ValidationError,
     model_validator,
 )
 
+from firstspike.training.config import Config, ConfigError, load_config
 from firstspike.training.config.base import Section
+from firstspike.training.config.load import read_yaml
 
 Number = StrictInt | Annotated[StrictFloat, Field(allow_inf_nan=False)]
 Choice = None | bool | int | float | str
+"""A value as Optuna stores it; lists and mappings as JSON."""
+Params = dict[str, Choice]
+"""The values of one trial, by axis."""
 
 METRICS = ("validation_accuracy", "best_validation_accuracy", "test_accuracy", "validation_loss", "test_loss")
 
 
 class Range(Section):
-    """Numbers from ``from`` to ``to``, both included; whole numbers if both are whole (write ``1.0`` for others).
+    """Numbers from ``from`` to ``to``, both included; integers if both are (write ``1.0`` for floats).
 
-    ``log``: evenly spaced in the logarithm. ``count``: so many of them in a grid. ``step``: the distance of neighbours.
+    ``log``: logarithmic scale. ``step``: distance between neighbours. ``count``: number of values in a grid.
     """
 
     start: Number = Field(alias="from")
@@ -38,77 +52,73 @@ class Range(Section):
     count: Annotated[int, Field(ge=2)] | None = None
 
     @model_validator(mode="after")
-    def _sensible(self) -> Self:
+    def _check(self) -> Self:
         if not self.start < self.to:
             raise ValueError(f"from must be less than to, got {self.start} and {self.to}")
         if self.log and self.start <= 0:
             raise ValueError(f"a logarithmic range starts above 0, got {self.start}")
         if self.step is not None and (self.log or self.count is not None):
-            raise ValueError("step goes with neither log nor count")
+            raise ValueError("step cannot be combined with log or count")
         if self.step is not None and self.step <= 0:
             raise ValueError(f"step must be greater than 0, got {self.step}")
         return self
 
     @property
-    def whole(self) -> bool:
-        """Whether it is of whole numbers."""
+    def integer(self) -> bool:
+        """Whether its numbers are integers."""
         return isinstance(self.start, int) and isinstance(self.to, int) and not isinstance(self.step, float)
 
     def values(self) -> list[Choice]:
         """Its numbers in a grid.
 
         Raises:
-            ValueError: there is no saying which.
+            ValueError: a range that does not say which ones.
         """
-        if self.count is None and (self.log or (self.step is None and not self.whole)):
+        if self.count is None and (self.log or (self.step is None and not self.integer)):
             raise ValueError("in a grid it needs a count" + ("" if self.log else " or a step"))
         if self.count is None:
             step = self.step or 1
             stepped = (self.start + k * step for k in range(math.floor((self.to - self.start) / step + 1e-9) + 1))
-            return [x if self.whole else float(f"{x:.12g}") for x in stepped]  # 0.3 for 0.1 + 2 * 0.1
-        parts = [k / (self.count - 1) for k in range(1, self.count - 1)]
-        if self.log:
-            between = [self.start * (self.to / self.start) ** part for part in parts]
-        else:
-            between = [self.start + (self.to - self.start) * part for part in parts]
-        if self.whole:
+            return [x if self.integer else float(f"{x:.12g}") for x in stepped]  # 0.3 for 0.1 + 2 * 0.1
+        between = (np.geomspace if self.log else np.linspace)(self.start, self.to, self.count)[1:-1].tolist()
+        if self.integer:
             return sorted({self.start, *map(round, between), self.to})
-        # a few digits are what one would have written
+        # rounded to a few digits, as one would write them
         return [float(self.start), *(float(f"{x:.6g}") for x in between), float(self.to)]
 
-    def ends(self) -> list[Choice]:
-        """Its first and last number."""
+    def extremes(self) -> list[Choice]:
+        """The values that are checked where not all can be."""
         return [self.start, self.to]
 
 
 class Values(RootModel[Annotated[list[Any], Field(min_length=1)]]):
-    """Values one by one: anything that a config may hold there."""
+    """A list of anything that a config may hold for the key."""
 
     model_config = ConfigDict(frozen=True)
 
     @model_validator(mode="after")
-    def _once(self) -> Self:
+    def _unique(self) -> Self:
         try:
-            kept = self.values()
+            choices = self.values()
         except TypeError:
-            raise ValueError("values are numbers, words, lists and mappings; put a date in quotes") from None
-        for number, value in enumerate(kept):
-            if value in kept[:number]:  # as Optuna compares them: 1, 1.0 and true are the same
-                raise ValueError(f"the value {_text(self.root[number])} stands twice")
+            raise ValueError("values are numbers, strings, lists and mappings; quote a date") from None
+        for number, choice in enumerate(choices):
+            if choice in choices[:number]:  # as Optuna compares them: 1, 1.0 and true are equal
+                raise ValueError(f"duplicate value {_json(self.root[number])}")
         return self
 
     def values(self) -> list[Choice]:
-        """All of them as Optuna keeps them: lists and mappings as JSON."""
-        return [x if isinstance(x, Choice) else _text(x) for x in self.root]
+        """All of them as Optuna stores them."""
+        return [x if isinstance(x, Choice) else _json(x) for x in self.root]
 
-    ends = values
+    extremes = values
 
-    def meant(self, choice: Choice) -> Any:
-        """What stands in the config for one of ``values``."""
-        return next(x for x, kept in zip(self.root, self.values(), strict=True) if _text(kept) == _text(choice))
+    def decode(self, choice: Choice) -> Any:
+        """The value in the config for one of ``values``."""
+        return next(x for x, kept in zip(self.root, self.values(), strict=True) if _json(kept) == _json(choice))
 
 
-def _text(value: Any) -> str:
+def _json(value: Any) -> str:
     return json.dumps(value, sort_keys=True)
 
 
@@ -119,10 +129,10 @@ Axis = Annotated[
 
 
 class Median(Section):
-    """Stops a point whose validation accuracy is below the median of the others' at the same epoch.
+    """Stop a trial whose validation accuracy is below the median of the other trials at the same epoch.
 
-    ``startup``: so many points run to their end first. ``warmup``: epochs before a point may be stopped.
-    ``every``: epochs between looks.
+    ``startup``: trials that finish before any is stopped. ``warmup``: epochs before a trial may be stopped. ``every``:
+    epochs between checks.
     """
 
     kind: Literal["median"] = "median"
@@ -132,7 +142,7 @@ class Median(Section):
 
 
 class Halving(Section):
-    """Successive halving: the best ``1 / factor`` of the points goes on after ``first`` epochs, and so on."""
+    """Successive halving: the best ``1 / factor`` of the trials continues after ``first`` epochs, and so on."""
 
     kind: Literal["halving"]
     first: PositiveInt = 10
@@ -142,17 +152,17 @@ class Halving(Section):
 class Sweep(Section):
     """A sweep, as its file describes it.
 
-    ``base``: a shipped config or a file, seen from the sweep's own. ``set``: values that all points share. ``axes``:
-    what varies, by its key in the config; the key ``base`` varies the config. ``points``: how many, for the samplers
-    that are not a grid. ``seed``: of the sampler ``random``. ``seeds``: networks of each point. ``heartbeat``: seconds
-    between signs of life of a worker. ``grace``: seconds without one after which its point is given to another.
+    ``base``: a shipped config, or a file relative to the sweep's own. ``set``: values that all trials share. ``axes``:
+    what varies, by config key; the axis ``base`` varies the config itself. ``trials``: their number, for samplers other
+    than ``grid``. ``seed``: of the sampler ``random``. ``seeds``: networks per trial. ``heartbeat``: seconds between
+    heartbeats of a worker. ``grace``: seconds without a heartbeat after which a trial is given to another worker.
     """
 
     base: str | None = None
     settings: dict[str, Any] = Field(default={}, alias="set")
     axes: Annotated[dict[str, Axis], Field(min_length=1)]
     sampler: Literal["grid", "random", "tpe"] = "grid"
-    points: PositiveInt | None = None
+    trials: PositiveInt | None = None
     seed: NonNegativeInt = 0
     seeds: PositiveInt | None = None
     metric: Literal[METRICS] = "validation_accuracy"  # type: ignore[valid-type]
@@ -167,45 +177,204 @@ class Sweep(Section):
         return self.metric.endswith("loss")
 
     @property
-    def upwards(self) -> bool:
-        """Whether more is better."""
+    def maximize(self) -> bool:
+        """Whether the metric is maximised."""
         return not self.loss if self.direction is None else self.direction == "maximize"
 
-    def errors(self) -> list[str]:
-        """What does not go together, one line each."""
-        found = []
+    def errors(self) -> Iterator[str]:
+        """Keys that contradict each other, one line each."""
         if (self.base is None) == ("base" not in self.axes):
-            found.append("base: give one config, or several as the axis base")
-        if self.sampler == "grid" and self.points is not None:
-            found.append("points: a grid has the points of its axes; leave it out, or choose the sampler random or tpe")
-        if self.sampler != "grid" and self.points is None:
-            found.append(f"points: the sampler {self.sampler} needs to know how many")
-        if self.sampler == "grid":
-            found += [f"axes.{key}: {wrong}" for key, axis in self.axes.items() if (wrong := _no_grid(axis))]
-        else:
-            found += [
-                f"axes.{key}.count: is for a grid; leave it out"
-                for key, axis in self.axes.items()
-                if isinstance(axis, Range) and axis.count
-            ]
-        if "base" in self.axes and not all(isinstance(x, str) for x in self.axes["base"].ends()):
-            found.append("axes.base: expected names of configs")
+            yield "base: give one config, or several as the axis base"
+        if self.sampler == "grid" and self.trials is not None:
+            yield "trials: a grid has one trial per combination; leave it out, or choose the sampler random or tpe"
+        if self.sampler != "grid" and self.trials is None:
+            yield f"trials: is required by the sampler {self.sampler}"
+        for key, axis in self.axes.items():
+            if self.sampler != "grid" and isinstance(axis, Range) and axis.count:
+                yield f"axes.{key}.count: is for a grid; leave it out"
+            if self.sampler == "grid":
+                try:
+                    axis.values()
+                except ValueError as error:
+                    yield f"axes.{key}: {error}"
         for key in ("training.seeds", *(["training.seed"] if self.seeds else [])):
             if key in self.axes:
-                found.append(f"axes.{key}: seeds are no axis; give their number as seeds")
-        found += [f"set.{key}: is an axis, too" for key in self.settings if key in self.axes]
+                yield f"axes.{key}: cannot be an axis; set the number of seeds with seeds"
+        yield from (f"set.{key}: is an axis, too" for key in self.settings if key in self.axes)
         if self.seeds and "training.seeds" in self.settings:
-            found.append("set.training.seeds: is the same as seeds; leave out one of them")
+            yield "set.training.seeds: is the same as seeds; leave out one of them"
         if self.grace < 2 * self.heartbeat:
-            found.append(f"grace: must be at least twice the heartbeat, got {self.grace} and {self.heartbeat}")
-        if self.pruning is not None and self.upwards == self.loss:
-            found.append("pruning: goes with accuracies upwards, or losses downwards; mend direction")
-        return found
+            yield f"grace: must be at least twice the heartbeat, got {self.grace} and {self.heartbeat}"
+        if self.pruning is not None and self.maximize == self.loss:
+            yield "pruning: needs accuracies to be maximised, or losses minimised; change direction"
 
 
-def _no_grid(axis: Values | Range) -> str:
+@dataclass(frozen=True)
+class Plan:
+    """A checked sweep.
+
+    Args:
+        name: of the study.
+        sweep: what the file says.
+        folder: where base configs that are files are looked for.
+    """
+
+    name: str
+    sweep: Sweep
+    folder: Path
+
+    @property
+    def n_trials(self) -> int:
+        """The number of trials."""
+        return self.sweep.trials or len(self.grid())
+
+    def grid(self) -> list[Params]:
+        """All combinations of a grid, the last axis fastest."""
+        axes = self.sweep.axes
+        return [dict(zip(axes, row, strict=True)) for row in itertools.product(*(a.values() for a in axes.values()))]
+
+    def config(self, params: Mapping[str, Choice]) -> Config:
+        """The config of a trial.
+
+        Raises:
+            ConfigError: values that do not fit; the message names all of them.
+        """
+        sweep = self.sweep
+        base = _located(str(params.get("base", sweep.base)), self.folder)
+        values = dict(sweep.settings)
+        for key, choice in params.items():
+            axis = sweep.axes[key]
+            if key != "base":
+                values[key] = axis.decode(choice) if isinstance(axis, Values) else choice
+        if sweep.seeds is not None:
+            values["training.seeds"] = sweep.seeds
+        settings, errors = [], []
+        for key, value in values.items():
+            try:
+                settings.append(f"{_resolved(key, base)}={_yaml(value)}")
+            except ConfigError as error:
+                errors += error.errors
+        try:
+            config = load_config(base, settings)
+        except ConfigError as error:
+            raise ConfigError(error.source, [*errors, *error.errors]) from None
+        if errors:
+            raise ConfigError(base, errors)
+        return config
+
+    def check(self) -> None:
+        """Build every trial of a grid; for other samplers the extremes of each axis, with the others at both ends.
+
+        Raises:
+            ConfigError: trials that cannot be built; the message names all errors, and where they occur.
+        """
+        errors = list(self.sweep.errors())
+        built = self.grid() if self.sweep.sampler == "grid" and not errors else list(self._extremes())
+        found: dict[str, list[Params]] = {}
+        for params in built if self.sweep.base or "base" in self.sweep.axes else ():
+            try:
+                self.config(params)
+            except ConfigError as error:
+                for line in error.errors:
+                    found.setdefault(line.removeprefix("--set "), []).append(params)
+        for line, bad in found.items():
+            more = f", and {len(bad) - 1} more" if len(bad) > 1 else ""
+            errors.append(line if len(bad) == len(built) else f"{line} (at {describe(bad[0])}{more})")
+        if errors:
+            raise ConfigError(self.name, errors)
+
+    def _extremes(self) -> Iterator[Params]:
+        extremes = {key: axis.extremes() for key, axis in self.sweep.axes.items()}
+        for end in (0, -1):
+            start = {key: values[end] for key, values in extremes.items()}
+            yield start
+            for key, values in extremes.items():
+                yield from ({**start, key: value} for value in values)
+
+    def definition(self) -> dict[str, Any]:
+        """What all workers on a study must agree on, ready for JSON: the sweep, and its base configs."""
+        sweep = self.sweep.model_dump(mode="json", by_alias=True, exclude={"heartbeat", "grace", "trials"})
+        bases = [self.sweep.base] if self.sweep.base else map(str, self.sweep.axes["base"].extremes())
+        return {
+            "sweep": sweep,
+            "bases": {base: load_config(_located(base, self.folder)).model_dump(mode="json") for base in bases},
+        }
+
+
+def load_plan(file: Path, name: str | None = None) -> Plan:
+    """Read a sweep's file and check all of it.
+
+    Args:
+        file: YAML.
+        name: of the study; by default the file's.
+
+    Raises:
+        ConfigError: no such file, invalid YAML, keys or values that do not fit, trials whose config is refused.
+    """
+    if not file.is_file():
+        raise ConfigError(str(file), ["no such file; a sweep is a YAML file with a base and axes"])
+    raw = read_yaml(file, (field.alias or key for key, field in Sweep.model_fields.items()))
     try:
-        axis.values()
-    except ValueError as error:
-        return str(error)
-    return ""
+        sweep = Sweep.model_validate(raw)
+    except ValidationError as error:
+        raise ConfigError(str(file), [_explain(detail) for detail in error.errors()]) from None
+    plan = Plan(name or file.stem, sweep, file.resolve().parent)
+    errors = []
+    if not re.fullmatch(r"\w[\w.-]*", plan.name):
+        errors.append(f"the name {plan.name!r} becomes a folder: give a --name of letters, digits, '_', '-' and '.'")
+    try:
+        plan.check()
+    except ConfigError as error:
+        errors += error.errors
+    if errors:
+        raise ConfigError(str(file), errors)
+    return plan
+
+
+def describe(params: Mapping[str, Choice]) -> str:
+    """The values of a trial, for people."""
+    return ", ".join(
+        f"{key}={value:.6g}" if isinstance(value, float) else f"{key}={value}" for key, value in params.items()
+    )
+
+
+def _located(base: str, folder: Path) -> str:
+    return str(folder / base) if (folder / base).is_file() else base
+
+
+def _resolved(key: str, base: str) -> str:
+    """A key as ``load_config`` takes it: ``network[lif:1]``, the second layer of its kind, gets its place."""
+    found = re.match(r"network\[([a-z]+):(\d+)\]", key)
+    if found is None:
+        return key
+    places = [place for place, kind in enumerate(_kinds(base)) if kind == found[1]]
+    if int(found[2]) >= len(places):
+        raise ConfigError(base, [f"{key}: it has {len(places)} layer(s) of kind {found[1]}, counted from 0"])
+    return f"network[{places[int(found[2])]}]{key[found.end() :]}"
+
+
+@cache
+def _kinds(base: str) -> tuple[str, ...]:
+    return tuple(layer.kind for layer in load_config(base).network)
+
+
+def _yaml(value: Any) -> str:
+    return yaml.safe_dump(value, default_flow_style=True, width=10**9).removesuffix("...\n").strip()
+
+
+def _explain(detail: Any) -> str:
+    """One pydantic error as ``place: what is wrong``."""
+    tags = {"values", "range", "median", "halving"}
+    place = ".".join(str(step) for step in detail["loc"] if step not in tags) or "sweep"
+    message = detail["msg"].removeprefix("Value error, ").removeprefix("Input ")
+    match detail["type"]:
+        case "extra_forbidden":
+            return f"{place}: unknown key"
+        case "missing":
+            return f"{place}: is missing"
+        case "model_type" if detail["loc"][0] == "axes":
+            message = "expected a list of values, or a range as {from: 1, to: 5}"
+        case "model_type" | "model_attributes_type" | "dict_type":
+            message = "expected keys with values"
+    value = detail["input"]
+    return f"{place}: {message}" + ("" if isinstance(value, dict | list | Values) else f", got {value!r}")
