@@ -53,8 +53,8 @@ def test_lines_and_names(ax):
     accuracy_over(["b", "a", "b", "a"], [0.1, 0.2, 0.3, 0.4], [0.0] * 4, ax, [2, 2, 1, 1])
     found = curves(ax)
     assert [label for label, *_ in found] == ["1", "2"]
-    assert found[0][1:] == (pytest.approx([-0.15, 0.85]), pytest.approx([30, 40]))  # side by side
-    assert found[1][1] == pytest.approx([0.15, 1.15])
+    assert found[0][1:] == (pytest.approx([-0.1, 0.9]), pytest.approx([30, 40]))  # side by side
+    assert found[1][1] == pytest.approx([0.1, 1.1])
     assert [text.get_text() for text in ax.get_xticklabels()] == ["b", "a"]
 
 

@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import LogLocator, MaxNLocator
 from numpy.typing import ArrayLike
 
 from firstspike.plots.run_data import NotApplicable
@@ -22,7 +22,7 @@ from firstspike.plots.style import (
     square_grid,
     styled,
 )
-from firstspike.plots.sweep_axes import dodged, in_order, number_axis, numeric, places_of, short, wide
+from firstspike.plots.sweep_axes import in_order, number_axis, numeric, places_of, short, side_by_side, wide
 
 _LINES = 8  # more cannot be told apart
 _CELLS = 12  # a map with at most this many rows and columns shows numbers
@@ -89,14 +89,14 @@ class SweepResults:
         return list(found.values())
 
     def second_axis(self, *taken: str) -> str | None:
-        """The axis to tell trials apart by besides those ``taken``: few names, otherwise few numbers, otherwise the
-        most important numbers; None if there is none."""
-        others = {name: count for name, count in self.varied.items() if name not in taken}
-        few = [name for name in others if others[name] <= _LINES]
-        if few:
-            return min(few, key=lambda name: (numeric(self.axes[name]), others[name]))
-        numbers = [name for name in others if numeric(self.axes[name])]
-        return max(numbers, key=lambda name: self.importance.get(name, 0.0), default=None)
+        """The most important axis besides those ``taken``: of few names, otherwise of few numbers, otherwise of any."""
+
+        def rank(name: str) -> tuple[bool, bool, float, int]:
+            many, numbers = self.varied[name] > _LINES, numeric(self.axes[name])
+            return many, numbers, -self.importance.get(name, 0.0), self.varied[name]
+
+        usable = [name for name in self.varied if self.varied[name] <= _LINES or numeric(self.axes[name])]
+        return min((name for name in usable if name not in taken), key=rank, default=None)
 
 
 def accuracy_over(
@@ -115,19 +115,27 @@ def accuracy_over(
         spread: standard deviations of these, NaN where there is none.
         ax: where to draw.
         lines: the line that each trial belongs to; by default all to one.
-        curve: whether the trials of a line are connected.
+        curve: whether the trials of a line are connected; never over names.
     """
-    _lines_with_spread(places_of(x, ax), accuracy, spread, ax, lines, curve)
+    ordered = all(isinstance(value, int | float) for value in x)
+    _lines_with_spread(places_of(x, ax), accuracy, spread, ax, lines, curve and ordered)
     return ax
 
 
 def _lines_with_spread(
-    places: np.ndarray, accuracy: ArrayLike, spread: ArrayLike, ax: Axes, lines: Sequence[Any] | None, curve: bool
+    places: np.ndarray,
+    accuracy: ArrayLike,
+    spread: ArrayLike,
+    ax: Axes,
+    lines: Sequence[Any] | None,
+    curve: bool,
+    near: float = 0.0,
 ) -> None:
     means, spreads = 100 * np.asarray(accuracy, float), 100 * np.asarray(spread, float)
     names = in_order(lines) if lines is not None else [""]
     group = np.asarray([names.index(str(line)) for line in lines] if lines is not None else np.zeros(len(places), int))
-    places = dodged(places, group, ax.get_xscale() == "log")
+    if len(names) > 1:
+        places = side_by_side(places, group, ax.get_xscale() == "log", near)
     for number, name in enumerate(names):
         mine = np.flatnonzero(group == number)
         mine = mine[np.argsort(places[mine], kind="stable")]
@@ -154,9 +162,11 @@ def accuracy_coloured(
     means, spreads = 100 * np.asarray(accuracy, float), 100 * np.asarray(spread, float)
     if np.isfinite(spreads).any():
         ax.errorbar(places, means, np.nan_to_num(spreads), linestyle="none", color="0.6", elinewidth=1, zorder=1)
-    norm = LogNorm() if wide(sorted(set(values))) else None
+    log = wide(sorted(set(values)))
+    norm, ticks = (LogNorm(), LogLocator(subs=(1, 2, 5))) if log else (None, None)
     dots = ax.scatter(places, means, 22, values, cmap=SEQUENTIAL, norm=norm, edgecolors="k", linewidths=0.5)
-    ax.figure.colorbar(dots, ax=ax, label=label)
+    bar = ax.figure.colorbar(dots, ax=ax, label=label, ticks=ticks, format="%g" if log else None)
+    bar.minorticks_off()
     return ax
 
 
@@ -193,7 +203,7 @@ def accuracy_by_parameters(
     """Accuracy in percent against the number of parameters, a dot with its spread for each trial."""
     count = np.asarray(parameters, float)
     number_axis(ax, sorted(set(count.tolist())))
-    _lines_with_spread(count, accuracy, spread, ax, groups, curve=False)
+    _lines_with_spread(count, accuracy, spread, ax, groups, curve=False, near=0.015)
     ax.set_xlabel("parameters")
     return ax
 

@@ -36,27 +36,37 @@ def places_of(values: Sequence[Any], ax: Axes, vertical: bool = False) -> np.nda
         number_axis(ax, sorted(set(values)), vertical)
         return np.asarray(values, float)
     names = in_order(values)
-    (ax.set_yticks if vertical else ax.set_xticks)(range(len(names)), names)
+    if vertical:
+        ax.set_yticks(range(len(names)), names)
+    else:
+        slanted = {"rotation": 20, "ha": "right", "rotation_mode": "anchor"} if sum(map(len, names)) > 30 else {}
+        ax.set_xticks(range(len(names)), names, **slanted)
     return np.asarray([names.index(str(value)) for value in values], float)
 
 
-def dodged(places: np.ndarray, group: np.ndarray, log: bool = False) -> np.ndarray:
-    """Places where groups that share some stand side by side.
+def side_by_side(places: np.ndarray, order: np.ndarray, log: bool = False, near: float = 0.0) -> np.ndarray:
+    """Places where what shares one stands side by side.
 
     Args:
         places: on the axis ``(trials,)``.
-        group: numbers of groups from 0 on ``(trials,)``.
+        order: from left to right ``(trials,)``.
         log: whether the axis is logarithmic.
+        near: places up to this fraction of the axis apart count as one.
     """
-    groups = int(group.max()) + 1
-    if groups < 2 or len(np.unique(places)) == len(places):
+    scaled = np.log(places) if log else np.array(places, float)
+    width = np.ptp(scaled) or 1.0
+    ranked = np.lexsort((order, scaled))
+    groups = np.split(ranked, np.flatnonzero(np.diff(scaled[ranked]) > near * width) + 1)
+    most = max(map(len, groups))
+    if most == 1:
         return places
-    scaled = np.log(places) if log else places
-    different = np.unique(scaled)
-    gap = np.diff(different).min() if len(different) > 1 else 1.0
-    step = max(0.3 * gap / (groups - 1), 0.012 * np.ptp(different))
-    shifted = scaled + step * (group - (groups - 1) / 2)
-    return np.exp(shifted) if log else shifted
+    centres = [scaled[group].mean() for group in groups]
+    gap = np.diff(centres).min() if len(centres) > 1 else 1.0
+    step = max(0.2 * gap / (most - 1), 0.012 * width)
+    for group, centre in zip(groups, centres, strict=True):
+        offsets = step * (np.arange(len(group)) - (len(group) - 1) / 2)
+        scaled[group[np.argsort(order[group], kind="stable")]] = centre + offsets
+    return np.exp(scaled) if log else scaled
 
 
 def wide(values: Sequence[float]) -> bool:

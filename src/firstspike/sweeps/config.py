@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal, Self
 import numpy as np
 import yaml
 from pydantic import (
+    AliasChoices,
     ConfigDict,
     Discriminator,
     Field,
@@ -162,7 +163,7 @@ class Sweep(Section):
     settings: dict[str, Any] = Field(default={}, alias="set")
     axes: Annotated[dict[str, Axis], Field(min_length=1)]
     sampler: Literal["grid", "random", "tpe"] = "grid"
-    trials: PositiveInt | None = None
+    trials: PositiveInt | None = Field(None, validation_alias=AliasChoices("trials", "points"))  # "points" before
     seed: NonNegativeInt = 0
     seeds: PositiveInt | None = None
     metric: Literal[METRICS] = "validation_accuracy"  # type: ignore[valid-type]

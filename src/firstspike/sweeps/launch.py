@@ -177,5 +177,7 @@ def _status(trials: Sequence[Trial], plan: Plan) -> dict[str, str]:
     complete = [x for trial in trials if (x := trial.done) and x.state is TrialState.COMPLETE]
     if complete:
         best = (max if plan.sweep.maximize else min)(complete, key=lambda attempt: attempt.value or 0)
-        found["best"] = f"{best.value:.4f} ({describe(best.params)})"
+        value = best.value or 0
+        shown = f"{value:.4f}" if plan.sweep.loss else f"{100 * value:.2f} %"
+        found["best"] = f"{shown} ({describe(best.params)})"
     return found
