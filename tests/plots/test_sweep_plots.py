@@ -58,6 +58,23 @@ def test_lines_and_names(ax):
     assert [text.get_text() for text in ax.get_xticklabels()] == ["b", "a"]
 
 
+def test_names_are_not_connected(ax):
+    accuracy_over(["b", "a"], [0.1, 0.2], [0.0] * 2, ax)
+    assert ax.containers[0][0].get_linestyle() == "None"
+
+
+def test_lines_share_no_place_on_a_logarithmic_axis(ax):
+    accuracy_over([1, 1, 100, 100], [0.1, 0.2, 0.3, 0.4], [0.0] * 4, ax, ["a", "b"] * 2)
+    assert ax.get_xscale() == "log"
+    (_, first, _), (_, second, _) = curves(ax)
+    assert np.log10(np.divide(second, first)) == pytest.approx([0.4, 0.4])  # a fifth of the distance of neighbours
+
+
+def test_without_spread_there_are_no_error_bars(ax):
+    accuracy_over([1, 2], [0.1, 0.2], [np.nan] * 2, ax)
+    assert not ax.containers[0].has_yerr
+
+
 def test_infinity_is_a_name(ax):
     accuracy_over([1.0, np.inf], [0.1, 0.2], [0.0] * 2, ax)
     assert [text.get_text() for text in ax.get_xticklabels()] == ["1.0", "inf"]
@@ -107,6 +124,16 @@ def test_history_and_best_so_far(ax):
     assert list(ax.lines[0].get_ydata()) == [0.3, 0.1, 0.2]
 
 
+def test_the_best_so_far_is_complete_and_in_percent():
+    figure = SWEEP_PLOTS["history"](grid())
+    (ax,) = figure.axes
+    trials, pruned, best = ax.lines
+    assert trials.get_ydata() == pytest.approx([80, 90, np.nan], nan_ok=True)
+    assert (list(pruned.get_xdata()), pruned.get_ydata()) == ([3], pytest.approx([85]))
+    assert best.get_ydata() == pytest.approx([80, 90, 90])
+    assert ax.get_ylabel() == "validation accuracy [%]"
+
+
 def test_importance_and_parameters(ax):
     parameter_importance({"a": 0.2, "b": 0.7, "c": 0.1}, ax)
     assert [patch.get_width() for patch in ax.patches] == pytest.approx([10, 20, 70])
@@ -139,6 +166,36 @@ def test_over_has_a_panel_for_numbers_and_lines_for_names():
     assert ax.get_xlabel() == "size"
     assert [label for label, *_ in curves(ax)] == ["plain", "delays"]
     assert ax.get_ylabel() == "test accuracy [%], 5 seeds"
+
+
+def test_over_shows_a_second_axis_where_all_are_numbers_drawn_at_random():
+    random = np.random.default_rng(0)
+    axes = {name: random.uniform(1, 100, 20).tolist() for name in ("a", "b", "c")}
+    accuracy, parameters = random.uniform(0.5, 1, 20), np.repeat([5, 7, 9, 11], 5)
+    spread = np.full(20, np.nan)
+    results = SweepResults(
+        axes, accuracy, spread, accuracy, parameters, importance={"a": 0.6, "b": 0.1, "c": 0.3}, grid=False
+    )
+    figure = SWEEP_PLOTS["over"](results)
+    shown = {ax.get_xlabel(): bar.get_ylabel() for ax, bar in zip(figure.axes[::2], figure.axes[1::2], strict=True)}
+    assert shown == {"a": "c", "b": "a", "c": "a"}
+    assert [ax.get_ylabel() for ax in SWEEP_PLOTS["parameters"](results).axes] == ["test accuracy [%]", "a"]
+
+
+def test_parameters_tell_apart_what_does_not_follow_from_them():
+    figure = SWEEP_PLOTS["parameters"](grid(kinds=(0.1, 0.2)))
+    (ax,) = figure.axes
+    assert ax.get_legend().get_title().get_text() == "base"  # "size" follows from the number of parameters
+    (_, first, _), (_, second, _) = curves(ax)
+    assert all(a < b for a, b in zip(first, second, strict=True))
+
+
+def test_a_figure_says_what_it_leaves_out():
+    results = grid()
+    axes = {name: [*values, *values] for name, values in results.axes.items()} | {"lr": [0.1] * 6 + [0.2] * 6}
+    twice = (np.tile(getattr(results, name), 2) for name in ("accuracy", "spread", "validation", "parameters"))
+    figure = SWEEP_PLOTS["map"](SweepResults(axes, *twice))
+    assert figure.axes[0].get_title() == "test accuracy\nbest on validation data over lr"
 
 
 @pytest.mark.parametrize("name", SWEEP_PLOTS)

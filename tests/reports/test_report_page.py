@@ -8,8 +8,8 @@ import pytest
 
 from firstspike.cli import main
 from firstspike.reports.page import MISSING, render
+from firstspike.reports.sweep import table_of_csv
 from firstspike.reports.write import run_page, write_report
-from firstspike.sweeps.table import table_of_csv
 
 
 def text_of(html):

@@ -2,7 +2,6 @@ import csv
 
 from firstspike.sweeps.config import load_plan
 from firstspike.sweeps.study import NUMBER, PARAMS, enqueue_open, open_study, table_of
-from firstspike.sweeps.table import table_of_csv
 
 
 def test_null_is_a_value_and_what_is_not_known_is_empty(write_sweep, opened, tmp_path):
@@ -20,9 +19,3 @@ def test_null_is_a_value_and_what_is_not_known_is_empty(write_sweep, opened, tmp
     ]
     assert {(row["state"], row["validation_accuracy"], row["reason"]) for row in found} == {("waiting", "", "")}
     assert [line.split()[1] for line in table.text().splitlines()] == ["training.schedule", "null", '{"kind":', "null"]
-
-
-def test_a_table_of_an_older_version_is_read(tmp_path):
-    table = table_of_csv("point,state,x,validation_accuracy\n0,complete,3,0.5\n", tmp_path)
-    assert table.axes == ["x"]
-    assert table.complete == [{"point": 0, "state": "complete", "x": 3, "validation_accuracy": 0.5}]

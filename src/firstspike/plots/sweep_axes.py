@@ -38,9 +38,10 @@ def places_of(values: Sequence[Any], ax: Axes, vertical: bool = False) -> np.nda
     names = in_order(values)
     if vertical:
         ax.set_yticks(range(len(names)), names)
+    elif sum(map(len, names)) > 30:  # letters
+        ax.set_xticks(range(len(names)), names, rotation=20, ha="right", rotation_mode="anchor")
     else:
-        slanted = {"rotation": 20, "ha": "right", "rotation_mode": "anchor"} if sum(map(len, names)) > 30 else {}
-        ax.set_xticks(range(len(names)), names, **slanted)
+        ax.set_xticks(range(len(names)), names)
     return np.asarray([names.index(str(value)) for value in values], float)
 
 

@@ -1,16 +1,20 @@
-"""The page of a sweep, from its table."""
+"""The page of a sweep, and its table from a CSV file or from the folders of its runs."""
 
+import csv
+import io
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from urllib.parse import quote
 
 from firstspike.reports.facts import Fact
 from firstspike.reports.page import render
 from firstspike.reports.values import percent
-from firstspike.sweeps.table import SweepTable, Value
+from firstspike.sweeps.table import SweepTable, Value, digest, existing
+from firstspike.training.config import ConfigError
+from firstspike.training.run import Run
 
 ACCURACIES = ("validation_accuracy", "test_accuracy", "best_validation_accuracy")
 MEASURED = (*ACCURACIES, "validation_loss", "test_loss", "seconds")
@@ -18,6 +22,73 @@ MEASURED = (*ACCURACIES, "validation_loss", "test_loss", "seconds")
 _SPREAD = {"validation_accuracy": "validation_std", "test_accuracy": "test_std"}
 _FIRST = ("trial", "point", "state")
 _LAST = ("parameters", "epochs", "seeds", "worker", "reason")
+_COLUMNS = 24  # at most, of runs that differ in everything
+
+
+def table_of_csv(text: str, near: Path, name: str = "the table") -> SweepTable:
+    """The rows of a CSV table with a header.
+
+    Args:
+        text: the table.
+        near: where run folders are, if they are not where the table says.
+        name: of the table, for messages.
+
+    Raises:
+        ValueError: no rows, or rows that do not fit the header.
+    """
+    rows = list(csv.DictReader(io.StringIO(text)))
+    if not rows or any(None in row or None in row.values() for row in rows):
+        raise ValueError(f"{name}: expected a CSV table, a header and rows of the same length")
+    found = [{name: existing(x, near) if name == "folder" else _value(x) for name, x in row.items()} for row in rows]
+    return SweepTable(found)
+
+
+def _value(cell: str) -> Value:
+    for kind in (int, float):
+        try:
+            return kind(cell)
+        except ValueError:
+            continue
+    return cell
+
+
+def runs_in(folder: Path) -> list[Path]:
+    """The run folders in a folder, by name."""
+    return sorted(path.parent for path in folder.glob("*/config.yaml") if not path.parent.name.startswith("."))
+
+
+def table_of_runs(folders: Iterable[Path]) -> SweepTable:
+    """A row for each run: where its config differs from those of the others, and its results if it is finished."""
+    runs = [Run(folder) for folder in folders]
+    configs = [_config_values(run) for run in runs]
+    keys = dict.fromkeys(key for config in configs for key in config)
+    varied = [key for key in keys if any(config.get(key) != configs[0].get(key) for config in configs)][:_COLUMNS]
+    rows: list[dict[str, Value]] = []
+    for run, config in zip(runs, configs, strict=True):
+        results = run.results
+        state = "finished" if results else "not finished" if config else "config cannot be read"
+        values = {key: config.get(key) for key in varied}
+        rows.append({"state": state} | values | (digest(results) if results else {}) | {"folder": str(run.path)})
+    return SweepTable(rows)
+
+
+def _config_values(run: Run) -> dict[str, Value]:
+    """A config's values by their keys as ``--set`` takes them; none if the file cannot be read."""
+    try:
+        return dict(_leaves("", run.config.model_dump(mode="json")))
+    except ConfigError:
+        return {}
+
+
+def _leaves(key: str, value: Any) -> Iterable[tuple[str, Value]]:
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            yield from _leaves(f"{key}.{name}" if key else name, inner)
+    elif isinstance(value, list) and any(isinstance(inner, dict) for inner in value):
+        for number, inner in enumerate(value):
+            yield from _leaves(f"{key}[{number}]", inner)
+    else:
+        yield key, str(value) if isinstance(value, list) else value
 
 
 def sweep_page(title: str, table: SweepTable, place: Path) -> str:
@@ -28,10 +99,10 @@ def sweep_page(title: str, table: SweepTable, place: Path) -> str:
         table: its rows.
         place: the folder of the page, to which links are relative.
     """
-    parameters = table.columns(table.axes)
-    columns = [*table.columns(_FIRST), *parameters, *table.columns((*MEASURED, *_LAST))]
+    parameters = _filled(table, table.axes)
+    columns = [*_filled(table, _FIRST), *parameters, *_filled(table, (*MEASURED, *_LAST))]
     rows = [[_link(row, place), *(_cell(name, row) for name in columns)] for row in table.rows]
-    measured = [name for name in table.columns(MEASURED) if any(_number(r.get(name)) is not None for r in table.rows)]
+    measured = [name for name in MEASURED if any(_number(r.get(name)) is not None for r in table.rows)]
     drawn = [*parameters, *measured, *_SPREAD.values()]
     values = [{name: _drawn(row.get(name), name in parameters) for name in drawn} for row in table.rows]
     data = {
@@ -49,6 +120,11 @@ def sweep_page(title: str, table: SweepTable, place: Path) -> str:
         rows=rows,
         chart=bool(parameters and measured),
     )
+
+
+def _filled(table: SweepTable, columns: Iterable[str]) -> list[str]:
+    """Those columns that have a value in some row."""
+    return [name for name in columns if any(row.get(name) not in (None, "") for row in table.rows)]
 
 
 class Cell(NamedTuple):

@@ -9,8 +9,8 @@ from firstspike.plots import RunData
 from firstspike.reports.details import details
 from firstspike.reports.facts import making, seeds_table, substrate, summary
 from firstspike.reports.page import check_report, render
-from firstspike.reports.sweep import sweep_page
-from firstspike.sweeps.table import SweepTable, runs_in, table_of_csv, table_of_runs
+from firstspike.reports.sweep import runs_in, sweep_page, table_of_csv, table_of_runs
+from firstspike.sweeps.table import SweepTable
 from firstspike.training.files import write_whole
 from firstspike.training.seeds import member_configs, member_folder
 

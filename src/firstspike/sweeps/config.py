@@ -13,13 +13,12 @@ from typing import Annotated, Any, Literal, Self
 import numpy as np
 import yaml
 from pydantic import (
+    AfterValidator,
     AliasChoices,
-    ConfigDict,
     Discriminator,
     Field,
     NonNegativeInt,
     PositiveInt,
-    RootModel,
     StrictFloat,
     StrictInt,
     Tag,
@@ -87,46 +86,37 @@ class Range(Section):
         # rounded to a few digits, as one would write them
         return [float(self.start), *(float(f"{x:.6g}") for x in between), float(self.to)]
 
-    def extremes(self) -> list[Choice]:
-        """The values that are checked where not all can be."""
-        return [self.start, self.to]
+
+def encode(value: Any) -> Choice:
+    """A value as Optuna stores it."""
+    return value if isinstance(value, Choice) else json.dumps(value, sort_keys=True)
 
 
-class Values(RootModel[Annotated[list[Any], Field(min_length=1)]]):
-    """A list of anything that a config may hold for the key."""
-
-    model_config = ConfigDict(frozen=True)
-
-    @model_validator(mode="after")
-    def _unique(self) -> Self:
-        try:
-            choices = self.values()
-        except TypeError:
-            raise ValueError("values are numbers, strings, lists and mappings; quote a date") from None
-        for number, choice in enumerate(choices):
-            if choice in choices[:number]:  # as Optuna compares them: 1, 1.0 and true are equal
-                raise ValueError(f"duplicate value {_json(self.root[number])}")
-        return self
-
-    def values(self) -> list[Choice]:
-        """All of them as Optuna stores them."""
-        return [x if isinstance(x, Choice) else _json(x) for x in self.root]
-
-    extremes = values
-
-    def decode(self, choice: Choice) -> Any:
-        """The value in the config for one of ``values``."""
-        return next(x for x, kept in zip(self.root, self.values(), strict=True) if _json(kept) == _json(choice))
-
-
-def _json(value: Any) -> str:
-    return json.dumps(value, sort_keys=True)
+def _unique(values: list[Any]) -> list[Any]:
+    try:
+        encoded = [encode(value) for value in values]
+    except TypeError:
+        raise ValueError("values are numbers, strings, lists and mappings; quote a date") from None
+    for number, choice in enumerate(encoded):
+        if choice in encoded[:number]:  # as Optuna compares them: 1, 1.0 and true are equal
+            raise ValueError(f"duplicate value {json.dumps(values[number])}")
+    return values
 
 
 Axis = Annotated[
-    Annotated[Values, Tag("values")] | Annotated[Range, Tag("range")],
-    Discriminator(lambda raw: "values" if isinstance(raw, list | Values) else "range"),
+    Annotated[list[Any], Field(min_length=1), AfterValidator(_unique), Tag("values")] | Annotated[Range, Tag("range")],
+    Discriminator(lambda raw: "values" if isinstance(raw, list) else "range"),
 ]
+
+
+def choices(axis: Axis) -> list[Choice]:
+    """The values of an axis in a grid, as Optuna stores them."""
+    return axis.values() if isinstance(axis, Range) else [encode(value) for value in axis]
+
+
+def extremes(axis: Axis) -> list[Choice]:
+    """The values of an axis that are checked where not all combinations can be."""
+    return [axis.start, axis.to] if isinstance(axis, Range) else choices(axis)
 
 
 class Median(Section):
@@ -195,7 +185,7 @@ class Sweep(Section):
                 yield f"axes.{key}.count: is for a grid; leave it out"
             if self.sampler == "grid":
                 try:
-                    axis.values()
+                    choices(axis)
                 except ValueError as error:
                     yield f"axes.{key}: {error}"
         for key in ("training.seeds", *(["training.seed"] if self.seeds else [])):
@@ -232,7 +222,7 @@ class Plan:
     def grid(self) -> list[Params]:
         """All combinations of a grid, the last axis fastest."""
         axes = self.sweep.axes
-        return [dict(zip(axes, row, strict=True)) for row in itertools.product(*(a.values() for a in axes.values()))]
+        return [dict(zip(axes, row, strict=True)) for row in itertools.product(*map(choices, axes.values()))]
 
     def config(self, params: Mapping[str, Choice]) -> Config:
         """The config of a trial.
@@ -246,7 +236,7 @@ class Plan:
         for key, choice in params.items():
             axis = sweep.axes[key]
             if key != "base":
-                values[key] = axis.decode(choice) if isinstance(axis, Values) else choice
+                values[key] = choice if isinstance(axis, Range) else axis[choices(axis).index(choice)]
         if sweep.seeds is not None:
             values["training.seeds"] = sweep.seeds
         settings, errors = [], []
@@ -285,17 +275,17 @@ class Plan:
             raise ConfigError(self.name, errors)
 
     def _extremes(self) -> Iterator[Params]:
-        extremes = {key: axis.extremes() for key, axis in self.sweep.axes.items()}
+        checked = {key: extremes(axis) for key, axis in self.sweep.axes.items()}
         for end in (0, -1):
-            start = {key: values[end] for key, values in extremes.items()}
+            start = {key: values[end] for key, values in checked.items()}
             yield start
-            for key, values in extremes.items():
+            for key, values in checked.items():
                 yield from ({**start, key: value} for value in values)
 
     def definition(self) -> dict[str, Any]:
         """What all workers on a study must agree on, ready for JSON: the sweep, and its base configs."""
         sweep = self.sweep.model_dump(mode="json", by_alias=True, exclude={"heartbeat", "grace", "trials"})
-        bases = [self.sweep.base] if self.sweep.base else map(str, self.sweep.axes["base"].extremes())
+        bases = [self.sweep.base] if self.sweep.base else map(str, extremes(self.sweep.axes["base"]))
         return {
             "sweep": sweep,
             "bases": {base: load_config(_located(base, self.folder)).model_dump(mode="json") for base in bases},
@@ -378,4 +368,4 @@ def _explain(detail: Any) -> str:
         case "model_type" | "model_attributes_type" | "dict_type":
             message = "expected keys with values"
     value = detail["input"]
-    return f"{place}: {message}" + ("" if isinstance(value, dict | list | Values) else f", got {value!r}")
+    return f"{place}: {message}" + ("" if isinstance(value, dict | list) else f", got {value!r}")

@@ -116,10 +116,9 @@ def storage_url(where: str) -> str:
     for prefix in (_SQLITE, _JOURNAL):
         if where.startswith(prefix):
             return f"{prefix}{Path(where.removeprefix(prefix)).resolve()}"
-    kind, separator, rest = where.partition("://")
-    if not separator:
-        if (prefix := _SUFFIXES.get(Path(where).suffix)) is not None:
-            return f"{prefix}{Path(where).resolve()}"
+    if "://" not in where:
+        if (suffix := Path(where).suffix) in _SUFFIXES:
+            return f"{_SUFFIXES[suffix]}{Path(where).resolve()}"
         raise ValueError(
             f"--storage {where}: expected sqlite:///FILE.db, journal:FILE, postgresql://USER@HOST/NAME, mysql://..., "
             "or a file that ends in .db or .journal"
@@ -128,6 +127,7 @@ def storage_url(where: str) -> str:
         make_url(where)
     except sqlalchemy.exc.ArgumentError as error:
         raise ValueError(f"--storage: {error}") from None
+    kind, _, rest = where.partition("://")
     return f"{_DRIVERS.get(kind, kind)}://{rest}"
 
 

@@ -27,7 +27,7 @@ from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from firstspike.sweeps import RUNS, sweep_folder
-from firstspike.sweeps.config import Halving, Params, Plan, Range, Sweep, Values
+from firstspike.sweeps.config import Axis, Halving, Params, Plan, Range, Sweep, choices
 from firstspike.sweeps.storage import file_of, one_line_errors, open_storage, storage_url, without_password
 from firstspike.sweeps.table import NUMBERS, SweepTable, Value, existing
 
@@ -194,9 +194,9 @@ def distributions(plan: Plan) -> dict[str, BaseDistribution]:
     return {key: _distribution(axis, plan.sweep.sampler == "grid") for key, axis in plan.sweep.axes.items()}
 
 
-def _distribution(axis: Values | Range, grid: bool) -> BaseDistribution:
-    if grid or isinstance(axis, Values):
-        return CategoricalDistribution(axis.values())
+def _distribution(axis: Axis, grid: bool) -> BaseDistribution:
+    if grid or not isinstance(axis, Range):
+        return CategoricalDistribution(choices(axis))
     last: Any = axis.to if axis.step is None else axis.values()[-1]  # the end may not be a whole number of steps away
     if axis.integer:
         return IntDistribution(int(axis.start), int(last), log=axis.log, step=int(axis.step or 1))
@@ -213,20 +213,18 @@ class StaleAttempts:
 
     def __init__(self, grace: float) -> None:
         self.grace = grace
-        self._seen: dict[int, tuple[Any, float]] = {}
+        self._since: dict[tuple[int, int | None], float] = {}
 
     def fail(self, study: optuna.Study) -> None:
         """Look, and fail what is stale."""
         now = time.monotonic()
         running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
-        beats = {attempt.number: attempt.user_attrs.get(HEARTBEAT) for attempt in running}
-        self._seen = {
-            number: seen if (seen := self._seen.get(number)) is not None and seen[0] == beat else (beat, now)
-            for number, beat in beats.items()
-        }
-        for number in [number for number, (_, since) in self._seen.items() if now - since > self.grace]:
-            with contextlib.suppress(UpdateFinishedTrialError):
-                study.tell(number, state=TrialState.FAIL, skip_if_finished=True)
+        beats = [(attempt.number, attempt.user_attrs.get(HEARTBEAT)) for attempt in running]
+        self._since = {beat: self._since.get(beat, now) for beat in beats}
+        for (number, _), since in self._since.items():
+            if now - since > self.grace:
+                with contextlib.suppress(UpdateFinishedTrialError):
+                    study.tell(number, state=TrialState.FAIL, skip_if_finished=True)
 
 
 def read_study(name: str, storage: str | None = None) -> tuple[optuna.Study, Path]:
