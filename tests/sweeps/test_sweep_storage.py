@@ -85,7 +85,7 @@ def test_a_stale_attempt_that_ends_meanwhile_is_left_alone(opened, tmp_path, mon
     assert study.trials[0].state is TrialState.COMPLETE
 
 
-def test_a_journal_out_of_reach_fails_as_a_database_does(tmp_path, opened, plan, until, caplog):
+def test_heartbeats_outlive_a_journal_out_of_reach(tmp_path, opened, plan, until, caplog):
     file = tmp_path / "study.journal"
     storage = opened(str(file))
     study = optuna.create_study(study_name="one", storage=storage)
@@ -94,8 +94,6 @@ def test_a_journal_out_of_reach_fails_as_a_database_does(tmp_path, opened, plan,
     until(lambda: HEARTBEAT in study.trials[0].user_attrs)
     aside = file.rename(tmp_path / "aside")
     file.mkdir()
-    with pytest.raises(StorageInternalError):
-        study.get_trials()
     until(lambda: "no heartbeat could be sent" in caplog.text)
     file.rmdir()
     aside.rename(file)

@@ -202,17 +202,26 @@ def test_pruning_by_the_mean_over_the_seeds(write_sweep, opened, where, tmp_path
 
 
 def test_a_storage_that_fails_for_a_while_ends_no_worker(worker, monkeypatch):
-    fails = iter([optuna.exceptions.StorageInternalError("gone")] * 2)
+    fails = iter([optuna.exceptions.StorageInternalError("of a database"), OSError("of a journal")])
 
     def unsteady(*args, **kwargs):
         if (error := next(fails, None)) is not None:
             raise error
         return enqueue_open(*args, **kwargs)
 
+    tell, lost = worker.study.tell, iter([optuna.exceptions.StorageInternalError("once more")])
+
+    def unsteady_tell(*args, **kwargs):
+        if (error := next(lost, None)) is not None:
+            raise error
+        return tell(*args, **kwargs)
+
     monkeypatch.setattr("firstspike.sweeps.worker.enqueue_open", unsteady)
+    monkeypatch.setattr(worker.study, "tell", unsteady_tell)
     monkeypatch.setattr(time, "sleep", lambda seconds: None)
     assert worker.work()
     assert len(table_of(worker.study, worker.folder).rows) == 4
+    assert len(worker.study.trials) == 4  # results are recorded once the storage is back
 
 
 def test_interrupted_is_not_a_failure(worker, monkeypatch):

@@ -16,12 +16,11 @@ from pathlib import Path
 
 import optuna
 import yaml
-from optuna.exceptions import StorageInternalError
 from optuna.trial import TrialState
 from tqdm import tqdm
 
 from firstspike.sweeps.config import Plan, describe
-from firstspike.sweeps.storage import cause, one_line_errors, open_storage, storage_url, without_password
+from firstspike.sweeps.storage import UNREACHABLE, cause, one_line_errors, open_storage, storage_url, without_password
 from firstspike.sweeps.study import Trial, enqueue_open, open_study, trials_of
 from firstspike.sweeps.worker import Worker
 from firstspike.training.files import write_whole
@@ -131,7 +130,7 @@ def _work(plan: Plan, url: str, folder: Path, threads: int | None) -> None:
     try:
         with one_line_errors(url):
             done = Worker(plan, open_storage(url), folder, lambda: asked.is_set() or os.getppid() != parent).work()
-    except ConnectionError as error:
+    except OSError as error:
         logger.warning("%s", error)
         raise SystemExit(1) from None
     raise SystemExit(0 if done else _STOPPED)
@@ -154,7 +153,7 @@ def _follow(plan: Plan, study: optuna.Study, processes: Sequence[BaseProcess], s
                     logger.warning("%s died %s; its trial will be given to another worker", process.name, what)
             try:
                 trials = trials_of(study, plan.n_trials)
-            except StorageInternalError as error:
+            except UNREACHABLE as error:
                 if not left:
                     raise
                 logger.warning("the storage of the study is out of reach: %s", cause(error))

@@ -3,7 +3,7 @@
 import re
 import sqlite3
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,9 @@ _DRIVERS = {"postgresql": "postgresql+psycopg", "postgres": "postgresql+psycopg"
 _SQLITE, _JOURNAL = "sqlite:///", "journal:"
 _SUFFIXES = {".db": _SQLITE, ".sqlite": _SQLITE, ".sqlite3": _SQLITE, ".log": _JOURNAL, ".journal": _JOURNAL}
 _LOCK_TIMEOUT = 60  # seconds
+
+UNREACHABLE = (StorageInternalError, OSError)
+"""Errors of a storage that is out of reach: a database's, and the file system's for a journal."""
 
 
 def open_storage(where: str) -> BaseStorage:
@@ -36,7 +39,7 @@ def open_storage(where: str) -> BaseStorage:
     if (file := file_of(url)) is not None:
         file.parent.mkdir(parents=True, exist_ok=True)
         if url.startswith(_JOURNAL):
-            return JournalStorage(JournalFile(str(file)))
+            return JournalStorage(JournalFileBackend(str(file)))
     kind = url.partition(":")[0].partition("+")[0]
     attempts = 0
     while True:
@@ -69,31 +72,9 @@ def _sqlite(file: str) -> RDBStorage:
     return storage
 
 
-class JournalFile(JournalFileBackend):
-    """Optuna's journal file, which reports errors of the file system as a database reports its own."""
-
-    def read_logs(self, log_number_from: int) -> Generator[dict[str, Any], None, None]:
-        """Entries from that number on."""
-        with _as_storage_error():
-            yield from super().read_logs(log_number_from)
-
-    def append_logs(self, logs: list[dict[str, Any]]) -> None:
-        """Write more entries."""
-        with _as_storage_error():
-            super().append_logs(logs)
-
-
-@contextmanager
-def _as_storage_error() -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise StorageInternalError("the journal cannot be read or written") from error
-
-
 @contextmanager
 def one_line_errors(url: str) -> Iterator[None]:
-    """Turn the error of a storage that does not answer into a ``ConnectionError`` of one line."""
+    """Turn the error of a database that does not answer into a ``ConnectionError`` of one line."""
     try:
         yield
     except StorageInternalError as error:
@@ -104,7 +85,7 @@ def cause(error: BaseException) -> str:
     """The first line of the message of whatever caused a storage's error."""
     while error.__cause__ is not None:
         error = error.__cause__
-    return str(getattr(error, "orig", None) or error).strip().splitlines()[0]
+    return (str(getattr(error, "orig", None) or error).strip() or type(error).__name__).splitlines()[0]
 
 
 def storage_url(where: str) -> str:

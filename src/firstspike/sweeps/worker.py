@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import optuna
-from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
+from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages import BaseStorage
 from optuna.trial import TrialState
 
 from firstspike.sweeps import study as names
 from firstspike.sweeps.config import Params, Plan
-from firstspike.sweeps.storage import cause
+from firstspike.sweeps.storage import UNREACHABLE, cause
 from firstspike.sweeps.study import StaleAttempts, distributions, enqueue_open, number_of, open_study, owns, trials_of
 from firstspike.sweeps.table import digest
 from firstspike.training.files import write_whole
@@ -65,7 +65,7 @@ class Worker:
             Whether all trials are settled; False if the worker was asked to stop.
 
         Raises:
-            StorageInternalError: the storage is out of reach for long.
+            StorageInternalError, OSError: the storage is out of reach for long.
         """
         while not self.stop():
             if (settled := self._patiently(self._step)) is not None:
@@ -89,7 +89,7 @@ class Worker:
         while True:
             try:
                 return action()
-            except StorageInternalError as error:
+            except UNREACHABLE as error:
                 failures += 1
                 if failures > _PATIENCE or self.stop():
                     raise
@@ -209,7 +209,7 @@ class Lease(Watcher):
             self.pruned = self.attempt.should_prune()
         except UpdateFinishedTrialError:
             self.lost = True
-        except StorageInternalError as error:
+        except UNREACHABLE as error:
             logger.warning("an epoch could not be reported: %s", cause(error))
 
     def ended(self) -> bool:
