@@ -72,7 +72,7 @@ def load_config(
 
     Args:
         source: a file, or the name of a shipped config.
-        overrides: settings such as ``training.epochs=10`` or ``network[1].size=30``, applied before the check.
+        overrides: settings such as ``training.epochs=10`` or ``network[1].out_features=30``, applied before the check.
         substrate: the kind that takes the place of another kind in the config, with its defaults.
         read_tables: whether to read tables of your own data, to check that the network fits them.
 
@@ -80,7 +80,7 @@ def load_config(
         ConfigError: no such file, no YAML, or values that do not fit; the message names all of them.
     """
     name = str(source)
-    document = read_yaml(source, Config.model_fields)
+    document = upgraded(read_yaml(source, Config.model_fields), name)
     if substrate is not None and not (
         isinstance(own := document.data.get("substrate"), dict) and own.get("kind") == substrate
     ):
@@ -88,7 +88,7 @@ def load_config(
     errors = []
     for setting in overrides:
         try:
-            document = document.with_setting(setting)
+            document = upgraded(document.with_setting(setting), f"--set {setting.partition('=')[0]}")
         except YamlError as error:
             errors.append(f"--set {shown_text(setting)}: {error.problem}")
     document = _with_absolute_paths(document, Path(source).parent)
