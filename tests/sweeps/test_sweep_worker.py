@@ -1,5 +1,6 @@
 import json
 import shutil
+import signal
 import threading
 import time
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 from optuna.trial import TrialState
 
 from firstspike.runs import start
+from firstspike.sweeps import launch
 from firstspike.sweeps.plan import load_plan
 from firstspike.sweeps.study import (
     ERROR,
@@ -102,6 +104,30 @@ def test_a_worker_that_is_stopped_saves_and_another_resumes(worker, plan, opened
     start(tmp_path / "alone", plan.config(plan.grid()[trial.number]), progress_bar=False)
     assert results(run) == results(tmp_path / "alone")
     assert (run / "metrics.csv").read_text() == (tmp_path / "alone" / "metrics.csv").read_text()
+
+
+def test_a_trial_whose_checkpoints_cannot_be_read_starts_over(worker, plan, opened, where, tmp_path, caplog):
+    stop_after(worker, 13)
+    assert not worker.work()
+    manifests = list((tmp_path / "runs").rglob("manifest.json"))
+    for manifest in manifests:
+        manifest.write_text("{}")
+    assert manifests
+    assert Worker(plan, opened(where), tmp_path / "runs").work()
+    assert "the trial starts over" in caplog.text
+    assert all(trial.done for trial in trials_of(worker.study, 4))
+
+
+@pytest.mark.parametrize("groups", [True, False], ids=["posix", "windows"])
+def test_a_worker_leaves_ctrl_c_to_the_command(monkeypatch, groups):
+    called = []
+    monkeypatch.setattr(launch.signal, "signal", lambda number, handler: called.append((number, handler)))
+    if groups:
+        monkeypatch.setattr(launch.os, "setpgid", lambda *group: called.append(group))
+    else:
+        monkeypatch.delattr(launch.os, "setpgid")
+    launch._leave_ctrl_c_to_the_command()
+    assert called == ([(0, 0)] if groups else [(signal.SIGINT, signal.SIG_IGN)])
 
 
 def test_a_stalled_worker_notices_that_its_trial_is_anothers(worker, plan, opened, where, until, tmp_path, caplog):

@@ -116,9 +116,17 @@ def _processes(plan: Plan, url: str, folder: Path, workers: int) -> Iterator[lis
             signal.signal(signal.SIGTERM, before)
 
 
+def _leave_ctrl_c_to_the_command() -> None:
+    """Ctrl-C reaches the command alone, which stops its workers."""
+    if hasattr(os, "setpgid"):
+        os.setpgid(0, 0)
+    else:  # Windows has no groups of processes
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
 def _work(plan: Plan, url: str, folder: Path, threads: int | None) -> None:
     """A worker's process; SIGTERM stops it, and so does the end of the process that started it."""
-    os.setpgid(0, 0)  # Ctrl-C reaches the command alone, which stops its workers
+    _leave_ctrl_c_to_the_command()
     asked, parent = threading.Event(), os.getppid()
     signal.signal(signal.SIGTERM, lambda number, frame: asked.set())
     optuna.logging.set_verbosity(optuna.logging.CRITICAL)

@@ -19,7 +19,7 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages import BaseStorage
 from optuna.trial import TrialState
 
-from firstspike.runs import RunFolder, resume, start
+from firstspike.runs import CheckpointError, RunFolder, resume, start
 from firstspike.runs.files import write_whole
 from firstspike.sweeps import study as names
 from firstspike.sweeps.config import Params
@@ -128,10 +128,14 @@ class Worker:
             config = self.plan.config(params)
             any(copy_run(folder, run) for folder in previous)
             options: dict[str, Any] = {"progress_bar": False, "callbacks": [lease], "stop": lease.ended}
-            if (run / "config.yaml").is_file():
-                found = RunFolder.open(run).results or resume(run, **options)
-            else:
+            if not (run / "config.yaml").is_file():
                 found = start(run, config, **options)
+            elif not (found := RunFolder.open(run).results):
+                try:
+                    found = resume(run, **options)
+                except CheckpointError as error:
+                    logger.warning("%s; the trial starts over", error)
+                    found = resume(run, from_scratch=True, **options)
             results = digest(found)
             value = results[self.plan.sweep.metric]
             if value is None or not math.isfinite(value):
