@@ -214,3 +214,8 @@ def test_machines_may_have_data_in_different_folders(tmp_path):
 
 def test_no_file(tmp_path):
     assert "no such file" in errors(tmp_path / "none.yaml")[0]
+
+
+def test_a_file_of_an_older_version_is_read(write_sweep):
+    file = write_sweep("base: bars\nsampler: random\npoints: 3\n", axes="{training.optimizer.lr: {from: 0.1, to: 0.2}}")
+    assert load_plan(file).n_trials == 3

@@ -98,7 +98,8 @@ def _processes(plan: Plan, url: str, folder: Path, workers: int) -> Iterator[lis
     processes: list[BaseProcess] = [
         context.Process(target=_work, args=(plan, url, folder, threads), name=f"worker {k + 1}") for k in range(workers)
     ]
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # raises KeyboardInterrupt, as Ctrl-C does
+    # both raise KeyboardInterrupt
+    before = {number: signal.signal(number, signal.default_int_handler) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         for process in processes:
             process.start()
@@ -113,7 +114,8 @@ def _processes(plan: Plan, url: str, folder: Path, workers: int) -> Iterator[lis
         finally:
             for process in started:
                 process.kill()
-            signal.signal(signal.SIGTERM, before)
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
 
 def _leave_ctrl_c_to_the_command() -> None:
