@@ -34,7 +34,7 @@ class SweepResults:
 
     Args:
         axes: values of each axis, one per trial: numbers, or anything that is shown as text.
-        accuracy: test accuracy as a fraction, mean over the seeds.
+        accuracy: accuracy on the split as a fraction, mean over the seeds.
         spread: its standard deviation over the seeds, NaN for a single one.
         validation: validation accuracy; of trials that share a place in a figure the best by this one is shown.
         parameters: number of trained parameters.
@@ -44,6 +44,7 @@ class SweepResults:
         history: the metric in the order in which trials started, and whether the trial was pruned.
         importance: share of each axis in the variance of the metric; empty if there are too few trials to tell.
         grid: whether the sweep is a grid.
+        split: ``test``, or ``validation`` where there are no test data.
     """
 
     axes: Mapping[str, Sequence[Any]]
@@ -57,22 +58,24 @@ class SweepResults:
     history: Sequence[tuple[float, bool]] = ()
     importance: Mapping[str, float] = field(default_factory=dict)
     grid: bool = True
+    split: str = "test"
 
     @classmethod
     def of_rows(cls, rows: Sequence[Mapping[str, Any]], axes: Sequence[str], **others: Any) -> "SweepResults":
         """From the rows of a table of complete trials, at least one; ``others`` are further fields."""
+        split = "test" if any(row["test_accuracy"] is not None for row in rows) else "validation"
         accuracy, spread, validation = (
             np.asarray([row[key] for row in rows], float)  # None becomes NaN
-            for key in ("test_accuracy", "test_std", "validation_accuracy")
+            for key in (f"{split}_accuracy", f"{split}_std", "validation_accuracy")
         )
         parameters = np.asarray([row["parameters"] for row in rows])
         columns = {key: [row[key] for row in rows] for key in axes}
-        return cls(columns, accuracy, spread, validation, parameters, seeds=rows[0]["seeds"], **others)
+        return cls(columns, accuracy, spread, validation, parameters, seeds=rows[0]["seeds"], split=split, **others)
 
     @property
     def label(self) -> str:
         """The accuracy, for an axis."""
-        return "test accuracy [%]" + (f", {self.seeds} seeds" if self.seeds > 1 else "")
+        return f"{self.split} accuracy [%]" + (f", {self.seeds} seeds" if self.seeds > 1 else "")
 
     @property
     def varied(self) -> dict[str, int]:
