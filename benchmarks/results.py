@@ -18,14 +18,13 @@ import matplotlib as mpl
 mpl.use("Agg")
 import matplotlib.pyplot as plt
 
+from firstspike.config import load_config
 from firstspike.plots import style
 from firstspike.plots.sweep import accuracy_over
+from firstspike.runs import RunFolder, resume, start
 from firstspike.sweeps.launch import launch
 from firstspike.sweeps.plan import load_plan
-from firstspike.sweeps.table import read_study, table_of
-from firstspike.config import load_config
-from firstspike.runs import RunFolder
-from firstspike.runs import resume, start
+from firstspike.sweeps.study import read_study, table_of
 
 SEEDS = 10
 SWEEP = Path(__file__).parents[1] / "examples" / "sweeps" / "hidden_sizes.yaml"
@@ -85,7 +84,7 @@ def table(runs: Path, train: bool) -> str:
     ]
     for name, published in CONFIGS.items():
         if found := finished(runs / name, name, [], train):
-            size = load_config(name).network[hidden(name)].size
+            size = load_config(name).network[hidden(name)].out_features
             lines.append(
                 f"| `{name}` | {size} | {found['parameters']} | {found['epochs']} | {found['seconds'] / 60:.1f} | "
                 f"**{accuracy(found)}** | {published.accuracy} | {published.source} |"
@@ -105,13 +104,11 @@ def curves_of_sweep(folder: Path, train: bool) -> Curves:
     """The same from the folder of the sweep."""
     if train:
         launch(load_plan(SWEEP), folder)
-    study, _ = read_study(str(folder))
     found = {
-        (row.values["base"], row.values["network[lif:0].size"]): {
-            "test": {"accuracy": row.results["test_accuracy"], "accuracy_std": row.results["test_std"]}
+        (row["base"], row["network[lif:0].out_features"]): {
+            "test": {"accuracy": row["test_accuracy"], "accuracy_std": row["test_std"]}
         }
-        for row in table_of(study).rows
-        if row.state == "complete"
+        for row in table_of(*read_study(str(folder))).complete
     }
     return {name: [found.get((name, size), {}) for size in SIZES] for name in KINDS}
 

@@ -16,7 +16,7 @@ from firstspike._version import __version__
 from firstspike.interop.commands import export, import_fastanddeep
 from firstspike.reports.command import report
 from firstspike.sweeps import command as sweeps
-from firstspike.sweeps.folder import sweep_folder
+from firstspike.sweeps import sweep_folder
 from firstspike.torchrun import check_command, only_first_reports
 
 app = typer.Typer(

@@ -1,7 +1,7 @@
 import pytest
 import yaml
 
-from firstspike.config import ConfigError, load_config, parse_config, shipped_configs
+from firstspike.config import ConfigError, load_config, parse_config, shipped_configs, upgrade
 
 GOOD = {
     "data": {"kind": "bars", "train": 30, "validation": 9, "test": 9},
@@ -27,6 +27,20 @@ def written(tmp_path, text):
 def test_shipped_configs_are_valid_and_survive_a_round_trip(name):
     config = load_config(name)
     assert parse_config(yaml.safe_load(config.to_yaml())) == config
+
+
+def test_overrides_of_a_config_with_names_of_an_earlier_version(tmp_path, caplog):
+    upgrade._warn.cache_clear()  # it warns once
+    text = "data: {kind: xor}\nnetwork: [{kind: lif, size: 9}, {kind: lif, size: 2}]\nloss: {kind: cross_entropy}\n"
+    old = written(tmp_path, text + "training: {epochs: 2, batch_size: 9}\n")
+    new, older = "network[0].out_features=3", "network[0].size=4"
+    for settings, size in (([new], 3), ([older], 4), ([older, new], 3), ([new, older], 4)):
+        assert load_config(old, settings).network[0].out_features == size
+    change = "names of an earlier version: size is now out_features"
+    assert [record.getMessage() for record in caplog.records] == [
+        f"{old}: {change}",
+        f"--set network[0].size: {change}",
+    ]
 
 
 def test_overrides_change_values_at_any_depth():

@@ -173,7 +173,7 @@ def test_command(tmp_path):
     done = command("sweep.yaml", "--config", "base.yaml", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == "sweep: sweeps/sweep.yaml, 2 config(s)"
-    assert load_plan(tmp_path / "sweeps" / "sweep.yaml").size == 4
+    assert load_plan(tmp_path / "sweeps" / "sweep.yaml").n_trials == 4
     twice = command("sweep.yaml", "--config", "base.yaml", cwd=tmp_path)
     assert (twice.returncode, twice.stderr) == (2, "error: sweeps/sweep.yaml exists; choose another --out\n")
     config = command("base.yaml", "--config", "base.yaml", cwd=tmp_path)
@@ -187,4 +187,4 @@ def test_command_on_the_result_folder_of_a_sweep(tmp_path):
         path.rename(folder / name)
     done = command(folder, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert load_plan(tmp_path / "sweeps" / f"{folder.name}.yaml").size == 2
+    assert load_plan(tmp_path / "sweeps" / f"{folder.name}.yaml").n_trials == 2

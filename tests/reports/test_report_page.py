@@ -184,7 +184,7 @@ def test_numbers_that_are_none_are_not_the_best(tmp_path, data_in):
     html = write_report(table).read_text("utf-8")
     assert "<dt>best validation accuracy</dt><dd>70.00 %</dd>" in html
     assert "<dt>with a result</dt><dd>1</dd>" in html
-    assert "<dt>time of all trainings</dt><dd>2 s</dd>" in html
+    assert "<dt>total training time</dt><dd>2 s</dd>" in html
     assert '<td data-value="">nan</td>' in html  # is sorted as if it were empty
     assert data_in(html)["rows"][0]["validation_accuracy"] is None
     table.write_text(f"x,validation_accuracy,folder\n1,0.5,{tmp_path / 'gone'}\n", encoding="utf-8")

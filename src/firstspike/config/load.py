@@ -90,7 +90,7 @@ def load_config(
         ConfigError: no such file, no YAML, or values that do not fit; the message names all of them.
     """
     name = str(source)
-    document = read_yaml(source, Config.model_fields)
+    document = upgraded(read_yaml(source, Config.model_fields), name)
     if substrate is not None and not (
         isinstance(own := document.data.get("substrate"), dict) and own.get("kind") == substrate
     ):
@@ -98,7 +98,7 @@ def load_config(
     errors = []
     for setting in overrides:
         try:
-            document = document.with_setting(setting)
+            document = upgraded(document.with_setting(setting), f"--set {setting.partition('=')[0]}")
         except YamlError as error:
             errors.append(f"--set {shown_text(setting)}: {error.problem}")
     document = _with_absolute_paths(document, Path(source).parent)

@@ -9,9 +9,10 @@ from firstspike.plots import RunData
 from firstspike.reports.details import details
 from firstspike.reports.facts import making, seeds_table, substrate, summary
 from firstspike.reports.page import check_report, render
-from firstspike.reports.sweep import SweepTable, runs_in, sweep_page, table_of_csv, table_of_runs
+from firstspike.reports.sweep import runs_in, sweep_page, table_of_csv, table_of_runs
 from firstspike.runs.files import write_whole
 from firstspike.runs.seeds import member_configs, member_folder
+from firstspike.sweeps.table import SweepTable
 
 logger = logging.getLogger(__name__)
 
@@ -63,14 +64,14 @@ def write_report(
 
 
 def _sweep(source: Path) -> SweepTable | None:
-    """The table of a sweep: what its study says, else what the last table says, else what its runs say."""
+    """The table of a sweep: from its study, otherwise from its table.csv, otherwise from its runs."""
     if (source / "sweep.json").is_file() and find_spec("optuna") is not None:
-        from firstspike.sweeps.table import read_study, table_of
+        from firstspike.sweeps.study import read_study, table_of
 
         try:
-            return table_of_csv(table_of(read_study(str(source))[0]).csv(), source, str(source))
+            return table_of(*read_study(str(source)))
         except (OSError, ValueError, ImportError) as error:  # elsewhere, behind a password, without its driver
-            logger.warning("the study of the sweep is out of reach, so that the report is of what is here: %s", error)
+            logger.warning("the study of the sweep is out of reach; the report shows what the folder holds: %s", error)
     file = source if source.is_file() else source / "table.csv"
     if file.is_file():
         try:
