@@ -133,6 +133,83 @@ def test_files_that_are_no_config(tmp_path, text, message):
     assert message in errors_of(written(tmp_path, text))[0]
 
 
+def test_errors_name_the_line(tmp_path):
+    text = """
+data: {kind: bars, trian: 5}
+neuron: {tau_mem: -1}
+network:
+  - {kind: lif, out_features: 5}
+  - kind: lif
+    out_features: 4
+loss:
+  xi: 0.1
+training:
+  epochs: 0x_
+  optimizer:
+    kind: adma
+"""
+    file = written(tmp_path, text)
+    with pytest.raises(ConfigError) as caught:
+        load_config(file, ["network[0].out_features=0", "network[1].out_feature=2"])
+    assert str(caught.value).splitlines() == [
+        f"{file}: 8 error(s)",
+        "  data.trian: unknown key, did you mean train? valid keys: kind, train, validation, test, seeds, size, noise, "
+        "multiply, early, late, silent_background (line 2)",
+        "  neuron.tau_mem: should be greater than 0, got -1 (line 3)",
+        "  network[0].out_features: should be greater than 0, got 0",
+        "  network[1].out_feature: unknown key, did you mean out_features? valid keys: kind, out_features, neuron, "
+        "trainable, per_neuron, weight_mean, weight_std, delay, max_weight_grad, lr, neuron_lr, delay_lr",
+        "  loss: needs a kind (line 8)",
+        "  training.epochs: should be a valid integer, unable to parse string as an integer, got '0x_' (line 11)",
+        "  training.batch_size: is missing (line 10)",
+        "  training.optimizer.kind: expected one of 'adam', 'adamw', 'sgd', 'custom', got 'adma' (line 13)",
+    ]
+
+
+def test_sizes_that_do_not_fit_name_the_line(tmp_path):
+    text = "data: {kind: bars}\nnetwork:\n- {kind: delay}\n- {kind: lif,\n   out_features: 4}\n"
+    with pytest.raises(ConfigError) as caught:
+        load_config(written(tmp_path, text + "loss: {kind: cross_entropy}\ntraining: {epochs: 1, batch_size: 1}\n"))
+    assert [error.split(":")[0] for error in caught.value.errors] == ["network[1].out_features"]
+    assert caught.value.lines == [5]
+
+
+def test_errors_are_lines_that_can_be_shown(tmp_path):
+    text = 'data: {kind: "\\e]0;x", "a\\nb": 1}\nnetwork: [[' + "x, " * 10_000 + "x]]\n"
+    errors = errors_of(written(tmp_path, text + f"loss: {{kind: {'long' * 1000}}}\n"))
+    assert all(error.isprintable() and len(error) < 400 for error in errors)
+    many = written(tmp_path, "data: {kind: pattern, patterns: [[" + "x, " * 10_000 + "x]]}\n")
+    with pytest.raises(ConfigError) as caught:
+        load_config(many)
+    assert len(str(caught.value).splitlines()) == 52
+    assert "more" in str(caught.value).splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (["training.n_seeds=1000000"], "training.n_seeds: should be less than or equal to 1000, got 1000000"),
+        (["training.epochs=" + "9" * 90], "training.epochs: should be less than or equal to"),
+        (["training.seed=99999999999999999999"], "training.seed: should be less than or equal to"),
+        (["data.train=1000000000000"], "data.train: should be less than or equal to"),
+        (["data.size=100000"], "data.size: should be less than or equal to"),
+        (["data.multiply=1000000"], "data: size, multiply: expected at most 1000000 inputs, got 9000000"),
+        (["network[0].out_features=1000000", "network[1].out_features=3000"], "network[1]: 3000000000 weights are more than fit"),
+        (["network[0]={kind: multiplex, copies: 1000000}", "network[1].out_features=1000"], "9000000000 weights are more than fit"),
+        (["data={kind: yin_yang, r_small: 0.001}"], "r_small from r_big/20 to below r_big/2"),
+        (["data={kind: yin_yang, seeds: [1, 2, 4294967296]}"], "seed: expected 0 ... 2**32 - 1"),
+        (["data={kind: digits, train: 1790}"], "train, validation, test: expected at most 1797 images in total, got 2390"),
+        (["data={kind: pattern, patterns: [[], []]}"], "patterns: expected times >= 0 of shape"),
+        (["substrate={kind: integrator, step: 1.0e-30}"], "at most a million steps"),
+        (["substrate={kind: mock_bss2, stall: 1, retries: 1000000000}"], "substrate.retries: should be less than"),
+        (["training.optimizer.betas=[0.9, 1]"], "training.optimizer.betas[1]: should be less than 1"),
+        (["training.optimizer={kind: sgd, lr: 1, nesterov: true}"], "nesterov needs a momentum above 0"),
+    ],
+)
+def test_bounds(settings, message):
+    assert any(message in error for error in errors_of("bars", *settings)), errors_of("bars", *settings)
+
+
 def test_nothing_in_a_config_is_executed(tmp_path):
     mark = tmp_path / "executed"
     text = f'data: !!python/object/apply:os.system ["touch {mark}"]\n'

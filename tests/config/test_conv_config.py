@@ -77,5 +77,5 @@ def test_data_without_images_and_sizes_that_are_too_large():
         parse_config(config)
     assert "data.test: should be less than or equal to 10000, got 10001" in str(error.value)
     config["data"]["test"] = 1
-    with pytest.raises(ConfigError, match="train and validation share 60000 images, got 50001 and 10000"):
+    with pytest.raises(ConfigError, match="train, validation: expected at most 60000 images in total, got 60001"):
         parse_config(config)

@@ -1,4 +1,5 @@
 import dataclasses
+import json
 import math
 import warnings
 
@@ -8,7 +9,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from firstspike.data import LatencyEncoder, SpikeData
-from firstspike.data.base import balanced_labels, make_splits, seeded_generator
+from firstspike.data.base import Splits, balanced_labels, make_splits, seeded_generator
 
 
 @pytest.fixture
@@ -152,3 +153,25 @@ def test_balanced_labels():
 def test_splits_need_three_seeds(data):
     with pytest.raises(ValueError, match="seeds: expected three"):
         make_splits(lambda size, seed: data, (1, 1, 1), (1, 2))
+
+
+def test_checksums(data):
+    twin = SpikeData(data.times.clone(), data.labels.clone(), ("a", "b"))
+    splits = Splits(data, data, data)
+    assert json.loads(json.dumps(splits.checksum)) == splits.checksum
+    assert splits.differences(Splits(twin, twin, twin).checksum) == []
+    other = dataclasses.replace(data, labels=1 - data.labels)
+    nudged = dataclasses.replace(data, times=torch.nextafter(data.times, torch.zeros(())))
+    fewer = SpikeData(data.times[:3], data.labels[:3], ("a", "b"))
+    assert Splits(other, nudged, fewer).differences(splits.checksum) == [
+        "train: other labels",
+        "validation: other times",
+        "test: 3 samples instead of 4",
+    ]
+    double = data.to(dtype=torch.float64)
+    assert Splits(double, data, data).differences(splits.checksum) == ["train: times in float64 instead of float32"]
+    named = dataclasses.replace(data, class_names=("a", "c"))
+    assert Splits(named, named, named).differences(splits.checksum) == ["other names of classes"]
+    assert SpikeData(data.times.T.contiguous().T, data.labels, ("a", "b")).checksum == data.checksum
+    assert Splits(data, data, data).differences({"test": {"labels": "?"}}) == ["test: other labels"]
+    assert data.to(dtype=torch.bfloat16).checksum["dtype"] == "bfloat16"

@@ -36,6 +36,29 @@ def test_kind_in_place_of_the_configs():
         load_config("bars", ["substrate={kind: integrator, step: 0.1, duration: 0.05}"])
 
 
+def test_noisy_by_name_alone_is_noisy(tmp_path):
+    typical = {"threshold_spread": 0.03, "threshold_batch_noise": 0.015, "spike_jitter": 0.01, "delay_jitter": 0.01}
+    by_name = load_config("bars", substrate="noisy").substrate
+    assert by_name == sections.Noisy(kind="noisy", **typical)
+    assert load_config("bars", ["substrate={kind: noisy, seed: 3}"]).substrate.spike_jitter == 0.01
+    assert with_substrate(load_config("bars"), "noisy").substrate == by_name
+    assert isinstance(build_substrate(load_config("bars", substrate="noisy")), SUBSTRATES["noisy"])
+
+    own = load_config("bars", ["substrate={kind: noisy, spike_jitter: 0.2}"]).substrate
+    assert (own.spike_jitter, own.threshold_spread, own.threshold_batch_noise, own.delay_jitter) == (0.2, 0, 0, 0)
+    assert load_config("bars", ["substrate={kind: noisy, weight_max: 2}"]).substrate.spike_jitter == 0.0
+    ideal = load_config("bars", ["substrate={kind: noisy, threshold_spread: 0}"])
+    assert not any(getattr(ideal.substrate, name) for name in settings_of(sections.Noisy))
+    (tmp_path / "as_it_ran.yaml").write_text(ideal.to_yaml())
+    assert load_config(tmp_path / "as_it_ran.yaml") == ideal
+
+
+def test_evaluation_on_noisy_by_name_has_noise(bars_folder):
+    exact, noisy = report(bars_folder), report(bars_folder, substrate="noisy")
+    both = torch.isfinite(exact.evaluation.times) & torch.isfinite(noisy.evaluation.times)
+    assert 0.001 < float((exact.evaluation.times - noisy.evaluation.times)[both].std()) < 0.5
+
+
 SMALL = ["data.train=200", "data.validation=100", "data.test=100", "training.epochs=4", "training.checkpoint_every=1"]
 NOISE = ["substrate.threshold_sample_noise=0.02", "substrate.input_jitter=0.01", "substrate.spike_loss=0.01"]
 CHIP = ["substrate.threshold_sample_noise=0.02", "substrate.spike_jitter=0.01", "substrate.stall=0.1"]
@@ -71,7 +94,7 @@ def test_an_interrupted_run_goes_on_bit_for_bit(tmp_path, name, more, batches):
 def test_noise_leaves_the_trainings_random_numbers_alone(tmp_path):
     silent = ["substrate.threshold_offset=0", "substrate.threshold_spread=0", "substrate.threshold_batch_noise=0"]
     base = [*SMALL, "training.augment.jitter=0.02", "training.dtype=float64"]
-    off = ["substrate={kind: noisy}"]
+    off = ["substrate={kind: noisy, threshold_spread: 0}"]
     start(tmp_path / "exact", load_config("yin_yang_hardware_aware", [*base, "substrate={kind: exact}"]), progress_bar=False)
     start(tmp_path / "off", load_config("yin_yang_hardware_aware", [*base, *off]), progress_bar=False)
     a, b = (load_run(tmp_path / name).metrics["train_loss"] for name in ("exact", "off"))

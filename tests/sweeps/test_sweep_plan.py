@@ -111,7 +111,7 @@ def test_points_of_a_grid_that_are_refused(write_sweep):
         ("base: bars\naxes: {training.epochs: [1, 1]}", "the value 1 stands twice"),
         ("base: bars\naxes: {training.epochs: [1, true]}", "the value true stands twice"),
         ("base: bars\naxes: {network: ['[1]', [1]]}", "the value [1] stands twice"),
-        ("base: bars\naxes: {training.epochs: [2020-01-01]}", "axes.training.epochs: values are numbers"),
+        ("base: bars\naxes: {training.epochs: [2020-01-01]}", "should be a valid integer"),  # dates are text
         ("base: bars\naxes: {training.epochs: 3}", "axes.training.epochs: expected a list of values, or a range"),
         ("base: bars\nset: {base: digits}\naxes: {training.epochs: [1]}", "base: unknown key"),
         ("base: bars\nset: {training.n_seeds: 3}\nseeds: 2\naxes: {training.epochs: [1]}", "is the same as seeds"),
@@ -125,6 +125,8 @@ def test_points_of_a_grid_that_are_refused(write_sweep):
         ("base: bars\naxes: {training.epochs: [1]}\ngrace: 3", "grace: must be at least twice the heartbeat"),
         ("base: bars\naxes: {training.epochs: [1]}\nmetric: accuracy", "metric: should be 'validation_accuracy'"),
         ("- a", "must be a mapping with the keys base, set, axes"),
+        ("base: bars\naxes: {training.epochs: {from: 1, to: 1000000000}}", "more than 10000 values"),
+        ("base: bars\naxes: {a: {from: 1, to: 5000}, b: {from: 1, to: 5000}}", "axes: a grid of 25000000 points"),
         (
             "base: bars\nsampler: random\npoints: 9\naxes: {training.optimizer.lr: {from: -1.0, to: 0.1}}",
             "training.optimizer.lr: should be greater than 0, got -1.0",
@@ -133,6 +135,25 @@ def test_points_of_a_grid_that_are_refused(write_sweep):
 )
 def test_what_is_refused(text, message, write_sweep):
     assert any(message in line for line in errors(write_sweep(text))), errors(write_sweep(text))
+
+
+def test_errors_name_the_line(write_sweep, tmp_path):
+    text = "base: bars\npoints: 3\nset:\n  data.train: 0\naxes:\n  training.epochs:\n  - 0\n  - 1\n"
+    with pytest.raises(ConfigError) as refused:
+        load_plan(write_sweep(text))
+    assert str(refused.value).splitlines()[1:] == [
+        "  points: a grid has the points of its axes; leave it out, or choose the sampler random or tpe (line 2)",
+        "  data.train: should be greater than 0, got 0 (line 4)",
+        "  training.epochs: should be greater than 0, got 0 (at training.epochs=0, and 2 more) (line 6)",
+    ]
+    with pytest.raises(ConfigError, match=r"axes\.training\.epochs\.too: unknown key \(line 3\)"):
+        load_plan(write_sweep("base: bars\naxes:\n  training.epochs: {from: 1, too: 2}\n"))
+    (tmp_path / "mine.yaml").write_text(
+        "data: {kind: xor}\nnetwork: [{kind: lif, out_features: 3}]\nloss: {kind: cross_entropy}\n"
+    )
+    with pytest.raises(ConfigError) as refused:
+        load_plan(write_sweep("base: mine.yaml\naxes:\n  training.batch_size: [1]\n  training.epochs: [1]\n"))
+    assert f"({tmp_path / 'mine.yaml'}, line 2)" in refused.value.errors[0]
 
 
 def test_no_file(tmp_path):

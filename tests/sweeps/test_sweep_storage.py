@@ -100,6 +100,12 @@ def test_urls(tmp_path, monkeypatch):
     assert "secret" not in without_password(in_options)
     with pytest.raises(ValueError, match="expected sqlite:///FILE"):
         storage_url("somewhere")
+    for place in ("host:abc/db", "host:5432x/db", "host:/db", "host:99999/db", "host:-1/db", "host:0/db", "[::1/db"):
+        with pytest.raises(ValueError, match=r"^--storage: expected KIND://USER@HOST:PORT/NAME with a port") as refused:
+            storage_url(f"postgresql://me:secret@{place}")
+        assert "secret" not in str(refused.value)
+    with pytest.raises(ValueError, match="with a port from 1 to 65535"):
+        storage_url("postgresql://me:secret")
 
 
 @pytest.mark.parametrize("kind", ["db", "journal"])

@@ -1,16 +1,17 @@
 """The sections of a config. Each follows from the class that it configures; what is written here is what a config adds."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, create_model
+from pydantic import Field, create_model, model_validator
 
-from firstspike.config.section import Section, argument_texts, derive, union
+from firstspike.config.section import Built, Section, argument_texts, derive, union
 from firstspike.data import DATASETS, SpikeData, outline
 from firstspike.layers import LAYERS, Delay, DelayRule, LIFLayer
 from firstspike.losses import LOSSES, REGULARIZERS
 from firstspike.neuron import LIF
-from firstspike.ranges import Fraction, NotNegative, NotNegativeInt, Positive, PositiveInt
-from firstspike.substrates import SUBSTRATES
+from firstspike.ranges import Count, Fraction, NotNegative, NotNegativeInt, Positive, Probability
+from firstspike.substrates import SUBSTRATES, Noisy
+from firstspike.substrates.noisy import TYPICAL_NOISE
 from firstspike.training import OPTIMIZERS, SCHEDULES, Augment, EarlyStopping, SilentNeurons, Trainer
 
 CUSTOM = "custom"
@@ -64,7 +65,21 @@ def _layer(kind: str, target: type[Any]) -> type[Section]:
 LAYER_SECTIONS = {kind: _layer(kind, target) for kind, target in LAYERS.items()}
 DATA_SECTIONS = {kind: derive(target, kind, check=False, name=kind) for kind, target in DATASETS.items()}
 REGULARIZER_SECTIONS = {kind: derive(target, kind, omit=("tau_syn",)) for kind, target in REGULARIZERS.items()}
-SUBSTRATE_SECTIONS = {kind: derive(target, kind) for kind, target in SUBSTRATES.items()}
+
+
+class _NoisyUnlessAsked(Built):
+    """A noisy substrate without any setting has typical noise."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _typical(cls, raw: Any) -> Any:
+        return {**TYPICAL_NOISE, **raw} if isinstance(raw, dict) and not raw.keys() - {"kind", "seed"} else raw
+
+
+SUBSTRATE_SECTIONS = {
+    kind: derive(target, kind, base=_NoisyUnlessAsked if target is Noisy else Built)
+    for kind, target in SUBSTRATES.items()
+}
 
 Data = union([*DATA_SECTIONS.values(), Given])
 Layer = union([*LAYER_SECTIONS.values(), Custom])
@@ -90,7 +105,7 @@ Loss = union([*LOSS_SECTIONS.values(), CustomLoss])
 
 _OPTIMIZER_TYPES = {
     "lr": Positive,
-    "betas": tuple[Fraction, Fraction],
+    "betas": tuple[Probability, Probability],
     "eps": Positive,
     "weight_decay": NotNegative,
     "momentum": Fraction,
@@ -99,13 +114,25 @@ _OPTIMIZER_TYPES = {
 _OPTIMIZER_OMIT = (
     "params", "foreach", "maximize", "capturable", "differentiable", "fused", "decoupled_weight_decay"
 )  # fmt: skip
+
+
+class _Optimizer(Section):
+    """What torch refuses only when the optimiser is made."""
+
+    @model_validator(mode="after")
+    def _accelerated(self) -> Self:
+        if getattr(self, "nesterov", False) and not getattr(self, "momentum", 0):
+            raise ValueError("nesterov needs a momentum above 0")
+        return self
+
+
 OPTIMIZER_SECTIONS = {
-    kind: derive(target, kind, omit=_OPTIMIZER_OMIT, types=_OPTIMIZER_TYPES, check=False)
+    kind: derive(target, kind, base=_Optimizer, omit=_OPTIMIZER_OMIT, types=_OPTIMIZER_TYPES, check=False)
     for kind, target in OPTIMIZERS.items()
 }
 Optimizer = union([*OPTIMIZER_SECTIONS.values(), Custom])
 
-_SCHEDULE_TYPES = {"step_size": PositiveInt, "gamma": Positive, "milestones": list[PositiveInt]}
+_SCHEDULE_TYPES = {"step_size": Count, "gamma": Positive, "milestones": list[Count]}
 _WARMUP = {"warmup": (NotNegativeInt, Field(0, description="epochs over which the learning rate rises at the start"))}
 SCHEDULE_SECTIONS = {
     kind: derive(

@@ -9,6 +9,8 @@ from jaxtyping import Float64
 from numpy.typing import ArrayLike
 from torch import Tensor
 
+from firstspike.spiketime.times import FROM_RASTER
+
 Image = tuple[int, int, int]
 """Channels, height and width."""
 
@@ -29,9 +31,10 @@ def as_table(
     array = as_numbers(values, name)
     shape = array.shape[1:]
     if array.ndim not in (2, 3, 4) or 0 in shape or inputs not in (None, math.prod(shape)):
+        raster = f"; {FROM_RASTER}" if array.ndim == 3 and inputs is not None else ""
         images = ", or of images (samples, height, width) or (samples, channels, height, width)"
         expected = f"(samples, inputs){images}" if inputs is None else f"(samples, {inputs})"
-        raise ValueError(f"{name}: expected the shape {expected}, got {array.shape}")
+        raise ValueError(f"{name}: expected the shape {expected}, got {array.shape}{raster}")
     table = torch.from_numpy(array).flatten(1)
     if len(shape) == 1:
         return table, None

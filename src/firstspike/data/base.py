@@ -1,11 +1,13 @@
 """The data set type that every builder of this package returns, and the helpers that they share."""
 
 import copy
+import hashlib
 import math
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import NamedTuple
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float, Int64
@@ -96,9 +98,25 @@ class SpikeData(Dataset[tuple[Tensor, Tensor]]):
         """Number of inputs."""
         return self.times.shape[1]
 
+    def empty(self) -> "SpikeData":
+        """The same data without samples."""
+        return replace(self, times=self.times[:0], labels=self.labels[:0])
+
+    @cached_property
+    def checksum(self) -> dict[str, Any]:
+        """Numbers of samples and inputs, type of the times, SHA-256 of times and labels; in a form for JSON."""
+        return {
+            "samples": len(self),
+            "inputs": self.features,
+            "dtype": str(self.times.dtype).removeprefix("torch."),
+            "times": _digest(self.times),
+            "labels": _digest(self.labels),
+        }
+
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> "SpikeData":
         """The same data on `device`, with times of `dtype`; labels stay int64."""
         moved = copy.copy(self)  # its values are checked
+        moved.__dict__.pop("checksum", None)
         object.__setattr__(moved, "times", self.times.to(device, dtype))
         object.__setattr__(moved, "labels", self.labels.to(device))
         return moved
@@ -110,6 +128,38 @@ class Splits(NamedTuple):
     train: SpikeData
     validation: SpikeData
     test: SpikeData
+
+    @property
+    def checksum(self) -> dict[str, Any]:
+        """Checksums of the three parts, and the names of the classes; in a form for JSON."""
+        parts = {name: part.checksum for name, part in zip(self._fields, self, strict=True)}
+        return {**parts, "classes": list(self.train.class_names)}
+
+    def differences(self, checksum: Any) -> list[str]:
+        """What has changed since ``checksum`` was taken, such as ``test: other labels``; what it lacks is unknown."""
+        before, now = checksum if isinstance(checksum, dict) else {}, self.checksum
+        found = []
+        for name in self._fields:
+            if isinstance(before.get(name), dict) and (changes := _changes(before[name], now[name])):
+                found.append(f"{name}: {', '.join(changes)}")
+        if before.get("classes", now["classes"]) != now["classes"]:
+            found.append("other names of classes")
+        return found
+
+
+def _changes(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+    other = [key for key in new if old.get(key, new[key]) != new[key]]
+    if sizes := [f"{new[key]} {key} instead of {old[key]}" for key in ("samples", "inputs") if key in other]:
+        return sizes
+    if "dtype" in other:  # the same times have other bytes then
+        labels = ["other labels"] if "labels" in other else []
+        return [f"times in {new['dtype']} instead of {old['dtype']}", *labels]
+    return [f"other {key}" for key in other]
+
+
+def _digest(tensor: Tensor) -> str:
+    values = tensor.detach().cpu().contiguous()
+    return hashlib.sha256(values.view(torch.uint8).numpy().data).hexdigest()
 
 
 def make_splits(make: Callable[[int, int], SpikeData], sizes: tuple[int, int, int], seeds: Sequence[int]) -> Splits:

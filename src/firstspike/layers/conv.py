@@ -8,9 +8,9 @@ from torch import Tensor, nn
 
 from firstspike.layers.neurons import LIFLayer
 from firstspike.layers.observed import at_observed
-from firstspike.layers.patches import Image, Pair, Window, flat, from_image, is_image, to_image
+from firstspike.layers.patches import Borders, Image, Pair, Window, flat, from_image, is_image, to_image
 from firstspike.neuron import LIF
-from firstspike.ranges import Finite, NotNegative, Positive, PositiveInt
+from firstspike.ranges import Finite, NotNegative, Positive, Size
 from firstspike.spiketime import first_spike_time
 
 
@@ -45,12 +45,12 @@ class LIFConv2d(LIFLayer):
     def __init__(
         self,
         image: tuple[int, int, int],
-        out_channels: PositiveInt,
+        out_channels: Size,
         kernel_size: Pair,
         neuron: LIF | None = None,
         *,
         stride: Pair = 1,
-        padding: Pair = 0,
+        padding: Borders = 0,
         trainable: Collection[str] = (),
         per_neuron: bool = False,
         weight_mean: Finite | None = None,

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from firstspike.layers.observed import at_observed
-from firstspike.ranges import Finite, NotNegative, PositiveInt, PositiveOrInf
+from firstspike.ranges import Finite, NotNegative, Size, PositiveOrInf
 from firstspike.spiketime.times import check_times
 
 
@@ -191,10 +191,10 @@ class Delay(nn.Module):
 
     def __init__(
         self,
-        features: PositiveInt,
+        features: Size,
         rule: DelayRule | None = None,
         *,
-        copies: PositiveInt = 1,
+        copies: Size = 1,
         generator: torch.Generator | None = None,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,

@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from firstspike.layers.observed import at_observed
-from firstspike.ranges import Finite, PositiveInt
+from firstspike.ranges import Finite, Size
 from firstspike.spiketime.times import check_times
 
 
@@ -59,7 +59,7 @@ class Multiplex(nn.Module):
         ValueError: less than one copy.
     """
 
-    def __init__(self, copies: PositiveInt) -> None:
+    def __init__(self, copies: Size) -> None:
         super().__init__()
         if copies < 1:
             raise ValueError(f"copies must be >= 1, got {copies}")

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from firstspike.layers.delay import DelayRule
 from firstspike.layers.neurons import LIFLayer
 from firstspike.neuron import LIF
-from firstspike.ranges import Finite, NotNegative, Positive, PositiveInt
+from firstspike.ranges import Finite, NotNegative, Positive, Size
 from firstspike.spiketime import first_spike_time
 from firstspike.spiketime.times import check_times
 
@@ -46,8 +46,8 @@ class LIFLinear(LIFLayer):
 
     def __init__(
         self,
-        in_features: PositiveInt,
-        out_features: PositiveInt,
+        in_features: Size,
+        out_features: Size,
         neuron: LIF | None = None,
         *,
         trainable: Collection[str] = (),

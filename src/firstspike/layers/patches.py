@@ -10,9 +10,12 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
+from firstspike.ranges import Border, Size
+
 from firstspike.spiketime.times import check_times
 
-Pair = int | tuple[int, int]
+Pair = Size | tuple[Size, Size]
+Borders = Border | tuple[Border, Border]
 
 
 class Image(NamedTuple):
@@ -51,7 +54,7 @@ class Window(NamedTuple):
     padding: tuple[int, int] = (0, 0)
 
     @classmethod
-    def checked(cls, kernel: Pair, stride: Pair, padding: Pair = 0) -> Self:
+    def checked(cls, kernel: Pair, stride: Pair, padding: Borders = 0) -> Self:
         """One number each for both directions, or two; a ValueError names what is wrong."""
         pairs = []
         for name, value, least in (("kernel_size", kernel, 1), ("stride", stride, 1), ("padding", padding, 0)):

@@ -92,8 +92,12 @@ def run_page(run: RunData, budget: int = BUDGET) -> str:
     members = [run]
     if run.config.training.n_seeds > 1:
         folders = [member_folder(run.folder, config) for config in member_configs(run.config)]
-        members = [RunData(path, run.chosen) for path in folders if (path / "config.yaml").is_file()] or members
+        members = [run.member(path, run.chosen) for path in folders if (path / "config.yaml").is_file()] or members
     found = [details(member, budget // len(members)) for member in members]
+    try:
+        changed = run.data_changed
+    except (OSError, ImportError):  # the data are gone, as the notes say
+        changed = ""
     head, rows = seeds_table(run)
     data: dict[str, Any] = {
         "tau": run.config.neuron.tau_syn,
@@ -108,6 +112,7 @@ def run_page(run: RunData, budget: int = BUDGET) -> str:
         summary=summary(run),
         making=making(run),
         substrate=substrate(run),
+        changed=changed,
         config=run.config.to_yaml(),
         seeds=[member["name"] for member in found] if len(found) > 1 else [],
         seeds_head=head,

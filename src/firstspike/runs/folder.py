@@ -1,12 +1,12 @@
 """A run folder: everything that one training leaves.
 
 config.yaml         as it ran, defaults written out
-environment.json    versions, command, seed, device, substrate
+environment.json    versions, command, seed, device, substrate, checksum of the data
 metrics.csv         a row an epoch
 output_times.csv    mean and spread of each output's spike time per class, on the validation data, per epoch
 checkpoints/        weights and state of the training
 results.json        accuracy on the test data, once it is done
-data.json data/     checksums of the data, and a copy of small data of your own
+data/               a copy of small data of your own
 evaluation/ spikes/ results of ``firstspike evaluate``, and the spike times of every layer (firstspike.runs.evaluate)
 figures/            figures
 tensorboard/        the log of ``--tensorboard``
@@ -25,10 +25,10 @@ from typing import Any
 
 from firstspike._version import __version__
 from firstspike.config import Config, load_config
+from firstspike.data import Splits
 from firstspike.runs.files import named, write_whole
 from firstspike.training import Row
 from firstspike.training.torchrun import processes
-
 
 class RunFolder:
     """The folder of one training. Files are written whole, or line by line where a torn last line does no harm.
@@ -51,12 +51,15 @@ class RunFolder:
             raise FileNotFoundError(f"{path} is not a run folder: config.yaml is missing")
         return cls(path)
 
-    def create(self, config: Config, substrate: Mapping[str, Any] | None = None) -> None:
+    def create(
+        self, config: Config, substrate: Mapping[str, Any] | None = None, data: Mapping[str, Any] | None = None
+    ) -> None:
         """Make the folder with what is known before the first epoch.
 
         Args:
             config: as it will run.
             substrate: the identity of the substrate that it will run on; by default its kind alone.
+            data: the checksum of its data.
 
         Raises:
             FileExistsError: the folder is not empty.
@@ -68,25 +71,30 @@ class RunFolder:
         path.mkdir(parents=True, exist_ok=True)
         try:
             self.write_config(config)
-            write_whole(path / "environment.json", json.dumps(environment(config, substrate), indent=1) + "\n")
+            write_whole(path / "environment.json", json.dumps(environment(config, substrate, data), indent=1) + "\n")
         except OSError:  # a half-made folder would block the next attempt
             (path / "config.yaml").unlink(missing_ok=True)
             if fresh:
                 path.rmdir()
             raise
 
-    def continue_from(self, epoch: int, config: Config, substrate: Mapping[str, Any]) -> None:
+    def continue_from(
+        self, epoch: int, config: Config, substrate: Mapping[str, Any], data: Mapping[str, Any]
+    ) -> None:
         """Prepare the folder of a training that continues after an epoch.
 
         Args:
             epoch: whole epochs done; rows of later ones are dropped.
             config: as it continues, perhaps with more epochs.
             substrate: the identity of the substrate that it continues on.
+            data: the checksum of its data.
         """
         if config.training.epochs != self.config.training.epochs:
             self.write_config(config)
         self._drop_rows_after(epoch)
-        self._note_substrate(substrate)
+        if self.environment.get("substrate") != substrate["kind"]:  # early runs name the kind alone
+            self._note("substrate", "earlier_substrates", substrate)
+        self._note("data", "earlier_data", data)
 
     @property
     def config(self) -> Config:
@@ -97,15 +105,14 @@ class RunFolder:
         """Write ``config.yaml``."""
         write_whole(self.path / "config.yaml", config.to_yaml())
 
-    def _note_substrate(self, identity: Mapping[str, Any]) -> None:
-        """Write the substrate that the run continues on into ``environment.json``, if it is a different one."""
-        path = self.path / "environment.json"
+    def _note(self, key: str, history: str, value: Mapping[str, Any]) -> None:
+        """Replace an entry of ``environment.json``, if it has changed; what was there before is kept."""
         found = self.environment
-        before = found.get("substrate")
-        if before not in (identity, identity["kind"]):  # runs of before there was more than one name the kind alone
-            earlier = [*found.get("earlier_substrates", []), *([] if before is None else [before])]
-            found |= {"substrate": dict(identity), "earlier_substrates": earlier}
-            write_whole(path, json.dumps(found, indent=1) + "\n")
+        before = found.get(key)
+        if before != value:
+            earlier = [*found.get(history, []), *([] if before is None else [before])]
+            found |= {key: dict(value), history: earlier}
+            write_whole(self.path / "environment.json", json.dumps(found, indent=1) + "\n")
 
     @property
     def checkpoints(self) -> Path:
@@ -171,12 +178,15 @@ class RunFolder:
             write_whole(path, "".join([head, *kept]))
 
 
-def environment(config: Config, substrate: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """What a run depended on, beside its config.
+def environment(
+    config: Config, substrate: Mapping[str, Any] | None = None, data: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """What a run depends on, beside its config.
 
     Args:
         config: as it runs.
-        substrate: the identity of what it runs on; by default its kind alone.
+        substrate: the identity of its substrate; by default the kind alone.
+        data: the checksum of its data.
     """
     import torch
 
@@ -195,7 +205,17 @@ def environment(config: Config, substrate: Mapping[str, Any] | None = None) -> d
         "seed": config.training.seed,
         "substrate": dict(substrate or {"kind": config.substrate.kind}),
         "command": sys.argv,
+        **({} if data is None else {"data": dict(data)}),
     }
+
+
+def changed_data(run: RunFolder, data: Splits) -> str:
+    """A line that says how the data differ from those of the training; empty if they are not known to."""
+    try:
+        found = data.differences(run.environment.get("data"))
+    except ValueError:  # environment.json is damaged; only those who need it say so
+        return ""
+    return f"{run.path}: the data are not those that the run was trained on: {'; '.join(found)}" if found else ""
 
 
 def next_folder(parent: Path, name: str) -> Path:

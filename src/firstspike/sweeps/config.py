@@ -8,8 +8,6 @@ from pydantic import (
     ConfigDict,
     Discriminator,
     Field,
-    NonNegativeInt,
-    PositiveInt,
     RootModel,
     StrictFloat,
     StrictInt,
@@ -17,10 +15,12 @@ from pydantic import (
     model_validator,
 )
 
-from firstspike.training.config.base import Section
+from firstspike.training.config.base import MOST_SEEDS, Count, Problem, Section, Seed
 
 Number = StrictInt | Annotated[StrictFloat, Field(allow_inf_nan=False)]
 Choice = None | bool | int | float | str
+
+MOST_POINTS = 10_000  # of a grid; each of them is checked before the first one runs
 
 METRICS = ("validation_accuracy", "best_validation_accuracy", "test_accuracy", "validation_loss", "test_loss")
 
@@ -35,7 +35,7 @@ class Range(Section):
     to: Number
     log: bool = False
     step: Number | None = None
-    count: Annotated[int, Field(ge=2)] | None = None
+    count: Annotated[int, Field(ge=2, le=MOST_POINTS)] | None = None
 
     @model_validator(mode="after")
     def _sensible(self) -> Self:
@@ -64,6 +64,8 @@ class Range(Section):
             raise ValueError("in a grid it needs a count" + ("" if self.log else " or a step"))
         if self.count is None:
             step = self.step or 1
+            if (self.to - self.start) / step > MOST_POINTS:
+                raise ValueError(f"in a grid it has more than {MOST_POINTS} values; give a count or a larger step")
             stepped = (self.start + k * step for k in range(math.floor((self.to - self.start) / step + 1e-9) + 1))
             return [x if self.whole else float(f"{x:.12g}") for x in stepped]  # 0.3 for 0.1 + 2 * 0.1
         parts = [k / (self.count - 1) for k in range(1, self.count - 1)]
@@ -126,16 +128,16 @@ class Median(Section):
     """
 
     kind: Literal["median"] = "median"
-    startup: NonNegativeInt = 5
-    warmup: NonNegativeInt = 0
-    every: PositiveInt = 1
+    startup: Annotated[int, Field(ge=0, le=10**9)] = 5
+    warmup: Annotated[int, Field(ge=0, le=10**9)] = 0
+    every: Count = 1
 
 
 class Halving(Section):
     """Successive halving: the best ``1 / factor`` of the points goes on after ``first`` epochs, and so on."""
 
     kind: Literal["halving"]
-    first: PositiveInt = 10
+    first: Count = 10
     factor: Annotated[int, Field(ge=2)] = 3
 
 
@@ -152,14 +154,14 @@ class Sweep(Section):
     settings: dict[str, Any] = Field(default={}, alias="set")
     axes: Annotated[dict[str, Axis], Field(min_length=1)]
     sampler: Literal["grid", "random", "tpe"] = "grid"
-    points: PositiveInt | None = None
-    seed: NonNegativeInt = 0
-    seeds: PositiveInt | None = None
+    points: Count | None = None
+    seed: Seed = 0
+    seeds: Annotated[int, Field(gt=0, le=MOST_SEEDS)] | None = None
     metric: Literal[METRICS] = "validation_accuracy"  # type: ignore[valid-type]
     direction: Literal["maximize", "minimize"] | None = None
     pruning: Annotated[Median | Halving, Field(discriminator="kind")] | None = None
-    heartbeat: PositiveInt = 20
-    grace: PositiveInt = 120
+    heartbeat: Count = 20
+    grace: Count = 120
 
     @property
     def loss(self) -> bool:
@@ -171,36 +173,42 @@ class Sweep(Section):
         """Whether more is better."""
         return not self.loss if self.direction is None else self.direction == "maximize"
 
-    def errors(self) -> list[str]:
-        """What does not go together, one line each."""
-        found = []
+    def errors(self) -> list[Problem]:
+        """Values that do not go together."""
+        found: list[Problem] = []
         if (self.base is None) == ("base" not in self.axes):
-            found.append("base: give one config, or several as the axis base")
+            found.append((("base",), "give one config, or several as the axis base"))
         if self.sampler == "grid" and self.points is not None:
-            found.append("points: a grid has the points of its axes; leave it out, or choose the sampler random or tpe")
+            message = "a grid has the points of its axes; leave it out, or choose the sampler random or tpe"
+            found.append((("points",), message))
         if self.sampler != "grid" and self.points is None:
-            found.append(f"points: the sampler {self.sampler} needs to know how many")
-        if self.sampler == "grid":
-            found += [f"axes.{key}: {wrong}" for key, axis in self.axes.items() if (wrong := _no_grid(axis))]
-        else:
-            found += [
-                f"axes.{key}.count: is for a grid; leave it out"
-                for key, axis in self.axes.items()
-                if isinstance(axis, Range) and axis.count
-            ]
+            found.append((("points",), f"the sampler {self.sampler} needs to know how many"))
+        if self.sampler == "grid" and (points := math.prod(map(_length, self.axes.values()))) > MOST_POINTS:
+            found.append((("axes",), f"a grid of {points} points; the most are {MOST_POINTS}"))
+        for key, axis in self.axes.items():
+            if self.sampler == "grid" and (wrong := _no_grid(axis)):
+                found.append((("axes", key), wrong))
+            if self.sampler != "grid" and isinstance(axis, Range) and axis.count:
+                found.append((("axes", key, "count"), "is for a grid; leave it out"))
         if "base" in self.axes and not all(isinstance(x, str) for x in self.axes["base"].ends()):
-            found.append("axes.base: expected names of configs")
+            found.append((("axes", "base"), "expected names of configs"))
         for key in ("training.seeds", *(["training.seed"] if self.seeds else [])):
             if key in self.axes:
-                found.append(f"axes.{key}: seeds are no axis; give their number as seeds")
-        found += [f"set.{key}: is an axis, too" for key in self.settings if key in self.axes]
+                found.append((("axes", key), "seeds are no axis; give their number as seeds"))
+        found += [(("set", key), "is an axis, too") for key in self.settings if key in self.axes]
         if self.seeds and "training.seeds" in self.settings:
-            found.append("set.training.seeds: is the same as seeds; leave out one of them")
+            found.append((("set", "training.seeds"), "is the same as seeds; leave out one of them"))
         if self.grace < 2 * self.heartbeat:
-            found.append(f"grace: must be at least twice the heartbeat, got {self.grace} and {self.heartbeat}")
+            message = f"must be at least twice the heartbeat, got {self.grace} and {self.heartbeat}"
+            found.append((("grace",), message))
         if self.pruning is not None and self.upwards == self.loss:
-            found.append("pruning: goes with accuracies upwards, or losses downwards; mend direction")
+            found.append((("pruning",), "goes with accuracies upwards, or losses downwards; mend direction"))
         return found
+
+
+def _length(axis: Values | Range) -> int:
+    """Number of values in a grid; 1 where there is no saying."""
+    return 1 if _no_grid(axis) else len(axis.values())
 
 
 def _no_grid(axis: Values | Range) -> str:

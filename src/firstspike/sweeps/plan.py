@@ -13,7 +13,9 @@ from pydantic import ValidationError
 
 from firstspike.sweeps.config import Choice, Sweep, Values
 from firstspike.training.config import Config, ConfigError, load_config
+from firstspike.training.config.base import Problem
 from firstspike.training.config.load import read_yaml
+from firstspike.training.config.yaml_file import Document, Place, shown_place, shown_value
 
 Point = dict[str, Choice]
 
@@ -61,7 +63,7 @@ class Plan:
         try:
             config = load_config(base, settings)
         except ConfigError as error:
-            raise ConfigError(error.source, [*errors, *error.errors]) from None
+            raise ConfigError(error.source, [*errors, *error.errors], [*[None] * len(errors), *error.lines]) from None
         if errors:
             raise ConfigError(base, errors)
         return config
@@ -76,24 +78,34 @@ class Plan:
         """The number of points."""
         return self.sweep.points or len(self.grid())
 
-    def check(self) -> None:
+    def check(self, document: Document | None = None) -> None:
         """See that the points can be built: all of a grid; else each axis by itself, with the others at both ends.
+
+        Args:
+            document: what the sweep was read from, for the lines.
 
         Raises:
             ConfigError: some cannot; the message names all errors, and points that have them.
         """
-        errors = self.sweep.errors()
+        errors = [(place, f"{shown_place(place)}: {message}") for place, message in self.sweep.errors()]
         points = self.grid() if self.sweep.sampler == "grid" and not errors else list(self._edges())
         found: dict[str, list[Point]] = {}
         for point in points if self.sweep.base or "base" in self.sweep.axes else ():
             try:
                 self.config(point)
             except ConfigError as error:
-                for line in error.errors:
-                    found.setdefault(line.removeprefix("--set "), []).append(point)
-        errors += [line + _where(bad, len(points)) for line, bad in found.items()]
+                for text, line in zip(error.errors, error.lines, strict=True):
+                    where = "" if line is None else f" ({error.source}, line {line})"
+                    found.setdefault(text.removeprefix("--set ") + where, []).append(point)
+        errors += [(self._cause(text), text + _where(bad, len(points))) for text, bad in found.items()]
         if errors:
-            raise ConfigError(self.name, errors)
+            known = document or Document({})
+            raise ConfigError(self.name, [text for _, text in errors], [known.line(place) for place, _ in errors])
+
+    def _cause(self, error: str) -> Place:
+        """Where in the sweep the value is that a config was refused for, if it is there."""
+        keys = [("set", key) for key in self.sweep.settings] + [("axes", key) for key in self.sweep.axes]
+        return next((place for place in keys if re.match(rf"{re.escape(place[1])}(?!\w)", error)), ())
 
     def _edges(self) -> Iterator[Point]:
         ends = {key: axis.ends() for key, axis in self.sweep.axes.items()}
@@ -125,21 +137,26 @@ def load_plan(file: Path, name: str | None = None) -> Plan:
     """
     if not file.is_file():
         raise ConfigError(str(file), ["no such file; a sweep is a YAML file with a base and axes"])
-    raw = read_yaml(file, (field.alias or key for key, field in Sweep.model_fields.items()))
+    document = read_yaml(file, (field.alias or key for key, field in Sweep.model_fields.items()))
     try:
-        sweep = Sweep.model_validate(raw)
+        sweep = Sweep.model_validate(document.data)
     except ValidationError as error:
-        raise ConfigError(str(file), [_explain(detail) for detail in error.errors()]) from None
+        problems = [_explain(detail) for detail in error.errors(include_url=False)]
+        texts = [f"{shown_place(place) or 'sweep'}: {message}" for place, message in problems]
+        raise ConfigError(str(file), texts, [document.line(place) for place, _ in problems]) from None
     plan = Plan(name or file.stem, sweep, file.resolve().parent)
-    errors = []
+    errors: list[str] = []
+    lines: list[int | None] = []
     if not re.fullmatch(r"\w[\w.-]*", plan.name):
         errors.append(f"the name {plan.name!r} becomes a folder: give a --name of letters, digits, '_', '-' and '.'")
+        lines.append(None)
     try:
-        plan.check()
+        plan.check(document)
     except ConfigError as error:
         errors += error.errors
+        lines += error.lines
     if errors:
-        raise ConfigError(str(file), errors)
+        raise ConfigError(str(file), errors, lines)
     return plan
 
 
@@ -181,15 +198,14 @@ def _where(points: Sequence[Point], of: int) -> str:
     return f" (at {shown(points[0])}{f', and {len(points) - 1} more' if len(points) > 1 else ''})"
 
 
-def _explain(detail: Any) -> str:
-    """One pydantic error as ``place: what is wrong``."""
+def _explain(detail: Any) -> Problem:
+    """One pydantic error: its place and what is wrong."""
     tags = {"values", "range", "median", "halving"}
-    steps = [str(step) for step in detail["loc"] if step not in tags]
-    place = ".".join(steps) or "sweep"
+    place = tuple(step for step in detail["loc"] if step not in tags)
     if detail["type"] == "extra_forbidden":
-        return f"{place}: unknown key"
+        return place, "unknown key"
     if detail["type"] == "missing":
-        return f"{place}: is missing"
+        return place, "is missing"
     if detail["type"] == "model_type" and detail["loc"][0] == "axes":
         message = "expected a list of values, or a range as {from: 1, to: 5}"
     elif detail["type"] in ("model_type", "model_attributes_type", "dict_type"):
@@ -197,4 +213,4 @@ def _explain(detail: Any) -> str:
     else:
         message = detail["msg"].removeprefix("Value error, ").removeprefix("Input ")
     value = detail["input"]
-    return f"{place}: {message}" + ("" if isinstance(value, dict | list | Values) else f", got {value!r}")
+    return place, message + ("" if isinstance(value, dict | list | Values) else f", got {shown_value(value)}")

@@ -203,9 +203,13 @@ def storage_url(where: str) -> str:
     if kind.partition("+")[0] == "sqlite":
         return f"{_SQLITE}{Path(rest.removeprefix('/')).resolve()}"
     try:
-        make_url(where)
+        port = make_url(where).port
     except sqlalchemy.exc.ArgumentError as error:
         raise ValueError(f"--storage: {error}") from None
+    except ValueError:  # what stands for the port may be a password, so it is not shown
+        port = 0
+    if port is not None and not 0 < port < 2**16:
+        raise ValueError("--storage: expected KIND://USER@HOST:PORT/NAME with a port from 1 to 65535, got another one")
     return f"{_DRIVERS.get(kind, kind)}://{rest}"
 
 

@@ -8,7 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from firstspike.data import SpikeData
-from firstspike.ranges import NotNegative, NotNegativeInt, Probability
+from firstspike.ranges import Border, NotNegative, Probability
 
 Draw = Callable[[torch.Generator], Tensor]
 
@@ -28,7 +28,7 @@ class Augment:
     """
 
     flip: bool = False
-    shift: NotNegativeInt = 0
+    shift: Border = 0
     jitter: NotNegative = 0.0
     dropout: Probability = 0.0
 

@@ -111,7 +111,7 @@ def import_folder(folder: Path, out: Path) -> Imported:
         except ResultsError as reason:
             found.comparison = str(reason)
     run = RunFolder(out)
-    run.create(config)
+    run.create(config, data=data.checksum)
     if files.network is not None:
         rates, best = _advance(member, found.epoch), -math.inf
         try:

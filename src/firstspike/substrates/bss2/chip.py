@@ -24,6 +24,7 @@ from firstspike.substrates.bss2.device import (
 from firstspike.substrates.bss2.limits import CLOCK_US, Clock, clock_for, placement
 from firstspike.substrates.bss2.network import ChipNetwork
 from firstspike.substrates.windows import Spikes, Windows
+from firstspike.ranges import NotNegative, Positive, Retries, Size
 
 logger = logging.getLogger(__name__)
 
@@ -62,12 +63,12 @@ class BrainScaleS2(Bss2):
 
     calibration: str = "calibrations/{chip}.pbin"
     settings: str | None = None
-    tau_us: float = 6.0
-    weight_scale: float = 30.0
-    window: float = 30.0
-    latency_us: float = 0.08
-    largest_batch: int = 200
-    retries: int = 5
+    tau_us: Positive = 6.0
+    weight_scale: Positive = 30.0
+    window: Positive = 30.0
+    latency_us: NotNegative = 0.08
+    largest_batch: Size = 200
+    retries: Retries = 5
 
     def __post_init__(self) -> None:
         super().__post_init__()
