@@ -4,6 +4,7 @@ import functools
 import gzip
 import math
 import shutil
+import signal
 import struct
 
 import hypothesis
@@ -90,6 +91,14 @@ def poisoned_memory():
         for name in ("new_empty", "new_empty_strided"):
             patch.setattr(torch.Tensor, name, poisoned(getattr(torch.Tensor, name)))
         yield
+
+
+@pytest.fixture(autouse=True)
+def _ctrl_c():
+    """The command leaves Ctrl-C to the system when it ends, and the process with it; here the process goes on."""
+    before = signal.getsignal(signal.SIGINT)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 def _write_idx(path, array, zipped=False):

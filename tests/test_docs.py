@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from firstspike.sweeps.plan import load_plan
 from firstspike.config import load_config, parse_config
+from firstspike.sweeps.plan import load_plan
 
 DOCS = Path(__file__).parents[1] / "docs"
 PAGES = ["concepts", "getting_started", "own_data", "training", "plots", "substrates", "images", "nir"]

@@ -30,7 +30,9 @@ def test_shipped_configs_are_valid_and_survive_a_round_trip(name):
 
 
 def test_overrides_change_values_at_any_depth():
-    config = load_config("yin_yang", ["training.optimizer.lr=1e-3", "network[1].out_features=30", "training.schedule=null"])
+    config = load_config(
+        "yin_yang", ["training.optimizer.lr=1e-3", "network[1].out_features=30", "training.schedule=null"]
+    )
     assert config.training.optimizer.lr == 1e-3
     assert config.network[1].out_features == 30
     assert config.training.schedule is None
@@ -90,7 +92,10 @@ def test_a_wrong_size_is_found_beside_other_errors():
         ([{"kind": "lif", "out_features": 3}, {"kind": "bias", "times": [1.0]}], "may follow the last lif layer"),
         ([{"kind": "lif", "out_features": 3, "weight_mean": 1}], "weight_mean and weight_std belong together"),
         ([{"kind": "lif", "out_features": 3, "delay_lr": 0.1}], "delay_lr needs delay"),
-        ([{"kind": "delay", "copies": 2}, {"kind": "lif", "out_features": 3}], "2 copies cannot share delays among 9 features"),
+        (
+            [{"kind": "delay", "copies": 2}, {"kind": "lif", "out_features": 3}],
+            "2 copies cannot share delays among 9 features",
+        ),
         (
             [
                 {"kind": "multiplex", "copies": 4},
@@ -100,9 +105,18 @@ def test_a_wrong_size_is_found_beside_other_errors():
             ],
             "network[2]: 4 copies cannot share delays among 37 features",
         ),
-        ([{"kind": "delay", "jitter": -1}, {"kind": "lif", "out_features": 3}], "network[0].jitter: should be greater than"),
-        ([{"kind": "delay", "scale": float("inf")}, {"kind": "lif", "out_features": 3}], "expected finite values with scale > 0"),
-        ([{"kind": "delay", "bound": "relu"}, {"kind": "lif", "out_features": 3}], "should be 'sigmoid', 'softplus' or 'clip'"),
+        (
+            [{"kind": "delay", "jitter": -1}, {"kind": "lif", "out_features": 3}],
+            "network[0].jitter: should be greater than",
+        ),
+        (
+            [{"kind": "delay", "scale": float("inf")}, {"kind": "lif", "out_features": 3}],
+            "expected finite values with scale > 0",
+        ),
+        (
+            [{"kind": "delay", "bound": "relu"}, {"kind": "lif", "out_features": 3}],
+            "should be 'sigmoid', 'softplus' or 'clip'",
+        ),
         ([{"kind": "lif", "out_features": 3, "trainable": ["tau"]}], "network[0].trainable[0]: should be 'tau_mem'"),
         ([{"kind": "lif", "out_features": 3, "per_neuron": True}], "name them in trainable"),
         ([{"kind": "lif", "out_features": 3, "neuron_lr": 0.1}], "neuron_lr needs trainable"),
@@ -194,11 +208,20 @@ def test_errors_are_lines_that_can_be_shown(tmp_path):
         (["data.train=1000000000000"], "data.train: should be less than or equal to"),
         (["data.size=100000"], "data.size: should be less than or equal to"),
         (["data.multiply=1000000"], "data: size, multiply: expected at most 1000000 inputs, got 9000000"),
-        (["network[0].out_features=1000000", "network[1].out_features=3000"], "network[1]: 3000000000 weights are more than fit"),
-        (["network[0]={kind: multiplex, copies: 1000000}", "network[1].out_features=1000"], "9000000000 weights are more than fit"),
+        (
+            ["network[0].out_features=1000000", "network[1].out_features=3000"],
+            "network[1]: 3000000000 weights are more than fit",
+        ),
+        (
+            ["network[0]={kind: multiplex, copies: 1000000}", "network[1].out_features=1000"],
+            "9000000000 weights are more than fit",
+        ),
         (["data={kind: yin_yang, r_small: 0.001}"], "r_small from r_big/20 to below r_big/2"),
         (["data={kind: yin_yang, seeds: [1, 2, 4294967296]}"], "seed: expected 0 ... 2**32 - 1"),
-        (["data={kind: digits, train: 1790}"], "train, validation, test: expected at most 1797 images in total, got 2390"),
+        (
+            ["data={kind: digits, train: 1790}"],
+            "train, validation, test: expected at most 1797 images in total, got 2390",
+        ),
         (["data={kind: pattern, patterns: [[], []]}"], "patterns: expected times >= 0 of shape"),
         (["substrate={kind: integrator, step: 1.0e-30}"], "at most a million steps"),
         (["substrate={kind: mock_bss2, stall: 1, retries: 1000000000}"], "substrate.retries: should be less than"),

@@ -51,7 +51,19 @@ VALUES = [
 ]
 LETTERS = [*" \t\n:-[]{},#&*!|>'\"%@`?~.0129ex_\0\x85\ufeff\ud800é", "\n  ", "\n- ", ": ", " #"]
 PLACES = [
-    *("", "²", "data", "network", "network[0]", "network[99].out_features", "network.out_features", "data[0]", "[0]", "a..b", "x y"),
+    *(
+        "",
+        "²",
+        "data",
+        "network",
+        "network[0]",
+        "network[99].out_features",
+        "network.out_features",
+        "data[0]",
+        "[0]",
+        "a..b",
+        "x y",
+    ),
     *("training.epochs.x", "substrate.kind", "a" * 3000, "a." * 3000 + "a", f"network[{'9' * 5000}]", "loss.a[0].b"),
 ]
 
@@ -100,7 +112,20 @@ def restructured(text, source):
         case 0:
             del parent[key]
         case 1:
-            few = [None, True, -1, 0, 1e9, 10**40, "x", [], {}, [1, 2], {"kind": "x"}, {"kind": "lif", "out_features": 2}]
+            few = [
+                None,
+                True,
+                -1,
+                0,
+                1e9,
+                10**40,
+                "x",
+                [],
+                {},
+                [1, 2],
+                {"kind": "x"},
+                {"kind": "lif", "out_features": 2},
+            ]
             parent[key] = source.choice([*few, float("nan")])
         case 2 if isinstance(parent, dict):
             parent[source.choice([*KEYS, "x"])] = source.choice([1, "x", None, [], {}])

@@ -4,8 +4,8 @@ import copy
 import pytest
 from fabricated import delay, layers_config, lif, sizes_config
 
-from firstspike.interop.fast_and_deep import translate
 from firstspike.config import parse_config
+from firstspike.interop.fast_and_deep import translate
 from firstspike.interop.fast_and_deep.translate import import_config
 
 

@@ -6,10 +6,10 @@ import pytest
 from matplotlib.image import imread
 
 from firstspike import plots
-from firstspike.plots.live import LiveFigure, live_figure
 from firstspike.config import load_config
-from firstspike.training import Interrupted
+from firstspike.plots.live import LiveFigure, live_figure
 from firstspike.runs import resume, start
+from firstspike.training import Interrupted
 from firstspike.training.callbacks import Pace
 
 ALWAYS, NEVER = Pace(share=1.0, guess=-1.0), Pace(share=0.0)
@@ -85,7 +85,9 @@ def test_a_drawing_that_fails_stops_no_training(tmp_path, monkeypatch, caplog):
         raise RuntimeError("no ink")
 
     monkeypatch.setattr("firstspike.plots.live.live_figure", fail)
-    results = start(tmp_path / "run", load_config("bars", CONFIG), progress_bar=False, callbacks=[LiveFigure(tmp_path / "run")])
+    results = start(
+        tmp_path / "run", load_config("bars", CONFIG), progress_bar=False, callbacks=[LiveFigure(tmp_path / "run")]
+    )
     assert results["epochs"] == 6
     assert "LiveFigure failed (no ink); the training continues without it" in caplog.text
 

@@ -8,9 +8,8 @@ import torch
 from matplotlib.image import imread
 
 from firstspike import plots
+from firstspike.config import build_network, load_config
 from firstspike.seeding import generator
-from firstspike.config import build_network
-from firstspike.config import load_config
 
 YIN_YANG_ONLY = {"decision_map", "output_maps", "hidden_maps"}
 

@@ -247,7 +247,6 @@ def test_a_folder_with_something_in_it_is_left_alone(tmp_path):
 
 def test_run_folders_are_numbered(tmp_path):
     assert next_folder(tmp_path, "a").name == "a"
-    (tmp_path / "a").mkdir()
     assert next_folder(tmp_path, "a").name == "a-2"
 
 

@@ -39,7 +39,7 @@ def test_kind_in_place_of_the_configs():
 def test_noisy_by_name_alone_is_noisy(tmp_path):
     typical = {"threshold_spread": 0.03, "threshold_batch_noise": 0.015, "spike_jitter": 0.01, "delay_jitter": 0.01}
     by_name = load_config("bars", substrate="noisy").substrate
-    assert by_name == sections.Noisy(kind="noisy", **typical)
+    assert by_name == SUBSTRATE_SECTIONS["noisy"](kind="noisy", **typical)
     assert load_config("bars", ["substrate={kind: noisy, seed: 3}"]).substrate.spike_jitter == 0.01
     assert with_substrate(load_config("bars"), "noisy").substrate == by_name
     assert isinstance(build_substrate(load_config("bars", substrate="noisy")), SUBSTRATES["noisy"])
@@ -48,13 +48,13 @@ def test_noisy_by_name_alone_is_noisy(tmp_path):
     assert (own.spike_jitter, own.threshold_spread, own.threshold_batch_noise, own.delay_jitter) == (0.2, 0, 0, 0)
     assert load_config("bars", ["substrate={kind: noisy, weight_max: 2}"]).substrate.spike_jitter == 0.0
     ideal = load_config("bars", ["substrate={kind: noisy, threshold_spread: 0}"])
-    assert not any(getattr(ideal.substrate, name) for name in settings_of(sections.Noisy))
+    assert not any(ideal.substrate.arguments().values())
     (tmp_path / "as_it_ran.yaml").write_text(ideal.to_yaml())
     assert load_config(tmp_path / "as_it_ran.yaml") == ideal
 
 
 def test_evaluation_on_noisy_by_name_has_noise(bars_folder):
-    exact, noisy = report(bars_folder), report(bars_folder, substrate="noisy")
+    exact, noisy = (evaluate_run(load_run(bars_folder, substrate=kind)) for kind in (None, "noisy"))
     both = torch.isfinite(exact.evaluation.times) & torch.isfinite(noisy.evaluation.times)
     assert 0.001 < float((exact.evaluation.times - noisy.evaluation.times)[both].std()) < 0.5
 

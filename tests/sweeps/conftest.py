@@ -9,9 +9,9 @@ from pathlib import Path
 import optuna
 import pytest
 
+from firstspike.runs import start
 from firstspike.sweeps.plan import load_plan
 from firstspike.sweeps.storage import open_storage
-from firstspike.runs import start
 
 SMALL = """
 base: bars

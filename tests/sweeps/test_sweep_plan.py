@@ -2,9 +2,9 @@ import math
 
 import pytest
 
+from firstspike.config import ConfigError
 from firstspike.sweeps.config import Range, Values
 from firstspike.sweeps.plan import load_plan
-from firstspike.config import ConfigError
 
 
 def test_grid(plan):

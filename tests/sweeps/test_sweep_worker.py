@@ -1,5 +1,6 @@
 import json
 import shutil
+import signal
 import threading
 import time
 from pathlib import Path
@@ -8,12 +9,13 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
+from firstspike.runs import start
+from firstspike.sweeps import worker as worker_module
 from firstspike.sweeps.plan import load_plan
 from firstspike.sweeps.study import ERROR, FOLDER, POINT, RESULTS, STOPPED, enqueue_open, open_study, survey
 from firstspike.sweeps.table import table_of
 from firstspike.sweeps.worker import Worker, take_over
 from firstspike.training import Interrupted
-from firstspike.runs import start
 
 
 @pytest.fixture
@@ -94,6 +96,30 @@ def test_a_worker_that_is_stopped_saves_and_another_goes_on(worker, plan, opened
     start(tmp_path / "alone", plan.config(plan.grid()[point.number]), progress_bar=False)
     assert results(run) == results(tmp_path / "alone")
     assert (run / "metrics.csv").read_text() == (tmp_path / "alone" / "metrics.csv").read_text()
+
+
+def test_a_point_whose_checkpoints_cannot_be_read_starts_anew(worker, plan, opened, where, tmp_path, caplog):
+    stop_after(worker, 13)
+    assert not worker.work()
+    manifests = list((tmp_path / "runs").rglob("manifest.json"))
+    for manifest in manifests:
+        manifest.write_text("{}")
+    assert manifests
+    assert Worker(plan, opened(where), tmp_path / "runs").work()
+    assert "the point starts anew" in caplog.text
+    assert all(point.done for point in survey(worker.study, 4))
+
+
+@pytest.mark.parametrize("groups", [True, False], ids=["posix", "windows"])
+def test_a_worker_leaves_ctrl_c_to_the_command(monkeypatch, groups):
+    called = []
+    monkeypatch.setattr(worker_module.signal, "signal", lambda number, handler: called.append((number, handler)))
+    if groups:
+        monkeypatch.setattr(worker_module.os, "setpgid", lambda *group: called.append(group))
+    else:
+        monkeypatch.delattr(worker_module.os, "setpgid")
+    worker_module._leave_ctrl_c_to_the_command()
+    assert called == ([(0, 0)] if groups else [(signal.SIGINT, signal.SIG_IGN)])
 
 
 def test_a_stalled_worker_notices_that_its_point_is_anothers(worker, plan, opened, where, tmp_path, caplog):

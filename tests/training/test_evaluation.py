@@ -8,8 +8,8 @@ from firstspike.layers import BiasSpikes, Delay, EarliestPool2d, Ensemble, LIFCo
 from firstspike.losses import TimeCrossEntropy
 from firstspike.substrates import Exact, Noisy
 from firstspike.training import evaluation
-from firstspike.training.fitting import Objective
 from firstspike.training.evaluation import evaluate, evaluate_record, outputs_of, record_in_parts, samples_at_once
+from firstspike.training.fitting import Objective
 
 GIB = 2**30
 

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from firstspike import LIFLinear, Network, SilentNeurons, ensemble
+from firstspike.config import build, build_data, load_config
 from firstspike.layers import BiasSpikes, Record
 from firstspike.losses import TimeCrossEntropy
-from firstspike.config import build, build_data, load_config
 from firstspike.training.engines import Sequential
 
 

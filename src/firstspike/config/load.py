@@ -1,8 +1,8 @@
 """From a file, a shipped name or a dict to a checked ``Config``; every error of a config in one go."""
 
 import difflib
-from math import inf
 from collections.abc import Iterable, Sequence
+from math import inf
 from pathlib import Path
 from types import UnionType
 from typing import Any, Union, get_args, get_origin
@@ -13,9 +13,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from firstspike.config.network import Problem, network_problems
 from firstspike.config.section import Section
 from firstspike.config.sections import SUBSTRATE_SECTIONS, Data, Loss, Network, Neuron, Substrate, Training, outline_of
-from firstspike.config.shipped import shipped_configs
 from firstspike.config.upgrade import upgraded
-from firstspike.neuron import LIF
 from firstspike.config.yaml_file import (
     Document,
     YamlError,
@@ -25,6 +23,8 @@ from firstspike.config.yaml_file import (
     shown_text,
     shown_value,
 )
+from firstspike.configs import shipped_configs
+from firstspike.neuron import LIF
 
 _MAX_BYTES = 1_000_000
 _MOST_ERRORS = 50

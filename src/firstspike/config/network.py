@@ -125,7 +125,9 @@ def network_problems(
             (("network",), "only delay layers may follow the last lif layer, whose neurons are the classes")
         )
     if (size := layers[last].out_features) != classes:
-        message = f"the last lif layer has {size} neurons, the data has {classes} classes; write out_features: {classes}"
+        message = (
+            f"the last lif layer has {size} neurons, the data has {classes} classes; write out_features: {classes}"
+        )
         problems.append((("network", last, "out_features"), message))
     for index, section in enumerate(sections):
         for rate, key in (("delay_lr", "delay"), ("neuron_lr", "trainable")):
@@ -138,9 +140,7 @@ def network_problems(
     return problems
 
 
-def parameter_groups(
-    sections: Sequence[Section], network: Network, lr: float
-) -> list[dict[str, Any]]:
+def parameter_groups(sections: Sequence[Section], network: Network, lr: float) -> list[dict[str, Any]]:
     """The parameters that learn, those with the same settings together.
 
     Args:
@@ -173,9 +173,7 @@ def describe_network(network: nn.Module, optimizer: optim.Optimizer) -> list[Sec
     if not isinstance(network, Network):
         return [Custom(kind=CUSTOM, name=type(network).__name__)]
     kinds = {target: kind for kind, target in LAYERS.items()}
-    rates = {
-        id(p): group.get("initial_lr", group["lr"]) for group in optimizer.param_groups for p in group["params"]
-    }
+    rates = {id(p): group.get("initial_lr", group["lr"]) for group in optimizer.param_groups for p in group["params"]}
     usual = optimizer.defaults.get("lr")
     sections: list[Section] = []
     for layer in network:

@@ -33,7 +33,9 @@ class Given(Section):
     kind: Literal["given"]
 
 
-_RATE = {"lr": (Positive | None, Field(None, description="learning rate of its parameters; by default the optimiser's"))}
+_RATE = {
+    "lr": (Positive | None, Field(None, description="learning rate of its parameters; by default the optimiser's"))
+}
 _LIF_RATES: dict[str, Any] = {
     "lr": (Positive | None, Field(None, description="learning rate of its weights; by default the optimiser's")),
     "neuron_lr": (
@@ -87,12 +89,8 @@ Network = Annotated[list[Layer], Field(min_length=1)]
 Regularizer = union([*REGULARIZER_SECTIONS.values(), Custom])
 Substrate = union([*SUBSTRATE_SECTIONS.values(), Custom])
 
-_REGULARIZERS = {
-    "regularizers": (tuple[Regularizer, ...], Field((), description="terms that are added to the loss"))
-}
-LOSS_SECTIONS = {
-    kind: derive(target, kind, omit=("tau_syn",), extra=_REGULARIZERS) for kind, target in LOSSES.items()
-}
+_REGULARIZERS = {"regularizers": (tuple[Regularizer, ...], Field((), description="terms that are added to the loss"))}
+LOSS_SECTIONS = {kind: derive(target, kind, omit=("tau_syn",), extra=_REGULARIZERS) for kind, target in LOSSES.items()}
 
 
 class CustomLoss(Custom):

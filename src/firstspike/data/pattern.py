@@ -75,6 +75,8 @@ def _random_patterns(
     check_at_least("classes", classes, 2)
     check_at_least("inputs", inputs, 1)
     if classes * inputs > MOST_INPUTS:
-        raise ValueError(f"classes, inputs: expected at most {MOST_INPUTS} spikes in all patterns, got {classes * inputs}")
+        raise ValueError(
+            f"classes, inputs: expected at most {MOST_INPUTS} spikes in all patterns, got {classes * inputs}"
+        )
     uniform = torch.rand((classes, inputs), generator=seeded_generator(seed), dtype=torch.float64)
     return latency(uniform, early, late)

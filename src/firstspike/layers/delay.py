@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from firstspike.layers.observed import at_observed
-from firstspike.ranges import Finite, NotNegative, Size, PositiveOrInf
+from firstspike.ranges import Finite, NotNegative, PositiveOrInf, Size
 from firstspike.spiketime.times import check_times
 
 

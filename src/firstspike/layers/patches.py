@@ -11,7 +11,6 @@ from torch import Tensor
 from torch.nn import functional
 
 from firstspike.ranges import Border, Size
-
 from firstspike.spiketime.times import check_times
 
 Pair = Size | tuple[Size, Size]

@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from firstspike.spiketime.times import check_tensor
 
-
 Reduction = Literal["mean", "sum", "none"]
 
 

@@ -13,10 +13,10 @@ from firstspike.layers import Network, Record
 from firstspike.layers.stages import parameters
 from firstspike.plots.plane import YinYangPlane
 from firstspike.plots.style import time_unit
-from firstspike.substrates import SubstrateError
-from firstspike.training import record_in_parts
 from firstspike.runs.checkpoint import Checkpoint, CheckpointError, load_checkpoint
 from firstspike.runs.loaded import LoadedRun, Table
+from firstspike.substrates import SubstrateError
+from firstspike.training import record_in_parts
 
 _log = logging.getLogger(__name__)
 
@@ -134,10 +134,11 @@ class RunData(LoadedRun):
         for name in names:
             try:
                 checkpoint = load_checkpoint(self.folder / "checkpoints" / name)
+                network = self._network(checkpoint)
             except CheckpointError as error:
                 _log.warning("%s; the figures leave it out", error)
                 continue
             epoch = checkpoint.epoch + checkpoint.batch / batches
             if epoch > last:  # the best checkpoint may be one of the regular ones
                 last = epoch
-                yield epoch, self._network(checkpoint.weights)
+                yield epoch, network

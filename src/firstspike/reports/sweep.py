@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
+from firstspike.config import ConfigError
 from firstspike.reports.facts import Fact
 from firstspike.reports.page import render
 from firstspike.reports.values import percent
-from firstspike.config import ConfigError
 from firstspike.runs import RunFolder
 
 Value = None | bool | int | float | str

@@ -14,21 +14,26 @@ report.html         the report of ``firstspike report``
 """
 
 import csv
+import itertools
 import json
-import platform
-import subprocess
-import sys
-from collections.abc import Iterable, Mapping
-from importlib import metadata
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from firstspike._version import __version__
 from firstspike.config import Config, load_config
 from firstspike.data import Splits
-from firstspike.runs.files import named, write_whole
+from firstspike.runs.checkpoint import newest_first, remove_checkpoint
+from firstspike.runs.environment import environment
+from firstspike.runs.files import named, remove_empty, write_whole
+from firstspike.runs.forms import ENVIRONMENT, read_json, results_form
+from firstspike.runs.lock import LOCK
+from firstspike.torchrun import rank
 from firstspike.training import Row
-from firstspike.training.torchrun import processes
+
+_TABLES = ("metrics", "output_times")
+
 
 class RunFolder:
     """The folder of one training. Files are written whole, or line by line where a torn last line does no harm.
@@ -65,8 +70,7 @@ class RunFolder:
             FileExistsError: the folder is not empty.
         """
         path = self.path
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
-            raise FileExistsError(f"{path} is not empty; choose another --out, or continue it with: firstspike resume")
+        check_free(path)
         fresh = not path.exists()
         path.mkdir(parents=True, exist_ok=True)
         try:
@@ -88,13 +92,16 @@ class RunFolder:
             config: as it continues, perhaps with more epochs.
             substrate: the identity of the substrate that it continues on.
             data: the checksum of its data.
+
+        Raises:
+            ValueError: a damaged file; nothing was changed.
         """
-        if config.training.epochs != self.config.training.epochs:
-            self.write_config(config)
-        self._drop_rows_after(epoch)
         if self.environment.get("substrate") != substrate["kind"]:  # early runs name the kind alone
             self._note("substrate", "earlier_substrates", substrate)
         self._note("data", "earlier_data", data)
+        self.drop_rows_after(epoch)
+        if config.training.epochs != self.config.training.epochs:
+            self.write_config(config)
 
     @property
     def config(self) -> Config:
@@ -121,20 +128,23 @@ class RunFolder:
 
     @property
     def environment(self) -> dict[str, Any]:
-        """Contents of ``environment.json``; empty where it is missing."""
-        return self._read_json("environment.json")
+        """Contents of ``environment.json``; empty where it is missing.
+
+        Raises:
+            ValueError: it is damaged.
+        """
+        path = self.path / "environment.json"
+        return read_json(path, ENVIRONMENT) if path.is_file() else {}
 
     @property
     def results(self) -> dict[str, Any]:
-        """Contents of ``results.json``; empty before the end of the training."""
-        return self._read_json("results.json")
+        """Contents of ``results.json``; empty before the end of the training.
 
-    def _read_json(self, name: str) -> dict[str, Any]:
-        path = self.path / name
-        try:
-            return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-        except ValueError as error:
-            raise ValueError(f"{path} is damaged: {error}") from None
+        Raises:
+            ValueError: it is damaged.
+        """
+        path = self.path / "results.json"
+        return read_json(path, results_form) if path.is_file() else {}
 
     def write_results(self, results: Mapping[str, Any]) -> None:
         """Write ``results.json``."""
@@ -154,59 +164,72 @@ class RunFolder:
             raise named(error, path) from error
 
     def table(self, table: str) -> dict[str, list[float]]:
-        """The columns of ``metrics`` or ``output_times``; empty where nothing was written yet."""
+        """The columns of ``metrics`` or ``output_times``; empty where nothing was written yet.
+
+        Raises:
+            ValueError: it is damaged.
+        """
         path = self.path / f"{table}.csv"
         if not path.is_file():
             return {}
-        with path.open(newline="", encoding="utf-8") as file:
-            reader = csv.DictReader(file)
-            rows = [row for row in reader if None not in row.values() and None not in row]
-        return {name: [float(row[name]) for row in rows] for name in reader.fieldnames or ()}
+        try:
+            with path.open(newline="", encoding="utf-8") as file:
+                reader = csv.DictReader(file)
+                rows = [row for row in reader if None not in row.values() and None not in row]
+            columns = {name: [float(row[name]) for row in rows] for name in reader.fieldnames or ()}
+            if rows and not all(map(float.is_integer, columns.get("epoch", [math.nan]))):
+                raise ValueError("it has no column of epochs")
+        except (ValueError, csv.Error) as error:
+            raise ValueError(f"{path} is damaged: {error}") from None
+        return columns
 
-    def _drop_rows_after(self, epoch: int) -> None:
-        """Drop the rows of later epochs, and a torn last line."""
-        for table in ("metrics", "output_times"):
-            path = self.path / f"{table}.csv"
-            if not path.is_file():
-                continue
-            head, *lines = path.read_text(encoding="utf-8").splitlines(keepends=True) or [""]
-            if not head.endswith("\n"):  # the disk was full before the first row
+    def drop_rows_after(self, epoch: int) -> None:
+        """Drop the rows of later epochs, and a torn last line.
+
+        Raises:
+            ValueError: another line is damaged; nothing was dropped.
+        """
+        tables = {path: _rows_until(epoch, path) for name in _TABLES if (path := self.path / f"{name}.csv").is_file()}
+        for path, rows in tables.items():
+            if rows:
+                write_whole(path, "".join(rows))
+            else:  # the disk was full before the first row
                 path.unlink()
-                continue
-            width = head.count(",")
-            kept = [x for x in lines if x.endswith("\n") and x.count(",") == width and int(x.split(",")[0]) <= epoch]
-            write_whole(path, "".join([head, *kept]))
+
+    def clear(self) -> None:
+        """Remove the checkpoints and tables of earlier trainings."""
+        for checkpoint in newest_first(self.checkpoints):
+            remove_checkpoint(checkpoint)
+        for name in _TABLES:
+            (self.path / f"{name}.csv").unlink(missing_ok=True)
 
 
-def environment(
-    config: Config, substrate: Mapping[str, Any] | None = None, data: Mapping[str, Any] | None = None
-) -> dict[str, Any]:
-    """What a run depends on, beside its config.
+def _rows_until(epoch: int, path: Path) -> list[str]:
+    """The head and the rows of a table up to an epoch, without a torn last line; nothing where the head is torn."""
+    try:
+        head, *lines = path.read_text(encoding="utf-8").splitlines(keepends=True) or [""]
+        if not head.endswith("\n"):
+            return []
+        rows = [head]
+        for number, line in enumerate(lines, 2):
+            torn = not line.endswith("\n") or line.count(",") != head.count(",")
+            if torn and number < len(lines) + 1:
+                raise ValueError(f"line {number} has other columns than the first")
+            if not torn and int(line.split(",")[0]) <= epoch:
+                rows.append(line)
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged: {error}. Mend it, or remove it to go on without its rows") from None
+    return rows
 
-    Args:
-        config: as it runs.
-        substrate: the identity of its substrate; by default the kind alone.
-        data: the checksum of its data.
+
+def check_free(path: Path) -> None:
+    """Check that a new run may use a folder.
+
+    Raises:
+        FileExistsError: it is not empty, or a file.
     """
-    import torch
-
-    packages = ("torch", "numpy", "numba", "safetensors", "pydantic")
-    return {
-        "firstspike": __version__,
-        "commit": _commit(),
-        "python": platform.python_version(),
-        "packages": {name: metadata.version(name) for name in packages},
-        "platform": platform.platform(),
-        "processor": _processor(),
-        "threads": torch.get_num_threads(),
-        "processes": processes(),
-        "device": config.training.device,
-        "dtype": config.training.dtype,
-        "seed": config.training.seed,
-        "substrate": dict(substrate or {"kind": config.substrate.kind}),
-        "command": sys.argv,
-        **({} if data is None else {"data": dict(data)}),
-    }
+    if path.exists() and (not path.is_dir() or any(entry.name != LOCK for entry in path.iterdir())):
+        raise FileExistsError(f"{path} is not empty; choose another --out, or continue it with: firstspike resume")
 
 
 def changed_data(run: RunFolder, data: Splits) -> str:
@@ -219,28 +242,29 @@ def changed_data(run: RunFolder, data: Splits) -> str:
 
 
 def next_folder(parent: Path, name: str) -> Path:
-    """``parent/name``, or with the first free number behind it."""
-    path, number = parent / name, 2
-    while path.exists():
-        path, number = parent / f"{name}-{number}", number + 1
+    """Make ``parent/name``, or with the first free number after it; no two processes get the same one."""
+    for number in itertools.count(1):
+        path = parent / (name if number == 1 else f"{name}-{number}")
+        with suppress(FileExistsError):
+            path.mkdir(parents=True)
+            break
     return path
 
 
-def _commit() -> str | None:
-    """The commit of the package's own source, where it runs from a checkout."""
-    source = Path(__file__).resolve().parents[3]
-    if not (source / ".git").exists():
-        return None
-    command = ["git", "-C", str(source), "describe", "--always", "--dirty", "--abbrev=12"]
-    try:
-        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
-    except (OSError, subprocess.SubprocessError):
-        return None
+@contextmanager
+def run_folder(out: Path | None, name: str) -> Iterator[Path]:
+    """The folder of a new run: ``out``, or by default ``runs/name``, see ``next_folder``.
 
-
-def _processor() -> str:
+    A folder that was made here and is still empty at the end is removed. Of processes that train together the first one makes
+    the folder, and only that one uses it.
+    """
+    if out is not None or rank():
+        yield out or Path("runs", name)
+        return
+    parent = Path("runs")
+    made = [] if parent.exists() else [parent]
+    folder = next_folder(parent, name)
     try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor()
+        yield folder
+    finally:
+        remove_empty([folder, *made])

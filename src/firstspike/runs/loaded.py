@@ -39,6 +39,7 @@ from firstspike.runs.stored import load_data
 from firstspike.seeding import generator
 from firstspike.training import Evaluation, evaluate_record, record_in_parts
 from firstspike.training.fitting import Objective
+from firstspike.training.state import check_weights
 
 logger = logging.getLogger(__name__)
 
@@ -157,7 +158,7 @@ class LoadedRun:
         Raises:
             CheckpointError: see ``checkpoint``.
         """
-        return self._network(self.checkpoint.weights)
+        return self._network(self.checkpoint)
 
     @cached_property
     def initial(self) -> Network:
@@ -238,17 +239,18 @@ class LoadedRun:
     def _table(self, name: str) -> Table:
         return {column: np.asarray(values) for column, values in self._run.table(name).items()}
 
-    def _network(self, weights: dict[str, Tensor] | None = None) -> Network:
+    def _network(self, checkpoint: Checkpoint | None = None) -> Network:
         network = self._parts.network
         if network is None:
             data = self.data.train
             source = generator(self.config.training.seed, "weights")
-            times = data.times if weights is None else None
+            times = data.times if checkpoint is None else None
             network = build_network(self.config, data.features, source, times, data.image)
         else:
             network = copy.deepcopy(network).cpu()
-        if weights is not None:
-            network.load_state_dict(weights)
+        if checkpoint is not None:
+            check_weights(checkpoint.weights, network.state_dict(), str(checkpoint.folder))
+            network.load_state_dict(checkpoint.weights)
         return network.requires_grad_(False).eval()
 
 

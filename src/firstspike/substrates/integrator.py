@@ -8,9 +8,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from firstspike.layers import LIFLinear
+from firstspike.ranges import Positive
 from firstspike.spiketime.response import kappa
 from firstspike.substrates.base import LayerByLayer
-from firstspike.ranges import Positive
 
 _LOOK = 32  # steps between two looks whether anything can still happen
 

@@ -8,11 +8,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from firstspike.layers import Delay, LIFLinear
+from firstspike.ranges import Finite, NotNegative, Positive, Probability, Seed
 from firstspike.seeding import generator
 from firstspike.spiketime import first_spike_time
 from firstspike.substrates.base import LayerByLayer
 from firstspike.substrates.quantisation import QuantisedWeights, WeightQuantiser
-from firstspike.ranges import Finite, NotNegative, Positive, Probability, Seed
 
 TYPICAL_NOISE = {"threshold_spread": 0.03, "threshold_batch_noise": 0.015, "spike_jitter": 0.01, "delay_jitter": 0.01}
 """Settings of a config with ``kind: noisy`` alone: about those of DelGrad for a threshold of 1."""

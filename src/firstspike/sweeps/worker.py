@@ -23,6 +23,7 @@ from firstspike.sweeps import study as names
 from firstspike.sweeps.plan import Plan, Point
 from firstspike.sweeps.storage import answering, open_storage
 from firstspike.sweeps.study import enqueue_open, give_back_stale, open_study, owns, suggest, survey
+from firstspike.training.checkpoint import CheckpointError
 from firstspike.training.files import write_whole
 from firstspike.training.loop import Interrupted
 from firstspike.training.run import Row, Run
@@ -170,7 +171,11 @@ class Worker:
         if found := Run.open(run).results:
             return found
         hold.watch(run)
-        return resume(run, show=False, watchers=[hold], stop=hold.ended)
+        try:
+            return resume(run, show=False, watchers=[hold], stop=hold.ended)
+        except CheckpointError as error:  # the run is a copy, and a point can be trained again
+            logger.warning("%s; the point starts anew", error)
+            return resume(run, show=False, watchers=[hold], stop=hold.ended, from_scratch=True)
 
 
 class Hold(Watcher):
@@ -258,9 +263,17 @@ def _note(run: Path) -> None:
             logger.warning("%s", error)
 
 
+def _leave_ctrl_c_to_the_command() -> None:
+    """It tells its workers."""
+    if hasattr(os, "setpgid"):
+        os.setpgid(0, 0)
+    else:  # Windows has no groups of processes
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
 def main(plan: Plan, url: str, folder: Path, threads: int | None) -> None:
     """A worker's process; SIGTERM stops it, and so does the end of the process that started it."""
-    os.setpgid(0, 0)  # Ctrl-C goes to the command alone, which tells its workers
+    _leave_ctrl_c_to_the_command()
     asked, parent = threading.Event(), os.getppid()
     signal.signal(signal.SIGTERM, lambda number, frame: asked.set())
     optuna.logging.set_verbosity(optuna.logging.CRITICAL)

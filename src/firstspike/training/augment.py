@@ -68,9 +68,7 @@ class Augment:
             times = shifted(times, steps, data.image, data.blank or (torch.inf,) * data.image[0])
         if self.jitter:
             shape = (batch, inputs)
-            times = times + self.jitter * drawn(
-                lambda source: torch.randn(shape, generator=source, dtype=times.dtype)
-            )
+            times = times + self.jitter * drawn(lambda source: torch.randn(shape, generator=source, dtype=times.dtype))
         if self.dropout:
             dropped = drawn(lambda source: torch.rand((batch, inputs), generator=source)) < self.dropout
             times = torch.where(dropped, torch.inf, times)

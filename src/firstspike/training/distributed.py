@@ -19,10 +19,10 @@ from torch.distributed.rendezvous import rendezvous
 from firstspike.data import SpikeData
 from firstspike.layers import part_of_batch, project_delays_
 from firstspike.losses import SilentPeak
+from firstspike.torchrun import ProcessLostError, local_rank, processes, rank
 from firstspike.training.engines import Sequential
 from firstspike.training.evaluation import Evaluation, evaluation_of, outputs_of
 from firstspike.training.fitting import Member, Objective
-from firstspike.training.torchrun import ProcessLostError, local_rank, processes, rank
 
 _PATIENCE = timedelta(minutes=10)  # with a process that does not answer
 _BACKENDS = {"cpu": "gloo", "cuda": "nccl"}

@@ -76,9 +76,7 @@ class Decides(Protocol):
 
 
 @torch.no_grad()
-def evaluate(
-    network: nn.Module, objective: Decides, data: SpikeData, substrate: Substrate | None = None
-) -> Evaluation:
+def evaluate(network: nn.Module, objective: Decides, data: SpikeData, substrate: Substrate | None = None) -> Evaluation:
     """Evaluate a network, in evaluation mode, on all samples.
 
     Args:

@@ -5,7 +5,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn, optim
 from torch.optim.lr_scheduler import LRScheduler
@@ -17,6 +16,7 @@ from firstspike.substrates import Substrate
 from firstspike.training.callbacks import Callbacks
 from firstspike.training.evaluation import Evaluation
 from firstspike.training.silent import SilentNeurons, spiking_layers
+from firstspike.training.state import CheckpointError, checked_state
 
 if TYPE_CHECKING:
     from firstspike.training.trainer import Trainer
@@ -101,13 +101,14 @@ class Member:
         names = {id(parameter): name for name, parameter in self.network.named_parameters()}
         return [[names.get(id(p), "") for p in group["params"]] for group in self.optimizer.param_groups]
 
-    def _regroup(self, groups: list[list[str]] | None) -> None:
+    def _regroup(self, groups: Any, where: str) -> None:
         """Give the optimiser the groups of a saved one: in Python they may be others than a config makes."""
         if groups is None or groups == self.groups:
             return
         found = dict(self.network.named_parameters())
-        if sorted(sum(groups, [])) != sorted(sum(self.groups, [])):
-            raise ValueError(f"the optimiser was saved with other parameters: {groups}, this one has {self.groups}")
+        listed = isinstance(groups, list) and all(isinstance(group, list) for group in groups)
+        if not listed or sorted(map(str, sum(groups, []))) != sorted(sum(self.groups, [])):
+            raise CheckpointError(f"{where}: the optimiser was saved with other parameters than those of the network")
         self.optimizer.param_groups[:] = [
             {**self.optimizer.param_groups[0], "params": [found[name] for name in group]} for group in groups
         ]
@@ -124,13 +125,21 @@ class Member:
             "progress": asdict(self.progress),
         }
 
-    def load_state_dict(self, state: dict[str, Any], allow_other_chip: bool = False) -> None:
-        """Restore a saved state.
+    def load_state_dict(self, state: dict[str, Any], allow_other_chip: bool = False, where: str = "state") -> None:
+        """Restore a saved state. All of it is checked before anything is changed.
+
+        Args:
+            state: what ``state_dict()`` gave.
+            allow_other_chip: restore it even if it is of another chip.
+            where: it was read, for messages.
 
         Raises:
+            CheckpointError: it belongs to another network, optimiser, schedule or substrate; a ``ValueError``.
             ValueError: the substrate is another chip than the saved one, and ``allow_other_chip`` is not set.
         """
-        kept = state.get("substrate", {"identity": {}, "state": {}})
+        self._regroup(state.get("groups"), where)
+        state = checked_state(self, state, where)
+        kept = state["substrate"]
         before, now = (identity.get("chip") for identity in (kept["identity"], self.substrate.identity()))
         if before != now and before is not None and not allow_other_chip:
             raise ValueError(
@@ -138,7 +147,6 @@ class Member:
                 "weights fit that chip. To resume here nevertheless: firstspike resume --allow-other-chip"
             )
         self.network.load_state_dict(state["network"])
-        self._regroup(state.get("groups"))
         self.optimizer.load_state_dict(state["optimizer"])
         if self.schedule is not None:
             self.schedule.load_state_dict(state["schedule"])
@@ -286,9 +294,7 @@ def mean_row(rows: Sequence[Row]) -> Row:
     return {name: sum(float(row[name]) for row in rows) / len(rows) for name in rows[0]} | {"epoch": rows[0]["epoch"]}
 
 
-def metrics_row(
-    member: Member, totals: Sequence[float], samples: int, validation: Evaluation | None
-) -> Row:
+def metrics_row(member: Member, totals: Sequence[float], samples: int, validation: Evaluation | None) -> Row:
     """An epoch's row of metrics. ``raised`` is the fraction of batches that raised weights of silent neurons."""
     loss, accuracy, raised, *silent = (total / samples for total in totals)
     row: Row = {
@@ -301,4 +307,3 @@ def metrics_row(
         row |= {"validation_loss": validation.loss, "validation_accuracy": validation.accuracy}
     layers = {f"silent_{layer}": fraction for layer, fraction in zip(member.spiking, silent, strict=True)}
     return row | {"raised": raised} | layers
-

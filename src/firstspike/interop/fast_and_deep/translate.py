@@ -10,11 +10,11 @@ from typing import Any
 
 import yaml
 
+from firstspike.config import Config, parse_config
 from firstspike.interop.fast_and_deep.layers import Source, translate_layers
 from firstspike.interop.fast_and_deep.sections import data, loss, training
 from firstspike.interop.fast_and_deep.substrate import runs_on_chip, substrate
 from firstspike.interop.fast_and_deep.table import Table
-from firstspike.config import Config, parse_config
 
 _MAX_BYTES = 1_000_000
 

@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from firstspike.layers import BiasSpikes, Network, Record
+from firstspike.ranges import NotNegative, Positive, Retries, Size
 from firstspike.substrates.base import SubstrateError, first_line
 from firstspike.substrates.bss2.base import Bss2, StalledError
 from firstspike.substrates.bss2.device import (
@@ -24,7 +25,6 @@ from firstspike.substrates.bss2.device import (
 from firstspike.substrates.bss2.limits import CLOCK_US, Clock, clock_for, placement
 from firstspike.substrates.bss2.network import ChipNetwork
 from firstspike.substrates.windows import Spikes, Windows
-from firstspike.ranges import NotNegative, Positive, Retries, Size
 
 logger = logging.getLogger(__name__)
 

@@ -10,11 +10,11 @@ from torch import Tensor
 
 from firstspike._version import __version__
 from firstspike.layers import BiasSpikes, Delay, LIFLinear, Network, Record
+from firstspike.ranges import Finite, Fraction, NotNegative, Positive, Probability, Retries, Seed
 from firstspike.substrates.bss2.base import Bss2, StalledError
 from firstspike.substrates.bss2.limits import Clock, clock_for
 from firstspike.substrates.events import Cells, spike_trains
 from firstspike.substrates.noisy import LOWEST_THRESHOLD, Imperfect, Noise
-from firstspike.ranges import Finite, Fraction, NotNegative, Positive, Probability, Retries, Seed
 
 
 class _Spikes(NamedTuple):
