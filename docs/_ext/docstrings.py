@@ -39,9 +39,9 @@ def mark_code(app: Any, what: str, name: str, obj: Any, options: Any, lines: lis
     """An indented block after a paragraph is code, as a reader of the docstring sees it."""
     for index in range(len(lines) - 1, 1, -1):
         before = lines[index - 2]
-        if lines[index].startswith("    ") and not lines[index - 1] and before and not before.startswith(" "):
-            if not before.endswith("::"):
-                lines[index:index] = ["::", ""]
+        indented = lines[index].startswith("    ") and not lines[index - 1]
+        if indented and before and not before.startswith(" ") and not before.endswith("::"):
+            lines[index:index] = ["::", ""]
 
 
 def find_public(app: Any, env: Any, node: Element, text: Node) -> Node | None:

@@ -157,7 +157,14 @@ def _value(annotation: Any, metadata: tuple[Any, ...] = (), path: str = "") -> s
         if origin is tuple and Ellipsis not in inside and len(inside) > 1:
             return f"list of {len(inside)}: {_value(entries[0])}"
         return f"list of: {_value(entries[0])}"
-    names = {int: "whole number", float: "number", bool: "`true` or `false`", str: "text", Path: "path", dict: "mapping"}
+    names = {
+        int: "whole number",
+        float: "number",
+        bool: "`true` or `false`",
+        str: "text",
+        Path: "path",
+        dict: "mapping",
+    }
     return f"{names.get(origin or annotation, str(annotation))} {_limits(metadata)}".strip()
 
 
