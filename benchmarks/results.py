@@ -144,14 +144,15 @@ def sizes(runs: Path, figure: Path, train: bool) -> str:
 
 TEXT = """# Results
 
-All accuracies are on a test set of 1000 samples that was not used for any choice: recipes were selected on the validation
-set. They are means and standard deviations over {seeds} seeds (2000 to 2009), trained in parallel. Each row is one command,
+All accuracies are on a test set of 1000 samples that was not used for any choice: recipes were selected on the
+validation set. They are means and standard deviations over {seeds} seeds (2000 to 2009), trained in parallel. Each row is
+one command,
 
     firstspike train CONFIG --seeds {seeds}
 
-and `python benchmarks/results.py RUNS` writes this page from the run folders (with `--train`, it trains them first). At an
-accuracy of 99 %, a test set of 1000 samples has a binomial error of {error:.1f} %. The minutes are for all {seeds} seeds on one core of
-a machine that was doing other work as well.
+and `python benchmarks/results.py RUNS` writes this page from the run folders (with `--train`, it trains them first).
+At an accuracy of 99 %, a test set of 1000 samples has a binomial error of {error:.1f} %. The minutes are for all {seeds} seeds
+on one core of a machine that was doing other work as well.
 
 ## Yin-Yang
 
@@ -162,7 +163,7 @@ a machine that was doing other work as well.
 {sizes}"""
 BY_SIZE = """## Delays and the number of hidden neurons
 
-The same recipes with other numbers of hidden neurons (tau_mem = 2 tau_syn), trained for fewer epochs, with five seeds, from
+The same recipes with other numbers of hidden neurons (tau_mem = 2 tau_syn) and fewer epochs, with five seeds, from
 
     firstspike sweep examples/sweeps/hidden_sizes.yaml
 

@@ -43,7 +43,7 @@ def config_keys(section: str) -> str:
     field = Config.model_fields[section]
     parts = [_section(section, model, titled=_kind(model) is not None) for model in _from_yaml(field.annotation)]
     top = {model for other in Config.model_fields.values() for model in _models(other.annotation)}
-    inside = dict((model, path) for path, model in _inner(section, field.annotation) if model not in top)
+    inside = {model: path for path, model in _inner(section, field.annotation) if model not in top}
     labelled: set[str] = set()
     for model, path in inside.items():
         label = "" if path in labelled else f"({_label(path)})=\n"
