@@ -145,14 +145,14 @@ def sizes(runs: Path, figure: Path, train: bool) -> str:
 TEXT = """# Results
 
 All accuracies are on a test set of 1000 samples that was not used for any choice: recipes were selected on the
-validation set. They are means and standard deviations over {seeds} seeds (2000 to 2009), trained in parallel. Each row is
-one command,
+validation set. They are means and standard deviations over {seeds} seeds (2000 to 2009), trained in parallel. Each
+row is one command,
 
     firstspike train CONFIG --seeds {seeds}
 
 and `python benchmarks/results.py RUNS` writes this page from the run folders (with `--train`, it trains them first).
-At an accuracy of 99 %, a test set of 1000 samples has a binomial error of {error:.1f} %. The minutes are for all {seeds} seeds
-on one core of a machine that was doing other work as well.
+At an accuracy of 99 %, a test set of 1000 samples has a binomial error of {error:.1f} %. The minutes are for all
+{seeds} seeds on one core of a machine that was doing other work as well.
 
 ## Yin-Yang
 
