@@ -10,8 +10,8 @@ import pytest
 import firstspike as fs
 from firstspike import plots
 from firstspike.cli import main
-from firstspike.reports.write import write_report
 from firstspike.config import load_config
+from firstspike.reports.write import write_report
 from firstspike.runs import resume, start
 
 SAID = "the data are not those that the run was trained on: "

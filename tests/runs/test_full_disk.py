@@ -9,11 +9,10 @@ import sys
 import pytest
 import torch
 
-from firstspike.runs.checkpoint import Checkpoint, checkpoints, load_checkpoint, save_checkpoint
 from firstspike.config import load_config
+from firstspike.runs import RunFolder, start
+from firstspike.runs.checkpoint import Checkpoint, checkpoints, load_checkpoint, save_checkpoint
 from firstspike.runs.files import write_whole
-from firstspike.runs import RunFolder
-from firstspike.runs import start
 
 SETTINGS = ["training.epochs=40", "training.checkpoint_every=10"]
 LIMITED = """
@@ -69,7 +68,9 @@ def read_only():
     ids=["first checkpoint", "between checkpoints"],
 )
 def test_no_room_while_training(tmp_path, limit, file, saved):
-    start(tmp_path / "whole", load_config("bars", SETTINGS), progress_bar=False)  # also compiles; the kernels are large files
+    start(
+        tmp_path / "whole", load_config("bars", SETTINGS), progress_bar=False
+    )  # also compiles; the kernels are large files
     settings = [part for setting in SETTINGS for part in ("--set", setting)]
     run = tmp_path / "run"
     done = command(limit, "train", "bars", "-q", "--out", run, *settings, start=("-c", LIMITED))

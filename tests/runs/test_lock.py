@@ -12,12 +12,10 @@ import types
 
 import pytest
 
-from firstspike.runs import lock
 from firstspike.config import load_config
+from firstspike.runs import RunFolder, lock, next_folder, resume, run_folder, start
 from firstspike.runs.lock import LOCK, RunLockedError, locked, process_started
 from firstspike.training import Interrupted
-from firstspike.runs import RunFolder, next_folder, run_folder
-from firstspike.runs import resume, start
 
 SETTINGS = ["training.epochs=3"]
 HOLD = """

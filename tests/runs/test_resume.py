@@ -8,15 +8,14 @@ import sys
 from pathlib import Path
 
 import pytest
-from damage import MANIFEST
 
+from damage import MANIFEST
 from firstspike.cli import main
-from firstspike.runs import checkpoint as checkpoint_module
-from firstspike.runs import writer
-from firstspike.runs.checkpoint import CheckpointError, checkpoints, remove_checkpoint, save_checkpoint
 from firstspike.config import load_config
+from firstspike.runs import checkpoint as checkpoint_module
+from firstspike.runs import resume, start, writer
+from firstspike.runs.checkpoint import CheckpointError, checkpoints, remove_checkpoint, save_checkpoint
 from firstspike.training import Interrupted
-from firstspike.runs import resume, start
 
 SETTINGS = ["data.train=40", "data.validation=20", "data.test=20", "training.batch_size=10", "training.epochs=4"]
 SETTINGS += ["training.checkpoint_every=1", "training.seed=7"]

@@ -68,7 +68,7 @@ class Config(Section):
     network: Network
     loss: Loss
     training: Training
-    substrate: Substrate = SUBSTRATE_SECTIONS["exact"](kind="exact")
+    substrate: Substrate = SUBSTRATE_SECTIONS["exact"].model_validate({"kind": "exact"})
 
     def to_yaml(self) -> str:
         """The whole config, defaults written out, in the form that ``load_config`` reads."""

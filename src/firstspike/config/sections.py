@@ -91,7 +91,11 @@ Substrate: Any = union([*SUBSTRATE_SECTIONS.values(), Custom])
 
 _TERMS: Any = tuple[Regularizer, ...]
 _REGULARIZERS = {"regularizers": (_TERMS, Field((), description="terms that are added to the loss"))}
-LOSS_SECTIONS = {kind: derive(target, kind, omit=("tau_syn",), extra=_REGULARIZERS) for kind, target in LOSSES.items()}
+_REDUCTION: Any = {"reduction": Literal["mean", "sum"]}  # a training needs one number
+LOSS_SECTIONS = {
+    kind: derive(target, kind, omit=("tau_syn",), types=_REDUCTION, extra=_REGULARIZERS)
+    for kind, target in LOSSES.items()
+}
 
 
 class CustomLoss(Custom):

@@ -82,9 +82,7 @@ class RunFolder:
                 path.rmdir()
             raise
 
-    def continue_from(
-        self, epoch: int, config: Config, substrate: Mapping[str, Any], data: Mapping[str, Any]
-    ) -> None:
+    def continue_from(self, epoch: int, config: Config, substrate: Mapping[str, Any], data: Mapping[str, Any]) -> None:
         """Prepare the folder of a training that continues after an epoch.
 
         Args:
@@ -255,8 +253,8 @@ def next_folder(parent: Path, name: str) -> Path:
 def run_folder(out: Path | None, name: str) -> Iterator[Path]:
     """The folder of a new run: ``out``, or by default ``runs/name``, see ``next_folder``.
 
-    A folder that was made here and is still empty at the end is removed. Of processes that train together the first one makes
-    the folder, and only that one uses it.
+    A folder that was made here and is still empty at the end is removed. Of processes that train together the first one
+    makes the folder, and only that one uses it.
     """
     if out is not None or rank():
         yield out or Path("runs", name)

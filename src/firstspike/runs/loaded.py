@@ -36,10 +36,9 @@ from firstspike.runs.folder import RunFolder, changed_data
 from firstspike.runs.seeds import member_configs, member_folder
 from firstspike.runs.stored import load_data
 from firstspike.seeding import generator
-from firstspike.training.state import CheckpointError
 from firstspike.training import Evaluation, evaluate_record, record_in_parts
 from firstspike.training.fitting import Objective
-from firstspike.training.state import check_weights
+from firstspike.training.state import CheckpointError, check_weights
 
 logger = logging.getLogger(__name__)
 

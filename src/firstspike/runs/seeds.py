@@ -9,6 +9,7 @@ RUN/seed_2000/ ...     the runs
 
 import csv
 import io
+import math
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
@@ -61,12 +62,9 @@ def write_table(top: Path, results: dict[str, Any]) -> None:
     rows: list[list[Any]] = []
     for seed, result in results["seeds"].items():
         validation, test = ((result.get(split) or {}) for split in ("validation", "test"))
+        found = (validation.get("accuracy"), test.get("accuracy"), test.get("loss"))
         rows.append(
-            [
-                seed,
-                result["best_validation_accuracy"],
-                *(part.get(key, float("nan")) for part, key in ((validation, "accuracy"), (test, "accuracy"), (test, "loss"))),
-            ]
+            [seed, result["best_validation_accuracy"], *(math.nan if number is None else number for number in found)]
         )
     values = list(zip(*(row[1:] for row in rows), strict=True))
     rows.append(["mean", *map(statistics.fmean, values)])

@@ -66,8 +66,8 @@ def resume(
 ) -> dict[str, Any]:
     """Continue a run from its newest checkpoint, exactly as if it had never stopped.
 
-    A damaged checkpoint is reported (logging) and the one before it is taken. The run starts over where no checkpoint was
-    saved yet, but not where none of the saved ones can be read.
+    A damaged checkpoint is reported (logging) and the one before it is taken. The run starts over where no checkpoint
+    was saved yet, but not where none of the saved ones can be read.
 
     Args:
         folder: the run folder.
@@ -95,9 +95,7 @@ def resume(
         Interrupted: Ctrl-C, SIGTERM or ``stop``; the state is saved.
     """
     run = RunFolder.open(Path(folder))
-    writer = RunWriter(
-        folder, resume=True, allow_other_chip=allow_other_chip, from_scratch=from_scratch
-    )
+    writer = RunWriter(folder, resume=True, allow_other_chip=allow_other_chip, from_scratch=from_scratch)
     try:
         writer.lock()  # nobody changes the config from here on
         writer.config = config = run.config if epochs is None else with_epochs(run.config, epochs)

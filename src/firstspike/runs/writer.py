@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from firstspike.config import Config
-from firstspike.config.describe import describe
+from firstspike.config.describer import describe
 from firstspike.data import Splits
 from firstspike.runs.checkpoint import (
     Checkpoint,
@@ -26,8 +26,8 @@ from firstspike.runs.seeds import joint_results, member_configs, member_folder, 
 from firstspike.runs.stored import save_splits
 from firstspike.substrates import SubstrateError
 from firstspike.torchrun import rank
-from firstspike.training.state import CheckpointError
 from firstspike.training import Callback, DivergedError, Evaluation, Fit, FitResult, Interrupted, Row, Trainer
+from firstspike.training.state import CheckpointError
 
 logger = logging.getLogger(__name__)
 
@@ -106,8 +106,8 @@ class RunWriter(Callback):
             newest = newest_of_all([RunFolder(folder).checkpoints for folder in folders])
         except CheckpointError as error:
             raise CheckpointError(
-                f"{error}. Nothing was changed. To drop all checkpoints and train anew: firstspike resume {self.folder} "
-                "--from-scratch"
+                f"{error}. Nothing was changed. To drop all checkpoints and train anew: "
+                f"firstspike resume {self.folder} --from-scratch"
             ) from None
         if newest is not None:
             for checkpoint in newest:
@@ -160,7 +160,7 @@ class RunWriter(Callback):
         configs = member_configs(config)
         folders = [top] if len(configs) == 1 else [RunFolder(member_folder(self.folder, each)) for each in configs]
         if fit.first:
-            data = Splits(*(fit.train.empty() if part is None else part for part in (fit.train, fit.validation, fit.test)))
+            data = Splits(*(fit.train.empty() if x is None else x for x in (fit.train, fit.validation, fit.test)))
             if self.resume and (changed := changed_data(top, data)):
                 logger.warning(changed)
             identities = [member.substrate.identity() for member in fit.trainer.members]
@@ -185,10 +185,10 @@ class RunWriter(Callback):
         """Write the epoch's numbers, and checkpoints when it is time."""
         if not fit.first:
             return
-        for run, own, validation in zip(self.runs, fit.rows, fit.validations or [None] * len(self.runs), strict=True):
+        for run, own in zip(self.runs, fit.rows, strict=True):
             run.append("metrics", [own])
-            if validation is not None:
-                run.append("output_times", output_time_rows(fit.epoch, validation))
+        for run, validation in zip(self.runs, fit.validations, strict=False):
+            run.append("output_times", output_time_rows(fit.epoch, validation))
         if len(self.runs) > 1:
             RunFolder(self.folder).append("metrics", [row])
         if any(fit.improved):
@@ -229,9 +229,7 @@ class RunWriter(Callback):
                 "validation": summary(result.validations[k]) if result.validations else None,
                 "test": summary(result.tests[k]) if result.tests else None,
             }
-            for k, (member, best) in enumerate(
-                zip(fit.trainer.members, result.best_validation_accuracy, strict=True)
-            )
+            for k, (member, best) in enumerate(zip(fit.trainer.members, result.best_validation_accuracy, strict=True))
         ]
         self.results = found[0] if len(found) == 1 else joint_results(fit.seeds, found)
         if not fit.first:

@@ -265,10 +265,10 @@ class FitResult:
 
     epochs: int
     seconds: float
-    metrics: dict[str, list[float]]
+    metrics: dict[str, list[float]] = field(repr=False)
     best_validation_accuracy: tuple[float, ...]
-    validations: tuple[Evaluation, ...]
-    tests: tuple[Evaluation, ...]
+    validations: tuple[Evaluation, ...] = ()
+    tests: tuple[Evaluation, ...] = ()
 
     @property
     def validation(self) -> Evaluation | None:

@@ -349,7 +349,7 @@ class Trainer:
         self._engine = None
 
     @classmethod
-    def resume(cls, folder: Path | str, **parts: Any) -> FitResult:
+    def resume(cls, folder: Path | str, **parts: Any) -> dict[str, Any]:
         """Continue the training in a run folder from its newest checkpoint, as if it had never stopped.
 
         Parts of the training that are not in the registries (a network, a loss, an optimiser of your own) cannot be
@@ -359,14 +359,16 @@ class Trainer:
             folder: the run folder.
             parts: see ``firstspike.runs.resume``.
 
+        Returns:
+            The contents of ``results.json``.
+
         Raises:
             FileNotFoundError: there is no run in the folder.
             ValueError: a part that has to be handed over is missing; see also ``fit``.
         """
         from firstspike.runs import resume
 
-        result: FitResult = resume(folder, **parts)
-        return result
+        return resume(folder, **parts)
 
 
 def shuffled(samples: int, seed: int, epoch: int) -> Tensor:
