@@ -156,9 +156,16 @@ def resume(
     """Continue a run from its newest checkpoint, as if it had never stopped."""
     from firstspike.training.session import resume as go_on
 
-    options = {"allow_other_chip": allow_other_chip, "from_scratch": from_scratch}
     with _interruptible(run):
-        _report(run, go_on(run, epochs=epochs, show=not quiet, watch=_watch(live, tensorboard), **options))
+        results = go_on(
+            run,
+            epochs=epochs,
+            show=not quiet,
+            watch=_watch(live, tensorboard),
+            allow_other_chip=allow_other_chip,
+            from_scratch=from_scratch,
+        )
+        _report(run, results)
 
 
 @app.command()

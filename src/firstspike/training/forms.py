@@ -88,8 +88,8 @@ def _short(value: Any) -> str:
     return text if len(text) <= 40 else f"{text[:36]} ..."
 
 
-_PART: Form = {"samples": COUNT, "accuracy": NUMBER, "loss": NUMBER, "silent": NUMBERS}
-_RESULTS: Form = {
+_PART: dict[str, Any] = {"samples": COUNT, "accuracy": NUMBER, "loss": NUMBER, "silent": NUMBERS}
+_RESULTS: dict[str, Any] = {
     "epochs": COUNT,
     "parameters": COUNT,
     "seconds": FINITE,
@@ -97,7 +97,7 @@ _RESULTS: Form = {
     "validation": _PART | {"accuracy_error": NUMBER},
     "test": _PART | {"accuracy_error": NUMBER},
 }
-_OF_SEEDS: Form = _RESULTS | {
+_OF_SEEDS: dict[str, Any] = _RESULTS | {
     "validation": _PART | {"accuracy_std": NUMBER},
     "test": _PART | {"accuracy_std": NUMBER},
     "seeds": {"*": _RESULTS},
