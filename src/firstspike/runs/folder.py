@@ -226,7 +226,8 @@ def check_free(path: Path) -> None:
     Raises:
         FileExistsError: it is not empty, or a file.
     """
-    if path.exists() and (not path.is_dir() or any(entry.name != LOCK for entry in path.iterdir())):
+    beginnings = (LOCK, ".config.yaml.partial")  # of a training that was killed, or of the one that asks
+    if path.exists() and (not path.is_dir() or any(entry.name not in beginnings for entry in path.iterdir())):
         raise FileExistsError(f"{path} is not empty; choose another --out, or continue it with: firstspike resume")
 
 
