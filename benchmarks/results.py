@@ -141,13 +141,14 @@ def sizes(runs: Path, figure: Path, train: bool) -> str:
 
 TEXT = """# Results
 
-All numbers are of a test set of 1000 samples that no choice was made on: recipes were chosen by the validation set.
-They are means and standard deviations over {seeds} seeds (2000 to 2009), trained side by side. Each row is one command,
+All accuracies are on a test set of 1000 samples that was not used for any choice: recipes were selected on the
+validation set. They are means and standard deviations over {seeds} seeds (2000 to 2009), trained in parallel. Each
+row is one command,
 
     firstspike train CONFIG --seeds {seeds}
 
-and this page is written from the run folders by `python benchmarks/results.py RUNS`, which trains them with `--train`.
-A test set of 1000 alone makes a binomial error of {error:.1f} % at an accuracy of 99 %. The minutes are those of all
+and `python benchmarks/results.py RUNS` writes this page from the run folders (with `--train`, it trains them first).
+At an accuracy of 99 %, a test set of 1000 samples has a binomial error of {error:.1f} %. The minutes are for all
 {seeds} seeds on one core of a machine that was doing other work as well.
 
 ## Yin-Yang
@@ -159,11 +160,11 @@ A test set of 1000 alone makes a binomial error of {error:.1f} % at an accuracy 
 {sizes}"""
 BY_SIZE = """## Delays and the number of hidden neurons
 
-The same recipes with other numbers of hidden neurons (tau_mem = 2 tau_syn), less trained, with five seeds, by
+The same recipes with other numbers of hidden neurons (tau_mem = 2 tau_syn) and fewer epochs, with five seeds, from
 
     firstspike sweep examples/sweeps/hidden_sizes.yaml
 
-![accuracy over hidden neurons](results_sizes.png)
+![accuracy against the number of hidden neurons](results_sizes.png)
 
 """
 

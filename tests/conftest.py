@@ -12,6 +12,9 @@ import numpy as np
 import pytest
 import torch
 
+from firstspike.config import load_config
+from firstspike.runs import start
+
 # Every backend that must pass. One that is missing fails; none is skipped.
 BACKENDS_UNDER_TEST = ["reference", "cpu"]
 
@@ -133,3 +136,11 @@ def write_images():
 @pytest.fixture(scope="session")
 def image_folder(tmp_path_factory):
     return _write_images(tmp_path_factory.mktemp("images") / "plain")
+
+
+@pytest.fixture(scope="session")
+def bars_folder(tmp_path_factory):
+    """A finished run; tests only read it, or add evaluations."""
+    folder = tmp_path_factory.mktemp("trained") / "bars"
+    start(folder, load_config("bars", ["training.epochs=12", "training.checkpoint_every=4"]), progress_bar=False)
+    return folder

@@ -23,8 +23,9 @@ def test_python_examples_run(page, tmp_path, monkeypatch):
     monkeypatch.setenv("MPLBACKEND", "agg")
     found = blocks(page, "python")
     assert found
+    names: dict[str, object] = {}  # a page is read from top to bottom
     for block in found:
-        exec(block, {})
+        exec(block, names)
 
 
 def test_sweeps_of_the_page_are_valid(tmp_path):

@@ -34,9 +34,7 @@ Setting = Annotated[
 ]
 RunFolder = Annotated[Path, typer.Argument(help="A run folder.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar.")]
-Live = Annotated[
-    bool, typer.Option("--live", help="Draw accuracy, error and loss to figures/live.png during the training.")
-]
+Live = Annotated[bool, typer.Option("--live", help="Draw accuracy, error and loss to figures/live.png.")]
 Log = Annotated[bool, typer.Option("--tensorboard", help="Log to the run's tensorboard/; needs the extra tensorboard.")]
 Wandb = Annotated[bool, typer.Option("--wandb", help="Log to Weights & Biases; needs the extra wandb.")]
 Chosen = Annotated[
@@ -120,9 +118,7 @@ def train(
     seeds: Annotated[int | None, typer.Option(help="Train N networks side by side, with consecutive seeds.")] = None,
     substrate: Annotated[
         str | None,
-        typer.Option(
-            help="Train on this kind, e.g. noisy or mock_bss2; with default settings if the config has another."
-        ),
+        typer.Option(help="Train on this kind, e.g. noisy; with default settings if the config has another."),
     ] = None,
     quiet: Quiet = False,
     live: Live = False,
@@ -160,7 +156,7 @@ def resume(
     from firstspike.runs import resume as resume_run
 
     callbacks = _callbacks(run, live, tensorboard, wandb)
-    options = {"allow_other_chip": allow_other_chip, "from_scratch": from_scratch}
+    options: dict[str, Any] = {"allow_other_chip": allow_other_chip, "from_scratch": from_scratch}
     with _interruptible(run):
         _report(run, resume_run(run, epochs=epochs, progress_bar=not quiet, callbacks=callbacks, **options))
 

@@ -5,7 +5,7 @@ import torch
 
 import firstspike as fs
 from firstspike import plots
-from firstspike.layers.stages import stages
+from firstspike.layers.named import named_spikes
 
 
 def network():
@@ -19,11 +19,11 @@ def network():
     )
 
 
-def test_stages_name_what_each_layer_adds():
+def test_spikes_are_named_after_what_each_layer_adds():
     net = network()
     record = net.record(torch.tensor([[0.1, math.inf]]))
-    found = stages(net, record)
-    assert [(stage.name, stage.times.shape[1]) for stage in found] == [
+    found = named_spikes(net, record)
+    assert [(spikes.name, spikes.times.shape[1]) for spikes in found] == [
         ("input", 2),
         ("bias", 2),
         ("delayed", 4),
@@ -40,7 +40,7 @@ def test_raster_shows_every_spike_once(ax):
     ax.figure.draw_without_rendering()
     ticks = [path.vertices[0, 0] for lines in ax.collections for path in lines.get_paths()]
     dots = [x for line in ax.lines if line.get_marker() == "o" for x in line.get_xdata()]
-    expected = torch.cat([stage.times[0] for stage in stages(net, record)])
+    expected = torch.cat([spikes.times[0] for spikes in named_spikes(net, record)])
     np.testing.assert_allclose(sorted(ticks + dots), expected[expected.isfinite()].detach().double().sort().values)
     assert "input 1/2" in [label.get_text() for label in ax.get_yticklabels()]
 

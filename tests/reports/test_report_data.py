@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from firstspike.layers.stages import lif_stages, stages
+from firstspike.layers.named import named_lif_layers, named_spikes
 from firstspike.plots import RunData, confusion_counts
 from firstspike.reports.details import curves, details, history, plane
 from firstspike.reports.samples import choose, samples
@@ -53,9 +53,9 @@ def test_samples_are_the_record(yin_yang_data):
     assert found["label"] == run.data.test.labels.tolist()
     assert found["decision"] == run.evaluation.predictions.tolist()
     assert [layer["name"] for layer in found["layers"]] == ["input", "bias", "hidden", "output"]
-    for layer, stage in zip(found["layers"], stages(run.network, run.record), strict=True):
+    for layer, spikes in zip(found["layers"], named_spikes(run.network, run.record), strict=True):
         times = np.array(layer["times"], dtype=float)
-        np.testing.assert_allclose(np.where(np.isnan(times), np.inf, times), stage.times, atol=6e-5)
+        np.testing.assert_allclose(np.where(np.isnan(times), np.inf, times), spikes.times, atol=6e-5)
     np.testing.assert_allclose(found["points"], run.plane.coordinates(run.data.test.times), atol=6e-5)
 
 
@@ -126,7 +126,7 @@ def test_traces_of_neurons_with_their_own_thresholds_and_delays(tmp_path, bars_c
         {"kind": "delay"},
     ]
     run = RunData(train_run(tmp_path / "run", bars_config | {"network": network}))
-    lif = lif_stages(run.network)[-1]
+    lif = named_lif_layers(run.network)[-1]
     with torch.no_grad():
         lif.layer.neuron.threshold.copy_(torch.tensor([0.5, 0.8, 1.1]))
     found = samples(run, 10**5)["membrane"]

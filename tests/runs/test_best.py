@@ -92,7 +92,9 @@ def test_one_that_is_better_by_its_loss_waits_as_it_was(tmp_path):
             found.append((fit.improved[0], [x.epoch for x in saved_as_best(tmp_path / "run")], dict(writer.best)))
 
     trainer = build(config)
-    trainer.fit(data.train, data.validation, epochs=23, batch_size=30, seed=1, callbacks=[writer, Look()], progress_bar=False)
+    trainer.fit(
+        data.train, data.validation, epochs=23, batch_size=30, seed=1, callbacks=[writer, Look()], progress_bar=False
+    )
     assert {how for how, *_ in found} == {"accuracy", "loss", None}
     written = 0
     for epoch, (how, on_disk, waiting) in enumerate(found[:-1], start=1):  # the last epoch has a checkpoint

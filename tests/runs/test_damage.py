@@ -1,6 +1,6 @@
 """Run folders that are damaged at random: one message or the right result, nothing lost, nothing executed.
 
-``FIRSTSPIKE_DAMAGES=1000 pytest -s tests/training/test_damage.py`` does more of the same and counts how they ended. A
+``FIRSTSPIKE_DAMAGES=1000 pytest -s tests/runs/test_damage.py`` does more of the same and counts how they ended. A
 damage is repeated by its number, which is its seed.
 """
 
@@ -18,14 +18,13 @@ import warnings
 
 import pytest
 import torch
-from damage import CONTENT, UNSIGNED
 
+from damage import CONTENT, UNSIGNED
 from firstspike.cli import main
-from firstspike.training import session
-from firstspike.runs.checkpoint import checkpoints, load_checkpoint
 from firstspike.config import load_config
+from firstspike.runs import RunWriter, start
+from firstspike.runs.checkpoint import checkpoints, load_checkpoint
 from firstspike.training import Interrupted
-from firstspike.runs import start
 
 COUNT = int(os.environ.get("FIRSTSPIKE_DAMAGES", "20"))
 AT_ONCE = 20
@@ -34,12 +33,13 @@ LONGEST = 120  # seconds that a command may take before it counts as hanging
 
 TINY = ["data.train=40", "data.validation=20", "data.test=20", "training.batch_size=10", "training.epochs=4"]
 TINY += ["training.checkpoint_every=1"]
-CONV = "network=[{kind: conv, out_channels: 2, kernel_size: 2, max_silent: 0.9}, {kind: lif, out_features: 3, max_silent: 0.9}]"
+CONV = "network=[{kind: conv, out_channels: 2, kernel_size: 2}, {kind: lif, out_features: 3}]"
+OFTEN_SILENT = "training.silent.limits=[0.9, 0.9]"
 SGD = "training.optimizer={kind: sgd, lr: 0.02, momentum: 0.9}"
 RUNS = {  # settings, and the number of batches after which a training is interrupted
     "adam": (["training.schedule={kind: multi_step, milestones: [1, 3]}"], None),
-    "conv": ([CONV, SGD, "training.augment.jitter=0.05"], 10),
-    "seeds": ([CONV, "training.n_seeds=2", "training.schedule={kind: cosine, final: 0.1}"], None),
+    "conv": ([CONV, OFTEN_SILENT, SGD, "training.augment.jitter=0.05"], 10),
+    "seeds": ([CONV, OFTEN_SILENT, "training.n_seeds=2", "training.schedule={kind: cosine, final: 0.1}"], None),
     "noisy": (["substrate={kind: noisy, spike_jitter: 0.02}", "training.schedule={kind: exponential, gamma: 0.9}"], 9),
 }
 
@@ -158,7 +158,7 @@ def attempt(number, runs, folder):
 
 @pytest.mark.parametrize("first", range(0, COUNT, AT_ONCE))
 def test_damaged_runs(runs, ended, tmp_path, monkeypatch, first):
-    monkeypatch.setattr(session, "_draw", lambda *_: None)  # takes longer than the rest
+    monkeypatch.setattr(RunWriter, "_draw", lambda *_: None)  # takes longer than the rest
     failures = []
     for number in range(first, min(first + AT_ONCE, COUNT)):
         folder = tmp_path / str(number)

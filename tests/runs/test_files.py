@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from firstspike.training import files
+from firstspike.runs import files
 from firstspike.runs.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from firstspike.runs.files import flush_to_disk, remove_empty, write_whole
 

@@ -16,8 +16,8 @@ JOINT = ALONE | {split: PART | {"accuracy_std": 0.1} for split in ("validation",
 
 @pytest.mark.parametrize("found", [ALONE, JOINT])
 def test_results_as_they_are_written(tmp_path, found):
-    Run(tmp_path).write_results(found)
-    assert Run(tmp_path).results == found
+    RunFolder(tmp_path).write_results(found)
+    assert RunFolder(tmp_path).results == found
 
 
 @pytest.mark.parametrize(
@@ -42,7 +42,7 @@ def test_results_as_they_are_written(tmp_path, found):
 def test_results_that_are_none(tmp_path, found, message):
     (tmp_path / "results.json").write_text(json.dumps(found))
     with pytest.raises(ValueError, match=message) as raised:
-        _ = Run(tmp_path).results
+        _ = RunFolder(tmp_path).results
     assert str(raised.value).startswith(f"{tmp_path / 'results.json'} is damaged: ")
 
 
@@ -50,7 +50,7 @@ def test_results_that_are_none(tmp_path, found, message):
 def test_environments_that_are_none(tmp_path, text):
     (tmp_path / "environment.json").write_text(text, encoding="latin-1")
     with pytest.raises(ValueError, match=r"environment\.json is damaged: ") as raised:
-        _ = Run(tmp_path).environment
+        _ = RunFolder(tmp_path).environment
     assert "\n" not in str(raised.value)
 
 
@@ -70,7 +70,7 @@ def test_environments_that_are_none(tmp_path, text):
 def test_tables_that_are_none(tmp_path, text):
     (tmp_path / "metrics.csv").write_text(text, encoding="latin-1")
     with pytest.raises(ValueError, match=r"metrics\.csv is damaged: ") as raised:
-        Run(tmp_path).table("metrics")
+        RunFolder(tmp_path).table("metrics")
     assert "\n" not in str(raised.value)
 
 
@@ -80,6 +80,6 @@ def test_a_damaged_row_is_not_dropped_unasked(tmp_path, row):
     (tmp_path / "metrics.csv").write_text("epoch,loss\n1,0.5\n3,0.5\n")
     (tmp_path / "output_times.csv").write_text(text, encoding="latin-1")
     with pytest.raises(ValueError, match=r"output_times\.csv is damaged: .* Mend it, or remove it"):
-        Run(tmp_path).forget_after(2)
+        RunFolder(tmp_path).drop_rows_after(2)
     assert (tmp_path / "output_times.csv").read_text(encoding="latin-1") == text
     assert (tmp_path / "metrics.csv").read_text().endswith("3,0.5\n")

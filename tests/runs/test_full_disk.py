@@ -9,11 +9,10 @@ import sys
 import pytest
 import torch
 
-from firstspike.runs.checkpoint import Checkpoint, checkpoints, load_checkpoint, save_checkpoint
 from firstspike.config import load_config
+from firstspike.runs import RunFolder, start
+from firstspike.runs.checkpoint import Checkpoint, checkpoints, load_checkpoint, save_checkpoint
 from firstspike.runs.files import write_whole
-from firstspike.runs import RunFolder
-from firstspike.runs import start
 
 SETTINGS = ["training.epochs=40", "training.checkpoint_every=10"]
 LIMITED = """
@@ -69,7 +68,9 @@ def read_only():
     ids=["first checkpoint", "between checkpoints"],
 )
 def test_no_room_while_training(tmp_path, limit, file, saved):
-    start(tmp_path / "whole", load_config("bars", SETTINGS), progress_bar=False)  # also compiles; the kernels are large files
+    start(
+        tmp_path / "whole", load_config("bars", SETTINGS), progress_bar=False
+    )  # also compiles; the kernels are large files
     settings = [part for setting in SETTINGS for part in ("--set", setting)]
     run = tmp_path / "run"
     done = command(limit, "train", "bars", "-q", "--out", run, *settings, start=("-c", LIMITED))
@@ -170,7 +171,7 @@ def test_a_run_that_cannot_begin_leaves_nothing(tmp_path, monkeypatch, there):
 def test_torn_tables_are_mended(tmp_path, torn):
     run = RunFolder(tmp_path)
     (tmp_path / "metrics.csv").write_text(torn)
-    run._drop_rows_after(1)
+    run.drop_rows_after(1)
     rows = [] if "1,0.5\n" in torn else [{"epoch": 1, "loss": 0.5}]
     run.append("metrics", [*rows, {"epoch": 2, "loss": 0.25}])
     assert (tmp_path / "metrics.csv").read_text() == "epoch,loss\n1,0.5\n2,0.25\n"

@@ -75,14 +75,14 @@ def test_a_run_before_its_first_epoch(bars_folder, tmp_path):
     run = fs.load_run(tmp_path)
     assert (run.metrics, run.results, run.checkpoints) == ({}, {}, ())
     assert run.initial[0].weight.shape == (11, 9)
-    with pytest.raises(ValueError, match="has no checkpoint that can be read"):
+    with pytest.raises(ValueError, match=r"has no checkpoint that can be read"):
         _ = run.network
-    with pytest.raises(ValueError, match="has no 'best'; it has nothing yet"):
+    with pytest.raises(ValueError, match=r"has no 'best'; it has nothing yet"):
         fs.load_run(tmp_path, "best")
 
 
 def test_no_run(tmp_path):
-    with pytest.raises(FileNotFoundError, match="is not a run folder: config.yaml is missing"):
+    with pytest.raises(FileNotFoundError, match=r"is not a run folder: config.yaml is missing"):
         fs.load_run(tmp_path)
 
 

@@ -12,18 +12,16 @@ import types
 
 import pytest
 
-from firstspike.training import lock
 from firstspike.config import load_config
-from firstspike.training.lock import LOCK, RunLockedError, locked, process_started
+from firstspike.runs import RunFolder, lock, next_folder, resume, run_folder, start
+from firstspike.runs.lock import LOCK, RunLockedError, locked, process_started
 from firstspike.training import Interrupted
-from firstspike.runs import RunFolder, next_folder, run_folder
-from firstspike.runs import resume, start
 
 SETTINGS = ["training.epochs=3"]
 HOLD = """
 import sys
 from pathlib import Path
-from firstspike.training.lock import locked
+from firstspike.runs.lock import locked
 with locked(Path(sys.argv[1])):
     print("locked", flush=True)
     sys.stdin.read()
@@ -198,9 +196,9 @@ class TestRuns:
     """Training and resuming, from Python and by the command."""
 
     def test_a_run_in_training_is_not_resumed(self, another, tmp_path):
-        Run.create(tmp_path / "run", load_config("bars", SETTINGS))
+        RunFolder(tmp_path / "run").create(load_config("bars", SETTINGS), {}, {})
         before = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*")}
-        for attempt in (resume, lambda folder, show: start(folder, load_config("bars", SETTINGS), show=show)):
+        for attempt in (resume, lambda folder, **rest: start(folder, load_config("bars", SETTINGS), **rest)):
             with pytest.raises((RunLockedError, FileExistsError)):
                 attempt(tmp_path / "run", progress_bar=False)
         command = [sys.executable, "-m", "firstspike", "resume", str(tmp_path / "run"), "-q"]
@@ -238,7 +236,7 @@ class TestRuns:
         assert not list(tmp_path.rglob(LOCK))
 
     def test_the_first_of_several_processes_has_the_lock(self, another, tmp_path, monkeypatch):
-        Run.create(tmp_path / "run", load_config("bars", SETTINGS))
+        RunFolder(tmp_path / "run").create(load_config("bars", SETTINGS), {}, {})
         for name, value in {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": "1"}.items():
             monkeypatch.setenv(name, value)
         with pytest.raises(RunLockedError, match=f"process {another.pid}"):

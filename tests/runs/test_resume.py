@@ -8,15 +8,14 @@ import sys
 from pathlib import Path
 
 import pytest
-from damage import MANIFEST
 
+from damage import MANIFEST
 from firstspike.cli import main
-from firstspike.training import checkpoint as checkpoint_module
-from firstspike.training import saving
-from firstspike.runs.checkpoint import CheckpointError, checkpoints, remove_checkpoint, save_checkpoint
 from firstspike.config import load_config
+from firstspike.runs import checkpoint as checkpoint_module
+from firstspike.runs import resume, start, writer
+from firstspike.runs.checkpoint import CheckpointError, checkpoints, remove_checkpoint, save_checkpoint
 from firstspike.training import Interrupted
-from firstspike.runs import resume, start
 
 SETTINGS = ["data.train=40", "data.validation=20", "data.test=20", "training.batch_size=10", "training.epochs=4"]
 SETTINGS += ["training.checkpoint_every=1", "training.seed=7"]
@@ -82,12 +81,12 @@ def test_from_scratch_drops_what_is_sound_too(trained, tmp_path):
 
 def test_a_disk_that_fails_for_a_moment_costs_nothing(trained, tmp_path, monkeypatch):
     run = shutil.copytree(trained / "alone", tmp_path / "run")
-    before = content(run)
+    before, read = content(run), Path.read_bytes
 
     def fails(path):
         if "checkpoints" in path.parts:
             raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
-        return Path.open(path, "rb").read()
+        return read(path)
 
     monkeypatch.setattr(Path, "read_bytes", fails)
     with pytest.raises(CheckpointError, match="Input/output error"):
@@ -169,7 +168,7 @@ class TestSeveralSeeds:
                 raise KeyboardInterrupt
             save_checkpoint(folder, checkpoint)
 
-        monkeypatch.setattr(saving, "save_checkpoint", killed)
+        monkeypatch.setattr(writer, "save_checkpoint", killed)
         with pytest.raises(KeyboardInterrupt):
             resume(run, progress_bar=False, stop=after(1))
         monkeypatch.undo()

@@ -7,15 +7,13 @@ import pytest
 import torch
 import yaml
 
-from firstspike.substrates import Exact, Substrate, SubstrateError
-from firstspike.config import build, build_data, build_substrate
-from firstspike.runs.checkpoint import checkpoints, load_checkpoint
-from firstspike.config import ConfigError, load_config, with_substrate
+from firstspike.config import ConfigError, build, build_data, build_substrate, load_config, with_substrate
 from firstspike.config.sections import SUBSTRATE_SECTIONS
-from firstspike.runs import load_run
-from firstspike.training import Interrupted
+from firstspike.runs import load_run, resume, start
+from firstspike.runs.checkpoint import checkpoints, load_checkpoint
 from firstspike.runs.evaluate import evaluate_run
-from firstspike.runs import resume, start
+from firstspike.substrates import SUBSTRATES, Exact, Substrate, SubstrateError
+from firstspike.training import Interrupted
 from firstspike.training.engines import Sequential, engine_for
 
 SHORT = ["training.epochs=3", "training.checkpoint_every=1"]
@@ -95,11 +93,17 @@ def test_noise_leaves_the_trainings_random_numbers_alone(tmp_path):
     silent = ["substrate.threshold_offset=0", "substrate.threshold_spread=0", "substrate.threshold_batch_noise=0"]
     base = [*SMALL, "training.augment.jitter=0.02", "training.dtype=float64"]
     off = ["substrate={kind: noisy, threshold_spread: 0}"]
-    start(tmp_path / "exact", load_config("yin_yang_hardware_aware", [*base, "substrate={kind: exact}"]), progress_bar=False)
+    start(
+        tmp_path / "exact",
+        load_config("yin_yang_hardware_aware", [*base, "substrate={kind: exact}"]),
+        progress_bar=False,
+    )
     start(tmp_path / "off", load_config("yin_yang_hardware_aware", [*base, *off]), progress_bar=False)
     a, b = (load_run(tmp_path / name).metrics["train_loss"] for name in ("exact", "off"))
     assert a == pytest.approx(b, rel=1e-9)
-    start(tmp_path / "drawn", load_config("yin_yang_hardware_aware", [*base, *silent]), progress_bar=False)  # delays jitter
+    start(
+        tmp_path / "drawn", load_config("yin_yang_hardware_aware", [*base, *silent]), progress_bar=False
+    )  # delays jitter
     assert load_run(tmp_path / "drawn").metrics["train_loss"][0] != a[0]
 
 
@@ -158,7 +162,9 @@ def test_a_chip_that_stalls_for_good_ends_the_training_with_one_message(tmp_path
 
 def test_each_seed_on_a_substrate_is_trained_as_if_alone(tmp_path):
     settings = [*SMALL, "training.seed=5"]
-    start(tmp_path / "all", load_config("yin_yang_hardware_aware", [*settings, "training.n_seeds=2"]), progress_bar=False)
+    start(
+        tmp_path / "all", load_config("yin_yang_hardware_aware", [*settings, "training.n_seeds=2"]), progress_bar=False
+    )
     start(tmp_path / "6", load_config("yin_yang_hardware_aware", [*SMALL, "training.seed=6"]), progress_bar=False)
     (tables, weights), (others, found) = final_state(tmp_path / "all" / "seed_6"), final_state(tmp_path / "6")
     assert tables == others

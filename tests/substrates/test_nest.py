@@ -10,7 +10,7 @@ import torch
 
 from firstspike.config import load_config
 from firstspike.layers import BiasSpikes, Delay, DelayRule, LIFLinear, Multiplex, Network
-from firstspike.layers.stages import lif_stages
+from firstspike.layers.named import named_lif_layers
 from firstspike.neuron import LIF
 from firstspike.runs import load_run, start
 from firstspike.spiketime import first_spike_time
@@ -39,8 +39,8 @@ def differing(layer, inputs, found, tolerance):
 def compare(network, record, tolerance=1e-10):
     """Every LIF layer on the times that it got; near misses are counted."""
     near = 0
-    for stage in lif_stages(network):
-        rows = differing(stage.layer, stage.inputs(record), record.layers[stage.index], tolerance)
+    for lif in named_lif_layers(network):
+        rows = differing(lif.layer, lif.inputs(record), record.layers[lif.index], tolerance)
         assert all(grazes for _, _, grazes in rows), rows
         near += len(rows)
     return near

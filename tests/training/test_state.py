@@ -6,14 +6,13 @@ import shutil
 
 import pytest
 import torch
-from damage import MANIFEST, STATE, read_state, read_weights, sign, write_state, write_weights, zip_bomb
-from firstspike.training.saving import restore
 
+from damage import MANIFEST, STATE, read_state, read_weights, sign, write_state, write_weights, zip_bomb
 from firstspike.cli import main
-from firstspike.config import build, load_config
-from firstspike.runs import load_run, start
+from firstspike.config import build, build_data, load_config
+from firstspike.runs import RunWriter, load_run, start
+from firstspike.runs import checkpoint as checkpoint_module
 from firstspike.runs.checkpoint import CheckpointError, checkpoints, load_checkpoint
-from firstspike.training import checkpoint as checkpoint_module
 
 SETTINGS = ["data.train=40", "data.validation=20", "data.test=20", "training.batch_size=10", "training.epochs=3"]
 SETTINGS += ["training.schedule={kind: multi_step, milestones: [1, 2]}"]
@@ -32,17 +31,26 @@ def newest(trained, tmp_path):
     return checkpoints(shutil.copytree(trained, tmp_path / "run") / "checkpoints")[-1]
 
 
+def restore(trainer, folder):
+    """Continue from a checkpoint, as a run does."""
+    data = build_data(load_config("bars", SETTINGS))
+    settings = {"epochs": 3, "batch_size": 10, "progress_bar": False}
+    writer = RunWriter(folder.parents[1], resume=True)
+    trainer.fit(data.train, data.validation, test=data.test, callbacks=[writer], **settings)
+
+
 def refused(newest, message):
     """The checkpoint is refused before anything of it is taken over."""
-    experiment = build(load_config("bars", SETTINGS))
-    before = {name: value.clone() for name, value in experiment.network.state_dict().items()}
+    trainer = build(load_config("bars", SETTINGS))
+    (member,) = trainer.members
+    before = {name: value.clone() for name, value in member.network.state_dict().items()}
     with pytest.raises(CheckpointError, match=message) as raised:
-        restore(experiment, load_checkpoint(newest))
+        restore(trainer, newest)
     assert "\n" not in str(raised.value)
     assert str(newest) in str(raised.value)
-    assert all(torch.equal(value, before[name]) for name, value in experiment.network.state_dict().items())
-    assert not experiment.optimizer.state_dict()["state"]
-    assert experiment.optimizer.param_groups[0]["lr"] == 0.02
+    assert all(torch.equal(value, before[name]) for name, value in member.network.state_dict().items())
+    assert not member.optimizer.state_dict()["state"]
+    assert member.optimizer.param_groups[0]["lr"] == 0.02
 
 
 def at(state, *path):
@@ -157,13 +165,14 @@ def test_what_a_newer_torch_keeps_beside_is_left_out_and_what_an_older_one_lacks
     state["optimizer"]["param_groups"][0].pop("weight_decay")
     state["optimizer"]["param_groups"][0] |= {"fused": "x", "capturable": True, "other": []}
     write_state(newest, state)
-    experiment = build(load_config("bars", SETTINGS))
-    restore(experiment, load_checkpoint(newest))
-    (group,) = experiment.optimizer.param_groups
+    trainer = build(load_config("bars", SETTINGS))
+    restore(trainer, newest)
+    (member,) = trainer.members
+    (group,) = member.optimizer.param_groups
     assert (group["fused"], group["capturable"], group["weight_decay"]) == (True, False, 0.0)
     assert group["lr"] == pytest.approx(0.02 * 0.1**2)
     assert "other" not in group
-    experiment.schedule.step()
+    member.schedule.step()
 
 
 def test_one_message_and_nothing_changed(newest, monkeypatch, capsys):

@@ -34,7 +34,7 @@ class Parts(NamedTuple):
     regularizers: Any = None
 
 
-def build(config: Config, data: Splits | None = None, parts: Parts = Parts()) -> Trainer:
+def build(config: Config, data: Splits | None = None, parts: Parts | None = None) -> Trainer:
     """The trainer that a config describes: networks, loss, optimisers and the rest.
 
     Args:
@@ -47,7 +47,7 @@ def build(config: Config, data: Splits | None = None, parts: Parts = Parts()) ->
         ValueError: a device or data that are not available.
         ImportError: a data set or substrate whose extra is not installed.
     """
-    data = build_data(config) if data is None else data
+    data, parts = build_data(config) if data is None else data, parts or Parts()
     training, device = config.training, device_of(config)
     count = 1 if parts.network is not None else training.n_seeds
     substrates = [build_substrate(config, config.training.seed)] if parts.substrate is None else [parts.substrate]

@@ -5,14 +5,14 @@ from collections.abc import Iterable, Sequence
 from math import inf
 from pathlib import Path
 from types import UnionType
-from typing import Any, Union, get_args, get_origin
+from typing import TYPE_CHECKING, Any, TypeAlias, Union, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from firstspike.config.network import Problem, network_problems
 from firstspike.config.section import Section
-from firstspike.config.sections import SUBSTRATE_SECTIONS, Data, Loss, Network, Neuron, Substrate, Training, outline_of
+from firstspike.config.sections import SUBSTRATE_SECTIONS, outline_of
 from firstspike.config.upgrade import upgraded
 from firstspike.config.yaml_file import (
     Document,
@@ -25,6 +25,16 @@ from firstspike.config.yaml_file import (
 )
 from firstspike.configs import shipped_configs
 from firstspike.neuron import LIF
+
+if TYPE_CHECKING:  # made from signatures of classes: a type checker cannot know their fields
+    Data: TypeAlias = Any
+    Loss: TypeAlias = Any
+    Neuron: TypeAlias = Any
+    Network: TypeAlias = list[Any]
+    Substrate: TypeAlias = Any
+    Training: TypeAlias = Any
+else:
+    from firstspike.config.sections import Data, Loss, Network, Neuron, Substrate, Training
 
 _MAX_BYTES = 1_000_000
 _MOST_ERRORS = 50
@@ -58,7 +68,7 @@ class Config(Section):
     network: Network
     loss: Loss
     training: Training
-    substrate: Substrate = SUBSTRATE_SECTIONS["exact"](kind="exact")  # type: ignore[call-arg]
+    substrate: Substrate = SUBSTRATE_SECTIONS["exact"].model_validate({"kind": "exact"})
 
     def to_yaml(self) -> str:
         """The whole config, defaults written out, in the form that ``load_config`` reads."""

@@ -171,7 +171,7 @@ def _rate_of(layer: nn.Module, parameter: str) -> str:
 def describe_network(network: nn.Module, optimizer: optim.Optimizer) -> list[Section]:
     """The sections of a network; of a module that is not a ``Network`` of registered layers only its name."""
     if not isinstance(network, Network):
-        return [Custom(kind=CUSTOM, name=type(network).__name__)]
+        return [Custom(kind="custom", name=type(network).__name__)]
     kinds = {target: kind for kind, target in LAYERS.items()}
     rates = {id(p): group.get("initial_lr", group["lr"]) for group in optimizer.param_groups for p in group["params"]}
     usual = optimizer.defaults.get("lr")
@@ -180,11 +180,11 @@ def describe_network(network: nn.Module, optimizer: optim.Optimizer) -> list[Sec
         kind = kinds.get(type(layer))
         found = None if kind is None else _describe_layer(LAYER_SECTIONS[kind], kind, layer)
         if found is None:
-            sections.append(Custom(kind=CUSTOM, name=type(layer).__name__))
+            sections.append(Custom(kind="custom", name=type(layer).__name__))
             continue
         own = {_rate_of(layer, name): rates.get(id(p)) for name, p in layer.named_parameters()}
         found |= {key: lr for key, lr in own.items() if lr not in (None, usual)}
-        sections.append(LAYER_SECTIONS[kind](kind=kind, **found))  # type: ignore[index]
+        sections.append(LAYER_SECTIONS[kind](kind=kind, **found))  # type: ignore[index,call-arg]
     return sections
 
 

@@ -1,4 +1,4 @@
-"""The sections of a config. Each follows from the class that it configures; what is written here is what a config adds."""
+"""The sections of a config. Each follows from the class that it configures; written here is only what a config adds."""
 
 from typing import Annotated, Any, Literal, Self
 
@@ -47,8 +47,8 @@ _DELAY_RATE = {
     "delay_lr": (Positive | None, Field(None, description="learning rate of its delays; by default the optimiser's"))
 }
 
-Neuron = derive(LIF, name="Neuron")
-Rule = derive(DelayRule, name="DelayRule")
+Neuron: Any = derive(LIF, name="Neuron")
+Rule: Any = derive(DelayRule, name="DelayRule")
 _PARAMETERS = tuple[Literal["tau_mem", "tau_syn", "threshold"], ...]
 
 
@@ -83,23 +83,28 @@ SUBSTRATE_SECTIONS = {
     for kind, target in SUBSTRATES.items()
 }
 
-Data = union([*DATA_SECTIONS.values(), Given])
-Layer = union([*LAYER_SECTIONS.values(), Custom])
+Data: Any = union([*DATA_SECTIONS.values(), Given])
+Layer: Any = union([*LAYER_SECTIONS.values(), Custom])
 Network = Annotated[list[Layer], Field(min_length=1)]
-Regularizer = union([*REGULARIZER_SECTIONS.values(), Custom])
-Substrate = union([*SUBSTRATE_SECTIONS.values(), Custom])
+Regularizer: Any = union([*REGULARIZER_SECTIONS.values(), Custom])
+Substrate: Any = union([*SUBSTRATE_SECTIONS.values(), Custom])
 
-_REGULARIZERS = {"regularizers": (tuple[Regularizer, ...], Field((), description="terms that are added to the loss"))}
-LOSS_SECTIONS = {kind: derive(target, kind, omit=("tau_syn",), extra=_REGULARIZERS) for kind, target in LOSSES.items()}
+_TERMS: Any = tuple[Regularizer, ...]
+_REGULARIZERS = {"regularizers": (_TERMS, Field((), description="terms that are added to the loss"))}
+_REDUCTION: Any = {"reduction": Literal["mean", "sum"]}  # a training needs one number
+LOSS_SECTIONS = {
+    kind: derive(target, kind, omit=("tau_syn",), types=_REDUCTION, extra=_REGULARIZERS)
+    for kind, target in LOSSES.items()
+}
 
 
 class CustomLoss(Custom):
     """A loss that was made in Python and is not in the registries: only its name is known."""
 
-    regularizers: tuple[Regularizer, ...] = ()
+    regularizers: _TERMS = ()
 
 
-Loss = union([*LOSS_SECTIONS.values(), CustomLoss])
+Loss: Any = union([*LOSS_SECTIONS.values(), CustomLoss])
 
 _OPTIMIZER_TYPES = {
     "lr": Positive,
@@ -124,11 +129,11 @@ class _Optimizer(Section):
         return self
 
 
-OPTIMIZER_SECTIONS = {
+OPTIMIZER_SECTIONS: dict[str, Any] = {
     kind: derive(target, kind, base=_Optimizer, omit=_OPTIMIZER_OMIT, types=_OPTIMIZER_TYPES, check=False)
     for kind, target in OPTIMIZERS.items()
 }
-Optimizer = union([*OPTIMIZER_SECTIONS.values(), Custom])
+Optimizer: Any = union([*OPTIMIZER_SECTIONS.values(), Custom])
 
 _SCHEDULE_TYPES = {"step_size": Count, "gamma": Positive, "milestones": list[Count]}
 _WARMUP = {"warmup": (NotNegativeInt, Field(0, description="epochs over which the learning rate rises at the start"))}
@@ -139,17 +144,19 @@ SCHEDULE_SECTIONS = {
     )
     for kind, target in SCHEDULES.items()
 }  # fmt: skip
-Schedule = union([*SCHEDULE_SECTIONS.values(), Custom])
+Schedule: Any = union([*SCHEDULE_SECTIONS.values(), Custom])
 
-Silent = derive(SilentNeurons, types={"limits": tuple[Fraction, ...] | Fraction})
-Augmentation = derive(Augment)
-Stopping = derive(EarlyStopping)
+Silent: Any = derive(SilentNeurons, types={"limits": tuple[Fraction, ...] | Fraction})
+Augmentation: Any = derive(Augment)
+Stopping: Any = derive(EarlyStopping)
 _FIT = derive(
     Trainer.fit,
     omit=("train", "validation", "test", "folder", "resume", "callbacks", "progress_bar", "stop"),
     base=Section,
     check=False,
 )
+
+_DTYPES: Any = Literal["float32", "float64"]
 
 Training: Any = create_model(
     "Training",
@@ -171,7 +178,7 @@ Training: Any = create_model(
         Annotated[int, Field(gt=0, le=1000)],
         Field(1, description="networks that are trained side by side, with consecutive seeds from `seed` on"),
     ),
-    dtype=(Literal["float32", "float64"], Field("float32", description="of all times and parameters")),
+    dtype=(_DTYPES, Field("float32", description="of all times and parameters")),
     device=(str, Field("cpu", description="where to train: `cpu`, `cuda`")),
 )  # fmt: skip
 

@@ -82,18 +82,18 @@ def _at(data: Any, place: Place) -> Any:
     return data
 
 
-def _put(data: dict[str, Any], place: Place, value: Any) -> bool:
+def _put(data: Any, place: tuple[Any, ...], value: Any) -> bool:
     """Set a value; False where something that is not a mapping is in the way."""
     for step in place[:-1]:
         if isinstance(data, list):
-            data = data[step]  # type: ignore[index]
+            data = data[step]
             continue
-        if data.get(step) is None:  # type: ignore[call-overload]
-            data[step] = {}  # type: ignore[index]
-        data = data[step]  # type: ignore[index]
+        if data.get(step) is None:
+            data[step] = {}
+        data = data[step]
         if not isinstance(data, dict | list):
             return False
     if not isinstance(data, dict):
         return False
-    data[place[-1]] = value  # type: ignore[index]
+    data[place[-1]] = value
     return True

@@ -46,7 +46,7 @@ DATASETS: dict[str, Callable[..., Splits]] = {
     "xor": xor_splits,
     "yin_yang": yin_yang_splits,
 }
-_LARGEST = {
+_LARGEST: dict[str, list[tuple[tuple[str, ...], int]]] = {
     "digits": [(Splits._fields, DIGITS_SAMPLES)],
     "files": [(("train", "validation"), 60_000), (("test",), 10_000)],
 }

@@ -51,6 +51,12 @@ class Multiplex(nn.Module):
     """Copies every input: ``times (..., n) -> times (..., n * copies)``, the copies of an input side by side.
 
     A chip whose weights are small reaches a neuron's threshold with several synapses for one input.
+
+    Args:
+        copies: copies of each input.
+
+    Raises:
+        ValueError: less than one copy.
     """
 
     def __init__(self, copies: Size) -> None:

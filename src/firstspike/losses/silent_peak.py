@@ -7,7 +7,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from firstspike.layers import Network, Record
-from firstspike.layers.stages import lif_stages
+from firstspike.layers.named import named_lif_layers
 from firstspike.losses.base import check_not_negative, check_positive
 from firstspike.ranges import Fraction, NotNegative, Positive
 from firstspike.spiketime.peaks import lacking
@@ -66,9 +66,9 @@ class SilentPeak(nn.Module):
         if record is None or not isinstance(network, Network):
             raise ValueError("SilentPeak needs a Network and its record: regularizer(times, labels, network, record)")
         total = record.output.new_zeros(())
-        for stage in lif_stages(network):
-            layer, spikes = stage.layer, record.layers[stage.index]
-            seen = layer.seen(stage.inputs(record))
+        for lif in named_lif_layers(network):
+            layer, spikes = lif.layer, record.layers[lif.index]
+            seen = layer.seen(lif.inputs(record))
             rows = len(layer.weight)
             # (..., places, rows), where a layer has places at which the same neurons see different inputs
             spikes = spikes.unflatten(-1, (rows, -1)).movedim(-1, -2).reshape(-1, rows)

@@ -1,4 +1,4 @@
-"""Callbacks that write figures and logs during a training, by name. To add one: a file here, a line in ``CALLBACKS``."""
+"""Callbacks that write figures and logs, by name. To add one: a file here, a line in ``CALLBACKS``."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from firstspike.data import SpikeData
-from firstspike.layers.stages import to_numpy
+from firstspike.layers.named import to_numpy
 from firstspike.plots.plane import YinYangPlane
 from firstspike.plots.run_data import RunData
 from firstspike.plots.style import (

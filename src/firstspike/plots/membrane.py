@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from firstspike.layers import LIFLinear
-from firstspike.layers.stages import lif_stages, to_numpy
+from firstspike.layers.named import named_lif_layers, to_numpy
 from firstspike.neuron import LIF
 from firstspike.plots.run_data import RunData
 from firstspike.plots.style import (
@@ -135,7 +135,7 @@ def membrane(
 @styled
 def membrane_figure(run: RunData) -> Figure:
     """Membranes of the output neurons, a panel for the first test sample of each of up to three classes."""
-    output, test = lif_stages(run.network)[-1], run.held_out[1]
+    output, test = named_lif_layers(run.network)[-1], run.held_out[1]
     layer, inputs = output.layer, output.inputs(run.record)
     labels = [label for label in range(len(run.class_names)) if bool((test.labels == label).any())][:3]
     samples = [int((test.labels == label).nonzero()[0]) for label in labels]
@@ -155,7 +155,7 @@ def membrane_figure(run: RunData) -> Figure:
 
 def output_membranes(run: RunData, sample: int, ax: Axes, until: float | None = None) -> Axes:
     """Membranes of a run's output neurons in a test sample; of many, those of its class and of the earliest spikes."""
-    output = lif_stages(run.network)[-1]
+    output = named_lif_layers(run.network)[-1]
     label, times = int(run.held_out[1].labels[sample]), run.record.layers[output.index][sample]
     first = [neuron for neuron in times.argsort(stable=True).tolist() if neuron != label]
     neurons = sorted([label, *first[: _TRACES - 1]])

@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from firstspike.layers import Network, Record
-from firstspike.layers.stages import Stage, stages, to_numpy
+from firstspike.layers.named import NamedSpikes, named_spikes, to_numpy
 from firstspike.plots.run_data import RunData
 from firstspike.plots.style import COLOURS, TAU_SYN, new_figure, styled, time_label
 
@@ -26,11 +26,11 @@ def raster(network: Network, record: Record, ax: Axes, sample: int = 0, unit: st
         sample: which one of the batch.
         unit: of the times.
     """
-    shown = stages(network, record)
+    shown = named_spikes(network, record)
     ticks, labels = [], []
     bottom = 0.0
-    for index, (stage, height) in enumerate(zip(shown, stage_heights(shown), strict=True)):
-        times = to_numpy(stage.times[sample])
+    for index, (spikes, height) in enumerate(zip(shown, layer_heights(shown), strict=True)):
+        times = to_numpy(spikes.times[sample])
         spiked = np.isfinite(times)
         row = 0.84 * height / len(times)
         rows = bottom + 0.08 * height + row * (np.arange(len(times)) + 0.5)
@@ -43,7 +43,7 @@ def raster(network: Network, record: Record, ax: Axes, sample: int = 0, unit: st
             ax.axhline(bottom, color="#AAAAAA", linewidth=0.6)
         ticks.append(bottom + 0.5 * height)
         bottom += height
-        labels.append(f"{stage.name} {spiked.sum()}/{len(times)}")
+        labels.append(f"{spikes.name} {spiked.sum()}/{len(times)}")
     ax.set_yticks(ticks, labels)
     ax.tick_params(axis="y", length=0)
     ax.set_ylim(0, bottom)
@@ -53,16 +53,16 @@ def raster(network: Network, record: Record, ax: Axes, sample: int = 0, unit: st
     return ax
 
 
-def stage_heights(shown: list[Stage]) -> list[float]:
+def layer_heights(shown: list[NamedSpikes]) -> list[float]:
     """Heights of the layers in the raster: growing with their sizes, but none vanishes or drowns the others."""
-    heights = [min(6.0, max(1.3, math.sqrt(stage.times.shape[-1]))) for stage in shown]
+    heights = [min(6.0, max(1.3, math.sqrt(spikes.times.shape[-1]))) for spikes in shown]
     return [max(height, 0.07 * sum(heights)) for height in heights]
 
 
 @styled
 def raster_figure(run: RunData, sample: int = 0) -> Figure:
     """Raster of a test sample, or of another split's where there are no test data."""
-    figure = new_figure(6.0, min(7.0, 0.8 + 0.33 * sum(stage_heights(stages(run.network, run.record)))))
+    figure = new_figure(6.0, min(7.0, 0.8 + 0.33 * sum(layer_heights(named_spikes(run.network, run.record)))))
     ax, (name, data) = figure.subplots(), run.held_out
     raster(run.network, run.record, ax, sample, run.unit)
     ax.set_title(f"{name} sample {sample}, class {run.class_names[int(data.labels[sample])]}")

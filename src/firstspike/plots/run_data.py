@@ -10,13 +10,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 from firstspike.layers import Network, Record
-from firstspike.layers.stages import parameters
+from firstspike.layers.named import named_parameters
 from firstspike.plots.plane import YinYangPlane
 from firstspike.plots.style import time_unit
-from firstspike.runs.checkpoint import Checkpoint, CheckpointError, load_checkpoint
+from firstspike.runs.checkpoint import Checkpoint, load_checkpoint
 from firstspike.runs.loaded import LoadedRun, Table
 from firstspike.substrates import SubstrateError
 from firstspike.training import record_in_parts
+from firstspike.training.state import CheckpointError
 
 _log = logging.getLogger(__name__)
 
@@ -69,7 +70,7 @@ class RunData(LoadedRun):
         epochs, values = [], []
         for epoch, network in self.states():
             epochs.append(epoch)
-            values.append(parameters(network))
+            values.append(named_parameters(network))
         if max(epochs) == 0:
             raise NotApplicable(f"{self.folder} has no checkpoint that can be read")
         return {

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from firstspike.layers.stages import lif_stages, to_numpy
+from firstspike.layers.named import named_lif_layers, to_numpy
 from firstspike.plots.run_data import RunData
 from firstspike.plots.style import (
     COLOURS,
@@ -113,7 +113,7 @@ def output_times_figure(run: RunData) -> Figure:
 @styled
 def spike_histogram_figure(run: RunData) -> Figure:
     """Spike times of every LIF layer on the test data."""
-    layers = lif_stages(run.network)
+    layers = named_lif_layers(run.network)
     rows, columns = square_grid(len(layers), 3)
     figure = new_figure(3.0 * columns, 2.6 * rows)
     axes = axes_list(figure.subplots(rows, columns, squeeze=False), rows * columns)

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from firstspike.layers import LIFLinear
-from firstspike.layers.stages import lif_stages, to_numpy
+from firstspike.layers.named import named_lif_layers, to_numpy
 from firstspike.neuron import LIF
 from firstspike.plots.membrane import membrane_voltage
 from firstspike.plots.run_data import NotApplicable, RunData
@@ -134,7 +134,7 @@ def substrate_figure(run: RunData) -> Figure:
     """Spike times of every LIF layer on the run's substrate against the exact ones, and membranes of a sample."""
     if run.substrate == "exact":
         raise NotApplicable("the run is on the exact substrate: there is nothing to compare it with")
-    layers, exact, observed = lif_stages(run.network), run.exact_record, run.record
+    layers, exact, observed = named_lif_layers(run.network), run.exact_record, run.record
     last = layers[-1].layer
     if not isinstance(last, LIFLinear):
         raise NotApplicable("the output layer's membranes are drawn for LIFLinear only")

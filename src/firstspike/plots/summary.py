@@ -2,7 +2,7 @@
 
 from matplotlib.figure import Figure
 
-from firstspike.layers.stages import lif_stages
+from firstspike.layers.named import named_lif_layers
 from firstspike.plots.confusion import confusion
 from firstspike.plots.membrane import output_membranes
 from firstspike.plots.raster import raster
@@ -52,9 +52,10 @@ def summary_figure(run: RunData, sample: int = 0) -> Figure:
 def _headline(run: RunData) -> str:
     config, result = run.config, run.evaluation
     inputs = run.data.train.features
-    sizes = [str(inputs), *(str(lif.layer.out_features) for lif in lif_stages(run.network))]
+    sizes = [str(inputs), *(str(lif.layer.out_features) for lif in named_lif_layers(run.network))]
     epochs = int(run.metrics["epoch"][-1])
     return (
         f"{config.data.kind}, network {' - '.join(sizes)}, {config.loss.kind}, {epochs} epochs, seed "
-        f"{config.training.seed}: {run.held_out[0]} accuracy {100 * result.accuracy:.1f} ± {100 * result.accuracy_error:.1f} %"
+        f"{config.training.seed}: {run.held_out[0]} accuracy "
+        f"{100 * result.accuracy:.1f} ± {100 * result.accuracy_error:.1f} %"
     )

@@ -12,7 +12,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from firstspike.layers import Network
-from firstspike.layers.stages import parameters
+from firstspike.layers.named import named_parameters
 from firstspike.plots.confusion import confusion
 from firstspike.plots.spike_times import spike_histogram
 from firstspike.plots.style import new_figure, style, styled, time_unit
@@ -65,7 +65,7 @@ class TensorBoard(Callback):
         assert self.events is not None
         network = fit.trainer.network
         if isinstance(network, Network):
-            for name, values in parameters(network).items():
+            for name, values in named_parameters(network).items():
                 self.events.add(histogram("/".join(name.split(", ")), values, "auto"), fit.epoch)
         if fit.validations and (self.pace.due() or fit.epoch == fit.epochs):
             with self.pace.measured():

@@ -4,7 +4,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from firstspike.config import describe
+from firstspike.config.describer import describe
 from firstspike.runs.files import write_whole
 from firstspike.training import Callback, Fit, FitResult, Row
 

@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
-from firstspike.layers.stages import lif_stages, to_numpy
+from firstspike.layers.named import named_lif_layers, to_numpy
 from firstspike.plots.run_data import RunData
 from firstspike.plots.style import COLOURS, SIGNED, axes_list, legend_right, new_figure, styled
 
@@ -53,7 +53,7 @@ def weight_matrix(weight: Float[Tensor, "out inputs"], ax: Axes, limit: float | 
 @styled
 def weight_histograms_figure(run: RunData) -> Figure:
     """Weights of every LIF layer of a run before and after training."""
-    layers = list(zip(lif_stages(run.initial), lif_stages(run.network), strict=True))
+    layers = list(zip(named_lif_layers(run.initial), named_lif_layers(run.network), strict=True))
     figure = new_figure(2.8 * len(layers) + 0.8, 2.6)
     axes = axes_list(figure.subplots(1, len(layers)), len(layers))
     for ax, (before, after) in zip(axes, layers, strict=True):
@@ -66,7 +66,7 @@ def weight_histograms_figure(run: RunData) -> Figure:
 @styled
 def weight_matrices_figure(run: RunData) -> Figure:
     """Weight matrices of every LIF layer of a run before and after training."""
-    layers = list(zip(lif_stages(run.initial), lif_stages(run.network), strict=True))
+    layers = list(zip(named_lif_layers(run.initial), named_lif_layers(run.network), strict=True))
     figure = new_figure(7.0, 2.7 * len(layers))
     axes = figure.subplots(len(layers), 2, squeeze=False)
     for row, pair in zip(axes, layers, strict=True):

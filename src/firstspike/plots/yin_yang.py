@@ -21,7 +21,7 @@ from matplotlib.patheffects import withStroke
 from torch import Tensor
 
 from firstspike.data import SpikeData
-from firstspike.layers.stages import lif_stages
+from firstspike.layers.named import named_lif_layers
 from firstspike.losses import TimeLoss
 from firstspike.plots.plane import YinYangPlane
 from firstspike.plots.run_data import NotApplicable, RunData
@@ -222,7 +222,7 @@ def output_maps_figure(run: RunData) -> Figure:
 def hidden_maps_figure(run: RunData) -> Figure:
     """Spike times of a selection of a Yin-Yang run's hidden neurons over the plane, from those that spike anywhere."""
     plane = run.plane
-    first, *others = lif_stages(run.network)
+    first, *others = named_lif_layers(run.network)
     if not others:
         raise NotApplicable("the network has no hidden layer")
     times = run.plane_record.layers[first.index]

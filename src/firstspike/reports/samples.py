@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 
 from firstspike.layers import LIFLinear, Record
-from firstspike.layers.stages import LifStage, lif_stages, stages
+from firstspike.layers.named import NamedLIF, named_lif_layers, named_spikes
 from firstspike.neuron import LIF
 from firstspike.plots import RunData, membrane_voltage
-from firstspike.plots.raster import stage_heights
+from firstspike.plots.raster import layer_heights
 from firstspike.reports.values import plain
 
 POINTS = 160  # of a membrane trace
@@ -27,9 +27,9 @@ def samples(run: RunData, budget: int) -> dict[str, Any]:
         equal steps from ``start`` to ``stop``, ``spikes``); ``image`` with its shape, or ``points`` on the plane
         with the names of the ``inputs``.
     """
-    shown, evaluation, test = stages(run.network, run.record), run.evaluation, run.held_out[1]
-    output = lif_stages(run.network)[-1]
-    size = sum(stage.times.shape[1] for stage in shown) + POINTS * run.record.layers[output.index].shape[1]
+    shown, evaluation, test = named_spikes(run.network, run.record), run.evaluation, run.held_out[1]
+    output = named_lif_layers(run.network)[-1]
+    size = sum(spikes.times.shape[1] for spikes in shown) + POINTS * run.record.layers[output.index].shape[1]
     chosen = choose(evaluation.predictions != test.labels, max(_LEAST, budget // size))
     found: dict[str, Any] = {
         "of": len(test),
@@ -37,8 +37,8 @@ def samples(run: RunData, budget: int) -> dict[str, Any]:
         "label": test.labels[chosen].tolist(),
         "decision": evaluation.predictions[chosen].tolist(),
         "layers": [
-            {"name": stage.name, "height": height, "times": plain(stage.times[chosen])}
-            for stage, height in zip(shown, stage_heights(shown), strict=True)
+            {"name": spikes.name, "height": height, "times": plain(spikes.times[chosen])}
+            for spikes, height in zip(shown, layer_heights(shown), strict=True)
         ],
     }
     if isinstance(output.layer, LIFLinear):
@@ -64,7 +64,7 @@ def choose(wrong: Tensor, count: int) -> Tensor:
     return torch.cat([first, others.nonzero().flatten()[: count - len(first)]]).sort().values
 
 
-def _membranes(output: LifStage, layer: LIFLinear, record: Record, chosen: Tensor) -> dict[str, Any]:
+def _membranes(output: NamedLIF, layer: LIFLinear, record: Record, chosen: Tensor) -> dict[str, Any]:
     """Exact voltages that the spikes into the output layer drive, without a reset, relative to the leak."""
     tau_mem, tau_syn, threshold = (
         torch.as_tensor(x).detach().cpu().double().expand(layer.out_features)

@@ -17,7 +17,7 @@ import numpy as np
 from firstspike.data import SpikeData, Splits
 from firstspike.data.files import read_labelled, read_times
 from firstspike.layers import Network
-from firstspike.layers.stages import lif_stages, stages
+from firstspike.layers.named import named_lif_layers, named_spikes
 from firstspike.runs.files import whole_file, write_whole
 from firstspike.runs.loaded import LoadedRun
 from firstspike.training import confusion_counts, evaluate_record
@@ -92,7 +92,7 @@ class RunEvaluation:
         self.record = run.observe(data.times)
         self.evaluation = evaluate_record(run.network, self.record, Objective(run.loss), data.labels)
         named = isinstance(run.network, Network)
-        self.layers = [lif.name for lif in lif_stages(run.network)] if named else ["output"]
+        self.layers = [lif.name for lif in named_lif_layers(run.network)] if named else ["output"]
 
     @property
     def numbers(self) -> dict[str, Any]:
@@ -124,13 +124,13 @@ class RunEvaluation:
         are left out.
         """
         if not isinstance(self.run.network, Network):
-            arrays = {"inputs": self.record.inputs.numpy(), "output": self.record.output.numpy()}
-            return arrays | {"labels": self.data.labels.numpy(), "predictions": self.evaluation.predictions.numpy()}
-        arrays = {}
-        for stage in stages(self.run.network, self.record):
-            name = "inputs" if stage.name == "input" else stage.name.replace(" ", "_")
+            whole = {"inputs": self.record.inputs.numpy(), "output": self.record.output.numpy()}
+            return whole | {"labels": self.data.labels.numpy(), "predictions": self.evaluation.predictions.numpy()}
+        arrays: dict[str, np.ndarray] = {}
+        for spikes in named_spikes(self.run.network, self.record):
+            name = "inputs" if spikes.name == "input" else spikes.name.replace(" ", "_")
             again = sum(key == name or key.startswith(f"{name}_") for key in arrays)
-            arrays[f"{name}_{again + 1}" if again else name] = stage.times.numpy()
+            arrays[f"{name}_{again + 1}" if again else name] = spikes.times.numpy()
         return arrays | {"labels": self.data.labels.numpy(), "predictions": self.evaluation.predictions.numpy()}
 
     def save(self) -> list[Path]:

@@ -82,9 +82,7 @@ class RunFolder:
                 path.rmdir()
             raise
 
-    def continue_from(
-        self, epoch: int, config: Config, substrate: Mapping[str, Any], data: Mapping[str, Any]
-    ) -> None:
+    def continue_from(self, epoch: int, config: Config, substrate: Mapping[str, Any], data: Mapping[str, Any]) -> None:
         """Prepare the folder of a training that continues after an epoch.
 
         Args:
@@ -228,7 +226,8 @@ def check_free(path: Path) -> None:
     Raises:
         FileExistsError: it is not empty, or a file.
     """
-    if path.exists() and (not path.is_dir() or any(entry.name != LOCK for entry in path.iterdir())):
+    beginnings = (LOCK, ".config.yaml.partial")  # of a training that was killed, or of the one that asks
+    if path.exists() and (not path.is_dir() or any(entry.name not in beginnings for entry in path.iterdir())):
         raise FileExistsError(f"{path} is not empty; choose another --out, or continue it with: firstspike resume")
 
 
@@ -255,8 +254,8 @@ def next_folder(parent: Path, name: str) -> Path:
 def run_folder(out: Path | None, name: str) -> Iterator[Path]:
     """The folder of a new run: ``out``, or by default ``runs/name``, see ``next_folder``.
 
-    A folder that was made here and is still empty at the end is removed. Of processes that train together the first one makes
-    the folder, and only that one uses it.
+    A folder that was made here and is still empty at the end is removed. Of processes that train together the first one
+    makes the folder, and only that one uses it.
     """
     if out is not None or rank():
         yield out or Path("runs", name)

@@ -89,8 +89,8 @@ def _short(value: Any) -> str:
     return text if len(text) <= 40 else f"{text[:36]} ..."
 
 
-_PART: Form = {"samples": COUNT, "accuracy": NUMBER, "loss": NUMBER, "silent": NUMBERS}
-_SHARED: Form = {"epochs": COUNT, "parameters": COUNT, "seconds": FINITE}
+_PART: dict[str, Any] = {"samples": COUNT, "accuracy": NUMBER, "loss": NUMBER, "silent": NUMBERS}
+_SHARED: dict[str, Any] = {"epochs": COUNT, "parameters": COUNT, "seconds": FINITE}
 _SPLITS = ("validation", "test")
 
 _IDENTITY = Leaf("a mapping", lambda x: isinstance(x, dict | str))  # early runs name the kind of the substrate alone
@@ -107,7 +107,7 @@ MANIFEST: Form = {"format": COUNT, "epoch": COUNT, "batch": COUNT, "sha256": {"*
 def results_form(found: dict[str, Any]) -> Form:
     """The form of ``results.json``, of one training or of several seeds; a split that was not given is null."""
     spread = "accuracy_std" if "seeds" in found else "accuracy_error"
-    form = dict(_SHARED) | {
+    form: dict[str, Any] = _SHARED | {
         split: NOTHING if found.get(split) is None else _PART | {spread: NUMBER} for split in _SPLITS
     }
     form["best_validation_accuracy"] = NOTHING if found.get("validation") is None else NUMBER

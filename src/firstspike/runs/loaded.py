@@ -27,7 +27,6 @@ from firstspike.layers import Network, Record
 from firstspike.losses import TimeLoss
 from firstspike.runs.checkpoint import (
     Checkpoint,
-    CheckpointError,
     checkpoints,
     find_checkpoint,
     load_checkpoint,
@@ -39,7 +38,7 @@ from firstspike.runs.stored import load_data
 from firstspike.seeding import generator
 from firstspike.training import Evaluation, evaluate_record, record_in_parts
 from firstspike.training.fitting import Objective
-from firstspike.training.state import check_weights
+from firstspike.training.state import CheckpointError, check_weights
 
 logger = logging.getLogger(__name__)
 

@@ -73,8 +73,8 @@ def signs_of_failure(network: nn.Module, validation: Evaluation) -> list[str]:
     sizes = [_size(layer) for layer in network.modules() if isinstance(layer, LIFLayer)]
     if max(sizes, default=0.0) > _HUGE:
         found.append(
-            f"weights are up to {max(sizes):.0e} times as large as one that makes a neuron fire: try a smaller learning "
-            "rate"
+            f"weights are up to {max(sizes):.0e} times as large as one that makes a neuron fire: "
+            "try a smaller learning rate"
         )
     return found
 

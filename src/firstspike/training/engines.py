@@ -76,7 +76,8 @@ class Sequential:
             project_delays_(network)
         if raised is not None:
             silent.raise_layer_(network, raised, record.layers[member.spiking[raised]])
-        member.substrate.project_(network)
+        if isinstance(network, Network):
+            member.substrate.project_(network)
         correct = (self.objective.predict(record.output.detach()) == labels).mean(dtype=times.dtype)
         sums = torch.stack([loss.detach(), correct, torch.full_like(correct, raised is not None)])
         return torch.cat([sums, fractions]).double() * len(labels)

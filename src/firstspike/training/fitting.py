@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import chain
 from typing import TYPE_CHECKING, Any, Literal
 
 from jaxtyping import Float, Int64
@@ -63,7 +64,7 @@ class Progress:
         self.epoch, self.batch, self.totals, self.noise = self.epoch + 1, 0, None, None
 
     def improve(self, validation: Evaluation) -> Better:
-        """Note an evaluation if it is the best so far, and say by what: of equal accuracies the lower loss is better."""
+        """Note an evaluation if it is the best so far, and say by what; of equal accuracies, the lower loss wins."""
         how: Better = None
         if validation.accuracy > self.best:
             how = "accuracy"
@@ -107,7 +108,7 @@ class Member:
             return
         found = dict(self.network.named_parameters())
         listed = isinstance(groups, list) and all(isinstance(group, list) for group in groups)
-        if not listed or sorted(map(str, sum(groups, []))) != sorted(sum(self.groups, [])):
+        if not listed or sorted(map(str, chain(*groups))) != sorted(chain(*self.groups)):
             raise CheckpointError(f"{where}: the optimiser was saved with other parameters than those of the network")
         self.optimizer.param_groups[:] = [
             {**self.optimizer.param_groups[0], "params": [found[name] for name in group]} for group in groups
@@ -264,10 +265,10 @@ class FitResult:
 
     epochs: int
     seconds: float
-    metrics: dict[str, list[float]]
+    metrics: dict[str, list[float]] = field(repr=False)
     best_validation_accuracy: tuple[float, ...]
-    validations: tuple[Evaluation, ...]
-    tests: tuple[Evaluation, ...]
+    validations: tuple[Evaluation, ...] = ()
+    tests: tuple[Evaluation, ...] = ()
 
     @property
     def validation(self) -> Evaluation | None:

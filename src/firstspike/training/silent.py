@@ -108,7 +108,8 @@ class SilentNeurons:
         if found is None:
             return False
         index = spiking_layers(network)[found]
-        lif, times = network[index], record.layers[index]
+        lif, times = network.get_submodule(str(index)), record.layers[index]
+        assert isinstance(lif, LIFLayer)
         if self.skip_step or getattr(lif.weight, "of_ensemble", False):
             self.raise_layer_(network, found, times)
         else:  # in new memory: a backward pass that is still to come needs the weights of the forward pass

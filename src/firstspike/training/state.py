@@ -19,6 +19,10 @@ if TYPE_CHECKING:
 _EXTRA = "_extra_state"  # the end of a name in a state_dict: modules check it themselves
 
 
+_MACHINE = {"capturable", "differentiable"}
+"""Switches of optimisers that say how they are run, not what they compute."""
+
+
 class CheckpointError(ValueError):
     """A checkpoint that cannot be used; the message says why."""
 
@@ -169,7 +173,7 @@ def check_generator(state: Tensor, where: str) -> None:
 def optimizer_state(found: Any, optimizer: optim.Optimizer, where: str) -> dict[str, Any]:
     """A saved state of an optimiser, checked, in the form that ``load_state_dict`` takes.
 
-    Numbers and switches (such as ``fused``) are those that were saved.
+    Numbers and switches (such as ``amsgrad``) are those that were saved.
 
     Args:
         found: what ``state_dict()`` of an optimiser of the same parameters gave.
@@ -194,7 +198,9 @@ def optimizer_state(found: Any, optimizer: optim.Optimizer, where: str) -> dict[
             raise CheckpointError(f"{here} lacks 'lr'")
         numbers = {key: theirs[key] for key, value in mine.items() if key in theirs and _is_number(value)}
         check_like(numbers, {key: mine[key] for key in numbers}, here)
-        switches = {key: theirs[key] for key in mine if key in theirs and isinstance(theirs[key], bool | None)}
+        switches = {
+            key: theirs[key] for key in mine.keys() - _MACHINE if key in theirs and isinstance(theirs[key], bool | None)
+        }
         merged.append({**mine, **switches, **numbers})
     expected = _after_a_step(optimizer)
     for number, state in found["state"].items():

@@ -297,8 +297,8 @@ class Trainer:
         engine.end_epoch()
         for member in members:
             member.progress.end_epoch()
-        sums: list[list[float]] = totals.tolist()
-        return sums
+        found: list[list[float]] = totals.tolist()
+        return found
 
     def evaluate(self, data: SpikeData) -> Evaluation:
         """Loss, accuracy, decisions and output times of the (first) network on labelled data.
@@ -349,7 +349,7 @@ class Trainer:
         self._engine = None
 
     @classmethod
-    def resume(cls, folder: Path | str, **parts: Any) -> FitResult:
+    def resume(cls, folder: Path | str, **parts: Any) -> dict[str, Any]:
         """Continue the training in a run folder from its newest checkpoint, as if it had never stopped.
 
         Parts of the training that are not in the registries (a network, a loss, an optimiser of your own) cannot be
@@ -358,6 +358,9 @@ class Trainer:
         Args:
             folder: the run folder.
             parts: see ``firstspike.runs.resume``.
+
+        Returns:
+            The contents of ``results.json``.
 
         Raises:
             FileNotFoundError: there is no run in the folder.

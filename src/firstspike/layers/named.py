@@ -1,4 +1,4 @@
-"""Names for the layers of a network, as figures, tables and files show them."""
+"""Layers of a network, their spikes and parameters, by the names that figures, tables and files show."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -16,60 +16,60 @@ from firstspike.layers.neurons import LIFLayer
 _NEURON = {"tau_mem": "membrane time constants", "tau_syn": "synaptic time constants", "threshold": "thresholds"}
 
 
-class Stage(NamedTuple):
-    """What spikes at one place of a network: ``times (samples, neurons)``, ``inf`` = silent."""
+class NamedSpikes(NamedTuple):
+    """Spikes of one layer: ``times (samples, neurons)``, ``inf`` = silent."""
 
     name: str
     times: Tensor
 
 
 @dataclass(frozen=True)
-class LifStage:
-    """A LIF layer, its place in the network, and its name: hidden (numbered where there are several), output."""
+class NamedLIF:
+    """A LIF layer, its index in the network, and its name: hidden (numbered where there are several), output."""
 
     index: int
     name: str
     layer: LIFLayer
 
     def inputs(self, record: Record) -> Tensor:
-        """The times that reach it, shape ``(samples, inputs)``."""
+        """Spike times that reach it ``(samples, inputs)``."""
         return record.layers[self.index - 1] if self.index else record.inputs
 
 
-def lif_stages(network: Network) -> list[LifStage]:
+def named_lif_layers(network: Network) -> list[NamedLIF]:
     """The LIF layers of a network in order."""
     found = [(index, layer) for index, layer in enumerate(network) if isinstance(layer, LIFLayer)]
     hidden = len(found) - 1
     names = [*(f"hidden {k}" if hidden > 1 else "hidden" for k in range(1, hidden + 1)), "output"]
-    return [LifStage(index, name, layer) for (index, layer), name in zip(found, names, strict=False)]
+    return [NamedLIF(index, name, layer) for (index, layer), name in zip(found, names, strict=False)]
 
 
-def stages(network: Network, record: Record) -> list[Stage]:
+def named_spikes(network: Network, record: Record) -> list[NamedSpikes]:
     """The spikes that a network adds to its input, in order: of bias layers the bias spikes alone, no copies.
 
     Args:
         network: where the record comes from.
         record: spike times of a batch through it, see ``Network.record``.
     """
-    names = {lif.index: lif.name for lif in lif_stages(network)}
-    found = [Stage("input", record.inputs)]
+    names = {lif.index: lif.name for lif in named_lif_layers(network)}
+    found = [NamedSpikes("input", record.inputs)]
     before = record.inputs
     for index, (layer, times) in enumerate(zip(network, record.layers, strict=True)):
         if index in names:
-            found.append(Stage(names[index], times))
+            found.append(NamedSpikes(names[index], times))
         elif isinstance(layer, BiasSpikes):
-            found.append(Stage("bias", times[..., before.shape[-1] :]))
+            found.append(NamedSpikes("bias", times[..., before.shape[-1] :]))
         elif isinstance(layer, EarliestPool2d):
-            found.append(Stage("pooled", times))
+            found.append(NamedSpikes("pooled", times))
         elif not isinstance(layer, Multiplex):
-            found.append(Stage("delayed", times))
+            found.append(NamedSpikes("delayed", times))
         before = times
     return found
 
 
-def parameters(network: Network) -> dict[str, Float[np.ndarray, "..."]]:
+def named_parameters(network: Network) -> dict[str, Float[np.ndarray, "..."]]:
     """All weights, delays and learnt parameters of neurons by a readable name; as they act, not their raw values."""
-    names = {lif.index: lif.name for lif in lif_stages(network)}
+    names = {lif.index: lif.name for lif in named_lif_layers(network)}
     found = {}
     behind = "input"
     for index, layer in enumerate(network):
