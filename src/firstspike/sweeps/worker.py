@@ -19,7 +19,8 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages import BaseStorage
 from optuna.trial import TrialState
 
-from firstspike.runs import CheckpointError, RunFolder, resume, start
+from firstspike.runs import RunFolder, resume, start
+from firstspike.runs.checkpoint import CheckpointError
 from firstspike.runs.files import write_whole
 from firstspike.sweeps import study as names
 from firstspike.sweeps.config import Params
