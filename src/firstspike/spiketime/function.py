@@ -16,6 +16,7 @@ from torch import Tensor
 
 from firstspike.spiketime.backend import Backend, Constants, Gradients, Needs
 from firstspike.spiketime.time_constants import check_time_constants, members, resolve
+from firstspike.spiketime.units import check_weights
 
 
 class Options(NamedTuple):
@@ -41,7 +42,7 @@ class FirstSpikeTime(torch.autograd.Function):
         options: Options,
     ) -> tuple[Tensor, ...]:
         check_values(times, weight, threshold, delay, observed)
-        check_time_constants(tau_mem, tau_syn)
+        check_time_constants(options.constants, tau_mem, tau_syn, weight.dtype)
         if observed is not None:
             return (observed.clone(),)
         constants = resolve(options.constants, tau_mem, tau_syn)
@@ -169,12 +170,10 @@ def check_values(
     for name, tensor in (("times", times), ("observed times", observed)):
         if tensor is not None and tensor.numel() and not float(tensor.detach().amin()) > -math.inf:
             raise ValueError(f"{name} must be real numbers or inf (no spike), got NaN or -inf")
-    # a sum shows any NaN or inf in one pass; it may also overflow, hence the second look
-    if not math.isfinite(float(weight.detach().sum())) and not bool(torch.isfinite(weight).all()):
-        raise ValueError("weight must be finite, got NaN or inf; did the training diverge?")
     low, high = _extremes(threshold)
     if not 0 < low <= high < math.inf:
         raise ValueError(f"threshold must be > 0 and finite, got {low} to {high}")
+    check_weights(weight, threshold, low)
     if delay is not None:
         low, high = _extremes(delay)
         if not 0 <= low <= high < math.inf:

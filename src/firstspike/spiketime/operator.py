@@ -12,20 +12,21 @@ from firstspike.neuron import LIF
 from firstspike.spiketime import reference
 from firstspike.spiketime.backend import Backend, Constants
 from firstspike.spiketime.function import FirstSpikeTime, Options
+from firstspike.spiketime.units import in_units
 
 logger = logging.getLogger(__name__)
 
 
 @cache
 def _reference() -> Backend:
-    return Backend(reference.forward, reference.backward)
+    return in_units(Backend(reference.forward, reference.backward))
 
 
 @cache
 def _cpu() -> Backend:
     from firstspike.spiketime import cpu  # loads numba
 
-    return Backend(cpu.forward, cpu.backward)
+    return in_units(Backend(cpu.forward, cpu.backward))
 
 
 BACKENDS: dict[str, Callable[[], Backend]] = {"reference": _reference, "cpu": _cpu}

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from firstspike.spiketime.backend import Constants
+from firstspike.spiketime.units import LARGEST, LONGEST
 
 
 def resolve(given: Constants, tau_mem: Tensor | None, tau_syn: Tensor | None) -> Constants:
@@ -39,14 +40,33 @@ def members(constants: Constants) -> list[Constants] | None:
     return [Constants(m, s) for m, s in zip(mem[:, 0].tolist(), syn[:, 0].tolist(), strict=True)]
 
 
-def check_time_constants(tau_mem: Tensor | None, tau_syn: Tensor | None) -> None:
-    """Raise ValueError for tensors that hold values which no neuron can work with."""
-    for name, tau in (("tau_mem", tau_mem), ("tau_syn", tau_syn)):
-        if tau is not None and not bool(((tau > 0) & (tau < math.inf)).all()):
+def check_time_constants(given: Constants, tau_mem: Tensor | None, tau_syn: Tensor | None, dtype: torch.dtype) -> None:
+    """Raise ValueError for tensors that hold values which no neuron can work with, and for what does not fit the dtype.
+
+    Args:
+        given: as in ``resolve``.
+        tau_mem: as in ``resolve``.
+        tau_syn: as in ``resolve``.
+        dtype: of all tensors.
+    """
+    ranges = []
+    for name, tau, number in (("tau_mem", tau_mem, given.tau_mem), ("tau_syn", tau_syn, given.tau_syn)):
+        if tau is None or tau.numel() == 0:
+            ranges.append((number, number))
+            continue
+        low, high = (float(x) for x in tau.detach().aminmax())
+        if not 0 < low <= high < math.inf:
             hint = "; a neuron without leak has the number math.inf" if name == "tau_mem" else ""
-            raise ValueError(
-                f"{name} must be > 0 and finite in a tensor, got {tau.min().item()} to {tau.max().item()}{hint}"
-            )
+            raise ValueError(f"{name} must be > 0 and finite in a tensor, got {low} to {high}{hint}")
+        ranges.append((low, high))
+    (shortest, _), (low, high) = ranges
+    limit = LONGEST[dtype]
+    for name, value in (("tau_mem", shortest), ("tau_syn", low), ("tau_syn", high)):
+        if value < 1 / limit or (value > limit and name == "tau_syn"):
+            raise ValueError(f"{name} must be between {1 / limit:g} and {limit:g} in {dtype}, got {value:g}")
+    least = 1 / LARGEST[dtype]
+    if shortest < least * high:
+        raise ValueError(f"tau_mem must be at least {least:g} tau_syn in {dtype}, got {shortest:g} and {high:g}")
 
 
 def _shared(tau: Tensor) -> float | Tensor:

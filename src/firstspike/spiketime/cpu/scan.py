@@ -61,6 +61,7 @@ from firstspike.spiketime.cpu.sort import sort_row, sort_scratch, unowned_scratc
 
 _MANY, _SHORT = 48, 0.02  # inputs, and mean interval in units of the faster constant, for the fast scan
 _PATIENCE = 32  # rows for which a single lane is followed
+_STEEP = 8.0  # thresholds by which the membrane may rise in one interval of the fast scan
 
 
 @jit
@@ -169,7 +170,7 @@ def scan_fast(zero, packed, order, arrival, ends, segments, rows, active, c, sta
 @jit
 def settle(zero, packed, order, arrival, ends, rows, stopped, c, state, places, last):
     """Bring the states at which lanes stopped to scale 1; returns the lanes that have to be scanned again."""
-    stride, early, again = rows.shape[1], np.uint64(0), np.uint64(0)
+    stride, early, again, steep = rows.shape[1], np.uint64(0), np.uint64(0), np.uint64(0)
     for first in range(0, lanes_of(zero), 16):
         bits = (stopped >> np.uint64(first)) & np.uint64(0xFFFF)
         if not bits:
@@ -181,10 +182,17 @@ def settle(zero, packed, order, arrival, ends, rows, stopped, c, state, places, 
         syn, rise = gather16(rows, SYN * stride, places, first), gather16(rows, RISE * stride, places, first)
         wait = gather16(arrival, 1, places, first) - gather16(arrival, 0, places, first)
         voltage, current = load16(state, VOLTAGE * TILE + first), load16(state, CURRENT * TILE + first)
-        early |= ((voltage < mem_end) & bits) << np.uint64(first)
+        # where one interval adds many thresholds, too few digits are left of the state before it
+        lost = (current * rise > mem * _STEEP) & bits
+        steep |= lost << np.uint64(first)
+        early |= ((voltage < mem_end) & bits & ~lost) << np.uint64(first)
         store(state, VOLTAGE * TILE + first, select(bits, (voltage - current * rise) / mem, voltage))
         store(state, CURRENT * TILE + first, select(bits, current / syn, current))
         store(state, LIMIT * TILE + first, select(bits, wait, load16(state, LIMIT * TILE + first)))
+    again |= steep
+    while steep:
+        last[lowest_bit(steep)] = -1
+        steep &= steep - np.uint64(1)
     while early:
         lane = lowest_bit(early)
         early &= early - np.uint64(1)

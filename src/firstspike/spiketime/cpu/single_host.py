@@ -92,7 +92,8 @@ def _by_shared(
     dtype = str(times.dtype).removeprefix("torch.")
     chunks = min(_CHUNKS_SHARED, batch)
     rates = np.array([1 / tau for tau in constants], dtype)
-    given = (times, _side_by_side(weight, LANES), threshold, grad, spikes)
+    # in units of the threshold
+    given = (times, _side_by_side(weight / threshold.unsqueeze(-1), LANES), torch.ones_like(threshold), grad, spikes)
     given = tuple(x.contiguous() for x in given)
     by_mem, by_syn = (torch.empty((ensemble, chunks, outputs), dtype=times.dtype) for _ in range(2))
     run(

@@ -29,7 +29,7 @@ def interval_rows(waits, n, a, b, rows):
     """The numbers of ``n`` intervals, of lengths ``waits`` filled up to whole vectors."""
     for k in range(0, n, 16):
         s = load16(waits, k)
-        rise, syn, rise_by_mem, rise_by_syn = responses(s, a, b)
+        rise, syn, _, rise_by_mem, rise_by_syn = responses(s, a, b)
         mem = exp(s * -a)
         store(rows[MEM], k, mem)
         store(rows[SYN], k, syn)
@@ -80,7 +80,7 @@ def add_gradients(state, fires, grad, threshold, a, b, by_mem, by_syn):
     """Take the states of neurons to their spikes, and add what follows to their gradients."""
     for first in range(0, grad.size, 16):
         s = load16(state, 5 * LANES + first)
-        rise, syn, rise_by_mem, rise_by_syn = responses(s, a, b)
+        rise, syn, _, rise_by_mem, rise_by_syn = responses(s, a, b)
         mem = exp(s * -a)
         voltage, current, of_mem = load16(state, first), load16(state, LANES + first), load16(state, 2 * LANES + first)
         of_syn, current_by = load16(state, 3 * LANES + first), load16(state, 4 * LANES + first)
