@@ -123,8 +123,10 @@ def backward(
         by_threshold = (scale * by_unit).sum(dim=1)
     if needs.tau_mem or needs.tau_syn:
         by_mem, by_syn = (
-            -(torch.where(causal, each, zero) * weight[:, None] * scale[..., None]).sum(dim=(1, 3)) if need else None
-            for each, need in zip(kappa_by_taus(elapsed, tau_mem, tau_syn), needs[4:], strict=True)
+            -(torch.where(causal, each, zero) * weight[:, None] * (scale[..., None] / tau_syn)).sum(dim=(1, 3))
+            if need
+            else None
+            for each, need in zip(kappa_by_taus(elapsed / tau_syn, tau_mem / tau_syn, 1.0), needs[4:], strict=True)
         )
     return Gradients(by_times, by_weight, by_threshold, by_delay, by_mem, by_syn)
 

@@ -89,13 +89,14 @@ def in_units(backend: Backend) -> Backend:
         if unit == 1:
             rest = (saved, constants, max_weight_grad, needs)
             return backend.backward(grad, spikes, times, weight, threshold, delay, *rest)
-        bound = None if max_weight_grad is None else max_weight_grad / unit
+        # derivatives by weights and thresholds are times; a long unit counts before they are small, a short one after
+        first, then = max(unit, 1.0), min(unit, 1.0)
+        bound = None if max_weight_grad is None else max_weight_grad / then
         rest = (saved, constants, bound, needs)
-        found = backend.backward(
-            grad, spikes / unit, times / unit, weight, threshold, _scaled(delay, unit), *rest
-        )
-        by_weight, by_threshold = (None if x is None else x * unit for x in (found.weight, found.threshold))
-        return found._replace(weight=by_weight, threshold=by_threshold)
+        tensors = (grad * first, spikes / unit, times / unit, weight, threshold, _scaled(delay, unit))
+        found = backend.backward(*tensors, *rest)
+        factors = Gradients(1 / first, then, then, 1 / first, 1 / first, 1 / first)
+        return Gradients(*(None if x is None else x * factor for x, factor in zip(found, factors, strict=True)))
 
     return Backend(forward, backward)
 
@@ -113,7 +114,8 @@ def _unit_of_time(constants: Constants, dtype: torch.dtype) -> tuple[float, Cons
         unit = _power_of(float(torch.minimum(mem, syn).amin()))
         if unit == 1:
             return unit, constants
-        return unit, Constants((mem / unit).clamp(max=torch.finfo(dtype).max), syn / unit)
+        inner = torch.where(mem.isinf(), mem, (mem / unit).clamp(max=torch.finfo(dtype).max))
+        return unit, Constants(inner, syn / unit)
     unit = _power_of(min(mem, syn))
     return unit, Constants(math.inf if mem > LARGEST[dtype] * syn else mem / unit, syn / unit)
 

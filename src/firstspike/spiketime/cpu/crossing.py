@@ -52,7 +52,7 @@ WAIT, LOW, HIGH, VALUE, DRIVE = 5, 6, 7, 8, 9  # where the search for the crossi
 UNIT = 10  # threshold of a state that is normalised
 N_STATE = 11
 
-_ENOUGH = 1 - 1e-4
+ENOUGH = 1 - 1e-4  # what is left of a number after any rounding
 _MAX_STEPS = 60
 _LATE = -0.95
 
@@ -107,13 +107,16 @@ def _test(
     crosses = (end >= threshold) & active
     if crosses and c[PER_MEM] == 0:  # rounding may reach what the membrane only approaches
         crosses &= fma(voltage, unit_mem, current * unit_syn) > 1.0
-    peaks = (current > voltage * level) & (current * decay_syn < end * level_end) & active & ~crosses
+    falls = current * decay_syn < end * level_end
+    # where V follows the current closely, rounding decides whether it falls: the time of the peak tells
+    peaks = (current > voltage * level) & (falls | (current * (decay_syn * ENOUGH) < end * level_end))
+    peaks &= active & ~crosses
     high = current * (unit_syn * c[HEIGHT])
-    peaks &= (fma(voltage, unit_mem, high) >= _ENOUGH) | (high >= _ENOUGH)
+    peaks &= (fma(voltage, unit_mem, high) >= ENOUGH) | (high >= ENOUGH)
     fired = crosses
     if peaks:
         time, height = peaks_of(voltage * unit_mem, current * unit_syn, c)
-        peaks &= height >= 1.0
+        peaks &= (height >= 1.0) & (falls | (duration >= time))
         fired |= peaks
         store(state, LIMIT * TILE, select(peaks, minimum(time, duration), load(zero, state, LIMIT * TILE)))
     if fired:

@@ -10,7 +10,7 @@ import math
 import numpy as np
 
 from firstspike.spiketime.cpu.constants import PER_MEM, PER_SYN, RATIO, kappa, peak
-from firstspike.spiketime.cpu.crossing import CURRENT, LIMIT, N_STATE, TILE, VOLTAGE, endless_wait, responses, solve
+from firstspike.spiketime.cpu.crossing import CURRENT, ENOUGH, LIMIT, N_STATE, TILE, VOLTAGE, endless_wait, responses, solve
 from firstspike.spiketime.cpu.pack import unit_of_row
 from firstspike.spiketime.cpu.rows import (
     BOUND,
@@ -46,9 +46,9 @@ def reaches(voltage, current, duration, mem, syn, rise, mem_end, level, level_en
     following = voltage + current * rise
     if following >= mem_end:
         return True, duration
-    if voltage * level < current < following * level_end:
+    if voltage * level < current and current * ENOUGH < following * level_end:
         time, height = peak(voltage / mem, current / syn, c)
-        return height >= 1, min(time, duration)
+        return height >= 1 and (time <= duration or current < following * level_end), min(time, duration)
     return False, duration
 
 

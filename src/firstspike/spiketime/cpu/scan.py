@@ -11,6 +11,7 @@ from numba import carray
 from firstspike.spiketime.cpu.constants import N_CONSTANTS, PER_MEM, PER_SYN, peak
 from firstspike.spiketime.cpu.crossing import (
     CURRENT,
+    ENOUGH,
     LIMIT,
     N_STATE,
     NARROW,
@@ -215,9 +216,10 @@ def proceed(packed, order, arrival, ends, rows, lane, c, state, last):
         following = voltage + current * rows[RISE, k]
         limit = arrival[k + 1] - arrival[k]
         fires = following >= rows[MEM, k + 1]
-        if not fires and voltage * rows[LEVEL, k] < current < following * rows[LEVEL, k + 1]:
+        if not fires and voltage * rows[LEVEL, k] < current and current * ENOUGH < following * rows[LEVEL, k + 1]:
             time, height = peak(voltage / rows[MEM, k], current / rows[SYN, k], c)
-            fires, limit = height >= 1, min(time, limit)
+            fires = height >= 1 and (time <= limit or current < following * rows[LEVEL, k + 1])
+            limit = min(time, limit)
         if fires:
             state[VOLTAGE, lane], state[CURRENT, lane] = voltage / rows[MEM, k], current / rows[SYN, k]
             state[LIMIT, lane], last[lane] = limit, k

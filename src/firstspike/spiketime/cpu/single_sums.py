@@ -50,8 +50,8 @@ def _overload_series(minus_y):
 
 @jit
 def responses(s, a, b):
-    """``kappa`` and ``exp(-s/tau_syn)``, the same of the faster constant, and the derivatives of kappa by tau_mem and
-    tau_syn, for ``s >= 0``.
+    """``kappa`` and ``exp(-s/tau_syn)``, the same of the faster constant, and the derivatives of kappa by the logarithms
+    of tau_mem and tau_syn, for ``s >= 0``.
     """
     y = s * abs(b - a)
     slow, grown = exp(s * -min(a, b)), expm1(y * -1.0) * -1.0
@@ -68,11 +68,11 @@ def responses(s, a, b):
     response = s * slow * zeroth * b
     common = s * b * slow
     if a <= b:
-        by_mem = common * first * (s * a) * a
-        by_syn = (common * second * (s * b) - response) * b
+        by_mem = common * first * (s * a)
+        by_syn = common * second * (s * b) - response
         return response, fast, fast, by_mem, by_syn
-    by_mem = common * second * (s * a) * a
-    by_syn = (common * first * (s * b) - response) * b
+    by_mem = common * second * (s * a)
+    by_syn = common * first * (s * b) - response
     return response, slow, fast, by_mem, by_syn
 
 
@@ -123,9 +123,9 @@ def sum_single(
                 continue
             scale = grad[row, j] / slope
             store(lanes, 0, mem_sum)
-            by_mem[j] -= scale * lanes.sum()
+            by_mem[j] -= scale * a * lanes.sum()
             store(lanes, 0, syn_sum)
-            by_syn[j] -= scale * lanes.sum()
+            by_syn[j] -= scale * b * lanes.sum()
             if not everything:
                 continue
             by_threshold[j] += scale
