@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable
 from functools import cache
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -15,6 +16,8 @@ from firstspike.spiketime.function import FirstSpikeTime, Options
 from firstspike.spiketime.units import in_units
 
 logger = logging.getLogger(__name__)
+
+_AT_ONCE = 1 << 21  # input and output times that are worked on at once where no gradient is asked for
 
 
 @cache
@@ -82,7 +85,7 @@ def first_spike_time(
     given = Constants(*(1.0 if isinstance(x, Tensor) else x for x in (neuron.tau_mem, neuron.tau_syn)))
     options = Options(resolve_backend(backend, times.device), given, max_weight_grad)
     lead = times.shape[:-1]
-    spikes: Tensor = FirstSpikeTime.apply(
+    spikes = _in_parts(
         times.reshape(1, lead.numel(), times.shape[-1]),
         weight[None],
         threshold,
@@ -91,8 +94,20 @@ def first_spike_time(
         tau_mem,
         tau_syn,
         options,
-    )[0]
+    )
     return spikes.reshape(*lead, outputs)
+
+
+def _in_parts(
+    times: Tensor, weight: Tensor, threshold: Tensor, delay: Tensor | None, observed: Tensor | None, *rest: Any
+) -> Tensor:
+    """The spike times; without gradients some samples after the others, as nothing of them has to be kept."""
+    samples = max(1, _AT_ONCE // max(1, times.shape[-1] + weight.shape[-2]))
+    if torch.is_grad_enabled() or observed is not None or times.shape[1] <= samples:
+        spikes: Tensor = FirstSpikeTime.apply(times, weight, threshold, delay, observed, *rest)[0]
+        return spikes
+    parts = times.split(samples, dim=1)
+    return torch.cat([FirstSpikeTime.apply(x, weight, threshold, delay, None, *rest)[0] for x in parts], dim=1)
 
 
 def resolve_backend(name: str, device: torch.device) -> Backend:

@@ -82,13 +82,19 @@ def kappa_by_taus(
     series = torch.full_like(y, _SERIES[-1])
     for coefficient in _SERIES[-2::-1]:
         series = coefficient - y * series
-    first = torch.where(y < 0.5, series, (large - 1 + decay) / large.square())
-    second = torch.where(y < 0.5, 1 - (1 + y) * series, (1 - (1 + large) * decay) / large.square())
+    first = (series, (large - 1 + decay) / large)  # G_1 for small y, and y G_1 for large
+    second = (1 - (1 + y) * series, (1 - (1 + large) * decay) / large)
+
+    def product(g: tuple[Tensor, Tensor], x: Tensor) -> Tensor:
+        return torch.where(y < 0.5, g[0] * x, g[1] * (x / large))
+
     slower = tau_mem >= tau_syn
     common = (s / tau_syn) * torch.exp(-s / where(slower, tau_mem, tau_syn))
-    by_mem = common * (s / tau_mem) / tau_mem * where(slower, first, second)
-    by_syn = (common * (s / tau_syn) * where(slower, second, first) - kappa(s, tau_mem, tau_syn)) / tau_syn
-    return by_mem, by_syn
+    by_mem, by_syn = (product(x, s / tau) for x, tau in ((first, tau_mem), (second, tau_syn)))
+    if not (isinstance(slower, bool) and slower):
+        others = (product(x, s / tau) for x, tau in ((second, tau_mem), (first, tau_syn)))
+        by_mem, by_syn = (where(slower, x, other) for x, other in zip((by_mem, by_syn), others, strict=True))
+    return common * by_mem / tau_mem, (common * by_syn - kappa(s, tau_mem, tau_syn)) / tau_syn
 
 
 def membrane(

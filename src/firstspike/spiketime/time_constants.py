@@ -4,6 +4,7 @@ Where they do, results are bit for bit those of the numbers, in the closed forms
 """
 
 import math
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -51,20 +52,26 @@ def check_time_constants(given: Constants, tau_mem: Tensor | None, tau_syn: Tens
     """
     ranges = []
     for name, tau, number in (("tau_mem", tau_mem, given.tau_mem), ("tau_syn", tau_syn, given.tau_syn)):
-        if tau is None or tau.numel() == 0:
-            ranges.append((number, number))
-            continue
-        low, high = (float(x) for x in tau.detach().aminmax())
-        if not 0 < low <= high < math.inf:
-            hint = "; a neuron without leak has the number math.inf" if name == "tau_mem" else ""
-            raise ValueError(f"{name} must be > 0 and finite in a tensor, got {low} to {high}{hint}")
-        ranges.append((low, high))
-    (shortest, _), (low, high) = ranges
-    limit = LONGEST[dtype]
-    for name, value in (("tau_mem", shortest), ("tau_syn", low), ("tau_syn", high)):
-        if value < 1 / limit or (value > limit and name == "tau_syn"):
-            raise ValueError(f"{name} must be between {1 / limit:g} and {limit:g} in {dtype}, got {value:g}")
-    least = 1 / LARGEST[dtype]
+        low = high = number
+        if tau is not None and tau.numel():
+            low, high = (float(x) for x in tau.detach().aminmax())
+            if not 0 < low <= high < math.inf:
+                hint = "; a neuron without leak has the number math.inf" if name == "tau_mem" else ""
+                raise ValueError(f"{name} must be > 0 and finite in a tensor, got {low} to {high}{hint}")
+        ranges += low, high
+    shortest, _, low, high = ranges
+    _check_range(shortest, low, high, dtype)
+
+
+@lru_cache(maxsize=256)
+def _check_range(shortest: float, low: float, high: float, dtype: torch.dtype) -> None:
+    """Whether the shortest tau_mem, and tau_syn from ``low`` to ``high``, fit the arithmetic."""
+    limit, least = LONGEST[dtype], 1 / LARGEST[dtype]
+    if shortest < 1 / limit:
+        raise ValueError(f"tau_mem must be at least {1 / limit:g} in {dtype}, got {shortest:g}")
+    if low < 1 / limit or high > limit:
+        got = low if low < 1 / limit else high
+        raise ValueError(f"tau_syn must be between {1 / limit:g} and {limit:g} in {dtype}, got {got:g}")
     if shortest < least * high:
         raise ValueError(f"tau_mem must be at least {least:g} tau_syn in {dtype}, got {shortest:g} and {high:g}")
 

@@ -6,6 +6,7 @@ neither very short nor very long in it, see ``in_units``.
 """
 
 import math
+from functools import lru_cache
 
 import torch
 from jaxtyping import Float
@@ -106,16 +107,21 @@ def _scaled(delay: Tensor | None, unit: float) -> Tensor | None:
 
 
 def _unit_of_time(constants: Constants, dtype: torch.dtype) -> tuple[float, Constants]:
-    """The unit to work in, and the constants in it; those of a neuron that leaks too slowly to show have no leak."""
+    """The unit to work in, and the constants in it."""
     mem, syn = constants
-    if isinstance(mem, Tensor) or isinstance(syn, Tensor):
-        assert isinstance(mem, Tensor)
-        assert isinstance(syn, Tensor)
-        unit = _power_of(float(torch.minimum(mem, syn).amin()))
-        if unit == 1:
-            return unit, constants
-        inner = torch.where(mem.isinf(), mem, (mem / unit).clamp(max=torch.finfo(dtype).max))
-        return unit, Constants(inner, syn / unit)
+    if not isinstance(mem, Tensor) or not isinstance(syn, Tensor):
+        return _unit_of_numbers(constants, dtype)
+    unit = _power_of(float(torch.minimum(mem, syn).amin()))
+    if unit == 1:
+        return unit, constants
+    inner = torch.where(mem.isinf(), mem, (mem / unit).clamp(max=torch.finfo(dtype).max))
+    return unit, Constants(inner, syn / unit)
+
+
+@lru_cache(maxsize=256)
+def _unit_of_numbers(constants: Constants, dtype: torch.dtype) -> tuple[float, Constants]:
+    """Neurons that leak too slowly to show have no leak."""
+    mem, syn = constants
     unit = _power_of(min(mem, syn))
     return unit, Constants(math.inf if mem > LARGEST[dtype] * syn else mem / unit, syn / unit)
 

@@ -86,10 +86,7 @@ def plain_interval(zero, state, last, k, active, duration, c):
 def peaks_of(voltage, current, c):
     """Time and height of the maximum after rising states with positive currents, as in ``response.peak``."""
     ratio = voltage / current
-    if abs(c[X]) < 1e-12:
-        early = ratio
-    else:
-        early = log1p(maximum(ratio * c[X], -1.0)) * (1 / c[X])
+    early = ratio if abs(c[X]) < 1e-12 else log1p(maximum(ratio * c[X], -1.0)) * (1 / c[X])
     early = minimum(early, c[TOP])  # rounding may let a state fall that barely rises
     return (early - c[TOP]) * (-1 / c[PER_SYN]), current * (exp(early) * c[HEIGHT])
 
@@ -164,14 +161,18 @@ def solve(zero, state, fired, since, until, c, spikes, slopes):
 
     ``since`` and ``until`` are the times of each lane's last causal input and of the next.
     """
-    never, flat, one = fill16(state, math.inf), fill16(state, 0.0), fill16(state, 1.0)
+    never, flat = fill16(state, math.inf), fill16(state, 0.0)
     coarse = 1e-5 if state.itemsize == 4 else 1e-10
     find_roots(zero, state, fired, c)
     for first in range(0, lanes_of(zero), 16):
         bits = (fired >> np.uint64(first)) & np.uint64(0xFFFF)
+        if not bits:
+            store(spikes, first, never)
+            store(slopes, first, flat)
+            continue
         start, wait = load16(since, first), load16(state, WAIT * TILE + first)
         spike = start + wait
-        drive = load16(state, DRIVE * TILE + first) * (one / load16(state, UNIT * TILE + first))
+        drive = load16(state, DRIVE * TILE + first) / load16(state, UNIT * TILE + first)
         store(spikes, first, select(bits, minimum(spike, load16(until, first)), never))
         store(slopes, first, select(bits, drive - c[PER_MEM], flat))
         rounded = (absolute(spike - start - wait) * max(c[PER_MEM], c[PER_SYN]) > coarse) & bits
@@ -193,15 +194,20 @@ def settle_rounded(state, first, bits, since, until, c, spikes, slopes):
 
 
 @jit
-def normalise(zero, state):
-    """Scale states by powers of two, so that no square overflows; UNIT is where the threshold, which was 1, ends up."""
-    for first in range(0, lanes_of(zero), 16):
-        voltage, current = load16(state, VOLTAGE * TILE + first), load16(state, CURRENT * TILE + first)
-        exponent, _ = split_power(maximum(maximum(absolute(voltage), absolute(current)), 1.0))
-        unit = power_of_two(exponent * -1.0)
-        store(state, UNIT * TILE + first, unit)
-        store(state, VOLTAGE * TILE + first, voltage * unit)
-        store(state, CURRENT * TILE + first, current * unit)
+def start_search(state, first, c):
+    """Where the search begins. States are scaled by powers of two, so that no square overflows, and 1 becomes UNIT."""
+    voltage, current = load16(state, VOLTAGE * TILE + first), load16(state, CURRENT * TILE + first)
+    exponent, _ = split_power(maximum(maximum(absolute(voltage), absolute(current)), 1.0))
+    unit = power_of_two(exponent * -1.0)
+    voltage, current = voltage * unit, current * unit
+    store(state, UNIT * TILE + first, unit)
+    store(state, VOLTAGE * TILE + first, voltage)
+    store(state, CURRENT * TILE + first, current)
+    store(state, WAIT * TILE + first, fill16(state, 0.0))
+    store(state, LOW * TILE + first, fill16(state, 0.0))
+    store(state, HIGH * TILE + first, load16(state, LIMIT * TILE + first))
+    store(state, VALUE * TILE + first, voltage)
+    store(state, DRIVE * TILE + first, current * c[PER_SYN])
 
 
 @jit
@@ -212,13 +218,9 @@ def find_roots(zero, state, fired, c):
     and triples the digits. The vectors of a tile take theirs in turn, as within one each operation waits for the last.
     """
     tolerance = 2e-3 if state.itemsize == 4 else 1e-5
-    normalise(zero, state)
     for first in range(0, lanes_of(zero), 16):
-        store(state, WAIT * TILE + first, fill16(state, 0.0))
-        store(state, LOW * TILE + first, fill16(state, 0.0))
-        store(state, HIGH * TILE + first, load16(state, LIMIT * TILE + first))
-        store(state, VALUE * TILE + first, load16(state, VOLTAGE * TILE + first))
-        store(state, DRIVE * TILE + first, load16(state, CURRENT * TILE + first) * c[PER_SYN])
+        if (fired >> np.uint64(first)) & np.uint64(0xFFFF):
+            start_search(state, first, c)
     going = fired  # a lane stops by itself, so that its last digits do not depend on its neighbours
     for _ in range(_MAX_STEPS):
         moving = np.uint64(0)

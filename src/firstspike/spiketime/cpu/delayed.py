@@ -10,7 +10,17 @@ import math
 import numpy as np
 
 from firstspike.spiketime.cpu.constants import PER_MEM, PER_SYN, RATIO, kappa, peak
-from firstspike.spiketime.cpu.crossing import CURRENT, ENOUGH, LIMIT, N_STATE, TILE, VOLTAGE, endless_wait, responses, solve
+from firstspike.spiketime.cpu.crossing import (
+    CURRENT,
+    ENOUGH,
+    LIMIT,
+    N_STATE,
+    TILE,
+    VOLTAGE,
+    endless_wait,
+    responses,
+    solve,
+)
 from firstspike.spiketime.cpu.pack import unit_of_row
 from firstspike.spiketime.cpu.rows import (
     BOUND,

@@ -1,8 +1,8 @@
 """Weights in the kernels' order: for each tile of neurons ``(inputs, TILE)``, in a unit for each neuron.
 
 Forward it is the threshold. Backward it is a power of two about as large as the threshold, or as the largest weight if
-that is larger, so that neither a slope nor its inverse overflows. A tile's rows stay in the second-level cache while its
-samples pass. Lanes without a neuron have weight 0.
+that is larger, so that neither a slope nor its inverse overflows. A tile's rows stay in the second-level cache while
+its samples pass. Lanes without a neuron have weight 0.
 """
 
 # mypy: disable-error-code="no-untyped-def"

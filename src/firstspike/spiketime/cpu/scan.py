@@ -25,7 +25,7 @@ from firstspike.spiketime.cpu.crossing import (
 )
 from firstspike.spiketime.cpu.masks import any_of, bits_of, mask_of, update, where_below
 from firstspike.spiketime.cpu.pack import pack_tile, tiles_of
-from firstspike.spiketime.cpu.parallel import SIGNATURE, announce, next_task, pointer
+from firstspike.spiketime.cpu.parallel import SIGNATURE, announce, next_task, pointer, take
 from firstspike.spiketime.cpu.rows import (
     BOUND,
     LEVEL,
@@ -234,7 +234,10 @@ def proceed(packed, order, arrival, ends, rows, lane, c, state, last):
 
 @jit
 def scan_samples(zero, times, packed, c, rows, ends, order, arrival, count, last, slope, spikes, first, stop):
-    """Sort and scan the samples from ``first`` to ``stop`` of one network with all its tiles."""
+    """Sort and scan the samples from ``first`` to ``stop`` of one network with all its tiles.
+
+    ``rows`` and ``ends`` have room for as many samples.
+    """
     inputs, outputs = times.shape[1], spikes.shape[1]
     samples = stop - first
     memory = (
@@ -253,8 +256,8 @@ def scan_samples(zero, times, packed, c, rows, ends, order, arrival, count, last
             span = arrival[b, n - 1] - arrival[b, 0]
             fast[b - first] = n >= _MANY and span * max(c[PER_MEM], c[PER_SYN]) < n * _SHORT
             longest = 10 * _SHORT / max(c[PER_MEM], c[PER_SYN]) if fast[b - first] else math.inf
-            segments[b - first] = find_segments(arrival[b], n, c, longest, start, ends[b])
-            forward_rows(arrival[b], n, c, fast[b - first], start, rows[b])
+            segments[b - first] = find_segments(arrival[b], n, c, longest, start, ends[b - first])
+            forward_rows(arrival[b], n, c, fast[b - first], start, rows[b - first])
 
     for tile in range(packed.shape[0]):
         lanes = min(TILE, outputs - tile * TILE)
@@ -265,12 +268,22 @@ def scan_samples(zero, times, packed, c, rows, ends, order, arrival, count, last
             silent, left = every, every if count[b] else np.uint64(0)
             if fast[at]:
                 silent, left = scan_fast(
-                    zero, packed[tile], order[b], arrival[b], ends[b], segments[at], rows[b], every, c, state,
+                    zero, packed[tile], order[b], arrival[b], ends[at], segments[at], rows[at], every, c, state,
                     places, lane_last,
                 )  # fmt: skip
             if left:
                 silent = (silent & ~left) | scan_tile(
-                    zero, packed[tile], order[b], arrival[b], ends[b], segments[at], rows[b], left, c, state, lane_last
+                    zero,
+                    packed[tile],
+                    order[b],
+                    arrival[b],
+                    ends[at],
+                    segments[at],
+                    rows[at],
+                    left,
+                    c,
+                    state,
+                    lane_last,
                 )
             last_intervals(zero, arrival[b], count[b], lane_last, places, since, until)
             solve(zero, state, every & ~silent, since, until, c, lane_spikes, lane_slopes)
@@ -321,8 +334,9 @@ def forward_kernel(dtype: str, narrow: bool):
         last = carray(pointer(a[16], np.int32), (ensemble, batch, outputs))
         slope = carray(pointer(a[17], real), (ensemble, batch, outputs))
         spikes = carray(pointer(a[18], real), (ensemble, batch, outputs))
-        rows = carray(pointer(a[19], real), (ensemble, batch, N_FORWARD, stride_of(inputs)))
-        ends = carray(pointer(a[20], np.int32), (ensemble, batch, inputs))
+        slot = take(a, 22) if a[2] == 1 else 0  # of the memory that threads have for themselves
+        rows = carray(pointer(a[19], real), (a[21], block, N_FORWARD, stride_of(inputs)))[slot]
+        ends = carray(pointer(a[20], np.int32), (a[21], block, inputs))[slot]
         while True:
             task = next_task(a)
             if task >= a[1]:
@@ -335,7 +349,7 @@ def forward_kernel(dtype: str, narrow: bool):
                 stop = min(first + block, batch)
                 scan_samples(
                     zeros(c, lanes),
-                    times[e], packed[e], c, rows[e], ends[e], order[e], arrival[e], count[e], last[e], slope[e],
+                    times[e], packed[e], c, rows, ends, order[e], arrival[e], count[e], last[e], slope[e],
                     spikes[e], first, stop,
                 )  # fmt: skip
 

@@ -15,6 +15,7 @@ from firstspike.spiketime.backend import Constants, Gradients, Needs
 from firstspike.spiketime.cpu.backward import backward as shared_backward
 from firstspike.spiketime.cpu.forward import forward as shared_forward
 from firstspike.spiketime.cpu.parallel import run, threads_for
+from firstspike.spiketime.cpu.parts import in_parts
 from firstspike.spiketime.cpu.single_kernels import (
     single_backward_kernel,
     single_delayed_kernel,
@@ -56,6 +57,7 @@ def forward(
     return spikes, ()
 
 
+@in_parts
 def backward(
     grad: Tensor,
     spikes: Tensor,

@@ -50,8 +50,9 @@ def _overload_series(minus_y):
 
 @jit
 def responses(s, a, b):
-    """``kappa`` and ``exp(-s/tau_syn)``, the same of the faster constant, and the derivatives of kappa by the logarithms
-    of tau_mem and tau_syn, for ``s >= 0``.
+    """``kappa``, ``exp(-s/tau_syn)`` and the same of the faster constant, and derivatives of kappa, for ``s >= 0``.
+
+    They are those by the logarithms of tau_mem and tau_syn.
     """
     y = s * abs(b - a)
     slow, grown = exp(s * -min(a, b)), expm1(y * -1.0) * -1.0
@@ -59,20 +60,20 @@ def responses(s, a, b):
     small = y < 0.5
     zeroth = select(small, fma(y * -1.0, series, 1.0), grown / large)
     first = select(small, series, (zeroth * -1.0 + 1.0) / large)
-    # G_2 loses digits as a difference where y is large
-    second = select(y >= 1.0, (grown - y * (grown * -1.0 + 1.0)) / (large * large), zeroth - first)
     fast = slow - slow * grown
     late = grown > _LATE
     if late:  # no digits are left of the difference
         fast = select(late, exp(s * -max(a, b)), fast)
     response = s * slow * zeroth * b
-    common = s * b * slow
+    common, of_mem, of_syn = s * b * slow, s * a, s * b
+    # G_2 loses digits as a difference where y is large, and its product with y^2 must not overflow
+    steep, second = (grown - y * (grown * -1.0 + 1.0)) / large, zeroth - first
     if a <= b:
-        by_mem = common * first * (s * a)
-        by_syn = common * second * (s * b) - response
+        by_mem = common * first * of_mem
+        by_syn = common * select(y >= 1.0, steep * (of_syn / large), second * of_syn) - response
         return response, fast, fast, by_mem, by_syn
-    by_mem = common * second * (s * a)
-    by_syn = common * first * (s * b) - response
+    by_mem = common * select(y >= 1.0, steep * (of_mem / large), second * of_mem)
+    by_syn = common * first * of_syn - response
     return response, slow, fast, by_mem, by_syn
 
 

@@ -1,7 +1,8 @@
 """Backward by time constants that all neurons share: the scan of the inputs, with derivatives of the state.
 
-Beside the membrane V and the current Q, a neuron has M = dV/dm, S = dV/ds and R = dQ/ds, where m and s are the logarithms
-of tau_mem and tau_syn. With numbers that all neurons of a sample share, one interval of length D takes them to
+Beside the membrane V and the current Q, a neuron has M = dV/dm, S = dV/ds and R = dQ/ds, where m and s are the
+logarithms of tau_mem and tau_syn. With numbers that all neurons of a sample share, one interval of length D takes them
+to
 
     V <- e_m V + k Q,     Q <- e_s Q,     R <- e_s R + Q de_s/ds
     M <- e_m M + V de_m/dm + Q dk/dm,     S <- e_m S + k R + Q dk/ds

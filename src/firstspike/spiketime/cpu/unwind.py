@@ -198,8 +198,8 @@ def backward_kernel(dtype: str, narrow: bool):
                 e, chunk, group = task // (groups * chunks), task // groups % chunks, task % groups
                 unwind_tiles(
                     zeros(c, lanes),
-                    grad[e], spikes[e], threshold[e], unit[e], packed[e], order[e], arrival[e], count[e], ends[e], segments[e],
-                    rows[e], last[e], slope[e], weight_parts[e, chunk], times_parts[e, group],
+                    grad[e], spikes[e], threshold[e], unit[e], packed[e], order[e], arrival[e], count[e], ends[e],
+                    segments[e], rows[e], last[e], slope[e], weight_parts[e, chunk], times_parts[e, group],
                     threshold_parts[e, chunk], c, c[N_CONSTANTS], observes, wants_weight, wants_times,
                     (group * tiles // groups, (group + 1) * tiles // groups),
                     (chunk * batch // chunks, (chunk + 1) * batch // chunks),
