@@ -111,6 +111,8 @@ def _unit_of_time(constants: Constants, dtype: torch.dtype) -> tuple[float, Cons
     mem, syn = constants
     if not isinstance(mem, Tensor) or not isinstance(syn, Tensor):
         return _unit_of_numbers(constants, dtype)
+    if not syn.numel():
+        return 1.0, constants
     unit = _power_of(float(torch.minimum(mem, syn).amin()))
     if unit == 1:
         return unit, constants

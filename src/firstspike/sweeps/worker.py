@@ -20,7 +20,6 @@ from optuna.storages import BaseStorage
 from optuna.trial import TrialState
 
 from firstspike.runs import RunFolder, resume, start
-from firstspike.runs.checkpoint import CheckpointError
 from firstspike.runs.files import write_whole
 from firstspike.sweeps import study as names
 from firstspike.sweeps.config import Params
@@ -29,6 +28,7 @@ from firstspike.sweeps.storage import UNREACHABLE, cause
 from firstspike.sweeps.study import StaleAttempts, distributions, enqueue_open, number_of, open_study, owns, trials_of
 from firstspike.sweeps.table import digest
 from firstspike.training import Callback, Fit, Interrupted, Row
+from firstspike.training.state import CheckpointError
 
 logger = logging.getLogger(__name__)
 
