@@ -6,7 +6,7 @@ import pytest
 from matplotlib.image import imread
 
 from firstspike import plots
-from firstspike.plots.live import LiveFigure, live_figure
+from firstspike.plots.callbacks import LiveFigure, live_figure
 from firstspike.config import load_config
 from firstspike.training import Interrupted
 from firstspike.runs import resume, start
@@ -84,7 +84,7 @@ def test_a_drawing_that_fails_stops_no_training(tmp_path, monkeypatch, caplog):
     def fail(*_):
         raise RuntimeError("no ink")
 
-    monkeypatch.setattr("firstspike.plots.live.live_figure", fail)
+    monkeypatch.setattr("firstspike.plots.callbacks.live_figure", fail)
     results = start(tmp_path / "run", load_config("bars", CONFIG), progress_bar=False, callbacks=[LiveFigure(tmp_path / "run")])
     assert results["epochs"] == 6
     assert "LiveFigure failed (no ink); the training continues without it" in caplog.text
@@ -97,7 +97,7 @@ def test_a_resumed_training_draws_all_epochs(tmp_path, monkeypatch):
         drawn.append((list(metrics["epoch"]), epochs))
         return live_figure(metrics, epochs)
 
-    monkeypatch.setattr("firstspike.plots.live.live_figure", noted)
+    monkeypatch.setattr("firstspike.plots.callbacks.live_figure", noted)
     left = iter(range(100))
     with pytest.raises(Interrupted):
         start(

@@ -66,7 +66,7 @@ def layers_of(
     for index, section in enumerate(sections):
         kind: str = section.kind  # type: ignore[attr-defined]
         if kind == CUSTOM:
-            raise LayerError(("network", index), f"{section.name} is not in the registry of layers")  # type: ignore[attr-defined]
+            raise LayerError(("network", index), f"{section.name!r} is not in the registries; hand the network over in Python: network=...")  # type: ignore[attr-defined]
         target: Any = LAYERS[kind]
         given = section.arguments(*_RATES)
         try:
