@@ -4,16 +4,15 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
+from firstspike.training.loop import train_epoch
+from firstspike.training.saving import State
+from firstspike.training.trainers import InTurn
 from timing import Clock
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from firstspike.config import build, load_config
 from firstspike.layers import EarliestPool2d, LIFConv2d, LIFLayer, LIFLinear, Network
-from firstspike.config import build
-from firstspike.config import load_config
-from firstspike.training.loop import train_epoch
-from firstspike.training.saving import State
-from firstspike.training.trainers import InTurn
 from firstspike.training.callbacks import Watchers
 
 CONFIGS = ("mnist", "fashion_mnist", "fashion_mnist_conv")

@@ -18,14 +18,13 @@ import matplotlib as mpl
 mpl.use("Agg")
 import matplotlib.pyplot as plt
 
+from firstspike.config import load_config
 from firstspike.plots import style
 from firstspike.plots.sweep import accuracy_over
+from firstspike.runs import RunFolder, resume, start
 from firstspike.sweeps.launch import launch
 from firstspike.sweeps.plan import load_plan
-from firstspike.sweeps.table import read_study, table_of
-from firstspike.config import load_config
-from firstspike.runs import RunFolder
-from firstspike.runs import resume, start
+from firstspike.sweeps.study import read_study, table_of
 
 SEEDS = 10
 SWEEP = Path(__file__).parents[1] / "examples" / "sweeps" / "hidden_sizes.yaml"
@@ -85,7 +84,7 @@ def table(runs: Path, train: bool) -> str:
     ]
     for name, published in CONFIGS.items():
         if found := finished(runs / name, name, [], train):
-            size = load_config(name).network[hidden(name)].size
+            size = load_config(name).network[hidden(name)].out_features
             lines.append(
                 f"| `{name}` | {size} | {found['parameters']} | {found['epochs']} | {found['seconds'] / 60:.1f} | "
                 f"**{accuracy(found)}** | {published.accuracy} | {published.source} |"
@@ -105,13 +104,11 @@ def curves_of_sweep(folder: Path, train: bool) -> Curves:
     """The same from the folder of the sweep."""
     if train:
         launch(load_plan(SWEEP), folder)
-    study, _ = read_study(str(folder))
     found = {
-        (row.values["base"], row.values["network[lif:0].size"]): {
-            "test": {"accuracy": row.results["test_accuracy"], "accuracy_std": row.results["test_std"]}
+        (row["base"], row["network[lif:0].out_features"]): {
+            "test": {"accuracy": row["test_accuracy"], "accuracy_std": row["test_std"]}
         }
-        for row in table_of(study).rows
-        if row.state == "complete"
+        for row in table_of(*read_study(str(folder))).complete
     }
     return {name: [found.get((name, size), {}) for size in SIZES] for name in KINDS}
 
@@ -144,13 +141,14 @@ def sizes(runs: Path, figure: Path, train: bool) -> str:
 
 TEXT = """# Results
 
-All numbers are of a test set of 1000 samples that no choice was made on: recipes were chosen by the validation set.
-They are means and standard deviations over {seeds} seeds (2000 to 2009), trained side by side. Each row is one command,
+All accuracies are on a test set of 1000 samples that was not used for any choice: recipes were selected on the
+validation set. They are means and standard deviations over {seeds} seeds (2000 to 2009), trained in parallel. Each
+row is one command,
 
     firstspike train CONFIG --seeds {seeds}
 
-and this page is written from the run folders by `python benchmarks/results.py RUNS`, which trains them with `--train`.
-A test set of 1000 alone makes a binomial error of {error:.1f} % at an accuracy of 99 %. The minutes are those of all
+and `python benchmarks/results.py RUNS` writes this page from the run folders (with `--train`, it trains them first).
+At an accuracy of 99 %, a test set of 1000 samples has a binomial error of {error:.1f} %. The minutes are for all
 {seeds} seeds on one core of a machine that was doing other work as well.
 
 ## Yin-Yang
@@ -162,11 +160,11 @@ A test set of 1000 alone makes a binomial error of {error:.1f} % at an accuracy 
 {sizes}"""
 BY_SIZE = """## Delays and the number of hidden neurons
 
-The same recipes with other numbers of hidden neurons (tau_mem = 2 tau_syn), less trained, with five seeds, by
+The same recipes with other numbers of hidden neurons (tau_mem = 2 tau_syn) and fewer epochs, with five seeds, from
 
     firstspike sweep examples/sweeps/hidden_sizes.yaml
 
-![accuracy over hidden neurons](results_sizes.png)
+![accuracy against the number of hidden neurons](results_sizes.png)
 
 """
 

@@ -4,12 +4,16 @@ import functools
 import gzip
 import math
 import shutil
+import signal
 import struct
 
 import hypothesis
 import numpy as np
 import pytest
 import torch
+
+from firstspike.config import load_config
+from firstspike.runs import start
 
 # Every backend that must pass. One that is missing fails; none is skipped.
 BACKENDS_UNDER_TEST = ["reference", "cpu"]
@@ -92,6 +96,14 @@ def poisoned_memory():
         yield
 
 
+@pytest.fixture(autouse=True)
+def _ctrl_c():
+    """The command leaves Ctrl-C to the system when it ends, and the process with it; here the process goes on."""
+    before = signal.getsignal(signal.SIGINT)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def _write_idx(path, array, zipped=False):
     head = b"\0\0\x08" + bytes([array.ndim]) + struct.pack(f">{array.ndim}I", *array.shape)
     content = head + array.astype(np.uint8).tobytes()
@@ -124,3 +136,11 @@ def write_images():
 @pytest.fixture(scope="session")
 def image_folder(tmp_path_factory):
     return _write_images(tmp_path_factory.mktemp("images") / "plain")
+
+
+@pytest.fixture(scope="session")
+def bars_folder(tmp_path_factory):
+    """A finished run; tests only read it, or add evaluations."""
+    folder = tmp_path_factory.mktemp("trained") / "bars"
+    start(folder, load_config("bars", ["training.epochs=12", "training.checkpoint_every=4"]), progress_bar=False)
+    return folder

@@ -1,6 +1,7 @@
 """Runs that were made in Python, of all kinds: what the command could not have made, and what a run may lack."""
 
 import functools
+import itertools
 
 import torch
 from torch import nn
@@ -22,7 +23,7 @@ def data(inputs=INPUTS, classes=CLASSES, seed=0, **options):
 
 def network(*sizes, delays=False, **options):
     source = torch.Generator().manual_seed(1)
-    layers = [fs.LIFLinear(a, b, generator=source, **options) for a, b in zip(sizes, sizes[1:], strict=False)]
+    layers = [fs.LIFLinear(a, b, generator=source, **options) for a, b in itertools.pairwise(sizes)]
     return fs.Network(*(x for layer in layers for x in ([layer, fs.Delay(layer.out_features)] if delays else [layer])))
 
 
@@ -127,7 +128,8 @@ def table(folder):
     """Data of kind ``files``, trained by a config."""
     file = folder.parent / f"{folder.name}.csv"
     samples = data()
-    rows = [[*map(str, times), f"kind {label}"] for times, label in zip(samples.times.tolist(), samples.labels, strict=True)]
+    columns = zip(samples.times.tolist(), samples.labels, strict=True)
+    rows = [[*map(str, times), f"kind {label}"] for times, label in columns]
     file.write_text("\n".join(",".join(row) for row in rows) + "\n")
     raw = {
         "data": {"kind": "files", "train": str(file), "validation": 0.0, "test": 0.2},
@@ -145,6 +147,10 @@ def seeds(folder):
     return train(folder, nets, validation=data(seed=1)), {}
 
 
+def seeds_with_only_training_data(folder):
+    return train(folder, [network(INPUTS, 8, CLASSES), network(INPUTS, 8, CLASSES)]), {}
+
+
 KINDS = {
     make.__name__: make
     for make in (
@@ -157,6 +163,7 @@ KINDS = {
         data_elsewhere,
         table,
         seeds,
+        seeds_with_only_training_data,
     )
 }
 """Each makes a run in a folder, and returns it with what ``fs.load_run`` has to be handed."""

@@ -1,7 +1,9 @@
 import json
 import re
+import signal
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -21,6 +23,31 @@ def test_help_loads_no_torch():
     code += "try: main()\nexcept SystemExit: pass\nprint('torch' in sys.modules, 'numba' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "False False"
+
+
+def test_ctrl_c_while_the_process_shuts_down_leaves_no_traceback():
+    code = "import atexit, os, signal, sys\nfrom firstspike.cli import main\n"
+    code += "atexit.register(os.kill, os.getpid(), signal.SIGINT)\nsys.argv = ['firstspike', 'configs']\nmain()"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stderr == ""
+    assert done.returncode == -signal.SIGINT
+    assert done.stdout.startswith("bars")
+
+
+@pytest.mark.slow
+def test_a_second_ctrl_c_soon_after_the_first(tmp_path):
+    folder = tmp_path / "run"
+    command = [sys.executable, "-m", "firstspike", "train", "bars", "-q", "--out", folder]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    while not (folder / "metrics.csv").exists():
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    said = process.stderr.readline()
+    process.send_signal(signal.SIGINT)
+    _, more = process.communicate(timeout=60)
+    assert said == f"interrupted; saved in {folder}. Continue with: firstspike resume {folder}\n"
+    assert more == ""
+    assert process.returncode in (130, -signal.SIGINT)
 
 
 def test_configs_are_listed_and_printed():
@@ -123,7 +150,7 @@ def test_predict(trained, tmp_path, monkeypatch, capsys):
         (["predict", "RUN", "x.npy"], "x.npy: there is no such file"),
         (["predict", "RUN", "bad.csv"], "bad.csv, line 1: expected 9 inputs, got 6 too few"),
         (["predict", "RUN", "bad.csv", "--checkpoint", "first"], "has no 'first'; it has "),
-        (["predict", "nowhere", "bad.csv"], "is no run"),
+        (["predict", "nowhere", "bad.csv"], "is not a run folder"),
         (["predict", "RUN"], "Missing argument"),
     ],
 )
@@ -152,9 +179,9 @@ def test_missing_extra(tmp_path, monkeypatch, capsys):
         (["train", "bars", "--set", "network[1].out_features=4"], "the data has 3 classes"),
         (["train", "bars", "--set", "neuron.tau_syn=-1"], "neuron.tau_syn: should be greater than 0"),
         (["train", "bars", "--device", "nonsense"], "device 'nonsense' cannot be used"),
-        (["evaluate", "nowhere"], "is no run"),
-        (["resume", "nowhere"], "is no run"),
-        (["plot", "nowhere"], "no run"),
+        (["evaluate", "nowhere"], "is not a run folder"),
+        (["resume", "nowhere"], "is not a run folder"),
+        (["plot", "nowhere"], "is not a run folder"),
         (["configs", "nothing"], "no such config"),
         (["train", "bars", "--nonsense"], "No such option"),
     ],

@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from firstspike.sweeps.plan import load_plan
 from firstspike.config import load_config, parse_config
+from firstspike.sweeps.plan import load_plan
 
 DOCS = Path(__file__).parents[1] / "docs"
-PAGES = ["getting_started", "own_data", "training", "plots", "substrates", "images", "nir"]
+PAGES = ["concepts", "getting_started", "own_data", "training", "plots", "substrates", "images", "nir"]
 
 
 def blocks(page, language):
@@ -23,16 +23,17 @@ def test_python_examples_run(page, tmp_path, monkeypatch):
     monkeypatch.setenv("MPLBACKEND", "agg")
     found = blocks(page, "python")
     assert found
+    names: dict[str, object] = {}  # a page is read from top to bottom
     for block in found:
-        exec(block, {})
+        exec(block, names)
 
 
 def test_sweeps_of_the_page_are_valid(tmp_path):
     whole, axes, pruning = blocks("sweeps", "yaml")
     shared = "base: bars\naxes: {training.optimizer.lr: {from: 0.001, to: 0.1, log: true}}\n"
-    for text, points in ((whole, 12), (axes, 24), (shared + pruning, 60)):
+    for text, trials in ((whole, 12), (axes, 24), (shared + pruning, 60)):
         (tmp_path / "sweep.yaml").write_text(text)
-        assert load_plan(tmp_path / "sweep.yaml").size == points
+        assert load_plan(tmp_path / "sweep.yaml").n_trials == trials
 
 
 def test_config_of_the_page_is_valid():

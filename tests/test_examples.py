@@ -12,9 +12,9 @@ from firstspike.sweeps.plan import load_plan
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
 
-@pytest.mark.parametrize(("name", "points"), [("hidden_sizes", 24), ("yin_yang_small", 12)])
-def test_sweeps_can_be_built(name, points):
-    assert load_plan(EXAMPLES / "sweeps" / f"{name}.yaml").size == points
+@pytest.mark.parametrize(("name", "trials"), [("hidden_sizes", 24), ("yin_yang_small", 12)])
+def test_sweeps_can_be_built(name, trials):
+    assert load_plan(EXAMPLES / "sweeps" / f"{name}.yaml").n_trials == trials
 
 
 def test_every_sweep_has_a_test():

@@ -83,3 +83,41 @@ def test_copies(threshold):
     for twin in (copy.copy(lif), copy.deepcopy(lif), pickle.loads(pickle.dumps(lif)), dataclasses.replace(lif)):
         assert (twin.tau_mem, twin.tau_syn) == (math.inf, 0.3)
         assert torch.equal(torch.as_tensor(twin.threshold), torch.as_tensor(threshold))
+
+
+def equal(one, other):
+    found = one == other
+    assert found == (other == one)
+    assert found != (one != other)
+    assert not found or hash(one) == hash(other)
+    return found
+
+
+def test_equality():
+    assert equal(LIF(), LIF())
+    assert equal(LIF(2, 1), LIF(2.0, np.float64(1.0), threshold=1))
+    assert equal(LIF(math.inf), LIF(math.inf))
+    assert not equal(LIF(), LIF(2.0))
+    assert not equal(LIF(1.0, 2.0), LIF(2.0, 1.0))
+    assert not equal(LIF(), 1.0)
+    assert not equal(LIF(), (1.0, 1.0, 1.0))
+    assert len({LIF(), LIF(), LIF(2.0)}) == 2
+    assert {LIF(2.0): "value"}[LIF(2)] == "value"
+
+
+def test_equality_of_tensors():
+    values = torch.tensor([1.0, 2.0])
+    lif = LIF(threshold=values)
+    assert equal(lif, LIF(threshold=values.clone().requires_grad_()))
+    assert equal(lif, LIF(threshold=values.double()))
+    assert equal(lif, LIF(threshold=torch.nn.Parameter(values)))
+    assert not equal(lif, LIF(threshold=torch.tensor([1.0, 2.5])))
+    assert not equal(lif, LIF(threshold=torch.tensor([[1.0, 2.0]])))
+    assert not equal(lif, LIF(threshold=torch.tensor([1.0])))
+    assert not equal(LIF(threshold=torch.tensor(1.0)), LIF(threshold=1.0)), "one may learn, the other may not"
+    assert equal(lif, copy.deepcopy(lif))
+    assert equal(lif, pickle.loads(pickle.dumps(lif)))
+    elsewhere = LIF(threshold=values.to("meta"))
+    assert equal(elsewhere, elsewhere)
+    assert not equal(lif, elsewhere)
+    assert len({lif, LIF(threshold=values.clone()), LIF()}) == 2

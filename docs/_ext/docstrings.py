@@ -11,7 +11,10 @@ from sphinx.util.nodes import make_refnode
 def shorten_signature(
     app: Any, what: str, name: str, obj: Any, options: Any, signature: str | None, returns: str | None
 ) -> tuple[str | None, str | None]:
-    """``Float[Tensor, 'batch n']`` and ``torch.dtype`` in place of full or bare names; own names keep their links."""
+    """``Float[Tensor, 'batch n']`` and ``torch.dtype`` in place of full or bare names; own names keep their links.
+
+    Bounds of numbers and the default ``lambda`` of a function are left out.
+    """
     if isinstance(obj, type) and issubclass(obj, BaseModel):
         return "", None  # the keys of a config have a page of their own
     return _plain(signature), _plain(returns)
@@ -20,7 +23,8 @@ def shorten_signature(
 def _plain(text: str | None) -> str | None:
     if text is None:
         return None
-    text = text.replace("<factory>", "...")  # of a dataclass; Sphinx cannot read it
+    text = re.sub(r"<factory>|<function [\w.]*<lambda>>", "...", text)  # Sphinx cannot read these
+    text = re.sub(r"~?(?:typing\.)?Annotated\[((?:[^\[\],]|\[[^\[\]]*\])*)(?:, [^\[\]]*?\([^()]*\))*\]", r"\1", text)
     text = re.sub(r"~torch\.(?=[a-z]+\b(?!\.))", "torch.", text)
     return re.sub(r"(?<![\w.~])~?(?!firstspike\.)(?:[a-z_]\w*\.)+(?=[A-Z])", "", text)
 
@@ -31,6 +35,15 @@ def skip_fields(app: Any, what: str, name: str, obj: Any, skip: bool, options: A
     return True if re.match(r"Alias for field number \d+", text) else None
 
 
+def mark_code(app: Any, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
+    """An indented block after a paragraph is code, as a reader of the docstring sees it."""
+    for index in range(len(lines) - 1, 1, -1):
+        before = lines[index - 2]
+        indented = lines[index].startswith("    ") and not lines[index - 1]
+        if indented and before and not before.startswith(" ") and not before.endswith("::"):
+            lines[index:index] = ["::", ""]
+
+
 def find_public(app: Any, env: Any, node: Element, text: Node) -> Node | None:
     """A link to ``firstspike.layers.lif.LIFLinear`` leads to the public ``firstspike.layers.LIFLinear``."""
     target = node.get("reftarget", "")
@@ -38,7 +51,7 @@ def find_public(app: Any, env: Any, node: Element, text: Node) -> Node | None:
         return None
     last = target.rpartition(".")[2]
     domain = env.get_domain("py")
-    names = [name for name in domain.objects if name.rpartition(".")[2] == last]
+    names = [name for name, x in domain.objects.items() if name.rpartition(".")[2] == last and not x.aliased]
     if len(names) != 1:
         return None
     where = domain.objects[names[0]]
@@ -48,6 +61,7 @@ def find_public(app: Any, env: Any, node: Element, text: Node) -> Node | None:
 def setup(app: Any) -> dict[str, bool]:
     """What Sphinx calls."""
     app.connect("autodoc-process-signature", shorten_signature)
+    app.connect("autodoc-process-docstring", mark_code, priority=400)  # before napoleon
     app.connect("autodoc-skip-member", skip_fields)
     app.connect("missing-reference", find_public)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

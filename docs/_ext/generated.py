@@ -7,8 +7,9 @@ import inspect
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
+from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
@@ -16,9 +17,18 @@ import annotated_types
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+import firstspike
+from firstspike import layers
+from firstspike.config import Config, shipped_configs
+from firstspike.config.section import argument_texts
 from firstspike.plots import PLOTS
 from firstspike.plots.sweep import SWEEP_PLOTS
-from firstspike.config import Config, shipped_configs
+from firstspike.substrates import simulators
+from firstspike.training import OPTIMIZERS, SCHEDULES
+
+IN_PYTHON = ("custom", "given")
+"""Kinds of parts that were made in Python."""
+HEAD = ("key", "value", "default", "description")
 
 
 def commands() -> str:
@@ -29,31 +39,16 @@ def commands() -> str:
 
 
 def config_keys(section: str) -> str:
-    """The keys of a section of the config, a table for each kind it can be."""
-    annotation = Config.model_fields[section].annotation
-    parts = []
-    for model in _models(annotation):
-        kind = model.model_fields.get("kind")
-        title = f"`kind: {get_args(kind.annotation)[0]}`" if kind else ""
-        text = _text(model)
-        rows = [_key(name, field) for name, field in model.model_fields.items() if name != "kind"]
-        table = _table(("key", "value", "default"), rows) if rows else "No keys."
-        parts.append("\n\n".join(part for part in (f"**{title}**" if title else "", text, table) if part))
-    return "\n\n".join(parts)
-
-
-def parts_of_config() -> str:
-    """The sections inside of others."""
-    seen = list(dict.fromkeys(_inner(Config)))
-    top = {model for field in Config.model_fields.values() for model in _models(field.annotation)}
-    parts = []
-    for model in seen:
-        if model in top:
-            continue
-        kind = model.model_fields.get("kind")
-        title = f"`{model.__name__}`" + (f", `kind: {get_args(kind.annotation)[0]}`" if kind else "")
-        rows = [_key(name, field) for name, field in model.model_fields.items() if name != "kind"]
-        parts.append(f"**{title}**\n\n{_text(model)}\n\n{_table(('key', 'value', 'default'), rows)}")
+    """The keys of a section of the config, a table for each kind it can be, then those of the sections inside it."""
+    field = Config.model_fields[section]
+    parts = [_section(section, model, titled=_kind(model) is not None) for model in _from_yaml(field.annotation)]
+    top = {model for other in Config.model_fields.values() for model in _models(other.annotation)}
+    inside = {model: path for path, model in _inner(section, field.annotation) if model not in top}
+    labelled: set[str] = set()
+    for model, path in inside.items():
+        label = "" if path in labelled else f"({_label(path)})=\n"
+        labelled.add(path)
+        parts.append(label + _section(path, model, titled=True))
     return "\n\n".join(parts)
 
 
@@ -65,7 +60,7 @@ def shipped() -> str:
     return _table(("config", "what it is"), rows)
 
 
-def plots(figures: dict[str, Any]) -> str:
+def plots(figures: Mapping[str, Any]) -> str:
     """Figures with the first line of each."""
     rows = [(f"`{name}`", inspect.getdoc(draw).splitlines()[0]) for name, draw in figures.items()]
     return _table(("figure", "what it shows"), rows)
@@ -76,58 +71,131 @@ GENERATED = {
     "plots": partial(plots, PLOTS),
     "sweep plots": partial(plots, SWEEP_PLOTS),
     "shipped configs": shipped,
-    "config parts": parts_of_config,
     **{f"config {section}": partial(config_keys, section) for section in Config.model_fields},
 }
 
 
-def _text(model: type[BaseModel]) -> str:
-    return inspect.cleandoc(model.__doc__ or "").replace("``", "`")
+def _section(path: str, model: type[BaseModel], titled: bool) -> str:
+    """A title, what the section configures, and its keys."""
+    kind = _kind(model)
+    names = [f"`{path}`"] if path else []
+    title = ", ".join([*names, f"`kind: {kind}`"] if kind else names)
+    rows = [_key(path, model, name, field) for name, field in model.model_fields.items() if name != "kind"]
+    text = _plain(inspect.cleandoc(model.__doc__ or ""))
+    parts = (f"### {title}" if titled else "", text, _table(HEAD, rows) if rows else "It has no keys.")
+    return "\n\n".join(part for part in parts if part)
 
 
-def _key(name: str, field: FieldInfo) -> tuple[str, str, str]:
+def _key(path: str, model: type[BaseModel], name: str, field: FieldInfo) -> tuple[str, str, str, str]:
     if field.is_required():
         default = "required"
     elif isinstance(field.default, BaseModel):
-        default = "all defaults"
+        set_here = field.default.model_dump(exclude_defaults=True)
+        default = f"`{_yaml(set_here)}`" if set_here else "its defaults"
     else:
         default = "none" if field.default is None else f"`{_yaml(field.default)}`"
-    return f"`{name}`", _value(field.annotation, tuple(field.metadata)), default
+    value = _value(field.annotation, tuple(field.metadata), f"{path}.{name}")
+    return f"`{name}`", value, default, _description(model, name, field)
+
+
+def _description(model: type[BaseModel], name: str, field: FieldInfo) -> str:
+    """What a key means; ``see X`` is replaced by what X says about an argument of this name."""
+    text = field.description or _of_torch(model, name)
+    if reference := re.fullmatch(r"see ``(\w+)``\.?", text):
+        places = (firstspike, layers, simulators)
+        found = next((getattr(place, reference[1], None) for place in places if hasattr(place, reference[1])), None)
+        text = argument_texts(found).get(name, text) if found is not None else text
+    return _plain(text).removesuffix(".")
+
+
+def _of_torch(model: type[BaseModel], name: str) -> str:
+    """The first sentence that torch has on an argument of an optimiser or a schedule."""
+    target: Any = {**OPTIMIZERS, **SCHEDULES}.get(_kind(model))
+    entry = re.search(rf"^    {name} \(.*?\):(.*?)(?:\(default|Default:|\.\s|$(?!\n     ))", *_docstring(target))
+    if entry is None:
+        raise ValueError(f"the key {name} of {model.__name__} has no description")
+    text = re.sub(r"`([^`]*)`_", r"\1", " ".join(entry[1].split()))
+    return text[0].lower() + text[1:]
+
+
+def _docstring(target: Callable[..., Any] | None) -> tuple[str, re.RegexFlag]:
+    return inspect.getdoc(target) or "", re.MULTILINE | re.DOTALL
+
+
+def _plain(text: str) -> str:
+    """Markdown from a docstring."""
+    return text.replace("``", "`")
 
 
 def _yaml(value: Any) -> str:
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{key}: {_yaml(entry)}" for key, entry in value.items()) + "}"
     if isinstance(value, tuple | list):
         return f"[{', '.join(_yaml(entry) for entry in value)}]"
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def _value(annotation: Any, metadata: tuple[Any, ...] = ()) -> str:
-    """What may stand for a key, in words."""
+def _value(annotation: Any, metadata: tuple[Any, ...] = (), path: str = "") -> str:
+    """What a key may hold, in words."""
+    if sections := _from_yaml(annotation):
+        several = get_origin(_bare(annotation)) in (list, tuple)
+        kinds = [f"`{kind}`" for kind in map(_kind, sections) if kind]
+        what = ("list of sections" if several else "section") + (f" of kind {_either(kinds)}" if kinds else "")
+        top = next((name for name, field in Config.model_fields.items() if sections == _models(field.annotation)), None)
+        return f"[{what}](#{top or _label(path + ('[]' if several else ''))})"
     if get_origin(annotation) is Annotated:
         annotation, *own = get_args(annotation)
         return _value(annotation, (*own, *metadata))
     origin, inside = get_origin(annotation), get_args(annotation)
     if origin in (Union, UnionType):
-        return " or ".join(dict.fromkeys(_value(x, metadata) for x in inside if x is not NoneType))
+        options = [x for x in inside if x is not NoneType and not (x is str and Path in inside)]
+        return " or ".join(dict.fromkeys(_value(x, metadata) for x in options))
     if origin is Literal:
-        return " or ".join(f"`{x}`" for x in inside)
+        return _either([f"`{x}`" for x in inside])
     if origin in (list, tuple):
         entries = [x for x in inside if x is not Ellipsis]
         if origin is tuple and Ellipsis not in inside and len(inside) > 1:
-            return f"{len(inside)} of: {_value(entries[0])}"
+            return f"list of {len(inside)}: {_value(entries[0])}"
         return f"list of: {_value(entries[0])}"
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        kind = annotation.model_fields.get("kind")
-        return f"`{annotation.__name__}`" + (f" (`kind: {get_args(kind.annotation)[0]}`)" if kind else "")
-    names = {int: "whole number", float: "number", bool: "`true` or `false`", str: "text"}
-    return f"{names.get(annotation, str(annotation))} {_limits(metadata)}".strip()
+    names = {
+        int: "whole number",
+        float: "number",
+        bool: "`true` or `false`",
+        str: "text",
+        Path: "path",
+        dict: "mapping",
+    }
+    return f"{names.get(origin or annotation, str(annotation))} {_limits(metadata)}".strip()
+
+
+def _either(options: list[str]) -> str:
+    return " or ".join([", ".join(options[:-1]), options[-1]] if len(options) > 1 else options)
 
 
 def _limits(metadata: tuple[Any, ...]) -> str:
-    """Bounds on a number, of the annotations that pydantic keeps."""
-    signs = {annotated_types.Gt: ("gt", ">"), annotated_types.Ge: ("ge", "≥"), annotated_types.Le: ("le", "≤")}
+    """Bounds on a number, of the annotations that pydantic keeps; that it is finite goes without saying."""
+    signs = {"gt": ">", "ge": "≥", "lt": "<", "le": "≤"}
     entries = [x for entry in metadata for x in (entry.metadata if isinstance(entry, FieldInfo) else [entry])]
-    return ", ".join(f"{signs[type(x)][1]} {getattr(x, signs[type(x)][0])}" for x in entries if type(x) in signs)
+    bounds = (annotated_types.Gt, annotated_types.Ge, annotated_types.Lt, annotated_types.Le)
+    named = [(type(x).__name__.lower(), x) for x in entries if isinstance(x, bounds)]
+    return ", ".join(f"{signs[n]} {getattr(x, n):g}" for n, x in named if abs(getattr(x, n)) < 1e6)
+
+
+def _bare(annotation: Any) -> Any:
+    """``X`` of ``Annotated[X, ...]`` and of ``X | None``."""
+    if get_origin(annotation) is Annotated:
+        return _bare(get_args(annotation)[0])
+    inside = [x for x in get_args(annotation) if x is not NoneType]
+    return _bare(inside[0]) if get_origin(annotation) in (Union, UnionType) and len(inside) == 1 else annotation
+
+
+def _kind(model: type[BaseModel]) -> str | None:
+    field = model.model_fields.get("kind")
+    return get_args(field.annotation)[0] if field else None
+
+
+def _label(path: str) -> str:
+    return "config-" + re.sub(r"\W+", "-", path).strip("-")
 
 
 def _models(annotation: Any) -> list[type[BaseModel]]:
@@ -138,11 +206,21 @@ def _models(annotation: Any) -> list[type[BaseModel]]:
     return [model for inside in get_args(annotation) for model in _models(inside)]
 
 
-def _inner(model: type[BaseModel]) -> Iterator[type[BaseModel]]:
-    for field in model.model_fields.values():
-        for inside in _models(field.annotation):
-            yield inside
-            yield from _inner(inside)
+def _from_yaml(annotation: Any) -> list[type[BaseModel]]:
+    """The sections that a person may write."""
+    return [model for model in _models(annotation) if _kind(model) not in IN_PYTHON]
+
+
+def _inner(path: str, annotation: Any) -> Iterator[tuple[str, type[BaseModel]]]:
+    """The sections inside a section, with their places."""
+    start = f"{path}[]" if get_origin(_bare(annotation)) in (list, tuple) else path
+    for model in _from_yaml(annotation):
+        for name, field in model.model_fields.items():
+            place = f"{start}.{name}"
+            several = get_origin(_bare(field.annotation)) in (list, tuple)
+            for inside in _from_yaml(field.annotation):
+                yield f"{place}[]" if several else place, inside
+            yield from _inner(place, field.annotation)
 
 
 def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:

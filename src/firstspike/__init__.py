@@ -28,8 +28,8 @@ if TYPE_CHECKING:
         ensemble,
     )
     from firstspike.neuron import LIF
-    from firstspike.spiketime import first_spike_time
     from firstspike.runs import load_run
+    from firstspike.spiketime import first_spike_time
     from firstspike.training import Augment, Callback, CosineLR, EarlyStopping, Evaluation, SilentNeurons, Trainer
 
 __all__ = [

@@ -2,7 +2,9 @@
 
 import contextlib
 import os
+import signal
 import sys
+import threading
 from collections.abc import Iterator
 from enum import StrEnum
 from pathlib import Path
@@ -14,8 +16,8 @@ from firstspike._version import __version__
 from firstspike.interop.commands import export, import_fastanddeep
 from firstspike.reports.command import report
 from firstspike.sweeps import command as sweeps
-from firstspike.sweeps.folder import sweep_folder
-from firstspike.training.torchrun import check_command, only_first_reports
+from firstspike.sweeps import sweep_folder
+from firstspike.torchrun import check_command, only_first_reports
 
 app = typer.Typer(
     help="Train spiking neural networks exactly, by backpropagation on first spike times.",
@@ -32,7 +34,7 @@ Setting = Annotated[
 ]
 RunFolder = Annotated[Path, typer.Argument(help="A run folder.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar.")]
-Live = Annotated[bool, typer.Option("--live", help="Draw accuracy, error and loss to figures/live.png during the training.")]
+Live = Annotated[bool, typer.Option("--live", help="Draw accuracy, error and loss to figures/live.png.")]
 Log = Annotated[bool, typer.Option("--tensorboard", help="Log to the run's tensorboard/; needs the extra tensorboard.")]
 Wandb = Annotated[bool, typer.Option("--wandb", help="Log to Weights & Biases; needs the extra wandb.")]
 Chosen = Annotated[
@@ -55,14 +57,24 @@ class Split(StrEnum):
 def main() -> None:
     """Entry point: errors that a user can mend are one message, without a traceback."""
     try:
-        with only_first_reports():
+        with _quiet_end(), only_first_reports():
             app()
     except (ValueError, FileExistsError, FileNotFoundError, ImportError) as error:
         _fail(_reason(error), BAD_INPUT)
-    except OSError as error:
+    except (OSError, FloatingPointError) as error:  # a training that diverged is the latter
         _fail(_reason(error), FAILED)
     except KeyboardInterrupt:
         _fail("interrupted", INTERRUPTED)
+
+
+@contextlib.contextmanager
+def _quiet_end() -> Iterator[None]:
+    """After this block Ctrl-C ends the process at once: Python would print a traceback while it shuts down."""
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def _fail(message: str, code: int) -> None:
@@ -103,12 +115,10 @@ def train(
     device: Annotated[str | None, typer.Option(help="cpu, cuda, ...; by default the config's.")] = None,
     dtype: Annotated[str | None, typer.Option(help="float32 or float64; by default the config's.")] = None,
     seed: Annotated[int | None, typer.Option(help="By default the config's.")] = None,
-    seeds: Annotated[
-        int | None, typer.Option(help="Train N networks side by side, with consecutive seeds.")
-    ] = None,
+    seeds: Annotated[int | None, typer.Option(help="Train N networks side by side, with consecutive seeds.")] = None,
     substrate: Annotated[
         str | None,
-        typer.Option(help="Train on this kind, e.g. noisy or mock_bss2; with default settings if the config has another."),
+        typer.Option(help="Train on this kind, e.g. noisy; with default settings if the config has another."),
     ] = None,
     quiet: Quiet = False,
     live: Live = False,
@@ -117,14 +127,13 @@ def train(
 ) -> None:
     """Train a network and evaluate it."""
     from firstspike.config import load_config
-    from firstspike.runs import next_folder, start
+    from firstspike.runs import run_folder, start
 
     named = {"device": device, "dtype": dtype, "seed": seed, "n_seeds": seeds}
     overrides = [f"training.{name}={value}" for name, value in named.items() if value is not None]
     checked = load_config(config, [*(settings or ()), *overrides], substrate)
-    folder = out or next_folder(Path("runs"), Path(config).stem)
-    callbacks = _callbacks(folder, live, tensorboard, wandb)
-    with _interruptible(folder):
+    with run_folder(out, Path(config).stem) as folder, _interruptible(folder):
+        callbacks = _callbacks(folder, live, tensorboard, wandb)
         _report(folder, start(folder, checked, progress_bar=not quiet, callbacks=callbacks))
 
 
@@ -135,6 +144,9 @@ def resume(
     allow_other_chip: Annotated[
         bool, typer.Option("--allow-other-chip", help="Resume even if the run used another chip.")
     ] = False,
+    from_scratch: Annotated[
+        bool, typer.Option("--from-scratch", help="Drop all checkpoints and tables, and train anew.")
+    ] = False,
     quiet: Quiet = False,
     live: Live = False,
     tensorboard: Log = False,
@@ -144,11 +156,9 @@ def resume(
     from firstspike.runs import resume as resume_run
 
     callbacks = _callbacks(run, live, tensorboard, wandb)
+    options: dict[str, Any] = {"allow_other_chip": allow_other_chip, "from_scratch": from_scratch}
     with _interruptible(run):
-        results = resume_run(
-            run, epochs=epochs, progress_bar=not quiet, callbacks=callbacks, allow_other_chip=allow_other_chip
-        )
-        _report(run, results)
+        _report(run, resume_run(run, epochs=epochs, progress_bar=not quiet, callbacks=callbacks, **options))
 
 
 @app.command()
@@ -228,7 +238,7 @@ def configs(
     name: Annotated[str | None, typer.Argument(help="Print this one.")] = None,
 ) -> None:
     """List the shipped configs, or print one."""
-    from firstspike.config.shipped import shipped_configs
+    from firstspike.configs import shipped_configs
 
     shipped = shipped_configs()
     if name is None:

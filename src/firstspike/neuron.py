@@ -8,7 +8,9 @@ V is relative to the leak potential. Times are in any unit, the same for all; by
 import math
 from dataclasses import dataclass
 from numbers import Real
+from typing import Any
 
+import torch
 from torch import Tensor
 
 from firstspike.ranges import Positive, PositiveOrInf
@@ -24,6 +26,8 @@ class LIF:
 
     Each is one number for all neurons of a layer, or a tensor ``()`` or ``(out,)``, which may require a gradient. The
     values of tensors are checked where they are used: a look at them here would break under vmap.
+
+    Two are equal if all three values are; of tensors shape and values count. A number never equals a tensor.
 
     Args:
         tau_mem: membrane time constant, > 0; the number ``math.inf`` is a neuron without leak, a tensor is finite.
@@ -51,7 +55,36 @@ class LIF:
                 raise ValueError(f"{name} must be > 0{finite}, got {value}")
             object.__setattr__(self, name, number)
 
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, LIF):
+            return NotImplemented
+        return all(map(_same, self._values, other._values))
+
+    def __hash__(self) -> int:
+        return hash(tuple(tuple(x.shape) if isinstance(x, Tensor) else x for x in self._values))
+
+    @property
+    def _values(self) -> tuple[float | Tensor, ...]:
+        return self.tau_mem, self.tau_syn, self.threshold
+
     @property
     def ratio(self) -> float | Tensor:
         """``tau_mem / tau_syn``; ``inf`` without leak."""
         return self.tau_mem / self.tau_syn
+
+
+def check_neuron(value: Any) -> None:
+    """Raise a ValueError unless the value is a ``LIF``."""
+    if not isinstance(value, LIF):
+        raise ValueError(f"neuron must be a LIF, such as LIF(tau_mem=2.0), got {value!r}")
+
+
+def _same(one: float | Tensor, other: float | Tensor) -> bool:
+    """Whether two parameters have the same values, whatever their types and devices."""
+    if one is other:
+        return True
+    if isinstance(one, Tensor) and isinstance(other, Tensor):
+        if one.shape != other.shape or one.is_meta or other.is_meta:
+            return False
+        return torch.equal(*(x.detach().cpu().double() for x in (one, other)))
+    return not isinstance(one, Tensor) and not isinstance(other, Tensor) and one == other

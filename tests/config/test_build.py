@@ -1,13 +1,14 @@
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
 
+from firstspike.config import build, build_data, build_network, load_config, parse_config
+from firstspike.config.sections import outline_of
 from firstspike.data import DATASETS
 from firstspike.layers import DelayRule
 from firstspike.seeding import generator
-from firstspike.config import build, build_data, build_network, load_config, parse_config
-from firstspike.config.sections import outline_of
 
 
 @pytest.mark.parametrize("kind", sorted(set(DATASETS) - {"files"}))
@@ -45,7 +46,14 @@ def test_everything_of_a_network_section_arrives():
             "jitter": 0.1,
             "lr": 0.3,
         },
-        {"kind": "lif", "out_features": 7, "delay": {"shift": 1.0}, "delay_lr": 0.2, "lr": 0.1, "neuron": {"threshold": 2.0}},
+        {
+            "kind": "lif",
+            "out_features": 7,
+            "delay": {"shift": 1.0},
+            "delay_lr": 0.2,
+            "lr": 0.1,
+            "neuron": {"threshold": 2.0},
+        },
         {"kind": "bias", "times": [0.5, 0.9]},
         {"kind": "lif", "out_features": 3, "weight_mean": 1.0, "weight_std": 0.0, "neuron_lr": 0.4},
     ]
@@ -143,10 +151,24 @@ def test_a_device_that_is_not_there():
         build(load_config("bars", ["training.device=nonsense"]))
 
 
+def test_a_device_without_float64(monkeypatch):
+    def of_mps(*shape, dtype=None, device=None):
+        if dtype is torch.float64:
+            raise TypeError("Cannot convert a MPS Tensor to float64 dtype")
+        return SimpleNamespace(device=torch.device(device))
+
+    config = load_config("bars", ["training.device=mps"])
+    monkeypatch.setattr(torch, "empty", of_mps)
+    with pytest.raises(ValueError, match=r"device 'mps' cannot be used: it has no float64, .*; try cpu"):
+        build(config)
+
+
 def test_layers_without_given_weights_start_from_what_reaches_them():
     """Three quarters of the pixels are silent: weights for all of them would leave the layer silent, too."""
     raw = load_config("bars", ["data.silent_background=true"]).model_dump()
-    raw["network"] = [{"kind": "lif", "out_features": 30}] * 6 + [{"kind": "lif", "out_features": 3, "weight_mean": 2, "weight_std": 0}]
+    raw["network"] = [{"kind": "lif", "out_features": 30}] * 6 + [
+        {"kind": "lif", "out_features": 3, "weight_mean": 2, "weight_std": 0}
+    ]
     raw["training"]["silent"]["limits"] = 1.0
     config = parse_config(raw)
     trainer, data = build(config), build_data(config).train

@@ -1,7 +1,7 @@
 import pytest
 import yaml
 
-from firstspike.config import ConfigError, load_config, parse_config, shipped_configs
+from firstspike.config import ConfigError, load_config, parse_config, shipped_configs, upgrade
 
 GOOD = {
     "data": {"kind": "bars", "train": 30, "validation": 9, "test": 9},
@@ -29,8 +29,24 @@ def test_shipped_configs_are_valid_and_survive_a_round_trip(name):
     assert parse_config(yaml.safe_load(config.to_yaml())) == config
 
 
+def test_overrides_of_a_config_with_names_of_an_earlier_version(tmp_path, caplog):
+    upgrade._warn.cache_clear()  # it warns once
+    text = "data: {kind: xor}\nnetwork: [{kind: lif, size: 9}, {kind: lif, size: 2}]\nloss: {kind: cross_entropy}\n"
+    old = written(tmp_path, text + "training: {epochs: 2, batch_size: 9}\n")
+    new, older = "network[0].out_features=3", "network[0].size=4"
+    for settings, size in (([new], 3), ([older], 4), ([older, new], 3), ([new, older], 4)):
+        assert load_config(old, settings).network[0].out_features == size
+    change = "names of an earlier version: size is now out_features"
+    assert [record.getMessage() for record in caplog.records] == [
+        f"{old}: {change}",
+        f"--set network[0].size: {change}",
+    ]
+
+
 def test_overrides_change_values_at_any_depth():
-    config = load_config("yin_yang", ["training.optimizer.lr=1e-3", "network[1].out_features=30", "training.schedule=null"])
+    config = load_config(
+        "yin_yang", ["training.optimizer.lr=1e-3", "network[1].out_features=30", "training.schedule=null"]
+    )
     assert config.training.optimizer.lr == 1e-3
     assert config.network[1].out_features == 30
     assert config.training.schedule is None
@@ -90,7 +106,10 @@ def test_a_wrong_size_is_found_beside_other_errors():
         ([{"kind": "lif", "out_features": 3}, {"kind": "bias", "times": [1.0]}], "may follow the last lif layer"),
         ([{"kind": "lif", "out_features": 3, "weight_mean": 1}], "weight_mean and weight_std belong together"),
         ([{"kind": "lif", "out_features": 3, "delay_lr": 0.1}], "delay_lr needs delay"),
-        ([{"kind": "delay", "copies": 2}, {"kind": "lif", "out_features": 3}], "2 copies cannot share delays among 9 features"),
+        (
+            [{"kind": "delay", "copies": 2}, {"kind": "lif", "out_features": 3}],
+            "2 copies cannot share delays among 9 features",
+        ),
         (
             [
                 {"kind": "multiplex", "copies": 4},
@@ -100,9 +119,18 @@ def test_a_wrong_size_is_found_beside_other_errors():
             ],
             "network[2]: 4 copies cannot share delays among 37 features",
         ),
-        ([{"kind": "delay", "jitter": -1}, {"kind": "lif", "out_features": 3}], "network[0].jitter: should be greater than"),
-        ([{"kind": "delay", "scale": float("inf")}, {"kind": "lif", "out_features": 3}], "expected finite values with scale > 0"),
-        ([{"kind": "delay", "bound": "relu"}, {"kind": "lif", "out_features": 3}], "should be 'sigmoid', 'softplus' or 'clip'"),
+        (
+            [{"kind": "delay", "jitter": -1}, {"kind": "lif", "out_features": 3}],
+            "network[0].jitter: should be greater than",
+        ),
+        (
+            [{"kind": "delay", "scale": float("inf")}, {"kind": "lif", "out_features": 3}],
+            "expected finite values with scale > 0",
+        ),
+        (
+            [{"kind": "delay", "bound": "relu"}, {"kind": "lif", "out_features": 3}],
+            "should be 'sigmoid', 'softplus' or 'clip'",
+        ),
         ([{"kind": "lif", "out_features": 3, "trainable": ["tau"]}], "network[0].trainable[0]: should be 'tau_mem'"),
         ([{"kind": "lif", "out_features": 3, "per_neuron": True}], "name them in trainable"),
         ([{"kind": "lif", "out_features": 3, "neuron_lr": 0.1}], "neuron_lr needs trainable"),
@@ -131,6 +159,92 @@ def test_networks_that_cannot_work(network, message):
 )
 def test_files_that_are_no_config(tmp_path, text, message):
     assert message in errors_of(written(tmp_path, text))[0]
+
+
+def test_errors_name_the_line(tmp_path):
+    text = """
+data: {kind: bars, trian: 5}
+neuron: {tau_mem: -1}
+network:
+  - {kind: lif, out_features: 5}
+  - kind: lif
+    out_features: 4
+loss:
+  xi: 0.1
+training:
+  epochs: 0x_
+  optimizer:
+    kind: adma
+"""
+    file = written(tmp_path, text)
+    with pytest.raises(ConfigError) as caught:
+        load_config(file, ["network[0].out_features=0", "network[1].out_feature=2"])
+    assert str(caught.value).splitlines() == [
+        f"{file}: 8 error(s)",
+        "  data.trian: unknown key, did you mean train? valid keys: kind, train, validation, test, seeds, size, noise, "
+        "multiply, early, late, silent_background (line 2)",
+        "  neuron.tau_mem: should be greater than 0, got -1 (line 3)",
+        "  network[0].out_features: should be greater than 0, got 0",
+        "  network[1].out_feature: unknown key, did you mean out_features? valid keys: kind, out_features, neuron, "
+        "trainable, per_neuron, weight_mean, weight_std, delay, max_weight_grad, lr, neuron_lr, delay_lr",
+        "  loss: needs a kind (line 8)",
+        "  training.epochs: should be a valid integer, unable to parse string as an integer, got '0x_' (line 11)",
+        "  training.batch_size: is missing (line 10)",
+        "  training.optimizer.kind: expected one of 'adam', 'adamw', 'sgd', 'custom', got 'adma' (line 13)",
+    ]
+
+
+def test_sizes_that_do_not_fit_name_the_line(tmp_path):
+    text = "data: {kind: bars}\nnetwork:\n- {kind: delay}\n- {kind: lif,\n   out_features: 4}\n"
+    with pytest.raises(ConfigError) as caught:
+        load_config(written(tmp_path, text + "loss: {kind: cross_entropy}\ntraining: {epochs: 1, batch_size: 1}\n"))
+    assert [error.split(":")[0] for error in caught.value.errors] == ["network[1].out_features"]
+    assert caught.value.lines == [5]
+
+
+def test_errors_are_lines_that_can_be_shown(tmp_path):
+    text = 'data: {kind: "\\e]0;x", "a\\nb": 1}\nnetwork: [[' + "x, " * 10_000 + "x]]\n"
+    errors = errors_of(written(tmp_path, text + f"loss: {{kind: {'long' * 1000}}}\n"))
+    assert all(error.isprintable() and len(error) < 400 for error in errors)
+    many = written(tmp_path, "data: {kind: pattern, patterns: [[" + "x, " * 10_000 + "x]]}\n")
+    with pytest.raises(ConfigError) as caught:
+        load_config(many)
+    assert len(str(caught.value).splitlines()) == 52
+    assert "more" in str(caught.value).splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (["training.n_seeds=1000000"], "training.n_seeds: should be less than or equal to 1000, got 1000000"),
+        (["training.epochs=" + "9" * 90], "training.epochs: should be less than or equal to"),
+        (["training.seed=99999999999999999999"], "training.seed: should be less than or equal to"),
+        (["data.train=1000000000000"], "data.train: should be less than or equal to"),
+        (["data.size=100000"], "data.size: should be less than or equal to"),
+        (["data.multiply=1000000"], "data: size, multiply: expected at most 1000000 inputs, got 9000000"),
+        (
+            ["network[0].out_features=1000000", "network[1].out_features=3000"],
+            "network[1]: 3000000000 weights are more than fit",
+        ),
+        (
+            ["network[0]={kind: multiplex, copies: 1000000}", "network[1].out_features=1000"],
+            "9000000000 weights are more than fit",
+        ),
+        (["data={kind: yin_yang, r_small: 0.001}"], "r_small from r_big/20 to below r_big/2"),
+        (["data={kind: yin_yang, seeds: [1, 2, 4294967296]}"], "seed: expected 0 ... 2**32 - 1"),
+        (
+            ["data={kind: digits, train: 1790}"],
+            "train, validation, test: expected at most 1797 images in total, got 2390",
+        ),
+        (["data={kind: pattern, patterns: [[], []]}"], "patterns: expected times >= 0 of shape"),
+        (["substrate={kind: integrator, step: 1.0e-30}"], "at most a million steps"),
+        (["substrate={kind: mock_bss2, stall: 1, retries: 1000000000}"], "substrate.retries: should be less than"),
+        (["training.optimizer.betas=[0.9, 1]"], "training.optimizer.betas[1]: should be less than 1"),
+        (["training.optimizer={kind: sgd, lr: 1, nesterov: true}"], "nesterov needs a momentum above 0"),
+    ],
+)
+def test_bounds(settings, message):
+    assert any(message in error for error in errors_of("bars", *settings)), errors_of("bars", *settings)
 
 
 def test_nothing_in_a_config_is_executed(tmp_path):

@@ -3,8 +3,7 @@
 import pytest
 
 from firstspike import plots
-from firstspike.config import build
-from firstspike.config import ConfigError, parse_config
+from firstspike.config import ConfigError, build, parse_config
 from firstspike.runs import start
 
 LAYERS = [
@@ -50,17 +49,26 @@ def test_a_run_with_convolution_and_its_figures(tmp_path, seeds):
 @pytest.mark.parametrize(
     ("layers", "message"),
     [
-        ([{"kind": "conv", "out_channels": 2, "kernel_size": 9}, LAYERS[-1]], "network[0]: a window of 9x9 does not fit into 8x8"),
+        (
+            [{"kind": "conv", "out_channels": 2, "kernel_size": 9}, LAYERS[-1]],
+            "network[0]: a window of 9x9 does not fit into 8x8",
+        ),
         (
             [LAYERS[2], LAYERS[2] | {"kernel_size": 5}, LAYERS[-1]],
             "a window of 5x5 does not fit into 4x4",
         ),
         ([{"kind": "bias", "times": [0.5]}, *LAYERS], "network[1]: conv needs an image"),
-        ([{"kind": "lif", "out_features": 4}, {"kind": "pool", "kernel_size": 2}, LAYERS[-1]], "network[1]: pool needs an image"),
+        (
+            [{"kind": "lif", "out_features": 4}, {"kind": "pool", "kernel_size": 2}, LAYERS[-1]],
+            "network[1]: pool needs an image",
+        ),
         ([LAYERS[0]], "has no layer of kind lif"),
         ([LAYERS[-1], LAYERS[0]], "conv needs an image"),
         ([{"kind": "conv", "out_channels": 0, "kernel_size": 3}, LAYERS[-1]], "network[0].out_channels"),
-        ([{"kind": "conv", "out_channels": 2, "kernel_size": 3, "delay": {}}, LAYERS[-1]], "network[0].delay: unknown key"),
+        (
+            [{"kind": "conv", "out_channels": 2, "kernel_size": 3, "delay": {}}, LAYERS[-1]],
+            "network[0].delay: unknown key",
+        ),
     ],
 )
 def test_what_does_not_fit(layers, message):
@@ -77,5 +85,5 @@ def test_data_without_images_and_sizes_that_are_too_large():
         parse_config(config)
     assert "data.test: should be less than or equal to 10000, got 10001" in str(error.value)
     config["data"]["test"] = 1
-    with pytest.raises(ConfigError, match="train and validation share 60000 images, got 50001 and 10000"):
+    with pytest.raises(ConfigError, match="train, validation: expected at most 60000 images in total, got 60001"):
         parse_config(config)

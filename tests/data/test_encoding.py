@@ -62,6 +62,19 @@ def test_integer_values_are_refused():
         latency(torch.tensor([0, 1]))
 
 
+def test_arrays_and_lists():
+    assert latency([0.0, 0.5, 1.0]).tolist() == pytest.approx([0.15, 1.075, 2.0])
+    assert latency([[0.0], [1.0]]).dtype == torch.float32
+    array = np.array([[0.0, 1.0]])
+    assert latency(array).tolist() == [[0.15, 2.0]]
+    assert latency(array).dtype == torch.float64
+    assert array.tolist() == [[0.0, 1.0]]
+    with pytest.raises(ValueError, match=r"values: expected floating point, got torch.uint8\. .*values / 255"):
+        latency(np.zeros((2, 2), np.uint8))
+    with pytest.raises(ValueError, match="values: expected numbers in a tensor or array, got a str"):
+        latency("0.5")
+
+
 @pytest.mark.parametrize(("early", "late"), [(1.0, 1.0), (2.0, 1.0), (-0.1, 1.0), (0.0, math.inf), (math.nan, 1.0)])
 def test_bad_window_is_refused(early, late):
     with pytest.raises(ValueError, match="early, late: expected"):

@@ -61,6 +61,7 @@ def test_text_that_does_not_fit(tmp_path, text, message):
     ("values", "message"),
     [
         (np.zeros((2, 4)), r"expected the shape \(samples, 3\), got \(2, 4\)"),
+        (np.zeros((5, 2, 3)), r"got \(5, 2, 3\); a raster of 0 and 1 .* becomes spike times by"),
         (np.zeros(3), r"expected the shape \(samples, 3\), got \(3,\)"),
         (np.zeros((0, 3)), r"got \(0, 3\)"),
         (np.array([["a", "b", "c"]]), "expected numbers, got <U1"),
@@ -86,6 +87,15 @@ def test_other_files(tmp_path, suffix):
         read_times(path, 3)
     with pytest.raises(FileNotFoundError, match="there is no such file"):
         read_times(tmp_path / f"b.{suffix}", 3)
+
+
+@pytest.mark.parametrize("labelled", [False, True])
+def test_times_before_0_are_legal_and_pointed_out(tmp_path, labelled):
+    path = write(tmp_path / "a.csv", "-0.5,1,2" + ",up" * labelled + "\n")
+    with pytest.warns(UserWarning, match=r"spike times before 0, the earliest is -0\.5") as found:
+        times = read_labelled(path, 3, NAMES).times if labelled else read_times(path, 3)
+    assert len(found) == 1
+    assert times.tolist() == [[-0.5, 1.0, 2.0]]
 
 
 def test_a_pickle_is_not_executed(tmp_path):

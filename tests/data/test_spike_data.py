@@ -1,12 +1,15 @@
 import dataclasses
+import json
 import math
+import warnings
 
+import numpy as np
 import pytest
 import torch
 from torch.utils.data import DataLoader
 
 from firstspike.data import LatencyEncoder, SpikeData
-from firstspike.data.base import balanced_labels, make_splits, seeded_generator
+from firstspike.data.base import Splits, balanced_labels, make_splits, seeded_generator
 
 
 @pytest.fixture
@@ -73,6 +76,16 @@ def test_frozen(data):
     [
         (torch.zeros(3), torch.zeros(3, dtype=torch.int64), "times: expected a floating-point tensor"),
         (torch.zeros(3, 2, dtype=torch.int64), torch.zeros(3, dtype=torch.int64), "times: expected"),
+        (np.zeros((3, 2), int), [0, 1, 0], r"got torch.int64 of shape \(3, 2\): .* become times by times \* step"),
+        ([[1, 2]], [0], "times: expected a floating-point tensor .* got torch.int64"),
+        (np.zeros((3, 2), bool), [0, 1, 0], "got torch.bool .* a raster of 0 and 1 .* becomes spike times by"),
+        (torch.zeros(5, 3, 2), torch.zeros(3).long(), "reshape to two dimensions; a raster of 0 and 1"),
+        (torch.zeros(5, 3, 2).int(), torch.zeros(3).long(), "got torch.int32 .*: a raster of 0 and 1"),
+        ([[1.0, 2.0], [1.0]], [0, 1], "times: expected numbers in a tensor or array, got a list: .*inhomogeneous"),
+        ([["a"]], [0], "times: expected numbers in a tensor or array, got a list: .* not numbers"),
+        (None, [0], "times: expected numbers in a tensor or array, got a NoneType"),
+        ([[1.0]], ["a"], "labels: expected numbers in a tensor or array, got a list"),
+        ([[1.0]], [0.0], "labels: expected int64"),
         (torch.zeros(3, 2), torch.zeros(2, dtype=torch.int64), "labels: expected int64 of shape"),
         (torch.zeros(3, 2), torch.zeros(3), "labels: expected int64"),
         (torch.full((3, 2), math.nan), torch.zeros(3, dtype=torch.int64), "NaN or -inf"),
@@ -87,6 +100,48 @@ def test_wrong_data(times, labels, message):
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("times", "dtype"),
+    [
+        (np.array([[0.5, math.inf], [0.25, 1.0]]), torch.float64),
+        (np.array([[0.5, math.inf], [0.25, 1.0]], np.float32), torch.float32),
+        (np.array([[0.5, math.inf], [0.25, 1.0]], ">f4"), torch.float32),
+        (np.array([[math.inf, 0.5], [1.0, 0.25]])[:, ::-1], torch.float64),
+        ([[0.5, math.inf], [0.25, 1.0]], torch.float32),
+        (((0.5, math.inf), (0.25, 1)), torch.float32),
+        ([torch.tensor([0.5, math.inf]), torch.tensor([0.25, 1.0])], torch.float32),
+    ],
+)
+@pytest.mark.parametrize("labels", [[1, 0], np.array([1, 0]), np.array([1, 0], np.uint8), torch.tensor([1, 0])])
+def test_arrays_and_lists_become_tensors(times, labels, dtype):
+    data = SpikeData(times, labels, ["a", "b"])
+    assert data.times.dtype == dtype
+    assert data.times.tolist() == [[0.5, math.inf], [0.25, 1.0]]
+    assert data.labels.dtype == torch.int64
+    assert data.labels.tolist() == [1, 0]
+    assert len(DataLoader(data, batch_size=2)) == 1
+
+
+def test_an_array_is_copied_and_a_tensor_is_kept():
+    array, tensor = np.ones((1, 2)), torch.ones(1, 2)
+    data = SpikeData(array, [0], ("a",))
+    array[:] = 5
+    assert data.times.tolist() == [[1.0, 1.0]]
+    assert SpikeData(tensor, torch.tensor([0]), ("a",)).times is tensor
+
+
+def test_times_before_0_are_legal_and_pointed_out_once():
+    times = torch.tensor([[-0.25, 1.0], [math.inf, 0.5]])
+    with pytest.warns(UserWarning, match=r"spike times before 0, the earliest is -0\.25; that is legal, but") as found:
+        data = SpikeData(times, torch.tensor([0, 0]), ("a",))
+    assert [warning.filename for warning in found] == [__file__]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert data.to(dtype=torch.float64).times.tolist() == times.tolist()
+        SpikeData(torch.tensor([[0.0, -0.0, math.inf]]), torch.tensor([0]), ("a",))
+        SpikeData(torch.zeros(0, 3), torch.zeros(0).long(), ("a",))
+
+
 def test_balanced_labels():
     labels = balanced_labels(11, 3, seeded_generator(0))
     assert labels.bincount().tolist() == [4, 4, 3]
@@ -98,3 +153,25 @@ def test_balanced_labels():
 def test_splits_need_three_seeds(data):
     with pytest.raises(ValueError, match="seeds: expected three"):
         make_splits(lambda size, seed: data, (1, 1, 1), (1, 2))
+
+
+def test_checksums(data):
+    twin = SpikeData(data.times.clone(), data.labels.clone(), ("a", "b"))
+    splits = Splits(data, data, data)
+    assert json.loads(json.dumps(splits.checksum)) == splits.checksum
+    assert splits.differences(Splits(twin, twin, twin).checksum) == []
+    other = dataclasses.replace(data, labels=1 - data.labels)
+    nudged = dataclasses.replace(data, times=torch.nextafter(data.times, torch.zeros(())))
+    fewer = SpikeData(data.times[:3], data.labels[:3], ("a", "b"))
+    assert Splits(other, nudged, fewer).differences(splits.checksum) == [
+        "train: other labels",
+        "validation: other times",
+        "test: 3 samples instead of 4",
+    ]
+    double = data.to(dtype=torch.float64)
+    assert Splits(double, data, data).differences(splits.checksum) == ["train: times in float64 instead of float32"]
+    named = dataclasses.replace(data, class_names=("a", "c"))
+    assert Splits(named, named, named).differences(splits.checksum) == ["other names of classes"]
+    assert SpikeData(data.times.T.contiguous().T, data.labels, ("a", "b")).checksum == data.checksum
+    assert Splits(data, data, data).differences({"test": {"labels": "?"}}) == ["test: other labels"]
+    assert data.to(dtype=torch.bfloat16).checksum["dtype"] == "bfloat16"

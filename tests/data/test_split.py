@@ -96,7 +96,7 @@ def test_names_for_the_labels(labels, names, expected):
 
 
 def test_an_encoder_is_fitted_to_the_training_part_alone():
-    values = TIMES * 100 - 50
+    values = TIMES * 100
     parts = split(values, LABELS, encode={"late": 1.5}, dtype=torch.float64)
     encoder = parts.train.encoder
     assert encoder == parts.validation.encoder == parts.test.encoder

@@ -4,11 +4,10 @@ import pytest
 import torch
 from fabricated import delay, layers_config, lif
 
+from firstspike.config import ConfigError, parse_config
 from firstspike.interop.fast_and_deep import translate
 from firstspike.reports.write import write_report
-from firstspike.config import ConfigError, parse_config
-from firstspike.runs import load_run
-from firstspike.runs import start
+from firstspike.runs import load_run, start
 
 
 def single(dataset, **changes):

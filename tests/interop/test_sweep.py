@@ -9,11 +9,11 @@ import pytest
 import yaml
 from fabricated import delay, layers_config, lif, sizes_config
 
+from firstspike.config import parse_config
 from firstspike.interop.fast_and_deep import translate
 from firstspike.interop.fast_and_deep.sweep import import_sweep
-from firstspike.sweeps.plan import load_plan
-from firstspike.config import parse_config
 from firstspike.runs.seeds import member_configs
+from firstspike.sweeps.plan import load_plan
 
 SEEDS = {"path": ["training_params/torch_seed", "training_params/numpy_seed"], "value": [1000, 1001]}
 NAMES = {
@@ -130,7 +130,10 @@ def test_what_changes_nothing_is_noted(tmp_path):
 def test_release_form(tmp_path):
     raw = sizes_config()
     parameters = [{"path": "network_layout/layer_sizes/0", "value": [10, 20]}, RATES]
-    assert list(imported(tmp_path, parameters, raw)[0]["axes"]) == ["network[lif:0].out_features", "training.optimizer.lr"]
+    assert list(imported(tmp_path, parameters, raw)[0]["axes"]) == [
+        "network[lif:0].out_features",
+        "training.optimizer.lr",
+    ]
     assert_same_points(tmp_path, parameters, raw)
 
 
@@ -170,7 +173,7 @@ def test_command(tmp_path):
     done = command("sweep.yaml", "--config", "base.yaml", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == "sweep: sweeps/sweep.yaml, 2 config(s)"
-    assert load_plan(tmp_path / "sweeps" / "sweep.yaml").size == 4
+    assert load_plan(tmp_path / "sweeps" / "sweep.yaml").n_trials == 4
     twice = command("sweep.yaml", "--config", "base.yaml", cwd=tmp_path)
     assert (twice.returncode, twice.stderr) == (2, "error: sweeps/sweep.yaml exists; choose another --out\n")
     config = command("base.yaml", "--config", "base.yaml", cwd=tmp_path)
@@ -184,4 +187,4 @@ def test_command_on_the_result_folder_of_a_sweep(tmp_path):
         path.rename(folder / name)
     done = command(folder, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert load_plan(tmp_path / "sweeps" / f"{folder.name}.yaml").size == 2
+    assert load_plan(tmp_path / "sweeps" / f"{folder.name}.yaml").n_trials == 2

@@ -6,8 +6,8 @@ import pytest
 import yaml
 from fabricated import delay, layers_config, lif, sizes_config
 
-from firstspike.interop.fast_and_deep import import_config, translate
 from firstspike.config import load_config, parse_config
+from firstspike.interop.fast_and_deep import import_config, translate
 
 
 def network(translation):

@@ -4,8 +4,9 @@ import copy
 import pytest
 from fabricated import delay, layers_config, lif, sizes_config
 
-from firstspike.interop.fast_and_deep import translate
 from firstspike.config import parse_config
+from firstspike.interop.fast_and_deep import translate
+from firstspike.interop.fast_and_deep.translate import import_config
 
 
 @pytest.mark.parametrize(
@@ -32,6 +33,15 @@ from firstspike.config import parse_config
 def test_errors(changes, message):
     with pytest.raises(ValueError, match=message):
         translate(sizes_config(**changes))
+
+
+@pytest.mark.parametrize(
+    "value", ["!!bool x", '!!int ""', "!!timestamp x", "!!map [a]", "0x_", "2001-99-99", "[" * 3000]
+)
+def test_values_that_do_not_fit_their_tags(value, tmp_path):
+    (tmp_path / "theirs.yaml").write_text(f"a: {value}\n")
+    with pytest.raises(ValueError, match=r"theirs.yaml: is no YAML of plain values"):
+        import_config(tmp_path / "theirs.yaml")
 
 
 @pytest.mark.parametrize(

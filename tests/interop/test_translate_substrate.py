@@ -5,12 +5,11 @@ import pytest
 import yaml
 from fabricated import delay, layers_config, lif, random_tensors, save_results, sizes_config
 
+from firstspike.config import load_config, parse_config
 from firstspike.data import yin_yang
 from firstspike.interop.fast_and_deep import translate
 from firstspike.interop.fast_and_deep.run_folder import import_folder
-from firstspike.config import load_config, parse_config
-from firstspike.runs import load_run
-from firstspike.runs import resume
+from firstspike.runs import load_run, resume
 
 NOISE = {
     "jitter": 0.0,

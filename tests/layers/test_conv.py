@@ -5,8 +5,9 @@ import torch
 from torch import nn
 
 from firstspike import LIF, BiasSpikes, Delay, EarliestPool2d, LIFConv2d, LIFLinear, Network, SilentNeurons
-from firstspike.layers import Layer, ensemble
+from firstspike.layers import Layer, ensemble, start_firing_
 from firstspike.spiketime import first_spike_time
+from firstspike.substrates import SUBSTRATES
 
 pytestmark = pytest.mark.usefixtures("poisoned_memory")
 
@@ -142,6 +143,59 @@ def test_pool_of_observed_times():
     assert torch.autograd.grad(torch.where(out.isfinite(), out, 0.0).sum(), times)[0].sum() == out.isfinite().sum()
 
 
+@pytest.mark.parametrize("lead", [(), (3,), (2, 3), (0,)])
+@pytest.mark.parametrize("make", [lambda: conv(kernel_size=3, stride=2, padding=1), lambda: EarliestPool2d(IMAGE, 2)])
+def test_an_image_in_gives_an_image_out(make, lead):
+    layer = make()
+    times = torch.rand(*lead, *IMAGE, generator=seeded(), dtype=torch.float64)
+    expected = layer(times.flatten(-3))
+    out = layer(times)
+    assert expected.shape == (*lead, layer.out_image.size)
+    assert out.shape == (*lead, *layer.out_image)
+    assert torch.equal(out.flatten(-3), expected)
+    seen = expected + 0.01
+    for observed in (seen, seen.unflatten(-1, layer.out_image)):
+        assert torch.equal(layer(times, observed), seen.unflatten(-1, layer.out_image))
+        assert torch.equal(layer(times.flatten(-3), observed), seen)
+
+
+def test_gradients_of_images():
+    layer, times = conv(kernel_size=3), inputs().requires_grad_()
+    found = []
+    for form in (times, times.unflatten(-1, IMAGE)):
+        out = layer(form)
+        found.append(torch.autograd.grad(torch.where(out.isfinite(), out, 0.0).square().sum(), [times, layer.weight]))
+        assert found[-1][0].any()
+    assert all(torch.equal(x, y) for x, y in zip(*found, strict=True))
+
+
+def test_images_through_torchs_own_sequence():
+    first, pool, last = conv(kernel_size=2), EarliestPool2d((3, 4, 3), (2, 3)), LIFLinear(6, 4, dtype=torch.float64)
+    times = inputs()
+    flat = nn.Sequential(first, pool, last)(times)
+    assert torch.equal(nn.Sequential(first, pool, nn.Flatten(), last)(times.unflatten(-1, IMAGE)), flat)
+
+
+def test_a_network_takes_images_and_stays_flat_inside():
+    net = Network(conv(kernel_size=2), EarliestPool2d((3, 4, 3), 2), LIFLinear(6, 4, dtype=torch.float64))
+    times = inputs()
+    images = times.unflatten(-1, IMAGE)
+    assert torch.equal(net(images), net(times))
+    one, other = net.record(images), net.record(times)
+    assert torch.equal(one.inputs, times)
+    assert all(torch.equal(x, y) for x, y in zip(one.layers, other.layers, strict=True))
+    again = net.record(images, [x.detach() for x in other.layers])
+    assert torch.equal(again.output, other.output)
+    assert net[:2](images).shape == (3, 3, 2, 1)
+    assert torch.equal(net[:2](images).flatten(1), net[:2](times))
+    assert net[:1](images[0]).shape == (3, 4, 3)
+    assert torch.equal(SUBSTRATES["exact"]().open(net).record(net, images).output, other.output)
+    start_firing_(net, images, seeded())
+    weights = [x.clone() for x in net.parameters()]
+    start_firing_(net, times, seeded())
+    assert all(torch.equal(x, y) for x, y in zip(weights, net.parameters(), strict=True))
+
+
 def network(seed):
     make = {"dtype": torch.float64, "generator": seeded(seed)}
     return Network(
@@ -204,6 +258,14 @@ def test_layers_keep_the_protocol(layer):
     [
         (lambda: LIFConv2d((1, 3), 2, 2), "expected an image"),
         (lambda: LIFConv2d((1, 0, 3), 2, 2), "expected an image"),
+        (
+            lambda: LIFConv2d(1, 4, 3),
+            r"expected an image \(channels, height, width\), got 1: .* e\.g\. LIFConv2d\(\(1, 28",
+        ),
+        (lambda: EarliestPool2d(2, 2), r"expected an image \(channels, height, width\), got 2"),
+        (lambda: LIFConv2d((1, 3, 3), 4, 2, 2.0), r"neuron must be a LIF, such as LIF\(tau_mem=2\.0\), got 2\.0"),
+        (lambda: LIFConv2d((1, 3, 3), 2, 1.5), "kernel_size must be one or two whole numbers >= 1, got 1.5"),
+        (lambda: LIFConv2d((1, 3, 3), 2, (2, 2, 2)), r"kernel_size must be .* got \(2, 2, 2\)"),
         (lambda: LIFConv2d((1, 3, 3), 0, 2), "out_channels must be >= 1"),
         (lambda: LIFConv2d((1, 3, 3), 2, 0), "kernel_size must be one or two whole numbers >= 1, got 0"),
         (lambda: LIFConv2d((1, 3, 3), 2, 2, stride=(1, 0)), "stride must be"),

@@ -1,9 +1,13 @@
-"""Layers that learn delays and time constants, in an ensemble."""
+"""Layers that learn delays and time constants, in an ensemble, and members that stay views of it."""
+
+import copy
+import io
+import pickle
 
 import pytest
 import torch
 
-from firstspike import Delay, DelayRule, LIFLinear, Multiplex, Network
+from firstspike import LIF, BiasSpikes, Delay, DelayRule, LIFLinear, Multiplex, Network
 from firstspike.layers.ensemble import ensemble
 
 
@@ -37,3 +41,81 @@ def test_members_jitter_by_themselves():
     one, other = ensemble(members)(torch.zeros(4, 3))
     assert (one != other).all()
     assert (one != one[0]).any()
+
+
+def members_with_everything(count):
+    """Networks with weights, delays, buffers and time constants that learn."""
+
+    def member(k):
+        source = torch.Generator().manual_seed(k)
+        first = LIFLinear(5, 4, LIF(threshold=torch.tensor([0.9, 1.0, 1.1, 1.2])), generator=source)
+        return Network(
+            BiasSpikes([0.2]),
+            first,
+            Delay(4, generator=source),
+            LIFLinear(4, 2, trainable=["tau_mem"], generator=source),
+        )
+
+    return [member(k) for k in range(count)]
+
+
+def check_linked(together, times):
+    """Members are the ensemble, before and after its parameters change."""
+    for step in (0.0, 0.05):
+        with torch.no_grad():
+            for stacked in together.stacked:
+                stacked.add_(step)
+        out = together(times)
+        assert out.dtype == times.dtype
+        assert len(out) == len(together.members)
+        for mine, net in zip(out, together.members, strict=True):
+            assert torch.equal(mine, net(times))
+            assert {x.dtype for x in (*net.parameters(), *net.buffers())} == {times.dtype}
+
+
+def saved_and_loaded(together):
+    file = io.BytesIO()
+    torch.save(together, file)
+    file.seek(0)
+    return torch.load(file, weights_only=False)
+
+
+@pytest.mark.parametrize("count", [1, 3])
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x)), saved_and_loaded])
+def test_members_of_a_copy_are_those_of_the_copy(count, copied):
+    together, times = ensemble(members_with_everything(count)), torch.rand(5, 4)
+    before = together(times)
+    twin = copied(together)
+    check_linked(twin, times)
+    assert torch.equal(together(times), before)
+    check_linked(together, times)
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_members_move_with_the_ensemble(count):
+    nets = members_with_everything(count)
+    together, times = ensemble(nets), torch.rand(5, 4)
+    optimizer = torch.optim.SGD([p for net in nets for p in net.parameters()], lr=0.1)
+    for dtype in (torch.float64, torch.float32):
+        assert together.to(dtype) is together
+        check_linked(together, times.to(dtype))
+        assert together.members == tuple(nets)
+        out = together(times.to(dtype))
+        together.zero_grad()
+        torch.where(out.isfinite(), out, 0.0).sum().backward()
+        together.share_gradients()
+        optimizer.step()  # has the members' parameters, which are the same objects
+        assert not torch.equal(together(times.to(dtype)), out)
+        check_linked(together, times.to(dtype))
+    together.double()
+    assert nets[0][1].weight.grad.dtype == torch.float64
+    together.to("meta")
+    assert {x.device.type for net in together.members for x in (*net.parameters(), *net.buffers())} == {"meta"}
+
+
+def test_members_see_what_is_loaded():
+    together, other, times = (*(ensemble(members_with_everything(k)[k - 2 :]) for k in (2, 4)), torch.rand(5, 4))
+    state = {name: value.clone() for name, value in other.state_dict().items()}
+    together.load_state_dict(state, assign=True)
+    assert torch.equal(together(times), other(times))
+    check_linked(together, times)

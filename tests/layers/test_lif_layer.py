@@ -57,8 +57,7 @@ def test_weight_mean_and_std():
 
 @pytest.mark.parametrize("options", [{}, {"weight_mean": 1.0, "weight_std": 1.0}, {"delay": DelayRule()}])
 def test_generator(options):
-    first, again = (LIFLinear(5, 4, generator=seeded(3), **options).state_dict() for _ in range(2))
-    other = LIFLinear(5, 4, generator=seeded(4), **options).state_dict()
+    first, again, other = (dict(LIFLinear(5, 4, generator=seeded(k), **options).named_parameters()) for k in (3, 3, 4))
     for name, value in first.items():
         assert torch.equal(value, again[name])
         assert not torch.equal(value, other[name])
@@ -99,9 +98,9 @@ def test_forward_is_the_operator():
 
 
 def test_state_dict():
-    assert list(LIFLinear(3, 2).state_dict()) == ["weight"]
+    assert list(LIFLinear(3, 2).state_dict()) == ["weight", "_extra_state"]
     layer = LIFLinear(3, 2, delay=DelayRule())
-    assert list(layer.state_dict()) == ["weight", "delay_raw"]
+    assert list(layer.state_dict()) == ["weight", "delay_raw", "_extra_state"]
     twin = LIFLinear(3, 2, delay=DelayRule())
     twin.load_state_dict(layer.state_dict())
     times = torch.rand(4, 3)
@@ -160,7 +159,7 @@ def test_deepcopy_with_a_trained_threshold():
 
 def test_a_tensor_among_the_neurons_parameters_belongs_to_the_layer():
     layer = LIFLinear(3, 2, LIF(torch.tensor([2.0, 3.0]), threshold=torch.tensor(0.7)), dtype=torch.float32)
-    assert list(layer.state_dict()) == ["weight", "tau_mem", "threshold"]
+    assert list(layer.state_dict()) == ["weight", "tau_mem", "threshold", "_extra_state"]
     assert [name for name, _ in layer.named_parameters()] == ["weight"]
     assert layer.double().neuron.threshold.dtype == torch.float64
     assert layer.to("meta").neuron.tau_mem.device.type == "meta"
@@ -329,6 +328,8 @@ def test_output_size():
     [
         ((0, 2), {}, "in_features and out_features must be >= 1, got 0 and 2"),
         ((3, -1), {}, "in_features and out_features must be >= 1, got 3 and -1"),
+        ((4, 3, 2.0), {}, r"neuron must be a LIF, such as LIF\(tau_mem=2\.0\), got 2\.0"),
+        ((4, 3, 0), {}, "neuron must be a LIF, .*got 0"),
         ((3, 2), {"weight_mean": 1.0}, "weight_mean and weight_std belong together"),
         ((3, 2), {"weight_std": 1.0}, "weight_mean and weight_std belong together"),
         ((3, 2), {"weight_mean": 1.0, "weight_std": -1.0}, "weight_std must be >= 0, got -1.0"),

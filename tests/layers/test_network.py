@@ -128,7 +128,7 @@ def test_from_an_ordered_dict():
     layers = OrderedDict(bias=BiasSpikes([0.1]), lif=LIFLinear(4, 2))
     net = Network(layers)
     assert net.lif is layers["lif"]
-    assert list(net.state_dict()) == ["bias.times", "lif.weight"]
+    assert list(net.state_dict()) == ["bias.times", "lif.weight", "lif._extra_state"]
 
 
 def test_empty():
@@ -187,10 +187,12 @@ def test_state_and_copies():
     assert list(net.state_dict()) == [
         "1.times",
         "2.weight",
+        "2._extra_state",
         "3.delay_raw",
         "4.times",
         "5.weight",
         "5.delay_raw",
+        "5._extra_state",
     ]
     for twin in (copy.deepcopy(net), pickle.loads(pickle.dumps(net))):
         assert torch.equal(twin(times), net(times))

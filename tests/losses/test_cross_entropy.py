@@ -2,6 +2,7 @@ import math
 
 import pytest
 import torch
+from torch import nn
 from torch.nn.functional import cross_entropy
 
 from firstspike.losses import TimeCrossEntropy
@@ -54,3 +55,16 @@ def test_earliest_spike_decides():
 def test_wrong_xi(xi):
     with pytest.raises(ValueError, match="xi: expected"):
         TimeCrossEntropy(xi=xi)
+
+
+def test_torchs_cross_entropy_takes_scores_not_times():
+    """What the documentation says of it."""
+    times, labels = torch.tensor([[1.0, 1.5, 2.0], [0.5, 0.3, 0.9]], dtype=torch.float64), torch.tensor([1, 0])
+    ours = TimeCrossEntropy(xi=0.2, tau_syn=2.0).per_sample(times, labels)
+    torch.testing.assert_close(cross_entropy(-times / 0.4, labels, reduction="none"), ours)
+    for loss, direction in ((nn.CrossEntropyLoss(), -1), (TimeCrossEntropy(), 1)):
+        given = times.clone().requires_grad_()
+        loss(given, labels).backward()
+        assert (direction * given.grad.gather(1, labels[:, None]) > 0).all()
+    late = torch.tensor([[1.0, math.inf]])
+    assert cross_entropy(late, torch.tensor([0])).isnan()

@@ -51,6 +51,26 @@ def test_is_a_module_whose_forward_is_the_mean(loss):
     assert torch.equal(loss(times, labels), loss.per_sample(times, labels).mean())
 
 
+@pytest.mark.parametrize(
+    ("convert", "message"),
+    [
+        (lambda times, labels: (times.numpy(), labels), "times must be a torch tensor, got ndarray"),
+        (lambda times, labels: (times.tolist(), labels), "times must be a torch tensor, got list"),
+        (
+            lambda times, labels: (times, labels.numpy()),
+            r"labels: expected a tensor, got ndarray; write torch\.as_tensor",
+        ),
+        (
+            lambda times, labels: (times, labels.tolist()),
+            r"labels: expected a tensor, got list; write torch\.as_tensor",
+        ),
+    ],
+)
+def test_arrays_and_lists_are_refused(loss, convert, message):
+    with pytest.raises(ValueError, match=message):
+        loss(*convert(*batch()))
+
+
 def test_gradcheck_with_silent_neurons(loss):
     times, labels = batch()
     spiking = torch.isfinite(times)

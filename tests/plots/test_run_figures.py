@@ -8,9 +8,8 @@ import torch
 from matplotlib.image import imread
 
 from firstspike import plots
+from firstspike.config import build_network, load_config
 from firstspike.seeding import generator
-from firstspike.config import build_network
-from firstspike.config import load_config
 
 YIN_YANG_ONLY = {"decision_map", "output_maps", "hidden_maps"}
 
@@ -35,7 +34,7 @@ def test_all_figures_of_a_yin_yang_run(yin_yang_run):
 
 def test_figures_that_apply_to_a_bars_run(bars_run):
     files = plots.save_figures(bars_run.folder)
-    assert {file.stem for file in files} == set(plots.PLOTS) - YIN_YANG_ONLY - {"substrate", "receptive_fields"}
+    assert {file.stem for file in files} == set(plots.PLOTS) - YIN_YANG_ONLY - {"substrate"}
 
 
 @pytest.mark.parametrize("name", sorted(YIN_YANG_ONLY))
@@ -73,6 +72,17 @@ def test_run_without_epochs_has_no_curves(bars_run, tmp_path):
         with pytest.raises(plots.NotApplicable, match=r"no finished epoch|no checkpoint"):
             plots.PLOTS[name](run)
     assert [file.stem for file in plots.save_figures(run)] == ["dataset"]
+
+
+def test_receptive_fields_are_the_mean_over_copies_of_a_pixel(tmp_path):
+    config = load_config("bars", ["data.multiply=2"])
+    (tmp_path / "config.yaml").write_text(config.to_yaml())
+    run = plots.RunData(tmp_path)
+    run.network = run.initial
+    figure = plots.PLOTS["receptive_fields"](run)
+    shown = np.stack([ax.images[0].get_array() for ax in figure.axes if ax.images])
+    np.testing.assert_allclose(shown, run.network[0].weight.double().unflatten(1, (3, 3, 2)).mean(dim=-1))
+    assert figure.get_suptitle() == "hidden: 11 of 11 neurons"
 
 
 def test_images_with_two_channels_are_shown_once(tmp_path):

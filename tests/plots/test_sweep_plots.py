@@ -5,7 +5,7 @@ from matplotlib.figure import Figure
 from firstspike.plots import NotApplicable
 from firstspike.plots.sweep import (
     SWEEP_PLOTS,
-    SweepPoints,
+    SweepResults,
     accuracy_by_parameters,
     accuracy_map,
     accuracy_over,
@@ -22,14 +22,14 @@ def ax():
 def grid(kinds=("plain", "delays"), sizes=(5, 10, 20), **others):
     axes = {"base": [k for k in kinds for _ in sizes], "size": [s for _ in kinds for s in sizes]}
     accuracy = np.linspace(0.8, 0.95, len(axes["size"]))
-    return SweepPoints(
+    return SweepResults(
         axes=axes,
         accuracy=accuracy,
         spread=np.full(len(accuracy), 0.01),
         validation=accuracy + 0.01,
         parameters=7 * np.asarray(axes["size"]),
         seeds=5,
-        history=[0.8, 0.9, 0.85],
+        history=[(0.8, False), (0.9, False), (0.85, True)],
         importance={"base": 0.25, "size": 0.75},
         **others,
     )
@@ -53,8 +53,26 @@ def test_lines_and_names(ax):
     accuracy_over(["b", "a", "b", "a"], [0.1, 0.2, 0.3, 0.4], [0.0] * 4, ax, [2, 2, 1, 1])
     found = curves(ax)
     assert [label for label, *_ in found] == ["1", "2"]
-    assert found[0][1:] == ([0, 1], pytest.approx([30, 40]))
+    assert found[0][1:] == (pytest.approx([-0.1, 0.9]), pytest.approx([30, 40]))  # side by side
+    assert found[1][1] == pytest.approx([0.1, 1.1])
     assert [text.get_text() for text in ax.get_xticklabels()] == ["b", "a"]
+
+
+def test_names_are_not_connected(ax):
+    accuracy_over(["b", "a"], [0.1, 0.2], [0.0] * 2, ax)
+    assert ax.containers[0][0].get_linestyle() == "None"
+
+
+def test_lines_share_no_place_on_a_logarithmic_axis(ax):
+    accuracy_over([1, 1, 100, 100], [0.1, 0.2, 0.3, 0.4], [0.0] * 4, ax, ["a", "b"] * 2)
+    assert ax.get_xscale() == "log"
+    (_, first, _), (_, second, _) = curves(ax)
+    assert np.log10(np.divide(second, first)) == pytest.approx([0.4, 0.4])  # a fifth of the distance of neighbours
+
+
+def test_without_spread_there_are_no_error_bars(ax):
+    accuracy_over([1, 2], [0.1, 0.2], [np.nan] * 2, ax)
+    assert not ax.containers[0].has_yerr
 
 
 def test_infinity_is_a_name(ax):
@@ -101,21 +119,31 @@ def test_map_of_points_drawn_at_random_has_dots(ax):
 
 
 def test_history_and_best_so_far(ax):
-    sweep_history([0.3, 0.1, 0.2], ax, upwards=False)
+    sweep_history([0.3, 0.1, 0.2], ax, maximize=False)
     assert list(ax.lines[1].get_ydata()) == [0.3, 0.1, 0.1]
     assert list(ax.lines[0].get_ydata()) == [0.3, 0.1, 0.2]
 
 
+def test_the_best_so_far_is_complete_and_in_percent():
+    figure = SWEEP_PLOTS["history"](grid())
+    (ax,) = figure.axes
+    trials, pruned, best = ax.lines
+    assert trials.get_ydata() == pytest.approx([80, 90, np.nan], nan_ok=True)
+    assert (list(pruned.get_xdata()), pruned.get_ydata()) == ([3], pytest.approx([85]))
+    assert best.get_ydata() == pytest.approx([80, 90, 90])
+    assert ax.get_ylabel() == "validation accuracy [%]"
+
+
 def test_importance_and_parameters(ax):
     parameter_importance({"a": 0.2, "b": 0.7, "c": 0.1}, ax)
-    assert [patch.get_width() for patch in ax.patches] == [0.1, 0.2, 0.7]
+    assert [patch.get_width() for patch in ax.patches] == pytest.approx([10, 20, 70])
     other = Figure().add_subplot()
     accuracy_by_parameters([70, 140], [0.5, 0.6], [0.1, 0.1], other, ["a", "b"])
     assert [(label, x) for label, x, _ in curves(other)] == [("a", [70]), ("b", [140])]
 
 
 def test_of_points_that_cannot_be_told_apart_the_best_on_validation_data_is_shown():
-    points = SweepPoints(
+    points = SweepResults(
         axes={"size": [5, 5, 10], "lr": [0.1, 0.2, 0.1]},
         accuracy=np.array([0.9, 0.5, 0.7]),
         spread=np.zeros(3),
@@ -140,9 +168,39 @@ def test_over_has_a_panel_for_numbers_and_lines_for_names():
     assert ax.get_ylabel() == "test accuracy [%], 5 seeds"
 
 
+def test_over_shows_a_second_axis_where_all_are_numbers_drawn_at_random():
+    random = np.random.default_rng(0)
+    axes = {name: random.uniform(1, 100, 20).tolist() for name in ("a", "b", "c")}
+    accuracy, parameters = random.uniform(0.5, 1, 20), np.repeat([5, 7, 9, 11], 5)
+    spread = np.full(20, np.nan)
+    results = SweepResults(
+        axes, accuracy, spread, accuracy, parameters, importance={"a": 0.6, "b": 0.1, "c": 0.3}, grid=False
+    )
+    figure = SWEEP_PLOTS["over"](results)
+    shown = {ax.get_xlabel(): bar.get_ylabel() for ax, bar in zip(figure.axes[::2], figure.axes[1::2], strict=True)}
+    assert shown == {"a": "c", "b": "a", "c": "a"}
+    assert [ax.get_ylabel() for ax in SWEEP_PLOTS["parameters"](results).axes] == ["test accuracy [%]", "a"]
+
+
+def test_parameters_tell_apart_what_does_not_follow_from_them():
+    figure = SWEEP_PLOTS["parameters"](grid(kinds=(0.1, 0.2)))
+    (ax,) = figure.axes
+    assert ax.get_legend().get_title().get_text() == "base"  # "size" follows from the number of parameters
+    (_, first, _), (_, second, _) = curves(ax)
+    assert all(a < b for a, b in zip(first, second, strict=True))
+
+
+def test_a_figure_says_what_it_leaves_out():
+    results = grid()
+    axes = {name: [*values, *values] for name, values in results.axes.items()} | {"lr": [0.1] * 6 + [0.2] * 6}
+    twice = (np.tile(getattr(results, name), 2) for name in ("accuracy", "spread", "validation", "parameters"))
+    figure = SWEEP_PLOTS["map"](SweepResults(axes, *twice))
+    assert figure.axes[0].get_title() == "test accuracy\nbest on validation data over lr"
+
+
 @pytest.mark.parametrize("name", SWEEP_PLOTS)
 def test_what_makes_no_sense_says_why(name):
-    alone = SweepPoints(
+    alone = SweepResults(
         axes={"size": [5]},
         accuracy=np.array([0.9]),
         spread=np.array([np.nan]),

@@ -8,14 +8,12 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch.utils.tensorboard.summary import scalar
 
-from firstspike.plots.callbacks import LiveFigure
-from firstspike.plots.style import new_figure
-from firstspike.plots.callbacks import EventFile, TensorBoard, pixels
-from firstspike.runs.checkpoint import load_checkpoint
 from firstspike.config import load_config
+from firstspike.plots.callbacks import EventFile, LiveFigure, TensorBoard, pixels
+from firstspike.plots.style import new_figure
+from firstspike.runs import RunFolder, resume, start
+from firstspike.runs.checkpoint import load_checkpoint
 from firstspike.training import Callbacks, Interrupted
-from firstspike.runs import RunFolder
-from firstspike.runs import resume, start
 
 CONFIG = ["training.epochs=5", "training.checkpoint_every=2"]
 BATCHES = 10  # per epoch
@@ -104,7 +102,12 @@ def test_an_interrupted_training_has_its_log(tmp_path):
 
 def test_a_watched_training_is_the_same_training(tmp_path):
     start(tmp_path / "plain", load_config("bars", CONFIG), progress_bar=False)
-    start(tmp_path / "logged", load_config("bars", CONFIG), progress_bar=False, callbacks=[TensorBoard(tmp_path / "logged"), LiveFigure(tmp_path / "logged")])
+    start(
+        tmp_path / "logged",
+        load_config("bars", CONFIG),
+        progress_bar=False,
+        callbacks=[TensorBoard(tmp_path / "logged"), LiveFigure(tmp_path / "logged")],
+    )
     assert (tmp_path / "plain" / "metrics.csv").read_bytes() == (tmp_path / "logged" / "metrics.csv").read_bytes()
 
 

@@ -5,8 +5,8 @@ import re
 
 import pytest
 
-from firstspike.plots import RunData
 from firstspike.config import parse_config
+from firstspike.plots import RunData
 from firstspike.runs import start
 
 YIN_YANG = {
@@ -27,7 +27,10 @@ YIN_YANG = {
 }
 BARS = {
     "data": {"kind": "bars", "train": 30, "validation": 9, "test": 12},
-    "network": [{"kind": "lif", "out_features": 8, "max_silent": 0.9}, {"kind": "lif", "out_features": 3, "max_silent": 0.9}],
+    "network": [
+        {"kind": "lif", "out_features": 8, "max_silent": 0.9},
+        {"kind": "lif", "out_features": 3, "max_silent": 0.9},
+    ],
     "loss": {"kind": "cross_entropy"},
     "training": {"epochs": 3, "batch_size": 10, "seed": 5, "checkpoint_every": 1},
 }

@@ -71,6 +71,29 @@ def test_page_opens(show, name, scheme, width):
     assert not page.locator("#problem").is_visible()
 
 
+def test_what_gets_into_the_page_does_not_run(chromium, reports):
+    context = chromium.new_context()
+    page = context.new_page()
+    page.goto(reports["bars"].as_uri())
+    page.wait_for_selector("body[data-ready]", timeout=60_000)
+    said = []
+    page.on("console", lambda message: said.append(message.text))
+    page.evaluate(
+        """() => {
+          const script = document.createElement("script");
+          script.textContent = "window.ran = true";
+          document.head.append(script);
+          document.body.insertAdjacentHTML("beforeend", "<button id='in' onclick='window.ran = true'>x</button>");
+          document.getElementById("in").click();
+        }"""
+    )
+    page.evaluate(FRAME)
+    assert page.evaluate("window.ran === undefined")
+    assert len(said) == 2
+    assert all("Content Security Policy" in text for text in said)
+    context.close()
+
+
 def test_slider_changes_the_histograms(show):
     page = show("yin_yang")
     said, after = page.locator("#checkpoint-said").text_content(), shown(page, "#history .chart")

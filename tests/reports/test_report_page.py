@@ -1,5 +1,8 @@
 """Reports as files: what is in them, for which runs there are, what is refused."""
 
+import base64
+import gzip
+import hashlib
 import re
 import shutil
 import sys
@@ -48,6 +51,22 @@ def test_page_has_all_of_it_inside(yin_yang_data):
     assert "default-src 'none'" in html
     assert "Permission is hereby granted" in html  # the library's licence goes with it
     assert run_page(yin_yang_data) == html
+
+
+def test_policy_allows_these_scripts_and_styles_alone(yin_yang_data):
+    html = run_page(yin_yang_data)
+    policy = re.search(r'Content-Security-Policy" content="([^"]*)"', html)[1]
+    parts = dict(part.split(" ", 1) for part in policy.split("; "))
+    assert parts.keys() == {"default-src", "script-src", "style-src", "img-src"}
+    assert "unsafe" not in policy
+    packed = re.search(r'id="library">([^<]*)<', html)[1]
+    library = gzip.decompress(base64.b64decode(packed)).decode()
+    (script,) = re.findall(r'<script type="module">(.*?)</script>', html, re.DOTALL)
+    (style,) = re.findall(r"<style>(.*?)</style>", html, re.DOTALL)
+    for allowed, texts in ((parts["script-src"], (script, library)), (parts["style-src"], (style, ""))):
+        digests = [base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in texts]
+        assert allowed.split() == [f"'sha256-{digest}'" for digest in digests]
+    assert 'style="' not in html  # it would be blocked
 
 
 def test_seeds(report_runs, data_in):
@@ -165,7 +184,7 @@ def test_numbers_that_are_none_are_not_the_best(tmp_path, data_in):
     html = write_report(table).read_text("utf-8")
     assert "<dt>best validation accuracy</dt><dd>70.00 %</dd>" in html
     assert "<dt>with a result</dt><dd>1</dd>" in html
-    assert "<dt>time of all trainings</dt><dd>2 s</dd>" in html
+    assert "<dt>total training time</dt><dd>2 s</dd>" in html
     assert '<td data-value="">nan</td>' in html  # is sorted as if it were empty
     assert data_in(html)["rows"][0]["validation_accuracy"] is None
     table.write_text(f"x,validation_accuracy,folder\n1,0.5,{tmp_path / 'gone'}\n", encoding="utf-8")

@@ -9,11 +9,10 @@ import sys
 import pytest
 import torch
 
-from firstspike.runs.checkpoint import Checkpoint, checkpoints, load_checkpoint, save_checkpoint
 from firstspike.config import load_config
+from firstspike.runs import RunFolder, start
+from firstspike.runs.checkpoint import Checkpoint, checkpoints, load_checkpoint, save_checkpoint
 from firstspike.runs.files import write_whole
-from firstspike.runs import RunFolder
-from firstspike.runs import start
 
 SETTINGS = ["training.epochs=40", "training.checkpoint_every=10"]
 LIMITED = """
@@ -69,7 +68,9 @@ def read_only():
     ids=["first checkpoint", "between checkpoints"],
 )
 def test_no_room_while_training(tmp_path, limit, file, saved):
-    start(tmp_path / "whole", load_config("bars", SETTINGS), progress_bar=False)  # also compiles; the kernels are large files
+    start(
+        tmp_path / "whole", load_config("bars", SETTINGS), progress_bar=False
+    )  # also compiles; the kernels are large files
     settings = [part for setting in SETTINGS for part in ("--set", setting)]
     run = tmp_path / "run"
     done = command(limit, "train", "bars", "-q", "--out", run, *settings, start=("-c", LIMITED))
@@ -92,7 +93,7 @@ def test_a_run_folder_that_cannot_be_written(bars_folder, tmp_path, read_only):
     as_user = {"start": ("-c", UNPRIVILEGED)}
     one_message(
         command("resume", run, "-q", "--epochs", 14, **as_user),
-        f"{run / 'config.yaml'}: Permission denied",
+        f"{run / '.lock'}: Permission denied",
         "Everything saved so far is kept",
         f"firstspike resume {run}",
     )

@@ -75,14 +75,14 @@ def test_a_run_before_its_first_epoch(bars_folder, tmp_path):
     run = fs.load_run(tmp_path)
     assert (run.metrics, run.results, run.checkpoints) == ({}, {}, ())
     assert run.initial[0].weight.shape == (11, 9)
-    with pytest.raises(ValueError, match="has no checkpoint that can be read"):
+    with pytest.raises(ValueError, match=r"has no checkpoint that can be read"):
         _ = run.network
-    with pytest.raises(ValueError, match="has no 'best'; it has nothing yet"):
+    with pytest.raises(ValueError, match=r"has no 'best'; it has nothing yet"):
         fs.load_run(tmp_path, "best")
 
 
 def test_no_run(tmp_path):
-    with pytest.raises(FileNotFoundError, match="is not a run folder: config.yaml is missing"):
+    with pytest.raises(FileNotFoundError, match=r"is not a run folder: config.yaml is missing"):
         fs.load_run(tmp_path)
 
 
@@ -93,3 +93,15 @@ def test_figures_of_a_loaded_run(bars_folder, tmp_path):
     first = figures[0].read_bytes()
     plots.save_figures(fs.load_run(tmp_path / "run", "epoch_0012"), ["confusion"])
     assert figures[0].read_bytes() != first or run.evaluation.accuracy == 1.0
+
+
+def test_weights_of_another_neuron_than_the_config_says(bars_folder, tmp_path):
+    folder = shutil.copytree(bars_folder, tmp_path / "run")
+    config = (folder / "config.yaml").read_text()
+    assert "threshold: 1.0" in config
+    (folder / "config.yaml").write_text(config.replace("threshold: 1.0", "threshold: 2.6"))
+    message = r"0\.weight was trained with threshold=1, but this LIFLinear has threshold=2\.6; build it with"
+    with pytest.raises(ValueError, match=message):
+        fs.load_run(folder).network  # noqa: B018
+    saved = load_file(bars_folder / "checkpoints" / "epoch_0012" / "weights.safetensors")
+    assert saved["0._extra_state"].tolist() == [1.0, 1.0, 1.0]

@@ -10,8 +10,9 @@ import time
 import pytest
 import torch
 
+from firstspike.config import build, build_data, load_config, parse_config
 from firstspike.layers import LIFLinear, Network, Record
-from firstspike.config import build, build_data
+from firstspike.runs import RunFolder, next_folder, resume, start
 from firstspike.runs.checkpoint import (
     CheckpointError,
     checkpoints,
@@ -19,15 +20,17 @@ from firstspike.runs.checkpoint import (
     newest_first,
     remove_checkpoint,
 )
-from firstspike.config import load_config, parse_config
-from firstspike.training import Interrupted
+from firstspike.training import Interrupted, SilentNeurons, silent_fractions
 from firstspike.training.engines import engine_for
 from firstspike.training.trainer import shuffled
-from firstspike.runs import RunFolder, next_folder
-from firstspike.runs import resume, start
-from firstspike.training import SilentNeurons, silent_fractions
 
-SMALL = ["data.train=600", "data.validation=200", "data.test=200", "network[1].out_features=20", "training.augment.jitter=0.05"]
+SMALL = [
+    "data.train=600",
+    "data.validation=200",
+    "data.test=200",
+    "network[1].out_features=20",
+    "training.augment.jitter=0.05",
+]
 
 
 def weights(folder):
@@ -60,7 +63,9 @@ def test_bars_are_learned(tmp_path):
 def test_the_same_seed_gives_the_same_run_and_another_does_not(tmp_path):
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
         start(
-            tmp_path / name, load_config("yin_yang", [*SMALL, "training.epochs=2", f"training.seed={seed}"]), progress_bar=False
+            tmp_path / name,
+            load_config("yin_yang", [*SMALL, "training.epochs=2", f"training.seed={seed}"]),
+            progress_bar=False,
         )
     same_run(tmp_path / "a", tmp_path / "b")
     assert (tmp_path / "a" / "metrics.csv").read_text() != (tmp_path / "c" / "metrics.csv").read_text()
@@ -100,7 +105,7 @@ def test_a_run_with_delays_that_jitter_goes_on_bit_for_bit(tmp_path, stop_after)
     same_run(tmp_path / "whole", tmp_path / "parts")
     first, last = build(config).network.state_dict(), weights(tmp_path / "whole")
     assert {name for name in last if "delay_raw" in name} == {"1.delay_raw", "2.delay_raw", "3.delay_raw"}
-    assert not any(torch.equal(first[name], last[name]) for name in last)
+    assert not any(torch.equal(first[name], last[name]) for name in last if not name.endswith("_extra_state"))
 
 
 def test_a_run_that_learns_time_constants_goes_on_bit_for_bit(tmp_path):
@@ -220,8 +225,14 @@ def test_a_checkpoint_executes_nothing(tmp_path):
 
 
 def test_more_epochs_for_a_finished_run(tmp_path):
-    start(tmp_path / "whole", load_config("bars", ["training.epochs=4", "training.checkpoint_every=2"]), progress_bar=False)
-    start(tmp_path / "run", load_config("bars", ["training.epochs=2", "training.checkpoint_every=2"]), progress_bar=False)
+    start(
+        tmp_path / "whole",
+        load_config("bars", ["training.epochs=4", "training.checkpoint_every=2"]),
+        progress_bar=False,
+    )
+    start(
+        tmp_path / "run", load_config("bars", ["training.epochs=2", "training.checkpoint_every=2"]), progress_bar=False
+    )
     before = RunFolder.open(tmp_path / "run").results["seconds"]
     after = resume(tmp_path / "run", epochs=4, progress_bar=False)
     assert after["epochs"] == 4
@@ -232,7 +243,9 @@ def test_more_epochs_for_a_finished_run(tmp_path):
 
 
 def test_checkpoints_that_are_kept(tmp_path):
-    start(tmp_path / "run", load_config("bars", ["training.epochs=7", "training.checkpoint_every=3"]), progress_bar=False)
+    start(
+        tmp_path / "run", load_config("bars", ["training.epochs=7", "training.checkpoint_every=3"]), progress_bar=False
+    )
     names = sorted(path.name for path in (tmp_path / "run" / "checkpoints").iterdir())
     assert [name for name in names if name.startswith("epoch")] == ["epoch_0003", "epoch_0006", "epoch_0007"]
     assert len([name for name in names if name.startswith("best")]) == 1
@@ -247,7 +260,6 @@ def test_a_folder_with_something_in_it_is_left_alone(tmp_path):
 
 def test_run_folders_are_numbered(tmp_path):
     assert next_folder(tmp_path, "a").name == "a"
-    (tmp_path / "a").mkdir()
     assert next_folder(tmp_path, "a").name == "a-2"
 
 

@@ -6,12 +6,10 @@ import json
 import pytest
 import torch
 
-from firstspike.config import build
+from firstspike.config import build, load_config
+from firstspike.runs import load_run, resume, start
 from firstspike.runs.checkpoint import checkpoints, load_checkpoint, remove_checkpoint
-from firstspike.config import load_config
-from firstspike.runs import load_run
 from firstspike.training import Interrupted
-from firstspike.runs import resume, start
 from firstspike.training.engines import Sequential, SideBySide, engine_for
 
 SMALL = [
@@ -56,7 +54,9 @@ def test_each_seed_is_trained_as_if_alone(tmp_path, extra):
     settings = [*SMALL, *extra]
     results = start(tmp_path / "all", load_config("yin_yang", [*settings, "training.n_seeds=3"]), progress_bar=False)
     for seed in (7, 8, 9):
-        alone = start(tmp_path / str(seed), load_config("yin_yang", [*settings, f"training.seed={seed}"]), progress_bar=False)
+        alone = start(
+            tmp_path / str(seed), load_config("yin_yang", [*settings, f"training.seed={seed}"]), progress_bar=False
+        )
         same_training(tmp_path / "all" / f"seed_{seed}", tmp_path / str(seed))
         assert results["seeds"][str(seed)]["test"]["accuracy"] == alone["test"]["accuracy"]
 
@@ -75,14 +75,18 @@ def test_some_members_raise_weights_while_others_do_not(tmp_path, instead):
 
 def test_the_first_member_raises_weights_while_neurons_learn_their_time_constants(tmp_path):
     """The gradient of the others is that of their own neurons."""
-    own = [f"network[{k}].{key}" for k in (1, 3) for key in ("train_neuron=[tau_mem, tau_syn]", "per_neuron=true")]
-    strict = [*SMALL, *own, "network[1].max_silent=0.005", "training.silent.instead=true", "training.epochs=2"]
-    start(tmp_path / "all", load_config("yin_yang", [*strict, "training.seed=9", "training.seeds=3"]), show=False)
+    own = [f"network[{k}].{key}" for k in (1, 3) for key in ("trainable=[tau_mem, tau_syn]", "per_neuron=true")]
+    strict = [*SMALL, *own, "network[1].max_silent=0.005", "training.silent.skip_step=true", "training.epochs=2"]
+    start(
+        tmp_path / "all",
+        load_config("yin_yang", [*strict, "training.seed=9", "training.n_seeds=3"]),
+        progress_bar=False,
+    )
     raised = [seed.metrics["raised"].mean() for seed in load_run(tmp_path / "all").seeds]
     assert raised[0] > 0
     assert raised[1:] == [0, 0]
     for seed in (9, 10, 11):
-        start(tmp_path / str(seed), load_config("yin_yang", [*strict, f"training.seed={seed}"]), show=False)
+        start(tmp_path / str(seed), load_config("yin_yang", [*strict, f"training.seed={seed}"]), progress_bar=False)
         same_training(tmp_path / "all" / f"seed_{seed}", tmp_path / str(seed))
 
 

@@ -7,15 +7,13 @@ import pytest
 import torch
 import yaml
 
-from firstspike.substrates import Exact, Substrate, SubstrateError
-from firstspike.config import build, build_data, build_substrate
-from firstspike.runs.checkpoint import checkpoints, load_checkpoint
-from firstspike.config import ConfigError, load_config, with_substrate
+from firstspike.config import ConfigError, build, build_data, build_substrate, load_config, with_substrate
 from firstspike.config.sections import SUBSTRATE_SECTIONS
-from firstspike.runs import load_run
-from firstspike.training import Interrupted
+from firstspike.runs import load_run, resume, start
+from firstspike.runs.checkpoint import checkpoints, load_checkpoint
 from firstspike.runs.evaluate import evaluate_run
-from firstspike.runs import resume, start
+from firstspike.substrates import SUBSTRATES, Exact, Substrate, SubstrateError
+from firstspike.training import Interrupted
 from firstspike.training.engines import Sequential, engine_for
 
 SHORT = ["training.epochs=3", "training.checkpoint_every=1"]
@@ -34,6 +32,29 @@ def test_kind_in_place_of_the_configs():
         load_config("bars", ["substrate={kind: integrator, stepp: 0.1}"])
     with pytest.raises(ConfigError, match=r"expected 0 < step <= duration < inf, got step 0.1 and duration 0.05"):
         load_config("bars", ["substrate={kind: integrator, step: 0.1, duration: 0.05}"])
+
+
+def test_noisy_by_name_alone_is_noisy(tmp_path):
+    typical = {"threshold_spread": 0.03, "threshold_batch_noise": 0.015, "spike_jitter": 0.01, "delay_jitter": 0.01}
+    by_name = load_config("bars", substrate="noisy").substrate
+    assert by_name == SUBSTRATE_SECTIONS["noisy"](kind="noisy", **typical)
+    assert load_config("bars", ["substrate={kind: noisy, seed: 3}"]).substrate.spike_jitter == 0.01
+    assert with_substrate(load_config("bars"), "noisy").substrate == by_name
+    assert isinstance(build_substrate(load_config("bars", substrate="noisy")), SUBSTRATES["noisy"])
+
+    own = load_config("bars", ["substrate={kind: noisy, spike_jitter: 0.2}"]).substrate
+    assert (own.spike_jitter, own.threshold_spread, own.threshold_batch_noise, own.delay_jitter) == (0.2, 0, 0, 0)
+    assert load_config("bars", ["substrate={kind: noisy, weight_max: 2}"]).substrate.spike_jitter == 0.0
+    ideal = load_config("bars", ["substrate={kind: noisy, threshold_spread: 0}"])
+    assert not any(ideal.substrate.arguments().values())
+    (tmp_path / "as_it_ran.yaml").write_text(ideal.to_yaml())
+    assert load_config(tmp_path / "as_it_ran.yaml") == ideal
+
+
+def test_evaluation_on_noisy_by_name_has_noise(bars_folder):
+    exact, noisy = (evaluate_run(load_run(bars_folder, substrate=kind)) for kind in (None, "noisy"))
+    both = torch.isfinite(exact.evaluation.times) & torch.isfinite(noisy.evaluation.times)
+    assert 0.001 < float((exact.evaluation.times - noisy.evaluation.times)[both].std()) < 0.5
 
 
 SMALL = ["data.train=200", "data.validation=100", "data.test=100", "training.epochs=4", "training.checkpoint_every=1"]
@@ -71,12 +92,18 @@ def test_an_interrupted_run_goes_on_bit_for_bit(tmp_path, name, more, batches):
 def test_noise_leaves_the_trainings_random_numbers_alone(tmp_path):
     silent = ["substrate.threshold_offset=0", "substrate.threshold_spread=0", "substrate.threshold_batch_noise=0"]
     base = [*SMALL, "training.augment.jitter=0.02", "training.dtype=float64"]
-    off = ["substrate={kind: noisy}"]
-    start(tmp_path / "exact", load_config("yin_yang_hardware_aware", [*base, "substrate={kind: exact}"]), progress_bar=False)
+    off = ["substrate={kind: noisy, threshold_spread: 0}"]
+    start(
+        tmp_path / "exact",
+        load_config("yin_yang_hardware_aware", [*base, "substrate={kind: exact}"]),
+        progress_bar=False,
+    )
     start(tmp_path / "off", load_config("yin_yang_hardware_aware", [*base, *off]), progress_bar=False)
     a, b = (load_run(tmp_path / name).metrics["train_loss"] for name in ("exact", "off"))
     assert a == pytest.approx(b, rel=1e-9)
-    start(tmp_path / "drawn", load_config("yin_yang_hardware_aware", [*base, *silent]), progress_bar=False)  # delays jitter
+    start(
+        tmp_path / "drawn", load_config("yin_yang_hardware_aware", [*base, *silent]), progress_bar=False
+    )  # delays jitter
     assert load_run(tmp_path / "drawn").metrics["train_loss"][0] != a[0]
 
 
@@ -135,7 +162,9 @@ def test_a_chip_that_stalls_for_good_ends_the_training_with_one_message(tmp_path
 
 def test_each_seed_on_a_substrate_is_trained_as_if_alone(tmp_path):
     settings = [*SMALL, "training.seed=5"]
-    start(tmp_path / "all", load_config("yin_yang_hardware_aware", [*settings, "training.n_seeds=2"]), progress_bar=False)
+    start(
+        tmp_path / "all", load_config("yin_yang_hardware_aware", [*settings, "training.n_seeds=2"]), progress_bar=False
+    )
     start(tmp_path / "6", load_config("yin_yang_hardware_aware", [*SMALL, "training.seed=6"]), progress_bar=False)
     (tables, weights), (others, found) = final_state(tmp_path / "all" / "seed_6"), final_state(tmp_path / "6")
     assert tables == others

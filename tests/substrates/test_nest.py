@@ -8,14 +8,13 @@ from dataclasses import replace
 import pytest
 import torch
 
+from firstspike.config import load_config
 from firstspike.layers import BiasSpikes, Delay, DelayRule, LIFLinear, Multiplex, Network
 from firstspike.layers.named import named_lif_layers
 from firstspike.neuron import LIF
+from firstspike.runs import load_run, start
 from firstspike.spiketime import first_spike_time
 from firstspike.substrates import SUBSTRATES, Brian2, Exact, Nest, Neuron, SubstrateError
-from firstspike.config import load_config
-from firstspike.runs import load_run
-from firstspike.runs import start
 
 DOUBLE = {"dtype": torch.float64}
 GRAZING = 1e-4  # relative distance of a peak from the threshold

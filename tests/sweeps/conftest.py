@@ -9,15 +9,16 @@ from pathlib import Path
 import optuna
 import pytest
 
+from firstspike.runs import start
 from firstspike.sweeps.plan import load_plan
 from firstspike.sweeps.storage import open_storage
-from firstspike.runs import start
+from firstspike.sweeps.study import number_of
 
 SMALL = """
 base: bars
 set: {data.train: 60, data.validation: 30, data.test: 30, training.epochs: 4, training.checkpoint_every: 1}
 axes:
-  network[lif:0].size: [4, 6]
+  network[lif:0].out_features: [4, 6]
   training.optimizer.lr: {from: 0.005, to: 0.02, log: true, count: 2}
 heartbeat: 1
 grace: 2
@@ -62,8 +63,8 @@ def opened():
     """Opens storages, and closes their connections at the end."""
     found = []
 
-    def open_one(where, heartbeat=1, grace=2):
-        found.append(open_storage(where, heartbeat, grace))
+    def open_one(where):
+        found.append(open_storage(where))
         return found[-1]
 
     yield open_one
@@ -125,7 +126,7 @@ TWELVE = """
 base: yin_yang_w
 set: {data.train: 100, data.validation: 40, data.test: 40, training.epochs: 12, training.checkpoint_every: 1}
 axes:
-  network[lif:0].size: [4, 5, 6, 7]
+  network[lif:0].out_features: [4, 5, 6, 7]
   training.optimizer.lr: {from: 0.005, to: 0.02, log: true, count: 3}
 seeds: 5
 heartbeat: 1
@@ -135,7 +136,7 @@ grace: 4
 
 @pytest.fixture
 def twelve(write_sweep):
-    """A sweep of twelve points with five seeds each."""
+    """A sweep of twelve trials with five seeds each."""
     return write_sweep(TWELVE, name="twelve")
 
 
@@ -155,17 +156,17 @@ def busy():
 
 @pytest.fixture
 def check_twelve():
-    """That the table of twelve points is complete, and the taken over point as if nothing had happened."""
+    """That the table of twelve trials is complete, and the resumed one as if nothing had happened."""
 
     def check(folder, sweep, study, taken, tmp_path):
         rows = list(csv.DictReader((folder / "table.csv").read_text().splitlines()))
         plan = load_plan(sweep)
-        shown = [(int(row["network[lif:0].size"]), float(row["training.optimizer.lr"])) for row in rows]
-        assert shown == [tuple(point.values()) for point in plan.grid()]
+        shown = [(int(row["network[lif:0].out_features"]), float(row["training.optimizer.lr"])) for row in rows]
+        assert shown == [tuple(params.values()) for params in plan.grid()]
         assert {row["state"] for row in rows} == {"complete"}
-        done = [t.user_attrs["point"] for t in study.trials if t.state is optuna.trial.TrialState.COMPLETE]
+        done = [number_of(t) for t in study.trials if t.state is optuna.trial.TrialState.COMPLETE]
         assert sorted(done) == list(range(12))
-        number = taken.user_attrs["point"]
+        number = number_of(taken)
         assert taken.state is not optuna.trial.TrialState.COMPLETE
         config = plan.config(plan.grid()[number])
         alone = start(tmp_path / "alone", config, progress_bar=False)

@@ -30,7 +30,7 @@ def test_a_worker_is_killed_and_another_joins(kind, command, twelve, opened, unt
         assert out.splitlines()[-1] == "runs/twelve/table.csv"
         assert "Traceback" not in err
         if process is first:
-            assert "died of signal 9; its point is given to another" in err
+            assert "died of signal 9; its trial will be given to another worker" in err
     taken = study.get_trials()[taken.number]
     check_twelve(tmp_path / "runs" / "twelve", twelve, study, taken, tmp_path)
     assert len({t.user_attrs["worker"] for t in study.trials if "worker" in t.user_attrs}) == 3
@@ -47,7 +47,7 @@ def test_interrupted_and_continued(command, twelve, opened, until, busy, check_t
     first.send_signal(signal.SIGINT)
     _, err = first.communicate(timeout=60)
     assert first.returncode == 130
-    assert "interrupted; all points are kept in runs/twelve. The same command goes on." in err
+    assert "interrupted; all trials are kept in runs/twelve. Run the same command again to resume." in err
     assert study.get_trials()[taken.number].user_attrs.get(STOPPED) is True
     assert not study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.RUNNING,))
     code, _, err = command("sweep", twelve, "--workers", 2, "-q")
@@ -61,7 +61,7 @@ def test_table_and_figures(command, write_sweep, tmp_path):
     code, out, _ = command("sweep-table", "mine")
     assert code == 0
     head, *rows, _, file = out.splitlines()
-    assert head.split()[:3] == ["point", "network[lif:0].size", "training.optimizer.lr"]
+    assert head.split()[:3] == ["trial", "network[lif:0].out_features", "training.optimizer.lr"]
     assert len(rows) == 4
     assert file == "runs/mine/table.csv"
     again = command("sweep-table", tmp_path / "runs" / "mine")[1]
@@ -79,10 +79,10 @@ def test_table_and_figures(command, write_sweep, tmp_path):
     (moved / "table.csv").unlink(missing_ok=True)
     code, out, err = command("report", moved)  # asks the study itself
     assert (code, out.strip()) == (0, str(moved / "report.html")), err
-    assert "network[lif:0].size" in (moved / "report.html").read_text("utf-8")
+    assert "network[lif:0].out_features" in (moved / "report.html").read_text("utf-8")
 
 
-def test_failed_points_are_told_and_retried(command, write_sweep, tmp_path):
+def test_failed_trials_are_reported_and_retried(command, write_sweep, tmp_path):
     folder = tmp_path / "images"
     sweep = write_sweep(
         "base: mnist\nheartbeat: 1\ngrace: 2\n",
@@ -92,7 +92,7 @@ def test_failed_points_are_told_and_retried(command, write_sweep, tmp_path):
     for arguments in ([], [], ["--retry-failed"]):
         code, out, err = command("sweep", sweep, "-q", *arguments)
         assert code == 1, err
-        assert "point 0 failed: FileNotFoundError: " in out
+        assert "trial 0 failed: FileNotFoundError: " in out
 
 
 @pytest.mark.parametrize(

@@ -2,17 +2,17 @@ import math
 
 import pytest
 
-from firstspike.sweeps.config import Range, Values
-from firstspike.sweeps.plan import load_plan
 from firstspike.config import ConfigError
+from firstspike.sweeps.config import Range, choices
+from firstspike.sweeps.plan import load_plan
 
 
 def test_grid(plan):
-    points = plan.grid()
-    assert points == [
-        {"network[lif:0].size": size, "training.optimizer.lr": lr} for size in (4, 6) for lr in (0.005, 0.02)
+    grid = plan.grid()
+    assert grid == [
+        {"network[lif:0].out_features": size, "training.optimizer.lr": lr} for size in (4, 6) for lr in (0.005, 0.02)
     ]
-    config = plan.config(points[3])
+    config = plan.config(grid[3])
     assert config.network[0].out_features == 6
     assert config.training.optimizer.lr == 0.02
     assert config.data.train == 60
@@ -32,22 +32,19 @@ def test_ranges():
 def test_values_of_any_kind(write_sweep):
     axes = "{training.schedule: [null, {kind: cosine}, {kind: exponential, gamma: 0.9}], neuron.tau_mem: [1.0, .inf]}"
     plan = load_plan(write_sweep("base: bars\n", axes=axes))
-    configs = [plan.config(point) for point in plan.grid()]
+    configs = [plan.config(params) for params in plan.grid()]
     assert [getattr(c.training.schedule, "kind", None) for c in configs[::2]] == [None, "cosine", "exponential"]
     assert [c.neuron.tau_mem for c in configs[:2]] == [1.0, math.inf]
-    choices = plan.sweep.axes["training.schedule"].values()
-    assert choices[1] == '{"kind": "cosine"}'
-    assert plan.sweep.axes["training.schedule"].meant(choices[1]) == {"kind": "cosine"}
-    assert Values([1, "1"]).meant("1") == "1"
+    assert choices(plan.sweep.axes["training.schedule"])[1] == '{"kind": "cosine"}'
 
 
 def test_base_is_an_axis(write_sweep):
-    axes = "{base: [yin_yang_w, yin_yang_axonal], 'network[lif:0].size': [5, 7], 'network[lif:1].max_silent': [0.1]}"
+    axes = "{base: [yin_yang_w, yin_yang_axonal], 'network[lif:0].out_features': [5, 7], 'network[lif:1].lr': [0.1]}"
     plan = load_plan(write_sweep("seeds: 3\n", axes=axes))
-    configs = [plan.config(point) for point in plan.grid()]
+    configs = [plan.config(params) for params in plan.grid()]
     assert [[layer.kind for layer in c.network] for c in configs[::2]] == [["lif"] * 2, ["delay", "lif"] * 2]
-    assert [c.network[0 if len(c.network) == 2 else 1].size for c in configs] == [5, 7, 5, 7]
-    assert configs[3].network[3].max_silent == 0.1
+    assert [c.network[0 if len(c.network) == 2 else 1].out_features for c in configs] == [5, 7, 5, 7]
+    assert configs[3].network[3].lr == 0.1
     assert {c.training.n_seeds for c in configs} == {3}
 
 
@@ -73,16 +70,16 @@ def test_all_errors_of_a_sweep_that_cannot_be_built(write_sweep):
         write_sweep(
             "base: bars\n",
             set="{data.trains: 5, training.epochs: 3}",
-            axes="{'network[lif:7].size': [1], 'network[9].out_features': [1], training.optimizer.lr: [-1, 0.1], "
-            "training.epochs: [1]}",
+            axes="{'network[lif:7].out_features': [1], 'network[9].out_features': [1], "
+            "training.optimizer.lr: [-1, 0.1], training.epochs: [1]}",
             pruning="{kind: median}",
             metric="test_loss",
             direction="maximize",
-            points=3,
+            trials=3,
         )
     )
     assert [line.split(":")[0] for line in found] == [
-        "points",
+        "trials",
         "set.training.epochs",
         "pruning",
         "network[lif",
@@ -94,7 +91,7 @@ def test_all_errors_of_a_sweep_that_cannot_be_built(write_sweep):
     assert found[-1].startswith("training.optimizer.lr: should be greater than 0, got -1 (at ")
 
 
-def test_points_of_a_grid_that_are_refused(write_sweep):
+def test_trials_of_a_grid_that_are_refused(write_sweep):
     found = errors(write_sweep("base: bars\n", axes="{'network[1].out_features': [2, 3, 4]}"))
     assert len(found) == 2
     assert "the data has 3 classes" in found[0]
@@ -108,25 +105,32 @@ def test_points_of_a_grid_that_are_refused(write_sweep):
         ("base: barss\naxes: {training.epochs: [1]}", "did you mean bars?"),
         ("base: bars\naxes: {}", "axes: "),
         ("base: bars\naxes: {training.epochs: []}", "axes.training.epochs: List should have at least 1 item"),
-        ("base: bars\naxes: {training.epochs: [1, 1]}", "the value 1 stands twice"),
-        ("base: bars\naxes: {training.epochs: [1, true]}", "the value true stands twice"),
-        ("base: bars\naxes: {network: ['[1]', [1]]}", "the value [1] stands twice"),
-        ("base: bars\naxes: {training.epochs: [2020-01-01]}", "axes.training.epochs: values are numbers"),
+        ("base: bars\naxes: {training.epochs: [1, 1]}", "duplicate value 1"),
+        ("base: bars\naxes: {training.epochs: [1, true]}", "duplicate value true"),
+        ("base: bars\naxes: {network: ['[1]', [1]]}", "duplicate value [1]"),
+        ("base: bars\naxes: {training.epochs: [2020-01-01]}", "should be a valid integer"),  # dates are text
         ("base: bars\naxes: {training.epochs: 3}", "axes.training.epochs: expected a list of values, or a range"),
         ("base: bars\nset: {base: digits}\naxes: {training.epochs: [1]}", "base: unknown key"),
         ("base: bars\nset: {training.n_seeds: 3}\nseeds: 2\naxes: {training.epochs: [1]}", "is the same as seeds"),
-        ("base: bars\naxes: {training.n_seeds: [1, 2]}", "seeds are no axis"),
+        ("base: bars\nset: {training.seeds: 3}\nseeds: 2\naxes: {training.epochs: [1]}", "is the same as seeds"),
+        ("base: bars\naxes: {training.n_seeds: [1, 2]}", "cannot be an axis"),
+        ("base: bars\naxes: {training.seeds: [1, 2]}", "cannot be an axis"),  # its name in older configs
         ("base: bars\naxes: {training.epochs: {from: 5, to: 1}}", "from must be less than to"),
         ("base: bars\naxes: {training.optimizer.lr: {from: 0.1, to: 1.0}}", "needs a count or a step"),
         ("base: bars\naxes: {training.optimizer.lr: {from: 0.0, to: 1.0, log: true, count: 3}}", "starts above 0"),
         ("base: bars\naxes: {training.epochs: {from: 1, too: 5}}", "axes.training.epochs.too: unknown key"),
-        ("base: bars\naxes: {training.epochs: [1]}\nsampler: tpe", "the sampler tpe needs to know how many"),
+        ("base: bars\naxes: {training.epochs: [1]}\nsampler: tpe", "trials: is required by the sampler tpe"),
         ("base: bars\naxes: {training.epochs: [1]}\nsampler: gird", "sampler: should be 'grid', 'random' or 'tpe'"),
         ("base: bars\naxes: {training.epochs: [1]}\ngrace: 3", "grace: must be at least twice the heartbeat"),
         ("base: bars\naxes: {training.epochs: [1]}\nmetric: accuracy", "metric: should be 'validation_accuracy'"),
         ("- a", "must be a mapping with the keys base, set, axes"),
+        ("base: bars\naxes: {training.epochs: {from: 1, to: 1000000000}}", "more than 10000 values"),
+        ("base: bars\naxes: {a: {from: 1, to: 5000}, b: {from: 1, to: 5000}}", "at most 10000 trials, got 25000000"),
+        ("base: bars\naxes: {training.epochs: {from: 0.0, to: 1.0e+300, step: 1.0e-300}}", "more than 1e9 steps"),
+        ("base: bars\nsampler: random\ntrials: 10001\naxes: {training.epochs: [1]}", "trials: should be less than"),
+        ("base: bars\nseeds: 1001\naxes: {training.epochs: [1]}", "seeds: should be less than or equal to 1000"),
         (
-            "base: bars\nsampler: random\npoints: 9\naxes: {training.optimizer.lr: {from: -1.0, to: 0.1}}",
+            "base: bars\nsampler: random\ntrials: 9\naxes: {training.optimizer.lr: {from: -1.0, to: 0.1}}",
             "training.optimizer.lr: should be greater than 0, got -1.0",
         ),
     ],
@@ -135,5 +139,83 @@ def test_what_is_refused(text, message, write_sweep):
     assert any(message in line for line in errors(write_sweep(text))), errors(write_sweep(text))
 
 
+def test_errors_name_the_line(write_sweep, tmp_path):
+    text = "base: bars\ntrials: 3\nset:\n  data.train: 0\naxes:\n  training.epochs:\n  - 0\n  - 1\n"
+    with pytest.raises(ConfigError) as refused:
+        load_plan(write_sweep(text))
+    assert str(refused.value).splitlines()[1:] == [
+        "  trials: a grid has one trial per combination; leave it out, or choose the sampler random or tpe (line 2)",
+        "  data.train: should be greater than 0, got 0 (line 4)",
+        "  training.epochs: should be greater than 0, got 0 (at training.epochs=0, and 2 more) (line 6)",
+    ]
+    with pytest.raises(ConfigError, match=r"axes\.training\.epochs\.too: unknown key \(line 3\)"):
+        load_plan(write_sweep("base: bars\naxes:\n  training.epochs: {from: 1, too: 2}\n"))
+    (tmp_path / "mine.yaml").write_text(
+        "data: {kind: xor}\nnetwork: [{kind: lif, out_features: 3}]\nloss: {kind: cross_entropy}\n"
+    )
+    with pytest.raises(ConfigError) as refused:
+        load_plan(write_sweep("base: mine.yaml\naxes:\n  training.batch_size: [1]\n  training.epochs: [1]\n"))
+    assert f"({tmp_path / 'mine.yaml'}, line 2)" in refused.value.errors[0]
+    with pytest.raises(ConfigError, match=r"network\[1\]\.out_features: the last lif .*\(line 3\)"):
+        load_plan(write_sweep("base: bars\naxes:\n  network[lif:1].out_features: [4]\n"))
+
+
+def test_keys_of_older_versions(write_sweep, tmp_path, caplog):
+    (tmp_path / "old.yaml").write_text(
+        "data: {kind: xor}\nnetwork: [{kind: lif, size: 9, max_silent: 0.5}, {kind: lif, size: 2}]\n"
+        "loss: {kind: cross_entropy}\ntraining: {epochs: 2, batch_size: 50, seeds: 4}\n"
+    )
+    axes = "{'network[lif:0].size': [3, 4], 'network[1].max_silent': [0.2], training.silent.bump: [0.01]}"
+    plan = load_plan(write_sweep("base: old.yaml\nseeds: 2\n", axes=axes))
+    configs = [plan.config(params) for params in plan.grid()]
+    assert [c.network[0].out_features for c in configs] == [3, 4]
+    assert {c.training.silent.limits for c in configs} == {(0.5, 0.2)}
+    assert {(c.training.silent.increment, c.training.n_seeds) for c in configs} == {(0.01, 2)}
+    texts = [record.getMessage() for record in caplog.records]
+    assert len(texts) == len(set(texts)), "the same warning for each trial"
+    axes = "{'network[0].out_features': [3, 4]}"
+    mixed = load_plan(write_sweep("base: bars\n", set="{'network[0].size': 9}", axes=axes))
+    assert [mixed.config(params).network[0].out_features for params in mixed.grid()] == [3, 4]
+
+
+OWN_DATA = """
+data: {kind: files, train: mine.csv, validation: 0, test: 0.2}
+network: [{kind: lif, out_features: 2}]
+loss: {kind: cross_entropy}
+training: {epochs: 2, batch_size: 5}
+"""
+
+
+def write_own_data(folder):
+    folder.mkdir(exist_ok=True)
+    (folder / "mine.csv").write_text("".join(f"0.{k},1.{k},{k % 2}\n" for k in range(10)))
+    (folder / "mine.yaml").write_text(OWN_DATA)
+
+
+def test_a_metric_needs_its_data(write_sweep, tmp_path):
+    write_own_data(tmp_path)
+    text = "base: mine.yaml\naxes: {training.epochs: [1, 2]}\n"
+    with pytest.raises(ConfigError, match=r"metric: needs validation data, but data\.validation is 0 \(line 3\)"):
+        load_plan(write_sweep(text, metric="best_validation_accuracy"))
+    pruned = errors(write_sweep(text, metric="test_accuracy", pruning="{kind: median}"))
+    assert pruned == ["pruning: needs validation data, but data.validation is 0"]
+    assert load_plan(write_sweep(text, metric="test_accuracy")).n_trials == 2
+
+
+def test_machines_may_have_data_in_different_folders(tmp_path):
+    plans = []
+    for folder in (tmp_path / "one", tmp_path / "two"):
+        write_own_data(folder)
+        (folder / "sweep.yaml").write_text("base: mine.yaml\nmetric: test_loss\naxes: {training.epochs: [1, 2]}\n")
+        plans.append(load_plan(folder / "sweep.yaml"))
+        assert plans[-1].config({"training.epochs": 1}).data.train == str(folder / "mine.csv")
+    assert plans[0].definition() == plans[1].definition()
+
+
 def test_no_file(tmp_path):
     assert "no such file" in errors(tmp_path / "none.yaml")[0]
+
+
+def test_a_file_of_an_older_version_is_read(write_sweep):
+    file = write_sweep("base: bars\nsampler: random\npoints: 3\n", axes="{training.optimizer.lr: {from: 0.1, to: 0.2}}")
+    assert load_plan(file).n_trials == 3

@@ -98,7 +98,9 @@ def test_two_machines_and_a_worker_that_is_killed(
         assert "Traceback" not in err
         outcomes[process.pid] = (process.returncode, err)
     assert sorted(code for code, _ in outcomes.values()) == [0, 0, 1]
-    assert any("died of signal 9" in err and "the same command goes on" in err for _, err in outcomes.values())
+    assert any(
+        "died of signal 9" in err and "run the same command again to resume" in err for _, err in outcomes.values()
+    )
     taken = study.get_trials()[taken.number]
     code, out, _ = command("sweep-table", "twelve", "--storage", database)
     assert code == 0
@@ -108,17 +110,17 @@ def test_two_machines_and_a_worker_that_is_killed(
     code, _, err = command("sweep-table", "twelve")
     assert (code, err) == (
         2,
-        "error: runs/twelve does not say where its study lives, as that has a password; give --storage\n",
+        "error: runs/twelve does not name the storage, whose URL has a password; give --storage\n",
     )
 
 
 def test_the_server_is_restarted_meanwhile(database, opened, plan, tmp_path):
-    """A worker's connections are cut between its points."""
+    """A worker's connections are cut between its trials."""
     from firstspike.sweeps.worker import Worker
 
     worker = Worker(plan, opened(database), tmp_path / "runs")
     with opened(database).engine.connect() as connection:
-        worker._next()
+        worker.train_next()
         connection.exec_driver_sql(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
             "WHERE pid <> pg_backend_pid() AND usename = 'sweeper'"

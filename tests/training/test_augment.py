@@ -3,12 +3,11 @@ import math
 import pytest
 import torch
 
-from firstspike.training import Augment
-from firstspike.training.augment import shifted
-from firstspike.data import bars, outline
 from firstspike.config import ConfigError, load_config, parse_config
-from firstspike.training import Interrupted
+from firstspike.data import bars, outline
 from firstspike.runs import resume, start
+from firstspike.training import Augment, Interrupted
+from firstspike.training.augment import shifted
 
 INF = math.inf
 

@@ -12,16 +12,14 @@ from pathlib import Path
 import pytest
 import torch
 
+from firstspike import torchrun
 from firstspike.cli import main
-from firstspike.training import torchrun
-from firstspike.config import build
-from firstspike.runs.checkpoint import load_checkpoint, newest_first
 from firstspike.config import load_config
+from firstspike.runs import RunFolder, resume, start
+from firstspike.runs.checkpoint import load_checkpoint, newest_first
+from firstspike.torchrun import only_first_reports
 from firstspike.training import Interrupted
 from firstspike.training.distributed import Ranks
-from firstspike.runs import RunFolder
-from firstspike.runs import resume, start
-from firstspike.training.torchrun import only_first_reports
 
 SMALL = [
     "data.train=301",  # batches of 60, the last of one sample: other processes than one have none
@@ -191,7 +189,11 @@ def test_two_processes_are_interrupted_and_lost_and_one_goes_on(tmp_path):
 
     epochs = final(folder).epoch + 1
     resume(folder, epochs=epochs, progress_bar=False)
-    start(tmp_path / "whole", load_config("yin_yang_goeltz2021", [*settings, f"training.epochs={epochs}"]), progress_bar=False)
+    start(
+        tmp_path / "whole",
+        load_config("yin_yang_goeltz2021", [*settings, f"training.epochs={epochs}"]),
+        progress_bar=False,
+    )
     same_training(tmp_path / "whole", folder, tolerance=1e-8)
 
 

@@ -1,9 +1,9 @@
 """Configs: a way to write down the arguments of the objects of a training, and to read them."""
 
 from firstspike.config.builder import DTYPES, Parts, build, build_data, build_loss, build_network, build_substrate
-from firstspike.config.describe import describe
+from firstspike.config.describer import describe
 from firstspike.config.load import Config, ConfigError, load_config, parse_config, with_substrate
-from firstspike.config.shipped import shipped_configs
+from firstspike.configs import shipped_configs
 
 __all__ = [
     "DTYPES",

@@ -11,14 +11,13 @@ from firstspike.config.load import Config, ConfigError
 from firstspike.config.network import layers_of, parameter_groups
 from firstspike.config.section import Section
 from firstspike.config.sections import CUSTOM
-from firstspike.data import DATASETS, SpikeData, Splits
+from firstspike.data import DATASETS, Splits
 from firstspike.layers import LIFLayer, Network, start_firing_
 from firstspike.losses import LOSSES, REGULARIZERS, TimeLoss
-from firstspike.neuron import LIF
 from firstspike.seeding import generator
 from firstspike.substrates import SUBSTRATES, Substrate
+from firstspike.training import OPTIMIZERS, SCHEDULES, Callback, CosineLR, Trainer
 from firstspike.training.distributed import own_device
-from firstspike.training import OPTIMIZERS, SCHEDULES, Callback, CosineLR, SilentNeurons, Trainer
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 _SAMPLES = 256  # of the training data, from which networks start
@@ -35,7 +34,7 @@ class Parts(NamedTuple):
     regularizers: Any = None
 
 
-def build(config: Config, data: Splits | None = None, parts: Parts = Parts()) -> Trainer:
+def build(config: Config, data: Splits | None = None, parts: Parts | None = None) -> Trainer:
     """The trainer that a config describes: networks, loss, optimisers and the rest.
 
     Args:
@@ -48,7 +47,7 @@ def build(config: Config, data: Splits | None = None, parts: Parts = Parts()) ->
         ValueError: a device or data that are not available.
         ImportError: a data set or substrate whose extra is not installed.
     """
-    data = build_data(config) if data is None else data
+    data, parts = build_data(config) if data is None else data, parts or Parts()
     training, device = config.training, device_of(config)
     count = 1 if parts.network is not None else training.n_seeds
     substrates = [build_substrate(config, config.training.seed)] if parts.substrate is None else [parts.substrate]
@@ -195,7 +194,12 @@ def device_of(config: Config) -> torch.device:
     name = config.training.device
     try:
         device = own_device(torch.device(name))
+        torch.empty(0, dtype=torch.float64, device=device)
         return torch.empty(0, device=device).device
+    except TypeError:  # of mps
+        raise ValueError(
+            f"device {name!r} cannot be used: it has no float64, in which sums and spike times are computed; try cpu"
+        ) from None
     except (RuntimeError, AssertionError) as error:  # torch's ways to say that it is not available
         raise ValueError(f"device {name!r} cannot be used: {str(error).splitlines()[0]}; try cpu") from None
 

@@ -1,21 +1,19 @@
 """From a file, a shipped name or a dict to a checked ``Config``; every error of a config in one go."""
 
 import difflib
-from math import inf
 from collections.abc import Iterable, Sequence
+from math import inf
 from pathlib import Path
 from types import UnionType
-from typing import Any, Union, get_args, get_origin
+from typing import TYPE_CHECKING, Any, TypeAlias, Union, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from firstspike.config.network import Problem, network_problems
 from firstspike.config.section import Section
-from firstspike.config.sections import SUBSTRATE_SECTIONS, Data, Loss, Network, Neuron, Substrate, Training, outline_of
-from firstspike.config.shipped import shipped_configs
+from firstspike.config.sections import SUBSTRATE_SECTIONS, outline_of
 from firstspike.config.upgrade import upgraded
-from firstspike.neuron import LIF
 from firstspike.config.yaml_file import (
     Document,
     YamlError,
@@ -25,6 +23,18 @@ from firstspike.config.yaml_file import (
     shown_text,
     shown_value,
 )
+from firstspike.configs import shipped_configs
+from firstspike.neuron import LIF
+
+if TYPE_CHECKING:  # made from signatures of classes: a type checker cannot know their fields
+    Data: TypeAlias = Any
+    Loss: TypeAlias = Any
+    Neuron: TypeAlias = Any
+    Network: TypeAlias = list[Any]
+    Substrate: TypeAlias = Any
+    Training: TypeAlias = Any
+else:
+    from firstspike.config.sections import Data, Loss, Network, Neuron, Substrate, Training
 
 _MAX_BYTES = 1_000_000
 _MOST_ERRORS = 50
@@ -58,7 +68,7 @@ class Config(Section):
     network: Network
     loss: Loss
     training: Training
-    substrate: Substrate = SUBSTRATE_SECTIONS["exact"](kind="exact")  # type: ignore[call-arg]
+    substrate: Substrate = SUBSTRATE_SECTIONS["exact"].model_validate({"kind": "exact"})
 
     def to_yaml(self) -> str:
         """The whole config, defaults written out, in the form that ``load_config`` reads."""
@@ -72,7 +82,7 @@ def load_config(
 
     Args:
         source: a file, or the name of a shipped config.
-        overrides: settings such as ``training.epochs=10`` or ``network[1].size=30``, applied before the check.
+        overrides: settings such as ``training.epochs=10`` or ``network[1].out_features=30``, applied before the check.
         substrate: the kind that takes the place of another kind in the config, with its defaults.
         read_tables: whether to read tables of your own data, to check that the network fits them.
 
@@ -80,7 +90,7 @@ def load_config(
         ConfigError: no such file, no YAML, or values that do not fit; the message names all of them.
     """
     name = str(source)
-    document = read_yaml(source, Config.model_fields)
+    document = upgraded(read_yaml(source, Config.model_fields), name)
     if substrate is not None and not (
         isinstance(own := document.data.get("substrate"), dict) and own.get("kind") == substrate
     ):
@@ -88,7 +98,7 @@ def load_config(
     errors = []
     for setting in overrides:
         try:
-            document = document.with_setting(setting)
+            document = upgraded(document.with_setting(setting), f"--set {setting.partition('=')[0]}")
         except YamlError as error:
             errors.append(f"--set {shown_text(setting)}: {error.problem}")
     document = _with_absolute_paths(document, Path(source).parent)

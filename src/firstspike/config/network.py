@@ -66,7 +66,9 @@ def layers_of(
     for index, section in enumerate(sections):
         kind: str = section.kind  # type: ignore[attr-defined]
         if kind == CUSTOM:
-            raise LayerError(("network", index), f"{section.name!r} is not in the registries; hand the network over in Python: network=...")  # type: ignore[attr-defined]
+            name: str = section.name  # type: ignore[attr-defined]
+            hint = "hand the network over in Python: network=..."
+            raise LayerError(("network", index), f"{name!r} is not in the registries; {hint}")
         target: Any = LAYERS[kind]
         given = section.arguments(*_RATES)
         try:
@@ -125,7 +127,9 @@ def network_problems(
             (("network",), "only delay layers may follow the last lif layer, whose neurons are the classes")
         )
     if (size := layers[last].out_features) != classes:
-        message = f"the last lif layer has {size} neurons, the data has {classes} classes; write out_features: {classes}"
+        message = (
+            f"the last lif layer has {size} neurons, the data has {classes} classes; write out_features: {classes}"
+        )
         problems.append((("network", last, "out_features"), message))
     for index, section in enumerate(sections):
         for rate, key in (("delay_lr", "delay"), ("neuron_lr", "trainable")):
@@ -138,9 +142,7 @@ def network_problems(
     return problems
 
 
-def parameter_groups(
-    sections: Sequence[Section], network: Network, lr: float
-) -> list[dict[str, Any]]:
+def parameter_groups(sections: Sequence[Section], network: Network, lr: float) -> list[dict[str, Any]]:
     """The parameters that learn, those with the same settings together.
 
     Args:
@@ -171,22 +173,20 @@ def _rate_of(layer: nn.Module, parameter: str) -> str:
 def describe_network(network: nn.Module, optimizer: optim.Optimizer) -> list[Section]:
     """The sections of a network; of a module that is not a ``Network`` of registered layers only its name."""
     if not isinstance(network, Network):
-        return [Custom(kind=CUSTOM, name=type(network).__name__)]
+        return [Custom(kind="custom", name=type(network).__name__)]
     kinds = {target: kind for kind, target in LAYERS.items()}
-    rates = {
-        id(p): group.get("initial_lr", group["lr"]) for group in optimizer.param_groups for p in group["params"]
-    }
+    rates = {id(p): group.get("initial_lr", group["lr"]) for group in optimizer.param_groups for p in group["params"]}
     usual = optimizer.defaults.get("lr")
     sections: list[Section] = []
     for layer in network:
         kind = kinds.get(type(layer))
         found = None if kind is None else _describe_layer(LAYER_SECTIONS[kind], kind, layer)
         if found is None:
-            sections.append(Custom(kind=CUSTOM, name=type(layer).__name__))
+            sections.append(Custom(kind="custom", name=type(layer).__name__))
             continue
         own = {_rate_of(layer, name): rates.get(id(p)) for name, p in layer.named_parameters()}
         found |= {key: lr for key, lr in own.items() if lr not in (None, usual)}
-        sections.append(LAYER_SECTIONS[kind](kind=kind, **found))  # type: ignore[index]
+        sections.append(LAYER_SECTIONS[kind](kind=kind, **found))  # type: ignore[index,call-arg]
     return sections
 
 

@@ -133,7 +133,7 @@ def _plain(annotation: Any) -> Any:
     """The annotation without tensors, which a config cannot hold."""
     origin, arguments = get_origin(annotation), get_args(annotation)
     if origin in (Sequence, Collection):
-        return tuple[(*map(_plain, arguments), ...)]  # so that a section reads back as it was written
+        return tuple[(*map(_plain, arguments), ...)]  # type: ignore[misc]  # so that a section reads back as it was written
     if origin in (Union, UnionType):
         return Union[tuple(_plain(x) for x in arguments if not _is_tensor(x))]  # noqa: UP007
     return annotation

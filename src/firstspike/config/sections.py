@@ -1,16 +1,17 @@
-"""The sections of a config. Each follows from the class that it configures; what is written here is what a config adds."""
+"""The sections of a config. Each follows from the class that it configures; written here is only what a config adds."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, create_model
+from pydantic import Field, create_model, model_validator
 
-from firstspike.config.section import Section, argument_texts, derive, union
+from firstspike.config.section import Built, Section, argument_texts, derive, union
 from firstspike.data import DATASETS, SpikeData, outline
 from firstspike.layers import LAYERS, Delay, DelayRule, LIFLayer
 from firstspike.losses import LOSSES, REGULARIZERS
 from firstspike.neuron import LIF
-from firstspike.ranges import Fraction, NotNegative, NotNegativeInt, Positive, PositiveInt
-from firstspike.substrates import SUBSTRATES
+from firstspike.ranges import Count, Fraction, NotNegative, NotNegativeInt, Positive, Probability
+from firstspike.substrates import SUBSTRATES, Noisy
+from firstspike.substrates.noisy import TYPICAL_NOISE
 from firstspike.training import OPTIMIZERS, SCHEDULES, Augment, EarlyStopping, SilentNeurons, Trainer
 
 CUSTOM = "custom"
@@ -32,7 +33,9 @@ class Given(Section):
     kind: Literal["given"]
 
 
-_RATE = {"lr": (Positive | None, Field(None, description="learning rate of its parameters; by default the optimiser's"))}
+_RATE = {
+    "lr": (Positive | None, Field(None, description="learning rate of its parameters; by default the optimiser's"))
+}
 _LIF_RATES: dict[str, Any] = {
     "lr": (Positive | None, Field(None, description="learning rate of its weights; by default the optimiser's")),
     "neuron_lr": (
@@ -44,8 +47,8 @@ _DELAY_RATE = {
     "delay_lr": (Positive | None, Field(None, description="learning rate of its delays; by default the optimiser's"))
 }
 
-Neuron = derive(LIF, name="Neuron")
-Rule = derive(DelayRule, name="DelayRule")
+Neuron: Any = derive(LIF, name="Neuron")
+Rule: Any = derive(DelayRule, name="DelayRule")
 _PARAMETERS = tuple[Literal["tau_mem", "tau_syn", "threshold"], ...]
 
 
@@ -64,33 +67,48 @@ def _layer(kind: str, target: type[Any]) -> type[Section]:
 LAYER_SECTIONS = {kind: _layer(kind, target) for kind, target in LAYERS.items()}
 DATA_SECTIONS = {kind: derive(target, kind, check=False, name=kind) for kind, target in DATASETS.items()}
 REGULARIZER_SECTIONS = {kind: derive(target, kind, omit=("tau_syn",)) for kind, target in REGULARIZERS.items()}
-SUBSTRATE_SECTIONS = {kind: derive(target, kind) for kind, target in SUBSTRATES.items()}
 
-Data = union([*DATA_SECTIONS.values(), Given])
-Layer = union([*LAYER_SECTIONS.values(), Custom])
-Network = Annotated[list[Layer], Field(min_length=1)]
-Regularizer = union([*REGULARIZER_SECTIONS.values(), Custom])
-Substrate = union([*SUBSTRATE_SECTIONS.values(), Custom])
 
-_REGULARIZERS = {
-    "regularizers": (tuple[Regularizer, ...], Field((), description="terms that are added to the loss"))
+class _NoisyUnlessAsked(Built):
+    """A noisy substrate without any setting has typical noise."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _typical(cls, raw: Any) -> Any:
+        return {**TYPICAL_NOISE, **raw} if isinstance(raw, dict) and not raw.keys() - {"kind", "seed"} else raw
+
+
+SUBSTRATE_SECTIONS = {
+    kind: derive(target, kind, base=_NoisyUnlessAsked if target is Noisy else Built)
+    for kind, target in SUBSTRATES.items()
 }
+
+Data: Any = union([*DATA_SECTIONS.values(), Given])
+Layer: Any = union([*LAYER_SECTIONS.values(), Custom])
+Network = Annotated[list[Layer], Field(min_length=1)]
+Regularizer: Any = union([*REGULARIZER_SECTIONS.values(), Custom])
+Substrate: Any = union([*SUBSTRATE_SECTIONS.values(), Custom])
+
+_TERMS: Any = tuple[Regularizer, ...]
+_REGULARIZERS = {"regularizers": (_TERMS, Field((), description="terms that are added to the loss"))}
+_REDUCTION: Any = {"reduction": Literal["mean", "sum"]}  # a training needs one number
 LOSS_SECTIONS = {
-    kind: derive(target, kind, omit=("tau_syn",), extra=_REGULARIZERS) for kind, target in LOSSES.items()
+    kind: derive(target, kind, omit=("tau_syn",), types=_REDUCTION, extra=_REGULARIZERS)
+    for kind, target in LOSSES.items()
 }
 
 
 class CustomLoss(Custom):
     """A loss that was made in Python and is not in the registries: only its name is known."""
 
-    regularizers: tuple[Regularizer, ...] = ()
+    regularizers: _TERMS = ()
 
 
-Loss = union([*LOSS_SECTIONS.values(), CustomLoss])
+Loss: Any = union([*LOSS_SECTIONS.values(), CustomLoss])
 
 _OPTIMIZER_TYPES = {
     "lr": Positive,
-    "betas": tuple[Fraction, Fraction],
+    "betas": tuple[Probability, Probability],
     "eps": Positive,
     "weight_decay": NotNegative,
     "momentum": Fraction,
@@ -99,13 +117,25 @@ _OPTIMIZER_TYPES = {
 _OPTIMIZER_OMIT = (
     "params", "foreach", "maximize", "capturable", "differentiable", "fused", "decoupled_weight_decay"
 )  # fmt: skip
-OPTIMIZER_SECTIONS = {
-    kind: derive(target, kind, omit=_OPTIMIZER_OMIT, types=_OPTIMIZER_TYPES, check=False)
+
+
+class _Optimizer(Section):
+    """What torch refuses only when the optimiser is made."""
+
+    @model_validator(mode="after")
+    def _accelerated(self) -> Self:
+        if getattr(self, "nesterov", False) and not getattr(self, "momentum", 0):
+            raise ValueError("nesterov needs a momentum above 0")
+        return self
+
+
+OPTIMIZER_SECTIONS: dict[str, Any] = {
+    kind: derive(target, kind, base=_Optimizer, omit=_OPTIMIZER_OMIT, types=_OPTIMIZER_TYPES, check=False)
     for kind, target in OPTIMIZERS.items()
 }
-Optimizer = union([*OPTIMIZER_SECTIONS.values(), Custom])
+Optimizer: Any = union([*OPTIMIZER_SECTIONS.values(), Custom])
 
-_SCHEDULE_TYPES = {"step_size": PositiveInt, "gamma": Positive, "milestones": list[PositiveInt]}
+_SCHEDULE_TYPES = {"step_size": Count, "gamma": Positive, "milestones": list[Count]}
 _WARMUP = {"warmup": (NotNegativeInt, Field(0, description="epochs over which the learning rate rises at the start"))}
 SCHEDULE_SECTIONS = {
     kind: derive(
@@ -114,17 +144,19 @@ SCHEDULE_SECTIONS = {
     )
     for kind, target in SCHEDULES.items()
 }  # fmt: skip
-Schedule = union([*SCHEDULE_SECTIONS.values(), Custom])
+Schedule: Any = union([*SCHEDULE_SECTIONS.values(), Custom])
 
-Silent = derive(SilentNeurons, types={"limits": tuple[Fraction, ...] | Fraction})
-Augmentation = derive(Augment)
-Stopping = derive(EarlyStopping)
+Silent: Any = derive(SilentNeurons, types={"limits": tuple[Fraction, ...] | Fraction})
+Augmentation: Any = derive(Augment)
+Stopping: Any = derive(EarlyStopping)
 _FIT = derive(
     Trainer.fit,
     omit=("train", "validation", "test", "folder", "resume", "callbacks", "progress_bar", "stop"),
     base=Section,
     check=False,
 )
+
+_DTYPES: Any = Literal["float32", "float64"]
 
 Training: Any = create_model(
     "Training",
@@ -146,7 +178,7 @@ Training: Any = create_model(
         Annotated[int, Field(gt=0, le=1000)],
         Field(1, description="networks that are trained side by side, with consecutive seeds from `seed` on"),
     ),
-    dtype=(Literal["float32", "float64"], Field("float32", description="of all times and parameters")),
+    dtype=(_DTYPES, Field("float32", description="of all times and parameters")),
     device=(str, Field("cpu", description="where to train: `cpu`, `cuda`")),
 )  # fmt: skip
 

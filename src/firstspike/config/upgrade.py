@@ -1,7 +1,8 @@
-"""Configs of earlier versions: their names become today's, with one warning (logging)."""
+"""Configs of earlier versions: their names become today's, with one warning (logging) for each file."""
 
 import logging
 from copy import deepcopy
+from functools import lru_cache
 from typing import Any
 
 from firstspike.config.yaml_file import Document, Place
@@ -50,8 +51,13 @@ def upgraded(document: Document, source: str) -> Document:
     _move_limits(data, changes)
     if not changes:
         return document
-    logger.warning("%s: names of an earlier version: %s", source, ", ".join(dict.fromkeys(changes)))
+    _warn(source, tuple(dict.fromkeys(changes)))
     return Document(data, lines)
+
+
+@lru_cache(maxsize=100)  # a sweep reads the same file for each of its trials
+def _warn(source: str, changes: tuple[str, ...]) -> None:
+    logger.warning("%s: names of an earlier version: %s", source, ", ".join(changes))
 
 
 def _move_limits(data: dict[str, Any], changes: list[str]) -> None:
@@ -76,18 +82,18 @@ def _at(data: Any, place: Place) -> Any:
     return data
 
 
-def _put(data: dict[str, Any], place: Place, value: Any) -> bool:
+def _put(data: Any, place: tuple[Any, ...], value: Any) -> bool:
     """Set a value; False where something that is not a mapping is in the way."""
     for step in place[:-1]:
         if isinstance(data, list):
-            data = data[step]  # type: ignore[index]
+            data = data[step]
             continue
-        if data.get(step) is None:  # type: ignore[call-overload]
-            data[step] = {}  # type: ignore[index]
-        data = data[step]  # type: ignore[index]
+        if data.get(step) is None:
+            data[step] = {}
+        data = data[step]
         if not isinstance(data, dict | list):
             return False
     if not isinstance(data, dict):
         return False
-    data[place[-1]] = value  # type: ignore[index]
+    data[place[-1]] = value
     return True

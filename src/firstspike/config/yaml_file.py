@@ -170,8 +170,8 @@ class _Builder:
     def _node(self, event: yaml.NodeEvent) -> None:
         if isinstance(event, yaml.AliasEvent):
             raise _error("aliases (*name) are not allowed", event)
-        if event.tag is not None:
-            raise _error(f"tags are not allowed, got {shown_value(event.tag)}; put text in quotes", event)
+        if (tag := getattr(event, "tag", None)) is not None:
+            raise _error(f"tags are not allowed, got {shown_value(tag)}; put text in quotes", event)
         inside = self.open[-1] if self.open else None
         if inside is not None and isinstance(inside.values, dict) and inside.key is None:
             self._key(inside, event)
@@ -190,7 +190,7 @@ class _Builder:
         if key in inside.values:
             raise _error(f"duplicate key {shown_value(key)}", event)
         inside.key = key
-        self.document.lines[(*inside.place, key)] = event.start_mark.line + 1
+        self.document.lines[(*inside.place, key)] = _line(event)
 
     def _enter(self, inside: _Open | None, event: yaml.NodeEvent) -> None:
         if len(self.open) >= _DEPTH:
@@ -206,7 +206,7 @@ class _Builder:
         if isinstance(inside.values, list):
             place = (*inside.place, len(inside.values))
             inside.values.append(value)
-            self.document.lines[place] = event.start_mark.line + 1
+            self.document.lines[place] = _line(event)
             return place
         assert inside.key is not None
         place = (*inside.place, inside.key)
@@ -224,8 +224,12 @@ def _events(text: str) -> Iterator[yaml.Event]:
         raise YamlError(problem, *((mark.line + 1, mark.column + 1) if mark else ())) from None
 
 
+def _line(event: yaml.Event) -> int:
+    return event.start_mark.line + 1 if event.start_mark else 0
+
+
 def _error(problem: str, event: yaml.Event) -> YamlError:
-    return YamlError(problem, event.start_mark.line + 1, event.start_mark.column + 1)
+    return YamlError(problem, _line(event), event.start_mark.column + 1 if event.start_mark else 0)
 
 
 def _scalar(event: yaml.ScalarEvent) -> Any:

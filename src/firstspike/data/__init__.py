@@ -13,7 +13,6 @@ the builder, and one line in `DATASETS`. The tests that run over `DATASETS` then
 
 import inspect
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 from firstspike.data.bars import bars, bars_splits
@@ -47,7 +46,7 @@ DATASETS: dict[str, Callable[..., Splits]] = {
     "xor": xor_splits,
     "yin_yang": yin_yang_splits,
 }
-_LARGEST = {
+_LARGEST: dict[str, list[tuple[tuple[str, ...], int]]] = {
     "digits": [(Splits._fields, DIGITS_SAMPLES)],
     "files": [(("train", "validation"), 60_000), (("test",), 10_000)],
 }
@@ -78,7 +77,7 @@ def outline(kind: str, **arguments: Any) -> SpikeData:
         return no_images(*_IMAGES[kind], **{name: x for name, x in arguments.items() if name in known})
     small = {} if kind == "files" else dict.fromkeys(Splits._fields, 1)
     data = DATASETS[kind](**arguments | small).train
-    return replace(data, times=data.times[:0], labels=data.labels[:0])
+    return data.empty()
 
 
 __all__ = [

@@ -1,16 +1,22 @@
 """The data set type that every builder of this package returns, and the helpers that they share."""
 
+import copy
+import hashlib
 import math
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from functools import cached_property
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from firstspike.data.arrays import as_tensor
 from firstspike.data.encoding import LatencyEncoder
+from firstspike.spiketime.times import FROM_RASTER, not_floating
 
 MOST_INPUTS = 10**6
 """Largest number of inputs, or of spike times in all patterns, of generated data."""
@@ -19,6 +25,9 @@ MOST_INPUTS = 10**6
 @dataclass(frozen=True, eq=False)
 class SpikeData(Dataset[tuple[Tensor, Tensor]]):
     """Labelled first spike times, one spike per input and sample; also a map-style torch data set.
+
+    Arrays and lists are copied into tensors, numbers of lists in torch's default dtype. A warning points out times
+    before 0: they are legal, but values that are not encoded yet look like that.
 
     Args:
         times: input spike times `(samples, inputs)`, floating point, in units of `tau_syn`;
@@ -41,11 +50,16 @@ class SpikeData(Dataset[tuple[Tensor, Tensor]]):
     encoder: LatencyEncoder | None = None
 
     def __post_init__(self) -> None:
-        times, labels, classes = self.times, self.labels, len(self.class_names)
+        times, labels, classes = as_tensor("times", self.times), as_tensor("labels", self.labels), len(self.class_names)
+        if not isinstance(self.labels, Tensor) and not labels.is_floating_point():
+            labels = labels.long()
+        object.__setattr__(self, "times", times)
+        object.__setattr__(self, "labels", labels)
         if times.ndim != 2 or not times.is_floating_point():
+            flat = "reshape to two dimensions" + (f"; {FROM_RASTER}" if times.ndim == 3 else "")
             raise ValueError(
                 f"times: expected a floating-point tensor (samples, inputs), got {times.dtype} of shape "
-                f"{tuple(times.shape)}. Convert with .float() and reshape to two dimensions."
+                f"{tuple(times.shape)}: {flat if times.is_floating_point() else not_floating(times)}."
             )
         if labels.shape != times.shape[:1] or labels.dtype != torch.int64:
             raise ValueError(
@@ -56,10 +70,12 @@ class SpikeData(Dataset[tuple[Tensor, Tensor]]):
             raise ValueError(
                 f"labels: expected on {times.device} like times, got {labels.device}. Move one with .to()."
             )
-        if bool((torch.isnan(times) | torch.isneginf(times)).any()):
+        earliest = float(times.amin()) if times.numel() else 0.0
+        if not earliest > -math.inf:
             raise ValueError(
                 "times: expected numbers or inf (no spike), got NaN or -inf. Write inf where there is no spike."
             )
+        warn_of_early(earliest, stacklevel=4)
         if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < classes:
             raise ValueError(
                 f"labels: expected 0 ... {classes - 1} for {classes} class names, got {int(labels.min())} ... "
@@ -82,9 +98,28 @@ class SpikeData(Dataset[tuple[Tensor, Tensor]]):
         """Number of inputs."""
         return self.times.shape[1]
 
+    def empty(self) -> "SpikeData":
+        """The same data without samples."""
+        return replace(self, times=self.times[:0], labels=self.labels[:0])
+
+    @cached_property
+    def checksum(self) -> dict[str, Any]:
+        """Numbers of samples and inputs, type of the times, SHA-256 of times and labels; in a form for JSON."""
+        return {
+            "samples": len(self),
+            "inputs": self.features,
+            "dtype": str(self.times.dtype).removeprefix("torch."),
+            "times": _digest(self.times),
+            "labels": _digest(self.labels),
+        }
+
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> "SpikeData":
         """The same data on `device`, with times of `dtype`; labels stay int64."""
-        return replace(self, times=self.times.to(device, dtype), labels=self.labels.to(device))
+        moved = copy.copy(self)  # its values are checked
+        moved.__dict__.pop("checksum", None)
+        object.__setattr__(moved, "times", self.times.to(device, dtype))
+        object.__setattr__(moved, "labels", self.labels.to(device))
+        return moved
 
 
 class Splits(NamedTuple):
@@ -93,6 +128,38 @@ class Splits(NamedTuple):
     train: SpikeData
     validation: SpikeData
     test: SpikeData
+
+    @property
+    def checksum(self) -> dict[str, Any]:
+        """Checksums of the three parts, and the names of the classes; in a form for JSON."""
+        parts = {name: part.checksum for name, part in zip(self._fields, self, strict=True)}
+        return {**parts, "classes": list(self.train.class_names)}
+
+    def differences(self, checksum: Any) -> list[str]:
+        """What has changed since ``checksum`` was taken, such as ``test: other labels``; what it lacks is unknown."""
+        before, now = checksum if isinstance(checksum, dict) else {}, self.checksum
+        found = []
+        for name in self._fields:
+            if isinstance(before.get(name), dict) and (changes := _changes(before[name], now[name])):
+                found.append(f"{name}: {', '.join(changes)}")
+        if before.get("classes", now["classes"]) != now["classes"]:
+            found.append("other names of classes")
+        return found
+
+
+def _changes(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+    other = [key for key in new if old.get(key, new[key]) != new[key]]
+    if sizes := [f"{new[key]} {key} instead of {old[key]}" for key in ("samples", "inputs") if key in other]:
+        return sizes
+    if "dtype" in other:  # the same times have other bytes then
+        labels = ["other labels"] if "labels" in other else []
+        return [f"times in {new['dtype']} instead of {old['dtype']}", *labels]
+    return [f"other {key}" for key in other]
+
+
+def _digest(tensor: Tensor) -> str:
+    values = tensor.detach().cpu().contiguous()
+    return hashlib.sha256(values.view(torch.uint8).numpy().data).hexdigest()
 
 
 def make_splits(make: Callable[[int, int], SpikeData], sizes: tuple[int, int, int], seeds: Sequence[int]) -> Splits:
@@ -119,6 +186,16 @@ def balanced_labels(samples: int, classes: int, generator: torch.Generator) -> I
     """
     check_at_least("samples", samples, 1)
     return torch.randperm(samples, generator=generator) % classes
+
+
+def warn_of_early(earliest: float, stacklevel: int) -> None:
+    """Warn of spike times before 0."""
+    if earliest < 0:
+        warnings.warn(
+            f"there are spike times before 0, the earliest is {earliest:g}; that is legal, but values that are not "
+            "spike times yet need an encoding such as firstspike.data.latency",
+            stacklevel=stacklevel,
+        )
 
 
 def check_at_least(name: str, value: float, least: float) -> None:

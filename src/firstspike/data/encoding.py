@@ -11,12 +11,12 @@ from jaxtyping import Float, Float64
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from firstspike.data.arrays import as_table
+from firstspike.data.arrays import as_table, as_tensor
 from firstspike.data.signature import takes_arguments_of
 
 
 def latency(
-    values: Float[Tensor, "*shape"],
+    values: Float[Tensor, "*shape"] | ArrayLike,
     early: float = 0.15,
     late: float = 2.0,
     invert: bool = False,
@@ -34,7 +34,7 @@ def latency(
     The defaults are those of Göltz et al., Nat. Mach. Intell. 3, 823 (2021).
 
     Args:
-        values: numbers in [0, 1], any shape, floating point.
+        values: numbers in [0, 1], any shape, floating point; a tensor, an array or a list.
         early: earliest spike time, at least 0, in units of `tau_syn`.
         late: latest spike time, later than `early`.
         invert: let large values spike first.
@@ -48,8 +48,11 @@ def latency(
             `0 <= early < late`.
     """
     _check_window(early, late)
+    values = as_tensor("values", values)
     if not values.is_floating_point():
-        raise ValueError(f"values: expected floating point, got {values.dtype}. Convert with .float().")
+        raise ValueError(
+            f"values: expected floating point, got {values.dtype}. Convert to it, pixels of 8 bits by values / 255."
+        )
     if not bool(((values >= 0) & (values <= 1)).all()):
         raise ValueError(
             f"values: expected numbers in [0, 1], got {values.min().item():g} ... {values.max().item():g}. "

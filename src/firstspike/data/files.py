@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 
 from firstspike.data.arrays import as_table
-from firstspike.data.base import SpikeData, Splits
+from firstspike.data.base import SpikeData, Splits, warn_of_early
 from firstspike.data.encoding import LatencyEncoder
 from firstspike.data.splits import class_indices, spike_data, split
 from firstspike.data.tables import Table, read_arrays, read_rows, read_table
@@ -35,7 +35,10 @@ def read_times(
     """
     table = read_table(path, _kinds(inputs, encoder))
     numbers, _ = as_table(table.numbers, table.kind)
-    return numbers.to(dtype) if encoder is None or table.kind == "times" else encoder(numbers, dtype)
+    if encoder is not None and table.kind != "times":
+        return encoder(numbers, dtype)
+    warn_of_early(float(numbers.min()) if numbers.numel() else 0.0, stacklevel=3)
+    return numbers.to(dtype)
 
 
 def read_labelled(

@@ -54,7 +54,7 @@ def pattern(
         prototypes = _random_patterns(classes, inputs, pattern_seed, early, late)
     else:
         prototypes = torch.as_tensor(patterns, dtype=torch.float64, device="cpu")
-        if prototypes.ndim != 2 or not bool((prototypes >= 0).all()):
+        if prototypes.ndim != 2 or not prototypes.shape[1] or not bool((prototypes >= 0).all()):
             raise ValueError(
                 f"patterns: expected times >= 0 of shape (classes, inputs), got shape {tuple(prototypes.shape)}, "
                 "or a negative or NaN time. Write inf where an input does not spike."
@@ -75,6 +75,8 @@ def _random_patterns(
     check_at_least("classes", classes, 2)
     check_at_least("inputs", inputs, 1)
     if classes * inputs > MOST_INPUTS:
-        raise ValueError(f"classes, inputs: expected at most {MOST_INPUTS} spikes in all patterns, got {classes * inputs}")
+        raise ValueError(
+            f"classes, inputs: expected at most {MOST_INPUTS} spikes in all patterns, got {classes * inputs}"
+        )
     uniform = torch.rand((classes, inputs), generator=seeded_generator(seed), dtype=torch.float64)
     return latency(uniform, early, late)

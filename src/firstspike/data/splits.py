@@ -14,7 +14,7 @@ from firstspike.data.arrays import Image, as_table
 from firstspike.data.base import SpikeData, Splits, make_splits, seeded_generator
 from firstspike.data.encoding import LatencyEncoder
 from firstspike.data.signature import takes_arguments_of
-from firstspike.ranges import Seed, Size
+from firstspike.ranges import Size
 
 Part = Literal["train", "validation", "test"]
 _SIZES = """

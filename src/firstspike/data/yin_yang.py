@@ -101,8 +101,6 @@ def _sample(
     size: int, seed: int, r_small: float, r_big: float
 ) -> tuple[Float64[np.ndarray, "size 2"], Int64[np.ndarray, " size"]]:
     """Points and labels of the published generator; longer stretches of random words until they suffice."""
-    if not r_big / 20 <= r_small < r_big / 2:
-        raise ValueError(f"expected r_big / 20 <= r_small < r_big / 2, got r_small {r_small} and r_big {r_big}")
     count = 40 * size + 1000  # a sample takes 30 words on average
     while True:
         words = np.random.RandomState(seed).randint(2**32, size=count, dtype=np.uint32)

@@ -51,10 +51,10 @@ def import_fastanddeep(
         _echo_no_counterpart(translation.no_counterpart, err=True)
     else:
         from firstspike.interop.fast_and_deep.run_folder import import_folder
-        from firstspike.runs import next_folder
+        from firstspike.runs import run_folder
 
-        run = out or next_folder(Path("runs"), source.resolve().name)
-        found = import_folder(source, run)
+        with run_folder(out, source.resolve().name) as run:
+            found = import_folder(source, run)
         what = f"{found.parameters} parameters of {found.network}" if found.network else "no network found"
         typer.echo(f"network: {what}, {found.epoch} epochs")
         typer.echo(f"check: {found.verdict}")
@@ -79,8 +79,8 @@ def export(
 ) -> None:
     """Export a trained network as a NIR graph, for other simulators and chips; needs the extra nir."""
     from firstspike.interop.nir import to_nir
-    from firstspike.runs.files import whole_file
     from firstspike.runs import load_run
+    from firstspike.runs.files import whole_file
 
     loaded = load_run(run, checkpoint)
     graph = to_nir(loaded.network, target=target, time_unit=time_unit, dt=dt)

@@ -8,17 +8,18 @@ from torch import Tensor, nn
 
 from firstspike.layers.neurons import LIFLayer
 from firstspike.layers.observed import at_observed
-from firstspike.layers.patches import Image, Pair, Window, check_pixels, from_image, to_image
+from firstspike.layers.patches import Borders, Image, Pair, Window, flat, from_image, is_image, to_image
 from firstspike.neuron import LIF
-from firstspike.ranges import Finite, NotNegative, Positive, PositiveInt
+from firstspike.ranges import Finite, NotNegative, Positive, Size
 from firstspike.spiketime import first_spike_time
 
 
 class LIFConv2d(LIFLayer):
     """LIF neurons that each see a patch of an image; all of one output channel share their weights.
 
-    Times are flat on both sides, channel after channel, each row by row: ``(..., channels * height * width)``. A neuron
-    is that of ``LIFLinear`` with the patch as its inputs, and as exact. Beyond the border nothing spikes.
+    Times are flat on both sides, channel after channel, each row by row: ``(..., channels * height * width)``. Those of
+    the form ``(..., channels, height, width)`` are taken as well, and then the output has that form, too. A neuron is
+    that of ``LIFLinear`` with the patch as its inputs, and as exact. Beyond the border nothing spikes.
 
     Args:
         image: of the inputs, ``(channels, height, width)``.
@@ -44,12 +45,12 @@ class LIFConv2d(LIFLayer):
     def __init__(
         self,
         image: tuple[int, int, int],
-        out_channels: PositiveInt,
+        out_channels: Size,
         kernel_size: Pair,
         neuron: LIF | None = None,
         *,
         stride: Pair = 1,
-        padding: Pair = 0,
+        padding: Borders = 0,
         trainable: Collection[str] = (),
         per_neuron: bool = False,
         weight_mean: Finite | None = None,
@@ -93,15 +94,14 @@ class LIFConv2d(LIFLayer):
 
     def seen(self, times: Float[Tensor, "*batch pixels"]) -> Float[Tensor, "*batch positions patch"]:
         """The patches."""
-        check_pixels(times, self.image, "LIFConv2d")
-        return self.window.patches(times, self.image)
+        return self.window.patches(flat(times, self.image, "LIFConv2d"), self.image)
 
     def forward(
         self, times: Float[Tensor, "*batch pixels"], observed: Float[Tensor, "*batch out_pixels"] | None = None
     ) -> Float[Tensor, "*batch out_pixels"]:
-        """First spike times; with ``observed`` those, and the gradient there."""
+        """First spike times; with ``observed`` those, and the gradient there. Both may have the form of images."""
         if observed is not None:
-            check_pixels(observed, self.out_image, "observed of LIFConv2d")
+            observed = flat(observed, self.out_image, "observed of LIFConv2d")
         spikes = first_spike_time(
             self.seen(times),
             self.synapses,
@@ -110,7 +110,8 @@ class LIFConv2d(LIFLayer):
             max_weight_grad=self.max_weight_grad,
             backend=self.backend,
         )
-        return to_image(spikes)
+        made = to_image(spikes)
+        return made.unflatten(-1, self.out_image) if is_image(times, self.image) else made
 
     def extra_repr(self) -> str:
         """Sizes and neuron, as torch prints them."""
@@ -121,8 +122,8 @@ class EarliestPool2d(nn.Module):
     """The earliest spike in each window of an image, channel by channel; ``inf`` where nothing spikes.
 
     It is what a neuron without a memory would do that the first of its inputs makes fire. The gradient goes to the
-    earliest input alone, of several at the same time to the first. Times are flat as in ``LIFConv2d``; pixels that no
-    window reaches are left out.
+    earliest input alone, of several at the same time to the first. Times are flat or images as in ``LIFConv2d``; pixels
+    that no window reaches are left out.
 
     Args:
         image: of the inputs, ``(channels, height, width)``.
@@ -153,10 +154,11 @@ class EarliestPool2d(nn.Module):
         self, times: Float[Tensor, "*batch pixels"], observed: Float[Tensor, "*batch out_pixels"] | None = None
     ) -> Float[Tensor, "*batch out_pixels"]:
         """The earliest times; with ``observed`` those, and the gradient of the earliest."""
-        check_pixels(times, self.image, "EarliestPool2d")
-        channels = times.unflatten(-1, (self.image.channels, -1))
-        earliest = self.window.patches(channels, self.image._replace(channels=1)).min(dim=-1).values.flatten(-2)
-        return earliest if observed is None else at_observed(earliest, observed)
+        channels = flat(times, self.image, "EarliestPool2d").unflatten(-1, (self.image.channels, -1))
+        made = self.window.patches(channels, self.image._replace(channels=1)).min(dim=-1).values.flatten(-2)
+        if observed is not None:
+            made = at_observed(made, flat(observed, self.out_image, "observed of EarliestPool2d"))
+        return made.unflatten(-1, self.out_image) if is_image(times, self.image) else made
 
     def extra_repr(self) -> str:
         """Sizes, as torch prints them."""

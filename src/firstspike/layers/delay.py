@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from firstspike.layers.observed import at_observed
-from firstspike.ranges import Finite, NotNegative, PositiveInt, PositiveOrInf
+from firstspike.ranges import Finite, NotNegative, PositiveOrInf, Size
+from firstspike.spiketime.times import check_times
 
 
 @dataclass(frozen=True)
@@ -190,10 +191,10 @@ class Delay(nn.Module):
 
     def __init__(
         self,
-        features: PositiveInt,
+        features: Size,
         rule: DelayRule | None = None,
         *,
-        copies: PositiveInt = 1,
+        copies: Size = 1,
         generator: torch.Generator | None = None,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
@@ -242,6 +243,7 @@ class Delay(nn.Module):
         self, times: Float[Tensor, "*batch features"], observed: Float[Tensor, "*batch features"] | None = None
     ) -> Float[Tensor, "*batch features"]:
         """Delayed times; with ``observed`` those, and the gradient of the sum."""
+        check_times(times)
         delay = self.delay
         if observed is not None:
             return at_observed(times + delay, observed)

@@ -1,6 +1,6 @@
 """Many networks of one shape, computed as one."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Self
 
 import torch
@@ -9,6 +9,8 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from firstspike.layers.network import Network, Record
+from firstspike.layers.neurons import LIFLayer
+from firstspike.spiketime.times import check_tensor
 
 
 class _Applied(nn.Module):
@@ -25,8 +27,8 @@ class _Applied(nn.Module):
 class Ensemble(nn.Module):
     """Networks that differ in their parameters only, with a leading dimension for the member.
 
-    The members go on to work by themselves: their parameters are views of the ensemble's, which are the ones to give
-    to an optimiser. So do their gradients, after ``share_gradients``.
+    Members remain usable: their parameters are views of the ensemble's, which are the ones to give to an optimiser, and
+    stay so when the ensemble is moved, converted or copied. Their gradients are views after ``share_gradients``.
 
     Args:
         members: networks with the same layers; their parameters become views.
@@ -47,13 +49,64 @@ class Ensemble(nn.Module):
         self._members = tuple(members)  # in a tuple: their parameters are none beside the ensemble's
         self._applied = (_Applied(members[0]),)
         self._names = [name for name, _ in members[0].named_parameters()]
-        self._parts = [[member.get_parameter(name) for member in members] for name in self._names]
         self.stacked = nn.ParameterList()
-        for parts in self._parts:
-            stacked = nn.Parameter(torch.stack([part.detach() for part in parts]), parts[0].requires_grad)
-            self.stacked.append(stacked)
+        for name in self._names:
+            parts = [member.get_parameter(name) for member in members]
+            stacked = torch.stack([part.detach() for part in parts])
+            self.stacked.append(nn.Parameter(stacked, parts[0].requires_grad))
+        self._link()
+
+    def _link(self) -> None:
+        """Let the members' parameters be views of the ensemble's."""
+        self._parts = [[member.get_parameter(name) for member in self._members] for name in self._names]
+        for parts, stacked in zip(self._parts, self.stacked, strict=True):
             for part, view in zip(parts, stacked.detach(), strict=True):
                 part.data = view
+                part.of_ensemble = True  # type: ignore[attr-defined]  # changes go to the memory that it shares
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """Under ``to``, ``double`` and the like: members move as well, with their buffers."""
+        super()._apply(fn, recurse)
+        for member in self._members:
+            member._apply(fn, recurse)
+        self._link()
+        return self
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Copies and pickles hold each tensor by itself."""
+        super().__setstate__(state)
+        self._link()
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
+        """As in torch; members see the loaded values, with ``assign`` too."""
+        found = super().load_state_dict(state_dict, strict, assign)
+        self._link()
+        return found
+
+    def get_extra_state(self) -> Float[Tensor, "layers 3"]:
+        """That of each layer of LIF neurons; see ``LIFLayer``."""
+        found = [layer.get_extra_state() for layer in self._lif_layers]
+        return torch.stack(found) if found else torch.empty(0, 3)
+
+    def set_extra_state(self, state: Float[Tensor, "layers 3"]) -> None:
+        """Check that saved parameters are for neurons like these.
+
+        Raises:
+            ValueError: they are for neurons with another threshold or other time constants, or for other layers.
+        """
+        if len(state) != len(self._lif_layers):
+            raise ValueError(f"the state is of {len(state)} layers of LIF neurons, expected {len(self._lif_layers)}")
+        for layer, trained in zip(self._lif_layers, state, strict=True):
+            layer.set_extra_state(trained)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
+        state_dict.setdefault(f"{prefix}_extra_state", self.get_extra_state())  # states of earlier versions
+        super()._load_from_state_dict(state_dict, prefix, *rest)
+
+    @property
+    def _lif_layers(self) -> list[LIFLayer]:
+        """Of the first member; those of the others have the same parameters."""
+        return [layer for layer in self._members[0].modules() if isinstance(layer, LIFLayer)]
 
     @property
     def members(self) -> tuple[Network, ...]:
@@ -72,6 +125,7 @@ class Ensemble(nn.Module):
         Raises:
             ValueError: another shape.
         """
+        check_tensor("times", times)
         if times.ndim not in (2, 3) or (times.ndim == 3 and len(times) != len(self)):
             raise ValueError(
                 f"expected times (batch, inputs) or ({len(self)}, batch, inputs), got the shape {tuple(times.shape)}"

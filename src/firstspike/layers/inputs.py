@@ -7,7 +7,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from firstspike.layers.observed import at_observed
-from firstspike.ranges import Finite, PositiveInt
+from firstspike.ranges import Finite, Size
+from firstspike.spiketime.times import check_times
 
 
 class BiasSpikes(nn.Module):
@@ -36,6 +37,7 @@ class BiasSpikes(nn.Module):
 
     def forward(self, times: Float[Tensor, "*batch inputs"], observed: Tensor | None = None) -> Tensor:
         """The times with the bias spikes behind them; with ``observed`` those, and the gradient of the times."""
+        check_times(times)
         bias = self.times.to(times).expand(*times.shape[:-1], -1)
         joined = torch.cat([times, bias], dim=-1)
         return joined if observed is None else at_observed(joined, observed)
@@ -49,9 +51,15 @@ class Multiplex(nn.Module):
     """Copies every input: ``times (..., n) -> times (..., n * copies)``, the copies of an input side by side.
 
     A chip whose weights are small reaches a neuron's threshold with several synapses for one input.
+
+    Args:
+        copies: copies of each input.
+
+    Raises:
+        ValueError: less than one copy.
     """
 
-    def __init__(self, copies: PositiveInt) -> None:
+    def __init__(self, copies: Size) -> None:
         super().__init__()
         if copies < 1:
             raise ValueError(f"copies must be >= 1, got {copies}")
@@ -63,6 +71,7 @@ class Multiplex(nn.Module):
 
     def forward(self, times: Float[Tensor, "*batch inputs"], observed: Tensor | None = None) -> Tensor:
         """Every time, ``copies`` times, or with ``observed`` those, and the gradient of the copies."""
+        check_times(times)
         copied = times.repeat_interleave(self.copies, dim=-1)
         return copied if observed is None else at_observed(copied, observed)
 

@@ -9,8 +9,9 @@ from torch import Tensor, nn
 from firstspike.layers.delay import DelayRule
 from firstspike.layers.neurons import LIFLayer
 from firstspike.neuron import LIF
-from firstspike.ranges import Finite, NotNegative, Positive, PositiveInt
+from firstspike.ranges import Finite, NotNegative, Positive, Size
 from firstspike.spiketime import first_spike_time
+from firstspike.spiketime.times import check_times
 
 
 class LIFLinear(LIFLayer):
@@ -25,7 +26,7 @@ class LIFLinear(LIFLayer):
     Args:
         in_features: number of inputs.
         out_features: number of neurons.
-        neuron: their parameters, at the start for those that learn; ``LIF()`` by default.
+        neuron: their parameters, a ``LIF``; at the start for those that learn; ``LIF()`` by default.
         trainable: which of ``"tau_mem"``, ``"tau_syn"`` and ``"threshold"`` learn.
         per_neuron: whether each neuron has its own values of those, else the layer shares one.
         weight_mean: together with ``weight_std``: weights start normally distributed so. Without both they start so
@@ -45,8 +46,8 @@ class LIFLinear(LIFLayer):
 
     def __init__(
         self,
-        in_features: PositiveInt,
-        out_features: PositiveInt,
+        in_features: Size,
+        out_features: Size,
         neuron: LIF | None = None,
         *,
         trainable: Collection[str] = (),
@@ -114,6 +115,7 @@ class LIFLinear(LIFLayer):
         self, times: Float[Tensor, "*batch in_features"], observed: Float[Tensor, "*batch out_features"] | None = None
     ) -> Float[Tensor, "*batch out_features"]:
         """First spike times; with ``observed`` those, and the gradient there."""
+        check_times(times)
         delay = self.delay_in_pass() if observed is None else self.delay
         return first_spike_time(
             times,

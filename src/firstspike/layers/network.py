@@ -7,6 +7,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from firstspike.layers.inputs import BiasSpikes, Multiplex
+from firstspike.layers.patches import is_image
+from firstspike.spiketime.times import check_tensor
 
 
 @runtime_checkable
@@ -34,6 +36,9 @@ class Record(NamedTuple):
 
 class Network(nn.Sequential):
     """An ``nn.Sequential`` of layers that also tells what happens inside.
+
+    Times are flat between layers, ``(..., inputs)``. Where the first layer knows an image, the network takes times of
+    the form ``(..., channels, height, width)`` as well; where the last one does, too, the output then has that form.
 
     Raises:
         ValueError: a layer that does not fit the one before it.
@@ -76,8 +81,23 @@ class Network(nn.Sequential):
             before.append(layer)
         return None
 
+    def forward(self, times: Float[Tensor, "*batch inputs"]) -> Float[Tensor, "*batch outputs"]:
+        """First spike times of the last layer."""
+        out: Tensor = super().forward(self.flat(times))
+        made = getattr(self[-1], "out_image", None) if len(self) and self._gets_image(times) else None
+        return out if made is None else out.unflatten(-1, made)
+
+    def flat(self, times: Tensor) -> Float[Tensor, "*batch inputs"]:
+        """Input times as layers see them: images become flat, all others stay as they are."""
+        check_tensor("times", times)
+        return times.flatten(-3) if self._gets_image(times) else times
+
+    def _gets_image(self, times: Tensor) -> bool:
+        image = getattr(next(iter(self), None), "image", None)
+        return image is not None and is_image(times, image)
+
     def record(self, times: Float[Tensor, "*batch inputs"], observed: Sequence[Tensor | None] | None = None) -> Record:
-        """Spike times of every layer.
+        """Spike times of every layer, flat.
 
         Args:
             times: input times.
@@ -89,7 +109,8 @@ class Network(nn.Sequential):
         """
         if observed is not None and len(observed) != len(self):
             raise ValueError(f"observed must have one entry for each of {len(self)} layers, got {len(observed)}")
-        inputs, outputs = times, []
+        times = inputs = self.flat(times)
+        outputs = []
         for index, layer in enumerate(self):
             times = layer(times, None if observed is None else observed[index])
             outputs.append(times)

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from firstspike.layers.init import NormalWeights, draw_firing_weights_, draw_weights_
-from firstspike.neuron import LIF
+from firstspike.neuron import LIF, check_neuron
 
 _NAMES = tuple(field.name for field in fields(LIF))
 
@@ -60,7 +60,8 @@ class LIFLayer(nn.Module):
         self.max_weight_grad = max_weight_grad
         self.backend = backend
         self.weight = nn.Parameter(torch.empty(shape, device=device, dtype=dtype))
-        self.initial_neuron = neuron or LIF()
+        self.initial_neuron = LIF() if neuron is None else neuron
+        check_neuron(self.initial_neuron)
         self.trainable, self.per_neuron = trainable if isinstance(trainable, str) else tuple(trainable), per_neuron
         self._take(self.initial_neuron, trainable, per_neuron)
 
@@ -129,6 +130,44 @@ class LIFLayer(nn.Module):
                 for name in self._tensors
             },
         )
+
+    def get_extra_state(self) -> Float[Tensor, "3"]:
+        """``tau_mem``, ``tau_syn`` and ``threshold``, so that a ``state_dict`` knows which neurons its weights are for.
+
+        It is a tensor for files that hold nothing else; 0 stands for tensors, which have entries of their own.
+        """
+        return self.weight.new_tensor([0.0 if x in self._tensors else getattr(self._numbers, x) for x in _NAMES])
+
+    def set_extra_state(self, state: Float[Tensor, "3"]) -> None:
+        """Check that saved weights are for neurons like these.
+
+        Raises:
+            ValueError: they are for neurons with another threshold or other time constants.
+        """
+        self._check_trained_with(state)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
+        # states of earlier versions have no such entry; others are checked before anything is overwritten
+        self._check_trained_with(state_dict.setdefault(f"{prefix}_extra_state", self.get_extra_state()), prefix)
+        super()._load_from_state_dict(state_dict, prefix, *rest)
+
+    def _check_trained_with(self, state: Any, prefix: str = "") -> None:
+        """Raise a ValueError unless a ``get_extra_state`` is of neurons like these."""
+        own, key = self.get_extra_state(), f"{prefix}_extra_state"
+        if not isinstance(state, Tensor) or state.shape != own.shape or not state.is_floating_point():
+            raise ValueError(f"{key} must hold {', '.join(_NAMES)} as a tensor ({len(own)},), got {state!r}")
+        if state.is_meta or own.is_meta:
+            return
+        eps = max(torch.finfo(x.dtype).eps for x in (state, own))
+        values = zip(_NAMES, *(x.detach().cpu().tolist() for x in (state, own)), strict=True)
+        differ = [x for x in values if x[1] and x[2] and not math.isclose(*x[1:], rel_tol=4 * eps)]
+        if differ:
+            digits = math.ceil(-math.log10(eps))
+            trained, mine = (", ".join(f"{x[0]}={x[i]:.{digits}g}" for x in differ) for i in (1, 2))
+            raise ValueError(
+                f"{prefix}weight was trained with {trained}, but this {type(self).__name__} has {mine}; build it with "
+                f"LIF({trained}), or remove {key!r} from the state to load the weights anyway"
+            )
 
     def seen(self, times: Float[Tensor, "*batch in_features"]) -> Float[Tensor, "*batch inputs"]:
         """Input times as a neuron sees them, without synaptic delays; its inputs are the columns of ``synapses``.

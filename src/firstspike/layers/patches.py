@@ -1,6 +1,8 @@
 """Images of spike times, cut into patches. Times stay flat, ``(..., channels * height * width)``, between layers."""
 
 import math
+from collections.abc import Sequence
+from numbers import Integral
 from typing import NamedTuple, Self
 
 import torch
@@ -8,7 +10,11 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
-Pair = int | tuple[int, int]
+from firstspike.ranges import Border, Size
+from firstspike.spiketime.times import check_times
+
+Pair = Size | tuple[Size, Size]
+Borders = Border | tuple[Border, Border]
 
 
 class Image(NamedTuple):
@@ -21,6 +27,11 @@ class Image(NamedTuple):
     @classmethod
     def checked(cls, shape: tuple[int, int, int]) -> Self:
         """The shape, or a ValueError."""
+        if not isinstance(shape, Sequence):
+            raise ValueError(
+                f"expected an image (channels, height, width), got {shape!r}: unlike torch's, these layers know the "
+                "size of their images, and it comes first, e.g. LIFConv2d((1, 28, 28), out_channels, kernel_size)"
+            )
         if len(shape) != 3 or any(int(size) != size or size < 1 for size in shape):
             raise ValueError(f"expected an image (channels, height, width) of sizes >= 1, got {shape}")
         return cls(*(int(size) for size in shape))
@@ -42,14 +53,14 @@ class Window(NamedTuple):
     padding: tuple[int, int] = (0, 0)
 
     @classmethod
-    def checked(cls, kernel: Pair, stride: Pair, padding: Pair = 0) -> Self:
+    def checked(cls, kernel: Pair, stride: Pair, padding: Borders = 0) -> Self:
         """One number each for both directions, or two; a ValueError names what is wrong."""
         pairs = []
         for name, value, least in (("kernel_size", kernel, 1), ("stride", stride, 1), ("padding", padding, 0)):
-            pair = (value, value) if isinstance(value, int) else tuple(value)
-            if len(pair) != 2 or min(pair) < least:
+            pair = tuple(value) if isinstance(value, Sequence) else (value, value)
+            if len(pair) != 2 or not all(isinstance(x, Integral) and x >= least for x in pair):
                 raise ValueError(f"{name} must be one or two whole numbers >= {least}, got {value}")
-            pairs.append(pair)
+            pairs.append((int(pair[0]), int(pair[1])))
         return cls(*pairs)
 
     def positions(self, image: Image) -> tuple[int, int]:
@@ -75,10 +86,26 @@ class Window(NamedTuple):
         return seen.transpose(-1, -2).reshape(*lead, seen.shape[-1], seen.shape[-2])
 
 
-def check_pixels(times: Tensor, image: Image, layer: str) -> None:
-    """Raise a ValueError unless the last dimension holds the image's pixels."""
+def is_image(times: Tensor, image: Image) -> bool:
+    """Whether times have the form of the image, ``(..., channels, height, width)``, instead of lying flat."""
+    return tuple(times.shape[-3:]) == image
+
+
+def flat(times: Tensor, image: Image, layer: str) -> Float[Tensor, "*batch pixels"]:
+    """Times of an image, flat as they are between layers.
+
+    Raises:
+        ValueError: they are neither flat nor of the form of the image.
+    """
+    check_times(times)
+    if is_image(times, image):
+        return times.flatten(-3)
     if not times.ndim or times.shape[-1] != image.size:
-        raise ValueError(f"{layer} expects times (..., {image.size}) of an image {image}, got {tuple(times.shape)}")
+        raise ValueError(
+            f"{layer} expects times (..., {image.size}) of an image {image}, got {tuple(times.shape)}; "
+            f"(..., {', '.join(map(str, image))}) is taken as well"
+        )
+    return times
 
 
 def to_image(times: Float[Tensor, "*batch positions channels"]) -> Float[Tensor, "*batch pixels"]:

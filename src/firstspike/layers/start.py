@@ -89,6 +89,7 @@ def start_firing_(
         times: input times of some samples; a hundred are enough.
         generator: source of the weights; torch's global one by default.
     """
+    times = network.flat(times)
     spiking = [layer for layer in network if isinstance(layer, LIFLayer)]
     trains = network.training
     network.eval()  # delays do not jitter

@@ -1,7 +1,13 @@
 """Losses on first spike times, and terms to add to them.
 
 A loss is a module: `loss(times, labels)` is the mean of `loss.per_sample(times, labels)`, and
-`loss.predict(times)` decides for a class, -1 where no neuron spikes. A regularizer is a module called
+`loss.predict(times)` decides for a class, -1 where no neuron spikes.
+
+Do not apply losses of torch such as `torch.nn.CrossEntropyLoss` to spike times: they take scores, of which the largest
+wins, and push the neuron of the true class to spike late; `inf` makes them NaN. `TimeCrossEntropy` is the one to use:
+the cross-entropy of `-times / xi`, safe for silent neurons. Likewise `loss.predict(times)` takes the place of `argmax`.
+
+A regularizer is a module called
 `regularizer(times, labels, network, record)`. Both take `tau_syn`; their other times are in units of it.
 
 To add one: a file here with a `TimeLoss` that has its own `cost` (or a class in `regularizers.py`), and one

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
+from firstspike.spiketime.times import check_tensor
 
 Reduction = Literal["mean", "sum", "none"]
 
@@ -126,6 +127,9 @@ def smallest(values: Float[Tensor, "*batch outputs"]) -> Int64[Tensor, "*batch"]
 
 def check_batch(times: Tensor, labels: Tensor) -> None:
     """Raise a ValueError unless `labels` are valid class indices of the samples in `times`."""
+    check_tensor("times", times)
+    if not isinstance(labels, Tensor):
+        raise ValueError(f"labels: expected a tensor, got {type(labels).__name__}; write torch.as_tensor(labels)")
     if not times.is_floating_point() or times.ndim < 1 or times.shape[-1] < 1:
         raise ValueError(
             f"times: expected a floating-point tensor (batch, outputs), got {times.dtype} of shape "

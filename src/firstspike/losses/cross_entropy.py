@@ -19,6 +19,9 @@ class TimeCrossEntropy(TimeLoss):
     It depends on time differences only, and a silent wrong neuron adds nothing to the sum. Decision rule:
     the earliest spike.
 
+    Where all neurons spike it is `torch.nn.CrossEntropyLoss` of `-times / (xi tau_syn)`. That of the times themselves
+    would push the true neuron to spike late.
+
     Args:
         xi: width of the softmax in units of `tau_syn`: time differences much above it count as certain.
         tau_syn: synaptic time constant, in the unit of the times.
@@ -30,7 +33,14 @@ class TimeCrossEntropy(TimeLoss):
         ValueError: `xi` or `tau_syn` not positive, `silent_cost` negative.
     """
 
-    def __init__(self, xi: Positive = 0.2, tau_syn: Positive = 1.0, silent_cost: NotNegative = 100.0, weight: Sequence[float] | None = None, reduction: Reduction = "mean") -> None:
+    def __init__(
+        self,
+        xi: Positive = 0.2,
+        tau_syn: Positive = 1.0,
+        silent_cost: NotNegative = 100.0,
+        weight: Sequence[float] | None = None,
+        reduction: Reduction = "mean",
+    ) -> None:
         super().__init__(tau_syn, silent_cost, weight, reduction)
         self.xi = check_positive("xi", xi)
 

@@ -31,7 +31,15 @@ class TimeMSE(TimeLoss):
         ValueError: negative or equal targets, `tau_syn` not positive, `silent_cost` negative.
     """
 
-    def __init__(self, correct: NotNegative, wrong: NotNegative, tau_syn: Positive = 1.0, silent_cost: NotNegative = 100.0, weight: Sequence[float] | None = None, reduction: Reduction = "mean") -> None:
+    def __init__(
+        self,
+        correct: NotNegative,
+        wrong: NotNegative,
+        tau_syn: Positive = 1.0,
+        silent_cost: NotNegative = 100.0,
+        weight: Sequence[float] | None = None,
+        reduction: Reduction = "mean",
+    ) -> None:
         super().__init__(tau_syn, silent_cost, weight, reduction)
         self.correct = check_not_negative("correct", correct)
         self.wrong = check_not_negative("wrong", wrong)

@@ -28,7 +28,14 @@ class ShiftInvariantMSE(TimeLoss):
         ValueError: `delta` or `tau_syn` not positive, `silent_cost` negative.
     """
 
-    def __init__(self, delta: Positive = 0.2, tau_syn: Positive = 1.0, silent_cost: NotNegative = 100.0, weight: Sequence[float] | None = None, reduction: Reduction = "mean") -> None:
+    def __init__(
+        self,
+        delta: Positive = 0.2,
+        tau_syn: Positive = 1.0,
+        silent_cost: NotNegative = 100.0,
+        weight: Sequence[float] | None = None,
+        reduction: Reduction = "mean",
+    ) -> None:
         super().__init__(tau_syn, silent_cost, weight, reduction)
         self.delta = check_positive("delta", delta)
 

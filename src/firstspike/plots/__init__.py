@@ -81,10 +81,7 @@ PLOTS: dict[str, Callable[..., Figure]] = {
 """Figures of a run by name; each takes what ``fs.load_run`` gives."""
 
 AFTER_TRAINING = ("loss_and_error", "output_times")
-"""Figures that every training draws at its end. They need no network, only the tables."""
-
-AFTER_TRAINING_OF_SEVERAL = ("loss_and_error",)
-"""The same of several seeds."""
+"""Figures that every training draws at its end, if they apply. They need no network, only the tables."""
 
 
 def save_figures(

@@ -12,7 +12,7 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from firstspike.config import describe
+from firstspike.config.describer import describe
 from firstspike.layers.named import named_parameters
 from firstspike.plots.confusion import evaluation_figure
 from firstspike.plots.save import write_figure

@@ -16,10 +16,11 @@ from firstspike.layers import LIFLinear, Network, Record
 from firstspike.layers.named import NamedLIF, named_lif_layers, named_parameters
 from firstspike.plots.plane import YinYangPlane
 from firstspike.plots.style import styled, time_unit
-from firstspike.runs.checkpoint import CheckpointError, load_checkpoint
+from firstspike.runs.checkpoint import load_checkpoint
 from firstspike.runs.loaded import LoadedRun, Table
 from firstspike.substrates import SubstrateError
 from firstspike.training import record_in_parts
+from firstspike.training.state import CheckpointError
 
 _log = logging.getLogger(__name__)
 
@@ -165,13 +166,14 @@ class RunData(LoadedRun):
         for name in names:
             try:
                 checkpoint = load_checkpoint(self.folder / "checkpoints" / name)
+                network = self._network(checkpoint)
             except CheckpointError as error:
                 _log.warning("%s; the figures leave it out", error)
                 continue
             epoch = checkpoint.epoch + checkpoint.batch / batches
             if epoch > last:  # the best checkpoint may be one of the regular ones
                 last = epoch
-                yield epoch, self._network(checkpoint.weights)
+                yield epoch, network
 
 
 def run_figure(draw: Callable[..., Figure]) -> Callable[..., Figure]:

@@ -1,4 +1,4 @@
-"""Axes of figures whose values are numbers or names."""
+"""Axes whose values are numbers or names."""
 
 import math
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter, NullLocator
 
-_TICKS = 10  # parts of an axis: values at least so far apart have a tick each
+_TICKS = 10  # values with a tick each are at least this fraction of the axis apart
 
 
 def numeric(values: Sequence[Any]) -> bool:
@@ -23,7 +23,7 @@ def in_order(values: Sequence[Any]) -> list[str]:
 
 
 def short(name: str) -> str | None:
-    """A number with few digits; None for nothing, which is no line of a legend."""
+    """A number with few digits; None for an empty name, which a legend leaves out."""
     try:
         return f"{float(name):.4g}"
     except ValueError:
@@ -31,22 +31,57 @@ def short(name: str) -> str | None:
 
 
 def places_of(values: Sequence[Any], ax: Axes, vertical: bool = False) -> np.ndarray:
-    """Where values stand on an axis, which gets its ticks."""
+    """The places of values on an axis, which gets its ticks."""
     if numeric(values):
         number_axis(ax, sorted(set(values)), vertical)
         return np.asarray(values, float)
     names = in_order(values)
-    (ax.set_yticks if vertical else ax.set_xticks)(range(len(names)), names)
+    if vertical:
+        ax.set_yticks(range(len(names)), names)
+    elif sum(map(len, names)) > 30:  # letters
+        ax.set_xticks(range(len(names)), names, rotation=20, ha="right", rotation_mode="anchor")
+    else:
+        ax.set_xticks(range(len(names)), names)
     return np.asarray([names.index(str(value)) for value in values], float)
 
 
+def side_by_side(places: np.ndarray, order: np.ndarray, log: bool = False, near: float = 0.0) -> np.ndarray:
+    """Places where what shares one stands side by side.
+
+    Args:
+        places: on the axis ``(trials,)``.
+        order: from left to right ``(trials,)``.
+        log: whether the axis is logarithmic.
+        near: places up to this fraction of the axis apart count as one.
+    """
+    scaled = np.log(places) if log else np.array(places, float)
+    width = np.ptp(scaled) or 1.0
+    ranked = np.lexsort((order, scaled))
+    groups = np.split(ranked, np.flatnonzero(np.diff(scaled[ranked]) > near * width) + 1)
+    most = max(map(len, groups))
+    if most == 1:
+        return places
+    centres = [scaled[group].mean() for group in groups]
+    gap = np.diff(centres).min() if len(centres) > 1 else 1.0
+    step = max(0.2 * gap / (most - 1), 0.012 * width)
+    for group, centre in zip(groups, centres, strict=True):
+        offsets = step * (np.arange(len(group)) - (len(group) - 1) / 2)
+        scaled[group[np.argsort(order[group], kind="stable")]] = centre + offsets
+    return np.exp(scaled) if log else scaled
+
+
+def wide(values: Sequence[float]) -> bool:
+    """Whether sorted numbers span so much that they need a logarithmic scale."""
+    return values[0] > 0 and values[-1] / values[0] >= (8 if len(values) < 4 else 30)
+
+
 def number_axis(ax: Axes, values: list[float], vertical: bool = False) -> None:
-    """A tick at each of few values; logarithmic if they span much."""
+    """A tick at each value if they are few; logarithmic if they span much."""
     axis = ax.yaxis if vertical else ax.xaxis
-    wide = values[0] > 0 and values[-1] / values[0] >= (8 if len(values) < 4 else 30)
-    if wide:
+    log = wide(values)
+    if log:
         (ax.set_yscale if vertical else ax.set_xscale)("log")
-    scaled = np.log(values) if wide else np.asarray(values, float)
+    scaled = np.log(values) if log else np.asarray(values, float)
     near = len(values) > 1 and np.diff(scaled).min() < np.ptp(scaled) / _TICKS
     if not near:
         axis.set_major_locator(FixedLocator(values))

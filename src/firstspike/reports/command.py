@@ -24,7 +24,7 @@ def report(
 ) -> None:
     """Write a page to look at: one HTML file with everything in it; needs the extra report."""
     from firstspike.reports.write import write_report
-    from firstspike.sweeps.folder import sweep_folder
+    from firstspike.sweeps import sweep_folder
 
     place = source if source.exists() else sweep_folder(source) or source
     typer.echo(write_report(place, out, checkpoint, runs))

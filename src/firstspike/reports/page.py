@@ -6,8 +6,9 @@ packages and from the run, never from the network, which the page forbids itself
 
 import base64
 import gzip
+import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import metadata
 from importlib.resources import files
 from typing import Any
@@ -58,17 +59,34 @@ def render(template: str, data: Mapping[str, Any], **head: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    library = get_plotlyjs()
+    style = own.joinpath("assets", "page.css").read_text(encoding="utf-8")
     scripts = [own.joinpath("assets", f"{name}.js").read_text(encoding="utf-8") for name in SCRIPTS[template]]
+    script = "\n".join(scripts)
     return templates.get_template(f"{template}.html.j2").render(
         **head,
         version=__version__,
         plotly_version=plotly.__version__,
         licence=_licence(),
-        style=own.joinpath("assets", "page.css").read_text(encoding="utf-8"),
-        script="\n".join(scripts),
-        library=_packed(get_plotlyjs()),
+        policy=_policy([script, library], [style]),
+        style=style,
+        script=script,
+        library=_packed(library),
         data=_packed(json.dumps(data, separators=(",", ":"), allow_nan=False)),
     )
+
+
+def _policy(scripts: Sequence[str], styles: Sequence[str]) -> str:
+    """A content security policy: only these scripts run and only these styles apply, and no request is made.
+
+    Styles without text are allowed as well; scripts that run add their rules to such a one.
+    """
+    hashes = [" ".join(f"'sha256-{_hash(text)}'" for text in texts) for texts in (scripts, (*styles, ""))]
+    return f"default-src 'none'; script-src {hashes[0]}; style-src {hashes[1]}; img-src data: blob:"
+
+
+def _hash(text: str) -> str:
+    return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode("ascii")
 
 
 def _licence() -> str:

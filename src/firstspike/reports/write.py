@@ -9,9 +9,10 @@ from firstspike.plots import RunData
 from firstspike.reports.details import details
 from firstspike.reports.facts import making, seeds_table, substrate, summary
 from firstspike.reports.page import check_report, render
-from firstspike.reports.sweep import SweepTable, runs_in, sweep_page, table_of_csv, table_of_runs
+from firstspike.reports.sweep import runs_in, sweep_page, table_of_csv, table_of_runs
 from firstspike.runs.files import write_whole
 from firstspike.runs.seeds import member_configs, member_folder
+from firstspike.sweeps.table import SweepTable
 
 logger = logging.getLogger(__name__)
 
@@ -63,14 +64,14 @@ def write_report(
 
 
 def _sweep(source: Path) -> SweepTable | None:
-    """The table of a sweep: what its study says, else what the last table says, else what its runs say."""
+    """The table of a sweep: from its study, otherwise from its table.csv, otherwise from its runs."""
     if (source / "sweep.json").is_file() and find_spec("optuna") is not None:
-        from firstspike.sweeps.table import read_study, table_of
+        from firstspike.sweeps.study import read_study, table_of
 
         try:
-            return table_of_csv(table_of(read_study(str(source))[0]).csv(), source, str(source))
+            return table_of(*read_study(str(source)))
         except (OSError, ValueError, ImportError) as error:  # elsewhere, behind a password, without its driver
-            logger.warning("the study of the sweep is out of reach, so that the report is of what is here: %s", error)
+            logger.warning("the study of the sweep is out of reach; the report shows what the folder holds: %s", error)
     file = source if source.is_file() else source / "table.csv"
     if file.is_file():
         try:
@@ -92,8 +93,12 @@ def run_page(run: RunData, budget: int = BUDGET) -> str:
     members = [run]
     if run.config.training.n_seeds > 1:
         folders = [member_folder(run.folder, config) for config in member_configs(run.config)]
-        members = [RunData(path, run.chosen) for path in folders if (path / "config.yaml").is_file()] or members
+        members = [run.member(path, run.chosen) for path in folders if (path / "config.yaml").is_file()] or members
     found = [details(member, budget // len(members)) for member in members]
+    try:
+        changed = run.data_changed
+    except (OSError, ImportError):  # the data are gone, as the notes say
+        changed = ""
     head, rows = seeds_table(run)
     data: dict[str, Any] = {
         "tau": run.config.neuron.tau_syn,
@@ -108,6 +113,7 @@ def run_page(run: RunData, budget: int = BUDGET) -> str:
         summary=summary(run),
         making=making(run),
         substrate=substrate(run),
+        changed=changed,
         config=run.config.to_yaml(),
         seeds=[member["name"] for member in found] if len(found) > 1 else [],
         seeds_head=head,

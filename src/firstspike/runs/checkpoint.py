@@ -10,7 +10,9 @@ import hashlib
 import io
 import json
 import logging
+import os
 import shutil
+import zipfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,10 +20,12 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors.torch import load, save
 from torch import Tensor
 
 from firstspike.runs.files import flush_to_disk, named
+from firstspike.runs.forms import MANIFEST, read_json
+from firstspike.training.state import CheckpointError
 
 logger = logging.getLogger(__name__)
 
@@ -29,22 +33,23 @@ FORMAT = 1
 _WEIGHTS, _STATE, _MANIFEST = "weights.safetensors", "state.pt", "manifest.json"
 
 
-class CheckpointError(ValueError):
-    """A checkpoint that cannot be used; the message says why."""
-
-
 @dataclass(frozen=True)
 class Checkpoint:
     """Weights and state of a training after ``epoch`` whole epochs and ``batch`` batches of the next.
 
-    ``name`` is that of the folder it was read from.
+    ``folder`` is the one that it was read from.
     """
 
     epoch: int
     batch: int
     weights: dict[str, Tensor]
     state: dict[str, Any]
-    name: str = ""
+    folder: Path = Path()
+
+    @property
+    def name(self) -> str:
+        """Name of the folder; empty if there is none."""
+        return self.folder.name
 
 
 def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
@@ -88,35 +93,84 @@ def load_checkpoint(folder: Path) -> Checkpoint:
         CheckpointError: files that are missing, changed, or of a format that this version does not know.
     """
     try:
-        manifest = json.loads((folder / _MANIFEST).read_text(encoding="utf-8"))
+        manifest = read_json(folder / _MANIFEST, lambda x: MANIFEST if x.get("format", FORMAT) == FORMAT else {})
         if manifest["format"] != FORMAT:
             raise CheckpointError(f"{folder}: has format {manifest['format']}, this version reads {FORMAT}")
-        for name in (_WEIGHTS, _STATE):
-            if _digest(folder / name) != manifest["sha256"][name]:
+        content = {name: (folder / name).read_bytes() for name in (_WEIGHTS, _STATE)}
+        for name, data in content.items():
+            if hashlib.sha256(data).hexdigest() != manifest["sha256"].get(name):
                 raise CheckpointError(f"{folder}: {name} is damaged, its checksum differs from the manifest's")
-        weights = load_file(folder / _WEIGHTS)
-        state = torch.load(folder / _STATE, map_location="cpu", weights_only=True)
-        return Checkpoint(int(manifest["epoch"]), int(manifest["batch"]), weights, state, folder.name)
+        weights = load(content[_WEIGHTS])
     except CheckpointError:
         raise
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, SafetensorError) as error:
-        raise CheckpointError(f"{folder}: cannot be read: {error}") from None
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        raise CheckpointError(f"{folder}: cannot be read: {_first_line(error)}") from None
+    try:
+        state = _unpacked(content[_STATE])
     except Exception as error:  # torch reports a refused pickle with an exception of the pickle module
-        raise CheckpointError(f"{folder}: {_STATE} is refused: {str(error).splitlines()[0]}") from None
+        raise CheckpointError(f"{folder}: {_STATE} is refused: {_first_line(error)}") from None
+    return Checkpoint(manifest["epoch"], manifest["batch"], weights, state, folder)
+
+
+def _unpacked(data: bytes) -> dict[str, Any]:
+    """What ``torch.save`` put into a file. One that would unpack to more than its own size is not unpacked."""
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        records = archive.infolist()
+    if any(record.compress_type != zipfile.ZIP_STORED for record in records):
+        raise ValueError("it is compressed, which torch.save never does")
+    if (size := sum(record.file_size for record in records)) > len(data):
+        raise ValueError(f"its records have {size} bytes, the file itself {len(data)}")
+    state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    if not isinstance(state, dict) or not all(isinstance(key, str) for key in state):
+        raise ValueError(f"expected a mapping of names, it holds a {type(state).__name__}")
+    return state
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def load_newest(folder: Path) -> Checkpoint | None:
-    """The newest checkpoint in a folder that can be read; damaged ones are reported (logging) and passed over."""
-    return load_first(newest_first(folder))
+    """The newest checkpoint in a folder that can be read; damaged ones are reported (logging) and passed over.
+
+    Raises:
+        CheckpointError: there are some, and none of them can be read.
+    """
+    found = load_newest_of_all([[[path]] for path in newest_first(folder)])
+    return None if found is None else found[0]
 
 
-def load_first(paths: Iterable[Path]) -> Checkpoint | None:
-    """The first of these that can be read; damaged ones are reported (logging) and passed over."""
+def load_newest_of_all(moments: Iterable[Sequence[Sequence[Path]]]) -> list[Checkpoint] | None:
+    """One checkpoint for each run, of the newest moment at which all can be read.
+
+    Damaged ones are reported (logging) and passed over.
+
+    Args:
+        moments: newest first, each with the folders of every run that may be its checkpoint.
+
+    Raises:
+        CheckpointError: there are some, and none of them can be read.
+    """
+    errors: list[CheckpointError] = []
+    for runs in moments:
+        found = [checkpoint for paths in runs if (checkpoint := _first(paths, errors)) is not None]
+        if len(found) == len(runs):
+            for error in errors:
+                logger.warning("%s; taking %s", error, found[0].name)
+            return found
+    if errors:
+        rest = f" ({len(errors) - 1} more cannot be read either)" if len(errors) > 1 else ""
+        raise CheckpointError(f"{errors[0]}{rest}")
+    return None
+
+
+def _first(paths: Sequence[Path], errors: list[CheckpointError]) -> Checkpoint | None:
+    """The first of these that can be read; what is wrong with those before it goes to the errors."""
     for path in paths:
         try:
             return load_checkpoint(path)
         except CheckpointError as error:
-            logger.warning("%s; trying the one before", error)
+            errors.append(error)
     return None
 
 
@@ -151,31 +205,43 @@ def remove_checkpoint(folder: Path) -> None:
 def checkpoints(folder: Path) -> list[Path]:
     """The checkpoints in a folder that look complete, oldest first."""
     found = []
-    for path in folder.glob("*") if folder.is_dir() else ():
+    for path in newest_first(folder):
         try:
-            manifest = json.loads((path / _MANIFEST).read_text(encoding="utf-8"))
-            found.append((int(manifest["epoch"]), int(manifest["batch"]), path.name, path))
-        except (OSError, ValueError, KeyError, TypeError):
+            manifest = read_json(path / _MANIFEST, MANIFEST)
+            found.append((manifest["epoch"], manifest["batch"], path.name, path))
+        except (OSError, ValueError):
             continue
     return [path for *_, path in sorted(found)]
 
 
 def newest_of_all(folders: Sequence[Path]) -> list[Checkpoint] | None:
-    """The newest checkpoints of the same moment in all folders, or None; damaged ones are reported (logging)."""
+    """The newest checkpoints of the same moment in the folders of several runs; damaged ones are reported (logging).
+
+    None before the first of them. Several runs are saved one after the other: what was saved of a first moment, or the
+    best of some, is then there without the rest.
+
+    Raises:
+        CheckpointError: there are some, but none that can be read, or none of the same moment in all of the runs.
+        OSError: a folder that cannot be read.
+    """
     found = [_by_moment(folder) for folder in folders]
-    for moment in sorted(set(found[0]).intersection(*found[1:]), reverse=True):
-        loaded = [load_first(paths[moment]) for paths in found]
-        whole = [checkpoint for checkpoint in loaded if checkpoint is not None]
-        if len(whole) == len(folders):
-            return whole
-    return None
+    common = sorted(set(found[0]).intersection(*found[1:]), reverse=True)
+    saved = [
+        {at for at, paths in moments.items() if any(path.name.startswith("epoch_") for path in paths)}
+        for moments in found
+    ]
+    if not common and len(set().union(*saved)) > 1:
+        newest = [next((paths[0].name for paths in moments.values()), "none") for moments in found]
+        has = ", ".join(f"{folder.parent.name} {name}" for folder, name in zip(folders, newest, strict=True))
+        raise CheckpointError(f"{folders[0].parents[1]}: no checkpoints of the same moment; the newest are {has}")
+    return load_newest_of_all([[moments[at] for moments in found] for at in common])
 
 
 def _by_moment(folder: Path) -> dict[tuple[int, ...], list[Path]]:
-    """Folders that may be checkpoints, by the numbers in their names: epoch, and batch if there is one."""
+    """Folders that may be checkpoints, by the moment of the training."""
     found: dict[tuple[int, ...], list[Path]] = {}
     for path in newest_first(folder):
-        found.setdefault(tuple(int(n) for n in path.name.split("_") if n.isdigit()), []).append(path)
+        found.setdefault(moment_of(path), []).append(path)
     return found
 
 
@@ -193,13 +259,22 @@ def keep_only(place: Path, mark: str) -> None:
 
 
 def newest_first(folder: Path) -> Iterator[Path]:
-    """All folders that may be checkpoints, torn ones included, newest first by their names."""
-    named = [path for path in folder.glob("[!.]*") if path.is_dir()] if folder.is_dir() else []
+    """All folders that may be checkpoints, torn ones included, newest first by their names; regular before best.
 
-    def moment(path: Path) -> tuple[list[int], bool]:
-        return [int(n) for n in path.name.split("_") if n.isdigit()], path.name.startswith("epoch")
+    Raises:
+        OSError: the folder cannot be read.
+    """
+    try:
+        entries = sorted(os.listdir(folder))
+    except FileNotFoundError:
+        return iter(())
+    named = [folder / entry for entry in entries if not entry.startswith(".") and (folder / entry).is_dir()]
+    return iter(sorted(named, key=lambda path: (moment_of(path), path.name.startswith("epoch")), reverse=True))
 
-    yield from sorted(named, key=moment, reverse=True)
+
+def moment_of(path: Path) -> tuple[int, ...]:
+    """The numbers in the name of a checkpoint: epoch, and batch if there is one."""
+    return tuple(int(part) for part in path.name.split("_") if part.isdecimal())
 
 
 def _plain(name: str) -> list[str]:

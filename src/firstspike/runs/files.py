@@ -1,8 +1,10 @@
 """Files that are there whole or not at all."""
 
+import errno
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 
@@ -38,12 +40,25 @@ def named(error: OSError, path: Path) -> OSError:
 
 
 def flush_to_disk(path: Path) -> None:
-    """Wait until a file or folder is on the disk."""
-    handle = os.open(path, os.O_RDONLY)
+    """Wait until a file or folder is on the disk. Where the system cannot flush folders, only files are."""
+    folder, windows = path.is_dir(), sys.platform == "win32"
+    if folder and windows:  # it does not even open them
+        return
+    handle = os.open(path, os.O_RDWR if windows else os.O_RDONLY)  # there it flushes what may be written to
     try:
         os.fsync(handle)
+    except OSError as error:
+        if not (folder and error.errno == errno.EINVAL):  # some network file systems flush no folders either
+            raise
     finally:
         os.close(handle)
+
+
+def remove_empty(folders: Iterable[Path]) -> None:
+    """Remove folders, in this order, as long as there is nothing in them."""
+    with suppress(OSError):
+        for folder in folders:
+            folder.rmdir()
 
 
 def _remove(path: Path) -> None:

@@ -1,12 +1,12 @@
 """A run folder: everything that one training leaves.
 
 config.yaml         as it ran, defaults written out
-environment.json    versions, command, seed, device, substrate
+environment.json    versions, command, seed, device, substrate, checksum of the data
 metrics.csv         a row an epoch
 output_times.csv    mean and spread of each output's spike time per class, on the validation data, per epoch
 checkpoints/        weights and state of the training
 results.json        accuracy on the test data, once it is done
-data.json data/     checksums of the data, and a copy of small data of your own
+data/               a copy of small data of your own
 evaluation/ spikes/ results of ``firstspike evaluate``, and the spike times of every layer (firstspike.runs.evaluate)
 figures/            figures
 tensorboard/        the log of ``--tensorboard``
@@ -14,20 +14,25 @@ report.html         the report of ``firstspike report``
 """
 
 import csv
+import itertools
 import json
-import platform
-import subprocess
-import sys
-from collections.abc import Iterable, Mapping
-from importlib import metadata
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from firstspike._version import __version__
 from firstspike.config import Config, load_config
-from firstspike.runs.files import named, write_whole
+from firstspike.data import Splits
+from firstspike.runs.checkpoint import newest_first, remove_checkpoint
+from firstspike.runs.environment import environment
+from firstspike.runs.files import named, remove_empty, write_whole
+from firstspike.runs.forms import ENVIRONMENT, read_json, results_form
+from firstspike.runs.lock import LOCK
+from firstspike.torchrun import rank
 from firstspike.training import Row
-from firstspike.training.torchrun import processes
+
+_TABLES = ("metrics", "output_times")
 
 
 class RunFolder:
@@ -51,42 +56,50 @@ class RunFolder:
             raise FileNotFoundError(f"{path} is not a run folder: config.yaml is missing")
         return cls(path)
 
-    def create(self, config: Config, substrate: Mapping[str, Any] | None = None) -> None:
+    def create(
+        self, config: Config, substrate: Mapping[str, Any] | None = None, data: Mapping[str, Any] | None = None
+    ) -> None:
         """Make the folder with what is known before the first epoch.
 
         Args:
             config: as it will run.
             substrate: the identity of the substrate that it will run on; by default its kind alone.
+            data: the checksum of its data.
 
         Raises:
             FileExistsError: the folder is not empty.
         """
         path = self.path
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
-            raise FileExistsError(f"{path} is not empty; choose another --out, or continue it with: firstspike resume")
+        check_free(path)
         fresh = not path.exists()
         path.mkdir(parents=True, exist_ok=True)
         try:
             self.write_config(config)
-            write_whole(path / "environment.json", json.dumps(environment(config, substrate), indent=1) + "\n")
+            write_whole(path / "environment.json", json.dumps(environment(config, substrate, data), indent=1) + "\n")
         except OSError:  # a half-made folder would block the next attempt
             (path / "config.yaml").unlink(missing_ok=True)
             if fresh:
                 path.rmdir()
             raise
 
-    def continue_from(self, epoch: int, config: Config, substrate: Mapping[str, Any]) -> None:
+    def continue_from(self, epoch: int, config: Config, substrate: Mapping[str, Any], data: Mapping[str, Any]) -> None:
         """Prepare the folder of a training that continues after an epoch.
 
         Args:
             epoch: whole epochs done; rows of later ones are dropped.
             config: as it continues, perhaps with more epochs.
             substrate: the identity of the substrate that it continues on.
+            data: the checksum of its data.
+
+        Raises:
+            ValueError: a damaged file; nothing was changed.
         """
+        if self.environment.get("substrate") != substrate["kind"]:  # early runs name the kind alone
+            self._note("substrate", "earlier_substrates", substrate)
+        self._note("data", "earlier_data", data)
+        self.drop_rows_after(epoch)
         if config.training.epochs != self.config.training.epochs:
             self.write_config(config)
-        self._drop_rows_after(epoch)
-        self._note_substrate(substrate)
 
     @property
     def config(self) -> Config:
@@ -97,15 +110,14 @@ class RunFolder:
         """Write ``config.yaml``."""
         write_whole(self.path / "config.yaml", config.to_yaml())
 
-    def _note_substrate(self, identity: Mapping[str, Any]) -> None:
-        """Write the substrate that the run continues on into ``environment.json``, if it is a different one."""
-        path = self.path / "environment.json"
+    def _note(self, key: str, history: str, value: Mapping[str, Any]) -> None:
+        """Replace an entry of ``environment.json``, if it has changed; what was there before is kept."""
         found = self.environment
-        before = found.get("substrate")
-        if before not in (identity, identity["kind"]):  # runs of before there was more than one name the kind alone
-            earlier = [*found.get("earlier_substrates", []), *([] if before is None else [before])]
-            found |= {"substrate": dict(identity), "earlier_substrates": earlier}
-            write_whole(path, json.dumps(found, indent=1) + "\n")
+        before = found.get(key)
+        if before != value:
+            earlier = [*found.get(history, []), *([] if before is None else [before])]
+            found |= {key: dict(value), history: earlier}
+            write_whole(self.path / "environment.json", json.dumps(found, indent=1) + "\n")
 
     @property
     def checkpoints(self) -> Path:
@@ -114,20 +126,23 @@ class RunFolder:
 
     @property
     def environment(self) -> dict[str, Any]:
-        """Contents of ``environment.json``; empty where it is missing."""
-        return self._read_json("environment.json")
+        """Contents of ``environment.json``; empty where it is missing.
+
+        Raises:
+            ValueError: it is damaged.
+        """
+        path = self.path / "environment.json"
+        return read_json(path, ENVIRONMENT) if path.is_file() else {}
 
     @property
     def results(self) -> dict[str, Any]:
-        """Contents of ``results.json``; empty before the end of the training."""
-        return self._read_json("results.json")
+        """Contents of ``results.json``; empty before the end of the training.
 
-    def _read_json(self, name: str) -> dict[str, Any]:
-        path = self.path / name
-        try:
-            return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-        except ValueError as error:
-            raise ValueError(f"{path} is damaged: {error}") from None
+        Raises:
+            ValueError: it is damaged.
+        """
+        path = self.path / "results.json"
+        return read_json(path, results_form) if path.is_file() else {}
 
     def write_results(self, results: Mapping[str, Any]) -> None:
         """Write ``results.json``."""
@@ -147,80 +162,108 @@ class RunFolder:
             raise named(error, path) from error
 
     def table(self, table: str) -> dict[str, list[float]]:
-        """The columns of ``metrics`` or ``output_times``; empty where nothing was written yet."""
+        """The columns of ``metrics`` or ``output_times``; empty where nothing was written yet.
+
+        Raises:
+            ValueError: it is damaged.
+        """
         path = self.path / f"{table}.csv"
         if not path.is_file():
             return {}
-        with path.open(newline="", encoding="utf-8") as file:
-            reader = csv.DictReader(file)
-            rows = [row for row in reader if None not in row.values() and None not in row]
-        return {name: [float(row[name]) for row in rows] for name in reader.fieldnames or ()}
+        try:
+            with path.open(newline="", encoding="utf-8") as file:
+                reader = csv.DictReader(file)
+                rows = [row for row in reader if None not in row.values() and None not in row]
+            columns = {name: [float(row[name]) for row in rows] for name in reader.fieldnames or ()}
+            if rows and not all(map(float.is_integer, columns.get("epoch", [math.nan]))):
+                raise ValueError("it has no column of epochs")
+        except (ValueError, csv.Error) as error:
+            raise ValueError(f"{path} is damaged: {error}") from None
+        return columns
 
-    def _drop_rows_after(self, epoch: int) -> None:
-        """Drop the rows of later epochs, and a torn last line."""
-        for table in ("metrics", "output_times"):
-            path = self.path / f"{table}.csv"
-            if not path.is_file():
-                continue
-            head, *lines = path.read_text(encoding="utf-8").splitlines(keepends=True) or [""]
-            if not head.endswith("\n"):  # the disk was full before the first row
+    def drop_rows_after(self, epoch: int) -> None:
+        """Drop the rows of later epochs, and a torn last line.
+
+        Raises:
+            ValueError: another line is damaged; nothing was dropped.
+        """
+        tables = {path: _rows_until(epoch, path) for name in _TABLES if (path := self.path / f"{name}.csv").is_file()}
+        for path, rows in tables.items():
+            if rows:
+                write_whole(path, "".join(rows))
+            else:  # the disk was full before the first row
                 path.unlink()
-                continue
-            width = head.count(",")
-            kept = [x for x in lines if x.endswith("\n") and x.count(",") == width and int(x.split(",")[0]) <= epoch]
-            write_whole(path, "".join([head, *kept]))
+
+    def clear(self) -> None:
+        """Remove the checkpoints and tables of earlier trainings."""
+        for checkpoint in newest_first(self.checkpoints):
+            remove_checkpoint(checkpoint)
+        for name in _TABLES:
+            (self.path / f"{name}.csv").unlink(missing_ok=True)
 
 
-def environment(config: Config, substrate: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """What a run depended on, beside its config.
+def _rows_until(epoch: int, path: Path) -> list[str]:
+    """The head and the rows of a table up to an epoch, without a torn last line; nothing where the head is torn."""
+    try:
+        head, *lines = path.read_text(encoding="utf-8").splitlines(keepends=True) or [""]
+        if not head.endswith("\n"):
+            return []
+        rows = [head]
+        for number, line in enumerate(lines, 2):
+            torn = not line.endswith("\n") or line.count(",") != head.count(",")
+            if torn and number < len(lines) + 1:
+                raise ValueError(f"line {number} has other columns than the first")
+            if not torn and int(line.split(",")[0]) <= epoch:
+                rows.append(line)
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged: {error}. Mend it, or remove it to go on without its rows") from None
+    return rows
 
-    Args:
-        config: as it runs.
-        substrate: the identity of what it runs on; by default its kind alone.
+
+def check_free(path: Path) -> None:
+    """Check that a new run may use a folder.
+
+    Raises:
+        FileExistsError: it is not empty, or a file.
     """
-    import torch
+    beginnings = (LOCK, ".config.yaml.partial")  # of a training that was killed, or of the one that asks
+    if path.exists() and (not path.is_dir() or any(entry.name not in beginnings for entry in path.iterdir())):
+        raise FileExistsError(f"{path} is not empty; choose another --out, or continue it with: firstspike resume")
 
-    packages = ("torch", "numpy", "numba", "safetensors", "pydantic")
-    return {
-        "firstspike": __version__,
-        "commit": _commit(),
-        "python": platform.python_version(),
-        "packages": {name: metadata.version(name) for name in packages},
-        "platform": platform.platform(),
-        "processor": _processor(),
-        "threads": torch.get_num_threads(),
-        "processes": processes(),
-        "device": config.training.device,
-        "dtype": config.training.dtype,
-        "seed": config.training.seed,
-        "substrate": dict(substrate or {"kind": config.substrate.kind}),
-        "command": sys.argv,
-    }
+
+def changed_data(run: RunFolder, data: Splits) -> str:
+    """A line that says how the data differ from those of the training; empty if they are not known to."""
+    try:
+        found = data.differences(run.environment.get("data"))
+    except ValueError:  # environment.json is damaged; only those who need it say so
+        return ""
+    return f"{run.path}: the data are not those that the run was trained on: {'; '.join(found)}" if found else ""
 
 
 def next_folder(parent: Path, name: str) -> Path:
-    """``parent/name``, or with the first free number behind it."""
-    path, number = parent / name, 2
-    while path.exists():
-        path, number = parent / f"{name}-{number}", number + 1
+    """Make ``parent/name``, or with the first free number after it; no two processes get the same one."""
+    for number in itertools.count(1):
+        path = parent / (name if number == 1 else f"{name}-{number}")
+        with suppress(FileExistsError):
+            path.mkdir(parents=True)
+            break
     return path
 
 
-def _commit() -> str | None:
-    """The commit of the package's own source, where it runs from a checkout."""
-    source = Path(__file__).resolve().parents[3]
-    if not (source / ".git").exists():
-        return None
-    command = ["git", "-C", str(source), "describe", "--always", "--dirty", "--abbrev=12"]
-    try:
-        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
-    except (OSError, subprocess.SubprocessError):
-        return None
+@contextmanager
+def run_folder(out: Path | None, name: str) -> Iterator[Path]:
+    """The folder of a new run: ``out``, or by default ``runs/name``, see ``next_folder``.
 
-
-def _processor() -> str:
+    A folder that was made here and is still empty at the end is removed. Of processes that train together the first one
+    makes the folder, and only that one uses it.
+    """
+    if out is not None or rank():
+        yield out or Path("runs", name)
+        return
+    parent = Path("runs")
+    made = [] if parent.exists() else [parent]
+    folder = next_folder(parent, name)
     try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor()
+        yield folder
+    finally:
+        remove_empty([folder, *made])

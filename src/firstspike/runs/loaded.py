@@ -1,10 +1,10 @@
 """A run for reading: each part is loaded when it is first used, on the CPU whatever it was trained on."""
 
 import copy
-from dataclasses import replace
+import logging
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -27,18 +27,20 @@ from firstspike.layers import Network, Record
 from firstspike.losses import TimeLoss
 from firstspike.runs.checkpoint import (
     Checkpoint,
-    CheckpointError,
     checkpoints,
     find_checkpoint,
     load_checkpoint,
     load_newest,
 )
-from firstspike.runs.folder import RunFolder
+from firstspike.runs.folder import RunFolder, changed_data
 from firstspike.runs.seeds import member_configs, member_folder
 from firstspike.runs.stored import load_data
 from firstspike.seeding import generator
 from firstspike.training import Evaluation, evaluate_record, record_in_parts
 from firstspike.training.fitting import Objective
+from firstspike.training.state import CheckpointError, check_weights
+
+logger = logging.getLogger(__name__)
 
 Table = dict[str, Float[np.ndarray, " rows"]]
 
@@ -79,6 +81,7 @@ class LoadedRun:
         self.chosen = checkpoint
         self._on = with_substrate(self.config, substrate)
         self.elsewhere = None if self._on.substrate.kind == self.config.substrate.kind else substrate
+        self._whole: LoadedRun | None = None
         self._place = None if checkpoint is None else find_checkpoint(self._run.checkpoints, checkpoint)
 
     def __repr__(self) -> str:
@@ -139,7 +142,13 @@ class LoadedRun:
     def seeds(self) -> tuple["LoadedRun", ...]:
         """The runs of a run of several seeds; else none."""
         configs = member_configs(self.config)
-        return tuple(type(self)(member_folder(self.folder, x)) for x in configs) if len(configs) > 1 else ()
+        return tuple(self.member(member_folder(self.folder, x)) for x in configs) if len(configs) > 1 else ()
+
+    def member(self, folder: Path, checkpoint: str | None = None) -> Self:
+        """The run of one of several seeds, which all have the same data."""
+        run = type(self)(folder, checkpoint)
+        run._whole, run._parts = self, self._parts
+        return run
 
     @cached_property
     def network(self) -> Network:
@@ -148,7 +157,7 @@ class LoadedRun:
         Raises:
             CheckpointError: see ``checkpoint``.
         """
-        return self._network(self.checkpoint.weights)
+        return self._network(self.checkpoint)
 
     @cached_property
     def initial(self) -> Network:
@@ -158,7 +167,7 @@ class LoadedRun:
             CheckpointError: the checkpoint of its weights cannot be read.
         """
         start = self._run.checkpoints / "epoch_0000"  # of networks that the config cannot build
-        return self._network(load_checkpoint(start).weights if start.is_dir() else None)
+        return self._network(load_checkpoint(start) if start.is_dir() else None)
 
     @cached_property
     def loss(self) -> TimeLoss:
@@ -176,8 +185,21 @@ class LoadedRun:
 
     @cached_property
     def data(self) -> Splits:
-        """The three splits; those that the run does not have are empty."""
-        return stored_data(self.folder, self.config) if self._given is None else self._given
+        """The three splits; those that the run does not have are empty.
+
+        If they are not those that the run was trained on, a warning (logging) says so.
+        """
+        if self._whole is not None:
+            return self._whole.data
+        data = stored_data(self.folder, self.config) if self._given is None else self._given
+        if changed := changed_data(self._run, data):
+            logger.warning(changed)
+        return data
+
+    @property
+    def data_changed(self) -> str:
+        """A line that says how the data differ from those of the training; empty if they are not known to."""
+        return changed_data(self._run, self.data)
 
     @cached_property
     def held_out(self) -> tuple[str, SpikeData]:
@@ -226,17 +248,18 @@ class LoadedRun:
     def _table(self, name: str) -> Table:
         return {column: np.asarray(values) for column, values in self._run.table(name).items()}
 
-    def _network(self, weights: dict[str, Tensor] | None = None) -> Network:
+    def _network(self, checkpoint: Checkpoint | None = None) -> Network:
         network = self._parts.network
         if network is None:
             data = self.data.train
             source = generator(self.config.training.seed, "weights")
-            times = data.times if weights is None else None
+            times = data.times if checkpoint is None else None
             network = build_network(self.config, data.features, source, times, data.image)
         else:
             network = copy.deepcopy(network).cpu()
-        if weights is not None:
-            network.load_state_dict(weights)
+        if checkpoint is not None:
+            check_weights(checkpoint.weights, network.state_dict(), str(checkpoint.folder))
+            network.load_state_dict(checkpoint.weights)
         return network.requires_grad_(False).eval()
 
 
@@ -250,8 +273,7 @@ def stored_data(folder: Path, config: Config) -> Splits:
     top = folder if (folder / "data").is_dir() else folder.parent  # a seed's run shares the data of the run of all
     found = [load_data(top / "data" / f"{name}.npz") for name in Splits._fields]
     if (train := found[0]) is not None:
-        empty = replace(train, times=train.times[:0], labels=train.labels[:0])
-        return Splits(*(empty if split is None else split for split in found))
+        return Splits(*(train.empty() if split is None else split for split in found))
     if config.data.kind == "given":
         raise ConfigError(
             str(folder / "config.yaml"),

@@ -9,10 +9,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from firstspike.neuron import LIF
+from firstspike.neuron import LIF, check_neuron
 from firstspike.spiketime import reference
 from firstspike.spiketime.backend import Backend, Constants
 from firstspike.spiketime.function import FirstSpikeTime, Options, recordable
+from firstspike.spiketime.times import check_tensor
 
 logger = logging.getLogger(__name__)
 
@@ -163,6 +164,10 @@ def _check_form(
     observed: Tensor | None,
     max_weight_grad: float | None,
 ) -> None:
+    for name, given in (("times", times), ("weight", weight), ("delay", delay), ("observed", observed)):
+        if given is not None and not isinstance(given, Tensor):
+            check_tensor(name, given)
+    check_neuron(neuron)
     if weight.dtype not in (torch.float32, torch.float64):
         raise ValueError(f"weight must be float32 or float64, got {weight.dtype}")
     if weight.ndim != 2 or times.ndim < 1 or times.shape[-1] != weight.shape[1]:

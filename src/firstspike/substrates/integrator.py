@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from firstspike.layers import LIFLinear
+from firstspike.ranges import Positive
 from firstspike.spiketime.response import kappa
 from firstspike.substrates.base import LayerByLayer
 
@@ -31,9 +32,11 @@ class Integrator(LayerByLayer):
 
     kind = "integrator"
 
-    def __init__(self, step: float = 0.01, duration: float = 20.0) -> None:
+    def __init__(self, step: Positive = 0.01, duration: Positive = 20.0) -> None:
         if not (0 < step <= duration < math.inf):
             raise ValueError(f"expected 0 < step <= duration < inf, got step {step} and duration {duration}")
+        if duration > 10**6 * step:
+            raise ValueError(f"duration must be at most a million steps, got {duration} in steps of {step}")
         self.step, self.duration = step, duration
 
     def identity(self) -> dict[str, Any]:

@@ -8,11 +8,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 from firstspike.layers import Delay, LIFLinear
+from firstspike.ranges import Finite, NotNegative, Positive, Probability, Seed
 from firstspike.seeding import generator
 from firstspike.spiketime import first_spike_time
 from firstspike.substrates.base import LayerByLayer
 from firstspike.substrates.quantisation import QuantisedWeights, WeightQuantiser
 
+TYPICAL_NOISE = {"threshold_spread": 0.03, "threshold_batch_noise": 0.015, "spike_jitter": 0.01, "delay_jitter": 0.01}
+"""Settings of a config with ``kind: noisy`` alone: about those of DelGrad for a threshold of 1."""
 LOWEST_THRESHOLD = 0.01
 """No noise takes a threshold below this fraction of what it should be."""
 
@@ -69,6 +72,7 @@ class Imperfect(QuantisedWeights):
 class Noisy(Imperfect, LayerByLayer):
     """Exact spike times of neurons with imperfect thresholds, weights, delays and spikes; all of it is off by default.
 
+    ``fs.substrates.Noisy()`` is an ideal device; a config with ``kind: noisy`` alone has typical noise.
     Everything random comes from generators of its own. The gradient is that of ideal neurons at the times that came
     out, for the rounded weights, as it would be on a device.
 
@@ -91,17 +95,17 @@ class Noisy(Imperfect, LayerByLayer):
 
     kind = "noisy"
 
-    threshold_offset: float = 0.0
-    threshold_spread: float = 0.0
-    threshold_batch_noise: float = 0.0
-    threshold_sample_noise: float = 0.0
-    input_jitter: float = 0.0
-    spike_jitter: float = 0.0
-    delay_jitter: float = 0.0
-    spike_loss: float = 0.0
-    weight_scale: float | None = None
-    weight_max: float | None = None
-    seed: int | None = None
+    threshold_offset: Finite = 0.0
+    threshold_spread: NotNegative = 0.0
+    threshold_batch_noise: NotNegative = 0.0
+    threshold_sample_noise: NotNegative = 0.0
+    input_jitter: NotNegative = 0.0
+    spike_jitter: NotNegative = 0.0
+    delay_jitter: NotNegative = 0.0
+    spike_loss: Probability = 0.0
+    weight_scale: Positive | None = None
+    weight_max: Positive | None = None
+    seed: Seed | None = None
 
     def __post_init__(self) -> None:
         settings = asdict(self)

@@ -10,10 +10,11 @@ from abc import abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from importlib.metadata import version
-from typing import Any, ClassVar, Self
+from typing import Annotated, Any, ClassVar, Self
 
 import numpy as np
 import torch
+from annotated_types import Ge, Gt, Le
 from jaxtyping import Float
 from torch import Tensor
 
@@ -54,7 +55,9 @@ class Simulator(LayerByLayer):
     path: ClassVar[str]
     """Programs that PyNN may find while it is imported."""
 
-    def __init__(self, step: float = 0.01, duration: float = 100.0) -> None:
+    def __init__(
+        self, step: Annotated[float, Ge(0.0001), Le(1)] = 0.01, duration: Annotated[float, Gt(1), Le(10**5)] = 100.0
+    ) -> None:
         if not (0.0001 <= step <= 1 and step < duration < math.inf):
             raise ValueError(f"expected 0.0001 <= step <= 1 and step < duration < inf, got {step} and {duration}")
         self.step, self.duration = step, duration

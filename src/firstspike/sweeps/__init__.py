@@ -1,1 +1,20 @@
-"""Sweeps: many trainings of one study, on one machine or on many, with Optuna."""
+"""Sweeps: many trainings of one study, on one machine or on many, with Optuna.
+
+config.py     what a sweep's file may hold
+plan.py       its trials and their configs, checked
+storage.py    where the study is kept
+study.py      the sweep as an Optuna study: queue, heartbeats, results
+worker.py     trains trials
+launch.py     starts workers, and shows their progress
+table.py      results as a table
+command.py    ``firstspike sweep``, ``sweep-table`` and ``plot`` of a sweep
+"""
+
+from pathlib import Path
+
+RUNS = Path("runs")
+
+
+def sweep_folder(name: str | Path) -> Path | None:
+    """The folder of a sweep, given its path or its name; None if there is none. Needs no Optuna."""
+    return next((folder for folder in (Path(name), RUNS / name) if (folder / "sweep.json").is_file()), None)

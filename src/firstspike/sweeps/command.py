@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from firstspike.sweeps.folder import RUNS
+from firstspike.sweeps import RUNS
 
 Storage = Annotated[
     str | None,
@@ -20,33 +20,29 @@ Storage = Annotated[
 
 def sweep(
     file: Annotated[Path, typer.Argument(metavar="SWEEP.yaml", help="A base config and axes over its keys.")],
-    workers: Annotated[int, typer.Option(min=1, help="Processes on this machine.")] = 1,
+    workers: Annotated[int, typer.Option(min=1, help="Number of processes on this machine.")] = 1,
     storage: Storage = None,
-    name: Annotated[str | None, typer.Option(help="Of the study; by default the file's.")] = None,
-    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Take up failed points once more.")] = False,
+    name: Annotated[str | None, typer.Option(help="Name of the study; by default the file's.")] = None,
+    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Train failed trials once more.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar.")] = False,
 ) -> None:
-    """Train all points of a sweep; the same command elsewhere joins in, and later goes on."""
-    _needs_optuna()
+    """Train all trials of a sweep. Run the same command elsewhere to join, and again to resume."""
+    _check_optuna()
     from firstspike.sweeps.plan import load_plan
 
     plan = load_plan(file, name)
     folder = RUNS / plan.name
 
-    from firstspike.sweeps.launch import Incomplete, launch
-    from firstspike.sweeps.table import failures, table_of
+    from firstspike.sweeps.launch import launch
+    from firstspike.sweeps.study import table_of
 
     try:
-        points, study = launch(plan, folder, workers, storage, retry_failed, not quiet)
+        table = table_of(launch(plan, folder, workers, storage, retry_failed, not quiet), folder)
     except KeyboardInterrupt:
-        typer.echo(f"interrupted; all points are kept in {folder}. The same command goes on.", err=True)
+        typer.echo(f"interrupted; all trials are kept in {folder}. Run the same command again to resume.", err=True)
         raise typer.Exit(130) from None
-    except Incomplete as error:
-        typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(1) from None
-    table = table_of(study)
     typer.echo(f"{table.text()}\n\n{table.write(folder)}")
-    if failures(points):
+    if any(row["state"] == "failed" for row in table.rows):
         raise typer.Exit(1)
 
 
@@ -54,23 +50,38 @@ def sweep_table(
     name: Annotated[str, typer.Argument(metavar="NAME|DIR", help="A sweep, by its name or its folder.")],
     storage: Storage = None,
 ) -> None:
-    """Print a sweep's points with their accuracies, and write them to table.csv in its folder."""
-    _needs_optuna()
-    from firstspike.sweeps.table import read_study, table_of
+    """Print the trials of a sweep with their accuracies, and write them to table.csv in its folder."""
+    _check_optuna()
+    from firstspike.sweeps.study import read_study, table_of
 
     study, folder = read_study(name, storage)
-    table = table_of(study)
+    table = table_of(study, folder)
     typer.echo(f"{table.text()}\n\n{table.write(folder)}")
 
 
 def plot_sweep(name: Path, figures: list[str] | None, formats: list[str] | None) -> list[Path]:
     """Draw figures of a sweep into its folder figures/."""
-    _needs_optuna()
-    from firstspike.sweeps.figures import save_sweep_figures
+    _check_optuna()
+    from firstspike.plots.save import save_all
+    from firstspike.plots.sweep import SWEEP_PLOTS, SweepResults
+    from firstspike.sweeps.study import history, importance, read_study, sweep_of, table_of
 
-    return save_sweep_figures(str(name), figures, formats or ("png",))
+    study, folder = read_study(str(name))
+    sweep, rows = sweep_of(study), table_of(study, folder).complete
+    if not rows:
+        raise ValueError(f"the sweep {study.study_name} has no complete trial yet")
+    results = SweepResults.of_rows(
+        rows,
+        list(sweep.axes),
+        metric=sweep.metric,
+        maximize=sweep.maximize,
+        grid=sweep.sampler == "grid",
+        history=history(study),
+        importance=importance(study),
+    )
+    return save_all(SWEEP_PLOTS, results, folder / "figures", figures, formats or ("png",))
 
 
-def _needs_optuna() -> None:
+def _check_optuna() -> None:
     if find_spec("optuna") is None:
         raise ImportError('Optuna is missing. Install it: pip install "firstspike[sweep]"')

@@ -1,165 +1,179 @@
-"""The sections of a sweep's file."""
+"""What a sweep's file may hold."""
 
 import json
 import math
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal, Self
 
+import numpy as np
 from pydantic import (
-    ConfigDict,
+    AfterValidator,
+    AliasChoices,
     Discriminator,
     Field,
-    NonNegativeInt,
-    PositiveInt,
-    RootModel,
     StrictFloat,
     StrictInt,
     Tag,
     model_validator,
 )
 
-from firstspike.training.config.base import Section
+from firstspike.config.network import Problem
+from firstspike.config.section import Section
+from firstspike.ranges import Count, Seed
 
 Number = StrictInt | Annotated[StrictFloat, Field(allow_inf_nan=False)]
 Choice = None | bool | int | float | str
+"""A value as Optuna stores it; lists and mappings as JSON."""
+Params = dict[str, Choice]
+"""The values of one trial, by axis."""
+
+MAX_TRIALS = 10_000
+"""Trials of a sweep at most; those of a grid are all checked before the first one starts."""
 
 METRICS = ("validation_accuracy", "best_validation_accuracy", "test_accuracy", "validation_loss", "test_loss")
 
+N_SEEDS = ("training.n_seeds", "training.seeds")
+"""The key of the number of seeds, and its name in older configs."""
+
 
 class Range(Section):
-    """Numbers from ``from`` to ``to``, both included; whole numbers if both are whole (write ``1.0`` for others).
+    """Numbers from ``from`` to ``to``, both included; integers if both are (write ``1.0`` for floats).
 
-    ``log``: evenly spaced in the logarithm. ``count``: so many of them in a grid. ``step``: the distance of neighbours.
+    ``log``: logarithmic scale. ``step``: distance between neighbours. ``count``: number of values in a grid.
     """
 
     start: Number = Field(alias="from")
     to: Number
     log: bool = False
     step: Number | None = None
-    count: Annotated[int, Field(ge=2)] | None = None
+    count: Annotated[int, Field(ge=2, le=MAX_TRIALS)] | None = None
 
     @model_validator(mode="after")
-    def _sensible(self) -> Self:
+    def _check(self) -> Self:
         if not self.start < self.to:
             raise ValueError(f"from must be less than to, got {self.start} and {self.to}")
         if self.log and self.start <= 0:
             raise ValueError(f"a logarithmic range starts above 0, got {self.start}")
         if self.step is not None and (self.log or self.count is not None):
-            raise ValueError("step goes with neither log nor count")
+            raise ValueError("step cannot be combined with log or count")
         if self.step is not None and self.step <= 0:
             raise ValueError(f"step must be greater than 0, got {self.step}")
+        if self.step is not None and (self.to - self.start) / self.step > 10**9:
+            raise ValueError(f"has more than 1e9 steps; give a larger step, got {self.step}")
         return self
 
     @property
-    def whole(self) -> bool:
-        """Whether it is of whole numbers."""
+    def integer(self) -> bool:
+        """Whether its numbers are integers."""
         return isinstance(self.start, int) and isinstance(self.to, int) and not isinstance(self.step, float)
+
+    @property
+    def last(self) -> Number:
+        """The largest of its numbers; with a step, ``to`` may not be a whole number of steps away."""
+        return self.to if self.step is None else self._stepped(self._n_steps)
+
+    @property
+    def _n_steps(self) -> int:
+        return math.floor((self.to - self.start) / (self.step or 1) + 1e-9)
+
+    def _stepped(self, steps: int) -> Number:
+        number = self.start + steps * (self.step or 1)
+        return number if self.integer else float(f"{number:.12g}")  # 0.3 for 0.1 + 2 * 0.1
 
     def values(self) -> list[Choice]:
         """Its numbers in a grid.
 
         Raises:
-            ValueError: there is no saying which.
+            ValueError: a range that does not say which ones, or that has too many.
         """
-        if self.count is None and (self.log or (self.step is None and not self.whole)):
+        if self.count is None and (self.log or (self.step is None and not self.integer)):
             raise ValueError("in a grid it needs a count" + ("" if self.log else " or a step"))
         if self.count is None:
-            step = self.step or 1
-            stepped = (self.start + k * step for k in range(math.floor((self.to - self.start) / step + 1e-9) + 1))
-            return [x if self.whole else float(f"{x:.12g}") for x in stepped]  # 0.3 for 0.1 + 2 * 0.1
-        parts = [k / (self.count - 1) for k in range(1, self.count - 1)]
-        if self.log:
-            between = [self.start * (self.to / self.start) ** part for part in parts]
-        else:
-            between = [self.start + (self.to - self.start) * part for part in parts]
-        if self.whole:
+            if self._n_steps >= MAX_TRIALS:
+                raise ValueError(f"in a grid it has more than {MAX_TRIALS} values; give a count or a larger step")
+            return [self._stepped(steps) for steps in range(self._n_steps + 1)]
+        between = (np.geomspace if self.log else np.linspace)(self.start, self.to, self.count)[1:-1].tolist()
+        if self.integer:
             return sorted({self.start, *map(round, between), self.to})
-        # a few digits are what one would have written
+        # rounded to a few digits, as one would write them
         return [float(self.start), *(float(f"{x:.6g}") for x in between), float(self.to)]
 
-    def ends(self) -> list[Choice]:
-        """Its first and last number."""
-        return [self.start, self.to]
+
+def encode(value: Any) -> Choice:
+    """A value as Optuna stores it."""
+    return value if isinstance(value, Choice) else json.dumps(value, sort_keys=True)
 
 
-class Values(RootModel[Annotated[list[Any], Field(min_length=1)]]):
-    """Values one by one: anything that a config may hold there."""
-
-    model_config = ConfigDict(frozen=True)
-
-    @model_validator(mode="after")
-    def _once(self) -> Self:
-        try:
-            kept = self.values()
-        except TypeError:
-            raise ValueError("values are numbers, words, lists and mappings; put a date in quotes") from None
-        for number, value in enumerate(kept):
-            if value in kept[:number]:  # as Optuna compares them: 1, 1.0 and true are the same
-                raise ValueError(f"the value {_text(self.root[number])} stands twice")
-        return self
-
-    def values(self) -> list[Choice]:
-        """All of them as Optuna keeps them: lists and mappings as JSON."""
-        return [x if isinstance(x, Choice) else _text(x) for x in self.root]
-
-    ends = values
-
-    def meant(self, choice: Choice) -> Any:
-        """What stands in the config for one of ``values``."""
-        return next(x for x, kept in zip(self.root, self.values(), strict=True) if _text(kept) == _text(choice))
-
-
-def _text(value: Any) -> str:
-    return json.dumps(value, sort_keys=True)
+def _unique(values: list[Any]) -> list[Any]:
+    encoded = [encode(value) for value in values]
+    for number, choice in enumerate(encoded):
+        if choice in encoded[:number]:  # as Optuna compares them: 1, 1.0 and true are equal
+            raise ValueError(f"duplicate value {json.dumps(values[number])}")
+    return values
 
 
 Axis = Annotated[
-    Annotated[Values, Tag("values")] | Annotated[Range, Tag("range")],
-    Discriminator(lambda raw: "values" if isinstance(raw, list | Values) else "range"),
+    Annotated[list[Any], Field(min_length=1, max_length=MAX_TRIALS), AfterValidator(_unique), Tag("values")]
+    | Annotated[Range, Tag("range")],
+    Discriminator(lambda raw: "values" if isinstance(raw, list) else "range"),
 ]
 
 
-class Median(Section):
-    """Stops a point whose validation accuracy is below the median of the others' at the same epoch.
+def choices(axis: Axis) -> list[Choice]:
+    """The values of an axis in a grid, as Optuna stores them."""
+    return axis.values() if isinstance(axis, Range) else [encode(value) for value in axis]
 
-    ``startup``: so many points run to their end first. ``warmup``: epochs before a point may be stopped.
-    ``every``: epochs between looks.
+
+def extremes(axis: Axis) -> list[Choice]:
+    """The values of an axis that are checked where not all combinations can be."""
+    return [axis.start, axis.to] if isinstance(axis, Range) else choices(axis)
+
+
+class Median(Section):
+    """Stop a trial whose validation accuracy is below the median of the other trials at the same epoch.
+
+    ``startup``: trials that finish before any is stopped. ``warmup``: epochs before a trial may be stopped. ``every``:
+    epochs between checks.
     """
 
     kind: Literal["median"] = "median"
-    startup: NonNegativeInt = 5
-    warmup: NonNegativeInt = 0
-    every: PositiveInt = 1
+    startup: Annotated[int, Field(ge=0, le=10**9)] = 5
+    warmup: Annotated[int, Field(ge=0, le=10**9)] = 0
+    every: Count = 1
 
 
 class Halving(Section):
-    """Successive halving: the best ``1 / factor`` of the points goes on after ``first`` epochs, and so on."""
+    """Successive halving: the best ``1 / factor`` of the trials continues after ``first`` epochs, and so on."""
 
     kind: Literal["halving"]
-    first: PositiveInt = 10
+    first: Count = 10
     factor: Annotated[int, Field(ge=2)] = 3
 
 
 class Sweep(Section):
     """A sweep, as its file describes it.
 
-    ``base``: a shipped config or a file, seen from the sweep's own. ``set``: values that all points share. ``axes``:
-    what varies, by its key in the config; the key ``base`` varies the config. ``points``: how many, for the samplers
-    that are not a grid. ``seed``: of the sampler ``random``. ``seeds``: networks of each point. ``heartbeat``: seconds
-    between signs of life of a worker. ``grace``: seconds without one after which its point is given to another.
+    ``base``: a shipped config, or a file relative to the sweep's own. ``set``: values that all trials share. ``axes``:
+    what varies, by config key; the axis ``base`` varies the config itself. ``trials``: their number, for samplers other
+    than ``grid``. ``seed``: of the sampler ``random``. ``seeds``: networks per trial. ``heartbeat``: seconds between
+    heartbeats of a worker. ``grace``: seconds without a heartbeat after which a trial is given to another worker.
     """
 
     base: str | None = None
     settings: dict[str, Any] = Field(default={}, alias="set")
     axes: Annotated[dict[str, Axis], Field(min_length=1)]
     sampler: Literal["grid", "random", "tpe"] = "grid"
-    points: PositiveInt | None = None
-    seed: NonNegativeInt = 0
-    seeds: PositiveInt | None = None
+    trials: Annotated[int, Field(gt=0, le=MAX_TRIALS)] | None = Field(
+        None,
+        validation_alias=AliasChoices("trials", "points"),  # "points" in older files
+    )
+    seed: Seed = 0
+    seeds: Annotated[int, Field(gt=0, le=1000)] | None = None
     metric: Literal[METRICS] = "validation_accuracy"  # type: ignore[valid-type]
     direction: Literal["maximize", "minimize"] | None = None
     pruning: Annotated[Median | Halving, Field(discriminator="kind")] | None = None
-    heartbeat: PositiveInt = 20
-    grace: PositiveInt = 120
+    heartbeat: Count = 20
+    grace: Count = 120
 
     @property
     def loss(self) -> bool:
@@ -167,45 +181,37 @@ class Sweep(Section):
         return self.metric.endswith("loss")
 
     @property
-    def upwards(self) -> bool:
-        """Whether more is better."""
+    def maximize(self) -> bool:
+        """Whether the metric is maximised."""
         return not self.loss if self.direction is None else self.direction == "maximize"
 
-    def errors(self) -> list[str]:
-        """What does not go together, one line each."""
-        found = []
+    def errors(self) -> Iterator[Problem]:
+        """Keys that contradict each other: their places, and what is wrong."""
         if (self.base is None) == ("base" not in self.axes):
-            found.append("base: give one config, or several as the axis base")
-        if self.sampler == "grid" and self.points is not None:
-            found.append("points: a grid has the points of its axes; leave it out, or choose the sampler random or tpe")
-        if self.sampler != "grid" and self.points is None:
-            found.append(f"points: the sampler {self.sampler} needs to know how many")
-        if self.sampler == "grid":
-            found += [f"axes.{key}: {wrong}" for key, axis in self.axes.items() if (wrong := _no_grid(axis))]
-        else:
-            found += [
-                f"axes.{key}.count: is for a grid; leave it out"
-                for key, axis in self.axes.items()
-                if isinstance(axis, Range) and axis.count
-            ]
-        if "base" in self.axes and not all(isinstance(x, str) for x in self.axes["base"].ends()):
-            found.append("axes.base: expected names of configs")
-        for key in ("training.seeds", *(["training.seed"] if self.seeds else [])):
+            yield ("base",), "give one config, or several as the axis base"
+        if self.sampler == "grid" and self.trials is not None:
+            message = "a grid has one trial per combination; leave it out, or choose the sampler random or tpe"
+            yield ("trials",), message
+        if self.sampler != "grid" and self.trials is None:
+            yield ("trials",), f"is required by the sampler {self.sampler}"
+        size = 1
+        for key, axis in self.axes.items():
+            if self.sampler != "grid" and isinstance(axis, Range) and axis.count:
+                yield ("axes", key, "count"), "is for a grid; leave it out"
+            if self.sampler == "grid":
+                try:
+                    size *= len(choices(axis))
+                except ValueError as error:
+                    yield ("axes", key), str(error)
+        if size > MAX_TRIALS:
+            yield ("axes",), f"a grid has at most {MAX_TRIALS} trials, got {size}"
+        for key in (*N_SEEDS, *(["training.seed"] if self.seeds else [])):
             if key in self.axes:
-                found.append(f"axes.{key}: seeds are no axis; give their number as seeds")
-        found += [f"set.{key}: is an axis, too" for key in self.settings if key in self.axes]
-        if self.seeds and "training.seeds" in self.settings:
-            found.append("set.training.seeds: is the same as seeds; leave out one of them")
+                yield ("axes", key), "cannot be an axis; set the number of seeds with seeds"
+            if key in self.settings and self.seeds and key in N_SEEDS:
+                yield ("set", key), "is the same as seeds; leave out one of them"
+        yield from ((("set", key), "is an axis, too") for key in self.settings if key in self.axes)
         if self.grace < 2 * self.heartbeat:
-            found.append(f"grace: must be at least twice the heartbeat, got {self.grace} and {self.heartbeat}")
-        if self.pruning is not None and self.upwards == self.loss:
-            found.append("pruning: goes with accuracies upwards, or losses downwards; mend direction")
-        return found
-
-
-def _no_grid(axis: Values | Range) -> str:
-    try:
-        axis.values()
-    except ValueError as error:
-        return str(error)
-    return ""
+            yield ("grace",), f"must be at least twice the heartbeat, got {self.grace} and {self.heartbeat}"
+        if self.pruning is not None and self.maximize == self.loss:
+            yield ("pruning",), "needs accuracies to be maximised, or losses minimised; change direction"

@@ -1,215 +1,156 @@
 """A sweep as an Optuna study.
 
-Each point waits in Optuna's own queue as an enqueued trial with its number, from the first moment on. Workers take
-trials off the queue and never make others. A trial whose worker died or was stopped leaves its point open, and whoever
-looks next puts a trial for it into the queue again. Trials are created whole and numbered one by one, so that of
-several for one point the first counts: none is lost, none is twice.
+Every trial of a sweep is in Optuna's own queue from the start, as an enqueued Optuna trial that carries its number.
+Workers take from the queue and add nothing else. An Optuna trial is one *attempt*: where its worker died or was
+stopped, the next worker that looks queues another one. Attempts are numbered one by one, so that of several for one
+trial the first counts: none is lost, none counts twice.
+
+Heartbeats are attributes of attempts. Optuna has some as well, but for databases only, and they miss a worker that died
+before its first one.
 """
 
+import contextlib
 import json
-import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import logging
+import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
-from optuna.exceptions import ExperimentalWarning
+from optuna.exceptions import UpdateFinishedTrialError
 from optuna.pruners import BasePruner, MedianPruner, NopPruner, SuccessiveHalvingPruner
 from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
-from firstspike.sweeps.config import Halving, Range, Values
-from firstspike.sweeps.plan import Plan, Point, shown
+from firstspike.sweeps import RUNS, sweep_folder
+from firstspike.sweeps.config import Axis, Halving, Params, Range, Sweep, choices
+from firstspike.sweeps.plan import Plan
+from firstspike.sweeps.storage import file_of, one_line_errors, open_storage, storage_url, without_password
+from firstspike.sweeps.table import NUMBERS, SweepTable, Value, existing
 
-POINT, FOLDER, ERROR, SURPLUS, STOPPED, RESULTS, WORKER = (
-    "point",
-    "folder",
-    "error",
-    "surplus",
-    "stopped",
-    "results",
-    "worker",
-)
-"""What a trial says of itself. ``error``: why the point failed. ``surplus``: another trial has the point. ``stopped``:
-its worker was asked to stop. A failed trial with none of these is that of a worker that died."""
+logger = logging.getLogger(__name__)
 
-LIVES = 3
-"""So many workers may die of one point."""
+NUMBER, PARAMS, HEARTBEAT, FOLDER, WORKER, RESULTS = "trial", "params", "heartbeat", "folder", "worker", "results"
+ERROR, STOPPED, DUPLICATE = "error", "stopped", "duplicate"
+"""Attributes of attempts. ``error``: why training failed. ``stopped``: its worker was asked to stop. ``duplicate``:
+another attempt has the trial. The worker of a failed attempt with none of these died."""
 
-_CONTENT = "sweep"
+MAX_DEATHS = 3
+"""A trial fails once this many of its workers have died."""
+
+_DEFINITION = "sweep"
 _DONE = (TrialState.COMPLETE, TrialState.PRUNED)
-_LIVE = (TrialState.RUNNING, TrialState.WAITING)
+_ACTIVE = (TrialState.RUNNING, TrialState.WAITING)
 
 
 @dataclass
-class Attempts:
-    """All trials of one point, in the order of their numbers."""
+class Trial:
+    """One combination of values with all attempts to train it, in their order."""
 
     number: int
-    trials: list[FrozenTrial] = field(default_factory=list)
+    attempts: list[FrozenTrial] = field(default_factory=list)
 
     @property
     def done(self) -> FrozenTrial | None:
-        """The one that counts, complete or pruned."""
-        return next((trial for trial in self.trials if trial.state in _DONE), None)
+        """The attempt that counts, complete or pruned."""
+        return next((attempt for attempt in self.attempts if attempt.state in _DONE), None)
 
     @property
-    def live(self) -> FrozenTrial | None:
-        """The one that runs or waits, if none is done."""
-        return None if self.done else next((trial for trial in self.trials if trial.state in _LIVE), None)
+    def active(self) -> FrozenTrial | None:
+        """The attempt that runs or waits, if none is done."""
+        return None if self.done else next((x for x in self.attempts if x.state in _ACTIVE), None)
 
     @property
     def error(self) -> str | None:
-        """Why the point failed for good, if it did."""
-        if self.done or self.live or not self.trials:
+        """Why the trial failed for good, if it did."""
+        if self.done or self.active or not self.attempts:
             return None
-        died = [t for t in self.trials if not t.user_attrs.keys() & {ERROR, STOPPED}]
-        if len(died) >= LIVES:
-            return f"its worker died {len(died)} times"
-        return self.trials[-1].user_attrs.get(ERROR)
+        deaths = sum(not x.user_attrs.keys() & {ERROR, STOPPED} for x in self.attempts)
+        if deaths >= MAX_DEATHS:
+            return f"its worker died {deaths} times"
+        return self.attempts[-1].user_attrs.get(ERROR)
 
     @property
     def open(self) -> bool:
-        """Whether somebody has to take it up."""
-        return not (self.done or self.live or self.error)
+        """Whether it has to be queued."""
+        return not (self.done or self.active or self.error)
 
     @property
-    def last(self) -> FrozenTrial | None:
-        """What says most of the point: the trial that counts, else the one that is on, else the last one."""
-        return self.done or self.live or (self.trials[-1] if self.trials else None)
+    def current(self) -> FrozenTrial | None:
+        """The attempt that says most: the one that counts, otherwise the active one, otherwise the last one."""
+        return self.done or self.active or (self.attempts[-1] if self.attempts else None)
 
 
-def survey(study: optuna.Study, size: int) -> list[Attempts]:
-    """All points of a study with their trials."""
-    points = [Attempts(number) for number in range(size)]
-    for trial in study.get_trials(deepcopy=False):
-        number = trial.user_attrs.get(POINT)
-        if number is not None and number < size and SURPLUS not in trial.user_attrs:
-            points[number].trials.append(trial)
-    return points
+def number_of(attempt: FrozenTrial | optuna.Trial) -> int | None:
+    """The number of the trial that an attempt is for; None for one that Optuna made by itself."""
+    return attempt.user_attrs.get(NUMBER, attempt.user_attrs.get("point"))  # "point" in studies of older versions
 
 
-def owns(study: optuna.Study, number: int, point: int) -> bool:
-    """Whether the running trial of that number has its point for itself: no other is done, none before it is on."""
-    others = [t for t in study.get_trials(deepcopy=False) if t.user_attrs.get(POINT) == point and t.number != number]
-    return not any(t.state in _DONE or (t.state in _LIVE and t.number < number) for t in others)
+def trials_of(study: optuna.Study, count: int | None = None) -> list[Trial]:
+    """The trials of a study; ``count`` of them, by default those that have attempts."""
+    numbered = [(number_of(x), x) for x in study.get_trials(deepcopy=False) if DUPLICATE not in x.user_attrs]
+    if count is None:
+        count = max((number for number, _ in numbered if number is not None), default=-1) + 1
+    trials = [Trial(number) for number in range(count)]
+    for number, attempt in numbered:
+        if number is not None and number < count:
+            trials[number].attempts.append(attempt)
+    return trials
+
+
+def owns(study: optuna.Study, attempt: optuna.Trial) -> bool:
+    """Whether a running attempt has its trial for itself: no other one is done, no earlier one is active."""
+    number = number_of(attempt)
+    others = [x for x in study.get_trials(deepcopy=False) if number_of(x) == number and x.number != attempt.number]
+    return number is not None and not any(
+        x.state in _DONE or (x.state in _ACTIVE and x.number < attempt.number) for x in others
+    )
 
 
 def open_study(plan: Plan, storage: BaseStorage) -> optuna.Study:
-    """The study of a sweep, made or joined.
+    """The study of a sweep, created or joined.
 
     Raises:
-        ValueError: there is a study of this name that is of another sweep.
+        ValueError: the storage has a study of this name for another sweep.
     """
-    with _quiet():
+    verbosity = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(max(verbosity, optuna.logging.WARNING))  # Optuna prints that it created a study
+    try:
         study = optuna.create_study(
             study_name=plan.name,
             storage=storage,
-            direction="maximize" if plan.sweep.upwards else "minimize",
+            direction="maximize" if plan.sweep.maximize else "minimize",
             sampler=_sampler(plan),
             pruner=_pruner(plan),
             load_if_exists=True,
         )
-    mine, theirs = json.loads(json.dumps(plan.content())), study.user_attrs.get(_CONTENT)
-    if theirs is None:
-        study.set_user_attr(_CONTENT, mine)
-    elif theirs != mine:
-        differ = sorted(_differences(theirs, mine))
+    finally:
+        optuna.logging.set_verbosity(verbosity)
+    mine, stored = json.loads(json.dumps(plan.definition())), study.user_attrs.get(_DEFINITION)
+    if stored is None:
+        study.set_user_attr(_DEFINITION, mine)
+    elif stored != mine:
         raise ValueError(
-            f"the study {plan.name} in this storage is of another sweep; they differ in {', '.join(differ)}. "
-            "Give this one another --name, or mend its file"
+            f"the study {plan.name} in this storage is of another sweep; they differ in "
+            f"{', '.join(sorted(_differences(stored, mine)))}. Choose another --name, or change the file"
         )
     return study
 
 
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keeps Optuna, which prints by itself, from announcing the study; its verbosity is the caller's again after it."""
-    before = optuna.logging.get_verbosity()
-    optuna.logging.set_verbosity(max(before, optuna.logging.WARNING))
-    try:
-        yield
-    finally:
-        optuna.logging.set_verbosity(before)
-
-
-def give_back_stale(study: optuna.Study) -> None:
-    """Close the trials of workers that gave no sign of life for too long, so that their points are open again."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ExperimentalWarning)
-        optuna.storages.fail_stale_trials(study)
-
-
-def enqueue_open(study: optuna.Study, plan: Plan, again: bool = False) -> list[Attempts]:
-    """Put into the queue what nobody has; returns the survey after it.
-
-    Args:
-        study: of the sweep.
-        plan: the sweep.
-        again: points that failed, too.
-    """
-    points = survey(study, plan.size)
-    opened = [point for point in points if point.open or (again and point.error)]
-    if not opened:
-        return points
-    fresh = first_points(plan, study)
-    for point in opened:
-        params = fresh[point.number] or (point.last.params if point.last else {})
-        study.enqueue_trial(params, user_attrs={POINT: point.number})
-    return survey(study, plan.size)
-
-
-def first_points(plan: Plan, study: optuna.Study) -> Sequence[Point]:
-    """The parameters of each point that are known from the start: all, or for TPE none."""
-    if plan.sweep.sampler == "grid":
-        return plan.grid()
-    if plan.sweep.sampler == "tpe":
-        return [{}] * plan.size
-    sampler, known = RandomSampler(seed=plan.sweep.seed), distributions(plan)
-    trial = optuna.trial.create_trial(state=TrialState.RUNNING)  # the sampler looks at neither it nor the study
-    return [
-        {key: sampler.sample_independent(study, trial, key, choices) for key, choices in known.items()}
-        for _ in range(plan.size)
-    ]
-
-
-def distributions(plan: Plan) -> dict[str, BaseDistribution]:
-    """The axes as Optuna sees them; those of a grid are choices."""
-    return {key: _distribution(axis, plan.sweep.sampler == "grid") for key, axis in plan.sweep.axes.items()}
-
-
-def _distribution(axis: Values | Range, grid: bool) -> BaseDistribution:
-    if grid or isinstance(axis, Values):
-        return CategoricalDistribution(axis.values())
-    stepped = axis.step is not None
-    last: Any = axis.values()[-1] if stepped else axis.to  # it may not be a whole number of steps away
-    if axis.whole:
-        return IntDistribution(int(axis.start), int(last), log=axis.log, step=int(axis.step or 1))
-    step = float(axis.step) if axis.step is not None else None
-    return FloatDistribution(float(axis.start), float(last), log=axis.log, step=step)
-
-
-def suggest(trial: optuna.Trial, plan: Plan) -> Point:
-    """The parameters of a trial."""
-    return {key: _suggest(trial, key, choices) for key, choices in distributions(plan).items()}
-
-
-def _suggest(trial: optuna.Trial, key: str, choices: BaseDistribution) -> Any:
-    match choices:
-        case CategoricalDistribution():
-            return trial.suggest_categorical(key, choices.choices)
-        case IntDistribution():
-            return trial.suggest_int(key, choices.low, choices.high, step=choices.step, log=choices.log)
-        case FloatDistribution():
-            return trial.suggest_float(key, choices.low, choices.high, step=choices.step, log=choices.log)
-    raise TypeError(f"no distribution of an axis: {choices}")
+def _differences(one: Any, other: Any, place: str = "") -> list[str]:
+    """Places where two JSON values differ."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        keys = one.keys() | other.keys()
+        return [x for key in keys for x in _differences(one.get(key), other.get(key), f"{place}.{key}".lstrip("."))]
+    return [] if one == other else [place]
 
 
 def _sampler(plan: Plan) -> BaseSampler:
-    # workers that guess at the same time keep apart
+    # constant_liar keeps apart what workers sample at the same time
     return TPESampler(constant_liar=True) if plan.sweep.sampler == "tpe" else RandomSampler(seed=plan.sweep.seed)
 
 
@@ -222,26 +163,153 @@ def _pruner(plan: Plan) -> BasePruner:
     return MedianPruner(pruning.startup, pruning.warmup, pruning.every)
 
 
-def _differences(one: Any, other: Any, place: str = "") -> list[str]:
-    """Places where two JSON values differ."""
-    if isinstance(one, dict) and isinstance(other, dict):
-        keys = one.keys() | other.keys()
-        return [x for key in keys for x in _differences(one.get(key), other.get(key), f"{place}.{key}".lstrip("."))]
-    return [] if one == other else [place]
+def enqueue_open(study: optuna.Study, plan: Plan, retry_failed: bool = False) -> list[Trial]:
+    """Queue every trial that needs an attempt, failed ones only on request; returns all trials afterwards."""
+    trials = trials_of(study, plan.n_trials)
+    opened = [trial for trial in trials if trial.open or (retry_failed and trial.error)]
+    if not opened:
+        return trials
+    fixed = fixed_params(plan, study)
+    for trial in opened:
+        params = fixed[trial.number] or (trial.current.params if trial.current else {})
+        study.enqueue_trial(params, user_attrs={NUMBER: trial.number, PARAMS: params})
+    return trials_of(study, plan.n_trials)
 
 
-def best(points: Sequence[Attempts], upwards: bool) -> FrozenTrial | None:
-    """The complete trial with the best value."""
-    found = [t for p in points if (t := p.done) and t.state is TrialState.COMPLETE and t.value is not None]
-    key: Callable[[FrozenTrial], float] = lambda trial: trial.value or 0.0  # noqa: E731
-    return (max if upwards else min)(found, key=key, default=None)
+def fixed_params(plan: Plan, study: optuna.Study) -> Sequence[Params]:
+    """The values of each trial that are known from the start: all of them, or for TPE none."""
+    if plan.sweep.sampler == "grid":
+        return plan.grid()
+    if plan.sweep.sampler == "tpe":
+        return [{}] * plan.n_trials
+    sampler, axes = RandomSampler(seed=plan.sweep.seed), distributions(plan)
+    unused = optuna.trial.create_trial(state=TrialState.RUNNING)  # an argument that this sampler ignores
+    return [
+        {key: sampler.sample_independent(study, unused, key, axis) for key, axis in axes.items()}
+        for _ in range(plan.n_trials)
+    ]
 
 
-def described(points: Sequence[Attempts], plan: Plan) -> Mapping[str, str]:
-    """For a progress bar: what runs, what failed, the best so far."""
-    running = sum(p.live is not None and p.live.state is TrialState.RUNNING for p in points)
-    failed = sum(p.error is not None for p in points)
-    found = {"running": str(running)} | ({"failed": str(failed)} if failed else {})
-    if (top := best(points, plan.sweep.upwards)) is not None:
-        found["best"] = f"{top.value:.4f} ({shown(top.params)})"
-    return found
+def distributions(plan: Plan) -> dict[str, BaseDistribution]:
+    """The axes as Optuna's distributions; those of a grid are categorical."""
+    return {key: _distribution(axis, plan.sweep.sampler == "grid") for key, axis in plan.sweep.axes.items()}
+
+
+def _distribution(axis: Axis, grid: bool) -> BaseDistribution:
+    if grid or not isinstance(axis, Range):
+        return CategoricalDistribution(choices(axis))
+    if axis.integer:
+        return IntDistribution(int(axis.start), int(axis.last), log=axis.log, step=int(axis.step or 1))
+    return FloatDistribution(
+        float(axis.start), float(axis.last), log=axis.log, step=None if axis.step is None else float(axis.step)
+    )
+
+
+class StaleAttempts:
+    """Fails running attempts whose heartbeat has not changed for ``grace`` seconds, so that they are queued again.
+
+    The time is measured by the clock of the machine that looks, from its first look on: clocks of machines may differ.
+    """
+
+    def __init__(self, grace: float) -> None:
+        self.grace = grace
+        self._since: dict[tuple[int, int | None], float] = {}
+
+    def fail(self, study: optuna.Study) -> None:
+        """Look, and fail what is stale."""
+        now = time.monotonic()
+        running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+        beats = [(attempt.number, attempt.user_attrs.get(HEARTBEAT)) for attempt in running]
+        self._since = {beat: self._since.get(beat, now) for beat in beats}
+        for (number, _), since in self._since.items():
+            if now - since > self.grace:
+                with contextlib.suppress(UpdateFinishedTrialError):
+                    study.tell(number, state=TrialState.FAIL, skip_if_finished=True)
+
+
+def read_study(name: str, storage: str | None = None) -> tuple[optuna.Study, Path]:
+    """The study of a sweep, and the sweep's folder.
+
+    Args:
+        name: of the study, or the folder of its sweep.
+        storage: where it is kept; by default what the folder says.
+
+    Raises:
+        FileNotFoundError: no such folder or study.
+        ValueError: the folder does not say where the study is kept.
+        ConnectionError: the storage does not answer.
+    """
+    folder, where = sweep_folder(name), storage
+    if folder is not None:
+        try:
+            found = json.loads((folder / "sweep.json").read_text(encoding="utf-8"))
+            name, kept = str(found["name"]), found["storage"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(f"{folder / 'sweep.json'} is damaged ({type(error).__name__}: {error})") from None
+        where = storage or (str(folder / kept) if kept == "study.db" else kept)
+        if where is None:
+            raise ValueError(f"{folder} does not name the storage, whose URL has a password; give --storage")
+    if where is None:
+        raise FileNotFoundError(f"{name}: there is no sweep of this name in {RUNS}, and no --storage is given")
+    url = storage_url(where)
+    file = file_of(url)
+    if file is not None and not file.is_file():
+        raise FileNotFoundError(f"{file}: there is no such file")
+    try:
+        with one_line_errors(url):
+            study = optuna.load_study(study_name=name, storage=open_storage(url))
+    except KeyError:
+        raise FileNotFoundError(f"{without_password(url)} has no study {name}") from None
+    if _DEFINITION not in study.user_attrs:
+        raise FileNotFoundError(f"the study {name} was not created by a sweep")
+    return study, folder or RUNS / name
+
+
+def sweep_of(study: optuna.Study) -> Sweep:
+    """The sweep that a study was created by."""
+    return Sweep.model_validate(study.user_attrs[_DEFINITION]["sweep"])
+
+
+def table_of(study: optuna.Study, folder: Path) -> SweepTable:
+    """A row for each trial of a study; ``folder`` is where run folders are if the sweep was moved."""
+    axes = list(sweep_of(study).axes)
+    return SweepTable([_row(trial, axes, folder) for trial in trials_of(study) if trial.attempts])
+
+
+def _row(trial: Trial, axes: Sequence[str], near: Path) -> dict[str, Value]:
+    attempt = trial.current
+    assert attempt is not None, "a trial in the table has an attempt"
+    error, found = trial.error, attempt.user_attrs
+    state = "failed" if error else "open" if trial.open else attempt.state.name.lower()
+    params = attempt.params or found.get(PARAMS, {})
+    results = found.get(RESULTS, {}) if state == "complete" else {}
+    return {
+        "trial": trial.number,
+        "state": state,
+        # tables leave None empty; in a sweep's file it is null
+        **{key: "null" if (value := params.get(key, "")) is None else value for key in axes},
+        **{key: results.get(key) for key in NUMBERS},
+        "folder": existing(found.get(FOLDER, ""), near),
+        "worker": found.get(WORKER, ""),
+        "reason": error or "",
+    }
+
+
+def history(study: optuna.Study) -> list[tuple[float, bool]]:
+    """The metric of each trial that is done, in the order in which they started, and whether it was pruned."""
+    done = sorted((x for trial in trials_of(study) if (x := trial.done)), key=lambda attempt: attempt.number)
+    return [(x.value, x.state is TrialState.PRUNED) for x in done if x.value is not None]
+
+
+def importance(study: optuna.Study) -> dict[str, float]:
+    """The share of each axis in the variance of the metric; empty where there is too little to tell."""
+    complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    if len(complete) < 4 or len({attempt.value for attempt in complete}) < 2:
+        return {}
+    try:
+        evaluator = optuna.importance.FanovaImportanceEvaluator(seed=0)
+        found = optuna.importance.get_param_importances(study, evaluator=evaluator)
+    except (ValueError, RuntimeError, ImportError) as error:
+        logger.warning("no importances: %s", error)
+        return {}
+    return dict(found) if len(found) > 1 else {}

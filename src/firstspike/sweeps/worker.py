@@ -1,230 +1,227 @@
-"""A worker: takes points off a study's queue, trains them, and says how it went, until none is left."""
+"""A worker: takes trials from a study's queue and trains them, until none is left."""
 
+import contextlib
+import itertools
 import logging
 import math
 import os
 import shutil
-import signal
 import socket
 import threading
 import time
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import optuna
-from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
+from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages import BaseStorage
 from optuna.trial import TrialState
-from tqdm import tqdm
 
+from firstspike.runs import CheckpointError, RunFolder, resume, start
+from firstspike.runs.files import write_whole
 from firstspike.sweeps import study as names
-from firstspike.sweeps.plan import Plan, Point
-from firstspike.sweeps.storage import answering, open_storage
-from firstspike.sweeps.study import enqueue_open, give_back_stale, open_study, owns, suggest, survey
-from firstspike.training.files import write_whole
-from firstspike.training.loop import Interrupted
-from firstspike.training.run import Row, Run
-from firstspike.training.session import resume, start
-from firstspike.training.watchers import Watcher
+from firstspike.sweeps.config import Params
+from firstspike.sweeps.plan import Plan
+from firstspike.sweeps.storage import UNREACHABLE, cause
+from firstspike.sweeps.study import StaleAttempts, distributions, enqueue_open, number_of, open_study, owns, trials_of
+from firstspike.sweeps.table import digest
+from firstspike.training import Callback, Fit, Interrupted, Row
 
 logger = logging.getLogger(__name__)
 
-_POLL = 2.0  # seconds between looks at the points that others train
-_LONGEST = 2000  # characters of a reason
-_PATIENCE = 10  # times in a row that the storage may fail
+_POLL = 2.0  # seconds between looks at trials that others train
+_REASON = 2000  # characters of a reason at most
+_PATIENCE = 10  # times in a row that the storage may be out of reach
 
-
-class Surplus(Exception):  # noqa: N818  (no error: the point is another trial's)
-    """The trial has no point of its own."""
-
-
-class Failed(Exception):  # noqa: N818  (the point's, not the worker's)
-    """The point cannot be trained; the reason is recorded."""
-
-
-class Stopped(Exception):  # noqa: N818  (a request)
-    """The worker was asked to stop; its point is saved and open."""
-
-
-class Lost(Exception):  # noqa: N818  (no error: another one has the point)
-    """The worker gave no sign of life for too long, and its point was given to another."""
+T = TypeVar("T")
+Outcome = tuple[float | None, TrialState, dict[str, Any]]  # of an attempt: its value, its state, its attributes
 
 
 class Worker:
-    """Trains points of a sweep.
+    """Trains trials of a sweep.
 
     Args:
         plan: the sweep.
-        storage: where its study lives.
+        storage: where its study is kept.
         folder: of the run folders.
-        stopped: asked often; when it says so, the worker saves and stops.
+        stop: polled before every batch; True asks the worker to save and stop.
     """
 
     def __init__(
-        self, plan: Plan, storage: BaseStorage, folder: Path, stopped: Callable[[], bool] = lambda: False
+        self, plan: Plan, storage: BaseStorage, folder: Path, stop: Callable[[], bool] = lambda: False
     ) -> None:
-        self.plan, self.storage, self.folder, self.stopped = plan, storage, folder, stopped
+        self.plan, self.folder, self.stop = plan, folder, stop
         self.study = open_study(plan, storage)
-        self.name = f"{socket.gethostname()}:{os.getpid()}"
-        self._hold: Hold | None = None
+        self.lease: Lease | None = None
+        self._stale = StaleAttempts(plan.sweep.grace)
 
     def work(self) -> bool:
-        """Train points until none is left; those that run elsewhere are waited for, as their workers may die.
+        """Train until no trial is left; those that run elsewhere are waited for, as their workers may die.
 
         Returns:
-            Whether all is done; False when the worker was asked to stop.
+            Whether all trials are settled; False if the worker was asked to stop.
 
         Raises:
-            StorageInternalError: the storage cannot be reached for long.
+            StorageInternalError, OSError: the storage is out of reach for long.
         """
-        troubles = 0
-        while not self.stopped():
-            try:
-                give_back_stale(self.study)
-                live = [p.live for p in enqueue_open(self.study, self.plan) if p.live]
-                if not live:
-                    return True
-                if any(trial.state is TrialState.WAITING for trial in live):
-                    self._next()
-                else:
-                    self._wait(min(_POLL, self.plan.sweep.heartbeat))
-                troubles = 0
-            except Stopped:
-                return False
-            except StorageInternalError as error:
-                troubles += 1
-                if troubles > _PATIENCE:
-                    raise
-                logger.warning("the storage of the study fails (%s); trying again", error.__cause__ or error)
-                self._wait(troubles)
+        while not self.stop():
+            if (settled := self._patiently(self._step)) is not None:
+                return settled
         return False
+
+    def _step(self) -> bool | None:
+        """Train one trial, or wait for others; returns what ``work`` does once that is known."""
+        self._stale.fail(self.study)
+        active = [trial.active for trial in enqueue_open(self.study, self.plan) if trial.active]
+        if not active:
+            return True
+        if any(attempt.state is TrialState.WAITING for attempt in active):
+            return None if self.train_next() else False
+        self._wait(min(_POLL, self.plan.sweep.heartbeat))
+        return None
+
+    def _patiently(self, action: Callable[[], T]) -> T:
+        """The result of an action that is repeated while the storage is out of reach."""
+        failures = 0
+        while True:
+            try:
+                return action()
+            except UNREACHABLE as error:
+                failures += 1
+                if failures > _PATIENCE or self.stop():
+                    raise
+                logger.warning("the storage of the study is out of reach (%s); trying again", cause(error))
+                self._wait(failures)
 
     def _wait(self, seconds: float) -> None:
         until = time.monotonic() + seconds
-        while time.monotonic() < until and not self.stopped():
+        while time.monotonic() < until and not self.stop():
             time.sleep(0.1)
 
-    def _next(self) -> None:
-        """Take a trial off the queue and train its point."""
-        self._hold = None
-        try:
-            self.study.optimize(self._objective, n_trials=1, catch=(Surplus, Failed))
-        except (Lost, UpdateFinishedTrialError, ValueError):
-            # a trial that another one has closed cannot be told how it ended
-            if self._hold is None or not self._hold.lost():
-                raise
-            logger.warning("a point was given to another worker: this one gave no sign of life for too long")
+    def train_next(self) -> bool:
+        """Train the next trial of the queue; returns False if the worker was asked to stop."""
+        attempt = self.study.ask(distributions(self.plan))
+        number = number_of(attempt)
+        if number is None or not owns(self.study, attempt):
+            attempt.set_user_attr(names.DUPLICATE, True)
+            self.study.tell(attempt, state=TrialState.FAIL)
+            return True
+        earlier = [x for x in trials_of(self.study, number + 1)[number].attempts if x.number < attempt.number]
+        run = self.folder / (f"{number:04d}-{len(earlier) + 1}" if earlier else f"{number:04d}")
+        attempt.set_user_attr(names.WORKER, f"{socket.gethostname()}:{os.getpid()}")
+        attempt.set_user_attr(names.FOLDER, str(run.resolve()))
+        previous = [Path(folder) for x in reversed(earlier) if (folder := x.user_attrs.get(names.FOLDER))]
+        with contextlib.closing(Lease(attempt, self.plan, run, self.stop)) as lease:
+            self.lease = lease
+            value, state, notes = self._outcome(attempt.params, run, previous, lease)
+            stopped = names.STOPPED in notes and not lease.lost
+            if self._patiently(lambda: self._finish(attempt, value, state, notes)) and state is TrialState.COMPLETE:
+                for folder in previous:  # the run continued in its new folder
+                    shutil.rmtree(folder, ignore_errors=True)
+        return not stopped
 
-    def _objective(self, trial: optuna.Trial) -> float:
-        number = trial.user_attrs.get(names.POINT)
-        if number is None or not owns(self.study, trial.number, number):
-            trial.set_user_attr(names.SURPLUS, True)
-            raise Surplus
-        hold = self._hold = Hold(trial, self.storage, self.plan, self.stopped)
-        point = suggest(trial, self.plan)
-        earlier = [t for t in survey(self.study, self.plan.size)[number].trials if t.number < trial.number]
-        again = f"-{len(earlier) + 1}" if earlier else ""
-        run = self.folder / f"{number:04d}{again}"
-        trial.set_user_attr(names.WORKER, self.name)
-        trial.set_user_attr(names.FOLDER, str(run.resolve()))
-        before = [Path(folder) for t in reversed(earlier) if (folder := t.user_attrs.get(names.FOLDER))]
+    def _outcome(self, params: Params, run: Path, previous: Sequence[Path], lease: "Lease") -> Outcome:
+        """Train a trial, continued from an earlier attempt if its folder can be reached from here."""
         try:
-            results = _digest(self._train(run, before, point, hold))
+            config = self.plan.config(params)
+            any(copy_run(folder, run) for folder in previous)
+            options: dict[str, Any] = {"progress_bar": False, "callbacks": [lease], "stop": lease.ended}
+            if not (run / "config.yaml").is_file():
+                found = start(run, config, **options)
+            elif not (found := RunFolder.open(run).results):
+                try:
+                    found = resume(run, **options)
+                except CheckpointError as error:
+                    logger.warning("%s; the trial starts over", error)
+                    found = resume(run, from_scratch=True, **options)
+            results = digest(found)
             value = results[self.plan.sweep.metric]
-            if not math.isfinite(value):
+            if value is None or not math.isfinite(value):
                 raise ValueError(f"{self.plan.sweep.metric} is {value}")
+            return value, TrialState.COMPLETE, {names.RESULTS: results}
         except Interrupted:
-            self._interrupted(trial, hold)
-            raise Stopped from None
-        except StorageInternalError:
-            raise
+            return (None, TrialState.PRUNED, {}) if lease.pruned else (None, TrialState.FAIL, {names.STOPPED: True})
         except Exception as error:
-            if hold.lost():
-                raise Lost from None
-            _note(run)
-            trial.set_user_attr(names.ERROR, f"{type(error).__name__}: {error}"[:_LONGEST])
-            raise Failed from error
-        trial.set_user_attr(names.RESULTS, results)
-        for folder in before:  # the run goes on in its new folder
-            shutil.rmtree(folder, ignore_errors=True)
-        return float(value)
+            if run.is_dir():
+                with contextlib.suppress(OSError):
+                    write_whole(run / "error.txt", traceback.format_exc())
+            return None, TrialState.FAIL, {names.ERROR: f"{type(error).__name__}: {error}"[:_REASON]}
 
-    def _interrupted(self, trial: optuna.Trial, hold: "Hold") -> None:
-        if hold.lost():
-            raise Lost
-        if hold.pruned:
-            raise optuna.TrialPruned
-        trial.set_user_attr(names.STOPPED, True)
-
-    def _train(self, run: Path, before: Sequence[Path], point: Point, hold: "Hold") -> dict[str, Any]:
-        """The results of a point, from where an earlier attempt of it is, if its folder can be seen from here."""
-        config = self.plan.config(point)
-        for folder in before:
-            if take_over(folder, run):
-                break
-        if not (run / "config.yaml").is_file():
-            hold.watch(run)
-            return start(run, config, show=False, watchers=[hold], stop=hold.ended)
-        if found := Run.open(run).results:
-            return found
-        hold.watch(run)
-        return resume(run, show=False, watchers=[hold], stop=hold.ended)
+    def _finish(self, attempt: optuna.Trial, value: float | None, state: TrialState, notes: dict[str, Any]) -> bool:
+        """Record the outcome of an attempt; returns False if the trial was given to another worker meanwhile."""
+        try:
+            for key, note in notes.items():
+                attempt.set_user_attr(key, note)
+            self.study.tell(attempt, value, state, skip_if_finished=True)
+        except UpdateFinishedTrialError:
+            logger.warning("a trial was given to another worker, as this one sent no heartbeat for too long")
+            return False
+        return True
 
 
-class Hold(Watcher):
-    """A worker's hold on its trial: reports epochs to the pruner, and sees when the trial is no more its own."""
+class Lease(Callback):
+    """A worker's claim to an attempt: sends heartbeats, reports epochs to the pruner, notices when it is lost.
 
-    def __init__(self, trial: optuna.Trial, storage: BaseStorage, plan: Plan, stopped: Callable[[], bool]) -> None:
-        self.trial, self.storage, self.stopped = trial, storage, stopped
+    Args:
+        attempt: the attempt.
+        plan: the sweep.
+        run: its run folder, which may hold epochs of an earlier attempt.
+        stop: see ``Worker``.
+    """
+
+    def __init__(self, attempt: optuna.Trial, plan: Plan, run: Path, stop: Callable[[], bool]) -> None:
+        self.attempt, self.sweep, self.run, self.stop = attempt, plan.sweep, run, stop
         self.column = "validation_loss" if plan.sweep.loss else "validation_accuracy"
-        self.prunes, self.every = plan.sweep.pruning is not None, plan.sweep.heartbeat
-        self.pruned = self._lost = False
-        self._asked = time.monotonic()
-        self._run: Path | None = None
+        self.pruned = self.lost = False
+        self._first = True
+        self._closed = threading.Event()
+        self._thread = threading.Thread(target=self._beat, daemon=True)
+        self._thread.start()
 
-    def watch(self, run: Path) -> None:
-        """The run that is trained."""
-        self._run = run
+    def close(self) -> None:
+        """Send no more heartbeats."""
+        self._closed.set()
+        self._thread.join()
 
-    def epoch(self, row: Row) -> None:
-        """Report the mean over the seeds, at first also of the epochs that an earlier attempt made."""
-        if not self.prunes:
+    def _beat(self) -> None:
+        for count in itertools.count(1):
+            try:
+                self.attempt.set_user_attr(names.HEARTBEAT, count)
+            except UpdateFinishedTrialError:
+                self.lost = True
+                return
+            except Exception as error:  # the next one may succeed
+                logger.warning("no heartbeat could be sent: %s", cause(error))
+            if self._closed.wait(self.sweep.heartbeat):
+                return
+
+    def on_epoch_end(self, fit: Fit, row: Row) -> None:
+        """Report the mean over the seeds, and at first the epochs of an earlier attempt."""
+        if self.sweep.pruning is None:
             return
         try:
-            if self._run is not None:
-                table = Run(self._run).table("metrics")
+            if self._first:
+                table = RunFolder(self.run).table("metrics")
                 for epoch, value in zip(table.get("epoch", ()), table.get(self.column, ()), strict=True):
                     if epoch < int(row["epoch"]):
-                        self.trial.report(value, int(epoch))
-                self._run = None
-            self.trial.report(float(row[self.column]), int(row["epoch"]))
-            self.pruned = self.trial.should_prune()
+                        self.attempt.report(value, int(epoch))
+            self._first = False
+            self.attempt.report(float(row[self.column]), int(row["epoch"]))
+            self.pruned = self.attempt.should_prune()
         except UpdateFinishedTrialError:
-            self._lost = True
-        except StorageInternalError as error:
-            logger.warning("an epoch could not be reported: %s", error.__cause__ or error)
+            self.lost = True
+        except UNREACHABLE as error:
+            logger.warning("an epoch could not be reported: %s", cause(error))
 
     def ended(self) -> bool:
-        """Whether the training shall stop; looks at the trial about as often as there are signs of life."""
-        if time.monotonic() - self._asked > self.every:
-            self.lost()
-        return self.pruned or self._lost or self.stopped()
-
-    def lost(self) -> bool:
-        """Whether another one has closed the trial."""
-        self._asked = time.monotonic()
-        if not self._lost:
-            try:
-                self._lost = self.storage.get_trial(self.trial._trial_id).state is not TrialState.RUNNING
-            except StorageInternalError as error:
-                logger.warning("the storage of the study fails: %s", error.__cause__ or error)
-        return self._lost
+        """Whether the training should stop."""
+        return self.pruned or self.lost or self.stop()
 
 
-def take_over(old: Path, new: Path) -> bool:
-    """Copy a run of a worker that is gone, whole or not at all; it may not be gone, and write on in the old folder."""
+def copy_run(old: Path, new: Path) -> bool:
+    """Copy the run of an earlier attempt, whole or not at all; its worker may still be writing to the old folder."""
     if not (old / "config.yaml").is_file():
         return False
     partial = new.with_name(f".{new.name}.partial")
@@ -232,49 +229,8 @@ def take_over(old: Path, new: Path) -> bool:
     try:
         shutil.copytree(old, partial, ignore=shutil.ignore_patterns(".*"))
         partial.rename(new)
-    except OSError as error:  # shutil's own is one, too
-        logger.warning("%s could not be taken over (%s); the point starts anew", old, error)
+    except OSError as error:  # shutil.Error is one, too
+        logger.warning("%s could not be copied (%s); the trial starts over", old, error)
         shutil.rmtree(partial, ignore_errors=True)
         return False
     return True
-
-
-def _digest(results: dict[str, Any]) -> dict[str, Any]:
-    """What the table shows of a run's results."""
-    found = {key: results[key] for key in ("parameters", "epochs", "seconds", "best_validation_accuracy")}
-    for split in ("validation", "test"):
-        part = results[split]
-        found |= {f"{split}_accuracy": part["accuracy"], f"{split}_loss": part["loss"]}
-        found[f"{split}_std"] = part.get("accuracy_std")
-    return found | {"seeds": len(results.get("seeds", [0]))}
-
-
-def _note(run: Path) -> None:
-    """Leave the traceback in the run folder, if there is one."""
-    if run.is_dir():
-        try:
-            write_whole(run / "error.txt", traceback.format_exc())
-        except OSError as error:
-            logger.warning("%s", error)
-
-
-def main(plan: Plan, url: str, folder: Path, threads: int | None) -> None:
-    """A worker's process; SIGTERM stops it, and so does the end of the process that started it."""
-    os.setpgid(0, 0)  # Ctrl-C goes to the command alone, which tells its workers
-    asked, parent = threading.Event(), os.getppid()
-    signal.signal(signal.SIGTERM, lambda number, frame: asked.set())
-    optuna.logging.set_verbosity(optuna.logging.CRITICAL)
-    tqdm.set_lock(threading.RLock())  # its own is shared between processes, and outlives one that is killed
-    if threads is not None:
-        import torch
-
-        torch.set_num_threads(threads)
-    try:
-        with answering(url):
-            storage = open_storage(url, plan.sweep.heartbeat, plan.sweep.grace)
-            done = Worker(plan, storage, folder, lambda: asked.is_set() or os.getppid() != parent).work()
-    except ConnectionError as error:
-        logger.warning("%s", error)
-        raise SystemExit(1) from None
-    if not done:
-        raise SystemExit(130)

@@ -4,6 +4,7 @@ from torch import optim
 
 from firstspike.training.augment import Augment
 from firstspike.training.callbacks import Callback, Callbacks, EarlyStopping, Pace, ProgressBar
+from firstspike.training.divergence import DivergedError
 from firstspike.training.evaluation import Evaluation, confusion_counts, evaluate_record, record_in_parts
 from firstspike.training.fitting import Fit, FitResult, Interrupted, Row
 from firstspike.training.schedules import SCHEDULES, CosineLR
@@ -19,6 +20,7 @@ __all__ = [
     "Callback",
     "Callbacks",
     "CosineLR",
+    "DivergedError",
     "EarlyStopping",
     "Evaluation",
     "Fit",

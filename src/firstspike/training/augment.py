@@ -8,7 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from firstspike.data import SpikeData
-from firstspike.ranges import NotNegative, NotNegativeInt, Probability
+from firstspike.ranges import Border, NotNegative, Probability
 
 Draw = Callable[[torch.Generator], Tensor]
 
@@ -28,7 +28,7 @@ class Augment:
     """
 
     flip: bool = False
-    shift: NotNegativeInt = 0
+    shift: Border = 0
     jitter: NotNegative = 0.0
     dropout: Probability = 0.0
 
@@ -68,9 +68,7 @@ class Augment:
             times = shifted(times, steps, data.image, data.blank or (torch.inf,) * data.image[0])
         if self.jitter:
             shape = (batch, inputs)
-            times = times + self.jitter * drawn(
-                lambda source: torch.randn(shape, generator=source, dtype=times.dtype)
-            )
+            times = times + self.jitter * drawn(lambda source: torch.randn(shape, generator=source, dtype=times.dtype))
         if self.dropout:
             dropped = drawn(lambda source: torch.rand((batch, inputs), generator=source)) < self.dropout
             times = torch.where(dropped, torch.inf, times)

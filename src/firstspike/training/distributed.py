@@ -17,12 +17,12 @@ from torch import Tensor
 from torch.distributed.rendezvous import rendezvous
 
 from firstspike.data import SpikeData
-from firstspike.layers import part_of_batch, project_delays_
+from firstspike.layers import Network, part_of_batch, project_delays_
 from firstspike.losses import SilentPeak
+from firstspike.torchrun import ProcessLostError, local_rank, processes, rank
 from firstspike.training.engines import Sequential
 from firstspike.training.evaluation import Evaluation, evaluation_of, outputs_of
 from firstspike.training.fitting import Member, Objective
-from firstspike.training.torchrun import ProcessLostError, local_rank, processes, rank
 
 _PATIENCE = timedelta(minutes=10)  # with a process that does not answer
 _BACKENDS = {"cpu": "gloo", "cuda": "nccl"}
@@ -239,7 +239,8 @@ class Distributed(Sequential):
             project_delays_(network)
         if raised is not None:
             silent.raise_silent_(network, raised, silent_counts[raised] / samples)
-        member.substrate.project_(network)
+        if isinstance(network, Network):
+            member.substrate.project_(network)
         skipped = torch.full_like(cost, samples * (raised is not None))
         return torch.cat([torch.stack([cost, correct, skipped]), fractions * samples]).double()
 

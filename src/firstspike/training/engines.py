@@ -9,8 +9,8 @@ from jaxtyping import Float, Float64, Int64
 from torch import Tensor, nn, optim
 
 from firstspike.data import SpikeData
-from firstspike.layers import DelayRule, Ensemble, Network, Record, project_delays_
-from firstspike.training.evaluation import Evaluation, evaluate, evaluate_record, record_in_parts
+from firstspike.layers import DelayRule, Ensemble, Network, project_delays_
+from firstspike.training.evaluation import Evaluation, evaluate, evaluation_of, outputs_of
 from firstspike.training.fitting import Member, Objective
 from firstspike.training.schedules import advance
 from firstspike.training.silent import silent_fractions
@@ -76,7 +76,8 @@ class Sequential:
             project_delays_(network)
         if raised is not None:
             silent.raise_layer_(network, raised, record.layers[member.spiking[raised]])
-        member.substrate.project_(network)
+        if isinstance(network, Network):
+            member.substrate.project_(network)
         correct = (self.objective.predict(record.output.detach()) == labels).mean(dtype=times.dtype)
         sums = torch.stack([loss.detach(), correct, torch.full_like(correct, raised is not None)])
         return torch.cat([sums, fractions]).double() * len(labels)
@@ -157,12 +158,8 @@ class SideBySide(Sequential):
     @torch.no_grad()
     def evaluate(self, data: SpikeData) -> list[Evaluation]:
         """See ``Engine``."""
-        layers = record_in_parts(self.ensemble, data.times).layers
-        records = [Record(data.times, tuple(x[e] for x in layers)) for e in range(len(self.members))]
-        return [
-            evaluate_record(member.network, record, self.objective, data.labels)
-            for member, record in zip(self.members, records, strict=True)
-        ]
+        times, silent = outputs_of(self.ensemble, data.times)
+        return [evaluation_of(*each, self.objective, data.labels) for each in zip(times, silent, strict=True)]
 
     def synchronize(self) -> None:
         """See ``Engine``."""

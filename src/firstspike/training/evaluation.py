@@ -1,9 +1,15 @@
-"""Evaluation of a network on a data set."""
+"""Evaluation of a network on a data set, in parts that fit into memory.
 
-from collections.abc import Iterator
+The number of samples at once follows from the widest layer, by an estimate of what one sample takes there: with the
+kernels of the CPU about ten numbers for each input and output, with the reference backend about twelve for each pair of
+them. It depends on nothing else, so that an evaluation with noise can be repeated.
+"""
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -11,11 +17,16 @@ from jaxtyping import Float, Float64, Int, Int64
 from torch import Tensor, nn
 
 from firstspike.data import SpikeData
-from firstspike.layers import Ensemble, Network, Record
-from firstspike.substrates import Substrate
+from firstspike.layers import EarliestPool2d, Ensemble, LIFLayer, Network, Record
+from firstspike.spiketime.operator import BACKENDS, resolve_backend
+from firstspike.substrates import Exact, Substrate
 from firstspike.training.silent import spiking_layers
 
-_CHUNK = 1000  # samples at once: enough to keep all cores busy, little enough for any memory
+PART_MEMORY = 2**30
+"""Bytes that one layer may take for the samples that are evaluated at once, by a rough estimate."""
+
+_ENOUGH = 1000  # samples that keep all cores busy
+_BY_SIZE, _BY_PAIR = 10, 12  # numbers for each input and output, or each pair; measured, see the module
 
 
 @dataclass(frozen=True)
@@ -65,9 +76,7 @@ class Decides(Protocol):
 
 
 @torch.no_grad()
-def evaluate(
-    network: nn.Module, objective: Decides, data: SpikeData, substrate: Substrate | None = None
-) -> Evaluation:
+def evaluate(network: nn.Module, objective: Decides, data: SpikeData, substrate: Substrate | None = None) -> Evaluation:
     """Evaluate a network, in evaluation mode, on all samples.
 
     Args:
@@ -83,15 +92,17 @@ def evaluate(
 @torch.no_grad()
 def outputs_of(
     network: nn.Module, times: Float[Tensor, "samples inputs"], substrate: Substrate | None = None
-) -> tuple[Float[Tensor, "samples outputs"], Float64[Tensor, " layers"]]:
-    """Output times in evaluation mode, and the silent fraction of each LIF layer, summed over the samples."""
-    outputs, silent = [], torch.zeros(len(spiking_layers(network)), dtype=torch.float64)
-    with _evaluating(network):
-        for part in times.split(_CHUNK):
-            record = _run(network, part, substrate)
-            outputs.append(record.output)
-            silent += _silent(network, record)
-    return torch.cat(outputs), silent
+) -> tuple[Float[Tensor, "*members samples outputs"], Float64[Tensor, "*members layers"]]:
+    """Output times in evaluation mode, and the silent fraction of each LIF layer, summed over the samples.
+
+    Those of an ensemble have a leading dimension for the member. ``substrate`` is for a single network.
+    """
+    outputs, counts, widths = [], [], list[int]()
+    for record in _records(network, times, substrate):
+        outputs.append(record.output)
+        found, widths = _silent(network, record)
+        counts.append(found)
+    return torch.cat(outputs, dim=-2), _fractions(torch.stack(counts).sum(dim=0), widths)
 
 
 @torch.no_grad()
@@ -99,7 +110,7 @@ def evaluate_record(
     network: nn.Module, record: Record, objective: Decides, labels: Int64[Tensor, " samples"]
 ) -> Evaluation:
     """The same from spike times that are known already."""
-    return evaluation_of(record.output, _silent(network, record), objective, labels)
+    return evaluation_of(record.output, _fractions(*_silent(network, record)), objective, labels)
 
 
 @torch.no_grad()
@@ -110,8 +121,7 @@ def record_in_parts(
 
     With an open ``substrate`` the times are those of a single network as the substrate saw them.
     """
-    with _evaluating(network):
-        parts = [_run(network, part, substrate) for part in times.split(_CHUNK)]
+    parts = list(_records(network, times, substrate))
     layers = tuple(torch.cat(layer, dim=-2) for layer in zip(*(part.layers for part in parts), strict=True))
     return Record(times if substrate is None else torch.cat([part.inputs for part in parts]), layers)
 
@@ -150,12 +160,52 @@ def evaluation_of(
     )
 
 
-def _run(network: nn.Module, times: Tensor, substrate: Substrate | None) -> Record:
-    if substrate is not None and isinstance(network, Network):
-        return substrate.run(network, times)
-    if isinstance(network, Network | Ensemble):
-        return network.record(times)
-    return Record(times, (network(times),))
+def samples_at_once(
+    network: nn.Module, times: Float[Tensor, "samples inputs"], substrate: Substrate | None = None
+) -> int:
+    """How many samples are evaluated at once, see ``PART_MEMORY``.
+
+    On the CPU, and on substrates, at most as many as keep all cores busy.
+
+    Args:
+        network: the network.
+        times: the samples; their number does not matter.
+        substrate: where it runs; by default the exact one.
+    """
+    if not isinstance(network, Network | Ensemble):
+        return _ENOUGH
+    members = network.members if isinstance(network, Ensemble) else (network,)
+    layers: Iterable[Any] = members[0]
+    size, widest = times.shape[-1], 1
+    for layer in layers:
+        before, size = size, layer.output_size(size)
+        places, inputs, outputs = 1, before, size
+        if isinstance(layer, LIFLayer):
+            outputs, inputs = layer.synapses.shape
+            places = layer.out_features // outputs
+        elif isinstance(layer, EarliestPool2d):
+            places, inputs, outputs = size, math.prod(layer.window.kernel), 1
+        numbers = _BY_SIZE * places * (inputs + outputs)
+        if isinstance(layer, LIFLayer) and resolve_backend(layer.backend, times.device) is BACKENDS["reference"]():
+            numbers = max(numbers, _BY_PAIR * places * inputs * outputs)
+        widest = max(widest, numbers)
+    most = PART_MEMORY // (len(members) * widest * times.element_size())
+    many = times.device.type != "cpu" and (substrate is None or isinstance(substrate, Exact))
+    return max(1, most if many else min(most, _ENOUGH))
+
+
+def _records(
+    network: nn.Module, times: Float[Tensor, "samples inputs"], substrate: Substrate | None
+) -> Iterator[Record]:
+    """Spike times of all layers, part after part, in evaluation mode."""
+    with _evaluating(network):
+        for part in times.split(samples_at_once(network, times, substrate)):
+            if substrate is not None and isinstance(network, Network):
+                yield substrate.run(network, part)
+            elif isinstance(network, Network | Ensemble):
+                yield network.record(part)
+            else:
+                yield Record(part, (network(part),))
 
 
 @contextmanager
@@ -169,7 +219,17 @@ def _evaluating(network: nn.Module) -> Iterator[None]:
         network.train(trains)
 
 
-def _silent(network: nn.Module, record: Record) -> Float64[Tensor, " layers"]:
-    """Silent fraction of each LIF layer, summed over the samples."""
-    layers = [record.layers[index] for index in spiking_layers(network)]
-    return torch.stack([torch.isinf(times).mean(dim=-1, dtype=torch.float64).sum() for times in layers]).cpu()
+def _silent(network: nn.Module, record: Record) -> tuple[Int64[Tensor, "*members layers"], list[int]]:
+    """Silent neurons of each LIF layer, counted over the samples, and the neurons of each.
+
+    Whole numbers add up to the same in any parts.
+    """
+    spiking = spiking_layers(network.members[0] if isinstance(network, Ensemble) else network)
+    layers = [record.layers[index] for index in spiking]
+    counts = torch.stack([torch.isinf(times).sum(dim=(-2, -1)) for times in layers], dim=-1).cpu()
+    return counts, [times.shape[-1] for times in layers]
+
+
+def _fractions(counts: Int64[Tensor, "*members layers"], widths: Sequence[int]) -> Float64[Tensor, "*members layers"]:
+    """Silent fractions, summed over the samples."""
+    return counts.double() / torch.tensor(widths, dtype=torch.float64)

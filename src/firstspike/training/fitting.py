@@ -3,9 +3,9 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any
+from itertools import chain
+from typing import TYPE_CHECKING, Any, Literal
 
-import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn, optim
 from torch.optim.lr_scheduler import LRScheduler
@@ -17,6 +17,7 @@ from firstspike.substrates import Substrate
 from firstspike.training.callbacks import Callbacks
 from firstspike.training.evaluation import Evaluation
 from firstspike.training.silent import SilentNeurons, spiking_layers
+from firstspike.training.state import CheckpointError, checked_state
 
 if TYPE_CHECKING:
     from firstspike.training.trainer import Trainer
@@ -26,6 +27,10 @@ Row = dict[str, float | int | str]
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 """``loss(times, labels)`` -> mean over the samples; with a method ``predict(times)`` it also decides."""
+
+
+Better = Literal["accuracy", "loss"] | None
+"""By what an evaluation is better than the best one so far."""
 
 
 class Interrupted(Exception):  # noqa: N818  (a request, not an error)
@@ -58,12 +63,16 @@ class Progress:
         """One more epoch is done."""
         self.epoch, self.batch, self.totals, self.noise = self.epoch + 1, 0, None, None
 
-    def improve(self, validation: Evaluation) -> bool:
-        """Whether the evaluation is the best so far; of equal accuracies the lower loss is better."""
-        better = (validation.accuracy, -validation.loss) > (self.best, -self.best_loss)
-        if better:
+    def improve(self, validation: Evaluation) -> Better:
+        """Note an evaluation if it is the best so far, and say by what; of equal accuracies, the lower loss wins."""
+        how: Better = None
+        if validation.accuracy > self.best:
+            how = "accuracy"
+        elif validation.accuracy == self.best and validation.loss < self.best_loss:
+            how = "loss"
+        if how is not None:
             self.best, self.best_loss = validation.accuracy, validation.loss
-        return better
+        return how
 
 
 @dataclass(eq=False)
@@ -93,13 +102,14 @@ class Member:
         names = {id(parameter): name for name, parameter in self.network.named_parameters()}
         return [[names.get(id(p), "") for p in group["params"]] for group in self.optimizer.param_groups]
 
-    def _regroup(self, groups: list[list[str]] | None) -> None:
+    def _regroup(self, groups: Any, where: str) -> None:
         """Give the optimiser the groups of a saved one: in Python they may be others than a config makes."""
         if groups is None or groups == self.groups:
             return
         found = dict(self.network.named_parameters())
-        if sorted(sum(groups, [])) != sorted(sum(self.groups, [])):
-            raise ValueError(f"the optimiser was saved with other parameters: {groups}, this one has {self.groups}")
+        listed = isinstance(groups, list) and all(isinstance(group, list) for group in groups)
+        if not listed or sorted(map(str, chain(*groups))) != sorted(chain(*self.groups)):
+            raise CheckpointError(f"{where}: the optimiser was saved with other parameters than those of the network")
         self.optimizer.param_groups[:] = [
             {**self.optimizer.param_groups[0], "params": [found[name] for name in group]} for group in groups
         ]
@@ -116,13 +126,21 @@ class Member:
             "progress": asdict(self.progress),
         }
 
-    def load_state_dict(self, state: dict[str, Any], allow_other_chip: bool = False) -> None:
-        """Restore a saved state.
+    def load_state_dict(self, state: dict[str, Any], allow_other_chip: bool = False, where: str = "state") -> None:
+        """Restore a saved state. All of it is checked before anything is changed.
+
+        Args:
+            state: what ``state_dict()`` gave.
+            allow_other_chip: restore it even if it is of another chip.
+            where: it was read, for messages.
 
         Raises:
+            CheckpointError: it belongs to another network, optimiser, schedule or substrate; a ``ValueError``.
             ValueError: the substrate is another chip than the saved one, and ``allow_other_chip`` is not set.
         """
-        kept = state.get("substrate", {"identity": {}, "state": {}})
+        self._regroup(state.get("groups"), where)
+        state = checked_state(self, state, where)
+        kept = state["substrate"]
         before, now = (identity.get("chip") for identity in (kept["identity"], self.substrate.identity()))
         if before != now and before is not None and not allow_other_chip:
             raise ValueError(
@@ -130,7 +148,6 @@ class Member:
                 "weights fit that chip. To resume here nevertheless: firstspike resume --allow-other-chip"
             )
         self.network.load_state_dict(state["network"])
-        self._regroup(state.get("groups"))
         self.optimizer.load_state_dict(state["optimizer"])
         if self.schedule is not None:
             self.schedule.load_state_dict(state["schedule"])
@@ -199,7 +216,7 @@ class Fit:
         first: whether this process is the one that writes and shows.
         validations: evaluations of the last epoch, one for each network.
         rows: metrics of the last epoch, one for each network.
-        improved: whether each network is the best so far.
+        improved: by what each network is the best so far, if it is.
         finished: set it to end the training after this epoch.
     """
 
@@ -214,7 +231,7 @@ class Fit:
     first: bool = True
     validations: list[Evaluation] = field(default_factory=list)
     rows: list[Row] = field(default_factory=list)
-    improved: list[bool] = field(default_factory=list)
+    improved: list[Better] = field(default_factory=list)
     finished: bool = False
 
     @property
@@ -248,10 +265,10 @@ class FitResult:
 
     epochs: int
     seconds: float
-    metrics: dict[str, list[float]]
+    metrics: dict[str, list[float]] = field(repr=False)
     best_validation_accuracy: tuple[float, ...]
-    validations: tuple[Evaluation, ...]
-    tests: tuple[Evaluation, ...]
+    validations: tuple[Evaluation, ...] = ()
+    tests: tuple[Evaluation, ...] = ()
 
     @property
     def validation(self) -> Evaluation | None:
@@ -278,9 +295,7 @@ def mean_row(rows: Sequence[Row]) -> Row:
     return {name: sum(float(row[name]) for row in rows) / len(rows) for name in rows[0]} | {"epoch": rows[0]["epoch"]}
 
 
-def metrics_row(
-    member: Member, totals: Sequence[float], samples: int, validation: Evaluation | None
-) -> Row:
+def metrics_row(member: Member, totals: Sequence[float], samples: int, validation: Evaluation | None) -> Row:
     """An epoch's row of metrics. ``raised`` is the fraction of batches that raised weights of silent neurons."""
     loss, accuracy, raised, *silent = (total / samples for total in totals)
     row: Row = {
@@ -293,4 +308,3 @@ def metrics_row(
         row |= {"validation_loss": validation.loss, "validation_accuracy": validation.accuracy}
     layers = {f"silent_{layer}": fraction for layer, fraction in zip(member.spiking, silent, strict=True)}
     return row | {"raised": raised} | layers
-

@@ -4,7 +4,7 @@ import math
 import warnings
 from collections.abc import Callable
 
-from torch import optim
+from torch import Tensor, optim
 from torch.optim.lr_scheduler import LRScheduler
 
 from firstspike.ranges import Fraction, NotNegativeInt, PositiveInt
@@ -31,7 +31,7 @@ class CosineLR(LRScheduler):
         self.epochs, self.final, self.warmup = epochs, final, warmup
         super().__init__(optimizer)
 
-    def get_lr(self) -> list[float]:
+    def get_lr(self) -> list[float | Tensor]:
         """Learning rate of each parameter group in this epoch."""
         epoch = self.last_epoch
         if epoch < self.warmup:

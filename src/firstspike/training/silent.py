@@ -3,6 +3,7 @@
 Source: Göltz et al. 2021, supplement.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -44,12 +45,15 @@ class SilentNeurons:
         exponential: bool = True,
         skip_step: bool = True,
     ) -> None:
+        given = (limits,) if isinstance(limits, int | float) else limits
+        if not isinstance(given, list | tuple) or not all(0 <= limit <= 1 for limit in given):
+            raise ValueError(
+                "limits must be a fraction from 0 to 1, or a list with one for each LIF layer such as [0.5, 0.3], "
+                f"got {limits}"
+            )
+        if not 0 < increment < math.inf:
+            raise ValueError(f"increment must be > 0 and finite, got {increment}")
         self.limits = limits if isinstance(limits, int | float) else tuple(float(limit) for limit in limits)
-        given = (self.limits,) if isinstance(self.limits, int | float) else self.limits
-        if not all(0 <= limit <= 1 for limit in given):
-            raise ValueError(f"limits must be fractions from 0 to 1, got {limits}")
-        if not increment > 0:
-            raise ValueError(f"increment must be > 0, got {increment}")
         self.increment = increment
         self.targeted = targeted
         self.exponential = exponential
@@ -91,6 +95,8 @@ class SilentNeurons:
     def raise_weights_(self, network: Network, record: Record) -> bool:
         """Raise weights if the batch has too many silent neurons.
 
+        With ``skip_step=False`` the gradient step may come before or after, for a member of an ``Ensemble`` before.
+
         Args:
             network: its weights may be raised, in place.
             record: spike times of the batch in that network.
@@ -101,7 +107,14 @@ class SilentNeurons:
         found = self.too_silent(silent_fractions(network, record).tolist())
         if found is None:
             return False
-        self.raise_layer_(network, found, record.layers[spiking_layers(network)[found]])
+        index = spiking_layers(network)[found]
+        lif, times = network.get_submodule(str(index)), record.layers[index]
+        assert isinstance(lif, LIFLayer)
+        if self.skip_step or getattr(lif.weight, "of_ensemble", False):
+            self.raise_layer_(network, found, times)
+        else:  # in new memory: a backward pass that is still to come needs the weights of the forward pass
+            limit = self.limits_of(len(spiking_layers(network)))[found]
+            lif.weight.data = lif.weight.detach() + self._increments(lif, limit, _silent(times))
         return self.skip_step
 
     def raise_layer_(self, network: nn.Module, layer: int, times: Float[Tensor, "batch neurons"]) -> None:
@@ -112,7 +125,7 @@ class SilentNeurons:
             layer: number of the LIF layer, from ``too_silent``.
             times: the layer's spike times in the batch.
         """
-        self.raise_silent_(network, layer, torch.isinf(times).flatten(0, -2).mean(dim=0, dtype=times.dtype))
+        self.raise_silent_(network, layer, _silent(times))
 
     @torch.no_grad()
     def raise_silent_(self, network: nn.Module, layer: int, silent: Float[Tensor, " neurons"]) -> None:
@@ -121,13 +134,16 @@ class SilentNeurons:
         lif = network[layers[layer]] if isinstance(network, Network) else None
         if not isinstance(lif, LIFLayer):
             raise TypeError(f"SilentNeurons needs a Network of LIF layers, got {type(network).__name__}")
+        lif.weight.add_(self._increments(lif, self.limits_of(len(layers))[layer], silent))
+
+    def _increments(self, lif: LIFLayer, limit: float, silent: Float[Tensor, " neurons"]) -> Tensor:
+        """What is added to the weights; it broadcasts."""
         amount = self.increment * 2**self.repeats if self.exponential else self.increment
-        if self.targeted:
-            silent = silent.view(len(lif.weight), -1).mean(dim=1)  # of all neurons that share the weights
-            limit = self.limits_of(len(layers))[layer]
-            lif.synapses.add_((silent > limit)[:, None], alpha=amount)
-        else:
-            lif.weight.add_(amount)
+        if not self.targeted:
+            return lif.weight.new_tensor(amount)
+        silent = silent.view(len(lif.weight), -1).mean(dim=1)  # of all neurons that share the weights
+        raised = (silent > limit).to(lif.weight) * amount
+        return raised.view(-1, *[1] * (lif.weight.ndim - 1))
 
     def state_dict(self) -> dict[str, Any]:
         """What a resumed training needs."""
@@ -136,6 +152,11 @@ class SilentNeurons:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore a saved state."""
         self.last_layer, self.repeats = state["last_layer"], state["repeats"] or 0
+
+
+def _silent(times: Float[Tensor, "*batch neurons"]) -> Float[Tensor, " neurons"]:
+    """Fraction of the samples in which each neuron is silent."""
+    return torch.isinf(times).flatten(0, -2).mean(dim=0, dtype=times.dtype)
 
 
 def spiking_layers(network: nn.Module) -> list[int]:

@@ -1,5 +1,6 @@
 """Training: networks, a loss, optimisers; epochs over data; evaluation. It knows no files and no configs."""
 
+import logging
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -14,10 +15,12 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from firstspike.data import SpikeData
 from firstspike.layers import Network, Record, jitter_from
+from firstspike.ranges import Count, Positive, Seed
 from firstspike.seeding import generator
 from firstspike.substrates import Exact, Substrate
 from firstspike.training.callbacks import Callback, Callbacks, ProgressBar, Stop
 from firstspike.training.distributed import Distributed, Ranks, joined
+from firstspike.training.divergence import signs_of_failure, staying_finite
 from firstspike.training.engines import Sequential, engine_for
 from firstspike.training.evaluation import Evaluation, evaluate, record_in_parts
 from firstspike.training.fitting import (
@@ -27,14 +30,14 @@ from firstspike.training.fitting import (
     Loss,
     Member,
     Objective,
-    Row,
     mean_row,
     metrics_row,
     to_network,
 )
 from firstspike.training.process import stop_on_signals, threads_worth_starting
 from firstspike.training.silent import SilentNeurons, spiking_layers
-from firstspike.ranges import Count, Positive, Seed
+
+logger = logging.getLogger(__name__)
 
 AugmentRule = Callable[[Tensor, SpikeData, Sequence[torch.Generator]], Tensor]
 T = TypeVar("T")
@@ -159,6 +162,8 @@ class Trainer:
             FileExistsError: the folder is not empty, and ``resume`` is not set.
             ValueError: data that do not fit the network, or fewer epochs than are done.
             SubstrateError: the substrate cannot be reached or does not answer; the last whole epoch is saved.
+            DivergedError: weights that are not finite any more; likewise.
+            RunLockedError: another process trains the run in ``folder``.
             ProcessLostError: another process of the training has ended.
             Interrupted: Ctrl-C, SIGTERM or ``stop``.
         """
@@ -208,9 +213,7 @@ class Trainer:
             engine = engine_for(self.members, self.objective, self.clip_grad_norm)
             if ranks.size > 1:
                 ranks.check_same([fit.epoch, fit.batch, fit.batches], self.device)
-                engine = distributed = Distributed(
-                    self.members[0], self.objective, self.clip_grad_norm, ranks, asked
-                )
+                engine = distributed = Distributed(self.members[0], self.objective, self.clip_grad_norm, ranks, asked)
                 asked = lambda: distributed.stopping  # noqa: E731
             self._engine = engine
             fit.callbacks.call("on_fit_start", fit)
@@ -221,6 +224,10 @@ class Trainer:
         except BaseException as reason:
             fit.callbacks.call("on_interrupt", fit, reason)
             raise
+        if fit.first:
+            for member, seed, validation in zip(self.members, fit.seeds, validations, strict=False):
+                for sign in signs_of_failure(member.network, validation):
+                    logger.warning("%s%s", f"seed {seed}: " if len(self.members) > 1 else "", sign)
         progress = [member.progress for member in self.members]
         result = FitResult(
             progress[0].epoch, progress[0].seconds, metrics, tuple(p.best for p in progress), validations, tests
@@ -268,9 +275,10 @@ class Trainer:
         saved = [member.progress.totals for member in members]
         totals = torch.stack([empty if sums is None else sums.to(empty) for sums in saved])
 
-        with ExitStack() as jitter:
+        with ExitStack() as stack:
+            stack.enter_context(staying_finite(members, epoch + 1, fit.seeds))
             for member, source in zip(members, sources, strict=True):
-                jitter.enter_context(jitter_from(member.network, source))
+                stack.enter_context(jitter_from(member.network, source))
             for start in range(fit.batch * size, len(data), size):
                 if stop():
                     for member, source, sums in zip(members, sources, totals.clone(), strict=True):
@@ -289,8 +297,8 @@ class Trainer:
         engine.end_epoch()
         for member in members:
             member.progress.end_epoch()
-        sums: list[list[float]] = totals.tolist()
-        return sums
+        found: list[list[float]] = totals.tolist()
+        return found
 
     def evaluate(self, data: SpikeData) -> Evaluation:
         """Loss, accuracy, decisions and output times of the (first) network on labelled data.
@@ -337,11 +345,11 @@ class Trainer:
         if len(found) != len(self.members):
             raise ValueError(f"expected the state of {len(self.members)} networks, got {len(found)}")
         for member, saved in zip(self.members, found, strict=True):
-            member.load_state_dict(saved, allow_other_chip)
+            member.load_state_dict(saved, allow_other_chip, str(saved.get("where", "state")))
         self._engine = None
 
     @classmethod
-    def resume(cls, folder: Path | str, **parts: Any) -> FitResult:
+    def resume(cls, folder: Path | str, **parts: Any) -> dict[str, Any]:
         """Continue the training in a run folder from its newest checkpoint, as if it had never stopped.
 
         Parts of the training that are not in the registries (a network, a loss, an optimiser of your own) cannot be
@@ -350,6 +358,9 @@ class Trainer:
         Args:
             folder: the run folder.
             parts: see ``firstspike.runs.resume``.
+
+        Returns:
+            The contents of ``results.json``.
 
         Raises:
             FileNotFoundError: there is no run in the folder.

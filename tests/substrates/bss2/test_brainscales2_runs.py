@@ -7,11 +7,10 @@ import pytest
 import torch
 
 from firstspike.cli import main
-from firstspike.substrates import MockBss2, SubstrateError
-from firstspike.runs.checkpoint import checkpoints, load_checkpoint
 from firstspike.config import load_config
-from firstspike.runs import load_run
-from firstspike.runs import resume, start
+from firstspike.runs import load_run, resume, start
+from firstspike.runs.checkpoint import checkpoints, load_checkpoint
+from firstspike.substrates import MockBss2, SubstrateError
 
 ON_CHIP = "substrate={kind: brainscales2, calibration: ideal.pbin, retries: 2}"
 SMALL = ["data.train=40", "data.validation=20", "data.test=20", "training.epochs=3", "training.checkpoint_every=10"]

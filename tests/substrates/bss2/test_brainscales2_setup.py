@@ -65,6 +65,8 @@ def test_settings_by_chip(machine, network, tmp_path):
         ("default: {largest_batch: 1.5}", r"largest_batch must be like 200, got 1.5"),
         ("default: 3", "expected a section of settings for each chip"),
         ("default: {", "not YAML"),
+        ("default: !!bool x", "chips.yaml: not YAML"),
+        ("default: 2001-99-99", "chips.yaml: not YAML"),
         ("default: {tau_us: -1}", "settings of the chip are out of range"),
     ],
 )

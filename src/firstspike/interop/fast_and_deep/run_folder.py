@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from firstspike.config import build, build_data
 from firstspike.interop.fast_and_deep.layers import Source
 from firstspike.interop.fast_and_deep.results import (
     Comparison,
@@ -22,13 +23,12 @@ from firstspike.interop.fast_and_deep.results import (
 from firstspike.interop.fast_and_deep.translate import import_config
 from firstspike.interop.safe_pickle import StandIn
 from firstspike.interop.torch_file import StoredTensor, read_torch_file
-from firstspike.substrates import Exact, Noisy
-from firstspike.config import build, build_data
 from firstspike.layers import Network
 from firstspike.runs import RunFolder
 from firstspike.runs.checkpoint import place_of, save_checkpoint
 from firstspike.runs.files import write_whole
 from firstspike.runs.writer import captured
+from firstspike.substrates import Exact, Noisy
 from firstspike.training import record_in_parts
 from firstspike.training.fitting import Member, Progress
 
@@ -111,7 +111,7 @@ def import_folder(folder: Path, out: Path) -> Imported:
         except ResultsError as reason:
             found.comparison = str(reason)
     run = RunFolder(out)
-    run.create(config)
+    run.create(config, data=data.checksum)
     if files.network is not None:
         rates, best = _advance(member, found.epoch), -math.inf
         try:

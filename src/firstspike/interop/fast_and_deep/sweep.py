@@ -18,9 +18,9 @@ from typing import Any
 
 import yaml
 
+from firstspike.config import parse_config
 from firstspike.interop.fast_and_deep.table import Table
 from firstspike.interop.fast_and_deep.translate import Translation, read_yaml, translate
-from firstspike.config import parse_config
 
 _MOST_POINTS = 2000
 _SEED = ("training", "seed")

@@ -10,11 +10,11 @@ from typing import Any
 
 import yaml
 
+from firstspike.config import Config, parse_config
 from firstspike.interop.fast_and_deep.layers import Source, translate_layers
 from firstspike.interop.fast_and_deep.sections import data, loss, training
 from firstspike.interop.fast_and_deep.substrate import runs_on_chip, substrate
 from firstspike.interop.fast_and_deep.table import Table
-from firstspike.config import Config, parse_config
 
 _MAX_BYTES = 1_000_000
 
@@ -51,7 +51,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
         raise ValueError(f"{path}: exceeds the limit of {_MAX_BYTES} bytes for configs")
     try:
         raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+    except (yaml.YAMLError, ValueError, LookupError, AttributeError, TypeError, RecursionError) as error:
+        # PyYAML raises all of these for values that do not fit their tags
         raise ValueError(f"{path}: not YAML of plain values: {' '.join(str(error).split())}") from None
     if not isinstance(raw, dict):
         raise ValueError(f"{path}: not a config of fastAndDeep: expected a mapping")

@@ -16,7 +16,8 @@ function confusion(member, choose) {
     const all = Math.max(1, row.reduce((sum, count) => sum + count, 0));
     row.forEach((count, column) => {
       const decision = column < member.classes.length ? column : -1;
-      const cell = make("td", { style: `background: rgba(var(--shade), ${(0.5 * count / all).toFixed(3)})` });
+      const cell = make("td");
+      cell.style.background = `rgba(var(--shade), ${(0.5 * count / all).toFixed(3)})`;
       const there = member.samples?.label.some((own, k) => own === truth && member.samples.decision[k] === decision);
       if (there) {
         const title = `pick among samples of ${member.classes[truth]} with the decision ${decisions[column]}`;

@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from firstspike.layers import BiasSpikes, Network, Record
+from firstspike.ranges import NotNegative, Positive, Retries, Size
 from firstspike.substrates.base import SubstrateError, first_line
 from firstspike.substrates.bss2.base import Bss2, StalledError
 from firstspike.substrates.bss2.device import (
@@ -62,12 +63,12 @@ class BrainScaleS2(Bss2):
 
     calibration: str = "calibrations/{chip}.pbin"
     settings: str | None = None
-    tau_us: float = 6.0
-    weight_scale: float = 30.0
-    window: float = 30.0
-    latency_us: float = 0.08
-    largest_batch: int = 200
-    retries: int = 5
+    tau_us: Positive = 6.0
+    weight_scale: Positive = 30.0
+    window: Positive = 30.0
+    latency_us: NotNegative = 0.08
+    largest_batch: Size = 200
+    retries: Retries = 5
 
     def __post_init__(self) -> None:
         super().__post_init__()

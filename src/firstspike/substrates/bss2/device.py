@@ -82,7 +82,8 @@ def own_settings(file: str | None, chip: str, known: Mapping[str, Any]) -> tuple
         raise FileNotFoundError(f"{path}: the settings file of the chips is not there; see substrate.settings")
     try:
         sections = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, LookupError, AttributeError, TypeError, RecursionError) as error:
+        # PyYAML raises all of these for values that do not fit their tags
         raise ValueError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(sections, dict) or not all(isinstance(section, dict) for section in sections.values()):
         raise ValueError(f"{path}: expected a section of settings for each chip, and one called default")

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from firstspike._version import __version__
 from firstspike.layers import BiasSpikes, Delay, LIFLinear, Network, Record
+from firstspike.ranges import Finite, Fraction, NotNegative, Positive, Probability, Retries, Seed
 from firstspike.substrates.bss2.base import Bss2, StalledError
 from firstspike.substrates.bss2.limits import Clock, clock_for
 from firstspike.substrates.events import Cells, spike_trains
@@ -56,24 +57,24 @@ class MockBss2(Bss2, Imperfect):
 
     kind = "mock_bss2"
 
-    chip: int = 1
-    tau_us: float = 6.0
-    weight_scale: float = 30.0
-    weight_spread: float = 0.0
-    threshold_offset: float = 0.13
-    threshold_spread: float = 0.08
-    threshold_batch_noise: float = 0.04
-    threshold_sample_noise: float = 0.0
-    tau_spread: float = 0.0
-    spike_jitter: float = 0.0
-    delay_jitter: float = 0.01
-    refractory: float = 2.67
-    window: float = 30.0
-    latency_us: float = 0.08
-    spike_loss: float = 0.0
-    stall: float = 0.0
-    retries: int = 5
-    seed: int | None = None
+    chip: Seed = 1
+    tau_us: Positive = 6.0
+    weight_scale: Positive = 30.0
+    weight_spread: NotNegative = 0.0
+    threshold_offset: Finite = 0.13
+    threshold_spread: NotNegative = 0.08
+    threshold_batch_noise: NotNegative = 0.04
+    threshold_sample_noise: NotNegative = 0.0
+    tau_spread: NotNegative = 0.0
+    spike_jitter: NotNegative = 0.0
+    delay_jitter: NotNegative = 0.01
+    refractory: Positive = 2.67
+    window: Positive = 30.0
+    latency_us: NotNegative = 0.08
+    spike_loss: Probability = 0.0
+    stall: Fraction = 0.0
+    retries: Retries = 5
+    seed: Seed | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()

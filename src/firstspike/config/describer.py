@@ -38,9 +38,7 @@ def describe(trainer: Trainer, fit: Fit | None = None, checkpoint_every: int | N
     member = trainer.members[0]
     loss = trainer.objective.loss
     network = describe_network(member.network, member.optimizer)
-    regularizers = [
-        _described(REGULARIZERS, REGULARIZER_SECTIONS, part) for part in trainer.objective.regularizers
-    ]
+    regularizers = [_described(REGULARIZERS, REGULARIZER_SECTIONS, part) for part in trainer.objective.regularizers]
     tau_syn = getattr(loss, "tau_syn", None)
     parameter = next(member.network.parameters(), torch.zeros(1))
     training: dict[str, Any] = {
@@ -52,7 +50,9 @@ def describe(trainer: Trainer, fit: Fit | None = None, checkpoint_every: int | N
         "optimizer": _optimizer(member.optimizer),
         "schedule": _schedule(member.schedule),
         "clip_grad_norm": trainer.clip_grad_norm,
-        "silent": _fields(type(member.silent), member.silent, ("limits", "increment", "targeted", "exponential", "skip_step")),
+        "silent": _fields(
+            type(member.silent), member.silent, ("limits", "increment", "targeted", "exponential", "skip_step")
+        ),
         "augment": vars(trainer.augment) if isinstance(trainer.augment, Augment) else {},
         "early_stopping": _early_stopping(fit),
         "dtype": str(parameter.dtype).removeprefix("torch."),

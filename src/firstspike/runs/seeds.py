@@ -1,0 +1,80 @@
+"""A run of several networks: a folder with an ordinary run for each seed, and their mean.
+
+RUN/config.yaml        with ``training.n_seeds``
+RUN/metrics.csv        the mean over the seeds
+RUN/results.json       mean and standard deviation, and each seed
+RUN/seeds.csv          the same as a table
+RUN/seed_2000/ ...     the runs
+"""
+
+import csv
+import io
+import math
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from firstspike.config import Config
+from firstspike.runs.files import write_whole
+
+
+def member_configs(config: Config) -> list[Config]:
+    """The config of each seed; of one seed the config itself."""
+    training = config.training
+    if training.n_seeds == 1:
+        return [config]
+    return [
+        config.model_copy(update={"training": training.model_copy(update={"seed": training.seed + k, "n_seeds": 1})})
+        for k in range(training.n_seeds)
+    ]
+
+
+def member_folder(top: Path, config: Config) -> Path:
+    """Where a seed's run lives in the run of all."""
+    return top / f"seed_{config.training.seed}"
+
+
+def joint_results(seeds: Sequence[int], results: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Mean and standard deviation over the seeds, in the form of one seed's results, and all of them."""
+    found: dict[str, Any] = {key: results[0][key] for key in ("epochs", "parameters", "seconds")}
+    best = [result["best_validation_accuracy"] for result in results]
+    found["best_validation_accuracy"] = None if None in best else statistics.fmean(best)  # without validation data
+    for split in ("validation", "test"):
+        parts = [result[split] for result in results if result.get(split) is not None]
+        if not parts:
+            found[split] = None
+            continue
+        accuracies = [part["accuracy"] for part in parts]
+        found[split] = {
+            "samples": parts[0]["samples"],
+            "accuracy": statistics.fmean(accuracies),
+            "accuracy_std": statistics.stdev(accuracies),
+            "loss": statistics.fmean(part["loss"] for part in parts),
+            "silent": [statistics.fmean(layer) for layer in zip(*(part["silent"] for part in parts), strict=True)],
+        }
+    found["seeds"] = {str(seed): result for seed, result in zip(seeds, results, strict=True)}
+    return found
+
+
+def write_table(top: Path, results: dict[str, Any]) -> None:
+    """Write ``seeds.csv``: a row for each seed, then mean and standard deviation."""
+    columns = ("best_validation_accuracy", "validation_accuracy", "test_accuracy", "test_loss")
+    rows: list[list[Any]] = []
+    for seed, result in results["seeds"].items():
+        validation, test = ((result.get(split) or {}) for split in ("validation", "test"))
+        found = (
+            result["best_validation_accuracy"],
+            validation.get("accuracy"),
+            test.get("accuracy"),
+            test.get("loss"),
+        )
+        rows.append([seed, *(math.nan if number is None else number for number in found)])
+    values = list(zip(*(row[1:] for row in rows), strict=True))
+    rows.append(["mean", *map(statistics.fmean, values)])
+    rows.append(["std", *(statistics.stdev(x) if all(map(math.isfinite, x)) else math.nan for x in values)])
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["seed", *columns])
+    writer.writerows(rows)
+    write_whole(top / "seeds.csv", text.getvalue())

@@ -1,0 +1,342 @@
+"""The callback that writes a run folder: config, metrics, checkpoints, results, figures."""
+
+import logging
+from collections import OrderedDict
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from firstspike.config import Config
+from firstspike.config.describer import describe
+from firstspike.data import Splits
+from firstspike.runs.checkpoint import (
+    Checkpoint,
+    keep_only,
+    newest_of_all,
+    place_of,
+    save_checkpoint,
+)
+from firstspike.runs.folder import RunFolder, changed_data, check_free
+from firstspike.runs.lock import locked
+from firstspike.runs.seeds import joint_results, member_configs, member_folder, write_table
+from firstspike.runs.stored import save_splits
+from firstspike.substrates import SubstrateError
+from firstspike.torchrun import rank
+from firstspike.training import Callback, DivergedError, Evaluation, Fit, FitResult, Interrupted, Row, Trainer
+from firstspike.training.state import CheckpointError
+
+logger = logging.getLogger(__name__)
+
+_COPIED = 64_000_000
+"""Bytes up to which your own data are copied into the folder."""
+
+
+class RunWriter(Callback):
+    """Writes a training into a run folder, and restores it from there.
+
+    Args:
+        folder: the run folder; it must not exist, or be empty, unless ``resume`` is set.
+        config: what is trained; by default it is read off the objects, see ``firstspike.config.describe``.
+        resume: continue from the newest checkpoint, if the folder holds a run.
+        checkpoint_every: epochs between checkpoints; by default the config's, otherwise about twenty over the training.
+        copy_data: whether the folder gets a copy of your own data, from Python or from files; by default of small data
+            (64 MB). Otherwise it only holds their checksums, and data that were made in Python have to be handed over:
+            ``fs.load_run(folder, data=data)``.
+        allow_other_chip: resume even if the run used another chip.
+        from_scratch: with ``resume``, remove all checkpoints and tables and start over.
+
+    Attributes:
+        results: the contents of ``results.json``; empty before the end of the training.
+
+    Raises:
+        FileExistsError: when the training starts, the folder is not empty.
+        OSError: no space or no permission; what was saved before is kept.
+    """
+
+    essential = True
+
+    def __init__(
+        self,
+        folder: Path | str,
+        config: Config | None = None,
+        *,
+        resume: bool = False,
+        checkpoint_every: int | None = None,
+        copy_data: bool | None = None,
+        allow_other_chip: bool = False,
+        from_scratch: bool = False,
+    ) -> None:
+        self.folder = Path(folder)
+        self.config = config
+        self.resume = resume
+        self.checkpoint_every = checkpoint_every
+        self.copy_data = copy_data
+        self.allow_other_chip = allow_other_chip
+        self.from_scratch = from_scratch
+        self.results: dict[str, Any] = {}
+        self.runs: list[RunFolder] = []
+        self.best: dict[int, Checkpoint] = {}
+        self.locks = ExitStack()
+        self.locked: set[Path] = set()
+        self.last_epoch: list[tuple[Path, Checkpoint]] = []
+        self.damaged = False
+
+    def on_restore(self, fit: Fit) -> None:
+        """Load the newest checkpoints of the same moment."""
+        self.resume = self.resume and (self.folder / "config.yaml").is_file()
+        if fit.first:
+            if not self.resume:
+                check_free(self.folder)
+            self.lock()
+        folders = [self.folder]
+        if len(fit.seeds) > 1:
+            folders = [self.folder / f"seed_{seed}" for seed in fit.seeds]
+        if not self.resume:
+            return
+        if self.from_scratch:
+            if fit.first:
+                for folder in {self.folder, *folders}:
+                    RunFolder(folder).clear()
+            return
+        try:
+            newest = newest_of_all([RunFolder(folder).checkpoints for folder in folders])
+        except CheckpointError as error:
+            raise CheckpointError(
+                f"{error}. Nothing was changed. To drop all checkpoints and train anew: "
+                f"firstspike resume {self.folder} --from-scratch"
+            ) from None
+        if newest is not None:
+            for checkpoint in newest:
+                self._check_moment(fit, checkpoint)
+            members = [
+                checkpoint.state | {"network": checkpoint.weights, "where": checkpoint.folder} for checkpoint in newest
+            ]
+            fit.trainer.load_state_dict({"members": members}, self.allow_other_chip)
+            fit.callbacks.load_state_dict(newest[0].state.get("callbacks", {}))
+            places = [(place_of(checkpoint.folder.parent, checkpoint), checkpoint.folder) for checkpoint in newest]
+            self.damaged = any(place != taken and place.exists() for place, taken in places)
+
+    def lock(self, folder: Path | None = None) -> None:
+        """Keep other processes from training the run, until this callback is closed.
+
+        Raises:
+            RunLockedError: another process trains it.
+            OSError: the folder or the lock cannot be written.
+        """
+        folder = folder or self.folder
+        if folder not in self.locked and not rank():
+            self.locks.enter_context(locked(folder))
+            self.locked.add(folder)
+
+    def close(self) -> None:
+        """Release the locks."""
+        self.locked.clear()
+        self.locks.close()
+
+    @staticmethod
+    def _check_moment(fit: Fit, checkpoint: Checkpoint) -> None:
+        """Check that state, manifest and data of a checkpoint agree on how far the training was."""
+        progress = checkpoint.state.get("progress")
+        epoch, batch = (progress.get(key) if isinstance(progress, dict) else None for key in ("epoch", "batch"))
+        if not isinstance(epoch, int) or not isinstance(batch, int):
+            return  # ``load_state_dict`` says what is wrong
+        if (epoch, batch) != (checkpoint.epoch, checkpoint.batch) or not 0 <= batch < fit.batches:
+            raise CheckpointError(
+                f"{checkpoint.folder}: is at epoch {epoch}, batch {batch} of {fit.batches}, its manifest says epoch "
+                f"{checkpoint.epoch}, batch {checkpoint.batch}"
+            )
+
+    def on_fit_start(self, fit: Fit) -> None:
+        """Make the folder, or remove what is newer than the restored checkpoint."""
+        described = self.config is None
+        config = self.config or describe(fit.trainer, fit, self.checkpoint_every)
+        if self.checkpoint_every is None:
+            self.checkpoint_every = config.training.checkpoint_every or -(-fit.epochs // 20)
+        top = RunFolder(self.folder)
+        configs = member_configs(config)
+        folders = [top] if len(configs) == 1 else [RunFolder(member_folder(self.folder, each)) for each in configs]
+        if fit.first:
+            data = Splits(*(fit.train.empty() if x is None else x for x in (fit.train, fit.validation, fit.test)))
+            if self.resume and (changed := changed_data(top, data)):
+                logger.warning(changed)
+            identities = [member.substrate.identity() for member in fit.trainer.members]
+            pairs = list(zip(folders, configs, identities, strict=True))
+            everything = pairs if len(folders) == 1 else [(top, config, identities[0]), *pairs]
+            for run, own, identity in everything:
+                self.lock(run.path)  # the run of each seed can be resumed by itself
+                if self.resume and (run.path / "config.yaml").is_file():
+                    run.continue_from(fit.epoch, own, identity, data.checksum)
+                else:
+                    run.create(own, identity, data.checksum)
+            if config.data.kind in ("given", "files"):
+                size = sum(part.times.nbytes + part.labels.nbytes for part in data)
+                if self.copy_data or (self.copy_data is None and size <= _COPIED):
+                    save_splits(self.folder / "data", data)
+        self.runs = folders
+        if fit.first and (self.damaged or (described and not self.resume)):
+            self._save(fit)  # a config cannot describe the weights that a network of your own starts with
+        self._keep_last_epoch(fit)
+
+    def on_epoch_end(self, fit: Fit, row: Row) -> None:
+        """Write the epoch's numbers, and checkpoints when it is time."""
+        if not fit.first:
+            return
+        for run, own in zip(self.runs, fit.rows, strict=True):
+            run.append("metrics", [own])
+        for run, validation in zip(self.runs, fit.validations, strict=False):
+            run.append("output_times", output_time_rows(fit.epoch, validation))
+        if len(self.runs) > 1:
+            RunFolder(self.folder).append("metrics", [row])
+        if any(fit.improved):
+            self._note_best(fit)
+        if fit.epoch % (self.checkpoint_every or 1) == 0 or fit.epoch == fit.epochs or fit.finished:
+            self._save(fit)
+            fit.callbacks.call("on_checkpoint", fit)
+        self._keep_last_epoch(fit)
+
+    def on_interrupt(self, fit: Fit, reason: BaseException) -> None:
+        """Save what can be continued."""
+        if not self.runs or not fit.first:
+            return
+        if isinstance(reason, Interrupted):
+            self._save(fit)
+        elif isinstance(reason, SubstrateError | DivergedError):
+            self._write_best()
+            for place, checkpoint in self.last_epoch:
+                if not place.exists():
+                    save_checkpoint(place, checkpoint)
+            saved = self.last_epoch[0][0].name
+            if isinstance(reason, DivergedError):
+                raise DivergedError(
+                    f"{reason}. The state before that is saved in {self.folder}, as {saved}"
+                ) from reason
+            raise SubstrateError(
+                f"{reason}. {saved} is saved; continue with: firstspike resume {self.folder}"
+            ) from reason
+
+    def on_fit_end(self, fit: Fit, result: FitResult) -> None:
+        """Write results, and the figures that need no network."""
+        found = [
+            {
+                "epochs": result.epochs,
+                "parameters": sum(p.numel() for p in member.network.parameters() if p.requires_grad),
+                "seconds": round(result.seconds, 2),
+                "best_validation_accuracy": best if result.validations else None,
+                "validation": summary(result.validations[k]) if result.validations else None,
+                "test": summary(result.tests[k]) if result.tests else None,
+            }
+            for k, (member, best) in enumerate(zip(fit.trainer.members, result.best_validation_accuracy, strict=True))
+        ]
+        self.results = found[0] if len(found) == 1 else joint_results(fit.seeds, found)
+        if not fit.first:
+            return
+        for run, numbers in zip(self.runs, found, strict=True):
+            run.write_results(numbers)
+        if len(found) > 1:
+            RunFolder(self.folder).write_results(self.results)
+            write_table(self.folder, self.results)
+        self._draw()
+
+    def _save(self, fit: Fit) -> None:
+        """Checkpoints of all networks, also the best ones that wait in memory; those that they replace are removed."""
+        self._write_best()
+        found = list(zip(self.runs, captured(fit.trainer, fit.callbacks.state_dict()), strict=True))
+        places = [place_of(run.checkpoints, checkpoint) for run, checkpoint in found]
+        for place, (_, checkpoint) in zip(places, found, strict=True):
+            save_checkpoint(place, checkpoint)
+        for place in places:  # once all are there
+            keep_only(place, "_batch_")
+
+    def _note_best(self, fit: Fit) -> None:
+        """Write the networks with the highest accuracy so far.
+
+        One that is better by its loss alone waits in memory for the next regular checkpoint: where all samples are
+        classified correctly, that can be every epoch. After a crash in between, the repeated epochs find it again.
+        """
+        now = captured(fit.trainer, fit.callbacks.state_dict())
+        for index, (checkpoint, how) in enumerate(zip(now, fit.improved, strict=True)):
+            if how is not None:
+                self.best[index] = _copied(checkpoint)
+        self._write_best([index for index, how in enumerate(fit.improved) if how == "accuracy"])
+
+    def _write_best(self, chosen: Sequence[int] | None = None) -> None:
+        """Write the best networks that wait, by default all of them."""
+        for index in list(self.best) if chosen is None else chosen:
+            checkpoint = self.best.pop(index)
+            place = place_of(self.runs[index].checkpoints, checkpoint, "best_")
+            save_checkpoint(place, checkpoint)
+            keep_only(place, "best_")
+
+    def _keep_last_epoch(self, fit: Fit) -> None:
+        """Hold the state in memory, for when the next epoch fails: no answer from a substrate, or a divergence."""
+        if fit.first:
+            self.last_epoch = [
+                (place_of(run.checkpoints, checkpoint), _copied(checkpoint))
+                for run, checkpoint in zip(self.runs, captured(fit.trainer, fit.callbacks.state_dict()), strict=True)
+            ]
+
+    def _draw(self) -> None:
+        """Draw the figures that need the tables alone. A training is not lost to a figure that cannot be drawn."""
+        from firstspike.plots import AFTER_TRAINING, NotApplicable, save_figures
+
+        for name in AFTER_TRAINING:
+            try:
+                save_figures(self.folder, [name])
+            except NotApplicable as reason:  # e.g. without validation data
+                logger.info("%s", reason)
+            except (OSError, ValueError) as error:
+                logger.warning("no figure %s: %s", name, error)
+
+
+def captured(trainer: Trainer, callbacks: dict[str, Any] | None = None) -> list[Checkpoint]:
+    """What goes into a checkpoint, for each network; ``callbacks`` are their states."""
+    found = []
+    for state in trainer.state_dict()["members"]:
+        weights = state.pop("network")
+        progress = state["progress"]
+        found.append(Checkpoint(progress["epoch"], progress["batch"], weights, state | {"callbacks": callbacks or {}}))
+    return found
+
+
+def _copied(checkpoint: Checkpoint) -> Checkpoint:
+    return replace(checkpoint, weights=_own_tensors(checkpoint.weights), state=_own_tensors(checkpoint.state))
+
+
+def _own_tensors(value: Any) -> Any:
+    """Nested mappings and lists with tensors of their own; ``deepcopy`` would copy all that a view is part of."""
+    if isinstance(value, Tensor):
+        return value.detach().clone()
+    if type(value) in (dict, OrderedDict):
+        return {key: _own_tensors(entry) for key, entry in value.items()}
+    return [_own_tensors(entry) for entry in value] if type(value) is list else value
+
+
+def summary(evaluation: Evaluation) -> dict[str, Any]:
+    """The numbers of an evaluation."""
+    return {
+        "samples": len(evaluation.labels),
+        "accuracy": evaluation.accuracy,
+        "accuracy_error": evaluation.accuracy_error,
+        "loss": evaluation.loss,
+        "silent": list(evaluation.silent),
+    }
+
+
+def output_time_rows(epoch: int, validation: Evaluation) -> list[Row]:
+    """Mean and standard deviation of each output's spike time over the samples of each class, and how many spiked."""
+    rows: list[Row] = []
+    for label in range(validation.times.shape[1]):
+        times = validation.times[validation.labels == label].double()
+        spiked = times.isfinite()
+        count = spiked.sum(dim=0)
+        mean = times.where(spiked, 0.0).sum(dim=0) / count
+        spread = (times - mean).square().where(spiked, 0.0).sum(dim=0).div(count).sqrt()
+        columns = {"mean": mean, "std": spread, "spiked": count / len(times)}
+        values = {name: column.tolist() for name, column in columns.items()}
+        for neuron in range(times.shape[1]):
+            rows.append({"epoch": epoch, "label": label, "neuron": neuron} | {k: v[neuron] for k, v in values.items()})
+    return rows

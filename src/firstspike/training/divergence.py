@@ -1,0 +1,89 @@
+"""Trainings that fail: numbers that are not finite, weights beyond all measure, a network no better than guessing."""
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+
+from firstspike.layers import LIFLayer
+from firstspike.layers.init import firing_weights
+from firstspike.neuron import LIF
+from firstspike.training.evaluation import Evaluation
+from firstspike.training.fitting import Member
+
+_HUGE = 1e4  # times the weight with which one input alone makes a neuron fire
+
+
+class DivergedError(FloatingPointError):
+    """A training whose weights are not finite any more; the message names the epoch."""
+
+
+@contextmanager
+def staying_finite(members: Sequence[Member], epoch: int, seeds: Sequence[int]) -> Iterator[None]:
+    """Check that the networks of a training are finite after an epoch, in this block.
+
+    Raises:
+        DivergedError: they are not; also in place of a ``ValueError`` that this led to.
+    """
+    try:
+        yield
+    except (ValueError, OverflowError) as error:
+        if isinstance(error, ValueError) and all(_is_finite(member.network) for member in members):
+            raise
+        raise _diverged(members, epoch, seeds) from error
+    if not all(_is_finite(member.network) for member in members):
+        raise _diverged(members, epoch, seeds)
+
+
+def _is_finite(network: nn.Module) -> bool:
+    return all(bool(torch.isfinite(parameter).all()) for parameter in network.parameters())
+
+
+def _diverged(members: Sequence[Member], epoch: int, seeds: Sequence[int]) -> DivergedError:
+    number = next((k for k, member in enumerate(members) if not _is_finite(member.network)), 0)
+    seed = f", seed {seeds[number]}" if len(members) > 1 else ""
+    lr = max(group.get("initial_lr", group["lr"]) for group in members[number].optimizer.param_groups)
+    bounded = any(getattr(layer, "max_weight_grad", None) for layer in members[number].network.modules())
+    bound = "" if bounded else ", or a bound on gradients, max_weight_grad"
+    return DivergedError(
+        f"the training diverged in epoch {epoch}{seed}: weights are not finite any more. Try a smaller learning rate "
+        f"than {lr:g}{bound}"
+    )
+
+
+def signs_of_failure(network: nn.Module, validation: Evaluation) -> list[str]:
+    """What speaks against a network at the end of its training, in words; nothing of one that has learnt.
+
+    Args:
+        network: the trained network.
+        validation: what it makes of the validation data.
+    """
+    found = []
+    if not math.isfinite(validation.loss):
+        found.append(f"the loss on the validation data is {validation.loss}")
+    counts = torch.bincount(validation.labels)
+    guess, samples = float(counts.max()) / len(validation.labels), len(validation.labels)
+    if validation.accuracy <= guess + math.sqrt(guess * (1 - guess) / samples):
+        found.append(
+            f"with {100 * validation.accuracy:.1f} % of the validation data correct the network is no better than "
+            f"guessing, where the most frequent class makes {100 * guess:.1f} %"
+        )
+    sizes = [_size(layer) for layer in network.modules() if isinstance(layer, LIFLayer)]
+    if max(sizes, default=0.0) > _HUGE:
+        found.append(
+            f"weights are up to {max(sizes):.0e} times as large as one that makes a neuron fire: "
+            "try a smaller learning rate"
+        )
+    return found
+
+
+def _size(layer: LIFLayer) -> float:
+    """The largest weight of a layer in units of what makes a neuron of it fire on one input."""
+    neuron = layer.neuron
+    mem, syn, threshold = (
+        float(torch.as_tensor(value, dtype=torch.float64).detach().mean())
+        for value in (neuron.tau_mem, neuron.tau_syn, neuron.threshold)
+    )
+    return float(layer.weight.detach().abs().max()) / (firing_weights(1, LIF(mem, syn)).mean * threshold)

@@ -1,0 +1,183 @@
+"""A run starts over where nothing was saved yet, and nowhere else."""
+
+import errno
+import json
+import os
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+
+from damage import MANIFEST
+from firstspike.cli import main
+from firstspike.config import load_config
+from firstspike.runs import checkpoint as checkpoint_module
+from firstspike.runs import resume, start, writer
+from firstspike.runs.checkpoint import CheckpointError, checkpoints, remove_checkpoint, save_checkpoint
+from firstspike.training import Interrupted
+
+SETTINGS = ["data.train=40", "data.validation=20", "data.test=20", "training.batch_size=10", "training.epochs=4"]
+SETTINGS += ["training.checkpoint_every=1", "training.seed=7"]
+TABLES = ("metrics.csv", "output_times.csv")
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """Finished runs, of one seed and of two."""
+    top = tmp_path_factory.mktemp("resume")
+    for name, seeds in (("alone", 1), ("seeds", 2)):
+        start(top / name, load_config("bars", [*SETTINGS, f"training.n_seeds={seeds}"]), progress_bar=False)
+    return top
+
+
+def content(folder):
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def same_tables(one, other):
+    assert all((one / name).read_bytes() == (other / name).read_bytes() for name in TABLES if (other / name).exists())
+
+
+@pytest.mark.parametrize("name", ["alone", "seeds"])
+def test_checkpoints_of_a_newer_format_stop_it_and_from_scratch_insists(trained, tmp_path, monkeypatch, capsys, name):
+    run = shutil.copytree(trained / name, tmp_path / "run")
+    for manifest in run.rglob(MANIFEST):
+        manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"format": 2}))
+    before = content(run)
+    command = ["firstspike", "resume", str(run), "-q"]
+    monkeypatch.setattr(sys, "argv", command)
+    with pytest.raises(SystemExit) as ended:
+        main()
+    said = capsys.readouterr().err
+    assert ended.value.code == 2
+    assert said.count("\n") == 1
+    assert "has format 2, this version reads 1 (" in said
+    assert "more cannot be read either). Nothing was changed. To drop all checkpoints and train anew: " in said
+    assert said.endswith(f"firstspike resume {run} --from-scratch\n")
+    assert content(run) == before
+    monkeypatch.setattr(sys, "argv", [*command, "--from-scratch"])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 0
+    same_tables(run, trained / name)
+    seeds = ["seed_7", "seed_8"] if name == "seeds" else ["."]
+    for seed in seeds:
+        same_tables(run / seed, trained / name / seed)
+        names = [[path.name for path in checkpoints(x / seed / "checkpoints")] for x in (run, trained / name)]
+        assert names[0] == names[1]
+
+
+def test_from_scratch_drops_what_is_sound_too(trained, tmp_path):
+    run = shutil.copytree(trained / "alone", tmp_path / "run")
+    with pytest.raises(Interrupted):
+        resume(run, progress_bar=False, from_scratch=True, stop=lambda: True)
+    assert [path.name for path in checkpoints(run / "checkpoints")] == ["epoch_0000"]
+    assert not any((run / name).exists() for name in TABLES)
+    (run / "metrics.csv").write_text("damaged")
+    resume(run, progress_bar=False, from_scratch=True)
+    same_tables(run, trained / "alone")
+
+
+def test_a_disk_that_fails_for_a_moment_costs_nothing(trained, tmp_path, monkeypatch):
+    run = shutil.copytree(trained / "alone", tmp_path / "run")
+    before, read = content(run), Path.read_bytes
+
+    def fails(path):
+        if "checkpoints" in path.parts:
+            raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
+        return read(path)
+
+    monkeypatch.setattr(Path, "read_bytes", fails)
+    with pytest.raises(CheckpointError, match="Input/output error"):
+        resume(run, epochs=5, progress_bar=False)
+    monkeypatch.undo()
+    assert content(run) == before
+    assert resume(run, epochs=5, progress_bar=False)["epochs"] == 5
+
+
+@pytest.mark.parametrize("reason", [errno.EACCES, errno.EIO, errno.ENOTDIR])
+def test_a_folder_of_checkpoints_that_cannot_be_read_is_not_an_empty_one(trained, tmp_path, monkeypatch, reason):
+    run = shutil.copytree(trained / "alone", tmp_path / "run")
+    before = content(run)
+    system = os.listdir
+
+    def fails(path):
+        if Path(path).name == "checkpoints":
+            raise OSError(reason, os.strerror(reason), str(path))
+        return system(path)
+
+    monkeypatch.setattr(checkpoint_module.os, "listdir", fails)
+    with pytest.raises(OSError, match=os.strerror(reason)):
+        resume(run, progress_bar=False)
+    assert content(run) == before
+
+
+def test_without_any_checkpoint_it_starts_over(trained, tmp_path):
+    run = shutil.copytree(trained / "alone", tmp_path / "run")
+    for path in checkpoints(run / "checkpoints"):
+        remove_checkpoint(path)
+    (run / "checkpoints" / ".epoch_0001.partial").mkdir()
+    resume(run, progress_bar=False)
+    same_tables(run, trained / "alone")
+
+
+def after(batches):
+    """Asks a training to stop after so many batches."""
+    asked = iter(range(batches))
+    return lambda: next(asked, None) is None
+
+
+def keep(run, **names):
+    """Remove the checkpoints of each seed other than these."""
+    for seed, kept in names.items():
+        for path in checkpoints(run / seed / "checkpoints"):
+            if path.name not in kept:
+                remove_checkpoint(path)
+
+
+class TestSeveralSeeds:
+    """Seeds are saved one after the other."""
+
+    @pytest.mark.parametrize("kept", [["epoch_0001", "best_0001"], ["best_0001"], ["epoch_0002"]])
+    def test_killed_while_the_first_checkpoints_are_made_it_starts_over(self, trained, tmp_path, kept):
+        run = shutil.copytree(trained / "seeds", tmp_path / "run")
+        keep(run, seed_7=kept, seed_8=[])
+        resume(run, progress_bar=False)
+        for seed in (".", "seed_7", "seed_8"):
+            same_tables(run / seed, trained / "seeds" / seed)
+
+    def test_a_seed_that_lost_its_checkpoints_stops_it(self, trained, tmp_path):
+        run = shutil.copytree(trained / "seeds", tmp_path / "run")
+        keep(run, seed_8=[])
+        before = content(run)
+        message = (
+            "no checkpoints of the same moment; the newest are seed_7 epoch_0004, seed_8 none. Nothing was changed"
+        )
+        with pytest.raises(CheckpointError, match=message):
+            resume(run, progress_bar=False)
+        assert content(run) == before
+
+    def test_the_last_ones_go_when_all_new_ones_are_there(self, tmp_path, monkeypatch):
+        config, run = load_config("bars", [*SETTINGS, "training.n_seeds=2"]), tmp_path / "run"
+        with pytest.raises(Interrupted):
+            start(run, config, progress_bar=False, stop=after(2))
+
+        def killed(folder, checkpoint):
+            if "seed_8" in folder.parts:
+                raise KeyboardInterrupt
+            save_checkpoint(folder, checkpoint)
+
+        monkeypatch.setattr(writer, "save_checkpoint", killed)
+        with pytest.raises(KeyboardInterrupt):
+            resume(run, progress_bar=False, stop=after(1))
+        monkeypatch.undo()
+        names = {seed: {path.name for path in checkpoints(run / seed / "checkpoints")} for seed in ("seed_7", "seed_8")}
+        assert names["seed_7"] == {"epoch_0000_batch_00002", "epoch_0000_batch_00003"}
+        assert names["seed_8"] == {"epoch_0000_batch_00002"}
+        with pytest.raises(Interrupted):
+            resume(run, progress_bar=False, stop=after(0))
+        resume(tmp_path / "run", progress_bar=False)
+        start(tmp_path / "whole", config, progress_bar=False)
+        for seed in (".", "seed_7", "seed_8"):
+            same_tables(tmp_path / "run" / seed, tmp_path / "whole" / seed)

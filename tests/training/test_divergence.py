@@ -1,0 +1,127 @@
+"""Trainings that fail: an error of their own where weights are not finite, a warning where nothing was learnt."""
+
+import csv
+import math
+import sys
+
+import pytest
+import torch
+
+import firstspike as fs
+from firstspike.cli import main
+from firstspike.config import build, load_config
+from firstspike.runs import resume, start
+from firstspike.runs.checkpoint import checkpoints, load_checkpoint
+from firstspike.training import divergence
+from firstspike.training.divergence import DivergedError, signs_of_failure, staying_finite
+from firstspike.training.evaluation import evaluate
+
+SETTINGS = ["data.train=40", "data.validation=30", "data.test=30", "training.batch_size=10", "training.epochs=4"]
+EXPLODES = ["training.schedule={kind: step, step_size: 2, gamma: 1.0e+41}", "training.checkpoint_every=100"]
+HOPELESS = ["training.optimizer={kind: adam, lr: 1.0e+6}"]
+
+
+def command(monkeypatch, capsys, *arguments):
+    monkeypatch.setattr(sys, "argv", ["firstspike", *map(str, arguments)])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    return ended.value.code, capsys.readouterr().err
+
+
+def flags(settings):
+    return [part for setting in settings for part in ("--set", setting)]
+
+
+def same(one, other):
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(same(one[key], other[key]) for key in one)
+    if isinstance(one, list | tuple):
+        return len(one) == len(other) and all(map(same, one, other))
+    return torch.equal(one, other) if isinstance(one, torch.Tensor) else one == other
+
+
+@pytest.mark.parametrize("seeds", [1, 2])
+def test_the_state_before_is_saved(tmp_path, monkeypatch, capsys, seeds):
+    run, settings = tmp_path / "run", [*SETTINGS, *EXPLODES, f"training.n_seeds={seeds}"]
+    code, said = command(monkeypatch, capsys, "train", "bars", "-q", "--out", run, *flags(settings))
+    assert code == 1
+    which = ", seed 2000" if seeds > 1 else ""
+    assert said.startswith(f"error: the training diverged in epoch 3{which}: weights are not finite any more. Try a ")
+    assert said.endswith(f"than 0.02. The state before that is saved in {run}, as epoch_0002\n")
+    assert said.count("\n") == 1
+    start(tmp_path / "two", load_config("bars", [*settings, "training.epochs=2"]), progress_bar=False)
+    for folder in ["seed_2000", "seed_2001"] if seeds > 1 else ["."]:
+        found, expected = (
+            load_checkpoint(checkpoints(top / folder / "checkpoints")[-1]) for top in (run, tmp_path / "two")
+        )
+        assert (found.name, found.epoch, found.batch) == ("epoch_0002", 2, 0)
+        assert same(found.weights, expected.weights)
+        for state in (found.state, expected.state):
+            state["progress"].pop("seconds")
+        assert same(found.state, expected.state)
+        with (run / folder / "metrics.csv").open() as file:
+            assert [row["epoch"] for row in csv.DictReader(file)] == ["1", "2"]
+    with pytest.raises(DivergedError, match="in epoch 3"):
+        resume(run, progress_bar=False)
+
+
+def test_in_the_first_epoch(tmp_path):
+    settings = [*SETTINGS, "training.optimizer={kind: sgd, lr: 1.0e+42}", "training.max_weight_grad=null"]
+    with pytest.raises(DivergedError, match=r"in epoch 1: .* than 1e\+42, or a bound on gradients") as raised:
+        start(tmp_path / "run", load_config("bars", settings), progress_bar=False)
+    assert isinstance(raised.value, FloatingPointError)
+    first = load_checkpoint(tmp_path / "run" / "checkpoints" / "epoch_0000")
+    assert same(first.weights, dict(build(load_config("bars", settings)).members[0].network.state_dict()))
+
+
+@pytest.mark.parametrize("finite", [True, False])
+def test_only_what_comes_of_it_is_put_down_to_it(finite):
+    (member,) = build(load_config("bars", SETTINGS)).members
+    if not finite:
+        member.network[1].weight.data[0, 0] = math.nan
+    expected, message = (ValueError, "mine") if finite else (DivergedError, "in epoch 7")
+    with pytest.raises(expected, match=message), staying_finite([member], 7, [0]):
+        raise ValueError("mine")
+    with pytest.raises(DivergedError, match="in epoch 8"), staying_finite([member], 8, [0]):
+        member.network[0].weight.data[0, 0] = math.inf
+
+
+def test_an_increment_that_doubled_too_often_is_divergence():
+    with pytest.raises(DivergedError), staying_finite(build(load_config("bars", SETTINGS)).members, 1, [0]):
+        _ = 0.1 * 2**5000
+
+
+def test_a_training_that_learnt_nothing_says_so(tmp_path, monkeypatch, capsys, caplog):
+    code, _ = command(
+        monkeypatch, capsys, "train", "bars", "-q", "--out", tmp_path / "run", *flags([*SETTINGS, *HOPELESS])
+    )
+    assert code == 0
+    assert (
+        "of the validation data correct the network is no better than guessing, where the most frequent" in caplog.text
+    )
+    assert "times as large as one that makes a neuron fire: try a smaller learning rate" in caplog.text
+
+
+def test_seeds_are_named(tmp_path, caplog):
+    start(tmp_path / "run", load_config("bars", [*SETTINGS, *HOPELESS, "training.n_seeds=2"]), progress_bar=False)
+    assert "seed 2001: weights are up to" in caplog.text
+
+
+def test_nothing_is_said_of_a_network_that_learnt(bars_folder):
+    run = fs.load_run(bars_folder)
+    assert signs_of_failure(run.network, evaluate(run.network, run.loss, run.data.validation)) == []
+
+
+@pytest.mark.parametrize("neuron", [fs.LIF(), fs.LIF(tau_mem=math.inf), fs.LIF(1e-3), fs.LIF(threshold=1e6)])
+def test_weights_are_measured_by_what_makes_their_neurons_fire(neuron):
+    layer = fs.LIFLinear(50, 3, neuron)
+    assert divergence._size(layer) < 10
+    layer.weight.data *= 1e7
+    assert divergence._size(layer) > 1e4
+
+
+def test_a_loss_that_is_not_finite(bars_folder):
+    run = fs.load_run(bars_folder)
+    found = evaluate(run.network, run.loss, run.data.validation)
+    (sign,) = signs_of_failure(run.network, type(found)(**{**vars(found), "loss": math.nan}))
+    assert sign == "the loss on the validation data is nan"

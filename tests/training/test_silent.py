@@ -1,0 +1,105 @@
+"""Silent neurons in a loop of one's own."""
+
+import math
+
+import pytest
+import torch
+
+from firstspike import LIFLinear, Network, SilentNeurons, ensemble
+from firstspike.config import build, build_data, load_config
+from firstspike.layers import BiasSpikes, Record
+from firstspike.losses import TimeCrossEntropy
+from firstspike.training.engines import Sequential
+
+
+def experiment(skip_step):
+    settings = ["training.silent.limits=[0.05, 1.0]", "network[1].weight_mean=0.7", "network[1].out_features=12"]
+    more = [f"training.silent.skip_step={skip_step}", "training.silent.increment=0.01", "training.dtype=float64"]
+    config = load_config("yin_yang", [*settings, *more])
+    return build(config), build_data(config).train
+
+
+def batches(data):
+    return [(data.times[k : k + 20], data.labels[k : k + 20]) for k in range(0, 200, 20)]
+
+
+@pytest.mark.parametrize("order", ["raise first", "step first"])
+@pytest.mark.parametrize("instead", [True, False])
+def test_a_loop_of_ones_own_is_the_training(instead, order):
+    (one, data), (other, _) = experiment(instead), experiment(instead)
+    ours, mine = one.members[0], other.members[0]
+    engine, policy = Sequential([ours], one.objective), mine.silent
+    raised, stepped = 0, 0
+    for times, labels in batches(data):
+        engine.step(times[None], labels[None])
+        _, loss, record = other.objective(mine.network, times, labels, mine.substrate)
+        if order == "step first" and not instead:
+            mine.optimizer.zero_grad()
+            loss.backward()
+            mine.optimizer.step()
+        skip = policy.raise_weights_(mine.network, record)
+        raised += policy.last_layer is not None
+        if not skip and not (order == "step first" and not instead):
+            mine.optimizer.zero_grad()
+            loss.backward()
+            mine.optimizer.step()
+        stepped += not skip
+        for x, y in zip(ours.network.parameters(), mine.network.parameters(), strict=True):
+            torch.testing.assert_close(x, y, rtol=1e-10, atol=1e-12)
+    assert raised > 2
+    assert stepped == (10 - raised if instead else 10)
+
+
+def test_the_gradient_is_that_of_the_weights_of_the_forward_pass():
+    network = Network(LIFLinear(3, 2, weight_mean=2.0, weight_std=0.5, generator=torch.Generator().manual_seed(0)))
+    times = torch.rand(8, 3, generator=torch.Generator().manual_seed(1))
+    times[:4] = math.inf
+
+    def loss():
+        record = network.record(times)
+        return record, TimeCrossEntropy(silent_cost=1.0)(record.output, torch.tensor([0, 1] * 4))
+
+    (expected,) = torch.autograd.grad(loss()[1], network[0].weight)
+    before = network[0].weight.clone()
+    record, value = loss()
+    assert not SilentNeurons([0.1], 0.5, skip_step=False).raise_weights_(network, record)
+    assert bool((network[0].weight == before + 0.5).all())
+    value.backward()
+    assert torch.equal(network[0].weight.grad, expected)
+    assert bool(expected.any())
+
+
+@pytest.mark.parametrize("members", [1, 2])
+def test_a_member_of_an_ensemble_is_raised_in_its_memory(members):
+    together = ensemble([Network(LIFLinear(2, 3, weight_mean=0.0, weight_std=0.0)) for _ in range(members)])
+    record = Record(torch.zeros(2, 2), (torch.full((2, 3), math.inf),))
+    assert not SilentNeurons([0.5], 0.1, skip_step=False).raise_weights_(together.members[0], record)
+    torch.testing.assert_close(together.stacked[0][0].detach(), torch.full((3, 2), 0.1))
+
+
+def test_another_number_of_limits_than_layers():
+    silent = {"weight_mean": 0.0, "weight_std": 0.0}
+    network = Network(BiasSpikes([0.1]), LIFLinear(4, 3, **silent), LIFLinear(3, 2, **silent))
+    before = [x.clone() for x in network.parameters()]
+    record = network.record(torch.full((2, 3), math.inf))
+    with pytest.raises(ValueError, match="SilentNeurons has 3 limits, the network has 2 LIF layers"):
+        SilentNeurons([0.3, 0.3, 0.3]).raise_weights_(network, record)
+    assert all(torch.equal(x, y) for x, y in zip(network.parameters(), before, strict=True))
+    assert SilentNeurons([1.0, 0.3]).raise_weights_(network, record)
+    assert SilentNeurons(0.3).raise_weights_(network, record)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (({0: 0.3},), r"limits must be a fraction from 0 to 1, or a list .* such as \[0\.5, 0\.3\], got \{0: 0\.3\}"),
+        ((1.5,), "limits must be .*, got 1.5"),
+        (([1.5],), r"got \[1\.5\]"),
+        (([math.nan],), r"got \[nan\]"),
+        (([0.3], 0.0), "increment must be > 0 and finite, got 0.0"),
+        (([0.3], math.nan), "increment must be > 0 and finite, got nan"),
+    ],
+)
+def test_wrong_arguments(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        SilentNeurons(*arguments)
