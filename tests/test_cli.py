@@ -165,7 +165,7 @@ def test_bad_input_of_a_run_is_one_message(trained, arguments, message, tmp_path
 
 
 def test_missing_extra(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("firstspike.plots.tensorboard.find_spec", lambda name: None)
+    monkeypatch.setattr("firstspike.plots.callbacks.find_spec", lambda name: None)
     code, _, shown = invoke(monkeypatch, capsys, "train", "bars", "--out", tmp_path / "run", "--tensorboard")
     assert code == 2
     assert shown == 'error: TensorBoard is missing. Install it: pip install "firstspike[tensorboard]"\n'

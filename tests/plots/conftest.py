@@ -8,27 +8,27 @@ from firstspike.runs import start
 
 NETWORK = [
     {"kind": "bias", "times": [0.9]},
-    {"kind": "lif", "out_features": 8, "max_silent": 0.9, "trainable": ["threshold"]},
-    {"kind": "lif", "out_features": 3, "max_silent": 0.9},
+    {"kind": "lif", "out_features": 8, "trainable": ["threshold"]},
+    {"kind": "lif", "out_features": 3},
 ]
 YIN_YANG = {
     "data": {"kind": "yin_yang", "train": 60, "validation": 30, "test": 40},
     "network": NETWORK,
     "loss": {"kind": "cross_entropy"},
-    "training": {"epochs": 4, "batch_size": 30, "seed": 3, "checkpoint_every": 1},
+    "training": {"silent": {"limits": 0.9}, "epochs": 4, "batch_size": 30, "seed": 3, "checkpoint_every": 1},
 }
 BARS = {
     "data": {"kind": "bars", "train": 30, "validation": 9, "test": 9},
     "network": [
         {"kind": "delay"},
-        {"kind": "lif", "out_features": 5, "delay": {"bound": "softplus"}, "max_silent": 0.9},
+        {"kind": "lif", "out_features": 5, "delay": {"bound": "softplus"}},
         {"kind": "multiplex", "copies": 2},
         {"kind": "delay", "copies": 2, "bound": "clip", "mean": 0.5, "jitter": 0.01},
-        {"kind": "lif", "out_features": 3, "max_silent": 0.9, "trainable": ["tau_mem", "tau_syn"], "per_neuron": True},
+        {"kind": "lif", "out_features": 3, "trainable": ["tau_mem", "tau_syn"], "per_neuron": True},
         {"kind": "delay"},
     ],
     "loss": {"kind": "mse", "correct": 1.0, "wrong": 2.0},
-    "training": {"epochs": 2, "batch_size": 10, "seed": 3, "dtype": "float64"},
+    "training": {"silent": {"limits": 0.9}, "epochs": 2, "batch_size": 10, "seed": 3, "dtype": "float64"},
 }
 
 

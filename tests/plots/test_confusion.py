@@ -35,3 +35,21 @@ def test_counts_of_a_run_agree_with_its_accuracy(yin_yang_run):
     counts = plots.confusion_counts(yin_yang_run.evaluation)
     assert counts.sum() == 40
     assert np.trace(counts) / 40 == yin_yang_run.evaluation.accuracy
+
+
+def test_wrong_decisions_are_shaded_up_to_the_most_frequent_one(ax):
+    labels = [0] * 100 + [1] * 100
+    plots.confusion(evaluation(labels, [0] * 98 + [1] * 2 + [1] * 100, 2), ax, ["a", "b"])
+    shades = ax.images[1]
+    np.testing.assert_allclose(shades.get_array().filled(-1), [[-1, 2], [0, -1]])
+    assert shades.get_clim() == (0, 2)
+
+
+def test_no_wrong_decision(ax):
+    plots.confusion(evaluation([0, 1, 2], [0, 1, 2]), ax).figure.draw_without_rendering()
+
+
+def test_more_outputs_than_classes():
+    result = evaluation([0, 1, 1], [0, 1, 0], outputs=6)
+    np.testing.assert_array_equal(plots.confusion_counts(result, 2), [[1, 0], [1, 1]])
+    np.testing.assert_array_equal(plots.confusion_counts(evaluation([0, 1], [0, 3], outputs=2), 2)[:, 3], [0, 1, 0, 0])

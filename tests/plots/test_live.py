@@ -7,7 +7,7 @@ from matplotlib.image import imread
 
 from firstspike import plots
 from firstspike.config import load_config
-from firstspike.plots.live import LiveFigure, live_figure
+from firstspike.plots.callbacks import LiveFigure, live_figure
 from firstspike.runs import resume, start
 from firstspike.training import Interrupted
 from firstspike.training.callbacks import Pace
@@ -84,7 +84,7 @@ def test_a_drawing_that_fails_stops_no_training(tmp_path, monkeypatch, caplog):
     def fail(*_):
         raise RuntimeError("no ink")
 
-    monkeypatch.setattr("firstspike.plots.live.live_figure", fail)
+    monkeypatch.setattr("firstspike.plots.callbacks.live_figure", fail)
     results = start(
         tmp_path / "run", load_config("bars", CONFIG), progress_bar=False, callbacks=[LiveFigure(tmp_path / "run")]
     )
@@ -99,7 +99,7 @@ def test_a_resumed_training_draws_all_epochs(tmp_path, monkeypatch):
         drawn.append((list(metrics["epoch"]), epochs))
         return live_figure(metrics, epochs)
 
-    monkeypatch.setattr("firstspike.plots.live.live_figure", noted)
+    monkeypatch.setattr("firstspike.plots.callbacks.live_figure", noted)
     left = iter(range(100))
     with pytest.raises(Interrupted):
         start(
@@ -124,7 +124,14 @@ def test_what_it_shows():
     np.testing.assert_allclose(shown["train"], [50, 25])
     np.testing.assert_allclose(figure.axes[1].lines[0].get_ydata(), [50, 75])
     assert re.search(r"epoch 2 of 8: validation accuracy 25\.00 %", figure.get_suptitle())
-    assert sum(ax.get_legend() is not None for ax in figure.axes) == 1
+    assert all({text.get_text() for text in ax.texts} == {"train", "validation"} for ax in figure.axes)
+
+
+def test_without_validation_data():
+    metrics = {name: [values] for name, values in row(1).items() if "validation" not in name}
+    figure = live_figure(metrics, 8)
+    figure.draw_without_rendering()
+    assert figure.get_suptitle() == "epoch 1 of 8: training accuracy 50.00 %"
 
 
 def test_accuracy_of_one_epoch_is_a_point(ax):

@@ -16,7 +16,7 @@ YIN_YANG_ONLY = {"decision_map", "output_maps", "hidden_maps"}
 
 def test_all_figures_of_a_yin_yang_run(yin_yang_run):
     files = plots.save_figures(yin_yang_run, formats=("png", "pdf"))
-    applicable = plots.PLOTS.keys() - {"substrate"}
+    applicable = plots.PLOTS.keys() - {"substrate", "receptive_fields"}
     assert {file.name for file in files} == {f"{name}.{suffix}" for name in applicable for suffix in ("png", "pdf")}
     assert {file.parent for file in files} == {yin_yang_run.folder / "figures"}
     assert {file.name for file in (yin_yang_run.folder / "figures").iterdir()} == {file.name for file in files}
@@ -48,7 +48,7 @@ def test_unknown_names_and_formats(bars_run, tmp_path):
         plots.save_figures(bars_run, ["confusio"])
     with pytest.raises(ValueError, match="there is no format 'bmp'; choose from png, pdf, svg"):
         plots.save_figures(bars_run, formats=["bmp"])
-    with pytest.raises(FileNotFoundError, match="is no run"):
+    with pytest.raises(FileNotFoundError, match="is not a run folder"):
         plots.save_figures(tmp_path)
 
 
@@ -72,6 +72,17 @@ def test_run_without_epochs_has_no_curves(bars_run, tmp_path):
         with pytest.raises(plots.NotApplicable, match=r"no finished epoch|no checkpoint"):
             plots.PLOTS[name](run)
     assert [file.stem for file in plots.save_figures(run)] == ["dataset"]
+
+
+def test_receptive_fields_are_the_mean_over_copies_of_a_pixel(tmp_path):
+    config = load_config("bars", ["data.multiply=2"])
+    (tmp_path / "config.yaml").write_text(config.to_yaml())
+    run = plots.RunData(tmp_path)
+    run.network = run.initial
+    figure = plots.PLOTS["receptive_fields"](run)
+    shown = np.stack([ax.images[0].get_array() for ax in figure.axes if ax.images])
+    np.testing.assert_allclose(shown, run.network[0].weight.double().unflatten(1, (3, 3, 2)).mean(dim=-1))
+    assert figure.get_suptitle() == "hidden: 11 of 11 neurons"
 
 
 def test_images_with_two_channels_are_shown_once(tmp_path):

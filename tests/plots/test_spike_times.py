@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 import torch
 
+import firstspike as fs
 from firstspike import plots
+from firstspike.layers.named import named_spikes
 
 
 def rows(epochs, classes, neurons, spiked=1.0):
@@ -40,6 +42,29 @@ def test_output_times_of_one_epoch_are_points(axes):
     assert plots.output_times(rows(1, 3, 3), axes)[0].lines[1].get_marker() == "o"
 
 
+def test_of_many_outputs_the_true_class_is_drawn_and_the_range_of_the_others(axes):
+    drawn = plots.output_times(rows(4, 3, 6), axes)
+    for label, ax in enumerate(drawn):
+        shown = {line.get_label(): line.get_ydata() for line in ax.lines}
+        np.testing.assert_allclose(shown["true class"], 10.0 * label + label + np.arange(1, 5) / 10)
+        band = ax.collections[0].get_paths()[0].vertices[:, 1]
+        others = [neuron for neuron in range(6) if neuron != label]
+        low, high = 10.0 * label + min(others) + 0.1, 10.0 * label + max(others) + 0.4
+        assert (band.min(), band.max()) == pytest.approx((low, high))
+    assert drawn[-1].get_legend() is not None
+
+
+def test_rows_may_come_in_any_order(axes):
+    table = rows(4, 3, 3)
+    order = np.random.default_rng(0).permutation(36)
+    shuffled = {name: np.asarray(column)[order] for name, column in table.items()}
+    expected = [line.get_ydata() for ax in plots.output_times(table, axes) for line in ax.lines]
+    for ax in axes:
+        ax.clear()
+    found = [line.get_ydata() for ax in plots.output_times(shuffled, axes) for line in ax.lines]
+    np.testing.assert_array_equal(found, expected)
+
+
 def test_wrong_number_of_names(axes):
     with pytest.raises(ValueError, match="class_names: expected 3, got 2"):
         plots.output_times(rows(4, 3, 3), axes, ["a", "b"])
@@ -56,3 +81,45 @@ def test_histogram_of_silent_neurons(ax):
     plots.spike_histogram(torch.full((2, 3), math.inf), ax)
     assert ax.get_title() == "100.0 % silent"
     assert ax.texts[0].get_text() == "no spikes"
+
+
+def network():
+    source = torch.Generator().manual_seed(0)
+    return fs.Network(
+        fs.BiasSpikes([0.9, 1.1]),
+        fs.Delay(4, generator=source),
+        fs.Multiplex(2),
+        fs.LIFLinear(8, 50, generator=source),
+        fs.LIFLinear(50, 3, generator=source),
+    )
+
+
+def test_spikes_are_named_after_what_each_layer_adds():
+    net = network()
+    record = net.record(torch.tensor([[0.1, math.inf]]))
+    found = named_spikes(net, record)
+    assert [(spikes.name, spikes.times.shape[1]) for spikes in found] == [
+        ("input", 2),
+        ("bias", 2),
+        ("delayed", 4),
+        ("hidden", 50),
+        ("output", 3),
+    ]
+    torch.testing.assert_close(found[1].times, torch.tensor([[0.9, 1.1]]))
+
+
+def test_raster_shows_every_spike_once(ax):
+    net = network()
+    record = net.record(torch.tensor([[0.1, math.inf], [0.5, 0.7]]))
+    assert plots.raster(net, record, ax, sample=0) is ax
+    ax.figure.draw_without_rendering()
+    ticks = [path.vertices[0, 0] for lines in ax.collections for path in lines.get_paths()]
+    dots = [x for line in ax.lines if line.get_marker() == "o" for x in line.get_xdata()]
+    expected = torch.cat([spikes.times[0] for spikes in named_spikes(net, record)])
+    np.testing.assert_allclose(sorted(ticks + dots), expected[expected.isfinite()].detach().double().sort().values)
+    assert "input 1/2" in [label.get_text() for label in ax.get_yticklabels()]
+
+
+def test_raster_without_any_spike(ax):
+    net = fs.Network(fs.LIFLinear(2, 3))
+    plots.raster(net, net.record(torch.full((1, 2), math.inf)), ax).figure.draw_without_rendering()

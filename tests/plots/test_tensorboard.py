@@ -9,9 +9,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch.utils.tensorboard.summary import scalar
 
 from firstspike.config import load_config
-from firstspike.plots.live import LiveFigure
+from firstspike.plots.callbacks import EventFile, LiveFigure, TensorBoard, pixels
 from firstspike.plots.style import new_figure
-from firstspike.plots.tensorboard import EventFile, TensorBoard, pixels
 from firstspike.runs import RunFolder, resume, start
 from firstspike.runs.checkpoint import load_checkpoint
 from firstspike.training import Callbacks, Interrupted
@@ -129,7 +128,7 @@ def test_a_full_disk_is_one_warning(tmp_path, capfd, caplog):
 
 
 def test_missing_extra(tmp_path, monkeypatch):
-    monkeypatch.setattr("firstspike.plots.tensorboard.find_spec", lambda name: None)
+    monkeypatch.setattr("firstspike.plots.callbacks.find_spec", lambda name: None)
     with pytest.raises(ImportError, match=r'pip install "firstspike\[tensorboard\]"'):
         start(tmp_path / "run", load_config("bars"), progress_bar=False, callbacks=[TensorBoard(tmp_path / "run")])
     assert not (tmp_path / "run").exists()

@@ -3,7 +3,7 @@ import pytest
 
 from firstspike import plots
 from firstspike.plots.style import log_axis
-from firstspike.plots.training import running_mean
+from firstspike.plots.training import running_median
 
 METRICS = {
     "epoch": [1.0, 2.0, 3.0, 4.0],
@@ -56,9 +56,44 @@ def test_log_axis_has_two_ticks_or_more_for_any_span(ax, span):
     assert 2 <= sum(low <= tick <= high for tick in ax.get_yticks()) <= 12
 
 
-def test_running_mean_is_a_mean_also_at_the_ends():
-    np.testing.assert_allclose(running_mean(np.array([1.0, 2.0, 3.0, 7.0]), 3), [1.5, 2, 4, 5])
-    np.testing.assert_allclose(running_mean(np.array([1.0, 3.0]), 10), [2, 2])
+def test_a_spike_of_a_few_epochs_is_no_plateau():
+    values = np.array([1.0] * 10 + [50.0] * 3 + [1.0] * 10)
+    np.testing.assert_allclose(running_median(values, 10), 1.0)
+    np.testing.assert_allclose(running_median(np.array([1.0, 2.0, 3.0, 7.0]), 3), [1.5, 2, 3, 5])
+    np.testing.assert_allclose(running_median(np.array([1.0, 3.0]), 10), [2, 2])
+
+
+def test_lines_are_named_beside_them(axes):
+    loss, error = plots.loss_and_error(METRICS, axes)
+    for ax, column in ((loss, "loss"), (error, "accuracy")):
+        height = {text.get_text(): text.get_position()[1] for text in ax.texts}
+        assert set(height) == {"train", "validation"}
+        assert 0 <= min(height.values()) < max(height.values()) <= 1.05
+        if column == "loss":
+            assert height["validation"] > height["train"]  # the order in which the lines end
+
+
+def test_metrics_without_validation_data(axes, ax):
+    metrics = {name: values for name, values in METRICS.items() if "validation" not in name}
+    for drawn in (*plots.loss_and_error(metrics, axes), plots.accuracy(metrics, ax)):
+        drawn.figure.draw_without_rendering()
+        assert [text.get_text() for text in drawn.texts] == ["train"]
+
+
+def test_epochs_that_raised_weights_are_marked(axes):
+    loss, _ = plots.loss_and_error(METRICS | {"raised": [0.5, 0.0, 0.1, 0.0]}, axes)
+    marks = next(line for line in loss.lines if line.get_marker() == "|")
+    assert marks.get_xdata().tolist() == [1, 3]
+    assert "ticks: weights raised" in loss.get_title("left")
+
+
+def test_seeds_are_a_band(axes):
+    others = [METRICS | {"train_loss": [factor * x for x in METRICS["train_loss"]]} for factor in (0.5, 2.0)]
+    loss, _ = plots.loss_and_error(METRICS, axes, seeds=others)
+    low, high = np.array(METRICS["train_loss"]) * 0.5, np.array(METRICS["train_loss"]) * 2
+    band = loss.collections[0].get_paths()[0].vertices[:, 1]
+    assert (band.min(), band.max()) == pytest.approx((low.min(), high.max()))
+    assert loss.get_title("left") == "band: 2 seeds; line: mean"
 
 
 @pytest.mark.parametrize("parameters", [3, 200])

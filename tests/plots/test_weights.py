@@ -23,3 +23,17 @@ def test_matrix_is_the_weight_with_zero_in_the_middle(ax):
 
 def test_matrix_of_zeros(ax):
     plots.weight_matrix(torch.zeros(1, 1), ax).figure.draw_without_rendering()
+
+
+def test_receptive_fields_share_a_scale_around_zero(axes):
+    weight = torch.randn(3, 4, 5, generator=torch.Generator().manual_seed(0))
+    assert plots.receptive_fields(weight, axes, ["a", "b", "c"]) == list(axes)
+    axes[0].figure.draw_without_rendering()
+    for ax, field in zip(axes, weight.double(), strict=True):
+        np.testing.assert_allclose(ax.images[0].get_array(), field)
+        assert ax.images[0].get_clim() == (-float(weight.abs().max()), float(weight.abs().max()))
+
+
+def test_synapses_are_whole_numbers(ax):
+    plots.weight_histogram(torch.zeros(1, 3), torch.ones(1, 3), ax).figure.draw_without_rendering()
+    assert all(tick == int(tick) for tick in ax.get_yticks())

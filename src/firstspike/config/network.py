@@ -66,7 +66,9 @@ def layers_of(
     for index, section in enumerate(sections):
         kind: str = section.kind  # type: ignore[attr-defined]
         if kind == CUSTOM:
-            raise LayerError(("network", index), f"{section.name} is not in the registry of layers")  # type: ignore[attr-defined]
+            name: str = section.name  # type: ignore[attr-defined]
+            hint = "hand the network over in Python: network=..."
+            raise LayerError(("network", index), f"{name!r} is not in the registries; {hint}")
         target: Any = LAYERS[kind]
         given = section.arguments(*_RATES)
         try:

@@ -6,9 +6,10 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from firstspike.layers.conv import EarliestPool2d
+from firstspike.layers.delay import Delay
 from firstspike.layers.inputs import BiasSpikes, Multiplex
 from firstspike.layers.network import Network, Record
 from firstspike.layers.neurons import LIFLayer
@@ -36,54 +37,61 @@ class NamedLIF:
         return record.layers[self.index - 1] if self.index else record.inputs
 
 
-def named_lif_layers(network: Network) -> list[NamedLIF]:
-    """The LIF layers of a network in order."""
-    found = [(index, layer) for index, layer in enumerate(network) if isinstance(layer, LIFLayer)]
+def named_lif_layers(network: nn.Module) -> list[NamedLIF]:
+    """The LIF layers of a ``Network`` in order; none of another module."""
+    layers = enumerate(network) if isinstance(network, Network) else ()
+    found = [(index, layer) for index, layer in layers if isinstance(layer, LIFLayer)]
     hidden = len(found) - 1
     names = [*(f"hidden {k}" if hidden > 1 else "hidden" for k in range(1, hidden + 1)), "output"]
     return [NamedLIF(index, name, layer) for (index, layer), name in zip(found, names, strict=False)]
 
 
-def named_spikes(network: Network, record: Record) -> list[NamedSpikes]:
+def named_spikes(network: nn.Module, record: Record) -> list[NamedSpikes]:
     """The spikes that a network adds to its input, in order: of bias layers the bias spikes alone, no copies.
 
     Args:
-        network: where the record comes from.
+        network: of a module that is not a ``Network`` only input and output are known.
         record: spike times of a batch through it, see ``Network.record``.
     """
-    names = {lif.index: lif.name for lif in named_lif_layers(network)}
     found = [NamedSpikes("input", record.inputs)]
+    if not isinstance(network, Network):
+        return [*found, NamedSpikes("output", record.output)]
+    names = {lif.index: lif.name for lif in named_lif_layers(network)}
     before = record.inputs
     for index, (layer, times) in enumerate(zip(network, record.layers, strict=True)):
-        if index in names:
-            found.append(NamedSpikes(names[index], times))
-        elif isinstance(layer, BiasSpikes):
+        if isinstance(layer, BiasSpikes):
             found.append(NamedSpikes("bias", times[..., before.shape[-1] :]))
-        elif isinstance(layer, EarliestPool2d):
-            found.append(NamedSpikes("pooled", times))
         elif not isinstance(layer, Multiplex):
-            found.append(NamedSpikes("delayed", times))
+            kinds = {EarliestPool2d: "pooled", Delay: "delayed"}
+            kind = next((kind for known, kind in kinds.items() if isinstance(layer, known)), type(layer).__name__)
+            found.append(NamedSpikes(names.get(index, kind), times))
         before = times
     return found
 
 
-def named_parameters(network: Network) -> dict[str, Float[np.ndarray, "..."]]:
-    """All weights, delays and learnt parameters of neurons by a readable name; as they act, not their raw values."""
+def named_parameters(network: nn.Module) -> dict[str, Float[np.ndarray, "..."]]:
+    """All weights, delays and learnt parameters of neurons by a readable name; as they act, not their raw values.
+
+    Parameters of modules that this package does not know have the names that PyTorch gives them.
+    """
     names = {lif.index: lif.name for lif in named_lif_layers(network)}
-    found = {}
-    behind = "input"
-    for index, layer in enumerate(network):
-        if isinstance(layer, LIFLayer):
-            behind = names[index]
-            found[f"weights, {behind}"] = to_numpy(layer.weight)
+    found: dict[str, Float[np.ndarray, ...]] = {}
+    source = "input"
+    for index, layer in enumerate(network) if isinstance(network, Network) else [(0, network)]:
+        if isinstance(layer, LIFLayer) and names:
+            source = names[index]
+            found[f"weights, {source}"] = to_numpy(layer.weight)
             if isinstance(delay := getattr(layer, "delay", None), Tensor):
-                found[f"synaptic delays, {behind}"] = to_numpy(delay)
+                found[f"synaptic delays, {source}"] = to_numpy(delay)
             for parameter, title in _NEURON.items():
                 if isinstance(value := getattr(layer.neuron, parameter), Tensor):
-                    found[f"{title}, {behind}"] = to_numpy(value)
-        elif isinstance(delay := getattr(layer, "delay", None), Tensor):
-            delay = delay[:: getattr(layer, "copies", 1)]  # copies of an input share one
-            found[f"delays, {behind}" if f"delays, {behind}" not in found else f"delays, {index}"] = to_numpy(delay)
+                    found[f"{title}, {source}"] = to_numpy(value)
+        elif isinstance(layer, Delay):
+            name = f"delays, {source}" if f"delays, {source}" not in found else f"delays, {index}"
+            found[name] = to_numpy(layer.delay[:: layer.copies])  # copies of an input share one
+        else:
+            place = "" if layer is network else f"{index}."
+            found |= {f"{place}{name}": to_numpy(value) for name, value in layer.named_parameters()}
     return found
 
 

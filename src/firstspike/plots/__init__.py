@@ -1,14 +1,14 @@
-"""Figures: functions that draw data into axes of yours, and whole figures of a finished run::
+"""Figures: functions that draw data into your own axes, and whole figures of a run::
 
     figure, axes = plt.subplots(1, 2)
     plots.loss_and_error(fs.load_run("runs/bars").metrics, axes)           # data, axes -> axes
-    figure = plots.PLOTS["summary"](plots.RunData("runs/bars"))            # a figure of a run
+    figure = plots.PLOTS["summary"](fs.load_run("runs/bars"))              # a figure of a run
     plots.save_figures("runs/bars", formats=("png", "pdf"))                # all that apply, into runs/bars/figures
 
-All are readable in grey and for the colour-blind. Nothing here touches pyplot.
+The colour-blind can read all of them. Nothing here touches pyplot.
 
-To add a figure: a file here with ``<name>(data, ax) -> ax`` and ``<name>_figure(run) -> Figure``, and a line in
-``PLOTS``. A figure that makes no sense for a run raises ``NotApplicable`` with the reason.
+To add a figure: ``<name>(data, ax) -> ax`` and ``<name>_figure(run) -> Figure`` in a file here, and a line in
+``PLOTS``. A figure that does not apply to a run raises ``NotApplicable`` with the reason.
 """
 
 from collections.abc import Callable, Sequence
@@ -19,14 +19,20 @@ from matplotlib.figure import Figure
 from firstspike.plots.callbacks import CALLBACKS
 from firstspike.plots.confusion import confusion, confusion_figure
 from firstspike.plots.dataset import dataset_figure, input_raster, spike_images, two_inputs, yin_yang_points
-from firstspike.plots.membrane import membrane, membrane_figure, membrane_voltage
+from firstspike.plots.membrane import membrane, membrane_comparison, membrane_figure, membrane_voltage
 from firstspike.plots.plane import YinYangPlane
-from firstspike.plots.raster import raster, raster_figure
 from firstspike.plots.run_data import NotApplicable, RunData
-from firstspike.plots.save import save_run_figures, write_figure
-from firstspike.plots.spike_times import output_times, output_times_figure, spike_histogram, spike_histogram_figure
+from firstspike.plots.save import save_all, write_figure
+from firstspike.plots.spike_times import (
+    output_times,
+    output_times_figure,
+    raster,
+    raster_figure,
+    spike_histogram,
+    spike_histogram_figure,
+)
 from firstspike.plots.style import style
-from firstspike.plots.substrate import membrane_comparison, substrate_figure, time_comparison
+from firstspike.plots.substrate import substrate_figure, time_comparison
 from firstspike.plots.summary import summary_figure
 from firstspike.plots.training import (
     accuracy,
@@ -35,7 +41,14 @@ from firstspike.plots.training import (
     parameter_history,
     parameters_figure,
 )
-from firstspike.plots.weights import weight_histogram, weight_histograms_figure, weight_matrices_figure, weight_matrix
+from firstspike.plots.weights import (
+    receptive_fields,
+    receptive_fields_figure,
+    weight_histogram,
+    weight_histograms_figure,
+    weight_matrices_figure,
+    weight_matrix,
+)
 from firstspike.plots.yin_yang import (
     decision_map,
     decision_map_figure,
@@ -44,10 +57,10 @@ from firstspike.plots.yin_yang import (
     output_maps_figure,
     time_map,
 )
-from firstspike.runs import LoadedRun
+from firstspike.runs import LoadedRun, load_run
 from firstspike.training import confusion_counts
 
-PLOTS: dict[str, Callable[[RunData], Figure]] = {
+PLOTS: dict[str, Callable[..., Figure]] = {
     "summary": summary_figure,
     "loss_and_error": loss_and_error_figure,
     "output_times": output_times_figure,
@@ -55,6 +68,7 @@ PLOTS: dict[str, Callable[[RunData], Figure]] = {
     "confusion": confusion_figure,
     "weight_histograms": weight_histograms_figure,
     "weight_matrices": weight_matrices_figure,
+    "receptive_fields": receptive_fields_figure,
     "parameters": parameters_figure,
     "raster": raster_figure,
     "membrane": membrane_figure,
@@ -64,12 +78,10 @@ PLOTS: dict[str, Callable[[RunData], Figure]] = {
     "output_maps": output_maps_figure,
     "hidden_maps": hidden_maps_figure,
 }
+"""Figures of a run by name; each takes what ``fs.load_run`` gives."""
 
 AFTER_TRAINING = ("loss_and_error", "output_times")
-"""What is drawn at the end of every training. It needs no network, only the tables and the class names."""
-
-AFTER_TRAINING_OF_SEVERAL = ("loss_and_error",)
-"""The same of several seeds, from the table of their mean."""
+"""Figures that every training draws at its end, if they apply. They need no network, only the tables."""
 
 
 def save_figures(
@@ -88,14 +100,13 @@ def save_figures(
         The files.
 
     Raises:
-        ValueError: a name or format that there is not.
-        NotApplicable: a figure asked for by name that makes no sense for this run.
-        FileNotFoundError: no run lives there.
+        ValueError: unknown names or formats.
+        NotApplicable: figures asked for by name that do not apply to the run; the others are written.
+        FileNotFoundError: the folder does not hold a run.
     """
-    if not isinstance(run, LoadedRun):
-        run = RunData(run)
-    data = run if isinstance(run, RunData) else RunData.of(run)
-    return save_run_figures(PLOTS, data, names, formats)
+    data = RunData.of(run if isinstance(run, LoadedRun) else load_run(run))  # what is loaded serves all figures
+    on = "" if data.elsewhere is None else f"_on_{data.elsewhere}"
+    return save_all(PLOTS, data, data.folder / "figures", names, formats, on)
 
 
 __all__ = [
@@ -118,6 +129,7 @@ __all__ = [
     "output_times",
     "parameter_history",
     "raster",
+    "receptive_fields",
     "save_figures",
     "spike_histogram",
     "spike_images",

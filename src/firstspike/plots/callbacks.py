@@ -1,12 +1,245 @@
-"""Callbacks that write figures and logs, by name. To add one: a file here, a line in ``CALLBACKS``."""
+"""Callbacks that write figures and logs during a training. To add one: a class here, a line in ``CALLBACKS``."""
 
+import os
+import socket
+import time
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
-from firstspike.plots.live import LiveFigure
-from firstspike.plots.tensorboard import TensorBoard
-from firstspike.plots.wandb import WandbLog
-from firstspike.training import Callback
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from firstspike.config.describer import describe
+from firstspike.layers.named import named_parameters
+from firstspike.plots.confusion import evaluation_figure
+from firstspike.plots.save import write_figure
+from firstspike.plots.spike_times import spike_histogram
+from firstspike.plots.style import new_figure, style, styled, time_unit
+from firstspike.plots.training import accuracy, loss_and_error
+from firstspike.runs import RunFolder
+from firstspike.runs.files import write_whole
+from firstspike.training import Callback, Evaluation, Fit, FitResult, Pace, Row, confusion_counts
+
+_DPI = 100
+
+
+class LiveFigure(Callback):
+    """Draws accuracy, error and loss to ``figures/live.png``, rarely enough to cost little, and once at the end.
+
+    Args:
+        folder: the run folder.
+        pace: how often to draw.
+    """
+
+    def __init__(self, folder: Path | str, pace: Pace | None = None) -> None:
+        self.run = RunFolder(Path(folder))
+        self.path = self.run.path / "figures" / "live.png"
+        self.pace = pace or Pace()
+        self.columns: dict[str, list[float]] = {}
+        self.epochs = self.drawn = 0
+
+    def on_fit_start(self, fit: Fit) -> None:
+        """Take over the epochs of a run that is resumed."""
+        self.epochs, self.drawn = fit.epochs, fit.epoch
+        self.columns = {name: values[: fit.epoch] for name, values in self.run.table("metrics").items()}
+
+    def on_epoch_end(self, fit: Fit, row: Row) -> None:
+        """Draw, if enough time has passed since the last drawing."""
+        for name, value in row.items():
+            self.columns.setdefault(name, []).append(float(value))
+        if self.pace.due():
+            self.draw()
+
+    def draw(self) -> None:
+        """Replace the figure."""
+        with self.pace.measured():
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            write_figure(live_figure(self.columns, self.epochs), self.path)
+        self.drawn = len(self.columns["epoch"])
+
+    def close(self) -> None:
+        """Draw the epochs since the last drawing."""
+        if len(self.columns.get("epoch", ())) > self.drawn:
+            self.draw()
+
+
+@styled
+def live_figure(metrics: dict[str, list[float]], epochs: int) -> Figure:
+    """Accuracy, error and loss so far, of a total of ``epochs``."""
+    figure = new_figure(9.5, 2.8)
+    first, second, third = figure.subplots(1, 3)
+    accuracy(metrics, first)
+    loss_and_error(metrics, (third, second))
+    part = "validation" if "validation_accuracy" in metrics else "training"
+    value = metrics["validation_accuracy" if part == "validation" else "train_accuracy"][-1]
+    figure.suptitle(f"epoch {len(metrics['epoch'])} of {epochs}: {part} accuracy {100 * value:.2f} %")
+    return figure
+
+
+class TensorBoard(Callback):
+    """Logs to ``tensorboard/`` in the run folder: scalars every epoch, histograms of parameters with every checkpoint.
+
+    Figures come with the last checkpoint, and with earlier ones where they take little of the time. A resumed training
+    continues the same log; what an earlier one wrote of later epochs is marked as void.
+
+    Args:
+        folder: the run folder.
+        pace: how often to draw figures.
+
+    Raises:
+        ImportError: the extra ``tensorboard`` is not installed.
+    """
+
+    def __init__(self, folder: Path | str, pace: Pace | None = None) -> None:
+        if find_spec("tensorboard") is None:
+            raise ImportError('TensorBoard is missing. Install it: pip install "firstspike[tensorboard]"')
+        self.folder = Path(folder) / "tensorboard"
+        self.pace = pace or Pace(guess=0.4)
+        self.events: EventFile | None = None
+
+    def on_fit_start(self, fit: Fit) -> None:
+        """Open a file of events."""
+        self.events = EventFile(self.folder, fit.epoch + 1)
+
+    def on_epoch_end(self, fit: Fit, row: Row) -> None:
+        """Log all numbers of the epoch."""
+        from torch.utils.tensorboard.summary import scalar
+
+        assert self.events is not None
+        for name, value in row.items():
+            if name != "epoch":
+                part, _, what = name.partition("_")
+                tag = f"{what}/{part}" if part in ("train", "validation") else name.replace("silent_", "silent/layer ")
+                self.events.add(scalar(tag, float(value)), int(row["epoch"]))
+        self.events.flush()
+
+    def on_checkpoint(self, fit: Fit) -> None:
+        """Log parameters, output times and decisions of the first network."""
+        from torch.utils.tensorboard.summary import histogram, image
+
+        assert self.events is not None
+        for name, values in named_parameters(fit.trainer.network).items():
+            self.events.add(histogram("/".join(name.split(", ")), values, "auto"), fit.epoch)
+        if fit.validations and (self.pace.due() or fit.epoch == fit.epochs):
+            with self.pace.measured():
+                for tag, figure in _validation_figures(fit).items():
+                    self.events.add(image(f"{tag}, validation", pixels(figure), dataformats="HWC"), fit.epoch)
+        self.events.flush()
+
+    def close(self) -> None:
+        """Write the rest."""
+        if self.events is not None:
+            self.events.close()
+
+
+class EventFile:
+    """One more file of events in a folder, written at once: torch's own writer has a thread that fails noisily.
+
+    Args:
+        folder: of the log.
+        first: events of this step and later ones in the folder's other files are void.
+    """
+
+    def __init__(self, folder: Path, first: int) -> None:
+        from tensorboard.compat.proto.event_pb2 import SessionLog
+        from tensorboard.summary.writer.record_writer import RecordWriter
+
+        folder.mkdir(parents=True, exist_ok=True)
+        name = f"events.out.tfevents.{time.time_ns() // 1000}.{socket.gethostname()}.{os.getpid()}"  # sorts by time
+        self._records = RecordWriter((folder / name).open("wb"))
+        self.flush, self.close = self._records.flush, self._records.close
+        self._write(file_version="brain.Event:2")
+        self._write(step=first, session_log=SessionLog(status=SessionLog.START))
+
+    def add(self, summary: Any, step: int) -> None:
+        """Write what a function of ``torch.utils.tensorboard.summary`` gives."""
+        self._write(step=step, summary=summary)
+
+    def _write(self, **fields: Any) -> None:
+        from tensorboard.compat.proto.event_pb2 import Event
+
+        self._records.write(Event(wall_time=time.time(), **fields).SerializeToString())
+
+
+def pixels(figure: Figure) -> np.ndarray:
+    """A figure as an image ``(height, width, 3)``."""
+    with style():
+        figure.set_dpi(_DPI)
+        canvas = FigureCanvasAgg(figure)
+        canvas.draw()
+        return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+
+
+@styled
+def _times_figure(validation: Evaluation, unit: str) -> Figure:
+    figure = new_figure(4.0, 2.8)
+    spike_histogram(validation.times, figure.subplots(), "output", unit=unit)
+    return figure
+
+
+def _validation_figures(fit: Fit) -> dict[str, Figure]:
+    validation, names = fit.validations[0], fit.train.class_names
+    decisions = len(confusion_counts(validation, len(names)))
+    unit = time_unit(getattr(fit.trainer.objective.loss, "tau_syn", 1.0))
+    return {
+        "confusion": evaluation_figure(validation, [*names, *map(str, range(len(names), decisions))]),
+        "output spike times": _times_figure(validation, unit),
+    }
+
+
+class WandbLog(Callback):
+    """Logs config, metrics and results to Weights & Biases; with ``WANDB_MODE=offline`` into the run folder only.
+
+    A resumed training continues the same log.
+
+    Args:
+        folder: the run folder; the log is named after it.
+        project: of the log.
+
+    Raises:
+        ImportError: the extra ``wandb`` is not installed.
+    """
+
+    def __init__(self, folder: Path | str, project: str = "firstspike") -> None:
+        if find_spec("wandb") is None:
+            raise ImportError('Weights & Biases is missing. Install it: pip install "firstspike[wandb]"')
+        self.folder, self.project = Path(folder), project
+        self.log: Any = None
+
+    def on_fit_start(self, fit: Fit) -> None:
+        """Open the log, or continue the one that the folder names."""
+        import wandb
+
+        self.folder.mkdir(parents=True, exist_ok=True)
+        mark = self.folder / "wandb.txt"
+        number = mark.read_text(encoding="utf-8").strip() if mark.is_file() else wandb.util.generate_id()
+        self.log = wandb.init(
+            project=self.project,
+            name=self.folder.resolve().name,
+            id=number,
+            resume="allow",
+            dir=str(self.folder),
+            config=describe(fit.trainer, fit).model_dump(mode="json"),
+        )
+        write_whole(mark, number + "\n")
+
+    def on_epoch_end(self, fit: Fit, row: Row) -> None:
+        """Log the numbers of the epoch."""
+        self.log.log({name: value for name, value in row.items() if name != "epoch"}, step=int(row["epoch"]))
+
+    def on_fit_end(self, fit: Fit, result: FitResult) -> None:
+        """Log the results."""
+        if result.test is not None:
+            self.log.summary["test_accuracy"] = result.test.accuracy
+
+    def close(self) -> None:
+        """Write the rest."""
+        if self.log is not None:
+            self.log.finish(quiet=True)
+
 
 CALLBACKS: dict[str, Callable[[Path], Callback]] = {"live": LiveFigure, "tensorboard": TensorBoard, "wandb": WandbLog}
 """Each is made from the run folder."""

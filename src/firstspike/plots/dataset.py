@@ -4,7 +4,6 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
-import torch
 from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -13,7 +12,7 @@ from torch import Tensor
 from firstspike.data import SpikeData
 from firstspike.layers.named import to_numpy
 from firstspike.plots.plane import YinYangPlane
-from firstspike.plots.run_data import RunData
+from firstspike.plots.run_data import RunData, run_figure
 from firstspike.plots.style import (
     FAINT,
     SEQUENTIAL,
@@ -21,17 +20,18 @@ from firstspike.plots.style import (
     SILENT_HATCH,
     TAU_SYN,
     axes_list,
+    image_panels,
+    label_outer,
     legend_right,
     marker_style,
     new_figure,
-    square_grid,
-    styled,
+    panels,
     time_label,
 )
 from firstspike.plots.yin_yang import draw_outline
 
-_CHOSEN = 12  # images in a figure
-_LOOKED_AT = 1000  # samples among which they are chosen
+_EXAMPLES = 12  # images, or classes, in a figure
+_CANDIDATES = 1000  # samples among which they are chosen
 
 
 def yin_yang_points(data: SpikeData, ax: Axes, plane: YinYangPlane) -> Axes:
@@ -51,6 +51,17 @@ def two_inputs(data: SpikeData, ax: Axes, unit: str = TAU_SYN) -> Axes:
     return ax
 
 
+def _scatter(points: Float[np.ndarray, "samples 2"], data: SpikeData, ax: Axes) -> None:
+    labels = data.labels.cpu().numpy()
+    size = 3.0 if len(data) > 400 else 5.0
+    for label, name in enumerate(data.class_names):
+        x, y = points[labels == label].T
+        look = marker_style(label)
+        ax.plot(x, y, linestyle="", label=name, markersize=size, markeredgewidth=0, alpha=0.8, **look)
+    ax.set_aspect("equal")
+    legend_right(ax, markerscale=6.0 / size, title="class")
+
+
 def spike_images(
     times: Float[Tensor, "images pixels"],
     axes: Axes | Iterable[Any],
@@ -68,19 +79,11 @@ def spike_images(
         unit: of the times.
     """
     flat = axes_list(axes, len(times))[: len(times)]
-    finite = times[torch.isfinite(times)]
-    low, high = (float(finite.min()), float(finite.max())) if len(finite) else (0.0, 1.0)
-    for index, (ax, pixels) in enumerate(zip(flat, to_numpy(times), strict=True)):
-        image = np.ma.masked_invalid(pixels.reshape(shape))
+    images = np.ma.masked_invalid(to_numpy(times).reshape(-1, *shape))
+    low, high = (images.min(), images.max()) if images.count() else (0.0, 1.0)
+    for ax in flat:
         ax.patch.set(facecolor=SILENT_COLOUR, edgecolor="#999999", hatch=SILENT_HATCH)
-        drawn = ax.imshow(image, cmap=SEQUENTIAL, vmin=low, vmax=high)
-        ax.spines[:].set_visible(True)
-        ax.set_xticks([])
-        ax.set_yticks([])
-        if titles is not None:
-            ax.set_title(titles[index])
-    bar = flat[0].figure.colorbar(drawn, ax=flat, shrink=0.8)
-    bar.set_label(time_label(unit, "spike time"))
+    image_panels(images, flat, titles, time_label(unit, "spike time"), cmap=SEQUENTIAL, vmin=low, vmax=high)
     return flat
 
 
@@ -91,15 +94,15 @@ def input_raster(data: SpikeData, ax: Axes, label: int, samples: int = 20, unit:
         data: the samples.
         ax: where to draw.
         label: the class.
-        samples: how many of them at most.
+        samples: largest number of them.
         unit: of the times.
     """
     times = to_numpy(data.times[data.labels == label][:samples])
     inputs = np.broadcast_to(np.arange(data.features), times.shape)
     spiked = np.isfinite(times)
-    look = marker_style(label)
     alpha = max(FAINT, 1 / max(1, len(times)))
-    ax.plot(times[spiked], inputs[spiked], "|", color=look["color"], alpha=alpha, markersize=7, markeredgewidth=1.5)
+    look = {"color": marker_style(label)["color"], "alpha": alpha, "markersize": 7, "markeredgewidth": 1.5}
+    ax.plot(times[spiked], inputs[spiked], "|", **look)
     ax.set_ylim(-0.7, data.features - 0.3)
     ax.set_xlabel(time_label(unit))
     ax.set_ylabel("input")
@@ -107,45 +110,37 @@ def input_raster(data: SpikeData, ax: Axes, label: int, samples: int = 20, unit:
     return ax
 
 
-@styled
+@run_figure
 def dataset_figure(run: RunData) -> Figure:
-    """The training data of a run: points, images, or rasters."""
-    data, section = run.data.train, run.config.data
-    if section.kind == "yin_yang":
+    """The training data: points, images, or rasters."""
+    data = run.data.train
+    if run.pixels is not None:
+        height, width, copies = run.pixels
+        return _images_figure(data.times[:, : height * width * copies : copies], data, (height, width), run.unit)
+    if run.config.data.kind == "yin_yang" or data.features == 2:
         figure = new_figure(5.6, 4.2)
-        yin_yang_points(data, figure.subplots(), run.plane)
+        if data.features == 2:
+            two_inputs(data, figure.subplots(), run.unit)
+        else:
+            yin_yang_points(data, figure.subplots(), run.plane)
         return figure
-    if section.kind == "bars":
-        times = data.times[:, :: section.multiply]
-        return _images_figure(times, data, (section.size, section.size), run.unit)
-    if (image := data.image) is not None:
-        first_channel = data.times[:, : image[1] * image[2]]
-        return _images_figure(first_channel, data, image[1:], run.unit)
-    if data.features == 2:
-        figure = new_figure(5.6, 4.2)
-        two_inputs(data, figure.subplots(), run.unit)
-        return figure
-    rows, columns = square_grid(len(data.class_names), 3)
-    figure = new_figure(2.5 * columns, 2.5 * rows)
-    axes = axes_list(figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False), rows * columns)
+    classes = len(data.class_names)
+    shown = min(classes, _EXAMPLES)
+    figure, axes = panels(shown, 3, (2.5, 2.5), sharex=True, sharey=True)
     for label, ax in enumerate(axes):
-        if label < len(data.class_names):
-            input_raster(data, ax, label, unit=run.unit)
-        ax.set_visible(label < len(data.class_names))
-        ax.label_outer()
+        input_raster(data, ax, label, unit=run.unit)
+    label_outer(axes, 3)
+    if shown < classes:
+        figure.suptitle(f"the first {shown} of {classes} classes")
     return figure
 
 
 def _images_figure(times: Tensor, data: SpikeData, shape: tuple[int, int], unit: str) -> Figure:
-    """Examples of all classes, different ones where there are."""
-    chosen = example_samples(times[:_LOOKED_AT], data.labels[:_LOOKED_AT], _CHOSEN)
-    rows, columns = square_grid(len(chosen), 6)
-    figure = new_figure(1.15 * columns + 0.8, 1.35 * rows)
-    axes = axes_list(figure.subplots(rows, columns, squeeze=False), rows * columns)
+    """Examples of all classes, different ones if possible."""
+    chosen = example_samples(times[:_CANDIDATES], data.labels[:_CANDIDATES], _EXAMPLES)
+    figure, axes = panels(len(chosen), 6, (1.15, 1.35), (0.8, 0.0))
     titles = [data.class_names[int(data.labels[sample])] for sample in chosen]
     spike_images(times[chosen], axes, shape, titles, unit)
-    for ax in axes[len(chosen) :]:
-        ax.set_visible(False)
     return figure
 
 
@@ -159,14 +154,3 @@ def example_samples(times: Float[Tensor, "samples inputs"], labels: Tensor, coun
             of_class[label].append(sample)
     turns = [samples[turn] for turn in range(count) for samples in of_class.values() if turn < len(samples)]
     return sorted(turns[:count], key=lambda sample: (int(labels[sample]), sample))
-
-
-def _scatter(points: Float[np.ndarray, "samples 2"], data: SpikeData, ax: Axes) -> None:
-    labels = data.labels.cpu().numpy()
-    size = 3.0 if len(data) > 400 else 5.0
-    for label, name in enumerate(data.class_names):
-        x, y = points[labels == label].T
-        look = marker_style(label)
-        ax.plot(x, y, linestyle="", label=name, markersize=size, markeredgewidth=0, alpha=0.8, **look)
-    ax.set_aspect("equal")
-    legend_right(ax, markerscale=6.0 / size, title="class")

@@ -13,25 +13,27 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from firstspike.layers import LIFLinear
-from firstspike.layers.named import named_lif_layers, to_numpy
+from firstspike.layers.named import to_numpy
 from firstspike.neuron import LIF
-from firstspike.plots.run_data import RunData
+from firstspike.plots.run_data import RunData, run_figure
 from firstspike.plots.style import (
     COLOURS,
     FAINT,
+    GREY,
     TAU_SYN,
     class_names,
+    label_outer,
     legend_right,
     line_style,
     marker_style,
-    new_figure,
-    styled,
+    panels,
     time_label,
 )
 from firstspike.spiketime.response import kappa
 
 _POINTS = 1000
 _TRACES = 6  # more in one panel cannot be told apart
+_COMPARED = 4  # neurons, two traces each
 
 
 def membrane_voltage(
@@ -60,6 +62,48 @@ def membrane_voltage(
     return (weight.double().unsqueeze(-2) * response).sum(dim=-1)
 
 
+class Membranes:
+    """Membranes of some neurons of a layer without a reset, in float64 on the CPU.
+
+    Args:
+        layer: the neurons, their weights and delays.
+        neurons: which of them; by default all.
+
+    Attributes:
+        threshold: of each neuron.
+        tau: largest synaptic time constant.
+    """
+
+    def __init__(self, layer: LIFLinear, neurons: Sequence[int] | None = None) -> None:
+        chosen = list(range(layer.out_features) if neurons is None else neurons)
+        tau_mem, tau_syn, self.threshold = (
+            torch.as_tensor(x).detach().cpu().double().expand(layer.out_features)[chosen]
+            for x in (layer.neuron.tau_mem, layer.neuron.tau_syn, layer.neuron.threshold)
+        )
+        self.neuron, self.tau = LIF(tau_mem, tau_syn), float(tau_syn.max())
+        self.weight = layer.weight.detach().cpu()[chosen]
+        self.delay = None if layer.delay is None else layer.delay.detach().cpu()[chosen]
+
+    def voltage(self, at: Float[Tensor, " points"], times: Float[Tensor, " inputs"]) -> Float[Tensor, "neurons points"]:
+        """Voltage relative to the leak, driven by input spikes."""
+        return membrane_voltage(at, times, self.weight, self.neuron, self.delay)
+
+    def window(
+        self, times: Float[Tensor, " inputs"], spikes: Float[Tensor, " neurons"]
+    ) -> tuple[float, float, Float[Tensor, " events"]]:
+        """Start and end of a time axis, and all arrivals and spikes.
+
+        It starts at 0 and ends a little after the last spike; if a neuron is silent, after its inputs have faded.
+        """
+        arrivals = (times if self.delay is None else times + self.delay).double().flatten()
+        fired = spikes[torch.isfinite(spikes)].double()
+        known = torch.cat([arrivals[torch.isfinite(arrivals)], fired])
+        start, last = (min(0.0, float(known.min())), float(known.max())) if len(known) else (0.0, 0.0)
+        if len(fired) < len(spikes):
+            return start, last + 1.5 * self.tau, known
+        return start, start + 1.15 * max(float(fired.max()) - start, 1e-3 * self.tau), known
+
+
 def membrane(
     layer: LIFLinear,
     times: Float[Tensor, " inputs"],
@@ -71,7 +115,7 @@ def membrane(
 ) -> Axes:
     """Membrane voltages of a layer in one sample, with threshold, spikes and, as ticks below, input spikes.
 
-    A trace goes on faintly after its spike: the voltage that the inputs would drive on, without a reset.
+    After its spike a trace is faint: the voltage that the inputs would cause without a reset.
 
     Args:
         layer: the neurons, their weights and delays.
@@ -85,82 +129,106 @@ def membrane(
     chosen = list(range(min(_TRACES, layer.out_features))) if neurons is None else list(neurons)
     names = [str(number) for number in chosen] if names is None else class_names(names, len(chosen))
     times = times.detach().cpu()
-    tau_mem, tau_syn, threshold = (
-        torch.as_tensor(x).detach().cpu().double().expand(layer.out_features)[chosen]
-        for x in (layer.neuron.tau_mem, layer.neuron.tau_syn, layer.neuron.threshold)
-    )
-    tau = float(tau_syn.max()) if len(chosen) else 1.0
     with torch.no_grad():
         spikes = layer(times.to(layer.weight)).cpu()[chosen].double()
-        delay = None if layer.delay is None else layer.delay.cpu()[chosen]
-        weight = layer.weight.cpu()[chosen]
-    arrivals = (times if delay is None else times + delay).double()
-    known = torch.cat([arrivals[torch.isfinite(arrivals)].flatten(), spikes[torch.isfinite(spikes)]])
-    start = min(0.0, float(known.min())) if len(known) else 0.0
-    if until is None:
-        last = float(known.max()) if len(known) else tau
-        # a silent neuron is watched a little longer
-        until = last + (0.15 * (last - start) if bool(torch.isfinite(spikes).all()) else 1.5 * tau)
+    membranes = Membranes(layer, chosen)
+    start, end, known = membranes.window(times, spikes)
+    until = end if until is None else until
     at = torch.cat([torch.linspace(start, until, _POINTS, dtype=torch.float64), known[known <= until]]).unique()
-    voltages = membrane_voltage(at, times, weight, LIF(tau_mem, tau_syn), delay)
-
-    levels = threshold.unique().tolist()
-    for level in levels:
-        ax.axhline(level, color="#777777", linewidth=0.9, linestyle=(0, (4, 3)), zorder=1)
-    lowest, highest = 0.0, max(levels)
+    voltages = membranes.voltage(at, times)
+    lowest, highest = 0.0, _thresholds(membranes, ax)
     for index, (name, voltage, spike) in enumerate(zip(names, voltages, spikes.tolist(), strict=True)):
-        before = at <= spike
-        look = line_style(chosen[index])
+        before, look = at <= spike, line_style(chosen[index])
+        colour = look["color"]
         ax.plot(to_numpy(at[before]), to_numpy(voltage[before]), label=name, zorder=3, **look)
-        ax.plot(
-            to_numpy(at[at >= spike]), to_numpy(voltage[at >= spike]), alpha=FAINT, linewidth=1, color=look["color"]
-        )
+        ax.plot(to_numpy(at[at >= spike]), to_numpy(voltage[at >= spike]), alpha=FAINT, linewidth=1, color=colour)
         lowest, highest = min(lowest, float(voltage[before].min())), max(highest, float(voltage[before].max()))
         if spike < float("inf"):
             marker = marker_style(chosen[index])["marker"]
-            ax.plot(spike, float(threshold[index]), marker, color=look["color"], markersize=6, zorder=4)
+            ax.plot(spike, float(membranes.threshold[index]), marker, color=colour, markersize=6, zorder=4)
     span = highest - lowest
     ax.set_ylim(lowest - 0.15 * span, highest + 0.25 * span)
-    inputs = arrivals if delay is None else times.double()
-    rug = to_numpy(inputs[torch.isfinite(inputs)].flatten())
-    bottom = np.full(len(rug), 0.03)
+    rug = to_numpy(times[torch.isfinite(times)])
     look = {"color": COLOURS[2], "markersize": 7, "markeredgewidth": 0.8, "transform": ax.get_xaxis_transform()}
-    ax.plot(rug, bottom, "|", label="input spikes", **look)
+    ax.plot(rug, np.full(len(rug), 0.03), "|", label="input spikes", **look)
     ax.set_xlim(start, until)
     ax.set_xlabel(time_label(unit))
-    ax.set_ylabel("membrane [threshold]" if levels == [1.0] else "membrane voltage")
+    ax.set_ylabel("membrane [threshold]" if bool((membranes.threshold == 1).all()) else "membrane voltage")
     return ax
 
 
-@styled
+def membrane_comparison(
+    layer: LIFLinear,
+    exact: tuple[Float[Tensor, " inputs"], Float[Tensor, " neurons"]],
+    observed: tuple[Float[Tensor, " inputs"], Float[Tensor, " neurons"]],
+    ax: Axes,
+    names: Sequence[str] | None = None,
+    unit: str = TAU_SYN,
+) -> Axes:
+    """Ideal membranes of a layer in one sample, up to the spike: for the exact inputs and, dashed, the observed ones.
+
+    A marker on a dashed line is the observed spike. Its distance to the threshold is the effect of the neuron's
+    imperfections, noise and quantised weights.
+
+    Args:
+        layer: the neurons and their weights; at most four are drawn.
+        exact: times of its inputs, and of its spikes.
+        observed: the same as the substrate saw them.
+        ax: where to draw.
+        names: of the neurons, by default their numbers.
+        unit: of the times.
+    """
+    names = class_names(names, layer.out_features)
+    chosen = range(min(_COMPARED, layer.out_features))
+    membranes = Membranes(layer, chosen)
+    known = torch.cat([*exact, *observed]).detach().cpu().double()
+    known = known[torch.isfinite(known)]
+    start, end = (float(known.min()), float(known.max())) if len(known) else (0.0, 1.0)
+    start, end = start - 0.05 * (end - start), end + 0.1 * (end - start)
+    at = torch.cat([torch.linspace(start, end, _POINTS, dtype=torch.float64), known]).unique()
+    _thresholds(membranes, ax)
+    for (inputs, spikes), dashed in ((exact, False), (observed, True)):
+        spikes = spikes.detach().cpu().double()
+        for neuron, voltage in zip(chosen, membranes.voltage(at, inputs.detach().cpu()), strict=True):
+            before = at <= spikes[neuron]
+            look = line_style(neuron) | {"linestyle": (0, (3, 2)) if dashed else "-"}
+            ax.plot(to_numpy(at[before]), to_numpy(voltage[before]), label=None if dashed else names[neuron], **look)
+            if torch.isfinite(spikes[neuron]):
+                marker = marker_style(neuron) | {"markerfacecolor": "white" if dashed else look["color"]}
+                ax.plot(float(spikes[neuron]), float(voltage[before][-1]), markersize=5, zorder=4, **marker)
+    ax.set_xlim(start, end)
+    ax.set_xlabel(time_label(unit))
+    ax.set_ylabel("membrane")
+    return ax
+
+
+def _thresholds(membranes: Membranes, ax: Axes) -> float:
+    """Draw the thresholds; the highest."""
+    for level in membranes.threshold.unique().tolist():
+        ax.axhline(level, color=GREY, linewidth=0.9, linestyle=(0, (4, 3)), zorder=1)
+    return float(membranes.threshold.max())
+
+
+def output_membranes(run: RunData, sample: int, ax: Axes) -> Axes:
+    """Membranes of a run's output neurons in a sample; of many, those of its class and of the earliest spikes."""
+    lif, layer = run.output_layer
+    (split, data), times = run.held_out, run.record.layers[lif.index][sample]
+    label, names = int(data.labels[sample]), run.names(layer.out_features)
+    order = times.argsort(stable=True).tolist()
+    neurons = sorted(sorted(order, key=lambda neuron: neuron != label)[:_TRACES])
+    membrane(layer, lif.inputs(run.record)[sample], ax, neurons, [names[k] for k in neurons], unit=run.unit)
+    ax.set_title(f"output neurons, {split} sample {sample}, class {run.names(label + 1)[label]}")
+    legend_right(ax, title=f"{len(neurons)} of {len(names)}" if len(neurons) < len(names) else None)
+    return ax
+
+
+@run_figure
 def membrane_figure(run: RunData) -> Figure:
     """Membranes of the output neurons, a panel for the first test sample of each of up to three classes."""
-    output, test = named_lif_layers(run.network)[-1], run.held_out[1]
-    layer, inputs = output.layer, output.inputs(run.record)
-    labels = [label for label in range(len(run.class_names)) if bool((test.labels == label).any())][:3]
-    samples = [int((test.labels == label).nonzero()[0]) for label in labels]
-    known = torch.cat([inputs[samples].flatten(), run.record.layers[output.index][samples].flatten()])
-    until = 1.15 * float(known[torch.isfinite(known)].max())
-    figure = new_figure(6.5, 1.9 * len(labels) + 0.4)
-    axes = figure.subplots(len(labels), 1, sharex=True, squeeze=False)[:, 0]
-    for label, sample, ax in zip(labels, samples, axes, strict=True):
-        output_membranes(run, sample, ax, until)
-        ax.set_title(f"output neurons, test sample {sample}, class {run.class_names[label]}")
-        if ax is not axes[0] and layer.out_features <= _TRACES and (legend := ax.get_legend()) is not None:
-            legend.remove()
-        if ax is not axes[-1]:
-            ax.set_xlabel("")
+    labels = run.held_out[1].labels
+    samples = [int((labels == label).nonzero()[0]) for label in labels.unique()[:3]]
+    figure, axes = panels(len(samples), 1, (6.5, 1.9), (0.0, 0.4))
+    for sample, ax in zip(samples, axes, strict=True):
+        output_membranes(run, sample, ax)
+    label_outer(axes, 1)
     return figure
-
-
-def output_membranes(run: RunData, sample: int, ax: Axes, until: float | None = None) -> Axes:
-    """Membranes of a run's output neurons in a test sample; of many, those of its class and of the earliest spikes."""
-    output = named_lif_layers(run.network)[-1]
-    label, times = int(run.held_out[1].labels[sample]), run.record.layers[output.index][sample]
-    first = [neuron for neuron in times.argsort(stable=True).tolist() if neuron != label]
-    neurons = sorted([label, *first[: _TRACES - 1]])
-    names = [run.class_names[neuron] for neuron in neurons]
-    assert isinstance(output.layer, LIFLinear), "a config asks for it"
-    membrane(output.layer, output.inputs(run.record)[sample], ax, neurons, names, until, run.unit)
-    legend_right(ax)
-    return ax

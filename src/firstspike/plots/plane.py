@@ -14,7 +14,7 @@ from firstspike.training import record_in_parts
 
 @dataclass(frozen=True)
 class YinYangPlane:
-    """How points become spike times, and how finely the plane is looked at.
+    """How points become spike times, and the resolution of the grid.
 
     Args:
         early: spike time of value 0.
@@ -41,22 +41,21 @@ class YinYangPlane:
         return np.stack(np.meshgrid(side, side))
 
     def times(self, dtype: torch.dtype = torch.float32) -> Float[Tensor, "points inputs"]:
-        """Spike times of the grid's points, ``(resolution**2, 4)``; rows of constant y, from below."""
+        """Spike times of the grid's points, ``(resolution**2, 4)``; rows of constant y, from the bottom."""
         x, y = torch.from_numpy(self.grid()).reshape(2, -1)
         return latency(torch.stack([x, y, 1 - x, 1 - y], dim=1), self.early, self.late).to(dtype)
 
     def record(self, network: Network) -> Record:
         """Spike times of all layers on the grid, each ``(resolution**2, neurons)``."""
-        dtype = next((parameter.dtype for parameter in network.parameters()), torch.float32)
-        device = next((parameter.device for parameter in network.parameters()), torch.device("cpu"))
-        return record_in_parts(network, self.times(dtype).to(device))
+        parameter = next(network.parameters(), torch.empty(0))
+        return record_in_parts(network, self.times().to(parameter))
 
     def image(self, values: Tensor) -> Float64[np.ndarray, "y x"]:
         """One value per grid point as an image, y upwards (``origin="lower"``)."""
         return values.detach().cpu().double().reshape(self.resolution, self.resolution).numpy()
 
     def coordinates(self, times: Float[Tensor, "samples inputs"]) -> Float64[np.ndarray, "samples 2"]:
-        """The points ``(x, y)`` that input times stand for."""
+        """The points ``(x, y)`` that input times encode."""
         return ((times[:, :2].detach().cpu().double() - self.early) / (self.late - self.early)).numpy()
 
     def outline(self) -> list[Float64[np.ndarray, "points 2"]]:

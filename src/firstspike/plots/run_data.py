@@ -1,19 +1,22 @@
-"""A run as figures need it: beside what everyone reads of it, its history and its plane."""
+"""A run as figures need it, and why some figures do not apply to it."""
 
+import functools
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cached_property
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 from jaxtyping import Float
-from torch import Tensor
+from matplotlib.figure import Figure
 
-from firstspike.layers import Network, Record
-from firstspike.layers.named import named_parameters
+from firstspike.config import ConfigError
+from firstspike.config.network import LayerError
+from firstspike.layers import LIFLinear, Network, Record
+from firstspike.layers.named import NamedLIF, named_lif_layers, named_parameters
 from firstspike.plots.plane import YinYangPlane
-from firstspike.plots.style import time_unit
-from firstspike.runs.checkpoint import Checkpoint, load_checkpoint
+from firstspike.plots.style import styled, time_unit
+from firstspike.runs.checkpoint import load_checkpoint
 from firstspike.runs.loaded import LoadedRun, Table
 from firstspike.substrates import SubstrateError
 from firstspike.training import record_in_parts
@@ -22,8 +25,12 @@ from firstspike.training.state import CheckpointError
 _log = logging.getLogger(__name__)
 
 
-class NotApplicable(ValueError):  # noqa: N818  (a reason to leave a figure out, no fault)
-    """A figure that makes no sense for a run; the message says why."""
+class NotApplicable(ValueError):  # noqa: N818  (a reason to leave a figure out, not a fault)
+    """A figure that does not apply to a run; the message says why."""
+
+
+UNAVAILABLE = (NotApplicable, CheckpointError, ConfigError, LayerError, SubstrateError, ImportError, OSError)
+"""Errors of a run of which a part is missing: a checkpoint, data, a substrate, an object that has to be handed over."""
 
 
 class History(NamedTuple):
@@ -34,11 +41,13 @@ class History(NamedTuple):
 
 
 class RunData(LoadedRun):
-    """A loaded run for figures. Where a part is not there, a figure of it is ``NotApplicable``."""
+    """A loaded run for figures, see ``fs.load_run``."""
 
     @classmethod
     def of(cls, run: LoadedRun) -> Self:
         """The same run for figures."""
+        if isinstance(run, cls):
+            return run
         data = cls.__new__(cls)
         data.__dict__.update(run.__dict__)
         return data
@@ -48,31 +57,60 @@ class RunData(LoadedRun):
         """Unit of all times, for an axis."""
         return time_unit(self.config.neuron.tau_syn)
 
+    def names(self, count: int) -> list[str]:
+        """See ``LoadedRun``; all of them numbers where the data are missing."""
+        try:
+            return super().names(count)
+        except UNAVAILABLE:
+            return list(map(str, range(count)))
+
     @cached_property
-    def checkpoint(self) -> Checkpoint:
-        """The checkpoint that the network has its weights from.
+    def pixels(self) -> tuple[int, int, int] | None:
+        """Height and width of input images, and the inputs per pixel; None where inputs are not pixels."""
+        section, image = self.config.data, self.data.train.image
+        if image is None and section.kind == "bars":
+            return section.size, section.size, section.multiply
+        return None if image is None else (*image[1:], 1)
+
+    @property
+    def lif_layers(self) -> list[NamedLIF]:
+        """The LIF layers of the network.
 
         Raises:
-            NotApplicable: there is none that can be read.
+            NotApplicable: it has none.
         """
-        try:
-            return super().checkpoint
-        except CheckpointError as error:
-            raise NotApplicable(str(error)) from None
+        if found := named_lif_layers(self.network):
+            return found
+        kind = type(self.network).__name__
+        raise NotApplicable(
+            "the network has no LIF layers"
+            if isinstance(self.network, Network)
+            else f"only the layers of an fs.Network are known, the network is a {kind}"
+        )
+
+    @property
+    def output_layer(self) -> tuple[NamedLIF, LIFLinear]:
+        """The last LIF layer, whose membranes are drawn.
+
+        Raises:
+            NotApplicable: there is none, or it is not a ``LIFLinear``.
+        """
+        lif = self.lif_layers[-1]
+        if isinstance(lif.layer, LIFLinear):
+            return lif, lif.layer
+        raise NotApplicable(f"membranes are drawn for LIFLinear only, the output layer is a {type(lif.layer).__name__}")
 
     @cached_property
     def history(self) -> dict[str, History]:
-        """All that is learnt over training, from the initial ones and the checkpoints.
+        """All that is learnt over training, from the initial values and the checkpoints.
 
         Raises:
             NotApplicable: there is no checkpoint.
         """
-        epochs, values = [], []
-        for epoch, network in self.states():
-            epochs.append(epoch)
-            values.append(named_parameters(network))
+        epochs, networks = zip(*self.states(), strict=True)
         if max(epochs) == 0:
             raise NotApplicable(f"{self.folder} has no checkpoint that can be read")
+        values = [named_parameters(network) for network in networks]
         return {
             name: History(np.asarray(epochs), np.stack([state[name].ravel() for state in values])) for name in values[0]
         }
@@ -84,14 +122,14 @@ class RunData(LoadedRun):
 
     @cached_property
     def plane(self) -> YinYangPlane:
-        """The plane that a Yin-Yang run learned on.
+        """The plane of a Yin-Yang run.
 
         Raises:
             NotApplicable: the run has other data.
         """
         data = self.config.data
         if data.kind != "yin_yang":
-            raise NotApplicable(f"only runs on yin_yang have a plane to look at, this one is on {data.kind}")
+            raise NotApplicable(f"only runs on yin_yang have a plane, this one is on {data.kind} data")
         return YinYangPlane(data.early, data.late, data.r_small, data.r_big)
 
     @cached_property
@@ -99,39 +137,32 @@ class RunData(LoadedRun):
         """Spike times of all layers on the grid of ``plane``."""
         return self.observe(self.plane.times(self.dtype))
 
-    def observe(self, times: Tensor, network: Network | None = None) -> Record:
-        """See ``LoadedRun``.
-
-        Raises:
-            NotApplicable: the substrate cannot be had here.
-        """
-        try:
-            return super().observe(times, network)
-        except (SubstrateError, ImportError) as error:
-            raise NotApplicable(str(error)) from None
-
     def _table(self, name: str) -> Table:
         table = super()._table(name)
-        if not table or not len(table["epoch"]):
-            raise NotApplicable(f"{self.folder} has no finished epoch in {name}.csv")
-        return table
+        if len(table.get("epoch", ())):
+            return table
+        if name == "output_times" and len(super()._table("metrics").get("epoch", ())):
+            raise NotApplicable(
+                "each seed has its own output times; choose one of the folders seed_*"
+                if self.seeds
+                else "output times are recorded on validation data, which the run does not have"
+            )
+        raise NotApplicable(f"{self.folder} has no finished epoch in {name}.csv")
 
     def states(self, most: int | None = None) -> Iterator[tuple[float, Network]]:
         """Epoch and network before training and at each readable checkpoint, oldest first.
 
-        A part of an epoch counts by its batches.
+        A checkpoint inside an epoch has a fraction of it.
 
         Args:
-            most: so many checkpoints at most, evenly over all, the newest among them.
+            most: largest number of checkpoints, spread evenly over all, the newest among them.
         """
         names = self.checkpoints
-        if "epoch_0000" not in names:  # a config describes the weights that its network starts with
-            yield 0.0, self.initial
-        size = self.config.training.batch_size
-        batches = -(-len(self.data.train) // size)
-        last = -1.0 if "epoch_0000" in names else 0.0
+        yield 0.0, self.initial
+        batches = -(-len(self.data.train) // self.config.training.batch_size)
         if most is not None and len(names) > most:
             names = tuple(names[k] for k in np.linspace(len(names) - 1, 0, most).astype(int)[::-1])
+        last = 0.0
         for name in names:
             try:
                 checkpoint = load_checkpoint(self.folder / "checkpoints" / name)
@@ -143,3 +174,19 @@ class RunData(LoadedRun):
             if epoch > last:  # the best checkpoint may be one of the regular ones
                 last = epoch
                 yield epoch, network
+
+
+def run_figure(draw: Callable[..., Figure]) -> Callable[..., Figure]:
+    """Draw a figure of a run in the package's style; it is ``NotApplicable`` where a part of the run is missing."""
+    draw = styled(draw)
+
+    @functools.wraps(draw)
+    def wrapper(run: LoadedRun, **options: Any) -> Figure:
+        try:
+            return draw(RunData.of(run), **options)
+        except NotApplicable:
+            raise
+        except UNAVAILABLE as reason:
+            raise NotApplicable(str(reason)) from None
+
+    return wrapper

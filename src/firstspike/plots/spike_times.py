@@ -1,5 +1,6 @@
-"""When neurons spike: over training, and in the end."""
+"""When neurons spike: over training, over all samples, and in one sample."""
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -8,24 +9,30 @@ from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
-from torch import Tensor
+from torch import Tensor, nn
 
-from firstspike.layers.named import named_lif_layers, to_numpy
-from firstspike.plots.run_data import RunData
+from firstspike.layers import Record
+from firstspike.layers.named import NamedSpikes, named_lif_layers, named_spikes, to_numpy
+from firstspike.plots.run_data import RunData, run_figure
 from firstspike.plots.style import (
     COLOURS,
     FAINT,
+    GREY,
     TAU_SYN,
     axes_list,
     class_names,
     epoch_axis,
+    label_lines,
+    label_outer,
     legend_right,
     line_style,
     new_figure,
-    square_grid,
-    styled,
+    panels,
     time_label,
 )
+
+_LINES_UP_TO = 4  # outputs; of more, all but the true class's are a band
+_TICKS_UP_TO = 20  # neurons of a layer whose spikes are drawn as ticks, otherwise as dots
 
 
 def output_times(
@@ -36,7 +43,8 @@ def output_times(
 ) -> list[Axes]:
     """Mean and standard deviation of each output's spike time over epochs, one panel for each true class.
 
-    The line is faint where fewer than half of the samples make the neuron spike, and interrupted where none does.
+    Of more than four outputs the one of the true class is drawn, and the range of the others' means. A line is faint
+    where fewer than half of the samples make the neuron spike, and interrupted where none does.
 
     Args:
         rows: the columns ``epoch``, ``label``, ``neuron``, ``mean``, ``std``, ``spiked`` (fraction of the samples in
@@ -45,32 +53,50 @@ def output_times(
         names: of the classes.
         unit: of the times.
     """
-    table = {name: np.asarray(column, dtype=float) for name, column in rows.items()}
-    classes = int(table["label"].max()) + 1
-    neurons = int(table["neuron"].max()) + 1
+    order = np.lexsort([np.asarray(rows[name], dtype=float) for name in ("neuron", "epoch")])
+    table = {name: np.asarray(column, dtype=float)[order] for name, column in rows.items()}
+    classes, neurons = _classes(rows), int(table["neuron"].max()) + 1
     names = class_names(names, classes)
     flat = axes_list(axes, 1)[:classes]
     for label, ax in enumerate(flat):
-        for neuron in range(neurons):
-            part = (table["label"] == label) & (table["neuron"] == neuron)
-            epoch, mean, std, spiked = (table[name][part] for name in ("epoch", "mean", "std", "spiked"))
-            look = line_style(neuron) | {"marker": "o" if len(epoch) == 1 else ""}
-            shade = 0.15 if neurons <= 4 else 0.07
-            ax.fill_between(epoch, mean - std, mean + std, color=look["color"], alpha=shade, linewidth=0)
-            name = names[neuron] if neuron < classes else str(neuron)
-            ax.plot(epoch, mean, alpha=FAINT, **look)
-            ax.plot(epoch, np.where(spiked >= 0.5, mean, np.nan), label=name, **look)
+        part = {name: column[table["label"] == label].reshape(-1, neurons) for name, column in table.items()}
+        epoch, mean, std = part["epoch"][:, 0], part["mean"], part["std"]
+        often = np.where(part["spiked"] >= 0.5, mean, np.nan)
+        drawn = range(neurons)
+        if neurons > _LINES_UP_TO:
+            others = np.ma.masked_invalid(np.delete(mean, label, axis=1))
+            low, high = (bound.filled(np.nan) for bound in (others.min(axis=1), others.max(axis=1)))
+            ax.fill_between(epoch, low, high, color=GREY, alpha=FAINT, linewidth=0, label="other outputs")
+            drawn = range(label, min(label + 1, neurons))
+        for neuron in drawn:
+            few = neurons <= _LINES_UP_TO
+            look = line_style(neuron if few else 0) | {"marker": "o" if len(epoch) == 1 else ""}
+            low, high = mean[:, neuron] - std[:, neuron], mean[:, neuron] + std[:, neuron]
+            ax.fill_between(epoch, low, high, color=look["color"], alpha=0.15, linewidth=0)
+            name = "true class" if not few else names[neuron] if neuron < classes else str(neuron)
+            ax.plot(epoch, mean[:, neuron], alpha=FAINT, **look)
+            ax.plot(epoch, often[:, neuron], label=name, **look)
         ax.set_title(f"true class: {names[label]}")
         epoch_axis(ax, 4)
     flat[0].set_ylabel(time_label(unit, "output spike time"))
-    legend_right(flat[-1], title="output")
+    for ax in flat:
+        if neurons <= _LINES_UP_TO:
+            label_lines(ax)
+    if neurons > _LINES_UP_TO:
+        legend_right(flat[-1])
     return flat
+
+
+def _classes(rows: Mapping[str, ArrayLike]) -> int:
+    """Number of classes of which there are samples."""
+    label, spiked = (np.asarray(rows[name], dtype=float) for name in ("label", "spiked"))
+    return int(label[np.isfinite(spiked)].max(initial=0)) + 1
 
 
 def spike_histogram(
     times: Float[Tensor, "samples neurons"], ax: Axes, name: str = "", bins: int = 40, unit: str = TAU_SYN
 ) -> Axes:
-    """Histogram of all spike times of a layer, and the fraction of silent (sample, neuron) pairs in the title.
+    """Histogram of all spike times of a layer, with the fraction of silent (sample, neuron) pairs in the title.
 
     Args:
         times: spike times, ``inf`` = silent.
@@ -94,39 +120,85 @@ def spike_histogram(
     return ax
 
 
-@styled
+def raster(network: nn.Module, record: Record, ax: Axes, sample: int = 0, unit: str = TAU_SYN) -> Axes:
+    """Spikes of one sample in all layers, input at the bottom, a row per neuron; larger layers are higher.
+
+    Rows of silent neurons are empty. The number of neurons that spiked follows the name of a layer.
+
+    Args:
+        network: the network of the record.
+        record: spike times of a batch through it, see ``Network.record``.
+        ax: where to draw.
+        sample: index in the batch.
+        unit: of the times.
+    """
+    shown = named_spikes(network, record)
+    ticks, labels = [], []
+    bottom = 0.0
+    for index, (spikes, height) in enumerate(zip(shown, layer_heights(shown), strict=True)):
+        times = to_numpy(spikes.times[sample])
+        spiked = np.isfinite(times)
+        row = 0.84 * height / len(times)
+        rows = bottom + 0.08 * height + row * (np.arange(len(times)) + 0.5)
+        colour = COLOURS[index % len(COLOURS)]
+        if len(times) <= _TICKS_UP_TO:
+            ax.vlines(times[spiked], (rows - 0.4 * row)[spiked], (rows + 0.4 * row)[spiked], colour, linewidth=2)
+        else:  # ticks would be too short to be seen
+            ax.plot(times[spiked], rows[spiked], "o", color=colour, markersize=2.2, markeredgewidth=0)
+        if index:
+            ax.axhline(bottom, color="#AAAAAA", linewidth=0.6)
+        ticks.append(bottom + 0.5 * height)
+        bottom += height
+        labels.append(f"{spikes.name} {spiked.sum()}/{len(times)}")
+    ax.set_yticks(ticks, labels)
+    ax.tick_params(axis="y", length=0)
+    ax.set_ylim(0, bottom)
+    ax.set_xlim(left=min(0.0, ax.get_xlim()[0]))
+    ax.set_ylabel("layer, spikes / neurons")
+    ax.set_xlabel(time_label(unit))
+    return ax
+
+
+def layer_heights(shown: list[NamedSpikes]) -> list[float]:
+    """Heights of the layers in a raster: growing with their sizes, but none vanishes or dwarfs the others."""
+    heights = [min(6.0, max(1.3, math.sqrt(spikes.times.shape[-1]))) for spikes in shown]
+    return [max(height, 0.07 * sum(heights)) for height in heights]
+
+
+@run_figure
 def output_times_figure(run: RunData) -> Figure:
-    """Output spike times of a run over its epochs, a panel per class."""
-    names = run.class_names
-    rows, columns = square_grid(len(names), 3 if len(names) <= 6 else 4)
-    figure = new_figure(2.4 * columns + 1.1, 2.2 * rows + 0.4)
-    axes = axes_list(figure.subplots(rows, columns, sharey=True, squeeze=False), rows * columns)
-    output_times(run.output_times, axes[: len(names)], names, run.unit)
-    _legend_beside_first_row(axes, columns, len(names))
-    for index, ax in enumerate(axes):
-        ax.set_visible(index < len(names))
-        ax.set_ylabel(axes[0].get_ylabel() if index % columns == 0 else "")
-        ax.set_xlabel("epoch" if index + columns >= len(names) else "")
+    """Output spike times over the epochs, a panel per class."""
+    rows = run.output_times
+    names = run.names(_classes(rows))
+    columns = 3 if len(names) <= 6 else 4
+    figure, axes = panels(len(names), columns, (2.4, 2.2), (1.1, 0.4), sharey=True)
+    output_times(rows, axes, names, run.unit)
+    for ax in axes:
+        ax.set_ylabel(axes[0].get_ylabel())
+    label_outer(axes, columns)
+    if (legend := axes[-1].get_legend()) is not None:
+        legend.remove()
+        legend_right(axes[min(columns, len(axes)) - 1])
     return figure
 
 
-@styled
+@run_figure
 def spike_histogram_figure(run: RunData) -> Figure:
     """Spike times of every LIF layer on the test data."""
-    layers = named_lif_layers(run.network)
-    rows, columns = square_grid(len(layers), 3)
-    figure = new_figure(3.0 * columns, 2.6 * rows)
-    axes = axes_list(figure.subplots(rows, columns, squeeze=False), rows * columns)
-    for ax, lif in zip(axes, layers, strict=False):
-        spike_histogram(run.record.layers[lif.index], ax, lif.name, unit=run.unit)
-    for ax in axes[len(layers) :]:
-        ax.set_visible(False)
+    layers = [(lif.name, run.record.layers[lif.index]) for lif in named_lif_layers(run.network)]
+    layers = layers or [("output", run.record.output)]
+    figure, axes = panels(len(layers), 3, (3.0, 2.6))
+    for ax, (name, times) in zip(axes, layers, strict=True):
+        spike_histogram(times, ax, name, unit=run.unit)
     return figure
 
 
-def _legend_beside_first_row(axes: list[Axes], columns: int, panels: int) -> None:
-    """Move the legend from the last panel to the end of the first row."""
-    last, end = axes[panels - 1], axes[min(columns, panels) - 1]
-    if last is not end and (legend := last.get_legend()) is not None:
-        legend.remove()
-        legend_right(end, title="output")
+@run_figure
+def raster_figure(run: RunData, sample: int = 0) -> Figure:
+    """Spikes of a test sample in all layers, of another split where there are no test data."""
+    shown, (split, data) = named_spikes(run.network, run.record), run.held_out
+    figure = new_figure(6.0, min(7.0, 0.8 + 0.33 * sum(layer_heights(shown))))
+    ax = raster(run.network, run.record, figure.subplots(), sample, run.unit)
+    label = int(data.labels[sample])
+    ax.set_title(f"{split} sample {sample}, class {run.names(label + 1)[label]}")
+    return figure

@@ -1,10 +1,11 @@
-"""How all figures look: colours that differ in lightness and for the colour-blind, sizes for a page, axes with units.
+"""The look of all figures: colours that the colour-blind tell apart, sizes for a page, axes with units.
 
-Data-level functions draw into axes of the caller and leave fonts alone; the figures of a run are made inside ``style``.
-No function touches pyplot.
+Functions that draw data use the caller's axes and fonts; figures of a run are made inside ``style``. Nothing here
+touches pyplot.
 """
 
 import functools
+import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -13,23 +14,27 @@ from typing import Any, ParamSpec
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
-from matplotlib.ticker import FixedFormatter, FixedLocator, MaxNLocator, NullFormatter
+from matplotlib.ticker import LogFormatterSciNotation, MaxNLocator, NullFormatter
 
 P = ParamSpec("P")
 
 DPI = 150
 
-# Okabe and Ito's colours, ordered so that neighbours differ in lightness, too
-COLOURS = ("#0072B2", "#E69F00", "#222222", "#56B4E9", "#D55E00", "#009E73", "#CC79A7", "#B8A900")
+# Okabe and Ito's colours without yellow, and three more; neighbours differ in lightness, too
+COLOURS = (
+    "#0072B2", "#E69F00", "#222222", "#56B4E9", "#D55E00", "#009E73", "#CC79A7", "#8452EA", "#593B00", "#EA004E",
+)  # fmt: skip
 LINES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1, 1)), (0, (5, 1, 1, 1)), (0, (2, 1)), (0, (8, 2, 1, 2, 1, 2)))
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 FAINT = 0.3
+GREY = "#777777"
 SEQUENTIAL = "viridis"
 """Colour map of spike times: early is dark."""
-SIGNED = "cividis"
-"""Colour map of signed values: negative is dark, positive is bright, also in grey."""
+SIGNED = "RdBu_r"
+"""Colour map of signed values: white is zero, red positive, blue negative."""
 SILENT_COLOUR = "#FFFFFF"
 SILENT_HATCH = "xxx"
 
@@ -46,13 +51,13 @@ _RC: dict[Any, Any] = {
     "axes.spines.right": False,
     "lines.linewidth": 1.5,
     "hatch.linewidth": 0.5,
-    "pdf.fonttype": 42,  # fonts are embedded as they are, so that text stays text
+    "pdf.fonttype": 42,  # embeds fonts unchanged, so that text stays text
 }
 
 
 @contextmanager
 def style() -> Iterator[None]:
-    """Sizes and fonts of the package's figures, for the time of a ``with`` block."""
+    """Sizes and fonts of the package's figures inside a ``with`` block."""
     with mpl.rc_context(_RC):
         yield
 
@@ -73,12 +78,59 @@ def styled(draw: Callable[P, Figure]) -> Callable[P, Figure]:
 
 
 def new_figure(width: float = 6.5, height: float = 3.0) -> Figure:
-    """An empty figure, its size in inches, that makes room for labels and legends by itself."""
+    """An empty figure, sized in inches, that makes room for labels and legends."""
     return Figure(figsize=(width, height), dpi=DPI, layout=ConstrainedLayoutEngine(w_pad=0.07, h_pad=0.07))
 
 
+def square_grid(count: int, columns: int) -> tuple[int, int]:
+    """Rows and columns of a grid of panels with at most ``columns`` columns."""
+    columns = min(count, columns)
+    return -(-count // columns), columns
+
+
+def panels(
+    count: int, columns: int, size: tuple[float, float], margin: tuple[float, float] = (0.0, 0.0), **shared: Any
+) -> tuple[Figure, list[Axes]]:
+    """A figure of equal panels.
+
+    Args:
+        count: number of panels.
+        columns: largest number of columns.
+        size: width and height of a panel in inches.
+        margin: further width and height.
+        shared: ``sharex`` and ``sharey``.
+    """
+    rows, columns = square_grid(count, columns)
+    figure = new_figure(size[0] * columns + margin[0], size[1] * rows + margin[1])
+    axes = list(figure.subplots(rows, columns, squeeze=False, **shared).ravel())
+    for ax in axes[count:]:
+        ax.set_visible(False)
+    return figure, axes[:count]
+
+
+def label_outer(axes: Sequence[Axes], columns: int) -> None:
+    """In a grid of panels with the same axes, name these on the left and at the bottom only."""
+    for index, ax in enumerate(axes):
+        if index % min(columns, len(axes)):
+            ax.set_ylabel("")
+        if index + columns < len(axes):
+            ax.set_xlabel("")
+
+
+def axes_list(axes: Axes | Iterable[Any], needed: int) -> list[Axes]:
+    """One axes or any array of them as a flat list.
+
+    Raises:
+        ValueError: fewer than are needed.
+    """
+    flat: list[Axes] = [axes] if isinstance(axes, Axes) else list(np.ravel(np.asarray(axes, dtype=object)))
+    if len(flat) < needed:
+        raise ValueError(f"axes: expected {needed}, got {len(flat)}; make them with subplots(1, {needed})")
+    return flat
+
+
 def time_unit(tau_syn: float = 1.0) -> str:
-    """The unit of all times, for an axis: with ``tau_syn = 1`` it is tau_syn, else the fitting part of it."""
+    """The unit of all times, for an axis: ``tau_syn``, or the fraction of it that is 1."""
     return r"$\tau_\mathrm{syn}$" if tau_syn == 1 else rf"$\tau_\mathrm{{syn}}$/{tau_syn:g}"
 
 
@@ -91,27 +143,15 @@ def time_label(unit: str = TAU_SYN, what: str = "time") -> str:
 
 
 def line_style(index: int) -> dict[str, Any]:
-    """Colour and dashes of a line, different for the first 24 indices."""
+    """Colour and dashes of a line, different for the first 30 indices; ten colours."""
     colours = len(COLOURS)
     return {"color": COLOURS[index % colours], "linestyle": LINES[(index + index // colours) % len(LINES)]}
 
 
 def marker_style(index: int) -> dict[str, Any]:
-    """Colour and marker of points, different for the first 64 indices."""
+    """Colour and marker of points, different for the first 40 indices; ten colours."""
     colours = len(COLOURS)
     return {"color": COLOURS[index % colours], "marker": MARKERS[(index + index // colours) % len(MARKERS)]}
-
-
-def axes_list(axes: Axes | Iterable[Any], needed: int) -> list[Axes]:
-    """One axes or any array of them as a flat list.
-
-    Raises:
-        ValueError: fewer than are needed.
-    """
-    flat: list[Axes] = [axes] if isinstance(axes, Axes) else list(np.ravel(np.asarray(axes, dtype=object)))
-    if len(flat) < needed:
-        raise ValueError(f"axes: expected {needed}, got {len(flat)}. Make more, e.g. with subplots(1, {needed}).")
-    return flat
 
 
 def legend_right(ax: Axes, **options: Any) -> None:
@@ -121,8 +161,31 @@ def legend_right(ax: Axes, **options: Any) -> None:
     ax.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), borderaxespad=0.2, labelspacing=spacing, **options)
 
 
+def label_lines(ax: Axes) -> None:
+    """Name each labelled line at its right end, in its colour; names that would overlap move apart.
+
+    Call it last: the limits of the axes have to be final.
+    """
+    ends = []
+    ax.autoscale_view()  # what is drawn may not be in the limits yet
+    for line in ax.get_lines():
+        points = np.asarray(line.get_xydata(), dtype=float)
+        points = points[np.isfinite(points).all(axis=1)]
+        name = str(line.get_label())
+        if len(points) and not name.startswith("_"):
+            ends.append([float((ax.transScale + ax.transLimits).transform(points[-1])[1]), name, line.get_color()])
+    ends.sort(key=lambda end: end[0])
+    gap = mpl.rcParams["font.size"] * 1.2 / 72 * ax.figure.dpi / ax.get_window_extent().height
+    for before, end in itertools.pairwise(ends):
+        end[0] = max(end[0], before[0] + gap)
+    for place, (height, name, colour) in enumerate(ends):
+        height = min(height, 1.05 - gap * (len(ends) - 1 - place))
+        dark = tuple(0.75 * part for part in to_rgb(colour))
+        ax.text(1.01, height, name, transform=ax.transAxes, color=dark, va="center", fontsize="small")
+
+
 def epoch_axis(ax: Axes, most: int = 6) -> None:
-    """Name the x axis, and give it ticks at whole epochs, ``most`` or fewer intervals between them."""
+    """Name the x axis, with ticks at whole epochs and at most ``most`` intervals between them."""
     ax.set_xlabel("epoch")
     first, last = ax.dataLim.intervalx
     if 0 <= last - first < 1:  # a single epoch
@@ -130,66 +193,47 @@ def epoch_axis(ax: Axes, most: int = 6) -> None:
     ax.xaxis.set_major_locator(MaxNLocator(most, steps=[1, 2, 5, 10], integer=True))
 
 
-def square_grid(count: int, columns: int) -> tuple[int, int]:
-    """Rows and columns for so many panels."""
-    columns = min(count, columns)
-    return -(-count // columns), columns
+def log_axis(ax: Axes, values: Iterable[float]) -> None:
+    """A logarithmic y axis for values >= 0; values that are not finite are left out of account.
 
-
-def log_axis(ax: Axes, values: Iterable[float], zero: bool = True) -> None:
-    """A logarithmic y axis for values >= 0.
-
-    Where there are zeros among them and ``zero``, the axis is linear below the smallest positive value, so that 0 has
-    a place and a tick at the bottom. Values that are not finite are left out of account.
+    Where there are zeros the axis is linear below the smallest positive value, so that 0 has a tick at the bottom.
     """
     finite = np.asarray([v for v in values if math.isfinite(v)], dtype=float)
     positive = finite[finite > 0]
     if not positive.size:
         ax.set_ylim(-0.05, 1)
         return
-    least, most = float(positive.min()), float(positive.max())
-    ticks = _decades(least, most)
-    if zero and positive.size < finite.size:
-        ax.set_yscale("symlog", linthresh=least, linscale=0.4)
-        ax.set_ylim(-0.2 * least, most * 1.3)
-        ticks = [0.0, *(t for t in ticks if t > least)]
+    low, high = float(positive.min()) / 1.3, float(positive.max()) * 1.3
+    decades = range(math.floor(math.log10(low)), math.floor(math.log10(high)) + 1)
+    steps = [(1,), (1, 3), (1, 2, 5), (1, 2, 3, 4, 5, 7)]
+    every = [[t for k in decades for step in some if low <= (t := step * 10.0**k) <= high] for some in steps]
+    linear = [t for t in MaxNLocator(4).tick_values(low, high) if low <= t <= high]
+    ticks = next((found for found in every if len(found) >= 3), linear)[:: -(-len(every[0]) // 8) or 1]
+    if positive.size < finite.size:
+        ax.set_yscale("symlog", linthresh=1.3 * low, linscale=0.4)
+        ax.set_ylim(-0.26 * low, high)
+        ticks = [0.0, *(t for t in ticks if t > 1.3 * low)]
     else:
         ax.set_yscale("log")
-        ax.set_ylim(least / 1.3, most * 1.3)
-    ax.yaxis.set_major_locator(FixedLocator(ticks))
-    ax.yaxis.set_major_formatter(FixedFormatter(_numbers(ticks)))
-    minor = [m * 10.0**k for k in range(_floor(least), _floor(most) + 1) for m in range(2, 10)]
-    ax.yaxis.set_minor_locator(FixedLocator([m for m in minor if m not in ticks and least / 1.3 <= m <= most * 1.3]))
+        ax.set_ylim(low, high)
+    plain, scientific = all(t == 0 or 1e-2 <= t < 1e5 for t in ticks), LogFormatterSciNotation()
+    ax.set_yticks(ticks, [f"{t:g}" if plain or t == 0 else scientific(t) for t in ticks])
+    ax.set_yticks([m * 10.0**k for k in decades for m in range(2, 10) if low <= m * 10.0**k <= high], minor=True)
     ax.yaxis.set_minor_formatter(NullFormatter())
 
 
-def _floor(value: float) -> int:
-    return math.floor(math.log10(value))
-
-
-def _decades(least: float, most: float) -> list[float]:
-    """Ticks of a logarithmic axis: powers of ten, and steps between where there are few."""
-    low, high = least / 1.3, most * 1.3
-    for steps in ((1,), (1, 3), (1, 2, 5), (1, 2, 3, 4, 5, 7)):
-        ticks = [step * 10.0**k for k in range(_floor(low), _floor(high) + 1) for step in steps]
-        ticks = [t for t in ticks if low <= t <= high]
-        if len(ticks) >= 3:
-            every = -(-len(ticks) // 8)
-            return ticks[::-every][::-1]
-    return [float(t) for t in MaxNLocator(4).tick_values(low, high) if low <= t <= high]
-
-
-def _numbers(ticks: list[float]) -> list[str]:
-    """All plain, or if there is a small or large one all as powers of ten."""
-    if all(t == 0 or 1e-2 <= t < 1e5 for t in ticks):
-        return [f"{t:g}" for t in ticks]
-    labels = []
-    for tick in ticks:
-        exponent = _floor(tick * (1 + 1e-9)) if tick else 0
-        factor = tick / 10.0**exponent
-        power = rf"10^{{{exponent}}}"
-        labels.append("0" if tick == 0 else f"${power}$" if round(factor, 6) == 1 else rf"${factor:g}\cdot{power}$")
-    return labels
+def image_panels(
+    images: Iterable[Any], axes: Sequence[Axes], titles: Sequence[str] | None, label: str, **options: Any
+) -> None:
+    """Images with one colour bar and no ticks, a panel for each; ``options`` are those of ``imshow``."""
+    for index, (ax, image) in enumerate(zip(axes, images, strict=True)):
+        drawn = ax.imshow(image, **options)
+        ax.spines[:].set_visible(True)
+        ax.set_xticks([])
+        ax.set_yticks([])
+        if titles is not None:
+            ax.set_title(titles[index])
+    axes[0].figure.colorbar(drawn, ax=axes, shrink=0.8, label=label)
 
 
 def class_names(names: Sequence[str] | None, count: int) -> list[str]:
@@ -201,5 +245,5 @@ def class_names(names: Sequence[str] | None, count: int) -> list[str]:
     if names is None:
         return [str(index) for index in range(count)]
     if len(names) != count:
-        raise ValueError(f"class_names: expected {count}, got {len(names)}. Name each class once.")
+        raise ValueError(f"class_names: expected {count}, got {len(names)}")
     return list(names)

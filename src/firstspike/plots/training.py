@@ -1,6 +1,6 @@
 """Loss, error and parameters over training."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -9,68 +9,108 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
-from firstspike.plots.run_data import RunData
-from firstspike.plots.style import FAINT, axes_list, epoch_axis, legend_right, line_style, log_axis, new_figure, styled
-from firstspike.plots.style import square_grid as grid
+from firstspike.plots.run_data import RunData, run_figure
+from firstspike.plots.style import (
+    COLOURS,
+    FAINT,
+    GREY,
+    axes_list,
+    epoch_axis,
+    label_lines,
+    line_style,
+    log_axis,
+    new_figure,
+    panels,
+)
 
-_LINES_AT_MOST = 30  # above, parameters are shown by their quantiles
+_LINES_AT_MOST = 30  # beyond that, parameters are shown by their quantiles
 _SAMPLES = 12
+_PARTS = ("train", "validation")
 
 
 def loss_and_error(
-    metrics: Mapping[str, ArrayLike], axes: Axes | Iterable[Any], window: int | None = None
+    metrics: Mapping[str, ArrayLike],
+    axes: Axes | Iterable[Any],
+    window: int | None = None,
+    seeds: Sequence[Mapping[str, ArrayLike]] = (),
 ) -> list[Axes]:
-    """Loss and error (1 - accuracy) of training and validation over epochs, raw values faint below a running mean.
+    """Loss and error (1 - accuracy) of training and validation over epochs, raw values faint below a running median.
 
     Args:
-        metrics: the columns ``epoch``, ``train_loss``, ``train_accuracy``, ``validation_loss``,
-            ``validation_accuracy``, each ``(epochs,)``.
-        axes: two, for the loss and for the error in percent. Both are logarithmic; an error of 0 has its place below
-            the smallest other value, where the axis is linear.
-        window: epochs in the running mean, by default a fortieth of all, at least 1.
+        metrics: the columns ``epoch``, ``train_loss``, ``train_accuracy``, each ``(epochs,)``; with validation data
+            ``validation_loss``, ``validation_accuracy``; with ``raised`` ticks at the bottom mark epochs in which
+            weights of silent neurons were raised.
+        axes: two, for the loss and for the error in percent. Both are logarithmic; if some errors are 0, the axis is
+            linear below the smallest other value.
+        window: epochs in the running median, by default a fortieth of all, at least 1.
+        seeds: metrics of each seed, where ``metrics`` are their mean; their range is drawn as a band.
     """
     loss_ax, error_ax = axes_list(axes, 2)[:2]
     epochs = np.asarray(metrics["epoch"], dtype=float)
     window = window or max(1, len(epochs) // 40)
     for ax, column, label in ((loss_ax, "loss", "loss"), (error_ax, "accuracy", "error [%]")):
         shown: list[float] = []
-        for index, part in enumerate(("train", "validation")):
-            values = np.asarray(metrics[f"{part}_{column}"], dtype=float)
-            if column == "accuracy":
-                values = np.clip(100 * (1 - values), 0, None)
-                values[values < 1e-4] = 0.0  # accuracies of float32 sums are not exactly 1
-            shown += values.tolist()
-            look = line_style(index)
-            if window > 1:
+        for index, part in enumerate(_PARTS):
+            if f"{part}_{column}" not in metrics:
+                continue
+            values = _values(metrics, part, column)
+            look = line_style(index) | {"marker": "o" if len(epochs) == 1 else ""}
+            if seeds:
+                all_seeds = np.stack([_values(seed, part, column) for seed in seeds])
+                low, high = all_seeds.min(axis=0), all_seeds.max(axis=0)
+                ax.fill_between(epochs, low, high, color=look["color"], alpha=0.5 * FAINT, linewidth=0)
+                shown += low.tolist() + high.tolist()
+            elif window > 1:
                 ax.plot(epochs, values, color=look["color"], alpha=FAINT, linewidth=0.7)
-            ax.plot(epochs, running_mean(values, window), label=part, **look, marker="o" if len(epochs) == 1 else None)
+            shown += values.tolist()
+            ax.plot(epochs, running_median(values, window), label=part, **look)
         log_axis(ax, shown)
         ax.set_ylabel(label)
         epoch_axis(ax)
-    legend_right(error_ax)
+        label_lines(ax)
+    notes = [f"band: {len(seeds)} seeds"] if seeds else ["faint: each epoch"] if window > 1 else []
+    notes += [f"line: median of {2 * (window // 2) + 1} epochs"] if window > 1 else ["line: mean"] if seeds else []
+    raised = epochs[np.asarray(metrics.get("raised", np.zeros(len(epochs))), dtype=float) > 0]
+    if len(raised):
+        look = {"marker": "|", "color": GREY, "markersize": 5, "linestyle": ""}
+        loss_ax.plot(raised, np.full(len(raised), 0.015), transform=loss_ax.get_xaxis_transform(), **look)
+        notes.append("ticks: weights raised")
+    loss_ax.set_title("; ".join(notes), loc="left", fontsize="small", color=GREY)
     return [loss_ax, error_ax]
+
+
+def _values(metrics: Mapping[str, ArrayLike], part: str, column: str) -> Float[np.ndarray, " epochs"]:
+    """A column of the metrics, of accuracies the error in percent."""
+    values = np.asarray(metrics[f"{part}_{column}"], dtype=float)
+    if column == "accuracy":
+        values = 100 * (1 - values)
+        values[values < 1e-4] = 0.0  # accuracies from sums in float32 are not exactly 1
+    return values
 
 
 def accuracy(metrics: Mapping[str, ArrayLike], ax: Axes) -> Axes:
     """Accuracy of training and validation in percent over epochs.
 
     Args:
-        metrics: the columns ``epoch``, ``train_accuracy``, ``validation_accuracy``, each ``(epochs,)``.
+        metrics: the columns ``epoch``, ``train_accuracy``, and with validation data ``validation_accuracy``, each
+            ``(epochs,)``.
         ax: where to draw.
     """
     epochs = np.asarray(metrics["epoch"], dtype=float)
-    for index, part in enumerate(("train", "validation")):
-        values = 100 * np.asarray(metrics[f"{part}_accuracy"], dtype=float)
-        ax.plot(epochs, values, label=part, **line_style(index), marker="o" if len(epochs) == 1 else None)
+    for index, part in enumerate(_PARTS):
+        if (name := f"{part}_accuracy") in metrics:
+            values = 100 * np.asarray(metrics[name], dtype=float)
+            ax.plot(epochs, values, label=part, **line_style(index), marker="o" if len(epochs) == 1 else None)
     ax.set_ylabel("accuracy [%]")
     epoch_axis(ax)
+    label_lines(ax)
     return ax
 
 
-def running_mean(values: Float[np.ndarray, " epochs"], window: int) -> Float[np.ndarray, " epochs"]:
-    """Mean over ``window`` epochs around each one (one more if that is even), over fewer at the ends."""
+def running_median(values: Float[np.ndarray, " epochs"], window: int) -> Float[np.ndarray, " epochs"]:
+    """Median of ``window`` epochs around each one (one more if that is even), of fewer at the ends."""
     half = window // 2
-    return np.array([values[max(0, place - half) : place + half + 1].mean() for place in range(len(values))])
+    return np.array([np.median(values[max(0, place - half) : place + half + 1]) for place in range(len(values))])
 
 
 def parameter_history(
@@ -79,7 +119,7 @@ def parameter_history(
     ax: Axes,
     label: str = "weight",
 ) -> Axes:
-    """Parameters over training: a line for each of up to 30, else median, quantiles, and a dozen of them as samples.
+    """Parameters over training: a line for each of up to 30; of more, median, quantiles and a dozen as samples.
 
     Args:
         epochs: when the parameters had these values.
@@ -87,45 +127,44 @@ def parameter_history(
         ax: where to draw.
         label: what they are, with their unit if they have one.
     """
+    colour = COLOURS[0]
     if values.shape[1] <= _LINES_AT_MOST:
-        ax.plot(epochs, values, color=line_style(0)["color"], linewidth=0.8, alpha=0.8)
+        ax.plot(epochs, values, color=colour, linewidth=0.8, alpha=0.8)
     else:
         low, lower, median, upper, high = np.quantile(values, [0.05, 0.25, 0.5, 0.75, 0.95], axis=1)
-        colour = line_style(0)["color"]
         ax.fill_between(epochs, low, high, color=colour, alpha=0.18, linewidth=0, label="5 - 95 %")
         ax.fill_between(epochs, lower, upper, color=colour, alpha=0.35, linewidth=0, label="25 - 75 %")
         chosen = np.linspace(0, values.shape[1] - 1, _SAMPLES).astype(int)
-        lines = ax.plot(epochs, values[:, chosen], color="#222222", linewidth=0.6, alpha=0.6)
-        lines[0].set_label(f"{_SAMPLES} of {values.shape[1]}")
+        lines = ax.plot(epochs, values[:, chosen], color=COLOURS[2], linewidth=0.6, alpha=0.6)
+        lines[0].set_label(f"{_SAMPLES} of them")
         ax.plot(epochs, median, color=colour, linewidth=2, label="median")
     ax.set_ylabel(label)
     epoch_axis(ax)
     return ax
 
 
-@styled
+@run_figure
 def loss_and_error_figure(run: RunData) -> Figure:
-    """Loss and error of a run over its epochs."""
+    """Loss and error over the epochs; of several seeds the mean and the range."""
     figure = new_figure(7.5, 2.8)
-    loss_and_error(run.metrics, figure.subplots(1, 2))
+    loss_and_error(run.metrics, figure.subplots(1, 2), seeds=[seed.metrics for seed in run.seeds])
     return figure
 
 
-@styled
+@run_figure
 def parameters_figure(run: RunData) -> Figure:
-    """All weights, delays and learnt parameters of neurons of a run over its epochs."""
-    rows, columns = grid(len(run.history), 2)
-    figure = new_figure(7.5, 2.6 * rows)
-    axes = axes_list(figure.subplots(rows, columns, sharex=True, squeeze=False), rows * columns)
-    for ax, (name, history) in zip(axes, run.history.items(), strict=False):
+    """All weights, delays and learnt parameters of neurons over the epochs."""
+    figure, axes = panels(len(run.history), 2, (3.75, 2.6), sharex=True)
+    described = None
+    for ax, (name, history) in zip(axes, run.history.items(), strict=True):
         kind, _, place = name.partition(", ")
         unit = f" [{run.unit}]" if "delay" in kind or "time constant" in kind else ""
         one, count = kind.removesuffix("s"), history.values.shape[1]
         parameter_history(history.epochs, history.values, ax, one + unit)
-        ax.set_title(f"{place}, {count} {one if count == 1 else kind}")
+        ax.set_title(", ".join(part for part in (place, f"{count} {one if count == 1 else kind}") if part))
         ax.tick_params(labelbottom=True)
-        if ax.get_legend_handles_labels()[0] and ax is axes[len(run.history) - 1]:
-            legend_right(ax)
-    for ax in axes[len(run.history) :]:
-        ax.set_visible(False)
+        if described is None and ax.get_legend_handles_labels()[0]:
+            described = ax
+    if described is not None:
+        figure.legend(*described.get_legend_handles_labels(), loc="outside right upper")
     return figure

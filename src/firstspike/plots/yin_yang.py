@@ -1,4 +1,4 @@
-"""What a network does on the plane of the Yin-Yang data set.
+"""Decisions and spike times of a network on the plane of the Yin-Yang data set.
 
 plane = YinYangPlane()
 record = plane.record(network)
@@ -15,16 +15,13 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
-from matplotlib.image import AxesImage
 from matplotlib.patches import Patch
 from matplotlib.patheffects import withStroke
 from torch import Tensor
 
 from firstspike.data import SpikeData
-from firstspike.layers.named import named_lif_layers
-from firstspike.losses import TimeLoss
 from firstspike.plots.plane import YinYangPlane
-from firstspike.plots.run_data import NotApplicable, RunData
+from firstspike.plots.run_data import NotApplicable, RunData, run_figure
 from firstspike.plots.style import (
     COLOURS,
     SEQUENTIAL,
@@ -32,36 +29,36 @@ from firstspike.plots.style import (
     SILENT_COLOUR,
     SILENT_HATCH,
     TAU_SYN,
-    axes_list,
     class_names,
+    label_outer,
     new_figure,
-    square_grid,
-    styled,
+    panels,
     time_label,
 )
+from firstspike.training.fitting import Loss, Objective
 
 _HIDDEN = 12  # neurons in the figure of the hidden ones
 
 
 def decision_map(
     times: Float[Tensor, "points outputs"],
-    loss: TimeLoss,
+    loss: Loss,
     ax: Axes,
     plane: YinYangPlane,
     points: SpikeData | None = None,
     names: Sequence[str] | None = None,
 ) -> Axes:
-    """Decision at each point of the plane, faint outside of the symbol, hatched where no neuron decides.
+    """Decision at each point of the plane, faint outside of the symbol, hatched where there is none.
 
     Args:
         times: output times on the grid, from ``plane.record(network).output``.
-        loss: makes the decision.
+        loss: its ``predict(times)`` decides, otherwise the earliest spike.
         ax: where to draw.
         plane: the grid.
         points: samples to draw, if any; those with a wrong decision of the map are crosses.
         names: of the classes.
     """
-    decisions = plane.image(loss.predict(times))
+    decisions = plane.image(Objective(loss).predict(times))
     names = class_names(names, times.shape[-1])
     colours = [COLOURS[index % len(COLOURS)] for index in range(len(names))]
     shown = np.ma.masked_less(decisions, 0)
@@ -111,17 +108,9 @@ def time_map(
         limits: of the colour scale, by default earliest and latest.
         unit: of the times, for the colour bar; None draws none.
     """
-    image = plane.image(times)
-    silent = ~np.isfinite(image)
-    spikes = image[~silent]
-    low, high = limits or ((spikes.min(), spikes.max()) if spikes.size else (0.0, 1.0))
-    drawn = _image(np.ma.masked_array(image, silent), ax, plane, SEQUENTIAL, low, high)
-    hatch_silent(silent, ax, plane)
-    draw_outline(ax, plane)
-    if unit is not None:
-        ax.figure.colorbar(drawn, ax=ax, label=time_label(unit, "spike time"), shrink=0.9)
-    _plane_axes(ax, plane)
-    return ax
+    image = np.ma.masked_invalid(plane.image(times))
+    low, high = limits or ((image.min(), image.max()) if image.count() else (0.0, 1.0))
+    return _map(image, ax, plane, SEQUENTIAL, (low, high), unit and time_label(unit, "spike time"))
 
 
 def difference_map(
@@ -132,7 +121,7 @@ def difference_map(
     limit: float | None = None,
     unit: str | None = TAU_SYN,
 ) -> Axes:
-    """Spike time of one neuron minus another's; dark where the first is earlier, a line where both are equal.
+    """Spike time of one neuron minus another's; blue where the first is earlier, a line where both are equal.
 
     Args:
         first: times on the grid.
@@ -142,25 +131,36 @@ def difference_map(
         limit: largest magnitude of the colour scale, by default the largest difference.
         unit: of the times, for the colour bar; None draws none.
     """
-    image = plane.image(first) - np.where(np.isfinite(plane.image(second)), plane.image(second), np.nan)
-    silent = ~np.isfinite(image)
-    spikes = np.abs(image[~silent])
-    limit = limit or (float(spikes.max()) if spikes.size else 1.0) or 1.0
-    masked = np.ma.masked_array(image, silent)
-    drawn = _image(masked, ax, plane, SIGNED, -limit, limit)
-    hatch_silent(silent, ax, plane)
+    one, other = (np.ma.masked_invalid(plane.image(times)) for times in (first, second))
+    image = one - other
+    limit = limit or (float(np.abs(image).max()) if image.count() else 1.0) or 1.0
+    _map(image, ax, plane, SIGNED, (-limit, limit), unit and time_label(unit, "difference"))
+    if image.count() and image.min() < 0 < image.max():
+        ax.contour(image, [0.0], colors="black", linewidths=1.2, linestyles="--", origin="lower", extent=plane.extent)
+    return ax
+
+
+def _map(
+    image: np.ma.MaskedArray,
+    ax: Axes,
+    plane: YinYangPlane,
+    colours: str,
+    limits: tuple[float, float],
+    label: str | None,
+) -> Axes:
+    """Values on the plane, hatched where they are masked, with the symbol and a colour bar if it has a label."""
+    low, high = limits
+    drawn = ax.imshow(image, cmap=colours, vmin=low, vmax=high, origin="lower", extent=plane.extent, zorder=0)
+    hatch_silent(np.ma.getmaskarray(image), ax, plane)
     draw_outline(ax, plane)
-    if spikes.size and masked.min() < 0 < masked.max():
-        zero = ax.contour(masked, levels=[0.0], colors="black", linewidths=1.2, origin="lower", extent=plane.extent)
-        zero.set_linestyle("--")
-    if unit is not None:
-        ax.figure.colorbar(drawn, ax=ax, label=time_label(unit, "difference"), shrink=0.9)
+    if label is not None:
+        ax.figure.colorbar(drawn, ax=ax, label=label, shrink=0.9)
     _plane_axes(ax, plane)
     return ax
 
 
 def draw_outline(ax: Axes, plane: YinYangPlane) -> Axes:
-    """The symbol's lines, white with a dark rim so that they are seen on all colours."""
+    """The symbol's lines, white with a dark rim, visible on all colours."""
     for line in plane.outline():
         drawn = ax.plot(line[:, 0], line[:, 1], color="white", linewidth=1.0, zorder=3)
         drawn[0].set_path_effects([withStroke(linewidth=2.0, foreground="black")])
@@ -182,47 +182,44 @@ def hatch_silent(silent: np.ndarray, ax: Axes, plane: YinYangPlane) -> Axes:
     return ax
 
 
-@styled
+@run_figure
 def decision_map_figure(run: RunData) -> Figure:
-    """Decision map of a Yin-Yang run with its test samples."""
-    plane = run.plane
+    """Decisions of a Yin-Yang run over the plane, with its test samples."""
+    plane, (split, data) = run.plane, run.held_out
     figure = new_figure(5.0, 4.0)
     ax = figure.subplots()
-    decision_map(run.plane_record.output, run.loss, ax, plane, run.held_out[1], run.class_names)
-    ax.set_title(f"test accuracy {100 * run.evaluation.accuracy:.1f} %")
+    decision_map(run.plane_record.output, run.loss, ax, plane, data, run.class_names)
+    ax.set_title(f"{split} accuracy {100 * run.evaluation.accuracy:.1f} %")
     return figure
 
 
-@styled
+@run_figure
 def output_maps_figure(run: RunData) -> Figure:
     """Spike times of a Yin-Yang run's outputs over the plane, and the differences between them."""
     plane, times = run.plane, run.plane_record.output
     names = run.class_names
     pairs = [(a, b) for a in range(len(names)) for b in range(a + 1, len(names))]
-    figure = new_figure(7.5, 5.0)
-    axes = figure.subplots(2, len(names), sharex=True, sharey=True)
-    limits = _limits(times)
-    gaps = [times[:, a] - times[:, b] for a, b in pairs]
-    limit = max((float(gap[torch.isfinite(gap)].abs().max()) for gap in gaps if torch.isfinite(gap).any()), default=1.0)
-    for index, ax in enumerate(axes[0]):
+    figure, axes = panels(len(names) + len(pairs), len(names), (2.5, 2.5), sharex=True, sharey=True)
+    first, second = axes[: len(names)], axes[len(names) :]
+    limits, gaps = _limits(times), torch.stack([times[:, a] - times[:, b] for a, b in pairs])
+    limit = float(gaps[torch.isfinite(gaps)].abs().max()) if torch.isfinite(gaps).any() else 1.0
+    for index, ax in enumerate(first):
         time_map(times[:, index], ax, plane, limits, None)
         ax.set_title(f"output {names[index]}")
-        ax.set_xlabel("")
-    for (a, b), ax in zip(pairs, axes[1], strict=True):
+    for (a, b), ax in zip(pairs, second, strict=True):
         difference_map(times[:, a], times[:, b], ax, plane, limit, None)
         ax.set_title(f"{names[a]} - {names[b]}")
-    for row, label in ((axes[0], "spike time"), (axes[1], "difference")):
-        figure.colorbar(row[0].images[0], ax=list(row), label=time_label(run.unit, label), shrink=0.9)
-        for ax in row[1:]:
-            ax.set_ylabel("")
+    for row, label in ((first, "spike time"), (second, "difference")):
+        figure.colorbar(row[0].images[0], ax=row, label=time_label(run.unit, label), shrink=0.9)
+    label_outer(axes, len(names))
     return figure
 
 
-@styled
+@run_figure
 def hidden_maps_figure(run: RunData) -> Figure:
-    """Spike times of a selection of a Yin-Yang run's hidden neurons over the plane, from those that spike anywhere."""
+    """Spike times of hidden neurons of a Yin-Yang run over the plane, a selection of those that spike anywhere."""
     plane = run.plane
-    first, *others = named_lif_layers(run.network)
+    first, *others = run.lif_layers
     if not others:
         raise NotApplicable("the network has no hidden layer")
     times = run.plane_record.layers[first.index]
@@ -230,23 +227,15 @@ def hidden_maps_figure(run: RunData) -> Figure:
     if not spiking:
         raise NotApplicable("no hidden neuron spikes anywhere on the plane")
     neurons = [spiking[i] for i in np.linspace(0, len(spiking) - 1, min(_HIDDEN, len(spiking))).astype(int)]
-    rows, columns = square_grid(len(neurons), 4)
-    figure = new_figure(7.5, 1.75 * rows + 0.5)
-    axes = axes_list(figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False), rows * columns)
+    figure, axes = panels(len(neurons), 4, (1.875, 1.75), (0.0, 0.5), sharex=True, sharey=True)
     limits = _limits(times[:, neurons])
-    for ax, neuron in zip(axes, neurons, strict=False):
+    for ax, neuron in zip(axes, neurons, strict=True):
         time_map(times[:, neuron], ax, plane, limits, None)
         ax.set_title(f"{first.name} neuron {neuron}")
-        ax.label_outer()
-    for ax in axes[len(neurons) :]:
-        ax.set_visible(False)
-    figure.suptitle(f"{len(neurons)} of {len(spiking)} neurons that spike somewhere; {times.shape[1]} in all")
+    label_outer(axes, 4)
+    figure.suptitle(f"{len(neurons)} of {times.shape[1]} neurons; {len(spiking)} spike somewhere")
     figure.colorbar(axes[0].images[0], ax=axes, label=time_label(run.unit, "spike time"), shrink=0.6)
     return figure
-
-
-def _image(values: np.ndarray, ax: Axes, plane: YinYangPlane, colours: str, low: float, high: float) -> AxesImage:
-    return ax.imshow(values, cmap=colours, vmin=low, vmax=high, origin="lower", extent=plane.extent, zorder=0)
 
 
 def _plane_axes(ax: Axes, plane: YinYangPlane) -> None:
@@ -260,7 +249,7 @@ def _plane_axes(ax: Axes, plane: YinYangPlane) -> None:
 
 
 def _limits(times: Tensor) -> tuple[float, float]:
-    """Earliest and latest spike; the latest without the last hundredth, so that stragglers do not eat the scale."""
+    """Earliest and latest spike; the latest without the last hundredth, so that outliers do not stretch the scale."""
     spikes = times[torch.isfinite(times)]
     if not len(spikes):
         return 0.0, 1.0

@@ -16,7 +16,6 @@ import numpy as np
 
 from firstspike.data import SpikeData, Splits
 from firstspike.data.files import read_labelled, read_times
-from firstspike.layers import Network
 from firstspike.layers.named import named_lif_layers, named_spikes
 from firstspike.runs.files import whole_file, write_whole
 from firstspike.runs.loaded import LoadedRun
@@ -64,11 +63,12 @@ def predictions(run: LoadedRun, file: Path | str) -> str:
     """
     train = run.data.train
     times = run.observe(read_times(file, train.features, run.dtype, encoder=train.encoder)).output
-    names = (*run.class_names, "silent")  # the class -1
+    decisions = run.predict(times)
+    names = [*run.names(max(decisions.tolist(), default=-1) + 1), "silent"]  # the class -1
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["class", *run.class_names])
-    for decision, row in zip(run.predict(times).tolist(), times.numpy(), strict=True):
+    writer.writerow(["class", *run.names(times.shape[1])])
+    for decision, row in zip(decisions.tolist(), times.numpy(), strict=True):
         writer.writerow([names[decision], *(str(time) for time in row)])
     return text.getvalue()
 
@@ -91,14 +91,13 @@ class RunEvaluation:
         self.name = name if run.elsewhere is None else f"{name}_on_{run.elsewhere}"
         self.record = run.observe(data.times)
         self.evaluation = evaluate_record(run.network, self.record, Objective(run.loss), data.labels)
-        named = isinstance(run.network, Network)
-        self.layers = [lif.name for lif in named_lif_layers(run.network)] if named else ["output"]
+        self.layers = [lif.name for lif in named_lif_layers(run.network)] or ["output"] * len(self.evaluation.silent)
 
     @property
     def numbers(self) -> dict[str, Any]:
         """All but the spikes, ready for JSON. ``confusion`` has true classes in rows and ``decisions`` in columns."""
-        found, counts = self.evaluation, confusion_counts(self.evaluation)
-        time = found.decision_time
+        found, counts = self.evaluation, confusion_counts(self.evaluation, len(self.data.class_names))
+        time, names = found.decision_time, self.run.names(len(counts))
         return {
             "data": self.name,
             "checkpoint": self.run.checkpoint.name,
@@ -111,8 +110,8 @@ class RunEvaluation:
             "silent": dict(zip(self.layers, found.silent, strict=True)),
             "decided": found.decided,
             "decision_time": time if math.isfinite(time) else None,
-            "classes": list(self.data.class_names),
-            "decisions": [*self.data.class_names, "silent"][: counts.shape[1]],
+            "classes": names,
+            "decisions": [*names, "silent"][: counts.shape[1]],
             "confusion": counts.tolist(),
         }
 
@@ -120,12 +119,9 @@ class RunEvaluation:
     def spikes(self) -> dict[str, np.ndarray]:
         """Spike times by layer, each ``(samples, neurons)``, in order; ``inputs`` first, then labels and predictions.
 
-        A layer that is there twice has a number behind its name. Of bias layers it is the bias spikes alone; copies
-        are left out.
+        Further layers of a name have a number after it. Of bias layers these are the bias spikes alone; copies are left
+        out.
         """
-        if not isinstance(self.run.network, Network):
-            whole = {"inputs": self.record.inputs.numpy(), "output": self.record.output.numpy()}
-            return whole | {"labels": self.data.labels.numpy(), "predictions": self.evaluation.predictions.numpy()}
         arrays: dict[str, np.ndarray] = {}
         for spikes in named_spikes(self.run.network, self.record):
             name = "inputs" if spikes.name == "input" else spikes.name.replace(" ", "_")

@@ -147,7 +147,7 @@ class LoadedRun:
     def member(self, folder: Path, checkpoint: str | None = None) -> Self:
         """The run of one of several seeds, which all have the same data."""
         run = type(self)(folder, checkpoint)
-        run._whole = self
+        run._whole, run._parts = self, self._parts
         return run
 
     @cached_property
@@ -161,8 +161,13 @@ class LoadedRun:
 
     @cached_property
     def initial(self) -> Network:
-        """The network before training."""
-        return self._network()
+        """The network before training.
+
+        Raises:
+            CheckpointError: the checkpoint of its weights cannot be read.
+        """
+        start = self._run.checkpoints / "epoch_0000"  # of networks that the config cannot build
+        return self._network(load_checkpoint(start) if start.is_dir() else None)
 
     @cached_property
     def loss(self) -> TimeLoss:
@@ -206,6 +211,11 @@ class LoadedRun:
     def class_names(self) -> tuple[str, ...]:
         """One name per class."""
         return self.data.train.class_names
+
+    def names(self, count: int) -> list[str]:
+        """Names of the first ``count`` classes or outputs; numbers for those that the data do not name."""
+        known = self.class_names[:count]
+        return [*known, *map(str, range(len(known), count))]
 
     @cached_property
     def record(self) -> Record:

@@ -38,7 +38,8 @@ def member_folder(top: Path, config: Config) -> Path:
 def joint_results(seeds: Sequence[int], results: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Mean and standard deviation over the seeds, in the form of one seed's results, and all of them."""
     found: dict[str, Any] = {key: results[0][key] for key in ("epochs", "parameters", "seconds")}
-    found["best_validation_accuracy"] = statistics.fmean(r["best_validation_accuracy"] for r in results)
+    best = [result["best_validation_accuracy"] for result in results]
+    found["best_validation_accuracy"] = None if None in best else statistics.fmean(best)  # without validation data
     for split in ("validation", "test"):
         parts = [result[split] for result in results if result.get(split) is not None]
         if not parts:
@@ -62,13 +63,16 @@ def write_table(top: Path, results: dict[str, Any]) -> None:
     rows: list[list[Any]] = []
     for seed, result in results["seeds"].items():
         validation, test = ((result.get(split) or {}) for split in ("validation", "test"))
-        found = (validation.get("accuracy"), test.get("accuracy"), test.get("loss"))
-        rows.append(
-            [seed, result["best_validation_accuracy"], *(math.nan if number is None else number for number in found)]
+        found = (
+            result["best_validation_accuracy"],
+            validation.get("accuracy"),
+            test.get("accuracy"),
+            test.get("loss"),
         )
+        rows.append([seed, *(math.nan if number is None else number for number in found)])
     values = list(zip(*(row[1:] for row in rows), strict=True))
     rows.append(["mean", *map(statistics.fmean, values)])
-    rows.append(["std", *map(statistics.stdev, values)])
+    rows.append(["std", *(statistics.stdev(x) if all(map(math.isfinite, x)) else math.nan for x in values)])
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["seed", *columns])

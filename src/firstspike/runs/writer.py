@@ -239,7 +239,7 @@ class RunWriter(Callback):
         if len(found) > 1:
             RunFolder(self.folder).write_results(self.results)
             write_table(self.folder, self.results)
-        self._draw(len(found) > 1)
+        self._draw()
 
     def _save(self, fit: Fit) -> None:
         """Checkpoints of all networks, also the best ones that wait in memory; those that they replace are removed."""
@@ -279,14 +279,17 @@ class RunWriter(Callback):
                 for run, checkpoint in zip(self.runs, captured(fit.trainer, fit.callbacks.state_dict()), strict=True)
             ]
 
-    def _draw(self, several: bool) -> None:
+    def _draw(self) -> None:
         """Draw the figures that need the tables alone. A training is not lost to a figure that cannot be drawn."""
-        from firstspike.plots import AFTER_TRAINING, AFTER_TRAINING_OF_SEVERAL, save_figures
+        from firstspike.plots import AFTER_TRAINING, NotApplicable, save_figures
 
-        try:
-            save_figures(self.folder, AFTER_TRAINING_OF_SEVERAL if several else AFTER_TRAINING)
-        except (OSError, ValueError) as error:
-            logger.warning("no figures: %s", error)
+        for name in AFTER_TRAINING:
+            try:
+                save_figures(self.folder, [name])
+            except NotApplicable as reason:  # e.g. without validation data
+                logger.info("%s", reason)
+            except (OSError, ValueError) as error:
+                logger.warning("no figure %s: %s", name, error)
 
 
 def captured(trainer: Trainer, callbacks: dict[str, Any] | None = None) -> list[Checkpoint]:

@@ -126,14 +126,18 @@ def record_in_parts(
     return Record(times if substrate is None else torch.cat([part.inputs for part in parts]), layers)
 
 
-def confusion_counts(evaluation: Evaluation) -> Int[np.ndarray, "classes decisions"]:
+def confusion_counts(evaluation: Evaluation, classes: int | None = None) -> Int[np.ndarray, "classes decisions"]:
     """Number of samples of each true class (row) by decision (column).
 
-    Columns are the outputs, and last, if there are any, the samples without a decision (``predictions`` -1).
+    The last column, if there are any, counts the samples without a decision (``predictions`` -1).
+
+    Args:
+        evaluation: labels and predictions.
+        classes: their number, by default that of the outputs; more where labels or predictions need them.
     """
     labels, predictions = evaluation.labels.cpu().numpy(), evaluation.predictions.cpu().numpy()
-    outputs = evaluation.times.shape[1]
-    counts = np.zeros((outputs, outputs + 1), dtype=np.int64)
+    size = max(classes or evaluation.times.shape[1], *(int(x.max(initial=-1)) + 1 for x in (labels, predictions)))
+    counts = np.zeros((size, size + 1), dtype=np.int64)
     np.add.at(counts, (labels, predictions), 1)  # -1 is the last column
     return counts if counts[:, -1].any() else counts[:, :-1]
 
