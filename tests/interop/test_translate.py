@@ -205,7 +205,7 @@ def test_xor_and_pattern():
     classes = [{"name": "pattern", "pattern": [0, 2, 4, 6][::step], "std_dev": 0.1, "n_samples": 3} for step in (1, -1)]
     raw = layers_config([lif(2)], dataset_params={"name": "pattern", "classes": classes})
     data = parse_config(translate(raw).config).data
-    assert (data.patterns, data.jitter, data.train) == ([[0, 2, 4, 6], [6, 4, 2, 0]], 0.1, 6)
+    assert (data.patterns, data.jitter, data.train) == (((0, 2, 4, 6), (6, 4, 2, 0)), 0.1, 6)
 
 
 def test_bars_are_named_as_different():
