@@ -44,7 +44,8 @@ def drop_outdated() -> None:
 
 
 def _files() -> list[Path]:
-    return list(Path(tiles_of.stats.cache_path).glob("*.nb[ci]"))
+    folder = tiles_of.stats.cache_path
+    return list(Path(folder).glob("*.nb[ci]")) if folder else []
 
 
 def _readable(path: Path) -> bool:
