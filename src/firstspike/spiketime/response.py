@@ -90,10 +90,8 @@ def kappa_by_taus(
 
     slower = tau_mem >= tau_syn
     common = (s / tau_syn) * torch.exp(-s / where(slower, tau_mem, tau_syn))
-    by_mem, by_syn = (product(x, s / tau) for x, tau in ((first, tau_mem), (second, tau_syn)))
-    if not (isinstance(slower, bool) and slower):
-        others = (product(x, s / tau) for x, tau in ((second, tau_mem), (first, tau_syn)))
-        by_mem, by_syn = (where(slower, x, other) for x, other in zip((by_mem, by_syn), others, strict=True))
+    by_mem = where(slower, product(first, s / tau_mem), product(second, s / tau_mem))
+    by_syn = where(slower, product(second, s / tau_syn), product(first, s / tau_syn))
     return common * by_mem / tau_mem, (common * by_syn - kappa(s, tau_mem, tau_syn)) / tau_syn
 
 
@@ -122,10 +120,11 @@ def peak(
     time constants. A state that rises towards 0 from below without ever getting there has no maximum: time ``inf``,
     height 0. For a state that does not rise the values have no meaning.
     """
+    tiny = torch.finfo(voltage.dtype).tiny
     ratio = tau_syn / tau_mem
     r = voltage / torch.where(current > 0, current, torch.ones_like(current))
     if isinstance(ratio, Tensor):
-        ratio = ratio.clamp(min=torch.finfo(ratio.dtype).tiny)
+        ratio = ratio.clamp(min=tiny)
         equal = ratio == 1
         x = (1 - ratio).masked_fill(equal, 1.0)
         log_ratio = torch.log(ratio) / x
@@ -135,9 +134,9 @@ def peak(
     elif ratio == 1:
         time, height = tau_syn * (1 - r), current * torch.exp(r - 1)
     else:
-        x = 1 - ratio
-        log_ratio = math.log(ratio) / x
+        distance = 1 - ratio
+        log_of = math.log(max(ratio, tiny)) / distance
         # a state that barely rises may be rounded to one that falls, with its maximum in the past
-        rest = (torch.log1p((x * r).clamp(min=-1)) / x).clamp(max=-log_ratio)
-        time, height = -tau_syn * (log_ratio + rest), current * torch.exp(ratio * log_ratio + rest)
+        rest = (torch.log1p((distance * r).clamp(min=-1)) / distance).clamp(max=-log_of)
+        time, height = -tau_syn * (log_of + rest), current * torch.exp(ratio * log_of + rest)
     return time, torch.where(current > 0, height, torch.zeros_like(height))

@@ -50,8 +50,9 @@ def check_time_constants(given: Constants, tau_mem: Tensor | None, tau_syn: Tens
         tau_syn: as in ``resolve``.
         dtype: of all tensors.
     """
-    ranges = []
+    ranges: list[float] = []
     for name, tau, number in (("tau_mem", tau_mem, given.tau_mem), ("tau_syn", tau_syn, given.tau_syn)):
+        assert not isinstance(number, Tensor)
         low = high = number
         if tau is not None and tau.numel():
             low, high = (float(x) for x in tau.detach().aminmax())

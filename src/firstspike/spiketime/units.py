@@ -56,7 +56,7 @@ def in_units(backend: Backend) -> Backend:
     """The backend for time constants in any unit of time. It itself sees a faster time constant of about 1.
 
     Raises:
-        ValueError: at the call, times that have no number in units of the time constants.
+        ValueError: at the call, times or delays that have no number in units of the time constants.
     """
 
     def forward(
@@ -65,11 +65,8 @@ def in_units(backend: Backend) -> Backend:
         unit, constants = _unit_of_time(constants, times.dtype)
         if unit == 1:
             return backend.forward(times, weight, threshold, delay, constants)
-        inner = times / unit
-        if not torch.equal(inner.isinf(), times.isinf()):
-            limit = unit * torch.finfo(times.dtype).max
-            raise ValueError(f"times must be below {limit:g} with such time constants in {times.dtype}")
-        spikes, saved = backend.forward(inner, weight, threshold, _scaled(delay, unit), constants)
+        inner = _inside("times", times, unit), None if delay is None else _inside("delay", delay, unit)
+        spikes, saved = backend.forward(inner[0], weight, threshold, inner[1], constants)
         outer = spikes * unit
         # rounded up, a spike stays after the inputs that cause it
         return torch.where(outer / unit < spikes, torch.nextafter(outer, spikes.new_tensor(math.inf)), outer), saved
@@ -94,23 +91,29 @@ def in_units(backend: Backend) -> Backend:
         first, then = max(unit, 1.0), min(unit, 1.0)
         bound = None if max_weight_grad is None else max_weight_grad / then
         rest = (saved, constants, bound, needs)
-        tensors = (grad * first, spikes / unit, times / unit, weight, threshold, _scaled(delay, unit))
-        found = backend.backward(*tensors, *rest)
-        factors = Gradients(1 / first, then, then, 1 / first, 1 / first, 1 / first)
+        inner = (spikes / unit, times / unit, weight, threshold, None if delay is None else delay / unit)
+        found = backend.backward(grad * first, *inner, *rest)
+        factors = (1 / first, then, then, 1 / first, 1 / first, 1 / first)
         return Gradients(*(None if x is None else x * factor for x, factor in zip(found, factors, strict=True)))
 
     return Backend(forward, backward, backend.name)
 
 
-def _scaled(delay: Tensor | None, unit: float) -> Tensor | None:
-    return None if delay is None else delay / unit
+def _inside(name: str, x: Tensor, unit: float) -> Tensor:
+    inner = x / unit
+    if not torch.equal(inner.isinf(), x.isinf()):
+        limit = unit * torch.finfo(x.dtype).max
+        raise ValueError(f"{name} must be below {limit:g} with such time constants in {x.dtype}")
+    return inner
 
 
 def _unit_of_time(constants: Constants, dtype: torch.dtype) -> tuple[float, Constants]:
     """The unit to work in, and the constants in it."""
     mem, syn = constants
     if not isinstance(mem, Tensor) or not isinstance(syn, Tensor):
-        return _unit_of_numbers(constants, dtype)
+        assert not isinstance(mem, Tensor)
+        assert not isinstance(syn, Tensor)
+        return _unit_of_numbers(mem, syn, dtype)
     if not syn.numel():
         return 1.0, constants
     unit = _power_of(float(torch.minimum(mem, syn).amin()))
@@ -121,9 +124,8 @@ def _unit_of_time(constants: Constants, dtype: torch.dtype) -> tuple[float, Cons
 
 
 @lru_cache(maxsize=256)
-def _unit_of_numbers(constants: Constants, dtype: torch.dtype) -> tuple[float, Constants]:
-    """Neurons that leak too slowly to show have no leak."""
-    mem, syn = constants
+def _unit_of_numbers(mem: float, syn: float, dtype: torch.dtype) -> tuple[float, Constants]:
+    """The same of numbers. Neurons that leak too slowly to show have no leak."""
     unit = _power_of(min(mem, syn))
     return unit, Constants(math.inf if mem > LARGEST[dtype] * syn else mem / unit, syn / unit)
 

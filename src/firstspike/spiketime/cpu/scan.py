@@ -2,12 +2,12 @@
 
 # mypy: disable-error-code="no-untyped-def"
 import math
-from functools import lru_cache
 
 import numba
 import numpy as np
 from numba import carray
 
+from firstspike.spiketime.cpu.cache import kept_on_disk
 from firstspike.spiketime.cpu.constants import N_CONSTANTS, PER_MEM, PER_SYN, peak
 from firstspike.spiketime.cpu.crossing import (
     CURRENT,
@@ -313,7 +313,7 @@ def copy_lanes(source, target, at, lanes):
         target[at + lane] = source[lane]
 
 
-@lru_cache(maxsize=4)
+@kept_on_disk
 def forward_kernel(dtype: str, narrow: bool):
     """The kernel (see ``parallel``) for one dtype, and for at most 16 neurons or more; compiled at the first call."""
     announce("forward", dtype)

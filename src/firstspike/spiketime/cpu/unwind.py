@@ -2,7 +2,6 @@
 
 # mypy: disable-error-code="no-untyped-def"
 import math
-from functools import lru_cache
 
 import numba
 import numpy as np
@@ -17,6 +16,7 @@ from firstspike.spiketime.cpu.adjoint import (
     start_lanes,
     unwind_tile,
 )
+from firstspike.spiketime.cpu.cache import kept_on_disk
 from firstspike.spiketime.cpu.constants import N_CONSTANTS, PER_SYN
 from firstspike.spiketime.cpu.crossing import NARROW, TILE
 from firstspike.spiketime.cpu.pack import pack_tile, tiles_of, units_of_tile, unpack_tile
@@ -144,7 +144,7 @@ def gather_times(parts, order, count, rows, c, by_times, first, stop):
             by_times[b, order[b, k]] = total * rows[b, FAST, k] * c[PER_SYN]
 
 
-@lru_cache(maxsize=4)
+@kept_on_disk
 def backward_kernel(dtype: str, narrow: bool):
     """The kernel (see ``parallel``) for one dtype, and for at most 16 neurons or more; compiled at the first call."""
     announce("backward", dtype)
