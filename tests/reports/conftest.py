@@ -13,12 +13,13 @@ YIN_YANG = {
     "data": {"kind": "yin_yang", "train": 90, "validation": 40, "test": 50},
     "network": [
         {"kind": "bias", "times": [0.9]},
-        {"kind": "lif", "out_features": 15, "max_silent": 0.9},
-        {"kind": "lif", "out_features": 3, "max_silent": 0.9},
+        {"kind": "lif", "out_features": 15},
+        {"kind": "lif", "out_features": 3},
     ],
     "loss": {"kind": "cross_entropy"},
     "training": {
         "epochs": 4,
+        "silent": {"limits": 0.9},
         "batch_size": 30,
         "seed": 3,
         "checkpoint_every": 1,
@@ -28,11 +29,11 @@ YIN_YANG = {
 BARS = {
     "data": {"kind": "bars", "train": 30, "validation": 9, "test": 12},
     "network": [
-        {"kind": "lif", "out_features": 8, "max_silent": 0.9},
-        {"kind": "lif", "out_features": 3, "max_silent": 0.9},
+        {"kind": "lif", "out_features": 8},
+        {"kind": "lif", "out_features": 3},
     ],
     "loss": {"kind": "cross_entropy"},
-    "training": {"epochs": 3, "batch_size": 10, "seed": 5, "checkpoint_every": 1},
+    "training": {"silent": {"limits": 0.9}, "epochs": 3, "batch_size": 10, "seed": 5, "checkpoint_every": 1},
 }
 
 
@@ -72,10 +73,10 @@ def report_runs(tmp_path_factory):
     top = tmp_path_factory.mktemp("reports")
     train(top / "yin_yang", YIN_YANG)
     train(top / "bars", BARS)
-    train(top / "seeds", changed(YIN_YANG, training={"seeds": 2}))
+    train(top / "seeds", changed(YIN_YANG, training={"n_seeds": 2}))
     for number, (rate, size) in enumerate([(0.001, 5), (0.1, 5), (0.01, 12)]):
-        layers = [BARS["network"][0] | {"size": size}, BARS["network"][1]]
-        raw = changed(BARS, training={"seeds": 2, "optimizer": {"kind": "adam", "lr": rate}}) | {"network": layers}
+        layers = [BARS["network"][0] | {"out_features": size}, BARS["network"][1]]
+        raw = changed(BARS, training={"n_seeds": 2, "optimizer": {"kind": "adam", "lr": rate}}) | {"network": layers}
         train(top / "sweep" / f"{number:04d}", raw)
     return top
 

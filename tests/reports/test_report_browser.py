@@ -5,11 +5,14 @@ import os
 import numpy as np
 import pytest
 
+import firstspike as fs
+import python_runs
 from firstspike.reports.write import write_report
 
 pytestmark = pytest.mark.browser
 
 PAGES = ("bars", "yin_yang", "seeds", "sweep")
+MADE_IN_PYTHON = ("plain_module", "images", "more_outputs_than_classes", "seeds_with_only_training_data")
 FRAME = "() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))"
 
 
@@ -25,8 +28,12 @@ def chromium(chromium_path):
 
 
 @pytest.fixture(scope="module")
-def reports(report_runs):
-    return {name: write_report(report_runs / name, report_runs / f"{name}_page.html") for name in PAGES}
+def reports(report_runs, tmp_path_factory):
+    pages = {name: write_report(report_runs / name, report_runs / f"{name}_page.html") for name in PAGES}
+    for name in MADE_IN_PYTHON:
+        folder, parts = python_runs.KINDS[name](tmp_path_factory.mktemp("python") / name)
+        pages[name] = write_report(fs.load_run(folder, **parts))
+    return pages
 
 
 @pytest.fixture
@@ -69,6 +76,19 @@ def test_page_opens(show, name, scheme, width):
     assert (sum(map(int, back.removeprefix("rgb(").removesuffix(")").split(","))) > 380) == (scheme == "light")
     assert page.locator(".chart svg.main-svg").count() > 0
     assert not page.locator("#problem").is_visible()
+
+
+@pytest.mark.parametrize("name", MADE_IN_PYTHON)
+def test_page_of_a_run_made_in_python(show, name):
+    page = show(name)
+    split = "test" if name != "seeds_with_only_training_data" else "train"
+    assert page.locator("#sample-said").text_content().startswith(f"Sample 0 of the {split} data: true class class 0, ")
+    assert f" {split} samples (epoch_0003)" in page.locator("#confusion-said").text_content()
+    assert page.locator("#membrane").is_visible() == (name != "plain_module")
+    if name == "plain_module":
+        assert "the network is a Plain" in page.locator("#membrane-said").text_content()
+    lines = [trace[1] for trace in shown(page, "#loss")]
+    assert len(lines) == {"plain_module": 1}.get(name, 2)  # no validation data; else these, too, or two seeds
 
 
 def test_what_gets_into_the_page_does_not_run(chromium, reports):
@@ -116,7 +136,7 @@ def test_samples_are_picked_one_after_the_other(show, yin_yang_data):
     page.focus("#after")
     page.keyboard.press("Enter")
     assert page.input_value("#number") == "1"
-    assert page.locator("#sample-said").text_content().startswith("Test sample 1: true class ")
+    assert page.locator("#sample-said").text_content().startswith("Sample 1 of the test data: true class ")
     assert shown(page, "#raster") != raster
     assert shown(page, "#membrane") != membrane
     output = [time for trace in shown(page, "#raster")[-1:] for time in trace[0]]
@@ -126,7 +146,7 @@ def test_samples_are_picked_one_after_the_other(show, yin_yang_data):
     assert shown(page, "#raster") == raster
     page.fill("#number", "37")
     page.keyboard.press("Enter")
-    assert page.locator("#sample-said").text_content().startswith("Test sample 37: ")
+    assert page.locator("#sample-said").text_content().startswith("Sample 37 of the test data: ")
 
 
 def test_samples_are_picked_among_wrong_ones(show, yin_yang_data):
@@ -210,11 +230,11 @@ def test_image_is_the_input(show):
 
 def test_table_sorts_and_links(show, report_runs):
     page = show("sweep")
-    heads = page.locator("#table th")
+    heads = page.locator("#runs th")
     rate = heads.all_text_contents().index("training.optimizer.lr")
 
     def column():
-        return [float(text) for text in page.locator(f"#table tbody td:nth-child({rate + 1})").all_text_contents()]
+        return [float(text) for text in page.locator(f"#runs tbody td:nth-child({rate + 1})").all_text_contents()]
 
     assert column() == [0.001, 0.1, 0.01]
     heads.nth(rate).locator("button").focus()
@@ -223,7 +243,7 @@ def test_table_sorts_and_links(show, report_runs):
     assert heads.nth(rate).get_attribute("aria-sort") == "ascending"
     page.keyboard.press("Enter")
     assert column() == [0.1, 0.01, 0.001]
-    links = [page.evaluate("(link) => link.href", link) for link in page.locator("#table a").element_handles()]
+    links = [page.evaluate("(link) => link.href", link) for link in page.locator("#runs tbody a").element_handles()]
     assert links[0].startswith((report_runs / "sweep" / "0001").as_uri())
 
 

@@ -8,9 +8,7 @@ import torch
 
 from firstspike.layers.named import named_lif_layers, named_spikes
 from firstspike.plots import RunData, confusion_counts
-from firstspike.reports.details import curves, details, history, plane
-from firstspike.reports.samples import choose, samples
-from firstspike.reports.values import plain, significant
+from firstspike.reports.details import choose, curves, details, history, plain, plane, samples, significant
 
 
 def test_numbers_become_short_and_infinity_none():
@@ -114,11 +112,10 @@ def test_images_keep_their_shape(report_runs):
 
 def test_traces_of_neurons_with_their_own_thresholds_and_delays(tmp_path, bars_config, train_run):
     network = [
-        {"kind": "lif", "out_features": 5, "max_silent": 0.9},
+        {"kind": "lif", "out_features": 5},
         {
             "kind": "lif",
-            "size": 3,
-            "max_silent": 0.9,
+            "out_features": 3,
             "trainable": ["threshold"],
             "per_neuron": True,
             "delay": {"bound": "softplus"},

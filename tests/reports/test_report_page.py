@@ -92,7 +92,7 @@ def test_run_that_has_just_begun(report_runs, tmp_path, data_in):
     shutil.copy(report_runs / "bars" / "config.yaml", run)
     html = write_report(run).read_text("utf-8")
     (member,) = data_in(html)["members"]
-    assert set(member) == {"name", "classes", "notes"}
+    assert set(member) == {"name", "classes", "notes", "split"}
     shown = text_of(html)
     assert "not finished: 0 of 3 epochs" in shown
     assert "Left out:" in shown
@@ -104,12 +104,12 @@ def test_seeds_that_have_not_begun(report_runs, tmp_path, data_in):
     run.mkdir()
     shutil.copy(report_runs / "seeds" / "config.yaml", run)
     (member,) = data_in(write_report(run).read_text("utf-8"))["members"]
-    assert set(member) == {"name", "classes", "notes"}
+    assert set(member) == {"name", "classes", "notes", "split"}
 
 
 def test_data_that_are_gone(report_runs, tmp_path, image_folder, train_run, bars_config, data_in):
     data = {"kind": "mnist", "train": 30, "validation": 10, "test": 12}
-    layers = [{"kind": "lif", "out_features": 10, "max_silent": 0.9}]
+    layers = [{"kind": "lif", "out_features": 10}]
     place = shutil.copytree(image_folder, tmp_path / "images")
     run = train_run(
         tmp_path / "run",
@@ -213,7 +213,7 @@ def test_a_damaged_file_is_named(report_runs, tmp_path, monkeypatch, capsys):
     assert (code, err.startswith(f"error: {run / 'results.json'} is damaged")) == (2, True)
     (tmp_path / "table.csv").write_bytes(b"\xff\x00")
     code, _, err = command(monkeypatch, capsys, tmp_path / "table.csv")
-    assert (code, "no text in UTF-8" in err) == (2, True)
+    assert (code, "not text in UTF-8" in err) == (2, True)
 
 
 def test_folders_of_a_table_are_searched_beside_it(tmp_path):

@@ -7,6 +7,8 @@
 
 The colour-blind can read all of them. Nothing here touches pyplot.
 
+Functions that draw data take the axes to draw into as ``ax`` and return them; ``unit`` is that of all times.
+
 To add a figure: ``<name>(data, ax) -> ax`` and ``<name>_figure(run) -> Figure`` in a file here, and a line in
 ``PLOTS``. A figure that does not apply to a run raises ``NotApplicable`` with the reason.
 """
@@ -40,8 +42,6 @@ from firstspike.plots.training import (
     loss_and_error_figure,
     parameter_history,
     parameters_figure,
-)
-from firstspike.plots.weights import (
     receptive_fields,
     receptive_fields_figure,
     weight_histogram,
@@ -110,35 +110,9 @@ def save_figures(
 
 
 __all__ = [
-    "AFTER_TRAINING",
-    "CALLBACKS",
-    "PLOTS",
-    "NotApplicable",
-    "RunData",
-    "YinYangPlane",
-    "accuracy",
-    "confusion",
-    "confusion_counts",
-    "decision_map",
-    "difference_map",
-    "input_raster",
-    "loss_and_error",
-    "membrane",
-    "membrane_comparison",
-    "membrane_voltage",
-    "output_times",
-    "parameter_history",
-    "raster",
-    "receptive_fields",
-    "save_figures",
-    "spike_histogram",
-    "spike_images",
-    "style",
-    "time_comparison",
-    "time_map",
-    "two_inputs",
-    "weight_histogram",
-    "weight_matrix",
-    "write_figure",
-    "yin_yang_points",
-]
+    "AFTER_TRAINING", "CALLBACKS", "PLOTS", "NotApplicable", "RunData", "YinYangPlane", "accuracy", "confusion",
+    "confusion_counts", "decision_map", "difference_map", "input_raster", "loss_and_error", "membrane",
+    "membrane_comparison", "membrane_voltage", "output_times", "parameter_history", "raster", "receptive_fields",
+    "save_figures", "spike_histogram", "spike_images", "style", "time_comparison", "time_map", "two_inputs",
+    "weight_histogram", "weight_matrix", "write_figure", "yin_yang_points",
+]  # fmt: skip

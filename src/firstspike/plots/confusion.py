@@ -18,7 +18,6 @@ def confusion(evaluation: Evaluation, ax: Axes, names: Sequence[str] | None = No
 
     Args:
         evaluation: labels and predictions of a data set.
-        ax: where to draw.
         names: of the classes.
     """
     counts = confusion_counts(evaluation, None if names is None else len(names))
@@ -26,7 +25,7 @@ def confusion(evaluation: Evaluation, ax: Axes, names: Sequence[str] | None = No
     names = class_names(names, classes)
     decisions = [*names, "silent"][: counts.shape[1]]
     fractions = 100 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    right = np.eye(*counts.shape, dtype=bool)
+    right = np.eye(*counts.shape) == 1
     highest = float(fractions[~right].max(initial=0.0)) or 1.0
     ax.imshow(np.where(right, 1.0, np.nan), cmap="Greys", vmin=0, vmax=5)
     image = ax.imshow(np.ma.masked_array(fractions, right), cmap="Reds", vmin=0, vmax=highest)

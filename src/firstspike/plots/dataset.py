@@ -76,7 +76,6 @@ def spike_images(
         axes: one per image.
         shape: rows and columns of an image.
         titles: one per image.
-        unit: of the times.
     """
     flat = axes_list(axes, len(times))[: len(times)]
     images = np.ma.masked_invalid(to_numpy(times).reshape(-1, *shape))
@@ -92,10 +91,8 @@ def input_raster(data: SpikeData, ax: Axes, label: int, samples: int = 20, unit:
 
     Args:
         data: the samples.
-        ax: where to draw.
         label: the class.
         samples: largest number of them.
-        unit: of the times.
     """
     times = to_numpy(data.times[data.labels == label][:samples])
     inputs = np.broadcast_to(np.arange(data.features), times.shape)

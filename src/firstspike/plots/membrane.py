@@ -120,11 +120,9 @@ def membrane(
     Args:
         layer: the neurons, their weights and delays.
         times: input spike times of the sample.
-        ax: where to draw.
         neurons: which of them; by default all, at most six.
         names: of the chosen neurons, by default their numbers.
         until: end of the time axis; by default shortly after the last spike.
-        unit: of the times.
     """
     chosen = list(range(min(_TRACES, layer.out_features))) if neurons is None else list(neurons)
     names = [str(number) for number in chosen] if names is None else class_names(names, len(chosen))
@@ -174,9 +172,7 @@ def membrane_comparison(
         layer: the neurons and their weights; at most four are drawn.
         exact: times of its inputs, and of its spikes.
         observed: the same as the substrate saw them.
-        ax: where to draw.
         names: of the neurons, by default their numbers.
-        unit: of the times.
     """
     names = class_names(names, layer.out_features)
     chosen = range(min(_COMPARED, layer.out_features))

@@ -53,6 +53,12 @@ class RunData(LoadedRun):
         return data
 
     @property
+    def data_name(self) -> str:
+        """What the run learns."""
+        kind: str = self.config.data.kind
+        return {"given": "data from Python", "files": "data from files"}.get(kind, kind)
+
+    @property
     def unit(self) -> str:
         """Unit of all times, for an axis."""
         return time_unit(self.config.neuron.tau_syn)
@@ -129,7 +135,7 @@ class RunData(LoadedRun):
         """
         data = self.config.data
         if data.kind != "yin_yang":
-            raise NotApplicable(f"only runs on yin_yang have a plane, this one is on {data.kind} data")
+            raise NotApplicable(f"only runs on yin_yang have a plane, this one is on {self.data_name}")
         return YinYangPlane(data.early, data.late, data.r_small, data.r_big)
 
     @cached_property

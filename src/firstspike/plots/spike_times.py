@@ -51,7 +51,6 @@ def output_times(
             which the neuron spiked), a row for each epoch, class and neuron. Times in the unit of the run.
         axes: as many as there are classes; fewer show the first classes.
         names: of the classes.
-        unit: of the times.
     """
     order = np.lexsort([np.asarray(rows[name], dtype=float) for name in ("neuron", "epoch")])
     table = {name: np.asarray(column, dtype=float)[order] for name, column in rows.items()}
@@ -100,10 +99,8 @@ def spike_histogram(
 
     Args:
         times: spike times, ``inf`` = silent.
-        ax: where to draw.
         name: of the layer.
         bins: number of bins between the earliest and the latest spike.
-        unit: of the times.
     """
     values = to_numpy(times).ravel()
     spikes = values[np.isfinite(values)]
@@ -128,9 +125,7 @@ def raster(network: nn.Module, record: Record, ax: Axes, sample: int = 0, unit: 
     Args:
         network: the network of the record.
         record: spike times of a batch through it, see ``Network.record``.
-        ax: where to draw.
         sample: index in the batch.
-        unit: of the times.
     """
     shown = named_spikes(network, record)
     ticks, labels = [], []

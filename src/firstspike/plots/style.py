@@ -5,7 +5,6 @@ touches pyplot.
 """
 
 import functools
-import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -166,20 +165,21 @@ def label_lines(ax: Axes) -> None:
 
     Call it last: the limits of the axes have to be final.
     """
-    ends = []
     ax.autoscale_view()  # what is drawn may not be in the limits yet
+    ends: list[tuple[float, str, Any]] = []
     for line in ax.get_lines():
         points = np.asarray(line.get_xydata(), dtype=float)
         points = points[np.isfinite(points).all(axis=1)]
         name = str(line.get_label())
         if len(points) and not name.startswith("_"):
-            ends.append([float((ax.transScale + ax.transLimits).transform(points[-1])[1]), name, line.get_color()])
+            height = (ax.transScale + ax.transLimits).transform(points[-1])[1]
+            ends.append((float(height), name, line.get_color()))
     ends.sort(key=lambda end: end[0])
     gap = mpl.rcParams["font.size"] * 1.2 / 72 * ax.figure.dpi / ax.get_window_extent().height
-    for before, end in itertools.pairwise(ends):
-        end[0] = max(end[0], before[0] + gap)
+    lowest = -math.inf
     for place, (height, name, colour) in enumerate(ends):
-        height = min(height, 1.05 - gap * (len(ends) - 1 - place))
+        height = min(max(height, lowest), 1.05 - gap * (len(ends) - 1 - place))
+        lowest = height + gap
         dark = tuple(0.75 * part for part in to_rgb(colour))
         ax.text(1.01, height, name, transform=ax.transAxes, color=dark, va="center", fontsize="small")
 

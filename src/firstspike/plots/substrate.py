@@ -28,9 +28,7 @@ def time_comparison(
     Args:
         exact: spike times, ``inf`` = silent.
         observed: those of a substrate.
-        ax: where to draw.
         name: of the layer.
-        unit: of the times.
 
     Raises:
         ValueError: different shapes.

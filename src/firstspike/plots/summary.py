@@ -67,7 +67,7 @@ def _headline(run: RunData) -> str:
     layers = [str(lif.layer.out_features) for lif in named_lif_layers(run.network)] or [type(run.network).__name__]
     loss = config.loss.name if config.loss.kind == "custom" else config.loss.kind
     return (
-        f"{config.data.kind}, network {' - '.join([str(run.data.train.features), *layers])}, {loss}, "
+        f"{run.data_name}, network {' - '.join([str(run.data.train.features), *layers])}, {loss}, "
         f"{int(run.metrics['epoch'][-1])} epochs, seed {config.training.seed}: {run.held_out[0]} accuracy "
         f"{100 * result.accuracy:.1f} ± {100 * result.accuracy_error:.1f} %"
     )

@@ -53,7 +53,6 @@ def decision_map(
     Args:
         times: output times on the grid, from ``plane.record(network).output``.
         loss: its ``predict(times)`` decides, otherwise the earliest spike.
-        ax: where to draw.
         plane: the grid.
         points: samples to draw, if any; those with a wrong decision of the map are crosses.
         names: of the classes.
@@ -103,7 +102,6 @@ def time_map(
 
     Args:
         times: on the grid, a column of a layer's times in ``plane.record(network)``.
-        ax: where to draw.
         plane: the grid.
         limits: of the colour scale, by default earliest and latest.
         unit: of the times, for the colour bar; None draws none.
@@ -126,7 +124,6 @@ def difference_map(
     Args:
         first: times on the grid.
         second: times on the grid.
-        ax: where to draw.
         plane: the grid. It is hatched where one of the two is silent.
         limit: largest magnitude of the colour scale, by default the largest difference.
         unit: of the times, for the colour bar; None draws none.

@@ -1,7 +1,7 @@
 """What a trained network does, as plain data for the page's scripts.
 
-Whatever cannot be had of a run (no checkpoint yet, a chip that is not here, data that are gone) is left out, and the
-reason is among the ``notes``.
+What a run lacks (a checkpoint, a chip that is not here, data that are gone) is left out, with the reason among the
+``notes``.
 """
 
 from collections.abc import Callable
@@ -9,17 +9,21 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor
 
+from firstspike.layers.named import named_spikes
 from firstspike.plots import NotApplicable, RunData, confusion_counts
-from firstspike.reports.samples import samples
-from firstspike.reports.values import plain, significant
+from firstspike.plots.membrane import Membranes
+from firstspike.plots.run_data import UNAVAILABLE
+from firstspike.plots.spike_times import layer_heights
 
-_CHECKPOINTS = 40  # positions of the slider at most
-_LOOKED_AT = 1000  # validation samples at each of them
+POINTS = 160  # of a membrane trace
+_CHECKPOINTS = 40  # largest number of positions of the slider
+_SAMPLES = 1000  # validation samples at each of them
 _BINS = 40
-_COLUMNS = ("train_loss", "validation_loss", "train_accuracy", "validation_accuracy")
-_CURVE = 1500  # epochs in a curve at most
+_CURVE = 1500  # largest number of epochs in a curve
+_FEWEST = 12  # samples in the file, however large they are
 
 
 def details(run: RunData, budget: int) -> dict[str, Any]:
@@ -27,15 +31,17 @@ def details(run: RunData, budget: int) -> dict[str, Any]:
 
     Args:
         run: of one seed.
-        budget: so many numbers at most for the samples to pick.
+        budget: largest number of numbers for the samples.
 
     Returns:
-        ``name``, ``classes``, ``notes``, and those of ``curves``, ``history``, ``confusion``, ``samples``, ``plane``
-        that can be had.
+        ``name``, ``classes``, ``split`` (the data that are shown), ``notes``, and those of ``curves``, ``history``,
+        ``confusion``, ``samples``, ``plane`` that apply to the run.
     """
     found: dict[str, Any] = {"name": f"seed {run.config.training.seed}", "notes": []}
-    found["classes"] = _classes(run)
+    sizes = [layer.out_features for layer in run.config.network if layer.kind == "lif"]
     parts: dict[str, Callable[[], Any]] = {
+        "classes": lambda: list(run.class_names),
+        "split": lambda: run.held_out[0],
         "curves": lambda: curves(run),
         "history": lambda: history(run),
         "confusion": lambda: confusion(run),
@@ -46,51 +52,48 @@ def details(run: RunData, budget: int) -> dict[str, Any]:
     for name, make in parts.items():
         try:
             found[name] = make()
-        except (NotApplicable, OSError, ImportError) as reason:
+        except UNAVAILABLE as reason:
             if str(reason) not in found["notes"]:
                 found["notes"].append(str(reason))
-    return found
-
-
-def _classes(run: RunData) -> list[str]:
-    try:
-        return list(run.class_names)
-    except (OSError, ImportError):  # the data are gone
-        return [str(label) for label in range(_outputs(run))]
+    return {"classes": run.names(sizes[-1] if sizes else 0)} | found
 
 
 def curves(run: RunData) -> dict[str, Any]:
-    """Loss and accuracy over the epochs, thinned out where there are very many."""
+    """Loss and accuracy over the epochs, thinned out if they are very many."""
     metrics = run.metrics
     every = -(-len(metrics["epoch"]) // _CURVE)
     chosen = slice(len(metrics["epoch"]) - 1, None, -every)  # the last one is always there
+    columns = [name for name in metrics if name.startswith(("train_", "validation_"))]
     return {"epoch": plain(metrics["epoch"][chosen][::-1], 0)} | {
-        name: significant(metrics[name][chosen][::-1]) for name in _COLUMNS
+        name: significant(metrics[name][chosen][::-1]) for name in columns
     }
 
 
 def history(run: RunData) -> dict[str, Any]:
-    """Histograms of output spike times on validation data, by true class, before training and at the checkpoints.
+    """Histograms of output spike times by true class, before training and at the checkpoints.
 
-    ``counts[checkpoint][class][output]`` are bins of ``edges``, the last with all that is later, in percent of the
-    class's samples; ``silent[checkpoint][class][output]`` is the rest.
+    They are of the validation data, or of the held-out ones. ``counts[checkpoint][class][output]`` are bins of
+    ``edges``, the last with all that is later, in percent of the class's samples; ``silent[checkpoint][class][output]``
+    is the rest.
     """
-    data = run.data.validation
-    inputs, labels = data.times[:_LOOKED_AT], data.labels[:_LOOKED_AT]
+    split, data = ("validation", run.data.validation) if len(run.data.validation) else run.held_out
+    inputs, labels = data.times[:_SAMPLES], data.labels[:_SAMPLES]
     epochs, times, right = [], [], []
     for epoch, network in run.states(_CHECKPOINTS):
         output = run.observe(inputs, network).output
         epochs.append(epoch)
         times.append(output.double())
-        right.append(float((run.loss.predict(output) == labels).double().mean()))
+        right.append(float((run.predict(output) == labels).double().mean()))
     if len(epochs) == 1:
         raise NotApplicable(f"{run.folder} has no checkpoint that can be read")
     edges = _edges(torch.stack(times))
     classes = [labels == label for label in range(len(data.class_names))]
     return {
+        "split": split,
         "epochs": plain(epochs, 2),
         "accuracy": plain(right),
         "samples": len(labels),
+        "outputs": run.names(times[0].shape[1]),
         "edges": plain(edges),
         "counts": [[_counts(output[chosen], edges) for chosen in classes] for output in times],
         "silent": [
@@ -100,7 +103,7 @@ def history(run: RunData) -> dict[str, Any]:
 
 
 def _edges(times: Tensor) -> np.ndarray:
-    """Of the bins, the same for all checkpoints; stragglers do not eat the scale."""
+    """Of the bins, the same for all checkpoints; outliers do not stretch the scale."""
     spikes = times[torch.isfinite(times)].numpy()
     if not spikes.size:
         return np.linspace(0, 1, _BINS + 1)
@@ -118,22 +121,83 @@ def _counts(times: Tensor, edges: np.ndarray) -> list[list[float]]:
 
 
 def confusion(run: RunData) -> dict[str, Any]:
-    """Counts on the test data, true classes in rows."""
-    evaluation, counts = run.evaluation, confusion_counts(run.evaluation)
+    """Counts on the held-out data, true classes in rows."""
+    evaluation = run.evaluation
+    counts = confusion_counts(evaluation, len(run.class_names))
     return {
         "checkpoint": run.checkpoint.name,
         "counts": counts.tolist(),
-        "decisions": [*run.class_names, "silent"][: counts.shape[1]],
+        "decisions": [*run.names(len(counts)), "silent"][: counts.shape[1]],
         "accuracy": evaluation.accuracy,
         "error": evaluation.accuracy_error,
         "samples": len(evaluation.labels),
     }
 
 
+def samples(run: RunData, budget: int) -> dict[str, Any]:
+    """Samples of the held-out data to choose from, as many as the budget of numbers allows.
+
+    Wrong decisions come first, up to half of the places; the rest are the first samples of the data.
+
+    Returns:
+        ``index``, ``label`` and ``decision`` (-1 is silent), one per sample; ``layers`` with ``name``, ``height`` and
+        ``times[sample][neuron]``; if they apply, ``membrane`` (of the output neurons, in units of their thresholds:
+        ``traces`` on equal steps from ``start`` to ``stop``, ``spikes``, ``names``), ``image`` with its shape, and
+        ``points`` on the plane with the names of the ``inputs``.
+    """
+    shown, evaluation, (_, data) = named_spikes(run.network, run.record), run.evaluation, run.held_out
+    size = sum(spikes.times.shape[1] for spikes in shown) + POINTS * run.record.output.shape[1]
+    chosen = choose(evaluation.predictions != data.labels, max(_FEWEST, budget // size))
+    found: dict[str, Any] = {
+        "of": len(data),
+        "index": chosen.tolist(),
+        "label": data.labels[chosen].tolist(),
+        "decision": evaluation.predictions[chosen].tolist(),
+        "layers": [
+            {"name": spikes.name, "height": height, "times": plain(spikes.times[chosen])}
+            for spikes, height in zip(shown, layer_heights(shown), strict=True)
+        ],
+    }
+    try:
+        found["membrane"] = _membranes(run, chosen)
+    except NotApplicable as reason:
+        found["no_membrane"] = str(reason)
+    if run.config.data.kind == "yin_yang":
+        found["inputs"] = ["x", "y", "1 - x", "1 - y"]
+        found["points"] = plain(run.plane.coordinates(data.times[chosen]))
+    elif run.pixels is not None:
+        found["image"] = dict(zip(("rows", "columns", "every"), run.pixels, strict=True))
+    return found
+
+
+def choose(wrong: Tensor, count: int) -> Tensor:
+    """Indices of samples, sorted: wrong ones, at most half, then the first ones."""
+    if count >= len(wrong):
+        return torch.arange(len(wrong))
+    first = wrong.nonzero().flatten()[: count // 2]
+    others = torch.ones(len(wrong), dtype=torch.bool)
+    others[first] = False
+    return torch.cat([first, others.nonzero().flatten()[: count - len(first)]]).sort().values
+
+
+def _membranes(run: RunData, chosen: Tensor) -> dict[str, Any]:
+    """Exact voltages that the spikes into the output layer cause, without a reset, relative to the leak."""
+    lif, layer = run.output_layer
+    membranes, spikes = Membranes(layer), run.record.layers[lif.index][chosen].double()
+    found: dict[str, Any] = {"start": [], "stop": [], "traces": [], "spikes": plain(spikes)}
+    for times, own in zip(lif.inputs(run.record)[chosen].double(), spikes, strict=True):
+        start, stop, _ = membranes.window(times, own)
+        voltage = membranes.voltage(torch.linspace(start, stop, POINTS, dtype=torch.float64), times)
+        found["start"].append(round(start, 4))
+        found["stop"].append(round(stop, 4))
+        found["traces"].append(plain(voltage / membranes.threshold.unsqueeze(-1), 3))
+    return found | {"names": run.names(layer.out_features)}
+
+
 def plane(run: RunData) -> dict[str, Any]:
-    """Decisions over the plane, a letter a point and a string a row from below: ``0`` first class, ``.`` silent."""
+    """Decisions over the plane, a letter for a point and a string for a row: ``0`` is the first class, ``.`` silent."""
     where = run.plane
-    decisions = where.image(run.loss.predict(run.plane_record.output)).astype(int)
+    decisions = where.image(run.predict(run.plane_record.output)).astype(int)
     letters = np.array([*"012345678", "."])
     return {
         "rows": ["".join(row) for row in letters[decisions]],  # -1 is the last letter
@@ -142,7 +206,14 @@ def plane(run: RunData) -> dict[str, Any]:
     }
 
 
-def _outputs(run: RunData) -> int:
-    """Neurons of the last LIF layer, as the config says."""
-    sizes = [layer.out_features for layer in run.config.network if layer.kind == "lif"]
-    return int(sizes[-1]) if sizes else 0
+def plain(values: ArrayLike, digits: int = 4) -> Any:
+    """Nested lists of rounded numbers, None for what is not finite, such as the time of no spike."""
+    array = np.round(np.asarray(values, dtype=float), digits)
+    shown = array.astype(object)
+    shown[~np.isfinite(array)] = None
+    return shown.tolist()
+
+
+def significant(values: ArrayLike, digits: int = 5) -> list[float | None]:
+    """The same for one row of numbers of any size, with that many significant digits."""
+    return [float(f"{x:.{digits}g}") if np.isfinite(x) else None for x in np.asarray(values, dtype=float).tolist()]

@@ -1,4 +1,4 @@
-"""What a run was, in words: how far it came, how well it did, how it was made."""
+"""A run in words: its progress, its results, how it was made."""
 
 import math
 import shlex
@@ -9,11 +9,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from firstspike.plots import NotApplicable, RunData
-from firstspike.reports.values import percent
+from firstspike.plots.run_data import UNAVAILABLE
 
 
 class Fact(NamedTuple):
-    """A line of a list: what, and how much."""
+    """A line of a list: a name and its value."""
 
     name: str
     value: str
@@ -28,17 +28,19 @@ def epochs_done(run: RunData) -> int:
 
 
 def state(run: RunData) -> str:
-    """Whether the training is done."""
-    done, planned = epochs_done(run), run.config.training.epochs
-    if done >= planned and run.results:
+    """Whether the training is finished."""
+    training, done = run.config.training, epochs_done(run)
+    if run.results and done >= training.epochs:
         return "finished"
+    if run.results and training.early_stopping is not None and done == run.results.get("epochs"):
+        return f"finished early, after {done} of {training.epochs} epochs"
     if (run.folder / "import.json").is_file():
         return "imported, not trained here"
-    return f"not finished: {done} of {planned} epochs, so far without a result"
+    return f"not finished: {done} of {training.epochs} epochs, no results yet"
 
 
 def summary(run: RunData) -> list[Fact]:
-    """How well the run did."""
+    """Results, sizes and duration of the run."""
     results, config = run.results, run.config
     facts = [Fact("state", state(run))]
     for split in ("test", "validation"):
@@ -47,25 +49,35 @@ def summary(run: RunData) -> list[Fact]:
             facts.append(Fact(f"{split} accuracy", f"{percent(found)} ({over})"))
     if results.get("test"):
         facts.append(Fact("test loss", f"{results['test']['loss']:.4g}"))
-    facts.append(Fact("data", f"{config.data.kind}, {len(run.data.train)} samples for training"))
-    sizes = " → ".join(str(n) for n in (run.data.train.features, *_sizes(config.network)))
-    facts.append(Fact("network", sizes))
+    name, layers = run.data_name, [x for x in config.network if x.kind not in ("bias", "multiplex")]
+    sizes = [str(x.out_features) if x.kind == "lif" else getattr(x, "name", x.kind) for x in layers]
+    try:
+        train = run.data.train
+        facts.append(Fact("data", f"{name}, {len(train)} training samples"))
+        sizes.insert(0, str(train.features))
+    except UNAVAILABLE:  # the notes say why
+        facts.append(Fact("data", f"{name}, not available here"))
+    facts.append(Fact("network", " → ".join(sizes)))
     if "parameters" in results:
         facts.append(Fact("parameters", f"{results['parameters']:,}"))
     facts.append(Fact("epochs", f"{epochs_done(run)} of {config.training.epochs}"))
     if "seconds" in results:
-        facts.append(Fact("time of training", _duration(results["seconds"])))
+        facts.append(Fact("training time", _duration(results["seconds"])))
     return facts
 
 
+def percent(found: Mapping[str, Any]) -> str:
+    """An accuracy of ``results.json`` with its error, or its standard deviation over seeds."""
+    spread = found["accuracy_std"] if "accuracy_std" in found else found["accuracy_error"]
+    return f"{100 * found['accuracy']:.2f} ± {100 * spread:.2f} %"
+
+
 def substrate(run: RunData) -> str:
-    """What the spike times came from, as a sentence."""
+    """The source of the spike times, as a sentence."""
     kind = run.config.substrate.kind
     if kind == "exact":
         return "Spike times are exact solutions of the neuron's equation."
-    return (
-        f"Trained in the loop on the substrate {kind}: spike times are those that it gave, gradients are exact at them."
-    )
+    return f"Trained in the loop on the substrate {kind}: it gave the spike times, at which the gradients are exact."
 
 
 def making(run: RunData) -> list[Fact]:
@@ -83,51 +95,34 @@ def making(run: RunData) -> list[Fact]:
         commit = f" (commit {found['commit']})" if found.get("commit") else ""
         facts.append(Fact("firstspike", f"{found['firstspike']}{commit}"))
     versions = {"python": found.get("python"), **found.get("packages", {})}
-    if shown := ", ".join(f"{name} {version}" for name, version in versions.items() if version):
-        facts.append(Fact("versions", shown))
-    machine = [found.get("processor"), found.get("platform")]
-    if shown := ", ".join(str(part) for part in machine if part):
-        facts.append(Fact("machine", shown))
-    if "threads" in found:
-        facts.append(Fact("threads", str(found["threads"])))
-    return facts
+    lines = {
+        "versions": [f"{name} {version}" for name, version in versions.items() if version],
+        "machine": [str(part) for part in (found.get("processor"), found.get("platform")) if part],
+        "threads": [str(found["threads"])] if "threads" in found else [],
+    }
+    return facts + [Fact(name, ", ".join(parts)) for name, parts in lines.items() if parts]
 
 
-def seeds_table(run: RunData) -> tuple[list[str], list[list[Any]]]:
-    """Head and rows of the results of each seed; none where they are not done. Mean and deviation come last."""
+def seeds_table(run: RunData) -> tuple[list[str], list[list[str]], list[list[str]]]:
+    """Head, rows and foot of the results of each seed, with mean and standard deviation; empty until they are there."""
     results = run.results.get("seeds", {})
     if not results:
-        return [], []
-    head = ["seed", "best validation [%]", "validation [%]", "test [%]", "test loss"]
-    numbers = np.array(
-        [
-            [r["best_validation_accuracy"], *_numbers(r, "validation")[:1], *_numbers(r, "test")]
-            for r in results.values()
-        ]
-    ) * [100, 100, 100, 1]
-    rows = [[seed, *_row(values)] for seed, values in zip(results, numbers, strict=True)]
+        return [], [], []
+    numbers = np.array([_numbers(result) for result in results.values()])
+    names = ("best validation [%]", "validation [%]", "test [%]", "test loss")
+    kept = np.isfinite(numbers).any(axis=0).nonzero()[0]
     ends = (("mean", numbers.mean(axis=0)), ("standard deviation", numbers.std(axis=0, ddof=1)))
-    return head, rows + [[name, *_row(values)] for name, values in ends]
+    rows, foot = (
+        [[name, *(f"{row[k]:.4g}" if k == 3 else f"{row[k]:.2f}" for k in kept)] for name, row in part]
+        for part in (zip(results, numbers, strict=True), ends)
+    )
+    return ["seed", *(names[k] for k in kept)], rows, foot
 
 
-def _numbers(results: Mapping[str, Any], split: str) -> tuple[float, float]:
-    found = results.get(split) or {}
-    return found.get("accuracy", math.nan), found.get("loss", math.nan)
-
-
-def _row(values: Any) -> list[str]:
-    return [*(f"{x:.2f}" for x in values[:-1]), f"{values[-1]:.4g}"]
-
-
-def _sizes(network: Any) -> list[str]:
-    """Layers of neurons by their sizes, where the config says them, else by their kind."""
-    shown = []
-    for layer in network:
-        if layer.kind == "lif":
-            shown.append(str(layer.out_features))
-        elif layer.kind not in ("bias", "multiplex"):
-            shown.append(layer.kind)
-    return shown
+def _numbers(result: Mapping[str, Any]) -> list[float]:
+    validation, test = ((result.get(split) or {}) for split in ("validation", "test"))
+    accuracies = (result.get("best_validation_accuracy"), validation.get("accuracy"), test.get("accuracy"))
+    return [math.nan if x is None else 100 * x for x in accuracies] + [test.get("loss", math.nan)]
 
 
 def _program(path: str) -> str:

@@ -10,9 +10,8 @@ from typing import Any, NamedTuple
 from urllib.parse import quote
 
 from firstspike.config import ConfigError
-from firstspike.reports.facts import Fact
+from firstspike.reports.facts import Fact, percent
 from firstspike.reports.page import render
-from firstspike.reports.values import percent
 from firstspike.runs import RunFolder
 from firstspike.sweeps.table import SweepTable, Value, digest, existing
 

@@ -3,33 +3,34 @@
 import logging
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 from firstspike.plots import RunData
+from firstspike.plots.run_data import UNAVAILABLE
 from firstspike.reports.details import details
 from firstspike.reports.facts import making, seeds_table, substrate, summary
 from firstspike.reports.page import check_report, render
 from firstspike.reports.sweep import runs_in, sweep_page, table_of_csv, table_of_runs
+from firstspike.runs import LoadedRun, load_run
 from firstspike.runs.files import write_whole
-from firstspike.runs.seeds import member_configs, member_folder
 from firstspike.sweeps.table import SweepTable
 
 logger = logging.getLogger(__name__)
 
 BUDGET = 1_000_000
-"""Numbers of the samples to pick, in all seeds together: some four megabytes."""
+"""Numbers of the samples in a file, of all seeds together: about four megabytes."""
 
 
 def write_report(
-    source: Path | str, out: Path | str | None = None, checkpoint: str | None = None, runs: bool = False
+    source: LoadedRun | Path | str, out: Path | str | None = None, checkpoint: str | None = None, runs: bool = False
 ) -> Path:
-    """Write the report of a run, also of one that is not finished, of one with several seeds, or of a sweep.
+    """Write the report of a run, finished or not, with one or several seeds, or of a sweep.
 
     Args:
-        source: the folder of a run; or of a sweep, which holds the folders of its runs; or the CSV table of a sweep.
+        source: a run, as ``fs.load_run`` gives it or by its folder; or the folder of a sweep, which holds the folders
+            of its runs; or the CSV table of a sweep.
         out: the file, by default ``report.html`` in the folder, or the table's name with ``.html``.
-        checkpoint: see ``load_run``; the report of a run is of the newest one by default.
-        runs: of a sweep, write a report into each of its runs first.
+        checkpoint: of a run in a folder, see ``fs.load_run``.
+        runs: of a sweep, first write a report into each of its runs.
 
     Returns:
         The file.
@@ -41,17 +42,19 @@ def write_report(
         OSError: no space, no permission.
     """
     check_report()
-    source = Path(source)
-    if (source / "config.yaml").is_file():
-        run = RunData(source, checkpoint)
-        path = source / "report.html" if out is None else Path(out)
-        write_whole(path, run_page(run))
+    if not isinstance(source, LoadedRun):
+        source = Path(source)
+        if (source / "config.yaml").is_file():
+            source = load_run(source, checkpoint)
+    if isinstance(source, LoadedRun):
+        path = source.folder / "report.html" if out is None else Path(out)
+        write_whole(path, run_page(RunData.of(source)))
         return path
     path = Path(out) if out is not None else source.with_suffix(".html") if source.is_file() else source / "report.html"
     table = _sweep(source)
     if table is None:
         raise FileNotFoundError(
-            f"{source} is neither a run nor a sweep: it has no config.yaml, and no folders that have"
+            f"{source} is neither a run nor a sweep: it has no config.yaml, nor do the folders in it"
         )
     if checkpoint is not None:
         raise ValueError("--checkpoint is for the report of one run, not for that of a sweep")
@@ -77,7 +80,7 @@ def _sweep(source: Path) -> SweepTable | None:
         try:
             text = file.read_text(encoding="utf-8")
         except UnicodeDecodeError:
-            raise ValueError(f"{file}: expected a CSV table, and got a file that is no text in UTF-8") from None
+            raise ValueError(f"{file}: expected a CSV table, got a file that is not text in UTF-8") from None
         return table_of_csv(text, file.parent, str(file))
     folders = runs_in(source)
     return table_of_runs(folders) if folders else None
@@ -88,36 +91,26 @@ def run_page(run: RunData, budget: int = BUDGET) -> str:
 
     Args:
         run: the run.
-        budget: so many numbers at most for the samples to pick.
+        budget: largest number of numbers for the samples.
     """
-    members = [run]
-    if run.config.training.n_seeds > 1:
-        folders = [member_folder(run.folder, config) for config in member_configs(run.config)]
-        members = [run.member(path, run.chosen) for path in folders if (path / "config.yaml").is_file()] or members
+    members = run.seeds or (run,)
     found = [details(member, budget // len(members)) for member in members]
     try:
         changed = run.data_changed
-    except (OSError, ImportError):  # the data are gone, as the notes say
+    except UNAVAILABLE:  # the notes say why
         changed = ""
-    head, rows = seeds_table(run)
-    data: dict[str, Any] = {
-        "tau": run.config.neuron.tau_syn,
-        "substrate": run.config.substrate.kind,
-        "members": found,
-    }
     return render(
         "run",
-        data,
+        {"tau": run.config.neuron.tau_syn, "substrate": run.config.substrate.kind, "members": found},
         title=run.folder.resolve().name,
-        kind=run.config.data.kind,
+        kind=run.data_name,
         summary=summary(run),
         making=making(run),
         substrate=substrate(run),
         changed=changed,
         config=run.config.to_yaml(),
         seeds=[member["name"] for member in found] if len(found) > 1 else [],
-        seeds_head=head,
-        seeds_rows=rows,
+        seeds_table=seeds_table(run),
         parts={name for member in found for name in member},
         notes=list(dict.fromkeys(note for member in found for note in member["notes"])),
     )

@@ -139,10 +139,11 @@ class LoadedRun:
         return newest
 
     @cached_property
-    def seeds(self) -> tuple["LoadedRun", ...]:
-        """The runs of a run of several seeds; else none."""
+    def seeds(self) -> tuple[Self, ...]:
+        """The runs of a run of several seeds, those that have begun; of one seed none."""
         configs = member_configs(self.config)
-        return tuple(self.member(member_folder(self.folder, x)) for x in configs) if len(configs) > 1 else ()
+        folders = [member_folder(self.folder, config) for config in configs] if len(configs) > 1 else []
+        return tuple(self.member(folder) for folder in folders if (folder / "config.yaml").is_file())
 
     def member(self, folder: Path, checkpoint: str | None = None) -> Self:
         """The run of one of several seeds, which all have the same data."""

@@ -2,12 +2,12 @@
 
 const scheme = matchMedia("(prefers-color-scheme: dark)");
 const touch = matchMedia("(pointer: coarse)");
-// Okabe and Ito's colours; in the dark the black one is white and the blues are lighter.
-const COLOURS = ["#0072B2", "#E69F00", "#222222", "#56B4E9", "#D55E00", "#009E73", "#CC79A7", "#B8A900"];
-const DARK_COLOURS = ["#4DA6E8", "#E69F00", "#E8E8E8", "#9AD4F7", "#F0793A", "#2BC79A", "#E39AC4", "#D6C83A"];
+// The colours of the figures (firstspike.plots.style); in the dark scheme dark ones are light.
+const COLOURS = ["#0072B2", "#E69F00", "#222222", "#56B4E9", "#D55E00", "#009E73", "#CC79A7", "#8452EA", "#593B00", "#EA004E"];
+const DARK_COLOURS = ["#4DA6E8", "#E69F00", "#E8E8E8", "#9AD4F7", "#F0793A", "#2BC79A", "#E39AC4", "#B49BFF", "#B98D4F", "#FF5C8D"];
 const DASHES = ["solid", "dash", "dot", "dashdot", "5px,2px", "9px,2px,2px,2px"];
 const FONT = "system-ui, sans-serif";
-const makers = new Map(); // chart element -> function that says what is in it
+const makers = new Map(); // chart element -> function that gives its content
 
 const element = (id) => document.getElementById(id);
 
@@ -18,6 +18,13 @@ function make(tag, attributes = {}, ...children) {
   return made;
 }
 
+// A table of texts and elements; the first row and the first column are headings.
+function tableOf(rows) {
+  const line = (row, isHead) => make("tr", {}, ...row.map((cell, column) =>
+    cell instanceof HTMLTableCellElement ? cell : make(isHead || column === 0 ? "th" : "td", { scope: isHead ? "col" : "row" }, cell)));
+  return make("table", {}, make("thead", {}, line(rows[0], true)), make("tbody", {}, ...rows.slice(1).map((row) => line(row, false))));
+}
+
 const colour = (index) => (scheme.matches ? DARK_COLOURS : COLOURS)[index % COLOURS.length];
 const dash = (index) => DASHES[(index + Math.floor(index / COLOURS.length)) % DASHES.length];
 const shown = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
@@ -25,7 +32,7 @@ const shown = (name) => getComputedStyle(document.documentElement).getPropertyVa
 // Plotly reads labels as a kind of HTML.
 const label = (text) => String(text).replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;");
 
-// Of many numbers: as arguments of Math.max they would not all fit.
+// Of any number of values: arguments of Math.max are limited.
 const smallest = (values) => values.reduce((found, value) => Math.min(found, value), Infinity);
 const largest = (values) => values.reduce((found, value) => Math.max(found, value), -Infinity);
 
@@ -54,7 +61,7 @@ function layout(x, y, more = {}) {
   };
 }
 
-// `content()` gives [traces, layout]; it is asked again by `refresh` and when the scheme changes.
+// `content()` gives [traces, layout]; it is called again by `refresh` and when the scheme changes.
 function chart(where, content) {
   makers.set(where, content);
   refresh(where);
@@ -67,7 +74,7 @@ function refresh(where) {
 
 scheme.addEventListener("change", () => makers.forEach((_, where) => refresh(where)));
 
-// Arrow keys point at one place of a curve after the other, as the mouse does.
+// Arrow keys move along a curve, as the mouse does.
 function walk(where) {
   let place = -1;
   where.addEventListener("keydown", (event) => {

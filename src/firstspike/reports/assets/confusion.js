@@ -1,4 +1,4 @@
-// The confusion matrix as a table; a cell with samples to pick is a button that picks among them.
+// The confusion matrix as a table; the number of a cell is a button that selects its samples.
 
 function confusion(member, choose) {
   const section = element("confusion");
@@ -6,30 +6,24 @@ function confusion(member, choose) {
   if (section.hidden) return;
   const { counts, decisions, accuracy, error, samples, checkpoint } = member.confusion;
   element("confusion-said").textContent =
-    `Test accuracy ${(100 * accuracy).toFixed(2)} ± ${(100 * error).toFixed(2)} % on ${samples} samples (${checkpoint}). ` +
-    "Shade: fraction of the true class. A number that is a button picks among its samples below.";
-  const head = make("tr", {}, make("th", {}, "true class \\ decision"));
-  decisions.forEach((name) => head.append(make("th", { scope: "col" }, name)));
-  const body = make("tbody");
-  counts.forEach((row, truth) => {
-    const line = make("tr", {}, make("th", { scope: "row" }, member.classes[truth]));
-    const all = Math.max(1, row.reduce((sum, count) => sum + count, 0));
-    row.forEach((count, column) => {
-      const decision = column < member.classes.length ? column : -1;
-      const cell = make("td");
-      cell.style.background = `rgba(var(--shade), ${(0.5 * count / all).toFixed(3)})`;
-      const there = member.samples?.label.some((own, k) => own === truth && member.samples.decision[k] === decision);
-      if (there) {
-        const title = `pick among samples of ${member.classes[truth]} with the decision ${decisions[column]}`;
-        const button = make("button", { type: "button", title }, String(count));
-        button.addEventListener("click", () => choose(`cell ${truth} ${decision}`));
-        cell.append(button);
-      } else {
-        cell.append(String(count));
-      }
-      line.append(cell);
-    });
-    body.append(line);
-  });
-  element("matrix").replaceChildren(make("table", {}, make("thead", {}, head), body));
+    `Accuracy ${(100 * accuracy).toFixed(2)} ± ${(100 * error).toFixed(2)} % on ${samples} ${member.split} samples (${checkpoint}). ` +
+    "Wrong decisions are shaded by their fraction of the true class. A number that is a button selects its samples below.";
+  const total = counts.map((row) => Math.max(1, row.reduce((sum, count) => sum + count, 0)));
+  const wrong = counts.map((row, truth) => row.map((count, column) => (column === truth ? 0 : count / total[truth])));
+  const most = Math.max(largest(wrong.flat()), 1e-9);
+
+  function cell(count, truth, column) {
+    const decision = column < counts.length ? column : -1;
+    const shade = (0.6 * wrong[truth][column] / most).toFixed(3);
+    const there = member.samples?.label.some((own, k) => own === truth && member.samples.decision[k] === decision);
+    const title = `select samples of ${decisions[truth]} with the decision ${decisions[column]}`;
+    const number = there ? make("button", { type: "button", title }, String(count)) : String(count);
+    if (there) number.addEventListener("click", () => choose(`cell ${truth} ${decision}`));
+    const made = make("td", {}, number);
+    made.style.background = column === truth ? "var(--panel)" : `rgba(var(--wrong), ${shade})`;
+    return made;
+  }
+
+  const rows = counts.map((row, truth) => [decisions[truth], ...row.map((count, column) => cell(count, truth, column))]);
+  element("matrix").replaceChildren(tableOf([["true class \\ decision", ...decisions], ...rows]));
 }

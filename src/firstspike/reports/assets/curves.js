@@ -4,7 +4,7 @@ function curves(members, epochAt) {
   const many = members.length > 1;
   const lines = (column, scale) =>
     members.flatMap((member, k) =>
-      member.curves === undefined ? [] : ["train", "validation"].map((part, n) => ({
+      ["train", "validation"].filter((part) => member.curves?.[`${part}_${column}`]).map((part, n) => ({
         x: member.curves.epoch,
         y: member.curves[`${part}_${column}`].map((value) => (value === null ? null : scale * value)),
         name: label(many ? `${member.name}, ${part}` : part),
@@ -32,7 +32,7 @@ function curves(members, epochAt) {
   ["accuracy", "loss"].forEach((id) => walk(element(id)));
 }
 
-// 1, 2 and 5 of each decade where there are few, else powers of ten.
+// 1, 2 and 5 of each decade if there are few decades, otherwise powers of ten.
 function logTicks(values) {
   const [low, high] = [smallest(values), largest(values)].map(Math.log10);
   const steps = high - low < 2.5 ? [1, 2, 5] : [1];

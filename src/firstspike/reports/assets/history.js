@@ -1,5 +1,7 @@
 // Histograms of output spike times by true class, at the checkpoint of the slider.
 
+const FEW = 4; // outputs that have a colour each
+
 function history(tau) {
   const slider = element("checkpoint");
   const panels = element("history");
@@ -7,17 +9,19 @@ function history(tau) {
 
   function panel(where, klass) {
     return () => {
-      const { counts, silent, edges } = member.history;
+      const { counts, silent, edges, outputs } = member.history;
       const rows = counts[slider.value][klass];
       const most = Math.max(1, largest(counts.flatMap((checkpoint) => checkpoint[klass].flat())));
       const middles = edges.slice(1).map((edge, k) => (edge + edges[k]) / 2);
       const traces = rows.map((row, output) => ({
         x: middles,
         y: row,
-        name: label(`${member.classes[output] ?? output}, ${silent[slider.value][klass][output]} % silent`),
+        name: label(`${outputs[output]}, ${silent[slider.value][klass][output]} % silent`),
         mode: "lines",
-        fill: rows.length <= 4 ? "tozeroy" : "none",
-        line: { shape: "hvh", color: colour(output), dash: dash(output), width: output === klass ? 2.5 : 1.5 },
+        fill: rows.length <= FEW ? "tozeroy" : "none",
+        line: rows.length <= FEW
+          ? { shape: "hvh", color: colour(output), dash: dash(output), width: output === klass ? 2.5 : 1.5 }
+          : { shape: "hvh", color: output === klass ? colour(0) : shown("--faint"), width: output === klass ? 2.5 : 0.7 },
         hovertemplate: "%{y:.1f} %",
       }));
       const range = [edges[0], edges[edges.length - 1]];
@@ -30,10 +34,10 @@ function history(tau) {
   }
 
   function say() {
-    const { epochs, accuracy, samples } = member.history;
+    const { epochs, accuracy, samples, split } = member.history;
     const place = Number(slider.value);
     const when = place === 0 ? "before training" : `epoch ${epochs[place]}`;
-    const text = `${when}, accuracy ${(100 * accuracy[place]).toFixed(2)} % on ${samples} validation samples`;
+    const text = `${when}, accuracy ${(100 * accuracy[place]).toFixed(2)} % on ${samples} ${split} samples`;
     element("checkpoint-said").textContent = text;
     slider.setAttribute("aria-valuetext", text);
   }
@@ -48,7 +52,7 @@ function history(tau) {
       if (member === null) return;
       slider.max = member.history.epochs.length - 1;
       slider.value = slider.max;
-      legend(panels, member.classes);
+      legend(panels, member.history.outputs);
       member.classes.forEach((name, klass) => {
         const where = make("div", { class: "chart", role: "img", "aria-label": `Output spike times, true class ${name}` });
         panels.append(where);
@@ -64,6 +68,10 @@ function history(tau) {
 }
 
 function legend(where, names) {
+  if (names.length > FEW) {
+    where.prepend(make("p", { class: "legend" }, "Blue: the output of the true class. Grey: the others."));
+    return;
+  }
   const list = make("p", { class: "legend" }, "output: ");
   names.forEach((name, index) => {
     const svg = `<svg width="30" height="10" aria-hidden="true"><line x1="1" x2="29" y1="5" y2="5" stroke-width="3"/></svg>`;

@@ -1,4 +1,4 @@
-// The decision map of the Yin-Yang plane, on which a sample is picked.
+// The decision map of the Yin-Yang plane, on which a sample is chosen.
 
 function decisionMap(picked) {
   const where = element("plane");
@@ -28,7 +28,7 @@ function decisionMap(picked) {
     const { points, index } = member.samples;
     return {
       x: chosen.map((k) => points[k][0]), y: chosen.map((k) => points[k][1]), customdata: chosen,
-      text: chosen.map((k) => `test sample ${index[k]}, ${label(member.classes[member.samples.label[k]])}`),
+      text: chosen.map((k) => `sample ${index[k]}, ${label(member.classes[member.samples.label[k]])}`),
       mode: "markers", name, marker, hovertemplate: "%{text}<extra></extra>",
     };
   }

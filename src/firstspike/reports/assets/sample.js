@@ -1,10 +1,10 @@
-// Which test sample is looked at: by number, by class, by decision, one after the other.
+// The sample that is shown: chosen by number, class or decision, or the next one.
 
 function picker(changed) {
   const [filter, number] = [element("filter"), element("number")];
   let member = null;
   let places = []; // of the samples that pass the filter
-  let place = 0; // the one looked at
+  let place = 0; // the one that is shown
 
   const nameOf = (decision) => (decision < 0 ? "silent" : member.classes[decision] ?? String(decision));
 
@@ -35,7 +35,7 @@ function picker(changed) {
     number.value = index[place];
     const verdict = labels[place] === decision[place] ? "right" : "wrong";
     element("sample-said").textContent =
-      `Test sample ${index[place]}: true class ${nameOf(labels[place])}, decision ${nameOf(decision[place])}, ${verdict}.`;
+      `Sample ${index[place]} of the ${member.split} data: true class ${nameOf(labels[place])}, decision ${nameOf(decision[place])}, ${verdict}.`;
     changed(member, place, places);
   }
 
@@ -85,8 +85,8 @@ function picker(changed) {
       if (element("sample").hidden) return;
       const { index, of } = member.samples;
       element("samples-said").textContent = index.length < of
-        ? `${index.length} of ${of} test samples are in this file: wrong decisions, at most half, and the first others.`
-        : `All ${of} test samples are in this file.`;
+        ? `${index.length} of ${of} ${member.split} samples are in this file: wrong decisions, at most half, and the first others.`
+        : `All ${of} ${member.split} samples are in this file.`;
       number.max = index[index.length - 1];
       options();
       place = 0;

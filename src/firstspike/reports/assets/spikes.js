@@ -1,6 +1,6 @@
 // Of one sample: its input, its spikes in all layers, the membranes of the output neurons.
 
-const TICKS_UP_TO = 20; // neurons of a layer whose spikes are ticks, else dots
+const TICKS_UP_TO = 20; // neurons of a layer whose spikes are ticks, otherwise dots
 const IN_A_TABLE = 16; // inputs
 const UNIT = 36; // pixels of height
 const TALLEST = 760; // pixels of a raster
@@ -27,12 +27,8 @@ function drawInput(member, place, tau) {
   const table = element("input-table");
   table.replaceChildren();
   if (times.length > IN_A_TABLE || image !== undefined) return;
-  const [head, row] = [make("tr", {}, make("th", { scope: "row" }, "input")), make("tr", {}, make("th", { scope: "row" }, "spike time"))];
-  times.forEach((time, k) => {
-    head.append(make("th", { scope: "col" }, member.samples.inputs?.[k] ?? String(k)));
-    row.append(make("td", {}, time === null ? "none" : String(time)));
-  });
-  table.append(make("table", {}, head, row));
+  const names = times.map((_, k) => member.samples.inputs?.[k] ?? String(k));
+  table.append(tableOf([["input", ...names], ["spike time", ...times.map((time) => (time === null ? "none" : String(time)))]]));
 }
 
 function drawRaster(member, place, tau) {
@@ -75,11 +71,11 @@ function drawRaster(member, place, tau) {
 
 function drawMembrane(member, place, tau, exact) {
   const membrane = member.samples.membrane;
-  element("membrane-part").hidden = membrane === undefined;
+  element("membrane").hidden = membrane === undefined;
+  element("membrane-said").textContent = membrane === undefined ? `Left out: ${member.samples.no_membrane}` :
+    "Voltages in units of the threshold. After its spike a trace is faint: the voltage that the inputs would cause without a reset." +
+    (exact ? "" : " Voltages follow from the exact equations, the network's weights and the spikes that the substrate gave. Marks are the substrate's output spikes; they may differ from the crossing of the threshold.");
   if (membrane === undefined) return;
-  element("membrane-said").textContent =
-    "Voltages in units of the threshold. After its spike a trace goes on faintly, as the inputs would drive it without a reset." +
-    (exact ? "" : " The voltages follow the exact equations with the network's weights and the spikes that the substrate gave; marks are the substrate's output spikes, and may stand beside the crossing.");
   chart(element("membrane"), () => {
     const [start, stop] = [membrane.start[place], membrane.stop[place]];
     const traces = [];
@@ -89,7 +85,7 @@ function drawMembrane(member, place, tau, exact) {
       const spike = membrane.spikes[place][neuron] ?? Infinity;
       const cut = time.findIndex((t) => t >= spike);
       const [before, after] = split(time, voltage, spike, cut);
-      const name = label(member.classes[neuron] ?? neuron);
+      const name = label(membrane.names[neuron]);
       const line = { color: colour(neuron), dash: dash(neuron), width: neuron === member.samples.label[place] ? 3 : 1.7 };
       const template = "%{y:.3f} at %{x:.3f}";
       traces.push({ ...before, name, mode: "lines", line, legendgroup: name, hovertemplate: template });
