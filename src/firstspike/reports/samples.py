@@ -9,7 +9,7 @@ from firstspike.layers import LIFLinear, Record
 from firstspike.layers.named import NamedLIF, named_lif_layers, named_spikes
 from firstspike.neuron import LIF
 from firstspike.plots import RunData, membrane_voltage
-from firstspike.plots.raster import layer_heights
+from firstspike.plots.spike_times import layer_heights
 from firstspike.reports.values import plain
 
 POINTS = 160  # of a membrane trace
