@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass
 
 import mpmath as mp
+import pytest
 import torch
 from torch import Tensor
 
