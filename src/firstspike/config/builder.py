@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, optim
+from torch import Tensor, nn, optim
 from torch.optim.lr_scheduler import ChainedScheduler, LinearLR, LRScheduler
 
 from firstspike.config.load import Config, ConfigError
@@ -161,7 +161,7 @@ def build_loss(config: Config) -> TimeLoss:
     return loss
 
 
-def build_optimizer(config: Config, network: Network) -> optim.Optimizer:
+def build_optimizer(config: Config, network: nn.Module) -> optim.Optimizer:
     """The config's optimiser of a network's parameters."""
     section = config.training.optimizer
     make = _target("training.optimizer", OPTIMIZERS, section)

@@ -23,6 +23,8 @@ from firstspike.neuron import LIF
 from firstspike.substrates import SUBSTRATES
 from firstspike.training import OPTIMIZERS, SCHEDULES, Augment, EarlyStopping, Fit, Trainer
 
+_SILENT = ("limits", "increment", "targeted", "exponential", "skip_step")
+
 
 def describe(trainer: Trainer, fit: Fit | None = None, checkpoint_every: int | None = None) -> Config:
     """The config of a trainer, and of its training in progress.
@@ -50,14 +52,15 @@ def describe(trainer: Trainer, fit: Fit | None = None, checkpoint_every: int | N
         "optimizer": _optimizer(member.optimizer),
         "schedule": _schedule(member.schedule),
         "clip_grad_norm": trainer.clip_grad_norm,
-        "silent": _fields(
-            type(member.silent), member.silent, ("limits", "increment", "targeted", "exponential", "skip_step")
-        ),
+        "silent": {name: getattr(member.silent, name) for name in _SILENT},
         "augment": vars(trainer.augment) if isinstance(trainer.augment, Augment) else {},
         "early_stopping": _early_stopping(fit),
         "dtype": str(parameter.dtype).removeprefix("torch."),
         "device": parameter.device.type,
     }
+    substrate = _described(SUBSTRATES, SUBSTRATE_SECTIONS, member.substrate)
+    if fit is not None and substrate.get("seed") == fit.seeds[0]:
+        substrate["seed"] = None  # it follows the training's
     return Config.model_validate(
         {
             "data": {"kind": "given"},
@@ -65,7 +68,7 @@ def describe(trainer: Trainer, fit: Fit | None = None, checkpoint_every: int | N
             "network": [section.model_dump() for section in network],
             "loss": _described(LOSSES, LOSS_SECTIONS, loss) | {"regularizers": regularizers},
             "training": training,
-            "substrate": _described(SUBSTRATES, SUBSTRATE_SECTIONS, member.substrate),
+            "substrate": substrate,
         }
     )
 
@@ -77,10 +80,6 @@ def _described(registry: Mapping[str, Any], sections: Mapping[str, type[Section]
         return {"kind": CUSTOM, "name": getattr(part, "__name__", type(part).__name__)}
     names = [name for name in sections[kind].model_fields if name not in ("kind", "regularizers")]
     return {"kind": kind} | {name: getattr(part, name) for name in names}
-
-
-def _fields(_: type[Any], part: Any, names: tuple[str, ...]) -> dict[str, Any]:
-    return {name: getattr(part, name) for name in names}
 
 
 def _neuron(network: Any, tau_syn: float | None) -> dict[str, Any]:

@@ -142,7 +142,7 @@ def network_problems(
     return problems
 
 
-def parameter_groups(sections: Sequence[Section], network: Network, lr: float) -> list[dict[str, Any]]:
+def parameter_groups(sections: Sequence[Section], network: nn.Module, lr: float) -> list[dict[str, Any]]:
     """The parameters that learn, those with the same settings together.
 
     Args:
@@ -150,6 +150,8 @@ def parameter_groups(sections: Sequence[Section], network: Network, lr: float) -
         network: the network.
         lr: learning rate of parameters without their own.
     """
+    if not isinstance(network, Network) or len(network) != len(sections):  # of your own: sections name it only
+        return [{"params": [p for p in network.parameters() if p.requires_grad], "lr": lr}]
     groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
     for section, layer in zip(sections, network, strict=True):
         for name, parameter in layer.named_parameters():

@@ -1,0 +1,151 @@
+"""From a config to objects and back: the round trip of everything that the registries hold."""
+
+import pytest
+import torch
+from torch import nn
+
+import firstspike as fs
+from firstspike.config import build, build_data, describe, load_config, parse_config
+from firstspike.configs import shipped_configs
+from firstspike.losses import LOSSES, REGULARIZERS
+from firstspike.substrates import SUBSTRATES
+
+IMAGE = {"kind": "digits", "train": 60, "validation": 20, "test": 20}
+LAYERS = [
+    {"kind": "conv", "out_channels": 3, "kernel_size": 3, "neuron": {"tau_mem": 2.0, "threshold": 0.8}, "lr": 0.3},
+    {"kind": "pool", "kernel_size": 2, "stride": 1},
+    {"kind": "bias", "times": [0.5, 0.9]},
+    {"kind": "multiplex", "copies": 2},
+    {"kind": "delay", "copies": 2, "bound": "clip", "lr": 0.02},
+    {
+        "kind": "lif",
+        "out_features": 12,
+        "trainable": ["tau_mem", "threshold"],
+        "per_neuron": True,
+        "delay": {"bound": "softplus", "jitter": 0.1},
+        "delay_lr": 0.03,
+        "neuron_lr": 0.04,
+        "max_weight_grad": 0.5,
+    },
+    {"kind": "lif", "out_features": 10, "weight_mean": 0.5, "weight_std": 0.25},
+]
+OPTIMIZERS = [
+    {"kind": "adam", "lr": 0.003, "betas": [0.8, 0.99], "amsgrad": True},
+    {"kind": "adamw", "lr": 0.004, "weight_decay": 0.1},
+    {"kind": "sgd", "lr": 0.1, "momentum": 0.9, "nesterov": True},
+]
+SCHEDULES = [
+    None,
+    {"kind": "step", "step_size": 3, "gamma": 0.5},
+    {"kind": "multi_step", "milestones": [2, 4, 4], "gamma": 0.3, "warmup": 2},
+    {"kind": "exponential", "gamma": 0.9},
+    {"kind": "cosine", "final": 0.1, "warmup": 2},
+]
+
+
+def again(config):
+    """What the objects of a config are described by, with the numbers that objects do not have."""
+    found = describe(build(config)).model_dump()
+    given = config.model_dump()
+    found["data"] = given["data"]
+    for name in ("epochs", "batch_size", "seed", "checkpoint_every", "early_stopping"):
+        found["training"][name] = given["training"][name]
+    return found, given
+
+
+def same_objects(raw):
+    """The described config builds what it describes: equal descriptions, networks and learning rates."""
+    config = parse_config(raw)
+    found, _ = again(config)
+    other = parse_config(found)
+    data = build_data(config)
+    one, two = build(config, data), build(other, data)
+    assert again(other)[0] == found
+    assert repr(one.network) == repr(two.network)
+    assert repr(one.objective) == repr(two.objective)
+    groups = [
+        [
+            {key: value for key, value in group.items() if key != "params"}
+            | {"sizes": [p.shape for p in group["params"]]}
+            for group in trainer.members[0].optimizer.param_groups
+        ]
+        for trainer in (one, two)
+    ]
+    assert groups[0] == groups[1]
+    return found
+
+
+def raw(**sections):
+    base = {
+        "data": IMAGE,
+        "network": LAYERS,
+        "loss": {"kind": "cross_entropy"},
+        "training": {"epochs": 5, "batch_size": 20},
+    }
+    return base | sections
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS, ids=lambda x: x["kind"])
+@pytest.mark.parametrize("schedule", SCHEDULES, ids=lambda x: "none" if x is None else x["kind"])
+def test_layers_optimizers_and_schedules(optimizer, schedule):
+    training = {"epochs": 5, "batch_size": 20, "optimizer": optimizer, "schedule": schedule, "clip_grad_norm": 2.0}
+    silent = {"limits": [0.5, 0.4, 0.3], "increment": 0.01, "targeted": False, "skip_step": False}
+    augment = {"flip": True, "shift": 1, "jitter": 0.02, "dropout": 0.1}
+    found = same_objects(raw(training=training | {"silent": silent, "augment": augment}))["training"]
+    assert found["optimizer"].items() >= (optimizer | ({"betas": (0.8, 0.99)} if "betas" in optimizer else {})).items()
+    assert schedule is None or found["schedule"].items() >= schedule.items()
+    assert found["silent"]["limits"] == (0.5, 0.4, 0.3)
+    assert found["augment"] == augment
+    assert found["clip_grad_norm"] == 2.0
+
+
+@pytest.mark.parametrize("kind", LOSSES)
+def test_losses(kind):
+    terms = [{"kind": name, "alpha": 0.1} for name in REGULARIZERS]
+    targets = {"correct": 0.5, "wrong": 1.5} if kind == "mse" else {}
+    loss = {"kind": kind, **targets, "weight": [1.0, 2.0, *[0.5] * 8], "reduction": "sum", "regularizers": terms}
+    found = same_objects(raw(loss=loss))["loss"]
+    assert found["weight"] == (1.0, 2.0, *[0.5] * 8)
+    assert [term["kind"] for term in found["regularizers"]] == list(REGULARIZERS)
+
+
+@pytest.mark.parametrize(
+    "kind", [kind for kind in SUBSTRATES if kind not in ("nest", "neuron", "brian2", "brainscales2")]
+)
+def test_substrates(kind):
+    lif = [{"kind": "lif", "out_features": 12}, {"kind": "lif", "out_features": 10}]
+    assert same_objects(raw(substrate={"kind": kind}, network=lif))["substrate"]["kind"] == kind
+
+
+@pytest.mark.parametrize("name", [name for name in shipped_configs() if "mnist" not in name])
+def test_shipped_configs(name):
+    config = load_config(name)
+    found, given = again(config)
+    other = build(parse_config(found))
+    assert repr(other.network) == repr(build(config).network)
+    assert found["loss"] == given["loss"]
+    assert {**found["substrate"], "seed": None} == {**given["substrate"], "seed": None}  # it follows the training's
+    bound = found["training"].pop("max_weight_grad"), given["training"].pop("max_weight_grad")
+    assert bound[0] is None  # it is written into each layer
+    assert all(layer["max_weight_grad"] == bound[1] for layer in found["network"] if layer["kind"] == "lif")
+    assert found["training"] == given["training"]
+
+
+def test_parts_that_are_not_in_the_registries_have_names():
+    class Mine(nn.Linear):
+        pass
+
+    network = Mine(4, 2)
+
+    def my_loss(times, labels):
+        return times.mean()
+
+    optimizer = torch.optim.RMSprop(network.parameters())
+    schedule = torch.optim.lr_scheduler.ConstantLR(optimizer)
+    config = describe(fs.Trainer(network, my_loss, optimizer, schedule=schedule))
+    assert [(layer.kind, layer.name) for layer in config.network] == [("custom", "Mine")]
+    assert (config.loss.kind, config.loss.name) == ("custom", "my_loss")
+    assert config.training.optimizer.name == "RMSprop"
+    assert config.training.schedule.name == "ConstantLR"
+    assert config.data.kind == "given"
+    assert parse_config(config.model_dump()) == config

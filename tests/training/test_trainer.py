@@ -1,0 +1,205 @@
+"""``Trainer`` on objects: modules, losses and optimisers of one's own, and what torch's users expect of a trainer."""
+
+import math
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import firstspike as fs
+from firstspike.training import CosineLR, Interrupted
+
+DATA = [fs.data.bars(samples=n, seed=seed) for n, seed in ((60, 1), (30, 2), (30, 3))]
+QUIET = {"epochs": 4, "batch_size": 15, "seed": 5, "progress_bar": False}
+
+
+def network(seed=0):
+    torch.manual_seed(seed)
+    first = fs.LIFLinear(9, 12, weight_mean=0.6, weight_std=0.3)
+    return fs.Network(first, fs.LIFLinear(12, 3, weight_mean=1.0, weight_std=0.4))
+
+
+class Encoded(nn.Module):
+    """Not a ``Network``: a dense layer decides when the inputs spike."""
+
+    def __init__(self):
+        super().__init__()
+        self.encoder, self.spiking = nn.Linear(9, 9), fs.LIFLinear(9, 3, weight_mean=1.0, weight_std=0.3)
+        self.drop = nn.Dropout(0.1)
+
+    def forward(self, times):
+        return self.spiking(self.drop(self.encoder(times)).sigmoid())
+
+
+def trainer_of(net, optimizer=torch.optim.Adam, lr=0.02, loss=None, **settings):
+    return fs.Trainer(net, loss or fs.losses.TimeCrossEntropy(), optimizer(net.parameters(), lr=lr), **settings)
+
+
+def encoded():
+    torch.manual_seed(1)
+    return Encoded()
+
+
+def same(one, other):
+    return all(torch.equal(a, b) for a, b in zip(one.state_dict().values(), other.state_dict().values(), strict=True))
+
+
+def test_any_module_is_trained_and_continued(tmp_path):
+    whole, stopped, resumed = encoded(), encoded(), encoded()
+    result = trainer_of(whole).fit(*DATA[:2], test=DATA[2], folder=tmp_path / "whole", **QUIET)
+    asked = iter(range(6))
+    settings = QUIET | {"stop": lambda: next(asked, None) is None}
+    with pytest.raises(Interrupted):
+        trainer_of(stopped).fit(*DATA[:2], test=DATA[2], folder=tmp_path / "run", **settings)
+    trainer_of(resumed).fit(*DATA[:2], test=DATA[2], folder=tmp_path / "run", resume=True, **QUIET)
+    assert same(whole, resumed)
+    assert (tmp_path / "whole" / "metrics.csv").read_bytes() == (tmp_path / "run" / "metrics.csv").read_bytes()
+    assert len(result.metrics["train_loss"]) == 4
+    with pytest.raises(
+        ValueError, match=r"'Encoded' is not in the registries; hand the network over in Python: network="
+    ):
+        _ = fs.load_run(tmp_path / "run").network
+    run = fs.load_run(tmp_path / "run", network=encoded())
+    assert same(run.network, resumed)
+    assert run.evaluation.accuracy == result.test.accuracy
+
+
+def test_a_run_of_parts_of_ones_own_is_resumed_by_handing_them_over(tmp_path):
+    whole, net = encoded(), encoded()
+    trainer_of(whole).fit(*DATA[:2], folder=tmp_path / "whole", **QUIET | {"epochs": 6})
+    trainer_of(net).fit(*DATA[:2], folder=tmp_path / "run", **QUIET)
+    with pytest.raises(ValueError, match="hand the network over"):
+        fs.Trainer.resume(tmp_path / "run", epochs=6, progress_bar=False)
+    net = encoded()
+    results = fs.Trainer.resume(tmp_path / "run", epochs=6, progress_bar=False, network=net)
+    assert results["epochs"] == 6
+    assert same(whole, net)
+
+
+def test_a_loss_of_ones_own(tmp_path):
+    def margin(times, labels):
+        late = times.clamp(max=20.0)
+        true = late.gather(1, labels[:, None])
+        return (1 + true - late).clamp(min=0).mean()
+
+    result = trainer_of(network(), loss=margin).fit(*DATA[:2], **QUIET | {"epochs": 30})
+    assert result.validation.accuracy > 0.6
+    assert result.metrics["train_loss"][-1] < result.metrics["train_loss"][0]
+
+
+def test_gradients_are_clipped():
+    def largest(clip):
+        net = network()
+        before = [p.detach().clone() for p in net.parameters()]
+        optimizer = torch.optim.SGD(net.parameters(), lr=1.0)
+        trainer = fs.Trainer(net, fs.losses.TimeCrossEntropy(), optimizer, clip_grad_norm=clip)
+        trainer.fit(fs.data.bars(samples=15, seed=1), **QUIET | {"epochs": 1})
+        after = [p.detach() for p in net.parameters()]
+        return math.sqrt(sum(float((a - b).square().sum()) for a, b in zip(before, after, strict=True)))
+
+    assert largest(None) > 0.01
+    assert largest(0.01) == pytest.approx(0.01, rel=1e-4)
+
+
+def test_adamw_decays_weights():
+    found = []
+    for decay in (0.0, 5.0):
+        net = network()
+        optimizer = torch.optim.AdamW(net.parameters(), lr=0.01, weight_decay=decay)
+        fs.Trainer(net, fs.losses.TimeCrossEntropy(), optimizer).fit(DATA[0], **QUIET)
+        found.append(float(net[1].weight.detach().norm()))
+    assert found[1] < 0.8 * found[0]
+
+
+def test_warm_up_rises_and_the_cosine_falls():
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.8)
+    schedule, rates = CosineLR(optimizer, 8, final=0.25, warmup=3), []
+    for _ in range(9):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        schedule.step()
+    assert rates[:4] == pytest.approx([0.2, 0.4, 0.6, 0.8])
+    assert np.all(np.diff(rates[3:]) < 0)
+    assert rates[-1] == pytest.approx(0.2)
+    with pytest.raises(ValueError, match="shorter than the 3 epochs"):
+        CosineLR(optimizer, 3, warmup=3)
+
+
+def test_a_training_ends_early_and_resumes_so(tmp_path):
+    class Count(fs.Callback):
+        epochs = 0
+
+        def on_epoch_end(self, fit, row):
+            self.epochs += 1
+
+    def fit(net, count, **settings):
+        optimizer = torch.optim.SGD(net.parameters(), lr=1e-12)  # nothing improves
+        callbacks = [fs.EarlyStopping(patience=3), count]
+        trainer = fs.Trainer(net, fs.losses.TimeCrossEntropy(), optimizer)
+        return trainer.fit(*DATA[:2], callbacks=callbacks, **QUIET | {"epochs": 50}, **settings)
+
+    count = Count()
+    result = fit(network(), count, folder=tmp_path / "run")
+    assert result.epochs == count.epochs == 4
+    assert [path.name for path in sorted((tmp_path / "run" / "checkpoints").iterdir())][-1] == "epoch_0004"
+    again = Count()
+    assert fit(network(), again, folder=tmp_path / "run", resume=True).epochs == 4
+    assert again.epochs == 0
+    callbacks = [fs.EarlyStopping(metric="loss")]
+    with pytest.raises(ValueError, match="no metric 'loss'; choose one of epoch, lr, train_loss"):
+        trainer_of(network()).fit(*DATA[:2], callbacks=callbacks, **QUIET)
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [("TimeCrossEntropy", {}), ("TimeMSE", {"correct": 0.5, "wrong": 1.5}), ("ShiftInvariantMSE", {"delta": 0.2})],
+)
+def test_class_weights_and_reductions_are_those_of_torch(name, settings):
+    times = torch.rand(8, 3, generator=torch.Generator().manual_seed(1)) + 0.5
+    labels = torch.tensor([0, 1, 2, 2, 1, 0, 0, 0])
+    weight = torch.tensor([1.0, 3.0, 0.5])
+    made = partial(getattr(fs.losses, name), **settings)
+    each = made(reduction="none")(times, labels)
+    of_sample = weight[labels]
+    weighted = {how: made(weight=weight.tolist(), reduction=how)(times, labels) for how in ("none", "sum", "mean")}
+    torch.testing.assert_close(weighted["none"], each * of_sample)
+    torch.testing.assert_close(weighted["sum"], (each * of_sample).sum())
+    torch.testing.assert_close(weighted["mean"], (each * of_sample).sum() / of_sample.sum())
+    torch.testing.assert_close(made()(times, labels), each.mean())
+
+
+def test_cross_entropy_with_weights_is_that_of_torch():
+    times, labels = torch.rand(8, 3), torch.tensor([0, 1, 2, 2, 1, 0, 0, 0])
+    weight = torch.tensor([1.0, 3.0, 0.5])
+    for how in ("none", "sum", "mean"):
+        found = fs.losses.TimeCrossEntropy(xi=0.5, weight=weight.tolist(), reduction=how)(times, labels)
+        expected = nn.CrossEntropyLoss(weight=weight, reduction=how)(-times / 0.5, labels)
+        torch.testing.assert_close(found, expected)
+
+
+def test_several_networks_give_what_each_gives_alone():
+    together = [network(seed) for seed in (0, 1)]
+    optimizers = [torch.optim.Adam(net.parameters(), lr=0.02) for net in together]
+    fs.Trainer(together, fs.losses.TimeCrossEntropy(), optimizers).fit(*DATA[:2], **QUIET)
+    for k in (0, 1):
+        alone = network(k)
+        trainer_of(alone).fit(*DATA[:2], **QUIET | {"seed": QUIET["seed"] + k})
+        for one, other in zip(alone.parameters(), together[k].parameters(), strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda net: trainer_of(net, loss=fs.losses.TimeCrossEntropy(reduction="none")), "got 'none'"),
+        (lambda net: trainer_of(net, silent=fs.SilentNeurons([0.5])), "has 1 limits, the network has 2 LIF layers"),
+        (lambda net: trainer_of(encoded(), silent=fs.SilentNeurons(0.5)), r"SilentNeurons needs an fs\.Network"),
+        (lambda net: fs.Trainer([], fs.losses.TimeCrossEntropy(), []), "at least one network"),
+        (lambda net: trainer_of(net).fit(DATA[0], resume=True, **QUIET), "needs the folder"),
+    ],
+)
+def test_what_does_not_fit_is_refused(make, message):
+    with pytest.raises(ValueError, match=message):
+        make(network())
