@@ -58,6 +58,10 @@ def first_spike_time(
     transforms, ``torch.compile`` and ``torch.export`` work; second derivatives raise NotImplementedError. Under
     ``torch.autocast`` times in a lower precision are converted to the dtype of the weight.
 
+    T is exact up to rounding for weights up to 1e30 thresholds, for any ratio ``tau_mem / tau_syn`` from 1e-30 (above
+    1e30 there is no leak) and for time constants from 1e-35 to 1e35, and in float64 up to 1e200 and 1e250 instead. It is
+    always larger than the time of the input that causes it: where it would be rounded to that, it is the next number.
+
     Args:
         times: arrival of each input's spike, in the unit of ``neuron.tau_syn``; ``inf`` never arrives.
         weight: synaptic weights.
@@ -77,7 +81,8 @@ def first_spike_time(
 
     Raises:
         ValueError: shapes, dtypes or devices that do not fit, NaN or -inf in times, a weight that is not finite, a
-            threshold or time constant <= 0, a tau_mem of inf in a tensor, a delay < 0, an unknown backend.
+            threshold or time constant <= 0, a tau_mem of inf in a tensor, a delay < 0, an unknown backend; weights and
+            time constants beyond the limits above.
 
     Source: Göltz et al. 2021, "Fast and energy-efficient neuromorphic deep learning with first-spike times".
     """

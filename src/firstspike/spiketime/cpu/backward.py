@@ -1,8 +1,5 @@
 """Host side of the backward pass: memory, threads, and the kernel's call."""
 
-import math
-
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -60,8 +57,7 @@ def backward(
             memory(*spikes.shape, dtype=torch.int32),
             memory(*spikes.shape),
         )
-        c = constants_array(*constants, dtype)
-        c = np.append(c, c.dtype.type(math.inf if max_weight_grad is None else max_weight_grad))
+        _c, c_address = constants_array(*constants, dtype, max_weight_grad)
         size = times.element_size()
         packed, rows, ends, segments, unit, *parts = scratch(
             ensemble * tiles * inputs * TILE * size,
@@ -94,7 +90,7 @@ def backward(
                 ensemble * groups * chunks,
                 ensemble * (tiles + (blocks if needs.times else 0)),
             ),
-            (ensemble, batch, inputs, outputs, groups, chunks, *flags, c.ctypes.data, *addresses),
+            (ensemble, batch, inputs, outputs, groups, chunks, *flags, c_address, *addresses),
             threads_for(work_of(ensemble * batch, inputs, outputs)),
         )
     return Gradients(

@@ -19,7 +19,7 @@ X, TOP = 7, 8  # and -log(1 - x)/x, the same time in units of tau_syn
 SPAN = 9  # longest time after which states keep their scale (see ``rows``)
 FAR = 10  # a leaky neuron that rises falls again before this time
 KIND = 11  # which of the short cuts below the two constants allow
-N_CONSTANTS = 12
+N_CONSTANTS = 12  # then max_weight_grad
 ANY, EQUAL, DOUBLE = range(3)  # EQUAL: kappa is s exp(-s); DOUBLE: DELTA is the slower constant's rate
 
 _SPAN = 8.0  # in units of the faster constant: exp(8) times 1e5 of the largest weights is a number of float32
@@ -27,13 +27,13 @@ _TINY = {"float32": 1e-10, "float64": 1e-20}  # smallest |DELTA| tau_syn
 
 
 @lru_cache(maxsize=256)
-def constants_array(tau_mem: float, tau_syn: float, dtype: str) -> np.ndarray:
-    """The array for kernels of that dtype."""
+def constants_array(tau_mem: float, tau_syn: float, dtype: str, bound: float | None = None) -> tuple[np.ndarray, int]:
+    """The array for kernels of that dtype, and its address; ``bound`` is ``max_weight_grad``."""
     x = 1 - tau_syn / tau_mem
     delta = x / tau_syn if abs(x) > _TINY[dtype] else _TINY[dtype] / tau_syn
     top = math.inf if math.isinf(tau_mem) else 1.0 if x == 0 else -math.log(tau_syn / tau_mem) / x
     height = 1.0 if math.isinf(tau_mem) else math.exp(-top * tau_syn / tau_mem)
-    found = np.zeros(N_CONSTANTS)
+    found = np.zeros(N_CONSTANTS + 1)
     found[[PER_MEM, PER_SYN]] = 1 / tau_mem, 1 / tau_syn
     found[[DELTA, PER_RISE]] = delta, 1 / (delta * tau_syn)
     found[[RATIO, X, TOP]] = tau_syn / tau_mem, x, top
@@ -44,7 +44,9 @@ def constants_array(tau_mem: float, tau_syn: float, dtype: str) -> np.ndarray:
         found[KIND] = EQUAL
     elif abs(abs(delta) - min(1 / tau_mem, 1 / tau_syn)) < np.finfo(dtype).eps * abs(delta):
         found[KIND] = DOUBLE
-    return found.astype(dtype)
+    found[N_CONSTANTS] = math.inf if bound is None else bound
+    found = found.astype(dtype)
+    return found, found.ctypes.data
 
 
 @jit

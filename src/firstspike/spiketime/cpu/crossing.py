@@ -104,16 +104,14 @@ def _test(
     crosses = (end >= threshold) & active
     if crosses and c[PER_MEM] == 0:  # rounding may reach what the membrane only approaches
         crosses &= fma(voltage, unit_mem, current * unit_syn) > 1.0
-    falls = current * decay_syn < end * level_end
-    # where V follows the current closely, rounding decides whether it falls: the time of the peak tells
-    peaks = (current > voltage * level) & (falls | (current * (decay_syn * ENOUGH) < end * level_end))
-    peaks &= active & ~crosses
+    # where V follows the current closely, rounding decides whether it falls at the end: the time of the peak tells
+    peaks = (current > voltage * level) & (current * (decay_syn * ENOUGH) < end * level_end) & active & ~crosses
     high = current * (unit_syn * c[HEIGHT])
     peaks &= (fma(voltage, unit_mem, high) >= ENOUGH) | (high >= ENOUGH)
     fired = crosses
     if peaks:
         time, height = peaks_of(voltage * unit_mem, current * unit_syn, c)
-        peaks &= (height >= 1.0) & (falls | (duration >= time))
+        peaks &= (height >= 1.0) & (duration >= time)
         fired |= peaks
         store(state, LIMIT * TILE, select(peaks, minimum(time, duration), load(zero, state, LIMIT * TILE)))
     if fired:
@@ -162,52 +160,62 @@ def solve(zero, state, fired, since, until, c, spikes, slopes):
     ``since`` and ``until`` are the times of each lane's last causal input and of the next.
     """
     never, flat = fill16(state, math.inf), fill16(state, 0.0)
-    coarse = 1e-5 if state.itemsize == 4 else 1e-10
-    find_roots(zero, state, fired, c)
+    # later than this many time constants, rounding of the spike time shows in the slope
+    late = (1e-5 if state.itemsize == 4 else 1e-10) / (np.finfo(state.dtype).eps * max(c[PER_MEM], c[PER_SYN]))
+    scaled = find_roots(zero, state, fired, c)
     for first in range(0, lanes_of(zero), 16):
         bits = (fired >> np.uint64(first)) & np.uint64(0xFFFF)
         if not bits:
             store(spikes, first, never)
             store(slopes, first, flat)
             continue
-        start, wait = load16(since, first), load16(state, WAIT * TILE + first)
-        spike = start + wait
-        drive = load16(state, DRIVE * TILE + first) / load16(state, UNIT * TILE + first)
+        start, drive = load16(since, first), load16(state, DRIVE * TILE + first)
+        spike = start + load16(state, WAIT * TILE + first)
+        if scaled:
+            drive = drive / load16(state, UNIT * TILE + first)
         store(spikes, first, select(bits, minimum(spike, load16(until, first)), never))
         store(slopes, first, select(bits, drive - c[PER_MEM], flat))
-        rounded = (absolute(spike - start - wait) * max(c[PER_MEM], c[PER_SYN]) > coarse) & bits
-        if rounded | (bits & ~(spike > start)):
+        if ((absolute(spike) > late) | ~(spike > start)) & bits:
             settle_rounded(state, first, bits, since, until, c, spikes, slopes)
 
 
 @jit
 def settle_rounded(state, first, bits, since, until, c, spikes, slopes):
-    """Spikes for which the floats are coarse: after the input that causes them, with the slope where they end up."""
-    while bits:
-        lane = first + lowest_bit(bits)
-        bits &= bits - np.uint64(1)
-        start = since[lane]
-        if not spikes[lane] > start:
-            spikes[lane] = min(np.nextafter(start, until[lane]), until[lane])
-        decay = math.exp((start - spikes[lane]) * c[PER_SYN])
-        slopes[lane] = state[CURRENT, lane] / state[UNIT, lane] * decay * c[PER_SYN] - c[PER_MEM]
+    """Spikes of 16 lanes where the floats are coarse: after the inputs that cause them, with the slopes there."""
+    start, spike = load16(since, first), load16(spikes, first)
+    early = bits & ~(spike > start)
+    while early:
+        lane = first + lowest_bit(early)
+        early &= early - np.uint64(1)
+        spikes[lane] = min(np.nextafter(since[lane], until[lane]), until[lane])
+    decay = exp((start - load16(spikes, first)) * c[PER_SYN])
+    drive = load16(state, CURRENT * TILE + first) / load16(state, UNIT * TILE + first) * decay * c[PER_SYN]
+    store(slopes, first, select(bits, drive - c[PER_MEM], load16(slopes, first)))
 
 
 @jit
-def start_search(state, first, c):
-    """Where the search begins. States are scaled by powers of two, so that no square overflows, and 1 becomes UNIT."""
-    voltage, current = load16(state, VOLTAGE * TILE + first), load16(state, CURRENT * TILE + first)
-    exponent, _ = split_power(maximum(maximum(absolute(voltage), absolute(current)), 1.0))
-    unit = power_of_two(exponent * -1.0)
-    voltage, current = voltage * unit, current * unit
-    store(state, UNIT * TILE + first, unit)
-    store(state, VOLTAGE * TILE + first, voltage)
-    store(state, CURRENT * TILE + first, current)
-    store(state, WAIT * TILE + first, fill16(state, 0.0))
-    store(state, LOW * TILE + first, fill16(state, 0.0))
-    store(state, HIGH * TILE + first, load16(state, LIMIT * TILE + first))
-    store(state, VALUE * TILE + first, voltage)
-    store(state, DRIVE * TILE + first, current * c[PER_SYN])
+def start_search(zero, state, fired, c):
+    """Where the search begins; whether states had to be scaled so that no square overflows, where UNIT is their 1."""
+    scaled, limit = False, 2.0**40 if state.itemsize == 4 else 2.0**400
+    for first in range(0, lanes_of(zero), 16):
+        bits = (fired >> np.uint64(first)) & np.uint64(0xFFFF)
+        if not bits:
+            continue
+        voltage, current = load16(state, VOLTAGE * TILE + first), load16(state, CURRENT * TILE + first)
+        unit, size = fill16(state, 1.0), maximum(absolute(voltage), absolute(current))
+        if (size > limit) & bits:
+            scaled, (exponent, _) = True, split_power(maximum(size, 1.0))
+            unit = power_of_two(exponent * -1.0)
+            voltage, current = voltage * unit, current * unit
+            store(state, VOLTAGE * TILE + first, voltage)
+            store(state, CURRENT * TILE + first, current)
+        store(state, UNIT * TILE + first, unit)
+        store(state, WAIT * TILE + first, fill16(state, 0.0))
+        store(state, LOW * TILE + first, fill16(state, 0.0))
+        store(state, HIGH * TILE + first, load16(state, LIMIT * TILE + first))
+        store(state, VALUE * TILE + first, voltage)
+        store(state, DRIVE * TILE + first, current * c[PER_SYN])
+    return scaled
 
 
 @jit
@@ -216,11 +224,10 @@ def find_roots(zero, state, fired, c):
 
     Steps to the root of the parabola in s, between bounds. Each costs one ``exp`` and one ``expm1``, as Newton's would,
     and triples the digits. The vectors of a tile take theirs in turn, as within one each operation waits for the last.
+    Returns whether there is a UNIT other than 1.
     """
     tolerance = 2e-3 if state.itemsize == 4 else 1e-5
-    for first in range(0, lanes_of(zero), 16):
-        if (fired >> np.uint64(first)) & np.uint64(0xFFFF):
-            start_search(state, first, c)
+    scaled = start_search(zero, state, fired, c)
     going = fired  # a lane stops by itself, so that its last digits do not depend on its neighbours
     for _ in range(_MAX_STEPS):
         moving = np.uint64(0)
@@ -257,3 +264,4 @@ def find_roots(zero, state, fired, c):
         going = moving
         if not going:
             break
+    return scaled

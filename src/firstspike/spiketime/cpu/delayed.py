@@ -58,7 +58,7 @@ def reaches(voltage, current, duration, mem, syn, rise, mem_end, level, level_en
         return True, duration
     if voltage * level < current and current * ENOUGH < following * level_end:
         time, height = peak(voltage / mem, current / syn, c)
-        return height >= 1 and (time <= duration or current < following * level_end), min(time, duration)
+        return height >= 1 and time <= duration, min(time, duration)
     return False, duration
 
 

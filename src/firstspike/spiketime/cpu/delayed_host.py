@@ -2,7 +2,6 @@
 
 import math
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
@@ -23,11 +22,11 @@ def delayed_forward(
     ensemble, batch, inputs = times.shape
     given = tuple(x.contiguous() for x in (times, weight, threshold, delay))
     dtype = str(times.dtype).removeprefix("torch.")
-    c = constants_array(*constants, dtype)
+    _c, c_address = constants_array(*constants, dtype)
     run(
         delayed_forward_kernel(dtype),
         (ensemble * batch,),
-        (ensemble, batch, inputs, weight.shape[1], c.ctypes.data, *(x.data_ptr() for x in (*given, spikes))),
+        (ensemble, batch, inputs, weight.shape[1], c_address, *(x.data_ptr() for x in (*given, spikes))),
         threads_for(_COST * batch * weight.numel()),
     )
 
@@ -55,15 +54,14 @@ def delayed_backward(
     by_times = torch.empty((ensemble, groups, batch, inputs + more), dtype=times.dtype)
     by_threshold = torch.empty((ensemble, chunks, outputs), dtype=times.dtype)
     dtype = str(times.dtype).removeprefix("torch.")
-    c = constants_array(*constants, dtype)
-    c = np.append(c, c.dtype.type(math.inf if max_weight_grad is None else max_weight_grad))
+    _c, c_address = constants_array(*constants, dtype, max_weight_grad)
     filled = (by_weight, by_delay, by_times, by_threshold)
     run(
         delayed_backward_kernel(dtype),
         (ensemble * groups * chunks,),
         (
             *(ensemble, batch, inputs + more, outputs, groups, chunks),
-            c.ctypes.data,
+            c_address,
             *(x.data_ptr() for x in (*given, *filled)),
         ),
         threads_for(_COST * batch * weight.numel()),

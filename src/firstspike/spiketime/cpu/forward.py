@@ -49,13 +49,13 @@ def forward(
     count = torch.empty((ensemble, batch), dtype=torch.int32)
     last = torch.empty((ensemble, batch, outputs), dtype=torch.int32)
     slope = torch.empty((ensemble, batch, outputs), dtype=times.dtype)
-    c = constants_array(*constants, dtype)
+    _c, c_address = constants_array(*constants, dtype)
     given, filled = (times, weight, threshold), (order, arrival, count, last, slope, spikes)
     addresses = (*(x.data_ptr() for x in given), packed, *(x.data_ptr() for x in filled), rows, ends)
     run(
         forward_kernel(dtype, outputs <= NARROW),
         (ensemble * tiles, ensemble * -(-batch // block)),
-        (ensemble, batch, inputs, outputs, block, c.ctypes.data, *addresses, threads, 0),
+        (ensemble, batch, inputs, outputs, block, c_address, *addresses, threads, 0),
         threads,
     )
     return spikes, (order, arrival, count, last, slope)

@@ -218,8 +218,7 @@ def proceed(packed, order, arrival, ends, rows, lane, c, state, last):
         fires = following >= rows[MEM, k + 1]
         if not fires and voltage * rows[LEVEL, k] < current and current * ENOUGH < following * rows[LEVEL, k + 1]:
             time, height = peak(voltage / rows[MEM, k], current / rows[SYN, k], c)
-            fires = height >= 1 and (time <= limit or current < following * rows[LEVEL, k + 1])
-            limit = min(time, limit)
+            fires, limit = height >= 1 and time <= limit, min(time, limit)
         if fires:
             state[VOLTAGE, lane], state[CURRENT, lane] = voltage / rows[MEM, k], current / rows[SYN, k]
             state[LIMIT, lane], last[lane] = limit, k
