@@ -40,7 +40,7 @@ def test_errors(changes, message):
 )
 def test_values_that_do_not_fit_their_tags(value, tmp_path):
     (tmp_path / "theirs.yaml").write_text(f"a: {value}\n")
-    with pytest.raises(ValueError, match=r"theirs.yaml: is no YAML of plain values"):
+    with pytest.raises(ValueError, match=r"theirs.yaml: not YAML of plain values"):
         import_config(tmp_path / "theirs.yaml")
 
 

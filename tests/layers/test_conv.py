@@ -237,7 +237,7 @@ def test_silent_channels_are_raised():
         net[0].weight[1] = -1.0
     before = net[0].weight.clone()
     record = net.record(times)
-    assert SilentNeurons({0: 0.2}, bump=0.5).raise_weights_(net, record)
+    assert SilentNeurons(0.2, increment=0.5).raise_weights_(net, record)
     silent = record.layers[0].isinf().view(3, 3, -1).double().mean((0, 2)) > 0.2
     assert silent.tolist()[1]
     assert not silent.all()

@@ -171,7 +171,7 @@ def test_a_run_that_cannot_begin_leaves_nothing(tmp_path, monkeypatch, there):
 def test_torn_tables_are_mended(tmp_path, torn):
     run = RunFolder(tmp_path)
     (tmp_path / "metrics.csv").write_text(torn)
-    run._drop_rows_after(1)
+    run.drop_rows_after(1)
     rows = [] if "1,0.5\n" in torn else [{"epoch": 1, "loss": 0.5}]
     run.append("metrics", [*rows, {"epoch": 2, "loss": 0.25}])
     assert (tmp_path / "metrics.csv").read_text() == "epoch,loss\n1,0.5\n2,0.25\n"

@@ -10,8 +10,7 @@ import pytest
 import torch
 
 _DIGITS = 50
-_SAMPLES = 16
-_BISECTIONS = 110
+_EXTREME = 150  # digits where the time constants, or times and waits, are 1e60 apart
 
 
 def response(s, tau_mem, tau_syn):
@@ -30,41 +29,77 @@ def membrane(t, times, weights, tau_mem, tau_syn):
     return mp.fsum(mp.mpf(w) * response(t - mp.mpf(x), tau_mem, tau_syn) for x, w in zip(times, weights, strict=True))
 
 
-def slope(t, times, weights, tau_mem, tau_syn):
-    """Slope of the membrane just after t, from its differential equation."""
-    current = mp.fsum(
+def current(t, times, weights, tau_syn):
+    """Synaptic current just after t."""
+    return mp.fsum(
         mp.mpf(w) * mp.exp(-(t - mp.mpf(x)) / mp.mpf(tau_syn)) for x, w in zip(times, weights, strict=True) if x <= t
     )
-    return current / mp.mpf(tau_syn) - membrane(t, times, weights, tau_mem, tau_syn) / mp.mpf(tau_mem)
 
 
-def bisect(is_before, low, high):
-    for _ in range(_BISECTIONS):
+def slope(t, times, weights, tau_mem, tau_syn):
+    """Slope of the membrane just after t, from its differential equation."""
+    rise = current(t, times, weights, tau_syn) / mp.mpf(tau_syn)
+    return rise - membrane(t, times, weights, tau_mem, tau_syn) / mp.mpf(tau_mem)
+
+
+def climb(level, rise, threshold, high):
+    """The time at which a membrane that rises from 0 to ``high`` reaches the threshold.
+
+    It is concave, so that Newton's steps never pass the crossing. Bisection ends them, and would do without them.
+    """
+    low = mp.mpf(0)
+    for _ in range(200):
+        step = (threshold - level(low)) / rise(low)
+        low += step
+        if step <= low * mp.mpf(10) ** (10 - mp.mp.dps):
+            break
+    margin = low * mp.mpf(10) ** (-mp.mp.dps // 2)
+    near, low = low + margin, low - margin
+    if near < high and level(near) >= threshold:
+        high = near
+    assert level(low) < threshold <= level(high)
+    for _ in range(2 * mp.mp.dps if high == near else 4 * mp.mp.dps):
         middle = (low + high) / 2
-        low, high = (middle, high) if is_before(middle) else (low, middle)
+        low, high = (middle, high) if level(middle) < threshold else (low, middle)
     return high
 
 
+def summit(v, i, tau_mem, tau_syn):
+    """When the membrane has its maximum after a rising state: where the two exponentials' slopes cancel; else inf."""
+    if mp.isinf(tau_mem):
+        return mp.inf
+    if tau_mem == tau_syn:
+        return tau_syn * (1 - v / i) if i > 0 else mp.inf
+    fast = -i * tau_mem / (tau_mem - tau_syn)
+    slow = v - fast
+    ratio = -fast * tau_mem / (slow * tau_syn) if slow else mp.mpf(0)
+    return mp.log(ratio) / (1 / tau_syn - 1 / tau_mem) if ratio > 0 else mp.inf
+
+
 @functools.cache
-def first_spike(times, weights, tau_mem, tau_syn, threshold):
+def first_spike(times, weights, tau_mem, tau_syn, threshold, digits=_DIGITS):
     """The first time at which the membrane reaches the threshold, as mpf; inf if it never does."""
-    with mp.workdps(_DIGITS):
-        arrived = [(x, w) for x, w in zip(times, weights, strict=True) if x < math.inf]
-        arrivals = sorted({mp.mpf(x) for x, _ in arrived})
-        horizon = 40 * tau_syn + (400 * tau_syn if math.isinf(tau_mem) else 10 * tau_mem)
+    with mp.workdps(digits):
+        taus = mp.mpf(tau_mem), mp.mpf(tau_syn)
+        arrived = [(mp.mpf(x), mp.mpf(w)) for x, w in zip(times, weights, strict=True) if x < math.inf]
+        arrivals = sorted({x for x, _ in arrived})
         for start, end in itertools.zip_longest(arrivals, arrivals[1:]):
             known = [(x, w) for x, w in arrived if x <= start]
-            neuron = ([x for x, _ in known], [w for _, w in known], tau_mem, tau_syn)
-            length = min(end - start if end is not None else mp.inf, mp.mpf(horizon))
-            points = [start + length * (mp.mpf(k) / _SAMPLES) ** 2 for k in range(_SAMPLES + 1)]
-            rising = [slope(t, *neuron) > 0 for t in points]
-            for k in range(_SAMPLES):
-                if rising[k] and not rising[k + 1]:
-                    points.append(bisect(lambda t, neuron=neuron: slope(t, *neuron) > 0, points[k], points[k + 1]))
-            points.sort()
-            for before, after in itertools.pairwise(points):
-                if membrane(after, *neuron) >= threshold:
-                    return bisect(lambda t, neuron=neuron: membrane(t, *neuron) < threshold, before, after)
+            neuron = [x for x, _ in known], [w for _, w in known]
+            v, i = membrane(start, *neuron, *taus), current(start, *neuron, taus[1])
+
+            def level(s, v=v, i=i):
+                return v * mp.exp(-s / taus[0]) + i * response(s, *taus)
+
+            def rise(s, i=i, level=level):
+                return i * mp.exp(-s / taus[1]) / taus[1] - level(s) / taus[0]
+
+            rises = i / taus[1] > v / taus[0]
+            top = summit(v, i, *taus) if rises else mp.inf
+            length = end - start if end is not None else mp.inf
+            stop = min(top, length, 440 * taus[1]) if mp.isinf(taus[0]) else min(top, length)
+            if rises and stop < mp.inf and level(stop) >= threshold:
+                return start + climb(level, rise, threshold, stop)
         return mp.inf
 
 
@@ -84,5 +119,11 @@ def exact():
         return torch.tensor(rows, dtype=torch.float64)
 
     return SimpleNamespace(
-        digits=_DIGITS, response=response, membrane=membrane, slope=slope, first_spike=first_spike, spikes=spikes
+        digits=_DIGITS,
+        extreme=_EXTREME,
+        response=response,
+        membrane=membrane,
+        slope=slope,
+        first_spike=first_spike,
+        spikes=spikes,
     )

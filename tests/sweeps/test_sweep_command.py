@@ -103,7 +103,7 @@ def test_failed_trials_are_reported_and_retried(command, write_sweep, tmp_path):
         (["sweep", "small.yaml", "--storage", "x"], "expected sqlite:///FILE.db"),
         (["sweep-table", "none"], "there is no sweep of this name in runs"),
         (["sweep-table", "none", "--storage", "none.db"], "there is no such file"),
-        (["plot", "none"], "no run"),
+        (["plot", "none"], "none is not a run folder"),
     ],
 )
 def test_bad_input_is_one_message(arguments, message, command, write_sweep, tmp_path):

@@ -15,6 +15,7 @@ from firstspike.runs.checkpoint import checkpoints, load_checkpoint
 from firstspike.training import divergence
 from firstspike.training.divergence import DivergedError, signs_of_failure, staying_finite
 from firstspike.training.evaluation import evaluate
+from firstspike.training.fitting import Objective
 
 SETTINGS = ["data.train=40", "data.validation=30", "data.test=30", "training.batch_size=10", "training.epochs=4"]
 EXPLODES = ["training.schedule={kind: step, step_size: 2, gamma: 1.0e+41}", "training.checkpoint_every=100"]
@@ -109,7 +110,7 @@ def test_seeds_are_named(tmp_path, caplog):
 
 def test_nothing_is_said_of_a_network_that_learnt(bars_folder):
     run = fs.load_run(bars_folder)
-    assert signs_of_failure(run.network, evaluate(run.network, run.loss, run.data.validation)) == []
+    assert signs_of_failure(run.network, evaluate(run.network, Objective(run.loss), run.data.validation)) == []
 
 
 @pytest.mark.parametrize("neuron", [fs.LIF(), fs.LIF(tau_mem=math.inf), fs.LIF(1e-3), fs.LIF(threshold=1e6)])
@@ -122,6 +123,6 @@ def test_weights_are_measured_by_what_makes_their_neurons_fire(neuron):
 
 def test_a_loss_that_is_not_finite(bars_folder):
     run = fs.load_run(bars_folder)
-    found = evaluate(run.network, run.loss, run.data.validation)
+    found = evaluate(run.network, Objective(run.loss), run.data.validation)
     (sign,) = signs_of_failure(run.network, type(found)(**{**vars(found), "loss": math.nan}))
     assert sign == "the loss on the validation data is nan"

@@ -74,6 +74,9 @@ class Config(Section):
         """The whole config, defaults written out, in the form that ``load_config`` reads."""
         return yaml.safe_dump(self.model_dump(mode="json", exclude_none=True), sort_keys=False)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Config.model_validate, (self.model_dump(),)  # pickle cannot find classes that follow from signatures
+
 
 def load_config(
     source: str | Path, overrides: Iterable[str] = (), substrate: str | None = None, *, read_tables: bool = True

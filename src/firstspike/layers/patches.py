@@ -88,7 +88,7 @@ class Window(NamedTuple):
 
 def is_image(times: Tensor, image: Image) -> bool:
     """Whether times have the form of the image, ``(..., channels, height, width)``, instead of lying flat."""
-    return tuple(times.shape[-3:]) == image
+    return times.ndim >= 3 and tuple(times.shape[-3:]) == image
 
 
 def flat(times: Tensor, image: Image, layer: str) -> Float[Tensor, "*batch pixels"]:

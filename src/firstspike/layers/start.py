@@ -14,6 +14,7 @@ the gain through all layers together is ``_PASSED``, but not so wide that more t
 """
 
 import math
+from collections.abc import Callable
 
 import torch
 from jaxtyping import Float
@@ -23,13 +24,14 @@ from firstspike.layers.init import NormalWeights, firing_weights
 from firstspike.layers.network import Network
 from firstspike.layers.neurons import LIFLayer
 from firstspike.neuron import LIF
+from firstspike.spiketime import first_spike_time
+from firstspike.spiketime.peaks import highest
 from firstspike.spiketime.response import kappa, kappa_slope
 
 _PEAK = 4.0  # of the mean membrane, in thresholds
 _PASSED = 0.1  # of the differences between neurons, from the input to the output
 _SILENT_BEYOND = 1.28  # standard deviations below the mean: a tenth of a normal distribution
 _QUANTILES = 128
-_POINTS = 512
 _SAMPLES_WITH_DELAYS = 16  # each has as many arrivals as there are synapses
 
 
@@ -51,28 +53,26 @@ def passing_weights(inputs: int, neuron: LIF, times: Float[Tensor, "samples inpu
     ranks = (torch.arange(_QUANTILES, dtype=torch.float64) + 0.5) / _QUANTILES * len(arrived)
     arrival = arrived[ranks.long()]
 
-    def responses(at: Tensor) -> tuple[Tensor, Tensor]:
-        since = at[:, None] - arrival
-        causal, since = since > 0, since.clamp(min=0)
-        rows = (f(since, tau_mem, tau_syn) for f in (kappa, kappa_slope))
-        membrane, slope = (torch.where(causal, row, 0.0) for row in rows)
-        return membrane, slope
+    share = torch.full_like(arrival, 1 / _QUANTILES)  # the mean membrane is that of a neuron with these weights
 
-    # without leak the response never falls; ten synaptic time constants are its end
-    begin, wait = float(arrival[0]), 10 * tau_syn + (0 if math.isinf(tau_mem) else 5 * tau_mem)
-    time = torch.linspace(begin, float(arrival[-1]) + wait, _POINTS, dtype=torch.float64)
-    membrane, _ = responses(time)
-    phi, at = membrane.mean(dim=1).max(dim=0)
-    mean = _PEAK / (active * float(phi))
-    psi = float(membrane[at].square().mean())
-    widest = (_PEAK - 1) / (_SILENT_BEYOND * math.sqrt(active * psi))
+    def at(time: float, response: Callable[[Tensor, float, float], Tensor]) -> Tensor:
+        since = time - arrival
+        return torch.where(since > 0, response(since.clamp(min=0), tau_mem, tau_syn), 0.0)
 
-    time = torch.linspace(begin, float(time[at]), _POINTS, dtype=torch.float64)
-    membrane, slope = responses(time)
-    crossing = int((membrane.mean(dim=1) >= float(phi) / _PEAK).to(torch.uint8).argmax())
-    rise, spread = float(slope[crossing].mean()), float(slope[crossing].square().mean())
+    phi, summit = highest(arrival, share, tau_mem, tau_syn)
+    mean = _PEAK / (active * phi)
+    # relative to the mean, so that no square overflows
+    deviation = math.sqrt(float((at(summit, kappa) / phi).square().mean()) * active)
+    widest = (_PEAK - 1) / (_SILENT_BEYOND * phi * deviation)
+
+    crossing = first_spike_time(arrival, share[None], LIF(tau_mem, tau_syn, phi / _PEAK), backend="reference")
+    slope = at(float(crossing), kappa_slope)
+    rise = float(slope.mean())
+    if not rise > 0:  # of times that are too late to tell a neuron's time constants
+        return NormalWeights(mean, widest)
+    passed = math.sqrt(active / float((slope / rise).square().mean()))
     gain = _PASSED ** (1 / layers)
-    return NormalWeights(mean, min(widest, gain * mean * math.sqrt(active / spread) * rise))
+    return NormalWeights(mean, min(widest, gain * mean * passed))
 
 
 @torch.no_grad()

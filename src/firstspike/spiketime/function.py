@@ -17,6 +17,7 @@ from torch import Tensor
 from firstspike.spiketime.backend import Backend, Constants, Gradients, Needs
 from firstspike.spiketime.tangent import tangent
 from firstspike.spiketime.time_constants import check_time_constants, members, resolve
+from firstspike.spiketime.units import check_weights
 
 # Whether modes record or replace calls of torch, as ``make_fx`` does; backends work on memory that they do not see
 _modes = torch._C._len_torch_dispatch_stack
@@ -52,7 +53,7 @@ class FirstSpikeTime(torch.autograd.Function):
             inputs = (times, weight, threshold, delay, observed, tau_mem, tau_syn)
             return (torch.ops.firstspike.first_spike_time(*inputs, *options.for_custom_ops()),)
         check_values(times, weight, threshold, delay, observed)
-        check_time_constants(tau_mem, tau_syn)
+        check_time_constants(options.constants, tau_mem, tau_syn, weight.dtype)
         if observed is not None:
             return (observed.clone(),)
         constants = resolve(options.constants, tau_mem, tau_syn)
@@ -198,12 +199,10 @@ def check_values(
     for name, tensor in (("times", times), ("observed times", observed)):
         if tensor is not None and tensor.numel() and not float(tensor.detach().amin()) > -math.inf:
             raise ValueError(f"{name} must be real numbers or inf (no spike), got NaN or -inf")
-    # a sum shows any NaN or inf in one pass; it may also overflow, hence the second look
-    if not math.isfinite(float(weight.detach().sum())) and not bool(torch.isfinite(weight).all()):
-        raise ValueError("weight must be finite, got NaN or inf; did the training diverge?")
     low, high = _extremes(threshold)
     if not 0 < low <= high < math.inf:
         raise ValueError(f"threshold must be > 0 and finite, got {low} to {high}")
+    check_weights(weight, threshold, low)
     if delay is not None:
         low, high = _extremes(delay)
         if not 0 <= low <= high < math.inf:

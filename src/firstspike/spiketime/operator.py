@@ -4,6 +4,7 @@ import logging
 import math
 from collections.abc import Callable
 from functools import cache
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -14,20 +15,23 @@ from firstspike.spiketime import reference
 from firstspike.spiketime.backend import Backend, Constants
 from firstspike.spiketime.function import FirstSpikeTime, Options, recordable
 from firstspike.spiketime.times import check_tensor
+from firstspike.spiketime.units import in_units
 
 logger = logging.getLogger(__name__)
+
+_AT_ONCE = 1 << 21  # input and output times that are worked on at once where no gradient is asked for
 
 
 @cache
 def _reference() -> Backend:
-    return Backend(reference.forward, reference.backward, "reference")
+    return in_units(Backend(reference.forward, reference.backward, "reference"))
 
 
 @cache
 def _cpu() -> Backend:
     from firstspike.spiketime import cpu  # loads numba
 
-    return Backend(cpu.forward, cpu.backward, "cpu")
+    return in_units(Backend(cpu.forward, cpu.backward, "cpu"))
 
 
 BACKENDS: dict[str, Callable[[], Backend]] = {"reference": _reference, "cpu": _cpu}
@@ -103,8 +107,20 @@ def first_spike_time(
         spikes = _recorded(tensors, given, max_weight_grad, backend)
     else:
         options = Options(resolve_backend(backend, times.device), given, max_weight_grad)
-        spikes = FirstSpikeTime.apply(*tensors, options)[0]
+        spikes = _in_parts(*tensors, options)
     return spikes.reshape(*lead, outputs)
+
+
+def _in_parts(
+    times: Tensor, weight: Tensor, threshold: Tensor, delay: Tensor | None, observed: Tensor | None, *rest: Any
+) -> Tensor:
+    """The spike times; without gradients some samples after the others, as nothing of them has to be kept."""
+    samples = max(1, _AT_ONCE // max(1, times.shape[-1] + weight.shape[-2]))
+    if torch.is_grad_enabled() or observed is not None or times.shape[1] <= samples:
+        spikes: Tensor = FirstSpikeTime.apply(times, weight, threshold, delay, observed, *rest)[0]
+        return spikes
+    parts = times.split(samples, dim=1)
+    return torch.cat([FirstSpikeTime.apply(x, weight, threshold, delay, None, *rest)[0] for x in parts], dim=1)
 
 
 def _recorded(

@@ -59,6 +59,15 @@ def lacking(
     return torch.where(silent, (threshold - height).clamp(min=0), 0.0)
 
 
+def highest(
+    times: Float[Tensor, " inputs"], weight: Float[Tensor, " inputs"], tau_mem: float, tau_syn: float
+) -> tuple[float, float]:
+    """Height and time of the maximum of one membrane; without leak, which never ends to rise, a late time."""
+    one = torch.zeros(1, dtype=torch.int64, device=times.device)
+    height, time, _ = _maximum(_Pairs(one, one, times[None], weight[None], tau_mem, tau_syn))
+    return float(height), float(time)
+
+
 class _Height(torch.autograd.Function):
     """``(times, weight, delay, silent, tau_mem, tau_syn) -> (height, time, place)`` of the maximum, 0 elsewhere.
 

@@ -7,7 +7,8 @@ Forward. The state just after input k, membrane ``V_k`` and current ``Q_k``, giv
 States add over groups of inputs once they are brought to the same time, so all of them follow from a doubling scan
 (Hillis and Steele 1986) in log2(inputs) steps, without an overflow at any time scale. The first interval in which V
 reaches the threshold is found by the signs of V and dV/dt at its ends; the crossing itself is solved there alone, in
-the closed form of the ratio of time constants (``solutions``).
+the closed form of the ratio of time constants (``solutions``). Weights and thresholds of a neuron are in a unit of its
+own, so that nothing overflows.
 
 Backward. The implicit function theorem at the spike time T, with ``s_i = T - t_i - delay_i > 0`` for causal inputs:
 
@@ -30,6 +31,7 @@ from torch import Tensor
 from firstspike.spiketime.backend import Constants, Gradients, Needs
 from firstspike.spiketime.response import Tau, kappa, kappa_by_taus, kappa_slope, leakless, membrane, peak
 from firstspike.spiketime.solutions import time_to_threshold
+from firstspike.spiketime.units import unit_of_weights
 
 
 def forward(
@@ -43,12 +45,15 @@ def forward(
     tau_mem, tau_syn = _broadcast(constants)
     if times.shape[-1] == 0:
         return times.new_full((*times.shape[:2], weight.shape[1]), math.inf), ()
+    unit = unit_of_weights(weight, threshold)
+    weight, threshold = weight / unit.unsqueeze(-1), threshold / unit
     arrival, current = _arrivals(times, weight, delay)
     voltage, current = states(arrival, current, tau_mem, tau_syn)
     theta = threshold[:, None, :, None]
 
     # membrane at the end of each interval; the last one never ends
-    duration = torch.diff(arrival, append=torch.full_like(arrival[..., :1], math.inf))
+    following = torch.cat([arrival[..., 1:], torch.full_like(arrival[..., :1], math.inf)], dim=-1)
+    duration = following - arrival
     leaks = not leakless(tau_mem)
     asymptote = torch.zeros_like(voltage[..., -1:]) if leaks else voltage[..., -1:] + current[..., -1:]
     crosses = torch.cat([voltage[..., 1:], asymptote], dim=-1) >= theta
@@ -61,14 +66,17 @@ def forward(
 
     fires = crosses.any(dim=-1)
     first = crosses.to(torch.uint8).argmax(dim=-1, keepdim=True)  # of equal values argmax takes the first
-    start, length, voltage, current, rises = (
-        x.expand_as(crosses).gather(-1, first).squeeze(-1) for x in (arrival, duration, voltage, current, rises)
+    start, end, voltage, current, rises = (
+        x.expand_as(crosses).gather(-1, first).squeeze(-1) for x in (arrival, following, voltage, current, rises)
     )
+    length = end - start
     taus = (tau.squeeze(-1) if isinstance(tau, Tensor) else tau for tau in (tau_mem, tau_syn))
     wait = time_to_threshold(voltage, current, threshold[:, None], length, *taus)
     # a membrane that does not rise can only be rounded up to the threshold, at the interval's end
     wait = torch.where(rises, wait.clamp(min=0), length)
     spikes = start + torch.minimum(wait, length)
+    # too soon after the input for the floats: the input stays causal
+    spikes = torch.minimum(torch.maximum(spikes, torch.nextafter(start, end)), end)
     return torch.where(fires, spikes, torch.full_like(spikes, math.inf)), ()
 
 
@@ -92,6 +100,8 @@ def backward(
     elapsed = torch.where(causal, spikes[..., None] - arrival, zero)
     decay = torch.where(causal, torch.exp(-elapsed / tau_syn), zero)
 
+    unit = unit_of_weights(weight, threshold)
+    weight, threshold, by_unit = weight / unit.unsqueeze(-1), threshold / unit, 1 / unit[:, None]
     drive = (decay * weight[:, None]).sum(-1, keepdim=True) / tau_syn
     slope = (drive - threshold[:, None, :, None] / tau_mem).squeeze(-1)
     fires = torch.isfinite(spikes) & (slope > 0)
@@ -99,21 +109,24 @@ def backward(
 
     by_weight = by_times = by_delay = by_threshold = by_mem = by_syn = None
     if needs.weight:
-        each = torch.where(causal, -kappa(elapsed, tau_mem, tau_syn) * scale[..., None], zero)
+        each = torch.where(causal, -kappa(elapsed, tau_mem, tau_syn) * scale[..., None] * by_unit[..., None], zero)
         if max_weight_grad is not None:
             chopped = each.abs().amax(dim=-1, keepdim=True) > max_weight_grad if each.shape[-1] else each > 0
             each = torch.where(chopped, zero, each)
         by_weight = each.sum(dim=1)
     if needs.times or needs.delay:
-        each = torch.where(causal, kappa_slope(elapsed, tau_mem, tau_syn) * weight[:, None] * scale[..., None], zero)
+        slopes = kappa_slope(elapsed / tau_syn, tau_mem / tau_syn, 1.0)  # with time in units of tau_syn
+        each = torch.where(causal, slopes * weight[:, None] * (scale[..., None] / tau_syn), zero)
         by_times = each.sum(dim=2) if needs.times else None
         by_delay = each.sum(dim=1) if needs.delay else None
     if needs.threshold:
-        by_threshold = scale.sum(dim=1)
+        by_threshold = (scale * by_unit).sum(dim=1)
     if needs.tau_mem or needs.tau_syn:
         by_mem, by_syn = (
-            -(torch.where(causal, each, zero) * weight[:, None] * scale[..., None]).sum(dim=(1, 3)) if need else None
-            for each, need in zip(kappa_by_taus(elapsed, tau_mem, tau_syn), needs[4:], strict=True)
+            -(torch.where(causal, each, zero) * weight[:, None] * (scale[..., None] / tau_syn)).sum(dim=(1, 3))
+            if need
+            else None
+            for each, need in zip(kappa_by_taus(elapsed / tau_syn, tau_mem / tau_syn, 1.0), needs[4:], strict=True)
         )
     return Gradients(by_times, by_weight, by_threshold, by_delay, by_mem, by_syn)
 

@@ -62,8 +62,14 @@ def kappa(s: Float[Tensor, "..."], tau_mem: Tau, tau_syn: Tau) -> Float[Tensor, 
 
 
 def kappa_slope(s: Float[Tensor, "..."], tau_mem: Tau, tau_syn: Tau) -> Float[Tensor, "..."]:
-    """Time derivative of ``kappa``: ``exp(-s/tau_syn)/tau_syn - kappa(s)/tau_mem``."""
-    return torch.exp(-s / tau_syn) / tau_syn - kappa(s, tau_mem, tau_syn) / tau_mem
+    """Time derivative of ``kappa``.
+
+    ``exp(-s/tau_syn)/tau_syn - kappa(s)/tau_mem``, or the same with ``exp(-s/tau_mem)`` and ``kappa(s)/tau_syn``: of
+    the two, the one whose terms do not cancel where one time constant is much longer than the other.
+    """
+    slower = tau_mem >= tau_syn
+    fast, slow = where(slower, tau_syn, tau_mem), where(slower, tau_mem, tau_syn)
+    return torch.exp(-s / fast) / tau_syn - kappa(s, tau_mem, tau_syn) / slow
 
 
 def kappa_by_taus(
@@ -76,13 +82,17 @@ def kappa_by_taus(
     series = torch.full_like(y, _SERIES[-1])
     for coefficient in _SERIES[-2::-1]:
         series = coefficient - y * series
-    first = torch.where(y < 0.5, series, (large - 1 + decay) / large.square())
-    second = torch.where(y < 0.5, 1 - (1 + y) * series, (1 - (1 + large) * decay) / large.square())
+    first = (series, (large - 1 + decay) / large)  # G_1 for small y, and y G_1 for large
+    second = (1 - (1 + y) * series, (1 - (1 + large) * decay) / large)
+
+    def product(g: tuple[Tensor, Tensor], x: Tensor) -> Tensor:
+        return torch.where(y < 0.5, g[0] * x, g[1] * (x / large))
+
     slower = tau_mem >= tau_syn
     common = (s / tau_syn) * torch.exp(-s / where(slower, tau_mem, tau_syn))
-    by_mem = common * (s / tau_mem) / tau_mem * where(slower, first, second)
-    by_syn = (common * (s / tau_syn) * where(slower, second, first) - kappa(s, tau_mem, tau_syn)) / tau_syn
-    return by_mem, by_syn
+    by_mem = where(slower, product(first, s / tau_mem), product(second, s / tau_mem))
+    by_syn = where(slower, product(second, s / tau_syn), product(first, s / tau_syn))
+    return common * by_mem / tau_mem, (common * by_syn - kappa(s, tau_mem, tau_syn)) / tau_syn
 
 
 def membrane(
@@ -104,21 +114,29 @@ def peak(
     From ``dV/dt = 0``: with ``x = 1 - tau_syn/tau_mem`` and ``r = voltage/current``
 
         s_peak = -tau_syn (log(1 - x) + log(1 + x r)) / x   -> tau_syn (1 - r) for x -> 0
-        V_peak = (tau_mem/tau_syn) current exp(-s_peak/tau_syn)
+        V_peak = current (1 + x r)^(1/x) kappa_max          -> current exp(r - 1) for x -> 0
 
-    A state that rises towards 0 from below without ever getting there has no maximum: time ``inf``, height 0. For a
-    state that does not rise the values have no meaning.
+    where ``kappa_max = (1 - x)^((1 - x)/x)`` is the maximum of kappa. Nothing in V_peak grows with the ratio of the
+    time constants. A state that rises towards 0 from below without ever getting there has no maximum: time ``inf``,
+    height 0. For a state that does not rise the values have no meaning.
     """
+    tiny = torch.finfo(voltage.dtype).tiny
     ratio = tau_syn / tau_mem
-    x = 1 - ratio
     r = voltage / torch.where(current > 0, current, torch.ones_like(current))
     if isinstance(ratio, Tensor):
+        ratio = ratio.clamp(min=tiny)
         equal = ratio == 1
-        time = -tau_syn * (torch.log(ratio) + torch.log1p((x * r).clamp(min=-1))) / (1 - ratio.masked_fill(equal, 0.0))
-        time = torch.where(equal, tau_syn * (1 - r), time)
-    elif x == 0:
-        time = tau_syn * (1 - r)
+        x = (1 - ratio).masked_fill(equal, 1.0)
+        log_ratio = torch.log(ratio) / x
+        rest = torch.minimum(torch.log1p((x * r).clamp(min=-1)) / x, -log_ratio)
+        time = torch.where(equal, tau_syn * (1 - r), -tau_syn * (log_ratio + rest))
+        height = current * torch.exp(torch.where(equal, r - 1, ratio * log_ratio + rest))
+    elif ratio == 1:
+        time, height = tau_syn * (1 - r), current * torch.exp(r - 1)
     else:
-        time = -tau_syn * (math.log(ratio) + torch.log1p((x * r).clamp(min=-1))) / x
-    height = (tau_mem / tau_syn) * current * torch.exp(-time / tau_syn)
+        distance = 1 - ratio
+        log_of = math.log(max(ratio, tiny)) / distance
+        # a state that barely rises may be rounded to one that falls, with its maximum in the past
+        rest = (torch.log1p((distance * r).clamp(min=-1)) / distance).clamp(max=-log_of)
+        time, height = -tau_syn * (log_of + rest), current * torch.exp(ratio * log_of + rest)
     return time, torch.where(current > 0, height, torch.zeros_like(height))

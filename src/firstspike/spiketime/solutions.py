@@ -61,8 +61,12 @@ def _equal(voltage: _Values, current: _Values, threshold: Tensor, tau: float) ->
 
 
 def _earlier_root(a: _Values, b: _Values, c: _Values) -> _Values:
-    """The smaller root of ``a x^2 - b x + c = 0`` for ``b > 0``, without cancellation; a tangent's rounding is cut."""
-    return 2 * c / (b + torch.sqrt((b * b - 4 * a * c).clamp(min=0)))
+    """The smaller root of ``a x^2 - b x + c = 0`` for ``b > 0``, without cancellation; a tangent's rounding is cut.
+
+    Quotients instead of squares, which may overflow or vanish.
+    """
+    a, c = a / b, c / b
+    return 2 * c / (1 + torch.sqrt((1 - 4 * a * c).clamp(min=0)))
 
 
 def _newton(

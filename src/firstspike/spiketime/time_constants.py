@@ -4,11 +4,13 @@ Where they do, results are bit for bit those of the numbers, in the closed forms
 """
 
 import math
+from functools import lru_cache
 
 import torch
 from torch import Tensor
 
 from firstspike.spiketime.backend import Constants
+from firstspike.spiketime.units import LARGEST, LONGEST
 
 
 def resolve(given: Constants, tau_mem: Tensor | None, tau_syn: Tensor | None) -> Constants:
@@ -39,14 +41,40 @@ def members(constants: Constants) -> list[Constants] | None:
     return [Constants(m, s) for m, s in zip(mem[:, 0].tolist(), syn[:, 0].tolist(), strict=True)]
 
 
-def check_time_constants(tau_mem: Tensor | None, tau_syn: Tensor | None) -> None:
-    """Raise ValueError for tensors that hold values which no neuron can work with."""
-    for name, tau in (("tau_mem", tau_mem), ("tau_syn", tau_syn)):
-        if tau is not None and not bool(((tau > 0) & (tau < math.inf)).all()):
-            hint = "; a neuron without leak has the number math.inf" if name == "tau_mem" else ""
-            raise ValueError(
-                f"{name} must be > 0 and finite in a tensor, got {tau.min().item()} to {tau.max().item()}{hint}"
-            )
+def check_time_constants(given: Constants, tau_mem: Tensor | None, tau_syn: Tensor | None, dtype: torch.dtype) -> None:
+    """Raise ValueError for tensors that hold values which no neuron can work with, and for what does not fit the dtype.
+
+    Args:
+        given: as in ``resolve``.
+        tau_mem: as in ``resolve``.
+        tau_syn: as in ``resolve``.
+        dtype: of all tensors.
+    """
+    ranges: list[float] = []
+    for name, tau, number in (("tau_mem", tau_mem, given.tau_mem), ("tau_syn", tau_syn, given.tau_syn)):
+        assert not isinstance(number, Tensor)
+        low = high = number
+        if tau is not None and tau.numel():
+            low, high = (float(x) for x in tau.detach().aminmax())
+            if not 0 < low <= high < math.inf:
+                hint = "; a neuron without leak has the number math.inf" if name == "tau_mem" else ""
+                raise ValueError(f"{name} must be > 0 and finite in a tensor, got {low} to {high}{hint}")
+        ranges += low, high
+    shortest, _, low, high = ranges
+    _check_range(shortest, low, high, dtype)
+
+
+@lru_cache(maxsize=256)
+def _check_range(shortest: float, low: float, high: float, dtype: torch.dtype) -> None:
+    """Whether the shortest tau_mem, and tau_syn from ``low`` to ``high``, fit the arithmetic."""
+    limit, least = LONGEST[dtype], 1 / LARGEST[dtype]
+    if shortest < 1 / limit:
+        raise ValueError(f"tau_mem must be at least {1 / limit:g} in {dtype}, got {shortest:g}")
+    if low < 1 / limit or high > limit:
+        got = low if low < 1 / limit else high
+        raise ValueError(f"tau_syn must be between {1 / limit:g} and {limit:g} in {dtype}, got {got:g}")
+    if shortest < least * high:
+        raise ValueError(f"tau_mem must be at least {least:g} tau_syn in {dtype}, got {shortest:g} and {high:g}")
 
 
 def _shared(tau: Tensor) -> float | Tensor:

@@ -19,7 +19,7 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages import BaseStorage
 from optuna.trial import TrialState
 
-from firstspike.runs import CheckpointError, RunFolder, resume, start
+from firstspike.runs import RunFolder, resume, start
 from firstspike.runs.files import write_whole
 from firstspike.sweeps import study as names
 from firstspike.sweeps.config import Params
@@ -28,6 +28,7 @@ from firstspike.sweeps.storage import UNREACHABLE, cause
 from firstspike.sweeps.study import StaleAttempts, distributions, enqueue_open, number_of, open_study, owns, trials_of
 from firstspike.sweeps.table import digest
 from firstspike.training import Callback, Fit, Interrupted, Row
+from firstspike.training.state import CheckpointError
 
 logger = logging.getLogger(__name__)
 

@@ -62,7 +62,7 @@ def test_a_chip_that_stalls_for_good_leaves_the_last_whole_epoch(machine, tmp_pa
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys.modules["pynn_brainscales.brainscales2"], "run", failing)
         with pytest.raises(
-            SubstrateError, match=r"chip .* stalled 2 times in a row .*epoch_000[12] is saved; go on with"
+            SubstrateError, match=r"chip .* stalled 2 times in a row .*epoch_000[12] is saved; continue with"
         ):
             start(tmp_path / "parts", config, progress_bar=False)
     machine.stalls = 0
@@ -95,7 +95,7 @@ def test_so_does_the_emulated_one(tmp_path, monkeypatch, capsys):
     shown = capsys.readouterr().err.splitlines()
     saved = checkpoints(tmp_path / "parts" / "checkpoints")[-1].name
     assert shown == [
-        f"error: the mock chip 1 stalled 5 times in a row. {saved} is saved; go on with: firstspike resume parts"
+        f"error: the mock chip 1 stalled 5 times in a row. {saved} is saved; continue with: firstspike resume parts"
     ]
     resume(tmp_path / "parts", progress_bar=False)
     (tables, weights), (others, found) = final_state(tmp_path / "whole"), final_state(tmp_path / "parts")
@@ -105,7 +105,7 @@ def test_so_does_the_emulated_one(tmp_path, monkeypatch, capsys):
 
 def test_a_stall_in_the_first_epoch(tmp_path, monkeypatch):
     config = load_config("bars_mock_bss2", [*SMALL, "substrate.stall=1", "substrate.retries=2"])
-    with pytest.raises(SubstrateError, match="epoch_0000 is saved; go on with: firstspike resume"):
+    with pytest.raises(SubstrateError, match="epoch_0000 is saved; continue with: firstspike resume"):
         start(tmp_path / "run", config, progress_bar=False)
     text = (tmp_path / "run" / "config.yaml").read_text()
     (tmp_path / "run" / "config.yaml").write_text(text.replace("stall: 1.0", "stall: 0.0"))

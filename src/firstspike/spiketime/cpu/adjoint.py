@@ -1,12 +1,14 @@
 """Backward: the adjoint of the scan, from each neuron's spike back through its causal inputs.
 
-At input k, with ``s = T - t_k`` and scaled as in ``rows``, a lane carries
+At input k, with ``s = T - t_k``, the faster and the slower time constant, ``F = exp(x/fast)`` and ``L = exp(x/slow)``,
+where x is that of ``rows``, a lane carries
 
-    C' = scale kappa(s) / U_k,     E' = scale exp(-s/tau_syn) / S_k           scale = dL/dT / V'(T)
+    C' = scale kappa(s) / L_k,     E' = scale exp(-s/fast) / F_k              scale = dL/dT / V'(T)
     C'_k = C'_{k+1} + E' BACK_k                                               E' is constant
 
-and gives ``dL/dw_k = -U_k C'`` and ``dL/dt_k = S_k/tau_syn w_k (E' + LEAK_k C')``. Lanes join at their last causal
-input, with values computed there; before that they are 0.
+and gives ``dL/dw_k = -L_k C'`` and ``dL/dt_k = F_k/tau_syn w_k (E' + LEAK_k C')``, whose terms only cancel where kappa
+has its maximum. Lanes join at their last causal input, with values computed there; before that they are 0. Weights,
+threshold and slopes are in the neuron's unit, see ``pack``.
 """
 
 # mypy: disable-error-code="no-untyped-def"
@@ -17,7 +19,7 @@ import numpy as np
 from firstspike.spiketime.cpu.constants import HEIGHT, PER_MEM, PER_SYN, SUMMIT, kappa
 from firstspike.spiketime.cpu.crossing import TILE, responses
 from firstspike.spiketime.cpu.lanes import fold16, sum_rows16
-from firstspike.spiketime.cpu.rows import BACK, BACK_MEM, LEAK, SYN
+from firstspike.spiketime.cpu.rows import BACK, FAST, LEAK, SLOW
 from firstspike.spiketime.cpu.simd import (
     fill16,
     fma,
@@ -35,32 +37,32 @@ from firstspike.spiketime.cpu.simd import (
 )
 
 RESPONSE, DECAY = 0, 1  # C' and E' with which each lane joins
-WAIT, SCALE, UNIT_MEM, UNIT_SYN = 2, 3, 4, 5  # what they follow from
+WAIT, SCALE, UNIT_SLOW, UNIT_FAST = 2, 3, 4, 5  # what they follow from
 KEPT = 6  # scale, 0 where max_weight_grad drops the weights' gradient
 N_LANES = 7
 
 
 @jit
-def prepare(zero, lanes, places, joins, grad, spikes, slope, last, arrival, rows, threshold, c, bound):
+def prepare(zero, lanes, places, joins, grad, spikes, slope, last, arrival, rows, unit, level, c, bound):
     """Values with which a tile's lanes join and where; returns the last row with one, and whether any is dropped.
 
-    ``grad``, ``spikes``, ``slope`` and ``last`` have a whole tile's lanes.
+    ``grad``, ``spikes``, ``slope``, ``last``, ``unit`` and ``level``, the threshold in it, have a whole tile's lanes.
     """
     top, dropped, stride, none = -1, False, rows.shape[1], fill16(lanes, 0.0)
     for first in range(0, lanes_of(zero), 16):
-        steep, k = load16(slope, first), load_whole16(lanes, last, first)
+        steep, k = load16(slope, first) * load16(level, first), load_whole16(lanes, last, first)
         store_whole16(np.uint64(0xFFFF), places, first, maximum(k, 0.0))
         spiked = (k >= 0.0) & (steep > 0.0)
         wait = load16(spikes, first) - gather16(arrival, 0, places, first)
         scale = select(spiked, load16(grad, first) / steep, none)
         spiked &= (scale > 0.0) | (scale < 0.0) | ~(scale >= scale)  # without a gradient there is nothing to do
-        unit_mem = 1.0 / gather16(rows, BACK_MEM * stride, places, first)
-        unit_syn = 1.0 / gather16(rows, SYN * stride, places, first)
+        unit_slow = 1.0 / gather16(rows, SLOW * stride, places, first)
+        unit_fast = 1.0 / gather16(rows, FAST * stride, places, first)
         store(lanes, WAIT * TILE + first, select(spiked, wait, none))
         store(lanes, SCALE * TILE + first, scale)
         store(lanes, KEPT * TILE + first, scale)
-        store(lanes, UNIT_MEM * TILE + first, select(spiked, unit_mem, none))
-        store(lanes, UNIT_SYN * TILE + first, select(spiked, unit_syn, none))
+        store(lanes, UNIT_SLOW * TILE + first, select(spiked, unit_slow, none))
+        store(lanes, UNIT_FAST * TILE + first, select(spiked, unit_fast, none))
         while spiked:
             lane = first + lowest_bit(spiked)
             spiked &= spiked - np.uint64(1)
@@ -68,7 +70,7 @@ def prepare(zero, lanes, places, joins, grad, spikes, slope, last, arrival, rows
             joins[at] |= np.uint64(1) << np.uint64(lane)
             top = max(top, at)
             if bound < math.inf:
-                factor, allowed = abs(lanes[SCALE, lane]), bound * threshold[lane]
+                factor, allowed = abs(lanes[SCALE, lane]), bound * unit[lane]
                 if factor * c[HEIGHT] > allowed and factor * _largest(spikes[lane], arrival, at, c) > allowed:
                     lanes[KEPT, lane] = 0
                     dropped = True
@@ -88,9 +90,10 @@ def start_lanes(zero, lanes, scale_row, c):
     """Compute C' and E' of a tile's lanes."""
     for first in range(0, lanes_of(zero), 16):
         s, scale = load16(lanes, WAIT * TILE + first), load16(lanes, scale_row * TILE + first)
-        _, decay, response = responses(s, c)
-        store(lanes, RESPONSE * TILE + first, response * scale * load16(lanes, UNIT_MEM * TILE + first))
-        store(lanes, DECAY * TILE + first, decay * scale * load16(lanes, UNIT_SYN * TILE + first))
+        mem, syn, response = responses(s, c)
+        decay = syn if c[PER_MEM] <= c[PER_SYN] else mem
+        store(lanes, RESPONSE * TILE + first, response * scale * load16(lanes, UNIT_SLOW * TILE + first))
+        store(lanes, DECAY * TILE + first, decay * scale * load16(lanes, UNIT_FAST * TILE + first))
 
 
 @jit
@@ -102,7 +105,8 @@ def unwind_tile(
 
     ``sums`` has room for 16 rows of 16 numbers, as many as ``by_times`` takes at once.
     """
-    mem, syn, back, leak = rows[BACK_MEM], rows[SYN], rows[BACK], rows[LEAK]
+    slow, fast, back, leak = rows[SLOW], rows[FAST], rows[BACK], rows[LEAK]
+    slower, faster = min(c[PER_MEM], c[PER_SYN]), max(c[PER_MEM], c[PER_SYN])
     response = decay = zero
     sums[((top & 15) + 1) * 16 :] = 0
     segment = segments - 1
@@ -116,7 +120,7 @@ def unwind_tile(
             decay = select(joins[k], load(zero, lanes, DECAY * TILE), decay)
         row = np.intp(order[k]) * TILE
         if wants_weight:
-            store(by_weight, row, fma(response, mem[k], load(zero, by_weight, row)))
+            store(by_weight, row, fma(response, slow[k], load(zero, by_weight, row)))
         if wants_times:
             place = k & 15
             store(sums, place * 16, fold16(load(zero, packed, row) * fma(response, leak[k], decay)))
@@ -128,8 +132,8 @@ def unwind_tile(
             segment -= 1
             begin = ends[segment - 1] if segment > 0 else 0
             duration = arrival[k] - arrival[k - 1]
-            response = fma(response, math.exp(-duration * c[PER_MEM]), decay * kappa(duration, c)) * (1 / mem[k - 1])
-            decay = decay * (math.exp(-duration * c[PER_SYN]) / syn[k - 1])
+            response = fma(response, math.exp(-duration * slower), decay * kappa(duration, c)) * (1 / slow[k - 1])
+            decay = decay * (math.exp(-duration * faster) / fast[k - 1])
             k -= 1
         else:
             k -= 1
@@ -137,7 +141,7 @@ def unwind_tile(
 
 
 @jit
-def observe_tile(zero, packed, order, arrival, n, ends, segments, rows, spikes, c, last, slope, joins):
+def observe_tile(zero, packed, order, arrival, n, ends, segments, rows, spikes, level, c, last, slope, joins):
     """Last causal input and slope, in units of the threshold, of a tile's lanes at spike times from elsewhere."""
     top = -1
     for lane in range(spikes.size):
@@ -147,14 +151,15 @@ def observe_tile(zero, packed, order, arrival, n, ends, segments, rows, spikes, 
             joins[k] |= np.uint64(1) << np.uint64(lane)
             top = max(top, k)
     current, state = zero, np.empty(TILE, packed.dtype)
+    syn = rows[FAST] if c[PER_MEM] <= c[PER_SYN] else rows[SLOW]
     begin = 0
     for segment in range(segments):
         if begin > top:
             break
         if begin > 0:
-            current = current * (math.exp((arrival[begin - 1] - arrival[begin]) * c[PER_SYN]) / rows[SYN, begin - 1])
+            current = current * (math.exp((arrival[begin - 1] - arrival[begin]) * c[PER_SYN]) / syn[begin - 1])
         for k in range(begin, min(ends[segment], top + 1)):
-            current = fma(load(zero, packed, np.intp(order[k]) * TILE), rows[SYN, k], current)
+            current = fma(load(zero, packed, np.intp(order[k]) * TILE), syn[k], current)
             leaving = joins[k]
             if leaving:
                 joins[k] = 0
@@ -162,6 +167,6 @@ def observe_tile(zero, packed, order, arrival, n, ends, segments, rows, spikes, 
                 while leaving:
                     lane = lowest_bit(leaving)
                     leaving &= leaving - np.uint64(1)
-                    now = state[lane] / rows[SYN, k] * math.exp((arrival[k] - spikes[lane]) * c[PER_SYN])
-                    slope[lane] = now * c[PER_SYN] - c[PER_MEM]
+                    now = state[lane] / syn[k] * math.exp((arrival[k] - spikes[lane]) * c[PER_SYN])
+                    slope[lane] = (now * c[PER_SYN] - level[lane] * c[PER_MEM]) / level[lane]
         begin = ends[segment]

@@ -63,11 +63,12 @@ def backward(
         c = constants_array(*constants, dtype)
         c = np.append(c, c.dtype.type(math.inf if max_weight_grad is None else max_weight_grad))
         size = times.element_size()
-        packed, rows, ends, segments, *parts = scratch(
+        packed, rows, ends, segments, unit, *parts = scratch(
             ensemble * tiles * inputs * TILE * size,
             ensemble * batch * N_BACKWARD * stride * size,
             ensemble * batch * inputs * 4,
             ensemble * batch * 4,
+            ensemble * outputs * size,
             ensemble * chunks * tiles * inputs * TILE * size if needs.weight else 0,
             ensemble * groups * batch * stride * size if needs.times else 0,
             ensemble * chunks * outputs * size,
@@ -82,6 +83,7 @@ def backward(
             segments,
             *parts,
             *(x.data_ptr() for x in (by_weight, by_times, by_threshold)),
+            unit,
         )
         flags = (needs.weight, needs.times, needs.threshold, not saved)
         blocks = -(-batch // SAMPLES)

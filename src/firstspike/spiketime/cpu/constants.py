@@ -15,14 +15,14 @@ PER_MEM, PER_SYN = 0, 1  # 1/tau_mem, 1/tau_syn
 DELTA, PER_RISE = 2, 3  # and 1/(DELTA tau_syn)
 RATIO = 4  # tau_syn/tau_mem
 SUMMIT, HEIGHT = 5, 6  # time and value of kappa's maximum
-X, LOG_RATIO = 7, 8  # and log(1 - x)
+X, TOP = 7, 8  # and -log(1 - x)/x, the same time in units of tau_syn
 SPAN = 9  # longest time after which states keep their scale (see ``rows``)
 FAR = 10  # a leaky neuron that rises falls again before this time
 KIND = 11  # which of the short cuts below the two constants allow
 N_CONSTANTS = 12
 ANY, EQUAL, DOUBLE = range(3)  # EQUAL: kappa is s exp(-s); DOUBLE: DELTA is the slower constant's rate
 
-_SPAN = 20.0  # in units of the faster constant: exp(20) leaves room in float32 for large weights
+_SPAN = 8.0  # in units of the faster constant: exp(8) times 1e5 of the largest weights is a number of float32
 _TINY = {"float32": 1e-10, "float64": 1e-20}  # smallest |DELTA| tau_syn
 
 
@@ -31,13 +31,13 @@ def constants_array(tau_mem: float, tau_syn: float, dtype: str) -> np.ndarray:
     """The array for kernels of that dtype."""
     x = 1 - tau_syn / tau_mem
     delta = x / tau_syn if abs(x) > _TINY[dtype] else _TINY[dtype] / tau_syn
-    summit = tau_syn if x == 0 else -tau_syn * math.log1p(-x) / x if x < 1 else math.inf
-    height = 1.0 if math.isinf(tau_mem) else tau_mem / tau_syn * math.exp(-summit / tau_syn)
+    top = math.inf if math.isinf(tau_mem) else 1.0 if x == 0 else -math.log(tau_syn / tau_mem) / x
+    height = 1.0 if math.isinf(tau_mem) else math.exp(-top * tau_syn / tau_mem)
     found = np.zeros(N_CONSTANTS)
     found[[PER_MEM, PER_SYN]] = 1 / tau_mem, 1 / tau_syn
     found[[DELTA, PER_RISE]] = delta, 1 / (delta * tau_syn)
-    found[[RATIO, X, LOG_RATIO]] = tau_syn / tau_mem, x, math.log(tau_syn / tau_mem) if x < 1 else -math.inf
-    found[[SUMMIT, HEIGHT]] = summit, height
+    found[[RATIO, X, TOP]] = tau_syn / tau_mem, x, top
+    found[[SUMMIT, HEIGHT]] = top * tau_syn, height
     found[SPAN] = _SPAN * min(tau_mem, tau_syn)
     found[FAR] = 40 * max(tau_mem, tau_syn)
     if abs(x) <= _TINY[dtype]:
@@ -60,8 +60,6 @@ def kappa(s, c):
 def peak(voltage, current, c):
     """Time and height of the maximum after a rising state with a positive current, as in ``response.peak``."""
     ratio = voltage / current
-    if abs(c[X]) < 1e-12:
-        time = (1 - ratio) / c[PER_SYN]
-    else:
-        time = -(c[LOG_RATIO] + math.log1p(max(c[X] * ratio, -1.0))) / (c[X] * c[PER_SYN])
-    return time, current / c[RATIO] * math.exp(-time * c[PER_SYN])
+    early = ratio if abs(c[X]) < 1e-12 else math.log1p(max(c[X] * ratio, -1.0)) / c[X]
+    early = min(early, c[TOP])  # rounding may let a state fall that barely rises
+    return (c[TOP] - early) / c[PER_SYN], current * (c[HEIGHT] * math.exp(early))

@@ -15,11 +15,11 @@ from firstspike.spiketime.cpu.constants import (
     FAR,
     HEIGHT,
     KIND,
-    LOG_RATIO,
     PER_MEM,
     PER_RISE,
     PER_SYN,
     RATIO,
+    TOP,
     X,
     kappa,
 )
@@ -35,8 +35,10 @@ from firstspike.spiketime.cpu.simd import (
     lowest_bit,
     maximum,
     minimum,
+    power_of_two,
     select,
     splat,
+    split_power,
     sqrt,
     store,
     store_whole16,
@@ -47,10 +49,12 @@ NARROW = 16  # lanes that are worked on where there are no more neurons than the
 VOLTAGE, CURRENT, LIMIT = range(3)  # what is known of a neuron that fired: the state before, and the latest time
 NOW_VOLTAGE, NOW_CURRENT = 3, 4  # the state that is to be tested
 WAIT, LOW, HIGH, VALUE, DRIVE = 5, 6, 7, 8, 9  # where the search for the crossing is
-N_STATE = 10
+UNIT = 10  # threshold of a state that is normalised
+N_STATE = 11
 
-_ENOUGH = 1 - 1e-4
+ENOUGH = 1 - 1e-4  # what is left of a number after any rounding
 _MAX_STEPS = 60
+_LATE = -0.95
 
 
 @jit
@@ -82,11 +86,9 @@ def plain_interval(zero, state, last, k, active, duration, c):
 def peaks_of(voltage, current, c):
     """Time and height of the maximum after rising states with positive currents, as in ``response.peak``."""
     ratio = voltage / current
-    if abs(c[X]) < 1e-12:
-        time = (ratio - 1.0) * (-1 / c[PER_SYN])
-    else:
-        time = (log1p(maximum(ratio * c[X], -1.0)) + c[LOG_RATIO]) * (-1 / (c[X] * c[PER_SYN]))
-    return time, current * exp(time * -c[PER_SYN]) * (1 / c[RATIO])
+    early = ratio if abs(c[X]) < 1e-12 else log1p(maximum(ratio * c[X], -1.0)) * (1 / c[X])
+    early = minimum(early, c[TOP])  # rounding may let a state fall that barely rises
+    return (early - c[TOP]) * (-1 / c[PER_SYN]), current * (exp(early) * c[HEIGHT])
 
 
 @jit
@@ -102,13 +104,16 @@ def _test(
     crosses = (end >= threshold) & active
     if crosses and c[PER_MEM] == 0:  # rounding may reach what the membrane only approaches
         crosses &= fma(voltage, unit_mem, current * unit_syn) > 1.0
-    peaks = (current > voltage * level) & (current * decay_syn < end * level_end) & active & ~crosses
+    falls = current * decay_syn < end * level_end
+    # where V follows the current closely, rounding decides whether it falls: the time of the peak tells
+    peaks = (current > voltage * level) & (falls | (current * (decay_syn * ENOUGH) < end * level_end))
+    peaks &= active & ~crosses
     high = current * (unit_syn * c[HEIGHT])
-    peaks &= (fma(voltage, unit_mem, high) >= _ENOUGH) | (high >= _ENOUGH)
+    peaks &= (fma(voltage, unit_mem, high) >= ENOUGH) | (high >= ENOUGH)
     fired = crosses
     if peaks:
         time, height = peaks_of(voltage * unit_mem, current * unit_syn, c)
-        peaks &= height >= 1.0
+        peaks &= (height >= 1.0) & (falls | (duration >= time))
         fired |= peaks
         store(state, LIMIT * TILE, select(peaks, minimum(time, duration), load(zero, state, LIMIT * TILE)))
     if fired:
@@ -139,10 +144,14 @@ def responses(s, c):
         return slow, slow, slow * s * c[PER_SYN]
     if c[KIND] == DOUBLE:
         slow, grown = exp_and_expm1(s * -slower)
+        fast = slow * slow
     else:
         slow, grown = exp(s * -slower), expm1(s * -abs(c[DELTA]))
+        fast = fma(slow, grown, slow)
+        late = grown < _LATE
+        if late:  # no digits are left of the difference
+            fast = select(late, exp(s * -max(c[PER_MEM], c[PER_SYN])), fast)
     response = slow * grown * -abs(c[PER_RISE])
-    fast = fma(slow, grown, slow)
     return (slow, fast, response) if c[PER_MEM] <= c[PER_SYN] else (fast, slow, response)
 
 
@@ -152,34 +161,66 @@ def solve(zero, state, fired, since, until, c, spikes, slopes):
 
     ``since`` and ``until`` are the times of each lane's last causal input and of the next.
     """
-    eps, tiny = np.finfo(state.dtype).eps, np.finfo(state.dtype).tiny
     never, flat = fill16(state, math.inf), fill16(state, 0.0)
+    coarse = 1e-5 if state.itemsize == 4 else 1e-10
     find_roots(zero, state, fired, c)
     for first in range(0, lanes_of(zero), 16):
         bits = (fired >> np.uint64(first)) & np.uint64(0xFFFF)
-        start = load16(since, first)
-        spike = start + load16(state, WAIT * TILE + first)
-        # too soon after the input for the floats: the input stays causal
-        spike = select(spike > start, spike, start + maximum(absolute(start) * eps, tiny))
-        slope = load16(state, DRIVE * TILE + first) - c[PER_MEM]
+        if not bits:
+            store(spikes, first, never)
+            store(slopes, first, flat)
+            continue
+        start, wait = load16(since, first), load16(state, WAIT * TILE + first)
+        spike = start + wait
+        drive = load16(state, DRIVE * TILE + first) / load16(state, UNIT * TILE + first)
         store(spikes, first, select(bits, minimum(spike, load16(until, first)), never))
-        store(slopes, first, select(bits, slope, flat))
+        store(slopes, first, select(bits, drive - c[PER_MEM], flat))
+        rounded = (absolute(spike - start - wait) * max(c[PER_MEM], c[PER_SYN]) > coarse) & bits
+        if rounded | (bits & ~(spike > start)):
+            settle_rounded(state, first, bits, since, until, c, spikes, slopes)
+
+
+@jit
+def settle_rounded(state, first, bits, since, until, c, spikes, slopes):
+    """Spikes for which the floats are coarse: after the input that causes them, with the slope where they end up."""
+    while bits:
+        lane = first + lowest_bit(bits)
+        bits &= bits - np.uint64(1)
+        start = since[lane]
+        if not spikes[lane] > start:
+            spikes[lane] = min(np.nextafter(start, until[lane]), until[lane])
+        decay = math.exp((start - spikes[lane]) * c[PER_SYN])
+        slopes[lane] = state[CURRENT, lane] / state[UNIT, lane] * decay * c[PER_SYN] - c[PER_MEM]
+
+
+@jit
+def start_search(state, first, c):
+    """Where the search begins. States are scaled by powers of two, so that no square overflows, and 1 becomes UNIT."""
+    voltage, current = load16(state, VOLTAGE * TILE + first), load16(state, CURRENT * TILE + first)
+    exponent, _ = split_power(maximum(maximum(absolute(voltage), absolute(current)), 1.0))
+    unit = power_of_two(exponent * -1.0)
+    voltage, current = voltage * unit, current * unit
+    store(state, UNIT * TILE + first, unit)
+    store(state, VOLTAGE * TILE + first, voltage)
+    store(state, CURRENT * TILE + first, current)
+    store(state, WAIT * TILE + first, fill16(state, 0.0))
+    store(state, LOW * TILE + first, fill16(state, 0.0))
+    store(state, HIGH * TILE + first, load16(state, LIMIT * TILE + first))
+    store(state, VALUE * TILE + first, voltage)
+    store(state, DRIVE * TILE + first, current * c[PER_SYN])
 
 
 @jit
 def find_roots(zero, state, fired, c):
-    """First roots of ``V(s) = 1``, as WAIT, and ``dV/ds + 1/tau_mem`` there, as DRIVE.
+    """First roots of ``V(s) = 1``, as WAIT, and ``dV/ds + 1/tau_mem`` there times UNIT, as DRIVE.
 
     Steps to the root of the parabola in s, between bounds. Each costs one ``exp`` and one ``expm1``, as Newton's would,
     and triples the digits. The vectors of a tile take theirs in turn, as within one each operation waits for the last.
     """
     tolerance = 2e-3 if state.itemsize == 4 else 1e-5
     for first in range(0, lanes_of(zero), 16):
-        store(state, WAIT * TILE + first, fill16(state, 0.0))
-        store(state, LOW * TILE + first, fill16(state, 0.0))
-        store(state, HIGH * TILE + first, load16(state, LIMIT * TILE + first))
-        store(state, VALUE * TILE + first, load16(state, VOLTAGE * TILE + first))
-        store(state, DRIVE * TILE + first, load16(state, CURRENT * TILE + first) * c[PER_SYN])
+        if (fired >> np.uint64(first)) & np.uint64(0xFFFF):
+            start_search(state, first, c)
     going = fired  # a lane stops by itself, so that its last digits do not depend on its neighbours
     for _ in range(_MAX_STEPS):
         moving = np.uint64(0)
@@ -192,7 +233,7 @@ def find_roots(zero, state, fired, c):
             value, drive = load16(state, VALUE * TILE + first), load16(state, DRIVE * TILE + first)
             slope = drive - value * c[PER_MEM]
             curve = drive * -c[PER_SYN] - slope * c[PER_MEM]
-            gap = value * -1.0 + 1.0
+            gap = load16(state, UNIT * TILE + first) - value
             before = (gap > 0.0) & (slope > 0.0)
             low, high = select(before, s, low), select(before, high, s)
             step = gap * 2.0 / (slope + sqrt(maximum(slope * slope + curve * gap * 2.0, 0.0)))

@@ -9,8 +9,19 @@ import math
 
 import numpy as np
 
-from firstspike.spiketime.cpu.constants import PER_MEM, PER_SYN, kappa, peak
-from firstspike.spiketime.cpu.crossing import CURRENT, LIMIT, N_STATE, TILE, VOLTAGE, endless_wait, responses, solve
+from firstspike.spiketime.cpu.constants import PER_MEM, PER_SYN, RATIO, kappa, peak
+from firstspike.spiketime.cpu.crossing import (
+    CURRENT,
+    ENOUGH,
+    LIMIT,
+    N_STATE,
+    TILE,
+    VOLTAGE,
+    endless_wait,
+    responses,
+    solve,
+)
+from firstspike.spiketime.cpu.pack import unit_of_row
 from firstspike.spiketime.cpu.rows import (
     BOUND,
     LEVEL,
@@ -45,9 +56,9 @@ def reaches(voltage, current, duration, mem, syn, rise, mem_end, level, level_en
     following = voltage + current * rise
     if following >= mem_end:
         return True, duration
-    if voltage * level < current < following * level_end:
+    if voltage * level < current and current * ENOUGH < following * level_end:
         time, height = peak(voltage / mem, current / syn, c)
-        return height >= 1, min(time, duration)
+        return height >= 1 and (time <= duration or current < following * level_end), min(time, duration)
     return False, duration
 
 
@@ -146,11 +157,15 @@ def unwind_delayed(
 ):  # fmt: skip
     """Add up the gradients of some neurons and samples, each a pair (first, stop). Rows are whole vectors."""
     inputs = times.shape[1]
-    kept_responses, decays, lanes = np.empty(inputs, grad.dtype), np.empty(inputs, grad.dtype), np.empty(16, grad.dtype)
-    zero = fill16(grad, 0.0)
+    kept_responses, kept_fast, lanes = (
+        np.empty(inputs, grad.dtype), np.empty(inputs, grad.dtype), np.empty(16, grad.dtype),
+    )  # fmt: skip
+    zero, leaks_slower, pull = fill16(grad, 0.0), c[PER_MEM] <= c[PER_SYN], min(c[RATIO], 1.0)
     by_times[samples[0] : samples[1]] = 0
     for j in range(neurons[0], neurons[1]):
         by_weight[j], by_delay[j], by_threshold[j] = 0, 0, 0
+        unit = unit_of_row(weight, j, threshold[j])
+        per_unit, level = grad.dtype.type(1) / unit, threshold[j] / unit
         for b in range(samples[0], samples[1]):
             spike = spikes[b, j]
             if not spike < math.inf or grad[b, j] == 0:
@@ -160,24 +175,27 @@ def unwind_delayed(
                 s = fill16(grad, spike) - (load16(times, b * inputs + i) + load16(delay, j * inputs + i))
                 causal = s > 0.0
                 s = maximum(s, 0.0)
-                _, decay, response = responses(s, c)
-                response, decay = select(causal, response, zero), select(causal, decay, zero)
+                mem, syn, response = responses(s, c)
+                response, syn = select(causal, response, zero), select(causal, syn, zero)
                 store(kept_responses, i, response)
-                store(decays, i, decay)
-                drive = fma(decay, load16(weight, j * inputs + i), drive)
+                store(kept_fast, i, syn if leaks_slower else select(causal, mem, zero))
+                drive = fma(syn, load16(weight, j * inputs + i) * per_unit, drive)
                 largest = maximum(largest, absolute(response))
             store(lanes, 0, drive)
-            slope = lanes.sum() * c[PER_SYN] - threshold[j] * c[PER_MEM]
+            slope = lanes.sum() * c[PER_SYN] - level * c[PER_MEM]
             if not slope > 0:
                 continue
             scale = grad[b, j] / slope
             by_threshold[j] += scale
             store(lanes, 0, largest)
-            kept = -scale if abs(scale) * lanes.max() <= bound else grad.dtype.type(0)
+            kept = -scale if abs(scale) * lanes.max() <= bound * unit else grad.dtype.type(0)
+            scale *= c[PER_SYN]
             for i in range(0, inputs, 16):
                 response, place = load16(kept_responses, i), j * inputs + i
                 store(by_weight, place, fma(response, kept, load16(by_weight, place)))
-                drive = load16(decays, i) * c[PER_SYN] - response * c[PER_MEM]
-                each = drive * load16(weight, place) * scale
+                each = (load16(kept_fast, i) - response * pull) * (load16(weight, place) * per_unit) * scale
                 store(by_delay, place, load16(by_delay, place) + each)
                 store(by_times, b * inputs + i, load16(by_times, b * inputs + i) + each)
+        by_threshold[j] *= per_unit
+        for i in range(0, inputs, 16):
+            store(by_weight, j * inputs + i, load16(by_weight, j * inputs + i) * per_unit)

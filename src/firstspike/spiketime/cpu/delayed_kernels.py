@@ -1,18 +1,18 @@
 """Synaptic delays: the kernels (see ``parallel``)."""
 
 # mypy: disable-error-code="no-untyped-def"
-from functools import lru_cache
 
 import numba
 import numpy as np
 from numba import carray
 
+from firstspike.spiketime.cpu.cache import kept_on_disk
 from firstspike.spiketime.cpu.constants import N_CONSTANTS
 from firstspike.spiketime.cpu.delayed import scan_delayed, unwind_delayed
 from firstspike.spiketime.cpu.parallel import SIGNATURE, announce, next_task, pointer
 
 
-@lru_cache(maxsize=2)
+@kept_on_disk
 def delayed_forward_kernel(dtype: str):
     """Forward, compiled at the first call."""
     announce("delayed forward", dtype)
@@ -37,7 +37,7 @@ def delayed_forward_kernel(dtype: str):
     return kernel.ctypes
 
 
-@lru_cache(maxsize=2)
+@kept_on_disk
 def delayed_backward_kernel(dtype: str):
     """Backward, compiled at the first call."""
     announce("delayed backward", dtype)

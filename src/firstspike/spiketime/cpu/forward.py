@@ -41,8 +41,8 @@ def forward(
     stride, size = -(-inputs // 16) * 16 + PAD, times.element_size()
     packed, rows, ends = scratch(
         ensemble * tiles * inputs * TILE * size,
-        ensemble * batch * N_FORWARD * stride * size,
-        ensemble * batch * inputs * 4,
+        threads * block * N_FORWARD * stride * size,
+        threads * block * inputs * 4,
     )
     order = torch.empty((ensemble, batch, inputs), dtype=torch.int32)
     arrival = torch.empty((ensemble, batch, inputs + PAD), dtype=times.dtype)
@@ -55,7 +55,7 @@ def forward(
     run(
         forward_kernel(dtype, outputs <= NARROW),
         (ensemble * tiles, ensemble * -(-batch // block)),
-        (ensemble, batch, inputs, outputs, block, c.ctypes.data, *addresses),
+        (ensemble, batch, inputs, outputs, block, c.ctypes.data, *addresses, threads, 0),
         threads,
     )
     return spikes, (order, arrival, count, last, slope)

@@ -1,13 +1,16 @@
-"""Weights in the kernels' order: for each tile of neurons ``(inputs, TILE)``, in units of the threshold.
+"""Weights in the kernels' order: for each tile of neurons ``(inputs, TILE)``, in a unit for each neuron.
 
-A tile's rows stay in the second-level cache while its samples pass. Lanes without a neuron have weight 0.
+Forward it is the threshold. Backward it is a power of two about as large as the threshold, or as the largest weight if
+that is larger, so that neither a slope nor its inverse overflows. A tile's rows stay in the second-level cache while
+its samples pass. Lanes without a neuron have weight 0.
 """
 
 # mypy: disable-error-code="no-untyped-def"
+import math
 
 from firstspike.spiketime.cpu.crossing import TILE
 from firstspike.spiketime.cpu.lanes import transpose16
-from firstspike.spiketime.cpu.simd import fill16, jit, load16, store
+from firstspike.spiketime.cpu.simd import absolute, fill16, highest, jit, load16, maximum, store
 
 
 @jit
@@ -17,33 +20,66 @@ def tiles_of(outputs):
 
 
 @jit
-def pack_tile(weight, threshold, first, packed):
+def unit_of_row(weight, j, threshold):
+    """The power of two for neuron ``j``, see the module; its inverse is a normal number, too."""
+    inputs = weight.shape[1]
+    whole = inputs // 16 * 16
+    most = fill16(weight, threshold)
+    for i in range(0, whole, 16):
+        most = maximum(most, absolute(load16(weight, j * inputs + i)))
+    size = highest(most)
+    for i in range(whole, inputs):
+        size = max(size, abs(weight[j, i]))
+    limit = 126 if weight.itemsize == 4 else 1022
+    return weight.dtype.type(math.ldexp(1.0, min(max(math.frexp(size)[1], -limit), limit)))
+
+
+@jit
+def units_of_tile(weight, threshold, first, unit):
+    """Fill ``unit (outputs,)`` with those of the neurons from ``first`` on."""
+    for j in range(first, min(first + TILE, weight.shape[0])):
+        unit[j] = unit_of_row(weight, j, threshold[j])
+
+
+@jit
+def divides_fast(unit, first, lanes):
+    """Whether 16 neurons have units whose inverses are numbers, so that a product with them is a quotient."""
+    if lanes < 16:
+        return False
+    low = high = unit[first]
+    for lane in range(1, 16):
+        low, high = min(low, unit[first + lane]), max(high, unit[first + lane])
+    return low > 1e-30 and high < 1e30
+
+
+@jit
+def pack_tile(weight, unit, first, packed):
     """Fill ``packed (inputs * TILE,)`` with the weights ``(outputs, inputs)`` of the neurons from ``first`` on."""
     outputs, inputs = weight.shape
     for begin in range(0, TILE, 16):
         lanes = min(16, outputs - first - begin)
-        whole = inputs // 16 * 16 if lanes == 16 else 0
+        whole = inputs // 16 * 16 if divides_fast(unit, first + begin, lanes) else 0
         if whole:
-            scale = fill16(packed, 1.0) / load16(threshold, first + begin)
+            scale = fill16(packed, 1.0) / load16(unit, first + begin)
             for i in range(0, whole, 16):
                 transpose16(weight, (first + begin) * inputs + i, inputs, packed, i * TILE + begin, TILE, scale)
         for lane in range(16):
             for i in range(whole, inputs):
                 packed[i * TILE + begin + lane] = (
-                    weight[first + begin + lane, i] / threshold[first + begin + lane] if lane < lanes else 0
+                    weight[first + begin + lane, i] / unit[first + begin + lane] if lane < lanes else 0
                 )
 
 
 @jit
-def unpack_tile(packed, threshold, first, by_weight):
+def unpack_tile(packed, unit, first, by_weight):
     """Write the sum of packed gradients ``(parts, inputs * TILE)`` into ``by_weight (outputs, inputs)``."""
     outputs, inputs = by_weight.shape
-    one = fill16(threshold, 1.0)
+    one = fill16(unit, 1.0)
     for begin in range(0, TILE, 16):
         lanes = min(16, outputs - first - begin)
-        whole = inputs // 16 * 16 if lanes == 16 else 0
+        whole = inputs // 16 * 16 if divides_fast(unit, first + begin, lanes) else 0
         if whole:
-            scale = fill16(threshold, -1.0) / load16(threshold, first + begin)
+            scale = fill16(unit, -1.0) / load16(unit, first + begin)
             for i in range(0, whole, 16):
                 for row in range(i, i + 16):
                     place = row * TILE + begin
@@ -57,4 +93,4 @@ def unpack_tile(packed, threshold, first, by_weight):
                 total_here = packed[0, i * TILE + begin + lane]
                 for part in range(1, packed.shape[0]):
                     total_here += packed[part, i * TILE + begin + lane]
-                by_weight[first + begin + lane, i] = -total_here / threshold[first + begin + lane]
+                by_weight[first + begin + lane, i] = -total_here / unit[first + begin + lane]

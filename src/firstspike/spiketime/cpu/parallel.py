@@ -4,12 +4,14 @@ A kernel is a C function of one pointer to whole numbers: a counter from which e
 number of tasks, the phase, then what the kernel needs, arrays as addresses. Kernels run on torch's own pool of
 threads, by ``GOMP_parallel``, which the OpenMP runtimes that torch is built with (GNU's, Intel's, LLVM's) offer on
 Linux. With a second pool, such as numba's, the idle threads of one would spin on the cores that the other needs.
-Elsewhere Python threads do the work.
+Elsewhere Python threads do the work. In a process forked from one that used these kernels, the pool has no threads, and
+a call would wait for them for ever: there they work in one thread, and so does torch.
 """
 
 # mypy: disable-error-code="no-untyped-def"
 import ctypes
 import logging
+import os
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -30,6 +32,16 @@ _SMALL = 1 << 18  # work below which starting threads costs more than it saves
 _UNIT = 4  # synapses times samples that are one unit of work
 _ALONE = 32  # inputs that take as long as the rest of a neuron
 _LANES = 16  # neurons that take as long as one
+
+
+@intrinsic
+def take(typingctx, numbers, place):
+    """Take the next of the whole numbers that are counted at that place, each one once over all threads."""
+
+    def codegen(context, builder, sig, args):
+        return builder.atomic_rmw("add", builder.gep(args[0], [args[1]]), ir.IntType(64)(1), "monotonic")
+
+    return types.intp(numbers, types.intp), codegen
 
 
 @intrinsic
@@ -85,18 +97,34 @@ def is_small(work: int) -> bool:
 
 
 def threads_for(work: int) -> int:
-    """Threads worth starting: torch's number, or one for little work."""
-    return 1 if is_small(work) else torch.get_num_threads()
+    """Threads worth starting: torch's number, or one for little work and in a forked process."""
+    _watch_forks()
+    return 1 if is_small(work) or _forked.is_set() else torch.get_num_threads()
+
+
+_forked = threading.Event()
+
+
+@lru_cache(maxsize=1)
+def _watch_forks() -> None:
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=_work_alone)
+
+
+def _work_alone() -> None:
+    _forked.set()
+    torch.set_num_threads(1)
 
 
 _local = threading.local()
 _LINE = 64  # bytes of a cache line
+_KEPT = 1 << 27  # bytes that a thread keeps from call to call
 
 
 def scratch(*sizes: int) -> list[int]:
-    """Addresses of uninitialised memory of so many bytes each, valid until this thread's next call.
+    """Addresses of uninitialised memory of so many bytes each, for this thread's next ``run``.
 
-    Fresh memory would cost more than some of the kernels: the system clears it page by page.
+    Fresh memory would cost more than some of the kernels, as the system clears it page by page; so a thread keeps some.
     """
     starts, total = [], 0
     for size in sizes:
@@ -126,3 +154,6 @@ def run(kernel: Callable[[Any], None], phases: Sequence[int], numbers: Sequence[
             kernel(shared)
             for other in others:
                 other.result()
+    kept = getattr(_local, "kept", None)
+    if kept is not None and kept.numel() > _KEPT:
+        _local.kept = None

@@ -24,8 +24,7 @@ from firstspike.spiketime.cpu.simd import fill16, jit, load16, maximum, minimum,
 
 SYN, RISE, TANGENT, BOUND, MEM, LEVEL = range(6)  # S, RISE, TANGENT, BOUND, U, (tau_syn/tau_mem) S/U
 N_FORWARD = 6
-BACK, LEAK = 1, 2  # beside SYN = S; MEM takes row 3
-BACK_MEM = 3
+FAST, BACK, LEAK, SLOW = range(4)  # of the backward scan: those of the faster and the slower of U and S, and more
 N_BACKWARD = 4
 
 _MARGIN = 1 - 1e-4  # against rounding
@@ -91,15 +90,17 @@ def forward_rows(arrival, n, c, fast, start, rows):
 def backward_rows(arrival, n, c, start, rows):
     """Fill the arrays of the backward scan, which see ``adjoint``."""
     stride = rows.shape[1]
+    slower, faster = min(c[PER_MEM], c[PER_SYN]), max(c[PER_MEM], c[PER_SYN])
+    rate = abs(c[DELTA])
     for k in range(0, n, 16):
         t, following = load16(arrival, k), load16(arrival, k + 1)
         wait = following - t
         base = load16(start, k)
         elapsed = t - base
-        mem, syn = exp(elapsed * c[PER_MEM]), exp(elapsed * c[PER_SYN])
+        slow, fast = exp(elapsed * slower), exp(elapsed * faster)
         ahead = minimum(following - base, c[SPAN] * 2)
-        rise = expm1(wait * -c[DELTA]) * -c[PER_RISE]
-        store(rows, SYN * stride + k, syn)
-        store(rows, BACK_MEM * stride + k, mem)
-        store(rows, BACK * stride + k, rise * exp(ahead * c[DELTA]))
-        store(rows, LEAK * stride + k, (mem / syn) * -c[RATIO])
+        rise = expm1(wait * -rate) * -abs(c[PER_RISE])
+        store(rows, FAST * stride + k, fast)
+        store(rows, SLOW * stride + k, slow)
+        store(rows, BACK * stride + k, rise * exp(ahead * rate))
+        store(rows, LEAK * stride + k, (slow / fast) * -min(c[RATIO], 1.0))

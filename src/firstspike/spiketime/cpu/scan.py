@@ -2,15 +2,16 @@
 
 # mypy: disable-error-code="no-untyped-def"
 import math
-from functools import lru_cache
 
 import numba
 import numpy as np
 from numba import carray
 
+from firstspike.spiketime.cpu.cache import kept_on_disk
 from firstspike.spiketime.cpu.constants import N_CONSTANTS, PER_MEM, PER_SYN, peak
 from firstspike.spiketime.cpu.crossing import (
     CURRENT,
+    ENOUGH,
     LIMIT,
     N_STATE,
     NARROW,
@@ -24,7 +25,7 @@ from firstspike.spiketime.cpu.crossing import (
 )
 from firstspike.spiketime.cpu.masks import any_of, bits_of, mask_of, update, where_below
 from firstspike.spiketime.cpu.pack import pack_tile, tiles_of
-from firstspike.spiketime.cpu.parallel import SIGNATURE, announce, next_task, pointer
+from firstspike.spiketime.cpu.parallel import SIGNATURE, announce, next_task, pointer, take
 from firstspike.spiketime.cpu.rows import (
     BOUND,
     LEVEL,
@@ -61,6 +62,7 @@ from firstspike.spiketime.cpu.sort import sort_row, sort_scratch, unowned_scratc
 
 _MANY, _SHORT = 48, 0.02  # inputs, and mean interval in units of the faster constant, for the fast scan
 _PATIENCE = 32  # rows for which a single lane is followed
+_STEEP = 8.0  # thresholds by which the membrane may rise in one interval of the fast scan
 
 
 @jit
@@ -169,7 +171,7 @@ def scan_fast(zero, packed, order, arrival, ends, segments, rows, active, c, sta
 @jit
 def settle(zero, packed, order, arrival, ends, rows, stopped, c, state, places, last):
     """Bring the states at which lanes stopped to scale 1; returns the lanes that have to be scanned again."""
-    stride, early, again = rows.shape[1], np.uint64(0), np.uint64(0)
+    stride, early, again, steep = rows.shape[1], np.uint64(0), np.uint64(0), np.uint64(0)
     for first in range(0, lanes_of(zero), 16):
         bits = (stopped >> np.uint64(first)) & np.uint64(0xFFFF)
         if not bits:
@@ -181,10 +183,17 @@ def settle(zero, packed, order, arrival, ends, rows, stopped, c, state, places, 
         syn, rise = gather16(rows, SYN * stride, places, first), gather16(rows, RISE * stride, places, first)
         wait = gather16(arrival, 1, places, first) - gather16(arrival, 0, places, first)
         voltage, current = load16(state, VOLTAGE * TILE + first), load16(state, CURRENT * TILE + first)
-        early |= ((voltage < mem_end) & bits) << np.uint64(first)
+        # where one interval adds many thresholds, too few digits are left of the state before it
+        lost = (current * rise > mem * _STEEP) & bits
+        steep |= lost << np.uint64(first)
+        early |= ((voltage < mem_end) & bits & ~lost) << np.uint64(first)
         store(state, VOLTAGE * TILE + first, select(bits, (voltage - current * rise) / mem, voltage))
         store(state, CURRENT * TILE + first, select(bits, current / syn, current))
         store(state, LIMIT * TILE + first, select(bits, wait, load16(state, LIMIT * TILE + first)))
+    again |= steep
+    while steep:
+        last[lowest_bit(steep)] = -1
+        steep &= steep - np.uint64(1)
     while early:
         lane = lowest_bit(early)
         early &= early - np.uint64(1)
@@ -207,9 +216,10 @@ def proceed(packed, order, arrival, ends, rows, lane, c, state, last):
         following = voltage + current * rows[RISE, k]
         limit = arrival[k + 1] - arrival[k]
         fires = following >= rows[MEM, k + 1]
-        if not fires and voltage * rows[LEVEL, k] < current < following * rows[LEVEL, k + 1]:
+        if not fires and voltage * rows[LEVEL, k] < current and current * ENOUGH < following * rows[LEVEL, k + 1]:
             time, height = peak(voltage / rows[MEM, k], current / rows[SYN, k], c)
-            fires, limit = height >= 1, min(time, limit)
+            fires = height >= 1 and (time <= limit or current < following * rows[LEVEL, k + 1])
+            limit = min(time, limit)
         if fires:
             state[VOLTAGE, lane], state[CURRENT, lane] = voltage / rows[MEM, k], current / rows[SYN, k]
             state[LIMIT, lane], last[lane] = limit, k
@@ -224,7 +234,10 @@ def proceed(packed, order, arrival, ends, rows, lane, c, state, last):
 
 @jit
 def scan_samples(zero, times, packed, c, rows, ends, order, arrival, count, last, slope, spikes, first, stop):
-    """Sort and scan the samples from ``first`` to ``stop`` of one network with all its tiles."""
+    """Sort and scan the samples from ``first`` to ``stop`` of one network with all its tiles.
+
+    ``rows`` and ``ends`` have room for as many samples.
+    """
     inputs, outputs = times.shape[1], spikes.shape[1]
     samples = stop - first
     memory = (
@@ -243,8 +256,8 @@ def scan_samples(zero, times, packed, c, rows, ends, order, arrival, count, last
             span = arrival[b, n - 1] - arrival[b, 0]
             fast[b - first] = n >= _MANY and span * max(c[PER_MEM], c[PER_SYN]) < n * _SHORT
             longest = 10 * _SHORT / max(c[PER_MEM], c[PER_SYN]) if fast[b - first] else math.inf
-            segments[b - first] = find_segments(arrival[b], n, c, longest, start, ends[b])
-            forward_rows(arrival[b], n, c, fast[b - first], start, rows[b])
+            segments[b - first] = find_segments(arrival[b], n, c, longest, start, ends[b - first])
+            forward_rows(arrival[b], n, c, fast[b - first], start, rows[b - first])
 
     for tile in range(packed.shape[0]):
         lanes = min(TILE, outputs - tile * TILE)
@@ -255,12 +268,22 @@ def scan_samples(zero, times, packed, c, rows, ends, order, arrival, count, last
             silent, left = every, every if count[b] else np.uint64(0)
             if fast[at]:
                 silent, left = scan_fast(
-                    zero, packed[tile], order[b], arrival[b], ends[b], segments[at], rows[b], every, c, state,
+                    zero, packed[tile], order[b], arrival[b], ends[at], segments[at], rows[at], every, c, state,
                     places, lane_last,
                 )  # fmt: skip
             if left:
                 silent = (silent & ~left) | scan_tile(
-                    zero, packed[tile], order[b], arrival[b], ends[b], segments[at], rows[b], left, c, state, lane_last
+                    zero,
+                    packed[tile],
+                    order[b],
+                    arrival[b],
+                    ends[at],
+                    segments[at],
+                    rows[at],
+                    left,
+                    c,
+                    state,
+                    lane_last,
                 )
             last_intervals(zero, arrival[b], count[b], lane_last, places, since, until)
             solve(zero, state, every & ~silent, since, until, c, lane_spikes, lane_slopes)
@@ -290,7 +313,7 @@ def copy_lanes(source, target, at, lanes):
         target[at + lane] = source[lane]
 
 
-@lru_cache(maxsize=4)
+@kept_on_disk
 def forward_kernel(dtype: str, narrow: bool):
     """The kernel (see ``parallel``) for one dtype, and for at most 16 neurons or more; compiled at the first call."""
     announce("forward", dtype)
@@ -311,8 +334,9 @@ def forward_kernel(dtype: str, narrow: bool):
         last = carray(pointer(a[16], np.int32), (ensemble, batch, outputs))
         slope = carray(pointer(a[17], real), (ensemble, batch, outputs))
         spikes = carray(pointer(a[18], real), (ensemble, batch, outputs))
-        rows = carray(pointer(a[19], real), (ensemble, batch, N_FORWARD, stride_of(inputs)))
-        ends = carray(pointer(a[20], np.int32), (ensemble, batch, inputs))
+        slot = take(a, 22) if a[2] == 1 else 0  # of the memory that threads have for themselves
+        rows = carray(pointer(a[19], real), (a[21], block, N_FORWARD, stride_of(inputs)))[slot]
+        ends = carray(pointer(a[20], np.int32), (a[21], block, inputs))[slot]
         while True:
             task = next_task(a)
             if task >= a[1]:
@@ -325,7 +349,7 @@ def forward_kernel(dtype: str, narrow: bool):
                 stop = min(first + block, batch)
                 scan_samples(
                     zeros(c, lanes),
-                    times[e], packed[e], c, rows[e], ends[e], order[e], arrival[e], count[e], last[e], slope[e],
+                    times[e], packed[e], c, rows, ends, order[e], arrival[e], count[e], last[e], slope[e],
                     spikes[e], first, stop,
                 )  # fmt: skip
 

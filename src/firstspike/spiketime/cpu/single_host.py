@@ -15,6 +15,7 @@ from firstspike.spiketime.backend import Constants, Gradients, Needs
 from firstspike.spiketime.cpu.backward import backward as shared_backward
 from firstspike.spiketime.cpu.forward import forward as shared_forward
 from firstspike.spiketime.cpu.parallel import run, threads_for
+from firstspike.spiketime.cpu.parts import in_parts
 from firstspike.spiketime.cpu.single_kernels import (
     single_backward_kernel,
     single_delayed_kernel,
@@ -56,6 +57,7 @@ def forward(
     return spikes, ()
 
 
+@in_parts
 def backward(
     grad: Tensor,
     spikes: Tensor,
@@ -92,7 +94,8 @@ def _by_shared(
     dtype = str(times.dtype).removeprefix("torch.")
     chunks = min(_CHUNKS_SHARED, batch)
     rates = np.array([1 / tau for tau in constants], dtype)
-    given = (times, _side_by_side(weight, LANES), threshold, grad, spikes)
+    # in units of the threshold
+    given = (times, _side_by_side(weight / threshold.unsqueeze(-1), LANES), torch.ones_like(threshold), grad, spikes)
     given = tuple(x.contiguous() for x in given)
     by_mem, by_syn = (torch.empty((ensemble, chunks, outputs), dtype=times.dtype) for _ in range(2))
     run(

@@ -1,19 +1,19 @@
 """Time constants that learn, and neurons that have their own: the kernels (see ``parallel``)."""
 
 # mypy: disable-error-code="no-untyped-def"
-from functools import lru_cache
 
 import numba
 import numpy as np
 from numba import carray
 
+from firstspike.spiketime.cpu.cache import kept_on_disk
 from firstspike.spiketime.cpu.parallel import SIGNATURE, announce, next_task, pointer
 from firstspike.spiketime.cpu.single_scan import scan_delayed_neurons, scan_groups
 from firstspike.spiketime.cpu.single_sums import sum_single
 from firstspike.spiketime.cpu.tau_scan import LANES, tau_gradients
 
 
-@lru_cache(maxsize=2)
+@kept_on_disk
 def single_forward_kernel(dtype: str):
     """Forward, compiled at the first call."""
     announce("forward, time constants for each neuron", dtype)
@@ -37,7 +37,7 @@ def single_forward_kernel(dtype: str):
     return kernel.ctypes
 
 
-@lru_cache(maxsize=2)
+@kept_on_disk
 def single_delayed_kernel(dtype: str):
     """Forward with synaptic delays, compiled at the first call."""
     announce("delayed forward, time constants for each neuron", dtype)
@@ -63,7 +63,7 @@ def single_delayed_kernel(dtype: str):
     return kernel.ctypes
 
 
-@lru_cache(maxsize=2)
+@kept_on_disk
 def single_backward_kernel(dtype: str):
     """Backward, compiled at the first call."""
     announce("backward, time constants", dtype)
@@ -104,7 +104,7 @@ def single_backward_kernel(dtype: str):
     return kernel.ctypes
 
 
-@lru_cache(maxsize=2)
+@kept_on_disk
 def tau_kernel(dtype: str):
     """Gradients by time constants that all neurons share, compiled at the first call."""
     announce("backward, shared time constants", dtype)

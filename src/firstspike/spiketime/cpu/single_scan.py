@@ -47,8 +47,10 @@ def advance(voltage, current, s, a, b):
 def summit(voltage, current, a, b):
     """Time and height of the maximum after a rising state with a positive current, as in ``response.peak``."""
     x, ratio = 1 - a / b, voltage / current
-    time = (1 - ratio) / b if x == 0 else -(math.log(a / b) + math.log1p(max(x * ratio, -1.0))) / (x * b)
-    return time, b / a * current * math.exp(-time * b)
+    top = 1.0 if x == 0 else -math.log(a / b) / x
+    early = ratio if x == 0 else math.log1p(max(x * ratio, -1.0)) / x
+    early = min(early, top)  # rounding may let a state fall that barely rises
+    return (top - early) / b, current * math.exp(early - top * a / b)
 
 
 @jit
@@ -163,7 +165,7 @@ def spike_time(k, wait, arrival, n):
         return arrival.dtype.type(math.inf)
     since, spike = arrival[k], arrival.dtype.type(np.float64(arrival[k]) + wait)
     if not spike > since:  # too soon after the input for the floats: the input stays causal
-        spike = since + max(abs(since) * np.finfo(arrival.dtype).eps, np.finfo(arrival.dtype).tiny)
+        spike = np.nextafter(since, arrival.dtype.type(math.inf))
     return min(spike, arrival[k + 1]) if k + 1 < n else spike
 
 

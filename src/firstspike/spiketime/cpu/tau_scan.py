@@ -1,10 +1,11 @@
 """Backward by time constants that all neurons share: the scan of the inputs, with derivatives of the state.
 
-Beside the membrane V and the current Q, a neuron has M = dV/dtau_mem, S = dV/dtau_syn and R = dQ/dtau_syn. With
-numbers that all neurons of a sample share, one interval of length D takes them to
+Beside the membrane V and the current Q, a neuron has M = dV/dm, S = dV/ds and R = dQ/ds, where m and s are the
+logarithms of tau_mem and tau_syn. With numbers that all neurons of a sample share, one interval of length D takes them
+to
 
-    V <- e_m V + k Q,     Q <- e_s Q,     R <- e_s R + Q de_s/dtau_syn
-    M <- e_m M + V de_m/dtau_mem + Q dk/dtau_mem,     S <- e_m S + k R + Q dk/dtau_syn
+    V <- e_m V + k Q,     Q <- e_s Q,     R <- e_s R + Q de_s/ds
+    M <- e_m M + V de_m/dm + Q dk/dm,     S <- e_m S + k R + Q dk/ds
 
 where ``e_m = exp(-D/tau_mem)``, ``e_s = exp(-D/tau_syn)`` and ``k = kappa(D)``; the next input adds its weight to Q.
 """
@@ -29,13 +30,13 @@ def interval_rows(waits, n, a, b, rows):
     """The numbers of ``n`` intervals, of lengths ``waits`` filled up to whole vectors."""
     for k in range(0, n, 16):
         s = load16(waits, k)
-        rise, syn, rise_by_mem, rise_by_syn = responses(s, a, b)
+        rise, syn, _, rise_by_mem, rise_by_syn = responses(s, a, b)
         mem = exp(s * -a)
         store(rows[MEM], k, mem)
         store(rows[SYN], k, syn)
         store(rows[RISE], k, rise)
-        store(rows[MEM_BY], k, s * mem * a * a)
-        store(rows[SYN_BY], k, s * syn * b * b)
+        store(rows[MEM_BY], k, s * mem * a)
+        store(rows[SYN_BY], k, s * syn * b)
         store(rows[RISE_BY_MEM], k, rise_by_mem)
         store(rows[RISE_BY_SYN], k, rise_by_syn)
 
@@ -80,11 +81,11 @@ def add_gradients(state, fires, grad, threshold, a, b, by_mem, by_syn):
     """Take the states of neurons to their spikes, and add what follows to their gradients."""
     for first in range(0, grad.size, 16):
         s = load16(state, 5 * LANES + first)
-        rise, syn, rise_by_mem, rise_by_syn = responses(s, a, b)
+        rise, syn, _, rise_by_mem, rise_by_syn = responses(s, a, b)
         mem = exp(s * -a)
         voltage, current, of_mem = load16(state, first), load16(state, LANES + first), load16(state, 2 * LANES + first)
         of_syn, current_by = load16(state, 3 * LANES + first), load16(state, 4 * LANES + first)
-        of_mem = fma(of_mem, mem, fma(voltage, s * mem * a * a, current * rise_by_mem))
+        of_mem = fma(of_mem, mem, fma(voltage, s * mem * a, current * rise_by_mem))
         of_syn = fma(of_syn, mem, fma(current_by, rise, current * rise_by_syn))
         store(state, LANES + first, current * syn)
         store(state, 2 * LANES + first, of_mem)
@@ -93,8 +94,8 @@ def add_gradients(state, fires, grad, threshold, a, b, by_mem, by_syn):
         slope = state[LANES + lane] * b - threshold[lane] * a
         if (fires >> np.uint64(lane)) & np.uint64(1) and slope > 0 and grad[lane] != 0:
             scale = grad[lane] / slope
-            by_mem[lane] -= scale * state[2 * LANES + lane]
-            by_syn[lane] -= scale * state[3 * LANES + lane]
+            by_mem[lane] -= scale * a * state[2 * LANES + lane]
+            by_syn[lane] -= scale * b * state[3 * LANES + lane]
 
 
 @jit

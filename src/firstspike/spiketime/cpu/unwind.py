@@ -2,7 +2,6 @@
 
 # mypy: disable-error-code="no-untyped-def"
 import math
-from functools import lru_cache
 
 import numba
 import numpy as np
@@ -17,11 +16,12 @@ from firstspike.spiketime.cpu.adjoint import (
     start_lanes,
     unwind_tile,
 )
+from firstspike.spiketime.cpu.cache import kept_on_disk
 from firstspike.spiketime.cpu.constants import N_CONSTANTS, PER_SYN
 from firstspike.spiketime.cpu.crossing import NARROW, TILE
-from firstspike.spiketime.cpu.pack import pack_tile, tiles_of, unpack_tile
+from firstspike.spiketime.cpu.pack import pack_tile, tiles_of, units_of_tile, unpack_tile
 from firstspike.spiketime.cpu.parallel import SIGNATURE, announce, next_task, pointer
-from firstspike.spiketime.cpu.rows import N_BACKWARD, PAD, SYN, backward_rows, find_segments, stride_of
+from firstspike.spiketime.cpu.rows import FAST, N_BACKWARD, PAD, backward_rows, find_segments, stride_of
 from firstspike.spiketime.cpu.simd import jit, keep, unowned, zeros
 from firstspike.spiketime.cpu.sort import sort_row, sort_scratch, unowned_scratch
 
@@ -50,6 +50,7 @@ def unwind_tiles(
     grad,
     spikes,
     threshold,
+    unit,
     packed,
     order,
     arrival,
@@ -74,12 +75,12 @@ def unwind_tiles(
     outputs = spikes.shape[1]
     memory = (
         np.zeros((N_LANES, TILE), grad.dtype), np.empty(256, grad.dtype), np.zeros(rows.shape[2], np.uint64),
-        np.zeros((4, TILE), grad.dtype), np.empty((2, TILE), np.int32),
+        np.zeros((6, TILE), grad.dtype), np.empty((2, TILE), np.int32),
     )  # fmt: skip
     lanes, sums, joins = unowned(memory[0]), unowned(memory[1]), unowned(memory[2])
     given, whole = unowned(memory[3]), unowned(memory[4])
     total, lane_grad, lane_spikes, lane_slope = given[0], given[1], given[2], given[3]
-    lane_last, places = whole[0], whole[1]
+    lane_unit, lane_level, lane_last, places = given[4], given[5], whole[0], whole[1]
     if wants_times:
         by_times[samples[0] : samples[1]] = 0
     for tile in range(tiles[0], tiles[1]):
@@ -89,6 +90,8 @@ def unwind_tiles(
             by_weight[tile] = 0
         total[:] = 0
         lane_last[:] = -1  # the last tile may have lanes without a neuron
+        for lane in range(end - begin):
+            lane_unit[lane], lane_level[lane] = unit[begin + lane], threshold[begin + lane] / unit[begin + lane]
         for b in range(samples[0], samples[1]):
             n = count[b]
             if n == 0:
@@ -96,7 +99,7 @@ def unwind_tiles(
             at, weights = slice(begin, end), packed[tile]
             if observes:
                 observe_tile(
-                    zero, weights, order[b], arrival[b], n, ends[b], segments[b], rows[b], spikes[b, at], c,
+                    zero, weights, order[b], arrival[b], n, ends[b], segments[b], rows[b], spikes[b, at], lane_level, c,
                     last[b, at], slope[b, at], joins,
                 )  # fmt: skip
             for lane in range(end - begin):
@@ -105,7 +108,7 @@ def unwind_tiles(
                 lane_slope[lane], lane_last[lane] = slope[b, j], last[b, j]
             top, dropped = prepare(
                 zero, lanes, places, joins, lane_grad, lane_spikes, lane_slope, lane_last, arrival[b], rows[b],
-                threshold[at], c, bound,
+                lane_unit, lane_level, c, bound,
             )  # fmt: skip
             if top < 0:
                 continue
@@ -138,10 +141,10 @@ def gather_times(parts, order, count, rows, c, by_times, first, stop):
             total = parts[0, b, k]
             for part in range(1, parts.shape[0]):
                 total += parts[part, b, k]
-            by_times[b, order[b, k]] = total * rows[b, SYN, k] * c[PER_SYN]
+            by_times[b, order[b, k]] = total * rows[b, FAST, k] * c[PER_SYN]
 
 
-@lru_cache(maxsize=4)
+@kept_on_disk
 def backward_kernel(dtype: str, narrow: bool):
     """The kernel (see ``parallel``) for one dtype, and for at most 16 neurons or more; compiled at the first call."""
     announce("backward", dtype)
@@ -175,13 +178,15 @@ def backward_kernel(dtype: str, narrow: bool):
         by_weight = carray(pointer(a[31], real), (ensemble, outputs, inputs))
         by_times = carray(pointer(a[32], real), (ensemble, batch, inputs))
         by_threshold = carray(pointer(a[33], real), (ensemble, outputs))
+        unit = carray(pointer(a[34], real), (ensemble, outputs))
         while True:
             task = next_task(a)
             if task >= a[1]:
                 break
             if a[2] == 0 and task < ensemble * tiles:
                 e, tile = task // tiles, task % tiles
-                pack_tile(weight[e], threshold[e], tile * TILE, packed[e, tile])
+                units_of_tile(weight[e], threshold[e], tile * TILE, unit[e])
+                pack_tile(weight[e], unit[e], tile * TILE, packed[e, tile])
             elif a[2] == 0:
                 task -= ensemble * tiles
                 e, first = task // blocks, task % blocks * SAMPLES
@@ -193,8 +198,8 @@ def backward_kernel(dtype: str, narrow: bool):
                 e, chunk, group = task // (groups * chunks), task // groups % chunks, task % groups
                 unwind_tiles(
                     zeros(c, lanes),
-                    grad[e], spikes[e], threshold[e], packed[e], order[e], arrival[e], count[e], ends[e], segments[e],
-                    rows[e], last[e], slope[e], weight_parts[e, chunk], times_parts[e, group],
+                    grad[e], spikes[e], threshold[e], unit[e], packed[e], order[e], arrival[e], count[e], ends[e],
+                    segments[e], rows[e], last[e], slope[e], weight_parts[e, chunk], times_parts[e, group],
                     threshold_parts[e, chunk], c, c[N_CONSTANTS], observes, wants_weight, wants_times,
                     (group * tiles // groups, (group + 1) * tiles // groups),
                     (chunk * batch // chunks, (chunk + 1) * batch // chunks),
@@ -203,13 +208,13 @@ def backward_kernel(dtype: str, narrow: bool):
                 e, tile = task // tiles, task % tiles
                 begin = tile * TILE
                 if wants_weight:
-                    unpack_tile(weight_parts[e, :, tile], threshold[e], begin, by_weight[e])
+                    unpack_tile(weight_parts[e, :, tile], unit[e], begin, by_weight[e])
                 if wants_threshold:
                     for j in range(begin, min(begin + TILE, outputs)):
                         total = threshold_parts[e, 0, j]
                         for chunk in range(1, chunks):
                             total += threshold_parts[e, chunk, j]
-                        by_threshold[e, j] = total / threshold[e, j]
+                        by_threshold[e, j] = total / unit[e, j]
             elif wants_times:
                 task -= ensemble * tiles
                 e, first = task // blocks, task % blocks * SAMPLES

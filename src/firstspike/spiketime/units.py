@@ -1,0 +1,134 @@
+"""Numbers of any size, in units in which they fit the arithmetic.
+
+Units are powers of two, so that a result has the same digits in any of them. The weights and the threshold of a neuron
+have one of their own, see ``unit_of_weights``. Times stay in the unit that is given while the faster time constant is
+neither very short nor very long in it, see ``in_units``.
+"""
+
+import math
+from functools import lru_cache
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from firstspike.spiketime.backend import Backend, Constants, Gradients, Needs
+
+LARGEST = {torch.float32: 1e30, torch.float64: 1e200}
+"""Limit of weights, in thresholds, and of ``tau_mem / tau_syn``, beyond which ``tau_mem`` counts as infinite."""
+
+LONGEST = {torch.float32: 1e35, torch.float64: 1e250}
+"""Limit of time constants; the shortest is the inverse of the longest."""
+
+_NEAR = 2.0**12  # a unit that much shorter or longer than the faster time constant does
+
+
+def unit_of_weights(weight: Float[Tensor, "E O I"], threshold: Float[Tensor, "E O"]) -> Float[Tensor, "E O"]:
+    """For each neuron a power of two about as large as the threshold, or as the largest weight if that is larger."""
+    size = torch.maximum(weight.abs().amax(dim=-1), threshold) if weight.shape[-1] else threshold
+    limit = 126 if size.dtype == torch.float32 else 1022  # its inverse is a normal number, too
+    return torch.ldexp(torch.ones_like(size), torch.frexp(size).exponent.clamp(-limit, limit))
+
+
+def check_weights(weight: Float[Tensor, "E O I"], threshold: Float[Tensor, "E O"], lowest: float) -> None:
+    """Raise ValueError for weights that are not finite, or too large for arithmetic with the neuron's threshold.
+
+    Args:
+        weight: of all networks.
+        threshold: of their neurons.
+        lowest: of the thresholds.
+    """
+    weight, limit = weight.detach(), LARGEST[weight.dtype]
+    # shows any NaN or inf in one pass, and no weight is larger; it may also overflow, hence the second look
+    if float(torch.linalg.vector_norm(weight)) <= limit * lowest:
+        return
+    if not bool(torch.isfinite(weight).all()):
+        raise ValueError("weight must be finite, got NaN or inf; did the training diverge?")
+    largest = float((weight.abs().amax(dim=-1).double() / threshold.detach().double()).amax())
+    if largest > limit:
+        raise ValueError(
+            f"weights must be at most {limit:g} times the threshold in {weight.dtype}, got {largest:g} times; "
+            "did the training diverge?"
+        )
+
+
+def in_units(backend: Backend) -> Backend:
+    """The backend for time constants in any unit of time. It itself sees a faster time constant of about 1.
+
+    Raises:
+        ValueError: at the call, times or delays that have no number in units of the time constants.
+    """
+
+    def forward(
+        times: Tensor, weight: Tensor, threshold: Tensor, delay: Tensor | None, constants: Constants
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+        unit, constants = _unit_of_time(constants, times.dtype)
+        if unit == 1:
+            return backend.forward(times, weight, threshold, delay, constants)
+        inner = _inside("times", times, unit), None if delay is None else _inside("delay", delay, unit)
+        spikes, saved = backend.forward(inner[0], weight, threshold, inner[1], constants)
+        outer = spikes * unit
+        # rounded up, a spike stays after the inputs that cause it
+        return torch.where(outer / unit < spikes, torch.nextafter(outer, spikes.new_tensor(math.inf)), outer), saved
+
+    def backward(
+        grad: Tensor,
+        spikes: Tensor,
+        times: Tensor,
+        weight: Tensor,
+        threshold: Tensor,
+        delay: Tensor | None,
+        saved: tuple[Tensor, ...],
+        constants: Constants,
+        max_weight_grad: float | None,
+        needs: Needs,
+    ) -> Gradients:
+        unit, constants = _unit_of_time(constants, times.dtype)
+        if unit == 1:
+            rest = (saved, constants, max_weight_grad, needs)
+            return backend.backward(grad, spikes, times, weight, threshold, delay, *rest)
+        # derivatives by weights and thresholds are times; a long unit counts before they are small, a short one after
+        first, then = max(unit, 1.0), min(unit, 1.0)
+        bound = None if max_weight_grad is None else max_weight_grad / then
+        rest = (saved, constants, bound, needs)
+        inner = (spikes / unit, times / unit, weight, threshold, None if delay is None else delay / unit)
+        found = backend.backward(grad * first, *inner, *rest)
+        factors = (1 / first, then, then, 1 / first, 1 / first, 1 / first)
+        return Gradients(*(None if x is None else x * factor for x, factor in zip(found, factors, strict=True)))
+
+    return Backend(forward, backward, backend.name)
+
+
+def _inside(name: str, x: Tensor, unit: float) -> Tensor:
+    inner = x / unit
+    if not torch.equal(inner.isinf(), x.isinf()):
+        limit = unit * torch.finfo(x.dtype).max
+        raise ValueError(f"{name} must be below {limit:g} with such time constants in {x.dtype}")
+    return inner
+
+
+def _unit_of_time(constants: Constants, dtype: torch.dtype) -> tuple[float, Constants]:
+    """The unit to work in, and the constants in it."""
+    mem, syn = constants
+    if not isinstance(mem, Tensor) or not isinstance(syn, Tensor):
+        assert not isinstance(mem, Tensor)
+        assert not isinstance(syn, Tensor)
+        return _unit_of_numbers(mem, syn, dtype)
+    if not syn.numel():
+        return 1.0, constants
+    unit = _power_of(float(torch.minimum(mem, syn).amin()))
+    if unit == 1:
+        return unit, constants
+    inner = torch.where(mem.isinf(), mem, (mem / unit).clamp(max=torch.finfo(dtype).max))
+    return unit, Constants(inner, syn / unit)
+
+
+@lru_cache(maxsize=256)
+def _unit_of_numbers(mem: float, syn: float, dtype: torch.dtype) -> tuple[float, Constants]:
+    """The same of numbers. Neurons that leak too slowly to show have no leak."""
+    unit = _power_of(min(mem, syn))
+    return unit, Constants(math.inf if mem > LARGEST[dtype] * syn else mem / unit, syn / unit)
+
+
+def _power_of(faster: float) -> float:
+    return 1.0 if 1 / _NEAR <= faster <= _NEAR else 2.0 ** math.frexp(faster)[1]

@@ -1,0 +1,207 @@
+"""What the CPU kernels take of a machine: memory, threads after a fork, files on disk."""
+
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from firstspike import LIF, first_spike_time
+from firstspike.spiketime import operator
+from firstspike.spiketime.cpu import cache, parallel, parts
+
+LINUX = pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs Linux' count of memory")
+
+
+def problem(samples=40, inputs=7, outputs=70, dtype=torch.float32):
+    gen = torch.Generator().manual_seed(0)
+    times = torch.rand(samples, inputs, generator=gen, dtype=dtype) * 2
+    weight = (torch.randn(outputs, inputs, generator=gen, dtype=dtype) + 1) * 3 / inputs
+    return times, weight
+
+
+def run(code, timeout=300):
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=timeout, check=False)
+    assert found.returncode == 0, found.stderr
+    return found.stdout.split()
+
+
+@LINUX
+@pytest.mark.parametrize("learns", [False, True])
+def test_memory_beside_the_output_is_bounded(learns):
+    """Without gradients while it runs; with them, what stays afterwards."""
+    peak, stays = run(
+        f"""
+import torch, firstspike as fs
+def resident(name):
+    lines = dict(line.split(":") for line in open("/proc/self/status") if line.startswith("Vm"))
+    return int(lines[name].split()[0]) / 1024
+weight = torch.full((64, 784), 0.01, requires_grad=True)
+def spikes(times):
+    with torch.set_grad_enabled({learns}):
+        found = fs.first_spike_time(times, weight, fs.LIF(), backend="cpu")
+    if {learns}:
+        found.sum().backward()
+    return found.detach()
+spikes(torch.rand(8, 784))
+times = torch.rand(20_000, 784) * 2
+open("/proc/self/clear_refs", "w").write("5")
+before = resident("VmRSS")
+found = spikes(times)
+assert found.isfinite().all()
+output = found.numel() * 4 / 2**20
+print(resident("VmHWM") - before - output, resident("VmRSS") - before - output)
+"""
+    )
+    assert float(stays) < 100
+    if not learns:
+        assert float(peak) < 64
+
+
+@pytest.mark.parametrize("delayed", [False, True])
+def test_parts_without_gradient_are_the_whole(delayed, monkeypatch):
+    times, weight = problem()
+    delay = torch.rand(weight.shape) if delayed else None
+    with torch.no_grad():
+        whole = first_spike_time(times, weight, LIF(), delay=delay)
+        monkeypatch.setattr(operator, "_AT_ONCE", 300)
+        parted = first_spike_time(times, weight, LIF(), delay=delay)
+        many = torch.func.vmap(lambda w: first_spike_time(times, w, LIF(), delay=delay))(torch.stack([weight, weight]))
+    assert torch.equal(parted, whole)
+    assert torch.equal(many[1], whole)
+
+
+@pytest.mark.parametrize("kind", ["shared", "learnt", "single", "delays", "single delays", "observed"])
+@pytest.mark.parametrize("samples", [1, 3, 80, 10**6])
+def test_parts_of_the_gradient_add_up_to_the_whole(kind, samples, monkeypatch):
+    """Some networks, or some samples of one, at a time."""
+    times, weight = problem(dtype=torch.float64)
+    gen = torch.Generator().manual_seed(1)
+    mem, delay = torch.rand(3, 70, generator=gen).double() + 1, torch.rand(3, 70, 7, generator=gen).double()
+
+    def loss(times, weight, mem, delay):
+        taus = {"learnt": (mem[0], mem[1]), "single": (mem, 1.0), "single delays": (mem, 1.0)}.get(kind, (1.5, 1.0))
+        lif = LIF(*taus)
+        observed = first_spike_time(times, weight, lif).detach() + 0.01 if kind == "observed" else None
+        spikes = first_spike_time(
+            times, weight, lif, delay=delay if "delays" in kind else None, observed=observed, max_weight_grad=5.0
+        )
+        return torch.where(spikes.isfinite(), spikes, 0.0).square().sum()
+
+    given = times, torch.stack([weight, 1.1 * weight, weight - 0.1]), mem, delay
+
+    def gradients():
+        return torch.func.vmap(torch.func.grad(loss, argnums=(0, 1, 2, 3)), in_dims=(None, 0, 0, 0))(*given)
+
+    whole = gradients()
+    assert whole[0].any()
+    assert whole[1].any()
+    monkeypatch.setattr(parts, "_MEMORY", samples * 12 * (7 + 16) * 8)
+    for mine, theirs in zip(gradients(), whole, strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-12, atol=1e-12)
+
+
+def test_large_scratch_memory_is_given_back(monkeypatch):
+    times, weight = problem()
+    first_spike_time(times, weight, LIF(), backend="cpu")
+    assert parallel._local.kept is not None
+    monkeypatch.setattr(parallel, "_KEPT", 100)
+    first_spike_time(times, weight, LIF(), backend="cpu")
+    assert parallel._local.kept is None
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+@pytest.mark.parametrize("openmp", [True, False])
+def test_a_forked_process_works_in_one_thread(openmp):
+    code = f"""
+import os, torch, firstspike as fs
+from firstspike.spiketime.cpu import parallel
+if not {openmp}:
+    parallel._openmp = lambda: None
+torch.set_num_threads(2)
+times, weight = torch.rand(128, 200) * 2, torch.full((400, 200), 0.04, requires_grad=True)
+assert not parallel.is_small(parallel.work_of(128, 200, 400))
+def both():
+    spikes = fs.first_spike_time(times, weight, fs.LIF(), backend="cpu")
+    return spikes.detach(), *torch.autograd.grad(spikes.sum(), weight)
+mine = both()
+child = os.fork()
+if child == 0:
+    alike = all(torch.equal(a, b) for a, b in zip(mine, both()))
+    torch.rand(500, 500) @ torch.rand(500, 500)
+    torch.set_num_threads(2)  # even so
+    os._exit(0 if alike and parallel.threads_for(10**9) == 1 else 1)
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), parallel.threads_for(10**9))
+"""
+    assert run(code, timeout=120) == ["0", "2"]
+
+
+KERNEL = """
+import numba
+from firstspike.spiketime.cpu.cache import kept_on_disk
+made = []
+@numba.njit(cache=True)
+def twice(x):
+    return 2 * x
+@kept_on_disk
+def kernel(number):
+    made.append(number)
+    @numba.cfunc(numba.float64(numba.float64), cache=True)
+    def function(x):
+        return twice(x) + number
+    return function.ctypes
+@kept_on_disk
+def broken(number):
+    made.append(number)
+    raise ValueError("of its own")
+"""
+DAMAGES = {
+    "empty": lambda content: b"",
+    "cut": lambda content: content[: len(content) // 2],
+    "garbage": lambda content: bytes(range(256)) * 10,
+    "text": lambda content: b"not a kernel",
+    "another pickle": lambda content: b"\x80\x04K\x07.",
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize("which", ["kernel*.nbi", "kernel*.nbc", "twice*.nbi", "*.nb[ci]"])
+def test_a_damaged_kernel_on_disk_is_compiled_anew(damage, which, tmp_path, monkeypatch):
+    (tmp_path / "some.py").write_text(KERNEL)
+    spec = importlib.util.spec_from_file_location("some", tmp_path / "some.py")
+    some = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(some)
+    monkeypatch.setattr(cache, "_files", lambda: sorted((tmp_path / "__pycache__").glob("*.nb[ci]")))
+    assert some.kernel(3.0)(2.0) == 7.0
+    assert some.kernel(3.0) is some.kernel(3.0)
+    files = [path for path in cache._files() if path.match(f"*{which}")]
+    assert files
+    for path in files:
+        path.write_bytes(DAMAGES[damage](path.read_bytes()))
+    if which.startswith("twice"):  # looked at where the kernel itself has to be compiled
+        for path in cache._files():
+            if "kernel" in path.name:
+                path.unlink()
+        spec.loader.exec_module(some)
+    some.kernel.cache_clear()
+    assert some.kernel(3.0)(2.0) == 7.0
+    some.kernel.cache_clear()
+    some.made.clear()
+    assert some.kernel(3.0)(2.0) == 7.0
+    assert some.made == [3.0], "what was compiled anew is whole"
+
+
+def test_other_errors_of_a_kernel_are_its_own(tmp_path, monkeypatch):
+    (tmp_path / "some.py").write_text(KERNEL)
+    spec = importlib.util.spec_from_file_location("some", tmp_path / "some.py")
+    some = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(some)
+    monkeypatch.setattr(cache, "_files", lambda: sorted((tmp_path / "__pycache__").glob("*.nb[ci]")))
+    some.kernel(3.0)
+    with pytest.raises(ValueError, match="of its own"):
+        some.broken(1.0)
+    assert some.made == [3.0, 1.0]
+    assert len(cache._files()) == 4
