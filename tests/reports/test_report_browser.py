@@ -86,7 +86,7 @@ def test_page_of_a_run_made_in_python(show, name):
     assert f" {split} samples (epoch_0003)" in page.locator("#confusion-said").text_content()
     assert page.locator("#membrane").is_visible() == (name != "plain_module")
     if name == "plain_module":
-        assert "the network is a Plain" in page.locator("#membrane-said").text_content()
+        assert "the layers of a Plain are not known" in page.locator("#membrane-said").text_content()
     lines = [trace[1] for trace in shown(page, "#loss")]
     assert len(lines) == {"plain_module": 1}.get(name, 2)  # no validation data; else these, too, or two seeds
 

@@ -87,12 +87,9 @@ class RunData(LoadedRun):
         """
         if found := named_lif_layers(self.network):
             return found
-        kind = type(self.network).__name__
-        raise NotApplicable(
-            "the network has no LIF layers"
-            if isinstance(self.network, Network)
-            else f"only the layers of an fs.Network are known, the network is a {kind}"
-        )
+        if isinstance(self.network, Network):
+            raise NotApplicable("the network has no LIF layers")
+        raise NotApplicable(f"the layers of a {type(self.network).__name__} are not known; those of an fs.Network are")
 
     @property
     def output_layer(self) -> tuple[NamedLIF, LIFLinear]:

@@ -118,7 +118,7 @@ def spike_histogram(
 
 
 def raster(network: nn.Module, record: Record, ax: Axes, sample: int = 0, unit: str = TAU_SYN) -> Axes:
-    """Spikes of one sample in all layers, input at the bottom, a row per neuron; larger layers are higher.
+    """Spikes of one sample in all layers, input at the bottom, a row per neuron; larger layers are taller.
 
     Rows of silent neurons are empty. The number of neurons that spiked follows the name of a layer.
 
@@ -190,7 +190,7 @@ def spike_histogram_figure(run: RunData) -> Figure:
 
 @run_figure
 def raster_figure(run: RunData, sample: int = 0) -> Figure:
-    """Spikes of a test sample in all layers, of another split where there are no test data."""
+    """Spikes of a test sample in all layers (without test data, of another split)."""
     shown, (split, data) = named_spikes(run.network, run.record), run.held_out
     figure = new_figure(6.0, min(7.0, 0.8 + 0.33 * sum(layer_heights(shown))))
     ax = raster(run.network, run.record, figure.subplots(), sample, run.unit)

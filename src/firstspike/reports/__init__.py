@@ -1,11 +1,10 @@
-"""Reports: a run or a sweep as one HTML file, which needs nothing else and asks the network for nothing.
+"""Reports: a run or a sweep as one self-contained HTML file that makes no network requests.
 
 write.py      from a folder to a file
-facts.py      what a run was, in words
-details.py    what a trained network does, as plain data: history, confusion, plane
-samples.py    samples to pick, with their spikes and membranes
-sweep.py      the table of a sweep
+facts.py      a run in words
+details.py    what a trained network does, as plain data: curves, histograms, confusion, samples, plane
+sweep.py      the page of a sweep
 page.py       templates, scripts and data become one file
 command.py    the command
-assets/       our scripts and the style sheet; the scripts are put behind each other in the order of ``page.py``
+assets/       scripts and style sheet; ``page.py`` lists the scripts in their order
 """

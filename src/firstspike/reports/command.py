@@ -18,11 +18,11 @@ def report(
     ] = None,
     checkpoint: Annotated[
         str | None,
-        typer.Option("--checkpoint", help="Of a run: its name in checkpoints/, or best; by default the newest."),
+        typer.Option("--checkpoint", help="Of a run: a name in checkpoints/, or best; by default the newest."),
     ] = None,
     runs: Annotated[bool, typer.Option("--runs", help="Of a sweep: first write the report of each run.")] = False,
 ) -> None:
-    """Write a page to look at: one HTML file with everything in it; needs the extra report."""
+    """Write an interactive page, one self-contained HTML file; needs the extra report."""
     from firstspike.reports.write import write_report
     from firstspike.sweeps import sweep_folder
 

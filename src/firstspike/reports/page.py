@@ -1,7 +1,7 @@
 """Templates, scripts and data become one file.
 
-The plotting library and the data are compressed inside of the page; the browser unpacks them. They come from installed
-packages and from the run, never from the network, which the page forbids itself.
+The plotting library and the data are compressed inside the page; the browser unpacks them. They come from installed
+packages and from the run. The page makes no network requests; its content security policy blocks them.
 """
 
 import base64
@@ -39,7 +39,7 @@ def render(template: str, data: Mapping[str, Any], **head: Any) -> str:
     """A page.
 
     Args:
-        template: ``run`` or ``sweep``, which templates and scripts there are for.
+        template: ``run`` or ``sweep``.
         data: for the scripts: plain values, without NaN or infinity.
         head: for the template. All of it is escaped.
 
@@ -90,11 +90,11 @@ def _hash(text: str) -> str:
 
 
 def _licence() -> str:
-    """The licence that the plotting library comes with, which asks to go with every copy."""
+    """The licence of the plotting library, which every copy has to include."""
     found = [file for file in metadata.files("plotly") or () if "dist-info" in str(file) and "LICENSE" in file.name]
     return found[0].read_text() if found else ""
 
 
 def _packed(text: str) -> str:
-    """Compressed, in letters that mean nothing in HTML; the same text gives the same letters."""
+    """Compressed, as base64; the same text gives the same letters."""
     return base64.b64encode(gzip.compress(text.encode(), mtime=0)).decode("ascii")
