@@ -163,7 +163,7 @@ class Run:
         Raises:
             ValueError: another line is damaged; nothing was dropped.
         """
-        tables = {path: _rows_until(epoch, path) for name in _TABLES if (path := self.path / f"{name}.csv").is_file()}
+        tables = {path: _rows_until(epoch, path) for name in _TABLES if (path := self.path / f"{name}.csv").exists()}
         for path, rows in tables.items():
             if rows:
                 write_whole(path, "".join(rows))

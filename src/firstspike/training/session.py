@@ -152,9 +152,8 @@ def resume(
             if states[0].epoch > config.training.epochs:
                 raise ValueError(f"{folder} has {states[0].epoch} epochs already; give a larger --epochs than that")
             if ranks.first:
-                if from_scratch:
-                    _clear([run, *runs])
-                _go_on(run, config, members, runs, states[0].epoch, epochs is not None)
+                done = None if from_scratch else states[0].epoch
+                _go_on(run, config, members, runs, done, epochs is not None)
             return _train(members, run, runs, states, show, watch, watchers, stop, ranks)
 
 
@@ -170,20 +169,19 @@ def _lock_members(stack: ExitStack, top: Run, runs: list[Run]) -> None:
             stack.enter_context(_lock(run.path))
 
 
-def _clear(runs: list[Run]) -> None:
-    """Remove the checkpoints and tables of earlier trainings."""
-    for run in runs:
-        for checkpoint in newest_first(run.checkpoints):
-            remove_checkpoint(checkpoint)
-        run.remove_tables()
-
-
-def _go_on(run: Run, config: Config, members: list[Experiment], runs: list[Run], epoch: int, longer: bool) -> None:
-    """The folder of a training that goes on after that epoch."""
+def _go_on(
+    run: Run, config: Config, members: list[Experiment], runs: list[Run], epoch: int | None, longer: bool
+) -> None:
+    """The folder of a training that goes on after that epoch, or from scratch if it is None."""
     for each, member in zip([run, *runs], [members[0], *members], strict=True):
         each.note_substrate(member.substrate.identity())
     for each in {run.path: run, **{x.path: x for x in runs}}.values():
-        each.forget_after(epoch)
+        if epoch is None:
+            for checkpoint in newest_first(each.checkpoints):
+                remove_checkpoint(checkpoint)
+            each.remove_tables()
+        else:
+            each.forget_after(epoch)
     if longer:
         for each, member in zip(runs, members, strict=True):
             each.write_config(member.config)
