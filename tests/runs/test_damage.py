@@ -151,6 +151,11 @@ def attempt(number, runs, folder):
         wrong.append(f"resume ended with another result: {said}")
     if code != 0 and "diverged" not in said and content(run) != before:
         wrong.append(f"resume failed and changed {set(content(run).items()) ^ set(before.items())}: {said}")
+    if code != 0 and chance.random() < 0.3:
+        code, said = command("resume", run, "-q", "--from-scratch")
+        ends.append(f"resume --from-scratch {code}")
+        if not one_message(code, said):
+            wrong.append(f"resume --from-scratch ended with {code}: {said}")
     if marker.exists():
         wrong.append("executed")
     return f"{name}: {damage.__name__} {damaged}", ends, wrong

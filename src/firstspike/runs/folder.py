@@ -82,11 +82,13 @@ class RunFolder:
                 path.rmdir()
             raise
 
-    def continue_from(self, epoch: int, config: Config, substrate: Mapping[str, Any], data: Mapping[str, Any]) -> None:
+    def continue_from(
+        self, epoch: int | None, config: Config, substrate: Mapping[str, Any], data: Mapping[str, Any]
+    ) -> None:
         """Prepare the folder of a training that continues after an epoch.
 
         Args:
-            epoch: whole epochs done; rows of later ones are dropped.
+            epoch: whole epochs done; rows of later ones are dropped. None to start over.
             config: as it continues, perhaps with more epochs.
             substrate: the identity of the substrate that it continues on.
             data: the checksum of its data.
@@ -97,7 +99,10 @@ class RunFolder:
         if self.environment.get("substrate") != substrate["kind"]:  # early runs name the kind alone
             self._note("substrate", "earlier_substrates", substrate)
         self._note("data", "earlier_data", data)
-        self.drop_rows_after(epoch)
+        if epoch is None:
+            self.clear()
+        else:
+            self.drop_rows_after(epoch)
         if config.training.epochs != self.config.training.epochs:
             self.write_config(config)
 
@@ -187,7 +192,7 @@ class RunFolder:
         Raises:
             ValueError: another line is damaged; nothing was dropped.
         """
-        tables = {path: _rows_until(epoch, path) for name in _TABLES if (path := self.path / f"{name}.csv").is_file()}
+        tables = {path: _rows_until(epoch, path) for name in _TABLES if (path := self.path / f"{name}.csv").exists()}
         for path, rows in tables.items():
             if rows:
                 write_whole(path, "".join(rows))

@@ -95,12 +95,7 @@ class RunWriter(Callback):
         folders = [self.folder]
         if len(fit.seeds) > 1:
             folders = [self.folder / f"seed_{seed}" for seed in fit.seeds]
-        if not self.resume:
-            return
-        if self.from_scratch:
-            if fit.first:
-                for folder in {self.folder, *folders}:
-                    RunFolder(folder).clear()
+        if not self.resume or self.from_scratch:
             return
         try:
             newest = newest_of_all([RunFolder(folder).checkpoints for folder in folders])
@@ -169,7 +164,7 @@ class RunWriter(Callback):
             for run, own, identity in everything:
                 self.lock(run.path)  # the run of each seed can be resumed by itself
                 if self.resume and (run.path / "config.yaml").is_file():
-                    run.continue_from(fit.epoch, own, identity, data.checksum)
+                    run.continue_from(None if self.from_scratch else fit.epoch, own, identity, data.checksum)
                 else:
                     run.create(own, identity, data.checksum)
             if config.data.kind in ("given", "files"):
