@@ -13,7 +13,7 @@ tensors ``(E, O)`` in both cases, one for each neuron.
 ``saved`` is a tuple of tensors that backward can use again (a sorting order, say), each with leading dimensions
 ``(E, B)``. It is empty where the spike times were observed and no forward ran.
 
-A spike time is larger than that of the last input that causes it, by one unit in the last place if it would be rounded to
+A spike time is larger than that of the last input that causes it, by one unit in the last place if it would round to
 that, and at most that of the next input. The fastest time constant is between 2**-12 and 2**12, see ``units``.
 
 The gradient is taken at ``spikes``, whoever computed them, with the causal set ``t_i + delay_i < T``. Where the
