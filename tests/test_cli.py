@@ -46,7 +46,7 @@ def test_a_second_ctrl_c_soon_after_the_first(tmp_path):
     process.send_signal(signal.SIGINT)
     _, more = process.communicate(timeout=60)
     assert said == f"interrupted; saved in {folder}. Continue with: firstspike resume {folder}\n"
-    assert more == ""
+    assert more in ("", "error: interrupted\n")  # it may come while the command ends
     assert process.returncode in (130, -signal.SIGINT)
 
 

@@ -29,7 +29,7 @@ PARAMETERS = {"input_mean": 1, "input_std_dev": 0.2, "num_samples": 7}
 def test_is_a_pattern_of_one_class(dataset):
     translation = translate(single(dataset))
     config = parse_config(translation.config)
-    assert (config.data.kind, config.data.patterns, config.data.jitter) == ("pattern", [[1.0]], 0.2)
+    assert (config.data.kind, config.data.patterns, config.data.jitter) == ("pattern", ((1.0,),), 0.2)
     assert (config.data.train, config.data.validation, config.data.test) == (7, 7, 7)
     assert (config.loss.kind, config.loss.correct) == ("mse", 5.0)
     assert [line.split(" = ")[0] for line in translation.no_counterpart] == [
@@ -42,7 +42,7 @@ def test_is_a_pattern_of_one_class(dataset):
 
 def test_defaults_and_unknown_parameters():
     data = parse_config(translate(single({})).config).data
-    assert (data.patterns, data.jitter, data.train) == ([[1.0]], 0.001, 1)
+    assert (data.patterns, data.jitter, data.train) == (((1.0,),), 0.001, 1)
     told = translate(single({"input_params": {"input_mean": 2, "shape": 3}})).no_counterpart
     assert "dataset.input_params.shape = 3: unknown key" in told
 

@@ -86,6 +86,9 @@ def first_spike_time(
 
     Source: Göltz et al. 2021, "Fast and energy-efficient neuromorphic deep learning with first-spike times".
     """
+    for name, x in (("times", times), ("weight", weight), ("delay", delay), ("observed", observed)):
+        if x is not None and not isinstance(x, Tensor):
+            check_tensor(name, x)
     if times.dtype != weight.dtype and torch.is_autocast_enabled(times.device.type):
         times = _raised(times, weight.dtype)
         delay, observed = (None if x is None else _raised(x, weight.dtype) for x in (delay, observed))
@@ -185,9 +188,6 @@ def _check_form(
     observed: Tensor | None,
     max_weight_grad: float | None,
 ) -> None:
-    for name, given in (("times", times), ("weight", weight), ("delay", delay), ("observed", observed)):
-        if given is not None and not isinstance(given, Tensor):
-            check_tensor(name, given)
     check_neuron(neuron)
     if weight.dtype not in (torch.float32, torch.float64):
         raise ValueError(f"weight must be float32 or float64, got {weight.dtype}")
