@@ -221,6 +221,7 @@ def test_weights_of_many_thresholds(strength, ratio, kind, dtype, backend, exact
 def test_weights_of_many_thresholds_at_times_close_to_zero(kind, dtype, backend, exact):
     """Spikes keep their digits relative to the wait since the first input, not to the time constants."""
     assert check(make(kind, 1.37, dtype, strength=(1e25, 1e12, 1.0), span=0.0), backend, exact) == 3
+    assert check(make(kind, 1e-23, dtype, strength=(1e4, 1.0), span=0.0), backend, exact) == 2
 
 
 def test_everything_at_once(kind, dtype, backend, exact):

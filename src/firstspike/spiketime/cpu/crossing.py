@@ -202,7 +202,7 @@ def start_search(zero, state, fired, c):
         if not bits:
             continue
         voltage, current = load16(state, VOLTAGE * TILE + first), load16(state, CURRENT * TILE + first)
-        unit, size = fill16(state, 1.0), maximum(absolute(voltage), absolute(current))
+        unit, size = fill16(state, 1.0), maximum(absolute(voltage), absolute(current * c[PER_SYN]))
         if (size > limit) & bits:
             scaled, (exponent, _) = True, split_power(maximum(size, 1.0))
             unit = power_of_two(exponent * -1.0)
