@@ -36,7 +36,7 @@ def pytest_report_header():
 
 
 # Tests that need an extra which is not in dev
-ASKED_FOR = ["neuron", "brian2", "postgresql", "nir_readers"]
+ASKED_FOR = ["neuron", "brian2", "postgresql", "nir_readers", "wandb"]
 
 
 def pytest_collection_modifyitems(config, items):

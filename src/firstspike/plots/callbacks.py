@@ -215,16 +215,17 @@ class WandbLog(Callback):
 
         self.folder.mkdir(parents=True, exist_ok=True)
         mark = self.folder / "wandb.txt"
-        number = mark.read_text(encoding="utf-8").strip() if mark.is_file() else wandb.util.generate_id()
+        number = mark.read_text(encoding="utf-8").strip() if mark.is_file() else None
         self.log = wandb.init(
             project=self.project,
             name=self.folder.resolve().name,
             id=number,
             resume="allow",
             dir=str(self.folder),
+            settings=wandb.Settings(silent=True),
             config=describe(fit.trainer, fit).model_dump(mode="json"),
         )
-        write_whole(mark, number + "\n")
+        write_whole(mark, f"{self.log.id}\n")
 
     def on_epoch_end(self, fit: Fit, row: Row) -> None:
         """Log the numbers of the epoch."""
@@ -238,7 +239,7 @@ class WandbLog(Callback):
     def close(self) -> None:
         """Write the rest."""
         if self.log is not None:
-            self.log.finish(quiet=True)
+            self.log.finish()
 
 
 CALLBACKS: dict[str, Callable[[Path], Callback]] = {"live": LiveFigure, "tensorboard": TensorBoard, "wandb": WandbLog}
