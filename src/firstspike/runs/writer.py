@@ -110,8 +110,13 @@ class RunWriter(Callback):
             members = [
                 checkpoint.state | {"network": checkpoint.weights, "where": checkpoint.folder} for checkpoint in newest
             ]
+            callbacks = newest[0].state.get("callbacks", {})
+            try:
+                fit.callbacks.load_state_dict(callbacks)
+            except (AttributeError, KeyError, TypeError, ValueError, RuntimeError):
+                where = newest[0].folder
+                raise CheckpointError(f"{where}: callbacks does not hold the states of this run's callbacks") from None
             fit.trainer.load_state_dict({"members": members}, self.allow_other_chip)
-            fit.callbacks.load_state_dict(newest[0].state.get("callbacks", {}))
             places = [(place_of(checkpoint.folder.parent, checkpoint), checkpoint.folder) for checkpoint in newest]
             self.damaged = any(place != taken and place.exists() for place, taken in places)
 

@@ -104,11 +104,15 @@ class Member:
 
     def _regroup(self, groups: Any, where: str) -> None:
         """Give the optimiser the groups of a saved one: in Python they may be others than a config makes."""
-        if groups is None or groups == self.groups:
+        if groups is None:
             return
         found = dict(self.network.named_parameters())
-        listed = isinstance(groups, list) and all(isinstance(group, list) for group in groups)
-        if not listed or sorted(map(str, chain(*groups))) != sorted(chain(*self.groups)):
+        named = isinstance(groups, list) and all(
+            isinstance(group, list) and all(isinstance(name, str) for name in group) for group in groups
+        )
+        if named and groups == self.groups:
+            return
+        if not named or sorted(chain(*groups)) != sorted(chain(*self.groups)):
             raise CheckpointError(f"{where}: the optimiser was saved with other parameters than those of the network")
         self.optimizer.param_groups[:] = [
             {**self.optimizer.param_groups[0], "params": [found[name] for name in group]} for group in groups
