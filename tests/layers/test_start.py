@@ -109,3 +109,12 @@ def test_all_kinds_of_layers():
     first = net[1].weight.clone()
     start_firing_(net, times, seeded())
     assert torch.equal(net[1].weight, first)
+
+
+@pytest.mark.parametrize("tau_mem", [1e6, 1e12, 1e-3, math.inf])
+def test_any_time_constant_gives_finite_weights_that_fire(tau_mem):
+    network = Network(*(LIFLinear(*sizes, LIF(tau_mem)) for sizes in ((30, 40), (40, 5))))
+    times = torch.rand(100, 30, generator=torch.Generator().manual_seed(1))
+    start_firing_(network, times, torch.Generator().manual_seed(2))
+    assert all(p.isfinite().all() for p in network.parameters())
+    assert network(times).isfinite().double().mean() > 0.5
