@@ -72,7 +72,7 @@ def build(config: Config, data: Splits | None = None, parts: Parts | None = None
         ]
     return Trainer(
         networks,
-        (parts.loss or build_loss(config)).to(device) if parts.loss is None else parts.loss,
+        build_loss(config).to(device) if parts.loss is None else parts.loss,
         optimizers,
         schedule=schedules,
         regularizers=regularizers,

@@ -3,7 +3,7 @@
 import logging
 import time
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from copy import deepcopy
 from pathlib import Path
 from typing import Any, TypeVar
@@ -191,8 +191,7 @@ class Trainer:
                 first=ranks.first,
             )
             for substrate, network in {id(m.substrate): (m.substrate, m.network) for m in self.members}.values():
-                if isinstance(network, Network):
-                    stack.enter_context(substrate.open(network))
+                stack.enter_context(_opened(substrate, network))
             stack.callback(fit.callbacks.close)
             return self._run(fit, ranks, stop, stack)
 
@@ -309,9 +308,7 @@ class Trainer:
         """
         member = self.members[0]
         data = to_network(data, member.network)
-        with ExitStack() as stack:
-            if isinstance(member.network, Network):
-                stack.enter_context(member.substrate.open(member.network))
+        with _opened(member.substrate, member.network):
             return evaluate(member.network, self.objective, data, member.substrate)
 
     @torch.no_grad()
@@ -319,9 +316,7 @@ class Trainer:
         """Spike times of every layer of the (first) network, as its substrate sees them; see ``Network.record``."""
         member = self.members[0]
         parameter = next(member.network.parameters(), times)
-        with ExitStack() as stack:
-            if isinstance(member.network, Network):
-                stack.enter_context(member.substrate.open(member.network))
+        with _opened(member.substrate, member.network):
             return record_in_parts(member.network, times.to(parameter), member.substrate)
 
     def predict(self, times: Float[Tensor, "samples inputs"]) -> Int64[Tensor, " samples"]:
@@ -369,6 +364,11 @@ class Trainer:
         from firstspike.runs import resume
 
         return resume(folder, **parts)
+
+
+def _opened(substrate: Substrate, network: nn.Module) -> AbstractContextManager[Any]:
+    """The substrate, open for a network; other modules run on the exact equations."""
+    return substrate.open(network) if isinstance(network, Network) else nullcontext()
 
 
 def shuffled(samples: int, seed: int, epoch: int) -> Tensor:
