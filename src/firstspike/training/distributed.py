@@ -191,6 +191,9 @@ class Distributed(Sequential):
         clip_grad_norm: largest norm of the gradient.
         ranks: the processes.
         asked: whether this process was asked to stop.
+
+    Attributes:
+        stopping: whether any of the processes was.
     """
 
     def __init__(
@@ -202,7 +205,7 @@ class Distributed(Sequential):
         asked: Callable[[], bool],
     ) -> None:
         super().__init__([member], objective, clip_grad_norm)
-        self.ranks, self.asked = ranks, asked
+        self.ranks, self.asked, self.stopping = ranks, asked, False
         for regularizer in objective.regularizers:
             if isinstance(regularizer, SilentPeak):
                 regularizer.batch_mean = self._mean
@@ -246,7 +249,7 @@ class Distributed(Sequential):
 
     @torch.no_grad()
     def evaluate(self, data: SpikeData) -> list[Evaluation]:
-        """See ``Engine``. Each process has the times of its part of the samples; all get those of all."""
+        """See ``Sequential``. Each process has the times of its part of the samples; all get those of all."""
         member = self.members[0]
         mine = self.ranks.part(len(data))
         part, silent = outputs_of(member.network, data.times[mine], member.substrate)

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from jaxtyping import Float, Float64, Int64
@@ -18,8 +18,17 @@ from firstspike.training.silent import silent_fractions
 logger = logging.getLogger(__name__)
 
 
-class Engine(Protocol):
-    """What the training loop needs."""
+class Sequential:
+    """Each network by itself; what the other engines change about that, they override.
+
+    Args:
+        members: the networks.
+        objective: what is minimised.
+        clip_grad_norm: largest norm of a network's gradient.
+    """
+
+    def __init__(self, members: Sequence[Member], objective: Objective, clip_grad_norm: float | None = None) -> None:
+        self.members, self.objective, self.clip_grad_norm = members, objective, clip_grad_norm
 
     def step(
         self, times: Float[Tensor, "members batch inputs"], labels: Int64[Tensor, "members batch"]
@@ -30,37 +39,6 @@ class Engine(Protocol):
             Sums over the samples of each network: loss (without regularisers), correct decisions, 1 per sample of a
             batch that raised weights, and the silent fraction of each LIF layer.
         """
-
-    def end_epoch(self) -> None:
-        """Advance the schedules."""
-
-    def evaluate(self, data: SpikeData) -> list[Evaluation]:
-        """Evaluate each network on the data."""
-
-    def synchronize(self) -> None:
-        """Bring the members' optimisers up to date, before they are saved."""
-
-    @property
-    def stopping(self) -> bool:
-        """Whether another process asked to stop."""
-
-
-class Sequential:
-    """Each network by itself.
-
-    Args:
-        members: the networks.
-        objective: what is minimised.
-        clip_grad_norm: largest norm of a network's gradient.
-    """
-
-    stopping = False
-
-    def __init__(self, members: Sequence[Member], objective: Objective, clip_grad_norm: float | None = None) -> None:
-        self.members, self.objective, self.clip_grad_norm = members, objective, clip_grad_norm
-
-    def step(self, times: Tensor, labels: Tensor) -> Tensor:
-        """See ``Engine``."""
         return torch.stack([self._step(*each) for each in zip(self.members, times, labels, strict=True)])
 
     def _step(self, member: Member, times: Tensor, labels: Tensor) -> Tensor:
@@ -88,16 +66,16 @@ class Sequential:
             nn.utils.clip_grad_norm_(member.parameters, self.clip_grad_norm)
 
     def end_epoch(self) -> None:
-        """See ``Engine``."""
+        """Advance the schedules."""
         for member in self.members:
             advance(member.schedule)
 
     def evaluate(self, data: SpikeData) -> list[Evaluation]:
-        """See ``Engine``."""
+        """Evaluate each network on the data."""
         return [evaluate(x.network, self.objective, data, x.substrate) for x in self.members]
 
     def synchronize(self) -> None:
-        """See ``Engine``."""
+        """Bring the members' optimisers up to date, before they are saved."""
 
 
 class SideBySide(Sequential):
@@ -117,7 +95,7 @@ class SideBySide(Sequential):
         self.optimizer = _joint_optimizer([member.optimizer for member in members])
 
     def step(self, times: Tensor, labels: Tensor) -> Tensor:
-        """See ``Engine``."""
+        """See ``Sequential``."""
         members, substrate = self.members, self.members[0].substrate
         skip = members[0].silent.skip_step
 
@@ -150,19 +128,19 @@ class SideBySide(Sequential):
         return torch.cat([sums, fractions], dim=1).double() * labels.shape[1]
 
     def end_epoch(self) -> None:
-        """See ``Engine``."""
+        """See ``Sequential``."""
         super().end_epoch()
         for own, joint in zip(self.members[0].optimizer.param_groups, self.optimizer.param_groups, strict=True):
             joint["lr"] = own["lr"]
 
     @torch.no_grad()
     def evaluate(self, data: SpikeData) -> list[Evaluation]:
-        """See ``Engine``."""
+        """See ``Sequential``."""
         times, silent = outputs_of(self.ensemble, data.times)
         return [evaluation_of(*each, self.objective, data.labels) for each in zip(times, silent, strict=True)]
 
     def synchronize(self) -> None:
-        """See ``Engine``."""
+        """See ``Sequential``."""
         for member, state in zip(self.members, _parted(self.optimizer.state_dict(), len(self.members)), strict=True):
             member.optimizer.load_state_dict(state)
 

@@ -47,7 +47,7 @@ class Progress:
         best: highest validation accuracy so far.
         best_loss: validation loss at that epoch; of equal accuracies the lower loss is the better one.
         seconds: time spent so far.
-        totals: sums over the batches of the unfinished epoch, see ``Engine.step``.
+        totals: sums over the batches of the unfinished epoch, see ``Sequential.step``.
         noise: state of the random numbers of the unfinished epoch.
     """
 
