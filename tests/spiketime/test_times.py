@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+import firstspike
 from firstspike import LIF, BiasSpikes, Delay, EarliestPool2d, LIFConv2d, LIFLinear, Multiplex, Network, ensemble
 from firstspike.spiketime import first_spike_time
 from firstspike.spiketime.times import FROM_RASTER, check_times
@@ -74,7 +75,7 @@ def test_a_raster_is_noticed(layer):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bool, torch.int64])
 def test_the_conversion_that_is_given_is_right(dtype):
     code = FROM_RASTER.partition("becomes spike times by ")[2]
-    times = eval(code, {"torch": torch, "raster": raster().to(dtype), "step": 0.25})
+    times = eval(code, {"firstspike": firstspike, "raster": raster().to(dtype), "dt": 0.25})
     for sample in range(5):
         for place in range(4):
             steps = raster()[:, sample, place].nonzero().flatten().tolist()

@@ -17,7 +17,7 @@ from typing import Any
 
 from firstspike.data.bars import bars, bars_splits
 from firstspike.data.base import SpikeData, Splits
-from firstspike.data.encoding import LatencyEncoder, encode, latency
+from firstspike.data.encoding import LatencyEncoder, encode, first_spikes, latency
 from firstspike.data.files import file_splits, read_labelled, read_times
 from firstspike.data.image_files import (
     SOURCES,
@@ -90,6 +90,7 @@ __all__ = [
     "encode",
     "fashion_mnist",
     "file_splits",
+    "first_spikes",
     "image_splits",
     "latency",
     "mnist",

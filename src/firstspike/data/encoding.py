@@ -66,6 +66,43 @@ def latency(
     return times
 
 
+def first_spikes(
+    raster: Tensor | ArrayLike, dt: float, *, dtype: torch.dtype = torch.float32
+) -> Float[Tensor, " batch *inputs"]:
+    """First spike times of a raster, the tensor of zeros and ones that libraries with time steps use.
+
+    Steps are counted from 0, and a spike in step `k` has the time `k * dt`. Later spikes of the same input are ignored.
+    The result has no gradient.
+
+    Args:
+        raster: `(steps, batch, inputs)` or, for images, `(steps, batch, channels, height, width)`: time first, as in
+            snnTorch, Norse and SpikingJelly. 0 and 1, or bool; a tensor, an array or a list.
+        dt: length of a time step, in units of `tau_syn`.
+        dtype: of the times.
+
+    Returns:
+        Times `(batch, inputs)` or `(batch, channels, height, width)`; `inf` where there is no spike in any step.
+
+    Raises:
+        ValueError: a raster of another shape, without steps, or with other values than 0 and 1; `dt` that is not a
+            positive, finite number.
+    """
+    raster = as_tensor("raster", raster)
+    if raster.ndim < 3 or not len(raster):
+        one = "; for a single sample pass raster[:, None]" if raster.ndim == 2 else ""
+        raise ValueError(
+            f"raster: expected (steps, batch, inputs) with at least one step, got {tuple(raster.shape)}{one}"
+        )
+    if not (_is_number(dt) and 0 < dt < math.inf):
+        raise ValueError(f"dt: expected a positive number, the length of a time step in units of tau_syn, got {dt!r}")
+    spikes = raster != 0
+    if not bool((spikes == raster).all()):
+        other = raster[spikes & (raster != 1)][0].item()
+        raise ValueError(f"raster: expected 0 and 1 only, got {other:g}; if these are spike counts, pass raster > 0")
+    times = spikes.to(torch.uint8).argmax(dim=0).double() * dt
+    return torch.where(spikes.any(dim=0), times, math.inf).to(dtype)
+
+
 @dataclass(frozen=True)
 class LatencyEncoder:
     """Encodes values of any range by spike times: the smallest value of the training part spikes first.

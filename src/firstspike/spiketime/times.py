@@ -12,9 +12,9 @@ from torch import Tensor
 
 FROM_RASTER = (
     "a raster of 0 and 1 with the shape (steps, batch, inputs) becomes spike times by "
-    "torch.where(raster.any(0), raster.int().argmax(0) * step, torch.inf)"
+    "firstspike.data.first_spikes(raster, dt)"
 )
-"""How to convert what other libraries for spiking networks take; ``step`` is the length of a time step."""
+"""How to convert what other libraries for spiking networks take; ``dt`` is the length of a time step."""
 
 
 def check_tensor(name: str, value: Any) -> None:
