@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
+from firstspike.spiketime.cpu import cache
+
 if TYPE_CHECKING:
     from firstspike.training.fitting import Fit, FitResult, Row
 
@@ -118,10 +120,14 @@ class Pace:
 
 
 class ProgressBar(Callback):
-    """A bar over all batches, with loss, accuracy and silent fractions of the last epoch."""
+    """A bar over all batches, with loss, accuracy and silent fractions of the last epoch.
+
+    It says, once, that CPU kernels are being compiled.
+    """
 
     def __init__(self) -> None:
         self.bar: Any = None
+        self.said = False
 
     def on_fit_start(self, fit: "Fit") -> None:
         """Show the bar."""
@@ -132,6 +138,12 @@ class ProgressBar(Callback):
             dynamic_ncols=True,
             mininterval=0.2 if sys.stderr.isatty() else 30,  # a log file wants few lines
         )
+        cache.listeners.append(self._on_compile)
+
+    def _on_compile(self) -> None:
+        if not self.said:
+            self.said = True
+            self.bar.write("compiling CPU kernels, which are kept for later runs ...", file=sys.stderr)
 
     def on_batch_end(self, fit: "Fit") -> None:
         """Move the bar."""
@@ -150,6 +162,7 @@ class ProgressBar(Callback):
     def close(self) -> None:
         """Leave the bar as it is."""
         if self.bar is not None:
+            cache.listeners.remove(self._on_compile)
             self.bar.close()
 
 

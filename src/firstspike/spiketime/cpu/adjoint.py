@@ -16,6 +16,7 @@ import math
 
 import numpy as np
 
+from firstspike.spiketime.cpu.cache import jit
 from firstspike.spiketime.cpu.constants import HEIGHT, PER_MEM, PER_SYN, SUMMIT, kappa
 from firstspike.spiketime.cpu.crossing import TILE, responses
 from firstspike.spiketime.cpu.lanes import fold16, sum_rows16
@@ -24,7 +25,6 @@ from firstspike.spiketime.cpu.simd import (
     fill16,
     fma,
     gather16,
-    jit,
     lanes_of,
     load,
     load16,

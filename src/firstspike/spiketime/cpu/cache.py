@@ -1,18 +1,62 @@
-"""Compiled kernels on disk: numba keeps them, and here those are dropped that it would not, or could not read."""
+"""Compiled kernels on disk: where they are kept, when they are compiled, and what happens to damaged ones.
+
+They lie in the user's cache folder, or in the one that ``NUMBA_CACHE_DIR`` names, below a name made of the versions of
+firstspike and numba and of the sources here. So a new installation of the same version finds them, and another version
+does not.
+"""
 
 import contextlib
+import hashlib
 import logging
+import os
 import pickle
+import shutil
+import tempfile
+import time
 from collections.abc import Callable
 from functools import lru_cache, wraps
 from pathlib import Path
 from typing import Any
 
-from firstspike.spiketime.cpu.pack import tiles_of
+import numba
+from numba.core.caching import CompileResultCacheImpl, FunctionCache, _CacheLocator
+from numba.core.ccallback import CFunc
+from numba.core.sigutils import normalize_signature
+from numba.misc.appdirs import AppDirs
+
+from firstspike._version import __version__
 
 logger = logging.getLogger(__name__)
 
 Kernel = Callable[[Any], None]
+
+listeners: list[Callable[[], None]] = []
+"""Called whenever something is compiled, before."""
+
+_UNUSED = 30 * 24 * 3600  # seconds after which the kernels of other versions are dropped
+
+
+def jit(function: Callable[..., Any]) -> Any:
+    """``numba.njit``, kept on disk; a division by 0 gives inf, without a check each time."""
+    made = numba.njit(error_model="numpy")(function)
+    if folder() is not None:
+        made._cache = _OnDisk(function)
+    return made
+
+
+def c_function(signature: Any) -> Callable[[Callable[[Any], None]], CFunc]:
+    """``numba.cfunc``, kept on disk."""
+
+    def compiled(function: Callable[[Any], None]) -> CFunc:
+        made = CFunc(function, normalize_signature(signature), {}, {})
+        if folder() is not None:
+            made._cache = _OnDisk(function)
+        else:
+            _announce()
+        made.compile()
+        return made
+
+    return compiled
 
 
 def kept_on_disk(make: Callable[..., Kernel]) -> Callable[..., Kernel]:
@@ -34,18 +78,83 @@ def kept_on_disk(make: Callable[..., Kernel]) -> Callable[..., Kernel]:
     return kernel
 
 
-def drop_outdated() -> None:
-    """Drop kernels older than any of the sources here: numba only looks at the file that a kernel is written in."""
-    newest = max(path.stat().st_mtime for path in Path(__file__).parent.glob("*.py"))
-    for path in _files():
+@lru_cache(maxsize=1)
+def folder() -> Path | None:
+    """Where this version's kernels are kept; None if no such folder can be written."""
+    home = numba.config.CACHE_DIR or AppDirs("firstspike", appauthor=False).user_cache_dir
+    path = Path(home) / f"kernels-{__version__}-numba{numba.__version__}-{_sources()}"
+    try:
+        new = not path.exists()
+        path.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=path).close()
+        os.utime(path)
+    except OSError as error:
+        logger.warning("cannot keep compiled kernels in %s (%s); NUMBA_CACHE_DIR names another folder", path, error)
+        return None
+    if new:
+        _drop_unused(path)
+    return path
+
+
+class _Locator(_CacheLocator):
+    """Tells numba the folder, whose name says all that a kernel depends on; so it need not look at the sources."""
+
+    def __init__(self, function: Callable[..., Any], file: str) -> None:
+        self._py_file, self._line = file, function.__code__.co_firstlineno
+
+    def get_cache_path(self) -> str:
+        return str(folder())
+
+    def get_source_stamp(self) -> str:
+        return ""
+
+    def get_disambiguator(self) -> str:
+        return str(self._line)
+
+    @classmethod
+    def from_function(cls, py_func: Callable[..., Any], py_file: str) -> "_Locator":
+        return cls(py_func, py_file)
+
+
+class _Impl(CompileResultCacheImpl):
+    _locator_classes = (_Locator,)
+
+
+class _OnDisk(FunctionCache):
+    _impl_class = _Impl
+
+    def load_overload(self, sig: Any, target_context: Any) -> Any:
+        found = super().load_overload(sig, target_context)
+        if found is None:
+            _announce()
+        return found
+
+
+def _announce() -> None:
+    logger.info("compiling CPU kernels")
+    for listener in tuple(listeners):
+        listener()
+
+
+def _sources() -> str:
+    """A digest of the sources here: numba itself only looks at the file that a kernel is written in."""
+    digest = hashlib.sha256()
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(path.name.encode() + path.read_bytes())
+    return digest.hexdigest()[:12]
+
+
+def _drop_unused(path: Path) -> None:
+    """Drop the kernels of other versions that no process has used for some time."""
+    for other in path.parent.glob("kernels-*"):
         with contextlib.suppress(OSError):  # another process was faster
-            if path.stat().st_mtime < newest:
-                _drop([path])
+            if other != path and time.time() - other.stat().st_mtime > _UNUSED:
+                shutil.rmtree(other)
 
 
 def _files() -> list[Path]:
-    folder = tiles_of.stats.cache_path
-    return list(Path(folder).glob("*.nb[ci]")) if folder else []
+    path = folder()
+    return [] if path is None else list(path.glob("*.nb[ci]"))
 
 
 def _readable(path: Path) -> bool:

@@ -8,6 +8,7 @@ import math
 
 import numpy as np
 
+from firstspike.spiketime.cpu.cache import jit
 from firstspike.spiketime.cpu.constants import (
     DELTA,
     DOUBLE,
@@ -28,7 +29,6 @@ from firstspike.spiketime.cpu.simd import (
     absolute,
     fill16,
     fma,
-    jit,
     lanes_of,
     load,
     load16,

@@ -9,6 +9,7 @@ import math
 
 import numpy as np
 
+from firstspike.spiketime.cpu.cache import jit
 from firstspike.spiketime.cpu.constants import PER_MEM, PER_SYN, RATIO, kappa, peak
 from firstspike.spiketime.cpu.crossing import (
     CURRENT,
@@ -39,7 +40,6 @@ from firstspike.spiketime.cpu.simd import (
     fill16,
     fill64,
     fma,
-    jit,
     keep,
     load16,
     maximum,

@@ -2,23 +2,21 @@
 
 # mypy: disable-error-code="no-untyped-def"
 
-import numba
 import numpy as np
 from numba import carray
 
-from firstspike.spiketime.cpu.cache import kept_on_disk
+from firstspike.spiketime.cpu.cache import c_function, kept_on_disk
 from firstspike.spiketime.cpu.constants import N_CONSTANTS
 from firstspike.spiketime.cpu.delayed import scan_delayed, unwind_delayed
-from firstspike.spiketime.cpu.parallel import SIGNATURE, announce, next_task, pointer
+from firstspike.spiketime.cpu.parallel import SIGNATURE, next_task, pointer
 
 
 @kept_on_disk
 def delayed_forward_kernel(dtype: str):
     """Forward, compiled at the first call."""
-    announce("delayed forward", dtype)
     real = np.dtype(dtype).type
 
-    @numba.cfunc(SIGNATURE, cache=True)
+    @c_function(SIGNATURE)
     def kernel(a):
         ensemble, batch, inputs, outputs = a[3], a[4], a[5], a[6]
         c = carray(pointer(a[7], real), (N_CONSTANTS,))
@@ -40,10 +38,9 @@ def delayed_forward_kernel(dtype: str):
 @kept_on_disk
 def delayed_backward_kernel(dtype: str):
     """Backward, compiled at the first call."""
-    announce("delayed backward", dtype)
     real = np.dtype(dtype).type
 
-    @numba.cfunc(SIGNATURE, cache=True)
+    @c_function(SIGNATURE)
     def kernel(a):
         ensemble, batch, inputs, outputs, groups, chunks = a[3], a[4], a[5], a[6], a[7], a[8]
         c = carray(pointer(a[9], real), (N_CONSTANTS + 1,))

@@ -10,7 +10,6 @@ a call would wait for them for ever: there they work in one thread, and so does 
 
 # mypy: disable-error-code="no-untyped-def"
 import ctypes
-import logging
 import os
 import threading
 from collections.abc import Callable, Sequence
@@ -22,8 +21,6 @@ import torch
 from llvmlite import ir
 from numba.core import types
 from numba.extending import intrinsic
-
-logger = logging.getLogger(__name__)
 
 FIRST = 3  # place of the kernel's own numbers
 _COUNTER, _TASKS, _PHASE = range(FIRST)
@@ -63,11 +60,6 @@ def pointer(typingctx, address, dtype):
         return builder.inttoptr(args[0], context.get_value_type(target))
 
     return target(address, dtype), codegen
-
-
-def announce(kernel: str, dtype: str) -> None:
-    """Say what the next lines spend their time on."""
-    logger.info("preparing the CPU kernel %r for %s: compiled once (about 20 s), then kept on disk", kernel, dtype)
 
 
 @lru_cache(maxsize=1)

@@ -3,11 +3,10 @@
 # mypy: disable-error-code="no-untyped-def"
 import math
 
-import numba
 import numpy as np
 from numba import carray
 
-from firstspike.spiketime.cpu.cache import kept_on_disk
+from firstspike.spiketime.cpu.cache import c_function, jit, kept_on_disk
 from firstspike.spiketime.cpu.constants import N_CONSTANTS, PER_MEM, PER_SYN, peak
 from firstspike.spiketime.cpu.crossing import (
     CURRENT,
@@ -25,7 +24,7 @@ from firstspike.spiketime.cpu.crossing import (
 )
 from firstspike.spiketime.cpu.masks import any_of, bits_of, mask_of, update, where_below
 from firstspike.spiketime.cpu.pack import pack_tile, tiles_of
-from firstspike.spiketime.cpu.parallel import SIGNATURE, announce, next_task, pointer, take
+from firstspike.spiketime.cpu.parallel import SIGNATURE, next_task, pointer, take
 from firstspike.spiketime.cpu.rows import (
     BOUND,
     LEVEL,
@@ -43,7 +42,6 @@ from firstspike.spiketime.cpu.simd import (
     fill16,
     fma,
     gather16,
-    jit,
     keep,
     lanes_of,
     load,
@@ -315,10 +313,9 @@ def copy_lanes(source, target, at, lanes):
 @kept_on_disk
 def forward_kernel(dtype: str, narrow: bool):
     """The kernel (see ``parallel``) for one dtype, and for at most 16 neurons or more; compiled at the first call."""
-    announce("forward", dtype)
     real, lanes = np.dtype(dtype).type, NARROW if narrow else TILE
 
-    @numba.cfunc(SIGNATURE, cache=True)
+    @c_function(SIGNATURE)
     def kernel(a):
         ensemble, batch, inputs, outputs, block = a[3], a[4], a[5], a[6], a[7]
         tiles, blocks = tiles_of(outputs), (batch + block - 1) // block

@@ -8,7 +8,6 @@ and its checks whether arrays overlap cost more than the arithmetic in the loops
 # mypy: disable-error-code="no-untyped-def"
 import operator
 
-import numba
 from llvmlite import ir
 from numba.core import cgutils, types
 from numba.core.datamodel import models
@@ -16,8 +15,6 @@ from numba.core.imputils import lower_builtin, lower_cast
 from numba.core.typeconv import Conversion
 from numba.core.typing.templates import AbstractTemplate, infer_global, signature
 from numba.extending import intrinsic, register_model
-
-jit = numba.njit(cache=True, error_model="numpy")  # a division by 0 gives inf, without a check each time
 
 
 class VecType(types.Type):

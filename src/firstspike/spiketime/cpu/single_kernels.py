@@ -2,12 +2,11 @@
 
 # mypy: disable-error-code="no-untyped-def"
 
-import numba
 import numpy as np
 from numba import carray
 
-from firstspike.spiketime.cpu.cache import kept_on_disk
-from firstspike.spiketime.cpu.parallel import SIGNATURE, announce, next_task, pointer
+from firstspike.spiketime.cpu.cache import c_function, kept_on_disk
+from firstspike.spiketime.cpu.parallel import SIGNATURE, next_task, pointer
 from firstspike.spiketime.cpu.single_scan import scan_delayed_neurons, scan_groups
 from firstspike.spiketime.cpu.single_sums import sum_single
 from firstspike.spiketime.cpu.tau_scan import LANES, tau_gradients
@@ -16,10 +15,9 @@ from firstspike.spiketime.cpu.tau_scan import LANES, tau_gradients
 @kept_on_disk
 def single_forward_kernel(dtype: str):
     """Forward, compiled at the first call."""
-    announce("forward, time constants for each neuron", dtype)
     real = np.dtype(dtype).type
 
-    @numba.cfunc(SIGNATURE, cache=True)
+    @c_function(SIGNATURE)
     def kernel(a):
         ensemble, batch, inputs, outputs = a[3], a[4], a[5], a[6]
         groups = (outputs + 15) // 16
@@ -40,10 +38,9 @@ def single_forward_kernel(dtype: str):
 @kept_on_disk
 def single_delayed_kernel(dtype: str):
     """Forward with synaptic delays, compiled at the first call."""
-    announce("delayed forward, time constants for each neuron", dtype)
     real = np.dtype(dtype).type
 
-    @numba.cfunc(SIGNATURE, cache=True)
+    @c_function(SIGNATURE)
     def kernel(a):
         ensemble, batch, inputs, outputs = a[3], a[4], a[5], a[6]
         times = carray(pointer(a[7], real), (ensemble, batch, inputs))
@@ -66,10 +63,9 @@ def single_delayed_kernel(dtype: str):
 @kept_on_disk
 def single_backward_kernel(dtype: str):
     """Backward, compiled at the first call."""
-    announce("backward, time constants", dtype)
     real = np.dtype(dtype).type
 
-    @numba.cfunc(SIGNATURE, cache=True)
+    @c_function(SIGNATURE)
     def kernel(a):
         ensemble, batch, inputs, outputs, groups, chunks = a[3], a[4], a[5], a[6], a[7], a[8]
         delayed, everything = a[9] != 0, a[10] != 0
@@ -107,10 +103,9 @@ def single_backward_kernel(dtype: str):
 @kept_on_disk
 def tau_kernel(dtype: str):
     """Gradients by time constants that all neurons share, compiled at the first call."""
-    announce("backward, shared time constants", dtype)
     real = np.dtype(dtype).type
 
-    @numba.cfunc(SIGNATURE, cache=True)
+    @c_function(SIGNATURE)
     def kernel(a):
         ensemble, batch, inputs, outputs, chunks = a[3], a[4], a[5], a[6], a[7]
         rates = carray(pointer(a[8], real), (2,))

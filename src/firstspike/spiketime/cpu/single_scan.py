@@ -11,12 +11,12 @@ import math
 
 import numpy as np
 
+from firstspike.spiketime.cpu.cache import jit
 from firstspike.spiketime.cpu.mathfun import exp, expm1
 from firstspike.spiketime.cpu.simd import (
     absolute,
     fill16,
     fma,
-    jit,
     load16,
     lowest_bit,
     maximum,

@@ -13,9 +13,10 @@ import numpy as np
 from numba.core import types
 from numba.extending import overload
 
+from firstspike.spiketime.cpu.cache import jit
 from firstspike.spiketime.cpu.mathfun import exp, expm1
 from firstspike.spiketime.cpu.pack import unit_of_row
-from firstspike.spiketime.cpu.simd import absolute, fill16, fma, jit, load16, maximum, select, store
+from firstspike.spiketime.cpu.simd import absolute, fill16, fma, load16, maximum, select, store
 
 # of G_1 in powers of -y: below y = 1/2 the rest is smaller than half a unit in the last place
 _SERIES_32 = tuple(1 / math.factorial(n + 2) for n in range(8))

@@ -11,7 +11,8 @@ import numpy as np
 from numba.core import types
 from numba.extending import overload
 
-from firstspike.spiketime.cpu.simd import fill16, highest, jit, load16, lowest, maximum, minimum, select, unowned
+from firstspike.spiketime.cpu.cache import jit
+from firstspike.spiketime.cpu.simd import fill16, highest, load16, lowest, maximum, minimum, select, unowned
 
 _FEW = 24
 _CROWDED = 4  # moves per time in the buckets that cost more than the radix sort

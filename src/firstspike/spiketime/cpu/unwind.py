@@ -3,7 +3,6 @@
 # mypy: disable-error-code="no-untyped-def"
 import math
 
-import numba
 import numpy as np
 from numba import carray
 
@@ -16,13 +15,13 @@ from firstspike.spiketime.cpu.adjoint import (
     start_lanes,
     unwind_tile,
 )
-from firstspike.spiketime.cpu.cache import kept_on_disk
+from firstspike.spiketime.cpu.cache import c_function, jit, kept_on_disk
 from firstspike.spiketime.cpu.constants import N_CONSTANTS, PER_SYN
 from firstspike.spiketime.cpu.crossing import NARROW, TILE
 from firstspike.spiketime.cpu.pack import pack_tile, tiles_of, units_of_tile, unpack_tile
-from firstspike.spiketime.cpu.parallel import SIGNATURE, announce, next_task, pointer
+from firstspike.spiketime.cpu.parallel import SIGNATURE, next_task, pointer
 from firstspike.spiketime.cpu.rows import FAST, N_BACKWARD, PAD, backward_rows, find_segments, stride_of
-from firstspike.spiketime.cpu.simd import jit, keep, unowned, zeros
+from firstspike.spiketime.cpu.simd import keep, unowned, zeros
 from firstspike.spiketime.cpu.sort import sort_row, sort_scratch, unowned_scratch
 
 SAMPLES = 16  # of one task, where samples are worked on by themselves
@@ -147,10 +146,9 @@ def gather_times(parts, order, count, rows, c, by_times, first, stop):
 @kept_on_disk
 def backward_kernel(dtype: str, narrow: bool):
     """The kernel (see ``parallel``) for one dtype, and for at most 16 neurons or more; compiled at the first call."""
-    announce("backward", dtype)
     real, lanes = np.dtype(dtype).type, NARROW if narrow else TILE
 
-    @numba.cfunc(SIGNATURE, cache=True)
+    @c_function(SIGNATURE)
     def kernel(a):
         ensemble, batch, inputs, outputs = a[3], a[4], a[5], a[6]
         groups, chunks, wants_weight, wants_times = a[7], a[8], a[9] != 0, a[10] != 0

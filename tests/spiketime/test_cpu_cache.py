@@ -1,0 +1,102 @@
+"""Where compiled kernels are kept; what happens to damaged ones is tested in ``test_cpu_resources``."""
+
+import logging
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numba
+import pytest
+import torch
+
+import firstspike as fs
+from firstspike.spiketime.cpu import cache
+
+CALL = """
+import torch, firstspike as fs
+from firstspike.spiketime.cpu import cache
+compiled = []
+cache.listeners.append(lambda: compiled.append(1))
+fs.first_spike_time(torch.zeros(1, 2), torch.ones(3, 2), fs.LIF(), backend="cpu")
+print(cache.folder(), len(compiled))
+"""
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    monkeypatch.setattr(numba.config, "CACHE_DIR", str(tmp_path / "home"))
+    return tmp_path / "home"
+
+
+@pytest.fixture
+def compilations():
+    found = []
+    listener = lambda: found.append(1)  # noqa: E731
+    cache.listeners.append(listener)
+    yield found
+    cache.listeners.remove(listener)
+
+
+def test_another_installation_of_this_version_compiles_nothing(tmp_path):
+    fs.first_spike_time(torch.zeros(1, 2), torch.ones(3, 2), fs.LIF(), backend="cpu")
+    shutil.copytree(Path(fs.__file__).parent, tmp_path / "firstspike", copy_function=shutil.copyfile)  # new dates
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-c", CALL], env=environment, cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == [str(cache.folder()), "0"]
+
+
+def test_other_sources_and_other_versions_have_folders_of_their_own(home, tmp_path, monkeypatch):
+    for path in Path(cache.__file__).parent.glob("*.py"):
+        shutil.copyfile(path, tmp_path / path.name)
+    now = cache.folder.__wrapped__()
+    assert now.parent == home
+    monkeypatch.setattr(cache, "__file__", str(tmp_path / "cache.py"))
+    assert cache.folder.__wrapped__() == now
+    with (tmp_path / "simd.py").open("a") as file:
+        file.write("# changed\n")
+    changed = cache.folder.__wrapped__()
+    monkeypatch.setattr(cache, "__version__", "99.0")
+    other = cache.folder.__wrapped__()
+    monkeypatch.setattr(numba, "__version__", "99.0")
+    assert len({now, changed, other, cache.folder.__wrapped__()}) == 4
+
+
+def test_kernels_of_other_versions_are_dropped_when_nothing_uses_them(home):
+    for name in ("kernels-old", "kernels-new", "something else"):
+        (home / name).mkdir(parents=True)
+        (home / name / "kernel.nbi").write_text("")
+    long_ago = time.time() - 40 * 24 * 3600
+    for name in ("kernels-old", "something else"):
+        os.utime(home / name, (long_ago, long_ago))
+    mine = cache.folder.__wrapped__()
+    assert {path.name for path in home.iterdir()} == {mine.name, "kernels-new", "something else"}
+
+
+def test_without_a_folder_kernels_are_compiled_in_every_process(home, monkeypatch, caplog, compilations):
+    home.write_text("a file, where a folder is expected")
+    with caplog.at_level(logging.WARNING):
+        assert cache.folder.__wrapped__() is None
+    assert "NUMBA_CACHE_DIR" in caplog.text
+    monkeypatch.setattr(cache, "folder", lambda: None)
+    double = cache.jit(lambda x: 2 * x)
+    kernel = cache.c_function(numba.float64(numba.float64))(lambda x: double(x) + 1)
+    assert kernel.ctypes(3.0) == 7.0
+    assert compilations == [1]
+
+
+def test_the_progress_bar_says_once_that_kernels_are_compiled(capsys):
+    class Compiles(fs.Callback):
+        def on_batch_end(self, fit):
+            cache._announce()
+
+    before = list(cache.listeners)
+    net = fs.Network(fs.LIFLinear(9, 3))
+    trainer = fs.Trainer(net, fs.losses.TimeCrossEntropy(), torch.optim.Adam(net.parameters()))
+    trainer.fit(fs.data.bars(samples=30), epochs=2, batch_size=10, callbacks=[Compiles()])
+    assert capsys.readouterr().err.count("compiling CPU kernels") == 1
+    assert cache.listeners == before
