@@ -2,6 +2,7 @@
 
 import importlib.util
 import math
+import subprocess
 import sys
 from dataclasses import replace
 
@@ -200,3 +201,12 @@ def test_refused(simulator):
 def test_bad_settings(step, duration):
     with pytest.raises(ValueError, match=r"expected 0\.0001 <= step <= 1 and step < duration < inf"):
         Nest(step, duration)
+
+
+def test_symbols_of_later_extension_modules_stay_their_own():
+    """The import of NEST asks for global symbols; kernels of ``torch.compile`` would then call each other's code."""
+    command = (
+        "import sys; from firstspike.substrates import Nest; before = sys.getdlopenflags(); Nest()._load();"
+        "assert 'nest' in sys.modules; assert sys.getdlopenflags() == before"
+    )
+    subprocess.run([sys.executable, "-c", command], check=True)

@@ -5,6 +5,7 @@ import importlib.util
 import io
 import math
 import os
+import sys
 import warnings
 from abc import abstractmethod
 from collections.abc import Iterator
@@ -178,7 +179,7 @@ class Simulator(LayerByLayer):
         if any(importlib.util.find_spec(name) is None for name in ("pyNN", self.module)):
             raise ImportError(f'{self.title} or PyNN is missing. Install them: pip install "firstspike[{self.kind}]"')
         environment = {"PATH": self.path, "PYNEST_QUIET": "1", "NEURON_MODULE_OPTIONS": "-nogui -nobanner"}
-        with self._quiet(), _environment(environment):
+        with self._quiet(), _environment(environment), _dlopen_flags():
             try:
                 return importlib.import_module(f"pyNN.{self.module}")
             except Exception as error:  # whatever a simulator, its compiler or its libraries run into
@@ -234,3 +235,19 @@ def _environment(values: dict[str, str]) -> Iterator[None]:
                 os.environ.pop(name, None)
             else:
                 os.environ[name] = value
+
+
+@contextmanager
+def _dlopen_flags() -> Iterator[None]:
+    """The import of NEST makes symbols of all later extension modules global, and leaves that on.
+
+    Kernels of ``torch.compile``, which all have the same symbol, would then silently call each other.
+    """
+    if not hasattr(sys, "getdlopenflags"):  # Windows
+        yield
+        return
+    before = sys.getdlopenflags()
+    try:
+        yield
+    finally:
+        sys.setdlopenflags(before)
