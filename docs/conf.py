@@ -22,6 +22,7 @@ extensions = [
     "sphinx_copybutton",
     "docstrings",
     "generated",
+    "pages",
 ]
 exclude_patterns = ["_build", "_ext"]
 html_theme = "furo"
@@ -29,7 +30,7 @@ html_title = f"firstspike {release}"
 html_static_path = ["_static"]
 html_css_files = ["firstspike.css"]
 
-myst_enable_extensions = ["amsmath", "colon_fence", "deflist", "dollarmath"]
+myst_enable_extensions = ["alert", "amsmath", "dollarmath"]
 myst_heading_anchors = 3
 
 # `-D nb_execution_mode=off` builds without running them; the tests run them, too

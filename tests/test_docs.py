@@ -1,5 +1,10 @@
-"""What the documentation shows runs as it is shown. Its build is part of the checks in .ci/run."""
+"""What the documentation shows runs as it is shown, and its pages read on a code host as on the site.
 
+Its build is part of the checks in .ci/run.
+"""
+
+import json
+import pkgutil
 import re
 from pathlib import Path
 
@@ -9,7 +14,8 @@ import yaml
 from firstspike.config import load_config, parse_config
 from firstspike.sweeps.plan import load_plan
 
-DOCS = Path(__file__).parents[1] / "docs"
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
 PAGES = ["concepts", "getting_started", "own_data", "training", "plots", "substrates", "images", "nir"]
 
 
@@ -48,3 +54,64 @@ def test_substrate_of_the_page_is_valid():
     config = load_config("bars_mock_bss2", [f"{setting[0]}={yaml.safe_dump(setting[1], default_flow_style=True)}"])
     assert config.substrate.kind == "brainscales2"
     assert config.substrate.largest_batch == 150
+
+
+def texts():
+    """The Markdown of every page and notebook, by its path: what a code host shows, without code blocks."""
+    files = [*ROOT.glob("*.md"), *DOCS.rglob("*.md"), *ROOT.glob("examples/*.ipynb"), *DOCS.glob("tutorials/*.ipynb")]
+    found = {}
+    for file in files:
+        text = file.read_text(encoding="utf-8")
+        if file.suffix == ".ipynb":
+            cells = json.loads(text)["cells"]
+            text = "\n\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
+        text = re.sub(r"<!--.*?-->", "", text, flags=re.DOTALL)
+        found[file] = re.sub(r"^( *)```.*?^\1```$", "", text, flags=re.MULTILINE | re.DOTALL)
+    return {file: text for file, text in found.items() if "_build" not in file.parts}
+
+
+def anchors(text):
+    """What a code host makes of the headings of a page."""
+    headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def links(text):
+    """Texts and targets, also of pictures."""
+    text = re.sub(r"(`+)(?!`).*?[^`]\1(?!`)", "code", text)
+    return re.findall(r"\[((?:[^\[\]]|\[[^\[\]]*\])*)\]\(([^()\s]*)\)", text)
+
+
+def test_every_link_has_a_text_and_a_target():
+    pages = texts()
+    assert sum(len(links(text)) for text in pages.values()) > 100
+    wrong = []
+    for file, text in pages.items():
+        for shown, target in links(text):
+            path, _, anchor = target.partition("#")
+            if not shown.strip():
+                wrong.append(f"{file.name}: no text for {target}")
+            if re.match(r"\w+:", target):
+                continue
+            to = (file.parent / path).resolve() if path else file
+            if not to.exists() or (to.suffix == ".md" and anchor and anchor not in anchors(pages[to])):
+                wrong.append(f"{file.name}: nothing at {target}")
+    assert wrong == []
+
+
+def test_pages_have_nothing_that_only_sphinx_understands():
+    only_sphinx = re.compile(r"\{[\w:]+\}`|^:::|^: |^%|^\([\w-]+\)=$|^ *```\{", re.MULTILINE)
+    assert {file.name: found for file, text in texts().items() if (found := only_sphinx.findall(text))} == {}
+
+
+def test_names_in_code_exist():
+    unknown = []
+    for file, text in texts().items():
+        if file.name == "CHANGELOG.md":
+            continue  # also tells of earlier names
+        for name in re.findall(r"`(?:fs|firstspike)((?:\.[a-z_]\w*)*\.[A-Za-z_]\w*)(?:\(\))?`", text):
+            try:
+                pkgutil.resolve_name(f"firstspike{name}")
+            except (AttributeError, ImportError):
+                unknown.append(f"{file.name}: {name}")
+    assert unknown == []

@@ -1,6 +1,6 @@
 """Parts of pages that come from the package itself: the command's options and the keys of a config.
 
-A page has a line ``% generated: NAME``; the Markdown of ``GENERATED[NAME]`` takes its place.
+A page has a line ``<!-- generated: NAME -->``; the Markdown of ``GENERATED[NAME]`` takes its place.
 """
 
 import inspect
@@ -230,7 +230,8 @@ def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
 
 def fill(app: Any, page: str, source: list[str]) -> None:
     """Put what is generated in its place."""
-    source[0] = re.sub(r"^% generated: (.+)$", lambda found: GENERATED[found[1]](), source[0], flags=re.MULTILINE)
+    mark = re.compile(r"^<!-- generated: (.+) -->$", re.MULTILINE)
+    source[0] = mark.sub(lambda found: GENERATED[found[1]](), source[0])
 
 
 def setup(app: Any) -> dict[str, bool]:
