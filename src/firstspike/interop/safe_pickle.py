@@ -96,22 +96,13 @@ _RECORDED |= {f"numpy.{core}.multiarray.{name}" for core in ("core", "_core") fo
 
 
 class SafeUnpickler(pickle.Unpickler):
-    """Reads one pickle from a seekable file.
+    """Reads one pickle from a seekable file; ``functions`` is what is called by the names that a pickle may call."""
 
-    ``functions`` are further names that the pickle may call, with what is called instead; ``persistent`` makes objects
-    of persistent ids, which are refused by default.
-    """
+    functions: ClassVar[Mapping[str, Callable[..., Any]]] = _PLAIN
 
-    def __init__(
-        self,
-        file: IO[bytes],
-        functions: Mapping[str, Callable[..., Any]] | None = None,
-        persistent: Callable[[Any], Any] | None = None,
-    ) -> None:
+    def __init__(self, file: IO[bytes]) -> None:
         super().__init__(file, encoding="latin1")
         self._file = file
-        self._functions = _PLAIN | dict(functions or {})
-        self._persistent = persistent
         self._kinds: dict[str, type[StandIn]] = {}
 
     def load(self) -> Any:
@@ -129,18 +120,12 @@ class SafeUnpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         """A harmless function or a stand-in. Nothing is imported."""
         qualified = f"{_OLD_NAMES.get(module, module)}.{name}"
-        if qualified in self._functions:
-            return _Allowed(self._functions[qualified])
+        if qualified in self.functions:
+            return _Allowed(self.functions[qualified])
         if qualified not in self._kinds:
             self._kinds[qualified] = type(qualified.rpartition(".")[2], (StandIn,), {"qualified": qualified})
         kind = self._kinds[qualified]
         return _Allowed(lambda *args: kind.__new__(kind, *args)) if qualified in _RECORDED else kind
-
-    def persistent_load(self, pid: Any) -> Any:
-        """The object of a persistent id."""
-        if self._persistent is None:
-            raise UnsafePickleError(f"the pickle refers to something outside of it ({pid!r}): not read")
-        return self._persistent(pid)
 
 
 def _check_operations(file: IO[bytes]) -> None:

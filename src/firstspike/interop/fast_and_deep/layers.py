@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from firstspike.interop.fast_and_deep.sections import Inputs
-from firstspike.interop.fast_and_deep.substrate import NOISE_KEYS, Delays, noise
+from firstspike.interop.fast_and_deep.substrate import Delays, noise
 from firstspike.interop.fast_and_deep.table import LIMIT, Table
 
 _NEURONS = ("NeuronLayer", "EqualtimeLayer")
@@ -47,11 +47,16 @@ class Source:
 class NetworkBuilder:
     """Collects our layers, beginning with the inputs, and where their parameters are, by name in ``state_dict``.
 
-    With ``exact`` a trained network is imported, so that every delay has to be the original's. Of each layer of neurons
-    ``silent_limits`` are ``max_num_missing_spikes``, ``weight_grad_limits`` are ``max_dw_norm``.
+    Of each layer of neurons ``silent_limits`` are ``max_num_missing_spikes``, ``weight_grad_limits`` are
+    ``max_dw_norm``; ``neuron`` is the section of the defaults.
+
+    Args:
+        inputs: of the network.
+        defaults: parameters of neurons without their own.
+        exact: whether a trained network is imported, so that every delay has to be the original's.
     """
 
-    def __init__(self, inputs: Inputs, exact: bool) -> None:
+    def __init__(self, inputs: Inputs, defaults: Table, exact: bool) -> None:
         self.layers: list[dict[str, Any]] = []
         self.sources: dict[str, Source] = {}
         self.silent_limits: list[float] = []
@@ -59,74 +64,116 @@ class NetworkBuilder:
         self.noise: list[dict[str, float]] = []
         self.delays: Delays = []
         self.delay_count = 0
-        self._exact = exact
+        self.neuron = neuron(defaults)
+        self._defaults, self._exact = defaults.raw, exact
         self._pending: dict[str, tuple[dict[str, Any], Source]] = {}  # synaptic and dendritic delays of the next layer
+        defaults.optional("max_dw_norm")
+        noise(defaults, 1.0)  # reads the keys; each layer merges them with its own
+        defaults.close()
         features, copies = inputs.features, inputs.copies
         if copies > 1:
             self.layers.append({"kind": "multiplex", "copies": copies})
         self.order = [copy * features + index for index in range(features) for copy in range(copies)]
-        self.bias(inputs.bias)
+        self._bias(inputs.bias)
 
-    def bias(self, times: list[float]) -> None:
-        """Bias spikes after the inputs."""
+    def add_layers(self, tables: list[Table], listed: bool) -> None:
+        """Add layers; ``listed``: whether the original's network has all of them, or only those of neurons."""
+        for index, table in enumerate(tables):
+            name = str(table.take("name"))
+            table.skip("feat_in", "feat_out", "monitor")
+            if name == "Biases":
+                self._refuse_after(table, "synaptic", "dendritic")
+                self._bias(table.numbers("times"))
+            elif name == "Multiplex":
+                self._refuse_after(table, "synaptic")
+                self._multiplex(table.integer("factor"))
+            elif name in ("DelayAxonal", "DelaySynaptic", "DelayDendritic"):
+                following = next((t for t in tables[index:] if t.raw.get("name") in _NEURONS), None)
+                if following is None:
+                    raise ValueError(f"{table.place}: {name} has no neurons after it")
+                self._delay(table, name.removeprefix("Delay").lower(), index, following.integer("size"))
+            elif name in _NEURONS:
+                self._neurons(table, index if listed else len(self.silent_limits))
+            elif name == "BroadcastLayer":  # only repeats times; a sweep may leave it the keys of a delay
+                table.skip(*_DELAY_KEYS)
+            else:
+                raise ValueError(f"{table.place}: a layer {name} is not known here")
+            table.skip("trainable")
+            table.close()
+
+    def _bias(self, times: list[float]) -> None:
         if times:
             self.layers.append({"kind": "bias", "times": list(times)})
             self.order += range(len(self.order), len(self.order) + len(times))
 
-    def multiplex(self, factor: int) -> None:
-        """Copies side by side."""
+    def _multiplex(self, factor: int) -> None:
         if not 1 <= factor * len(self.order) <= LIMIT:
             raise ValueError(f"Multiplex: expected 1 to {LIMIT} copies of inputs, got {factor} x {len(self.order)}")
         self.layers.append({"kind": "multiplex", "copies": factor})
         self.order = [index * factor + copy for index in self.order for copy in range(factor)]
 
-    def lif(self, index: int, size: int, mean: float, std: float, max_silent: float, **own: Any) -> None:
-        """A layer of neurons with the delays that came before it; ``own`` are further keys of its section."""
-        section = {"kind": "lif", "out_features": size, "weight_mean": mean, "weight_std": std, **own}
-        self._add(section, weight=Source(index, "weight", (len(self.order), size), order=tuple(self.order)))
-        self.silent_limits.append(max_silent)
+    def _neurons(self, table: Table, index: int) -> None:
+        """A layer of neurons with the delays that came before it."""
+        own = table.table("neuron_params", {})
+        changed = not own.raw.keys().isdisjoint(_NEURON_KEYS)
+        own.raw = self._defaults | own.raw
+        self.weight_grad_limits.append(own.optional("max_dw_norm"))
+        parameters = neuron(own) if changed else self.neuron
+        self.noise.append(noise(own, threshold_unit(own, parameters)))
+        own.close()
+        size = table.integer("size")
+        section: dict[str, Any] = {"kind": "lif", "out_features": size}
+        section |= {"weight_mean": table.number("weights_mean"), "weight_std": table.number("weights_std")}
+        self.silent_limits.append(table.number("max_num_missing_spikes", 1.0))
+        if (lr := table.optional("learning_rate")) is not None:
+            section["lr"] = lr
+        if parameters != self.neuron:
+            section["neuron"] = parameters
+        table.note_value("trainable", "the weights of a layer always learn here", (True,))
+        table.note_value("biases", "the original does not read it either; use a layer Biases", ([],))
+        sources = {"weight": Source(index, "weight", (len(self.order), size), order=tuple(self.order))}
         if "synaptic" in self._pending:
-            delay, self.sources[f"{len(self.layers) - 1}.delay_raw"] = self._pending["synaptic"]
+            delay, sources["delay_raw"] = self._pending["synaptic"]
             if "lr" in delay:
                 section["delay_lr"] = delay.pop("lr")
             section["delay"] = delay
+        self._add(section, **sources)
         if "dendritic" in self._pending:
             delay, source = self._pending["dendritic"]
             self._add(delay, delay_raw=source)
         self.order = list(range(size))
         self._pending = {}
 
-    def delay(self, table: Table, index: int, size: int) -> None:
+    def _delay(self, table: Table, kind: str, index: int, size: int) -> None:
         """A delay layer of the original before ``size`` neurons."""
-        kind = table.take("name").removeprefix("Delay").lower()
         pre, post = (table.integer(key, 1) for key in _SHARING)
         inputs = len(self.order)
         if min(pre, post) < 1 or inputs % pre or size % post:
             raise ValueError(f"{table.place}: {inputs} inputs and {size} neurons cannot be shared by {pre} and {post}")
         if kind in self._pending:
             raise ValueError(f"{table.place}: a second {kind} delay before one layer has no counterpart here")
-        rows, columns = inputs // pre, size // post
+        if kind == "dendritic":
+            inputs = pre = 1
+        elif kind == "axonal":
+            size = post = 1
         delay, jitter = _delay_section(table, {} if kind == "synaptic" else {"kind": "delay"})
-        if kind == "synaptic":
-            self._pending[kind] = delay, Source(index, kind, (rows, columns), (pre, post), tuple(self.order))
-        elif kind == "dendritic":
-            self._pending[kind] = delay, Source(index, kind, (1, columns), (1, post))
-            pre = 1  # has no effect
-        else:
-            source = Source(index, kind, (rows, 1), (pre, 1), tuple(self.order))
-            if order := self._shared(table, pre, rows):
+        shape, order = (inputs // pre, size // post), () if kind == "dendritic" else tuple(self.order)
+        source = Source(index, kind, shape, (pre, post), order)
+        if kind == "axonal":
+            if shared := self._shared(table, pre, shape[0]):
                 delay["copies"] = pre
-                source = Source(index, kind, (rows, 1), order=order)
+                source = Source(index, kind, shape, order=shared)
                 pre = 1
             self._add(delay, delay_raw=source)
-            post = 1  # has no effect
+        else:
+            self._pending[kind] = delay, source
         for key, factor in zip(_SHARING, (pre, post), strict=True):
             if factor > 1:
                 table.note(key, f" = {factor}: delays are not shared here; they start equal and learn apart")
         self.delays.append((delay, jitter))
-        self.delay_count += {"synaptic": inputs * size, "axonal": inputs, "dendritic": size}[kind]
+        self.delay_count += inputs * size
 
-    def refuse_after(self, table: Table, *delays: str) -> None:
+    def _refuse_after(self, table: Table, *delays: str) -> None:
         """Refuse inputs that the original adds after such delays: here the delays would be after them."""
         if self._pending.keys() & set(delays):
             raise ValueError(
@@ -146,8 +193,11 @@ class NetworkBuilder:
         before: dict[str, Any] = next((layer for layer in reversed(self.layers) if layer["kind"] != "delay"), {})
         if self._exact or before.get("copies") != pre:
             return ()
-        why = "the original shares a delay among inputs {} apart, which are copies of different inputs; "
-        table.note(_SHARING[0], f" = {pre}: {why.format(rows)}here the copies of an input share one")
+        table.note(
+            _SHARING[0],
+            f" = {pre}: the original shares a delay among inputs {rows} apart, which are copies of different inputs; "
+            "here the copies of an input share one",
+        )
         return tuple(range(rows))
 
 
@@ -173,73 +223,6 @@ def threshold_unit(params: Table, neuron: dict[str, float]) -> float:
     """One unit of the original's threshold in ours."""
     ratio = neuron["tau_mem"] / neuron["tau_syn"]
     return float(params.number("g_leak", 1 / ratio) * ratio)
-
-
-def translate_layers(
-    tables: list[Table], listed: bool, inputs: Inputs, defaults: Table, exact: bool
-) -> tuple[NetworkBuilder, dict[str, float]]:
-    """The network, and the ``neuron`` section.
-
-    ``listed``: whether the original's network has all of these layers, or only those of neurons. ``defaults``: neuron
-    parameters of layers without their own. ``exact``: see ``NetworkBuilder``.
-    """
-    builder = NetworkBuilder(inputs, exact)
-    base = neuron(defaults)
-    weight_grad_limit = defaults.optional("max_dw_norm")
-    noise(defaults, 1.0)  # reads the keys; each layer merges them with its own
-    defaults.close()
-    for index, table in enumerate(tables):
-        name = str(table.take("name"))
-        table.skip("feat_in", "feat_out", "monitor")
-        if name == "Biases":
-            builder.refuse_after(table, "synaptic", "dendritic")
-            builder.bias(table.numbers("times"))
-        elif name == "Multiplex":
-            builder.refuse_after(table, "synaptic")
-            builder.multiplex(table.integer("factor"))
-        elif name in ("DelayAxonal", "DelaySynaptic", "DelayDendritic"):
-            following = next((t for t in tables[index:] if t.raw.get("name") in _NEURONS), None)
-            if following is None:
-                raise ValueError(f"{table.place}: {name} has no neurons after it")
-            builder.delay(table, index, following.integer("size"))
-        elif name in _NEURONS:
-            own = Table(table.take("neuron_params", {}), f"{table.place}.neuron_params", table)
-            limit = own.optional("max_dw_norm") if "max_dw_norm" in own else weight_grad_limit
-            builder.weight_grad_limits.append(limit)
-            _lif(builder, table, index if listed else len(builder.silent_limits), own, defaults, base)
-        elif name == "BroadcastLayer":  # only repeats times; a sweep may leave it the keys of a delay
-            table.skip(*_DELAY_KEYS)
-        else:
-            raise ValueError(f"{table.place}: a layer {name} is not known here")
-        table.skip("trainable")
-        table.close()
-    return builder, base
-
-
-def _lif(
-    builder: NetworkBuilder, table: Table, index: int, own: Table, defaults: Table, base: dict[str, float]
-) -> None:
-    merged = Table(defaults.raw | own.raw, own.place)
-    parameters = neuron(merged)
-    if own.raw.keys() & set(_NEURON_KEYS):
-        table.no_counterpart += merged.no_counterpart
-    for key in (*_NEURON_KEYS, *NOISE_KEYS):
-        own.take(key, None)
-    own.skip("threshold_noise_fp", "decay_syn", "decay_mem")
-    own.close()
-    builder.noise.append(noise(merged, threshold_unit(merged, parameters)))
-    lr = table.optional("learning_rate")
-    builder.lif(
-        index,
-        table.integer("size"),
-        table.number("weights_mean"),
-        table.number("weights_std"),
-        table.number("max_num_missing_spikes", 1.0),
-        **({} if lr is None else {"lr": lr}),
-        **({} if parameters == base else {"neuron": parameters}),
-    )
-    table.note_value("trainable", "the weights of a layer always learn here", (True,))
-    table.note_value("biases", "the original does not read it either; use a layer Biases", ([],))
 
 
 def _delay_section(table: Table, section: dict[str, Any]) -> tuple[dict[str, Any], float]:

@@ -46,11 +46,10 @@ class ResultFiles:
     curves: dict[str, Path]
 
 
-def find_files(folder: Path, name: str | None = None) -> ResultFiles:
+def find_files(folder: Path) -> ResultFiles:
     """Find config, network and test results in a result folder, or in one ``epoch_N`` of it.
 
-    A folder that has ``epoch_N`` folders and no network of its own stands for the last of them. ``name`` is the
-    original's name of the data set, with which its files begin.
+    A folder that has ``epoch_N`` folders and no network of its own stands for the last of them.
 
     Raises:
         FileNotFoundError: no config.
@@ -58,23 +57,21 @@ def find_files(folder: Path, name: str | None = None) -> ResultFiles:
     """
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: no such file or folder")
-    place, epoch, network = folder, _epoch(folder), _network(folder, name, "_network.pt")
-    if network is None and epoch is None:
-        numbered = [(number, inner) for inner in folder.glob("epoch_*") if (number := _epoch(inner)) is not None]
-        for number, inner in sorted(numbered, reverse=True):
-            if network := _network(inner, name, "_network.pt"):
-                place, epoch = inner, number
-                break
-    prefix = name if network is None else network.name.removesuffix("_network.pt")
+    numbered = [(number, inner) for inner in folder.glob("epoch_*") if (number := _epoch(inner)) is not None]
+    places = [(_epoch(folder), folder), *sorted(numbered, reverse=True)]
+    found = ((epoch, place, network) for epoch, place in places if (network := _network(place)))
+    epoch, place, network = next(found, (*places[0], None))
     config = next((p for x in (place, folder, folder.parent) if (p := x / "config.yaml").is_file()), None)
     if config is None:
         raise FileNotFoundError(f"{folder} has no config.yaml; give a result folder of fastAndDeep, or a YAML file")
+    if network is None:
+        return ResultFiles(config, _network(folder, "_untrained_network.pt"), False, epoch, {}, {})
+    prefix = network.name.removesuffix("_network.pt")
     tests, curves = (
         {key: path for key, end in ends.items() if (path := place / f"{prefix}{end}").is_file()}
         for ends in (_TEST, _CURVES)
     )
-    untrained = None if network else _network(folder, name, "_untrained_network.pt")
-    return ResultFiles(config, network or untrained, network is not None, epoch, tests, curves)
+    return ResultFiles(config, network, True, epoch, tests, curves)
 
 
 def _epoch(folder: Path) -> int | None:
@@ -82,12 +79,11 @@ def _epoch(folder: Path) -> int | None:
     return int(match[1]) if match else None
 
 
-def _network(folder: Path, name: str | None, end: str) -> Path | None:
+def _network(folder: Path, end: str = "_network.pt") -> Path | None:
     found = [path for path in sorted(folder.glob(f"*{end}")) if ("_untrained_" in path.name) == ("_untrained_" in end)]
-    named = [path for path in found if path.name == f"{name}{end}"]
-    if len(found) > 1 and not named:
+    if len(found) > 1:
         raise ValueError(f"{folder} has several networks: {', '.join(path.name for path in found)}; keep one")
-    return next(iter(named or found), None)
+    return found[0] if found else None
 
 
 def metrics(files: dict[str, Path], rates: list[float], layers: list[int]) -> list[dict[str, float | int | str]]:

@@ -22,7 +22,7 @@ from firstspike.interop.fast_and_deep.results import (
 )
 from firstspike.interop.fast_and_deep.translate import import_config
 from firstspike.interop.safe_pickle import StandIn
-from firstspike.interop.torch_file import StoredTensor, read_torch_file
+from firstspike.interop.torch_file import read_torch_file
 from firstspike.layers import Network
 from firstspike.runs import RunFolder
 from firstspike.runs.checkpoint import place_of, save_checkpoint
@@ -81,9 +81,8 @@ def import_folder(folder: Path, out: Path) -> Imported:
         FileNotFoundError: no config in ``folder``.
         ValueError: a config or network that cannot be read or expressed.
     """
-    first = find_files(folder)
-    config, translation = import_config(first.config, exact=first.network is not None)
-    files = find_files(folder, translation.name)
+    files = find_files(folder)
+    config, translation = import_config(files.config, exact=files.network is not None)
     data = build_data(config)
     trainer = build(config, data)
     member = trainer.members[0]
@@ -177,7 +176,7 @@ def read_network(path: Path, sources: dict[str, Source]) -> dict[str, Tensor]:
     if not isinstance(container, StandIn):
         raise ValueError(f"{path}: {network.qualified} has no layers; expected a network of fastAndDeep")
     layers = _modules(container)
-    return {name: torch.from_numpy(_values(path, layers, source)) for name, source in sources.items()}
+    return {name: _values(path, layers, source) for name, source in sources.items()}
 
 
 def _modules(module: StandIn) -> dict[str, object]:
@@ -185,7 +184,7 @@ def _modules(module: StandIn) -> dict[str, object]:
     return {str(key): value for key, value in found.items()} if isinstance(found, dict) else {}
 
 
-def _values(path: Path, layers: dict[str, object], source: Source) -> np.ndarray:
+def _values(path: Path, layers: dict[str, object], source: Source) -> Tensor:
     """A parameter of the original, ``(inputs, neurons)``, in the order and form of ours."""
     attribute, classes = _WEIGHTS if source.kind == "weight" else _DELAYS
     layer, place = layers.get(str(source.layer)), f"{path}: layers[{source.layer}]"
@@ -193,18 +192,17 @@ def _values(path: Path, layers: dict[str, object], source: Source) -> np.ndarray
         raise ValueError(f"{place}: expected {classes[0]}, got {layer!r}; the network does not fit the config")
     learned = layer.attributes.get("_parameters")  # what is not trained is a plain attribute
     tensor = (learned if isinstance(learned, dict) else {}).get(attribute, layer.attributes.get(attribute))
-    if not isinstance(tensor, StoredTensor):
+    if not isinstance(tensor, Tensor):
         raise ValueError(f"{place}: has no tensor {attribute}")
     if tensor.shape != source.shape:
         raise ValueError(
-            f"{place}.{attribute}: expected shape {source.shape} by the config, got {tensor.shape}; is it the network "
-            "of this config?"
+            f"{place}.{attribute}: expected shape {source.shape} by the config, got {tuple(tensor.shape)}; is it the "
+            "network of this config?"
         )
-    values = np.array(tensor.array(), dtype=np.float64)
-    if not np.isfinite(values).all():
+    values = tensor.double().tile(source.tiles)
+    if not values.isfinite().all():
         raise ValueError(f"{place}.{attribute}: holds numbers that are not finite")
-    values = np.tile(values, source.tiles)
     if source.kind == "dendritic":
-        return values[0].copy()
+        return values[0]
     values = values[list(source.order)]
-    return values[:, 0].copy() if source.kind == "axonal" else values.T.copy()
+    return values[:, 0] if source.kind == "axonal" else values.T

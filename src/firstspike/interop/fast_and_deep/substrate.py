@@ -12,9 +12,7 @@ _NOISE = {
     "threshold_noise_s2s_std": "threshold_sample_noise",
     "jitter": "spike_jitter",
 }
-NOISE_KEYS = (*_NOISE, "clip_weights_max")
 _DETERMINISTIC = {"threshold_offset", "weight_scale", "weight_max"}
-
 
 Delays = list[tuple[dict[str, Any], float]]  # of each its section of our config and the std of its jitter
 

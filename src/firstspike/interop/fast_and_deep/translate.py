@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from firstspike.config import Config, parse_config
-from firstspike.interop.fast_and_deep.layers import Source, translate_layers
+from firstspike.interop.fast_and_deep.layers import NetworkBuilder, Source
 from firstspike.interop.fast_and_deep.sections import data, loss, training
 from firstspike.interop.fast_and_deep.substrate import runs_on_chip, substrate
 from firstspike.interop.fast_and_deep.table import Table
@@ -29,7 +29,6 @@ class Translation:
         inexact: why the original's spike times may differ from ours by more than rounding, one reason each.
         no_counterpart: what firstspike does not have, one line each.
         without_effect: keys that change neither what a network computes nor what it learns, one line each.
-        name: the original's name of the data set, with which its files begin.
     """
 
     config: dict[str, Any]
@@ -37,7 +36,6 @@ class Translation:
     inexact: list[str]
     no_counterpart: list[str]
     without_effect: list[str]
-    name: str
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -104,7 +102,8 @@ def translate(raw: dict[str, Any], exact: bool = False) -> Translation:
     tables = layout.tables("layers") if listed else _layers_from_sizes(layout, params, copies)
     if tables and tables[0].raw.get("name") == "Biases":
         tables[0].raw["times"] = tables[0].numbers("times") * copies
-    builder, base = translate_layers(tables, listed, inputs, defaults, exact)
+    builder = NetworkBuilder(inputs, defaults, exact)
+    builder.add_layers(tables, listed)
     if current or "max_dw_norm" in defaults:
         params.skip("max_dw_norm")  # the neurons' counts
     else:
@@ -114,15 +113,14 @@ def translate(raw: dict[str, Any], exact: bool = False) -> Translation:
     section, inexact = substrate(params, builder.noise, builder.delays)
     config = {
         "data": inputs.section,
-        "neuron": base,
+        "neuron": builder.neuron,
         "network": builder.layers,
-        "loss": loss(params, current, base["tau_syn"], builder.delay_count, len(builder.order)),
+        "loss": loss(params, current, builder.neuron["tau_syn"], builder.delay_count, len(builder.order)),
         "training": training(params, builder.weight_grad_limits, builder.silent_limits),
     }
     if section:
         config["substrate"] = section
-    notes = root.no_counterpart, root.without_effect
-    return Translation(config, builder.sources, inexact, *notes, str(dataset.raw["name"]))
+    return Translation(config, builder.sources, inexact, root.no_counterpart, root.without_effect)
 
 
 def _layers_from_sizes(layout: Table, params: Table, copies: int) -> list[Table]:
