@@ -147,7 +147,7 @@ def test_release_form(tmp_path):
         ([{"path": "training_params/typo", "value": [1]}], "the config has no training_params/typo"),
         ([{"path": 3, "value": [1]}], "expected a path such as training_params/learning_rate, got 3"),
         ([{"value": [1]}], r"parameters\[0\].path is missing"),
-        ([SIZES | {"value": list(range(2001))}], "expected at most 2000 points, got 2001"),
+        ([SIZES | {"value": list(range(2001))}], "expected at most 2000 trials, got 2001"),
         ([{"path": "training_params/numpy_seed", "value": [1, 2]}], "changes nothing that firstspike has"),
         ([RATES | {"value": ["fast"]}], "learning_rate: expected a number, got 'fast'"),
         (3, "parameters: expected a list, got 3"),

@@ -3,7 +3,7 @@
 Its ``parameters`` span a grid. Each has a ``path`` into a config, such as ``network_layout/layers/1/size``, or a list
 of paths that take the same values in lock-step, and a list of values as ``value``. The config is a file of its own.
 
-All points are translated. A parameter that always changes the same single key of our config becomes an axis; those that
+All trials are translated. A parameter that always changes the same single key of our config becomes an axis; those that
 change several keys, or the layers of the network, become configs of their own, which the axis ``base`` varies.
 """
 
@@ -22,11 +22,13 @@ from firstspike.config import parse_config
 from firstspike.interop.fast_and_deep.table import Table
 from firstspike.interop.fast_and_deep.translate import Translation, read_yaml, translate
 
-_MOST_POINTS = 2000
-_SEED = ("training", "seed")
+_MOST_TRIALS = 2000
+_SEED = "training.seed"
+_KINDS = "network"  # the kinds of all layers
+_MISSING = object()
 
-Key = tuple[str | tuple[str, int], ...]  # ("network", ("lif", 0), "out_features") is network[lif:0].out_features
-Grid = dict[tuple[int, ...], Translation]  # by the index of each parameter's value
+Grid = dict[tuple[int, ...], dict[str, Any]]
+"""The values of our configs by their keys, of each trial by the index of each parameter's value."""
 
 
 @dataclass(frozen=True)
@@ -80,21 +82,22 @@ def import_sweep(file: Path, config: Path, name: str) -> tuple[dict[str, str], l
 def _translate_sweep(raw: dict[str, Any], base: dict[str, Any], name: str) -> tuple[dict[str, str], list[str]]:
     root = Table(raw)
     parameters = _parameters(root)
-    if (points := math.prod(len(parameter.values) for parameter in parameters)) > _MOST_POINTS:
-        raise ValueError(f"expected at most {_MOST_POINTS} points, got {points}")
-    grid: Grid = {}
+    if (count := math.prod(len(parameter.values) for parameter in parameters)) > _MOST_TRIALS:
+        raise ValueError(f"expected at most {_MOST_TRIALS} trials, got {count}")
+    trials: dict[tuple[int, ...], Translation] = {}
     for indices in itertools.product(*(range(len(parameter.values)) for parameter in parameters)):
-        point = copy.deepcopy(base)
+        trial = copy.deepcopy(base)
         for parameter, index in zip(parameters, indices, strict=True):
-            parameter.apply(point, index)
-        grid[indices] = translate(point)
-    axes: dict[Key, list[Any]] = {}
+            parameter.apply(trial, index)
+        trials[indices] = translate(trial)
+    grid = {indices: dict(_flat(trial.config)) for indices, trial in trials.items()}
+    axes: dict[str, list[Any]] = {}
     in_base = []  # of each parameter the indices of the values that need a base config of their own
     for number, parameter in enumerate(parameters):
         axis = _axis(grid, number)
         in_base.append(range(len(parameter.values)) if axis is None else range(1))
-        if axis is not None and axis[0]:
-            axes |= dict([axis])
+        if axis:
+            axes |= axis
         elif axis is not None and len(parameter.values) > 1:
             root.no_counterpart.append(f"{parameter.place}: {', '.join(parameter.paths)} changes nothing here")
     bases: dict[str, str] = {}
@@ -102,8 +105,8 @@ def _translate_sweep(raw: dict[str, Any], base: dict[str, Any], name: str) -> tu
         values = [p.values[i] for p, i, own in zip(parameters, indices, in_base, strict=True) if len(own) > 1]
         label = "_".join(re.sub(r"[^\w.-]+", "-", str(value))[:30] for value in values) or "base"
         file = f"{name}_{label}.yaml" if f"{name}_{label}.yaml" not in bases else f"{name}_{len(bases)}.yaml"
-        bases[file] = parse_config(grid[indices].config, file).to_yaml()
-        root.no_counterpart += grid[indices].no_counterpart
+        bases[file] = parse_config(trials[indices].config, file).to_yaml()
+        root.no_counterpart += trials[indices].no_counterpart
     lines = {line.partition(" = ")[0]: line for line in reversed(root.no_counterpart)}  # each key once
     text = yaml.safe_dump(_sweep(list(bases), axes), sort_keys=False)
     return {f"{name}.yaml": text} | bases, [*reversed(lines.values())]
@@ -125,63 +128,50 @@ def _parameters(root: Table) -> list[_Parameter]:
     return found
 
 
-def _axis(grid: Grid, number: int) -> tuple[Key, list[Any]] | None:
-    """The one key that a parameter changes and its values; an empty key if it changes none, None if it changes more."""
-    keys: set[Key] = set()
-    for indices, point in grid.items():
-        keys.update(_changed_keys(grid[(*indices[:number], 0, *indices[number + 1 :])].config, point.config))
-    if len(keys) > 1 or ("network",) in keys:
-        return None
-    key: Key = keys.pop() if keys else ()
-    values: dict[int, Any] = {}
-    for indices, point in grid.items() if key else ():
-        try:
-            value = _get(point.config, key)
-        except LookupError:
-            return None
-        if values.setdefault(indices[number], value) != value:
-            return None
-    return key, list(values.values())
-
-
-def _changed_keys(a: Any, b: Any, key: Key = ()) -> Iterator[Key]:
-    """The innermost keys in which two configs of ours differ."""
-    if a == b:
-        return
-    if key == ("network",) and _places(a) == _places(b):
-        for step, one, other in zip(_places(a), a, b, strict=True):
-            yield from _changed_keys(one, other, (*key, step))
-    elif isinstance(a, dict) and isinstance(b, dict) and a.get("kind") == b.get("kind"):
-        for name in a.keys() | b.keys():
-            yield from _changed_keys(a[name], b[name], (*key, name)) if name in a and name in b else [(*key, name)]
+def _flat(config: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+    """The values of a config by the keys that a sweep varies, such as ``network[lif:0].out_features``."""
+    if key == "network":
+        kinds = [layer["kind"] for layer in config]
+        yield _KINDS, kinds
+        for index, (kind, layer) in enumerate(zip(kinds, config, strict=True)):
+            yield from _flat(layer, f"network[{kind}:{kinds[:index].count(kind)}]")
+    elif isinstance(config, dict):
+        for name, value in config.items():
+            yield from _flat(value, f"{key}.{name}".lstrip("."))
     else:
-        yield key
+        yield key, config
 
 
-def _places(layers: list[dict[str, Any]]) -> list[tuple[str, int]]:
-    """Of each layer its kind, and how many of that kind come before it."""
-    kinds = [layer["kind"] for layer in layers]
-    return [(kind, kinds[:index].count(kind)) for index, kind in enumerate(kinds)]
+def _axis(grid: Grid, number: int) -> dict[str, list[Any]] | None:
+    """The one key that a parameter changes and its values; empty if it changes none, None if it changes more."""
+    changed: set[str] = set()
+    for indices, trial in grid.items():
+        first = grid[(*indices[:number], 0, *indices[number + 1 :])]
+        keys = trial.keys() | first.keys()
+        changed |= {key for key in keys if trial.get(key, _MISSING) != first.get(key, _MISSING)}
+    if not changed:
+        return {}
+    key = changed.pop()
+    if changed or key == _KINDS or any(key not in trial for trial in grid.values()):
+        return None
+    values: dict[int, Any] = {}
+    for indices, trial in grid.items():
+        if values.setdefault(indices[number], trial[key]) != trial[key]:
+            return None
+    return {key: list(values.values())}
 
 
-def _get(config: Any, key: Key) -> Any:
-    for step in key:
-        config = config[step] if isinstance(step, str) else dict(zip(_places(config), config, strict=True))[step]
-    return config
-
-
-def _sweep(bases: list[str], axes: dict[Key, list[Any]]) -> dict[str, Any]:
+def _sweep(bases: list[str], found: dict[str, list[Any]]) -> dict[str, Any]:
     """The sweep's file; consecutive seeds are trained side by side, from that of the base config on."""
     sweep: dict[str, Any] = {"base": bases[0]} if len(bases) == 1 else {}
-    values: dict[str, list[Any]] = {} if len(bases) == 1 else {"base": bases}
-    for key, found in axes.items():
-        unique = [value for index, value in enumerate(found) if value not in found[:index]]
-        consecutive = [unique[0] + k for k in range(len(unique))] if key == _SEED else []
-        if len(bases) * len(axes) > 1 and unique == consecutive:
+    axes: dict[str, list[Any]] = {} if len(bases) == 1 else {"base": bases}
+    for key, values in found.items():
+        unique = [value for index, value in enumerate(values) if value not in values[:index]]
+        alone = len(bases) == len(found) == 1  # a sweep needs an axis
+        if key == _SEED and not alone and unique == [unique[0] + k for k in range(len(unique))]:
             sweep["seeds"] = len(unique)
         else:
-            steps = (f".{step}" if isinstance(step, str) else f"[{step[0]}:{step[1]}]" for step in key)
-            values["".join(steps)[1:]] = unique
-    if not values:
+            axes[key] = unique
+    if not axes:
         raise ValueError("the sweep changes nothing that firstspike has")
-    return sweep | {"axes": values}
+    return sweep | {"axes": axes}
