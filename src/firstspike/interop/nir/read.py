@@ -20,8 +20,11 @@ from firstspike.neuron import LIF
 
 _FIELDS = ("tau_mem", "tau_syn", "r", "v_leak", "v_threshold", "w_in")
 _DELAYS = DelayRule("clip", scale=math.inf, std=0.0)
+_BIAS = "bias spikes"
 
-Signal = dict[str, Synapses]  # by the node whose spikes they carry
+Signal = dict[str, Synapses]
+"""The connections of a node by the node whose spikes they carry; those of bias spikes, which the input has last, by
+``_BIAS``."""
 
 
 def read_graph(path: Path) -> nir.NIRGraph:
@@ -90,8 +93,7 @@ class Reader:
     def network(self) -> Network:
         """See ``from_nir``."""
         signals: dict[str, Signal] = {}
-        last = self.input
-        layers: list[nn.Module] = []
+        last, layers = self.input, list[nn.Module]()
         leading: dict[str, list[str]] = {name: [] for name in self.graph.nodes}
         for source, name in self.graph.edges:
             leading[name].append(source)
@@ -110,7 +112,9 @@ class Reader:
                 layers += self._lif(name, node, before, last)
                 last, signals[name] = name, {name: Synapses.one_to_one(len(node.tau_mem))}
             elif name == self.input:
-                signals[name] = {name: Synapses.one_to_one(self.inputs + len(self.bias))}
+                signals[name] = {name: Synapses.one_to_one(self.inputs)}
+                if self.bias:
+                    signals[name][_BIAS] = Synapses.one_to_one(len(self.bias), first=self.inputs)
             elif name == self.output:
                 layers += self._end(before, last)
             else:
@@ -126,31 +130,21 @@ class Reader:
     def _lif(self, name: str, node: Any, before: Signal, last: str) -> list[nn.Module]:
         neurons = self._neurons(name, node)
         layers, synapses = self._inputs(name, before, last)
-        out = len(neurons.threshold)
-        row, column, inputs = synapses.row, synapses.column, synapses.inputs
+        out, rule = len(neurons.threshold), None
         synapses = replace(synapses, delay=synapses.delay / self.convention.time_unit)
-        synaptic = False
         after: list[nn.Module] = []
         if synapses.delay.any():
-            if (axonal := synapses.common_delay(column, inputs)) is not None:
+            if (axonal := synapses.common_delay(synapses.column, synapses.inputs)) is not None:
                 layers.append(self._delays(axonal))
-            elif (dendritic := synapses.common_delay(row, out)) is not None:
+            elif (dendritic := synapses.common_delay(synapses.row, out)) is not None:
                 after.append(self._delays(dendritic))
             else:
-                synaptic, rank = True, synapses.rank()
-                copies = int(rank.max()) + 1
-                if copies > 1:
-                    layers.append(Multiplex(copies))
-                    column, inputs = column * copies + rank, inputs * copies
-        parameters = (neurons.tau_mem, neurons.tau_syn, neurons.threshold)
-        layer = LIFLinear(
-            inputs,
-            out,
-            LIF(*(self._shared(values) for values in parameters)),
-            delay=_DELAYS if synaptic else None,
-            generator=torch.Generator(),
-            dtype=self.dtype,
-        )
+                rule = _DELAYS
+                synapses, copies = synapses.apart()
+                layers += [Multiplex(copies)] if copies > 1 else []
+        parameters = LIF(*(self._shared(values) for values in (neurons.tau_mem, neurons.tau_syn, neurons.threshold)))
+        layer = LIFLinear(synapses.inputs, out, parameters, delay=rule, generator=torch.Generator(), dtype=self.dtype)
+        row, column = synapses.row, synapses.column
         with torch.no_grad():
             layer.weight.zero_()[row, column] = torch.from_numpy(synapses.weight * neurons.gain[row]).to(self.dtype)
             if layer.delay_raw is not None:
@@ -159,25 +153,21 @@ class Reader:
 
     def _inputs(self, name: str, before: Signal, last: str) -> tuple[list[nn.Module], Synapses]:
         """What comes from the layer before, and bias spikes after it."""
-        if last not in before or set(before) - {last, self.input}:
+        past = None if last == self.input else before.pop(self.input, None)
+        if past is not None and len(past.row):
+            raise ValueError(f"{name} gets spikes of the input past {last}; that needs bias_times, when they come")
+        if last not in before or before.keys() - {last, _BIAS}:
             raise ValueError(
                 f"{name} gets spikes of {' and '.join(sorted(before)) or 'nothing'}; the layers must be a row, "
                 f"in which it follows {last}"
             )
-        main, given = before[last], before.get(self.input)
-        if given is None:
+        main = before[last]
+        if _BIAS not in before or not len(before[_BIAS].row):
             return [], main
-        of_bias = given.column >= self.inputs
-        if last != self.input and not of_bias.all():
-            raise ValueError(f"{name} gets spikes of the input past {last}; that needs bias_times, when they come")
-        size = self.inputs if last == self.input else main.inputs
-        used = np.unique(given.column[of_bias])
-        if not len(used):
-            return [], replace(main, inputs=size)
-        column = np.where(of_bias, size + np.searchsorted(used, given.column), given.column)
-        moved = replace(given, inputs=size + len(used), column=column)
-        joined = moved if last == self.input else replace(main, inputs=size + len(used)) + moved
-        return [BiasSpikes([self.bias[k - self.inputs] for k in used], dtype=self.dtype)], joined
+        used, column = np.unique(before[_BIAS].column, return_inverse=True)
+        inputs = main.inputs + len(used)
+        bias = replace(before[_BIAS], inputs=inputs, column=main.inputs + column)
+        return [BiasSpikes([self.bias[k] for k in used], dtype=self.dtype)], replace(main, inputs=inputs) + bias
 
     def _neurons(self, name: str, node: Any) -> Neurons:
         fields = {key: np.asarray(getattr(node, key), dtype=np.float64) for key in _FIELDS}

@@ -23,9 +23,9 @@ class Synapses:
     delay: Float[np.ndarray, " synapses"]
 
     @classmethod
-    def one_to_one(cls, size: int) -> Self:
-        """Every input to its own output."""
-        return cls(size, np.arange(size), np.arange(size), np.ones(size), np.zeros(size))
+    def one_to_one(cls, size: int, first: int = 0) -> Self:
+        """Every input to its own output, from the output ``first`` on."""
+        return cls(size, first + np.arange(size), np.arange(size), np.ones(size), np.zeros(size))
 
     @classmethod
     def summed(cls, inputs: int, row: np.ndarray, column: np.ndarray, weight: np.ndarray, delay: np.ndarray) -> Self:
@@ -68,10 +68,12 @@ class Synapses:
         found[index] = self.delay
         return found if np.array_equal(found[index], self.delay) else None
 
-    def rank(self) -> Int[np.ndarray, " synapses"]:
-        """Number of connections of the same pair with a shorter delay."""
+    def apart(self) -> tuple[Self, int]:
+        """The same with a copy of its input for each connection of a pair, and how many copies every input has."""
         every = np.arange(len(self.row))
-        return every - np.maximum.accumulate(np.where(_first(self.row, self.column), every, 0))
+        rank = every - np.maximum.accumulate(np.where(_first(self.row, self.column), every, 0))
+        copies = int(rank.max()) + 1
+        return replace(self, inputs=self.inputs * copies, column=self.column * copies + rank), copies
 
 
 def _first(*keys: np.ndarray) -> np.ndarray:

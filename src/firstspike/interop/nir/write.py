@@ -48,27 +48,24 @@ class Writer:
                     self._lif(index, layer)
                 case Delay():
                     self._delay(layer)
-                case BiasSpikes() if index < last:
+                case BiasSpikes() | Multiplex() if index > last:
+                    name = type(layer).__name__
+                    raise ValueError(f"layer {index}: after the last LIF layer NIR has delays only, no {name}")
+                case BiasSpikes():
                     count = len(layer.times)
                     self.source = np.append(self.source, np.full(count, "input", dtype=object))
                     self.column = np.append(self.column, np.arange(biases, biases + count))
                     biases += count
-                case Multiplex() if index < last:
+                case Multiplex():
                     self.source, self.column = self.source.repeat(layer.copies), self.column.repeat(layer.copies)
-                case BiasSpikes() | Multiplex():
-                    name = type(layer).__name__
-                    raise ValueError(f"layer {index}: after the last LIF layer NIR has delays only, no {name}")
                 case _:
                     raise ValueError(f"layer {index}: NIR has nothing for a {type(layer).__name__}")
         (end,) = set(self.source)
         self._add("output", nir.Output(output_type={"output": np.array([self.sizes[end]])}), self.sizes[end], end)
-        unit = self.convention.time_unit
-        metadata: dict[str, Any] = {"made_by": f"firstspike {__version__}", "target": self.convention.target}
-        metadata["time_unit"] = unit
-        if self.convention.step is not None:
-            metadata["dt"] = self.convention.step
-        if self.bias:
-            metadata["bias_times"] = np.array(self.bias) * unit
+        unit, step = self.convention.time_unit, self.convention.step
+        metadata = {"made_by": f"firstspike {__version__}", "target": self.convention.target, "time_unit": unit}
+        metadata |= {} if step is None else {"dt": step}
+        metadata |= {"bias_times": np.array(self.bias) * unit} if self.bias else {}
         return nir.NIRGraph(nodes=self.nodes, edges=self.edges, metadata=metadata)
 
     def _add(self, name: str, node: Any, size: int, *before: str) -> str:
