@@ -202,6 +202,21 @@ def test_a_metric_needs_its_data(write_sweep, tmp_path):
     assert load_plan(write_sweep(text, metric="test_accuracy")).n_trials == 2
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "place"),
+    [
+        ("{kind: xor}", "{kind: given}", "data"),
+        ("{kind: lif, out_features: 2}", "{kind: custom, name: N}", "network[0]"),
+    ],
+)
+def test_what_is_made_in_python_is_refused_before_any_trial(write_sweep, tmp_path, old, new, place):
+    text = "data: {kind: xor}\nnetwork: [{kind: lif, out_features: 2}]\nloss: {kind: cross_entropy}\n"
+    (tmp_path / "mine.yaml").write_text(text.replace(old, new) + "training: {epochs: 2, batch_size: 50}\n")
+    (line,) = errors(write_sweep("base: mine.yaml\n", axes="{training.epochs: [1, 2]}"))
+    kind = new.split(",")[0].strip("{}").removeprefix("kind: ")
+    assert line == f"{place}: {kind} objects are made in Python, so trials cannot build them; use a registered kind"
+
+
 def test_machines_may_have_data_in_different_folders(tmp_path):
     plans = []
     for folder in (tmp_path / "one", tmp_path / "two"):

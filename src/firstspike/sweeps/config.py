@@ -6,16 +6,7 @@ from collections.abc import Iterator
 from typing import Annotated, Any, Literal, Self
 
 import numpy as np
-from pydantic import (
-    AfterValidator,
-    AliasChoices,
-    Discriminator,
-    Field,
-    StrictFloat,
-    StrictInt,
-    Tag,
-    model_validator,
-)
+from pydantic import AfterValidator, AliasChoices, Discriminator, Field, StrictFloat, StrictInt, Tag, model_validator
 
 from firstspike.config.network import Problem
 from firstspike.config.section import Section
@@ -45,7 +36,7 @@ class Range(Section):
     start: Number = Field(alias="from")
     to: Number
     log: bool = False
-    step: Number | None = None
+    step: Annotated[Number, Field(gt=0)] | None = None
     count: Annotated[int, Field(ge=2, le=MAX_TRIALS)] | None = None
 
     @model_validator(mode="after")
@@ -56,8 +47,6 @@ class Range(Section):
             raise ValueError(f"a logarithmic range starts above 0, got {self.start}")
         if self.step is not None and (self.log or self.count is not None):
             raise ValueError("step cannot be combined with log or count")
-        if self.step is not None and self.step <= 0:
-            raise ValueError(f"step must be greater than 0, got {self.step}")
         if self.step is not None and (self.to - self.start) / self.step > 10**9:
             raise ValueError(f"has more than 1e9 steps; give a larger step, got {self.step}")
         return self
@@ -81,11 +70,7 @@ class Range(Section):
         return number if self.integer else float(f"{number:.12g}")  # 0.3 for 0.1 + 2 * 0.1
 
     def values(self) -> list[Choice]:
-        """Its numbers in a grid.
-
-        Raises:
-            ValueError: a range that does not say which ones, or that has too many.
-        """
+        """Its numbers in a grid; a ValueError if it does not say which ones, or has too many."""
         if self.count is None and (self.log or (self.step is None and not self.integer)):
             raise ValueError("in a grid it needs a count" + ("" if self.log else " or a step"))
         if self.count is None:
@@ -190,8 +175,7 @@ class Sweep(Section):
         if (self.base is None) == ("base" not in self.axes):
             yield ("base",), "give one config, or several as the axis base"
         if self.sampler == "grid" and self.trials is not None:
-            message = "a grid has one trial per combination; leave it out, or choose the sampler random or tpe"
-            yield ("trials",), message
+            yield ("trials",), "a grid has one trial per combination; leave it out, or choose the sampler random or tpe"
         if self.sampler != "grid" and self.trials is None:
             yield ("trials",), f"is required by the sampler {self.sampler}"
         size = 1

@@ -39,7 +39,7 @@ def launch(
     retry_failed: bool = False,
     show: bool = True,
 ) -> optuna.Study:
-    """Train a sweep until all its trials are settled, together with whoever else works on it.
+    """Train a sweep until all its trials are settled, together with whoever else works on it; returns its study.
 
     Args:
         plan: the sweep.
@@ -48,9 +48,6 @@ def launch(
         storage: see ``open_storage``; by default ``study.db`` in the folder.
         retry_failed: train trials that failed once more.
         show: whether to draw a progress bar.
-
-    Returns:
-        The study.
 
     Raises:
         ValueError: the study is of another sweep, or the folder is a run's or has runs of another study.

@@ -14,19 +14,14 @@ from pydantic import ValidationError
 from firstspike.config import Config, ConfigError, load_config
 from firstspike.config.load import read_yaml
 from firstspike.config.network import Problem
-from firstspike.config.yaml_file import Document, Place, shown_place, shown_value
+from firstspike.config.sections import CUSTOM
+from firstspike.config.yaml_file import Place, shown_place, shown_value
 from firstspike.sweeps.config import N_SEEDS, Choice, Params, Range, Sweep, choices, extremes
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A checked sweep.
-
-    Args:
-        name: of the study.
-        sweep: what the file says.
-        folder: where base configs that are files are looked for.
-    """
+    """A checked sweep: the name of its study, what its file says, and the folder of base configs that are files."""
 
     name: str
     sweep: Sweep
@@ -43,13 +38,8 @@ class Plan:
         return [dict(zip(axes, row, strict=True)) for row in itertools.product(*map(choices, axes.values()))]
 
     def config(self, params: Mapping[str, Choice]) -> Config:
-        """The config of a trial.
-
-        Raises:
-            ConfigError: values that do not fit; the message names all of them.
-        """
-        sweep = self.sweep
-        base = self._base(params)
+        """The config of a trial; a ConfigError names all values that do not fit."""
+        base, sweep = self._base(params), self.sweep
         values = dict(sweep.settings)
         for key, choice in params.items():
             axis = sweep.axes[key]
@@ -71,43 +61,44 @@ class Plan:
             raise ConfigError(base, errors)
         return config
 
-    def check(self, document: Document | None = None) -> None:
-        """Build every trial of a grid; for other samplers the extremes of each axis, with the others at both ends.
+    def problems(self) -> list[Problem]:
+        """Why trials cannot be built, and where that is in the file.
 
-        Args:
-            document: what the sweep was read from, for the lines.
-
-        Raises:
-            ConfigError: trials that cannot be built; the message names all errors, and where they occur.
+        All trials of a grid are built; for other samplers the extremes of each axis, with the others at both ends.
         """
-        errors = [(place, f"{shown_place(place)}: {message}") for place, message in self.sweep.errors()]
-        built = self.grid() if self.sweep.sampler == "grid" and not errors else list(self._extremes())
+        problems = [(place, f"{shown_place(place)}: {message}") for place, message in self.sweep.errors()]
+        built = self.grid() if self.sweep.sampler == "grid" and not problems else list(self._extremes())
         found: dict[str, list[Params]] = {}
         for params in built if self.sweep.base or "base" in self.sweep.axes else ():
             for text in self._refusals(params):
                 found.setdefault(text, []).append(params)
         for text, bad in found.items():
             more = f", and {len(bad) - 1} more" if len(bad) > 1 else ""
-            place = self._place_of(text, self._base(bad[0]))
-            errors.append((place, text if len(bad) == len(built) else f"{text} (at {describe(bad[0])}{more})"))
-        if errors:
-            known = document or Document({})
-            raise ConfigError(self.name, [text for _, text in errors], [known.line(place) for place, _ in errors])
+            where = "" if len(bad) == len(built) else f" (at {describe(bad[0])}{more})"
+            problems.append((self._place_of(text, self._base(bad[0])), text + where))
+        return problems
 
     def _refusals(self, params: Params) -> Iterator[str]:
         """Why a trial cannot be trained."""
         try:
-            data = self.config(params).data
+            config = self.config(params)
         except ConfigError as error:
             for text, line in zip(error.errors, error.lines, strict=True):
                 yield text.removeprefix("--set ") + ("" if line is None else f" ({error.source}, line {line})")
             return
+        training = config.training
+        parts = {"data": config.data, "loss": config.loss, "substrate": config.substrate}
+        parts |= {"training.optimizer": training.optimizer, "training.schedule": training.schedule}
+        parts |= {f"network[{index}]": layer for index, layer in enumerate(config.network)}
+        for place, part in parts.items():
+            if (kind := getattr(part, "kind", None)) in ("given", CUSTOM):
+                yield f"{place}: {kind} objects are made in Python, so trials cannot build them; use a registered kind"
         needed = {"metric": "test" if self.sweep.metric.startswith("test") else "validation"}
         if self.sweep.pruning is not None:
             needed["pruning"] = "validation"
-        for key, part in needed.items():
-            if not getattr(data, part, True):
-                yield f"{key}: needs {part} data, but data.{part} is 0"
+        for key, split in needed.items():
+            if not getattr(config.data, split, True):
+                yield f"{key}: needs {split} data, but data.{split} is 0"
 
     def _place_of(self, error: str, base: str) -> Place:
         """Where in the sweep's file the value is that a trial was refused for; empty if it is not there."""
@@ -123,8 +114,7 @@ class Plan:
 
     def _base(self, params: Mapping[str, Choice]) -> str:
         """The base config of a trial: a file, or the name of a shipped one."""
-        base = str(params.get("base", self.sweep.base))
-        return _located(base, self.folder)
+        return _located(str(params.get("base", self.sweep.base)), self.folder)
 
     def _extremes(self) -> Iterator[Params]:
         checked = {key: extremes(axis) for key, axis in self.sweep.axes.items()}
@@ -142,11 +132,7 @@ class Plan:
 
 
 def load_plan(file: Path, name: str | None = None) -> Plan:
-    """Read a sweep's file and check all of it.
-
-    Args:
-        file: YAML.
-        name: of the study; by default the file's.
+    """Read a sweep's file and check all of it; by default the study has the file's name.
 
     Raises:
         ConfigError: no such file, invalid YAML, keys or values that do not fit, trials whose config is refused.
@@ -155,24 +141,18 @@ def load_plan(file: Path, name: str | None = None) -> Plan:
         raise ConfigError(str(file), ["no such file; a sweep is a YAML file with a base and axes"])
     document = read_yaml(file, (field.alias or key for key, field in Sweep.model_fields.items()))
     try:
-        sweep = Sweep.model_validate(document.data)
+        plan = Plan(name or file.stem, Sweep.model_validate(document.data), file.resolve().parent)
+        problems = plan.problems()
     except ValidationError as error:
-        problems = [_explain(detail) for detail in error.errors(include_url=False)]
-        texts = [f"{shown_place(place) or 'sweep'}: {message}" for place, message in problems]
-        raise ConfigError(str(file), texts, [document.line(place) for place, _ in problems]) from None
-    plan = Plan(name or file.stem, sweep, file.resolve().parent)
-    errors: list[str] = []
-    lines: list[int | None] = []
-    if not re.fullmatch(r"\w[\w.-]*", plan.name):
-        errors.append(f"the name {plan.name!r} becomes a folder: give a --name of letters, digits, '_', '-' and '.'")
-        lines.append(None)
-    try:
-        plan.check(document)
-    except ConfigError as error:
-        errors += error.errors
-        lines += error.lines
-    if errors:
-        raise ConfigError(str(file), errors, lines)
+        found = map(_explain, error.errors(include_url=False))
+        problems = [(place, f"{shown_place(place) or 'sweep'}: {message}") for place, message in found]
+    else:
+        if not re.fullmatch(r"\w[\w.-]*", plan.name):
+            rule = "give a --name of letters, digits, '_', '-' and '.'"
+            problems.insert(0, ((), f"the name {plan.name!r} becomes a folder: {rule}"))
+    if problems:
+        lines = [document.line(place) for place, _ in problems]
+        raise ConfigError(str(file), [text for _, text in problems], lines)
     return plan
 
 

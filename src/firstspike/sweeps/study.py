@@ -105,18 +105,12 @@ def trials_of(study: optuna.Study, count: int | None = None) -> list[Trial]:
 def owns(study: optuna.Study, attempt: optuna.Trial) -> bool:
     """Whether a running attempt has its trial for itself: no other one is done, no earlier one is active."""
     number = number_of(attempt)
-    others = [x for x in study.get_trials(deepcopy=False) if number_of(x) == number and x.number != attempt.number]
-    return number is not None and not any(
-        x.state in _DONE or (x.state in _ACTIVE and x.number < attempt.number) for x in others
-    )
+    active = None if number is None else trials_of(study, number + 1)[number].active
+    return active is not None and active.number == attempt.number
 
 
 def open_study(plan: Plan, storage: BaseStorage) -> optuna.Study:
-    """The study of a sweep, created or joined.
-
-    Raises:
-        ValueError: the storage has a study of this name for another sweep.
-    """
+    """The study of a sweep, created or joined; a ValueError if the one of this name is of another sweep."""
     verbosity = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(max(verbosity, optuna.logging.WARNING))  # Optuna prints that it created a study
     try:
@@ -200,9 +194,7 @@ def _distribution(axis: Axis, grid: bool) -> BaseDistribution:
         return CategoricalDistribution(choices(axis))
     if axis.integer:
         return IntDistribution(int(axis.start), int(axis.last), log=axis.log, step=int(axis.step or 1))
-    return FloatDistribution(
-        float(axis.start), float(axis.last), log=axis.log, step=None if axis.step is None else float(axis.step)
-    )
+    return FloatDistribution(float(axis.start), float(axis.last), log=axis.log, step=axis.step)
 
 
 class StaleAttempts:
@@ -228,11 +220,9 @@ class StaleAttempts:
 
 
 def read_study(name: str, storage: str | None = None) -> tuple[optuna.Study, Path]:
-    """The study of a sweep, and the sweep's folder.
+    """The study of a sweep, and the sweep's folder, by the name of the study or by the folder.
 
-    Args:
-        name: of the study, or the folder of its sweep.
-        storage: where it is kept; by default what the folder says.
+    ``storage``: where it is kept; by default what the folder says.
 
     Raises:
         FileNotFoundError: no such folder or study.
@@ -252,8 +242,7 @@ def read_study(name: str, storage: str | None = None) -> tuple[optuna.Study, Pat
     if where is None:
         raise FileNotFoundError(f"{name}: there is no sweep of this name in {RUNS}, and no --storage is given")
     url = storage_url(where)
-    file = file_of(url)
-    if file is not None and not file.is_file():
+    if (file := file_of(url)) is not None and not file.is_file():
         raise FileNotFoundError(f"{file}: there is no such file")
     try:
         with one_line_errors(url):
