@@ -85,6 +85,36 @@ def test_receptive_fields_are_the_mean_over_copies_of_a_pixel(tmp_path):
     assert figure.get_suptitle() == "hidden: 11 of 11 neurons"
 
 
+def test_bias_columns_are_marked(yin_yang_run, bars_run):
+    def marked(run):
+        return [[text.get_text() for text in ax.texts] for ax in plots.PLOTS["weight_matrices"](run).axes if ax.images]
+
+    assert marked(yin_yang_run) == [["bias"], ["bias"], [], []]
+    assert marked(bars_run) == [[]] * 4
+    (bar,) = (line for line in plots.PLOTS["weight_matrices"](yin_yang_run).axes[0].lines)
+    assert bar.get_xdata() == pytest.approx([3.5, 4.5])  # the fifth input
+
+
+def test_learnt_delays_have_histograms(bars_run):
+    figure = plots.PLOTS["weight_histograms"](bars_run)
+    labels = {ax.get_title(): (ax.get_xlabel().partition(" [")[0], ax.get_ylabel()) for ax in figure.axes}
+    assert labels["hidden, 45 synaptic delays"] == ("synaptic delay", "synapses")
+    assert labels["input, 9 delays"] == ("delay", "delays")
+    assert labels["output, 30 weights"] == ("weight", "synapses")
+
+
+def test_of_many_outputs_the_membranes_of_the_class_and_of_the_earliest_are_drawn(tmp_path):
+    (tmp_path / "config.yaml").write_text(load_config("digits").to_yaml())
+    run = plots.RunData(tmp_path)
+    run.network = run.initial
+    ax = plots.PLOTS["membrane"](run).axes[0]
+    names = [line.get_label() for line in ax.lines if line.get_label()[0] in "0123456789"]
+    sample = int((run.data.test.labels == 0).nonzero()[0])
+    earliest = [str(k) for k in run.record.output[sample].argsort(stable=True).tolist() if k != 0][:5]
+    assert names == ["0", *earliest]
+    assert ax.get_legend().get_title().get_text() == "the class, and the\n5 earliest of 9 others"
+
+
 def test_images_with_two_channels_are_shown_once(tmp_path):
     config = load_config("digits", ["data.on_off=true"])
     (tmp_path / "config.yaml").write_text(config.to_yaml())

@@ -42,6 +42,8 @@ from firstspike.plots.training import (
     loss_and_error_figure,
     parameter_history,
     parameters_figure,
+)
+from firstspike.plots.weights import (
     receptive_fields,
     receptive_fields_figure,
     weight_histogram,

@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from firstspike.plots.run_data import RunData, run_figure
-from firstspike.plots.style import class_names, new_figure, styled
+from firstspike.plots.style import GREY, class_names, new_figure, styled
 from firstspike.training import Evaluation, confusion_counts
 
 _NUMBERS_UP_TO = 20  # classes; beyond that, numbers in the cells are too small to read
@@ -26,25 +26,22 @@ def confusion(evaluation: Evaluation, ax: Axes, names: Sequence[str] | None = No
     decisions = [*names, "silent"][: counts.shape[1]]
     fractions = 100 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     right = np.eye(*counts.shape) == 1
-    highest = float(fractions[~right].max(initial=0.0)) or 1.0
+    highest = float(fractions[~right].max(initial=0.0))
     ax.imshow(np.where(right, 1.0, np.nan), cmap="Greys", vmin=0, vmax=5)
-    image = ax.imshow(np.ma.masked_array(fractions, right), cmap="Reds", vmin=0, vmax=highest)
-    ax.figure.colorbar(image, ax=ax, shrink=0.8, label="wrong decisions [% of the class]")
-    if classes <= _NUMBERS_UP_TO:
-        size = 9 if classes <= 5 else 6
-        for (row, column), count in np.ndenumerate(counts):
-            dark = not right[row, column] and fractions[row, column] > 0.6 * highest
-            ax.text(
-                column, row, str(count), ha="center", va="center", color="white" if dark else "black", fontsize=size
-            )
-    long = max(len(name) for name in decisions) > 5
+    image = ax.imshow(np.ma.masked_array(fractions, right), cmap="Reds", vmin=0, vmax=highest or 1.0)
+    if highest:
+        ax.figure.colorbar(image, ax=ax, shrink=0.8, label="wrong decisions [% of the class]")
+    for (row, column), count in np.ndenumerate(counts) if classes <= _NUMBERS_UP_TO else ():
+        dark = not right[row, column] and fractions[row, column] > 0.6 * highest > 0
+        colour, size = "white" if dark else "black" if count else GREY, 9 if classes <= 5 else 6
+        ax.text(column, row, str(count), ha="center", va="center", color=colour, fontsize=size)
+    long = max(map(len, decisions)) > 5
     ax.set_xticks(range(len(decisions)), decisions, rotation=30 if long else 0, ha="right" if long else "center")
     ax.set_yticks(range(classes), names)
     if counts.shape[1] > classes:
         ax.axvline(classes - 0.5, color="black", linewidth=1)
-    ax.set_xlabel("decision")
-    ax.set_ylabel("true class")
     ax.tick_params(length=0)
+    ax.set(xlabel="decision", ylabel="true class")
     ax.set_title(f"accuracy {100 * evaluation.accuracy:.1f} ± {100 * evaluation.accuracy_error:.1f} %")
     return ax
 

@@ -38,16 +38,14 @@ def yin_yang_points(data: SpikeData, ax: Axes, plane: YinYangPlane) -> Axes:
     """The samples of a Yin-Yang data set in the plane, with the symbol's outline."""
     _scatter(plane.coordinates(data.times), data, ax)
     draw_outline(ax, plane)
-    ax.set_xlabel("x")
-    ax.set_ylabel("y")
+    ax.set(xlabel="x", ylabel="y")
     return ax
 
 
 def two_inputs(data: SpikeData, ax: Axes, unit: str = TAU_SYN) -> Axes:
     """The samples of a data set with two inputs: one spike time against the other."""
     _scatter(to_numpy(data.times[:, :2]), data, ax)
-    ax.set_xlabel(time_label(unit, "input 0"))
-    ax.set_ylabel(time_label(unit, "input 1"))
+    ax.set(xlabel=time_label(unit, "input 0"), ylabel=time_label(unit, "input 1"))
     return ax
 
 
@@ -87,23 +85,14 @@ def spike_images(
 
 
 def input_raster(data: SpikeData, ax: Axes, label: int, samples: int = 20, unit: str = TAU_SYN) -> Axes:
-    """Input spikes of samples of one class over each other; inputs in rows.
-
-    Args:
-        data: the samples.
-        label: the class.
-        samples: largest number of them.
-    """
+    """Input spikes of up to ``samples`` samples of the class ``label`` over each other; inputs in rows."""
     times = to_numpy(data.times[data.labels == label][:samples])
     inputs = np.broadcast_to(np.arange(data.features), times.shape)
     spiked = np.isfinite(times)
     alpha = max(FAINT, 1 / max(1, len(times)))
     look = {"color": marker_style(label)["color"], "alpha": alpha, "markersize": 7, "markeredgewidth": 1.5}
     ax.plot(times[spiked], inputs[spiked], "|", **look)
-    ax.set_ylim(-0.7, data.features - 0.3)
-    ax.set_xlabel(time_label(unit))
-    ax.set_ylabel("input")
-    ax.set_title(data.class_names[label])
+    ax.set(xlabel=time_label(unit), ylabel="input", ylim=(-0.7, data.features - 0.3), title=data.class_names[label])
     return ax
 
 
@@ -113,31 +102,25 @@ def dataset_figure(run: RunData) -> Figure:
     data = run.data.train
     if run.pixels is not None:
         height, width, copies = run.pixels
-        return _images_figure(data.times[:, : height * width * copies : copies], data, (height, width), run.unit)
-    if run.config.data.kind == "yin_yang" or data.features == 2:
+        times = data.times[:, : height * width * copies : copies]
+        chosen = example_samples(times[:_CANDIDATES], data.labels[:_CANDIDATES], _EXAMPLES)
+        figure, axes = panels(len(chosen), 6, (1.15, 1.35), (0.8, 0.0))
+        titles = [data.class_names[label] for label in data.labels[chosen].tolist()]
+        spike_images(times[chosen], axes, (height, width), titles, run.unit)
+    elif run.config.data.kind == "yin_yang":
         figure = new_figure(5.6, 4.2)
-        if data.features == 2:
-            two_inputs(data, figure.subplots(), run.unit)
-        else:
-            yin_yang_points(data, figure.subplots(), run.plane)
-        return figure
-    classes = len(data.class_names)
-    shown = min(classes, _EXAMPLES)
-    figure, axes = panels(shown, 3, (2.5, 2.5), sharex=True, sharey=True)
-    for label, ax in enumerate(axes):
-        input_raster(data, ax, label, unit=run.unit)
-    label_outer(axes, 3)
-    if shown < classes:
-        figure.suptitle(f"the first {shown} of {classes} classes")
-    return figure
-
-
-def _images_figure(times: Tensor, data: SpikeData, shape: tuple[int, int], unit: str) -> Figure:
-    """Examples of all classes, different ones if possible."""
-    chosen = example_samples(times[:_CANDIDATES], data.labels[:_CANDIDATES], _EXAMPLES)
-    figure, axes = panels(len(chosen), 6, (1.15, 1.35), (0.8, 0.0))
-    titles = [data.class_names[int(data.labels[sample])] for sample in chosen]
-    spike_images(times[chosen], axes, shape, titles, unit)
+        yin_yang_points(data, figure.subplots(), run.plane)
+    elif data.features == 2:
+        figure = new_figure(5.6, 4.2)
+        two_inputs(data, figure.subplots(), run.unit)
+    else:
+        classes = len(data.class_names)
+        figure, axes = panels(min(classes, _EXAMPLES), 3, (2.5, 2.5), sharex=True, sharey=True)
+        for label, ax in enumerate(axes):
+            input_raster(data, ax, label, unit=run.unit)
+        label_outer(axes, 3)
+        if classes > _EXAMPLES:
+            figure.suptitle(f"the first {_EXAMPLES} of {classes} classes")
     return figure
 
 

@@ -5,7 +5,6 @@ Every input adds ``w kappa(t - t_i)`` (see ``spiketime/response.py``), so the vo
 
 from collections.abc import Sequence
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from matplotlib.axes import Axes
@@ -13,7 +12,6 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from firstspike.layers import LIFLinear
-from firstspike.layers.named import to_numpy
 from firstspike.neuron import LIF
 from firstspike.plots.run_data import RunData, run_figure
 from firstspike.plots.style import (
@@ -133,24 +131,21 @@ def membrane(
     start, end, known = membranes.window(times, spikes)
     until = end if until is None else until
     at = torch.cat([torch.linspace(start, until, _POINTS, dtype=torch.float64), known[known <= until]]).unique()
-    voltages = membranes.voltage(at, times)
     lowest, highest = 0.0, _thresholds(membranes, ax)
-    for index, (name, voltage, spike) in enumerate(zip(names, voltages, spikes.tolist(), strict=True)):
-        before, look = at <= spike, line_style(chosen[index])
-        colour = look["color"]
-        ax.plot(to_numpy(at[before]), to_numpy(voltage[before]), label=name, zorder=3, **look)
-        ax.plot(to_numpy(at[at >= spike]), to_numpy(voltage[at >= spike]), alpha=FAINT, linewidth=1, color=colour)
+    traces = zip(chosen, names, membranes.voltage(at, times), spikes, membranes.threshold, strict=True)
+    for neuron, name, voltage, spike, threshold in traces:
+        before, look = at <= spike, line_style(neuron)
+        ax.plot(at[before], voltage[before], label=name, zorder=3, **look)
+        ax.plot(at[at >= spike], voltage[at >= spike], alpha=FAINT, linewidth=1, color=look["color"])
+        if torch.isfinite(spike):
+            ax.plot(spike, threshold, markersize=6, zorder=4, **marker_style(neuron))
         lowest, highest = min(lowest, float(voltage[before].min())), max(highest, float(voltage[before].max()))
-        if spike < float("inf"):
-            marker = marker_style(chosen[index])["marker"]
-            ax.plot(spike, float(membranes.threshold[index]), marker, color=colour, markersize=6, zorder=4)
     span = highest - lowest
     ax.set_ylim(lowest - 0.15 * span, highest + 0.25 * span)
-    rug = to_numpy(times[torch.isfinite(times)])
+    rug = times[torch.isfinite(times)]
     look = {"color": COLOURS[2], "markersize": 7, "markeredgewidth": 0.8, "transform": ax.get_xaxis_transform()}
-    ax.plot(rug, np.full(len(rug), 0.03), "|", label="input spikes", **look)
-    ax.set_xlim(start, until)
-    ax.set_xlabel(time_label(unit))
+    ax.plot(rug, torch.full_like(rug, 0.03), "|", label="input spikes", **look)
+    ax.set(xlim=(start, until), xlabel=time_label(unit))
     ax.set_ylabel("membrane [threshold]" if bool((membranes.threshold == 1).all()) else "membrane voltage")
     return ax
 
@@ -184,17 +179,15 @@ def membrane_comparison(
     at = torch.cat([torch.linspace(start, end, _POINTS, dtype=torch.float64), known]).unique()
     _thresholds(membranes, ax)
     for (inputs, spikes), dashed in ((exact, False), (observed, True)):
-        spikes = spikes.detach().cpu().double()
         for neuron, voltage in zip(chosen, membranes.voltage(at, inputs.detach().cpu()), strict=True):
-            before = at <= spikes[neuron]
+            spike = spikes[neuron].detach().cpu().double()
+            before = at <= spike
             look = line_style(neuron) | {"linestyle": (0, (3, 2)) if dashed else "-"}
-            ax.plot(to_numpy(at[before]), to_numpy(voltage[before]), label=None if dashed else names[neuron], **look)
-            if torch.isfinite(spikes[neuron]):
+            ax.plot(at[before], voltage[before], label=None if dashed else names[neuron], **look)
+            if torch.isfinite(spike):
                 marker = marker_style(neuron) | {"markerfacecolor": "white" if dashed else look["color"]}
-                ax.plot(float(spikes[neuron]), float(voltage[before][-1]), markersize=5, zorder=4, **marker)
-    ax.set_xlim(start, end)
-    ax.set_xlabel(time_label(unit))
-    ax.set_ylabel("membrane")
+                ax.plot(spike, voltage[before][-1], markersize=5, zorder=4, **marker)
+    ax.set(xlim=(start, end), xlabel=time_label(unit), ylabel="membrane")
     return ax
 
 
@@ -206,15 +199,19 @@ def _thresholds(membranes: Membranes, ax: Axes) -> float:
 
 
 def output_membranes(run: RunData, sample: int, ax: Axes) -> Axes:
-    """Membranes of a run's output neurons in a sample; of many, those of its class and of the earliest spikes."""
+    """Membranes of a run's output neurons in a sample; of many, its class and those with the earliest spikes."""
     lif, layer = run.output_layer
-    (split, data), times = run.held_out, run.record.layers[lif.index][sample]
-    label, names = int(data.labels[sample]), run.names(layer.out_features)
+    label, times = int(run.held_out[1].labels[sample]), run.record.layers[lif.index][sample]
+    names = run.names(layer.out_features)
     order = times.argsort(stable=True).tolist()
-    neurons = sorted(sorted(order, key=lambda neuron: neuron != label)[:_TRACES])
+    neurons = sorted(order, key=lambda neuron: neuron != label)[:_TRACES]  # the class comes first
     membrane(layer, lif.inputs(run.record)[sample], ax, neurons, [names[k] for k in neurons], unit=run.unit)
-    ax.set_title(f"output neurons, {split} sample {sample}, class {run.names(label + 1)[label]}")
-    legend_right(ax, title=f"{len(neurons)} of {len(names)}" if len(neurons) < len(names) else None)
+    for line in ax.get_lines():
+        if line.get_label() == names[neurons[0]]:
+            line.set_linewidth(2.5)
+    ax.set_title(f"output neurons, {run.sample_title(sample)}")
+    some = f"the class, and the\n{_TRACES - 1} earliest of {len(names) - 1} others"
+    legend_right(ax, title=some if len(neurons) < len(names) else None, title_fontsize=8)
     return ax
 
 

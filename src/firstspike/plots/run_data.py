@@ -63,6 +63,21 @@ class RunData(LoadedRun):
         """Unit of all times, for an axis."""
         return time_unit(self.config.neuron.tau_syn)
 
+    def sample_title(self, sample: int) -> str:
+        """Number and class of a sample of ``held_out``."""
+        split, data = self.held_out
+        label = int(data.labels[sample])
+        return f"{split} sample {sample}, class {self.names(label + 1)[label]}"
+
+    def described(self, name: str, count: int) -> tuple[str, str]:
+        """Axis label and title of a parameter in ``named_parameters`` with that many values."""
+        kind, _, place = name.partition(", ")
+        if not place:
+            return "value", f"{name}, {count} values"
+        one = kind.removesuffix("s")
+        unit = f" [{self.unit}]" if "delay" in kind or "time constant" in kind else ""
+        return one + unit, f"{place}, {count} {one if count == 1 else kind}"
+
     def names(self, count: int) -> list[str]:
         """See ``LoadedRun``; all of them numbers where the data are missing."""
         try:

@@ -55,33 +55,30 @@ def output_times(
     order = np.lexsort([np.asarray(rows[name], dtype=float) for name in ("neuron", "epoch")])
     table = {name: np.asarray(column, dtype=float)[order] for name, column in rows.items()}
     classes, neurons = _classes(rows), int(table["neuron"].max()) + 1
-    names = class_names(names, classes)
+    names, few = class_names(names, classes), neurons <= _LINES_UP_TO
     flat = axes_list(axes, 1)[:classes]
     for label, ax in enumerate(flat):
         part = {name: column[table["label"] == label].reshape(-1, neurons) for name, column in table.items()}
         epoch, mean, std = part["epoch"][:, 0], part["mean"], part["std"]
         often = np.where(part["spiked"] >= 0.5, mean, np.nan)
-        drawn = range(neurons)
-        if neurons > _LINES_UP_TO:
+        if not few:
             others = np.ma.masked_invalid(np.delete(mean, label, axis=1))
             low, high = (bound.filled(np.nan) for bound in (others.min(axis=1), others.max(axis=1)))
             ax.fill_between(epoch, low, high, color=GREY, alpha=FAINT, linewidth=0, label="other outputs")
-            drawn = range(label, min(label + 1, neurons))
-        for neuron in drawn:
-            few = neurons <= _LINES_UP_TO
+        for neuron in range(neurons) if few else range(label, min(label + 1, neurons)):
             look = line_style(neuron if few else 0) | {"marker": "o" if len(epoch) == 1 else ""}
             low, high = mean[:, neuron] - std[:, neuron], mean[:, neuron] + std[:, neuron]
             ax.fill_between(epoch, low, high, color=look["color"], alpha=0.15, linewidth=0)
-            name = "true class" if not few else names[neuron] if neuron < classes else str(neuron)
             ax.plot(epoch, mean[:, neuron], alpha=FAINT, **look)
+            name = "true class" if not few else names[neuron] if neuron < classes else str(neuron)
             ax.plot(epoch, often[:, neuron], label=name, **look)
         ax.set_title(f"true class: {names[label]}")
         epoch_axis(ax, 4)
     flat[0].set_ylabel(time_label(unit, "output spike time"))
-    for ax in flat:
-        if neurons <= _LINES_UP_TO:
-            label_lines(ax)
-    if neurons > _LINES_UP_TO:
+    if few:
+        for ax in flat:
+            label_lines(ax)  # when the limits of all panels, which may share theirs, are final
+    else:
         legend_right(flat[-1])
     return flat
 
@@ -139,7 +136,8 @@ def raster(network: nn.Module, record: Record, ax: Axes, sample: int = 0, unit: 
         if len(times) <= _TICKS_UP_TO:
             ax.vlines(times[spiked], (rows - 0.4 * row)[spiked], (rows + 0.4 * row)[spiked], colour, linewidth=2)
         else:  # ticks would be too short to be seen
-            ax.plot(times[spiked], rows[spiked], "o", color=colour, markersize=2.2, markeredgewidth=0)
+            size = 3.5 if len(times) <= 100 else 2.2
+            ax.plot(times[spiked], rows[spiked], "o", color=colour, markersize=size, markeredgewidth=0)
         if index:
             ax.axhline(bottom, color="#AAAAAA", linewidth=0.6)
         ticks.append(bottom + 0.5 * height)
@@ -191,9 +189,7 @@ def spike_histogram_figure(run: RunData) -> Figure:
 @run_figure
 def raster_figure(run: RunData, sample: int = 0) -> Figure:
     """Spikes of a test sample in all layers (without test data, of another split)."""
-    shown, (split, data) = named_spikes(run.network, run.record), run.held_out
-    figure = new_figure(6.0, min(7.0, 0.8 + 0.33 * sum(layer_heights(shown))))
-    ax = raster(run.network, run.record, figure.subplots(), sample, run.unit)
-    label = int(data.labels[sample])
-    ax.set_title(f"{split} sample {sample}, class {run.names(label + 1)[label]}")
+    heights = layer_heights(named_spikes(run.network, run.record))
+    figure = new_figure(6.0, min(7.0, 0.8 + 0.33 * sum(heights)))
+    raster(run.network, run.record, figure.subplots(), sample, run.unit).set_title(run.sample_title(sample))
     return figure

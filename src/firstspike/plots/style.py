@@ -16,7 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
-from matplotlib.ticker import LogFormatterSciNotation, MaxNLocator, NullFormatter
+from matplotlib.ticker import LogFormatterSciNotation, LogLocator, MaxNLocator, NullFormatter
 
 P = ParamSpec("P")
 
@@ -69,8 +69,7 @@ def styled(draw: Callable[P, Figure]) -> Callable[P, Figure]:
         with style():
             figure = draw(*args, **kwargs)
             for ax in figure.axes:  # ticks are made while rendering, by the settings of that time
-                ax.tick_params(axis="x", which="both", labelsize=mpl.rcParams["xtick.labelsize"])
-                ax.tick_params(axis="y", which="both", labelsize=mpl.rcParams["ytick.labelsize"])
+                ax.tick_params(which="both", labelsize=mpl.rcParams["xtick.labelsize"])
         return figure
 
     return wrapper
@@ -81,25 +80,12 @@ def new_figure(width: float = 6.5, height: float = 3.0) -> Figure:
     return Figure(figsize=(width, height), dpi=DPI, layout=ConstrainedLayoutEngine(w_pad=0.07, h_pad=0.07))
 
 
-def square_grid(count: int, columns: int) -> tuple[int, int]:
-    """Rows and columns of a grid of panels with at most ``columns`` columns."""
-    columns = min(count, columns)
-    return -(-count // columns), columns
-
-
 def panels(
     count: int, columns: int, size: tuple[float, float], margin: tuple[float, float] = (0.0, 0.0), **shared: Any
 ) -> tuple[Figure, list[Axes]]:
-    """A figure of equal panels.
-
-    Args:
-        count: number of panels.
-        columns: largest number of columns.
-        size: width and height of a panel in inches.
-        margin: further width and height.
-        shared: ``sharex`` and ``sharey``.
-    """
-    rows, columns = square_grid(count, columns)
+    """A figure of ``count`` panels of ``size`` inches each in up to ``columns`` columns, with a further ``margin``."""
+    columns = min(count, columns)
+    rows = -(-count // columns)
     figure = new_figure(size[0] * columns + margin[0], size[1] * rows + margin[1])
     axes = list(figure.subplots(rows, columns, squeeze=False, **shared).ravel())
     for ax in axes[count:]:
@@ -117,11 +103,7 @@ def label_outer(axes: Sequence[Axes], columns: int) -> None:
 
 
 def axes_list(axes: Axes | Iterable[Any], needed: int) -> list[Axes]:
-    """One axes or any array of them as a flat list.
-
-    Raises:
-        ValueError: fewer than are needed.
-    """
+    """One axes or any array of them as a flat list; a ``ValueError`` if they are fewer than needed."""
     flat: list[Axes] = [axes] if isinstance(axes, Axes) else list(np.ravel(np.asarray(axes, dtype=object)))
     if len(flat) < needed:
         raise ValueError(f"axes: expected {needed}, got {len(flat)}; make them with subplots(1, {needed})")
@@ -143,21 +125,19 @@ def time_label(unit: str = TAU_SYN, what: str = "time") -> str:
 
 def line_style(index: int) -> dict[str, Any]:
     """Colour and dashes of a line, different for the first 30 indices; ten colours."""
-    colours = len(COLOURS)
-    return {"color": COLOURS[index % colours], "linestyle": LINES[(index + index // colours) % len(LINES)]}
+    return {"color": COLOURS[index % len(COLOURS)], "linestyle": LINES[(index + index // len(COLOURS)) % len(LINES)]}
 
 
 def marker_style(index: int) -> dict[str, Any]:
     """Colour and marker of points, different for the first 40 indices; ten colours."""
-    colours = len(COLOURS)
-    return {"color": COLOURS[index % colours], "marker": MARKERS[(index + index // colours) % len(MARKERS)]}
+    return {"color": COLOURS[index % len(COLOURS)], "marker": MARKERS[(index + index // len(COLOURS)) % len(MARKERS)]}
 
 
 def legend_right(ax: Axes, **options: Any) -> None:
     """A legend on the right of the axes, where it covers nothing."""
-    many = len(ax.get_legend_handles_labels()[0]) > 6
-    spacing = 0.2 if many else 0.5
-    ax.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), borderaxespad=0.2, labelspacing=spacing, **options)
+    spacing = 0.2 if len(ax.get_legend_handles_labels()[0]) > 6 else 0.5
+    place: dict[str, Any] = {"loc": "upper left", "bbox_to_anchor": (1.0, 1.0), "borderaxespad": 0.2}
+    ax.legend(labelspacing=spacing, alignment="left", **place, **options)
 
 
 def label_lines(ax: Axes) -> None:
@@ -194,21 +174,15 @@ def epoch_axis(ax: Axes, most: int = 6) -> None:
 
 
 def log_axis(ax: Axes, values: Iterable[float]) -> None:
-    """A logarithmic y axis for values >= 0; values that are not finite are left out of account.
-
-    Where there are zeros the axis is linear below the smallest positive value, so that 0 has a tick at the bottom.
-    """
+    """A logarithmic y axis for values >= 0, leaving out what is not finite; 0 has a tick below the smallest other."""
     finite = np.asarray([v for v in values if math.isfinite(v)], dtype=float)
     positive = finite[finite > 0]
     if not positive.size:
         ax.set_ylim(-0.05, 1)
         return
     low, high = float(positive.min()) / 1.3, float(positive.max()) * 1.3
-    decades = range(math.floor(math.log10(low)), math.floor(math.log10(high)) + 1)
-    steps = [(1,), (1, 3), (1, 2, 5), (1, 2, 3, 4, 5, 7)]
-    every = [[t for k in decades for step in some if low <= (t := step * 10.0**k) <= high] for some in steps]
-    linear = [t for t in MaxNLocator(4).tick_values(low, high) if low <= t <= high]
-    ticks = next((found for found in every if len(found) >= 3), linear)[:: -(-len(every[0]) // 8) or 1]
+    steps = LogLocator(subs=(1, 2, 5) if high < 300 * low else (1,), numticks=8)
+    ticks = [float(t) for t in steps.tick_values(low, high) if low <= t <= high]
     if positive.size < finite.size:
         ax.set_yscale("symlog", linthresh=1.3 * low, linscale=0.4)
         ax.set_ylim(-0.26 * low, high)
@@ -218,7 +192,8 @@ def log_axis(ax: Axes, values: Iterable[float]) -> None:
         ax.set_ylim(low, high)
     plain, scientific = all(t == 0 or 1e-2 <= t < 1e5 for t in ticks), LogFormatterSciNotation()
     ax.set_yticks(ticks, [f"{t:g}" if plain or t == 0 else scientific(t) for t in ticks])
-    ax.set_yticks([m * 10.0**k for k in decades for m in range(2, 10) if low <= m * 10.0**k <= high], minor=True)
+    between = LogLocator(subs=range(2, 10)).tick_values(low, high)
+    ax.set_yticks([t for t in between if low <= t <= high], minor=True)
     ax.yaxis.set_minor_formatter(NullFormatter())
 
 
@@ -237,11 +212,7 @@ def image_panels(
 
 
 def class_names(names: Sequence[str] | None, count: int) -> list[str]:
-    """The given names, or numbers.
-
-    Raises:
-        ValueError: another number of names than ``count``.
-    """
+    """The given names, or numbers; a ``ValueError`` if they are not ``count``."""
     if names is None:
         return [str(index) for index in range(count)]
     if len(names) != count:

@@ -44,9 +44,7 @@ def summary_figure(run: RunData, sample: int = 0) -> Figure:
         spike_histogram(run.record.output, right, "output", unit=run.unit)
 
     left, right = rows[3].subplots(1, 2)
-    raster(run.network, run.record, left, sample, run.unit)
-    split, data = run.held_out
-    left.set_title(f"{split} sample {sample}, class {names[int(data.labels[sample])]}")
+    raster(run.network, run.record, left, sample, run.unit).set_title(run.sample_title(sample))
     _or_reason(lambda: output_membranes(run, sample, right), [right])
     return figure
 

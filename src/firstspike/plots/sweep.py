@@ -1,11 +1,9 @@
 """Accuracy over the axes of a sweep, its history, and which axes mattered."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
@@ -19,87 +17,12 @@ from firstspike.plots.style import (
     line_style,
     marker_style,
     new_figure,
-    square_grid,
     styled,
 )
-from firstspike.plots.sweep_axes import in_order, number_axis, numeric, places_of, short, side_by_side, wide
+from firstspike.plots.sweep_axes import in_order, numeric, places_of, short, side_by_side, wide
+from firstspike.plots.sweep_results import LINES, SweepResults
 
-_LINES = 8  # more cannot be told apart
 _CELLS = 12  # a map with at most this many rows and columns shows numbers
-
-
-@dataclass(frozen=True)
-class SweepResults:
-    """The complete trials of a sweep.
-
-    Args:
-        axes: values of each axis, one per trial: numbers, or anything that is shown as text.
-        accuracy: accuracy on the split as a fraction, mean over the seeds.
-        spread: its standard deviation over the seeds, NaN for a single one.
-        validation: validation accuracy; of trials that share a place in a figure the best by this one is shown.
-        parameters: number of trained parameters.
-        seeds: of each trial.
-        metric: what the study optimised.
-        maximize: whether it was maximised.
-        history: the metric in the order in which trials started, and whether the trial was pruned.
-        importance: share of each axis in the variance of the metric; empty if there are too few trials to tell.
-        grid: whether the sweep is a grid.
-        split: ``test``, or ``validation`` where there are no test data.
-    """
-
-    axes: Mapping[str, Sequence[Any]]
-    accuracy: Float[np.ndarray, " trials"]
-    spread: Float[np.ndarray, " trials"]
-    validation: Float[np.ndarray, " trials"]
-    parameters: Int[np.ndarray, " trials"]
-    seeds: int = 1
-    metric: str = "validation_accuracy"
-    maximize: bool = True
-    history: Sequence[tuple[float, bool]] = ()
-    importance: Mapping[str, float] = field(default_factory=dict)
-    grid: bool = True
-    split: str = "test"
-
-    @classmethod
-    def of_rows(cls, rows: Sequence[Mapping[str, Any]], axes: Sequence[str], **others: Any) -> "SweepResults":
-        """From the rows of a table of complete trials, at least one; ``others`` are further fields."""
-        split = "test" if any(row["test_accuracy"] is not None for row in rows) else "validation"
-        accuracy, spread, validation = (
-            np.asarray([row[key] for row in rows], float)  # None becomes NaN
-            for key in (f"{split}_accuracy", f"{split}_std", "validation_accuracy")
-        )
-        parameters = np.asarray([row["parameters"] for row in rows])
-        columns = {key: [row[key] for row in rows] for key in axes}
-        return cls(columns, accuracy, spread, validation, parameters, seeds=rows[0]["seeds"], split=split, **others)
-
-    @property
-    def label(self) -> str:
-        """The accuracy, for an axis."""
-        return f"{self.split} accuracy [%]" + (f", {self.seeds} seeds" if self.seeds > 1 else "")
-
-    @property
-    def varied(self) -> dict[str, int]:
-        """Axes with more than one value, and their number of values."""
-        return {name: count for name, values in self.axes.items() if (count := len(set(map(str, values)))) > 1}
-
-    def best_of(self, *axes: str) -> list[int]:
-        """Of the trials with the same values on these axes the best on the validation data each."""
-        found: dict[tuple[str, ...], int] = {}
-        for trial in range(len(self.accuracy)):
-            key = tuple(str(self.axes[name][trial]) for name in axes)
-            if key not in found or self.validation[trial] > self.validation[found[key]]:
-                found[key] = trial
-        return list(found.values())
-
-    def second_axis(self, *taken: str) -> str | None:
-        """The most important axis besides those ``taken``: of few names, otherwise of few numbers, otherwise of any."""
-
-        def rank(name: str) -> tuple[bool, bool, float, int]:
-            many, numbers = self.varied[name] > _LINES, numeric(self.axes[name])
-            return many, numbers, -self.importance.get(name, 0.0), self.varied[name]
-
-        usable = [name for name in self.varied if self.varied[name] <= _LINES or numeric(self.axes[name])]
-        return min((name for name in usable if name not in taken), key=rank, default=None)
 
 
 def accuracy_over(
@@ -109,6 +32,7 @@ def accuracy_over(
     ax: Axes,
     lines: Sequence[Any] | None = None,
     curve: bool = True,
+    near: float = 0.0,
 ) -> Axes:
     """Accuracy in percent over one axis, with its spread. Lines that share places are drawn side by side.
 
@@ -119,21 +43,10 @@ def accuracy_over(
         ax: where to draw.
         lines: the line that each trial belongs to; by default all to one.
         curve: whether the trials of a line are connected; never over names.
+        near: places up to this fraction of the axis apart are drawn side by side, too.
     """
-    ordered = all(isinstance(value, int | float) for value in x)
-    _lines_with_spread(places_of(x, ax), accuracy, spread, ax, lines, curve and ordered)
-    return ax
-
-
-def _lines_with_spread(
-    places: np.ndarray,
-    accuracy: ArrayLike,
-    spread: ArrayLike,
-    ax: Axes,
-    lines: Sequence[Any] | None,
-    curve: bool,
-    near: float = 0.0,
-) -> None:
+    places = places_of(x, ax)
+    curve = curve and all(isinstance(value, int | float) for value in x)
     means, spreads = 100 * np.asarray(accuracy, float), 100 * np.asarray(spread, float)
     names = in_order(lines) if lines is not None else [""]
     group = np.asarray([names.index(str(line)) for line in lines] if lines is not None else np.zeros(len(places), int))
@@ -142,35 +55,37 @@ def _lines_with_spread(
     for number, name in enumerate(names):
         mine = np.flatnonzero(group == number)
         mine = mine[np.argsort(places[mine], kind="stable")]
-        style = line_style(number) | {"marker": marker_style(number)["marker"]}
-        if not curve:
-            style["linestyle"] = "none"
+        style = (
+            line_style(number) | {"marker": marker_style(number)["marker"]} | ({} if curve else {"linestyle": "none"})
+        )
         error = np.nan_to_num(spreads[mine]) if np.isfinite(spreads[mine]).any() else None
-        ax.errorbar(places[mine], means[mine], error, label=short(name), capsize=3, elinewidth=1, markersize=4, **style)
+        ax.errorbar(
+            places[mine], means[mine], error, label=short(name) or None, capsize=3, elinewidth=1, markersize=4, **style
+        )
+    return ax
 
 
-def accuracy_coloured(
-    places: ArrayLike, accuracy: ArrayLike, spread: ArrayLike, values: Sequence[float], ax: Axes, label: str = ""
+def accuracy_by_parameters(
+    parameters: ArrayLike, accuracy: ArrayLike, spread: ArrayLike, ax: Axes, groups: Sequence[Any] | None = None
 ) -> Axes:
-    """Accuracy in percent at places on an axis, each trial in the colour of a number, which a bar explains.
+    """Accuracy in percent against the number of parameters, a dot with its spread for each trial."""
+    counts = np.asarray(parameters, float).tolist()
+    accuracy_over(counts, accuracy, spread, ax, groups, curve=False, near=0.015).set_xlabel("parameters")
+    return ax
 
-    Args:
-        places: on the x axis ``(trials,)``.
-        accuracy: fractions ``(trials,)``.
-        spread: standard deviations of these, NaN where there is none.
-        values: numbers ``(trials,)``.
-        ax: where to draw.
-        label: what the numbers are.
-    """
-    means, spreads = 100 * np.asarray(accuracy, float), 100 * np.asarray(spread, float)
-    if np.isfinite(spreads).any():
-        ax.errorbar(places, means, np.nan_to_num(spreads), linestyle="none", color="0.6", elinewidth=1, zorder=1)
+
+def _accuracy_coloured(
+    x: Sequence[Any], accuracy: np.ndarray, spread: np.ndarray, values: Sequence[float], ax: Axes, label: str
+) -> None:
+    """Accuracy in percent over one axis, each trial in the colour of a number, which a bar explains."""
+    places = places_of(x, ax)
+    if np.isfinite(spread).any():
+        look: dict[str, Any] = {"linestyle": "none", "color": "0.6", "elinewidth": 1, "zorder": 1}
+        ax.errorbar(places, 100 * accuracy, 100 * np.nan_to_num(spread), **look)
     log = wide(sorted(set(values)))
     norm, ticks = (LogNorm(), LogLocator(subs=(1, 2, 5))) if log else (None, None)
-    dots = ax.scatter(places, means, 22, values, cmap=SEQUENTIAL, norm=norm, edgecolors="k", linewidths=0.5)
-    bar = ax.figure.colorbar(dots, ax=ax, label=label, ticks=ticks, format="%g" if log else None)
-    bar.minorticks_off()
-    return ax
+    dots = ax.scatter(places, 100 * accuracy, 22, values, cmap=SEQUENTIAL, norm=norm, edgecolors="k", linewidths=0.5)
+    ax.figure.colorbar(dots, ax=ax, label=label, ticks=ticks, format="%g" if log else None).minorticks_off()
 
 
 def accuracy_map(x: Sequence[Any], y: Sequence[Any], accuracy: ArrayLike, ax: Axes) -> Axes:
@@ -186,28 +101,13 @@ def accuracy_map(x: Sequence[Any], y: Sequence[Any], accuracy: ArrayLike, ax: Ax
         cells[rows.index(b), columns.index(a)] = value
     image = ax.imshow(cells, origin="lower", aspect="auto", cmap=SEQUENTIAL)
     ax.figure.colorbar(image, ax=ax, label="accuracy [%]")
-    ax.set_xticks(
-        range(len(columns)), [short(name) or name for name in columns], rotation=45 if len(columns) > 6 else 0
-    )
-    ax.set_yticks(range(len(rows)), [short(name) or name for name in rows])
-    if max(len(rows), len(columns)) <= _CELLS:
-        middle = (np.nanmin(cells) + np.nanmax(cells)) / 2
-        for row, column in zip(*np.nonzero(np.isfinite(cells)), strict=True):
-            value = cells[row, column]
-            ax.text(
-                column, row, f"{value:.1f}", ha="center", va="center", fontsize=7, color="k" if value > middle else "w"
-            )
-    return ax
-
-
-def accuracy_by_parameters(
-    parameters: ArrayLike, accuracy: ArrayLike, spread: ArrayLike, ax: Axes, groups: Sequence[Any] | None = None
-) -> Axes:
-    """Accuracy in percent against the number of parameters, a dot with its spread for each trial."""
-    count = np.asarray(parameters, float)
-    number_axis(ax, sorted(set(count.tolist())))
-    _lines_with_spread(count, accuracy, spread, ax, groups, curve=False, near=0.015)
-    ax.set_xlabel("parameters")
+    ax.set_xticks(range(len(columns)), map(short, columns), rotation=45 if len(columns) > 6 else 0)
+    ax.set_yticks(range(len(rows)), map(short, rows))
+    middle = (np.nanmin(cells) + np.nanmax(cells)) / 2
+    for (row, column), value in np.ndenumerate(cells) if max(cells.shape) <= _CELLS else ():
+        if np.isfinite(value):
+            look: dict[str, Any] = {"color": "k" if value > middle else "w", "fontsize": 7}
+            ax.text(column, row, f"{value:.1f}", ha="center", va="center", **look)
     return ax
 
 
@@ -245,24 +145,17 @@ def over_figure(results: SweepResults) -> Figure:
     varied = results.varied
     if not varied:
         raise NotApplicable("no axis has two complete trials that differ")
-    panels = {name: results.second_axis(name) for name in varied if numeric(results.axes[name])}
+    shown = {name: results.second_axis(name) for name in varied if numeric(results.axes[name])}
     # names without an order are lines of another panel, and have their own only if they are not
-    panels |= {name: results.second_axis(name) for name in varied if name not in panels and name not in panels.values()}
-    rows, columns = square_grid(len(panels), 2)
+    shown |= {name: results.second_axis(name) for name in varied if name not in shown and name not in shown.values()}
+    columns, rows = min(2, len(shown)), -(-len(shown) // 2)
     figure = new_figure(4.6 * columns, 3.0 * rows)
-    for place, (name, second) in enumerate(panels.items()):
-        ax = figure.add_subplot(rows, columns, place + 1)
+    for place, (name, second) in enumerate(shown.items(), 1):
+        ax = figure.add_subplot(rows, columns, place)
         chosen = results.best_of(name, *([second] if second else []))
-        x = [results.axes[name][k] for k in chosen]
-        by = None if second is None else [results.axes[second][k] for k in chosen]
-        if second is not None and varied[second] > _LINES:
-            accuracy_coloured(places_of(x, ax), results.accuracy[chosen], results.spread[chosen], by or [], ax, second)
-        else:
-            accuracy_over(x, results.accuracy[chosen], results.spread[chosen], ax, by, results.grid)
-        ax.set(xlabel=name, ylabel=results.label)
+        _draw(results, [results.axes[name][k] for k in chosen], chosen, second, ax, curve=results.grid)
+        ax.set_xlabel(name)
         _note_choice(results, len(chosen), ax, name, second)
-        if second is not None and varied[second] <= _LINES:
-            legend_right(ax, title=second, title_fontsize=8)
     return figure
 
 
@@ -273,11 +166,9 @@ def map_figure(results: SweepResults) -> Figure:
     if not y:
         raise NotApplicable("a map needs two axes with two values at least")
     figure = new_figure(5.5, 3.6)
-    ax = figure.add_subplot()
-    chosen = results.best_of(x, y)
-    accuracy_map(
-        [results.axes[x][k] for k in chosen], [results.axes[y][k] for k in chosen], results.accuracy[chosen], ax
-    )
+    ax, chosen = figure.add_subplot(), results.best_of(x, y)
+    columns, rows = ([results.axes[name][k] for k in chosen] for name in (x, y))
+    accuracy_map(columns, rows, results.accuracy[chosen], ax)
     ax.set(xlabel=x, ylabel=y, title=results.label.replace(" [%]", ""))
     _note_choice(results, len(chosen), ax, x, y)
     return figure
@@ -289,24 +180,29 @@ def parameters_figure(results: SweepResults) -> Figure:
     counts = results.parameters.tolist()
     if len(set(counts)) < 2:
         raise NotApplicable("all trials have the same number of parameters")
+    # numbers that follow from the number of parameters, such as sizes, would say nothing new
+    pairs = {name: len({*zip(counts, values, strict=True)}) for name, values in results.axes.items()}
+    implied = [name for name in results.varied if pairs[name] == len({*counts}) and numeric(results.axes[name])]
     figure = new_figure(5.5, 3.2)
     ax = figure.add_subplot()
-    # numbers that follow from the number of parameters, such as sizes, would say nothing new
-    implied = [
-        name for name in results.varied if len({*zip(counts, results.axes[name], strict=True)}) == len({*counts})
-    ]
-    second = results.second_axis(*(name for name in implied if numeric(results.axes[name])))
-    if second is not None and results.varied[second] > _LINES:
-        number_axis(ax, sorted(set(counts)))
-        accuracy_coloured(counts, results.accuracy, results.spread, results.axes[second], ax, second)
-        ax.set_xlabel("parameters")
-    else:
-        groups = None if second is None else results.axes[second]
-        accuracy_by_parameters(counts, results.accuracy, results.spread, ax, groups)
-        if groups is not None:
-            legend_right(ax, title=second, title_fontsize=8)
-    ax.set_ylabel(results.label)
+    _draw(results, counts, range(len(counts)), results.second_axis(*implied), ax, curve=False, near=0.015)
+    ax.set_xlabel("parameters")
     return figure
+
+
+def _draw(
+    results: SweepResults, x: Sequence[Any], chosen: Sequence[int], second: str | None, ax: Axes, **how: Any
+) -> None:
+    """Accuracy of the chosen trials over ``x``; lines or, of more values, colours show a second axis."""
+    accuracy, spread = results.accuracy[chosen], results.spread[chosen]
+    if second is None:
+        accuracy_over(x, accuracy, spread, ax, **how)
+    elif results.varied[second] > LINES:
+        _accuracy_coloured(x, accuracy, spread, [results.axes[second][k] for k in chosen], ax, second)
+    else:
+        accuracy_over(x, accuracy, spread, ax, [results.axes[second][k] for k in chosen], **how)
+        legend_right(ax, title=second, title_fontsize=8)
+    ax.set_ylabel(results.label)
 
 
 @styled

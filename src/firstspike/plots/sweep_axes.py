@@ -22,12 +22,12 @@ def in_order(values: Sequence[Any]) -> list[str]:
     return list(dict.fromkeys(map(str, ordered)))
 
 
-def short(name: str) -> str | None:
-    """A number with few digits; None for an empty name, which a legend leaves out."""
+def short(name: str) -> str:
+    """A name; a number with few digits."""
     try:
         return f"{float(name):.4g}"
     except ValueError:
-        return name or None
+        return name
 
 
 def places_of(values: Sequence[Any], ax: Axes, vertical: bool = False) -> np.ndarray:

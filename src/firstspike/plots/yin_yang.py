@@ -1,12 +1,9 @@
-"""Decisions and spike times of a network on the plane of the Yin-Yang data set.
+"""Decisions and spike times of a network on the plane of the Yin-Yang data set."""
 
-plane = YinYangPlane()
-record = plane.record(network)
-decision_map(record.output, loss, ax, plane)
-"""
-
+import itertools
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -31,6 +28,7 @@ from firstspike.plots.style import (
     TAU_SYN,
     class_names,
     label_outer,
+    legend_right,
     new_figure,
     panels,
     time_label,
@@ -60,21 +58,18 @@ def decision_map(
     decisions = plane.image(Objective(loss).predict(times))
     names = class_names(names, times.shape[-1])
     colours = [COLOURS[index % len(COLOURS)] for index in range(len(names))]
-    shown = np.ma.masked_less(decisions, 0)
     outside = np.hypot(*(plane.grid() - plane.r_big)) > plane.r_big
-    ax.imshow(
-        shown,
-        cmap=ListedColormap(colours),
-        vmin=-0.5,
-        vmax=len(names) - 0.5,
-        origin="lower",
-        extent=plane.extent,
-        alpha=np.where(outside, 0.3, 0.75),
-        interpolation="nearest",
-    )
+    image: dict[str, Any] = {
+        "cmap": ListedColormap(colours),
+        "vmin": -0.5,
+        "vmax": len(names) - 0.5,
+        "interpolation": "nearest",
+    }
+    place: dict[str, Any] = {"origin": "lower", "extent": plane.extent, "alpha": np.where(outside, 0.3, 0.75)}
+    ax.imshow(np.ma.masked_less(decisions, 0), **image, **place)
     handles: list[Artist] = [Patch(facecolor=c, alpha=0.75, label=name) for c, name in zip(colours, names, strict=True)]
-    if shown.mask.any():
-        hatch_silent(decisions < 0, ax, plane)
+    if (decisions < 0).any():
+        _hatch_silent(decisions < 0, ax, plane)
         handles.append(Patch(facecolor=SILENT_COLOUR, edgecolor="#555555", hatch=SILENT_HATCH, label="silent"))
     draw_outline(ax, plane)
     if points is not None:
@@ -82,12 +77,17 @@ def decision_map(
         column, row = (np.clip(v / (2 * plane.r_big) * plane.resolution, 0, plane.resolution - 1) for v in (x, y))
         wrong = decisions[row.astype(int), column.astype(int)] != points.labels.cpu().numpy()
         ax.plot(x[~wrong], y[~wrong], ".", color="white", markersize=1.5)
-        crosses = ax.plot(x[wrong], y[wrong], "x", color="white", markersize=5, markeredgewidth=1.5)
-        crosses[0].set_path_effects([withStroke(linewidth=3, foreground="black")])
-        crosses[0].set_label("wrong")
-        handles += crosses
+        rim = [withStroke(linewidth=3, foreground="black")]
+        look: dict[str, Any] = {
+            "color": "white",
+            "markersize": 5,
+            "markeredgewidth": 1.5,
+            "path_effects": rim,
+            "label": "wrong",
+        }
+        handles += ax.plot(x[wrong], y[wrong], "x", **look)
     _plane_axes(ax, plane)
-    ax.legend(handles=handles, loc="upper left", bbox_to_anchor=(1.0, 1.0), borderaxespad=0.2, title="decision")
+    legend_right(ax, handles=handles, title="decision")
     return ax
 
 
@@ -146,9 +146,9 @@ def _map(
     label: str | None,
 ) -> Axes:
     """Values on the plane, hatched where they are masked, with the symbol and a colour bar if it has a label."""
-    low, high = limits
-    drawn = ax.imshow(image, cmap=colours, vmin=low, vmax=high, origin="lower", extent=plane.extent, zorder=0)
-    hatch_silent(np.ma.getmaskarray(image), ax, plane)
+    place: dict[str, Any] = {"origin": "lower", "extent": plane.extent, "zorder": 0}
+    drawn = ax.imshow(image, cmap=colours, vmin=limits[0], vmax=limits[1], **place)
+    _hatch_silent(np.ma.getmaskarray(image), ax, plane)
     draw_outline(ax, plane)
     if label is not None:
         ax.figure.colorbar(drawn, ax=ax, label=label, shrink=0.9)
@@ -156,27 +156,18 @@ def _map(
     return ax
 
 
-def draw_outline(ax: Axes, plane: YinYangPlane) -> Axes:
+def draw_outline(ax: Axes, plane: YinYangPlane) -> None:
     """The symbol's lines, white with a dark rim, visible on all colours."""
     for line in plane.outline():
-        drawn = ax.plot(line[:, 0], line[:, 1], color="white", linewidth=1.0, zorder=3)
-        drawn[0].set_path_effects([withStroke(linewidth=2.0, foreground="black")])
-    return ax
+        rim = [withStroke(linewidth=2.0, foreground="black")]
+        ax.plot(line[:, 0], line[:, 1], color="white", linewidth=1.0, zorder=3, path_effects=rim)
 
 
-def hatch_silent(silent: np.ndarray, ax: Axes, plane: YinYangPlane) -> Axes:
+def _hatch_silent(silent: np.ndarray, ax: Axes, plane: YinYangPlane) -> None:
     """Hatch the points ``silent (y, x)`` of the plane."""
+    look: dict[str, Any] = {"colors": [SILENT_COLOUR], "hatches": [SILENT_HATCH], "zorder": 1}
     if silent.any():
-        ax.contourf(
-            silent.astype(float),
-            levels=[0.5, 1.5],
-            colors=[SILENT_COLOUR],
-            hatches=[SILENT_HATCH],
-            origin="lower",
-            extent=plane.extent,
-            zorder=1,
-        )
-    return ax
+        ax.contourf(silent.astype(float), levels=[0.5, 1.5], origin="lower", extent=plane.extent, **look)
 
 
 @run_figure
@@ -193,19 +184,16 @@ def decision_map_figure(run: RunData) -> Figure:
 @run_figure
 def output_maps_figure(run: RunData) -> Figure:
     """Spike times of a Yin-Yang run's outputs over the plane, and the differences between them."""
-    plane, times = run.plane, run.plane_record.output
-    names = run.class_names
-    pairs = [(a, b) for a in range(len(names)) for b in range(a + 1, len(names))]
+    plane, times, names = run.plane, run.plane_record.output, run.class_names
+    pairs = list(itertools.combinations(range(len(names)), 2))
     figure, axes = panels(len(names) + len(pairs), len(names), (2.5, 2.5), sharex=True, sharey=True)
     first, second = axes[: len(names)], axes[len(names) :]
     limits, gaps = _limits(times), torch.stack([times[:, a] - times[:, b] for a, b in pairs])
     limit = float(gaps[torch.isfinite(gaps)].abs().max()) if torch.isfinite(gaps).any() else 1.0
     for index, ax in enumerate(first):
-        time_map(times[:, index], ax, plane, limits, None)
-        ax.set_title(f"output {names[index]}")
+        time_map(times[:, index], ax, plane, limits, None).set_title(f"output {names[index]}")
     for (a, b), ax in zip(pairs, second, strict=True):
-        difference_map(times[:, a], times[:, b], ax, plane, limit, None)
-        ax.set_title(f"{names[a]} - {names[b]}")
+        difference_map(times[:, a], times[:, b], ax, plane, limit, None).set_title(f"{names[a]} - {names[b]}")
     for row, label in ((first, "spike time"), (second, "difference")):
         figure.colorbar(row[0].images[0], ax=row, label=time_label(run.unit, label), shrink=0.9)
     label_outer(axes, len(names))
@@ -227,8 +215,7 @@ def hidden_maps_figure(run: RunData) -> Figure:
     figure, axes = panels(len(neurons), 4, (1.875, 1.75), (0.0, 0.5), sharex=True, sharey=True)
     limits = _limits(times[:, neurons])
     for ax, neuron in zip(axes, neurons, strict=True):
-        time_map(times[:, neuron], ax, plane, limits, None)
-        ax.set_title(f"{first.name} neuron {neuron}")
+        time_map(times[:, neuron], ax, plane, limits, None).set_title(f"{first.name} neuron {neuron}")
     label_outer(axes, 4)
     figure.suptitle(f"{len(neurons)} of {times.shape[1]} neurons; {len(spiking)} spike somewhere")
     figure.colorbar(axes[0].images[0], ax=axes, label=time_label(run.unit, "spike time"), shrink=0.6)
@@ -236,13 +223,10 @@ def hidden_maps_figure(run: RunData) -> Figure:
 
 
 def _plane_axes(ax: Axes, plane: YinYangPlane) -> None:
-    ax.set_xlim(plane.extent[:2])
-    ax.set_ylim(plane.extent[2:])
-    ax.set_aspect("equal")
-    ax.set_xticks([0, plane.r_big, 2 * plane.r_big])
-    ax.set_yticks([0, plane.r_big, 2 * plane.r_big])
-    ax.set_xlabel("x")
-    ax.set_ylabel("y")
+    ticks = [0, plane.r_big, 2 * plane.r_big]
+    ax.set(
+        xlim=plane.extent[:2], ylim=plane.extent[2:], xticks=ticks, yticks=ticks, xlabel="x", ylabel="y", aspect="equal"
+    )
 
 
 def _limits(times: Tensor) -> tuple[float, float]:

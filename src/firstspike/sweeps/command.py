@@ -63,7 +63,8 @@ def plot_sweep(name: Path, figures: list[str] | None, formats: list[str] | None)
     """Draw figures of a sweep into its folder figures/."""
     _check_optuna()
     from firstspike.plots.save import save_all
-    from firstspike.plots.sweep import SWEEP_PLOTS, SweepResults
+    from firstspike.plots.sweep import SWEEP_PLOTS
+    from firstspike.plots.sweep_results import SweepResults
     from firstspike.sweeps.study import history, importance, read_study, sweep_of, table_of
 
     study, folder = read_study(str(name))
