@@ -67,30 +67,17 @@ __all__ = [
 
 # Looked up on first use, so that reading a config or printing a help text does not load torch.
 _HOME = {
-    "LIF": "neuron",
-    "first_spike_time": "spiketime",
-    "from_nir": "interop.nir",
-    "load_run": "runs",
-    "to_nir": "interop.nir",
-    **dict.fromkeys(
-        (
-            "BiasSpikes",
-            "Delay",
-            "DelayRule",
-            "EarliestPool2d",
-            "Ensemble",
-            "LIFConv2d",
-            "LIFLinear",
-            "Multiplex",
-            "Network",
-            "Record",
-            "ensemble",
-        ),
-        "layers",
-    ),
-    **dict.fromkeys(
-        ("Augment", "Callback", "CosineLR", "EarlyStopping", "Evaluation", "SilentNeurons", "Trainer"), "training"
-    ),
+    name: module
+    for module, names in {
+        "interop.nir": "from_nir to_nir",
+        "layers": "BiasSpikes Delay DelayRule EarliestPool2d Ensemble LIFConv2d LIFLinear Multiplex Network Record "
+        "ensemble",
+        "neuron": "LIF",
+        "runs": "load_run",
+        "spiketime": "first_spike_time",
+        "training": "Augment Callback CosineLR EarlyStopping Evaluation SilentNeurons Trainer",
+    }.items()
+    for name in names.split()
 }
 
 

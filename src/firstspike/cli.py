@@ -41,8 +41,7 @@ Chosen = Annotated[
     str | None, typer.Option("--checkpoint", help="A name in checkpoints/, or best; by default the newest.")
 ]
 On = Annotated[
-    str | None,
-    typer.Option("--substrate", help="Use this substrate (with default settings) instead of the run's."),
+    str | None, typer.Option("--substrate", help="Use this substrate (with default settings) instead of the run's.")
 ]
 
 
@@ -222,8 +221,7 @@ def plot(
         files = save_figures(RunData(run, substrate=substrate), names or None, formats or ("png",))
     except NotApplicable as reason:
         raise ValueError(str(reason)) from None
-    for file in files:
-        typer.echo(file)
+    typer.echo("\n".join(map(str, files)))
 
 
 app.command()(report)
@@ -234,9 +232,7 @@ app.command("import-fastanddeep")(import_fastanddeep)
 
 
 @app.command()
-def configs(
-    name: Annotated[str | None, typer.Argument(help="Print this one.")] = None,
-) -> None:
+def configs(name: Annotated[str | None, typer.Argument(help="Print this one.")] = None) -> None:
     """List the shipped configs, or print one."""
     from firstspike.configs import shipped_configs
 

@@ -89,6 +89,5 @@ def export(
 
         nir.write(temporary, graph)
     typer.echo(f"{file}: {len(graph.nodes)} nodes of {loaded.checkpoint.name}")
-    if bias := list(graph.metadata.get("bias_times", ())):
-        times = ", ".join(f"{time:g}" for time in bias)
-        typer.echo(f"the last {len(bias)} inputs are bias spikes, at {times}")
+    if bias := [f"{time:g}" for time in graph.metadata.get("bias_times", ())]:
+        typer.echo(f"the last {len(bias)} inputs are bias spikes, at {', '.join(bias)}")

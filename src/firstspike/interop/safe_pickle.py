@@ -38,7 +38,7 @@ class StandIn:
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:  # pickle's way to make objects does not come here
         raise UnsafePickleError(
-            f"the pickle wants to call {self.qualified}, which is not on the list of harmless names: not read"
+            f"the pickle wants to call {self.qualified}, which is not known to be harmless: not read"
         )
 
     def __setstate__(self, state: Any) -> None:

@@ -62,9 +62,7 @@ def launch(
     with one_line_errors(url):
         study = open_study(plan, open_storage(url))
         if used and not study.get_trials(deepcopy=False):
-            raise ValueError(
-                f"{folder} has runs of another study; choose another --name, or the --storage of that study"
-            )
+            raise ValueError(f"{folder} has runs of another study; choose another --name, or the --storage of that one")
         folder.mkdir(parents=True, exist_ok=True)
         _describe(plan, folder, url)
         trials = enqueue_open(study, plan, retry_failed)

@@ -24,11 +24,9 @@ UNREACHABLE = (StorageInternalError, OSError)
 
 
 def open_storage(where: str) -> BaseStorage:
-    """A storage by its URL.
+    """A storage by its URL: ``sqlite:///FILE``, ``journal:FILE``, ``postgresql://...``, ``mysql://...``, or a file.
 
-    Args:
-        where: ``sqlite:///FILE``, ``journal:FILE``, ``postgresql://...``, ``mysql://...``, or a file: ``.db`` and
-            ``.sqlite`` are SQLite, ``.log`` and ``.journal`` a journal.
+    Files that end in ``.db`` or ``.sqlite`` are SQLite, in ``.log`` or ``.journal`` a journal.
 
     Raises:
         ValueError: an invalid URL.
@@ -89,21 +87,15 @@ def cause(error: BaseException) -> str:
 
 
 def storage_url(where: str) -> str:
-    """A storage's full URL, see ``open_storage``.
-
-    Raises:
-        ValueError: an invalid URL.
-    """
+    """A storage's full URL, see ``open_storage``; a ValueError if it is invalid."""
     for prefix in (_SQLITE, _JOURNAL):
         if where.startswith(prefix):
             return f"{prefix}{Path(where.removeprefix(prefix)).resolve()}"
     if "://" not in where:
         if (suffix := Path(where).suffix) in _SUFFIXES:
             return f"{_SUFFIXES[suffix]}{Path(where).resolve()}"
-        raise ValueError(
-            f"--storage {where}: expected sqlite:///FILE.db, journal:FILE, postgresql://USER@HOST/NAME, mysql://..., "
-            "or a file that ends in .db or .journal"
-        )
+        kinds = "sqlite:///FILE.db, journal:FILE, postgresql://USER@HOST/NAME, mysql://..."
+        raise ValueError(f"--storage {where}: expected {kinds}, or a file that ends in .db or .journal")
     try:
         port = make_url(where).port
     except sqlalchemy.exc.ArgumentError as error:

@@ -128,10 +128,8 @@ def open_study(plan: Plan, storage: BaseStorage) -> optuna.Study:
     if stored is None:
         study.set_user_attr(_DEFINITION, mine)
     elif stored != mine:
-        raise ValueError(
-            f"the study {plan.name} in this storage is of another sweep; they differ in "
-            f"{', '.join(sorted(_differences(stored, mine)))}. Choose another --name, or change the file"
-        )
+        what = f"is of another sweep; they differ in {', '.join(sorted(_differences(stored, mine)))}"
+        raise ValueError(f"the study {plan.name} in this storage {what}. Choose another --name, or change the file")
     return study
 
 

@@ -41,13 +41,9 @@ Outcome = tuple[float | None, TrialState, dict[str, Any]]  # of an attempt: its 
 
 
 class Worker:
-    """Trains trials of a sweep.
+    """Trains trials of a sweep in run folders inside ``folder``.
 
-    Args:
-        plan: the sweep.
-        storage: where its study is kept.
-        folder: of the run folders.
-        stop: polled before every batch; True asks the worker to save and stop.
+    ``stop`` is polled before every batch; True asks the worker to save and stop.
     """
 
     def __init__(
@@ -61,11 +57,8 @@ class Worker:
     def work(self) -> bool:
         """Train until no trial is left; those that run elsewhere are waited for, as their workers may die.
 
-        Returns:
-            Whether all trials are settled; False if the worker was asked to stop.
-
-        Raises:
-            StorageInternalError, OSError: the storage is out of reach for long.
+        Returns whether all trials are settled; False if the worker was asked to stop. One of the errors ``UNREACHABLE``
+        means that the storage was out of reach for long.
         """
         while not self.stop():
             if (settled := self._patiently(self._step)) is not None:
@@ -165,11 +158,7 @@ class Worker:
 class Lease(Callback):
     """A worker's claim to an attempt: sends heartbeats, reports epochs to the pruner, notices when it is lost.
 
-    Args:
-        attempt: the attempt.
-        plan: the sweep.
-        run: its run folder, which may hold epochs of an earlier attempt.
-        stop: see ``Worker``.
+    The run folder ``run`` may hold epochs of an earlier attempt. ``stop`` is that of the worker.
     """
 
     def __init__(self, attempt: optuna.Trial, plan: Plan, run: Path, stop: Callable[[], bool]) -> None:

@@ -176,10 +176,8 @@ class NetworkBuilder:
     def _refuse_after(self, table: Table, *delays: str) -> None:
         """Refuse inputs that the original adds after such delays: here the delays would be after them."""
         if self._pending.keys() & set(delays):
-            raise ValueError(
-                f"{table.place}: {table.raw['name']} between delays and their neurons has no counterpart here; the "
-                "delays would hold for its spikes, too"
-            )
+            what = f"{table.raw['name']} between delays and their neurons"
+            raise ValueError(f"{table.place}: {what} has no counterpart here; its spikes would be delayed, too")
 
     def _add(self, section: dict[str, Any], **sources: Source) -> None:
         self.sources |= {f"{len(self.layers)}.{key}": source for key, source in sources.items()}

@@ -195,10 +195,8 @@ def _values(path: Path, layers: dict[str, object], source: Source) -> Tensor:
     if not isinstance(tensor, Tensor):
         raise ValueError(f"{place}: has no tensor {attribute}")
     if tensor.shape != source.shape:
-        raise ValueError(
-            f"{place}.{attribute}: expected shape {source.shape} by the config, got {tuple(tensor.shape)}; is it the "
-            "network of this config?"
-        )
+        shapes = f"expected shape {source.shape} by the config, got {tuple(tensor.shape)}"
+        raise ValueError(f"{place}.{attribute}: {shapes}; is it the network of this config?")
     values = tensor.double().tile(source.tiles)
     if not values.isfinite().all():
         raise ValueError(f"{place}.{attribute}: holds numbers that are not finite")

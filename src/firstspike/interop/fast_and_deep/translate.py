@@ -39,12 +39,7 @@ class Translation:
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """A YAML file of the original as a dict.
-
-    Raises:
-        ValueError: not YAML of plain values, or not a mapping.
-        OSError: it cannot be read.
-    """
+    """A YAML file of the original as a dict; a ValueError if it is not a mapping of plain values."""
     if path.stat().st_size > _MAX_BYTES:
         raise ValueError(f"{path}: exceeds the limit of {_MAX_BYTES} bytes for configs")
     try:

@@ -28,12 +28,7 @@ Signal = dict[str, Synapses]
 
 
 def read_graph(path: Path) -> nir.NIRGraph:
-    """The graph in a file.
-
-    Raises:
-        FileNotFoundError: there is none.
-        ValueError: it is not a file of NIR, or damaged, or points to other files.
-    """
+    """The graph in a file; a ValueError if it is not one of NIR, or damaged, or points to other files."""
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file")
     try:
@@ -58,11 +53,7 @@ def _refuse_links(group: h5py.Group) -> None:
 
 
 def read_metadata(graph: nir.NIRGraph) -> dict[str, Any]:
-    """How a graph was written: ``target``, ``time_unit``, ``dt`` and ``bias_times``, see ``from_nir``.
-
-    Raises:
-        ValueError: metadata of another kind.
-    """
+    """How a graph was written: ``target``, ``time_unit``, ``dt`` and ``bias_times``, see ``from_nir``."""
     found = graph.metadata
     try:
         unit = float(found.get("time_unit", 1.0))
@@ -157,10 +148,8 @@ class Reader:
         if past is not None and len(past.row):
             raise ValueError(f"{name} gets spikes of the input past {last}; that needs bias_times, when they come")
         if last not in before or before.keys() - {last, _BIAS}:
-            raise ValueError(
-                f"{name} gets spikes of {' and '.join(sorted(before)) or 'nothing'}; the layers must be a row, "
-                f"in which it follows {last}"
-            )
+            origins = " and ".join(sorted(before)) or "nothing"
+            raise ValueError(f"{name} gets spikes of {origins}; the layers must be a row, in which it follows {last}")
         main = before[last]
         if _BIAS not in before or not len(before[_BIAS].row):
             return [], main

@@ -111,10 +111,9 @@ class Writer:
         out, channels = weight.shape
         copies = out * channels
         if copies * max(self.sizes[node], out) > _LARGEST:
-            raise ValueError(
-                f"layer {index}: {copies} synaptic delays are too many for NIR, which needs matrices of "
-                f"{copies}x{max(self.sizes[node], out)} for them; axonal or dendritic ones (Delay) need none"
-            )
+            needs = f"which needs matrices of {copies}x{max(self.sizes[node], out)} for them"
+            hint = "axonal or dendritic ones (Delay) need none"
+            raise ValueError(f"layer {index}: {copies} synaptic delays are too many for NIR, {needs}; {hint}")
         copied = self._linear(f"{name}_copies", _one_hot(np.tile(column, out), self.sizes[node]), node)
         delayed = self._add(f"{name}_delays", nir.Delay(delay=delay.ravel()), copies, copied)
         summed = np.zeros((out, copies))
