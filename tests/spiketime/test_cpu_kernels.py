@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from firstspike.spiketime import reference
-from firstspike.spiketime.backend import Backend, Constants, Needs
+from firstspike.spiketime.backend import Arguments, Backend, Constants, Needs, Result
 from firstspike.spiketime.cpu import backward, forward, mathfun, parallel
 from firstspike.spiketime.cpu.simd import load16, store
 from firstspike.spiketime.function import FirstSpikeTime, Options
@@ -43,15 +43,16 @@ class Problem:
 
     def reference(self, factor=1.0):
         exact = self.doubled()
-        return reference.forward(exact.times, exact.weight, exact.threshold * factor, exact.delay, self.constants)[0]
+        return reference.forward(exact.arguments()._replace(threshold=exact.threshold * factor)).spikes
+
+    def arguments(self):
+        return Arguments(self.times, self.weight, self.threshold, self.delay, self.constants)
 
     def forward(self):
-        return forward(self.times, self.weight, self.threshold, self.delay, self.constants)
+        return forward(self.arguments())
 
     def backward(self, grad, spikes, saved, bound=None, needs=ALL):
-        return backward(
-            grad, spikes, self.times, self.weight, self.threshold, self.delay, saved, self.constants, bound, needs
-        )
+        return backward(grad, Result(spikes, saved), self.arguments(), bound, needs)
 
     def sound(self):
         """Neurons whose spike is neither almost missed nor almost there, and moves little with the threshold."""
@@ -120,11 +121,8 @@ def compare(given: Problem, *, bound=None, observed=False, seed=0):
     if observed:
         saved = ()
     found = given.backward(grad, spikes, saved, bound)
-    exact = given.doubled()
-    wanted = reference.backward(
-        grad.double(), spikes.double(), exact.times, exact.weight, exact.threshold, exact.delay, (),
-        given.constants, bound, ALL if given.delay is not None else ALL._replace(delay=False),
-    )  # fmt: skip
+    needs = ALL if given.delay is not None else ALL._replace(delay=False)
+    wanted = reference.backward(grad.double(), Result(spikes.double()), given.doubled().arguments(), bound, needs)
     for mine, theirs in zip(found, wanted, strict=True):
         if theirs is None:
             assert mine is None
@@ -204,10 +202,8 @@ def test_forward_backward_empty_shapes(shape, delayed):
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_forward_crossing_between_inhibitory_inputs(ratio, dtype):
     """V peaks above the threshold between two inputs and is below it at both."""
-    reach = reference.forward(
-        torch.tensor([[[0.0]]], dtype=torch.float64), torch.tensor([[[1.0]]], dtype=torch.float64),
-        torch.tensor([[0.1]], dtype=torch.float64), None, Constants(ratio, 1.0),
-    )[0].item()  # fmt: skip
+    time, weight, threshold = (torch.tensor(x, dtype=torch.float64) for x in ([[[0.0]]], [[[1.0]]], [[0.1]]))
+    reach = reference.forward(Arguments(time, weight, threshold, None, Constants(ratio, 1.0))).spikes.item()
     assert math.isfinite(reach)
     for filler in (0, 200):  # few inputs, and many that take the fast scan
         times = torch.tensor([[[0.0, reach * 1.05, reach * 1.06, *torch.linspace(0, reach, filler).tolist()]]])
@@ -230,12 +226,10 @@ def test_forward_grazing_peaks(many):
         height, place = (weight[0, 0] * elapsed * torch.exp(-elapsed)).sum(-1).max(0)
         center, width = grid[place].item(), width / 500
     for factor, fires in ((1 - 1e-11, True), (1 + 1e-11, False)):
-        spikes, saved = forward(times, weight, (height * factor).reshape(1, 1), None, Constants(1.0, 1.0))
-        assert math.isfinite(spikes.item()) is fires
-        gradient = backward(
-            torch.ones_like(spikes), spikes, times, weight, (height * factor).reshape(1, 1), None, saved,
-            Constants(1.0, 1.0), None, ALL,
-        )  # fmt: skip
+        given = Arguments(times, weight, (height * factor).reshape(1, 1), None, Constants(1.0, 1.0))
+        found = forward(given)
+        assert math.isfinite(found.spikes.item()) is fires
+        gradient = backward(torch.ones_like(found.spikes), found, given, None, ALL)
         assert torch.isfinite(gradient.weight).all()
         assert bool(gradient.weight.any()) is fires
 
@@ -244,9 +238,11 @@ def test_forward_spike_is_after_its_last_causal_input():
     """A huge weight fires at once: still T > t, so that the input counts as causal, and the gradient knows it."""
     times = torch.tensor([[[1e4, 2e4]]])
     weight, threshold = torch.tensor([[[1e6, 1.0]]]), torch.tensor([[1e-6]])
-    spikes, saved = forward(times, weight, threshold, None, Constants(1.0, 1.0))
+    given = Arguments(times, weight, threshold, None, Constants(1.0, 1.0))
+    found = forward(given)
+    spikes = found.spikes
     assert spikes.item() == np.nextafter(np.float32(1e4), np.float32(math.inf))
-    gradient = backward(spikes, spikes, times, weight, threshold, None, saved, Constants(1.0, 1.0), None, ALL)
+    gradient = backward(spikes, found, given, None, ALL)
     assert gradient.times.tolist() == [[[pytest.approx(spikes.item(), rel=1e-2), 0.0]]]
 
 

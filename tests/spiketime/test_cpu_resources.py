@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from firstspike import LIF, first_spike_time
-from firstspike.spiketime import operator
-from firstspike.spiketime.cpu import cache, parallel, parts
+from firstspike.spiketime import operator, reference
+from firstspike.spiketime.cpu import cache, host, parallel
 
 LINUX = pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs Linux' count of memory")
 
@@ -75,10 +75,14 @@ def test_parts_without_gradient_are_the_whole(delayed, monkeypatch):
 
 
 @pytest.mark.parametrize("kind", ["shared", "learnt", "single", "delays", "single delays", "observed"])
-@pytest.mark.parametrize("samples", [1, 3, 80, 10**6])
-def test_parts_of_the_gradient_add_up_to_the_whole(kind, samples, monkeypatch):
-    """Some networks, or some samples of one, at a time."""
-    times, weight = problem(dtype=torch.float64)
+@pytest.mark.parametrize(
+    ("backend", "part"),
+    [("cpu", samples) for samples in (1, 3, 80, 10**6)]
+    + [("reference", 1), ("reference", 31), ("reference", 70 * 9), ("reference", 70 * 80)],
+)
+def test_parts_of_the_gradient_add_up_to_the_whole(kind, backend, part, monkeypatch):
+    """Some networks, some samples of one, or some neurons of one sample at a time."""
+    times, weight = problem(samples=40 if backend == "cpu" else 11, dtype=torch.float64)
     gen = torch.Generator().manual_seed(1)
     mem, delay = torch.rand(3, 70, generator=gen).double() + 1, torch.rand(3, 70, 7, generator=gen).double()
 
@@ -86,9 +90,8 @@ def test_parts_of_the_gradient_add_up_to_the_whole(kind, samples, monkeypatch):
         taus = {"learnt": (mem[0], mem[1]), "single": (mem, 1.0), "single delays": (mem, 1.0)}.get(kind, (1.5, 1.0))
         lif = LIF(*taus)
         observed = first_spike_time(times, weight, lif).detach() + 0.01 if kind == "observed" else None
-        spikes = first_spike_time(
-            times, weight, lif, delay=delay if "delays" in kind else None, observed=observed, max_weight_grad=5.0
-        )
+        options = {"observed": observed, "max_weight_grad": 5.0, "backend": backend}
+        spikes = first_spike_time(times, weight, lif, delay=delay if "delays" in kind else None, **options)
         return torch.where(spikes.isfinite(), spikes, 0.0).square().sum()
 
     given = times, torch.stack([weight, 1.1 * weight, weight - 0.1]), mem, delay
@@ -99,9 +102,33 @@ def test_parts_of_the_gradient_add_up_to_the_whole(kind, samples, monkeypatch):
     whole = gradients()
     assert whole[0].any()
     assert whole[1].any()
-    monkeypatch.setattr(parts, "_MEMORY", samples * 12 * (7 + 16) * 8)
+    monkeypatch.setattr(host, "_MEMORY", part * 12 * (7 + 16) * 8)
+    monkeypatch.setattr(reference, "_MEMORY", part * 16 * 7 * 8)
     for mine, theirs in zip(gradients(), whole, strict=True):
         torch.testing.assert_close(mine, theirs, rtol=1e-12, atol=1e-12)
+
+
+@LINUX
+@pytest.mark.slow
+@pytest.mark.parametrize("delayed", [False, True])
+def test_memory_of_the_reference_is_bounded(delayed):
+    """As a whole, this would need almost 1 GiB."""
+    (peak,) = run(
+        f"""
+import torch, firstspike as fs
+def resident(name):
+    lines = dict(line.split(":") for line in open("/proc/self/status") if line.startswith("Vm"))
+    return int(lines[name].split()[0]) / 1024
+times, weight = torch.rand(12, 1568) * 2, torch.full((800, 1568), 0.004, requires_grad=True)
+delay = torch.rand(800, 1568, requires_grad=True) if {delayed} else None
+before = resident("VmRSS")
+found = fs.first_spike_time(times, weight, fs.LIF(), delay=delay, backend="reference")
+assert found.isfinite().all()
+found.sum().backward()
+print(resident("VmHWM") - before)
+"""
+    )
+    assert float(peak) < 400
 
 
 def test_large_scratch_memory_is_given_back(monkeypatch):

@@ -1,17 +1,10 @@
 """What a backend provides: two functions of plain tensors that know nothing of autograd::
 
-    forward(times, weight, threshold, delay, constants) -> (spikes, saved)
-    backward(grad, spikes, times, weight, threshold, delay, saved, constants, max_weight_grad, needs) -> Gradients
+    forward(arguments) -> result
+    backward(grad, result, arguments, max_weight_grad, needs) -> gradients
 
-All tensors share device and dtype (float32 or float64) and are checked. Shapes, with E networks side by side (usually
-1), B samples, I inputs, O outputs: ``times (E, B, I)``, ``weight (E, O, I)``, ``threshold (E, O)``, ``delay (E, O, I)``
-or None, ``spikes`` and ``grad (E, B, O)``. They may have any strides, and no backend changes one in place.
-
-``constants`` are two numbers, or two tensors ``(E, O)`` where not all neurons have the same. Gradients by them come as
-tensors ``(E, O)`` in both cases, one for each neuron.
-
-``saved`` is a tuple of tensors that backward can use again (a sorting order, say), each with leading dimensions
-``(E, B)``. It is empty where the spike times were observed and no forward ran.
+All tensors share device and dtype (float32 or float64) and are checked. Their shapes have E networks side by side
+(usually 1), B samples, I inputs and O outputs. They may have any strides, and no backend changes one in place.
 
 A spike time is larger than that of the last input that causes it, by one unit in the last place if it would round to
 that, and at most that of the next input. The fastest time constant is between 2**-12 and 2**12, see ``units``.
@@ -23,16 +16,37 @@ neuron is silent, or ``V'(T) <= 0``, all derivatives are zero. ``max_weight_grad
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from jaxtyping import Float
 from torch import Tensor
 
 
 class Constants(NamedTuple):
-    """The two time constants, both numbers or both tensors ``(E, O)``; ``tau_mem`` is ``inf`` for all or for none."""
+    """The two time constants, numbers or tensors ``(E, O)``; ``tau_mem`` is ``inf`` for all neurons or for none."""
 
     tau_mem: float | Tensor
     tau_syn: float | Tensor
+
+
+class Arguments(NamedTuple):
+    """What spike times follow from. Tensors for ``constants`` only where not all neurons have the same."""
+
+    times: Float[Tensor, "E B I"]
+    weight: Float[Tensor, "E O I"]
+    threshold: Float[Tensor, "E O"]
+    delay: Float[Tensor, "E O I"] | None
+    constants: Constants
+
+
+class Result(NamedTuple):
+    """Spike times, ``inf`` where silent, and what backward can use again (a sorting order, say), ``(E, B, ...)`` each.
+
+    Nothing is saved where the spike times were observed and no forward ran.
+    """
+
+    spikes: Float[Tensor, "E B O"]
+    saved: tuple[Tensor, ...] = ()
 
 
 class Needs(NamedTuple):
@@ -47,7 +61,7 @@ class Needs(NamedTuple):
 
 
 class Gradients(NamedTuple):
-    """Gradients in the shapes of the inputs; None where not asked for."""
+    """Gradients in the shapes of the arguments, by time constants ``(E, O)``; None where not asked for."""
 
     times: Tensor | None
     weight: Tensor | None
@@ -57,10 +71,24 @@ class Gradients(NamedTuple):
     tau_syn: Tensor | None = None
 
 
+Forward = Callable[[Arguments], Result]
+Backward = Callable[[Tensor, Result, Arguments, float | None, Needs], Gradients]
+
+
 @dataclass(frozen=True)
 class Backend:
     """A pair of functions, see the module, and the key under which ``BACKENDS`` has them."""
 
-    forward: Callable[..., tuple[Tensor, tuple[Tensor, ...]]]
-    backward: Callable[..., Gradients]
+    forward: Forward
+    backward: Backward
     name: str = ""
+
+
+def each_tensor(function: Callable[[Tensor], Tensor], x: Any) -> Any:
+    """``x`` with the function's result for every tensor in it, through tuples such as ``Arguments`` and ``Result``."""
+    if isinstance(x, Tensor):
+        return function(x)
+    if not isinstance(x, tuple):
+        return x
+    items = (each_tensor(function, item) for item in x)
+    return type(x)(*items) if hasattr(x, "_fields") else tuple(items)

@@ -7,14 +7,14 @@ neither weight nor anything else of the network is mapped.
 
 import inspect
 import math
-from collections.abc import Collection, Iterable, Sequence
-from itertools import repeat
+from collections.abc import Collection, Iterator, Sequence
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from firstspike.spiketime.backend import Backend, Constants, Gradients, Needs
+from firstspike.spiketime.backend import Arguments, Backend, Constants, Gradients, Needs, Result, each_tensor
 from firstspike.spiketime.tangent import tangent
 from firstspike.spiketime.time_constants import check_time_constants, members, resolve
 from firstspike.spiketime.units import check_weights
@@ -56,14 +56,9 @@ class FirstSpikeTime(torch.autograd.Function):
         check_time_constants(options.constants, tau_mem, tau_syn, weight.dtype)
         if observed is not None:
             return (observed.clone(),)
-        constants = resolve(options.constants, tau_mem, tau_syn)
-        each = members(constants)
-        if each is None:
-            spikes, saved = options.backend.forward(times, weight, threshold, delay, constants)
-            return (spikes, *saved)
-        networks = zip(_networks(times), _networks(weight), _networks(threshold), _networks(delay), each, strict=False)
-        found = [options.backend.forward(*network) for network in networks]
-        return tuple(torch.cat(x) for x in zip(*((spikes, *saved) for spikes, saved in found), strict=True))
+        given = Arguments(times, weight, threshold, delay, resolve(options.constants, tau_mem, tau_syn))
+        found = [options.backend.forward(part) for (part,) in _networks(given.constants, given)]
+        return tuple(_joined(x) for x in zip(*((spikes, *saved) for spikes, saved in found), strict=True))
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
@@ -121,26 +116,22 @@ class FirstSpikeGradient(torch.autograd.Function):
         tau_syn: Tensor | None,
         *saved: Tensor,
     ) -> tuple[Tensor, ...]:
-        tensors = (grad, spikes, times, weight, threshold, delay)
         if _modes():
-            fixed = options.for_custom_ops()
-            return tuple(torch.ops.firstspike.first_spike_gradient(*tensors, tau_mem, tau_syn, list(needs), *fixed))
-        constants = resolve(options.constants, tau_mem, tau_syn)
-        rest = (options.max_weight_grad, needs)
-        each = members(constants)
-        asking = _asking(grad) if each is None else None
+            tensors = (grad, spikes, times, weight, threshold, delay, tau_mem, tau_syn)
+            return tuple(torch.ops.firstspike.first_spike_gradient(*tensors, list(needs), *options.for_custom_ops()))
+        given = Arguments(times, weight, threshold, delay, resolve(options.constants, tau_mem, tau_syn))
+        result = Result(spikes, saved)
+        asking = _asking(grad) if members(given.constants) is None else None
+
+        def gradients(grad: Tensor, result: Result, given: Arguments) -> Gradients:
+            return options.backend.backward(grad, result, given, options.max_weight_grad, needs)
+
         if asking is not None:
-            picked = [None if x is None else x[asking] for x in (*tensors, *saved)]
-            own = Constants(*(x[asking] if isinstance(x, Tensor) else x for x in constants))
-            part = options.backend.backward(*picked[: len(tensors)], tuple(picked[len(tensors) :]), own, *rest)
+            part = gradients(*each_tensor(itemgetter(asking), (grad, result, given)))
             found = Gradients(*(None if x is None else _spread(x, asking, len(grad)) for x in part))
-        elif each is None:
-            found = options.backend.backward(*tensors, saved, constants, *rest)
         else:
-            kept = zip(*map(_networks, saved), strict=True) if saved else repeat(())
-            networks = zip(*map(_networks, tensors), kept, each, strict=False)
-            parts = [options.backend.backward(*network, *rest) for network in networks]
-            found = Gradients(*(None if x[0] is None else torch.cat(x) for x in zip(*parts, strict=True)))
+            parts = [gradients(*part) for part in _networks(given.constants, grad, result, given)]
+            found = Gradients(*(None if x[0] is None else _joined(x) for x in zip(*parts, strict=True)))
         missing = [name for name, need, x in zip(needs._fields, needs, found, strict=True) if need and x is None]
         assert not missing, f"the backend gave no gradient by {missing}"
         return tuple(x for x in found if x is not None)
@@ -217,9 +208,19 @@ def _extremes(tensor: Tensor) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def _networks(x: Tensor | None) -> Iterable[Tensor | None]:
-    """A tensor of each network of an ensemble, or None for each."""
-    return repeat(None) if x is None else x.split(1)
+def _networks(constants: Constants, *given: Any) -> Iterator[tuple[Any, ...]]:
+    """``given`` as a whole, or a part for each network where each has numbers of its own as time constants."""
+    each = members(constants)
+    if each is None:
+        yield given
+        return
+    for number, own in enumerate(each):
+        parts = each_tensor(itemgetter(slice(number, number + 1)), given)
+        yield tuple(x._replace(constants=own) if isinstance(x, Arguments) else x for x in parts)
+
+
+def _joined(parts: Sequence[Tensor]) -> Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(list(parts))
 
 
 def fold(

@@ -23,28 +23,37 @@ Shapes: E ensemble, B batch, I inputs, O outputs.
 """
 
 import math
+from functools import partial
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from firstspike.spiketime.backend import Constants, Gradients, Needs
+from firstspike.spiketime.backend import Arguments, Constants, Gradients, Needs, Result
+from firstspike.spiketime.parts import Size, backward_in_parts, forward_in_parts
 from firstspike.spiketime.response import Tau, kappa, kappa_by_taus, kappa_slope, leakless, membrane, peak
 from firstspike.spiketime.solutions import time_to_threshold
 from firstspike.spiketime.units import unit_of_weights
 
+_MEMORY = 1 << 28  # bytes
+_COPIES = 16  # tensors of the size of a part that are alive at the same time, at most
 
-def forward(
-    times: Float[Tensor, "E B I"],
-    weight: Float[Tensor, "E O I"],
-    threshold: Float[Tensor, "E O"],
-    delay: Float[Tensor, "E O I"] | None,
-    constants: Constants,
-) -> tuple[Float[Tensor, "E B O"], tuple[Tensor, ...]]:
+
+def _part(given: Arguments) -> Size:
+    _, batch, inputs = given.times.shape
+    outputs = given.weight.shape[1]
+    neurons = _MEMORY // (_COPIES * max(1, inputs) * given.times.element_size())
+    samples = neurons // max(1, outputs)
+    return Size(samples // max(1, batch), samples, neurons)
+
+
+@partial(forward_in_parts, size=_part)
+def forward(given: Arguments) -> Result:
     """First spike times, ``inf`` for silent neurons. See ``backend`` for the contract."""
+    times, weight, threshold, delay, constants = given
     tau_mem, tau_syn = _broadcast(constants)
     if times.shape[-1] == 0:
-        return times.new_full((*times.shape[:2], weight.shape[1]), math.inf), ()
+        return Result(times.new_full((*times.shape[:2], weight.shape[1]), math.inf))
     unit = unit_of_weights(weight, threshold)
     weight, threshold = weight / unit.unsqueeze(-1), threshold / unit
     arrival, current = _arrivals(times, weight, delay)
@@ -77,22 +86,15 @@ def forward(
     spikes = start + torch.minimum(wait, length)
     # too soon after the input for the floats: the input stays causal
     spikes = torch.minimum(torch.maximum(spikes, torch.nextafter(start, end)), end)
-    return torch.where(fires, spikes, torch.full_like(spikes, math.inf)), ()
+    return Result(torch.where(fires, spikes, torch.full_like(spikes, math.inf)))
 
 
+@partial(backward_in_parts, size=_part)
 def backward(
-    grad: Float[Tensor, "E B O"],
-    spikes: Float[Tensor, "E B O"],
-    times: Float[Tensor, "E B I"],
-    weight: Float[Tensor, "E O I"],
-    threshold: Float[Tensor, "E O"],
-    delay: Float[Tensor, "E O I"] | None,
-    saved: tuple[Tensor, ...],
-    constants: Constants,
-    max_weight_grad: float | None,
-    needs: Needs,
+    grad: Float[Tensor, "E B O"], result: Result, given: Arguments, max_weight_grad: float | None, needs: Needs
 ) -> Gradients:
     """Gradients at the given spike times. See ``backend`` for the contract."""
+    spikes, (times, weight, threshold, delay, constants) = result.spikes, given
     tau_mem, tau_syn = _broadcast(constants)
     arrival = times[:, :, None, :] if delay is None else times[:, :, None, :] + delay[:, None]
     causal = (arrival < spikes[..., None]) & torch.isfinite(spikes[..., None])

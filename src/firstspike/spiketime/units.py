@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from firstspike.spiketime.backend import Backend, Constants, Gradients, Needs
+from firstspike.spiketime.backend import Arguments, Backend, Constants, Gradients, Needs, Result
 
 LARGEST = {torch.float32: 1e30, torch.float64: 1e200}
 """Limit of weights, in thresholds, and of ``tau_mem / tau_syn``, beyond which ``tau_mem`` counts as infinite."""
@@ -59,47 +59,44 @@ def in_units(backend: Backend) -> Backend:
         ValueError: at the call, times or delays that have no number in units of the time constants.
     """
 
-    def forward(
-        times: Tensor, weight: Tensor, threshold: Tensor, delay: Tensor | None, constants: Constants
-    ) -> tuple[Tensor, tuple[Tensor, ...]]:
-        unit, constants = _unit_of_time(constants, times.dtype)
+    def forward(given: Arguments) -> Result:
+        unit, inner = _inside(given)
+        found = backend.forward(inner)
         if unit == 1:
-            return backend.forward(times, weight, threshold, delay, constants)
-        inner = _inside("times", times, unit), None if delay is None else _inside("delay", delay, unit)
-        spikes, saved = backend.forward(inner[0], weight, threshold, inner[1], constants)
-        outer = spikes * unit
+            return found
+        outer = found.spikes * unit
         # rounded up, a spike stays after the inputs that cause it
-        return torch.where(outer / unit < spikes, torch.nextafter(outer, spikes.new_tensor(math.inf)), outer), saved
+        early = outer / unit < found.spikes
+        return Result(torch.where(early, torch.nextafter(outer, outer.new_tensor(math.inf)), outer), found.saved)
 
     def backward(
-        grad: Tensor,
-        spikes: Tensor,
-        times: Tensor,
-        weight: Tensor,
-        threshold: Tensor,
-        delay: Tensor | None,
-        saved: tuple[Tensor, ...],
-        constants: Constants,
-        max_weight_grad: float | None,
-        needs: Needs,
+        grad: Tensor, result: Result, given: Arguments, max_weight_grad: float | None, needs: Needs
     ) -> Gradients:
-        unit, constants = _unit_of_time(constants, times.dtype)
+        unit, inner = _inside(given)
         if unit == 1:
-            rest = (saved, constants, max_weight_grad, needs)
-            return backend.backward(grad, spikes, times, weight, threshold, delay, *rest)
+            return backend.backward(grad, result, given, max_weight_grad, needs)
         # derivatives by weights and thresholds are times; a long unit counts before they are small, a short one after
         first, then = max(unit, 1.0), min(unit, 1.0)
         bound = None if max_weight_grad is None else max_weight_grad / then
-        rest = (saved, constants, bound, needs)
-        inner = (spikes / unit, times / unit, weight, threshold, None if delay is None else delay / unit)
-        found = backend.backward(grad * first, *inner, *rest)
+        result = result._replace(spikes=result.spikes / unit)
+        found = backend.backward(grad * first, result, inner, bound, needs)
         factors = (1 / first, then, then, 1 / first, 1 / first, 1 / first)
         return Gradients(*(None if x is None else x * factor for x, factor in zip(found, factors, strict=True)))
 
     return Backend(forward, backward, backend.name)
 
 
-def _inside(name: str, x: Tensor, unit: float) -> Tensor:
+def _inside(given: Arguments) -> tuple[float, Arguments]:
+    """The unit to work in, and the arguments in it."""
+    unit, constants = _unit_of_time(given.constants, given.times.dtype)
+    if unit == 1:
+        return unit, given._replace(constants=constants)
+    times = _in_unit("times", given.times, unit)
+    delay = None if given.delay is None else _in_unit("delay", given.delay, unit)
+    return unit, given._replace(times=times, delay=delay, constants=constants)
+
+
+def _in_unit(name: str, x: Tensor, unit: float) -> Tensor:
     inner = x / unit
     if not torch.equal(inner.isinf(), x.isinf()):
         limit = unit * torch.finfo(x.dtype).max

@@ -3,6 +3,6 @@
 Compiled kernels are kept on disk, see ``cache``.
 """
 
-from firstspike.spiketime.cpu.single_host import backward, forward
+from firstspike.spiketime.cpu.host import backward, forward
 
 __all__ = ["backward", "forward"]

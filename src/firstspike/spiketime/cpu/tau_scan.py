@@ -17,8 +17,8 @@ import numpy as np
 
 from firstspike.spiketime.cpu.cache import jit
 from firstspike.spiketime.cpu.mathfun import exp
+from firstspike.spiketime.cpu.per_neuron_backward import responses
 from firstspike.spiketime.cpu.simd import fill64, fma, load16, load64, select, store
-from firstspike.spiketime.cpu.single_sums import responses
 from firstspike.spiketime.cpu.sort import sort_row, sort_scratch
 
 LANES = 64

@@ -79,7 +79,7 @@ def responses(s, a, b):
 
 
 @jit
-def sum_single(
+def sum_neurons(
     grad, spikes, times, weight, threshold, delay, delayed, mem, syn, bound, everything, by_weight, by_delay, by_times,
     by_threshold, by_mem, by_syn, neurons, samples,
 ):  # fmt: skip

@@ -1,0 +1,78 @@
+"""Passes in parts, where the whole would need more memory beside its results than it may."""
+
+from collections.abc import Callable, Iterator
+from operator import itemgetter
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from firstspike.spiketime.backend import Arguments, Backward, Forward, Gradients, Needs, Result, each_tensor
+
+
+class Size(NamedTuple):
+    """How much to work on at once; more than there is means all of it."""
+
+    networks: int
+    samples: int
+    outputs: int
+
+
+def forward_in_parts(forward: Forward, size: Callable[[Arguments], Size]) -> Forward:
+    """``forward`` of parts of that size, for a backend that saves nothing."""
+
+    def parted(given: Arguments) -> Result:
+        parts = list(_parts(given, size(given)))
+        if len(parts) <= 1:
+            return forward(given)
+        ensemble, batch, _ = given.times.shape
+        spikes = given.times.new_empty((ensemble, batch, given.weight.shape[1]))
+        for part in parts:
+            spikes[part] = forward(_arguments(given, *part)).spikes
+        return Result(spikes)
+
+    return parted
+
+
+def backward_in_parts(backward: Backward, size: Callable[[Arguments], Size]) -> Backward:
+    """``backward`` of parts of that size. Gradients are summed in an order that depends on the shapes alone."""
+
+    def parted(
+        grad: Tensor, result: Result, given: Arguments, max_weight_grad: float | None, needs: Needs
+    ) -> Gradients:
+        parts = list(_parts(given, size(given)))
+        if len(parts) <= 1:
+            return backward(grad, result, given, max_weight_grad, needs)
+        like = (given.times, given.weight, given.threshold, given.delay, given.threshold, given.threshold)
+        total = Gradients(
+            *(torch.zeros_like(x) if need and x is not None else None for x, need in zip(like, needs, strict=True))
+        )
+        for networks, samples, outputs in parts:
+            saved = each_tensor(itemgetter((networks, samples)), result.saved)
+            own = Result(result.spikes[networks, samples, outputs], saved)
+            found = backward(
+                grad[networks, samples, outputs], own, _arguments(given, networks, samples, outputs),
+                max_weight_grad, needs,
+            )  # fmt: skip
+            for name, x in found._asdict().items():
+                if x is not None:
+                    getattr(total, name)[networks, samples if name == "times" else outputs] += x
+        return total
+
+    return parted
+
+
+def _parts(given: Arguments, size: Size) -> Iterator[tuple[slice, slice, slice]]:
+    """Ranges of networks, samples and outputs."""
+    ensemble, batch, _ = given.times.shape
+    whole = (ensemble, batch, given.weight.shape[1])
+    starts = [range(0, n, max(1, step)) for n, step in zip(whole, size, strict=True)]
+    for e in starts[0]:
+        for b in starts[1]:
+            for o in starts[2]:
+                yield slice(e, e + starts[0].step), slice(b, b + starts[1].step), slice(o, o + starts[2].step)
+
+
+def _arguments(given: Arguments, networks: slice, samples: slice, outputs: slice) -> Arguments:
+    times, *others = given
+    return Arguments(times[networks, samples], *each_tensor(itemgetter((networks, outputs)), tuple(others)))
