@@ -2,6 +2,7 @@
 
 import functools
 import gzip
+import importlib.util
 import math
 import shutil
 import signal
@@ -29,10 +30,12 @@ hypothesis.settings.load_profile("firstspike")
 
 _BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 CHROMIUM = next((path for name in _BROWSERS if (path := shutil.which(name))), None)
+NEST = importlib.util.find_spec("nest") is not None
 
 
 def pytest_report_header():
-    return f"browser tests: with {CHROMIUM}" if CHROMIUM else "browser tests: DESELECTED, there is no Chromium"
+    browser = f"with {CHROMIUM}" if CHROMIUM else "DESELECTED, there is no Chromium"
+    return f"browser tests: {browser}\nNEST tests: {'with NEST' if NEST else 'DESELECTED, NEST is not installed'}"
 
 
 # Tests that need an extra which is not in dev
@@ -42,9 +45,9 @@ ASKED_FOR = ["neuron", "brian2", "postgresql", "nir_readers", "wandb"]
 def pytest_collection_modifyitems(config, items):
     """Tests with these markers are left out, and counted as such, unless ``-m NAME`` insists on them.
 
-    Those in a browser only where there is none.
+    Those in a browser or with NEST only where there is none.
     """
-    needs = {*ASKED_FOR, *([] if CHROMIUM else ["browser"])}
+    needs = {*ASKED_FOR, *([] if CHROMIUM else ["browser"]), *([] if NEST else ["nest"])}
     left_out = {name for name in needs if name not in config.getoption("markexpr")}
     without = {item for item in items if left_out & {mark.name for mark in item.iter_markers()}}
     if without:

@@ -53,6 +53,7 @@ def test_figure_of_a_run(noisy, yin_yang_run):
         plots.PLOTS["substrate"](yin_yang_run)
 
 
+@pytest.mark.nest
 def test_figure_of_a_simulator(bars_run):
     figure = plots.PLOTS["substrate"](plots.RunData(bars_run.folder, substrate="nest"))
     assert figure.axes[0].get_title().endswith("silent there 0.0 %, only there 0.0 %")

@@ -33,7 +33,8 @@ def test_every_substrate_is_tested():
     assert IDEAL.keys() == SUBSTRATES.keys()
 
 
-KINDS = [pytest.param(x, marks=[getattr(pytest.mark, x)] if x in OPTIONAL else []) for x in SUBSTRATES]
+MARKED = {"nest", *OPTIONAL}
+KINDS = [pytest.param(x, marks=[getattr(pytest.mark, x)] if x in MARKED else []) for x in SUBSTRATES]
 
 
 @pytest.fixture(params=KINDS)

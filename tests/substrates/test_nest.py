@@ -60,6 +60,7 @@ def compare(network, record, tolerance=1e-10):
     ids=["two", "seconds", "nearly equal", "thresholds", "taus", "one tau"],
 )
 @pytest.mark.parametrize("delay", [None, DelayRule("softplus")], ids=["undelayed", "synaptic"])
+@pytest.mark.nest
 def test_time_constants_and_delays(source, neuron, delay):
     layer = LIFLinear(6, 3, neuron, weight_mean=0.8, weight_std=0.8, delay=delay, generator=source, **DOUBLE).double()
     unit = 0.02 if isinstance(neuron.tau_mem, float) and neuron.tau_mem < 0.1 else 1.0
@@ -74,6 +75,7 @@ def test_time_constants_and_delays(source, neuron, delay):
     assert compare(network, record) <= 1
 
 
+@pytest.mark.nest
 def test_parameters_that_learn(source, times):
     learns = {"trainable": ["tau_mem", "tau_syn", "threshold"], "per_neuron": True}
     hidden = LIFLinear(4, 8, LIF(1.5, 1.0, 0.5), **learns, generator=source, **DOUBLE)
@@ -89,6 +91,7 @@ def test_parameters_that_learn(source, times):
 
 
 @pytest.mark.parametrize("step", [0.1, 0.0123])
+@pytest.mark.nest
 def test_delays_are_not_rounded_to_steps(source, times, step):
     network = Network(
         BiasSpikes([0.3], **DOUBLE),
@@ -104,6 +107,7 @@ def test_delays_are_not_rounded_to_steps(source, times, step):
     torch.testing.assert_close(record.output, Exact().run(network, times).output, atol=1e-10, rtol=0)
 
 
+@pytest.mark.nest
 def test_samples_know_nothing_of_one_another(source):
     """Nor does a neuron spike twice, however strong its inputs are."""
     layer = LIFLinear(5, 4, LIF(3.0, 1.0, 1.0), weight_mean=6.0, weight_std=4.0, generator=source, **DOUBLE)
@@ -120,6 +124,7 @@ def test_samples_know_nothing_of_one_another(source):
     torch.testing.assert_close(together, network(times), atol=1e-10, rtol=0)
 
 
+@pytest.mark.nest
 def test_duration():
     layer = LIFLinear(1, 1, **DOUBLE)
     with torch.no_grad():
@@ -131,6 +136,7 @@ def test_duration():
     assert float(found[3]) == pytest.approx(float(found[0]) - 3)
 
 
+@pytest.mark.nest
 def test_a_trained_network(tmp_path):
     """Decisions differ only where a membrane touches its threshold; times do not differ."""
     settings = ["network[1].out_features=40", "data={kind: yin_yang, train: 1000, validation: 100, test: 300}"]
@@ -144,6 +150,7 @@ def test_a_trained_network(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.nest
 def test_bars_are_learnt_through_nest(tmp_path):
     start(tmp_path / "run", load_config("bars", ["training.epochs=12"], "nest"), progress_bar=False)
     run = load_run(tmp_path / "run")
@@ -153,7 +160,11 @@ def test_bars_are_learnt_through_nest(tmp_path):
 
 @pytest.mark.parametrize(
     "simulator",
-    [Nest, pytest.param(Neuron, marks=pytest.mark.neuron), pytest.param(Brian2, marks=pytest.mark.brian2)],
+    [
+        pytest.param(Nest, marks=pytest.mark.nest),
+        pytest.param(Neuron, marks=pytest.mark.neuron),
+        pytest.param(Brian2, marks=pytest.mark.brian2),
+    ],
 )
 def test_nothing_is_said(simulator, capfd):
     """By simulators, which may speak past Python's own output, or PyNN; all warnings are errors here."""
@@ -178,6 +189,7 @@ def test_software_that_does_not_start(monkeypatch):
         Neuron().open(Network(LIFLinear(2, 2)))
 
 
+@pytest.mark.nest
 def test_a_failure_is_one_line(monkeypatch):
     network = Network(LIFLinear(2, 2))
     with Nest().open(network) as nest:
@@ -203,6 +215,7 @@ def test_bad_settings(step, duration):
         Nest(step, duration)
 
 
+@pytest.mark.nest
 def test_symbols_of_later_extension_modules_stay_their_own():
     """The import of NEST asks for global symbols; kernels of ``torch.compile`` would then call each other's code."""
     command = (
