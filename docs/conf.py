@@ -10,7 +10,7 @@ HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE / "_ext"))
 
 project = "firstspike"
-author = "the firstspike authors"
+author = "The firstspike developers"
 project_copyright = author
 version = release = firstspike.__version__
 
