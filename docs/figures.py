@@ -91,7 +91,7 @@ def spike_and_gradient(data: RunData, axes: Sequence[Axes]) -> None:
 
 def report(path: Path) -> None:
     """A part of the report of the same run, in Chromium."""
-    from playwright.sync_api import sync_playwright
+    from playwright.sync_api import FloatRect, sync_playwright
 
     page_file = write_report(run("yin_yang"))
     with sync_playwright() as playwright:
@@ -100,7 +100,10 @@ def report(path: Path) -> None:
         page = browser.new_page(viewport={"width": 1100, "height": 860}, color_scheme="light")
         page.goto(page_file.as_uri())
         page.wait_for_selector("body[data-ready]")
-        page.screenshot(path=path)
+        box = page.locator("#sample").bounding_box()
+        assert box is not None
+        clip = FloatRect(x=0, y=box["y"], width=1100, height=box["height"])
+        page.screenshot(path=path, full_page=True, clip=clip)
         browser.close()
     Image.open(path).convert("P", palette=Image.Palette.ADAPTIVE).save(path, optimize=True)
 

@@ -8,6 +8,7 @@ function curves(members, epochAt) {
         x: member.curves.epoch,
         y: member.curves[`${part}_${column}`].map((value) => (value === null ? null : scale * value)),
         name: label(many ? `${member.name}, ${part}` : part),
+        showlegend: !many || n === 1 || !(`validation_${column}` in member.curves),
         mode: member.curves.epoch.length > 1 ? "lines" : "markers",
         opacity: many && n === 0 ? 0.5 : 1,
         line: { color: colour(many ? k : n), dash: n === 0 ? "dot" : "solid", width: many && n === 0 ? 1 : 2 },
@@ -23,7 +24,7 @@ function curves(members, epochAt) {
     const y = axis(title, column === "loss" && wide ? { type: "log", tickvals: logTicks(values), exponentformat: "power" } : {});
     return [traces, layout(axis("epoch", { unifiedhovertitle: { text: "epoch %{x}" } }), y, {
       hovermode: "x unified",
-      showlegend: traces.length <= 8,
+      showlegend: members.length <= 8,
       shapes: at === null ? [] : [mark],
     })];
   };

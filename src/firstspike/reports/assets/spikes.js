@@ -2,8 +2,9 @@
 
 const TICKS_UP_TO = 20; // neurons of a layer whose spikes are ticks, otherwise dots
 const IN_A_TABLE = 16; // inputs
-const UNIT = 36; // pixels of height
-const TALLEST = 760; // pixels of a raster
+const UNIT = 30; // pixels of height
+const TALLEST = 600; // pixels of a raster
+const TRACES = 6; // outputs in colour, otherwise grey
 
 function drawInput(member, place, tau) {
   const { layers, image } = member.samples;
@@ -19,9 +20,9 @@ function drawInput(member, place, tau) {
         colorbar: { title: { text: timeLabel(tau, "spike time"), side: "right" }, outlinewidth: 0 },
         hovertemplate: "row %{y}, column %{x}<br>%{z}<extra></extra>",
       }],
-      layout(axis("", { ticks: "", showticklabels: false, showgrid: false, zeroline: false, constrain: "domain" }),
-        axis("", { autorange: "reversed", scaleanchor: "x", ticks: "", showticklabels: false, showgrid: false, zeroline: false, constrain: "domain" }),
-        { title: { text: rows.flat().includes(null) ? "empty: no spike" : "", font: { size: 13 } } }),
+      layout(axis("", { automargin: false, ticks: "", showticklabels: false, showgrid: false, zeroline: false, constrain: "domain" }),
+        axis("", { automargin: false, autorange: "reversed", scaleanchor: "x", ticks: "", showticklabels: false, showgrid: false, zeroline: false, constrain: "domain" }),
+        { title: { text: rows.flat().includes(null) ? "empty: no spike" : "", font: { size: 13 } }, height: 380 }),
     ]);
   }
   const table = element("input-table");
@@ -74,26 +75,32 @@ function drawMembrane(member, place, tau, exact) {
   element("membrane").hidden = membrane === undefined;
   element("membrane-said").textContent = membrane === undefined ? `Left out: ${member.samples.no_membrane}` :
     "Voltages in units of the threshold. After its spike a trace is faint: the voltage that the inputs would cause without a reset." +
+    (membrane.names.length > TRACES ? ` In colour: the output of the true class and the ${TRACES - 1} earliest others.` : "") +
     (exact ? "" : " Voltages follow from the exact equations, the network's weights and the spikes that the substrate gave. Marks are the substrate's output spikes; they may differ from the crossing of the threshold.");
   if (membrane === undefined) return;
   chart(element("membrane"), () => {
     const [start, stop] = [membrane.start[place], membrane.stop[place]];
     const traces = [];
     let [low, high] = [0, 1];
+    const truth = member.samples.label[place];
+    const when = (neuron) => (neuron === truth ? -Infinity : membrane.spikes[place][neuron] ?? Infinity);
+    const first = membrane.names.map((_, neuron) => neuron).sort((a, b) => (when(a) > when(b)) - (when(a) < when(b))).slice(0, TRACES);
     membrane.traces[place].forEach((voltage, neuron) => {
       const time = voltage.map((_, k) => start + (stop - start) * k / (voltage.length - 1));
       const spike = membrane.spikes[place][neuron] ?? Infinity;
       const cut = time.findIndex((t) => t >= spike);
       const [before, after] = split(time, voltage, spike, cut);
       const name = label(membrane.names[neuron]);
-      const line = { color: colour(neuron), dash: dash(neuron), width: neuron === member.samples.label[place] ? 3 : 1.7 };
+      const seen = first.includes(neuron);
+      const tone = seen ? colour(neuron) : shown("--faint");
+      const line = { color: tone, dash: dash(neuron), width: neuron === truth ? 3 : seen ? 1.7 : 0.6 };
       const template = "%{y:.3f} at %{x:.3f}";
-      traces.push({ ...before, name, mode: "lines", line, legendgroup: name, hovertemplate: template });
+      traces.push({ ...before, name, mode: "lines", line, legendgroup: name, showlegend: seen, hovertemplate: template });
       if (cut < 0) traces.push({ x: [], y: [], mode: "lines", legendgroup: name, showlegend: false });
       else {
         traces.push({ ...after, mode: "lines", opacity: 0.35, line: { ...line, width: 1 }, legendgroup: name, showlegend: false, hoverinfo: "skip" });
         traces.push({
-          x: [spike], y: [1], mode: "markers", marker: { size: 10, color: colour(neuron), line: { width: 1.5, color: shown("--back") } },
+          x: [spike], y: [1], mode: "markers", marker: { size: seen ? 10 : 6, color: tone, line: { width: 1.5, color: shown("--back") } },
           legendgroup: name, showlegend: false, hovertemplate: `${name} spikes at %{x:.4f}<extra></extra>`,
         });
       }
@@ -103,7 +110,7 @@ function drawMembrane(member, place, tau, exact) {
     const threshold = { type: "line", xref: "paper", x0: 0, x1: 1, y0: 1, y1: 1, line: { color: shown("--faint"), dash: "dash", width: 1.5 } };
     const said = { xref: "paper", x: 1, y: 1, text: "threshold", showarrow: false, xanchor: "right", yanchor: "bottom", font: { color: shown("--faint") } };
     const span = high - low;
-    return [traces, layout(axis(timeLabel(tau), { range: [start, stop] }), axis("membrane [threshold]", { range: [low - 0.1 * span, high + 0.2 * span] }), {
+    return [traces, layout(axis(timeLabel(tau), { automargin: false, range: [start, stop] }), axis("membrane [threshold]", { automargin: false, range: [low - 0.1 * span, high + 0.2 * span] }), {
       shapes: [threshold], annotations: [said], hovermode: "closest", height: 360,
     })];
   });
