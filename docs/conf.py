@@ -4,6 +4,8 @@ import shutil
 import sys
 from pathlib import Path
 
+from sphinx.application import Sphinx
+
 import firstspike
 
 HERE = Path(__file__).parent
@@ -48,8 +50,18 @@ napoleon_numpy_docstring = False
 maximum_signature_line_length = 120
 
 
-def setup(app: object) -> None:
+def figure(app: Sphinx, page: str, *_: object) -> None:
+    """The figure of the first page, which takes the place of its picture where scripts run."""
+    if page == "index":
+        for name in ("drawing.css", "figure.css"):
+            app.add_css_file(f"first_spike/{name}")
+        for name in ("solve.js", "figure.js"):
+            app.add_js_file(f"first_spike/{name}", loading_method="defer")
+
+
+def setup(app: Sphinx) -> None:
     """Notebooks live in examples/, pages below docs/: they are copied when they have changed."""
+    app.connect("html-page-context", figure)
     (HERE / "examples").mkdir(exist_ok=True)
     for notebook in (HERE.parent / "examples").glob("*.ipynb"):
         page = HERE / "examples" / notebook.name

@@ -4,6 +4,7 @@ import functools
 import gzip
 import importlib.util
 import math
+import os
 import shutil
 import signal
 import struct
@@ -59,6 +60,18 @@ def pytest_collection_modifyitems(config, items):
 def chromium_path():
     assert CHROMIUM, f"none of {', '.join(_BROWSERS)} is installed; on Debian: apt install chromium"
     return CHROMIUM
+
+
+@pytest.fixture(scope="module")
+def chromium(chromium_path):
+    """A browser, for the tests of one file: its event loop would be in the way of others."""
+    from playwright.sync_api import sync_playwright
+
+    arguments = ["--no-sandbox"] if os.geteuid() == 0 else []  # Chromium refuses root with its sandbox
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium_path, args=arguments)
+        yield browser
+        browser.close()
 
 
 @pytest.fixture(scope="session")

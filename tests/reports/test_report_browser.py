@@ -1,7 +1,5 @@
 """Reports in a browser: nothing goes wrong, nothing is asked of the network, and all can be chosen, by keyboard too."""
 
-import os
-
 import numpy as np
 import pytest
 
@@ -14,17 +12,6 @@ pytestmark = pytest.mark.browser
 PAGES = ("bars", "yin_yang", "seeds", "sweep")
 MADE_IN_PYTHON = ("plain_module", "images", "more_outputs_than_classes", "seeds_with_only_training_data")
 FRAME = "() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))"
-
-
-@pytest.fixture(scope="module")
-def chromium(chromium_path):
-    from playwright.sync_api import sync_playwright
-
-    arguments = ["--no-sandbox"] if os.geteuid() == 0 else []  # Chromium refuses root with its sandbox
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium_path, args=arguments)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")
