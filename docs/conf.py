@@ -1,5 +1,6 @@
 """Sphinx: Markdown pages, the notebooks of examples/, and the API from the docstrings."""
 
+import os
 import shutil
 import sys
 from pathlib import Path
@@ -27,6 +28,30 @@ extensions = [
     "pages",
 ]
 exclude_patterns = ["_build", "_ext"]
+
+# Links to the references of other projects need their inventories: FIRSTSPIKE_INTERSPHINX=1 fetches them, and a folder
+# there may contain torch.inv and so on instead. Without it a build asks nothing of the network.
+if folder := os.environ.get("FIRSTSPIKE_INTERSPHINX"):
+    extensions.append("sphinx.ext.intersphinx")
+    references = {
+        "python": "https://docs.python.org/3",
+        "numpy": "https://numpy.org/doc/stable",
+        "torch": "https://docs.pytorch.org/docs/stable",
+        "matplotlib": "https://matplotlib.org/stable",
+    }
+    stored = {name: Path(folder).resolve() / f"{name}.inv" for name in references}
+    intersphinx_mapping = {
+        name: (url, str(stored[name]) if stored[name].exists() else None) for name, url in references.items()
+    }
+    intersphinx_timeout = 20
+
+# `sphinx-build -b linkcheck docs docs/_build/linkcheck`, which needs the network, too
+linkcheck_timeout = 20
+linkcheck_retries = 2
+linkcheck_allowed_redirects = {r"https://doi\.org/.*": r"https?://.*"}  # that is what a DOI is for
+linkcheck_report_timeouts_as_broken = False
+linkcheck_anchors_ignore_for_url = [r"https://github\.com/.*"]  # made by scripts
+
 html_theme = "furo"
 html_title = f"firstspike {release}"
 html_static_path = ["_static"]

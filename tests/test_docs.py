@@ -3,6 +3,7 @@
 Its build is part of the checks in .ci/run.
 """
 
+import importlib
 import json
 import pkgutil
 import re
@@ -54,6 +55,16 @@ def test_substrate_of_the_page_is_valid():
     config = load_config("bars_mock_bss2", [f"{setting[0]}={yaml.safe_dump(setting[1], default_flow_style=True)}"])
     assert config.substrate.kind == "brainscales2"
     assert config.substrate.largest_batch == 150
+
+
+def test_every_key_of_a_config_has_a_description(monkeypatch):
+    monkeypatch.syspath_prepend(DOCS / "_ext")
+    found = importlib.import_module("generated").descriptions()
+    assert len(found) > 150
+    for key in ("neuron.threshold", "training.optimizer (sgd).momentum", "network[].delay.scale", "loss (mse).wrong"):
+        assert key in found
+    odd = re.compile(r"$|of |see |the same|its |their |[<>=]", re.IGNORECASE)  # says nothing on its own
+    assert {key: text for key, text in found.items() if odd.match(text)} == {}
 
 
 def texts():

@@ -112,7 +112,7 @@ def numbers(page):
         """() => [...document.querySelectorAll(".first-spike tbody tr")].map((row) =>
           [...row.querySelectorAll("td")].map((x) => (x.querySelector("input") ?? { value: x.textContent }).value))"""
     )
-    return [[float(x.replace("−", "-")) if x != "none" else None for x in row] for row in shown]
+    return [[float(x.replace("\N{MINUS SIGN}", "-")) if x != "none" else None for x in row] for row in shown]
 
 
 def check(page, tau=1.0):

@@ -11,7 +11,7 @@ from sphinx.util.nodes import make_refnode
 def shorten_signature(
     app: Any, what: str, name: str, obj: Any, options: Any, signature: str | None, returns: str | None
 ) -> tuple[str | None, str | None]:
-    """``Float[Tensor, 'batch n']`` and ``torch.dtype`` in place of full or bare names; own names keep their links.
+    """``Float[Tensor, 'batch n']`` and ``torch.dtype`` in place of full or bare names, which keep their links.
 
     Bounds of numbers and the default ``lambda`` of a function are left out.
     """
@@ -26,7 +26,13 @@ def _plain(text: str | None) -> str | None:
     text = re.sub(r"<factory>|<function [\w.]*<lambda>>", "...", text)  # Sphinx cannot read these
     text = re.sub(r"~?(?:typing\.)?Annotated\[((?:[^\[\],]|\[[^\[\]]*\])*)(?:, [^\[\]]*?\([^()]*\))*\]", r"\1", text)
     text = re.sub(r"~torch\.(?=[a-z]+\b(?!\.))", "torch.", text)
-    return re.sub(r"(?<![\w.~])~?(?!firstspike\.)(?:[a-z_]\w*\.)+(?=[A-Z])", "", text)
+    return re.sub(r"(?<![\w.~])~?(?!firstspike\.)((?:[a-z_]\w*\.)+)(?=[A-Z])", _public, text)
+
+
+def _public(found: re.Match[str]) -> str:
+    """The module in which others document a name, which is not shown; nothing for those without a page."""
+    module = re.sub(r"^(torch\.nn|torch\.optim(?!\.lr_scheduler)|matplotlib\.\w+|numpy)\..*", r"\1.", found[1])
+    return f"~{module}" if module.startswith(("torch.", "numpy.", "matplotlib.")) else ""
 
 
 def skip_fields(app: Any, what: str, name: str, obj: Any, skip: bool, options: Any) -> bool | None:

@@ -52,6 +52,19 @@ def config_keys(section: str) -> str:
     return "\n\n".join(parts)
 
 
+def descriptions() -> dict[str, str]:
+    """What is said about every key that a config may have, by its place, such as ``training.optimizer (sgd).lr``."""
+    found = {}
+    for section, top in Config.model_fields.items():
+        models = [(section, model) for model in _from_yaml(top.annotation)]
+        for path, model in [*models, *_inner(section, top.annotation)]:
+            kind = f" ({_kind(model)})" if _kind(model) else ""
+            for name, field in model.model_fields.items():
+                if name != "kind":
+                    found[f"{path}{kind}.{name}"] = _description(model, name, field)
+    return found
+
+
 def shipped() -> str:
     """The configs that come with the package, with the first line of each."""
     rows = []
@@ -81,7 +94,8 @@ def _section(path: str, model: type[BaseModel], titled: bool) -> str:
     names = [f"`{path}`"] if path else []
     title = ", ".join([*names, f"`kind: {kind}`"] if kind else names)
     rows = [_key(path, model, name, field) for name, field in model.model_fields.items() if name != "kind"]
-    text = _plain(inspect.cleandoc(model.__doc__ or ""))
+    text = _plain(inspect.cleandoc(model.__doc__ or "")).removeprefix("Implements ")  # as torch begins
+    text = text[:1].upper() + text[1:]
     parts = (f"### {title}" if titled else "", text, _table(HEAD, rows) if rows else "It has no keys.")
     return "\n\n".join(part for part in parts if part)
 
@@ -178,7 +192,7 @@ def _limits(metadata: tuple[Any, ...]) -> str:
     entries = [x for entry in metadata for x in (entry.metadata if isinstance(entry, FieldInfo) else [entry])]
     bounds = (annotated_types.Gt, annotated_types.Ge, annotated_types.Lt, annotated_types.Le)
     named = [(type(x).__name__.lower(), x) for x in entries if isinstance(x, bounds)]
-    return ", ".join(f"{signs[n]} {getattr(x, n):g}" for n, x in named if abs(getattr(x, n)) < 1e6)
+    return ", ".join(f"{signs[n]}\N{NO-BREAK SPACE}{getattr(x, n):g}" for n, x in named if abs(getattr(x, n)) < 1e6)
 
 
 def _bare(annotation: Any) -> Any:

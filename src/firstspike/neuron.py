@@ -32,7 +32,7 @@ class LIF:
     Args:
         tau_mem: membrane time constant, > 0; the number ``math.inf`` is a neuron without leak, a tensor is finite.
         tau_syn: synaptic time constant, > 0, in the same unit as all times.
-        threshold: > 0.
+        threshold: membrane potential, relative to the leak potential, at which the neuron spikes, > 0.
 
     Raises:
         ValueError: a value that is not positive, or not a number.

@@ -163,7 +163,7 @@ Training: Any = create_model(
     __base__=_FIT,
     __doc__="How the networks are trained.",
     optimizer=(Optimizer, Field(OPTIMIZER_SECTIONS["adam"](kind="adam", lr=0.005), description="the optimiser")),
-    schedule=(Schedule | None, Field(None, description="of the learning rates")),
+    schedule=(Schedule | None, Field(None, description="how the learning rates change from epoch to epoch")),
     clip_grad_norm=(
         Positive | None, Field(None, description=argument_texts(Trainer)["clip_grad_norm"])
     ),
@@ -178,7 +178,7 @@ Training: Any = create_model(
         Annotated[int, Field(gt=0, le=1000)],
         Field(1, description="networks that are trained side by side, with consecutive seeds from `seed` on"),
     ),
-    dtype=(_DTYPES, Field("float32", description="of all times and parameters")),
+    dtype=(_DTYPES, Field("float32", description="data type of all times and parameters")),
     device=(str, Field("cpu", description="where to train: `cpu`, `cuda`")),
 )  # fmt: skip
 

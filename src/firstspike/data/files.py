@@ -90,7 +90,7 @@ def file_splits(
             own.
         validation: another table, or the part of ``train`` to hold out: below 1 a fraction, from 1 on the number of
             samples; 0 for none.
-        test: the same for the test data.
+        test: another table, or the part of ``train`` that becomes test data, like ``validation``.
         labels: where the labels are: of ``.csv`` the column by its name or number (0 is the first one; by default the
             last one); of ``.npz`` the array (by default ``labels``); of ``.npy`` another ``.npy`` or ``.csv``. Several
             tables may each have their own: ``{train: a.npy, test: b.npy}``.
@@ -98,7 +98,7 @@ def file_splits(
             ``{early: 0.15, late: 2.0}``, or ``{}`` for its defaults. Ranges are those of the training part. An empty
             cell, NA, ? or NaN is a missing value, which does not spike. Without it an empty cell is no spike.
         class_names: names of the classes 0, 1, 2, ...; by default they follow from the training table.
-        seed: of the random choice of what is held out; every part has the classes in the proportions of the whole.
+        seed: seed of the random choice of what is held out; every part has the classes in the proportions of the whole.
         dtype: of the times.
 
     Returns:

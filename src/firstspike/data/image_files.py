@@ -77,7 +77,7 @@ def image_splits(
         train: images in the training part.
         validation: images in the validation part; with the training part at most 60000.
         test: images in the test part, at most 10000.
-        seed: of the shuffle.
+        seed: seed of the shuffle that divides the images.
         folder: where the four IDX files are, plain or gzipped, or the folder that torchvision put them into. By
             default they are searched in the folder of the system's package and in the user's cache, and otherwise
             downloaded into the cache by torchvision.

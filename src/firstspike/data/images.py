@@ -43,7 +43,7 @@ def images(
         levels: brightness of a white pixel.
         early: time of the earliest spikes, in units of `tau_syn`.
         late: time of the latest spikes.
-        invert: bright pixels (or ink) spike at `early`, dark ones at `late`; False is the other way round.
+        invert: bright pixels (or ink) spike at `early`, dark ones at `late`; otherwise the other way round.
         silent_background: pixels whose spike would come at `late` never spike: `inf`.
         on_off: two inputs for each pixel: an "on" channel as described above, and after all of them an "off" channel
             encoded the other way round, so that dark pixels spike early, too.
@@ -88,7 +88,7 @@ def digits_splits(
         train: images in the training part.
         validation: images in the validation part.
         test: images in the test part; at most 1797 in the three together.
-        seed: of the shuffle.
+        seed: seed of the shuffle that divides the images.
 
     Returns:
         Times `(images, 64)`, with `on_off` `(images, 128)`, row by row, and labels `(images,)`, the digits.

@@ -34,8 +34,8 @@ def pattern(
         patterns: spike times `(classes, inputs)`, lists or a tensor, in units of `tau_syn`, `inf` = no spike. If
             given, `classes`, `inputs`, `pattern_seed`, `early` and `late` are not used.
         classes: number of random patterns, at least 2.
-        inputs: spikes in each of them.
-        pattern_seed: of the random patterns.
+        inputs: number of inputs of a random pattern; each spikes once.
+        pattern_seed: seed of the random patterns.
         jitter: standard deviation of Gaussian noise on each spike time, in units of `tau_syn`;
             times never fall below 0, and an input that does not spike in a pattern never does.
         early: earliest spike time of a random pattern.

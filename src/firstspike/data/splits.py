@@ -23,7 +23,7 @@ Args:
     train: number of training samples.
     validation: number of validation samples.
     test: number of test samples.
-    seeds: of the three parts, which are drawn independently.
+    seeds: seeds of the three parts (training, validation, test), which are drawn independently.
 """
 
 
@@ -50,8 +50,8 @@ def split(
             range, NaN = missing.
         labels: class of each sample `(samples,)`, whole numbers or names.
         validation: part of the samples for validation: below 1 a fraction, from 1 on their number; None or 0 for none.
-        test: the same for testing.
-        seed: of the random choice.
+        test: part of the samples for testing, like ``validation``.
+        seed: seed of the random choice.
         class_names: names of the classes 0, 1, 2, ...; labels are then such numbers, or names out of these. By default
             they follow from the labels in sorted order.
         stratified: every part has the classes in the proportions of the whole, as far as whole samples allow.

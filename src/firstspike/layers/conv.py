@@ -29,10 +29,11 @@ class LIFConv2d(LIFLayer):
         stride: steps from patch to patch, one number or two.
         padding: width of the silent border around the image, one number or two.
         trainable: see ``LIFLinear``.
-        per_neuron: whether each output channel has its own values of those.
+        per_neuron: whether each output channel has its own values of what is trainable; otherwise the layer shares one.
         weight_mean: see ``LIFLinear``.
         weight_std: see ``LIFLinear``.
-        max_weight_grad: see ``first_spike_time``; it holds for each neuron, not for the sum over those that share.
+        max_weight_grad: bound on the weight gradient of one (sample, neuron) pair, see ``first_spike_time``; it holds
+            for each neuron, not for the sum over those that share weights.
         backend: see ``first_spike_time``.
         generator: source of the initial values; torch's global one by default.
         device: as in torch.

@@ -35,13 +35,15 @@ class DelayRule:
     Gradients are those of the delays without it. There is none where output times are ``observed``.
 
     Args:
-        bound: ``"sigmoid"``, ``"softplus"`` or ``"clip"``.
-        scale: > 0, in the unit of the times; ``inf`` for a ``"clip"`` without upper bound.
-        shift: >= 0, in the unit of the times.
-        mean: of the raw values at the start, normally distributed; of ``"clip"`` these are the delays.
-        std: their standard deviation.
-        trainable: whether they learn.
-        jitter: standard deviation of the noise, in the unit of the times; see ``jitter_from`` for its source.
+        bound: how the delays follow from the raw values: ``"sigmoid"`` between ``shift`` and ``shift + scale``,
+            ``"softplus"`` above ``shift``, ``"clip"`` within ``shift`` and ``shift + scale``.
+        scale: range of the delays above ``shift``, > 0, in the unit of the times; ``inf`` for a ``"clip"`` without
+            upper bound.
+        shift: smallest delay, >= 0, in the unit of the times.
+        mean: mean of the raw values at the start, which are normally distributed; for ``"clip"`` these are the delays.
+        std: standard deviation of the raw values at the start.
+        trainable: whether the delays are trained.
+        jitter: standard deviation of the noise on the delays in training, in the unit of the times.
 
     Raises:
         ValueError: an unknown bound, a value out of its range.
@@ -180,7 +182,8 @@ class Delay(nn.Module):
     Args:
         features: number of inputs.
         rule: how the delays start and stay >= 0, and how they jitter.
-        copies: so many neighbouring inputs share one delay: the copies that ``Multiplex(copies)`` makes of an input.
+        copies: number of neighbouring inputs that share one delay: the copies that ``Multiplex(copies)`` makes of an
+            input.
         generator: source of the initial values; torch's global one by default.
         device: as in torch.
         dtype: as in torch.

@@ -15,9 +15,10 @@ from firstspike.spiketime.times import check_times
 
 
 class LIFLinear(LIFLayer):
-    """``times (..., in_features) -> first spike times (..., out_features)``, ``inf`` for silent neurons.
+    """LIF neurons that see all inputs: ``times (..., in_features) -> first spike times (..., out_features)``.
 
-    Stateless: every sample is one presentation that starts at rest, and each neuron spikes at most once.
+    Stateless: every sample is one presentation that starts at rest, and each neuron spikes at most once. The times of
+    silent neurons are ``inf``.
 
     Parameters of the neuron named in ``trainable`` learn: the layer has their logarithms as ``log_tau_mem``,
     ``log_tau_syn`` and ``log_threshold``, so that they stay positive, and steps are relative. ``neuron`` has their
@@ -26,13 +27,14 @@ class LIFLinear(LIFLayer):
     Args:
         in_features: number of inputs.
         out_features: number of neurons.
-        neuron: their parameters, a ``LIF``; at the start for those that learn; ``LIF()`` by default.
-        trainable: which of ``"tau_mem"``, ``"tau_syn"`` and ``"threshold"`` learn.
-        per_neuron: whether each neuron has its own values of those, else the layer shares one.
-        weight_mean: together with ``weight_std``: weights start normally distributed so. Without both they start so
-            that most neurons fire on inputs in [0, 2] tau_syn, whatever ``in_features`` (see ``firing_weights``).
-        weight_std: see ``weight_mean``.
-        delay: how synaptic delays (out_features, in_features) start and stay >= 0; None for no delays.
+        neuron: parameters of the neurons, a ``LIF``; initial values of those that are trained. ``LIF()`` by default.
+        trainable: which of ``"tau_mem"``, ``"tau_syn"`` and ``"threshold"`` are trained.
+        per_neuron: whether each neuron has its own values of what is trainable; otherwise the layer shares one.
+        weight_mean: mean of the initial weights, which are normally distributed; given together with ``weight_std``.
+            Without both, most neurons spike at first for inputs in [0, 2] tau_syn, for any number of inputs (see
+            ``firing_weights``).
+        weight_std: standard deviation of the initial weights; given together with ``weight_mean``.
+        delay: rule by which synaptic delays (out_features, in_features) start and stay >= 0; None for no delays.
         max_weight_grad: see ``first_spike_time``.
         backend: see ``first_spike_time``.
         generator: source of the initial values; torch's global one by default.

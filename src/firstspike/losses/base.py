@@ -23,7 +23,8 @@ class TimeLoss(nn.Module):
         tau_syn: synaptic time constant, the unit of the subclass's other times.
         silent_cost: cost of a sample whose true neuron does not spike.
         weight: weight of each class, as in torch's losses; by default all are 1.
-        reduction: `"mean"` (weighted, as in torch's losses), `"sum"` or `"none"`.
+        reduction: how the losses of the samples are combined: `"mean"` (weighted, as in torch's losses), `"sum"` or
+            `"none"`.
     """
 
     def __init__(

@@ -27,7 +27,8 @@ class TimeCrossEntropy(TimeLoss):
         tau_syn: synaptic time constant, in the unit of the times.
         silent_cost: cost of a sample whose true neuron is silent; it gives no gradient.
         weight: weight of each class, as in torch's losses; by default all are 1.
-        reduction: `"mean"` (weighted, as in torch's losses), `"sum"` or `"none"`.
+        reduction: how the losses of the samples are combined: `"mean"` (weighted, as in torch's losses), `"sum"` or
+            `"none"`.
 
     Raises:
         ValueError: `xi` or `tau_syn` not positive, `silent_cost` negative.

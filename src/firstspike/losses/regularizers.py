@@ -17,7 +17,7 @@ _LINEAR_FROM = 10.0  # exponent above which EarlyOutput goes on as a straight li
 
 
 class EarlyOutput(nn.Module):
-    """Asks the true neuron to spike early (Göltz, Kriener et al., Nat. Mach. Intell. 3, 823, 2021)::
+    """Favours an early spike of the true neuron (Göltz, Kriener et al., Nat. Mach. Intell. 3, 823, 2021)::
 
         R = alpha exp(t_true / (beta tau_syn)),    mean over the samples
 
@@ -58,7 +58,7 @@ class EarlyOutput(nn.Module):
 
 
 class DelayL2(nn.Module):
-    """Asks for short delays (as in DelGrad: Göltz, Weber, Kriener et al., Nat. Commun. 16, 8245, 2025)::
+    """Favours short delays (as in DelGrad: Göltz, Weber, Kriener et al., Nat. Commun. 16, 8245, 2025)::
 
         R = alpha sum (d / tau_syn)^2    over all delays of the network
 

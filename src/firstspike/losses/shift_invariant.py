@@ -11,7 +11,7 @@ from firstspike.ranges import NotNegative, Positive
 
 
 class ShiftInvariantMSE(TimeLoss):
-    """All other neurons shall spike `delta` after the true one, whenever that is::
+    """All other neurons should spike `delta` after the true one, whenever that is::
 
         L = 1/2 sum_n ((t_n - t_true) / tau_syn - delta (1 - [n = true]))^2
 
@@ -22,7 +22,8 @@ class ShiftInvariantMSE(TimeLoss):
         tau_syn: synaptic time constant, in the unit of the times.
         silent_cost: cost of a sample whose true neuron is silent; it gives no gradient.
         weight: weight of each class, as in torch's losses; by default all are 1.
-        reduction: `"mean"` (weighted, as in torch's losses), `"sum"` or `"none"`.
+        reduction: how the losses of the samples are combined: `"mean"` (weighted, as in torch's losses), `"sum"` or
+            `"none"`.
 
     Raises:
         ValueError: `delta` or `tau_syn` not positive, `silent_cost` negative.

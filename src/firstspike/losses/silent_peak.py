@@ -18,7 +18,7 @@ def _mean(values: Tensor) -> Tensor:
 
 
 class SilentPeak(nn.Module):
-    """Asks neurons that are silent too often for more membrane (after the idea of Wunderlich and Pehle 2021)::
+    """Raises the membrane of neurons that are silent too often (after the idea of Wunderlich and Pehle 2021)::
 
         R = alpha sum_neurons mean_samples (threshold - max_t V(t)) / threshold
 

@@ -70,10 +70,10 @@ def first_spike_time(
         delay: synaptic delays >= 0; synapse (j, i) sees ``times[..., i] + delay[j, i]``.
         observed: output times from elsewhere (a simulator, a chip): returned as they are, with the gradient taken
             there, and none where ``V'(observed) <= 0``: the ideal neuron could not spike there.
-        max_weight_grad: sets the gradient of the loss by the weights of one (sample, neuron) pair to zero where its
-            largest magnitude exceeds this bound: there V only just reaches the threshold and the derivative diverges.
-            The gradient by the input times is left alone (``max_dw_norm`` of Göltz et al. 2021), and so are tangents
-            in forward mode.
+        max_weight_grad: bound on the gradient of the loss by the weights of one (sample, neuron) pair. Where its
+            largest magnitude exceeds the bound it becomes zero: V only just reaches the threshold, and the derivative
+            diverges. The gradient by the input times is left alone (``max_dw_norm`` of Göltz et al. 2021), and so are
+            tangents in forward mode.
         backend: ``"auto"`` (the fastest for the device) or a key of ``BACKENDS``.
 
     Returns:

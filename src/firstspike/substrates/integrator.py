@@ -22,9 +22,9 @@ class Integrator(LayerByLayer):
     right to rounding. A spike is up to one step late, and one that begins and ends between two points is missed.
 
     Args:
-        step: between two points, in the unit of the times.
-        duration: until when is simulated, in the unit of the times; later spikes are missed. It starts at 0, or with
-            the first input before.
+        step: distance of two points of the grid, in the unit of the times.
+        duration: simulated time, in the unit of the times, from 0 or from an earlier first input; later spikes are
+            missed.
 
     Raises:
         ValueError: a step or duration that is not positive and finite, or fewer than one step.

@@ -78,16 +78,18 @@ class Noisy(Imperfect, LayerByLayer):
 
     Args:
         threshold_offset: mean of what is added to the thresholds, once for each neuron, in their unit.
-        threshold_spread: its standard deviation from neuron to neuron: the fixed pattern of a device.
-        threshold_batch_noise: standard deviation of what is added anew in every batch.
-        threshold_sample_noise: the same in every sample; slower, for each sample is then computed alone.
-        input_jitter: standard deviation of noise on the input times; the jittered ones are those that are known.
-        spike_jitter: the same on the spike times of LIF layers.
-        delay_jitter: the same on delays: for each spike of a ``Delay``, for each synapse and batch of synaptic ones.
+        threshold_spread: standard deviation of the thresholds from neuron to neuron: the fixed pattern of a device.
+        threshold_batch_noise: standard deviation of noise on the thresholds, drawn for each batch.
+        threshold_sample_noise: standard deviation of noise on the thresholds, drawn for each sample; slower, because
+            each sample is then computed alone.
+        input_jitter: standard deviation of noise on the input times; the network sees and records the jittered times.
+        spike_jitter: standard deviation of noise on the spike times of LIF layers.
+        delay_jitter: standard deviation of noise on delays, drawn for each spike of a ``Delay``, and for each synapse
+            and batch of synaptic delays.
         spike_loss: probability with which a spike of a LIF layer gets lost.
         weight_scale: weights are rounded to multiples of ``1 / weight_scale``; None for no rounding.
         weight_max: largest magnitude of a weight; a training keeps the weights themselves within, too.
-        seed: of the fixed pattern and of all else.
+        seed: seed of the fixed pattern and of all noise.
 
     Raises:
         ValueError: a value out of its range.

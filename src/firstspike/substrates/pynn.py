@@ -37,9 +37,9 @@ class Simulator(LayerByLayer):
     that none is rounded to a step. After the last input of a sample its window lasts until membranes are at rest.
 
     Args:
-        step: of the simulation, in units of ``tau_syn``.
-        duration: until when is simulated, in units of ``tau_syn``; later spikes are missed. It starts at 0, or with
-            the first input before.
+        step: time step of the simulation, in units of ``tau_syn``.
+        duration: simulated time, in units of ``tau_syn``, from 0 or from an earlier first input; later spikes are
+            missed.
 
     Raises:
         ValueError: a step below 0.0001 or above 1, a duration that is not longer than a step, or not finite.

@@ -145,8 +145,8 @@ class Trainer:
             validation: evaluated after every epoch; the best network is the one with the highest accuracy on it.
             epochs: total number of epochs, those of earlier calls included.
             batch_size: samples per gradient step.
-            seed: of the order of the samples and all noise; of several networks the first one's, the others have the
-                numbers after it.
+            seed: seed of the order of the samples and of all noise. Several networks have consecutive seeds, from this
+                one on.
             test: evaluated once, at the end.
             folder: a run folder to write: metrics, checkpoints, results, figures; see ``fs.load_run``.
             resume: continue the training in ``folder`` from its newest checkpoint, if there is one.

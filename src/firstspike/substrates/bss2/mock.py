@@ -37,19 +37,19 @@ class MockBss2(Bss2, Imperfect):
         weight_scale: a weight w is the whole number ``round(w weight_scale)``, at most 63.
         weight_spread: relative standard deviation of the strengths of the synapses, a fixed pattern.
         threshold_offset: mean of what is added to the thresholds, in their unit.
-        threshold_spread: its standard deviation from neuron to neuron, a fixed pattern.
-        threshold_batch_noise: standard deviation of what is added in every run, the same for all its samples.
-        threshold_sample_noise: the same in every sample.
+        threshold_spread: standard deviation of the thresholds from neuron to neuron, a fixed pattern.
+        threshold_batch_noise: standard deviation of noise on the thresholds, drawn for each run.
+        threshold_sample_noise: standard deviation of noise on the thresholds, drawn for each sample.
         tau_spread: relative standard deviation of the time constants from neuron to neuron, a fixed pattern.
         spike_jitter: standard deviation of noise on the spikes of LIF layers.
-        delay_jitter: the same on the delays, for each spike.
+        delay_jitter: standard deviation of noise on the delays, drawn for each spike.
         refractory: refractory period; a neuron may spike again after it, and later layers see these spikes.
         window: duration of a sample; later spikes are lost.
         latency_us: how much later than they happen spikes are recorded, in microseconds; known and subtracted.
         spike_loss: probability with which a spike gets lost.
         stall: probability with which a run stalls and is repeated.
         retries: how often a run is tried.
-        seed: of everything that differs from run to run.
+        seed: seed of everything that differs from run to run.
 
     Raises:
         ValueError: a value out of its range.
