@@ -53,6 +53,7 @@ linkcheck_report_timeouts_as_broken = False
 linkcheck_anchors_ignore_for_url = [r"https://github\.com/.*"]  # made by scripts
 
 html_theme = "furo"
+pygments_dark_style = "github-dark"  # the theme's own underlines modules
 html_title = f"firstspike {release}"
 html_static_path = ["_static"]
 html_css_files = ["firstspike.css"]
