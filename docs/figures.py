@@ -1,7 +1,7 @@
 """The images of the README and of the gallery, from runs that are trained first unless they are there.
 
 python docs/figures.py                    # all, into docs/_static/
-python docs/figures.py readme report      # some
+python docs/figures.py readme gallery     # some
 """
 
 import os
@@ -14,6 +14,7 @@ from pathlib import Path
 import matplotlib as mpl
 import torch
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 from PIL import Image
 from torch.func import grad
@@ -23,23 +24,90 @@ from firstspike.layers import LIFLinear
 from firstspike.layers.named import to_numpy
 from firstspike.plots import RunData
 from firstspike.plots.style import COLOURS, GREY, new_figure, time_label
+from firstspike.plots.sweep import SWEEP_PLOTS
 from firstspike.reports.write import write_report
 
 STATIC = Path(__file__).parent / "_static"
 RUNS = Path(__file__).parent / "_build" / "runs"
+CONVOLUTION = (
+    "network=[{kind: conv, out_channels: 16, kernel_size: 3}, {kind: pool, kernel_size: 2},"
+    " {kind: lif, out_features: 64}, {kind: lif, out_features: 10}]"
+)
 TRAININGS = {
-    "yin_yang": ("train", "yin_yang"),
+    "yin_yang": ("yin_yang",),
+    "bars": ("bars",),
+    "delays": ("yin_yang_synaptic", "--set", "training.epochs=50"),
+    "digits": ("digits", "--set", "training.epochs=40"),
+    "convolution": ("digits", "--set", CONVOLUTION, "--set", "training.silent.limits=[0.5, 0.3, 0.1]"),
+    "seeds": ("yin_yang_w", "--seeds", "4", "--set", "training.epochs=25"),
 }
+SWEEP = """
+base: yin_yang_synaptic
+set: {training.epochs: 10}
+axes:
+  network[lif:0].out_features: [5, 10, 20, 30]
+  training.optimizer.lr: {from: 0.003, to: 0.03, log: true, count: 3}
+seeds: 3
+"""
+GALLERY = {
+    "yin_yang": ("summary", "weight_matrices"),
+    "bars": ("loss_and_error", "output_times"),
+    "seeds": ("loss_and_error",),
+    "digits": (
+        "output_times",
+        "membrane",
+        "confusion",
+        "spike_histogram",
+        "raster",
+        "receptive_fields",
+        "dataset",
+    ),
+    "convolution": ("receptive_fields",),
+    "delays": ("parameters", "weight_histograms", "decision_map", "output_maps", "hidden_maps"),
+}
+"""Figures of runs on the page docs/gallery.md, where each is called RUN_FIGURE."""
 _SAMPLE = 3
 
 
-def run(name: str) -> RunData:
-    """A run, trained if it is not there."""
+def run(name: str, substrate: str | None = None) -> RunData:
+    """A run, trained if it is not there, possibly on another substrate."""
     folder = RUNS / name
     if not (folder / "results.json").is_file():
-        command = [sys.executable, "-m", "firstspike", *TRAININGS[name], "--out", str(folder)]
-        subprocess.run(command, check=True)
-    return RunData.of(fs.load_run(folder))
+        firstspike("train", *TRAININGS[name], "--out", str(folder))
+    return RunData(folder, substrate=substrate)
+
+
+def firstspike(*arguments: str) -> None:
+    """Run the command."""
+    subprocess.run([sys.executable, "-m", "firstspike", *arguments], check=True, cwd=RUNS.parent)
+
+
+def gallery(folder: Path) -> None:
+    """All figures of runs and of a sweep."""
+    folder.mkdir(exist_ok=True)
+    for name, figures in GALLERY.items():
+        for figure in figures:
+            save(fs.plots.PLOTS[figure](run(name)), folder / f"{name}_{figure}.png")
+    save(fs.plots.PLOTS["substrate"](run("yin_yang", "noisy")), folder / "yin_yang_substrate.png")
+    file = RUNS.parent / "sweep.yaml"
+    file.write_text(SWEEP)
+    firstspike("sweep", file.name)
+    firstspike("plot", "sweep")
+    for figure in SWEEP_PLOTS:
+        shrink(RUNS / "sweep" / "figures" / f"{figure}.png", folder / f"sweep_{figure}.png")
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Write a figure as a small file."""
+    shrink(fs.plots.write_figure(figure, path), path)
+
+
+def shrink(image: Path, path: Path) -> None:
+    """An image at most 1000 pixels wide, with 256 colours."""
+    with Image.open(image) as opened:
+        pixels = opened.convert("RGB")
+    pixels.thumbnail((1000, 1400))
+    pixels.quantize(256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE).save(path, optimize=True)
 
 
 def readme(path: Path) -> None:
@@ -105,11 +173,13 @@ def report(path: Path) -> None:
         clip = FloatRect(x=0, y=box["y"], width=1100, height=box["height"])
         page.screenshot(path=path, full_page=True, clip=clip)
         browser.close()
-    Image.open(path).convert("P", palette=Image.Palette.ADAPTIVE).save(path, optimize=True)
+    shrink(path, path)
 
 
-FIGURES = {"readme": readme, "report": report}
+FIGURES = {"readme": (readme, "readme.png"), "report": (report, "report.png"), "gallery": (gallery, "gallery")}
 
 if __name__ == "__main__":
+    RUNS.mkdir(parents=True, exist_ok=True)
     for name in sys.argv[1:] or FIGURES:
-        FIGURES[name](STATIC / f"{name}.png")
+        draw, place = FIGURES[name]
+        draw(STATIC / place)
