@@ -16,6 +16,7 @@ PYTHONS = ["3.11", "3.12", "3.13", "3.14"]
 # The computation, trainings and the command, without simulators, browsers and notebooks: some minutes.
 CORE = [*(f"tests/{x}" for x in ("spiketime", "layers", "losses", "data", "config")), "tests/test_cli.py"]
 EXTRAS = "digits,nir,report,sweep,tensorboard"
+KINDS = ["whl", "tar.gz"]
 TOOLS = ["beartype", "hypothesis", "mpmath", "pytest", "scipy"]
 
 
@@ -75,11 +76,12 @@ def build(session: nox.Session) -> None:
     session.install("build", "twine")
     session.run("python", "-m", "build")
     session.run("twine", "check", "--strict", *map(str, sorted(Path("dist").iterdir())))
-    session.notify("package")
+    for kind in KINDS:
+        session.notify(f"package(kind='{kind}')")
 
 
 @nox.session
-@nox.parametrize("kind", ["whl", "tar.gz"])
+@nox.parametrize("kind", KINDS)
 def package(session: nox.Session, kind: str) -> None:
     """What `build` made, in an empty environment: it trains, evaluates and draws."""
     found = list(Path("dist").glob(f"*.{kind}"))
