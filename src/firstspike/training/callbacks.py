@@ -143,7 +143,7 @@ class ProgressBar(Callback):
     def _on_compile(self) -> None:
         if not self.said:
             self.said = True
-            self.bar.write("compiling CPU kernels, which are kept for later runs ...", file=sys.stderr)
+            self.bar.write("compiling CPU kernels for networks like this, kept for later runs ...", file=sys.stderr)
 
     def on_batch_end(self, fit: "Fit") -> None:
         """Move the bar."""
