@@ -21,7 +21,7 @@ from firstspike.plots.style import new_figure, style, styled, time_unit
 from firstspike.plots.training import accuracy, loss_and_error
 from firstspike.runs import RunFolder
 from firstspike.runs.files import write_whole
-from firstspike.training import Callback, Evaluation, Fit, FitResult, Pace, Row, confusion_counts
+from firstspike.training import Callback, Fit, FitResult, Pace, Row, confusion_counts
 
 _DPI = 100
 
@@ -173,21 +173,15 @@ def pixels(figure: Figure) -> np.ndarray:
         return np.asarray(canvas.buffer_rgba())[..., :3].copy()
 
 
-@styled
-def _times_figure(validation: Evaluation, unit: str) -> Figure:
-    figure = new_figure(4.0, 2.8)
-    spike_histogram(validation.times, figure.subplots(), "output", unit=unit)
-    return figure
-
-
 def _validation_figures(fit: Fit) -> dict[str, Figure]:
     validation, names = fit.validations[0], fit.train.class_names
     decisions = len(confusion_counts(validation, len(names)))
     unit = time_unit(getattr(fit.trainer.objective.loss, "tau_syn", 1.0))
-    return {
-        "confusion": evaluation_figure(validation, [*names, *map(str, range(len(names), decisions))]),
-        "output spike times": _times_figure(validation, unit),
-    }
+    with style():
+        times = new_figure(4.0, 2.8)
+        spike_histogram(validation.times, times.subplots(), "output", unit=unit)
+    confused = evaluation_figure(validation, [*names, *map(str, range(len(names), decisions))])
+    return {"confusion": confused, "output spike times": times}
 
 
 class WandbLog(Callback):

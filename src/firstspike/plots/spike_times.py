@@ -108,8 +108,7 @@ def spike_histogram(
         ax.set_ylim(bottom=0)
     else:
         ax.text(0.5, 0.5, "no spikes", transform=ax.transAxes, ha="center", va="center")
-    ax.set_xlabel(time_label(unit, "spike time"))
-    ax.set_ylabel(r"neurons $\times$ samples [%]")
+    ax.set(xlabel=time_label(unit, "spike time"), ylabel=r"neurons $\times$ samples [%]")
     ax.set_title(", ".join(part for part in (name, f"{100 * silent:.1f} % silent") if part))
     return ax
 
@@ -125,8 +124,7 @@ def raster(network: nn.Module, record: Record, ax: Axes, sample: int = 0, unit: 
         sample: index in the batch.
     """
     shown = named_spikes(network, record)
-    ticks, labels = [], []
-    bottom = 0.0
+    ticks, labels, bottom = [], [], 0.0
     for index, (spikes, height) in enumerate(zip(shown, layer_heights(shown), strict=True)):
         times = to_numpy(spikes.times[sample])
         spiked = np.isfinite(times)
@@ -141,14 +139,12 @@ def raster(network: nn.Module, record: Record, ax: Axes, sample: int = 0, unit: 
         if index:
             ax.axhline(bottom, color="#AAAAAA", linewidth=0.6)
         ticks.append(bottom + 0.5 * height)
-        bottom += height
         labels.append(f"{spikes.name} {spiked.sum()}/{len(times)}")
+        bottom += height
     ax.set_yticks(ticks, labels)
     ax.tick_params(axis="y", length=0)
-    ax.set_ylim(0, bottom)
+    ax.set(xlabel=time_label(unit), ylabel="layer, spikes / neurons", ylim=(0, bottom))
     ax.set_xlim(left=min(0.0, ax.get_xlim()[0]))
-    ax.set_ylabel("layer, spikes / neurons")
-    ax.set_xlabel(time_label(unit))
     return ax
 
 
@@ -161,15 +157,14 @@ def layer_heights(shown: list[NamedSpikes]) -> list[float]:
 @run_figure
 def output_times_figure(run: RunData) -> Figure:
     """Output spike times over the epochs, a panel per class."""
-    rows = run.output_times
-    names = run.names(_classes(rows))
+    names = run.names(_classes(run.output_times))
     columns = 3 if len(names) <= 6 else 4
     figure, axes = panels(len(names), columns, (2.4, 2.2), (1.1, 0.4), sharey=True)
-    output_times(rows, axes, names, run.unit)
+    output_times(run.output_times, axes, names, run.unit)
     for ax in axes:
         ax.set_ylabel(axes[0].get_ylabel())
     label_outer(axes, columns)
-    if (legend := axes[-1].get_legend()) is not None:
+    if (legend := axes[-1].get_legend()) is not None:  # beside the first row
         legend.remove()
         legend_right(axes[min(columns, len(axes)) - 1])
     return figure

@@ -39,7 +39,6 @@ def time_comparison(
     both = np.isfinite(one) & np.isfinite(other)
     x, y = one[both], other[both]
     lost, new = (100 * np.mean(np.isfinite(a) & ~np.isfinite(b)) for a, b in ((one, other), (other, one)))
-    title = f"{100 - 100 * both.mean() - lost - new:.1f} % silent in both"
     if len(x):
         limits = [min(x.min(), y.min()), max(x.max(), y.max())]
         ax.plot(limits, limits, color=GREY, linewidth=0.9, linestyle=(0, (4, 3)), zorder=1)
@@ -47,11 +46,11 @@ def time_comparison(
         ax.plot(x[::step], y[::step], ".", color=COLOURS[0], markersize=3, alpha=0.4, markeredgewidth=0, zorder=2)
         title = f"median distance {np.median(np.abs(x - y)):.2g}"
     else:
+        title = f"{100 - lost - new:.1f} % silent in both"
         ax.text(0.5, 0.5, "no spike in both", transform=ax.transAxes, ha="center", va="center")
     head = ", ".join(part for part in (name, title) if part)
     ax.set_title(f"{head}\nsilent there {lost:.1f} %, only there {new:.1f} %")
-    ax.set_xlabel(time_label(unit, "exact"))
-    ax.set_ylabel(time_label(unit, "on the substrate"))
+    ax.set(xlabel=time_label(unit, "exact"), ylabel=time_label(unit, "on the substrate"))
     return ax
 
 

@@ -11,14 +11,7 @@ from matplotlib.ticker import LogLocator, MaxNLocator
 from numpy.typing import ArrayLike
 
 from firstspike.plots.run_data import NotApplicable
-from firstspike.plots.style import (
-    SEQUENTIAL,
-    legend_right,
-    line_style,
-    marker_style,
-    new_figure,
-    styled,
-)
+from firstspike.plots.style import SEQUENTIAL, legend_right, line_style, marker_style, new_figure, styled
 from firstspike.plots.sweep_axes import in_order, numeric, places_of, short, side_by_side, wide
 from firstspike.plots.sweep_results import LINES, SweepResults
 
@@ -55,13 +48,10 @@ def accuracy_over(
     for number, name in enumerate(names):
         mine = np.flatnonzero(group == number)
         mine = mine[np.argsort(places[mine], kind="stable")]
-        style = (
-            line_style(number) | {"marker": marker_style(number)["marker"]} | ({} if curve else {"linestyle": "none"})
-        )
+        look = line_style(number) | marker_style(number) | {"capsize": 3, "elinewidth": 1, "markersize": 4}
+        look |= {"label": short(name) or None} | ({} if curve else {"linestyle": "none"})
         error = np.nan_to_num(spreads[mine]) if np.isfinite(spreads[mine]).any() else None
-        ax.errorbar(
-            places[mine], means[mine], error, label=short(name) or None, capsize=3, elinewidth=1, markersize=4, **style
-        )
+        ax.errorbar(places[mine], means[mine], error, **look)
     return ax
 
 

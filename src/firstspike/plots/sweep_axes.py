@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter, NullLocator
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 _TICKS = 10  # values with a tick each are at least this fraction of the axis apart
 
@@ -36,24 +36,14 @@ def places_of(values: Sequence[Any], ax: Axes, vertical: bool = False) -> np.nda
         number_axis(ax, sorted(set(values)), vertical)
         return np.asarray(values, float)
     names = in_order(values)
-    if vertical:
-        ax.set_yticks(range(len(names)), names)
-    elif sum(map(len, names)) > 30:  # letters
-        ax.set_xticks(range(len(names)), names, rotation=20, ha="right", rotation_mode="anchor")
-    else:
-        ax.set_xticks(range(len(names)), names)
+    long = not vertical and sum(map(len, names)) > 30  # letters
+    turned: dict[str, Any] = {"rotation": 20, "ha": "right", "rotation_mode": "anchor"} if long else {}
+    (ax.set_yticks if vertical else ax.set_xticks)(range(len(names)), names, **turned)
     return np.asarray([names.index(str(value)) for value in values], float)
 
 
 def side_by_side(places: np.ndarray, order: np.ndarray, log: bool = False, near: float = 0.0) -> np.ndarray:
-    """Places where what shares one stands side by side.
-
-    Args:
-        places: on the axis ``(trials,)``.
-        order: from left to right ``(trials,)``.
-        log: whether the axis is logarithmic.
-        near: places up to this fraction of the axis apart count as one.
-    """
+    """Places on an axis ``(trials,)``, moved apart in the given order where they are up to ``near`` axes apart."""
     scaled = np.log(places) if log else np.array(places, float)
     width = np.ptp(scaled) or 1.0
     ranked = np.lexsort((order, scaled))
@@ -82,9 +72,7 @@ def number_axis(ax: Axes, values: list[float], vertical: bool = False) -> None:
     if log:
         (ax.set_yscale if vertical else ax.set_xscale)("log")
     scaled = np.log(values) if log else np.asarray(values, float)
-    near = len(values) > 1 and np.diff(scaled).min() < np.ptp(scaled) / _TICKS
-    if not near:
+    if len(values) == 1 or np.diff(scaled).min() >= np.ptp(scaled) / _TICKS:
         axis.set_major_locator(FixedLocator(values))
         axis.set_major_formatter(FuncFormatter(lambda value, place: f"{value:.4g}"))
-        axis.set_minor_formatter(NullFormatter())
         axis.set_minor_locator(NullLocator())

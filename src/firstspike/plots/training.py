@@ -79,15 +79,6 @@ def loss_and_error(
     return [loss_ax, error_ax]
 
 
-def _values(metrics: Mapping[str, ArrayLike], part: str, column: str) -> Float[np.ndarray, " epochs"]:
-    """A column of the metrics, of accuracies the error in percent."""
-    values = np.asarray(metrics[f"{part}_{column}"], dtype=float)
-    if column == "accuracy":
-        values = 100 * (1 - values)
-        values[values < 1e-4] = 0.0  # accuracies from sums in float32 are not exactly 1
-    return values
-
-
 def accuracy(metrics: Mapping[str, ArrayLike], ax: Axes) -> Axes:
     """Accuracy of training and validation in percent over epochs.
 
@@ -104,6 +95,15 @@ def accuracy(metrics: Mapping[str, ArrayLike], ax: Axes) -> Axes:
     epoch_axis(ax)
     label_lines(ax)
     return ax
+
+
+def _values(metrics: Mapping[str, ArrayLike], part: str, column: str) -> Float[np.ndarray, " epochs"]:
+    """A column of the metrics, of accuracies the error in percent."""
+    values = np.asarray(metrics[f"{part}_{column}"], dtype=float)
+    if column == "accuracy":
+        values = 100 * (1 - values)
+        values[values < 1e-4] = 0.0  # accuracies from sums in float32 are not exactly 1
+    return values
 
 
 def running_median(values: Float[np.ndarray, " epochs"], window: int) -> Float[np.ndarray, " epochs"]:

@@ -60,13 +60,11 @@ def details(run: RunData, budget: int) -> dict[str, Any]:
 
 def curves(run: RunData) -> dict[str, Any]:
     """Loss and accuracy over the epochs, thinned out if they are very many."""
-    metrics = run.metrics
-    every = -(-len(metrics["epoch"]) // _CURVE)
-    chosen = slice(len(metrics["epoch"]) - 1, None, -every)  # the last one is always there
-    columns = [name for name in metrics if name.startswith(("train_", "validation_"))]
-    return {"epoch": plain(metrics["epoch"][chosen][::-1], 0)} | {
-        name: significant(metrics[name][chosen][::-1]) for name in columns
-    }
+    epochs = run.metrics["epoch"]
+    every = -(-len(epochs) // _CURVE)
+    chosen = np.arange(len(epochs) - 1, -1, -every)[::-1]  # the last one is always there
+    columns = [name for name in run.metrics if name.startswith(("train_", "validation_"))]
+    return {"epoch": plain(epochs[chosen], 0)} | {name: significant(run.metrics[name][chosen]) for name in columns}
 
 
 def history(run: RunData) -> dict[str, Any]:
@@ -86,7 +84,9 @@ def history(run: RunData) -> dict[str, Any]:
         right.append(float((run.predict(output) == labels).double().mean()))
     if len(epochs) == 1:
         raise NotApplicable(f"{run.folder} has no checkpoint that can be read")
-    edges = _edges(torch.stack(times))
+    spikes = torch.cat([output[torch.isfinite(output)] for output in times]).numpy()
+    low, high = (float(spikes.min()), float(np.quantile(spikes, 0.995))) if spikes.size else (0.0, 1.0)
+    edges = np.linspace(low, max(high, low + 1e-3), _BINS + 1)  # the same for all; outliers do not stretch the scale
     classes = [labels == label for label in range(len(data.class_names))]
     return {
         "split": split,
@@ -102,22 +102,12 @@ def history(run: RunData) -> dict[str, Any]:
     }
 
 
-def _edges(times: Tensor) -> np.ndarray:
-    """Of the bins, the same for all checkpoints; outliers do not stretch the scale."""
-    spikes = times[torch.isfinite(times)].numpy()
-    if not spikes.size:
-        return np.linspace(0, 1, _BINS + 1)
-    low, high = float(spikes.min()), float(np.quantile(spikes, 0.995))
-    return np.linspace(low, max(high, low + 1e-3), _BINS + 1)
-
-
 def _counts(times: Tensor, edges: np.ndarray) -> list[list[float]]:
     """Percent of the samples in each bin, a row for each output."""
     spikes = times.clamp(float(edges[0]), float(edges[-1])).numpy()
     spikes[torch.isinf(times).numpy()] = np.nan  # a tensor of one value would be an index
     counts = [np.histogram(row[np.isfinite(row)], edges)[0] for row in spikes.T]
-    found: list[list[float]] = plain(100 * np.stack(counts) / max(1, len(times)), 2)
-    return found
+    return list(plain(100 * np.stack(counts) / max(1, len(times)), 2))
 
 
 def confusion(run: RunData) -> dict[str, Any]:

@@ -85,7 +85,8 @@ def making(run: RunData) -> list[Fact]:
     found, training = run.environment, run.config.training
     facts = []
     if command := found.get("command"):
-        facts.append(Fact("command", shlex.join([_program(command[0]), *command[1:]])))
+        program = Path(command[0]).name.replace("__main__.py", "firstspike")
+        facts.append(Fact("command", shlex.join([program, *command[1:]])))
     seeds = f"{training.seed} to {training.seed + training.n_seeds - 1}" if training.n_seeds > 1 else f"{training.seed}"
     facts.append(Fact("seeds" if training.n_seeds > 1 else "seed", seeds))
     facts.append(Fact("substrate", _settings(found.get("substrate") or run.config.substrate.model_dump())))
@@ -108,8 +109,12 @@ def seeds_table(run: RunData) -> tuple[list[str], list[list[str]], list[list[str
     results = run.results.get("seeds", {})
     if not results:
         return [], [], []
-    numbers = np.array([_numbers(result) for result in results.values()])
     names = ("best validation [%]", "validation [%]", "test [%]", "test loss")
+    numbers = np.full((len(results), len(names)), np.nan)
+    for row, result in zip(numbers, results.values(), strict=True):
+        parts = [result.get(split) or {} for split in ("validation", "test")]
+        found = [result.get("best_validation_accuracy"), *(part.get("accuracy") for part in parts)]
+        row[:] = [*(math.nan if x is None else 100 * x for x in found), parts[1].get("loss", math.nan)]
     kept = np.isfinite(numbers).any(axis=0).nonzero()[0]
     ends = (("mean", numbers.mean(axis=0)), ("standard deviation", numbers.std(axis=0, ddof=1)))
     rows, foot = (
@@ -119,23 +124,12 @@ def seeds_table(run: RunData) -> tuple[list[str], list[list[str]], list[list[str
     return ["seed", *(names[k] for k in kept)], rows, foot
 
 
-def _numbers(result: Mapping[str, Any]) -> list[float]:
-    validation, test = ((result.get(split) or {}) for split in ("validation", "test"))
-    accuracies = (result.get("best_validation_accuracy"), validation.get("accuracy"), test.get("accuracy"))
-    return [math.nan if x is None else 100 * x for x in accuracies] + [test.get("loss", math.nan)]
-
-
-def _program(path: str) -> str:
-    return "firstspike" if Path(path).name in ("__main__.py", "firstspike") else Path(path).name
-
-
 def _settings(values: Mapping[str, Any] | str) -> str:
+    """The settings of a substrate in a line."""
     if isinstance(values, str):
         return values
-    rest = ", ".join(
-        f"{name} {_short(value)}" for name, value in values.items() if name != "kind" and value is not None
-    )
-    return f"{values.get('kind', '')}: {rest}" if rest else str(values.get("kind", ""))
+    rest = ", ".join(f"{name} {_short(x)}" for name, x in values.items() if name != "kind" and x is not None)
+    return ": ".join(part for part in (str(values.get("kind", "")), rest) if part)
 
 
 def _short(value: Any) -> str:
@@ -145,8 +139,7 @@ def _short(value: Any) -> str:
 
 
 def _duration(seconds: float) -> str:
-    minutes, rest = divmod(seconds, 60)
-    if not minutes:
+    if seconds < 60:
         return f"{seconds:.1f} s"
-    hours, minutes = divmod(int(minutes), 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest:.0f} s"
+    minutes, rest = divmod(seconds, 60)
+    return f"{minutes:.0f} min {rest:.0f} s" if minutes < 60 else f"{minutes // 60:.0f} h {minutes % 60:.0f} min"

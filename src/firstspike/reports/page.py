@@ -60,8 +60,8 @@ def render(template: str, data: Mapping[str, Any], **head: Any) -> str:
         lstrip_blocks=True,
     )
     library = get_plotlyjs()
-    style = own.joinpath("assets", "page.css").read_text(encoding="utf-8")
-    scripts = [own.joinpath("assets", f"{name}.js").read_text(encoding="utf-8") for name in SCRIPTS[template]]
+    names = ["page.css", *(f"{name}.js" for name in SCRIPTS[template])]
+    style, *scripts = (own.joinpath("assets", name).read_text(encoding="utf-8") for name in names)
     script = "\n".join(scripts)
     return templates.get_template(f"{template}.html.j2").render(
         **head,
@@ -81,12 +81,11 @@ def _policy(scripts: Sequence[str], styles: Sequence[str]) -> str:
 
     Styles without text are allowed as well; scripts that run add their rules to such a one.
     """
-    hashes = [" ".join(f"'sha256-{_hash(text)}'" for text in texts) for texts in (scripts, (*styles, ""))]
-    return f"default-src 'none'; script-src {hashes[0]}; style-src {hashes[1]}; img-src data: blob:"
-
-
-def _hash(text: str) -> str:
-    return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode("ascii")
+    allowed = []
+    for texts in (scripts, (*styles, "")):
+        digests = [base64.b64encode(hashlib.sha256(text.encode()).digest()).decode("ascii") for text in texts]
+        allowed.append(" ".join(f"'sha256-{digest}'" for digest in digests))
+    return f"default-src 'none'; script-src {allowed[0]}; style-src {allowed[1]}; img-src data: blob:"
 
 
 def _licence() -> str:

@@ -5,12 +5,13 @@ import io
 import math
 import os
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
 from firstspike.config import ConfigError
-from firstspike.reports.facts import Fact, percent
+from firstspike.reports.facts import Fact
 from firstspike.reports.page import render
 from firstspike.runs import RunFolder
 from firstspike.sweeps.table import SweepTable, Value, digest, existing
@@ -59,7 +60,10 @@ def runs_in(folder: Path) -> list[Path]:
 def table_of_runs(folders: Iterable[Path]) -> SweepTable:
     """A row for each run: where its config differs from those of the others, and its results if it is finished."""
     runs = [RunFolder(folder) for folder in folders]
-    configs = [_config_values(run) for run in runs]
+    configs: list[dict[str, Value]] = [{} for _ in runs]
+    for run, config in zip(runs, configs, strict=True):
+        with suppress(ConfigError):  # of a file that cannot be read there are no values
+            config |= _leaves("", run.config.model_dump(mode="json"))
     keys = dict.fromkeys(key for config in configs for key in config)
     varied = [key for key in keys if any(config.get(key) != configs[0].get(key) for config in configs)][:_COLUMNS]
     rows: list[dict[str, Value]] = []
@@ -71,15 +75,8 @@ def table_of_runs(folders: Iterable[Path]) -> SweepTable:
     return SweepTable(rows)
 
 
-def _config_values(run: RunFolder) -> dict[str, Value]:
-    """A config's values by their keys as ``--set`` takes them; none if the file cannot be read."""
-    try:
-        return dict(_leaves("", run.config.model_dump(mode="json")))
-    except ConfigError:
-        return {}
-
-
 def _leaves(key: str, value: Any) -> Iterable[tuple[str, Value]]:
+    """A config's values by their keys as ``--set`` takes them."""
     if isinstance(value, dict):
         for name, inner in value.items():
             yield from _leaves(f"{key}.{name}" if key else name, inner)
@@ -91,34 +88,16 @@ def _leaves(key: str, value: Any) -> Iterable[tuple[str, Value]]:
 
 
 def sweep_page(title: str, table: SweepTable, place: Path) -> str:
-    """The page of a sweep.
-
-    Args:
-        title: its name.
-        table: its rows.
-        place: the folder of the page, to which links are relative.
-    """
+    """The page of a sweep called ``title``, to be written into the folder ``place``: links are relative to it."""
     parameters = _filled(table, table.axes)
     columns = [*_filled(table, _FIRST), *parameters, *_filled(table, (*MEASURED, *_LAST))]
     rows = [[_link(row, place), *(_cell(name, row) for name in columns)] for row in table.rows]
     measured = [name for name in MEASURED if any(_number(r.get(name)) is not None for r in table.rows)]
     drawn = [*parameters, *measured, *_SPREAD.values()]
     values = [{name: _drawn(row.get(name), name in parameters) for name in drawn} for row in table.rows]
-    data = {
-        "parameters": parameters,
-        "measured": measured,
-        "runs": [cells[0].text for cells in rows],
-        "rows": values,
-    }
-    return render(
-        "sweep",
-        data,
-        title=title,
-        summary=_summary(table),
-        head=["run", *map(_title, columns)],
-        rows=rows,
-        chart=bool(parameters and measured),
-    )
+    data = {"parameters": parameters, "measured": measured, "runs": [cells[0].text for cells in rows], "rows": values}
+    head, chart = ["run", *map(_title, columns)], bool(parameters and measured)
+    return render("sweep", data, title=title, summary=_summary(table), head=head, rows=rows, chart=chart)
 
 
 def _filled(table: SweepTable, columns: Iterable[str]) -> list[str]:
@@ -164,12 +143,11 @@ def _cell(name: str, row: Mapping[str, Value]) -> Cell:
     value = row.get(name)
     number = _number(value)
     if number is None:
-        return Cell("" if value is None else str(value), "" if value is None or isinstance(value, float) else value)
+        known = value is not None and not isinstance(value, float)
+        return Cell("" if value is None else str(value), value if known else "")
     if name in ACCURACIES:
         spread = _number(row.get(_SPREAD.get(name, "")))
-        if spread is not None:
-            return Cell(percent({"accuracy": number, "accuracy_std": spread}).removesuffix(" %"), value)
-        return Cell(f"{100 * number:.2f}", value)
+        return Cell(f"{100 * number:.2f}" + ("" if spread is None else f" ± {100 * spread:.2f}"), value)
     return Cell(
         f"{value:.1f}" if name == "seconds" else f"{value:.5g}" if isinstance(value, float) else str(value), value
     )
@@ -183,10 +161,8 @@ def _number(value: Value) -> float | None:
 
 
 def _title(name: str) -> str:
-    if name in MEASURED:
-        unit = " [%]" if name in ACCURACIES else " [s]" if name == "seconds" else ""
-        return name.replace("_", " ").replace("seconds", "time") + unit
-    return name
+    unit = " [%]" if name in ACCURACIES else ""
+    return name.replace("_", " ").replace("seconds", "time [s]") + unit if name in MEASURED else name
 
 
 def _drawn(value: Value, varied: bool) -> Value:

@@ -87,12 +87,7 @@ def _sweep(source: Path) -> SweepTable | None:
 
 
 def run_page(run: RunData, budget: int = BUDGET) -> str:
-    """The page of a run.
-
-    Args:
-        run: the run.
-        budget: largest number of numbers for the samples.
-    """
+    """The page of a run, with at most ``budget`` numbers for its samples."""
     members = run.seeds or (run,)
     found = [details(member, budget // len(members)) for member in members]
     try:
