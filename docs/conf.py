@@ -1,7 +1,6 @@
-"""Sphinx: Markdown pages, the notebooks of examples/, and the API from the docstrings."""
+"""Sphinx: Markdown pages, notebooks with their stored outputs, and the API from the docstrings."""
 
 import os
-import shutil
 import sys
 from pathlib import Path
 
@@ -61,10 +60,7 @@ html_css_files = ["firstspike.css"]
 myst_enable_extensions = ["alert", "amsmath", "dollarmath"]
 myst_heading_anchors = 3
 
-# `-D nb_execution_mode=off` builds without running them; the tests run them, too
-nb_execution_mode = "cache"
-nb_execution_timeout = 300
-nb_execution_raise_on_error = True
+nb_execution_mode = "off"  # the notebooks are stored with outputs, and the tests run them
 nb_merge_streams = True
 
 default_role = "code"  # docstrings write `name` and ``name`` alike
@@ -86,10 +82,5 @@ def figure(app: Sphinx, page: str, *_: object) -> None:
 
 
 def setup(app: Sphinx) -> None:
-    """Notebooks live in examples/, pages below docs/: they are copied when they have changed."""
+    """Called by Sphinx."""
     app.connect("html-page-context", figure)
-    (HERE / "examples").mkdir(exist_ok=True)
-    for notebook in (HERE.parent / "examples").glob("*.ipynb"):
-        page = HERE / "examples" / notebook.name
-        if not page.exists() or page.read_bytes() != notebook.read_bytes():
-            shutil.copyfile(notebook, page)

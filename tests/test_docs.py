@@ -17,7 +17,17 @@ from firstspike.sweeps.plan import load_plan
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
-PAGES = ["concepts", "getting_started", "own_data", "training", "plots", "substrates", "images", "nir"]
+PAGES = [
+    "concepts",
+    "getting_started",
+    "own_data",
+    "training",
+    "plots",
+    "substrates",
+    "images",
+    "nir",
+    "coming_from_time_steps",
+]
 
 
 def blocks(page, language):
@@ -33,6 +43,18 @@ def test_python_examples_run(page, tmp_path, monkeypatch):
     names: dict[str, object] = {}  # a page is read from top to bottom
     for block in found:
         exec(block, names)
+
+
+@pytest.mark.nir_readers
+@pytest.mark.filterwarnings("default")
+def test_examples_of_other_libraries_learn_too(capsys):
+    names: dict[str, object] = {}
+    exec(blocks("coming_from_time_steps", "python")[1], names)  # the data
+    for block in blocks("coming_from_time_steps", "py"):
+        exec(block, names)
+    found = re.findall(r"^test accuracy (.*)$", capsys.readouterr().out, re.MULTILINE)
+    assert len(found) == 2
+    assert min(map(float, found)) > 0.7
 
 
 def test_sweeps_of_the_page_are_valid(tmp_path):

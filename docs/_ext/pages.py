@@ -4,8 +4,7 @@ A code host shows Markdown files as they are, so they contain nothing that only 
 
 * A comment ``<!-- only on the site`` ... ``-->`` holds what only the site shows, such as a table of contents.
 * ``<!-- only on a code host -->`` ... ``<!-- end -->`` encloses what the site leaves out.
-* Links lead to files of the repository. Those to a notebook of ``examples/`` or to a file that the site includes lead
-  to its page.
+* Links lead to files of the repository. Those to a file that the site includes lead to its page.
 * A name in code, such as ``fs.Trainer`` or ``firstspike.reports``, becomes a link to the API reference.
 """
 
@@ -34,8 +33,7 @@ def for_site(text: str, page: str) -> str:
 
     def link(found: re.Match[str]) -> str:
         path = posixpath.normpath(posixpath.join(folder, found[1]))
-        notebook = path.startswith("examples/") and path.endswith(".ipynb")
-        target = path if notebook else path.removeprefix("docs/") if path.startswith("docs/") else PAGE_OF.get(path)
+        target = path.removeprefix("docs/") if path.startswith("docs/") else PAGE_OF.get(path)
         return found[0] if target is None else f"](/{target}"
 
     return _OUTSIDE.sub(link, _HOST.sub("", _SITE.sub(r"\1", text)))

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from firstspike._version import __version__
 
 if TYPE_CHECKING:
-    from firstspike import config, data, losses, plots, runs, substrates
+    from firstspike import config, data, layers, losses, plots, runs, substrates
     from firstspike.interop.nir import from_nir, to_nir
     from firstspike.layers import (
         BiasSpikes,
@@ -57,6 +57,7 @@ __all__ = [
     "ensemble",
     "first_spike_time",
     "from_nir",
+    "layers",
     "load_run",
     "losses",
     "plots",

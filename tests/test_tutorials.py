@@ -1,0 +1,143 @@
+"""The tutorials run from top to bottom, without a warning, reach what they say, and are stored with their outputs."""
+
+import re
+from pathlib import Path
+
+import nbclient
+import nbformat
+import pytest
+
+TUTORIALS = Path(__file__).parents[1] / "docs" / "tutorials"
+NAMES = sorted(path.stem for path in TUTORIALS.glob("*.ipynb"))
+LARGEST = 3 * 2**20
+"""Bytes of all notebooks together."""
+
+
+def stored(name):
+    return nbformat.read(TUTORIALS / f"{name}.ipynb", as_version=4)
+
+
+def outputs(notebook):
+    """Text that a notebook printed, and the number of its figures."""
+    found = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    printed = [output for output in found if output.output_type == "stream"]
+    assert [output.text for output in printed if output.name != "stdout"] == []
+    assert [output.evalue for output in found if output.output_type == "error"] == []
+    figures = sum("image/png" in output.get("data", {}) for output in found)
+    return "".join(output.text for output in printed), figures
+
+
+def form(text):
+    """The text without its numbers, which differ between machines, and without the spaces that align them."""
+    return re.sub(r"-?(?:\d[\d.]*(?:e-?\d+)?|inf|nan)", "0", text).split()
+
+
+def executed(name, tmp_path, monkeypatch):
+    """Text and number of figures, which are those that are stored but for the numbers."""
+    monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))  # no settings of whoever runs the tests
+    notebook = stored(name)
+    shown, drawn = outputs(notebook)
+    client = nbclient.NotebookClient(notebook, timeout=300, kernel_name="python3")
+    client.execute(cwd=str(tmp_path))  # raises at an error in a cell
+    text, figures = outputs(notebook)
+    assert figures == drawn > 0
+    assert form(text) == form(shown)
+    return text
+
+
+def numbers(text, before, after=""):
+    found = re.findall(rf"{before} *(-?[0-9.]+){after}", text)
+    assert found, f"{before!r} is not printed"
+    return [float(number) for number in found]
+
+
+def percent(text, what):
+    return numbers(text, f"{what}:?", r"(?: \+- [0-9.]+)? %")[-1]
+
+
+pytestmark = pytest.mark.slow
+
+
+def test_spike_times(tmp_path, monkeypatch):
+    text = executed("01_spike_times", tmp_path, monkeypatch)
+    exact, quotient = numbers(text, "exact"), numbers(text, "difference quotient")
+    assert exact == pytest.approx(quotient, abs=1e-6)
+    assert numbers(text, "sum of derivatives by input times") == [pytest.approx(1)]
+    assert "after:  tensor([0.9000, 1.2000, 1.5000]" in text
+
+
+def test_your_own_data(tmp_path, monkeypatch):
+    text = executed("02_your_own_data", tmp_path, monkeypatch)
+    assert percent(text, "after:  validation accuracy") > 80
+    assert percent(text, "test accuracy with the other loss") > 80
+    assert percent(text, "test accuracy") > 80
+    assert "['class_0', 'class_1', 'class_2']" in text
+    assert "run folder: runs/mine" in text
+
+
+def test_silent_neurons(tmp_path, monkeypatch):
+    text = executed("03_silent_neurons", tmp_path, monkeypatch)
+    without, raised, peak = numbers(text, "accuracy")
+    assert without == 0
+    assert min(raised, peak) > 80
+    lost, recovered = numbers(text, "final loss")
+    assert lost > 10 > 1 > recovered
+
+
+def test_delays(tmp_path, monkeypatch):
+    text = executed("04_delays", tmp_path, monkeypatch)
+    means = numbers(text, "mean", " %")  # without delays, axonal, synaptic
+    assert len(means) == 3
+    assert min(means) > 75
+    assert "after:  delays tensor([1.0143, 0.3143]) spike tensor([[2.2000]])" in text
+
+
+def test_noisy_device(tmp_path, monkeypatch):
+    text = executed("05_noisy_device", tmp_path, monkeypatch)
+    before, after = percent(text, "trained in software, on device 7"), percent(text, "trained on device 7, on device 7")
+    assert percent(text, "trained and tested in software") > after > before
+    assert after > numbers(text, "on device 7", " %")[-1]
+
+
+def test_images_and_depth(tmp_path, monkeypatch):
+    text = executed("06_images_and_depth", tmp_path, monkeypatch)
+    dense, conv, default, started = numbers(text, "test accuracy", " %")
+    assert min(dense, conv) > 75
+    assert min(default, started) > 40
+
+
+def test_fast_and_not_so_deep(tmp_path, monkeypatch):
+    text = executed("07_fast_and_not_so_deep", tmp_path, monkeypatch)
+    assert len(re.findall(r"^epoch ", text, re.MULTILINE)) == 9  # the first and every 25th of 200
+    assert percent(text, "validation accuracy") == 100
+    assert percent(text, "test accuracy") == 100
+    assert "observed times are kept: True" in text
+    assert percent(text, "trained with it") > percent(text, "trained without")
+
+
+def test_yin_yang(tmp_path, monkeypatch):
+    text = executed("08_yin_yang", tmp_path, monkeypatch)
+    assert percent(text, "test accuracy") > 90
+
+
+def test_every_tutorial_has_a_test_and_a_line_in_the_index():
+    assert {f"test_{name.partition('_')[2]}" for name in NAMES} <= set(globals())
+    index = (TUTORIALS / "index.md").read_text(encoding="utf-8")
+    assert re.findall(r"^\d\. .*\((\w+)\.ipynb\)", index, re.MULTILINE) == NAMES
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_tutorials_are_stored_as_they_ran(name):
+    notebook = stored(name)
+    nbformat.validate(notebook)
+    assert notebook.metadata.kernelspec.name == "python3"
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert [cell.execution_count for cell in code] == list(range(1, len(code) + 1))  # from top to bottom
+    assert not any(cell.metadata for cell in code)
+    text, _ = outputs(notebook)
+    assert not re.search(r"/(home|root|tmp|work)/", text)
+    assert "## Something to change" in notebook.cells[-1].source
+
+
+def test_tutorials_are_small():
+    assert sum((TUTORIALS / f"{name}.ipynb").stat().st_size for name in NAMES) < LARGEST
