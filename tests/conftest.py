@@ -31,12 +31,16 @@ hypothesis.settings.load_profile("firstspike")
 
 _BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 CHROMIUM = next((path for name in _BROWSERS if (path := shutil.which(name))), None)
-NEST = importlib.util.find_spec("nest") is not None
+NEST, TRITON = (importlib.util.find_spec(name) is not None for name in ("nest", "triton"))
 
 
 def pytest_report_header():
     browser = f"with {CHROMIUM}" if CHROMIUM else "DESELECTED, there is no Chromium"
-    return f"browser tests: {browser}\nNEST tests: {'with NEST' if NEST else 'DESELECTED, NEST is not installed'}"
+    others = [
+        f"{name} tests: {f'with {name}' if there else f'DESELECTED, {name} is not installed'}"
+        for name, there in (("NEST", NEST), ("Triton", TRITON))
+    ]
+    return [f"browser tests: {browser}", *others]
 
 
 # Tests that need an extra which is not in dev
@@ -46,9 +50,10 @@ ASKED_FOR = ["neuron", "brian2", "postgresql", "nir_readers", "wandb"]
 def pytest_collection_modifyitems(config, items):
     """Tests with these markers are left out, and counted as such, unless ``-m NAME`` insists on them.
 
-    Those in a browser or with NEST only where there is none.
+    Those in a browser, with NEST or Triton only where there is none.
     """
-    needs = {*ASKED_FOR, *([] if CHROMIUM else ["browser"]), *([] if NEST else ["nest"])}
+    there = {"browser": CHROMIUM, "nest": NEST, "triton": TRITON}
+    needs = {*ASKED_FOR, *(name for name, found in there.items() if not found)}
     left_out = {name for name in needs if name not in config.getoption("markexpr")}
     without = {item for item in items if left_out & {mark.name for mark in item.iter_markers()}}
     if without:

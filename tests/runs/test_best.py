@@ -109,6 +109,7 @@ def test_a_checkpoint_of_an_earlier_version_is_read():
     config = load_config("bars", TIES)
     state = build(config).state_dict()["members"][0]
     state["progress"] |= {"epoch": 3, "best": 0.9}
+    state["schedule"]["last_epoch"] = 3
     del state["progress"]["best_loss"], state["groups"]
     weights = {name: value for name, value in state["network"].items() if not name.endswith("_extra_state")}
     assert len(weights) < len(state["network"])

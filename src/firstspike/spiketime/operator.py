@@ -2,8 +2,10 @@
 
 import logging
 import math
+import os
 from collections.abc import Callable
 from functools import cache
+from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -34,7 +36,16 @@ def _cpu() -> Backend:
     return in_units(Backend(cpu.forward, cpu.backward, "cpu"))
 
 
-BACKENDS: dict[str, Callable[[], Backend]] = {"reference": _reference, "cpu": _cpu}
+@cache
+def _triton() -> Backend:
+    try:
+        from firstspike.spiketime import triton  # loads Triton
+    except ImportError as error:
+        raise ImportError("backend 'triton' needs Triton, which GPU builds of PyTorch include") from error
+    return in_units(Backend(triton.forward, triton.backward, "triton"))
+
+
+BACKENDS: dict[str, Callable[[], Backend]] = {"reference": _reference, "cpu": _cpu, "triton": _triton}
 """Each loads its backend; whatever a backend needs is imported when it is used first."""
 
 
@@ -155,12 +166,16 @@ def resolve_backend(name: str, device: torch.device) -> Backend:
         raise ValueError(f"backend must be one of auto, {', '.join(BACKENDS)}, got {name!r}")
     if name == "cpu" and device.type != "cpu":
         raise ValueError(f"backend 'cpu' needs tensors on the CPU, got {device}; use auto or reference")
+    if name == "triton" and device.type != "cuda" and os.environ.get("TRITON_INTERPRET") != "1":
+        raise ValueError(f"backend 'triton' needs tensors on a CUDA or ROCm device, got {device}; use auto")
     return BACKENDS[name]()
 
 
 @cache
 def _automatic(device: str) -> Backend:
     name = "cpu" if device == "cpu" else "reference"
+    if device == "cuda" and find_spec("triton") is not None:  # which ROCm devices are called as well
+        name = "triton"
     logger.info("backend %s for tensors on %s", name, device)
     return BACKENDS[name]()
 

@@ -1,0 +1,60 @@
+"""The backend for GPUs, on machines without one: in Triton's interpreter, and compiled for several GPUs."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from firstspike import LIF, first_spike_time
+from firstspike.spiketime import operator
+
+HERE = Path(__file__).parent
+
+
+def run(*command, **environment):
+    options = {"cwd": HERE, "env": {**os.environ, **environment}, "capture_output": True, "text": True, "check": False}
+    found = subprocess.run([sys.executable, *command], **options)
+    assert found.returncode == 0, found.stdout[-8000:] + found.stderr[-2000:]
+    return found.stdout
+
+
+@pytest.mark.triton
+@pytest.mark.slow
+@pytest.mark.parametrize("part", ["float64", "float32", "not float64 and not float32"])
+def test_interpreted(part):
+    """In a process of its own, as kernels are interpreted from their definition on."""
+    options = ("-q", "-p", "no:cacheprovider", "-W", "ignore::RuntimeWarning")  # of NumPy, in lanes without a neuron
+    output = run("-m", "pytest", *options, "-k", part, "triton_interpreted.py", TRITON_INTERPRET="1")
+    assert " passed" in output
+
+
+@pytest.mark.triton
+@pytest.mark.slow
+@pytest.mark.parametrize("target", ["cuda:80", "cuda:90", "cuda:120", "hip:gfx942"])
+def test_compiled_without_a_device(target):
+    rows = run("triton_compiled.py", target).splitlines()
+    assert len(rows) == 16
+    if target.startswith("cuda"):
+        assert all(" 0 bytes spilled" in row for row in rows), rows
+
+
+def test_needs_a_gpu(monkeypatch):
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    with pytest.raises(ValueError, match="backend 'triton' needs tensors on a CUDA or ROCm device, got cpu; use auto"):
+        first_spike_time(torch.rand(2, 3), torch.rand(4, 3), LIF(), backend="triton")
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_automatic_choice(there, monkeypatch, caplog):
+    """What ``auto`` takes on a GPU, with and without Triton; said once."""
+    monkeypatch.setattr(operator, "find_spec", lambda name: there or None)
+    monkeypatch.setattr(operator, "BACKENDS", {name: lambda name=name: name for name in operator.BACKENDS})
+    operator._automatic.cache_clear()
+    with caplog.at_level("INFO"):
+        for _ in range(2):
+            assert operator._automatic("cuda") == ("triton" if there else "reference")
+    operator._automatic.cache_clear()
+    assert caplog.messages == [f"backend {'triton' if there else 'reference'} for tensors on cuda"]

@@ -1,0 +1,185 @@
+"""The Triton kernels on CPU tensors, by Triton's interpreter: run in a process of its own by ``test_triton``.
+
+The interpreter takes milliseconds for each input of a sample, so that problems are small.
+"""
+
+import math
+import os
+
+import pytest
+import torch
+
+from firstspike import LIF, first_spike_time
+
+assert os.environ.get("TRITON_INTERPRET") == "1", "these tests are run by test_triton.py"
+
+INF = math.inf
+RATIOS = [1.0, 2.0, 0.5, INF, 1.37, 10.0, 100.0, 1 + 1e-9, 0.3, "own"]
+TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-5}
+
+
+def draw(*shape, seed=0):
+    return torch.rand(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def problem(ratio, samples=3, inputs=9, outputs=5, dtype=torch.float64, seed=0):
+    """Tensors and a neuron; with ties, inputs that never arrive, zero weights and silent neurons."""
+    times = 2 * draw(samples, inputs, seed=seed)
+    times[:, ::3] = (4 * times[:, ::3]).round() / 4
+    times[draw(samples, inputs, seed=seed + 1) < 0.15] = INF
+    weight = (3 * draw(outputs, inputs, seed=seed + 2) - 1) * 4 / inputs**0.75
+    weight[draw(outputs, inputs, seed=seed + 3) < 0.1] = 0
+    threshold = 0.3 + draw(outputs, seed=seed + 4)
+    taus = (ratio, 1.0)
+    if ratio == "own":
+        taus = (0.5 + 2 * draw(outputs, seed=seed + 5), 0.5 + draw(outputs, seed=seed + 6))
+    given = {"times": times, "weight": weight, "threshold": threshold}
+    return {name: x.to(dtype) for name, x in given.items()}, [x.to(dtype) if ratio == "own" else x for x in taus]
+
+
+def spikes_and_gradients(given, taus, backend, grad=None, **options):
+    leaves = {name: x.clone().requires_grad_() for name, x in given.items()}
+    tensors = {name: leaves[name] for name in ("times", "weight")}
+    lif = LIF(
+        *(leaves.get(name, tau) for name, tau in zip(("tau_mem", "tau_syn"), taus, strict=True)), leaves["threshold"]
+    )
+    spikes = first_spike_time(**tensors, neuron=lif, delay=leaves.get("delay"), backend=backend, **options)
+    spikes.backward(torch.where(spikes.isfinite(), spikes.detach(), math.nan) if grad is None else grad)
+    return spikes.detach(), {name: x.grad for name, x in leaves.items()}
+
+
+def agree(found, expected, tolerance):
+    for name, x in expected.items():
+        torch.testing.assert_close(
+            found[name], x, rtol=tolerance, atol=tolerance * (1 + float(x.abs().max())), msg=name
+        )
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=["float64", "float32"])
+@pytest.mark.parametrize("ratio", RATIOS)
+def test_spikes_and_gradients(ratio, dtype):
+    given, taus = problem(ratio, dtype=dtype)
+    expected, by = spikes_and_gradients(given, taus, "reference")
+    spikes, found = spikes_and_gradients(given, taus, "triton")
+    assert torch.equal(spikes.isinf(), expected.isinf())
+    assert expected.isfinite().any()
+    fires = expected.isfinite()
+    torch.testing.assert_close(spikes[fires], expected[fires], rtol=TOLERANCE[dtype], atol=TOLERANCE[dtype])
+    if dtype == torch.float64:  # otherwise rounding of the spikes counts where the membrane is flat
+        agree(found, by, 1e-10)
+    for bound in (None, 0.5):
+        at = {"observed": expected + 0.01, "max_weight_grad": bound}
+        agree(
+            spikes_and_gradients(given, taus, "triton", **at)[1],
+            spikes_and_gradients(given, taus, "reference", **at)[1],
+            TOLERANCE[dtype],
+        )
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 1), (1, 63, 1), (2, 2, 65), (1, 3, 130), (0, 3, 2), (3, 0, 2), (3, 2, 0)])
+def test_awkward_shapes(shape):
+    given, taus = problem(1.37, *shape)
+    given["weight"] = given["weight"] + 1
+    expected, by = spikes_and_gradients(given, taus, "reference")
+    spikes, found = spikes_and_gradients(given, taus, "triton")
+    torch.testing.assert_close(spikes, expected, rtol=1e-12, atol=1e-12)
+    agree({n: x for n, x in found.items() if x.numel()}, {n: x for n, x in by.items() if x.numel()}, 1e-10)
+
+
+@pytest.mark.parametrize("ratio", [1.0, 2.0, INF, 1.37, "own"])
+@pytest.mark.parametrize("kind", ["silent inputs", "no weights", "all at once", "late"])
+def test_silence_and_ties(kind, ratio):
+    given, taus = problem(ratio, samples=2)
+    if kind == "silent inputs":
+        given["times"][:] = INF
+    elif kind == "no weights":
+        given["weight"][:] = 0
+    elif kind == "all at once":
+        given["times"][:], given["weight"][:] = 0.5, 0.4
+    else:
+        given["times"] += 1e4
+    expected, by = spikes_and_gradients(given, taus, "reference")
+    spikes, found = spikes_and_gradients(given, taus, "triton")
+    assert expected.isfinite().any() == (kind in ("all at once", "late"))
+    torch.testing.assert_close(spikes, expected, rtol=1e-12, atol=1e-12)
+    agree(found, by, 1e-7 if kind == "late" else 1e-10)
+
+
+@pytest.mark.parametrize("ratio", [1.0, 2.0, 0.5, INF, 1.37, 100.0])
+def test_a_peak_between_inhibitory_inputs(ratio):
+    """V peaks above the threshold between two inputs and is below it at both."""
+    alone = first_spike_time(
+        torch.zeros(1, 1).double(), torch.ones(1, 1).double(), LIF(ratio, 1.0, 0.1), backend="reference"
+    )
+    reach = alone.item()
+    given = {"times": [[0.0, reach * 1.05, reach * 1.06]], "weight": [[1.0, -30.0, -30.0]], "threshold": [0.1]}
+    given = {name: torch.tensor(x, dtype=torch.float64) for name, x in given.items()}
+    spikes, found = spikes_and_gradients(given, (ratio, 1.0), "triton")
+    assert spikes.item() == pytest.approx(reach, rel=1e-12)
+    assert found["weight"][0, 0] < 0
+    assert not found["weight"][0, 1:].any()
+    assert not found["times"][0, 1:].any()
+
+
+@pytest.mark.parametrize("ratio", [1.0, 2.0, 0.5, INF, 1.37, 10.0])
+def test_against_the_exact_times(ratio, exact):
+    given, taus = problem(ratio, samples=2, inputs=6, outputs=4, seed=20)
+    lif = LIF(*taus, 0.5)
+    spikes = first_spike_time(given["times"], given["weight"], lif, backend="triton")
+    truth = exact.spikes(given["times"], given["weight"], lif)
+    assert truth.isfinite().any()
+    torch.testing.assert_close(spikes, truth, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("margin", [1e-9, -1e-9])
+def test_grazing(margin):
+    """The height of the only peak is e**-1 for equal time constants."""
+    lif = LIF(1.0, 1.0, math.exp(-1) * (1 - margin))
+    spike = first_spike_time(torch.zeros(1, 1).double(), torch.ones(1, 1).double(), lif, backend="triton")
+    assert bool(spike.isfinite()) is (margin > 0)
+    if margin > 0:
+        assert spike.item() == pytest.approx(1, abs=2 * math.sqrt(2 * margin))
+
+
+def test_a_spike_is_after_its_last_causal_input():
+    times, weight = torch.tensor([[1e4, 2e4]]), torch.tensor([[1e6, 1.0]], requires_grad=True)
+    spike = first_spike_time(times, weight, LIF(1.0, 1.0, 1e-6), backend="triton")
+    assert spike.item() == torch.nextafter(torch.tensor(1e4), torch.tensor(INF)).item()
+
+
+@pytest.mark.parametrize("taus", ["shared", "of networks", "own"])
+def test_ensembles(taus):
+    given, _ = problem(1.37, samples=2, inputs=5, outputs=3)
+    weight = torch.stack([given["weight"] + 1, 1.1 * given["weight"] + 1])
+    mem = {"shared": None, "of networks": torch.tensor([[1.5], [2.5]]).double(), "own": 1 + draw(2, 3, seed=9)}[taus]
+
+    def run(backend):
+        def loss(weight, mem):
+            lif = LIF(1.5 if mem is None else mem, 1.0, 0.6)
+            spikes = first_spike_time(given["times"], weight, lif, backend=backend)
+            return torch.where(spikes.isfinite(), spikes, 0.0).square().sum()
+
+        if mem is None:
+            return (torch.func.vmap(torch.func.grad(lambda w: loss(w, None)))(weight),)
+        return torch.func.vmap(torch.func.grad(loss, argnums=(0, 1)))(weight, mem)
+
+    for found, expected in zip(run("triton"), run("reference"), strict=True):
+        assert expected.any()
+        torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("more", ["delay", "tau_mem"])
+def test_what_is_left_to_the_reference(more):
+    given, taus = problem(2.0, samples=2, inputs=5, outputs=3)
+    given[more] = draw(3, 5, seed=7) if more == "delay" else 1 + draw(3, seed=7)
+    expected, by = spikes_and_gradients(given, taus, "reference")
+    spikes, found = spikes_and_gradients(given, taus, "triton")
+    torch.testing.assert_close(spikes, expected, rtol=1e-12, atol=1e-12)
+    agree(found, by, 1e-10)
+
+
+def test_the_same_bits_again():
+    given, taus = problem(1.37)
+    once, again = (spikes_and_gradients(given, taus, "triton") for _ in range(2))
+    assert torch.equal(once[0], again[0])
+    assert all(torch.equal(x, again[1][name]) for name, x in once[1].items())
