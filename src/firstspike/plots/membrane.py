@@ -170,24 +170,21 @@ def membrane_comparison(
         names: of the neurons, by default their numbers.
     """
     names = class_names(names, layer.out_features)
-    chosen = range(min(_COMPARED, layer.out_features))
+    chosen = list(range(min(_COMPARED, layer.out_features)))
     membranes = Membranes(layer, chosen)
-    known = torch.cat([*exact, *observed]).detach().cpu().double()
-    known = known[torch.isfinite(known)]
-    start, end = (float(known.min()), float(known.max())) if len(known) else (0.0, 1.0)
-    start, end = start - 0.05 * (end - start), end + 0.1 * (end - start)
-    at = torch.cat([torch.linspace(start, end, _POINTS, dtype=torch.float64), known]).unique()
+    sides = [(inputs.detach().cpu(), spikes.detach().cpu()[chosen].double()) for inputs, spikes in (exact, observed)]
+    starts, ends, known = zip(*(membranes.window(*side) for side in sides), strict=True)
+    at = torch.cat([torch.linspace(min(starts), max(ends), _POINTS, dtype=torch.float64), *known]).unique()
     _thresholds(membranes, ax)
-    for (inputs, spikes), dashed in ((exact, False), (observed, True)):
-        for neuron, voltage in zip(chosen, membranes.voltage(at, inputs.detach().cpu()), strict=True):
-            spike = spikes[neuron].detach().cpu().double()
+    for (inputs, spikes), dashed in zip(sides, (False, True), strict=True):
+        for neuron, spike, voltage in zip(chosen, spikes, membranes.voltage(at, inputs), strict=True):
             before = at <= spike
             look = line_style(neuron) | {"linestyle": (0, (3, 2)) if dashed else "-"}
             ax.plot(at[before], voltage[before], label=None if dashed else names[neuron], **look)
             if torch.isfinite(spike):
                 marker = marker_style(neuron) | {"markerfacecolor": "white" if dashed else look["color"]}
                 ax.plot(spike, voltage[before][-1], markersize=5, zorder=4, **marker)
-    ax.set(xlim=(start, end), xlabel=time_label(unit), ylabel="membrane")
+    ax.set(xlim=(min(starts), max(ends)), xlabel=time_label(unit), ylabel="membrane")
     return ax
 
 

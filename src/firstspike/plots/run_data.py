@@ -128,10 +128,9 @@ class RunData(LoadedRun):
         epochs, networks = zip(*self.states(), strict=True)
         if max(epochs) == 0:
             raise NotApplicable(f"{self.folder} has no checkpoint that can be read")
-        values = [named_parameters(network) for network in networks]
-        return {
-            name: History(np.asarray(epochs), np.stack([state[name].ravel() for state in values])) for name in values[0]
-        }
+        states = [named_parameters(network) for network in networks]
+        values = {name: np.stack([state[name].ravel() for state in states]) for name in states[0]}
+        return {name: History(np.asarray(epochs), rows) for name, rows in values.items()}
 
     @cached_property
     def exact_record(self) -> Record:

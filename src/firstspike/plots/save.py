@@ -27,15 +27,7 @@ def save_all(
     formats: Sequence[str],
     ending: str = "",
 ) -> list[Path]:
-    """Draw figures of some data and write them to ``folder/NAME.FORMAT``, each whole or not at all.
-
-    Args:
-        plots: the figures by name.
-        data: what they draw.
-        folder: created if it is missing.
-        names: those to draw; by default all that apply.
-        formats: file formats.
-        ending: of each file's name.
+    """Draw the ``plots`` of these names, or all that apply, and write them to ``folder/NAME + ending.FORMAT``.
 
     Raises:
         ValueError: unknown names or formats.

@@ -10,8 +10,9 @@ import torch
 from jaxtyping import Float
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
-from matplotlib.colors import ListedColormap
+from matplotlib.colors import Colormap, ListedColormap
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
 from matplotlib.patches import Patch
 from matplotlib.patheffects import withStroke
 from torch import Tensor
@@ -59,34 +60,20 @@ def decision_map(
     names = class_names(names, times.shape[-1])
     colours = [COLOURS[index % len(COLOURS)] for index in range(len(names))]
     outside = np.hypot(*(plane.grid() - plane.r_big)) > plane.r_big
-    image: dict[str, Any] = {
-        "cmap": ListedColormap(colours),
-        "vmin": -0.5,
-        "vmax": len(names) - 0.5,
-        "interpolation": "nearest",
-    }
-    place: dict[str, Any] = {"origin": "lower", "extent": plane.extent, "alpha": np.where(outside, 0.3, 0.75)}
-    ax.imshow(np.ma.masked_less(decisions, 0), **image, **place)
+    shades: dict[str, Any] = {"vmin": -0.5, "vmax": len(names) - 0.5, "alpha": np.where(outside, 0.3, 0.75)}
+    _draw(np.ma.masked_less(decisions, 0), ax, plane, ListedColormap(colours), **shades)
     handles: list[Artist] = [Patch(facecolor=c, alpha=0.75, label=name) for c, name in zip(colours, names, strict=True)]
     if (decisions < 0).any():
-        _hatch_silent(decisions < 0, ax, plane)
         handles.append(Patch(facecolor=SILENT_COLOUR, edgecolor="#555555", hatch=SILENT_HATCH, label="silent"))
-    draw_outline(ax, plane)
     if points is not None:
         x, y = plane.coordinates(points.times).T
         column, row = (np.clip(v / (2 * plane.r_big) * plane.resolution, 0, plane.resolution - 1) for v in (x, y))
         wrong = decisions[row.astype(int), column.astype(int)] != points.labels.cpu().numpy()
         ax.plot(x[~wrong], y[~wrong], ".", color="white", markersize=1.5)
         rim = [withStroke(linewidth=3, foreground="black")]
-        look: dict[str, Any] = {
-            "color": "white",
-            "markersize": 5,
-            "markeredgewidth": 1.5,
-            "path_effects": rim,
-            "label": "wrong",
-        }
-        handles += ax.plot(x[wrong], y[wrong], "x", **look)
-    _plane_axes(ax, plane)
+        handles += ax.plot(
+            x[wrong], y[wrong], "x", color="white", markersize=5, markeredgewidth=1.5, path_effects=rim, label="wrong"
+        )
     legend_right(ax, handles=handles, title="decision")
     return ax
 
@@ -108,7 +95,10 @@ def time_map(
     """
     image = np.ma.masked_invalid(plane.image(times))
     low, high = limits or ((image.min(), image.max()) if image.count() else (0.0, 1.0))
-    return _map(image, ax, plane, SEQUENTIAL, (low, high), unit and time_label(unit, "spike time"))
+    drawn = _draw(image, ax, plane, SEQUENTIAL, vmin=low, vmax=high)
+    if unit is not None:
+        ax.figure.colorbar(drawn, ax=ax, label=time_label(unit, "spike time"), shrink=0.9)
+    return ax
 
 
 def difference_map(
@@ -131,29 +121,29 @@ def difference_map(
     one, other = (np.ma.masked_invalid(plane.image(times)) for times in (first, second))
     image = one - other
     limit = limit or (float(np.abs(image).max()) if image.count() else 1.0) or 1.0
-    _map(image, ax, plane, SIGNED, (-limit, limit), unit and time_label(unit, "difference"))
+    drawn = _draw(image, ax, plane, SIGNED, vmin=-limit, vmax=limit)
+    if unit is not None:
+        ax.figure.colorbar(drawn, ax=ax, label=time_label(unit, "difference"), shrink=0.9)
     if image.count() and image.min() < 0 < image.max():
         ax.contour(image, [0.0], colors="black", linewidths=1.2, linestyles="--", origin="lower", extent=plane.extent)
     return ax
 
 
-def _map(
-    image: np.ma.MaskedArray,
-    ax: Axes,
-    plane: YinYangPlane,
-    colours: str,
-    limits: tuple[float, float],
-    label: str | None,
-) -> Axes:
-    """Values on the plane, hatched where they are masked, with the symbol and a colour bar if it has a label."""
-    place: dict[str, Any] = {"origin": "lower", "extent": plane.extent, "zorder": 0}
-    drawn = ax.imshow(image, cmap=colours, vmin=limits[0], vmax=limits[1], **place)
-    _hatch_silent(np.ma.getmaskarray(image), ax, plane)
+def _draw(
+    image: np.ma.MaskedArray, ax: Axes, plane: YinYangPlane, colours: str | Colormap, **options: Any
+) -> AxesImage:
+    """Values on the plane ``(y, x)`` with the symbol, hatched where they are masked, which means silent."""
+    place: dict[str, Any] = {"origin": "lower", "extent": plane.extent}
+    drawn = ax.imshow(image, cmap=colours, interpolation="nearest", zorder=0, **place, **options)
+    silent = np.ma.getmaskarray(image)
+    if silent.any():
+        hatch: dict[str, Any] = {"colors": [SILENT_COLOUR], "hatches": [SILENT_HATCH], "zorder": 1}
+        ax.contourf(silent.astype(float), levels=[0.5, 1.5], **hatch, **place)
     draw_outline(ax, plane)
-    if label is not None:
-        ax.figure.colorbar(drawn, ax=ax, label=label, shrink=0.9)
-    _plane_axes(ax, plane)
-    return ax
+    ticks = [0, plane.r_big, 2 * plane.r_big]
+    ax.set(xlim=plane.extent[:2], ylim=plane.extent[2:], xticks=ticks, yticks=ticks, aspect="equal")
+    ax.set(xlabel="x", ylabel="y")
+    return drawn
 
 
 def draw_outline(ax: Axes, plane: YinYangPlane) -> None:
@@ -161,13 +151,6 @@ def draw_outline(ax: Axes, plane: YinYangPlane) -> None:
     for line in plane.outline():
         rim = [withStroke(linewidth=2.0, foreground="black")]
         ax.plot(line[:, 0], line[:, 1], color="white", linewidth=1.0, zorder=3, path_effects=rim)
-
-
-def _hatch_silent(silent: np.ndarray, ax: Axes, plane: YinYangPlane) -> None:
-    """Hatch the points ``silent (y, x)`` of the plane."""
-    look: dict[str, Any] = {"colors": [SILENT_COLOUR], "hatches": [SILENT_HATCH], "zorder": 1}
-    if silent.any():
-        ax.contourf(silent.astype(float), levels=[0.5, 1.5], origin="lower", extent=plane.extent, **look)
 
 
 @run_figure
@@ -220,13 +203,6 @@ def hidden_maps_figure(run: RunData) -> Figure:
     figure.suptitle(f"{len(neurons)} of {times.shape[1]} neurons; {len(spiking)} spike somewhere")
     figure.colorbar(axes[0].images[0], ax=axes, label=time_label(run.unit, "spike time"), shrink=0.6)
     return figure
-
-
-def _plane_axes(ax: Axes, plane: YinYangPlane) -> None:
-    ticks = [0, plane.r_big, 2 * plane.r_big]
-    ax.set(
-        xlim=plane.extent[:2], ylim=plane.extent[2:], xticks=ticks, yticks=ticks, xlabel="x", ylabel="y", aspect="equal"
-    )
 
 
 def _limits(times: Tensor) -> tuple[float, float]:
