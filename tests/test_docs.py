@@ -13,6 +13,8 @@ import pytest
 import yaml
 
 from firstspike.config import load_config, parse_config
+from firstspike.plots import PLOTS
+from firstspike.plots.sweep import SWEEP_PLOTS
 from firstspike.sweeps.plan import load_plan
 
 ROOT = Path(__file__).parents[1]
@@ -87,6 +89,13 @@ def test_every_key_of_a_config_has_a_description(monkeypatch):
         assert key in found
     odd = re.compile(r"$|of |see |the same|its |their |[<>=]", re.IGNORECASE)  # says nothing on its own
     assert {key: text for key, text in found.items() if odd.match(text)} == {}
+
+
+def test_gallery_has_every_figure():
+    text = (DOCS / "gallery.md").read_text(encoding="utf-8")
+    assert {*PLOTS, *SWEEP_PLOTS} == set(re.findall(r"^\*\*`(\w+)`\*\*", text, re.MULTILINE))
+    shown = {path.removeprefix("_static/gallery/") for path in re.findall(r"\]\(([^)]*\.png)\)", text)}
+    assert shown == {path.name for path in (DOCS / "_static" / "gallery").iterdir()}
 
 
 def texts():

@@ -6,7 +6,6 @@ from firstspike.plots import NotApplicable
 from firstspike.plots.sweep import (
     SWEEP_PLOTS,
     SweepResults,
-    accuracy_by_parameters,
     accuracy_map,
     accuracy_over,
     parameter_importance,
@@ -138,7 +137,7 @@ def test_importance_and_parameters(ax):
     parameter_importance({"a": 0.2, "b": 0.7, "c": 0.1}, ax)
     assert [patch.get_width() for patch in ax.patches] == pytest.approx([10, 20, 70])
     other = Figure().add_subplot()
-    accuracy_by_parameters([70, 140], [0.5, 0.6], [0.1, 0.1], other, ["a", "b"])
+    accuracy_over([70, 140], [0.5, 0.6], [0.1, 0.1], other, ["a", "b"], curve=False)
     assert [(label, x) for label, x, _ in curves(other)] == [("a", [70]), ("b", [140])]
 
 

@@ -55,15 +55,6 @@ def accuracy_over(
     return ax
 
 
-def accuracy_by_parameters(
-    parameters: ArrayLike, accuracy: ArrayLike, spread: ArrayLike, ax: Axes, groups: Sequence[Any] | None = None
-) -> Axes:
-    """Accuracy in percent against the number of parameters, a dot with its spread for each trial."""
-    counts = np.asarray(parameters, float).tolist()
-    accuracy_over(counts, accuracy, spread, ax, groups, curve=False, near=0.015).set_xlabel("parameters")
-    return ax
-
-
 def _accuracy_coloured(
     x: Sequence[Any], accuracy: np.ndarray, spread: np.ndarray, values: Sequence[float], ax: Axes, label: str
 ) -> None:
