@@ -194,6 +194,7 @@ def test_several_networks_give_what_each_gives_alone():
     ("make", "message"),
     [
         (lambda net: trainer_of(net, loss=fs.losses.TimeCrossEntropy(reduction="none")), "got 'none'"),
+        (lambda net: trainer_of(net, loss=nn.CrossEntropyLoss()), r"use fs\.losses\.TimeCrossEntropy\(\)"),
         (lambda net: trainer_of(net, silent=fs.SilentNeurons([0.5])), "has 1 limits, the network has 2 LIF layers"),
         (lambda net: trainer_of(encoded(), silent=fs.SilentNeurons(0.5)), r"SilentNeurons needs an fs\.Network"),
         (lambda net: fs.Trainer([], fs.losses.TimeCrossEntropy(), []), "at least one network"),

@@ -89,6 +89,11 @@ class Trainer:
             raise ValueError("Trainer needs at least one network")
         if getattr(loss, "reduction", "mean") == "none":
             raise ValueError("Trainer needs a loss with reduction='mean' or 'sum', got 'none'")
+        if isinstance(loss, nn.CrossEntropyLoss) and isinstance(networks[0], Network):
+            raise ValueError(
+                "Trainer needs a loss on spike times: CrossEntropyLoss would make the true neuron spike last; "
+                "use fs.losses.TimeCrossEntropy()"
+            )
         silent = silent or SilentNeurons()
         if silent.active:
             if not all(isinstance(each, Network) for each in networks):
