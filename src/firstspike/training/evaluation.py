@@ -1,8 +1,7 @@
 """Evaluation of a network on a data set, in parts that fit into memory.
 
-The number of samples at once follows from the widest layer, by an estimate of what one sample takes there: with the
-kernels of the CPU about ten numbers for each input and output, with the reference backend about twelve for each pair of
-them. It depends on nothing else, so that an evaluation with noise can be repeated.
+The number of samples at once follows from the widest layer, by an estimate of what one sample takes there: about ten
+numbers for each input and output. It depends on nothing else, so that an evaluation with noise can be repeated.
 """
 
 import math
@@ -18,7 +17,6 @@ from torch import Tensor, nn
 
 from firstspike.data import SpikeData
 from firstspike.layers import EarliestPool2d, Ensemble, LIFLayer, Network, Record
-from firstspike.spiketime.operator import BACKENDS, resolve_backend
 from firstspike.substrates import Exact, Substrate
 from firstspike.training.silent import spiking_layers
 
@@ -26,7 +24,7 @@ PART_MEMORY = 2**30
 """Bytes that one layer may take for the samples that are evaluated at once, by a rough estimate."""
 
 _ENOUGH = 1000  # samples that keep all cores busy
-_BY_SIZE, _BY_PAIR = 10, 12  # numbers for each input and output, or each pair; measured, see the module
+_NUMBERS = 10  # for each input and output; measured
 
 
 @dataclass(frozen=True)
@@ -185,10 +183,7 @@ def samples_at_once(
             places = layer.out_features // outputs
         elif isinstance(layer, EarliestPool2d):
             places, inputs, outputs = size, math.prod(layer.window.kernel), 1
-        numbers = _BY_SIZE * places * (inputs + outputs)
-        if isinstance(layer, LIFLayer) and resolve_backend(layer.backend, times.device) is BACKENDS["reference"]():
-            numbers = max(numbers, _BY_PAIR * places * inputs * outputs)
-        widest = max(widest, numbers)
+        widest = max(widest, _NUMBERS * places * (inputs + outputs))
     most = PART_MEMORY // (len(members) * widest * times.element_size())
     many = times.device.type != "cpu" and (substrate is None or isinstance(substrate, Exact))
     return max(1, most if many else min(most, _ENOUGH))
