@@ -24,7 +24,7 @@ TOOLS = ["beartype", "hypothesis", "mpmath", "pytest", "scipy"]
 def tests(session: nox.Session) -> None:
     """All tests."""
     session.install("-e", ".[dev]")
-    session.run("pytest", *session.posargs)
+    session.run("pytest", "-n", "logical", "--dist", "loadfile", *session.posargs)
 
 
 @nox.session(python=PYTHONS)
