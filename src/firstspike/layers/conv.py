@@ -156,7 +156,8 @@ class EarliestPool2d(nn.Module):
     ) -> Float[Tensor, "*batch out_pixels"]:
         """The earliest times; with ``observed`` those, and the gradient of the earliest."""
         channels = flat(times, self.image, "EarliestPool2d").unflatten(-1, (self.image.channels, -1))
-        made = self.window.patches(channels, self.image._replace(channels=1)).min(dim=-1).values.flatten(-2)
+        _, height, width = self.image
+        made = self.window.patches(channels, Image(1, height, width)).min(dim=-1).values.flatten(-2)
         if observed is not None:
             made = at_observed(made, flat(observed, self.out_image, "observed of EarliestPool2d"))
         return made.unflatten(-1, self.out_image) if is_image(times, self.image) else made

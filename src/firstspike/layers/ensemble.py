@@ -145,7 +145,7 @@ class Ensemble(nn.Module):
             What the function gives, with a leading dimension for the member.
         """
         applied = self._applied[0]
-        parameters = {f"network.{name}": x for name, x in zip(self._names, self.stacked, strict=True)}
+        parameters = {f"network.{name}": self.stacked[k] for k, name in enumerate(self._names)}
 
         def one(parameters: dict[str, Tensor], *inputs: Tensor) -> Any:
             return functional_call(applied, parameters, (function, *inputs))

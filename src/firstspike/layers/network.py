@@ -93,7 +93,7 @@ class Network(nn.Sequential):
         return times.flatten(-3) if self._gets_image(times) else times
 
     def _gets_image(self, times: Tensor) -> bool:
-        image = getattr(next(iter(self), None), "image", None)
+        image = getattr(self[0], "image", None) if len(self) else None
         return image is not None and is_image(times, image)
 
     def record(self, times: Float[Tensor, "*batch inputs"], observed: Sequence[Tensor | None] | None = None) -> Record:
