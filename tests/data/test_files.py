@@ -145,7 +145,7 @@ def test_labels(tmp_path):
         ([0, 0.5], "got '0.5'"),
         (["up", "left"], "got 'left'"),
         ([0.0, math.nan], "got 'nan'"),
-        ([0], "expected as many labels as samples, got 1 for 2"),
+        ([0], "expected as many as samples, got 1 for 2"),
         ([[0], [1]], r"expected one per sample, got an array of shape \(2, 1\)"),
     ],
 )

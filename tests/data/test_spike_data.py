@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from firstspike.data import LatencyEncoder, SpikeData
-from firstspike.data.base import Splits, balanced_labels, make_splits, seeded_generator
+from firstspike.data import DATASETS, LatencyEncoder, SpikeData
+from firstspike.data.base import Splits, balanced_labels, seeded_generator
 
 
 @pytest.fixture
@@ -150,9 +150,9 @@ def test_balanced_labels():
         balanced_labels(0, 3, seeded_generator(0))
 
 
-def test_splits_need_three_seeds(data):
+def test_splits_need_three_seeds():
     with pytest.raises(ValueError, match="seeds: expected three"):
-        make_splits(lambda size, seed: data, (1, 1, 1), (1, 2))
+        DATASETS["xor"](seeds=(1, 2))
 
 
 def test_checksums(data):

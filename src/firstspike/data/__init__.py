@@ -29,7 +29,7 @@ from firstspike.data.image_files import (
     mnist_16x16_splits,
     mnist_splits,
 )
-from firstspike.data.images import DIGITS, DIGITS_SAMPLES, DIGITS_SIDE, check_total, digits, digits_splits, no_images
+from firstspike.data.images import DIGIT_IMAGES, digits, digits_splits, images
 from firstspike.data.pattern import pattern, pattern_splits
 from firstspike.data.splits import split
 from firstspike.data.xor import xor, xor_splits
@@ -46,11 +46,7 @@ DATASETS: dict[str, Callable[..., Splits]] = {
     "xor": xor_splits,
     "yin_yang": yin_yang_splits,
 }
-_LARGEST: dict[str, list[tuple[tuple[str, ...], int]]] = {
-    "digits": [(Splits._fields, DIGITS_SAMPLES)],
-    "files": [(("train", "validation"), 60_000), (("test",), 10_000)],
-}
-_IMAGES = {"digits": (DIGITS_SIDE, DIGITS)} | {kind: (x.side, x.class_names) for kind, x in SOURCES.items()}
+_IMAGES = {"digits": DIGIT_IMAGES} | {kind: source.image_set() for kind, source in SOURCES.items()}
 
 
 def outline(kind: str, **arguments: Any) -> SpikeData:
@@ -69,15 +65,11 @@ def outline(kind: str, **arguments: Any) -> SpikeData:
         ValueError: as in the builder.
     """
     if kind in _IMAGES:
-        sizes = inspect.signature(DATASETS[kind]).bind(**arguments)
-        sizes.apply_defaults()
-        for names, most in _LARGEST["digits" if kind == "digits" else "files"]:
-            check_total(names, [sizes.arguments[name] for name in names], most)
-        known = inspect.signature(no_images).parameters
-        return no_images(*_IMAGES[kind], **{name: x for name, x in arguments.items() if name in known})
+        given = {name: p.default for name, p in inspect.signature(DATASETS[kind]).parameters.items()} | arguments
+        encoding = {name: x for name, x in arguments.items() if name in inspect.signature(images).parameters}
+        return _IMAGES[kind].outline(tuple(given[name] for name in Splits._fields), **encoding)
     small = {} if kind == "files" else dict.fromkeys(Splits._fields, 1)
-    data = DATASETS[kind](**arguments | small).train
-    return data.empty()
+    return DATASETS[kind](**arguments | small).train.empty()
 
 
 __all__ = [

@@ -4,7 +4,6 @@ import copy
 import hashlib
 import math
 import warnings
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -160,17 +159,6 @@ def _changes(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
 def _digest(tensor: Tensor) -> str:
     values = tensor.detach().cpu().contiguous()
     return hashlib.sha256(values.view(torch.uint8).numpy().data).hexdigest()
-
-
-def make_splits(make: Callable[[int, int], SpikeData], sizes: tuple[int, int, int], seeds: Sequence[int]) -> Splits:
-    """Build train, validation and test by `make(samples, seed)` from three sizes and three seeds.
-
-    Raises:
-        ValueError: not exactly three seeds.
-    """
-    if len(seeds) != 3:
-        raise ValueError(f"seeds: expected three (train, validation, test), got {list(seeds)}")
-    return Splits(*(make(size, seed) for size, seed in zip(sizes, seeds, strict=True)))
 
 
 def seeded_generator(seed: int) -> torch.Generator:

@@ -5,20 +5,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
+from torch import Tensor
 
-from firstspike.data.arrays import as_table
 from firstspike.data.base import SpikeData, Splits, warn_of_early
 from firstspike.data.encoding import LatencyEncoder
-from firstspike.data.splits import class_indices, spike_data, split
+from firstspike.data.splits import class_indices, divided, spike_data
 from firstspike.data.tables import Table, read_arrays, read_rows, read_table
-
-Labels = str | int | Mapping[str, str] | None
 
 
 def read_times(
     path: Path | str, inputs: int, dtype: torch.dtype = torch.float32, encoder: LatencyEncoder | None = None
-) -> Float[torch.Tensor, "samples inputs"]:
+) -> Float[Tensor, "samples inputs"]:
     """Input spike times, a row per sample.
 
     Args:
@@ -34,11 +32,10 @@ def read_times(
         ValueError: another shape or kind of file, text, NaN or -inf.
     """
     table = read_table(path, _kinds(inputs, encoder))
-    numbers, _ = as_table(table.numbers, table.kind)
-    if encoder is not None and table.kind != "times":
-        return encoder(numbers, dtype)
-    warn_of_early(float(numbers.min()) if numbers.numel() else 0.0, stacklevel=3)
-    return numbers.to(dtype)
+    if encoder is not None and table.kind == "values":
+        return encoder(table.numbers, dtype)
+    warn_of_early(float(table.numbers.min()), stacklevel=3)
+    return table.numbers.to(dtype)
 
 
 def read_labelled(
@@ -64,8 +61,9 @@ def read_labelled(
         FileNotFoundError: no such file.
         ValueError: as in ``read_times``; labels that are not among the classes, or not one per sample.
     """
-    table = _read_with_labels(path, _kinds(inputs, encoder), labels)
-    return _labelled(table, tuple(class_names), encoder, dtype)
+    table, classes, names = _labelled(path, _kinds(inputs, encoder), labels, class_names)
+    encoder = encoder if table.kind == "values" else None
+    return spike_data(table.numbers, classes, names, table.image, encoder, dtype)
 
 
 def file_splits(
@@ -110,72 +108,51 @@ def file_splits(
     """
     own = dict(labels) if isinstance(labels, Mapping) else dict.fromkeys(Splits._fields, labels)
     kind = "times" if encode is None else "values"
-    table = _read_with_labels(train, {kind: None}, own.get("train"))
+    table, classes, names = _labelled(train, {kind: None}, own.get("train"), class_names)
+    validation_part, test_part = (0 if isinstance(part, str | Path) else part for part in (validation, test))
     try:
-        classes, names = class_indices(table.labels, class_names or table.class_names, table.place)
-        labels_by_name = [names[k] for k in classes.tolist()]
-        parts = split(
-            table.numbers,
-            labels_by_name,
-            _fraction(validation),
-            _fraction(test),
-            seed=seed,
-            class_names=names,
-            encode=encode,
-            dtype=dtype,
+        parts = divided(
+            table.numbers, table.image, classes, names, validation_part, test_part, seed, True, encode, dtype
         )
     except ValueError as error:
         raise ValueError(f"{table.path}: {error}") from None
     for name, file in (("validation", validation), ("test", test)):
         if isinstance(file, str | Path):
-            other = _read_with_labels(file, {kind: table.numbers[0].size}, own.get(name))
+            other, classes, _ = _labelled(file, {kind: table.numbers.shape[1]}, own.get(name), names)
             if other.columns and table.columns and other.columns != table.columns:
                 raise ValueError(
                     f"{other.path}, line 1: expected the columns {', '.join(table.columns)} as in {table.path}, got "
                     f"{', '.join(other.columns)}"
                 )
-            data = _labelled(other, names, parts.train.encoder, dtype)
+            data = spike_data(other.numbers, classes, names, other.image, parts.train.encoder, dtype)
             parts = parts._replace(**{name: data})
     return parts
-
-
-def _fraction(part: float | str | Path) -> float:
-    """What to hold out of the training table."""
-    return 0 if isinstance(part, str | Path) else part
 
 
 def _kinds(inputs: int, encoder: LatencyEncoder | None) -> dict[str, int | None]:
     return {"times": inputs} if encoder is None else {"values": encoder.features, "times": inputs}
 
 
-def _read_with_labels(path: Path | str, inputs: Mapping[str, int | None], labels: str | int | None) -> Table:
-    match Path(path).suffix:
-        case ".npy":
-            if labels is None:
-                raise ValueError(f"{path}: labels are missing; give an .npz with times and labels, a .csv, or labels")
-            return read_table(path, inputs)._replace(labels=_read_labels(Path(str(labels))))
-        case ".npz":
-            return read_table(path, inputs, "labels" if labels is None else labels)
-        case _:
-            return read_table(path, inputs, -1 if labels is None else labels)
+def _labelled(
+    path: Path | str, inputs: Mapping[str, int | None], labels: str | int | None, names: Sequence[str] | None
+) -> tuple[Table, Int64[Tensor, " samples"], tuple[str, ...]]:
+    """A table, the class of each sample, and the names of the classes, by default those in the table."""
+    path = Path(path)
+    if path.suffix == ".npy":
+        if labels is None:
+            raise ValueError(f"{path}: labels are missing; give an .npz with times and labels, a .csv, or labels")
+        table = read_table(path, inputs)._replace(labels=_read_labels(Path(str(labels))))
+    else:
+        usual = "labels" if path.suffix == ".npz" else -1
+        table = read_table(path, inputs, usual if labels is None else labels)
+    try:
+        return table, *class_indices(table.labels, len(table.numbers), names or table.class_names, table.place)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
 
 
 def _read_labels(path: Path) -> Any:
     """Labels in a file of their own: an array, or a label per line."""
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: there is no such file")
     if path.suffix == ".npy":
         return next(iter(read_arrays(path).values()))
     return [cells[-1] for _, cells in read_rows(path)]
-
-
-def _labelled(table: Table, names: tuple[str, ...], encoder: LatencyEncoder | None, dtype: torch.dtype) -> SpikeData:
-    """The samples of a table with the classes of a network."""
-    numbers, image = as_table(table.numbers, table.kind)
-    try:
-        labels, _ = class_indices(table.labels, names, table.place)
-    except ValueError as error:
-        raise ValueError(f"{table.path}: {error}") from None
-    if len(labels) != len(numbers):
-        raise ValueError(f"{table.path}: expected as many labels as samples, got {len(labels)} for {len(numbers)}")
-    return spike_data(numbers, labels, names, image, None if table.kind == "times" else encoder, dtype)

@@ -2,6 +2,7 @@
 
 import logging
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
@@ -11,24 +12,24 @@ from annotated_types import Gt, Le
 from jaxtyping import UInt8
 from torch.nn.functional import interpolate
 
-from firstspike.data.base import SpikeData, Splits, check_at_least, seeded_generator
+from firstspike.data.base import SpikeData, Splits, seeded_generator
 from firstspike.data.idx import find_idx, read_idx
-from firstspike.data.images import CHUNK, DIGITS, check_total, images, no_images
+from firstspike.data.images import DIGITS, ImageSet, images
 from firstspike.data.signature import takes_arguments_of
-from firstspike.data.splits import Part, one_part
+from firstspike.data.splits import part_of
 from firstspike.ranges import Seed, Size
 
 logger = logging.getLogger(__name__)
 
 _SIDE = 28
 _FILES = {part: (f"{part}-images-idx3-ubyte", f"{part}-labels-idx1-ubyte") for part in ("train", "t10k")}
-_CLOTHES = ("T-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "boot")
 
 
 class Source(NamedTuple):
     """Where images come from, and what is done with them.
 
     Args:
+        text: what they show.
         origin: torchvision's name.
         class_names: one per class.
         folders: where a package of the system puts the files.
@@ -37,6 +38,7 @@ class Source(NamedTuple):
         side: of the images then, to which they are shrunk.
     """
 
+    text: str
     origin: str
     class_names: tuple[str, ...]
     folders: tuple[Path, ...] = ()
@@ -44,13 +46,28 @@ class Source(NamedTuple):
     crop: int = 0
     side: int = _SIDE
 
+    def image_set(self, learn: int = 60_000, fresh: int = 10_000) -> ImageSet:
+        """What is known of the images, of which the files have ``learn`` for learning and ``fresh`` for tests."""
+        return ImageSet(self.side, self.class_names, {("train", "validation"): learn, ("test",): fresh})
+
 
 SOURCES = {
-    "mnist": Source("MNIST", DIGITS),
-    "mnist_16x16": Source("MNIST", DIGITS, crop=2, side=16),
+    "mnist": Source(
+        "MNIST: handwritten digits of 28x28 pixels (LeCun, Bottou, Bengio and Haffner, Proc. IEEE 86, 2278, 1998).",
+        "MNIST",
+        DIGITS,
+    ),
+    "mnist_16x16": Source(
+        "MNIST's inner 24x24 pixels, shrunk to 16x16, the size of Göltz et al. 2021, which fits a chip.",
+        "MNIST",
+        DIGITS,
+        crop=2,
+        side=16,
+    ),
     "fashion_mnist": Source(
+        "Fashion-MNIST: pieces of clothing of 28x28 pixels (Xiao, Rasul and Vollgraf, arXiv 1708.07747, 2017).",
         "FashionMNIST",
-        _CLOTHES,
+        ("T-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "boot"),
         (Path("/usr/share/datasets/fashion-mnist"),),
         "dataset-fashion-mnist",
     ),
@@ -92,14 +109,11 @@ def image_splits(
     """
     if kind not in SOURCES:
         raise ValueError(f"kind: expected one of {', '.join(SOURCES)}, got {kind!r}")
-    source = SOURCES[kind]
-    for name, size in zip(Splits._fields, (train, validation, test), strict=True):
-        check_at_least(name, size, 1)
-    no_images(source.side, source.class_names, **encoding)  # a wrong encoding is refused before files are read
+    source, sizes = SOURCES[kind], (train, validation, test)
+    source.image_set().outline(sizes, **encoding)  # wrong arguments are refused before files are read
     place = _folder(source, kind, folder)
     (learn, targets), (fresh, truth) = (_read(place, part) for part in ("train", "t10k"))
-    check_total(("train", "validation"), (train, validation), len(learn))
-    check_total(("test",), (test,), len(fresh))
+    source.image_set(len(learn), len(fresh)).outline(sizes)
     order = torch.randperm(len(learn), generator=seeded_generator(seed))[: train + validation].numpy()
 
     def make(pixels: UInt8[np.ndarray, "images height width"], labels: UInt8[np.ndarray, " images"]) -> SpikeData:
@@ -112,65 +126,29 @@ def image_splits(
     )
 
 
-@takes_arguments_of(image_splits, without=("kind",))
-def mnist_splits(**options: Any) -> Splits:
-    """MNIST: handwritten digits of 28x28 pixels (LeCun, Bottou, Bengio and Haffner, Proc. IEEE 86, 2278, 1998)."""
-    return image_splits("mnist", **options)
+def _builder(kind: str) -> Callable[..., Splits]:
+    """`image_splits` of one kind."""
+
+    def build(**options: Any) -> Splits:
+        return image_splits(kind, **options)
+
+    build.__name__ = build.__qualname__ = f"{kind}_splits"
+    build.__doc__ = SOURCES[kind].text
+    return takes_arguments_of(image_splits, without=("kind",))(build)
 
 
-@takes_arguments_of(image_splits, without=("kind",))
-def mnist_16x16_splits(**options: Any) -> Splits:
-    """MNIST's inner 24x24 pixels, shrunk to 16x16, the size of Göltz et al. 2021, which fits a chip."""
-    return image_splits("mnist_16x16", **options)
-
-
-@takes_arguments_of(image_splits, without=("kind",))
-def fashion_mnist_splits(**options: Any) -> Splits:
-    """Fashion-MNIST: pieces of clothing of 28x28 pixels (Xiao, Rasul and Vollgraf, arXiv 1708.07747, 2017)."""
-    return image_splits("fashion_mnist", **options)
-
-
-@takes_arguments_of(mnist_splits)
-def mnist(split: Part = "train", **options: Any) -> SpikeData:
-    """One part of MNIST, handwritten digits of 28x28 pixels; results and errors are those of `image_splits`.
-
-    Args:
-        split: which part.
-    """
-    return one_part(mnist_splits, split, options)
-
-
-@takes_arguments_of(mnist_16x16_splits)
-def mnist_16x16(split: Part = "train", **options: Any) -> SpikeData:
-    """One part of MNIST in 16x16 pixels; results and errors are those of `image_splits`.
-
-    Args:
-        split: which part.
-    """
-    return one_part(mnist_16x16_splits, split, options)
-
-
-@takes_arguments_of(fashion_mnist_splits)
-def fashion_mnist(split: Part = "train", **options: Any) -> SpikeData:
-    """One part of Fashion-MNIST, clothing in 28x28 pixels; results and errors are those of `image_splits`.
-
-    Args:
-        split: which part.
-    """
-    return one_part(fashion_mnist_splits, split, options)
+mnist_splits, mnist_16x16_splits, fashion_mnist_splits = map(_builder, ("mnist", "mnist_16x16", "fashion_mnist"))
+mnist, mnist_16x16, fashion_mnist = map(part_of, (mnist_splits, mnist_16x16_splits, fashion_mnist_splits))
 
 
 def _shrunk(pixels: UInt8[np.ndarray, "images height width"], source: Source) -> UInt8[np.ndarray, "images side side"]:
     """Images without the border that is cut off, shrunk to the size that they have in the data set."""
     if not source.crop:
         return pixels
-    found = np.empty((len(pixels), source.side, source.side), np.uint8)
-    for start in range(0, len(pixels), CHUNK):
-        part = pixels[start : start + CHUNK, source.crop : -source.crop, source.crop : -source.crop]
-        inner = torch.from_numpy(part.astype(np.float32))[:, None]
-        small = interpolate(inner, (source.side, source.side), mode="bilinear", antialias=True)
-        found[start : start + CHUNK] = small[:, 0].round().clamp(0, 255).numpy()
-    return found
+    inner = pixels[:, source.crop : -source.crop, source.crop : -source.crop].astype(np.float32)
+    size = (source.side, source.side)
+    small = interpolate(torch.from_numpy(inner)[:, None], size, mode="bilinear", antialias=True)
+    return small[:, 0].round().clamp(0, 255).byte().numpy()
 
 
 def _folder(source: Source, kind: str, given: str | Path | None) -> Path:

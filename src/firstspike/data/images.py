@@ -1,7 +1,6 @@
 """Images as spike times, one spike per pixel; and scikit-learn's digits."""
 
-from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -11,14 +10,10 @@ from torch import Tensor
 from firstspike.data.base import SpikeData, Splits, check_at_least, seeded_generator
 from firstspike.data.encoding import latency
 from firstspike.data.signature import takes_arguments_of
-from firstspike.data.splits import Part, one_part
+from firstspike.data.splits import part_of
 from firstspike.ranges import Finite, NotNegative, Seed, Size
 
-CHUNK = 5000
-"""Images at once, of what is needed only in between."""
 DIGITS = tuple("0123456789")
-DIGITS_SIDE = 8
-DIGITS_SAMPLES = 1797
 _LEVELS = 16  # a pixel of the digits counts the dark ones of 4x4 scanned dots
 
 
@@ -60,19 +55,41 @@ def images(
     tables = [latency(brightness, early, late, way, silent_background) for way in ways]
     height, width = pixels.shape[1:]
     times = torch.empty(len(pixels), len(tables), height, width, dtype=dtype)
-    for start in range(0, len(pixels), CHUNK):
-        part = torch.from_numpy(pixels[start : start + CHUNK].astype(np.int32))
-        for channel, table in enumerate(tables):
-            times[start : start + CHUNK, channel] = table.to(dtype)[part]
+    index = torch.from_numpy(pixels.astype(np.int32))
+    for channel, table in enumerate(tables):
+        times[:, channel] = table.to(dtype)[index]
     blank = tuple(float(table[0]) for table in tables)
     return SpikeData(times.flatten(1), labels, class_names, (len(tables), height, width), blank)
 
 
-@takes_arguments_of(images, without=("pixels", "labels", "class_names", "levels"))
-def no_images(side: int, class_names: tuple[str, ...], **encoding: Any) -> SpikeData:
-    """Data without samples: what is known of a data set of square images before they are read."""
-    pixels, labels = np.empty((0, side, side), np.uint8), torch.empty(0, dtype=torch.int64)
-    return images(pixels, labels, class_names, **encoding)
+class ImageSet(NamedTuple):
+    """What is known of square images before they are read; `totals` says how many there are for which of the parts."""
+
+    side: int
+    class_names: tuple[str, ...]
+    totals: dict[tuple[str, ...], int]
+
+    def outline(self, sizes: tuple[int, ...], **encoding: Any) -> SpikeData:
+        """The data without samples.
+
+        Args:
+            sizes: of the three parts.
+            encoding: arguments of `images`.
+
+        Raises:
+            ValueError: parts that are empty or too large, a window that violates `0 <= early < late`.
+        """
+        size = dict(zip(Splits._fields, sizes, strict=True))
+        for parts, most in self.totals.items():
+            for part in parts:
+                check_at_least(part, size[part], 1)
+            if (total := sum(size[part] for part in parts)) > most:
+                raise ValueError(f"{', '.join(parts)}: expected at most {most} images in total, got {total}")
+        pixels, labels = np.empty((0, self.side, self.side), np.uint8), torch.empty(0, dtype=torch.int64)
+        return images(pixels, labels, self.class_names, **encoding)
+
+
+DIGIT_IMAGES = ImageSet(8, DIGITS, {Splits._fields: 1797})
 
 
 @takes_arguments_of(images, without=("pixels", "labels", "class_names", "levels"))
@@ -103,32 +120,12 @@ def digits_splits(
         raise ImportError(
             'The digits come with scikit-learn, which is missing. Install it: pip install "firstspike[digits]"'
         ) from error
-    sizes = [train, validation, test]
-    for name, size in zip(Splits._fields, sizes, strict=True):
-        check_at_least(name, size, 1)
+    DIGIT_IMAGES.outline((train, validation, test), **encoding)
     data = load_digits()
-    check_total(Splits._fields, sizes, len(data.target))
     pixels, labels = data.images.astype(np.uint8), torch.from_numpy(data.target).long()
-    order = torch.randperm(len(labels), generator=seeded_generator(seed))[: sum(sizes)]
-    return Splits(
-        *(images(pixels[part.numpy()], labels[part], DIGITS, _LEVELS, **encoding) for part in order.split(sizes))
-    )
+    order = torch.randperm(len(labels), generator=seeded_generator(seed))[: train + validation + test]
+    parts = order.split([train, validation, test])
+    return Splits(*(images(pixels[part.numpy()], labels[part], DIGITS, _LEVELS, **encoding) for part in parts))
 
 
-def check_total(names: Sequence[str], sizes: Sequence[int], most: int) -> None:
-    """Raise a ValueError that names the parts of a data set if they have more images than it has."""
-    if sum(sizes) > most:
-        raise ValueError(f"{', '.join(names)}: expected at most {most} images in total, got {sum(sizes)}")
-
-
-@takes_arguments_of(digits_splits)
-def digits(split: Part = "train", **options: Any) -> SpikeData:
-    """One part of scikit-learn's handwritten digits, see `digits_splits`.
-
-    Args:
-        split: which part.
-
-    Raises:
-        ValueError: an unknown split, and as in `digits_splits`.
-    """
-    return one_part(digits_splits, split, options)
+digits = part_of(digits_splits)

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from firstspike.data.arrays import Image, as_table
-from firstspike.data.base import SpikeData, Splits, make_splits, seeded_generator
+from firstspike.data.base import SpikeData, Splits, seeded_generator
 from firstspike.data.encoding import LatencyEncoder
 from firstspike.data.signature import takes_arguments_of
 from firstspike.ranges import Size
@@ -66,9 +66,23 @@ def split(
         ValueError: shapes or labels that do not fit, sizes that leave no sample for training, and as in `SpikeData`.
     """
     table, image = as_table(times, "times" if encode is None else "values")
-    classes, names = class_indices(labels, class_names)
-    if len(classes) != len(table):
-        raise ValueError(f"labels: expected as many as samples, got {len(classes)} for {len(table)}")
+    classes, names = class_indices(labels, len(table), class_names)
+    return divided(table, image, classes, names, validation, test, seed, stratified, encode, dtype)
+
+
+def divided(
+    table: Float64[Tensor, "samples inputs"],
+    image: Image | None,
+    classes: Int64[Tensor, " samples"],
+    class_names: tuple[str, ...],
+    validation: float | None,
+    test: float | None,
+    seed: int,
+    stratified: bool,
+    encode: LatencyEncoder | Mapping[str, Any] | None,
+    dtype: torch.dtype,
+) -> Splits:
+    """`split` of a table whose labels are indices of classes."""
     sizes = [_size(name, share, len(table)) for name, share in (("validation", validation), ("test", test))]
     if sum(sizes) >= len(table):
         raise ValueError(f"validation, test: expected fewer than all of {len(table)} samples, got {sum(sizes)}")
@@ -78,7 +92,7 @@ def split(
         encoder = encode if isinstance(encode, LatencyEncoder) else LatencyEncoder.from_dict(encode)
         encoder = encoder if encoder.features else encoder.fit(table[train])
     parts = ((table[part], classes[part]) for part in (train, *held))
-    return Splits(*(spike_data(*part, names, image, encoder, dtype) for part in parts))
+    return Splits(*(spike_data(*part, class_names, image, encoder, dtype) for part in parts))
 
 
 def spike_data(
@@ -101,6 +115,7 @@ def spike_data(
 
 def class_indices(
     labels: ArrayLike | Tensor,
+    samples: int,
     class_names: Sequence[str] | None = None,
     place: Callable[[int], str] = "sample {}".format,
 ) -> tuple[Int64[Tensor, " samples"], tuple[str, ...]]:
@@ -108,15 +123,18 @@ def class_indices(
 
     Args:
         labels: `(samples,)`, whole numbers or names.
+        samples: how many there must be.
         class_names: names of the classes 0, 1, 2, ...; by default the different labels, sorted.
         place: says in an error message which sample a label belongs to.
 
     Raises:
-        ValueError: labels that are neither whole numbers nor names, or not among the classes.
+        ValueError: labels that are neither whole numbers nor names, not among the classes, or not one per sample.
     """
     array = labels.detach().cpu().numpy() if isinstance(labels, Tensor) else np.asarray(labels)
     if array.ndim != 1:
         raise ValueError(f"labels: expected one per sample, got an array of shape {array.shape}")
+    if len(array) != samples:
+        raise ValueError(f"labels: expected as many as samples, got {len(array)} for {samples}")
     texts = [_class_text(label) for label in array.tolist()]
     if class_names is None:
         found = {text for text in texts if text and (_is_whole(text) or _number(text) is None)}
@@ -198,24 +216,32 @@ def independent_splits(draw: Callable[..., SpikeData], train: int, validation: i
         seeds: tuple[int, int, int] = (42, 41, 40),
         **options: Any,
     ) -> Splits:
-        def make(samples: int, seed: int) -> SpikeData:
-            return draw(samples=samples, seed=seed, **options)
-
-        return make_splits(make, (train, validation, test), seeds)
+        if len(seeds) != 3:
+            raise ValueError(f"seeds: expected three (train, validation, test), got {list(seeds)}")
+        sizes = zip((train, validation, test), seeds, strict=True)
+        return Splits(*(draw(samples=size, seed=seed, **options) for size, seed in sizes))
 
     build.__name__ = build.__qualname__ = f"{draw.__name__}_splits"
     build.__module__ = draw.__module__
-    build.__doc__ = (inspect.getdoc(draw) or "").partition("\n\nArgs:")[0] + _SIZES
+    build.__doc__ = _about(draw) + _SIZES
     return takes_arguments_of(draw, without=("samples", "seed"))(build)
 
 
-def one_part(build: Callable[..., Splits], part: str, options: dict[str, Any]) -> SpikeData:
-    """One of the three parts that a builder returns.
+def part_of(build: Callable[..., Splits]) -> Callable[..., SpikeData]:
+    """A function that returns one of the three parts that a builder makes, by its name; otherwise like the builder."""
 
-    Raises:
-        ValueError: no such part, and as in the builder.
-    """
-    if part not in Splits._fields:
-        raise ValueError(f"split: expected one of {', '.join(Splits._fields)}, got {part!r}")
-    chosen: SpikeData = getattr(build(**options), part)
-    return chosen
+    def one(split: Part = "train", **options: Any) -> SpikeData:
+        if split not in Splits._fields:
+            raise ValueError(f"split: expected one of {', '.join(Splits._fields)}, got {split!r}")
+        part: SpikeData = getattr(build(**options), split)
+        return part
+
+    one.__name__ = one.__qualname__ = build.__name__.removesuffix("_splits")
+    one.__module__ = build.__module__
+    one.__doc__ = f"{_about(build)}\n\nArgs:\n    split: which of the three parts."
+    return takes_arguments_of(build)(one)
+
+
+def _about(function: Callable[..., Any]) -> str:
+    """A docstring before its ``Args:``."""
+    return (inspect.getdoc(function) or "").partition("\n\nArgs:")[0]

@@ -3,12 +3,14 @@
 import csv
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import numpy as np
+import torch
 from jaxtyping import Float64
+from torch import Tensor
 
-from firstspike.data.arrays import as_table
+from firstspike.data.arrays import Image, as_table
 
 Row = tuple[int, list[str]]
 """A line of a text file: its number and its cells."""
@@ -22,8 +24,9 @@ class Table(NamedTuple):
     Args:
         path: the file.
         kind: what its numbers are: ``times``, with ``inf`` for no spike, or ``values``, with NaN for a missing one.
-        numbers: ``(samples, inputs)``, or images as ``firstspike.data.split`` takes them.
+        numbers: a row per sample.
         labels: as they stand in the file; None if none were asked for.
+        image: channels, height and width, where samples are images.
         class_names: of the file, if it has any.
         columns: names of the inputs, if a text file has them.
         lines: line of each sample in a text file.
@@ -31,8 +34,9 @@ class Table(NamedTuple):
 
     path: Path
     kind: str
-    numbers: Float64[np.ndarray, "samples ..."]
+    numbers: Float64[Tensor, "samples inputs"]
     labels: Any = None
+    image: Image | None = None
     class_names: tuple[str, ...] | None = None
     columns: tuple[str, ...] = ()
     lines: Sequence[int] = ()
@@ -59,8 +63,6 @@ def read_table(path: Path | str, inputs: Mapping[str, int | None], label: str | 
             names the file, and of a text file line and column.
     """
     path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: there is no such file")
     if path.suffix == ".csv":
         return _read_text(path, *next(iter(inputs.items())), label)
     if path.suffix not in (".npy", ".npz"):
@@ -72,16 +74,16 @@ def read_table(path: Path | str, inputs: Mapping[str, int | None], label: str | 
     for name in (kind, *([] if label is None else [str(label)])):
         if name not in arrays:
             raise ValueError(f"{path}: expected an array {name!r}, got {', '.join(arrays) or 'none'}")
-    numbers, names = arrays[kind], arrays.get("class_names")
     try:
-        as_table(numbers, kind, inputs[kind])
+        numbers, image = as_table(arrays[kind], kind, inputs[kind])
         if not len(numbers):
-            raise ValueError(f"{kind}: expected at least one sample, got {numbers.shape}")
+            raise ValueError(f"{kind}: expected at least one sample, got {arrays[kind].shape}")
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
-    _check(path, kind, numbers.reshape(len(numbers), -1), lambda *_: "")
+    _check(path, kind, numbers, lambda *_: "")
+    names = arrays.get("class_names")
     class_names = None if names is None else tuple(map(str, names.ravel().tolist()))
-    return Table(path, kind, numbers, None if label is None else arrays[str(label)], class_names)
+    return Table(path, kind, numbers, None if label is None else arrays[str(label)], image, class_names)
 
 
 def read_arrays(path: Path) -> dict[str, np.ndarray]:
@@ -90,7 +92,7 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
     Raises:
         ValueError: another kind of file, or one that holds Python objects.
     """
-    with path.open("rb") as file:  # numpy leaves a file open that it cannot read
+    with _opened(path, "rb") as file:  # numpy leaves a file open that it cannot read
         try:
             loaded = np.load(file, allow_pickle=False)
             return {"": loaded} if isinstance(loaded, np.ndarray) else dict(loaded)
@@ -98,6 +100,12 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
             reason = str(error).partition("\n")[0] or type(error).__name__
             reason = "it is another kind of file, or holds Python objects" if "pickle" in reason else reason
             raise ValueError(f"{path}: cannot be read as NumPy arrays of numbers: {reason}") from None
+
+
+def _opened(path: Path, *mode: Any, **options: Any) -> IO[Any]:
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: there is no such file")
+    return path.open(*mode, **options)
 
 
 def _read_text(path: Path, kind: str, inputs: int | None, label: str | int | None) -> Table:
@@ -115,14 +123,15 @@ def _read_text(path: Path, kind: str, inputs: int | None, label: str | int | Non
     for line, cells in rows:
         if more := len(cells) - width:
             expected = f"{width - labelled} inputs" + (" and a label" if labelled else "")
-            raise ValueError(f"{path}, line {line}: expected {expected}, got {abs(more)} too {_many(more)}")
+            many = "many" if more > 0 else "few"
+            raise ValueError(f"{path}, line {line}: expected {expected}, got {abs(more)} too {many}")
     columns = [column for column in range(width) if column != place]
 
     def where(sample: int, column: int) -> str:
         name = f" ({names[columns[column]]})" if header else ""
         return f", column {columns[column] + 1}{name}, line {samples[sample][0]}"
 
-    numbers = np.empty((len(samples), len(columns)))
+    numbers = torch.empty(len(samples), len(columns), dtype=torch.float64)
     for sample, (_, cells) in enumerate(samples):
         for column, cell in enumerate(cells[k] for k in columns):
             number = _number(cell, kind)
@@ -133,7 +142,7 @@ def _read_text(path: Path, kind: str, inputs: int | None, label: str | int | Non
     _check(path, kind, numbers, where)
     labels = None if place is None else [cells[place] for _, cells in samples]
     inputs_named = tuple(names[k] for k in columns) if header else ()
-    return Table(path, kind, numbers, labels, None, inputs_named, [line for line, _ in samples])
+    return Table(path, kind, numbers, labels, columns=inputs_named, lines=[line for line, _ in samples])
 
 
 def _label_column(path: Path, names: list[str], label: str | int | None) -> int | None:
@@ -149,10 +158,6 @@ def _label_column(path: Path, names: list[str], label: str | int | None) -> int 
     return label % len(names)
 
 
-def _many(more: int) -> str:
-    return "many" if more > 0 else "few"
-
-
 def read_rows(path: Path) -> list[Row]:
     """Lines of a text file that are not empty.
 
@@ -160,7 +165,7 @@ def read_rows(path: Path) -> list[Row]:
         ValueError: it is not a text file.
     """
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
+        with _opened(path, newline="", encoding="utf-8-sig") as file:
             first = next((line for line in file if line.strip()), "")
             file.seek(0)
             reader = csv.reader(file, delimiter=next((x for x in _SEPARATORS if x in first), ","))
@@ -195,12 +200,11 @@ def _number(cell: str, kind: str) -> float | None:
         return None
 
 
-def _check(path: Path, kind: str, numbers: np.ndarray, where: Callable[[int, int], str]) -> None:
+def _check(path: Path, kind: str, numbers: Tensor, where: Callable[[int, int], str]) -> None:
     """Refuse numbers that have no meaning: times that are NaN or -inf, infinite values."""
-    expected = "numbers or inf (no spike), got NaN or -inf"
-    wrong = np.isnan(numbers) | np.isneginf(numbers)
+    expected, wrong = "numbers or inf (no spike), got NaN or -inf", ~(numbers > -np.inf)
     if kind == "values":
-        expected, wrong = "finite numbers or NaN (missing), got inf", np.isinf(numbers)
+        expected, wrong = "finite numbers or NaN (missing), got inf", numbers.isinf()
     if wrong.any():
-        sample, column = map(int, np.argwhere(wrong)[0])
+        sample, column = wrong.nonzero()[0].tolist()
         raise ValueError(f"{path}{where(sample, column)}: {kind} of sample {sample}: expected {expected}")
