@@ -1,7 +1,7 @@
 import pytest
 import yaml
 
-from firstspike.config import ConfigError, load_config, parse_config, shipped_configs, upgrade
+from firstspike.config import ConfigError, load_config, parse_config, shipped_configs
 
 GOOD = {
     "data": {"kind": "bars", "train": 30, "validation": 9, "test": 9},
@@ -29,18 +29,17 @@ def test_shipped_configs_are_valid_and_survive_a_round_trip(name):
     assert parse_config(yaml.safe_load(config.to_yaml())) == config
 
 
-def test_overrides_of_a_config_with_names_of_an_earlier_version(tmp_path, caplog):
-    upgrade._warn.cache_clear()  # it warns once
-    text = "data: {kind: xor}\nnetwork: [{kind: lif, size: 9}, {kind: lif, size: 2}]\nloss: {kind: cross_entropy}\n"
-    old = written(tmp_path, text + "training: {epochs: 2, batch_size: 9}\n")
-    new, older = "network[0].out_features=3", "network[0].size=4"
-    for settings, size in (([new], 3), ([older], 4), ([older, new], 3), ([new, older], 4)):
-        assert load_config(old, settings).network[0].out_features == size
-    change = "names of an earlier version: size is now out_features"
-    assert [record.getMessage() for record in caplog.records] == [
-        f"{old}: {change}",
-        f"--set network[0].size: {change}",
-    ]
+def test_keys_of_older_versions_are_named():
+    network = [{"kind": "lif", "size": 9, "max_silent": 0.5}, {"kind": "lif", "out_features": 3}]
+    errors = errors_of({**GOOD, "network": network, "training": {**GOOD["training"], "seeds": 3}})
+    old = "unknown key, of an older version: it is now"
+    for start in (
+        f"network[0].size: {old} out_features; valid keys: kind, out_features",
+        f"network[0].max_silent: {old} training.silent.limits;",
+        f"training.seeds: {old} n_seeds;",
+    ):
+        assert any(error.startswith(start) for error in errors), start
+    assert errors_of("bars", "network[0].size=4")[0].startswith(f"network[0].size: {old} out_features;")
 
 
 def test_overrides_change_values_at_any_depth():

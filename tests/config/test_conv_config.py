@@ -7,11 +7,11 @@ from firstspike.config import ConfigError, build, parse_config
 from firstspike.runs import start
 
 LAYERS = [
-    {"kind": "conv", "out_channels": 4, "kernel_size": [3, 2], "padding": [1, 0], "max_silent": 0.9},
+    {"kind": "conv", "out_channels": 4, "kernel_size": [3, 2], "padding": [1, 0]},
     {"kind": "delay"},
     {"kind": "pool", "kernel_size": 2},
     {"kind": "bias", "times": [0.5]},
-    {"kind": "lif", "out_features": 10, "max_silent": 0.9},
+    {"kind": "lif", "out_features": 10},
 ]
 
 
@@ -20,7 +20,7 @@ def raw(layers=LAYERS, **data):
         "data": {"kind": "digits", "train": 40, "validation": 20, "test": 20} | data,
         "network": layers,
         "loss": {"kind": "cross_entropy"},
-        "training": {"epochs": 1, "batch_size": 20},
+        "training": {"epochs": 1, "batch_size": 20, "silent": {"limits": 0.9}},
     }
 
 
@@ -39,7 +39,7 @@ def test_shapes_go_through():
 @pytest.mark.parametrize("seeds", [1, 2])
 def test_a_run_with_convolution_and_its_figures(tmp_path, seeds):
     config = raw()
-    config["training"]["seeds"] = seeds
+    config["training"]["n_seeds"] = seeds
     start(tmp_path / "run", parse_config(config), progress_bar=False)
     folder = tmp_path / "run" if seeds == 1 else tmp_path / "run" / "seed_1"
     names = {path.stem for path in plots.save_figures(folder)}

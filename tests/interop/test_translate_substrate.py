@@ -46,7 +46,7 @@ def test_hardware_aware_recipe_is_of_the_shipped_network():
     translation = translate(hardware_aware())
     published = [
         "training.dtype=float64",
-        "network[2].max_silent=0.3",
+        "training.silent.limits[0]=0.3",
         "loss={kind: shift_invariant, delta: 0.3}",
         "training.epochs=300",
         "training.optimizer.lr=0.002",

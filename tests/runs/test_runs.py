@@ -326,7 +326,7 @@ class TestSilentNeurons:
 
     @pytest.mark.parametrize("instead", [True, False])
     def test_a_batch_that_raises_weights_learns_only_if_it_shall(self, instead):
-        settings = ["network[1].max_silent=0", "network[1].weight_mean=0.7", f"training.silent.skip_step={instead}"]
+        settings = ["training.silent.limits[0]=0", "network[1].weight_mean=0.7", f"training.silent.skip_step={instead}"]
         more = ["network[1].out_features=10", "training.silent.increment=1e-9"]
         config = load_config("yin_yang", [*settings, *more])
         trainer, data = build(config), build_data(config).train

@@ -63,7 +63,7 @@ def test_each_seed_is_trained_as_if_alone(tmp_path, extra):
 
 @pytest.mark.parametrize("instead", ["true", "false"])
 def test_some_members_raise_weights_while_others_do_not(tmp_path, instead):
-    strict = [*SMALL, "network[1].max_silent=0.005", f"training.silent.skip_step={instead}"]
+    strict = [*SMALL, "training.silent.limits[0]=0.005", f"training.silent.skip_step={instead}"]
     start(tmp_path / "all", load_config("yin_yang", [*strict, "training.n_seeds=3"]), progress_bar=False)
     raised = [seed.metrics["raised"].mean() for seed in load_run(tmp_path / "all").seeds]
     assert min(raised) == 0
@@ -76,7 +76,7 @@ def test_some_members_raise_weights_while_others_do_not(tmp_path, instead):
 def test_the_first_member_raises_weights_while_neurons_learn_their_time_constants(tmp_path):
     """The gradient of the others is that of their own neurons."""
     own = [f"network[{k}].{key}" for k in (1, 3) for key in ("trainable=[tau_mem, tau_syn]", "per_neuron=true")]
-    strict = [*SMALL, *own, "network[1].max_silent=0.005", "training.silent.skip_step=true", "training.epochs=2"]
+    strict = [*SMALL, *own, "training.silent.limits[0]=0.005", "training.silent.skip_step=true", "training.epochs=2"]
     start(
         tmp_path / "all",
         load_config("yin_yang", [*strict, "training.seed=9", "training.n_seeds=3"]),

@@ -160,24 +160,6 @@ def test_errors_name_the_line(write_sweep, tmp_path):
         load_plan(write_sweep("base: bars\naxes:\n  network[lif:1].out_features: [4]\n"))
 
 
-def test_keys_of_older_versions(write_sweep, tmp_path, caplog):
-    (tmp_path / "old.yaml").write_text(
-        "data: {kind: xor}\nnetwork: [{kind: lif, size: 9, max_silent: 0.5}, {kind: lif, size: 2}]\n"
-        "loss: {kind: cross_entropy}\ntraining: {epochs: 2, batch_size: 50, seeds: 4}\n"
-    )
-    axes = "{'network[lif:0].size': [3, 4], 'network[1].max_silent': [0.2], training.silent.bump: [0.01]}"
-    plan = load_plan(write_sweep("base: old.yaml\nseeds: 2\n", axes=axes))
-    configs = [plan.config(params) for params in plan.grid()]
-    assert [c.network[0].out_features for c in configs] == [3, 4]
-    assert {c.training.silent.limits for c in configs} == {(0.5, 0.2)}
-    assert {(c.training.silent.increment, c.training.n_seeds) for c in configs} == {(0.01, 2)}
-    texts = [record.getMessage() for record in caplog.records]
-    assert len(texts) == len(set(texts)), "the same warning for each trial"
-    axes = "{'network[0].out_features': [3, 4]}"
-    mixed = load_plan(write_sweep("base: bars\n", set="{'network[0].size': 9}", axes=axes))
-    assert [mixed.config(params).network[0].out_features for params in mixed.grid()] == [3, 4]
-
-
 OWN_DATA = """
 data: {kind: files, train: mine.csv, validation: 0, test: 0.2}
 network: [{kind: lif, out_features: 2}]

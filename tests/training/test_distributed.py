@@ -26,7 +26,7 @@ SMALL = [
     "data.validation=100",
     "data.test=101",
     "network[1].out_features=20",
-    "network[3].max_silent=0.95",
+    "training.silent.limits[1]=0.95",
     "training.batch_size=60",
     "training.epochs=3",
     "training.dtype=float64",
@@ -42,10 +42,10 @@ DELAYS = [
 PEAK = [
     "loss.regularizers=[{kind: silent_peak, alpha: 0.1, max_silent: 0.1}]",
     "network[1].weight_mean=0.4",
-    "network[1].max_silent=0.95",
+    "training.silent.limits[0]=0.95",
 ]
 SGD = ["training.optimizer={kind: sgd, lr: 0.05, momentum: 0.9}", "training.schedule={kind: exponential, gamma: 0.9}"]
-QUIET = ["network[1].weight_mean=0.4", "network[1].max_silent=0.1", "training.silent.increment=0.02"]
+QUIET = ["network[1].weight_mean=0.4", "training.silent.limits[0]=0.1", "training.silent.increment=0.02"]
 CASES = {
     "noise": ("yin_yang_goeltz2021", [*SMALL, *NOISY]),
     "delays": ("yin_yang_goeltz2021", [*SMALL, *DELAYS]),
@@ -58,8 +58,9 @@ CASES = {
             "data.train=121",
             "data.validation=40",
             "data.test=41",
-            "network=[{kind: conv, out_channels: 3, kernel_size: 3, max_silent: 0.2}, {kind: pool, kernel_size: 2}, "
-            "{kind: lif, out_features: 10, max_silent: 0.5}]",
+            "network=[{kind: conv, out_channels: 3, kernel_size: 3}, {kind: pool, kernel_size: 2}, "
+            "{kind: lif, out_features: 10}]",
+            "training.silent.limits=[0.2, 0.5]",
             "training.batch_size=40",
             "training.epochs=2",
             "training.augment.shift=1",

@@ -41,8 +41,8 @@ def test_digits_are_learned(tmp_path):
 def test_eight_hidden_layers_learn_and_none_falls_silent(tmp_path, recovery):
     raw = load_config("digits", SETTINGS).model_dump()
     by_bumps = recovery == "bump"
-    hidden = {"kind": "lif", "out_features": 100, "max_silent": 0.5 if by_bumps else 1.0}
-    raw["network"] = [hidden] * 8 + [{"kind": "lif", "out_features": 10, "max_silent": 0.1 if by_bumps else 1.0}]
+    raw["network"] = [{"kind": "lif", "out_features": 100}] * 8 + [{"kind": "lif", "out_features": 10}]
+    raw["training"]["silent"]["limits"] = [0.5] * 8 + [0.1] if by_bumps else 1.0
     if not by_bumps:
         raw["loss"]["regularizers"] = [{"kind": "silent_peak", "alpha": 0.1}]
     results = start(tmp_path / "run", parse_config(raw), progress_bar=False)

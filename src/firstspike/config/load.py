@@ -13,7 +13,6 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from firstspike.config.network import Problem, network_problems
 from firstspike.config.section import Section
 from firstspike.config.sections import SUBSTRATE_SECTIONS, outline_of
-from firstspike.config.upgrade import upgraded
 from firstspike.config.yaml_file import (
     Document,
     YamlError,
@@ -38,6 +37,20 @@ else:
 
 _MAX_BYTES = 1_000_000
 _MOST_ERRORS = 50
+_FORMER = {
+    "size": "out_features",
+    "channels": "out_channels",
+    "kernel": "kernel_size",
+    "train_neuron": "trainable",
+    "max_silent": "training.silent.limits",
+    "bump": "increment",
+    "instead": "skip_step",
+    "time_noise": "augment.jitter",
+    "drop": "dropout",
+    "seeds": "n_seeds",
+    "mirrored": "on_off",
+}
+"""Keys of versions before 0.1, and what they are called now."""
 
 
 class ConfigError(ValueError):
@@ -93,7 +106,7 @@ def load_config(
         ConfigError: no such file, no YAML, or values that do not fit; the message names all of them.
     """
     name = str(source)
-    document = upgraded(read_yaml(source, Config.model_fields), name)
+    document = read_yaml(source, Config.model_fields)
     if substrate is not None and not (
         isinstance(own := document.data.get("substrate"), dict) and own.get("kind") == substrate
     ):
@@ -101,7 +114,7 @@ def load_config(
     errors = []
     for setting in overrides:
         try:
-            document = upgraded(document.with_setting(setting), f"--set {setting.partition('=')[0]}")
+            document = document.with_setting(setting)
         except YamlError as error:
             errors.append(f"--set {shown_text(setting)}: {error.problem}")
     document = _with_absolute_paths(document, Path(source).parent)
@@ -170,7 +183,6 @@ def parse_config(raw: dict[str, Any], source: str = "config") -> Config:
 
 
 def _check(document: Document, source: str, read_tables: bool = True) -> Config:
-    document = upgraded(document, source)
     raw = document.data
     errors: list[Problem] = []
     config = None
@@ -229,8 +241,13 @@ def _explain(detail: Any, raw: dict[str, Any]) -> Problem:
     place, kind, context = tuple(steps), detail["type"], detail.get("ctx", {})
     if kind == "extra_forbidden":
         valid = list(model.model_fields) if model else []
-        near = difflib.get_close_matches(str(steps[-1]), valid, 1)
-        return place, f"unknown key{f', did you mean {near[0]}?' if near else ';'} valid keys: {', '.join(valid)}"
+        key = str(steps[-1])
+        near = difflib.get_close_matches(key, valid, 1)
+        if now := _FORMER.get(key):
+            hint = f", of an older version: it is now {now};"
+        else:
+            hint = f", did you mean {near[0]}?" if near else ";"
+        return place, f"unknown key{hint} valid keys: {', '.join(valid)}"
     if kind == "missing":
         return place, "is missing"
     if kind == "union_tag_invalid":

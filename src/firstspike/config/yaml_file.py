@@ -6,7 +6,6 @@ with its line: tags (``!!bool x``), aliases, merge keys, duplicate keys. Dates a
 
 import math
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -103,10 +102,17 @@ def parse_yaml(text: str) -> Document:
         line = text.count("\n", 0, wrong.start()) + 1
         column = wrong.start() - text.rfind("\n", 0, wrong.start())
         raise YamlError(f"the character {wrong[0]!r} is not allowed", line, column)
-    builder = _Builder()
-    for event in _events(text):
-        builder.add(event)
-    return builder.document
+    document, loader = Document(None), _Loader(text)
+    try:
+        if loader.check_node():
+            document.data = _plain(loader.get_node(), (), document.lines)
+        if loader.check_node():
+            raise _error("expected one document, got another one after ---", loader.peek_event())
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        problem = (getattr(error, "problem", None) or str(error)).replace("\n", " ")
+        raise YamlError(problem, *((mark.line + 1, mark.column + 1) if mark else ())) from None
+    return document
 
 
 def decode_yaml(content: bytes) -> str:
@@ -139,102 +145,58 @@ def shown_value(value: Any) -> str:
     return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 20]}... ({len(text)} characters)"
 
 
-@dataclass
-class _Open:
-    """A mapping or list that is not closed yet; ``key`` is that of the next value in a mapping, once it is known."""
+class _Loader(yaml.SafeLoader):
+    """Refuses aliases, tags and deep nesting where they begin."""
 
-    values: dict[str, Any] | list[Any]
-    place: Place
-    key: str | None = None
+    depth = 0
 
-
-class _Builder:
-    """Puts the events of a parser together, without recursion."""
-
-    def __init__(self) -> None:
-        self.document = Document(None)
-        self.open: list[_Open] = []
-        self.documents = 0
-
-    def add(self, event: yaml.Event) -> None:
-        """Take the next event."""
-        if isinstance(event, yaml.DocumentStartEvent):
-            self.documents += 1
-            if self.documents > 1:
-                raise _error("expected one document, got another one after ---", event)
-        elif isinstance(event, yaml.CollectionEndEvent):
-            self.open.pop()
-        elif isinstance(event, yaml.NodeEvent):
-            self._node(event)
-
-    def _node(self, event: yaml.NodeEvent) -> None:
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        """The next node."""
+        event: Any = self.peek_event()
         if isinstance(event, yaml.AliasEvent):
             raise _error("aliases (*name) are not allowed", event)
-        if (tag := getattr(event, "tag", None)) is not None:
-            raise _error(f"tags are not allowed, got {shown_value(tag)}; put text in quotes", event)
-        inside = self.open[-1] if self.open else None
-        if inside is not None and isinstance(inside.values, dict) and inside.key is None:
-            self._key(inside, event)
-            return
-        if not isinstance(event, yaml.ScalarEvent):
-            self._enter(inside, event)
-        else:
-            self._put(inside, _scalar(event), event)
-
-    def _key(self, inside: _Open, event: yaml.NodeEvent) -> None:
-        if not isinstance(event, yaml.ScalarEvent):
-            raise _error("expected text as a key, got a list or mapping", event)
-        key = event.value
-        if key == "<<" and event.implicit[0]:
-            raise _error("merge keys (<<) are not allowed", event)
-        if key in inside.values:
-            raise _error(f"duplicate key {shown_value(key)}", event)
-        inside.key = key
-        self.document.lines[(*inside.place, key)] = _line(event)
-
-    def _enter(self, inside: _Open | None, event: yaml.NodeEvent) -> None:
-        if len(self.open) >= _DEPTH:
+        if event.tag is not None:
+            raise _error(f"tags are not allowed, got {shown_value(event.tag)}; put text in quotes", event)
+        if self.depth >= _DEPTH and isinstance(event, yaml.CollectionStartEvent):
             raise _error("is nested too deeply for a config", event)
-        values: dict[str, Any] | list[Any] = {} if isinstance(event, yaml.MappingStartEvent) else []
-        self.open.append(_Open(values, self._put(inside, values, event)))
-
-    def _put(self, inside: _Open | None, value: Any, event: yaml.NodeEvent) -> Place:
-        """Put a value where it belongs; returns its place."""
-        if inside is None:
-            self.document.data = value
-            return ()
-        if isinstance(inside.values, list):
-            place = (*inside.place, len(inside.values))
-            inside.values.append(value)
-            self.document.lines[place] = _line(event)
-            return place
-        assert inside.key is not None
-        place = (*inside.place, inside.key)
-        inside.values[inside.key] = value
-        inside.key = None
-        return place
+        self.depth += 1
+        node = super().compose_node(parent, index)
+        self.depth -= 1
+        return node
 
 
-def _events(text: str) -> Iterator[yaml.Event]:
-    try:
-        yield from yaml.parse(text, yaml.SafeLoader)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        problem = (getattr(error, "problem", None) or str(error)).replace("\n", " ")
-        raise YamlError(problem, *((mark.line + 1, mark.column + 1) if mark else ())) from None
+def _plain(node: Any, place: Place, lines: dict[Place, int | None]) -> Any:
+    """The data of a node; the lines of what is in it are added."""
+    if isinstance(node, yaml.ScalarNode):
+        return _scalar(node)
+    if isinstance(node, yaml.SequenceNode):
+        found = []
+        for index, entry in enumerate(node.value):
+            here = (*place, index)
+            lines[here] = entry.start_mark.line + 1
+            found.append(_plain(entry, here, lines))
+        return found
+    values: dict[str, Any] = {}
+    for key, entry in node.value:
+        if not isinstance(key, yaml.ScalarNode):
+            raise _error("expected text as a key, got a list or mapping", key)
+        if key.value == "<<" and key.style is None:
+            raise _error("merge keys (<<) are not allowed", key)
+        if key.value in values:
+            raise _error(f"duplicate key {shown_value(key.value)}", key)
+        here = (*place, key.value)
+        lines[here] = key.start_mark.line + 1
+        values[key.value] = _plain(entry, here, lines)
+    return values
 
 
-def _line(event: yaml.Event) -> int:
-    return event.start_mark.line + 1 if event.start_mark else 0
+def _error(problem: str, at: yaml.Node | yaml.Event) -> YamlError:
+    return YamlError(problem, at.start_mark.line + 1, at.start_mark.column + 1)
 
 
-def _error(problem: str, event: yaml.Event) -> YamlError:
-    return YamlError(problem, _line(event), event.start_mark.column + 1 if event.start_mark else 0)
-
-
-def _scalar(event: yaml.ScalarEvent) -> Any:
-    text: str = event.value
-    if not event.implicit[0]:  # in quotes, or a block
+def _scalar(node: yaml.ScalarNode) -> Any:
+    text: str = node.value
+    if node.style is not None:  # in quotes, or a block
         return text
     if text in _WORDS:
         return _WORDS[text]
@@ -244,15 +206,14 @@ def _scalar(event: yaml.ScalarEvent) -> Any:
     if not integer and not _FLOAT.fullmatch(text):
         return text
     if len(text) > _DIGITS:
-        raise _error(f"expected a number of at most {_DIGITS} characters, got {len(text)}", event)
+        raise _error(f"expected a number of at most {_DIGITS} characters, got {len(text)}", node)
     digits = text.replace("_", "")
     if integer:
-        plain = digits.lstrip("+-")
-        octal = len(plain) > 1 and plain.isdecimal() and plain[0] == "0"
+        octal = re.fullmatch(r"[-+]?0\d+", digits)
         return int(digits, 8 if octal else 0)
     number = float(digits)
     if math.isinf(number):
-        raise _error(f"{shown_value(text)} is beyond the largest number; write .inf for infinity", event)
+        raise _error(f"{shown_value(text)} is beyond the largest number; write .inf for infinity", node)
     return number
 
 
@@ -262,14 +223,12 @@ def _replaced(data: Any, place: Place, value: Any) -> Any:
         return value
     key, rest = place[0], place[1:]
     if isinstance(key, int):
-        if not (isinstance(data, list) and key < len(data)):
-            what = (
-                f"the list has {len(data)} entries" if isinstance(data, list) else f"{shown_value(data)} is not a list"
-            )
-            raise YamlError(f"there is no [{key}]; {what}")
+        if not isinstance(data, list):
+            raise YamlError(f"there is no [{key}]; {shown_value(data)} is not a list")
+        if key >= len(data):
+            raise YamlError(f"there is no [{key}]; the list has {len(data)} entries")
         return [*data[:key], _replaced(data[key], rest, value), *data[key + 1 :]]
-    if data is None:
-        data = {}
-    if not isinstance(data, dict):
+    if not isinstance(data, dict | None):
         raise YamlError(f"{key} cannot be set inside {shown_value(data)}")
+    data = data or {}
     return {**data, key: _replaced(data.get(key), rest, value)}
