@@ -190,7 +190,7 @@ def _plain(node: Any, place: Place, lines: dict[Place, int | None]) -> Any:
     return values
 
 
-def _error(problem: str, at: yaml.Node | yaml.Event) -> YamlError:
+def _error(problem: str, at: Any) -> YamlError:
     return YamlError(problem, at.start_mark.line + 1, at.start_mark.column + 1)
 
 
