@@ -27,16 +27,19 @@ def test_results_as_they_are_written(tmp_path, found):
         ("x", "it should be a mapping, it is 'x'"),
         ({}, "it lacks 'epochs'"),
         (ALONE | {"seconds": math.nan}, "seconds should be a finite number, it is nan"),
-        (ALONE | {"epochs": True}, "epochs should be a number >= 0 without a fraction, it is True"),
+        (ALONE | {"epochs": True}, "epochs should be a valid integer, it is True"),
         (ALONE | {"test": 5}, "test should be a mapping, it is 5"),
         (ALONE | {"test": PART}, "test lacks 'accuracy_error'"),
         (
             ALONE | {"test": ALONE["test"] | {"silent": [None]}},
-            "test.silent should be a list of numbers, it is a list of 1",
+            "test.silent.0 should be a valid number, it is None",
         ),
         (JOINT | {"seeds": []}, "seeds should be a mapping, it is a list of 0"),
         (JOINT | {"seeds": {"7": ALONE, "8": {}}}, "seeds.8 lacks 'epochs'"),
-        (ALONE | {"test": ALONE["test"] | {"accuracy": "x" * 99}}, r"accuracy should be a number, it is 'x+ \.\.\.$"),
+        (
+            ALONE | {"test": ALONE["test"] | {"accuracy": "x" * 99}},
+            r"accuracy should be .* number, it is 'x+ \.\.\.$",
+        ),
     ],
 )
 def test_results_that_are_none(tmp_path, found, message):

@@ -10,26 +10,25 @@ import hashlib
 import io
 import json
 import logging
-import os
 import shutil
 import zipfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
 from firstspike.runs.files import flush_to_disk, named
-from firstspike.runs.forms import MANIFEST, read_json
+from firstspike.runs.forms import FORMAT, Manifest, read_json
 from firstspike.training.state import CheckpointError
 
 logger = logging.getLogger(__name__)
 
-FORMAT = 1
 _WEIGHTS, _STATE, _MANIFEST = "weights.safetensors", "state.pt", "manifest.json"
 
 
@@ -60,19 +59,20 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
     """
     temporary = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(temporary, ignore_errors=True)
+    weights = {key: value.detach().cpu().contiguous() for key, value in checkpoint.weights.items()}
     state = io.BytesIO()  # on a full disk the libraries' own writing raises what says nothing of it
     torch.save(checkpoint.state, state)
+    content = {_WEIGHTS: save(weights), _STATE: state.getvalue()}
+    manifest = {
+        "format": FORMAT,
+        "epoch": checkpoint.epoch,
+        "batch": checkpoint.batch,
+        "sha256": {name: hashlib.sha256(data).hexdigest() for name, data in content.items()},
+    }
     try:
         temporary.mkdir(parents=True)
-        weights = {key: value.detach().cpu().contiguous() for key, value in checkpoint.weights.items()}
-        (temporary / _WEIGHTS).write_bytes(save(weights))
-        (temporary / _STATE).write_bytes(state.getbuffer())
-        manifest = {
-            "format": FORMAT,
-            "epoch": checkpoint.epoch,
-            "batch": checkpoint.batch,
-            "sha256": {name: _digest(temporary / name) for name in (_WEIGHTS, _STATE)},
-        }
+        for name, data in content.items():
+            (temporary / name).write_bytes(data)
         (temporary / _MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
         for path in (*temporary.iterdir(), temporary):
             flush_to_disk(path)
@@ -93,22 +93,20 @@ def load_checkpoint(folder: Path) -> Checkpoint:
         CheckpointError: files that are missing, changed, or of a format that this version does not know.
     """
     try:
-        manifest = read_json(folder / _MANIFEST, lambda x: MANIFEST if x.get("format", FORMAT) == FORMAT else {})
-        if manifest["format"] != FORMAT:
-            raise CheckpointError(f"{folder}: has format {manifest['format']}, this version reads {FORMAT}")
+        manifest = read_json(folder / _MANIFEST, Manifest)
         content = {name: (folder / name).read_bytes() for name in (_WEIGHTS, _STATE)}
-        for name, data in content.items():
-            if hashlib.sha256(data).hexdigest() != manifest["sha256"].get(name):
-                raise CheckpointError(f"{folder}: {name} is damaged, its checksum differs from the manifest's")
-        weights = load(content[_WEIGHTS])
-    except CheckpointError:
-        raise
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+    except (OSError, ValueError) as error:
         raise CheckpointError(f"{folder}: cannot be read: {_first_line(error)}") from None
+    for name, data in content.items():
+        if hashlib.sha256(data).hexdigest() != manifest["sha256"].get(name):
+            raise CheckpointError(f"{folder}: {name} is damaged, its checksum differs from the manifest's")
+    name = _WEIGHTS
     try:
-        state = _unpacked(content[_STATE])
+        weights = load(content[name])
+        name = _STATE
+        state = _unpacked(content[name])
     except Exception as error:  # torch reports a refused pickle with an exception of the pickle module
-        raise CheckpointError(f"{folder}: {_STATE} is refused: {_first_line(error)}") from None
+        raise CheckpointError(f"{folder}: {name} is refused: {_first_line(error)}") from None
     return Checkpoint(manifest["epoch"], manifest["batch"], weights, state, folder)
 
 
@@ -136,28 +134,34 @@ def load_newest(folder: Path) -> Checkpoint | None:
     Raises:
         CheckpointError: there are some, and none of them can be read.
     """
-    found = load_newest_of_all([[[path]] for path in newest_first(folder)])
+    found = newest_of_all([folder])
     return None if found is None else found[0]
 
 
-def load_newest_of_all(moments: Iterable[Sequence[Sequence[Path]]]) -> list[Checkpoint] | None:
-    """One checkpoint for each run, of the newest moment at which all can be read.
+def newest_of_all(folders: Sequence[Path]) -> list[Checkpoint] | None:
+    """The newest checkpoints of the same moment in the folders of several runs; damaged ones are reported (logging).
 
-    Damaged ones are reported (logging) and passed over.
-
-    Args:
-        moments: newest first, each with the folders of every run that may be its checkpoint.
+    None before the first of them. Several runs are saved one after the other: what was saved of a first moment, or the
+    best of some, is then there without the rest.
 
     Raises:
-        CheckpointError: there are some, and none of them can be read.
+        CheckpointError: there are some, but none that can be read, or none of the same moment in all of the runs.
+        OSError: a folder that cannot be read.
     """
+    found = [{at: list(paths) for at, paths in groupby(newest_first(folder), moment_of)} for folder in folders]
+    common = [at for at in found[0] if all(at in moments for moments in found)]
+    regular = {at for moments in found for at, paths in moments.items() if paths[0].name.startswith("epoch_")}
+    if not common and len(regular) > 1:
+        newest = [next((paths[0].name for paths in moments.values()), "none") for moments in found]
+        has = ", ".join(f"{folder.parent.name} {name}" for folder, name in zip(folders, newest, strict=True))
+        raise CheckpointError(f"{folders[0].parents[1]}: no checkpoints of the same moment; the newest are {has}")
     errors: list[CheckpointError] = []
-    for runs in moments:
-        found = [checkpoint for paths in runs if (checkpoint := _first(paths, errors)) is not None]
-        if len(found) == len(runs):
+    for at in common:
+        loaded = [x for moments in found if (x := _first(moments[at], errors)) is not None]
+        if len(loaded) == len(folders):
             for error in errors:
-                logger.warning("%s; taking %s", error, found[0].name)
-            return found
+                logger.warning("%s; taking %s", error, loaded[0].name)
+            return loaded
     if errors:
         rest = f" ({len(errors) - 1} more cannot be read either)" if len(errors) > 1 else ""
         raise CheckpointError(f"{errors[0]}{rest}")
@@ -181,9 +185,8 @@ def find_checkpoint(folder: Path, name: str) -> Path:
         CheckpointError: there is none of that name.
     """
     known = {path.name: path for path in newest_first(folder)}
-    for path in list(known.values()):
-        if path.name.startswith("best_"):
-            known.setdefault("best", path)
+    if best := next((path for path in known.values() if path.name.startswith("best_")), None):
+        known.setdefault("best", best)
     if name in known:
         return known[name]
     near = [key for key in known if _plain(key) == _plain(name)] or difflib.get_close_matches(name, known, 3)
@@ -204,44 +207,11 @@ def remove_checkpoint(folder: Path) -> None:
 
 def checkpoints(folder: Path) -> list[Path]:
     """The checkpoints in a folder that look complete, oldest first."""
-    found = []
+    found: list[Path] = []
     for path in newest_first(folder):
-        try:
-            manifest = read_json(path / _MANIFEST, MANIFEST)
-            found.append((manifest["epoch"], manifest["batch"], path.name, path))
-        except (OSError, ValueError):
-            continue
-    return [path for *_, path in sorted(found)]
-
-
-def newest_of_all(folders: Sequence[Path]) -> list[Checkpoint] | None:
-    """The newest checkpoints of the same moment in the folders of several runs; damaged ones are reported (logging).
-
-    None before the first of them. Several runs are saved one after the other: what was saved of a first moment, or the
-    best of some, is then there without the rest.
-
-    Raises:
-        CheckpointError: there are some, but none that can be read, or none of the same moment in all of the runs.
-        OSError: a folder that cannot be read.
-    """
-    found = [_by_moment(folder) for folder in folders]
-    common = sorted(set(found[0]).intersection(*found[1:]), reverse=True)
-    saved = [
-        {at for at, paths in moments.items() if any(path.name.startswith("epoch_") for path in paths)}
-        for moments in found
-    ]
-    if not common and len(set().union(*saved)) > 1:
-        newest = [next((paths[0].name for paths in moments.values()), "none") for moments in found]
-        has = ", ".join(f"{folder.parent.name} {name}" for folder, name in zip(folders, newest, strict=True))
-        raise CheckpointError(f"{folders[0].parents[1]}: no checkpoints of the same moment; the newest are {has}")
-    return load_newest_of_all([[moments[at] for moments in found] for at in common])
-
-
-def _by_moment(folder: Path) -> dict[tuple[int, ...], list[Path]]:
-    """Folders that may be checkpoints, by the moment of the training."""
-    found: dict[tuple[int, ...], list[Path]] = {}
-    for path in newest_first(folder):
-        found.setdefault(moment_of(path), []).append(path)
+        with suppress(OSError, ValueError):
+            read_json(path / _MANIFEST, Manifest)
+            found.insert(0, path)
     return found
 
 
@@ -265,11 +235,10 @@ def newest_first(folder: Path) -> Iterator[Path]:
         OSError: the folder cannot be read.
     """
     try:
-        entries = sorted(os.listdir(folder))
+        entries = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
     except FileNotFoundError:
-        return iter(())
-    named = [folder / entry for entry in entries if not entry.startswith(".") and (folder / entry).is_dir()]
-    return iter(sorted(named, key=lambda path: (moment_of(path), path.name.startswith("epoch")), reverse=True))
+        entries = []
+    yield from sorted(entries, key=lambda path: (moment_of(path), path.name.startswith("epoch")), reverse=True)
 
 
 def moment_of(path: Path) -> tuple[int, ...]:
@@ -280,8 +249,3 @@ def moment_of(path: Path) -> tuple[int, ...]:
 def _plain(name: str) -> list[str]:
     """The parts of a checkpoint's name, numbers without leading zeros."""
     return [str(int(part)) if part.isdecimal() else part for part in name.split("_")]
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -27,7 +27,7 @@ from firstspike.data import Splits
 from firstspike.runs.checkpoint import newest_first, remove_checkpoint
 from firstspike.runs.environment import environment
 from firstspike.runs.files import named, remove_empty, write_whole
-from firstspike.runs.forms import ENVIRONMENT, read_json, results_form
+from firstspike.runs.forms import Environment, Form, Results, read_json
 from firstspike.runs.lock import LOCK
 from firstspike.torchrun import rank
 from firstspike.training import Row
@@ -75,7 +75,7 @@ class RunFolder:
         path.mkdir(parents=True, exist_ok=True)
         try:
             self.write_config(config)
-            write_whole(path / "environment.json", json.dumps(environment(config, substrate, data), indent=1) + "\n")
+            self._write("environment", environment(config, substrate, data))
         except OSError:  # a half-made folder would block the next attempt
             (path / "config.yaml").unlink(missing_ok=True)
             if fresh:
@@ -96,8 +96,7 @@ class RunFolder:
         Raises:
             ValueError: a damaged file; nothing was changed.
         """
-        if self.environment.get("substrate") != substrate["kind"]:  # early runs name the kind alone
-            self._note("substrate", "earlier_substrates", substrate)
+        self._note("substrate", "earlier_substrates", substrate)
         self._note("data", "earlier_data", data)
         if epoch is None:
             self.clear()
@@ -122,7 +121,7 @@ class RunFolder:
         if before != value:
             earlier = [*found.get(history, []), *([] if before is None else [before])]
             found |= {key: dict(value), history: earlier}
-            write_whole(self.path / "environment.json", json.dumps(found, indent=1) + "\n")
+            self._write("environment", found)
 
     @property
     def checkpoints(self) -> Path:
@@ -131,27 +130,24 @@ class RunFolder:
 
     @property
     def environment(self) -> dict[str, Any]:
-        """Contents of ``environment.json``; empty where it is missing.
-
-        Raises:
-            ValueError: it is damaged.
-        """
-        path = self.path / "environment.json"
-        return read_json(path, ENVIRONMENT) if path.is_file() else {}
+        """Contents of ``environment.json``; empty where it is missing, a ValueError where it is damaged."""
+        return self._read("environment", Environment)
 
     @property
     def results(self) -> dict[str, Any]:
-        """Contents of ``results.json``; empty before the end of the training.
-
-        Raises:
-            ValueError: it is damaged.
-        """
-        path = self.path / "results.json"
-        return read_json(path, results_form) if path.is_file() else {}
+        """Contents of ``results.json``; empty before the end of the training, a ValueError where it is damaged."""
+        return self._read("results", Results)
 
     def write_results(self, results: Mapping[str, Any]) -> None:
         """Write ``results.json``."""
-        write_whole(self.path / "results.json", json.dumps(results, indent=1) + "\n")
+        self._write("results", results)
+
+    def _read(self, name: str, form: type[Form]) -> dict[str, Any]:
+        path = self.path / f"{name}.json"
+        return read_json(path, form) if path.is_file() else {}
+
+    def _write(self, name: str, content: Mapping[str, Any]) -> None:
+        write_whole(self.path / f"{name}.json", json.dumps(content, indent=1) + "\n")
 
     def append(self, table: str, rows: Iterable[Row]) -> None:
         """Add rows to ``table`` (``metrics`` or ``output_times``)."""

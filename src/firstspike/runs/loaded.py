@@ -25,13 +25,7 @@ from firstspike.config import (
 from firstspike.data import SpikeData, Splits
 from firstspike.layers import Network, Record
 from firstspike.losses import TimeLoss
-from firstspike.runs.checkpoint import (
-    Checkpoint,
-    checkpoints,
-    find_checkpoint,
-    load_checkpoint,
-    load_newest,
-)
+from firstspike.runs.checkpoint import Checkpoint, checkpoints, find_checkpoint, load_checkpoint, load_newest
 from firstspike.runs.folder import RunFolder, changed_data
 from firstspike.runs.seeds import member_configs, member_folder
 from firstspike.runs.stored import load_data
@@ -46,7 +40,13 @@ Table = dict[str, Float[np.ndarray, " rows"]]
 
 
 class LoadedRun:
-    """A run: its config, tables and results, its trained network, and what that makes of the test data.
+    """A run to examine and to use in Python: config, tables and results, trained network, and what it makes of data.
+
+        run = fs.load_run("runs/bars")
+        out = run.network(run.data.test.times)      # spike times (samples, classes)
+        run.loss.predict(out), run.metrics["validation_accuracy"], run.checkpoints
+
+    Each part is loaded when it is first used. Everything is on the CPU.
 
     Args:
         path: the run's folder.
@@ -153,11 +153,7 @@ class LoadedRun:
 
     @cached_property
     def network(self) -> Network:
-        """The trained network; its parameters ask for no gradient.
-
-        Raises:
-            CheckpointError: see ``checkpoint``.
-        """
+        """The trained network, with the weights of ``checkpoint``; its parameters ask for no gradient."""
         return self._network(self.checkpoint)
 
     @cached_property
@@ -283,32 +279,4 @@ def stored_data(folder: Path, config: Config) -> Splits:
     return build_data(config)
 
 
-def load_run(
-    path: Path | str,
-    checkpoint: str | None = None,
-    substrate: str | None = None,
-    *,
-    data: Splits | None = None,
-    **parts: Any,
-) -> LoadedRun:
-    """A run to examine and to use in Python.
-
-        run = fs.load_run("runs/bars")
-        out = run.network(run.data.test.times)      # spike times (samples, classes)
-        run.loss.predict(out), run.metrics["validation_accuracy"], run.checkpoints
-
-    Each part is loaded when it is first used: ``config``, ``network``, ``loss``, ``data``, ``metrics``, ``results``,
-    ``evaluation`` and more, see ``LoadedRun``. Everything is on the CPU.
-
-    Args:
-        path: the run folder.
-        checkpoint: a name out of ``run.checkpoints``, or ``best``; by default the newest one that can be read.
-        substrate: use this kind of substrate, with default settings, instead of the run's.
-        data: the data of the run, where they were made in Python and the folder has no copy.
-        parts: objects of your own that the folder's config only names: ``network``, ``loss``, ``substrate``.
-
-    Raises:
-        FileNotFoundError: the folder does not hold a run.
-        ValueError: no checkpoint of that name, no such substrate.
-    """
-    return LoadedRun(path, checkpoint, substrate, data=data, **parts)
+load_run = LoadedRun

@@ -60,21 +60,16 @@ def joint_results(seeds: Sequence[int], results: Sequence[dict[str, Any]]) -> di
 def write_table(top: Path, results: dict[str, Any]) -> None:
     """Write ``seeds.csv``: a row for each seed, then mean and standard deviation."""
     columns = ("best_validation_accuracy", "validation_accuracy", "test_accuracy", "test_loss")
-    rows: list[list[Any]] = []
-    for seed, result in results["seeds"].items():
+    numbers = []
+    for result in results["seeds"].values():
         validation, test = ((result.get(split) or {}) for split in ("validation", "test"))
-        found = (
-            result["best_validation_accuracy"],
-            validation.get("accuracy"),
-            test.get("accuracy"),
-            test.get("loss"),
-        )
-        rows.append([seed, *(math.nan if number is None else number for number in found)])
-    values = list(zip(*(row[1:] for row in rows), strict=True))
-    rows.append(["mean", *map(statistics.fmean, values)])
-    rows.append(["std", *(statistics.stdev(x) if all(map(math.isfinite, x)) else math.nan for x in values)])
+        found = (result[columns[0]], validation.get("accuracy"), test.get("accuracy"), test.get("loss"))
+        numbers.append([math.nan if number is None else number for number in found])
+    means = [statistics.fmean(x) for x in zip(*numbers, strict=True)]
+    spreads = [statistics.stdev(x) if all(map(math.isfinite, x)) else math.nan for x in zip(*numbers, strict=True)]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["seed", *columns])
-    writer.writerows(rows)
+    for name, row in zip([*results["seeds"], "mean", "std"], [*numbers, means, spreads], strict=True):
+        writer.writerow([name, *row])
     write_whole(top / "seeds.csv", text.getvalue())

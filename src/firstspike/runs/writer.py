@@ -4,7 +4,6 @@ import logging
 from collections import OrderedDict
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +12,7 @@ from torch import Tensor
 from firstspike.config import Config
 from firstspike.config.describer import describe
 from firstspike.data import Splits
-from firstspike.runs.checkpoint import (
-    Checkpoint,
-    keep_only,
-    newest_of_all,
-    place_of,
-    save_checkpoint,
-)
+from firstspike.runs.checkpoint import Checkpoint, keep_only, newest_of_all, place_of, save_checkpoint
 from firstspike.runs.folder import RunFolder, changed_data, check_free
 from firstspike.runs.lock import locked
 from firstspike.runs.seeds import joint_results, member_configs, member_folder, write_table
@@ -92,11 +85,9 @@ class RunWriter(Callback):
             if not self.resume:
                 check_free(self.folder)
             self.lock()
-        folders = [self.folder]
-        if len(fit.seeds) > 1:
-            folders = [self.folder / f"seed_{seed}" for seed in fit.seeds]
         if not self.resume or self.from_scratch:
             return
+        folders = [self.folder] if len(fit.seeds) == 1 else [self.folder / f"seed_{seed}" for seed in fit.seeds]
         try:
             newest = newest_of_all([RunFolder(folder).checkpoints for folder in folders])
         except CheckpointError as error:
@@ -104,21 +95,19 @@ class RunWriter(Callback):
                 f"{error}. Nothing was changed. To drop all checkpoints and train anew: "
                 f"firstspike resume {self.folder} --from-scratch"
             ) from None
-        if newest is not None:
-            for checkpoint in newest:
-                self._check_moment(fit, checkpoint)
-            members = [
-                checkpoint.state | {"network": checkpoint.weights, "where": checkpoint.folder} for checkpoint in newest
-            ]
-            callbacks = newest[0].state.get("callbacks", {})
-            try:
-                fit.callbacks.load_state_dict(callbacks)
-            except (AttributeError, KeyError, TypeError, ValueError, RuntimeError):
-                where = newest[0].folder
-                raise CheckpointError(f"{where}: callbacks does not hold the states of this run's callbacks") from None
-            fit.trainer.load_state_dict({"members": members}, self.allow_other_chip)
-            places = [(place_of(checkpoint.folder.parent, checkpoint), checkpoint.folder) for checkpoint in newest]
-            self.damaged = any(place != taken and place.exists() for place, taken in places)
+        if newest is None:
+            return
+        for checkpoint in newest:
+            self._check_moment(fit, checkpoint)
+        try:
+            fit.callbacks.load_state_dict(newest[0].state.get("callbacks", {}))
+        except (AttributeError, KeyError, TypeError, ValueError, RuntimeError):
+            where = newest[0].folder
+            raise CheckpointError(f"{where}: callbacks does not hold the states of this run's callbacks") from None
+        members = [x.state | {"network": x.weights, "where": x.folder} for x in newest]
+        fit.trainer.load_state_dict({"members": members}, self.allow_other_chip)
+        places = [(place_of(x.folder.parent, x), x.folder) for x in newest]
+        self.damaged = any(place != taken and place.exists() for place, taken in places)
 
     def lock(self, folder: Path | None = None) -> None:
         """Keep other processes from training the run, until this callback is closed.
@@ -244,11 +233,10 @@ class RunWriter(Callback):
     def _save(self, fit: Fit) -> None:
         """Checkpoints of all networks, also the best ones that wait in memory; those that they replace are removed."""
         self._write_best()
-        found = list(zip(self.runs, captured(fit.trainer, fit.callbacks.state_dict()), strict=True))
-        places = [place_of(run.checkpoints, checkpoint) for run, checkpoint in found]
-        for place, (_, checkpoint) in zip(places, found, strict=True):
+        found = self._captured(fit)
+        for place, checkpoint in found:
             save_checkpoint(place, checkpoint)
-        for place in places:  # once all are there
+        for place, _ in found:  # once all are there
             keep_only(place, "_batch_")
 
     def _note_best(self, fit: Fit) -> None:
@@ -257,10 +245,9 @@ class RunWriter(Callback):
         One that is better by its loss alone waits in memory for the next regular checkpoint: where all samples are
         classified correctly, that can be every epoch. After a crash in between, the repeated epochs find it again.
         """
-        now = captured(fit.trainer, fit.callbacks.state_dict())
-        for index, (checkpoint, how) in enumerate(zip(now, fit.improved, strict=True)):
+        for index, ((_, checkpoint), how) in enumerate(zip(self._captured(fit), fit.improved, strict=True)):
             if how is not None:
-                self.best[index] = _copied(checkpoint)
+                self.best[index] = checkpoint
         self._write_best([index for index, how in enumerate(fit.improved) if how == "accuracy"])
 
     def _write_best(self, chosen: Sequence[int] | None = None) -> None:
@@ -274,10 +261,12 @@ class RunWriter(Callback):
     def _keep_last_epoch(self, fit: Fit) -> None:
         """Hold the state in memory, for when the next epoch fails: no answer from a substrate, or a divergence."""
         if fit.first:
-            self.last_epoch = [
-                (place_of(run.checkpoints, checkpoint), _copied(checkpoint))
-                for run, checkpoint in zip(self.runs, captured(fit.trainer, fit.callbacks.state_dict()), strict=True)
-            ]
+            self.last_epoch = self._captured(fit)
+
+    def _captured(self, fit: Fit) -> list[tuple[Path, Checkpoint]]:
+        """A checkpoint of each network as it is now, and its regular place."""
+        found = captured(fit.trainer, fit.callbacks.state_dict())
+        return [(place_of(run.checkpoints, x), x) for run, x in zip(self.runs, found, strict=True)]
 
     def _draw(self) -> None:
         """Draw the figures that need the tables alone. A training is not lost to a figure that cannot be drawn."""
@@ -293,17 +282,13 @@ class RunWriter(Callback):
 
 
 def captured(trainer: Trainer, callbacks: dict[str, Any] | None = None) -> list[Checkpoint]:
-    """What goes into a checkpoint, for each network; ``callbacks`` are their states."""
+    """A checkpoint of each network with tensors of its own; ``callbacks`` are their states."""
     found = []
-    for state in trainer.state_dict()["members"]:
-        weights = state.pop("network")
-        progress = state["progress"]
-        found.append(Checkpoint(progress["epoch"], progress["batch"], weights, state | {"callbacks": callbacks or {}}))
+    for member in trainer.state_dict()["members"]:
+        state = _own_tensors(member | {"callbacks": callbacks or {}})
+        progress, weights = state["progress"], state.pop("network")
+        found.append(Checkpoint(progress["epoch"], progress["batch"], weights, state))
     return found
-
-
-def _copied(checkpoint: Checkpoint) -> Checkpoint:
-    return replace(checkpoint, weights=_own_tensors(checkpoint.weights), state=_own_tensors(checkpoint.state))
 
 
 def _own_tensors(value: Any) -> Any:
