@@ -1,6 +1,7 @@
 """From the objects of a training to the config that describes them: the inverse of ``build``."""
 
-from collections.abc import Mapping
+import inspect
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -21,9 +22,7 @@ from firstspike.layers import LIFLayer
 from firstspike.losses import LOSSES, REGULARIZERS
 from firstspike.neuron import LIF
 from firstspike.substrates import SUBSTRATES
-from firstspike.training import OPTIMIZERS, SCHEDULES, Augment, EarlyStopping, Fit, Trainer
-
-_SILENT = ("limits", "increment", "targeted", "exponential", "skip_step")
+from firstspike.training import OPTIMIZERS, SCHEDULES, Augment, EarlyStopping, Fit, SilentNeurons, Trainer
 
 
 def describe(trainer: Trainer, fit: Fit | None = None, checkpoint_every: int | None = None) -> Config:
@@ -42,6 +41,7 @@ def describe(trainer: Trainer, fit: Fit | None = None, checkpoint_every: int | N
     network = describe_network(member.network, member.optimizer)
     regularizers = [_described(REGULARIZERS, REGULARIZER_SECTIONS, part) for part in trainer.objective.regularizers]
     tau_syn = getattr(loss, "tau_syn", None)
+    callbacks = () if fit is None else fit.callbacks.callbacks
     parameter = next(member.network.parameters(), torch.zeros(1))
     training: dict[str, Any] = {
         "epochs": 1 if fit is None else fit.epochs,
@@ -49,12 +49,12 @@ def describe(trainer: Trainer, fit: Fit | None = None, checkpoint_every: int | N
         "seed": 0 if fit is None else fit.seeds[0],
         "n_seeds": len(trainer.members),
         "checkpoint_every": checkpoint_every,
-        "optimizer": _optimizer(member.optimizer),
+        "optimizer": _described(OPTIMIZERS, OPTIMIZER_SECTIONS, member.optimizer, lambda x, name: x.defaults[name]),
         "schedule": _schedule(member.schedule),
         "clip_grad_norm": trainer.clip_grad_norm,
-        "silent": {name: getattr(member.silent, name) for name in _SILENT},
+        "silent": _settings(member.silent, SilentNeurons),
         "augment": vars(trainer.augment) if isinstance(trainer.augment, Augment) else {},
-        "early_stopping": _early_stopping(fit),
+        "early_stopping": next((_settings(x, EarlyStopping) for x in callbacks if isinstance(x, EarlyStopping)), None),
         "dtype": str(parameter.dtype).removeprefix("torch."),
         "device": parameter.device.type,
     }
@@ -73,13 +73,23 @@ def describe(trainer: Trainer, fit: Fit | None = None, checkpoint_every: int | N
     )
 
 
-def _described(registry: Mapping[str, Any], sections: Mapping[str, type[Section]], part: Any) -> dict[str, Any]:
+def _described(
+    registry: Mapping[str, Any],
+    sections: Mapping[str, type[Section]],
+    part: Any,
+    argument: Callable[[Any, str], Any] = getattr,
+) -> dict[str, Any]:
     """The section of an object by its class; of one that is not in the registry its name."""
     kind = next((kind for kind, target in registry.items() if target is type(part)), None)
     if kind is None:
         return {"kind": CUSTOM, "name": getattr(part, "__name__", type(part).__name__)}
-    names = [name for name in sections[kind].model_fields if name not in ("kind", "regularizers")]
-    return {"kind": kind} | {name: getattr(part, name) for name in names}
+    names = sections[kind].model_fields.keys() - {"kind", "regularizers", "warmup"}
+    return {"kind": kind} | {name: argument(part, name) for name in names}
+
+
+def _settings(part: Any, target: type[Any]) -> dict[str, Any]:
+    """The arguments of a class that an object of it was made with."""
+    return {name: getattr(part, name) for name in inspect.signature(target).parameters}
 
 
 def _neuron(network: Any, tau_syn: float | None) -> dict[str, Any]:
@@ -89,34 +99,17 @@ def _neuron(network: Any, tau_syn: float | None) -> dict[str, Any]:
     return numbers if tau_syn is None else numbers | {"tau_syn": tau_syn}
 
 
-def _optimizer(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-    kind = next((kind for kind, target in OPTIMIZERS.items() if target is type(optimizer)), None)
-    if kind is None:
-        return {"kind": CUSTOM, "name": type(optimizer).__name__}
-    names = [name for name in OPTIMIZER_SECTIONS[kind].model_fields if name != "kind"]
-    return {"kind": kind} | {name: optimizer.defaults[name] for name in names}
-
-
 def _schedule(schedule: LRScheduler | None) -> dict[str, Any] | None:
     if schedule is None:
         return None
-    found, warmup = schedule, 0
+    found, warmup = schedule, getattr(schedule, "warmup", 0)
     if isinstance(schedule, ChainedScheduler):
         first, *others = schedule._schedulers
         if len(others) == 1 and isinstance(first, LinearLR):
             found, warmup = others[0], first.total_iters
-    kind = next((kind for kind, target in SCHEDULES.items() if target is type(found)), None)
-    if kind is None:
+    given = _described(SCHEDULES, SCHEDULE_SECTIONS, found)
+    if given["kind"] == CUSTOM:
         return {"kind": CUSTOM, "name": type(schedule).__name__}
-    names = [name for name in SCHEDULE_SECTIONS[kind].model_fields if name not in ("kind", "warmup")]
-    given = {name: getattr(found, name) for name in names}
     if "milestones" in given:
         given["milestones"] = sorted(given["milestones"].elements())
-    return {"kind": kind, "warmup": getattr(found, "warmup", warmup)} | given
-
-
-def _early_stopping(fit: Fit | None) -> dict[str, Any] | None:
-    for callback in () if fit is None else fit.callbacks.callbacks:
-        if isinstance(callback, EarlyStopping):
-            return {name: getattr(callback, name) for name in ("patience", "metric", "min_delta")}
-    return None
+    return given | {"warmup": warmup}

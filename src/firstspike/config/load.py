@@ -4,8 +4,7 @@ import difflib
 from collections.abc import Iterable, Sequence
 from math import inf
 from pathlib import Path
-from types import UnionType
-from typing import TYPE_CHECKING, Any, TypeAlias, Union, get_args, get_origin
+from typing import TYPE_CHECKING, Any, TypeAlias, get_args
 
 import yaml
 from pydantic import BaseModel, TypeAdapter, ValidationError
@@ -15,6 +14,7 @@ from firstspike.config.section import Section
 from firstspike.config.sections import SUBSTRATE_SECTIONS, outline_of
 from firstspike.config.yaml_file import (
     Document,
+    Place,
     YamlError,
     decode_yaml,
     parse_yaml,
@@ -237,11 +237,11 @@ def _valid(section: Any, value: Any) -> Any:
 
 def _explain(detail: Any, raw: dict[str, Any]) -> Problem:
     """One pydantic error: its place, and what is wrong and how to mend it."""
-    steps, model, value = _walk(detail["loc"], raw)
-    place, kind, context = tuple(steps), detail["type"], detail.get("ctx", {})
+    place, value, _ = _walk(detail["loc"], raw)
+    kind, context = detail["type"], detail.get("ctx", {})
     if kind == "extra_forbidden":
-        valid = list(model.model_fields) if model else []
-        key = str(steps[-1])
+        *_, sections = _walk(detail["loc"][:-1], raw)
+        key, valid = str(place[-1]), list(sections[0].model_fields)
         near = difflib.get_close_matches(key, valid, 1)
         if now := _FORMER.get(key):
             hint = f", of an older version: it is now {now};"
@@ -262,44 +262,26 @@ def _explain(detail: Any, raw: dict[str, Any]) -> Problem:
     return place, f"{message}{shown}"
 
 
-def _walk(loc: tuple[int | str, ...], raw: Any) -> tuple[list[int | str], type[BaseModel] | None, Any]:
-    """The place of an error without the tags of unions, the model that refused it, and the value there."""
-    model: type[BaseModel] | None = Config
-    annotation: Any = Config
-    steps: list[int | str] = []
-    value = raw
+def _walk(loc: tuple[int | str, ...], raw: Any) -> tuple[Place, Any, list[type[BaseModel]]]:
+    """The place of an error without what pydantic adds for unions, the value there, and the sections it may be."""
+    place: Place = ()
+    value, sections, tagged = raw, list[type[BaseModel]]([Config]), True
     for part in loc:
-        options = _models(annotation)
-        tagged = [m for m in options if "kind" in m.model_fields and part in _tags(m)]
-        if tagged and not (isinstance(value, dict) and part in value and part != value.get("kind")):
-            annotation = model = tagged[0]
-            continue
-        if len(options) == 1 and options[0] is not model:
-            model = options[0]
-        steps.append(part)
         if isinstance(part, int):
-            value = value[part] if isinstance(value, list) and part < len(value) else None
-            annotation = get_args(_strip(annotation))[0] if get_args(_strip(annotation)) else annotation
-        else:
-            value = value.get(part) if isinstance(value, dict) else None
-            field = model.model_fields.get(part) if model else None
-            annotation = field.annotation if field else None
-    return steps, model, value
+            if isinstance(value, list | tuple):
+                place, value, tagged = (*place, part), value[part] if part < len(value) else None, False
+        elif isinstance(value, dict):
+            if not tagged and part == value.get("kind"):
+                sections, tagged = [s for s in sections if part in get_args(s.model_fields["kind"].annotation)], True
+            elif part in value or any(part in section.model_fields for section in sections):
+                fields = [section.model_fields[part] for section in sections if part in section.model_fields]
+                sections = [section for field in fields for section in _sections(field.annotation)]
+                place, value, tagged = (*place, part), value.get(part), False
+    return place, value, sections
 
 
-def _strip(annotation: Any) -> Any:
-    """``X`` of ``Annotated[X, ...]``."""
-    return get_args(annotation)[0] if hasattr(annotation, "__metadata__") else annotation
-
-
-def _models(annotation: Any) -> list[type[BaseModel]]:
-    annotation = _strip(annotation)
+def _sections(annotation: Any) -> list[type[BaseModel]]:
+    """All sections in an annotation."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation]
-    if get_origin(annotation) in (Union, UnionType):
-        return [model for option in get_args(annotation) for model in _models(option)]
-    return []
-
-
-def _tags(model: type[BaseModel]) -> tuple[Any, ...]:
-    return get_args(model.model_fields["kind"].annotation)
+    return [section for option in get_args(annotation) for section in _sections(option)]

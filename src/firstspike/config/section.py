@@ -6,8 +6,6 @@ arguments back from an object, which keeps each of them in an attribute of the s
 """
 
 import inspect
-import re
-import textwrap
 from collections.abc import Callable, Collection, Mapping, Sequence
 from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
@@ -16,6 +14,8 @@ import torch
 from jaxtyping import AbstractArray
 from pydantic import BaseModel, ConfigDict, Field, create_model, model_validator
 from torch import Tensor
+
+from firstspike.data.signature import parts_of_docstring
 
 _RUNTIME = {"self", "device", "dtype", "generator", "backend"}
 """Arguments that a config never gives."""
@@ -111,16 +111,7 @@ def union(sections: Collection[type[Section]]) -> Any:
 
 def argument_texts(target: Callable[..., Any]) -> dict[str, str]:
     """What the ``Args:`` of a docstring say, by argument."""
-    text = inspect.getdoc(target) or ""
-    part = re.search(r"^Args:\n((?:[ ]+.*\n?|\n)+)", text, re.MULTILINE)
-    if part is None:
-        return {}
-    found: dict[str, str] = {}
-    for entry in re.split(r"^(?=\w)", textwrap.dedent(part[1]), flags=re.MULTILINE):
-        argument, colon, rest = entry.strip().partition(":")
-        if colon and argument.isidentifier():
-            found[argument] = " ".join(rest.split())
-    return found
+    return {name: " ".join(text.split()) for name, text in parts_of_docstring(target)[1].items()}
 
 
 def _summary(target: Callable[..., Any]) -> str:

@@ -27,8 +27,8 @@ def takes_arguments_of(source: Callable[..., Any], without: Collection[str] = ()
         passed = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in passed]
         signature = own.replace(parameters=[*declared, *passed])
 
-        before, texts, after = _sections(function)
-        texts = _sections(source)[1] | texts
+        before, texts, after = parts_of_docstring(function)
+        texts = parts_of_docstring(source)[1] | texts
         listed = "".join(f"    {name}: {texts[name]}\n" for name in signature.parameters if name in texts)
         function.__signature__ = signature  # type: ignore[attr-defined]
         function.__doc__ = "\n\n".join([*before, f"Args:\n{listed}".rstrip(), *after])
@@ -37,13 +37,11 @@ def takes_arguments_of(source: Callable[..., Any], without: Collection[str] = ()
     return decorate
 
 
-def _sections(function: Callable[..., Any]) -> tuple[list[str], dict[str, str], list[str]]:
+def parts_of_docstring(function: Callable[..., Any]) -> tuple[list[str], dict[str, str], list[str]]:
     """Paragraphs of a docstring before ``Args:``, the description of each argument, and the paragraphs after it."""
     paragraphs = (inspect.getdoc(function) or "").split("\n\n")
     headings = [paragraph.partition("\n")[0] for paragraph in paragraphs]
-    place = next(
-        (k for k, heading in enumerate(headings) if heading in ("Args:", "Returns:", "Raises:")), len(headings)
-    )
+    place = next((k for k, x in enumerate(headings) if x in ("Args:", "Returns:", "Raises:")), len(headings))
     if place == len(headings) or headings[place] != "Args:":
         return paragraphs[:place], {}, paragraphs[place:]
     entries = re.findall(r"^    (\w+): (.*(?:\n     .*)*)", paragraphs[place], re.MULTILINE)

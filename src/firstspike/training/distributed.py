@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.distributed.rendezvous import rendezvous
 
 from firstspike.data import SpikeData
-from firstspike.layers import Network, part_of_batch, project_delays_
+from firstspike.layers import part_of_batch
 from firstspike.losses import SilentPeak
 from firstspike.torchrun import ProcessLostError, local_rank, processes, rank
 from firstspike.training.engines import Sequential
@@ -237,13 +237,7 @@ class Distributed(Sequential):
         if raised is None or not silent.skip_step:
             for parameter, gradient in zip(parameters, gradients, strict=True):
                 parameter.grad = gradient
-            self.clip(member)
-            member.optimizer.step()
-            project_delays_(network)
-        if raised is not None:
-            silent.raise_silent_(network, raised, silent_counts[raised] / samples)
-        if isinstance(network, Network):
-            member.substrate.project_(network)
+        self.move(member, raised, None if raised is None else silent_counts[raised] / samples)
         skipped = torch.full_like(cost, samples * (raised is not None))
         return torch.cat([torch.stack([cost, correct, skipped]), fractions * samples]).double()
 

@@ -13,7 +13,7 @@ from firstspike.layers import DelayRule, Ensemble, Network, project_delays_
 from firstspike.training.evaluation import Evaluation, evaluate, evaluation_of, outputs_of
 from firstspike.training.fitting import Member, Objective
 from firstspike.training.schedules import advance
-from firstspike.training.silent import silent_fractions
+from firstspike.training.silent import silent_fractions, silent_share
 
 logger = logging.getLogger(__name__)
 
@@ -49,16 +49,29 @@ class Sequential:
         if raised is None or not silent.skip_step:
             member.optimizer.zero_grad()
             total.backward()
-            self.clip(member)
-            member.optimizer.step()
-            project_delays_(network)
-        if raised is not None:
-            silent.raise_layer_(network, raised, record.layers[member.spiking[raised]])
-        if isinstance(network, Network):
-            member.substrate.project_(network)
+        share = None if raised is None else silent_share(record.layers[member.spiking[raised]])
+        self.move(member, raised, share)
         correct = (self.objective.predict(record.output.detach()) == labels).mean(dtype=times.dtype)
         sums = torch.stack([loss.detach(), correct, torch.full_like(correct, raised is not None)])
         return torch.cat([sums, fractions]).double() * len(labels)
+
+    def move(self, member: Member, raised: int | None, share: Tensor | None) -> None:
+        """Take a gradient step, or raise the weights of a layer, or both.
+
+        Args:
+            member: has its gradient.
+            raised: which of its LIF layers is too silent, if one is.
+            share: of the samples in which each neuron of that layer is silent.
+        """
+        network = member.network
+        if raised is None or not member.silent.skip_step:
+            self.clip(member)
+            member.optimizer.step()
+            project_delays_(network)
+        if raised is not None and share is not None:
+            member.silent.raise_layer_(network, raised, share)
+        if isinstance(network, Network):
+            member.substrate.project_(network)
 
     def clip(self, member: Member) -> None:
         """Limit the norm of a network's gradient."""
@@ -121,7 +134,7 @@ class SideBySide(Sequential):
                 project_delays_(members[e].network)
         for e, layer in enumerate(raised):
             if layer is not None:
-                members[e].silent.raise_layer_(members[e].network, layer, layers[spiking[layer]][e])
+                members[e].silent.raise_layer_(members[e].network, layer, silent_share(layers[spiking[layer]][e]))
         correct = (self.objective.predict(layers[-1].detach()) == labels).mean(-1, dtype=times.dtype)
         skipped = torch.tensor([layer is not None for layer in raised]).to(correct)
         sums = torch.stack([losses.detach(), correct, skipped], dim=1)

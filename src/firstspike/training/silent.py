@@ -111,25 +111,21 @@ class SilentNeurons:
         lif, times = network.get_submodule(str(index)), record.layers[index]
         assert isinstance(lif, LIFLayer)
         if self.skip_step or getattr(lif.weight, "of_ensemble", False):
-            self.raise_layer_(network, found, times)
+            self.raise_layer_(network, found, silent_share(times))
         else:  # in new memory: a backward pass that is still to come needs the weights of the forward pass
             limit = self.limits_of(len(spiking_layers(network)))[found]
-            lif.weight.data = lif.weight.detach() + self._increments(lif, limit, _silent(times))
+            lif.weight.data = lif.weight.detach() + self._increments(lif, limit, silent_share(times))
         return self.skip_step
 
-    def raise_layer_(self, network: nn.Module, layer: int, times: Float[Tensor, "batch neurons"]) -> None:
+    @torch.no_grad()
+    def raise_layer_(self, network: nn.Module, layer: int, silent: Float[Tensor, " neurons"]) -> None:
         """Raise weights of one layer.
 
         Args:
             network: its weights are raised, in place.
             layer: number of the LIF layer, from ``too_silent``.
-            times: the layer's spike times in the batch.
+            silent: fraction of the samples in which each of its neurons is silent.
         """
-        self.raise_silent_(network, layer, _silent(times))
-
-    @torch.no_grad()
-    def raise_silent_(self, network: nn.Module, layer: int, silent: Float[Tensor, " neurons"]) -> None:
-        """The same from the fraction of samples in which each neuron of the layer is silent."""
         layers = spiking_layers(network)
         lif = network[layers[layer]] if isinstance(network, Network) else None
         if not isinstance(lif, LIFLayer):
@@ -154,7 +150,7 @@ class SilentNeurons:
         self.last_layer, self.repeats = state["last_layer"], state["repeats"] or 0
 
 
-def _silent(times: Float[Tensor, "*batch neurons"]) -> Float[Tensor, " neurons"]:
+def silent_share(times: Float[Tensor, "*batch neurons"]) -> Float[Tensor, " neurons"]:
     """Fraction of the samples in which each neuron is silent."""
     return torch.isinf(times).flatten(0, -2).mean(dim=0, dtype=times.dtype)
 
