@@ -8,7 +8,7 @@ import torch
 
 from firstspike.config import build, build_data, load_config
 from firstspike.runs import RunWriter, resume, start
-from firstspike.runs.checkpoint import checkpoints, load_checkpoint, newest_first
+from firstspike.runs.checkpoint import CheckpointError, checkpoints, load_checkpoint, newest_first
 from firstspike.training import Callback, Evaluation, Interrupted
 from firstspike.training.fitting import Progress
 
@@ -104,13 +104,11 @@ def test_one_that_is_better_by_its_loss_waits_as_it_was(tmp_path):
             assert waiting[0].epoch == epoch
 
 
-def test_a_checkpoint_of_an_earlier_version_is_read():
-    """It has neither the loss of the best epoch nor the neurons of the weights."""
+def test_a_state_without_the_neurons_of_the_weights_is_read_and_one_without_the_best_loss_is_not():
     config = load_config("bars", TIES)
     state = build(config).state_dict()["members"][0]
     state["progress"] |= {"epoch": 3, "best": 0.9}
     state["schedule"]["last_epoch"] = 3
-    del state["progress"]["best_loss"], state["groups"]
     weights = {name: value for name, value in state["network"].items() if not name.endswith("_extra_state")}
     assert len(weights) < len(state["network"])
     trainer = build(config)
@@ -118,6 +116,9 @@ def test_a_checkpoint_of_an_earlier_version_is_read():
     progress = trainer.members[0].progress
     assert (progress.epoch, progress.best, progress.best_loss) == (3, 0.9, math.inf)
     assert progress.improve(evaluation(0.9, 1.0)) == "loss"
+    del state["progress"]["best_loss"]
+    with pytest.raises(CheckpointError, match="progress lacks 'best_loss'"):
+        trainer.load_state_dict({"members": [state]})
 
 
 @pytest.mark.parametrize("names", [["epoch_0003", "best_0003"], ["best_0003", "epoch_0003"]])

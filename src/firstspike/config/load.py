@@ -87,6 +87,10 @@ class Config(Section):
         """The whole config, defaults written out, in the form that ``load_config`` reads."""
         return yaml.safe_dump(self.model_dump(mode="json", exclude_none=True), sort_keys=False)
 
+    def with_training(self, **settings: Any) -> "Config":
+        """The config with other values in its section ``training``, which are not checked."""
+        return self.model_copy(update={"training": self.training.model_copy(update=settings)})
+
     def __reduce__(self) -> tuple[Any, ...]:
         return Config.model_validate, (self.model_dump(),)  # pickle cannot find classes that follow from signatures
 

@@ -33,19 +33,9 @@ class Given(Section):
     kind: Literal["given"]
 
 
-_RATE = {
-    "lr": (Positive | None, Field(None, description="learning rate of its parameters; by default the optimiser's"))
-}
-_LIF_RATES: dict[str, Any] = {
-    "lr": (Positive | None, Field(None, description="learning rate of its weights; by default the optimiser's")),
-    "neuron_lr": (
-        Positive | None,
-        Field(None, description="learning rate of what is named in `trainable`; by default the optimiser's"),
-    ),
-}
-_DELAY_RATE = {
-    "delay_lr": (Positive | None, Field(None, description="learning rate of its delays; by default the optimiser's"))
-}
+def _rate(of: str) -> Any:
+    return Positive | None, Field(None, description=f"learning rate of {of}; by default the optimiser's")
+
 
 Neuron: Any = derive(LIF, name="Neuron")
 Rule: Any = derive(DelayRule, name="DelayRule")
@@ -56,11 +46,14 @@ def _layer(kind: str, target: type[Any]) -> type[Section]:
     """The section of a layer: what it computes from the layer before it is left out, learning rates are added."""
     if issubclass(target, LIFLayer):
         types = {"neuron": Neuron | None, "delay": Rule | None, "trainable": _PARAMETERS}
-        rates = _LIF_RATES | (_DELAY_RATE if "delay" in target.__init__.__annotations__ else {})
+        rates = {"lr": _rate("its weights"), "neuron_lr": _rate("what is named in `trainable`")}
+        rates |= {"delay_lr": _rate("its delays")} if "delay" in target.__init__.__annotations__ else {}
         return derive(target, kind, omit=("in_features", "image"), types=types, extra=rates, check=False)
     if issubclass(target, Delay):
         rule = {name: (field.annotation, field) for name, field in Rule.model_fields.items()}
-        return derive(target, kind, omit=("features", "rule"), extra=rule | _RATE, check=False)
+        return derive(
+            target, kind, omit=("features", "rule"), extra=rule | {"lr": _rate("its parameters")}, check=False
+        )
     return derive(target, kind, omit=("image",), check=False)
 
 

@@ -23,7 +23,8 @@ def whole_file(path: Path) -> Iterator[Path]:
     except OSError as error:
         raise named(error, path) from error
     finally:
-        _remove(temporary)
+        with suppress(OSError):  # where nothing can be written nothing can be left over; the first error counts
+            temporary.unlink(missing_ok=True)
 
 
 def write_whole(path: Path, text: str) -> None:
@@ -59,10 +60,3 @@ def remove_empty(folders: Iterable[Path]) -> None:
     with suppress(OSError):
         for folder in folders:
             folder.rmdir()
-
-
-def _remove(path: Path) -> None:
-    try:
-        path.unlink(missing_ok=True)
-    except OSError:  # where nothing can be written nothing can be left over; the first error counts
-        return

@@ -28,7 +28,7 @@ from firstspike.losses import TimeLoss
 from firstspike.runs.checkpoint import Checkpoint, checkpoints, find_checkpoint, load_checkpoint, load_newest
 from firstspike.runs.folder import RunFolder, changed_data
 from firstspike.runs.seeds import member_configs, member_folder
-from firstspike.runs.stored import load_data
+from firstspike.runs.stored import load_splits
 from firstspike.seeding import generator
 from firstspike.training import Evaluation, evaluate_record, record_in_parts
 from firstspike.training.fitting import Objective
@@ -268,9 +268,8 @@ def stored_data(folder: Path, config: Config) -> Splits:
         ValueError: data that are not available.
     """
     top = folder if (folder / "data").is_dir() else folder.parent  # a seed's run shares the data of the run of all
-    found = [load_data(top / "data" / f"{name}.npz") for name in Splits._fields]
-    if (train := found[0]) is not None:
-        return Splits(*(train.empty() if split is None else split for split in found))
+    if (data := load_splits(top / "data")) is not None:
+        return data
     if config.data.kind == "given":
         raise ConfigError(
             str(folder / "config.yaml"),

@@ -21,13 +21,8 @@ from firstspike.runs.files import write_whole
 
 def member_configs(config: Config) -> list[Config]:
     """The config of each seed; of one seed the config itself."""
-    training = config.training
-    if training.n_seeds == 1:
-        return [config]
-    return [
-        config.model_copy(update={"training": training.model_copy(update={"seed": training.seed + k, "n_seeds": 1})})
-        for k in range(training.n_seeds)
-    ]
+    first, count = config.training.seed, config.training.n_seeds
+    return [config] if count == 1 else [config.with_training(seed=first + k, n_seeds=1) for k in range(count)]
 
 
 def member_folder(top: Path, config: Config) -> Path:

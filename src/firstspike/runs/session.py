@@ -98,16 +98,11 @@ def resume(
     writer = RunWriter(folder, resume=True, allow_other_chip=allow_other_chip, from_scratch=from_scratch)
     try:
         writer.lock()  # nobody changes the config from here on
-        writer.config = config = run.config if epochs is None else with_epochs(run.config, epochs)
+        writer.config = config = run.config if epochs is None else run.config.with_training(epochs=epochs)
         found = data if data is not None else stored_data(run.path, config)
         return _train(writer, config, found, Parts(**parts), progress_bar, callbacks, stop)
     finally:
         writer.close()
-
-
-def with_epochs(config: Config, epochs: int) -> Config:
-    """The config with another total number of epochs."""
-    return config.model_copy(update={"training": config.training.model_copy(update={"epochs": epochs})})
 
 
 def _train(

@@ -14,7 +14,7 @@ from firstspike.runs.files import whole_file
 
 
 def save_splits(folder: Path, data: Splits) -> None:
-    """Write the splits that have samples into a folder.
+    """Write the splits that have samples as ``.npz`` files, which are read without executing anything.
 
     Raises:
         OSError: no space, no permission.
@@ -22,34 +22,32 @@ def save_splits(folder: Path, data: Splits) -> None:
     folder.mkdir(exist_ok=True)
     for name, part in zip(Splits._fields, data, strict=True):
         if len(part):
-            save_data(folder / f"{name}.npz", part)
+            arrays: dict[str, Any] = {
+                "times": part.times.cpu().numpy(),
+                "labels": part.labels.cpu().numpy(),
+                "class_names": np.array(part.class_names),
+            }
+            if part.image is not None:
+                arrays |= {"image": np.array(part.image), "blank": np.array(part.blank or (np.inf,) * part.image[0])}
+            if part.encoder is not None:
+                arrays["encoder"] = np.array(json.dumps(part.encoder.to_dict()))
+            buffer = io.BytesIO()
+            np.savez_compressed(buffer, **arrays)
+            with whole_file(folder / f"{name}.npz") as temporary:
+                temporary.write_bytes(buffer.getbuffer())
 
 
-def save_data(path: Path, data: SpikeData) -> None:
-    """Write labelled spike times as an ``.npz`` file, which is read without executing anything."""
-    arrays: dict[str, Any] = {
-        "times": data.times.cpu().numpy(),
-        "labels": data.labels.cpu().numpy(),
-        "class_names": np.array(data.class_names),
-    }
-    if data.image is not None:
-        arrays |= {"image": np.array(data.image), "blank": np.array(data.blank or (np.inf,) * data.image[0])}
-    if data.encoder is not None:
-        arrays["encoder"] = np.array(json.dumps(data.encoder.to_dict()))
-    with whole_file(path) as temporary:
-        buffer = io.BytesIO()
-        np.savez_compressed(buffer, **arrays)
-        temporary.write_bytes(buffer.getbuffer())
-
-
-def load_data(path: Path) -> SpikeData | None:
-    """The data that ``save_data`` wrote; None where there is no such file.
+def load_splits(folder: Path) -> Splits | None:
+    """The data that ``save_splits`` wrote; None where there are none.
 
     Raises:
-        ValueError: the file is damaged.
+        ValueError: a file is damaged.
     """
-    if not path.is_file():
-        return None
+    train, *held = (_load(path) if path.is_file() else None for path in (folder / f"{x}.npz" for x in Splits._fields))
+    return None if train is None else Splits(train, *(train.empty() if part is None else part for part in held))
+
+
+def _load(path: Path) -> SpikeData:
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             image = tuple(map(int, arrays["image"])) if "image" in arrays else None

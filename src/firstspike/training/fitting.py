@@ -104,8 +104,6 @@ class Member:
 
     def _regroup(self, groups: Any, where: str) -> None:
         """Give the optimiser the groups of a saved one: in Python they may be others than a config makes."""
-        if groups is None:
-            return
         found = dict(self.network.named_parameters())
         named = isinstance(groups, list) and all(
             isinstance(group, list) and all(isinstance(name, str) for name in group) for group in groups

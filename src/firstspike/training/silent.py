@@ -147,7 +147,7 @@ class SilentNeurons:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore a saved state."""
-        self.last_layer, self.repeats = state["last_layer"], state["repeats"] or 0
+        self.last_layer, self.repeats = state["last_layer"], state["repeats"]
 
 
 def silent_share(times: Float[Tensor, "*batch neurons"]) -> Float[Tensor, " neurons"]:

@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from firstspike.training.fitting import Member
 
 _EXTRA = "_extra_state"  # the end of a name in a state_dict: modules check it themselves
-
-
 _MACHINE = {"capturable", "differentiable"}
 """Switches of optimisers that say how they are run, not what they compute."""
 
@@ -38,17 +36,13 @@ def checked_state(member: "Member", found: Any, where: str) -> dict[str, Any]:
     Raises:
         CheckpointError: it belongs to another network, optimiser, schedule or substrate.
     """
-    needed = ("network", "optimizer", "schedule", "silent", "progress")
+    needed = ("network", "optimizer", "schedule", "silent", "substrate", "progress")
     if not isinstance(found, Mapping) or (missing := [key for key in needed if key not in found]):
         raise CheckpointError(f"{where} lacks {missing[0]!r}" if isinstance(found, Mapping) else f"{where} is no state")
     check_weights(found["network"], member.network.state_dict(), where)
-    parts = {
-        **found,
-        "optimizer": optimizer_state(found["optimizer"], member.optimizer, f"{where}: optimizer"),
-        "substrate": found.get("substrate", {"identity": {}, "state": {}}),
-    }
+    parts = {**found, "optimizer": optimizer_state(found["optimizer"], member.optimizer, f"{where}: optimizer")}
     _check_silent(found["silent"], member, f"{where}: silent")
-    _check_substrate(parts["substrate"], member, f"{where}: substrate")
+    _check_substrate(found["substrate"], member, f"{where}: substrate")
     _check_progress(found["progress"], member, f"{where}: progress")
     if member.schedule is not None:
         epoch = found["progress"]["epoch"]
@@ -74,15 +68,13 @@ def _check_substrate(found: Any, member: "Member", where: str) -> None:
 
 
 def _check_progress(found: Any, member: "Member", where: str) -> None:
-    """Check how far a training was; keys that earlier versions did not save may be missing."""
     sums = torch.zeros(3 + len(member.spiking), dtype=torch.float64)
     inside = {"totals": sums, "noise": torch.Generator().get_state()}  # an epoch that is not done
-    new = asdict(type(member.progress)())
+    expected = asdict(type(member.progress)())
     if isinstance(found, Mapping):
-        expected = {key: None if found[key] is None else like for key, like in inside.items() if key in found}
-        new = {key: new[key] for key in new if key in found or key in ("epoch", "batch")} | expected
-    check_like(found, new, where)
-    if found["batch"] and found.get("totals") is None:
+        expected |= {key: like for key, like in inside.items() if found.get(key) is not None}
+    check_like(found, expected, where)
+    if found["batch"] and found["totals"] is None:
         raise CheckpointError(f"{where} lacks the sums over the first {found['batch']} batches")
 
 
