@@ -28,7 +28,13 @@ def as_table(
     Raises:
         ValueError: another shape, or anything but numbers.
     """
-    array = as_numbers(values, name)
+    try:
+        array = values.detach().cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
+        if array.dtype.kind not in "fiubO":
+            raise ValueError(f"got {array.dtype}")
+        array = array.astype(np.float64)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{name}: expected numbers, {error}") from None
     shape = array.shape[1:]
     if array.ndim not in (2, 3, 4) or 0 in shape or inputs not in (None, math.prod(shape)):
         raster = f"; {FROM_RASTER}" if array.ndim == 3 and inputs is not None else ""
@@ -40,21 +46,6 @@ def as_table(
         return table, None
     channels, height, width = (1, *shape)[-3:]
     return table, (channels, height, width)
-
-
-def as_numbers(values: ArrayLike | Tensor, name: str) -> Float64[np.ndarray, "..."]:
-    """A copy as an array of float64.
-
-    Raises:
-        ValueError: anything but numbers.
-    """
-    try:
-        array = values.detach().cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
-        if array.dtype.kind not in "fiubO":
-            raise ValueError(f"got {array.dtype}")
-        return array.astype(np.float64)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{name}: expected numbers, {error}") from None
 
 
 def as_tensor(name: str, values: Any) -> Tensor:

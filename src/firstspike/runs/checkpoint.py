@@ -10,6 +10,7 @@ import hashlib
 import io
 import json
 import logging
+import os
 import shutil
 import zipfile
 from collections.abc import Iterator, Sequence
@@ -207,12 +208,12 @@ def remove_checkpoint(folder: Path) -> None:
 
 def checkpoints(folder: Path) -> list[Path]:
     """The checkpoints in a folder that look complete, oldest first."""
-    found: list[Path] = []
+    found = []
     for path in newest_first(folder):
         with suppress(OSError, ValueError):
-            read_json(path / _MANIFEST, Manifest)
-            found.insert(0, path)
-    return found
+            manifest = read_json(path / _MANIFEST, Manifest)
+            found.append((manifest["epoch"], manifest["batch"], path.name, path))
+    return [path for *_, path in sorted(found)]
 
 
 def place_of(folder: Path, checkpoint: Checkpoint, mark: str = "") -> Path:
@@ -235,10 +236,11 @@ def newest_first(folder: Path) -> Iterator[Path]:
         OSError: the folder cannot be read.
     """
     try:
-        entries = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+        entries = sorted(os.listdir(folder))
     except FileNotFoundError:
         entries = []
-    yield from sorted(entries, key=lambda path: (moment_of(path), path.name.startswith("epoch")), reverse=True)
+    found = [folder / entry for entry in entries if not entry.startswith(".") and (folder / entry).is_dir()]
+    yield from sorted(found, key=lambda path: (moment_of(path), path.name.startswith("epoch")), reverse=True)
 
 
 def moment_of(path: Path) -> tuple[int, ...]:

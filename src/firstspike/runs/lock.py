@@ -18,6 +18,8 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
 
+from pydantic import TypeAdapter
+
 from firstspike.runs.files import remove_empty
 
 if sys.platform == "win32":
@@ -160,11 +162,9 @@ def _read(handle: int) -> Holder | None:
     """Who a lock names; None where it names nobody, or half a name that a crash left."""
     os.lseek(handle, 0, os.SEEK_SET)
     try:
-        found = Holder(**json.loads(os.read(handle, 4096)))
-    except (OSError, ValueError, TypeError, RecursionError):
+        return TypeAdapter(Holder).validate_json(os.read(handle, 4096), strict=True)
+    except (OSError, ValueError):
         return None
-    known = isinstance(found.pid, int) and all(isinstance(x, str) for x in (found.host, found.started, found.since))
-    return found if known else None
 
 
 def _is_at(handle: int, path: Path) -> bool:
