@@ -15,7 +15,7 @@ from torch.nn.functional import interpolate
 from firstspike.data.base import SpikeData, Splits, seeded_generator
 from firstspike.data.idx import find_idx, read_idx
 from firstspike.data.images import DIGITS, ImageSet, images
-from firstspike.data.signature import takes_arguments_of
+from firstspike.data.signature import parts_of_docstring, takes_arguments_of
 from firstspike.data.splits import part_of
 from firstspike.ranges import Seed, Size
 
@@ -133,7 +133,7 @@ def _builder(kind: str) -> Callable[..., Splits]:
         return image_splits(kind, **options)
 
     build.__name__ = build.__qualname__ = f"{kind}_splits"
-    build.__doc__ = SOURCES[kind].text
+    build.__doc__ = "\n\n".join([SOURCES[kind].text, *parts_of_docstring(image_splits)[2]])
     return takes_arguments_of(image_splits, without=("kind",))(build)
 
 

@@ -1,6 +1,5 @@
 """Training, validation and test data: drawn independently, or from one table."""
 
-import inspect
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Literal
@@ -14,7 +13,7 @@ from torch import Tensor
 from firstspike.data.arrays import Image, as_table
 from firstspike.data.base import SpikeData, Splits, seeded_generator
 from firstspike.data.encoding import LatencyEncoder
-from firstspike.data.signature import takes_arguments_of
+from firstspike.data.signature import parts_of_docstring, takes_arguments_of
 from firstspike.ranges import Size
 
 Part = Literal["train", "validation", "test"]
@@ -220,7 +219,7 @@ def independent_splits(draw: Callable[..., SpikeData], train: int, validation: i
 
     build.__name__ = build.__qualname__ = f"{draw.__name__}_splits"
     build.__module__ = draw.__module__
-    build.__doc__ = _about(draw) + _SIZES
+    build.__doc__ = "\n\n".join(parts_of_docstring(draw)[0]) + _SIZES
     return takes_arguments_of(draw, without=("samples", "seed"))(build)
 
 
@@ -235,10 +234,6 @@ def part_of(build: Callable[..., Splits]) -> Callable[..., SpikeData]:
 
     one.__name__ = one.__qualname__ = build.__name__.removesuffix("_splits")
     one.__module__ = build.__module__
-    one.__doc__ = f"{_about(build)}\n\nArgs:\n    split: which of the three parts."
+    before, _, after = parts_of_docstring(build)
+    one.__doc__ = "\n\n".join([*before, "Args:\n    split: which of the three parts.", *after])
     return takes_arguments_of(build)(one)
-
-
-def _about(function: Callable[..., Any]) -> str:
-    """A docstring before its ``Args:``."""
-    return (inspect.getdoc(function) or "").partition("\n\nArgs:")[0]
