@@ -1,7 +1,6 @@
 """Substrates: whatever yields the spike times of a network. The gradient is always the operator's, at these times.
 
-To add one: a file here with a ``Substrate``, a line in ``SUBSTRATES``, and its settings in
-``training/config/substrate.py``.
+To add one: a file here with a ``Substrate``, and a line in ``SUBSTRATES``.
 """
 
 from firstspike.substrates.base import LayerByLayer, Substrate, SubstrateError, record_at

@@ -58,6 +58,17 @@ class Imperfect(QuantisedWeights):
     """Substrates with quantised weights that also draw random numbers."""
 
     noise: Noise
+    spike_jitter: float
+    spike_loss: float
+
+    def imperfect(self, spikes: Tensor, unit: float = 1.0) -> Tensor:
+        """Spike times with jitter, whose standard deviation is in this unit, and without those that get lost."""
+        if self.spike_jitter:
+            spikes = spikes + self.noise.normal(self.spike_jitter * unit, tuple(spikes.shape), spikes)
+        if self.spike_loss:
+            lost = self.noise.uniform(tuple(spikes.shape), spikes) < self.spike_loss
+            spikes = spikes.masked_fill(lost, torch.inf)
+        return spikes
 
     def state_dict(self) -> dict[str, Any]:
         """See ``Substrate``."""
@@ -154,11 +165,7 @@ class Noisy(Imperfect, LayerByLayer):
 
         each = noisy.ndim == 2
         found = torch.vmap(first)(times.unsqueeze(1), noisy).squeeze(1) if each else first(times, noisy)
-        if self.spike_jitter:
-            found = found + self.noise.normal(self.spike_jitter, tuple(found.shape), found)
-        if self.spike_loss:
-            found = found.masked_fill(self.noise.uniform(tuple(found.shape), found) < self.spike_loss, torch.inf)
-        return found
+        return self.imperfect(found)
 
     def _thresholds(self, index: int, nominal: Float[Tensor, " out"], batch: int) -> Float[Tensor, "..."]:
         """Thresholds of the neurons, or of each sample and neuron."""

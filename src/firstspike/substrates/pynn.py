@@ -7,7 +7,6 @@ import math
 import os
 import sys
 import warnings
-from abc import abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from importlib.metadata import version
@@ -55,6 +54,8 @@ class Simulator(LayerByLayer):
     """Time constants from the last input to the end of a window."""
     path: ClassVar[str]
     """Programs that PyNN may find while it is imported."""
+    options: ClassVar[dict[str, Any]] = {}
+    """Further arguments of PyNN's ``setup``."""
 
     def __init__(
         self, step: Annotated[float, Ge(0.0001), Le(1)] = 0.01, duration: Annotated[float, Gt(1), Le(10**5)] = 100.0
@@ -170,9 +171,9 @@ class Simulator(LayerByLayer):
         """The delay that all synapses have. It is subtracted from the spikes."""
         return step_ms
 
-    @abstractmethod
     def _setup(self, step_ms: float, delay_ms: float) -> None:
         """Forget the last run, get ready for another one."""
+        self._sim.setup(timestep=step_ms, min_delay=delay_ms, max_delay=delay_ms, **self.options)
 
     def _load(self) -> Any:
         """PyNN's module."""

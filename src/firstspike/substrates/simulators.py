@@ -2,7 +2,7 @@
 
 import os
 import sysconfig
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from jaxtyping import Float
@@ -28,15 +28,11 @@ class Nest(Simulator):
     title, module, package = "NEST", "nest", "nest-simulator"
     rest = 35.0  # exp(-35) is below the resolution of float64
     path = ""  # with nest-config in it PyNN would compile neurons of its own that are not needed
+    options: ClassVar = {"spike_precision": "off_grid", "verbosity": "error"}
 
     def _delay(self, step_ms: float) -> float:
         # NEST works in slices as long as the shortest delay: a long one makes it several times faster
         return round(round(2 * TAU_MS / step_ms) * step_ms, 3)
-
-    def _setup(self, step_ms: float, delay_ms: float) -> None:
-        self._sim.setup(
-            timestep=step_ms, min_delay=delay_ms, max_delay=delay_ms, spike_precision="off_grid", verbosity="error"
-        )
 
 
 class Neuron(Simulator):
@@ -57,9 +53,6 @@ class Neuron(Simulator):
     rest = 20.0
     # for nrnivmodl, which NEURON brings along
     path = os.pathsep.join((sysconfig.get_path("scripts"), os.environ.get("PATH", os.defpath)))
-
-    def _setup(self, step_ms: float, delay_ms: float) -> None:
-        self._sim.setup(timestep=step_ms, min_delay=delay_ms, max_delay=delay_ms)
 
 
 class Brian2(Simulator):
@@ -96,4 +89,4 @@ class Brian2(Simulator):
         import brian2
 
         brian2.defaultclock.dt = step_ms * brian2.ms  # of the inputs, which PyNN leaves at 0.1 ms
-        self._sim.setup(timestep=step_ms, min_delay=delay_ms, max_delay=delay_ms)
+        super()._setup(step_ms, delay_ms)

@@ -140,10 +140,7 @@ class MockBss2(Bss2, Imperfect):
             shape = tuple(weight.shape)
             weight = weight * (1 + self.weight_spread * self.pattern.pattern("weight", index, shape, weight)).clamp(0)
         found = spike_trains(trains, weight, self._cells(index, layer, len(trains), weight, tau), self.window * tau)
-        if self.spike_jitter:
-            found = found + self.noise.normal(self.spike_jitter * tau, tuple(found.shape), found)
-        if self.spike_loss:
-            found = found.masked_fill(self.noise.uniform(tuple(found.shape), found) < self.spike_loss, math.inf)
+        found = self.imperfect(found, tau)
         return _Spikes(found, self._noted(found.amin(dim=-1), clock))
 
     def _cells(self, index: int, layer: LIFLinear, batch: int, like: Tensor, tau: float) -> Cells:
