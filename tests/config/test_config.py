@@ -42,6 +42,26 @@ def test_keys_of_older_versions_are_named():
     assert errors_of("bars", "network[0].size=4")[0].startswith(f"network[0].size: {old} out_features;")
 
 
+@pytest.mark.parametrize(
+    ("setting", "errors"),
+    [
+        (
+            "training.silent.limits=[0.1, 2]",
+            [
+                "training.silent.limits[1]: should be less than or equal to 1, got 2",
+                "training.silent.limits: should be a valid number",
+            ],
+        ),
+        (
+            "network[0]={kind: multiplex, copies: 2, multiplex: 1}",
+            ["network[0].multiplex: unknown key; valid keys: kind, copies"],
+        ),
+    ],
+)
+def test_places_of_values_of_several_kinds(setting, errors):
+    assert errors_of("bars", setting)[: len(errors)] == errors
+
+
 def test_overrides_change_values_at_any_depth():
     config = load_config(
         "yin_yang", ["training.optimizer.lr=1e-3", "network[1].out_features=30", "training.schedule=null"]

@@ -11,7 +11,7 @@ from firstspike.config.section import Section
 from firstspike.config.sections import CUSTOM, LAYER_SECTIONS, Custom
 from firstspike.config.yaml_file import Place, shown_place
 from firstspike.data import SpikeData
-from firstspike.layers import LAYERS, BiasSpikes, Delay, DelayRule, LIFLayer, LIFLinear, Multiplex, Network
+from firstspike.layers import LAYERS, Delay, DelayRule, LIFLayer, LIFLinear, Network
 from firstspike.neuron import LIF
 
 MOST_NUMBERS = 2**31
@@ -62,7 +62,7 @@ def layers_of(
     Raises:
         LayerError: a layer that does not fit the one before it.
     """
-    size = inputs
+    size, runtime = inputs, {"generator": generator, "dtype": dtype, "device": device}
     for index, section in enumerate(sections):
         kind: str = section.kind  # type: ignore[attr-defined]
         if kind == CUSTOM:
@@ -70,18 +70,15 @@ def layers_of(
             hint = "hand the network over in Python: network=..."
             raise LayerError(("network", index), f"{name!r} is not in the registries; {hint}")
         target: Any = LAYERS[kind]
-        given = section.arguments(*_RATES)
+        takes = inspect.signature(target).parameters
+        given = section.arguments(*_RATES) | {name: x for name, x in runtime.items() if name in takes}
         try:
             if issubclass(target, LIFLayer):
                 given["neuron"] = given["neuron"] or neuron
                 given["max_weight_grad"] = given["max_weight_grad"] or max_weight_grad
-                given |= {"generator": generator, "dtype": dtype, "device": device}
             if issubclass(target, Delay):
-                rule = DelayRule(**{name: given.pop(name) for name in DelayRule.__dataclass_fields__})
-                given |= {"rule": rule, "generator": generator, "dtype": dtype, "device": device}
-            if issubclass(target, BiasSpikes):
-                given["dtype"] = dtype
-            if "image" in inspect.signature(target).parameters:
+                given["rule"] = DelayRule(**{name: given.pop(name) for name in DelayRule.__dataclass_fields__})
+            if "image" in takes:
                 if image is None:
                     raise ValueError(
                         f"{kind} needs an image: data of images, and before it only layers of kind conv, pool and delay"
@@ -197,11 +194,8 @@ def _describe_layer(section: type[Section], kind: str, layer: nn.Module) -> dict
     names = [name for name in section.model_fields if name not in ("kind", *_RATES)]
     if isinstance(layer, Delay):
         return {name: getattr(layer, name, getattr(layer.rule, name, None)) for name in names}
-    if isinstance(layer, BiasSpikes):
-        return {"times": layer.times.tolist()}
-    if isinstance(layer, Multiplex):
-        return {"copies": layer.copies}
-    found = {name: getattr(layer, name) for name in names if name not in ("neuron", "delay", "trainable")}
+    values = {name: getattr(layer, name) for name in names if name not in ("neuron", "delay", "trainable")}
+    found = {name: x.tolist() if isinstance(x, Tensor) else x for name, x in values.items()}
     if isinstance(layer, LIFLayer):
         neuron = vars(layer.initial_neuron)
         if any(isinstance(value, Tensor) for value in neuron.values()):
