@@ -14,6 +14,7 @@ from firstspike.data.splits import part_of
 from firstspike.ranges import Finite, NotNegative, Seed, Size
 
 DIGITS = tuple("0123456789")
+_CHUNK = 5000  # images at once: their brightness as an index takes as much memory as their times
 _LEVELS = 16  # a pixel of the digits counts the dark ones of 4x4 scanned dots
 
 
@@ -55,9 +56,10 @@ def images(
     tables = [latency(brightness, early, late, way, silent_background) for way in ways]
     height, width = pixels.shape[1:]
     times = torch.empty(len(pixels), len(tables), height, width, dtype=dtype)
-    index = torch.from_numpy(pixels.astype(np.int32))
-    for channel, table in enumerate(tables):
-        times[:, channel] = table.to(dtype)[index]
+    for start in range(0, len(pixels), _CHUNK):
+        index = torch.from_numpy(pixels[start : start + _CHUNK].astype(np.int32))
+        for channel, table in enumerate(tables):
+            times[start : start + _CHUNK, channel] = table.to(dtype)[index]
     blank = tuple(float(table[0]) for table in tables)
     return SpikeData(times.flatten(1), labels, class_names, (len(tables), height, width), blank)
 
