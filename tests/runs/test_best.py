@@ -105,7 +105,7 @@ def test_one_that_is_better_by_its_loss_waits_as_it_was(tmp_path):
 
 
 def test_a_state_without_the_neurons_of_the_weights_is_read_and_one_without_the_best_loss_is_not():
-    config = load_config("bars", [*TIES, "training.schedule=null"])
+    config = load_config("bars", TIES)
     state = build(config).state_dict()["members"][0]
     state["progress"] |= {"epoch": 3, "best": 0.9}
     state["schedule"]["last_epoch"] = 3
