@@ -5,6 +5,7 @@ Source: Göltz et al. 2021, supplement.
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from firstspike.layers import LIFLayer, Network, Record
 from firstspike.ranges import Positive
 
 
+@dataclass(eq=False)
 class SilentNeurons:
     """Raises weights of layers in which too many neurons are silent.
 
@@ -37,29 +39,25 @@ class SilentNeurons:
             than LIF layers.
     """
 
-    def __init__(
-        self,
-        limits: Sequence[float] | float = 1.0,
-        increment: Positive = 0.0005,
-        targeted: bool = True,
-        exponential: bool = True,
-        skip_step: bool = True,
-    ) -> None:
-        given = (limits,) if isinstance(limits, int | float) else limits
+    limits: Sequence[float] | float = 1.0
+    increment: Positive = 0.0005
+    targeted: bool = True
+    exponential: bool = True
+    skip_step: bool = True
+    last_layer: int | None = field(default=None, init=False)
+    repeats: int = field(default=0, init=False)
+
+    def __post_init__(self) -> None:
+        alone = isinstance(self.limits, int | float)
+        given = (self.limits,) if alone else self.limits
         if not isinstance(given, list | tuple) or not all(0 <= limit <= 1 for limit in given):
             raise ValueError(
                 "limits must be a fraction from 0 to 1, or a list with one for each LIF layer such as [0.5, 0.3], "
-                f"got {limits}"
+                f"got {self.limits}"
             )
-        if not 0 < increment < math.inf:
-            raise ValueError(f"increment must be > 0 and finite, got {increment}")
-        self.limits = limits if isinstance(limits, int | float) else tuple(float(limit) for limit in limits)
-        self.increment = increment
-        self.targeted = targeted
-        self.exponential = exponential
-        self.skip_step = skip_step
-        self.last_layer: int | None = None
-        self.repeats = 0
+        if not 0 < self.increment < math.inf:
+            raise ValueError(f"increment must be > 0 and finite, got {self.increment}")
+        self.limits = self.limits if alone else tuple(map(float, given))
 
     @property
     def active(self) -> bool:
@@ -76,7 +74,7 @@ class SilentNeurons:
             return (float(self.limits),) * layers
         if len(self.limits) != layers:
             raise ValueError(f"SilentNeurons has {len(self.limits)} limits, the network has {layers} LIF layers")
-        return self.limits
+        return tuple(self.limits)
 
     def too_silent(self, fractions: Sequence[float]) -> int | None:
         """Number of the first LIF layer above its limit, or None; counts how often in a row it is the same.
