@@ -17,21 +17,22 @@ PYTHONS = ["3.11", "3.12", "3.13", "3.14"]
 CORE = [*(f"tests/{x}" for x in ("spiketime", "layers", "losses", "data", "config")), "tests/test_cli.py"]
 EXTRAS = "digits,nir,report,sweep,tensorboard"
 KINDS = ["whl", "tar.gz"]
-TOOLS = ["beartype", "hypothesis", "mpmath", "pytest", "scipy"]
+TOOLS = ["beartype", "hypothesis", "mpmath", "pytest", "pytest-xdist", "scipy"]
+PARALLEL = ["-n", "logical", "--dist", "loadfile"]
 
 
 @nox.session(python=PYTHONS)
 def tests(session: nox.Session) -> None:
     """All tests."""
     session.install("-e", ".[dev]")
-    session.run("pytest", "-n", "logical", "--dist", "loadfile", *session.posargs)
+    session.run("pytest", *PARALLEL, *session.posargs)
 
 
 @nox.session(python=PYTHONS)
 def core(session: nox.Session) -> None:
     """The core of the tests, with the newest versions of what the package needs."""
     session.install("-e", f".[{EXTRAS}]", *TOOLS)
-    session.run("pytest", "-m", "not slow", *CORE, *session.posargs)
+    session.run("pytest", *PARALLEL, "-m", "not slow", *CORE, *session.posargs)
 
 
 @nox.session(python="3.11", venv_backend="uv")
@@ -43,7 +44,7 @@ def lowest(session: nox.Session) -> None:
         session.run("uv", "pip", "freeze", "--quiet", "--exclude-editable", stdout=file)
     session.install("--constraint", str(frozen), *TOOLS)
     quiet = "ignore::DeprecationWarning"  # old packages use what newer ones below them have deprecated
-    session.run("pytest", "-m", "not slow", "-W", quiet, *CORE, *session.posargs)
+    session.run("pytest", *PARALLEL, "-m", "not slow", "-W", quiet, *CORE, *session.posargs)
 
 
 @nox.session
