@@ -171,7 +171,7 @@ def engine_for(members: Sequence[Member], objective: Objective, clip_grad_norm: 
         and all(isinstance(member.network, Network) for member in members)
         and not any(isinstance(rule, DelayRule) and rule.jitter for rule in rules)
         and all(_settings(member.optimizer) == _settings(first.optimizer) for member in members)
-        and all(vars(member.silent) == vars(first.silent) | member.silent.state_dict() for member in members)
+        and all(member.silent == first.silent for member in members)
         and all(member.substrate.side_by_side for member in members)
     )
     if alike:

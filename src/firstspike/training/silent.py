@@ -16,7 +16,7 @@ from firstspike.layers import LIFLayer, Network, Record
 from firstspike.ranges import Positive
 
 
-@dataclass(eq=False)
+@dataclass
 class SilentNeurons:
     """Raises weights of layers in which too many neurons are silent.
 
@@ -44,8 +44,8 @@ class SilentNeurons:
     targeted: bool = True
     exponential: bool = True
     skip_step: bool = True
-    last_layer: int | None = field(default=None, init=False)
-    repeats: int = field(default=0, init=False)
+    last_layer: int | None = field(default=None, init=False, compare=False)
+    repeats: int = field(default=0, init=False, compare=False)
 
     def __post_init__(self) -> None:
         alone = isinstance(self.limits, int | float)
