@@ -37,12 +37,20 @@ def test_counts_of_a_run_agree_with_its_accuracy(yin_yang_run):
     assert np.trace(counts) / 40 == yin_yang_run.evaluation.accuracy
 
 
-def test_wrong_decisions_are_shaded_up_to_the_most_frequent_one(ax):
+def test_wrong_decisions_are_shaded_by_their_fraction_of_the_class(ax):
     labels = [0] * 100 + [1] * 100
     plots.confusion(evaluation(labels, [0] * 98 + [1] * 2 + [1] * 100, 2), ax, ["a", "b"])
     shades = ax.images[1]
     np.testing.assert_allclose(shades.get_array().filled(-1), [[-1, 2], [0, -1]])
-    assert shades.get_clim() == (0, 2)
+    assert shades.get_clim() == (0, 100)  # in all figures
+
+
+def test_a_single_wrong_decision_is_faint_and_more_are_darker(ax):
+    labels = [0] * 12 + [1] * 12
+    plots.confusion(evaluation(labels, [0] * 11 + [1] * 7 + [0] * 6, 2), ax, ["a", "b"])
+    shades = ax.images[1]
+    none, single, half = (sum(shades.cmap(shades.norm(fraction))[:3]) for fraction in (0, 100 / 12, 50))
+    assert none - 0.2 > single > half + 0.5
 
 
 def test_no_wrong_decision(ax):

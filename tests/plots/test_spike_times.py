@@ -3,10 +3,12 @@ import math
 import numpy as np
 import pytest
 import torch
+from matplotlib.colors import to_hex
 
 import firstspike as fs
 from firstspike import plots
 from firstspike.layers.named import named_spikes
+from firstspike.plots.style import COLOURS, GREY
 
 
 def rows(epochs, classes, neurons, spiked=1.0):
@@ -36,6 +38,28 @@ def test_output_times_are_faint_where_few_samples_spike(axes):
 def test_output_times_that_never_come(axes):
     table = rows(4, 3, 3, spiked=0.0) | {"mean": [math.nan] * 36, "std": [math.nan] * 36}
     plots.output_times(table, axes)[0].figure.draw_without_rendering()
+
+
+def test_a_few_epochs_with_other_samples_leave_no_comb(axes):
+    table = {name: np.array(column) for name, column in rows(80, 3, 3).items()}
+    seldom = (table["label"] == 0) & (table["neuron"] == 2)
+    table["spiked"][seldom] = 0.3
+    table["mean"][seldom] = 5.0
+    jumps = seldom & np.isin(table["epoch"], (20, 40, 41, 60))
+    table["spiked"][jumps] = 0.6
+    table["mean"][jumps] = 9.0
+    ax = plots.output_times(table, axes)[0]
+    faint, strong = ax.lines[4:]
+    np.testing.assert_array_equal(faint.get_ydata(), 5.0)
+    assert np.isnan(strong.get_ydata()).all()
+
+
+def test_only_lines_that_reach_the_last_epoch_are_named(axes):
+    table = {name: np.array(column) for name, column in rows(20, 3, 3).items()}
+    gone = (table["label"] == 1) & (table["neuron"] == 2) & (table["epoch"] > 10)
+    table["spiked"][gone], table["mean"][gone] = 0.0, math.nan
+    drawn = plots.output_times(table, axes, ["a", "b", "c"])
+    assert [[text.get_text() for text in ax.texts] for ax in drawn] == [["a", "b", "c"], ["a", "b"], ["a", "b", "c"]]
 
 
 def test_output_times_of_one_epoch_are_points(axes):
@@ -118,6 +142,19 @@ def test_raster_shows_every_spike_once(ax):
     expected = torch.cat([spikes.times[0] for spikes in named_spikes(net, record)])
     np.testing.assert_allclose(sorted(ticks + dots), expected[expected.isfinite()].detach().double().sort().values)
     assert "input 1/2" in [label.get_text() for label in ax.get_yticklabels()]
+
+
+def test_outputs_have_the_colours_of_their_classes_and_all_else_is_grey(ax):
+    net = network()
+    record = net.record(torch.tensor([[0.1, 0.3]]))
+    plots.raster(net, record, ax)
+    ticks = {path.vertices[0, 0]: to_hex(c.get_color()[0]).upper() for c in ax.collections for path in c.get_paths()}
+    for spikes in named_spikes(net, record):
+        for neuron, time in enumerate(spikes.times[0].tolist()):
+            if time in ticks:
+                assert ticks[time] == (COLOURS[neuron] if spikes.name == "output" else GREY)
+    assert any(line.get_color() == GREY and len(line.get_xdata()) for line in ax.lines if line.get_marker() == "o")
+    assert set(ticks.values()) > {GREY}
 
 
 def test_raster_without_any_spike(ax):

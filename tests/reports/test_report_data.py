@@ -20,8 +20,25 @@ def test_curves_are_the_metrics(yin_yang_data, monkeypatch):
     found = curves(yin_yang_data)
     assert found["epoch"] == [1, 2, 3, 4]
     np.testing.assert_allclose(found["train_loss"], yin_yang_data.metrics["train_loss"], rtol=1e-4)
+    monkeypatch.setitem(yin_yang_data.metrics, "raised", np.array([0.0, 2.0, 0.0, 1.0]))
+    assert curves(yin_yang_data)["raised"] == [2, 4]
     monkeypatch.setattr("firstspike.reports.details._CURVE", 2)
     assert curves(yin_yang_data)["epoch"] == [2, 4]
+
+
+def test_inputs_have_the_names_of_the_table(train_run, tmp_path, bars_config):
+    cells = np.random.default_rng(0).random((30, 2)).round(2)
+    table = tmp_path / "two.csv"
+    table.write_text("left,right,class\n" + "".join(f"{x},{y},{'ab'[int(x > y)]}\n" for x, y in cells))
+    data = {"kind": "files", "train": str(table), "test": 6, "encode": {"late": 2.0}}
+    layers = [{"kind": "lif", "out_features": 4}, {"kind": "lif", "out_features": 2}]
+    run = RunData(train_run(tmp_path / "run", bars_config | {"data": data, "network": layers}))
+    assert run.data_name == "data from two.csv"
+    assert samples(run, 1000)["inputs"] == ["left", "right"]
+    table.unlink()
+    found = samples(RunData(tmp_path / "run"), 1000)
+    assert "inputs" not in found
+    assert found["of"] == 6
 
 
 def test_history_counts_every_sample(yin_yang_data):

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 
 from firstspike.plots.run_data import RunData, run_figure
@@ -11,10 +12,13 @@ from firstspike.plots.style import GREY, class_names, new_figure, styled
 from firstspike.training import Evaluation, confusion_counts
 
 _NUMBERS_UP_TO = 20  # classes; beyond that, numbers in the cells are too small to read
+_DARK = 36  # percent, beyond which numbers are white
 
 
 def confusion(evaluation: Evaluation, ax: Axes, names: Sequence[str] | None = None) -> Axes:
-    """Confusion matrix: true classes in rows, decisions in columns. Wrong decisions are shaded, right ones grey.
+    """Confusion matrix: true classes in rows, decisions in columns. Right ones are grey.
+
+    Wrong decisions are shaded by their fraction of the true class, on a scale of square roots up to 100 %.
 
     Args:
         evaluation: labels and predictions of a data set.
@@ -26,13 +30,13 @@ def confusion(evaluation: Evaluation, ax: Axes, names: Sequence[str] | None = No
     decisions = [*names, "silent"][: counts.shape[1]]
     fractions = 100 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     right = np.eye(*counts.shape) == 1
-    highest = float(fractions[~right].max(initial=0.0))
     ax.imshow(np.where(right, 1.0, np.nan), cmap="Greys", vmin=0, vmax=5)
-    image = ax.imshow(np.ma.masked_array(fractions, right), cmap="Reds", vmin=0, vmax=highest or 1.0)
-    if highest:
-        ax.figure.colorbar(image, ax=ax, shrink=0.8, label="wrong decisions [% of the class]")
+    image = ax.imshow(np.ma.masked_array(fractions, right), cmap="Reds", norm=PowerNorm(0.5, 0, 100))
+    if (fractions[~right] > 0).any():
+        label = "wrong decisions [% of the class]"
+        ax.figure.colorbar(image, ax=ax, shrink=0.8, label=label, ticks=[0, 5, 20, 50, 100])
     for (row, column), count in np.ndenumerate(counts) if classes <= _NUMBERS_UP_TO else ():
-        dark = not right[row, column] and fractions[row, column] > 0.6 * highest > 0
+        dark = not right[row, column] and fractions[row, column] > _DARK
         colour, size = "white" if dark else "black" if count else GREY, 9 if classes <= 5 else 6
         ax.text(column, row, str(count), ha="center", va="center", color=colour, fontsize=size)
     long = max(map(len, decisions)) > 5

@@ -4,6 +4,7 @@ import functools
 import logging
 from collections.abc import Callable, Iterator
 from functools import cached_property
+from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 import numpy as np
@@ -56,7 +57,9 @@ class RunData(LoadedRun):
     def data_name(self) -> str:
         """What the run learns."""
         kind: str = self.config.data.kind
-        return {"given": "data from Python", "files": "data from files"}.get(kind, kind)
+        if kind == "files":
+            return f"data from {Path(self.config.data.train).name}"
+        return "data from Python" if kind == "given" else kind
 
     @property
     def unit(self) -> str:

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
@@ -31,7 +31,9 @@ from firstspike.plots.style import (
     time_label,
 )
 
+_Rows = Float[np.ndarray, "epochs neurons"]
 _LINES_UP_TO = 4  # outputs; of more, all but the true class's are a band
+_OFTEN, _SELDOM = 0.5, 0.1  # fractions of the samples
 _TICKS_UP_TO = 20  # neurons of a layer whose spikes are drawn as ticks, otherwise as dots
 
 
@@ -44,7 +46,9 @@ def output_times(
     """Mean and standard deviation of each output's spike time over epochs, one panel for each true class.
 
     Of more than four outputs the one of the true class is drawn, and the range of the others' means. A line is faint
-    where fewer than half of the samples make the neuron spike, and interrupted where none does.
+    where fewer than half of the samples make the neuron spike, and interrupted where fewer than a tenth do. Around
+    such epochs it is a median of a twentieth of all epochs, without a standard deviation: the mean jumps when samples
+    begin or cease to make the neuron spike. Lines that reach the last epoch are named.
 
     Args:
         rows: the columns ``epoch``, ``label``, ``neuron``, ``mean``, ``std``, ``spiked`` (fraction of the samples in
@@ -60,7 +64,9 @@ def output_times(
     for label, ax in enumerate(flat):
         part = {name: column[table["label"] == label].reshape(-1, neurons) for name, column in table.items()}
         epoch, mean, std = part["epoch"][:, 0], part["mean"], part["std"]
-        often = np.where(part["spiked"] >= 0.5, mean, np.nan)
+        line, spiked, steady = _steadied(mean, part["spiked"], len(epoch) // 40)
+        drawn, often = (np.where(spiked >= least, line, np.nan) for least in (_SELDOM, _OFTEN))
+        std = np.where(steady, std, np.nan)
         if not few:
             others = np.ma.masked_invalid(np.delete(mean, label, axis=1))
             low, high = (bound.filled(np.nan) for bound in (others.min(axis=1), others.max(axis=1)))
@@ -69,9 +75,10 @@ def output_times(
             look = line_style(neuron if few else 0) | {"marker": "o" if len(epoch) == 1 else ""}
             low, high = mean[:, neuron] - std[:, neuron], mean[:, neuron] + std[:, neuron]
             ax.fill_between(epoch, low, high, color=look["color"], alpha=0.15, linewidth=0)
-            ax.plot(epoch, mean[:, neuron], alpha=FAINT, **look)
             name = "true class" if not few else names[neuron] if neuron < classes else str(neuron)
-            ax.plot(epoch, often[:, neuron], label=name, **look)
+            there = few and bool(np.isfinite(drawn[-2:, neuron]).all())
+            ax.plot(epoch, drawn[:, neuron], alpha=FAINT, label=name if there else None, **look)
+            ax.plot(epoch, often[:, neuron], label=None if few else name, **look)
         ax.set_title(f"true class: {names[label]}")
         epoch_axis(ax, 4)
     flat[0].set_ylabel(time_label(unit, "output spike time"))
@@ -81,6 +88,21 @@ def output_times(
     else:
         legend_right(flat[-1])
     return flat
+
+
+def _steadied(mean: _Rows, spiked: _Rows, half: int) -> tuple[_Rows, _Rows, Bool[np.ndarray, "epochs neurons"]]:
+    """Means and fractions as medians of ``half`` epochs before and after, and where means stay as they are.
+
+    They stay where at least half of the samples make the neuron spike in all of these epochs. At the ends the epochs
+    are fewer on both sides, so that a rise or fall stays as it is.
+    """
+    last = len(mean) - 1
+    sides = [min(half, place, last - place) for place in range(len(mean))]
+    around = [slice(place - side, place + side + 1) for place, side in enumerate(sides)]
+    steady = np.stack([(spiked[part] >= _OFTEN).all(axis=0) for part in around])
+    medians = [np.ma.median(np.ma.masked_invalid(mean[part]), axis=0).filled(np.nan) for part in around]
+    fractions = np.stack([np.median(spiked[part], axis=0) for part in around])
+    return np.where(steady, mean, np.stack(medians)), fractions, steady
 
 
 def _classes(rows: Mapping[str, ArrayLike]) -> int:
@@ -116,7 +138,8 @@ def spike_histogram(
 def raster(network: nn.Module, record: Record, ax: Axes, sample: int = 0, unit: str = TAU_SYN) -> Axes:
     """Spikes of one sample in all layers, input at the bottom, a row per neuron; larger layers are taller.
 
-    Rows of silent neurons are empty. The number of neurons that spiked follows the name of a layer.
+    Outputs have the colours of their classes, all else is grey. Rows of silent neurons are empty. The number of neurons
+    that spiked follows the name of a layer.
 
     Args:
         network: the network of the record.
@@ -130,12 +153,15 @@ def raster(network: nn.Module, record: Record, ax: Axes, sample: int = 0, unit: 
         spiked = np.isfinite(times)
         row = 0.84 * height / len(times)
         rows = bottom + 0.08 * height + row * (np.arange(len(times)) + 0.5)
-        colour = COLOURS[index % len(COLOURS)]
-        if len(times) <= _TICKS_UP_TO:
-            ax.vlines(times[spiked], (rows - 0.4 * row)[spiked], (rows + 0.4 * row)[spiked], colour, linewidth=2)
-        else:  # ticks would be too short to be seen
-            size = 3.5 if len(times) <= 100 else 2.2
-            ax.plot(times[spiked], rows[spiked], "o", color=colour, markersize=size, markeredgewidth=0)
+        place = np.arange(len(times))
+        tones = COLOURS if index == len(shown) - 1 else (GREY,)
+        for k, colour in enumerate(tones):
+            own = spiked & (place % len(tones) == k)
+            if len(times) <= _TICKS_UP_TO:
+                ax.vlines(times[own], (rows - 0.4 * row)[own], (rows + 0.4 * row)[own], colour, linewidth=2)
+            else:  # ticks would be too short to be seen
+                size = 3.5 if len(times) <= 100 else 2.2
+                ax.plot(times[own], rows[own], "o", color=colour, markersize=size, markeredgewidth=0)
         if index:
             ax.axhline(bottom, color="#AAAAAA", linewidth=0.6)
         ticks.append(bottom + 0.5 * height)

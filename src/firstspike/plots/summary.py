@@ -1,9 +1,8 @@
 """A run on one page."""
 
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from firstspike.layers.named import named_lif_layers
@@ -22,42 +21,46 @@ _CLASSES = 3  # panels of output times
 @run_figure
 def summary_figure(run: RunData, sample: int = 0) -> Figure:
     """Training, output times, decisions, and one test sample in all layers, on a page of A4."""
-    figure = new_figure(8.27, 11.0)
+    heights = {"training": 1.0, "times": 0.95, "decisions": 1.15, "sample": 1.15}
+    if _reason(lambda: run.output_times) is not None:
+        del heights["times"]
+    figure = new_figure(8.27, 11.0 * sum(heights.values()) / 4.25)
     figure.suptitle(_headline(run))
-    grid = figure.add_gridspec(4, 1, height_ratios=[1.0, 0.95, 1.15, 1.15])
-    rows = [figure.add_subfigure(grid[row]) for row in range(4)]
+    grid = figure.add_gridspec(len(heights), 1, height_ratios=list(heights.values()))
+    rows = {name: figure.add_subfigure(grid[place]) for place, name in enumerate(heights)}
     names = run.names(len(confusion_counts(run.evaluation, len(run.class_names))))
 
-    loss_and_error(run.metrics, rows[0].subplots(1, 2))
+    loss_and_error(run.metrics, rows["training"].subplots(1, 2))
 
-    shown = min(_CLASSES, len(names))
-    axes = axes_list(rows[1].subplots(1, shown, sharey=True), shown)
-    _or_reason(lambda: output_times(run.output_times, axes, names, run.unit), axes)
-    if shown < len(names):
-        rows[1].suptitle(f"the first {shown} of {len(names)} classes")
+    if "times" in rows:
+        shown = min(_CLASSES, len(names))
+        output_times(run.output_times, axes_list(rows["times"].subplots(1, shown, sharey=True), shown), names, run.unit)
+        if shown < len(names):
+            rows["times"].suptitle(f"the first {shown} of {len(names)} classes")
 
-    left, right = rows[2].subplots(1, 2)
+    left, right = rows["decisions"].subplots(1, 2)
     confusion(run.evaluation, left, names)
     if run.config.data.kind == "yin_yang":
         decision_map(run.plane_record.output, run.loss, right, run.plane, names=names)
     else:
         spike_histogram(run.record.output, right, "output", unit=run.unit)
 
-    left, right = rows[3].subplots(1, 2)
+    left, right = rows["sample"].subplots(1, 2)
     raster(run.network, run.record, left, sample, run.unit).set_title(run.sample_title(sample))
-    _or_reason(lambda: output_membranes(run, sample, right), [right])
+    reason = _reason(lambda: output_membranes(run, sample, right))
+    if reason is not None:
+        right.set_axis_off()
+        right.text(0.5, 0.5, textwrap.fill(reason, 40), transform=right.transAxes, ha="center", va="center")
     return figure
 
 
-def _or_reason(draw: Callable[[], object], axes: Sequence[Axes]) -> None:
-    """Draw, or write why a part does not apply to the run."""
+def _reason(make: Callable[[], object]) -> str | None:
+    """Make a part of the page, or say why it does not apply to the run."""
     try:
-        draw()
+        make()
     except NotApplicable as reason:
-        for ax in axes:
-            ax.set_axis_off()
-        middle = axes[len(axes) // 2]
-        middle.text(0.5, 0.5, textwrap.fill(str(reason), 40), transform=middle.transAxes, ha="center", va="center")
+        return str(reason)
+    return None
 
 
 def _headline(run: RunData) -> str:

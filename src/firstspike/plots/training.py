@@ -14,10 +14,10 @@ from firstspike.plots.style import (
     COLOURS,
     FAINT,
     GREY,
+    LINES,
     axes_list,
     epoch_axis,
     label_lines,
-    line_style,
     log_axis,
     new_figure,
     panels,
@@ -25,7 +25,10 @@ from firstspike.plots.style import (
 
 _LINES_AT_MOST = 30  # beyond that, parameters are shown by their quantiles
 _SAMPLES = 12
-_PARTS = ("train", "validation")
+_PARTS: dict[str, dict[str, Any]] = {
+    "train": {"color": COLOURS[0], "linestyle": LINES[2], "zorder": 3},
+    "validation": {"color": COLOURS[1], "linestyle": "-"},
+}
 
 
 def loss_and_error(
@@ -50,11 +53,11 @@ def loss_and_error(
     window = window or max(1, len(epochs) // 40)
     for ax, column, label in ((loss_ax, "loss", "loss"), (error_ax, "accuracy", "error [%]")):
         shown: list[float] = []
-        for index, part in enumerate(_PARTS):
+        for part, style in _PARTS.items():
             if f"{part}_{column}" not in metrics:
                 continue
             values = _values(metrics, part, column)
-            look = line_style(index) | {"marker": "o" if len(epochs) == 1 else ""}
+            look = style | {"marker": "o" if len(epochs) == 1 else ""}
             if seeds:
                 all_seeds = np.stack([_values(seed, part, column) for seed in seeds])
                 low, high = all_seeds.min(axis=0), all_seeds.max(axis=0)
@@ -87,10 +90,10 @@ def accuracy(metrics: Mapping[str, ArrayLike], ax: Axes) -> Axes:
             ``(epochs,)``.
     """
     epochs = np.asarray(metrics["epoch"], dtype=float)
-    for index, part in enumerate(_PARTS):
+    for part, style in _PARTS.items():
         if (name := f"{part}_accuracy") in metrics:
             values = 100 * np.asarray(metrics[name], dtype=float)
-            ax.plot(epochs, values, label=part, **line_style(index), marker="o" if len(epochs) == 1 else None)
+            ax.plot(epochs, values, label=part, **style, marker="o" if len(epochs) == 1 else None)
     ax.set_ylabel("accuracy [%]")
     epoch_axis(ax)
     label_lines(ax)

@@ -13,6 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import Colormap, ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
+from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.patheffects import withStroke
 from torch import Tensor
@@ -69,10 +70,13 @@ def decision_map(
         x, y = plane.coordinates(points.times).T
         column, row = (np.clip(v / (2 * plane.r_big) * plane.resolution, 0, plane.resolution - 1) for v in (x, y))
         wrong = decisions[row.astype(int), column.astype(int)] != points.labels.cpu().numpy()
-        ax.plot(x[~wrong], y[~wrong], ".", color="white", markersize=1.5)
-        rim = [withStroke(linewidth=3, foreground="black")]
+        dot: dict[str, Any] = {"marker": "o", "color": "white", "markeredgecolor": "black", "linestyle": ""}
+        ax.plot(x[~wrong], y[~wrong], markersize=2.0, markeredgewidth=0.3, **dot)
+        handles.append(Line2D([], [], markersize=4, markeredgewidth=0.6, label="right sample", **dot))
+        cross: dict[str, Any] = {"marker": "x", "color": COLOURS[9], "linestyle": "", "markersize": 5}
+        rim = [withStroke(linewidth=3.5, foreground="white")]
         handles += ax.plot(
-            x[wrong], y[wrong], "x", color="white", markersize=5, markeredgewidth=1.5, path_effects=rim, label="wrong"
+            x[wrong], y[wrong], markeredgewidth=1.8, path_effects=rim, zorder=4, label="wrong sample", **cross
         )
     legend_right(ax, handles=handles, title="decision")
     return ax

@@ -4,7 +4,8 @@ What a run lacks (a checkpoint, a chip that is not here, data that are gone) is 
 ``notes``.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
+from firstspike.data.tables import read_table
 from firstspike.layers.named import named_spikes
 from firstspike.plots import NotApplicable, RunData, confusion_counts
 from firstspike.plots.membrane import Membranes
@@ -23,6 +25,7 @@ _CHECKPOINTS = 40  # largest number of positions of the slider
 _SAMPLES = 1000  # validation samples at each of them
 _BINS = 40
 _CURVE = 1500  # largest number of epochs in a curve
+_NAMED = 16  # largest number of inputs that are listed with their names
 _FEWEST = 12  # samples in the file, however large they are
 
 
@@ -59,12 +62,14 @@ def details(run: RunData, budget: int) -> dict[str, Any]:
 
 
 def curves(run: RunData) -> dict[str, Any]:
-    """Loss and accuracy over the epochs, thinned out if they are very many."""
+    """Loss and accuracy over the epochs, thinned out if they are very many; ``raised``: those that raised weights."""
     epochs = run.metrics["epoch"]
     every = -(-len(epochs) // _CURVE)
     chosen = np.arange(len(epochs) - 1, -1, -every)[::-1]  # the last one is always there
     columns = [name for name in run.metrics if name.startswith(("train_", "validation_"))]
-    return {"epoch": plain(epochs[chosen], 0)} | {name: significant(run.metrics[name][chosen]) for name in columns}
+    raised = epochs[np.asarray(run.metrics.get("raised", np.zeros(len(epochs)))) > 0]
+    found = {"epoch": plain(epochs[chosen], 0), "raised": plain(raised, 0)}
+    return found | {name: significant(run.metrics[name][chosen]) for name in columns}
 
 
 def history(run: RunData) -> dict[str, Any]:
@@ -157,7 +162,23 @@ def samples(run: RunData, budget: int) -> dict[str, Any]:
         found["points"] = plain(run.plane.coordinates(data.times[chosen]))
     elif run.pixels is not None:
         found["image"] = dict(zip(("rows", "columns", "every"), run.pixels, strict=True))
+    elif names := _columns(run, data.features):
+        found["inputs"] = names
     return found
+
+
+def _columns(run: RunData, features: int) -> list[str]:
+    """Names of the inputs in the table that the run was trained on; none if it has none, or if they are very many."""
+    section = run.config.data
+    if section.kind != "files" or Path(section.train).suffix != ".csv" or features > _NAMED:
+        return []
+    labels = section.labels.get("train") if isinstance(section.labels, Mapping) else section.labels
+    kind = "times" if section.encode is None else "values"
+    try:
+        names = read_table(section.train, {kind: None}, -1 if labels is None else labels).columns
+    except (OSError, ValueError):  # the run has a copy of the data, without names
+        return []
+    return list(names) if len(names) == features else []  # an encoder may make two inputs of a column
 
 
 def choose(wrong: Tensor, count: int) -> Tensor:

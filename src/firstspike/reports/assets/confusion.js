@@ -10,11 +10,10 @@ function confusion(member, choose) {
     "Wrong decisions are shaded by their fraction of the true class. A number that is a button selects its samples below.";
   const total = counts.map((row) => Math.max(1, row.reduce((sum, count) => sum + count, 0)));
   const wrong = counts.map((row, truth) => row.map((count, column) => (column === truth ? 0 : count / total[truth])));
-  const most = Math.max(largest(wrong.flat()), 1e-9);
 
   function cell(count, truth, column) {
     const decision = column < counts.length ? column : -1;
-    const shade = (0.6 * wrong[truth][column] / most).toFixed(3);
+    const shade = (0.8 * Math.sqrt(wrong[truth][column])).toFixed(3);
     const there = member.samples?.label.some((own, k) => own === truth && member.samples.decision[k] === decision);
     const title = `select samples of ${decisions[truth]} with the decision ${decisions[column]}`;
     const number = there ? make("button", { type: "button", title }, String(count)) : String(count);

@@ -18,12 +18,21 @@ function curves(members, epochAt) {
   const content = (column, title, scale) => () => {
     const traces = lines(column, scale);
     const values = traces.flatMap((trace) => trace.y).filter((value) => value !== null);
+    const raised = [...new Set(members.flatMap((member) => member.curves?.raised ?? []))];
+    if (column === "loss" && raised.length) {
+      const marker = { symbol: "line-ns", size: 8, line: { width: 1, color: shown("--faint") } };
+      traces.push({ x: raised, y: raised.map(() => 0.02), yaxis: "y2", mode: "markers", name: "weights raised", marker, hoverinfo: "skip" });
+    }
     const wide = smallest(values) > 0 && largest(values) > 4 * smallest(values);
     const at = epochAt();
     const mark = { type: "line", x0: at, x1: at, yref: "paper", y0: 0, y1: 1, line: { color: shown("--faint"), dash: "dash", width: 1 } };
     const y = axis(title, column === "loss" && wide ? { type: "log", tickvals: logTicks(values), exponentformat: "power" } : {});
-    return [traces, layout(axis("epoch", { unifiedhovertitle: { text: "epoch %{x}" } }), y, {
+    const epochs = members.flatMap((member) => member.curves?.epoch ?? []);
+    const [first, last] = [smallest(epochs), largest(epochs)];
+    const range = last > first ? { range: [first, last] } : {}; // the same in both charts, with ticks or without
+    return [traces, layout(axis("epoch", { ...range, unifiedhovertitle: { text: "epoch %{x}" } }), y, {
       hovermode: "x unified",
+      yaxis2: { overlaying: "y", range: [0, 1], visible: false, fixedrange: true },
       showlegend: members.length <= 8,
       shapes: at === null ? [] : [mark],
     })];

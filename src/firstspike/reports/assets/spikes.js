@@ -29,7 +29,7 @@ function drawInput(member, place, tau) {
   table.replaceChildren();
   if (times.length > IN_A_TABLE || image !== undefined) return;
   const names = times.map((_, k) => member.samples.inputs?.[k] ?? String(k));
-  table.append(tableOf([["input", ...names], ["spike time", ...times.map((time) => (time === null ? "none" : String(time)))]]));
+  table.append(tableOf([["input", "spike time"], ...times.map((time, k) => [names[k], time === null ? "none" : String(time)])]));
 }
 
 function drawRaster(member, place, tau) {
@@ -46,7 +46,7 @@ function drawRaster(member, place, tau) {
       const few = times.length <= TICKS_UP_TO;
       const spiking = times.map((_, k) => k).filter((k) => times[k] !== null);
       const last = index === layers.length - 1; // outputs have the colours of their classes
-      const tone = last ? spiking.map(colour) : shown(index % 2 ? "--accent" : "--text");
+      const tone = last ? spiking.map(colour) : shown("--faint");
       const look = few
         ? { symbol: "line-ns", size: Math.min(14, 0.6 * row * unit), line: { width: 2.5, color: tone } }
         : { symbol: "circle", size: 4.5, color: tone };
