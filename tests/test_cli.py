@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+import python_runs
 from firstspike.cli import app, main
 
 
@@ -162,6 +163,33 @@ def test_bad_input_of_a_run_is_one_message(trained, arguments, message, tmp_path
     assert message in shown
     assert "Traceback" not in shown
     assert [path.name for path in tmp_path.iterdir()] == ["bad.csv"]
+
+
+@pytest.mark.parametrize("kind", ["only_training_data", "seeds_with_only_training_data"])
+def test_a_run_without_held_out_data(kind, tmp_path, monkeypatch, capsys):
+    folder, _ = python_runs.KINDS[kind](tmp_path / "run")
+    code, shown, _ = invoke(monkeypatch, capsys, "resume", folder, "--epochs", 4, "-q")
+    assert code == 0
+    assert re.fullmatch(
+        rf"no validation or test data, 4 epochs in \S+ s\nrun folder: {re.escape(str(folder))}\n", shown
+    )
+    single = folder / "seed_0" if "seeds" in kind else folder
+    code, shown, _ = invoke(monkeypatch, capsys, "evaluate", single)
+    assert code == 0
+    assert shown.startswith("train accuracy ")
+    code, _, shown = invoke(monkeypatch, capsys, "evaluate", single, "--split", "test")
+    assert code == 2
+    assert "has no test data; it has train data" in shown
+
+
+def test_a_run_with_validation_data_only(tmp_path, monkeypatch, capsys):
+    folder, _ = python_runs.seeds(tmp_path / "run")
+    code, shown, _ = invoke(monkeypatch, capsys, "resume", folder, "--epochs", 4, "-q")
+    assert code == 0
+    *seeds, mean, _ = shown.splitlines()
+    assert len(seeds) == 2
+    assert all(re.fullmatch(r"seed \d: validation \S+ \+- \S+ %", line) for line in seeds)
+    assert re.match(r"mean of 2 seeds: validation accuracy \S+ \+- \S+ %, 4 epochs", mean)
 
 
 def test_missing_extra(tmp_path, monkeypatch, capsys):

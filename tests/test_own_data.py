@@ -130,6 +130,23 @@ def test_a_bad_table_is_one_line(tmp_path):
     (tmp_path / "mine.yaml").write_text(TABLE)
     done = firstspike("train", tmp_path / "mine.yaml", "-q", "--out", tmp_path / "run")
     assert done.returncode == 2
-    assert "wine.csv, column 2 (b), line 3: expected a number or nothing, got 'oops'" in done.stderr
+    assert (
+        "wine.csv, column 2 (b), line 3: expected a number or nothing, got 'oops' (line 1 of mine.yaml)" in done.stderr
+    )
+    assert done.stderr.splitlines()[0].endswith("mine.yaml: 1 error")
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("key", "shown"), [("", "the last column"), ("labels: b", "'b'"), ("labels: 1", "column 1, counted from 0")]
+)
+def test_many_classes_ask_for_the_right_labels(key, shown, tmp_path):
+    (tmp_path / "wine.csv").write_text("a,b,c\n" + "".join(f"{k},{k},{k}\n" for k in range(20)))
+    (tmp_path / "mine.yaml").write_text(TABLE.replace("wine.csv\n", f"wine.csv\n  {key}\n"))
+    with pytest.raises(fs.config.ConfigError) as error:
+        fs.config.load_config(tmp_path / "mine.yaml")
+    assert error.value.errors == [
+        f"network[1].out_features: the last lif layer has 3 neurons, the data has 20 classes ({shown}): if "
+        "data.labels is right, write out_features: 20, otherwise correct it"
+    ]

@@ -165,7 +165,9 @@ def evaluate(
     run: RunFolder,
     checkpoint: Chosen = None,
     substrate: On = None,
-    split: Annotated[Split | None, typer.Option(help="Split of the run's data; by default test.")] = None,
+    split: Annotated[
+        Split | None, typer.Option(help="Split of the run's data; by default test, or what the run has.")
+    ] = None,
     data: Annotated[
         Path | None,
         typer.Option(help="Other data: .npz with times and labels, or .csv with the label in the last column."),
@@ -178,7 +180,8 @@ def evaluate(
     from firstspike.runs import load_run
     from firstspike.runs.evaluate import evaluate_run
 
-    result = evaluate_run(load_run(run, checkpoint, substrate), split or Split.test if data is None else data)
+    loaded = load_run(run, checkpoint, substrate)
+    result = evaluate_run(loaded, data or split or loaded.held_out[0])
     typer.echo(result.text())
     typer.echo("\n" + "\n".join(map(str, result.save())))
 
@@ -186,12 +189,16 @@ def evaluate(
 @app.command()
 def predict(
     run: RunFolder,
-    file: Annotated[Path, typer.Argument(help="Input spike times: .npy, .npz (times) or .csv, a row a sample.")],
+    file: Annotated[Path, typer.Argument(help="Inputs without labels: .npy, .npz or .csv, a row per sample.")],
     out: Annotated[Path | None, typer.Option(help="A CSV file; by default the terminal.")] = None,
     checkpoint: Chosen = None,
     substrate: On = None,
 ) -> None:
-    """Classify input spike times (inf or an empty cell means no spike); prints classes and output spike times."""
+    """Classify samples; prints classes and output spike times.
+
+    Inputs are spike times in units of tau_syn (inf or an empty cell means no spike). A run whose config encodes values
+    takes values instead.
+    """
     from firstspike.runs import load_run
     from firstspike.runs.evaluate import predictions
 
@@ -274,12 +281,12 @@ def _callbacks(folder: Path, live: bool, tensorboard: bool, wandb: bool) -> list
 
 def _report(folder: Path, results: dict[str, Any]) -> None:
     for seed, found in results.get("seeds", {}).items():
-        typer.echo(f"seed {seed}: validation {_percent(found['validation'])}, test {_percent(found['test'])}")
+        if parts := [f"{name} {_percent(found[name])}" for name in ("validation", "test") if found[name]]:
+            typer.echo(f"seed {seed}: {', '.join(parts)}")
     mean = f"mean of {len(results['seeds'])} seeds: " if "seeds" in results else ""
-    typer.echo(
-        f"{mean}validation accuracy {_percent(results['validation'])}, test accuracy {_percent(results['test'])}, "
-        f"{results['epochs']} epochs in {results['seconds']:.1f} s\nrun folder: {folder}"
-    )
+    parts = [f"{name} accuracy {_percent(results[name])}" for name in ("validation", "test") if results[name]]
+    accuracies = mean + ", ".join(parts) if parts else "no validation or test data"
+    typer.echo(f"{accuracies}, {results['epochs']} epochs in {results['seconds']:.1f} s\nrun folder: {folder}")
 
 
 def _percent(found: dict[str, Any]) -> str:

@@ -199,7 +199,7 @@ training:
     with pytest.raises(ConfigError) as caught:
         load_config(file, ["network[0].out_features=0", "network[1].out_feature=2"])
     assert str(caught.value).splitlines() == [
-        f"{file}: 8 error(s)",
+        f"{file}: 8 errors",
         "  data.trian: unknown key, did you mean train? valid keys: kind, train, validation, test, seeds, size, noise, "
         "multiply, early, late, silent_background (line 2)",
         "  neuron.tau_mem: should be greater than 0, got -1 (line 3)",

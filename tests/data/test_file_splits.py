@@ -168,11 +168,16 @@ GOOD = "a,b,label\n1,2,x\n3,4,y\n5,6,x\n7,8,y\n"
         ("1,2,x\n1,two,x\n", {"encode": {}}, "column 2, line 2: expected a number or nothing, got 'two'"),
         ("1,2,x\n1,inf,x\n", {"encode": {}}, r"column 2, line 2: values of sample 1: expected finite numbers or NaN"),
         ("k,b\nx,2\ny,two\n", {"labels": "k"}, r"column 2 \(b\), line 3: expected a time"),
+        (
+            GOOD,
+            {"labels": 0},
+            r"column 3 \(label\), line 2: .* 'x'; the labels are column 1 \(a\), all others are inputs",
+        ),
         ("a,b,label\n1,2,x\n\n1,2\n", {}, "line 4: expected 2 inputs and a label, got 1 too few"),
         ("a,b,c,label\n1,2,x\n", {}, "line 2: expected 3 inputs and a label, got 1 too few"),
         ("1,2,x\n1,2,3,x\n", {}, "line 2: expected 2 inputs and a label, got 1 too many"),
         (GOOD, {"labels": "class"}, "line 1: expected a column named 'class', got a, b, label"),
-        (GOOD, {"labels": 7}, r": expected inputs, and labels in column 7, got columns 0 \.\.\. 2"),
+        (GOOD, {"labels": 7}, r": .* column with the labels, 0 \(the first\) \.\.\. 2, got 7"),
         ("a,b,label\n1,2,0.5\n3,4,1\n", {}, "labels: expected whole numbers or names, got '0.5' for line 2"),
         ("a,b,label\n1,2,x\n3,4,\n", {}, "labels: expected whole numbers or names, got '' for line 3"),
         (GOOD, {"class_names": ["x", "z"]}, r"labels: expected 0 \.\.\. 1 or x, z, got 'y' for line 3"),
@@ -181,7 +186,7 @@ GOOD = "a,b,label\n1,2,x\n3,4,y\n5,6,x\n7,8,y\n"
         (",a,label\n0,0.1,x\n1,0.2,y\n", {}, r"column 1: expected inputs, got the numbers of the rows; pandas"),
         ("a,b,label\n", {}, "has no samples"),
         ("", {}, "has no samples"),
-        ("x\ny\n", {}, r": expected inputs, and labels in column -1, got columns 0 \.\.\. 0"),
+        ("x\ny\n", {}, ": expected columns of inputs and one of labels, got one column"),
     ],
 )
 def test_text_that_does_not_fit(tmp_path, text, options, message):

@@ -46,6 +46,7 @@ def test_numpy_files(tmp_path, dtype):
         ("0.1,x,2\n", r"line 1: expected a time, inf or nothing, got 'x'"),
         ("1,2,3\n1,2\n", r"line 2: expected 3 inputs, got 1 too few"),
         ("1,2,3\n1,2,3,4,5\n", r"line 2: expected 3 inputs, got 2 too many"),
+        ("1,2,3,x\n", r"line 1: expected 3 inputs, got 1 too many; is it the label\? Leave it out"),
         ("1,2,3\n\n1,nan,3\n", r"times of sample 1: expected numbers or inf \(no spike\), got NaN or -inf"),
         ("1,-inf,3\n", r"times of sample 0: expected numbers or inf"),
         ("", "has no samples"),

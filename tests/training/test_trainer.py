@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.utils.data import TensorDataset
 
 import firstspike as fs
 from firstspike.training import CosineLR, Interrupted
@@ -204,3 +205,26 @@ def test_several_networks_give_what_each_gives_alone():
 def test_what_does_not_fit_is_refused(make, message):
     with pytest.raises(ValueError, match=message):
         make(network())
+
+
+@pytest.mark.parametrize("make", [TensorDataset, lambda *arrays: arrays])
+def test_other_types_of_data_are_refused(make, tmp_path):
+    trainer, other = trainer_of(network()), make(DATA[0].times, DATA[0].labels)
+    message = r"expected fs\.data\.SpikeData, got (TensorDataset|tuple)\. .* fs\.data\.split\(times, labels\)"
+    for call in (
+        lambda: trainer.fit(other, folder=tmp_path / "run", **QUIET),
+        lambda: trainer.fit(DATA[0], other, **QUIET),
+        lambda: trainer.evaluate(other),
+    ):
+        with pytest.raises(TypeError, match=message):
+            call()
+    assert not (tmp_path / "run").exists()
+
+
+def test_inputs_of_another_width_are_refused():
+    with pytest.raises(ValueError, match=r"LIFLinear\(9, 12\) expects 9 inputs, got 5:"):
+        trainer_of(network()).fit(fs.data.SpikeData(torch.rand(4, 5), [0, 1, 2, 0], "abc"), **QUIET)
+
+
+def test_there_is_no_best_accuracy_without_validation_data():
+    assert all(map(math.isnan, trainer_of(network()).fit(DATA[0], **QUIET).best_validation_accuracy))

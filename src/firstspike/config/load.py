@@ -67,10 +67,18 @@ class ConfigError(ValueError):
         self.errors = list(errors)
         self.lines = list(lines) if lines is not None else [None] * len(self.errors)
         found = zip(self.errors[:_MOST_ERRORS], self.lines, strict=False)
-        shown = [text if line is None else f"{text} (line {line})" for text, line in found]
+        name = Path(source).name
+        shown = [
+            text if line is None else f"{text} (line {line}{f' of {name}' if 'line ' in text else ''})"
+            for text, line in found
+        ]
         if len(self.errors) > _MOST_ERRORS:
             shown.append(f"and {len(self.errors) - _MOST_ERRORS} more")
-        super().__init__("\n".join([f"{source}: {len(self.errors)} error(s)", *(f"  {text}" for text in shown)]))
+        super().__init__(
+            "\n".join(
+                [f"{source}: {len(self.errors)} error{'s' * (len(self.errors) != 1)}", *(f"  {text}" for text in shown)]
+            )
+        )
 
 
 class Config(Section):
@@ -203,7 +211,8 @@ def _check(document: Document, source: str, read_tables: bool = True) -> Config:
         outline = outline_of(data, errors) if known else None
         if outline is not None and network is not None:
             limits = config.training.silent.limits if config is not None else 1.0
-            errors += network_problems(network, outline, LIF() if neuron is None else neuron.build(), limits)
+            built = LIF() if neuron is None else neuron.build()
+            errors += network_problems(network, outline, built, limits, _labels(data))
         if outline is not None and config is not None and outline.image is None:
             for name in ("flip", "shift"):
                 if getattr(config.training.augment, name):
@@ -213,6 +222,16 @@ def _check(document: Document, source: str, read_tables: bool = True) -> Config:
         texts = [f"{shown_place(place) or 'config'}: {message}" for place, message in errors]
         raise ConfigError(source, texts, [document.line(place) for place, _ in errors])
     return config
+
+
+def _labels(data: Any) -> str | None:
+    """Where the labels of a table come from; None for other data."""
+    if data.kind != "files":
+        return None
+    labels = data.labels.get("train") if isinstance(data.labels, dict) else data.labels
+    if labels is None:
+        return "the last column" if data.train.endswith(".csv") else "labels"
+    return f"column {labels}, counted from 0" if isinstance(labels, int) else f"{labels!r}"
 
 
 def _read(source: str | Path) -> bytes:

@@ -96,7 +96,11 @@ def layers_of(
 
 
 def network_problems(
-    sections: Sequence[Section], data: SpikeData, neuron: LIF, limits: Sequence[float] | float
+    sections: Sequence[Section],
+    data: SpikeData,
+    neuron: LIF,
+    limits: Sequence[float] | float,
+    labels: str | None = None,
 ) -> list[Problem]:
     """What does not fit in a network.
 
@@ -105,6 +109,7 @@ def network_problems(
         data: with the number of inputs and classes, and their shape; it need not have samples.
         neuron: parameters for layers without their own.
         limits: of silent neurons, one for each LIF layer or one for all.
+        labels: the column or array that the classes come from, where another one could be meant.
     """
     if any(section.kind == CUSTOM for section in sections):  # type: ignore[attr-defined]
         return []
@@ -124,9 +129,11 @@ def network_problems(
             (("network",), "only delay layers may follow the last lif layer, whose neurons are the classes")
         )
     if (size := layers[last].out_features) != classes:
-        message = (
-            f"the last lif layer has {size} neurons, the data has {classes} classes; write out_features: {classes}"
-        )
+        message = f"the last lif layer has {size} neurons, the data has {classes} classes"
+        if labels is not None:
+            message += f" ({labels}): if data.labels is right, write out_features: {classes}, otherwise correct it"
+        else:
+            message += f"; write out_features: {classes}"
         problems.append((("network", last, "out_features"), message))
     for index, section in enumerate(sections):
         for rate, key in (("delay_lr", "delay"), ("neuron_lr", "trainable")):

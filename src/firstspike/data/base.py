@@ -61,9 +61,10 @@ class SpikeData(Dataset[tuple[Tensor, Tensor]]):
                 f"{tuple(times.shape)}: {flat if times.is_floating_point() else not_floating(times)}."
             )
         if labels.shape != times.shape[:1] or labels.dtype != torch.int64:
+            how = "from one-hot rows with .argmax(dim=1)" if labels.ndim == 2 else "converted with .long()"
             raise ValueError(
                 f"labels: expected int64 of shape ({len(times)},), one per sample, got {labels.dtype} of shape "
-                f"{tuple(labels.shape)}. Pass class indices, converted with .long()."
+                f"{tuple(labels.shape)}. Pass class indices, {how}."
             )
         if labels.device != times.device:
             raise ValueError(

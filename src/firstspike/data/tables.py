@@ -124,7 +124,8 @@ def _read_text(path: Path, kind: str, inputs: int | None, label: str | int | Non
         if more := len(cells) - width:
             expected = f"{width - labelled} inputs" + (" and a label" if labelled else "")
             many = "many" if more > 0 else "few"
-            raise ValueError(f"{path}, line {line}: expected {expected}, got {abs(more)} too {many}")
+            hint = "; is it the label? Leave it out" if more == 1 and not labelled else ""
+            raise ValueError(f"{path}, line {line}: expected {expected}, got {abs(more)} too {many}{hint}")
     columns = [column for column in range(width) if column != place]
 
     def where(sample: int, column: int) -> str:
@@ -137,7 +138,11 @@ def _read_text(path: Path, kind: str, inputs: int | None, label: str | int | Non
             number = _number(cell, kind)
             if number is None:
                 expected = "a time, inf or nothing" if kind == "times" else "a number or nothing"
-                raise ValueError(f"{path}{where(sample, column)}: expected {expected}, got {cell.strip()!r}")
+                hint = ""
+                if place is not None and place != width - 1:
+                    name = f" ({names[place]})" if header else ""
+                    hint = f"; the labels are column {place + 1}{name}, all others are inputs"
+                raise ValueError(f"{path}{where(sample, column)}: expected {expected}, got {cell.strip()!r}{hint}")
             numbers[sample, column] = number
     _check(path, kind, numbers, where)
     labels = None if place is None else [cells[place] for _, cells in samples]
@@ -153,8 +158,13 @@ def _label_column(path: Path, names: list[str], label: str | int | None) -> int 
         if label not in names:
             raise ValueError(f"{path}, line 1: expected a column named {label!r}, got {', '.join(names)}")
         label = names.index(label)
-    if len(names) < 2 or not -len(names) <= label < len(names):
-        raise ValueError(f"{path}: expected inputs, and labels in column {label}, got columns 0 ... {len(names) - 1}")
+    if len(names) < 2:
+        raise ValueError(f"{path}: expected columns of inputs and one of labels, got one column")
+    if not -len(names) <= label < len(names):
+        raise ValueError(
+            f"{path}: expected the number of the column with the labels, 0 (the first) ... {len(names) - 1}, "
+            f"got {label}"
+        )
     return label % len(names)
 
 

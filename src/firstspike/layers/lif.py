@@ -118,6 +118,10 @@ class LIFLinear(LIFLayer):
     ) -> Float[Tensor, "*batch out_features"]:
         """First spike times; with ``observed`` those, and the gradient there."""
         check_times(times)
+        if times.ndim and times.shape[-1] != self.in_features:
+            name = f"{type(self).__name__}({self.in_features}, {self.out_features})"
+            shapes = f"times {tuple(times.shape)} and weight {tuple(self.weight.shape)}"
+            raise ValueError(f"{name} expects {self.in_features} inputs, got {times.shape[-1]}: {shapes}")
         delay = self.delay_in_pass() if observed is None else self.delay
         return first_spike_time(
             times,

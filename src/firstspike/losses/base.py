@@ -137,9 +137,10 @@ def check_batch(times: Tensor, labels: Tensor) -> None:
             f"{tuple(times.shape)}. Pass the spike times of the last layer."
         )
     if labels.dtype != torch.int64 or labels.shape != times.shape[:-1]:
+        how = "from one-hot rows with .argmax(dim=-1)" if labels.ndim == times.ndim else "converted with .long()"
         raise ValueError(
             f"labels: expected int64 of shape {tuple(times.shape[:-1])}, one per sample, got {labels.dtype} of "
-            f"shape {tuple(labels.shape)}. Pass class indices, converted with .long()."
+            f"shape {tuple(labels.shape)}. Pass class indices, {how}."
         )
     if labels.device != times.device:
         raise ValueError(f"labels: expected on {times.device} like times, got {labels.device}. Move one with .to().")

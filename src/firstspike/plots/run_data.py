@@ -206,6 +206,8 @@ def run_figure(draw: Callable[..., Figure]) -> Callable[..., Figure]:
             return draw(RunData.of(run), **options)
         except NotApplicable:
             raise
+        except ConfigError as reason:
+            raise NotApplicable("; ".join(reason.errors)) from None
         except UNAVAILABLE as reason:
             raise NotApplicable(str(reason)) from None
 

@@ -40,17 +40,17 @@ def save_all(
                 hint = f"did you mean {near[0]}?" if near else f"choose from {', '.join(valid)}"
                 raise ValueError(f"there is no {kind} {name!r}; {hint}")
     folder.mkdir(exist_ok=True)
-    written, reasons = [], []
+    written, reasons = [], dict[str, list[str]]()
     for name in plots if names is None else names:
         try:
             figure = plots[name](data)
         except NotApplicable as reason:
-            reasons.append(f"no figure {name}: {reason}")
-            _log.info(reasons[-1])
+            reasons.setdefault(str(reason), []).append(name)
+            _log.info("no figure %s: %s", name, reason)
             continue
         written += [write_figure(figure, folder / f"{name}{ending}.{suffix}") for suffix in formats]
     if reasons and names is not None:
-        raise NotApplicable("; ".join(reasons))
+        raise NotApplicable("; ".join(f"no figure {', '.join(left)}: {reason}" for reason, left in reasons.items()))
     return written
 
 

@@ -260,7 +260,7 @@ class FitResult:
         epochs: whole epochs done.
         seconds: time spent, over all sessions of the training.
         metrics: columns by name, a value per epoch of this session; with several networks their mean.
-        best_validation_accuracy: of each network, ``-inf`` without validation data.
+        best_validation_accuracy: of each network, NaN without validation data.
         validations: one for each network; empty without validation data.
         tests: one for each network; empty without test data.
     """
@@ -284,7 +284,17 @@ class FitResult:
 
 
 def to_network(data: SpikeData, network: nn.Module) -> SpikeData:
-    """The data on the device and in the type of the network's first parameter."""
+    """The data on the device and in the type of the network's first parameter.
+
+    Raises:
+        TypeError: data of another type.
+    """
+    if not isinstance(data, SpikeData):
+        raise TypeError(
+            f"expected fs.data.SpikeData, got {type(data).__name__}. Write "
+            "fs.data.SpikeData(times, labels, class_names), or divide arrays: "
+            "splits = fs.data.split(times, labels); fit(splits.train, splits.validation, ...)"
+        )
     for parameter in network.parameters():
         return data.to(parameter.device, parameter.dtype)
     return data

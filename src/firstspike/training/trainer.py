@@ -1,6 +1,7 @@
 """Training: networks, a loss, optimisers; epochs over data; evaluation. It knows no files and no configs."""
 
 import logging
+import math
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
@@ -165,6 +166,7 @@ class Trainer:
 
         Raises:
             FileExistsError: the folder is not empty, and ``resume`` is not set.
+            TypeError: data that are not ``SpikeData``.
             ValueError: data that do not fit the network, or fewer epochs than are done.
             SubstrateError: the substrate cannot be reached or does not answer; the last whole epoch is saved.
             DivergedError: weights that are not finite any more; likewise.
@@ -233,9 +235,8 @@ class Trainer:
                 for sign in signs_of_failure(member.network, validation):
                     logger.warning("%s%s", f"seed {seed}: " if len(self.members) > 1 else "", sign)
         progress = [member.progress for member in self.members]
-        result = FitResult(
-            progress[0].epoch, progress[0].seconds, metrics, tuple(p.best for p in progress), validations, tests
-        )
+        best = tuple(p.best if math.isfinite(p.best) else math.nan for p in progress)
+        result = FitResult(progress[0].epoch, progress[0].seconds, metrics, best, validations, tests)
         fit.callbacks.call("on_fit_end", fit, result)
         return result
 
@@ -308,6 +309,7 @@ class Trainer:
         """Loss, accuracy, decisions and output times of the (first) network on labelled data.
 
         Raises:
+            TypeError: data that are not ``SpikeData``.
             ValueError: data that do not fit the network.
             SubstrateError: the substrate cannot be reached or does not answer.
         """
