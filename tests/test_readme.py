@@ -49,7 +49,7 @@ def test_all_blocks_in_order(tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("run folder: runs/") == 2
-    assert "accuracy 1.0\n" in done.stdout
+    assert float(re.findall(r"^test accuracy ([0-9.]+)$", done.stdout, re.MULTILINE)[0]) > 0.9
     assert "validation accuracy 100.00 +- 0.00 %, test accuracy 100.00 +- 0.00 %, 400 epochs" in done.stdout
     classes = (tmp_path / "new_classes.csv").read_text().splitlines()
     assert len(classes) == len((ROOT / "examples" / "bars.csv").read_text().splitlines())

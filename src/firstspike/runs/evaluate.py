@@ -150,12 +150,13 @@ class RunEvaluation:
         shown = f"{100 * found['accuracy']:.2f} +- {100 * found['accuracy_error']:.2f} %"
         silent = ", ".join(f"{name} {100 * fraction:.2f} %" for name, fraction in found["silent"].items())
         decided = f"{found['decided']} of {found['samples']} samples decide"
-        time = f"{decided}, {found['decision_time']:.4g} after the start in the mean" if found["decided"] else decided
+        if found["decided"]:
+            decided += f", mean decision time {found['decision_time']:.4g} in the unit of the input times"
         lines = [
             f"{found['data']} accuracy {shown} on {found['samples']} samples, loss {found['loss']:.4g} "
             f"({found['checkpoint']})",
             f"silent: {silent}",
-            time,
+            decided,
         ]
         if len(found["classes"]) <= _TABLE_UP_TO:
             lines += ["", *table(found["classes"], found["decisions"], found["confusion"])]
