@@ -160,19 +160,19 @@ def test_input_is_dragged_until_the_spike_is_lost(show):
 def test_input_is_dragged_by_touch(show):
     page = show(has_touch=True, viewport={"width": 390, "height": 844})
     before = check(page)
-    x, y = middle(page, 3)
+    x, y = middle(page, 1)
     session = page.context.new_cdp_session(page)
     for kind, points in (
         ("touchStart", [{"x": x, "y": y}]),
-        ("touchMove", [{"x": x + 10, "y": y + 20}]),
-        ("touchMove", [{"x": x + 30, "y": y + 40}]),
+        ("touchMove", [{"x": x + 10, "y": y - 20}]),
+        ("touchMove", [{"x": x + 30, "y": y - 40}]),
         ("touchEnd", []),
     ):
         session.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
     after = check(page)
-    assert after[2][0] > before[2][0]
-    assert after[2][1] < before[2][1]
-    assert page.evaluate("scrollY") == 0
+    assert after[0][0] > before[0][0]
+    assert after[0][1] > before[0][1]
+    assert page.evaluate("scrollY") < 10  # the page does not move with the finger
 
 
 def test_input_is_moved_by_keyboard(show):
