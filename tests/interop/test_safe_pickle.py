@@ -50,7 +50,6 @@ class Dangerous:
         complex(1, 2),
         b"bytes \x00\xff",
     ],
-    ids=str,
 )
 def test_plain_data(value, protocol):
     assert load(pickle.dumps(value, protocol)) == value
