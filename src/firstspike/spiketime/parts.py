@@ -43,10 +43,7 @@ def backward_in_parts(backward: Backward, size: Callable[[Arguments], Size]) -> 
         parts = list(_parts(given, size(given)))
         if len(parts) <= 1:
             return backward(grad, result, given, max_weight_grad, needs)
-        like = (given.times, given.weight, given.threshold, given.delay, given.threshold, given.threshold)
-        total = Gradients(
-            *(torch.zeros_like(x) if need and x is not None else None for x, need in zip(like, needs, strict=True))
-        )
+        total = zero_gradients(given, needs)
         for networks, samples, outputs in parts:
             saved = each_tensor(itemgetter((networks, samples)), result.saved)
             own = Result(result.spikes[networks, samples, outputs], saved)
@@ -60,6 +57,14 @@ def backward_in_parts(backward: Backward, size: Callable[[Arguments], Size]) -> 
         return total
 
     return parted
+
+
+def zero_gradients(given: Arguments, needs: Needs) -> Gradients:
+    """Zeros for what is needed."""
+    like = (*given[:4], given.threshold, given.threshold)
+    return Gradients(
+        *(torch.zeros_like(x) if need and x is not None else None for x, need in zip(like, needs, strict=True))
+    )
 
 
 def _parts(given: Arguments, size: Size) -> Iterator[tuple[slice, slice, slice]]:

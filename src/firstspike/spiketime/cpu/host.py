@@ -18,7 +18,7 @@ from firstspike.spiketime.cpu.per_neuron_host import backward_per_neuron, forwar
 from firstspike.spiketime.cpu.rows import N_BACKWARD, N_FORWARD, PAD
 from firstspike.spiketime.cpu.scan import forward_kernel
 from firstspike.spiketime.cpu.unwind import SAMPLES, backward_kernel
-from firstspike.spiketime.parts import Size, backward_in_parts
+from firstspike.spiketime.parts import Size, backward_in_parts, zero_gradients
 
 _MAX_BLOCK = 32  # samples whose rows fit into the second-level cache beside a tile of weights
 _MAX_GROUPS = 8  # parts into which gradients by times are summed
@@ -51,10 +51,7 @@ def _part(given: Arguments) -> Size:
 def backward(grad: Tensor, result: Result, given: Arguments, max_weight_grad: float | None, needs: Needs) -> Gradients:
     """Gradients at the given spike times. See ``backend`` for the contract."""
     if 0 in (*given.times.shape, given.weight.shape[1]):
-        like = (*given[:4], given.threshold, given.threshold)
-        return Gradients(
-            *(torch.zeros_like(x) if need and x is not None else None for x, need in zip(like, needs, strict=True))
-        )
+        return zero_gradients(given, needs)
     of_taus = Needs(False, False, False, False, needs.tau_mem, needs.tau_syn)
     if isinstance(given.constants.tau_mem, Tensor):
         return backward_per_neuron(grad, result.spikes, given, max_weight_grad, needs)

@@ -33,11 +33,12 @@ def forward(given: Arguments) -> Result:
     if 0 in (ensemble, batch, inputs, outputs):
         return Result(times.new_full((ensemble, batch, outputs), math.inf))
     saved = _sorted(times)
-    common, options = _common(given, saved)
+    unit, theta = _in_units(given)
+    common, options = _common(given, saved, unit, theta)
     start, limit, wait = (times.new_empty((ensemble, batch, outputs)) for _ in range(3))
     forward_kernel[(ensemble * batch, -(-outputs // TILE))](
         *common[:6],
-        _in_units(given)[1],
+        theta,
         common[6],
         start,
         limit,
@@ -68,9 +69,9 @@ def backward(
         found = reference.backward(grad, result, given, None, of_taus)
     if not any(needs[:3]):
         return found
-    common, options = _common(given, result.saved or _sorted(times))
     unit, theta = _in_units(given)
-    mem, syn = _rates(given.constants, theta)[:2]
+    common, options = _common(given, result.saved or _sorted(times), unit, theta)
+    mem, syn, _ = common[6].unbind(dim=-2 if common[6].ndim > 1 else 0)
     at = torch.where(result.spikes.isfinite(), result.spikes, -math.inf).contiguous()
     current, largest = torch.empty_like(at), torch.empty_like(at)
     tiles, sizes = -(-outputs // TILE), (batch, inputs, outputs)
@@ -110,12 +111,13 @@ def _sorted(times: Float[Tensor, "E B I"]) -> tuple[Float[Tensor, "E B I"], Int[
     return arrival, order.int(), arrival.isfinite().sum(dim=-1).int()
 
 
-def _common(given: Arguments, saved: tuple[Tensor, ...]) -> tuple[tuple[Tensor, ...], dict[str, Any]]:
+def _common(
+    given: Arguments, saved: tuple[Tensor, ...], unit: Tensor, theta: Tensor
+) -> tuple[tuple[Tensor, ...], dict[str, Any]]:
     """What all kernels take, and their options."""
     arrival, order, count = (x.contiguous() for x in saved)
     following = torch.cat([arrival[..., 1:], torch.full_like(arrival[..., :1], math.inf)], dim=-1)
     gaps = torch.where(following.isfinite(), following - arrival, 0.0)
-    unit, theta = _in_units(given)
     mem, syn, top = _rates(given.constants, theta)
     per_neuron = isinstance(given.constants.tau_mem, Tensor)
     coefficients = gaps
