@@ -184,7 +184,7 @@ def outline_of(section: Section, errors: list[Any]) -> SpikeData | None:
     try:
         data = outline(kind, **section.arguments())
         for name in ("train", "validation", "test"):
-            samples = getattr(section, name)
+            samples = getattr(section, name, None)
             if isinstance(samples, int) and samples * data.features > 2**31:
                 errors.append((("data", name), f"{samples} samples of {data.features} inputs are more than fit"))
         return data

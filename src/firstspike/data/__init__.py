@@ -13,11 +13,14 @@ the builder, and one line in `DATASETS`. The tests that run over `DATASETS` then
 
 import inspect
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from firstspike.data.bars import bars, bars_splits
 from firstspike.data.base import SpikeData, Splits
+from firstspike.data.delayed_xor import delayed_xor, delayed_xor_splits
 from firstspike.data.encoding import LatencyEncoder, encode, first_spikes, latency
+from firstspike.data.events import trains_from_events, trains_from_raster
 from firstspike.data.files import file_splits, read_labelled, read_times
 from firstspike.data.image_files import (
     SOURCES,
@@ -31,20 +34,32 @@ from firstspike.data.image_files import (
 )
 from firstspike.data.images import DIGIT_IMAGES, digits, digits_splits, images
 from firstspike.data.pattern import pattern, pattern_splits
+from firstspike.data.series import LevelCrossingEncoder, ThresholdEncoder
 from firstspike.data.splits import split
+from firstspike.data.spoken import shd_splits, spoken_outline, ssc_splits
+from firstspike.data.time_series import time_series_outline, time_series_splits
 from firstspike.data.xor import xor, xor_splits
 from firstspike.data.yin_yang import yin_yang, yin_yang_class, yin_yang_splits
 
 DATASETS: dict[str, Callable[..., Splits]] = {
     "bars": bars_splits,
+    "delayed_xor": delayed_xor_splits,
     "digits": digits_splits,
     "fashion_mnist": fashion_mnist_splits,
     "files": file_splits,
     "mnist": mnist_splits,
     "mnist_16x16": mnist_16x16_splits,
     "pattern": pattern_splits,
+    "shd": shd_splits,
+    "ssc": ssc_splits,
+    "time_series": time_series_splits,
     "xor": xor_splits,
     "yin_yang": yin_yang_splits,
+}
+_OUTLINES: dict[str, Callable[..., SpikeData]] = {
+    "shd": partial(spoken_outline, "shd"),
+    "ssc": partial(spoken_outline, "ssc"),
+    "time_series": time_series_outline,
 }
 _IMAGES = {"digits": DIGIT_IMAGES} | {kind: source.image_set() for kind, source in SOURCES.items()}
 
@@ -52,7 +67,7 @@ _IMAGES = {"digits": DIGIT_IMAGES} | {kind: source.image_set() for kind, source 
 def outline(kind: str, **arguments: Any) -> SpikeData:
     """What is known of a data set before it is built: number of inputs, class names, image and blank times.
 
-    No image is read; `files` are, for all of this follows from them.
+    No image is read; `files` are, for all of this follows from them, and the names of the words in `shd` and `ssc`.
 
     Args:
         kind: a key of `DATASETS`.
@@ -68,6 +83,8 @@ def outline(kind: str, **arguments: Any) -> SpikeData:
         given = {name: p.default for name, p in inspect.signature(DATASETS[kind]).parameters.items()} | arguments
         encoding = {name: x for name, x in arguments.items() if name in inspect.signature(images).parameters}
         return _IMAGES[kind].outline(tuple(given[name] for name in Splits._fields), **encoding)
+    if kind in _OUTLINES:
+        return _OUTLINES[kind](**arguments)
     small = {} if kind == "files" else dict.fromkeys(Splits._fields, 1)
     return DATASETS[kind](**arguments | small).train.empty()
 
@@ -75,9 +92,12 @@ def outline(kind: str, **arguments: Any) -> SpikeData:
 __all__ = [
     "DATASETS",
     "LatencyEncoder",
+    "LevelCrossingEncoder",
     "SpikeData",
     "Splits",
+    "ThresholdEncoder",
     "bars",
+    "delayed_xor",
     "digits",
     "encode",
     "fashion_mnist",
@@ -91,7 +111,12 @@ __all__ = [
     "pattern",
     "read_labelled",
     "read_times",
+    "shd_splits",
     "split",
+    "ssc_splits",
+    "time_series_splits",
+    "trains_from_events",
+    "trains_from_raster",
     "xor",
     "yin_yang",
     "yin_yang_class",

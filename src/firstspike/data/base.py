@@ -15,6 +15,7 @@ from torch.utils.data import Dataset
 
 from firstspike.data.arrays import as_tensor
 from firstspike.data.encoding import LatencyEncoder
+from firstspike.data.series import SeriesEncoder
 from firstspike.spiketime.times import FROM_RASTER, not_floating
 
 MOST_INPUTS = 10**6
@@ -23,14 +24,17 @@ MOST_INPUTS = 10**6
 
 @dataclass(frozen=True, eq=False)
 class SpikeData(Dataset[tuple[Tensor, Tensor]]):
-    """Labelled first spike times, one spike per input and sample; also a map-style torch data set.
+    """Labelled input spikes; also a map-style torch data set.
+
+    Each input spikes at most once in a sample, `times` are then `(samples, inputs)`; or it has a spike train, a third
+    dimension of times, sorted and padded with `inf`.
 
     Arrays and lists are copied into tensors, numbers of lists in torch's default dtype. A warning points out times
     before 0: they are legal, but values that are not encoded yet look like that.
 
     Args:
-        times: input spike times `(samples, inputs)`, floating point, in units of `tau_syn`;
-            `inf` = this input does not spike.
+        times: input spike times `(samples, inputs)`, floating point, in units of `tau_syn`; `inf` = this input does not
+            spike. Or spike trains `(samples, inputs, spikes)`, sorted, `inf` after the last spike.
         labels: class of each sample `(samples,)`, int64, an index into `class_names`.
         class_names: one name per class.
         image: channels, height and width, where the inputs are pixels in this order.
@@ -38,15 +42,15 @@ class SpikeData(Dataset[tuple[Tensor, Tensor]]):
         encoder: what encoded the values that the times stand for, fitted to the training part.
 
     Raises:
-        ValueError: wrong shape or dtype, NaN or -inf in `times`, a label without a name.
+        ValueError: wrong shape or dtype, NaN or -inf in `times`, trains that are not sorted, a label without a name.
     """
 
-    times: Float[Tensor, "samples inputs"]
+    times: Float[Tensor, "samples inputs"] | Float[Tensor, "samples inputs spikes"]
     labels: Int64[Tensor, " samples"]
     class_names: tuple[str, ...]
     image: tuple[int, int, int] | None = None
     blank: tuple[float, ...] | None = None
-    encoder: LatencyEncoder | None = None
+    encoder: LatencyEncoder | SeriesEncoder | None = None
 
     def __post_init__(self) -> None:
         times, labels, classes = as_tensor("times", self.times), as_tensor("labels", self.labels), len(self.class_names)
@@ -54,11 +58,13 @@ class SpikeData(Dataset[tuple[Tensor, Tensor]]):
             labels = labels.long()
         object.__setattr__(self, "times", times)
         object.__setattr__(self, "labels", labels)
-        if times.ndim != 2 or not times.is_floating_point():
+        trains = times.ndim == 3 and times.is_floating_point() and not _is_raster(times)
+        if not trains and (times.ndim != 2 or not times.is_floating_point()):
             flat = "reshape to two dimensions" + (f"; {FROM_RASTER}" if times.ndim == 3 else "")
             raise ValueError(
-                f"times: expected a floating-point tensor (samples, inputs), got {times.dtype} of shape "
-                f"{tuple(times.shape)}: {flat if times.is_floating_point() else not_floating(times)}."
+                "times: expected a floating-point tensor (samples, inputs), for spike trains (samples, inputs, spikes),"
+                f" got {times.dtype} of shape {tuple(times.shape)}: "
+                f"{flat if times.is_floating_point() else not_floating(times)}."
             )
         if labels.shape != times.shape[:1] or labels.dtype != torch.int64:
             how = "from one-hot rows with .argmax(dim=1)" if labels.ndim == 2 else "converted with .long()"
@@ -76,6 +82,11 @@ class SpikeData(Dataset[tuple[Tensor, Tensor]]):
                 "times: expected numbers or inf (no spike), got NaN or -inf. Write inf where there is no spike."
             )
         warn_of_early(earliest, stacklevel=4)
+        if trains and not bool((times[..., :-1] <= times[..., 1:]).all()):
+            raise ValueError(
+                "times: expected spike trains sorted along the last dimension, got others: sort them with "
+                "times.sort(dim=-1).values, or flatten images of first spikes with times.flatten(1)."
+            )
         if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < classes:
             raise ValueError(
                 f"labels: expected 0 ... {classes - 1} for {classes} class names, got {int(labels.min())} ... "
@@ -98,6 +109,15 @@ class SpikeData(Dataset[tuple[Tensor, Tensor]]):
         """Number of inputs."""
         return self.times.shape[1]
 
+    @property
+    def trains(self) -> bool:
+        """Whether inputs have spike trains."""
+        return self.times.ndim == 3
+
+    def first_spikes(self) -> "SpikeData":
+        """The same data with the first spike of each input only, `(samples, inputs)`."""
+        return replace(self, times=self.times[..., 0]) if self.trains else self
+
     def empty(self) -> "SpikeData":
         """The same data without samples."""
         return replace(self, times=self.times[:0], labels=self.labels[:0])
@@ -108,6 +128,7 @@ class SpikeData(Dataset[tuple[Tensor, Tensor]]):
         return {
             "samples": len(self),
             "inputs": self.features,
+            **({"spikes": self.times.shape[2]} if self.trains else {}),
             "dtype": str(self.times.dtype).removeprefix("torch."),
             "times": _digest(self.times),
             "labels": _digest(self.labels),
@@ -149,12 +170,16 @@ class Splits(NamedTuple):
 
 def _changes(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     other = [key for key in new if old.get(key, new[key]) != new[key]]
-    if sizes := [f"{new[key]} {key} instead of {old[key]}" for key in ("samples", "inputs") if key in other]:
+    if sizes := [f"{new[key]} {key} instead of {old[key]}" for key in ("samples", "inputs", "spikes") if key in other]:
         return sizes
     if "dtype" in other:  # the same times have other bytes then
         labels = ["other labels"] if "labels" in other else []
         return [f"times in {new['dtype']} instead of {old['dtype']}", *labels]
     return [f"other {key}" for key in other]
+
+
+def _is_raster(times: Tensor) -> bool:
+    return bool(times.numel()) and bool(((times == 0) | (times == 1)).all())
 
 
 def _digest(tensor: Tensor) -> str:

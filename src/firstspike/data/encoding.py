@@ -7,7 +7,7 @@ from numbers import Real
 from typing import Any
 
 import torch
-from jaxtyping import Float, Float64
+from jaxtyping import Bool, Float, Float64
 from numpy.typing import ArrayLike
 from torch import Tensor
 
@@ -47,7 +47,7 @@ def latency(
         ValueError: a value outside [0, 1] or NaN, values that are not floating point, a window that violates
             `0 <= early < late`.
     """
-    _check_window(early, late)
+    check_window(early, late)
     values = as_tensor("values", values)
     if not values.is_floating_point():
         raise ValueError(
@@ -87,20 +87,30 @@ def first_spikes(
         ValueError: a raster of another shape, without steps, or with other values than 0 and 1; `dt` that is not a
             positive, finite number.
     """
+    spikes = checked_raster(raster, dt)
+    times = spikes.to(torch.uint8).argmax(dim=0).double() * dt
+    return torch.where(spikes.any(dim=0), times, math.inf).to(dtype)
+
+
+def checked_raster(raster: Tensor | ArrayLike, dt: float) -> Bool[Tensor, "steps batch *inputs"]:
+    """A raster as bool.
+
+    Raises:
+        ValueError: see ``first_spikes``.
+    """
     raster = as_tensor("raster", raster)
     if raster.ndim < 3 or not len(raster):
         one = "; for a single sample pass raster[:, None]" if raster.ndim == 2 else ""
         raise ValueError(
             f"raster: expected (steps, batch, inputs) with at least one step, got {tuple(raster.shape)}{one}"
         )
-    if not (_is_number(dt) and 0 < dt < math.inf):
+    if not (is_number(dt) and 0 < dt < math.inf):
         raise ValueError(f"dt: expected a positive number, the length of a time step in units of tau_syn, got {dt!r}")
     spikes = raster != 0
     if not bool((spikes == raster).all()):
         other = raster[spikes & (raster != 1)][0].item()
         raise ValueError(f"raster: expected 0 and 1 only, got {other:g}; if these are spike counts, pass raster > 0")
-    times = spikes.to(torch.uint8).argmax(dim=0).double() * dt
-    return torch.where(spikes.any(dim=0), times, math.inf).to(dtype)
+    return spikes
 
 
 @dataclass(frozen=True)
@@ -141,7 +151,7 @@ class LatencyEncoder:
     high: Sequence[float] | None = None
 
     def __post_init__(self) -> None:
-        _check_window(self.early, self.late)
+        check_window(self.early, self.late)
         for name in ("per_feature", "invert", "on_off"):
             if not isinstance(getattr(self, name), bool):
                 raise ValueError(f"{name}: expected true or false, got {getattr(self, name)!r}")
@@ -149,7 +159,7 @@ class LatencyEncoder:
             return
         for name in ("low", "high"):
             ends = getattr(self, name)
-            if not isinstance(ends, list | tuple) or not ends or not all(map(_is_number, ends)):
+            if not isinstance(ends, list | tuple) or not ends or not all(map(is_number, ends)):
                 raise ValueError(f"{name}: expected a list of numbers, one per feature, got {ends!r}")
             object.__setattr__(self, name, tuple(map(float, ends)))
         widths = [high - low for low, high in zip(self.low or (), self.high or (), strict=False)]
@@ -266,13 +276,15 @@ def _finite_table(values: ArrayLike | Tensor, features: int | None = None) -> Fl
     return table
 
 
-def _check_window(early: float, late: float) -> None:
-    if not (_is_number(early) and _is_number(late) and 0 <= early < late < math.inf):
+def check_window(early: float, late: float) -> None:
+    """Raise a ValueError unless ``0 <= early < late < inf``."""
+    if not (is_number(early) and is_number(late) and 0 <= early < late < math.inf):
         raise ValueError(
             f"early, late: expected finite times with 0 <= early < late, got {early} and {late}. "
             "To let large values spike first use invert=True."
         )
 
 
-def _is_number(value: object) -> bool:
+def is_number(value: object) -> bool:
+    """Whether this is a real number; true and false are none."""
     return isinstance(value, Real) and not isinstance(value, bool)

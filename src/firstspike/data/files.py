@@ -5,19 +5,24 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
+from firstspike.data.arrays import Image
 from firstspike.data.base import SpikeData, Splits, warn_of_early
-from firstspike.data.encoding import LatencyEncoder
-from firstspike.data.splits import class_indices, divided, spike_data
+from firstspike.data.series import SeriesEncoder
+from firstspike.data.splits import Encoder, as_encoder, class_indices, divided, spike_data
 from firstspike.data.tables import Table, read_arrays, read_rows, read_table
 
 
 def read_times(
-    path: Path | str, inputs: int, dtype: torch.dtype = torch.float32, encoder: LatencyEncoder | None = None
-) -> Float[Tensor, "samples inputs"]:
-    """Input spike times, a row per sample.
+    path: Path | str,
+    inputs: int,
+    dtype: torch.dtype = torch.float32,
+    encoder: Encoder | None = None,
+    trains: bool = False,
+) -> Float[Tensor, "samples inputs"] | Float[Tensor, "samples inputs spikes"]:
+    """Input spike times, a row per sample, or spike trains.
 
     Args:
         path: ``.npy``; ``.npz`` with the array ``times``; ``.csv``, whose first line may name the columns. No spike is
@@ -25,17 +30,20 @@ def read_times(
         inputs: number of inputs that there must be.
         dtype: of the times.
         encoder: encodes values. The file then holds these, in an ``.npz`` in the array ``values``; an ``.npz`` with
-            ``times`` alone still holds spike times.
+            ``times`` alone still holds spike times. Signals are an array ``(samples, channels, time)``.
+        trains: the file holds spike trains ``(samples, inputs, spikes)``, in an ``.npz`` in the array ``trains``; one
+            with ``times`` alone holds first spikes.
 
     Raises:
         FileNotFoundError: no such file.
         ValueError: another shape or kind of file, text, NaN or -inf.
     """
-    table = read_table(path, _kinds(inputs, encoder))
-    if encoder is not None and table.kind == "values":
-        return encoder(table.numbers, dtype)
-    warn_of_early(float(table.numbers.min()), stacklevel=3)
-    return table.numbers.to(dtype)
+    table = read_table(path, _kinds(inputs, encoder, trains))
+    times = _content(table, encoder, inputs)
+    if table.kind == "values" and encoder is not None:
+        return encoder(times, dtype)
+    warn_of_early(float(times.min()), stacklevel=3)
+    return times.to(dtype)
 
 
 def read_labelled(
@@ -43,8 +51,9 @@ def read_labelled(
     inputs: int,
     class_names: Sequence[str],
     dtype: torch.dtype = torch.float32,
-    encoder: LatencyEncoder | None = None,
+    encoder: Encoder | None = None,
     labels: str | int | None = None,
+    trains: bool = False,
 ) -> SpikeData:
     """Labelled input spike times.
 
@@ -56,14 +65,16 @@ def read_labelled(
         dtype: of the times.
         encoder: see ``read_times``.
         labels: see ``file_splits``.
+        trains: see ``read_times``.
 
     Raises:
         FileNotFoundError: no such file.
         ValueError: as in ``read_times``; labels that are not among the classes, or not one per sample.
     """
-    table, classes, names = _labelled(path, _kinds(inputs, encoder), labels, class_names)
+    table, classes, names = _labelled(path, _kinds(inputs, encoder, trains), labels, class_names)
+    numbers = _content(table, encoder, inputs)
     encoder = encoder if table.kind == "values" else None
-    return spike_data(table.numbers, classes, names, table.image, encoder, dtype)
+    return spike_data(numbers, classes, names, _image(table), encoder, dtype)
 
 
 def file_splits(
@@ -81,7 +92,9 @@ def file_splits(
     Numbers of inputs and classes follow from the files. A table is ``.npz`` with the arrays ``times`` (or ``values``,
     with ``encode``) and ``labels``, perhaps also ``class_names``; ``.npy`` with the labels in another file; or ``.csv``
     with a row per sample, separated by commas, semicolons or tabs, whose first line may name the columns. Arrays
-    ``(samples, height, width)`` or ``(samples, channels, height, width)`` are images.
+    ``(samples, height, width)`` or ``(samples, channels, height, width)`` are images. Spike trains are an array
+    ``trains (samples, inputs, spikes)`` in place of ``times``, sorted, ``inf`` after the last spike. Time series are
+    ``values (samples, channels, time)``, NaN after their end, with an encoder of time series.
 
     Args:
         train: the table of the training data, from which validation and test data are taken unless they have their
@@ -93,8 +106,9 @@ def file_splits(
             last one); of ``.npz`` the array (by default ``labels``); of ``.npy`` another ``.npy`` or ``.csv``. Several
             tables may each have their own: ``{train: a.npy, test: b.npy}``.
         encode: the tables hold values, which are encoded by spike times: arguments of ``LatencyEncoder``, such as
-            ``{early: 0.15, late: 2.0}``, or ``{}`` for its defaults. Ranges are those of the training part. An empty
-            cell, NA, ? or NaN is a missing value, which does not spike. Without it an empty cell is no spike.
+            ``{early: 0.15, late: 2.0}``, or ``{}`` for its defaults; of time series those of an encoder that ``kind``
+            names, such as ``{kind: level_crossing, levels: 8}``. Ranges are those of the training part. An empty cell,
+            NA, ? or NaN is a missing value, which does not spike. Without it an empty cell is no spike.
         class_names: names of the classes 0, 1, 2, ...; by default they follow from the training table.
         seed: seed of the random choice of what is held out; every part has the classes in the proportions of the whole.
         dtype: of the times.
@@ -107,30 +121,55 @@ def file_splits(
         ValueError: a table that cannot be used: the message names file, line, column, and what was expected.
     """
     own = dict(labels) if isinstance(labels, Mapping) else dict.fromkeys(Splits._fields, labels)
-    kind = "times" if encode is None else "values"
-    table, classes, names = _labelled(train, {kind: None}, own.get("train"), class_names)
+    try:
+        encoder = None if encode is None else as_encoder(encode)
+    except ValueError as error:
+        raise ValueError(f"{train}: {error}") from None
+    kinds = ("times", "trains") if encoder is None else ("values",)
+    table, classes, names = _labelled(train, dict.fromkeys(kinds), own.get("train"), class_names)
+    numbers = _content(table, encoder)
     validation_part, test_part = (0 if isinstance(part, str | Path) else part for part in (validation, test))
     try:
-        parts = divided(
-            table.numbers, table.image, classes, names, validation_part, test_part, seed, True, encode, dtype
-        )
+        parts = divided(numbers, _image(table), classes, names, validation_part, test_part, seed, True, encoder, dtype)
     except ValueError as error:
         raise ValueError(f"{table.path}: {error}") from None
     for name, file in (("validation", validation), ("test", test)):
         if isinstance(file, str | Path):
-            other, classes, _ = _labelled(file, {kind: table.numbers.shape[1]}, own.get(name), names)
+            width = None if numbers.ndim == 3 else numbers.shape[1]
+            other, classes, _ = _labelled(file, {table.kind: width}, own.get(name), names)
             if other.columns and table.columns and other.columns != table.columns:
                 raise ValueError(
                     f"{other.path}, line 1: expected the columns {', '.join(table.columns)} as in {table.path}, got "
                     f"{', '.join(other.columns)}"
                 )
-            data = spike_data(other.numbers, classes, names, other.image, parts.train.encoder, dtype)
+            content = _content(other, encoder, None if encoder is not None else numbers.shape[1])
+            data = spike_data(content, classes, names, _image(other), parts.train.encoder, dtype)
             parts = parts._replace(**{name: data})
     return parts
 
 
-def _kinds(inputs: int, encoder: LatencyEncoder | None) -> dict[str, int | None]:
-    return {"times": inputs} if encoder is None else {"values": encoder.features, "times": inputs}
+def _kinds(inputs: int, encoder: Encoder | None, trains: bool) -> dict[str, int | None]:
+    """The arrays that a file may have, and their inputs; those of signals and trains are counted by ``_content``."""
+    known: dict[str, int | None] = {"trains": None, "times": inputs} if trains else {"times": inputs}
+    if encoder is None:
+        return known
+    return {"values": None if isinstance(encoder, SeriesEncoder) else encoder.features} | known
+
+
+def _content(table: Table, encoder: Encoder | None, inputs: int | None = None) -> Float64[Tensor, "samples ..."]:
+    """Numbers of a table, ``(samples, inputs, spikes)`` of trains and ``(samples, channels, time)`` of signals.
+
+    Raises:
+        ValueError: trains of another number of inputs.
+    """
+    if table.kind == "trains" and inputs is not None and table.grid.shape[1] != inputs:
+        raise ValueError(f"{table.path}: trains: expected {inputs} inputs, got {table.grid.shape[1]}")
+    signals = table.kind == "values" and isinstance(encoder, SeriesEncoder)
+    return table.grid if table.kind == "trains" or signals else table.numbers
+
+
+def _image(table: Table) -> Image | None:
+    return None if table.kind == "trains" else table.image
 
 
 def _labelled(

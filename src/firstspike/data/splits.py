@@ -10,9 +10,10 @@ from jaxtyping import Float64, Int64
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from firstspike.data.arrays import Image, as_table
+from firstspike.data.arrays import Image, as_table, as_tensor
 from firstspike.data.base import SpikeData, Splits, seeded_generator
 from firstspike.data.encoding import LatencyEncoder
+from firstspike.data.series import SeriesEncoder, as_series, series_encoder
 from firstspike.data.signature import parts_of_docstring, takes_arguments_of
 from firstspike.ranges import Size
 
@@ -35,19 +36,21 @@ def split(
     seed: int = 0,
     class_names: Sequence[str] | None = None,
     stratified: bool = True,
-    encode: LatencyEncoder | Mapping[str, Any] | None = None,
+    encode: LatencyEncoder | SeriesEncoder | Mapping[str, Any] | None = None,
     dtype: torch.dtype = torch.float32,
+    trains: bool = False,
 ) -> Splits:
     """Divide labelled samples at random into training, validation and test data.
 
         splits = fs.data.split(wine.data, wine.target, encode={"late": 1.5}, class_names=wine.target_names)
 
     Arrays, tensors and nested lists are accepted. Samples of more than one dimension, `(samples, height, width)` or
-    `(samples, channels, height, width)`, are images, which `LIFConv2d` can take.
+    `(samples, channels, height, width)`, are images, which `LIFConv2d` can take; with `trains` they are spike trains,
+    and with an encoder of time series signals.
 
     Args:
         times: spike times `(samples, inputs)` in units of `tau_syn`, `inf` = no spike; with `encode` values of any
-            range, NaN = missing.
+            range, NaN = missing, or signals `(samples, channels, time)`.
         labels: class of each sample `(samples,)`, whole numbers or names.
         validation: part of the samples for validation: below 1 a fraction, from 1 on their number; None or 0 for none.
         test: part of the samples for testing, like ``validation``.
@@ -56,8 +59,11 @@ def split(
             they follow from the labels in sorted order.
         stratified: every part has the classes in the proportions of the whole, as far as whole samples allow.
         encode: encodes values by spike times: a `LatencyEncoder`, or a dict of its arguments, for instance
-            `{"early": 0.15, "late": 2.0}`. Unless it has ranges already, it is fitted to the training part alone.
+            `{"early": 0.15, "late": 2.0}`. Signals take a `LevelCrossingEncoder` or `ThresholdEncoder`, or a dict such
+            as `{"kind": "level_crossing", "levels": 8}`; those of different lengths are a list of `(channels, time)`.
+            Unless it has ranges already, it is fitted to the training part alone.
         dtype: of the times.
+        trains: `times` are spike trains `(samples, inputs, spikes)`, sorted, `inf` after the last spike.
 
     Returns:
         The three parts; samples of a part are in random order. Their `encoder` is the fitted one.
@@ -65,13 +71,38 @@ def split(
     Raises:
         ValueError: shapes or labels that do not fit, sizes that leave no sample for training, and as in `SpikeData`.
     """
-    table, image = as_table(times, "times" if encode is None else "values")
+    encoder = None if encode is None else as_encoder(encode)
+    image = None
+    if isinstance(encoder, SeriesEncoder):
+        table: Tensor = as_series(times)
+    elif trains:
+        table = as_tensor("times", times).detach().cpu().double()
+        if table.ndim != 3:
+            raise ValueError(f"times: expected spike trains (samples, inputs, spikes), got {tuple(table.shape)}")
+    else:
+        table, image = as_table(times, "times" if encode is None else "values")
     classes, names = class_indices(labels, len(table), class_names)
-    return divided(table, image, classes, names, validation, test, seed, stratified, encode, dtype)
+    return divided(table, image, classes, names, validation, test, seed, stratified, encoder, dtype)
+
+
+Encoder = LatencyEncoder | SeriesEncoder
+
+
+def as_encoder(encode: Encoder | Mapping[str, Any]) -> Encoder:
+    """The encoder, or the one that a dict describes: of signals where it has a `kind`.
+
+    Raises:
+        ValueError: unknown names, or values that do not fit.
+    """
+    if isinstance(encode, LatencyEncoder | SeriesEncoder):
+        return encode
+    if isinstance(encode, Mapping) and "kind" in encode:
+        return series_encoder(encode)
+    return LatencyEncoder.from_dict(encode)
 
 
 def divided(
-    table: Float64[Tensor, "samples inputs"],
+    table: Float64[Tensor, "samples inputs *spikes"],
     image: Image | None,
     classes: Int64[Tensor, " samples"],
     class_names: tuple[str, ...],
@@ -79,33 +110,34 @@ def divided(
     test: float | None,
     seed: int,
     stratified: bool,
-    encode: LatencyEncoder | Mapping[str, Any] | None,
+    encoder: Encoder | None,
     dtype: torch.dtype,
 ) -> Splits:
-    """`split` of a table whose labels are indices of classes."""
+    """`split` of a table, of trains or of signals, whose labels are indices of classes."""
     sizes = [_size(name, share, len(table)) for name, share in (("validation", validation), ("test", test))]
     if sum(sizes) >= len(table):
         raise ValueError(f"validation, test: expected fewer than all of {len(table)} samples, got {sum(sizes)}")
     *held, train = _random_order(classes, seed, stratified).split([*sizes, len(table) - sum(sizes)])
-    encoder = None
-    if encode is not None:
-        encoder = encode if isinstance(encode, LatencyEncoder) else LatencyEncoder.from_dict(encode)
-        encoder = encoder if encoder.features else encoder.fit(table[train])
+    if encoder is not None and not encoder.features:
+        encoder = encoder.fit(table[train])
     parts = ((table[part], classes[part]) for part in (train, *held))
     return Splits(*(spike_data(*part, class_names, image, encoder, dtype) for part in parts))
 
 
 def spike_data(
-    table: Float64[Tensor, "samples inputs"],
+    table: Float64[Tensor, "samples inputs *spikes"],
     labels: Int64[Tensor, " samples"],
     class_names: tuple[str, ...],
     image: Image | None,
-    encoder: LatencyEncoder | None,
+    encoder: Encoder | None,
     dtype: torch.dtype,
 ) -> SpikeData:
-    """Labelled data from a table of spike times, or of values that a fitted encoder encodes."""
+    """Labelled data from spike times, or from values that a fitted encoder encodes."""
     if encoder is None:
         return SpikeData(table.to(dtype), labels, class_names, image)
+    if isinstance(encoder, SeriesEncoder):
+        times = encoder(table, dtype) if len(table) else encoder.nothing(dtype)
+        return SpikeData(times, labels, class_names, encoder=encoder)
     blank = None
     if image is not None:
         blank = tuple(time for time in encoder.blank for _ in range(image[0]))

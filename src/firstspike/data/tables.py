@@ -23,7 +23,8 @@ class Table(NamedTuple):
 
     Args:
         path: the file.
-        kind: what its numbers are: ``times``, with ``inf`` for no spike, or ``values``, with NaN for a missing one.
+        kind: what its numbers are: ``times`` or ``trains``, with ``inf`` for no spike, or ``values``, with NaN for a
+            missing one.
         numbers: a row per sample.
         labels: as they stand in the file; None if none were asked for.
         image: channels, height and width, where samples are images.
@@ -41,6 +42,11 @@ class Table(NamedTuple):
     columns: tuple[str, ...] = ()
     lines: Sequence[int] = ()
 
+    @property
+    def grid(self) -> Float64[Tensor, "samples rows columns"]:
+        """The numbers of an array ``(samples, rows, columns)``; of a table a row for each sample."""
+        return self.numbers.unflatten(1, (1, -1) if self.image is None else self.image[1:])
+
     def place(self, sample: int) -> str:
         """Where a sample is in the file."""
         return f"line {self.lines[sample]}" if self.lines else f"sample {sample}"
@@ -50,8 +56,8 @@ def read_table(path: Path | str, inputs: Mapping[str, int | None], label: str | 
     """Read a table.
 
     Args:
-        path: ``.npz`` with an array ``times`` or ``values``, and perhaps ``class_names``; ``.npy``; ``.csv`` with
-            ``,``, ``;`` or tabs between the columns, whose first line may name them.
+        path: ``.npz`` with an array ``times``, ``trains`` or ``values``, perhaps also ``class_names``; ``.npy``;
+            ``.csv`` with ``,``, ``;`` or tabs between the columns, whose first line may name them.
         inputs: the kinds of numbers that it may hold, and how many a sample must have, None for any. A file that does
             not say of which kind it is holds the first one.
         label: the array of an ``.npz``, or the column of a ``.csv`` by name or number, which has the labels; None to

@@ -45,7 +45,9 @@ def evaluate_run(run: LoadedRun, data: Path | str = "test") -> "RunEvaluation":
             raise ValueError(f"{run.folder} has no {data} data; it has {run.held_out[0]} data")
         return RunEvaluation(run, found, str(data))
     train = run.data.train
-    labelled = read_labelled(data, train.features, run.class_names, run.dtype, encoder=train.encoder)
+    labelled = read_labelled(
+        data, train.features, run.class_names, run.dtype, encoder=train.encoder, trains=train.trains
+    )
     return RunEvaluation(run, labelled, f"data_{Path(data).stem}")
 
 
@@ -62,7 +64,7 @@ def predictions(run: LoadedRun, file: Path | str) -> str:
         SubstrateError: a substrate that cannot be reached or does not answer.
     """
     train = run.data.train
-    times = run.observe(read_times(file, train.features, run.dtype, encoder=train.encoder)).output
+    times = run.observe(read_times(file, train.features, run.dtype, train.encoder, train.trains)).output
     decisions = run.predict(times)
     names = [*run.names(max(decisions.tolist(), default=-1) + 1), "silent"]  # the class -1
     text = io.StringIO()

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from firstspike.data import LatencyEncoder, SpikeData, Splits
+from firstspike.data import SpikeData, Splits
+from firstspike.data.splits import as_encoder
 from firstspike.runs.files import whole_file
 
 
@@ -52,7 +53,7 @@ def _load(path: Path) -> SpikeData:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             image = tuple(map(int, arrays["image"])) if "image" in arrays else None
             blank = tuple(map(float, arrays["blank"])) if "blank" in arrays else None
-            encoder = LatencyEncoder.from_dict(json.loads(str(arrays["encoder"]))) if "encoder" in arrays else None
+            encoder = as_encoder(json.loads(str(arrays["encoder"]))) if "encoder" in arrays else None
             names = tuple(str(name) for name in arrays["class_names"])
             times, labels = (torch.from_numpy(arrays[name]) for name in ("times", "labels"))
             return SpikeData(times, labels, names, image, blank, encoder)  # type: ignore[arg-type]

@@ -1,0 +1,112 @@
+"""Spike trains from lists of events and from rasters; the form that they have in tensors."""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float, Int64
+from numpy.typing import ArrayLike
+from torch import Tensor
+
+from firstspike.data.arrays import as_tensor
+from firstspike.data.encoding import checked_raster
+
+MOST_TIMES = 2**31
+"""Most times of one tensor of trains, with padding: 8 GiB in float32."""
+
+
+def trains_from_events(
+    events: Sequence[tuple[ArrayLike | Tensor, ArrayLike | Tensor]], inputs: int, dtype: torch.dtype = torch.float32
+) -> Float[Tensor, "samples inputs spikes"]:
+    """Spike trains from events: what event cameras, artificial cochleas and simulators record.
+
+    Args:
+        events: for each sample the times of its spikes, in units of `tau_syn`, and the number of the input that each
+            spike belongs to; both `(spikes,)`, in any order.
+        inputs: number of inputs.
+        dtype: of the times.
+
+    Returns:
+        Times `(samples, inputs, spikes)`, sorted along the last dimension, `inf` after the last spike of an input. That
+        dimension is as long as the busiest input needs, at least 1.
+
+    Raises:
+        ValueError: times and inputs of different lengths, times that are not finite, inputs that do not exist, trains
+            that would not fit into memory.
+    """
+    rows, times = [], []
+    for sample, (when, where) in enumerate(events):
+        time, source = as_tensor("times", when).double(), as_tensor("inputs", where)
+        if time.ndim != 1 or time.shape != source.shape:
+            raise ValueError(
+                f"events: expected as many times as inputs, got {tuple(time.shape)} and {tuple(source.shape)} for "
+                f"sample {sample}"
+            )
+        if not bool(torch.isfinite(time).all()):
+            raise ValueError(f"events: expected finite times, got NaN or inf for sample {sample}; leave them out")
+        if len(source) and not 0 <= int(source.min()) <= int(source.max()) < inputs:
+            raise ValueError(
+                f"events: expected inputs from 0 to {inputs - 1}, got {int(source.min())} ... {int(source.max())} for "
+                f"sample {sample}"
+            )
+        rows.append(sample * inputs + source.long())
+        times.append(time)
+    if not rows:
+        return torch.full((0, inputs, 1), math.inf, dtype=dtype)
+    return padded_trains(torch.cat(rows), torch.cat(times), len(rows) * inputs).unflatten(0, (-1, inputs)).to(dtype)
+
+
+def padded_trains(
+    rows: Int64[Tensor, " events"], times: Float[Tensor, " events"], count: int
+) -> Float[Tensor, "rows spikes"]:
+    """Sorted trains, padded with `inf`, from events in any order.
+
+    Args:
+        rows: the train of each event.
+        times: of the events.
+        count: number of trains.
+
+    Raises:
+        ValueError: trains that would not fit into memory.
+    """
+    order = times.argsort(stable=True)
+    order = order[rows[order].argsort(stable=True)]
+    rows, times = rows[order], times[order]
+    spikes = torch.bincount(rows, minlength=count)
+    most = max(1, int(spikes.max()) if count else 1)
+    if count * most > MOST_TIMES:
+        raise ValueError(
+            f"trains: {count} inputs of all samples, of which the busiest has {most} spikes, are {count * most} times "
+            f"with padding; the most are {MOST_TIMES}: take fewer samples, or shorter ones"
+        )
+    place = torch.arange(len(rows)) - (spikes.cumsum(0) - spikes)[rows]
+    trains = torch.full((count, most), math.inf, dtype=times.dtype)
+    trains[rows, place] = times
+    return trains
+
+
+def trains_from_raster(
+    raster: Tensor | ArrayLike, dt: float, *, dtype: torch.dtype = torch.float32
+) -> Float[Tensor, "batch inputs spikes"]:
+    """All spike times of a raster, the tensor of zeros and ones that libraries with time steps use.
+
+    As `first_spikes`, which keeps the first spike of each input only.
+
+    Args:
+        raster: `(steps, batch, inputs)`, time first; 0 and 1, or bool; a tensor, an array or a list.
+        dt: length of a time step, in units of `tau_syn`; a spike in step `k`, counted from 0, has the time `k * dt`.
+        dtype: of the times.
+
+    Returns:
+        Times `(batch, inputs, spikes)`, sorted along the last dimension, `inf` after the last spike.
+
+    Raises:
+        ValueError: as `first_spikes`; more than three dimensions.
+    """
+    spikes = checked_raster(raster, dt)
+    if spikes.ndim != 3:
+        raise ValueError(f"raster: expected (steps, batch, inputs), got {tuple(spikes.shape)}; flatten the inputs")
+    _, batch, inputs = spikes.shape
+    step, sample, source = spikes.nonzero(as_tuple=True)
+    trains = padded_trains((sample * inputs + source).cpu(), step.cpu().double() * dt, batch * inputs)
+    return trains.unflatten(0, (batch, inputs)).to(spikes.device, dtype)

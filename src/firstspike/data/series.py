@@ -1,0 +1,312 @@
+"""From time series to spike trains: encoders that send an event when a signal crosses a level."""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from itertools import pairwise
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import torch
+from jaxtyping import Float, Float64, Int64
+from numpy.typing import ArrayLike
+from torch import Tensor
+
+from firstspike.data.encoding import is_number
+from firstspike.data.events import padded_trains
+from firstspike.ranges import NotNegative, Positive, Size
+
+Series = Sequence[ArrayLike | Tensor] | ArrayLike | Tensor
+"""Signals ``(samples, channels, time)``, or for samples of different lengths a list of ``(channels, time)`` each."""
+
+
+def as_series(values: Series) -> Float64[Tensor, "samples channels time"]:
+    """Signals as one tensor on the CPU; those of shorter samples end with NaN.
+
+    Raises:
+        ValueError: samples of other shapes than `(channels, time)` or of different channels, infinite values, NaN
+            before the end of a signal.
+    """
+    signals: list[Tensor] = []
+    for sample, given in enumerate(values):  # type: ignore[arg-type]  # (an array is a sequence of its rows)
+        array = given.detach().cpu().numpy() if isinstance(given, Tensor) else np.asarray(given)
+        if array.ndim != 2 or array.dtype.kind not in "fiu" or 0 in array.shape:
+            raise ValueError(
+                f"values: expected numbers (channels, time) for each sample, got {array.dtype} of shape {array.shape} "
+                f"for sample {sample}; a single channel has the shape (1, time)"
+            )
+        if signals and len(array) != len(signals[0]):
+            raise ValueError(
+                f"values: expected {len(signals[0])} channels in every sample, got {len(array)} in sample {sample}"
+            )
+        signal = torch.from_numpy(array.astype(np.float64))
+        gaps = torch.isnan(signal[:, :-1]) & ~torch.isnan(signal[:, 1:])
+        if bool(torch.isinf(signal).any()) or bool(gaps.any()):
+            raise ValueError(
+                f"values: expected finite numbers, NaN only after the end of a signal, got others in sample {sample}; "
+                "fill gaps first, for instance by interpolation"
+            )
+        signals.append(signal)
+    if not signals:
+        raise ValueError("values: expected at least one sample, got none")
+    longest = max(signal.shape[1] for signal in signals)
+    series = torch.full((len(signals), len(signals[0]), longest), math.nan, dtype=torch.float64)
+    for row, signal in zip(series, signals, strict=True):
+        row[:, : signal.shape[1]] = signal
+    return series
+
+
+@dataclass(frozen=True)
+class SeriesEncoder(ABC):
+    """What the encoders of time series share: the range of each channel, and the time axis.
+
+    A signal is scaled so that the range of the training part is 0 ... 1. It starts at 0 at the time `start`, reaches
+    its first value `dt` later, and goes on in straight lines from value to value. So the first value of a sample shows
+    in its spikes, too.
+    """
+
+    levels: Size = 8
+    dt: Positive = 0.1
+    start: NotNegative = 0.0
+    per_channel: bool = True
+    low: Sequence[float] | None = None
+    high: Sequence[float] | None = None
+
+    kind: ClassVar[str]
+
+    def __post_init__(self) -> None:
+        if not (isinstance(self.levels, int) and self.levels >= 1):
+            raise ValueError(f"levels: expected a whole number of at least 1, got {self.levels!r}")
+        if not (is_number(self.dt) and 0 < self.dt < math.inf):
+            raise ValueError(f"dt: expected a finite number above 0, got {self.dt!r}")
+        if not (is_number(self.start) and 0 <= self.start < math.inf):
+            raise ValueError(f"start: expected a finite number of at least 0, got {self.start!r}")
+        if not isinstance(self.per_channel, bool):
+            raise ValueError(f"per_channel: expected true or false, got {self.per_channel!r}")
+        for name in ("low", "high"):
+            ends = getattr(self, name)
+            if ends is None:
+                continue
+            if not isinstance(ends, list | tuple) or not ends or not all(map(is_number, ends)):
+                raise ValueError(f"{name}: expected a list of numbers, one per channel, got {ends!r}")
+            object.__setattr__(self, name, tuple(map(float, ends)))
+        low, high = self.low or (), self.high or ()
+        if len(low) != len(high) or not all(0 <= b - a < math.inf for a, b in zip(low, high, strict=True)):
+            raise ValueError("low, high: expected as many of one as of the other, finite, and no low above its high")
+
+    @property
+    def channels(self) -> int:
+        """Number of channels; 0 before `fit`."""
+        return len(self.low or ())
+
+    @property
+    def features(self) -> int:
+        """The same, under the name that other encoders have for the values of a sample."""
+        return self.channels
+
+    @property
+    @abstractmethod
+    def inputs_per_channel(self) -> int:
+        """Number of inputs that one channel is encoded by."""
+
+    def fit(self, values: Series) -> Self:
+        """The same encoder with the ranges of these signals.
+
+        Args:
+            values: `(samples, channels, time)`, or a list of `(channels, time)` of different lengths; NaN after the end
+                of a signal.
+
+        Raises:
+            ValueError: values of another shape or kind, infinite values, gaps.
+        """
+        series = as_series(values)
+        known = ~torch.isnan(series)
+        low = torch.where(known, series, math.inf).amin(dim=(0, 2))
+        high = torch.where(known, series, -math.inf).amax(dim=(0, 2))
+        if not self.per_channel:
+            low, high = low.amin().expand_as(low), high.amax().expand_as(high)
+        unknown = low > high
+        low, high = (torch.where(unknown, 0.0, end) for end in (low, high))
+        return replace(self, low=low.tolist(), high=high.tolist())
+
+    def __call__(self, values: Series, dtype: torch.dtype = torch.float32) -> Float[Tensor, "samples inputs spikes"]:
+        """Spike trains of signals.
+
+        Args:
+            values: as in `fit`.
+            dtype: of the times; they are computed in float64.
+
+        Returns:
+            Times `(samples, channels * inputs_per_channel, spikes)`, sorted along the last dimension, `inf` after the
+            last spike.
+
+        Raises:
+            ValueError: an encoder that has not been fitted, another number of channels, and as in `fit`.
+        """
+        if self.low is None or self.high is None:
+            raise ValueError(f"this {type(self).__name__} has no ranges yet: encoder = encoder.fit(training_values)")
+        series = as_series(values)
+        samples, channels, _ = series.shape
+        each = self.inputs_per_channel
+        if channels != self.channels:
+            raise ValueError(f"values: expected {self.channels} channels, got {channels}")
+        low, high = (torch.tensor(end, dtype=torch.float64).unsqueeze(-1) for end in (self.low, self.high))
+        scaled = torch.where(high > low, (series - low) / (high - low), 0.0 * series).flatten(0, 1)
+        steps = torch.cat([torch.zeros_like(scaled[:, :1]), scaled], dim=1).unbind(1)
+        rows, times = [], []
+        for step, (row, fraction) in enumerate(self._crossings(steps)):
+            signal, part = row // each, row % each
+            rows.append((signal // channels * each + part) * channels + signal % channels)
+            times.append(self.start + (step + fraction) * self.dt)
+        trains = padded_trains(torch.cat(rows), torch.cat(times), samples * channels * each)
+        return trains.unflatten(0, (samples, -1)).to(dtype)
+
+    def nothing(self, dtype: torch.dtype = torch.float32) -> Float[Tensor, "0 inputs 1"]:
+        """The trains of no sample."""
+        return torch.empty(0, self.channels * self.inputs_per_channel, 1, dtype=dtype)
+
+    @abstractmethod
+    def _crossings(
+        self, steps: Sequence[Float64[Tensor, " signals"]]
+    ) -> Iterator[tuple[Int64[Tensor, " events"], Float64[Tensor, " events"]]]:
+        """Events of each interval between two values.
+
+        Args:
+            steps: the scaled value of every signal at the start, and then at every time step.
+
+        Yields:
+            Of each event ``signal * inputs_per_channel + input`` and the fraction of the interval that has passed.
+        """
+
+    def to_dict(self) -> dict[str, Any]:
+        """Settings and ranges as plain values, for JSON or YAML; see `encoder_from_dict`."""
+        found = {name: list(x) if isinstance(x, tuple) else x for name, x in asdict(self).items()}
+        return {"kind": self.kind} | found
+
+
+@dataclass(frozen=True)
+class LevelCrossingEncoder(SeriesEncoder):
+    """Encodes signals by the changes that they make: an event for each step up or down (send on delta).
+
+    Each channel has two inputs: "up" spikes when the signal has risen by `1 / levels` of the range since the last event
+    of the channel, "down" when it has fallen by that. First come the "up" inputs of all channels, then the "down"
+    inputs. Event times are exact for signals that run in straight lines between their values.
+
+    A signal is scaled so that the range of the training part is 0 ... 1. It starts at 0 at the time `start`, and
+    reaches its first value `dt` later, so that the first value shows in its spikes, too::
+
+        encoder = fs.data.LevelCrossingEncoder(levels=8, dt=0.2).fit(train)
+        times = encoder(test)                                       # (samples, 2 * channels, spikes)
+
+    Args:
+        levels: number of steps from the smallest to the largest value of the training part.
+        dt: time between two values of a signal, in units of `tau_syn`.
+        start: time at which signals begin, in units of `tau_syn`.
+        per_channel: each channel has its own range; False: all channels share one.
+        low: smallest value of each channel, as found by `fit`.
+        high: largest value of each channel.
+
+    Raises:
+        ValueError: a number out of its range; `low` and `high` that are not finite, or out of order.
+    """
+
+    kind = "level_crossing"
+
+    @property
+    def inputs_per_channel(self) -> int:
+        """ "Up" and "down"."""
+        return 2
+
+    def _crossings(
+        self, steps: Sequence[Float64[Tensor, " signals"]]
+    ) -> Iterator[tuple[Int64[Tensor, " events"], Float64[Tensor, " events"]]]:
+        """See ``SeriesEncoder``."""
+        reached = torch.zeros_like(steps[0])  # in steps: the level of the last event
+        for before, after in pairwise(steps):
+            change = (after * self.levels - reached).nan_to_num(0.0)
+            count = change.abs().floor().long()
+            signal = torch.arange(len(count)).repeat_interleave(count)
+            number = torch.arange(len(signal)) - (count.cumsum(0) - count)[signal] + 1
+            sign = change.sign()[signal]
+            level = (reached[signal] + sign * number) / self.levels
+            fraction = ((level - before[signal]) / (after - before)[signal]).clamp(0, 1)
+            reached = reached + change.trunc()
+            yield 2 * signal + (sign < 0).long(), fraction
+
+
+@dataclass(frozen=True)
+class ThresholdEncoder(SeriesEncoder):
+    """Encodes signals by when they cross fixed thresholds.
+
+    Each channel has `levels` thresholds, evenly spaced inside the range of the training part, and for each of them an
+    input that spikes when the signal rises through it; with `both` another one that spikes when it falls through it.
+    First come the inputs of the lowest threshold of all channels, then those of the next one. Event times are exact
+    for signals that run in straight lines between their values.
+
+    A signal starts below all thresholds at the time `start`, and reaches its first value `dt` later.
+
+    Args:
+        levels: number of thresholds of each channel.
+        dt: time between two values of a signal, in units of `tau_syn`.
+        start: time at which signals begin, in units of `tau_syn`.
+        per_channel: each channel has its own range; False: all channels share one.
+        low: smallest value of each channel, as found by `fit`.
+        high: largest value of each channel.
+        both: further inputs, after all others, for thresholds that are crossed downwards.
+
+    Raises:
+        ValueError: a number out of its range; `low` and `high` that are not finite, or out of order.
+    """
+
+    both: bool = False
+
+    kind = "threshold"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not isinstance(self.both, bool):
+            raise ValueError(f"both: expected true or false, got {self.both!r}")
+
+    @property
+    def inputs_per_channel(self) -> int:
+        """One for each threshold, with ``both`` two."""
+        return self.levels * (2 if self.both else 1)
+
+    def _crossings(
+        self, steps: Sequence[Float64[Tensor, " signals"]]
+    ) -> Iterator[tuple[Int64[Tensor, " events"], Float64[Tensor, " events"]]]:
+        """See ``SeriesEncoder``."""
+        thresholds = torch.arange(1, self.levels + 1, dtype=torch.float64) / (self.levels + 1)
+        for before, after in pairwise(steps):
+            was, now = (x.unsqueeze(-1) >= thresholds for x in (before, after))
+            known = ~torch.isnan(after).unsqueeze(-1)
+            ways = [~was & now & known] + ([was & ~now & known] if self.both else [])
+            signal, place = torch.cat(ways, dim=1).nonzero(as_tuple=True)
+            level = thresholds[place % self.levels]
+            fraction = (level - before[signal]) / (after - before)[signal]
+            yield signal * self.inputs_per_channel + place, fraction
+
+
+SERIES_ENCODERS: dict[str, type[SeriesEncoder]] = {
+    encoder.kind: encoder for encoder in (LevelCrossingEncoder, ThresholdEncoder)
+}
+
+
+def series_encoder(settings: Mapping[str, Any] | SeriesEncoder) -> SeriesEncoder:
+    """The encoder that a dict of its `kind` and arguments describes.
+
+    Raises:
+        ValueError: an unknown kind, unknown names, or values that do not fit.
+    """
+    if isinstance(settings, SeriesEncoder):
+        return settings
+    if not isinstance(settings, Mapping) or settings.get("kind") not in SERIES_ENCODERS:
+        kinds = ", ".join(SERIES_ENCODERS)
+        raise ValueError(f"encode: expected a kind out of {kinds} and its arguments, got {settings!r}")
+    target = SERIES_ENCODERS[settings["kind"]]
+    given = {name: x for name, x in settings.items() if name != "kind"}
+    known = [field.name for field in fields(target)]
+    if unknown := [name for name in given if name not in known]:
+        raise ValueError(f"encode: unknown key {unknown[0]!r}; valid keys: {', '.join(known)}")
+    return target(**given)

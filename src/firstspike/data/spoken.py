@@ -1,0 +1,171 @@
+"""Spoken words as spike trains: the Spiking Heidelberg Digits and Spiking Speech Commands, from the published files."""
+
+import os
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Int64
+from torch import Tensor
+
+from firstspike.data.base import SpikeData, Splits
+from firstspike.data.events import trains_from_events
+from firstspike.data.splits import divided
+from firstspike.ranges import Positive, Seed, Size
+
+WHERE = "https://compneuro.net/datasets or https://zenkelab.org/datasets"
+_UNITS = 700
+
+
+class _Recordings(NamedTuple):
+    """What one file holds: times in seconds and units of each sample, labels, and the names of the classes."""
+
+    events: list[tuple[Tensor, Tensor]]
+    labels: Int64[Tensor, " samples"]
+    class_names: tuple[str, ...]
+
+
+def shd_splits(
+    validation: float = 0.1,
+    seed: Seed = 42,
+    folder: str | Path | None = None,
+    time_unit: Positive = 0.01,
+    units_per_input: Size = 1,
+    dtype: torch.dtype = torch.float32,
+) -> Splits:
+    """Spiking Heidelberg Digits: spoken digits, English and German, as spikes of 700 units of an artificial cochlea.
+
+    Cramer, Stradmann, Schemmel and Zenke, IEEE Trans. Neural Netw. Learn. Syst. 33, 2744 (2022). The published files
+    `shd_train.h5` and `shd_test.h5` are read (extra `h5py`); nothing is downloaded. The file for training is divided
+    into training and validation data; the file for tests has speakers that the other one lacks.
+
+    Args:
+        validation: part of the file for training that is held out: below 1 a fraction, from 1 on the number of samples.
+        seed: seed of the random choice of what is held out.
+        folder: where the files are; by default the user's cache, `~/.cache/firstspike`.
+        time_unit: length of the unit of all times (by convention `tau_syn`) in seconds.
+        units_per_input: neighbouring units that are joined to one input.
+        dtype: of the times.
+
+    Returns:
+        Spike trains `(samples, 700 / units_per_input, spikes)`, padded with `inf`, and labels `(samples,)`.
+
+    Raises:
+        ImportError: h5py is missing.
+        FileNotFoundError: the files are not there; the message says where to get them.
+        ValueError: files in another format, sizes that do not fit.
+    """
+    place = _folder("shd", folder, ("train", "test"))
+    learn, fresh = (_read(place / f"shd_{part}.h5") for part in ("train", "test"))
+    trains = _trains(learn, time_unit, units_per_input, torch.float64)
+    train, held, _ = divided(trains, None, learn.labels, learn.class_names, validation, 0, seed, True, None, dtype)
+    test = SpikeData(_trains(fresh, time_unit, units_per_input, dtype), fresh.labels, learn.class_names)
+    return Splits(train, held, test)
+
+
+def ssc_splits(
+    folder: str | Path | None = None,
+    time_unit: Positive = 0.01,
+    units_per_input: Size = 1,
+    dtype: torch.dtype = torch.float32,
+) -> Splits:
+    """Spiking Speech Commands: 35 spoken words as spikes of 700 units of an artificial cochlea.
+
+    Cramer, Stradmann, Schemmel and Zenke, IEEE Trans. Neural Netw. Learn. Syst. 33, 2744 (2022). The published files
+    `ssc_train.h5`, `ssc_valid.h5` and `ssc_test.h5` are read (extra `h5py`); nothing is downloaded.
+
+    Args:
+        folder: where the files are; by default the user's cache, `~/.cache/firstspike`.
+        time_unit: length of the unit of all times (by convention `tau_syn`) in seconds.
+        units_per_input: neighbouring units that are joined to one input.
+        dtype: of the times.
+
+    Returns:
+        Spike trains `(samples, 700 / units_per_input, spikes)`, padded with `inf`, and labels `(samples,)`.
+
+    Raises:
+        ImportError: h5py is missing.
+        FileNotFoundError: the files are not there; the message says where to get them.
+        ValueError: files in another format.
+    """
+    parts = ("train", "valid", "test")
+    place = _folder("ssc", folder, parts)
+    recordings = [_read(place / f"ssc_{part}.h5") for part in parts]
+    names = recordings[0].class_names
+    return Splits(*(SpikeData(_trains(x, time_unit, units_per_input, dtype), x.labels, names) for x in recordings))
+
+
+def spoken_outline(kind: str, folder: str | Path | None = None, units_per_input: int = 1, **_: Any) -> SpikeData:
+    """Inputs and class names without samples; of the files only the names of the classes are read."""
+    place = _folder(kind, folder, ("train",))
+    with _opened(place / f"{kind}_train.h5") as file:
+        names = _class_names(file, place / f"{kind}_train.h5")
+    return SpikeData(torch.empty(0, _inputs(units_per_input), 1), torch.empty(0, dtype=torch.int64), names)
+
+
+def _folder(kind: str, given: str | Path | None, parts: tuple[str, ...]) -> Path:
+    """The folder that has the files."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "firstspike"
+    place = cache if given is None else Path(given).expanduser()
+    missing = [name for part in parts if not (place / (name := f"{kind}_{part}.h5")).is_file()]
+    if missing:
+        zipped = [name for name in missing if any(place.glob(f"{name}.*"))]
+        how = f"unpack {', '.join(zipped)} there" if zipped else f"get them from {WHERE} and unpack them there"
+        raise FileNotFoundError(f"{kind}: {', '.join(missing)} not in {place}: {how}, or set data.folder")
+    return place
+
+
+def _opened(path: Path) -> Any:
+    try:
+        import h5py
+    except ImportError as error:
+        raise ImportError(
+            f'{path.name} is read by h5py, which is missing. Install it: pip install "firstspike[h5py]"'
+        ) from error
+    try:
+        return h5py.File(path, "r")
+    except OSError as error:
+        raise ValueError(f"{path}: cannot be read as HDF5: {str(error).splitlines()[0]}; download it again") from None
+
+
+def _read(path: Path) -> _Recordings:
+    """One file: the groups ``spikes/times``, ``spikes/units``, ``labels`` and ``extra/keys``."""
+    with _opened(path) as file:
+        names = _class_names(file, path)
+        try:
+            times, units, labels = file["spikes"]["times"][:], file["spikes"]["units"][:], file["labels"][:]
+        except KeyError as error:
+            raise ValueError(f"{path}: expected spikes/times, spikes/units and labels, {error.args[0]}") from None
+    if not len(times) == len(units) == len(labels):
+        raise ValueError(
+            f"{path}: expected as many spikes/times as spikes/units and labels, got {len(times)}, {len(units)} and "
+            f"{len(labels)}"
+        )
+    events = [
+        (torch.from_numpy(time.astype(np.float64)), torch.from_numpy(unit.astype(np.int64)))
+        for time, unit in zip(times, units, strict=True)
+    ]
+    return _Recordings(events, torch.from_numpy(labels.astype(np.int64)), names)
+
+
+def _class_names(file: Any, path: Path) -> tuple[str, ...]:
+    """The words in ``extra/keys``, in the order of the labels; numbers where a file has none."""
+    if "labels" not in file:
+        raise ValueError(f"{path}: expected labels, got {', '.join(file) or 'nothing'}")
+    if "extra" in file and "keys" in file["extra"]:
+        keys = file["extra"]["keys"][:].tolist()
+        return tuple(key.decode() if isinstance(key, bytes) else str(key) for key in keys)
+    return tuple(map(str, range(int(file["labels"][:].max(initial=-1)) + 1)))
+
+
+def _inputs(units_per_input: int) -> int:
+    if not 1 <= units_per_input <= _UNITS:
+        raise ValueError(f"units_per_input: expected a whole number from 1 to {_UNITS}, got {units_per_input}")
+    return -(-_UNITS // units_per_input)
+
+
+def _trains(recordings: _Recordings, time_unit: float, units_per_input: int, dtype: torch.dtype) -> Tensor:
+    inputs = _inputs(units_per_input)
+    events = [(times / time_unit, units // units_per_input) for times, units in recordings.events]
+    return trains_from_events(events, inputs, dtype)
