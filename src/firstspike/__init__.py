@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     )
     from firstspike.neuron import LIF
     from firstspike.runs import load_run
-    from firstspike.spiketime import first_spike_time
+    from firstspike.spiketime import first_spike_time, spike_trains
     from firstspike.training import Augment, Callback, CosineLR, EarlyStopping, Evaluation, SilentNeurons, Trainer
 
 __all__ = [
@@ -62,6 +62,7 @@ __all__ = [
     "losses",
     "plots",
     "runs",
+    "spike_trains",
     "substrates",
     "to_nir",
 ]
@@ -75,7 +76,7 @@ _HOME = {
         "ensemble",
         "neuron": "LIF",
         "runs": "load_run",
-        "spiketime": "first_spike_time",
+        "spiketime": "first_spike_time spike_trains",
         "training": "Augment Callback CosineLR EarlyStopping Evaluation SilentNeurons Trainer",
     }.items()
     for name in names.split()

@@ -103,6 +103,64 @@ def first_spike(times, weights, tau_mem, tau_syn, threshold, digits=_DIGITS):
         return mp.inf
 
 
+def spike_train(
+    times,
+    weights,
+    tau_mem,
+    tau_syn,
+    threshold,
+    refractory=0.0,
+    reset=0.0,
+    most=200,
+    state=None,
+    until=mp.inf,
+    digits=_DIGITS,
+):
+    """All spikes of one neuron as mpf, and its state (V, I, rest of the refractory time) at a finite ``until``.
+
+    From event to event: an input, the end of the refractory time, a spike. ``state`` is (time, V, I, left).
+    """
+    with mp.workdps(digits):
+        mem, syn, threshold, refractory, reset = (mp.mpf(x) for x in (tau_mem, tau_syn, threshold, refractory, reset))
+        until = mp.mpf(until)
+        now, v, i, left = (mp.mpf(x) for x in state) if state else (-mp.inf, mp.mpf(0), mp.mpf(0), mp.mpf(0))
+        released = now + left if left > 0 else -mp.inf
+        events = sorted((mp.mpf(x), mp.mpf(w)) for x, w in zip(times, weights, strict=True) if now <= x < until)
+        if not state:
+            now = events[0][0] if events else until
+        spikes = []
+        while True:
+            while events and events[0][0] == now:
+                i += events.pop(0)[1]
+            held = now < released
+            end = min([until, *([released] if held else []), *(x for x, _ in events[:1])])
+            if not held:
+
+                def level(s, v=v, i=i):
+                    return v * mp.exp(-s / mem) + i * response(s, mem, syn)
+
+                def rise(s, i=i, level=level):
+                    return i * mp.exp(-s / syn) / syn - level(s) / mem
+
+                rises = i / syn > v / mem
+                stop = min(summit(v, i, mem, syn) if rises else mp.inf, end - now)
+                stop = min(stop, 440 * syn) if mp.isinf(mem) else stop
+                if rises and stop < mp.inf and level(stop) >= threshold:
+                    s = climb(level, rise, threshold, stop)
+                    now, v, i = now + s, reset, i * mp.exp(-s / syn)
+                    spikes.append(now)
+                    released = now + refractory
+                    if len(spikes) > most:
+                        return spikes, None
+                    continue
+            if mp.isinf(end):
+                return spikes, None
+            s = end - now
+            now, v, i = end, v if held else level(s), i * mp.exp(-s / syn)
+            if now == until:
+                return spikes, (v, i, max(released - until, mp.mpf(0)))
+
+
 @pytest.fixture(scope="session")
 def exact():
     """Exact spike times of single neurons, and of all in a batch."""
@@ -126,4 +184,5 @@ def exact():
         slope=slope,
         first_spike=first_spike,
         spikes=spikes,
+        spike_train=spike_train,
     )

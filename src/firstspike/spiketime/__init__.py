@@ -2,5 +2,6 @@
 
 from firstspike.spiketime import custom_ops  # noqa: F401  (torch finds them by their names)
 from firstspike.spiketime.operator import BACKENDS, first_spike_time
+from firstspike.spiketime.trains import TrainState, Window, spike_trains, spike_window
 
-__all__ = ["BACKENDS", "first_spike_time"]
+__all__ = ["BACKENDS", "TrainState", "Window", "first_spike_time", "spike_trains", "spike_window"]

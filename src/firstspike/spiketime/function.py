@@ -174,13 +174,13 @@ def _spread(part: Tensor, places: Tensor, size: int) -> Tensor:
     return part.new_zeros(size, *part.shape[1:]).index_copy_(0, places, part)
 
 
-def _keep_signature(forward: Any) -> None:
+def keep_signature(forward: Any) -> None:
     """Torch asks for the signature at every call, and ``inspect`` would find it anew each time."""
     forward.__signature__ = inspect.signature(forward)
 
 
-_keep_signature(FirstSpikeTime.forward)
-_keep_signature(FirstSpikeGradient.forward)
+keep_signature(FirstSpikeTime.forward)
+keep_signature(FirstSpikeGradient.forward)
 
 
 def check_values(

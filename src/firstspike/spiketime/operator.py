@@ -101,13 +101,13 @@ def first_spike_time(
         if x is not None and not isinstance(x, Tensor):
             check_tensor(name, x)
     if times.dtype != weight.dtype and torch.is_autocast_enabled(times.device.type):
-        times = _raised(times, weight.dtype)
-        delay, observed = (None if x is None else _raised(x, weight.dtype) for x in (delay, observed))
-    _check_form(times, weight, neuron, delay, observed, max_weight_grad)
+        times = raised(times, weight.dtype)
+        delay, observed = (None if x is None else raised(x, weight.dtype) for x in (delay, observed))
+    check_form(times, weight, neuron, delay, observed, max_weight_grad)
     outputs = weight.shape[0]
-    threshold = _of_neurons(neuron.threshold, weight)
+    threshold = of_neurons(neuron.threshold, weight)
     tau_mem, tau_syn = (
-        _of_neurons(x, weight) if isinstance(x, Tensor) else None for x in (neuron.tau_mem, neuron.tau_syn)
+        of_neurons(x, weight) if isinstance(x, Tensor) else None for x in (neuron.tau_mem, neuron.tau_syn)
     )
     given = Constants(*(1.0 if isinstance(x, Tensor) else x for x in (neuron.tau_mem, neuron.tau_syn)))
     lead = times.shape[:-1]
@@ -180,12 +180,13 @@ def _automatic(device: str) -> Backend:
     return BACKENDS[name]()
 
 
-def _raised(x: Tensor, dtype: torch.dtype) -> Tensor:
+def raised(x: Tensor, dtype: torch.dtype) -> Tensor:
     """Numbers of a lower precision in that dtype."""
     return x.to(dtype) if x.is_floating_point() and x.dtype.itemsize < dtype.itemsize else x
 
 
-def _of_neurons(value: float | Tensor, weight: Tensor) -> Tensor:
+def of_neurons(value: float | Tensor, weight: Tensor) -> Tensor:
+    """One number for each neuron, ``(1, outputs)``."""
     if isinstance(value, Tensor):
         return value.to(dtype=weight.dtype, device=weight.device).expand(1, weight.shape[0])
     return torch.full((1, weight.shape[0]), value, dtype=weight.dtype, device=weight.device)
@@ -195,7 +196,7 @@ def _parameters(neuron: LIF) -> tuple[tuple[str, float | Tensor], ...]:
     return ("threshold", neuron.threshold), ("tau_mem", neuron.tau_mem), ("tau_syn", neuron.tau_syn)
 
 
-def _check_form(
+def check_form(
     times: Tensor,
     weight: Tensor,
     neuron: LIF,
@@ -203,6 +204,7 @@ def _check_form(
     observed: Tensor | None,
     max_weight_grad: float | None,
 ) -> None:
+    """Raise ValueError for types and shapes that do not fit."""
     check_neuron(neuron)
     if weight.dtype not in (torch.float32, torch.float64):
         raise ValueError(f"weight must be float32 or float64, got {weight.dtype}")

@@ -88,15 +88,20 @@ def in_units(backend: Backend) -> Backend:
 
 def _inside(given: Arguments) -> tuple[float, Arguments]:
     """The unit to work in, and the arguments in it."""
-    unit, constants = _unit_of_time(given.constants, given.times.dtype)
+    unit, constants = unit_of_time(given.constants, given.times.dtype)
     if unit == 1:
         return unit, given._replace(constants=constants)
-    times = _in_unit("times", given.times, unit)
-    delay = None if given.delay is None else _in_unit("delay", given.delay, unit)
+    times = in_unit("times", given.times, unit)
+    delay = None if given.delay is None else in_unit("delay", given.delay, unit)
     return unit, given._replace(times=times, delay=delay, constants=constants)
 
 
-def _in_unit(name: str, x: Tensor, unit: float) -> Tensor:
+def in_unit(name: str, x: Tensor, unit: float) -> Tensor:
+    """Times in a unit.
+
+    Raises:
+        ValueError: times that have no number in it.
+    """
     inner = x / unit
     if not torch.equal(inner.isinf(), x.isinf()):
         limit = unit * torch.finfo(x.dtype).max
@@ -104,7 +109,7 @@ def _in_unit(name: str, x: Tensor, unit: float) -> Tensor:
     return inner
 
 
-def _unit_of_time(constants: Constants, dtype: torch.dtype) -> tuple[float, Constants]:
+def unit_of_time(constants: Constants, dtype: torch.dtype) -> tuple[float, Constants]:
     """The unit to work in, and the constants in it."""
     mem, syn = constants
     if not isinstance(mem, Tensor) or not isinstance(syn, Tensor):

@@ -1,0 +1,160 @@
+"""What a backend of spike trains provides: two functions of plain tensors, as in ``spiketime.backend``::
+
+    forward(arguments) -> result
+    backward(grads, result, arguments, max_weight_grad, needs) -> gradients
+
+E networks side by side, B samples, I inputs with K times each, O outputs, S spikes at most. After its k-th spike T_k a
+neuron is held at ``reset`` until ``T_k + refractory``, while its current decays and inputs arrive. Inputs outside of
+``[start, until)`` never arrive. Spikes are in ``(start, until]``.
+
+The gradient is taken at ``trains``, whoever computed them. A spike where the membrane would not rise, or within the
+refractory time of another, moves with nothing. ``max_weight_grad`` bounds the gradient of each spike: where the largest
+derivative of the loss by a weight, through this spike and for one input spike, exceeds the bound, the spike counts as
+fixed for the gradient by the weights, and no other.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from firstspike.spiketime.backend import Constants
+from firstspike.spiketime.units import in_unit, unit_of_time
+
+
+class Held(NamedTuple):
+    """State of each neuron at a time, or gradients by it."""
+
+    voltage: Float[Tensor, "E B O"]
+    current: Float[Tensor, "E B O"]
+    refractory: Float[Tensor, "E B O"]
+    """Time that is left of the refractory time, 0 if none is."""
+
+
+class Arguments(NamedTuple):
+    """What spike trains follow from. Tensors for ``constants`` only where not all neurons have the same."""
+
+    times: Float[Tensor, "E B I K"]
+    weight: Float[Tensor, "E O I"]
+    threshold: Float[Tensor, "E O"]
+    delay: Float[Tensor, "E O I"] | None
+    constants: Constants
+    refractory: Float[Tensor, "E O"]
+    reset: Float[Tensor, "E O"]
+    state: Held | None
+    """At ``start``; without one the neurons are at rest until the first input."""
+    start: float
+    until: float
+    max_spikes: int
+
+
+class Result(NamedTuple):
+    """Spikes, what is left at a finite ``until``, and what backward can use again, ``(E, B, ...)`` each."""
+
+    trains: Float[Tensor, "E B O S"]
+    overflows: Bool[Tensor, "E B O"]
+    """Neurons that would spike again after ``max_spikes``. They are held at ``reset`` until ``until``."""
+    state: Held | None
+    saved: tuple[Tensor, ...] = ()
+
+
+class Grads(NamedTuple):
+    """Gradients of the loss by what came out; None for zero."""
+
+    trains: Float[Tensor, "E B O S"]
+    state: Held | None
+
+
+class Needs(NamedTuple):
+    """Which gradients are asked for."""
+
+    times: bool
+    weight: bool
+    threshold: bool
+    delay: bool
+    tau_mem: bool
+    tau_syn: bool
+    state: bool
+
+
+class Gradients(NamedTuple):
+    """Gradients in the shapes of the arguments; None where not asked for."""
+
+    times: Tensor | None = None
+    weight: Tensor | None = None
+    threshold: Tensor | None = None
+    delay: Tensor | None = None
+    tau_mem: Tensor | None = None
+    tau_syn: Tensor | None = None
+    state: Held | None = None
+
+
+Forward = Callable[[Arguments], Result]
+Backward = Callable[[Grads, Result, Arguments, float | None, Needs], Gradients]
+
+
+@dataclass(frozen=True)
+class Backend:
+    """A pair of functions, see the module, and its name."""
+
+    forward: Forward
+    backward: Backward
+    name: str = ""
+
+
+def in_units(backend: Backend) -> Backend:
+    """The backend for time constants in any unit of time. It itself sees a faster time constant of about 1."""
+
+    def forward(given: Arguments) -> Result:
+        unit, inner = _inside(given)
+        found = backend.forward(inner)
+        if unit == 1:
+            return found
+        trains = found.trains * unit
+        early = trains / unit < found.trains  # rounded up, a spike stays after the inputs that cause it
+        trains = torch.where(early, torch.nextafter(trains, trains.new_tensor(math.inf)), trains)
+        state = found.state and found.state._replace(refractory=found.state.refractory * unit)
+        return found._replace(trains=trains.clamp(max=given.until), state=state)
+
+    def backward(
+        grads: Grads, result: Result, given: Arguments, max_weight_grad: float | None, needs: Needs
+    ) -> Gradients:
+        unit, inner = _inside(given)
+        if unit == 1:
+            return backend.backward(grads, result, given, max_weight_grad, needs)
+        # as in ``spiketime.units``: a long unit counts before derivatives are small, a short one after
+        first, then = max(unit, 1.0), min(unit, 1.0)
+        bound = None if max_weight_grad is None else max_weight_grad / then
+        v, i, left = grads.state or (None, None, None)
+        held = None if v is None or i is None or left is None else Held(v / then, i / then, left * first)
+        scaled = Grads(grads.trains * first, held)
+        found = backend.backward(scaled, result._replace(trains=result.trains / unit), inner, bound, needs)
+        factors = (1 / first, then, then, 1 / first, 1 / first, 1 / first)
+        times, weight, threshold, delay, mem, syn = (
+            None if x is None else x * factor for x, factor in zip(found[:6], factors, strict=True)
+        )
+        state = found.state and Held(found.state[0] * then, found.state[1] * then, found.state[2] / first)
+        return Gradients(times, weight, threshold, delay, mem, syn, state)
+
+    return Backend(forward, backward, backend.name)
+
+
+def _inside(given: Arguments) -> tuple[float, Arguments]:
+    """The unit to work in, and the arguments in it."""
+    unit, constants = unit_of_time(given.constants, given.times.dtype)
+    if unit == 1:
+        return unit, given._replace(constants=constants)
+    state = given.state and given.state._replace(refractory=given.state.refractory / unit)
+    return unit, given._replace(
+        times=in_unit("times", given.times, unit),
+        delay=None if given.delay is None else in_unit("delay", given.delay, unit),
+        constants=constants,
+        refractory=in_unit("refractory", given.refractory, unit),
+        state=state,
+        start=given.start / unit,
+        until=given.until / unit,
+    )

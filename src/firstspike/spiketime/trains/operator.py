@@ -1,0 +1,238 @@
+"""``spike_trains`` and ``spike_window``: shapes, types and the choice of a backend, around ``function``."""
+
+import math
+from functools import cache
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from firstspike.neuron import LIF, check_neuron
+from firstspike.spiketime.backend import Constants
+from firstspike.spiketime.operator import check_form, first_spike_time, of_neurons, raised, resolve_backend
+from firstspike.spiketime.times import check_tensor
+from firstspike.spiketime.trains import reference, reference_gradient
+from firstspike.spiketime.trains.backend import Backend, in_units
+from firstspike.spiketime.trains.function import OVERFLOW, Options, SpikeTrains
+
+
+class TrainState(NamedTuple):
+    """What neurons keep from one window of time to the next: see ``spike_window``."""
+
+    voltage: Float[Tensor, "*batch outputs"]
+    """Membrane."""
+    current: Float[Tensor, "*batch outputs"]
+    """Synaptic current."""
+    refractory: Float[Tensor, "*batch outputs"]
+    """Time left of the refractory time, 0 if the neuron is not refractory."""
+    time: float
+    """When this holds, for all samples and neurons."""
+
+
+class Window(NamedTuple):
+    """The result of ``spike_window``."""
+
+    trains: Float[Tensor, "*batch outputs max_spikes"]
+    """Spike times, sorted; ``inf`` after the last spike."""
+    state: TrainState | None
+    """At ``until``; None where that is ``inf``."""
+    overflows: Bool[Tensor, "*batch outputs"]
+    """Neurons that would spike more than ``max_spikes`` times."""
+
+
+def spike_trains(
+    times: Float[Tensor, "*batch inputs K"],
+    weight: Float[Tensor, "outputs inputs"],
+    neuron: LIF,
+    *,
+    max_spikes: int,
+    delay: Float[Tensor, "outputs inputs"] | None = None,
+    observed: Float[Tensor, "*batch outputs max_spikes"] | None = None,
+    refractory: float | Float[Tensor, " outputs"] = 0.0,
+    reset: float | Float[Tensor, " outputs"] = 0.0,
+    overflow: str = "error",
+    max_weight_grad: float | None = None,
+    state: TrainState | None = None,
+    until: float = math.inf,
+    backend: str = "auto",
+) -> Float[Tensor, "*batch outputs max_spikes"]:
+    """All times at which each neuron's membrane reaches the threshold, exact and differentiable.
+
+    The neuron of ``first_spike_time`` spikes again: at each spike its membrane is set to ``reset`` and held there for
+    the time ``refractory``, while its current decays and inputs arrive. As a spike is exactly at the threshold, a reset
+    to 0 is the same as subtracting the threshold from the membrane.
+
+    The derivatives by weight, times, delay, threshold, time constants and state are those of the adjoint method: a
+    spike that moves takes the reset with it, and so moves all later ones. Reverse mode and ``torch.func`` transforms
+    work, ``vmap`` included; forward mode and ``torch.compile`` do not, and second derivatives raise
+    NotImplementedError. With ``max_spikes=1`` and one time per input the spikes and gradients are bit for bit those of
+    ``first_spike_time``.
+
+    Args:
+        times: arrivals of each input's spikes, in the unit of ``neuron.tau_syn`` and any order along K; ``inf`` never
+            arrives, and fills up trains that are shorter than K.
+        weight: synaptic weights.
+        neuron: as in ``first_spike_time``.
+        max_spikes: most spikes that there is room for, >= 1.
+        delay: synaptic delays >= 0; synapse (j, i) sees ``times[..., i, :] + delay[j, i]``.
+        observed: trains from elsewhere (a simulator, a chip), sorted, ``inf`` after the last spike: returned as they
+            are, with the gradient taken there. A spike where the ideal membrane would not rise, or within the
+            refractory time of the one before, has none.
+        refractory: time for which a neuron is held at ``reset`` after a spike, >= 0, without a gradient.
+        reset: membrane after a spike, below the threshold, without a gradient.
+        overflow: what happens where a neuron would spike more than ``max_spikes`` times: ``"error"`` raises
+            ValueError, ``"warn"`` warns and drops the later spikes, ``"drop"`` drops them. The neuron then stays at
+            ``reset`` until ``until``.
+        max_weight_grad: bound on the gradient of the loss by the weights of one spike. Where the largest magnitude of
+            its parts, one for each input spike, exceeds the bound, this spike counts as fixed for the gradient by the
+            weights: its membrane only just reaches the threshold, and the derivative diverges. All other gradients are
+            left alone.
+        state: of the neurons at the start, with which only inputs from then on arrive; by default they are at rest.
+        until: when to stop: inputs from then on do not arrive, and no spike is later.
+        backend: ``"auto"`` (the fastest for the device and the arguments), or ``"reference"``, which is plain PyTorch.
+
+    Returns:
+        Spike times, sorted along the last dimension; ``inf`` after the last spike.
+
+    Raises:
+        ValueError: what ``first_spike_time`` refuses, more spikes than ``max_spikes``, observed trains that are not
+            sorted, a reset at the threshold or above, a negative refractory time.
+
+    Source: Wunderlich and Pehle 2021, "Event-based backpropagation can compute exact gradients for spiking neural
+    networks" (the adjoint).
+    """
+    return spike_window(
+        times, weight, neuron, max_spikes=max_spikes, delay=delay, observed=observed, refractory=refractory,
+        reset=reset, overflow=overflow, max_weight_grad=max_weight_grad, state=state, until=until, backend=backend,
+    ).trains  # fmt: skip
+
+
+def spike_window(
+    times: Float[Tensor, "*batch inputs K"],
+    weight: Float[Tensor, "outputs inputs"],
+    neuron: LIF,
+    *,
+    max_spikes: int,
+    delay: Float[Tensor, "outputs inputs"] | None = None,
+    observed: Float[Tensor, "*batch outputs max_spikes"] | None = None,
+    refractory: float | Float[Tensor, " outputs"] = 0.0,
+    reset: float | Float[Tensor, " outputs"] = 0.0,
+    overflow: str = "error",
+    max_weight_grad: float | None = None,
+    state: TrainState | None = None,
+    until: float = math.inf,
+    backend: str = "auto",
+) -> Window:
+    """``spike_trains`` of a window of time, with the state that the next window needs.
+
+    Windows that follow one another give the spikes of one long call: inputs in ``[state.time, until)`` arrive, and
+    spikes are in ``(state.time, until]``. Gradients flow through the state, by ``voltage``, ``current`` and
+    ``refractory``. A recurrent layer whose delays are at least as long as its windows sees all that arrives in a
+    window before the window begins::
+
+        state = None
+        for until in ends:
+            trains, state, _ = spike_window(inputs, weight, neuron, max_spikes=4, state=state, until=until)
+
+    Args:
+        times: see ``spike_trains``, as for all arguments; inputs outside of the window do not arrive.
+        weight: see ``spike_trains``.
+        neuron: see ``spike_trains``.
+        max_spikes: most spikes within the window.
+        delay: see ``spike_trains``.
+        observed: spikes within the window.
+        refractory: see ``spike_trains``.
+        reset: see ``spike_trains``.
+        overflow: see ``spike_trains``.
+        max_weight_grad: see ``spike_trains``.
+        state: of the window before.
+        until: end of the window.
+        backend: see ``spike_trains``.
+
+    Raises:
+        ValueError: what ``spike_trains`` refuses, or an end that is not after the time of the state.
+    """
+    for name, x in (("times", times), ("weight", weight), ("delay", delay), ("observed", observed)):
+        if x is not None and not isinstance(x, Tensor):
+            check_tensor(name, x)
+    if times.dtype != weight.dtype and torch.is_autocast_enabled(times.device.type):
+        times = raised(times, weight.dtype)
+        delay, observed = (None if x is None else raised(x, weight.dtype) for x in (delay, observed))
+    _check(times, weight, neuron, max_spikes, delay, observed, overflow, max_weight_grad, state)
+    lead, outputs = times.shape[:-2], weight.shape[0]
+    samples = math.prod(lead)
+    tau_mem, tau_syn = (
+        of_neurons(x, weight) if isinstance(x, Tensor) else None for x in (neuron.tau_mem, neuron.tau_syn)
+    )
+    given = Constants(*(1.0 if isinstance(x, Tensor) else x for x in (neuron.tau_mem, neuron.tau_syn)))
+    start = -math.inf if state is None else state.time
+    options = Options(_backend(backend, times), given, max_spikes, start, float(until), overflow, max_weight_grad)
+    first = None
+    if state is None and options.until == math.inf and max_spikes == times.shape[-1] == 1:
+        first = first_spike_time(
+            times[..., 0], weight, neuron, delay=delay, observed=None if observed is None else observed[..., 0],
+            max_weight_grad=max_weight_grad, backend=backend,
+        )  # fmt: skip
+    trains, overflows, *after = SpikeTrains.apply(
+        times.reshape(1, samples, *times.shape[-2:]),
+        weight[None],
+        of_neurons(neuron.threshold, weight),
+        None if delay is None else delay[None],
+        None if observed is None else observed.reshape(1, samples, outputs, max_spikes),
+        tau_mem,
+        tau_syn,
+        of_neurons(refractory, weight),
+        of_neurons(reset, weight),
+        *((None,) * 3 if state is None else (x.reshape(1, samples, outputs) for x in state[:3])),
+        options,
+    )
+    ends = None
+    if options.until < math.inf:
+        voltage, current, left = (x.reshape(*lead, outputs) for x in after[:3])
+        ends = TrainState(voltage, current, left, options.until)
+    trains = trains.reshape(*lead, outputs, max_spikes) if first is None else first.unsqueeze(-1)
+    return Window(trains, ends, overflows.reshape(*lead, outputs))
+
+
+@cache
+def _reference() -> Backend:
+    return in_units(Backend(reference.forward, reference_gradient.backward, "reference"))
+
+
+def _backend(name: str, times: Tensor) -> Backend:
+    resolve_backend(name, times.device)
+    if name not in ("auto", "reference"):
+        raise ValueError(f"spike_trains has the backend 'reference', got {name!r}; use auto or reference")
+    return _reference()
+
+
+def _check(
+    times: Tensor,
+    weight: Tensor,
+    neuron: LIF,
+    max_spikes: int,
+    delay: Tensor | None,
+    observed: Tensor | None,
+    overflow: str,
+    max_weight_grad: float | None,
+    state: TrainState | None,
+) -> None:
+    check_neuron(neuron)
+    if times.ndim < 2:
+        raise ValueError(f"expected times (..., inputs, K), got {tuple(times.shape)}")
+    if isinstance(max_spikes, bool) or not isinstance(max_spikes, int) or max_spikes < 1:
+        raise ValueError(f"max_spikes must be a whole number >= 1, got {max_spikes!r}")
+    if overflow not in OVERFLOW:
+        raise ValueError(f"overflow must be one of {', '.join(OVERFLOW)}, got {overflow!r}")
+    wanted = (*times.shape[:-2], weight.shape[0])
+    if observed is not None and observed.shape != (*wanted, max_spikes):
+        raise ValueError(f"observed must have the shape {(*wanted, max_spikes)}, got {tuple(observed.shape)}")
+    check_form(times[..., 0] if times.shape[-1] else times.sum(-1), weight, neuron, delay, None, max_weight_grad)
+    for name, x in (("observed", observed), *(() if state is None else zip(state._fields[:3], state[:3], strict=True))):
+        if x is not None and (x.dtype != weight.dtype or x.device != weight.device):
+            raise ValueError(f"{name} is {x.dtype} on {x.device}, weight is {weight.dtype} on {weight.device}")
+    if state is not None:
+        for name, x in zip(state._fields[:3], state[:3], strict=True):
+            if x.shape != wanted:
+                raise ValueError(f"state.{name} must have the shape {wanted}, got {tuple(x.shape)}")

@@ -1,0 +1,327 @@
+"""Gradients of spike trains: central differences, and the adjoint as one loop over the events, backwards in time."""
+
+import math
+
+import pytest
+import torch
+from torch.func import grad, jacrev, vmap
+
+from firstspike import LIF, first_spike_time, spike_trains
+from firstspike.spiketime import TrainState, spike_window
+
+pytestmark = pytest.mark.usefixtures("poisoned_memory")
+
+INF = math.inf
+
+
+def draw(seed=4, samples=2, inputs=5, copies=2, outputs=3):
+    """All spikes are well above a tangent; one input inhibits, one time never comes."""
+    generator = torch.Generator().manual_seed(seed)
+    times = torch.rand(samples, inputs, copies, generator=generator, dtype=torch.float64) * 3
+    times[0, -1, -1] = INF
+    weight = 1 + 2 * torch.rand(outputs, inputs, generator=generator, dtype=torch.float64)
+    weight[:, 1] = -0.5
+    return times, weight
+
+
+def finite(x):
+    return torch.where(x < INF, x, 0.0)
+
+
+def mixed(x, seed=0):
+    """Two random sums of all spikes: as hard to get right as all spikes, and quicker to check."""
+    factors = torch.randn(2, *x.shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    return (factors * finite(x)).flatten(1).sum(1)
+
+
+@pytest.mark.parametrize(("refractory", "reset"), [(0.0, 0.0), (0.15, -0.3)])
+@pytest.mark.parametrize("delayed", [False, True])
+def test_gradcheck(delayed, refractory, reset, ratio):
+    times, weight = draw()
+    threshold = torch.linspace(0.5, 0.7, 3, dtype=torch.float64)
+    delay = torch.rand(weight.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64) + 0.1
+
+    def spikes(times, weight, threshold, delay):
+        arrival = torch.where(draw()[0] < INF, times, INF)
+        options = {"max_spikes": 60, "refractory": refractory, "reset": reset, "delay": delay if delayed else None}
+        found = spike_trains(arrival, weight, LIF(ratio, 1.0, threshold), **options)
+        assert (found < INF).sum(-1).min() >= 3
+        return mixed(found)
+
+    inputs = [x.detach().requires_grad_() for x in (finite(times), weight, threshold, delay)]
+    assert torch.autograd.gradcheck(spikes, inputs, atol=1e-5, rtol=1e-5, fast_mode=True)
+
+
+@pytest.mark.parametrize("each", [False, True])
+@pytest.mark.parametrize("refractory", [0.0, 0.15])
+@pytest.mark.parametrize("ratio", [1.0, 2.0, 0.5, 1.37, 100.0])
+def test_time_constants(ratio, refractory, each):
+    times, weight = draw()
+    size = (3,) if each else ()
+
+    def spikes(tau_mem, tau_syn):
+        neuron = LIF(tau_mem, tau_syn, 0.6)
+        found = spike_trains(times, weight, neuron, max_spikes=60, refractory=refractory, reset=0.1)
+        assert (found < INF).sum(-1).min() >= 3
+        return mixed(found)
+
+    spread = torch.linspace(0.9, 1.1, 3, dtype=torch.float64) if each else torch.ones((), dtype=torch.float64)
+    inputs = [(x * spread).expand(size).clone().requires_grad_() for x in (ratio, 1.0)]
+    assert torch.autograd.gradcheck(spikes, inputs, atol=1e-5, rtol=1e-4, fast_mode=True)
+
+
+@pytest.mark.parametrize("refractory", [0.0, 0.4])
+def test_windows(refractory, ratio):
+    """Through the state: the gradients of two windows are those of one long call, and right by the state itself."""
+    times, weight = draw()
+    options = {"refractory": refractory, "reset": -0.1, "max_spikes": 60}
+    neuron = LIF(ratio, 1.0, 0.5)
+    results = []
+    for windows in (False, True):
+        x, w = times.clone().requires_grad_(), weight.clone().requires_grad_()
+        delay = torch.full_like(weight, 0.3).requires_grad_()
+        state, parts = None, []
+        for until in (0.9, 1.2, 2.2, INF) if windows else (INF,):
+            part, state, _ = spike_window(x, w, neuron, delay=delay, state=state, until=until, **options)
+            parts.append(part)
+        finite(torch.cat(parts, -1)).square().sum().backward()
+        results.append((x.grad, w.grad, delay.grad))
+    for one, other in zip(*results, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-10)
+
+    before = spike_window(times, weight, neuron, until=1.2, **options).state
+
+    def later(times, weight, voltage, current, left):
+        arrival = torch.where(draw()[0] < INF, times, INF)
+        left = torch.where(before.refractory > 0, left, 0.0)
+        start = TrainState(voltage, current, left, 1.2)
+        trains, after, _ = spike_window(arrival, weight, neuron, state=start, until=2.2, **options)
+        left = torch.where(after.refractory > 0, after.refractory, 0.0)
+        voltage = torch.where(after.refractory > 0, 0.0, after.voltage)
+        return mixed(trains), mixed(voltage), mixed(after.current), mixed(left)
+
+    values = (finite(times), weight, before.voltage, before.current, before.refractory)
+    inputs = [x.detach().clone().requires_grad_() for x in values]
+    if refractory:
+        assert 0 < (before.refractory > 0).sum() < 6
+    assert torch.autograd.gradcheck(later, inputs, atol=1e-5, rtol=1e-5, fast_mode=True)
+
+
+@pytest.mark.parametrize("refractory", [0.0, 0.15])
+def test_time_constants_through_states(refractory):
+    times, weight = draw()
+
+    def spikes(tau_mem, tau_syn):
+        neuron, options = LIF(tau_mem, tau_syn, 0.5), {"max_spikes": 60, "refractory": refractory}
+        one, state, _ = spike_window(times, weight, neuron, until=1.2, **options)
+        return mixed(one), mixed(spike_trains(times, weight, neuron, state=state, **options))
+
+    inputs = [torch.tensor(x, dtype=torch.float64, requires_grad=True) for x in (1.7, 0.9)]
+    assert torch.autograd.gradcheck(spikes, inputs, atol=1e-5, rtol=1e-4, fast_mode=True)
+
+
+def adjoint(trains, asked, events, weights, neuron, refractory, reset):
+    """The adjoint of one neuron, from event to event backwards: gradients by weights, times and threshold."""
+    mem, syn, threshold = neuron.tau_mem, neuron.tau_syn, neuron.threshold
+
+    def kappa(s):
+        return mem / (mem - syn) * (math.exp(-s / mem) - math.exp(-s / syn))
+
+    def current(t):
+        return sum(w * math.exp(-(t - x) / syn) for x, w in zip(events, weights, strict=True) if x < t)
+
+    by_weight, by_time, by_threshold = [0.0] * len(events), [0.0] * len(events), 0.0
+    # at equal times the input is the later event, and a release is later than its spike
+    steps = [(t, 0, k) for k, t in enumerate(trains)] + [(t + refractory, 1, k) for k, t in enumerate(trains)]
+    steps = sorted(steps + [(t, 2, i) for i, t in enumerate(events) if t < INF], reverse=True)
+    p_v = p_i = 0.0
+    released = [0.0] * len(trains)
+    now = steps[0][0]
+    for t, kind, k in steps:
+        s, now = now - t, t
+        p_v, p_i = p_v * math.exp(-s / mem), p_i * math.exp(-s / syn) + p_v * kappa(s)
+        if kind == 2:
+            by_weight[k] += p_i
+            by_time[k] += weights[k] / syn * (p_i - p_v)
+        elif kind == 1:
+            released[k], p_v = p_v, 0.0
+        else:
+            rise = current(t) / syn - threshold / mem
+            again = current(t + refractory) / syn - reset / mem
+            possible = rise > 0 and not (k and t <= trains[k - 1] + refractory)
+            p_v = (again * released[k] - asked[k]) / rise if possible else 0.0
+            by_threshold -= p_v
+    return by_weight, by_time, by_threshold
+
+
+@pytest.mark.parametrize("refractory", [0.0, 0.2])
+def test_observed(refractory):
+    """Anywhere, also where the membrane falls, or too soon after the spike before."""
+    generator = torch.Generator().manual_seed(3)
+    times, weight = draw(outputs=4)
+    weight[3] = torch.tensor([0.3, -2.0, 0.3, -1.0, 0.5])
+    observed = (torch.rand(2, 4, 6, generator=generator, dtype=torch.float64) * 4).sort(-1).values
+    observed[..., 4:] = INF
+    observed[0, 0, 2:] = INF
+    asked = torch.randn(2, 4, 6, generator=generator, dtype=torch.float64)
+    neuron, reset = LIF(2.0, 0.9, 0.7), 0.2
+    x, w, threshold = (y.clone().requires_grad_() for y in (times, weight, torch.full((4,), 0.7, dtype=torch.float64)))
+    options = {"max_spikes": 6, "observed": observed, "refractory": refractory, "reset": reset}
+    out = spike_trains(x, w, LIF(2.0, 0.9, threshold), **options)
+    assert torch.equal(out, observed)
+    (finite(out) * asked).sum().backward()
+    by_times, by_weight, by_threshold = (torch.zeros_like(y) for y in (times, weight, threshold))
+    zeros = 0
+    for b in range(2):
+        for o in range(4):
+            train = observed[b, o][observed[b, o] < INF].tolist()
+            given = (times[b].flatten().tolist(), weight[o].repeat_interleave(2).tolist(), neuron, refractory, reset)
+            of_weight, of_time, of_threshold = adjoint(train, asked[b, o].tolist(), *given)
+            by_weight[o] += torch.tensor(of_weight, dtype=torch.float64).view(5, 2).sum(1)
+            by_times[b] += torch.tensor(of_time, dtype=torch.float64).view(5, 2)
+            by_threshold[o] += of_threshold
+            zeros += of_threshold == 0
+    assert zeros < 5
+    torch.testing.assert_close(w.grad, by_weight, rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(x.grad, by_times, rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(threshold.grad, by_threshold, rtol=1e-10, atol=1e-10)
+
+
+def test_observed_at_the_ideal_times_changes_nothing(ratio):
+    times, weight = draw()
+    options = {"neuron": LIF(ratio, 1.0, 0.6), "max_spikes": 60, "refractory": 0.2}
+    results = []
+    for observe in (False, True):
+        x, w = times.clone().requires_grad_(), weight.clone().requires_grad_()
+        ideal = spike_trains(times, weight, **options)
+        one, state, _ = spike_window(
+            x, w, until=1.3, observed=torch.where(ideal <= 1.3, ideal, INF) if observe else None, **options
+        )
+        two = torch.where(ideal > 1.3, ideal, INF).sort(-1).values
+        out = spike_trains(x, w, state=state, observed=two if observe else None, **options)
+        (finite(out).square().sum() + finite(one).sum()).backward()
+        results.append((x.grad, w.grad, *state[:3]))
+    for one, other in zip(*results, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-10)
+
+
+def test_shift():
+    """A shift of all inputs shifts all spikes: the gradients by the times sum to those by the spikes."""
+    times, weight = draw()
+    x = times.clone().requires_grad_()
+    out = spike_trains(x, weight, LIF(2.0, 1.0, 0.5), max_spikes=60, refractory=0.1)
+    asked = torch.randn(out.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    (finite(out) * asked).sum().backward()
+    torch.testing.assert_close(x.grad.sum((1, 2)), (asked * (out < INF)).sum((1, 2)), rtol=1e-11, atol=1e-12)
+
+
+def test_max_weight_grad():
+    """A bound between two spikes' parts drops the larger ones for the weights, and nothing else."""
+    times, weight = draw(samples=1, outputs=1)
+    neuron = LIF(2.0, 1.0, 0.5)
+    count = int((spike_trains(times, weight, neuron, max_spikes=60) < INF).sum())
+
+    def gradients(asked, bound):
+        x, w = times.clone().requires_grad_(), weight.clone().requires_grad_()
+        out = spike_trains(x, w, neuron, max_spikes=60, max_weight_grad=bound)
+        out[0, 0, :count].backward(asked)
+        return x.grad, w.grad
+
+    each = torch.eye(count, dtype=torch.float64)
+    last = each[-1]
+    free_times, free = gradients(last, None)
+    # through the first spike alone, at most 2 times what a single input spike gives
+    _, first = gradients(each[0], None)
+    largest = first.abs().max().item()
+    assert torch.equal(gradients(each[0], largest)[1], first)
+    assert not gradients(each[0], 1e-3)[1].any()
+    assert torch.equal(gradients(each[0], 1e-3)[0], gradients(each[0], None)[0])
+    bounds = torch.logspace(-2, 3, 60, dtype=torch.float64)
+    found = [gradients(last, bound.item()) for bound in bounds]
+    assert all(torch.equal(x, free_times) for x, _ in found)
+    assert not found[0][1].any()
+    assert torch.equal(found[-1][1], free)
+    kinds = {tuple(w.flatten().tolist()) for _, w in found}
+    assert len(kinds) > 2
+
+
+def test_one_time_of_an_input_is_bounded_like_a_first_spike():
+    times, weight = draw(copies=1)
+    results = []
+    for trains in (False, True):
+        x, w = times.clone().requires_grad_(), weight.clone().requires_grad_()
+        if trains:
+            out = spike_trains(x, w, LIF(2.0, 1.0, 0.5), max_spikes=60, max_weight_grad=0.3)[..., 0]
+        else:
+            out = first_spike_time(x[..., 0], w, LIF(2.0, 1.0, 0.5), max_weight_grad=0.3)
+        out.square().sum().backward()
+        results.append((x.grad, w.grad))
+    assert (results[0][1] == 0).any()
+    for one, other in zip(*results, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-11, atol=1e-12)
+
+
+@pytest.mark.parametrize("mapped", [("weight",), ("times",), ("times", "weight"), ("threshold", "delay"), ("tau",)])
+def test_vmap_equals_a_loop(mapped):
+    generator = torch.Generator().manual_seed(0)
+
+    def rand(name, *shape):
+        return torch.rand(*((3,) if name in mapped else ()), *shape, generator=generator, dtype=torch.float64)
+
+    values = {
+        "times": rand("times", 2, 5, 2) * 3,
+        "weight": 1 + 2 * rand("weight", 4, 5),
+        "threshold": 0.5 + rand("threshold", 4),
+        "delay": rand("delay", 4, 5),
+        "tau": 1 + rand("tau", 4),
+    }
+
+    def loss(values):
+        neuron = LIF(values["tau"], 1.0, values["threshold"])
+        out = spike_trains(values["times"], values["weight"], neuron, delay=values["delay"], max_spikes=60)
+        return finite(out).square().sum()
+
+    dims = ({name: 0 if name in mapped else None for name in values},)
+    found = vmap(grad(loss), dims)(values)
+    total = vmap(loss, dims)(values)
+    for k in range(3):
+        one = {name: x[k] if name in mapped else x for name, x in values.items()}
+        assert loss(one) == total[k] > 0
+        for name, x in grad(loss)(one).items():
+            torch.testing.assert_close(found[name][k], x, rtol=1e-12, atol=1e-12)
+
+
+def test_torch_func_through_windows():
+    """Reverse-mode Jacobians map over the backward pass, states included."""
+    times, weight = draw()
+
+    def spikes(weight):
+        neuron, options = LIF(2.0, 1.0, 0.5), {"max_spikes": 20, "refractory": 0.1}
+        one, state, _ = spike_window(times, weight, neuron, until=1.2, **options)
+        return finite(torch.cat([one, spike_trains(times, weight, neuron, state=state, **options)], -1))
+
+    found = jacrev(spikes)(weight)
+    wanted = torch.autograd.functional.jacobian(spikes, weight)
+    assert found.any()
+    torch.testing.assert_close(found, wanted, rtol=1e-12, atol=1e-12)
+
+
+def test_no_second_derivatives():
+    times, weight = draw()
+    w = weight.requires_grad_()
+    (first,) = torch.autograd.grad(
+        finite(spike_trains(times, w, LIF(), max_spikes=60)).square().sum(), w, create_graph=True
+    )
+    with pytest.raises(NotImplementedError, match="spike_trains has first derivatives only"):
+        first.sum().backward()
+
+
+def test_arguments_stay_and_unused_gradients_are_zero():
+    times, weight = draw()
+    x, w = times.clone().requires_grad_(), weight.clone().requires_grad_()
+    out = spike_trains(x, w, LIF(2.0), max_spikes=60)
+    (0 * finite(out)).sum().backward()
+    assert torch.equal(x, times)
+    assert torch.equal(w, weight)
+    assert not x.grad.any()
+    assert not w.grad.any()
