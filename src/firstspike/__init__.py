@@ -20,8 +20,12 @@ if TYPE_CHECKING:
         DelayRule,
         EarliestPool2d,
         Ensemble,
+        FirstSpike,
+        IntegralReadout,
         LIFConv2d,
         LIFLinear,
+        MaximumReadout,
+        MembraneReadout,
         Multiplex,
         Network,
         Record,
@@ -44,8 +48,12 @@ __all__ = [
     "EarlyStopping",
     "Ensemble",
     "Evaluation",
+    "FirstSpike",
+    "IntegralReadout",
     "LIFConv2d",
     "LIFLinear",
+    "MaximumReadout",
+    "MembraneReadout",
     "Multiplex",
     "Network",
     "Record",
@@ -72,8 +80,8 @@ _HOME = {
     name: module
     for module, names in {
         "interop.nir": "from_nir to_nir",
-        "layers": "BiasSpikes Delay DelayRule EarliestPool2d Ensemble LIFConv2d LIFLinear Multiplex Network Record "
-        "ensemble",
+        "layers": "BiasSpikes Delay DelayRule EarliestPool2d Ensemble FirstSpike IntegralReadout LIFConv2d LIFLinear "
+        "MaximumReadout MembraneReadout Multiplex Network Record ensemble",
         "neuron": "LIF",
         "runs": "load_run",
         "spiketime": "first_spike_time spike_trains",

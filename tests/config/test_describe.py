@@ -104,9 +104,19 @@ def test_losses(kind):
     terms = [{"kind": name, "alpha": 0.1} for name in REGULARIZERS]
     targets = {"correct": 0.5, "wrong": 1.5} if kind == "mse" else {}
     loss = {"kind": kind, **targets, "weight": [1.0, 2.0, *[0.5] * 8], "reduction": "sum", "regularizers": terms}
-    found = same_objects(raw(loss=loss))["loss"]
+    readout = {"kind": "integral", "out_features": 10, "tau": 5.0, "trainable": ["tau_mem"], "neuron_lr": 0.1}
+    network = [*LAYERS, readout] if LOSSES[kind].reads == "values" else LAYERS
+    found = same_objects(raw(loss=loss, network=network))["loss"]
     assert found["weight"] == (1.0, 2.0, *[0.5] * 8)
     assert [term["kind"] for term in found["regularizers"]] == list(REGULARIZERS)
+
+
+@pytest.mark.parametrize("readout", [{"kind": "maximum"}, {"kind": "membrane", "time": 2.0}], ids=lambda x: x["kind"])
+def test_readouts(readout):
+    network = [{"kind": "first_spike"}, {"kind": "lif", "out_features": 12}, readout | {"out_features": 10}]
+    loss = {"kind": "readout_mse", "correct": 2.0, "wrong": -1.0}
+    found = same_objects(raw(network=network, loss=loss))
+    assert found["network"][-1].items() >= readout.items()
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""What holds for every loss in LOSSES."""
+"""What holds for every loss on spike times in LOSSES."""
 
 import math
 
@@ -12,7 +12,7 @@ from torch.func import grad, vmap
 from firstspike.losses import LOSSES, TimeLoss
 
 ARGUMENTS = {"mse": {"correct": 0.5, "wrong": 1.5}}
-NAMES = sorted(LOSSES)
+NAMES = sorted(name for name, loss in LOSSES.items() if issubclass(loss, TimeLoss))
 SILENT_COST = 37.0
 inf = math.inf
 

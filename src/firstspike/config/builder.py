@@ -13,7 +13,7 @@ from firstspike.config.section import Section
 from firstspike.config.sections import CUSTOM
 from firstspike.data import DATASETS, Splits
 from firstspike.layers import LIFLayer, Network, start_firing_
-from firstspike.losses import LOSSES, REGULARIZERS, TimeLoss
+from firstspike.losses import LOSSES, REGULARIZERS, Loss
 from firstspike.seeding import generator
 from firstspike.substrates import SUBSTRATES, Substrate
 from firstspike.training import OPTIMIZERS, SCHEDULES, Callback, CosineLR, Trainer
@@ -134,6 +134,7 @@ def build_network(
             inputs,
             image,
             config.neuron.build(),
+            form="trains" if times is not None and times.ndim > 2 else "first spikes",
             max_weight_grad=config.training.max_weight_grad,
             generator=source,
             dtype=DTYPES[config.training.dtype],
@@ -154,10 +155,10 @@ def build_substrate(config: Config, seed: int | None = None) -> Substrate:
     return substrate
 
 
-def build_loss(config: Config) -> TimeLoss:
+def build_loss(config: Config) -> Loss:
     """The config's loss, without regularisers."""
     make = _target("loss", LOSSES, config.loss)
-    loss: TimeLoss = make(**config.loss.arguments("regularizers"), tau_syn=config.neuron.tau_syn)
+    loss: Loss = make(**config.loss.arguments("regularizers"), tau_syn=config.neuron.tau_syn)
     return loss
 
 

@@ -23,6 +23,7 @@ from firstspike.config.yaml_file import (
     shown_value,
 )
 from firstspike.configs import shipped_configs
+from firstspike.losses import LOSSES
 from firstspike.neuron import LIF
 
 if TYPE_CHECKING:  # made from signatures of classes: a type checker cannot know their fields
@@ -212,7 +213,8 @@ def _check(document: Document, source: str, read_tables: bool = True) -> Config:
         if outline is not None and network is not None:
             limits = config.training.silent.limits if config is not None else 1.0
             built = LIF() if neuron is None else neuron.build()
-            errors += network_problems(network, outline, built, limits, _labels(data))
+            reads = LOSSES[config.loss.kind].reads if config is not None and config.loss.kind in LOSSES else None
+            errors += network_problems(network, outline, built, limits, _labels(data), reads)
         if outline is not None and config is not None and outline.image is None:
             for name in ("flip", "shift"):
                 if getattr(config.training.augment, name):

@@ -11,13 +11,29 @@ from firstspike.config.section import Section
 from firstspike.config.sections import CUSTOM, LAYER_SECTIONS, Custom
 from firstspike.config.yaml_file import Place, shown_place
 from firstspike.data import SpikeData
-from firstspike.layers import LAYERS, Delay, DelayRule, LIFLayer, LIFLinear, Network
+from firstspike.layers import (
+    LAYERS,
+    Delay,
+    DelayRule,
+    FirstSpike,
+    LIFLayer,
+    LIFLinear,
+    Network,
+    NeuronLayer,
+    Readout,
+    form_of,
+)
+from firstspike.layers.trains import Form, check_follows
+from firstspike.losses import check_reads
 from firstspike.neuron import LIF
 
 MOST_NUMBERS = 2**31
 """Weights of a layer, or input times of a part of the data: 8 GiB in float32."""
 _RATES = ("lr", "delay_lr", "neuron_lr")
 
+
+_OUTPUTS = (LIFLinear, Readout)
+"""Layers whose neurons can be the classes."""
 
 Problem = tuple[Place, str]
 """What is wrong in a config: where, and what was expected, what came, how to fix it."""
@@ -42,6 +58,7 @@ def layers_of(
     image: tuple[int, int, int] | None,
     neuron: LIF,
     *,
+    form: Form = "first spikes",
     max_weight_grad: float | None = None,
     generator: torch.Generator | None = None,
     dtype: torch.dtype = torch.float32,
@@ -54,6 +71,7 @@ def layers_of(
         inputs: number of inputs of the network.
         image: their shape (channels, height, width), where they are pixels.
         neuron: parameters for layers without their own.
+        form: of the inputs.
         max_weight_grad: for layers without their own.
         generator: source of the initial values.
         dtype: of the parameters.
@@ -73,8 +91,9 @@ def layers_of(
         takes = inspect.signature(target).parameters
         given = section.arguments(*_RATES) | {name: x for name, x in runtime.items() if name in takes}
         try:
-            if issubclass(target, LIFLayer):
+            if issubclass(target, NeuronLayer):
                 given["neuron"] = given["neuron"] or neuron
+            if "max_weight_grad" in given:
                 given["max_weight_grad"] = given["max_weight_grad"] or max_weight_grad
             if issubclass(target, Delay):
                 given["rule"] = DelayRule(**{name: given.pop(name) for name in DelayRule.__dataclass_fields__})
@@ -84,11 +103,12 @@ def layers_of(
                         f"{kind} needs an image: data of images, and before it only layers of kind conv, pool and delay"
                     )
                 layer = target(image, **given)
-            elif issubclass(target, LIFLayer | Delay):
+            elif issubclass(target, NeuronLayer | Delay):
                 layer = target(size, **given)
             else:
                 layer = target(**given)
-            size = layer.output_size(size)
+            check_follows(form, layer)
+            size, form = layer.output_size(size), form_of(layer)
         except ValueError as error:
             raise LayerError(("network", index), str(error)) from None
         image = image if isinstance(layer, Delay) else getattr(layer, "out_image", None)
@@ -101,6 +121,7 @@ def network_problems(
     neuron: LIF,
     limits: Sequence[float] | float,
     labels: str | None = None,
+    reads: Form | None = None,
 ) -> list[Problem]:
     """What does not fit in a network.
 
@@ -110,26 +131,34 @@ def network_problems(
         neuron: parameters for layers without their own.
         limits: of silent neurons, one for each LIF layer or one for all.
         labels: the column or array that the classes come from, where another one could be meant.
+        reads: what the loss takes; None if that is not known.
     """
     if any(section.kind == CUSTOM for section in sections):  # type: ignore[attr-defined]
         return []
     try:
-        layers = list(layers_of(sections, data.features, data.image, neuron, device="meta"))
+        form: Form = "trains" if data.trains else "first spikes"
+        layers = list(layers_of(sections, data.features, data.image, neuron, form=form, device="meta"))
     except LayerError as error:
         return [error.problem]
     for index, layer in enumerate(layers):
         if (weights := sum(parameter.numel() for parameter in layer.parameters())) > MOST_NUMBERS:
             return [(("network", index), f"{weights} weights are more than fit; the most are {MOST_NUMBERS}")]
-    outputs = [index for index, layer in enumerate(layers) if isinstance(layer, LIFLinear)]
+    outputs = [index for index, layer in enumerate(layers) if isinstance(layer, _OUTPUTS)]
     if not outputs:
         return [(("network",), "has no layer of kind lif, so no class has a neuron; add one")]
     last, classes, problems = outputs[-1], len(data.class_names), list[Problem]()
-    if not all(isinstance(layer, Delay) for layer in layers[last + 1 :]):
+    kind = sections[last].kind  # type: ignore[attr-defined]
+    if not all(isinstance(layer, Delay | FirstSpike) for layer in layers[last + 1 :]):
         problems.append(
-            (("network",), "only delay layers may follow the last lif layer, whose neurons are the classes")
+            (("network",), f"only delay layers may follow the last {kind} layer, whose neurons are the classes")
         )
+    if reads is not None:
+        try:
+            check_reads("loss", reads, form_of(layers[-1]))
+        except ValueError as error:
+            problems.append((("loss", "kind"), str(error)))
     if (size := layers[last].out_features) != classes:
-        message = f"the last lif layer has {size} neurons, the data has {classes} classes"
+        message = f"the last {kind} layer has {size} neurons, the data has {classes} classes"
         if labels is not None:
             message += f" ({labels}): if data.labels is right, write out_features: {classes}, otherwise correct it"
         else:
@@ -137,7 +166,7 @@ def network_problems(
         problems.append((("network", last, "out_features"), message))
     for index, section in enumerate(sections):
         for rate, key in (("delay_lr", "delay"), ("neuron_lr", "trainable")):
-            if getattr(section, rate, None) is not None and not getattr(section, key):
+            if getattr(section, rate, None) is not None and not getattr(section, key, None):
                 problems.append((("network", index, rate), f"{rate} needs {key}, which this layer does not have"))
     spiking = [layer for layer in layers if isinstance(layer, LIFLayer)]
     if not isinstance(limits, int | float) and len(limits) != len(spiking):
@@ -173,7 +202,7 @@ def _rate_of(layer: nn.Module, parameter: str) -> str:
     """The key that holds the learning rate of a layer's parameter."""
     if parameter.startswith("log_"):
         return "neuron_lr"
-    return "delay_lr" if isinstance(layer, LIFLayer) and parameter == "delay_raw" else "lr"
+    return "delay_lr" if isinstance(layer, NeuronLayer) and parameter == "delay_raw" else "lr"
 
 
 def describe_network(network: nn.Module, optimizer: optim.Optimizer) -> list[Section]:
@@ -203,11 +232,11 @@ def _describe_layer(section: type[Section], kind: str, layer: nn.Module) -> dict
         return {name: getattr(layer, name, getattr(layer.rule, name, None)) for name in names}
     values = {name: getattr(layer, name) for name in names if name not in ("neuron", "delay", "trainable")}
     found = {name: x.tolist() if isinstance(x, Tensor) else x for name, x in values.items()}
-    if isinstance(layer, LIFLayer):
+    if isinstance(layer, NeuronLayer):
         neuron = vars(layer.initial_neuron)
         if any(isinstance(value, Tensor) for value in neuron.values()):
             return None
-        found |= {"neuron": neuron, "trainable": layer.trainable}
+        found |= {"neuron": neuron} | ({"trainable": layer.trainable} if "trainable" in names else {})
         if (rule := getattr(layer, "delay_rule", None)) is not None:
             found["delay"] = vars(rule)
     return found

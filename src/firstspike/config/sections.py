@@ -6,7 +6,7 @@ from pydantic import Field, create_model, model_validator
 
 from firstspike.config.section import Built, Section, argument_texts, derive, union
 from firstspike.data import DATASETS, SpikeData, outline
-from firstspike.layers import LAYERS, Delay, DelayRule, LIFLayer
+from firstspike.layers import LAYERS, Delay, DelayRule, NeuronLayer
 from firstspike.losses import LOSSES, REGULARIZERS
 from firstspike.neuron import LIF
 from firstspike.ranges import Count, Fraction, NotNegative, NotNegativeInt, Positive, Probability
@@ -44,9 +44,11 @@ _PARAMETERS = tuple[Literal["tau_mem", "tau_syn", "threshold"], ...]
 
 def _layer(kind: str, target: type[Any]) -> type[Section]:
     """The section of a layer: what it computes from the layer before it is left out, learning rates are added."""
-    if issubclass(target, LIFLayer):
+    if issubclass(target, NeuronLayer):
         types = {"neuron": Neuron | None, "delay": Rule | None, "trainable": _PARAMETERS}
-        rates = {"lr": _rate("its weights"), "neuron_lr": _rate("what is named in `trainable`")}
+        rates = {"lr": _rate("its weights")}
+        if "trainable" in target.__init__.__annotations__:
+            rates |= {"neuron_lr": _rate("what is named in `trainable`")}
         rates |= {"delay_lr": _rate("its delays")} if "delay" in target.__init__.__annotations__ else {}
         return derive(target, kind, omit=("in_features", "image"), types=types, extra=rates, check=False)
     if issubclass(target, Delay):

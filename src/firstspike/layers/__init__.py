@@ -1,4 +1,4 @@
-"""Modules from spike times to spike times, in the order in which data meets them."""
+"""Modules from spike times to spike times, and readouts, in the order in which data meets them."""
 
 from torch import nn
 
@@ -9,8 +9,10 @@ from firstspike.layers.init import firing_weights
 from firstspike.layers.inputs import BiasSpikes, Multiplex
 from firstspike.layers.lif import LIFLinear
 from firstspike.layers.network import Layer, Network, Record
-from firstspike.layers.neurons import LIFLayer
+from firstspike.layers.neurons import LIFLayer, NeuronLayer
+from firstspike.layers.readouts import IntegralReadout, MaximumReadout, MembraneReadout, Readout
 from firstspike.layers.start import passing_weights, start_firing_
+from firstspike.layers.trains import FirstSpike, first_of, form_of, takes_trains
 
 LAYERS: dict[str, type[nn.Module]] = {
     "lif": LIFLinear,
@@ -19,6 +21,10 @@ LAYERS: dict[str, type[nn.Module]] = {
     "delay": Delay,
     "bias": BiasSpikes,
     "multiplex": Multiplex,
+    "first_spike": FirstSpike,
+    "integral": IntegralReadout,
+    "maximum": MaximumReadout,
+    "membrane": MembraneReadout,
 }
 
 __all__ = [
@@ -28,18 +34,27 @@ __all__ = [
     "DelayRule",
     "EarliestPool2d",
     "Ensemble",
+    "FirstSpike",
+    "IntegralReadout",
     "LIFConv2d",
     "LIFLayer",
     "LIFLinear",
     "Layer",
+    "MaximumReadout",
+    "MembraneReadout",
     "Multiplex",
     "Network",
+    "NeuronLayer",
+    "Readout",
     "Record",
     "ensemble",
     "firing_weights",
+    "first_of",
+    "form_of",
     "jitter_from",
     "part_of_batch",
     "passing_weights",
     "project_delays_",
     "start_firing_",
+    "takes_trains",
 ]

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from firstspike.layers.network import Network, Record
-from firstspike.layers.neurons import LIFLayer
+from firstspike.layers.neurons import NeuronLayer
 from firstspike.spiketime.times import check_tensor
 
 
@@ -84,8 +84,8 @@ class Ensemble(nn.Module):
         return found
 
     def get_extra_state(self) -> Float[Tensor, "layers 3"]:
-        """That of each layer of LIF neurons; see ``LIFLayer``."""
-        found = [layer.get_extra_state() for layer in self._lif_layers]
+        """That of each layer of neurons; see ``NeuronLayer``."""
+        found = [layer.get_extra_state() for layer in self._neuron_layers]
         return torch.stack(found) if found else torch.empty(0, 3)
 
     def set_extra_state(self, state: Float[Tensor, "layers 3"]) -> None:
@@ -94,9 +94,9 @@ class Ensemble(nn.Module):
         Raises:
             ValueError: they are for neurons with another threshold or other time constants, or for other layers.
         """
-        if len(state) != len(self._lif_layers):
-            raise ValueError(f"the state is of {len(state)} layers of LIF neurons, expected {len(self._lif_layers)}")
-        for layer, trained in zip(self._lif_layers, state, strict=True):
+        if len(state) != len(self._neuron_layers):
+            raise ValueError(f"the state is of {len(state)} layers of LIF neurons, expected {len(self._neuron_layers)}")
+        for layer, trained in zip(self._neuron_layers, state, strict=True):
             layer.set_extra_state(trained)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
@@ -104,9 +104,9 @@ class Ensemble(nn.Module):
         super()._load_from_state_dict(state_dict, prefix, *rest)
 
     @property
-    def _lif_layers(self) -> list[LIFLayer]:
+    def _neuron_layers(self) -> list[NeuronLayer]:
         """Of the first member; those of the others have the same parameters."""
-        return [layer for layer in self._members[0].modules() if isinstance(layer, LIFLayer)]
+        return [layer for layer in self._members[0].modules() if isinstance(layer, NeuronLayer)]
 
     @property
     def members(self) -> tuple[Network, ...]:
@@ -121,16 +121,21 @@ class Ensemble(nn.Module):
 
         Args:
             times: input times, ``(members, batch, inputs)``, or ``(batch, inputs)`` for the same in all members.
+                Members that take spike trains get them, ``(members, batch, inputs, spikes)`` or ``(batch, inputs,
+                spikes)``, or first spikes ``(batch, inputs)``.
 
         Raises:
             ValueError: another shape.
         """
         check_tensor("times", times)
-        if times.ndim not in (2, 3) or (times.ndim == 3 and len(times) != len(self)):
+        each = 4 if self._members[0].takes_trains else 3  # dimensions of what differs between members
+        if not 2 <= times.ndim <= each or (times.ndim == each and len(times) != len(self)):
+            spikes = ", spikes" if each == 4 else ""
             raise ValueError(
-                f"expected times (batch, inputs) or ({len(self)}, batch, inputs), got the shape {tuple(times.shape)}"
+                f"expected times (batch, inputs{spikes}) or ({len(self)}, batch, inputs{spikes}), got the shape "
+                f"{tuple(times.shape)}"
             )
-        if times.ndim == 2:
+        if times.ndim < each:
             return Record(times, self.map(lambda network: network.record(times).layers))
         return Record(times, self.map(lambda network, mine: network.record(mine).layers, times))
 

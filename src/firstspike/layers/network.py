@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from firstspike.layers.inputs import BiasSpikes, Multiplex
 from firstspike.layers.patches import is_image
+from firstspike.layers.trains import FirstSpike, Form, check_follows, form_of, takes_trains
 from firstspike.spiketime.times import check_tensor
 
 
@@ -23,7 +24,10 @@ class Layer(Protocol):
 
 
 class Record(NamedTuple):
-    """Spike times of a batch all through a network: its input, and the output of each layer."""
+    """Spike times of a batch all through a network: its input, and the output of each layer.
+
+    Trains have one more dimension, for their spikes; a readout, which is the last layer, has values instead.
+    """
 
     inputs: Tensor
     layers: tuple[Tensor, ...]
@@ -39,6 +43,7 @@ class Network(nn.Sequential):
 
     Times are flat between layers, ``(..., inputs)``. Where the first layer knows an image, the network takes times of
     the form ``(..., channels, height, width)`` as well; where the last one does, too, the output then has that form.
+    Between layers for spike trains the times are trains, ``(batch, inputs, spikes)``.
 
     Raises:
         ValueError: a layer that does not fit the one before it.
@@ -48,6 +53,7 @@ class Network(nn.Sequential):
         super().__init__(*layers)  # also takes an OrderedDict: slicing a network makes one
         size: int | None = None
         made: tuple[int, ...] | None = None
+        form: Form = "first spikes"
         for index, layer in enumerate(self):
             if not isinstance(layer, Layer):
                 raise ValueError(
@@ -58,13 +64,25 @@ class Network(nn.Sequential):
                 if size is None:  # the number of inputs is known from the first layer that fixes it
                     size = getattr(layer, "in_features", getattr(layer, "features", None))
                 image = getattr(layer, "image", None)
+                check_follows(form, layer)
                 if image is not None and made is not None and image != made:
                     raise ValueError(f"it expects an image {image}, and gets {made}")
                 if size is not None:
                     size = layer.output_size(size)
                 made = getattr(layer, "out_image", None)
+                form = form_of(layer)
             except ValueError as error:
                 raise ValueError(f"layer {index} does not fit the one before it: {error}") from None
+
+    @property
+    def gives(self) -> Form:
+        """What the last layer gives: first spikes, trains or values."""
+        return form_of(self[-1]) if len(self) else "first spikes"
+
+    @property
+    def takes_trains(self) -> bool:
+        """Whether the first layer takes spike trains."""
+        return bool(len(self)) and takes_trains(self[0])
 
     @property
     def inputs(self) -> int | None:
@@ -76,13 +94,15 @@ class Network(nn.Sequential):
                 for earlier in reversed(before):
                     size = size - len(earlier.times) if isinstance(earlier, BiasSpikes) else size // earlier.copies
                 return int(size)
+            if isinstance(layer, FirstSpike):
+                continue
             if not isinstance(layer, BiasSpikes | Multiplex):
                 return None
             before.append(layer)
         return None
 
     def forward(self, times: Float[Tensor, "*batch inputs"]) -> Float[Tensor, "*batch outputs"]:
-        """First spike times of the last layer."""
+        """What the last layer gives: first spike times, trains or the values of a readout."""
         out: Tensor = super().forward(self.flat(times))
         made = getattr(self[-1], "out_image", None) if len(self) and self._gets_image(times) else None
         return out if made is None else out.unflatten(-1, made)

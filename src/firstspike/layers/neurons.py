@@ -1,9 +1,9 @@
-"""What all layers of LIF neurons share: weights, the neurons' parameters, and how they start."""
+"""What all layers of neurons with weights share: the weights, the neurons' parameters, and how they start."""
 
 import math
 from collections.abc import Callable, Collection
 from dataclasses import fields, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float
@@ -15,8 +15,8 @@ from firstspike.neuron import LIF, check_neuron
 _NAMES = tuple(field.name for field in fields(LIF))
 
 
-class LIFLayer(nn.Module):
-    """A layer of LIF neurons; its subclasses say which inputs a neuron sees.
+class NeuronLayer(nn.Module):
+    """A layer of leaky neurons with weights, whose parameters are those of a ``LIF``.
 
     Args:
         shape: of the weights; the first dimension counts the neurons that have weights, and parameters, of their own.
@@ -67,8 +67,9 @@ class LIFLayer(nn.Module):
 
     def _take(self, neuron: LIF, trainable: Collection[str], per_neuron: bool) -> None:
         """Make tensors among the neuron's parameters, and those that learn, parameters and buffers of the layer."""
-        if isinstance(trainable, str) or not set(trainable) <= set(_NAMES):
-            raise ValueError(f"trainable must be some of {', '.join(_NAMES)} in a list, got {trainable!r}")
+        names = [name for name in _NAMES if name not in self.unused]
+        if isinstance(trainable, str) or not set(trainable) <= set(names):
+            raise ValueError(f"trainable must be some of {', '.join(names)} in a list, got {trainable!r}")
         if per_neuron and not trainable:
             raise ValueError("per_neuron is about parameters that learn: name them in trainable")
         self._starts: dict[str, Tensor] = {}
@@ -101,12 +102,11 @@ class LIFLayer(nn.Module):
         if self.weight_mean is not None and self.weight_std is not None:
             self.weight.normal_(self.weight_mean, self.weight_std, generator=generator)
         else:
-            draw_firing_weights_(self.synapses, self._first_neuron, generator)
+            self._draw_usual_weights_(generator)
 
-    @torch.no_grad()
-    def draw_weights_(self, start: Callable[[LIF], NormalWeights], generator: torch.Generator | None) -> None:
-        """Draw the weights anew by a rule for neurons with a threshold of 1."""
-        draw_weights_(self.synapses, self._first_neuron, start, generator)
+    def _draw_usual_weights_(self, generator: torch.Generator | None) -> None:
+        """Draw the weights where mean and standard deviation are not given."""
+        raise NotImplementedError
 
     @property
     def _first_neuron(self) -> LIF:
@@ -131,12 +131,17 @@ class LIFLayer(nn.Module):
             },
         )
 
+    unused: ClassVar[tuple[str, ...]] = ()
+    """Parameters of ``LIF`` that play no part in these neurons."""
+
     def get_extra_state(self) -> Float[Tensor, "3"]:
         """``tau_mem``, ``tau_syn`` and ``threshold``, so that a ``state_dict`` knows which neurons its weights are for.
 
-        It is a tensor for files that hold nothing else; 0 stands for tensors, which have entries of their own.
+        It is a tensor for files that hold nothing else; 0 stands for tensors, which have entries of their own, and for
+        what plays no part.
         """
-        return self.weight.new_tensor([0.0 if x in self._tensors else getattr(self._numbers, x) for x in _NAMES])
+        without = (*self._tensors, *self.unused)
+        return self.weight.new_tensor([0.0 if x in without else getattr(self._numbers, x) for x in _NAMES])
 
     def set_extra_state(self, state: Float[Tensor, "3"]) -> None:
         """Check that saved weights are for neurons like these.
@@ -169,19 +174,33 @@ class LIFLayer(nn.Module):
                 f"LIF({trained}), or remove {key!r} from the state to load the weights anyway"
             )
 
-    def seen(self, times: Float[Tensor, "*batch in_features"]) -> Float[Tensor, "*batch inputs"]:
-        """Input times as a neuron sees them, without synaptic delays; its inputs are the columns of ``synapses``.
-
-        A layer whose neurons see different inputs puts a dimension for their places before the last one.
-        """
-        return times
-
     def neuron_repr(self) -> str:
         """The neuron's parameters in one line."""
         learnt = {name: name in self._starts or name in self._parameters for name in _NAMES}
         neuron = self.neuron
         # values that learn are state, not form: two networks of one form print alike
         shown: dict[str, Any] = {
-            name: f"learnt {tuple(x.shape)}" if learnt[name] else x for name, x in vars(neuron).items()
+            name: f"learnt {tuple(x.shape)}" if learnt[name] else x
+            for name, x in vars(neuron).items()
+            if name not in self.unused
         }
         return f"LIF({', '.join(f'{name}={value}' for name, value in shown.items())})"
+
+
+class LIFLayer(NeuronLayer):
+    """A layer of LIF neurons, which spike; its subclasses say which inputs a neuron sees."""
+
+    def _draw_usual_weights_(self, generator: torch.Generator | None) -> None:
+        draw_firing_weights_(self.synapses, self._first_neuron, generator)
+
+    @torch.no_grad()
+    def draw_weights_(self, start: Callable[[LIF], NormalWeights], generator: torch.Generator | None) -> None:
+        """Draw the weights anew by a rule for neurons with a threshold of 1."""
+        draw_weights_(self.synapses, self._first_neuron, start, generator)
+
+    def seen(self, times: Float[Tensor, "*batch in_features"]) -> Float[Tensor, "*batch inputs"]:
+        """Input times as a neuron sees them, without synaptic delays; its inputs are the columns of ``synapses``.
+
+        A layer whose neurons see different inputs puts a dimension for their places before the last one.
+        """
+        return times

@@ -1,7 +1,8 @@
-"""Losses on first spike times, and terms to add to them.
+"""Losses on first spike times and on the values of readouts, and terms to add to them.
 
 A loss is a module: `loss(times, labels)` is the mean of `loss.per_sample(times, labels)`, and
-`loss.predict(times)` decides for a class, -1 where no neuron spikes.
+`loss.predict(times)` decides for a class, -1 where no neuron spikes. A `ReadoutLoss` takes the values of a readout in
+place of the times.
 
 Do not apply losses of torch such as `torch.nn.CrossEntropyLoss` to spike times: they take scores, of which the largest
 wins, and push the neuron of the true class to spike late; `inf` makes them NaN. `TimeCrossEntropy` is the one to use:
@@ -10,22 +11,25 @@ the cross-entropy of `-times / xi`, safe for silent neurons. Likewise `loss.pred
 A regularizer is a module called
 `regularizer(times, labels, network, record)`. Both take `tau_syn`; their other times are in units of it.
 
-To add one: a file here with a `TimeLoss` that has its own `cost` (or a class in `regularizers.py`), and one
-line in `LOSSES` or `REGULARIZERS`. The tests that run over `LOSSES` then cover it.
+To add one: a file here with a `TimeLoss` that has its own `cost`, a `ReadoutLoss` with its own `per_sample` (or a class
+in `regularizers.py`), and one line in `LOSSES` or `REGULARIZERS`. The tests that run over `LOSSES` then cover it.
 """
 
 from torch import nn
 
-from firstspike.losses.base import TimeLoss, earliest
+from firstspike.losses.base import Loss, TimeLoss, check_reads, earliest
 from firstspike.losses.cross_entropy import TimeCrossEntropy
 from firstspike.losses.mse import TimeMSE
+from firstspike.losses.readout import ReadoutCrossEntropy, ReadoutLoss, ReadoutMSE
 from firstspike.losses.regularizers import DelayL2, EarlyOutput
 from firstspike.losses.shift_invariant import ShiftInvariantMSE
 from firstspike.losses.silent_peak import SilentPeak
 
-LOSSES: dict[str, type[TimeLoss]] = {
+LOSSES: dict[str, type[Loss]] = {
     "cross_entropy": TimeCrossEntropy,
     "mse": TimeMSE,
+    "readout_cross_entropy": ReadoutCrossEntropy,
+    "readout_mse": ReadoutMSE,
     "shift_invariant": ShiftInvariantMSE,
 }
 
@@ -40,10 +44,15 @@ __all__ = [
     "REGULARIZERS",
     "DelayL2",
     "EarlyOutput",
+    "Loss",
+    "ReadoutCrossEntropy",
+    "ReadoutLoss",
+    "ReadoutMSE",
     "ShiftInvariantMSE",
     "SilentPeak",
     "TimeCrossEntropy",
     "TimeLoss",
     "TimeMSE",
+    "check_reads",
     "earliest",
 ]

@@ -1,49 +1,43 @@
-"""What the losses on first spike times share: checks, silent neurons, the mean, the earliest-spike rule."""
+"""What the losses share: checks, the mean; and those on first spike times: silent neurons, the earliest-spike rule."""
 
 import math
 from collections.abc import Sequence
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
+from firstspike.layers.trains import Form
 from firstspike.spiketime.times import check_tensor
 
 Reduction = Literal["mean", "sum", "none"]
+_OUTPUT = {"first spikes": "first spike times", "values": "values of a readout", "trains": "spike trains"}
 
 
-class TimeLoss(nn.Module):
-    """Loss on the first spike times of the output neurons, one neuron per class.
+class Loss(nn.Module):
+    """What all losses share: the weights of the classes, and how the losses of the samples are combined.
 
-    A subclass writes `cost`; this class makes silent neurons (`inf`) safe for it, in value and in gradient:
-    a sample whose true neuron is silent costs `silent_cost` and gives exactly no gradient.
+    A subclass writes `per_sample` and `predict`.
 
     Args:
-        tau_syn: synaptic time constant, the unit of the subclass's other times.
-        silent_cost: cost of a sample whose true neuron does not spike.
         weight: weight of each class, as in torch's losses; by default all are 1.
         reduction: how the losses of the samples are combined: `"mean"` (weighted, as in torch's losses), `"sum"` or
             `"none"`.
     """
 
-    def __init__(
-        self,
-        tau_syn: float = 1.0,
-        silent_cost: float = 100.0,
-        weight: Sequence[float] | None = None,
-        reduction: Reduction = "mean",
-    ) -> None:
+    reads: ClassVar[Form]
+    """What a loss takes: first spike times, or the values of a readout."""
+
+    def __init__(self, weight: Sequence[float] | None = None, reduction: Reduction = "mean") -> None:
         super().__init__()
-        self.tau_syn = check_positive("tau_syn", tau_syn)
-        self.silent_cost = check_not_negative("silent_cost", silent_cost)
         if reduction not in ("mean", "sum", "none"):
             raise ValueError(f"reduction: expected mean, sum or none, got {reduction!r}")
         self.reduction: Reduction = reduction
         self.weight = None if weight is None else tuple(check_not_negative("weight", value) for value in weight)
 
     def forward(self, times: Float[Tensor, "*batch outputs"], labels: Int64[Tensor, "*batch"]) -> Float[Tensor, "..."]:
-        """Loss of the batch: `per_sample`, weighted by class and reduced."""
+        """Loss of the batch: `per_sample`, weighted by class and reduced. A readout has values in place of times."""
         costs = self.per_sample(times, labels)
         weights = self._weights(labels, costs)
         if weights is not None:
@@ -70,6 +64,44 @@ class TimeLoss(nn.Module):
             return None
         classes = torch.tensor(self.weight, dtype=like.dtype, device=like.device)
         return classes[labels]
+
+    def per_sample(
+        self, output: Float[Tensor, "*batch outputs"], labels: Int64[Tensor, "*batch"], /
+    ) -> Float[Tensor, "*batch"]:
+        """Loss of each sample, in a subclass."""
+        raise NotImplementedError
+
+    def predict(self, output: Float[Tensor, "*batch outputs"], /) -> Int64[Tensor, "*batch"]:
+        """Class of each sample, -1 where there is no decision; in a subclass."""
+        raise NotImplementedError
+
+
+class TimeLoss(Loss):
+    """Loss on the first spike times of the output neurons, one neuron per class.
+
+    A subclass writes `cost`; this class makes silent neurons (`inf`) safe for it, in value and in gradient:
+    a sample whose true neuron is silent costs `silent_cost` and gives exactly no gradient.
+
+    Args:
+        tau_syn: synaptic time constant, the unit of the subclass's other times.
+        silent_cost: cost of a sample whose true neuron does not spike.
+        weight: weight of each class, as in torch's losses; by default all are 1.
+        reduction: how the losses of the samples are combined: `"mean"` (weighted, as in torch's losses), `"sum"` or
+            `"none"`.
+    """
+
+    reads = "first spikes"
+
+    def __init__(
+        self,
+        tau_syn: float = 1.0,
+        silent_cost: float = 100.0,
+        weight: Sequence[float] | None = None,
+        reduction: Reduction = "mean",
+    ) -> None:
+        super().__init__(weight, reduction)
+        self.tau_syn = check_positive("tau_syn", tau_syn)
+        self.silent_cost = check_not_negative("silent_cost", silent_cost)
 
     def per_sample(
         self, times: Float[Tensor, "*batch outputs"], labels: Int64[Tensor, "*batch"]
@@ -126,15 +158,35 @@ def smallest(values: Float[Tensor, "*batch outputs"]) -> Int64[Tensor, "*batch"]
     return torch.where(torch.isposinf(least), -1, index)
 
 
-def check_batch(times: Tensor, labels: Tensor) -> None:
-    """Raise a ValueError unless `labels` are valid class indices of the samples in `times`."""
-    check_tensor("times", times)
+def check_reads(loss: str, reads: Form, gives: Form) -> None:
+    """Raise a ValueError unless a loss takes what a network gives.
+
+    Args:
+        loss: how messages call it.
+        reads: what it takes.
+        gives: what the last layer gives.
+    """
+    if reads == gives:
+        return
+    fit = {
+        "first spikes": "take a loss on spike times, such as cross_entropy (fs.losses.TimeCrossEntropy)",
+        "values": "take a loss on values, such as readout_cross_entropy (fs.losses.ReadoutCrossEntropy)",
+        "trains": "end the network with a readout such as fs.IntegralReadout, or with fs.FirstSpike()",
+    }
+    raise ValueError(f"{loss} takes {_OUTPUT[reads]}, and the network gives {_OUTPUT[gives]}: {fit[gives]}")
+
+
+def check_batch(
+    times: Tensor, labels: Tensor, name: str = "times", what: str = "spike times of the last layer"
+) -> None:
+    """Raise a ValueError unless `labels` are valid class indices of the samples in `times`, or what `name` says."""
+    check_tensor(name, times)
     if not isinstance(labels, Tensor):
         raise ValueError(f"labels: expected a tensor, got {type(labels).__name__}; write torch.as_tensor(labels)")
     if not times.is_floating_point() or times.ndim < 1 or times.shape[-1] < 1:
         raise ValueError(
-            f"times: expected a floating-point tensor (batch, outputs), got {times.dtype} of shape "
-            f"{tuple(times.shape)}. Pass the spike times of the last layer."
+            f"{name}: expected a floating-point tensor (batch, outputs), got {times.dtype} of shape "
+            f"{tuple(times.shape)}. Pass the {what}."
         )
     if labels.dtype != torch.int64 or labels.shape != times.shape[:-1]:
         how = "from one-hot rows with .argmax(dim=-1)" if labels.ndim == times.ndim else "converted with .long()"
@@ -143,7 +195,7 @@ def check_batch(times: Tensor, labels: Tensor) -> None:
             f"shape {tuple(labels.shape)}. Pass class indices, {how}."
         )
     if labels.device != times.device:
-        raise ValueError(f"labels: expected on {times.device} like times, got {labels.device}. Move one with .to().")
+        raise ValueError(f"labels: expected on {times.device} like {name}, got {labels.device}. Move one with .to().")
     if labels.device.type != "cpu":
         return  # reading values would wait for the device; there the gather that follows checks the range
     outputs = times.shape[-1]

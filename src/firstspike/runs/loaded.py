@@ -24,7 +24,7 @@ from firstspike.config import (
 )
 from firstspike.data import SpikeData, Splits
 from firstspike.layers import Network, Record
-from firstspike.losses import TimeLoss
+from firstspike.losses import Loss
 from firstspike.runs.checkpoint import Checkpoint, checkpoints, find_checkpoint, load_checkpoint, load_newest
 from firstspike.runs.folder import RunFolder, changed_data
 from firstspike.runs.seeds import member_configs, member_folder
@@ -167,7 +167,7 @@ class LoadedRun:
         return self._network(load_checkpoint(start) if start.is_dir() else None)
 
     @cached_property
-    def loss(self) -> TimeLoss:
+    def loss(self) -> Loss:
         """The loss, without regularisers."""
         return build_loss(self.config) if self._parts.loss is None else self._parts.loss
 

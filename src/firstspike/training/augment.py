@@ -40,19 +40,19 @@ class Augment:
             )
 
     def __call__(
-        self, times: Float[Tensor, "members batch inputs"], data: SpikeData, sources: Sequence[torch.Generator]
-    ) -> Float[Tensor, "members batch inputs"]:
+        self, times: Float[Tensor, "members batch inputs *spikes"], data: SpikeData, sources: Sequence[torch.Generator]
+    ) -> Float[Tensor, "members batch inputs *spikes"]:
         """A batch as each of several networks sees it this time.
 
         Args:
-            times: the batch of each network.
+            times: the batch of each network; of trains every spike jitters by itself.
             data: where the samples come from; ``flip`` and ``shift`` need its ``image``.
             sources: of the random numbers of each network; only what is switched on draws any.
 
         Raises:
             ValueError: ``flip`` or ``shift`` for data without an image shape.
         """
-        _, batch, inputs = times.shape
+        _, batch, inputs, *spikes = times.shape
         if (self.flip or self.shift) and data.image is None:
             raise ValueError("flip and shift need images: these data have no image shape")
 
@@ -67,11 +67,12 @@ class Augment:
             steps = drawn(lambda source: torch.randint(-reach, reach + 1, (batch, 2), generator=source))
             times = shifted(times, steps, data.image, data.blank or (torch.inf,) * data.image[0])
         if self.jitter:
-            shape = (batch, inputs)
+            shape = (batch, inputs, *spikes)
             times = times + self.jitter * drawn(lambda source: torch.randn(shape, generator=source, dtype=times.dtype))
+            times = times.sort(dim=-1).values if spikes else times
         if self.dropout:
             dropped = drawn(lambda source: torch.rand((batch, inputs), generator=source)) < self.dropout
-            times = torch.where(dropped, torch.inf, times)
+            times = torch.where(dropped.unsqueeze(-1) if spikes else dropped, torch.inf, times)
         return times
 
 

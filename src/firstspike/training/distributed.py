@@ -23,6 +23,7 @@ from firstspike.torchrun import ProcessLostError, local_rank, processes, rank
 from firstspike.training.engines import Sequential
 from firstspike.training.evaluation import Evaluation, evaluation_of, outputs_of
 from firstspike.training.fitting import Member, Objective
+from firstspike.training.silent import activity, first_spikes_in
 
 _PATIENCE = timedelta(minutes=10)  # with a process that does not answer
 _BACKENDS = {"cpu": "gloo", "cuda": "nccl"}
@@ -224,13 +225,16 @@ class Distributed(Sequential):
         correct = (objective.predict(record.output.detach()) == truth).sum()
         cost = loss.detach() * share * samples if len(truth) else loss.new_zeros(())
         numbers = torch.stack([cost, correct.to(cost), torch.full_like(cost, self.asked())])
-        silent_counts = [torch.isinf(record.layers[i]).sum(dim=0, dtype=times.dtype) for i in member.spiking]
+        first = [first_spikes_in(network, record.layers, i) for i in member.spiking]
+        silent_counts = [torch.isinf(spikes).sum(dim=0, dtype=times.dtype) for spikes in first]
+        others = activity(network, record.layers)[len(first) :].nan_to_num(0.0) * len(truth)  # NaN of no sample
         gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
 
-        parts = self._summed([numbers, *silent_counts, *gradients])
-        (cost, correct, asked), parts = parts[0], parts[1:]
+        parts = self._summed([numbers, others, *silent_counts, *gradients])
+        (cost, correct, asked), others, parts = parts[0], parts[1], parts[2:]
         silent_counts, gradients = parts[: len(silent_counts)], parts[len(silent_counts) :]
-        fractions = torch.stack([counts.sum() / (samples * counts.numel()) for counts in silent_counts])
+        silent_sums = [counts.sum() / (samples * counts.numel()) for counts in silent_counts]
+        fractions = torch.stack(silent_sums) if silent_sums else cost.new_zeros(0)
         *known, asking = torch.cat([fractions, asked[None]]).tolist()
         self.stopping = asking > 0
         raised = silent.too_silent(known) if silent.active else None
@@ -239,7 +243,7 @@ class Distributed(Sequential):
                 parameter.grad = gradient
         self.move(member, raised, None if raised is None else silent_counts[raised] / samples)
         skipped = torch.full_like(cost, samples * (raised is not None))
-        return torch.cat([torch.stack([cost, correct, skipped]), fractions * samples]).double()
+        return torch.cat([torch.stack([cost, correct, skipped]), fractions * samples, others]).double()
 
     @torch.no_grad()
     def evaluate(self, data: SpikeData) -> list[Evaluation]:
@@ -247,7 +251,7 @@ class Distributed(Sequential):
         member = self.members[0]
         mine = self.ranks.part(len(data))
         part, silent = outputs_of(member.network, data.times[mine], member.substrate)
-        times = part.new_zeros(len(data), part.shape[1])
+        times = part.new_zeros(len(data), *part.shape[1:])
         times[mine] = part
         silent = silent.to(times.device)
         times, silent = self.ranks.sum_(times), self.ranks.sum_(silent)

@@ -13,7 +13,7 @@ from firstspike.layers import DelayRule, Ensemble, Network, project_delays_
 from firstspike.training.evaluation import Evaluation, evaluate, evaluation_of, outputs_of
 from firstspike.training.fitting import Member, Objective
 from firstspike.training.schedules import advance
-from firstspike.training.silent import silent_fractions, silent_share
+from firstspike.training.silent import activity, first_spikes_in, silent_share
 
 logger = logging.getLogger(__name__)
 
@@ -37,23 +37,25 @@ class Sequential:
 
         Returns:
             Sums over the samples of each network: loss (without regularisers), correct decisions, 1 per sample of a
-            batch that raised weights, and the silent fraction of each LIF layer.
+            batch that raised weights, and the ``activity`` of the layers.
         """
         return torch.stack([self._step(*each) for each in zip(self.members, times, labels, strict=True)])
 
     def _step(self, member: Member, times: Tensor, labels: Tensor) -> Tensor:
         network, silent = member.network, member.silent
         loss, total, record = self.objective(network, times, labels, member.substrate)
-        fractions = silent_fractions(network, record)
-        raised = silent.too_silent(fractions.tolist()) if silent.active else None
+        active = activity(network, record.layers)
+        raised = silent.too_silent(active[: len(member.spiking)].tolist()) if silent.active else None
         if raised is None or not silent.skip_step:
             member.optimizer.zero_grad()
             total.backward()
-        share = None if raised is None else silent_share(record.layers[member.spiking[raised]])
+        share = None
+        if raised is not None:
+            share = silent_share(first_spikes_in(network, record.layers, member.spiking[raised]))
         self.move(member, raised, share)
         correct = (self.objective.predict(record.output.detach()) == labels).mean(dtype=times.dtype)
         sums = torch.stack([loss.detach(), correct, torch.full_like(correct, raised is not None)])
-        return torch.cat([sums, fractions]).double() * len(labels)
+        return torch.cat([sums, active]).double() * len(labels)
 
     def move(self, member: Member, raised: int | None, share: Tensor | None) -> None:
         """Take a gradient step, or raise the weights of a layer, or both.
@@ -118,10 +120,11 @@ class SideBySide(Sequential):
 
         losses, totals, layers = self.ensemble.map(objective, times, labels)
         spiking = members[0].spiking
-        fractions = torch.stack([torch.isinf(layers[i]).mean((1, 2), dtype=times.dtype) for i in spiking], dim=1)
+        active = activity(members[0].network, layers)
         raised: list[int | None] = [None] * len(members)
         if any(member.silent.active for member in members):
-            raised = [x.silent.too_silent(mine) for x, mine in zip(members, fractions.tolist(), strict=True)]
+            fractions = active[:, : len(spiking)].tolist()
+            raised = [x.silent.too_silent(mine) for x, mine in zip(members, fractions, strict=True)]
         learning = [e for e, layer in enumerate(raised) if layer is None or not skip]
         if learning:
             self.ensemble.zero_grad()
@@ -134,11 +137,12 @@ class SideBySide(Sequential):
                 project_delays_(members[e].network)
         for e, layer in enumerate(raised):
             if layer is not None:
-                members[e].silent.raise_layer_(members[e].network, layer, silent_share(layers[spiking[layer]][e]))
+                first = first_spikes_in(members[e].network, layers, spiking[layer])[e]
+                members[e].silent.raise_layer_(members[e].network, layer, silent_share(first))
         correct = (self.objective.predict(layers[-1].detach()) == labels).mean(-1, dtype=times.dtype)
         skipped = torch.tensor([layer is not None for layer in raised]).to(correct)
         sums = torch.stack([losses.detach(), correct, skipped], dim=1)
-        return torch.cat([sums, fractions], dim=1).double() * labels.shape[1]
+        return torch.cat([sums, active], dim=1).double() * labels.shape[1]
 
     def end_epoch(self) -> None:
         """See ``Sequential``."""

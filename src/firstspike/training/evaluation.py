@@ -16,9 +16,9 @@ from jaxtyping import Float, Float64, Int, Int64
 from torch import Tensor, nn
 
 from firstspike.data import SpikeData
-from firstspike.layers import EarliestPool2d, Ensemble, LIFLayer, Network, Record
+from firstspike.layers import EarliestPool2d, Ensemble, LIFLayer, Network, Record, form_of
 from firstspike.substrates import Exact, Substrate
-from firstspike.training.silent import spiking_layers
+from firstspike.training.silent import first_spikes_in, spiking_layers
 
 PART_MEMORY = 2**30
 """Bytes that one layer may take for the samples that are evaluated at once, by a rough estimate."""
@@ -29,15 +29,16 @@ _NUMBERS = 10  # for each input and output; measured
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Loss, decisions and output times of a network on a data set.
+    """Loss, decisions and output times of a network on a data set, or the values of its readout.
 
     Args:
         loss: mean over the samples, without regularisers.
         accuracy: fraction of correct decisions; a sample without a decision counts as wrong.
         silent: silent fraction of each LIF layer.
-        times: output times, ``inf`` where silent.
+        times: output times, ``inf`` where silent; of a readout its values.
         predictions: class per sample, -1 where the deciding neuron is silent.
         labels: true classes.
+        readout: whether ``times`` are the values of a readout.
     """
 
     loss: float
@@ -46,6 +47,7 @@ class Evaluation:
     times: Float[Tensor, "samples outputs"]
     predictions: Int64[Tensor, " samples"]
     labels: Int64[Tensor, " samples"]
+    readout: bool = False
 
     @property
     def accuracy_error(self) -> float:
@@ -59,7 +61,9 @@ class Evaluation:
 
     @property
     def decision_time(self) -> float:
-        """Mean time of the first output spike over the samples with a decision; NaN if there is none."""
+        """Mean time of the first output spike over the samples with a decision; NaN if there is none, or a readout."""
+        if self.readout:
+            return math.nan
         return self.times[self.predictions >= 0].amin(dim=-1).mean(dtype=torch.float64).item()
 
 
@@ -100,7 +104,7 @@ def outputs_of(
         outputs.append(record.output)
         found, widths = _silent(network, record)
         counts.append(found)
-    return torch.cat(outputs, dim=-2), _fractions(torch.stack(counts).sum(dim=0), widths)
+    return torch.cat(outputs, dim=_sample_dimension(network)), _fractions(torch.stack(counts).sum(dim=0), widths)
 
 
 @torch.no_grad()
@@ -120,7 +124,8 @@ def record_in_parts(
     With an open ``substrate`` the times are those of a single network as the substrate saw them.
     """
     parts = list(_records(network, times, substrate))
-    layers = tuple(torch.cat(layer, dim=-2) for layer in zip(*(part.layers for part in parts), strict=True))
+    place = _sample_dimension(network)
+    layers = tuple(torch.cat(layer, dim=place) for layer in zip(*(part.layers for part in parts), strict=True))
     return Record(times if substrate is None else torch.cat([part.inputs for part in parts]), layers)
 
 
@@ -155,6 +160,7 @@ def evaluation_of(
         times=times,
         predictions=predictions,
         labels=labels,
+        readout=getattr(getattr(objective, "loss", None), "reads", None) == "values",
     )
 
 
@@ -174,16 +180,17 @@ def samples_at_once(
         return _ENOUGH
     members = network.members if isinstance(network, Ensemble) else (network,)
     layers: Iterable[Any] = members[0]
-    size, widest = times.shape[-1], 1
+    size, spikes, widest = times.shape[1], math.prod(times.shape[2:]), 1
     for layer in layers:
-        before, size = size, layer.output_size(size)
-        places, inputs, outputs = 1, before, size
+        places, inputs, outputs = 1, size, layer.output_size(size)
+        size = outputs
         if isinstance(layer, LIFLayer):
             outputs, inputs = layer.synapses.shape
             places = layer.out_features // outputs
         elif isinstance(layer, EarliestPool2d):
             places, inputs, outputs = size, math.prod(layer.window.kernel), 1
-        widest = max(widest, _NUMBERS * places * (inputs + outputs))
+        before, spikes = spikes, layer.max_spikes if form_of(layer) == "trains" else 1
+        widest = max(widest, _NUMBERS * places * (before * inputs + spikes * outputs))
     most = PART_MEMORY // (len(members) * widest * times.element_size())
     many = times.device.type != "cpu" and (substrate is None or isinstance(substrate, Exact))
     return max(1, most if many else min(most, _ENOUGH))
@@ -219,10 +226,17 @@ def _silent(network: nn.Module, record: Record) -> tuple[Int64[Tensor, "*members
 
     Whole numbers add up to the same in any parts.
     """
-    spiking = spiking_layers(network.members[0] if isinstance(network, Ensemble) else network)
-    layers = [record.layers[index] for index in spiking]
+    one = network.members[0] if isinstance(network, Ensemble) else network
+    layers = [first_spikes_in(one, record.layers, index) for index in spiking_layers(one)]
+    if not layers:
+        return torch.zeros((*record.output.shape[:-2], 0), dtype=torch.int64), []
     counts = torch.stack([torch.isinf(times).sum(dim=(-2, -1)) for times in layers], dim=-1).cpu()
     return counts, [times.shape[-1] for times in layers]
+
+
+def _sample_dimension(network: nn.Module) -> int:
+    """Dimension of the samples in what a network gives; an ensemble has its members before."""
+    return 1 if isinstance(network, Ensemble) else 0
 
 
 def _fractions(counts: Int64[Tensor, "*members layers"], widths: Sequence[int]) -> Float64[Tensor, "*members layers"]:

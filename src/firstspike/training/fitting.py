@@ -16,7 +16,7 @@ from firstspike.losses import earliest
 from firstspike.substrates import Substrate
 from firstspike.training.callbacks import Callbacks
 from firstspike.training.evaluation import Evaluation
-from firstspike.training.silent import SilentNeurons, spiking_layers
+from firstspike.training.silent import SilentNeurons, activity_names, spiking_layers
 from firstspike.training.state import CheckpointError, checked_state
 
 if TYPE_CHECKING:
@@ -90,6 +90,11 @@ class Member:
     def spiking(self) -> list[int]:
         """Indices of the LIF layers in the network."""
         return spiking_layers(self.network)
+
+    @property
+    def activity(self) -> list[str]:
+        """Names of what is counted in the layers."""
+        return activity_names(self.network)
 
     @property
     def parameters(self) -> list[nn.Parameter]:
@@ -288,12 +293,18 @@ def to_network(data: SpikeData, network: nn.Module) -> SpikeData:
 
     Raises:
         TypeError: data of another type.
+        ValueError: spike trains for a network of first spikes.
     """
     if not isinstance(data, SpikeData):
         raise TypeError(
             f"expected fs.data.SpikeData, got {type(data).__name__}. Write "
             "fs.data.SpikeData(times, labels, class_names), or divide arrays: "
             "splits = fs.data.split(times, labels); fit(splits.train, splits.validation, ...)"
+        )
+    if data.trains and isinstance(network, Network) and not network.takes_trains:
+        raise ValueError(
+            f"the data has spike trains, and the first layer, {type(network[0]).__name__}, takes first spikes: use "
+            "data.first_spikes(), or begin with a layer for trains, such as fs.LIFSpikeTrains"
         )
     for parameter in network.parameters():
         return data.to(parameter.device, parameter.dtype)
@@ -309,7 +320,7 @@ def mean_row(rows: Sequence[Row]) -> Row:
 
 def metrics_row(member: Member, totals: Sequence[float], samples: int, validation: Evaluation | None) -> Row:
     """An epoch's row of metrics. ``raised`` is the fraction of batches that raised weights of silent neurons."""
-    loss, accuracy, raised, *silent = (total / samples for total in totals)
+    loss, accuracy, raised, *active = (total / samples for total in totals)
     row: Row = {
         "epoch": member.progress.epoch,
         "lr": member.optimizer.param_groups[0]["lr"],
@@ -318,5 +329,4 @@ def metrics_row(member: Member, totals: Sequence[float], samples: int, validatio
     }
     if validation is not None:
         row |= {"validation_loss": validation.loss, "validation_accuracy": validation.accuracy}
-    layers = {f"silent_{layer}": fraction for layer, fraction in zip(member.spiking, silent, strict=True)}
-    return row | {"raised": raised} | layers
+    return row | {"raised": raised} | dict(zip(member.activity, active, strict=True))

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from firstspike.layers import LIFLayer, Network, Record
+from firstspike.layers import LIFLayer, Network, Record, first_of, form_of
 from firstspike.ranges import Positive
 
 
@@ -106,8 +106,9 @@ class SilentNeurons:
         if found is None:
             return False
         index = spiking_layers(network)[found]
-        lif, times = network.get_submodule(str(index)), record.layers[index]
+        lif = network.get_submodule(str(index))
         assert isinstance(lif, LIFLayer)
+        times = first_of(lif, record.layers[index])
         if self.skip_step or getattr(lif.weight, "of_ensemble", False):
             self.raise_layer_(network, found, silent_share(times))
         else:  # in new memory: a backward pass that is still to come needs the weights of the forward pass
@@ -162,5 +163,43 @@ def spiking_layers(network: nn.Module) -> list[int]:
 
 def silent_fractions(network: nn.Module, record: Record) -> Float[Tensor, " layers"]:
     """Silent fraction of each LIF layer in the record of a batch."""
-    layers = [record.layers[index] for index in spiking_layers(network)]
-    return torch.stack([torch.isinf(times).mean(dtype=record.inputs.dtype) for times in layers])
+    return activity(network, record.layers)[: len(spiking_layers(network))]
+
+
+def first_spikes_in(
+    network: nn.Module, layers: Sequence[Tensor], index: int
+) -> Float[Tensor, "*members batch neurons"]:
+    """First spikes of the layer with that index in a network, from the outputs of all layers."""
+    return first_of(network[index], layers[index]) if isinstance(network, Network) else layers[index]
+
+
+def activity_names(network: nn.Module) -> list[str]:
+    """Names of the numbers of ``activity``."""
+    trains = [index for index in spiking_layers(network) if _gives_trains(network, index)]
+    silent = [f"silent_{index}" for index in spiking_layers(network)]
+    return silent + [f"{what}_{index}" for index in trains for what in ("spikes", "full")]
+
+
+def activity(network: nn.Module, layers: Sequence[Tensor]) -> Float[Tensor, "*members numbers"]:
+    """What neurons did in a batch: the silent fraction of each LIF layer, then the spikes of layers with trains.
+
+    Of each of these the mean number of spikes per neuron, and the fraction of (sample, neuron) pairs whose train is as
+    long as it can be, ``max_spikes``, so that later spikes may have been dropped.
+
+    Args:
+        network: the network, or the first member of an ensemble.
+        layers: outputs of all layers, of an ensemble with a leading dimension for the member.
+    """
+    spiking = spiking_layers(network)
+    found = [torch.isinf(first_spikes_in(network, layers, index)) for index in spiking]
+    for index in spiking:
+        if _gives_trains(network, index):
+            spikes = torch.isfinite(layers[index])
+            found += [spikes.sum(dim=-1), spikes[..., -1]]
+    if not found:
+        return layers[-1].new_zeros((*layers[-1].shape[:-2], 0))
+    return torch.stack([values.mean(dim=(-2, -1), dtype=layers[-1].dtype) for values in found], dim=-1)
+
+
+def _gives_trains(network: nn.Module, index: int) -> bool:
+    return isinstance(network, Network) and form_of(network[index]) == "trains"

@@ -68,7 +68,7 @@ def _check_substrate(found: Any, member: "Member", where: str) -> None:
 
 
 def _check_progress(found: Any, member: "Member", where: str) -> None:
-    sums = torch.zeros(3 + len(member.spiking), dtype=torch.float64)
+    sums = torch.zeros(3 + len(member.activity), dtype=torch.float64)
     inside = {"totals": sums, "noise": torch.Generator().get_state()}  # an epoch that is not done
     expected = asdict(type(member.progress)())
     if isinstance(found, Mapping):

@@ -14,6 +14,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn, optim
 from torch.optim.lr_scheduler import LRScheduler
 
+from firstspike import losses
 from firstspike.data import SpikeData
 from firstspike.layers import Network, Record, jitter_from
 from firstspike.ranges import Count, Positive, Seed
@@ -90,7 +91,13 @@ class Trainer:
             raise ValueError("Trainer needs at least one network")
         if getattr(loss, "reduction", "mean") == "none":
             raise ValueError("Trainer needs a loss with reduction='mean' or 'sum', got 'none'")
+        if isinstance(networks[0], Network) and isinstance(loss, losses.Loss):
+            losses.check_reads(type(loss).__name__, loss.reads, networks[0].gives)
         if isinstance(loss, nn.CrossEntropyLoss) and isinstance(networks[0], Network):
+            if networks[0].gives == "values":
+                raise ValueError(
+                    "Trainer needs a loss that decides: use fs.losses.ReadoutCrossEntropy(), not CrossEntropyLoss"
+                )
             raise ValueError(
                 "Trainer needs a loss on spike times: CrossEntropyLoss would make the true neuron spike last; "
                 "use fs.losses.TimeCrossEntropy()"
@@ -276,7 +283,7 @@ class Trainer:
         for source, member in zip(sources, members, strict=True):
             if member.progress.noise is not None:
                 source.set_state(member.progress.noise.cpu())
-        empty = torch.zeros(3 + len(members[0].spiking), dtype=torch.float64, device=self.device)
+        empty = torch.zeros(3 + len(members[0].activity), dtype=torch.float64, device=self.device)
         saved = [member.progress.totals for member in members]
         totals = torch.stack([empty if sums is None else sums.to(empty) for sums in saved])
 

@@ -1,0 +1,347 @@
+"""Readouts: leaky integrators without threshold, which turn spikes into values, one for each output.
+
+The membrane of an output is ``V(t) = sum_i w_i kappa(t - t_i)`` over all spikes of all inputs. A readout gives its
+integral, its maximum or its value at a time; all three are exact.
+"""
+
+import math
+from collections.abc import Collection
+from typing import Any, ClassVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from firstspike.layers.neurons import NeuronLayer
+from firstspike.layers.trains import Form, as_trains
+from firstspike.neuron import LIF
+from firstspike.ranges import Finite, NotNegative, Positive, PositiveOrInf, Size
+from firstspike.spiketime.peaks import maximum
+from firstspike.spiketime.response import Tau, kappa, kappa_by_taus, kappa_slope
+
+
+class Readout(NeuronLayer):
+    """A layer of leaky integrators: ``times (batch, in_features[, spikes]) -> values (batch, out_features)``.
+
+    It is the last layer of a network, and its losses are ``ReadoutCrossEntropy`` and ``ReadoutMSE``.
+
+    Args:
+        in_features: number of inputs.
+        out_features: number of outputs.
+        neuron: time constants of the integrators, a ``LIF``; its threshold plays no part.
+        trainable: which of ``"tau_mem"`` and ``"tau_syn"`` are trained.
+        per_neuron: whether each output has its own values of what is trainable; otherwise the layer shares one.
+        weight_mean: mean of the initial weights, which are normally distributed; given together with ``weight_std``. By
+            default the mean is 0 and the standard deviation ``1 / sqrt(in_features)``.
+        weight_std: standard deviation of the initial weights; given together with ``weight_mean``.
+        generator: source of the initial values; torch's global one by default.
+        device: as in torch.
+        dtype: float32 or float64, as in torch.
+
+    Raises:
+        ValueError: sizes < 1, one of ``weight_mean`` and ``weight_std`` without the other, a negative ``weight_std``,
+            parameters that cannot learn from where they start.
+    """
+
+    unused = ("threshold",)
+    takes_trains = True
+    gives: ClassVar[Form] = "values"
+
+    def __init__(
+        self,
+        in_features: Size,
+        out_features: Size,
+        neuron: LIF | None,
+        *,
+        trainable: Collection[str],
+        per_neuron: bool,
+        weight_mean: Finite | None,
+        weight_std: NotNegative | None,
+        generator: torch.Generator | None,
+        device: torch.device | str | None,
+        dtype: torch.dtype | None,
+    ) -> None:
+        if in_features < 1 or out_features < 1:
+            raise ValueError(f"in_features and out_features must be >= 1, got {in_features} and {out_features}")
+        super().__init__(
+            (out_features, in_features),
+            in_features,
+            out_features,
+            neuron,
+            trainable=trainable,
+            per_neuron=per_neuron,
+            weight_mean=weight_mean,
+            weight_std=weight_std,
+            max_weight_grad=None,
+            backend="auto",
+            device=device,
+            dtype=dtype,
+        )
+        self.reset_parameters(generator)
+
+    def _draw_usual_weights_(self, generator: torch.Generator | None) -> None:
+        self.weight.normal_(0.0, 1 / math.sqrt(self.in_features), generator=generator)
+
+    @property
+    def _name(self) -> str:
+        return f"{type(self).__name__}({self.in_features}, {self.out_features})"
+
+    def output_size(self, inputs: int) -> int:
+        """Number of outputs for so many inputs.
+
+        Raises:
+            ValueError: a number of inputs that the weights are not made for.
+        """
+        if inputs != self.in_features:
+            raise ValueError(f"{self._name} gets {inputs} inputs")
+        return self.out_features
+
+    def forward(
+        self,
+        times: Float[Tensor, "*batch in_features"] | Float[Tensor, "*batch in_features spikes"],
+        observed: Float[Tensor, "*batch out_features"] | None = None,
+    ) -> Float[Tensor, "*batch out_features"]:
+        """Values of the outputs; with ``observed`` those, and the gradient of the computed ones."""
+        values = self.read(as_trains(times, self.in_features, self._name))
+        return values if observed is None else observed + (values - values.detach())
+
+    def read(self, trains: Float[Tensor, "*batch in_features spikes"]) -> Float[Tensor, "*batch out_features"]:
+        """The values, in a subclass."""
+        raise NotImplementedError
+
+    def extra_repr(self) -> str:
+        """Sizes and neuron, as torch prints them."""
+        return f"{self.in_features}, {self.out_features}, {self.neuron_repr()}"
+
+
+class IntegralReadout(Readout):
+    """The integral of the membrane over all times, earlier ones counting more: ``int_0^inf exp(-t / tau) V(t) dt``.
+
+    In closed form it is one matrix product, of the weights with the sums of ``exp(-t_i / tau)`` over the spikes of each
+    input, which costs as much as a dense layer.
+
+    Args:
+        in_features: number of inputs.
+        out_features: number of outputs.
+        neuron: time constants of the integrators, a ``LIF``; its threshold plays no part.
+        tau: time constant of the discount, in the unit of the times; ``inf`` counts all times alike, and then the
+            values depend on the numbers of spikes only, not on their times.
+        trainable: which of ``"tau_mem"`` and ``"tau_syn"`` are trained.
+        per_neuron: whether each output has its own values of what is trainable; otherwise the layer shares one.
+        weight_mean: mean of the initial weights, which are normally distributed; given together with ``weight_std``. By
+            default the mean is 0 and the standard deviation ``1 / sqrt(in_features)``.
+        weight_std: standard deviation of the initial weights; given together with ``weight_mean``.
+        generator: source of the initial values; torch's global one by default.
+        device: as in torch.
+        dtype: float32 or float64, as in torch.
+
+    Raises:
+        ValueError: ``tau`` not above 0, or ``inf`` together with a ``tau_mem`` of ``inf``, where the integral diverges;
+            otherwise as ``MembraneReadout``.
+    """
+
+    def __init__(
+        self,
+        in_features: Size,
+        out_features: Size,
+        neuron: LIF | None = None,
+        *,
+        tau: PositiveOrInf = 10.0,
+        trainable: Collection[str] = (),
+        per_neuron: bool = False,
+        weight_mean: Finite | None = None,
+        weight_std: NotNegative | None = None,
+        generator: torch.Generator | None = None,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        if not tau > 0:
+            raise ValueError(f"tau must be > 0, got {tau}")
+        self._check_converges(LIF() if neuron is None else neuron, tau)
+        super().__init__(
+            in_features,
+            out_features,
+            neuron,
+            trainable=trainable,
+            per_neuron=per_neuron,
+            weight_mean=weight_mean,
+            weight_std=weight_std,
+            generator=generator,
+            device=device,
+            dtype=dtype,
+        )
+        self.tau = tau
+
+    @staticmethod
+    def _check_converges(neuron: LIF, tau: float) -> None:
+        if math.isinf(tau) and not isinstance(neuron.tau_mem, Tensor) and math.isinf(neuron.tau_mem):
+            raise ValueError("the integral diverges for tau_mem=inf with tau=inf; give a finite tau")
+
+    def read(self, trains: Float[Tensor, "*batch in_features spikes"]) -> Float[Tensor, "*batch out_features"]:
+        """See ``Readout``."""
+        arrives = torch.isfinite(trains)
+        discount = torch.exp(-torch.where(arrives, trains, 0.0) / self.tau)
+        per_input = torch.where(arrives, discount, 0.0).sum(dim=-1)
+        neuron = self.neuron
+        mem, syn = (1 / self.tau + 1 / x for x in (neuron.tau_mem, neuron.tau_syn))
+        return (per_input @ self.weight.mT) / (neuron.tau_syn * mem * syn)
+
+    def extra_repr(self) -> str:
+        """Sizes, neuron and discount, as torch prints them."""
+        return f"{super().extra_repr()}, tau={self.tau}"
+
+
+class MembraneReadout(Readout):
+    """The membrane at one time: ``V(time)``, of the spikes before it.
+
+    Args:
+        in_features: number of inputs.
+        out_features: number of outputs.
+        neuron: time constants of the integrators, a ``LIF``; its threshold plays no part.
+        time: when the membrane is read, in the unit of the times. Later spikes do not count.
+        trainable: which of ``"tau_mem"`` and ``"tau_syn"`` are trained.
+        per_neuron: whether each output has its own values of what is trainable; otherwise the layer shares one.
+        weight_mean: mean of the initial weights, which are normally distributed; given together with ``weight_std``. By
+            default the mean is 0 and the standard deviation ``1 / sqrt(in_features)``.
+        weight_std: standard deviation of the initial weights; given together with ``weight_mean``.
+        generator: source of the initial values; torch's global one by default.
+        device: as in torch.
+        dtype: float32 or float64, as in torch.
+
+    Raises:
+        ValueError: sizes < 1, a ``time`` that is not positive, one of ``weight_mean`` and ``weight_std`` without the
+            other, a negative ``weight_std``, parameters that cannot learn from where they start.
+    """
+
+    def __init__(
+        self,
+        in_features: Size,
+        out_features: Size,
+        neuron: LIF | None = None,
+        *,
+        time: Positive,
+        trainable: Collection[str] = (),
+        per_neuron: bool = False,
+        weight_mean: Finite | None = None,
+        weight_std: NotNegative | None = None,
+        generator: torch.Generator | None = None,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        if not 0 < time < math.inf:
+            raise ValueError(f"time must be > 0 and finite, got {time}")
+        super().__init__(
+            in_features,
+            out_features,
+            neuron,
+            trainable=trainable,
+            per_neuron=per_neuron,
+            weight_mean=weight_mean,
+            weight_std=weight_std,
+            generator=generator,
+            device=device,
+            dtype=dtype,
+        )
+        self.time = time
+
+    def read(self, trains: Float[Tensor, "*batch in_features spikes"]) -> Float[Tensor, "*batch out_features"]:
+        """See ``Readout``."""
+        since = self.time - trains
+        causal = since > 0
+        since = torch.where(causal, since, 0.0)  # kappa(0) is 0
+        mem, syn = self.neuron.tau_mem, self.neuron.tau_syn
+        if not isinstance(mem, Tensor) and not isinstance(syn, Tensor):
+            return torch.where(causal, kappa(since, mem, syn), 0.0).sum(dim=-1) @ self.weight.mT
+        taus = [x if isinstance(x, Tensor) else since.new_tensor(x) for x in (mem, syn)]
+        if all(x.ndim == 0 for x in taus):
+            return _Response.apply(since, *taus).sum(dim=-1) @ self.weight.mT
+        each = [x.view(-1, 1, 1) for x in taus]  # outputs differ
+        return (_Response.apply(since.unsqueeze(-3), *each).sum(dim=-1) * self.weight).sum(dim=-1)
+
+    def extra_repr(self) -> str:
+        """Sizes, neuron and time, as torch prints them."""
+        return f"{super().extra_repr()}, time={self.time}"
+
+
+class MaximumReadout(Readout):
+    """The largest value that the membrane reaches: ``max V(t)`` over ``t >= 0``, exact and differentiable.
+
+    It is at least 0, the value at rest, from which every sample starts. The derivative is that of the membrane at the
+    time of the maximum; an output whose membrane never rises above rest has none.
+
+    Args:
+        in_features: number of inputs.
+        out_features: number of outputs.
+        neuron: time constants of the integrators, a ``LIF``; its threshold plays no part.
+        weight_mean: mean of the initial weights, which are normally distributed; given together with ``weight_std``. By
+            default the mean is 0 and the standard deviation ``1 / sqrt(in_features)``.
+        weight_std: standard deviation of the initial weights; given together with ``weight_mean``.
+        generator: source of the initial values; torch's global one by default.
+        device: as in torch.
+        dtype: float32 or float64, as in torch.
+
+    Raises:
+        ValueError: sizes < 1, one of ``weight_mean`` and ``weight_std`` without the other, a negative ``weight_std``,
+            time constants that require a gradient, of which the maximum has none.
+    """
+
+    def __init__(
+        self,
+        in_features: Size,
+        out_features: Size,
+        neuron: LIF | None = None,
+        *,
+        weight_mean: Finite | None = None,
+        weight_std: NotNegative | None = None,
+        generator: torch.Generator | None = None,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        given = LIF() if neuron is None else neuron
+        if any(isinstance(x, Tensor) and x.requires_grad for x in (given.tau_mem, given.tau_syn)):
+            raise ValueError("MaximumReadout has no gradient by time constants; give numbers, or tensors without one")
+        super().__init__(
+            in_features,
+            out_features,
+            neuron,
+            trainable=(),
+            per_neuron=False,
+            weight_mean=weight_mean,
+            weight_std=weight_std,
+            generator=generator,
+            device=device,
+            dtype=dtype,
+        )
+
+    def read(self, trains: Float[Tensor, "*batch in_features spikes"]) -> Float[Tensor, "*batch out_features"]:
+        """See ``Readout``."""
+        weight = self.weight.repeat_interleave(trains.shape[-1], dim=1)
+        flat = trains.flatten(-2)
+        return maximum(flat.reshape(-1, flat.shape[-1]), weight, self.neuron).reshape(*flat.shape[:-1], -1)
+
+
+class _Response(torch.autograd.Function):
+    """``kappa(s, tau_mem, tau_syn)`` of tensors, with derivatives that hold where the time constants are equal, too."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(since: Tensor, tau_mem: Tensor, tau_syn: Tensor) -> Tensor:
+        return kappa(since, tau_mem, tau_syn)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        since, tau_mem, tau_syn = ctx.saved_tensors
+        taus: tuple[Tau, Tau] = (tau_mem, tau_syn)
+        # at s = 0 stand spikes that have not arrived; kappa has a kink there
+        slope = torch.where(since > 0, kappa_slope(since, *taus), 0.0)
+        by_mem, by_syn = kappa_by_taus(since, *taus)
+        return (
+            (grad * slope).sum_to_size(since.shape),
+            (grad * by_mem).sum_to_size(tau_mem.shape),
+            (grad * by_syn).sum_to_size(tau_syn.shape),
+        )

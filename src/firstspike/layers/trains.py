@@ -1,0 +1,101 @@
+"""Spike trains between layers: the form that they have, and the first spikes of them.
+
+Trains are tensors ``(batch, neurons, spikes)``, sorted along the last dimension, ``inf`` after the last spike. First
+spikes ``(batch, neurons)`` count as trains of one spike wherever a layer takes trains.
+"""
+
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from firstspike.layers.observed import at_observed
+from firstspike.spiketime.times import check_times
+
+Form = Literal["first spikes", "trains", "values"]
+"""What a layer gives: spike times ``(batch, neurons)``, trains ``(batch, neurons, spikes)``, or a readout's values."""
+
+
+def form_of(layer: nn.Module) -> Form:
+    """What a layer gives; first spikes unless it says otherwise in its attribute ``gives``."""
+    form: Form = getattr(layer, "gives", "first spikes")
+    return form
+
+
+def takes_trains(layer: nn.Module) -> bool:
+    """Whether a layer takes spike trains; those that do have a true attribute ``takes_trains``."""
+    return bool(getattr(layer, "takes_trains", False))
+
+
+def first_of(layer: nn.Module, times: Tensor) -> Float[Tensor, "*batch neurons"]:
+    """First spikes of what a layer gave."""
+    return times[..., 0] if form_of(layer) == "trains" else times
+
+
+def as_trains(
+    times: Float[Tensor, "*batch inputs"] | Float[Tensor, "*batch inputs spikes"], inputs: int, layer: str
+) -> Float[Tensor, "*batch inputs spikes"]:
+    """Input times as trains: those with up to two dimensions are first spikes.
+
+    Args:
+        times: ``(inputs,)`` or ``(batch, inputs)`` of first spikes, ``(..., inputs, spikes)`` of trains.
+        inputs: number of inputs that there must be.
+        layer: how error messages call the layer that gets them.
+
+    Raises:
+        ValueError: another number of inputs.
+    """
+    check_times(times)
+    trains = times.unsqueeze(-1) if times.ndim <= 2 else times
+    if not times.ndim or trains.shape[-2] != inputs:
+        hint = ""
+        if times.ndim > 2 and times.shape[-1] == inputs:
+            hint = "; first spikes with more than one batch dimension are times.unsqueeze(-1)"
+        shape = f"(batch, {inputs}), or trains (batch, {inputs}, spikes)"
+        raise ValueError(f"{layer} expects times {shape}, got {tuple(times.shape)}{hint}")
+    return trains
+
+
+def check_follows(before: Form, layer: nn.Module) -> None:
+    """Raise a ValueError unless a layer takes what comes before it."""
+    name = type(layer).__name__
+    if before == "values":
+        raise ValueError(f"{name} expects spikes, and gets the values of a readout, which is the last layer")
+    if before == "trains" and not takes_trains(layer):
+        raise ValueError(
+            f"{name} expects first spikes, and gets spike trains: put fs.FirstSpike() (in a config kind first_spike) "
+            "before it, or take a layer for trains, such as fs.LIFSpikeTrains (kind spike_trains)"
+        )
+
+
+class FirstSpike(nn.Module):
+    """The first spike of each train: ``trains (batch, n, spikes) -> times (batch, n)``; ``inf`` where there is none.
+
+    After it come layers and losses for first spikes. Times that are first spikes already, with up to two dimensions,
+    stay as they are.
+    """
+
+    takes_trains = True
+
+    def __init__(self) -> None:
+        super().__init__()
+
+    def output_size(self, inputs: int) -> int:
+        """Number of outputs for so many inputs."""
+        return inputs
+
+    def forward(
+        self,
+        times: Float[Tensor, "*batch inputs spikes"] | Float[Tensor, "*batch inputs"],
+        observed: Float[Tensor, "*batch inputs"] | None = None,
+    ) -> Float[Tensor, "*batch inputs"]:
+        """First spikes; with ``observed`` those, and the gradient of the first spikes."""
+        check_times(times)
+        first = times[..., 0] if times.ndim > 2 else times
+        return first if observed is None else at_observed(first, observed)
+
+
+def spike_counts(times: Float[Tensor, "*batch neurons spikes"]) -> Float[Tensor, "*batch neurons"]:
+    """Number of spikes in each train, in the type of the times."""
+    return torch.isfinite(times).sum(dim=-1, dtype=times.dtype)

@@ -1,0 +1,106 @@
+"""Losses on the values of a readout: the class with the largest value wins."""
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+from torch.nn import functional
+
+from firstspike.losses.base import Loss, Reduction, check_batch, check_positive
+from firstspike.ranges import Finite, Positive
+
+
+class ReadoutLoss(Loss):
+    """Loss on values of a readout, one output for each class. Decision rule: the largest value.
+
+    A sample in which all outputs have the same value, as where no spike reaches the readout, has no decision, -1, and
+    so never counts as correct.
+    """
+
+    reads = "values"
+
+    def predict(self, output: Float[Tensor, "*batch outputs"]) -> Int64[Tensor, "*batch"]:
+        """Class of the largest value, the lowest of several; -1 where all are the same."""
+        undecided = (output.amax(dim=-1) == output.amin(dim=-1)) & (output.shape[-1] > 1)
+        return torch.where(undecided, -1, output.argmax(dim=-1))
+
+
+class ReadoutCrossEntropy(ReadoutLoss):
+    """Cross-entropy of a softmax of the values, which are divided by a temperature first.
+
+    Args:
+        temperature: differences between values much above it count as certain.
+        tau_syn: as in the losses on spike times; it plays no part.
+        weight: weight of each class, as in torch's losses; by default all are 1.
+        reduction: how the losses of the samples are combined: `"mean"` (weighted, as in torch's losses), `"sum"` or
+            `"none"`.
+
+    Raises:
+        ValueError: `temperature` or `tau_syn` not positive.
+    """
+
+    def __init__(
+        self,
+        temperature: Positive = 1.0,
+        tau_syn: Positive = 1.0,
+        weight: Sequence[float] | None = None,
+        reduction: Reduction = "mean",
+    ) -> None:
+        super().__init__(weight, reduction)
+        self.temperature, self.tau_syn = check_positive("temperature", temperature), check_positive("tau_syn", tau_syn)
+
+    def per_sample(
+        self, output: Float[Tensor, "*batch outputs"], labels: Int64[Tensor, "*batch"]
+    ) -> Float[Tensor, "*batch"]:
+        """Loss of each sample.
+
+        Args:
+            output: values of the readout.
+            labels: true classes, int64, 0 ... outputs - 1.
+
+        Raises:
+            ValueError: wrong dtype, shape or device, or a label that is no output.
+        """
+        check_batch(output, labels, "output", "values of a readout")
+        likely = functional.log_softmax(output / self.temperature, dim=-1)
+        return -likely.gather(-1, labels.unsqueeze(-1)).squeeze(-1)
+
+
+class ReadoutMSE(ReadoutLoss):
+    """Squared distance of the values to targets: `correct` for the true class, `wrong` for all others::
+
+        L = 1/2 sum_n (value_n - target_n)^2
+
+    Args:
+        correct: target of the true class.
+        wrong: target of all other classes, below `correct`.
+        tau_syn: as in the losses on spike times; it plays no part.
+        weight: weight of each class, as in torch's losses; by default all are 1.
+        reduction: how the losses of the samples are combined: `"mean"` (weighted, as in torch's losses), `"sum"` or
+            `"none"`.
+
+    Raises:
+        ValueError: `wrong` not below `correct`, `tau_syn` not positive.
+    """
+
+    def __init__(
+        self,
+        correct: Finite = 1.0,
+        wrong: Finite = 0.0,
+        tau_syn: Positive = 1.0,
+        weight: Sequence[float] | None = None,
+        reduction: Reduction = "mean",
+    ) -> None:
+        super().__init__(weight, reduction)
+        if not wrong < correct < float("inf"):
+            raise ValueError(f"correct, wrong: expected wrong < correct, both finite, got {correct} and {wrong}")
+        self.correct, self.wrong, self.tau_syn = float(correct), float(wrong), check_positive("tau_syn", tau_syn)
+
+    def per_sample(
+        self, output: Float[Tensor, "*batch outputs"], labels: Int64[Tensor, "*batch"]
+    ) -> Float[Tensor, "*batch"]:
+        """The formula above. Arguments and errors as in `ReadoutCrossEntropy`."""
+        check_batch(output, labels, "output", "values of a readout")
+        is_true = labels.unsqueeze(-1) == torch.arange(output.shape[-1], device=output.device)
+        return (output - torch.where(is_true, self.correct, self.wrong)).square().sum(dim=-1) / 2

@@ -1,0 +1,258 @@
+"""Readouts against quadrature in 30 digits, central differences, and the layers around them."""
+
+import math
+
+import mpmath
+import pytest
+import torch
+
+from firstspike import (
+    LIF,
+    FirstSpike,
+    IntegralReadout,
+    LIFLinear,
+    MaximumReadout,
+    MembraneReadout,
+    Network,
+    ensemble,
+)
+from firstspike.config import parse_config
+
+INF = math.inf
+RATIOS = [0.5, 0.999, 1.0, 1.3, 2.0, 100.0, INF]
+KINDS = {
+    "integral": lambda *sizes, **rest: IntegralReadout(*sizes, tau=3.0, **rest),
+    "membrane": lambda *sizes, **rest: MembraneReadout(*sizes, time=2.5, **rest),
+    "maximum": MaximumReadout,
+}
+
+
+def seeded(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def trains(samples=4, inputs=3, spikes=4, seed=0):
+    """Trains of different lengths; the last sample has no spike at all."""
+    times = (torch.rand(samples, inputs, spikes, generator=seeded(seed), dtype=torch.float64) * 4).sort(-1).values
+    count = torch.randint(spikes + 1, (samples, inputs, 1), generator=seeded(seed + 1))
+    times = torch.where(torch.arange(spikes) < count, times, INF)
+    times[-1] = INF
+    return times
+
+
+def membrane(times, weight, tau_mem, tau_syn):
+    """V(t) of one output in mpmath, from the spikes of one sample."""
+    mem, syn = mpmath.mpf(tau_mem) if tau_mem < INF else None, mpmath.mpf(tau_syn)
+    events = [
+        (mpmath.mpf(t), mpmath.mpf(w)) for row, w in zip(times.tolist(), weight.tolist(), strict=True) for t in row
+    ]
+
+    def kappa(s):
+        if mem is None:
+            return 1 - mpmath.exp(-s / syn)
+        if mem == syn:
+            return s / syn * mpmath.exp(-s / syn)
+        return mem / (mem - syn) * (mpmath.exp(-s / mem) - mpmath.exp(-s / syn))
+
+    def at(t):
+        return mpmath.fsum(w * kappa(t - s) for s, w in events if s < t)
+
+    return at, sorted(float(t) for t, _ in events if t < mpmath.inf)
+
+
+@pytest.mark.parametrize("tau_mem", RATIOS)
+def test_the_integral_is_that_of_the_membrane(tau_mem):
+    times = trains()
+    neuron = LIF(0.8 * tau_mem, 0.8)
+    readout = IntegralReadout(3, 2, neuron, tau=3.0, dtype=torch.float64, generator=seeded())
+    values = readout(times)
+    with mpmath.workdps(30):
+        for sample in range(2):
+            for output in range(2):
+                at, events = membrane(times[sample], readout.weight[output], neuron.tau_mem, 0.8)
+                pieces = [*events, *(events[-1] + x for x in (3, 12, 40, 200))]
+                expected = mpmath.quad(lambda t, at=at: mpmath.exp(-t / 3) * at(t), pieces)
+                assert values[sample, output].item() == pytest.approx(float(expected), rel=1e-12, abs=1e-14)
+    assert not values[-1].any()
+
+
+def test_an_integral_without_discount_counts_spikes():
+    readout = IntegralReadout(3, 2, LIF(2.0), tau=INF, dtype=torch.float64, generator=seeded())
+    counts = trains().isfinite().sum(-1).double()
+    torch.testing.assert_close(readout(trains()), 2.0 * counts @ readout.weight.mT)
+    with pytest.raises(ValueError, match="the integral diverges for tau_mem=inf with tau=inf; give a finite tau"):
+        IntegralReadout(3, 2, LIF(INF), tau=INF)
+
+
+@pytest.mark.parametrize("tau_mem", RATIOS)
+def test_the_membrane_at_a_time(tau_mem):
+    times = trains()
+    neuron = LIF(0.8 * tau_mem, 0.8)
+    readout = MembraneReadout(3, 2, neuron, time=2.5, dtype=torch.float64, generator=seeded())
+    values = readout(times)
+    for sample in range(4):
+        for output in range(2):
+            at, _ = membrane(times[sample], readout.weight[output], neuron.tau_mem, 0.8)
+            assert values[sample, output].item() == pytest.approx(float(at(mpmath.mpf(2.5))), rel=1e-12, abs=1e-14)
+
+
+@pytest.mark.parametrize("tau_mem", RATIOS)
+def test_the_maximum_is_that_of_the_membrane(tau_mem):
+    times = trains()
+    neuron = LIF(0.8 * tau_mem, 0.8)
+    readout = MaximumReadout(3, 2, neuron, dtype=torch.float64, generator=seeded())
+    values = readout(times)
+    grid = torch.linspace(0, 40, 4001, dtype=torch.float64)
+    for sample in range(4):
+        for output in range(2):
+            at, events = membrane(times[sample], readout.weight[output], neuron.tau_mem, 0.8)
+            highest = max((float(at(mpmath.mpf(t))) for t in [*grid[::8].tolist(), *events]), default=0.0)
+            assert highest - 1e-12 <= values[sample, output].item() <= max(highest, 0.0) + 2e-3
+
+
+@pytest.mark.parametrize("tau_mem", [0.5, 1.0, 1.3, INF])
+@pytest.mark.parametrize("kind", KINDS)
+def test_gradients_by_times_and_weights(kind, tau_mem):
+    times = trains(seed=3)
+    arrives = times.isfinite()
+    readout = KINDS[kind](3, 2, LIF(tau_mem), dtype=torch.float64, generator=seeded())
+
+    def values(finite, weight):
+        shown = times.masked_scatter(arrives, finite)
+        return torch.func.functional_call(readout, {"weight": weight}, (shown,))
+
+    assert torch.autograd.gradcheck(values, (times[arrives].requires_grad_(), readout.weight))
+
+
+@pytest.mark.parametrize("ratio", [0.5, 1.0, 1.0 + 1e-9, 3.0])
+@pytest.mark.parametrize("per_neuron", [False, True])
+@pytest.mark.parametrize("kind", ["integral", "membrane"])
+def test_gradients_by_time_constants(kind, per_neuron, ratio):
+    def make(**options):
+        return KINDS[kind](3, 2, LIF(0.8 * ratio, 0.8), dtype=torch.float64, generator=seeded(), **options)
+
+    readout = make(trainable=["tau_mem", "tau_syn"], per_neuron=per_neuron)
+
+    def values(mem, syn):
+        return torch.func.functional_call(readout, {"log_tau_mem": mem, "log_tau_syn": syn}, (trains(),))
+
+    assert torch.autograd.gradcheck(values, (readout.log_tau_mem, readout.log_tau_syn))
+    fixed = make()
+    torch.testing.assert_close(readout(trains()), fixed(trains()), rtol=1e-8, atol=1e-12)
+    alone = make(trainable=["tau_mem"], per_neuron=per_neuron)
+    torch.testing.assert_close(alone(trains()), fixed(trains()), rtol=1e-8, atol=1e-12)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_first_spikes_are_trains_of_one_spike(kind, dtype):
+    readout = KINDS[kind](3, 2, dtype=dtype, generator=seeded())
+    times = trains()[..., 0].to(dtype)
+    values = readout(times)
+    assert values.dtype == dtype
+    assert torch.equal(values, readout(times[..., None]))
+    torch.testing.assert_close(readout(times[0]), values[0])
+    late = torch.cat([times[..., None], torch.full((4, 3, 2), INF, dtype=dtype)], dim=-1)
+    torch.testing.assert_close(readout(late), values)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_observed_values_have_the_gradient_of_the_computed_ones(kind):
+    readout = KINDS[kind](3, 2, dtype=torch.float64, generator=seeded())
+    observed = torch.ones(4, 2, dtype=torch.float64)
+    seen = readout(trains(), observed)
+    assert torch.equal(seen, observed)
+    found, expected = (torch.autograd.grad(x.sum(), readout.weight)[0] for x in (seen, readout(trains())))
+    assert torch.equal(found, expected)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_side_by_side(kind):
+    members = [Network(KINDS[kind](3, 2, dtype=torch.float64, generator=seeded(seed))) for seed in range(3)]
+    expected = torch.stack([member(trains()) for member in members])
+    together = ensemble(members)
+    torch.testing.assert_close(together(trains()), expected)
+    torch.testing.assert_close(together(trains().expand(3, -1, -1, -1)), expected)
+    torch.testing.assert_close(together(trains()[..., 0]), torch.stack([x(trains()[..., 0]) for x in members]))
+    with pytest.raises(ValueError, match=r"expected times \(batch, inputs, spikes\) or \(3, batch, inputs, spikes\)"):
+        together(trains().expand(2, -1, -1, -1))
+
+
+def test_wrong_inputs():
+    readout = MembraneReadout(3, 2, time=1.0)
+    with pytest.raises(ValueError, match=r"MembraneReadout\(3, 2\) expects times \(batch, 3\), or trains"):
+        readout(torch.rand(5, 4))
+    with pytest.raises(ValueError, match=r"first spikes with more than one batch dimension are times.unsqueeze\(-1\)"):
+        readout(torch.rand(5, 4, 3))
+    with pytest.raises(ValueError, match="gets 4 inputs"):
+        readout.output_size(4)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: IntegralReadout(0, 2), "in_features and out_features must be >= 1, got 0 and 2"),
+        (lambda: IntegralReadout(3, 2, tau=0.0), "tau must be > 0, got 0.0"),
+        (lambda: MembraneReadout(3, 2, time=INF), "time must be > 0 and finite, got inf"),
+        (
+            lambda: IntegralReadout(3, 2, trainable=["threshold"]),
+            "trainable must be some of tau_mem, tau_syn in a list",
+        ),
+        (lambda: MaximumReadout(3, 2, LIF(torch.ones(2).requires_grad_())), "no gradient by time constants"),
+        (lambda: IntegralReadout(3, 2, weight_mean=1.0), "weight_mean and weight_std belong together"),
+    ],
+)
+def test_wrong_arguments(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+def test_a_network_ends_with_its_readout():
+    network = Network(LIFLinear(3, 5), IntegralReadout(5, 2))
+    assert network.gives == "values"
+    assert Network(LIFLinear(3, 5)).gives == "first spikes"
+    assert network(torch.rand(4, 3)).shape == (4, 2)
+    with pytest.raises(ValueError, match="LIFLinear expects spikes, and gets the values of a readout"):
+        Network(IntegralReadout(3, 2), LIFLinear(2, 2))
+
+
+def test_first_spike():
+    layer, times = FirstSpike(), trains()
+    assert torch.equal(layer(times), times[..., 0])
+    assert torch.equal(layer(times[..., 0]), times[..., 0])
+    network = Network(FirstSpike(), LIFLinear(3, 2, dtype=torch.float64, generator=seeded()))
+    assert network.takes_trains
+    assert network.inputs == 3
+    assert torch.equal(network(times), network[1](times[..., 0]))
+    observed = torch.where(times[..., 0].isfinite(), 0.5, INF).requires_grad_()
+    assert torch.equal(layer(times.requires_grad_(), observed), observed)
+
+
+def test_weights_are_for_their_time_constants_whatever_the_threshold():
+    readout, other = (MembraneReadout(3, 2, LIF(2.0, threshold=x), time=1.0) for x in (1.0, 3.0))
+    other.load_state_dict(readout.state_dict())
+    assert "threshold" not in str(readout)
+    with pytest.raises(ValueError, match="weight was trained with tau_mem=2"):
+        MembraneReadout(3, 2, LIF(3.0), time=1.0).load_state_dict(readout.state_dict())
+
+
+def config(**changes):
+    raw = {
+        "data": {"kind": "xor"},
+        "network": [{"kind": "lif", "out_features": 5}, {"kind": "integral", "out_features": 2}],
+        "loss": {"kind": "readout_cross_entropy"},
+        "training": {"epochs": 1, "batch_size": 10},
+    }
+    return raw | changes
+
+
+def test_configs_have_readouts():
+    parse_config(config())
+    with pytest.raises(ValueError, match=r"loss takes first spike times, and the network gives values of a readout"):
+        parse_config(config(loss={"kind": "cross_entropy"}))
+    with pytest.raises(ValueError, match="the last integral layer has 3 neurons, the data has 2 classes"):
+        parse_config(config(network=[{"kind": "integral", "out_features": 3}]))
+    with pytest.raises(ValueError, match="LIFLinear expects spikes, and gets the values of a readout"):
+        parse_config(config(network=[{"kind": "integral", "out_features": 3}, {"kind": "lif", "out_features": 2}]))
+    with pytest.raises(ValueError, match=r"LIFLinear expects first spikes, and gets spike trains: put fs.FirstSpike"):
+        parse_config(config(data={"kind": "delayed_xor"}))
