@@ -36,8 +36,7 @@ def forward(given: Arguments) -> Result:
     if 0 in (ensemble, batch, inputs, outputs):
         return Result(spikes.fill_(math.inf))
     if given.delay is not None or isinstance(given.constants.tau_mem, Tensor):
-        forward_per_neuron(given, spikes)
-        return Result(spikes)
+        return Result(spikes, forward_per_neuron(given, spikes))
     return Result(spikes, _forward(given, spikes))
 
 
@@ -53,22 +52,15 @@ def backward(grad: Tensor, result: Result, given: Arguments, max_weight_grad: fl
     if 0 in (*given.times.shape, given.weight.shape[1]):
         return zero_gradients(given, needs)
     of_taus = Needs(False, False, False, False, needs.tau_mem, needs.tau_syn)
-    if isinstance(given.constants.tau_mem, Tensor):
-        return backward_per_neuron(grad, result.spikes, given, max_weight_grad, needs)
+    if given.delay is not None or isinstance(given.constants.tau_mem, Tensor):
+        return backward_per_neuron(grad, result, given, max_weight_grad, needs)
     found = Gradients(None, None, None, None)
     if any(needs[:4]):
-        if given.delay is None:
-            found = _shared(grad, result, given, max_weight_grad, needs)
-        else:
-            rest = needs._replace(tau_mem=False, tau_syn=False)
-            found = backward_per_neuron(grad, result.spikes, given, max_weight_grad, rest)
+        found = _shared(grad, result, given, max_weight_grad, needs)
     if not any(of_taus):
         return found
-    if given.delay is None:
-        taus = dict(zip(("tau_mem", "tau_syn"), tau_gradients(grad, result.spikes, given), strict=True))
-        taus = {name: x for name, x in taus.items() if getattr(needs, name)}
-    else:
-        taus = backward_per_neuron(grad, result.spikes, given, max_weight_grad, of_taus)._asdict()
+    taus = dict(zip(("tau_mem", "tau_syn"), tau_gradients(grad, result.spikes, given), strict=True))
+    taus = {name: x for name, x in taus.items() if getattr(needs, name)}
     return found._replace(tau_mem=taus.get("tau_mem"), tau_syn=taus.get("tau_syn"))
 
 

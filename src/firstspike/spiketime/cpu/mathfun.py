@@ -17,6 +17,32 @@ from firstspike.spiketime.cpu.simd import fma, maximum, minimum, nearest, power_
 _SERIES_32 = tuple(1 / math.factorial(n) for n in range(2, 8))
 _SERIES_64 = tuple(1 / math.factorial(n) for n in range(2, 14))
 _LOG2E = 1 / math.log(2)
+SMALL = 0.34  # below ln(2)/2
+
+
+def small_expm1(x):
+    """``exp(x) - 1`` of a vector with ``|x| <= SMALL``."""
+    raise NotImplementedError
+
+
+@overload(small_expm1, inline="never")
+def _overload_small_expm1(x):
+    if x.dtype == types.float32:
+        c2, c3, c4, c5, c6, c7 = _SERIES_32
+
+        def small(x):
+            p = fma(fma(fma(fma(fma(x, c7, c6), x, c5), x, c4), x, c3), x, c2)
+            return fma(p * x, x, x)
+
+    else:
+        c2, c3, c4, c5, c6, c7, c8, c9, c10, c11, c12, c13 = _SERIES_64
+
+        def small(x):
+            p = fma(fma(fma(fma(fma(fma(x, c13, c12), x, c11), x, c10), x, c9), x, c8), x, c7)
+            p = fma(fma(fma(fma(fma(p, x, c6), x, c5), x, c4), x, c3), x, c2)
+            return fma(p * x, x, x)
+
+    return small
 
 
 def _reduced(x):
@@ -30,26 +56,11 @@ def _overload_reduced(x):
     # ln(2) in two parts, the first with so few digits that n times it is exact
     high, low = (0.693359375, -2.12194440e-4) if single else (6.93147180369123816490e-01, 1.90821492927058770002e-10)
     limit = 87.0 if single else 708.0
-    if single:
-        c2, c3, c4, c5, c6, c7 = _SERIES_32
 
-        def reduced(x):
-            x = maximum(minimum(x, limit), -limit)
-            n = nearest(x * _LOG2E)
-            r = fma(n, -low, fma(n, -high, x))
-            p = fma(fma(fma(fma(fma(r, c7, c6), r, c5), r, c4), r, c3), r, c2)
-            return n, fma(p * r, r, r)
-
-    else:
-        c2, c3, c4, c5, c6, c7, c8, c9, c10, c11, c12, c13 = _SERIES_64
-
-        def reduced(x):
-            x = maximum(minimum(x, limit), -limit)
-            n = nearest(x * _LOG2E)
-            r = fma(n, -low, fma(n, -high, x))
-            p = fma(fma(fma(fma(fma(fma(r, c13, c12), r, c11), r, c10), r, c9), r, c8), r, c7)
-            p = fma(fma(fma(fma(fma(p, r, c6), r, c5), r, c4), r, c3), r, c2)
-            return n, fma(p * r, r, r)
+    def reduced(x):
+        x = maximum(minimum(x, limit), -limit)
+        n = nearest(x * _LOG2E)
+        return n, small_expm1(fma(n, -low, fma(n, -high, x)))
 
     return reduced
 

@@ -55,43 +55,45 @@ def divides_fast(unit, first, lanes):
 
 @jit
 def pack_tile(weight, unit, first, packed):
-    """Fill ``packed (inputs * TILE,)`` with the weights ``(outputs, inputs)`` of the neurons from ``first`` on."""
+    """Fill ``packed (inputs * width,)`` with the weights ``(outputs, inputs)`` of the neurons from ``first`` on."""
     outputs, inputs = weight.shape
-    for begin in range(0, TILE, 16):
+    width = packed.size // inputs
+    for begin in range(0, width, 16):
         lanes = min(16, outputs - first - begin)
         whole = inputs // 16 * 16 if divides_fast(unit, first + begin, lanes) else 0
         if whole:
             scale = fill16(packed, 1.0) / load16(unit, first + begin)
             for i in range(0, whole, 16):
-                transpose16(weight, (first + begin) * inputs + i, inputs, packed, i * TILE + begin, TILE, scale)
+                transpose16(weight, (first + begin) * inputs + i, inputs, packed, i * width + begin, width, scale)
         for lane in range(16):
             for i in range(whole, inputs):
-                packed[i * TILE + begin + lane] = (
+                packed[i * width + begin + lane] = (
                     weight[first + begin + lane, i] / unit[first + begin + lane] if lane < lanes else 0
                 )
 
 
 @jit
 def unpack_tile(packed, unit, first, by_weight):
-    """Write the sum of packed gradients ``(parts, inputs * TILE)`` into ``by_weight (outputs, inputs)``."""
+    """Write the sum of packed gradients ``(parts, inputs * width)`` into ``by_weight (outputs, inputs)``."""
     outputs, inputs = by_weight.shape
+    width = packed.shape[1] // inputs
     one = fill16(unit, 1.0)
-    for begin in range(0, TILE, 16):
+    for begin in range(0, width, 16):
         lanes = min(16, outputs - first - begin)
         whole = inputs // 16 * 16 if divides_fast(unit, first + begin, lanes) else 0
         if whole:
             scale = fill16(unit, -1.0) / load16(unit, first + begin)
             for i in range(0, whole, 16):
                 for row in range(i, i + 16):
-                    place = row * TILE + begin
+                    place = row * width + begin
                     total = load16(packed[0], place)
                     for part in range(1, packed.shape[0]):
                         total = total + load16(packed[part], place)
                     store(packed[0], place, total * scale)
-                transpose16(packed[0], i * TILE + begin, TILE, by_weight, (first + begin) * inputs + i, inputs, one)
+                transpose16(packed[0], i * width + begin, width, by_weight, (first + begin) * inputs + i, inputs, one)
         for lane in range(lanes):
             for i in range(whole, inputs):
-                total_here = packed[0, i * TILE + begin + lane]
+                total_here = packed[0, i * width + begin + lane]
                 for part in range(1, packed.shape[0]):
-                    total_here += packed[part, i * TILE + begin + lane]
+                    total_here += packed[part, i * width + begin + lane]
                 by_weight[first + begin + lane, i] = -total_here / unit[first + begin + lane]

@@ -10,93 +10,112 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from firstspike.spiketime.backend import Arguments, Gradients, Needs
-from firstspike.spiketime.cpu.constants import constants_array
-from firstspike.spiketime.cpu.parallel import run, threads_for
-from firstspike.spiketime.cpu.per_neuron_kernels import (
-    delayed_backward_kernel,
-    delayed_forward_kernel,
-    own_backward_kernel,
-    own_delayed_kernel,
-    own_forward_kernel,
-    tau_kernel,
-)
-from firstspike.spiketime.cpu.tau_scan import LANES
+from firstspike.spiketime.backend import Arguments, Constants, Gradients, Needs, Result
+from firstspike.spiketime.cpu.parallel import run, scratch, threads_for
+from firstspike.spiketime.cpu.per_neuron import LANES, N_RATES
+from firstspike.spiketime.cpu.per_neuron_kernels import SAMPLES, backward_kernel, forward_kernel, tau_kernel
+from firstspike.spiketime.cpu.tau_scan import LANES as TAU_LANES
 
-_GROUPS, _CHUNKS = 8, 4  # parts into which the sums over neurons and over samples are cut
+_PARTS, _CHUNKS = 8, 4  # into which the sums over neurons and over samples are cut
 _CHUNKS_SHARED = 16  # parts of the samples where neurons share their time constants
-_COST = 16  # of a synapse, in units of one of the usual kernels
+_COST = 4  # of a synapse, in units of one of the usual kernels
 
 
-def forward_per_neuron(given: Arguments, spikes: Tensor) -> None:
-    """Fill ``spikes``."""
-    times, weight, threshold, delay, (tau_mem, tau_syn) = given
+def forward_per_neuron(given: Arguments, spikes: Tensor) -> tuple[Tensor, ...]:
+    """Fill ``spikes``; returns dV/dt there in units of the threshold."""
+    times, weight, threshold = (x.contiguous() for x in given[:3])
+    delay = times if given.delay is None else given.delay.contiguous()  # not looked at without delays
     ensemble, batch, inputs = times.shape
-    dtype, c = name_of(times.dtype), ()
-    if not isinstance(tau_mem, Tensor) or not isinstance(tau_syn, Tensor):
-        assert delay is not None
-        _c, address = constants_array(tau_mem, tau_syn, dtype)
-        kernel, c, tensors = delayed_forward_kernel(dtype), (address,), (times, weight, threshold, delay)
-    elif delay is not None:
-        kernel, tensors = own_delayed_kernel(dtype), (times, weight, threshold, delay, tau_mem, tau_syn)
-    else:
-        kernel, tensors = own_forward_kernel(dtype), (times, *_packed(weight, threshold, tau_mem, tau_syn))
-    tensors = tuple(x.contiguous() for x in tensors)
-    run(
-        kernel,
-        (ensemble * batch,),
-        (ensemble, batch, inputs, weight.shape[1], *c, *(x.data_ptr() for x in (*tensors, spikes))),
-        threads_for(_COST * batch * weight.numel()),
+    outputs, dtype, size = weight.shape[1], name_of(times.dtype), times.element_size()
+    mem, syn = _taus(given.constants, dtype)
+    slopes = torch.empty_like(spikes)
+    groups, sorts = -(-outputs // LANES), given.delay is None
+    rates, packed, delays, order, arrival, count = scratch(
+        ensemble * groups * N_RATES * size,
+        ensemble * groups * inputs * LANES * size,
+        0 if sorts else ensemble * groups * inputs * LANES * size,
+        ensemble * batch * inputs * 4 if sorts else 0,
+        ensemble * batch * (inputs + 1) * size if sorts else 0,
+        ensemble * batch * 4 if sorts else 0,
     )
-
-
-def backward_per_neuron(
-    grad: Tensor, spikes: Tensor, given: Arguments, max_weight_grad: float | None, needs: Needs
-) -> Gradients:
-    """All gradients; those by the time constants alone where nothing else is needed.
-
-    Inputs are filled up to whole vectors by some that never arrive.
-    """
-    times, weight, threshold, delay, constants = given
-    ensemble, batch, inputs = times.shape
-    outputs, dtype = weight.shape[1], name_of(times.dtype)
-    by_taus, everything = needs.tau_mem or needs.tau_syn, any(needs[:4])
-    more = -inputs % 16
-    times, weight = pad(times, (0, more), value=math.inf), pad(weight, (0, more))
-    delays = weight if delay is None else pad(delay, (0, more))  # not looked at without delays
-    groups, chunks = min(_GROUPS, outputs), min(_CHUNKS, batch)
-    per_neuron, per_synapse = (ensemble, chunks, outputs), (ensemble, chunks, outputs, inputs + more)
-    per_input = (ensemble, groups, batch, inputs + more)
-    if isinstance(constants.tau_mem, Tensor) or by_taus:
-        kernel, array = own_backward_kernel(dtype), np.array([max_weight_grad or math.inf], dtype)
-        numbers = (delay is not None, everything, array.ctypes.data)
-        taus = tuple(x if isinstance(x, Tensor) else torch.full_like(threshold, x) for x in constants)
-    else:
-        kernel, (array, address) = delayed_backward_kernel(dtype), constants_array(*constants, dtype, max_weight_grad)
-        numbers, taus = (address,), ()
-    shapes = (per_synapse, per_synapse, per_input, per_neuron) if everything else ((0,), (0,), (0,), per_neuron)
-    found = [torch.empty(shape, dtype=times.dtype) for shape in (*shapes, *(per_neuron for _ in taus))]
-    tensors = tuple(x.contiguous() for x in (grad, spikes, times, weight, threshold, delays, *taus))
+    filled = (*(x.data_ptr() for x in (times, weight, threshold, delay, spikes, slopes)), rates, packed, delays)
+    blocks = -(-batch // SAMPLES)
     run(
-        kernel,
-        (ensemble * groups * chunks,),
+        forward_kernel(dtype, not sorts),
+        (ensemble * (groups + blocks if sorts else groups), ensemble * blocks * groups),
         (
-            *(ensemble, batch, inputs + more, outputs, groups, chunks),
-            *numbers,
-            *(x.data_ptr() for x in (*tensors, *found)),
+            *(ensemble, batch, inputs, outputs, len(mem) == 1),
+            *(mem.ctypes.data, syn.ctypes.data, *filled, order, arrival, count),
         ),
         threads_for(_COST * batch * weight.numel()),
     )
-    by_weight, by_delay, by_times, by_threshold, *rest = found
-    by_mem, by_syn = rest or (None, None)
-    return Gradients(
-        by_times.sum(1)[..., :inputs].contiguous() if needs.times else None,
-        by_weight.sum(1)[..., :inputs].contiguous() if needs.weight else None,
-        by_threshold.sum(1) if needs.threshold else None,
-        by_delay.sum(1)[..., :inputs].contiguous() if needs.delay and delay is not None else None,
-        by_mem.sum(1) if needs.tau_mem and by_mem is not None else None,
-        by_syn.sum(1) if needs.tau_syn and by_syn is not None else None,
+    return (slopes,)
+
+
+def backward_per_neuron(
+    grad: Tensor, result: Result, given: Arguments, max_weight_grad: float | None, needs: Needs
+) -> Gradients:
+    """All gradients; those by the time constants alone where nothing else is needed."""
+    grad, spikes, times, weight, threshold = (x.contiguous() for x in (grad, result.spikes, *given[:3]))
+    slopes = result.saved[0].contiguous() if result.saved else spikes
+    delay = times if given.delay is None else given.delay.contiguous()
+    ensemble, batch, inputs = times.shape
+    outputs, dtype, size = weight.shape[1], name_of(times.dtype), times.element_size()
+    mem, syn = _taus(given.constants, dtype)
+    bound = np.array([max_weight_grad or math.inf], dtype)
+    everything, delayed = any(needs[:4]), given.delay is not None
+    groups, blocks = -(-outputs // LANES), -(-batch // SAMPLES)
+    parts, chunks = min(_PARTS, groups), min(_CHUNKS, batch)
+    synapses = ensemble * groups * inputs * LANES * size
+    places = scratch(
+        ensemble * groups * N_RATES * size,
+        synapses,
+        synapses if delayed else 0,
+        ensemble * 2 * groups * LANES * size,
+        synapses * chunks if everything else 0,
+        synapses * chunks if everything and delayed else 0,
+        ensemble * parts * batch * -(-inputs // 16) * 16 * size if everything else 0,
+        ensemble * groups * chunks * 3 * LANES * size,
     )
+    shape = weight.shape if everything else (0,)
+    by_weight, by_delay = (torch.empty(shape, dtype=times.dtype) for _ in range(2))
+    by_times = torch.empty(times.shape if everything else (0,), dtype=times.dtype)
+    totals = [torch.empty((ensemble, outputs), dtype=times.dtype) for _ in range(3)]
+    tensors = (grad, spikes, slopes, times, weight, threshold, delay)
+    found = (by_weight, by_delay, by_times, *totals)
+    flags = (everything, needs.tau_mem or needs.tau_syn, not result.saved)
+    run(
+        backward_kernel(dtype, delayed),
+        (
+            ensemble * groups,
+            ensemble * parts * chunks,
+            ensemble * (groups + blocks if everything else groups),
+        ),
+        (
+            *(ensemble, batch, inputs, outputs, len(mem) == 1, parts, chunks, *flags),
+            *(x.ctypes.data for x in (mem, syn, bound)),
+            *(x.data_ptr() for x in tensors),
+            *places,
+            *(x.data_ptr() for x in found),
+        ),
+        threads_for(_COST * batch * weight.numel()),
+    )
+    return Gradients(
+        by_times if needs.times else None,
+        by_weight if needs.weight else None,
+        totals[0] if needs.threshold else None,
+        by_delay if needs.delay and delayed else None,
+        totals[1] if needs.tau_mem else None,
+        totals[2] if needs.tau_syn else None,
+    )
+
+
+def _taus(constants: Constants, dtype: str) -> tuple[np.ndarray, np.ndarray]:
+    """The time constants of all networks' neurons, or one that all share."""
+    mem, syn = (
+        x.detach().contiguous().numpy().ravel() if isinstance(x, Tensor) else np.array([x], dtype) for x in constants
+    )
+    return mem, syn
 
 
 def tau_gradients(grad: Tensor, spikes: Tensor, given: Arguments) -> tuple[Tensor, Tensor]:
@@ -107,7 +126,7 @@ def tau_gradients(grad: Tensor, spikes: Tensor, given: Arguments) -> tuple[Tenso
     chunks = min(_CHUNKS_SHARED, batch)
     rates = np.array([1 / tau for tau in constants], dtype)
     # in units of the threshold
-    packed = _side_by_side(weight / threshold.unsqueeze(-1), LANES)
+    packed = _side_by_side(weight / threshold.unsqueeze(-1), TAU_LANES)
     tensors = tuple(x.contiguous() for x in (times, packed, torch.ones_like(threshold), grad, spikes))
     by_mem, by_syn = (torch.empty((ensemble, chunks, outputs), dtype=times.dtype) for _ in range(2))
     run(
@@ -126,15 +145,6 @@ def tau_gradients(grad: Tensor, spikes: Tensor, given: Arguments) -> tuple[Tenso
 def name_of(dtype: torch.dtype) -> str:
     """``"float32"`` or ``"float64"``."""
     return str(dtype).removeprefix("torch.")
-
-
-def _packed(weight: Tensor, threshold: Tensor, tau_mem: Tensor, tau_syn: Tensor) -> tuple[Tensor, Tensor]:
-    """Weights in units of the threshold, and the inverse time constants, of 16 neurons side by side.
-
-    Groups are filled up with neurons that get no input.
-    """
-    rates = [pad(1 / tau, (0, -tau.shape[1] % 16), value=1.0).reshape(len(tau), -1, 16) for tau in (tau_mem, tau_syn)]
-    return _side_by_side(weight / threshold.unsqueeze(-1), 16), torch.cat(rates, dim=-1)
 
 
 def _side_by_side(weight: Tensor, lanes: int) -> Tensor:

@@ -1,103 +1,236 @@
-"""Kernels (see ``parallel``) of synaptic delays, of time constants for each neuron, and of those that learn."""
+"""Kernels (see ``parallel``) of synaptic delays, of time constants for each neuron, and of those that learn.
+
+Those of neurons come in groups of 16, the lanes of a vector.
+"""
 
 # mypy: disable-error-code="no-untyped-def"
+import math
 
 import numpy as np
 from numba import carray
 
-from firstspike.spiketime.cpu.cache import c_function, kept_on_disk
-from firstspike.spiketime.cpu.constants import N_CONSTANTS
-from firstspike.spiketime.cpu.delayed import scan_delayed, unwind_delayed
+from firstspike.spiketime.cpu.cache import c_function, jit, kept_on_disk
+from firstspike.spiketime.cpu.pack import pack_tile, unit_of_row, unpack_tile
 from firstspike.spiketime.cpu.parallel import SIGNATURE, next_task, pointer
-from firstspike.spiketime.cpu.per_neuron import scan_delayed_neurons, scan_groups
-from firstspike.spiketime.cpu.per_neuron_backward import sum_neurons
-from firstspike.spiketime.cpu.tau_scan import LANES, tau_gradients
+from firstspike.spiketime.cpu.per_neuron import LANES, N_RATES, lane_rates, scan, scan_delayed
+from firstspike.spiketime.cpu.per_neuron_backward import add_gradients
+from firstspike.spiketime.cpu.simd import keep, load16, store, unowned
+from firstspike.spiketime.cpu.sort import sort_row, sort_scratch, unowned_scratch
+from firstspike.spiketime.cpu.tau_scan import LANES as TAU_LANES
+from firstspike.spiketime.cpu.tau_scan import tau_gradients
+
+SAMPLES = 16  # of one task
+
+
+@jit
+def lanes_with(outputs, group):
+    """The lanes of a group that have a neuron."""
+    return np.uint64(0xFFFF) >> np.uint64(max(0, (group + 1) * LANES - outputs))
+
+
+@jit
+def copy_in(source, first, target, place):
+    """Copy a row's numbers of a group of neurons to 16 lanes."""
+    for lane in range(min(LANES, source.size - first)):
+        target[place + lane] = source[first + lane]
+
+
+@jit
+def copy_out(source, place, target, first):
+    """Copy 16 lanes, without those that have no neuron."""
+    for lane in range(min(LANES, target.size - first)):
+        target[first + lane] = source[place + lane]
 
 
 @kept_on_disk
-def own_forward_kernel(dtype: str):
-    """Forward with time constants of each neuron's own, compiled at the first call."""
+def forward_kernel(dtype: str, delayed: bool):
+    """Forward, with synaptic delays or without; compiled at the first call."""
     real = np.dtype(dtype).type
+
+    @jit
+    def sort_samples(times, order, arrival, count, first, stop):
+        sorting = sort_scratch(times, times.shape[1])
+        scratch = unowned_scratch(sorting)
+        for b in range(first, stop):
+            count[b] = sort_row(times[b], order[b], arrival[b], scratch)
+            arrival[b, count[b]] = math.inf
+        keep(sorting)
+
+    @jit
+    def scan_sorted(b, times, delay, weight, c, every, keys, values, order, arrival, count, lanes):
+        scan(arrival[b], weight, order[b], count[b], c, every, lanes)
+
+    @jit
+    def scan_unsorted(b, times, delay, weight, c, every, keys, values, order, arrival, count, lanes):
+        scan_delayed(times[b], delay, weight, c, every, keys, values, lanes)
+
+    scan_sample = scan_unsorted if delayed else scan_sorted
 
     @c_function(SIGNATURE)
     def kernel(a):
-        ensemble, batch, inputs, outputs = a[3], a[4], a[5], a[6]
-        groups = (outputs + 15) // 16
-        times = carray(pointer(a[7], real), (ensemble, batch, inputs))
-        packed = carray(pointer(a[8], real), (ensemble, groups, inputs * 16))
-        rates = carray(pointer(a[9], real), (ensemble, groups, 32))
-        spikes = carray(pointer(a[10], real), (ensemble, batch, outputs))
+        ensemble, batch, inputs, outputs, shared = a[3], a[4], a[5], a[6], a[7] != 0
+        groups, blocks = (outputs + LANES - 1) // LANES, (batch + SAMPLES - 1) // SAMPLES
+        taus = 1 if shared else ensemble * outputs
+        mem, syn = carray(pointer(a[8], real), (taus,)), carray(pointer(a[9], real), (taus,))
+        times = carray(pointer(a[10], real), (ensemble, batch, inputs))
+        weight = carray(pointer(a[11], real), (ensemble, outputs, inputs))
+        threshold = carray(pointer(a[12], real), (ensemble, outputs))
+        delay = carray(pointer(a[13], real), (ensemble, outputs, inputs))
+        spikes = carray(pointer(a[14], real), (ensemble, batch, outputs))
+        slopes = carray(pointer(a[15], real), (ensemble, batch, outputs))
+        rates = carray(pointer(a[16], real), (ensemble, groups, N_RATES))
+        packed = carray(pointer(a[17], real), (ensemble, groups, inputs * LANES))
+        delays = carray(pointer(a[18], real), (ensemble, groups, inputs * LANES))
+        order = carray(pointer(a[19], np.int32), (ensemble, batch, inputs))
+        arrival = carray(pointer(a[20], real), (ensemble, batch, inputs + 1))
+        count = carray(pointer(a[21], np.int32), (ensemble, batch))
+        ones = np.ones(outputs, times.dtype)
+        memory = np.empty((2, (inputs + 1) * LANES), times.dtype), np.empty(2 * LANES, times.dtype)
+        keys, values, lanes = unowned(memory[0])[0], unowned(memory[0])[1], unowned(memory[1])
         while True:
             task = next_task(a)
             if task >= a[1]:
                 break
-            e, b = task // batch, task % batch
-            scan_groups(times[e, b], packed[e], rates[e], spikes[e, b])
+            if a[2] == 1:
+                e, first, group = task // (groups * blocks), task // groups % blocks * SAMPLES, task % groups
+                every = lanes_with(outputs, group)
+                for b in range(first, min(first + SAMPLES, batch)):
+                    scan_sample(
+                        b, times[e], delays[e, group], packed[e, group], rates[e, group], every, keys, values, order[e],
+                        arrival[e], count[e], lanes,
+                    )  # fmt: skip
+                    copy_out(lanes, 0, spikes[e, b], group * LANES)
+                    copy_out(lanes, LANES, slopes[e, b], group * LANES)
+            elif task < ensemble * groups:
+                e, group = task // groups, task % groups
+                first = group * LANES
+                lane_rates(mem, syn, 0 if shared else e * outputs + first, 0 if shared else 1, rates[e, group])
+                pack_tile(weight[e], threshold[e], first, packed[e, group])
+                if delayed:
+                    pack_tile(delay[e], ones, first, delays[e, group])
+            else:
+                task -= ensemble * groups
+                e, first = task // blocks, task % blocks * SAMPLES
+                sort_samples(times[e], order[e], arrival[e], count[e], first, min(first + SAMPLES, batch))
+        keep(memory)
 
     return kernel.ctypes
 
 
 @kept_on_disk
-def own_delayed_kernel(dtype: str):
-    """The same with synaptic delays."""
-    real = np.dtype(dtype).type
-
-    @c_function(SIGNATURE)
-    def kernel(a):
-        ensemble, batch, inputs, outputs = a[3], a[4], a[5], a[6]
-        times = carray(pointer(a[7], real), (ensemble, batch, inputs))
-        weight = carray(pointer(a[8], real), (ensemble, outputs, inputs))
-        threshold = carray(pointer(a[9], real), (ensemble, outputs))
-        delay = carray(pointer(a[10], real), (ensemble, outputs, inputs))
-        mem = carray(pointer(a[11], real), (ensemble, outputs))
-        syn = carray(pointer(a[12], real), (ensemble, outputs))
-        spikes = carray(pointer(a[13], real), (ensemble, batch, outputs))
-        while True:
-            task = next_task(a)
-            if task >= a[1]:
-                break
-            e, b = task // batch, task % batch
-            scan_delayed_neurons(times[e, b], weight[e], threshold[e], delay[e], mem[e], syn[e], spikes[e, b])
-
-    return kernel.ctypes
-
-
-@kept_on_disk
-def own_backward_kernel(dtype: str):
+def backward_kernel(dtype: str, delayed: bool):
     """Backward of both."""
     real = np.dtype(dtype).type
 
+    @jit
+    def delays_of(delays):
+        return delays
+
+    @jit
+    def none_of(delays):
+        return None
+
+    given_delay = delays_of if delayed else none_of
+
     @c_function(SIGNATURE)
     def kernel(a):
-        ensemble, batch, inputs, outputs, groups, chunks = a[3], a[4], a[5], a[6], a[7], a[8]
-        delayed, everything = a[9] != 0, a[10] != 0
-        bound = carray(pointer(a[11], real), (1,))
-        grad = carray(pointer(a[12], real), (ensemble, batch, outputs))
-        spikes = carray(pointer(a[13], real), (ensemble, batch, outputs))
-        times = carray(pointer(a[14], real), (ensemble, batch, inputs))
-        weight = carray(pointer(a[15], real), (ensemble, outputs, inputs))
-        threshold = carray(pointer(a[16], real), (ensemble, outputs))
-        delay = carray(pointer(a[17], real), (ensemble, outputs, inputs))
-        mem = carray(pointer(a[18], real), (ensemble, outputs))
-        syn = carray(pointer(a[19], real), (ensemble, outputs))
-        by_weight = carray(pointer(a[20], real), (ensemble, chunks, outputs, inputs))
-        by_delay = carray(pointer(a[21], real), (ensemble, chunks, outputs, inputs))
-        by_times = carray(pointer(a[22], real), (ensemble, groups, batch, inputs))
-        by_threshold = carray(pointer(a[23], real), (ensemble, chunks, outputs))
-        by_mem = carray(pointer(a[24], real), (ensemble, chunks, outputs))
-        by_syn = carray(pointer(a[25], real), (ensemble, chunks, outputs))
+        ensemble, batch, inputs, outputs, shared = a[3], a[4], a[5], a[6], a[7] != 0
+        parts, chunks, everything, by_taus, observes = a[8], a[9], a[10] != 0, a[11] != 0, a[12] != 0
+        groups, blocks = (outputs + LANES - 1) // LANES, (batch + SAMPLES - 1) // SAMPLES
+        stride, size = (inputs + 15) // 16 * 16, inputs * LANES
+        taus = 1 if shared else ensemble * outputs
+        mem, syn = carray(pointer(a[13], real), (taus,)), carray(pointer(a[14], real), (taus,))
+        bound = carray(pointer(a[15], real), (1,))
+        grad = carray(pointer(a[16], real), (ensemble, batch, outputs))
+        spikes = carray(pointer(a[17], real), (ensemble, batch, outputs))
+        slopes = carray(pointer(a[18], real), (ensemble, batch, outputs))
+        times = carray(pointer(a[19], real), (ensemble, batch, inputs))
+        weight = carray(pointer(a[20], real), (ensemble, outputs, inputs))
+        threshold = carray(pointer(a[21], real), (ensemble, outputs))
+        delay = carray(pointer(a[22], real), (ensemble, outputs, inputs))
+        rates = carray(pointer(a[23], real), (ensemble, groups, N_RATES))
+        packed = carray(pointer(a[24], real), (ensemble, groups, size))
+        delays = carray(pointer(a[25], real), (ensemble, groups, size))
+        levels = carray(pointer(a[26], real), (ensemble, 2, groups * LANES))  # units, and thresholds in them
+        weight_parts = carray(pointer(a[27], real), (ensemble, groups, chunks, size))
+        delay_parts = carray(pointer(a[28], real), (ensemble, groups, chunks, size))
+        times_parts = carray(pointer(a[29], real), (ensemble, parts, batch, stride))
+        totals = carray(pointer(a[30], real), (ensemble, groups, chunks, 3 * LANES))
+        by_weight = carray(pointer(a[31], real), (ensemble, outputs, inputs))
+        by_delay = carray(pointer(a[32], real), (ensemble, outputs, inputs))
+        by_times = carray(pointer(a[33], real), (ensemble, batch, inputs))
+        by_threshold = carray(pointer(a[34], real), (ensemble, outputs))
+        by_mem = carray(pointer(a[35], real), (ensemble, outputs))
+        by_syn = carray(pointer(a[36], real), (ensemble, outputs))
+        ones = np.ones(groups * LANES, times.dtype)
+        memory = np.empty(256, times.dtype), np.zeros((3, LANES), times.dtype)
+        sums, lanes = unowned(memory[0]), unowned(memory[1])
         while True:
             task = next_task(a)
             if task >= a[1]:
                 break
-            e, chunk, group = task // (groups * chunks), task // groups % chunks, task % groups
-            sum_neurons(
-                grad[e], spikes[e], times[e], weight[e], threshold[e], delay[e], delayed, mem[e], syn[e], bound[0],
-                everything, by_weight[e, chunk], by_delay[e, chunk], by_times[e, group], by_threshold[e, chunk],
-                by_mem[e, chunk], by_syn[e, chunk],
-                (group * outputs // groups, (group + 1) * outputs // groups),
-                (chunk * batch // chunks, (chunk + 1) * batch // chunks),
-            )  # fmt: skip
+            if a[2] == 1:
+                e, chunk, part = task // (parts * chunks), task // parts % chunks, task % parts
+                first, stop = chunk * batch // chunks, (chunk + 1) * batch // chunks
+                if everything:
+                    times_parts[e, part, first:stop] = 0
+                for group in range(part * groups // parts, (part + 1) * groups // parts):
+                    at = group * LANES
+                    if everything:
+                        weight_parts[e, group, chunk] = 0
+                    if everything and delayed:
+                        delay_parts[e, group, chunk] = 0
+                    totals[e, group, chunk] = 0
+                    lanes[:] = 0
+                    for b in range(first, stop):
+                        copy_in(grad[e, b], at, lanes[0], 0)
+                        copy_in(spikes[e, b], at, lanes[1], 0)
+                        if not observes:
+                            copy_in(slopes[e, b], at, lanes[2], 0)
+                        add_gradients(
+                            load16(lanes, 0), load16(lanes, LANES), load16(lanes, 2 * LANES), observes, times[e, b],
+                            packed[e, group], given_delay(delays[e, group]), rates[e, group],
+                            load16(levels[e, 0], at), load16(levels[e, 1], at), bound[0], everything, by_taus, sums,
+                            weight_parts[e, group, chunk], delay_parts[e, group, chunk], times_parts[e, part, b],
+                            totals[e, group, chunk],
+                        )  # fmt: skip
+            elif task < ensemble * groups:
+                e, group = task // groups, task % groups
+                first = group * LANES
+                if a[2] == 0:
+                    lane_rates(mem, syn, 0 if shared else e * outputs + first, 0 if shared else 1, rates[e, group])
+                    levels[e, :, first : first + LANES] = 1
+                    for j in range(first, min(first + LANES, outputs)):
+                        levels[e, 0, j] = unit_of_row(weight[e], j, threshold[e, j])
+                        levels[e, 1, j] = threshold[e, j] / levels[e, 0, j]
+                    pack_tile(weight[e], levels[e, 0], first, packed[e, group])
+                    if delayed:
+                        pack_tile(delay[e], ones, first, delays[e, group])
+                    continue
+                if everything:
+                    unpack_tile(weight_parts[e, group], levels[e, 0], first, by_weight[e])
+                if everything and delayed:
+                    unpack_tile(delay_parts[e, group], ones, first, by_delay[e])
+                total = totals[e, group]
+                for chunk in range(1, chunks):
+                    for lane in range(3 * LANES):
+                        total[0, lane] += total[chunk, lane]
+                for lane in range(min(LANES, outputs - first)):
+                    by_threshold[e, first + lane] = total[0, lane] / levels[e, 0, first + lane]
+                    by_mem[e, first + lane] = total[0, LANES + lane]
+                    by_syn[e, first + lane] = total[0, 2 * LANES + lane]
+            elif everything:
+                task -= ensemble * groups
+                e, first = task // blocks, task % blocks * SAMPLES
+                for b in range(first, min(first + SAMPLES, batch)):
+                    for i in range(0, stride, 16):
+                        found = load16(times_parts[e, 0, b], i)
+                        for part in range(1, parts):
+                            found = found + load16(times_parts[e, part, b], i)
+                        store(sums, 0, found)
+                        for row in range(i, min(i + 16, inputs)):
+                            by_times[e, b, row] = -sums[row - i]
+        keep(memory)
 
     return kernel.ctypes
 
@@ -112,7 +245,7 @@ def tau_kernel(dtype: str):
         ensemble, batch, inputs, outputs, chunks = a[3], a[4], a[5], a[6], a[7]
         rates = carray(pointer(a[8], real), (2,))
         times = carray(pointer(a[9], real), (ensemble, batch, inputs))
-        packed = carray(pointer(a[10], real), (ensemble, (outputs + LANES - 1) // LANES, inputs * LANES))
+        packed = carray(pointer(a[10], real), (ensemble, (outputs + TAU_LANES - 1) // TAU_LANES, inputs * TAU_LANES))
         threshold = carray(pointer(a[11], real), (ensemble, outputs))
         grad = carray(pointer(a[12], real), (ensemble, batch, outputs))
         spikes = carray(pointer(a[13], real), (ensemble, batch, outputs))
@@ -127,64 +260,6 @@ def tau_kernel(dtype: str):
             tau_gradients(
                 times[e, first:stop], packed[e], threshold[e], grad[e, first:stop], spikes[e, first:stop], rates[0],
                 rates[1], by_mem[e, chunk], by_syn[e, chunk],
-            )  # fmt: skip
-
-    return kernel.ctypes
-
-
-@kept_on_disk
-def delayed_forward_kernel(dtype: str):
-    """Forward with synaptic delays, compiled at the first call."""
-    real = np.dtype(dtype).type
-
-    @c_function(SIGNATURE)
-    def kernel(a):
-        ensemble, batch, inputs, outputs = a[3], a[4], a[5], a[6]
-        c = carray(pointer(a[7], real), (N_CONSTANTS,))
-        times = carray(pointer(a[8], real), (ensemble, batch, inputs))
-        weight = carray(pointer(a[9], real), (ensemble, outputs, inputs))
-        threshold = carray(pointer(a[10], real), (ensemble, outputs))
-        delay = carray(pointer(a[11], real), (ensemble, outputs, inputs))
-        spikes = carray(pointer(a[12], real), (ensemble, batch, outputs))
-        while True:
-            task = next_task(a)
-            if task >= a[1]:
-                break
-            e, b = task // batch, task % batch
-            scan_delayed(times[e], weight[e], threshold[e], delay[e], c, spikes[e], b, b + 1)
-
-    return kernel.ctypes
-
-
-@kept_on_disk
-def delayed_backward_kernel(dtype: str):
-    """Backward with synaptic delays."""
-    real = np.dtype(dtype).type
-
-    @c_function(SIGNATURE)
-    def kernel(a):
-        ensemble, batch, inputs, outputs, groups, chunks = a[3], a[4], a[5], a[6], a[7], a[8]
-        c = carray(pointer(a[9], real), (N_CONSTANTS + 1,))
-        grad = carray(pointer(a[10], real), (ensemble, batch, outputs))
-        spikes = carray(pointer(a[11], real), (ensemble, batch, outputs))
-        times = carray(pointer(a[12], real), (ensemble, batch, inputs))
-        weight = carray(pointer(a[13], real), (ensemble, outputs, inputs))
-        threshold = carray(pointer(a[14], real), (ensemble, outputs))
-        delay = carray(pointer(a[15], real), (ensemble, outputs, inputs))
-        by_weight = carray(pointer(a[16], real), (ensemble, chunks, outputs, inputs))
-        by_delay = carray(pointer(a[17], real), (ensemble, chunks, outputs, inputs))
-        by_times = carray(pointer(a[18], real), (ensemble, groups, batch, inputs))
-        by_threshold = carray(pointer(a[19], real), (ensemble, chunks, outputs))
-        while True:
-            task = next_task(a)
-            if task >= a[1]:
-                break
-            e, chunk, group = task // (groups * chunks), task // groups % chunks, task % groups
-            unwind_delayed(
-                grad[e], spikes[e], times[e], weight[e], threshold[e], delay[e], c, c[N_CONSTANTS],
-                by_weight[e, chunk], by_delay[e, chunk], by_times[e, group], by_threshold[e, chunk],
-                (group * outputs // groups, (group + 1) * outputs // groups),
-                (chunk * batch // chunks, (chunk + 1) * batch // chunks),
             )  # fmt: skip
 
     return kernel.ctypes

@@ -16,14 +16,44 @@ import math
 import numpy as np
 
 from firstspike.spiketime.cpu.cache import jit
-from firstspike.spiketime.cpu.mathfun import exp
-from firstspike.spiketime.cpu.per_neuron_backward import responses
-from firstspike.spiketime.cpu.simd import fill64, fma, load16, load64, select, store
+from firstspike.spiketime.cpu.mathfun import exp, expm1
+from firstspike.spiketime.cpu.per_neuron_backward import _series
+from firstspike.spiketime.cpu.simd import fill64, fma, load16, load64, maximum, select, store
 from firstspike.spiketime.cpu.sort import sort_row, sort_scratch
 
 LANES = 64
 MEM, SYN, RISE, MEM_BY, SYN_BY, RISE_BY_MEM, RISE_BY_SYN = range(7)  # the numbers of an interval
 N_ROWS = 7
+_LATE = 0.95
+
+
+@jit
+def responses(s, a, b):
+    """``kappa``, ``exp(-s/tau_syn)`` and the same of the faster constant, and derivatives of kappa, for ``s >= 0``.
+
+    They are those by the logarithms of tau_mem and tau_syn.
+    """
+    y = s * abs(b - a)
+    slow, grown = exp(s * -min(a, b)), expm1(y * -1.0) * -1.0
+    series, large = _series(y * -1.0), maximum(y, 0.5)
+    small = y < 0.5
+    zeroth = select(small, fma(y * -1.0, series, 1.0), grown / large)
+    first = select(small, series, (zeroth * -1.0 + 1.0) / large)
+    fast = slow - slow * grown
+    late = grown > _LATE
+    if late:  # no digits are left of the difference
+        fast = select(late, exp(s * -max(a, b)), fast)
+    response = s * slow * zeroth * b
+    common, of_mem, of_syn = s * b * slow, s * a, s * b
+    # G_2 loses digits as a difference where y is large, and its product with y^2 must not overflow
+    steep, second = (grown - y * (grown * -1.0 + 1.0)) / large, zeroth - first
+    if a <= b:
+        by_mem = common * first * of_mem
+        by_syn = common * select(y >= 1.0, steep * (of_syn / large), second * of_syn) - response
+        return response, fast, fast, by_mem, by_syn
+    by_mem = common * select(y >= 1.0, steep * (of_mem / large), second * of_mem)
+    by_syn = common * first * of_syn - response
+    return response, slow, fast, by_mem, by_syn
 
 
 @jit
