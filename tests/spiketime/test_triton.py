@@ -36,9 +36,8 @@ def test_interpreted(part):
 @pytest.mark.parametrize("target", ["cuda:80", "cuda:90", "cuda:120", "hip:gfx942"])
 def test_compiled_without_a_device(target):
     rows = run("triton_compiled.py", target).splitlines()
-    assert len(rows) == 16
-    if target.startswith("cuda"):
-        assert all(" 0 bytes spilled" in row for row in rows), rows
+    assert len(rows) == 56
+    assert all(" 0 spilled" in row for row in rows), rows
 
 
 def test_needs_a_gpu(monkeypatch):

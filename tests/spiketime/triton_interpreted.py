@@ -168,14 +168,35 @@ def test_ensembles(taus):
         torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-10)
 
 
-@pytest.mark.parametrize("more", ["delay", "tau_mem"])
-def test_what_is_left_to_the_reference(more):
-    given, taus = problem(2.0, samples=2, inputs=5, outputs=3)
-    given[more] = draw(3, 5, seed=7) if more == "delay" else 1 + draw(3, seed=7)
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=["float64", "float32"])
+@pytest.mark.parametrize("delayed", [False, True], ids=["", "delays"])
+@pytest.mark.parametrize("ratio", RATIOS)
+def test_delays_and_time_constants(ratio, delayed, dtype):
+    """Gradients by all parameters, with time constants that all neurons share and with those of each."""
+    given, taus = problem(ratio, samples=2, outputs=4, dtype=dtype)
+    shape = (4,) if ratio == "own" else ()
+    given |= {
+        name: torch.as_tensor(tau, dtype=dtype).expand(shape).clone()
+        for name, tau in zip(("tau_mem", "tau_syn"), taus, strict=True)
+        if ratio != INF or name == "tau_syn"
+    }
+    if delayed:
+        given["delay"] = (4 * draw(4, 9, seed=7).to(dtype)).round() / 4
     expected, by = spikes_and_gradients(given, taus, "reference")
     spikes, found = spikes_and_gradients(given, taus, "triton")
-    torch.testing.assert_close(spikes, expected, rtol=1e-12, atol=1e-12)
-    agree(found, by, 1e-10)
+    fires = expected.isfinite()
+    assert fires.any()
+    assert torch.equal(spikes.isfinite(), fires)
+    torch.testing.assert_close(spikes[fires], expected[fires], rtol=TOLERANCE[dtype], atol=TOLERANCE[dtype])
+    if dtype == torch.float64:
+        agree(found, by, 1e-10)
+    for bound in (None, 0.5):
+        at = {"observed": expected + 0.01, "max_weight_grad": bound}
+        agree(
+            spikes_and_gradients(given, taus, "triton", **at)[1],
+            spikes_and_gradients(given, taus, "reference", **at)[1],
+            TOLERANCE[dtype],
+        )
 
 
 def test_the_same_bits_again():

@@ -1,18 +1,18 @@
 """Both passes from tensors: sorting, coefficients, memory, and the launches of kernels.
 
-Neurons with synaptic delays, which see their inputs in an order of their own, and gradients by time constants are left
-to ``reference``, which works in parts.
+Nothing here reads a value of a tensor, so that no pass waits for the GPU.
 """
 
 import math
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from firstspike.spiketime import reference
 from firstspike.spiketime.backend import Arguments, Constants, Gradients, Needs, Result
+from firstspike.spiketime.parts import Size, forward_in_parts, zero_gradients
 from firstspike.spiketime.response import kappa, leakless
 from firstspike.spiketime.triton.kernels import forward_kernel, gradient_kernel, slope_kernel
 from firstspike.spiketime.units import unit_of_weights
@@ -21,37 +21,68 @@ TILE = 64  # neurons of a program
 _CHUNKS = 16  # parts of the samples, each with a gradient by weights of its own
 _TILES = 8  # tiles at a time, each with a gradient by times of its own
 _STEPS = 60  # of Newton's method; about 6 are needed, and many only next to a tangent
+_MEMORY = 1 << 28  # bytes in which the inputs of neurons with synaptic delays are sorted
+_COPIES = 12  # numbers for each synapse and sample meanwhile: arrivals, weights, 64-bit places, those of torch.sort
+
+
+class _Common(NamedTuple):
+    """What all kernels take first, in this order, and their options."""
+
+    arrival: Tensor
+    order: Tensor
+    count: Tensor
+    coefficients: Tensor
+    weight: Tensor
+    rates: Tensor
+    options: dict[str, Any]
 
 
 def forward(given: Arguments) -> Result:
     """First spike times, ``inf`` for silent neurons. See ``backend`` for the contract."""
-    times, weight, _, delay, constants = given
+    times, weight, _, delay, _ = given
     ensemble, batch, inputs = times.shape
-    outputs = weight.shape[1]
+    if 0 in (ensemble, batch, inputs, weight.shape[1]):
+        return Result(times.new_full((ensemble, batch, weight.shape[1]), math.inf))
     if delay is not None:
-        return reference.forward(given)
-    if 0 in (ensemble, batch, inputs, outputs):
-        return Result(times.new_full((ensemble, batch, outputs), math.inf))
+        return _forward_delayed(given)
     saved = _sorted(times)
-    unit, theta = _in_units(given)
-    common, options = _common(given, saved, unit, theta)
-    start, limit, wait = (times.new_empty((ensemble, batch, outputs)) for _ in range(3))
+    return Result(_launched(given, _common(given, *saved, _in_units(given)[2])), saved)
+
+
+def _part(given: Arguments) -> Size:
+    _, batch, inputs = given.times.shape
+    outputs = given.weight.shape[1]
+    neurons = _MEMORY // (_COPIES * inputs * given.times.element_size())
+    samples = neurons // outputs
+    return Size(samples // batch, samples, neurons)
+
+
+@partial(forward_in_parts, size=_part)
+def _forward_delayed(given: Arguments) -> Result:
+    """Each neuron has an order of arrival of its own."""
+    times, _, _, delay, _ = given
+    assert delay is not None
+    arrival, order = (times[:, :, None] + delay[:, None]).sort(dim=-1)
+    weight = _in_units(given)[2][:, None].expand(arrival.shape).gather(-1, order)
+    count = arrival.isfinite().sum(dim=-1).int()
+    common = _common(given, arrival.transpose(2, 3), count, count, weight.transpose(2, 3))
+    return Result(_launched(given, common))
+
+
+def _launched(given: Arguments, common: _Common) -> Float[Tensor, "E B O"]:
+    """What the forward kernel finds."""
+    ensemble, batch, inputs = given.times.shape
+    outputs = given.weight.shape[1]
+    start, limit, wait = (given.times.new_empty((ensemble, batch, outputs)) for _ in range(3))
     forward_kernel[(ensemble * batch, -(-outputs // TILE))](
-        *common[:6],
-        theta,
-        common[6],
-        start,
-        limit,
-        wait,
-        *(batch, inputs, outputs),
-        LEAKY=not leakless(constants.tau_mem),
+        *(*common[:6], _in_units(given)[1], start, limit, wait, batch, inputs, outputs),
+        LEAKY=not leakless(given.constants.tau_mem),
         STEPS=_STEPS,
-        EPS=2 * torch.finfo(times.dtype).eps,
-        **options,
+        EPS=2 * torch.finfo(given.times.dtype).eps,
+        **common.options,
     )
     # too soon after the input for the floats: the input stays causal
-    spikes = torch.maximum(start + wait, torch.nextafter(start, limit))
-    return Result(torch.minimum(spikes, limit), saved)
+    return torch.minimum(torch.maximum(start + wait, torch.nextafter(start, limit)), limit)
 
 
 def backward(
@@ -61,47 +92,57 @@ def backward(
     times, weight, _, delay, _ = given
     ensemble, batch, inputs = times.shape
     outputs = weight.shape[1]
-    if delay is not None or 0 in (ensemble, batch, inputs, outputs):
-        return reference.backward(grad, result, given, max_weight_grad, needs)
-    found = Gradients(None, None, None, None)
-    if needs.tau_mem or needs.tau_syn:
-        of_taus = Needs(False, False, False, False, needs.tau_mem, needs.tau_syn)
-        found = reference.backward(grad, result, given, None, of_taus)
-    if not any(needs[:3]):
-        return found
-    unit, theta = _in_units(given)
-    common, options = _common(given, result.saved or _sorted(times), unit, theta)
-    mem, syn, _ = common[6].unbind(dim=-2 if common[6].ndim > 1 else 0)
+    if 0 in (ensemble, batch, inputs, outputs):
+        return zero_gradients(given, needs)
+    unit, theta, scaled = _in_units(given)
+    if delay is None:
+        common, later = _common(given, *(result.saved or _sorted(times)), scaled), scaled
+    else:  # sums over causal inputs need no order
+        none = times.new_empty(0, dtype=torch.int32)
+        common, later = _common(given, times, none, none, scaled), delay
+    later = later.transpose(1, 2).contiguous()
+    arguments = (*common[:5], later, common.rates)
+    taus = needs.tau_mem or needs.tau_syn
     at = torch.where(result.spikes.isfinite(), result.spikes, -math.inf).contiguous()
     current, largest = torch.empty_like(at), torch.empty_like(at)
+    by_taus = [at.new_empty(at.shape if taus else 0) for _ in range(2)]
     tiles, sizes = -(-outputs // TILE), (batch, inputs, outputs)
-    slope_kernel[(ensemble * batch, tiles)](*common, at, current, largest, *sizes, **options)
-    slope = current * _over_samples(syn) - _over_samples(theta * mem)
+    slope_kernel[(ensemble * batch, tiles)](
+        *arguments, at, current, largest, *by_taus, *sizes, TAUS=taus, **common.options
+    )
+    mem, syn, _ = common.rates.unbind(dim=1)
+    slope = current * syn[:, None] - (theta * mem)[:, None]
     scale = torch.where(slope > 0, grad / torch.where(slope > 0, slope, 1.0), 0.0)
+    by_mem, by_syn = (-(scale * x).sum(dim=1) if taus else None for x in by_taus)
     kept = scale / unit[:, None]
     by_threshold = kept.sum(dim=1) if needs.threshold else None
     if max_weight_grad is not None:
         kept = torch.where(largest * kept.abs() > max_weight_grad, 0.0, kept)
     at = torch.where(scale != 0, at, -math.inf)
     chunks = min(_CHUNKS, batch)
-    by_weight = weight.new_zeros((ensemble, chunks, inputs, outputs) if needs.weight else 0)
-    by_times = times.new_zeros(times.shape)
-    for first in range(0, tiles, _TILES):
+    by_weight, by_delay = (
+        weight.new_zeros((ensemble, chunks, inputs, outputs) if need else 0) for need in (needs.weight, needs.delay)
+    )
+    by_times = torch.zeros_like(times, memory_format=torch.contiguous_format)
+    for first in range(0, tiles if needs.times or needs.weight or needs.delay else 0, _TILES):
         some = min(_TILES, tiles - first)
         parts = times.new_zeros((some, *times.shape) if needs.times else 0)
         gradient_kernel[(ensemble * chunks, some)](
-            *(*common, at, scale, kept, by_weight, parts, *sizes, chunks, first),
+            *(*arguments, at, scale, kept, by_weight, parts, by_delay, *sizes, chunks, first),
             WEIGHT=needs.weight,
             TIMES=needs.times,
-            **options,
+            DELAY=needs.delay,
+            **common.options,
         )
         if needs.times:
             by_times += parts.sum(dim=0)
-    order = common[2].long()
-    return found._replace(
-        times=torch.zeros_like(by_times).scatter_(-1, order, by_times) if needs.times else None,
+    return Gradients(
+        times=by_times if needs.times else None,
         weight=by_weight.sum(dim=1).transpose(1, 2) if needs.weight else None,
         threshold=by_threshold,
+        delay=by_delay.sum(dim=1).transpose(1, 2) if needs.delay else None,
+        tau_mem=by_mem if needs.tau_mem else None,
+        tau_syn=by_syn if needs.tau_syn else None,
     )
 
 
@@ -111,47 +152,54 @@ def _sorted(times: Float[Tensor, "E B I"]) -> tuple[Float[Tensor, "E B I"], Int[
     return arrival, order.int(), arrival.isfinite().sum(dim=-1).int()
 
 
-def _common(
-    given: Arguments, saved: tuple[Tensor, ...], unit: Tensor, theta: Tensor
-) -> tuple[tuple[Tensor, ...], dict[str, Any]]:
-    """What all kernels take, and their options."""
-    arrival, order, count = (x.contiguous() for x in saved)
-    following = torch.cat([arrival[..., 1:], torch.full_like(arrival[..., :1], math.inf)], dim=-1)
-    gaps = torch.where(following.isfinite(), following - arrival, 0.0)
-    mem, syn, top = _rates(given.constants, theta)
-    per_neuron = isinstance(given.constants.tau_mem, Tensor)
-    coefficients = gaps
-    if not per_neuron:
+def _common(given: Arguments, arrival: Tensor, order: Tensor, count: Tensor, weight: Tensor) -> _Common:
+    """Arguments of the kernels, and their options; ``weight`` in units, ``(E, O, I)`` or as the forward kernel wants it.
+
+    With delays nothing is computed that depends on the order of arrival.
+    """
+    constants = _of_networks(given.constants)
+    rates = _rates(constants, given.threshold)
+    own, delayed = rates.shape[-1] > 1, given.delay is not None
+    coefficients = rates
+    if not own and not delayed:
+        following = torch.cat([arrival[..., 1:], torch.full_like(arrival[..., :1], math.inf)], dim=-1)
+        gaps = torch.where(following.isfinite(), following - arrival, 0.0)
+        mem, syn, _ = rates.unsqueeze(-1).unbind(dim=1)
         slow, fast = torch.minimum(mem, syn), torch.maximum(mem, syn)
-        response = kappa(gaps, *given.constants)
+        response = kappa(gaps, *(x.unsqueeze(-1) if isinstance(x, Tensor) else x for x in constants))
         coefficients = torch.stack([torch.exp(-gaps * slow), torch.exp(-gaps * fast), response], dim=-1)
-    weight = (given.weight / unit.unsqueeze(-1)).transpose(1, 2).contiguous()
-    rates = torch.stack([mem, syn, top], dim=1 if per_neuron else 0).contiguous()
     options = {
-        "PER_NEURON": per_neuron,
-        "TERMS": 9 if gaps.dtype == torch.float32 else 17,
+        "OWN": own,
+        "DELAYED": delayed,
+        "TERMS": 9 if arrival.dtype == torch.float32 else 17,
         "TILE": TILE,
         "enable_fp_fusion": True,
+        "num_warps": 1,  # a program asks all of its lanes at every input, which costs nothing within a warp
     }
-    return (arrival, gaps, order, count, coefficients, weight, rates), options
+    weight = weight.transpose(1, 2) if weight.ndim == 3 else weight
+    tensors = (arrival, order, count, coefficients, weight, rates)
+    return _Common(*(x.contiguous() for x in tensors), options)
 
 
-def _in_units(given: Arguments) -> tuple[Float[Tensor, "E O"], Float[Tensor, "E O"]]:
-    """The unit of each neuron's weights, and its threshold in it."""
+def _in_units(given: Arguments) -> tuple[Float[Tensor, "E O"], Float[Tensor, "E O"], Float[Tensor, "E O I"]]:
+    """The unit of each neuron's weights, and its threshold and its weights in it."""
     unit = unit_of_weights(given.weight, given.threshold)
-    return unit, (given.threshold / unit).contiguous()
+    return unit, (given.threshold / unit).contiguous(), given.weight / unit.unsqueeze(-1)
 
 
-def _rates(constants: Constants, like: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """``1/tau_mem``, ``1/tau_syn``, and the time of kappa's maximum in units of ``tau_syn``: ``()`` or ``(E, O)``."""
-    mem, syn = (
-        1 / tau if isinstance(tau, Tensor) else torch.full((), 1 / tau, dtype=like.dtype, device=like.device)
-        for tau in constants
+def _of_networks(constants: Constants) -> Constants:
+    """Tensors ``(E, 1)`` where the neurons of each network share them, as memory layout tells; else unchanged."""
+    taus = [tau for tau in constants if isinstance(tau, Tensor)]
+    if any(tau.shape[-1] > 1 and tau.stride(-1) != 0 for tau in taus):
+        return constants
+    return Constants(*(tau[:, :1] if isinstance(tau, Tensor) else tau for tau in constants))
+
+
+def _rates(constants: Constants, like: Float[Tensor, "E O"]) -> Float[Tensor, "E 3 R"]:
+    """``1/tau_mem``, ``1/tau_syn``, and the time of kappa's maximum in units of ``tau_syn``; R is 1 or O."""
+    mem, syn = torch.broadcast_tensors(
+        *(1 / tau if isinstance(tau, Tensor) else like.new_full((len(like), 1), 1 / tau) for tau in constants)
     )
     ratio = (mem / syn).double() - 1
     top = torch.where(ratio == 0, 1.0, torch.log1p(ratio) / torch.where(ratio == 0, 1.0, ratio))
-    return mem, syn, torch.where(mem > 0, top, 1.0).to(like.dtype)
-
-
-def _over_samples(x: Tensor) -> Tensor:
-    return x[:, None] if x.ndim else x
+    return torch.stack([mem, syn, torch.where(mem > 0, top, 1.0).to(like.dtype)], dim=1)
