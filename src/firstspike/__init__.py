@@ -13,6 +13,7 @@ from firstspike._version import __version__
 
 if TYPE_CHECKING:
     from firstspike import config, data, layers, losses, plots, runs, substrates
+    from firstspike.devices import raise_deferred_errors
     from firstspike.interop.nir import from_nir, to_nir
     from firstspike.layers import (
         BiasSpikes,
@@ -69,6 +70,7 @@ __all__ = [
     "load_run",
     "losses",
     "plots",
+    "raise_deferred_errors",
     "runs",
     "spike_trains",
     "substrates",
@@ -79,6 +81,7 @@ __all__ = [
 _HOME = {
     name: module
     for module, names in {
+        "devices": "raise_deferred_errors",
         "interop.nir": "from_nir to_nir",
         "layers": "BiasSpikes Delay DelayRule EarliestPool2d Ensemble FirstSpike IntegralReadout LIFConv2d LIFLinear "
         "MaximumReadout MembraneReadout Multiplex Network Record ensemble",

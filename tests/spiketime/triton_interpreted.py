@@ -5,11 +5,13 @@ The interpreter takes milliseconds for each input of a sample, so that problems 
 
 import math
 import os
+from functools import partial
 
 import pytest
 import torch
 
-from firstspike import LIF, first_spike_time
+from firstspike import LIF, devices, first_spike_time
+from firstspike.spiketime.triton import host
 
 assert os.environ.get("TRITON_INTERPRET") == "1", "these tests are run by test_triton.py"
 
@@ -76,20 +78,24 @@ def test_spikes_and_gradients(ratio, dtype):
         )
 
 
+@pytest.mark.parametrize("delayed", [False, True], ids=["", "delays"])
 @pytest.mark.parametrize("shape", [(1, 1, 1), (1, 63, 1), (2, 2, 65), (1, 3, 130), (0, 3, 2), (3, 0, 2), (3, 2, 0)])
-def test_awkward_shapes(shape):
+def test_awkward_shapes(shape, delayed):
     given, taus = problem(1.37, *shape)
     given["weight"] = given["weight"] + 1
+    given |= {"delay": draw(*given["weight"].shape, seed=8)} if delayed else {}
     expected, by = spikes_and_gradients(given, taus, "reference")
     spikes, found = spikes_and_gradients(given, taus, "triton")
     torch.testing.assert_close(spikes, expected, rtol=1e-12, atol=1e-12)
     agree({n: x for n, x in found.items() if x.numel()}, {n: x for n, x in by.items() if x.numel()}, 1e-10)
 
 
+@pytest.mark.parametrize("delayed", [False, True], ids=["", "delays"])
 @pytest.mark.parametrize("ratio", [1.0, 2.0, INF, 1.37, "own"])
 @pytest.mark.parametrize("kind", ["silent inputs", "no weights", "all at once", "late"])
-def test_silence_and_ties(kind, ratio):
+def test_silence_and_ties(kind, ratio, delayed):
     given, taus = problem(ratio, samples=2)
+    given |= {"delay": torch.full_like(given["weight"], 0.25)} if delayed else {}
     if kind == "silent inputs":
         given["times"][:] = INF
     elif kind == "no weights":
@@ -121,12 +127,15 @@ def test_a_peak_between_inhibitory_inputs(ratio):
     assert not found["times"][0, 1:].any()
 
 
+@pytest.mark.parametrize("delayed", [False, True], ids=["", "delays"])
 @pytest.mark.parametrize("ratio", [1.0, 2.0, 0.5, INF, 1.37, 10.0])
-def test_against_the_exact_times(ratio, exact):
+def test_against_the_exact_times(ratio, delayed, exact):
     given, taus = problem(ratio, samples=2, inputs=6, outputs=4, seed=20)
-    lif = LIF(*taus, 0.5)
-    spikes = first_spike_time(given["times"], given["weight"], lif, backend="triton")
-    truth = exact.spikes(given["times"], given["weight"], lif)
+    times, weight, lif = given["times"], given["weight"], LIF(*taus, 0.5)
+    delay = draw(4, 6, seed=21) * delayed
+    spikes = first_spike_time(times, weight, lif, delay=delay if delayed else None, backend="triton")
+    rows = zip(delay, weight.split(1), strict=True)
+    truth = torch.cat([exact.spikes(times + own, w, lif) for own, w in rows], dim=1)
     assert truth.isfinite().any()
     torch.testing.assert_close(spikes, truth, rtol=1e-12, atol=1e-12)
 
@@ -197,6 +206,53 @@ def test_delays_and_time_constants(ratio, delayed, dtype):
             spikes_and_gradients(given, taus, "reference", **at)[1],
             TOLERANCE[dtype],
         )
+
+
+@pytest.mark.parametrize("unit", [1.0, 1e6])
+@pytest.mark.parametrize("delayed", [False, True], ids=["", "delays"])
+@pytest.mark.parametrize("kind", ["shared", "of networks", "own", "no leak"])
+def test_time_constants_that_are_not_read(kind, delayed, unit, monkeypatch):
+    """As on a GPU, where tensors stay tensors, also of networks side by side."""
+    given, _ = problem(1.37, samples=2, inputs=5, outputs=3)
+    weight = torch.stack([given["weight"] + 1, 1.1 * given["weight"] + 1])
+    delay = unit * draw(3, 5, seed=7) if delayed else None
+    shape = {"shared": (1,), "of networks": (2, 1), "own": (2, 3), "no leak": (2, 1)}[kind]
+    taus = unit * (1 + draw(*shape, seed=9)), unit * (0.5 + draw(*shape, seed=10))
+    taus = taus[1:] if kind == "no leak" else taus
+    dims = (0, *(0 if len(tau) == 2 else None for tau in taus))
+
+    def run(backend):
+        def loss(weight, *taus):
+            lif = LIF(*(INF, *taus)[-2:], 0.6)
+            spikes = first_spike_time(unit * given["times"], weight, lif, delay=delay, backend=backend)
+            return torch.where(spikes.isfinite(), spikes / unit, 0.0).square().sum()
+
+        return torch.func.vmap(torch.func.grad(loss, argnums=tuple(range(len(dims)))), in_dims=dims)(weight, *taus)
+
+    expected = run("reference")
+    monkeypatch.setattr(devices, "_HOSTS", frozenset())
+    found = run("triton")
+    devices.raise_deferred_errors()
+    for one, other in zip(found, expected, strict=True):
+        assert other.any()
+        torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-11 * float(other.abs().max()))
+
+
+@pytest.mark.parametrize("memory", [1, 12 * 8 * 9 * 5, 12 * 8 * 9 * 11])
+def test_inputs_with_delays_are_sorted_in_parts(memory, monkeypatch):
+    """For some neurons, some samples or some networks at a time, with the same bits as all at once."""
+    given, taus = problem(1.37)
+    weight, delay = torch.stack([given["weight"], 1.1 * given["weight"]]), draw(2, 5, 9, seed=7)
+    run = torch.func.vmap(lambda w, d: first_spike_time(given["times"], w, LIF(*taus, 0.4), delay=d, backend="triton"))
+    whole = run(weight, delay)
+    sizes = []
+    monkeypatch.setattr(host, "_MEMORY", memory)
+    monkeypatch.setattr(
+        host, "_in_units", partial(lambda of, given: sizes.append(given.weight.shape) or of(given), host._in_units)
+    )
+    assert torch.equal(run(weight, delay), whole)
+    assert whole.isfinite().any()
+    assert len(sizes) > 2
 
 
 def test_the_same_bits_again():

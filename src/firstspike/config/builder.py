@@ -12,6 +12,7 @@ from firstspike.config.network import layers_of, parameter_groups
 from firstspike.config.section import Section
 from firstspike.config.sections import CUSTOM
 from firstspike.data import DATASETS, Splits
+from firstspike.devices import check_float64
 from firstspike.layers import LIFLayer, Network, start_firing_
 from firstspike.losses import LOSSES, REGULARIZERS, Loss
 from firstspike.seeding import generator
@@ -195,12 +196,8 @@ def device_of(config: Config) -> torch.device:
     name = config.training.device
     try:
         device = own_device(torch.device(name))
-        torch.empty(0, dtype=torch.float64, device=device)
+        check_float64(device)
         return torch.empty(0, device=device).device
-    except TypeError:  # of mps
-        raise ValueError(
-            f"device {name!r} cannot be used: it has no float64, in which sums and spike times are computed; try cpu"
-        ) from None
     except (RuntimeError, AssertionError) as error:  # torch's ways to say that it is not available
         raise ValueError(f"device {name!r} cannot be used: {str(error).splitlines()[0]}; try cpu") from None
 

@@ -14,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
+from firstspike.devices import sent
 from firstspike.layers.observed import at_observed
 from firstspike.ranges import Finite, NotNegative, PositiveOrInf, Size
 from firstspike.spiketime.times import check_times
@@ -101,7 +102,7 @@ class DelayRule:
             noise = torch.randn(shape, dtype=like.dtype, device=device)
         else:
             noise = torch.randn(shape, generator=source, dtype=like.dtype, device=device)
-        noise = (noise if part is None else noise[part[1]]).to(like.device)
+        noise = sent(noise if part is None else noise[part[1]], like.device)
         return delay + torch.maximum(self.jitter * noise, -delay.detach())
 
 

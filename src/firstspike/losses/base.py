@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
+from firstspike.devices import sent
 from firstspike.layers.trains import Form
 from firstspike.spiketime.times import check_tensor
 
@@ -48,7 +49,7 @@ class Loss(nn.Module):
             return costs.sum() if self.reduction == "sum" else costs.mean()
         return costs.sum() / weights.sum()
 
-    def share(self, part: Int64[Tensor, " part"], whole: Int64[Tensor, " batch"]) -> float:
+    def share(self, part: Int64[Tensor, " part"], whole: Int64[Tensor, " batch"]) -> float | Tensor:
         """Factor with which the loss of a part of a batch enters that of the whole batch."""
         if self.reduction == "sum":
             return 1.0
@@ -56,13 +57,13 @@ class Loss(nn.Module):
         if weights is None:
             return len(part) / len(whole)
         mine = self._weights(part, weights)
-        return 0.0 if mine is None else float(mine.sum() / weights.sum())
+        return 0.0 if mine is None else mine.sum() / weights.sum()
 
     def _weights(self, labels: Tensor, like: Tensor) -> Tensor | None:
         """Weight of each sample by its class; None where all are 1."""
         if self.weight is None:
             return None
-        classes = torch.tensor(self.weight, dtype=like.dtype, device=like.device)
+        classes = sent(torch.tensor(self.weight, dtype=like.dtype), like.device)
         return classes[labels]
 
     def per_sample(

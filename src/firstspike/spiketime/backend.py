@@ -12,6 +12,7 @@ that, and at most that of the next input. The fastest time constant is between 2
 The gradient is taken at ``spikes``, whoever computed them, with the causal set ``t_i + delay_i < T``. Where the
 neuron is silent, or ``V'(T) <= 0``, all derivatives are zero. ``max_weight_grad`` sets the weight gradient of a
 (sample, neuron) pair to zero if its largest ``|dL/dw_i|`` exceeds the bound, and leaves the other gradients alone.
+On a GPU the bound may be a tensor ``()``.
 """
 
 from collections.abc import Callable
@@ -23,7 +24,10 @@ from torch import Tensor
 
 
 class Constants(NamedTuple):
-    """The two time constants, numbers or tensors ``(E, O)``; ``tau_mem`` is ``inf`` for all neurons or for none."""
+    """The two time constants, numbers or tensors ``(E, O)``; ``tau_mem`` is ``inf`` for all neurons or for none.
+
+    On a GPU, tensors may hold what all neurons share, and ``tau_mem`` may be the number ``inf`` beside a tensor.
+    """
 
     tau_mem: float | Tensor
     tau_syn: float | Tensor

@@ -14,10 +14,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from firstspike.devices import DELAY, OBSERVED, THRESHOLD, TIMES, WEIGHT, is_host, mark, read_at_once
 from firstspike.spiketime.backend import Arguments, Backend, Constants, Gradients, Needs, Result, each_tensor
 from firstspike.spiketime.tangent import tangent
 from firstspike.spiketime.time_constants import check_time_constants, members, resolve
-from firstspike.spiketime.units import check_weights
+from firstspike.spiketime.units import LARGEST, check_weights, in_thresholds
 
 # Whether modes record or replace calls of torch, as ``make_fx`` does; backends work on memory that they do not see
 _modes = torch._C._len_torch_dispatch_stack
@@ -165,7 +166,7 @@ def recordable(constants: Constants) -> tuple[float | None, float]:
 
 def _asking(grad: Tensor) -> Tensor | None:
     """Numbers of the networks with a gradient, where some have none: in an ensemble not all need to learn."""
-    asking = grad.flatten(1).any(dim=1) if len(grad) > 1 else None
+    asking = grad.flatten(1).any(dim=1) if len(grad) > 1 and is_host(grad.device) else None
     return None if asking is None or bool(asking.all()) else asking.nonzero().flatten()
 
 
@@ -186,7 +187,18 @@ keep_signature(FirstSpikeGradient.forward)
 def check_values(
     times: Tensor, weight: Tensor, threshold: Tensor, delay: Tensor | None, observed: Tensor | None
 ) -> None:
-    """Raise ValueError for values that no neuron can work with."""
+    """Raise ValueError for values that no neuron can work with, on a GPU later (``raise_deferred_errors``)."""
+    if not read_at_once(weight.device):
+        for failure, tensor in ((TIMES, times), (OBSERVED, observed)):
+            if tensor is not None and tensor.numel():
+                mark(failure, ~(tensor.amin() > -math.inf))
+        if threshold.numel():
+            mark(THRESHOLD, ~((threshold > 0) & (threshold < math.inf)).all())
+        if delay is not None:
+            mark(DELAY, ~((delay >= 0) & (delay < math.inf)).all())
+        if weight.numel():
+            mark(WEIGHT, ~(in_thresholds(weight, threshold) <= LARGEST[weight.dtype]))
+        return
     for name, tensor in (("times", times), ("observed times", observed)):
         if tensor is not None and tensor.numel() and not float(tensor.detach().amin()) > -math.inf:
             raise ValueError(f"{name} must be real numbers or inf (no spike), got NaN or -inf")

@@ -25,6 +25,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from firstspike.devices import is_host
+
 Tau = float | Tensor
 
 # of (y - 1 + exp(-y)) / y^2 in powers of -y: below y = 1/2 the rest is smaller than half a unit in the last place
@@ -41,8 +43,10 @@ def where(condition: bool | Tensor, yes: Tau, no: Tau) -> Tau:
 
 
 def leakless(tau_mem: Tau) -> bool:
-    """Whether the neurons have no leak."""
-    return bool(tau_mem.isinf().all()) if isinstance(tau_mem, Tensor) else math.isinf(tau_mem)
+    """Whether the neurons have no leak; on a GPU those with a tensor have one."""
+    if isinstance(tau_mem, Tensor):
+        return is_host(tau_mem.device) and bool(tau_mem.isinf().all())
+    return math.isinf(tau_mem)
 
 
 def _rate(tau_mem: Tau, tau_syn: Tau) -> Tau:

@@ -9,12 +9,15 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
+from firstspike.devices import TAU_MEM, TAU_SYN, is_host, mark, read_at_once
 from firstspike.spiketime.backend import Constants
 from firstspike.spiketime.units import LARGEST, LONGEST
 
 
 def resolve(given: Constants, tau_mem: Tensor | None, tau_syn: Tensor | None) -> Constants:
     """Two numbers if all neurons share them, else two tensors ``(E, O)``.
+
+    On a GPU, where values are not read, tensors stay tensors. There, neurons without leak have the number ``inf``.
 
     Args:
         given: the numbers, of use where there is no tensor.
@@ -23,18 +26,25 @@ def resolve(given: Constants, tau_mem: Tensor | None, tau_syn: Tensor | None) ->
     """
     if tau_mem is None and tau_syn is None:
         return given
+    like = tau_syn if tau_mem is None else tau_mem
+    assert like is not None
+    if not is_host(like.device):  # whether neurons share them, only the layout of the tensors tells
+        mem = given.tau_mem if tau_mem is None and given.tau_mem == math.inf else _tensor(given.tau_mem, tau_mem, like)
+        return Constants(mem, _tensor(given.tau_syn, tau_syn, like))
     found = [x if tensor is None else _shared(tensor) for x, tensor in zip(given, (tau_mem, tau_syn), strict=True)]
     if not any(isinstance(x, Tensor) for x in found):
         return Constants(*found)
-    like = tau_syn if tau_mem is None else tau_mem
-    assert like is not None
     return Constants(*(x if isinstance(x, Tensor) else torch.full_like(like, x) for x in found))
+
+
+def _tensor(number: float | Tensor, tau: Tensor | None, like: Tensor) -> Tensor:
+    return torch.full((), float(number), dtype=like.dtype, device=like.device).expand_as(like) if tau is None else tau
 
 
 def members(constants: Constants) -> list[Constants] | None:
     """The numbers of each network of an ensemble, where the neurons of a network share them but not all networks do."""
     mem, syn = constants
-    if not isinstance(mem, Tensor) or not isinstance(syn, Tensor) or len(mem) == 1:
+    if not isinstance(mem, Tensor) or not isinstance(syn, Tensor) or len(mem) == 1 or not is_host(mem.device):
         return None
     if not bool(((mem == mem[:, :1]) & (syn == syn[:, :1])).all()):
         return None
@@ -44,6 +54,8 @@ def members(constants: Constants) -> list[Constants] | None:
 def check_time_constants(given: Constants, tau_mem: Tensor | None, tau_syn: Tensor | None, dtype: torch.dtype) -> None:
     """Raise ValueError for tensors that hold values which no neuron can work with, and for what does not fit the dtype.
 
+    On a GPU, the values of tensors are checked later (``raise_deferred_errors``).
+
     Args:
         given: as in ``resolve``.
         tau_mem: as in ``resolve``.
@@ -52,6 +64,9 @@ def check_time_constants(given: Constants, tau_mem: Tensor | None, tau_syn: Tens
     """
     if tau_mem is None and tau_syn is None:
         _check_range(given.tau_mem, given.tau_syn, given.tau_syn, dtype)
+        return
+    if not read_at_once((tau_syn if tau_mem is None else tau_mem).device):  # type: ignore[union-attr]
+        _mark_range(given, tau_mem, tau_syn, dtype)
         return
     ranges: list[float] = []
     for name, tau, number in (("tau_mem", tau_mem, given.tau_mem), ("tau_syn", tau_syn, given.tau_syn)):
@@ -65,6 +80,16 @@ def check_time_constants(given: Constants, tau_mem: Tensor | None, tau_syn: Tens
         ranges += low, high
     shortest, _, low, high = ranges
     _check_range(shortest, low, high, dtype)
+
+
+def _mark_range(given: Constants, tau_mem: Tensor | None, tau_syn: Tensor | None, dtype: torch.dtype) -> None:
+    """The same checks as below, of tensors that are not read."""
+    limit, least = LONGEST[dtype], 1 / LARGEST[dtype]
+    mem, syn = (number if tau is None else tau.detach() for number, tau in zip(given, (tau_mem, tau_syn), strict=True))
+    if isinstance(mem, Tensor) and mem.numel():
+        mark(TAU_MEM, ~((mem >= 1 / limit) & (mem >= least * syn) & (mem < math.inf)).all())
+    if isinstance(syn, Tensor) and syn.numel():
+        mark(TAU_SYN, ~((syn >= 1 / limit) & (syn <= limit) & (mem >= least * syn)).all())
 
 
 @lru_cache(maxsize=256)

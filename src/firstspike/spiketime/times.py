@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from firstspike.devices import read_at_once
+
 FROM_RASTER = (
     "a raster of 0 and 1 with the shape (steps, batch, inputs) becomes spike times by "
     "firstspike.data.first_spikes(raster, dt)"
@@ -49,8 +51,8 @@ def not_floating(times: Tensor) -> str:
 
 
 def _is_raster(times: Tensor) -> bool:
-    """Whether all values are 0 or 1, and both occur. Of most other tensors a single value is read."""
-    if torch.compiler.is_compiling() or not times.numel():
+    """Whether all values are 0 or 1, and both occur. Of most other tensors a single value is read, on a GPU none."""
+    if torch.compiler.is_compiling() or not times.numel() or not read_at_once(times.device):
         return False
     values = times.detach()
     try:

@@ -7,11 +7,13 @@ neither very short nor very long in it, see ``in_units``.
 
 import math
 from functools import lru_cache
+from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Float64
 from torch import Tensor
 
+from firstspike.devices import UNIT, is_host, mark, read_at_once
 from firstspike.spiketime.backend import Arguments, Backend, Constants, Gradients, Needs, Result
 
 LARGEST = {torch.float32: 1e30, torch.float64: 1e200}
@@ -44,12 +46,17 @@ def check_weights(weight: Float[Tensor, "E O I"], threshold: Float[Tensor, "E O"
         return
     if not bool(torch.isfinite(weight).all()):
         raise ValueError("weight must be finite, got NaN or inf; did the training diverge?")
-    largest = float((weight.abs().amax(dim=-1).double() / threshold.detach().double()).amax())
+    largest = float(in_thresholds(weight, threshold.detach()))
     if largest > limit:
         raise ValueError(
             f"weights must be at most {limit:g} times the threshold in {weight.dtype}, got {largest:g} times; "
             "did the training diverge?"
         )
+
+
+def in_thresholds(weight: Float[Tensor, "E O I"], threshold: Float[Tensor, "E O"]) -> Float64[Tensor, ""]:
+    """The largest weight in units of its neuron's threshold."""
+    return (weight.abs().amax(dim=-1).double() / threshold.double()).amax()
 
 
 def in_units(backend: Backend) -> Backend:
@@ -62,22 +69,22 @@ def in_units(backend: Backend) -> Backend:
     def forward(given: Arguments) -> Result:
         unit, inner = _inside(given)
         found = backend.forward(inner)
-        if unit == 1:
+        if is_one(unit):
             return found
         outer = found.spikes * unit
         # rounded up, a spike stays after the inputs that cause it
         early = outer / unit < found.spikes
-        return Result(torch.where(early, torch.nextafter(outer, outer.new_tensor(math.inf)), outer), found.saved)
+        return Result(torch.where(early, torch.nextafter(outer, torch.full_like(outer, math.inf)), outer), found.saved)
 
     def backward(
         grad: Tensor, result: Result, given: Arguments, max_weight_grad: float | None, needs: Needs
     ) -> Gradients:
         unit, inner = _inside(given)
-        if unit == 1:
+        if is_one(unit):
             return backend.backward(grad, result, given, max_weight_grad, needs)
         # derivatives by weights and thresholds are times; a long unit counts before they are small, a short one after
-        first, then = max(unit, 1.0), min(unit, 1.0)
-        bound = None if max_weight_grad is None else max_weight_grad / then
+        first, then = _split(unit)
+        bound: Any = None if max_weight_grad is None else max_weight_grad / then
         result = result._replace(spikes=result.spikes / unit)
         found = backend.backward(grad * first, result, inner, bound, needs)
         factors = (1 / first, then, then, 1 / first, 1 / first, 1 / first)
@@ -86,43 +93,58 @@ def in_units(backend: Backend) -> Backend:
     return Backend(forward, backward, backend.name)
 
 
-def _inside(given: Arguments) -> tuple[float, Arguments]:
+def _split(unit: float | Tensor) -> tuple[float | Tensor, float | Tensor]:
+    """A unit as the product of one that is at least 1 and one that is at most 1."""
+    if isinstance(unit, Tensor):
+        return unit.clamp(min=1), unit.clamp(max=1)
+    return max(unit, 1.0), min(unit, 1.0)
+
+
+def _inside(given: Arguments) -> tuple[float | Tensor, Arguments]:
     """The unit to work in, and the arguments in it."""
     unit, constants = unit_of_time(given.constants, given.times.dtype)
-    if unit == 1:
+    if is_one(unit):
         return unit, given._replace(constants=constants)
     times = in_unit("times", given.times, unit)
     delay = None if given.delay is None else in_unit("delay", given.delay, unit)
     return unit, given._replace(times=times, delay=delay, constants=constants)
 
 
-def in_unit(name: str, x: Tensor, unit: float) -> Tensor:
+def in_unit(name: str, x: Tensor, unit: float | Tensor) -> Tensor:
     """Times in a unit.
 
     Raises:
-        ValueError: times that have no number in it.
+        ValueError: times that have no number in it; on a GPU later, see ``raise_deferred_errors``.
     """
     inner = x / unit
-    if not torch.equal(inner.isinf(), x.isinf()):
-        limit = unit * torch.finfo(x.dtype).max
+    if not read_at_once(x.device):
+        mark(UNIT, (inner.isinf() != x.isinf()).any())
+    elif not torch.equal(inner.isinf(), x.isinf()):
+        limit = float(unit) * torch.finfo(x.dtype).max
         raise ValueError(f"{name} must be below {limit:g} with such time constants in {x.dtype}")
     return inner
 
 
-def unit_of_time(constants: Constants, dtype: torch.dtype) -> tuple[float, Constants]:
-    """The unit to work in, and the constants in it."""
+def unit_of_time(constants: Constants, dtype: torch.dtype) -> tuple[float | Tensor, Constants]:
+    """The unit to work in, and the constants in it; on a GPU that of tensors is one, and may be 1."""
     mem, syn = constants
-    if not isinstance(mem, Tensor) or not isinstance(syn, Tensor):
+    if not isinstance(syn, Tensor):
         assert not isinstance(mem, Tensor)
-        assert not isinstance(syn, Tensor)
         return _unit_of_numbers(mem, syn, dtype)
     if not syn.numel():
         return 1.0, constants
-    unit = _power_of(float(torch.minimum(mem, syn).amin()))
-    if unit == 1:
+    faster = (torch.minimum(mem, syn) if isinstance(mem, Tensor) else syn).amin()
+    unit: float | Tensor
+    if is_host(faster.device):
+        unit = _power_of(float(faster))
+    else:
+        near = (faster >= 1 / _NEAR) & (faster <= _NEAR)
+        unit = torch.where(near, 1.0, torch.ldexp(torch.ones_like(faster), torch.frexp(faster).exponent))
+    if is_one(unit):
         return unit, constants
-    inner = torch.where(mem.isinf(), mem, (mem / unit).clamp(max=torch.finfo(dtype).max))
-    return unit, Constants(inner, syn / unit)
+    if isinstance(mem, Tensor):
+        mem = torch.where(mem.isinf(), mem, (mem / unit).clamp(max=torch.finfo(dtype).max))
+    return unit, Constants(mem, syn / unit)
 
 
 @lru_cache(maxsize=256)
@@ -130,6 +152,11 @@ def _unit_of_numbers(mem: float, syn: float, dtype: torch.dtype) -> tuple[float,
     """The same of numbers. Neurons that leak too slowly to show have no leak."""
     unit = _power_of(min(mem, syn))
     return unit, Constants(math.inf if mem > LARGEST[dtype] * syn else mem / unit, syn / unit)
+
+
+def is_one(unit: float | Tensor) -> bool:
+    """Whether it is known to be 1; a tensor is not read."""
+    return not isinstance(unit, Tensor) and unit == 1
 
 
 def _power_of(faster: float) -> float:

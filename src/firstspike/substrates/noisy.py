@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from firstspike.devices import sent
 from firstspike.layers import Delay, LIFLinear
 from firstspike.ranges import Finite, NotNegative, Positive, Probability, Seed
 from firstspike.seeding import generator
@@ -34,16 +35,16 @@ class Noise:
     def normal(self, std: float, shape: tuple[int, ...], like: Tensor) -> Tensor:
         """The next normally distributed numbers."""
         drawn = torch.randn(shape, generator=self.source, dtype=torch.float64)
-        return (std * drawn).to(like)
+        return sent((std * drawn).to(like.dtype), like.device)
 
     def uniform(self, shape: tuple[int, ...], like: Tensor) -> Tensor:
         """The next numbers between 0 and 1."""
-        return torch.rand(shape, generator=self.source, dtype=torch.float64).to(like.device)
+        return sent(torch.rand(shape, generator=self.source, dtype=torch.float64), like.device)
 
     def pattern(self, purpose: str, index: int, shape: tuple[int, ...], like: Tensor) -> Tensor:
         """Normally distributed numbers that are the same at every call with this purpose and index."""
         drawn = torch.randn(shape, generator=generator(self.seed, purpose, index), dtype=torch.float64)
-        return drawn.to(like)
+        return sent(drawn.to(like.dtype), like.device)
 
     def state_dict(self) -> dict[str, Tensor]:
         """Where the stream is."""

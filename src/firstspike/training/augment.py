@@ -8,6 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from firstspike.data import SpikeData
+from firstspike.devices import sent
 from firstspike.ranges import Border, NotNegative, Probability
 
 Draw = Callable[[torch.Generator], Tensor]
@@ -57,7 +58,7 @@ class Augment:
             raise ValueError("flip and shift need images: these data have no image shape")
 
         def drawn(draw: Draw) -> Tensor:
-            return torch.stack([draw(source) for source in sources]).to(times.device)
+            return sent(torch.stack([draw(source) for source in sources]), times.device)
 
         if self.flip and data.image is not None:
             flipped = drawn(lambda source: torch.rand((batch, 1), generator=source)) < 0.5
@@ -98,5 +99,5 @@ def shifted(
     place = row.clamp(0, height - 1) * width + column.clamp(0, width - 1)
     pixels = times.unflatten(-1, (image[0], height * width))
     place, inside = (x.flatten(-2).unsqueeze(-2).expand_as(pixels) for x in (place, inside))
-    outside = torch.tensor(blank, dtype=times.dtype, device=times.device).unsqueeze(-1)
+    outside = sent(torch.tensor(blank, dtype=times.dtype), times.device).unsqueeze(-1)
     return torch.where(inside, pixels.gather(-1, place), outside).flatten(-2)

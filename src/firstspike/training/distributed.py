@@ -259,7 +259,7 @@ class Distributed(Sequential):
 
     def _mean(self, values: Tensor) -> Tensor:
         """Mean over the rows that all processes have."""
-        rows = values.new_tensor([len(values)])
+        rows = values.new_full((1,), len(values))
         summed = self.ranks.sum_(torch.cat([values.sum(dim=0), rows]))
         return summed[:-1] / summed[-1]
 

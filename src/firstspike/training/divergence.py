@@ -38,7 +38,8 @@ def staying_finite(members: Sequence[Member], epoch: int, seeds: Sequence[int]) 
 
 
 def _is_finite(network: nn.Module) -> bool:
-    return all(bool(torch.isfinite(parameter).all()) for parameter in network.parameters())
+    finite = [torch.isfinite(parameter).all() for parameter in network.parameters()]
+    return not finite or bool(torch.stack(finite).all())
 
 
 def _diverged(members: Sequence[Member], epoch: int, seeds: Sequence[int]) -> DivergedError:

@@ -9,6 +9,7 @@ from jaxtyping import Float, Float64, Int64
 from torch import Tensor, nn, optim
 
 from firstspike.data import SpikeData
+from firstspike.devices import sent
 from firstspike.layers import DelayRule, Ensemble, Network, project_delays_
 from firstspike.training.evaluation import Evaluation, evaluate, evaluation_of, outputs_of
 from firstspike.training.fitting import Member, Objective
@@ -128,7 +129,7 @@ class SideBySide(Sequential):
         learning = [e for e, layer in enumerate(raised) if layer is None or not skip]
         if learning:
             self.ensemble.zero_grad()
-            totals[learning].sum().backward()
+            totals.index_select(0, sent(torch.tensor(learning), totals.device)).sum().backward()
             self.ensemble.share_gradients(learning)
             for e in learning:
                 self.clip(members[e])
@@ -140,7 +141,7 @@ class SideBySide(Sequential):
                 first = first_spikes_in(members[e].network, layers, spiking[layer])[e]
                 members[e].silent.raise_layer_(members[e].network, layer, silent_share(first))
         correct = (self.objective.predict(layers[-1].detach()) == labels).mean(-1, dtype=times.dtype)
-        skipped = torch.tensor([layer is not None for layer in raised]).to(correct)
+        skipped = sent(torch.tensor([layer is not None for layer in raised], dtype=correct.dtype), correct.device)
         sums = torch.stack([losses.detach(), correct, skipped], dim=1)
         return torch.cat([sums, active], dim=1).double() * labels.shape[1]
 

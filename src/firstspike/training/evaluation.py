@@ -16,6 +16,7 @@ from jaxtyping import Float, Float64, Int, Int64
 from torch import Tensor, nn
 
 from firstspike.data import SpikeData
+from firstspike.devices import raise_deferred_errors, sent
 from firstspike.layers import EarliestPool2d, Ensemble, LIFLayer, Network, Record, form_of
 from firstspike.substrates import Exact, Substrate
 from firstspike.training.silent import first_spikes_in, spiking_layers
@@ -153,10 +154,14 @@ def evaluation_of(
 ) -> Evaluation:
     """Loss and decisions from output times, with silent fractions summed over the samples."""
     predictions = objective.predict(times)
+    loss, right = torch.as_tensor(objective.loss(times, labels)), (predictions == labels).mean(dtype=torch.float64)
+    numbers = [loss.double().view(1), right.view(1), silent / len(labels)]
+    found, accuracy, *fractions = torch.cat([x.to(times.device) for x in numbers]).tolist()  # wait for a GPU once
+    raise_deferred_errors()
     return Evaluation(
-        loss=float(objective.loss(times, labels)),
-        accuracy=(predictions == labels).mean(dtype=torch.float64).item(),
-        silent=tuple((silent / len(labels)).tolist()),
+        loss=found,
+        accuracy=accuracy,
+        silent=tuple(fractions),
         times=times,
         predictions=predictions,
         labels=labels,
@@ -229,8 +234,8 @@ def _silent(network: nn.Module, record: Record) -> tuple[Int64[Tensor, "*members
     one = network.members[0] if isinstance(network, Ensemble) else network
     layers = [first_spikes_in(one, record.layers, index) for index in spiking_layers(one)]
     if not layers:
-        return torch.zeros((*record.output.shape[:-2], 0), dtype=torch.int64), []
-    counts = torch.stack([torch.isinf(times).sum(dim=(-2, -1)) for times in layers], dim=-1).cpu()
+        return torch.zeros((*record.output.shape[:-2], 0), dtype=torch.int64, device=record.output.device), []
+    counts = torch.stack([torch.isinf(times).sum(dim=(-2, -1)) for times in layers], dim=-1)
     return counts, [times.shape[-1] for times in layers]
 
 
@@ -241,4 +246,4 @@ def _sample_dimension(network: nn.Module) -> int:
 
 def _fractions(counts: Int64[Tensor, "*members layers"], widths: Sequence[int]) -> Float64[Tensor, "*members layers"]:
     """Silent fractions, summed over the samples."""
-    return counts.double() / torch.tensor(widths, dtype=torch.float64)
+    return counts.double() / sent(torch.tensor(widths, dtype=torch.float64), counts.device)

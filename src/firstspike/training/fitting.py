@@ -194,9 +194,9 @@ class Objective:
         decide: Callable[[Tensor], Tensor] = getattr(self.loss, "predict", earliest)
         return decide(times)
 
-    def share(self, part: Int64[Tensor, " part"], whole: Int64[Tensor, " batch"]) -> float:
+    def share(self, part: Int64[Tensor, " part"], whole: Int64[Tensor, " batch"]) -> float | Tensor:
         """Weight of the mean over a part of a batch in the mean over all of it."""
-        weigh: Callable[[Tensor, Tensor], float] | None = getattr(self.loss, "share", None)
+        weigh: Callable[[Tensor, Tensor], float | Tensor] | None = getattr(self.loss, "share", None)
         return len(part) / len(whole) if weigh is None else weigh(part, whole)
 
 

@@ -135,7 +135,7 @@ class SilentNeurons:
         """What is added to the weights; it broadcasts."""
         amount = self.increment * 2**self.repeats if self.exponential else self.increment
         if not self.targeted:
-            return lif.weight.new_tensor(amount)
+            return lif.weight.new_full((), amount)
         silent = silent.view(len(lif.weight), -1).mean(dim=1)  # of all neurons that share the weights
         raised = (silent > limit).to(lif.weight) * amount
         return raised.view(-1, *[1] * (lif.weight.ndim - 1))

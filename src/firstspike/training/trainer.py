@@ -16,6 +16,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from firstspike import losses
 from firstspike.data import SpikeData
+from firstspike.devices import check_float64, raise_deferred_errors
 from firstspike.layers import Network, Record, jitter_from
 from firstspike.ranges import Count, Positive, Seed
 from firstspike.seeding import generator
@@ -122,6 +123,7 @@ class Trainer:
         self.augment = augment
         self.clip_grad_norm = clip_grad_norm
         self._engine: Sequential | None = None  # of the training in progress
+        check_float64(self.device)
 
     @property
     def network(self) -> nn.Module:
@@ -297,6 +299,8 @@ class Trainer:
                         member.progress.noise, member.progress.totals = source.get_state(), sums
                     return None
                 torch.default_generator.manual_seed(shared + start)
+                if self.device.type == "cuda":
+                    torch.cuda.manual_seed(shared + start)
                 chosen = order[:, start : start + size]
                 times = data.times[chosen]
                 if self.augment is not None:
@@ -305,6 +309,7 @@ class Trainer:
                 for member in members:
                     member.progress.batch += 1
                 fit.callbacks.call("on_batch_end", fit)
+            raise_deferred_errors()
 
         engine.end_epoch()
         for member in members:
@@ -331,7 +336,9 @@ class Trainer:
         member = self.members[0]
         parameter = next(member.network.parameters(), times)
         with _opened(member.substrate, member.network):
-            return record_in_parts(member.network, times.to(parameter), member.substrate)
+            found = record_in_parts(member.network, times.to(parameter), member.substrate)
+        raise_deferred_errors()
+        return found
 
     def predict(self, times: Float[Tensor, "samples inputs"]) -> Int64[Tensor, " samples"]:
         """Class of each sample by the (first) network; -1 where it makes no decision."""

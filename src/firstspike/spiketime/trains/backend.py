@@ -145,7 +145,8 @@ def in_units(backend: Backend) -> Backend:
 
 def _inside(given: Arguments) -> tuple[float, Arguments]:
     """The unit to work in, and the arguments in it."""
-    unit, constants = unit_of_time(given.constants, given.times.dtype)
+    found, constants = unit_of_time(given.constants, given.times.dtype)
+    unit = float(found)  # waits for a GPU
     if unit == 1:
         return unit, given._replace(constants=constants)
     state = given.state and given.state._replace(refractory=given.state.refractory / unit)

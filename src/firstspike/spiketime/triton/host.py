@@ -30,7 +30,7 @@ class _Common(NamedTuple):
 
     arrival: Tensor
     order: Tensor
-    count: Tensor
+    arriving: Tensor
     coefficients: Tensor
     weight: Tensor
     rates: Tensor
@@ -96,7 +96,8 @@ def backward(
         return zero_gradients(given, needs)
     unit, theta, scaled = _in_units(given)
     if delay is None:
-        common, later = _common(given, *(result.saved or _sorted(times)), scaled), scaled
+        arrival, order, count = result.saved or _sorted(times)
+        common, later = _common(given, arrival, order, count, scaled), scaled
     else:  # sums over causal inputs need no order
         none = times.new_empty(0, dtype=torch.int32)
         common, later = _common(given, times, none, none, scaled), delay
@@ -153,9 +154,9 @@ def _sorted(times: Float[Tensor, "E B I"]) -> tuple[Float[Tensor, "E B I"], Int[
 
 
 def _common(given: Arguments, arrival: Tensor, order: Tensor, count: Tensor, weight: Tensor) -> _Common:
-    """Arguments of the kernels, and their options; ``weight`` in units, ``(E, O, I)`` or as the forward kernel wants it.
+    """Arguments of the kernels, and their options.
 
-    With delays nothing is computed that depends on the order of arrival.
+    ``weight`` is in units, ``(E, O, I)``, or ``(E, B, I, O)`` in the order of arrival at each neuron.
     """
     constants = _of_networks(given.constants)
     rates = _rates(constants, given.threshold)
@@ -177,8 +178,10 @@ def _common(given: Arguments, arrival: Tensor, order: Tensor, count: Tensor, wei
         "num_warps": 1,  # a program asks all of its lanes at every input, which costs nothing within a warp
     }
     weight = weight.transpose(1, 2) if weight.ndim == 3 else weight
-    tensors = (arrival, order, count, coefficients, weight, rates)
-    return _Common(*(x.contiguous() for x in tensors), options)
+    arrival, order, count, coefficients, weight, rates = (
+        x.contiguous() for x in (arrival, order, count, coefficients, weight, rates)
+    )
+    return _Common(arrival, order, count, coefficients, weight, rates, options)
 
 
 def _in_units(given: Arguments) -> tuple[Float[Tensor, "E O"], Float[Tensor, "E O"], Float[Tensor, "E O I"]]:

@@ -51,10 +51,7 @@ def forward_kernel(
     slow, fast = tl.minimum(mem, syn), tl.maximum(mem, syn)
     theta = tl.load(threshold + e * outputs + columns, mask=inside, other=1.0)
     row, place = sample * inputs, sample * outputs + columns
-    if DELAYED:
-        n = tl.load(count + place, mask=inside, other=0)
-    else:
-        n = tl.load(count + sample)
+    n = tl.load(count + place, mask=inside, other=0) if DELAYED else tl.load(count + sample)
     voltage, current = tl.zeros_like(theta), tl.zeros_like(theta)
     found_voltage, found_current = tl.zeros_like(theta), tl.zeros_like(theta) + 1.0
     begin, length = tl.zeros_like(theta), tl.zeros_like(theta)
@@ -209,7 +206,7 @@ def slope_kernel(
     decayed, response, joined = tl.zeros_like(at), tl.zeros_like(at), at != at
     k = _causal(arrival, count, sample, inputs, at, DELAYED) - 1
     while k >= 0:
-        index, w, s, joined, decayed, response = _back(
+        _index, w, s, joined, decayed, response = _back(
             arrival, order, coefficients, weight, delay, k, e, sample, inputs, outputs, columns, at,
             joined, decayed, response, slow, fast, syn, OWN, DELAYED, TERMS,
         )  # fmt: skip
@@ -257,7 +254,7 @@ def gradient_kernel(
         decayed, response, joined = tl.zeros_like(at), tl.zeros_like(at), at != at
         k = _causal(arrival, count, sample, inputs, at, DELAYED) - 1
         while k >= 0:
-            index, w, s, joined, decayed, response = _back(
+            index, w, _s, joined, decayed, response = _back(
                 arrival, order, coefficients, weight, delay, k, e, sample, inputs, outputs, columns, at,
                 joined, decayed, response, slow, fast, syn, OWN, DELAYED, TERMS,
             )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Closed forms on a GPU: the response to one input, its derivatives, and the peak; formulas as in ``spiketime.response``.
+"""Closed forms on a GPU, as in ``spiketime.response``: the response to one input, its derivatives, and the peak.
 
 Time constants are given as rates: ``mem`` and ``syn`` are ``1/tau_mem`` and ``1/tau_syn``, ``slow`` and ``fast`` the
 smaller and the larger of the two. The response
