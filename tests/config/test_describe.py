@@ -119,6 +119,21 @@ def test_readouts(readout):
     assert found["network"][-1].items() >= readout.items()
 
 
+def test_spike_trains():
+    trains = {"kind": "spike_trains", "max_spikes": 8, "refractory": 0.1, "reset": -0.5, "overflow": "drop"}
+    trains |= {"trainable": ["tau_mem"], "neuron_lr": 0.1, "delay": {"scale": 2.0}, "delay_lr": 0.2}
+    network = [trains | {"out_features": 12}, {"kind": "first_spike"}, {"kind": "lif", "out_features": 2}]
+    data = {"kind": "delayed_xor", "train": 20, "validation": 10, "test": 10}
+    found = same_objects(raw(data=data, network=network))["network"]
+    assert {key: found[0][key] for key in ("max_spikes", "refractory", "reset", "overflow", "delay_lr")} == {
+        "max_spikes": 8,
+        "refractory": 0.1,
+        "reset": -0.5,
+        "overflow": "drop",
+        "delay_lr": 0.2,
+    }
+
+
 @pytest.mark.parametrize(
     "kind", [kind for kind in SUBSTRATES if kind not in ("nest", "neuron", "brian2", "brainscales2")]
 )

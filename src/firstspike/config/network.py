@@ -18,6 +18,7 @@ from firstspike.layers import (
     FirstSpike,
     LIFLayer,
     LIFLinear,
+    LIFSpikeTrains,
     Network,
     NeuronLayer,
     Readout,
@@ -32,7 +33,7 @@ MOST_NUMBERS = 2**31
 _RATES = ("lr", "delay_lr", "neuron_lr")
 
 
-_OUTPUTS = (LIFLinear, Readout)
+_OUTPUTS = (LIFLinear, LIFSpikeTrains, Readout)
 """Layers whose neurons can be the classes."""
 
 Problem = tuple[Place, str]

@@ -11,6 +11,7 @@ from firstspike.layers.lif import LIFLinear
 from firstspike.layers.network import Layer, Network, Record
 from firstspike.layers.neurons import LIFLayer, NeuronLayer
 from firstspike.layers.readouts import IntegralReadout, MaximumReadout, MembraneReadout, Readout
+from firstspike.layers.spiking import LIFSpikeTrains
 from firstspike.layers.start import passing_weights, start_firing_
 from firstspike.layers.trains import FirstSpike, first_of, form_of, takes_trains
 
@@ -21,6 +22,7 @@ LAYERS: dict[str, type[nn.Module]] = {
     "delay": Delay,
     "bias": BiasSpikes,
     "multiplex": Multiplex,
+    "spike_trains": LIFSpikeTrains,
     "first_spike": FirstSpike,
     "integral": IntegralReadout,
     "maximum": MaximumReadout,
@@ -39,6 +41,7 @@ __all__ = [
     "LIFConv2d",
     "LIFLayer",
     "LIFLinear",
+    "LIFSpikeTrains",
     "Layer",
     "MaximumReadout",
     "MembraneReadout",

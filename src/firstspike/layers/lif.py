@@ -1,6 +1,7 @@
-"""A layer of LIF neurons, fully connected to its inputs."""
+"""LIF neurons that are fully connected to their inputs."""
 
 from collections.abc import Collection
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -14,7 +15,79 @@ from firstspike.spiketime import first_spike_time
 from firstspike.spiketime.times import check_times
 
 
-class LIFLinear(LIFLayer):
+class DenseLIFLayer(LIFLayer):
+    """LIF neurons that see all inputs, perhaps with synaptic delays.
+
+    Args:
+        in_features: number of inputs.
+        out_features: number of neurons.
+        neuron: see ``LIFLinear``, as all that follows.
+        delay: rule of synaptic delays.
+        generator: source of the initial values.
+        options: what else a ``NeuronLayer`` takes.
+
+    Raises:
+        ValueError: sizes < 1.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        neuron: LIF | None,
+        *,
+        delay: DelayRule | None,
+        generator: torch.Generator | None,
+        **options: Any,
+    ) -> None:
+        if in_features < 1 or out_features < 1:
+            raise ValueError(f"in_features and out_features must be >= 1, got {in_features} and {out_features}")
+        super().__init__((out_features, in_features), in_features, out_features, neuron, **options)
+        self.delay_rule = delay
+        self.jitter_source: torch.Generator | None = None  # see ``jitter_from``
+        self.delay_raw = None if delay is None else nn.Parameter(torch.empty_like(self.weight), delay.trainable)
+        self.reset_parameters(generator)
+
+    @property
+    def _name(self) -> str:
+        return f"{type(self).__name__}({self.in_features}, {self.out_features})"
+
+    @torch.no_grad()
+    def reset_parameters(self, generator: torch.Generator | None = None) -> None:
+        """Draw weights and delays anew; parameters of the neuron that learn start again."""
+        super().reset_parameters(generator)
+        if self.delay_rule is not None and self.delay_raw is not None:
+            self.delay_rule.draw_(self.delay_raw, generator)
+
+    @property
+    def delay(self) -> Float[Tensor, "out_features in_features"] | None:
+        """Synaptic delays, >= 0, without jitter; None where there are none."""
+        return None if self.delay_rule is None or self.delay_raw is None else self.delay_rule(self.delay_raw)
+
+    def delay_in_pass(self) -> Float[Tensor, "out_features in_features"] | None:
+        """Synaptic delays of a forward pass: in training mode with jitter, drawn anew at each call."""
+        delay, rule = self.delay, self.delay_rule
+        if delay is not None and rule is not None and rule.jitter and self.training:
+            delay = rule.jittered(delay, delay, self.jitter_source)
+        return delay
+
+    def output_size(self, inputs: int) -> int:
+        """Number of outputs for so many inputs.
+
+        Raises:
+            ValueError: a number of inputs that the weights are not made for.
+        """
+        if inputs != self.in_features:
+            raise ValueError(f"{self._name} gets {inputs} inputs")
+        return self.out_features
+
+    def extra_repr(self) -> str:
+        """Sizes and neuron, as torch prints them."""
+        delay = "" if self.delay_rule is None else f", delay={self.delay_rule}"
+        return f"{self.in_features}, {self.out_features}, {self.neuron_repr()}{delay}"
+
+
+class LIFLinear(DenseLIFLayer):
     """LIF neurons that see all inputs: ``times (..., in_features) -> first spike times (..., out_features)``.
 
     Stateless: every sample is one presentation that starts at rest, and each neuron spikes at most once. The times of
@@ -63,13 +136,12 @@ class LIFLinear(LIFLayer):
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        if in_features < 1 or out_features < 1:
-            raise ValueError(f"in_features and out_features must be >= 1, got {in_features} and {out_features}")
         super().__init__(
-            (out_features, in_features),
             in_features,
             out_features,
             neuron,
+            delay=delay,
+            generator=generator,
             trainable=trainable,
             per_neuron=per_neuron,
             weight_mean=weight_mean,
@@ -79,39 +151,6 @@ class LIFLinear(LIFLayer):
             device=device,
             dtype=dtype,
         )
-        self.delay_rule = delay
-        self.jitter_source: torch.Generator | None = None  # see ``jitter_from``
-        self.delay_raw = None if delay is None else nn.Parameter(torch.empty_like(self.weight), delay.trainable)
-        self.reset_parameters(generator)
-
-    @torch.no_grad()
-    def reset_parameters(self, generator: torch.Generator | None = None) -> None:
-        """Draw weights and delays anew; parameters of the neuron that learn start again."""
-        super().reset_parameters(generator)
-        if self.delay_rule is not None and self.delay_raw is not None:
-            self.delay_rule.draw_(self.delay_raw, generator)
-
-    @property
-    def delay(self) -> Float[Tensor, "out_features in_features"] | None:
-        """Synaptic delays, >= 0, without jitter; None where there are none."""
-        return None if self.delay_rule is None or self.delay_raw is None else self.delay_rule(self.delay_raw)
-
-    def delay_in_pass(self) -> Float[Tensor, "out_features in_features"] | None:
-        """Synaptic delays of a forward pass: in training mode with jitter, drawn anew at each call."""
-        delay, rule = self.delay, self.delay_rule
-        if delay is not None and rule is not None and rule.jitter and self.training:
-            delay = rule.jittered(delay, delay, self.jitter_source)
-        return delay
-
-    def output_size(self, inputs: int) -> int:
-        """Number of outputs for so many inputs.
-
-        Raises:
-            ValueError: a number of inputs that the weights are not made for.
-        """
-        if inputs != self.in_features:
-            raise ValueError(f"LIFLinear({self.in_features}, {self.out_features}) gets {inputs} inputs")
-        return self.out_features
 
     def forward(
         self, times: Float[Tensor, "*batch in_features"], observed: Float[Tensor, "*batch out_features"] | None = None
@@ -119,9 +158,8 @@ class LIFLinear(LIFLayer):
         """First spike times; with ``observed`` those, and the gradient there."""
         check_times(times)
         if times.ndim and times.shape[-1] != self.in_features:
-            name = f"{type(self).__name__}({self.in_features}, {self.out_features})"
             shapes = f"times {tuple(times.shape)} and weight {tuple(self.weight.shape)}"
-            raise ValueError(f"{name} expects {self.in_features} inputs, got {times.shape[-1]}: {shapes}")
+            raise ValueError(f"{self._name} expects {self.in_features} inputs, got {times.shape[-1]}: {shapes}")
         delay = self.delay_in_pass() if observed is None else self.delay
         return first_spike_time(
             times,
@@ -132,8 +170,3 @@ class LIFLinear(LIFLayer):
             max_weight_grad=self.max_weight_grad,
             backend=self.backend,
         )
-
-    def extra_repr(self) -> str:
-        """Sizes and neuron, as torch prints them."""
-        delay = "" if self.delay_rule is None else f", delay={self.delay_rule}"
-        return f"{self.in_features}, {self.out_features}, {self.neuron_repr()}{delay}"

@@ -9,7 +9,8 @@ of the neurons at time t has the mean ``n mean phi(t)`` and the variance ``n std
 averages of ``kappa(t - t_i)`` and its square. Its slope has the averages ``phi'`` and ``chi`` of ``kappa'`` and its
 square. A shift of the inputs by dt_i shifts the spike by ``sum_i w_i kappa'_i dt_i / sum_i w_i kappa'_i``, so that what
 differs between neurons passes on with the gain ``std sqrt(n chi) / (n mean phi')``, taken where the mean membrane
-reaches the threshold. The mean is chosen so that the mean membrane peaks at ``_PEAK`` thresholds; the spread so that
+reaches the threshold. The mean is chosen so that the mean membrane peaks at ``_PEAK`` thresholds, or at fewer
+where neurons spike several times; the spread so that
 the gain through all layers together is ``_PASSED``, but not so wide that more than a tenth of the neurons stay silent.
 """
 
@@ -18,24 +19,29 @@ from collections.abc import Callable
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from firstspike.layers.init import NormalWeights, firing_weights
 from firstspike.layers.network import Network
 from firstspike.layers.neurons import LIFLayer
+from firstspike.layers.spiking import LIFSpikeTrains
+from firstspike.layers.trains import takes_trains
 from firstspike.neuron import LIF
 from firstspike.spiketime import first_spike_time
 from firstspike.spiketime.peaks import highest
 from firstspike.spiketime.response import kappa, kappa_slope
 
 _PEAK = 4.0  # of the mean membrane, in thresholds
+_PEAK_OF_TRAINS = 2.0  # where neurons spike several times
 _PASSED = 0.1  # of the differences between neurons, from the input to the output
 _SILENT_BEYOND = 1.28  # standard deviations below the mean: a tenth of a normal distribution
 _QUANTILES = 128
 _SAMPLES_WITH_DELAYS = 16  # each has as many arrivals as there are synapses
 
 
-def passing_weights(inputs: int, neuron: LIF, times: Float[Tensor, "samples inputs"], layers: int = 2) -> NormalWeights:
+def passing_weights(
+    inputs: int, neuron: LIF, times: Float[Tensor, "samples inputs"], layers: int = 2, peak: float = _PEAK
+) -> NormalWeights:
     """Weights for a threshold of 1 with which most neurons fire, and what differs between samples passes on.
 
     Args:
@@ -44,6 +50,7 @@ def passing_weights(inputs: int, neuron: LIF, times: Float[Tensor, "samples inpu
         times: a sample of what arrives, ``inf`` for no spike; only the distribution over all counts. Where nothing
             arrives at all, the weights are those of ``firing_weights``.
         layers: LIF layers of the network; of many each has to pass on more.
+        peak: maximum of the mean membrane, in thresholds.
     """
     tau_mem, tau_syn = float(neuron.tau_mem), float(neuron.tau_syn)
     arrived = times[torch.isfinite(times)].detach().cpu().double().sort().values
@@ -60,12 +67,12 @@ def passing_weights(inputs: int, neuron: LIF, times: Float[Tensor, "samples inpu
         return torch.where(since > 0, response(since.clamp(min=0), tau_mem, tau_syn), 0.0)
 
     phi, summit = highest(arrival, share, tau_mem, tau_syn)
-    mean = _PEAK / (active * phi)
+    mean = peak / (active * phi)
     # relative to the mean, so that no square overflows
     deviation = math.sqrt(float((at(summit, kappa) / phi).square().mean()) * active)
-    widest = (_PEAK - 1) / (_SILENT_BEYOND * phi * deviation)
+    widest = (peak - 1) / (_SILENT_BEYOND * phi * deviation)
 
-    crossing = first_spike_time(arrival, share[None], LIF(tau_mem, tau_syn, phi / _PEAK), backend="reference")
+    crossing = first_spike_time(arrival, share[None], LIF(tau_mem, tau_syn, phi / peak), backend="reference")
     slope = at(float(crossing), kappa_slope)
     rise = float(slope.mean())
     if not rise > 0:  # of times that are too late to tell a neuron's time constants
@@ -73,6 +80,18 @@ def passing_weights(inputs: int, neuron: LIF, times: Float[Tensor, "samples inpu
     passed = math.sqrt(active / float((slope / rise).square().mean()))
     gain = _PASSED ** (1 / layers)
     return NormalWeights(mean, min(widest, gain * mean * passed))
+
+
+def _passed_on(layer: nn.Module, times: Tensor) -> Tensor:
+    """What a layer gives; where neurons spike too often at the start, their first spikes are enough."""
+    if not isinstance(layer, LIFSpikeTrains):
+        found: Tensor = layer(times)
+        return found
+    overflow, layer.overflow = layer.overflow, "drop"
+    try:
+        return layer(times)
+    finally:
+        layer.overflow = overflow
 
 
 @torch.no_grad()
@@ -86,7 +105,7 @@ def start_firing_(
 
     Args:
         network: whose weights change, in place.
-        times: input times of some samples; a hundred are enough.
+        times: input times of some samples, or spike trains; a hundred are enough.
         generator: source of the weights; torch's global one by default.
     """
     times = network.flat(times)
@@ -97,15 +116,20 @@ def start_firing_(
         for layer in network:
             if isinstance(layer, LIFLayer) and layer.weight_mean is None:
                 arrivals = layer.seen(times)
+                several = takes_trains(layer)  # the last dimension counts the spikes of an input
                 delay = getattr(layer, "delay", None)
                 if delay is not None:
+                    delay = delay.unsqueeze(-1) if several else delay
                     arrivals = arrivals[:_SAMPLES_WITH_DELAYS, None] + delay
-                inputs = layer.synapses.shape[1]
+                inputs = layer.synapses.shape[1] * (arrivals.shape[-1] if several else 1)
+                peak = _PEAK_OF_TRAINS if several else _PEAK
 
-                def start(unit: LIF, inputs: int = inputs, arrivals: Tensor = arrivals) -> NormalWeights:
-                    return passing_weights(inputs, unit, arrivals, len(spiking))
+                def start(
+                    unit: LIF, inputs: int = inputs, arrivals: Tensor = arrivals, peak: float = peak
+                ) -> NormalWeights:
+                    return passing_weights(inputs, unit, arrivals, len(spiking), peak)
 
                 layer.draw_weights_(start, generator)
-            times = layer(times)
+            times = _passed_on(layer, times)
     finally:
         network.train(trains)

@@ -24,6 +24,7 @@ from firstspike.losses.readout import ReadoutCrossEntropy, ReadoutLoss, ReadoutM
 from firstspike.losses.regularizers import DelayL2, EarlyOutput
 from firstspike.losses.shift_invariant import ShiftInvariantMSE
 from firstspike.losses.silent_peak import SilentPeak
+from firstspike.losses.spike_count import SpikeCount
 
 LOSSES: dict[str, type[Loss]] = {
     "cross_entropy": TimeCrossEntropy,
@@ -37,6 +38,7 @@ REGULARIZERS: dict[str, type[nn.Module]] = {
     "delay_l2": DelayL2,
     "early_output": EarlyOutput,
     "silent_peak": SilentPeak,
+    "spike_count": SpikeCount,
 }
 
 __all__ = [
@@ -50,6 +52,7 @@ __all__ = [
     "ReadoutMSE",
     "ShiftInvariantMSE",
     "SilentPeak",
+    "SpikeCount",
     "TimeCrossEntropy",
     "TimeLoss",
     "TimeMSE",

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from firstspike.layers import Network, Record
+from firstspike.layers import Network, Record, first_of, takes_trains
 from firstspike.layers.named import named_lif_layers
 from firstspike.losses.base import check_not_negative, check_positive
 from firstspike.ranges import Fraction, NotNegative, Positive
@@ -67,15 +67,19 @@ class SilentPeak(nn.Module):
             raise ValueError("SilentPeak needs a Network and its record: regularizer(times, labels, network, record)")
         total = record.output.new_zeros(())
         for lif in named_lif_layers(network):
-            layer, spikes = lif.layer, record.layers[lif.index]
-            seen = layer.seen(lif.inputs(record))
+            layer = lif.layer
+            spikes, seen = first_of(layer, record.layers[lif.index]), layer.seen(lif.inputs(record))
+            synapses, delay = layer.synapses, getattr(layer, "delay", None)
+            if takes_trains(layer):  # every spike of an input is one more input
+                spikes_each = seen.shape[-1]
+                seen, synapses = seen.flatten(-2), synapses.repeat_interleave(spikes_each, dim=-1)
+                delay = None if delay is None else delay.repeat_interleave(spikes_each, dim=-1)
             rows = len(layer.weight)
             # (..., places, rows), where a layer has places at which the same neurons see different inputs
             spikes = spikes.unflatten(-1, (rows, -1)).movedim(-1, -2).reshape(-1, rows)
             silent = torch.isinf(spikes)
             silent = silent & (self.batch_mean(silent.to(spikes.dtype)) > self.max_silent)
-            delay = getattr(layer, "delay", None)
-            lack = lacking(seen.reshape(-1, seen.shape[-1]), layer.synapses, layer.neuron, silent, delay)
+            lack = lacking(seen.reshape(-1, seen.shape[-1]), synapses, layer.neuron, silent, delay)
             threshold = torch.as_tensor(layer.neuron.threshold).detach()
             places = layer.out_features // rows
             total = total + places * (lack / threshold).mean(dim=0).sum()

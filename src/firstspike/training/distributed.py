@@ -18,7 +18,7 @@ from torch.distributed.rendezvous import rendezvous
 
 from firstspike.data import SpikeData
 from firstspike.layers import part_of_batch
-from firstspike.losses import SilentPeak
+from firstspike.losses import SilentPeak, SpikeCount
 from firstspike.torchrun import ProcessLostError, local_rank, processes, rank
 from firstspike.training.engines import Sequential
 from firstspike.training.evaluation import Evaluation, evaluation_of, outputs_of
@@ -208,7 +208,7 @@ class Distributed(Sequential):
         super().__init__([member], objective, clip_grad_norm)
         self.ranks, self.asked, self.stopping = ranks, asked, False
         for regularizer in objective.regularizers:
-            if isinstance(regularizer, SilentPeak):
+            if isinstance(regularizer, SilentPeak | SpikeCount):
                 regularizer.batch_mean = self._mean
         ranks.from_first_(x for x in member.network.state_dict().values() if isinstance(x, Tensor))
 

@@ -1,0 +1,98 @@
+import math
+
+import pytest
+import torch
+
+from firstspike import LIF, LIFConv2d, LIFLinear, LIFSpikeTrains, Network
+from firstspike.losses import SpikeCount
+
+INF = math.inf
+
+
+def seeded(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def trains(seed=0, samples=6, inputs=4):
+    return (torch.rand(samples, inputs, 3, generator=seeded(seed), dtype=torch.float64) * 5).sort(-1).values
+
+
+def network(scale=1.0):
+    make = {"dtype": torch.float64, "generator": seeded()}
+    net = Network(
+        LIFSpikeTrains(4, 5, 100, LIF(2.0, threshold=0.7), **make),
+        LIFSpikeTrains(5, 3, 500, LIF(2.0), **make),
+    )
+    with torch.no_grad():
+        for layer in net:
+            layer.weight *= scale
+    return net
+
+
+def term(net, times, **options):
+    record = net.record(times)
+    return SpikeCount(**({"alpha": 0.5} | options))(record.output, torch.zeros(6).long(), net, record)
+
+
+def test_the_formula():
+    net, times = network(), trains()
+    expected = 0.0
+    for spikes in net.record(times).layers:
+        count = spikes.isfinite().sum(-1).double().mean(0)
+        expected += ((1.5 - count).clamp(min=0) ** 2 + (count - 2.0).clamp(min=0) ** 2).mean().item()
+    assert expected > 0.1
+    assert term(net, times, least=1.5, most=2.0).item() == pytest.approx(0.5 * expected)
+    assert term(net, times) == 0  # without bounds
+
+
+def test_the_surrogate_is_that_of_a_neuron_without_leak():
+    net, times = network(), trains()
+    (gradient,) = torch.autograd.grad(term(net, times, alpha=1.0, most=0.5), net[0].weight)
+    count = net.record(times).layers[0].isfinite().sum(-1).double().mean(0)
+    received = times.isfinite().sum(-1).double().mean(0)
+    expected = 2 * (count - 0.5).clamp(min=0)[:, None] / 5 * received / 0.7
+    torch.testing.assert_close(gradient, expected)
+
+
+def test_without_leak_and_with_small_weights_the_surrogate_is_right():
+    """Many weak inputs long before the end: the number of spikes is the charge over the threshold, rounded down."""
+    times = (torch.rand(8, 50, 20, generator=seeded(), dtype=torch.float64) * 20).sort(-1).values
+    layer = LIFSpikeTrains(50, 6, 100, LIF(INF), weight_mean=0.01, weight_std=0.003, dtype=torch.float64)
+    count = layer(times).isfinite().sum(-1).double()
+    charge = times.isfinite().sum(-1).double() @ layer.weight.mT
+    assert bool(((count - charge).abs() <= 1).all())
+
+
+@pytest.mark.parametrize(("scale", "bounds"), [(0.01, {"least": 2.0}), (1.0, {"most": 3.0})])
+def test_it_wakes_silent_neurons_and_calms_bursting_ones(scale, bounds):
+    net, times = network(scale), trains()
+    optimizer = torch.optim.Adam(net.parameters(), lr=0.02)
+    before = term(net, times, **bounds).item()
+    for _ in range(150):
+        optimizer.zero_grad()
+        term(net, times, **bounds).backward()
+        optimizer.step()
+    assert before > 1.0
+    assert term(net, times, **bounds).item() < 0.05 * before
+
+
+def test_first_spikes_and_images_count_as_well():
+    times = torch.rand(6, 16, generator=seeded(), dtype=torch.float64)
+    make = {"dtype": torch.float64, "generator": seeded()}
+    net = Network(LIFConv2d((1, 4, 4), 2, 3, **make), LIFLinear(8, 3, **make))
+    record = net.record(times)
+    expected = sum((2 - x.isfinite().double().mean(0)).square().mean().item() for x in record.layers)
+    found = term(net, times, alpha=1.0, least=2.0)
+    assert found.item() == pytest.approx(expected)
+    found.backward()
+    seen = net[0].seen(times).isfinite().double().mean(0)
+    few = 2 - record.layers[0].isfinite().double().mean(0).view(2, 4)
+    gradient = -2 * torch.einsum("rp,pi->ri", few, seen) / 8
+    torch.testing.assert_close(net[0].weight.grad.flatten(1), gradient)
+
+
+def test_wrong_arguments():
+    with pytest.raises(ValueError, match="most: expected at least 2, the lower bound, got 1"):
+        SpikeCount(0.1, least=2.0, most=1.0)
+    with pytest.raises(ValueError, match="needs a Network and its record"):
+        SpikeCount(0.1)(torch.rand(2, 3), torch.zeros(2).long(), network())
