@@ -108,7 +108,8 @@ def unwind_tile(
     slow, fast, back, leak = rows[SLOW], rows[FAST], rows[BACK], rows[LEAK]
     slower, faster = min(c[PER_MEM], c[PER_SYN]), max(c[PER_MEM], c[PER_SYN])
     response = decay = zero
-    sums[((top & 15) + 1) * 16 :] = 0
+    for i in range(((top & 15) + 1) * 16, sums.size):
+        sums[i] = 0
     segment = segments - 1
     while segment > 0 and ends[segment - 1] > top:
         segment -= 1

@@ -25,6 +25,7 @@ from numba.core.sigutils import normalize_signature
 from numba.misc.appdirs import AppDirs
 
 from firstspike._version import __version__
+from firstspike.spiketime.cpu.compiling import jit as jit
 
 logger = logging.getLogger(__name__)
 
@@ -34,14 +35,6 @@ listeners: list[Callable[[], None]] = []
 """Called whenever something is compiled, before."""
 
 _UNUSED = 30 * 24 * 3600  # seconds after which the kernels of other versions are dropped
-
-
-def jit(function: Callable[..., Any]) -> Any:
-    """``numba.njit``, kept on disk; a division by 0 gives inf, without a check each time."""
-    made = numba.njit(error_model="numpy")(function)
-    if folder() is not None:
-        made._cache = _OnDisk(function)
-    return made
 
 
 def c_function(signature: Any) -> Callable[[Callable[[Any], None]], CFunc]:

@@ -45,7 +45,7 @@ from firstspike.spiketime.cpu.simd import (
 )
 
 TILE = 64  # neurons that are scanned together, lanes of one vector
-NARROW = 16  # lanes that are worked on where there are no more neurons than these; the functions' ``zero`` says so
+NARROW = 32  # lanes that are worked on where there are no more neurons than these; the functions' ``zero`` says so
 VOLTAGE, CURRENT, LIMIT = range(3)  # what is known of a neuron that fired: the state before, and the latest time
 NOW_VOLTAGE, NOW_CURRENT = 3, 4  # the state that is to be tested
 WAIT, LOW, HIGH, VALUE, DRIVE = 5, 6, 7, 8, 9  # where the search for the crossing is

@@ -260,8 +260,9 @@ def scan_samples(zero, times, packed, c, rows, ends, order, arrival, count, last
         lanes = min(TILE, outputs - tile * TILE)
         every = ~np.uint64(0) >> np.uint64(TILE - lanes)
         for b in range(first, stop):
-            lane_last[:] = -1
             at = b - first
+            for lane in range(TILE):
+                lane_last[lane] = -1
             silent, left = every, every if count[b] else np.uint64(0)
             if fast[at]:
                 silent, left = scan_fast(

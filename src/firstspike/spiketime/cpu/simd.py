@@ -102,11 +102,11 @@ def _vec_of(*args):
 
 @intrinsic
 def fma(typingctx, x, y, z):
-    """``x * y + z``; numbers among them count for all lanes."""
+    """``x * y + z``, rounded once where the machine can; numbers among them count for all lanes."""
     vec = _vec_of(x, y, z)
 
     def codegen(context, builder, sig, args):
-        return _call(builder, f"llvm.fma.{_suffix(vec)}", _llvm_type(vec), args)
+        return _call(builder, f"llvm.fmuladd.{_suffix(vec)}", _llvm_type(vec), args)
 
     return vec(vec, vec, vec), codegen
 
@@ -140,8 +140,19 @@ def _unary(name: str):
 
 
 sqrt = _unary("sqrt")
-nearest = _unary("nearbyint")
 absolute = _unary("fabs")
+
+
+@intrinsic
+def nearest(typingctx, x):
+    """The nearest whole numbers, for lanes far below ``2**22``. Rounding is a library call on some machines."""
+    shift = 1.5 * 2.0 ** (23 if x.dtype == types.float32 else 52)
+
+    def codegen(context, builder, sig, args):
+        shifts = ir.Constant(_llvm_type(x), [shift] * x.lanes)
+        return builder.fsub(builder.fadd(args[0], shifts), shifts)
+
+    return x(x), codegen
 
 
 @intrinsic

@@ -117,7 +117,8 @@ def _bucket_sort(times, order, arrival, spare, starts, n):
     if not 0 < scale < math.inf:
         return False
     where, kept = spare[0], spare[1]
-    starts[:buckets] = 0
+    for bucket in range(buckets):
+        starts[bucket] = 0
     for k in range(n):
         bucket = np.int32((times[order[k]] - low) * scale)
         where[k], kept[k] = bucket, order[k]
@@ -133,13 +134,16 @@ def _bucket_sort(times, order, arrival, spare, starts, n):
         order[place], arrival[place] = i, times[i]
     if _insertion_sort(order, arrival, n, _CROWDED * n):
         return True
-    order[:n] = kept[:n]
+    for k in range(n):
+        order[k] = kept[k]
     return False
 
 
 @jit
 def _radix_sort(keys, order, spare_order, count, n):
-    count[:] = 0
+    for digit in range(count.shape[0]):
+        for value in range(_VALUES):
+            count[digit, value] = 0
     for k in range(n):
         key = np.uint64(keys[0, k])
         for digit in range(count.shape[0]):
@@ -167,4 +171,5 @@ def _radix_sort(keys, order, spare_order, count, n):
         source_order, target_order = target_order, source_order
         swapped = not swapped
     if swapped:
-        order[:n] = spare_order[:n]
+        for k in range(n):
+            order[k] = spare_order[k]

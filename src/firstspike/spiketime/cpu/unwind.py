@@ -81,14 +81,17 @@ def unwind_tiles(
     total, lane_grad, lane_spikes, lane_slope = given[0], given[1], given[2], given[3]
     lane_unit, lane_level, lane_last, places = given[4], given[5], whole[0], whole[1]
     if wants_times:
-        by_times[samples[0] : samples[1]] = 0
+        for b in range(samples[0], samples[1]):
+            for k in range(by_times.shape[1]):
+                by_times[b, k] = 0
     for tile in range(tiles[0], tiles[1]):
         begin = tile * TILE
         end = min(begin + TILE, outputs)
         if wants_weight:
-            by_weight[tile] = 0
-        total[:] = 0
-        lane_last[:] = -1  # the last tile may have lanes without a neuron
+            for i in range(by_weight.shape[1]):
+                by_weight[tile, i] = 0
+        for lane in range(TILE):
+            total[lane], lane_last[lane] = 0, -1  # the last tile may have lanes without a neuron
         for lane in range(end - begin):
             lane_unit[lane], lane_level[lane] = unit[begin + lane], threshold[begin + lane] / unit[begin + lane]
         for b in range(samples[0], samples[1]):
@@ -111,7 +114,8 @@ def unwind_tiles(
             )  # fmt: skip
             if top < 0:
                 continue
-            total += lanes[SCALE]
+            for lane in range(TILE):
+                total[lane] += lanes[SCALE, lane]
             start_lanes(zero, lanes, SCALE, c)
             both = not dropped or not wants_weight
             if dropped and wants_weight and wants_times:
@@ -125,7 +129,8 @@ def unwind_tiles(
                 zero, weights, order[b], arrival[b], ends[b], segments[b], rows[b], lanes, joins, top, c,
                 sums, by_weight[tile], by_times[b], wants_weight, wants_times and both,
             )  # fmt: skip
-            joins[: top + 1] = 0
+            for k in range(top + 1):
+                joins[k] = 0
         for j in range(begin, end):
             by_threshold[j] = total[j - begin]
     keep(memory)
@@ -135,7 +140,8 @@ def unwind_tiles(
 def gather_times(parts, order, count, rows, c, by_times, first, stop):
     """Sum the groups' gradients ``(groups, batch, stride)`` by the sorted times, and undo the sorting."""
     for b in range(first, stop):
-        by_times[b] = 0
+        for i in range(by_times.shape[1]):
+            by_times[b, i] = 0
         for k in range(count[b]):
             total = parts[0, b, k]
             for part in range(1, parts.shape[0]):

@@ -1,0 +1,67 @@
+"""Functions that kernels call: they are compiled as parts of a kernel, never alone.
+
+Numba makes machine code of every function that it compiles, optimised by itself, and two wrappers to call it from
+Python and C. Only the kernels need that. The functions that they call are linked into them and optimised there, which
+nearly halves the time to compile.
+"""
+
+# mypy: disable-error-code="no-untyped-def"
+from collections.abc import Callable
+from typing import Any
+
+import numba
+from numba.core.codegen import JITCodeLibrary
+from numba.core.compiler import CompilerBase, DefaultPassBuilder
+from numba.core.compiler_machinery import FunctionPass, register_pass
+from numba.core.typed_passes import NopythonTypeInference
+
+
+class _Part(JITCodeLibrary):
+    """Code for other libraries to link in."""
+
+    class _NoMachineCode:
+        def set_env(self, env_name, env):
+            pass
+
+    codegen = _NoMachineCode()
+
+    def _optimize_final_module(self):
+        pass
+
+    def _finalize_final_module(self):
+        self._finalize_dynamic_globals()
+        self._finalized = True
+
+    def get_pointer_to_function(self, name):
+        self._ensure_finalized()
+        return 0
+
+
+@register_pass(mutates_CFG=False, analysis_only=True)
+class _AsPart(FunctionPass):
+    _name = "firstspike_as_part"
+
+    def __init__(self):
+        FunctionPass.__init__(self)
+
+    def run_pass(self, state):
+        state.library = _Part(state.targetctx.codegen(), state.func_id.func_qualname)
+        return False
+
+
+class _PartCompiler(CompilerBase):
+    def define_pipelines(self):
+        passes = DefaultPassBuilder.define_nopython_pipeline(self.state)
+        passes.add_pass_after(_AsPart, NopythonTypeInference)
+        passes.finalize()
+        return [passes]
+
+
+_OPTIONS: dict[str, Any] = {
+    "error_model": "numpy", "no_cpython_wrapper": True, "no_cfunc_wrapper": True, "pipeline_class": _PartCompiler,
+}  # fmt: skip
+
+
+def jit(function: Callable[..., Any]) -> Any:
+    """``numba.njit`` for a function that kernels call; a division by 0 gives inf, without a check each time."""
+    return numba.njit(**_OPTIONS)(function)
