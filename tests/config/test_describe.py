@@ -124,7 +124,12 @@ def test_spike_trains():
     trains |= {"trainable": ["tau_mem"], "neuron_lr": 0.1, "delay": {"scale": 2.0}, "delay_lr": 0.2}
     network = [trains | {"out_features": 12}, {"kind": "first_spike"}, {"kind": "lif", "out_features": 2}]
     data = {"kind": "delayed_xor", "train": 20, "validation": 10, "test": 10}
-    found = same_objects(raw(data=data, network=network))["network"]
+    recurrent = {"kind": "recurrent", "out_features": 5, "max_spikes": 8, "duration": 5.0, "window": 0.5}
+    recurrent |= {"recurrent_delay": {"scale": 3.0}, "recurrent_std": 0.1, "delay_lr": 0.3}
+    found = same_objects(raw(data=data, network=[recurrent, *network]))["network"]
+    assert found[0].items() >= (recurrent | {"recurrent_delay": found[0]["recurrent_delay"]}).items()
+    assert found[0]["recurrent_delay"]["scale"] == 3.0
+    found = found[1:]
     assert {key: found[0][key] for key in ("max_spikes", "refractory", "reset", "overflow", "delay_lr")} == {
         "max_spikes": 8,
         "refractory": 0.1,

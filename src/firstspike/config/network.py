@@ -166,9 +166,9 @@ def network_problems(
             message += f"; write out_features: {classes}"
         problems.append((("network", last, "out_features"), message))
     for index, section in enumerate(sections):
-        for rate, key in (("delay_lr", "delay"), ("neuron_lr", "trainable")):
-            if getattr(section, rate, None) is not None and not getattr(section, key, None):
-                problems.append((("network", index, rate), f"{rate} needs {key}, which this layer does not have"))
+        for rate, keys in (("delay_lr", ("delay", "recurrent_delay")), ("neuron_lr", ("trainable",))):
+            if getattr(section, rate, None) is not None and not any(getattr(section, key, None) for key in keys):
+                problems.append((("network", index, rate), f"{rate} needs {keys[0]}, which this layer does not have"))
     spiking = [layer for layer in layers if isinstance(layer, LIFLayer)]
     if not isinstance(limits, int | float) and len(limits) != len(spiking):
         message = f"expected one for each of {len(spiking)} LIF layers, or one number, got {len(limits)}"
@@ -203,7 +203,7 @@ def _rate_of(layer: nn.Module, parameter: str) -> str:
     """The key that holds the learning rate of a layer's parameter."""
     if parameter.startswith("log_"):
         return "neuron_lr"
-    return "delay_lr" if isinstance(layer, NeuronLayer) and parameter == "delay_raw" else "lr"
+    return "delay_lr" if isinstance(layer, NeuronLayer) and parameter.endswith("delay_raw") else "lr"
 
 
 def describe_network(network: nn.Module, optimizer: optim.Optimizer) -> list[Section]:
@@ -232,7 +232,10 @@ def _describe_layer(section: type[Section], kind: str, layer: nn.Module) -> dict
     if isinstance(layer, Delay):
         return {name: getattr(layer, name, getattr(layer.rule, name, None)) for name in names}
     values = {name: getattr(layer, name) for name in names if name not in ("neuron", "delay", "trainable")}
-    found = {name: x.tolist() if isinstance(x, Tensor) else x for name, x in values.items()}
+    found = {
+        name: x.tolist() if isinstance(x, Tensor) else vars(x) if isinstance(x, DelayRule) else x
+        for name, x in values.items()
+    }
     if isinstance(layer, NeuronLayer):
         neuron = vars(layer.initial_neuron)
         if any(isinstance(value, Tensor) for value in neuron.values()):

@@ -45,7 +45,12 @@ _PARAMETERS = tuple[Literal["tau_mem", "tau_syn", "threshold"], ...]
 def _layer(kind: str, target: type[Any]) -> type[Section]:
     """The section of a layer: what it computes from the layer before it is left out, learning rates are added."""
     if issubclass(target, NeuronLayer):
-        types = {"neuron": Neuron | None, "delay": Rule | None, "trainable": _PARAMETERS}
+        types = {
+            "neuron": Neuron | None,
+            "delay": Rule | None,
+            "recurrent_delay": Rule | None,
+            "trainable": _PARAMETERS,
+        }
         rates = {"lr": _rate("its weights")}
         if "trainable" in target.__init__.__annotations__:
             rates |= {"neuron_lr": _rate("what is named in `trainable`")}

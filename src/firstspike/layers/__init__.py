@@ -11,6 +11,7 @@ from firstspike.layers.lif import LIFLinear
 from firstspike.layers.network import Layer, Network, Record
 from firstspike.layers.neurons import LIFLayer, NeuronLayer
 from firstspike.layers.readouts import IntegralReadout, MaximumReadout, MembraneReadout, Readout
+from firstspike.layers.recurrent import LIFRecurrent, RecurrentState
 from firstspike.layers.spiking import LIFSpikeTrains
 from firstspike.layers.start import passing_weights, start_firing_
 from firstspike.layers.trains import FirstSpike, first_of, form_of, takes_trains
@@ -23,6 +24,7 @@ LAYERS: dict[str, type[nn.Module]] = {
     "bias": BiasSpikes,
     "multiplex": Multiplex,
     "spike_trains": LIFSpikeTrains,
+    "recurrent": LIFRecurrent,
     "first_spike": FirstSpike,
     "integral": IntegralReadout,
     "maximum": MaximumReadout,
@@ -41,6 +43,7 @@ __all__ = [
     "LIFConv2d",
     "LIFLayer",
     "LIFLinear",
+    "LIFRecurrent",
     "LIFSpikeTrains",
     "Layer",
     "MaximumReadout",
@@ -50,6 +53,7 @@ __all__ = [
     "NeuronLayer",
     "Readout",
     "Record",
+    "RecurrentState",
     "ensemble",
     "firing_weights",
     "first_of",

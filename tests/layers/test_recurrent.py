@@ -1,0 +1,172 @@
+"""Recurrent layers against one long call of the operator, whose recurrent inputs are found by iteration."""
+
+import math
+import warnings
+
+import pytest
+import torch
+
+from firstspike import LIF, DelayRule, IntegralReadout, LIFRecurrent, LIFSpikeTrains, Network, ensemble, spike_trains
+
+INF = math.inf
+SIZES = {"inputs": 4, "outputs": 5}
+
+
+def seeded(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def trains(samples=3, spikes=3, seed=0, until=5.0):
+    times = torch.rand(samples, 4, spikes, generator=seeded(seed), dtype=torch.float64) * until
+    times[0, 1] = INF
+    return times.sort(-1).values
+
+
+def layer(seed=0, spikes=40, duration=12.0, **options):
+    make = {"dtype": torch.float64, "generator": seeded(seed), "weight_mean": 0.6, "weight_std": 0.4}
+    make |= {"recurrent_mean": 0.1, "recurrent_std": 0.5, "window": 0.75, "window_spikes": 20}
+    return LIFRecurrent(4, 5, spikes, duration, LIF(2.0), **make | options)
+
+
+def by_iteration(lif, times, rounds=60):
+    """Spikes of the layer as a fixed point: its own spikes, delayed, are inputs. Each round is right for longer."""
+    weight = torch.cat([lif.weight, lif.recurrent_weight], dim=1)
+    own = torch.full_like(lif.recurrent_weight, lif.window)
+    if lif.recurrent_delay is not None:
+        own = own + lif.recurrent_delays.delay
+    delay = torch.cat([torch.zeros_like(lif.weight) if lif.delay is None else lif.delay, own], dim=1)
+    options = {"refractory": lif.refractory, "reset": lif.reset, "until": lif.duration}
+    most = lif.max_spikes
+    found = torch.full((len(times), 5, most), INF, dtype=times.dtype)
+    inputs = torch.nn.functional.pad(times, (0, most - times.shape[-1]), value=INF)
+    for _ in range(rounds):
+        arriving = torch.cat([inputs, found], dim=-2)
+        again = spike_trains(arriving, weight, lif.neuron, max_spikes=most, delay=delay, **options)
+        if torch.equal(again.detach(), found.detach()):
+            return again
+        found = again
+    raise AssertionError("no fixed point")
+
+
+CASES = {
+    "plain": {},
+    "refractory": {"refractory": 0.3, "reset": -0.2},
+    "input delays": {"delay": DelayRule(scale=2.0)},
+    "recurrent delays": {"recurrent_delay": DelayRule(scale=2.0)},
+    "both": {"delay": DelayRule(scale=2.0), "recurrent_delay": DelayRule(scale=0.5, shift=0.2)},
+    "long window": {"window": 2.0, "window_spikes": 40},
+    "window does not divide duration": {"window": 0.7},
+}
+
+
+@pytest.mark.parametrize("options", CASES.values(), ids=CASES)
+def test_windows_give_the_spikes_of_one_call(options):
+    lif, times = layer(**options), trains()
+    found, expected = lif(times), by_iteration(lif, times)
+    assert found.shape == (3, 5, 40)
+    assert torch.equal(found.isfinite(), expected.isfinite())
+    torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-10)
+    alone = LIFSpikeTrains(4, 5, 40, LIF(2.0), dtype=torch.float64, overflow="drop")
+    with torch.no_grad():
+        alone.weight.copy_(lif.weight)
+    assert int(found.isfinite().sum()) != int(alone(times).isfinite().sum())  # the recurrence matters
+
+
+@pytest.mark.parametrize("options", CASES.values(), ids=CASES)
+def test_gradients_are_those_of_one_call(options):
+    lif, times = layer(**options), trains().requires_grad_()
+    parameters = [times, *lif.parameters()]
+    total = [torch.where(x.isfinite(), x, 0.0).square().sum() for x in (lif(times), by_iteration(lif, times))]
+    found, expected = (torch.autograd.grad(x, parameters, allow_unused=True) for x in total)
+    assert all(x is not None and bool(x.any()) for x in found)
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-6, atol=1e-8)
+
+
+def test_gradcheck():
+    lif, times = layer(duration=5.0), trains()
+
+    def total(weight, recurrent):
+        out = torch.func.functional_call(lif, {"weight": weight, "recurrent_weight": recurrent}, (times,))
+        return torch.where(out.isfinite(), out, 0.0).sum()
+
+    assert torch.autograd.gradcheck(total, (lif.weight, lif.recurrent_weight), atol=1e-5)
+
+
+@pytest.mark.parametrize("options", [{}, {"recurrent_delay": DelayRule(scale=2.0)}], ids=["plain", "delays"])
+def test_a_sequence_in_pieces(options):
+    lif, times = layer(**options), trains()
+    whole = lif(times)
+    found, state = [], None
+    for until in (3.0, 6.75, 12.0):
+        piece, state = lif.proceed(times, until, state)
+        found.append(piece)
+    pieces = torch.cat(found, dim=-1).sort(-1).values[..., :40]
+    torch.testing.assert_close(pieces, whole, rtol=1e-10, atol=1e-10)
+    assert state.neurons.time == 12.0
+    total = [torch.where(x.isfinite(), x, 0.0).sum() for x in (pieces, whole)]
+    one, other = (torch.autograd.grad(x, lif.recurrent_weight)[0] for x in total)
+    torch.testing.assert_close(one, other, rtol=1e-6, atol=1e-8)
+    with pytest.raises(ValueError, match="until must be after 12, where the state is"):
+        lif.proceed(times, 12.0, state)
+
+
+def test_a_detached_state_ends_gradients():
+    lif, times = layer(), trains().requires_grad_()
+    _, state = lif.proceed(times, 6.0)
+    later, _ = lif.proceed(trains() + 6.0, 12.0, state.detach())
+    torch.where(later.isfinite(), later, 0.0).sum().backward()
+    assert times.grad is None
+
+
+def test_observed_spikes():
+    lif, times = layer(), trains()
+    seen = lif(times).detach()
+    again = lif(times, seen)
+    assert torch.equal(again.detach(), seen)
+    total = [torch.where(x.isfinite(), x, 0.0).sum() for x in (again, lif(times))]
+    for one, other in zip(*(torch.autograd.grad(x, tuple(lif.parameters())) for x in total), strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def test_room_for_spikes():
+    with pytest.raises(ValueError, match="spike more than max_spikes=2 times; raise max_spikes or lower the weights"):
+        layer(spikes=2)(trains())
+    kept = layer(spikes=2, overflow="drop")(trains())
+    assert torch.equal(kept, layer()(trains())[..., :2])
+    with pytest.warns(UserWarning, match="Their later spikes are dropped"):
+        layer(spikes=2, overflow="warn")(trains())
+    with pytest.raises(ValueError, match="max_spikes=1"):
+        layer(window_spikes=1)(trains())
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert layer(spikes=400)(trains()).shape == (3, 5, 400)
+
+
+def test_in_networks_and_ensembles():
+    members = [
+        Network(layer(seed), IntegralReadout(5, 2, dtype=torch.float64, generator=seeded(seed))) for seed in range(3)
+    ]
+    expected = torch.stack([member(trains()) for member in members])
+    torch.testing.assert_close(ensemble(members)(trains()), expected)
+    other = layer(seed=9)
+    other.load_state_dict(members[0][0].state_dict())
+    assert torch.equal(other(trains()), members[0][0](trains()))
+    with pytest.raises(ValueError, match="spike more than max_spikes=2 times"):
+        ensemble([Network(layer(seed, spikes=2)) for seed in range(2)])(trains())
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"duration": 0.0}, "duration must be > 0 and finite, got 0.0"),
+        ({"window": INF}, "window must be > 0 and finite, got inf"),
+        ({"window_spikes": 0}, "window_spikes must be >= 1, got 0"),
+        ({"recurrent_std": -1.0}, "recurrent_std must be >= 0, got -1.0"),
+        ({"recurrent_delay": DelayRule("softplus")}, "recurrent_delay must be bounded and without jitter"),
+        ({"recurrent_delay": DelayRule(jitter=0.1)}, "recurrent_delay must be bounded and without jitter"),
+    ],
+)
+def test_wrong_arguments(options, message):
+    with pytest.raises(ValueError, match=message):
+        layer(**options)
