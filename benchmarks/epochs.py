@@ -1,19 +1,17 @@
 """Whole training steps of shipped configs, beside a dense network of the same shape."""
 
 from collections.abc import Callable, Iterator
+from itertools import count
 from pathlib import Path
 
 import torch
-from firstspike.training.loop import train_epoch
-from firstspike.training.saving import State
-from firstspike.training.trainers import InTurn
 from timing import Clock
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from firstspike.config import build, load_config
+from firstspike.config import load_config
+from firstspike.config.builder import build, build_data
 from firstspike.layers import EarliestPool2d, LIFConv2d, LIFLayer, LIFLinear, Network
-from firstspike.training.callbacks import Watchers
 
 CONFIGS = ("mnist", "fashion_mnist", "fashion_mnist_conv")
 IMAGES = 4000  # of an epoch's 60000
@@ -26,15 +24,19 @@ def epochs(name: str, folder: Path, clock: Clock) -> tuple[str, dict[str, Callab
     on its inputs.
     """
     sizes = [f"data.train={IMAGES}", "data.validation=10", "data.test=10"]
-    experiment = build(load_config(name, [f"data.folder={folder}", *sizes]))
-    trainer, state = InTurn([experiment]), State()
-    twin = nn.Sequential(*dense_twin(experiment.network))
+    config = load_config(name, [f"data.folder={folder}", *sizes])
+    splits = build_data(config)
+    training, data = config.training, splits.train
+    trainer = build(config, splits)
+    network = trainer.network
+    assert isinstance(network, Network)
+    twin = nn.Sequential(*dense_twin(network))
     optimizer = torch.optim.Adam(twin.parameters(), fused=True)
-    training, data = experiment.config.training, experiment.data.train
     values = torch.where(data.times.isinf(), 0.0, data.times)
+    total = count(1)
 
     def spikes() -> None:
-        train_epoch(trainer, [state], Watchers([]), lambda: False)
+        trainer.fit(data, epochs=next(total), batch_size=training.batch_size, progress_bar=False)
 
     def dense() -> None:
         order = torch.randperm(len(data))
@@ -56,7 +58,7 @@ def epochs(name: str, folder: Path, clock: Clock) -> tuple[str, dict[str, Callab
 
         return call
 
-    layers = "-".join(str(len(layer.weight)) for layer in experiment.network if isinstance(layer, LIFLayer))
+    layers = "-".join(str(len(layer.weight)) for layer in network if isinstance(layer, LIFLayer))
     return f"{data.features}-{layers}", {"spikes": timed(spikes), "dense": timed(dense)}
 
 
