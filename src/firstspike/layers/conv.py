@@ -5,6 +5,7 @@ from collections.abc import Collection
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn import functional
 
 from firstspike.layers.neurons import LIFLayer
 from firstspike.layers.observed import at_observed
@@ -155,9 +156,11 @@ class EarliestPool2d(nn.Module):
         self, times: Float[Tensor, "*batch pixels"], observed: Float[Tensor, "*batch out_pixels"] | None = None
     ) -> Float[Tensor, "*batch out_pixels"]:
         """The earliest times; with ``observed`` those, and the gradient of the earliest."""
-        channels = flat(times, self.image, "EarliestPool2d").unflatten(-1, (self.image.channels, -1))
-        _, height, width = self.image
-        made = self.window.patches(channels, Image(1, height, width)).min(dim=-1).values.flatten(-2)
+        lead = times.shape[: -3 if is_image(times, self.image) else -1]
+        pixels = flat(times, self.image, "EarliestPool2d").reshape(-1, *self.image)
+        # of equal values torch takes the first of a window
+        made = -functional.max_pool2d(-pixels, self.window.kernel, self.window.stride)
+        made = made.reshape(*lead, self.out_image.size)
         if observed is not None:
             made = at_observed(made, flat(observed, self.out_image, "observed of EarliestPool2d"))
         return made.unflatten(-1, self.out_image) if is_image(times, self.image) else made
