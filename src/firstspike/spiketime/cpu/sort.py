@@ -1,7 +1,8 @@
 """Sorting one sample's spike times.
 
-A few by insertion. More go into buckets of equal width, then insertion within the buckets. Where times crowd into few
-buckets, a radix sort over the bits of the floats.
+A few by insertion. Some dozens by rank: each is compared with all others, many at once in a vector. More go into
+buckets of equal width, then insertion within the buckets. Where times crowd into few buckets, a radix sort over the
+bits of the floats.
 """
 
 # mypy: disable-error-code="no-untyped-def"
@@ -12,9 +13,22 @@ from numba.core import types
 from numba.extending import overload
 
 from firstspike.spiketime.cpu.cache import jit
-from firstspike.spiketime.cpu.simd import fill16, highest, load16, lowest, maximum, minimum, select, unowned
+from firstspike.spiketime.cpu.simd import (
+    fill16,
+    fill64,
+    highest,
+    load16,
+    load64,
+    lowest,
+    maximum,
+    minimum,
+    select,
+    store,
+    unowned,
+)
 
-_FEW = 24
+_FEW = 10
+_RANKED = 512  # bytes of times whose ranks cost less than buckets
 _CROWDED = 4  # moves per time in the buckets that cost more than the radix sort
 _DIGIT, _VALUES = 8, 256
 
@@ -37,14 +51,16 @@ def sort_scratch(times, inputs):
     while buckets < 2 * inputs:
         buckets *= 2
     count = np.empty((times.itemsize, _VALUES), np.int32)
-    return _unsigned(times, (2, inputs)), np.empty((2, inputs), np.int32), count, np.empty(buckets, np.int32)
+    ranks, ranked = np.empty((2, 128), times.dtype), np.empty((2, 128), np.int32)
+    keys, spare = _unsigned(times, (2, inputs)), np.empty((2, inputs), np.int32)
+    return keys, spare, count, np.empty(buckets, np.int32), ranks, ranked
 
 
 @jit
 def unowned_scratch(memory):
     """The scratch to give to ``sort_row``."""
-    keys, spare, count, starts = memory
-    return unowned(keys), unowned(spare), unowned(count), unowned(starts)
+    keys, spare, count, starts, ranks, ranked = memory
+    return unowned(keys), unowned(spare), unowned(count), unowned(starts), unowned(ranks), unowned(ranked)
 
 
 @jit
@@ -59,7 +75,10 @@ def sort_row(times, order, arrival, scratch):
             arrival[k] = times[order[k]]
         _insertion_sort(order, arrival, n, n * n)
         return n
-    keys, spare, count, starts = scratch
+    keys, spare, count, starts, ranks, ranked = scratch
+    if n * times.itemsize <= _RANKED:
+        _rank_sort(times, order, arrival, ranks, ranked, n)
+        return n
     if _bucket_sort(times, order, arrival, spare, starts, n):
         return n
     for k in range(n):
@@ -89,6 +108,25 @@ def _insertion_sort(order, arrival, n, patience):
         if patience < 0:
             return False
     return True
+
+
+@jit
+def _rank_sort(times, order, arrival, ranks, ranked, n):
+    """Sort the at most 128 in ``order`` and their times into ``arrival``."""
+    for k in range(n):
+        ranks[0, k], ranked[0, k], ranked[1, k] = times[order[k]], order[k], k
+    for k in range(n, (n + 63) // 64 * 64):
+        ranks[0, k] = math.inf
+    for begin in range(0, n, 64):
+        these, rank = load64(ranks, begin), fill64(ranks, 0.0)
+        for k in range(n):
+            rank = select(these > ranks[0, k], rank + 1.0, rank)
+        store(ranks, 128 + begin, rank)
+    for k in range(n):
+        rank = np.intp(ranks[1, k])
+        place = ranked[1, rank]
+        ranked[1, rank] = place + 1  # for the next one of the same time
+        order[place], arrival[place] = ranked[0, k], ranks[0, k]
 
 
 @jit
