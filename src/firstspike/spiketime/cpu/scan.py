@@ -58,7 +58,8 @@ from firstspike.spiketime.cpu.simd import (
 )
 from firstspike.spiketime.cpu.sort import sort_row, sort_scratch, unowned_scratch
 
-_MANY, _SHORT = 48, 0.02  # inputs, and mean interval in units of the faster constant, for the fast scan
+_MANY, _SHORT = 48, 0.045  # inputs, and mean interval in units of the faster constant, for the fast scan
+_LONG = 0.4  # interval that ends a segment there, likewise
 _PATIENCE = 32  # rows for which a single lane is followed
 _STEEP = 8.0  # thresholds by which the membrane may rise in one interval of the fast scan
 
@@ -252,7 +253,7 @@ def scan_samples(zero, times, packed, c, rows, ends, order, arrival, count, last
         if n:
             span = arrival[b, n - 1] - arrival[b, 0]
             fast[b - first] = n >= _MANY and span * max(c[PER_MEM], c[PER_SYN]) < n * _SHORT
-            longest = 10 * _SHORT / max(c[PER_MEM], c[PER_SYN]) if fast[b - first] else math.inf
+            longest = _LONG / max(c[PER_MEM], c[PER_SYN]) if fast[b - first] else math.inf
             segments[b - first] = find_segments(arrival[b], n, c, longest, start, ends[b - first])
             forward_rows(arrival[b], n, c, fast[b - first], start, rows[b - first])
 
