@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch._functorch.utils import unwrap_dead_wrappers
 
 from firstspike.devices import DELAY, OBSERVED, THRESHOLD, TIMES, WEIGHT, is_host, mark, read_at_once
 from firstspike.spiketime.backend import Arguments, Backend, Constants, Gradients, Needs, Result, each_tensor
@@ -36,7 +37,17 @@ class Options(NamedTuple):
         return *recordable(self.constants), self.max_weight_grad, self.backend.name
 
 
-class FirstSpikeTime(torch.autograd.Function):
+class Direct(torch.autograd.Function):
+    """A function whose calls skip what only calls with default arguments or below ``torch.func`` need."""
+
+    @classmethod
+    def apply(cls, *args: Any) -> Any:
+        if torch._C._are_functorch_transforms_active():
+            return super().apply(*args)
+        return super(torch.autograd.Function, cls).apply(*unwrap_dead_wrappers(args))
+
+
+class FirstSpikeTime(Direct):
     """``(times, weight, threshold, delay, observed, tau_mem, tau_syn, options) -> (spikes, *saved)``."""
 
     @staticmethod
@@ -76,7 +87,9 @@ class FirstSpikeTime(torch.autograd.Function):
         needs = Needs(*ctx.needs_input_grad[:4], *ctx.needs_input_grad[5:7])
         if grad is None or not any(needs):
             return (None,) * 8
-        found = iter(FirstSpikeGradient.apply(needs, ctx.options, grad, *ctx.saved_tensors))
+        plain = not torch.is_grad_enabled() and not torch._C._are_functorch_transforms_active()
+        gradients = FirstSpikeGradient.forward if plain else FirstSpikeGradient.apply
+        found = iter(gradients(needs, ctx.options, grad, *ctx.saved_tensors))
         times, weight, threshold, delay, tau_mem, tau_syn = (next(found) if need else None for need in needs)
         return times, weight, threshold, delay, None, tau_mem, tau_syn, None
 
@@ -100,7 +113,7 @@ class FirstSpikeTime(torch.autograd.Function):
         return tuple(x.unflatten(into, (info.batch_size, -1)) for x in output), (into,) * len(output)
 
 
-class FirstSpikeGradient(torch.autograd.Function):
+class FirstSpikeGradient(Direct):
     """``(needs, options, grad, spikes, times, weight, threshold, delay, taus, *saved) -> the needed gradients``."""
 
     @staticmethod

@@ -50,7 +50,8 @@ VOLTAGE, CURRENT, LIMIT = range(3)  # what is known of a neuron that fired: the 
 NOW_VOLTAGE, NOW_CURRENT = 3, 4  # the state that is to be tested
 WAIT, LOW, HIGH, VALUE, DRIVE = 5, 6, 7, 8, 9  # where the search for the crossing is
 UNIT = 10  # threshold of a state that is normalised
-N_STATE = 11
+SINCE, UNTIL = 11, 12  # times of a neuron's last causal input and of the next
+N_STATE = 13
 
 ENOUGH = 1 - 1e-4  # what is left of a number after any rounding
 _MAX_STEPS = 60
@@ -58,15 +59,18 @@ _LATE = -0.95
 
 
 @jit
-def scaled_interval(zero, state, last, k, active, duration, c, syn, rise, mem, level, mem_end, level_end):
+def scaled_interval(zero, state, last, k, active, arrival, c, syn, rise, mem, level, mem_end, level_end):
     """The test of a row inside a segment; see ``_test`` and ``rows``."""
-    return _test(zero, state, last, k, active, duration, c, 1.0, rise, mem_end, 1.0, level, level_end, 1 / mem, 1 / syn)
+    duration = arrival[k + 1] - arrival[k]
+    return _test(
+        zero, state, last, k, active, arrival, duration, c, 1.0, rise, mem_end, 1.0, level, level_end, 1 / mem, 1 / syn
+    )
 
 
 @jit
-def plain_interval(zero, state, last, k, active, duration, c):
+def plain_interval(zero, state, last, k, active, arrival, endless, c):
     """The test of an interval from states of scale 1, also of one that does not end; the states move to its end."""
-    endless = math.isinf(duration)
+    duration = math.inf if endless else arrival[k + 1] - arrival[k]
     decay_mem = 0.0 if endless and c[PER_MEM] > 0 else math.exp(-duration * c[PER_MEM]) if not endless else 1.0
     decay_syn = 0.0 if endless else math.exp(-duration * c[PER_SYN])
     rise = kappa(duration, c)
@@ -74,8 +78,9 @@ def plain_interval(zero, state, last, k, active, duration, c):
     threshold = 1 + np.finfo(state.dtype).eps if endless and c[PER_MEM] == 0 else 1.0
     falling = -1.0 if duration > c[FAR] else decay_syn
     active = _test(
-        zero, state, last, k, active, duration, c, decay_mem, rise, threshold, falling, c[RATIO], c[RATIO], 1.0, 1.0
-    )
+        zero, state, last, k, active, arrival, duration, c, decay_mem, rise, threshold, falling, c[RATIO], c[RATIO],
+        1.0, 1.0,
+    )  # fmt: skip
     voltage, current = load(zero, state, NOW_VOLTAGE * TILE), load(zero, state, NOW_CURRENT * TILE)
     store(state, NOW_VOLTAGE * TILE, fma(voltage, decay_mem, current * rise))
     store(state, NOW_CURRENT * TILE, current * decay_syn)
@@ -93,8 +98,9 @@ def peaks_of(voltage, current, c):
 
 @jit
 def _test(
-    zero, state, last, k, active, duration, c, decay, rise, threshold, decay_syn, level, level_end, unit_mem, unit_syn
-):
+    zero, state, last, k, active, arrival, duration, c, decay, rise, threshold, decay_syn, level, level_end, unit_mem,
+    unit_syn,
+):  # fmt: skip
     """Find the lanes that reach the threshold in the interval after row k, note their state, return those that do not.
 
     A lane does if it ends above the threshold, or if it rises first and falls at the end, and its peak is high enough.
@@ -118,6 +124,9 @@ def _test(
         store(state, VOLTAGE * TILE, select(fired, voltage * unit_mem, load(zero, state, VOLTAGE * TILE)))
         store(state, CURRENT * TILE, select(fired, current * unit_syn, load(zero, state, CURRENT * TILE)))
         store(state, LIMIT * TILE, select(crosses, splat(zero, duration), load(zero, state, LIMIT * TILE)))
+        until = math.inf if math.isinf(duration) else float(arrival[k + 1])
+        store(state, SINCE * TILE, select(fired, splat(zero, arrival[k]), load(zero, state, SINCE * TILE)))
+        store(state, UNTIL * TILE, select(fired, splat(zero, until), load(zero, state, UNTIL * TILE)))
         for first in range(0, lanes_of(zero), 16):
             store_whole16((fired >> np.uint64(first)) & np.uint64(0xFFFF), last, first, fill16(state, float(k)))
         while math.isinf(duration) and crosses:
@@ -154,11 +163,8 @@ def responses(s, c):
 
 
 @jit
-def solve(zero, state, fired, since, until, c, spikes, slopes):
-    """Spike times and slopes ``dV/dt`` of a tile's lanes: ``inf`` and 0 where they did not fire.
-
-    ``since`` and ``until`` are the times of each lane's last causal input and of the next.
-    """
+def solve(zero, state, fired, c, spikes, slopes):
+    """Spike times and slopes ``dV/dt`` of a tile's lanes: ``inf`` and 0 where they did not fire."""
     never, flat = fill16(state, math.inf), fill16(state, 0.0)
     # later than this many time constants, rounding of the spike time shows in the slope
     late = (1e-5 if state.itemsize == 4 else 1e-10) / (np.finfo(state.dtype).eps * max(c[PER_MEM], c[PER_SYN]))
@@ -169,25 +175,25 @@ def solve(zero, state, fired, since, until, c, spikes, slopes):
             store(spikes, first, never)
             store(slopes, first, flat)
             continue
-        start, drive = load16(since, first), load16(state, DRIVE * TILE + first)
+        start, drive = load16(state, SINCE * TILE + first), load16(state, DRIVE * TILE + first)
         spike = start + load16(state, WAIT * TILE + first)
         if scaled:
             drive = drive / load16(state, UNIT * TILE + first)
-        store(spikes, first, select(bits, minimum(spike, load16(until, first)), never))
+        store(spikes, first, select(bits, minimum(spike, load16(state, UNTIL * TILE + first)), never))
         store(slopes, first, select(bits, drive - c[PER_MEM], flat))
         if ((absolute(spike) > late) | ~(spike > start)) & bits:
-            settle_rounded(state, first, bits, since, until, c, spikes, slopes)
+            settle_rounded(state, first, bits, c, spikes, slopes)
 
 
 @jit
-def settle_rounded(state, first, bits, since, until, c, spikes, slopes):
+def settle_rounded(state, first, bits, c, spikes, slopes):
     """Spikes of 16 lanes where the floats are coarse: after the inputs that cause them, with the slopes there."""
-    start, spike = load16(since, first), load16(spikes, first)
+    start, spike = load16(state, SINCE * TILE + first), load16(spikes, first)
     early = bits & ~(spike > start)
     while early:
         lane = first + lowest_bit(early)
         early &= early - np.uint64(1)
-        spikes[lane] = min(np.nextafter(since[lane], until[lane]), until[lane])
+        spikes[lane] = min(np.nextafter(state[SINCE, lane], state[UNTIL, lane]), state[UNTIL, lane])
     decay = exp((start - load16(spikes, first)) * c[PER_SYN])
     drive = load16(state, CURRENT * TILE + first) / load16(state, UNIT * TILE + first) * decay * c[PER_SYN]
     store(slopes, first, select(bits, drive - c[PER_MEM], load16(slopes, first)))

@@ -16,7 +16,9 @@ from firstspike.spiketime.cpu.crossing import (
     NARROW,
     NOW_CURRENT,
     NOW_VOLTAGE,
+    SINCE,
     TILE,
+    UNTIL,
     VOLTAGE,
     plain_interval,
     scaled_interval,
@@ -39,19 +41,18 @@ from firstspike.spiketime.cpu.rows import (
     stride_of,
 )
 from firstspike.spiketime.cpu.simd import (
-    fill16,
     fma,
     gather16,
     keep,
     lanes_of,
     load,
     load16,
-    load_whole16,
     lowest_bit,
     maximum,
     select,
     splat,
     store,
+    store_some16,
     store_whole16,
     unowned,
     zeros,
@@ -81,14 +82,13 @@ def scan_tile(zero, packed, order, arrival, ends, segments, rows, active, c, sta
             if candidates:
                 store(state, NOW_VOLTAGE * TILE, voltage)
                 store(state, NOW_CURRENT * TILE, current)
-                duration = arrival[k + 1] - arrival[k]
                 active = scaled_interval(
                     zero,
                     state,
                     last,
                     k,
                     active,
-                    duration,
+                    arrival,
                     c,
                     syn[k],
                     rise[k],
@@ -104,8 +104,7 @@ def scan_tile(zero, packed, order, arrival, ends, segments, rows, active, c, sta
         current = fma(load(zero, packed, np.intp(order[k]) * TILE), syn[k], current)
         store(state, NOW_VOLTAGE * TILE, voltage * (1 / mem[k]))
         store(state, NOW_CURRENT * TILE, current * (1 / syn[k]))
-        duration = arrival[end] - arrival[k] if segment < segments - 1 else math.inf
-        active = plain_interval(zero, state, last, k, active, duration, c)
+        active = plain_interval(zero, state, last, k, active, arrival, segment == segments - 1, c)
         if not active:
             return active
         voltage, current = load(zero, state, NOW_VOLTAGE * TILE), load(zero, state, NOW_CURRENT * TILE)
@@ -154,8 +153,7 @@ def scan_fast(zero, packed, order, arrival, ends, segments, rows, active, c, sta
         current = fma(load(zero, packed, np.intp(order[k]) * TILE), syn[k], current)
         store(state, NOW_VOLTAGE * TILE, voltage * (1 / mem[k]))
         store(state, NOW_CURRENT * TILE, current * (1 / syn[k]))
-        duration = arrival[end] - arrival[k] if segment < segments - 1 else math.inf
-        active = plain_interval(zero, state, last, k, active, duration, c)
+        active = plain_interval(zero, state, last, k, active, arrival, segment == segments - 1, c)
         if not active:
             break
         voltage, current = load(zero, state, NOW_VOLTAGE * TILE), load(zero, state, NOW_CURRENT * TILE)
@@ -180,7 +178,7 @@ def settle(zero, packed, order, arrival, ends, rows, stopped, c, state, places, 
         store_whole16(bits, last, first, stop)
         mem, mem_end = gather16(rows, MEM * stride, places, first), gather16(rows, MEM * stride + 1, places, first)
         syn, rise = gather16(rows, SYN * stride, places, first), gather16(rows, RISE * stride, places, first)
-        wait = gather16(arrival, 1, places, first) - gather16(arrival, 0, places, first)
+        since, until = gather16(arrival, 0, places, first), gather16(arrival, 1, places, first)
         voltage, current = load16(state, VOLTAGE * TILE + first), load16(state, CURRENT * TILE + first)
         # where one interval adds many thresholds, too few digits are left of the state before it
         lost = (current * rise > mem * _STEEP) & bits
@@ -188,7 +186,8 @@ def settle(zero, packed, order, arrival, ends, rows, stopped, c, state, places, 
         early |= ((voltage < mem_end) & bits & ~lost) << np.uint64(first)
         store(state, VOLTAGE * TILE + first, select(bits, (voltage - current * rise) / mem, voltage))
         store(state, CURRENT * TILE + first, select(bits, current / syn, current))
-        store(state, LIMIT * TILE + first, select(bits, wait, load16(state, LIMIT * TILE + first)))
+        for row, x in ((LIMIT, until - since), (SINCE, since), (UNTIL, until)):
+            store(state, row * TILE + first, select(bits, x, load16(state, row * TILE + first)))
     again |= steep
     while steep:
         last[lowest_bit(steep)] = -1
@@ -220,7 +219,8 @@ def proceed(packed, order, arrival, ends, rows, lane, c, state, last):
             fires, limit = height >= 1 and time <= limit, min(time, limit)
         if fires:
             state[VOLTAGE, lane], state[CURRENT, lane] = voltage / rows[MEM, k], current / rows[SYN, k]
-            state[LIMIT, lane], last[lane] = limit, k
+            state[LIMIT, lane], state[SINCE, lane], state[UNTIL, lane] = limit, arrival[k], arrival[k + 1]
+            last[lane] = k
             return True
         k += 1
         if k >= end - 1:
@@ -240,13 +240,13 @@ def scan_samples(zero, times, packed, c, rows, ends, order, arrival, count, last
     samples = stop - first
     memory = (
         np.empty(stride_of(inputs), times.dtype), np.zeros(samples, np.int32), np.zeros(samples, np.bool_),
-        np.zeros((N_STATE + 4, TILE), times.dtype), np.empty((2, TILE), np.int32),
+        np.zeros((N_STATE + 2, TILE), times.dtype), np.empty((2, TILE), np.int32),
     )  # fmt: skip
     sorting = sort_scratch(times, inputs)
     scratch = unowned_scratch(sorting)
     start, segments, fast = unowned(memory[0]), unowned(memory[1]), unowned(memory[2])
     state, lane_last, places = unowned(memory[3]), unowned(memory[4])[0], unowned(memory[4])[1]
-    lane_spikes, lane_slopes, since, until = state[-4], state[-3], state[-2], state[-1]
+    lane_spikes, lane_slopes = state[N_STATE], state[N_STATE + 1]
     for b in range(first, stop):
         n = sort_row(times[b], order[b], arrival[b], scratch)
         count[b] = n
@@ -284,32 +284,15 @@ def scan_samples(zero, times, packed, c, rows, ends, order, arrival, count, last
                     state,
                     lane_last,
                 )
-            last_intervals(zero, arrival[b], count[b], lane_last, places, since, until)
-            solve(zero, state, every & ~silent, since, until, c, lane_spikes, lane_slopes)
-            at = tile * TILE
-            copy_lanes(lane_spikes, spikes[b], at, lanes)
-            copy_lanes(lane_slopes, slope[b], at, lanes)
-            copy_lanes(lane_last, last[b], at, lanes)
+            solve(zero, state, every & ~silent, c, lane_spikes, lane_slopes)
+            for begin in range(0, lanes, 16):
+                at, filled = tile * TILE + begin, every >> np.uint64(begin)
+                store_some16(filled, spikes[b], at, load16(lane_spikes, begin))
+                store_some16(filled, slope[b], at, load16(lane_slopes, begin))
+            for lane in range(lanes):
+                last[b, tile * TILE + lane] = lane_last[lane]
     keep(memory)
     keep(sorting)
-
-
-@jit
-def last_intervals(zero, arrival, n, last, places, since, until):
-    """For each lane the time of its last causal input and that of the next, if there is one."""
-    for first in range(0, lanes_of(zero), 16):
-        k = maximum(load_whole16(arrival, last, first), 0.0)
-        store_whole16(np.uint64(0xFFFF), places, first, k)
-        store(since, first, gather16(arrival, 0, places, first))
-        following = gather16(arrival, 1, places, first)
-        store(until, first, select(k >= float(n - 1), fill16(arrival, math.inf), following))
-
-
-@jit
-def copy_lanes(source, target, at, lanes):
-    """Copy the lanes of a tile that have a neuron."""
-    for lane in range(lanes):
-        target[at + lane] = source[lane]
 
 
 @kept_on_disk

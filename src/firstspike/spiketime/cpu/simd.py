@@ -282,6 +282,38 @@ def store(typingctx, array, index, x):
 
 
 @intrinsic
+def store_some16(typingctx, bits, array, index, x):
+    """Write the lanes whose bits are set; nothing else is touched."""
+    name = f"llvm.masked.store.{_suffix(x)}.p0"
+
+    def codegen(context, builder, sig, args):
+        bits_, array_, index_, x_ = args
+        pointer = pointer_to(context, builder, sig.args[1], array_, index_, x)
+        mask = builder.bitcast(builder.trunc(bits_, ir.IntType(16)), ir.VectorType(ir.IntType(1), 16))
+        align = ir.IntType(32)(x.dtype.bitwidth // 8)
+        _call(builder, name, ir.VoidType(), [x_, pointer, align, mask])
+        return context.get_dummy_value()
+
+    return types.void(types.uint64, array, types.intp, x), codegen
+
+
+@intrinsic
+def load_some16(typingctx, bits, array, index):
+    """Lanes whose bits are set, 0 for the others, whose memory is not touched."""
+    vec = VecType(array.dtype, 16)
+    name = f"llvm.masked.load.{_suffix(vec)}.p0"
+
+    def codegen(context, builder, sig, args):
+        bits_, array_, index_ = args
+        pointer = pointer_to(context, builder, sig.args[1], array_, index_, vec)
+        mask = builder.bitcast(builder.trunc(bits_, ir.IntType(16)), ir.VectorType(ir.IntType(1), 16))
+        align = ir.IntType(32)(vec.dtype.bitwidth // 8)
+        return _call(builder, name, _llvm_type(vec), [pointer, align, mask, ir.Constant(_llvm_type(vec), None)])
+
+    return vec(types.uint64, array, types.intp), codegen
+
+
+@intrinsic
 def gather16(typingctx, array, start, places, first):
     """Lanes ``array[start + places[first + i]]``, by flat indices; ``places`` are integers of 32 bits."""
     vec = VecType(array.dtype, 16)

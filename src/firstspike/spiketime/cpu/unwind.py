@@ -21,7 +21,7 @@ from firstspike.spiketime.cpu.crossing import NARROW, TILE
 from firstspike.spiketime.cpu.pack import pack_tile, tiles_of, units_of_tile, unpack_tile
 from firstspike.spiketime.cpu.parallel import SIGNATURE, next_task, pointer
 from firstspike.spiketime.cpu.rows import FAST, N_BACKWARD, PAD, backward_rows, find_segments, stride_of
-from firstspike.spiketime.cpu.simd import keep, unowned, zeros
+from firstspike.spiketime.cpu.simd import keep, load_some16, store, unowned, zeros
 from firstspike.spiketime.cpu.sort import sort_row, sort_scratch, unowned_scratch
 
 SAMPLES = 16  # of one task, where samples are worked on by themselves
@@ -87,6 +87,7 @@ def unwind_tiles(
     for tile in range(tiles[0], tiles[1]):
         begin = tile * TILE
         end = min(begin + TILE, outputs)
+        every = ~np.uint64(0) >> np.uint64(TILE - (end - begin))
         if wants_weight:
             for i in range(by_weight.shape[1]):
                 by_weight[tile, i] = 0
@@ -104,10 +105,13 @@ def unwind_tiles(
                     zero, weights, order[b], arrival[b], n, ends[b], segments[b], rows[b], spikes[b, at], lane_level, c,
                     last[b, at], slope[b, at], joins,
                 )  # fmt: skip
+            for lane in range(0, end - begin, 16):
+                filled = every >> np.uint64(lane)
+                store(lane_grad, lane, load_some16(filled, grad[b], begin + lane))
+                store(lane_spikes, lane, load_some16(filled, spikes[b], begin + lane))
+                store(lane_slope, lane, load_some16(filled, slope[b], begin + lane))
             for lane in range(end - begin):
-                j = begin + lane
-                lane_grad[lane], lane_spikes[lane] = grad[b, j], spikes[b, j]
-                lane_slope[lane], lane_last[lane] = slope[b, j], last[b, j]
+                lane_last[lane] = last[b, begin + lane]
             top, dropped = prepare(
                 zero, lanes, places, joins, lane_grad, lane_spikes, lane_slope, lane_last, arrival[b], rows[b],
                 lane_unit, lane_level, c, bound,
