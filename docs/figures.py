@@ -39,6 +39,7 @@ TRAININGS = {
     "delays": ("yin_yang_synaptic", "--set", "training.epochs=50"),
     "digits": ("digits", "--set", "training.epochs=40"),
     "convolution": ("digits", "--set", CONVOLUTION, "--set", "training.silent.limits=[0.5, 0.3, 0.1]"),
+    "delayed_xor": ("delayed_xor",),
     "seeds": ("yin_yang_w", "--seeds", "4", "--set", "training.epochs=25"),
 }
 SWEEP = """
@@ -63,6 +64,7 @@ GALLERY = {
         "dataset",
     ),
     "convolution": ("receptive_fields",),
+    "delayed_xor": ("spike_counts", "raster"),
     "delays": ("parameters", "weight_histograms", "decision_map", "output_maps", "hidden_maps"),
 }
 """Figures of runs on the page docs/gallery.md, where each is called RUN_FIGURE."""

@@ -12,21 +12,37 @@ from firstspike.layers.conv import EarliestPool2d
 from firstspike.layers.delay import Delay
 from firstspike.layers.inputs import BiasSpikes, Multiplex
 from firstspike.layers.network import Network, Record
-from firstspike.layers.neurons import LIFLayer
+from firstspike.layers.neurons import LIFLayer, NeuronLayer
+from firstspike.layers.readouts import Readout
+from firstspike.layers.recurrent import LIFRecurrent
+from firstspike.layers.trains import FirstSpike
 
 _NEURON = {"tau_mem": "membrane time constants", "tau_syn": "synaptic time constants", "threshold": "thresholds"}
 
 
 class NamedSpikes(NamedTuple):
-    """Spikes of one layer: ``times (samples, neurons)``, ``inf`` = silent."""
+    """Spikes of one layer: ``times (samples, neurons)``, ``inf`` = silent, or trains ``(samples, neurons, spikes)``."""
 
     name: str
     times: Tensor
 
+    @property
+    def neurons(self) -> int:
+        """Number of neurons."""
+        return self.times.shape[1]
+
+    @property
+    def first(self) -> Tensor:
+        """First spikes ``(samples, neurons)``."""
+        return self.times[..., 0] if self.times.ndim > 2 else self.times
+
 
 @dataclass(frozen=True)
 class NamedLIF:
-    """A LIF layer, its index in the network, and its name: hidden (numbered where there are several), output."""
+    """A LIF layer, its index in the network, and its name: hidden (numbered where there are several), output.
+
+    Where a readout is the output, all LIF layers are hidden.
+    """
 
     index: int
     name: str
@@ -41,13 +57,19 @@ def named_lif_layers(network: nn.Module) -> list[NamedLIF]:
     """The LIF layers of a ``Network`` in order; none of another module."""
     layers = enumerate(network) if isinstance(network, Network) else ()
     found = [(index, layer) for index, layer in layers if isinstance(layer, LIFLayer)]
-    hidden = len(found) - 1
+    hidden = len(found) - (not _ends_with_readout(network))
     names = [*(f"hidden {k}" if hidden > 1 else "hidden" for k in range(1, hidden + 1)), "output"]
     return [NamedLIF(index, name, layer) for (index, layer), name in zip(found, names, strict=False)]
 
 
+def _ends_with_readout(network: nn.Module) -> bool:
+    return isinstance(network, Network) and network.gives == "values"
+
+
 def named_spikes(network: nn.Module, record: Record) -> list[NamedSpikes]:
     """The spikes that a network adds to its input, in order: of bias layers the bias spikes alone, no copies.
+
+    A readout has no spikes.
 
     Args:
         network: of a module that is not a ``Network`` only input and output are known.
@@ -61,7 +83,7 @@ def named_spikes(network: nn.Module, record: Record) -> list[NamedSpikes]:
     for index, (layer, times) in enumerate(zip(network, record.layers, strict=True)):
         if isinstance(layer, BiasSpikes):
             found.append(NamedSpikes("bias", times[..., before.shape[-1] :]))
-        elif not isinstance(layer, Multiplex):
+        elif not isinstance(layer, Multiplex | FirstSpike | Readout):
             kinds = {EarliestPool2d: "pooled", Delay: "delayed"}
             kind = next((kind for known, kind in kinds.items() if isinstance(layer, known)), type(layer).__name__)
             found.append(NamedSpikes(names.get(index, kind), times))
@@ -78,13 +100,17 @@ def named_parameters(network: nn.Module) -> dict[str, Float[np.ndarray, "..."]]:
     found: dict[str, Float[np.ndarray, ...]] = {}
     source = "input"
     for index, layer in enumerate(network) if isinstance(network, Network) else [(0, network)]:
-        if isinstance(layer, LIFLayer) and names:
-            source = names[index]
+        if isinstance(layer, NeuronLayer) and isinstance(network, Network):
+            source = names.get(index, "output")
             found[f"weights, {source}"] = to_numpy(layer.weight)
             if isinstance(delay := getattr(layer, "delay", None), Tensor):
                 found[f"synaptic delays, {source}"] = to_numpy(delay)
+            if isinstance(layer, LIFRecurrent):
+                found[f"recurrent weights, {source}"] = to_numpy(layer.recurrent_weight)
+                if layer.recurrent_delays is not None:
+                    found[f"recurrent delays, {source}"] = to_numpy(layer.window + layer.recurrent_delays.delay)
             for parameter, title in _NEURON.items():
-                if isinstance(value := getattr(layer.neuron, parameter), Tensor):
+                if parameter not in layer.unused and isinstance(value := getattr(layer.neuron, parameter), Tensor):
                     found[f"{title}, {source}"] = to_numpy(value)
         elif isinstance(layer, Delay):
             name = f"delays, {source}" if f"delays, {source}" not in found else f"delays, {index}"

@@ -17,8 +17,8 @@ Form = Literal["first spikes", "trains", "values"]
 """What a layer gives: spike times ``(batch, neurons)``, trains ``(batch, neurons, spikes)``, or a readout's values."""
 
 
-def form_of(layer: nn.Module) -> Form:
-    """What a layer gives; first spikes unless it says otherwise in its attribute ``gives``."""
+def form_of(layer: nn.Module | type[nn.Module]) -> Form:
+    """What a layer gives, or the layers of a class; first spikes unless its attribute ``gives`` says otherwise."""
     form: Form = getattr(layer, "gives", "first spikes")
     return form
 

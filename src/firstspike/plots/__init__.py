@@ -42,6 +42,8 @@ from firstspike.plots.training import (
     loss_and_error_figure,
     parameter_history,
     parameters_figure,
+    spike_counts,
+    spike_counts_figure,
 )
 from firstspike.plots.weights import (
     receptive_fields,
@@ -66,6 +68,7 @@ PLOTS: dict[str, Callable[..., Figure]] = {
     "summary": summary_figure,
     "loss_and_error": loss_and_error_figure,
     "output_times": output_times_figure,
+    "spike_counts": spike_counts_figure,
     "spike_histogram": spike_histogram_figure,
     "confusion": confusion_figure,
     "weight_histograms": weight_histograms_figure,
@@ -115,6 +118,6 @@ __all__ = [
     "AFTER_TRAINING", "CALLBACKS", "PLOTS", "NotApplicable", "RunData", "YinYangPlane", "accuracy", "confusion",
     "confusion_counts", "decision_map", "difference_map", "input_raster", "loss_and_error", "membrane",
     "membrane_comparison", "membrane_voltage", "output_times", "parameter_history", "raster", "receptive_fields",
-    "save_figures", "spike_histogram", "spike_images", "style", "time_comparison", "time_map", "two_inputs",
-    "weight_histogram", "weight_matrix", "write_figure", "yin_yang_points",
+    "save_figures", "spike_counts", "spike_histogram", "spike_images", "style", "time_comparison", "time_map",
+    "two_inputs", "weight_histogram", "weight_matrix", "write_figure", "yin_yang_points",
 ]  # fmt: skip

@@ -177,10 +177,12 @@ def _validation_figures(fit: Fit) -> dict[str, Figure]:
     validation, names = fit.validations[0], fit.train.class_names
     decisions = len(confusion_counts(validation, len(names)))
     unit = time_unit(getattr(fit.trainer.objective.loss, "tau_syn", 1.0))
+    confused = evaluation_figure(validation, [*names, *map(str, range(len(names), decisions))])
+    if validation.readout:
+        return {"confusion": confused}
     with style():
         times = new_figure(4.0, 2.8)
         spike_histogram(validation.times, times.subplots(), "output", unit=unit)
-    confused = evaluation_figure(validation, [*names, *map(str, range(len(names), decisions))])
     return {"confusion": confused, "output spike times": times}
 
 

@@ -87,7 +87,8 @@ def spike_images(
 def input_raster(data: SpikeData, ax: Axes, label: int, samples: int = 20, unit: str = TAU_SYN) -> Axes:
     """Input spikes of up to ``samples`` samples of the class ``label`` over each other; inputs in rows."""
     times = to_numpy(data.times[data.labels == label][:samples])
-    inputs = np.broadcast_to(np.arange(data.features), times.shape)
+    numbers = np.arange(data.features)
+    inputs = np.broadcast_to(numbers[:, None] if data.trains else numbers, times.shape)
     spiked = np.isfinite(times)
     alpha = max(FAINT, 1 / max(1, len(times)))
     look = {"color": marker_style(label)["color"], "alpha": alpha, "markersize": 7, "markeredgewidth": 1.5}
@@ -110,7 +111,7 @@ def dataset_figure(run: RunData) -> Figure:
     elif run.config.data.kind == "yin_yang":
         figure = new_figure(5.6, 4.2)
         yin_yang_points(data, figure.subplots(), run.plane)
-    elif data.features == 2:
+    elif data.features == 2 and not data.trains:
         figure = new_figure(5.6, 4.2)
         two_inputs(data, figure.subplots(), run.unit)
     else:

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from firstspike.config import ConfigError
 from firstspike.config.network import LayerError
-from firstspike.layers import LIFLinear, Network, Record
+from firstspike.layers import LAYERS, LIFLinear, Network, Record, form_of
 from firstspike.layers.named import NamedLIF, named_lif_layers, named_parameters
 from firstspike.plots.plane import YinYangPlane
 from firstspike.plots.style import styled, time_unit
@@ -116,10 +116,16 @@ class RunData(LoadedRun):
         Raises:
             NotApplicable: there is none, or it is not a ``LIFLinear``.
         """
+        self.check_spiking_output()
         lif = self.lif_layers[-1]
         if isinstance(lif.layer, LIFLinear):
             return lif, lif.layer
         raise NotApplicable(f"membranes are drawn for LIFLinear only, the output layer is a {type(lif.layer).__name__}")
+
+    def check_spiking_output(self) -> None:
+        """Raise ``NotApplicable`` where the output is a readout, which does not spike."""
+        if form_of(LAYERS.get(self.config.network[-1].kind, Network)) == "values":
+            raise NotApplicable("the output is a readout, whose neurons do not spike")
 
     @cached_property
     def history(self) -> dict[str, History]:
@@ -162,6 +168,7 @@ class RunData(LoadedRun):
         if len(table.get("epoch", ())):
             return table
         if name == "output_times" and len(super()._table("metrics").get("epoch", ())):
+            self.check_spiking_output()
             raise NotApplicable(
                 "each seed has its own output times; choose one of the folders seed_*"
                 if self.seeds

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
-from firstspike.layers import Record
+from firstspike.layers import Network, Record
 from firstspike.layers.named import NamedSpikes, named_lif_layers, named_spikes, to_numpy
 from firstspike.plots.run_data import RunData, run_figure
 from firstspike.plots.style import (
@@ -112,20 +112,21 @@ def _classes(rows: Mapping[str, ArrayLike]) -> int:
 
 
 def spike_histogram(
-    times: Float[Tensor, "samples neurons"], ax: Axes, name: str = "", bins: int = 40, unit: str = TAU_SYN
+    times: Float[Tensor, "samples neurons *spikes"], ax: Axes, name: str = "", bins: int = 40, unit: str = TAU_SYN
 ) -> Axes:
     """Histogram of all spike times of a layer, with the fraction of silent (sample, neuron) pairs in the title.
 
     Args:
-        times: spike times, ``inf`` = silent.
+        times: spike times, ``inf`` = silent, or trains ``(samples, neurons, spikes)``.
         name: of the layer.
         bins: number of bins between the earliest and the latest spike.
     """
-    values = to_numpy(times).ravel()
+    values = to_numpy(times)
     spikes = values[np.isfinite(values)]
-    silent = 1 - len(spikes) / len(values)
+    first = values[..., 0] if values.ndim > 2 else values
+    silent = 1 - np.isfinite(first).mean()
     if len(spikes):
-        weights = np.full(len(spikes), 100 / len(values))
+        weights = np.full(len(spikes), 100 / first.size)
         ax.hist(spikes, bins=bins, weights=weights, color=COLOURS[0], edgecolor="white", linewidth=0.3)
         ax.set_ylim(bottom=0)
     else:
@@ -139,7 +140,7 @@ def raster(network: nn.Module, record: Record, ax: Axes, sample: int = 0, unit: 
     """Spikes of one sample in all layers, input at the bottom, a row per neuron; larger layers are taller.
 
     Outputs have the colours of their classes, all else is grey. Rows of silent neurons are empty. The number of neurons
-    that spiked follows the name of a layer.
+    that spiked follows the name of a layer, and of trains the number of spikes.
 
     Args:
         network: the network of the record.
@@ -147,25 +148,29 @@ def raster(network: nn.Module, record: Record, ax: Axes, sample: int = 0, unit: 
         sample: index in the batch.
     """
     shown = named_spikes(network, record)
+    coloured = not (isinstance(network, Network) and network.gives == "values")  # a readout has the classes
     ticks, labels, bottom = [], [], 0.0
     for index, (spikes, height) in enumerate(zip(shown, layer_heights(shown), strict=True)):
-        times = to_numpy(spikes.times[sample])
+        trains = to_numpy(spikes.times[sample]).reshape(spikes.neurons, -1)
+        neurons, often = trains.shape
+        row = 0.84 * height / neurons
+        place, times = np.repeat(np.arange(neurons), often), trains.ravel()
+        rows = bottom + 0.08 * height + row * (place + 0.5)
         spiked = np.isfinite(times)
-        row = 0.84 * height / len(times)
-        rows = bottom + 0.08 * height + row * (np.arange(len(times)) + 0.5)
-        place = np.arange(len(times))
-        tones = COLOURS if index == len(shown) - 1 else (GREY,)
+        tones = COLOURS if coloured and index == len(shown) - 1 else (GREY,)
         for k, colour in enumerate(tones):
             own = spiked & (place % len(tones) == k)
-            if len(times) <= _TICKS_UP_TO:
-                ax.vlines(times[own], (rows - 0.4 * row)[own], (rows + 0.4 * row)[own], colour, linewidth=2)
+            if neurons <= _TICKS_UP_TO:
+                width = 2 if often == 1 else 1.2
+                ax.vlines(times[own], (rows - 0.4 * row)[own], (rows + 0.4 * row)[own], colour, linewidth=width)
             else:  # ticks would be too short to be seen
-                size = 3.5 if len(times) <= 100 else 2.2
+                size = 3.5 if neurons <= 100 else 2.2
                 ax.plot(times[own], rows[own], "o", color=colour, markersize=size, markeredgewidth=0)
         if index:
             ax.axhline(bottom, color="#AAAAAA", linewidth=0.6)
         ticks.append(bottom + 0.5 * height)
-        labels.append(f"{spikes.name} {spiked.sum()}/{len(times)}")
+        total = f", {spiked.sum()} spikes" if often > 1 else ""
+        labels.append(f"{spikes.name} {np.isfinite(trains[:, 0]).sum()}/{neurons}{total}")
         bottom += height
     ax.set_yticks(ticks, labels)
     ax.tick_params(axis="y", length=0)
@@ -176,7 +181,7 @@ def raster(network: nn.Module, record: Record, ax: Axes, sample: int = 0, unit: 
 
 def layer_heights(shown: list[NamedSpikes]) -> list[float]:
     """Heights of the layers in a raster: growing with their sizes, but none vanishes or dwarfs the others."""
-    heights = [min(6.0, max(1.3, math.sqrt(spikes.times.shape[-1]))) for spikes in shown]
+    heights = [min(6.0, max(1.3, math.sqrt(spikes.neurons))) for spikes in shown]
     return [max(height, 0.07 * sum(heights)) for height in heights]
 
 
@@ -200,7 +205,9 @@ def output_times_figure(run: RunData) -> Figure:
 def spike_histogram_figure(run: RunData) -> Figure:
     """Spike times of every LIF layer on the test data."""
     layers = [(lif.name, run.record.layers[lif.index]) for lif in named_lif_layers(run.network)]
-    layers = layers or [("output", run.record.output)]
+    if not layers:
+        run.check_spiking_output()
+        layers = [("output", run.record.output)]
     figure, axes = panels(len(layers), 3, (3.0, 2.6))
     for ax, (name, times) in zip(axes, layers, strict=True):
         spike_histogram(times, ax, name, unit=run.unit)

@@ -5,7 +5,8 @@ from collections.abc import Callable
 
 from matplotlib.figure import Figure
 
-from firstspike.layers.named import named_lif_layers
+from firstspike.layers import Readout
+from firstspike.layers.named import named_lif_layers, named_spikes
 from firstspike.plots.confusion import confusion
 from firstspike.plots.membrane import output_membranes
 from firstspike.plots.run_data import NotApplicable, RunData, run_figure
@@ -43,7 +44,8 @@ def summary_figure(run: RunData, sample: int = 0) -> Figure:
     if run.config.data.kind == "yin_yang":
         decision_map(run.plane_record.output, run.loss, right, run.plane, names=names)
     else:
-        spike_histogram(run.record.output, right, "output", unit=run.unit)
+        last = named_spikes(run.network, run.record)[-1]  # a readout has no spikes
+        spike_histogram(last.times, right, last.name, unit=run.unit)
 
     left, right = rows["sample"].subplots(1, 2)
     raster(run.network, run.record, left, sample, run.unit).set_title(run.sample_title(sample))
@@ -66,6 +68,7 @@ def _reason(make: Callable[[], object]) -> str | None:
 def _headline(run: RunData) -> str:
     config, result = run.config, run.evaluation
     layers = [str(lif.layer.out_features) for lif in named_lif_layers(run.network)] or [type(run.network).__name__]
+    layers += [str(layer.out_features) for layer in run.network.modules() if isinstance(layer, Readout)]
     loss = config.loss.name if config.loss.kind == "custom" else config.loss.kind
     return (
         f"{run.data_name}, network {' - '.join([str(run.data.train.features), *layers])}, {loss}, "

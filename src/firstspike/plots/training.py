@@ -9,7 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
-from firstspike.plots.run_data import RunData, run_figure
+from firstspike.layers import form_of
+from firstspike.plots.run_data import NotApplicable, RunData, run_figure
 from firstspike.plots.style import (
     COLOURS,
     FAINT,
@@ -115,6 +116,34 @@ def running_median(values: Float[np.ndarray, " epochs"], window: int) -> Float[n
     return np.array([np.median(values[max(0, place - half) : place + half + 1]) for place in range(len(values))])
 
 
+def spike_counts(metrics: Mapping[str, ArrayLike], axes: Axes | Iterable[Any], names: Mapping[int, str]) -> list[Axes]:
+    """Spikes per neuron and sample in layers of spike trains over epochs, and the neurons with none or too many.
+
+    Args:
+        metrics: the columns ``epoch`` and, for each of the layers, ``spikes_LAYER``, ``silent_LAYER`` and
+            ``full_LAYER``: the mean number of spikes, the fraction of (sample, neuron) pairs without a spike, and of
+            those with as many as there is room for. ``LAYER`` is the index in the network.
+        axes: two, for the numbers of spikes and for the fractions in percent.
+        names: of the layers, by their index in the network.
+    """
+    left, right = axes_list(axes, 2)[:2]
+    epochs = np.asarray(metrics["epoch"], dtype=float)
+    marker = "o" if len(epochs) == 1 else ""
+    for place, (layer, name) in enumerate(names.items()):
+        look: dict[str, Any] = {"color": COLOURS[place % len(COLOURS)], "marker": marker}
+        spikes, silent, full = (np.asarray(metrics[f"{x}_{layer}"], dtype=float) for x in ("spikes", "silent", "full"))
+        left.plot(epochs, spikes, label=name, **look)
+        right.plot(epochs, 100 * silent, label=f"{name}, silent", **look)
+        right.plot(epochs, 100 * full, label=f"{name}, full", linestyle=LINES[2], **look)
+    left.set_ylabel("spikes per neuron")
+    right.set_ylabel(r"neurons $\times$ samples [%]")
+    for ax, least in ((left, 0.1), (right, 1.0)):
+        ax.set_ylim(0, max(least, 1.05 * ax.dataLim.y1))
+        epoch_axis(ax)
+        label_lines(ax)
+    return [left, right]
+
+
 def parameter_history(
     epochs: Float[np.ndarray, " checkpoints"],
     values: Float[np.ndarray, "checkpoints parameters"],
@@ -149,6 +178,17 @@ def loss_and_error_figure(run: RunData) -> Figure:
     """Loss and error over the epochs; of several seeds the mean and the range."""
     figure = new_figure(7.5, 2.8)
     loss_and_error(run.metrics, figure.subplots(1, 2), seeds=[seed.metrics for seed in run.seeds])
+    return figure
+
+
+@run_figure
+def spike_counts_figure(run: RunData) -> Figure:
+    """Spikes per neuron in layers of spike trains over the epochs, and the neurons with none or too many."""
+    names = {lif.index: lif.name for lif in run.lif_layers if form_of(lif.layer) == "trains"}
+    if not names:
+        raise NotApplicable("the network has no layers of spike trains; their neurons spike at most once")
+    figure = new_figure(7.5, 2.8)
+    spike_counts(run.metrics, figure.subplots(1, 2), names)
     return figure
 
 

@@ -79,6 +79,7 @@ def history(run: RunData) -> dict[str, Any]:
     ``edges``, the last with all that is later, in percent of the class's samples; ``silent[checkpoint][class][output]``
     is the rest.
     """
+    run.check_spiking_output()
     split, data = ("validation", run.data.validation) if len(run.data.validation) else run.held_out
     inputs, labels = data.times[:_SAMPLES], data.labels[:_SAMPLES]
     epochs, times, right = [], [], []
@@ -136,12 +137,13 @@ def samples(run: RunData, budget: int) -> dict[str, Any]:
 
     Returns:
         ``index``, ``label`` and ``decision`` (-1 is silent), one per sample; ``layers`` with ``name``, ``height`` and
-        ``times[sample][neuron]``; if they apply, ``membrane`` (of the output neurons, in units of their thresholds:
-        ``traces`` on equal steps from ``start`` to ``stop``, ``spikes``, ``names``), ``image`` with its shape, and
-        ``points`` on the plane with the names of the ``inputs``.
+        ``times[sample][neuron]``, each a time or, of trains, a list of times; ``readout``, whether the classes are not
+        neurons of the last of these layers; if they apply, ``membrane`` (of the output neurons, in units of their
+        thresholds: ``traces`` on equal steps from ``start`` to ``stop``, ``spikes``, ``names``), ``image`` with its
+        shape, and ``points`` on the plane with the names of the ``inputs``.
     """
     shown, evaluation, (_, data) = named_spikes(run.network, run.record), run.evaluation, run.held_out
-    size = sum(spikes.times.shape[1] for spikes in shown) + POINTS * run.record.output.shape[1]
+    size = sum(spikes.times[0].numel() for spikes in shown) + POINTS * run.record.output.shape[1]
     chosen = choose(evaluation.predictions != data.labels, max(_FEWEST, budget // size))
     found: dict[str, Any] = {
         "of": len(data),
@@ -152,6 +154,7 @@ def samples(run: RunData, budget: int) -> dict[str, Any]:
             {"name": spikes.name, "height": height, "times": plain(spikes.times[chosen])}
             for spikes, height in zip(shown, layer_heights(shown), strict=True)
         ],
+        "readout": evaluation.readout,
     }
     try:
         found["membrane"] = _membranes(run, chosen)

@@ -152,7 +152,7 @@ class RunEvaluation:
         shown = f"{100 * found['accuracy']:.2f} +- {100 * found['accuracy_error']:.2f} %"
         silent = ", ".join(f"{name} {100 * fraction:.2f} %" for name, fraction in found["silent"].items())
         decided = f"{found['decided']} of {found['samples']} samples decide"
-        if found["decided"]:
+        if found["decision_time"] is not None:
             decided += f", mean decision time {found['decision_time']:.4g} in the unit of the input times"
         lines = [
             f"{found['data']} accuracy {shown} on {found['samples']} samples, loss {found['loss']:.4g} "

@@ -177,7 +177,8 @@ class RunWriter(Callback):
         for run, own in zip(self.runs, fit.rows, strict=True):
             run.append("metrics", [own])
         for run, validation in zip(self.runs, fit.validations, strict=False):
-            run.append("output_times", output_time_rows(fit.epoch, validation))
+            if not validation.readout:
+                run.append("output_times", output_time_rows(fit.epoch, validation))
         if len(self.runs) > 1:
             RunFolder(self.folder).append("metrics", [row])
         if any(fit.improved):

@@ -6,6 +6,9 @@ const UNIT = 30; // pixels of height
 const TALLEST = 600; // pixels of a raster
 const TRACES = 6; // outputs in colour, otherwise grey
 
+// The spikes of a neuron: of trains a list of times, otherwise one time, null where there is none.
+const listed = (time) => (Array.isArray(time) ? time : [time]).filter((x) => x !== null);
+
 function drawInput(member, place, tau) {
   const { layers, image } = member.samples;
   const times = layers[0].times[place];
@@ -29,7 +32,7 @@ function drawInput(member, place, tau) {
   table.replaceChildren();
   if (times.length > IN_A_TABLE || image !== undefined) return;
   const names = times.map((_, k) => member.samples.inputs?.[k] ?? String(k));
-  table.append(tableOf([["input", "spike time"], ...times.map((time, k) => [names[k], time === null ? "none" : String(time)])]));
+  table.append(tableOf([["input", "spike time"], ...times.map((time, k) => [names[k], listed(time).join(", ") || "none"])]));
 }
 
 function drawRaster(member, place, tau) {
@@ -44,14 +47,14 @@ function drawRaster(member, place, tau) {
       const times = layer.times[place];
       const row = 0.84 * layer.height / times.length;
       const few = times.length <= TICKS_UP_TO;
-      const spiking = times.map((_, k) => k).filter((k) => times[k] !== null);
-      const last = index === layers.length - 1; // outputs have the colours of their classes
+      const spiking = times.flatMap((time, k) => listed(time).map(() => k));
+      const last = index === layers.length - 1 && !member.samples.readout; // outputs have the colours of their classes
       const tone = last ? spiking.map(colour) : shown("--faint");
       const look = few
         ? { symbol: "line-ns", size: Math.min(14, 0.6 * row * unit), line: { width: 2.5, color: tone } }
         : { symbol: "circle", size: 4.5, color: tone };
       traces.push({
-        x: spiking.map((k) => times[k]),
+        x: times.flatMap(listed),
         y: spiking.map((k) => bottom + 0.08 * layer.height + row * (k + 0.5)),
         customdata: spiking,
         mode: "markers",
@@ -60,7 +63,7 @@ function drawRaster(member, place, tau) {
       });
       if (index) shapes.push({ type: "line", xref: "paper", x0: 0, x1: 1, y0: bottom, y1: bottom, line: { width: 1, color: shown("--line") } });
       ticks.push(bottom + layer.height / 2);
-      names.push(`${label(layer.name)}${narrow ? "<br>" : " "}${spiking.length}/${times.length}`);
+      names.push(`${label(layer.name)}${narrow ? "<br>" : " "}${new Set(spiking).size}/${times.length}`);
       bottom += layer.height;
     });
     const y = axis(narrow ? "" : "layer, spikes / neurons", { tickvals: ticks, ticktext: names, range: [0, bottom], showgrid: false, zeroline: false });

@@ -1,0 +1,116 @@
+"""Runs on spike trains with a readout: folder, evaluation, figures, report, and the command's way back."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+import torch
+
+import firstspike as fs
+from firstspike.config import load_config
+from firstspike.plots import PLOTS, NotApplicable, RunData
+from firstspike.reports.details import samples
+from firstspike.reports.write import write_report
+from firstspike.runs import resume, start
+from firstspike.runs.evaluate import evaluate_run, predictions
+from firstspike.training import Interrupted
+
+SMALL = ["data.train=60", "data.validation=20", "data.test=20", "training.epochs=3", "training.batch_size=20"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("trains") / "run"
+    start(folder, load_config("delayed_xor", SMALL), progress_bar=False)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run(folder):
+    return RunData.of(fs.load_run(folder))
+
+
+def test_metrics_count_spikes(folder):
+    with (folder / "metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [float(row["spikes_0"]) > 0.5 for row in rows] == [True] * 3
+    assert all(float(row["full_0"]) == 0.0 for row in rows)
+    assert not (folder / "output_times.csv").exists()
+
+
+def test_evaluation(run):
+    found = evaluate_run(run, "test")
+    assert found.numbers["decision_time"] is None
+    assert list(found.numbers["silent"]) == ["hidden"]
+    assert "decision time" not in found.text()
+    assert {name: array.shape for name, array in found.spikes.items()} == {
+        "inputs": (20, 2, 3),
+        "hidden": (20, 20, 10),
+        "labels": (20,),
+        "predictions": (20,),
+    }
+    json.dumps(found.numbers)
+
+
+def test_predictions_on_trains_from_a_file(run, tmp_path):
+    np.savez(tmp_path / "trains.npz", trains=run.data.test.times.numpy(), labels=run.data.test.labels.numpy())
+    lines = predictions(run, tmp_path / "trains.npz").splitlines()
+    assert lines[0] == "class,equal,different"
+    names = [line.split(",")[0] for line in lines[1:]]
+    decisions = run.predict(run.record.output)
+    assert names == [run.class_names[k] for k in decisions.tolist()]
+    assert evaluate_run(run, tmp_path / "trains.npz").evaluation.accuracy == run.evaluation.accuracy
+
+
+def test_figures(run):
+    drawn, reasons = set(), {}
+    for name, draw in PLOTS.items():
+        try:
+            drawn.add(name if draw(run) else "")
+        except NotApplicable as reason:
+            reasons[name] = str(reason)
+    assert drawn >= {"summary", "loss_and_error", "spike_counts", "spike_histogram", "confusion", "raster", "dataset"}
+    assert drawn >= {"weight_matrices", "weight_histograms", "parameters"}
+    assert "readout" in reasons["output_times"]
+    assert "readout" in reasons["membrane"]
+
+
+def test_the_raster_has_every_spike(run):
+    figure = PLOTS["raster"](run, sample=3)
+    (ax,) = figure.axes
+    record = run.record
+    expected = sum(int(x[3].isfinite().sum()) for x in (record.inputs, record.layers[0]))
+    assert sum(len(lines.get_segments()) for lines in ax.collections) == expected
+    hidden = int(record.layers[0][3].isfinite().sum())
+    assert ax.get_yticklabels()[1].get_text() == f"hidden 20/20, {hidden} spikes"
+
+
+def test_spike_counts_need_trains(tmp_path):
+    start(tmp_path / "run", load_config("bars", ["training.epochs=1"]), progress_bar=False)
+    with pytest.raises(NotApplicable, match="the network has no layers of spike trains"):
+        PLOTS["spike_counts"](fs.load_run(tmp_path / "run"))
+
+
+def test_report(run):
+    found = samples(run, 10_000)
+    assert found["readout"] is True
+    assert [layer["name"] for layer in found["layers"]] == ["input", "hidden"]
+    trains = found["layers"][1]["times"]
+    spikes = torch.tensor([[sum(t is not None for t in train) for train in sample] for sample in trains])
+    assert torch.equal(spikes, run.record.layers[0].isfinite().sum(-1)[found["index"]])
+    assert write_report(run).is_file()
+
+
+def test_resume(folder, tmp_path):
+    batches = iter(range(100))
+    with pytest.raises(Interrupted):
+        start(
+            tmp_path / "run",
+            load_config("delayed_xor", SMALL),
+            progress_bar=False,
+            stop=lambda: next(batches) >= 4,
+        )
+    resume(tmp_path / "run", progress_bar=False)
+    one, other = (fs.load_run(place, checkpoint="epoch_0003").network for place in (folder, tmp_path / "run"))
+    assert all(torch.equal(x, y) for x, y in zip(one.parameters(), other.parameters(), strict=True))
