@@ -36,14 +36,20 @@ def mixed(x, seed=0):
 
 @pytest.mark.parametrize(("refractory", "reset"), [(0.0, 0.0), (0.15, -0.3)])
 @pytest.mark.parametrize("delayed", [False, True])
-def test_gradcheck(delayed, refractory, reset, ratio):
+def test_gradcheck(delayed, refractory, reset, ratio, backend):
     times, weight = draw()
     threshold = torch.linspace(0.5, 0.7, 3, dtype=torch.float64)
     delay = torch.rand(weight.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64) + 0.1
 
     def spikes(times, weight, threshold, delay):
         arrival = torch.where(draw()[0] < INF, times, INF)
-        options = {"max_spikes": 60, "refractory": refractory, "reset": reset, "delay": delay if delayed else None}
+        options = {
+            "max_spikes": 60,
+            "backend": backend,
+            "refractory": refractory,
+            "reset": reset,
+            "delay": delay if delayed else None,
+        }
         found = spike_trains(arrival, weight, LIF(ratio, 1.0, threshold), **options)
         assert (found < INF).sum(-1).min() >= 3
         return mixed(found)
@@ -55,13 +61,13 @@ def test_gradcheck(delayed, refractory, reset, ratio):
 @pytest.mark.parametrize("each", [False, True])
 @pytest.mark.parametrize("refractory", [0.0, 0.15])
 @pytest.mark.parametrize("ratio", [1.0, 2.0, 0.5, 1.37, 100.0])
-def test_time_constants(ratio, refractory, each):
+def test_time_constants(ratio, refractory, each, backend):
     times, weight = draw()
     size = (3,) if each else ()
 
     def spikes(tau_mem, tau_syn):
         neuron = LIF(tau_mem, tau_syn, 0.6)
-        found = spike_trains(times, weight, neuron, max_spikes=60, refractory=refractory, reset=0.1)
+        found = spike_trains(times, weight, neuron, max_spikes=60, backend=backend, refractory=refractory, reset=0.1)
         assert (found < INF).sum(-1).min() >= 3
         return mixed(found)
 
@@ -71,10 +77,10 @@ def test_time_constants(ratio, refractory, each):
 
 
 @pytest.mark.parametrize("refractory", [0.0, 0.4])
-def test_windows(refractory, ratio):
+def test_windows(refractory, ratio, backend):
     """Through the state: the gradients of two windows are those of one long call, and right by the state itself."""
     times, weight = draw()
-    options = {"refractory": refractory, "reset": -0.1, "max_spikes": 60}
+    options = {"refractory": refractory, "reset": -0.1, "max_spikes": 60, "backend": backend}
     neuron = LIF(ratio, 1.0, 0.5)
     results = []
     for windows in (False, True):
@@ -108,11 +114,11 @@ def test_windows(refractory, ratio):
 
 
 @pytest.mark.parametrize("refractory", [0.0, 0.15])
-def test_time_constants_through_states(refractory):
+def test_time_constants_through_states(refractory, backend):
     times, weight = draw()
 
     def spikes(tau_mem, tau_syn):
-        neuron, options = LIF(tau_mem, tau_syn, 0.5), {"max_spikes": 60, "refractory": refractory}
+        neuron, options = LIF(tau_mem, tau_syn, 0.5), {"max_spikes": 60, "backend": backend, "refractory": refractory}
         one, state, _ = spike_window(times, weight, neuron, until=1.2, **options)
         return mixed(one), mixed(spike_trains(times, weight, neuron, state=state, **options))
 
@@ -155,7 +161,7 @@ def adjoint(trains, asked, events, weights, neuron, refractory, reset):
 
 
 @pytest.mark.parametrize("refractory", [0.0, 0.2])
-def test_observed(refractory):
+def test_observed(refractory, backend):
     """Anywhere, also where the membrane falls, or too soon after the spike before."""
     generator = torch.Generator().manual_seed(3)
     times, weight = draw(outputs=4)
@@ -166,7 +172,7 @@ def test_observed(refractory):
     asked = torch.randn(2, 4, 6, generator=generator, dtype=torch.float64)
     neuron, reset = LIF(2.0, 0.9, 0.7), 0.2
     x, w, threshold = (y.clone().requires_grad_() for y in (times, weight, torch.full((4,), 0.7, dtype=torch.float64)))
-    options = {"max_spikes": 6, "observed": observed, "refractory": refractory, "reset": reset}
+    options = {"max_spikes": 6, "backend": backend, "observed": observed, "refractory": refractory, "reset": reset}
     out = spike_trains(x, w, LIF(2.0, 0.9, threshold), **options)
     assert torch.equal(out, observed)
     (finite(out) * asked).sum().backward()
@@ -187,9 +193,9 @@ def test_observed(refractory):
     torch.testing.assert_close(threshold.grad, by_threshold, rtol=1e-10, atol=1e-10)
 
 
-def test_observed_at_the_ideal_times_changes_nothing(ratio):
+def test_observed_at_the_ideal_times_changes_nothing(ratio, backend):
     times, weight = draw()
-    options = {"neuron": LIF(ratio, 1.0, 0.6), "max_spikes": 60, "refractory": 0.2}
+    options = {"neuron": LIF(ratio, 1.0, 0.6), "max_spikes": 60, "backend": backend, "refractory": 0.2}
     results = []
     for observe in (False, True):
         x, w = times.clone().requires_grad_(), weight.clone().requires_grad_()
@@ -205,25 +211,25 @@ def test_observed_at_the_ideal_times_changes_nothing(ratio):
         torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-10)
 
 
-def test_shift():
+def test_shift(backend):
     """A shift of all inputs shifts all spikes: the gradients by the times sum to those by the spikes."""
     times, weight = draw()
     x = times.clone().requires_grad_()
-    out = spike_trains(x, weight, LIF(2.0, 1.0, 0.5), max_spikes=60, refractory=0.1)
+    out = spike_trains(x, weight, LIF(2.0, 1.0, 0.5), max_spikes=60, backend=backend, refractory=0.1)
     asked = torch.randn(out.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     (finite(out) * asked).sum().backward()
     torch.testing.assert_close(x.grad.sum((1, 2)), (asked * (out < INF)).sum((1, 2)), rtol=1e-11, atol=1e-12)
 
 
-def test_max_weight_grad():
+def test_max_weight_grad(backend):
     """A bound between two spikes' parts drops the larger ones for the weights, and nothing else."""
     times, weight = draw(samples=1, outputs=1)
     neuron = LIF(2.0, 1.0, 0.5)
-    count = int((spike_trains(times, weight, neuron, max_spikes=60) < INF).sum())
+    count = int((spike_trains(times, weight, neuron, max_spikes=60, backend=backend) < INF).sum())
 
     def gradients(asked, bound):
         x, w = times.clone().requires_grad_(), weight.clone().requires_grad_()
-        out = spike_trains(x, w, neuron, max_spikes=60, max_weight_grad=bound)
+        out = spike_trains(x, w, neuron, max_spikes=60, backend=backend, max_weight_grad=bound)
         out[0, 0, :count].backward(asked)
         return x.grad, w.grad
 
@@ -245,15 +251,15 @@ def test_max_weight_grad():
     assert len(kinds) > 2
 
 
-def test_one_time_of_an_input_is_bounded_like_a_first_spike():
+def test_one_time_of_an_input_is_bounded_like_a_first_spike(backend):
     times, weight = draw(copies=1)
     results = []
     for trains in (False, True):
         x, w = times.clone().requires_grad_(), weight.clone().requires_grad_()
         if trains:
-            out = spike_trains(x, w, LIF(2.0, 1.0, 0.5), max_spikes=60, max_weight_grad=0.3)[..., 0]
+            out = spike_trains(x, w, LIF(2.0, 1.0, 0.5), max_spikes=60, backend=backend, max_weight_grad=0.3)[..., 0]
         else:
-            out = first_spike_time(x[..., 0], w, LIF(2.0, 1.0, 0.5), max_weight_grad=0.3)
+            out = first_spike_time(x[..., 0], w, LIF(2.0, 1.0, 0.5), max_weight_grad=0.3, backend=backend)
         out.square().sum().backward()
         results.append((x.grad, w.grad))
     assert (results[0][1] == 0).any()
@@ -262,7 +268,7 @@ def test_one_time_of_an_input_is_bounded_like_a_first_spike():
 
 
 @pytest.mark.parametrize("mapped", [("weight",), ("times",), ("times", "weight"), ("threshold", "delay"), ("tau",)])
-def test_vmap_equals_a_loop(mapped):
+def test_vmap_equals_a_loop(mapped, backend):
     generator = torch.Generator().manual_seed(0)
 
     def rand(name, *shape):
@@ -278,7 +284,9 @@ def test_vmap_equals_a_loop(mapped):
 
     def loss(values):
         neuron = LIF(values["tau"], 1.0, values["threshold"])
-        out = spike_trains(values["times"], values["weight"], neuron, delay=values["delay"], max_spikes=60)
+        out = spike_trains(
+            values["times"], values["weight"], neuron, delay=values["delay"], max_spikes=60, backend=backend
+        )
         return finite(out).square().sum()
 
     dims = ({name: 0 if name in mapped else None for name in values},)
@@ -291,12 +299,12 @@ def test_vmap_equals_a_loop(mapped):
             torch.testing.assert_close(found[name][k], x, rtol=1e-12, atol=1e-12)
 
 
-def test_torch_func_through_windows():
+def test_torch_func_through_windows(backend):
     """Reverse-mode Jacobians map over the backward pass, states included."""
     times, weight = draw()
 
     def spikes(weight):
-        neuron, options = LIF(2.0, 1.0, 0.5), {"max_spikes": 20, "refractory": 0.1}
+        neuron, options = LIF(2.0, 1.0, 0.5), {"max_spikes": 20, "backend": backend, "refractory": 0.1}
         one, state, _ = spike_window(times, weight, neuron, until=1.2, **options)
         return finite(torch.cat([one, spike_trains(times, weight, neuron, state=state, **options)], -1))
 
@@ -306,20 +314,20 @@ def test_torch_func_through_windows():
     torch.testing.assert_close(found, wanted, rtol=1e-12, atol=1e-12)
 
 
-def test_no_second_derivatives():
+def test_no_second_derivatives(backend):
     times, weight = draw()
     w = weight.requires_grad_()
     (first,) = torch.autograd.grad(
-        finite(spike_trains(times, w, LIF(), max_spikes=60)).square().sum(), w, create_graph=True
+        finite(spike_trains(times, w, LIF(), max_spikes=60, backend=backend)).square().sum(), w, create_graph=True
     )
     with pytest.raises(NotImplementedError, match="spike_trains has first derivatives only"):
         first.sum().backward()
 
 
-def test_arguments_stay_and_unused_gradients_are_zero():
+def test_arguments_stay_and_unused_gradients_are_zero(backend):
     times, weight = draw()
     x, w = times.clone().requires_grad_(), weight.clone().requires_grad_()
-    out = spike_trains(x, w, LIF(2.0), max_spikes=60)
+    out = spike_trains(x, w, LIF(2.0), max_spikes=60, backend=backend)
     (0 * finite(out)).sum().backward()
     assert torch.equal(x, times)
     assert torch.equal(w, weight)

@@ -21,7 +21,7 @@ from firstspike.spiketime.cpu.unwind import SAMPLES, backward_kernel
 from firstspike.spiketime.parts import Size, backward_in_parts, zero_gradients
 
 _MAX_BLOCK = 32  # samples whose rows fit into the second-level cache beside a tile of weights
-_MAX_GROUPS = 8  # parts into which gradients by times are summed
+MAX_GROUPS = 8  # parts into which gradients by times are summed
 _FEW, _MANY = 8, 16  # tasks wanted for each network, and where they cost little
 _SHORT, _LONG = 8, 96  # samples for which a task may, and should, have a part of the weights' gradient of its own
 _MEMORY = 1 << 26  # bytes of a backward pass beside its results
@@ -116,8 +116,8 @@ def _shared(grad: Tensor, result: Result, given: Arguments, max_weight_grad: flo
     by_weight = memory(*weight.shape) if needs.weight else memory(0)
     by_threshold = memory(*threshold.shape) if needs.threshold else memory(0)
     tiles, stride = -(-outputs // TILE), -(-inputs // 16) * 16 + PAD
-    groups = min(tiles, _MAX_GROUPS) if needs.times else tiles
-    chunks = 1 if is_small(work_of(batch, inputs, outputs)) else _chunks(batch, groups)
+    groups = min(tiles, MAX_GROUPS) if needs.times else tiles
+    chunks = 1 if is_small(work_of(batch, inputs, outputs)) else chunks_of(batch, groups)
     order, arrival, count, last, slope = tuple(x.contiguous() for x in result.saved) or (
         memory(ensemble, batch, inputs, dtype=torch.int32),
         memory(ensemble, batch, inputs + PAD),
@@ -168,6 +168,6 @@ def _shared(grad: Tensor, result: Result, given: Arguments, max_weight_grad: flo
     )
 
 
-def _chunks(batch: int, groups: int) -> int:
+def chunks_of(batch: int, groups: int) -> int:
     """Parts of the batch with a gradient each; of one network's shape alone, so that sums never depend on threads."""
     return max(1, min(-(-_FEW // groups), batch // _SHORT), min(_MANY // groups, batch // _LONG))

@@ -90,7 +90,8 @@ def spike_trains(
             left alone.
         state: of the neurons at the start, with which only inputs from then on arrive; by default they are at rest.
         until: when to stop: inputs from then on do not arrive, and no spike is later.
-        backend: ``"auto"`` (the fastest for the device and the arguments), or ``"reference"``, which is plain PyTorch.
+        backend: ``"auto"`` (the fastest for the device), ``"cpu"`` or ``"reference"``, which is plain PyTorch and does
+            what the CPU kernels do not: delays, time constants that differ between neurons, and refractory times.
 
     Returns:
         Spike times, sorted along the last dimension; ``inf`` after the last spike.
@@ -200,11 +201,18 @@ def _reference() -> Backend:
     return in_units(Backend(reference.forward, reference_gradient.backward, "reference"))
 
 
+@cache
+def _cpu() -> Backend:
+    from firstspike.spiketime.cpu import train_host  # loads numba
+
+    return in_units(Backend(train_host.forward, train_host.backward, "cpu"))
+
+
 def _backend(name: str, times: Tensor) -> Backend:
     resolve_backend(name, times.device)
-    if name not in ("auto", "reference"):
-        raise ValueError(f"spike_trains has the backend 'reference', got {name!r}; use auto or reference")
-    return _reference()
+    if name == "triton":
+        raise ValueError("spike_trains has no backend 'triton'; use auto or reference")
+    return _cpu() if name == "cpu" or (name == "auto" and times.device.type == "cpu") else _reference()
 
 
 def _check(

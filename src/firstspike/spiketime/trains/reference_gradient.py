@@ -210,7 +210,8 @@ def _gradients(
             torch.where(possible, (again * x[at] - asked[at, k, None]) / rise, 0.0) for x in (kept, scale)
         )
         if bound is not None:
-            largest = (found.by_weight.abs().amax(-1, keepdim=True) * kept_here / own.unit).abs()
+            inputs = found.by_weight[:, :-1] if given.state is not None else found.by_weight
+            largest = (inputs.abs().amax(-1, keepdim=True) * kept_here / own.unit).abs()
             kept_here = torch.where(largest > bound, 0.0, kept_here)
         sums.add(at, kept_here, scale_here, found)
         sums.threshold.index_add_(0, at, -scale_here)

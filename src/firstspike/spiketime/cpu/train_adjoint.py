@@ -1,0 +1,219 @@
+"""Spike trains: the adjoint of one tile of neurons in one sample, from its last spike back to the first event.
+
+Between spikes it is that of ``adjoint``, with ``C = -dL/dI``, ``y = -dL/dV`` and
+
+    E = y - x C where tau_mem is the slower constant, x = 1 - tau_syn/tau_mem;      E = y otherwise
+
+in the scale of ``adjoint``, so that E' is constant and C' grows by ``E' BACK``. A spike changes y, and so E, alone:
+
+    y(T-) = (v+ y(T+) + dL/dT) / v-            v- and v+: slopes of the membrane before and after
+
+All y follow from the spikes, before the events are walked: from one spike to the one before y only decays. So a spike
+is one addition to E', and one to C' for the part of the interval that lies after it.
+"""
+
+# mypy: disable-error-code="no-untyped-def"
+import math
+
+import numpy as np
+
+from firstspike.spiketime.cpu.cache import jit
+from firstspike.spiketime.cpu.constants import DELTA, HEIGHT, PER_MEM, PER_RISE, PER_SYN, SPAN, SUMMIT, X, kappa
+from firstspike.spiketime.cpu.crossing import TILE, responses
+from firstspike.spiketime.cpu.lanes import fold16, sum_rows16
+from firstspike.spiketime.cpu.mathfun import exp, expm1
+from firstspike.spiketime.cpu.rows import BACK, FAST, LEAK, SLOW
+from firstspike.spiketime.cpu.simd import (
+    fill16,
+    fma,
+    gather16,
+    lanes_of,
+    load,
+    load16,
+    maximum,
+    minimum,
+    select,
+    splat,
+    store,
+)
+
+LEVEL, DROP = 0, 1  # of a tile's lanes: threshold in the neuron's unit, and how far below it is the reset, relative
+UNIT = 2
+END_Y, END_C = 3, 4  # y and C at the end of the window
+NOW_C, NOW_E, NOW = 5, 6, 7  # in an interval of any length: C, E and their time
+NEXT_Y, NEXT_T, NEXT_KEPT = 8, 9, 10  # of the spike after, or of the end: y, time, and y without what is bounded
+TOTAL = 11  # of all y at spikes, which are the derivatives by the threshold
+N_LANES = 12
+JUMP, INTO_E, INTO_C, TIME = range(4)  # of a spike: the change of y, that of E' and, with a minus, of C', and its time
+N_SPIKES = 4
+
+
+@jit
+def jumps(
+    zero, state, offsets, counts, most, base, grad, trains, slopes, rows_of, arrival, inputs, start, c, bound, spikes,
+    kept,
+):  # fmt: skip
+    """Fill ``spikes``, and ``kept`` without what the bound drops, of one tile; returns whether it drops any.
+
+    ``base + offsets[lane]`` is where the lane's spikes begin in ``grad``, ``trains`` and ``slopes``; ``inputs`` are the
+    first and the last place in ``arrival`` that are none of the window's.
+    """
+    dropped, faster, rate = False, max(c[PER_MEM], c[PER_SYN]), abs(c[DELTA])
+    none = fill16(state, 0.0)
+    for first in range(0, lanes_of(zero), 16):
+        last = 0
+        for lane in range(first, first + 16):
+            last = max(last, counts[lane])
+        drop = load16(state, DROP * TILE + first) * c[PER_MEM]
+        for k in range(last - 1, -1, -1):
+            place, there = k * TILE + first, np.uint64(0)
+            for lane in range(16):
+                there |= np.uint64(counts[first + lane] > k) << np.uint64(lane)
+            time, slope = gather16(trains, base + k, offsets, first), gather16(slopes, base + k, offsets, first)
+            asked = gather16(grad, base + k, offsets, first) / load16(state, LEVEL * TILE + first)
+            possible = (slope > 0.0) & there
+            slope = select(possible, slope, fill16(state, 1.0))
+            following = load16(state, NEXT_T * TILE + first)
+            left = exp((time - following) * c[PER_MEM])
+            after = load16(state, NEXT_Y * TILE + first) * left
+            y = select(possible, fma(after, slope + drop, asked) / slope, none)
+            # how the change enters the scaled E' and C' of the interval
+            begin, ahead = gather16(start, 0, rows_of, place), gather16(arrival, 1, rows_of, place)
+            into_e = exp((begin - time) * faster)
+            rise = expm1(maximum(ahead - time, 0.0) * -rate) * -abs(c[PER_RISE])
+            into_c = into_e * rise * exp(minimum(ahead - begin, c[SPAN] * 2) * rate)
+            put(spikes, place, y - after, into_e, into_c, time)
+            if bound < math.inf:
+                after = load16(state, NEXT_KEPT * TILE + first) * left
+                store(state, NOW_C * TILE + first, select(possible, fma(after, slope + drop, asked) / slope, none))
+                for lane in range(first, first + 16):
+                    factor, allowed = abs(state[NOW_C, lane]), bound * state[UNIT, lane]
+                    if counts[lane] > k and factor * c[HEIGHT] > allowed:
+                        at = base + offsets[lane] + k
+                        release = trains[at - 1] if k > 0 else arrival[inputs[0]]
+                        if factor * largest(trains[at], release, arrival, inputs, c) > allowed:
+                            state[NOW_C, lane], dropped = 0, True
+                y_kept = load16(state, NOW_C * TILE + first)
+                put(kept, place, y_kept - after, into_e, into_c, time)
+                store(state, NEXT_KEPT * TILE + first, select(there, y_kept, load16(state, NEXT_KEPT * TILE + first)))
+            store(state, TOTAL * TILE + first, load16(state, TOTAL * TILE + first) + select(there, y, none))
+            store(state, NEXT_Y * TILE + first, select(there, y, load16(state, NEXT_Y * TILE + first)))
+            store(state, NEXT_T * TILE + first, select(there, time, following))
+    return dropped
+
+
+@jit
+def put(spikes, place, jump, into_e, into_c, time):
+    """Note what 16 spikes do."""
+    row = spikes.shape[1]
+    store(spikes, JUMP * row + place, jump)
+    store(spikes, INTO_E * row + place, jump * into_e)
+    store(spikes, INTO_C * row + place, jump * into_c)
+    store(spikes, TIME * row + place, time)
+
+
+@jit
+def largest(spike, release, arrival, inputs, c):
+    """Largest derivative of the membrane at a spike by the weight of one input, since ``release`` and before."""
+    first, last = inputs
+    end = first + np.searchsorted(arrival[first : last + 1], spike)  # the first input that comes too late
+    begin = first + np.searchsorted(arrival[first : last + 1], release)
+    best = arrival.dtype.type(0)
+    if begin > first:
+        best = math.exp((arrival[begin - 1] - release) * c[PER_SYN]) * kappa(spike - release, c)
+    if begin < end:  # next to the maximum of kappa, on one side or the other
+        near = begin + np.searchsorted(arrival[begin:end], spike - c[SUMMIT])
+        if near > begin:
+            best = max(best, kappa(spike - arrival[near - 1], c))
+        if near < end:
+            best = max(best, kappa(spike - arrival[near], c))
+    return best
+
+
+@jit
+def unwind_trains(
+    zero, packed, source, arrival, n, ends, segments, rows, state, found, places, total, spikes, c, sums, by_weight,
+    by_times, wants_weight, wants_times, asks_end,
+):  # fmt: skip
+    """Walk back from the last spike, or with ``asks_end`` from the end of the window, to the first event.
+
+    Gradients are added to the tile's, and to ``by_times`` in order of arrival. ``sums`` has room for 16 rows of 16
+    numbers. E and C at the first event become NOW_E and NOW_C.
+    """
+    slow, fast, back, leak = rows[SLOW], rows[FAST], rows[BACK], rows[LEAK]
+    response = decay = zero
+    p = total - 1
+    k = np.intp(n - 1) if asks_end else np.intp(found[p])
+    sums[((k & 15) + 1) * 16 :] = 0
+    segment = segments - 1
+    while segment > 0 and ends[segment - 1] > k:
+        segment -= 1
+    begin = ends[segment - 1] if segment > 0 else 0
+    if asks_end:
+        response = load(zero, state, END_C * TILE) * (1 / slow[k])
+        decay = end_of(zero, state, c) * (1 / fast[k])
+    while True:
+        if k == ends[segment] - 1:
+            if k < n - 1 or (p >= 0 and found[p] == k):
+                p = before_row(zero, state, k, n, arrival, response, decay, found, places, p, spikes, c)
+                response = load(zero, state, NOW_C * TILE) * (1 / slow[k])
+                decay = load(zero, state, NOW_E * TILE) * (1 / fast[k])
+        else:
+            while p >= 0 and found[p] == k:
+                place = np.intp(places[p])
+                bit = np.uint64(1) << np.uint64(place & (TILE - 1))
+                decay = select(bit, decay + spikes[INTO_E, place], decay)
+                response = select(bit, response - spikes[INTO_C, place], response)
+                p -= 1
+            response = fma(decay, back[k], response)
+        row = np.intp(source[k]) * TILE
+        if wants_weight:
+            store(by_weight, row, fma(response, slow[k], load(zero, by_weight, row)))
+        if wants_times:
+            at = k & 15
+            store(sums, at * 16, fold16(load(zero, packed, row) * fma(response, leak[k], decay)))
+            if at == 0:
+                store(by_times, k, load16(by_times, k) + sum_rows16(sums, 0))
+        if k == begin:
+            if k == 0:
+                break
+            segment -= 1
+            begin = ends[segment - 1] if segment > 0 else 0
+        k -= 1
+    store(state, NOW_C * TILE, response)
+    store(state, NOW_E * TILE, decay)
+
+
+@jit
+def end_of(zero, state, c):
+    """E at the end of the window."""
+    return load(zero, state, END_Y * TILE) - load(zero, state, END_C * TILE) * max(c[X], 0.0)
+
+
+@jit
+def before_row(zero, state, k, n, arrival, response, decay, found, places, p, spikes, c):
+    """C and E just after input k, the last of a segment, from those at the next input, which is far away or missing.
+
+    All have scale 1. Returns what is left of the spikes.
+    """
+    store(state, NOW_C * TILE, response)
+    store(state, NOW_E * TILE, decay)
+    slower, faster = min(c[PER_MEM], c[PER_SYN]), max(c[PER_MEM], c[PER_SYN])
+    store(state, NOW * TILE, splat(zero, arrival[k + 1] if k < n - 1 else arrival[k]))
+    while p >= 0 and found[p] == k:
+        place = np.intp(places[p])
+        lane, time = place & (TILE - 1), spikes[TIME, place]
+        wait = max(state[NOW, lane] - time, 0)  # without a next input both are 0 here
+        state[NOW_C, lane] = state[NOW_C, lane] * math.exp(-wait * slower) + state[NOW_E, lane] * kappa(wait, c)
+        state[NOW_E, lane] = state[NOW_E, lane] * math.exp(-wait * faster) + spikes[JUMP, place]
+        state[NOW, lane] = time
+        p -= 1
+    for first in range(0, lanes_of(zero), 16):
+        wait = maximum(load16(state, NOW * TILE + first) - arrival[k], 0.0)
+        mem, syn, rise = responses(wait, c)
+        gone = mem if c[PER_MEM] <= c[PER_SYN] else syn
+        quick = syn if c[PER_MEM] <= c[PER_SYN] else mem
+        there, faded = load16(state, NOW_C * TILE + first), load16(state, NOW_E * TILE + first)
+        store(state, NOW_C * TILE + first, fma(there, gone, faded * rise))
+        store(state, NOW_E * TILE + first, faded * quick)
+    return p

@@ -1,0 +1,293 @@
+"""Spike trains: what the forward scan does where neurons spike, between two inputs of a sample.
+
+Lanes are neurons, and everything is in units of their thresholds. A reset from the threshold to ``1 - DROP`` subtracts
+DROP from the membrane at the spike, which decays from then on like the membrane itself. In the scaled states of
+``rows`` it is a constant, DROP times ``exp(x/tau_mem)`` at the spike: it may be subtracted at the last input already,
+and what comes next in the interval is found from there.
+"""
+
+# mypy: disable-error-code="no-untyped-def"
+import math
+
+import numpy as np
+from numba.core import types
+from numba.extending import overload
+
+from firstspike.spiketime.cpu.cache import jit
+from firstspike.spiketime.cpu.constants import PER_MEM, PER_SYN
+from firstspike.spiketime.cpu.crossing import (
+    CURRENT,
+    DRIVE,
+    ENOUGH,
+    LIMIT,
+    N_STATE,
+    NOW_CURRENT,
+    NOW_VOLTAGE,
+    TILE,
+    UNIT,
+    VOLTAGE,
+    WAIT,
+    endless_wait,
+    find_roots,
+    peaks_of,
+    responses,
+)
+from firstspike.spiketime.cpu.rows import BOUND, LEVEL, MEM, RISE, SYN, TANGENT
+from firstspike.spiketime.cpu.simd import (
+    absolute,
+    fill16,
+    fma,
+    lanes_of,
+    load16,
+    lowest_bit,
+    maximum,
+    minimum,
+    select,
+    store,
+)
+
+DROP, SINCE, AT, STEEP = N_STATE, N_STATE + 1, N_STATE + 2, N_STATE + 3  # rows of a tile's state after those there are
+N_LANES = N_STATE + 4
+
+_SHORT = 0.05  # longest interval for series, in units of the faster constant
+_STRAIGHT = 0.015  # half the change of the slope on the way to the threshold for which the inverse series is exact
+_ALL = 0xFFFF
+
+
+def _solve_short(v, i, a, b):
+    """Time to the threshold, ``exp(time a)`` and the slope there, from states that reach it soon; and how curved."""
+    raise NotImplementedError
+
+
+@overload(_solve_short, inline="never")
+def _overload_solve_short(v, i, a, b):
+    if v.dtype == types.float32:
+
+        def solve(v, i, a, b):
+            drive = i * b
+            d1 = fma(v, -a, drive)
+            d2 = fma(d1, -a, drive * -b)
+            d3 = fma(d2, -a, drive * (b * b))
+            d4 = fma(d3, -a, drive * (-b * b * b))
+            inverse = 1.0 / d1
+            u = (1.0 - v) * inverse
+            c2, c3, c4 = d2 * inverse * 0.5, d3 * inverse * (1 / 6), d4 * inverse * (1 / 24)
+            square = c2 * c2
+            third = fma(square, 2.0, c3 * -1.0)
+            fourth = c2 * fma(c3, 5.0, square * -5.0) - c4
+            s = u * fma(fma(fma(fourth, u, third), u, c2 * -1.0), u, 1.0)
+            slope = fma(fma(fma(d4, s * (1 / 3), d3), s * 0.5, d2), s, d1)
+            x = s * a
+            growth = fma(fma(fma(fma(x, 0.25, 1.0), x * (1 / 3), 1.0), x * 0.5, 1.0), x, 1.0)
+            return s, growth, slope, absolute(c2 * u)
+
+    else:
+
+        def solve(v, i, a, b):
+            drive = i * b
+            d1 = fma(v, -a, drive)
+            d2 = fma(d1, -a, drive * -b)
+            d3 = fma(d2, -a, drive * (b * b))
+            d4 = fma(d3, -a, drive * (-b * b * b))
+            d5 = fma(d4, -a, drive * (b * b * b * b))
+            d6 = fma(d5, -a, drive * (-b * b * b * b * b))
+            d7 = fma(d6, -a, drive * (b * b * b * b * b * b))
+            d8 = fma(d7, -a, drive * (-b * b * b * b * b * b * b))
+            d9 = fma(d8, -a, drive * (b * b * b * b * b * b * b * b))
+            inverse = 1.0 / d1
+            gap = 1.0 - v
+            u = gap * inverse
+            c2, c3, c4 = d2 * inverse * 0.5, d3 * inverse * (1 / 6), d4 * inverse * (1 / 24)
+            square = c2 * c2
+            third = fma(square, 2.0, c3 * -1.0)
+            fourth = c2 * fma(c3, 5.0, square * -5.0) - c4
+            s = u * fma(fma(fma(fourth, u, third), u, c2 * -1.0), u, 1.0)
+            for _ in range(2):
+                p = fma(fma(fma(fma(d9, s * (1 / 9), d8), s * (1 / 8), d7), s * (1 / 7), d6), s * (1 / 6), d5)
+                p = fma(fma(fma(fma(p, s * (1 / 5), d4), s * 0.25, d3), s * (1 / 3), d2), s * 0.5, d1)
+                q = fma(fma(fma(fma(d9, s * (1 / 8), d8), s * (1 / 7), d7), s * (1 / 6), d6), s * (1 / 5), d5)
+                slope = fma(fma(fma(fma(q, s * 0.25, d4), s * (1 / 3), d3), s * 0.5, d2), s, d1)
+                s = s + (gap - p * s) / slope
+            x = s * a
+            g = fma(fma(fma(fma(x, 1 / 9, 1.0), x * (1 / 8), 1.0), x * (1 / 7), 1.0), x * (1 / 6), 1.0)
+            g = fma(fma(fma(fma(fma(g, x * (1 / 5), 1.0), x * 0.25, 1.0), x * (1 / 3), 1.0), x * 0.5, 1.0), x, 1.0)
+            return s, g, slope, absolute(c2 * u)
+
+    return solve
+
+
+@jit
+def spikes_in_row(zero, state, lanes, most, k, candidates, active, rows, arrival, c, trains, slopes, found, places):
+    """Spikes of the lanes ``candidates`` between input k and the next, with scaled states; returns who may go on.
+
+    The states in ``state`` become those from which the membrane after the last spike follows.
+    """
+    mem, syn, rise = rows[MEM, k], rows[SYN, k], rows[RISE, k]
+    mem_end, level, level_end = rows[MEM, k + 1], rows[LEVEL, k], rows[LEVEL, k + 1]
+    tangent, bound = rows[TANGENT, k], rows[BOUND, k]
+    now, duration = arrival[k], arrival[k + 1] - arrival[k]
+    a, b = c[PER_MEM], c[PER_SYN]
+    short = duration * max(a, b) <= _SHORT
+    while candidates:
+        first = lowest_bit(candidates) & ~15
+        bits = (candidates >> np.uint64(first)) & np.uint64(_ALL)
+        candidates &= ~(np.uint64(_ALL) << np.uint64(first))
+        voltage = load16(state, NOW_VOLTAGE * TILE + first)
+        current = load16(state, NOW_CURRENT * TILE + first)
+        while bits:
+            end = fma(current, rise, voltage)
+            crosses = (end >= mem_end) & bits
+            if crosses and a == 0:  # rounding may reach what the membrane only approaches
+                crosses &= fma(voltage, 1 / mem, current * (1 / syn)) > 1.0
+            peaks = (current > voltage * level) & (current * ENOUGH < end * level_end) & bits & ~crosses
+            if not (crosses | peaks):
+                break
+            v, i = voltage * (1 / mem), current * (1 / syn)
+            fired, slow = crosses, crosses
+            if crosses and short:
+                s, growth, slope, curved = _solve_short(v, i, a, b)
+                fast = crosses & (curved < _STRAIGHT) & (s >= 0.0) & (duration >= s)
+                slow = crosses & ~fast
+                store(state, AT * TILE + first, s)
+                store(state, STEEP * TILE + first, slope)
+                spent = growth
+            else:
+                spent = fill16(state, 1.0)
+            if slow | peaks:
+                tops = slow
+                if peaks:
+                    time, height = peaks_of(v, i, c)
+                    peaks &= (height >= 1.0) & (duration >= time)
+                    tops = slow | peaks
+                    fired |= peaks
+                    limit = select(peaks, minimum(time, duration), fill16(state, duration))
+                else:
+                    limit = fill16(state, duration)
+                if tops:
+                    s, grown, slope = solve_long(zero, state, first, tops, v, i, limit, c)
+                    store(state, AT * TILE + first, select(tops, s, load16(state, AT * TILE + first)))
+                    store(state, STEEP * TILE + first, select(tops, slope, load16(state, STEEP * TILE + first)))
+                    spent = select(tops, grown, spent)
+            if not fired:
+                break
+            voltage = select(fired, voltage - load16(state, DROP * TILE + first) * (spent * mem), voltage)
+            full = record(state, lanes, most, k, first, fired, now, arrival[k + 1], trains, slopes, found, places)
+            active &= ~(full << np.uint64(first))
+            bits = fired & ~full & (fma(current, tangent, voltage) >= bound)
+        store(state, NOW_VOLTAGE * TILE + first, voltage)
+    return active
+
+
+@jit
+def solve_long(zero, state, first, fired, v, i, limit, c):
+    """Time to the threshold, ``exp(time/tau_mem)`` and the slope there of 16 lanes, in an interval of any length."""
+    store(state, VOLTAGE * TILE + first, v)
+    store(state, CURRENT * TILE + first, i)
+    store(state, LIMIT * TILE + first, limit)
+    find_roots(zero, state, fired << np.uint64(first), c)
+    s = load16(state, WAIT * TILE + first)
+    drive = load16(state, DRIVE * TILE + first) / load16(state, UNIT * TILE + first)
+    mem, _, _ = responses(minimum(s, 60.0 / max(c[PER_MEM], c[PER_SYN])), c)
+    return s, 1.0 / mem, drive - c[PER_MEM]
+
+
+@jit
+def record(state, lanes, most, k, first, fired, now, end, trains, slopes, found, places):
+    """Note spikes at ``now`` + AT of 16 lanes after row k; returns those that may not spike again.
+
+    ``lanes`` counts the spikes of each lane, and in its last place all. Where a lane has more than ``most``, only the
+    count says so.
+    """
+    full = np.uint64(0)
+    while fired:
+        lane = lowest_bit(fired)
+        bit = np.uint64(1) << np.uint64(lane)
+        fired &= ~bit
+        lane += first
+        count, total = lanes[lane], lanes[TILE]
+        lanes[lane] = count + 1
+        if count >= most:
+            full |= bit
+            continue
+        spike = min(now + state[AT, lane], end)
+        previous = now if count == 0 else max(now, trains[count - 1, lane])
+        if not spike > previous:
+            spike = min(np.nextafter(previous, spike + 1), end) if previous < end else end
+        trains[count, lane], slopes[count, lane] = spike, state[STEEP, lane]
+        found[total], places[total] = k, count * TILE + lane
+        lanes[TILE] = total + 1
+    return full
+
+
+@jit
+def spikes_after_row(zero, state, lanes, most, k, active, now, end, c, trains, slopes, found, places):
+    """Spikes of the lanes ``active`` from ``now`` to ``end``, which may be ``inf``; states have scale 1.
+
+    Returns who may go on; the states become those at a finite ``end``, and of all lanes.
+    """
+    endless, pending, a = math.isinf(end), active, c[PER_MEM]
+    steepest = np.finfo(state.dtype).eps if a == 0 else 0.0
+    for first in range(0, lanes_of(zero), 16):
+        store(state, SINCE * TILE + first, fill16(state, 0.0))
+    while pending:
+        fired = np.uint64(0)
+        for first in range(0, lanes_of(zero), 16):
+            bits = (pending >> np.uint64(first)) & np.uint64(_ALL)
+            if not bits:
+                continue
+            v, i = load16(state, NOW_VOLTAGE * TILE + first), load16(state, NOW_CURRENT * TILE + first)
+            left = fill16(state, end - now) - load16(state, SINCE * TILE + first)
+            if endless:
+                crosses = (v + i > 1.0 + steepest) & bits if a == 0 else np.uint64(0)
+            else:
+                mem, _, response = responses(maximum(left, 0.0), c)
+                crosses = (fma(v, mem, i * response) >= 1.0) & bits
+                if a == 0:
+                    crosses &= v + i > 1.0
+            limit = left
+            tops = crosses
+            if a > 0:
+                peaks = (i * c[PER_SYN] > v * a) & (i > 0.0) & bits
+                if peaks:
+                    time, height = peaks_of(v, i, c)
+                    peaks &= (height >= 1.0) & (left >= time)
+                    limit = select(peaks, minimum(time, left), left)
+                    tops = crosses | peaks
+            store(state, VOLTAGE * TILE + first, v)
+            store(state, CURRENT * TILE + first, i)
+            store(state, LIMIT * TILE + first, limit)
+            fired |= tops << np.uint64(first)
+        if not fired:
+            break
+        waits = fired if endless and a == 0 else np.uint64(0)
+        while waits:
+            lane = lowest_bit(waits)
+            waits &= waits - np.uint64(1)
+            state[LIMIT, lane] = endless_wait(float(state[VOLTAGE, lane]), float(state[CURRENT, lane]), c)
+        find_roots(zero, state, fired, c)
+        pending = np.uint64(0)
+        for first in range(0, lanes_of(zero), 16):
+            bits = (fired >> np.uint64(first)) & np.uint64(_ALL)
+            if not bits:
+                continue
+            drive = load16(state, DRIVE * TILE + first) / load16(state, UNIT * TILE + first)
+            since = load16(state, SINCE * TILE + first)
+            since = select(bits, since + load16(state, WAIT * TILE + first), since)
+            reset = fill16(state, 1.0) - load16(state, DROP * TILE + first)
+            store(state, SINCE * TILE + first, since)
+            store(state, AT * TILE + first, since)
+            store(state, STEEP * TILE + first, drive - a)
+            store(state, NOW_VOLTAGE * TILE + first, select(bits, reset, load16(state, NOW_VOLTAGE * TILE + first)))
+            current = drive * (1 / c[PER_SYN])
+            store(state, NOW_CURRENT * TILE + first, select(bits, current, load16(state, NOW_CURRENT * TILE + first)))
+            full = record(state, lanes, most, k, first, bits, now, end, trains, slopes, found, places)
+            active &= ~(full << np.uint64(first))
+            pending |= (bits & ~full) << np.uint64(first)
+    if not endless:
+        for first in range(0, lanes_of(zero), 16):
+            v, i = load16(state, NOW_VOLTAGE * TILE + first), load16(state, NOW_CURRENT * TILE + first)
+            left = fill16(state, end - now) - load16(state, SINCE * TILE + first)
+            mem, syn, response = responses(maximum(left, 0.0), c)
+            store(state, NOW_VOLTAGE * TILE + first, fma(v, mem, i * response))
+            store(state, NOW_CURRENT * TILE + first, i * syn)
+    return active

@@ -1,0 +1,134 @@
+"""The CPU kernels of spike trains against ``reference``: shapes that meet all their paths, states, bounds, threads."""
+
+import math
+
+import pytest
+import torch
+
+from firstspike import LIF, spike_trains
+from firstspike.spiketime import TrainState, spike_window
+from firstspike.spiketime.cpu import train_host
+
+pytestmark = pytest.mark.usefixtures("poisoned_memory")
+
+INF = math.inf
+# samples, inputs, times of each, neurons, span, largest weight: few and long intervals, many short ones, segments
+SHAPES = [
+    (3, 6, 3, 5, 4.0, 2.5),
+    (2, 60, 2, 70, 3.0, 0.3),
+    (2, 400, 1, 130, 2.0, 0.06),
+    (17, 70, 1, 63, 40.0, 2.5),
+    (1, 1, 5, 1, 3.0, 8.0),
+]
+
+
+def draw(shape, dtype=torch.float64):
+    samples, inputs, copies, outputs, span, size = shape
+    generator = torch.Generator().manual_seed(0)
+    times = torch.rand(samples, inputs, copies, generator=generator, dtype=torch.float64) * span
+    times[0, 0, 0] = INF
+    times[-1, -1] = times[-1, 0]
+    weight = (torch.rand(outputs, inputs, generator=generator, dtype=torch.float64) - 0.25) * size
+    weight[0] = weight[0].abs()
+    return times.to(dtype), weight.to(dtype)
+
+
+def finite(x):
+    return torch.where(x < INF, x, 0.0)
+
+
+def run(shape, neuron, backend, windows=False, bound=None, dtype=torch.float64):
+    """Trains and gradients."""
+    times, weight = (x.requires_grad_() for x in draw(shape, dtype))
+    threshold = torch.linspace(0.8, 1.2, len(weight), dtype=dtype).requires_grad_()
+    neuron = LIF(neuron.tau_mem, neuron.tau_syn, threshold)
+    state, leaves, ends = None, [times, weight, threshold], (INF,)
+    if windows:
+        generator = torch.Generator().manual_seed(1)
+        shape = (len(times), len(weight))
+        start = [torch.rand(shape, generator=generator, dtype=torch.float64).to(dtype) * 0.7 for _ in range(2)]
+        leaves += [x.requires_grad_() for x in start]
+        state, ends = TrainState(*start, torch.zeros(shape, dtype=dtype), 0.1), (0.8, 1.7, INF)
+    parts = []
+    for until in ends:
+        part, state, overflows = spike_window(
+            times, weight, neuron, max_spikes=130, reset=-0.1, state=state, until=until, max_weight_grad=bound,
+            backend=backend,
+        )  # fmt: skip
+        assert not overflows.any()
+        parts.append(part)
+    trains = torch.cat(parts, -1)
+    grads = torch.autograd.grad(finite(trains).sin().sum(), leaves)
+    return trains.detach(), grads
+
+
+@pytest.mark.parametrize("windows", [False, True])
+@pytest.mark.parametrize("ratio", [1.0, 2.0, 0.5, 30.0, INF])
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_equals_the_reference(shape, ratio, windows):
+    wanted, by = run(shape, LIF(ratio), "reference", windows)
+    found, gradients = run(shape, LIF(ratio), "cpu", windows)
+    assert (wanted < INF).sum() > len(wanted)
+    torch.testing.assert_close(found, wanted, rtol=1e-10, atol=1e-10)
+    for one, other in zip(gradients, by, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-7, atol=1e-9 * other.abs().max().item())
+
+
+@pytest.mark.parametrize("windows", [False, True])
+@pytest.mark.parametrize("shape", SHAPES[:3], ids=str)
+def test_bounded_weight_gradients(shape, windows):
+    _, wanted = run(shape, LIF(2.0), "reference", windows, bound=0.2)
+    _, found = run(shape, LIF(2.0), "cpu", windows, bound=0.2)
+    _, without = run(shape, LIF(2.0), "cpu", windows)
+    assert not torch.equal(found[1], without[1])
+    for k, (one, other, third) in enumerate(zip(found, wanted, without, strict=True)):
+        torch.testing.assert_close(one, other, rtol=1e-7, atol=1e-9 * other.abs().max().item())
+        if k != 1:
+            assert torch.equal(one, third)
+
+
+@pytest.mark.parametrize("ratio", [1.0, 2.0, INF])
+@pytest.mark.parametrize("shape", SHAPES[:3], ids=str)
+def test_float32(shape, ratio):
+    """As near to float64 as rounding lets single spikes be; gradients of spikes near a tangent differ more."""
+    wanted, by = run(shape, LIF(ratio), "cpu")
+    found, gradients = run(shape, LIF(ratio), "cpu", dtype=torch.float32)
+    assert torch.equal(found < INF, wanted < INF)
+    error = (finite(found.double()) - finite(wanted)).abs().flatten()
+    assert error.median() < 1e-6
+    assert error.max() < 1e-2
+    for one, other in zip(gradients, by, strict=True):
+        assert torch.nn.functional.cosine_similarity(one.double().flatten(), other.flatten(), 0) > 0.999
+
+
+@pytest.mark.parametrize("shape", SHAPES[:4], ids=str)
+def test_threads_do_not_matter(shape, monkeypatch):
+    monkeypatch.setattr(train_host, "is_small", lambda work: False)
+    results = []
+    for threads in (1, 2, 3):
+        monkeypatch.setattr(train_host, "threads_for", lambda work, threads=threads: threads)
+        trains, gradients = run(shape, LIF(2.0), "cpu", windows=True, dtype=torch.float32)
+        results.append((trains, *gradients))
+    for other in results[1:]:
+        assert all(torch.equal(x, y) for x, y in zip(results[0], other, strict=True))
+
+
+def test_samples_do_not_know_of_each_other():
+    times, weight = draw(SHAPES[1], torch.float32)
+    whole = spike_trains(times, weight, LIF(2.0), max_spikes=130, backend="cpu")
+    alone = torch.stack([spike_trains(x, weight, LIF(2.0), max_spikes=130, backend="cpu") for x in times])
+    assert torch.equal(whole, alone)
+
+
+def test_extreme_weights():
+    """A burst after one huge input, and neurons that any input silences."""
+    times = torch.tensor([[[0.5], [1.0]]], dtype=torch.float64)
+    weight = torch.tensor([[1e4, 0.0], [-1e6, 1e4], [1e3, -1e9], [3.0, 3.0]], dtype=torch.float64)
+    for ratio in (1.0, 20.0):
+        found, wanted = (
+            spike_window(times, weight, LIF(ratio), max_spikes=50, overflow="drop", backend=backend)
+            for backend in ("cpu", "reference")
+        )
+        torch.testing.assert_close(found.trains, wanted.trains, rtol=1e-9, atol=1e-9)
+        assert torch.equal(found.overflows, wanted.overflows)
+        assert found.overflows[0].tolist() == [True, False, True, False]
