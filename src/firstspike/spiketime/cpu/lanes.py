@@ -72,3 +72,28 @@ def sum_rows16(typingctx, array, index):
         return rows[0]
 
     return vec(array, types.intp), codegen
+
+
+@intrinsic
+def sort_pairs16(typingctx, numbers, labels, index):
+    """Sort each of 8 pairs of neighbours, from a flat index into a contiguous array on, with labels of 32 bits.
+
+    Returns whether any pair was out of order.
+    """
+    vec, lanes = VecType(numbers.dtype, 16), range(16)
+
+    def codegen(context, builder, sig, args):
+        numbers_, labels_, index_ = args
+        size = numbers.dtype.bitwidth // 8
+        data = builder.gep(context.make_array(sig.args[1])(context, builder, labels_).data, [index_])
+        wholes = builder.bitcast(data, ir.VectorType(ir.IntType(32), 16).as_pointer())
+        values = pointer_to(context, builder, sig.args[0], numbers_, index_, vec)
+        x, label = builder.load(values, align=size), builder.load(wholes, align=4)
+        left, right = (shuffle(builder, x, x, [lane // 2 * 2 + side for lane in lanes]) for side in (0, 1))
+        wrong = builder.fcmp_ordered(">", left, right)
+        other = [lane ^ 1 for lane in lanes]
+        builder.store(builder.select(wrong, shuffle(builder, x, x, other), x), values, align=size)
+        builder.store(builder.select(wrong, shuffle(builder, label, label, other), label), wholes, align=4)
+        return builder.icmp_unsigned("!=", builder.bitcast(wrong, ir.IntType(16)), ir.IntType(16)(0))
+
+    return types.boolean(numbers, labels, types.intp), codegen

@@ -1,8 +1,8 @@
 """Sorting one sample's spike times.
 
 A few by insertion. Some dozens by rank: each is compared with all others, many at once in a vector. More go into
-buckets of equal width, then insertion within the buckets. Where times crowd into few buckets, a radix sort over the
-bits of the floats.
+buckets of equal width; then neighbours in the wrong order change places, all pairs at once, until there are none.
+Where times crowd into few buckets, a radix sort over the bits of the floats.
 """
 
 # mypy: disable-error-code="no-untyped-def"
@@ -13,6 +13,7 @@ from numba.core import types
 from numba.extending import overload
 
 from firstspike.spiketime.cpu.cache import jit
+from firstspike.spiketime.cpu.lanes import sort_pairs16
 from firstspike.spiketime.cpu.simd import (
     fill16,
     fill64,
@@ -24,12 +25,13 @@ from firstspike.spiketime.cpu.simd import (
     minimum,
     select,
     store,
+    store_whole16,
     unowned,
 )
 
 _FEW = 10
 _RANKED = 512  # bytes of times whose ranks cost less than buckets
-_CROWDED = 4  # moves per time in the buckets that cost more than the radix sort
+_CROWDED = 24  # passes over all pairs that cost more than the radix sort
 _DIGIT, _VALUES = 8, 256
 
 
@@ -50,17 +52,16 @@ def sort_scratch(times, inputs):
     buckets = 32
     while buckets < 2 * inputs:
         buckets *= 2
-    count = np.empty((times.itemsize, _VALUES), np.int32)
-    ranks, ranked = np.empty((2, 128), times.dtype), np.empty((2, 128), np.int32)
-    keys, spare = _unsigned(times, (2, inputs)), np.empty((2, inputs), np.int32)
-    return keys, spare, count, np.empty(buckets, np.int32), ranks, ranked
+    count, room = np.empty((times.itemsize, _VALUES), np.int32), max(128, inputs // 16 * 16 + 32)
+    keys, starts = _unsigned(times, (2, inputs)), np.empty(buckets, np.int32)
+    return keys, count, starts, np.empty((2, room), times.dtype), np.empty((2, room), np.int32)
 
 
 @jit
 def unowned_scratch(memory):
     """The scratch to give to ``sort_row``."""
-    keys, spare, count, starts, ranks, ranked = memory
-    return unowned(keys), unowned(spare), unowned(count), unowned(starts), unowned(ranks), unowned(ranked)
+    keys, count, starts, numbers, places = memory
+    return unowned(keys), unowned(count), unowned(starts), unowned(numbers), unowned(places)
 
 
 @jit
@@ -71,109 +72,113 @@ def sort_row(times, order, arrival, scratch):
         order[n] = i
         n += times[i] < math.inf
     if n <= _FEW:
-        for k in range(n):
-            arrival[k] = times[order[k]]
-        _insertion_sort(order, arrival, n, n * n)
+        _insertion_sort(times, order, arrival, n)
         return n
-    keys, spare, count, starts, ranks, ranked = scratch
+    keys, count, starts, numbers, places = scratch
     if n * times.itemsize <= _RANKED:
-        _rank_sort(times, order, arrival, ranks, ranked, n)
+        _rank_sort(times, order, arrival, numbers, places, n)
         return n
-    if _bucket_sort(times, order, arrival, spare, starts, n):
+    if _bucket_sort(times, order, arrival, numbers, places, starts, n):
         return n
     for k in range(n):
-        arrival[k] = times[order[k]]
+        arrival[k] = times[order[k]] + 0.0  # which makes -0 the same number as 0
     bits = arrival.view(keys.dtype)
     top = np.uint64(1) << np.uint64(8 * keys.itemsize - 1)
     for k in range(n):
         key = np.uint64(bits[k])
         keys[0, k] = ~key if key & top else key | top  # now the integers are ordered as the numbers are
-    _radix_sort(keys, order, spare[0], count, n)
+    _radix_sort(keys, order, places[0], count, n)
     for k in range(n):
         arrival[k] = times[order[k]]
     return n
 
 
 @jit
-def _insertion_sort(order, arrival, n, patience):
-    """Sort both by ``arrival``; false, and unsorted, where that takes more moves than ``patience``."""
-    for k in range(1, n):
-        t, i = arrival[k], order[k]
-        j = k
+def _insertion_sort(times, order, arrival, n):
+    """Sort ``order`` and its times into ``arrival``."""
+    for k in range(n):
+        i = order[k]
+        t, j = times[i], k
         while j > 0 and arrival[j - 1] > t:
             arrival[j], order[j] = arrival[j - 1], order[j - 1]
             j -= 1
         arrival[j], order[j] = t, i
-        patience -= k - j
-        if patience < 0:
-            return False
-    return True
 
 
 @jit
-def _rank_sort(times, order, arrival, ranks, ranked, n):
-    """Sort the at most 128 in ``order`` and their times into ``arrival``."""
+def _rank_sort(times, order, arrival, numbers, places, n):
+    """The same of at most 128."""
+    keys, ranks, kept, free = numbers[0], numbers[1], places[0], places[1]
     for k in range(n):
-        ranks[0, k], ranked[0, k], ranked[1, k] = times[order[k]], order[k], k
+        keys[k], kept[k], free[k] = times[order[k]], order[k], k
     for k in range(n, (n + 63) // 64 * 64):
-        ranks[0, k] = math.inf
+        keys[k] = math.inf
     for begin in range(0, n, 64):
-        these, rank = load64(ranks, begin), fill64(ranks, 0.0)
+        these, rank = load64(keys, begin), fill64(keys, 0.0)
         for k in range(n):
-            rank = select(these > ranks[0, k], rank + 1.0, rank)
-        store(ranks, 128 + begin, rank)
+            rank = select(these > keys[k], rank + 1.0, rank)
+        store(ranks, begin, rank)
     for k in range(n):
-        rank = np.intp(ranks[1, k])
-        place = ranked[1, rank]
-        ranked[1, rank] = place + 1  # for the next one of the same time
-        order[place], arrival[place] = ranked[0, k], ranks[0, k]
+        rank = np.intp(ranks[k])
+        place = free[rank]
+        free[rank] = place + 1  # for the next one of the same time
+        order[place], arrival[place] = kept[k], keys[k]
 
 
 @jit
-def _range(times):
-    """The smallest and the largest of the finite times."""
-    never, whole = fill16(times, math.inf), times.size // 16 * 16
-    least, most = never, never * -1.0
-    for i in range(0, whole, 16):
-        t = load16(times, i)
-        least, most = minimum(least, t), maximum(most, select(never > t, t, most))
+def _bucket_sort(times, order, arrival, numbers, places, starts, n):
+    """The same of any number; false, with ``order`` as it was, where they crowd into few buckets."""
+    keys, found, where, kept = numbers[0], numbers[1], places[0], places[1]
+    for k in range(n):
+        keys[k] = times[order[k]]
+    whole = (n + 15) // 16 * 16
+    for k in range(n, whole):
+        keys[k] = keys[0]
+    least = most = load16(keys, 0)
+    for k in range(16, whole, 16):
+        t = load16(keys, k)
+        least, most = minimum(least, t), maximum(most, t)
     low, high = lowest(least), highest(most)
-    for i in range(whole, times.size):
-        if times[i] < math.inf:
-            low, high = min(low, times[i]), max(high, times[i])
-    return low, high
-
-
-@jit
-def _bucket_sort(times, order, arrival, spare, starts, n):
-    """Sort the ``n`` in ``order`` and their times into ``arrival``; false, with ``order`` as it was, if crowded."""
-    low, high = _range(times)
     buckets = starts.size
     while buckets > 2 * n:
         buckets //= 2
     scale = (buckets - 1) / (high - low)
     if not 0 < scale < math.inf:
         return False
-    where, kept = spare[0], spare[1]
     for bucket in range(buckets):
         starts[bucket] = 0
+    for k in range(0, whole, 16):
+        store_whole16(np.uint64(0xFFFF), where, k, (load16(keys, k) - low) * scale)
     for k in range(n):
-        bucket = np.int32((times[order[k]] - low) * scale)
-        where[k], kept[k] = bucket, order[k]
-        starts[bucket] += 1
+        starts[where[k]] += 1
     total = np.int32(0)
     for bucket in range(buckets):
         size = starts[bucket]
         starts[bucket] = total
         total += size
     for k in range(n):
-        i, place = kept[k], starts[where[k]]
+        place = starts[where[k]]
         starts[where[k]] = place + 1
-        order[place], arrival[place] = i, times[i]
-    if _insertion_sort(order, arrival, n, _CROWDED * n):
-        return True
+        found[place], kept[place] = keys[k], order[k]
+    for k in range(n, whole + 16):
+        found[k] = math.inf
+    if not _exchange_neighbours(found, kept, n):
+        return False
     for k in range(n):
-        order[k] = kept[k]
+        arrival[k], order[k] = found[k], kept[k]
+    return True
+
+
+@jit
+def _exchange_neighbours(numbers, labels, n):
+    """Sort what is nearly sorted, then infinite numbers up to the end of a vector; false where it takes long."""
+    for _ in range(_CROWDED):
+        wrong = False
+        for start in range(2):  # pairs that begin at even places, then at odd ones
+            for k in range(start, n, 16):
+                wrong |= sort_pairs16(numbers, labels, k)
+        if not wrong:
+            return True
     return False
 
 
