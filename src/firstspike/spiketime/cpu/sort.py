@@ -15,7 +15,6 @@ from numba.extending import overload
 from firstspike.spiketime.cpu.cache import jit
 from firstspike.spiketime.cpu.lanes import sort_pairs16
 from firstspike.spiketime.cpu.simd import (
-    fill16,
     fill64,
     highest,
     load16,
