@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 
 from firstspike.spiketime.backend import Arguments, Gradients, Needs, Result
-from firstspike.spiketime.cpu.constants import constants_array
+from firstspike.spiketime.cpu.constants import N_CONSTANTS, constants_array
 from firstspike.spiketime.cpu.crossing import NARROW, TILE
-from firstspike.spiketime.cpu.parallel import is_small, run, scratch, threads_for, work_of
+from firstspike.spiketime.cpu.parallel import is_small, run, threads_for, work_of
 from firstspike.spiketime.cpu.per_neuron_host import backward_per_neuron, forward_per_neuron, name_of, tau_gradients
 from firstspike.spiketime.cpu.rows import N_BACKWARD, N_FORWARD, PAD
-from firstspike.spiketime.cpu.scan import forward_kernel
-from firstspike.spiketime.cpu.unwind import SAMPLES, backward_kernel
+from firstspike.spiketime.cpu.scan import FORWARD, forward_kernel
+from firstspike.spiketime.cpu.unwind import BACKWARD, SAMPLES, backward_kernel
 from firstspike.spiketime.parts import Size, backward_in_parts, zero_gradients
 
 _MAX_BLOCK = 32  # samples whose rows fit into the second-level cache beside a tile of weights
@@ -73,34 +73,19 @@ def _forward(given: Arguments, spikes: Tensor) -> tuple[Tensor, ...]:
     """
     times, weight, threshold = (x.contiguous() for x in given[:3])
     ensemble, batch, inputs = times.shape
-    outputs = weight.shape[1]
-    dtype = name_of(times.dtype)
-    tiles = -(-outputs // TILE)
+    outputs, dtype = weight.shape[1], name_of(times.dtype)
     threads = threads_for(work_of(ensemble * batch, inputs, outputs))
     block = max(1, min(_MAX_BLOCK, -(-batch // (2 * threads))))
-    stride, size = -(-inputs // 16) * 16 + PAD, times.element_size()
-    packed, rows, ends = scratch(
-        ensemble * tiles * inputs * TILE * size,
-        threads * block * N_FORWARD * stride * size,
-        threads * block * inputs * 4,
-    )
-    order = torch.empty((ensemble, batch, inputs), dtype=torch.int32)
-    arrival = torch.empty((ensemble, batch, inputs + PAD), dtype=times.dtype)
-    count = torch.empty((ensemble, batch), dtype=torch.int32)
-    last = torch.empty((ensemble, batch, outputs), dtype=torch.int32)
-    slope = torch.empty((ensemble, batch, outputs), dtype=times.dtype)
-    _c, c_address = constants_array(*given.constants, dtype)
-    filled = (order, arrival, count, last, slope, spikes)
-    addresses = (
-        *(x.data_ptr() for x in (times, weight, threshold)), packed, *(x.data_ptr() for x in filled), rows, ends,
-    )  # fmt: skip
-    run(
-        forward_kernel(dtype, outputs <= NARROW),
-        (ensemble * tiles, ensemble * -(-batch // block)),
-        (ensemble, batch, inputs, outputs, block, c_address, *addresses, threads, 0),
-        threads,
-    )
-    return order, arrival, count, last, slope
+    sizes = _sizes(times, weight, N_FORWARD, block=block, threads=threads, taken=0)
+    order, arrival, count, last, slope = saved = _saved(times, spikes)
+    _c, c = constants_array(*given.constants, dtype)
+    numbers = FORWARD.fill(dtype, sizes, {
+        "c": c, "times": times, "weight": weight, "threshold": threshold, "order": order, "arrival": arrival,
+        "count": count, "last": last, "slope": slope, "spikes": spikes,
+    })  # fmt: skip
+    phases = ensemble * sizes["tiles"], ensemble * -(-batch // block)
+    run(forward_kernel(dtype, outputs <= NARROW), phases, numbers, threads)
+    return saved
 
 
 def _shared(grad: Tensor, result: Result, given: Arguments, max_weight_grad: float | None, needs: Needs) -> Gradients:
@@ -108,63 +93,57 @@ def _shared(grad: Tensor, result: Result, given: Arguments, max_weight_grad: flo
     grad, spikes, times, weight, threshold = (x.contiguous() for x in (grad, result.spikes, *given[:3]))
     ensemble, batch, inputs = times.shape
     outputs, dtype = weight.shape[1], name_of(times.dtype)
-
-    def memory(*shape: int, dtype: torch.dtype = times.dtype) -> Tensor:
-        return torch.empty(shape, dtype=dtype)
-
-    by_times = memory(*times.shape) if needs.times else memory(0)
-    by_weight = memory(*weight.shape) if needs.weight else memory(0)
-    by_threshold = memory(*threshold.shape) if needs.threshold else memory(0)
-    tiles, stride = -(-outputs // TILE), -(-inputs // 16) * 16 + PAD
+    by_times, by_weight, by_threshold = (
+        torch.empty_like(x) if need else None for x, need in zip((times, weight, threshold), needs, strict=False)
+    )
+    tiles = -(-outputs // TILE)
     groups = min(tiles, MAX_GROUPS) if needs.times else tiles
     chunks = 1 if is_small(work_of(batch, inputs, outputs)) else chunks_of(batch, groups)
-    order, arrival, count, last, slope = tuple(x.contiguous() for x in result.saved) or (
-        memory(ensemble, batch, inputs, dtype=torch.int32),
-        memory(ensemble, batch, inputs + PAD),
-        memory(ensemble, batch, dtype=torch.int32),
-        memory(*spikes.shape, dtype=torch.int32),
-        memory(*spikes.shape),
-    )
-    _c, c_address = constants_array(*given.constants, dtype, max_weight_grad)
-    size = times.element_size()
-    packed, rows, ends, segments, unit, *parts = scratch(
-        ensemble * tiles * inputs * TILE * size,
-        ensemble * batch * N_BACKWARD * stride * size,
-        ensemble * batch * inputs * 4,
-        ensemble * batch * 4,
-        ensemble * outputs * size,
-        ensemble * chunks * tiles * inputs * TILE * size if needs.weight else 0,
-        ensemble * groups * batch * stride * size if needs.times else 0,
-        ensemble * chunks * outputs * size,
-    )
-    addresses = (
-        *(x.data_ptr() for x in (grad, spikes, times, weight, threshold)),
-        packed,
-        *(x.data_ptr() for x in (order, arrival, count, last, slope)),
-        rows,
-        ends,
-        segments,
-        *parts,
-        *(x.data_ptr() for x in (by_weight, by_times, by_threshold)),
-        unit,
-    )
-    flags = (needs.weight, needs.times, needs.threshold, not result.saved)
+    sizes = _sizes(
+        times, weight, N_BACKWARD, groups=groups, chunks=chunks, wants_weight=needs.weight, wants_times=needs.times,
+        wants_threshold=needs.threshold, observes=not result.saved,
+    )  # fmt: skip
+    order, arrival, count, last, slope = tuple(x.contiguous() for x in result.saved) or _saved(times, spikes)
+    _c, c = constants_array(*given.constants, dtype, max_weight_grad)
+    arrays: dict[str, Tensor | int] = {
+        "c": c, "grad": grad, "spikes": spikes, "times": times, "weight": weight, "threshold": threshold,
+        "order": order, "arrival": arrival, "count": count, "last": last, "slope": slope,
+    }  # fmt: skip
+    for name, x in (("by_weight", by_weight), ("by_times", by_times), ("by_threshold", by_threshold)):
+        arrays[name] = 0 if x is None else x
+    arrays |= {} if needs.weight else {"weight_parts": 0}
+    arrays |= {} if needs.times else {"times_parts": 0}
     blocks = -(-batch // SAMPLES)
-    run(
-        backward_kernel(dtype, outputs <= NARROW),
-        (
-            ensemble * (tiles + blocks),
-            ensemble * groups * chunks,
-            ensemble * (tiles + (blocks if needs.times else 0)),
-        ),
-        (ensemble, batch, inputs, outputs, groups, chunks, *flags, c_address, *addresses),
-        threads_for(work_of(ensemble * batch, inputs, outputs)),
+    phases = (
+        ensemble * (tiles + blocks),
+        ensemble * groups * chunks,
+        ensemble * (tiles + (blocks if needs.times else 0)),
     )
-    return Gradients(
-        by_times if needs.times else None,
-        by_weight if needs.weight else None,
-        by_threshold if needs.threshold else None,
-        None,
+    threads = threads_for(work_of(ensemble * batch, inputs, outputs))
+    run(backward_kernel(dtype, outputs <= NARROW), phases, BACKWARD.fill(dtype, sizes, arrays), threads)
+    return Gradients(by_times, by_weight, by_threshold, None)
+
+
+def _sizes(times: Tensor, weight: Tensor, rows: int, **others: int) -> dict[str, int]:
+    """Those of both kernels, and others."""
+    ensemble, batch, inputs = times.shape
+    outputs, stride = weight.shape[1], -(-inputs // 16) * 16 + PAD
+    return {
+        "ensemble": ensemble, "batch": batch, "inputs": inputs, "outputs": outputs, "tiles": -(-outputs // TILE),
+        "packed_size": inputs * TILE, "padded": inputs + PAD, "stride": stride, "row_kinds": rows,
+        "constants": N_CONSTANTS + 1, **others,
+    }  # fmt: skip
+
+
+def _saved(times: Tensor, spikes: Tensor) -> tuple[Tensor, ...]:
+    """Memory for what ``_forward`` returns."""
+    ensemble, batch, inputs = times.shape
+    return (
+        torch.empty((ensemble, batch, inputs), dtype=torch.int32),
+        torch.empty((ensemble, batch, inputs + PAD), dtype=times.dtype),
+        torch.empty((ensemble, batch), dtype=torch.int32),
+        torch.empty(spikes.shape, dtype=torch.int32),
+        torch.empty(spikes.shape, dtype=times.dtype),
     )
 
 

@@ -23,7 +23,7 @@ from numba.core import types
 from numba.extending import intrinsic
 
 FIRST = 3  # place of the kernel's own numbers
-_COUNTER, _TASKS, _PHASE = range(FIRST)
+_COUNTER, TASKS, PHASE = range(FIRST)
 SIGNATURE = types.void(types.CPointer(types.int64))
 _SMALL = 1 << 18  # work below which starting threads costs more than it saves
 _UNIT = 4  # synapses times samples that are one unit of work
@@ -134,7 +134,7 @@ def run(kernel: Callable[[Any], None], phases: Sequence[int], numbers: Sequence[
     """Run each phase's tasks, one phase after the other; ``phases`` are numbers of tasks."""
     shared = (ctypes.c_int64 * (FIRST + len(numbers)))(0, 0, 0, *numbers)
     for phase, tasks in enumerate(phases):
-        shared[_COUNTER], shared[_TASKS], shared[_PHASE] = 0, tasks, phase
+        shared[_COUNTER], shared[TASKS], shared[PHASE] = 0, tasks, phase
         team = min(threads, tasks)
         openmp = _openmp() if team > 1 else None
         if team <= 1:

@@ -4,10 +4,10 @@
 import math
 
 import numpy as np
-from numba import carray
 
+from firstspike.spiketime.cpu.arguments import Layout
 from firstspike.spiketime.cpu.cache import c_function, jit, kept_on_disk
-from firstspike.spiketime.cpu.constants import N_CONSTANTS, PER_MEM, PER_SYN, peak
+from firstspike.spiketime.cpu.constants import PER_MEM, PER_SYN, peak
 from firstspike.spiketime.cpu.crossing import (
     CURRENT,
     ENOUGH,
@@ -25,14 +25,12 @@ from firstspike.spiketime.cpu.crossing import (
     solve,
 )
 from firstspike.spiketime.cpu.masks import any_of, bits_of, mask_of, update, where_below
-from firstspike.spiketime.cpu.pack import pack_tile, tiles_of
-from firstspike.spiketime.cpu.parallel import SIGNATURE, next_task, pointer, take
+from firstspike.spiketime.cpu.pack import pack_tile
+from firstspike.spiketime.cpu.parallel import PHASE, SIGNATURE, TASKS, next_task, take
 from firstspike.spiketime.cpu.rows import (
     BOUND,
     LEVEL,
     MEM,
-    N_FORWARD,
-    PAD,
     RISE,
     SYN,
     TANGENT,
@@ -295,43 +293,48 @@ def scan_samples(zero, times, packed, c, rows, ends, order, arrival, count, last
     keep(sorting)
 
 
+FORWARD = Layout(
+    "ensemble batch inputs outputs block threads taken tiles packed_size padded stride row_kinds constants",
+    c="real constants",
+    times="real ensemble batch inputs",
+    weight="real ensemble outputs inputs",
+    threshold="real ensemble outputs",
+    packed="real ensemble tiles packed_size",
+    order="int32 ensemble batch inputs",
+    arrival="real ensemble batch padded",
+    count="int32 ensemble batch",
+    last="int32 ensemble batch outputs",
+    slope="real ensemble batch outputs",
+    spikes="real ensemble batch outputs",
+    rows="real threads block row_kinds stride",
+    ends="int32 threads block inputs",
+)
+_TAKEN = FORWARD.place("taken")
+
+
 @kept_on_disk
 def forward_kernel(dtype: str, narrow: bool):
-    """The kernel (see ``parallel``) for one dtype, and for at most 16 neurons or more; compiled at the first call."""
-    real, lanes = np.dtype(dtype).type, NARROW if narrow else TILE
+    """The kernel (see ``parallel``) for one dtype, and for few neurons or more; compiled at the first call."""
+    lanes, read = NARROW if narrow else TILE, FORWARD.reader(dtype)
 
     @c_function(SIGNATURE)
     def kernel(a):
-        ensemble, batch, inputs, outputs, block = a[3], a[4], a[5], a[6], a[7]
-        tiles, blocks = tiles_of(outputs), (batch + block - 1) // block
-        c = carray(pointer(a[8], real), (N_CONSTANTS,))
-        times = carray(pointer(a[9], real), (ensemble, batch, inputs))
-        weight = carray(pointer(a[10], real), (ensemble, outputs, inputs))
-        threshold = carray(pointer(a[11], real), (ensemble, outputs))
-        packed = carray(pointer(a[12], real), (ensemble, tiles, inputs * TILE))
-        order = carray(pointer(a[13], np.int32), (ensemble, batch, inputs))
-        arrival = carray(pointer(a[14], real), (ensemble, batch, inputs + PAD))
-        count = carray(pointer(a[15], np.int32), (ensemble, batch))
-        last = carray(pointer(a[16], np.int32), (ensemble, batch, outputs))
-        slope = carray(pointer(a[17], real), (ensemble, batch, outputs))
-        spikes = carray(pointer(a[18], real), (ensemble, batch, outputs))
-        slot = take(a, 22) if a[2] == 1 else 0  # of the memory that threads have for themselves
-        rows = carray(pointer(a[19], real), (a[21], block, N_FORWARD, stride_of(inputs)))[slot]
-        ends = carray(pointer(a[20], np.int32), (a[21], block, inputs))[slot]
+        g = read(a)
+        blocks = (g.batch + g.block - 1) // g.block
+        slot = take(a, _TAKEN) if a[PHASE] == 1 else 0  # of the memory that threads have for themselves
         while True:
             task = next_task(a)
-            if task >= a[1]:
+            if task >= a[TASKS]:
                 break
-            if a[2] == 0:
-                e, tile = task // tiles, task % tiles
-                pack_tile(weight[e], threshold[e], tile * TILE, packed[e, tile])
+            if a[PHASE] == 0:
+                e, tile = task // g.tiles, task % g.tiles
+                pack_tile(g.weight[e], g.threshold[e], tile * TILE, g.packed[e, tile])
             else:
-                e, first = task // blocks, task % blocks * block
-                stop = min(first + block, batch)
+                e, first = task // blocks, task % blocks * g.block
+                stop = min(first + g.block, g.batch)
                 scan_samples(
-                    zeros(c, lanes),
-                    times[e], packed[e], c, rows, ends, order[e], arrival[e], count[e], last[e], slope[e],
-                    spikes[e], first, stop,
+                    zeros(g.c, lanes), g.times[e], g.packed[e], g.c, g.rows[slot], g.ends[slot], g.order[e],
+                    g.arrival[e], g.count[e], g.last[e], g.slope[e], g.spikes[e], first, stop,
                 )  # fmt: skip
 
     return kernel.ctypes

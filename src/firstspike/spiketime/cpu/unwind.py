@@ -4,7 +4,6 @@
 import math
 
 import numpy as np
-from numba import carray
 
 from firstspike.spiketime.cpu.adjoint import (
     KEPT,
@@ -15,12 +14,13 @@ from firstspike.spiketime.cpu.adjoint import (
     start_lanes,
     unwind_tile,
 )
+from firstspike.spiketime.cpu.arguments import Layout
 from firstspike.spiketime.cpu.cache import c_function, jit, kept_on_disk
 from firstspike.spiketime.cpu.constants import N_CONSTANTS, PER_SYN
 from firstspike.spiketime.cpu.crossing import NARROW, TILE
-from firstspike.spiketime.cpu.pack import pack_tile, tiles_of, units_of_tile, unpack_tile
-from firstspike.spiketime.cpu.parallel import SIGNATURE, next_task, pointer
-from firstspike.spiketime.cpu.rows import FAST, N_BACKWARD, PAD, backward_rows, find_segments, stride_of
+from firstspike.spiketime.cpu.pack import pack_tile, units_of_tile, unpack_tile
+from firstspike.spiketime.cpu.parallel import PHASE, SIGNATURE, TASKS, next_task
+from firstspike.spiketime.cpu.rows import FAST, backward_rows, find_segments, stride_of
 from firstspike.spiketime.cpu.simd import keep, load_some16, store, unowned, zeros
 from firstspike.spiketime.cpu.sort import sort_row, sort_scratch, unowned_scratch
 
@@ -153,81 +153,81 @@ def gather_times(parts, order, count, rows, c, by_times, first, stop):
             by_times[b, order[b, k]] = total * rows[b, FAST, k] * c[PER_SYN]
 
 
+BACKWARD = Layout(
+    "ensemble batch inputs outputs groups chunks wants_weight wants_times wants_threshold observes tiles packed_size "
+    "padded stride row_kinds constants",
+    c="real constants",
+    grad="real ensemble batch outputs",
+    spikes="real ensemble batch outputs",
+    times="real ensemble batch inputs",
+    weight="real ensemble outputs inputs",
+    threshold="real ensemble outputs",
+    packed="real ensemble tiles packed_size",
+    unit="real ensemble outputs",
+    order="int32 ensemble batch inputs",
+    arrival="real ensemble batch padded",
+    count="int32 ensemble batch",
+    last="int32 ensemble batch outputs",
+    slope="real ensemble batch outputs",
+    rows="real ensemble batch row_kinds stride",
+    ends="int32 ensemble batch inputs",
+    segments="int32 ensemble batch",
+    weight_parts="real ensemble chunks tiles packed_size",
+    times_parts="real ensemble groups batch stride",
+    threshold_parts="real ensemble chunks outputs",
+    by_weight="real ensemble outputs inputs",
+    by_times="real ensemble batch inputs",
+    by_threshold="real ensemble outputs",
+)
+
+
 @kept_on_disk
 def backward_kernel(dtype: str, narrow: bool):
-    """The kernel (see ``parallel``) for one dtype, and for at most 16 neurons or more; compiled at the first call."""
-    real, lanes = np.dtype(dtype).type, NARROW if narrow else TILE
+    """The kernel (see ``parallel``) for one dtype, and for few neurons or more; compiled at the first call."""
+    lanes, read = NARROW if narrow else TILE, BACKWARD.reader(dtype)
 
     @c_function(SIGNATURE)
     def kernel(a):
-        ensemble, batch, inputs, outputs = a[3], a[4], a[5], a[6]
-        groups, chunks, wants_weight, wants_times = a[7], a[8], a[9] != 0, a[10] != 0
-        wants_threshold, observes = a[11] != 0, a[12] != 0
-        tiles, stride = tiles_of(outputs), stride_of(inputs)
-        blocks = (batch + SAMPLES - 1) // SAMPLES
-        c = carray(pointer(a[13], real), (N_CONSTANTS + 1,))
-        grad = carray(pointer(a[14], real), (ensemble, batch, outputs))
-        spikes = carray(pointer(a[15], real), (ensemble, batch, outputs))
-        times = carray(pointer(a[16], real), (ensemble, batch, inputs))
-        weight = carray(pointer(a[17], real), (ensemble, outputs, inputs))
-        threshold = carray(pointer(a[18], real), (ensemble, outputs))
-        packed = carray(pointer(a[19], real), (ensemble, tiles, inputs * TILE))
-        order = carray(pointer(a[20], np.int32), (ensemble, batch, inputs))
-        arrival = carray(pointer(a[21], real), (ensemble, batch, inputs + PAD))
-        count = carray(pointer(a[22], np.int32), (ensemble, batch))
-        last = carray(pointer(a[23], np.int32), (ensemble, batch, outputs))
-        slope = carray(pointer(a[24], real), (ensemble, batch, outputs))
-        rows = carray(pointer(a[25], real), (ensemble, batch, N_BACKWARD, stride))
-        ends = carray(pointer(a[26], np.int32), (ensemble, batch, inputs))
-        segments = carray(pointer(a[27], np.int32), (ensemble, batch))
-        weight_parts = carray(pointer(a[28], real), (ensemble, chunks, tiles, inputs * TILE))
-        times_parts = carray(pointer(a[29], real), (ensemble, groups, batch, stride))
-        threshold_parts = carray(pointer(a[30], real), (ensemble, chunks, outputs))
-        by_weight = carray(pointer(a[31], real), (ensemble, outputs, inputs))
-        by_times = carray(pointer(a[32], real), (ensemble, batch, inputs))
-        by_threshold = carray(pointer(a[33], real), (ensemble, outputs))
-        unit = carray(pointer(a[34], real), (ensemble, outputs))
+        g = read(a)
+        blocks, observes = (g.batch + SAMPLES - 1) // SAMPLES, g.observes != 0
         while True:
             task = next_task(a)
-            if task >= a[1]:
+            if task >= a[TASKS]:
                 break
-            if a[2] == 0 and task < ensemble * tiles:
-                e, tile = task // tiles, task % tiles
-                units_of_tile(weight[e], threshold[e], tile * TILE, unit[e])
-                pack_tile(weight[e], unit[e], tile * TILE, packed[e, tile])
-            elif a[2] == 0:
-                task -= ensemble * tiles
-                e, first = task // blocks, task % blocks * SAMPLES
-                prepare_samples(
-                    times[e], order[e], arrival[e], count[e], ends[e], segments[e], rows[e], c, observes,
-                    first, min(first + SAMPLES, batch),
-                )  # fmt: skip
-            elif a[2] == 1:
-                e, chunk, group = task // (groups * chunks), task // groups % chunks, task % groups
+            e, tile = task // g.tiles, task % g.tiles
+            if a[PHASE] == 1:
+                e, chunk, group = task // (g.groups * g.chunks), task // g.groups % g.chunks, task % g.groups
                 unwind_tiles(
-                    zeros(c, lanes),
-                    grad[e], spikes[e], threshold[e], unit[e], packed[e], order[e], arrival[e], count[e], ends[e],
-                    segments[e], rows[e], last[e], slope[e], weight_parts[e, chunk], times_parts[e, group],
-                    threshold_parts[e, chunk], c, c[N_CONSTANTS], observes, wants_weight, wants_times,
-                    (group * tiles // groups, (group + 1) * tiles // groups),
-                    (chunk * batch // chunks, (chunk + 1) * batch // chunks),
+                    zeros(g.c, lanes), g.grad[e], g.spikes[e], g.threshold[e], g.unit[e], g.packed[e], g.order[e],
+                    g.arrival[e], g.count[e], g.ends[e], g.segments[e], g.rows[e], g.last[e], g.slope[e],
+                    g.weight_parts[e, chunk], g.times_parts[e, group], g.threshold_parts[e, chunk], g.c,
+                    g.c[N_CONSTANTS], observes, g.wants_weight != 0, g.wants_times != 0,
+                    (group * g.tiles // g.groups, (group + 1) * g.tiles // g.groups),
+                    (chunk * g.batch // g.chunks, (chunk + 1) * g.batch // g.chunks),
                 )  # fmt: skip
-            elif task < ensemble * tiles:
-                e, tile = task // tiles, task % tiles
+            elif a[PHASE] == 0 and e < g.ensemble:
+                units_of_tile(g.weight[e], g.threshold[e], tile * TILE, g.unit[e])
+                pack_tile(g.weight[e], g.unit[e], tile * TILE, g.packed[e, tile])
+            elif e < g.ensemble:
                 begin = tile * TILE
-                if wants_weight:
-                    unpack_tile(weight_parts[e, :, tile], unit[e], begin, by_weight[e])
-                if wants_threshold:
-                    for j in range(begin, min(begin + TILE, outputs)):
-                        total = threshold_parts[e, 0, j]
-                        for chunk in range(1, chunks):
-                            total += threshold_parts[e, chunk, j]
-                        by_threshold[e, j] = total / unit[e, j]
-            elif wants_times:
-                task -= ensemble * tiles
+                if g.wants_weight != 0:
+                    unpack_tile(g.weight_parts[e, :, tile], g.unit[e], begin, g.by_weight[e])
+                if g.wants_threshold != 0:
+                    for j in range(begin, min(begin + TILE, g.outputs)):
+                        total = g.threshold_parts[e, 0, j]
+                        for chunk in range(1, g.chunks):
+                            total += g.threshold_parts[e, chunk, j]
+                        g.by_threshold[e, j] = total / g.unit[e, j]
+            else:
+                task -= g.ensemble * g.tiles
                 e, first = task // blocks, task % blocks * SAMPLES
-                gather_times(
-                    times_parts[e], order[e], count[e], rows[e], c, by_times[e], first, min(first + SAMPLES, batch)
-                )
+                stop = min(first + SAMPLES, g.batch)
+                if a[PHASE] == 0:
+                    prepare_samples(
+                        g.times[e], g.order[e], g.arrival[e], g.count[e], g.ends[e], g.segments[e], g.rows[e], g.c,
+                        observes, first, stop,
+                    )  # fmt: skip
+                else:
+                    gather_times(g.times_parts[e], g.order[e], g.count[e], g.rows[e], g.c, g.by_times[e], first, stop)
 
     return kernel.ctypes

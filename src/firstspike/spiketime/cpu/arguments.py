@@ -1,0 +1,93 @@
+"""The arguments of a kernel, declared once: the host fills them in and the kernel reads them by the same names.
+
+    ADD = Layout("batch outputs", spikes="real batch outputs", count="int32 batch")
+
+declares two sizes and two arrays, each with its dtype (``real`` is that of the kernel) and its shape in terms of the
+sizes. The host calls ``run(kernel, phases, ADD.fill("float32", sizes, arrays), threads)``; a kernel starts with
+``g = read(a)``, where ``read = ADD.reader("float32")``, and has ``g.batch`` and ``g.spikes[b]``. Arrays that the host
+does not give are working memory of the call.
+"""
+
+# mypy: disable-error-code="no-untyped-def"
+from collections import namedtuple
+from collections.abc import Mapping
+from functools import lru_cache
+from math import prod
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+from numba import from_dtype
+from numba.core import types
+from numba.extending import intrinsic
+from numba.np.arrayobj import populate_array
+from torch import Tensor
+
+from firstspike.spiketime.cpu.parallel import FIRST, scratch
+
+
+class Layout:
+    """Sizes, flags among them, and arrays: for each its dtype and the names of its sizes."""
+
+    def __init__(self, sizes: str, **arrays: str) -> None:
+        self.sizes = tuple(sizes.split())
+        self.arrays = {
+            name: (dtype, tuple(shape)) for name, (dtype, *shape) in ((k, v.split()) for k, v in arrays.items())
+        }
+
+    def place(self, size: str) -> int:
+        """Where a kernel's numbers have that size."""
+        return FIRST + self.sizes.index(size)
+
+    def fill(self, real: str, sizes: Mapping[str, int], arrays: Mapping[str, Tensor | int]) -> list[int]:
+        """A kernel's numbers. Arrays are contiguous tensors or addresses; those left out lie in scratch memory."""
+        values = tuple(int(sizes[name]) for name in self.sizes)
+        rest = tuple(name for name in self.arrays if name not in arrays)
+        places = dict(zip(rest, scratch(*_bytes(self, real, values, rest)), strict=True))
+        for name, x in arrays.items():
+            places[name] = x.data_ptr() if isinstance(x, Tensor) else x
+        return [*values, *(places[name] for name in self.arrays)]
+
+    def dtype_of(self, array: str, real: str) -> np.dtype[Any]:
+        """Of an array, where ``real`` numbers are of that kind."""
+        name = self.arrays[array][0]
+        return np.dtype(real if name == "real" else name)
+
+    def reader(self, real: str) -> Any:
+        """The function by which a kernel has its sizes and arrays from its numbers, by name."""
+        record = namedtuple("record", (*self.sizes, *self.arrays))
+        arrays = [
+            types.Array(from_dtype(self.dtype_of(name, real)), len(shape), "C")
+            for name, (_, shape) in self.arrays.items()
+        ]
+        whole = types.NamedTuple((*(types.intp for _ in self.sizes), *arrays), record)
+
+        def number(builder, numbers, place):
+            return builder.load(builder.gep(numbers, [ir.IntType(64)(FIRST + place)]))
+
+        @intrinsic
+        def read(typingctx, numbers):
+            def codegen(context, builder, sig, args):
+                sizes = {name: number(builder, args[0], place) for place, name in enumerate(self.sizes)}
+                found = list(sizes.values())
+                for place, (kind, (_, shape)) in enumerate(zip(arrays, self.arrays.values(), strict=True), len(sizes)):
+                    array = context.make_array(kind)(context, builder)
+                    step = ir.IntType(64)(kind.dtype.bitwidth // 8)
+                    strides, size = [], step
+                    for name in reversed(shape):
+                        strides.insert(0, size)
+                        size = builder.mul(size, sizes[name])
+                    data = builder.inttoptr(number(builder, args[0], place), array.data.type)
+                    populate_array(array, data, [sizes[name] for name in shape], strides, step, None)
+                    found.append(array._getvalue())
+                return context.make_tuple(builder, sig.return_type, found)
+
+            return whole(numbers), codegen
+
+        return read
+
+
+@lru_cache(maxsize=256)
+def _bytes(layout: Layout, real: str, values: tuple[int, ...], arrays: tuple[str, ...]) -> list[int]:
+    sizes = dict(zip(layout.sizes, values, strict=True))
+    return [layout.dtype_of(name, real).itemsize * prod(sizes[x] for x in layout.arrays[name][1]) for name in arrays]
