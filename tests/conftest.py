@@ -16,12 +16,15 @@ import torch
 
 from firstspike.config import load_config
 from firstspike.runs import start
+from on_device import all_on, usable
 
 # Every backend that must pass. One that is missing fails; none is skipped.
 BACKENDS_UNDER_TEST = ["reference", "cpu"]
 
 # Ratios tau_mem / tau_syn: the closed forms, and some that have none.
 RATIOS = [1.0, 2.0, 0.5, math.inf, 1.37, 10.0, 100.0, 1 + 1e-9, 0.3]
+
+DEVICE = pytest.StashKey()
 
 hypothesis.settings.register_profile(
     "firstspike", deadline=None, derandomize=True, database=None, max_examples=60, print_blob=False
@@ -32,6 +35,28 @@ hypothesis.settings.load_profile("firstspike")
 _BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 CHROMIUM = next((path for name in _BROWSERS if (path := shutil.which(name))), None)
 NEST, TRITON = (importlib.util.find_spec(name) is not None for name in ("nest", "triton"))
+
+
+def pytest_addoption(parser):
+    parser.addoption(
+        "--device",
+        default="cpu",
+        help="where tests of operator, layers, losses, trainings and their resuming work: cpu, cuda, or away, a device "
+        "without a GPU; -m on_device selects them",
+    )
+
+
+def pytest_configure(config):
+    if (name := config.getoption("--device")) != "cpu":
+        config.stash[DEVICE] = usable(name)
+
+
+def pytest_generate_tests(metafunc):
+    if "backend" in metafunc.fixturenames:
+        of = {"cpu": BACKENDS_UNDER_TEST, "cuda": ["reference", "triton"]}
+        here = "on_device" not in metafunc.fixturenames or metafunc.definition.get_closest_marker("host")
+        device = "cpu" if here else metafunc.config.getoption("--device")
+        metafunc.parametrize("backend", of.get(device.split(":")[0], ["reference"]), indirect=True, scope="session")
 
 
 def pytest_report_header():
@@ -54,6 +79,9 @@ def pytest_collection_modifyitems(config, items):
     """
     there = {"browser": CHROMIUM, "nest": NEST, "triton": TRITON}
     needs = {*ASKED_FOR, *(name for name, found in there.items() if not found)}
+    for item in items:
+        if "on_device" in getattr(item, "fixturenames", ()) and not item.get_closest_marker("host"):
+            item.add_marker("on_device")
     left_out = {name for name in needs if name not in config.getoption("markexpr")}
     without = {item for item in items if left_out & {mark.name for mark in item.iter_markers()}}
     if without:
@@ -84,9 +112,26 @@ def backends_under_test():
     return list(BACKENDS_UNDER_TEST)
 
 
-@pytest.fixture(scope="session", params=BACKENDS_UNDER_TEST)
+@pytest.fixture(scope="session")
 def backend(request):
     return request.param
+
+
+@pytest.fixture
+def checked_at_once(monkeypatch):
+    """Errors come where they arise, also on a GPU."""
+    monkeypatch.setenv("FIRSTSPIKE_CHECK_AT_ONCE", "1")
+
+
+@pytest.fixture
+def on_device(request):
+    """The device that was asked for; everything that the test makes is made there."""
+    name = request.config.getoption("--device")
+    if name == "cpu" or request.node.get_closest_marker("host"):
+        yield torch.device("cpu")
+    else:
+        with all_on(name):
+            yield torch.device(name)
 
 
 @pytest.fixture(scope="session", params=RATIOS, ids=lambda ratio: f"ratio={ratio:.10g}")

@@ -5,9 +5,12 @@ errors there, as they would wait for a GPU, and the code takes the path of all d
 """
 
 import math
+import subprocess
+import sys
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from importlib import import_module
+from pathlib import Path
 
 import pytest
 import torch
@@ -314,3 +317,27 @@ def test_time_constants_that_are_not_read(kind, unit, monkeypatch):
     for one, other in zip(gradients, others, strict=True):
         assert one.any()
         torch.testing.assert_close(other, one, rtol=1e-9, atol=1e-11 * float(one.abs().max()))
+
+
+def pytest_with(*options):
+    """Pytest in a process of its own: a device, once there, changes what torch does in all that follows."""
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *options]
+    return subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.slow
+def test_trainings_on_a_device_out_of_the_cpus_reach():
+    """With real values, see ``away``: what is forgotten on the CPU, or read there by accident, raises an error."""
+    trained = "training/test_trainer.py::test_any_module_is_trained_and_continued"
+    files = (trained, "training/test_silent.py", "layers/test_ensemble_learning.py")
+    done = pytest_with("--device", "away", "-m", "on_device", *files, "runs/test_resume.py")
+    assert done.returncode == 0, done.stdout[-8000:] + done.stderr[-2000:]
+    assert " passed" in done.stdout
+
+
+@pytest.mark.parametrize("name", ["nonsense", "meta:1:2", *([] if torch.cuda.is_available() else ["cuda"])])
+def test_a_device_that_is_not_there(name):
+    done = pytest_with("--device", name, "--collect-only", "test_devices.py")
+    assert done.returncode == pytest.ExitCode.USAGE_ERROR
+    assert f"ERROR: --device {name} cannot be used here: " in done.stderr
+    assert "Traceback" not in done.stdout + done.stderr

@@ -9,7 +9,7 @@ from firstspike.layers import Layer, ensemble, start_firing_
 from firstspike.spiketime import first_spike_time
 from firstspike.substrates import SUBSTRATES
 
-pytestmark = pytest.mark.usefixtures("poisoned_memory")
+pytestmark = pytest.mark.usefixtures("poisoned_memory", "on_device")
 
 INF = math.inf
 IMAGE = (2, 5, 4)

@@ -9,7 +9,7 @@ import torch
 from firstspike import LIF, Delay, DelayRule, LIFLinear, Multiplex, Network, first_spike_time
 from firstspike.layers import jitter_from, project_delays_
 
-pytestmark = pytest.mark.usefixtures("poisoned_memory")
+pytestmark = pytest.mark.usefixtures("poisoned_memory", "on_device")
 
 INF = math.inf
 
@@ -270,6 +270,7 @@ def test_output_size():
         Delay(3).output_size(4)
 
 
+@pytest.mark.host
 def test_dtype_device_state_and_copies():
     layer = Delay(3, dtype=torch.float64)
     assert list(layer.state_dict()) == ["delay_raw"]

@@ -10,6 +10,8 @@ import torch
 from firstspike import LIF, BiasSpikes, Delay, DelayRule, LIFLinear, Multiplex, Network
 from firstspike.layers.ensemble import ensemble
 
+pytestmark = pytest.mark.usefixtures("on_device")
+
 
 @pytest.mark.parametrize("per_neuron", [False, True])
 def test_members_learn_time_constants_and_delays(per_neuron):
@@ -80,6 +82,7 @@ def saved_and_loaded(together):
     return torch.load(file, weights_only=False)
 
 
+@pytest.mark.host
 @pytest.mark.parametrize("count", [1, 3])
 @pytest.mark.parametrize("copied", [copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x)), saved_and_loaded])
 def test_members_of_a_copy_are_those_of_the_copy(count, copied):
@@ -91,6 +94,7 @@ def test_members_of_a_copy_are_those_of_the_copy(count, copied):
     check_linked(together, times)
 
 
+@pytest.mark.host
 @pytest.mark.parametrize("count", [1, 3])
 def test_members_move_with_the_ensemble(count):
     nets = members_with_everything(count)

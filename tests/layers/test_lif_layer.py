@@ -10,7 +10,7 @@ from torch import nn
 from firstspike import LIF, DelayRule, LIFLinear, first_spike_time
 from firstspike.layers import firing_weights
 
-pytestmark = pytest.mark.usefixtures("poisoned_memory")
+pytestmark = pytest.mark.usefixtures("poisoned_memory", "on_device")
 
 RATIOS = [1.0, 2.0, 0.5, math.inf, 1.37, 10.0, 100.0, 1 + 1e-9, 0.3]
 
@@ -109,6 +109,7 @@ def test_state_dict():
         LIFLinear(4, 2).load_state_dict(LIFLinear(3, 2).state_dict())
 
 
+@pytest.mark.host
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_dtype(dtype):
     layer = LIFLinear(3, 2, delay=DelayRule(), dtype=dtype)
@@ -137,6 +138,7 @@ def copies(module):
     return [copy.deepcopy(module), pickle.loads(pickle.dumps(module)), torch.load(buffer, weights_only=False)]
 
 
+@pytest.mark.host
 @pytest.mark.parametrize("threshold", [0.8, torch.tensor([0.5, 1.0])])
 def test_copies(threshold):
     layer = LIFLinear(3, 2, LIF(math.inf, 0.5, threshold), delay=DelayRule("softplus"), max_weight_grad=0.3)
@@ -157,6 +159,7 @@ def test_deepcopy_with_a_trained_threshold():
     assert twin.neuron.threshold.grad.shape == (2,)
 
 
+@pytest.mark.host
 def test_a_tensor_among_the_neurons_parameters_belongs_to_the_layer():
     layer = LIFLinear(3, 2, LIF(torch.tensor([2.0, 3.0]), threshold=torch.tensor(0.7)), dtype=torch.float32)
     assert list(layer.state_dict()) == ["weight", "tau_mem", "threshold", "_extra_state"]
@@ -199,6 +202,7 @@ def test_parameters_of_the_neuron_that_learn(per_neuron):
     assert f"LIF(tau_mem=learnt {shape}, tau_syn=learnt {shape}, threshold=learnt {shape})" in repr(layer)
 
 
+@pytest.mark.host
 @pytest.mark.parametrize("per_neuron", [False, True])
 def test_learnt_parameters_of_the_neuron_survive(per_neuron):
     layer = LIFLinear(4, 3, LIF(2.0), trainable=NEURON, per_neuron=per_neuron, generator=seeded())

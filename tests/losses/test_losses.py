@@ -11,6 +11,8 @@ from torch.func import grad, vmap
 
 from firstspike.losses import LOSSES, TimeLoss
 
+pytestmark = pytest.mark.usefixtures("on_device")
+
 ARGUMENTS = {"mse": {"correct": 0.5, "wrong": 1.5}}
 NAMES = sorted(name for name, loss in LOSSES.items() if issubclass(loss, TimeLoss))
 SILENT_COST = 37.0
@@ -51,6 +53,7 @@ def test_is_a_module_whose_forward_is_the_mean(loss):
     assert torch.equal(loss(times, labels), loss.per_sample(times, labels).mean())
 
 
+@pytest.mark.host
 @pytest.mark.parametrize(
     ("convert", "message"),
     [

@@ -6,6 +6,8 @@ from torch import nn
 
 from firstspike.losses import REGULARIZERS, DelayL2, EarlyOutput
 
+pytestmark = pytest.mark.usefixtures("on_device")
+
 inf = math.inf
 
 
@@ -98,6 +100,7 @@ def test_wrong_beta(beta):
         EarlyOutput(alpha=1.0, beta=beta)
 
 
+@pytest.mark.host
 def test_early_output_checks_labels():
     with pytest.raises(ValueError, match="labels: expected"):
         EarlyOutput(alpha=1.0)(double([[0.5, 1.0]]), torch.tensor([2]), nn.Identity())

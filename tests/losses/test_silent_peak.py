@@ -8,6 +8,8 @@ from firstspike import LIF, BiasSpikes, DelayRule, LIFConv2d, LIFLinear, Network
 from firstspike.losses import SilentPeak
 from firstspike.spiketime.peaks import lacking
 
+pytestmark = pytest.mark.usefixtures("on_device")
+
 
 def seeded(seed=0):
     return torch.Generator().manual_seed(seed)

@@ -8,13 +8,15 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from damage import MANIFEST
 from firstspike.cli import main
-from firstspike.config import load_config
+from firstspike.config import load_config, parse_config
 from firstspike.runs import checkpoint as checkpoint_module
-from firstspike.runs import resume, start, writer
+from firstspike.runs import load_run, resume, start, writer
 from firstspike.runs.checkpoint import CheckpointError, checkpoints, remove_checkpoint, save_checkpoint
+from firstspike.runs.evaluate import evaluate_run
 from firstspike.training import Interrupted
 
 SETTINGS = ["data.train=40", "data.validation=20", "data.test=20", "training.batch_size=10", "training.epochs=4"]
@@ -181,3 +183,25 @@ class TestSeveralSeeds:
         start(tmp_path / "whole", config, progress_bar=False)
         for seed in (".", "seed_7", "seed_8"):
             same_tables(tmp_path / "run" / seed, tmp_path / "whole" / seed)
+
+
+@pytest.mark.parametrize("name", ["alone", "seeds"])
+def test_on_a_device_it_continues_bit_for_bit(name, on_device, tmp_path):
+    """One network with delays, and two side by side, stopped inside an epoch; then evaluated on the CPU."""
+    varied = ["training.augment.jitter=0.1", "training.augment.dropout=0.1", "training.silent.limits=0.4"]
+    settings = [*SETTINGS, *varied, "training.epochs=2", f"training.device={on_device}"]
+    raw = load_config("bars", [*settings, f"training.n_seeds={2 if name == 'seeds' else 1}"]).model_dump()
+    if name == "alone":  # networks that draw random numbers are trained one after the other
+        raw["network"][0]["delay"] = {"bound": "clip", "jitter": 0.05, "mean": 0.1}
+    config = parse_config(raw)
+    start(tmp_path / "whole", config, progress_bar=False)
+    asked = iter(range(6))
+    with pytest.raises(Interrupted):
+        start(tmp_path / "parts", config, progress_bar=False, stop=lambda: next(asked, None) is None)
+    resume(tmp_path / "parts", progress_bar=False)
+    same_tables(tmp_path / "parts", tmp_path / "whole")
+    folder = "seed_7" if name == "seeds" else "."
+    one, other = (load_run(tmp_path / run / folder) for run in ("whole", "parts"))
+    for a, b in zip(one.network.parameters(), other.network.parameters(), strict=True):
+        assert torch.equal(a, b)
+    assert evaluate_run(one).evaluation.times.isfinite().any()

@@ -8,7 +8,7 @@ import torch
 
 from firstspike import LIF, first_spike_time
 
-pytestmark = pytest.mark.usefixtures("poisoned_memory")
+pytestmark = pytest.mark.usefixtures("poisoned_memory", "on_device")
 
 INF = math.inf
 

@@ -12,7 +12,7 @@ from firstspike import LIF, first_spike_time
 from firstspike.spiketime import BACKENDS
 from firstspike.spiketime.operator import resolve_backend
 
-pytestmark = pytest.mark.usefixtures("poisoned_memory")
+pytestmark = pytest.mark.usefixtures("poisoned_memory", "on_device")
 
 INF = math.inf
 
@@ -383,6 +383,7 @@ def test_deterministic(ratio, backend):
     assert torch.equal(first, first_spike_time(times, weight, LIF(ratio), backend=backend))
 
 
+@pytest.mark.host
 def test_auto_backend(backends_under_test):
     times, weight = sample(0)
     auto = first_spike_time(times, weight, LIF())
@@ -423,6 +424,7 @@ FORM_ERRORS = {
 }
 
 
+@pytest.mark.host
 @pytest.mark.parametrize("name", FORM_ERRORS)
 def test_wrong_form(name):
     changed, message = FORM_ERRORS[name]
@@ -456,8 +458,14 @@ def with_value(tensor, value):
         ("threshold", INF, "threshold must be > 0 and finite"),
     ],
 )
+@pytest.mark.usefixtures("checked_at_once")
 def test_wrong_values(name, value, message, backend):
-    tensors = {"times": TIMES, "weight": WEIGHT, "delay": torch.ones(4, 3), "observed": torch.ones(2, 4)}
+    tensors = {
+        "times": torch.zeros(2, 3),
+        "weight": torch.ones(4, 3),
+        "delay": torch.ones(4, 3),
+        "observed": torch.ones(2, 4),
+    }
     tensors["threshold"] = torch.ones(4)
     tensors[name] = with_value(tensors[name], value)
     neuron = LIF(threshold=tensors.pop("threshold"))
@@ -465,13 +473,15 @@ def test_wrong_values(name, value, message, backend):
         first_spike_time(neuron=neuron, backend=backend, **tensors)
 
 
+@pytest.mark.usefixtures("checked_at_once")
 def test_infinities_of_both_signs_in_the_weights(backend):
-    weight = WEIGHT.clone()
+    weight = torch.ones(4, 3)
     weight[0, 0], weight[1, 1] = INF, -INF
     with pytest.raises(ValueError, match="weight must be finite"):
-        first_spike_time(TIMES, weight, LIF(), backend=backend)
+        first_spike_time(torch.zeros(2, 3), weight, LIF(), backend=backend)
 
 
 def test_weights_whose_sum_overflows(backend):
-    found = first_spike_time(TIMES, WEIGHT * 1e38, LIF(threshold=1e38), backend=backend)
-    torch.testing.assert_close(found, first_spike_time(TIMES, WEIGHT, LIF(), backend=backend))
+    times, weight = torch.zeros(2, 3), torch.ones(4, 3)
+    found = first_spike_time(times, weight * 1e38, LIF(threshold=1e38), backend=backend)
+    torch.testing.assert_close(found, first_spike_time(times, weight, LIF(), backend=backend))

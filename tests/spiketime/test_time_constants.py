@@ -9,7 +9,7 @@ from torch.func import functional_call, grad, stack_module_state, vmap
 
 from firstspike import LIF, LIFLinear, first_spike_time
 
-pytestmark = pytest.mark.usefixtures("poisoned_memory")
+pytestmark = pytest.mark.usefixtures("poisoned_memory", "on_device")
 
 INF = math.inf
 FINITE = [1.0, 1 + 1e-9, 2.0, 1.37, 0.5, 10.0]
@@ -178,6 +178,7 @@ def test_neurons_of_their_own_are_those_neurons_alone(delayed, observe, limit, b
     torch.testing.assert_close(found["times"], total, rtol=1e-7, atol=1e-9)
 
 
+@pytest.mark.host
 @pytest.mark.parametrize("observe", [False, True])
 @pytest.mark.parametrize("delayed", [False, True])
 @pytest.mark.parametrize("ratio", [None, 0.3, 1.0, 1 + 1e-9, 2.0, 30.0])
@@ -214,6 +215,7 @@ def test_spikes_of_many_neurons(dtype, ratio, delayed, backend):
         torch.testing.assert_close(found[:, :-1], shared[:, :-1], rtol=tolerance, atol=tolerance)
 
 
+@pytest.mark.host
 @pytest.mark.parametrize("shape", [(), (40,)])
 def test_same_bits_for_any_number_of_threads(shape):
     values = mixed_case(False, inputs=200, samples=50)
@@ -244,6 +246,7 @@ def test_float32(kind, backend):
     compare({name: x.double() for name, x in single.items()}, double, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.host
 @pytest.mark.parametrize("shape", [(), (1,), (4,)])
 def test_shared_tensors_are_bit_for_bit_the_numbers(shape, ratio, backend):
     times, weight = firing_case()
@@ -314,6 +317,7 @@ def test_empty(single, sizes, backend):
     assert not weight.grad.any()
 
 
+@pytest.mark.usefixtures("checked_at_once")
 @pytest.mark.parametrize("name", ["tau_mem", "tau_syn"])
 @pytest.mark.parametrize("value", [0.0, -1.0, math.nan, INF])
 @pytest.mark.parametrize("shape", [(), (4,)])

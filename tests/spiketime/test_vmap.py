@@ -8,7 +8,7 @@ from torch.func import functional_call, grad, grad_and_value, jacrev, stack_modu
 
 from firstspike import LIF, BiasSpikes, Delay, DelayRule, LIFLinear, Multiplex, Network, first_spike_time
 
-pytestmark = pytest.mark.usefixtures("poisoned_memory")
+pytestmark = pytest.mark.usefixtures("poisoned_memory", "on_device")
 
 N, SAMPLES, INPUTS, OUTPUTS = 3, 4, 5, 6
 NAMES = ("times", "weight", "threshold", "delay", "observed")
@@ -205,6 +205,7 @@ def test_second_derivatives_say_that_there_are_none(backend):
         grad(lambda w: grad(lambda x: loss({"weight": x, **values}, 1.0, backend))(w).square().sum())(weight)
 
 
+@pytest.mark.usefixtures("checked_at_once")
 def test_wrong_values_are_seen_inside_vmap(backend):
     values = pick(arguments(("weight",)), (), False)
     values["weight"][-1, 0, 0] = math.nan

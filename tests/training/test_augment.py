@@ -9,6 +9,8 @@ from firstspike.runs import resume, start
 from firstspike.training import Augment, Interrupted
 from firstspike.training.augment import shifted
 
+pytestmark = pytest.mark.usefixtures("on_device")
+
 INF = math.inf
 
 

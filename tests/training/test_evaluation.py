@@ -11,6 +11,8 @@ from firstspike.training import evaluation
 from firstspike.training.evaluation import evaluate, evaluate_record, outputs_of, record_in_parts, samples_at_once
 from firstspike.training.fitting import Objective
 
+pytestmark = pytest.mark.usefixtures("on_device")
+
 GIB = 2**30
 
 

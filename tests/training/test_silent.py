@@ -11,6 +11,8 @@ from firstspike.layers import BiasSpikes, Record
 from firstspike.losses import TimeCrossEntropy
 from firstspike.training.engines import Sequential
 
+pytestmark = pytest.mark.usefixtures("on_device")
+
 
 def experiment(skip_step):
     settings = ["training.silent.limits=[0.05, 1.0]", "network[1].weight_mean=0.7", "network[1].out_features=12"]

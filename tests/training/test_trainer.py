@@ -12,6 +12,8 @@ from torch.utils.data import TensorDataset
 import firstspike as fs
 from firstspike.training import CosineLR, Interrupted
 
+pytestmark = pytest.mark.usefixtures("on_device")
+
 DATA = [fs.data.bars(samples=n, seed=seed) for n, seed in ((60, 1), (30, 2), (30, 3))]
 QUIET = {"epochs": 4, "batch_size": 15, "seed": 5, "progress_bar": False}
 
@@ -44,7 +46,8 @@ def encoded():
 
 
 def same(one, other):
-    return all(torch.equal(a, b) for a, b in zip(one.state_dict().values(), other.state_dict().values(), strict=True))
+    states = zip(one.state_dict().values(), other.state_dict().values(), strict=True)
+    return all(torch.equal(a.cpu(), b.cpu()) for a, b in states)
 
 
 def test_any_module_is_trained_and_continued(tmp_path):

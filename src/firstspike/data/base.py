@@ -55,7 +55,7 @@ class SpikeData(Dataset[tuple[Tensor, Tensor]]):
     def __post_init__(self) -> None:
         times, labels, classes = as_tensor("times", self.times), as_tensor("labels", self.labels), len(self.class_names)
         if not isinstance(self.labels, Tensor) and not labels.is_floating_point():
-            labels = labels.long()
+            labels = labels.to(times.device, torch.int64)
         object.__setattr__(self, "times", times)
         object.__setattr__(self, "labels", labels)
         trains = times.ndim == 3 and times.is_floating_point() and not _is_raster(times)

@@ -182,13 +182,15 @@ class LoadedRun:
 
     @cached_property
     def data(self) -> Splits:
-        """The three splits; those that the run does not have are empty.
+        """The three splits, on the CPU as the network; those that the run does not have are empty.
 
         If they are not those that the run was trained on, a warning (logging) says so.
         """
         if self._whole is not None:
             return self._whole.data
-        data = stored_data(self.folder, self.config) if self._given is None else self._given
+        training = self.config.training.model_copy(update={"device": "cpu"})
+        here = self.config.model_copy(update={"training": training})
+        data = stored_data(self.folder, here) if self._given is None else Splits(*(x.to("cpu") for x in self._given))
         if changed := changed_data(self._run, data):
             logger.warning(changed)
         return data
