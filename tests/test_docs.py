@@ -27,6 +27,7 @@ PAGES = [
     "plots",
     "substrates",
     "images",
+    "sequences",
     "nir",
     "coming_from_time_steps",
 ]

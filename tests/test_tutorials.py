@@ -141,3 +141,11 @@ def test_tutorials_are_stored_as_they_ran(name):
 
 def test_tutorials_are_small():
     assert sum((TUTORIALS / f"{name}.ipynb").stat().st_size for name in NAMES) < LARGEST
+
+
+def test_sequences(tmp_path, monkeypatch):
+    text = executed("09_sequences", tmp_path, monkeypatch)
+    assert percent(text, "several spikes: test accuracy") > 95
+    assert percent(text, "first spikes: test accuracy") < 65
+    assert percent(text, "recurrent: test accuracy") > 75
+    assert 1 < numbers(text, "spikes per neuron:")[0] < 5
