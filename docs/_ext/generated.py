@@ -43,12 +43,15 @@ def config_keys(section: str) -> str:
     field = Config.model_fields[section]
     parts = [_section(section, model, titled=_kind(model) is not None) for model in _from_yaml(field.annotation)]
     top = {model for other in Config.model_fields.values() for model in _models(other.annotation)}
-    inside = {model: path for path, model in _inner(section, field.annotation) if model not in top}
+    inside: dict[type[BaseModel], list[str]] = {}  # a section may be in several places
+    for path, model in _inner(section, field.annotation):
+        if model not in top and path not in inside.setdefault(model, []):
+            inside[model].append(path)
     labelled: set[str] = set()
-    for model, path in inside.items():
-        label = "" if path in labelled else f"({_label(path)})=\n"
-        labelled.add(path)
-        parts.append(label + _section(path, model, titled=True))
+    for model, paths in inside.items():
+        labels = [f"({_label(path)})=\n" for path in paths if path not in labelled]
+        labelled.update(paths)
+        parts.append("".join(labels) + _section(paths[0], model, titled=True))
     return "\n\n".join(parts)
 
 

@@ -22,7 +22,7 @@ from firstspike.neuron import LIF
 from firstspike.ranges import Finite, NotNegative, Positive, Size
 from firstspike.spiketime import TrainState, spike_window
 
-_SPREAD = 0.25  # of recurrent weights, relative to that of weights with which most neurons spike
+_SPREAD = 0.05  # of recurrent weights, relative to that of weights with which most neurons spike
 
 
 class RecurrentState(NamedTuple):
