@@ -13,7 +13,7 @@ import numpy as np
 from numba.core import types
 from numba.extending import overload
 
-from firstspike.spiketime.cpu.cache import jit
+from firstspike.spiketime.cpu.compiling import inlined, jit
 from firstspike.spiketime.cpu.constants import PER_MEM, PER_SYN
 from firstspike.spiketime.cpu.crossing import (
     CURRENT,
@@ -116,7 +116,7 @@ def _overload_solve_short(v, i, a, b):
     return solve
 
 
-@jit
+@inlined
 def spikes_in_row(zero, state, lanes, most, k, candidates, active, rows, arrival, c, trains, slopes, found, places):
     """Spikes of the lanes ``candidates`` between input k and the next, with scaled states; returns who may go on.
 
@@ -191,7 +191,7 @@ def solve_long(zero, state, first, fired, v, i, limit, c):
     return s, 1.0 / mem, drive - c[PER_MEM]
 
 
-@jit
+@inlined
 def record(state, lanes, most, k, first, fired, now, end, trains, slopes, found, places):
     """Note spikes at ``now`` + AT of 16 lanes after row k; returns those that may not spike again.
 
