@@ -314,6 +314,31 @@ def test_torch_func_through_windows(backend):
     torch.testing.assert_close(found, wanted, rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.filterwarnings("ignore:The .grad attribute")  # torch, where compiled code calls what is not
+def test_compiled_code_calls_it(backend):
+    times, weight = draw()
+
+    def loss(weight):
+        return 2 * finite(spike_trains(times, 1.5 * weight, LIF(2.0), max_spikes=60, backend=backend)).square().sum()
+
+    results = []
+    for function in (loss, torch.compile(loss, backend="eager")):
+        w = weight.clone().requires_grad_()
+        value = function(w)
+        value.backward()
+        results.append((value.detach(), w.grad))
+    assert results[0][0] > 0
+    assert all(torch.equal(x, y) for x, y in zip(*results, strict=True))
+
+
+def test_forward_mode_is_refused(backend):
+    times, weight = draw()
+    with pytest.raises(RuntimeError, match="jvp"):
+        torch.func.jvp(
+            lambda w: finite(spike_trains(times, w, LIF(2.0), max_spikes=60, backend=backend)), (weight,), (weight,)
+        )
+
+
 def test_no_second_derivatives(backend):
     times, weight = draw()
     w = weight.requires_grad_()

@@ -113,6 +113,17 @@ def test_threads_do_not_matter(shape, monkeypatch):
         assert all(torch.equal(x, y) for x, y in zip(results[0], other, strict=True))
 
 
+@pytest.mark.parametrize("windows", [False, True])
+def test_in_parts(windows, monkeypatch):
+    """Little memory: some samples after the others, with the same gradients up to the order of sums."""
+    trains, whole = run(SHAPES[3], LIF(2.0), "cpu", windows)
+    monkeypatch.setattr(train_host, "_MEMORY", 1 << 15)
+    again, parts = run(SHAPES[3], LIF(2.0), "cpu", windows)
+    assert torch.equal(again, trains)
+    for one, other in zip(parts, whole, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-11, atol=1e-11 * other.abs().max().item())
+
+
 def test_samples_do_not_know_of_each_other():
     times, weight = draw(SHAPES[1], torch.float32)
     whole = spike_trains(times, weight, LIF(2.0), max_spikes=130, backend="cpu")

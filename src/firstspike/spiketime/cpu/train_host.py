@@ -1,10 +1,12 @@
 """Spike trains: both passes from tensors. What the kernels do not know, plain torch does; see ``kernels_know``."""
 
 import math
+from operator import itemgetter
 
 import torch
 from torch import Tensor
 
+from firstspike.spiketime.backend import each_tensor
 from firstspike.spiketime.cpu.constants import constants_array
 from firstspike.spiketime.cpu.crossing import NARROW, TILE
 from firstspike.spiketime.cpu.host import MAX_GROUPS, chunks_of
@@ -18,6 +20,7 @@ from firstspike.spiketime.trains.backend import Arguments, Gradients, Grads, Hel
 
 _ROWS_AT_ONCE = 1 << 20  # bytes of a task's samples beside a tile of weights
 _MAX_BLOCK = 32
+_MEMORY = 1 << 27  # bytes of a backward pass beside its results
 
 
 def kernels_know(given: Arguments) -> bool:
@@ -82,12 +85,36 @@ def backward(grads: Grads, result: Result, given: Arguments, max_weight_grad: fl
     """Gradients at the given trains. See ``trains.backend`` for the contract."""
     if not result.saved:
         return reference_gradient.backward(grads, result, given, max_weight_grad, needs)
-    found = _backward(grads, result, given, max_weight_grad, needs)
+    found = _in_parts(grads, result, given, max_weight_grad, needs)
     if not (needs.tau_mem or needs.tau_syn):
         return found
     of_taus = Needs(False, False, False, False, needs.tau_mem, needs.tau_syn, False)
     taus = reference_gradient.backward(grads, result, given, None, of_taus)
     return found._replace(tau_mem=taus.tau_mem, tau_syn=taus.tau_syn)
+
+
+def _in_parts(grads: Grads, result: Result, given: Arguments, max_weight_grad: float | None, needs: Needs) -> Gradients:
+    """``_backward`` of some samples after the others, where all together would need too much memory."""
+    ensemble, batch, inputs, copies = given.times.shape
+    numbers = (N_BACKWARD + 1 + MAX_GROUPS) * (inputs * copies + 2 * PAD)
+    samples = max(1, _MEMORY // (ensemble * numbers * given.times.element_size()))
+    if batch <= samples:
+        return _backward(grads, result, given, max_weight_grad, needs)
+    parts = []
+    for begin in range(0, batch, samples):
+        some = itemgetter((slice(None), slice(begin, begin + samples)))
+        own = given._replace(times=some(given.times), state=each_tensor(some, given.state))
+        parts.append(_backward(*each_tensor(some, (grads, result)), own, max_weight_grad, needs))
+
+    def joined(name: str) -> Tensor | None:
+        tensors = [x for x in (getattr(part, name) for part in parts) if x is not None]
+        if not tensors:
+            return None
+        return torch.cat(tensors, 1) if name == "times" else torch.stack(tensors).sum(0)
+
+    states = [part.state for part in parts if part.state is not None]
+    state = Held(*(torch.cat(x, 1) for x in zip(*states, strict=True))) if states else None
+    return Gradients(joined("times"), joined("weight"), joined("threshold"), state=state)
 
 
 def _backward(grads: Grads, result: Result, given: Arguments, max_weight_grad: float | None, needs: Needs) -> Gradients:

@@ -41,6 +41,7 @@ class Window(NamedTuple):
     """Neurons that would spike more than ``max_spikes`` times."""
 
 
+@torch.compiler.disable
 def spike_trains(
     times: Float[Tensor, "*batch inputs K"],
     weight: Float[Tensor, "outputs inputs"],
@@ -65,9 +66,9 @@ def spike_trains(
 
     The derivatives by weight, times, delay, threshold, time constants and state are those of the adjoint method: a
     spike that moves takes the reset with it, and so moves all later ones. Reverse mode and ``torch.func`` transforms
-    work, ``vmap`` included; forward mode and ``torch.compile`` do not, and second derivatives raise
-    NotImplementedError. With ``max_spikes=1`` and one time per input the spikes and gradients are bit for bit those of
-    ``first_spike_time``.
+    work, ``vmap`` included; forward mode and ``torch.export`` do not, ``torch.compile`` leaves the call as it is, and
+    second derivatives raise NotImplementedError. With ``max_spikes=1`` and one time per input the spikes and gradients
+    are bit for bit those of ``first_spike_time``.
 
     Args:
         times: arrivals of each input's spikes, in the unit of ``neuron.tau_syn`` and any order along K; ``inf`` never
@@ -109,6 +110,7 @@ def spike_trains(
     ).trains  # fmt: skip
 
 
+@torch.compiler.disable
 def spike_window(
     times: Float[Tensor, "*batch inputs K"],
     weight: Float[Tensor, "outputs inputs"],
