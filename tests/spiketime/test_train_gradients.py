@@ -331,6 +331,7 @@ def test_compiled_code_calls_it(backend):
     assert all(torch.equal(x, y) for x, y in zip(*results, strict=True))
 
 
+@pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated")  # torch itself
 def test_forward_mode_is_refused(backend):
     times, weight = draw()
     with pytest.raises(RuntimeError, match="jvp"):
