@@ -1,6 +1,7 @@
 """The CPU kernels against the reference, and what only kernels can get wrong: memory, threads, strides, their maths."""
 
 import math
+import os
 import subprocess
 import sys
 import threading
@@ -423,6 +424,31 @@ def test_mathfun_agrees_with_mpmath(dtype):
     found = np.empty((2, x.size), dtype)
     _apply_log(x, found)
     assert worst_error(found[1], mp.log1p, x) < 2 * np.finfo(dtype).eps
+
+
+WITHOUT_FMA = """
+import numba, numpy as np
+from firstspike.spiketime.cpu import mathfun
+from firstspike.spiketime.cpu.simd import load16, store
+
+@numba.njit
+def exponential(x):
+    store(x, 0, mathfun.exp(load16(x, 0)))
+
+for dtype, accuracy in ((np.float32, 3e-7), (np.float64, 1e-15)):
+    x = np.linspace(-20, 20, 16, dtype=dtype)
+    expected = np.exp(x)
+    exponential(x)
+    assert np.abs(x / expected - 1).max() < accuracy
+for assembly in exponential.inspect_asm().values():
+    assert "mulps" in assembly or "mulpd" in assembly
+    assert "fma" not in assembly and "nearbyint" not in assembly
+"""
+
+
+def test_machines_without_fma_multiply_and_add():
+    plain = {**os.environ, "NUMBA_CPU_NAME": "x86-64", "NUMBA_CPU_FEATURES": ""}
+    subprocess.run([sys.executable, "-c", WITHOUT_FMA], check=True, env=plain)
 
 
 def test_import_compiles_nothing():
