@@ -1,4 +1,4 @@
-"""The neuron: a current-based leaky integrate-and-fire cell that spikes at most once::
+"""The neuron: a current-based leaky integrate-and-fire cell::
 
     tau_mem dV/dt = -V + (tau_mem / tau_syn) I(t),      I(t) = sum_i w_i exp(-(t - t_i) / tau_syn)
 
