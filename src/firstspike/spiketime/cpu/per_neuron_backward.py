@@ -1,6 +1,6 @@
 """Backward where neurons have delays or time constants of their own: sums over the causal inputs, which need no order.
 
-The lanes of a vector are 16 neurons of one sample. The formulas are those of ``response``: with
+The lanes of a vector are 32 neurons of one sample. The formulas are those of ``response``: with
 ``y = s |1/tau_syn - 1/tau_mem|`` the response and its derivatives consist of
 
     G_0 = (1 - exp(-y)) / y,     G_1 = (y - 1 + exp(-y)) / y^2 = (1 - G_0) / y,     G_2 = G_0 - G_1
@@ -9,14 +9,40 @@ The lanes of a vector are 16 neurons of one sample. The formulas are those of ``
 # mypy: disable-error-code="no-untyped-def"
 import math
 
+import numpy as np
 from numba.core import types
 from numba.extending import overload
 
 from firstspike.spiketime.cpu.cache import jit
-from firstspike.spiketime.cpu.lanes import sum_rows16
+from firstspike.spiketime.cpu.lanes import fold16, sum_rows16
 from firstspike.spiketime.cpu.mathfun import exp, expm1
-from firstspike.spiketime.cpu.per_neuron import DELTA, LANES, PER_MEM, PER_SYN, RATIO, SLOWER, responses
-from firstspike.spiketime.cpu.simd import absolute, fill16, fma, load16, maximum, minimum, select, store
+from firstspike.spiketime.cpu.per_neuron import (
+    BY_MEM_SERIES,
+    DELTA,
+    HEIGHT,
+    LANES,
+    PER_MEM,
+    PER_SYN,
+    SHORT,
+    SLOWER,
+    UNIT,
+    brief,
+    responses,
+    series,
+)
+from firstspike.spiketime.cpu.simd import (
+    absolute,
+    fill16,
+    fill32,
+    fma,
+    load16,
+    load32,
+    lowest_bit,
+    maximum,
+    minimum,
+    select,
+    store,
+)
 
 # of G_1 in powers of -y: below y = 1/2 the rest is smaller than half a unit in the last place
 _SERIES_32 = tuple(1 / math.factorial(n + 2) for n in range(8))
@@ -51,15 +77,18 @@ def _overload_series(minus_y):
 
 @jit
 def derivatives(s, c):
-    """Derivatives of ``kappa(s)`` by the logarithms of tau_mem and tau_syn, for ``s >= 0``."""
-    a, b, slower = load16(c, PER_MEM * LANES), load16(c, PER_SYN * LANES), load16(c, SLOWER * LANES)
-    y = s * load16(c, DELTA * LANES)
+    """Derivatives of ``kappa(s) tau_syn`` (see ``responses``) by the logarithms of tau_mem and tau_syn, for ``s >= 0``.
+
+    That by tau_syn leaves out the factor tau_syn itself.
+    """
+    a, b, slower = load32(c, PER_MEM * LANES), load32(c, PER_SYN * LANES), load32(c, SLOWER * LANES)
+    y = s * load32(c, DELTA * LANES)
     slow, grown = exp(s * slower * -1.0), expm1(y * -1.0) * -1.0
     series, large = _series(y * -1.0), maximum(y, 0.5)
     small = y < 0.5
     zeroth = select(small, fma(y * -1.0, series, 1.0), grown / large)
     first = select(small, series, (zeroth * -1.0 + 1.0) / large)
-    common = s * b * slow
+    common = s * slow
     of_slower, of_faster = s * slower, s * maximum(a, b)
     # G_2 loses digits as a difference where y is large, and its product with y^2 must not overflow
     steep, second = (grown - y * (grown * -1.0 + 1.0)) / large, zeroth - first
@@ -70,45 +99,45 @@ def derivatives(s, c):
 
 
 @jit
-def arrived(times, delay, place, i, spike):
-    """How long ago input ``i`` arrived at the spikes of 16 neurons; negative or NaN if it is not causal."""
+def arrived(times, delay, i, spike, unit):
+    """How long before the spikes of 32 neurons input ``i`` arrived; negative if it is not causal."""
     if delay is None:
-        return spike - times[i]
-    return spike - (load16(delay, place) + times[i])
+        return (spike - times[i]) * unit
+    return (spike - (load32(delay, i * LANES) + times[i])) * unit
 
 
 @jit
 def observed_slopes(times, weight, delay, c, level, spike):
-    """dV/dt of 16 neurons at their spikes, in their units."""
-    zero, b = fill16(c, 0.0), load16(c, PER_SYN * LANES)
+    """dV/dt of 32 neurons at their spikes, in the units of the neurons and of the rates."""
+    zero, b, unit = fill32(c, 0.0), load32(c, PER_SYN * LANES), c[UNIT]
     drive = zero
     for i in range(times.size):
-        s = arrived(times, delay, i * LANES, i, spike)
+        s = arrived(times, delay, i, spike, unit)
         causal = s > 0.0
         if causal:
-            drive = fma(select(causal, exp(s * b * -1.0), zero), load16(weight, i * LANES), drive)
-    return drive * b - level * load16(c, PER_MEM * LANES)
+            drive = fma(select(causal, exp(s * b * -1.0), zero), load32(weight, i * LANES), drive)
+    return drive * b - level * load32(c, PER_MEM * LANES)
 
 
 @jit
-def largest_response(times, delay, c, spike):
-    """The largest kappa among the causal inputs of 16 neurons."""
-    zero = fill16(c, 0.0)
+def kept_scale(scale, times, delay, c, spike, most):
+    """``scale`` where no weight's gradient exceeds ``most``, 0 elsewhere."""
+    zero, b, unit = fill32(c, 0.0), load32(c, PER_SYN * LANES), c[UNIT]
+    size = absolute(scale)
+    if not (size * b * load32(c, HEIGHT * LANES) > most):
+        return scale
     largest = zero
     for i in range(times.size):
-        s = arrived(times, delay, i * LANES, i, spike)
+        s = arrived(times, delay, i, spike, unit)
         causal = s > 0.0
         if causal:
             largest = maximum(largest, select(causal, responses(maximum(s, 0.0), c)[2], zero))
-    return largest
+    return select(size * b * largest > most, zero, scale)
 
 
 @jit
-def add_gradients(
-    grad, spike, slope, observes, times, weight, delay, c, unit, level, bound, everything, taus, sums, by_weight,
-    by_delay, by_times, totals,
-):  # fmt: skip
-    """Add the gradients of 16 neurons for one sample.
+def start(grad, spike, slope, observes, times, weight, delay, c, unit, level, bound, totals):
+    """What 32 neurons' gradients of one sample begin with.
 
     Args:
         grad: by the spike times.
@@ -122,41 +151,60 @@ def add_gradients(
         unit: of the neurons' weights.
         level: threshold in that unit.
         bound: on weight gradients.
+        totals: by threshold, in units, to add to.
+
+    Returns:
+        The lanes with a gradient; their spikes, others' are -inf; dL/dT / V'(T); and the same with 0 for neurons whose
+        weights' gradient is dropped. In the units of the neurons and of the rates.
+    """
+    zero, never = fill32(c, 0.0), fill32(c, -math.inf)
+    asks = (spike < math.inf) & ((grad > 0.0) | (grad < 0.0) | ~(grad >= grad))
+    spike = select(asks, spike, never)
+    if asks and observes:
+        slope = observed_slopes(times, weight, delay, c, level, spike)
+    else:
+        slope = slope * level * (1 / c[UNIT])
+    asks &= slope > 0.0
+    spike, scale = select(asks, spike, never), select(asks, grad / slope, zero)
+    store(totals, 0, load32(totals, 0) + scale * (1 / c[UNIT]))
+    kept = scale
+    if bound < math.inf and asks:
+        kept = kept_scale(scale, times, delay, c, spike, unit * (bound * c[UNIT]))
+    return asks, spike, scale, kept
+
+
+@jit
+def sum_up(spike, scale, kept, times, weight, delay, c, everything, taus, sums, by_weight, by_delay, by_times, totals):
+    """Add the gradients of 32 neurons for one sample, in any order of its inputs.
+
+    Args:
+        spike: as ``start`` gives it.
+        scale: the same.
+        kept: the same.
+        times: of the sample's inputs.
+        weight: of the lanes, in their units.
+        delay: of the lanes.
+        c: rates.
         everything: whether more is asked for than the gradients by time constants.
         taus: whether these are asked for.
         sums: scratch for 16 rows.
         by_weight: of the lanes, in their units.
         by_delay: of the lanes.
         by_times: of the inputs, filled up to whole vectors.
-        totals: by threshold, in units, tau_mem and tau_syn.
+        totals: by tau_mem and tau_syn from the second vector on.
     """
-    zero, inputs = fill16(c, 0.0), times.size
-    a, b = load16(c, PER_MEM * LANES), load16(c, PER_SYN * LANES)
-    asks = (spike < math.inf) & ((grad > 0.0) | (grad < 0.0) | ~(grad >= grad))
-    if not asks:
-        return
-    spike = select(asks, spike, fill16(c, -math.inf))
-    steep = observed_slopes(times, weight, delay, c, level, spike) if observes else slope * level
-    asks &= steep > 0.0
-    if not asks:
-        return
-    spike, scale = select(asks, spike, fill16(c, -math.inf)), select(asks, grad / steep, zero)
-    store(totals, 0, load16(totals, 0) + scale)
-    kept = scale
-    if bound < math.inf:
-        dropped = asks & ~(unit * bound >= absolute(scale) * largest_response(times, delay, c, spike))
-        kept = select(dropped, zero, scale)
-    leaks_slower, pull, rise = b >= a, minimum(load16(c, RATIO * LANES), 1.0), scale * b * -1.0
+    zero, inputs, unit = fill32(c, 0.0), times.size, c[UNIT]
+    a, b = load32(c, PER_MEM * LANES), load32(c, PER_SYN * LANES)
+    leaks_slower, pull = b >= a, minimum(a, b)
+    scale, kept = scale * b, kept * b * (1 / unit)
     mem_sum, syn_sum = zero, zero
     for i in range(inputs):
         place = i * LANES
-        s = arrived(times, delay, place, i, spike)
+        s = arrived(times, delay, i, spike, unit)
         causal = s > 0.0
-        if not causal:
-            if everything:
-                store(sums, (i & 15) * 16, zero)
-        else:
-            s, w = maximum(s, 0.0), load16(weight, place)
+        each = zero
+        if causal:
+            s, w = maximum(s, 0.0), load32(weight, place)
             if taus:
                 of_mem, of_syn = derivatives(s, c)
                 mem_sum = fma(select(causal, of_mem, zero), w, mem_sum)
@@ -165,16 +213,84 @@ def add_gradients(
                 mem, syn, response = responses(s, c)
                 response = select(causal, response, zero)
                 fast = select(causal, select(leaks_slower, syn, mem), zero)
-                each = (fast - response * pull) * w * rise
-                store(by_weight, place, fma(response, kept, load16(by_weight, place)))
-                if delay is not None:
-                    store(by_delay, place, load16(by_delay, place) + each)
-                store(sums, (i & 15) * 16, each)
-        if everything and (i & 15 == 15 or i == inputs - 1):
-            first = i & ~15
-            for row in range(i + 1, first + 16):
-                store(sums, (row & 15) * 16, zero)
-            store(by_times, first, load16(by_times, first) + sum_rows16(sums, 0))
+                each = (fast - response * pull) * w * scale
+                store(by_weight, place, fma(response, kept, load32(by_weight, place)))
+                store(by_delay, place, load32(by_delay, place) - each)
+        if everything:
+            add_row(each, i, inputs, sums, by_times)
+    store(totals, LANES, load32(totals, LANES) - scale * a * mem_sum)
+    store(totals, 2 * LANES, load32(totals, 2 * LANES) - scale * b * syn_sum)
+
+
+@jit
+def add_row(each, i, end, sums, by_times):
+    """Add the sum of a row to ``by_times[i]``, when 16 have come or there are no more."""
+    store(sums, (i & 15) * 16, fold16(each))
+    if i & 15 == 15 or i == end - 1:
+        for row in range((i & 15) + 1, 16):
+            store(sums, row * 16, fill16(sums, 0.0))
+        store(by_times, i & ~15, load16(by_times, i & ~15) + sum_rows16(sums, 0))
+
+
+@jit
+def unwind(
+    asks, spike, scale, kept, last, order, arrival, weight, c, everything, taus, joins, sums, by_weight, by_times,
+    totals,
+):  # fmt: skip
+    """The same from the last causal input back to the first, where all neurons have one order of arrival.
+
+    ``by_times`` is in that order, and ``joins`` has room for as many zeros as there are inputs. A lane carries the
+    response to the input that it has come to, times what ``start`` gives, the part of its slope that the current
+    causes, and the response's derivative by the logarithm of tau_mem. That by tau_syn follows from
+
+        dkappa/dlog(tau_mem) + dkappa/dlog(tau_syn) = -s dkappa/ds
+    """
+    zero, unit = fill32(c, 0.0), c[UNIT]
+    a, b = load32(c, PER_MEM * LANES), load32(c, PER_SYN * LANES)
+    top = -1
+    lanes = asks
+    while lanes:
+        lane = lowest_bit(lanes)
+        lanes &= lanes - np.uint64(1)
+        k = np.intp(last[lane])
+        joins[k] |= np.uint64(1) << np.uint64(lane)
+        top = max(top, k)
+        sums[lane] = arrival[k]
+    wait = select(asks, (spike - load32(sums, 0)) * unit, zero)
+    scale = scale * b
+    _, syn, added = responses(wait, c)
+    first_response, first_drive = added * scale, syn * scale
+    first_by = derivatives(wait, c)[0] * scale if taus else zero
+    kept = select(absolute(kept) > 0.0, fill32(c, 1 / unit), zero)
+    for row in range((top & 15) + 1, 16):
+        store(sums, row * 16, fill16(sums, 0.0))
+    response = drive = by_mem = mem_sum = all_sum = zero
+    for k in range(top, -1, -1):
+        if joins[k]:
+            response, drive = select(joins[k], first_response, response), select(joins[k], first_drive, drive)
+            by_mem = select(joins[k], first_by, by_mem)
+            joins[k] = 0
+        at = np.intp(order[k]) * LANES
+        w = load32(weight, at)
+        each = (drive - response * a) * w
+        if everything:
+            store(by_weight, at, fma(response, kept, load32(by_weight, at)))
+            store(sums, (k & 15) * 16, fold16(each))
+            if k & 15 == 0:
+                store(by_times, k, load16(by_times, k) + sum_rows16(sums, 0))
+        if taus:
+            mem_sum = fma(by_mem, w, mem_sum)
+            all_sum = fma(each, (spike - arrival[k]) * unit, all_sum)
+        if k == 0 or arrival[k] == arrival[k - 1]:
+            continue
+        wait = fill32(c, (arrival[k] - arrival[k - 1]) * unit)
+        is_brief = (arrival[k] - arrival[k - 1]) * unit < c[SHORT]
+        mem, syn, added = brief(wait, c) if is_brief else responses(wait, c)
+        if taus:
+            by_added = series(wait, c, BY_MEM_SERIES) * wait if is_brief else derivatives(wait, c)[0]
+            by_mem = fma(by_mem, mem, fma(response, wait * a * mem, drive * by_added))
+        response, drive = fma(response, mem, drive * added), drive * syn
     if taus:
-        store(totals, LANES, load16(totals, LANES) - scale * a * mem_sum)
-        store(totals, 2 * LANES, load16(totals, 2 * LANES) - scale * b * syn_sum)
+        all_sum = select(asks, all_sum, zero)
+        store(totals, LANES, load32(totals, LANES) - a * mem_sum)
+        store(totals, 2 * LANES, load32(totals, 2 * LANES) + b * (all_sum + mem_sum))

@@ -14,6 +14,7 @@ from firstspike.spiketime.backend import Arguments, Constants, Gradients, Needs,
 from firstspike.spiketime.cpu.parallel import run, scratch, threads_for
 from firstspike.spiketime.cpu.per_neuron import LANES, N_RATES
 from firstspike.spiketime.cpu.per_neuron_kernels import SAMPLES, backward_kernel, forward_kernel, tau_kernel
+from firstspike.spiketime.cpu.rows import PAD
 from firstspike.spiketime.cpu.tau_scan import LANES as TAU_LANES
 
 _PARTS, _CHUNKS = 8, 4  # into which the sums over neurons and over samples are cut
@@ -22,34 +23,38 @@ _COST = 4  # of a synapse, in units of one of the usual kernels
 
 
 def forward_per_neuron(given: Arguments, spikes: Tensor) -> tuple[Tensor, ...]:
-    """Fill ``spikes``; returns dV/dt there in units of the threshold."""
+    """Fill ``spikes``.
+
+    Returns:
+        What ``Result`` saves: dV/dt at the spikes in units of the threshold. Without delays also, before it, the order
+        of arrival and sorted times of each sample's inputs, how many arrive, and for each neuron the place of its last
+        causal input (-1: silent).
+    """
     times, weight, threshold = (x.contiguous() for x in given[:3])
     delay = times if given.delay is None else given.delay.contiguous()  # not looked at without delays
     ensemble, batch, inputs = times.shape
     outputs, dtype, size = weight.shape[1], name_of(times.dtype), times.element_size()
     mem, syn = _taus(given.constants, dtype)
-    slopes = torch.empty_like(spikes)
-    groups, sorts = -(-outputs // LANES), given.delay is None
-    rates, packed, delays, order, arrival, count = scratch(
-        ensemble * groups * N_RATES * size,
-        ensemble * groups * inputs * LANES * size,
-        0 if sorts else ensemble * groups * inputs * LANES * size,
-        ensemble * batch * inputs * 4 if sorts else 0,
-        ensemble * batch * (inputs + 1) * size if sorts else 0,
-        ensemble * batch * 4 if sorts else 0,
-    )
-    filled = (*(x.data_ptr() for x in (times, weight, threshold, delay, spikes, slopes)), rates, packed, delays)
-    blocks = -(-batch // SAMPLES)
+    groups, blocks, sorts = -(-outputs // LANES), -(-batch // SAMPLES), given.delay is None
+    saved = (torch.empty_like(spikes),)
+    if sorts:
+        shapes = ((ensemble, batch, inputs), (ensemble, batch), spikes.shape)
+        order, count, last = (torch.empty(shape, dtype=torch.int32) for shape in shapes)
+        saved = order, torch.empty((ensemble, batch, inputs + PAD), dtype=times.dtype), count, last, *saved
+    packed = ensemble * groups * inputs * LANES * size
+    places = scratch(ensemble * groups * N_RATES * size, packed, 0 if sorts else packed)
+    tensors = (times, weight, threshold, delay, spikes, saved[-1], *(saved[:-1] if sorts else [spikes] * 4))
     run(
         forward_kernel(dtype, not sorts),
         (ensemble * (groups + blocks if sorts else groups), ensemble * blocks * groups),
         (
-            *(ensemble, batch, inputs, outputs, len(mem) == 1),
-            *(mem.ctypes.data, syn.ctypes.data, *filled, order, arrival, count),
+            *(ensemble, batch, inputs, outputs, len(mem) == 1, mem.ctypes.data, syn.ctypes.data),
+            *(x.data_ptr() for x in tensors),
+            *places,
         ),
         threads_for(_COST * batch * weight.numel()),
     )
-    return (slopes,)
+    return saved
 
 
 def backward_per_neuron(
@@ -57,7 +62,6 @@ def backward_per_neuron(
 ) -> Gradients:
     """All gradients; those by the time constants alone where nothing else is needed."""
     grad, spikes, times, weight, threshold = (x.contiguous() for x in (grad, result.spikes, *given[:3]))
-    slopes = result.saved[0].contiguous() if result.saved else spikes
     delay = times if given.delay is None else given.delay.contiguous()
     ensemble, batch, inputs = times.shape
     outputs, dtype, size = weight.shape[1], name_of(times.dtype), times.element_size()
@@ -66,6 +70,12 @@ def backward_per_neuron(
     everything, delayed = any(needs[:4]), given.delay is not None
     groups, blocks = -(-outputs // LANES), -(-batch // SAMPLES)
     parts, chunks = min(_PARTS, groups), min(_CHUNKS, batch)
+    saved = tuple(x.contiguous() for x in result.saved)
+    if not saved:
+        saved = (spikes,)  # not looked at
+        if not delayed:
+            order, count = (torch.empty(n, dtype=torch.int32) for n in ((ensemble, batch, inputs), (ensemble, batch)))
+            saved = order, torch.empty((ensemble, batch, inputs + PAD), dtype=times.dtype), count, spikes, spikes
     synapses = ensemble * groups * inputs * LANES * size
     places = scratch(
         ensemble * groups * N_RATES * size,
@@ -81,13 +91,14 @@ def backward_per_neuron(
     by_weight, by_delay = (torch.empty(shape, dtype=times.dtype) for _ in range(2))
     by_times = torch.empty(times.shape if everything else (0,), dtype=times.dtype)
     totals = [torch.empty((ensemble, outputs), dtype=times.dtype) for _ in range(3)]
-    tensors = (grad, spikes, slopes, times, weight, threshold, delay)
+    order, arrival, count, last = saved[:-1] if not delayed else [spikes] * 4
+    tensors = (grad, spikes, saved[-1], last, order, arrival, count, times, weight, threshold, delay)
     found = (by_weight, by_delay, by_times, *totals)
     flags = (everything, needs.tau_mem or needs.tau_syn, not result.saved)
     run(
         backward_kernel(dtype, delayed),
         (
-            ensemble * groups,
+            ensemble * (groups if result.saved or delayed else groups + blocks),
             ensemble * parts * chunks,
             ensemble * (groups + blocks if everything else groups),
         ),
