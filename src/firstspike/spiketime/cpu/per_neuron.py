@@ -139,18 +139,19 @@ def _overload_order_of(vector):
 
 @jit
 def series(s, c, first):
-    """``sum_m c_m s**m`` with the rows of coefficients from ``first`` on; those of s**0 are left out."""
+    """``sum_m c_m s**(m-1)`` with the rows of coefficients from ``first`` on, which begin with that of m = 1."""
     order = order_of(s)
     total = load32(c, (first + order - 1) * LANES)
     for m in range(order - 2, -1, -1):
         total = fma(total, s, load32(c, (first + m) * LANES))
-    return total * s
+    return total
 
 
 @jit
 def brief(s, c):
     """``responses`` for times below SHORT."""
-    return series(s, c, MEM_SERIES) + 1.0, series(s, c, SYN_SERIES) + 1.0, fma(series(s, c, ADDED_SERIES), s, s)
+    mem, syn = fma(series(s, c, MEM_SERIES), s, 1.0), fma(series(s, c, SYN_SERIES), s, 1.0)
+    return mem, syn, fma(series(s, c, ADDED_SERIES), s, 1.0) * s
 
 
 @jit
@@ -248,22 +249,23 @@ def scan(keys, values, order, n, c, every, found):
     voltage_then = drive_then = since = until = limit = voltage
     active, fired, last = every, np.uint64(0), fill32(c, -1.0)
     now = load32(keys, 0) if order is None else fill32(c, keys[0])
+    minus_a, is_brief = a * -1.0, False
     for k in range(n):
         if order is None:
             drive = fma(load32(values, k * LANES), b, drive)
             following = load32(keys, (k + 1) * LANES)
+            wait = (following - now) * unit
+            later = (wait > 0.0) & active
         else:
             drive = fma(load32(values, np.intp(order[k]) * LANES), b, drive)
-            if keys[k + 1] == keys[k]:
+            duration = (keys[k + 1] - keys[k]) * unit
+            if duration == 0:
                 continue  # the next input arrives at the same time
-            following = fill32(c, keys[k + 1])
-        wait = (following - now) * unit
+            following, wait = fill32(c, keys[k + 1]), fill32(c, duration)
+            is_brief, later = duration < c[SHORT], active
         # while V rises it is concave, and stays below its tangent
-        candidates = (fma(drive - voltage * a, wait, voltage) >= _ENOUGH) & (wait > 0.0) & active
-        if order is not None and (keys[k + 1] - keys[k]) * unit < c[SHORT]:
-            mem, syn, added = brief(wait, c)
-        else:
-            mem, syn, added = responses(minimum(wait, longest), c)
+        candidates = (fma(fma(voltage, minus_a, drive), wait, voltage) >= _ENOUGH) & later
+        mem, syn, added = brief(wait, c) if is_brief else responses(minimum(wait, longest), c)
         end, drive_end = fma(voltage, mem, drive * added), drive * syn
         if candidates:
             fires, latest = reaches(voltage, drive, wait, end, drive_end, candidates, c)
@@ -271,7 +273,9 @@ def scan(keys, values, order, n, c, every, found):
             since, until = select(fires, now, since), select(fires, following, until)
             limit, last = select(fires, latest, limit), select(fires, fill32(c, float(k)), last)
             fired |= fires
-        active &= ~fired & (following < math.inf)
+            active &= ~fired
+        if order is None:
+            active &= following < math.inf
         if not active:
             break
         voltage, drive, now = end, drive_end, following

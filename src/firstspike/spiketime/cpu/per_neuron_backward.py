@@ -195,7 +195,7 @@ def sum_up(spike, scale, kept, times, weight, delay, c, everything, taus, sums, 
     """
     zero, inputs, unit = fill32(c, 0.0), times.size, c[UNIT]
     a, b = load32(c, PER_MEM * LANES), load32(c, PER_SYN * LANES)
-    leaks_slower, pull = b >= a, minimum(a, b)
+    leaks_slower, pull = b >= a, minimum(a, b) * -1.0
     scale, kept = scale * b, kept * b * (1 / unit)
     mem_sum, syn_sum = zero, zero
     for i in range(inputs):
@@ -213,7 +213,7 @@ def sum_up(spike, scale, kept, times, weight, delay, c, everything, taus, sums, 
                 mem, syn, response = responses(s, c)
                 response = select(causal, response, zero)
                 fast = select(causal, select(leaks_slower, syn, mem), zero)
-                each = (fast - response * pull) * w * scale
+                each = fma(response, pull, fast) * w * scale
                 store(by_weight, place, fma(response, kept, load32(by_weight, place)))
                 store(by_delay, place, load32(by_delay, place) - each)
         if everything:
@@ -265,6 +265,7 @@ def unwind(
     for row in range((top & 15) + 1, 16):
         store(sums, row * 16, fill16(sums, 0.0))
     response = drive = by_mem = mem_sum = all_sum = zero
+    minus_a = a * -1.0
     for k in range(top, -1, -1):
         if joins[k]:
             response, drive = select(joins[k], first_response, response), select(joins[k], first_drive, drive)
@@ -272,7 +273,7 @@ def unwind(
             joins[k] = 0
         at = np.intp(order[k]) * LANES
         w = load32(weight, at)
-        each = (drive - response * a) * w
+        each = fma(response, minus_a, drive) * w
         if everything:
             store(by_weight, at, fma(response, kept, load32(by_weight, at)))
             store(sums, (k & 15) * 16, fold16(each))
@@ -281,13 +282,13 @@ def unwind(
         if taus:
             mem_sum = fma(by_mem, w, mem_sum)
             all_sum = fma(each, (spike - arrival[k]) * unit, all_sum)
-        if k == 0 or arrival[k] == arrival[k - 1]:
+        duration = (arrival[k] - arrival[k - 1]) * unit if k > 0 else unit * 0
+        if duration == 0:
             continue
-        wait = fill32(c, (arrival[k] - arrival[k - 1]) * unit)
-        is_brief = (arrival[k] - arrival[k - 1]) * unit < c[SHORT]
+        wait, is_brief = fill32(c, duration), duration < c[SHORT]
         mem, syn, added = brief(wait, c) if is_brief else responses(wait, c)
         if taus:
-            by_added = series(wait, c, BY_MEM_SERIES) * wait if is_brief else derivatives(wait, c)[0]
+            by_added = series(wait, c, BY_MEM_SERIES) * wait * wait if is_brief else derivatives(wait, c)[0]
             by_mem = fma(by_mem, mem, fma(response, wait * a * mem, drive * by_added))
         response, drive = fma(response, mem, drive * added), drive * syn
     if taus:

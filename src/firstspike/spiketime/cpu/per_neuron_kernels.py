@@ -233,9 +233,9 @@ def backward_kernel(dtype: str, delayed: bool):
                             if not delayed:
                                 copy_in(last[e, b], at, lane_last, 0)
                         sample_gradients(
-                            b, lanes, lane_last, observes, times[e], packed[e, group], delays[e, group], rates[e, group],
-                            load32(levels[e, 0], at), load32(levels[e, 1], at), bound[0], everything, by_taus, order[e],
-                            arrival[e], count[e], joins, sums, weight_parts[e, group, chunk],
+                            b, lanes, lane_last, observes, times[e], packed[e, group], delays[e, group],
+                            rates[e, group], load32(levels[e, 0], at), load32(levels[e, 1], at), bound[0], everything,
+                            by_taus, order[e], arrival[e], count[e], joins, sums, weight_parts[e, group, chunk],
                             delay_parts[e, group, chunk], times_parts[e, part], totals[e, group, chunk],
                         )  # fmt: skip
             elif task < ensemble * groups:

@@ -8,7 +8,6 @@ goes to the lower row.
 # mypy: disable-error-code="no-untyped-def"
 import math
 
-from llvmlite import ir
 from numba.core import types
 from numba.extending import intrinsic
 
@@ -20,7 +19,7 @@ _EIGHT = (
     (1, 4), (3, 6), (1, 2), (3, 4), (5, 6),
 )  # fmt: skip
 _APART_4, _APART_2, _APART_1 = (tuple((i, i + d) for i in range(8) if not i & d) for d in (4, 2, 1))
-_REVERSED = tuple((i, i + 4) for i in range(4)) + ((0, 2), (1, 3), (0, 1), (2, 3), (7, 5), (6, 4), (7, 6), (5, 4))
+_REVERSED = (*((i, i + 4) for i in range(4)), (0, 2), (1, 3), (0, 1), (2, 3), (7, 5), (6, 4), (7, 6), (5, 4))
 
 
 def _exchanges(pairs):
