@@ -76,8 +76,7 @@ def first_spike_time(
     Args:
         times: arrival of each input's spike, in the unit of ``neuron.tau_syn``; ``inf`` never arrives.
         weight: synaptic weights.
-        neuron: time constants and threshold, each a number or a tensor ``()`` or ``(outputs,)``. Time constants that
-            differ between neurons are slower: each neuron is looked at alone.
+        neuron: time constants and threshold, each a number or a tensor ``()`` or ``(outputs,)``.
         delay: synaptic delays >= 0; synapse (j, i) sees ``times[..., i] + delay[j, i]``.
         observed: output times from elsewhere (a simulator, a chip): returned as they are, with the gradient taken
             there, and none where ``V'(observed) <= 0``: the ideal neuron could not spike there.

@@ -1,7 +1,7 @@
 """Both passes from tensors: which kernels do what, their memory, threads and calls.
 
 Where all neurons share the order of arrival and the time constants, the kernels of ``scan`` and ``unwind`` do the work.
-The rest is in ``per_neuron_host``.
+The rest, and gradients by time constants, are in ``per_neuron_host``.
 """
 
 import math
@@ -14,7 +14,7 @@ from firstspike.spiketime.backend import Arguments, Gradients, Needs, Result
 from firstspike.spiketime.cpu.constants import N_CONSTANTS, constants_array
 from firstspike.spiketime.cpu.crossing import NARROW, TILE
 from firstspike.spiketime.cpu.parallel import is_small, run, threads_for, work_of
-from firstspike.spiketime.cpu.per_neuron_host import backward_per_neuron, forward_per_neuron, name_of, tau_gradients
+from firstspike.spiketime.cpu.per_neuron_host import backward_per_neuron, forward_per_neuron, name_of
 from firstspike.spiketime.cpu.rows import N_BACKWARD, N_FORWARD, PAD
 from firstspike.spiketime.cpu.scan import FORWARD, forward_kernel
 from firstspike.spiketime.cpu.unwind import BACKWARD, SAMPLES, backward_kernel
@@ -51,17 +51,10 @@ def backward(grad: Tensor, result: Result, given: Arguments, max_weight_grad: fl
     """Gradients at the given spike times. See ``backend`` for the contract."""
     if 0 in (*given.times.shape, given.weight.shape[1]):
         return zero_gradients(given, needs)
-    of_taus = Needs(False, False, False, False, needs.tau_mem, needs.tau_syn)
-    if given.delay is not None or isinstance(given.constants.tau_mem, Tensor):
+    own = given.delay is not None or isinstance(given.constants.tau_mem, Tensor)
+    if own or needs.tau_mem or needs.tau_syn:
         return backward_per_neuron(grad, result, given, max_weight_grad, needs)
-    found = Gradients(None, None, None, None)
-    if any(needs[:4]):
-        found = _shared(grad, result, given, max_weight_grad, needs)
-    if not any(of_taus):
-        return found
-    taus = dict(zip(("tau_mem", "tau_syn"), tau_gradients(grad, result.spikes, given), strict=True))
-    taus = {name: x for name, x in taus.items() if getattr(needs, name)}
-    return found._replace(tau_mem=taus.get("tau_mem"), tau_syn=taus.get("tau_syn"))
+    return _shared(grad, result, given, max_weight_grad, needs)
 
 
 def _forward(given: Arguments, spikes: Tensor) -> tuple[Tensor, ...]:

@@ -1,24 +1,18 @@
-"""Host side of neurons with synaptic delays, which see inputs in an order of their own, or with own time constants.
-
-Also the gradient by time constants that all neurons share.
-"""
+"""Host side of neurons with synaptic delays or time constants of their own, and of gradients by time constants."""
 
 import math
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
 
 from firstspike.spiketime.backend import Arguments, Constants, Gradients, Needs, Result
 from firstspike.spiketime.cpu.parallel import run, scratch, threads_for
 from firstspike.spiketime.cpu.per_neuron import LANES, N_RATES
-from firstspike.spiketime.cpu.per_neuron_kernels import SAMPLES, backward_kernel, forward_kernel, tau_kernel
+from firstspike.spiketime.cpu.per_neuron_kernels import SAMPLES, backward_kernel, forward_kernel
 from firstspike.spiketime.cpu.rows import PAD
-from firstspike.spiketime.cpu.tau_scan import LANES as TAU_LANES
 
 _PARTS, _CHUNKS = 8, 4  # into which the sums over neurons and over samples are cut
-_CHUNKS_SHARED = 16  # parts of the samples where neurons share their time constants
 _COST = 4  # of a synapse, in units of one of the usual kernels
 
 
@@ -60,7 +54,7 @@ def forward_per_neuron(given: Arguments, spikes: Tensor) -> tuple[Tensor, ...]:
 def backward_per_neuron(
     grad: Tensor, result: Result, given: Arguments, max_weight_grad: float | None, needs: Needs
 ) -> Gradients:
-    """All gradients; those by the time constants alone where nothing else is needed."""
+    """All gradients, also of neurons that share their time constants, from what ``scan`` saved."""
     grad, spikes, times, weight, threshold = (x.contiguous() for x in (grad, result.spikes, *given[:3]))
     delay = times if given.delay is None else given.delay.contiguous()
     ensemble, batch, inputs = times.shape
@@ -129,37 +123,6 @@ def _taus(constants: Constants, dtype: str) -> tuple[np.ndarray, np.ndarray]:
     return mem, syn
 
 
-def tau_gradients(grad: Tensor, spikes: Tensor, given: Arguments) -> tuple[Tensor, Tensor]:
-    """Gradients by time constants that all neurons share, without delays: ``(E, O)`` each."""
-    times, weight, threshold, _, constants = given
-    ensemble, batch, inputs = times.shape
-    outputs, dtype = weight.shape[1], name_of(times.dtype)
-    chunks = min(_CHUNKS_SHARED, batch)
-    rates = np.array([1 / tau for tau in constants], dtype)
-    # in units of the threshold
-    packed = _side_by_side(weight / threshold.unsqueeze(-1), TAU_LANES)
-    tensors = tuple(x.contiguous() for x in (times, packed, torch.ones_like(threshold), grad, spikes))
-    by_mem, by_syn = (torch.empty((ensemble, chunks, outputs), dtype=times.dtype) for _ in range(2))
-    run(
-        tau_kernel(dtype),
-        (ensemble * chunks,),
-        (
-            *(ensemble, batch, inputs, outputs, chunks),
-            rates.ctypes.data,
-            *(x.data_ptr() for x in (*tensors, by_mem, by_syn)),
-        ),
-        threads_for(batch * weight.numel()),
-    )
-    return by_mem.sum(1), by_syn.sum(1)
-
-
 def name_of(dtype: torch.dtype) -> str:
     """``"float32"`` or ``"float64"``."""
     return str(dtype).removeprefix("torch.")
-
-
-def _side_by_side(weight: Tensor, lanes: int) -> Tensor:
-    """Weights ``(E, tiles, I, lanes)``, of so many neurons side by side; the last tile is filled up with zeros."""
-    ensemble, outputs, inputs = weight.shape
-    filled = pad(weight, (0, 0, 0, -outputs % lanes))
-    return filled.reshape(ensemble, -1, lanes, inputs).transpose(2, 3).contiguous()

@@ -1,7 +1,4 @@
-"""Kernels (see ``parallel``) of synaptic delays, of time constants for each neuron, and of those that learn.
-
-Those of neurons come in groups of 32, the lanes of a vector.
-"""
+"""Kernels (see ``parallel``) of synaptic delays, of time constants for each neuron, and of those that learn."""
 
 # mypy: disable-error-code="no-untyped-def"
 import math
@@ -18,8 +15,6 @@ from firstspike.spiketime.cpu.rows import PAD
 from firstspike.spiketime.cpu.simd import keep, load32, unowned
 from firstspike.spiketime.cpu.sort import sort_row, sort_scratch, unowned_scratch
 from firstspike.spiketime.cpu.sort_lanes import rows_for
-from firstspike.spiketime.cpu.tau_scan import LANES as TAU_LANES
-from firstspike.spiketime.cpu.tau_scan import tau_gradients
 
 SAMPLES = 16  # of one task
 
@@ -278,35 +273,5 @@ def backward_kernel(dtype: str, delayed: bool):
                             total_here += times_parts[e, part, b, k]
                         by_times[e, b, k if delayed else order[e, b, k]] = total_here
         keep(memory)
-
-    return kernel.ctypes
-
-
-@kept_on_disk
-def tau_kernel(dtype: str):
-    """Gradients by time constants that all neurons share, compiled at the first call."""
-    real = np.dtype(dtype).type
-
-    @c_function(SIGNATURE)
-    def kernel(a):
-        ensemble, batch, inputs, outputs, chunks = a[3], a[4], a[5], a[6], a[7]
-        rates = carray(pointer(a[8], real), (2,))
-        times = carray(pointer(a[9], real), (ensemble, batch, inputs))
-        packed = carray(pointer(a[10], real), (ensemble, (outputs + TAU_LANES - 1) // TAU_LANES, inputs * TAU_LANES))
-        threshold = carray(pointer(a[11], real), (ensemble, outputs))
-        grad = carray(pointer(a[12], real), (ensemble, batch, outputs))
-        spikes = carray(pointer(a[13], real), (ensemble, batch, outputs))
-        by_mem = carray(pointer(a[14], real), (ensemble, chunks, outputs))
-        by_syn = carray(pointer(a[15], real), (ensemble, chunks, outputs))
-        while True:
-            task = next_task(a)
-            if task >= a[1]:
-                break
-            e, chunk = task // chunks, task % chunks
-            first, stop = chunk * batch // chunks, (chunk + 1) * batch // chunks
-            tau_gradients(
-                times[e, first:stop], packed[e], threshold[e], grad[e, first:stop], spikes[e, first:stop], rates[0],
-                rates[1], by_mem[e, chunk], by_syn[e, chunk],
-            )  # fmt: skip
 
     return kernel.ctypes
