@@ -52,21 +52,21 @@ _LATE = -0.95
 
 
 @jit
-def lane_rates(mem, syn, first, step, rates):
-    """Fill the ``rates`` of the neurons from ``first`` on; lanes without a neuron are like the last one.
+def lane_rates(mem, syn, start, first, outputs, rates):
+    """Fill the ``rates`` of the neurons from ``first`` on of the network whose constants begin at ``start``.
 
-    UNIT is how many of the group's units of time are 1, a power of two that is larger than all rates. ``step`` is 0
-    where all neurons have the same time constants.
+    UNIT is how many of the group's units of time are 1, a power of two that is larger than all rates. Lanes without a
+    neuron are like the last one; a single pair of time constants is that of all neurons.
     """
     tiny = 1e-10 if rates.itemsize == 4 else 1e-20
-    fastest, last = 0.0, mem.size - 1
+    fastest, last = 0.0, min(start + outputs, mem.size) - 1
     for lane in range(LANES):
-        j = min(first + lane * step, last)
+        j = min(start + first + lane, last)
         fastest = max(fastest, 1 / np.float64(mem[j]), 1 / np.float64(syn[j]))
     unit = math.ldexp(1.0, math.frexp(fastest)[1])
     equal = double = True
     for lane in range(LANES):
-        j = min(first + lane * step, last)
+        j = min(start + first + lane, last)
         ratio = np.float64(syn[j]) / np.float64(mem[j])
         a, b, x = 1 / np.float64(mem[j]) / unit, 1 / np.float64(syn[j]) / unit, 1 - ratio
         wide = abs(x) if abs(x) > tiny else tiny
@@ -87,7 +87,7 @@ def lane_rates(mem, syn, first, step, rates):
         equal &= abs(x) <= tiny
         double &= rates[DELTA * LANES + lane] == rates[SLOWER * LANES + lane]
     # only of a whole layer's, so that the digits of a neuron do not depend on its neighbours
-    rates[KIND] = _ANY if step > 0 else _EQUAL if equal else _DOUBLE if double else _ANY
+    rates[KIND] = _ANY if mem.size > 1 else _EQUAL if equal else _DOUBLE if double else _ANY
     rates[UNIT], rates[SHORT] = unit, _BRIEF / (fastest / unit)
 
 

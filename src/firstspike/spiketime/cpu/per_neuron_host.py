@@ -2,18 +2,19 @@
 
 import math
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from firstspike.spiketime.backend import Arguments, Constants, Gradients, Needs, Result
-from firstspike.spiketime.cpu.parallel import run, scratch, threads_for
+from firstspike.spiketime.backend import Arguments, Gradients, Needs, Result
+from firstspike.spiketime.cpu.parallel import run, threads_for
 from firstspike.spiketime.cpu.per_neuron import LANES, N_RATES
-from firstspike.spiketime.cpu.per_neuron_kernels import SAMPLES, backward_kernel, forward_kernel
+from firstspike.spiketime.cpu.per_neuron_kernels import BACKWARD, FORWARD, SAMPLES, backward_kernel, forward_kernel
 from firstspike.spiketime.cpu.rows import PAD
 
 _PARTS, _CHUNKS = 8, 4  # into which the sums over neurons and over samples are cut
 _COST = 4  # of a synapse, in units of one of the usual kernels
+_SORTED = ("order", "arrival", "count", "last")
+_GRADIENTS = ("by_times", "by_weight", "by_threshold", "by_delay", "by_mem", "by_syn")
 
 
 def forward_per_neuron(given: Arguments, spikes: Tensor) -> tuple[Tensor, ...]:
@@ -25,28 +26,22 @@ def forward_per_neuron(given: Arguments, spikes: Tensor) -> tuple[Tensor, ...]:
         causal input (-1: silent).
     """
     times, weight, threshold = (x.contiguous() for x in given[:3])
-    delay = times if given.delay is None else given.delay.contiguous()  # not looked at without delays
-    ensemble, batch, inputs = times.shape
-    outputs, dtype, size = weight.shape[1], name_of(times.dtype), times.element_size()
-    mem, syn = _taus(given.constants, dtype)
-    groups, blocks, sorts = -(-outputs // LANES), -(-batch // SAMPLES), given.delay is None
-    saved = (torch.empty_like(spikes),)
-    if sorts:
-        shapes = ((ensemble, batch, inputs), (ensemble, batch), spikes.shape)
-        order, count, last = (torch.empty(shape, dtype=torch.int32) for shape in shapes)
-        saved = order, torch.empty((ensemble, batch, inputs + PAD), dtype=times.dtype), count, last, *saved
-    packed = ensemble * groups * inputs * LANES * size
-    places = scratch(ensemble * groups * N_RATES * size, packed, 0 if sorts else packed)
-    tensors = (times, weight, threshold, delay, spikes, saved[-1], *(saved[:-1] if sorts else [spikes] * 4))
+    delayed, slopes = given.delay is not None, torch.empty_like(spikes)
+    sizes, arrays = _common(times, weight, threshold, given)
+    saved = (slopes,)
+    if not delayed:
+        order, arrival, count = _sorted(times)
+        saved = order, arrival, count, torch.empty(spikes.shape, dtype=torch.int32), slopes
+    arrays |= (
+        {"spikes": spikes, "slopes": slopes} | dict.fromkeys(_SORTED, 0) | dict(zip(_SORTED, saved[:-1], strict=False))
+    )
+    ensemble, groups, blocks = sizes["ensemble"], sizes["groups"], -(-sizes["batch"] // SAMPLES)
+    dtype = name_of(times.dtype)
     run(
-        forward_kernel(dtype, not sorts),
-        (ensemble * (groups + blocks if sorts else groups), ensemble * blocks * groups),
-        (
-            *(ensemble, batch, inputs, outputs, len(mem) == 1, mem.ctypes.data, syn.ctypes.data),
-            *(x.data_ptr() for x in tensors),
-            *places,
-        ),
-        threads_for(_COST * batch * weight.numel()),
+        forward_kernel(dtype, delayed),
+        (ensemble * (groups if delayed else groups + blocks), ensemble * blocks * groups),
+        FORWARD.fill(dtype, sizes, arrays),
+        threads_for(_COST * sizes["batch"] * weight.numel()),
     )
     return saved
 
@@ -56,39 +51,31 @@ def backward_per_neuron(
 ) -> Gradients:
     """All gradients, also of neurons that share their time constants, from what ``scan`` saved."""
     grad, spikes, times, weight, threshold = (x.contiguous() for x in (grad, result.spikes, *given[:3]))
-    delay = times if given.delay is None else given.delay.contiguous()
-    ensemble, batch, inputs = times.shape
-    outputs, dtype, size = weight.shape[1], name_of(times.dtype), times.element_size()
-    mem, syn = _taus(given.constants, dtype)
-    bound = np.array([max_weight_grad or math.inf], dtype)
+    sizes, arrays = _common(times, weight, threshold, given)
+    bound = torch.tensor([max_weight_grad or math.inf], dtype=times.dtype)
     everything, delayed = any(needs[:4]), given.delay is not None
-    groups, blocks = -(-outputs // LANES), -(-batch // SAMPLES)
-    parts, chunks = min(_PARTS, groups), min(_CHUNKS, batch)
+    ensemble, groups, blocks = sizes["ensemble"], sizes["groups"], -(-sizes["batch"] // SAMPLES)
+    parts, chunks = min(_PARTS, groups), min(_CHUNKS, sizes["batch"])
+    sizes |= {
+        "parts": parts, "chunks": chunks, "stride": -(-sizes["inputs"] // 16) * 16, "lanes": groups * LANES,
+        "n_totals": 3 * LANES, "one": 1, "everything": everything, "by_taus": needs.tau_mem or needs.tau_syn,
+        "observes": not result.saved,
+    }  # fmt: skip
     saved = tuple(x.contiguous() for x in result.saved)
-    if not saved:
-        saved = (spikes,)  # not looked at
-        if not delayed:
-            order, count = (torch.empty(n, dtype=torch.int32) for n in ((ensemble, batch, inputs), (ensemble, batch)))
-            saved = order, torch.empty((ensemble, batch, inputs + PAD), dtype=times.dtype), count, spikes, spikes
-    synapses = ensemble * groups * inputs * LANES * size
-    places = scratch(
-        ensemble * groups * N_RATES * size,
-        synapses,
-        synapses if delayed else 0,
-        ensemble * 2 * groups * LANES * size,
-        synapses * chunks if everything else 0,
-        synapses * chunks if everything and delayed else 0,
-        ensemble * parts * batch * -(-inputs // 16) * 16 * size if everything else 0,
-        ensemble * groups * chunks * 3 * LANES * size,
-    )
-    shape = weight.shape if everything else (0,)
-    by_weight, by_delay = (torch.empty(shape, dtype=times.dtype) for _ in range(2))
-    by_times = torch.empty(times.shape if everything else (0,), dtype=times.dtype)
-    totals = [torch.empty((ensemble, outputs), dtype=times.dtype) for _ in range(3)]
-    order, arrival, count, last = saved[:-1] if not delayed else [spikes] * 4
-    tensors = (grad, spikes, saved[-1], last, order, arrival, count, times, weight, threshold, delay)
-    found = (by_weight, by_delay, by_times, *totals)
-    flags = (everything, needs.tau_mem or needs.tau_syn, not result.saved)
+    slopes = saved[-1] if saved else 0
+    saved = () if delayed else saved or _sorted(times)
+    found = {
+        name: None if x is None else torch.empty(x.shape, dtype=times.dtype)
+        for name, x in zip(_GRADIENTS, (*(given[:4] if everything else [None] * 4), threshold, threshold), strict=True)
+    }
+    found["by_threshold"] = torch.empty(threshold.shape, dtype=times.dtype)
+    arrays |= {"grad": grad, "spikes": spikes, "bound": bound, "slopes": slopes} | dict.fromkeys(_SORTED, 0)
+    arrays |= dict(zip(_SORTED, saved, strict=False)) | {name: 0 if x is None else x for name, x in found.items()}
+    if not everything:
+        arrays |= {"weight_parts": 0, "times_parts": 0}
+    if not everything or not delayed:
+        arrays |= {"delay_parts": 0}
+    dtype = name_of(times.dtype)
     run(
         backward_kernel(dtype, delayed),
         (
@@ -96,31 +83,39 @@ def backward_per_neuron(
             ensemble * parts * chunks,
             ensemble * (groups + blocks if everything else groups),
         ),
-        (
-            *(ensemble, batch, inputs, outputs, len(mem) == 1, parts, chunks, *flags),
-            *(x.ctypes.data for x in (mem, syn, bound)),
-            *(x.data_ptr() for x in tensors),
-            *places,
-            *(x.data_ptr() for x in found),
-        ),
-        threads_for(_COST * batch * weight.numel()),
+        BACKWARD.fill(dtype, sizes, arrays),
+        threads_for(_COST * sizes["batch"] * weight.numel()),
     )
-    return Gradients(
-        by_times if needs.times else None,
-        by_weight if needs.weight else None,
-        totals[0] if needs.threshold else None,
-        by_delay if needs.delay and delayed else None,
-        totals[1] if needs.tau_mem else None,
-        totals[2] if needs.tau_syn else None,
-    )
+    return Gradients(*(x if need else None for x, need in zip(found.values(), needs, strict=True)))
 
 
-def _taus(constants: Constants, dtype: str) -> tuple[np.ndarray, np.ndarray]:
-    """The time constants of all networks' neurons, or one that all share."""
+def _common(
+    times: Tensor, weight: Tensor, threshold: Tensor, given: Arguments
+) -> tuple[dict[str, int], dict[str, Tensor | int]]:
+    """Sizes and arrays of both kernels."""
+    (ensemble, batch, inputs), outputs = times.shape, weight.shape[1]
+    groups = -(-outputs // LANES)
     mem, syn = (
-        x.detach().contiguous().numpy().ravel() if isinstance(x, Tensor) else np.array([x], dtype) for x in constants
+        x.contiguous() if isinstance(x, Tensor) else torch.tensor([x], dtype=times.dtype) for x in given.constants
     )
-    return mem, syn
+    sizes = {
+        "ensemble": ensemble, "batch": batch, "inputs": inputs, "outputs": outputs, "groups": groups,
+        "group_inputs": inputs * LANES, "padded": inputs + PAD, "n_rates": N_RATES, "taus": mem.numel(),
+    }  # fmt: skip
+    arrays: dict[str, Tensor | int] = {"mem": mem, "syn": syn, "times": times, "weight": weight, "threshold": threshold}
+    if given.delay is None:
+        return sizes, arrays | {"delay": 0, "delays": 0}
+    return sizes, arrays | {"delay": given.delay.contiguous()}
+
+
+def _sorted(times: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Memory for the order of arrival, the sorted times, and how many arrive."""
+    ensemble, batch, inputs = times.shape
+    return (
+        torch.empty((ensemble, batch, inputs), dtype=torch.int32),
+        torch.empty((ensemble, batch, inputs + PAD), dtype=times.dtype),
+        torch.empty((ensemble, batch), dtype=torch.int32),
+    )
 
 
 def name_of(dtype: torch.dtype) -> str:
