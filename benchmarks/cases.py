@@ -48,6 +48,20 @@ def uniform(
     return scaled(Case(times, weight, LIF(tau_mem=ratio), delay))
 
 
+def neurons(case: Case, learns: bool) -> tuple[LIF, LIF]:
+    """The case's neurons with tensors as time constants: the same for all, and up to a fifth more for each."""
+    outputs, gen = case.weight.shape[0], torch.Generator().manual_seed(1)
+
+    def constants(spread: float) -> LIF:
+        mem, syn = (
+            (tau * (1 + spread * torch.rand(outputs, generator=gen))).to(case.weight.dtype).requires_grad_(learns)
+            for tau in (case.neuron.tau_mem, case.neuron.tau_syn)
+        )
+        return LIF(mem, syn)
+
+    return constants(0.0), constants(0.2)
+
+
 def scaled(case: Case, arrived: float = 1 / 3) -> Case:
     """The weights scaled until that part of the (finite) inputs has arrived at the mean spike."""
     finite = case.times[torch.isfinite(case.times)].sort().values

@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from cases import Case, dense, images, uniform
+from cases import Case, dense, images, neurons, uniform
 from epochs import CONFIGS, IMAGES, epochs
 from peers import PEERS
 from timing import CLOCKS, Table, interleave, milliseconds, peak_memory, ratios, spread, two_passes
+from torch import Tensor
 
 SHAPES = ((150, 5, 30), (50, 256, 128), (128, 784, 512), (256, 1024, 1024), (1024, 1024, 1024))
 RATIOS = (1.0, 2.0, 1.37)
@@ -30,15 +31,16 @@ AGAINST = ("dense ms", "forward ms", "backward ms", "forward ratio", "backward r
 
 def against_dense(case: Case, settings: Settings) -> list[str]:
     """Cells for the columns ``AGAINST``."""
-    clock, grad = CLOCKS[settings.clock], case.grad()
+    return compare(dense(case), case.layer, case.grad(), settings)
+
+
+def compare(one: Callable[[], Tensor], another: Callable[[], Tensor], grad: Tensor, settings: Settings) -> list[str]:
+    """Milliseconds of the one, then of both passes of the other, and its times as ratios."""
+    clock = CLOCKS[settings.clock]
     runs = interleave(
-        {
-            "dense": two_passes(dense(case), grad, clock),
-            "spikes": two_passes(case.layer, grad, clock),
-        },
-        settings.repeats,
+        {"one": two_passes(one, grad, clock), "another": two_passes(another, grad, clock)}, settings.repeats
     )
-    mine, other = runs["spikes"], runs["dense"]
+    mine, other = runs["another"], runs["one"]
     return [
         milliseconds(other, 2),
         milliseconds(mine, 0),
@@ -105,6 +107,20 @@ def delays(settings: Settings) -> Table:
     return table
 
 
+def constants(settings: Settings) -> Table:
+    table = Table(
+        "Time constants of each neuron, against those that all share",
+        ("shape", "learn", "shared ms", "forward ms", "backward ms", "forward ratio", "backward ratio", "both ratio"),
+    )
+    for shape in ((150, 5, 30), (128, 64, 64), (128, 784, 512)):
+        case = uniform(*shape, 1.37, settings.dtype)
+        for learns in (False, True):
+            shared, own = (case._replace(neuron=neuron) for neuron in neurons(case, learns))
+            runs = compare(shared.layer, own.layer, case.grad(), settings)
+            table.add("x".join(map(str, shape)), "yes" if learns else "no", *runs)
+    return table
+
+
 def training(settings: Settings) -> Table:
     table = Table(
         "An epoch of 60000 images: batches, loss, gradient, Adam; against a dense network with ReLU",
@@ -160,6 +176,7 @@ SECTIONS: dict[str, Callable[[Settings], Table]] = {
     "memory": memory,
     "scaling": scaling,
     "delays": delays,
+    "constants": constants,
     "training": training,
     "peers": peers,
 }
