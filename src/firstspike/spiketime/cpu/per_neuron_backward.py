@@ -1,7 +1,8 @@
-"""Backward where neurons have delays or time constants of their own: sums over the causal inputs, which need no order.
+"""Backward of neurons with delays or time constants of their own, and the gradients by time constants of all.
 
-The lanes of a vector are 32 neurons of one sample. The formulas are those of ``response``: with
-``y = s |1/tau_syn - 1/tau_mem|`` the response and its derivatives consist of
+The lanes of a vector are 32 neurons of one sample. With delays it is a sum over the causal inputs, which needs no
+order; otherwise the inputs are taken from the last causal one back to the first, with steps as in the forward scan. The
+formulas are those of ``response``: with ``y = s |1/tau_syn - 1/tau_mem|`` the response and its derivatives consist of
 
     G_0 = (1 - exp(-y)) / y,     G_1 = (y - 1 + exp(-y)) / y^2 = (1 - G_0) / y,     G_2 = G_0 - G_1
 """
