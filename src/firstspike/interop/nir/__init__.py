@@ -22,8 +22,9 @@ def to_nir(network: Network, *, target: str = "nir", time_unit: float = 1.0, dt:
     Layers become pairs of ``Linear`` and ``CubaLIF``, delays ``Delay`` nodes. Synaptic delays have no node of their
     own: every synapse gets its own delayed copy of its input. Copies of inputs (``Multiplex``) are summed into the
     weights, and filters of ``LIFConv2d`` expanded. Bias spikes are further channels at the end of the input; the times
-    at which they have to spike are in the metadata, ``bias_times``. A neuron that has spiked is reset so far down
-    (``v_reset``) that it stays silent, for readers that have a reset.
+    at which they have to spike are in the metadata, ``bias_times``. A neuron that spikes once is then reset so far down
+    (``v_reset``) that it stays silent, for readers that have a reset. ``LIFSpikeTrains`` has its own ``reset`` there,
+    and a readout becomes a ``CubaLI``; what NIR cannot say of them is in the metadata: ``max_spikes``, ``readout``.
 
     Args:
         network: its parameters as they are now.
@@ -34,8 +35,9 @@ def to_nir(network: Network, *, target: str = "nir", time_unit: float = 1.0, dt:
         dt: time step of the reader in the graph's unit of time; Norse needs it, snnTorch has 1e-4.
 
     Raises:
-        ValueError: what NIR cannot express: neurons without leak, ``EarliestPool2d``, anything but delays after the
-            last neurons; synaptic delays of very many synapses; an unknown target.
+        ValueError: what NIR cannot express: neurons without leak or with a refractory time, ``LIFRecurrent``,
+            ``EarliestPool2d``, ``FirstSpike``, anything but delays after the last neurons; synaptic delays of very
+            many synapses; an unknown target.
         ImportError: the extra ``nir`` is not installed.
     """
     _require_nir()
@@ -51,12 +53,14 @@ def from_nir(
     time_unit: float | None = None,
     dt: float | None = None,
     bias_times: Sequence[float] | None = None,
+    max_spikes: int | None = None,
     dtype: torch.dtype | None = None,
 ) -> Network:
     """A network from a NIR graph or a file of one; files are read as data, nothing in them is executed.
 
-    It may have the nodes ``Input``, ``Linear``, ``Affine`` without bias, ``Scale``, ``Delay``, ``CubaLIF`` and
-    ``Output``, and must be a row of layers. Every neuron spikes at most once here, whatever its ``v_reset``.
+    It may have the nodes ``Input``, ``Linear``, ``Affine`` without bias, ``Scale``, ``Delay``, ``CubaLIF``, ``CubaLI``
+    and ``Output``, and must be a row of layers. Every neuron spikes at most once, whatever its ``v_reset``, unless
+    ``max_spikes`` says otherwise.
 
     Args:
         graph: the graph, or a file.
@@ -65,6 +69,8 @@ def from_nir(
         dt: the time step that the graph was written for; by default as in the metadata.
         bias_times: when the last channels of the input spike, in the network's unit of time: they become
             ``BiasSpikes``. By default as in the metadata; ``()`` leaves them inputs.
+        max_spikes: most spikes of each neuron, in layers ``LIFSpikeTrains`` with the ``v_reset`` of the graph; 0 for
+            neurons that spike once. By default as in the metadata, otherwise 0.
         dtype: of the parameters; torch's default.
 
     Raises:
@@ -78,10 +84,10 @@ def from_nir(
     if isinstance(graph, str | Path):
         graph = read_graph(Path(graph))
     noted = read_metadata(graph)
-    given = {"target": target, "time_unit": time_unit, "dt": dt, "bias_times": bias_times}
+    given = {"target": target, "time_unit": time_unit, "dt": dt, "bias_times": bias_times, "max_spikes": max_spikes}
     chosen = noted | {name: value for name, value in given.items() if value is not None}
-    bias = chosen.pop("bias_times")
-    return Reader(graph, Convention(**chosen), bias, dtype).network()
+    bias, spikes = chosen.pop("bias_times"), chosen.pop("max_spikes")
+    return Reader(graph, Convention(**chosen), bias, spikes, dtype).network()
 
 
 def _require_nir() -> None:

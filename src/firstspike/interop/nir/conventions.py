@@ -64,8 +64,17 @@ class Convention:
         """Time step of the reader, None where it is not known; NIR itself needs none."""
         return _SNNTORCH_DT if self.target == "snntorch" else self.dt
 
-    def node(self, tau_mem: Values, tau_syn: Values, threshold: Values) -> tuple[dict[str, Values], Values]:
-        """The fields of a ``CubaLIF``, and the factor of the weights; times are in the network's unit."""
+    def node(
+        self, tau_mem: Values, tau_syn: Values, threshold: Values, reset: float | None = None
+    ) -> tuple[dict[str, Values], Values]:
+        """The fields of a ``CubaLIF``, and the factor of the weights.
+
+        Args:
+            tau_mem: in the network's unit of time.
+            tau_syn: in the network's unit of time.
+            threshold: of the neurons.
+            reset: membrane after a spike; None for neurons that spike once, which are reset very far down.
+        """
         mem, syn, step = tau_mem * self.time_unit, tau_syn * self.time_unit, self.step or 1.0
         # tau_mem dV/dt = -V + (tau_mem / tau_syn) I with jumps of w: the ratio goes to the weights where r is 1
         gain, r, v_threshold = tau_mem / tau_syn, np.ones_like(mem), threshold
@@ -77,7 +86,7 @@ class Convention:
             "r": r,
             "v_leak": np.zeros_like(mem),
             "v_threshold": v_threshold,
-            "v_reset": -_RESET * v_threshold,
+            "v_reset": -_RESET * v_threshold if reset is None else reset / threshold * v_threshold,
             "w_in": syn if self.target == "nir" else syn / step,
         }
         return fields, gain

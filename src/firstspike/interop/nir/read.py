@@ -15,10 +15,20 @@ from torch import Tensor, nn
 
 from firstspike.interop.nir.conventions import Convention, Neurons
 from firstspike.interop.nir.synapses import Synapses
-from firstspike.layers import BiasSpikes, Delay, DelayRule, LIFLinear, Multiplex, Network
+from firstspike.layers import (
+    LAYERS,
+    BiasSpikes,
+    Delay,
+    DelayRule,
+    LIFLinear,
+    LIFSpikeTrains,
+    Multiplex,
+    Network,
+    Readout,
+)
 from firstspike.neuron import LIF
 
-_FIELDS = ("tau_mem", "tau_syn", "r", "v_leak", "v_threshold", "w_in")
+_FIELDS = ("tau_mem", "tau_syn", "r", "v_leak", "w_in")
 _DELAYS = DelayRule("clip", scale=math.inf, std=0.0)
 _BIAS = "bias spikes"
 
@@ -53,13 +63,20 @@ def _refuse_links(group: h5py.Group) -> None:
 
 
 def read_metadata(graph: nir.NIRGraph) -> dict[str, Any]:
-    """How a graph was written: ``target``, ``time_unit``, ``dt`` and ``bias_times``, see ``from_nir``."""
+    """How a graph was written: ``target``, ``time_unit``, ``dt``, ``bias_times``, ``max_spikes``, see ``from_nir``."""
     found = graph.metadata
     try:
         unit = float(found.get("time_unit", 1.0))
         bias = np.ravel(np.asarray(found.get("bias_times", ()), dtype=np.float64)) / unit
         step = float(found["dt"]) if "dt" in found else None
-        return {"target": str(found.get("target", "nir")), "time_unit": unit, "dt": step, "bias_times": bias.tolist()}
+        spikes = np.ravel(np.asarray(found.get("max_spikes", ()), dtype=np.int64)).tolist()
+        return {
+            "target": str(found.get("target", "nir")),
+            "time_unit": unit,
+            "dt": step,
+            "bias_times": bias.tolist(),
+            "max_spikes": spikes,
+        }
     except (TypeError, ValueError, ZeroDivisionError) as error:
         raise ValueError(f"the metadata of the graph cannot be read: {error}") from None
 
@@ -68,10 +85,19 @@ class Reader:
     """Composes all nodes between two layers of neurons, ``bias`` being spike times of the input's last channels."""
 
     def __init__(
-        self, graph: nir.NIRGraph, convention: Convention, bias: Sequence[float], dtype: torch.dtype | None
+        self,
+        graph: nir.NIRGraph,
+        convention: Convention,
+        bias: Sequence[float],
+        max_spikes: int | Sequence[int],
+        dtype: torch.dtype | None,
     ) -> None:
         self.graph, self.convention, self.dtype = graph, convention, dtype or torch.get_default_dtype()
         self.bias = [float(time) for time in bias]
+        count = sum(isinstance(node, nir.CubaLIF) for node in graph.nodes.values())
+        self.spikes = [max_spikes] * count if isinstance(max_spikes, int) else list(max_spikes) or [0] * count
+        if len(self.spikes) != count or min(self.spikes, default=0) < 0:
+            raise ValueError(f"max_spikes: expected a number >= 0 for each of {count} CubaLIF, got {self.spikes}")
         graph.check_types()
         self.input, self.output = (self._only(kind) for kind in (nir.Input, nir.Output))
         size = np.asarray(graph.nodes[self.input].input_type["input"]).ravel().tolist()
@@ -99,8 +125,9 @@ class Reader:
             for source in leading[name]:
                 for origin, part in signals[source].items():
                     before[origin] = before[origin] + part if origin in before else part
-            if isinstance(node, nir.CubaLIF):
-                layers += self._lif(name, node, before, last)
+            if isinstance(node, nir.CubaLIF | nir.CubaLI):
+                make = self._lif if isinstance(node, nir.CubaLIF) else self._readout
+                layers += make(name, node, before, last)
                 last, signals[name] = name, {name: Synapses.one_to_one(len(node.tau_mem))}
             elif name == self.input:
                 signals[name] = {name: Synapses.one_to_one(self.inputs)}
@@ -124,8 +151,11 @@ class Reader:
         out, rule = len(neurons.threshold), None
         synapses = replace(synapses, delay=synapses.delay / self.convention.time_unit)
         after: list[nn.Module] = []
+        spikes = self.spikes.pop(0)
         if synapses.delay.any():
-            if (axonal := synapses.common_delay(synapses.column, synapses.inputs)) is not None:
+            if spikes:
+                synapses, rule = self._alone(name, synapses), _DELAYS
+            elif (axonal := synapses.common_delay(synapses.column, synapses.inputs)) is not None:
                 layers.append(self._delays(axonal))
             elif (dendritic := synapses.common_delay(synapses.row, out)) is not None:
                 after.append(self._delays(dendritic))
@@ -134,13 +164,57 @@ class Reader:
                 synapses, copies = synapses.apart()
                 layers += [Multiplex(copies)] if copies > 1 else []
         parameters = LIF(*(self._shared(values) for values in (neurons.tau_mem, neurons.tau_syn, neurons.threshold)))
-        layer = LIFLinear(synapses.inputs, out, parameters, delay=rule, generator=torch.Generator(), dtype=self.dtype)
+        make: dict[str, Any] = {"delay": rule, "generator": torch.Generator(), "dtype": self.dtype}
+        layer: LIFLinear | LIFSpikeTrains
+        if spikes:
+            reset = self._reset(name, node, neurons)
+            layer = LIFSpikeTrains(synapses.inputs, out, spikes, parameters, reset=reset, **make)
+        else:
+            layer = LIFLinear(synapses.inputs, out, parameters, **make)
         row, column = synapses.row, synapses.column
         with torch.no_grad():
             layer.weight.zero_()[row, column] = torch.from_numpy(synapses.weight * neurons.gain[row]).to(self.dtype)
             if layer.delay_raw is not None:
                 layer.delay_raw.zero_()[row, column] = torch.from_numpy(synapses.delay).to(self.dtype)
         return [*layers, layer, *after]
+
+    def _reset(self, name: str, node: Any, neurons: Neurons) -> float:
+        """Membrane after a spike, which all neurons of a layer share."""
+        v_reset, v_leak, v_threshold = (
+            np.asarray(getattr(node, key), dtype=np.float64) for key in ("v_reset", "v_leak", "v_threshold")
+        )
+        reset = (v_reset - v_leak) / (v_threshold - v_leak) * neurons.threshold
+        if not np.allclose(reset, reset[0], rtol=1e-6, atol=1e-12):
+            raise ValueError(f"{name}: neurons that spike several times must have the same v_reset, got {v_reset}")
+        return float(reset[0])
+
+    def _alone(self, name: str, synapses: Synapses) -> Synapses:
+        """Synapses with delays of their own; layers of spike trains have no copies of inputs before them."""
+        apart, copies = synapses.apart()
+        if copies > 1:
+            raise ValueError(
+                f"{name}: two neurons are connected by several synapses with other delays; trains have one"
+            )
+        return apart
+
+    def _readout(self, name: str, node: Any, before: Signal, last: str) -> list[nn.Module]:
+        """A readout; how its membrane is read is in the metadata alone."""
+        found, unit = self.graph.metadata, self.convention.time_unit
+        target = LAYERS.get(str(found.get("readout")))
+        if target is None or not issubclass(target, Readout):
+            raise ValueError(f"{name} is a readout (CubaLI), and the metadata do not say how its membrane is read")
+        neurons = self._neurons(name, node)
+        layers, synapses = self._inputs(name, before, last)
+        if synapses.delay.any():
+            raise ValueError(f"{name} is a readout with delays, which has no counterpart here")
+        options = {x: float(found[f"readout_{x}"]) / unit for x in ("tau", "time") if f"readout_{x}" in found}
+        parameters = LIF(self._shared(neurons.tau_mem), self._shared(neurons.tau_syn))
+        make: Any = target
+        layer = make(synapses.inputs, len(neurons.tau_mem), parameters, **options, dtype=self.dtype)
+        row, column = synapses.row, synapses.column
+        with torch.no_grad():
+            layer.weight.zero_()[row, column] = torch.from_numpy(synapses.weight * neurons.gain[row]).to(self.dtype)
+        return [*layers, layer]
 
     def _inputs(self, name: str, before: Signal, last: str) -> tuple[list[nn.Module], Synapses]:
         """What comes from the layer before, and bias spikes after it."""
@@ -160,6 +234,9 @@ class Reader:
 
     def _neurons(self, name: str, node: Any) -> Neurons:
         fields = {key: np.asarray(getattr(node, key), dtype=np.float64) for key in _FIELDS}
+        # a readout has no threshold: any value does
+        threshold = node.v_threshold if isinstance(node, nir.CubaLIF) else fields["v_leak"] + 1.0
+        fields["v_threshold"] = np.asarray(threshold, dtype=np.float64)
         shape = fields["tau_mem"].shape
         if len(shape) != 1 or not shape[0]:
             raise ValueError(f"{name}: expected parameters of the shape (neurons,), got {shape}")

@@ -10,7 +10,20 @@ from torch import Tensor
 
 from firstspike._version import __version__
 from firstspike.interop.nir.conventions import Convention
-from firstspike.layers import BiasSpikes, Delay, LIFConv2d, LIFLayer, LIFLinear, Multiplex, Network
+from firstspike.layers import (
+    LAYERS,
+    BiasSpikes,
+    Delay,
+    LIFConv2d,
+    LIFLayer,
+    LIFLinear,
+    LIFRecurrent,
+    LIFSpikeTrains,
+    Multiplex,
+    Network,
+    NeuronLayer,
+    Readout,
+)
 
 _LARGEST = 50_000_000  # numbers in a matrix, 0.4 GB; only expanded synaptic delays and filters come near
 
@@ -33,6 +46,10 @@ class Writer:
         self.nodes: dict[str, Any] = {}
         self.edges: list[tuple[str, str]] = []
         self.sizes: dict[str, int] = {}  # number of outputs of each node
+        self.spikes: list[
+            int
+        ] = []  # largest number of each neuron, of every layer; 0 stands for neurons that spike once
+        self.readout: dict[str, Any] = {}
         self.source = np.full(self.inputs, "input", dtype=object)
         self.column = np.arange(self.inputs)
 
@@ -44,8 +61,12 @@ class Writer:
         last = max(index for index, layer in enumerate(self.network) if isinstance(layer, LIFLayer))
         for index, layer in enumerate(self.network):
             match layer:
-                case LIFLinear() | LIFConv2d():
+                case LIFRecurrent():
+                    raise ValueError(f"layer {index}: NIR graphs have no recurrent layers here")
+                case LIFLinear() | LIFConv2d() | LIFSpikeTrains():
                     self._lif(index, layer)
+                case Readout():
+                    self._readout(index, layer)
                 case Delay():
                     self._delay(layer)
                 case BiasSpikes() | Multiplex() if index > last:
@@ -66,6 +87,8 @@ class Writer:
         metadata = {"made_by": f"firstspike {__version__}", "target": self.convention.target, "time_unit": unit}
         metadata |= {} if step is None else {"dt": step}
         metadata |= {"bias_times": np.array(self.bias) * unit} if self.bias else {}
+        metadata |= {"max_spikes": np.array(self.spikes)} if any(self.spikes) else {}
+        metadata |= self.readout
         return nir.NIRGraph(nodes=self.nodes, edges=self.edges, metadata=metadata)
 
     def _add(self, name: str, node: Any, size: int, *before: str) -> str:
@@ -84,11 +107,40 @@ class Writer:
         """The nodes of the signal, and the channels from each."""
         return [(node, np.flatnonzero(self.source == node)) for node in dict.fromkeys(self.source)]
 
-    def _lif(self, index: int, layer: LIFLinear | LIFConv2d) -> None:
-        number = sum(isinstance(node, nir.CubaLIF) for node in self.nodes.values())
-        values = {name: _per_neuron(index, layer, name) for name in ("tau_mem", "tau_syn", "threshold")}
-        fields, gain = self.convention.node(**values)
-        weight = _numpy(layer.weight) if isinstance(layer, LIFLinear) else _expanded(index, layer)
+    def _lif(self, index: int, layer: LIFLinear | LIFConv2d | LIFSpikeTrains) -> None:
+        mem, syn, threshold = (_per_neuron(index, layer, name) for name in ("tau_mem", "tau_syn", "threshold"))
+        reset = None
+        self.spikes.append(layer.max_spikes if isinstance(layer, LIFSpikeTrains) else 0)
+        if isinstance(layer, LIFSpikeTrains):
+            reset = layer.reset
+            if layer.refractory:
+                raise ValueError(
+                    f"layer {index}: NIR's CubaLIF has no refractory time, the layer has {layer.refractory}"
+                )
+            if self.convention.target == "snntorch" and reset:
+                raise ValueError(f"layer {index}: snnTorch always resets to 0, the layer to {reset}")
+        fields, gain = self.convention.node(mem, syn, threshold, reset)
+        self._neurons(index, layer, "lif", nir.CubaLIF(**fields), gain)
+
+    def _readout(self, index: int, layer: Readout) -> None:
+        mem, syn = (_per_neuron(index, layer, name) for name in ("tau_mem", "tau_syn"))
+        fields, gain = self.convention.node(mem, syn, np.ones(layer.out_features))
+        node = nir.CubaLI(**{name: x for name, x in fields.items() if name not in ("v_threshold", "v_reset")})
+        self._neurons(index, layer, "readout", node, gain)
+        kind = next((kind for kind, target in LAYERS.items() if target is type(layer)), None)
+        if kind is None:
+            raise ValueError(f"layer {index}: NIR has nothing for a {type(layer).__name__}")
+        times = {
+            name: getattr(layer, name) * self.convention.time_unit for name in ("tau", "time") if hasattr(layer, name)
+        }
+        self.readout = {"readout": kind, **{f"readout_{name}": value for name, value in times.items()}}
+
+    def _neurons(
+        self, index: int, layer: NeuronLayer, kind: str, neurons: Any, gain: Float[np.ndarray, " neurons"]
+    ) -> None:
+        """Weights and delays of a layer, and its neurons after them."""
+        number = sum(name.startswith("lif_") for name in self.nodes) if kind == "lif" else len(self.spikes)
+        weight = _expanded(index, layer) if isinstance(layer, LIFConv2d) else _numpy(layer.weight)
         weight = weight * gain[:, None]
         delay = getattr(layer, "delay", None)
         delays = None if delay is None or not delay.any() else _numpy(delay)
@@ -103,7 +155,7 @@ class Writer:
                 own = weight[:, place], delays[:, place] * self.convention.time_unit
                 before.append(self._synaptic(index, name, node, self.column[place], *own))
         size = layer.out_features
-        made = self._add(f"lif_{number}", nir.CubaLIF(**fields), size, *before)
+        made = self._add(f"{kind}_{number}", neurons, size, *before)
         self.source, self.column = np.full(size, made, dtype=object), np.arange(size)
 
     def _synaptic(self, index: int, name: str, node: str, column: np.ndarray, weight: Matrix, delay: Matrix) -> str:
@@ -141,7 +193,7 @@ def _one_hot(column: np.ndarray, size: int) -> Matrix:
     return found
 
 
-def _per_neuron(index: int, layer: LIFLinear | LIFConv2d, name: str) -> Float[np.ndarray, " neurons"]:
+def _per_neuron(index: int, layer: NeuronLayer, name: str) -> Float[np.ndarray, " neurons"]:
     value = getattr(layer.neuron, name)
     values = _numpy(value) if isinstance(value, Tensor) else np.array(value, dtype=np.float64)
     if np.isinf(values).any():
