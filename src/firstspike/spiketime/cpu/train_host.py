@@ -7,14 +7,14 @@ import torch
 from torch import Tensor
 
 from firstspike.spiketime.backend import each_tensor
-from firstspike.spiketime.cpu.constants import constants_array
+from firstspike.spiketime.cpu.constants import N_CONSTANTS, constants_array
 from firstspike.spiketime.cpu.crossing import NARROW, TILE
 from firstspike.spiketime.cpu.host import MAX_GROUPS, chunks_of
-from firstspike.spiketime.cpu.parallel import is_small, run, scratch, threads_for, work_of
+from firstspike.spiketime.cpu.parallel import is_small, run, threads_for, work_of
 from firstspike.spiketime.cpu.per_neuron_host import name_of
 from firstspike.spiketime.cpu.rows import N_BACKWARD, N_FORWARD, PAD
-from firstspike.spiketime.cpu.train_scan import train_forward_kernel
-from firstspike.spiketime.cpu.train_unwind import SAMPLES, train_backward_kernel
+from firstspike.spiketime.cpu.train_scan import TRAIN_FORWARD, train_forward_kernel
+from firstspike.spiketime.cpu.train_unwind import SAMPLES, TRAIN_BACKWARD, train_backward_kernel
 from firstspike.spiketime.trains import reference, reference_gradient
 from firstspike.spiketime.trains.backend import Arguments, Gradients, Grads, Held, Needs, Result
 
@@ -40,7 +40,11 @@ def forward(given: Arguments) -> Result:
     if given.start > -math.inf or given.until < math.inf:
         times = torch.where((times >= given.start) & (times < given.until), times, math.inf)
     times, weight, threshold, reset = (x.contiguous() for x in (times, given.weight, given.threshold, given.reset))
-    dtype, events, tiles = times.dtype, inputs * copies, -(-outputs // TILE)
+    dtype, tiles = times.dtype, -(-outputs // TILE)
+    threads = threads_for(work_of(ensemble * batch, inputs * copies, outputs))
+    sizes = _sizes(times, weight, most, N_FORWARD, threads=threads, taken=0, states=4)
+    row = N_FORWARD * sizes["stride"] * times.element_size()
+    sizes["block"] = block = max(1, min(_MAX_BLOCK, -(-batch // (2 * threads)), _ROWS_AT_ONCE // row))
     held = torch.zeros((ensemble, 4, batch, outputs), dtype=dtype)
     if given.state is not None:
         held[:, 0], held[:, 1] = given.state.voltage, given.state.current
@@ -48,33 +52,21 @@ def forward(given: Arguments) -> Result:
     def memory(*shape: int, dtype: torch.dtype = dtype) -> Tensor:
         return torch.empty((ensemble, batch, *shape), dtype=dtype)
 
-    order, source = (memory(events + 2, dtype=torch.int32) for _ in range(2))
-    arrival, count = memory(events + 2 + PAD), memory(dtype=torch.int32)
+    order, source = (memory(sizes["marks"], dtype=torch.int32) for _ in range(2))
+    arrival, count = memory(sizes["padded"]), memory(dtype=torch.int32)
     trains, slopes, overflows = memory(outputs, most), memory(outputs, most), memory(outputs, dtype=torch.uint8)
     found, places = (memory(tiles, most * TILE, dtype=torch.int32) for _ in range(2))
     totals, counts = memory(tiles, dtype=torch.int32), memory(outputs, dtype=torch.int32)
-    threads = threads_for(work_of(ensemble * batch, events, outputs))
-    size, stride = times.element_size(), -(-(events + 2) // 16) * 16 + PAD
-    block = min(_MAX_BLOCK, -(-batch // (2 * threads)), _ROWS_AT_ONCE // (N_FORWARD * stride * size))
-    block = max(1, block)
-    packed, rows, ends = scratch(
-        ensemble * tiles * (inputs + 1) * TILE * size,
-        threads * block * N_FORWARD * stride * size,
-        threads * block * (events + 2) * 4,
-    )
-    _c, c_address = constants_array(*given.constants, name_of(dtype))
+    _c, c = constants_array(*given.constants, name_of(dtype))
     window = torch.tensor([given.start, given.until], dtype=dtype)
-    filled = (order, source, arrival, count, trains, slopes, overflows, found, places, totals, counts)
-    run(
-        train_forward_kernel(name_of(dtype), outputs <= NARROW),
-        (ensemble * tiles, ensemble * -(-batch // block)),
-        (
-            ensemble, batch, inputs, copies, outputs, most, block, c_address, window.data_ptr(),
-            *(x.data_ptr() for x in (times, weight, threshold, reset, held)), packed,
-            *(x.data_ptr() for x in filled), rows, ends, threads, 0,
-        ),
-        threads,
-    )  # fmt: skip
+    numbers = TRAIN_FORWARD.fill(name_of(dtype), sizes, {
+        "c": c, "window": window, "times": times, "weight": weight,
+        "threshold": threshold, "reset": reset, "held": held, "order": order, "source": source, "arrival": arrival,
+        "count": count, "trains": trains, "slopes": slopes, "counts": counts, "overflows": overflows, "found": found,
+        "places": places, "totals": totals,
+    })  # fmt: skip
+    phases = ensemble * tiles, ensemble * -(-batch // block)
+    run(train_forward_kernel(name_of(dtype), outputs <= NARROW), phases, numbers, threads)
     state = None if given.until == math.inf else Held(held[:, 2], held[:, 3], torch.zeros_like(held[:, 2]))
     return Result(
         trains, overflows.bool(), state, (order, source, arrival, count, slopes, counts, found, places, totals)
@@ -120,58 +112,55 @@ def _in_parts(grads: Grads, result: Result, given: Arguments, max_weight_grad: f
 def _backward(grads: Grads, result: Result, given: Arguments, max_weight_grad: float | None, needs: Needs) -> Gradients:
     """Gradients without those by time constants."""
     ensemble, batch, inputs, copies = given.times.shape
-    outputs, most, events = given.weight.shape[1], given.max_spikes, inputs * copies
-    dtype, tiles = given.times.dtype, -(-outputs // TILE)
+    outputs, dtype, tiles = given.weight.shape[1], given.times.dtype, -(-given.weight.shape[1] // TILE)
     grad, trains, weight, threshold, reset = (
         x.contiguous() for x in (grads.trains, result.trains, given.weight, given.threshold, given.reset)
     )
-    saved, overflows = [x.contiguous() for x in result.saved], result.overflows.to(torch.uint8)
-
-    def memory(wanted: bool, *shape: int) -> Tensor:
-        return torch.empty(shape if wanted else (0,), dtype=dtype)
-
-    asks_end = grads.state is not None
-    of_end = memory(asks_end, ensemble, 2, batch, outputs)
-    if grads.state is not None:
-        of_end[:, 0], of_end[:, 1] = grads.state.voltage, grads.state.current
-    by_weight = memory(needs.weight, *weight.shape)
-    by_times = memory(needs.times, *given.times.shape)
-    by_threshold = memory(True, *threshold.shape)
-    by_start = memory(given.state is not None, ensemble, 2, batch, outputs)
-    groups = min(tiles, MAX_GROUPS) if needs.times else tiles
-    chunks = 1 if is_small(work_of(batch, events, outputs)) else chunks_of(batch, groups)
-    size, stride = grad.element_size(), -(-(events + 2) // 16) * 16 + PAD
-    _c, c_address = constants_array(*given.constants, name_of(dtype), max_weight_grad)
+    order, source, arrival, count, slopes, counts, found, places, totals = (x.contiguous() for x in result.saved)
     window = torch.tensor([given.start, given.until], dtype=dtype)
-    working = scratch(
-        ensemble * tiles * (inputs + 1) * TILE * size,
-        ensemble * batch * N_BACKWARD * stride * size,
-        ensemble * batch * stride * size,
-        ensemble * batch * (events + 2) * 4,
-        ensemble * batch * 4,
-        ensemble * outputs * size,
-        ensemble * chunks * tiles * (inputs + 1) * TILE * size if needs.weight else 0,
-        ensemble * groups * batch * stride * size if needs.times else 0,
-        ensemble * chunks * outputs * size,
-    )
-    blocks = -(-batch // SAMPLES)
-    run(
-        train_backward_kernel(name_of(dtype), outputs <= NARROW),
-        (ensemble * (tiles + blocks), ensemble * groups * chunks, ensemble * (tiles + (blocks if needs.times else 0))),
-        (
-            ensemble, batch, inputs, copies, outputs, most, groups, chunks, needs.weight, needs.times, asks_end,
-            c_address, window.data_ptr(), *(x.data_ptr() for x in (grad, of_end, trains, overflows)),
-            *(x.data_ptr() for x in (weight, threshold, reset, *saved)), *working,
-            *(x.data_ptr() for x in (by_weight, by_times, by_threshold, by_start)),
-        ),
-        threads_for(work_of(ensemble * batch, events, outputs)),
+    groups = min(tiles, MAX_GROUPS) if needs.times else tiles
+    chunks = 1 if is_small(work_of(batch, inputs * copies, outputs)) else chunks_of(batch, groups)
+    sizes = _sizes(
+        given.times, weight, given.max_spikes, N_BACKWARD, groups=groups, chunks=chunks, states=2,
+        wants_weight=needs.weight, wants_times=needs.times, asks_end=grads.state is not None,
+        all_spikes=grad[0].numel(),
     )  # fmt: skip
-    state = None
-    if given.state is not None:
-        state = Held(by_start[:, 0], by_start[:, 1], torch.zeros_like(by_start[:, 0]))
-    return Gradients(
-        times=by_times if needs.times else None,
-        weight=by_weight if needs.weight else None,
-        threshold=by_threshold if needs.threshold else None,
-        state=state,
+    by_weight = torch.empty_like(weight) if needs.weight else None
+    by_times = torch.empty(given.times.shape, dtype=dtype) if needs.times else None
+    by_threshold, ends = torch.empty_like(threshold), (ensemble, 2, batch, outputs)
+    by_start = None if given.state is None else torch.empty(ends, dtype=dtype)
+    of_end = None if grads.state is None else torch.stack(grads.state[:2], 1).contiguous()
+    _c, c = constants_array(*given.constants, name_of(dtype), max_weight_grad)
+    arrays: dict[str, Tensor | int] = {
+        "c": c, "window": window, "grad": grad, "trains": trains, "overflows": result.overflows.to(torch.uint8),
+        "weight": weight, "threshold": threshold, "reset": reset, "order": order, "source": source, "arrival": arrival,
+        "count": count, "slopes": slopes, "counts": counts, "found": found, "places": places, "totals": totals,
+        "by_threshold": by_threshold,
+    }  # fmt: skip
+    optional = {"by_weight": by_weight, "by_times": by_times, "by_start": by_start, "of_end": of_end}
+    arrays |= {name: 0 if x is None else x for name, x in optional.items()}
+    arrays |= {} if needs.weight else {"weight_parts": 0}
+    arrays |= {} if needs.times else {"times_parts": 0}
+    blocks = -(-batch // SAMPLES)
+    phases = (
+        ensemble * (tiles + blocks),
+        ensemble * groups * chunks,
+        ensemble * (tiles + (blocks if needs.times else 0)),
     )
+    numbers = TRAIN_BACKWARD.fill(name_of(dtype), sizes, arrays)
+    threads = threads_for(work_of(ensemble * batch, inputs * copies, outputs))
+    run(train_backward_kernel(name_of(dtype), outputs <= NARROW), phases, numbers, threads)
+    state = None if by_start is None else Held(by_start[:, 0], by_start[:, 1], torch.zeros_like(by_start[:, 0]))
+    return Gradients(by_times, by_weight, by_threshold if needs.threshold else None, state=state)
+
+
+def _sizes(times: Tensor, weight: Tensor, most: int, rows: int, **others: int) -> dict[str, int]:
+    """Those of both kernels, and others."""
+    ensemble, batch, inputs, copies = times.shape
+    outputs, marks = weight.shape[1], inputs * copies + 2
+    return {
+        "ensemble": ensemble, "batch": batch, "inputs": inputs, "copies": copies, "outputs": outputs, "most": most,
+        "tiles": -(-outputs // TILE), "packed_size": (inputs + 1) * TILE, "events": inputs * copies, "marks": marks,
+        "padded": marks + PAD, "stride": -(-marks // 16) * 16 + PAD, "row_kinds": rows, "constants": N_CONSTANTS + 1,
+        "places_size": most * TILE, "ends_of_window": 2, **others,
+    }  # fmt: skip

@@ -8,24 +8,20 @@ neuron has a weight for: the start holds the states that are given, the end thos
 import math
 
 import numpy as np
-from numba import carray
 
+from firstspike.spiketime.cpu.arguments import Layout
 from firstspike.spiketime.cpu.cache import c_function, jit, kept_on_disk
-from firstspike.spiketime.cpu.constants import N_CONSTANTS
 from firstspike.spiketime.cpu.crossing import NARROW, NOW_CURRENT, NOW_VOLTAGE, TILE
-from firstspike.spiketime.cpu.pack import pack_tile, tiles_of
-from firstspike.spiketime.cpu.parallel import SIGNATURE, next_task, pointer, take
+from firstspike.spiketime.cpu.pack import pack_tile
+from firstspike.spiketime.cpu.parallel import PHASE, SIGNATURE, TASKS, next_task, take
 from firstspike.spiketime.cpu.rows import (
     BOUND,
     MEM,
-    N_FORWARD,
-    PAD,
     RISE,
     SYN,
     TANGENT,
     find_segments,
     forward_rows,
-    stride_of,
 )
 from firstspike.spiketime.cpu.simd import fma, keep, load, store, unowned, zeros
 from firstspike.spiketime.cpu.sort import sort_row, sort_scratch, unowned_scratch
@@ -149,53 +145,60 @@ def scan_samples(
     keep(sorting)
 
 
+TRAIN_FORWARD = Layout(
+    "ensemble batch inputs copies outputs most block threads taken tiles packed_size events marks padded stride "
+    "row_kinds constants places_size ends_of_window states",
+    c="real constants",
+    window="real ends_of_window",
+    times="real ensemble batch events",
+    weight="real ensemble outputs inputs",
+    threshold="real ensemble outputs",
+    reset="real ensemble outputs",
+    held="real ensemble states batch outputs",
+    packed="real ensemble tiles packed_size",
+    order="int32 ensemble batch marks",
+    source="int32 ensemble batch marks",
+    arrival="real ensemble batch padded",
+    count="int32 ensemble batch",
+    trains="real ensemble batch outputs most",
+    slopes="real ensemble batch outputs most",
+    counts="int32 ensemble batch outputs",
+    overflows="uint8 ensemble batch outputs",
+    found="int32 ensemble batch tiles places_size",
+    places="int32 ensemble batch tiles places_size",
+    totals="int32 ensemble batch tiles",
+    rows="real threads block row_kinds stride",
+    ends="int32 threads block marks",
+)
+_TAKEN = TRAIN_FORWARD.place("taken")
+
+
 @kept_on_disk
 def train_forward_kernel(dtype: str, narrow: bool):
-    """The kernel (see ``parallel``) for one dtype, and for at most 16 neurons or more; compiled at the first call."""
-    real, size = np.dtype(dtype).type, NARROW if narrow else TILE
+    """The kernel (see ``parallel``) for one dtype, and for few neurons or more; compiled at the first call."""
+    lanes, read = NARROW if narrow else TILE, TRAIN_FORWARD.reader(dtype)
 
     @c_function(SIGNATURE)
     def kernel(a):
-        ensemble, batch, inputs, copies, outputs, most, block = a[3], a[4], a[5], a[6], a[7], a[8], a[9]
-        tiles, blocks, events = tiles_of(outputs), (batch + block - 1) // block, inputs * copies
-        c = carray(pointer(a[10], real), (N_CONSTANTS,))
-        window = carray(pointer(a[11], real), (2,))
-        times = carray(pointer(a[12], real), (ensemble, batch, events))
-        weight = carray(pointer(a[13], real), (ensemble, outputs, inputs))
-        threshold = carray(pointer(a[14], real), (ensemble, outputs))
-        reset = carray(pointer(a[15], real), (ensemble, outputs))
-        held = carray(pointer(a[16], real), (ensemble, 4, batch, outputs))
-        packed = carray(pointer(a[17], real), (ensemble, tiles, (inputs + 1) * TILE))
-        order = carray(pointer(a[18], np.int32), (ensemble, batch, events + 2))
-        source = carray(pointer(a[19], np.int32), (ensemble, batch, events + 2))
-        arrival = carray(pointer(a[20], real), (ensemble, batch, events + 2 + PAD))
-        count = carray(pointer(a[21], np.int32), (ensemble, batch))
-        trains = carray(pointer(a[22], real), (ensemble, batch, outputs, most))
-        slopes = carray(pointer(a[23], real), (ensemble, batch, outputs, most))
-        overflows = carray(pointer(a[24], np.uint8), (ensemble, batch, outputs))
-        found = carray(pointer(a[25], np.int32), (ensemble, batch, tiles, most * TILE))
-        places = carray(pointer(a[26], np.int32), (ensemble, batch, tiles, most * TILE))
-        totals = carray(pointer(a[27], np.int32), (ensemble, batch, tiles))
-        counts = carray(pointer(a[28], np.int32), (ensemble, batch, outputs))
-        slot = take(a, 32) if a[2] == 1 else 0  # of the memory that threads have for themselves
-        rows = carray(pointer(a[29], real), (a[31], block, N_FORWARD, stride_of(events + 2)))[slot]
-        ends = carray(pointer(a[30], np.int32), (a[31], block, events + 2))[slot]
+        g = read(a)
+        blocks, weights = (g.batch + g.block - 1) // g.block, g.inputs * TILE
+        slot = take(a, _TAKEN) if a[PHASE] == 1 else 0  # of the memory that threads have for themselves
         while True:
             task = next_task(a)
-            if task >= a[1]:
+            if task >= a[TASKS]:
                 break
-            if a[2] == 0:
-                e, tile = task // tiles, task % tiles
-                pack_tile(weight[e], threshold[e], tile * TILE, packed[e, tile, : inputs * TILE])
-                packed[e, tile, inputs * TILE :] = 0
+            if a[PHASE] == 0:
+                e, tile = task // g.tiles, task % g.tiles
+                pack_tile(g.weight[e], g.threshold[e], tile * TILE, g.packed[e, tile, :weights])
+                g.packed[e, tile, weights:] = 0
             else:
-                e, first = task // blocks, task % blocks * block
-                stop = min(first + block, batch)
+                e, first = task // blocks, task % blocks * g.block
+                stop = min(first + g.block, g.batch)
                 scan_samples(
-                    zeros(c, size),
-                    times[e], copies, threshold[e], reset[e], held[e], packed[e], c, window, most, rows, ends,
-                    order[e], source[e], arrival[e], count[e], trains[e], slopes[e], counts[e], overflows[e], found[e],
-                    places[e], totals[e], first, stop,
+                    zeros(g.c, lanes), g.times[e], g.copies, g.threshold[e], g.reset[e], g.held[e], g.packed[e], g.c,
+                    g.window, g.most, g.rows[slot], g.ends[slot], g.order[e], g.source[e], g.arrival[e], g.count[e],
+                    g.trains[e], g.slopes[e], g.counts[e], g.overflows[e], g.found[e], g.places[e], g.totals[e],
+                    first, stop,
                 )  # fmt: skip
 
     return kernel.ctypes

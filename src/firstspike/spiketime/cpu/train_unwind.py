@@ -4,14 +4,14 @@
 import math
 
 import numpy as np
-from numba import carray
 
+from firstspike.spiketime.cpu.arguments import Layout
 from firstspike.spiketime.cpu.cache import c_function, jit, kept_on_disk
 from firstspike.spiketime.cpu.constants import N_CONSTANTS, PER_SYN, X
 from firstspike.spiketime.cpu.crossing import NARROW, TILE
-from firstspike.spiketime.cpu.pack import pack_tile, tiles_of, units_of_tile, unpack_tile
-from firstspike.spiketime.cpu.parallel import SIGNATURE, next_task, pointer
-from firstspike.spiketime.cpu.rows import FAST, N_BACKWARD, PAD, backward_rows, find_segments, stride_of
+from firstspike.spiketime.cpu.pack import pack_tile, units_of_tile, unpack_tile
+from firstspike.spiketime.cpu.parallel import PHASE, SIGNATURE, TASKS, next_task
+from firstspike.spiketime.cpu.rows import FAST, backward_rows, find_segments
 from firstspike.spiketime.cpu.simd import keep, unowned, zeros
 from firstspike.spiketime.cpu.train_adjoint import (
     DROP,
@@ -131,90 +131,90 @@ def gather_times(parts, order, count, rows, c, by_times, first, stop):
             by_times[b, order[b, k]] = total * rows[b, FAST, k] * c[PER_SYN]
 
 
+TRAIN_BACKWARD = Layout(
+    "ensemble batch inputs copies outputs most groups chunks wants_weight wants_times asks_end tiles packed_size "
+    "events marks padded stride row_kinds constants places_size ends_of_window states all_spikes",
+    c="real constants",
+    window="real ends_of_window",
+    grad="real ensemble all_spikes",
+    of_end="real ensemble states batch outputs",
+    trains="real ensemble all_spikes",
+    overflows="uint8 ensemble batch outputs",
+    weight="real ensemble outputs inputs",
+    threshold="real ensemble outputs",
+    reset="real ensemble outputs",
+    order="int32 ensemble batch marks",
+    source="int32 ensemble batch marks",
+    arrival="real ensemble batch padded",
+    count="int32 ensemble batch",
+    slopes="real ensemble all_spikes",
+    counts="int32 ensemble batch outputs",
+    found="int32 ensemble batch tiles places_size",
+    places="int32 ensemble batch tiles places_size",
+    totals="int32 ensemble batch tiles",
+    packed="real ensemble tiles packed_size",
+    rows="real ensemble batch row_kinds stride",
+    start="real ensemble batch stride",
+    ends="int32 ensemble batch marks",
+    segments="int32 ensemble batch",
+    unit="real ensemble outputs",
+    weight_parts="real ensemble chunks tiles packed_size",
+    times_parts="real ensemble groups batch stride",
+    threshold_parts="real ensemble chunks outputs",
+    by_weight="real ensemble outputs inputs",
+    by_times="real ensemble batch events",
+    by_threshold="real ensemble outputs",
+    by_start="real ensemble states batch outputs",
+)
+
+
 @kept_on_disk
 def train_backward_kernel(dtype: str, narrow: bool):
-    """The kernel (see ``parallel``) for one dtype, and for at most 16 neurons or more; compiled at the first call."""
-    real, size = np.dtype(dtype).type, NARROW if narrow else TILE
+    """The kernel (see ``parallel``) for one dtype, and for few neurons or more; compiled at the first call."""
+    lanes, read = NARROW if narrow else TILE, TRAIN_BACKWARD.reader(dtype)
 
     @c_function(SIGNATURE)
     def kernel(a):
-        ensemble, batch, inputs, copies, outputs, most = a[3], a[4], a[5], a[6], a[7], a[8]
-        groups, chunks, wants_weight, wants_times = a[9], a[10], a[11] != 0, a[12] != 0
-        asks_end, events, tiles = a[13] != 0, inputs * copies, tiles_of(outputs)
-        stride, blocks = stride_of(events + 2), (batch + SAMPLES - 1) // SAMPLES
-        c = carray(pointer(a[14], real), (N_CONSTANTS + 1,))
-        window = carray(pointer(a[15], real), (2,))
-        grad = carray(pointer(a[16], real), (ensemble, batch * outputs * most))
-        of_end = carray(pointer(a[17], real), (ensemble, 2, batch, outputs))
-        trains = carray(pointer(a[18], real), (ensemble, batch * outputs * most))
-        overflows = carray(pointer(a[19], np.uint8), (ensemble, batch, outputs))
-        weight = carray(pointer(a[20], real), (ensemble, outputs, inputs))
-        threshold = carray(pointer(a[21], real), (ensemble, outputs))
-        reset = carray(pointer(a[22], real), (ensemble, outputs))
-        order = carray(pointer(a[23], np.int32), (ensemble, batch, events + 2))
-        source = carray(pointer(a[24], np.int32), (ensemble, batch, events + 2))
-        arrival = carray(pointer(a[25], real), (ensemble, batch, events + 2 + PAD))
-        count = carray(pointer(a[26], np.int32), (ensemble, batch))
-        slopes = carray(pointer(a[27], real), (ensemble, batch * outputs * most))
-        counts = carray(pointer(a[28], np.int32), (ensemble, batch, outputs))
-        found = carray(pointer(a[29], np.int32), (ensemble, batch, tiles, most * TILE))
-        places = carray(pointer(a[30], np.int32), (ensemble, batch, tiles, most * TILE))
-        totals = carray(pointer(a[31], np.int32), (ensemble, batch, tiles))
-        packed = carray(pointer(a[32], real), (ensemble, tiles, (inputs + 1) * TILE))
-        rows = carray(pointer(a[33], real), (ensemble, batch, N_BACKWARD, stride))
-        start = carray(pointer(a[34], real), (ensemble, batch, stride))
-        ends = carray(pointer(a[35], np.int32), (ensemble, batch, events + 2))
-        segments = carray(pointer(a[36], np.int32), (ensemble, batch))
-        unit = carray(pointer(a[37], real), (ensemble, outputs))
-        weight_parts = carray(pointer(a[38], real), (ensemble, chunks, tiles, (inputs + 1) * TILE))
-        times_parts = carray(pointer(a[39], real), (ensemble, groups, batch, stride))
-        threshold_parts = carray(pointer(a[40], real), (ensemble, chunks, outputs))
-        by_weight = carray(pointer(a[41], real), (ensemble, outputs, inputs))
-        by_times = carray(pointer(a[42], real), (ensemble, batch, events))
-        by_threshold = carray(pointer(a[43], real), (ensemble, outputs))
-        by_start = carray(pointer(a[44], real), (ensemble, 2, batch, outputs))
+        g = read(a)
+        blocks, weights = (g.batch + SAMPLES - 1) // SAMPLES, g.inputs * TILE
         while True:
             task = next_task(a)
-            if task >= a[1]:
+            if task >= a[TASKS]:
                 break
-            if a[2] == 0 and task < ensemble * tiles:
-                e, tile = task // tiles, task % tiles
-                units_of_tile(weight[e], threshold[e], tile * TILE, unit[e])
-                pack_tile(weight[e], unit[e], tile * TILE, packed[e, tile, : inputs * TILE])
-                packed[e, tile, inputs * TILE :] = 0
-            elif a[2] == 0:
-                task -= ensemble * tiles
-                e, first = task // blocks, task % blocks * SAMPLES
-                prepare_samples(
-                    arrival[e], count[e], ends[e], segments[e], start[e], rows[e], c, first,
-                    min(first + SAMPLES, batch),
-                )  # fmt: skip
-            elif a[2] == 1:
-                e, chunk, group = task // (groups * chunks), task // groups % chunks, task % groups
+            e, tile = task // g.tiles, task % g.tiles
+            if a[PHASE] == 1:
+                e, chunk, group = task // (g.groups * g.chunks), task // g.groups % g.chunks, task % g.groups
                 unwind_tiles(
-                    zeros(c, size),
-                    grad[e], of_end[e], trains[e], slopes[e], counts[e], overflows[e], found[e], places[e], totals[e],
-                    threshold[e], reset[e], unit[e], packed[e], source[e], arrival[e], count[e], start[e], ends[e],
-                    segments[e], rows[e], weight_parts[e, chunk], times_parts[e, group], threshold_parts[e, chunk],
-                    by_start[e], window, c, c[N_CONSTANTS], wants_weight, wants_times, asks_end,
-                    (group * tiles // groups, (group + 1) * tiles // groups),
-                    (chunk * batch // chunks, (chunk + 1) * batch // chunks),
+                    zeros(g.c, lanes), g.grad[e], g.of_end[e], g.trains[e], g.slopes[e], g.counts[e], g.overflows[e],
+                    g.found[e], g.places[e], g.totals[e], g.threshold[e], g.reset[e], g.unit[e], g.packed[e],
+                    g.source[e], g.arrival[e], g.count[e], g.start[e], g.ends[e], g.segments[e], g.rows[e],
+                    g.weight_parts[e, chunk], g.times_parts[e, group], g.threshold_parts[e, chunk], g.by_start[e],
+                    g.window, g.c, g.c[N_CONSTANTS], g.wants_weight != 0, g.wants_times != 0, g.asks_end != 0,
+                    (group * g.tiles // g.groups, (group + 1) * g.tiles // g.groups),
+                    (chunk * g.batch // g.chunks, (chunk + 1) * g.batch // g.chunks),
                 )  # fmt: skip
-            elif task < ensemble * tiles:
-                e, tile = task // tiles, task % tiles
+            elif a[PHASE] == 0 and e < g.ensemble:
+                units_of_tile(g.weight[e], g.threshold[e], tile * TILE, g.unit[e])
+                pack_tile(g.weight[e], g.unit[e], tile * TILE, g.packed[e, tile, :weights])
+                g.packed[e, tile, weights:] = 0
+            elif e < g.ensemble:
                 begin = tile * TILE
-                if wants_weight:
-                    unpack_tile(weight_parts[e, :, tile, : inputs * TILE], unit[e], begin, by_weight[e])
-                for j in range(begin, min(begin + TILE, outputs)):
-                    total = threshold_parts[e, 0, j]
-                    for chunk in range(1, chunks):
-                        total += threshold_parts[e, chunk, j]
-                    by_threshold[e, j] = total / unit[e, j]
-            elif wants_times:
-                task -= ensemble * tiles
+                if g.wants_weight != 0:
+                    unpack_tile(g.weight_parts[e, :, tile, :weights], g.unit[e], begin, g.by_weight[e])
+                for j in range(begin, min(begin + TILE, g.outputs)):
+                    total = g.threshold_parts[e, 0, j]
+                    for chunk in range(1, g.chunks):
+                        total += g.threshold_parts[e, chunk, j]
+                    g.by_threshold[e, j] = total / g.unit[e, j]
+            else:
+                task -= g.ensemble * g.tiles
                 e, first = task // blocks, task % blocks * SAMPLES
-                gather_times(
-                    times_parts[e], order[e], count[e], rows[e], c, by_times[e], first, min(first + SAMPLES, batch)
-                )
+                stop = min(first + SAMPLES, g.batch)
+                if a[PHASE] == 0:
+                    prepare_samples(
+                        g.arrival[e], g.count[e], g.ends[e], g.segments[e], g.start[e], g.rows[e], g.c, first, stop
+                    )
+                else:
+                    gather_times(g.times_parts[e], g.order[e], g.count[e], g.rows[e], g.c, g.by_times[e], first, stop)
 
     return kernel.ctypes

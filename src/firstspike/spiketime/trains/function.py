@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from firstspike.spiketime.backend import Constants, each_tensor
-from firstspike.spiketime.function import check_values, fold, keep_signature
+from firstspike.spiketime.function import Direct, check_values, fold, keep_signature
 from firstspike.spiketime.time_constants import check_time_constants, members, resolve
 from firstspike.spiketime.trains.backend import Arguments, Backend, Gradients, Grads, Held, Needs, Result
 from firstspike.spiketime.trains.reference_gradient import state_after
@@ -33,7 +33,7 @@ class Options(NamedTuple):
     max_weight_grad: float | None
 
 
-class SpikeTrains(torch.autograd.Function):
+class SpikeTrains(Direct):
     """``(times, weight, threshold, delay, observed, taus, refractory, reset, state, options)`` -> trains and more.
 
     The results are trains, overflows, voltage, current and refractory time at ``until`` (of no neurons where that is
@@ -104,7 +104,7 @@ class SpikeTrains(torch.autograd.Function):
         return tuple(x.unflatten(into, (info.batch_size, -1)) for x in output), (into,) * len(output)
 
 
-class SpikeTrainsGradient(torch.autograd.Function):
+class SpikeTrainsGradient(Direct):
     """``(needs, options, grads, what the forward pass saved) -> the needed gradients``."""
 
     @staticmethod
