@@ -24,12 +24,18 @@ class Case(NamedTuple):
     neuron: LIF
     delay: Tensor | None = None
 
-    def layer(self, backend: str = "cpu") -> Tensor:
+    def layer(self, backend: str = "auto") -> Tensor:
         return first_spike_time(self.times, self.weight, self.neuron, delay=self.delay, backend=backend)
 
     def grad(self) -> Tensor:
         shape = (self.times.shape[0], self.weight.shape[0])
-        return torch.randn(shape, generator=torch.Generator().manual_seed(1), dtype=self.times.dtype)
+        grad = torch.randn(shape, generator=torch.Generator().manual_seed(1), dtype=self.times.dtype)
+        return grad.to(self.times.device)
+
+    def to(self, device: torch.device) -> "Case":
+        """The same on a device; leaves stay leaves."""
+        times, weight = (x.detach().to(device).requires_grad_() for x in (self.times, self.weight))
+        return Case(times, weight, self.neuron, None if self.delay is None else self.delay.to(device))
 
 
 def uniform(
@@ -40,7 +46,7 @@ def uniform(
     dtype: torch.dtype = torch.float32,
     delayed: bool = False,
 ) -> Case:
-    """Uniform random times; weights such that neurons fire after a third of their inputs on average."""
+    """Uniform random times; weights such that neurons fire after a third of their inputs on average. On the CPU."""
     gen = torch.Generator().manual_seed(0)
     times = torch.rand(batch, inputs, generator=gen, dtype=dtype) * LATEST
     weight = torch.randn(outputs, inputs, generator=gen, dtype=dtype) * 0.5 + 1
@@ -54,7 +60,7 @@ def neurons(case: Case, learns: bool) -> tuple[LIF, LIF]:
 
     def constants(spread: float) -> LIF:
         mem, syn = (
-            (tau * (1 + spread * torch.rand(outputs, generator=gen))).to(case.weight.dtype).requires_grad_(learns)
+            (tau * (1 + spread * torch.rand(outputs, generator=gen))).to(case.weight).requires_grad_(learns)
             for tau in (case.neuron.tau_mem, case.neuron.tau_syn)
         )
         return LIF(mem, syn)
@@ -83,8 +89,9 @@ def scaled(case: Case, arrived: float = 1 / 3) -> Case:
 def dense(case: Case) -> Callable[[], Tensor]:
     """``Linear`` and softplus of the same shape and dtype, with a gradient by the same things."""
     outputs, inputs = case.weight.shape
-    linear = torch.nn.Linear(inputs, outputs, dtype=case.times.dtype)
-    x = torch.rand(case.times.shape, dtype=case.times.dtype, requires_grad=True)
+    like = {"dtype": case.times.dtype, "device": case.times.device}
+    linear = torch.nn.Linear(inputs, outputs, **like)
+    x = torch.rand(case.times.shape, requires_grad=True, **like)
     return lambda: torch.nn.functional.softplus(linear(x))
 
 
@@ -112,9 +119,10 @@ def _pixels(folder: Path) -> tuple[str, Tensor]:
     return "digits", torch.as_tensor(load_digits().data, dtype=torch.float32) / 16
 
 
-def memory_case(name: str, batch: int, inputs: int, outputs: int) -> Callable[[], None]:
-    """A forward and backward pass of the named kind; compiled and warmed up on something small."""
-    small, case = uniform(4, 32, 8), uniform(batch, inputs, outputs)
+def memory_case(name: str, on: str, batch: int, inputs: int, outputs: int) -> tuple[torch.device, Callable[[], None]]:
+    """A device, and a forward and backward pass of the named kind; compiled and warmed up on something small."""
+    device = torch.device(on)
+    small, case = uniform(4, 32, 8).to(device), uniform(batch, inputs, outputs).to(device)
     grad = case.grad()
     linear = dense(case)
 
@@ -122,10 +130,10 @@ def memory_case(name: str, batch: int, inputs: int, outputs: int) -> Callable[[]
         which.layer(name).backward(which.grad())
 
     if name == "linear":
-        return lambda: linear().backward(grad)
+        return device, lambda: linear().backward(grad)
     run(small)
     # ``scaled`` ran on the full inputs: give its working memory back
     from firstspike.spiketime.cpu import parallel
 
     parallel._local.kept = None
-    return lambda: case.layer(name).backward(grad)
+    return device, lambda: case.layer(name).backward(grad)

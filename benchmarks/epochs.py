@@ -17,20 +17,22 @@ CONFIGS = ("mnist", "fashion_mnist", "fashion_mnist_conv")
 IMAGES = 4000  # of an epoch's 60000
 
 
-def epochs(name: str, folder: Path, clock: Clock) -> tuple[str, dict[str, Callable[[], list[float]]]]:
+def epochs(
+    name: str, folder: Path, clock: Clock, device: torch.device
+) -> tuple[str, dict[str, Callable[[], list[float]]]]:
     """A config's layers, and calls that train on ``IMAGES`` of them: everything that happens between two validations.
 
     The dense twin has the same numbers of inputs, neurons and channels, ReLU, cross-entropy, Adam, and the same noise
     on its inputs.
     """
     sizes = [f"data.train={IMAGES}", "data.validation=10", "data.test=10"]
-    config = load_config(name, [f"data.folder={folder}", *sizes])
+    config = load_config(name, [f"data.folder={folder}", f"training.device={device}", *sizes])
     splits = build_data(config)
     training, data = config.training, splits.train
     trainer = build(config, splits)
     network = trainer.network
     assert isinstance(network, Network)
-    twin = nn.Sequential(*dense_twin(network))
+    twin = nn.Sequential(*dense_twin(network)).to(device)
     optimizer = torch.optim.Adam(twin.parameters(), fused=True)
     values = torch.where(data.times.isinf(), 0.0, data.times)
     total = count(1)
@@ -39,13 +41,13 @@ def epochs(name: str, folder: Path, clock: Clock) -> tuple[str, dict[str, Callab
         trainer.fit(data, epochs=next(total), batch_size=training.batch_size, progress_bar=False)
 
     def dense() -> None:
-        order = torch.randperm(len(data))
+        order = torch.randperm(len(data), device=device)
         for chosen in order.split(training.batch_size):
             x: Tensor = values[chosen]
             if training.augment.jitter:
-                x = x + training.augment.jitter * torch.randn(x.shape)
+                x = x + training.augment.jitter * torch.randn_like(x)
             if training.augment.dropout:
-                x = torch.where(torch.rand(x.shape) < training.augment.dropout, 0.0, x)
+                x = torch.where(torch.rand_like(x) < training.augment.dropout, 0.0, x)
             optimizer.zero_grad()
             cross_entropy(twin(x), data.labels[chosen]).backward()
             optimizer.step()

@@ -1,7 +1,8 @@
 """Measure first_spike_time against a dense layer: ``python benchmarks/run.py --only shapes images --markdown FILE``.
 
 Each row is measured in one go as interleaved repeats. On a machine that others use, ``--clock cpu --threads 1`` counts
-only the time that this process ran.
+only the time that this process ran. With ``--device cuda`` everything runs on a GPU, and every clock is read after the
+GPU has finished.
 """
 
 import argparse
@@ -23,19 +24,25 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=40, help="of each row")
     parser.add_argument("--threads", type=int, help="of torch; default: torch's choice")
     parser.add_argument("--clock", choices=CLOCKS, default="wall")
+    parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--double", action="store_true", help="float64 instead of float32")
     parser.add_argument("--images", type=Path, default=FASHION, help="folder with MNIST-like idx files")
     parser.add_argument("--markdown", type=Path, help="file for the tables")
     options = parser.parse_args()
+    device = torch.device(options.device)
+    if device.type == "cuda" and not torch.cuda.is_available():
+        parser.error(f"--device {device}: torch {torch.__version__} finds no GPU here")
+    if device.type not in ("cpu", "cuda") or (device.type == "cuda" and options.clock != "wall"):
+        parser.error("--device is cpu or cuda, and on cuda only the wall clock counts")
     if options.threads:
         torch.set_num_threads(options.threads)
     settings = Settings(
-        options.repeats, options.clock, torch.float64 if options.double else torch.float32, options.images
+        options.repeats, options.clock, torch.float64 if options.double else torch.float32, options.images, device
     )
-    print(machine(options.clock))
+    print(machine(options.clock, device))
     tables = [SECTIONS[name](settings) for name in options.only]
     if options.markdown:
-        text = "\n".join(["# Benchmarks\n", machine(options.clock) + "\n", *(x.markdown() for x in tables)])
+        text = "\n".join(["# Benchmarks\n", machine(options.clock, device) + "\n", *(x.markdown() for x in tables)])
         options.markdown.write_text(text)
 
 

@@ -9,7 +9,7 @@ import torch
 from cases import Case, dense, images, neurons, uniform
 from epochs import CONFIGS, IMAGES, epochs
 from peers import PEERS
-from timing import CLOCKS, Table, interleave, milliseconds, peak_memory, ratios, spread, two_passes
+from timing import Table, clock_on, interleave, milliseconds, peak_memory, ratios, spread, two_passes
 from torch import Tensor
 
 SHAPES = ((150, 5, 30), (50, 256, 128), (128, 784, 512), (256, 1024, 1024), (1024, 1024, 1024))
@@ -24,6 +24,7 @@ class Settings(NamedTuple):
     clock: str
     dtype: torch.dtype
     folder: Path
+    device: torch.device = torch.device("cpu")
 
 
 AGAINST = ("dense ms", "forward ms", "backward ms", "forward ratio", "backward ratio", "both ratio")
@@ -31,12 +32,13 @@ AGAINST = ("dense ms", "forward ms", "backward ms", "forward ratio", "backward r
 
 def against_dense(case: Case, settings: Settings) -> list[str]:
     """Cells for the columns ``AGAINST``."""
+    case = case.to(settings.device)
     return compare(dense(case), case.layer, case.grad(), settings)
 
 
 def compare(one: Callable[[], Tensor], another: Callable[[], Tensor], grad: Tensor, settings: Settings) -> list[str]:
     """Milliseconds of the one, then of both passes of the other, and its times as ratios."""
-    clock = CLOCKS[settings.clock]
+    clock = clock_on(settings.device, settings.clock)
     runs = interleave(
         {"one": two_passes(one, grad, clock), "another": two_passes(another, grad, clock)}, settings.repeats
     )
@@ -72,10 +74,11 @@ def pictures(settings: Settings) -> Table:
 def memory(settings: Settings) -> Table:
     table = Table(
         "Peak memory of forward + backward in a fresh process, results included, MiB",
-        ("shape", "cpu", "Linear + softplus"),
+        ("shape", "spikes", "Linear + softplus"),
     )
     for shape in SHAPES[2:]:
-        sizes = (peak_memory(f"{name!r}, {', '.join(map(str, shape))}") for name in ("cpu", "linear"))
+        place = str(settings.device)
+        sizes = (peak_memory(f"{name!r}, {place!r}, {', '.join(map(str, shape))}") for name in ("auto", "linear"))
         table.add("x".join(map(str, shape)), *(f"{size:.1f}" for size in sizes))
     return table
 
@@ -88,6 +91,8 @@ def scaling(settings: Settings) -> Table:
             shape = {**base, name: size}
             case = uniform(**shape, dtype=settings.dtype)
             table.add("x".join(map(str, shape.values())), str(torch.get_num_threads()), *against_dense(case, settings))
+    if settings.device.type != "cpu":  # threads do nothing there
+        return table
     case, most = uniform(128, 784, 512, dtype=settings.dtype), torch.get_num_threads()
     try:
         for threads in sorted({1, *(2**k for k in range(1, 7) if 2**k < most), most}):
@@ -113,7 +118,7 @@ def constants(settings: Settings) -> Table:
         ("shape", "learn", "shared ms", "forward ms", "backward ms", "forward ratio", "backward ratio", "both ratio"),
     )
     for shape in ((150, 5, 30), (128, 64, 64), (128, 784, 512)):
-        case = uniform(*shape, 1.37, settings.dtype)
+        case = uniform(*shape, 1.37, settings.dtype).to(settings.device)
         for learns in (False, True):
             shared, own = (case._replace(neuron=neuron) for neuron in neurons(case, learns))
             runs = compare(shared.layer, own.layer, case.grad(), settings)
@@ -127,7 +132,7 @@ def training(settings: Settings) -> Table:
         ("config", "layers", "threads", "dense s", "spikes s", "ratio"),
     )
     for name in CONFIGS:
-        layers, calls = epochs(name, settings.folder, CLOCKS[settings.clock])
+        layers, calls = epochs(name, settings.folder, clock_on(settings.device, settings.clock), settings.device)
         runs = interleave(calls, settings.repeats, seconds=60)
         seconds = (spread([x[0] * 60_000 / IMAGES for x in runs[kind]]) for kind in ("dense", "spikes"))
         table.add(
@@ -140,12 +145,13 @@ def peers(settings: Settings) -> Table:
     table = Table(
         "Other libraries at tau ratio 2, forward + backward", ("shape", "library", "its ms", "ours ms", "its / ours")
     )
-    clock = CLOCKS[settings.clock]
+    clock, gpu = clock_on(settings.device, settings.clock), settings.device.type == "cuda"
+    most = torch.cuda.get_device_properties(settings.device).total_memory if gpu else _TOO_BIG
     for shape in SHAPES:
-        case = uniform(*shape, 2.0)
+        case = uniform(*shape, 2.0).to(settings.device)
         for name, peer in PEERS.items():
             size = "x".join(map(str, shape))
-            if "steps" not in name and 4 * shape[0] * shape[1] * shape[2] * 16 > _TOO_BIG:
+            if "steps" not in name and 4 * shape[0] * shape[1] * shape[2] * 16 > most:
                 table.add(size, name, "too much memory", "-", "-")
                 continue
             try:

@@ -19,6 +19,19 @@ Clock = Callable[[], float]
 CLOCKS: dict[str, Clock] = {"wall": time.perf_counter, "cpu": time.process_time}
 
 
+def clock_on(device: torch.device, name: str) -> Clock:
+    """A clock that, for a GPU, is read when all work that it was given is done."""
+    clock = CLOCKS[name]
+    if device.type != "cuda":
+        return clock
+
+    def after_all() -> float:
+        torch.cuda.synchronize(device)
+        return clock()
+
+    return after_all
+
+
 @dataclass
 class Table:
     """Rows of text under a heading; printed as they come."""
@@ -91,23 +104,34 @@ def milliseconds(runs: list[list[float]], part: int) -> str:
 
 
 def peak_memory(statement: str) -> float:
-    """MiB by which ``statement``'s peak exceeds what is resident before it, in a fresh process (Linux).
+    """MiB by which ``statement``'s peak exceeds what is taken before it, in a fresh process (on the CPU, Linux).
 
-    Setting ``clear_refs`` to 5 resets the kernel's own high-water mark of resident memory, ``VmHWM``.
+    Setting ``clear_refs`` to 5 resets the kernel's own high-water mark of resident memory, ``VmHWM``. On a GPU it is
+    the memory that torch allocated.
     """
     folder = Path(__file__).parent
     code = (
         f"import sys, json; sys.path.insert(0, {str(folder)!r})\n"
-        "from timing import resident\n"
+        "from timing import rise\n"
         "from cases import memory_case\n"
-        f"call = memory_case({statement})\n"
-        "open('/proc/self/clear_refs', 'w').write('5')\n"
-        "before = resident('VmRSS')\n"
-        "call()\n"
-        "print(json.dumps(resident('VmHWM') - before))\n"
+        f"print(json.dumps(rise(*memory_case({statement}))))\n"
     )
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, env=os.environ)
     return float(json.loads(done.stdout.splitlines()[-1]))
+
+
+def rise(device: torch.device, call: Callable[[], None]) -> float:
+    """MiB by which the peak of a call exceeds what was taken before it."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        start = torch.cuda.memory_allocated(device)
+        call()
+        torch.cuda.synchronize(device)
+        return (torch.cuda.max_memory_allocated(device) - start) / 2**20
+    Path("/proc/self/clear_refs").write_text("5")
+    before = resident("VmRSS")
+    call()
+    return resident("VmHWM") - before
 
 
 def resident(name: str) -> float:
@@ -118,7 +142,7 @@ def resident(name: str) -> float:
     raise ValueError(f"/proc/self/status has no line {name}")
 
 
-def machine(clock: str) -> str:
+def machine(clock: str, device: torch.device) -> str:
     """What the numbers depend on."""
     model = platform.processor() or platform.machine()
     info = Path("/proc/cpuinfo")
@@ -126,6 +150,10 @@ def machine(clock: str) -> str:
         names = [x.split(":")[1].strip() for x in info.read_text().splitlines() if x.startswith("model name")]
         model = f"{names[0]} ({torch.backends.cpu.get_cpu_capability()})" if names else model
     versions = ", ".join(f"{x} {version(x)}" for x in ("torch", "numba", "numpy"))
+    if device.type == "cuda":
+        properties = torch.cuda.get_device_properties(device)
+        model = f"{properties.name}, {properties.total_memory / 2**30:.0f} GiB; {model}"
+        versions += f", CUDA {torch.version.cuda or f'(HIP {torch.version.hip})'}, triton {version('triton')}"
     return (
         f"{model}, {os.cpu_count()} cores, {torch.get_num_threads()} threads of torch, {clock} time; "
         f"Python {platform.python_version()}, {versions}. Ratios and times are medians with the quartiles in brackets."
