@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from firstspike.layers import BiasSpikes, DelayRule, LIFLinear, Network
+from firstspike.layers import BiasSpikes, DelayRule, IntegralReadout, LIFLinear, LIFSpikeTrains, Network
 from firstspike.neuron import LIF
 from firstspike.substrates import Exact, Integrator
 
@@ -76,3 +76,31 @@ def test_delays_jitter_in_training_only(source):
 def test_bad_settings(step, duration):
     with pytest.raises(ValueError, match="expected 0 < step <= duration < inf"):
         Integrator(step, duration)
+
+
+@pytest.mark.parametrize("options", [{}, {"refractory": 0.3, "reset": -0.2}, {"delay": DelayRule()}])
+def test_spike_trains(source, options):
+    make = {"weight_mean": 0.8, "weight_std": 0.5, "generator": source} | DOUBLE
+    layer = LIFSpikeTrains(6, 4, 60, LIF(2.0), **make, **options)
+    network = Network(layer, IntegralReadout(4, 2, **DOUBLE))
+    times = (4 * torch.rand(20, 6, 2, generator=source, **DOUBLE)).sort(-1).values
+    with Integrator(step=0.0005, duration=30).open(network) as substrate:
+        seen = substrate.record(network, times)
+    exact = network.record(times)
+    found, wanted = (x.layers[0].isfinite().sum(-1) for x in (seen, exact))
+    assert int(wanted.max()) > 3
+    assert float((found == wanted).double().mean()) > 0.9  # errors of a step add up over spikes
+    same = (found == wanted).unsqueeze(-1) & wanted.bool().unsqueeze(-1) & exact.layers[0].isfinite()
+    assert float((seen.layers[0] - exact.layers[0]).detach()[same].abs().median()) < 0.01
+    seen.output.sum().backward()
+    assert bool(layer.weight.grad.isfinite().all())
+    assert bool(layer.weight.grad.any())
+
+
+def test_room_for_spike_trains(source):
+    layer = LIFSpikeTrains(6, 4, 1, LIF(2.0), weight_mean=1.0, weight_std=0.1, generator=source, **DOUBLE)
+    times = torch.rand(5, 6, 2, generator=source, **DOUBLE).sort(-1).values
+    with pytest.raises(ValueError, match="neurons spike more than max_spikes=1 times; raise max_spikes"):
+        Integrator().run(Network(layer), times)
+    layer.overflow = "drop"
+    assert Integrator().run(Network(layer), times).output.shape == (5, 4, 1)

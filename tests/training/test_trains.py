@@ -8,7 +8,7 @@ import torch
 import firstspike as fs
 from firstspike.data import DATASETS
 from firstspike.layers import start_firing_
-from firstspike.losses import ReadoutCrossEntropy, SilentPeak, SpikeCount, TimeCrossEntropy
+from firstspike.losses import EarlyOutput, ReadoutCrossEntropy, SilentPeak, SpikeCount, TimeCrossEntropy
 from firstspike.training import Interrupted
 from firstspike.training.silent import activity, activity_names
 
@@ -146,6 +146,8 @@ def test_losses_and_data_that_do_not_fit():
     adam = torch.optim.Adam(net.parameters())
     with pytest.raises(ValueError, match="TimeCrossEntropy takes first spike times, and the network gives values"):
         fs.Trainer(net, TimeCrossEntropy(), adam)
+    with pytest.raises(ValueError, match="EarlyOutput takes first spike times, and the network gives values"):
+        fs.Trainer(net, ReadoutCrossEntropy(), adam, regularizers=[EarlyOutput(0.1)])
     with pytest.raises(ValueError, match="ReadoutCrossEntropy takes values of a readout, and the network gives spike"):
         fs.Trainer(fs.Network(net[0]), ReadoutCrossEntropy(), adam)
     with pytest.raises(ValueError, match=r"use fs\.losses.ReadoutCrossEntropy"):

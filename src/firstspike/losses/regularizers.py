@@ -4,12 +4,14 @@
 """
 
 import math
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from firstspike.layers import Record
+from firstspike.layers.trains import Form
 from firstspike.losses.base import check_batch, check_not_negative, check_positive
 from firstspike.ranges import NotNegative, Positive
 
@@ -32,6 +34,8 @@ class EarlyOutput(nn.Module):
     Raises:
         ValueError: `alpha` negative, `beta` or `tau_syn` not positive.
     """
+
+    reads: ClassVar[Form] = "first spikes"
 
     def __init__(self, alpha: NotNegative, beta: Positive = 1.0, tau_syn: Positive = 1.0) -> None:
         super().__init__()

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from firstspike.layers import Delay, LIFLayer, LIFLinear, Network, Record
+from firstspike.layers import Delay, LIFLayer, LIFLinear, LIFSpikeTrains, Network, Record
 
 
 class SubstrateError(OSError):
@@ -37,6 +37,8 @@ class Substrate(ABC):
     """Its key in ``SUBSTRATES``."""
     side_by_side: ClassVar[bool] = False
     """Whether ``record`` is a pure function that ``torch.vmap`` may map over networks."""
+    trains: ClassVar[bool] = False
+    """Whether it has layers of spike trains, ``LIFSpikeTrains``."""
     exclusive: ClassVar[bool] = False
     """Whether there is only one, as a chip: several networks then take turns on the same object."""
 
@@ -49,7 +51,8 @@ class Substrate(ABC):
             ImportError: software that is not installed.
         """
         for index, layer in enumerate(network):
-            if isinstance(layer, LIFLayer) and not isinstance(layer, LIFLinear):
+            known = isinstance(layer, LIFLinear) or (self.trains and type(layer) is LIFSpikeTrains)
+            if isinstance(layer, LIFLayer) and not known:
                 raise ValueError(f"layer {index}: the substrate {self.kind} does not support {type(layer).__name__}")
         return self
 
@@ -66,7 +69,8 @@ class Substrate(ABC):
 
         Returns:
             The input times as the substrate got them, and the output times of every layer, of the type and on the
-            device of ``times``: the first spike of each neuron, ``inf`` where there was none.
+            device of ``times``: the first spike of each neuron, ``inf`` where there was none; of ``LIFSpikeTrains``
+            the train.
 
         Raises:
             SubstrateError: no answer.
@@ -164,6 +168,8 @@ class LayerByLayer(Substrate):
             for index, layer in enumerate(network):
                 if isinstance(layer, LIFLinear):
                     now = self.spikes(index, layer, now)
+                elif isinstance(layer, LIFSpikeTrains):
+                    now = self.spike_trains(index, layer, now)
                 elif isinstance(layer, Delay):
                     now = self.delayed(index, layer, now)
                 else:
@@ -180,6 +186,10 @@ class LayerByLayer(Substrate):
         self, index: int, layer: LIFLinear, times: Float[Tensor, "batch inputs"]
     ) -> Float[Tensor, "batch outputs"]:
         """First spike times of the LIF layer with that index in the network."""
+
+    def spike_trains(self, index: int, layer: LIFSpikeTrains, times: Tensor) -> Float[Tensor, "batch outputs spikes"]:
+        """Spike trains of the layer with that index, on substrates that have ``trains``."""
+        raise NotImplementedError
 
     def delayed(
         self, index: int, layer: Delay, times: Float[Tensor, "batch features"]

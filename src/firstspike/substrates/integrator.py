@@ -1,13 +1,14 @@
 """A simulation in time steps: what a clock-driven simulator would see."""
 
 import math
+import warnings
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from firstspike.layers import LIFLinear
+from firstspike.layers import LIFLinear, LIFSpikeTrains
 from firstspike.ranges import Positive
 from firstspike.spiketime.response import kappa
 from firstspike.substrates.base import LayerByLayer
@@ -20,6 +21,7 @@ class Integrator(LayerByLayer):
 
     The update from point to point is the exact solution, with inputs at their own times, so the membrane at a point is
     right to rounding. A spike is up to one step late, and one that begins and ends between two points is missed.
+    Neurons of spike trains are reset at that point.
 
     Args:
         step: distance of two points of the grid, in the unit of the times.
@@ -31,6 +33,7 @@ class Integrator(LayerByLayer):
     """
 
     kind = "integrator"
+    trains = True
 
     def __init__(self, step: Positive = 0.01, duration: Positive = 20.0) -> None:
         if not (0 < step <= duration < math.inf):
@@ -47,7 +50,27 @@ class Integrator(LayerByLayer):
         self, index: int, layer: LIFLinear, times: Float[Tensor, "batch inputs"]
     ) -> Float[Tensor, "batch outputs"]:
         """See ``LayerByLayer``."""
-        neuron, weight, delay = layer.neuron, layer.weight, layer.delay_in_pass()
+        return self._simulated(layer, times, layer.weight, layer.delay_in_pass()).squeeze(-1)
+
+    def spike_trains(self, index: int, layer: LIFSpikeTrains, times: Tensor) -> Float[Tensor, "batch outputs spikes"]:
+        """See ``LayerByLayer``."""
+        trains, delay = layer.seen(times), layer.delay_in_pass()
+        each = trains.shape[-1]  # every spike of an input is one more input
+        weight = layer.weight.repeat_interleave(each, dim=1)
+        delay = None if delay is None else delay.repeat_interleave(each, dim=1)
+        return self._simulated(layer, trains.flatten(-2), weight, delay)
+
+    def _simulated(
+        self,
+        layer: LIFLinear | LIFSpikeTrains,
+        times: Float[Tensor, "batch inputs"],
+        weight: Float[Tensor, "outputs inputs"],
+        delay: Float[Tensor, "outputs inputs"] | None,
+    ) -> Float[Tensor, "batch outputs spikes"]:
+        """Spikes on the grid: the first one of each neuron, or the train of neurons that are reset."""
+        neuron = layer.neuron
+        trains = layer if isinstance(layer, LIFSpikeTrains) else None
+        most = 1 if trains is None else trains.max_spikes
         threshold = torch.as_tensor(neuron.threshold, dtype=times.dtype, device=times.device)
         arrival = times if delay is None else times.unsqueeze(-2) + delay
         tau_mem, tau_syn = neuron.tau_mem, neuron.tau_syn
@@ -68,7 +91,9 @@ class Integrator(LayerByLayer):
             kappa(length, tau_mem, tau_syn),
         )
         voltage = times.new_zeros(len(times), layer.out_features)
-        current, found = torch.zeros_like(voltage), torch.full_like(voltage, math.inf)
+        current, count = torch.zeros_like(voltage), torch.zeros_like(voltage, dtype=torch.int64)
+        found = voltage.new_full((*voltage.shape, most), math.inf)
+        free = torch.full_like(voltage, -math.inf)  # end of the refractory time
         final = max(arriving, default=0)
         for point in range(min(arriving, default=0), last + 1):
             voltage = voltage * decay_mem + current * rise
@@ -77,13 +102,32 @@ class Integrator(LayerByLayer):
                 now = at == point
                 current = current + _into(now * current_gain, weight)
                 voltage = voltage + _into(now * voltage_gain, weight)
-            reached = (voltage >= threshold) & torch.isinf(found)
-            found.masked_fill_(reached, point * self.step)
+            time = point * self.step
+            if trains is not None:
+                voltage = torch.where(free > time, trains.reset, voltage)
+            reached = voltage >= threshold
+            if trains is not None:
+                self._check_room(trains, reached & (count == most))
+                voltage = torch.where(reached, trains.reset, voltage)
+                free = torch.where(reached, time + trains.refractory, free)
+            spiking = reached & (count < most)
+            found[spiking] = found[spiking].scatter(-1, count[spiking].unsqueeze(-1), time)
+            count += spiking
             if point >= final and point % _LOOK == 0:
                 rising = current / tau_syn > voltage / tau_mem
-                if not bool((rising & torch.isinf(found)).any()):
+                if not bool((rising & (count < most)).any()):
                     break
         return found
+
+    @staticmethod
+    def _check_room(layer: LIFSpikeTrains, over: Tensor) -> None:
+        """Raise a ValueError, or warn, where neurons spike more often than they may."""
+        if layer.overflow == "drop" or not bool(over.any()):
+            return
+        message = f"{int(over.sum())} neurons spike more than max_spikes={layer.max_spikes} times"
+        if layer.overflow == "error":
+            raise ValueError(f"{message}; raise max_spikes, or drop the later spikes with overflow='drop'")
+        warnings.warn(f"{message}. Their later spikes are dropped", stacklevel=2)
 
 
 def _into(

@@ -92,8 +92,11 @@ class Trainer:
             raise ValueError("Trainer needs at least one network")
         if getattr(loss, "reduction", "mean") == "none":
             raise ValueError("Trainer needs a loss with reduction='mean' or 'sum', got 'none'")
-        if isinstance(networks[0], Network) and isinstance(loss, losses.Loss):
-            losses.check_reads(type(loss).__name__, loss.reads, networks[0].gives)
+        if isinstance(networks[0], Network):
+            terms: list[object] = [loss, *regularizers]
+            for term in terms:
+                if (reads := getattr(term, "reads", None)) is not None:
+                    losses.check_reads(type(term).__name__, reads, networks[0].gives)
         if isinstance(loss, nn.CrossEntropyLoss) and isinstance(networks[0], Network):
             if networks[0].gives == "values":
                 raise ValueError(
