@@ -15,7 +15,7 @@ import numpy as np
 from numba.core import types
 from numba.extending import overload
 
-from firstspike.spiketime.cpu.cache import jit
+from firstspike.spiketime.cpu.compiling import inlined, jit
 from firstspike.spiketime.cpu.mathfun import SMALL, exp, exp_and_expm1, expm1, log1p, small_expm1
 from firstspike.spiketime.cpu.simd import (
     absolute,
@@ -91,7 +91,7 @@ def lane_rates(mem, syn, start, first, outputs, rates):
     rates[UNIT], rates[SHORT] = unit, _BRIEF / (fastest / unit)
 
 
-@jit
+@inlined
 def responses(s, c):
     """What a time ``s >= 0``, finite and in the unit of the rates ``c``, leaves of membranes and currents, and adds.
 
@@ -137,7 +137,7 @@ def _overload_order_of(vector):
     return lambda vector: order
 
 
-@jit
+@inlined
 def series(s, c, first):
     """``sum_m c_m s**(m-1)`` with the rows of coefficients from ``first`` on, which begin with that of m = 1."""
     order = order_of(s)
@@ -147,7 +147,7 @@ def series(s, c, first):
     return total
 
 
-@jit
+@inlined
 def brief(s, c):
     """``responses`` for times below SHORT."""
     mem, syn = fma(series(s, c, MEM_SERIES), s, 1.0), fma(series(s, c, SYN_SERIES), s, 1.0)
@@ -164,7 +164,7 @@ def peaks_of(voltage, drive, c):
     return (top - early) / b, drive * (exp(early) * load32(c, HEIGHT * LANES))
 
 
-@jit
+@inlined
 def reaches(voltage, drive, wait, end, drive_end, candidates, c):
     """The candidates that reach the threshold, which is 1, within ``wait``, and the latest time for it.
 

@@ -14,7 +14,7 @@ import numpy as np
 from numba.core import types
 from numba.extending import overload
 
-from firstspike.spiketime.cpu.cache import jit
+from firstspike.spiketime.cpu.compiling import inlined, jit
 from firstspike.spiketime.cpu.lanes import fold16, sum_rows16
 from firstspike.spiketime.cpu.mathfun import exp, expm1
 from firstspike.spiketime.cpu.per_neuron import (
@@ -99,7 +99,7 @@ def derivatives(s, c):
     return select(leaks_slower, by_slower, by_faster), select(leaks_slower, by_faster, by_slower) - response
 
 
-@jit
+@inlined
 def arrived(times, delay, i, spike, unit):
     """How long before the spikes of 32 neurons input ``i`` arrived; negative if it is not causal."""
     if delay is None:
