@@ -16,7 +16,7 @@ YIN_YANG_ONLY = {"decision_map", "output_maps", "hidden_maps"}
 
 def test_all_figures_of_a_yin_yang_run(yin_yang_run):
     files = plots.save_figures(yin_yang_run, formats=("png", "pdf"))
-    applicable = plots.PLOTS.keys() - {"substrate", "receptive_fields"}
+    applicable = plots.PLOTS.keys() - {"substrate", "receptive_fields", "spike_counts"}
     assert {file.name for file in files} == {f"{name}.{suffix}" for name in applicable for suffix in ("png", "pdf")}
     assert {file.parent for file in files} == {yin_yang_run.folder / "figures"}
     assert {file.name for file in (yin_yang_run.folder / "figures").iterdir()} == {file.name for file in files}
@@ -34,7 +34,7 @@ def test_all_figures_of_a_yin_yang_run(yin_yang_run):
 
 def test_figures_that_apply_to_a_bars_run(bars_run):
     files = plots.save_figures(bars_run.folder)
-    assert {file.stem for file in files} == set(plots.PLOTS) - YIN_YANG_ONLY - {"substrate"}
+    assert {file.stem for file in files} == set(plots.PLOTS) - YIN_YANG_ONLY - {"substrate", "spike_counts"}
 
 
 @pytest.mark.parametrize("name", sorted(YIN_YANG_ONLY))
