@@ -7,7 +7,7 @@ import python_runs
 from firstspike import plots
 
 YIN_YANG = {"decision_map", "output_maps", "hidden_maps"}
-NEVER = YIN_YANG | {"substrate"}
+NEVER = YIN_YANG | {"substrate", "spike_counts"}
 LAYERS = {"weight_histograms", "weight_matrices", "membrane"}
 NOT_DRAWN = {
     "only_training_data": {"receptive_fields", "output_times"},
