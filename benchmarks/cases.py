@@ -133,7 +133,7 @@ def memory_case(name: str, on: str, batch: int, inputs: int, outputs: int) -> tu
         return device, lambda: linear().backward(grad)
     run(small)
     # ``scaled`` ran on the full inputs: give its working memory back
-    from firstspike.spiketime.cpu import parallel
+    from firstspike.spiketime.cpu.runtime import parallel
 
     parallel._local.kept = None
     return device, lambda: case.layer(name).backward(grad)

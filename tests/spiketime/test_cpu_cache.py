@@ -13,14 +13,18 @@ import pytest
 import torch
 
 import firstspike as fs
-from firstspike.spiketime.cpu import cache
+from firstspike.spiketime.cpu.runtime import cache
 
 CALL = """
 import torch, firstspike as fs
-from firstspike.spiketime.cpu import cache
+from firstspike.spiketime.cpu.runtime import cache
 compiled = []
 cache.listeners.append(lambda: compiled.append(1))
-fs.first_spike_time(torch.zeros(1, 2), torch.ones(3, 2), fs.LIF(), backend="cpu")
+times, weight, neuron = torch.zeros(1, 2), torch.ones(3, 2, requires_grad=True), fs.LIF()
+fs.first_spike_time(times, weight, neuron, backend="cpu").sum().backward()
+fs.first_spike_time(times, weight, neuron, delay=torch.ones(3, 2), backend="cpu").sum().backward()
+trains = fs.spike_trains(times[..., None], weight, neuron, max_spikes=2, overflow="drop", backend="cpu")
+trains[torch.isfinite(trains)].sum().backward()
 print(cache.folder(), len(compiled))
 """
 
@@ -41,7 +45,7 @@ def compilations():
 
 
 def test_another_installation_of_this_version_compiles_nothing(tmp_path):
-    fs.first_spike_time(torch.zeros(1, 2), torch.ones(3, 2), fs.LIF(), backend="cpu")
+    subprocess.run([sys.executable, "-c", CALL], check=True)
     shutil.copytree(Path(fs.__file__).parent, tmp_path / "firstspike", copy_function=shutil.copyfile)  # new dates
     environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
     done = subprocess.run(
@@ -51,13 +55,12 @@ def test_another_installation_of_this_version_compiles_nothing(tmp_path):
 
 
 def test_other_sources_and_other_versions_have_folders_of_their_own(home, tmp_path, monkeypatch):
-    for path in Path(cache.__file__).parent.glob("*.py"):
-        shutil.copyfile(path, tmp_path / path.name)
+    shutil.copytree(Path(cache.__file__).parents[1], tmp_path / "cpu")
     now = cache.folder.__wrapped__()
     assert now.parent == home
-    monkeypatch.setattr(cache, "__file__", str(tmp_path / "cache.py"))
+    monkeypatch.setattr(cache, "__file__", str(tmp_path / "cpu/runtime/cache.py"))
     assert cache.folder.__wrapped__() == now
-    with (tmp_path / "simd.py").open("a") as file:
+    with (tmp_path / "cpu/vectors/simd.py").open("a") as file:
         file.write("# changed\n")
     changed = cache.folder.__wrapped__()
     monkeypatch.setattr(cache, "__version__", "99.0")

@@ -18,9 +18,11 @@ from torch import Tensor
 
 from firstspike.spiketime import reference
 from firstspike.spiketime.backend import Arguments, Backend, Constants, Needs, Result
-from firstspike.spiketime.cpu import backward, forward, mathfun, parallel
-from firstspike.spiketime.cpu.simd import load16, store
+from firstspike.spiketime.cpu import backward, forward
+from firstspike.spiketime.cpu.runtime import parallel
 from firstspike.spiketime.cpu.sort import sort_row, sort_scratch
+from firstspike.spiketime.cpu.vectors import mathfun
+from firstspike.spiketime.cpu.vectors.simd import load16, store
 from firstspike.spiketime.function import FirstSpikeTime, Options
 
 RATIOS = [1.0, 2.0, 0.5, 1.37, 0.3, 10.0, 100.0, 1 + 1e-9, math.inf]
@@ -428,8 +430,8 @@ def test_mathfun_agrees_with_mpmath(dtype):
 
 WITHOUT_FMA = """
 import numba, numpy as np
-from firstspike.spiketime.cpu import mathfun
-from firstspike.spiketime.cpu.simd import load16, store
+from firstspike.spiketime.cpu.vectors import mathfun
+from firstspike.spiketime.cpu.vectors.simd import load16, store
 
 @numba.njit
 def exponential(x):

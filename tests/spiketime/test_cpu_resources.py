@@ -11,7 +11,8 @@ import torch
 
 from firstspike import LIF, first_spike_time
 from firstspike.spiketime import operator, reference
-from firstspike.spiketime.cpu import cache, host, parallel
+from firstspike.spiketime.cpu import host
+from firstspike.spiketime.cpu.runtime import cache, parallel
 
 LINUX = pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs Linux' count of memory")
 
@@ -145,7 +146,7 @@ def test_large_scratch_memory_is_given_back(monkeypatch):
 def test_a_forked_process_works_in_one_thread(openmp):
     code = f"""
 import os, torch, firstspike as fs
-from firstspike.spiketime.cpu import parallel
+from firstspike.spiketime.cpu.runtime import parallel
 if not {openmp}:
     parallel._openmp = lambda: None
 torch.set_num_threads(2)
@@ -168,7 +169,7 @@ print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), parallel.threads_for(1
 
 KERNEL = """
 import numba
-from firstspike.spiketime.cpu.cache import kept_on_disk
+from firstspike.spiketime.cpu.runtime.cache import kept_on_disk
 made = []
 @numba.njit(cache=True)
 def twice(x):

@@ -7,7 +7,7 @@ import torch
 
 from firstspike import LIF, spike_trains
 from firstspike.spiketime import TrainState, spike_window
-from firstspike.spiketime.cpu import train_host
+from firstspike.spiketime.cpu.trains import host as train_host
 
 pytestmark = pytest.mark.usefixtures("poisoned_memory")
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
-from firstspike.spiketime.cpu import cache
+from firstspike.spiketime.cpu.runtime import cache
 
 if TYPE_CHECKING:
     from firstspike.training.fitting import Fit, FitResult, Row

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from firstspike.layers import LIFLayer
-from firstspike.spiketime.cpu.parallel import is_small, work_of
+from firstspike.spiketime.cpu.runtime.parallel import is_small, work_of
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from firstspike.spiketime.cpu.cache import jit
+from firstspike.spiketime.cpu.runtime.compiling import jit
 
 PER_MEM, PER_SYN = 0, 1  # 1/tau_mem, 1/tau_syn
 DELTA, PER_RISE = 2, 3  # and 1/(DELTA tau_syn)

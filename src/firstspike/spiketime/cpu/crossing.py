@@ -8,7 +8,6 @@ import math
 
 import numpy as np
 
-from firstspike.spiketime.cpu.cache import jit
 from firstspike.spiketime.cpu.constants import (
     DELTA,
     DOUBLE,
@@ -24,8 +23,9 @@ from firstspike.spiketime.cpu.constants import (
     X,
     kappa,
 )
-from firstspike.spiketime.cpu.mathfun import exp, exp_and_expm1, expm1, log1p
-from firstspike.spiketime.cpu.simd import (
+from firstspike.spiketime.cpu.runtime.compiling import jit
+from firstspike.spiketime.cpu.vectors.mathfun import exp, exp_and_expm1, expm1, log1p
+from firstspike.spiketime.cpu.vectors.simd import (
     absolute,
     fill16,
     fma,

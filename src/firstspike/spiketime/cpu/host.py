@@ -13,9 +13,9 @@ from torch import Tensor
 from firstspike.spiketime.backend import Arguments, Gradients, Needs, Result
 from firstspike.spiketime.cpu.constants import N_CONSTANTS, constants_array
 from firstspike.spiketime.cpu.crossing import NARROW, TILE
-from firstspike.spiketime.cpu.parallel import is_small, run, threads_for, work_of
-from firstspike.spiketime.cpu.per_neuron_host import backward_per_neuron, forward_per_neuron, name_of
+from firstspike.spiketime.cpu.per_neuron.host import backward_per_neuron, forward_per_neuron, name_of
 from firstspike.spiketime.cpu.rows import N_BACKWARD, N_FORWARD, PAD
+from firstspike.spiketime.cpu.runtime.parallel import is_small, run, threads_for, work_of
 from firstspike.spiketime.cpu.scan import FORWARD, forward_kernel
 from firstspike.spiketime.cpu.unwind import BACKWARD, SAMPLES, backward_kernel
 from firstspike.spiketime.parts import Size, backward_in_parts, zero_gradients

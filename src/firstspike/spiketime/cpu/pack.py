@@ -8,10 +8,10 @@ its samples pass. Lanes without a neuron have weight 0.
 # mypy: disable-error-code="no-untyped-def"
 import math
 
-from firstspike.spiketime.cpu.cache import jit
 from firstspike.spiketime.cpu.crossing import TILE
-from firstspike.spiketime.cpu.lanes import transpose16
-from firstspike.spiketime.cpu.simd import absolute, fill16, highest, load16, maximum, store
+from firstspike.spiketime.cpu.runtime.compiling import jit
+from firstspike.spiketime.cpu.vectors.lanes import transpose16
+from firstspike.spiketime.cpu.vectors.simd import absolute, fill16, highest, load16, maximum, store
 
 
 @jit

@@ -18,10 +18,10 @@ import math
 
 import numpy as np
 
-from firstspike.spiketime.cpu.cache import jit
 from firstspike.spiketime.cpu.constants import DELTA, PER_MEM, PER_RISE, PER_SYN, RATIO, SPAN
-from firstspike.spiketime.cpu.mathfun import exp, expm1
-from firstspike.spiketime.cpu.simd import fill16, load16, maximum, minimum, select, store
+from firstspike.spiketime.cpu.runtime.compiling import jit
+from firstspike.spiketime.cpu.vectors.mathfun import exp, expm1
+from firstspike.spiketime.cpu.vectors.simd import fill16, load16, maximum, minimum, select, store
 
 SYN, RISE, TANGENT, BOUND, MEM, LEVEL = range(6)  # S, RISE, TANGENT, BOUND, U, (tau_syn/tau_mem) S/U
 N_FORWARD = 6

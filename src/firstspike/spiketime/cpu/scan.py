@@ -5,8 +5,6 @@ import math
 
 import numpy as np
 
-from firstspike.spiketime.cpu.arguments import Layout
-from firstspike.spiketime.cpu.cache import c_function, jit, kept_on_disk
 from firstspike.spiketime.cpu.constants import PER_MEM, PER_SYN, peak
 from firstspike.spiketime.cpu.crossing import (
     CURRENT,
@@ -24,9 +22,7 @@ from firstspike.spiketime.cpu.crossing import (
     scaled_interval,
     solve,
 )
-from firstspike.spiketime.cpu.masks import any_of, bits_of, mask_of, update, where_below
 from firstspike.spiketime.cpu.pack import pack_tile
-from firstspike.spiketime.cpu.parallel import PHASE, SIGNATURE, TASKS, next_task, take
 from firstspike.spiketime.cpu.rows import (
     BOUND,
     LEVEL,
@@ -38,7 +34,13 @@ from firstspike.spiketime.cpu.rows import (
     forward_rows,
     stride_of,
 )
-from firstspike.spiketime.cpu.simd import (
+from firstspike.spiketime.cpu.runtime.arguments import Layout
+from firstspike.spiketime.cpu.runtime.cache import c_function, kept_on_disk
+from firstspike.spiketime.cpu.runtime.compiling import jit
+from firstspike.spiketime.cpu.runtime.parallel import PHASE, SIGNATURE, TASKS, next_task, take
+from firstspike.spiketime.cpu.sort import sort_row, sort_scratch, unowned_scratch
+from firstspike.spiketime.cpu.vectors.masks import any_of, bits_of, mask_of, update, where_below
+from firstspike.spiketime.cpu.vectors.simd import (
     fma,
     gather16,
     keep,
@@ -55,7 +57,6 @@ from firstspike.spiketime.cpu.simd import (
     unowned,
     zeros,
 )
-from firstspike.spiketime.cpu.sort import sort_row, sort_scratch, unowned_scratch
 
 _MANY, _SHORT = 48, 0.045  # inputs, and mean interval in units of the faster constant, for the fast scan
 _LONG = 0.4  # interval that ends a segment there, likewise
@@ -314,10 +315,10 @@ _TAKEN = FORWARD.place("taken")
 
 @kept_on_disk
 def forward_kernel(dtype: str, narrow: bool):
-    """The kernel (see ``parallel``) for one dtype, and for few neurons or more; compiled at the first call."""
+    """The kernel (see ``runtime.parallel``) for one dtype, and for few neurons or more; compiled at the first call."""
     lanes, read = NARROW if narrow else TILE, FORWARD.reader(dtype)
 
-    @c_function(SIGNATURE)
+    @c_function(SIGNATURE, dtype, narrow)
     def kernel(a):
         g = read(a)
         blocks = (g.batch + g.block - 1) // g.block

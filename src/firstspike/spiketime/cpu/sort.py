@@ -12,9 +12,9 @@ import numpy as np
 from numba.core import types
 from numba.extending import overload
 
-from firstspike.spiketime.cpu.cache import jit
-from firstspike.spiketime.cpu.lanes import sort_pairs16
-from firstspike.spiketime.cpu.simd import (
+from firstspike.spiketime.cpu.runtime.compiling import jit
+from firstspike.spiketime.cpu.vectors.lanes import sort_pairs16
+from firstspike.spiketime.cpu.vectors.simd import (
     fill64,
     highest,
     load16,

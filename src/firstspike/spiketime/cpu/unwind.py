@@ -14,15 +14,16 @@ from firstspike.spiketime.cpu.adjoint import (
     start_lanes,
     unwind_tile,
 )
-from firstspike.spiketime.cpu.arguments import Layout
-from firstspike.spiketime.cpu.cache import c_function, jit, kept_on_disk
 from firstspike.spiketime.cpu.constants import N_CONSTANTS, PER_SYN
 from firstspike.spiketime.cpu.crossing import NARROW, TILE
 from firstspike.spiketime.cpu.pack import pack_tile, units_of_tile, unpack_tile
-from firstspike.spiketime.cpu.parallel import PHASE, SIGNATURE, TASKS, next_task
 from firstspike.spiketime.cpu.rows import FAST, backward_rows, find_segments, stride_of
-from firstspike.spiketime.cpu.simd import keep, load_some16, store, unowned, zeros
+from firstspike.spiketime.cpu.runtime.arguments import Layout
+from firstspike.spiketime.cpu.runtime.cache import c_function, kept_on_disk
+from firstspike.spiketime.cpu.runtime.compiling import jit
+from firstspike.spiketime.cpu.runtime.parallel import PHASE, SIGNATURE, TASKS, next_task
 from firstspike.spiketime.cpu.sort import sort_row, sort_scratch, unowned_scratch
+from firstspike.spiketime.cpu.vectors.simd import keep, load_some16, store, unowned, zeros
 
 SAMPLES = 16  # of one task, where samples are worked on by themselves
 
@@ -183,10 +184,10 @@ BACKWARD = Layout(
 
 @kept_on_disk
 def backward_kernel(dtype: str, narrow: bool):
-    """The kernel (see ``parallel``) for one dtype, and for few neurons or more; compiled at the first call."""
+    """The kernel (see ``runtime.parallel``) for one dtype, and for few neurons or more; compiled at the first call."""
     lanes, read = NARROW if narrow else TILE, BACKWARD.reader(dtype)
 
-    @c_function(SIGNATURE)
+    @c_function(SIGNATURE, dtype, narrow)
     def kernel(a):
         g = read(a)
         blocks, observes = (g.batch + SAMPLES - 1) // SAMPLES, g.observes != 0

@@ -206,9 +206,9 @@ def _reference() -> Backend:
 
 @cache
 def _cpu() -> Backend:
-    from firstspike.spiketime.cpu import train_host  # loads numba
+    from firstspike.spiketime.cpu.trains import host  # loads numba
 
-    return in_units(Backend(train_host.forward, train_host.backward, "cpu"))
+    return in_units(Backend(host.forward, host.backward, "cpu"))
 
 
 def _backend(name: str, times: Tensor) -> Backend:

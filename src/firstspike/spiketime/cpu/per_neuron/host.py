@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 
 from firstspike.spiketime.backend import Arguments, Gradients, Needs, Result
-from firstspike.spiketime.cpu.parallel import run, threads_for
-from firstspike.spiketime.cpu.per_neuron import LANES, N_RATES
-from firstspike.spiketime.cpu.per_neuron_kernels import BACKWARD, FORWARD, SAMPLES, backward_kernel, forward_kernel
+from firstspike.spiketime.cpu.per_neuron.kernels import BACKWARD, FORWARD, SAMPLES, backward_kernel, forward_kernel
+from firstspike.spiketime.cpu.per_neuron.scan import LANES, N_RATES
 from firstspike.spiketime.cpu.rows import PAD
+from firstspike.spiketime.cpu.runtime.parallel import run, threads_for
 
 _PARTS, _CHUNKS = 8, 4  # into which the sums over neurons and over samples are cut
 _COST = 4  # of a synapse, in units of one of the usual kernels

@@ -25,7 +25,6 @@ from numba.core.sigutils import normalize_signature
 from numba.misc.appdirs import AppDirs
 
 from firstspike._version import __version__
-from firstspike.spiketime.cpu.compiling import jit as jit
 
 logger = logging.getLogger(__name__)
 
@@ -37,13 +36,14 @@ listeners: list[Callable[[], None]] = []
 _UNUSED = 30 * 24 * 3600  # seconds after which the kernels of other versions are dropped
 
 
-def c_function(signature: Any) -> Callable[[Callable[[Any], None]], CFunc]:
-    """``numba.cfunc``, kept on disk."""
+def c_function(signature: Any, *kind: Any) -> Callable[[Callable[[Any], None]], CFunc]:
+    """``numba.cfunc``, kept on disk; ``kind`` is all that the function depends on beside its sources."""
 
     def compiled(function: Callable[[Any], None]) -> CFunc:
         made = CFunc(function, normalize_signature(signature), {}, {})
         if folder() is not None:
             made._cache = _OnDisk(function)
+            made._cache.kind = kind
         else:
             _announce()
         made.compile()
@@ -93,7 +93,8 @@ class _Locator(_CacheLocator):
     """Tells numba the folder, whose name says all that a kernel depends on; so it need not look at the sources."""
 
     def __init__(self, function: Callable[..., Any], file: str) -> None:
-        self._py_file, self._line = file, function.__code__.co_firstlineno
+        self._place = f"{Path(file).parent.name}{function.__code__.co_firstlineno}"
+        self._py_file = file
 
     def get_cache_path(self) -> str:
         return str(folder())
@@ -102,7 +103,7 @@ class _Locator(_CacheLocator):
         return ""
 
     def get_disambiguator(self) -> str:
-        return str(self._line)
+        return self._place
 
     @classmethod
     def from_function(cls, py_func: Callable[..., Any], py_file: str) -> "_Locator":
@@ -115,6 +116,11 @@ class _Impl(CompileResultCacheImpl):
 
 class _OnDisk(FunctionCache):
     _impl_class = _Impl
+    kind: tuple[Any, ...] = ()
+
+    def _index_key(self, sig: Any, codegen: Any) -> tuple[Any, ...]:
+        # numba would hash what the function encloses, which may be other bytes in each process
+        return sig, codegen.magic_tuple(), self.kind
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
         found = super().load_overload(sig, target_context)
@@ -130,10 +136,11 @@ def _announce() -> None:
 
 
 def _sources() -> str:
-    """A digest of the sources here: numba itself only looks at the file that a kernel is written in."""
+    """A digest of all sources of kernels: numba itself only looks at the file that a kernel is written in."""
     digest = hashlib.sha256()
-    for path in sorted(Path(__file__).parent.glob("*.py")):
-        digest.update(path.name.encode() + path.read_bytes())
+    home = Path(__file__).parents[1]
+    for path in sorted(home.rglob("*.py")):
+        digest.update(path.relative_to(home).as_posix().encode() + path.read_bytes())
     return digest.hexdigest()[:12]
 
 

@@ -10,8 +10,8 @@ import math
 from numba.core import types
 from numba.extending import overload
 
-from firstspike.spiketime.cpu.cache import jit
-from firstspike.spiketime.cpu.simd import fma, maximum, minimum, nearest, power_of_two, select, split_power
+from firstspike.spiketime.cpu.runtime.compiling import jit
+from firstspike.spiketime.cpu.vectors.simd import fma, maximum, minimum, nearest, power_of_two, select, split_power
 
 # the last is the highest power's; Taylor's series, whose remainder is below half a unit in the last place
 _SERIES_32 = tuple(1 / math.factorial(n) for n in range(2, 8))

@@ -1,19 +1,20 @@
-"""Kernels (see ``parallel``) of synaptic delays, of time constants for each neuron, and of those that learn."""
+"""Kernels (see ``runtime.parallel``) of synaptic delays, of time constants for each neuron, and of those that learn."""
 
 # mypy: disable-error-code="no-untyped-def"
 import math
 
 import numpy as np
 
-from firstspike.spiketime.cpu.arguments import Layout
-from firstspike.spiketime.cpu.cache import c_function, jit, kept_on_disk
 from firstspike.spiketime.cpu.pack import pack_tile, unit_of_row, unpack_tile
-from firstspike.spiketime.cpu.parallel import PHASE, SIGNATURE, TASKS, next_task
-from firstspike.spiketime.cpu.per_neuron import LANES, lane_rates, scan, scan_delayed
-from firstspike.spiketime.cpu.per_neuron_backward import start, sum_up, unwind
-from firstspike.spiketime.cpu.simd import keep, load32, unowned
+from firstspike.spiketime.cpu.per_neuron.adjoint import start, sum_up, unwind
+from firstspike.spiketime.cpu.per_neuron.scan import LANES, lane_rates, scan, scan_delayed
+from firstspike.spiketime.cpu.per_neuron.sort import rows_for
+from firstspike.spiketime.cpu.runtime.arguments import Layout
+from firstspike.spiketime.cpu.runtime.cache import c_function, kept_on_disk
+from firstspike.spiketime.cpu.runtime.compiling import jit
+from firstspike.spiketime.cpu.runtime.parallel import PHASE, SIGNATURE, TASKS, next_task
 from firstspike.spiketime.cpu.sort import sort_row, sort_scratch, unowned_scratch
-from firstspike.spiketime.cpu.sort_lanes import rows_for
+from firstspike.spiketime.cpu.vectors.simd import keep, load32, unowned
 
 SAMPLES = 16  # of one task
 
@@ -141,7 +142,7 @@ def forward_kernel(dtype: str, delayed: bool):
 
     scan_sample = scan_unsorted if delayed else scan_sorted
 
-    @c_function(SIGNATURE)
+    @c_function(SIGNATURE, dtype, delayed)
     def kernel(a):
         g = read(a)
         blocks = (g.batch + SAMPLES - 1) // SAMPLES
@@ -186,7 +187,7 @@ def backward_kernel(dtype: str, delayed: bool):
     read = BACKWARD.reader(dtype)
     sample_gradients = delayed_sample if delayed else sorted_sample
 
-    @c_function(SIGNATURE)
+    @c_function(SIGNATURE, dtype, delayed)
     def kernel(a):
         g = read(a)
         blocks = (g.batch + SAMPLES - 1) // SAMPLES

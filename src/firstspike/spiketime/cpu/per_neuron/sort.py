@@ -11,8 +11,8 @@ import math
 from numba.core import types
 from numba.extending import intrinsic
 
-from firstspike.spiketime.cpu.cache import jit
-from firstspike.spiketime.cpu.simd import VecType, pointer_to
+from firstspike.spiketime.cpu.runtime.compiling import jit
+from firstspike.spiketime.cpu.vectors.simd import VecType, pointer_to
 
 _EIGHT = (
     (0, 2), (1, 3), (4, 6), (5, 7), (0, 4), (1, 5), (2, 6), (3, 7), (0, 1), (2, 3), (4, 5), (6, 7), (2, 4), (3, 5),

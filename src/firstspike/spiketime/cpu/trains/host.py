@@ -10,11 +10,11 @@ from firstspike.spiketime.backend import each_tensor
 from firstspike.spiketime.cpu.constants import N_CONSTANTS, constants_array
 from firstspike.spiketime.cpu.crossing import NARROW, TILE
 from firstspike.spiketime.cpu.host import MAX_GROUPS, chunks_of
-from firstspike.spiketime.cpu.parallel import is_small, run, threads_for, work_of
-from firstspike.spiketime.cpu.per_neuron_host import name_of
+from firstspike.spiketime.cpu.per_neuron.host import name_of
 from firstspike.spiketime.cpu.rows import N_BACKWARD, N_FORWARD, PAD
-from firstspike.spiketime.cpu.train_scan import TRAIN_FORWARD, train_forward_kernel
-from firstspike.spiketime.cpu.train_unwind import SAMPLES, TRAIN_BACKWARD, train_backward_kernel
+from firstspike.spiketime.cpu.runtime.parallel import is_small, run, threads_for, work_of
+from firstspike.spiketime.cpu.trains.scan import TRAIN_FORWARD, train_forward_kernel
+from firstspike.spiketime.cpu.trains.unwind import SAMPLES, TRAIN_BACKWARD, train_backward_kernel
 from firstspike.spiketime.trains import reference, reference_gradient
 from firstspike.spiketime.trains.backend import Arguments, Gradients, Grads, Held, Needs, Result
 

@@ -14,10 +14,7 @@ import numpy as np
 from numba.core import types
 from numba.extending import overload
 
-from firstspike.spiketime.cpu.compiling import inlined, jit
-from firstspike.spiketime.cpu.lanes import fold16, sum_rows16
-from firstspike.spiketime.cpu.mathfun import exp, expm1
-from firstspike.spiketime.cpu.per_neuron import (
+from firstspike.spiketime.cpu.per_neuron.scan import (
     BY_MEM_SERIES,
     DELTA,
     HEIGHT,
@@ -31,7 +28,10 @@ from firstspike.spiketime.cpu.per_neuron import (
     responses,
     series,
 )
-from firstspike.spiketime.cpu.simd import (
+from firstspike.spiketime.cpu.runtime.compiling import inlined, jit
+from firstspike.spiketime.cpu.vectors.lanes import fold16, sum_rows16
+from firstspike.spiketime.cpu.vectors.mathfun import exp, expm1
+from firstspike.spiketime.cpu.vectors.simd import (
     absolute,
     fill16,
     fill32,

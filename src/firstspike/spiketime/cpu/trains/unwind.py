@@ -5,15 +5,15 @@ import math
 
 import numpy as np
 
-from firstspike.spiketime.cpu.arguments import Layout
-from firstspike.spiketime.cpu.cache import c_function, jit, kept_on_disk
 from firstspike.spiketime.cpu.constants import N_CONSTANTS, PER_SYN, X
 from firstspike.spiketime.cpu.crossing import NARROW, TILE
 from firstspike.spiketime.cpu.pack import pack_tile, units_of_tile, unpack_tile
-from firstspike.spiketime.cpu.parallel import PHASE, SIGNATURE, TASKS, next_task
 from firstspike.spiketime.cpu.rows import FAST, backward_rows, find_segments
-from firstspike.spiketime.cpu.simd import keep, unowned, zeros
-from firstspike.spiketime.cpu.train_adjoint import (
+from firstspike.spiketime.cpu.runtime.arguments import Layout
+from firstspike.spiketime.cpu.runtime.cache import c_function, kept_on_disk
+from firstspike.spiketime.cpu.runtime.compiling import jit
+from firstspike.spiketime.cpu.runtime.parallel import PHASE, SIGNATURE, TASKS, next_task
+from firstspike.spiketime.cpu.trains.adjoint import (
     DROP,
     END_C,
     END_Y,
@@ -30,6 +30,7 @@ from firstspike.spiketime.cpu.train_adjoint import (
     jumps,
     unwind_trains,
 )
+from firstspike.spiketime.cpu.vectors.simd import keep, unowned, zeros
 
 SAMPLES = 16  # of one task, where samples are worked on by themselves
 
@@ -170,10 +171,10 @@ TRAIN_BACKWARD = Layout(
 
 @kept_on_disk
 def train_backward_kernel(dtype: str, narrow: bool):
-    """The kernel (see ``parallel``) for one dtype, and for few neurons or more; compiled at the first call."""
+    """The kernel (see ``runtime.parallel``) for one dtype, and for few neurons or more; compiled at the first call."""
     lanes, read = NARROW if narrow else TILE, TRAIN_BACKWARD.reader(dtype)
 
-    @c_function(SIGNATURE)
+    @c_function(SIGNATURE, dtype, narrow)
     def kernel(a):
         g = read(a)
         blocks, weights = (g.batch + SAMPLES - 1) // SAMPLES, g.inputs * TILE

@@ -17,13 +17,13 @@ import math
 
 import numpy as np
 
-from firstspike.spiketime.cpu.cache import jit
 from firstspike.spiketime.cpu.constants import DELTA, HEIGHT, PER_MEM, PER_RISE, PER_SYN, SPAN, SUMMIT, X, kappa
 from firstspike.spiketime.cpu.crossing import TILE, responses
-from firstspike.spiketime.cpu.lanes import fold16, sum_rows16
-from firstspike.spiketime.cpu.mathfun import exp, expm1
 from firstspike.spiketime.cpu.rows import BACK, FAST, LEAK, SLOW
-from firstspike.spiketime.cpu.simd import (
+from firstspike.spiketime.cpu.runtime.compiling import jit
+from firstspike.spiketime.cpu.vectors.lanes import fold16, sum_rows16
+from firstspike.spiketime.cpu.vectors.mathfun import exp, expm1
+from firstspike.spiketime.cpu.vectors.simd import (
     fill16,
     fma,
     gather16,

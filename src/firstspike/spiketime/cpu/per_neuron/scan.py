@@ -15,9 +15,10 @@ import numpy as np
 from numba.core import types
 from numba.extending import overload
 
-from firstspike.spiketime.cpu.compiling import inlined, jit
-from firstspike.spiketime.cpu.mathfun import SMALL, exp, exp_and_expm1, expm1, log1p, small_expm1
-from firstspike.spiketime.cpu.simd import (
+from firstspike.spiketime.cpu.per_neuron.sort import sort_lanes
+from firstspike.spiketime.cpu.runtime.compiling import inlined, jit
+from firstspike.spiketime.cpu.vectors.mathfun import SMALL, exp, exp_and_expm1, expm1, log1p, small_expm1
+from firstspike.spiketime.cpu.vectors.simd import (
     absolute,
     fill32,
     fma,
@@ -31,7 +32,6 @@ from firstspike.spiketime.cpu.simd import (
     sqrt,
     store,
 )
-from firstspike.spiketime.cpu.sort_lanes import sort_lanes
 
 LANES = 32
 # what follows from the time constants of 32 neurons, one vector each; times count in a unit of the group's own

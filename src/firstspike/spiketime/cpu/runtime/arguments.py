@@ -23,7 +23,7 @@ from numba.extending import intrinsic
 from numba.np.arrayobj import populate_array
 from torch import Tensor
 
-from firstspike.spiketime.cpu.parallel import FIRST, scratch
+from firstspike.spiketime.cpu.runtime.parallel import FIRST, scratch
 
 
 class Layout:

@@ -13,7 +13,6 @@ import numpy as np
 from numba.core import types
 from numba.extending import overload
 
-from firstspike.spiketime.cpu.compiling import inlined, jit
 from firstspike.spiketime.cpu.constants import PER_MEM, PER_SYN
 from firstspike.spiketime.cpu.crossing import (
     CURRENT,
@@ -33,7 +32,8 @@ from firstspike.spiketime.cpu.crossing import (
     responses,
 )
 from firstspike.spiketime.cpu.rows import BOUND, LEVEL, MEM, RISE, SYN, TANGENT
-from firstspike.spiketime.cpu.simd import (
+from firstspike.spiketime.cpu.runtime.compiling import inlined, jit
+from firstspike.spiketime.cpu.vectors.simd import (
     absolute,
     fill16,
     fma,

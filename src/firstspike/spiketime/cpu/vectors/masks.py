@@ -11,7 +11,7 @@ from numba.core import cgutils, types
 from numba.core.datamodel import models
 from numba.extending import intrinsic, register_model
 
-from firstspike.spiketime.cpu.simd import shuffle
+from firstspike.spiketime.cpu.vectors.simd import shuffle
 
 _PART = 16
 

@@ -5,7 +5,7 @@ from llvmlite import ir
 from numba.core import types
 from numba.extending import intrinsic
 
-from firstspike.spiketime.cpu.simd import VecType, pointer_to, shuffle
+from firstspike.spiketime.cpu.vectors.simd import VecType, pointer_to, shuffle
 
 
 @intrinsic

@@ -9,11 +9,8 @@ import math
 
 import numpy as np
 
-from firstspike.spiketime.cpu.arguments import Layout
-from firstspike.spiketime.cpu.cache import c_function, jit, kept_on_disk
 from firstspike.spiketime.cpu.crossing import NARROW, NOW_CURRENT, NOW_VOLTAGE, TILE
 from firstspike.spiketime.cpu.pack import pack_tile
-from firstspike.spiketime.cpu.parallel import PHASE, SIGNATURE, TASKS, next_task, take
 from firstspike.spiketime.cpu.rows import (
     BOUND,
     MEM,
@@ -23,9 +20,13 @@ from firstspike.spiketime.cpu.rows import (
     find_segments,
     forward_rows,
 )
-from firstspike.spiketime.cpu.simd import fma, keep, load, store, unowned, zeros
+from firstspike.spiketime.cpu.runtime.arguments import Layout
+from firstspike.spiketime.cpu.runtime.cache import c_function, kept_on_disk
+from firstspike.spiketime.cpu.runtime.compiling import jit
+from firstspike.spiketime.cpu.runtime.parallel import PHASE, SIGNATURE, TASKS, next_task, take
 from firstspike.spiketime.cpu.sort import sort_row, sort_scratch, unowned_scratch
-from firstspike.spiketime.cpu.train_parts import DROP, N_LANES, spikes_after_row, spikes_in_row
+from firstspike.spiketime.cpu.trains.parts import DROP, N_LANES, spikes_after_row, spikes_in_row
+from firstspike.spiketime.cpu.vectors.simd import fma, keep, load, store, unowned, zeros
 
 
 @jit
@@ -175,10 +176,10 @@ _TAKEN = TRAIN_FORWARD.place("taken")
 
 @kept_on_disk
 def train_forward_kernel(dtype: str, narrow: bool):
-    """The kernel (see ``parallel``) for one dtype, and for few neurons or more; compiled at the first call."""
+    """The kernel (see ``runtime.parallel``) for one dtype, and for few neurons or more; compiled at the first call."""
     lanes, read = NARROW if narrow else TILE, TRAIN_FORWARD.reader(dtype)
 
-    @c_function(SIGNATURE)
+    @c_function(SIGNATURE, dtype, narrow)
     def kernel(a):
         g = read(a)
         blocks, weights = (g.batch + g.block - 1) // g.block, g.inputs * TILE

@@ -1,0 +1,1 @@
+"""Neurons that spike several times."""

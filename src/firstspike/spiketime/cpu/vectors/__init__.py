@@ -1,0 +1,1 @@
+"""Vectors, and what is done with them lane by lane."""
