@@ -14,6 +14,7 @@ import torch
 
 import firstspike as fs
 from firstspike.spiketime.cpu.runtime import cache
+from firstspike.spiketime.cpu.runtime.compiling import jit
 
 CALL = """
 import torch, firstspike as fs
@@ -86,7 +87,7 @@ def test_without_a_folder_kernels_are_compiled_in_every_process(home, monkeypatc
         assert cache.folder.__wrapped__() is None
     assert "NUMBA_CACHE_DIR" in caplog.text
     monkeypatch.setattr(cache, "folder", lambda: None)
-    double = cache.jit(lambda x: 2 * x)
+    double = jit(lambda x: 2 * x)
     kernel = cache.c_function(numba.float64(numba.float64))(lambda x: double(x) + 1)
     assert kernel.ctypes(3.0) == 7.0
     assert compilations == [1]
