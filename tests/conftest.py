@@ -52,7 +52,8 @@ def pytest_configure(config):
 
 
 def pytest_generate_tests(metafunc):
-    if "backend" in metafunc.fixturenames:
+    own = any("backend" in mark.args[0] for mark in metafunc.definition.iter_markers("parametrize"))
+    if "backend" in metafunc.fixturenames and not own:
         of = {"cpu": BACKENDS_UNDER_TEST, "cuda": ["reference", "triton"]}
         here = "on_device" not in metafunc.fixturenames or metafunc.definition.get_closest_marker("host")
         device = "cpu" if here else metafunc.config.getoption("--device")
