@@ -157,8 +157,9 @@ class EarliestPool2d(nn.Module):
         self, times: Float[Tensor, "*batch pixels"], observed: Float[Tensor, "*batch out_pixels"] | None = None
     ) -> Float[Tensor, "*batch out_pixels"]:
         """The earliest times; with ``observed`` those, and the gradient of the earliest."""
-        lead = times.shape[: -3 if is_image(times, self.image) else -1]
-        pixels = flat(times, self.image, "EarliestPool2d").reshape(-1, self.image.channels, math.prod(self.image[1:]))
+        pixels = flat(times, self.image, "EarliestPool2d")
+        lead = pixels.shape[:-1]
+        pixels = pixels.reshape(-1, self.image.channels, math.prod(self.image[1:]))
         # torch's kernel is many times faster with the channels of a pixel side by side; of equal values it takes the
         # first of a window
         pixels = pixels.transpose(1, 2).contiguous().transpose(1, 2).unflatten(-1, self.image[1:])
