@@ -88,7 +88,7 @@ class LIFConv2d(LIFLayer):
         self.reset_parameters(generator)
 
     def output_size(self, inputs: int) -> int:
-        """Number of outputs for so many inputs.
+        """Number of outputs for that number of inputs.
 
         Raises:
             ValueError: another number than the image has.
@@ -146,7 +146,7 @@ class EarliestPool2d(nn.Module):
         self.in_features = self.image.size
 
     def output_size(self, inputs: int) -> int:
-        """Number of outputs for so many inputs.
+        """Number of outputs for that number of inputs.
 
         Raises:
             ValueError: another number than the image has.

@@ -234,7 +234,7 @@ class Delay(nn.Module):
         return delay if self.copies == 1 else delay.repeat_interleave(self.copies)
 
     def output_size(self, inputs: int) -> int:
-        """Number of outputs for so many inputs.
+        """Number of outputs for that number of inputs.
 
         Raises:
             ValueError: another number of inputs than ``features``.

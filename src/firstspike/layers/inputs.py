@@ -32,7 +32,7 @@ class BiasSpikes(nn.Module):
         self.register_buffer("times", values.to(device))
 
     def output_size(self, inputs: int) -> int:
-        """Number of outputs for so many inputs."""
+        """Number of outputs for that number of inputs."""
         return inputs + len(self.times)
 
     def forward(self, times: Float[Tensor, "*batch inputs"], observed: Tensor | None = None) -> Tensor:
@@ -66,7 +66,7 @@ class Multiplex(nn.Module):
         self.copies = copies
 
     def output_size(self, inputs: int) -> int:
-        """Number of outputs for so many inputs."""
+        """Number of outputs for that number of inputs."""
         return inputs * self.copies
 
     def forward(self, times: Float[Tensor, "*batch inputs"], observed: Tensor | None = None) -> Tensor:

@@ -72,7 +72,7 @@ class DenseLIFLayer(LIFLayer):
         return delay
 
     def output_size(self, inputs: int) -> int:
-        """Number of outputs for so many inputs.
+        """Number of outputs for that number of inputs.
 
         Raises:
             ValueError: a number of inputs that the weights are not made for.

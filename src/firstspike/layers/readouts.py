@@ -87,7 +87,7 @@ class Readout(NeuronLayer):
         return f"{type(self).__name__}({self.in_features}, {self.out_features})"
 
     def output_size(self, inputs: int) -> int:
-        """Number of outputs for so many inputs.
+        """Number of outputs for that number of inputs.
 
         Raises:
             ValueError: a number of inputs that the weights are not made for.

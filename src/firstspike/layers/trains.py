@@ -82,7 +82,7 @@ class FirstSpike(nn.Module):
         super().__init__()
 
     def output_size(self, inputs: int) -> int:
-        """Number of outputs for so many inputs."""
+        """Number of outputs for that number of inputs."""
         return inputs
 
     def forward(
