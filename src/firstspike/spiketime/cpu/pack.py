@@ -15,12 +15,6 @@ from firstspike.spiketime.cpu.vectors.simd import absolute, fill16, highest, loa
 
 
 @jit
-def tiles_of(outputs):
-    """Number of tiles."""
-    return (outputs + TILE - 1) // TILE
-
-
-@jit
 def unit_of_row(weight, j, threshold):
     """The power of two for neuron ``j``, see the module; its inverse is a normal number, too."""
     inputs = weight.shape[1]

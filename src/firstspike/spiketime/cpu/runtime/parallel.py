@@ -51,17 +51,6 @@ def next_task(typingctx, numbers):
     return types.intp(numbers), codegen
 
 
-@intrinsic
-def pointer(typingctx, address, dtype):
-    """The address of memory of that dtype, for ``numba.carray``."""
-    target = types.CPointer(dtype.dtype)
-
-    def codegen(context, builder, sig, args):
-        return builder.inttoptr(args[0], context.get_value_type(target))
-
-    return target(address, dtype), codegen
-
-
 @lru_cache(maxsize=1)
 def _openmp() -> Callable[..., None] | None:
     try:
