@@ -216,9 +216,9 @@ def _check(document: Document, source: str, read_tables: bool = True) -> Config:
             reads = LOSSES[config.loss.kind].reads if config is not None and config.loss.kind in LOSSES else None
             errors += network_problems(network, outline, built, limits, _labels(data), reads)
         if outline is not None and config is not None and outline.image is None:
-            for name in ("flip", "shift"):
+            for name, verb in (("flip", "flip"), ("shift", "shift"), ("cutout", "cut")):
                 if getattr(config.training.augment, name):
-                    message = f"{config.data.kind} has no images to {name}; leave it out"
+                    message = f"{config.data.kind} has no images to {verb}; leave it out"
                     errors.append((("training", "augment", name), message))
     if errors or config is None:
         texts = [f"{shown_place(place) or 'config'}: {message}" for place, message in errors]

@@ -1,17 +1,18 @@
 """Images as spike times, one spike per pixel; and scikit-learn's digits."""
 
+import math
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Int64, UInt8
+from jaxtyping import Float64, Int64, UInt8
 from torch import Tensor
 
 from firstspike.data.base import SpikeData, Splits, check_at_least, seeded_generator
 from firstspike.data.encoding import latency
 from firstspike.data.signature import takes_arguments_of
 from firstspike.data.splits import part_of
-from firstspike.ranges import Finite, NotNegative, Seed, Size
+from firstspike.ranges import Finite, NotNegative, Probability, Seed, Size
 
 DIGITS = tuple("0123456789")
 _CHUNK = 5000  # images at once: their brightness as an index takes as much memory as their times
@@ -28,6 +29,8 @@ def images(
     invert: bool = True,
     silent_background: bool = False,
     on_off: bool = False,
+    thresholds: tuple[Probability, ...] = (0.0,),
+    curvature: NotNegative = 0.0,
     dtype: torch.dtype = torch.float32,
 ) -> SpikeData:
     """Images whose bright pixels spike early.
@@ -43,17 +46,30 @@ def images(
         silent_background: pixels whose spike would come at `late` never spike: `inf`.
         on_off: two inputs for each pixel: an "on" channel as described above, and after all of them an "off" channel
             encoded the other way round, so that dark pixels spike early, too.
+        thresholds: one input of each pixel per threshold, in [0, 1), channel after channel: its brightness above the
+            threshold, scaled back to [0, 1], is what is encoded, and one at or below it counts as black (in an "off"
+            channel: its darkness, white). `[0.0, 0.5]` has a second channel that only the brighter half of the levels
+            drives.
+        curvature: 0 for times that are linear in brightness; above 0 they are logarithmic, which spreads dark levels
+            over more of the window: `late - (late - early) * log(1 + curvature * b) / log(1 + curvature)` for a
+            brightness `b` in [0, 1]. 255 gives each doubling of the level the same step.
         dtype: of the times.
 
     Returns:
-        Times `(images, pixels)`, row by row, twice as many with `on_off`.
+        Times `(images, pixels)`, row by row, for each of the `thresholds`, and again for the "off" channels of `on_off`.
 
     Raises:
-        ValueError: a window that violates `0 <= early < late`.
+        ValueError: a window that violates `0 <= early < late`; no thresholds, or one outside [0, 1).
     """
+    if not thresholds or not all(0 <= x < 1 for x in thresholds):
+        raise ValueError(f"thresholds: expected at least one number in [0, 1), got {list(thresholds)}")
     brightness = torch.arange(levels + 1, dtype=torch.float64) / levels
     ways = (invert, not invert) if on_off else (invert,)
-    tables = [latency(brightness, early, late, way, silent_background) for way in ways]
+    tables = [
+        latency(_curved(brightness, way, x, curvature), early, late, way, silent_background)
+        for way in ways
+        for x in thresholds
+    ]
     height, width = pixels.shape[1:]
     times = torch.empty(len(pixels), len(tables), height, width, dtype=dtype)
     for start in range(0, len(pixels), _CHUNK):
@@ -62,6 +78,18 @@ def images(
             times[start : start + _CHUNK, channel] = table.to(dtype)[index]
     blank = tuple(float(table[0]) for table in tables)
     return SpikeData(times.flatten(1), labels, class_names, (len(tables), height, width), blank)
+
+
+def _curved(
+    brightness: Float64[Tensor, " levels"], invert: bool, threshold: float, curvature: float
+) -> Float64[Tensor, " levels"]:
+    """What is encoded linearly in place of the brightness; see ``images``."""
+    if not threshold and not curvature:
+        return brightness
+    early = brightness if invert else 1 - brightness
+    above = ((early - threshold) / (1 - threshold)).clamp(min=0)
+    curved = torch.log1p(curvature * above) / math.log1p(curvature) if curvature else above
+    return curved if invert else 1 - curved
 
 
 class ImageSet(NamedTuple):

@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from firstspike.losses.base import Reduction, TimeLoss, check_positive
-from firstspike.ranges import NotNegative, Positive
+from firstspike.ranges import NotNegative, Positive, Probability
 
 
 class TimeCrossEntropy(TimeLoss):
@@ -20,10 +20,13 @@ class TimeCrossEntropy(TimeLoss):
     the earliest spike.
 
     Where all neurons spike it is `torch.nn.CrossEntropyLoss` of `-times / (xi tau_syn)`. That of the times themselves
-    would push the true neuron to spike late.
+    would push the true neuron to spike late. Silent wrong neurons get no share of `label_smoothing`: it spreads over
+    those that spike, and `t_true` becomes `(1 - label_smoothing) t_true + label_smoothing mean_n t_n`.
 
     Args:
         xi: width of the softmax in units of `tau_syn`: time differences much above it count as certain.
+        label_smoothing: share of the target that is spread evenly over all neurons that spike, in [0, 1): no sample
+            is worth an ever larger lead of its true neuron. As in torch's loss.
         tau_syn: synaptic time constant, in the unit of the times.
         silent_cost: cost of a sample whose true neuron is silent; it gives no gradient.
         weight: weight of each class, as in torch's losses; by default all are 1.
@@ -31,7 +34,7 @@ class TimeCrossEntropy(TimeLoss):
             `"none"`.
 
     Raises:
-        ValueError: `xi` or `tau_syn` not positive, `silent_cost` negative.
+        ValueError: `xi` or `tau_syn` not positive, `silent_cost` negative, `label_smoothing` out of its range.
     """
 
     def __init__(
@@ -41,9 +44,13 @@ class TimeCrossEntropy(TimeLoss):
         silent_cost: NotNegative = 100.0,
         weight: Sequence[float] | None = None,
         reduction: Reduction = "mean",
+        label_smoothing: Probability = 0.0,
     ) -> None:
         super().__init__(tau_syn, silent_cost, weight, reduction)
         self.xi = check_positive("xi", xi)
+        if not 0 <= label_smoothing < 1:
+            raise ValueError(f"label_smoothing: expected a number in [0, 1), got {label_smoothing}")
+        self.label_smoothing = label_smoothing
 
     def cost(
         self,
@@ -53,5 +60,10 @@ class TimeCrossEntropy(TimeLoss):
         silent_wrong: Bool[Tensor, "*batch outputs"],
     ) -> Float[Tensor, "*batch"]:
         """The formula above, by a sum that cannot overflow. Arguments as in `TimeLoss.cost`."""
-        lead = (true_time - times) / (self.xi * self.tau_syn)
+        target = true_time
+        if self.label_smoothing:
+            spiking = ~silent_wrong
+            mean = torch.where(spiking, times, 0.0).sum(dim=-1, keepdim=True) / spiking.sum(dim=-1, keepdim=True)
+            target = torch.lerp(true_time, mean, self.label_smoothing)
+        lead = (target - times) / (self.xi * self.tau_syn)
         return torch.where(silent_wrong, -math.inf, lead).logsumexp(dim=-1)

@@ -1,4 +1,4 @@
-"""Training samples that vary from epoch to epoch: images flipped and shifted, times with noise, inputs left out."""
+"""Training samples that vary from epoch to epoch: images flipped, shifted and cut, times with noise, inputs left out."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -21,6 +21,8 @@ class Augment:
     Args:
         flip: mirror half of the images left to right.
         shift: move images by up to this many pixels in each direction.
+        cutout: side of a square of each image that is blank, at a random place; its centre is inside the image
+            (DeVries and Taylor, arXiv 1708.04552, 2017).
         jitter: standard deviation of Gaussian noise on the input times, in the unit of the times.
         dropout: fraction of the inputs that do not spike.
 
@@ -30,14 +32,15 @@ class Augment:
 
     flip: bool = False
     shift: Border = 0
+    cutout: Border = 0
     jitter: NotNegative = 0.0
     dropout: Probability = 0.0
 
     def __post_init__(self) -> None:
-        if self.shift < 0 or self.jitter < 0 or not 0 <= self.dropout < 1:
+        if min(self.shift, self.cutout, self.jitter) < 0 or not 0 <= self.dropout < 1:
             raise ValueError(
-                f"expected shift >= 0, jitter >= 0 and 0 <= dropout < 1, got {self.shift}, {self.jitter} and "
-                f"{self.dropout}"
+                f"expected shift >= 0, cutout >= 0, jitter >= 0 and 0 <= dropout < 1, got {self.shift}, {self.cutout}, "
+                f"{self.jitter} and {self.dropout}"
             )
 
     def __call__(
@@ -47,15 +50,15 @@ class Augment:
 
         Args:
             times: the batch of each network; of trains every spike jitters by itself.
-            data: where the samples come from; ``flip`` and ``shift`` need its ``image``.
+            data: where the samples come from; ``flip``, ``shift`` and ``cutout`` need its ``image``.
             sources: of the random numbers of each network; only what is switched on draws any.
 
         Raises:
-            ValueError: ``flip`` or ``shift`` for data without an image shape.
+            ValueError: ``flip``, ``shift`` or ``cutout`` for data without an image shape.
         """
         _, batch, inputs, *spikes = times.shape
-        if (self.flip or self.shift) and data.image is None:
-            raise ValueError("flip and shift need images: these data have no image shape")
+        if (self.flip or self.shift or self.cutout) and data.image is None:
+            raise ValueError("flip, shift and cutout need images: these data have no image shape")
 
         def drawn(draw: Draw) -> Tensor:
             return sent(torch.stack([draw(source) for source in sources]), times.device)
@@ -67,6 +70,9 @@ class Augment:
             reach = self.shift
             steps = drawn(lambda source: torch.randint(-reach, reach + 1, (batch, 2), generator=source))
             times = shifted(times, steps, data.image, data.blank or (torch.inf,) * data.image[0])
+        if self.cutout and data.image is not None:
+            places = drawn(lambda source: torch.rand((batch, 2), generator=source))
+            times = cut_out(times, places, self.cutout, data.image, data.blank or (torch.inf,) * data.image[0])
         if self.jitter:
             shape = (batch, inputs, *spikes)
             times = times + self.jitter * drawn(lambda source: torch.randn(shape, generator=source, dtype=times.dtype))
@@ -101,3 +107,29 @@ def shifted(
     place, inside = (x.flatten(-2).unsqueeze(-2).expand_as(pixels) for x in (place, inside))
     outside = sent(torch.tensor(blank, dtype=times.dtype), times.device).unsqueeze(-1)
     return torch.where(inside, pixels.gather(-1, place), outside).flatten(-2)
+
+
+def cut_out(
+    times: Float[Tensor, "*batch pixels"],
+    places: Float[Tensor, "*batch 2"],
+    side: int,
+    image: tuple[int, int, int],
+    blank: Sequence[float],
+) -> Float[Tensor, "*batch pixels"]:
+    """Images with a blank square; near the border only a part of it lies inside.
+
+    Args:
+        times: flat images, channel after channel.
+        places: row and column of the centre, as fractions of height and width in [0, 1).
+        side: of the square, in pixels.
+        image: channels, height and width.
+        blank: time of blank pixels in each channel.
+    """
+    inside = []
+    for size, place in zip(image[1:], places.unbind(-1), strict=True):
+        first = (place * size).long().unsqueeze(-1) - side // 2
+        position = torch.arange(size, device=times.device)
+        inside.append((position >= first) & (position < first + side))
+    square = (inside[0].unsqueeze(-1) & inside[1].unsqueeze(-2)).unsqueeze(-3)
+    outside = sent(torch.tensor(blank, dtype=times.dtype), times.device)[:, None, None]
+    return torch.where(square, outside, times.unflatten(-1, image)).flatten(-3)
