@@ -47,6 +47,29 @@ def test_gradient_asks_the_true_neuron_to_be_earlier():
     assert (times.grad[0, [0, 2]] < 0).all()
 
 
+def test_smoothed_labels_are_torchs():
+    times, labels = torch.rand(50, 5, dtype=torch.float64), torch.randint(5, (50,))
+    expected = cross_entropy(-times / 0.2, labels, label_smoothing=0.3)
+    assert torch.allclose(TimeCrossEntropy(xi=0.2, label_smoothing=0.3)(times, labels), expected)
+
+
+def test_smoothed_labels_leave_silent_neurons_out():
+    loss = TimeCrossEntropy(xi=0.2, label_smoothing=0.3)
+    some = torch.tensor([[0.9, inf, 0.5, inf]], requires_grad=True)
+    cost = loss(some, torch.tensor([2]))
+    cost.backward()
+    assert torch.allclose(cost, loss(torch.tensor([[0.9, 0.5]]), torch.tensor([1])))
+    assert torch.isfinite(some.grad).all()
+    assert some.grad[0, [1, 3]].tolist() == [0, 0]
+    assert loss(torch.tensor([[0.7, inf]]), torch.tensor([0])) == 0
+
+
+@pytest.mark.parametrize("value", [-0.1, 1.0, math.nan])
+def test_wrong_smoothing(value):
+    with pytest.raises(ValueError, match="label_smoothing: expected a number in"):
+        TimeCrossEntropy(label_smoothing=value)
+
+
 def test_earliest_spike_decides():
     assert TimeCrossEntropy().predict(torch.tensor([[0.9, 0.3, 0.5]])).item() == 1
 

@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -7,7 +8,7 @@ from firstspike.config import ConfigError, load_config, parse_config
 from firstspike.data import bars, outline
 from firstspike.runs import resume, start
 from firstspike.training import Augment, Interrupted
-from firstspike.training.augment import shifted
+from firstspike.training.augment import cut_out, shifted
 
 pytestmark = pytest.mark.usefixtures("on_device")
 
@@ -90,8 +91,30 @@ def test_inputs_are_dropped():
     assert not torch.equal(lost[0], lost[1])
 
 
+def test_squares_are_blank():
+    source, image = seeded(1), torch.rand(2, 300, 18)
+    data = bars(silent_background=True)
+    data = replace(data, image=(2, 3, 3), blank=(INF, 9.0), times=image[0], labels=torch.zeros(300, dtype=torch.int64))
+    found = Augment(cutout=2)(image[:1], data, source)[0].unflatten(-1, (2, 3, 3))
+    cut = found != image[0].unflatten(-1, (2, 3, 3))
+    assert bool((found[:, 0][cut[:, 0]] == INF).all())
+    assert bool((found[:, 1][cut[:, 1]] == 9).all())
+    assert torch.equal(cut[:, 0], cut[:, 1])
+    corners = cut[:, 0].flatten(1).long().argmax(dim=1)
+    assert corners.unique().tolist() == [0, 1, 3, 4]  # where the square begins
+    assert set(cut[:, 0].sum(dim=(1, 2)).tolist()) == {1, 2, 4}
+
+
+def test_square_of_a_place():
+    cut = cut_out(torch.zeros(2, 16), torch.tensor([[0.0, 0.99], [0.5, 0.5]]), 3, (1, 4, 4), (7.0,))
+    assert cut.unflatten(-1, (4, 4)).tolist() == [
+        [[0, 0, 7, 7], [0, 0, 7, 7], [0, 0, 0, 0], [0, 0, 0, 0]],
+        [[0, 0, 0, 0], [0, 7, 7, 7], [0, 7, 7, 7], [0, 7, 7, 7]],
+    ]
+
+
 def test_each_member_draws_as_if_alone():
-    everything = {"flip": True, "shift": 1, "dropout": 0.2, "jitter": 0.1}
+    everything = {"flip": True, "shift": 1, "cutout": 1, "dropout": 0.2, "jitter": 0.1}
     found = augmented(times(), seeded(1, 2), **everything)
     assert torch.equal(found[1], augmented(times()[1:], seeded(2), **everything)[0])
 
@@ -109,13 +132,15 @@ def test_shift_needs_images():
         load_config("yin_yang", ["training.augment.shift=1"])
     with pytest.raises(ConfigError, match=r"training.augment.flip: yin_yang has no images to flip"):
         load_config("yin_yang", ["training.augment.flip=true"])
+    with pytest.raises(ConfigError, match=r"training.augment.cutout: yin_yang has no images to cut"):
+        load_config("yin_yang", ["training.augment.cutout=2"])
     with pytest.raises(ConfigError, match=r"training.augment.dropout: should be less than 1"):
         load_config("bars", ["training.augment.dropout=1"])
 
 
 @pytest.mark.parametrize("seeds", [1, 2])
 def test_a_run_with_varied_samples_goes_on_bit_for_bit(tmp_path, seeds):
-    varied = config({"train": 60}, augment={"flip": True, "shift": 1, "dropout": 0.1, "jitter": 0.1}, n_seeds=seeds)
+    varied = config({"train": 60}, augment={"flip": True, "shift": 1, "cutout": 1, "jitter": 0.1}, n_seeds=seeds)
     varied = varied.model_copy(update={"training": varied.training.model_copy(update={"epochs": 3})})
     start(tmp_path / "whole", varied, progress_bar=False)
     once = varied.model_copy(update={"training": varied.training.model_copy(update={"epochs": 1})})

@@ -81,6 +81,7 @@ def build(config: Config, data: Splits | None = None, parts: Parts | None = None
         substrate=substrates[0] if len(substrates) < count else substrates,
         augment=training.augment.build(),
         clip_grad_norm=training.clip_grad_norm,
+        weight_average=training.weight_average,
     )
 
 

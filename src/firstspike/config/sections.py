@@ -167,6 +167,9 @@ Training: Any = create_model(
     clip_grad_norm=(
         Positive | None, Field(None, description=argument_texts(Trainer)["clip_grad_norm"])
     ),
+    weight_average=(
+        Probability | None, Field(None, description=argument_texts(Trainer)["weight_average"])
+    ),
     max_weight_grad=(
         Positive | None,
         Field(None, description="bound on the weight gradient of one sample and neuron, for layers without their own"),

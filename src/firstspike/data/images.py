@@ -56,7 +56,7 @@ def images(
         dtype: of the times.
 
     Returns:
-        Times `(images, pixels)`, row by row, for each of the `thresholds`, and again for the "off" channels of `on_off`.
+        Times `(images, pixels)`, row by row, for each of the `thresholds`, then those of the "off" channels.
 
     Raises:
         ValueError: a window that violates `0 <= early < late`; no thresholds, or one outside [0, 1).

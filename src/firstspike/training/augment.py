@@ -1,4 +1,4 @@
-"""Training samples that vary from epoch to epoch: images flipped, shifted and cut, times with noise, inputs left out."""
+"""Training samples that vary from epoch to epoch: images flipped, shifted or cut, times with noise, inputs left out."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

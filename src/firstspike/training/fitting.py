@@ -14,6 +14,7 @@ from firstspike.data import SpikeData
 from firstspike.layers import Network, Record
 from firstspike.losses import earliest
 from firstspike.substrates import Substrate
+from firstspike.training.averaging import WeightAverage
 from firstspike.training.callbacks import Callbacks
 from firstspike.training.evaluation import Evaluation
 from firstspike.training.silent import SilentNeurons, activity_names, spiking_layers
@@ -84,6 +85,7 @@ class Member:
     schedule: LRScheduler | None
     silent: SilentNeurons
     substrate: Substrate
+    average: WeightAverage | None = None
     progress: Progress = field(default_factory=Progress)
 
     @property
@@ -122,9 +124,11 @@ class Member:
         ]
 
     def state_dict(self) -> dict[str, Any]:
-        """All that a training needs to continue bit for bit; ``network`` holds the weights."""
+        """All that a training needs to continue bit for bit; ``network`` holds the weights, averaged if they are."""
+        weights, average = self.network.state_dict(), self.average
         return {
-            "network": self.network.state_dict(),
+            "network": weights if average is None else weights | average.averages,
+            "average": None if average is None else average.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "groups": self.groups,
             "schedule": None if self.schedule is None else self.schedule.state_dict(),
@@ -155,6 +159,8 @@ class Member:
                 "weights fit that chip. To resume here nevertheless: firstspike resume --allow-other-chip"
             )
         self.network.load_state_dict(state["network"])
+        if self.average is not None:
+            self.average.load_state_dict(state["average"])
         self.optimizer.load_state_dict(state["optimizer"])
         if self.schedule is not None:
             self.schedule.load_state_dict(state["schedule"])

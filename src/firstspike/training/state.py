@@ -41,6 +41,7 @@ def checked_state(member: "Member", found: Any, where: str) -> dict[str, Any]:
         raise CheckpointError(f"{where} lacks {missing[0]!r}" if isinstance(found, Mapping) else f"{where} is no state")
     check_weights(found["network"], member.network.state_dict(), where)
     parts = {**found, "optimizer": optimizer_state(found["optimizer"], member.optimizer, f"{where}: optimizer")}
+    _check_average(found.get("average"), member, f"{where}: average")
     _check_silent(found["silent"], member, f"{where}: silent")
     _check_substrate(found["substrate"], member, f"{where}: substrate")
     _check_progress(found["progress"], member, f"{where}: progress")
@@ -48,6 +49,14 @@ def checked_state(member: "Member", found: Any, where: str) -> dict[str, Any]:
         epoch = found["progress"]["epoch"]
         parts["schedule"] = schedule_state(found["schedule"], member.schedule, epoch, f"{where}: schedule")
     return parts
+
+
+def _check_average(found: Any, member: "Member", where: str) -> None:
+    if (found is None) != (member.average is None):
+        had, has = ("none", "one") if found is None else ("one", "none")
+        raise CheckpointError(f"{where} of the weights: saved with {had}, the training has {has}; see weight_average")
+    if member.average is not None:
+        check_like(found, member.average.state_dict(), where)
 
 
 def _check_silent(found: Any, member: "Member", where: str) -> None:

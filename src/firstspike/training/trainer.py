@@ -3,8 +3,8 @@
 import logging
 import math
 import time
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from copy import deepcopy
 from pathlib import Path
 from typing import Any, TypeVar
@@ -18,9 +18,10 @@ from firstspike import losses
 from firstspike.data import SpikeData
 from firstspike.devices import check_float64, raise_deferred_errors
 from firstspike.layers import Network, Record, jitter_from
-from firstspike.ranges import Count, Positive, Seed
+from firstspike.ranges import Count, Positive, Probability, Seed
 from firstspike.seeding import generator
 from firstspike.substrates import Exact, Substrate
+from firstspike.training.averaging import WeightAverage
 from firstspike.training.callbacks import Callback, Callbacks, ProgressBar, Stop
 from firstspike.training.distributed import Distributed, Ranks, joined
 from firstspike.training.divergence import signs_of_failure, staying_finite
@@ -69,6 +70,9 @@ class Trainer:
         substrate: where spike times come from; by default the exact equations. With several networks it may be a list.
         augment: how training samples vary, ``augment(times, data, generators)``; see ``Augment``.
         clip_grad_norm: largest norm of a network's gradient; larger ones are scaled down to it.
+        weight_average: decay per batch, such as 0.999, of a moving average of the weights. Evaluations, checkpoints
+            and results then use the average; the optimiser continues from the trained weights, which a network keeps
+            after ``fit``. See ``averaged``.
 
     Raises:
         ValueError: lists of different lengths, or settings that do not fit the network.
@@ -86,6 +90,7 @@ class Trainer:
         substrate: Substrate | Sequence[Substrate] | None = None,
         augment: AugmentRule | None = None,
         clip_grad_norm: Positive | None = None,
+        weight_average: Probability | None = None,
     ) -> None:
         networks = [network] if isinstance(network, nn.Module) else list(network)
         if not networks:
@@ -119,12 +124,14 @@ class Trainer:
                 _one_each("schedule", schedule, len(networks)),
                 [silent, *(deepcopy(silent) for _ in networks[1:])],
                 _one_each("substrate", substrate or Exact(), len(networks), shared=True),
+                [None if weight_average is None else WeightAverage(x, weight_average) for x in networks],
                 strict=True,
             )
         ]
         self.objective = Objective(loss, tuple(regularizers))
         self.augment = augment
         self.clip_grad_norm = clip_grad_norm
+        self.weight_average = weight_average
         self._engine: Sequential | None = None  # of the training in progress
         check_float64(self.device)
 
@@ -236,9 +243,10 @@ class Trainer:
             self._engine = engine
             fit.callbacks.call("on_fit_start", fit)
             metrics = self._train(fit, engine, asked)
-            validations, tests = (
-                () if data is None else tuple(engine.evaluate(data)) for data in (fit.validation, fit.test)
-            )
+            with self.averaged():
+                validations, tests = (
+                    () if data is None else tuple(engine.evaluate(data)) for data in (fit.validation, fit.test)
+                )
         except BaseException as reason:
             fit.callbacks.call("on_interrupt", fit, reason)
             raise
@@ -264,7 +272,8 @@ class Trainer:
                 member.progress.seconds = time.monotonic() - began
             if totals is None:
                 raise Interrupted
-            fit.validations = [] if fit.validation is None else engine.evaluate(fit.validation)
+            with self.averaged():
+                fit.validations = [] if fit.validation is None else engine.evaluate(fit.validation)
             fit.rows = [
                 metrics_row(member, sums, len(fit.train), fit.validations[k] if fit.validations else None)
                 for k, (member, sums) in enumerate(zip(members, totals, strict=True))
@@ -311,6 +320,8 @@ class Trainer:
                 totals += engine.step(times, data.labels[chosen])
                 for member in members:
                     member.progress.batch += 1
+                    if member.average is not None:
+                        member.average.update()
                 fit.callbacks.call("on_batch_end", fit)
             raise_deferred_errors()
 
@@ -319,6 +330,19 @@ class Trainer:
             member.progress.end_epoch()
         found: list[list[float]] = totals.tolist()
         return found
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """With ``weight_average``, the networks have the averages as their weights inside; otherwise nothing changes.
+
+        with trainer.averaged():
+            torch.save(trainer.network.state_dict(), "weights.pt")
+        """
+        with ExitStack() as stack:
+            for member in self.members:
+                if member.average is not None:
+                    stack.enter_context(member.average.applied())
+            yield
 
     def evaluate(self, data: SpikeData) -> Evaluation:
         """Loss, accuracy, decisions and output times of the (first) network on labelled data.
@@ -330,7 +354,7 @@ class Trainer:
         """
         member = self.members[0]
         data = to_network(data, member.network)
-        with _opened(member.substrate, member.network):
+        with self.averaged(), _opened(member.substrate, member.network):
             return evaluate(member.network, self.objective, data, member.substrate)
 
     @torch.no_grad()
@@ -338,7 +362,7 @@ class Trainer:
         """Spike times of every layer of the (first) network, as its substrate sees them; see ``Network.record``."""
         member = self.members[0]
         parameter = next(member.network.parameters(), times)
-        with _opened(member.substrate, member.network):
+        with self.averaged(), _opened(member.substrate, member.network):
             found = record_in_parts(member.network, times.to(parameter), member.substrate)
         raise_deferred_errors()
         return found

@@ -1,0 +1,68 @@
+"""Moving averages of weights."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+_WARMUP = 10  # batches, about: until then the average forgets faster, or it would remember the initial weights
+
+
+class WeightAverage:
+    """Exponential moving average of a network's parameters, updated after every batch.
+
+        average <- d average + (1 - d) parameters,    d = min(decay, (1 + n) / (10 + n)) after n batches
+
+    Small `d` at the start lets it forget the initial weights. Averages of weights along a training often decide better
+    than the last weights (Polyak and Juditsky, SIAM J. Control Optim. 30, 838, 1992).
+
+    Args:
+        network: whose parameters are averaged; they are read at each ``update``.
+        decay: at 0.999 the average is over about the last 1000 batches.
+
+    Raises:
+        ValueError: a decay outside (0, 1).
+    """
+
+    def __init__(self, network: nn.Module, decay: float) -> None:
+        if not 0 < decay < 1:
+            raise ValueError(f"weight_average: expected a decay between 0 and 1, such as 0.999, got {decay}")
+        self.decay, self.batches = decay, 0
+        self.parameters = dict(network.named_parameters())
+        self.averages = {name: parameter.detach().clone() for name, parameter in self.parameters.items()}
+
+    @torch.no_grad()
+    def update(self) -> None:
+        """Take in the parameters as they are after one more batch."""
+        decay = min(self.decay, (1 + self.batches) / (_WARMUP + self.batches)) if self.batches else 0.0
+        for name, average in self.averages.items():
+            average.lerp_(self.parameters[name], 1 - decay)
+        self.batches += 1
+
+    @contextmanager
+    def applied(self) -> Iterator[None]:
+        """The averages take the place of the parameters inside."""
+        own = self._swapped(self.averages)
+        try:
+            yield
+        finally:
+            self._swapped(own)
+
+    @torch.no_grad()
+    def _swapped(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Write values into the parameters; what they were."""
+        before = {name: parameter.detach().clone() for name, parameter in self.parameters.items()}
+        for name, parameter in self.parameters.items():
+            parameter.copy_(values[name])
+        return before
+
+    def state_dict(self) -> dict[str, Any]:
+        """Number of batches, and the trained parameters: the averages are the weights of a checkpoint."""
+        return {"batches": self.batches, "trained": {name: p.detach() for name, p in self.parameters.items()}}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore a saved state into a network that has the averages as its parameters."""
+        self.batches = state["batches"]
+        self.averages = self._swapped(state["trained"])
