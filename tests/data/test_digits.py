@@ -1,10 +1,13 @@
+import math
 import sys
 
+import numpy as np
 import pytest
 import torch
 from sklearn.datasets import load_digits
 
 from firstspike.data import DATASETS, digits
+from firstspike.data.images import images
 
 
 @pytest.fixture(scope="module")
@@ -68,3 +71,48 @@ def test_missing_scikit_learn(monkeypatch):
     monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
     with pytest.raises(ImportError, match=r'pip install "firstspike\[digits\]"'):
         digits()
+
+
+def one_image(**encoding):
+    """Spike times of four pixels of rising brightness, channel after channel."""
+    pixels = np.array([[[0, 51, 128, 255]]], dtype=np.uint8)
+    data = images(
+        pixels, torch.zeros(1, dtype=torch.int64), ("one",), early=0.0, late=1.0, dtype=torch.float64, **encoding
+    )
+    assert data.blank == pytest.approx([channel[0] for channel in data.times.unflatten(1, (-1, 4))[0].tolist()])
+    return data.times.unflatten(1, (-1, 4))[0]
+
+
+def test_logarithmic_times():
+    b = torch.tensor([0, 0.2, 128 / 255, 1], dtype=torch.float64)
+    on, off = one_image(curvature=255, on_off=True)
+    assert torch.allclose(on, 1 - torch.log1p(255 * b) / math.log(256))
+    assert torch.allclose(off, 1 - torch.log1p(255 * (1 - b)) / math.log(256))
+    doubled = images(np.array([[[0, 1, 3, 7]]], dtype=np.uint8), torch.zeros(1).long(), ("one",), curvature=255).times[
+        0
+    ]
+    assert torch.allclose(doubled.diff(), doubled.diff()[0])
+    assert torch.allclose(one_image(curvature=1e-6), 1 - b)
+
+
+def test_an_input_for_each_threshold():
+    on = one_image(thresholds=(0.0, 0.2, 0.5))
+    assert torch.allclose(on[1], torch.tensor([1, 1, 1 - (128 / 255 - 0.2) / 0.8, 0], dtype=torch.float64))
+    assert torch.allclose(on[2], torch.tensor([1, 1, 1 - (128 / 255 - 0.5) / 0.5, 0], dtype=torch.float64))
+    assert torch.equal(on[0], one_image()[0])
+    both = one_image(thresholds=(0.0, 0.5), on_off=True)
+    assert torch.equal(
+        both, torch.stack([*one_image(thresholds=(0.0, 0.5)), *one_image(thresholds=(0.0, 0.5), invert=False)])
+    )
+    assert torch.allclose(both[3], torch.tensor([0, 0.4, 1, 1], dtype=torch.float64))
+
+
+def test_what_is_not_above_a_threshold_is_background():
+    both = one_image(thresholds=(0.5,), on_off=True, silent_background=True)
+    assert both.isinf().tolist() == [[True, True, False, False], [False, False, True, True]]
+
+
+@pytest.mark.parametrize("thresholds", [(), (1.0,), (0.0, -0.1)])
+def test_wrong_thresholds(thresholds):
+    with pytest.raises(ValueError, match="thresholds: expected at least one number in"):
+        one_image(thresholds=thresholds)
