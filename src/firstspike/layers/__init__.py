@@ -3,6 +3,7 @@
 from torch import nn
 
 from firstspike.layers.conv import EarliestPool2d, LIFConv2d
+from firstspike.layers.cost import LayerCost, fan_out, layer_costs
 from firstspike.layers.delay import Delay, DelayRule, jitter_from, part_of_batch, project_delays_
 from firstspike.layers.ensemble import Ensemble, ensemble
 from firstspike.layers.init import firing_weights
@@ -46,6 +47,7 @@ __all__ = [
     "LIFRecurrent",
     "LIFSpikeTrains",
     "Layer",
+    "LayerCost",
     "MaximumReadout",
     "MembraneReadout",
     "Multiplex",
@@ -55,10 +57,12 @@ __all__ = [
     "Record",
     "RecurrentState",
     "ensemble",
+    "fan_out",
     "firing_weights",
     "first_of",
     "form_of",
     "jitter_from",
+    "layer_costs",
     "part_of_batch",
     "passing_weights",
     "project_delays_",

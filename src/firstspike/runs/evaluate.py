@@ -1,6 +1,6 @@
 """Evaluation of a run on labelled data: as numbers, as text, and as files in the run folder.
 
-evaluation/NAME.json    accuracy, loss, silent fractions, decision time, confusion matrix
+evaluation/NAME.json    accuracy, loss, silent fractions, decision time, spikes and synaptic events, confusion matrix
 spikes/NAME.npz         spike times of every layer, labels, predictions; ``numpy.load`` needs no pickle
 """
 
@@ -16,6 +16,7 @@ import numpy as np
 
 from firstspike.data import SpikeData, Splits
 from firstspike.data.files import read_labelled, read_times
+from firstspike.layers.cost import LayerCost, layer_costs
 from firstspike.layers.named import named_lif_layers, named_spikes
 from firstspike.runs.files import whole_file, write_whole
 from firstspike.runs.loaded import LoadedRun
@@ -112,10 +113,26 @@ class RunEvaluation:
             "silent": dict(zip(self.layers, found.silent, strict=True)),
             "decided": found.decided,
             "decision_time": time if math.isfinite(time) else None,
+            "cost": {layer.name: {"spikes": layer.spikes, "synaptic_events": layer.events} for layer in self.cost()},
+            "cost_until_decision": {
+                layer.name: {"spikes": layer.spikes, "synaptic_events": layer.events} for layer in self.cost(True)
+            },
             "classes": names,
             "decisions": [*names, "silent"][: counts.shape[1]],
             "confusion": counts.tolist(),
         }
+
+    def cost(self, until_decision: bool = False) -> list[LayerCost]:
+        """Spikes and synaptic events per sample, by layer; see ``layer_costs``.
+
+        Args:
+            until_decision: only up to the first output spike of each sample; [] for a readout.
+        """
+        if not until_decision:
+            return layer_costs(self.run.network, self.record)
+        if self.evaluation.readout:
+            return []
+        return layer_costs(self.run.network, self.record, self.evaluation.times.amin(dim=-1))
 
     @property
     def spikes(self) -> dict[str, np.ndarray]:
@@ -160,6 +177,10 @@ class RunEvaluation:
             f"silent: {silent}",
             decided,
         ]
+        for key, what in (("cost", "per sample"), ("cost_until_decision", "until the decision")):
+            if layers := found[key].values():
+                spikes, events = (sum(layer[x] for layer in layers) for x in ("spikes", "synaptic_events"))
+                lines.append(f"{what}: {spikes:.0f} spikes, {events:.0f} synaptic events")
         if len(found["classes"]) <= _TABLE_UP_TO:
             lines += ["", *table(found["classes"], found["decisions"], found["confusion"])]
         return "\n".join(lines)
