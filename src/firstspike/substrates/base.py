@@ -1,5 +1,6 @@
 """What a substrate is: it yields the spike times of a network, and the exact gradient is taken at them."""
 
+import warnings
 from abc import ABC, abstractmethod
 from typing import Any, ClassVar, Self
 
@@ -7,6 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.func import functional_call
+from torch.nn import functional
 
 from firstspike.layers import Delay, LIFLayer, LIFLinear, LIFSpikeTrains, Network, Record
 
@@ -134,6 +136,29 @@ class _Recorder(nn.Module):
 
     def forward(self, seen: Record) -> Record:
         return self.network.record(seen.inputs, seen.layers)
+
+
+def within_budget(trains: Float[Tensor, "batch out spikes"], layer: LIFSpikeTrains) -> Float[Tensor, "batch out most"]:
+    """Sorted trains as ``layer`` gives them: with ``max_spikes`` columns, and what its ``overflow`` says about more.
+
+    Raises:
+        ValueError: trains that are longer, where that is an error.
+    """
+    most, columns = layer.max_spikes, trains.shape[-1]
+    if columns <= most:
+        return functional.pad(trains, (0, most - columns), value=torch.inf)
+    check_room(layer, torch.isfinite(trains[..., most]))
+    return trains[..., :most]
+
+
+def check_room(layer: LIFSpikeTrains, over: Tensor) -> None:
+    """Raise a ValueError, or warn, where neurons spike more often than there is room for, as ``overflow`` says."""
+    if layer.overflow == "drop" or not bool(over.any()):
+        return
+    message = f"{int(over.sum())} neurons spike more than max_spikes={layer.max_spikes} times"
+    if layer.overflow == "error":
+        raise ValueError(f"{message}; raise max_spikes, or drop the later spikes with overflow='drop'")
+    warnings.warn(f"{message}. Their later spikes are dropped", stacklevel=2)
 
 
 def record_at(network: Network, seen: Record, used: dict[str, Tensor]) -> Record:

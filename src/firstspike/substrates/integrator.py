@@ -1,7 +1,6 @@
 """A simulation in time steps: what a clock-driven simulator would see."""
 
 import math
-import warnings
 from typing import Any
 
 import torch
@@ -11,7 +10,7 @@ from torch import Tensor
 from firstspike.layers import LIFLinear, LIFSpikeTrains
 from firstspike.ranges import Positive
 from firstspike.spiketime.response import kappa
-from firstspike.substrates.base import LayerByLayer
+from firstspike.substrates.base import LayerByLayer, check_room
 
 _LOOK = 32  # steps between two looks whether anything can still happen
 
@@ -107,7 +106,7 @@ class Integrator(LayerByLayer):
                 voltage = torch.where(free > time, trains.reset, voltage)
             reached = voltage >= threshold
             if trains is not None:
-                self._check_room(trains, reached & (count == most))
+                check_room(trains, reached & (count == most))
                 voltage = torch.where(reached, trains.reset, voltage)
                 free = torch.where(reached, time + trains.refractory, free)
             spiking = reached & (count < most)
@@ -118,16 +117,6 @@ class Integrator(LayerByLayer):
                 if not bool((rising & (count < most)).any()):
                     break
         return found
-
-    @staticmethod
-    def _check_room(layer: LIFSpikeTrains, over: Tensor) -> None:
-        """Raise a ValueError, or warn, where neurons spike more often than they may."""
-        if layer.overflow == "drop" or not bool(over.any()):
-            return
-        message = f"{int(over.sum())} neurons spike more than max_spikes={layer.max_spikes} times"
-        if layer.overflow == "error":
-            raise ValueError(f"{message}; raise max_spikes, or drop the later spikes with overflow='drop'")
-        warnings.warn(f"{message}. Their later spikes are dropped", stacklevel=2)
 
 
 def _into(

@@ -1,5 +1,6 @@
 """The exact equations with the imperfections of a device put in: hardware-aware training."""
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -8,10 +9,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from firstspike.devices import sent
-from firstspike.layers import Delay, LIFLinear
+from firstspike.layers import Delay, LIFLinear, LIFSpikeTrains
+from firstspike.neuron import LIF
 from firstspike.ranges import Finite, NotNegative, Positive, Probability, Seed
 from firstspike.seeding import generator
-from firstspike.spiketime import first_spike_time
+from firstspike.spiketime import first_spike_time, spike_trains
 from firstspike.substrates.base import LayerByLayer
 from firstspike.substrates.quantisation import QuantisedWeights, WeightQuantiser
 
@@ -108,6 +110,7 @@ class Noisy(Imperfect, LayerByLayer):
     """
 
     kind = "noisy"
+    trains = True
 
     threshold_offset: Finite = 0.0
     threshold_spread: NotNegative = 0.0
@@ -151,22 +154,49 @@ class Noisy(Imperfect, LayerByLayer):
         self, index: int, layer: LIFLinear, times: Float[Tensor, "batch inputs"]
     ) -> Float[Tensor, "batch outputs"]:
         """See ``LayerByLayer``."""
+        weight, delay = self._synapses(layer)
+
+        def first(times: Tensor, neuron: LIF) -> Tensor:
+            return first_spike_time(times, weight, neuron, delay=delay, backend=layer.backend)
+
+        return self.imperfect(self._with_thresholds(index, layer, times, first))
+
+    def spike_trains(self, index: int, layer: LIFSpikeTrains, times: Tensor) -> Float[Tensor, "batch outputs spikes"]:
+        """See ``LayerByLayer``."""
+        weight, delay = self._synapses(layer)
+
+        def every(times: Tensor, neuron: LIF) -> Tensor:
+            return spike_trains(
+                times, weight, neuron, max_spikes=layer.max_spikes, delay=delay, refractory=layer.refractory,
+                reset=layer.reset, overflow=layer.overflow, backend=layer.backend,
+            )  # fmt: skip
+
+        found = self.imperfect(self._with_thresholds(index, layer, layer.seen(times), every))
+        return found.sort(dim=-1).values  # jitter may exchange spikes, and lost ones leave gaps
+
+    def _synapses(self, layer: LIFLinear | LIFSpikeTrains) -> tuple[Tensor, Tensor | None]:
+        """Weights and delays of a layer in this run."""
         weight, delay = self.quantiser(layer.weight), layer.delay_in_pass()
         if delay is not None and self.delay_jitter:
             delay = (delay + self.noise.normal(self.delay_jitter, tuple(delay.shape), delay)).clamp(min=0)
+        return weight, delay
+
+    def _with_thresholds(
+        self, index: int, layer: LIFLinear | LIFSpikeTrains, times: Tensor, spikes: Callable[[Tensor, LIF], Tensor]
+    ) -> Tensor:
+        """Spikes of neurons with the thresholds of this run."""
         neuron = layer.neuron
-        threshold = torch.as_tensor(neuron.threshold, dtype=weight.dtype, device=weight.device).expand(
-            layer.out_features
-        )
-        noisy = self._thresholds(index, threshold, len(times))
+        nominal = torch.as_tensor(neuron.threshold, dtype=layer.weight.dtype, device=layer.weight.device)
+        noisy = self._thresholds(index, nominal.expand(layer.out_features), len(times))
+        if isinstance(layer, LIFSpikeTrains):
+            noisy = torch.maximum(noisy, layer.reset + LOWEST_THRESHOLD * (nominal - layer.reset))
+        if noisy.ndim == 1:
+            return spikes(times, replace(neuron, threshold=noisy))
 
-        def first(times: Tensor, threshold: Tensor) -> Tensor:
-            lif = replace(neuron, threshold=threshold)
-            return first_spike_time(times, weight, lif, delay=delay, backend=layer.backend)
+        def one(times: Tensor, threshold: Tensor) -> Tensor:
+            return spikes(times, replace(neuron, threshold=threshold))
 
-        each = noisy.ndim == 2
-        found = torch.vmap(first)(times.unsqueeze(1), noisy).squeeze(1) if each else first(times, noisy)
-        return self.imperfect(found)
+        return torch.vmap(one)(times.unsqueeze(1), noisy).squeeze(1)
 
     def _thresholds(self, index: int, nominal: Float[Tensor, " out"], batch: int) -> Float[Tensor, "..."]:
         """Thresholds of the neurons, or of each sample and neuron."""

@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from importlib.metadata import version
-from typing import Annotated, Any, ClassVar, Self
+from typing import Annotated, Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -18,8 +18,8 @@ from annotated_types import Ge, Gt, Le
 from jaxtyping import Float
 from torch import Tensor
 
-from firstspike.layers import LIFLinear, Network
-from firstspike.substrates.base import LayerByLayer, SubstrateError, first_line
+from firstspike.layers import LIFLinear, LIFSpikeTrains, Network
+from firstspike.substrates.base import LayerByLayer, SubstrateError, first_line, within_budget
 from firstspike.substrates.windows import Windows, recorded
 
 TAU_MS = 10.0
@@ -32,8 +32,9 @@ class Simulator(LayerByLayer):
     """A simulator, whose neurons are PyNN's ``IF_curr_exp``.
 
     Each LIF layer is one run, in which the samples of a batch follow one another. The next layer gets what was
-    recorded, the first spike of each neuron and sample. All delays are put on the times of the spikes that go in, so
-    that none is rounded to a step. After the last input of a sample its window lasts until membranes are at rest.
+    recorded: the first spike of each neuron and sample, of ``LIFSpikeTrains`` the train. All delays are put on the
+    times of the spikes that go in, so that none is rounded to a step. After the last input of a sample its window lasts
+    until membranes are at rest.
 
     Args:
         step: time step of the simulation, in units of ``tau_syn``.
@@ -43,6 +44,8 @@ class Simulator(LayerByLayer):
     Raises:
         ValueError: a step below 0.0001 or above 1, a duration that is not longer than a step, or not finite.
     """
+
+    trains = True
 
     title: ClassVar[str]
     """Name."""
@@ -69,9 +72,13 @@ class Simulator(LayerByLayer):
         """See ``Substrate``."""
         super().open(network)
         for index, layer in enumerate(network):
-            tau_mem = layer.neuron.tau_mem if isinstance(layer, LIFLinear) else 1.0
+            if not isinstance(layer, LIFLinear | LIFSpikeTrains):
+                continue
+            tau_mem = layer.neuron.tau_mem
             if not isinstance(tau_mem, Tensor) and math.isinf(tau_mem):
                 raise ValueError(f"layer {index}: {self.title} has no neurons without leak (tau_mem inf)")
+            if isinstance(layer, LIFSpikeTrains):
+                self._check_refractory(f"layer {index}", layer.refractory / _unit(layer))
         self._sim = self._load()
         return self
 
@@ -86,46 +93,65 @@ class Simulator(LayerByLayer):
             return settings
         return settings | {"versions": {name: version(name) for name in ("pynn", self.package)}}
 
-    @torch.no_grad()
+    def _check_refractory(self, layer: str, refractory: float) -> None:
+        """Raise a ValueError where the simulator does not have a refractory time, in units of ``tau_syn``."""
+
     def spikes(
         self, index: int, layer: LIFLinear, times: Float[Tensor, "batch inputs"]
     ) -> Float[Tensor, "batch outputs"]:
         """See ``LayerByLayer``."""
+        return self._simulated(layer, times.unsqueeze(-1))[..., 0]
+
+    def spike_trains(self, index: int, layer: LIFSpikeTrains, times: Tensor) -> Float[Tensor, "batch outputs spikes"]:
+        """See ``LayerByLayer``."""
+        return within_budget(self._simulated(layer, layer.seen(times)), layer)
+
+    @torch.no_grad()
+    def _simulated(
+        self, layer: LIFLinear | LIFSpikeTrains, times: Float[Tensor, "batch inputs spikes"]
+    ) -> Float[Tensor, "batch outputs found"]:
+        """All spikes of a layer, those of first spikes with a refractory time that lets few neurons spike again."""
         if self._sim is None:
             raise ValueError(f"{self.title} is not open: call open(network) first")
         delay = layer.delay_in_pass()
-        arrival = times if delay is None else (times.unsqueeze(-2) + delay).flatten(-2)
+        arrival = times if delay is None else (times.unsqueeze(-3) + delay.unsqueeze(-1)).flatten(-3, -2)
         tau_mem, tau_syn, threshold = (
             torch.as_tensor(value, dtype=torch.float64).detach().cpu().numpy()
             for value in (layer.neuron.tau_mem, layer.neuron.tau_syn, layer.neuron.threshold)
         )
-        unit = float(tau_syn.mean())
+        unit = _unit(layer)
+        slowest = float(max(tau_mem.max(), tau_syn.max())) / unit
+        reset, refractory, rest = 0.0, self.rest / 2 * slowest, self.rest * slowest
+        if isinstance(layer, LIFSpikeTrains):
+            reset, refractory = layer.reset, layer.refractory / unit
+            rest = rest + refractory
         found = self._simulate(
             arrival.detach().cpu().double().numpy() / unit,
             layer.weight.detach().cpu().double().numpy(),
-            {"tau_mem": tau_mem / unit, "tau_syn": tau_syn / unit, "threshold": threshold},
+            _Cells(tau_mem / unit, tau_syn / unit, threshold, reset, refractory),
+            rest,
         )
         return torch.from_numpy(found * unit).to(times)
 
     def _simulate(
         self,
-        arrival: Float[np.ndarray, "batch sources"],
+        arrival: Float[np.ndarray, "batch sources spikes"],
         weight: Float[np.ndarray, "out inputs"],
-        cells: dict[str, Float[np.ndarray, "..."]],
-    ) -> Float[np.ndarray, "batch out"]:
-        """First spikes of a layer. All times are in units of ``tau_syn``."""
+        cells: "_Cells",
+        rest: float,
+    ) -> Float[np.ndarray, "batch out found"]:
+        """Spikes of a layer, in windows that last until so long after the last input; times in units of ``tau_syn``."""
         arrival = np.where(arrival > self.duration, np.inf, arrival)
         arrives = np.isfinite(arrival)
         if not arrives.any():
-            return np.full((len(arrival), len(weight)), np.inf)
-        slowest = float(max(cells["tau_mem"].max(), cells["tau_syn"].max()))
+            return np.full((len(arrival), len(weight), 1), np.inf)
         begin, last = float(arrival[arrives].min()) - 1, float(arrival[arrives].max())
         step_ms = max(round(1000 * self.step * TAU_MS), 1) / 1000
         delay_ms = self._delay(step_ms)
         windows = Windows(
             samples=len(arrival),
             start=begin,
-            length=math.ceil(last - begin + self.rest * slowest),
+            length=math.ceil(last - begin + rest),
             unit_ms=TAU_MS,
             lead_ms=LEAD_MS + 2 * delay_ms,
         )
@@ -134,31 +160,35 @@ class Simulator(LayerByLayer):
             try:
                 self._setup(step_ms, delay_ms)
                 before = _sources(sim, windows.trains(arrival))
-                neurons = self._neurons(cells, refractory=self.rest / 2 * slowest)
-                after = sim.Population(len(weight), neurons, initial_values={"v": 0.0})
+                after = sim.Population(len(weight), self._neurons(cells), initial_values={"v": 0.0})
                 connect = _project if arrival.shape[1] == weight.shape[1] else _project_each
                 connect(sim, before, after, weight, delay_ms)
                 after.record("spikes")
                 sim.run(round(math.ceil((windows.run_ms + delay_ms) / step_ms) * step_ms, 3))  # whole steps
                 index, at = recorded(after)
-                found = windows.first(after.size, index, at - delay_ms)
+                found = windows.each(after.size, index, at - delay_ms)
                 sim.end()
             except Exception as error:  # each simulator has its own
                 raise SubstrateError(f"{self.title} failed: {first_line(error)}") from error
         return np.where(found > self.duration, np.inf, found)
 
-    def _neurons(self, cells: dict[str, Float[np.ndarray, "..."]], refractory: float) -> Any:
+    def _neurons(self, cells: "_Cells") -> Any:
         """The cell type; in the model's own unit the capacity is ``tau_syn``."""
-        tau_syn = cells["tau_syn"]
+        tau_syn = cells.tau_syn
         values = {
-            "tau_m": self._tau_mem(cells["tau_mem"], tau_syn) * TAU_MS,
+            "tau_m": self._tau_mem(cells.tau_mem, tau_syn) * TAU_MS,
             "tau_syn_E": tau_syn * TAU_MS,
             "tau_syn_I": tau_syn * TAU_MS,
             "cm": tau_syn,
-            "v_thresh": cells["threshold"] * TAU_MS,
+            "v_thresh": cells.threshold * TAU_MS,
         }
         each = {name: value if value.ndim else float(value) for name, value in values.items()}
-        rest = {"v_rest": 0.0, "v_reset": 0.0, "i_offset": 0.0, "tau_refrac": refractory * TAU_MS}
+        rest = {
+            "v_rest": 0.0,
+            "i_offset": 0.0,
+            "v_reset": cells.reset * TAU_MS,
+            "tau_refrac": cells.refractory * TAU_MS,
+        }
         return self._sim.IF_curr_exp(**each, **rest)
 
     def _tau_mem(
@@ -192,6 +222,21 @@ class Simulator(LayerByLayer):
         with warnings.catch_warnings(), redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
             warnings.simplefilter("ignore")
             yield
+
+
+class _Cells(NamedTuple):
+    """Neurons of a layer, in units of ``tau_syn``; the first three one number or one for each neuron."""
+
+    tau_mem: Float[np.ndarray, "..."]
+    tau_syn: Float[np.ndarray, "..."]
+    threshold: Float[np.ndarray, "..."]
+    reset: float
+    refractory: float
+
+
+def _unit(layer: LIFLinear | LIFSpikeTrains) -> float:
+    """``tau_syn`` of a layer, on average over its neurons."""
+    return float(torch.as_tensor(layer.neuron.tau_syn, dtype=torch.float64).mean())
 
 
 def _sources(sim: Any, trains: list[Float[np.ndarray, " spikes"]]) -> Any:

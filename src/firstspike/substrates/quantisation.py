@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from firstspike.layers import LIFLinear, Network
+from firstspike.layers import LIFLinear, LIFSpikeTrains, Network
 from firstspike.substrates.base import Substrate
 
 
@@ -39,7 +39,9 @@ class WeightQuantiser:
         """The stored weights of all LIF layers, by the names of the network's; none where nothing is rounded."""
         if self.scale is None and self.limit is None:
             return {}
-        layers = ((index, layer) for index, layer in enumerate(network) if isinstance(layer, LIFLinear))
+        layers = (
+            (index, layer) for index, layer in enumerate(network) if isinstance(layer, LIFLinear | LIFSpikeTrains)
+        )
         return {f"{index}.weight": self(layer.weight.detach()) for index, layer in layers}
 
     @torch.no_grad()
@@ -47,7 +49,7 @@ class WeightQuantiser:
         """Clip weights to the limit. Otherwise they would drift beyond it without an effect."""
         if self.limit is not None:
             for layer in network:
-                if isinstance(layer, LIFLinear):
+                if isinstance(layer, LIFLinear | LIFSpikeTrains):
                     layer.weight.clamp_(-self.limit, self.limit)
 
 

@@ -14,14 +14,15 @@ class Nest(Simulator):
     """NEST with precise spike times: inputs and spikes are not bound to steps, and right to about 1e-11 ``tau_syn``.
 
     Only whether a membrane reached its threshold in between is looked at in steps, and at inputs: a membrane that
-    touches the threshold for less than a step may be missed.
+    touches the threshold for less than a step may be missed. Its refractory times are whole steps, and at least one:
+    layers of spike trains need such a ``refractory``.
 
     Args:
         step: see ``Simulator``.
         duration: see ``Simulator``.
 
     Raises:
-        ValueError: see ``Simulator``.
+        ValueError: see ``Simulator``; in ``open``, a layer of spike trains with a refractory time that NEST lacks.
     """
 
     kind = "nest"
@@ -29,6 +30,14 @@ class Nest(Simulator):
     rest = 35.0  # exp(-35) is below the resolution of float64
     path = ""  # with nest-config in it PyNN would compile neurons of its own that are not needed
     options: ClassVar = {"spike_precision": "off_grid", "verbosity": "error"}
+
+    def _check_refractory(self, layer: str, refractory: float) -> None:
+        steps = refractory / self.step
+        if round(steps) < 1 or abs(steps - round(steps)) > 1e-6 * steps:
+            raise ValueError(
+                f"{layer}: NEST has refractory times of whole steps, at least one, and the step is {self.step:g} "
+                f"tau_syn; got a refractory time of {refractory:g}. Set the layer's refractory, or substrate.step"
+            )
 
     def _delay(self, step_ms: float) -> float:
         # NEST works in slices as long as the shortest delay: a long one makes it several times faster

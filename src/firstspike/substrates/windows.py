@@ -34,16 +34,25 @@ class Windows:
         """Milliseconds until the last window ends."""
         return self.lead_ms + self.samples * self.length * self.unit_ms
 
-    def trains(self, times: Float[np.ndarray, "samples sources"]) -> list[Float[np.ndarray, " spikes"]]:
+    def trains(
+        self, times: Float[np.ndarray, "samples sources"] | Float[np.ndarray, "samples sources spikes"]
+    ) -> list[Float[np.ndarray, " spikes"]]:
         """For each source its spikes in the run, in order and in milliseconds; ``inf`` is no spike."""
-        begin = np.arange(self.samples)[:, None] * self.length - self.start
-        at = np.sort((times + begin) * self.unit_ms + self.lead_ms, axis=0)
-        return [train[np.isfinite(train)] for train in at.T]
+        times = times.reshape(*times.shape[:2], -1)
+        begin = np.arange(self.samples)[:, None, None] * self.length - self.start
+        at = np.sort(((times + begin) * self.unit_ms + self.lead_ms).swapaxes(0, 1).reshape(times.shape[1], -1))
+        return [train[np.isfinite(train)] for train in at]
 
     def first(
         self, neurons: int, index: Sequence[int] | Int[np.ndarray, " spikes"], at_ms: Float[np.ndarray, " spikes"]
     ) -> Float[np.ndarray, "samples neurons"]:
-        """The first spike of each neuron in each window, in the unit and on the clock of its sample.
+        """The first spike of each neuron in each window: see ``each``."""
+        return self.each(neurons, index, at_ms)[..., 0]
+
+    def each(
+        self, neurons: int, index: Sequence[int] | Int[np.ndarray, " spikes"], at_ms: Float[np.ndarray, " spikes"]
+    ) -> Float[np.ndarray, "samples neurons spikes"]:
+        """The spikes of each neuron in each window, in the unit and on the clock of its sample.
 
         Args:
             neurons: how many.
@@ -51,15 +60,20 @@ class Windows:
             at_ms: when, in milliseconds of the run, in any order.
 
         Returns:
-            Times, ``inf`` where there was none. Spikes outside of all windows are left out.
+            Sorted times, ``inf`` after the last one; as many columns as the busiest neuron needs, at least 1. Spikes
+            outside of all windows are left out.
         """
-        found = np.full((self.samples, neurons), np.inf)
         at = (np.asarray(at_ms, dtype=np.float64) - self.lead_ms) / self.unit_ms
         window = np.floor(at / self.length).astype(np.int64)
         inside = (window >= 0) & (window < self.samples)
         at, window, index = at[inside], window[inside], np.asarray(index, dtype=np.int64)[inside]
-        np.minimum.at(found, (window, index), at - window * self.length + self.start)
-        return found
+        at, row = at - window * self.length + self.start, window * neurons + index
+        order = np.lexsort((at, row))
+        count = np.bincount(row, minlength=self.samples * neurons)
+        nth = np.arange(len(row)) - (np.cumsum(count) - count)[row[order]]
+        found = np.full((self.samples * neurons, max(1, int(count.max(initial=0)))), np.inf)
+        found[row[order], nth] = at[order]
+        return found.reshape(self.samples, neurons, -1)
 
 
 def recorded(population: Any) -> Spikes:

@@ -9,6 +9,7 @@ from typing import Any, Self
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn import functional
 
 from firstspike.layers import BiasSpikes, Network, Record
 from firstspike.ranges import NotNegative, Positive, Retries, Size
@@ -59,6 +60,7 @@ class BrainScaleS2(Bss2):
     """
 
     kind = "brainscales2"
+    trains = True
     exclusive = True
 
     calibration: str = "calibrations/{chip}.pbin"
@@ -169,8 +171,10 @@ class _Chip:
         """Where the samples are in the run, and the spikes from outside that come before the end of a window."""
         unit = self.clock.unit_us
         bias = [layer.times.cpu().double() for layer in network if isinstance(layer, BiasSpikes)]
-        fixed = self.clock.floor(torch.cat([*bias, received.new_empty(0)])).expand(len(received), -1)
-        outside = torch.cat([received, fixed], dim=1)
+        trains = received if received.ndim > 2 else received.unsqueeze(-1)
+        fixed = self.clock.floor(torch.cat([*bias, received.new_empty(0)])).unsqueeze(-1).expand(len(received), -1, -1)
+        fixed = functional.pad(fixed, (0, trains.shape[-1] - 1), value=math.inf)
+        outside = torch.cat([trains, fixed], dim=1)
         arriving = outside[torch.isfinite(outside)]
         ticks = round(min(float(arriving.min()), 0.0) * unit / CLOCK_US) if len(arriving) else 0
         span = math.ceil(self.used.window * self.used.tau_us / CLOCK_US - 1e-6)

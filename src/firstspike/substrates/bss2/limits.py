@@ -6,9 +6,9 @@ Sources: electronicvisions' brainscales2-demos and pynn-brainscales, and the set
 import math
 from dataclasses import dataclass
 
-from torch import Tensor
+from torch import Tensor, nn
 
-from firstspike.layers import BiasSpikes, Delay, LIFLinear, Multiplex, Network
+from firstspike.layers import BiasSpikes, Delay, FirstSpike, LIFLinear, LIFSpikeTrains, Multiplex, Network, Readout
 
 CIRCUITS = 512
 """Neuron circuits; several are joined for a neuron with many inputs."""
@@ -55,7 +55,7 @@ class Clock:
         return (SHORTEST_DELAY_US + DELAY_STEP_US * steps.clamp(0, most)) / self.unit_us
 
 
-def circuits_of(layer: LIFLinear | Delay) -> int:
+def circuits_of(layer: LIFLinear | LIFSpikeTrains | Delay) -> int:
     """How many of the chip's circuits a layer takes."""
     if isinstance(layer, Delay):
         return 2 * layer.features
@@ -69,17 +69,17 @@ def clock_for(network: Network, tau_us: float) -> Clock:
         ValueError: layers that the chip does not have, more circuits than it has, delays out of its range.
     """
     problems, needed = [], {}
-    lifs = [index for index, layer in enumerate(network) if isinstance(layer, LIFLinear)]
+    lifs = [index for index, layer in enumerate(network) if _on_chip(layer)]
     for index, layer in enumerate(network):
         match layer:
-            case LIFLinear():
+            case LIFLinear() | LIFSpikeTrains() if _on_chip(layer):
                 needed[index] = circuits_of(layer)
                 problems += [f"layer {index}: {problem}" for problem in _lif_problems(layer)]
             case Delay():
                 needed[index] = circuits_of(layer)
                 if not lifs or index > lifs[-1]:
                     problems.append(f"layer {index}: delays after the last LIF layer; the chip only has axonal ones")
-            case BiasSpikes() | Multiplex():
+            case BiasSpikes() | Multiplex() | FirstSpike() | Readout():
                 pass
             case _:
                 problems.append(f"layer {index}: the chip does not support {type(layer).__name__}")
@@ -90,7 +90,7 @@ def clock_for(network: Network, tau_us: float) -> Clock:
         problems.append(f"{sum(needed.values())} neuron circuits needed, the chip has {CIRCUITS}: {parts}")
     _refuse(problems)
     first = network[lifs[0]]
-    assert isinstance(first, LIFLinear)
+    assert isinstance(first, LIFLinear | LIFSpikeTrains)
     clock = Clock(tau_us / float(first.neuron.tau_syn))
     low, high = clock.delays
     for index, layer in enumerate(network):
@@ -110,7 +110,7 @@ def placement(network: Network) -> list[int]:
     Raises:
         ValueError: more neurons, delays or inputs of a neuron than there are places.
     """
-    lifs = [(index, layer) for index, layer in enumerate(network) if isinstance(layer, LIFLinear)]
+    lifs = [(index, layer) for index, layer in enumerate(network) if isinstance(layer, LIFLinear | LIFSpikeTrains)]
     delays = sum(layer.features for layer in network if isinstance(layer, Delay))
     size, room = sum(layer.out_features for _, layer in lifs), FIRST_DELAY if delays else CIRCUITS
     problems = [
@@ -126,7 +126,7 @@ def placement(network: Network) -> list[int]:
     found: list[int] = []
     neuron, pair = 0, FIRST_DELAY
     for layer in network:
-        if isinstance(layer, LIFLinear):
+        if isinstance(layer, LIFLinear | LIFSpikeTrains):
             found += range(neuron, neuron + layer.out_features)
             neuron += layer.out_features
         elif isinstance(layer, Delay):
@@ -141,8 +141,15 @@ def _refuse(problems: list[str]) -> None:
         raise ValueError("the network does not fit on BrainScaleS-2: " + "; ".join(problems))
 
 
-def _lif_problems(layer: LIFLinear) -> list[str]:
+def _on_chip(layer: nn.Module) -> bool:
+    """Whether a layer is one of the chip's neurons: any kind of ``LIFSpikeTrains`` but recurrent ones."""
+    return isinstance(layer, LIFLinear) or type(layer) is LIFSpikeTrains
+
+
+def _lif_problems(layer: LIFLinear | LIFSpikeTrains) -> list[str]:
     problems = []
+    if isinstance(layer, LIFSpikeTrains) and layer.reset != 0:
+        problems.append(f"a reset to {layer.reset:g}; the chip is calibrated to a reset to the leak, 0")
     if layer.delay is not None:
         problems.append("synaptic delays; the chip only has axonal ones, a delay layer before this one")
     neuron = layer.neuron

@@ -9,8 +9,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from firstspike._version import __version__
-from firstspike.layers import BiasSpikes, Delay, LIFLinear, Network, Record
+from firstspike.layers import BiasSpikes, Delay, FirstSpike, LIFLinear, LIFSpikeTrains, Network, Readout, Record
 from firstspike.ranges import Finite, Fraction, NotNegative, Positive, Probability, Retries, Seed
+from firstspike.substrates.base import within_budget
 from firstspike.substrates.bss2.base import Bss2, StalledError
 from firstspike.substrates.bss2.limits import Clock, clock_for
 from firstspike.substrates.events import Cells, spike_trains
@@ -43,7 +44,8 @@ class MockBss2(Bss2, Imperfect):
         tau_spread: relative standard deviation of the time constants from neuron to neuron, a fixed pattern.
         spike_jitter: standard deviation of noise on the spikes of LIF layers.
         delay_jitter: standard deviation of noise on the delays, drawn for each spike.
-        refractory: refractory period; a neuron may spike again after it, and later layers see these spikes.
+        refractory: refractory period; a neuron may spike again after it, and later layers see these spikes. Layers of
+            spike trains need the same ``refractory``.
         window: duration of a sample; later spikes are lost.
         latency_us: how much later than they happen spikes are recorded, in microseconds; known and subtracted.
         spike_loss: probability with which a spike gets lost.
@@ -52,10 +54,11 @@ class MockBss2(Bss2, Imperfect):
         seed: seed of everything that differs from run to run.
 
     Raises:
-        ValueError: a value out of its range.
+        ValueError: a value out of its range; in ``open``, spike trains with another refractory time.
     """
 
     kind = "mock_bss2"
+    trains = True
 
     chip: Seed = 1
     tau_us: Positive = 6.0
@@ -84,7 +87,16 @@ class MockBss2(Bss2, Imperfect):
 
     def open(self, network: Network) -> Self:
         """See ``Substrate``."""
-        self._clock = clock_for(network, self.tau_us)
+        clock = clock_for(network, self.tau_us)
+        for index, layer in enumerate(network):
+            if isinstance(layer, LIFSpikeTrains):
+                wanted = self.refractory * self.tau_us / clock.unit_us
+                if not math.isclose(layer.refractory, wanted, rel_tol=1e-3):
+                    raise ValueError(
+                        f"layer {index} has the refractory time {layer.refractory:g}, the neurons of the chip "
+                        f"{wanted:.4g}: set the layer's refractory, or the substrate's"
+                    )
+        self._clock = clock
         return self
 
     def close(self) -> None:
@@ -117,12 +129,14 @@ class MockBss2(Bss2, Imperfect):
     def _run(self, network: Network, times: Tensor, clock: Clock) -> Record:
         tau = self.tau_us / clock.unit_us  # tau_syn in the network's unit
         received = clock.floor(times.double())
-        spikes = _Spikes(received.unsqueeze(-1), received)
+        spikes = _Spikes(received if received.ndim > 2 else received.unsqueeze(-1), received)
         layers = []
         for index, layer in enumerate(network):
             match layer:
-                case LIFLinear():
+                case LIFLinear() | LIFSpikeTrains():
                     spikes = self._fire(index, layer, spikes, clock, tau)
+                case FirstSpike() | Readout():  # on the host: the chip's neurons get all spikes
+                    spikes = spikes._replace(known=layer(spikes.known))
                 case Delay():
                     spikes = self._delay(layer, spikes, clock, tau)
                 case BiasSpikes():
@@ -133,7 +147,9 @@ class MockBss2(Bss2, Imperfect):
             layers.append(spikes.known.to(times.dtype))
         return Record(received.to(times.dtype), tuple(layers))
 
-    def _fire(self, index: int, layer: LIFLinear, spikes: _Spikes, clock: Clock, tau: float) -> _Spikes:
+    def _fire(
+        self, index: int, layer: LIFLinear | LIFSpikeTrains, spikes: _Spikes, clock: Clock, tau: float
+    ) -> _Spikes:
         trains = spikes.trains
         weight = self.quantiser(layer.weight).double()
         if self.weight_spread:
@@ -141,9 +157,12 @@ class MockBss2(Bss2, Imperfect):
             weight = weight * (1 + self.weight_spread * self.pattern.pattern("weight", index, shape, weight)).clamp(0)
         found = spike_trains(trains, weight, self._cells(index, layer, len(trains), weight, tau), self.window * tau)
         found = self.imperfect(found, tau)
+        if isinstance(layer, LIFSpikeTrains):
+            found = found.sort(dim=-1).values
+            return _Spikes(found, within_budget(self._noted(found, clock), layer))
         return _Spikes(found, self._noted(found.amin(dim=-1), clock))
 
-    def _cells(self, index: int, layer: LIFLinear, batch: int, like: Tensor, tau: float) -> Cells:
+    def _cells(self, index: int, layer: LIFLinear | LIFSpikeTrains, batch: int, like: Tensor, tau: float) -> Cells:
         """The imperfect neurons of a layer in this run."""
         size, neuron = (layer.out_features,), layer.neuron
         nominal = float(neuron.threshold)

@@ -12,7 +12,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from firstspike.layers import BiasSpikes, Delay, LIFLinear, Multiplex, Network, Record
+from firstspike.layers import BiasSpikes, Delay, LIFLinear, LIFSpikeTrains, Multiplex, Network, Record
+from firstspike.substrates.base import within_budget
 from firstspike.substrates.bss2.limits import CLOCK_US, DELAY_STEP_US, Clock
 from firstspike.substrates.quantisation import WeightQuantiser
 from firstspike.substrates.windows import Spikes, Windows, recorded
@@ -61,7 +62,7 @@ class ChipNetwork:
         parts, channels, outside = [_Part(None, every, every)], inputs, inputs
         for index, layer in enumerate(network):
             match layer:
-                case LIFLinear():
+                case LIFLinear() | LIFSpikeTrains():
                     parts, channels = self._lif(index, layer, parts), layer.out_features
                 case Delay():
                     parts = self._delay(index, layer, parts)
@@ -75,7 +76,7 @@ class ChipNetwork:
                         channels * layer.copies,
                     )
 
-    def _lif(self, index: int, layer: LIFLinear, parts: list[_Part]) -> list[_Part]:
+    def _lif(self, index: int, layer: LIFLinear | LIFSpikeTrains, parts: list[_Part]) -> list[_Part]:
         pynn = self.pynn
         neurons = pynn.Population(layer.out_features, pynn.cells.HXNeuron())
         neurons.record(["spikes"])
@@ -150,7 +151,7 @@ class ChipNetwork:
         self._written[key] = values
         return not same
 
-    def feed(self, outside: Float[np.ndarray, "samples sources"], windows: Windows) -> None:
+    def feed(self, outside: Float[np.ndarray, "samples sources spikes"], windows: Windows) -> None:
         """Set the times of the spikes from outside: inputs, and after them all bias spikes."""
         from pyNN.parameters import Sequence
 
@@ -179,9 +180,10 @@ class ChipNetwork:
         for index, layer in enumerate(network):
             if index in spikes:
                 neurons, at = spikes[index]
-                first = windows.first(self._recorded[index].size, neurons, at - late_ms)
+                every = windows.each(self._recorded[index].size, neurons, at - late_ms)
                 fine = self.clock.step / 1000  # what rounding in a long run leaves is far below
-                known = torch.from_numpy(np.round(first / fine) * fine)
+                trains = torch.from_numpy(np.round(every / fine) * fine)
+                known = within_budget(trains, layer) if isinstance(layer, LIFSpikeTrains) else trains[..., 0]
             elif isinstance(layer, BiasSpikes):
                 bias = self.clock.floor(layer.times.cpu().double())
                 known = torch.cat([known, bias.expand(len(known), -1)], dim=1)
