@@ -17,8 +17,10 @@ if TYPE_CHECKING:
     from firstspike.interop.nir import from_nir, to_nir
     from firstspike.layers import (
         BiasSpikes,
+        Concatenate,
         Delay,
         DelayRule,
+        Earliest,
         EarliestPool2d,
         Ensemble,
         FirstSpike,
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
         Multiplex,
         Network,
         Record,
+        SpikeDropout,
         ensemble,
     )
     from firstspike.neuron import LIF
@@ -44,9 +47,11 @@ __all__ = [
     "Augment",
     "BiasSpikes",
     "Callback",
+    "Concatenate",
     "CosineLR",
     "Delay",
     "DelayRule",
+    "Earliest",
     "EarliestPool2d",
     "EarlyStopping",
     "Ensemble",
@@ -63,6 +68,7 @@ __all__ = [
     "Network",
     "Record",
     "SilentNeurons",
+    "SpikeDropout",
     "Trainer",
     "__version__",
     "config",
@@ -87,8 +93,9 @@ _HOME = {
     for module, names in {
         "devices": "raise_deferred_errors",
         "interop.nir": "from_nir to_nir",
-        "layers": "BiasSpikes Delay DelayRule EarliestPool2d Ensemble FirstSpike IntegralReadout LIFConv2d LIFLinear "
-        "LIFRecurrent LIFSpikeTrains MaximumReadout MembraneReadout Multiplex Network Record ensemble",
+        "layers": "BiasSpikes Concatenate Delay DelayRule Earliest EarliestPool2d Ensemble FirstSpike IntegralReadout "
+        "LIFConv2d LIFLinear LIFRecurrent LIFSpikeTrains MaximumReadout MembraneReadout Multiplex Network Record "
+        "SpikeDropout ensemble",
         "neuron": "LIF",
         "runs": "load_run",
         "spiketime": "first_spike_time spike_trains",

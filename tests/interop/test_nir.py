@@ -76,6 +76,19 @@ NETWORKS = {
         [lambda: fs.Delay(4, fs.DelayRule("clip", mean=0.0, std=0.0), **DOUBLE), lambda: lif(4, 3)],
         "LIFLinear",
     ),
+    "connections past layers": (
+        [
+            lambda: fs.BiasSpikes([0.9]),
+            lambda: lif(5, 4),
+            lambda: lif(4, 3),
+            lambda: fs.Concatenate(3, 2, skipped=5, delay=0.0, **DOUBLE),
+            lambda: fs.SpikeDropout(0.5),
+            lambda: lif(8, 6),
+            lambda: fs.Concatenate(6, 4, skipped=4, delay=CLIP, **DOUBLE),
+            lambda: lif(10, 3),
+        ],
+        "BiasSpikes LIFLinear LIFLinear Concatenate BiasSpikes LIFLinear Concatenate Delay LIFLinear",
+    ),
     "filters": (
         [lambda: fs.LIFConv2d((1, 2, 2), 3, 2, fs.LIF(2.0, 1.0, 0.8), padding=1, **DOUBLE), lambda: lif(27, 3)],
         "LIFLinear LIFLinear",
@@ -86,7 +99,7 @@ NETWORKS = {
 @pytest.fixture(params=NETWORKS)
 def case(request):
     layers, names = NETWORKS[request.param]
-    return fs.Network(*(layer() for layer in layers)), names.split()
+    return fs.Network(*(layer() for layer in layers)).eval(), names.split()
 
 
 @pytest.fixture

@@ -30,13 +30,15 @@ class Foreign(torch.nn.Module):
     [
         ([lif(2, 3, float("inf"))], r"layer 0: NIR has no neurons with synapses and without leak"),
         ([fs.EarliestPool2d((1, 4, 4), 2), lif(4, 3)], r"layer 0: NIR has nothing for a EarliestPool2d"),
+        ([lif(4, 4), fs.Earliest(4, 1), lif(4, 3)], r"layer 1: NIR has nothing for a Earliest"),
+        ([lif(4, 4), fs.Concatenate(4, 1)], r"layer 1: after the last LIF layer NIR has delays only, no Concatenate"),
         ([lif(2, 3), fs.Multiplex(2)], r"layer 1: after the last LIF layer NIR has delays only, no Multiplex"),
         ([lif(2, 3), fs.BiasSpikes([1.0])], r"layer 1: after the last LIF layer"),
         ([fs.Multiplex(2)], "the network has no LIF layer"),
         ([lif(2, 3), Foreign()], "layer 1: NIR has nothing for a Foreign"),
         ([lif(500, 300, delay=fs.DelayRule())], r"layer 0: 150000 synaptic delays are too many.*axonal or dendritic"),
     ],
-    ids=["leak", "pool", "copies", "bias", "none", "foreign", "many"],
+    ids=["leak", "pool", "earliest", "joined", "copies", "bias", "none", "foreign", "many"],
 )
 def test_what_nir_cannot_say(layers, message):
     with pytest.raises(ValueError, match=message):
@@ -106,9 +108,10 @@ def test_graphs_that_are_no_row():
     with pytest.raises(ValueError, match=r"the graph has a loop \(back, fc_1, lif_0, lif_1\)"):
         fs.from_nir(graph)
     graph = fs.to_nir(fs.Network(lif(2, 3), lif(3, 2)))
+    graph.edges.remove(("fc_1", "lif_1"))
     graph.nodes["past"] = nir.Linear(np.ones((2, 2)))
     graph.edges += [("input", "past"), ("past", "lif_1")]
-    with pytest.raises(ValueError, match=r"lif_1 gets spikes of the input past lif_0; that needs bias_times"):
+    with pytest.raises(ValueError, match=r"lif_1 gets spikes of input; the layers must be a row, in which it follows"):
         fs.from_nir(graph)
 
 

@@ -10,7 +10,19 @@ import torch
 from torch import nn
 from torch.func import functional_call, jacfwd, jacrev, jvp
 
-from firstspike import LIF, BiasSpikes, Delay, DelayRule, EarliestPool2d, LIFConv2d, LIFLinear, Multiplex, Network
+from firstspike import (
+    LIF,
+    BiasSpikes,
+    Concatenate,
+    Delay,
+    DelayRule,
+    Earliest,
+    EarliestPool2d,
+    LIFConv2d,
+    LIFLinear,
+    Multiplex,
+    Network,
+)
 from firstspike.layers import ensemble
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")  # of torch's own parts
@@ -35,6 +47,10 @@ def make(kind, seed=0, backend="auto"):
         )
     if kind == "own neurons":
         return Network(LIFLinear(4, 6, LIF(1.5), **OWN, **lif), LIFLinear(6, 3, trainable=["threshold"], **lif))
+    if kind == "connections":
+        rule = DelayRule("clip", scale=2.0, mean=0.5, std=0.1)
+        layers = LIFLinear(4, 6, LIF(2.0), **lif), LIFLinear(6, 6, LIF(2.0), **lif), Earliest(6, 1, delay=rule, **given)
+        return Network(*layers, Concatenate(6, 3, skipped=4, delay=rule, **given), LIFLinear(10, 3, **lif))
     conv = LIFConv2d((1, 6, 6), 3, 3, **lif)
     return Network(conv, EarliestPool2d((3, 4, 4), 2), LIFLinear(12, 3, **lif))
 
@@ -45,7 +61,7 @@ def inputs(kind, samples=5):
     return times
 
 
-KINDS = ["delays", "own neurons", "images"]
+KINDS = ["delays", "own neurons", "connections", "images"]
 
 
 @pytest.fixture(params=KINDS)

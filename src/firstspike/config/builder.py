@@ -13,7 +13,7 @@ from firstspike.config.section import Section
 from firstspike.config.sections import CUSTOM
 from firstspike.data import DATASETS, Splits
 from firstspike.devices import check_float64
-from firstspike.layers import LIFLayer, Network, start_firing_
+from firstspike.layers import Branch, LIFLayer, Network, start_firing_
 from firstspike.losses import LOSSES, REGULARIZERS, Loss
 from firstspike.seeding import generator
 from firstspike.substrates import SUBSTRATES, Substrate
@@ -142,7 +142,8 @@ def build_network(
             dtype=DTYPES[config.training.dtype],
         )
     )
-    if times is not None and any(isinstance(x, LIFLayer) and x.weight_mean is None for x in network):
+    from_data = any(isinstance(x, Branch) or (isinstance(x, LIFLayer) and x.weight_mean is None) for x in network)
+    if times is not None and from_data:
         start_firing_(network, times[:_SAMPLES].cpu(), source)
     return network
 

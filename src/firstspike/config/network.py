@@ -1,6 +1,7 @@
 """Networks from their sections, and sections from networks."""
 
 import inspect
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -13,6 +14,7 @@ from firstspike.config.yaml_file import Place, shown_place
 from firstspike.data import SpikeData
 from firstspike.layers import (
     LAYERS,
+    Branch,
     Delay,
     DelayRule,
     FirstSpike,
@@ -22,6 +24,7 @@ from firstspike.layers import (
     Network,
     NeuronLayer,
     Readout,
+    SpikeDropout,
     form_of,
 )
 from firstspike.layers.trains import Form, check_follows
@@ -82,6 +85,7 @@ def layers_of(
         LayerError: a layer that does not fit the one before it.
     """
     size, runtime = inputs, {"generator": generator, "dtype": dtype, "device": device}
+    points: list[int | tuple[int, int, int]] = []  # what enters each layer
     for index, section in enumerate(sections):
         kind: str = section.kind  # type: ignore[attr-defined]
         if kind == CUSTOM:
@@ -90,6 +94,7 @@ def layers_of(
             raise LayerError(("network", index), f"{name!r} is not in the registries; {hint}")
         target: Any = LAYERS[kind]
         takes = inspect.signature(target).parameters
+        points.append(size if image is None else image)
         given = section.arguments(*_RATES) | {name: x for name, x in runtime.items() if name in takes}
         try:
             if issubclass(target, NeuronLayer):
@@ -101,9 +106,12 @@ def layers_of(
             if "image" in takes:
                 if image is None:
                     raise ValueError(
-                        f"{kind} needs an image: data of images, and before it only layers of kind conv, pool and delay"
+                        f"{kind} needs an image: data of images, and before it only layers that keep it, such as conv, "
+                        "pool and delay"
                     )
                 layer = target(image, **given)
+            elif issubclass(target, Branch):
+                layer = target(**_ends(points, section.over), **given)  # type: ignore[attr-defined]
             elif issubclass(target, NeuronLayer | Delay):
                 layer = target(size, **given)
             else:
@@ -112,8 +120,23 @@ def layers_of(
             size, form = layer.output_size(size), form_of(layer)
         except ValueError as error:
             raise LayerError(("network", index), str(error)) from None
-        image = image if isinstance(layer, Delay) else getattr(layer, "out_image", None)
+        image = image if isinstance(layer, Delay | SpikeDropout) else getattr(layer, "out_image", None)
         yield layer
+
+
+def _ends(points: Sequence[int | tuple[int, int, int]], over: int) -> dict[str, Any]:
+    """What a connection past layers joins, as images if both are: its ends, in a ``Branch``'s terms.
+
+    Args:
+        points: what enters the layers up to its own.
+        over: number of layers that it passes over.
+    """
+    if over >= len(points):
+        raise ValueError(f"over: it passes over {over} layers, and comes after {len(points) - 1}")
+    ends: dict[str, Any] = {"inputs": points[-1], "skipped": points[-1 - over]}
+    if all(isinstance(end, tuple) for end in ends.values()):
+        return ends
+    return {name: end if isinstance(end, int) else math.prod(end) for name, end in ends.items()}
 
 
 def network_problems(
@@ -236,6 +259,8 @@ def _describe_layer(section: type[Section], kind: str, layer: nn.Module) -> dict
         name: x.tolist() if isinstance(x, Tensor) else vars(x) if isinstance(x, DelayRule) else x
         for name, x in values.items()
     }
+    if isinstance(layer, Branch):
+        found["delay"] = vars(layer.delay) if isinstance(layer.delay, DelayRule) else layer.delay
     if isinstance(layer, NeuronLayer):
         neuron = vars(layer.initial_neuron)
         if any(isinstance(value, Tensor) for value in neuron.values()):

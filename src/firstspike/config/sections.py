@@ -6,7 +6,7 @@ from pydantic import Field, create_model, model_validator
 
 from firstspike.config.section import Built, Section, argument_texts, derive, union
 from firstspike.data import DATASETS, SpikeData, outline
-from firstspike.layers import LAYERS, Delay, DelayRule, NeuronLayer
+from firstspike.layers import LAYERS, Branch, Delay, DelayRule, NeuronLayer
 from firstspike.losses import LOSSES, REGULARIZERS
 from firstspike.neuron import LIF
 from firstspike.ranges import Count, Fraction, NotNegative, NotNegativeInt, Positive, Probability
@@ -61,6 +61,10 @@ def _layer(kind: str, target: type[Any]) -> type[Section]:
         return derive(
             target, kind, omit=("features", "rule"), extra=rule | {"lr": _rate("its parameters")}, check=False
         )
+    if issubclass(target, Branch):
+        given = {"delay": Rule | NotNegative | None}
+        rate = {"lr": _rate("its delays")}
+        return derive(target, kind, omit=("inputs", "skipped"), types=given, extra=rate, check=False)
     return derive(target, kind, omit=("image",), check=False)
 
 

@@ -2,14 +2,16 @@
 
 from torch import nn
 
+from firstspike.layers.branches import Branch, Concatenate, Earliest
 from firstspike.layers.conv import EarliestPool2d, LIFConv2d
 from firstspike.layers.cost import LayerCost, fan_out, layer_costs
 from firstspike.layers.delay import Delay, DelayRule, jitter_from, part_of_batch, project_delays_
+from firstspike.layers.dropout import SpikeDropout
 from firstspike.layers.ensemble import Ensemble, ensemble
 from firstspike.layers.init import firing_weights
 from firstspike.layers.inputs import BiasSpikes, Multiplex
 from firstspike.layers.lif import LIFLinear
-from firstspike.layers.network import Layer, Network, Record
+from firstspike.layers.network import Layer, Network, Record, applied
 from firstspike.layers.neurons import LIFLayer, NeuronLayer
 from firstspike.layers.readouts import IntegralReadout, MaximumReadout, MembraneReadout, Readout
 from firstspike.layers.recurrent import LIFRecurrent, RecurrentState
@@ -24,6 +26,9 @@ LAYERS: dict[str, type[nn.Module]] = {
     "delay": Delay,
     "bias": BiasSpikes,
     "multiplex": Multiplex,
+    "dropout": SpikeDropout,
+    "concatenate": Concatenate,
+    "earliest": Earliest,
     "spike_trains": LIFSpikeTrains,
     "recurrent": LIFRecurrent,
     "first_spike": FirstSpike,
@@ -35,8 +40,11 @@ LAYERS: dict[str, type[nn.Module]] = {
 __all__ = [
     "LAYERS",
     "BiasSpikes",
+    "Branch",
+    "Concatenate",
     "Delay",
     "DelayRule",
+    "Earliest",
     "EarliestPool2d",
     "Ensemble",
     "FirstSpike",
@@ -56,6 +64,8 @@ __all__ = [
     "Readout",
     "Record",
     "RecurrentState",
+    "SpikeDropout",
+    "applied",
     "ensemble",
     "fan_out",
     "firing_weights",

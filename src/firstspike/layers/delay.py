@@ -149,7 +149,7 @@ def project_delays_(network: nn.Module) -> None:
 
 @contextmanager
 def jitter_from(network: nn.Module, source: torch.Generator) -> Iterator[None]:
-    """Inside, the jitter of all delays in the network comes from ``source``; else from torch's global generator.
+    """Inside, jitter of delays and dropout come from ``source``; otherwise from torch's global generator.
 
     A training that keeps the generator's state can thus go on bit for bit.
     """
@@ -166,8 +166,8 @@ def jitter_from(network: nn.Module, source: torch.Generator) -> Iterator[None]:
 
 @contextmanager
 def part_of_batch(network: nn.Module, samples: int, part: slice) -> Iterator[None]:
-    """Inside, the network sees a part of a batch of so many samples: each gets the jitter that it has in the whole."""
-    layers = [module for module in network.modules() if isinstance(module, Delay)]
+    """Inside, the network sees a part of a batch of so many samples: each gets the noise that it has in the whole."""
+    layers: list[Any] = [module for module in network.modules() if hasattr(module, "batch_part")]
     for layer in layers:
         layer.batch_part = (samples, part)
     try:

@@ -8,8 +8,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from firstspike.layers.branches import Branch, Concatenate
 from firstspike.layers.conv import EarliestPool2d
 from firstspike.layers.delay import Delay
+from firstspike.layers.dropout import SpikeDropout
 from firstspike.layers.inputs import BiasSpikes, Multiplex
 from firstspike.layers.network import Network, Record
 from firstspike.layers.neurons import LIFLayer, NeuronLayer
@@ -69,7 +71,7 @@ def _ends_with_readout(network: nn.Module) -> bool:
 def named_spikes(network: nn.Module, record: Record) -> list[NamedSpikes]:
     """The spikes that a network adds to its input, in order: of bias layers the bias spikes alone, no copies.
 
-    A readout has no spikes.
+    Of a concatenation these are the spikes that are carried past. A readout has no spikes.
 
     Args:
         network: of a module that is not a ``Network`` only input and output are known.
@@ -81,10 +83,11 @@ def named_spikes(network: nn.Module, record: Record) -> list[NamedSpikes]:
     names = {lif.index: lif.name for lif in named_lif_layers(network)}
     before = record.inputs
     for index, (layer, times) in enumerate(zip(network, record.layers, strict=True)):
-        if isinstance(layer, BiasSpikes):
-            found.append(NamedSpikes("bias", times[..., before.shape[-1] :]))
-        elif not isinstance(layer, Multiplex | FirstSpike | Readout):
-            kinds = {EarliestPool2d: "pooled", Delay: "delayed"}
+        if isinstance(layer, BiasSpikes | Concatenate):
+            name = "bias" if isinstance(layer, BiasSpikes) else "carried past"
+            found.append(NamedSpikes(name, times[..., before.shape[-1] :]))
+        elif not isinstance(layer, Multiplex | SpikeDropout | FirstSpike | Readout):
+            kinds = {EarliestPool2d: "pooled", Delay: "delayed", Branch: "earliest"}
             kind = next((kind for known, kind in kinds.items() if isinstance(layer, known)), type(layer).__name__)
             found.append(NamedSpikes(names.get(index, kind), times))
         before = times
@@ -115,6 +118,9 @@ def named_parameters(network: nn.Module) -> dict[str, Float[np.ndarray, "..."]]:
         elif isinstance(layer, Delay):
             name = f"delays, {source}" if f"delays, {source}" not in found else f"delays, {index}"
             found[name] = to_numpy(layer.delay[:: layer.copies])  # copies of an input share one
+        elif isinstance(layer, Branch):
+            if layer.delays is not None:
+                found[f"delays, carried to {index}"] = to_numpy(layer.delays.delay[:: layer.delays.copies])
         else:
             place = "" if layer is network else f"{index}."
             found |= {f"{place}{name}": to_numpy(value) for name, value in layer.named_parameters()}

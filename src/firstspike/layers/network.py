@@ -38,15 +38,38 @@ class Record(NamedTuple):
         return self.layers[-1] if self.layers else self.inputs
 
 
+def over(layer: nn.Module) -> int:
+    """Number of layers that a connection passes over which ends in this layer; 0 for all other layers."""
+    return int(getattr(layer, "over", 0))
+
+
+def applied(layer: nn.Module, entered: Sequence[Tensor], observed: Tensor | None = None) -> Tensor:
+    """What a layer gives.
+
+    Args:
+        layer: one of a row.
+        entered: what entered the row's layers up to this one.
+        observed: its output times, where a substrate saw them.
+    """
+    if past := over(layer):
+        found: Tensor = layer(entered[-1], observed, skipped=entered[-1 - past])
+    elif observed is None:
+        found = layer(entered[-1])
+    else:
+        found = layer(entered[-1], observed)
+    return found
+
+
 class Network(nn.Sequential):
     """An ``nn.Sequential`` of layers that also tells what happens inside.
 
     Times are flat between layers, ``(..., inputs)``. Where the first layer knows an image, the network takes times of
     the form ``(..., channels, height, width)`` as well; where the last one does, too, the output then has that form.
-    Between layers for spike trains the times are trains, ``(batch, inputs, spikes)``.
+    Between layers for spike trains the times are trains, ``(batch, inputs, spikes)``. A layer such as ``Concatenate``
+    also gets what entered an earlier layer.
 
     Raises:
-        ValueError: a layer that does not fit the one before it.
+        ValueError: a layer that does not fit the one before it, or a connection that begins before the network.
     """
 
     def __init__(self, *layers: Any) -> None:
@@ -54,6 +77,7 @@ class Network(nn.Sequential):
         size: int | None = None
         made: tuple[int, ...] | None = None
         form: Form = "first spikes"
+        points: list[tuple[int | None, Form]] = []  # size and form of what enters each layer
         for index, layer in enumerate(self):
             if not isinstance(layer, Layer):
                 raise ValueError(
@@ -65,6 +89,8 @@ class Network(nn.Sequential):
                     size = getattr(layer, "in_features", getattr(layer, "features", None))
                 image = getattr(layer, "image", None)
                 check_follows(form, layer)
+                points.append((size, form))
+                _check_past(layer, points)
                 if image is not None and made is not None and image != made:
                     raise ValueError(f"it expects an image {image}, and gets {made}")
                 if size is not None:
@@ -103,7 +129,11 @@ class Network(nn.Sequential):
 
     def forward(self, times: Float[Tensor, "*batch inputs"]) -> Float[Tensor, "*batch outputs"]:
         """What the last layer gives: first spike times, trains or the values of a readout."""
-        out: Tensor = super().forward(self.flat(times))
+        entered = [self.flat(times)]
+        kept = 1 + max(map(over, self), default=0)
+        for layer in self:
+            entered = [*entered, applied(layer, entered)][-kept:]  # what no layer will need is free to go
+        out = entered[-1]
         made = getattr(self[-1], "out_image", None) if len(self) and self._gets_image(times) else None
         return out if made is None else out.unflatten(-1, made)
 
@@ -129,9 +159,27 @@ class Network(nn.Sequential):
         """
         if observed is not None and len(observed) != len(self):
             raise ValueError(f"observed must have one entry for each of {len(self)} layers, got {len(observed)}")
-        times = inputs = self.flat(times)
-        outputs = []
+        entered = [self.flat(times)]
         for index, layer in enumerate(self):
-            times = layer(times, None if observed is None else observed[index])
-            outputs.append(times)
-        return Record(inputs, tuple(outputs))
+            entered.append(applied(layer, entered, None if observed is None else observed[index]))
+        return Record(entered[0], tuple(entered[1:]))
+
+
+def _check_past(layer: nn.Module, points: Sequence[tuple[int | None, Form]]) -> None:
+    """Raise a ValueError unless a connection that passes over layers begins within the network, and fits there.
+
+    Args:
+        layer: where it ends, or another layer.
+        points: size and form of what enters the layers up to this one.
+    """
+    past = over(layer)
+    if not past:
+        return
+    if past >= len(points):
+        raise ValueError(f"it passes over {past} layers, and comes after {len(points) - 1}")
+    size, form = points[-1 - past]
+    needed = getattr(layer, "skipped_features", size)
+    if form != "first spikes":
+        raise ValueError(f"{type(layer).__name__} takes first spikes, and {past} layers earlier there are {form}")
+    if size is not None and size != needed:
+        raise ValueError(f"it expects {needed} spikes of {past} layers earlier, and gets {size}")

@@ -15,14 +15,15 @@ the gain through all layers together is ``_PASSED``, but not so wide that more t
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from firstspike.layers.branches import Branch
 from firstspike.layers.init import NormalWeights, firing_weights
-from firstspike.layers.network import Network
+from firstspike.layers.network import Network, applied, over
 from firstspike.layers.neurons import LIFLayer
 from firstspike.layers.spiking import LIFSpikeTrains
 from firstspike.layers.trains import takes_trains
@@ -82,14 +83,13 @@ def passing_weights(
     return NormalWeights(mean, min(widest, gain * mean * passed))
 
 
-def _passed_on(layer: nn.Module, times: Tensor) -> Tensor:
+def _passed_on(layer: nn.Module, entered: Sequence[Tensor]) -> Tensor:
     """What a layer gives; where neurons spike too often at the start, their first spikes are enough."""
     if not isinstance(layer, LIFSpikeTrains):
-        found: Tensor = layer(times)
-        return found
+        return applied(layer, entered)
     overflow, layer.overflow = layer.overflow, "drop"
     try:
-        return layer(times)
+        return applied(layer, entered)
     finally:
         layer.overflow = overflow
 
@@ -101,21 +101,22 @@ def start_firing_(
     """Draw the weights of a network anew so that every layer fires, whatever its depth, sizes and time constants.
 
     It goes through the layers with the times that arrive there, see ``passing_weights``. LIF layers that were given
-    ``weight_mean`` and ``weight_std`` keep their weights.
+    ``weight_mean`` and ``weight_std`` keep their weights. Spikes that are carried past layers with a delay of which the
+    start is not given come with those of the last layer, in the median.
 
     Args:
         network: whose weights change, in place.
         times: input times of some samples, or spike trains; a hundred are enough.
         generator: source of the weights; torch's global one by default.
     """
-    times = network.flat(times)
+    entered = [network.flat(times)]
     spiking = [layer for layer in network if isinstance(layer, LIFLayer)]
     trains = network.training
     network.eval()  # delays do not jitter
     try:
         for layer in network:
             if isinstance(layer, LIFLayer) and layer.weight_mean is None:
-                arrivals = layer.seen(times)
+                arrivals = layer.seen(entered[-1])
                 several = takes_trains(layer)  # the last dimension counts the spikes of an input
                 delay = getattr(layer, "delay", None)
                 if delay is not None:
@@ -130,6 +131,8 @@ def start_firing_(
                     return passing_weights(inputs, unit, arrivals, len(spiking), peak)
 
                 layer.draw_weights_(start, generator)
-            times = _passed_on(layer, times)
+            elif isinstance(layer, Branch):
+                layer.align_(entered[-1], entered[-1 - over(layer)])
+            entered.append(_passed_on(layer, entered))
     finally:
         network.train(trains)

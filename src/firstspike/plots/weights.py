@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
-from firstspike.layers import BiasSpikes, Delay, LIFConv2d, Multiplex, Network
+from firstspike.layers import BiasSpikes, Delay, LIFConv2d, Multiplex, Network, SpikeDropout
 from firstspike.layers.named import NamedLIF, named_lif_layers, named_parameters, to_numpy
 from firstspike.plots.run_data import NotApplicable, RunData, run_figure
 from firstspike.plots.style import COLOURS, SIGNED, axes_list, image_panels, legend_right, new_figure, panels
@@ -129,7 +129,7 @@ def _bias_columns(network: Network, lif: NamedLIF) -> int:
             copies *= layer.copies
         elif isinstance(layer, BiasSpikes):
             count += copies * len(layer.times)
-        elif not isinstance(layer, Delay):
+        elif not isinstance(layer, Delay | SpikeDropout):
             break
     return count
 
@@ -142,7 +142,7 @@ def receptive_fields_figure(run: RunData) -> Figure:
         images, of = lif.layer.weight, "filters"
     else:
         before = list(run.network)[: lif.index]
-        if shape is None or not all(isinstance(layer, BiasSpikes | Delay) for layer in before):
+        if shape is None or not all(isinstance(layer, BiasSpikes | Delay | SpikeDropout) for layer in before):
             raise NotApplicable("the inputs of the first LIF layer are not the pixels of an image")
         rows, columns, copies = shape
         pixels = lif.layer.synapses[:, : run.data.train.features]

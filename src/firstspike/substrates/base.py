@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional
 
-from firstspike.layers import Delay, LIFLayer, LIFLinear, LIFSpikeTrains, Network, Record
+from firstspike.layers import Branch, Delay, LIFLayer, LIFLinear, LIFSpikeTrains, Network, Record, applied
 
 
 class SubstrateError(OSError):
@@ -188,19 +188,22 @@ class LayerByLayer(Substrate):
     def run(self, network: Network, times: Float[Tensor, "batch inputs"]) -> Record:
         """See ``Substrate``."""
         with torch.no_grad():
-            inputs = now = self.received(times)
-            layers = []
+            entered = [self.received(times)]
             for index, layer in enumerate(network):
+                now = entered[-1]
                 if isinstance(layer, LIFLinear):
                     now = self.spikes(index, layer, now)
                 elif isinstance(layer, LIFSpikeTrains):
                     now = self.spike_trains(index, layer, now)
                 elif isinstance(layer, Delay):
                     now = self.delayed(index, layer, now)
+                elif isinstance(layer, Branch) and layer.delays is not None:
+                    carried = layer.reduced(entered[-1 - layer.over])
+                    now = layer.join(now, self.delayed(index, layer.delays, carried))
                 else:
-                    now = layer(now)
-                layers.append(now)
-        return Record(inputs, tuple(layers))
+                    now = applied(layer, entered)
+                entered.append(now)
+        return Record(entered[0], tuple(entered[1:]))
 
     def received(self, times: Float[Tensor, "batch inputs"]) -> Float[Tensor, "batch inputs"]:
         """The input times as they arrive."""
@@ -219,6 +222,6 @@ class LayerByLayer(Substrate):
     def delayed(
         self, index: int, layer: Delay, times: Float[Tensor, "batch features"]
     ) -> Float[Tensor, "batch features"]:
-        """Times after the delay layer with that index in the network."""
+        """Times after the delay layer with that index in the network, or after the delays of a ``Branch`` there."""
         delayed: Tensor = layer(times)
         return delayed

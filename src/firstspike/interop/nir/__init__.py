@@ -21,8 +21,9 @@ def to_nir(network: Network, *, target: str = "nir", time_unit: float = 1.0, dt:
 
     Layers become pairs of ``Linear`` and ``CubaLIF``, delays ``Delay`` nodes. Synaptic delays have no node of their
     own: every synapse gets its own delayed copy of its input. Copies of inputs (``Multiplex``) are summed into the
-    weights, and filters of ``LIFConv2d`` expanded. Bias spikes are further channels at the end of the input; the times
-    at which they have to spike are in the metadata, ``bias_times``. A neuron that spikes once is then reset so far down
+    weights, and filters of ``LIFConv2d`` expanded. ``Concatenate`` becomes ``Delay`` and ``Linear`` nodes past others.
+    Bias spikes are further channels at the end of the input; the times at which they have to spike are in the metadata,
+    ``bias_times``. A neuron that spikes once is then reset so far down
     (``v_reset``) that it stays silent, for readers that have a reset. ``LIFSpikeTrains`` has its own ``reset`` there,
     and a readout becomes a ``CubaLI``; what NIR cannot say of them is in the metadata: ``max_spikes``, ``readout``.
 
@@ -36,8 +37,8 @@ def to_nir(network: Network, *, target: str = "nir", time_unit: float = 1.0, dt:
 
     Raises:
         ValueError: what NIR cannot express: neurons without leak or with a refractory time, ``LIFRecurrent``,
-            ``EarliestPool2d``, ``FirstSpike``, anything but delays after the last neurons; synaptic delays of very
-            many synapses; an unknown target.
+            ``EarliestPool2d``, ``Earliest``, ``FirstSpike``, anything but delays after the last neurons; synaptic
+            delays of very many synapses; an unknown target.
         ImportError: the extra ``nir`` is not installed.
     """
     _require_nir()
@@ -59,8 +60,8 @@ def from_nir(
     """A network from a NIR graph or a file of one; files are read as data, nothing in them is executed.
 
     It may have the nodes ``Input``, ``Linear``, ``Affine`` without bias, ``Scale``, ``Delay``, ``CubaLIF``, ``CubaLI``
-    and ``Output``, and must be a row of layers. Every neuron spikes at most once, whatever its ``v_reset``, unless
-    ``max_spikes`` says otherwise.
+    and ``Output``, and must be a row of layers; connections past layers become ``Concatenate``. Every neuron spikes at
+    most once, whatever its ``v_reset``, unless ``max_spikes`` says otherwise.
 
     Args:
         graph: the graph, or a file.

@@ -18,6 +18,7 @@ from firstspike.interop.nir.synapses import Synapses
 from firstspike.layers import (
     LAYERS,
     BiasSpikes,
+    Concatenate,
     Delay,
     DelayRule,
     LIFLinear,
@@ -111,6 +112,7 @@ class Reader:
         """See ``from_nir``."""
         signals: dict[str, Signal] = {}
         last, layers = self.input, list[nn.Module]()
+        self.places = {self.input: 0}  # number of layers before the spikes of a node
         leading: dict[str, list[str]] = {name: [] for name in self.graph.nodes}
         for source, name in self.graph.edges:
             leading[name].append(source)
@@ -127,7 +129,8 @@ class Reader:
                     before[origin] = before[origin] + part if origin in before else part
             if isinstance(node, nir.CubaLIF | nir.CubaLI):
                 make = self._lif if isinstance(node, nir.CubaLIF) else self._readout
-                layers += make(name, node, before, last)
+                layers += make(name, node, before, last, len(layers))
+                self.places[name] = len(layers)
                 last, signals[name] = name, {name: Synapses.one_to_one(len(node.tau_mem))}
             elif name == self.input:
                 signals[name] = {name: Synapses.one_to_one(self.inputs)}
@@ -145,9 +148,9 @@ class Reader:
             raise ValueError(f"expected a graph with one {kind.__name__}, got {len(found)}")
         return found[0]
 
-    def _lif(self, name: str, node: Any, before: Signal, last: str) -> list[nn.Module]:
+    def _lif(self, name: str, node: Any, before: Signal, last: str, place: int) -> list[nn.Module]:
         neurons = self._neurons(name, node)
-        layers, synapses = self._inputs(name, before, last)
+        layers, synapses = self._inputs(name, before, last, place)
         out, rule = len(neurons.threshold), None
         synapses = replace(synapses, delay=synapses.delay / self.convention.time_unit)
         after: list[nn.Module] = []
@@ -197,14 +200,14 @@ class Reader:
             )
         return apart
 
-    def _readout(self, name: str, node: Any, before: Signal, last: str) -> list[nn.Module]:
+    def _readout(self, name: str, node: Any, before: Signal, last: str, place: int) -> list[nn.Module]:
         """A readout; how its membrane is read is in the metadata alone."""
         found, unit = self.graph.metadata, self.convention.time_unit
         target = LAYERS.get(str(found.get("readout")))
         if target is None or not issubclass(target, Readout):
             raise ValueError(f"{name} is a readout (CubaLI), and the metadata do not say how its membrane is read")
         neurons = self._neurons(name, node)
-        layers, synapses = self._inputs(name, before, last)
+        layers, synapses = self._inputs(name, before, last, place)
         if synapses.delay.any():
             raise ValueError(f"{name} is a readout with delays, which has no counterpart here")
         options = {x: float(found[f"readout_{x}"]) / unit for x in ("tau", "time") if f"readout_{x}" in found}
@@ -216,21 +219,23 @@ class Reader:
             layer.weight.zero_()[row, column] = torch.from_numpy(synapses.weight * neurons.gain[row]).to(self.dtype)
         return [*layers, layer]
 
-    def _inputs(self, name: str, before: Signal, last: str) -> tuple[list[nn.Module], Synapses]:
-        """What comes from the layer before, and bias spikes after it."""
-        past = None if last == self.input else before.pop(self.input, None)
-        if past is not None and len(past.row):
-            raise ValueError(f"{name} gets spikes of the input past {last}; that needs bias_times, when they come")
-        if last not in before or before.keys() - {last, _BIAS}:
+    def _inputs(self, name: str, before: Signal, last: str, place: int) -> tuple[list[nn.Module], Synapses]:
+        """What comes from the layer before, from earlier ones past it, and bias spikes."""
+        if last not in before:
             origins = " and ".join(sorted(before)) or "nothing"
             raise ValueError(f"{name} gets spikes of {origins}; the layers must be a row, in which it follows {last}")
-        main = before[last]
+        joined, layers = before[last], list[nn.Module]()
+        for origin in sorted(before.keys() - {last, _BIAS}, key=self.places.__getitem__):
+            part = before[origin]
+            if len(part.row):
+                over = place + len(layers) - self.places[origin]
+                layers.append(Concatenate(joined.inputs, over, skipped=part.inputs, delay=0.0))
+                joined = _beside(joined, part)
         if _BIAS not in before or not len(before[_BIAS].row):
-            return [], main
+            return layers, joined
         used, column = np.unique(before[_BIAS].column, return_inverse=True)
-        inputs = main.inputs + len(used)
-        bias = replace(before[_BIAS], inputs=inputs, column=main.inputs + column)
-        return [BiasSpikes([self.bias[k] for k in used], dtype=self.dtype)], replace(main, inputs=inputs) + bias
+        layers.append(BiasSpikes([self.bias[k] for k in used], dtype=self.dtype))
+        return layers, _beside(joined, replace(before[_BIAS], inputs=len(used), column=column))
 
     def _neurons(self, name: str, node: Any) -> Neurons:
         fields = {key: np.asarray(getattr(node, key), dtype=np.float64) for key in _FIELDS}
@@ -268,6 +273,12 @@ class Reader:
     def _shared(self, values: np.ndarray) -> float | Tensor:
         """One number where all are the same."""
         return float(values[0]) if (values == values[0]).all() else torch.as_tensor(values, dtype=self.dtype)
+
+
+def _beside(first: Synapses, second: Synapses) -> Synapses:
+    """Connections from the inputs of both, those of the second after those of the first."""
+    inputs = first.inputs + second.inputs
+    return replace(first, inputs=inputs) + replace(second, inputs=inputs, column=first.inputs + second.column)
 
 
 def _after(name: str, node: Any, before: Synapses) -> Synapses:

@@ -13,6 +13,7 @@ from firstspike.interop.nir.conventions import Convention
 from firstspike.layers import (
     LAYERS,
     BiasSpikes,
+    Concatenate,
     Delay,
     LIFConv2d,
     LIFLayer,
@@ -23,6 +24,7 @@ from firstspike.layers import (
     Network,
     NeuronLayer,
     Readout,
+    SpikeDropout,
 )
 
 _LARGEST = 50_000_000  # numbers in a matrix, 0.4 GB; only expanded synaptic delays and filters come near
@@ -33,7 +35,8 @@ Matrix = Float[np.ndarray, "rows columns"]
 class Writer:
     """Builds the graph layer by layer.
 
-    The signal between two layers has channels: each is output ``column`` of the node ``source``.
+    The signal between two layers has channels: each is output ``column`` of the node ``source``. ``entered`` keeps
+    those before each layer, for connections past layers.
     """
 
     def __init__(self, network: Network, convention: Convention) -> None:
@@ -52,6 +55,7 @@ class Writer:
         self.readout: dict[str, Any] = {}
         self.source = np.full(self.inputs, "input", dtype=object)
         self.column = np.arange(self.inputs)
+        self.entered: list[tuple[np.ndarray, np.ndarray]] = []
 
     def graph(self) -> nir.NIRGraph:
         """See ``to_nir``."""
@@ -60,6 +64,7 @@ class Writer:
         biases = self.inputs
         last = max(index for index, layer in enumerate(self.network) if isinstance(layer, LIFLayer))
         for index, layer in enumerate(self.network):
+            self.entered.append((self.source, self.column))
             match layer:
                 case LIFRecurrent():
                     raise ValueError(f"layer {index}: NIR graphs have no recurrent layers here")
@@ -68,8 +73,10 @@ class Writer:
                 case Readout():
                     self._readout(index, layer)
                 case Delay():
-                    self._delay(layer)
-                case BiasSpikes() | Multiplex() if index > last:
+                    self.source, self.column = self._delayed(layer, self.source, self.column)
+                case SpikeDropout():
+                    pass  # in training only
+                case BiasSpikes() | Multiplex() | Concatenate() if index > last:
                     name = type(layer).__name__
                     raise ValueError(f"layer {index}: after the last LIF layer NIR has delays only, no {name}")
                 case BiasSpikes():
@@ -79,6 +86,9 @@ class Writer:
                     biases += count
                 case Multiplex():
                     self.source, self.column = self.source.repeat(layer.copies), self.column.repeat(layer.copies)
+                case Concatenate() if layer.reduce is None:
+                    ends = [self._past(layer), (self.source, self.column)]
+                    self.source, self.column = (np.concatenate(x) for x in zip(*reversed(ends), strict=True))
                 case _:
                     raise ValueError(f"layer {index}: NIR has nothing for a {type(layer).__name__}")
         (end,) = set(self.source)
@@ -102,10 +112,6 @@ class Writer:
 
     def _linear(self, name: str, weight: Matrix, before: str) -> str:
         return self._add(name, nir.Linear(weight=weight), len(weight), before)
-
-    def _parts(self) -> list[tuple[str, np.ndarray]]:
-        """The nodes of the signal, and the channels from each."""
-        return [(node, np.flatnonzero(self.source == node)) for node in dict.fromkeys(self.source)]
 
     def _lif(self, index: int, layer: LIFLinear | LIFConv2d | LIFSpikeTrains) -> None:
         mem, syn, threshold = (_per_neuron(index, layer, name) for name in ("tau_mem", "tau_syn", "threshold"))
@@ -145,7 +151,7 @@ class Writer:
         delay = getattr(layer, "delay", None)
         delays = None if delay is None or not delay.any() else _numpy(delay)
         before: list[str] = []
-        for node, place in self._parts():
+        for node, place in _parts(self.source):
             name = f"fc_{number}_{node}" if before else f"fc_{number}"
             if delays is None:
                 joined = np.zeros((len(weight), self.sizes[node]))
@@ -172,19 +178,32 @@ class Writer:
         summed[np.repeat(np.arange(out), channels), np.arange(copies)] = weight.ravel()
         return self._linear(name, summed, delayed)
 
-    def _delay(self, layer: Delay) -> None:
+    def _past(self, layer: Concatenate) -> tuple[np.ndarray, np.ndarray]:
+        """Channels that are carried past layers."""
+        source, column = self.entered[-1 - layer.over]
+        return (source, column) if layer.delays is None else self._delayed(layer.delays, source, column)
+
+    def _delayed(self, layer: Delay, source: np.ndarray, channel: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Channels after delays."""
         delay = _numpy(layer.delay) * self.convention.time_unit
         if not delay.any():
-            return
-        for node, place in self._parts():
-            column, own, before = self.column[place], delay[place], node
+            return source, channel
+        source, channel = source.copy(), channel.copy()
+        for node, place in _parts(source):
+            column, own, before = channel[place], delay[place], node
             full = np.zeros(self.sizes[node])
             full[column] = own
             if not np.array_equal(full[column], own):  # copies with delays of their own
                 before = self._linear("copies", _one_hot(column, self.sizes[node]), node)
                 full, column = own, np.arange(len(own))
-            self.source[place] = self._add("delay", nir.Delay(delay=full), len(full), before)
-            self.column[place] = column
+            source[place] = self._add("delay", nir.Delay(delay=full), len(full), before)
+            channel[place] = column
+        return source, channel
+
+
+def _parts(source: np.ndarray) -> list[tuple[str, np.ndarray]]:
+    """The nodes of a signal, and its channels from each."""
+    return [(node, np.flatnonzero(source == node)) for node in dict.fromkeys(source)]
 
 
 def _one_hot(column: np.ndarray, size: int) -> Matrix:
