@@ -19,6 +19,7 @@ from torch import nn
 
 from firstspike.losses.base import Loss, TimeLoss, check_reads, earliest
 from firstspike.losses.cross_entropy import TimeCrossEntropy
+from firstspike.losses.layer_window import LayerWindow
 from firstspike.losses.mse import TimeMSE
 from firstspike.losses.readout import ReadoutCrossEntropy, ReadoutLoss, ReadoutMSE
 from firstspike.losses.regularizers import DelayL2, EarlyOutput
@@ -37,6 +38,7 @@ LOSSES: dict[str, type[Loss]] = {
 REGULARIZERS: dict[str, type[nn.Module]] = {
     "delay_l2": DelayL2,
     "early_output": EarlyOutput,
+    "layer_window": LayerWindow,
     "silent_peak": SilentPeak,
     "spike_count": SpikeCount,
 }
@@ -46,6 +48,7 @@ __all__ = [
     "REGULARIZERS",
     "DelayL2",
     "EarlyOutput",
+    "LayerWindow",
     "Loss",
     "ReadoutCrossEntropy",
     "ReadoutLoss",
