@@ -7,6 +7,7 @@ from scipy.integrate import solve_ivp
 
 import firstspike as fs
 from firstspike import plots
+from firstspike.plots.membrane import Membranes
 
 
 def integrated(at, times, weight, neuron, delay):
@@ -89,3 +90,57 @@ def test_chosen_neurons_and_end_of_the_axis(ax, source):
 
 def test_membrane_without_input_spikes(ax):
     plots.membrane(fs.LIFLinear(2, 3), torch.full((2,), math.inf), ax).figure.draw_without_rendering()
+
+
+def trains_layer(source, kind, **options):
+    shape = {"weight_mean": 0.6, "weight_std": 0.4, "generator": source, "dtype": torch.float64}
+    neuron = fs.LIF(2.0, 1.0, 0.8)
+    if kind is fs.LIFRecurrent:
+        shape |= {"duration": 9.0, "window_spikes": 20, "recurrent_std": 0.5}
+    return kind(6, 4, 60, neuron=neuron, **shape, **options)
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        (fs.LIFSpikeTrains, {}),
+        (fs.LIFSpikeTrains, {"refractory": 0.4, "reset": -0.2, "delay": fs.DelayRule("softplus")}),
+        (fs.LIFRecurrent, {"refractory": 0.1}),
+        (fs.LIFRecurrent, {"recurrent_delay": fs.DelayRule("clip", scale=1.0, mean=0.5, std=0.2)}),
+    ],
+)
+def test_membranes_are_at_the_threshold_at_each_spike_and_then_at_the_reset(source, kind, options):
+    layer = trains_layer(source, kind, **options)
+    times = (5 * torch.rand(6, 3, generator=source, dtype=torch.float64)).sort(-1).values
+    with torch.no_grad():
+        trains = layer(times.unsqueeze(0))[0]
+    assert int(torch.isfinite(trains).sum()) > 15
+    membranes = Membranes(layer)
+    for neuron, train in enumerate(trains):
+        spikes = train[torch.isfinite(train)]
+        rest = 0.99 * layer.refractory
+        before, after = (membranes.voltage(spikes + shift, times, trains)[neuron] for shift in (0.0, max(rest, 1e-9)))
+        torch.testing.assert_close(before, torch.full_like(before, 0.8), atol=1e-9, rtol=0)
+        torch.testing.assert_close(after, torch.full_like(after, layer.reset), atol=1e-7, rtol=0)
+    at = torch.linspace(0, 8, 4001, dtype=torch.float64)
+    assert float(membranes.voltage(at, times, trains).max()) <= 0.8 + 1e-9
+
+
+def test_traces_of_trains(ax, source):
+    layer = trains_layer(source, fs.LIFSpikeTrains, refractory=0.3)
+    times = 3 * torch.rand(6, 2, generator=source, dtype=torch.float64).sort(-1).values
+    plots.membrane(layer, times, ax, names=list("abcd"))
+    ax.figure.draw_without_rendering()
+    trains = layer(times.unsqueeze(0))[0].detach()
+    marks = [line for line in ax.lines if line.get_linestyle() == "None" and line.get_marker() != "|"]
+    for train, line in zip(trains, marks, strict=True):
+        assert list(line.get_xdata()) == train[torch.isfinite(train)].tolist()
+
+
+def test_one_spike_per_input_is_a_train_of_one(source):
+    layer = trains_layer(source, fs.LIFSpikeTrains)
+    times = torch.rand(6, generator=source, dtype=torch.float64)
+    membranes, at = Membranes(layer), torch.linspace(0, 3, 50, dtype=torch.float64)
+    trains = layer(times.unsqueeze(0))[0].detach()
+    one, other = (membranes.voltage(at, x, trains) for x in (times, times.unsqueeze(-1)))
+    torch.testing.assert_close(one, other)

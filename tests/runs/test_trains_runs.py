@@ -73,7 +73,7 @@ def test_figures(run):
     assert drawn >= {"summary", "loss_and_error", "spike_counts", "spike_histogram", "confusion", "raster", "dataset"}
     assert drawn >= {"weight_matrices", "weight_histograms", "parameters"}
     assert "readout" in reasons["output_times"]
-    assert "readout" in reasons["membrane"]
+    assert "membrane" in drawn
 
 
 def test_the_raster_has_every_spike(run):
@@ -84,6 +84,13 @@ def test_the_raster_has_every_spike(run):
     assert sum(len(lines.get_segments()) for lines in ax.collections) == expected
     hidden = int(record.layers[0][3].isfinite().sum())
     assert ax.get_yticklabels()[1].get_text() == f"hidden 20/20, {hidden} spikes"
+
+
+def test_figure_on_a_substrate(folder):
+    figure = PLOTS["substrate"](RunData(folder, substrate="integrator"))
+    titles = [ax.get_title() for ax in figure.axes]
+    assert titles[0].startswith("hidden, median distance 0.0")
+    assert titles[1] == "hidden, test sample 0: exact (solid) and integrator (dashed)"
 
 
 def test_spike_counts_need_trains(tmp_path):
@@ -99,6 +106,14 @@ def test_report(run):
     trains = found["layers"][1]["times"]
     spikes = torch.tensor([[sum(t is not None for t in train) for train in sample] for sample in trains])
     assert torch.equal(spikes, run.record.layers[0].isfinite().sum(-1)[found["index"]])
+    membrane, place = found["membrane"], found["index"].index(3)
+    assert (membrane["outputs"], membrane["layer"]) == (False, "hidden")
+    shown = [run.record.layers[0][3][int(neuron)] for neuron in membrane["neurons"][place]]
+    counts = [int(train.isfinite().sum()) for train in shown]
+    assert [len(x) for x in membrane["spikes"][place]] == counts
+    assert min(counts) >= run.record.layers[0][3].isfinite().sum(-1).sort().values[-6]
+    assert [len(x) for x in membrane["traces"][place]] == [len(membrane["points"][place])] * 6
+    assert max(map(max, membrane["traces"][place])) <= 1.001
     assert write_report(run).is_file()
 
 

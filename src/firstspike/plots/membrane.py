@@ -10,8 +10,9 @@ from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
+from torch.nn import functional
 
-from firstspike.layers import LIFLinear
+from firstspike.layers import LIFLinear, LIFRecurrent, LIFSpikeTrains
 from firstspike.neuron import LIF
 from firstspike.plots.run_data import RunData, run_figure
 from firstspike.plots.style import (
@@ -32,36 +33,67 @@ from firstspike.spiketime.response import kappa
 _POINTS = 1000
 _TRACES = 6  # more in one panel cannot be told apart
 _COMPARED = 4  # neurons, two traces each
+_COMPARED_TRAINS = 2
 
 
 def membrane_voltage(
     at: Float[Tensor, " points"],
-    times: Float[Tensor, " inputs"],
+    times: Float[Tensor, " inputs"] | Float[Tensor, "inputs spikes"],
     weight: Float[Tensor, "out inputs"],
     neuron: LIF,
     delay: Float[Tensor, "out inputs"] | None = None,
+    *,
+    resets: Float[Tensor, "out spikes"] | None = None,
+    refractory: float = 0.0,
+    reset: float = 0.0,
 ) -> Float[Tensor, "out points"]:
-    """Voltage of neurons that do not spike, relative to the leak, in float64.
+    """Voltage of neurons relative to the leak, in float64; without ``resets`` that of neurons that do not spike.
+
+    A reset moves the membrane and not the current, so what it adds decays with ``tau_mem`` alone.
 
     Args:
-        at: when.
-        times: input spike times, ``inf`` = no spike.
+        at: when; at the time of a reset, the voltage is that just before it.
+        times: input spike times, or trains, ``inf`` = no spike.
         weight: of the synapses.
         neuron: its time constants; the threshold plays no part.
         delay: of each synapse.
+        resets: sorted times of the neurons' own spikes, at which they are reset; ``inf`` after the last one.
+        refractory: time for which a neuron then stays at ``reset``.
+        reset: membrane after a spike.
     """
     tau_mem, tau_syn = (
         tau.detach().cpu().double().reshape(-1, 1, 1) if isinstance(tau, Tensor) else tau
         for tau in (neuron.tau_mem, neuron.tau_syn)
     )
-    arrival = times.double() if delay is None else times.double() + delay.double()  # (inputs) or (out, inputs)
-    since = at.double().unsqueeze(-1) - arrival.unsqueeze(-2)  # (points, inputs) or (out, points, inputs)
-    response = torch.where(since > 0, kappa(since.clamp(min=0), tau_mem, tau_syn), 0.0)
-    return (weight.double().unsqueeze(-2) * response).sum(dim=-1)
+    spikes = times.shape[-1] if times.ndim > 1 else 1
+    every = times.double().reshape(len(times), -1)
+    arrival = every if delay is None else every + delay.double().unsqueeze(-1)  # (inputs, spikes) or with outputs
+    arrival, weight = arrival.flatten(-2), weight.double().repeat_interleave(spikes, dim=-1)
+
+    def driven(at: Tensor) -> Tensor:
+        """At points (points,), or (out, points) of each neuron."""
+        since = at.unsqueeze(-1) - arrival.unsqueeze(-2)  # (points, inputs) or (out, points, inputs)
+        response = torch.where(since > 0, kappa(since.clamp(min=0), tau_mem, tau_syn), 0.0)
+        return (weight.unsqueeze(-2) * response).sum(dim=-1)
+
+    at = at.double()
+    voltage = driven(at)
+    if resets is None:
+        return voltage
+    resets = resets.double()
+    free = torch.where(torch.isfinite(resets), resets + refractory, 0.0)  # when membranes go on
+    shift = reset - driven(free)
+    last = torch.searchsorted(resets.contiguous(), at.expand(len(resets), -1).contiguous()) - 1  # spike before a point
+    nth, since = last.clamp(min=0), at - free.gather(1, last.clamp(min=0))
+    decay = torch.exp(-since.clamp(min=0) / (tau_mem.squeeze(-1) if isinstance(tau_mem, Tensor) else tau_mem))
+    voltage = torch.where(last >= 0, voltage + shift.gather(1, nth) * decay, voltage)
+    return torch.where((last >= 0) & (since < 0), reset, voltage)
 
 
 class Membranes:
-    """Membranes of some neurons of a layer without a reset, in float64 on the CPU.
+    """Membranes of some neurons of a layer, in float64 on the CPU.
+
+    Those of a layer of spike trains are reset at their spikes, all others never.
 
     Args:
         layer: the neurons, their weights and delays.
@@ -70,41 +102,77 @@ class Membranes:
     Attributes:
         threshold: of each neuron.
         tau: largest synaptic time constant.
+        trains: whether the neurons spike several times.
     """
 
-    def __init__(self, layer: LIFLinear, neurons: Sequence[int] | None = None) -> None:
-        chosen = list(range(layer.out_features) if neurons is None else neurons)
+    def __init__(self, layer: LIFLinear | LIFSpikeTrains, neurons: Sequence[int] | None = None) -> None:
+        self.chosen = list(range(layer.out_features) if neurons is None else neurons)
         tau_mem, tau_syn, self.threshold = (
-            torch.as_tensor(x).detach().cpu().double().expand(layer.out_features)[chosen]
+            torch.as_tensor(x).detach().cpu().double().expand(layer.out_features)[self.chosen]
             for x in (layer.neuron.tau_mem, layer.neuron.tau_syn, layer.neuron.threshold)
         )
         self.neuron, self.tau = LIF(tau_mem, tau_syn), float(tau_syn.max())
-        self.weight = layer.weight.detach().cpu()[chosen]
-        self.delay = None if layer.delay is None else layer.delay.detach().cpu()[chosen]
+        self.trains, self.recurrent = isinstance(layer, LIFSpikeTrains), isinstance(layer, LIFRecurrent)
+        self._options = dict[str, float]()
+        if isinstance(layer, LIFSpikeTrains):
+            self._options = {"refractory": layer.refractory, "reset": layer.reset}
+        synapses = _with_recurrence(layer) if isinstance(layer, LIFRecurrent) else (layer.weight, layer.delay)
+        weight, delay = synapses
+        self.weight = weight.detach().cpu()[self.chosen]
+        self.delay = None if delay is None else delay.detach().cpu()[self.chosen]
 
-    def voltage(self, at: Float[Tensor, " points"], times: Float[Tensor, " inputs"]) -> Float[Tensor, "neurons points"]:
-        """Voltage relative to the leak, driven by input spikes."""
-        return membrane_voltage(at, times, self.weight, self.neuron, self.delay)
+    def voltage(
+        self, at: Float[Tensor, " points"], times: Tensor, spikes: Tensor | None = None
+    ) -> Float[Tensor, "neurons points"]:
+        """Voltage relative to the leak.
 
-    def window(
-        self, times: Float[Tensor, " inputs"], spikes: Float[Tensor, " neurons"]
-    ) -> tuple[float, float, Float[Tensor, " events"]]:
+        Args:
+            at: when.
+            times: of the input spikes ``(inputs,)``, or trains ``(inputs, spikes)``.
+            spikes: of all neurons of the layer, ``(out, spikes)``; those of spike trains are reset there.
+        """
+        if not self.trains or spikes is None:
+            return membrane_voltage(at, times, self.weight, self.neuron, self.delay)
+        if self.recurrent:
+            both = times.reshape(len(times), -1), spikes.to(times)
+            most = max(x.shape[-1] for x in both)
+            times = torch.cat([functional.pad(x, (0, most - x.shape[-1]), value=torch.inf) for x in both])
+        return membrane_voltage(
+            at, times, self.weight, self.neuron, self.delay, resets=spikes[self.chosen], **self._options
+        )
+
+    def window(self, times: Tensor, spikes: Tensor) -> tuple[float, float, Float[Tensor, " events"]]:
         """Start and end of a time axis, and all arrivals and spikes.
 
-        It starts at 0 and ends a little after the last spike; if a neuron is silent, after its inputs have faded.
+        It starts at 0 and ends a little after the last spike; if a neuron is silent, or spikes several times, after its
+        inputs have faded.
+
+        Args:
+            times: of the input spikes.
+            spikes: of the neurons, or their trains.
         """
-        arrivals = (times if self.delay is None else times + self.delay).double().flatten()
+        every = times.double().reshape(len(times), -1)
+        arrivals = every if self.delay is None else every + self.delay.double()[:, : len(times), None]
         fired = spikes[torch.isfinite(spikes)].double()
         known = torch.cat([arrivals[torch.isfinite(arrivals)], fired])
         start, last = (min(0.0, float(known.min())), float(known.max())) if len(known) else (0.0, 0.0)
-        if len(fired) < len(spikes):
+        if len(fired) < len(spikes) or self.trains:
             return start, last + 1.5 * self.tau, known
         return start, start + 1.15 * max(float(fired.max()) - start, 1e-3 * self.tau), known
 
 
+def _with_recurrence(layer: LIFRecurrent) -> tuple[Tensor, Tensor]:
+    """Weights and delays of a layer's inputs and, after them, of its own neurons."""
+    delay = torch.zeros_like(layer.weight) if layer.delay is None else layer.delay
+    own = torch.full_like(layer.recurrent_weight, layer.window)
+    if layer.recurrent_delays is not None:
+        own = own + layer.recurrent_delays.delay
+    return torch.cat([layer.weight, layer.recurrent_weight], dim=1), torch.cat([delay, own], dim=1)
+
+
 def membrane(
-    layer: LIFLinear,
-    times: Float[Tensor, " inputs"],
+    layer: LIFLinear | LIFSpikeTrains,
+    times: Float[Tensor, " inputs"] | Float[Tensor, "inputs spikes"],
     ax: Axes,
     neurons: Sequence[int] | None = None,
     names: Sequence[str] | None = None,
@@ -113,11 +181,12 @@ def membrane(
 ) -> Axes:
     """Membrane voltages of a layer in one sample, with threshold, spikes and, as ticks below, input spikes.
 
-    After its spike a trace is faint: the voltage that the inputs would cause without a reset.
+    Neurons of a layer of spike trains are reset at each spike. A neuron that spikes once has a faint trace after its
+    spike: the voltage that the inputs would cause without a reset.
 
     Args:
         layer: the neurons, their weights and delays.
-        times: input spike times of the sample.
+        times: input spike times of the sample, or trains.
         neurons: which of them; by default all, at most six.
         names: of the chosen neurons, by default their numbers.
         until: end of the time axis; by default shortly after the last spike.
@@ -126,19 +195,24 @@ def membrane(
     names = [str(number) for number in chosen] if names is None else class_names(names, len(chosen))
     times = times.detach().cpu()
     with torch.no_grad():
-        spikes = layer(times.to(layer.weight)).cpu()[chosen].double()
+        spikes = layer(times.to(layer.weight).unsqueeze(0))[0].cpu().double()
     membranes = Membranes(layer, chosen)
-    start, end, known = membranes.window(times, spikes)
+    start, end, known = membranes.window(times, spikes[chosen])
     until = end if until is None else until
-    at = torch.cat([torch.linspace(start, until, _POINTS, dtype=torch.float64), known[known <= until]]).unique()
+    at = torch.linspace(start, until, _POINTS, dtype=torch.float64)
+    at = torch.cat([at, known, after(spikes[chosen])]).unique()
+    at = at[at <= until]
     lowest, highest = 0.0, _thresholds(membranes, ax)
-    traces = zip(chosen, names, membranes.voltage(at, times), spikes, membranes.threshold, strict=True)
+    traces = zip(chosen, names, membranes.voltage(at, times, spikes), spikes[chosen], membranes.threshold, strict=True)
     for neuron, name, voltage, spike, threshold in traces:
-        before, look = at <= spike, line_style(neuron)
+        before, look = torch.ones_like(at, dtype=torch.bool) if membranes.trains else at <= spike, line_style(neuron)
         ax.plot(at[before], voltage[before], label=name, zorder=3, **look)
-        ax.plot(at[at >= spike], voltage[at >= spike], alpha=FAINT, linewidth=1, color=look["color"])
-        if torch.isfinite(spike):
-            ax.plot(spike, threshold, markersize=6, zorder=4, **marker_style(neuron))
+        if not membranes.trains:
+            ax.plot(at[at >= spike], voltage[at >= spike], alpha=FAINT, linewidth=1, color=look["color"])
+        shown = spike[torch.isfinite(spike)].reshape(-1)
+        marks = torch.full_like(shown, float(threshold))
+        look = marker_style(neuron) | {"linestyle": "none", "markersize": 4 if membranes.trains else 6}
+        ax.plot(shown, marks, zorder=4, **look)
         lowest, highest = min(lowest, float(voltage[before].min())), max(highest, float(voltage[before].max()))
     span = highest - lowest
     ax.set_ylim(lowest - 0.15 * span, highest + 0.25 * span)
@@ -151,9 +225,9 @@ def membrane(
 
 
 def membrane_comparison(
-    layer: LIFLinear,
-    exact: tuple[Float[Tensor, " inputs"], Float[Tensor, " neurons"]],
-    observed: tuple[Float[Tensor, " inputs"], Float[Tensor, " neurons"]],
+    layer: LIFLinear | LIFSpikeTrains,
+    exact: tuple[Tensor, Tensor],
+    observed: tuple[Tensor, Tensor],
     ax: Axes,
     names: Sequence[str] | None = None,
     unit: str = TAU_SYN,
@@ -161,31 +235,41 @@ def membrane_comparison(
     """Ideal membranes of a layer in one sample, up to the spike: for the exact inputs and, dashed, the observed ones.
 
     A marker on a dashed line is the observed spike. Its distance to the threshold is the effect of the neuron's
-    imperfections, noise and quantised weights.
+    imperfections, noise and quantised weights. Membranes of spike trains are reset at the exact spikes and, dashed, at
+    the observed ones.
 
     Args:
-        layer: the neurons and their weights; at most four are drawn.
-        exact: times of its inputs, and of its spikes.
+        layer: the neurons and their weights; at most four are drawn, of spike trains two.
+        exact: times of its inputs, and of its spikes, or trains.
         observed: the same as the substrate saw them.
         names: of the neurons, by default their numbers.
     """
     names = class_names(names, layer.out_features)
-    chosen = list(range(min(_COMPARED, layer.out_features)))
+    trains = isinstance(layer, LIFSpikeTrains)
+    chosen = list(range(min(_COMPARED_TRAINS if trains else _COMPARED, layer.out_features)))
     membranes = Membranes(layer, chosen)
-    sides = [(inputs.detach().cpu(), spikes.detach().cpu()[chosen].double()) for inputs, spikes in (exact, observed)]
-    starts, ends, known = zip(*(membranes.window(*side) for side in sides), strict=True)
-    at = torch.cat([torch.linspace(min(starts), max(ends), _POINTS, dtype=torch.float64), *known]).unique()
+    sides = [(inputs.detach().cpu(), spikes.detach().cpu().double()) for inputs, spikes in (exact, observed)]
+    starts, ends, known = zip(*(membranes.window(inputs, spikes[chosen]) for inputs, spikes in sides), strict=True)
+    at = torch.cat([torch.linspace(min(starts), max(ends), _POINTS, dtype=torch.float64), *known])
+    at = torch.cat([at, *(after(spikes[chosen]) for _, spikes in sides)] if trains else [at]).unique()
     _thresholds(membranes, ax)
     for (inputs, spikes), dashed in zip(sides, (False, True), strict=True):
-        for neuron, spike, voltage in zip(chosen, spikes, membranes.voltage(at, inputs), strict=True):
-            before = at <= spike
+        for neuron, spike, voltage in zip(chosen, spikes[chosen], membranes.voltage(at, inputs, spikes), strict=True):
+            before = torch.ones_like(at, dtype=torch.bool) if trains else at <= spike
             look = line_style(neuron) | {"linestyle": (0, (3, 2)) if dashed else "-"}
             ax.plot(at[before], voltage[before], label=None if dashed else names[neuron], **look)
-            if torch.isfinite(spike):
-                marker = marker_style(neuron) | {"markerfacecolor": "white" if dashed else look["color"]}
-                ax.plot(spike, voltage[before][-1], markersize=5, zorder=4, **marker)
+            times = spike[torch.isfinite(spike)].reshape(-1)
+            heights = voltage[torch.searchsorted(at, times)]
+            marker = marker_style(neuron) | {"markerfacecolor": "white" if dashed else look["color"]}
+            ax.plot(times, heights, linestyle="none", markersize=5, zorder=4, **marker)
     ax.set(xlim=(min(starts), max(ends)), xlabel=time_label(unit), ylabel="membrane")
     return ax
+
+
+def after(spikes: Tensor) -> Float[Tensor, " spikes"]:
+    """The next number after each spike, at which the reset has happened."""
+    own = spikes[torch.isfinite(spikes)]
+    return torch.nextafter(own, torch.full_like(own, torch.inf))
 
 
 def _thresholds(membranes: Membranes, ax: Axes) -> float:
@@ -196,25 +280,39 @@ def _thresholds(membranes: Membranes, ax: Axes) -> float:
 
 
 def output_membranes(run: RunData, sample: int, ax: Axes) -> Axes:
-    """Membranes of a run's output neurons in a sample; of many, its class and those with the earliest spikes."""
-    lif, layer = run.output_layer
-    label, times = int(run.held_out[1].labels[sample]), run.record.layers[lif.index][sample]
-    names = run.names(layer.out_features)
-    order = times.argsort(stable=True).tolist()
-    neurons = sorted(order, key=lambda neuron: neuron != label)[:_TRACES]  # the class comes first
+    """Membranes of a run's last spiking layer in a sample, six at most.
+
+    Of many output neurons its class and those with the earliest spikes; of neurons before a readout those that spike
+    most.
+    """
+    lif, layer = run.membrane_layer
+    label, trains = int(run.held_out[1].labels[sample]), run.record.layers[lif.index][sample]
+    if run.spiking_output:
+        names, times = run.names(layer.out_features), trains.reshape(layer.out_features, -1)[:, 0]
+        order = times.argsort(stable=True).tolist()
+        neurons = sorted(order, key=lambda neuron: neuron != label)[:_TRACES]  # the class comes first
+    else:
+        names = [str(neuron) for neuron in range(layer.out_features)]
+        count = torch.isfinite(trains).reshape(layer.out_features, -1).sum(-1)
+        neurons = sorted(count.argsort(descending=True, stable=True)[:_TRACES].tolist())
     membrane(layer, lif.inputs(run.record)[sample], ax, neurons, [names[k] for k in neurons], unit=run.unit)
-    for line in ax.get_lines():
-        if line.get_label() == names[neurons[0]]:
-            line.set_linewidth(2.5)
-    ax.set_title(f"output neurons, {run.sample_title(sample)}")
-    some = f"the class, and the\n{_TRACES - 1} earliest of {len(names) - 1} others"
+    some = None
+    if run.spiking_output:
+        for line in ax.get_lines():
+            if line.get_label() == names[neurons[0]]:
+                line.set_linewidth(2.5)
+        ax.set_title(f"output neurons, {run.sample_title(sample)}")
+        some = f"the class, and the\n{_TRACES - 1} earliest of {len(names) - 1} others"
+    else:
+        ax.set_title(f"{lif.name}, {run.sample_title(sample)}")
+        some = f"neurons: the {_TRACES} of\n{len(names)} that spike most"
     legend_right(ax, title=some if len(neurons) < len(names) else None, title_fontsize=8)
     return ax
 
 
 @run_figure
 def membrane_figure(run: RunData) -> Figure:
-    """Membranes of the output neurons, a panel for the first test sample of each of up to three classes."""
+    """Membranes of the neurons of the output, or before a readout, in the first test samples of up to three classes."""
     labels = run.held_out[1].labels
     samples = [int((labels == label).nonzero()[0]) for label in labels.unique()[:3]]
     figure, axes = panels(len(samples), 1, (6.5, 1.9), (0.0, 0.4))

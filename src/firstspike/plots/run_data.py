@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from firstspike.config import ConfigError
 from firstspike.config.network import LayerError
-from firstspike.layers import LAYERS, LIFLinear, Network, Record, form_of
+from firstspike.layers import LAYERS, LIFLinear, LIFSpikeTrains, Network, Record, form_of
 from firstspike.layers.named import NamedLIF, named_lif_layers, named_parameters
 from firstspike.plots.plane import YinYangPlane
 from firstspike.plots.style import styled, time_unit
@@ -110,21 +110,27 @@ class RunData(LoadedRun):
         raise NotApplicable(f"the layers of a {type(self.network).__name__} are not known; those of an fs.Network are")
 
     @property
-    def output_layer(self) -> tuple[NamedLIF, LIFLinear]:
-        """The last LIF layer, whose membranes are drawn.
+    def membrane_layer(self) -> tuple[NamedLIF, LIFLinear | LIFSpikeTrains]:
+        """The last LIF layer, whose membranes are drawn: of the output, or before a readout.
 
         Raises:
-            NotApplicable: there is none, or it is not a ``LIFLinear``.
+            NotApplicable: there is none, or it is another layer.
         """
-        self.check_spiking_output()
         lif = self.lif_layers[-1]
-        if isinstance(lif.layer, LIFLinear):
+        if isinstance(lif.layer, LIFLinear | LIFSpikeTrains):
             return lif, lif.layer
-        raise NotApplicable(f"membranes are drawn for LIFLinear only, the output layer is a {type(lif.layer).__name__}")
+        raise NotApplicable(
+            f"membranes are drawn for neurons with inputs of their own, not for {type(lif.layer).__name__}"
+        )
+
+    @property
+    def spiking_output(self) -> bool:
+        """Whether the output spikes, which a readout does not."""
+        return form_of(LAYERS.get(self.config.network[-1].kind, Network)) != "values"
 
     def check_spiking_output(self) -> None:
         """Raise ``NotApplicable`` where the output is a readout, which does not spike."""
-        if form_of(LAYERS.get(self.config.network[-1].kind, Network)) == "values":
+        if not self.spiking_output:
             raise NotApplicable("the output is a readout, whose neurons do not spike")
 
     @cached_property

@@ -25,6 +25,8 @@ def time_comparison(
 
     The title has the median distance, and the fractions that spike on one of the two sides only.
 
+    Of trains, the first spikes are compared with each other, then the second ones, and so on.
+
     Args:
         exact: spike times, ``inf`` = silent.
         observed: those of a substrate.
@@ -59,7 +61,7 @@ def substrate_figure(run: RunData) -> Figure:
     """Spike times of every LIF layer on the run's substrate against the exact ones, and membranes of a sample."""
     if run.substrate == "exact":
         raise NotApplicable("the run is on the exact substrate: there is nothing to compare it with")
-    layers, (output, last), exact, observed = run.lif_layers, run.output_layer, run.exact_record, run.record
+    layers, (output, last), exact, observed = run.lif_layers, run.membrane_layer, run.exact_record, run.record
     figure = new_figure(max(6.5, 2.7 * len(layers)), 5.2)
     grid = figure.add_gridspec(2, len(layers), height_ratios=(1.15, 1))
     for place, lif in enumerate(layers):
@@ -67,7 +69,9 @@ def substrate_figure(run: RunData) -> Figure:
         time_comparison(exact.layers[lif.index], observed.layers[lif.index], ax, lif.name, run.unit)
     ax = figure.add_subplot(grid[1, :])
     sides = [(output.inputs(record)[0], record.layers[output.index][0]) for record in (exact, observed)]
-    membrane_comparison(last, sides[0], sides[1], ax, run.names(last.out_features), run.unit)
-    ax.set_title(f"output neurons, {run.held_out[0]} sample 0: exact (solid) and {run.substrate} (dashed)")
+    names = run.names(last.out_features) if run.spiking_output else None
+    membrane_comparison(last, sides[0], sides[1], ax, names, run.unit)
+    where = "output neurons" if run.spiking_output else output.name
+    ax.set_title(f"{where}, {run.held_out[0]} sample 0: exact (solid) and {run.substrate} (dashed)")
     legend_right(ax)
     return figure

@@ -14,13 +14,15 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from firstspike.data.tables import read_table
+from firstspike.layers import LIFLinear, LIFSpikeTrains
 from firstspike.layers.named import named_spikes
 from firstspike.plots import NotApplicable, RunData, confusion_counts
-from firstspike.plots.membrane import Membranes
+from firstspike.plots.membrane import Membranes, after
 from firstspike.plots.run_data import UNAVAILABLE
 from firstspike.plots.spike_times import layer_heights
 
 POINTS = 160  # of a membrane trace
+_NEURONS = 6  # before a readout, whose membranes are shown
 _CHECKPOINTS = 40  # largest number of positions of the slider
 _SAMPLES = 1000  # validation samples at each of them
 _BINS = 40
@@ -138,9 +140,10 @@ def samples(run: RunData, budget: int) -> dict[str, Any]:
     Returns:
         ``index``, ``label`` and ``decision`` (-1 is silent), one per sample; ``layers`` with ``name``, ``height`` and
         ``times[sample][neuron]``, each a time or, of trains, a list of times; ``readout``, whether the classes are not
-        neurons of the last of these layers; if they apply, ``membrane`` (of the output neurons, in units of their
-        thresholds: ``traces`` on equal steps from ``start`` to ``stop``, ``spikes``, ``names``), ``image`` with its
-        shape, and ``points`` on the plane with the names of the ``inputs``.
+        neurons of the last of these layers; if they apply, ``membrane`` (of the last spiking layer, in units of the
+        thresholds: ``traces`` on equal steps from ``start`` to ``stop``, ``spikes``, ``names``; of trains at
+        ``points``, for the ``neurons`` of each sample), ``image`` with its shape, and ``points`` on the plane with the
+        names of the ``inputs``.
     """
     shown, evaluation, (_, data) = named_spikes(run.network, run.record), run.evaluation, run.held_out
     size = sum(spikes.times[0].numel() for spikes in shown) + POINTS * run.record.output.shape[1]
@@ -195,17 +198,44 @@ def choose(wrong: Tensor, count: int) -> Tensor:
 
 
 def _membranes(run: RunData, chosen: Tensor) -> dict[str, Any]:
-    """Exact voltages that the spikes into the output layer cause, without a reset, relative to the leak."""
-    lif, layer = run.output_layer
+    """Exact voltages of the last spiking layer, which its input spikes and, of trains, its own spikes cause."""
+    lif, layer = run.membrane_layer
     membranes, spikes = Membranes(layer), run.record.layers[lif.index][chosen].double()
+    inputs = lif.inputs(run.record)[chosen].double()
+    if membranes.trains:
+        return _train_membranes(run, layer, inputs, spikes)
     found: dict[str, Any] = {"start": [], "stop": [], "traces": [], "spikes": plain(spikes)}
-    for times, own in zip(lif.inputs(run.record)[chosen].double(), spikes, strict=True):
+    for times, own in zip(inputs, spikes, strict=True):
         start, stop, _ = membranes.window(times, own)
         voltage = membranes.voltage(torch.linspace(start, stop, POINTS, dtype=torch.float64), times)
         found["start"].append(round(start, 4))
         found["stop"].append(round(stop, 4))
         found["traces"].append(plain(voltage / membranes.threshold.unsqueeze(-1), 3))
     return found | {"names": run.names(layer.out_features)}
+
+
+def _train_membranes(run: RunData, layer: LIFLinear | LIFSpikeTrains, inputs: Tensor, spikes: Tensor) -> dict[str, Any]:
+    """The same of neurons that are reset: of outputs all, otherwise in each sample those that spike most.
+
+    Their traces have ``points`` of their own, which resets are among.
+    """
+    names = run.names(layer.out_features) if run.spiking_output else list(map(str, range(layer.out_features)))
+    found: dict[str, Any] = {name: [] for name in ("start", "stop", "points", "traces", "spikes", "neurons")}
+    for times, trains in zip(inputs, spikes, strict=True):
+        most = torch.isfinite(trains).sum(-1).argsort(descending=True, stable=True)[:_NEURONS].sort().values
+        neurons = list(range(layer.out_features)) if run.spiking_output else most.tolist()
+        membranes, own = Membranes(layer, neurons), trains[neurons]
+        start, stop, _ = membranes.window(times, own)
+        at = torch.cat([torch.linspace(start, stop, POINTS, dtype=torch.float64), own[torch.isfinite(own)], after(own)])
+        at = at.unique()
+        voltage = membranes.voltage(at, times, trains) / membranes.threshold.unsqueeze(-1)
+        found["start"].append(round(start, 4))
+        found["stop"].append(round(stop, 4))
+        found["points"].append(plain(at))
+        found["traces"].append(plain(voltage, 3))
+        found["spikes"].append([[x for x in row if x is not None] for row in plain(own)])
+        found["neurons"].append([names[neuron] for neuron in neurons])
+    return found | {"names": names, "outputs": run.spiking_output, "layer": run.membrane_layer[0].name}
 
 
 def plane(run: RunData) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-// Of one sample: its input, its spikes in all layers, the membranes of the output neurons.
+// Of one sample: its input, its spikes in all layers, the membranes of the last layer that spikes.
 
 const TICKS_UP_TO = 20; // neurons of a layer whose spikes are ticks, otherwise dots
 const IN_A_TABLE = 16; // inputs
@@ -76,34 +76,34 @@ function drawRaster(member, place, tau) {
 function drawMembrane(member, place, tau, exact) {
   const membrane = member.samples.membrane;
   element("membrane").hidden = membrane === undefined;
-  element("membrane-said").textContent = membrane === undefined ? `Left out: ${member.samples.no_membrane}` :
-    "Voltages in units of the threshold. After its spike a trace is faint: the voltage that the inputs would cause without a reset." +
-    (membrane.names.length > TRACES ? ` In colour: the output of the true class and the ${TRACES - 1} earliest others.` : "") +
-    (exact ? "" : " Voltages follow from the exact equations, the network's weights and the spikes that the substrate gave. Marks are the substrate's output spikes; they may differ from the crossing of the threshold.");
+  element("membrane-said").textContent = membrane === undefined ? `Left out: ${member.samples.no_membrane}` : membraneSaid(membrane, exact);
   if (membrane === undefined) return;
   chart(element("membrane"), () => {
     const [start, stop] = [membrane.start[place], membrane.stop[place]];
+    const [names, trains] = [membrane.neurons?.[place] ?? membrane.names, membrane.points !== undefined];
     const traces = [];
     let [low, high] = [0, 1];
-    const truth = member.samples.label[place];
-    const when = (neuron) => (neuron === truth ? -Infinity : membrane.spikes[place][neuron] ?? Infinity);
-    const first = membrane.names.map((_, neuron) => neuron).sort((a, b) => (when(a) > when(b)) - (when(a) < when(b))).slice(0, TRACES);
+    const truth = membrane.outputs === false ? -1 : member.samples.label[place];
+    const spikesOf = (neuron) => listed(membrane.spikes[place][neuron]);
+    const when = (neuron) => (neuron === truth ? -Infinity : spikesOf(neuron)[0] ?? Infinity);
+    const first = names.map((_, neuron) => neuron).sort((a, b) => (when(a) > when(b)) - (when(a) < when(b))).slice(0, TRACES);
     membrane.traces[place].forEach((voltage, neuron) => {
-      const time = voltage.map((_, k) => start + (stop - start) * k / (voltage.length - 1));
-      const spike = membrane.spikes[place][neuron] ?? Infinity;
+      const time = trains ? membrane.points[place] : voltage.map((_, k) => start + (stop - start) * k / (voltage.length - 1));
+      const spikes = spikesOf(neuron);
+      const spike = trains ? Infinity : spikes[0] ?? Infinity;
       const cut = time.findIndex((t) => t >= spike);
       const [before, after] = split(time, voltage, spike, cut);
-      const name = label(membrane.names[neuron]);
+      const name = label(names[neuron]);
       const seen = first.includes(neuron);
       const tone = seen ? colour(neuron) : shown("--faint");
       const line = { color: tone, dash: dash(neuron), width: neuron === truth ? 3 : seen ? 1.7 : 0.6 };
       const template = "%{y:.3f} at %{x:.3f}";
       traces.push({ ...before, name, mode: "lines", line, legendgroup: name, showlegend: seen, hovertemplate: template });
-      if (cut < 0) traces.push({ x: [], y: [], mode: "lines", legendgroup: name, showlegend: false });
-      else {
-        traces.push({ ...after, mode: "lines", opacity: 0.35, line: { ...line, width: 1 }, legendgroup: name, showlegend: false, hoverinfo: "skip" });
+      traces.push({ ...after, mode: "lines", opacity: 0.35, line: { ...line, width: 1 }, legendgroup: name, showlegend: false, hoverinfo: "skip" });
+      if (spikes.length) {
         traces.push({
-          x: [spike], y: [1], mode: "markers", marker: { size: seen ? 10 : 6, color: tone, line: { width: 1.5, color: shown("--back") } },
+          x: spikes, y: spikes.map(() => 1), mode: "markers",
+          marker: { size: trains ? 6 : seen ? 10 : 6, color: tone, line: { width: 1.5, color: shown("--back") } },
           legendgroup: name, showlegend: false, hovertemplate: `${name} spikes at %{x:.4f}<extra></extra>`,
         });
       }
@@ -111,12 +111,22 @@ function drawMembrane(member, place, tau, exact) {
       high = Math.max(high, largest(before.y));
     });
     const threshold = { type: "line", xref: "paper", x0: 0, x1: 1, y0: 1, y1: 1, line: { color: shown("--faint"), dash: "dash", width: 1.5 } };
-    const said = { xref: "paper", x: 1, y: 1, text: "threshold", showarrow: false, xanchor: "right", yanchor: "bottom", font: { color: shown("--faint") } };
+    const written = { xref: "paper", x: 1, y: 1, text: "threshold", showarrow: false, xanchor: "right", yanchor: "bottom", font: { color: shown("--faint") } };
     const span = high - low;
     return [traces, layout(axis(timeLabel(tau), { automargin: false, range: [start, stop] }), axis("membrane [threshold]", { automargin: false, range: [low - 0.1 * span, high + 0.2 * span] }), {
-      shapes: [threshold], annotations: [said], hovermode: "closest", height: 360,
+      shapes: [threshold], annotations: [written], hovermode: "closest", height: 360,
     })];
   });
+}
+
+// What the traces are.
+function membraneSaid(membrane, exact) {
+  const once = "After its spike a trace is faint: the voltage that the inputs would cause without a reset.";
+  const which = membrane.outputs === false ? ` Shown are neurons of ${membrane.layer}, at most ${TRACES}: those that spike most in the sample.` : "";
+  const coloured = membrane.outputs !== false && membrane.names.length > TRACES ? ` In colour: the output of the true class and the ${TRACES - 1} earliest others.` : "";
+  const marks = membrane.points === undefined ? " Marks are the substrate's output spikes; they may differ from the crossing of the threshold." : " Resets are at the substrate's spikes, where membranes may differ from the threshold.";
+  const observed = exact ? "" : ` Voltages follow from the exact equations, the network's weights and the spikes that the substrate gave.${marks}`;
+  return `Voltages in units of the threshold. ${membrane.points === undefined ? once : "At each spike a membrane is reset."}${which}${coloured}${observed}`;
 }
 
 // A trace up to the spike, and from there on; the voltage at the spike is between its neighbours.
