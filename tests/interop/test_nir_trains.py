@@ -71,8 +71,8 @@ def test_what_nir_cannot_express():
         fs.to_nir(fs.Network(spiking(refractory=0.1)))
     with pytest.raises(ValueError, match="layer 0: snnTorch always resets to 0, the layer to -1"):
         fs.to_nir(fs.Network(spiking(reset=-1.0)), target="snntorch")
-    with pytest.raises(ValueError, match="layer 0: NIR graphs have no recurrent layers here"):
-        fs.to_nir(fs.Network(fs.LIFRecurrent(4, 6, 10, 5.0)))
+    with pytest.raises(ValueError, match="layer 0: loops are written for the target nir only, not snntorch"):
+        fs.to_nir(fs.Network(fs.LIFRecurrent(4, 6, 10, 5.0)), target="snntorch")
     with pytest.raises(ValueError, match="layer 1: NIR has nothing for a FirstSpike"):
         fs.to_nir(fs.Network(spiking(), fs.FirstSpike()))
     graph = fs.to_nir(fs.Network(spiking(), READOUTS["integral"]()))
@@ -81,3 +81,69 @@ def test_what_nir_cannot_express():
         fs.from_nir(graph)
     with pytest.raises(ValueError, match=r"max_spikes: expected a number >= 0 for each of 1 CubaLIF, got \[-1\]"):
         fs.from_nir(graph, max_spikes=-1)
+
+
+def recurrent(inputs=4, **options):
+    make = {"weight_mean": 0.6, "weight_std": 0.4, "recurrent_std": 0.4, "window_spikes": 12} | DOUBLE | options
+    return fs.LIFRecurrent(inputs, 6, 60, 9.0, fs.LIF(2.0, 1.0, 1.3), window=0.7, **make)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"refractory": 0.2, "reset": -0.3},
+        {"recurrent_delay": fs.DelayRule("clip", scale=2.0, mean=0.8, std=0.5)},
+        {"recurrent_delay": fs.DelayRule("sigmoid", scale=2.0), "delay": fs.DelayRule(scale=2.0)},
+    ],
+    ids=["plain", "refractory", "delays", "all delays"],
+)
+def test_recurrent_layers(options, tmp_path):
+    network = fs.Network(spiking(), recurrent(6, **options), READOUTS["integral"]())
+    nir.write(tmp_path / "model.nir", fs.to_nir(network, time_unit=0.01, keep_refractory=True))
+    again = fs.from_nir(tmp_path / "model.nir", dtype=torch.float64)
+    assert [type(x).__name__ for x in again] == [type(x).__name__ for x in network]
+    assert (again[1].duration, again[1].window_spikes) == (9.0, 12)
+    assert again[1].window >= 0.7 * (1 - 1e-12)
+    record = network.record(trains())
+    assert int(record.layers[1].isfinite().sum()) > 100
+    for one, other in zip(again.record(trains()).layers, record.layers, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-9)
+
+
+def test_a_recurrent_graph_says_by_itself_what_its_network_is():
+    """The specification's equations, with the loop, give the same spikes as the network: no metadata are needed."""
+    layer = recurrent()
+    graph = fs.to_nir(fs.Network(layer))
+    graph.metadata.clear()
+    with pytest.raises(ValueError, match="lif_0: the neurons are connected to each other; give max_spikes"):
+        fs.from_nir(graph)
+    with pytest.raises(ValueError, match="give max_spikes and duration"):
+        fs.from_nir(graph, max_spikes=60)
+    again = fs.from_nir(graph, max_spikes=60, duration=9.0, dtype=torch.float64)
+    torch.testing.assert_close(again(trains()), layer(trains()), rtol=1e-9, atol=1e-9)
+    nodes = graph.nodes
+    np.testing.assert_allclose(nodes["recurrent_0_delay"].delay, 0.7)
+    np.testing.assert_allclose(nodes["recurrent_0"].weight, 2.0 * layer.recurrent_weight.detach())
+    assert ("recurrent_0", "lif_0") in graph.edges
+
+
+def test_refractory_times_are_kept_on_request():
+    network = fs.Network(spiking(refractory=0.25), spiking(6, 6, weight_mean=0.3))
+    graph = fs.to_nir(network, time_unit=2.0, keep_refractory=True)
+    assert graph.metadata["refractory"].tolist() == [0.5, 0.0]
+    again = fs.from_nir(graph, dtype=torch.float64)
+    assert [layer.refractory for layer in again] == [0.25, 0.0]
+    torch.testing.assert_close(again(trains()), network(trains()), rtol=1e-9, atol=1e-9)
+
+
+def test_loops_that_have_no_counterpart():
+    graph = fs.to_nir(fs.Network(recurrent()))
+    graph.nodes["recurrent_0_delay"].delay[:] = 0.0
+    with pytest.raises(ValueError, match="lif_0: the neurons are connected to themselves without a delay"):
+        fs.from_nir(graph)
+    graph = fs.to_nir(fs.Network(spiking(), spiking(6, 4)))
+    graph.nodes["back"] = nir.Linear(weight=np.ones((6, 4)))
+    graph.edges += [("lif_1", "back"), ("back", "lif_0")]
+    with pytest.raises(ValueError, match=r"the graph has a loop \(back, .*lif_0.*\) that is not one from neurons"):
+        fs.from_nir(graph)

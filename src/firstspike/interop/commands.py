@@ -73,6 +73,9 @@ def export(
     target: Annotated[str, typer.Option(help="Reader: nir (also jaxsnn and hxtorch), norse or snntorch.")] = "nir",
     time_unit: Annotated[float, typer.Option(help="Length of the network's unit of time in the file's.")] = 1.0,
     dt: Annotated[float | None, typer.Option(help="Time step of the reader; Norse needs it.")] = None,
+    keep_refractory: Annotated[
+        bool, typer.Option("--keep-refractory", help="Put refractory times, which NIR lacks, into the metadata.")
+    ] = False,
     checkpoint: Annotated[
         str | None, typer.Option("--checkpoint", help="Its name in checkpoints/, or best; by default the newest.")
     ] = None,
@@ -83,7 +86,7 @@ def export(
     from firstspike.runs.files import whole_file
 
     loaded = load_run(run, checkpoint)
-    graph = to_nir(loaded.network, target=target, time_unit=time_unit, dt=dt)
+    graph = to_nir(loaded.network, target=target, time_unit=time_unit, dt=dt, keep_refractory=keep_refractory)
     with whole_file(file) as temporary:
         import nir
 

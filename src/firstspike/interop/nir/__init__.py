@@ -16,7 +16,14 @@ if TYPE_CHECKING:
 __all__ = ["from_nir", "to_nir"]
 
 
-def to_nir(network: Network, *, target: str = "nir", time_unit: float = 1.0, dt: float | None = None) -> "nir.NIRGraph":
+def to_nir(
+    network: Network,
+    *,
+    target: str = "nir",
+    time_unit: float = 1.0,
+    dt: float | None = None,
+    keep_refractory: bool = False,
+) -> "nir.NIRGraph":
     """A network as a NIR graph: ``nir.write("model.nir", fs.to_nir(network))``.
 
     Layers become pairs of ``Linear`` and ``CubaLIF``, delays ``Delay`` nodes. Synaptic delays have no node of their
@@ -25,7 +32,8 @@ def to_nir(network: Network, *, target: str = "nir", time_unit: float = 1.0, dt:
     Bias spikes are further channels at the end of the input; the times at which they have to spike are in the metadata,
     ``bias_times``. A neuron that spikes once is then reset so far down
     (``v_reset``) that it stays silent, for readers that have a reset. ``LIFSpikeTrains`` has its own ``reset`` there,
-    and a readout becomes a ``CubaLI``; what NIR cannot say of them is in the metadata: ``max_spikes``, ``readout``.
+    ``LIFRecurrent`` in addition a loop of its delays and weights back to its neurons, and a readout becomes a
+    ``CubaLI``; what NIR cannot say of them is in the metadata: ``max_spikes``, ``duration``, ``readout``.
 
     Args:
         network: its parameters as they are now.
@@ -35,16 +43,19 @@ def to_nir(network: Network, *, target: str = "nir", time_unit: float = 1.0, dt:
             snnTorch seconds. If a ``tau_syn`` of 1 should take 6 us on a chip, that is 0.006 ms.
         dt: time step of the reader in the graph's unit of time; Norse needs it, snnTorch has 1e-4.
 
+        keep_refractory: write refractory times, which NIR has no field for, into the metadata. Only ``from_nir`` reads
+            them; other readers let neurons spike again at once. By default they are an error.
+
     Raises:
-        ValueError: what NIR cannot express: neurons without leak or with a refractory time, ``LIFRecurrent``,
-            ``EarliestPool2d``, ``Earliest``, ``FirstSpike``, anything but delays after the last neurons; synaptic
-            delays of very many synapses; an unknown target.
+        ValueError: what NIR cannot express: neurons without leak or with a refractory time, ``LIFRecurrent`` for other
+            targets than ``"nir"``, ``EarliestPool2d``, ``Earliest``, ``FirstSpike``, anything but delays after the last
+            neurons; synaptic delays of very many synapses; an unknown target.
         ImportError: the extra ``nir`` is not installed.
     """
     _require_nir()
     from firstspike.interop.nir.write import Writer
 
-    return Writer(network, Convention(target, time_unit, dt)).graph()
+    return Writer(network, Convention(target, time_unit, dt), keep_refractory).graph()
 
 
 def from_nir(
@@ -55,13 +66,15 @@ def from_nir(
     dt: float | None = None,
     bias_times: Sequence[float] | None = None,
     max_spikes: int | None = None,
+    duration: float | None = None,
     dtype: torch.dtype | None = None,
 ) -> Network:
     """A network from a NIR graph or a file of one; files are read as data, nothing in them is executed.
 
     It may have the nodes ``Input``, ``Linear``, ``Affine`` without bias, ``Scale``, ``Delay``, ``CubaLIF``, ``CubaLI``
-    and ``Output``, and must be a row of layers; connections past layers become ``Concatenate``. Every neuron spikes at
-    most once, whatever its ``v_reset``, unless ``max_spikes`` says otherwise.
+    and ``Output``, and must be a row of layers. Connections past layers become ``Concatenate``; neurons may be connected
+    to themselves, with delays, which makes a ``LIFRecurrent`` whose ``window`` is the shortest of them. Every neuron
+    spikes at most once, whatever its ``v_reset``, unless ``max_spikes`` says otherwise.
 
     Args:
         graph: the graph, or a file.
@@ -72,6 +85,7 @@ def from_nir(
             ``BiasSpikes``. By default as in the metadata; ``()`` leaves them inputs.
         max_spikes: most spikes of each neuron, in layers ``LIFSpikeTrains`` with the ``v_reset`` of the graph; 0 for
             neurons that spike once. By default as in the metadata, otherwise 0.
+        duration: when layers with a loop stop, in the network's unit of time. By default as in the metadata.
         dtype: of the parameters; torch's default.
 
     Raises:
@@ -80,15 +94,19 @@ def from_nir(
         ImportError: the extra ``nir`` is not installed.
     """
     _require_nir()
-    from firstspike.interop.nir.read import Reader, read_graph, read_metadata
+    from firstspike.interop.nir.files import read_graph, read_metadata
+    from firstspike.interop.nir.read import Reader
 
     if isinstance(graph, str | Path):
         graph = read_graph(Path(graph))
     noted = read_metadata(graph)
-    given = {"target": target, "time_unit": time_unit, "dt": dt, "bias_times": bias_times, "max_spikes": max_spikes}
+    given = {
+        "target": target, "time_unit": time_unit, "dt": dt, "bias_times": bias_times, "max_spikes": max_spikes,
+        "duration": duration,
+    }  # fmt: skip
     chosen = noted | {name: value for name, value in given.items() if value is not None}
-    bias, spikes = chosen.pop("bias_times"), chosen.pop("max_spikes")
-    return Reader(graph, Convention(**chosen), bias, spikes, dtype).network()
+    convention = Convention(*(chosen.pop(name) for name in ("target", "time_unit", "dt")))
+    return Reader(graph, convention, dtype, **chosen).network()
 
 
 def _require_nir() -> None:

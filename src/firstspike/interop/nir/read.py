@@ -1,19 +1,18 @@
-"""A network from a NIR graph, or from a file of one: HDF5, which holds data only."""
+"""A network from a NIR graph."""
 
 import math
 from collections.abc import Sequence
 from dataclasses import replace
-from graphlib import CycleError, TopologicalSorter
-from pathlib import Path
-from typing import Any
+from graphlib import TopologicalSorter
+from typing import Any, NamedTuple
 
-import h5py
 import nir
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from firstspike.interop.nir.conventions import Convention, Neurons
+from firstspike.interop.nir.edges import edges_of
 from firstspike.interop.nir.synapses import Synapses
 from firstspike.layers import (
     LAYERS,
@@ -22,6 +21,7 @@ from firstspike.layers import (
     Delay,
     DelayRule,
     LIFLinear,
+    LIFRecurrent,
     LIFSpikeTrains,
     Multiplex,
     Network,
@@ -38,67 +38,46 @@ Signal = dict[str, Synapses]
 ``_BIAS``."""
 
 
-def read_graph(path: Path) -> nir.NIRGraph:
-    """The graph in a file; a ValueError if it is not one of NIR, or damaged, or points to other files."""
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file")
-    try:
-        with h5py.File(path, "r") as file:
-            _refuse_links(file)
-        return nir.read(path)
-    except Exception as error:  # the libraries report damaged files in many ways
-        reason = f"it lacks {error}" if isinstance(error, KeyError) else "".join(str(error).splitlines()[:1])
-        raise ValueError(f"{path}: cannot be read as NIR: {reason or type(error).__name__}") from None
+class _Trains(NamedTuple):
+    """What NIR does not say of a layer: 0 where it does not apply."""
+
+    max_spikes: int
+    refractory: float
+    duration: float
+    window_spikes: int
 
 
-def _refuse_links(group: h5py.Group) -> None:
-    """HDF5 can refer to other files, which nobody has asked for."""
-    for name in group:
-        if not isinstance(group.get(name, getlink=True), h5py.HardLink):
-            raise ValueError(f"{name} is a link")
-        item = group[name]
-        if isinstance(item, h5py.Group):
-            _refuse_links(item)
-        elif item.external or item.is_virtual:
-            raise ValueError(f"{name} is kept in another file")
-
-
-def read_metadata(graph: nir.NIRGraph) -> dict[str, Any]:
-    """How a graph was written: ``target``, ``time_unit``, ``dt``, ``bias_times``, ``max_spikes``, see ``from_nir``."""
-    found = graph.metadata
-    try:
-        unit = float(found.get("time_unit", 1.0))
-        bias = np.ravel(np.asarray(found.get("bias_times", ()), dtype=np.float64)) / unit
-        step = float(found["dt"]) if "dt" in found else None
-        spikes = np.ravel(np.asarray(found.get("max_spikes", ()), dtype=np.int64)).tolist()
-        return {
-            "target": str(found.get("target", "nir")),
-            "time_unit": unit,
-            "dt": step,
-            "bias_times": bias.tolist(),
-            "max_spikes": spikes,
-        }
-    except (TypeError, ValueError, ZeroDivisionError) as error:
-        raise ValueError(f"the metadata of the graph cannot be read: {error}") from None
+def _together(signals: dict[str, Signal], sources: list[str]) -> Signal:
+    """The signals of several nodes, added."""
+    found: Signal = {}
+    for source in sources:
+        for origin, part in signals[source].items():
+            found[origin] = found[origin] + part if origin in found else part
+    return found
 
 
 class Reader:
-    """Composes all nodes between two layers of neurons, ``bias`` being spike times of the input's last channels."""
+    """Composes all nodes between two layers of neurons, ``bias_times`` being those of the input's last channels."""
 
     def __init__(
         self,
         graph: nir.NIRGraph,
         convention: Convention,
-        bias: Sequence[float],
-        max_spikes: int | Sequence[int],
         dtype: torch.dtype | None,
+        *,
+        bias_times: Sequence[float],
+        max_spikes: int | Sequence[int],
+        refractory: Sequence[float],
+        duration: float | Sequence[float],
+        window_spikes: Sequence[int],
     ) -> None:
         self.graph, self.convention, self.dtype = graph, convention, dtype or torch.get_default_dtype()
-        self.bias = [float(time) for time in bias]
-        count = sum(isinstance(node, nir.CubaLIF) for node in graph.nodes.values())
-        self.spikes = [max_spikes] * count if isinstance(max_spikes, int) else list(max_spikes) or [0] * count
-        if len(self.spikes) != count or min(self.spikes, default=0) < 0:
-            raise ValueError(f"max_spikes: expected a number >= 0 for each of {count} CubaLIF, got {self.spikes}")
+        self.bias = [float(time) for time in bias_times]
+        self.count = sum(isinstance(node, nir.CubaLIF) for node in graph.nodes.values())
+        spikes = self._each("max_spikes", max_spikes)
+        rest = (self._each(*x) for x in (("refractory", refractory), ("duration", duration)))
+        budgets = self._each("window_spikes", window_spikes)
+        self.trains = [_Trains(int(x[0]), x[1], x[2], int(x[3])) for x in zip(spikes, *rest, budgets, strict=True)]
         graph.check_types()
         self.input, self.output = (self._only(kind) for kind in (nir.Input, nir.Output))
         size = np.asarray(graph.nodes[self.input].input_type["input"]).ravel().tolist()
@@ -108,39 +87,59 @@ class Reader:
         if self.inputs < 1:
             raise ValueError(f"{len(self.bias)} bias times leave nothing of the {int(size[0])} inputs")
 
+    def _each(self, name: str, given: float | Sequence[float]) -> list[float]:
+        """A number for every layer of neurons, 0 where none is given."""
+        found = [given] * self.count if isinstance(given, int | float) else list(given) or [0] * self.count
+        if len(found) != self.count or not all(0 <= x < math.inf for x in found):
+            raise ValueError(f"{name}: expected a number >= 0 for each of {self.count} CubaLIF, got {found}")
+        return found
+
     def network(self) -> Network:
         """See ``from_nir``."""
         signals: dict[str, Signal] = {}
-        last, layers = self.input, list[nn.Module]()
-        self.places = {self.input: 0}  # number of layers before the spikes of a node
-        leading: dict[str, list[str]] = {name: [] for name in self.graph.nodes}
-        for source, name in self.graph.edges:
-            leading[name].append(source)
-        try:
-            order = list(TopologicalSorter(leading).static_order())
-        except CycleError as error:
-            names = ", ".join(sorted(set(error.args[1])))
-            raise ValueError(f"the graph has a loop ({names}); a neuron spikes once here") from None
+        arriving: dict[str, Signal] = {}
+        leading, back = edges_of(self.graph)
+        order = list(TopologicalSorter(leading).static_order())
         for name in order:
             node = self.graph.nodes[name]
-            before: Signal = {}
-            for source in leading[name]:
-                for origin, part in signals[source].items():
-                    before[origin] = before[origin] + part if origin in before else part
+            arriving[name] = before = _together(signals, leading[name])
             if isinstance(node, nir.CubaLIF | nir.CubaLI):
-                make = self._lif if isinstance(node, nir.CubaLIF) else self._readout
-                layers += make(name, node, before, last, len(layers))
-                self.places[name] = len(layers)
-                last, signals[name] = name, {name: Synapses.one_to_one(len(node.tau_mem))}
+                signals[name] = {name: Synapses.one_to_one(len(node.tau_mem))}
             elif name == self.input:
                 signals[name] = {name: Synapses.one_to_one(self.inputs)}
                 if self.bias:
                     signals[name][_BIAS] = Synapses.one_to_one(len(self.bias), first=self.inputs)
+            elif name != self.output:
+                signals[name] = {origin: _after(name, node, part) for origin, part in before.items()}
+        last, layers = self.input, list[nn.Module]()
+        self.places = {self.input: 0}  # number of layers before the spikes of a node
+        for name in order:
+            node, before = self.graph.nodes[name], arriving[name]
+            if isinstance(node, nir.CubaLIF):
+                loop = self._loop(name, _together(signals, back[name]))
+                layers += self._lif(name, node, before, last, len(layers), loop)
+            elif isinstance(node, nir.CubaLI):
+                layers += self._readout(name, node, before, last, len(layers))
             elif name == self.output:
                 layers += self._end(before, last)
-            else:
-                signals[name] = {origin: _after(name, node, part) for origin, part in before.items()}
+            if isinstance(node, nir.CubaLIF | nir.CubaLI):
+                self.places[name], last = len(layers), name
         return Network(*layers)
+
+    def _loop(self, name: str, arriving: Signal) -> Synapses | None:
+        """The connections of neurons to themselves."""
+        if not arriving:
+            return None
+        if arriving.keys() != {name}:
+            raise ValueError(f"{name}: its loop carries spikes of {' and '.join(sorted(arriving))}")
+        loop = replace(arriving[name], delay=arriving[name].delay / self.convention.time_unit)
+        if not len(loop.row):
+            return None
+        if not (loop.delay > 0).all():
+            raise ValueError(
+                f"{name}: the neurons are connected to themselves without a delay; here every such one has one"
+            )
+        return loop
 
     def _only(self, kind: type) -> str:
         found = [name for name, node in self.graph.nodes.items() if isinstance(node, kind)]
@@ -148,15 +147,21 @@ class Reader:
             raise ValueError(f"expected a graph with one {kind.__name__}, got {len(found)}")
         return found[0]
 
-    def _lif(self, name: str, node: Any, before: Signal, last: str, place: int) -> list[nn.Module]:
+    def _lif(
+        self, name: str, node: Any, before: Signal, last: str, place: int, loop: Synapses | None
+    ) -> list[nn.Module]:
         neurons = self._neurons(name, node)
         layers, synapses = self._inputs(name, before, last, place)
         out, rule = len(neurons.threshold), None
         synapses = replace(synapses, delay=synapses.delay / self.convention.time_unit)
         after: list[nn.Module] = []
-        spikes = self.spikes.pop(0)
+        trains = self.trains.pop(0)
+        if loop is not None and not (trains.max_spikes and trains.duration):
+            raise ValueError(
+                f"{name}: the neurons are connected to each other; give max_spikes and duration, when they stop"
+            )
         if synapses.delay.any():
-            if spikes:
+            if trains.max_spikes:
                 synapses, rule = self._alone(name, synapses), _DELAYS
             elif (axonal := synapses.common_delay(synapses.column, synapses.inputs)) is not None:
                 layers.append(self._delays(axonal))
@@ -169,9 +174,12 @@ class Reader:
         parameters = LIF(*(self._shared(values) for values in (neurons.tau_mem, neurons.tau_syn, neurons.threshold)))
         make: dict[str, Any] = {"delay": rule, "generator": torch.Generator(), "dtype": self.dtype}
         layer: LIFLinear | LIFSpikeTrains
-        if spikes:
-            reset = self._reset(name, node, neurons)
-            layer = LIFSpikeTrains(synapses.inputs, out, spikes, parameters, reset=reset, **make)
+        if trains.max_spikes:
+            make |= {"reset": self._reset(name, node, neurons), "refractory": trains.refractory}
+            if loop is None:
+                layer = LIFSpikeTrains(synapses.inputs, out, trains.max_spikes, parameters, **make)
+            else:
+                layer = self._recurrent(name, (synapses.inputs, out), parameters, make, trains, loop, neurons)
         else:
             layer = LIFLinear(synapses.inputs, out, parameters, **make)
         row, column = synapses.row, synapses.column
@@ -180,6 +188,33 @@ class Reader:
             if layer.delay_raw is not None:
                 layer.delay_raw.zero_()[row, column] = torch.from_numpy(synapses.delay).to(self.dtype)
         return [*layers, layer, *after]
+
+    def _recurrent(
+        self,
+        name: str,
+        size: tuple[int, int],
+        parameters: LIF,
+        make: dict[str, Any],
+        trains: "_Trains",
+        loop: Synapses,
+        neurons: Neurons,
+    ) -> LIFRecurrent:
+        """A layer with a loop; its shortest delay is the window."""
+        loop, window = self._alone(name, loop), float(loop.delay.min())
+        more = np.where(np.isclose(loop.delay, window, rtol=1e-9, atol=0), 0.0, loop.delay - window)
+        rule = DelayRule("clip", scale=float(more.max()), std=0.0) if more.any() else None
+        budget = trains.window_spikes or trains.max_spikes
+        layer = LIFRecurrent(
+            *size, trains.max_spikes, trains.duration, parameters, window=window, window_spikes=budget,
+            recurrent_delay=rule, **make,
+        )  # fmt: skip
+        row, column = loop.row, loop.column
+        with torch.no_grad():
+            weight = torch.from_numpy(loop.weight * neurons.gain[row]).to(self.dtype)
+            layer.recurrent_weight.zero_()[row, column] = weight
+            if layer.recurrent_delays is not None:
+                layer.recurrent_delays.delay_raw.zero_()[row, column] = torch.from_numpy(more).to(self.dtype)
+        return layer
 
     def _reset(self, name: str, node: Any, neurons: Neurons) -> float:
         """Membrane after a spike, which all neurons of a layer share."""

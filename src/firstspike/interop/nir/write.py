@@ -39,7 +39,7 @@ class Writer:
     those before each layer, for connections past layers.
     """
 
-    def __init__(self, network: Network, convention: Convention) -> None:
+    def __init__(self, network: Network, convention: Convention, keep_refractory: bool = False) -> None:
         if not isinstance(network, Network):
             raise ValueError(f"expected a Network, got a {type(network).__name__}")
         if network.inputs is None or not any(isinstance(layer, LIFLayer) for layer in network):
@@ -49,9 +49,10 @@ class Writer:
         self.nodes: dict[str, Any] = {}
         self.edges: list[tuple[str, str]] = []
         self.sizes: dict[str, int] = {}  # number of outputs of each node
-        self.spikes: list[
-            int
-        ] = []  # largest number of each neuron, of every layer; 0 stands for neurons that spike once
+        self.keep_refractory = keep_refractory
+        self.spikes: list[int] = []  # largest number of each neuron, of every layer; 0: neurons that spike once
+        self.refractory: list[float] = []  # of every layer
+        self.recurrence: list[tuple[float, int]] = []  # duration and budget of a window; 0: none
         self.readout: dict[str, Any] = {}
         self.source = np.full(self.inputs, "input", dtype=object)
         self.column = np.arange(self.inputs)
@@ -66,8 +67,6 @@ class Writer:
         for index, layer in enumerate(self.network):
             self.entered.append((self.source, self.column))
             match layer:
-                case LIFRecurrent():
-                    raise ValueError(f"layer {index}: NIR graphs have no recurrent layers here")
                 case LIFLinear() | LIFConv2d() | LIFSpikeTrains():
                     self._lif(index, layer)
                 case Readout():
@@ -98,6 +97,10 @@ class Writer:
         metadata |= {} if step is None else {"dt": step}
         metadata |= {"bias_times": np.array(self.bias) * unit} if self.bias else {}
         metadata |= {"max_spikes": np.array(self.spikes)} if any(self.spikes) else {}
+        metadata |= {"refractory": np.array(self.refractory) * unit} if any(self.refractory) else {}
+        if any(duration for duration, _ in self.recurrence):
+            durations, budgets = zip(*self.recurrence, strict=True)
+            metadata |= {"duration": np.array(durations) * unit, "window_spikes": np.array(budgets)}
         metadata |= self.readout
         return nir.NIRGraph(nodes=self.nodes, edges=self.edges, metadata=metadata)
 
@@ -116,17 +119,39 @@ class Writer:
     def _lif(self, index: int, layer: LIFLinear | LIFConv2d | LIFSpikeTrains) -> None:
         mem, syn, threshold = (_per_neuron(index, layer, name) for name in ("tau_mem", "tau_syn", "threshold"))
         reset = None
-        self.spikes.append(layer.max_spikes if isinstance(layer, LIFSpikeTrains) else 0)
-        if isinstance(layer, LIFSpikeTrains):
-            reset = layer.reset
-            if layer.refractory:
+        trains = layer if isinstance(layer, LIFSpikeTrains) else None
+        recurrent = layer if isinstance(layer, LIFRecurrent) else None
+        self.spikes.append(0 if trains is None else trains.max_spikes)
+        self.refractory.append(0.0 if trains is None else trains.refractory)
+        self.recurrence.append((0.0, 0) if recurrent is None else (recurrent.duration, recurrent.window_spikes))
+        if trains is not None:
+            reset = trains.reset
+            if trains.refractory and not self.keep_refractory:
                 raise ValueError(
-                    f"layer {index}: NIR's CubaLIF has no refractory time, the layer has {layer.refractory}"
+                    f"layer {index}: NIR's CubaLIF has no refractory time, the layer has {trains.refractory}; with "
+                    "keep_refractory it is in the metadata, which only from_nir reads"
                 )
             if self.convention.target == "snntorch" and reset:
                 raise ValueError(f"layer {index}: snnTorch always resets to 0, the layer to {reset}")
         fields, gain = self.convention.node(mem, syn, threshold, reset)
         self._neurons(index, layer, "lif", nir.CubaLIF(**fields), gain)
+        if recurrent is not None:
+            self._recurrent(index, recurrent, gain)
+
+    def _recurrent(self, index: int, layer: LIFRecurrent, gain: Float[np.ndarray, " neurons"]) -> None:
+        """A loop from the neurons of the layer that was just made to themselves: their delays, then weights."""
+        if self.convention.target != "nir":
+            raise ValueError(f"layer {index}: loops are written for the target nir only, not {self.convention.target}")
+        (lif,) = set(self.source)
+        name, size = lif.replace("lif", "recurrent"), layer.out_features
+        weight, delay = _numpy(layer.recurrent_weight) * gain[:, None], np.full((size, size), layer.window)
+        if layer.recurrent_delays is not None:
+            delay = delay + _numpy(layer.recurrent_delays.delay)
+            last = self._synaptic(index, name, lif, np.arange(size), weight, delay * self.convention.time_unit)
+        else:
+            delayed = self._add(f"{name}_delay", nir.Delay(delay=delay[0] * self.convention.time_unit), size, lif)
+            last = self._linear(name, weight, delayed)
+        self.edges.append((last, lif))
 
     def _readout(self, index: int, layer: Readout) -> None:
         mem, syn = (_per_neuron(index, layer, name) for name in ("tau_mem", "tau_syn"))

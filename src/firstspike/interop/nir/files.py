@@ -1,0 +1,65 @@
+"""NIR files and what a graph notes about itself: HDF5, which holds data only."""
+
+from pathlib import Path
+from typing import Any
+
+import h5py
+import nir
+import numpy as np
+
+
+def read_graph(path: Path) -> nir.NIRGraph:
+    """The graph in a file; a ValueError if it is not one of NIR, or damaged, or points to other files."""
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file")
+    try:
+        with h5py.File(path, "r") as file:
+            _refuse_links(file)
+        return nir.read(path)
+    except Exception as error:  # the libraries report damaged files in many ways
+        reason = f"it lacks {error}" if isinstance(error, KeyError) else "".join(str(error).splitlines()[:1])
+        raise ValueError(f"{path}: cannot be read as NIR: {reason or type(error).__name__}") from None
+
+
+def _refuse_links(group: h5py.Group) -> None:
+    """HDF5 can refer to other files, which nobody has asked for."""
+    for name in group:
+        if not isinstance(group.get(name, getlink=True), h5py.HardLink):
+            raise ValueError(f"{name} is a link")
+        item = group[name]
+        if isinstance(item, h5py.Group):
+            _refuse_links(item)
+        elif item.external or item.is_virtual:
+            raise ValueError(f"{name} is kept in another file")
+
+
+def read_metadata(graph: nir.NIRGraph) -> dict[str, Any]:
+    """How a graph was written: ``target``, ``time_unit``, ``dt``, ``bias_times``, ``max_spikes``, see ``from_nir``.
+
+    And of every layer ``refractory``, ``duration`` and ``window_spikes``, nothing where they are not there.
+    """
+    found = graph.metadata
+    try:
+        unit = float(found.get("time_unit", 1.0))
+        bias = np.ravel(np.asarray(found.get("bias_times", ()), dtype=np.float64)) / unit
+        step = float(found["dt"]) if "dt" in found else None
+        spikes, budgets = (
+            np.ravel(np.asarray(found.get(name, ()), dtype=np.int64)).tolist()
+            for name in ("max_spikes", "window_spikes")
+        )
+        refractory, duration = (
+            (np.ravel(np.asarray(found.get(name, ()), dtype=np.float64)) / unit).tolist()
+            for name in ("refractory", "duration")
+        )
+        return {
+            "target": str(found.get("target", "nir")),
+            "time_unit": unit,
+            "dt": step,
+            "bias_times": bias.tolist(),
+            "max_spikes": spikes,
+            "refractory": refractory,
+            "duration": duration,
+            "window_spikes": budgets,
+        }
+    except (TypeError, ValueError, ZeroDivisionError) as error:
+        raise ValueError(f"the metadata of the graph cannot be read: {error}") from None
