@@ -11,7 +11,7 @@ from firstspike.config.load import Config, ConfigError
 from firstspike.config.network import layers_of, parameter_groups
 from firstspike.config.section import Section
 from firstspike.config.sections import CUSTOM
-from firstspike.data import DATASETS, Splits
+from firstspike.data import DATASETS, EventLists, Splits
 from firstspike.devices import check_float64
 from firstspike.layers import Branch, LIFLayer, Network, start_firing_
 from firstspike.losses import LOSSES, REGULARIZERS, Loss
@@ -114,7 +114,7 @@ def build_network(
     config: Config,
     inputs: int,
     source: torch.Generator | None = None,
-    times: Tensor | None = None,
+    times: Tensor | EventLists | None = None,
     image: tuple[int, int, int] | None = None,
 ) -> Network:
     """The network for a number of inputs.

@@ -20,6 +20,7 @@ from firstspike.data.bars import bars, bars_splits
 from firstspike.data.base import SpikeData, Splits
 from firstspike.data.delayed_xor import delayed_xor, delayed_xor_splits
 from firstspike.data.encoding import LatencyEncoder, encode, first_spikes, latency
+from firstspike.data.event_lists import EventLists, event_lists
 from firstspike.data.events import trains_from_events, trains_from_raster
 from firstspike.data.files import file_splits, read_labelled, read_times
 from firstspike.data.image_files import (
@@ -91,6 +92,7 @@ def outline(kind: str, **arguments: Any) -> SpikeData:
 
 __all__ = [
     "DATASETS",
+    "EventLists",
     "LatencyEncoder",
     "LevelCrossingEncoder",
     "SpikeData",
@@ -100,6 +102,7 @@ __all__ = [
     "delayed_xor",
     "digits",
     "encode",
+    "event_lists",
     "fashion_mnist",
     "file_splits",
     "first_spikes",

@@ -15,6 +15,7 @@ from torch.utils.data import Dataset
 
 from firstspike.data.arrays import as_tensor
 from firstspike.data.encoding import LatencyEncoder
+from firstspike.data.event_lists import EventLists
 from firstspike.data.series import SeriesEncoder
 from firstspike.spiketime.times import FROM_RASTER, not_floating
 
@@ -34,7 +35,8 @@ class SpikeData(Dataset[tuple[Tensor, Tensor]]):
 
     Args:
         times: input spike times `(samples, inputs)`, floating point, in units of `tau_syn`; `inf` = this input does not
-            spike. Or spike trains `(samples, inputs, spikes)`, sorted, `inf` after the last spike.
+            spike. Or spike trains `(samples, inputs, spikes)`, sorted, `inf` after the last spike; or `EventLists`,
+            which are padded when samples are taken.
         labels: class of each sample `(samples,)`, int64, an index into `class_names`.
         class_names: one name per class.
         image: channels, height and width, where the inputs are pixels in this order.
@@ -45,7 +47,7 @@ class SpikeData(Dataset[tuple[Tensor, Tensor]]):
         ValueError: wrong shape or dtype, NaN or -inf in `times`, trains that are not sorted, a label without a name.
     """
 
-    times: Float[Tensor, "samples inputs"] | Float[Tensor, "samples inputs spikes"]
+    times: Float[Tensor, "samples inputs"] | Float[Tensor, "samples inputs spikes"] | EventLists
     labels: Int64[Tensor, " samples"]
     class_names: tuple[str, ...]
     image: tuple[int, int, int] | None = None
@@ -53,20 +55,15 @@ class SpikeData(Dataset[tuple[Tensor, Tensor]]):
     encoder: LatencyEncoder | SeriesEncoder | None = None
 
     def __post_init__(self) -> None:
-        times, labels, classes = as_tensor("times", self.times), as_tensor("labels", self.labels), len(self.class_names)
+        times = self.times if isinstance(self.times, EventLists) else as_tensor("times", self.times)
+        labels, classes = as_tensor("labels", self.labels), len(self.class_names)
         if not isinstance(self.labels, Tensor) and not labels.is_floating_point():
             labels = labels.to(times.device, torch.int64)
         object.__setattr__(self, "times", times)
         object.__setattr__(self, "labels", labels)
-        trains = times.ndim == 3 and times.is_floating_point() and not _is_raster(times)
-        if not trains and (times.ndim != 2 or not times.is_floating_point()):
-            flat = "reshape to two dimensions" + (f"; {FROM_RASTER}" if times.ndim == 3 else "")
-            raise ValueError(
-                "times: expected a floating-point tensor (samples, inputs), for spike trains (samples, inputs, spikes),"
-                f" got {times.dtype} of shape {tuple(times.shape)}: "
-                f"{flat if times.is_floating_point() else not_floating(times)}."
-            )
-        if labels.shape != times.shape[:1] or labels.dtype != torch.int64:
+        if isinstance(times, Tensor):
+            _check_form(times)
+        if labels.shape != (len(times),) or labels.dtype != torch.int64:
             how = "from one-hot rows with .argmax(dim=1)" if labels.ndim == 2 else "converted with .long()"
             raise ValueError(
                 f"labels: expected int64 of shape ({len(times)},), one per sample, got {labels.dtype} of shape "
@@ -76,13 +73,14 @@ class SpikeData(Dataset[tuple[Tensor, Tensor]]):
             raise ValueError(
                 f"labels: expected on {times.device} like times, got {labels.device}. Move one with .to()."
             )
-        earliest = float(times.amin()) if times.numel() else 0.0
+        values = times if isinstance(times, Tensor) else times.when
+        earliest = float(values.amin()) if values.numel() else 0.0
         if not earliest > -math.inf:
             raise ValueError(
                 "times: expected numbers or inf (no spike), got NaN or -inf. Write inf where there is no spike."
             )
         warn_of_early(earliest, stacklevel=4)
-        if trains and not bool((times[..., :-1] <= times[..., 1:]).all()):
+        if isinstance(times, Tensor) and times.ndim == 3 and not bool((times[..., :-1] <= times[..., 1:]).all()):
             raise ValueError(
                 "times: expected spike trains sorted along the last dimension, got others: sort them with "
                 "times.sort(dim=-1).values, or flatten images of first spikes with times.flatten(1)."
@@ -114,9 +112,16 @@ class SpikeData(Dataset[tuple[Tensor, Tensor]]):
         """Whether inputs have spike trains."""
         return self.times.ndim == 3
 
+    @property
+    def dense(self) -> Tensor:
+        """The times as one tensor, `EventLists` padded."""
+        return self.times.padded() if isinstance(self.times, EventLists) else self.times
+
     def first_spikes(self) -> "SpikeData":
         """The same data with the first spike of each input only, `(samples, inputs)`."""
-        return replace(self, times=self.times[..., 0]) if self.trains else self
+        if not self.trains:
+            return self
+        return replace(self, times=self.times.first() if isinstance(self.times, EventLists) else self.times[..., 0])
 
     def empty(self) -> "SpikeData":
         """The same data without samples."""
@@ -182,9 +187,23 @@ def _is_raster(times: Tensor) -> bool:
     return bool(times.numel()) and bool(((times == 0) | (times == 1)).all())
 
 
-def _digest(tensor: Tensor) -> str:
-    values = tensor.detach().cpu().contiguous()
-    return hashlib.sha256(values.view(torch.uint8).numpy().data).hexdigest()
+def _check_form(times: Tensor) -> None:
+    """Raise a ValueError unless the shape and type are those of first spikes or of trains."""
+    trains = times.ndim == 3 and times.is_floating_point() and not _is_raster(times)
+    if not trains and (times.ndim != 2 or not times.is_floating_point()):
+        flat = "reshape to two dimensions" + (f"; {FROM_RASTER}" if times.ndim == 3 else "")
+        raise ValueError(
+            "times: expected a floating-point tensor (samples, inputs), for spike trains (samples, inputs, spikes),"
+            f" got {times.dtype} of shape {tuple(times.shape)}: "
+            f"{flat if times.is_floating_point() else not_floating(times)}."
+        )
+
+
+def _digest(values: Tensor | EventLists) -> str:
+    found = hashlib.sha256()
+    for tensor in (values.when, values.source, values.starts) if isinstance(values, EventLists) else (values,):
+        found.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().data)
+    return found.hexdigest()
 
 
 def seeded_generator(seed: int) -> torch.Generator:

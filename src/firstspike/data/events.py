@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Float, Float64, Int64
 from numpy.typing import ArrayLike
 from torch import Tensor
 
@@ -34,7 +34,23 @@ def trains_from_events(
         ValueError: times and inputs of different lengths, times that are not finite, inputs that do not exist, trains
             that would not fit into memory.
     """
-    rows, times = [], []
+    rows, times, _ = sorted_events(events, inputs)
+    trains = padded_trains(rows, times, len(events) * inputs, in_order=True)
+    return trains.unflatten(0, (len(events), inputs)).to(dtype)
+
+
+def sorted_events(
+    events: Sequence[tuple[ArrayLike | Tensor, ArrayLike | Tensor]], inputs: int
+) -> tuple[Int64[Tensor, " events"], Float64[Tensor, " events"], list[int]]:
+    """Checked events of all samples, sorted by sample, input and time.
+
+    Returns:
+        The train of each, ``sample * inputs + input``, their times, and how many each sample has.
+
+    Raises:
+        ValueError: see `trains_from_events`.
+    """
+    rows, times = [torch.empty(0, dtype=torch.int64)], [torch.empty(0, dtype=torch.float64)]
     for sample, (when, where) in enumerate(events):
         time, source = as_tensor("times", when).double(), as_tensor("inputs", where)
         if time.ndim != 1 or time.shape != source.shape:
@@ -49,35 +65,38 @@ def trains_from_events(
                 f"events: expected inputs from 0 to {inputs - 1}, got {int(source.min())} ... {int(source.max())} for "
                 f"sample {sample}"
             )
-        rows.append(sample * inputs + source.long())
-        times.append(time)
-    if not rows:
-        return torch.full((0, inputs, 1), math.inf, dtype=dtype)
-    return padded_trains(torch.cat(rows), torch.cat(times), len(rows) * inputs).unflatten(0, (-1, inputs)).to(dtype)
+        row = sample * inputs + source.long()
+        order = time.argsort(stable=True)
+        order = order[row[order].argsort(stable=True)]
+        rows.append(row[order])
+        times.append(time[order])
+    return torch.cat(rows), torch.cat(times), [len(x) for x in rows[1:]]
 
 
 def padded_trains(
-    rows: Int64[Tensor, " events"], times: Float[Tensor, " events"], count: int
+    rows: Int64[Tensor, " events"], times: Float[Tensor, " events"], count: int, in_order: bool = False
 ) -> Float[Tensor, "rows spikes"]:
-    """Sorted trains, padded with `inf`, from events in any order.
+    """Sorted trains, padded with `inf`.
 
     Args:
         rows: the train of each event.
         times: of the events.
         count: number of trains.
+        in_order: whether events are sorted by train and time; otherwise they are in any order.
 
     Raises:
         ValueError: trains that would not fit into memory.
     """
-    order = times.argsort(stable=True)
-    order = order[rows[order].argsort(stable=True)]
-    rows, times = rows[order], times[order]
+    if not in_order:
+        order = times.argsort(stable=True)
+        order = order[rows[order].argsort(stable=True)]
+        rows, times = rows[order], times[order]
     spikes = torch.bincount(rows, minlength=count)
     most = max(1, int(spikes.max()) if count else 1)
     if count * most > MOST_TIMES:
         raise ValueError(
             f"trains: {count} inputs of all samples, of which the busiest has {most} spikes, are {count * most} times "
-            f"with padding; the most are {MOST_TIMES}: take fewer samples, or shorter ones"
+            f"with padding; the most are {MOST_TIMES}: keep them as fs.data.event_lists, or take fewer samples"
         )
     place = torch.arange(len(rows)) - (spikes.cumsum(0) - spikes)[rows]
     trains = torch.full((count, most), math.inf, dtype=times.dtype)

@@ -13,6 +13,7 @@ from torch import Tensor
 from firstspike.data.arrays import Image, as_table, as_tensor
 from firstspike.data.base import SpikeData, Splits, seeded_generator
 from firstspike.data.encoding import LatencyEncoder
+from firstspike.data.event_lists import EventLists
 from firstspike.data.series import SeriesEncoder, as_series, series_encoder
 from firstspike.data.signature import parts_of_docstring, takes_arguments_of
 from firstspike.ranges import Size
@@ -29,7 +30,7 @@ Args:
 
 
 def split(
-    times: ArrayLike | Tensor,
+    times: ArrayLike | Tensor | EventLists,
     labels: ArrayLike | Tensor,
     validation: float | None = 0.1,
     test: float | None = 0.1,
@@ -50,7 +51,7 @@ def split(
 
     Args:
         times: spike times `(samples, inputs)` in units of `tau_syn`, `inf` = no spike; with `encode` values of any
-            range, NaN = missing, or signals `(samples, channels, time)`.
+            range, NaN = missing, or signals `(samples, channels, time)`. Or spike trains as `EventLists`.
         labels: class of each sample `(samples,)`, whole numbers or names.
         validation: part of the samples for validation: below 1 a fraction, from 1 on their number; None or 0 for none.
         test: part of the samples for testing, like ``validation``.
@@ -73,8 +74,12 @@ def split(
     """
     encoder = None if encode is None else as_encoder(encode)
     image = None
-    if isinstance(encoder, SeriesEncoder):
-        table: Tensor = as_series(times)
+    if isinstance(times, EventLists):
+        if encoder is not None:
+            raise ValueError("encode: spike trains from events are not encoded again")
+        table: Tensor | EventLists = times
+    elif isinstance(encoder, SeriesEncoder):
+        table = as_series(times)
     elif trains:
         table = as_tensor("times", times).detach().cpu().double()
         if table.ndim != 3:
@@ -102,7 +107,7 @@ def as_encoder(encode: Encoder | Mapping[str, Any]) -> Encoder:
 
 
 def divided(
-    table: Float64[Tensor, "samples inputs *spikes"],
+    table: Float64[Tensor, "samples inputs *spikes"] | EventLists,
     image: Image | None,
     classes: Int64[Tensor, " samples"],
     class_names: tuple[str, ...],
@@ -118,14 +123,14 @@ def divided(
     if sum(sizes) >= len(table):
         raise ValueError(f"validation, test: expected fewer than all of {len(table)} samples, got {sum(sizes)}")
     *held, train = _random_order(classes, seed, stratified).split([*sizes, len(table) - sum(sizes)])
-    if encoder is not None and not encoder.features:
+    if encoder is not None and isinstance(table, Tensor) and not encoder.features:
         encoder = encoder.fit(table[train])
-    parts = ((table[part], classes[part]) for part in (train, *held))
+    parts = ((table.select(x) if isinstance(table, EventLists) else table[x], classes[x]) for x in (train, *held))
     return Splits(*(spike_data(*part, class_names, image, encoder, dtype) for part in parts))
 
 
 def spike_data(
-    table: Float64[Tensor, "samples inputs *spikes"],
+    table: Float64[Tensor, "samples inputs *spikes"] | EventLists,
     labels: Int64[Tensor, " samples"],
     class_names: tuple[str, ...],
     image: Image | None,
@@ -133,8 +138,8 @@ def spike_data(
     dtype: torch.dtype,
 ) -> SpikeData:
     """Labelled data from spike times, or from values that a fitted encoder encodes."""
-    if encoder is None:
-        return SpikeData(table.to(dtype), labels, class_names, image)
+    if encoder is None or isinstance(table, EventLists):
+        return SpikeData(table.to(dtype=dtype), labels, class_names, image)
     if isinstance(encoder, SeriesEncoder):
         times = encoder(table, dtype) if len(table) else encoder.nothing(dtype)
         return SpikeData(times, labels, class_names, encoder=encoder)

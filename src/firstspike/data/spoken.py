@@ -10,7 +10,7 @@ from jaxtyping import Int64
 from torch import Tensor
 
 from firstspike.data.base import SpikeData, Splits
-from firstspike.data.events import trains_from_events
+from firstspike.data.event_lists import EventLists, event_lists
 from firstspike.data.splits import divided
 from firstspike.ranges import Positive, Seed, Size
 
@@ -49,7 +49,7 @@ def shd_splits(
         dtype: of the times.
 
     Returns:
-        Spike trains `(samples, 700 / units_per_input, spikes)`, padded with `inf`, and labels `(samples,)`.
+        Spike trains of 700 / units_per_input inputs as `EventLists`, and labels `(samples,)`.
 
     Raises:
         ImportError: h5py is missing.
@@ -58,8 +58,8 @@ def shd_splits(
     """
     place = _folder("shd", folder, ("train", "test"))
     learn, fresh = (_read(place / f"shd_{part}.h5") for part in ("train", "test"))
-    trains = _trains(learn, time_unit, units_per_input, torch.float64)
-    train, held, _ = divided(trains, None, learn.labels, learn.class_names, validation, 0, seed, True, None, dtype)
+    table = _trains(learn, time_unit, units_per_input, dtype)
+    train, held, _ = divided(table, None, learn.labels, learn.class_names, validation, 0, seed, True, None, dtype)
     test = SpikeData(_trains(fresh, time_unit, units_per_input, dtype), fresh.labels, learn.class_names)
     return Splits(train, held, test)
 
@@ -82,7 +82,7 @@ def ssc_splits(
         dtype: of the times.
 
     Returns:
-        Spike trains `(samples, 700 / units_per_input, spikes)`, padded with `inf`, and labels `(samples,)`.
+        Spike trains of 700 / units_per_input inputs as `EventLists`, and labels `(samples,)`.
 
     Raises:
         ImportError: h5py is missing.
@@ -165,7 +165,7 @@ def _inputs(units_per_input: int) -> int:
     return -(-_UNITS // units_per_input)
 
 
-def _trains(recordings: _Recordings, time_unit: float, units_per_input: int, dtype: torch.dtype) -> Tensor:
+def _trains(recordings: _Recordings, time_unit: float, units_per_input: int, dtype: torch.dtype) -> EventLists:
     inputs = _inputs(units_per_input)
     events = [(times / time_unit, units // units_per_input) for times, units in recordings.events]
-    return trains_from_events(events, inputs, dtype)
+    return event_lists(events, inputs, dtype)

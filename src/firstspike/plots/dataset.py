@@ -36,7 +36,7 @@ _CANDIDATES = 1000  # samples among which they are chosen
 
 def yin_yang_points(data: SpikeData, ax: Axes, plane: YinYangPlane) -> Axes:
     """The samples of a Yin-Yang data set in the plane, with the symbol's outline."""
-    _scatter(plane.coordinates(data.times), data, ax)
+    _scatter(plane.coordinates(data.dense), data, ax)
     draw_outline(ax, plane)
     ax.set(xlabel="x", ylabel="y")
     return ax
@@ -44,7 +44,7 @@ def yin_yang_points(data: SpikeData, ax: Axes, plane: YinYangPlane) -> Axes:
 
 def two_inputs(data: SpikeData, ax: Axes, unit: str = TAU_SYN) -> Axes:
     """The samples of a data set with two inputs: one spike time against the other."""
-    _scatter(to_numpy(data.times[:, :2]), data, ax)
+    _scatter(to_numpy(data.dense[:, :2]), data, ax)
     ax.set(xlabel=time_label(unit, "input 0"), ylabel=time_label(unit, "input 1"))
     return ax
 
@@ -103,7 +103,7 @@ def dataset_figure(run: RunData) -> Figure:
     data = run.data.train
     if run.pixels is not None:
         height, width, copies = run.pixels
-        times = data.times[:, : height * width * copies : copies]
+        times = data.dense[:, : height * width * copies : copies]
         chosen = example_samples(times[:_CANDIDATES], data.labels[:_CANDIDATES], _EXAMPLES)
         figure, axes = panels(len(chosen), 6, (1.15, 1.35), (0.8, 0.0))
         titles = [data.class_names[label] for label in data.labels[chosen].tolist()]

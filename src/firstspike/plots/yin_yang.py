@@ -67,7 +67,7 @@ def decision_map(
     if (decisions < 0).any():
         handles.append(Patch(facecolor=SILENT_COLOUR, edgecolor="#555555", hatch=SILENT_HATCH, label="silent"))
     if points is not None:
-        x, y = plane.coordinates(points.times).T
+        x, y = plane.coordinates(points.dense).T
         column, row = (np.clip(v / (2 * plane.r_big) * plane.resolution, 0, plane.resolution - 1) for v in (x, y))
         wrong = decisions[row.astype(int), column.astype(int)] != points.labels.cpu().numpy()
         dot: dict[str, Any] = {"marker": "o", "color": "white", "markeredgecolor": "black", "linestyle": ""}

@@ -22,7 +22,7 @@ from firstspike.config import (
     build_substrate,
     with_substrate,
 )
-from firstspike.data import SpikeData, Splits
+from firstspike.data import EventLists, SpikeData, Splits
 from firstspike.layers import Network, Record
 from firstspike.losses import Loss
 from firstspike.runs.checkpoint import Checkpoint, checkpoints, find_checkpoint, load_checkpoint, load_newest
@@ -221,7 +221,7 @@ class LoadedRun:
         """Spike times of all layers on ``held_out``, each ``(samples, neurons)``, as the substrate sees them."""
         return self.observe(self.held_out[1].times)
 
-    def observe(self, times: Float[Tensor, "samples inputs"], network: Network | None = None) -> Record:
+    def observe(self, times: Float[Tensor, "samples inputs"] | EventLists, network: Network | None = None) -> Record:
         """Spike times of all layers, as the run's substrate sees them, or the one asked for instead.
 
         Args:

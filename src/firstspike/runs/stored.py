@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from firstspike.data import SpikeData, Splits
+from firstspike.data import EventLists, SpikeData, Splits
 from firstspike.data.splits import as_encoder
 from firstspike.runs.files import whole_file
 
@@ -24,7 +24,7 @@ def save_splits(folder: Path, data: Splits) -> None:
     for name, part in zip(Splits._fields, data, strict=True):
         if len(part):
             arrays: dict[str, Any] = {
-                "times": part.times.cpu().numpy(),
+                **_times(part),
                 "labels": part.labels.cpu().numpy(),
                 "class_names": np.array(part.class_names),
             }
@@ -36,6 +36,15 @@ def save_splits(folder: Path, data: Splits) -> None:
             np.savez_compressed(buffer, **arrays)
             with whole_file(folder / f"{name}.npz") as temporary:
                 temporary.write_bytes(buffer.getbuffer())
+
+
+def _times(part: SpikeData) -> dict[str, Any]:
+    """Arrays of the times, or of events."""
+    times = part.times
+    if not isinstance(times, EventLists):
+        return {"times": times.cpu().numpy()}
+    lists = {"times": times.when, "source": times.source, "starts": times.starts}
+    return {name: tensor.cpu().numpy() for name, tensor in lists.items()} | {"inputs": np.array(times.inputs)}
 
 
 def load_splits(folder: Path) -> Splits | None:
@@ -56,6 +65,9 @@ def _load(path: Path) -> SpikeData:
             encoder = as_encoder(json.loads(str(arrays["encoder"]))) if "encoder" in arrays else None
             names = tuple(str(name) for name in arrays["class_names"])
             times, labels = (torch.from_numpy(arrays[name]) for name in ("times", "labels"))
+            if "source" in arrays:
+                source, starts = (torch.from_numpy(arrays[name]) for name in ("source", "starts"))
+                return SpikeData(EventLists(times, source, starts, int(arrays["inputs"])), labels, names)
             return SpikeData(times, labels, names, image, blank, encoder)  # type: ignore[arg-type]
     except (ValueError, KeyError, OSError, zipfile.BadZipFile) as error:
         raise ValueError(f"{path} is damaged: {error}") from None

@@ -14,8 +14,9 @@ import numpy as np
 import torch
 from jaxtyping import Float, Float64, Int, Int64
 from torch import Tensor, nn
+from torch.nn import functional
 
-from firstspike.data import SpikeData
+from firstspike.data import EventLists, SpikeData
 from firstspike.devices import raise_deferred_errors, sent
 from firstspike.layers import EarliestPool2d, Ensemble, LIFLayer, Network, Record, form_of
 from firstspike.substrates import Exact, Substrate
@@ -94,7 +95,7 @@ def evaluate(network: nn.Module, objective: Decides, data: SpikeData, substrate:
 
 @torch.no_grad()
 def outputs_of(
-    network: nn.Module, times: Float[Tensor, "samples inputs"], substrate: Substrate | None = None
+    network: nn.Module, times: Float[Tensor, "samples inputs"] | EventLists, substrate: Substrate | None = None
 ) -> tuple[Float[Tensor, "*members samples outputs"], Float64[Tensor, "*members layers"]]:
     """Output times in evaluation mode, and the silent fraction of each LIF layer, summed over the samples.
 
@@ -118,7 +119,7 @@ def evaluate_record(
 
 @torch.no_grad()
 def record_in_parts(
-    network: nn.Module, times: Float[Tensor, "samples inputs"], substrate: Substrate | None = None
+    network: nn.Module, times: Float[Tensor, "samples inputs"] | EventLists, substrate: Substrate | None = None
 ) -> Record:
     """Spike times of every layer in evaluation mode, computed in parts so that many samples fit in memory.
 
@@ -127,7 +128,11 @@ def record_in_parts(
     parts = list(_records(network, times, substrate))
     place = _sample_dimension(network)
     layers = tuple(torch.cat(layer, dim=place) for layer in zip(*(part.layers for part in parts), strict=True))
-    return Record(times if substrate is None else torch.cat([part.inputs for part in parts]), layers)
+    if substrate is None and isinstance(times, Tensor):
+        return Record(times, layers)
+    inputs = [part.inputs for part in parts]
+    most = max(x.shape[-1] for x in inputs)  # parts of event lists are as long as they need to be
+    return Record(torch.cat([functional.pad(x, (0, most - x.shape[-1]), value=math.inf) for x in inputs]), layers)
 
 
 def confusion_counts(evaluation: Evaluation, classes: int | None = None) -> Int[np.ndarray, "classes decisions"]:
@@ -170,7 +175,7 @@ def evaluation_of(
 
 
 def samples_at_once(
-    network: nn.Module, times: Float[Tensor, "samples inputs"], substrate: Substrate | None = None
+    network: nn.Module, times: Float[Tensor, "samples inputs"] | EventLists, substrate: Substrate | None = None
 ) -> int:
     """How many samples are evaluated at once, see ``PART_MEMORY``.
 
@@ -202,7 +207,7 @@ def samples_at_once(
 
 
 def _records(
-    network: nn.Module, times: Float[Tensor, "samples inputs"], substrate: Substrate | None
+    network: nn.Module, times: Float[Tensor, "samples inputs"] | EventLists, substrate: Substrate | None
 ) -> Iterator[Record]:
     """Spike times of all layers, part after part, in evaluation mode."""
     with _evaluating(network):

@@ -124,14 +124,14 @@ def saved_spike_times(files: dict[str, Path], test: SpikeData, kind: str) -> tup
         if saved.ndim != 2 or len(saved) != len(times) or saved.shape[1] < test.features:
             raise ResultsError(f"{files['inputs'].name} does not fit: its shape is {saved.shape}")
         # copies and constant inputs come after the features
-        return times, torch.from_numpy(saved[:, : test.features]).to(test.times)
+        return times, torch.from_numpy(saved[:, : test.features]).to(test.dense)
     if kind == "mnist":
         raise ResultsError("the original scales pixels differently, and its input times were not saved")
     if kind not in _SAME_SAMPLES:
         raise ResultsError(f"the samples of {kind} are drawn at random, and the original's were not saved")
     if "labels" in files and not np.array_equal(_load(files["labels"]).ravel(), test.labels.cpu().numpy()):
         raise ResultsError(f"{files['labels'].name} has other labels than the test data: the samples differ")
-    return times, test.times
+    return times, test.dense
 
 
 def _load(path: Path) -> np.ndarray:

@@ -42,7 +42,6 @@ def to_nir(
         time_unit: length of the network's unit of time in the graph's: jaxsnn and hxtorch read milliseconds, Norse and
             snnTorch seconds. If a ``tau_syn`` of 1 should take 6 us on a chip, that is 0.006 ms.
         dt: time step of the reader in the graph's unit of time; Norse needs it, snnTorch has 1e-4.
-
         keep_refractory: write refractory times, which NIR has no field for, into the metadata. Only ``from_nir`` reads
             them; other readers let neurons spike again at once. By default they are an error.
 
@@ -72,9 +71,9 @@ def from_nir(
     """A network from a NIR graph or a file of one; files are read as data, nothing in them is executed.
 
     It may have the nodes ``Input``, ``Linear``, ``Affine`` without bias, ``Scale``, ``Delay``, ``CubaLIF``, ``CubaLI``
-    and ``Output``, and must be a row of layers. Connections past layers become ``Concatenate``; neurons may be connected
-    to themselves, with delays, which makes a ``LIFRecurrent`` whose ``window`` is the shortest of them. Every neuron
-    spikes at most once, whatever its ``v_reset``, unless ``max_spikes`` says otherwise.
+    and ``Output``, and must be a row of layers. Connections past layers become ``Concatenate``. Neurons may be
+    connected to themselves, with delays, which makes a ``LIFRecurrent`` whose ``window`` is the shortest of them. Every
+    neuron spikes at most once, whatever its ``v_reset``, unless ``max_spikes`` says otherwise.
 
     Args:
         graph: the graph, or a file.

@@ -1,0 +1,137 @@
+"""Spike trains as lists of events: the same as padded ones, wherever data are taken."""
+
+import numpy as np
+import pytest
+import torch
+
+import firstspike as fs
+from firstspike.data import EventLists, SpikeData, event_lists, split, trains_from_events
+from firstspike.runs.stored import load_splits, save_splits
+from firstspike.training import record_in_parts
+
+
+@pytest.fixture
+def events():
+    random = np.random.default_rng(3)
+    found = [(4 * random.random(n), random.integers(0, 5, n)) for n in random.integers(2, 25, 30)]
+    found[4] = (np.empty(0), np.empty(0, dtype=int))
+    return found
+
+
+@pytest.fixture
+def lists(events):
+    return event_lists(events, 5)
+
+
+@pytest.fixture
+def padded(events):
+    return trains_from_events(events, 5)
+
+
+def same(one, other):
+    """The same trains, however long their padding is."""
+    most = max(one.shape[-1], other.shape[-1])
+    one, other = (torch.nn.functional.pad(x, (0, most - x.shape[-1]), value=torch.inf) for x in (one, other))
+    return torch.equal(one, other)
+
+
+INDICES = [
+    3,
+    -1,
+    slice(2, 9),
+    slice(None),
+    torch.tensor([4, 4, 0]),
+    torch.tensor([[1, 2], [7, 4]]),
+    torch.arange(30) % 3 == 0,
+    [5, 6],
+    torch.empty(0, dtype=torch.int64),
+]
+
+
+@pytest.mark.parametrize("index", INDICES, ids=str)
+def test_an_index_gives_padded_trains(lists, padded, index):
+    found, wanted = lists[index], padded[index]
+    assert found.shape[:-1] == wanted.shape[:-1]
+    assert same(found, wanted)
+    assert found.shape[-1] == max(1, int(torch.isfinite(wanted).sum(-1).max()) if wanted.numel() else 1)
+
+
+def test_it_looks_like_a_tensor(lists, padded):
+    assert (lists.shape, lists.ndim, len(lists)) == (padded.shape, 3, 30)
+    assert (lists.dtype, lists.device, lists.element_size()) == (padded.dtype, padded.device, 4)
+    assert lists.nbytes < padded.nbytes
+    assert torch.equal(lists.padded(), padded)
+    assert torch.equal(lists.first(), padded[..., 0])
+    assert same(lists.select(torch.tensor([2, 9])).padded(), padded[[2, 9]])
+    assert lists.to(dtype=torch.float64)[3].dtype == torch.float64
+    assert [len(x) for x in lists.split(12)] == [12, 12, 6]
+    assert len(event_lists([], 5)) == 0
+    assert event_lists([], 5).shape == (0, 5, 1)
+
+
+def test_bad_events():
+    with pytest.raises(ValueError, match=r"events: expected inputs from 0 to 1, got 2 ... 2 for sample 0"):
+        event_lists([([0.1], [2])], 2)
+
+
+def test_many_inputs():
+    lists = event_lists([([0.1, 0.2], [40_000, 3])], 50_000)
+    assert float(lists[0][40_000, 0]) == pytest.approx(0.1)
+
+
+def test_data(lists, padded):
+    labels = torch.arange(30) % 2
+    data, other = (SpikeData(x, labels, ("a", "b")) for x in (lists, padded))
+    assert (data.features, data.trains, len(data)) == (5, True, 30)
+    assert torch.equal(data.first_spikes().times, other.first_spikes().times)
+    assert data.empty().features == 5
+    assert data.to(dtype=torch.float64)[2][0].dtype == torch.float64
+    changed = event_lists([([0.1], [0])] * 30, 5)
+    assert data.checksum["times"] != SpikeData(changed, labels, ("a", "b")).checksum["times"]
+    with pytest.raises(ValueError, match=r"labels: expected int64 of shape \(30,\)"):
+        SpikeData(lists, labels[:3], ("a", "b"))
+    with pytest.raises(ValueError, match="got NaN or -inf"):
+        SpikeData(EventLists(lists.when * torch.nan, lists.source, lists.starts, 5), labels, ("a", "b"))
+
+
+def test_parts(lists, padded, tmp_path):
+    labels = torch.arange(30) % 2
+    parts, other = split(lists, labels, 0.2, 0.2), split(padded, labels, 0.2, 0.2, trains=True)
+    for one, two in zip(parts, other, strict=True):
+        assert isinstance(one.times, EventLists)
+        assert torch.equal(one.labels, two.labels)
+        assert same(one.times.padded(), two.times)
+    save_splits(tmp_path / "data", parts)
+    again = load_splits(tmp_path / "data")
+    assert again.checksum == parts.checksum
+    with pytest.raises(ValueError, match="encode: spike trains from events are not encoded again"):
+        split(lists, labels, encode={"late": 1.0})
+
+
+def trained(data, folder=None):
+    torch.manual_seed(2)
+    network = fs.Network(fs.LIFSpikeTrains(5, 8, 20, overflow="drop"), fs.IntegralReadout(8, 2))
+    optimizer = torch.optim.Adam(network.parameters(), lr=0.01)
+    trainer = fs.Trainer(network, fs.losses.ReadoutCrossEntropy(), optimizer)
+    parts = split(data, torch.arange(30) % 2, 0.2, 0.2, trains=True)
+    options = {} if folder is None else {"folder": folder}
+    trainer.fit(parts.train, parts.validation, test=parts.test, epochs=3, batch_size=7, progress_bar=False, **options)
+    return trainer, network, parts
+
+
+def test_a_training_is_that_on_padded_trains(lists, padded):
+    (one, network, parts), (two, other, wanted) = trained(lists), trained(padded)
+    for a, b in zip(network.parameters(), other.parameters(), strict=True):
+        assert torch.equal(a, b)
+    assert one.evaluate(parts.test).loss == two.evaluate(wanted.test).loss
+    records = (record_in_parts(network, x.train.times) for x in (parts, wanted))
+    assert all(same(*pair) for pair in zip(*((x.inputs, *x.layers[:1]) for x in records), strict=True))
+
+
+def test_a_run(lists, tmp_path):
+    trainer, _, parts = trained(lists, tmp_path / "run")
+    run = fs.load_run(tmp_path / "run")
+    assert isinstance(run.data.test.times, EventLists)
+    assert run.evaluation.accuracy == trainer.evaluate(parts.test).accuracy
+    fs.plots.PLOTS["raster"](run)
+    fs.plots.PLOTS["dataset"](run)
