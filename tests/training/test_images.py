@@ -7,7 +7,8 @@ import pytest
 from firstspike.config import load_config, parse_config, shipped_configs
 from firstspike.runs import start
 
-SETTINGS = ["training.epochs=12", "training.optimizer.lr=0.004", "training.augment.jitter=0.0", "loss.xi=0.2"]
+SETTINGS = ["training.epochs=12", "training.optimizer.lr=0.004", "training.augment={}", "loss.xi=0.2"]
+SETTINGS += ["data={kind: digits}", "loss.label_smoothing=0.0", "training.weight_average=null"]
 FROM_FILES = ["mnist", "mnist_deep", "mnist_16x16", "fashion_mnist", "fashion_mnist_conv"]
 
 
