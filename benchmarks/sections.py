@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -9,6 +10,9 @@ import torch
 from cases import Case, dense, images, neurons, uniform
 from epochs import CONFIGS, IMAGES, epochs
 from peers import PEERS
+from recurrent import INPUTS, NEURONS, STEPS, Call, sequences, spoken
+from recurrent import PEERS as RECURRENT
+from recurrent import ours as recurrent_layer
 from timing import Table, clock_on, interleave, milliseconds, peak_memory, ratios, spread, two_passes
 from torch import Tensor
 
@@ -176,6 +180,62 @@ def peers(settings: Settings) -> Table:
     return table
 
 
+def recurrence(settings: Settings) -> Table:
+    title = f"Recurrent layers, {INPUTS} inputs, {NEURONS} neurons, {STEPS} delays of duration, forward + backward"
+    table = Table(title, ("batch", "library", "spikes of a neuron", "its ms", "ours ms", "its / ours"))
+    clock = clock_on(settings.device, settings.clock)
+
+    def timed(call: Call) -> Callable[[], list[float]]:
+        def once() -> list[float]:
+            start = clock()
+            _, total = call()
+            if total is not None:
+                total.backward()
+            return [clock() - start]
+
+        return once
+
+    for batch in (32, 64):
+        case = sequences(batch)
+        mine = recurrent_layer(case)
+        others = {"ours, refractory for half a delay": partial(recurrent_layer, refractory=0.5), **RECURRENT}
+        for name, peer in others.items():
+            try:
+                start = time.perf_counter()
+                other = peer(case)
+                spikes, _ = other()
+                took = time.perf_counter() - start
+            except ModuleNotFoundError as error:
+                table.add(str(batch), name, f"no {error.name}", "-", "-", "-")
+                continue
+            runs = interleave(
+                {"other": timed(other), "ours": timed(mine)}, 1 if took > 10 else min(settings.repeats, 10), seconds=60
+            )
+            cells = (milliseconds(runs["other"], 0), milliseconds(runs["ours"], 0))
+            table.add(str(batch), name, f"{spikes:.1f}", *cells, spread(ratios(runs["other"], runs["ours"], 0), 1))
+        table.add(str(batch), "ours", f"{mine()[0]:.1f}", "-", "-", "-")
+    return table
+
+
+def sequence(settings: Settings) -> Table:
+    table = Table(
+        "Spike trains of the size of Spiking Heidelberg Digits: 700-256-256-20, 8000 made-up events a sample",
+        ("batch", "spikes of a neuron", "forward ms", "backward ms", "both ms", "peak memory MiB"),
+    )
+    clock = clock_on(settings.device, settings.clock)
+    network, trains = spoken(64)
+    hidden = [network[0](trains)]
+    hidden.append(network[1](hidden[0]))
+    counts = ", ".join(f"{torch.isfinite(x).sum().item() / x[..., 0].numel():.1f}" for x in hidden)
+    values = network(trains)
+    runs = interleave(
+        {"one": two_passes(lambda: network(trains), torch.ones_like(values), clock)}, min(settings.repeats, 10)
+    )["one"]
+    memory = peak_memory("'sequence', 'cpu', 64, 0, 0")
+    table.add("64", counts, *(milliseconds(runs, part) for part in range(3)), f"{memory:.0f}")
+    return table
+
+
 SECTIONS: dict[str, Callable[[Settings], Table]] = {
     "shapes": shapes,
     "images": pictures,
@@ -185,4 +245,6 @@ SECTIONS: dict[str, Callable[[Settings], Table]] = {
     "constants": constants,
     "training": training,
     "peers": peers,
+    "recurrence": recurrence,
+    "sequence": sequence,
 }

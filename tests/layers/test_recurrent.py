@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from firstspike import LIF, DelayRule, IntegralReadout, LIFRecurrent, LIFSpikeTrains, Network, ensemble, spike_trains
+from firstspike.spiketime.cpu.trains import host as train_host
 
 INF = math.inf
 SIZES = {"inputs": 4, "outputs": 5}
@@ -56,6 +57,7 @@ CASES = {
     "both": {"delay": DelayRule(scale=2.0), "recurrent_delay": DelayRule(scale=0.5, shift=0.2)},
     "long window": {"window": 2.0, "window_spikes": 40},
     "window does not divide duration": {"window": 0.7},
+    "refractory beyond the window": {"refractory": 1.9},
 }
 
 
@@ -81,6 +83,51 @@ def test_gradients_are_those_of_one_call(options):
     assert all(x is not None and bool(x.any()) for x in found)
     for one, other in zip(found, expected, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-6, atol=1e-8)
+
+
+@pytest.mark.parametrize("refractory", [0.0, 0.4])
+@pytest.mark.parametrize("neurons", [5, 70])
+def test_all_windows_in_one_call_equal_window_after_window(neurons, refractory):
+    """Kernels for all windows against the plain reference: more than a tile of neurons, bounded gradients, pieces."""
+    times = trains(samples=18).requires_grad_()
+    results = []
+    for backend in ("cpu", "reference"):
+        lif = LIFRecurrent(
+            4, neurons, 60, 6.0, LIF(1.37), window=0.5, window_spikes=12, refractory=refractory, reset=-0.1,
+            recurrent_std=0.6 / neurons**0.5, weight_mean=0.6, weight_std=0.4, max_weight_grad=0.5, backend=backend,
+            dtype=torch.float64, generator=seeded(3),
+        )  # fmt: skip
+        one, state = lif.proceed(times, 2.2)
+        two, state = lif.proceed(times, 2.5, state)
+        three, state = lif.proceed(times, 6.0, state)
+        found = torch.cat([one, two, three], dim=-1).sort(-1).values[..., :60]
+        total = torch.where(found.isfinite(), found, 0.0).sin().sum() + state.neurons.voltage.sum()
+        total = total + state.neurons.current.sum() + state.neurons.refractory.square().sum()
+        results.append((found, *state.neurons[:3], *torch.autograd.grad(total, [times, *lif.parameters()])))
+    assert results[0][0].isfinite().sum(-1).double().mean() > 2
+    for one, other in zip(*results, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-7, atol=1e-9)
+
+
+def test_threads_do_not_matter(monkeypatch):
+    monkeypatch.setattr(train_host, "is_small", lambda work: False)
+    lif = layer(refractory=0.2, dtype=torch.float32)
+    times = trains(samples=33).float()
+    results = []
+    for threads in (1, 2, 3):
+        monkeypatch.setattr(train_host, "threads_for", lambda work, threads=threads: threads)
+        found = lif(times)
+        total = torch.where(found.isfinite(), found, 0.0).sum()
+        results.append((found, *torch.autograd.grad(total, tuple(lif.parameters()))))
+    for other in results[1:]:
+        assert all(torch.equal(x, y) for x, y in zip(results[0], other, strict=True))
+
+
+def test_many_spikes_need_room():
+    """More spikes than ``max_spikes`` act on other neurons all the same, and more memory is found for them."""
+    few, many = (layer(spikes=spikes, overflow="drop", weight_mean=1.5)(trains()) for spikes in (1, 40))
+    assert int(many[..., 10].isfinite().sum()) > 0
+    assert torch.equal(few, many[..., :1])
 
 
 def test_gradcheck():
@@ -130,14 +177,16 @@ def test_observed_spikes():
 
 
 def test_room_for_spikes():
-    with pytest.raises(ValueError, match="spike more than max_spikes=2 times; raise max_spikes or lower the weights"):
+    with pytest.raises(ValueError, match=r"spike more than max_spikes=2 times.* raise max_spikes or window_spikes"):
         layer(spikes=2)(trains())
     kept = layer(spikes=2, overflow="drop")(trains())
     assert torch.equal(kept, layer()(trains())[..., :2])
     with pytest.warns(UserWarning, match="Their later spikes are dropped"):
         layer(spikes=2, overflow="warn")(trains())
-    with pytest.raises(ValueError, match="max_spikes=1"):
+    with pytest.raises(ValueError, match="window_spikes=1 times in a window"):
         layer(window_spikes=1)(trains())
+    few = [layer(window_spikes=1, overflow="drop", backend=backend)(trains()) for backend in ("cpu", "reference")]
+    torch.testing.assert_close(*few)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert layer(spikes=400)(trains()).shape == (3, 5, 400)

@@ -37,10 +37,11 @@ def finite(x):
     return torch.where(x < INF, x, 0.0)
 
 
-def run(shape, neuron, backend, windows=False, bound=None, dtype=torch.float64):
-    """Trains and gradients."""
+def run(shape, neuron, backend, windows=False, bound=None, dtype=torch.float64, refractory=0.0, observed=None):
+    """Trains and gradients; ``refractory`` is up to that, other for each neuron."""
     times, weight = (x.requires_grad_() for x in draw(shape, dtype))
     threshold = torch.linspace(0.8, 1.2, len(weight), dtype=dtype).requires_grad_()
+    refractory = torch.linspace(0.0, refractory, len(weight), dtype=dtype)
     neuron = LIF(neuron.tau_mem, neuron.tau_syn, threshold)
     state, leaves, ends = None, [times, weight, threshold], (INF,)
     if windows:
@@ -51,13 +52,17 @@ def run(shape, neuron, backend, windows=False, bound=None, dtype=torch.float64):
         state, ends = TrainState(*start, torch.zeros(shape, dtype=dtype), 0.1), (0.8, 1.7, INF)
     parts = []
     for until in ends:
+        seen = None
+        if observed is not None:
+            seen = torch.where((observed > (parts[-1][1] if parts else 0.1)) & (observed <= until), observed, INF)
+            seen = seen.sort(-1).values if windows else observed
         part, state, overflows = spike_window(
-            times, weight, neuron, max_spikes=130, reset=-0.1, state=state, until=until, max_weight_grad=bound,
-            backend=backend,
+            times, weight, neuron, max_spikes=130 if seen is None else seen.shape[-1], reset=-0.1, state=state,
+            until=until, max_weight_grad=bound, refractory=refractory, observed=seen, backend=backend,
         )  # fmt: skip
         assert not overflows.any()
-        parts.append(part)
-    trains = torch.cat(parts, -1)
+        parts.append((part, until))
+    trains = torch.cat([part for part, _ in parts], -1)
     grads = torch.autograd.grad(finite(trains).sin().sum(), leaves)
     return trains.detach(), grads
 
@@ -75,11 +80,41 @@ def test_equals_the_reference(shape, ratio, windows):
 
 
 @pytest.mark.parametrize("windows", [False, True])
+@pytest.mark.parametrize("ratio", [1.0, 2.0, 0.5, INF])
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_refractory_times(shape, ratio, windows):
+    wanted, by = run(shape, LIF(ratio), "reference", windows, refractory=0.6)
+    found, gradients = run(shape, LIF(ratio), "cpu", windows, refractory=0.6)
+    assert (wanted < INF).sum() > len(wanted)
+    torch.testing.assert_close(found, wanted, rtol=1e-10, atol=1e-10)
+    for one, other in zip(gradients, by, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-7, atol=1e-9 * other.abs().max().item())
+
+
+@pytest.mark.parametrize("refractory", [0.0, 0.3])
+@pytest.mark.parametrize("windows", [False, True])
+@pytest.mark.parametrize("shape", SHAPES[:4], ids=str)
+def test_observed_trains(shape, windows, refractory):
+    """Ideal ones with some moved, some of them to where the membrane falls or the neuron is refractory."""
+    ideal, _ = run(shape, LIF(2.0), "cpu", refractory=refractory)
+    generator = torch.Generator().manual_seed(2)
+    moved = ideal + 0.05 * torch.rand(ideal.shape, generator=generator, dtype=torch.float64)
+    observed = torch.cat([moved[..., ::3], moved[..., 1:4]], -1).sort(-1).values
+    observed[0, 0, 0] = 0.11  # maybe before any input
+    observed = observed.sort(-1).values
+    results = [run(shape, LIF(2.0), x, windows, observed=observed, refractory=refractory) for x in ("cpu", "reference")]
+    assert torch.equal(results[0][0], results[1][0])
+    for one, other in zip(results[0][1], results[1][1], strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-7, atol=1e-9 * other.abs().max().item())
+
+
+@pytest.mark.parametrize("refractory", [0.0, 0.3])
+@pytest.mark.parametrize("windows", [False, True])
 @pytest.mark.parametrize("shape", SHAPES[:3], ids=str)
-def test_bounded_weight_gradients(shape, windows):
-    _, wanted = run(shape, LIF(2.0), "reference", windows, bound=0.2)
-    _, found = run(shape, LIF(2.0), "cpu", windows, bound=0.2)
-    _, without = run(shape, LIF(2.0), "cpu", windows)
+def test_bounded_weight_gradients(shape, windows, refractory):
+    _, wanted = run(shape, LIF(2.0), "reference", windows, bound=0.2, refractory=refractory)
+    _, found = run(shape, LIF(2.0), "cpu", windows, bound=0.2, refractory=refractory)
+    _, without = run(shape, LIF(2.0), "cpu", windows, refractory=refractory)
     assert not torch.equal(found[1], without[1])
     for k, (one, other, third) in enumerate(zip(found, wanted, without, strict=True)):
         torch.testing.assert_close(one, other, rtol=1e-7, atol=1e-9 * other.abs().max().item())
@@ -101,13 +136,14 @@ def test_float32(shape, ratio):
         assert torch.nn.functional.cosine_similarity(one.double().flatten(), other.flatten(), 0) > 0.999
 
 
+@pytest.mark.parametrize("refractory", [0.0, 0.3])
 @pytest.mark.parametrize("shape", SHAPES[:4], ids=str)
-def test_threads_do_not_matter(shape, monkeypatch):
+def test_threads_do_not_matter(shape, refractory, monkeypatch):
     monkeypatch.setattr(train_host, "is_small", lambda work: False)
     results = []
     for threads in (1, 2, 3):
         monkeypatch.setattr(train_host, "threads_for", lambda work, threads=threads: threads)
-        trains, gradients = run(shape, LIF(2.0), "cpu", windows=True, dtype=torch.float32)
+        trains, gradients = run(shape, LIF(2.0), "cpu", windows=True, dtype=torch.float32, refractory=refractory)
         results.append((trains, *gradients))
     for other in results[1:]:
         assert all(torch.equal(x, y) for x, y in zip(results[0], other, strict=True))

@@ -8,6 +8,7 @@ itself in a window is known before the window begins. The simulator NEST divides
 import math
 import warnings
 from collections.abc import Collection
+from itertools import pairwise
 from typing import Any, NamedTuple, Self
 
 import torch
@@ -21,6 +22,7 @@ from firstspike.layers.spiking import LIFSpikeTrains, Overflow
 from firstspike.neuron import LIF
 from firstspike.ranges import Finite, NotNegative, Positive, Size
 from firstspike.spiketime import TrainState, spike_window
+from firstspike.spiketime.trains import Windows, knows_recurrence, recurrent_window
 
 _SPREAD = 0.05  # of recurrent weights, relative to that of weights with which most neurons spike
 
@@ -73,9 +75,9 @@ class LIFRecurrent(LIFSpikeTrains):
         max_spikes: most spikes of a neuron in a sample.
         duration: time at which the layer stops, in the unit of the times; no spike is later.
         neuron: see ``LIFLinear``.
-        window: shortest delay of recurrent synapses, in the unit of the times. The computation takes
-            ``duration / window`` passes.
-        window_spikes: most spikes of a neuron within a window; ``overflow`` says what happens to more.
+        window: shortest delay of recurrent synapses, in the unit of the times.
+        window_spikes: most spikes of a neuron within a window; ``overflow`` says what happens to more: dropped, the
+            neuron stays at ``reset`` until the window ends.
         recurrent_delay: rule of further delays of the recurrent synapses, bounded and without jitter; None for
             ``window`` alone.
         recurrent_mean: mean of the initial recurrent weights, which are normally distributed.
@@ -200,6 +202,8 @@ class LIFRecurrent(LIFSpikeTrains):
         observed: Float[Tensor, "*batch out_features max_spikes"] | None = None,
     ) -> Float[Tensor, "*batch out_features max_spikes"]:
         """Spike trains up to ``duration``; with ``observed`` those, and the gradient there."""
+        if self._in_one_call():
+            return self._all_windows(self.seen(times), self.duration, None, observed, self.max_spikes)[0]
         trains, _ = self.proceed(times, self.duration, observed=observed)
         missing = self.max_spikes - trains.shape[-1]
         if missing >= 0:
@@ -238,6 +242,9 @@ class LIFRecurrent(LIFSpikeTrains):
         neurons, begin = (None, 0.0) if state is None else (state.neurons, state.neurons.time)
         if not begin < until < math.inf:
             raise ValueError(f"until must be after {begin:g}, where the state is, and finite, got {until}")
+        if self._in_one_call():
+            windows = len(self._bounds(begin, until)) - 1
+            return self._all_windows(inputs, until, state, observed, windows * self.window_spikes)
         weight = torch.cat([self.weight, self.recurrent_weight], dim=1)
         delay = self._delays(observed is None)
         rule = self.recurrent_delay
@@ -245,9 +252,7 @@ class LIFRecurrent(LIFSpikeTrains):
         nothing = inputs.new_full((*inputs.shape[:-2], self.out_features, 1), math.inf)
         sent: list[Tensor] = [] if state is None else [state.pending]
         found: list[Tensor] = []
-        for number in range(1, max(1, math.ceil((until - begin) / self.window - 1e-9)) + 1):
-            end = min(begin + number * self.window, until)
-            start = begin + (number - 1) * self.window
+        for number, (start, end) in enumerate(pairwise(self._bounds(begin, until)), 1):
             own = torch.cat(sent[-reach:], dim=-1) if sent else nothing
             now = inputs if delay is not None else _within(inputs, start, end)
             arriving = _joined(now, own if delay is not None else own + self.window)
@@ -276,6 +281,52 @@ class LIFRecurrent(LIFSpikeTrains):
         assert neurons is not None
         trains = torch.cat(found, dim=-1).sort(dim=-1).values
         return trains, RecurrentState(neurons, torch.cat(sent[-reach:], dim=-1))
+
+    def _bounds(self, begin: float, until: float) -> list[float]:
+        """Where windows of a piece begin, and its end."""
+        windows = max(1, math.ceil((until - begin) / self.window - 1e-9))
+        return [*(begin + number * self.window for number in range(windows)), until]
+
+    def _in_one_call(self) -> bool:
+        """Whether the kernels take all windows at once: all spikes arrive after the same delay."""
+        delayed = self.delay is not None or self.recurrent_delays is not None
+        return not delayed and knows_recurrence(self.neuron, self.backend, self.weight.device)
+
+    def _all_windows(
+        self, inputs: Tensor, until: float, state: RecurrentState | None, observed: Tensor | None, most: int
+    ) -> tuple[Tensor, RecurrentState]:
+        """``proceed`` in one call, with room for ``most`` spikes of a neuron."""
+        begin = 0.0 if state is None else state.neurons.time
+        bounds = self._bounds(begin, until)
+        budget = self.window_spikes
+        if state is None:
+            bounds[0] = -math.inf
+        else:
+            inputs = _joined(inputs, state.pending + self.window)
+        if observed is not None:
+            inside = (observed > bounds[0]) & (observed <= until)
+            observed = torch.where(inside, observed, math.inf).sort(dim=-1).values
+            most = budget = observed.shape[-1]
+        found = recurrent_window(
+            inputs,
+            torch.cat([self.weight, self.recurrent_weight], dim=1),
+            self.neuron,
+            Windows(tuple(bounds), self.window, budget),
+            max_spikes=most,
+            observed=observed,
+            refractory=self.refractory,
+            reset=self.reset,
+            overflow=self.overflow,
+            max_weight_grad=self.max_weight_grad,
+            state=None if state is None else state.neurons,
+            backend=self.backend,
+        )
+        assert found.state is not None
+        pending = found.trains
+        if state is not None and until - begin < 2 * self.window:  # spikes of the piece before may still be on their way
+            pending = torch.cat([state.pending, pending], dim=-1)
+        pending = torch.where(pending >= until - 2 * self.window, pending, math.inf).sort(dim=-1).values
+        return found.trains, RecurrentState(found.state, pending[..., : max(1, 3 * budget)])
 
     def _delays(self, jitters: bool) -> Tensor | None:
         """Synaptic delays of inputs and recurrent synapses together; None where those are all ``window``."""

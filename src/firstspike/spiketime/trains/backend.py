@@ -35,6 +35,17 @@ class Held(NamedTuple):
     """Time that is left of the refractory time, 0 if none is."""
 
 
+class Windows(NamedTuple):
+    """How neurons see their own spikes again: time is cut into windows in which they are independent."""
+
+    bounds: tuple[float, ...]
+    """The start, the ends of all windows but the last, and the end. No window is longer than ``lag``."""
+    lag: float
+    """Delay of all recurrent synapses."""
+    budget: int
+    """Most spikes of a neuron in a window."""
+
+
 class Arguments(NamedTuple):
     """What spike trains follow from. Tensors for ``constants`` only where not all neurons have the same."""
 
@@ -50,6 +61,11 @@ class Arguments(NamedTuple):
     start: float
     until: float
     max_spikes: int
+    observed: Float[Tensor, "E B O S"] | None = None
+    """Trains to take the gradient at, in place of those of the neurons."""
+    windows: Windows | None = None
+    """Of neurons that are connected to each other: the last O columns of ``weight`` are those of their own spikes, and
+    ``times`` may leave out what arrives there from before ``start``. Only the CPU kernels know this."""
 
 
 class Result(NamedTuple):
@@ -114,11 +130,12 @@ def in_units(backend: Backend) -> Backend:
         found = backend.forward(inner)
         if unit == 1:
             return found
+        if given.observed is not None:
+            return found._replace(trains=given.observed, state=_outside(found.state, unit))
         trains = found.trains * unit
         early = trains / unit < found.trains  # rounded up, a spike stays after the inputs that cause it
         trains = torch.where(early, torch.nextafter(trains, trains.new_tensor(math.inf)), trains)
-        state = found.state and found.state._replace(refractory=found.state.refractory * unit)
-        return found._replace(trains=trains.clamp(max=given.until), state=state)
+        return found._replace(trains=trains.clamp(max=given.until), state=_outside(found.state, unit))
 
     def backward(
         grads: Grads, result: Result, given: Arguments, max_weight_grad: float | None, needs: Needs
@@ -143,6 +160,10 @@ def in_units(backend: Backend) -> Backend:
     return Backend(forward, backward, backend.name)
 
 
+def _outside(state: Held | None, unit: float) -> Held | None:
+    return state and state._replace(refractory=state.refractory * unit)
+
+
 def _inside(given: Arguments) -> tuple[float, Arguments]:
     """The unit to work in, and the arguments in it."""
     found, constants = unit_of_time(given.constants, given.times.dtype)
@@ -150,6 +171,9 @@ def _inside(given: Arguments) -> tuple[float, Arguments]:
     if unit == 1:
         return unit, given._replace(constants=constants)
     state = given.state and given.state._replace(refractory=given.state.refractory / unit)
+    windows = given.windows and given.windows._replace(
+        bounds=tuple(x / unit for x in given.windows.bounds), lag=given.windows.lag / unit
+    )
     return unit, given._replace(
         times=in_unit("times", given.times, unit),
         delay=None if given.delay is None else in_unit("delay", given.delay, unit),
@@ -158,4 +182,6 @@ def _inside(given: Arguments) -> tuple[float, Arguments]:
         state=state,
         start=given.start / unit,
         until=given.until / unit,
+        observed=None if given.observed is None else in_unit("observed", given.observed, unit),
+        windows=windows,
     )

@@ -15,8 +15,7 @@ from torch import Tensor
 from firstspike.spiketime.backend import Constants, each_tensor
 from firstspike.spiketime.function import Direct, check_values, fold, keep_signature
 from firstspike.spiketime.time_constants import check_time_constants, members, resolve
-from firstspike.spiketime.trains.backend import Arguments, Backend, Gradients, Grads, Held, Needs, Result
-from firstspike.spiketime.trains.reference_gradient import state_after
+from firstspike.spiketime.trains.backend import Arguments, Backend, Gradients, Grads, Held, Needs, Result, Windows
 
 OVERFLOW = ("error", "warn", "drop")
 
@@ -31,6 +30,7 @@ class Options(NamedTuple):
     until: float
     overflow: str
     max_weight_grad: float | None
+    windows: Windows | None = None
 
 
 class SpikeTrains(Direct):
@@ -60,13 +60,10 @@ class SpikeTrains(Direct):
         check_time_constants(options.constants, tau_mem, tau_syn, weight.dtype)
         _check_more(observed, threshold, refractory, reset, (voltage, current, left), options)
         tensors = (times, weight, threshold, delay, tau_mem, tau_syn, refractory, reset, voltage, current, left)
-        given = _arguments(*tensors, options)
-        if observed is not None:
-            found = [_observed(observed, options.backend, given)]
-        else:
-            found = [options.backend.forward(part) for (part,) in _networks(given.constants, given)]
-        results = [_flat(x, weight) for x in found]
+        given = _arguments(*tensors, options)._replace(observed=observed)
+        results = [_flat(options.backend.forward(part), weight) for (part,) in _networks(given.constants, given)]
         trains, overflows, *rest = (x[0] if len(x) == 1 else torch.cat(x) for x in zip(*results, strict=True))
+        trains = trains if observed is None else observed.clone()
         _report(overflows, options)
         return trains, overflows, *rest
 
@@ -184,7 +181,7 @@ def _arguments(
     constants = resolve(options.constants, tau_mem, tau_syn)
     state = _held(voltage, current, left)
     rest = (refractory, reset, state, options.start, options.until, options.max_spikes)
-    return Arguments(times, weight, threshold, delay, constants, *rest)
+    return Arguments(times, weight, threshold, delay, constants, *rest, windows=options.windows)
 
 
 def _held(voltage: Tensor | None, current: Tensor | None, left: Tensor | None) -> Held | None:
@@ -205,14 +202,6 @@ def _networks(constants: Constants, *given: Any) -> Iterator[tuple[Any, ...]]:
     for number, own in enumerate(each):
         parts = each_tensor(itemgetter(slice(number, number + 1)), given)
         yield tuple(x._replace(constants=own) if isinstance(x, Arguments) else x for x in parts)
-
-
-def _observed(trains: Tensor, backend: Backend, given: Arguments) -> Result:
-    """Trains from elsewhere, and the state that they leave."""
-    overflows = torch.zeros(trains.shape[:-1], dtype=torch.bool, device=trains.device)
-    if given.until == math.inf:
-        return Result(trains.clone(), overflows, None)
-    return Result(trains.clone(), overflows, state_after(trains, given))
 
 
 def _check_more(
@@ -252,9 +241,13 @@ def _report(overflows: Tensor, options: Options) -> None:
     """Raise or warn where neurons would spike more often than they may."""
     if options.overflow == "drop" or not bool(overflows.any()):
         return
+    window, names = "", "max_spikes"
+    if options.windows is not None:
+        window = f", or more than window_spikes={options.windows.budget} times in a window"
+        names = "max_spikes or window_spikes"
     message = (
         f"{int(overflows.sum())} of {overflows.numel()} neurons (counted in each sample) spike more than "
-        f"max_spikes={options.max_spikes} times; raise max_spikes or lower the weights"
+        f"max_spikes={options.max_spikes} times{window}; raise {names} or lower the weights"
     )
     if options.overflow == "error":
         raise ValueError(f"{message}, or drop the later spikes with overflow='warn' or 'drop'")

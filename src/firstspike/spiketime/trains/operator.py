@@ -13,7 +13,7 @@ from firstspike.spiketime.backend import Constants
 from firstspike.spiketime.operator import check_form, first_spike_time, of_neurons, raised, resolve_backend
 from firstspike.spiketime.times import check_tensor
 from firstspike.spiketime.trains import reference, reference_gradient
-from firstspike.spiketime.trains.backend import Backend, in_units
+from firstspike.spiketime.trains.backend import Backend, Windows, in_units
 from firstspike.spiketime.trains.function import OVERFLOW, Options, SpikeTrains
 
 
@@ -93,7 +93,7 @@ def spike_trains(
         until: when to stop: inputs from then on do not arrive, and no spike is later.
         backend: ``"auto"`` (the fastest for the device), ``"cpu"``, or ``"reference"``, which is plain PyTorch. On
             the CPU, plain PyTorch also does what the kernels do not, and is much slower: delays, time constants that
-            differ between neurons, refractory times, observed trains, and gradients by time constants.
+            differ between neurons, and gradients by time constants.
 
     Returns:
         Spike times, sorted along the last dimension; ``inf`` after the last spike.
@@ -157,13 +157,83 @@ def spike_window(
     Raises:
         ValueError: what ``spike_trains`` refuses, or an end that is not after the time of the state.
     """
+    return _window(
+        times, weight, neuron, max_spikes, delay, observed, refractory, reset, overflow, max_weight_grad, state, until,
+        backend, None,
+    )  # fmt: skip
+
+
+@torch.compiler.disable
+def recurrent_window(
+    times: Float[Tensor, "*batch sources K"],
+    weight: Float[Tensor, "outputs inputs"],
+    neuron: LIF,
+    windows: Windows,
+    *,
+    max_spikes: int,
+    observed: Float[Tensor, "*batch outputs max_spikes"] | None = None,
+    refractory: float | Float[Tensor, " outputs"] = 0.0,
+    reset: float | Float[Tensor, " outputs"] = 0.0,
+    overflow: str = "error",
+    max_weight_grad: float | None = None,
+    state: TrainState | None = None,
+    backend: str = "auto",
+) -> Window:
+    """``spike_window`` of neurons whose own spikes arrive again after ``windows.lag``: many windows in one call.
+
+    Only the CPU kernels know this, see ``knows_recurrence``.
+
+    Args:
+        times: see ``spike_trains``; all inputs, or without the last ``outputs`` of them.
+        weight: the last ``outputs`` columns are those of the neurons themselves.
+        neuron: see ``spike_trains``; its time constants are numbers.
+        windows: of a time that they divide.
+        max_spikes: most spikes in all windows; ``windows.budget`` is that in each.
+        observed: see ``spike_trains``, as for all other arguments.
+        refractory: see ``spike_trains``.
+        reset: see ``spike_trains``.
+        overflow: what happens where a neuron has more spikes than there is room for in a window, where it then stays at
+            ``reset`` until the window ends, or in all windows, where later spikes are left out of the result.
+        max_weight_grad: see ``spike_trains``; of the inputs of a window.
+        state: see ``spike_window``.
+        backend: auto or cpu.
+    """
+    return _window(
+        times, weight, neuron, max_spikes, None, observed, refractory, reset, overflow, max_weight_grad, state,
+        windows.bounds[-1], backend, windows,
+    )  # fmt: skip
+
+
+def knows_recurrence(neuron: LIF, backend: str, device: torch.device) -> bool:
+    """Whether ``recurrent_window`` works there: on a CPU, with time constants that are numbers."""
+    shared = not isinstance(neuron.tau_mem, Tensor) and not isinstance(neuron.tau_syn, Tensor)
+    return shared and backend in ("auto", "cpu") and device.type == "cpu"
+
+
+def _window(
+    times: Tensor,
+    weight: Tensor,
+    neuron: LIF,
+    max_spikes: int,
+    delay: Tensor | None,
+    observed: Tensor | None,
+    refractory: float | Tensor,
+    reset: float | Tensor,
+    overflow: str,
+    max_weight_grad: float | None,
+    state: TrainState | None,
+    until: float,
+    backend: str,
+    windows: Windows | None,
+) -> Window:
     for name, x in (("times", times), ("weight", weight), ("delay", delay), ("observed", observed)):
         if x is not None and not isinstance(x, Tensor):
             check_tensor(name, x)
     if times.dtype != weight.dtype and torch.is_autocast_enabled(times.device.type):
         times = raised(times, weight.dtype)
         delay, observed = (None if x is None else raised(x, weight.dtype) for x in (delay, observed))
-    _check(times, weight, neuron, max_spikes, delay, observed, overflow, max_weight_grad, state)
+    of_inputs = weight if windows is None else weight[:, : times.shape[-2]]
+    _check(times, of_inputs, neuron, max_spikes, delay, observed, overflow, max_weight_grad, state)
     lead, outputs = times.shape[:-2], weight.shape[0]
     samples = math.prod(lead)
     tau_mem, tau_syn = (
@@ -171,9 +241,9 @@ def spike_window(
     )
     given = Constants(*(1.0 if isinstance(x, Tensor) else x for x in (neuron.tau_mem, neuron.tau_syn)))
     start = -math.inf if state is None else state.time
-    options = Options(_backend(backend, times), given, max_spikes, start, float(until), overflow, max_weight_grad)
+    options = Options(_backend(backend, times), given, max_spikes, start, float(until), overflow, max_weight_grad, windows)
     first = None
-    if state is None and options.until == math.inf and max_spikes == times.shape[-1] == 1:
+    if windows is None and state is None and options.until == math.inf and max_spikes == times.shape[-1] == 1:
         first = first_spike_time(
             times[..., 0], weight, neuron, delay=delay, observed=None if observed is None else observed[..., 0],
             max_weight_grad=max_weight_grad, backend=backend,

@@ -36,6 +36,7 @@ from torch import Tensor
 from firstspike.spiketime.response import Tau, leakless, membrane, peak
 from firstspike.spiketime.solutions import time_to_threshold
 from firstspike.spiketime.trains.backend import Arguments, Held, Result
+from firstspike.spiketime.trains.reference_gradient import state_after
 from firstspike.spiketime.units import unit_of_weights
 
 _MEMORY = 1 << 28  # bytes
@@ -47,6 +48,9 @@ def forward(given: Arguments) -> Result:
     ensemble, batch, *_ = given.times.shape
     outputs = given.weight.shape[1]
     shape = (ensemble, batch, outputs)
+    if given.observed is not None:
+        none = torch.zeros(shape, dtype=torch.bool, device=given.times.device)
+        return Result(given.observed, none, state_after(given.observed, given) if given.until < math.inf else None)
     trains = given.times.new_full((*shape, given.max_spikes), math.inf)
     overflows = torch.zeros(shape, dtype=torch.bool, device=trains.device)
     held = Held(*(trains.new_zeros(shape) for _ in range(3)))

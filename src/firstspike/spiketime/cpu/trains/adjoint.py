@@ -9,7 +9,8 @@ in the scale of ``adjoint``, so that E' is constant and C' grows by ``E' BACK``.
     y(T-) = (v+ y(T+) + dL/dT) / v-            v- and v+: slopes of the membrane before and after
 
 All y follow from the spikes, before the events are walked: from one spike to the one before y only decays. So a spike
-is one addition to E', and one to C' for the part of the interval that lies after it.
+is one addition to E', and one to C' for the part of the interval that lies after it. A refractory neuron has y = 0; so
+has its spike two changes, at its own time to ``y(T-) = (v+ y(release) + dL/dT) / v-`` and at the release to 0.
 """
 
 # mypy: disable-error-code="no-untyped-def"
@@ -43,23 +44,24 @@ END_Y, END_C = 3, 4  # y and C at the end of the window
 NOW_C, NOW_E, NOW = 5, 6, 7  # in an interval of any length: C, E and their time
 NEXT_Y, NEXT_T, NEXT_KEPT = 8, 9, 10  # of the spike after, or of the end: y, time, and y without what is bounded
 TOTAL = 11  # of all y at spikes, which are the derivatives by the threshold
-N_LANES = 12
-JUMP, INTO_E, INTO_C, TIME = range(4)  # of a spike: the change of y, that of E' and, with a minus, of C', and its time
-N_SPIKES = 4
+PULL, PULL_KEPT = 12, 13  # of a refractory neuron: what its release gives to the spike before, v+ y(release)
+N_LANES = 14
+JUMP, INTO_E, INTO_C, TIME, SLOPE, ASKED = range(6)  # of a spike: the change of y, that of E' and, with a minus, of C',
+N_SPIKES = 6  # its time, the slope of the membrane, and the gradient by it
 
 
 @jit
 def jumps(
-    zero, state, offsets, counts, most, base, grad, trains, slopes, rows_of, arrival, inputs, start, c, bound, spikes,
-    kept,
+    zero, state, counts, most, holds, rows_of, arrival, inputs, start, c, bound, spikes, kept,
 ):  # fmt: skip
-    """Fill ``spikes``, and ``kept`` without what the bound drops, of one tile; returns whether it drops any.
+    """Fill in what the spikes of a tile in one window do, and ``kept`` without what the bound drops.
 
-    ``base + offsets[lane]`` is where the lane's spikes begin in ``grad``, ``trains`` and ``slopes``; ``inputs`` are the
-    first and the last place in ``arrival`` that are none of the window's.
+    Spike k of a lane is at ``k * TILE + lane`` of ``spikes``; with ``holds``, the release after k spikes at
+    ``(most + k) * TILE + lane``, its time ``inf`` where there is none. ``inputs`` are the first and the last place in
+    ``arrival`` that are none of the window's marks. Returns whether the bound drops any.
     """
     dropped, faster, rate = False, max(c[PER_MEM], c[PER_SYN]), abs(c[DELTA])
-    none = fill16(state, 0.0)
+    none, row = fill16(state, 0.0), spikes.shape[1]
     for first in range(0, lanes_of(zero), 16):
         last = 0
         for lane in range(first, first + 16):
@@ -69,47 +71,91 @@ def jumps(
             place, there = k * TILE + first, np.uint64(0)
             for lane in range(16):
                 there |= np.uint64(counts[first + lane] > k) << np.uint64(lane)
-            time, slope = gather16(trains, base + k, offsets, first), gather16(slopes, base + k, offsets, first)
-            asked = gather16(grad, base + k, offsets, first) / load16(state, LEVEL * TILE + first)
+            time, slope = load16(spikes, TIME * row + place), load16(spikes, SLOPE * row + place)
+            asked = load16(spikes, ASKED * row + place) / load16(state, LEVEL * TILE + first)
             possible = (slope > 0.0) & there
             slope = select(possible, slope, fill16(state, 1.0))
             following = load16(state, NEXT_T * TILE + first)
-            left = exp((time - following) * c[PER_MEM])
-            after = load16(state, NEXT_Y * TILE + first) * left
-            y = select(possible, fma(after, slope + drop, asked) / slope, none)
+            if holds:
+                release_of(state, first, most + k + 1, there, rows_of, arrival, start, c, spikes, kept, bound)
+                y = select(possible, (load16(state, PULL * TILE + first) + asked) / slope, none)
+                after = none
+            else:
+                left = exp((time - following) * c[PER_MEM])
+                after = load16(state, NEXT_Y * TILE + first) * left
+                y = select(possible, fma(after, slope + drop, asked) / slope, none)
             # how the change enters the scaled E' and C' of the interval
             begin, ahead = gather16(start, 0, rows_of, place), gather16(arrival, 1, rows_of, place)
             into_e = exp((begin - time) * faster)
             rise = expm1(maximum(ahead - time, 0.0) * -rate) * -abs(c[PER_RISE])
             into_c = into_e * rise * exp(minimum(ahead - begin, c[SPAN] * 2) * rate)
-            put(spikes, place, y - after, into_e, into_c, time)
+            put(spikes, place, y - after, into_e, into_c)
             if bound < math.inf:
-                after = load16(state, NEXT_KEPT * TILE + first) * left
-                store(state, NOW_C * TILE + first, select(possible, fma(after, slope + drop, asked) / slope, none))
+                if holds:
+                    pulled = load16(state, PULL_KEPT * TILE + first)
+                    store(state, NOW_C * TILE + first, select(possible, (pulled + asked) / slope, none))
+                else:
+                    after = load16(state, NEXT_KEPT * TILE + first) * left
+                    store(state, NOW_C * TILE + first, select(possible, fma(after, slope + drop, asked) / slope, none))
                 for lane in range(first, first + 16):
                     factor, allowed = abs(state[NOW_C, lane]), bound * state[UNIT, lane]
                     if counts[lane] > k and factor * c[HEIGHT] > allowed:
-                        at = base + offsets[lane] + k
-                        release = trains[at - 1] if k > 0 else arrival[inputs[0]]
-                        if factor * largest(trains[at], release, arrival, inputs, c) > allowed:
+                        before = arrival[inputs[0]]
+                        if holds and spikes[TIME, (most + k) * TILE + lane] < math.inf:
+                            before = spikes[TIME, (most + k) * TILE + lane]
+                        elif k > 0:
+                            before = spikes[TIME, (k - 1) * TILE + lane]
+                        if factor * largest(spikes[TIME, k * TILE + lane], before, arrival, inputs, c) > allowed:
                             state[NOW_C, lane], dropped = 0, True
                 y_kept = load16(state, NOW_C * TILE + first)
-                put(kept, place, y_kept - after, into_e, into_c, time)
+                put(kept, place, y_kept - after, into_e, into_c)
+                store(kept, TIME * row + place, time)
                 store(state, NEXT_KEPT * TILE + first, select(there, y_kept, load16(state, NEXT_KEPT * TILE + first)))
             store(state, TOTAL * TILE + first, load16(state, TOTAL * TILE + first) + select(there, y, none))
             store(state, NEXT_Y * TILE + first, select(there, y, load16(state, NEXT_Y * TILE + first)))
             store(state, NEXT_T * TILE + first, select(there, time, following))
+            if holds:
+                store(state, PULL * TILE + first, select(there, none, load16(state, PULL * TILE + first)))
+                store(state, PULL_KEPT * TILE + first, select(there, none, load16(state, PULL_KEPT * TILE + first)))
+        if holds:
+            release_of(state, first, most, np.uint64(0xFFFF), rows_of, arrival, start, c, spikes, kept, bound)
     return dropped
 
 
 @jit
-def put(spikes, place, jump, into_e, into_c, time):
-    """Note what 16 spikes do."""
+def release_of(state, first, slot, there, rows_of, arrival, start, c, spikes, kept, bound):
+    """What the releases of 16 lanes do: y before them is 0, and PULL becomes what they give to the spikes before."""
+    place, row, none = slot * TILE + first, spikes.shape[1], fill16(state, 0.0)
+    time, again = load16(spikes, TIME * row + place), load16(spikes, SLOPE * row + place)
+    released = (fill16(state, math.inf) > time) & there
+    if not released:
+        return
+    time = select(released, time, none)
+    faster, rate = max(c[PER_MEM], c[PER_SYN]), abs(c[DELTA])
+    left = exp(minimum(time - load16(state, NEXT_T * TILE + first), 0.0) * c[PER_MEM])
+    begin, ahead = gather16(start, 0, rows_of, place), gather16(arrival, 1, rows_of, place)
+    into_e = exp((begin - time) * faster)
+    rise = expm1(maximum(ahead - time, 0.0) * -rate) * -abs(c[PER_RISE])
+    into_c = into_e * rise * exp(minimum(ahead - begin, c[SPAN] * 2) * rate)
+    y = load16(state, NEXT_Y * TILE + first) * left
+    put(spikes, place, y * -1.0, into_e, into_c)
+    store(state, PULL * TILE + first, select(released, y * again, load16(state, PULL * TILE + first)))
+    store(state, NEXT_Y * TILE + first, select(released, none, load16(state, NEXT_Y * TILE + first)))
+    if bound < math.inf:
+        y = load16(state, NEXT_KEPT * TILE + first) * left
+        put(kept, place, y * -1.0, into_e, into_c)
+        store(kept, TIME * row + place, time)
+        store(state, PULL_KEPT * TILE + first, select(released, y * again, load16(state, PULL_KEPT * TILE + first)))
+        store(state, NEXT_KEPT * TILE + first, select(released, none, load16(state, NEXT_KEPT * TILE + first)))
+
+
+@jit
+def put(spikes, place, jump, into_e, into_c):
+    """Note what 16 spikes or releases do."""
     row = spikes.shape[1]
     store(spikes, JUMP * row + place, jump)
     store(spikes, INTO_E * row + place, jump * into_e)
     store(spikes, INTO_C * row + place, jump * into_c)
-    store(spikes, TIME * row + place, time)
 
 
 @jit

@@ -13,64 +13,92 @@ from firstspike.spiketime.cpu.host import MAX_GROUPS, chunks_of
 from firstspike.spiketime.cpu.per_neuron.host import name_of
 from firstspike.spiketime.cpu.rows import N_BACKWARD, N_FORWARD, PAD
 from firstspike.spiketime.cpu.runtime.parallel import is_small, run, threads_for, work_of
-from firstspike.spiketime.cpu.trains.scan import TRAIN_FORWARD, train_forward_kernel
-from firstspike.spiketime.cpu.trains.unwind import SAMPLES, TRAIN_BACKWARD, train_backward_kernel
+from firstspike.spiketime.cpu.trains.scan import STATES, TRAIN_FORWARD, train_forward_kernel
+from firstspike.spiketime.cpu.trains.unwind import CARRIED, SAMPLES, TRAIN_BACKWARD, train_backward_kernel
 from firstspike.spiketime.trains import reference, reference_gradient
 from firstspike.spiketime.trains.backend import Arguments, Gradients, Grads, Held, Needs, Result
 
 _ROWS_AT_ONCE = 1 << 20  # bytes of a task's samples beside a tile of weights
 _MAX_BLOCK = 32
 _MEMORY = 1 << 27  # bytes of a backward pass beside its results
+_SAVED = (
+    "order", "source", "arrival", "starts", "count", "found", "places", "moments", "slopes", "upto", "counts", "held",
+    "holds",
+)  # fmt: skip
 
 
 def kernels_know(given: Arguments) -> bool:
-    """Whether neurons share their order of arrival and their time constants, without a refractory time."""
-    shared = given.delay is None and not isinstance(given.constants.tau_mem, Tensor)
+    """Whether neurons share their order of arrival and their time constants."""
+    return given.delay is None and not isinstance(given.constants.tau_mem, Tensor)
+
+
+def _holds(given: Arguments) -> bool:
+    """Whether membranes do something between two inputs that does not follow from themselves."""
     started = given.state is not None and bool((given.state.refractory > 0).any())
-    return shared and not started and not bool((given.refractory > 0).any())
+    return started or given.observed is not None or bool((given.refractory > 0).any())
 
 
 def forward(given: Arguments) -> Result:
     """Spike trains. See ``trains.backend`` for the contract."""
-    ensemble, batch, inputs, copies = given.times.shape
-    outputs, most = given.weight.shape[1], given.max_spikes
-    if 0 in (ensemble, batch, inputs, outputs) or not kernels_know(given):
+    if 0 in given.times.shape or 0 in given.weight.shape or not kernels_know(given):
         return reference.forward(given)
-    times = given.times
-    if given.start > -math.inf or given.until < math.inf:
-        times = torch.where((times >= given.start) & (times < given.until), times, math.inf)
-    times, weight, threshold, reset = (x.contiguous() for x in (times, given.weight, given.threshold, given.reset))
-    dtype, tiles = times.dtype, -(-outputs // TILE)
+    holds = _holds(given)
+    entries = _budget(given) * (2 if holds else 1) + (1 if holds else 0)
+    if given.windows is None:
+        return _forward(given, holds, entries)[0]
+    all_of_them = (len(given.windows.bounds) - 1) * entries
+    found, lacks = _forward(given, holds, min(all_of_them, (2 if holds else 1) * given.max_spikes + entries))
+    return _forward(given, holds, all_of_them)[0] if lacks else found
+
+
+def _forward(given: Arguments, holds: bool, entries: int) -> tuple[Result, bool]:
+    """The result with room for so many spikes and releases of each neuron, and whether that is too little."""
+    ensemble, batch, inputs, copies = given.times.shape
+    outputs, dtype = given.weight.shape[1], given.times.dtype
+    times, weight, threshold, reset, refractory = (
+        x.contiguous() for x in (given.times, given.weight, given.threshold, given.reset, given.refractory)
+    )
     threads = threads_for(work_of(ensemble * batch, inputs * copies, outputs))
-    sizes = _sizes(times, weight, most, N_FORWARD, threads=threads, taken=0, states=4)
-    row = N_FORWARD * sizes["stride"] * times.element_size()
+    sizes = _sizes(given, entries * TILE, N_FORWARD, holds, threads=threads, taken=0, two=2)
+    own = 0 if given.windows is None else 2 * outputs * sizes["budget"]
+    sizes["room"] = _room(sizes) + (0 if own == 0 else outputs * entries)
+    sizes["waiting"], sizes["carried_lanes"] = max(own, 1), sizes["tiles"] * TILE
+    sizes["stride"] = -(-(inputs * copies + own + 2) // 16) * 16 + PAD
+    sizes["seen"] = 0 if given.observed is None else given.max_spikes
+    row = N_FORWARD * (sizes["stride"] // min(sizes["windows"], 8)) * times.element_size()
     sizes["block"] = block = max(1, min(_MAX_BLOCK, -(-batch // (2 * threads)), _ROWS_AT_ONCE // row))
-    held = torch.zeros((ensemble, 4, batch, outputs), dtype=dtype)
+    held = torch.zeros((ensemble, batch, 2 * STATES, outputs), dtype=dtype)
     if given.state is not None:
-        held[:, 0], held[:, 1] = given.state.voltage, given.state.current
+        for number, x in enumerate(given.state):
+            held[:, :, number] = x
 
     def memory(*shape: int, dtype: torch.dtype = dtype) -> Tensor:
         return torch.empty((ensemble, batch, *shape), dtype=dtype)
 
-    order, source = (memory(sizes["marks"], dtype=torch.int32) for _ in range(2))
-    arrival, count = memory(sizes["padded"]), memory(dtype=torch.int32)
-    trains, slopes, overflows = memory(outputs, most), memory(outputs, most), memory(outputs, dtype=torch.uint8)
-    found, places = (memory(tiles, most * TILE, dtype=torch.int32) for _ in range(2))
-    totals, counts = memory(tiles, dtype=torch.int32), memory(outputs, dtype=torch.int32)
+    tiles, room, windows, most = (sizes[x] for x in ("tiles", "room", "windows", "most"))
+    saved = {name: memory(room, dtype=torch.int32) for name in ("order", "source")} | {"arrival": memory(room)}
+    saved |= {"starts": memory(windows + 1, dtype=torch.int32), "count": memory(windows, dtype=torch.int32)}
+    saved |= {name: memory(tiles, entries * TILE, dtype=torch.int32) for name in ("found", "places")}
+    saved |= {name: memory(tiles, entries * TILE) for name in ("moments", "slopes")}
+    saved |= {"upto": memory(tiles, windows + 1, dtype=torch.int32), "counts": memory(outputs, dtype=torch.int32)}
+    trains, overflows = memory(outputs, most), memory(outputs, dtype=torch.uint8)
+    lacks = memory(dtype=torch.int32)
     _c, c = constants_array(*given.constants, name_of(dtype))
-    window = torch.tensor([given.start, given.until], dtype=dtype)
+    lags = torch.tensor([0.0 if given.windows is None else given.windows.lag, 0.0], dtype=dtype)
+    bounds, observed = _bounds(given), 0 if given.observed is None else given.observed.contiguous()
     numbers = TRAIN_FORWARD.fill(name_of(dtype), sizes, {
-        "c": c, "window": window, "times": times, "weight": weight,
-        "threshold": threshold, "reset": reset, "held": held, "order": order, "source": source, "arrival": arrival,
-        "count": count, "trains": trains, "slopes": slopes, "counts": counts, "overflows": overflows, "found": found,
-        "places": places, "totals": totals,
+        "c": c, "bounds": bounds, "lags": lags, "times": times, "weight": weight, "threshold": threshold,
+        "reset": reset, "refractory": refractory, "held": held, "trains": trains, "overflows": overflows,
+        "observed": observed, "lacks": lacks, **saved,
     })  # fmt: skip
     phases = ensemble * tiles, ensemble * -(-batch // block)
     run(train_forward_kernel(name_of(dtype), outputs <= NARROW), phases, numbers, threads)
-    state = None if given.until == math.inf else Held(held[:, 2], held[:, 3], torch.zeros_like(held[:, 2]))
-    return Result(
-        trains, overflows.bool(), state, (order, source, arrival, count, slopes, counts, found, places, totals)
-    )
+    used = int(saved["starts"][..., -1].max()) if windows > 1 or copies > 1 else room
+    if used < room // 2:
+        saved |= {name: saved[name][..., :used].contiguous() for name in ("order", "source", "arrival")}
+    state = None if given.until == math.inf else Held(held[:, :, 3], held[:, :, 4], held[:, :, 5])
+    saved |= {"held": held, "holds": torch.full_like(lacks, holds)}
+    return Result(trains, overflows.bool(), state, tuple(saved.values())), bool(lacks.any())
 
 
 def backward(grads: Grads, result: Result, given: Arguments, max_weight_grad: float | None, needs: Needs) -> Gradients:
@@ -87,8 +115,8 @@ def backward(grads: Grads, result: Result, given: Arguments, max_weight_grad: fl
 
 def _in_parts(grads: Grads, result: Result, given: Arguments, max_weight_grad: float | None, needs: Needs) -> Gradients:
     """``_backward`` of some samples after the others, where all together would need too much memory."""
-    ensemble, batch, inputs, copies = given.times.shape
-    numbers = (N_BACKWARD + 1 + MAX_GROUPS) * (inputs * copies + 2 * PAD)
+    ensemble, batch = given.times.shape[:2]
+    numbers = (N_BACKWARD + 1 + MAX_GROUPS) * (result.saved[0].shape[-1] + 2 * PAD)
     samples = max(1, _MEMORY // (ensemble * numbers * given.times.element_size()))
     if batch <= samples:
         return _backward(grads, result, given, max_weight_grad, needs)
@@ -113,34 +141,33 @@ def _backward(grads: Grads, result: Result, given: Arguments, max_weight_grad: f
     """Gradients without those by time constants."""
     ensemble, batch, inputs, copies = given.times.shape
     outputs, dtype, tiles = given.weight.shape[1], given.times.dtype, -(-given.weight.shape[1] // TILE)
-    grad, trains, weight, threshold, reset = (
-        x.contiguous() for x in (grads.trains, result.trains, given.weight, given.threshold, given.reset)
+    grad, weight, threshold, reset = (
+        x.contiguous() for x in (grads.trains, given.weight, given.threshold, given.reset)
     )
-    order, source, arrival, count, slopes, counts, found, places, totals = (x.contiguous() for x in result.saved)
-    window = torch.tensor([given.start, given.until], dtype=dtype)
-    groups = min(tiles, MAX_GROUPS) if needs.times else tiles
+    saved = {name: x.contiguous() for name, x in zip(_SAVED, result.saved, strict=True)}
+    recurrent, entries = given.windows is not None, saved["found"].shape[-1]
+    groups = 1 if recurrent else min(tiles, MAX_GROUPS) if needs.times else tiles
     chunks = 1 if is_small(work_of(batch, inputs * copies, outputs)) else chunks_of(batch, groups)
+    room = saved["order"].shape[-1]
     sizes = _sizes(
-        given.times, weight, given.max_spikes, N_BACKWARD, groups=groups, chunks=chunks, states=2,
-        wants_weight=needs.weight, wants_times=needs.times, asks_end=grads.state is not None,
-        all_spikes=grad[0].numel(),
+        given, entries, N_BACKWARD, bool(saved.pop("holds")[0, 0]), groups=groups, chunks=chunks, carried_kinds=CARRIED,
+        wants_weight=needs.weight, wants_times=needs.times or recurrent, asks_end=grads.state is not None, room=room,
+        all_rows=N_BACKWARD * room, own_entries=entries if recurrent else 0,
     )  # fmt: skip
     by_weight = torch.empty_like(weight) if needs.weight else None
     by_times = torch.empty(given.times.shape, dtype=dtype) if needs.times else None
-    by_threshold, ends = torch.empty_like(threshold), (ensemble, 2, batch, outputs)
+    by_threshold, ends = torch.empty_like(threshold), (ensemble, batch, STATES, outputs)
     by_start = None if given.state is None else torch.empty(ends, dtype=dtype)
-    of_end = None if grads.state is None else torch.stack(grads.state[:2], 1).contiguous()
-    _c, c = constants_array(*given.constants, name_of(dtype), max_weight_grad)
+    of_end = None if grads.state is None else torch.stack(tuple(grads.state), 2).contiguous()
+    (_c, c), bounds = constants_array(*given.constants, name_of(dtype), max_weight_grad), _bounds(given)
     arrays: dict[str, Tensor | int] = {
-        "c": c, "window": window, "grad": grad, "trains": trains, "overflows": result.overflows.to(torch.uint8),
-        "weight": weight, "threshold": threshold, "reset": reset, "order": order, "source": source, "arrival": arrival,
-        "count": count, "slopes": slopes, "counts": counts, "found": found, "places": places, "totals": totals,
-        "by_threshold": by_threshold,
+        "c": c, "bounds": bounds, "grad": grad, "overflows": result.overflows.to(torch.uint8),
+        "weight": weight, "threshold": threshold, "reset": reset, "by_threshold": by_threshold, **saved,
     }  # fmt: skip
     optional = {"by_weight": by_weight, "by_times": by_times, "by_start": by_start, "of_end": of_end}
     arrays |= {name: 0 if x is None else x for name, x in optional.items()}
     arrays |= {} if needs.weight else {"weight_parts": 0}
-    arrays |= {} if needs.times else {"times_parts": 0}
+    arrays |= {} if sizes["wants_times"] else {"times_parts": 0}
     blocks = -(-batch // SAMPLES)
     phases = (
         ensemble * (tiles + blocks),
@@ -150,17 +177,35 @@ def _backward(grads: Grads, result: Result, given: Arguments, max_weight_grad: f
     numbers = TRAIN_BACKWARD.fill(name_of(dtype), sizes, arrays)
     threads = threads_for(work_of(ensemble * batch, inputs * copies, outputs))
     run(train_backward_kernel(name_of(dtype), outputs <= NARROW), phases, numbers, threads)
-    state = None if by_start is None else Held(by_start[:, 0], by_start[:, 1], torch.zeros_like(by_start[:, 0]))
+    state = None if by_start is None else Held(*by_start.unbind(2))
     return Gradients(by_times, by_weight, by_threshold if needs.threshold else None, state=state)
 
 
-def _sizes(times: Tensor, weight: Tensor, most: int, rows: int, **others: int) -> dict[str, int]:
+def _budget(given: Arguments) -> int:
+    """Most spikes of a neuron in a window."""
+    return given.max_spikes if given.windows is None else given.windows.budget
+
+
+def _bounds(given: Arguments) -> Tensor:
+    """Start and end of each window."""
+    bounds = (given.start, given.until) if given.windows is None else given.windows.bounds
+    return torch.tensor(bounds, dtype=given.times.dtype)
+
+
+def _room(sizes: dict[str, int]) -> int:
+    """For the inputs of a sample: each window begins at a place of its own."""
+    return sizes["events"] + sizes["windows"] * (2 + 15 + PAD)
+
+
+def _sizes(given: Arguments, entries: int, rows: int, holds: bool, **others: int) -> dict[str, int]:
     """Those of both kernels, and others."""
-    ensemble, batch, inputs, copies = times.shape
-    outputs, marks = weight.shape[1], inputs * copies + 2
+    ensemble, batch, inputs, copies = given.times.shape
+    outputs, sources = given.weight.shape[1:]
+    windows = 1 if given.windows is None else len(given.windows.bounds) - 1
     return {
-        "ensemble": ensemble, "batch": batch, "inputs": inputs, "copies": copies, "outputs": outputs, "most": most,
-        "tiles": -(-outputs // TILE), "packed_size": (inputs + 1) * TILE, "events": inputs * copies, "marks": marks,
-        "padded": marks + PAD, "stride": -(-marks // 16) * 16 + PAD, "row_kinds": rows, "constants": N_CONSTANTS + 1,
-        "places_size": most * TILE, "ends_of_window": 2, **others,
+        "ensemble": ensemble, "batch": batch, "inputs": inputs, "copies": copies, "sources": sources,
+        "outputs": outputs, "most": given.max_spikes, "budget": _budget(given), "windows": windows,
+        "tiles": -(-outputs // TILE), "packed_size": (sources + 1) * TILE, "events": inputs * copies,
+        "row_kinds": rows, "constants": N_CONSTANTS + 1, "entries": entries, "bounds_size": windows + 1,
+        "states": STATES, "both_states": 2 * STATES, "holds": int(holds), **others,
     }  # fmt: skip

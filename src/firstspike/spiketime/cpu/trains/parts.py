@@ -7,8 +7,6 @@ and what comes next in the interval is found from there.
 """
 
 # mypy: disable-error-code="no-untyped-def"
-import math
-
 import numpy as np
 from numba.core import types
 from numba.extending import overload
@@ -19,35 +17,29 @@ from firstspike.spiketime.cpu.crossing import (
     DRIVE,
     ENOUGH,
     LIMIT,
-    N_STATE,
     NOW_CURRENT,
     NOW_VOLTAGE,
     TILE,
     UNIT,
     VOLTAGE,
     WAIT,
-    endless_wait,
     find_roots,
     peaks_of,
     responses,
 )
 from firstspike.spiketime.cpu.rows import BOUND, LEVEL, MEM, RISE, SYN, TANGENT
 from firstspike.spiketime.cpu.runtime.compiling import inlined, jit
+from firstspike.spiketime.cpu.trains.intervals import AT, DROP, STEEP, record
 from firstspike.spiketime.cpu.vectors.simd import (
     absolute,
     fill16,
     fma,
-    lanes_of,
     load16,
     lowest_bit,
-    maximum,
     minimum,
     select,
     store,
 )
-
-DROP, SINCE, AT, STEEP = N_STATE, N_STATE + 1, N_STATE + 2, N_STATE + 3  # rows of a tile's state after those there are
-N_LANES = N_STATE + 4
 
 _SHORT = 0.05  # longest interval for series, in units of the faster constant
 _STRAIGHT = 0.015  # half the change of the slope on the way to the threshold for which the inverse series is exact
@@ -117,7 +109,9 @@ def _overload_solve_short(v, i, a, b):
 
 
 @inlined
-def spikes_in_row(zero, state, lanes, most, k, candidates, active, rows, arrival, c, trains, slopes, found, places):
+def spikes_in_row(
+    zero, state, lanes, most, k, candidates, active, rows, arrival, c, found, places, moments, slopes
+):  # fmt: skip
     """Spikes of the lanes ``candidates`` between input k and the next, with scaled states; returns who may go on.
 
     The states in ``state`` become those from which the membrane after the last spike follows.
@@ -171,7 +165,7 @@ def spikes_in_row(zero, state, lanes, most, k, candidates, active, rows, arrival
             if not fired:
                 break
             voltage = select(fired, voltage - load16(state, DROP * TILE + first) * (spent * mem), voltage)
-            full = record(state, lanes, most, k, first, fired, now, arrival[k + 1], trains, slopes, found, places)
+            full = record(state, lanes, most, k, first, fired, now, arrival[k + 1], found, places, moments, slopes)
             active &= ~(full << np.uint64(first))
             bits = fired & ~full & (fma(current, tangent, voltage) >= bound)
         store(state, NOW_VOLTAGE * TILE + first, voltage)
@@ -189,105 +183,3 @@ def solve_long(zero, state, first, fired, v, i, limit, c):
     drive = load16(state, DRIVE * TILE + first) / load16(state, UNIT * TILE + first)
     mem, _, _ = responses(minimum(s, 60.0 / max(c[PER_MEM], c[PER_SYN])), c)
     return s, 1.0 / mem, drive - c[PER_MEM]
-
-
-@inlined
-def record(state, lanes, most, k, first, fired, now, end, trains, slopes, found, places):
-    """Note spikes at ``now`` + AT of 16 lanes after row k; returns those that may not spike again.
-
-    ``lanes`` counts the spikes of each lane, and in its last place all. Where a lane has more than ``most``, only the
-    count says so.
-    """
-    full = np.uint64(0)
-    while fired:
-        lane = lowest_bit(fired)
-        bit = np.uint64(1) << np.uint64(lane)
-        fired &= ~bit
-        lane += first
-        count, total = lanes[lane], lanes[TILE]
-        lanes[lane] = count + 1
-        if count >= most:
-            full |= bit
-            continue
-        spike = min(now + state[AT, lane], end)
-        previous = now if count == 0 else max(now, trains[count - 1, lane])
-        if not spike > previous:
-            spike = min(np.nextafter(previous, spike + 1), end) if previous < end else end
-        trains[count, lane], slopes[count, lane] = spike, state[STEEP, lane]
-        found[total], places[total] = k, count * TILE + lane
-        lanes[TILE] = total + 1
-    return full
-
-
-@jit
-def spikes_after_row(zero, state, lanes, most, k, active, now, end, c, trains, slopes, found, places):
-    """Spikes of the lanes ``active`` from ``now`` to ``end``, which may be ``inf``; states have scale 1.
-
-    Returns who may go on; the states become those at a finite ``end``, and of all lanes.
-    """
-    endless, pending, a = math.isinf(end), active, c[PER_MEM]
-    steepest = np.finfo(state.dtype).eps if a == 0 else 0.0
-    for first in range(0, lanes_of(zero), 16):
-        store(state, SINCE * TILE + first, fill16(state, 0.0))
-    while pending:
-        fired = np.uint64(0)
-        for first in range(0, lanes_of(zero), 16):
-            bits = (pending >> np.uint64(first)) & np.uint64(_ALL)
-            if not bits:
-                continue
-            v, i = load16(state, NOW_VOLTAGE * TILE + first), load16(state, NOW_CURRENT * TILE + first)
-            left = fill16(state, end - now) - load16(state, SINCE * TILE + first)
-            if endless:
-                crosses = (v + i > 1.0 + steepest) & bits if a == 0 else np.uint64(0)
-            else:
-                mem, _, response = responses(maximum(left, 0.0), c)
-                crosses = (fma(v, mem, i * response) >= 1.0) & bits
-                if a == 0:
-                    crosses &= v + i > 1.0
-            limit = left
-            tops = crosses
-            if a > 0:
-                peaks = (i * c[PER_SYN] > v * a) & (i > 0.0) & bits
-                if peaks:
-                    time, height = peaks_of(v, i, c)
-                    peaks &= (height >= 1.0) & (left >= time)
-                    limit = select(peaks, minimum(time, left), left)
-                    tops = crosses | peaks
-            store(state, VOLTAGE * TILE + first, v)
-            store(state, CURRENT * TILE + first, i)
-            store(state, LIMIT * TILE + first, limit)
-            fired |= tops << np.uint64(first)
-        if not fired:
-            break
-        waits = fired if endless and a == 0 else np.uint64(0)
-        while waits:
-            lane = lowest_bit(waits)
-            waits &= waits - np.uint64(1)
-            state[LIMIT, lane] = endless_wait(float(state[VOLTAGE, lane]), float(state[CURRENT, lane]), c)
-        find_roots(zero, state, fired, c)
-        pending = np.uint64(0)
-        for first in range(0, lanes_of(zero), 16):
-            bits = (fired >> np.uint64(first)) & np.uint64(_ALL)
-            if not bits:
-                continue
-            drive = load16(state, DRIVE * TILE + first) / load16(state, UNIT * TILE + first)
-            since = load16(state, SINCE * TILE + first)
-            since = select(bits, since + load16(state, WAIT * TILE + first), since)
-            reset = fill16(state, 1.0) - load16(state, DROP * TILE + first)
-            store(state, SINCE * TILE + first, since)
-            store(state, AT * TILE + first, since)
-            store(state, STEEP * TILE + first, drive - a)
-            store(state, NOW_VOLTAGE * TILE + first, select(bits, reset, load16(state, NOW_VOLTAGE * TILE + first)))
-            current = drive * (1 / c[PER_SYN])
-            store(state, NOW_CURRENT * TILE + first, select(bits, current, load16(state, NOW_CURRENT * TILE + first)))
-            full = record(state, lanes, most, k, first, bits, now, end, trains, slopes, found, places)
-            active &= ~(full << np.uint64(first))
-            pending |= (bits & ~full) << np.uint64(first)
-    if not endless:
-        for first in range(0, lanes_of(zero), 16):
-            v, i = load16(state, NOW_VOLTAGE * TILE + first), load16(state, NOW_CURRENT * TILE + first)
-            left = fill16(state, end - now) - load16(state, SINCE * TILE + first)
-            mem, syn, response = responses(maximum(left, 0.0), c)
-            store(state, NOW_VOLTAGE * TILE + first, fma(v, mem, i * response))
-            store(state, NOW_CURRENT * TILE + first, i * syn)
-    return active

@@ -1,7 +1,7 @@
 """Spike trains, forward: events are sorted for each sample, then each tile of neurons scans them without an end.
 
-The scan is that of ``scan``; where a lane spikes see ``train_parts``. A window's start and end are events that no
-neuron has a weight for: the start holds the states that are given, the end those that are returned.
+The scan is that of ``firstspike.spiketime.cpu.scan``; where a lane spikes see ``parts`` and ``intervals``. A window's
+start holds the states that are given, its end those that are returned. Without recurrence there is one window.
 """
 
 # mypy: disable-error-code="no-untyped-def"
@@ -25,21 +25,43 @@ from firstspike.spiketime.cpu.runtime.cache import c_function, kept_on_disk
 from firstspike.spiketime.cpu.runtime.compiling import jit
 from firstspike.spiketime.cpu.runtime.parallel import PHASE, SIGNATURE, TASKS, next_task, take
 from firstspike.spiketime.cpu.sort import sort_row, sort_scratch, unowned_scratch
-from firstspike.spiketime.cpu.trains.parts import DROP, N_LANES, spikes_after_row, spikes_in_row
-from firstspike.spiketime.cpu.vectors.simd import fma, keep, load, store, unowned, zeros
+from firstspike.spiketime.cpu.trains.events import stride_for, window_events
+from firstspike.spiketime.cpu.trains.intervals import (
+    DROP,
+    HOLD,
+    LAST,
+    N_LANES,
+    NEXT,
+    RELEASE,
+    SEEN,
+    earliest_due,
+    lanes_due,
+    spikes_between,
+)
+from firstspike.spiketime.cpu.trains.parts import spikes_in_row
+from firstspike.spiketime.cpu.vectors.simd import fma, keep, load, select, store, unowned, zeros
+
+STATES = 3  # of a neuron: membrane, current, and what is left of its refractory time
 
 
 @jit
 def scan_trains(
-    zero, packed, source, arrival, ends, segments, rows, stops, every, c, state, lanes, most, trains, slopes, found,
-    places,
+    zero, packed, source, arrival, ends, segments, rows, stops, every, holds, c, state, lanes, most, observed, found,
+    places, moments, slopes,
 ):  # fmt: skip
-    """Spikes of a tile's lanes ``every`` in one sample, from the states NOW, which become those at its last event.
+    """Spikes of a tile's lanes ``every`` in one window, from the states NOW, which become those at its last event.
 
-    With ``stops``, nothing happens after the last event. Returns the lanes that would spike more than ``most`` times.
+    With ``stops``, nothing happens after the last event. With ``holds``, neurons may be refractory, or their spikes be
+    ``observed``.
     """
     syn, rise, tangent, bound, mem = rows[SYN], rows[RISE], rows[TANGENT], rows[BOUND], rows[MEM]
-    active, begin = every, 0
+    active, begin, due_at = every, 0, arrival.dtype.type(math.inf)
+    if holds:
+        active &= ~refractory_lanes(state)
+        if observed.shape[0] > 0:
+            active = before_inputs(zero, state, lanes, most, active, every, arrival[0], c, observed, found, places,
+                                   moments, slopes)  # fmt: skip
+        due_at = earliest_due(zero, state)
     for segment in range(segments):
         end = ends[segment]
         voltage, current = load(zero, state, NOW_VOLTAGE * TILE), load(zero, state, NOW_CURRENT * TILE)
@@ -48,11 +70,26 @@ def scan_trains(
             if rise[k] == 0:
                 continue  # the next input arrives at the same time
             candidates = (fma(current, tangent[k], voltage) >= bound[k]) & active
-            if candidates:
+            if holds:
+                if observed.shape[0] > 0:
+                    candidates = np.uint64(0)
+                if arrival[k + 1] >= due_at:
+                    candidates |= lanes_due(zero, state, arrival[k + 1]) & every
+                if candidates:
+                    store(state, NOW_VOLTAGE * TILE, voltage * (1 / mem[k]))
+                    store(state, NOW_CURRENT * TILE, current * (1 / syn[k]))
+                    active = spikes_between(
+                        zero, state, lanes, most, k, active, candidates, True, arrival[k], arrival[k + 1], c, observed,
+                        found, places, moments, slopes,
+                    )  # fmt: skip
+                    after = load(zero, state, NOW_VOLTAGE * TILE) * mem[k + 1] - current * rise[k]
+                    voltage = select(candidates & active, after, voltage)
+                    due_at = earliest_due(zero, state)
+            elif candidates:
                 store(state, NOW_VOLTAGE * TILE, voltage)
                 store(state, NOW_CURRENT * TILE, current)
                 active = spikes_in_row(
-                    zero, state, lanes, most, k, candidates, active, rows, arrival, c, trains, slopes, found, places
+                    zero, state, lanes, most, k, candidates, active, rows, arrival, c, found, places, moments, slopes
                 )
                 voltage = load(zero, state, NOW_VOLTAGE * TILE)
             voltage = fma(current, rise[k], voltage)
@@ -62,114 +99,215 @@ def scan_trains(
         store(state, NOW_CURRENT * TILE, current * (1 / syn[k]))
         if segment < segments - 1 or not stops:
             until = arrival[end] if segment < segments - 1 else arrival.dtype.type(math.inf)
-            active = spikes_after_row(
-                zero, state, lanes, most, k, active, arrival[k], until, c, trains, slopes, found, places
-            )
+            active = spikes_between(
+                zero, state, lanes, most, k, active, every, holds, arrival[k], until, c, observed, found, places,
+                moments, slopes,
+            )  # fmt: skip
+            if holds:
+                due_at = earliest_due(zero, state)
         begin = end
-    return every & ~active
 
 
 @jit
-def sort_events(times, order, arrival, source, copies, inputs, window, scratch):
-    """Sort a sample's events, with those at the start and the end of the window; returns how many there are."""
-    before, shift = window[0] > -math.inf, 1 if window[0] > -math.inf else 0
-    n = sort_row(times, order[shift:], arrival[shift:], scratch)
-    for k in range(shift, n + shift):
-        source[k] = order[k] if copies == 1 else order[k] // copies
-    n += shift
-    if before:
-        arrival[0], source[0], order[0] = window[0], inputs, -1
-    if window[1] < math.inf:
-        arrival[n], source[n], order[n] = window[1], inputs, -1
-        n += 1
-    return n
+def refractory_lanes(state):
+    """Lanes that are refractory."""
+    held = np.uint64(0)
+    for lane in range(TILE):
+        held |= np.uint64(state[RELEASE, lane] < math.inf) << np.uint64(lane)
+    return held
+
+
+@jit
+def before_inputs(zero, state, lanes, most, active, every, first, c, observed, found, places, moments, slopes):
+    """Observed spikes before the first event: they cannot be the membrane's, but reset it."""
+    start = earliest_due(zero, state)
+    if start >= first:
+        return active
+    return spikes_between(
+        zero, state, lanes, most, -1, active, every, True, start, first, c, observed, found, places, moments, slopes
+    )
+
+
+@jit
+def start_tile(state, carried, begin, size):
+    """States of a tile at a window's start."""
+    state[NOW_VOLTAGE], state[NOW_CURRENT], state[RELEASE], state[NEXT] = 0, 0, math.inf, math.inf
+    state[LAST] = -math.inf
+    for lane in range(size):
+        state[NOW_VOLTAGE, lane] = carried[0, begin + lane]
+        state[NOW_CURRENT, lane] = carried[1, begin + lane]
+        state[RELEASE, lane] = carried[2, begin + lane]
+
+
+@jit
+def end_tile(state, lanes, most, carried, begin, size):
+    """Keep the states at a window's end; neurons that spike too often or are refractory have the reset membrane."""
+    for lane in range(size):
+        held = lanes[lane] > most or state[RELEASE, lane] < math.inf
+        carried[0, begin + lane] = 1 - state[DROP, lane] if held else state[NOW_VOLTAGE, lane]
+        carried[1, begin + lane] = state[NOW_CURRENT, lane]
+        carried[2, begin + lane] = state[RELEASE, lane]
+
+
+@jit
+def start_samples(held, threshold, reset, begin, carried, trains, counts, overflows, first, stop):
+    """The states at the start, in units of the threshold; no spikes yet."""
+    for b in range(first, stop):
+        at = b - first
+        for j in range(trains.shape[1]):
+            trains[b, j] = math.inf
+            counts[b, j], overflows[b, j] = 0, 0
+            carried[at, 0, j], carried[at, 1, j], carried[at, 2, j] = 0, 0, math.inf
+            if begin > -math.inf:
+                carried[at, 0, j], carried[at, 1, j] = held[b, 0, j] / threshold[j], held[b, 1, j] / threshold[j]
+                if held[b, 2, j] > 0:
+                    carried[at, 0, j], carried[at, 2, j] = reset[j] / threshold[j], begin + held[b, 2, j]
+
+
+@jit
+def keep_spikes(lanes, most, budget, begin, size, low, high, places, moments, trains, counts, overflows):
+    """Write a window's spikes, the entries from ``low`` to ``high``, into the trains of a tile."""
+    for entry in range(low, high):
+        place = places[entry]
+        k, j = place // TILE, begin + (place & (TILE - 1))
+        if k >= budget:
+            continue  # a release
+        k += counts[j]
+        if k < most:
+            trains[j, k] = moments[entry]
+        else:
+            overflows[j] = 1
+    for lane in range(size):
+        counts[begin + lane] += min(lanes[lane], budget)
+        overflows[begin + lane] |= np.uint8(lanes[lane] > budget)
 
 
 @jit
 def scan_samples(
-    zero, times, copies, threshold, reset, held, packed, c, window, most, rows, ends, order, source, arrival, count,
-    trains, slopes, counts, overflows, found, places, totals, first, stop,
+    zero, times, copies, sources, threshold, reset, refractory, observed, held, packed, c, bounds, lag, budget, holds,
+    rows, ends, outside, outside_order, own, own_id, own_sorted, own_order, carried, order, source, arrival, starts,
+    count, trains, counts, overflows, found, places, moments, slopes, upto, lacks, first, stop,
 ):  # fmt: skip
-    """Sort and scan the samples from ``first`` to ``stop`` of one network with all its tiles.
+    """Sort and scan the samples from ``first`` to ``stop`` of one network with all its tiles, window after window.
 
-    ``rows`` and ``ends`` have room for as many samples. ``held`` has membranes and currents, at the start and then at
-    the end.
+    ``held`` has states at the start and then at the end. All from ``rows`` to ``carried`` is working memory for as many
+    samples.
     """
-    events, outputs, inputs = times.shape[1], trains.shape[1], packed.shape[1] // TILE - 1
-    stride, samples = rows.shape[2], stop - first
+    outputs, most, windows, tiles = trains.shape[1], trains.shape[2], bounds.size - 1, packed.shape[0]
+    stride, samples, entries = rows.shape[2], stop - first, found.shape[2]
     memory = (
-        np.empty(stride, times.dtype), np.zeros(samples, np.int32), np.zeros((N_LANES, TILE), times.dtype),
-        np.empty((2, most, TILE), times.dtype), np.empty(TILE + 1, np.int32),
+        np.empty(stride, times.dtype), np.zeros((4, samples), np.int32), np.zeros((N_LANES, TILE), times.dtype),
+        np.zeros(2 * TILE + 2, np.int32),
     )  # fmt: skip
-    sorting = sort_scratch(times, events)
+    sorting = sort_scratch(times, max(outside.shape[1], own.shape[1]))
     scratch = unowned_scratch(sorting)
-    start, segments, state = unowned(memory[0]), unowned(memory[1]), unowned(memory[2])
-    lane_trains, lane_slopes, lanes = unowned(memory[3])[0], unowned(memory[3])[1], unowned(memory[4])
-    begins, stops = window[0] > -math.inf, window[1] < math.inf
+    start, numbers, state, lanes = (
+        unowned(memory[0]), unowned(memory[1]), unowned(memory[2]), unowned(memory[3])
+    )  # fmt: skip
+    segments, at_event, events, owns = numbers[0], numbers[1], numbers[2], numbers[3]
+    start_samples(held, threshold, reset, bounds[0], carried, trains, counts, overflows, first, stop)
     for b in range(first, stop):
-        count[b] = sort_events(times[b], order[b], arrival[b], source[b], copies, inputs, window, scratch)
-        if count[b]:
-            segments[b - first] = find_segments(arrival[b], count[b], c, math.inf, start, ends[b - first])
-            forward_rows(arrival[b], count[b], c, True, start, rows[b - first])
-
-    for tile in range(packed.shape[0]):
-        begin = tile * TILE
-        size = min(TILE, outputs - begin)
-        every = ~np.uint64(0) >> np.uint64(TILE - size)
-        for lane in range(size):
-            state[DROP, lane] = 1 - reset[begin + lane] / threshold[begin + lane]
+        at = b - first
+        events[at] = sort_row(times[b], outside_order[at], outside[at], scratch)
+        starts[b, 0], lacks[b], upto[b, :, 0] = 0, 0, 0
+    for w in range(windows):
         for b in range(first, stop):
-            lanes[:] = 0
-            over = np.uint64(0)
-            if count[b]:
-                at = b - first
-                state[NOW_VOLTAGE], state[NOW_CURRENT] = 0, 0
-                for lane in range(size if begins else 0):
-                    state[NOW_VOLTAGE, lane] = held[0, b, begin + lane] / threshold[begin + lane]
-                    state[NOW_CURRENT, lane] = held[1, b, begin + lane] / threshold[begin + lane]
-                over = scan_trains(
-                    zero, packed[tile], source[b], arrival[b], ends[at], segments[at], rows[at], stops, every, c,
-                    state, lanes, most, lane_trains, lane_slopes, found[b, tile], places[b, tile],
-                )  # fmt: skip
-            totals[b, tile] = lanes[TILE]
+            at, begin = b - first, starts[b, w]
+            n, at_event[at], owns[at] = window_events(
+                bounds[w], bounds[w + 1], sources, outputs, copies, outside[at], outside_order[at], at_event[at],
+                events[at], own[at], own_sorted, own_order, own_id[at], owns[at], entries, places[b], order[b],
+                source[b], arrival[b], begin, scratch,
+            )  # fmt: skip
+            count[b, w], starts[b, w + 1] = n, begin + stride_for(n)
+            if n:
+                here = arrival[b, begin:]
+                segments[at] = find_segments(here, n, c, math.inf, start, ends[at])
+                forward_rows(here, n, c, True, start, rows[at])
+        for tile in range(tiles):
+            begin = tile * TILE
+            size = min(TILE, outputs - begin)
+            every = ~np.uint64(0) >> np.uint64(TILE - size)
             for lane in range(size):
-                j, spikes = begin + lane, min(lanes[lane], most)
-                counts[b, j] = spikes
-                for k in range(spikes):
-                    trains[b, j, k], slopes[b, j, k] = lane_trains[k, lane], lane_slopes[k, lane]
-                trains[b, j, spikes:] = math.inf
-                overflows[b, j] = np.uint8((over >> np.uint64(lane)) & np.uint64(1))
-                if stops:
-                    voltage = reset[j] if overflows[b, j] else state[NOW_VOLTAGE, lane] * threshold[j]
-                    held[2, b, j], held[3, b, j] = voltage, state[NOW_CURRENT, lane] * threshold[j]
+                state[DROP, lane] = 1 - reset[begin + lane] / threshold[begin + lane]
+                state[HOLD, lane] = refractory[begin + lane]
+            for b in range(first, stop):
+                at, low = b - first, upto[b, tile, w]
+                lanes[:TILE] = 0
+                lanes[TILE] = low
+                start_tile(state, carried[at], begin, size)
+                seen = observed[b, begin:begin] if observed.shape[2] == 0 else observed[b, begin:]
+                for lane in range(size if seen.shape[0] > 0 else 0):
+                    lanes[SEEN + lane] = done = counts[b, begin + lane]
+                    state[NEXT, lane] = seen[lane, done] if done < seen.shape[1] else math.inf
+                if count[b, w]:
+                    here = starts[b, w]
+                    scan_trains(
+                        zero, packed[tile], source[b, here:], arrival[b, here:], ends[at], segments[at], rows[at],
+                        bounds[w + 1] < math.inf, every, holds, c, state, lanes, budget, seen, found[b, tile],
+                        places[b, tile], moments[b, tile], slopes[b, tile],
+                    )  # fmt: skip
+                end_tile(state, lanes, budget, carried[at], begin, size)
+                high = lanes[TILE]
+                upto[b, tile, w + 1] = high
+                keep_spikes(
+                    lanes, most, budget, begin, size, low, high, places[b, tile], moments[b, tile], trains[b],
+                    counts[b], overflows[b],
+                )  # fmt: skip
+                for entry in range(low, high if w < windows - 1 else low):
+                    if places[b, tile, entry] < budget * TILE:
+                        own[at, owns[at]] = moments[b, tile, entry] + lag
+                        own_id[at, owns[at]] = tile * entries + entry
+                        owns[at] += 1
+                lacks[b] |= lanes[TILE + 1]
+                if lacks[b]:
+                    return  # all is done again with more room
+    for b in range(first, stop):
+        at = b - first
+        for j in range(outputs):
+            held[b, 3, j], held[b, 4, j] = carried[at, 0, j] * threshold[j], carried[at, 1, j] * threshold[j]
+            release = carried[at, 2, j]
+            held[b, 5, j] = max(release - bounds[windows], 0) if release < math.inf else 0
     keep(memory)
     keep(sorting)
 
 
 TRAIN_FORWARD = Layout(
-    "ensemble batch inputs copies outputs most block threads taken tiles packed_size events marks padded stride "
-    "row_kinds constants places_size ends_of_window states",
+    "ensemble batch inputs copies sources outputs most seen budget windows block threads taken tiles packed_size "
+    "events room stride waiting row_kinds constants entries bounds_size states both_states holds two carried_lanes",
     c="real constants",
-    window="real ends_of_window",
+    bounds="real bounds_size",
+    lags="real two",
     times="real ensemble batch events",
-    weight="real ensemble outputs inputs",
+    weight="real ensemble outputs sources",
     threshold="real ensemble outputs",
     reset="real ensemble outputs",
-    held="real ensemble states batch outputs",
+    refractory="real ensemble outputs",
+    observed="real ensemble batch outputs seen",
+    held="real ensemble batch both_states outputs",
     packed="real ensemble tiles packed_size",
-    order="int32 ensemble batch marks",
-    source="int32 ensemble batch marks",
-    arrival="real ensemble batch padded",
-    count="int32 ensemble batch",
+    order="int32 ensemble batch room",
+    source="int32 ensemble batch room",
+    arrival="real ensemble batch room",
+    starts="int32 ensemble batch bounds_size",
+    count="int32 ensemble batch windows",
     trains="real ensemble batch outputs most",
-    slopes="real ensemble batch outputs most",
     counts="int32 ensemble batch outputs",
     overflows="uint8 ensemble batch outputs",
-    found="int32 ensemble batch tiles places_size",
-    places="int32 ensemble batch tiles places_size",
-    totals="int32 ensemble batch tiles",
+    found="int32 ensemble batch tiles entries",
+    places="int32 ensemble batch tiles entries",
+    moments="real ensemble batch tiles entries",
+    slopes="real ensemble batch tiles entries",
+    upto="int32 ensemble batch tiles bounds_size",
+    lacks="int32 ensemble batch",
     rows="real threads block row_kinds stride",
-    ends="int32 threads block marks",
+    ends="int32 threads block stride",
+    outside="real threads block events",
+    outside_order="int32 threads block events",
+    own="real threads block waiting",
+    own_id="int32 threads block waiting",
+    own_sorted="real threads two waiting",
+    own_order="int32 threads two waiting",
+    carried="real threads block states carried_lanes",
 )
 _TAKEN = TRAIN_FORWARD.place("taken")
 
@@ -182,7 +320,7 @@ def train_forward_kernel(dtype: str, narrow: bool):
     @c_function(SIGNATURE, dtype, narrow)
     def kernel(a):
         g = read(a)
-        blocks, weights = (g.batch + g.block - 1) // g.block, g.inputs * TILE
+        blocks, weights = (g.batch + g.block - 1) // g.block, g.sources * TILE
         slot = take(a, _TAKEN) if a[PHASE] == 1 else 0  # of the memory that threads have for themselves
         while True:
             task = next_task(a)
@@ -196,10 +334,12 @@ def train_forward_kernel(dtype: str, narrow: bool):
                 e, first = task // blocks, task % blocks * g.block
                 stop = min(first + g.block, g.batch)
                 scan_samples(
-                    zeros(g.c, lanes), g.times[e], g.copies, g.threshold[e], g.reset[e], g.held[e], g.packed[e], g.c,
-                    g.window, g.most, g.rows[slot], g.ends[slot], g.order[e], g.source[e], g.arrival[e], g.count[e],
-                    g.trains[e], g.slopes[e], g.counts[e], g.overflows[e], g.found[e], g.places[e], g.totals[e],
-                    first, stop,
+                    zeros(g.c, lanes), g.times[e], g.copies, g.sources, g.threshold[e], g.reset[e], g.refractory[e],
+                    g.observed[e], g.held[e], g.packed[e], g.c, g.bounds, g.lags[0], g.budget, g.holds != 0,
+                    g.rows[slot], g.ends[slot], g.outside[slot], g.outside_order[slot], g.own[slot], g.own_id[slot],
+                    g.own_sorted[slot], g.own_order[slot], g.carried[slot], g.order[e], g.source[e], g.arrival[e],
+                    g.starts[e], g.count[e], g.trains[e], g.counts[e], g.overflows[e], g.found[e], g.places[e],
+                    g.moments[e], g.slopes[e], g.upto[e], g.lacks[e], first, stop,
                 )  # fmt: skip
 
     return kernel.ctypes

@@ -1,4 +1,8 @@
-"""Spike trains, backward: the kernel. As in ``unwind``, tasks and the order of sums depend on the shapes alone."""
+"""Spike trains, backward: the kernel. As in ``unwind``, tasks and the order of sums depend on the shapes alone.
+
+Windows are unwound from the last to the first. What a neuron's own spikes do when they arrive again is known when the
+window is unwound in which they were.
+"""
 
 # mypy: disable-error-code="no-untyped-def"
 import math
@@ -8,12 +12,13 @@ import numpy as np
 from firstspike.spiketime.cpu.constants import N_CONSTANTS, PER_SYN, X
 from firstspike.spiketime.cpu.crossing import NARROW, TILE
 from firstspike.spiketime.cpu.pack import pack_tile, units_of_tile, unpack_tile
-from firstspike.spiketime.cpu.rows import FAST, backward_rows, find_segments
+from firstspike.spiketime.cpu.rows import FAST, N_BACKWARD, backward_rows, find_segments
 from firstspike.spiketime.cpu.runtime.arguments import Layout
 from firstspike.spiketime.cpu.runtime.cache import c_function, kept_on_disk
 from firstspike.spiketime.cpu.runtime.compiling import jit
 from firstspike.spiketime.cpu.runtime.parallel import PHASE, SIGNATURE, TASKS, next_task
 from firstspike.spiketime.cpu.trains.adjoint import (
+    ASKED,
     DROP,
     END_C,
     END_Y,
@@ -25,147 +30,241 @@ from firstspike.spiketime.cpu.trains.adjoint import (
     NEXT_Y,
     NOW_C,
     NOW_E,
+    PULL,
+    PULL_KEPT,
+    SLOPE,
+    TIME,
     TOTAL,
     UNIT,
     jumps,
     unwind_trains,
 )
+from firstspike.spiketime.cpu.trains.events import own_event, stride_for
 from firstspike.spiketime.cpu.vectors.simd import keep, unowned, zeros
 
 SAMPLES = 16  # of one task, where samples are worked on by themselves
+CARRIED = 4  # numbers of a neuron between two windows: y, C, PULL and PULL_KEPT
+
+
+@jit
+def rows_of_window(rows, n, at):
+    """The rows of a window whose events begin at ``at``."""
+    stride = stride_for(n)
+    return rows[N_BACKWARD * at : N_BACKWARD * (at + stride)].reshape(N_BACKWARD, stride)
+
+
+@jit
+def end_of_sample(of_end, overflows, held, unit, threshold, asks, carried, first, stop):
+    """The adjoint at the end, of the neurons from ``first`` to ``stop``."""
+    for j in range(first, stop):
+        carried[0, j], carried[1, j], carried[2, j], carried[3, j] = 0, 0, 0, 0
+        if asks:
+            carried[1, j] = -of_end[1, j] * unit[j]
+            if held[5, j] > 0 and not overflows[j]:
+                carried[2, j] = carried[3, j] = of_end[2, j] * unit[j] / threshold[j]
+            elif not overflows[j]:
+                carried[0, j] = -of_end[0, j] * unit[j]
+
+
+@jit
+def gather_entries(low, high, budget, begin, entries, found, places, moments, slopes, own, grad, seen, counts, spikes,
+                   rows_of):  # fmt: skip
+    """Spread a window's spikes and releases over ``spikes``; ``seen`` are spikes up to the window, and then before."""
+    counts[:] = 0
+    for entry in range(low, high):
+        place = places[entry]
+        rows_of[place] = max(found[entry], 0)
+        spikes[TIME, place], spikes[SLOPE, place] = moments[entry], slopes[entry]
+        if place < budget * TILE:
+            counts[place & (TILE - 1)] += 1
+    for lane in range(TILE if begin + TILE <= seen.size else seen.size - begin):
+        seen[begin + lane] -= counts[lane]
+    for entry in range(low, high):
+        place = places[entry]
+        if place < budget * TILE:
+            j = begin + (place & (TILE - 1))
+            k = seen[j] + place // TILE
+            spikes[ASKED, place] = (grad[j, k] if k < grad.shape[1] else 0) + (own[entry] if own.size > 0 else 0)
 
 
 @jit
 def unwind_tiles(
-    zero, grad, of_end, trains, slopes, counts, overflows, found, places, totals, threshold, reset, unit, packed,
-    source, arrival, count, start, ends, segments, rows, by_weight, by_times, by_threshold, by_start, window, c, bound,
-    wants_weight, wants_times, asks_end, tiles, samples,
+    zero, grad, of_end, counts, overflows, held, found, places, moments, slopes, upto, threshold, reset, unit, packed,
+    order, source, arrival, starts, count, start, ends, segments, rows, own, carried, seen, by_weight, by_times,
+    by_threshold, by_start, bounds, c, bound, budget, holds, wants_weight, wants_times, asks_end, tiles, samples,
 ):  # fmt: skip
     """The tiles and samples of one task, each a pair (first, stop)."""
-    outputs, most = threshold.size, found.shape[2] // TILE
+    outputs, windows, entries, slots = threshold.size, bounds.size - 1, found.shape[2], budget * TILE
+    if holds:
+        slots = (2 * budget + 1) * TILE
     memory = (
-        np.zeros((N_LANES, TILE), grad.dtype), np.empty(256, grad.dtype), np.zeros(most * TILE, np.int32),
-        np.empty((2, N_SPIKES, most * TILE), grad.dtype), np.zeros((2, TILE), np.int32),
+        np.zeros((N_LANES, TILE), grad.dtype), np.empty(256, grad.dtype), np.zeros(slots, np.int32),
+        np.empty((2, N_SPIKES, slots), grad.dtype), np.zeros(TILE, np.int32),
     )  # fmt: skip
     state, sums, rows_of = unowned(memory[0]), unowned(memory[1]), unowned(memory[2])
-    spikes, kept = unowned(memory[3])[0], unowned(memory[3])[1]
-    offsets, lanes = unowned(memory[4])[0], unowned(memory[4])[1]
-    begins, stops = window[0] > -math.inf, window[1] < math.inf
-    if wants_times:
-        by_times[samples[0] : samples[1]] = 0
+    spikes, kept, lanes = unowned(memory[3])[0], unowned(memory[3])[1], unowned(memory[4])
+    spikes[TIME] = math.inf
+    neurons = tiles[0] * TILE, min(tiles[1] * TILE, outputs)
+    for b in range(samples[0], samples[1]):
+        for k in range(starts[b, windows] if wants_times else 0):
+            by_times[b, k] = 0
+        for j in range(neurons[0], neurons[1]):
+            seen[b, j] = counts[b, j]
+        end_of_sample(of_end[b], overflows[b], held[b], unit, threshold, asks_end, carried[b], neurons[0], neurons[1])
+    for j in range(neurons[0], neurons[1]):
+        by_threshold[j] = 0
     for tile in range(tiles[0], tiles[1]):
-        begin = tile * TILE
-        size = min(TILE, outputs - begin)
         if wants_weight:
             by_weight[tile] = 0
-        lanes[:], offsets[:] = 0, 0
-        state[LEVEL], state[UNIT], state[DROP], state[TOTAL] = 1, 1, 0, 0
-        for lane in range(size):
-            j = begin + lane
-            offsets[lane] = lane * most
-            state[UNIT, lane], state[LEVEL, lane] = unit[j], threshold[j] / unit[j]
-            state[DROP, lane] = 1 - reset[j] / threshold[j]
-        for b in range(samples[0], samples[1]):
-            n, spiked = count[b], totals[b, tile]
-            if n == 0 or (spiked == 0 and not asks_end):
-                if begins:
-                    by_start[:, b, begin : begin + size] = 0
-                continue
-            for entry in range(spiked):
-                rows_of[places[b, tile, entry]] = found[b, tile, entry]
-            state[END_Y], state[END_C] = 0, 0
-            state[NEXT_T] = window[1] if stops else arrival[b, n - 1]
+    for w in range(windows - 1, -1, -1):
+        begins, stops, asks = bounds[w] > -math.inf, bounds[w + 1] < math.inf, asks_end or w < windows - 1
+        for tile in range(tiles[0], tiles[1]):
+            begin = tile * TILE
+            size = min(TILE, outputs - begin)
+            state[LEVEL], state[UNIT], state[DROP], state[TOTAL] = 1, 1, 0, 0
             for lane in range(size):
                 j = begin + lane
-                lanes[lane] = counts[b, j]
-                if asks_end:
-                    state[END_Y, lane] = 0 if overflows[b, j] else -of_end[0, b, j] * unit[j]
-                    state[END_C, lane] = -of_end[1, b, j] * unit[j]
-            state[NEXT_Y], state[NEXT_KEPT] = state[END_Y], state[END_Y]
-            base = (b * outputs + begin) * most
-            inputs = (1 if begins else 0, n - 2 if stops else n - 1)
-            dropped = jumps(
-                zero, state, offsets, lanes, most, base, grad, trains, slopes, rows_of, arrival[b], inputs, start[b],
-                c, bound if wants_weight else math.inf, spikes, kept,
-            )  # fmt: skip
-            if dropped:
-                unwind_trains(
-                    zero, packed[tile], source[b], arrival[b], n, ends[b], segments[b], rows[b], state, found[b, tile],
-                    places[b, tile], spiked, kept, c, sums, by_weight[tile], by_times[b], True, False, asks_end,
+                state[UNIT, lane], state[LEVEL, lane] = unit[j], threshold[j] / unit[j]
+                state[DROP, lane] = 1 - reset[j] / threshold[j]
+            for b in range(samples[0], samples[1]):
+                n, low, high, at = count[b, w], upto[b, tile, w], upto[b, tile, w + 1], starts[b, w]
+                if n == 0 or (low == high and not asks):
+                    if begins:
+                        carried[b, :, begin : begin + size] = 0
+                    continue
+                here = slice(at, at + stride_for(n))
+                gather_entries(
+                    low, high, budget, begin, entries, found[b, tile], places[b, tile], moments[b, tile],
+                    slopes[b, tile], own[b, tile], grad[b], seen[b], lanes, spikes, rows_of,
                 )  # fmt: skip
-            if not dropped or wants_times or begins:
-                unwind_trains(
-                    zero, packed[tile], source[b], arrival[b], n, ends[b], segments[b], rows[b], state, found[b, tile],
-                    places[b, tile], spiked, spikes, c, sums, by_weight[tile], by_times[b],
-                    wants_weight and not dropped, wants_times, asks_end,
+                state[END_Y], state[END_C], state[PULL], state[PULL_KEPT] = 0, 0, 0, 0
+                state[NEXT_T] = bounds[w + 1] if stops else arrival[b, at + n - 1]
+                for lane in range(size if asks else 0):
+                    j = begin + lane
+                    state[END_Y, lane], state[END_C, lane] = carried[b, 0, j], carried[b, 1, j]
+                    state[PULL, lane], state[PULL_KEPT, lane] = carried[b, 2, j], carried[b, 3, j]
+                state[NEXT_Y], state[NEXT_KEPT] = state[END_Y], state[END_Y]
+                inputs = (1 if begins else 0, n - 2 if stops else n - 1)
+                dropped = jumps(
+                    zero, state, lanes, budget, holds, rows_of, arrival[b, here], inputs, start[b, here], c,
+                    bound if wants_weight else math.inf, spikes, kept,
                 )  # fmt: skip
-            for lane in range(size if begins else 0):
-                j = begin + lane
-                y = state[NOW_E, lane] + max(c[X], 0.0) * state[NOW_C, lane]
-                by_start[0, b, j], by_start[1, b, j] = -y / unit[j], -state[NOW_C, lane] / unit[j]
-        for lane in range(size):
-            by_threshold[begin + lane] = state[TOTAL, lane]
+                window = rows_of_window(rows[b], n, at)
+                if dropped:
+                    unwind_trains(
+                        zero, packed[tile], source[b, here], arrival[b, here], n, ends[b, here], segments[b, w],
+                        window, state, found[b, tile, low:high], places[b, tile, low:high], high - low, kept, c, sums,
+                        by_weight[tile], by_times[b, here], True, False, asks,
+                    )  # fmt: skip
+                if not dropped or wants_times or begins:
+                    unwind_trains(
+                        zero, packed[tile], source[b, here], arrival[b, here], n, ends[b, here], segments[b, w],
+                        window, state, found[b, tile, low:high], places[b, tile, low:high], high - low, spikes, c,
+                        sums, by_weight[tile], by_times[b, here], wants_weight and not dropped, wants_times, asks,
+                    )  # fmt: skip
+                for entry in range(low, high):
+                    rows_of[places[b, tile, entry]], spikes[TIME, places[b, tile, entry]] = 0, math.inf
+                for lane in range(size if begins else 0):
+                    j = begin + lane
+                    carried[b, 0, j] = state[NOW_E, lane] + max(c[X], 0.0) * state[NOW_C, lane]
+                    carried[b, 1, j] = state[NOW_C, lane]
+                    carried[b, 2, j], carried[b, 3, j] = state[PULL, lane], state[PULL_KEPT, lane]
+            for lane in range(size):
+                by_threshold[begin + lane] += state[TOTAL, lane]
+        if own.shape[2] > 0:
+            for b in range(samples[0], samples[1] if w > 0 else samples[0]):
+                arrivals_of_own(order[b], starts[b, w], count[b, w], rows_of_window(rows[b], count[b, w], starts[b, w]),
+                                by_times[b], c, entries, own[b])  # fmt: skip
+    for b in range(samples[0], samples[1] if bounds[0] > -math.inf else samples[0]):
+        for j in range(neurons[0], neurons[1]):
+            by_start[b, 0, j] = 0 if held[b, 2, j] > 0 else -carried[b, 0, j] / unit[j]
+            by_start[b, 1, j] = -carried[b, 1, j] / unit[j]
+            by_start[b, 2, j] = carried[b, 2, j] * threshold[j] / unit[j]
     keep(memory)
 
 
 @jit
-def prepare_samples(arrival, count, ends, segments, start, rows, c, first, stop):
-    """The rows of the samples from ``first`` to ``stop``."""
-    for b in range(first, stop):
-        segments[b] = 0
-        if count[b]:
-            segments[b] = find_segments(arrival[b], count[b], c, math.inf, start[b], ends[b])
-            backward_rows(arrival[b], count[b], c, start[b], rows[b])
+def arrivals_of_own(order, at, n, rows, by_times, c, entries, own):
+    """Gradients by the arrivals of own spikes in a window, as ``own (tiles, entries)``."""
+    for k in range(n):
+        entry = own_event(order[at + k])
+        if entry >= 0:
+            own[entry // entries, entry % entries] = by_times[at + k] * rows[FAST, k] * c[PER_SYN]
 
 
 @jit
-def gather_times(parts, order, count, rows, c, by_times, first, stop):
-    """Sum the groups' gradients ``(groups, batch, stride)`` by the sorted events, and undo the sorting."""
+def prepare_samples(arrival, starts, count, upto, ends, segments, start, rows, own, c, first, stop):
+    """The rows of the samples from ``first`` to ``stop``."""
+    for b in range(first, stop):
+        for tile in range(own.shape[1] if own.shape[2] > 0 else 0):
+            for entry in range(upto[b, tile, count.shape[1]]):
+                own[b, tile, entry] = 0
+        for w in range(count.shape[1]):
+            n, at = count[b, w], starts[b, w]
+            here = slice(at, at + stride_for(n))
+            segments[b, w] = 0
+            if n:
+                segments[b, w] = find_segments(arrival[b, here], n, c, math.inf, start[b, here], ends[b, here])
+                backward_rows(arrival[b, here], n, c, start[b, here], rows_of_window(rows[b], n, at))
+
+
+@jit
+def gather_times(parts, order, starts, count, rows, c, by_times, first, stop):
+    """Sum the groups' gradients ``(groups, batch, room)`` by the sorted events, and undo the sorting."""
     for b in range(first, stop):
         by_times[b] = 0
-        for k in range(count[b]):
-            if order[b, k] < 0:
-                continue  # an end of the window
-            total = parts[0, b, k]
-            for part in range(1, parts.shape[0]):
-                total += parts[part, b, k]
-            by_times[b, order[b, k]] = total * rows[b, FAST, k] * c[PER_SYN]
+        for w in range(count.shape[1]):
+            n, at = count[b, w], starts[b, w]
+            window = rows_of_window(rows[b], n, at)
+            for k in range(n):
+                if order[b, at + k] < 0:
+                    continue  # an end of the window, or an own spike
+                total = parts[0, b, at + k]
+                for part in range(1, parts.shape[0]):
+                    total += parts[part, b, at + k]
+                by_times[b, order[b, at + k]] = total * window[FAST, k] * c[PER_SYN]
 
 
 TRAIN_BACKWARD = Layout(
-    "ensemble batch inputs copies outputs most groups chunks wants_weight wants_times asks_end tiles packed_size "
-    "events marks padded stride row_kinds constants places_size ends_of_window states all_spikes",
+    "ensemble batch inputs copies sources outputs most budget windows groups chunks wants_weight wants_times asks_end "
+    "holds tiles packed_size events room all_rows constants entries own_entries bounds_size states both_states "
+    "carried_kinds",
     c="real constants",
-    window="real ends_of_window",
-    grad="real ensemble all_spikes",
-    of_end="real ensemble states batch outputs",
-    trains="real ensemble all_spikes",
+    bounds="real bounds_size",
+    grad="real ensemble batch outputs most",
+    of_end="real ensemble batch states outputs",
     overflows="uint8 ensemble batch outputs",
-    weight="real ensemble outputs inputs",
+    weight="real ensemble outputs sources",
     threshold="real ensemble outputs",
     reset="real ensemble outputs",
-    order="int32 ensemble batch marks",
-    source="int32 ensemble batch marks",
-    arrival="real ensemble batch padded",
-    count="int32 ensemble batch",
-    slopes="real ensemble all_spikes",
+    held="real ensemble batch both_states outputs",
+    order="int32 ensemble batch room",
+    source="int32 ensemble batch room",
+    arrival="real ensemble batch room",
+    starts="int32 ensemble batch bounds_size",
+    count="int32 ensemble batch windows",
     counts="int32 ensemble batch outputs",
-    found="int32 ensemble batch tiles places_size",
-    places="int32 ensemble batch tiles places_size",
-    totals="int32 ensemble batch tiles",
+    found="int32 ensemble batch tiles entries",
+    places="int32 ensemble batch tiles entries",
+    moments="real ensemble batch tiles entries",
+    slopes="real ensemble batch tiles entries",
+    upto="int32 ensemble batch tiles bounds_size",
     packed="real ensemble tiles packed_size",
-    rows="real ensemble batch row_kinds stride",
-    start="real ensemble batch stride",
-    ends="int32 ensemble batch marks",
-    segments="int32 ensemble batch",
+    rows="real ensemble batch all_rows",
+    start="real ensemble batch room",
+    ends="int32 ensemble batch room",
+    segments="int32 ensemble batch windows",
+    own="real ensemble batch tiles own_entries",
+    carried="real ensemble batch carried_kinds outputs",
+    seen="int32 ensemble batch outputs",
     unit="real ensemble outputs",
     weight_parts="real ensemble chunks tiles packed_size",
-    times_parts="real ensemble groups batch stride",
+    times_parts="real ensemble groups batch room",
     threshold_parts="real ensemble chunks outputs",
-    by_weight="real ensemble outputs inputs",
+    by_weight="real ensemble outputs sources",
     by_times="real ensemble batch events",
     by_threshold="real ensemble outputs",
-    by_start="real ensemble states batch outputs",
+    by_start="real ensemble batch states outputs",
 )
 
 
@@ -177,7 +276,7 @@ def train_backward_kernel(dtype: str, narrow: bool):
     @c_function(SIGNATURE, dtype, narrow)
     def kernel(a):
         g = read(a)
-        blocks, weights = (g.batch + SAMPLES - 1) // SAMPLES, g.inputs * TILE
+        blocks, weights = (g.batch + SAMPLES - 1) // SAMPLES, g.sources * TILE
         while True:
             task = next_task(a)
             if task >= a[TASKS]:
@@ -186,12 +285,13 @@ def train_backward_kernel(dtype: str, narrow: bool):
             if a[PHASE] == 1:
                 e, chunk, group = task // (g.groups * g.chunks), task // g.groups % g.chunks, task % g.groups
                 unwind_tiles(
-                    zeros(g.c, lanes), g.grad[e], g.of_end[e], g.trains[e], g.slopes[e], g.counts[e], g.overflows[e],
-                    g.found[e], g.places[e], g.totals[e], g.threshold[e], g.reset[e], g.unit[e], g.packed[e],
-                    g.source[e], g.arrival[e], g.count[e], g.start[e], g.ends[e], g.segments[e], g.rows[e],
-                    g.weight_parts[e, chunk], g.times_parts[e, group], g.threshold_parts[e, chunk], g.by_start[e],
-                    g.window, g.c, g.c[N_CONSTANTS], g.wants_weight != 0, g.wants_times != 0, g.asks_end != 0,
-                    (group * g.tiles // g.groups, (group + 1) * g.tiles // g.groups),
+                    zeros(g.c, lanes), g.grad[e], g.of_end[e], g.counts[e], g.overflows[e], g.held[e], g.found[e],
+                    g.places[e], g.moments[e], g.slopes[e], g.upto[e], g.threshold[e], g.reset[e], g.unit[e],
+                    g.packed[e], g.order[e], g.source[e], g.arrival[e], g.starts[e], g.count[e], g.start[e], g.ends[e],
+                    g.segments[e], g.rows[e], g.own[e], g.carried[e], g.seen[e], g.weight_parts[e, chunk],
+                    g.times_parts[e, group], g.threshold_parts[e, chunk], g.by_start[e], g.bounds, g.c,
+                    g.c[N_CONSTANTS], g.budget, g.holds != 0, g.wants_weight != 0, g.wants_times != 0,
+                    g.asks_end != 0, (group * g.tiles // g.groups, (group + 1) * g.tiles // g.groups),
                     (chunk * g.batch // g.chunks, (chunk + 1) * g.batch // g.chunks),
                 )  # fmt: skip
             elif a[PHASE] == 0 and e < g.ensemble:
@@ -213,9 +313,13 @@ def train_backward_kernel(dtype: str, narrow: bool):
                 stop = min(first + SAMPLES, g.batch)
                 if a[PHASE] == 0:
                     prepare_samples(
-                        g.arrival[e], g.count[e], g.ends[e], g.segments[e], g.start[e], g.rows[e], g.c, first, stop
-                    )
+                        g.arrival[e], g.starts[e], g.count[e], g.upto[e], g.ends[e], g.segments[e], g.start[e],
+                        g.rows[e], g.own[e], g.c, first, stop,
+                    )  # fmt: skip
                 else:
-                    gather_times(g.times_parts[e], g.order[e], g.count[e], g.rows[e], g.c, g.by_times[e], first, stop)
+                    gather_times(
+                        g.times_parts[e], g.order[e], g.starts[e], g.count[e], g.rows[e], g.c, g.by_times[e], first,
+                        stop,
+                    )  # fmt: skip
 
     return kernel.ctypes
