@@ -323,7 +323,7 @@ class LIFRecurrent(LIFSpikeTrains):
         )
         assert found.state is not None
         pending = found.trains
-        if state is not None and until - begin < 2 * self.window:  # spikes of the piece before may still be on their way
+        if state is not None and until - begin < 2 * self.window:  # earlier spikes may still be on their way
             pending = torch.cat([state.pending, pending], dim=-1)
         pending = torch.where(pending >= until - 2 * self.window, pending, math.inf).sort(dim=-1).values
         return found.trains, RecurrentState(found.state, pending[..., : max(1, 3 * budget)])

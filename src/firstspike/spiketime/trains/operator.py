@@ -241,7 +241,9 @@ def _window(
     )
     given = Constants(*(1.0 if isinstance(x, Tensor) else x for x in (neuron.tau_mem, neuron.tau_syn)))
     start = -math.inf if state is None else state.time
-    options = Options(_backend(backend, times), given, max_spikes, start, float(until), overflow, max_weight_grad, windows)
+    options = Options(
+        _backend(backend, times), given, max_spikes, start, float(until), overflow, max_weight_grad, windows
+    )
     first = None
     if windows is None and state is None and options.until == math.inf and max_spikes == times.shape[-1] == 1:
         first = first_spike_time(
