@@ -62,7 +62,7 @@ def _forward(given: Arguments, holds: bool, entries: int) -> tuple[Result, bool]
     sizes = _sizes(given, entries * TILE, N_FORWARD, holds, threads=threads, taken=0, two=2)
     own = 0 if given.windows is None else 2 * outputs * sizes["budget"]
     sizes["room"] = _room(sizes) + (0 if own == 0 else outputs * entries)
-    sizes["waiting"], sizes["carried_lanes"] = max(own, 1), sizes["tiles"] * TILE
+    sizes |= {"waiting": max(own, 1), "carried_lanes": sizes["tiles"] * TILE}
     sizes["stride"] = -(-(inputs * copies + own + 2) // 16) * 16 + PAD
     sizes["seen"] = 0 if given.observed is None else given.max_spikes
     row = N_FORWARD * (sizes["stride"] // min(sizes["windows"], 8)) * times.element_size()
@@ -150,9 +150,10 @@ def _backward(grads: Grads, result: Result, given: Arguments, max_weight_grad: f
     chunks = 1 if is_small(work_of(batch, inputs * copies, outputs)) else chunks_of(batch, groups)
     room = saved["order"].shape[-1]
     sizes = _sizes(
-        given, entries, N_BACKWARD, bool(saved.pop("holds")[0, 0]), groups=groups, chunks=chunks, carried_kinds=CARRIED,
-        wants_weight=needs.weight, wants_times=needs.times or recurrent, asks_end=grads.state is not None, room=room,
-        all_rows=N_BACKWARD * room, own_entries=entries if recurrent else 0,
+        given, entries, N_BACKWARD, bool(saved.pop("holds")[0, 0]), groups=groups, chunks=chunks, room=room,
+        wants_weight=needs.weight, wants_times=needs.times or recurrent, asks_end=grads.state is not None,
+        all_rows=N_BACKWARD * room, own_entries=entries if recurrent else 0, carried_kinds=CARRIED,
+        carried_lanes=tiles * TILE,
     )  # fmt: skip
     by_weight = torch.empty_like(weight) if needs.weight else None
     by_times = torch.empty(given.times.shape, dtype=dtype) if needs.times else None

@@ -39,7 +39,7 @@ from firstspike.spiketime.cpu.trains.intervals import (
     spikes_between,
 )
 from firstspike.spiketime.cpu.trains.parts import spikes_in_row
-from firstspike.spiketime.cpu.vectors.simd import fma, keep, load, select, store, unowned, zeros
+from firstspike.spiketime.cpu.vectors.simd import fma, keep, load, select, splat, store, unowned, zeros
 
 STATES = 3  # of a neuron: membrane, current, and what is left of its refractory time
 
@@ -129,24 +129,28 @@ def before_inputs(zero, state, lanes, most, active, every, first, c, observed, f
 
 
 @jit
-def start_tile(state, carried, begin, size):
+def start_tile(zero, state, carried, begin):
     """States of a tile at a window's start."""
-    state[NOW_VOLTAGE], state[NOW_CURRENT], state[RELEASE], state[NEXT] = 0, 0, math.inf, math.inf
-    state[LAST] = -math.inf
-    for lane in range(size):
-        state[NOW_VOLTAGE, lane] = carried[0, begin + lane]
-        state[NOW_CURRENT, lane] = carried[1, begin + lane]
-        state[RELEASE, lane] = carried[2, begin + lane]
+    width, never = carried.shape[1], splat(zero, math.inf)
+    store(state, NOW_VOLTAGE * TILE, load(zero, carried, begin))
+    store(state, NOW_CURRENT * TILE, load(zero, carried, width + begin))
+    store(state, RELEASE * TILE, load(zero, carried, 2 * width + begin))
+    store(state, NEXT * TILE, never)
+    store(state, LAST * TILE, never * -1.0)
 
 
 @jit
-def end_tile(state, lanes, most, carried, begin, size):
+def end_tile(zero, state, lanes, most, holds, carried, begin, size):
     """Keep the states at a window's end; neurons that spike too often or are refractory have the reset membrane."""
+    width, held = carried.shape[1], holds
+    store(carried, begin, load(zero, state, NOW_VOLTAGE * TILE))
+    store(carried, width + begin, load(zero, state, NOW_CURRENT * TILE))
+    store(carried, 2 * width + begin, load(zero, state, RELEASE * TILE))
     for lane in range(size):
-        held = lanes[lane] > most or state[RELEASE, lane] < math.inf
-        carried[0, begin + lane] = 1 - state[DROP, lane] if held else state[NOW_VOLTAGE, lane]
-        carried[1, begin + lane] = state[NOW_CURRENT, lane]
-        carried[2, begin + lane] = state[RELEASE, lane]
+        held |= lanes[lane] > most
+    for lane in range(size if held else 0):
+        if lanes[lane] > most or state[RELEASE, lane] < math.inf:
+            carried[0, begin + lane] = 1 - state[DROP, lane]
 
 
 @jit
@@ -154,10 +158,11 @@ def start_samples(held, threshold, reset, begin, carried, trains, counts, overfl
     """The states at the start, in units of the threshold; no spikes yet."""
     for b in range(first, stop):
         at = b - first
+        for j in range(carried.shape[2]):
+            carried[at, 0, j], carried[at, 1, j], carried[at, 2, j] = 0, 0, math.inf
         for j in range(trains.shape[1]):
             trains[b, j] = math.inf
             counts[b, j], overflows[b, j] = 0, 0
-            carried[at, 0, j], carried[at, 1, j], carried[at, 2, j] = 0, 0, math.inf
             if begin > -math.inf:
                 carried[at, 0, j], carried[at, 1, j] = held[b, 0, j] / threshold[j], held[b, 1, j] / threshold[j]
                 if held[b, 2, j] > 0:
@@ -232,9 +237,10 @@ def scan_samples(
                 state[HOLD, lane] = refractory[begin + lane]
             for b in range(first, stop):
                 at, low = b - first, upto[b, tile, w]
-                lanes[:TILE] = 0
+                for lane in range(TILE):
+                    lanes[lane] = 0
                 lanes[TILE] = low
-                start_tile(state, carried[at], begin, size)
+                start_tile(zero, state, carried[at], begin)
                 seen = observed[b, begin:begin] if observed.shape[2] == 0 else observed[b, begin:]
                 for lane in range(size if seen.shape[0] > 0 else 0):
                     lanes[SEEN + lane] = done = counts[b, begin + lane]
@@ -246,7 +252,7 @@ def scan_samples(
                         bounds[w + 1] < math.inf, every, holds, c, state, lanes, budget, seen, found[b, tile],
                         places[b, tile], moments[b, tile], slopes[b, tile],
                     )  # fmt: skip
-                end_tile(state, lanes, budget, carried[at], begin, size)
+                end_tile(zero, state, lanes, budget, holds, carried[at], begin, size)
                 high = lanes[TILE]
                 upto[b, tile, w + 1] = high
                 keep_spikes(

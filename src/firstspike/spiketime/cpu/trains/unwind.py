@@ -40,7 +40,7 @@ from firstspike.spiketime.cpu.trains.adjoint import (
     unwind_trains,
 )
 from firstspike.spiketime.cpu.trains.events import own_event, stride_for
-from firstspike.spiketime.cpu.vectors.simd import keep, unowned, zeros
+from firstspike.spiketime.cpu.vectors.simd import fma, keep, load, splat, store, unowned, zeros
 
 SAMPLES = 16  # of one task, where samples are worked on by themselves
 CARRIED = 4  # numbers of a neuron between two windows: y, C, PULL and PULL_KEPT
@@ -55,10 +55,10 @@ def rows_of_window(rows, n, at):
 
 @jit
 def end_of_sample(of_end, overflows, held, unit, threshold, asks, carried, first, stop):
-    """The adjoint at the end, of the neurons from ``first`` to ``stop``."""
+    """The adjoint at the end, of the neurons from ``first`` to ``stop``; lanes without a neuron have none."""
     for j in range(first, stop):
         carried[0, j], carried[1, j], carried[2, j], carried[3, j] = 0, 0, 0, 0
-        if asks:
+        if asks and j < unit.size:
             carried[1, j] = -of_end[1, j] * unit[j]
             if held[5, j] > 0 and not overflows[j]:
                 carried[2, j] = carried[3, j] = of_end[2, j] * unit[j] / threshold[j]
@@ -70,7 +70,8 @@ def end_of_sample(of_end, overflows, held, unit, threshold, asks, carried, first
 def gather_entries(low, high, budget, begin, entries, found, places, moments, slopes, own, grad, seen, counts, spikes,
                    rows_of):  # fmt: skip
     """Spread a window's spikes and releases over ``spikes``; ``seen`` are spikes up to the window, and then before."""
-    counts[:] = 0
+    for lane in range(TILE):
+        counts[lane] = 0
     for entry in range(low, high):
         place = places[entry]
         rows_of[place] = max(found[entry], 0)
@@ -95,6 +96,7 @@ def unwind_tiles(
 ):  # fmt: skip
     """The tiles and samples of one task, each a pair (first, stop)."""
     outputs, windows, entries, slots = threshold.size, bounds.size - 1, found.shape[2], budget * TILE
+    width = carried.shape[2]
     if holds:
         slots = (2 * budget + 1) * TILE
     memory = (
@@ -110,7 +112,9 @@ def unwind_tiles(
             by_times[b, k] = 0
         for j in range(neurons[0], neurons[1]):
             seen[b, j] = counts[b, j]
-        end_of_sample(of_end[b], overflows[b], held[b], unit, threshold, asks_end, carried[b], neurons[0], neurons[1])
+        end_of_sample(
+            of_end[b], overflows[b], held[b], unit, threshold, asks_end, carried[b], tiles[0] * TILE, tiles[1] * TILE
+        )
     for j in range(neurons[0], neurons[1]):
         by_threshold[j] = 0
     for tile in range(tiles[0], tiles[1]):
@@ -129,21 +133,20 @@ def unwind_tiles(
             for b in range(samples[0], samples[1]):
                 n, low, high, at = count[b, w], upto[b, tile, w], upto[b, tile, w + 1], starts[b, w]
                 if n == 0 or (low == high and not asks):
-                    if begins:
-                        carried[b, :, begin : begin + size] = 0
                     continue
                 here = slice(at, at + stride_for(n))
                 gather_entries(
                     low, high, budget, begin, entries, found[b, tile], places[b, tile], moments[b, tile],
                     slopes[b, tile], own[b, tile], grad[b], seen[b], lanes, spikes, rows_of,
                 )  # fmt: skip
-                state[END_Y], state[END_C], state[PULL], state[PULL_KEPT] = 0, 0, 0, 0
-                state[NEXT_T] = bounds[w + 1] if stops else arrival[b, at + n - 1]
-                for lane in range(size if asks else 0):
-                    j = begin + lane
-                    state[END_Y, lane], state[END_C, lane] = carried[b, 0, j], carried[b, 1, j]
-                    state[PULL, lane], state[PULL_KEPT, lane] = carried[b, 2, j], carried[b, 3, j]
-                state[NEXT_Y], state[NEXT_KEPT] = state[END_Y], state[END_Y]
+                y = load(zero, carried[b], begin)
+                store(state, END_Y * TILE, y)
+                store(state, NEXT_Y * TILE, y)
+                store(state, NEXT_KEPT * TILE, y)
+                store(state, END_C * TILE, load(zero, carried[b], width + begin))
+                store(state, PULL * TILE, load(zero, carried[b], 2 * width + begin))
+                store(state, PULL_KEPT * TILE, load(zero, carried[b], 3 * width + begin))
+                store(state, NEXT_T * TILE, splat(zero, bounds[w + 1] if stops else arrival[b, at + n - 1]))
                 inputs = (1 if begins else 0, n - 2 if stops else n - 1)
                 dropped = jumps(
                     zero, state, lanes, budget, holds, rows_of, arrival[b, here], inputs, start[b, here], c,
@@ -164,11 +167,12 @@ def unwind_tiles(
                     )  # fmt: skip
                 for entry in range(low, high):
                     rows_of[places[b, tile, entry]], spikes[TIME, places[b, tile, entry]] = 0, math.inf
-                for lane in range(size if begins else 0):
-                    j = begin + lane
-                    carried[b, 0, j] = state[NOW_E, lane] + max(c[X], 0.0) * state[NOW_C, lane]
-                    carried[b, 1, j] = state[NOW_C, lane]
-                    carried[b, 2, j], carried[b, 3, j] = state[PULL, lane], state[PULL_KEPT, lane]
+                if begins:
+                    response = load(zero, state, NOW_C * TILE)
+                    store(carried[b], begin, fma(response, max(c[X], 0.0), load(zero, state, NOW_E * TILE)))
+                    store(carried[b], width + begin, response)
+                    store(carried[b], 2 * width + begin, load(zero, state, PULL * TILE))
+                    store(carried[b], 3 * width + begin, load(zero, state, PULL_KEPT * TILE))
             for lane in range(size):
                 by_threshold[begin + lane] += state[TOTAL, lane]
         if own.shape[2] > 0:
@@ -228,7 +232,7 @@ def gather_times(parts, order, starts, count, rows, c, by_times, first, stop):
 TRAIN_BACKWARD = Layout(
     "ensemble batch inputs copies sources outputs most budget windows groups chunks wants_weight wants_times asks_end "
     "holds tiles packed_size events room all_rows constants entries own_entries bounds_size states both_states "
-    "carried_kinds",
+    "carried_kinds carried_lanes",
     c="real constants",
     bounds="real bounds_size",
     grad="real ensemble batch outputs most",
@@ -255,7 +259,7 @@ TRAIN_BACKWARD = Layout(
     ends="int32 ensemble batch room",
     segments="int32 ensemble batch windows",
     own="real ensemble batch tiles own_entries",
-    carried="real ensemble batch carried_kinds outputs",
+    carried="real ensemble batch carried_kinds carried_lanes",
     seen="int32 ensemble batch outputs",
     unit="real ensemble outputs",
     weight_parts="real ensemble chunks tiles packed_size",
