@@ -39,15 +39,15 @@ def sequences(batch: int, rate: float = 0.05) -> Sequences:
     most = int(counts.max())
     trains = torch.rand(batch, INPUTS, most, generator=generator) * STEPS
     trains[torch.arange(most) >= counts[..., None]] = torch.inf
-    weight = torch.randn(NEURONS, INPUTS, generator=generator) * 0.1 + 0.006
-    recurrent = torch.randn(NEURONS, NEURONS, generator=generator) * 0.05
+    weight = torch.randn(NEURONS, INPUTS, generator=generator) * 0.06 + 0.004
+    recurrent = torch.randn(NEURONS, NEURONS, generator=generator) * 0.03
     return Sequences(trains.sort(dim=-1).values, weight, recurrent)
 
 
 def layer(case: Sequences, refractory: float = 0.0) -> LIFRecurrent:
     """Ours, with those weights."""
     neuron = LIF(TAU_MEM, TAU_SYN)
-    made = LIFRecurrent(INPUTS, NEURONS, 60, float(STEPS), neuron, window=1.0, refractory=refractory, overflow="drop")
+    made = LIFRecurrent(INPUTS, NEURONS, 100, float(STEPS), neuron, window=1.0, refractory=refractory, overflow="drop")
     with torch.no_grad():
         made.weight.copy_(case.weight)
         made.recurrent_weight.copy_(case.recurrent)
@@ -186,17 +186,17 @@ PEERS: dict[str, Callable[[Sequences], Call]] = {
 }
 
 
-def spoken(batch: int, events: int = 8000, seconds: float = 100.0) -> tuple[Network, Tensor]:
+def spoken(batch: int, events: int = 8000, duration: float = 100.0) -> tuple[Network, Tensor]:
     """A network of the size of those for Spiking Heidelberg Digits, and made-up events: 700 - 256 - 256 - 20."""
     generator = torch.Generator().manual_seed(0)
     counts = torch.multinomial(torch.rand(batch, INPUTS, generator=generator) + 0.2, events, True, generator=generator)
     counts = torch.zeros(batch, INPUTS).scatter_add_(1, counts, torch.ones(counts.shape))
     most = int(counts.max())
-    trains = torch.rand(batch, INPUTS, most, generator=generator) * seconds
+    trains = torch.rand(batch, INPUTS, most, generator=generator) * duration
     trains[torch.arange(most) >= counts[..., None]] = torch.inf
     network = Network(
-        LIFSpikeTrains(INPUTS, NEURONS, 40, LIF(5.0, 2.5), overflow="drop", weight_mean=0.01, weight_std=0.1),
-        LIFSpikeTrains(NEURONS, NEURONS, 40, LIF(5.0, 2.5), overflow="drop", weight_mean=0.02, weight_std=0.2),
-        IntegralReadout(NEURONS, 20, tau=50.0),
+        LIFSpikeTrains(INPUTS, NEURONS, 100, LIF(5.0, 2.5), weight_mean=0.0, weight_std=0.08, generator=generator),
+        LIFSpikeTrains(NEURONS, NEURONS, 100, LIF(5.0, 2.5), weight_mean=0.0, weight_std=0.12, generator=generator),
+        IntegralReadout(NEURONS, 20, tau=50.0, generator=generator),
     )
     return network, trains.sort(dim=-1).values

@@ -9,7 +9,7 @@ import math
 
 import numpy as np
 
-from firstspike.spiketime.cpu.constants import PER_MEM, PER_SYN
+from firstspike.spiketime.cpu.constants import PER_MEM, PER_SYN, kappa
 from firstspike.spiketime.cpu.crossing import (
     CURRENT,
     DRIVE,
@@ -52,6 +52,7 @@ N_LANES = N_STATE + 8
 SEEN = TILE + 2  # where ``lanes`` has the numbers of observed spikes before the window
 
 _ALL = 0xFFFF
+_NEAR = 1 - 1e-4  # of the threshold
 
 
 @inlined
@@ -108,6 +109,35 @@ def earliest_due(zero, state):
     for first in range(0, lanes_of(zero), 16):
         least = minimum(least, minimum(load16(state, RELEASE * TILE + first), load16(state, NEXT * TILE + first)))
     return lowest(least)
+
+
+@jit
+def released_in_row(
+    state, lanes, most, k, active, due, now, end, syn, rise, mem_end, c, found, places, moments, slopes
+):  # fmt: skip
+    """Release the lanes ``due``, with scaled states, up to ``end``; returns which are active, and those left out.
+
+    Left out are lanes that might spike before ``end``, or have an observed spike there.
+    """
+    a, b, left_out = c[PER_MEM], c[PER_SYN], np.uint64(0)
+    while due:
+        lane = lowest_bit(due)
+        bit = np.uint64(1) << np.uint64(lane)
+        due &= ~bit
+        release, reset = state[RELEASE, lane], 1 - state[DROP, lane]
+        rest = end - release
+        current = state[NOW_CURRENT, lane] / syn * math.exp(-max(release - now, 0) * b)
+        slope = current * b - reset * a
+        if state[NEXT, lane] <= end or release < now or reset + rest * slope >= _NEAR:
+            left_out |= bit
+            continue
+        place = (most + min(lanes[lane], most)) * TILE + lane
+        note(lanes, k, place, release, slope, found, places, moments, slopes)
+        after = reset * math.exp(-rest * a) + current * kappa(rest, c)
+        state[NOW_VOLTAGE, lane] = after * mem_end - state[NOW_CURRENT, lane] * rise
+        state[RELEASE, lane], state[LAST, lane] = math.inf, release
+        active |= bit
+    return active, left_out
 
 
 @jit

@@ -29,7 +29,7 @@ from firstspike.spiketime.cpu.crossing import (
 )
 from firstspike.spiketime.cpu.rows import BOUND, LEVEL, MEM, RISE, SYN, TANGENT
 from firstspike.spiketime.cpu.runtime.compiling import inlined, jit
-from firstspike.spiketime.cpu.trains.intervals import AT, DROP, STEEP, record
+from firstspike.spiketime.cpu.trains.intervals import AT, DROP, HOLD, LAST, RELEASE, STEEP, record
 from firstspike.spiketime.cpu.vectors.simd import (
     absolute,
     fill16,
@@ -110,11 +110,12 @@ def _overload_solve_short(v, i, a, b):
 
 @inlined
 def spikes_in_row(
-    zero, state, lanes, most, k, candidates, active, rows, arrival, c, found, places, moments, slopes
+    zero, state, lanes, most, k, candidates, active, holds, rows, arrival, c, found, places, moments, slopes
 ):  # fmt: skip
     """Spikes of the lanes ``candidates`` between input k and the next, with scaled states; returns who may go on.
 
-    The states in ``state`` become those from which the membrane after the last spike follows.
+    The states in ``state`` become those from which the membrane after the last spike follows. With ``holds``, lanes
+    that spike become refractory.
     """
     mem, syn, rise = rows[MEM, k], rows[SYN, k], rows[RISE, k]
     mem_end, level, level_end = rows[MEM, k + 1], rows[LEVEL, k], rows[LEVEL, k + 1]
@@ -167,6 +168,12 @@ def spikes_in_row(
             voltage = select(fired, voltage - load16(state, DROP * TILE + first) * (spent * mem), voltage)
             full = record(state, lanes, most, k, first, fired, now, arrival[k + 1], found, places, moments, slopes)
             active &= ~(full << np.uint64(first))
+            if holds:
+                release = load16(state, LAST * TILE + first) + load16(state, HOLD * TILE + first)
+                place = RELEASE * TILE + first
+                store(state, place, select(fired & ~full, release, load16(state, place)))
+                active &= ~(fired << np.uint64(first))
+                break
             bits = fired & ~full & (fma(current, tangent, voltage) >= bound)
         store(state, NOW_VOLTAGE * TILE + first, voltage)
     return active

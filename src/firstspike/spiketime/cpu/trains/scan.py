@@ -36,6 +36,7 @@ from firstspike.spiketime.cpu.trains.intervals import (
     SEEN,
     earliest_due,
     lanes_due,
+    released_in_row,
     spikes_between,
 )
 from firstspike.spiketime.cpu.trains.parts import spikes_in_row
@@ -55,10 +56,11 @@ def scan_trains(
     ``observed``.
     """
     syn, rise, tangent, bound, mem = rows[SYN], rows[RISE], rows[TANGENT], rows[BOUND], rows[MEM]
-    active, begin, due_at = every, 0, arrival.dtype.type(math.inf)
+    active, tested, begin, due_at = every, every, 0, arrival.dtype.type(math.inf)
     if holds:
         active &= ~refractory_lanes(state)
         if observed.shape[0] > 0:
+            tested = np.uint64(0)
             active = before_inputs(zero, state, lanes, most, active, every, arrival[0], c, observed, found, places,
                                    moments, slopes)  # fmt: skip
         due_at = earliest_due(zero, state)
@@ -69,29 +71,36 @@ def scan_trains(
             current = fma(load(zero, packed, np.intp(source[k]) * TILE), syn[k], current)
             if rise[k] == 0:
                 continue  # the next input arrives at the same time
-            candidates = (fma(current, tangent[k], voltage) >= bound[k]) & active
-            if holds:
-                if observed.shape[0] > 0:
-                    candidates = np.uint64(0)
-                if arrival[k + 1] >= due_at:
-                    candidates |= lanes_due(zero, state, arrival[k + 1]) & every
-                if candidates:
-                    store(state, NOW_VOLTAGE * TILE, voltage * (1 / mem[k]))
-                    store(state, NOW_CURRENT * TILE, current * (1 / syn[k]))
-                    active = spikes_between(
-                        zero, state, lanes, most, k, active, candidates, True, arrival[k], arrival[k + 1], c, observed,
-                        found, places, moments, slopes,
-                    )  # fmt: skip
-                    after = load(zero, state, NOW_VOLTAGE * TILE) * mem[k + 1] - current * rise[k]
-                    voltage = select(candidates & active, after, voltage)
-                    due_at = earliest_due(zero, state)
-            elif candidates:
+            candidates = (fma(current, tangent[k], voltage) >= bound[k]) & active & tested
+            if candidates:
                 store(state, NOW_VOLTAGE * TILE, voltage)
                 store(state, NOW_CURRENT * TILE, current)
                 active = spikes_in_row(
-                    zero, state, lanes, most, k, candidates, active, rows, arrival, c, found, places, moments, slopes
-                )
+                    zero, state, lanes, most, k, candidates, active, holds, rows, arrival, c, found, places, moments,
+                    slopes,
+                )  # fmt: skip
                 voltage = load(zero, state, NOW_VOLTAGE * TILE)
+                if holds:
+                    due_at = earliest_due(zero, state)
+            if holds and arrival[k + 1] >= due_at:
+                store(state, NOW_VOLTAGE * TILE, voltage)
+                store(state, NOW_CURRENT * TILE, current)
+                due = lanes_due(zero, state, arrival[k + 1]) & every
+                active, due = released_in_row(
+                    state, lanes, most, k, active, due, arrival[k], arrival[k + 1], syn[k], rise[k], mem[k + 1], c,
+                    found, places, moments, slopes,
+                )  # fmt: skip
+                voltage = load(zero, state, NOW_VOLTAGE * TILE)
+                if due:
+                    store(state, NOW_VOLTAGE * TILE, voltage * (1 / mem[k]))
+                    store(state, NOW_CURRENT * TILE, current * (1 / syn[k]))
+                    active = spikes_between(
+                        zero, state, lanes, most, k, active, due, True, arrival[k], arrival[k + 1], c, observed, found,
+                        places, moments, slopes,
+                    )  # fmt: skip
+                    after = load(zero, state, NOW_VOLTAGE * TILE) * mem[k + 1] - current * rise[k]
+                    voltage = select(due & active, after, voltage)
+                due_at = earliest_due(zero, state)
             voltage = fma(current, rise[k], voltage)
         k = end - 1
         current = fma(load(zero, packed, np.intp(source[k]) * TILE), syn[k], current)
