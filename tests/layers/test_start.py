@@ -4,7 +4,18 @@ from itertools import pairwise
 import pytest
 import torch
 
-from firstspike import LIF, BiasSpikes, Delay, DelayRule, EarliestPool2d, LIFConv2d, LIFLinear, Network
+from firstspike import (
+    LIF,
+    BiasSpikes,
+    Concatenate,
+    Delay,
+    DelayRule,
+    Earliest,
+    EarliestPool2d,
+    LIFConv2d,
+    LIFLinear,
+    Network,
+)
 from firstspike.layers import firing_weights, passing_weights, start_firing_
 
 
@@ -118,3 +129,32 @@ def test_any_time_constant_gives_finite_weights_that_fire(tau_mem):
     start_firing_(network, times, torch.Generator().manual_seed(2))
     assert all(p.isfinite().all() for p in network.parameters())
     assert network(times).isfinite().double().mean() > 0.5
+
+
+def test_deep_networks_have_balanced_weights():
+    """What tells samples apart reaches the last of many layers, and no layer is silent."""
+    times = images(64)
+    net = started([64, *[64] * 15, 10], LIF(2.0), times)
+    for layer in net:
+        mean = layer.weight.mean(dim=1)
+        torch.testing.assert_close(mean, mean[:1].expand_as(mean), rtol=1e-4, atol=1e-5)
+    assert min(firing(net, times)) > 0.95
+    out = net(times)
+    out = out - out.mean(dim=1, keepdim=True)
+    assert out.std(dim=0).mean() > 3e-4
+    shallow = started([64, 64, 10], LIF(2.0), times)
+    assert shallow[0].weight.mean(dim=1).std() > 0.01 * shallow[0].weight.mean()
+
+
+def test_connections_past_layers_start_with_their_spikes_together():
+    times = 0.5 * torch.rand(60, 64, generator=seeded(1))
+    lifs = [LIFLinear(64, 64, LIF(2.0)) for _ in range(4)]
+    net = Network(*lifs[:2], Concatenate(64, 2), LIFLinear(128, 64), *lifs[2:], Earliest(64, 2), LIFLinear(64, 10))
+    start_firing_(net, times, seeded())
+    layers = net.record(times).layers
+    assert min(firing(net, times)) > 0.9
+    for index in (2, 6):
+        before, joined = layers[index - 1], layers[index]
+        carried = joined[:, 64:] if index == 2 else layers[3] + net[6].delays.delay
+        medians = [x[x.isfinite()].median() for x in (before, carried)]
+        torch.testing.assert_close(*medians, rtol=0, atol=0.05)

@@ -60,6 +60,7 @@ def draw_weights_(
     neuron: LIF,
     start: Callable[[LIF], NormalWeights],
     generator: torch.Generator | None,
+    balanced: bool = False,
 ) -> None:
     """Fill weights by the rule ``start`` for a threshold of 1, in proportion to the thresholds.
 
@@ -68,6 +69,7 @@ def draw_weights_(
         neuron: its parameters, one number each or one per row.
         start: mean and std for a neuron of given time constants, one number each.
         generator: source of the numbers.
+        balanced: shift the weights of each neuron so that all neurons of a kind have the same mean weight.
     """
     if weight.is_meta:
         return
@@ -78,7 +80,10 @@ def draw_weights_(
     )
     pairs = list(zip(mem.tolist(), syn.tolist(), strict=True))
     starts = {pair: start(LIF(*pair)) for pair in set(pairs)}
-    if len(starts) == 1:
+    if balanced:
+        mean, std = torch.tensor([starts[pair] for pair in pairs]).to(weight).unsqueeze(-1).unbind(1)
+        weight.normal_(generator=generator).sub_(weight.mean(dim=1, keepdim=True)).mul_(std).add_(mean)
+    elif len(starts) == 1:
         (only,) = starts.values()
         weight.normal_(only.mean, only.std, generator=generator)
     else:

@@ -194,9 +194,11 @@ class LIFLayer(NeuronLayer):
         draw_firing_weights_(self.synapses, self._first_neuron, generator)
 
     @torch.no_grad()
-    def draw_weights_(self, start: Callable[[LIF], NormalWeights], generator: torch.Generator | None) -> None:
-        """Draw the weights anew by a rule for neurons with a threshold of 1."""
-        draw_weights_(self.synapses, self._first_neuron, start, generator)
+    def draw_weights_(
+        self, start: Callable[[LIF], NormalWeights], generator: torch.Generator | None, balanced: bool = False
+    ) -> None:
+        """Draw the weights anew by a rule for neurons with a threshold of 1, see ``init.draw_weights_``."""
+        draw_weights_(self.synapses, self._first_neuron, start, generator, balanced)
 
     def seen(self, times: Float[Tensor, "*batch in_features"]) -> Float[Tensor, "*batch inputs"]:
         """Input times as a neuron sees them, without synaptic delays; its inputs are the columns of ``synapses``.

@@ -12,6 +12,12 @@ differs between neurons passes on with the gain ``std sqrt(n chi) / (n mean phi'
 reaches the threshold. The mean is chosen so that the mean membrane peaks at ``_PEAK`` thresholds, or at fewer
 where neurons spike several times; the spread so that
 the gain through all layers together is ``_PASSED``, but not so wide that more than a tenth of the neurons stay silent.
+
+Most of the spread between neurons is the same in all samples: a neuron has larger weights than another. In a deep
+network it does harm. It alone brings the weakest neurons of each layer near their threshold, where spike times change
+abruptly, and limits the spread that the weights may have; what tells samples apart is mixed up or fades. So the weights
+of networks with more than ``_SHALLOW`` layers are balanced: each neuron's are shifted to the same mean. Then the
+variance is ``n std^2 (psi - phi^2)``, and nearly vanishes where the inputs come together, so that the gain can be 1.
 """
 
 import math
@@ -36,12 +42,18 @@ _PEAK = 4.0  # of the mean membrane, in thresholds
 _PEAK_OF_TRAINS = 2.0  # where neurons spike several times
 _PASSED = 0.1  # of the differences between neurons, from the input to the output
 _SILENT_BEYOND = 1.28  # standard deviations below the mean: a tenth of a normal distribution
+_SHALLOW = 4  # layers, up to which neurons differ in their mean weight
 _QUANTILES = 128
 _SAMPLES_WITH_DELAYS = 16  # each has as many arrivals as there are synapses
 
 
 def passing_weights(
-    inputs: int, neuron: LIF, times: Float[Tensor, "samples inputs"], layers: int = 2, peak: float = _PEAK
+    inputs: int,
+    neuron: LIF,
+    times: Float[Tensor, "samples inputs"],
+    layers: int = 2,
+    peak: float = _PEAK,
+    balanced: bool = False,
 ) -> NormalWeights:
     """Weights for a threshold of 1 with which most neurons fire, and what differs between samples passes on.
 
@@ -52,6 +64,7 @@ def passing_weights(
             arrives at all, the weights are those of ``firing_weights``.
         layers: LIF layers of the network; of many each has to pass on more.
         peak: maximum of the mean membrane, in thresholds.
+        balanced: whether all neurons will have the same mean weight.
     """
     tau_mem, tau_syn = float(neuron.tau_mem), float(neuron.tau_syn)
     arrived = times[torch.isfinite(times)].detach().cpu().double().sort().values
@@ -70,7 +83,8 @@ def passing_weights(
     phi, summit = highest(arrival, share, tau_mem, tau_syn)
     mean = peak / (active * phi)
     # relative to the mean, so that no square overflows
-    deviation = math.sqrt(float((at(summit, kappa) / phi).square().mean()) * active)
+    squared = float((at(summit, kappa) / phi).square().mean()) - (active / inputs if balanced else 0.0)
+    deviation = math.sqrt(max(squared, 1e-6) * active)
     widest = (peak - 1) / (_SILENT_BEYOND * phi * deviation)
 
     crossing = first_spike_time(arrival, share[None], LIF(tau_mem, tau_syn, phi / peak), backend="reference")
@@ -79,7 +93,7 @@ def passing_weights(
     if not rise > 0:  # of times that are too late to tell a neuron's time constants
         return NormalWeights(mean, widest)
     passed = math.sqrt(active / float((slope / rise).square().mean()))
-    gain = _PASSED ** (1 / layers)
+    gain = 1.0 if balanced else _PASSED ** (1 / layers)
     return NormalWeights(mean, min(widest, gain * mean * passed))
 
 
@@ -100,7 +114,8 @@ def start_firing_(
 ) -> None:
     """Draw the weights of a network anew so that every layer fires, whatever its depth, sizes and time constants.
 
-    It goes through the layers with the times that arrive there, see ``passing_weights``. LIF layers that were given
+    It goes through the layers with the times that arrive there, see ``passing_weights``. In networks of more than four
+    LIF layers all neurons of a layer have the same mean weight. LIF layers that were given
     ``weight_mean`` and ``weight_std`` keep their weights. Spikes that are carried past layers with a delay of which the
     start is not given come with those of the last layer, in the median.
 
@@ -111,6 +126,7 @@ def start_firing_(
     """
     entered = [network.flat(times)]
     spiking = [layer for layer in network if isinstance(layer, LIFLayer)]
+    deep = len(spiking) > _SHALLOW
     trains = network.training
     network.eval()  # delays do not jitter
     try:
@@ -128,9 +144,9 @@ def start_firing_(
                 def start(
                     unit: LIF, inputs: int = inputs, arrivals: Tensor = arrivals, peak: float = peak
                 ) -> NormalWeights:
-                    return passing_weights(inputs, unit, arrivals, len(spiking), peak)
+                    return passing_weights(inputs, unit, arrivals, len(spiking), peak, deep)
 
-                layer.draw_weights_(start, generator)
+                layer.draw_weights_(start, generator, deep)
             elif isinstance(layer, Branch):
                 layer.align_(entered[-1], entered[-1 - over(layer)])
             entered.append(_passed_on(layer, entered))
