@@ -6,7 +6,7 @@ integral, its maximum or its value at a time; all three are exact.
 
 import math
 from collections.abc import Collection
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
@@ -17,7 +17,7 @@ from firstspike.layers.trains import Form, as_trains
 from firstspike.neuron import LIF
 from firstspike.ranges import Finite, NotNegative, Positive, PositiveOrInf, Size
 from firstspike.spiketime.peaks import maximum
-from firstspike.spiketime.response import Tau, kappa, kappa_by_taus, kappa_slope
+from firstspike.spiketime.response import differentiable_kappa, kappa
 
 
 class Readout(NeuronLayer):
@@ -254,9 +254,9 @@ class MembraneReadout(Readout):
             return torch.where(causal, kappa(since, mem, syn), 0.0).sum(dim=-1) @ self.weight.mT
         taus = [x if isinstance(x, Tensor) else since.new_tensor(x) for x in (mem, syn)]
         if all(x.ndim == 0 for x in taus):
-            return _Response.apply(since, *taus).sum(dim=-1) @ self.weight.mT
+            return differentiable_kappa(since, *taus).sum(dim=-1) @ self.weight.mT
         each = [x.view(-1, 1, 1) for x in taus]  # outputs differ
-        return (_Response.apply(since.unsqueeze(-3), *each).sum(dim=-1) * self.weight).sum(dim=-1)
+        return (differentiable_kappa(since.unsqueeze(-3), *each).sum(dim=-1) * self.weight).sum(dim=-1)
 
     def extra_repr(self) -> str:
         """Sizes, neuron and time, as torch prints them."""
@@ -318,30 +318,3 @@ class MaximumReadout(Readout):
         weight = self.weight.repeat_interleave(trains.shape[-1], dim=1)
         flat = trains.flatten(-2)
         return maximum(flat.reshape(-1, flat.shape[-1]), weight, self.neuron).reshape(*flat.shape[:-1], -1)
-
-
-class _Response(torch.autograd.Function):
-    """``kappa(s, tau_mem, tau_syn)`` of tensors, with derivatives that hold where the time constants are equal, too."""
-
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(since: Tensor, tau_mem: Tensor, tau_syn: Tensor) -> Tensor:
-        return kappa(since, tau_mem, tau_syn)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor], output: Tensor) -> None:
-        ctx.save_for_backward(*inputs)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        since, tau_mem, tau_syn = ctx.saved_tensors
-        taus: tuple[Tau, Tau] = (tau_mem, tau_syn)
-        # at s = 0 stand spikes that have not arrived; kappa has a kink there
-        slope = torch.where(since > 0, kappa_slope(since, *taus), 0.0)
-        by_mem, by_syn = kappa_by_taus(since, *taus)
-        return (
-            (grad * slope).sum_to_size(since.shape),
-            (grad * by_mem).sum_to_size(tau_mem.shape),
-            (grad * by_syn).sum_to_size(tau_syn.shape),
-        )

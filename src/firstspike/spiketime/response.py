@@ -19,7 +19,7 @@ Time constants are numbers, or tensors that broadcast with the times; ``tau_mem`
 """
 
 import math
-from typing import overload
+from typing import Any, overload
 
 import torch
 from jaxtyping import Float
@@ -144,3 +144,34 @@ def peak(
         rest = (torch.log1p((distance * r).clamp(min=-1)) / distance).clamp(max=-log_of)
         time, height = -tau_syn * (log_of + rest), current * torch.exp(ratio * log_of + rest)
     return time, torch.where(current > 0, height, torch.zeros_like(height))
+
+
+def differentiable_kappa(since: Tensor, tau_mem: Tensor, tau_syn: Tensor) -> Tensor:
+    """``kappa`` with derivatives by all three that hold where the time constants are equal, too."""
+    found: Tensor = _Kappa.apply(since, tau_mem, tau_syn)
+    return found
+
+
+class _Kappa(torch.autograd.Function):
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(since: Tensor, tau_mem: Tensor, tau_syn: Tensor) -> Tensor:
+        return kappa(since, tau_mem, tau_syn)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        since, tau_mem, tau_syn = ctx.saved_tensors
+        taus: tuple[Tau, Tau] = (tau_mem, tau_syn)
+        # at s = 0 stand spikes that have not arrived; kappa has a kink there
+        slope = torch.where(since > 0, kappa_slope(since, *taus), 0.0)
+        by_mem, by_syn = kappa_by_taus(since, *taus)
+        return (
+            (grad * slope).sum_to_size(since.shape),
+            (grad * by_mem).sum_to_size(tau_mem.shape),
+            (grad * by_syn).sum_to_size(tau_syn.shape),
+        )
