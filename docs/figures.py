@@ -64,7 +64,7 @@ GALLERY = {
         "dataset",
     ),
     "convolution": ("receptive_fields",),
-    "delayed_xor": ("spike_counts", "raster"),
+    "delayed_xor": ("spike_counts", "raster", "membrane"),
     "delays": ("parameters", "weight_histograms", "decision_map", "output_maps", "hidden_maps"),
 }
 """Figures of runs on the page docs/gallery.md, where each is called RUN_FIGURE."""
