@@ -126,6 +126,19 @@ def test_membranes_are_at_the_threshold_at_each_spike_and_then_at_the_reset(sour
     assert float(membranes.voltage(at, times, trains).max()) <= 0.8 + 1e-9
 
 
+def test_neurons_without_room_for_more_spikes_stay_at_the_reset(source):
+    layer = trains_layer(source, fs.LIFSpikeTrains, reset=0.1, overflow="drop")
+    layer.max_spikes = 3
+    times = (5 * torch.rand(6, 3, generator=source, dtype=torch.float64)).sort(-1).values
+    trains = layer(times.unsqueeze(0))[0].detach()
+    at = torch.linspace(0, 8, 2001, dtype=torch.float64)
+    voltage = Membranes(layer).voltage(at, times, trains)
+    assert bool(torch.isfinite(trains[:, -1]).any())
+    assert float(voltage.max()) <= 0.8 + 1e-9
+    late = at > trains[0, -1]
+    torch.testing.assert_close(voltage[0, late], torch.full_like(at[late], 0.1), atol=0, rtol=0)
+
+
 def test_traces_of_trains(ax, source):
     layer = trains_layer(source, fs.LIFSpikeTrains, refractory=0.3)
     times = 3 * torch.rand(6, 2, generator=source, dtype=torch.float64).sort(-1).values

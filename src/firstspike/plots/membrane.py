@@ -126,6 +126,8 @@ class Membranes:
     ) -> Float[Tensor, "neurons points"]:
         """Voltage relative to the leak.
 
+        Neurons that would spike more often than there is room for are held at the reset, as their layer does.
+
         Args:
             at: when.
             times: of the input spikes ``(inputs,)``, or trains ``(inputs, spikes)``.
@@ -137,9 +139,11 @@ class Membranes:
             both = times.reshape(len(times), -1), spikes.to(times)
             most = max(x.shape[-1] for x in both)
             times = torch.cat([functional.pad(x, (0, most - x.shape[-1]), value=torch.inf) for x in both])
-        return membrane_voltage(
-            at, times, self.weight, self.neuron, self.delay, resets=spikes[self.chosen], **self._options
-        )
+        own = spikes[self.chosen].double()
+        voltage = membrane_voltage(at, times, self.weight, self.neuron, self.delay, resets=own, **self._options)
+        late = (own[:, -1:] < at) & torch.isfinite(own[:, -1:])  # after the last spike that there is room for
+        held = (late & (voltage > self.threshold.unsqueeze(-1))).any(dim=-1, keepdim=True)
+        return torch.where(late & held, self._options["reset"], voltage)
 
     def window(self, times: Tensor, spikes: Tensor) -> tuple[float, float, Float[Tensor, " events"]]:
         """Start and end of a time axis, and all arrivals and spikes.
