@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from firstspike.config import build, build_data, load_config
-from firstspike.runs import RunWriter, resume, start
+from firstspike.runs import RunWriter, resume, start, writer
 from firstspike.runs.checkpoint import CheckpointError, checkpoints, load_checkpoint, newest_first
 from firstspike.training import Callback, Evaluation, Interrupted
 from firstspike.training.fitting import Progress
@@ -79,22 +79,41 @@ def test_which_evaluation_is_better():
     assert (state.best, state.best_loss) == (0.6, 8.0)
 
 
-def test_one_that_is_better_by_its_loss_waits_as_it_was(tmp_path):
-    """On disk it would be written in every epoch of a training that is always right."""
+def bests_of_epochs(folder):
+    """For each epoch how it improved, the best networks on disk, and those that wait."""
     config = load_config("bars", [*TIES, "training.checkpoint_every=24"])
-    data, writer = build_data(config), RunWriter(tmp_path / "run", config)
+    data, callback = build_data(config), RunWriter(folder, config)
     found = []
 
     class Look(Callback):
         essential = True
 
         def on_epoch_end(self, fit, row):
-            found.append((fit.improved[0], [x.epoch for x in saved_as_best(tmp_path / "run")], dict(writer.best)))
+            found.append((fit.improved[0], [x.epoch for x in saved_as_best(folder)], dict(callback.best)))
 
     trainer = build(config)
     trainer.fit(
-        data.train, data.validation, epochs=23, batch_size=30, seed=1, callbacks=[writer, Look()], progress_bar=False
+        data.train, data.validation, epochs=23, batch_size=30, seed=1, callbacks=[callback, Look()], progress_bar=False
     )
+    return found
+
+
+def test_improvements_that_follow_quickly_wait(tmp_path, monkeypatch):
+    monkeypatch.setattr(writer, "_REST", math.inf)
+    found = bests_of_epochs(tmp_path / "run")
+    improved = [epoch for epoch, (how, *_) in enumerate(found, start=1) if how is not None]
+    assert sum(how == "accuracy" for how, *_ in found) > 1
+    for epoch, (_, on_disk, waiting) in enumerate(found[:-1], start=1):
+        assert on_disk == [1]
+        assert [x.epoch for x in waiting.values()] == [e for e in improved if 1 < e <= epoch][-1:]
+    (best,) = saved_as_best(tmp_path / "run")
+    assert best.epoch == improved[-1] == best_epoch(tmp_path / "run")
+
+
+def test_one_that_is_better_by_its_loss_waits_as_it_was(tmp_path, monkeypatch):
+    """On disk it would be written in every epoch of a training that is always right."""
+    monkeypatch.setattr(writer, "_REST", 0.0)
+    found = bests_of_epochs(tmp_path / "run")
     assert {how for how, *_ in found} == {"accuracy", "loss", None}
     written = 0
     for epoch, (how, on_disk, waiting) in enumerate(found[:-1], start=1):  # the last epoch has a checkpoint

@@ -1,6 +1,8 @@
 """The callback that writes a run folder: config, metrics, checkpoints, results, figures."""
 
 import logging
+import math
+import time
 from collections import OrderedDict
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -26,6 +28,9 @@ logger = logging.getLogger(__name__)
 
 _COPIED = 64_000_000
 """Bytes up to which your own data are copied into the folder."""
+
+_REST = 1.0
+"""Seconds between two moments at which best networks are written: small networks improve many times a second."""
 
 
 class RunWriter(Callback):
@@ -72,10 +77,12 @@ class RunWriter(Callback):
         self.from_scratch = from_scratch
         self.results: dict[str, Any] = {}
         self.runs: list[RunFolder] = []
-        self.best: dict[int, Checkpoint] = {}
+        self.best: dict[int, Checkpoint] = {}  # not on disk yet
+        self.more_accurate: set[int] = set()  # than what is on disk
         self.locks = ExitStack()
         self.locked: set[Path] = set()
         self.last_epoch: list[tuple[Path, Checkpoint]] = []
+        self.best_written = -math.inf  # when
         self.damaged = False
 
     def on_restore(self, fit: Fit) -> None:
@@ -167,7 +174,9 @@ class RunWriter(Callback):
                     save_splits(self.folder / "data", data)
         self.runs = folders
         if fit.first and (self.damaged or (described and not self.resume)):
-            self._save(fit)  # a config cannot describe the weights that a network of your own starts with
+            self._save(
+                self._captured(fit)
+            )  # a config cannot describe the weights that a network of your own starts with
         self._keep_last_epoch(fit)
 
     def on_epoch_end(self, fit: Fit, row: Row) -> None:
@@ -181,19 +190,18 @@ class RunWriter(Callback):
                 run.append("output_times", output_time_rows(fit.epoch, validation))
         if len(self.runs) > 1:
             RunFolder(self.folder).append("metrics", [row])
-        if any(fit.improved):
-            self._note_best(fit)
-        if fit.epoch % (self.checkpoint_every or 1) == 0 or fit.epoch == fit.epochs or fit.finished:
-            self._save(fit)
-            fit.callbacks.call("on_checkpoint", fit)
         self._keep_last_epoch(fit)
+        self._note_best(fit)
+        if fit.epoch % (self.checkpoint_every or 1) == 0 or fit.epoch == fit.epochs or fit.finished:
+            self._save(self.last_epoch)
+            fit.callbacks.call("on_checkpoint", fit)
 
     def on_interrupt(self, fit: Fit, reason: BaseException) -> None:
         """Save what can be continued."""
         if not self.runs or not fit.first:
             return
         if isinstance(reason, Interrupted):
-            self._save(fit)
+            self._save(self._captured(fit))
         elif isinstance(reason, SubstrateError | DivergedError):
             self._write_best()
             for place, checkpoint in self.last_epoch:
@@ -231,30 +239,34 @@ class RunWriter(Callback):
             write_table(self.folder, self.results)
         self._draw()
 
-    def _save(self, fit: Fit) -> None:
+    def _save(self, found: Sequence[tuple[Path, Checkpoint]]) -> None:
         """Checkpoints of all networks, also the best ones that wait in memory; those that they replace are removed."""
         self._write_best()
-        found = self._captured(fit)
         for place, checkpoint in found:
             save_checkpoint(place, checkpoint)
         for place, _ in found:  # once all are there
             keep_only(place, "_batch_")
 
     def _note_best(self, fit: Fit) -> None:
-        """Write the networks with the highest accuracy so far.
+        """Note the networks that are the best so far; those with a higher accuracy are written about once a second.
 
         One that is better by its loss alone waits in memory for the next regular checkpoint: where all samples are
         classified correctly, that can be every epoch. After a crash in between, the repeated epochs find it again.
         """
-        for index, ((_, checkpoint), how) in enumerate(zip(self._captured(fit), fit.improved, strict=True)):
+        for index, ((_, checkpoint), how) in enumerate(zip(self.last_epoch, fit.improved, strict=False)):
             if how is not None:
                 self.best[index] = checkpoint
-        self._write_best([index for index, how in enumerate(fit.improved) if how == "accuracy"])
+            if how == "accuracy":
+                self.more_accurate.add(index)
+        if self.more_accurate and time.monotonic() - self.best_written >= _REST:
+            self._write_best(sorted(self.more_accurate))
+            self.best_written = time.monotonic()
 
     def _write_best(self, chosen: Sequence[int] | None = None) -> None:
         """Write the best networks that wait, by default all of them."""
         for index in list(self.best) if chosen is None else chosen:
             checkpoint = self.best.pop(index)
+            self.more_accurate.discard(index)
             place = place_of(self.runs[index].checkpoints, checkpoint, "best_")
             save_checkpoint(place, checkpoint)
             keep_only(place, "best_")

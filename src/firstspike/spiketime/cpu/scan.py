@@ -22,6 +22,7 @@ from firstspike.spiketime.cpu.crossing import (
     scaled_interval,
     solve,
 )
+from firstspike.spiketime.cpu.few import FEW, few_rows, scan_few, store_part16
 from firstspike.spiketime.cpu.pack import pack_tile
 from firstspike.spiketime.cpu.rows import (
     BOUND,
@@ -52,13 +53,12 @@ from firstspike.spiketime.cpu.vectors.simd import (
     select,
     splat,
     store,
-    store_some16,
     store_whole16,
     unowned,
     zeros,
 )
 
-_MANY, _SHORT = 48, 0.045  # inputs, and mean interval in units of the faster constant, for the fast scan
+_SHORT = 0.045  # mean interval in units of the faster constant for the fast scan of many inputs
 _LONG = 0.4  # interval that ends a segment there, likewise
 _PATIENCE = 32  # rows for which a single lane is followed
 _STEEP = 8.0  # thresholds by which the membrane may rise in one interval of the fast scan
@@ -238,20 +238,23 @@ def scan_samples(zero, times, packed, c, rows, ends, order, arrival, count, last
     inputs, outputs = times.shape[1], spikes.shape[1]
     samples = stop - first
     memory = (
-        np.empty(stride_of(inputs), times.dtype), np.zeros(samples, np.int32), np.zeros(samples, np.bool_),
+        np.empty(stride_of(inputs), times.dtype), np.zeros(samples, np.int32), np.zeros((2, samples), np.bool_),
         np.zeros((N_STATE + 2, TILE), times.dtype), np.empty((2, TILE), np.int32),
     )  # fmt: skip
     sorting = sort_scratch(times, inputs)
     scratch = unowned_scratch(sorting)
-    start, segments, fast = unowned(memory[0]), unowned(memory[1]), unowned(memory[2])
+    start, segments, fast, few = unowned(memory[0]), unowned(memory[1]), unowned(memory[2])[0], unowned(memory[2])[1]
     state, lane_last, places = unowned(memory[3]), unowned(memory[4])[0], unowned(memory[4])[1]
     lane_spikes, lane_slopes = state[N_STATE], state[N_STATE + 1]
     for b in range(first, stop):
         n = sort_row(times[b], order[b], arrival[b], scratch)
         count[b] = n
-        if n:
+        few[b - first] = n < FEW and c[PER_MEM] > 0
+        if n and few[b - first]:
+            few_rows(arrival[b], n, c, rows[b - first])
+        elif n:
             span = arrival[b, n - 1] - arrival[b, 0]
-            fast[b - first] = n >= _MANY and span * max(c[PER_MEM], c[PER_SYN]) < n * _SHORT
+            fast[b - first] = n >= FEW and span * max(c[PER_MEM], c[PER_SYN]) < n * _SHORT
             longest = _LONG / max(c[PER_MEM], c[PER_SYN]) if fast[b - first] else math.inf
             segments[b - first] = find_segments(arrival[b], n, c, longest, start, ends[b - first])
             forward_rows(arrival[b], n, c, fast[b - first], start, rows[b - first])
@@ -264,7 +267,15 @@ def scan_samples(zero, times, packed, c, rows, ends, order, arrival, count, last
             for lane in range(TILE):
                 lane_last[lane] = -1
             silent, left = every, every if count[b] else np.uint64(0)
-            if fast[at]:
+            if few[at]:
+                for begin in range(0, lanes if left else 0, 16):
+                    some = (every >> np.uint64(begin)) & np.uint64(0xFFFF)
+                    found = scan_few(
+                        packed[tile], order[b], arrival[b], count[b], rows[at], begin, some, c, state, lane_last
+                    )
+                    silent &= ~(found << np.uint64(begin))
+                left = np.uint64(0)
+            elif fast[at]:
                 silent, left = scan_fast(
                     zero, packed[tile], order[b], arrival[b], ends[at], segments[at], rows[at], every, c, state,
                     places, lane_last,
@@ -286,8 +297,8 @@ def scan_samples(zero, times, packed, c, rows, ends, order, arrival, count, last
             solve(zero, state, every & ~silent, c, lane_spikes, lane_slopes)
             for begin in range(0, lanes, 16):
                 at, filled = tile * TILE + begin, every >> np.uint64(begin)
-                store_some16(filled, spikes[b], at, load16(lane_spikes, begin))
-                store_some16(filled, slope[b], at, load16(lane_slopes, begin))
+                store_part16(filled, spikes[b], at, load16(lane_spikes, begin))
+                store_part16(filled, slope[b], at, load16(lane_slopes, begin))
             for lane in range(lanes):
                 last[b, tile * TILE + lane] = lane_last[lane]
     keep(memory)

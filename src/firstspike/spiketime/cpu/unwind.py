@@ -16,6 +16,7 @@ from firstspike.spiketime.cpu.adjoint import (
 )
 from firstspike.spiketime.cpu.constants import N_CONSTANTS, PER_SYN
 from firstspike.spiketime.cpu.crossing import NARROW, TILE
+from firstspike.spiketime.cpu.few import FEW, few_rows_back, load_part16, sum_few, unwind_few
 from firstspike.spiketime.cpu.pack import pack_tile, units_of_tile, unpack_tile
 from firstspike.spiketime.cpu.rows import FAST, backward_rows, find_segments, stride_of
 from firstspike.spiketime.cpu.runtime.arguments import Layout
@@ -23,21 +24,26 @@ from firstspike.spiketime.cpu.runtime.cache import c_function, kept_on_disk
 from firstspike.spiketime.cpu.runtime.compiling import jit
 from firstspike.spiketime.cpu.runtime.parallel import PHASE, SIGNATURE, TASKS, next_task
 from firstspike.spiketime.cpu.sort import sort_row, sort_scratch, unowned_scratch
-from firstspike.spiketime.cpu.vectors.simd import keep, load_some16, store, unowned, zeros
+from firstspike.spiketime.cpu.vectors.simd import keep, store, unowned, zeros
 
 SAMPLES = 16  # of one task, where samples are worked on by themselves
 
 
 @jit
 def prepare_samples(times, order, arrival, count, ends, segments, rows, c, sorts, first, stop):
-    """Sorting, where no forward pass did it, and the rows of the samples from ``first`` to ``stop``."""
+    """Sorting, where no forward pass did it, and the rows of the samples from ``first`` to ``stop``.
+
+    A sample without segments has few inputs.
+    """
     sorting, memory = sort_scratch(times, times.shape[1]), np.empty(stride_of(times.shape[1]), times.dtype)
     scratch, start = unowned_scratch(sorting), unowned(memory)
     for b in range(first, stop):
         if sorts:
             count[b] = sort_row(times[b], order[b], arrival[b], scratch)
         segments[b] = 0
-        if count[b]:
+        if 0 < count[b] < FEW and not sorts:
+            few_rows_back(arrival[b], count[b], c, rows[b])
+        elif count[b]:
             segments[b] = find_segments(arrival[b], count[b], c, math.inf, start, ends[b])
             backward_rows(arrival[b], count[b], c, start, rows[b])
     keep(sorting)
@@ -75,10 +81,10 @@ def unwind_tiles(
     outputs = spikes.shape[1]
     memory = (
         np.zeros((N_LANES, TILE), grad.dtype), np.empty(256, grad.dtype), np.zeros(rows.shape[2], np.uint64),
-        np.zeros((6, TILE), grad.dtype), np.empty((2, TILE), np.int32),
+        np.zeros((6, TILE), grad.dtype), np.empty((2, TILE), np.int32), np.zeros(FEW * 16, grad.dtype),
     )  # fmt: skip
     lanes, sums, joins = unowned(memory[0]), unowned(memory[1]), unowned(memory[2])
-    given, whole = unowned(memory[3]), unowned(memory[4])
+    given, whole, few_sums = unowned(memory[3]), unowned(memory[4]), unowned(memory[5])
     total, lane_grad, lane_spikes, lane_slope = given[0], given[1], given[2], given[3]
     lane_unit, lane_level, lane_last, places = given[4], given[5], whole[0], whole[1]
     if wants_times:
@@ -101,6 +107,16 @@ def unwind_tiles(
             if n == 0:
                 continue
             at, weights = slice(begin, end), packed[tile]
+            if segments[b] == 0:
+                for lane in range(0, end - begin, 16):
+                    unwind_few(
+                        weights, order[b], arrival[b], n, rows[b], begin, lane,
+                        (every >> np.uint64(lane)) & np.uint64(0xFFFF), grad[b], spikes[b], slope[b], last[b], places,
+                        lane_unit, lane_level, c, bound, total, few_sums, by_weight[tile], wants_weight, wants_times,
+                    )  # fmt: skip
+                if wants_times:
+                    sum_few(few_sums, n, by_times[b])
+                continue
             if observes:
                 observe_tile(
                     zero, weights, order[b], arrival[b], n, ends[b], segments[b], rows[b], spikes[b, at], lane_level, c,
@@ -108,9 +124,9 @@ def unwind_tiles(
                 )  # fmt: skip
             for lane in range(0, end - begin, 16):
                 filled = every >> np.uint64(lane)
-                store(lane_grad, lane, load_some16(filled, grad[b], begin + lane))
-                store(lane_spikes, lane, load_some16(filled, spikes[b], begin + lane))
-                store(lane_slope, lane, load_some16(filled, slope[b], begin + lane))
+                store(lane_grad, lane, load_part16(filled, grad[b], begin + lane))
+                store(lane_spikes, lane, load_part16(filled, spikes[b], begin + lane))
+                store(lane_slope, lane, load_part16(filled, slope[b], begin + lane))
             for lane in range(end - begin):
                 lane_last[lane] = last[b, begin + lane]
             top, dropped = prepare(

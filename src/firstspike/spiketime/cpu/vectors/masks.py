@@ -1,14 +1,18 @@
-"""Which lanes of a long vector are still at work, kept in mask registers.
+"""Which lanes of a long vector are still at work.
 
 A ``Mask`` holds a vector's lanes in parts of 16, each an LLVM value of its own: as one value, or as an integer, the
-parts would be joined and cut again at every use. A masked update of a vector costs no more than an unmasked one where
-the machine has mask registers.
+parts would be joined and cut again at every use. Where the machine has mask registers (AVX-512) a lane is a bit there,
+and a masked update of a vector costs no more than an unmasked one. Elsewhere it is the sign of an integer as wide as
+the numbers, as machines without such registers compare and select: bits would be packed and unpacked at every use.
 """
 
 # mypy: disable-error-code="no-untyped-def"
+from functools import lru_cache
+
 from llvmlite import ir
 from numba.core import cgutils, types
 from numba.core.datamodel import models
+from numba.core.registry import cpu_target
 from numba.extending import intrinsic, register_model
 
 from firstspike.spiketime.cpu.vectors.simd import shuffle
@@ -16,19 +20,39 @@ from firstspike.spiketime.cpu.vectors.simd import shuffle
 _PART = 16
 
 
-class MaskType(types.Type):
-    """Numba's type of a mask of so many lanes."""
+@lru_cache(maxsize=1)
+def _has_registers() -> bool:
+    """Whether kernels are compiled for a machine with mask registers."""
+    _, name, features = cpu_target.target_context.codegen().magic_tuple()
+    return "+avx512f" in features if features else "avx512" in name
 
-    def __init__(self, lanes: int) -> None:
-        self.lanes = lanes
-        super().__init__(name=f"Mask({lanes})")
+
+class MaskType(types.Type):
+    """Numba's type of a mask of so many lanes, for numbers of so many bits."""
+
+    def __init__(self, lanes: int, bits: int) -> None:
+        self.lanes, self.bits = lanes, 1 if _has_registers() else bits
+        super().__init__(name=f"Mask({lanes}, {self.bits})")
+
+    @property
+    def part(self) -> ir.VectorType:
+        """LLVM's type of 16 lanes."""
+        return ir.VectorType(ir.IntType(self.bits), _PART)
 
 
 @register_model(MaskType)
 class _MaskModel(models.PrimitiveModel):
     def __init__(self, dmm, fe_type: MaskType) -> None:
-        part = ir.VectorType(ir.IntType(1), _PART)
-        super().__init__(dmm, fe_type, ir.LiteralStructType([part] * (fe_type.lanes // _PART)))
+        super().__init__(dmm, fe_type, ir.LiteralStructType([fe_type.part] * (fe_type.lanes // _PART)))
+
+
+def _kept(builder, truth, mask: MaskType):
+    """A part of a mask from LLVM's truth values."""
+    return truth if mask.bits == 1 else builder.sext(truth, mask.part)
+
+
+def _truth(builder, part, mask: MaskType):
+    return part if mask.bits == 1 else builder.icmp_signed("<", part, ir.Constant(mask.part, None))
 
 
 def _parts(builder, x, lanes: int):
@@ -40,6 +64,7 @@ def _parts(builder, x, lanes: int):
 @intrinsic
 def mask_of(typingctx, zero, bits):
     """The mask of the lanes whose bits are set, for vectors like ``zero``."""
+    mask = MaskType(zero.lanes, zero.dtype.bitwidth)
 
     def codegen(context, builder, sig, args):
         words = [
@@ -47,9 +72,9 @@ def mask_of(typingctx, zero, bits):
             for i in range(0, zero.lanes, _PART)
         ]
         parts = [builder.bitcast(word, ir.VectorType(ir.IntType(1), _PART)) for word in words]
-        return cgutils.make_anonymous_struct(builder, parts)
+        return cgutils.make_anonymous_struct(builder, [_kept(builder, part, mask) for part in parts])
 
-    return MaskType(zero.lanes)(zero, types.uint64), codegen
+    return mask(zero, types.uint64), codegen
 
 
 @intrinsic
@@ -59,7 +84,7 @@ def bits_of(typingctx, mask):
     def codegen(context, builder, sig, args):
         total = ir.IntType(64)(0)
         for i, part in enumerate(_parts(builder, args[0], mask.lanes)):
-            word = builder.zext(builder.bitcast(part, ir.IntType(_PART)), ir.IntType(64))
+            word = builder.zext(builder.bitcast(_truth(builder, part, mask), ir.IntType(_PART)), ir.IntType(64))
             total = builder.or_(total, builder.shl(word, ir.IntType(64)(_PART * i)))
         return total
 
@@ -74,7 +99,8 @@ def any_of(typingctx, mask):
         first, *rest = _parts(builder, args[0], mask.lanes)
         for part in rest:
             first = builder.or_(first, part)
-        return builder.icmp_unsigned("!=", builder.bitcast(first, ir.IntType(_PART)), ir.IntType(_PART)(0))
+        bits = builder.bitcast(_truth(builder, first, mask), ir.IntType(_PART))
+        return builder.icmp_unsigned("!=", bits, ir.IntType(_PART)(0))
 
     return types.boolean(mask), codegen
 
@@ -85,7 +111,7 @@ def where_below(typingctx, mask, x, bound):
 
     def codegen(context, builder, sig, args):
         parts = [
-            builder.and_(m, builder.fcmp_ordered("<", a, b))
+            builder.and_(m, _kept(builder, builder.fcmp_ordered("<", a, b), mask))
             for m, a, b in zip(*(_parts(builder, value, mask.lanes) for value in args), strict=True)
         ]
         return cgutils.make_anonymous_struct(builder, parts)
@@ -106,7 +132,7 @@ def update(typingctx, mask, new, old):
 
     def codegen(context, builder, sig, args):
         parts = [
-            builder.select(m, a, b)
+            builder.select(_truth(builder, m, mask), a, b)
             for m, a, b in zip(*(_parts(builder, value, mask.lanes) for value in args), strict=True)
         ]
         return _joined(builder, parts)

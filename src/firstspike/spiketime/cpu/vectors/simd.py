@@ -1,7 +1,7 @@
 """A SIMD vector for Numba: LLVM keeps it in registers, and splits it where the machine's are narrower.
 
 ``Vec(dtype, lanes)`` exists only inside compiled functions. ``+ - * /`` work lane by lane, also with a number;
-``>= > <`` give the lanes where they hold as the bits of an integer. LLVM does not promote small arrays to registers,
+``>= > < ==`` give the lanes where they hold as the bits of an integer. LLVM does not promote small arrays to registers,
 and its checks whether arrays overlap cost more than the arithmetic in the loops here: hence a type of its own.
 """
 
@@ -94,6 +94,7 @@ _binary(operator.truediv, lambda b, x, y: b.fdiv(x, y))
 _binary(operator.ge, lambda b, x, y: b.fcmp_ordered(">=", x, y), compares=True)
 _binary(operator.gt, lambda b, x, y: b.fcmp_ordered(">", x, y), compares=True)
 _binary(operator.lt, lambda b, x, y: b.fcmp_ordered("<", x, y), compares=True)
+_binary(operator.eq, lambda b, x, y: b.fcmp_ordered("==", x, y), compares=True)
 
 
 def _vec_of(*args):

@@ -1,0 +1,217 @@
+"""Both passes of samples with few inputs: 16 neurons at a time, whose states stay in registers.
+
+Intervals between few inputs are long: in most of them some neuron fires, so that a test which lets most intervals pass,
+as in ``scan``, would only come on top of the exact one. Here every interval gets the exact test, without a branch for a
+neuron that fires: its state stays as it was before. States are those of scale 1, with three coefficients an interval.
+"""
+
+# mypy: disable-error-code="no-untyped-def"
+import math
+
+import numpy as np
+
+from firstspike.spiketime.cpu.constants import FAR, HEIGHT, PER_MEM, PER_SYN, RATIO
+from firstspike.spiketime.cpu.crossing import (
+    CURRENT,
+    ENOUGH,
+    LIMIT,
+    SINCE,
+    TILE,
+    UNTIL,
+    VOLTAGE,
+    peaks_of,
+    responses,
+)
+from firstspike.spiketime.cpu.rows import PAD
+from firstspike.spiketime.cpu.runtime.compiling import inlined
+from firstspike.spiketime.cpu.vectors.lanes import sum_rows16
+from firstspike.spiketime.cpu.vectors.masks import bits_of, mask_of, update
+from firstspike.spiketime.cpu.vectors.simd import (
+    absolute,
+    fill16,
+    fma,
+    gather16,
+    load16,
+    load_some16,
+    load_whole16,
+    maximum,
+    minimum,
+    select,
+    store,
+    store_some16,
+    store_whole16,
+)
+
+FEW = 48  # inputs that are too many
+_SYN, _RISE, _MEM, _FALL = range(4)  # exp(-D/tau_syn), kappa(D), exp(-D/tau_mem) and what tells whether V falls at D
+_ONE, _BACK, _SLOW, _FAST = range(4)  # backward: 1, which gradients are scaled with; kappa(D), the two exponentials
+_WHOLE = np.uint64(0xFFFF)
+
+
+@inlined
+def few_rows(arrival, n, c, rows):
+    """Fill the coefficients of the interval after each input; the last one ends with V = 0."""
+    stride = rows.shape[1]
+    for k in range(n, n + PAD):
+        arrival[k] = arrival[n - 1]
+    for k in range(0, n, 16):
+        wait = load16(arrival, k + 1) - load16(arrival, k)
+        mem, syn, rise = responses(wait, c)
+        store(rows, _SYN * stride + k, syn)
+        store(rows, _RISE * stride + k, rise)
+        store(rows, _MEM * stride + k, mem)
+        store(rows, _FALL * stride + k, select(wait > c[FAR], fill16(rows, -1.0), syn * ENOUGH))
+    rows[_RISE, n - 1] = rows[_MEM, n - 1] = 0
+    rows[_FALL, n - 1] = -1
+
+
+@inlined
+def scan_few(packed, order, arrival, n, rows, first, bits, c, state, last):
+    """Scan one sample with 16 neurons of a tile from lane ``first`` on; returns those of ``bits`` that fire.
+
+    Notes what ``crossing.solve`` needs in ``state``, and the rows of their last causal inputs in ``last``.
+    """
+    none = fill16(rows, 0.0)
+    voltage = current = since = until = limit = place = none
+    working, decay, silent = mask_of(none, bits), 0.0, bits
+    for k in range(n):
+        weight = load16(packed, np.intp(order[k]) * TILE + first)
+        current = update(working, fma(current, fill16(rows, decay), weight), current)
+        decay = rows[_SYN, k]
+        endless = k == n - 1
+        if rows[_RISE, k] == 0 and not endless:
+            continue  # the next input arrives at the same time
+        end = fma(voltage, fill16(rows, rows[_MEM, k]), current * rows[_RISE, k])
+        crosses = (end >= 1.0) & silent
+        # where V follows the current closely, rounding decides whether it falls at the end: the time of the peak tells
+        peaks = (current > voltage * c[RATIO]) & (end * c[RATIO] > current * rows[_FALL, k]) & silent & ~crosses
+        peaks &= fma(current, fill16(rows, c[HEIGHT]), maximum(voltage, 0.0)) >= ENOUGH
+        duration = math.inf if endless else arrival[k + 1] - arrival[k]
+        latest = fill16(rows, duration)
+        if peaks:
+            time, height = peaks_of(voltage, current, c)
+            peaks &= (height >= 1.0) & (duration >= time)
+            latest = select(peaks, minimum(time, duration), latest)
+        fired = crosses | peaks
+        limit = select(fired, latest, limit)
+        since = select(fired, fill16(rows, arrival[k]), since)
+        until = select(fired, fill16(rows, math.inf if endless else arrival[k + 1]), until)
+        place = select(fired, fill16(rows, float(k)), place)
+        silent &= ~fired
+        working = mask_of(none, silent)
+        voltage = update(working, end, voltage)
+        if not silent:
+            break
+    found = bits & ~silent
+    store(state, VOLTAGE * TILE + first, voltage)
+    store(state, CURRENT * TILE + first, current)
+    store(state, LIMIT * TILE + first, limit)
+    store(state, SINCE * TILE + first, since)
+    store(state, UNTIL * TILE + first, until)
+    store_whole16(found, last, first, place)
+    return found
+
+
+@inlined
+def few_rows_back(arrival, n, c, rows):
+    """Fill the coefficients of the backward pass, as ``few_rows``."""
+    stride = rows.shape[1]
+    for k in range(n, n + PAD):
+        arrival[k] = arrival[n - 1]
+    for k in range(0, n, 16):
+        mem, syn, rise = responses(load16(arrival, k + 1) - load16(arrival, k), c)
+        slow, fast = (mem, syn) if c[PER_MEM] <= c[PER_SYN] else (syn, mem)
+        store(rows, _ONE * stride + k, fill16(rows, 1.0))
+        store(rows, _BACK * stride + k, rise)
+        store(rows, _SLOW * stride + k, slow)
+        store(rows, _FAST * stride + k, fast)
+
+
+@inlined
+def unwind_few(
+    packed, order, arrival, n, rows, begin, first, bits, grad, spikes, slope, last, places, unit, level, c, bound, total,
+    sums, by_weight, wants_weight, wants_times,
+):  # fmt: skip
+    """The backward pass of one sample for 16 neurons of a tile, from lane ``first`` on: ``bits`` of them.
+
+    The tile's first neuron is ``begin``. Adds to ``total`` the scales, to ``sums (inputs, 16)`` the terms of the
+    gradients by times, and to ``by_weight``. See ``adjoint``; here C and E have scale 1.
+    """
+    none, at = fill16(rows, 0.0), begin + first
+    steep = load_part16(bits, slope, at) * load16(level, first)
+    store_whole16(_WHOLE, places, 0, none)
+    for lane in range(0 if bits == _WHOLE else 16):
+        places[lane] = last[at + lane] if bits >> np.uint64(lane) & np.uint64(1) else -1
+    joins = load_whole16(rows, last, at) if bits == _WHOLE else load_whole16(rows, places, 0)
+    spiked = (joins >= 0.0) & (steep > 0.0)
+    scale = select(spiked, load_part16(bits, grad, at) / steep, none)
+    store(total, first, load16(total, first) + scale)
+    spiked &= (scale > 0.0) | (scale < 0.0) | ~(scale >= scale)  # without a gradient there is nothing to do
+    if not spiked:
+        return
+    joins = select(spiked, joins, -1.0)
+    store_whole16(_WHOLE, places, 0, maximum(joins, 0.0))
+    wait = select(spiked, load_part16(bits, spikes, at) - gather16(arrival, 0, places, 0), none)
+    mem, syn, response = responses(wait, c)
+    response = response * scale
+    decay = (syn if c[PER_MEM] <= c[PER_SYN] else mem) * scale
+    top = n - 1
+    while not joins >= float(top):
+        top -= 1
+    allowed = load16(unit, first) * bound
+    kept, size = spiked, absolute(scale)
+    if (size * c[HEIGHT] > allowed) & spiked and wants_weight:
+        kept &= ~(largest_few(rows, joins, top, response, decay) > allowed)
+    keeps, leak = mask_of(none, kept), -min(c[RATIO], 1.0)
+    value = faster = none
+    for k in range(top, -1, -1):
+        here = joins == float(k)
+        value, faster = select(here, response, value), select(here, decay, faster)
+        row = np.intp(order[k]) * TILE + first
+        if wants_weight:
+            store(by_weight, row, load16(by_weight, row) + update(keeps, value, none))
+        if wants_times:
+            terms = load16(packed, row) * fma(value, fill16(rows, leak), faster)
+            store(sums, k * 16, load16(sums, k * 16) + terms)
+        if k > 0:
+            value = fma(value, fill16(rows, rows[_SLOW, k - 1]), faster * rows[_BACK, k - 1])
+            faster = faster * rows[_FAST, k - 1]
+
+
+@inlined
+def largest_few(rows, joins, top, response, decay):
+    """Largest magnitude of the gradients by weights of 16 neurons."""
+    value = faster = most = fill16(rows, 0.0)
+    for k in range(top, -1, -1):
+        here = joins == float(k)
+        value, faster = select(here, response, value), select(here, decay, faster)
+        most = maximum(most, absolute(value))
+        if k > 0:
+            value = fma(value, fill16(rows, rows[_SLOW, k - 1]), faster * rows[_BACK, k - 1])
+            faster = faster * rows[_FAST, k - 1]
+    return most
+
+
+@inlined
+def sum_few(sums, n, by_times):
+    """Add the sums of the first n rows of ``sums`` to ``by_times``, and set them to 0."""
+    none = fill16(sums, 0.0)
+    for k in range(0, n, 16):
+        store(by_times, k, load16(by_times, k) + sum_rows16(sums, k * 16))
+    for k in range(n):
+        store(sums, k * 16, none)
+
+
+@inlined
+def load_part16(bits, array, index):
+    """16 numbers, or those of ``bits`` and 0 where there are fewer."""
+    return load16(array, index) if bits & _WHOLE == _WHOLE else load_some16(bits, array, index)
+
+
+@inlined
+def store_part16(bits, array, index, x):
+    """Write 16 numbers, or those of ``bits`` where there are fewer."""
+    if bits & _WHOLE == _WHOLE:
+        store(array, index, x)
+    else:
+        store_some16(bits, array, index, x)
