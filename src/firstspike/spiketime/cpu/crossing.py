@@ -58,6 +58,12 @@ _MAX_STEPS = 60
 _LATE = -0.95
 
 
+
+def lanes_for(outputs: int) -> int:
+    """How many lanes of a tile are worked on: so few where there are no more neurons."""
+    return next((lanes for lanes in (16, NARROW) if outputs <= lanes), TILE)
+
+
 @jit
 def scaled_interval(zero, state, last, k, active, arrival, c, syn, rise, mem, level, mem_end, level_end):
     """The test of a row inside a segment; see ``_test`` and ``rows``."""

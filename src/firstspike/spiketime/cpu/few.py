@@ -25,7 +25,7 @@ from firstspike.spiketime.cpu.crossing import (
 from firstspike.spiketime.cpu.rows import PAD
 from firstspike.spiketime.cpu.runtime.compiling import inlined
 from firstspike.spiketime.cpu.vectors.lanes import sum_rows16
-from firstspike.spiketime.cpu.vectors.masks import bits_of, mask_of, update
+from firstspike.spiketime.cpu.vectors.masks import mask_of, update
 from firstspike.spiketime.cpu.vectors.simd import (
     absolute,
     fill16,
@@ -129,8 +129,8 @@ def few_rows_back(arrival, n, c, rows):
 
 @inlined
 def unwind_few(
-    packed, order, arrival, n, rows, begin, first, bits, grad, spikes, slope, last, places, unit, level, c, bound, total,
-    sums, by_weight, wants_weight, wants_times,
+    packed, order, arrival, n, rows, begin, first, bits, grad, spikes, slope, last, places, unit, level, c, bound,
+    total, sums, by_weight, wants_weight, wants_times,
 ):  # fmt: skip
     """The backward pass of one sample for 16 neurons of a tile, from lane ``first`` on: ``bits`` of them.
 
@@ -139,7 +139,6 @@ def unwind_few(
     """
     none, at = fill16(rows, 0.0), begin + first
     steep = load_part16(bits, slope, at) * load16(level, first)
-    store_whole16(_WHOLE, places, 0, none)
     for lane in range(0 if bits == _WHOLE else 16):
         places[lane] = last[at + lane] if bits >> np.uint64(lane) & np.uint64(1) else -1
     joins = load_whole16(rows, last, at) if bits == _WHOLE else load_whole16(rows, places, 0)

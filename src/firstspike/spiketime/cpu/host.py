@@ -12,7 +12,7 @@ from torch import Tensor
 
 from firstspike.spiketime.backend import Arguments, Gradients, Needs, Result
 from firstspike.spiketime.cpu.constants import N_CONSTANTS, constants_array
-from firstspike.spiketime.cpu.crossing import NARROW, TILE
+from firstspike.spiketime.cpu.crossing import TILE, lanes_for
 from firstspike.spiketime.cpu.per_neuron.host import backward_per_neuron, forward_per_neuron, name_of
 from firstspike.spiketime.cpu.rows import N_BACKWARD, N_FORWARD, PAD
 from firstspike.spiketime.cpu.runtime.parallel import is_small, run, threads_for, work_of
@@ -77,7 +77,7 @@ def _forward(given: Arguments, spikes: Tensor) -> tuple[Tensor, ...]:
         "count": count, "last": last, "slope": slope, "spikes": spikes,
     })  # fmt: skip
     phases = ensemble * sizes["tiles"], ensemble * -(-batch // block)
-    run(forward_kernel(dtype, outputs <= NARROW), phases, numbers, threads)
+    run(forward_kernel(dtype, lanes_for(outputs)), phases, numbers, threads)
     return saved
 
 
@@ -113,7 +113,7 @@ def _shared(grad: Tensor, result: Result, given: Arguments, max_weight_grad: flo
         ensemble * (tiles + (blocks if needs.times else 0)),
     )
     threads = threads_for(work_of(ensemble * batch, inputs, outputs))
-    run(backward_kernel(dtype, outputs <= NARROW), phases, BACKWARD.fill(dtype, sizes, arrays), threads)
+    run(backward_kernel(dtype, lanes_for(outputs)), phases, BACKWARD.fill(dtype, sizes, arrays), threads)
     return Gradients(by_times, by_weight, by_threshold, None)
 
 

@@ -11,7 +11,6 @@ from firstspike.spiketime.cpu.crossing import (
     ENOUGH,
     LIMIT,
     N_STATE,
-    NARROW,
     NOW_CURRENT,
     NOW_VOLTAGE,
     SINCE,
@@ -325,11 +324,11 @@ _TAKEN = FORWARD.place("taken")
 
 
 @kept_on_disk
-def forward_kernel(dtype: str, narrow: bool):
-    """The kernel (see ``runtime.parallel``) for one dtype, and for few neurons or more; compiled at the first call."""
-    lanes, read = NARROW if narrow else TILE, FORWARD.reader(dtype)
+def forward_kernel(dtype: str, lanes: int):
+    """The kernel (see ``runtime.parallel``) for one dtype, and for that many lanes, see ``lanes_for``; compiled at the first call."""
+    read = FORWARD.reader(dtype)
 
-    @c_function(SIGNATURE, dtype, narrow)
+    @c_function(SIGNATURE, dtype, lanes)
     def kernel(a):
         g = read(a)
         blocks = (g.batch + g.block - 1) // g.block

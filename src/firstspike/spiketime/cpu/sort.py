@@ -15,10 +15,10 @@ from numba.extending import overload
 from firstspike.spiketime.cpu.runtime.compiling import jit
 from firstspike.spiketime.cpu.vectors.lanes import sort_pairs16
 from firstspike.spiketime.cpu.vectors.simd import (
-    fill64,
+    fill32,
     highest,
     load16,
-    load64,
+    load32,
     lowest,
     maximum,
     minimum,
@@ -110,10 +110,10 @@ def _rank_sort(times, order, arrival, numbers, places, n):
     keys, ranks, kept, free = numbers[0], numbers[1], places[0], places[1]
     for k in range(n):
         keys[k], kept[k], free[k] = times[order[k]], order[k], k
-    for k in range(n, (n + 63) // 64 * 64):
+    for k in range(n, (n + 31) // 32 * 32):
         keys[k] = math.inf
-    for begin in range(0, n, 64):
-        these, rank = load64(keys, begin), fill64(keys, 0.0)
+    for begin in range(0, n, 32):
+        these, rank = load32(keys, begin), fill32(keys, 0.0)
         for k in range(n):
             rank = select(these > keys[k], rank + 1.0, rank)
         store(ranks, begin, rank)

@@ -15,7 +15,7 @@ from firstspike.spiketime.cpu.adjoint import (
     unwind_tile,
 )
 from firstspike.spiketime.cpu.constants import N_CONSTANTS, PER_SYN
-from firstspike.spiketime.cpu.crossing import NARROW, TILE
+from firstspike.spiketime.cpu.crossing import TILE
 from firstspike.spiketime.cpu.few import FEW, few_rows_back, load_part16, sum_few, unwind_few
 from firstspike.spiketime.cpu.pack import pack_tile, units_of_tile, unpack_tile
 from firstspike.spiketime.cpu.rows import FAST, backward_rows, find_segments, stride_of
@@ -199,11 +199,11 @@ BACKWARD = Layout(
 
 
 @kept_on_disk
-def backward_kernel(dtype: str, narrow: bool):
-    """The kernel (see ``runtime.parallel``) for one dtype, and for few neurons or more; compiled at the first call."""
-    lanes, read = NARROW if narrow else TILE, BACKWARD.reader(dtype)
+def backward_kernel(dtype: str, lanes: int):
+    """The kernel (see ``runtime.parallel``) for one dtype, and for that many lanes, see ``lanes_for``; compiled at the first call."""
+    read = BACKWARD.reader(dtype)
 
-    @c_function(SIGNATURE, dtype, narrow)
+    @c_function(SIGNATURE, dtype, lanes)
     def kernel(a):
         g = read(a)
         blocks, observes = (g.batch + SAMPLES - 1) // SAMPLES, g.observes != 0

@@ -68,5 +68,8 @@ def jit(function: Callable[..., Any]) -> Any:
 
 
 def inlined(function: Callable[..., Any]) -> Any:
-    """``jit`` for what is called often: a call copies seven numbers for each array that it is given."""
-    return numba.njit(**_OPTIONS, forceinline=True)(function)
+    """``jit`` for what is called often: a call copies seven numbers for each array that it is given.
+
+    The function must not make arrays: without numba's count of references it cannot.
+    """
+    return numba.njit(**_OPTIONS, forceinline=True, _nrt=False)(function)

@@ -224,7 +224,6 @@ def _loader(lanes: int):
 
 load16 = _loader(16)  # lanes from a flat index into a contiguous array on
 load32 = _loader(32)
-load64 = _loader(64)
 
 
 @intrinsic
@@ -379,7 +378,6 @@ def _filler(lanes: int):
 
 fill16 = _filler(16)  # lanes of one number, in the dtype of an array
 fill32 = _filler(32)
-fill64 = _filler(64)
 
 
 def shuffle(builder, a, b, lanes):
