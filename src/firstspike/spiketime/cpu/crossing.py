@@ -58,7 +58,6 @@ _MAX_STEPS = 60
 _LATE = -0.95
 
 
-
 def lanes_for(outputs: int) -> int:
     """How many lanes of a tile are worked on: so few where there are no more neurons."""
     return next((lanes for lanes in (16, NARROW) if outputs <= lanes), TILE)

@@ -325,7 +325,7 @@ _TAKEN = FORWARD.place("taken")
 
 @kept_on_disk
 def forward_kernel(dtype: str, lanes: int):
-    """The kernel (see ``runtime.parallel``) for one dtype, and for that many lanes, see ``lanes_for``; compiled at the first call."""
+    """The kernel (see ``runtime.parallel``) for one dtype and number of lanes; compiled at the first call."""
     read = FORWARD.reader(dtype)
 
     @c_function(SIGNATURE, dtype, lanes)

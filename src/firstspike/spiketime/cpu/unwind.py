@@ -200,7 +200,7 @@ BACKWARD = Layout(
 
 @kept_on_disk
 def backward_kernel(dtype: str, lanes: int):
-    """The kernel (see ``runtime.parallel``) for one dtype, and for that many lanes, see ``lanes_for``; compiled at the first call."""
+    """The kernel (see ``runtime.parallel``) for one dtype and number of lanes; compiled at the first call."""
     read = BACKWARD.reader(dtype)
 
     @c_function(SIGNATURE, dtype, lanes)

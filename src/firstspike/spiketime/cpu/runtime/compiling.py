@@ -60,6 +60,7 @@ class _PartCompiler(CompilerBase):
 _OPTIONS: dict[str, Any] = {
     "error_model": "numpy", "no_cpython_wrapper": True, "no_cfunc_wrapper": True, "pipeline_class": _PartCompiler,
 }  # fmt: skip
+_INLINED: dict[str, Any] = {**_OPTIONS, "forceinline": True, "_nrt": False}
 
 
 def jit(function: Callable[..., Any]) -> Any:
@@ -72,4 +73,4 @@ def inlined(function: Callable[..., Any]) -> Any:
 
     The function must not make arrays: without numba's count of references it cannot.
     """
-    return numba.njit(**_OPTIONS, forceinline=True, _nrt=False)(function)
+    return numba.njit(**_INLINED)(function)
