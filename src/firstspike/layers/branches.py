@@ -149,10 +149,10 @@ class Concatenate(Branch):
         inputs: what the last layer gives: a number, or an image ``(channels, height, width)``.
         over: number of layers that are passed over: 2 takes what entered two layers earlier.
         skipped: number or image that is carried past them; by default it is like the inputs.
-        delay: of the spikes that are carried past, in the unit of the times: a rule for delays that learn, one for each
-            input or channel; a number for a fixed delay, 0 for none. By default they learn, without an upper bound,
-            from 0 or, after ``start_firing_`` (always in a config), from the delay with which these spikes come with
-            those of the last layer.
+        delay: delay of the spikes that are carried past, in the unit of the times: a rule for delays that learn, one
+            for each input or channel; a number for a fixed delay, 0 for none. By default they learn, without an upper
+            bound, from 0 or, after ``start_firing_`` (always in a config), from the delay with which these spikes come
+            with those of the last layer.
         generator: source of the initial values; torch's global one by default.
         device: as in torch.
         dtype: as in torch.
@@ -187,7 +187,7 @@ class Earliest(Branch):
         inputs: see ``Concatenate``, as all that follows.
         over: number of layers that are passed over.
         skipped: number or image that is carried past them: with as many channels as the inputs.
-        delay: of the spikes that are carried past.
+        delay: delay of the spikes that are carried past.
         generator: source of the initial values.
         device: as in torch.
         dtype: as in torch.

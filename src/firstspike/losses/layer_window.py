@@ -25,7 +25,7 @@ class LayerWindow(nn.Module):
 
     Args:
         alpha: strength.
-        start: of the window, in ``tau_syn`` after the mean input; it may be negative.
+        start: start of the window, in ``tau_syn`` after the mean input; it may be negative.
         stop: end of the window, in ``tau_syn`` after the mean input.
         tau_syn: synaptic time constant, in the unit of the times.
 
