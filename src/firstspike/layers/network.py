@@ -130,7 +130,9 @@ class Network(nn.Sequential):
     def forward(self, times: Float[Tensor, "*batch inputs"]) -> Float[Tensor, "*batch outputs"]:
         """What the last layer gives: first spike times, trains or the values of a readout."""
         entered = [self.flat(times)]
-        kept = 1 + max(map(over, self), default=0)
+        kept = 1
+        for layer in self:  # torch.compile takes no max over an iterator
+            kept = max(kept, 1 + over(layer))
         for layer in self:
             entered = [*entered, applied(layer, entered)][-kept:]  # what no layer will need is free to go
         out = entered[-1]
