@@ -22,8 +22,8 @@ _ROWS_AT_ONCE = 1 << 20  # bytes of a task's samples beside a tile of weights
 _MAX_BLOCK = 32
 _MEMORY = 1 << 27  # bytes of a backward pass beside its results
 _SAVED = (
-    "order", "source", "arrival", "starts", "count", "found", "places", "moments", "slopes", "upto", "counts", "held",
-    "holds",
+    "order", "source", "arrival", "starts", "count", "found", "places", "moments", "slopes", "upto", "full", "counts",
+    "held", "holds",
 )  # fmt: skip
 
 
@@ -80,7 +80,8 @@ def _forward(given: Arguments, holds: bool, entries: int) -> tuple[Result, bool]
     saved |= {"starts": memory(windows + 1, dtype=torch.int32), "count": memory(windows, dtype=torch.int32)}
     saved |= {name: memory(tiles, entries * TILE, dtype=torch.int32) for name in ("found", "places")}
     saved |= {name: memory(tiles, entries * TILE) for name in ("moments", "slopes")}
-    saved |= {"upto": memory(tiles, windows + 1, dtype=torch.int32), "counts": memory(outputs, dtype=torch.int32)}
+    saved |= {"upto": memory(tiles, windows + 1, dtype=torch.int32), "full": memory(tiles, windows, dtype=torch.int64)}
+    saved |= {"counts": memory(outputs, dtype=torch.int32)}
     trains, overflows = memory(outputs, most), memory(outputs, dtype=torch.uint8)
     lacks = memory(dtype=torch.int32)
     _c, c = constants_array(*given.constants, name_of(dtype))
@@ -162,7 +163,7 @@ def _backward(grads: Grads, result: Result, given: Arguments, max_weight_grad: f
     of_end = None if grads.state is None else torch.stack(tuple(grads.state), 2).contiguous()
     (_c, c), bounds = constants_array(*given.constants, name_of(dtype), max_weight_grad), _bounds(given)
     arrays: dict[str, Tensor | int] = {
-        "c": c, "bounds": bounds, "grad": grad, "overflows": result.overflows.to(torch.uint8),
+        "c": c, "bounds": bounds, "grad": grad,
         "weight": weight, "threshold": threshold, "reset": reset, "by_threshold": by_threshold, **saved,
     }  # fmt: skip
     optional = {"by_weight": by_weight, "by_times": by_times, "by_start": by_start, "of_end": of_end}

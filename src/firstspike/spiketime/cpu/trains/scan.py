@@ -180,7 +180,10 @@ def start_samples(held, threshold, reset, begin, carried, trains, counts, overfl
 
 @jit
 def keep_spikes(lanes, most, budget, begin, size, low, high, places, moments, trains, counts, overflows):
-    """Write a window's spikes, the entries from ``low`` to ``high``, into the trains of a tile."""
+    """Write a window's spikes, the entries from ``low`` to ``high``, into the trains of a tile.
+
+    Returns the lanes that would spike more than ``budget`` times, as bits.
+    """
     for entry in range(low, high):
         place = places[entry]
         k, j = place // TILE, begin + (place & (TILE - 1))
@@ -191,16 +194,20 @@ def keep_spikes(lanes, most, budget, begin, size, low, high, places, moments, tr
             trains[j, k] = moments[entry]
         else:
             overflows[j] = 1
+    full = np.int64(0)
     for lane in range(size):
         counts[begin + lane] += min(lanes[lane], budget)
-        overflows[begin + lane] |= np.uint8(lanes[lane] > budget)
+        over = lanes[lane] > budget
+        overflows[begin + lane] |= np.uint8(over)
+        full |= np.int64(over) << np.int64(lane)
+    return full
 
 
 @jit
 def scan_samples(
     zero, times, copies, sources, threshold, reset, refractory, observed, held, packed, c, bounds, lag, budget, holds,
     rows, ends, outside, outside_order, own, own_id, own_sorted, own_order, carried, order, source, arrival, starts,
-    count, trains, counts, overflows, found, places, moments, slopes, upto, lacks, first, stop,
+    count, trains, counts, overflows, found, places, moments, slopes, upto, full, lacks, first, stop,
 ):  # fmt: skip
     """Sort and scan the samples from ``first`` to ``stop`` of one network with all its tiles, window after window.
 
@@ -264,7 +271,7 @@ def scan_samples(
                 end_tile(zero, state, lanes, budget, holds, carried[at], begin, size)
                 high = lanes[TILE]
                 upto[b, tile, w + 1] = high
-                keep_spikes(
+                full[b, tile, w] = keep_spikes(
                     lanes, most, budget, begin, size, low, high, places[b, tile], moments[b, tile], trains[b],
                     counts[b], overflows[b],
                 )  # fmt: skip
@@ -313,6 +320,7 @@ TRAIN_FORWARD = Layout(
     moments="real ensemble batch tiles entries",
     slopes="real ensemble batch tiles entries",
     upto="int32 ensemble batch tiles bounds_size",
+    full="int64 ensemble batch tiles windows",
     lacks="int32 ensemble batch",
     rows="real threads block row_kinds stride",
     ends="int32 threads block stride",
@@ -354,7 +362,7 @@ def train_forward_kernel(dtype: str, narrow: bool):
                     g.rows[slot], g.ends[slot], g.outside[slot], g.outside_order[slot], g.own[slot], g.own_id[slot],
                     g.own_sorted[slot], g.own_order[slot], g.carried[slot], g.order[e], g.source[e], g.arrival[e],
                     g.starts[e], g.count[e], g.trains[e], g.counts[e], g.overflows[e], g.found[e], g.places[e],
-                    g.moments[e], g.slopes[e], g.upto[e], g.lacks[e], first, stop,
+                    g.moments[e], g.slopes[e], g.upto[e], g.full[e], g.lacks[e], first, stop,
                 )  # fmt: skip
 
     return kernel.ctypes

@@ -40,10 +40,10 @@ from firstspike.spiketime.cpu.trains.adjoint import (
     unwind_trains,
 )
 from firstspike.spiketime.cpu.trains.events import own_event, stride_for
-from firstspike.spiketime.cpu.vectors.simd import fma, keep, load, splat, store, unowned, zeros
+from firstspike.spiketime.cpu.vectors.simd import fma, keep, load, select, splat, store, unowned, zeros
 
 SAMPLES = 16  # of one task, where samples are worked on by themselves
-CARRIED = 4  # numbers of a neuron between two windows: y, C, PULL and PULL_KEPT
+CARRIED = 3  # numbers of a neuron between two windows: y, C and PULL
 
 
 @jit
@@ -54,15 +54,15 @@ def rows_of_window(rows, n, at):
 
 
 @jit
-def end_of_sample(of_end, overflows, held, unit, threshold, asks, carried, first, stop):
+def end_of_sample(of_end, held, unit, threshold, asks, carried, first, stop):
     """The adjoint at the end, of the neurons from ``first`` to ``stop``; lanes without a neuron have none."""
     for j in range(first, stop):
-        carried[0, j], carried[1, j], carried[2, j], carried[3, j] = 0, 0, 0, 0
+        carried[0, j], carried[1, j], carried[2, j] = 0, 0, 0
         if asks and j < unit.size:
             carried[1, j] = -of_end[1, j] * unit[j]
-            if held[5, j] > 0 and not overflows[j]:
-                carried[2, j] = carried[3, j] = of_end[2, j] * unit[j] / threshold[j]
-            elif not overflows[j]:
+            if held[5, j] > 0:
+                carried[2, j] = of_end[2, j] * unit[j] / threshold[j]
+            else:
                 carried[0, j] = -of_end[0, j] * unit[j]
 
 
@@ -90,7 +90,7 @@ def gather_entries(low, high, budget, begin, entries, found, places, moments, sl
 
 @jit
 def unwind_tiles(
-    zero, grad, of_end, counts, overflows, held, found, places, moments, slopes, upto, threshold, reset, unit, packed,
+    zero, grad, of_end, counts, held, found, places, moments, slopes, upto, full, threshold, reset, unit, packed,
     order, source, arrival, starts, count, start, ends, segments, rows, own, carried, seen, by_weight, by_times,
     by_threshold, by_start, bounds, c, bound, budget, holds, wants_weight, wants_times, asks_end, tiles, samples,
 ):  # fmt: skip
@@ -112,9 +112,7 @@ def unwind_tiles(
             by_times[b, k] = 0
         for j in range(neurons[0], neurons[1]):
             seen[b, j] = counts[b, j]
-        end_of_sample(
-            of_end[b], overflows[b], held[b], unit, threshold, asks_end, carried[b], tiles[0] * TILE, tiles[1] * TILE
-        )
+        end_of_sample(of_end[b], held[b], unit, threshold, asks_end, carried[b], tiles[0] * TILE, tiles[1] * TILE)
     for j in range(neurons[0], neurons[1]):
         by_threshold[j] = 0
     for tile in range(tiles[0], tiles[1]):
@@ -139,13 +137,13 @@ def unwind_tiles(
                     low, high, budget, begin, entries, found[b, tile], places[b, tile], moments[b, tile],
                     slopes[b, tile], own[b, tile], grad[b], seen[b], lanes, spikes, rows_of,
                 )  # fmt: skip
-                y = load(zero, carried[b], begin)
+                y = select(np.uint64(full[b, tile, w]), zero, load(zero, carried[b], begin))
                 store(state, END_Y * TILE, y)
                 store(state, NEXT_Y * TILE, y)
                 store(state, NEXT_KEPT * TILE, y)
                 store(state, END_C * TILE, load(zero, carried[b], width + begin))
                 store(state, PULL * TILE, load(zero, carried[b], 2 * width + begin))
-                store(state, PULL_KEPT * TILE, load(zero, carried[b], 3 * width + begin))
+                store(state, PULL_KEPT * TILE, load(zero, carried[b], 2 * width + begin))
                 store(state, NEXT_T * TILE, splat(zero, bounds[w + 1] if stops else arrival[b, at + n - 1]))
                 inputs = (1 if begins else 0, n - 2 if stops else n - 1)
                 dropped = jumps(
@@ -172,7 +170,6 @@ def unwind_tiles(
                     store(carried[b], begin, fma(response, max(c[X], 0.0), load(zero, state, NOW_E * TILE)))
                     store(carried[b], width + begin, response)
                     store(carried[b], 2 * width + begin, load(zero, state, PULL * TILE))
-                    store(carried[b], 3 * width + begin, load(zero, state, PULL_KEPT * TILE))
             for lane in range(size):
                 by_threshold[begin + lane] += state[TOTAL, lane]
         if own.shape[2] > 0:
@@ -237,7 +234,6 @@ TRAIN_BACKWARD = Layout(
     bounds="real bounds_size",
     grad="real ensemble batch outputs most",
     of_end="real ensemble batch states outputs",
-    overflows="uint8 ensemble batch outputs",
     weight="real ensemble outputs sources",
     threshold="real ensemble outputs",
     reset="real ensemble outputs",
@@ -253,6 +249,7 @@ TRAIN_BACKWARD = Layout(
     moments="real ensemble batch tiles entries",
     slopes="real ensemble batch tiles entries",
     upto="int32 ensemble batch tiles bounds_size",
+    full="int64 ensemble batch tiles windows",
     packed="real ensemble tiles packed_size",
     rows="real ensemble batch all_rows",
     start="real ensemble batch room",
@@ -289,8 +286,8 @@ def train_backward_kernel(dtype: str, narrow: bool):
             if a[PHASE] == 1:
                 e, chunk, group = task // (g.groups * g.chunks), task // g.groups % g.chunks, task % g.groups
                 unwind_tiles(
-                    zeros(g.c, lanes), g.grad[e], g.of_end[e], g.counts[e], g.overflows[e], g.held[e], g.found[e],
-                    g.places[e], g.moments[e], g.slopes[e], g.upto[e], g.threshold[e], g.reset[e], g.unit[e],
+                    zeros(g.c, lanes), g.grad[e], g.of_end[e], g.counts[e], g.held[e], g.found[e],
+                    g.places[e], g.moments[e], g.slopes[e], g.upto[e], g.full[e], g.threshold[e], g.reset[e], g.unit[e],
                     g.packed[e], g.order[e], g.source[e], g.arrival[e], g.starts[e], g.count[e], g.start[e], g.ends[e],
                     g.segments[e], g.rows[e], g.own[e], g.carried[e], g.seen[e], g.weight_parts[e, chunk],
                     g.times_parts[e, group], g.threshold_parts[e, chunk], g.by_start[e], g.bounds, g.c,
