@@ -13,6 +13,9 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch._C import _functorch
+from torch._functorch.autograd_function import VmapInfo
+from torch._functorch.pyfunctorch import VmapInterpreter, retrieve_current_functorch_interpreter
 from torch._functorch.utils import unwrap_dead_wrappers
 
 from firstspike.devices import DELAY, OBSERVED, THRESHOLD, TIMES, WEIGHT, is_host, mark, read_at_once
@@ -43,8 +46,25 @@ class Direct(torch.autograd.Function):
     @classmethod
     def apply(cls, *args: Any) -> Any:
         if torch._C._are_functorch_transforms_active():
-            return super().apply(*args)
+            found = cls._mapped(args)
+            return super().apply(*args) if found is None else found
         return super(torch.autograd.Function, cls).apply(*unwrap_dead_wrappers(args))  # type: ignore[misc]
+
+    @classmethod
+    def _mapped(cls, args: tuple[Any, ...]) -> tuple[Tensor, ...] | None:
+        """The call below ``vmap``, None below others: what torch does, without a look into each argument's parts."""
+        interpreter = retrieve_current_functorch_interpreter()
+        if not isinstance(interpreter, VmapInterpreter):
+            return None
+        level = interpreter.level()
+        parts = [_functorch._unwrap_batched(x, level) if isinstance(x, Tensor) else (x, None) for x in args]
+        inner, dims = zip(*parts, strict=True)
+        if all(dim is None for dim in dims):
+            return None
+        info = VmapInfo(interpreter.batch_size(), interpreter.randomness())
+        with interpreter.lower():
+            outputs, places = cls.vmap(info, dims, *inner)
+        return tuple(_functorch._add_batch_dim(x, place, level) for x, place in zip(outputs, places, strict=True))
 
 
 class FirstSpikeTime(Direct):
