@@ -193,7 +193,7 @@ class Earliest(Branch):
         dtype: as in torch.
 
     Raises:
-        ValueError: numbers of inputs or channels that differ; else as ``Concatenate``.
+        ValueError: numbers of inputs or channels that differ; otherwise as ``Concatenate``.
     """
 
     def _made(self, image: Image | None, carried: Image | None) -> Image | None:

@@ -174,9 +174,8 @@ class RunWriter(Callback):
                     save_splits(self.folder / "data", data)
         self.runs = folders
         if fit.first and (self.damaged or (described and not self.resume)):
-            self._save(
-                self._captured(fit)
-            )  # a config cannot describe the weights that a network of your own starts with
+            # a config cannot describe the weights that a network of your own starts with
+            self._save(self._captured(fit))
         self._keep_last_epoch(fit)
 
     def on_epoch_end(self, fit: Fit, row: Row) -> None:
