@@ -24,6 +24,7 @@ from firstspike.spiketime.cpu.constants import (
     kappa,
 )
 from firstspike.spiketime.cpu.runtime.compiling import jit
+from firstspike.spiketime.cpu.vectors.masks import has_mask_registers
 from firstspike.spiketime.cpu.vectors.mathfun import exp, exp_and_expm1, expm1, log1p
 from firstspike.spiketime.cpu.vectors.simd import (
     absolute,
@@ -44,8 +45,8 @@ from firstspike.spiketime.cpu.vectors.simd import (
     store_whole16,
 )
 
-TILE = 64  # neurons that are scanned together, lanes of one vector
 NARROW = 32  # lanes that are worked on where there are no more neurons than these; the functions' ``zero`` says so
+TILE = 64 if has_mask_registers() else NARROW  # neurons that are scanned together; 64 need the 32 registers of AVX-512
 VOLTAGE, CURRENT, LIMIT = range(3)  # what is known of a neuron that fired: the state before, and the latest time
 NOW_VOLTAGE, NOW_CURRENT = 3, 4  # the state that is to be tested
 WAIT, LOW, HIGH, VALUE, DRIVE = 5, 6, 7, 8, 9  # where the search for the crossing is

@@ -260,7 +260,7 @@ def scan_samples(zero, times, packed, c, rows, ends, order, arrival, count, last
 
     for tile in range(packed.shape[0]):
         lanes = min(TILE, outputs - tile * TILE)
-        every = ~np.uint64(0) >> np.uint64(TILE - lanes)
+        every = ~np.uint64(0) >> np.uint64(64 - lanes)
         for b in range(first, stop):
             at = b - first
             for lane in range(TILE):

@@ -94,7 +94,7 @@ def unwind_tiles(
     for tile in range(tiles[0], tiles[1]):
         begin = tile * TILE
         end = min(begin + TILE, outputs)
-        every = ~np.uint64(0) >> np.uint64(TILE - (end - begin))
+        every = ~np.uint64(0) >> np.uint64(64 - (end - begin))
         if wants_weight:
             for i in range(by_weight.shape[1]):
                 by_weight[tile, i] = 0

@@ -9,7 +9,7 @@ import math
 
 import numpy as np
 
-from firstspike.spiketime.cpu.crossing import NARROW, NOW_CURRENT, NOW_VOLTAGE, TILE
+from firstspike.spiketime.cpu.crossing import NOW_CURRENT, NOW_VOLTAGE, TILE
 from firstspike.spiketime.cpu.pack import pack_tile
 from firstspike.spiketime.cpu.rows import (
     BOUND,
@@ -247,7 +247,7 @@ def scan_samples(
         for tile in range(tiles):
             begin = tile * TILE
             size = min(TILE, outputs - begin)
-            every = ~np.uint64(0) >> np.uint64(TILE - size)
+            every = ~np.uint64(0) >> np.uint64(64 - size)
             for lane in range(size):
                 state[DROP, lane] = 1 - reset[begin + lane] / threshold[begin + lane]
                 state[HOLD, lane] = refractory[begin + lane]
@@ -336,11 +336,11 @@ _TAKEN = TRAIN_FORWARD.place("taken")
 
 
 @kept_on_disk
-def train_forward_kernel(dtype: str, narrow: bool):
-    """The kernel (see ``runtime.parallel``) for one dtype, and for few neurons or more; compiled at the first call."""
-    lanes, read = NARROW if narrow else TILE, TRAIN_FORWARD.reader(dtype)
+def train_forward_kernel(dtype: str, lanes: int):
+    """The kernel (see ``runtime.parallel``) for one dtype and number of lanes; compiled at the first call."""
+    read = TRAIN_FORWARD.reader(dtype)
 
-    @c_function(SIGNATURE, dtype, narrow)
+    @c_function(SIGNATURE, dtype, lanes)
     def kernel(a):
         g = read(a)
         blocks, weights = (g.batch + g.block - 1) // g.block, g.sources * TILE

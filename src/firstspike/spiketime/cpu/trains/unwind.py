@@ -10,7 +10,7 @@ import math
 import numpy as np
 
 from firstspike.spiketime.cpu.constants import N_CONSTANTS, PER_SYN, X
-from firstspike.spiketime.cpu.crossing import NARROW, TILE
+from firstspike.spiketime.cpu.crossing import TILE
 from firstspike.spiketime.cpu.pack import pack_tile, units_of_tile, unpack_tile
 from firstspike.spiketime.cpu.rows import FAST, N_BACKWARD, backward_rows, find_segments
 from firstspike.spiketime.cpu.runtime.arguments import Layout
@@ -270,11 +270,11 @@ TRAIN_BACKWARD = Layout(
 
 
 @kept_on_disk
-def train_backward_kernel(dtype: str, narrow: bool):
-    """The kernel (see ``runtime.parallel``) for one dtype, and for few neurons or more; compiled at the first call."""
-    lanes, read = NARROW if narrow else TILE, TRAIN_BACKWARD.reader(dtype)
+def train_backward_kernel(dtype: str, lanes: int):
+    """The kernel (see ``runtime.parallel``) for one dtype and number of lanes; compiled at the first call."""
+    read = TRAIN_BACKWARD.reader(dtype)
 
-    @c_function(SIGNATURE, dtype, narrow)
+    @c_function(SIGNATURE, dtype, lanes)
     def kernel(a):
         g = read(a)
         blocks, weights = (g.batch + SAMPLES - 1) // SAMPLES, g.sources * TILE

@@ -21,7 +21,7 @@ _PART = 16
 
 
 @lru_cache(maxsize=1)
-def _has_registers() -> bool:
+def has_mask_registers() -> bool:
     """Whether kernels are compiled for a machine with mask registers."""
     _, name, features = cpu_target.target_context.codegen().magic_tuple()
     return "+avx512f" in features if features else "avx512" in name
@@ -31,7 +31,7 @@ class MaskType(types.Type):
     """Numba's type of a mask of so many lanes, for numbers of so many bits."""
 
     def __init__(self, lanes: int, bits: int) -> None:
-        self.lanes, self.bits = lanes, 1 if _has_registers() else bits
+        self.lanes, self.bits = lanes, 1 if has_mask_registers() else bits
         super().__init__(name=f"Mask({lanes}, {self.bits})")
 
     @property
