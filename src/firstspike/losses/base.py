@@ -9,6 +9,7 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
 from firstspike.devices import sent
+from firstspike.layers import Network, Record
 from firstspike.layers.trains import Form
 from firstspike.spiketime.times import check_tensor
 
@@ -225,3 +226,11 @@ def check_not_negative(name: str, value: float) -> float:
     if not 0 <= value < math.inf:
         raise ValueError(f"{name}: expected a finite number of at least 0, got {value}. Change {name}.")
     return float(value)
+
+
+def recorded(regularizer: nn.Module, network: nn.Module, record: Record | None) -> Record:
+    """The record of a ``Network``, for a regulariser on all of its layers; ValueError without."""
+    if record is None or not isinstance(network, Network):
+        name = type(regularizer).__name__
+        raise ValueError(f"{name} needs a Network and its record: regularizer(times, labels, network, record)")
+    return record

@@ -6,9 +6,9 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from firstspike.layers import Network, Record, first_of, takes_trains
+from firstspike.layers import Record, first_of, takes_trains
 from firstspike.layers.named import named_lif_layers
-from firstspike.losses.base import check_not_negative, check_positive
+from firstspike.losses.base import check_not_negative, check_positive, recorded
 from firstspike.ranges import Finite, NotNegative, Positive
 from firstspike.spiketime.times import check_tensor
 
@@ -59,8 +59,7 @@ class LayerWindow(nn.Module):
         Raises:
             ValueError: no record, or no ``Network``.
         """
-        if record is None or not isinstance(network, Network):
-            raise ValueError("LayerWindow needs a Network and its record: regularizer(times, labels, network, record)")
+        record = recorded(self, network, record)
         check_tensor("times", times)
         total = record.output.new_zeros(())
         for lif in named_lif_layers(network):

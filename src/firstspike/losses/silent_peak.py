@@ -6,9 +6,9 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from firstspike.layers import Network, Record, first_of, takes_trains
+from firstspike.layers import Record, first_of, takes_trains
 from firstspike.layers.named import named_lif_layers
-from firstspike.losses.base import check_not_negative, check_positive
+from firstspike.losses.base import check_not_negative, check_positive, recorded
 from firstspike.ranges import Fraction, NotNegative, Positive
 from firstspike.spiketime.peaks import lacking
 
@@ -63,8 +63,7 @@ class SilentPeak(nn.Module):
         Raises:
             ValueError: no record, or no ``Network``.
         """
-        if record is None or not isinstance(network, Network):
-            raise ValueError("SilentPeak needs a Network and its record: regularizer(times, labels, network, record)")
+        record = recorded(self, network, record)
         total = record.output.new_zeros(())
         for lif in named_lif_layers(network):
             layer = lif.layer

@@ -7,10 +7,10 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from firstspike.layers import LIFLayer, Network, Record, form_of, takes_trains
+from firstspike.layers import LIFLayer, Record, form_of, takes_trains
 from firstspike.layers.named import named_lif_layers
 from firstspike.layers.trains import spike_counts
-from firstspike.losses.base import check_not_negative, check_positive
+from firstspike.losses.base import check_not_negative, check_positive, recorded
 from firstspike.ranges import NotNegative, Positive
 from firstspike.spiketime.times import check_tensor
 
@@ -71,8 +71,7 @@ class SpikeCount(nn.Module):
         Raises:
             ValueError: no record, or no ``Network``.
         """
-        if record is None or not isinstance(network, Network):
-            raise ValueError("SpikeCount needs a Network and its record: regularizer(times, labels, network, record)")
+        record = recorded(self, network, record)
         check_tensor("times", times)
         total = record.output.new_zeros(())
         for lif in named_lif_layers(network):
