@@ -21,6 +21,13 @@ def test_cross_entropy_is_that_of_torch(weight, reduction):
     torch.testing.assert_close(loss(values(), LABELS), like(values() / 0.5, LABELS))
 
 
+def test_smoothed_labels_are_those_of_torch():
+    like = nn.CrossEntropyLoss(label_smoothing=0.2)
+    torch.testing.assert_close(ReadoutCrossEntropy(label_smoothing=0.2)(values(), LABELS), like(values(), LABELS))
+    with pytest.raises(ValueError, match=r"label_smoothing: expected a number in \[0, 1\), got 1.0"):
+        ReadoutCrossEntropy(label_smoothing=1.0)
+
+
 def test_mse_is_the_distance_to_the_targets():
     targets = torch.full((4, 3), -1.0).double()
     targets[range(4), LABELS] = 2.0

@@ -221,6 +221,13 @@ def check_positive(name: str, value: float) -> float:
     return float(value)
 
 
+def check_share(name: str, value: float) -> float:
+    """The value, or a ValueError that names the argument unless `0 <= value < 1`."""
+    if not 0 <= value < 1:
+        raise ValueError(f"{name}: expected a number in [0, 1), got {value}")
+    return float(value)
+
+
 def check_not_negative(name: str, value: float) -> float:
     """The value, or a ValueError that names the argument unless `0 <= value < inf`."""
     if not 0 <= value < math.inf:

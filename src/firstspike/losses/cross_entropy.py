@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from firstspike.losses.base import Reduction, TimeLoss, check_positive
+from firstspike.losses.base import Reduction, TimeLoss, check_positive, check_share
 from firstspike.ranges import NotNegative, Positive, Probability
 
 
@@ -48,9 +48,7 @@ class TimeCrossEntropy(TimeLoss):
     ) -> None:
         super().__init__(tau_syn, silent_cost, weight, reduction)
         self.xi = check_positive("xi", xi)
-        if not 0 <= label_smoothing < 1:
-            raise ValueError(f"label_smoothing: expected a number in [0, 1), got {label_smoothing}")
-        self.label_smoothing = label_smoothing
+        self.label_smoothing = check_share("label_smoothing", label_smoothing)
 
     def cost(
         self,

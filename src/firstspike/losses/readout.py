@@ -7,8 +7,8 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.nn import functional
 
-from firstspike.losses.base import Loss, Reduction, check_batch, check_positive
-from firstspike.ranges import Finite, Positive
+from firstspike.losses.base import Loss, Reduction, check_batch, check_positive, check_share
+from firstspike.ranges import Finite, Positive, Probability
 
 
 class ReadoutLoss(Loss):
@@ -31,13 +31,14 @@ class ReadoutCrossEntropy(ReadoutLoss):
 
     Args:
         temperature: differences between values much above it count as certain.
+        label_smoothing: share of the target that is spread evenly over all classes, in [0, 1). As in torch's loss.
         tau_syn: as in the losses on spike times; it plays no part.
         weight: weight of each class, as in torch's losses; by default all are 1.
         reduction: how the losses of the samples are combined: `"mean"` (weighted, as in torch's losses), `"sum"` or
             `"none"`.
 
     Raises:
-        ValueError: `temperature` or `tau_syn` not positive.
+        ValueError: `temperature` or `tau_syn` not positive, `label_smoothing` out of its range.
     """
 
     def __init__(
@@ -46,8 +47,10 @@ class ReadoutCrossEntropy(ReadoutLoss):
         tau_syn: Positive = 1.0,
         weight: Sequence[float] | None = None,
         reduction: Reduction = "mean",
+        label_smoothing: Probability = 0.0,
     ) -> None:
         super().__init__(weight, reduction)
+        self.label_smoothing = check_share("label_smoothing", label_smoothing)
         self.temperature, self.tau_syn = check_positive("temperature", temperature), check_positive("tau_syn", tau_syn)
 
     def per_sample(
@@ -64,7 +67,10 @@ class ReadoutCrossEntropy(ReadoutLoss):
         """
         check_batch(output, labels, "output", "values of a readout")
         likely = functional.log_softmax(output / self.temperature, dim=-1)
-        return -likely.gather(-1, labels.unsqueeze(-1)).squeeze(-1)
+        true = likely.gather(-1, labels.unsqueeze(-1)).squeeze(-1)
+        if self.label_smoothing:
+            true = torch.lerp(true, likely.mean(dim=-1), self.label_smoothing)
+        return -true
 
 
 class ReadoutMSE(ReadoutLoss):
