@@ -16,7 +16,7 @@ from firstspike.layers.neurons import NeuronLayer
 from firstspike.layers.trains import Form, as_trains
 from firstspike.neuron import LIF
 from firstspike.ranges import Finite, NotNegative, Positive, PositiveOrInf, Size
-from firstspike.spiketime.peaks import maximum
+from firstspike.spiketime.maxima import maximum
 from firstspike.spiketime.response import differentiable_kappa, kappa
 
 
@@ -315,6 +315,5 @@ class MaximumReadout(Readout):
 
     def read(self, trains: Float[Tensor, "*batch in_features spikes"]) -> Float[Tensor, "*batch out_features"]:
         """See ``Readout``."""
-        weight = self.weight.repeat_interleave(trains.shape[-1], dim=1)
-        flat = trains.flatten(-2)
-        return maximum(flat.reshape(-1, flat.shape[-1]), weight, self.neuron).reshape(*flat.shape[:-1], -1)
+        found = maximum(trains.reshape(-1, *trains.shape[-2:]), self.weight, self.neuron)
+        return found.reshape(*trains.shape[:-2], -1)

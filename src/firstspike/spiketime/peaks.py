@@ -59,23 +59,6 @@ def lacking(
     return torch.where(silent, (threshold - height).clamp(min=0), 0.0)
 
 
-def maximum(
-    times: Float[Tensor, "batch inputs"], weight: Float[Tensor, "outputs inputs"], neuron: LIF
-) -> Float[Tensor, "batch outputs"]:
-    """Maximum of the membrane of a neuron without threshold; at least 0, its value at rest.
-
-    Differentiable by times and weight; a membrane that never rises above rest has no gradient.
-
-    Args:
-        times: arrivals, ``inf`` for none.
-        weight: of the synapses.
-        neuron: time constants, each a number or a tensor ``()`` or ``(outputs,)``, as constants.
-    """
-    everyone = torch.ones(len(times), len(weight), dtype=torch.bool, device=times.device)
-    height: Tensor = _Height.apply(times, weight, None, everyone, *_constants(neuron, len(weight)))[0]
-    return height
-
-
 def _constants(neuron: LIF, outputs: int) -> list[Tau]:
     """Time constants without gradient, of tensors one for each output."""
     return [x.detach().expand(outputs) if isinstance(x, Tensor) else x for x in (neuron.tau_mem, neuron.tau_syn)]
