@@ -116,15 +116,16 @@ def unwind_tile(
     begin = ends[segment - 1] if segment > 0 else 0
     k = top
     while True:
-        if joins[k]:
-            response = select(joins[k], load(zero, lanes, RESPONSE * TILE), response)
-            decay = select(joins[k], load(zero, lanes, DECAY * TILE), decay)
-        row = np.intp(order[k]) * TILE
+        at = np.uintp(k)  # without a sign, an index needs no test for one below 0
+        if joins[at]:
+            response = select(joins[at], load(zero, lanes, RESPONSE * TILE), response)
+            decay = select(joins[at], load(zero, lanes, DECAY * TILE), decay)
+        row = np.intp(order[at]) * TILE
         if wants_weight:
-            store(by_weight, row, fma(response, slow[k], load(zero, by_weight, row)))
+            store(by_weight, row, fma(response, slow[at], load(zero, by_weight, row)))
         if wants_times:
             place = k & 15
-            store(sums, place * 16, fold16(load(zero, packed, row) * fma(response, leak[k], decay)))
+            store(sums, place * 16, fold16(load(zero, packed, row) * fma(response, leak[at], decay)))
             if place == 0:
                 store(by_times, k, load16(by_times, k) + sum_rows16(sums, 0))
         if k == begin:
@@ -138,7 +139,7 @@ def unwind_tile(
             k -= 1
         else:
             k -= 1
-            response = fma(decay, back[k], response)
+            response = fma(decay, back[np.uintp(k)], response)
 
 
 @jit
@@ -159,7 +160,8 @@ def observe_tile(zero, packed, order, arrival, n, ends, segments, rows, spikes, 
             break
         if begin > 0:
             current = current * (math.exp((arrival[begin - 1] - arrival[begin]) * c[PER_SYN]) / syn[begin - 1])
-        for k in range(begin, min(ends[segment], top + 1)):
+        for row in range(begin, min(ends[segment], top + 1)):
+            k = np.uintp(row)
             current = fma(load(zero, packed, np.intp(order[k]) * TILE), syn[k], current)
             leaving = joins[k]
             if leaving:

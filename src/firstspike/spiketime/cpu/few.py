@@ -1,8 +1,8 @@
 """Both passes of samples with few inputs: 16 neurons at a time, whose states stay in registers.
 
-Intervals between few inputs are long: in most of them some neuron fires, so that a test which lets most intervals pass,
-as in ``scan``, would only come on top of the exact one. Here every interval gets the exact test, without a branch for a
-neuron that fires: its state stays as it was before. States are those of scale 1, with three coefficients an interval.
+Intervals between few inputs are long: in many of them some neuron fires. Here all neurons get the exact test in each
+interval in which one of them may fire, without a branch for one that does: its state stays as it was before. States are
+those of scale 1.
 """
 
 # mypy: disable-error-code="no-untyped-def"
@@ -42,8 +42,9 @@ from firstspike.spiketime.cpu.vectors.simd import (
     store_whole16,
 )
 
-FEW = 48  # inputs that are too many
+FEW = 64  # inputs that are too many
 _SYN, _RISE, _MEM, _FALL = range(4)  # exp(-D/tau_syn), kappa(D), exp(-D/tau_mem) and what tells whether V falls at D
+_LEFT, _DRIVE = 4, 5  # V LEFT + I DRIVE is the end of the tangent to V, above which it does not rise, see ``rows``
 _ONE, _BACK, _SLOW, _FAST = range(4)  # backward: 1, which gradients are scaled with; kappa(D), the two exponentials
 _WHOLE = np.uint64(0xFFFF)
 
@@ -61,8 +62,12 @@ def few_rows(arrival, n, c, rows):
         store(rows, _RISE * stride + k, rise)
         store(rows, _MEM * stride + k, mem)
         store(rows, _FALL * stride + k, select(wait > c[FAR], fill16(rows, -1.0), syn * ENOUGH))
-    rows[_RISE, n - 1] = rows[_MEM, n - 1] = 0
-    rows[_FALL, n - 1] = -1
+        left = (1.0 - wait * c[PER_MEM]) * (1 / ENOUGH)
+        short = left > 0.5  # if not, the tangent tells nothing, and any current is enough for the exact test
+        store(rows, _LEFT * stride + k, select(short, left, fill16(rows, 0.0)))
+        store(rows, _DRIVE * stride + k, select(short, wait * (c[PER_SYN] / ENOUGH), fill16(rows, math.inf)))
+    rows[_RISE, n - 1] = rows[_MEM, n - 1] = rows[_LEFT, n - 1] = 0
+    rows[_FALL, n - 1], rows[_DRIVE, n - 1] = -1, math.inf
 
 
 @inlined
@@ -82,6 +87,9 @@ def scan_few(packed, order, arrival, n, rows, first, bits, c, state, last):
         if rows[_RISE, k] == 0 and not endless:
             continue  # the next input arrives at the same time
         end = fma(voltage, fill16(rows, rows[_MEM, k]), current * rows[_RISE, k])
+        if not (fma(voltage, fill16(rows, rows[_LEFT, k]), current * rows[_DRIVE, k]) >= 1.0) & silent:
+            voltage = update(working, end, voltage)
+            continue
         crosses = (end >= 1.0) & silent
         # where V follows the current closely, rounding decides whether it falls at the end: the time of the peak tells
         peaks = (current > voltage * c[RATIO]) & (end * c[RATIO] > current * rows[_FALL, k]) & silent & ~crosses
@@ -166,15 +174,16 @@ def unwind_few(
     for k in range(top, -1, -1):
         here = joins == float(k)
         value, faster = select(here, response, value), select(here, decay, faster)
-        row = np.intp(order[k]) * TILE + first
+        row = np.intp(order[np.uintp(k)]) * TILE + first
         if wants_weight:
             store(by_weight, row, load16(by_weight, row) + update(keeps, value, none))
         if wants_times:
             terms = load16(packed, row) * fma(value, fill16(rows, leak), faster)
             store(sums, k * 16, load16(sums, k * 16) + terms)
         if k > 0:
-            value = fma(value, fill16(rows, rows[_SLOW, k - 1]), faster * rows[_BACK, k - 1])
-            faster = faster * rows[_FAST, k - 1]
+            before = np.uintp(k - 1)  # without a sign, an index needs no test for one below 0
+            value = fma(value, fill16(rows, rows[_SLOW, before]), faster * rows[_BACK, before])
+            faster = faster * rows[_FAST, before]
 
 
 @inlined
@@ -186,8 +195,9 @@ def largest_few(rows, joins, top, response, decay):
         value, faster = select(here, response, value), select(here, decay, faster)
         most = maximum(most, absolute(value))
         if k > 0:
-            value = fma(value, fill16(rows, rows[_SLOW, k - 1]), faster * rows[_BACK, k - 1])
-            faster = faster * rows[_FAST, k - 1]
+            before = np.uintp(k - 1)  # without a sign, an index needs no test for one below 0
+            value = fma(value, fill16(rows, rows[_SLOW, before]), faster * rows[_BACK, before])
+            faster = faster * rows[_FAST, before]
     return most
 
 

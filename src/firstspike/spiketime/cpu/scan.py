@@ -17,6 +17,7 @@ from firstspike.spiketime.cpu.crossing import (
     TILE,
     UNTIL,
     VOLTAGE,
+    WAIT,
     plain_interval,
     scaled_interval,
     solve,
@@ -39,8 +40,9 @@ from firstspike.spiketime.cpu.runtime.cache import c_function, kept_on_disk
 from firstspike.spiketime.cpu.runtime.compiling import jit
 from firstspike.spiketime.cpu.runtime.parallel import PHASE, SIGNATURE, TASKS, next_task, take
 from firstspike.spiketime.cpu.sort import sort_row, sort_scratch, unowned_scratch
-from firstspike.spiketime.cpu.vectors.masks import any_of, bits_of, mask_of, update, where_below
+from firstspike.spiketime.cpu.vectors.masks import any_of, bits_of, has_mask_registers, mask_of, update, where_below
 from firstspike.spiketime.cpu.vectors.simd import (
+    fill16,
     fma,
     gather16,
     keep,
@@ -60,6 +62,11 @@ from firstspike.spiketime.cpu.vectors.simd import (
 _SHORT = 0.045  # mean interval in units of the faster constant for the fast scan of many inputs
 _LONG = 0.4  # interval that ends a segment there, likewise
 _PATIENCE = 32  # rows for which a single lane is followed
+_MASKED = has_mask_registers()
+_WHOLE = np.uint64(0xFFFF)
+_BLOCK = 8  # rows that are scanned at once where there are no mask registers
+_MANY = 128  # rows from which on most blocks have no candidate
+STOP = WAIT  # row of the state with the row of a lane's candidate; the search for crossings comes later
 _STEEP = 8.0  # thresholds by which the membrane may rise in one interval of the fast scan
 
 
@@ -72,7 +79,8 @@ def scan_tile(zero, packed, order, arrival, ends, segments, rows, active, c, sta
     begin = 0
     for segment in range(segments):
         end = ends[segment]
-        for k in range(begin, end - 1):
+        for row in range(begin, end - 1):
+            k = np.uintp(row)  # without a sign, an index needs no test for one below 0
             current = fma(load(zero, packed, np.intp(order[k]) * TILE), syn[k], current)
             if rise[k] == 0:
                 continue  # the next input arrives at the same time
@@ -84,7 +92,7 @@ def scan_tile(zero, packed, order, arrival, ends, segments, rows, active, c, sta
                     zero,
                     state,
                     last,
-                    k,
+                    row,
                     active,
                     arrival,
                     c,
@@ -92,8 +100,8 @@ def scan_tile(zero, packed, order, arrival, ends, segments, rows, active, c, sta
                     rise[k],
                     mem[k],
                     level[k],
-                    mem[k + 1],
-                    level[k + 1],
+                    mem[row + 1],
+                    level[row + 1],
                 )
                 if not active:
                     return active
@@ -117,34 +125,26 @@ def scan_fast(zero, packed, order, arrival, ends, segments, rows, active, c, sta
     A lane stops at its first candidate. With short intervals this nearly always is the crossing or close to it.
     Returns the lanes that stay silent, and those that have to be scanned again.
     """
-    syn, rise, tangent, bound, mem = rows[SYN], rows[RISE], rows[TANGENT], rows[BOUND], rows[MEM]
-    voltage = current = stop = zero
+    syn, mem = rows[SYN], rows[MEM]
+    voltage = current = zero
     stopped = np.uint64(0)
     begin = 0
     for segment in range(segments):
         end = ends[segment]
-        working = mask_of(zero, active)
-        place = splat(zero, float(begin))
-        for k in range(begin, end - 1):
-            # what waits for the test of this row comes last: a lane's voltage stops one row late, see ``settle``
-            driven = fma(load(zero, packed, np.intp(order[k]) * TILE), syn[k], current)
-            current = update(working, driven, current)
-            if rise[k] == 0:
-                continue  # the next input arrives at the same time
-            place = update(working, splat(zero, float(k + 1)), place)
-            still_working = where_below(working, fma(driven, tangent[k], voltage), splat(zero, bound[k]))
-            voltage = update(working, fma(driven, rise[k], voltage), voltage)
-            working = still_working
-            if k & 3 == 0 and not any_of(working):
-                break
-        still = bits_of(working)
-        found = active & ~still
-        if found:
-            stopped |= found
-            store(state, VOLTAGE * TILE, select(found, voltage, load(zero, state, VOLTAGE * TILE)))
-            store(state, CURRENT * TILE, select(found, current, load(zero, state, CURRENT * TILE)))
-            stop = select(found, place, stop)
-            active = still
+        before = active
+        if _MASKED:
+            voltage, current, active = advance(
+                zero, packed, order, begin, end - 1, rows, 0, active, voltage, current, state
+            )
+        else:
+            active = np.uint64(0)
+            store(state, NOW_VOLTAGE * TILE, voltage)
+            store(state, NOW_CURRENT * TILE, current)
+            for first in range(0, lanes_of(zero), 16):
+                some = (before >> np.uint64(first)) & _WHOLE
+                active |= advance16(packed, order, begin, end - 1, rows, first, some, state) << np.uint64(first)
+            voltage, current = load(zero, state, NOW_VOLTAGE * TILE), load(zero, state, NOW_CURRENT * TILE)
+        stopped |= before & ~active
         if not active:
             break
         k = end - 1
@@ -158,9 +158,72 @@ def scan_fast(zero, packed, order, arrival, ends, segments, rows, active, c, sta
         begin = end
     again = np.uint64(0)
     if stopped:
-        store(state, NOW_VOLTAGE * TILE, stop)
         again = settle(zero, packed, order, arrival, ends, rows, stopped, c, state, places, last)
     return active, again
+
+
+@jit
+def advance(zero, packed, order, begin, end, rows, first, active, voltage, current, state):
+    """Scan rows with the lanes ``active`` from lane ``first`` on, until each has a candidate; returns those without.
+
+    What is known of the others goes to ``state``: their row's number, and a voltage of one row later, see ``settle``.
+    """
+    syn, rise, tangent, bound = rows[SYN], rows[RISE], rows[TANGENT], rows[BOUND]
+    working, place = mask_of(zero, active), zero
+    for row in range(begin, end):
+        k = np.uintp(row)
+        # what waits for the test of this row comes last
+        driven = fma(load(zero, packed, np.intp(order[k]) * TILE + first), syn[k], current)
+        current = update(working, driven, current)
+        if rise[k] == 0:
+            continue  # the next input arrives at the same time
+        place = update(working, splat(zero, float(row)), place)
+        still_working = where_below(working, fma(driven, tangent[k], voltage), splat(zero, bound[k]))
+        voltage = update(working, fma(driven, rise[k], voltage), voltage)
+        working = still_working
+        if row & 3 == 0 and not any_of(working):
+            break
+    still = bits_of(working)
+    found = active & ~still
+    if found:
+        for row, x in ((VOLTAGE, voltage), (CURRENT, current), (STOP, place)):
+            store(state, row * TILE + first, select(found, x, load(zero, state, row * TILE + first)))
+    return voltage, current, still
+
+
+@jit
+def advance16(packed, order, begin, end, rows, first, active, state):
+    """``advance`` for 16 lanes without mask registers, where a masked update costs as much as three others.
+
+    All lanes pass a block of rows; if one had a candidate in it, once more with masks. Few rows are not worth the first
+    pass. States are in ``state``.
+    """
+    syn, rise, tangent, bound = rows[SYN], rows[RISE], rows[TANGENT], rows[BOUND]
+    voltage, current = load16(state, NOW_VOLTAGE * TILE + first), load16(state, NOW_CURRENT * TILE + first)
+    few = end - begin < _MANY
+    block = max(end - begin, 1) if few else _BLOCK
+    for start in range(begin, end, block):
+        stop, over = min(start + block, end), fill16(rows, -1.0)
+        before, driven, k = voltage, current, np.uintp(end if few else start)
+        while k < np.uintp(stop):
+            driven = fma(load16(packed, np.intp(order[k]) * TILE + first), fill16(rows, syn[k]), driven)
+            over = maximum(over, fma(driven, fill16(rows, tangent[k]), voltage) - bound[k])
+            voltage = fma(driven, fill16(rows, rise[k]), voltage)
+            k += np.uintp(1)
+        found = active if few else active & (over >= 0.0)
+        if found:
+            passed, charged, still = advance(
+                fill16(rows, 0.0), packed, order, start, stop, rows, first, found, before, current, state
+            )
+            active &= ~found | still
+            if few:
+                voltage, driven = passed, charged
+            if not active:
+                break
+        current = driven
+    store(state, NOW_VOLTAGE * TILE + first, voltage)
+    store(state, NOW_CURRENT * TILE + first, current)
+    return active
 
 
 @jit
@@ -171,7 +234,7 @@ def settle(zero, packed, order, arrival, ends, rows, stopped, c, state, places, 
         bits = (stopped >> np.uint64(first)) & np.uint64(0xFFFF)
         if not bits:
             continue
-        stop = maximum(load16(state, NOW_VOLTAGE * TILE + first) - 1.0, 0.0)
+        stop = select(bits, load16(state, STOP * TILE + first), fill16(state, 0.0))
         store_whole16(np.uint64(0xFFFF), places, first, stop)
         store_whole16(bits, last, first, stop)
         mem, mem_end = gather16(rows, MEM * stride, places, first), gather16(rows, MEM * stride + 1, places, first)
