@@ -91,9 +91,8 @@ def spike_trains(
             left alone.
         state: of the neurons at the start, with which only inputs from then on arrive; by default they are at rest.
         until: when to stop: inputs from then on do not arrive, and no spike is later.
-        backend: ``"auto"`` (the fastest for the device), ``"cpu"``, or ``"reference"``, which is plain PyTorch. On
-            the CPU, plain PyTorch also does what the kernels do not, and is much slower: delays, time constants that
-            differ between neurons, and gradients by time constants.
+        backend: ``"auto"`` (the fastest for the device), ``"cpu"``, or ``"reference"``, which is plain PyTorch and
+            much slower.
 
     Returns:
         Spike times, sorted along the last dimension; ``inf`` after the last spike.

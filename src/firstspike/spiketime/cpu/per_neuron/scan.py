@@ -44,7 +44,7 @@ N_RATES = (9 + 4 * MAX_ORDER) * LANES
 _ANY, _EQUAL, _DOUBLE = range(3)
 
 _EVERY = np.uint64(0xFFFFFFFF)
-_ENOUGH = 1 - 1e-4  # what is left of a number after any rounding
+ENOUGH = 1 - 1e-4  # what is left of a number after any rounding
 _BRIEF = 2.0**-7  # of the fastest time constant: where short series do
 _FAR = 40.0  # a leaky neuron that rises falls again before that many time constants
 _MAX_STEPS = 60
@@ -175,10 +175,10 @@ def reaches(voltage, drive, wait, end, drive_end, candidates, c):
     # rounding may reach what a membrane without leak only approaches
     crosses = (end >= 1.0) & candidates & (leaks | (fma(voltage, b, drive) > b))
     # where V follows the current closely, rounding decides whether it falls at the end: the time of the peak tells
-    falls = (drive_end * _ENOUGH < end * a) | (wait * load32(c, SLOWER * LANES) > _FAR)
+    falls = (drive_end * ENOUGH < end * a) | (wait * load32(c, SLOWER * LANES) > _FAR)
     peaks = (drive > voltage * a) & falls & leaks & candidates & ~crosses
     high = drive * load32(c, HEIGHT * LANES)
-    peaks &= (voltage + high >= _ENOUGH) | (high >= _ENOUGH)
+    peaks &= (voltage + high >= ENOUGH) | (high >= ENOUGH)
     limit = wait
     if peaks:
         time, height = peaks_of(voltage, drive, c)
@@ -264,7 +264,7 @@ def scan(keys, values, order, n, c, every, found):
             following, wait = fill32(c, keys[k + 1]), fill32(c, duration)
             is_brief, later = duration < c[SHORT], active
         # while V rises it is concave, and stays below its tangent
-        candidates = (fma(fma(voltage, minus_a, drive), wait, voltage) >= _ENOUGH) & later
+        candidates = (fma(fma(voltage, minus_a, drive), wait, voltage) >= ENOUGH) & later
         mem, syn, added = brief(wait, c) if is_brief else responses(minimum(wait, longest), c)
         end, drive_end = fma(voltage, mem, drive * added), drive * syn
         if candidates:

@@ -1,4 +1,8 @@
-"""Spike trains: both passes from tensors. What the kernels do not know, plain torch does; see ``kernels_know``."""
+"""Spike trains: both passes from tensors, and which kernels do what.
+
+Where all neurons share the order of arrival and the time constants, the kernels of ``scan`` and ``unwind`` do the work.
+The rest, and gradients by time constants, are in ``per_neuron``.
+"""
 
 import math
 from operator import itemgetter
@@ -13,10 +17,11 @@ from firstspike.spiketime.cpu.host import MAX_GROUPS, chunks_of
 from firstspike.spiketime.cpu.per_neuron.host import name_of
 from firstspike.spiketime.cpu.rows import N_BACKWARD, N_FORWARD, PAD
 from firstspike.spiketime.cpu.runtime.parallel import is_small, run, threads_for, work_of
+from firstspike.spiketime.cpu.trains.per_neuron.host import PARTS, backward_per_neuron, forward_per_neuron
 from firstspike.spiketime.cpu.trains.scan import STATES, TRAIN_FORWARD, train_forward_kernel
 from firstspike.spiketime.cpu.trains.unwind import CARRIED, SAMPLES, TRAIN_BACKWARD, train_backward_kernel
 from firstspike.spiketime.trains import reference, reference_gradient
-from firstspike.spiketime.trains.backend import Arguments, Gradients, Grads, Held, Needs, Result
+from firstspike.spiketime.trains.backend import Arguments, Backward, Gradients, Grads, Held, Needs, Result
 
 _ROWS_AT_ONCE = 1 << 20  # bytes of a task's samples beside a tile of weights
 _MAX_BLOCK = 32
@@ -27,7 +32,7 @@ _SAVED = (
 )  # fmt: skip
 
 
-def kernels_know(given: Arguments) -> bool:
+def _shares(given: Arguments) -> bool:
     """Whether neurons share their order of arrival and their time constants."""
     return given.delay is None and not isinstance(given.constants.tau_mem, Tensor)
 
@@ -40,9 +45,11 @@ def _holds(given: Arguments) -> bool:
 
 def forward(given: Arguments) -> Result:
     """Spike trains. See ``trains.backend`` for the contract."""
-    if 0 in given.times.shape or 0 in given.weight.shape or not kernels_know(given):
+    if 0 in given.times.shape or 0 in given.weight.shape:
         return reference.forward(given)
     holds = _holds(given)
+    if not _shares(given):
+        return forward_per_neuron(given, holds)
     entries = _budget(given) * (2 if holds else 1) + (1 if holds else 0)
     if given.windows is None:
         return _forward(given, holds, entries)[0]
@@ -106,26 +113,35 @@ def backward(grads: Grads, result: Result, given: Arguments, max_weight_grad: fl
     """Gradients at the given trains. See ``trains.backend`` for the contract."""
     if not result.saved:
         return reference_gradient.backward(grads, result, given, max_weight_grad, needs)
-    found = _in_parts(grads, result, given, max_weight_grad, needs)
-    if not (needs.tau_mem or needs.tau_syn):
-        return found
-    of_taus = Needs(False, False, False, False, needs.tau_mem, needs.tau_syn, False)
-    taus = reference_gradient.backward(grads, result, given, None, of_taus)
-    return found._replace(tau_mem=taus.tau_mem, tau_syn=taus.tau_syn)
+    if _shares(given) and not (needs.tau_mem or needs.tau_syn):
+        numbers = (N_BACKWARD + 1 + MAX_GROUPS) * (result.saved[0].shape[-1] + 2 * PAD)
+        return _in_parts(_backward, numbers, grads, result, given, max_weight_grad, needs)
+    if _shares(given):  # what its kernels save is not what the others need
+        again = forward_per_neuron(given._replace(observed=result.trains), _holds(given))
+        result = result._replace(saved=again.saved)
+    numbers = PARTS * given.times[0, 0].numel()
+    return _in_parts(backward_per_neuron, numbers, grads, result, given, max_weight_grad, needs)
 
 
-def _in_parts(grads: Grads, result: Result, given: Arguments, max_weight_grad: float | None, needs: Needs) -> Gradients:
-    """``_backward`` of some samples after the others, where all together would need too much memory."""
+def _in_parts(
+    whole: Backward,
+    numbers: int,
+    grads: Grads,
+    result: Result,
+    given: Arguments,
+    max_weight_grad: float | None,
+    needs: Needs,
+) -> Gradients:
+    """``whole``, or of some samples after the others where all together, of so many numbers each, need much memory."""
     ensemble, batch = given.times.shape[:2]
-    numbers = (N_BACKWARD + 1 + MAX_GROUPS) * (result.saved[0].shape[-1] + 2 * PAD)
     samples = max(1, _MEMORY // (ensemble * numbers * given.times.element_size()))
     if batch <= samples:
-        return _backward(grads, result, given, max_weight_grad, needs)
+        return whole(grads, result, given, max_weight_grad, needs)
     parts = []
     for begin in range(0, batch, samples):
         some = itemgetter((slice(None), slice(begin, begin + samples)))
         own = given._replace(times=some(given.times), state=each_tensor(some, given.state))
-        parts.append(_backward(*each_tensor(some, (grads, result)), own, max_weight_grad, needs))
+        parts.append(whole(*each_tensor(some, (grads, result)), own, max_weight_grad, needs))
 
     def joined(name: str) -> Tensor | None:
         tensors = [x for x in (getattr(part, name) for part in parts) if x is not None]
@@ -135,7 +151,8 @@ def _in_parts(grads: Grads, result: Result, given: Arguments, max_weight_grad: f
 
     states = [part.state for part in parts if part.state is not None]
     state = Held(*(torch.cat(x, 1) for x in zip(*states, strict=True))) if states else None
-    return Gradients(joined("times"), joined("weight"), joined("threshold"), state=state)
+    times, weight, threshold, delay, mem, syn = (joined(name) for name in Gradients._fields[:6])
+    return Gradients(times, weight, threshold, delay, mem, syn, state)
 
 
 def _backward(grads: Grads, result: Result, given: Arguments, max_weight_grad: float | None, needs: Needs) -> Gradients:

@@ -41,26 +41,35 @@ from firstspike.spiketime.cpu.vectors.simd import (
     store,
 )
 
-_SHORT = 0.05  # longest interval for series, in units of the faster constant
-_STRAIGHT = 0.015  # half the change of the slope on the way to the threshold for which the inverse series is exact
+SHORT = 0.05  # longest interval for series, in units of the faster constant
+STRAIGHT = 0.015  # half the change of the slope on the way to the threshold for which the inverse series is exact
 _ALL = 0xFFFF
 
 
-def _solve_short(v, i, a, b):
-    """Time to the threshold, ``exp(time a)`` and the slope there, from states that reach it soon; and how curved."""
+def solve_short(v, drive, minus_a, minus_b):
+    """Time to the threshold, ``exp(time/tau_mem)`` and the slope there, from states that reach it soon; how curved.
+
+    Args:
+        v: membrane.
+        drive: the part of its slope that the current causes.
+        minus_a: ``-1/tau_mem``, a number or one for each lane.
+        minus_b: ``-1/tau_syn``, likewise.
+    """
     raise NotImplementedError
 
 
-@overload(_solve_short, inline="never")
-def _overload_solve_short(v, i, a, b):
+@overload(solve_short, inline="never")
+def _overload_solve_short(v, drive, minus_a, minus_b):
     if v.dtype == types.float32:
 
-        def solve(v, i, a, b):
-            drive = i * b
-            d1 = fma(v, -a, drive)
-            d2 = fma(d1, -a, drive * -b)
-            d3 = fma(d2, -a, drive * (b * b))
-            d4 = fma(d3, -a, drive * (-b * b * b))
+        def solve(v, drive, minus_a, minus_b):
+            d1 = fma(v, minus_a, drive)
+            drive = drive * minus_b
+            d2 = fma(d1, minus_a, drive)
+            drive = drive * minus_b
+            d3 = fma(d2, minus_a, drive)
+            drive = drive * minus_b
+            d4 = fma(d3, minus_a, drive)
             inverse = 1.0 / d1
             u = (1.0 - v) * inverse
             c2, c3, c4 = d2 * inverse * 0.5, d3 * inverse * (1 / 6), d4 * inverse * (1 / 24)
@@ -69,23 +78,30 @@ def _overload_solve_short(v, i, a, b):
             fourth = c2 * fma(c3, 5.0, square * -5.0) - c4
             s = u * fma(fma(fma(fourth, u, third), u, c2 * -1.0), u, 1.0)
             slope = fma(fma(fma(d4, s * (1 / 3), d3), s * 0.5, d2), s, d1)
-            x = s * a
+            x = s * (minus_a * -1.0)
             growth = fma(fma(fma(fma(x, 0.25, 1.0), x * (1 / 3), 1.0), x * 0.5, 1.0), x, 1.0)
             return s, growth, slope, absolute(c2 * u)
 
     else:
 
-        def solve(v, i, a, b):
-            drive = i * b
-            d1 = fma(v, -a, drive)
-            d2 = fma(d1, -a, drive * -b)
-            d3 = fma(d2, -a, drive * (b * b))
-            d4 = fma(d3, -a, drive * (-b * b * b))
-            d5 = fma(d4, -a, drive * (b * b * b * b))
-            d6 = fma(d5, -a, drive * (-b * b * b * b * b))
-            d7 = fma(d6, -a, drive * (b * b * b * b * b * b))
-            d8 = fma(d7, -a, drive * (-b * b * b * b * b * b * b))
-            d9 = fma(d8, -a, drive * (b * b * b * b * b * b * b * b))
+        def solve(v, drive, minus_a, minus_b):
+            d1 = fma(v, minus_a, drive)
+            drive = drive * minus_b
+            d2 = fma(d1, minus_a, drive)
+            drive = drive * minus_b
+            d3 = fma(d2, minus_a, drive)
+            drive = drive * minus_b
+            d4 = fma(d3, minus_a, drive)
+            drive = drive * minus_b
+            d5 = fma(d4, minus_a, drive)
+            drive = drive * minus_b
+            d6 = fma(d5, minus_a, drive)
+            drive = drive * minus_b
+            d7 = fma(d6, minus_a, drive)
+            drive = drive * minus_b
+            d8 = fma(d7, minus_a, drive)
+            drive = drive * minus_b
+            d9 = fma(d8, minus_a, drive)
             inverse = 1.0 / d1
             gap = 1.0 - v
             u = gap * inverse
@@ -100,7 +116,7 @@ def _overload_solve_short(v, i, a, b):
                 q = fma(fma(fma(fma(d9, s * (1 / 8), d8), s * (1 / 7), d7), s * (1 / 6), d6), s * (1 / 5), d5)
                 slope = fma(fma(fma(fma(q, s * 0.25, d4), s * (1 / 3), d3), s * 0.5, d2), s, d1)
                 s = s + (gap - p * s) / slope
-            x = s * a
+            x = s * (minus_a * -1.0)
             g = fma(fma(fma(fma(x, 1 / 9, 1.0), x * (1 / 8), 1.0), x * (1 / 7), 1.0), x * (1 / 6), 1.0)
             g = fma(fma(fma(fma(fma(g, x * (1 / 5), 1.0), x * 0.25, 1.0), x * (1 / 3), 1.0), x * 0.5, 1.0), x, 1.0)
             return s, g, slope, absolute(c2 * u)
@@ -122,7 +138,7 @@ def spikes_in_row(
     tangent, bound = rows[TANGENT, k], rows[BOUND, k]
     now, duration = arrival[k], arrival[k + 1] - arrival[k]
     a, b = c[PER_MEM], c[PER_SYN]
-    short = duration * max(a, b) <= _SHORT
+    short = duration * max(a, b) <= SHORT
     while candidates:
         first = lowest_bit(candidates) & ~15
         bits = (candidates >> np.uint64(first)) & np.uint64(_ALL)
@@ -140,8 +156,8 @@ def spikes_in_row(
             v, i = voltage * (1 / mem), current * (1 / syn)
             fired, slow = crosses, crosses
             if crosses and short:
-                s, growth, slope, curved = _solve_short(v, i, a, b)
-                fast = crosses & (curved < _STRAIGHT) & (s >= 0.0) & (duration >= s)
+                s, growth, slope, curved = solve_short(v, i * b, -a, -b)
+                fast = crosses & (curved < STRAIGHT) & (s >= 0.0) & (duration >= s)
                 slow = crosses & ~fast
                 store(state, AT * TILE + first, s)
                 store(state, STEEP * TILE + first, slope)
