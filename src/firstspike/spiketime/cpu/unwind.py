@@ -24,7 +24,7 @@ from firstspike.spiketime.cpu.runtime.cache import c_function, kept_on_disk
 from firstspike.spiketime.cpu.runtime.compiling import jit
 from firstspike.spiketime.cpu.runtime.parallel import PHASE, SIGNATURE, TASKS, next_task
 from firstspike.spiketime.cpu.sort import sort_row, sort_scratch, unowned_scratch
-from firstspike.spiketime.cpu.vectors.simd import keep, store, unowned, zeros
+from firstspike.spiketime.cpu.vectors.simd import keep, load16, store, unowned, zeros
 
 SAMPLES = 16  # of one task, where samples are worked on by themselves
 
@@ -160,14 +160,18 @@ def unwind_tiles(
 @jit
 def gather_times(parts, order, count, rows, c, by_times, first, stop):
     """Sum the groups' gradients ``(groups, batch, stride)`` by the sorted times, and undo the sorting."""
+    batch, stride = parts.shape[1], parts.shape[2]
     for b in range(first, stop):
-        for i in range(by_times.shape[1]):
-            by_times[b, i] = 0
-        for k in range(count[b]):
-            total = parts[0, b, k]
+        n = count[b]
+        for k in range(0, n, 16):
+            total = load16(parts, b * stride + k)
             for part in range(1, parts.shape[0]):
-                total += parts[part, b, k]
-            by_times[b, order[b, k]] = total * rows[b, FAST, k] * c[PER_SYN]
+                total = total + load16(parts, (part * batch + b) * stride + k)
+            store(parts, b * stride + k, total * load16(rows, (b * rows.shape[1] + FAST) * stride + k) * c[PER_SYN])
+        for i in range(by_times.shape[1] if n < by_times.shape[1] else 0):
+            by_times[b, i] = 0
+        for k in range(n):
+            by_times[b, np.uintp(order[b, k])] = parts[0, b, k]
 
 
 BACKWARD = Layout(
