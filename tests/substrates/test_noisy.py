@@ -42,7 +42,7 @@ def with_thresholds(layer, thresholds):
 
 def test_the_fixed_pattern_is_that_of_shifted_thresholds(layer, inputs):
     substrate = Noisy(threshold_offset=0.13, threshold_spread=0.08, seed=4)
-    pattern = substrate._thresholds(0, torch.full((30,), 2.6, **DOUBLE), 1)
+    pattern = substrate._thresholds(0, layer, 1)
     assert float(pattern.mean()) == pytest.approx(2.73, abs=0.05)
     assert float(pattern.std()) == pytest.approx(0.08, rel=0.4)
     found = substrate.run(Network(layer), inputs).output
@@ -81,7 +81,7 @@ def test_sample_noise_alone_is_exact_for_the_thresholds_drawn(layer, inputs):
     state = substrate.state_dict()
     found = substrate.run(Network(layer), inputs).output
     substrate.load_state_dict(state)
-    thresholds = substrate._thresholds(0, torch.full((30,), 2.6, **DOUBLE), 50)
+    thresholds = substrate._thresholds(0, layer, 50)
     for sample in (0, 17, 49):
         wanted = with_thresholds(layer, thresholds[sample])(inputs[sample])
         torch.testing.assert_close(found[sample], wanted, rtol=0, atol=1e-12)

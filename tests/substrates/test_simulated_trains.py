@@ -4,7 +4,7 @@ import pytest
 import torch
 from fake_pynn_brainscales import calibration
 
-from firstspike.layers import DelayRule, FirstSpike, IntegralReadout, LIFLinear, LIFRecurrent, LIFSpikeTrains, Network
+from firstspike.layers import DelayRule, FirstSpike, IntegralReadout, LIFLinear, LIFSpikeTrains, Network
 from firstspike.neuron import LIF
 from firstspike.substrates import SUBSTRATES, Brian2, Exact, Nest, Neuron, Noisy
 
@@ -128,13 +128,6 @@ def test_trains_through_fixed_steps(source, simulator):
 def test_refractory_times_that_nest_lacks(refractory):
     with pytest.raises(ValueError, match=r"layer 0: NEST has refractory times of whole steps, at least one, .*0\.01"):
         Nest().open(Network(LIFSpikeTrains(2, 2, 3, refractory=refractory)))
-
-
-@pytest.mark.parametrize("kind", [x for x in SUBSTRATES if x != "exact"])
-def test_recurrent_layers_are_refused(kind):
-    network = Network(LIFRecurrent(2, 2, 3, 5.0, refractory=2.67))
-    with pytest.raises(ValueError, match=r"layer 0: the .* does not support LIFRecurrent"):
-        SUBSTRATES[kind]().open(network)
 
 
 class TestNoise:

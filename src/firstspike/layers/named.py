@@ -111,7 +111,7 @@ def named_parameters(network: nn.Module) -> dict[str, Float[np.ndarray, "..."]]:
             if isinstance(layer, LIFRecurrent):
                 found[f"recurrent weights, {source}"] = to_numpy(layer.recurrent_weight)
                 if layer.recurrent_delays is not None:
-                    found[f"recurrent delays, {source}"] = to_numpy(layer.window + layer.recurrent_delays.delay)
+                    found[f"recurrent delays, {source}"] = to_numpy(layer.own_delay)
             for parameter, title in _NEURON.items():
                 if parameter not in layer.unused and isinstance(value := getattr(layer.neuron, parameter), Tensor):
                     found[f"{title}, {source}"] = to_numpy(value)

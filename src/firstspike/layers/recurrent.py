@@ -174,6 +174,12 @@ class LIFRecurrent(LIFSpikeTrains):
         """The rule of the further delays of recurrent synapses."""
         return None if self.recurrent_delays is None else self.recurrent_delays.delay_rule
 
+    @property
+    def own_delay(self) -> Float[Tensor, "out_features out_features"]:
+        """Delays of the recurrent synapses: ``window``, and what ``recurrent_delay`` adds."""
+        window = torch.full_like(self.recurrent_weight, self.window)
+        return window if self.recurrent_delays is None else window + self.recurrent_delays.delay
+
     @torch.no_grad()
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
         """Draw weights and delays anew; parameters of the neuron that learn start again."""
@@ -254,8 +260,8 @@ class LIFRecurrent(LIFSpikeTrains):
         found: list[Tensor] = []
         for number, (start, end) in enumerate(pairwise(self._bounds(begin, until)), 1):
             own = torch.cat(sent[-reach:], dim=-1) if sent else nothing
-            now = inputs if delay is not None else _within(inputs, start, end)
-            arriving = _joined(now, own if delay is not None else own + self.window)
+            now = inputs if delay is not None else within(inputs, start, end)
+            arriving = joined_trains(now, own if delay is not None else own + self.window)
             seen = None
             if observed is not None:
                 inside = (observed <= end) & (observed > (start if number > 1 or state is not None else -math.inf))
@@ -302,7 +308,7 @@ class LIFRecurrent(LIFSpikeTrains):
         if state is None:
             bounds[0] = -math.inf
         else:
-            inputs = _joined(inputs, state.pending + self.window)
+            inputs = joined_trains(inputs, state.pending + self.window)
         if observed is not None:
             inside = (observed > bounds[0]) & (observed <= until)
             observed = torch.where(inside, observed, math.inf).sort(dim=-1).values
@@ -333,10 +339,7 @@ class LIFRecurrent(LIFSpikeTrains):
         given = self.delay_in_pass() if jitters else self.delay
         if given is None and self.recurrent_delays is None:
             return None
-        own = torch.full_like(self.recurrent_weight, self.window)
-        if self.recurrent_delays is not None:
-            own = own + self.recurrent_delays.delay
-        return torch.cat([torch.zeros_like(self.weight) if given is None else given, own], dim=1)
+        return torch.cat([torch.zeros_like(self.weight) if given is None else given, self.own_delay], dim=1)
 
     def extra_repr(self) -> str:
         """Sizes, budget, neuron and delays, as torch prints them."""
@@ -344,13 +347,13 @@ class LIFRecurrent(LIFSpikeTrains):
         return f"{super().extra_repr()}, duration={self.duration}, window={self.window}{further}"
 
 
-def _joined(inputs: Tensor, own: Tensor) -> Float[Tensor, "*batch sources spikes"]:
+def joined_trains(inputs: Tensor, own: Tensor) -> Float[Tensor, "*batch sources spikes"]:
     """Trains of inputs and of the layer itself, the shorter ones filled up."""
     most = max(inputs.shape[-1], own.shape[-1])
     return torch.cat([functional.pad(x, (0, most - x.shape[-1]), value=math.inf) for x in (inputs, own)], dim=-2)
 
 
-def _within(trains: Tensor, start: float, end: float) -> Float[Tensor, "*batch sources spikes"]:
+def within(trains: Tensor, start: float, end: float) -> Float[Tensor, "*batch sources spikes"]:
     """A part of sorted trains that has all spikes in a window, so that few others are sorted again."""
     try:
         first, last = int((trains < start).sum(dim=-1).min()), int((trains < end).sum(dim=-1).max())

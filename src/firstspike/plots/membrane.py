@@ -168,10 +168,7 @@ class Membranes:
 def _with_recurrence(layer: LIFRecurrent) -> tuple[Tensor, Tensor]:
     """Weights and delays of a layer's inputs and, after them, of its own neurons."""
     delay = torch.zeros_like(layer.weight) if layer.delay is None else layer.delay
-    own = torch.full_like(layer.recurrent_weight, layer.window)
-    if layer.recurrent_delays is not None:
-        own = own + layer.recurrent_delays.delay
-    return torch.cat([layer.weight, layer.recurrent_weight], dim=1), torch.cat([delay, own], dim=1)
+    return torch.cat([layer.weight, layer.recurrent_weight], dim=1), torch.cat([delay, layer.own_delay], dim=1)
 
 
 def membrane(

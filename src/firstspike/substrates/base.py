@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional
 
-from firstspike.layers import Branch, Delay, LIFLayer, LIFLinear, LIFSpikeTrains, Network, Record, applied
+from firstspike.layers import Branch, Delay, LIFLayer, LIFLinear, LIFRecurrent, LIFSpikeTrains, Network, Record, applied
 
 
 class SubstrateError(OSError):
@@ -41,6 +41,8 @@ class Substrate(ABC):
     """Whether ``record`` is a pure function that ``torch.vmap`` may map over networks."""
     trains: ClassVar[bool] = False
     """Whether it has layers of spike trains, ``LIFSpikeTrains``."""
+    recurrent: ClassVar[bool] = False
+    """Whether it has layers of neurons that are connected to each other, ``LIFRecurrent``, in ``spike_trains``."""
     exclusive: ClassVar[bool] = False
     """Whether there is only one, as a chip: several networks then take turns on the same object."""
 
@@ -54,6 +56,7 @@ class Substrate(ABC):
         """
         for index, layer in enumerate(network):
             known = isinstance(layer, LIFLinear) or (self.trains and type(layer) is LIFSpikeTrains)
+            known = known or (self.recurrent and isinstance(layer, LIFRecurrent))
             if isinstance(layer, LIFLayer) and not known:
                 raise ValueError(f"layer {index}: the substrate {self.kind} does not support {type(layer).__name__}")
         return self

@@ -88,27 +88,24 @@ def simulate(
     times: Float[Tensor, "batch inputs spikes"], weight: Float[Tensor, "out inputs"], cells: Cells, until: float
 ) -> Float[Tensor, "batch out spikes"]:
     """The same as ``spike_trains``, event by event for all neurons."""
-    trains = times.shape[2]
-    events, order = times.flatten(1).sort(dim=1)
-    events = events.clamp(max=until)
-    source = order // trains
-    count = int((events < until).sum(dim=1).max()) if len(events) else 0
-    state = _State(len(times), len(weight), cells, times)
-    ends = torch.cat([events[:, 1:], torch.full_like(events[:, :1], until)], dim=1)
-    moves = (ends > events).any(dim=0).tolist()  # copies of an input come together
-    for k in range(count):
-        begin, end = events[:, k, None], ends[:, k, None]
-        state.current = state.current + weight.T[source[:, k]].masked_fill(begin >= until, 0.0)
-        if moves[k]:
-            state.advance(begin, end)
-    return state.found
+    run = Run(len(times), len(weight), cells, times)
+    run.advance_through(times, weight, until)
+    return run.found
 
 
-class _State:
-    """Membranes and currents of a layer while it runs, and the spikes so far."""
+class Run:
+    """A layer while it is simulated: its membranes and currents, and the spikes so far.
+
+    Args:
+        batch: number of samples.
+        neurons: number of neurons in each.
+        cells: the neurons.
+        like: whose type and device the state has.
+    """
 
     def __init__(self, batch: int, neurons: int, cells: Cells, like: Tensor) -> None:
         self.cells = cells
+        self.time = -torch.inf  # up to which it is known
         self.voltage = like.new_zeros(batch, neurons)
         self.current = torch.zeros_like(self.voltage)
         self.rest_until = torch.full_like(self.voltage, -torch.inf)
@@ -116,6 +113,27 @@ class _State:
         self.count: Int[Tensor, "batch neurons"] = torch.zeros_like(self.voltage, dtype=torch.int64)
         self.threshold = cells.threshold.expand_as(self.voltage)
         self.fresh = True  # no neuron has spiked yet
+
+    def advance_through(
+        self, times: Float[Tensor, "batch inputs spikes"], weight: Float[Tensor, "out inputs"], until: float
+    ) -> None:
+        """Up to ``until``, with the inputs from where the run is; see ``spike_trains``."""
+        trains = times.shape[2]
+        events, order = times.flatten(1).masked_fill(times.flatten(1) < self.time, torch.inf).sort(dim=1)
+        events = events.clamp(max=until)
+        source = order // trains
+        count = int((events < until).sum(dim=1).max()) if len(events) else 0
+        if self.time > -torch.inf:
+            start = torch.full_like(events[:, :1], self.time)
+            self.advance(start, events[:, :1] if count else torch.full_like(start, until))
+        ends = torch.cat([events[:, 1:], torch.full_like(events[:, :1], until)], dim=1)
+        moves = (ends > events).any(dim=0).tolist()  # copies of an input come together
+        for k in range(count):
+            begin, end = events[:, k, None], ends[:, k, None]
+            self.current = self.current + weight.T[source[:, k]].masked_fill(begin >= until, 0.0)
+            if moves[k]:
+                self.advance(begin, end)
+        self.time = until
 
     def advance(self, begin: Float[Tensor, "batch 1"], end: Float[Tensor, "batch 1"]) -> None:
         """From ``begin`` to ``end`` without input in between."""

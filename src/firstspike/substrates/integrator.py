@@ -4,10 +4,10 @@ import math
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
-from firstspike.layers import LIFLinear, LIFSpikeTrains
+from firstspike.layers import LIFLinear, LIFRecurrent, LIFSpikeTrains
 from firstspike.ranges import Positive
 from firstspike.spiketime.response import kappa
 from firstspike.substrates.base import LayerByLayer, check_room
@@ -33,6 +33,7 @@ class Integrator(LayerByLayer):
 
     kind = "integrator"
     trains = True
+    recurrent = True
 
     def __init__(self, step: Positive = 0.01, duration: Positive = 20.0) -> None:
         if not (0 < step <= duration < math.inf):
@@ -80,7 +81,9 @@ class Integrator(LayerByLayer):
         at = torch.ceil(arrival / self.step)  # the point at or after each arrival
         rest = torch.where(torch.isfinite(arrival), at * self.step - arrival, 0.0).clamp(min=0)
         current_gain, voltage_gain = torch.exp(-rest / column[1]), kappa(rest, *column)
-        last = math.floor(self.duration / self.step + 1e-9)
+        feedback = _Feedback(layer, self.step, times) if isinstance(layer, LIFRecurrent) else None
+        duration = min(self.duration, layer.duration) if isinstance(layer, LIFRecurrent) else self.duration
+        last = math.floor(duration / self.step + 1e-9)
         arriving = {int(x) for x in at[at <= last].unique().tolist()}
 
         length = torch.full((), self.step, dtype=times.dtype, device=times.device)
@@ -101,6 +104,9 @@ class Integrator(LayerByLayer):
                 now = at == point
                 current = current + _into(now * current_gain, weight)
                 voltage = voltage + _into(now * voltage_gain, weight)
+            if feedback is not None:
+                of_voltage, of_current = feedback.arriving(point)
+                voltage, current = voltage + of_voltage, current + of_current
             time = point * self.step
             if trains is not None:
                 voltage = torch.where(free > time, trains.reset, voltage)
@@ -112,11 +118,50 @@ class Integrator(LayerByLayer):
             spiking = reached & (count < most)
             found[spiking] = found[spiking].scatter(-1, count[spiking].unsqueeze(-1), time)
             count += spiking
-            if point >= final and point % _LOOK == 0:
+            if feedback is not None:
+                feedback.send(point, reached)
+            if feedback is None and point >= final and point % _LOOK == 0:
                 rising = current / tau_syn > voltage / tau_mem
                 if not bool((rising & (count < most)).any()):
                     break
         return found
+
+
+class _Feedback:
+    """What is on its way between the neurons of a recurrent layer, for each of the next points."""
+
+    def __init__(self, layer: LIFRecurrent, step: float, times: Tensor) -> None:
+        delay = layer.own_delay.to(times)
+        self.points = torch.ceil(delay / step - 1e-9).clamp(min=1)
+        rest = (self.points * step - delay).clamp(min=0)
+        self.points = self.points.long()
+        tau_mem, tau_syn = (
+            x.unsqueeze(-1) if isinstance(x, Tensor) and x.ndim else x
+            for x in (layer.neuron.tau_mem, layer.neuron.tau_syn)
+        )
+        self.of_voltage = layer.recurrent_weight * kappa(rest, tau_mem, tau_syn)
+        self.of_current = layer.recurrent_weight * torch.exp(-rest / tau_syn)
+        size = int(self.points.max()) + 1
+        self.pending = times.new_zeros(2, size, len(times), layer.out_features)
+
+    def arriving(self, point: int) -> Float[Tensor, "2 batch outputs"]:
+        """What is added to membranes and currents at a point."""
+        now = self.pending[:, point % self.pending.shape[1]]
+        found = now.clone()
+        now.zero_()
+        return found
+
+    def send(self, point: int, spiking: Bool[Tensor, "batch outputs"]) -> None:
+        """Spikes of a point, to all neurons."""
+        sample, neuron = spiking.nonzero(as_tuple=True)
+        if len(sample):
+            at = (
+                (point + self.points.T[neuron]) % self.pending.shape[1],
+                sample[:, None],
+                torch.arange(spiking.shape[1], device=spiking.device),
+            )
+            for pending, weight in zip(self.pending, (self.of_voltage, self.of_current), strict=True):
+                pending.index_put_(at, weight.T[neuron], accumulate=True)
 
 
 def _into(

@@ -9,13 +9,15 @@ from jaxtyping import Float
 from torch import Tensor
 
 from firstspike.devices import sent
-from firstspike.layers import Delay, LIFLinear, LIFSpikeTrains
+from firstspike.layers import Delay, LIFLinear, LIFRecurrent, LIFSpikeTrains
+from firstspike.layers.recurrent import joined_trains
 from firstspike.neuron import LIF
 from firstspike.ranges import Finite, NotNegative, Positive, Probability, Seed
 from firstspike.seeding import generator
-from firstspike.spiketime import first_spike_time, spike_trains
-from firstspike.substrates.base import LayerByLayer
+from firstspike.spiketime import TrainState, first_spike_time, spike_trains, spike_window
+from firstspike.substrates.base import LayerByLayer, within_budget
 from firstspike.substrates.quantisation import QuantisedWeights, WeightQuantiser
+from firstspike.substrates.recurrence import joined, no_spikes, slices
 
 TYPICAL_NOISE = {"threshold_spread": 0.03, "threshold_batch_noise": 0.015, "spike_jitter": 0.01, "delay_jitter": 0.01}
 """Settings of a config with ``kind: noisy`` alone: about those of DelGrad for a threshold of 1."""
@@ -111,6 +113,7 @@ class Noisy(Imperfect, LayerByLayer):
 
     kind = "noisy"
     trains = True
+    recurrent = True
 
     threshold_offset: Finite = 0.0
     threshold_spread: NotNegative = 0.0
@@ -156,23 +159,63 @@ class Noisy(Imperfect, LayerByLayer):
         """See ``LayerByLayer``."""
         weight, delay = self._synapses(layer)
 
-        def first(times: Tensor, neuron: LIF) -> Tensor:
-            return first_spike_time(times, weight, neuron, delay=delay, backend=layer.backend)
+        def first(times: Tensor, neuron: LIF) -> tuple[Tensor]:
+            return (first_spike_time(times, weight, neuron, delay=delay, backend=layer.backend),)
 
-        return self.imperfect(self._with_thresholds(index, layer, times, first))
+        threshold = self._thresholds(index, layer, len(times))
+        return self.imperfect(_with_thresholds(layer.neuron, threshold, first, times)[0])
 
     def spike_trains(self, index: int, layer: LIFSpikeTrains, times: Tensor) -> Float[Tensor, "batch outputs spikes"]:
         """See ``LayerByLayer``."""
+        if isinstance(layer, LIFRecurrent):
+            return self._recurrent(index, layer, layer.seen(times))
         weight, delay = self._synapses(layer)
 
-        def every(times: Tensor, neuron: LIF) -> Tensor:
-            return spike_trains(
+        def every(times: Tensor, neuron: LIF) -> tuple[Tensor]:
+            found = spike_trains(
                 times, weight, neuron, max_spikes=layer.max_spikes, delay=delay, refractory=layer.refractory,
                 reset=layer.reset, overflow=layer.overflow, backend=layer.backend,
             )  # fmt: skip
+            return (found,)
 
-        found = self.imperfect(self._with_thresholds(index, layer, layer.seen(times), every))
+        threshold = self._thresholds(index, layer, len(times))
+        found = self.imperfect(_with_thresholds(layer.neuron, threshold, every, layer.seen(times))[0])
         return found.sort(dim=-1).values  # jitter may exchange spikes, and lost ones leave gaps
+
+    def _recurrent(
+        self, index: int, layer: LIFRecurrent, inputs: Float[Tensor, "batch inputs spikes"]
+    ) -> Float[Tensor, "batch outputs spikes"]:
+        """Slice after slice: spikes arrive at other neurons with the jitter that they are observed with."""
+        weight, delay = self._synapses(layer)
+        weight = torch.cat([weight, self.quantiser(layer.recurrent_weight)], dim=1)
+        own = layer.own_delay
+        if layer.recurrent_delays is not None and self.delay_jitter:
+            noise = self.noise.normal(self.delay_jitter, tuple(own.shape), own)
+            own = (own + noise).clamp(min=layer.window)
+        shift, longest = 0.0, float(own.max())
+        if delay is None and layer.recurrent_delays is None:
+            shift = layer.window  # without delays of synapses the kernels are faster
+        else:
+            delay = torch.cat([torch.zeros_like(layer.weight) if delay is None else delay, own], dim=1)
+        threshold = self._thresholds(index, layer, len(inputs))
+        sent, state = no_spikes(layer, inputs), list[Tensor]()
+        for start, end in slices(layer.duration, layer.window):
+
+            def spikes(
+                arriving: Tensor, neuron: LIF, *state: Tensor, start: float = start, end: float = end
+            ) -> tuple[Tensor, ...]:
+                found = spike_window(
+                    arriving, weight, neuron, max_spikes=layer.window_spikes, delay=delay, refractory=layer.refractory,
+                    reset=layer.reset, overflow=layer.overflow, until=end, backend=layer.backend,
+                    state=TrainState(state[0], state[1], state[2], start) if state else None,
+                )  # fmt: skip
+                assert found.state is not None
+                return found.trains, *found.state[:3]
+
+            arriving = joined_trains(inputs, joined(sent, since=start - longest) + shift)
+            found, *state = _with_thresholds(layer.neuron, threshold, spikes, arriving, *state)
+            sent = joined(sent, torch.maximum(self.imperfect(found), found - layer.window / 2))
+        return within_budget(torch.where(sent <= layer.duration, sent, torch.inf), layer)
 
     def _synapses(self, layer: LIFLinear | LIFSpikeTrains) -> tuple[Tensor, Tensor | None]:
         """Weights and delays of a layer in this run."""
@@ -181,25 +224,11 @@ class Noisy(Imperfect, LayerByLayer):
             delay = (delay + self.noise.normal(self.delay_jitter, tuple(delay.shape), delay)).clamp(min=0)
         return weight, delay
 
-    def _with_thresholds(
-        self, index: int, layer: LIFLinear | LIFSpikeTrains, times: Tensor, spikes: Callable[[Tensor, LIF], Tensor]
-    ) -> Tensor:
-        """Spikes of neurons with the thresholds of this run."""
-        neuron = layer.neuron
-        nominal = torch.as_tensor(neuron.threshold, dtype=layer.weight.dtype, device=layer.weight.device)
-        noisy = self._thresholds(index, nominal.expand(layer.out_features), len(times))
-        if isinstance(layer, LIFSpikeTrains):
-            noisy = torch.maximum(noisy, layer.reset + LOWEST_THRESHOLD * (nominal - layer.reset))
-        if noisy.ndim == 1:
-            return spikes(times, replace(neuron, threshold=noisy))
-
-        def one(times: Tensor, threshold: Tensor) -> Tensor:
-            return spikes(times, replace(neuron, threshold=threshold))
-
-        return torch.vmap(one)(times.unsqueeze(1), noisy).squeeze(1)
-
-    def _thresholds(self, index: int, nominal: Float[Tensor, " out"], batch: int) -> Float[Tensor, "..."]:
-        """Thresholds of the neurons, or of each sample and neuron."""
+    def _thresholds(self, index: int, layer: LIFLinear | LIFSpikeTrains, batch: int) -> Float[Tensor, "..."]:
+        """Thresholds of the neurons in this run, or of each sample and neuron; above the reset."""
+        like = layer.weight
+        nominal = torch.as_tensor(layer.neuron.threshold, dtype=like.dtype, device=like.device)
+        nominal = nominal.expand(layer.out_features)
         size = tuple(nominal.shape)
         found = nominal + self.threshold_offset
         if self.threshold_spread:
@@ -208,4 +237,22 @@ class Noisy(Imperfect, LayerByLayer):
             found = found + self.noise.normal(self.threshold_batch_noise, size, nominal)
         if self.threshold_sample_noise:
             found = found + self.noise.normal(self.threshold_sample_noise, (batch, *size), nominal)
-        return torch.maximum(found, LOWEST_THRESHOLD * nominal)
+        found = torch.maximum(found, LOWEST_THRESHOLD * nominal)
+        if isinstance(layer, LIFSpikeTrains):
+            found = torch.maximum(found, layer.reset + LOWEST_THRESHOLD * (nominal - layer.reset))
+        return found
+
+
+def _with_thresholds(
+    neuron: LIF, threshold: Tensor, spikes: Callable[..., tuple[Tensor, ...]], *given: Tensor
+) -> tuple[Tensor, ...]:
+    """Results for neurons with these thresholds; where samples have their own, of each sample alone."""
+    if threshold.ndim == 1:
+        times, *rest = given
+        return spikes(times, replace(neuron, threshold=threshold), *rest)
+
+    def one(threshold: Tensor, times: Tensor, *rest: Tensor) -> tuple[Tensor, ...]:
+        return spikes(times, replace(neuron, threshold=threshold), *rest)
+
+    found: tuple[Tensor, ...] = torch.vmap(one)(threshold, *(x.unsqueeze(1) for x in given))
+    return tuple(x.squeeze(1) for x in found)

@@ -18,7 +18,7 @@ from annotated_types import Ge, Gt, Le
 from jaxtyping import Float
 from torch import Tensor
 
-from firstspike.layers import LIFLinear, LIFSpikeTrains, Network
+from firstspike.layers import LIFLinear, LIFRecurrent, LIFSpikeTrains, Network
 from firstspike.substrates.base import LayerByLayer, SubstrateError, first_line, within_budget
 from firstspike.substrates.windows import Windows, recorded
 
@@ -33,8 +33,9 @@ class Simulator(LayerByLayer):
 
     Each LIF layer is one run, in which the samples of a batch follow one another. The next layer gets what was
     recorded: the first spike of each neuron and sample, of ``LIFSpikeTrains`` the train. All delays are put on the
-    times of the spikes that go in, so that none is rounded to a step. After the last input of a sample its window lasts
-    until membranes are at rest.
+    times of the spikes that go in, so that none is rounded to a step, except for those of recurrent synapses: they are
+    synapses of the simulation. After the last input of a sample its window lasts until membranes are at rest; neurons
+    that are connected to each other are silenced at the end of their layer's ``duration`` by inhibition.
 
     Args:
         step: time step of the simulation, in units of ``tau_syn``.
@@ -46,6 +47,7 @@ class Simulator(LayerByLayer):
     """
 
     trains = True
+    recurrent = True
 
     title: ClassVar[str]
     """Name."""
@@ -79,6 +81,8 @@ class Simulator(LayerByLayer):
                 raise ValueError(f"layer {index}: {self.title} has no neurons without leak (tau_mem inf)")
             if isinstance(layer, LIFSpikeTrains):
                 self._check_refractory(f"layer {index}", layer.refractory / _unit(layer))
+            if isinstance(layer, LIFRecurrent):
+                self._check_window(f"layer {index}", layer.window / _unit(layer))
         self._sim = self._load()
         return self
 
@@ -95,6 +99,11 @@ class Simulator(LayerByLayer):
 
     def _check_refractory(self, layer: str, refractory: float) -> None:
         """Raise a ValueError where the simulator does not have a refractory time, in units of ``tau_syn``."""
+
+    def _check_window(self, layer: str, window: float) -> None:
+        """Raise a ValueError where the simulator does not have that delay, in units of ``tau_syn``."""
+        if window < self.step:
+            raise ValueError(f"{layer}: its window of {window:g} tau_syn is shorter than substrate.step, {self.step:g}")
 
     def spikes(
         self, index: int, layer: LIFLinear, times: Float[Tensor, "batch inputs"]
@@ -125,11 +134,16 @@ class Simulator(LayerByLayer):
         if isinstance(layer, LIFSpikeTrains):
             reset, refractory = layer.reset, layer.refractory / unit
             rest = rest + refractory
+        loop = None
+        if isinstance(layer, LIFRecurrent):
+            own, own_delay = (x.detach().cpu().double().numpy() for x in (layer.recurrent_weight, layer.own_delay))
+            loop = _Loop(own, own_delay / unit, layer.duration / unit)
         found = self._simulate(
             arrival.detach().cpu().double().numpy() / unit,
             layer.weight.detach().cpu().double().numpy(),
             _Cells(tau_mem / unit, tau_syn / unit, threshold, reset, refractory),
             rest,
+            loop,
         )
         return torch.from_numpy(found * unit).to(times)
 
@@ -139,15 +153,24 @@ class Simulator(LayerByLayer):
         weight: Float[np.ndarray, "out inputs"],
         cells: "_Cells",
         rest: float,
+        loop: "_Loop | None",
     ) -> Float[np.ndarray, "batch out found"]:
         """Spikes of a layer, in windows that last until so long after the last input; times in units of ``tau_syn``."""
-        arrival = np.where(arrival > self.duration, np.inf, arrival)
+        until = self.duration if loop is None else min(self.duration, loop.until)
+        arrival = np.where(arrival > until, np.inf, arrival)
         arrives = np.isfinite(arrival)
         if not arrives.any():
             return np.full((len(arrival), len(weight), 1), np.inf)
         begin, last = float(arrival[arrives].min()) - 1, float(arrival[arrives].max())
         step_ms = max(round(1000 * self.step * TAU_MS), 1) / 1000
         delay_ms = self._delay(step_ms)
+        delays = (delay_ms, delay_ms)
+        if loop is not None:
+            last = until
+            inhibition = loop.inhibition(weight * arrival.shape[-1], cells, self.step)
+            rest = rest + float(max(cells.tau_mem.max(), cells.tau_syn.max()) * np.log(1 + inhibition.max()))
+            loop_ms = np.round(np.maximum(np.round(loop.delay * TAU_MS / step_ms), 1) * step_ms, 3)
+            delays = (min(delay_ms, float(loop_ms.min())), max(delay_ms, float(loop_ms.max())))
         windows = Windows(
             samples=len(arrival),
             start=begin,
@@ -158,11 +181,15 @@ class Simulator(LayerByLayer):
         sim = self._sim
         with self._quiet():
             try:
-                self._setup(step_ms, delay_ms)
+                self._setup(step_ms, delays)
                 before = _sources(sim, windows.trains(arrival))
                 after = sim.Population(len(weight), self._neurons(cells), initial_values={"v": 0.0})
                 connect = _project if arrival.shape[1] == weight.shape[1] else _project_each
                 connect(sim, before, after, weight, delay_ms)
+                if loop is not None:
+                    _project(sim, after, after, loop.weight, loop_ms.T)
+                    end = _sources(sim, windows.trains(np.full((len(arrival), 1), until)))
+                    _project(sim, end, after, -inhibition[:, None], delay_ms)
                 after.record("spikes")
                 sim.run(round(math.ceil((windows.run_ms + delay_ms) / step_ms) * step_ms, 3))  # whole steps
                 index, at = recorded(after)
@@ -170,7 +197,7 @@ class Simulator(LayerByLayer):
                 sim.end()
             except Exception as error:  # each simulator has its own
                 raise SubstrateError(f"{self.title} failed: {first_line(error)}") from error
-        return np.where(found > self.duration, np.inf, found)
+        return np.where(found > until, np.inf, found)
 
     def _neurons(self, cells: "_Cells") -> Any:
         """The cell type; in the model's own unit the capacity is ``tau_syn``."""
@@ -201,9 +228,9 @@ class Simulator(LayerByLayer):
         """The delay that all synapses have. It is subtracted from the spikes."""
         return step_ms
 
-    def _setup(self, step_ms: float, delay_ms: float) -> None:
-        """Forget the last run, get ready for another one."""
-        self._sim.setup(timestep=step_ms, min_delay=delay_ms, max_delay=delay_ms, **self.options)
+    def _setup(self, step_ms: float, delays_ms: tuple[float, float]) -> None:
+        """Forget the last run, get ready for another one with synapses of the shortest and the longest delay."""
+        self._sim.setup(timestep=step_ms, min_delay=delays_ms[0], max_delay=delays_ms[1], **self.options)
 
     def _load(self) -> Any:
         """PyNN's module."""
@@ -234,6 +261,26 @@ class _Cells(NamedTuple):
     refractory: float
 
 
+class _Loop(NamedTuple):
+    """Synapses between the neurons of a layer, with their delays, and when the layer stops; in units of ``tau_syn``."""
+
+    weight: Float[np.ndarray, "out out"]
+    delay: Float[np.ndarray, "out out"]
+    until: float
+
+    def inhibition(
+        self, excitation: Float[np.ndarray, "out inputs"], cells: _Cells, step: float
+    ) -> Float[np.ndarray, " out"]:
+        """What keeps each neuron silent from ``until`` on: more than all excitation that came or is still to come.
+
+        Spikes on their way arrive after the longest delay at the latest, when the inhibition has decayed for so long.
+        """
+        longest = self.delay.max()
+        spikes = np.ceil(longest / max(cells.refractory, step)) + 1
+        most = excitation.clip(min=0).sum(axis=1) + spikes * self.weight.clip(min=0).sum(axis=1)
+        return np.asarray((most + cells.threshold) * np.exp(longest / cells.tau_syn))
+
+
 def _unit(layer: LIFLinear | LIFSpikeTrains) -> float:
     """``tau_syn`` of a layer, on average over its neurons."""
     return float(torch.as_tensor(layer.neuron.tau_syn, dtype=torch.float64).mean())
@@ -246,7 +293,13 @@ def _sources(sim: Any, trains: list[Float[np.ndarray, " spikes"]]) -> Any:
     return sim.Population(len(trains), sim.SpikeSourceArray(spike_times=[Sequence(train) for train in trains]))
 
 
-def _project(sim: Any, before: Any, after: Any, weight: Float[np.ndarray, "after before"], delay_ms: float) -> None:
+def _project(
+    sim: Any,
+    before: Any,
+    after: Any,
+    weight: Float[np.ndarray, "after before"],
+    delay_ms: float | Float[np.ndarray, "before after"],
+) -> None:
     """Fully connect two populations with weights in nA: PyNN separates excitatory and inhibitory synapses."""
     weight = weight.T
     for receptor, chosen in (("excitatory", weight > 0), ("inhibitory", weight < 0)):

@@ -1,11 +1,12 @@
 """Quantised weights, as devices store them."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from firstspike.layers import LIFLinear, LIFSpikeTrains, Network
+from firstspike.layers import LIFLinear, LIFRecurrent, LIFSpikeTrains, Network
 from firstspike.substrates.base import Substrate
 
 
@@ -39,18 +40,23 @@ class WeightQuantiser:
         """The stored weights of all LIF layers, by the names of the network's; none where nothing is rounded."""
         if self.scale is None and self.limit is None:
             return {}
-        layers = (
-            (index, layer) for index, layer in enumerate(network) if isinstance(layer, LIFLinear | LIFSpikeTrains)
-        )
-        return {f"{index}.weight": self(layer.weight.detach()) for index, layer in layers}
+        return {name: self(weight.detach()) for name, weight in _weights(network)}
 
     @torch.no_grad()
     def clip_(self, network: Network) -> None:
         """Clip weights to the limit. Otherwise they would drift beyond it without an effect."""
         if self.limit is not None:
-            for layer in network:
-                if isinstance(layer, LIFLinear | LIFSpikeTrains):
-                    layer.weight.clamp_(-self.limit, self.limit)
+            for _, weight in _weights(network):
+                weight.clamp_(-self.limit, self.limit)
+
+
+def _weights(network: Network) -> Iterator[tuple[str, Tensor]]:
+    """The weights of all LIF layers, by the names of the network's parameters."""
+    for index, layer in enumerate(network):
+        if isinstance(layer, LIFLinear | LIFSpikeTrains):
+            yield f"{index}.weight", layer.weight
+        if isinstance(layer, LIFRecurrent):
+            yield f"{index}.recurrent_weight", layer.recurrent_weight
 
 
 class QuantisedWeights(Substrate):

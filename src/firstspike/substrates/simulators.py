@@ -39,6 +39,14 @@ class Nest(Simulator):
                 f"tau_syn; got a refractory time of {refractory:g}. Set the layer's refractory, or substrate.step"
             )
 
+    def _check_window(self, layer: str, window: float) -> None:
+        steps = window / self.step
+        if round(steps) < 1 or abs(steps - round(steps)) > 1e-6 * steps:
+            raise ValueError(
+                f"{layer}: NEST has delays of whole steps, at least one, and the step is {self.step:g} tau_syn; got a "
+                f"window of {window:g}. Set the layer's window, or substrate.step"
+            )
+
     def _delay(self, step_ms: float) -> float:
         # NEST works in slices as long as the shortest delay: a long one makes it several times faster
         return round(round(2 * TAU_MS / step_ms) * step_ms, 3)
@@ -94,8 +102,8 @@ class Brian2(Simulator):
         brian2.BrianLogger.log_level_error()
         return sim
 
-    def _setup(self, step_ms: float, delay_ms: float) -> None:
+    def _setup(self, step_ms: float, delays_ms: tuple[float, float]) -> None:
         import brian2
 
         brian2.defaultclock.dt = step_ms * brian2.ms  # of the inputs, which PyNN leaves at 0.1 ms
-        super()._setup(step_ms, delay_ms)
+        super()._setup(step_ms, delays_ms)

@@ -8,7 +8,17 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from firstspike.layers import BiasSpikes, Delay, FirstSpike, LIFLinear, LIFSpikeTrains, Multiplex, Network, Readout
+from firstspike.layers import (
+    BiasSpikes,
+    Delay,
+    FirstSpike,
+    LIFLinear,
+    LIFRecurrent,
+    LIFSpikeTrains,
+    Multiplex,
+    Network,
+    Readout,
+)
 
 CIRCUITS = 512
 """Neuron circuits; several are joined for a neuron with many inputs."""
@@ -59,20 +69,28 @@ def circuits_of(layer: LIFLinear | LIFSpikeTrains | Delay) -> int:
     """How many of the chip's circuits a layer takes."""
     if isinstance(layer, Delay):
         return 2 * layer.features
-    return layer.out_features * math.ceil(2 * layer.in_features / ROWS)
+    inputs, delays = layer.in_features, 0
+    if isinstance(layer, LIFRecurrent):  # its spikes come back through delay neurons
+        inputs, delays = inputs + layer.out_features, 2 * layer.out_features
+    return layer.out_features * math.ceil(2 * inputs / ROWS) + delays
 
 
-def clock_for(network: Network, tau_us: float) -> Clock:
+def clock_for(network: Network, tau_us: float, recurrent: bool = False) -> Clock:
     """The chip's times for a network whose ``tau_syn`` is ``tau_us`` on the chip, once it is clear that it fits.
+
+    Args:
+        network: whose layers have to fit.
+        tau_us: microseconds.
+        recurrent: whether layers of neurons that are connected to each other, through delay neurons, are supported.
 
     Raises:
         ValueError: layers that the chip does not have, more circuits than it has, delays out of its range.
     """
     problems, needed = [], {}
-    lifs = [index for index, layer in enumerate(network) if _on_chip(layer)]
+    lifs = [index for index, layer in enumerate(network) if _on_chip(layer, recurrent)]
     for index, layer in enumerate(network):
         match layer:
-            case LIFLinear() | LIFSpikeTrains() if _on_chip(layer):
+            case LIFLinear() | LIFSpikeTrains() if _on_chip(layer, recurrent):
                 needed[index] = circuits_of(layer)
                 problems += [f"layer {index}: {problem}" for problem in _lif_problems(layer)]
             case Delay():
@@ -94,8 +112,9 @@ def clock_for(network: Network, tau_us: float) -> Clock:
     clock = Clock(tau_us / float(first.neuron.tau_syn))
     low, high = clock.delays
     for index, layer in enumerate(network):
-        if isinstance(layer, Delay):
-            least, most = (float(x) for x in layer.delay.detach().aminmax())
+        if isinstance(layer, Delay | LIFRecurrent):
+            delay = layer.delay if isinstance(layer, Delay) else layer.own_delay
+            least, most = (float(x) for x in delay.detach().aminmax())
             if least < low - 1e-6 or most > high + 1e-6:
                 raise ValueError(
                     f"layer {index} has delays from {least:.3g} to {most:.3g}, BrainScaleS-2 has them from {low:.4g} "
@@ -141,9 +160,9 @@ def _refuse(problems: list[str]) -> None:
         raise ValueError("the network does not fit on BrainScaleS-2: " + "; ".join(problems))
 
 
-def _on_chip(layer: nn.Module) -> bool:
-    """Whether a layer is one of the chip's neurons: any kind of ``LIFSpikeTrains`` but recurrent ones."""
-    return isinstance(layer, LIFLinear) or type(layer) is LIFSpikeTrains
+def _on_chip(layer: nn.Module, recurrent: bool) -> bool:
+    """Whether a layer is one of the chip's neurons."""
+    return isinstance(layer, LIFLinear) or type(layer) is LIFSpikeTrains or (recurrent and type(layer) is LIFRecurrent)
 
 
 def _lif_problems(layer: LIFLinear | LIFSpikeTrains) -> list[str]:
@@ -152,6 +171,8 @@ def _lif_problems(layer: LIFLinear | LIFSpikeTrains) -> list[str]:
         problems.append(f"a reset to {layer.reset:g}; the chip is calibrated to a reset to the leak, 0")
     if layer.delay is not None:
         problems.append("synaptic delays; the chip only has axonal ones, a delay layer before this one")
+    if isinstance(layer, LIFRecurrent) and layer.recurrent_delays is not None:
+        problems.append("a recurrent_delay; the chip only has axonal delays, which are the window")
     neuron = layer.neuron
     if isinstance(neuron.tau_mem, Tensor) or isinstance(neuron.tau_syn, Tensor) or isinstance(neuron.threshold, Tensor):
         problems.append("parameters of neurons that learn or differ; the chip is calibrated to one number for each")

@@ -9,13 +9,25 @@ from jaxtyping import Float
 from torch import Tensor
 
 from firstspike._version import __version__
-from firstspike.layers import BiasSpikes, Delay, FirstSpike, LIFLinear, LIFSpikeTrains, Network, Readout, Record
+from firstspike.layers import (
+    BiasSpikes,
+    Delay,
+    FirstSpike,
+    LIFLinear,
+    LIFRecurrent,
+    LIFSpikeTrains,
+    Network,
+    Readout,
+    Record,
+)
+from firstspike.layers.recurrent import joined_trains
 from firstspike.ranges import Finite, Fraction, NotNegative, Positive, Probability, Retries, Seed
 from firstspike.substrates.base import within_budget
 from firstspike.substrates.bss2.base import Bss2, StalledError
 from firstspike.substrates.bss2.limits import Clock, clock_for
-from firstspike.substrates.events import Cells, spike_trains
+from firstspike.substrates.events import Cells, Run, spike_trains
 from firstspike.substrates.noisy import LOWEST_THRESHOLD, Imperfect, Noise
+from firstspike.substrates.recurrence import joined, no_spikes, slices
 
 
 class _Spikes(NamedTuple):
@@ -59,6 +71,7 @@ class MockBss2(Bss2, Imperfect):
 
     kind = "mock_bss2"
     trains = True
+    recurrent = True
 
     chip: Seed = 1
     tau_us: Positive = 6.0
@@ -87,7 +100,7 @@ class MockBss2(Bss2, Imperfect):
 
     def open(self, network: Network) -> Self:
         """See ``Substrate``."""
-        clock = clock_for(network, self.tau_us)
+        clock = clock_for(network, self.tau_us, recurrent=True)
         for index, layer in enumerate(network):
             if isinstance(layer, LIFSpikeTrains):
                 wanted = self.refractory * self.tau_us / clock.unit_us
@@ -151,16 +164,42 @@ class MockBss2(Bss2, Imperfect):
         self, index: int, layer: LIFLinear | LIFSpikeTrains, spikes: _Spikes, clock: Clock, tau: float
     ) -> _Spikes:
         trains = spikes.trains
-        weight = self.quantiser(layer.weight).double()
-        if self.weight_spread:
-            shape = tuple(weight.shape)
-            weight = weight * (1 + self.weight_spread * self.pattern.pattern("weight", index, shape, weight)).clamp(0)
-        found = spike_trains(trains, weight, self._cells(index, layer, len(trains), weight, tau), self.window * tau)
-        found = self.imperfect(found, tau)
+        weight = self._strengths("weight", index, layer.weight)
+        cells = self._cells(index, layer, len(trains), weight, tau)
+        if isinstance(layer, LIFRecurrent):
+            found = self._loop(index, layer, trains, weight, cells, clock, tau)
+        else:
+            found = self.imperfect(spike_trains(trains, weight, cells, self.window * tau), tau)
         if isinstance(layer, LIFSpikeTrains):
             found = found.sort(dim=-1).values
             return _Spikes(found, within_budget(self._noted(found, clock), layer))
         return _Spikes(found, self._noted(found.amin(dim=-1), clock))
+
+    def _strengths(self, purpose: str, index: int, weight: Tensor) -> Tensor:
+        """Weights as the synapses have them."""
+        weight = self.quantiser(weight).double()
+        if self.weight_spread:
+            shape = tuple(weight.shape)
+            weight = weight * (1 + self.weight_spread * self.pattern.pattern(purpose, index, shape, weight)).clamp(0)
+        return weight
+
+    def _loop(
+        self, index: int, layer: LIFRecurrent, trains: Tensor, weight: Tensor, cells: Cells, clock: Clock, tau: float
+    ) -> Tensor:
+        """Spikes of neurons that get their own ones back through delay neurons, in slices of half the delay."""
+        weight = torch.cat([weight, self._strengths("recurrent weight", index, layer.recurrent_weight)], dim=1)
+        delay = clock.delay(trains.new_tensor(layer.window))
+        until, window = min(self.window * tau, layer.duration), float(delay)
+        run = Run(len(trains), layer.out_features, cells, trains)
+        spikes = arriving = no_spikes(layer, trains)
+        busy = torch.full_like(spikes[..., 0], -math.inf)
+        for start, end in slices(until, window):
+            run.advance_through(joined_trains(trains, arriving), weight, end)
+            now = self.imperfect(joined(run.found, since=start), tau).sort(dim=-1).values
+            spikes = joined(spikes, now)
+            late, busy = self._through_delays(now, delay, busy, tau)
+            arriving = joined(arriving, late.clamp(min=end), since=start)
+        return torch.where(spikes <= until, spikes, math.inf)
 
     def _cells(self, index: int, layer: LIFLinear | LIFSpikeTrains, batch: int, like: Tensor, tau: float) -> Cells:
         """The imperfect neurons of a layer in this run."""
@@ -184,15 +223,19 @@ class MockBss2(Bss2, Imperfect):
 
     def _delay(self, layer: Delay, spikes: _Spikes, clock: Clock, tau: float) -> _Spikes:
         """Delay neurons rest until their delay is over: a spike that comes earlier passes unseen."""
-        delay = clock.delay(layer.delay.double())
-        found, busy_until = [], torch.full_like(spikes.known, -math.inf)
-        for train in spikes.trains.sort(dim=-1).values.unbind(-1):
-            noise = self.noise.normal(self.delay_jitter * tau, tuple(train.shape), train) if self.delay_jitter else 0.0
-            later = torch.where(train < busy_until, math.inf, train + (delay + noise).clamp(min=0))
-            busy_until = torch.where(torch.isfinite(later), later, busy_until)
-            found.append(later.masked_fill(later >= self.window * tau, math.inf))
-        trains = torch.stack(found, dim=-1)
+        delay, idle = clock.delay(layer.delay.double()), torch.full_like(spikes.known, -math.inf)
+        trains, _ = self._through_delays(spikes.trains.sort(dim=-1).values, delay, idle, tau)
         return _Spikes(trains, self._noted(trains.amin(dim=-1), clock))
+
+    def _through_delays(self, trains: Tensor, delay: Tensor, busy: Tensor, tau: float) -> tuple[Tensor, Tensor]:
+        """Sorted trains after delay neurons that are busy until then, and until when they are busy now."""
+        found = []
+        for train in trains.unbind(-1):
+            noise = self.noise.normal(self.delay_jitter * tau, tuple(train.shape), train) if self.delay_jitter else 0.0
+            later = torch.where(train < busy, math.inf, train + (delay + noise).clamp(min=0))
+            busy = torch.where(torch.isfinite(later), later, busy)
+            found.append(later.masked_fill(later >= self.window * tau, math.inf))
+        return torch.stack(found, dim=-1), busy
 
     def _noted(self, times: Tensor, clock: Clock) -> Tensor:
         """Spike times as the host knows them: a little late, on the clock, the known latency subtracted."""
