@@ -147,8 +147,8 @@ def test_empty():
         ([LIFLinear(3, 4), Multiplex(2), LIFLinear(4, 2)], r"layer 2 does not fit .* gets 8 inputs"),
         ([LIFLinear(3, 4), Delay(3)], r"layer 1 does not fit .*Delay\(3\) gets 4 inputs"),
         ([Delay(3), LIFLinear(4, 2)], r"layer 1 does not fit .*LIFLinear\(4, 2\) gets 3 inputs"),
-        ([nn.Linear(3, 4)], r"layer 0 \(Linear\) is no spike-time layer: .*nn\.Sequential"),
-        ([LIFLinear(3, 4), nn.ReLU()], r"layer 1 \(ReLU\) is no spike-time layer"),
+        ([nn.Linear(3, 4)], r"layer 0 \(Linear\) is not a spike-time layer: .*nn\.Sequential"),
+        ([LIFLinear(3, 4), nn.ReLU()], r"layer 1 \(ReLU\) is not a spike-time layer"),
     ],
 )
 def test_layers_that_do_not_fit(layers, message):

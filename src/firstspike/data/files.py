@@ -108,7 +108,7 @@ def file_splits(
         encode: the tables hold values, which are encoded by spike times: arguments of ``LatencyEncoder``, such as
             ``{early: 0.15, late: 2.0}``, or ``{}`` for its defaults; of time series those of an encoder that ``kind``
             names, such as ``{kind: level_crossing, levels: 8}``. Ranges are those of the training part. An empty cell,
-            NA, ? or NaN is a missing value, which does not spike. Without it an empty cell is no spike.
+            NA, ? or NaN is a missing value, which does not spike. Without ``encode`` an empty cell means no spike.
         class_names: names of the classes 0, 1, 2, ...; by default they follow from the training table.
         seed: seed of the random choice of what is held out; every part has the classes in the proportions of the whole.
         dtype: of the times.

@@ -206,7 +206,7 @@ def _is_number(cell: str) -> bool:
 
 
 def _number(cell: str, kind: str) -> float | None:
-    """The number in a cell; an empty one is no spike, or a missing value."""
+    """The number in a cell; an empty one means no spike, or a missing value."""
     cell = cell.strip()
     if kind == "values" and cell.lower() in _MISSING:
         return np.nan

@@ -4,7 +4,7 @@ Source: Göltz et al. 2025, "DelGrad".
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -96,14 +96,27 @@ class DelayRule:
         part: tuple[int, slice] | None = None,
     ) -> Tensor:
         """The delays with noise in the shape of ``like``, which broadcasts; they stay >= 0. See ``part_of_batch``."""
-        device = like.device if source is None else source.device
-        shape = like.shape if part is None else (part[0], *like.shape[1:])
-        if source is None:  # torch.compile cannot take a generator that is None
-            noise = torch.randn(shape, dtype=like.dtype, device=device)
-        else:
-            noise = torch.randn(shape, generator=source, dtype=like.dtype, device=device)
-        noise = sent(noise if part is None else noise[part[1]], like.device)
+        noise = drawn(torch.randn, like, source, part)
         return delay + torch.maximum(self.jitter * noise, -delay.detach())
+
+
+def drawn(
+    draw: Callable[..., Tensor], like: Tensor, source: torch.Generator | None, part: tuple[int, slice] | None
+) -> Tensor:
+    """Random numbers in the shape of ``like``: its part of those of a whole batch, see ``part_of_batch``.
+
+    Args:
+        draw: ``torch.rand`` or ``torch.randn``.
+        like: whose shape, type and device they have.
+        source: of the numbers; None for torch's global one.
+        part: number of samples of the whole batch, and which of them ``like`` has; None for all.
+    """
+    shape = like.shape if part is None else (part[0], *like.shape[1:])
+    if source is None:  # torch.compile cannot take a generator that is None
+        numbers = draw(shape, dtype=like.dtype, device=like.device)
+    else:
+        numbers = draw(shape, generator=source, dtype=like.dtype, device=source.device)
+    return sent(numbers if part is None else numbers[part[1]], like.device)
 
 
 class _Clip(torch.autograd.Function):
@@ -166,7 +179,7 @@ def jitter_from(network: nn.Module, source: torch.Generator) -> Iterator[None]:
 
 @contextmanager
 def part_of_batch(network: nn.Module, samples: int, part: slice) -> Iterator[None]:
-    """Inside, the network sees a part of a batch of so many samples: each gets the noise that it has in the whole."""
+    """Inside, the network sees a part of a batch of ``samples``: each gets the noise that it has in the whole."""
     layers: list[Any] = [module for module in network.modules() if hasattr(module, "batch_part")]
     for layer in layers:
         layer.batch_part = (samples, part)

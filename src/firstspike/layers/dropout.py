@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from firstspike.devices import sent
+from firstspike.layers.delay import drawn
 from firstspike.layers.observed import at_observed
 from firstspike.ranges import Probability
 from firstspike.spiketime.times import check_times
@@ -46,14 +46,7 @@ class SpikeDropout(nn.Module):
             return at_observed(times, observed)
         if not self.training or not self.p:
             return times
-        source, part = self.jitter_source, self.batch_part
-        device = times.device if source is None else source.device
-        shape = times.shape if part is None else (part[0], *times.shape[1:])
-        if source is None:  # torch.compile cannot take a generator that is None
-            drawn = torch.rand(shape, dtype=times.dtype, device=device)
-        else:
-            drawn = torch.rand(shape, generator=source, dtype=times.dtype, device=device)
-        lost = sent(drawn if part is None else drawn[part[1]], times.device) < self.p
+        lost = drawn(torch.rand, times, self.jitter_source, self.batch_part) < self.p
         return torch.where(lost, torch.inf, times)
 
     def extra_repr(self) -> str:

@@ -17,7 +17,7 @@ class Layer(Protocol):
     """What a ``Network`` needs of a layer, beside being an ``nn.Module``."""
 
     def output_size(self, inputs: int) -> int:
-        """Number of outputs for so many inputs; ValueError if they do not fit."""
+        """Number of outputs for that number of inputs; ValueError if they do not fit."""
 
     def __call__(self, times: Tensor, observed: Tensor | None = None) -> Tensor:
         """Spike times to spike times; ``observed`` ones replace the result, and the gradient is taken there."""
@@ -81,8 +81,8 @@ class Network(nn.Sequential):
         for index, layer in enumerate(self):
             if not isinstance(layer, Layer):
                 raise ValueError(
-                    f"layer {index} ({type(layer).__name__}) is no spike-time layer: it needs output_size(inputs) and "
-                    "forward(times, observed=None); other modules work in nn.Sequential"
+                    f"layer {index} ({type(layer).__name__}) is not a spike-time layer: it needs "
+                    "output_size(inputs) and forward(times, observed=None); other modules work in nn.Sequential"
                 )
             try:
                 if size is None:  # the number of inputs is known from the first layer that fixes it

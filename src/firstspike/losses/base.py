@@ -115,7 +115,7 @@ class TimeLoss(Loss):
             labels: true classes, int64, 0 ... outputs - 1.
 
         Raises:
-            ValueError: wrong dtype, shape or device, or a label that is no output.
+            ValueError: wrong dtype, shape or device, or a label without an output.
         """
         check_batch(times, labels)
         true = labels.unsqueeze(-1)

@@ -63,7 +63,7 @@ class ReadoutCrossEntropy(ReadoutLoss):
             labels: true classes, int64, 0 ... outputs - 1.
 
         Raises:
-            ValueError: wrong dtype, shape or device, or a label that is no output.
+            ValueError: wrong dtype, shape or device, or a label without an output.
         """
         check_batch(output, labels, "output", "values of a readout")
         likely = functional.log_softmax(output / self.temperature, dim=-1)

@@ -189,7 +189,7 @@ class Run:
         return since
 
     def _spike(self, fires: tuple[Tensor, ...], now: Float[Tensor, " firing"], since: Float[Tensor, " firing"]) -> None:
-        """Spikes of some neurons, so long after ``now``."""
+        """Spikes of some neurons, at ``now + since``."""
         _, tau_syn = self._taus(fires)
         nth = self.count[fires]
         if int(nth.max()) == self.found.shape[2]:

@@ -155,7 +155,7 @@ class Simulator(LayerByLayer):
         rest: float,
         loop: "_Loop | None",
     ) -> Float[np.ndarray, "batch out found"]:
-        """Spikes of a layer, in windows that last until so long after the last input; times in units of ``tau_syn``."""
+        """Spikes of a layer, in windows that end ``rest`` after the last input; times in units of ``tau_syn``."""
         until = self.duration if loop is None else min(self.duration, loop.until)
         arrival = np.where(arrival > until, np.inf, arrival)
         arrives = np.isfinite(arrival)

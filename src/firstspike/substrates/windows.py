@@ -37,7 +37,7 @@ class Windows:
     def trains(
         self, times: Float[np.ndarray, "samples sources"] | Float[np.ndarray, "samples sources spikes"]
     ) -> list[Float[np.ndarray, " spikes"]]:
-        """For each source its spikes in the run, in order and in milliseconds; ``inf`` is no spike."""
+        """For each source its spikes in the run, in order and in milliseconds; ``inf`` means no spike."""
         times = times.reshape(*times.shape[:2], -1)
         begin = np.arange(self.samples)[:, None, None] * self.length - self.start
         at = np.sort(((times + begin) * self.unit_ms + self.lead_ms).swapaxes(0, 1).reshape(times.shape[1], -1))
