@@ -188,8 +188,9 @@ class Simulator(LayerByLayer):
                 connect(sim, before, after, weight, delay_ms)
                 if loop is not None:
                     _project(sim, after, after, loop.weight, loop_ms.T)
-                    end = _sources(sim, windows.trains(np.full((len(arrival), 1), until)))
-                    _project(sim, end, after, -inhibition[:, None], delay_ms)
+                    # PyNN's Brian2 needs more than one source
+                    end = _sources(sim, windows.trains(np.tile([until, np.inf], (len(arrival), 1))))
+                    _project(sim, end, after, np.outer(-inhibition, [1.0, 0.0]), delay_ms)
                 after.record("spikes")
                 sim.run(round(math.ceil((windows.run_ms + delay_ms) / step_ms) * step_ms, 3))  # whole steps
                 index, at = recorded(after)
