@@ -199,6 +199,7 @@ def unwind_trains(
         response = load(zero, state, END_C * TILE) * (1 / slow[k])
         decay = end_of(zero, state, c) * (1 / fast[k])
     while True:
+        row = np.uintp(k)  # without a sign, an index needs no test for one below 0
         if k == ends[segment] - 1:
             if k < n - 1 or (p >= 0 and found[p] == k):
                 p = before_row(zero, state, k, n, arrival, response, decay, found, places, p, spikes, c)
@@ -211,13 +212,13 @@ def unwind_trains(
                 decay = select(bit, decay + spikes[INTO_E, place], decay)
                 response = select(bit, response - spikes[INTO_C, place], response)
                 p -= 1
-            response = fma(decay, back[k], response)
-        row = np.intp(source[k]) * TILE
+            response = fma(decay, back[row], response)
+        first = np.intp(source[row]) * TILE
         if wants_weight:
-            store(by_weight, row, fma(response, slow[k], load(zero, by_weight, row)))
+            store(by_weight, first, fma(response, slow[row], load(zero, by_weight, first)))
         if wants_times:
             at = k & 15
-            store(sums, at * 16, fold16(load(zero, packed, row) * fma(response, leak[k], decay)))
+            store(sums, at * 16, fold16(load(zero, packed, first) * fma(response, leak[row], decay)))
             if at == 0:
                 store(by_times, k, load16(by_times, k) + sum_rows16(sums, 0))
         if k == begin:

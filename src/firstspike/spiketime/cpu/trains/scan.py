@@ -68,10 +68,11 @@ def scan_trains(
         end = ends[segment]
         voltage, current = load(zero, state, NOW_VOLTAGE * TILE), load(zero, state, NOW_CURRENT * TILE)
         for k in range(begin, end - 1):
-            current = fma(load(zero, packed, np.intp(source[k]) * TILE), syn[k], current)
-            if rise[k] == 0:
+            at = np.uintp(k)  # without a sign, an index needs no test for one below 0
+            current = fma(load(zero, packed, np.intp(source[at]) * TILE), syn[at], current)
+            if rise[at] == 0:
                 continue  # the next input arrives at the same time
-            candidates = (fma(current, tangent[k], voltage) >= bound[k]) & active & tested
+            candidates = (fma(current, tangent[at], voltage) >= bound[at]) & active & tested
             if candidates:
                 store(state, NOW_VOLTAGE * TILE, voltage)
                 store(state, NOW_CURRENT * TILE, current)
@@ -82,7 +83,7 @@ def scan_trains(
                 voltage = load(zero, state, NOW_VOLTAGE * TILE)
                 if holds:
                     due_at = earliest_due(zero, state)
-            if holds and arrival[k + 1] >= due_at:
+            if holds and arrival[at + np.uintp(1)] >= due_at:
                 store(state, NOW_VOLTAGE * TILE, voltage)
                 store(state, NOW_CURRENT * TILE, current)
                 due = lanes_due(zero, state, arrival[k + 1]) & every
@@ -101,7 +102,7 @@ def scan_trains(
                     after = load(zero, state, NOW_VOLTAGE * TILE) * mem[k + 1] - current * rise[k]
                     voltage = select(due & active, after, voltage)
                 due_at = earliest_due(zero, state)
-            voltage = fma(current, rise[k], voltage)
+            voltage = fma(current, rise[at], voltage)
         k = end - 1
         current = fma(load(zero, packed, np.intp(source[k]) * TILE), syn[k], current)
         store(state, NOW_VOLTAGE * TILE, voltage * (1 / mem[k]))
