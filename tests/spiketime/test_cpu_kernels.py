@@ -184,6 +184,13 @@ def test_forward_backward_every_ratio_dense_inputs(ratio, dtype):
     compare(problem(3, (3, 200, 66), ratio, dtype, drive=6.0))
 
 
+@pytest.mark.parametrize("span", [0.2, 1.5, 20.0])
+@pytest.mark.parametrize("ties", [False, True])
+@pytest.mark.parametrize("inputs", [63, 64, 65, 129, 130, 161, 300])
+def test_forward_backward_numbers_of_inputs_at_which_the_scan_changes(inputs, ties, span):
+    compare(problem(inputs, (4, inputs, 40), 1.37, torch.float32, span, silent=0.0, ties=ties, drive=2.0 / span + 2))
+
+
 @pytest.mark.parametrize("ratio", [1.0, 1.37, math.inf])
 @pytest.mark.parametrize("delayed", [False, True])
 def test_forward_backward_late_times(ratio, delayed):
