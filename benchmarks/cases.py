@@ -11,7 +11,7 @@ from recurrent import spoken
 from torch import Tensor
 
 from firstspike.neuron import LIF
-from firstspike.spiketime import first_spike_time
+from firstspike.spiketime import first_spike_time, spike_trains
 
 LATEST = 2.0  # input times lie in [0, LATEST], in units of tau_syn
 FASHION = Path("/usr/share/datasets/fashion-mnist")
@@ -85,6 +85,23 @@ def scaled(case: Case, arrived: float = 1 / 3) -> Case:
             low, high = (factor, high) if late else (low, factor)
     weight = (case.weight * high).requires_grad_()
     return Case(case.times.clone().requires_grad_(), weight, case.neuron, case.delay)
+
+
+def several(case: Case, wanted: float, most: int = 30) -> tuple[Case, Callable[[], Tensor]]:
+    """The case with weights with which neurons spike so often on average, and the layer of spike trains."""
+
+    def trains(case: Case) -> Tensor:
+        return spike_trains(case.times.unsqueeze(-1), case.weight, case.neuron, max_spikes=most, overflow="drop")
+
+    low, high = 1e-2, 1e2
+    with torch.no_grad():
+        for _ in range(20):
+            factor = math.sqrt(low * high)
+            found = trains(Case(case.times[:16], case.weight * factor, case.neuron))
+            often = torch.isfinite(found).sum().item() > wanted * found[..., 0].numel()
+            low, high = (low, factor) if often else (factor, high)
+    case = Case(case.times.detach().requires_grad_(), (case.weight.detach() * low).requires_grad_(), case.neuron)
+    return case, lambda: trains(case)
 
 
 def dense(case: Case) -> Callable[[], Tensor]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from cases import Case, dense, images, neurons, uniform
+from cases import Case, dense, images, neurons, several, uniform
 from epochs import CONFIGS, IMAGES, epochs
 from peers import PEERS
 from recurrent import INPUTS, NEURONS, STEPS, Call, sequences, spoken
@@ -40,12 +40,20 @@ def against_dense(case: Case, settings: Settings) -> list[str]:
     return compare(dense(case), case.layer, case.grad(), settings)
 
 
-def compare(one: Callable[[], Tensor], another: Callable[[], Tensor], grad: Tensor, settings: Settings) -> list[str]:
-    """Milliseconds of the one, then of both passes of the other, and its times as ratios."""
+def compare(
+    one: Callable[[], Tensor],
+    another: Callable[[], Tensor],
+    grad: Tensor,
+    settings: Settings,
+    own: Tensor | None = None,
+) -> list[str]:
+    """Milliseconds of the one, then of both passes of the other, and its times as ratios.
+
+    Both have the same gradient of their outputs, unless the other has its ``own``.
+    """
     clock = clock_on(settings.device, settings.clock)
-    runs = interleave(
-        {"one": two_passes(one, grad, clock), "another": two_passes(another, grad, clock)}, settings.repeats
-    )
+    passes = two_passes(another, grad if own is None else own, clock)
+    runs = interleave({"one": two_passes(one, grad, clock), "another": passes}, settings.repeats)
     mine, other = runs["another"], runs["one"]
     return [
         milliseconds(other, 2),
@@ -127,6 +135,19 @@ def constants(settings: Settings) -> Table:
             shared, own = (case._replace(neuron=neuron) for neuron in neurons(case, learns))
             runs = compare(shared.layer, own.layer, case.grad(), settings)
             table.add("x".join(map(str, shape)), "yes" if learns else "no", *runs)
+    return table
+
+
+def trains(settings: Settings) -> Table:
+    table = Table(
+        "Several spikes, against the layer of first spikes with the same weights",
+        ("shape", "spikes", "first ms", "forward ms", "backward ms", "forward ratio", "backward ratio", "both ratio"),
+    )
+    case, layer = several(uniform(128, 784, 512, 1.37, settings.dtype).to(settings.device), 4.0)
+    there = torch.isfinite(layer())
+    grad = torch.where(there, 1.0, 0.0).to(settings.dtype)
+    count = f"{there.sum().item() / there[..., 0].numel():.1f}"
+    table.add("128x784x512", count, *compare(case.layer, layer, case.grad(), settings, grad))
     return table
 
 
@@ -243,6 +264,7 @@ SECTIONS: dict[str, Callable[[Settings], Table]] = {
     "scaling": scaling,
     "delays": delays,
     "constants": constants,
+    "trains": trains,
     "training": training,
     "peers": peers,
     "recurrence": recurrence,
