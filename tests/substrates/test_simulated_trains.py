@@ -222,6 +222,11 @@ class TestChip:
         record.output.sum().backward()
         assert bool(network[0].weight.grad.any())
 
+    def test_float32(self, chip, network, source):
+        times = random_trains(source, 4, 5, 3, 9.0).float()
+        with chip.open(network.float()) as substrate:
+            assert substrate.record(network, times).output.dtype == torch.float32
+
     def test_first_spikes_of_trains(self, chip, source):
         lif = LIF(1.0, 1.0, 2.6)
         options = {"weight_mean": 1.4, "weight_std": 0.2, "generator": source} | DOUBLE

@@ -149,7 +149,7 @@ class MockBss2(Bss2, Imperfect):
                 case LIFLinear() | LIFSpikeTrains():
                     spikes = self._fire(index, layer, spikes, clock, tau)
                 case FirstSpike() | Readout():  # on the host: the chip's neurons get all spikes
-                    spikes = spikes._replace(known=layer(spikes.known))
+                    spikes = spikes._replace(known=layer(spikes.known.to(times.dtype)))
                 case Delay():
                     spikes = self._delay(layer, spikes, clock, tau)
                 case BiasSpikes():

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from firstspike.layers import BiasSpikes, Delay, LIFLinear, LIFSpikeTrains, Multiplex, Network, Record
+from firstspike.layers import BiasSpikes, Delay, LIFLinear, LIFSpikeTrains, Multiplex, Network, Readout, Record
 from firstspike.substrates.base import within_budget
 from firstspike.substrates.bss2.limits import CLOCK_US, DELAY_STEP_US, Clock
 from firstspike.substrates.quantisation import WeightQuantiser
@@ -188,7 +188,7 @@ class ChipNetwork:
                 bias = self.clock.floor(layer.times.cpu().double())
                 known = torch.cat([known, bias.expand(len(known), -1)], dim=1)
             else:
-                known = layer(known)
+                known = layer(known.to(layer.weight.dtype) if isinstance(layer, Readout) else known)
             layers.append(known)
         return Record(received, tuple(layers))
 
