@@ -109,6 +109,35 @@ def test_all_windows_in_one_call_equal_window_after_window(neurons, refractory):
         torch.testing.assert_close(one, other, rtol=1e-7, atol=1e-9)
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"recurrent_delay": DelayRule(scale=2.0), "refractory": 0.4},
+        {"delay": DelayRule(scale=1.5), "trainable": ("tau_mem",), "max_weight_grad": 0.5},
+        {"trainable": ("tau_mem", "tau_syn", "threshold"), "per_neuron": True, "refractory": 0.4},
+        {"recurrent_delay": DelayRule(scale=0.7), "trainable": ("tau_syn",), "per_neuron": True},
+    ],
+    ids=["recurrent delays", "input delays", "constants", "both"],
+)
+def test_kernels_of_delays_and_constants_equal_the_reference(options):
+    """More neurons than lanes, in pieces, with gradients through the states."""
+    times, results = trains(samples=3).requires_grad_(), []
+    for backend in ("cpu", "reference"):
+        lif = LIFRecurrent(
+            4, 37, 60, 4.0, LIF(1.37), window=0.5, window_spikes=12, reset=-0.1, recurrent_std=0.1, weight_mean=1.0,
+            weight_std=0.4, backend=backend, dtype=torch.float64, generator=seeded(3), **options,
+        )  # fmt: skip
+        one, state = lif.proceed(times, 1.7)
+        two, state = lif.proceed(times, 4.0, state)
+        found = torch.cat([one, two], dim=-1).sort(-1).values[..., :60]
+        total = torch.where(found.isfinite(), found, 0.0).sin().sum() + state.neurons.voltage.sum()
+        total = total + state.neurons.current.sum() + state.neurons.refractory.square().sum()
+        results.append((found, *state.neurons[:3], *torch.autograd.grad(total, [times, *lif.parameters()])))
+    assert results[0][0].isfinite().sum(-1).double().mean() > 2
+    for one, other in zip(*results, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-7, atol=1e-9)
+
+
 def test_threads_do_not_matter(monkeypatch):
     monkeypatch.setattr(train_host, "is_small", lambda work: False)
     lif = layer(refractory=0.2, dtype=torch.float32)

@@ -256,11 +256,12 @@ class LIFRecurrent(LIFSpikeTrains):
         rule = self.recurrent_delay
         reach = 2 + (0 if rule is None else math.ceil((rule.shift + rule.scale) / self.window))  # windows
         nothing = inputs.new_full((*inputs.shape[:-2], self.out_features, 1), math.inf)
+        longest = 0.0 if delay is None else _longest(delay[:, : self.in_features]) + 1e-3 * self.window
         sent: list[Tensor] = [] if state is None else [state.pending]
         found: list[Tensor] = []
         for number, (start, end) in enumerate(pairwise(self._bounds(begin, until)), 1):
             own = torch.cat(sent[-reach:], dim=-1) if sent else nothing
-            now = inputs if delay is not None else within(inputs, start, end)
+            now = within(inputs, start - longest, end)
             arriving = joined_trains(now, own if delay is not None else own + self.window)
             seen = None
             if observed is not None:
@@ -282,7 +283,7 @@ class LIFRecurrent(LIFSpikeTrains):
                 backend=self.backend,
             )
             neurons = result.state
-            sent.append(result.trains)
+            sent.append(within(result.trains, -math.inf, math.inf))
             found.append(result.trains)
         assert neurons is not None
         trains = torch.cat(found, dim=-1).sort(dim=-1).values
@@ -360,6 +361,14 @@ def within(trains: Tensor, start: float, end: float) -> Float[Tensor, "*batch so
     except RuntimeError:  # values cannot be read in torch.func.vmap
         return trains
     return trains[..., min(first, trains.shape[-1] - 1) : max(last, first + 1)]
+
+
+def _longest(delay: Tensor) -> float:
+    """The longest of some delays; inf where that is not known."""
+    try:
+        return float(delay.detach().max())
+    except RuntimeError:  # as above
+        return math.inf
 
 
 def _checked(trains: Tensor, most: int, overflow: Overflow) -> Tensor:

@@ -202,9 +202,9 @@ def train_forward_kernel(dtype: str, delayed: bool):
         times, copies, delay, weight, c, every, begin, end, holds, observes, most, order, source, arrival, count, keys,
         values, events, state, counts, trains, slopes, again,
     ):  # fmt: skip
-        n = delayed_events(times, copies, delay, weight, begin, end, every, keys, values, events)
+        _, here = delayed_events(times, copies, delay, weight, begin, end, every, keys, values, events)
         return scan_trains(
-            keys, values, None, n, c, every, begin, end, holds, observes, most, state, counts, trains, slopes, again
+            keys, values, None, here, c, every, begin, end, holds, observes, most, state, counts, trains, slopes, again
         )
 
     scan_sample = scan_unsorted if delayed else scan_sorted
@@ -283,12 +283,12 @@ def train_backward_kernel(dtype: str, delayed: bool):
         keys, values, events, state, whole, trains, slopes, again, grad, by_weight, by_delay, by_times, by_arrival,
         sums, line, totals,
     ):  # fmt: skip
-        n = delayed_events(times, copies, delay, None, begin, end, every, keys, values, events)
+        n, here = delayed_events(times, copies, delay, None, begin, end, every, keys, values, events)
         for row in range(n * LANES):
             by_arrival[row] = 0
         unwind_trains(
-            keys, values, None, n, weight, copies, events, c, begin, bound, taus, state, whole, trains, slopes, again,
-            grad, by_weight, by_arrival, totals,
+            keys, values, None, here, weight, copies, events, c, begin, bound, taus, state, whole, trains, slopes,
+            again, grad, by_weight, by_arrival, totals,
         )  # fmt: skip
         if everything:
             add_arrivals(by_arrival, n, events, copies, weight, c, sums, line, by_delay, by_times)

@@ -43,7 +43,9 @@ def longest_wait(c):
 
 @jit
 def delayed_events(times, copies, delay, weight, begin, end, every, keys, values, events):
-    """The inputs that reach some of 32 lanes in ``[begin, end)``, sorted for each lane; returns how many.
+    """The inputs that reach some of 32 lanes in ``[begin, end)``, sorted for each lane.
+
+    Returns how many there are, and how many reach the lane that most reach.
 
     Args:
         times: of the inputs, ``copies`` each.
@@ -72,7 +74,10 @@ def delayed_events(times, copies, delay, weight, begin, end, every, keys, values
                     store(values, n * LANES, load32(weight, i * LANES))
                 n += 1
     sort_lanes(keys, values, n, LANES)
-    return n
+    most = n
+    while most > 0 and not never > load32(keys, (most - 1) * LANES):
+        most -= 1
+    return n, most
 
 
 @jit
