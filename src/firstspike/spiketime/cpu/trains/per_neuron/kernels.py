@@ -11,33 +11,21 @@ import numpy as np
 from firstspike.spiketime.cpu.pack import pack_tile, unit_of_row, unpack_tile
 from firstspike.spiketime.cpu.per_neuron.kernels import SAMPLES, lanes_with
 from firstspike.spiketime.cpu.per_neuron.scan import LANES, PER_MEM, PER_SYN, UNIT, lane_rates
-from firstspike.spiketime.cpu.per_neuron.sort import rows_for
 from firstspike.spiketime.cpu.runtime.arguments import Layout
 from firstspike.spiketime.cpu.runtime.cache import c_function, kept_on_disk
 from firstspike.spiketime.cpu.runtime.compiling import jit
 from firstspike.spiketime.cpu.runtime.parallel import PHASE, SIGNATURE, TASKS, next_task
 from firstspike.spiketime.cpu.sort import sort_row, sort_scratch, unowned_scratch
 from firstspike.spiketime.cpu.trains.per_neuron import adjoint, scan
-from firstspike.spiketime.cpu.trains.per_neuron.adjoint import (
-    BY_MEM,
-    BY_SYN,
-    FIRST,
-    HOLD,
-    LEVEL,
-    N_WHOLE,
-    OF_LEFT,
-    OF_MEM,
-    OF_SYN,
-    PULL,
-    RESET,
-    SIZE,
-    C,
-    Y,
-    add_arrivals,
-    start_back,
-    unwind_trains,
+from firstspike.spiketime.cpu.trains.per_neuron.adjoint import BY_MEM, BY_SYN, add_arrivals, start_back, unwind_trains
+from firstspike.spiketime.cpu.trains.per_neuron.lanes import (
+    end_lanes,
+    gradients_by_start,
+    lane_memory,
+    neurons_of,
+    start_lanes,
 )
-from firstspike.spiketime.cpu.trains.per_neuron.scan import CURRENT, DUE, RELEASE, VOLTAGE, delayed_events, scan_trains
+from firstspike.spiketime.cpu.trains.per_neuron.scan import delayed_events, scan_trains
 from firstspike.spiketime.cpu.vectors.simd import keep, unowned
 
 
@@ -55,70 +43,6 @@ def sort_samples(times, copies, begin, end, order, source, arrival, count, first
             source[b, k] = order[b, k] // copies
     keep(memory)
     keep(inside)
-
-
-@jit
-def start_lanes(held, threshold, reset, refractory, trains, begin, observes, state, counts):
-    """The states of some neurons at the start, in the lanes of ``state``; no spikes yet."""
-    for lane in range(LANES):
-        state[VOLTAGE + lane] = state[CURRENT + lane] = state[scan.RESET + lane] = state[scan.HOLD + lane] = 0
-        state[RELEASE + lane], state[DUE + lane] = -math.inf, math.inf
-        counts[lane] = 0
-    for lane in range(min(LANES, threshold.size)):
-        state[scan.RESET + lane], state[scan.HOLD + lane] = reset[lane] / threshold[lane], refractory[lane]
-        if begin > -math.inf:
-            state[VOLTAGE + lane] = held[0, lane] / threshold[lane]
-            state[CURRENT + lane] = held[1, lane] / threshold[lane]
-            if held[2, lane] > 0:
-                state[VOLTAGE + lane], state[RELEASE + lane] = state[scan.RESET + lane], begin + held[2, lane]
-        if observes and trains.shape[1] > 0:
-            state[DUE + lane] = trains[lane, 0]
-
-
-@jit
-def end_lanes(state, stuck, threshold, held, overflows):
-    """Write the states at the end."""
-    for lane in range(threshold.size):
-        held[3, lane] = state[VOLTAGE + lane] * threshold[lane]
-        held[4, lane] = state[CURRENT + lane] * threshold[lane]
-        held[5, lane] = state[RELEASE + lane]
-        overflows[lane] = (stuck >> np.uint64(lane)) & np.uint64(1)
-
-
-@jit
-def neurons_of(state, unit, level, reset, refractory, held, begin, of_end, asks_end):
-    """Fill in what the adjoint needs to know of some neurons of a sample."""
-    for lane in range(LANES):
-        state[SIZE + lane] = state[LEVEL + lane] = 1
-        state[RESET + lane] = state[HOLD + lane] = state[Y + lane] = state[C + lane] = state[OF_LEFT + lane] = 0
-        state[FIRST + lane] = -math.inf
-    for lane in range(min(LANES, reset.size)):
-        state[SIZE + lane], state[LEVEL + lane] = unit[lane], level[lane]
-        state[RESET + lane], state[HOLD + lane] = reset[lane] / unit[lane], refractory[lane]
-        if begin > -math.inf and held[2, lane] > 0:
-            state[FIRST + lane] = begin + held[2, lane]
-        if asks_end:
-            state[Y + lane], state[C + lane] = of_end[0, lane] * unit[lane], of_end[1, lane] * unit[lane]
-            state[OF_LEFT + lane] = of_end[2, lane]
-
-
-@jit
-def gradients_by_start(state, counts, unit, held, by_start, c, taus, totals):
-    """Write the gradients by the state of some neurons at the start, and add what it means for time constants."""
-    for lane in range(unit.size):
-        y, current = state[Y + lane], state[C + lane]
-        free = not held[2, lane] > 0
-        by_start[0, lane] = y / unit[lane] if free else 0
-        by_start[1, lane] = current / unit[lane]
-        by_start[2, lane] = -state[PULL + lane]
-        if counts[lane] == 0:
-            by_start[2, lane] += state[OF_LEFT + lane]
-        if taus:
-            v, i = held[0, lane] / unit[lane], held[1, lane] / unit[lane]
-            if free:
-                totals[BY_MEM + lane] += v * state[adjoint.OF_Y + lane]
-            totals[BY_MEM + lane] += i * state[OF_MEM + lane]
-            totals[BY_SYN + lane] += i * state[OF_SYN + lane]
 
 
 # ``taus`` is how many time constants of each kind there are, 1 if all neurons share them
@@ -170,16 +94,6 @@ TRAIN_BACKWARD = Layout(
     by_syn="real ensemble outputs",
     by_start="real ensemble batch three outputs",
 )
-
-
-@jit
-def lane_memory(real, largest, rows):
-    """Working memory of a task: keys, values and, with ``rows``, gradients by the arrivals, and numbers of events."""
-    size = rows_for(largest) * LANES
-    return (
-        np.empty(size, real.dtype), np.empty(size, real.dtype), np.empty(size if rows else 1, real.dtype),
-        np.empty(largest + 1, np.int32),
-    )  # fmt: skip
 
 
 @kept_on_disk
@@ -307,7 +221,7 @@ def train_backward_kernel(dtype: str, delayed: bool):
             unowned(memory[0]), unowned(memory[1]), unowned(memory[2]), unowned(memory[3])
         )  # fmt: skip
         more = (
-            np.zeros(adjoint.N_STATE, g.times.dtype), np.zeros(N_WHOLE, np.int32), np.zeros(LANES, np.int32),
+            np.zeros(adjoint.N_STATE, g.times.dtype), np.zeros(adjoint.N_WHOLE, np.int32), np.zeros(LANES, np.int32),
             np.empty(256, g.times.dtype), np.zeros(16, g.times.dtype),
         )  # fmt: skip
         state, whole, counts = unowned(more[0]), unowned(more[1]), unowned(more[2])
@@ -350,7 +264,7 @@ def train_backward_kernel(dtype: str, delayed: bool):
                         )  # fmt: skip
                         if begin > -math.inf:
                             gradients_by_start(
-                                state, counts, g.unit[e, own], g.held[e, b, :, own], g.by_start[e, b, :, own], c, taus,
+                                state, counts, g.unit[e, own], g.held[e, b, :, own], g.by_start[e, b, :, own], taus,
                                 totals,
                             )  # fmt: skip
             elif task < g.ensemble * g.groups:
