@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from importlib.metadata import version
-from typing import Annotated, Any, ClassVar, NamedTuple, Self
+from typing import Annotated, Any, ClassVar, Self
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ from torch import Tensor
 
 from firstspike.layers import LIFLinear, LIFRecurrent, LIFSpikeTrains, Network
 from firstspike.substrates.base import LayerByLayer, SubstrateError, first_line, within_budget
+from firstspike.substrates.populations import Cells, Loop, project, project_each, sources
 from firstspike.substrates.windows import Windows, recorded
 
 TAU_MS = 10.0
@@ -137,11 +138,11 @@ class Simulator(LayerByLayer):
         loop = None
         if isinstance(layer, LIFRecurrent):
             own, own_delay = (x.detach().cpu().double().numpy() for x in (layer.recurrent_weight, layer.own_delay))
-            loop = _Loop(own, own_delay / unit, layer.duration / unit)
+            loop = Loop(own, own_delay / unit, layer.duration / unit)
         found = self._simulate(
             arrival.detach().cpu().double().numpy() / unit,
             layer.weight.detach().cpu().double().numpy(),
-            _Cells(tau_mem / unit, tau_syn / unit, threshold, reset, refractory),
+            Cells(tau_mem / unit, tau_syn / unit, threshold, reset, refractory),
             rest,
             loop,
         )
@@ -151,9 +152,9 @@ class Simulator(LayerByLayer):
         self,
         arrival: Float[np.ndarray, "batch sources spikes"],
         weight: Float[np.ndarray, "out inputs"],
-        cells: "_Cells",
+        cells: Cells,
         rest: float,
-        loop: "_Loop | None",
+        loop: Loop | None,
     ) -> Float[np.ndarray, "batch out found"]:
         """Spikes of a layer, in windows that end ``rest`` after the last input; times in units of ``tau_syn``."""
         until = self.duration if loop is None else min(self.duration, loop.until)
@@ -182,15 +183,15 @@ class Simulator(LayerByLayer):
         with self._quiet():
             try:
                 self._setup(step_ms, delays)
-                before = _sources(sim, windows.trains(arrival))
+                before = sources(sim, windows.trains(arrival))
                 after = sim.Population(len(weight), self._neurons(cells), initial_values={"v": 0.0})
-                connect = _project if arrival.shape[1] == weight.shape[1] else _project_each
+                connect = project if arrival.shape[1] == weight.shape[1] else project_each
                 connect(sim, before, after, weight, delay_ms)
                 if loop is not None:
-                    _project(sim, after, after, loop.weight, loop_ms.T)
+                    project(sim, after, after, loop.weight, loop_ms.T)
                     # PyNN's Brian2 needs more than one source
-                    end = _sources(sim, windows.trains(np.tile([until, np.inf], (len(arrival), 1))))
-                    _project(sim, end, after, np.outer(-inhibition, [1.0, 0.0]), delay_ms)
+                    end = sources(sim, windows.trains(np.tile([until, np.inf], (len(arrival), 1))))
+                    project(sim, end, after, np.outer(-inhibition, [1.0, 0.0]), delay_ms)
                 after.record("spikes")
                 sim.run(round(math.ceil((windows.run_ms + delay_ms) / step_ms) * step_ms, 3))  # whole steps
                 index, at = recorded(after)
@@ -200,7 +201,7 @@ class Simulator(LayerByLayer):
                 raise SubstrateError(f"{self.title} failed: {first_line(error)}") from error
         return np.where(found > until, np.inf, found)
 
-    def _neurons(self, cells: "_Cells") -> Any:
+    def _neurons(self, cells: Cells) -> Any:
         """The cell type; in the model's own unit the capacity is ``tau_syn``."""
         tau_syn = cells.tau_syn
         values = {
@@ -252,74 +253,9 @@ class Simulator(LayerByLayer):
             yield
 
 
-class _Cells(NamedTuple):
-    """Neurons of a layer, in units of ``tau_syn``; the first three one number or one for each neuron."""
-
-    tau_mem: Float[np.ndarray, "..."]
-    tau_syn: Float[np.ndarray, "..."]
-    threshold: Float[np.ndarray, "..."]
-    reset: float
-    refractory: float
-
-
-class _Loop(NamedTuple):
-    """Synapses between the neurons of a layer, with their delays, and when the layer stops; in units of ``tau_syn``."""
-
-    weight: Float[np.ndarray, "out out"]
-    delay: Float[np.ndarray, "out out"]
-    until: float
-
-    def inhibition(
-        self, excitation: Float[np.ndarray, "out inputs"], cells: _Cells, step: float
-    ) -> Float[np.ndarray, " out"]:
-        """What keeps each neuron silent from ``until`` on: more than all excitation that came or is still to come.
-
-        Spikes on their way arrive after the longest delay at the latest, when the inhibition has decayed for so long.
-        """
-        longest = self.delay.max()
-        spikes = np.ceil(longest / max(cells.refractory, step)) + 1
-        most = excitation.clip(min=0).sum(axis=1) + spikes * self.weight.clip(min=0).sum(axis=1)
-        return np.asarray((most + cells.threshold) * np.exp(longest / cells.tau_syn))
-
-
 def _unit(layer: LIFLinear | LIFSpikeTrains) -> float:
     """``tau_syn`` of a layer, on average over its neurons."""
     return float(torch.as_tensor(layer.neuron.tau_syn, dtype=torch.float64).mean())
-
-
-def _sources(sim: Any, trains: list[Float[np.ndarray, " spikes"]]) -> Any:
-    """A population that spikes at given times, in milliseconds."""
-    from pyNN.parameters import Sequence
-
-    return sim.Population(len(trains), sim.SpikeSourceArray(spike_times=[Sequence(train) for train in trains]))
-
-
-def _project(
-    sim: Any,
-    before: Any,
-    after: Any,
-    weight: Float[np.ndarray, "after before"],
-    delay_ms: float | Float[np.ndarray, "before after"],
-) -> None:
-    """Fully connect two populations with weights in nA: PyNN separates excitatory and inhibitory synapses."""
-    weight = weight.T
-    for receptor, chosen in (("excitatory", weight > 0), ("inhibitory", weight < 0)):
-        if chosen.any():
-            synapse = sim.StaticSynapse(weight=weight, delay=delay_ms)
-            sim.Projection(before, after, sim.ArrayConnector(chosen, safe=False), synapse, receptor_type=receptor)
-
-
-def _project_each(
-    sim: Any, before: Any, after: Any, weight: Float[np.ndarray, "after before"], delay_ms: float
-) -> None:
-    """The same if ``before`` has a source for each synapse, row after row of the weights."""
-    row, column = np.indices(weight.shape).reshape(2, -1)
-    source, flat = row * weight.shape[1] + column, weight.ravel()
-    for receptor, chosen in (("excitatory", flat > 0), ("inhibitory", flat < 0)):
-        if chosen.any():
-            synapses = np.column_stack((source[chosen], row[chosen], flat[chosen], np.full(chosen.sum(), delay_ms)))
-            connector = sim.FromListConnector(synapses.tolist(), column_names=["weight", "delay"], safe=False)
-            sim.Projection(before, after, connector, sim.StaticSynapse(), receptor_type=receptor)
 
 
 @contextmanager
