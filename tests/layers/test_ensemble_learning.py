@@ -71,7 +71,8 @@ def check_linked(together, times):
         assert out.dtype == times.dtype
         assert len(out) == len(together.members)
         for mine, net in zip(out, together.members, strict=True):
-            assert torch.equal(mine, net(times))
+            # torch's exp and sigmoid may round differently for one network and for three at once
+            torch.testing.assert_close(mine, net(times), rtol=8 * torch.finfo(times.dtype).eps, atol=0)
             assert {x.dtype for x in (*net.parameters(), *net.buffers())} == {times.dtype}
 
 
