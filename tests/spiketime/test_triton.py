@@ -33,8 +33,9 @@ def test_interpreted(part):
 
 @pytest.mark.triton
 @pytest.mark.slow
-@pytest.mark.parametrize("target", ["cuda:80", "cuda:90", "cuda:120", "hip:gfx942"])
+@pytest.mark.parametrize("target", ["cuda:90", "hip:gfx942"])
 def test_compiled_without_a_device(target):
+    """One GPU of each maker; ``triton_compiled.py`` takes the others."""
     rows = run("triton_compiled.py", target).splitlines()
     assert len(rows) == 56
     assert all(" 0 spilled" in row for row in rows), rows
