@@ -21,11 +21,8 @@ def run(*command, **environment):
     return found.stdout
 
 
-@pytest.mark.triton
-@pytest.mark.slow
-@pytest.mark.parametrize("part", ["float64", "float32", "not float64 and not float32"])
-def test_interpreted(part):
-    """In a process of its own, as kernels are interpreted from their definition on."""
+def run_interpreted(part):
+    """Tests of that part in a process of their own, as kernels are interpreted from their definition on."""
     options = ("-q", "-p", "no:cacheprovider", "-W", "ignore::RuntimeWarning")  # of NumPy, in lanes without a neuron
     output = run("-m", "pytest", *options, "-k", part, "triton_interpreted.py", TRITON_INTERPRET="1")
     assert " passed" in output
@@ -33,9 +30,14 @@ def test_interpreted(part):
 
 @pytest.mark.triton
 @pytest.mark.slow
-@pytest.mark.parametrize("target", ["cuda:90", "hip:gfx942"])
+def test_interpreted():
+    run_interpreted("not float64 and not float32")
+
+
+@pytest.mark.triton
+@pytest.mark.slow
+@pytest.mark.parametrize("target", ["cuda:80", "cuda:90", "cuda:120", "hip:gfx942"])
 def test_compiled_without_a_device(target):
-    """One GPU of each maker; ``triton_compiled.py`` takes the others."""
     rows = run("triton_compiled.py", target).splitlines()
     assert len(rows) == 56
     assert all(" 0 spilled" in row for row in rows), rows
