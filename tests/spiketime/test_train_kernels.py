@@ -22,7 +22,8 @@ SHAPES = [
 ]
 
 
-def draw(shape, dtype=torch.float64):
+def draw(shape, dtype=torch.float64, delays=False):
+    """Times and weights, and delays: with ties, inputs that never arrive, inhibition, and a neuron without."""
     samples, inputs, copies, outputs, span, size = shape
     generator = torch.Generator().manual_seed(0)
     times = torch.rand(samples, inputs, copies, generator=generator, dtype=torch.float64) * span
@@ -30,7 +31,9 @@ def draw(shape, dtype=torch.float64):
     times[-1, -1] = times[-1, 0]
     weight = (torch.rand(outputs, inputs, generator=generator, dtype=torch.float64) - 0.25) * size
     weight[0] = weight[0].abs()
-    return times.to(dtype), weight.to(dtype)
+    delay = torch.rand(outputs, inputs, generator=generator, dtype=torch.float64)
+    delay[:, -1] = delay[:, 0]
+    return [x.to(dtype) for x in ((times, weight, delay) if delays else (times, weight))]
 
 
 def finite(x):

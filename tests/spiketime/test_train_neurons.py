@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from test_train_kernels import draw, finite
 
 from firstspike import LIF, first_spike_time, spike_trains
 from firstspike.spiketime import TrainState, spike_window
@@ -20,24 +21,6 @@ DEFAULTS = {"windows": False, "refractory": 0.0, "reset": -0.1, "bound": None, "
 STARTS = 0.1
 
 
-def draw(shape, dtype=torch.float64):
-    """Times, weights and delays: with ties, inputs that never arrive, inhibition, and a neuron without."""
-    samples, inputs, copies, outputs, span, size = shape
-    generator = torch.Generator().manual_seed(0)
-    times = torch.rand(samples, inputs, copies, generator=generator, dtype=torch.float64) * span
-    times[0, 0, 0] = INF
-    times[-1, -1] = times[-1, 0]
-    weight = (torch.rand(outputs, inputs, generator=generator, dtype=torch.float64) - 0.25) * size
-    weight[0] = weight[0].abs()
-    delay = torch.rand(outputs, inputs, generator=generator, dtype=torch.float64)
-    delay[:, -1] = delay[:, 0]
-    return [x.to(dtype) for x in (times, weight, delay)]
-
-
-def finite(x):
-    return torch.where(x < INF, x, 0.0)
-
-
 def neurons(mode, ratio, outputs, dtype):
     """Time constants, and those of them that learn. The first neuron has the ratio that is given."""
     spread = 0.3 if mode in ("constants", "both") else 0.0
@@ -51,7 +34,7 @@ def neurons(mode, ratio, outputs, dtype):
 def run(shape, mode, ratio, backend, **options):
     """Trains and gradients; ``refractory`` is up to that, other for each neuron, and zero for the first."""
     windows, refractory, reset, bound, dtype, observed = (DEFAULTS | options).values()
-    times, weight, delay = (x.requires_grad_() for x in draw(shape, dtype))
+    times, weight, delay = (x.requires_grad_() for x in draw(shape, dtype, delays=True))
     threshold = torch.linspace(0.8, 1.2, len(weight), dtype=dtype).requires_grad_()
     mem, syn, learn = neurons(mode, ratio, len(weight), dtype)
     delayed = mode in ("delays", "both")
@@ -87,7 +70,7 @@ def run(shape, mode, ratio, backend, **options):
 
 
 def compare(shape, mode, ratio, least=1.0, **options):
-    """Kernels against the reference; at least so many spikes in a sample."""
+    """Kernels against the reference; more than ``least`` spikes a sample on average."""
     wanted, by = run(shape, mode, ratio, "reference", **options)
     found, gradients = run(shape, mode, ratio, "cpu", **options)
     assert (wanted < INF).sum() > least * len(wanted)
@@ -173,7 +156,7 @@ def test_threads_and_other_samples_do_not_matter(mode, monkeypatch):
         results.append((trains, *gradients))
     for other in results[1:]:
         assert all(torch.equal(x, y) for x, y in zip(results[0], other, strict=True))
-    times, weight, delay = draw(SHAPES[1], torch.float32)
+    times, weight, delay = draw(SHAPES[1], torch.float32, delays=True)
     neuron = LIF(torch.linspace(1.0, 3.0, len(weight)), 1.0)
     options = {"max_spikes": 130, "delay": delay if mode == "both" else None, "backend": "cpu"}
     alone = torch.stack([spike_trains(x, weight, neuron, **options) for x in times])
@@ -193,7 +176,7 @@ def test_in_parts(mode, monkeypatch):
 
 @pytest.mark.parametrize("mode", ["delays", "constants"])
 def test_the_first_of_several_is_the_first(mode):
-    times, weight, delay = draw(SHAPES[1])
+    times, weight, delay = draw(SHAPES[1], delays=True)
     mem, syn, _ = neurons(mode, 2.0, len(weight), torch.float64)
     delay = delay if mode == "delays" else None
     repeated = None if delay is None else delay.repeat_interleave(2, 1)

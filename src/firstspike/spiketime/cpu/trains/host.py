@@ -132,7 +132,7 @@ def _in_parts(
     max_weight_grad: float | None,
     needs: Needs,
 ) -> Gradients:
-    """``whole``, or of some samples after the others where all together, of so many numbers each, need much memory."""
+    """``whole``, in parts of the batch where all samples together, ``numbers`` numbers each, need much memory."""
     ensemble, batch = given.times.shape[:2]
     samples = max(1, _MEMORY // (ensemble * numbers * given.times.element_size()))
     if batch <= samples:

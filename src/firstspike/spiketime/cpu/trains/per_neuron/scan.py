@@ -167,7 +167,7 @@ def scan_trains(
         counts: spikes of each lane so far.
         trains: spikes of each lane.
         slopes: of the membrane at the spikes, 0 for one that was observed while the neuron was refractory.
-        again: slopes where neurons are released after so many spikes.
+        again: slopes of the membrane at releases; entry k is the release after k spikes.
     """
     a, b, never = load32(c, PER_MEM * LANES), load32(c, PER_SYN * LANES), fill32(c, math.inf)
     minus_a, unit, longest, last = a * -1.0, c[UNIT], longest_wait(c), fill32(c, end)
