@@ -19,7 +19,7 @@ import numpy as np
 from firstspike.spiketime.cpu.constants import HEIGHT, PER_MEM, PER_SYN, SUMMIT, kappa
 from firstspike.spiketime.cpu.crossing import TILE, responses
 from firstspike.spiketime.cpu.rows import BACK, FAST, LEAK, SLOW
-from firstspike.spiketime.cpu.runtime.compiling import jit
+from firstspike.spiketime.cpu.runtime.compiling import inlined, jit
 from firstspike.spiketime.cpu.vectors.lanes import fold16, sum_rows16
 from firstspike.spiketime.cpu.vectors.simd import (
     fill16,
@@ -105,7 +105,7 @@ def unwind_tile(
 
     ``sums`` has room for 16 rows of 16 numbers, as many as ``by_times`` takes at once.
     """
-    slow, fast, back, leak = rows[SLOW], rows[FAST], rows[BACK], rows[LEAK]
+    slow, fast, back = rows[SLOW], rows[FAST], rows[BACK]
     slower, faster = min(c[PER_MEM], c[PER_SYN]), max(c[PER_MEM], c[PER_SYN])
     response = decay = zero
     for i in range(((top & 15) + 1) * 16, sums.size):
@@ -120,14 +120,7 @@ def unwind_tile(
         if joins[at]:
             response = select(joins[at], load(zero, lanes, RESPONSE * TILE), response)
             decay = select(joins[at], load(zero, lanes, DECAY * TILE), decay)
-        row = np.intp(order[at]) * TILE
-        if wants_weight:
-            store(by_weight, row, fma(response, slow[at], load(zero, by_weight, row)))
-        if wants_times:
-            place = k & 15
-            store(sums, place * 16, fold16(load(zero, packed, row) * fma(response, leak[at], decay)))
-            if place == 0:
-                store(by_times, k, load16(by_times, k) + sum_rows16(sums, 0))
+        add_row(zero, packed, order, rows, k, response, decay, sums, by_weight, by_times, wants_weight, wants_times)
         if k == begin:
             if k == 0:
                 break
@@ -140,6 +133,22 @@ def unwind_tile(
         else:
             k -= 1
             response = fma(decay, back[np.uintp(k)], response)
+
+
+@inlined
+def add_row(
+    zero, packed, order, rows, k, response, decay, sums, by_weight, by_times, wants_weight, wants_times
+):  # fmt: skip
+    """Add what input k has to the gradients."""
+    row = np.uintp(k)
+    first = np.intp(order[row]) * TILE
+    if wants_weight:
+        store(by_weight, first, fma(response, rows[SLOW, row], load(zero, by_weight, first)))
+    if wants_times:
+        at = k & 15
+        store(sums, at * 16, fold16(load(zero, packed, first) * fma(response, rows[LEAK, row], decay)))
+        if at == 0:
+            store(by_times, k, load16(by_times, k) + sum_rows16(sums, 0))
 
 
 @jit

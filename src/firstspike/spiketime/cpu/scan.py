@@ -67,6 +67,7 @@ _WHOLE = np.uint64(0xFFFF)
 _BLOCK = 32  # rows that are scanned at once where there are no mask registers
 _MANY = 128  # rows from which on most blocks have no candidate
 STOP = WAIT  # row of the state with the row of a lane's candidate; the search for crossings comes later
+_NEAR = 1 - 1e-5  # of the threshold, against rounding
 _STEEP = 8.0  # thresholds by which the membrane may rise in one interval of the fast scan
 
 
@@ -195,10 +196,10 @@ def advance(zero, packed, order, begin, end, rows, first, active, voltage, curre
 def advance16(packed, order, begin, end, rows, first, active, state):
     """``advance`` for 16 lanes without mask registers, where a masked update costs as much as three others.
 
-    All lanes pass a block of rows; if one had a candidate in it, once more with masks. Few rows are not worth the first
-    pass. States are in ``state``.
+    All lanes pass a block of rows; if one might have a candidate in it, see ``rows``, once more with masks. Few rows are
+    not worth the first pass. States are in ``state``.
     """
-    syn, rise, tangent, bound = rows[SYN], rows[RISE], rows[TANGENT], rows[BOUND]
+    syn, rise, mem, near = rows[SYN], rows[RISE], rows[MEM], rows.dtype.type(_NEAR)
     voltage, current = load16(state, NOW_VOLTAGE * TILE + first), load16(state, NOW_CURRENT * TILE + first)
     few = end - begin < _MANY
     block = max(end - begin, 1) if few else _BLOCK
@@ -207,8 +208,8 @@ def advance16(packed, order, begin, end, rows, first, active, state):
         before, driven, k = voltage, current, np.uintp(end if few else start)
         while k < np.uintp(stop):
             driven = fma(load16(packed, np.intp(order[k]) * TILE + first), fill16(rows, syn[k]), driven)
-            over = maximum(over, fma(driven, fill16(rows, tangent[k]), voltage) - bound[k])
             voltage = fma(driven, fill16(rows, rise[k]), voltage)
+            over = maximum(over, voltage - mem[k] * near)
             k += np.uintp(1)
         found = active if few else active & (over >= 0.0)
         if found:

@@ -18,11 +18,11 @@ import math
 
 import numpy as np
 
+from firstspike.spiketime.cpu.adjoint import add_row
 from firstspike.spiketime.cpu.constants import DELTA, HEIGHT, PER_MEM, PER_RISE, PER_SYN, SPAN, SUMMIT, X, kappa
 from firstspike.spiketime.cpu.crossing import TILE, responses
-from firstspike.spiketime.cpu.rows import BACK, FAST, LEAK, SLOW
+from firstspike.spiketime.cpu.rows import BACK, FAST, SLOW
 from firstspike.spiketime.cpu.runtime.compiling import jit
-from firstspike.spiketime.cpu.vectors.lanes import fold16, sum_rows16
 from firstspike.spiketime.cpu.vectors.mathfun import exp, expm1
 from firstspike.spiketime.cpu.vectors.simd import (
     fill16,
@@ -186,7 +186,7 @@ def unwind_trains(
     Gradients are added to the tile's, and to ``by_times`` in order of arrival. ``sums`` has room for 16 rows of 16
     numbers. E and C at the first event become NOW_E and NOW_C.
     """
-    slow, fast, back, leak = rows[SLOW], rows[FAST], rows[BACK], rows[LEAK]
+    slow, fast, back = rows[SLOW], rows[FAST], rows[BACK]
     response = decay = zero
     p = total - 1
     k = np.intp(n - 1) if asks_end else np.intp(found[p])
@@ -194,39 +194,34 @@ def unwind_trains(
     segment = segments - 1
     while segment > 0 and ends[segment - 1] > k:
         segment -= 1
-    begin = ends[segment - 1] if segment > 0 else 0
     if asks_end:
         response = load(zero, state, END_C * TILE) * (1 / slow[k])
         decay = end_of(zero, state, c) * (1 / fast[k])
-    while True:
-        row = np.uintp(k)  # without a sign, an index needs no test for one below 0
-        if k == ends[segment] - 1:
+    while segment >= 0:
+        begin, last = ends[segment - 1] if segment > 0 else 0, ends[segment] - 1
+        if k == last:
             if k < n - 1 or (p >= 0 and found[p] == k):
                 p = before_row(zero, state, k, n, arrival, response, decay, found, places, p, spikes, c)
                 response = load(zero, state, NOW_C * TILE) * (1 / slow[k])
                 decay = load(zero, state, NOW_E * TILE) * (1 / fast[k])
-        else:
-            while p >= 0 and found[p] == k:
-                place = np.intp(places[p])
-                bit = np.uint64(1) << np.uint64(place & (TILE - 1))
+            add_row(zero, packed, source, rows, k, response, decay, sums, by_weight, by_times, wants_weight,
+                    wants_times)  # fmt: skip
+            k -= 1
+        following = np.intp(found[p]) if p >= 0 else -1
+        while k >= begin:
+            row = np.uintp(k)  # without a sign, an index needs no test for one below 0
+            while following == k:
+                place = np.uintp(places[np.uintp(p)])
+                bit = np.uint64(1) << (place & np.uintp(TILE - 1))
                 decay = select(bit, decay + spikes[INTO_E, place], decay)
                 response = select(bit, response - spikes[INTO_C, place], response)
                 p -= 1
+                following = np.intp(found[np.uintp(p)]) if p >= 0 else -1
             response = fma(decay, back[row], response)
-        first = np.intp(source[row]) * TILE
-        if wants_weight:
-            store(by_weight, first, fma(response, slow[row], load(zero, by_weight, first)))
-        if wants_times:
-            at = k & 15
-            store(sums, at * 16, fold16(load(zero, packed, first) * fma(response, leak[row], decay)))
-            if at == 0:
-                store(by_times, k, load16(by_times, k) + sum_rows16(sums, 0))
-        if k == begin:
-            if k == 0:
-                break
-            segment -= 1
-            begin = ends[segment - 1] if segment > 0 else 0
-        k -= 1
+            add_row(zero, packed, source, rows, k, response, decay, sums, by_weight, by_times, wants_weight,
+                    wants_times)  # fmt: skip
+            k -= 1
+        segment -= 1
     store(state, NOW_C * TILE, response)
     store(state, NOW_E * TILE, decay)
 

@@ -23,7 +23,7 @@ from firstspike.spiketime.cpu.trains.unwind import CARRIED, SAMPLES, TRAIN_BACKW
 from firstspike.spiketime.trains import reference, reference_gradient
 from firstspike.spiketime.trains.backend import Arguments, Backward, Gradients, Grads, Held, Needs, Result
 
-_ROWS_AT_ONCE = 1 << 20  # bytes of a task's samples beside a tile of weights
+_ROWS_AT_ONCE = 1 << 18  # bytes of a task's samples beside a tile of weights
 _MAX_BLOCK = 32
 _MEMORY = 1 << 27  # bytes of a backward pass beside its results
 _SAVED = (

@@ -62,10 +62,10 @@ def note(lanes, k, place, time, slope, found, places, moments, slopes):
     ``lanes`` has the number of spikes of each lane in the window, then the number of entries, then whether there was no
     room for one.
     """
-    total = lanes[TILE]
-    if total < found.size:
+    total = np.uintp(lanes[TILE])  # without a sign, an index needs no test for one below 0
+    if total < np.uintp(found.size):
         found[total], places[total], moments[total], slopes[total] = k, place, time, slope
-        lanes[TILE] = total + 1
+        lanes[TILE] += 1
     else:
         lanes[TILE + 1] = 1
 

@@ -7,6 +7,8 @@ and what comes next in the interval is found from there.
 """
 
 # mypy: disable-error-code="no-untyped-def"
+import math
+
 import numpy as np
 from numba.core import types
 from numba.extending import overload
@@ -183,12 +185,14 @@ def spikes_in_row(
                 break
             voltage = select(fired, voltage - load16(state, DROP * TILE + first) * (spent * mem), voltage)
             full = record(state, lanes, most, k, first, fired, now, arrival[k + 1], found, places, moments, slopes)
-            active &= ~(full << np.uint64(first))
+            gone = fired if holds else full
+            active &= ~(gone << np.uint64(first))
+            if gone:  # the scan need not look at them again
+                voltage = select(gone, fill16(state, -math.inf), voltage)
             if holds:
                 release = load16(state, LAST * TILE + first) + load16(state, HOLD * TILE + first)
                 place = RELEASE * TILE + first
                 store(state, place, select(fired & ~full, release, load16(state, place)))
-                active &= ~(fired << np.uint64(first))
                 break
             bits = fired & ~full & (fma(current, tangent, voltage) >= bound)
         store(state, NOW_VOLTAGE * TILE + first, voltage)

@@ -40,8 +40,10 @@ from firstspike.spiketime.cpu.trains.intervals import (
     spikes_between,
 )
 from firstspike.spiketime.cpu.trains.parts import spikes_in_row
+from firstspike.spiketime.cpu.vectors.masks import any_reaches
 from firstspike.spiketime.cpu.vectors.simd import fma, keep, load, select, splat, store, unowned, zeros
 
+_NEAR = 1 - 1e-4  # of the threshold, against rounding
 STATES = 3  # of a neuron: membrane, current, and what is left of its refractory time
 
 
@@ -56,6 +58,7 @@ def scan_trains(
     ``observed``.
     """
     syn, rise, tangent, bound, mem = rows[SYN], rows[RISE], rows[TANGENT], rows[BOUND], rows[MEM]
+    near = arrival.dtype.type(_NEAR)
     active, tested, begin, due_at = every, every, 0, arrival.dtype.type(math.inf)
     if holds:
         active &= ~refractory_lanes(state)
@@ -70,20 +73,22 @@ def scan_trains(
         for k in range(begin, end - 1):
             at = np.uintp(k)  # without a sign, an index needs no test for one below 0
             current = fma(load(zero, packed, np.intp(source[at]) * TILE), syn[at], current)
-            if rise[at] == 0:
-                continue  # the next input arrives at the same time
-            candidates = (fma(current, tangent[at], voltage) >= bound[at]) & active & tested
-            if candidates:
-                store(state, NOW_VOLTAGE * TILE, voltage)
-                store(state, NOW_CURRENT * TILE, current)
-                active = spikes_in_row(
-                    zero, state, lanes, most, k, candidates, active, holds, rows, arrival, c, found, places, moments,
-                    slopes,
-                )  # fmt: skip
-                voltage = load(zero, state, NOW_VOLTAGE * TILE)
-                if holds:
-                    due_at = earliest_due(zero, state)
-            if holds and arrival[at + np.uintp(1)] >= due_at:
+            following = fma(current, rise[at], voltage)
+            # the coarse test of ``rows``; rise is 0 where the next input arrives at the same time
+            if any_reaches(following, mem[at] * near) and rise[at] > 0:
+                candidates = (fma(current, tangent[at], voltage) >= bound[at]) & active & tested
+                if candidates:
+                    store(state, NOW_VOLTAGE * TILE, voltage)
+                    store(state, NOW_CURRENT * TILE, current)
+                    active = spikes_in_row(
+                        zero, state, lanes, most, k, candidates, active, holds, rows, arrival, c, found, places,
+                        moments, slopes,
+                    )  # fmt: skip
+                    voltage = load(zero, state, NOW_VOLTAGE * TILE)
+                    following = fma(current, rise[at], voltage)
+                    if holds:
+                        due_at = earliest_due(zero, state)
+            if holds and rise[at] > 0 and arrival[at + np.uintp(1)] >= due_at:
                 store(state, NOW_VOLTAGE * TILE, voltage)
                 store(state, NOW_CURRENT * TILE, current)
                 due = lanes_due(zero, state, arrival[k + 1]) & every
@@ -92,6 +97,7 @@ def scan_trains(
                     found, places, moments, slopes,
                 )  # fmt: skip
                 voltage = load(zero, state, NOW_VOLTAGE * TILE)
+                following = fma(current, rise[at], voltage)
                 if due:
                     store(state, NOW_VOLTAGE * TILE, voltage * (1 / mem[k]))
                     store(state, NOW_CURRENT * TILE, current * (1 / syn[k]))
@@ -100,9 +106,9 @@ def scan_trains(
                         places, moments, slopes,
                     )  # fmt: skip
                     after = load(zero, state, NOW_VOLTAGE * TILE) * mem[k + 1] - current * rise[k]
-                    voltage = select(due & active, after, voltage)
+                    following = select(due & active, fma(current, rise[at], after), following)
                 due_at = earliest_due(zero, state)
-            voltage = fma(current, rise[at], voltage)
+            voltage = following
         k = end - 1
         current = fma(load(zero, packed, np.intp(source[k]) * TILE), syn[k], current)
         store(state, NOW_VOLTAGE * TILE, voltage * (1 / mem[k]))

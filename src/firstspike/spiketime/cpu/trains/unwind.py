@@ -67,25 +67,22 @@ def end_of_sample(of_end, held, unit, threshold, asks, carried, first, stop):
 
 
 @jit
-def gather_entries(low, high, budget, begin, entries, found, places, moments, slopes, own, grad, seen, counts, spikes,
-                   rows_of):  # fmt: skip
+def gather_entries(low, high, budget, begin, found, places, moments, slopes, own, grad, seen, counts, spikes, rows_of):
     """Spread a window's spikes and releases over ``spikes``; ``seen`` are spikes up to the window, and then before."""
-    for lane in range(TILE):
-        counts[lane] = 0
-    for entry in range(low, high):
-        place = places[entry]
+    counts[:] = 0
+    for number in range(high - 1, low - 1, -1):
+        entry = np.uintp(number)  # without a sign, an index needs no test for one below 0
+        place = np.uintp(places[entry])
         rows_of[place] = max(found[entry], 0)
         spikes[TIME, place], spikes[SLOPE, place] = moments[entry], slopes[entry]
-        if place < budget * TILE:
-            counts[place & (TILE - 1)] += 1
-    for lane in range(TILE if begin + TILE <= seen.size else seen.size - begin):
-        seen[begin + lane] -= counts[lane]
-    for entry in range(low, high):
-        place = places[entry]
-        if place < budget * TILE:
-            j = begin + (place & (TILE - 1))
-            k = seen[j] + place // TILE
-            spikes[ASKED, place] = (grad[j, k] if k < grad.shape[1] else 0) + (own[entry] if own.size > 0 else 0)
+        if place < np.uintp(budget * TILE):
+            lane = place & np.uintp(TILE - 1)
+            j = np.uintp(begin) + lane
+            counts[lane] += 1
+            seen[j] -= 1
+            k = np.uintp(seen[j])
+            asked = grad[j, k] if k < np.uintp(grad.shape[1]) else 0
+            spikes[ASKED, place] = asked + (own[entry] if own.size > 0 else 0)
 
 
 @jit
@@ -134,7 +131,7 @@ def unwind_tiles(
                     continue
                 here = slice(at, at + stride_for(n))
                 gather_entries(
-                    low, high, budget, begin, entries, found[b, tile], places[b, tile], moments[b, tile],
+                    low, high, budget, begin, found[b, tile], places[b, tile], moments[b, tile],
                     slopes[b, tile], own[b, tile], grad[b], seen[b], lanes, spikes, rows_of,
                 )  # fmt: skip
                 y = select(np.uint64(full[b, tile, w]), zero, load(zero, carried[b], begin))
@@ -164,7 +161,8 @@ def unwind_tiles(
                         sums, by_weight[tile], by_times[b, here], wants_weight and not dropped, wants_times, asks,
                     )  # fmt: skip
                 for entry in range(low, high):
-                    rows_of[places[b, tile, entry]], spikes[TIME, places[b, tile, entry]] = 0, math.inf
+                    place = np.uintp(places[b, tile, np.uintp(entry)])
+                    rows_of[place], spikes[TIME, place] = 0, math.inf
                 if begins:
                     response = load(zero, state, NOW_C * TILE)
                     store(carried[b], begin, fma(response, max(c[X], 0.0), load(zero, state, NOW_E * TILE)))

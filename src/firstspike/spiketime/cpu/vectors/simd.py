@@ -55,7 +55,8 @@ def _call(builder, name: str, result, args):
     return builder.call(function, args)
 
 
-def _splat(builder, scalar, vec: VecType):
+def splat_into(builder, scalar, vec: VecType):
+    """LLVM's vector of one number."""
     into = _llvm_type(vec)
     one = builder.insert_element(ir.Constant(into, ir.Undefined), scalar, ir.IntType(32)(0))
     return builder.shuffle_vector(
@@ -65,7 +66,7 @@ def _splat(builder, scalar, vec: VecType):
 
 @lower_cast(types.Number, VecType)
 def _number_to_vec(context, builder, fromty, toty, value):
-    return _splat(builder, context.cast(builder, value, fromty, toty.dtype), toty)
+    return splat_into(builder, context.cast(builder, value, fromty, toty.dtype), toty)
 
 
 def _binary(function, emit, compares: bool = False) -> None:
@@ -255,7 +256,7 @@ def splat(typingctx, zero, number):
     """As many lanes of one number as the vector ``zero`` has."""
 
     def codegen(context, builder, sig, args):
-        return _splat(builder, args[1], zero)
+        return splat_into(builder, args[1], zero)
 
     return zero(zero, zero.dtype), codegen
 
@@ -369,7 +370,7 @@ def _filler(lanes: int):
         vec = VecType(array.dtype, lanes)
 
         def codegen(context, builder, sig, args):
-            return _splat(builder, args[1], vec)
+            return splat_into(builder, args[1], vec)
 
         return vec(array, array.dtype), codegen
 
