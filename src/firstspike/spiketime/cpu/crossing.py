@@ -45,7 +45,7 @@ from firstspike.spiketime.cpu.vectors.simd import (
     store_whole16,
 )
 
-NARROW = 32  # lanes that are worked on where there are no more neurons than these; the functions' ``zero`` says so
+NARROW = 32  # lanes that are worked on where a layer has no more neurons; the functions' ``zero`` says how many
 TILE = 64 if has_mask_registers() else NARROW  # neurons that are scanned together; 64 need the 32 registers of AVX-512
 VOLTAGE, CURRENT, LIMIT = range(3)  # what is known of a neuron that fired: the state before, and the latest time
 NOW_VOLTAGE, NOW_CURRENT = 3, 4  # the state that is to be tested
@@ -60,8 +60,8 @@ _LATE = -0.95
 
 
 def lanes_for(outputs: int) -> int:
-    """How many lanes of a tile are worked on: so few where there are no more neurons."""
-    return next((lanes for lanes in (16, NARROW) if outputs <= lanes), TILE)
+    """How many lanes of a tile a kernel works on."""
+    return NARROW if outputs <= NARROW else TILE
 
 
 @jit

@@ -143,7 +143,8 @@ def scan_fast(zero, packed, order, arrival, ends, segments, rows, active, c, sta
             store(state, NOW_CURRENT * TILE, current)
             for first in range(0, lanes_of(zero), 16):
                 some = (before >> np.uint64(first)) & _WHOLE
-                active |= advance16(packed, order, begin, end - 1, rows, first, some, state) << np.uint64(first)
+                if some:
+                    active |= advance16(packed, order, begin, end - 1, rows, first, some, state) << np.uint64(first)
             voltage, current = load(zero, state, NOW_VOLTAGE * TILE), load(zero, state, NOW_CURRENT * TILE)
         stopped |= before & ~active
         if not active:

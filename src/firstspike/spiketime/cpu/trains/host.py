@@ -12,7 +12,7 @@ from torch import Tensor
 
 from firstspike.spiketime.backend import each_tensor
 from firstspike.spiketime.cpu.constants import N_CONSTANTS, constants_array
-from firstspike.spiketime.cpu.crossing import NARROW, TILE, lanes_for
+from firstspike.spiketime.cpu.crossing import TILE, lanes_for
 from firstspike.spiketime.cpu.host import MAX_GROUPS, chunks_of
 from firstspike.spiketime.cpu.per_neuron.host import name_of
 from firstspike.spiketime.cpu.rows import N_BACKWARD, N_FORWARD, PAD
@@ -100,7 +100,7 @@ def _forward(given: Arguments, holds: bool, entries: int) -> tuple[Result, bool]
         "observed": observed, "lacks": lacks, **saved,
     })  # fmt: skip
     phases = ensemble * tiles, ensemble * -(-batch // block)
-    run(train_forward_kernel(name_of(dtype), max(NARROW, lanes_for(outputs))), phases, numbers, threads)
+    run(train_forward_kernel(name_of(dtype), lanes_for(outputs)), phases, numbers, threads)
     used = int(saved["starts"][..., -1].max()) if windows > 1 or copies > 1 else room
     if used < room // 2:
         saved |= {name: saved[name][..., :used].contiguous() for name in ("order", "source", "arrival")}
@@ -195,7 +195,7 @@ def _backward(grads: Grads, result: Result, given: Arguments, max_weight_grad: f
     )
     numbers = TRAIN_BACKWARD.fill(name_of(dtype), sizes, arrays)
     threads = threads_for(work_of(ensemble * batch, inputs * copies, outputs))
-    run(train_backward_kernel(name_of(dtype), max(NARROW, lanes_for(outputs))), phases, numbers, threads)
+    run(train_backward_kernel(name_of(dtype), lanes_for(outputs)), phases, numbers, threads)
     state = None if by_start is None else Held(*by_start.unbind(2))
     return Gradients(by_times, by_weight, by_threshold if needs.threshold else None, state=state)
 
