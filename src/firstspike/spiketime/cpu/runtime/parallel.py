@@ -68,7 +68,7 @@ def _python_threads() -> ThreadPoolExecutor:
 
 
 def work_of(samples: int, inputs: int, outputs: int) -> int:
-    """How much there is to do for so many samples of a layer."""
+    """How much there is to do for a layer's samples."""
     return samples * (inputs + _ALONE) * max(outputs, _LANES) // _UNIT
 
 
@@ -103,7 +103,7 @@ _KEPT = 1 << 27  # bytes that a thread keeps from call to call
 
 
 def scratch(*sizes: int) -> list[int]:
-    """Addresses of uninitialised memory of so many bytes each, for this thread's next ``run``.
+    """Addresses of uninitialised memory, of these sizes in bytes, for this thread's next ``run``.
 
     Fresh memory would cost more than some of the kernels, as the system clears it page by page; so a thread keeps some.
     """

@@ -24,7 +24,7 @@ def own_event(entry):
 
 @jit
 def stride_for(events):
-    """Room that so many events take: whole vectors, and one to spare."""
+    """Room that a window's events take: whole vectors, and one to spare."""
     return (events + 15) // 16 * 16 + PAD
 
 

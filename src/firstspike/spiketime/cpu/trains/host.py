@@ -59,7 +59,7 @@ def forward(given: Arguments) -> Result:
 
 
 def _forward(given: Arguments, holds: bool, entries: int) -> tuple[Result, bool]:
-    """The result with room for so many spikes and releases of each neuron, and whether that is too little."""
+    """The result with room for ``entries`` spikes and releases of each neuron, and whether that is too little."""
     ensemble, batch, inputs, copies = given.times.shape
     outputs, dtype = given.weight.shape[1], given.times.dtype
     times, weight, threshold, reset, refractory = (

@@ -162,7 +162,7 @@ def do_what_is_due(zero, state, lanes, most, k, active, due, now, end, c, observ
             state[SINCE, lane] += wait
             if release <= spike:
                 reset = 1 - state[DROP, lane]
-                # the place of a release after so many spikes of the window
+                # a release has its place by the number of spikes before it in the window
                 place = (most + min(lanes[lane], most)) * TILE + lane
                 note(lanes, k, place, time, current * b - reset * a, found, places, moments, slopes)
                 state[NOW_VOLTAGE, lane], state[RELEASE, lane] = reset, math.inf

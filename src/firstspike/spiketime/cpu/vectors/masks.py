@@ -29,7 +29,7 @@ def has_mask_registers() -> bool:
 
 
 class MaskType(types.Type):
-    """Numba's type of a mask of so many lanes, for numbers of so many bits."""
+    """Numba's type of a mask: its lanes, and the bits of the numbers that it is for."""
 
     def __init__(self, lanes: int, bits: int) -> None:
         self.lanes, self.bits = lanes, 1 if has_mask_registers() else bits
