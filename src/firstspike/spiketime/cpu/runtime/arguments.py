@@ -13,6 +13,7 @@ from collections import namedtuple
 from collections.abc import Mapping
 from functools import lru_cache
 from math import prod
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,7 @@ from numba.extending import intrinsic
 from numba.np.arrayobj import populate_array
 from torch import Tensor
 
-from firstspike.spiketime.cpu.runtime.parallel import FIRST, scratch
+from firstspike.spiketime.cpu.runtime.parallel import FIRST, LINE, scratch
 
 
 class Layout:
@@ -31,6 +32,7 @@ class Layout:
 
     def __init__(self, sizes: str, **arrays: str) -> None:
         self.sizes = tuple(sizes.split())
+        self._pick = itemgetter(*self.sizes)
         self.arrays = {
             name: (dtype, tuple(shape)) for name, (dtype, *shape) in ((k, v.split()) for k, v in arrays.items())
         }
@@ -41,12 +43,12 @@ class Layout:
 
     def fill(self, real: str, sizes: Mapping[str, int], arrays: Mapping[str, Tensor | int]) -> list[int]:
         """A kernel's numbers. Arrays are contiguous tensors or addresses; those left out lie in scratch memory."""
-        values = tuple(int(sizes[name]) for name in self.sizes)
-        rest = tuple(name for name in self.arrays if name not in arrays)
-        places = dict(zip(rest, scratch(*_bytes(self, real, values, rest)), strict=True))
-        for name, x in arrays.items():
-            places[name] = x.data_ptr() if isinstance(x, Tensor) else x
-        return [*values, *(places[name] for name in self.arrays)]
+        values = self._pick(sizes)
+        starts, size, pick = _plan(self, real, values, tuple(arrays))
+        places = [x.data_ptr() if isinstance(x, Tensor) else x for x in arrays.values()]
+        memory = scratch(size)
+        places += [memory + start for start in starts]
+        return [*values, *pick(places)]
 
     def dtype_of(self, array: str, real: str) -> np.dtype[Any]:
         """Of an array, where ``real`` numbers are of that kind."""
@@ -88,6 +90,13 @@ class Layout:
 
 
 @lru_cache(maxsize=256)
-def _bytes(layout: Layout, real: str, values: tuple[int, ...], arrays: tuple[str, ...]) -> list[int]:
-    sizes = dict(zip(layout.sizes, values, strict=True))
-    return [layout.dtype_of(name, real).itemsize * prod(sizes[x] for x in layout.arrays[name][1]) for name in arrays]
+def _plan(layout: Layout, real: str, values: tuple[int, ...], given: tuple[str, ...]) -> tuple[list[int], int, Any]:
+    """Of arrays that are not given: where they lie in scratch memory, and its size; and the layout's order of all."""
+    sizes, starts, size = dict(zip(layout.sizes, values, strict=True)), [], 0
+    rest = [name for name in layout.arrays if name not in given]
+    for name in rest:
+        starts.append(size)
+        taken = layout.dtype_of(name, real).itemsize * prod(sizes[x] for x in layout.arrays[name][1])
+        size += -(-taken // LINE) * LINE
+    places = {name: place for place, name in enumerate((*given, *rest))}
+    return starts, size, itemgetter(*(places[name] for name in layout.arrays))

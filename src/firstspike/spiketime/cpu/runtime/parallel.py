@@ -98,25 +98,20 @@ def _work_alone() -> None:
 
 
 _local = threading.local()
-_LINE = 64  # bytes of a cache line
+LINE = 64  # bytes of a cache line
 _KEPT = 1 << 27  # bytes that a thread keeps from call to call
 
 
-def scratch(*sizes: int) -> list[int]:
-    """Addresses of uninitialised memory, of these sizes in bytes, for this thread's next ``run``.
+def scratch(size: int) -> int:
+    """Address of that many bytes of uninitialised memory, for this thread's next ``run``.
 
     Fresh memory would cost more than some of the kernels, as the system clears it page by page; so a thread keeps some.
     """
-    starts, total = [], 0
-    for size in sizes:
-        starts.append(total)
-        total += -(-size // _LINE) * _LINE
     kept = getattr(_local, "kept", None)
-    if kept is None or kept.numel() < total + _LINE:
+    if kept is None or kept.numel() < size + LINE:
         _local.kept = None  # freed before more is taken
-        kept = _local.kept = torch.empty(total + _LINE, dtype=torch.uint8)
-    base = -(-kept.data_ptr() // _LINE) * _LINE
-    return [base + start for start in starts]
+        kept = _local.kept = torch.empty(size + LINE, dtype=torch.uint8)
+    return int(-(-kept.data_ptr() // LINE) * LINE)
 
 
 def run(kernel: Callable[[Any], None], phases: Sequence[int], numbers: Sequence[int], threads: int) -> None:
