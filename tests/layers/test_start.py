@@ -142,8 +142,16 @@ def test_deep_networks_have_balanced_weights():
     out = net(times)
     out = out - out.mean(dim=1, keepdim=True)
     assert out.std(dim=0).mean() > 3e-4
-    shallow = started([64, 64, 10], LIF(2.0), times)
-    assert shallow[0].weight.mean(dim=1).std() > 0.01 * shallow[0].weight.mean()
+
+
+def test_neurons_differ_where_a_way_through_the_network_is_short():
+    times = images(64)
+    row = started([64] * 9 + [10], LIF(2.0), times)
+    past = [x for _ in range(7) for x in (LIFLinear(64, 64, LIF(2.0)), Earliest(64, 1), LIFLinear(64, 64, LIF(2.0)))]
+    net = Network(*past, LIFLinear(64, 10, LIF(2.0)))
+    start_firing_(net, times, seeded())
+    for first in (row[0], net[0]):
+        assert first.weight.mean(dim=1).std() > 0.01 * first.weight.mean()
 
 
 def test_connections_past_layers_start_with_their_spikes_together():

@@ -16,8 +16,9 @@ the gain through all layers together is ``_PASSED``, but not so wide that more t
 Most of the spread between neurons is the same in all samples: a neuron has larger weights than another. In a deep
 network it does harm. It alone brings the weakest neurons of each layer near their threshold, where spike times change
 abruptly, and limits the spread that the weights may have; what tells samples apart is mixed up or fades. So the weights
-of networks with more than ``_SHALLOW`` layers are balanced: each neuron's are shifted to the same mean. Then the
-variance is ``n std^2 (psi - phi^2)``, and nearly vanishes where the inputs come together, so that the gain can be 1.
+are balanced where even the shortest way through the network has more than ``_SHALLOW`` layers: each neuron's are shifted
+to the same mean. Then the variance is ``n std^2 (psi - phi^2)``, and nearly vanishes where the inputs come together, so
+that the gain can be 1. On shorter ways it is the better start that neurons differ.
 """
 
 import math
@@ -42,7 +43,7 @@ _PEAK = 4.0  # of the mean membrane, in thresholds
 _PEAK_OF_TRAINS = 2.0  # where neurons spike several times
 _PASSED = 0.1  # of the differences between neurons, from the input to the output
 _SILENT_BEYOND = 1.28  # standard deviations below the mean: a tenth of a normal distribution
-_SHALLOW = 4  # layers, up to which neurons differ in their mean weight
+_SHALLOW = 9  # layers, up to which neurons differ in their mean weight
 _QUANTILES = 128
 _SAMPLES_WITH_DELAYS = 16  # each has as many arrivals as there are synapses
 
@@ -108,14 +109,23 @@ def _passed_on(layer: nn.Module, entered: Sequence[Tensor]) -> Tensor:
         layer.overflow = overflow
 
 
+def _shortest_way(network: Network) -> int:
+    """How many LIF layers a spike has to pass at least, from the inputs to the output."""
+    passed = [0]
+    for layer in network:
+        ways = passed[-1], passed[-1 - over(layer)]
+        passed.append(min(ways) + isinstance(layer, LIFLayer))
+    return passed[-1]
+
+
 @torch.no_grad()
 def start_firing_(
     network: Network, times: Float[Tensor, "samples inputs"], generator: torch.Generator | None = None
 ) -> None:
     """Draw the weights of a network anew so that every layer fires, whatever its depth, sizes and time constants.
 
-    It goes through the layers with the times that arrive there, see ``passing_weights``. In networks of more than four
-    LIF layers all neurons of a layer have the same mean weight. LIF layers that were given
+    It goes through the layers with the times that arrive there, see ``passing_weights``. Where no way through the
+    network has fewer than ten LIF layers, all neurons of a layer have the same mean weight. LIF layers that were given
     ``weight_mean`` and ``weight_std`` keep their weights. Spikes that are carried past layers with a delay of which the
     start is not given come with those of the last layer, in the median.
 
@@ -126,7 +136,7 @@ def start_firing_(
     """
     entered = [network.flat(times)]
     spiking = [layer for layer in network if isinstance(layer, LIFLayer)]
-    deep = len(spiking) > _SHALLOW
+    deep = _shortest_way(network) > _SHALLOW
     trains = network.training
     network.eval()  # delays do not jitter
     try:
