@@ -187,6 +187,12 @@ def test_a_sequence_in_pieces(options):
         lif.proceed(times, 12.0, state)
 
 
+@pytest.mark.parametrize("backend", ["cpu", "reference"])
+def test_the_order_of_a_train_does_not_matter(backend):
+    lif, times = layer(backend=backend), trains()
+    torch.testing.assert_close(lif(times.flip(-1)), lif(times), rtol=0, atol=0)
+
+
 def test_a_detached_state_ends_gradients():
     lif, times = layer(), trains().requires_grad_()
     _, state = lif.proceed(times, 6.0)

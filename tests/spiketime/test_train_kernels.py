@@ -182,3 +182,22 @@ def test_extreme_weights():
         torch.testing.assert_close(found.trains, wanted.trains, rtol=1e-9, atol=1e-9)
         assert torch.equal(found.overflows, wanted.overflows)
         assert found.overflows[0].tolist() == [True, False, True, False]
+
+
+@pytest.mark.parametrize("backend", ["cpu", "reference"])
+def test_all_observed_spikes_are_before_the_inputs(backend):
+    times, weight = torch.tensor([[[0.5]]], requires_grad=True), torch.ones(1, 1, requires_grad=True)
+    observed = torch.tensor([[[0.1, INF]]])
+    found = spike_trains(times, weight, LIF(), max_spikes=2, observed=observed, backend=backend)
+    for x in torch.autograd.grad(finite(found).sum(), (times, weight)):
+        assert torch.equal(x, torch.zeros_like(x))
+
+
+@pytest.mark.parametrize("backend", ["cpu", "reference"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_spikes_that_come_together_stay_in_order(dtype, backend):
+    """Weights so large that no float lies between an input and the next spikes."""
+    times, weight = torch.tensor([[[0.1], [0.3]]], dtype=dtype), torch.full((1, 2), 1e9, dtype=dtype)
+    found = spike_trains(times, weight, LIF(2.0), max_spikes=3, overflow="drop", backend=backend)[0, 0]
+    assert bool((found > times[0, 0, 0]).all())
+    assert bool((found.diff() > 0).all())

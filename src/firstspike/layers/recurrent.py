@@ -256,6 +256,7 @@ class LIFRecurrent(LIFSpikeTrains):
         rule = self.recurrent_delay
         reach = 2 + (0 if rule is None else math.ceil((rule.shift + rule.scale) / self.window))  # windows
         nothing = inputs.new_full((*inputs.shape[:-2], self.out_features, 1), math.inf)
+        inputs = inputs.sort(dim=-1).values
         longest = 0.0 if delay is None else _longest(delay[:, : self.in_features]) + 1e-3 * self.window
         sent: list[Tensor] = [] if state is None else [state.pending]
         found: list[Tensor] = []

@@ -67,7 +67,6 @@ _WHOLE = np.uint64(0xFFFF)
 _BLOCK = 32  # rows that are scanned at once where there are no mask registers
 _MANY = 128  # rows from which on most blocks have no candidate
 STOP = WAIT  # row of the state with the row of a lane's candidate; the search for crossings comes later
-_NEAR = 1 - 1e-5  # of the threshold, against rounding
 _STEEP = 8.0  # thresholds by which the membrane may rise in one interval of the fast scan
 
 
@@ -200,7 +199,7 @@ def advance16(packed, order, begin, end, rows, first, active, state):
     All lanes pass a block of rows; if one might have a candidate in it (the coarse test of ``rows``), once more with
     masks. Few rows are not worth the first pass. States are in ``state``.
     """
-    syn, rise, mem, near = rows[SYN], rows[RISE], rows[MEM], rows.dtype.type(_NEAR)
+    syn, rise, mem, near = rows[SYN], rows[RISE], rows[MEM], rows.dtype.type(ENOUGH)
     voltage, current = load16(state, NOW_VOLTAGE * TILE + first), load16(state, NOW_CURRENT * TILE + first)
     few = end - begin < _MANY
     block = max(end - begin, 1) if few else _BLOCK

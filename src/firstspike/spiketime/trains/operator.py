@@ -21,7 +21,7 @@ class TrainState(NamedTuple):
     """What neurons keep from one window of time to the next: see ``spike_window``."""
 
     voltage: Float[Tensor, "*batch outputs"]
-    """Membrane."""
+    """Membrane, below the threshold."""
     current: Float[Tensor, "*batch outputs"]
     """Synaptic current."""
     refractory: Float[Tensor, "*batch outputs"]

@@ -190,7 +190,8 @@ def unwind_trains(
     response = decay = zero
     p = total - 1
     k = np.intp(n - 1) if asks_end else np.intp(found[p])
-    sums[((k & 15) + 1) * 16 :] = 0
+    for i in range(((k & 15) + 1) * 16, sums.size):
+        sums[i] = 0
     segment = segments - 1
     while segment > 0 and ends[segment - 1] > k:
         segment -= 1

@@ -90,7 +90,7 @@ def record(state, lanes, most, k, first, fired, now, end, found, places, moments
         spike = min(now + state[AT, lane], end)
         previous = max(now, state[LAST, lane])
         if not spike > previous:
-            spike = min(np.nextafter(previous, spike + 1), end) if previous < end else end
+            spike = min(np.nextafter(previous, state.dtype.type(math.inf)), end) if previous < end else end
         state[LAST, lane] = spike
         note(lanes, k, count * TILE + lane, spike, state[STEEP, lane], found, places, moments, slopes)
     return full

@@ -9,7 +9,7 @@ import math
 
 import numpy as np
 
-from firstspike.spiketime.cpu.crossing import NOW_CURRENT, NOW_VOLTAGE, TILE
+from firstspike.spiketime.cpu.crossing import ENOUGH, NOW_CURRENT, NOW_VOLTAGE, TILE
 from firstspike.spiketime.cpu.pack import pack_tile
 from firstspike.spiketime.cpu.rows import (
     BOUND,
@@ -43,7 +43,6 @@ from firstspike.spiketime.cpu.trains.parts import spikes_in_row
 from firstspike.spiketime.cpu.vectors.masks import any_reaches
 from firstspike.spiketime.cpu.vectors.simd import fma, keep, load, select, splat, store, unowned, zeros
 
-_NEAR = 1 - 1e-4  # of the threshold, against rounding
 STATES = 3  # of a neuron: membrane, current, and what is left of its refractory time
 
 
@@ -58,7 +57,7 @@ def scan_trains(
     ``observed``.
     """
     syn, rise, tangent, bound, mem = rows[SYN], rows[RISE], rows[TANGENT], rows[BOUND], rows[MEM]
-    near = arrival.dtype.type(_NEAR)
+    near = arrival.dtype.type(ENOUGH)
     active, tested, begin, due_at = every, every, 0, arrival.dtype.type(math.inf)
     if holds:
         active &= ~refractory_lanes(state)

@@ -69,7 +69,8 @@ def end_of_sample(of_end, held, unit, threshold, asks, carried, first, stop):
 @jit
 def gather_entries(low, high, budget, begin, found, places, moments, slopes, own, grad, seen, counts, spikes, rows_of):
     """Spread a window's spikes and releases over ``spikes``; ``seen`` are spikes up to the window, and then before."""
-    counts[:] = 0
+    for lane in range(TILE):
+        counts[lane] = 0
     for number in range(high - 1, low - 1, -1):
         entry = np.uintp(number)  # without a sign, an index needs no test for one below 0
         place = np.uintp(places[entry])
