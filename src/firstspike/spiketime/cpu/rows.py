@@ -11,8 +11,8 @@ A segment ends before ``exp`` gets too large, and with the last input; there sta
 While V rises it is concave, so that in the interval it stays below ``V + D dV/dt = V (1 - D/tau_mem) + Q D/tau_syn``.
 Scaled: no lane with ``V' + Q' TANGENT < BOUND`` reaches the threshold, which is 1 here. Where ``D`` is long this is a
 poor test, and BOUND lets everything pass. A coarser test is for free: in an interval V' only rises or only falls, and
-the threshold, which is U in this scale, does not fall. So no lane that began below it, and ends with ``V'_{k+1} < U_k``,
-reached it.
+the threshold, which is U in this scale, does not fall. So no lane that began below it and ends with
+``V'_{k+1} < U_k`` reached it.
 """
 
 # mypy: disable-error-code="no-untyped-def"
