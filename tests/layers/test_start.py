@@ -160,7 +160,7 @@ def test_connections_past_layers_start_with_their_spikes_together():
     net = Network(*lifs[:2], Concatenate(64, 2), LIFLinear(128, 64), *lifs[2:], Earliest(64, 2), LIFLinear(64, 10))
     start_firing_(net, times, seeded())
     layers = net.record(times).layers
-    assert min(firing(net, times)) > 0.8  # a tenth may be silent
+    assert min(firing(net, times)) > 0.85  # a tenth may be silent
     for index in (2, 6):
         before, joined = layers[index - 1], layers[index]
         carried = joined[:, 64:] if index == 2 else layers[3] + net[6].delays.delay
