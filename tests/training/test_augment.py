@@ -8,7 +8,7 @@ from firstspike.config import ConfigError, load_config, parse_config
 from firstspike.data import bars, outline
 from firstspike.runs import resume, start
 from firstspike.training import Augment, Interrupted
-from firstspike.training.augment import cut_out, shifted
+from firstspike.training.augment import cut_out, interpolated, shifted
 
 pytestmark = pytest.mark.usefixtures("on_device")
 
@@ -55,6 +55,29 @@ def test_shifts_take_all_steps_in_reach():
     found = augmented(one, seeded(1), shift=1)[0]
     assert bool((found.isfinite().sum(dim=1) == 1).all())
     assert found.argmin(dim=1).unique().tolist() == list(range(9))
+
+
+def test_images_move_by_parts_of_pixels():
+    image, steps = torch.arange(6.0).expand(2, 6), torch.tensor([[0.25, 0.0], [0.0, -0.5]])
+    moved = interpolated(image, steps, (1, 2, 3), (10.0,))
+    assert moved.tolist() == [[2.5, 3.25, 4.0, 2.25, 3.25, 4.25], [0.5, 1.5, 6.0, 3.5, 4.5, 7.5]]
+    whole = torch.tensor([[1, 0], [0, -2]])
+    assert torch.equal(interpolated(image, whole.float(), (1, 2, 3), (9.0,)), shifted(image, whole, (1, 2, 3), (9.0,)))
+
+
+def test_silent_pixels_move_by_parts_of_pixels():
+    image = torch.tensor([INF, 1.0, INF, 2.0]).expand(3, 4)
+    steps = torch.tensor([[0.0, 0.25], [0.0, 0.5], [0.0, -0.75]])
+    moved = interpolated(image, steps, (1, 1, 4), (INF,))
+    assert moved.tolist() == [[INF, 1.0, INF, 2.0], [INF, INF, INF, INF], [1.0, INF, 2.0, INF]]
+
+
+def test_parts_of_pixels_are_drawn_within_reach():
+    row = torch.arange(9.0).expand(1, 4000, 9)
+    data = replace(DATA, image=(1, 1, 9), blank=(INF,))
+    moved = Augment(shift=0.4)(row, data, seeded(1))[0][:, 4] - 4.0
+    assert moved.abs().max().item() == pytest.approx(0.4, abs=0.005)
+    assert moved.mean().item() == pytest.approx(0.0, abs=0.02)
 
 
 @pytest.mark.parametrize(
@@ -113,8 +136,9 @@ def test_square_of_a_place():
     ]
 
 
-def test_each_member_draws_as_if_alone():
-    everything = {"flip": True, "shift": 1, "cutout": 1, "dropout": 0.2, "jitter": 0.1}
+@pytest.mark.parametrize("shift", [1, 0.4])
+def test_each_member_draws_as_if_alone(shift):
+    everything = {"flip": True, "shift": shift, "cutout": 1, "dropout": 0.2, "jitter": 0.1}
     found = augmented(times(), seeded(1, 2), **everything)
     assert torch.equal(found[1], augmented(times()[1:], seeded(2), **everything)[0])
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import product
 
 import torch
 from jaxtyping import Float, Int
@@ -9,7 +10,7 @@ from torch import Tensor
 
 from firstspike.data import SpikeData
 from firstspike.devices import sent
-from firstspike.ranges import Border, NotNegative, Probability
+from firstspike.ranges import Border, Distance, NotNegative, Probability
 
 Draw = Callable[[torch.Generator], Tensor]
 
@@ -20,7 +21,8 @@ class Augment:
 
     Args:
         flip: mirror half of the images left to right.
-        shift: move images by up to this many pixels in each direction.
+        shift: move images by up to this many pixels in each direction: by whole pixels if it is a whole number,
+            otherwise by any distance, and times are interpolated.
         cutout: side of a square of each image that is blank, at a random place; its centre is inside the image
             (DeVries and Taylor, arXiv 1708.04552, 2017).
         jitter: standard deviation of Gaussian noise on the input times, in the unit of the times.
@@ -31,7 +33,7 @@ class Augment:
     """
 
     flip: bool = False
-    shift: Border = 0
+    shift: Distance = 0
     cutout: Border = 0
     jitter: NotNegative = 0.0
     dropout: Probability = 0.0
@@ -67,9 +69,13 @@ class Augment:
             flipped = drawn(lambda source: torch.rand((batch, 1), generator=source)) < 0.5
             times = torch.where(flipped, times.unflatten(-1, data.image).flip(-1).flatten(-3), times)
         if self.shift and data.image is not None:
-            reach = self.shift
-            steps = drawn(lambda source: torch.randint(-reach, reach + 1, (batch, 2), generator=source))
-            times = shifted(times, steps, data.image, data.blank or (torch.inf,) * data.image[0])
+            reach, blank = self.shift, data.blank or (torch.inf,) * data.image[0]
+            if float(reach).is_integer():
+                steps = drawn(lambda source: torch.randint(-int(reach), int(reach) + 1, (batch, 2), generator=source))
+                times = shifted(times, steps, data.image, blank)
+            else:
+                steps = drawn(lambda source: torch.rand((batch, 2), generator=source).mul_(2).sub_(1).mul_(reach))
+                times = interpolated(times, steps, data.image, blank)
         if self.cutout and data.image is not None:
             places = drawn(lambda source: torch.rand((batch, 2), generator=source))
             times = cut_out(times, places, self.cutout, data.image, data.blank or (torch.inf,) * data.image[0])
@@ -107,6 +113,35 @@ def shifted(
     place, inside = (x.flatten(-2).unsqueeze(-2).expand_as(pixels) for x in (place, inside))
     outside = sent(torch.tensor(blank, dtype=times.dtype), times.device).unsqueeze(-1)
     return torch.where(inside, pixels.gather(-1, place), outside).flatten(-2)
+
+
+def interpolated(
+    times: Float[Tensor, "*batch pixels"],
+    steps: Float[Tensor, "*batch 2"],
+    image: tuple[int, int, int],
+    blank: Sequence[float],
+) -> Float[Tensor, "*batch pixels"]:
+    """Images moved by any distance: each time is the bilinear mean over the four pixels that meet there.
+
+    Silent pixels are left out of the mean; what consists of them by half or more is silent.
+
+    Args:
+        times: as in ``shifted``.
+        steps: distances down and to the right, in pixels.
+        image: as in ``shifted``.
+        blank: as in ``shifted``.
+    """
+    whole = steps.floor()
+    part = steps - whole
+    total, present = torch.zeros_like(times), torch.zeros_like(times)
+    for corner in product((0, 1), repeat=2):
+        further = torch.tensor(corner, device=steps.device)
+        share = torch.where(further == 1, part, 1 - part).prod(-1, keepdim=True).to(times.dtype)
+        near = shifted(times, whole.long() + further, image, blank)
+        spikes = near.isfinite()
+        total += torch.where(spikes, share * near, 0)
+        present += torch.where(spikes, share, 0)
+    return torch.where(present > 0.5, total / present, torch.inf)
 
 
 def cut_out(
