@@ -13,7 +13,7 @@ from firstspike.spiketime.cpu.runtime.arguments import Layout
 from firstspike.spiketime.cpu.runtime.cache import c_function, kept_on_disk
 from firstspike.spiketime.cpu.runtime.compiling import jit
 from firstspike.spiketime.cpu.runtime.parallel import PHASE, SIGNATURE, TASKS, next_task
-from firstspike.spiketime.cpu.sort import sort_row, sort_scratch, unowned_scratch
+from firstspike.spiketime.cpu.sort import first_from, sort_row, sort_scratch, unowned_scratch
 from firstspike.spiketime.cpu.vectors.simd import keep, load32, unowned
 
 SAMPLES = 16  # of one task
@@ -79,7 +79,7 @@ def sorted_sample(
     )  # fmt: skip
     if observes:
         for lane in range(LANES):
-            lane_last[lane] = np.searchsorted(arrival[b, : count[b]], lanes[1, lane]) - 1
+            lane_last[lane] = first_from(arrival[b], 0, count[b], lanes[1, lane]) - 1
     if asks:
         unwind(
             asks, spike, scale, kept, lane_last, order[b], arrival[b], weight, c, everything, taus, joins, sums,

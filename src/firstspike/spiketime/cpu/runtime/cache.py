@@ -6,6 +6,7 @@ does not.
 """
 
 import contextlib
+import gc
 import hashlib
 import logging
 import os
@@ -13,7 +14,7 @@ import pickle
 import shutil
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import lru_cache, wraps
 from pathlib import Path
 from typing import Any
@@ -46,10 +47,23 @@ def c_function(signature: Any, *kind: Any) -> Callable[[Callable[[Any], None]], 
             made._cache.kind = kind
         else:
             _announce()
-        made.compile()
+        with _uncollected():
+            made.compile()
         return made
 
     return compiled
+
+
+@contextlib.contextmanager
+def _uncollected() -> Iterator[None]:
+    """No garbage collection: it would go through what compiling makes, and keeps, time and again."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def kept_on_disk(make: Callable[..., Kernel]) -> Callable[..., Kernel]:
