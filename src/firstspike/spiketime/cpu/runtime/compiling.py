@@ -91,7 +91,8 @@ def jit(function: Callable[..., Any]) -> Any:
 
 def chosen_by_type(function: Callable[..., Any]) -> Any:
     """``numba.extending.overload`` for a function that kernels call: what is decorated chooses by the types."""
-    return overload(function, jit_options={**_OPTIONS, "pipeline_class": _PartCompiler})
+    options: Any = {**_OPTIONS, "pipeline_class": _PartCompiler}
+    return overload(function, jit_options=options)
 
 
 def inlined(function: Callable[..., Any]) -> Any:
