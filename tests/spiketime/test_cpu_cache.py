@@ -1,5 +1,6 @@
 """Where compiled kernels are kept; what happens to damaged ones is tested in ``test_cpu_resources``."""
 
+import importlib
 import logging
 import os
 import shutil
@@ -13,7 +14,7 @@ import pytest
 import torch
 
 import firstspike as fs
-from firstspike.spiketime.cpu.runtime import cache
+from firstspike.spiketime.cpu.runtime import beside, cache
 from firstspike.spiketime.cpu.runtime.compiling import jit
 
 CALL = """
@@ -27,6 +28,31 @@ fs.first_spike_time(times, weight, neuron, delay=torch.ones(3, 2), backend="cpu"
 trains = fs.spike_trains(times[..., None], weight, neuron, max_spikes=2, overflow="drop", backend="cpu")
 trains[torch.isfinite(trains)].sum().backward()
 print(cache.folder(), len(compiled))
+"""
+
+PAIR = """
+from numba import float64
+from firstspike.spiketime.cpu.runtime.cache import c_function, kept_on_disk
+
+@kept_on_disk
+def first(kind):
+    @c_function(float64(float64), kind, following="pair_of_kernels.second")
+    def kernel(x):
+        return x + 1
+    return kernel.ctypes
+
+@kept_on_disk
+def second(kind):
+    @c_function(float64(float64), kind)
+    def kernel(x):
+        return x + 2
+    return kernel.ctypes
+"""
+WITHOUT_TORCH = """
+import runpy, sys
+sys.argv = ["", "firstspike.spiketime.cpu.{}", '["float32", {}]']
+runpy.run_path({!r}, run_name="__main__")
+assert "torch" not in sys.modules
 """
 
 
@@ -91,6 +117,66 @@ def test_without_a_folder_kernels_are_compiled_in_every_process(home, monkeypatc
     kernel = cache.c_function(numba.float64(numba.float64))(lambda x: double(x) + 1)
     assert kernel.ctypes(3.0) == 7.0
     assert compilations == [1]
+
+
+@pytest.fixture
+def pair(home, tmp_path, monkeypatch):
+    """Two small kernels, of which the second is needed after the first, and an empty cache."""
+    (tmp_path / "pair_of_kernels.py").write_text(PAIR)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(beside, "has_free_core", lambda: True)
+    cache.folder.cache_clear()
+    yield importlib.import_module("pair_of_kernels")
+    cache.folder.cache_clear()
+    del sys.modules["pair_of_kernels"]
+
+
+def test_a_second_process_compiles_the_kernel_that_is_needed_next(pair, home, compilations):
+    assert pair.first(True)(1.0) == 2.0
+    assert pair.second(True)(1.0) == 3.0
+    assert compilations == [1]
+    assert len(list(home.rglob("*.nbi"))) == 2
+
+
+@pytest.mark.parametrize(("name", "value"), [("_LONGEST", 0.01), ("__file__", "/no/such/file/as/this/one.py")])
+def test_without_the_second_process_the_kernel_is_compiled_here(pair, monkeypatch, compilations, name, value):
+    monkeypatch.setattr(beside, name, value)  # it is killed, or it fails
+    assert pair.first(False)(1.0) == 2.0
+    assert pair.second(False)(1.0) == 3.0
+    assert compilations == [1, 1]
+
+
+def test_a_second_process_only_where_a_core_is_free(monkeypatch):
+    monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1}, raising=False)
+    monkeypatch.setattr(os, "getloadavg", lambda: (0.5, 0.0, 0.0), raising=False)
+    monkeypatch.setattr(sys, "executable", "/usr/bin/python3")
+    assert beside.has_free_core()
+    for where, name, value in (
+        (os, "sched_getaffinity", lambda _: {0}),
+        (os, "getloadavg", lambda: (2.5, 0.0, 0.0)),
+        (sys, "executable", "/usr/bin/uwsgi"),
+        (sys, "frozen", True),
+    ):
+        with monkeypatch.context() as patch:
+            patch.setattr(where, name, value, raising=False)
+            assert not beside.has_free_core()
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    assert not beside.has_free_core()
+
+
+@pytest.mark.parametrize(
+    ("kernel", "kind"),
+    [
+        ("unwind.backward_kernel", "32"),
+        ("trains.unwind.train_backward_kernel", "32"),
+        ("per_neuron.kernels.backward_kernel", "true"),
+        ("trains.per_neuron.kernels.train_backward_kernel", "true"),
+    ],
+)
+def test_the_second_process_does_without_torch(kernel, kind):
+    program = WITHOUT_TORCH.format(kernel, kind, beside.__file__)
+    subprocess.run([sys.executable, "-c", program], check=True, cwd=Path(fs.__file__).parents[1])
 
 
 def test_the_progress_bar_says_once_that_kernels_are_compiled(capsys):

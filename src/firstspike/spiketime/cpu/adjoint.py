@@ -20,6 +20,7 @@ from firstspike.spiketime.cpu.constants import HEIGHT, PER_MEM, PER_SYN, SUMMIT,
 from firstspike.spiketime.cpu.crossing import TILE, responses
 from firstspike.spiketime.cpu.rows import BACK, FAST, LEAK, SLOW
 from firstspike.spiketime.cpu.runtime.compiling import inlined, jit
+from firstspike.spiketime.cpu.sort import first_from
 from firstspike.spiketime.cpu.vectors.lanes import fold16, sum_rows16
 from firstspike.spiketime.cpu.vectors.simd import (
     fill16,
@@ -80,7 +81,7 @@ def prepare(zero, lanes, places, joins, grad, spikes, slope, last, arrival, rows
 @jit
 def _largest(spike, arrival, last, c):
     """Largest kappa among the causal inputs: next to its maximum on one side or the other."""
-    before = np.searchsorted(arrival[: last + 1], spike - c[SUMMIT], side="right")
+    before = first_from(arrival, 0, last + 1, spike - c[SUMMIT])
     early = kappa(spike - arrival[before - 1], c) if before > 0 else 0.0
     return max(early, kappa(spike - arrival[before], c)) if before <= last else early
 
@@ -156,7 +157,7 @@ def observe_tile(zero, packed, order, arrival, n, ends, segments, rows, spikes, 
     """Last causal input and slope, in units of the threshold, of a tile's lanes at spike times from elsewhere."""
     top = -1
     for lane in range(spikes.size):
-        k = np.searchsorted(arrival[:n], spikes[lane]) - 1 if spikes[lane] < math.inf else -1
+        k = first_from(arrival, 0, n, spikes[lane]) - 1 if spikes[lane] < math.inf else -1
         last[lane], slope[lane] = k, 0
         if k >= 0:
             joins[k] |= np.uint64(1) << np.uint64(lane)

@@ -38,7 +38,7 @@ from firstspike.spiketime.cpu.rows import (
 from firstspike.spiketime.cpu.runtime.arguments import Layout
 from firstspike.spiketime.cpu.runtime.cache import c_function, kept_on_disk
 from firstspike.spiketime.cpu.runtime.compiling import jit
-from firstspike.spiketime.cpu.runtime.parallel import PHASE, SIGNATURE, TASKS, next_task, take
+from firstspike.spiketime.cpu.runtime.tasks import PHASE, SIGNATURE, TASKS, next_task, take
 from firstspike.spiketime.cpu.sort import sort_row, sort_scratch, unowned_scratch
 from firstspike.spiketime.cpu.vectors.masks import any_of, bits_of, has_mask_registers, mask_of, update, where_below
 from firstspike.spiketime.cpu.vectors.simd import (
@@ -389,10 +389,10 @@ _TAKEN = FORWARD.place("taken")
 
 @kept_on_disk
 def forward_kernel(dtype: str, lanes: int):
-    """The kernel (see ``runtime.parallel``) for one dtype and number of lanes; compiled at the first call."""
+    """The kernel (see ``runtime.tasks``) for one dtype and number of lanes; compiled at the first call."""
     read = FORWARD.reader(dtype)
 
-    @c_function(SIGNATURE, dtype, lanes)
+    @c_function(SIGNATURE, dtype, lanes, following="firstspike.spiketime.cpu.unwind.backward_kernel")
     def kernel(a):
         g = read(a)
         blocks = (g.batch + g.block - 1) // g.block

@@ -10,9 +10,8 @@ import math
 
 import numpy as np
 from numba.core import types
-from numba.extending import overload
 
-from firstspike.spiketime.cpu.runtime.compiling import jit
+from firstspike.spiketime.cpu.runtime.compiling import chosen_by_type, jit
 from firstspike.spiketime.cpu.vectors.lanes import sort_pairs16
 from firstspike.spiketime.cpu.vectors.simd import (
     fill32,
@@ -39,7 +38,7 @@ def _unsigned(array, shape):
     raise NotImplementedError
 
 
-@overload(_unsigned)
+@chosen_by_type(_unsigned)
 def _overload_unsigned(array, shape):
     dtype = np.uint32 if array.dtype == types.float32 else np.uint64
     return lambda array, shape: np.empty(shape, dtype)
@@ -90,6 +89,18 @@ def sort_row(times, order, arrival, scratch):
     for k in range(n):
         arrival[k] = times[order[k]]
     return n
+
+
+@jit
+def first_from(times, begin, end, t):
+    """The first of the places from ``begin`` on whose sorted time is not before t, or ``end``."""
+    while begin < end:
+        middle = (begin + end) >> 1
+        if times[np.uintp(middle)] < t:
+            begin = middle + 1
+        else:
+            end = middle
+    return begin
 
 
 @jit

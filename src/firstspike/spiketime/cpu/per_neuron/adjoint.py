@@ -12,7 +12,6 @@ import math
 
 import numpy as np
 from numba.core import types
-from numba.extending import overload
 
 from firstspike.spiketime.cpu.per_neuron.scan import (
     BY_MEM_SERIES,
@@ -28,7 +27,7 @@ from firstspike.spiketime.cpu.per_neuron.scan import (
     responses,
     series,
 )
-from firstspike.spiketime.cpu.runtime.compiling import inlined, jit
+from firstspike.spiketime.cpu.runtime.compiling import chosen_by_type, inlined, jit
 from firstspike.spiketime.cpu.vectors.lanes import fold16, sum_rows16
 from firstspike.spiketime.cpu.vectors.mathfun import exp, expm1
 from firstspike.spiketime.cpu.vectors.simd import (
@@ -56,7 +55,7 @@ def _series(minus_y):
     raise NotImplementedError
 
 
-@overload(_series)
+@chosen_by_type(_series)
 def _overload_series(minus_y):
     if minus_y.dtype == types.float32:
         c0, c1, c2, c3, c4, c5, c6, c7 = _SERIES_32

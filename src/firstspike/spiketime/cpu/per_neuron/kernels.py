@@ -1,4 +1,4 @@
-"""Kernels (see ``runtime.parallel``) of synaptic delays, of time constants for each neuron, and of those that learn."""
+"""Kernels (see ``runtime.tasks``) of synaptic delays, of time constants for each neuron, and of those that learn."""
 
 # mypy: disable-error-code="no-untyped-def"
 import math
@@ -12,8 +12,8 @@ from firstspike.spiketime.cpu.per_neuron.sort import rows_for
 from firstspike.spiketime.cpu.runtime.arguments import Layout
 from firstspike.spiketime.cpu.runtime.cache import c_function, kept_on_disk
 from firstspike.spiketime.cpu.runtime.compiling import jit
-from firstspike.spiketime.cpu.runtime.parallel import PHASE, SIGNATURE, TASKS, next_task
-from firstspike.spiketime.cpu.sort import sort_row, sort_scratch, unowned_scratch
+from firstspike.spiketime.cpu.runtime.tasks import PHASE, SIGNATURE, TASKS, next_task
+from firstspike.spiketime.cpu.sort import first_from, sort_row, sort_scratch, unowned_scratch
 from firstspike.spiketime.cpu.vectors.simd import keep, load32, unowned
 
 SAMPLES = 16  # of one task
@@ -79,7 +79,7 @@ def sorted_sample(
     )  # fmt: skip
     if observes:
         for lane in range(LANES):
-            lane_last[lane] = np.searchsorted(arrival[b, : count[b]], lanes[1, lane]) - 1
+            lane_last[lane] = first_from(arrival[b], 0, count[b], lanes[1, lane]) - 1
     if asks:
         unwind(
             asks, spike, scale, kept, lane_last, order[b], arrival[b], weight, c, everything, taus, joins, sums,
@@ -142,7 +142,7 @@ def forward_kernel(dtype: str, delayed: bool):
 
     scan_sample = scan_unsorted if delayed else scan_sorted
 
-    @c_function(SIGNATURE, dtype, delayed)
+    @c_function(SIGNATURE, dtype, delayed, following=f"{__name__}.backward_kernel")
     def kernel(a):
         g = read(a)
         blocks = (g.batch + SAMPLES - 1) // SAMPLES

@@ -13,10 +13,9 @@ import math
 
 import numpy as np
 from numba.core import types
-from numba.extending import overload
 
 from firstspike.spiketime.cpu.per_neuron.sort import sort_lanes
-from firstspike.spiketime.cpu.runtime.compiling import inlined, jit
+from firstspike.spiketime.cpu.runtime.compiling import chosen_by_type, inlined, jit
 from firstspike.spiketime.cpu.vectors.mathfun import SMALL, exp, exp_and_expm1, expm1, log1p, small_expm1
 from firstspike.spiketime.cpu.vectors.simd import (
     absolute,
@@ -131,7 +130,7 @@ def order_of(vector):
     raise NotImplementedError
 
 
-@overload(order_of)
+@chosen_by_type(order_of)
 def _overload_order_of(vector):
     order = 3 if vector.dtype == types.float32 else MAX_ORDER
     return lambda vector: order

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from functools import lru_cache
 from math import prod
 from operator import itemgetter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from llvmlite import ir
@@ -22,9 +22,13 @@ from numba import from_dtype
 from numba.core import types
 from numba.extending import intrinsic
 from numba.np.arrayobj import populate_array
-from torch import Tensor
 
-from firstspike.spiketime.cpu.runtime.parallel import FIRST, LINE, scratch
+from firstspike.spiketime.cpu.runtime.tasks import FIRST
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+LINE = 64  # bytes of a cache line
 
 
 class Layout:
@@ -41,11 +45,13 @@ class Layout:
         """Where a kernel's numbers have that size."""
         return FIRST + self.sizes.index(size)
 
-    def fill(self, real: str, sizes: Mapping[str, int], arrays: Mapping[str, Tensor | int]) -> list[int]:
+    def fill(self, real: str, sizes: Mapping[str, int], arrays: "Mapping[str, Tensor | int]") -> list[int]:
         """A kernel's numbers. Arrays are contiguous tensors or addresses; those left out lie in scratch memory."""
+        from firstspike.spiketime.cpu.runtime.parallel import scratch  # loads torch, which compiling does not need
+
         values = self._pick(sizes)
         starts, size, pick = _plan(self, real, values, tuple(arrays))
-        places = [x.data_ptr() if isinstance(x, Tensor) else x for x in arrays.values()]
+        places = [x if isinstance(x, int) else x.data_ptr() for x in arrays.values()]
         memory = scratch(size)
         places += [memory + start for start in starts]
         return [*values, *pick(places)]

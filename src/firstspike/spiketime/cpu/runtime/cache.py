@@ -6,6 +6,7 @@ does not.
 """
 
 import contextlib
+import gc
 import hashlib
 import logging
 import os
@@ -13,7 +14,7 @@ import pickle
 import shutil
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import lru_cache, wraps
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from numba.core.sigutils import normalize_signature
 from numba.misc.appdirs import AppDirs
 
 from firstspike._version import __version__
+from firstspike.spiketime.cpu.runtime import beside
 
 logger = logging.getLogger(__name__)
 
@@ -36,20 +38,36 @@ listeners: list[Callable[[], None]] = []
 _UNUSED = 30 * 24 * 3600  # seconds after which the kernels of other versions are dropped
 
 
-def c_function(signature: Any, *kind: Any) -> Callable[[Callable[[Any], None]], CFunc]:
-    """``numba.cfunc``, kept on disk; ``kind`` is all that the function depends on beside its sources."""
+def c_function(signature: Any, *kind: Any, following: str = "") -> Callable[[Callable[[Any], None]], CFunc]:
+    """``numba.cfunc``, kept on disk; ``kind`` is all that the function depends on beside its sources.
+
+    ``following`` is the kernel that is needed next for the same kind, which may be compiled at the same time.
+    """
 
     def compiled(function: Callable[[Any], None]) -> CFunc:
         made = CFunc(function, normalize_signature(signature), {}, {})
         if folder() is not None:
             made._cache = _OnDisk(function)
-            made._cache.kind = kind
+            made._cache.kind, made._cache.following = kind, following
         else:
             _announce()
-        made.compile()
+        with _uncollected():
+            made.compile()
         return made
 
     return compiled
+
+
+@contextlib.contextmanager
+def _uncollected() -> Iterator[None]:
+    """No garbage collection: it would go through what compiling makes, and keeps, time and again."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def kept_on_disk(make: Callable[..., Kernel]) -> Callable[..., Kernel]:
@@ -117,15 +135,19 @@ class _Impl(CompileResultCacheImpl):
 class _OnDisk(FunctionCache):
     _impl_class = _Impl
     kind: tuple[Any, ...] = ()
+    following = ""
 
     def _index_key(self, sig: Any, codegen: Any) -> tuple[Any, ...]:
         # numba would hash what the function encloses, which may be other bytes in each process
         return sig, codegen.magic_tuple(), self.kind
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
+        beside.wait(f"{self._py_func.__module__}.{self._py_func.__qualname__.split('.')[0]}", self.kind)
         found = super().load_overload(sig, target_context)
         if found is None:
             _announce()
+            if self.following:
+                beside.start(self.following, self.kind, Path(self._impl.locator.get_cache_path()).parent)
         return found
 
 

@@ -9,11 +9,17 @@ nearly halves the time to compile.
 from collections.abc import Callable
 from typing import Any
 
-import numba
+from numba.core import types
 from numba.core.codegen import JITCodeLibrary
 from numba.core.compiler import CompilerBase, DefaultPassBuilder
 from numba.core.compiler_machinery import FunctionPass, register_pass
-from numba.core.typed_passes import NopythonTypeInference
+from numba.core.registry import CPUDispatcher
+from numba.core.typed_passes import NopythonRewrites, NopythonTypeInference
+from numba.core.untyped_passes import InlineClosureLikes, InlineInlinables, WithLifting
+from numba.extending import overload
+
+# what Numba does with expressions of whole arrays, closures and with-statements; kernels have none
+_UNUSED = (InlineClosureLikes, InlineInlinables, NopythonRewrites, WithLifting)
 
 
 class _Part(JITCodeLibrary):
@@ -53,19 +59,40 @@ class _PartCompiler(CompilerBase):
     def define_pipelines(self):
         passes = DefaultPassBuilder.define_nopython_pipeline(self.state)
         passes.add_pass_after(_AsPart, NopythonTypeInference)
+        passes.passes = [chosen for chosen in passes.passes if chosen[0] not in _UNUSED]
         passes.finalize()
         return [passes]
 
 
+class _PartDispatcher(CPUDispatcher):
+    """Takes a constant for a number like any other.
+
+    Numba would compile for each constant that is given, and for the one that a variable starts with.
+    """
+
+    def __init__(self, function, **options):
+        super().__init__(function, targetoptions={**_OPTIONS, **options}, pipeline_class=_PartCompiler)
+
+    def get_call_template(self, args, kws):
+        return super().get_call_template(
+            tuple(map(types.unliteral, args)), {name: types.unliteral(x) for name, x in kws.items()}
+        )
+
+
 _OPTIONS: dict[str, Any] = {
-    "error_model": "numpy", "no_cpython_wrapper": True, "no_cfunc_wrapper": True, "pipeline_class": _PartCompiler,
+    "nopython": True, "error_model": "numpy", "no_cpython_wrapper": True, "no_cfunc_wrapper": True,
 }  # fmt: skip
-_INLINED: dict[str, Any] = {**_OPTIONS, "forceinline": True, "_nrt": False}
 
 
 def jit(function: Callable[..., Any]) -> Any:
     """``numba.njit`` for a function that kernels call; a division by 0 gives inf, without a check each time."""
-    return numba.njit(**_OPTIONS)(function)
+    return _PartDispatcher(function)
+
+
+def chosen_by_type(function: Callable[..., Any]) -> Any:
+    """``numba.extending.overload`` for a function that kernels call: what is decorated chooses by the types."""
+    options: Any = {**_OPTIONS, "pipeline_class": _PartCompiler}
+    return overload(function, jit_options=options)
 
 
 def inlined(function: Callable[..., Any]) -> Any:
@@ -73,4 +100,4 @@ def inlined(function: Callable[..., Any]) -> Any:
 
     The function must not make arrays: without numba's count of references it cannot.
     """
-    return numba.njit(**_INLINED)(function)
+    return _PartDispatcher(function, forceinline=True, _nrt=False)

@@ -1,14 +1,11 @@
 """Tasks on torch's own threads, and the raw memory that they work on.
 
-A kernel is a C function of one pointer to whole numbers: a counter from which each thread takes its next task, the
-number of tasks, the phase, then what the kernel needs, arrays as addresses. Kernels run on torch's own pool of
-threads, by ``GOMP_parallel``, which the OpenMP runtimes that torch is built with (GNU's, Intel's, LLVM's) offer on
-Linux. With a second pool, such as numba's, the idle threads of one would spin on the cores that the other needs.
-Elsewhere Python threads do the work. In a process forked from one that used these kernels, the pool has no threads, and
-a call would wait for them for ever: there they work in one thread, and so does torch.
+Kernels run on torch's own pool of threads, by ``GOMP_parallel``, which the OpenMP runtimes that torch is built with
+(GNU's, Intel's, LLVM's) offer on Linux. With a second pool, such as numba's, the idle threads of one would spin on the
+cores that the other needs. Elsewhere Python threads do the work. In a process forked from one that used these kernels,
+the pool has no threads, and a call would wait for them for ever: there they work in one thread, and so does torch.
 """
 
-# mypy: disable-error-code="no-untyped-def"
 import ctypes
 import os
 import threading
@@ -18,37 +15,14 @@ from functools import lru_cache
 from typing import Any, cast
 
 import torch
-from llvmlite import ir
-from numba.core import types
-from numba.extending import intrinsic
 
-FIRST = 3  # place of the kernel's own numbers
-_COUNTER, TASKS, PHASE = range(FIRST)
-SIGNATURE = types.void(types.CPointer(types.int64))
+from firstspike.spiketime.cpu.runtime.arguments import LINE
+from firstspike.spiketime.cpu.runtime.tasks import COUNTER, FIRST, PHASE, TASKS
+
 _SMALL = 1 << 18  # work below which starting threads costs more than it saves
 _UNIT = 4  # synapses times samples that are one unit of work
 _ALONE = 32  # inputs that take as long as the rest of a neuron
 _LANES = 16  # neurons that take as long as one
-
-
-@intrinsic
-def take(typingctx, numbers, place):
-    """Take the next of the whole numbers that are counted at that place, each one once over all threads."""
-
-    def codegen(context, builder, sig, args):
-        return builder.atomic_rmw("add", builder.gep(args[0], [args[1]]), ir.IntType(64)(1), "monotonic")
-
-    return types.intp(numbers, types.intp), codegen
-
-
-@intrinsic
-def next_task(typingctx, numbers):
-    """Take the next task's number, each one once over all threads."""
-
-    def codegen(context, builder, sig, args):
-        return builder.atomic_rmw("add", args[0], ir.IntType(64)(1), "monotonic")
-
-    return types.intp(numbers), codegen
 
 
 @lru_cache(maxsize=1)
@@ -98,7 +72,6 @@ def _work_alone() -> None:
 
 
 _local = threading.local()
-LINE = 64  # bytes of a cache line
 _KEPT = 1 << 27  # bytes that a thread keeps from call to call
 
 
@@ -118,7 +91,7 @@ def run(kernel: Callable[[Any], None], phases: Sequence[int], numbers: Sequence[
     """Run each phase's tasks, one phase after the other; ``phases`` are numbers of tasks."""
     shared = (ctypes.c_int64 * (FIRST + len(numbers)))(0, 0, 0, *numbers)
     for phase, tasks in enumerate(phases):
-        shared[_COUNTER], shared[TASKS], shared[PHASE] = 0, tasks, phase
+        shared[COUNTER], shared[TASKS], shared[PHASE] = 0, tasks, phase
         team = min(threads, tasks)
         openmp = _openmp() if team > 1 else None
         if team <= 1:

@@ -23,6 +23,7 @@ from firstspike.spiketime.cpu.constants import DELTA, HEIGHT, PER_MEM, PER_RISE,
 from firstspike.spiketime.cpu.crossing import TILE, responses
 from firstspike.spiketime.cpu.rows import BACK, FAST, SLOW
 from firstspike.spiketime.cpu.runtime.compiling import jit
+from firstspike.spiketime.cpu.sort import first_from
 from firstspike.spiketime.cpu.vectors.mathfun import exp, expm1
 from firstspike.spiketime.cpu.vectors.simd import (
     fill16,
@@ -162,13 +163,13 @@ def put(spikes, place, jump, into_e, into_c):
 def largest(spike, release, arrival, inputs, c):
     """Largest derivative of the membrane at a spike by the weight of one input, since ``release`` and before."""
     first, last = inputs
-    end = first + np.searchsorted(arrival[first : last + 1], spike)  # the first input that comes too late
-    begin = first + np.searchsorted(arrival[first : last + 1], release)
+    end = first_from(arrival, first, last + 1, spike)  # the first input that comes too late
+    begin = first_from(arrival, first, last + 1, release)
     best = arrival.dtype.type(0)
     if begin > first:
         best = math.exp((arrival[begin - 1] - release) * c[PER_SYN]) * kappa(spike - release, c)
     if begin < end:  # next to the maximum of kappa, on one side or the other
-        near = begin + np.searchsorted(arrival[begin:end], spike - c[SUMMIT])
+        near = first_from(arrival, begin, end, spike - c[SUMMIT])
         if near > begin:
             best = max(best, kappa(spike - arrival[near - 1], c))
         if near < end:

@@ -11,7 +11,6 @@ import math
 
 import numpy as np
 from numba.core import types
-from numba.extending import overload
 
 from firstspike.spiketime.cpu.constants import PER_MEM, PER_SYN
 from firstspike.spiketime.cpu.crossing import (
@@ -30,7 +29,7 @@ from firstspike.spiketime.cpu.crossing import (
     responses,
 )
 from firstspike.spiketime.cpu.rows import BOUND, LEVEL, MEM, RISE, SYN, TANGENT
-from firstspike.spiketime.cpu.runtime.compiling import inlined, jit
+from firstspike.spiketime.cpu.runtime.compiling import chosen_by_type, inlined, jit
 from firstspike.spiketime.cpu.trains.intervals import AT, DROP, HOLD, LAST, RELEASE, STEEP, record
 from firstspike.spiketime.cpu.vectors.simd import (
     absolute,
@@ -60,7 +59,7 @@ def solve_short(v, drive, minus_a, minus_b):
     raise NotImplementedError
 
 
-@overload(solve_short, inline="never")
+@chosen_by_type(solve_short)
 def _overload_solve_short(v, drive, minus_a, minus_b):
     if v.dtype == types.float32:
 

@@ -23,7 +23,7 @@ from firstspike.spiketime.cpu.rows import (
 from firstspike.spiketime.cpu.runtime.arguments import Layout
 from firstspike.spiketime.cpu.runtime.cache import c_function, kept_on_disk
 from firstspike.spiketime.cpu.runtime.compiling import jit
-from firstspike.spiketime.cpu.runtime.parallel import PHASE, SIGNATURE, TASKS, next_task, take
+from firstspike.spiketime.cpu.runtime.tasks import PHASE, SIGNATURE, TASKS, next_task, take
 from firstspike.spiketime.cpu.sort import sort_row, sort_scratch, unowned_scratch
 from firstspike.spiketime.cpu.trains.events import stride_for, window_events
 from firstspike.spiketime.cpu.trains.intervals import (
@@ -343,10 +343,10 @@ _TAKEN = TRAIN_FORWARD.place("taken")
 
 @kept_on_disk
 def train_forward_kernel(dtype: str, lanes: int):
-    """The kernel (see ``runtime.parallel``) for one dtype and number of lanes; compiled at the first call."""
+    """The kernel (see ``runtime.tasks``) for one dtype and number of lanes; compiled at the first call."""
     read = TRAIN_FORWARD.reader(dtype)
 
-    @c_function(SIGNATURE, dtype, lanes)
+    @c_function(SIGNATURE, dtype, lanes, following="firstspike.spiketime.cpu.trains.unwind.train_backward_kernel")
     def kernel(a):
         g = read(a)
         blocks, weights = (g.batch + g.block - 1) // g.block, g.sources * TILE

@@ -8,9 +8,8 @@ next to 0. Arguments are cut to the range where ``2^n`` is a normal number: the 
 import math
 
 from numba.core import types
-from numba.extending import overload
 
-from firstspike.spiketime.cpu.runtime.compiling import jit
+from firstspike.spiketime.cpu.runtime.compiling import chosen_by_type, jit
 from firstspike.spiketime.cpu.vectors.simd import fma, maximum, minimum, nearest, power_of_two, select, split_power
 
 # the last is the highest power's; Taylor's series, whose remainder is below half a unit in the last place
@@ -25,7 +24,7 @@ def small_expm1(x):
     raise NotImplementedError
 
 
-@overload(small_expm1, inline="never")
+@chosen_by_type(small_expm1)
 def _overload_small_expm1(x):
     if x.dtype == types.float32:
         c2, c3, c4, c5, c6, c7 = _SERIES_32
@@ -50,7 +49,7 @@ def _reduced(x):
     raise NotImplementedError
 
 
-@overload(_reduced, inline="never")
+@chosen_by_type(_reduced)
 def _overload_reduced(x):
     single = x.dtype == types.float32
     # ln(2) in two parts, the first with so few digits that n times it is exact
@@ -94,7 +93,7 @@ def _log_series(square):
     raise NotImplementedError
 
 
-@overload(_log_series)
+@chosen_by_type(_log_series)
 def _overload_log_series(square):
     if square.dtype == types.float32:
 

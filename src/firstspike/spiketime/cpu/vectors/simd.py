@@ -7,6 +7,7 @@ and its checks whether arrays overlap cost more than the arithmetic in the loops
 
 # mypy: disable-error-code="no-untyped-def"
 import operator
+from types import MappingProxyType
 
 from llvmlite import ir
 from numba.core import cgutils, types
@@ -72,6 +73,8 @@ def _number_to_vec(context, builder, fromty, toty, value):
 def _binary(function, emit, compares: bool = False) -> None:
     @infer_global(function)
     class _Typing(AbstractTemplate):
+        metadata = MappingProxyType({"target": "cpu"})  # tried before Numba's dozens, which are for all targets
+
         def generic(self, args, kws):
             vecs = [x for x in args if isinstance(x, VecType)]
             if len(args) != 2 or not vecs or not all(x == vecs[0] or isinstance(x, types.Number) for x in args):

@@ -14,7 +14,7 @@ from firstspike.spiketime.cpu.per_neuron.scan import LANES, PER_MEM, PER_SYN, UN
 from firstspike.spiketime.cpu.runtime.arguments import Layout
 from firstspike.spiketime.cpu.runtime.cache import c_function, kept_on_disk
 from firstspike.spiketime.cpu.runtime.compiling import jit
-from firstspike.spiketime.cpu.runtime.parallel import PHASE, SIGNATURE, TASKS, next_task
+from firstspike.spiketime.cpu.runtime.tasks import PHASE, SIGNATURE, TASKS, next_task
 from firstspike.spiketime.cpu.sort import sort_row, sort_scratch, unowned_scratch
 from firstspike.spiketime.cpu.trains.per_neuron import adjoint, scan
 from firstspike.spiketime.cpu.trains.per_neuron.adjoint import BY_MEM, BY_SYN, add_arrivals, start_back, unwind_trains
@@ -123,7 +123,7 @@ def train_forward_kernel(dtype: str, delayed: bool):
 
     scan_sample = scan_unsorted if delayed else scan_sorted
 
-    @c_function(SIGNATURE, dtype, delayed)
+    @c_function(SIGNATURE, dtype, delayed, following=f"{__name__}.train_backward_kernel")
     def kernel(a):
         g = read(a)
         blocks = (g.batch + SAMPLES - 1) // SAMPLES

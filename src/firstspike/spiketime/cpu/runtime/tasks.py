@@ -1,0 +1,34 @@
+"""Tasks as a kernel sees them.
+
+A kernel is a C function of one pointer to whole numbers: a counter from which each thread takes its next task, the
+number of tasks, the phase, then what the kernel needs, arrays as addresses.
+"""
+
+# mypy: disable-error-code="no-untyped-def"
+from llvmlite import ir
+from numba.core import types
+from numba.extending import intrinsic
+
+FIRST = 3  # place of the kernel's own numbers
+COUNTER, TASKS, PHASE = range(FIRST)
+SIGNATURE = types.void(types.CPointer(types.int64))
+
+
+@intrinsic
+def take(typingctx, numbers, place):
+    """Take the next of the whole numbers that are counted at that place, each one once over all threads."""
+
+    def codegen(context, builder, sig, args):
+        return builder.atomic_rmw("add", builder.gep(args[0], [args[1]]), ir.IntType(64)(1), "monotonic")
+
+    return types.intp(numbers, types.intp), codegen
+
+
+@intrinsic
+def next_task(typingctx, numbers):
+    """Take the next task's number, each one once over all threads."""
+
+    def codegen(context, builder, sig, args):
+        return builder.atomic_rmw("add", args[0], ir.IntType(64)(1), "monotonic")
+
+    return types.intp(numbers), codegen
