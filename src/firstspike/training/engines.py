@@ -46,7 +46,7 @@ class Sequential:
         network, silent = member.network, member.silent
         record = record_of(network, times, member.substrate)
         active = activity(network, record.layers)
-        raised = silent.too_silent(active[: len(member.spiking)].tolist()) if silent.active else None
+        raised = silent.too_silent(active.tolist()[: len(member.spiking)]) if silent.active else None
         if raised is None or not silent.skip_step:
             loss, total = self.objective.of(network, record, labels)
             member.optimizer.zero_grad()

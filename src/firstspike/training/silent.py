@@ -197,9 +197,10 @@ def activity(network: nn.Module, layers: Sequence[Tensor]) -> Float[Tensor, "*me
         layers: outputs of all layers, of an ensemble with a leading dimension for the member.
     """
     spiking = spiking_layers(network)
-    found = [silence(first_spikes_in(network, layers, index)) for index in spiking]
-    for index in spiking:
-        if _gives_trains(network, index):
+    first = [first_spikes_in(network, layers, index) for index in spiking]
+    found = [silence(spikes) for spikes in first]
+    for index, alone in zip(spiking, first, strict=True):
+        if layers[index] is not alone:  # trains
             spikes = torch.isfinite(layers[index])
             found += [spikes.sum(dim=-1), spikes[..., -1]]
     if not found:
