@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import ClassVar, Literal
 
 import torch
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Bool, Float, Int64, Shaped
 from torch import Tensor, nn
 
 from firstspike.devices import sent
@@ -118,12 +118,11 @@ class TimeLoss(Loss):
             ValueError: wrong dtype, shape or device, or a label without an output.
         """
         check_batch(times, labels)
-        true = labels.unsqueeze(-1)
-        is_true = true == torch.arange(times.shape[-1], device=times.device)
+        is_true = labels.unsqueeze(-1) == torch.arange(times.shape[-1], device=times.device)
         silent = torch.isposinf(times)
         # where() before any arithmetic: a gradient that flows back through inf is NaN even if multiplied by 0
         spiking = torch.where(silent, 0.0, times)
-        true_time, true_silent = spiking.gather(-1, true), silent.gather(-1, true).squeeze(-1)
+        true_time, true_silent = of_true(spiking, labels), of_true(silent, labels).squeeze(-1)
         cost = self.cost(spiking, true_time, is_true, silent & ~is_true)
         return torch.where(true_silent, self.silent_cost, cost)
 
@@ -181,7 +180,10 @@ def check_reads(loss: str, reads: Form, gives: Form) -> None:
 def check_batch(
     times: Tensor, labels: Tensor, name: str = "times", what: str = "spike times of the last layer"
 ) -> None:
-    """Raise a ValueError unless `labels` are valid class indices of the samples in `times`, or what `name` says."""
+    """Raise a ValueError unless `labels` are class indices of the samples in `times`, or what `name` says.
+
+    Whether each has an output, ``of_true`` checks, or ``check_range``.
+    """
     check_tensor(name, times)
     if not isinstance(labels, Tensor):
         raise ValueError(f"labels: expected a tensor, got {type(labels).__name__}; write torch.as_tensor(labels)")
@@ -198,14 +200,24 @@ def check_batch(
         )
     if labels.device != times.device:
         raise ValueError(f"labels: expected on {times.device} like {name}, got {labels.device}. Move one with .to().")
-    if labels.device.type != "cpu":
-        return  # reading values would wait for the device; there the gather that follows checks the range
-    outputs = times.shape[-1]
-    if labels.numel() == 0:
+
+
+def of_true(values: Shaped[Tensor, "*batch outputs"], labels: Int64[Tensor, "*batch"]) -> Shaped[Tensor, "*batch 1"]:
+    """The value of each sample's true class; ValueError for a label without an output."""
+    try:
+        return values.gather(-1, labels.unsqueeze(-1))
+    except RuntimeError:
+        check_range(labels, values.shape[-1])
+        raise
+
+
+def check_range(labels: Int64[Tensor, "*batch"], outputs: int) -> None:
+    """Raise a ValueError for labels without an output, where values can be read without waiting for a device."""
+    if labels.device.type != "cpu" or labels.numel() == 0:
         return
     try:
         low, high = (int(x) for x in labels.aminmax())
-    except RuntimeError:  # in torch.func.vmap values cannot be read; the gather that follows checks them
+    except RuntimeError:  # in torch.func.vmap values cannot be read
         return
     if not 0 <= low <= high < outputs:
         raise ValueError(

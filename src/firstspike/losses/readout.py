@@ -7,7 +7,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.nn import functional
 
-from firstspike.losses.base import Loss, Reduction, check_batch, check_positive, check_share
+from firstspike.losses.base import Loss, Reduction, check_batch, check_positive, check_range, check_share, of_true
 from firstspike.ranges import Finite, Positive, Probability
 
 
@@ -67,7 +67,7 @@ class ReadoutCrossEntropy(ReadoutLoss):
         """
         check_batch(output, labels, "output", "values of a readout")
         likely = functional.log_softmax(output / self.temperature, dim=-1)
-        true = likely.gather(-1, labels.unsqueeze(-1)).squeeze(-1)
+        true = of_true(likely, labels).squeeze(-1)
         if self.label_smoothing:
             true = torch.lerp(true, likely.mean(dim=-1), self.label_smoothing)
         return -true
@@ -108,5 +108,6 @@ class ReadoutMSE(ReadoutLoss):
     ) -> Float[Tensor, "*batch"]:
         """The formula above. Arguments and errors as in `ReadoutCrossEntropy`."""
         check_batch(output, labels, "output", "values of a readout")
+        check_range(labels, output.shape[-1])
         is_true = labels.unsqueeze(-1) == torch.arange(output.shape[-1], device=output.device)
         return (output - torch.where(is_true, self.correct, self.wrong)).square().sum(dim=-1) / 2

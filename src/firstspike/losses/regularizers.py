@@ -3,7 +3,6 @@
 `times` are the output's; `record` has those of all layers, and may be left out where it is not looked at.
 """
 
-import math
 from typing import ClassVar
 
 import torch
@@ -12,7 +11,7 @@ from torch import Tensor, nn
 
 from firstspike.layers import Record
 from firstspike.layers.trains import Form
-from firstspike.losses.base import check_batch, check_not_negative, check_positive
+from firstspike.losses.base import check_batch, check_not_negative, check_positive, of_true
 from firstspike.ranges import NotNegative, Positive
 
 _LINEAR_FROM = 10.0  # exponent above which EarlyOutput goes on as a straight line
@@ -52,12 +51,11 @@ class EarlyOutput(nn.Module):
     ) -> Float[Tensor, ""]:
         """The term above; `times` are the output's (`inf` = silent), and `network` is not looked at."""
         check_batch(times, labels)
-        true_time = times.gather(-1, labels.unsqueeze(-1))
+        true_time = of_true(times, labels)
         silent = torch.isposinf(true_time)
         exponent = torch.where(silent, 0.0, true_time) / (self.beta * self.tau_syn)
-        curve = exponent.clamp(max=_LINEAR_FROM).exp()
-        tangent = math.exp(_LINEAR_FROM) * (1 + exponent - _LINEAR_FROM)
-        penalty = torch.where(exponent > _LINEAR_FROM, tangent, curve)
+        curved = exponent.clamp(max=_LINEAR_FROM)
+        penalty = curved.exp() * (1 + (exponent - curved))
         return self.alpha * torch.where(silent, 0.0, penalty).mean()
 
 

@@ -3,8 +3,9 @@
     forward(arguments) -> result
     backward(grad, result, arguments, max_weight_grad, needs) -> gradients
 
-All tensors share device and dtype (float32 or float64) and are checked. Their shapes have E networks side by side
-(usually 1), B samples, I inputs and O outputs. They may have any strides, and no backend changes one in place.
+All tensors share device and dtype (float32 or float64), and their values are checked, unless the backend does that in
+its forward pass (``checks``). Their shapes have E networks side by side (usually 1), B samples, I inputs and O outputs.
+They may have any strides, and no backend changes one in place.
 
 A spike time is larger than that of the last input that causes it, by one unit in the last place if it would round to
 that, and at most that of the next input. The fastest time constant is between 2**-12 and 2**12, see ``units``.
@@ -81,11 +82,19 @@ Backward = Callable[[Tensor, Result, Arguments, float | None, Needs], Gradients]
 
 @dataclass(frozen=True)
 class Backend:
-    """A pair of functions, see the module, and the key under which ``BACKENDS`` has them."""
+    """A pair of functions, see the module.
+
+    Args:
+        forward: see the module.
+        backward: see the module.
+        name: key under which ``BACKENDS`` has them.
+        checks: whether ``forward`` raises the errors of ``check_values`` itself.
+    """
 
     forward: Forward
     backward: Backward
     name: str = ""
+    checks: bool = False
 
 
 def each_tensor(function: Callable[[Tensor], Tensor], x: Any) -> Any:

@@ -33,7 +33,7 @@ def _reference() -> Backend:
 def _cpu() -> Backend:
     from firstspike.spiketime import cpu  # loads numba
 
-    return in_units(Backend(cpu.forward, cpu.backward, "cpu"))
+    return in_units(Backend(cpu.forward, cpu.backward, "cpu", checks=True))
 
 
 @cache

@@ -90,7 +90,7 @@ def in_units(backend: Backend) -> Backend:
         factors = (1 / first, then, then, 1 / first, 1 / first, 1 / first)
         return Gradients(*(None if x is None else x * factor for x, factor in zip(found, factors, strict=True)))
 
-    return Backend(forward, backward, backend.name)
+    return Backend(forward, backward, backend.name, backend.checks)
 
 
 def _split(unit: float | Tensor) -> tuple[float | Tensor, float | Tensor]:

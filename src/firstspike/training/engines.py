@@ -12,7 +12,7 @@ from firstspike.data import SpikeData
 from firstspike.devices import sent
 from firstspike.layers import DelayRule, Ensemble, Network, SpikeDropout, project_delays_
 from firstspike.training.evaluation import Evaluation, evaluate, evaluation_of, outputs_of
-from firstspike.training.fitting import Member, Objective
+from firstspike.training.fitting import Member, Objective, record_of
 from firstspike.training.schedules import advance
 from firstspike.training.silent import activity, first_spikes_in, silent_share
 
@@ -44,12 +44,15 @@ class Sequential:
 
     def _step(self, member: Member, times: Tensor, labels: Tensor) -> Tensor:
         network, silent = member.network, member.silent
-        loss, total, record = self.objective(network, times, labels, member.substrate)
+        record = record_of(network, times, member.substrate)
         active = activity(network, record.layers)
-        raised = silent.too_silent(active[: len(member.spiking)].tolist()) if silent.active else None
+        raised = silent.too_silent(active.tolist()[: len(member.spiking)]) if silent.active else None
         if raised is None or not silent.skip_step:
+            loss, total = self.objective.of(network, record, labels)
             member.optimizer.zero_grad()
             total.backward()
+        else:  # nothing learns from this batch
+            loss = self.objective.loss(record.output.detach(), labels)
         share = None
         if raised is not None:
             share = silent_share(first_spikes_in(network, record.layers, member.spiking[raised]))

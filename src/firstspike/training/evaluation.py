@@ -20,7 +20,7 @@ from firstspike.data import EventLists, SpikeData
 from firstspike.devices import raise_deferred_errors, sent
 from firstspike.layers import EarliestPool2d, Ensemble, LIFLayer, Network, Record, form_of
 from firstspike.substrates import Exact, Substrate
-from firstspike.training.silent import first_spikes_in, spiking_layers
+from firstspike.training.silent import first_spikes_in, silence, spiking_layers
 
 PART_MEMORY = 2**30
 """Bytes that one layer may take for the samples that are evaluated at once, by a rough estimate."""
@@ -231,7 +231,7 @@ def _evaluating(network: nn.Module) -> Iterator[None]:
         network.train(trains)
 
 
-def _silent(network: nn.Module, record: Record) -> tuple[Int64[Tensor, "*members layers"], list[int]]:
+def _silent(network: nn.Module, record: Record) -> tuple[Float64[Tensor, "*members layers"], list[int]]:
     """Silent neurons of each LIF layer, counted over the samples, and the neurons of each.
 
     Whole numbers add up to the same in any parts.
@@ -239,8 +239,8 @@ def _silent(network: nn.Module, record: Record) -> tuple[Int64[Tensor, "*members
     one = network.members[0] if isinstance(network, Ensemble) else network
     layers = [first_spikes_in(one, record.layers, index) for index in spiking_layers(one)]
     if not layers:
-        return torch.zeros((*record.output.shape[:-2], 0), dtype=torch.int64, device=record.output.device), []
-    counts = torch.stack([torch.isinf(times).sum(dim=(-2, -1)) for times in layers], dim=-1)
+        return torch.zeros((*record.output.shape[:-2], 0), dtype=torch.float64, device=record.output.device), []
+    counts = torch.stack([silence(x).sum(dim=-1).sum(dim=-1, dtype=torch.float64) for x in layers], dim=-1)
     return counts, [times.shape[-1] for times in layers]
 
 
@@ -249,6 +249,6 @@ def _sample_dimension(network: nn.Module) -> int:
     return 1 if isinstance(network, Ensemble) else 0
 
 
-def _fractions(counts: Int64[Tensor, "*members layers"], widths: Sequence[int]) -> Float64[Tensor, "*members layers"]:
+def _fractions(counts: Float64[Tensor, "*members layers"], widths: Sequence[int]) -> Float64[Tensor, "*members layers"]:
     """Silent fractions, summed over the samples."""
-    return counts.double() / sent(torch.tensor(widths, dtype=torch.float64), counts.device)
+    return counts / sent(torch.tensor(widths, dtype=torch.float64), counts.device)

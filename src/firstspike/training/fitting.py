@@ -191,9 +191,13 @@ class Objective:
     ) -> tuple[Tensor, Tensor, Record]:
         """Loss, loss with regularisers, and the spike times of all layers."""
         record = record_of(network, times, substrate)
+        return *self.of(network, record, labels), record
+
+    def of(self, network: nn.Module, record: Record, labels: Int64[Tensor, " batch"]) -> tuple[Tensor, Tensor]:
+        """Loss, and loss with regularisers, of a batch that went through the network."""
         loss = self.loss(record.output, labels)
         penalties = [regularizer(record.output, labels, network, record) for regularizer in self.regularizers]
-        return loss, sum(penalties, start=loss), record
+        return loss, sum(penalties, start=loss)
 
     def predict(self, times: Float[Tensor, "*batch outputs"]) -> Int64[Tensor, "*batch"]:
         """Class of each sample by the loss's rule, otherwise by the earliest spike; -1 where it is silent."""

@@ -290,14 +290,14 @@ class Trainer:
 
     def _epoch(self, fit: Fit, engine: Sequential, stop: Stop) -> list[list[float]] | None:
         """One pass over the training data from the next batch on; each network's sums, or None if it was stopped."""
-        members, data, size, epoch = self.members, fit.train, fit.batch_size, fit.epoch
-        order = torch.stack([shuffled(len(data), seed, epoch) for seed in fit.seeds]).to(self.device)
+        members, data, size, epoch, device = self.members, fit.train, fit.batch_size, fit.epoch, self.device
+        order = torch.stack([shuffled(len(data), seed, epoch) for seed in fit.seeds]).to(device)
         sources = [generator(seed, "noise", epoch) for seed in fit.seeds]
         shared = generator(fit.seeds[0], "global", epoch).initial_seed()
         for source, member in zip(sources, members, strict=True):
             if member.progress.noise is not None:
                 source.set_state(member.progress.noise.cpu())
-        empty = torch.zeros(3 + len(members[0].activity), dtype=torch.float64, device=self.device)
+        empty = torch.zeros(3 + len(members[0].activity), dtype=torch.float64, device=device)
         saved = [member.progress.totals for member in members]
         totals = torch.stack([empty if sums is None else sums.to(empty) for sums in saved])
 
@@ -311,7 +311,7 @@ class Trainer:
                         member.progress.noise, member.progress.totals = source.get_state(), sums
                     return None
                 torch.default_generator.manual_seed(shared + start)
-                if self.device.type == "cuda":
+                if device.type == "cuda":
                     torch.cuda.manual_seed(shared + start)
                 chosen = order[:, start : start + size]
                 times = data.times[chosen]

@@ -45,8 +45,8 @@ from firstspike.spiketime.cpu.vectors.simd import (
     store_whole16,
 )
 
-NARROW = 32  # lanes that are worked on where a layer has no more neurons; the functions' ``zero`` says how many
-TILE = 64 if has_mask_registers() else NARROW  # neurons that are scanned together; 64 need the 32 registers of AVX-512
+NARROW = 16, 32  # lanes that are worked on where a layer has no more neurons; the functions' ``zero`` says how many
+TILE = 64 if has_mask_registers() else 32  # neurons that are scanned together; 64 need the 32 registers of AVX-512
 VOLTAGE, CURRENT, LIMIT = range(3)  # what is known of a neuron that fired: the state before, and the latest time
 NOW_VOLTAGE, NOW_CURRENT = 3, 4  # the state that is to be tested
 WAIT, LOW, HIGH, VALUE, DRIVE = 5, 6, 7, 8, 9  # where the search for the crossing is
@@ -61,7 +61,7 @@ _LATE = -0.95
 
 def lanes_for(outputs: int) -> int:
     """How many lanes of a tile a kernel works on."""
-    return NARROW if outputs <= NARROW else TILE
+    return next((lanes for lanes in NARROW if outputs <= lanes), TILE)
 
 
 @jit

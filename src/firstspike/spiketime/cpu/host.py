@@ -16,9 +16,10 @@ from firstspike.spiketime.cpu.crossing import TILE, lanes_for
 from firstspike.spiketime.cpu.per_neuron.host import backward_per_neuron, forward_per_neuron, name_of
 from firstspike.spiketime.cpu.rows import N_BACKWARD, N_FORWARD, PAD
 from firstspike.spiketime.cpu.runtime.parallel import is_small, run, threads_for, work_of
-from firstspike.spiketime.cpu.scan import FORWARD, forward_kernel
+from firstspike.spiketime.cpu.scan import FORWARD, REFUSED, forward_kernel
 from firstspike.spiketime.cpu.unwind import BACKWARD, SAMPLES, backward_kernel
 from firstspike.spiketime.parts import Size, backward_in_parts, zero_gradients
+from firstspike.spiketime.values import check_values
 
 _MAX_BLOCK = 32  # samples whose rows fit into the second-level cache beside a tile of weights
 MAX_GROUPS = 8  # parts into which gradients by times are summed
@@ -33,11 +34,12 @@ def forward(given: Arguments) -> Result:
     ensemble, batch, inputs = given.times.shape
     outputs = given.weight.shape[1]
     spikes = torch.empty((ensemble, batch, outputs), dtype=given.times.dtype)
-    if 0 in (ensemble, batch, inputs, outputs):
-        return Result(spikes.fill_(math.inf))
-    if given.delay is not None or isinstance(given.constants.tau_mem, Tensor):
-        return Result(spikes, forward_per_neuron(given, spikes))
-    return Result(spikes, _forward(given, spikes))
+    own = given.delay is not None or isinstance(given.constants.tau_mem, Tensor)
+    empty = 0 in (ensemble, batch, inputs, outputs)
+    if not own and not empty:
+        return Result(spikes, _forward(given, spikes))
+    check_values(*given[:4])
+    return Result(spikes.fill_(math.inf)) if empty else Result(spikes, forward_per_neuron(given, spikes))
 
 
 def _part(given: Arguments) -> Size:
@@ -63,13 +65,16 @@ def _forward(given: Arguments, spikes: Tensor) -> tuple[Tensor, ...]:
     Returns:
         The order of arrival and sorted times of each sample's inputs, how many arrive, and for each neuron the place of
         its last causal input (-1: silent) and dV/dt at the spike in units of the threshold.
+
+    Raises:
+        ValueError: see ``check_values``.
     """
     times, weight, threshold = (x.contiguous() for x in given[:3])
     ensemble, batch, inputs = times.shape
     outputs, dtype = weight.shape[1], name_of(times.dtype)
     threads = threads_for(work_of(ensemble * batch, inputs, outputs))
     block = max(1, min(_MAX_BLOCK, -(-batch // (2 * threads))))
-    sizes = _sizes(times, weight, N_FORWARD, block=block, threads=threads, taken=0)
+    sizes = _sizes(times, weight, N_FORWARD, block=block, threads=threads, taken=0, refused=0)
     order, arrival, count, last, slope = saved = _saved(times, spikes)
     _c, c = constants_array(*given.constants, dtype)
     numbers = FORWARD.fill(dtype, sizes, {
@@ -77,7 +82,9 @@ def _forward(given: Arguments, spikes: Tensor) -> tuple[Tensor, ...]:
         "count": count, "last": last, "slope": slope, "spikes": spikes,
     })  # fmt: skip
     phases = ensemble * sizes["tiles"], ensemble * -(-batch // block)
-    run(forward_kernel(dtype, lanes_for(outputs)), phases, numbers, threads)
+    left = run(forward_kernel(dtype, lanes_for(outputs)), phases, numbers, threads)
+    if left[REFUSED]:
+        check_values(*given[:4])
     return saved
 
 

@@ -40,6 +40,7 @@ from firstspike.spiketime.cpu.runtime.cache import c_function, kept_on_disk
 from firstspike.spiketime.cpu.runtime.compiling import jit
 from firstspike.spiketime.cpu.runtime.tasks import PHASE, SIGNATURE, TASKS, next_task, take
 from firstspike.spiketime.cpu.sort import sort_row, sort_scratch, unowned_scratch
+from firstspike.spiketime.cpu.values import are_times, are_weights
 from firstspike.spiketime.cpu.vectors.masks import any_of, bits_of, has_mask_registers, mask_of, update, where_below
 from firstspike.spiketime.cpu.vectors.simd import (
     fill16,
@@ -369,7 +370,7 @@ def scan_samples(zero, times, packed, c, rows, ends, order, arrival, count, last
 
 
 FORWARD = Layout(
-    "ensemble batch inputs outputs block threads taken tiles packed_size padded stride row_kinds constants",
+    "ensemble batch inputs outputs block threads taken refused tiles packed_size padded stride row_kinds constants",
     c="real constants",
     times="real ensemble batch inputs",
     weight="real ensemble outputs inputs",
@@ -385,6 +386,8 @@ FORWARD = Layout(
     ends="int32 threads block inputs",
 )
 _TAKEN = FORWARD.place("taken")
+REFUSED = FORWARD.place("refused")
+"""Place of the number that tells whether there are values, such as NaN, that ``check_values`` should look at."""
 
 
 @kept_on_disk
@@ -403,13 +406,18 @@ def forward_kernel(dtype: str, lanes: int):
                 break
             if a[PHASE] == 0:
                 e, tile = task // g.tiles, task % g.tiles
+                if not are_weights(g.weight[e], g.threshold[e], tile * TILE):
+                    a[REFUSED] = 1
                 pack_tile(g.weight[e], g.threshold[e], tile * TILE, g.packed[e, tile])
             else:
                 e, first = task // blocks, task % blocks * g.block
                 stop = min(first + g.block, g.batch)
-                scan_samples(
-                    zeros(g.c, lanes), g.times[e], g.packed[e], g.c, g.rows[slot], g.ends[slot], g.order[e],
-                    g.arrival[e], g.count[e], g.last[e], g.slope[e], g.spikes[e], first, stop,
-                )  # fmt: skip
+                if not are_times(g.times[e], first, stop):
+                    a[REFUSED] = 1
+                if not a[REFUSED]:
+                    scan_samples(
+                        zeros(g.c, lanes), g.times[e], g.packed[e], g.c, g.rows[slot], g.ends[slot], g.order[e],
+                        g.arrival[e], g.count[e], g.last[e], g.slope[e], g.spikes[e], first, stop,
+                    )  # fmt: skip
 
     return kernel.ctypes

@@ -13,9 +13,10 @@ import torch
 from torch import Tensor
 
 from firstspike.spiketime.backend import Constants, each_tensor
-from firstspike.spiketime.function import Direct, check_values, fold, keep_signature
+from firstspike.spiketime.function import Direct, fold, keep_signature
 from firstspike.spiketime.time_constants import check_time_constants, members, resolve
 from firstspike.spiketime.trains.backend import Arguments, Backend, Gradients, Grads, Held, Needs, Result, Windows
+from firstspike.spiketime.values import check_values
 
 OVERFLOW = ("error", "warn", "drop")
 

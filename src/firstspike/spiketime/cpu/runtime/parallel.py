@@ -87,8 +87,12 @@ def scratch(size: int) -> int:
     return int(-(-kept.data_ptr() // LINE) * LINE)
 
 
-def run(kernel: Callable[[Any], None], phases: Sequence[int], numbers: Sequence[int], threads: int) -> None:
-    """Run each phase's tasks, one phase after the other; ``phases`` are numbers of tasks."""
+def run(kernel: Callable[[Any], None], phases: Sequence[int], numbers: Sequence[int], threads: int) -> Any:
+    """Run each phase's tasks, one phase after the other; ``phases`` are numbers of tasks.
+
+    Returns:
+        The kernel's numbers as it left them, an array of which the counter is the first.
+    """
     shared = (ctypes.c_int64 * (FIRST + len(numbers)))(0, 0, 0, *numbers)
     for phase, tasks in enumerate(phases):
         shared[COUNTER], shared[TASKS], shared[PHASE] = 0, tasks, phase
@@ -106,3 +110,4 @@ def run(kernel: Callable[[Any], None], phases: Sequence[int], numbers: Sequence[
     kept = getattr(_local, "kept", None)
     if kept is not None and kept.numel() > _KEPT:
         _local.kept = None
+    return shared
