@@ -15,8 +15,9 @@ from torch import Tensor
 
 from firstspike.devices import UNIT, is_host, mark, read_at_once
 from firstspike.spiketime.backend import Arguments, Backend, Constants, Gradients, Needs, Result
+from firstspike.spiketime.limits import LARGEST_32, LARGEST_64
 
-LARGEST = {torch.float32: 1e30, torch.float64: 1e200}
+LARGEST = {torch.float32: LARGEST_32, torch.float64: LARGEST_64}
 """Limit of weights, in thresholds, and of ``tau_mem / tau_syn``, beyond which ``tau_mem`` counts as infinite."""
 
 LONGEST = {torch.float32: 1e35, torch.float64: 1e250}

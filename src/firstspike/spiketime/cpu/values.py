@@ -4,14 +4,13 @@
 import math
 
 import numpy as np
-import torch
 
 from firstspike.spiketime.cpu.crossing import TILE
 from firstspike.spiketime.cpu.runtime.compiling import jit
-from firstspike.spiketime.units import LARGEST
+from firstspike.spiketime.limits import LARGEST_32, LARGEST_64
 
 _MARGIN = 1 + 1e-9  # against rounding: what is refused here, ``check_values`` has to refuse
-_FLOAT, _DOUBLE = LARGEST[torch.float32] * _MARGIN, LARGEST[torch.float64] * _MARGIN
+_FLOAT, _DOUBLE = LARGEST_32 * _MARGIN, LARGEST_64 * _MARGIN
 
 
 @jit
