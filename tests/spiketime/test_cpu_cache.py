@@ -82,18 +82,22 @@ def test_another_installation_of_this_version_compiles_nothing(tmp_path):
 
 
 def test_other_sources_and_other_versions_have_folders_of_their_own(home, tmp_path, monkeypatch):
-    shutil.copytree(Path(cache.__file__).parents[1], tmp_path / "cpu")
+    sources = Path(cache.__file__).parents[1]
+    shutil.copytree(sources, tmp_path / "cpu")
+    shutil.copy(sources.parent / "limits.py", tmp_path)
     now = cache.folder.__wrapped__()
     assert now.parent == home
     monkeypatch.setattr(cache, "__file__", str(tmp_path / "cpu/runtime/cache.py"))
     assert cache.folder.__wrapped__() == now
-    with (tmp_path / "cpu/vectors/simd.py").open("a") as file:
-        file.write("# changed\n")
-    changed = cache.folder.__wrapped__()
+    changed = []
+    for name in ("cpu/vectors/simd.py", "limits.py"):
+        with (tmp_path / name).open("a") as file:
+            file.write("# changed\n")
+        changed.append(cache.folder.__wrapped__())
     monkeypatch.setattr(cache, "__version__", "99.0")
     other = cache.folder.__wrapped__()
     monkeypatch.setattr(numba, "__version__", "99.0")
-    assert len({now, changed, other, cache.folder.__wrapped__()}) == 4
+    assert len({now, *changed, other, cache.folder.__wrapped__()}) == 5
 
 
 def test_kernels_of_other_versions_are_dropped_when_nothing_uses_them(home):

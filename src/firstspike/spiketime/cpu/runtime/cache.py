@@ -161,8 +161,8 @@ def _sources() -> str:
     """A digest of all sources of kernels: numba itself only looks at the file that a kernel is written in."""
     digest = hashlib.sha256()
     home = Path(__file__).parents[1]
-    for path in sorted(home.rglob("*.py")):
-        digest.update(path.relative_to(home).as_posix().encode() + path.read_bytes())
+    for path in (*sorted(home.rglob("*.py")), home.parent / "limits.py"):
+        digest.update(path.relative_to(home.parent).as_posix().encode() + path.read_bytes())
     return digest.hexdigest()[:12]
 
 
