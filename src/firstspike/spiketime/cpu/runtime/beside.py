@@ -31,8 +31,9 @@ def start(kernel: str, kind: tuple[Any, ...], cache: Path) -> None:
 
 def wait(kernel: str, kind: tuple[Any, ...]) -> None:
     """Until the second process has compiled that kernel, if it was asked to."""
-    if (kernel, kind) in _started:
-        _started.pop((kernel, kind)).join()
+    thread = _started.pop((kernel, kind), None)
+    if thread is not None:
+        thread.join()
 
 
 def has_free_core() -> bool:
@@ -46,7 +47,7 @@ def has_free_core() -> bool:
 
 def _compile_there(kernel: str, kind: tuple[Any, ...], cache: Path) -> None:
     """Run the second process. It knows nothing of this one's main program."""
-    paths = [str(Path(__file__).parents[4]), *(path for path in sys.path if path)]
+    paths = [*(path for path in sys.path if path), str(Path(__file__).parents[4])]
     try:
         subprocess.run(
             [sys.executable, __file__, kernel, json.dumps(kind)],
