@@ -23,7 +23,7 @@ from firstspike.torchrun import ProcessLostError, local_rank, processes, rank
 from firstspike.training.engines import Sequential
 from firstspike.training.evaluation import Evaluation, evaluation_of, outputs_of
 from firstspike.training.fitting import Member, Objective
-from firstspike.training.silent import activity, first_spikes_in
+from firstspike.training.silent import activity, first_spikes_in, silence
 
 _PATIENCE = timedelta(minutes=10)  # with a process that does not answer
 _BACKENDS = {"cpu": "gloo", "cuda": "nccl"}
@@ -226,7 +226,7 @@ class Distributed(Sequential):
         cost = loss.detach() * share * samples if len(truth) else loss.new_zeros(())
         numbers = torch.stack([cost, correct.to(cost), torch.full_like(cost, self.asked())])
         first = [first_spikes_in(network, record.layers, i) for i in member.spiking]
-        silent_counts = [torch.isinf(spikes).sum(dim=0, dtype=times.dtype) for spikes in first]
+        silent_counts = [silence(spikes).sum(dim=0) for spikes in first]
         others = activity(network, record.layers)[len(first) :].nan_to_num(0.0) * len(truth)  # NaN of no sample
         gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
 
