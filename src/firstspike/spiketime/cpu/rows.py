@@ -23,7 +23,7 @@ import numpy as np
 from firstspike.spiketime.cpu.constants import DELTA, PER_MEM, PER_RISE, PER_SYN, RATIO, SPAN
 from firstspike.spiketime.cpu.runtime.compiling import jit
 from firstspike.spiketime.cpu.vectors.mathfun import exp, expm1
-from firstspike.spiketime.cpu.vectors.simd import fill16, load16, maximum, minimum, select, store
+from firstspike.spiketime.cpu.vectors.simd import fill16, highest, load16, maximum, minimum, select, store
 
 SYN, RISE, TANGENT, BOUND, MEM, LEVEL = range(6)  # S, RISE, TANGENT, BOUND, U, (tau_syn/tau_mem) S/U
 N_FORWARD = 6
@@ -50,7 +50,8 @@ def find_segments(arrival, n, c, longest, start, ends):
     for k in range(n, n + PAD):
         arrival[k] = arrival[n - 1]
     segments, first = 0, arrival[0]
-    if arrival[n - 1] - first > min(c[SPAN], longest):
+    span = arrival[n - 1] - first
+    if span > c[SPAN] or (span > longest and _longest_wait(arrival, n) > longest):
         for k in range(n):
             if arrival[k] - first > c[SPAN] or (k > 0 and arrival[k] - arrival[k - 1] > longest):
                 ends[segments] = k
@@ -64,6 +65,14 @@ def find_segments(arrival, n, c, longest, start, ends):
             start[k] = first
     ends[segments] = n
     return segments + 1
+
+
+@jit
+def _longest_wait(arrival, n):
+    most = fill16(arrival, 0.0)
+    for k in range(0, n, 16):
+        most = maximum(most, load16(arrival, k + 1) - load16(arrival, k))
+    return highest(most)
 
 
 @jit

@@ -13,21 +13,24 @@ from numba.core import types
 
 from firstspike.spiketime.cpu.runtime.compiling import chosen_by_type, jit
 from firstspike.spiketime.cpu.vectors.lanes import sort_pairs16
+from firstspike.spiketime.cpu.vectors.masks import has_mask_registers
 from firstspike.spiketime.cpu.vectors.simd import (
-    fill32,
     highest,
+    load,
     load16,
-    load32,
     lowest,
     maximum,
     minimum,
     select,
+    splat,
     store,
     store_whole16,
     unowned,
+    zeros,
 )
 
 _FEW = 10
+_COMPARED = 64 if has_mask_registers() else 32  # times that are compared with another one at once
 _RANKED = 512  # bytes of times whose ranks cost less than buckets
 _CROWDED = 24  # passes over all pairs that cost more than the radix sort
 _DIGIT, _VALUES = 8, 256
@@ -67,8 +70,15 @@ def sort_row(times, order, arrival, scratch):
     """Order and sorted values of the finite ``times``; returns how many there are. Equal times keep their order."""
     n = 0
     for i in range(times.size):
-        order[n] = i
         n += times[i] < math.inf
+    if n == times.size:
+        for i in range(n):
+            order[i] = i
+    else:
+        n = 0
+        for i in range(times.size):
+            order[n] = i
+            n += times[i] < math.inf
     if n <= _FEW:
         _insertion_sort(times, order, arrival, n)
         return n
@@ -118,16 +128,28 @@ def _insertion_sort(times, order, arrival, n):
 @jit
 def _rank_sort(times, order, arrival, numbers, places, n):
     """The same of at most 128."""
+    zero = zeros(times, _COMPARED)
     keys, ranks, kept, free = numbers[0], numbers[1], places[0], places[1]
     for k in range(n):
-        keys[k], kept[k], free[k] = times[order[k]], order[k], k
-    for k in range(n, (n + 31) // 32 * 32):
+        keys[k], kept[k] = times[order[k]], order[k]
+    for k in range(n, (n + _COMPARED - 1) // _COMPARED * _COMPARED):
         keys[k] = math.inf
-    for begin in range(0, n, 32):
-        these, rank = load32(keys, begin), fill32(keys, 0.0)
+    for begin in range(0, n, _COMPARED):
+        these, rank = load(zero, keys, begin), zero
         for k in range(n):
-            rank = select(these > keys[k], rank + 1.0, rank)
+            rank = select(these > splat(zero, keys[k]), rank + 1.0, rank)
         store(ranks, begin, rank)
+    total = 0
+    for k in range(n):
+        free[k] = np.int32(ranks[k])
+        total += free[k]
+    if 2 * total == n * (n - 1):  # all different
+        for k in range(n):
+            place = np.uintp(free[k])
+            order[place], arrival[place] = kept[k], keys[k]
+        return
+    for k in range(n):
+        free[k] = k
     for k in range(n):
         rank = np.intp(ranks[k])
         place = free[rank]
