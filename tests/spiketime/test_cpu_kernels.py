@@ -191,6 +191,29 @@ def test_forward_backward_numbers_of_inputs_at_which_the_scan_changes(inputs, ti
     compare(problem(inputs, (4, inputs, 40), 1.37, torch.float32, span, silent=0.0, ties=ties, drive=2.0 / span + 2))
 
 
+@pytest.mark.parametrize("observed", [False, True])
+@pytest.mark.parametrize("delayed", [False, True])
+@pytest.mark.parametrize("inputs", [20, 130])
+def test_backward_samples_and_networks_without_a_gradient_have_none(inputs, delayed, observed):
+    given = problem(8, (40, inputs, 70), 2.0, ensemble=3, delayed=delayed)
+    spikes, saved = given.forward()
+    if observed:
+        spikes, saved = spikes + 0.1, ()
+    gen = torch.Generator().manual_seed(1)
+    asks = torch.rand((3, 40, 1), generator=gen) < 0.5
+    asks[1] = False
+    grad = torch.where(asks, torch.randn(spikes.shape, generator=gen, dtype=spikes.dtype), 0.0)
+    found = given.backward(grad, spikes, saved)
+    needs = ALL._replace(delay=delayed)
+    wanted = reference.backward(grad, Result(spikes), given.arguments(), None, needs)
+    for mine, theirs in zip(found, wanted, strict=True):
+        if theirs is not None:
+            torch.testing.assert_close(mine, theirs, rtol=1e-7, atol=1e-9 * theirs.abs().max().item())
+    assert not found.times[~asks.expand_as(given.times)].any()
+    assert not found.weight[1].any()
+    assert found.weight[0].any()
+
+
 @pytest.mark.parametrize("ratio", [1.0, 1.37, math.inf])
 @pytest.mark.parametrize("delayed", [False, True])
 def test_forward_backward_late_times(ratio, delayed):

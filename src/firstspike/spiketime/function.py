@@ -18,7 +18,6 @@ from torch._functorch.autograd_function import VmapInfo
 from torch._functorch.pyfunctorch import VmapInterpreter, retrieve_current_functorch_interpreter
 from torch._functorch.utils import unwrap_dead_wrappers
 
-from firstspike.devices import is_host
 from firstspike.spiketime.backend import Arguments, Backend, Constants, Gradients, Needs, Result, each_tensor
 from firstspike.spiketime.tangent import tangent
 from firstspike.spiketime.time_constants import check_time_constants, members, resolve
@@ -155,18 +154,11 @@ class FirstSpikeGradient(Direct):
             tensors = (grad, spikes, times, weight, threshold, delay, tau_mem, tau_syn)
             return tuple(torch.ops.firstspike.first_spike_gradient(*tensors, list(needs), *options.for_custom_ops()))
         given = Arguments(times, weight, threshold, delay, resolve(options.constants, tau_mem, tau_syn))
-        result = Result(spikes, saved)
-        asking = _asking(grad) if members(given.constants) is None else None
-
-        def gradients(grad: Tensor, result: Result, given: Arguments) -> Gradients:
-            return options.backend.backward(grad, result, given, options.max_weight_grad, needs)
-
-        if asking is not None:
-            part = gradients(*each_tensor(itemgetter(asking), (grad, result, given)))
-            found = Gradients(*(None if x is None else _spread(x, asking, len(grad)) for x in part))
-        else:
-            parts = [gradients(*part) for part in _networks(given.constants, grad, result, given)]
-            found = Gradients(*(None if x[0] is None else _joined(x) for x in zip(*parts, strict=True)))
+        parts = [
+            options.backend.backward(*part, options.max_weight_grad, needs)
+            for part in _networks(given.constants, grad, Result(spikes, saved), given)
+        ]
+        found = Gradients(*(None if x[0] is None else _joined(x) for x in zip(*parts, strict=True)))
         missing = [name for name, need, x in zip(needs._fields, needs, found, strict=True) if need and x is None]
         assert not missing, f"the backend gave no gradient by {missing}"
         return tuple(x for x in found if x is not None)
@@ -196,19 +188,6 @@ def recordable(constants: Constants) -> tuple[float | None, float]:
     """Two numbers for the custom ops, None without leak: not every format of exported programs holds ``inf``."""
     mem, syn = (float(tau) for tau in constants)
     return None if mem == math.inf else mem, syn
-
-
-def _asking(grad: Tensor) -> Tensor | None:
-    """Numbers of the networks with a gradient, where some have none: in an ensemble not all need to learn."""
-    if len(grad) == 1 or not grad.numel() or not is_host(grad.device):
-        return None
-    asking = grad.flatten(1).abs().amax(dim=1) != 0  # faster than ``any``
-    return None if bool(asking.all()) else asking.nonzero().flatten()
-
-
-def _spread(part: Tensor, places: Tensor, size: int) -> Tensor:
-    """The gradients of some networks among zeros for the others."""
-    return part.new_zeros(size, *part.shape[1:]).index_copy_(0, places, part)
 
 
 def keep_signature(forward: Any) -> None:

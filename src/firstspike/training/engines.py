@@ -139,10 +139,14 @@ class SideBySide(Sequential):
             self.optimizer.step()
             for e in learning:
                 project_delays_(members[e].network)
+        shares = {
+            layer: silent_share(first_spikes_in(members[0].network, layers, spiking[layer]))
+            for layer in set(raised)
+            if layer is not None
+        }
         for e, layer in enumerate(raised):
             if layer is not None:
-                first = first_spikes_in(members[e].network, layers, spiking[layer])[e]
-                members[e].silent.raise_layer_(members[e].network, layer, silent_share(first))
+                members[e].silent.raise_layer_(members[e].network, layer, shares[layer][e])
         correct = (self.objective.predict(layers[-1].detach()) == labels).mean(-1, dtype=times.dtype)
         skipped = sent(torch.tensor([layer is not None for layer in raised], dtype=correct.dtype), correct.device)
         sums = torch.stack([losses.detach(), correct, skipped], dim=1)

@@ -110,10 +110,10 @@ class SilentNeurons:
         assert isinstance(lif, LIFLayer)
         times = first_of(lif, record.layers[index])
         if self.skip_step or getattr(lif.weight, "of_ensemble", False):
-            self.raise_layer_(network, found, silent_share(times))
+            self.raise_layer_(network, found, silent_share(times.flatten(0, -2)))
         else:  # in new memory: a backward pass that is still to come needs the weights of the forward pass
             limit = self.limits_of(len(spiking_layers(network)))[found]
-            lif.weight.data = lif.weight.detach() + self._increments(lif, limit, silent_share(times))
+            lif.weight.data = lif.weight.detach() + self._increments(lif, limit, silent_share(times.flatten(0, -2)))
         return self.skip_step
 
     @torch.no_grad()
@@ -155,9 +155,9 @@ def silence(times: Float[Tensor, "*sizes"]) -> Float[Tensor, "*sizes"]:
     return times.detach().clone().eq_(math.inf)
 
 
-def silent_share(times: Float[Tensor, "*batch neurons"]) -> Float[Tensor, " neurons"]:
+def silent_share(times: Float[Tensor, "*members batch neurons"]) -> Float[Tensor, "*members neurons"]:
     """Fraction of the samples in which each neuron is silent."""
-    return silence(times).flatten(0, -2).mean(dim=0)
+    return silence(times).mean(dim=-2)
 
 
 def spiking_layers(network: nn.Module) -> list[int]:

@@ -29,8 +29,11 @@ from firstspike.spiketime.cpu.vectors.simd import keep, load16, store, unowned, 
 SAMPLES = 16  # of one task, where samples are worked on by themselves
 
 
+_IDLE = -1  # segments of a sample without a gradient
+
+
 @jit
-def prepare_samples(times, order, arrival, count, ends, segments, rows, c, sorts, first, stop):
+def prepare_samples(grad, times, order, arrival, count, ends, segments, rows, c, sorts, first, stop):
     """Sorting, where no forward pass did it, and the rows of the samples from ``first`` to ``stop``.
 
     A sample without segments has few inputs.
@@ -38,6 +41,9 @@ def prepare_samples(times, order, arrival, count, ends, segments, rows, c, sorts
     sorting, memory = sort_scratch(times, times.shape[1]), np.empty(stride_of(times.shape[1]), times.dtype)
     scratch, start = unowned_scratch(sorting), unowned(memory)
     for b in range(first, stop):
+        if not _has_gradient(grad[b]):
+            segments[b] = _IDLE
+            continue
         if sorts:
             count[b] = sort_row(times[b], order[b], arrival[b], scratch)
         segments[b] = 0
@@ -48,6 +54,14 @@ def prepare_samples(times, order, arrival, count, ends, segments, rows, c, sorts
             backward_rows(arrival[b], count[b], c, start, rows[b])
     keep(sorting)
     keep(memory)
+
+
+@jit
+def _has_gradient(grad):
+    j = 0
+    while j < grad.size and grad[j] == 0:
+        j += 1
+    return j < grad.size
 
 
 @jit
@@ -103,7 +117,7 @@ def unwind_tiles(
         for lane in range(end - begin):
             lane_unit[lane], lane_level[lane] = unit[begin + lane], threshold[begin + lane] / unit[begin + lane]
         for b in range(samples[0], samples[1]):
-            n = count[b]
+            n = 0 if segments[b] == _IDLE else count[b]
             if n == 0:
                 continue
             at, weights = slice(begin, end), packed[tile]
@@ -158,11 +172,11 @@ def unwind_tiles(
 
 
 @jit
-def gather_times(parts, order, count, rows, c, by_times, first, stop):
+def gather_times(parts, order, count, segments, rows, c, by_times, first, stop):
     """Sum the groups' gradients ``(groups, batch, stride)`` by the sorted times, and undo the sorting."""
     batch, stride = parts.shape[1], parts.shape[2]
     for b in range(first, stop):
-        n = count[b]
+        n = 0 if segments[b] == _IDLE else count[b]
         for k in range(0, n, 16):
             total = load16(parts, b * stride + k)
             for part in range(1, parts.shape[0]):
@@ -245,10 +259,13 @@ def backward_kernel(dtype: str, lanes: int):
                 stop = min(first + SAMPLES, g.batch)
                 if a[PHASE] == 0:
                     prepare_samples(
-                        g.times[e], g.order[e], g.arrival[e], g.count[e], g.ends[e], g.segments[e], g.rows[e], g.c,
-                        observes, first, stop,
+                        g.grad[e], g.times[e], g.order[e], g.arrival[e], g.count[e], g.ends[e], g.segments[e],
+                        g.rows[e], g.c, observes, first, stop,
                     )  # fmt: skip
                 else:
-                    gather_times(g.times_parts[e], g.order[e], g.count[e], g.rows[e], g.c, g.by_times[e], first, stop)
+                    gather_times(
+                        g.times_parts[e], g.order[e], g.count[e], g.segments[e], g.rows[e], g.c, g.by_times[e], first,
+                        stop,
+                    )  # fmt: skip
 
     return kernel.ctypes
