@@ -155,8 +155,8 @@ class FirstSpikeGradient(Direct):
             return tuple(torch.ops.firstspike.first_spike_gradient(*tensors, list(needs), *options.for_custom_ops()))
         given = Arguments(times, weight, threshold, delay, resolve(options.constants, tau_mem, tau_syn))
         parts = [
-            options.backend.backward(*part, options.max_weight_grad, needs)
-            for part in _networks(given.constants, grad, Result(spikes, saved), given)
+            options.backend.backward(each, result, own, options.max_weight_grad, needs)
+            for each, result, own in _networks(given.constants, grad, Result(spikes, saved), given)
         ]
         found = Gradients(*(None if x[0] is None else _joined(x) for x in zip(*parts, strict=True)))
         missing = [name for name, need, x in zip(needs._fields, needs, found, strict=True) if need and x is None]
