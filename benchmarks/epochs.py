@@ -11,7 +11,7 @@ from torch.nn.functional import cross_entropy
 
 from firstspike.config import load_config
 from firstspike.config.builder import build, build_data
-from firstspike.layers import EarliestPool2d, LIFConv2d, LIFLayer, LIFLinear, Network
+from firstspike.layers import BiasSpikes, EarliestPool2d, LIFConv2d, LIFLayer, LIFLinear, Network
 
 CONFIGS = ("mnist", "fashion_mnist", "fashion_mnist_conv")
 IMAGES = 4000  # of an epoch's 60000
@@ -65,9 +65,12 @@ def epochs(
 
 
 def dense_twin(network: Network) -> Iterator[nn.Module]:
-    """Layers of the same shapes, with ReLU between those that have weights."""
+    """Layers of the same shapes, with ReLU between those that have weights; its own biases take the place of spikes."""
+    biases = 0
     for layer in network:
-        if isinstance(layer, LIFConv2d):
+        if isinstance(layer, BiasSpikes):
+            biases = len(layer.times)
+        elif isinstance(layer, LIFConv2d):
             window, channels = layer.window, (layer.image.channels, layer.out_image.channels)
             yield nn.Unflatten(-1, layer.image)
             yield nn.Conv2d(*channels, window.kernel, window.stride, window.padding)
@@ -78,6 +81,7 @@ def dense_twin(network: Network) -> Iterator[nn.Module]:
             yield nn.Flatten()
         else:
             assert isinstance(layer, LIFLinear)
-            yield nn.Linear(layer.weight.shape[1], len(layer.weight))
+            yield nn.Linear(layer.weight.shape[1] - biases, len(layer.weight))
+            biases = 0
         if isinstance(layer, LIFLayer) and layer is not network[-1]:
             yield nn.ReLU()
