@@ -27,8 +27,6 @@ from firstspike.spiketime.cpu.sort import sort_row, sort_scratch, unowned_scratc
 from firstspike.spiketime.cpu.vectors.simd import keep, load16, store, unowned, zeros
 
 SAMPLES = 16  # of one task, where samples are worked on by themselves
-
-
 _IDLE = -1  # segments of a sample without a gradient
 
 
