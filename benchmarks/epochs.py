@@ -69,7 +69,7 @@ def dense_twin(network: Network) -> Iterator[nn.Module]:
     biases = 0
     for layer in network:
         if isinstance(layer, BiasSpikes):
-            biases = len(layer.times)
+            biases += len(layer.times)
         elif isinstance(layer, LIFConv2d):
             window, channels = layer.window, (layer.image.channels, layer.out_image.channels)
             yield nn.Unflatten(-1, layer.image)

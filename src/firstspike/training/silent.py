@@ -108,12 +108,12 @@ class SilentNeurons:
         index = spiking_layers(network)[found]
         lif = network.get_submodule(str(index))
         assert isinstance(lif, LIFLayer)
-        times = first_of(lif, record.layers[index])
+        share = silent_share(first_of(lif, record.layers[index]).flatten(0, -2))
         if self.skip_step or getattr(lif.weight, "of_ensemble", False):
-            self.raise_layer_(network, found, silent_share(times.flatten(0, -2)))
+            self.raise_layer_(network, found, share)
         else:  # in new memory: a backward pass that is still to come needs the weights of the forward pass
             limit = self.limits_of(len(spiking_layers(network)))[found]
-            lif.weight.data = lif.weight.detach() + self._increments(lif, limit, silent_share(times.flatten(0, -2)))
+            lif.weight.data = lif.weight.detach() + self._increments(lif, limit, share)
         return self.skip_step
 
     @torch.no_grad()
