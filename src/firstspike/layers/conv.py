@@ -4,7 +4,7 @@ import math
 from collections.abc import Collection
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -44,6 +44,8 @@ class LIFConv2d(LIFLayer):
     Raises:
         ValueError: sizes below 1, a patch larger than the image; else as ``LIFLinear``.
     """
+
+    _places: Tensor
 
     def __init__(
         self,
@@ -85,6 +87,9 @@ class LIFConv2d(LIFLayer):
         )
         self.image, self.out_image, self.window = seen, made, window
         self.out_channels, self.kernel_size, self.stride, self.padding = out_channels, kernel_size, stride, padding
+        places = window.places(seen)
+        self._patch = places.shape
+        self.register_buffer("_places", places.flatten().to(device), persistent=False)
         self.reset_parameters(generator)
 
     def output_size(self, inputs: int) -> int:
@@ -97,7 +102,10 @@ class LIFConv2d(LIFLayer):
 
     def seen(self, times: Float[Tensor, "*batch pixels"]) -> Float[Tensor, "*batch positions patch"]:
         """The patches."""
-        return self.window.patches(flat(times, self.image, "LIFConv2d"), self.image)
+        pixels = flat(times, self.image, "LIFConv2d")
+        if any(self.window.padding):
+            pixels = functional.pad(pixels, (0, 1), value=math.inf)  # the border
+        return pixels.index_select(-1, self._places).unflatten(-1, self._patch)
 
     def forward(
         self, times: Float[Tensor, "*batch pixels"], observed: Float[Tensor, "*batch out_pixels"] | None = None
@@ -159,15 +167,19 @@ class EarliestPool2d(nn.Module):
         """The earliest times; with ``observed`` those, and the gradient of the earliest."""
         pixels = flat(times, self.image, "EarliestPool2d")
         lead = pixels.shape[:-1]
-        pixels = pixels.reshape(-1, self.image.channels, math.prod(self.image[1:]))
-        # torch's kernel is many times faster with the channels of a pixel side by side; of equal values it takes the
-        # first of a window
-        pixels = pixels.transpose(1, 2).contiguous().transpose(1, 2).unflatten(-1, self.image[1:])
-        made = -functional.max_pool2d(-pixels, self.window.kernel, self.window.stride)
-        made = made.reshape(*lead, self.out_image.size)
+        channels = pixels.reshape(-1, self.image.channels, math.prod(self.image[1:]))
+        made = channels.gather(-1, self._earliest(channels.detach())).reshape(*lead, self.out_image.size)
         if observed is not None:
             made = at_observed(made, flat(observed, self.out_image, "observed of EarliestPool2d"))
         return made.unflatten(-1, self.out_image) if is_image(times, self.image) else made
+
+    def _earliest(self, channels: Float[Tensor, "images channels pixels"]) -> Int[Tensor, "images channels windows"]:
+        """Which pixel of each window spikes first, the first of several."""
+        # torch's kernel is many times faster with the channels of a pixel side by side
+        negative = channels.transpose(1, 2).clone(memory_format=torch.contiguous_format).neg_().transpose(1, 2)
+        images = negative.unflatten(-1, self.image[1:])
+        _, places = functional.max_pool2d(images, self.window.kernel, self.window.stride, return_indices=True)
+        return places.flatten(2)
 
     def extra_repr(self) -> str:
         """Sizes, as torch prints them."""

@@ -6,7 +6,7 @@ from numbers import Integral
 from typing import NamedTuple, Self
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional
 
@@ -75,15 +75,14 @@ class Window(NamedTuple):
         rows, columns = ((n - k) // s + 1 for n, k, s in zip(sizes, self.kernel, self.stride, strict=True))
         return rows, columns
 
-    def patches(self, times: Float[Tensor, "*batch pixels"], image: Image) -> Float[Tensor, "*batch positions patch"]:
-        """What the window sees at each position, channel after channel; nothing spikes in the border."""
-        lead = times.shape[:-1]
-        pixels = times.reshape(-1, *image)
+    def places(self, image: Image) -> Int[Tensor, "positions patch"]:
+        """The numbers of the pixels that the window sees, channel after channel; in the border it is ``image.size``."""
         above, beside = self.padding
-        if above or beside:
-            pixels = functional.pad(pixels, (beside, beside, above, above), value=math.inf)
-        seen = functional.unfold(pixels, self.kernel, stride=self.stride)
-        return seen.transpose(-1, -2).reshape(*lead, seen.shape[-1], seen.shape[-2])
+        numbers = torch.arange(image.size).unflatten(0, image)
+        seen = functional.pad(numbers, (beside, beside, above, above), value=image.size)
+        for side, (size, step) in enumerate(zip(self.kernel, self.stride, strict=True)):
+            seen = seen.unfold(side + 1, size, step)
+        return seen.permute(1, 2, 0, 3, 4).flatten(2).flatten(0, 1)
 
 
 def is_image(times: Tensor, image: Image) -> bool:

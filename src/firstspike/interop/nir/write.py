@@ -4,7 +4,6 @@ from typing import Any
 
 import nir
 import numpy as np
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -250,10 +249,10 @@ def _expanded(index: int, layer: LIFConv2d) -> Matrix:
     seen, made = layer.image, layer.out_image
     if seen.size * made.size > _LARGEST:
         raise ValueError(f"layer {index}: its filters as a matrix of {made.size}x{seen.size} are too large")
-    pixels = layer.window.patches(torch.arange(seen.size, dtype=torch.float64), seen).numpy()
-    positions, patch = np.nonzero(np.isfinite(pixels))
+    pixels = layer.window.places(seen).numpy()
+    positions, patch = np.nonzero(pixels < seen.size)
     found = np.zeros((layer.weight.shape[0], len(pixels), seen.size))
-    found[:, positions, pixels[positions, patch].astype(int)] = _numpy(layer.synapses)[:, patch]
+    found[:, positions, pixels[positions, patch]] = _numpy(layer.synapses)[:, patch]
     return found.reshape(made.size, seen.size)
 
 

@@ -34,6 +34,7 @@ from firstspike.spiketime.cpu.vectors.simd import (
     load16,
     load_some16,
     load_whole16,
+    lowest_bit,
     maximum,
     minimum,
     select,
@@ -71,25 +72,38 @@ def few_rows(arrival, n, c, rows):
 
 
 @inlined
-def scan_few(packed, order, arrival, n, rows, first, bits, c, state, last):
+def scan_few(packed, order, arrival, n, rows, first, bits, c, state, last, passed):
     """Scan one sample with 16 neurons of a tile from lane ``first`` on; returns those of ``bits`` that fire.
 
-    Notes what ``crossing.solve`` needs in ``state``, and the rows of their last causal inputs in ``last``.
+    At first all pass all intervals, without a branch, as if none fired: only then those intervals are tested in which
+    one may do so. ``passed (inputs, 2, 16)`` has room for the states. Notes what ``crossing.solve`` needs in ``state``,
+    and the rows of their last causal inputs in ``last``.
     """
     none = fill16(rows, 0.0)
-    voltage = current = since = until = limit = place = none
-    working, decay, silent = mask_of(none, bits), 0.0, bits
+    voltage = current = none
+    decay, candidates, silent = 0.0, np.uint64(0), bits  # those that were never above the threshold
     for k in range(n):
         weight = load16(packed, np.intp(order[k]) * TILE + first)
-        current = update(working, fma(current, fill16(rows, decay), weight), current)
+        current = fma(current, fill16(rows, decay), weight)
         decay = rows[_SYN, k]
-        endless = k == n - 1
-        if rows[_RISE, k] == 0 and not endless:
+        if rows[_RISE, k] == 0 and k < n - 1:
             continue  # the next input arrives at the same time
+        store(passed, 32 * k, voltage)
+        store(passed, 32 * k + 16, current)
+        silent &= voltage < 1.0
+        if not silent:
+            break
+        may = (fma(voltage, fill16(rows, rows[_LEFT, k]), current * rows[_DRIVE, k]) >= 1.0) & silent
+        candidates |= np.uint64(may != 0) << np.uint64(k)
+        voltage = fma(voltage, fill16(rows, rows[_MEM, k]), current * rows[_RISE, k])
+    before = drive = limit = since = until = place = none
+    silent = bits
+    while candidates and silent:
+        k = lowest_bit(candidates)
+        candidates &= candidates - np.uint64(1)
+        endless = k == n - 1
+        voltage, current = load16(passed, 32 * k), load16(passed, 32 * k + 16)
         end = fma(voltage, fill16(rows, rows[_MEM, k]), current * rows[_RISE, k])
-        if not (fma(voltage, fill16(rows, rows[_LEFT, k]), current * rows[_DRIVE, k]) >= 1.0) & silent:
-            voltage = update(working, end, voltage)
-            continue
         crosses = (end >= 1.0) & silent
         # where V follows the current closely, rounding decides whether it falls at the end: the time of the peak tells
         peaks = (current > voltage * c[RATIO]) & (end * c[RATIO] > current * rows[_FALL, k]) & silent & ~crosses
@@ -101,18 +115,15 @@ def scan_few(packed, order, arrival, n, rows, first, bits, c, state, last):
             peaks &= (height >= 1.0) & (duration >= time)
             latest = select(peaks, minimum(time, duration), latest)
         fired = crosses | peaks
+        before, drive = select(fired, voltage, before), select(fired, current, drive)
         limit = select(fired, latest, limit)
         since = select(fired, fill16(rows, arrival[k]), since)
         until = select(fired, fill16(rows, math.inf if endless else arrival[k + 1]), until)
         place = select(fired, fill16(rows, float(k)), place)
         silent &= ~fired
-        working = mask_of(none, silent)
-        voltage = update(working, end, voltage)
-        if not silent:
-            break
     found = bits & ~silent
-    store(state, VOLTAGE * TILE + first, voltage)
-    store(state, CURRENT * TILE + first, current)
+    store(state, VOLTAGE * TILE + first, before)
+    store(state, CURRENT * TILE + first, drive)
     store(state, LIMIT * TILE + first, limit)
     store(state, SINCE * TILE + first, since)
     store(state, UNTIL * TILE + first, until)
