@@ -57,6 +57,7 @@ N_STATE = 13
 ENOUGH = 1 - 1e-4  # what is left of a number after any rounding
 _MAX_STEPS = 60
 _LATE = -0.95
+_MOST = 0.75  # of u, see ``solve_parabolas``
 
 
 def lanes_for(outputs: int) -> int:
@@ -231,6 +232,34 @@ def start_search(zero, state, fired, c):
 
 
 @jit
+def solve_parabolas(zero, state, fired, c):
+    """Roots where one time constant is twice the other; returns the lanes that are left for the search.
+
+    There V is a parabola in ``u = 1 - exp(-s/tau)``, with tau the longer one. Late roots, u next to 1, lose digits.
+    """
+    slow, left = min(c[PER_MEM], c[PER_SYN]), np.uint64(0)
+    for first in range(0, lanes_of(zero), 16):
+        bits = (fired >> np.uint64(first)) & np.uint64(0xFFFF)
+        if not bits:
+            continue
+        value, drive = load16(state, VALUE * TILE + first), load16(state, DRIVE * TILE + first)
+        gap, high = load16(state, UNIT * TILE + first) - value, load16(state, HIGH * TILE + first)
+        slope = drive - value * c[PER_MEM]
+        first_by_u = slope * (1 / slow)  # the derivatives of V by u
+        second_by_u = fma(slope * -c[PER_MEM] - drive * c[PER_SYN], fill16(state, 1 / (slow * slow)), first_by_u)
+        square = maximum(first_by_u * first_by_u + second_by_u * gap * 2.0, 0.0)
+        u = gap * 2.0 / (first_by_u + sqrt(square))
+        early = (u >= 0.0) & (u < _MOST) & bits
+        wait, decay = log1p(u * -1.0) * (-1 / slow), 1.0 - u
+        store(state, WAIT * TILE + first, select(early, select(high >= wait, wait, high), fill16(state, 0.0)))
+        if c[PER_MEM] <= c[PER_SYN]:
+            decay = decay * decay
+        store(state, DRIVE * TILE + first, select(early, drive * decay, drive))
+        left |= (bits & ~early) << np.uint64(first)
+    return left
+
+
+@jit
 def find_roots(zero, state, fired, c):
     """First roots of ``V(s) = 1``, as WAIT, and ``dV/ds + 1/tau_mem`` there times UNIT, as DRIVE.
 
@@ -240,8 +269,11 @@ def find_roots(zero, state, fired, c):
     """
     tolerance = 2e-3 if state.itemsize == 4 else 1e-5
     scaled = start_search(zero, state, fired, c)
-    going = fired  # a lane stops by itself, so that its last digits do not depend on its neighbours
+    # a lane stops by itself, so that its last digits do not depend on its neighbours
+    going = solve_parabolas(zero, state, fired, c) if c[KIND] == DOUBLE else fired
     for _ in range(_MAX_STEPS):
+        if not going:
+            break
         moving = np.uint64(0)
         for first in range(0, lanes_of(zero), 16):
             bits = (going >> np.uint64(first)) & np.uint64(0xFFFF)
@@ -274,6 +306,4 @@ def find_roots(zero, state, fired, c):
             store(state, VALUE * TILE + first, value)
             store(state, DRIVE * TILE + first, drive)
         going = moving
-        if not going:
-            break
     return scaled
