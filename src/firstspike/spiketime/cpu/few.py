@@ -1,8 +1,8 @@
 """Both passes of samples with few inputs: 16 neurons at a time, whose states stay in registers.
 
-Intervals between few inputs are long: in many of them some neuron fires. Here all neurons get the exact test in each
-interval in which one of them may fire, without a branch for one that does: its state stays as it was before. States are
-those of scale 1.
+Intervals between few inputs are long: in many of them some neuron fires. A branch that depends on it would be predicted
+wrongly as often. So all intervals are passed first, then those are tested in which a neuron may fire. States are those
+of scale 1.
 """
 
 # mypy: disable-error-code="no-untyped-def"
