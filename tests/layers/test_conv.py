@@ -75,6 +75,16 @@ def test_gradients(options):
     assert torch.autograd.gradcheck(spikes, (times, layer.weight, layer.log_threshold), atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.parametrize("options", SHAPES, ids=str)
+def test_patches_are_the_same_by_numbers_and_by_torch(options):
+    """The CPU takes pixels by their numbers, other devices have torch cut the image up."""
+    layer, times = conv(**options), inputs()
+    wide = torch.nn.functional.pad(times, (0, 1), value=INF)
+    numbers = layer.window.places(layer.image).to(times.device)
+    assert torch.equal(wide[:, numbers], layer.window.patches(times, layer.image))
+    assert torch.equal(layer.seen(times), wide[:, numbers])
+
+
 def test_any_number_of_batch_dimensions():
     layer, times = conv(kernel_size=3), inputs(6)
     out = layer(times)

@@ -103,6 +103,8 @@ class LIFConv2d(LIFLayer):
     def seen(self, times: Float[Tensor, "*batch pixels"]) -> Float[Tensor, "*batch positions patch"]:
         """The patches."""
         pixels = flat(times, self.image, "LIFConv2d")
+        if not pixels.is_cpu:  # where the gradients of one pixel would be added in any order
+            return self.window.patches(pixels, self.image)
         if any(self.window.padding):
             pixels = functional.pad(pixels, (0, 1), value=math.inf)  # the border
         return pixels.index_select(-1, self._places).unflatten(-1, self._patch)
@@ -168,7 +170,12 @@ class EarliestPool2d(nn.Module):
         pixels = flat(times, self.image, "EarliestPool2d")
         lead = pixels.shape[:-1]
         channels = pixels.reshape(-1, self.image.channels, math.prod(self.image[1:]))
-        made = channels.gather(-1, self._earliest(channels.detach())).reshape(*lead, self.out_image.size)
+        if channels.is_cpu:
+            made = channels.gather(-1, self._earliest(channels.detach()))
+        else:  # there gather would add the gradients of one pixel, in windows that overlap, in any order
+            images = channels.unflatten(-1, self.image[1:])
+            made = -functional.max_pool2d(-images, self.window.kernel, self.window.stride)
+        made = made.reshape(*lead, self.out_image.size)
         if observed is not None:
             made = at_observed(made, flat(observed, self.out_image, "observed of EarliestPool2d"))
         return made.unflatten(-1, self.out_image) if is_image(times, self.image) else made

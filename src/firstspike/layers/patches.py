@@ -63,6 +63,12 @@ class Window(NamedTuple):
             pairs.append((int(pair[0]), int(pair[1])))
         return cls(*pairs)
 
+    @property
+    def _borders(self) -> tuple[int, int, int, int]:
+        """As torch pads images."""
+        above, beside = self.padding
+        return beside, beside, above, above
+
     def positions(self, image: Image) -> tuple[int, int]:
         """Rows and columns of its positions.
 
@@ -75,11 +81,16 @@ class Window(NamedTuple):
         rows, columns = ((n - k) // s + 1 for n, k, s in zip(sizes, self.kernel, self.stride, strict=True))
         return rows, columns
 
+    def patches(self, times: Float[Tensor, "*batch pixels"], image: Image) -> Float[Tensor, "*batch positions patch"]:
+        """What the window sees at each position, channel after channel; nothing spikes in the border."""
+        lead = times.shape[:-1]
+        pixels = functional.pad(times.reshape(-1, *image), self._borders, value=math.inf)
+        seen = functional.unfold(pixels, self.kernel, stride=self.stride)
+        return seen.transpose(-1, -2).reshape(*lead, seen.shape[-1], seen.shape[-2])
+
     def places(self, image: Image) -> Int[Tensor, "positions patch"]:
-        """The numbers of the pixels that the window sees, channel after channel; in the border it is ``image.size``."""
-        above, beside = self.padding
-        numbers = torch.arange(image.size).unflatten(0, image)
-        seen = functional.pad(numbers, (beside, beside, above, above), value=image.size)
+        """The same as numbers of pixels; in the border it is ``image.size``."""
+        seen = functional.pad(torch.arange(image.size).unflatten(0, image), self._borders, value=image.size)
         for side, (size, step) in enumerate(zip(self.kernel, self.stride, strict=True)):
             seen = seen.unfold(side + 1, size, step)
         return seen.permute(1, 2, 0, 3, 4).flatten(2).flatten(0, 1)
