@@ -238,7 +238,7 @@ def test_max_weight_grad(backend):
     free_times, free = gradients(last, None)
     # through the first spike alone, at most 2 times what a single input spike gives
     _, first = gradients(each[0], None)
-    largest = first.abs().max().item()
+    largest = first.abs().max().item() * (1 + 1e-14)  # which of two equal numbers is larger is a matter of rounding
     assert torch.equal(gradients(each[0], largest)[1], first)
     assert not gradients(each[0], 1e-3)[1].any()
     assert torch.equal(gradients(each[0], 1e-3)[0], gradients(each[0], None)[0])
