@@ -1,8 +1,9 @@
 """``spike_trains`` and ``spike_window``: shapes, types and the choice of a backend, around ``function``."""
 
 import math
-from functools import cache
-from typing import NamedTuple
+from collections.abc import Callable
+from functools import cache, wraps
+from typing import NamedTuple, ParamSpec, TypeVar
 
 import torch
 from jaxtyping import Bool, Float
@@ -41,7 +42,24 @@ class Window(NamedTuple):
     """Neurons that would spike more than ``max_spikes`` times."""
 
 
-@torch.compiler.disable
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def uncompiled(function: Callable[P, T]) -> Callable[P, T]:
+    """``torch.compiler.disable`` for code that is being compiled; by itself it would import the compiler here."""
+
+    @wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> T:
+        if torch.compiler.is_compiling():
+            disabled: Callable[P, T] = torch.compiler.disable(function)
+            return disabled(*args, **kwargs)
+        return function(*args, **kwargs)
+
+    return call
+
+
+@uncompiled
 def spike_trains(
     times: Float[Tensor, "*batch inputs K"],
     weight: Float[Tensor, "outputs inputs"],
@@ -110,7 +128,7 @@ def spike_trains(
     ).trains  # fmt: skip
 
 
-@torch.compiler.disable
+@uncompiled
 def spike_window(
     times: Float[Tensor, "*batch inputs K"],
     weight: Float[Tensor, "outputs inputs"],
@@ -162,7 +180,7 @@ def spike_window(
     )  # fmt: skip
 
 
-@torch.compiler.disable
+@uncompiled
 def recurrent_window(
     times: Float[Tensor, "*batch sources K"],
     weight: Float[Tensor, "outputs inputs"],
