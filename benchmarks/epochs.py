@@ -65,12 +65,13 @@ def epochs(
 
 
 def dense_twin(network: Network) -> Iterator[nn.Module]:
-    """Layers of the same shapes, with ReLU between those that have weights; its own biases take the place of spikes."""
+    """Layers of the same shapes, with ReLU between those that have weights; they have biases, not bias spikes."""
     biases = 0
     for layer in network:
         if isinstance(layer, BiasSpikes):
             biases += len(layer.times)
         elif isinstance(layer, LIFConv2d):
+            biases = 0
             window, channels = layer.window, (layer.image.channels, layer.out_image.channels)
             yield nn.Unflatten(-1, layer.image)
             yield nn.Conv2d(*channels, window.kernel, window.stride, window.padding)

@@ -52,7 +52,10 @@ def test_weights_of_the_same_neurons_are_loaded(neuron, dtype):
     assert all(torch.equal(value, kept[name]) for name, value in one.state_dict().items())
     network(neuron).load_state_dict(kept)
     copy.deepcopy(one).load_state_dict(kept)
-    network(neuron, device="meta").load_state_dict(kept, assign=True)
+    filled = network(neuron, device="meta")
+    filled.load_state_dict(kept, assign=True)
+    times = torch.rand(5, one[0].in_features, dtype=one[3].weight.dtype)
+    assert torch.equal(filled(times), one(times))
 
 
 def test_a_state_of_an_earlier_version_is_loaded():

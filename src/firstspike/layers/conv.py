@@ -1,4 +1,8 @@
-"""Layers that know their inputs as an image: LIF neurons with shared weights, and the earliest spike of a region."""
+"""Layers that know their inputs as an image: LIF neurons with shared weights, and the earliest spike of a region.
+
+On the CPU they take pixels by their numbers, which is fast. On other devices the gradients of one pixel would then be
+added in any order, so there torch's own patches and pooling do it.
+"""
 
 import math
 from collections.abc import Collection
@@ -45,8 +49,6 @@ class LIFConv2d(LIFLayer):
         ValueError: sizes below 1, a patch larger than the image; else as ``LIFLinear``.
     """
 
-    _places: Tensor
-
     def __init__(
         self,
         image: tuple[int, int, int],
@@ -87,9 +89,8 @@ class LIFConv2d(LIFLayer):
         )
         self.image, self.out_image, self.window = seen, made, window
         self.out_channels, self.kernel_size, self.stride, self.padding = out_channels, kernel_size, stride, padding
-        places = window.places(seen)
-        self._patch = places.shape
-        self.register_buffer("_places", places.flatten().to(device), persistent=False)
+        # no buffer: only the CPU uses it, and a layer on ``meta`` may be a mere check of sizes
+        self._places = None if self.weight.is_meta else window.places(seen)
         self.reset_parameters(generator)
 
     def output_size(self, inputs: int) -> int:
@@ -103,11 +104,11 @@ class LIFConv2d(LIFLayer):
     def seen(self, times: Float[Tensor, "*batch pixels"]) -> Float[Tensor, "*batch positions patch"]:
         """The patches."""
         pixels = flat(times, self.image, "LIFConv2d")
-        if not pixels.is_cpu:  # where the gradients of one pixel would be added in any order
+        if self._places is None or not pixels.is_cpu:
             return self.window.patches(pixels, self.image)
         if any(self.window.padding):
             pixels = functional.pad(pixels, (0, 1), value=math.inf)  # the border
-        return pixels.index_select(-1, self._places).unflatten(-1, self._patch)
+        return pixels.index_select(-1, self._places.flatten()).unflatten(-1, self._places.shape)
 
     def forward(
         self, times: Float[Tensor, "*batch pixels"], observed: Float[Tensor, "*batch out_pixels"] | None = None
@@ -172,7 +173,7 @@ class EarliestPool2d(nn.Module):
         channels = pixels.reshape(-1, self.image.channels, math.prod(self.image[1:]))
         if channels.is_cpu:
             made = channels.gather(-1, self._earliest(channels.detach()))
-        else:  # there gather would add the gradients of one pixel, in windows that overlap, in any order
+        else:
             images = channels.unflatten(-1, self.image[1:])
             made = -functional.max_pool2d(-images, self.window.kernel, self.window.stride)
         made = made.reshape(*lead, self.out_image.size)
@@ -182,7 +183,7 @@ class EarliestPool2d(nn.Module):
 
     def _earliest(self, channels: Float[Tensor, "images channels pixels"]) -> Int[Tensor, "images channels windows"]:
         """Which pixel of each window spikes first, the first of several."""
-        # torch's kernel is many times faster with the channels of a pixel side by side
+        # torch's kernel is many times faster with the channels of a pixel side by side; a copy, as neg_ overwrites it
         negative = channels.transpose(1, 2).clone(memory_format=torch.contiguous_format).neg_().transpose(1, 2)
         images = negative.unflatten(-1, self.image[1:])
         _, places = functional.max_pool2d(images, self.window.kernel, self.window.stride, return_indices=True)

@@ -65,7 +65,7 @@ class Window(NamedTuple):
 
     @property
     def _borders(self) -> tuple[int, int, int, int]:
-        """As torch pads images."""
+        """The border, in the order of ``functional.pad``."""
         above, beside = self.padding
         return beside, beside, above, above
 
@@ -84,13 +84,17 @@ class Window(NamedTuple):
     def patches(self, times: Float[Tensor, "*batch pixels"], image: Image) -> Float[Tensor, "*batch positions patch"]:
         """What the window sees at each position, channel after channel; nothing spikes in the border."""
         lead = times.shape[:-1]
-        pixels = functional.pad(times.reshape(-1, *image), self._borders, value=math.inf)
+        pixels = times.reshape(-1, *image)
+        if any(self.padding):
+            pixels = functional.pad(pixels, self._borders, value=math.inf)
         seen = functional.unfold(pixels, self.kernel, stride=self.stride)
         return seen.transpose(-1, -2).reshape(*lead, seen.shape[-1], seen.shape[-2])
 
     def places(self, image: Image) -> Int[Tensor, "positions patch"]:
-        """The same as numbers of pixels; in the border it is ``image.size``."""
-        seen = functional.pad(torch.arange(image.size).unflatten(0, image), self._borders, value=image.size)
+        """Numbers of the pixels that ``patches`` holds; ``image.size`` stands for the border."""
+        seen = functional.pad(
+            torch.arange(image.size, device="cpu").unflatten(0, image), self._borders, value=image.size
+        )
         for side, (size, step) in enumerate(zip(self.kernel, self.stride, strict=True)):
             seen = seen.unfold(side + 1, size, step)
         return seen.permute(1, 2, 0, 3, 4).flatten(2).flatten(0, 1)

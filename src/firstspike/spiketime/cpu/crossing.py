@@ -57,7 +57,7 @@ N_STATE = 13
 ENOUGH = 1 - 1e-4  # what is left of a number after any rounding
 _MAX_STEPS = 60
 _LATE = -0.95
-_MOST = 0.75  # of u, see ``solve_parabolas``
+_LATEST = 0.75  # u, see ``solve_quadratics``
 
 
 def lanes_for(outputs: int) -> int:
@@ -232,10 +232,11 @@ def start_search(zero, state, fired, c):
 
 
 @jit
-def solve_parabolas(zero, state, fired, c):
+def solve_quadratics(zero, state, fired, c):
     """Roots where one time constant is twice the other; returns the lanes that are left for the search.
 
-    There V is a parabola in ``u = 1 - exp(-s/tau)``, with tau the longer one. Late roots, u next to 1, lose digits.
+    There V is a quadratic in ``u = 1 - exp(-s/tau)``, with tau the longer one: ``V(u) = V + b u - a u^2``. Of late
+    roots, u next to 1, ``s`` loses digits. Quotients instead of squares, which may overflow or vanish.
     """
     slow, left = min(c[PER_MEM], c[PER_SYN]), np.uint64(0)
     for first in range(0, lanes_of(zero), 16):
@@ -244,14 +245,13 @@ def solve_parabolas(zero, state, fired, c):
             continue
         value, drive = load16(state, VALUE * TILE + first), load16(state, DRIVE * TILE + first)
         gap, high = load16(state, UNIT * TILE + first) - value, load16(state, HIGH * TILE + first)
-        slope = drive - value * c[PER_MEM]
-        first_by_u = slope * (1 / slow)  # the derivatives of V by u
-        second_by_u = fma(slope * -c[PER_MEM] - drive * c[PER_SYN], fill16(state, 1 / (slow * slow)), first_by_u)
-        square = maximum(first_by_u * first_by_u + second_by_u * gap * 2.0, 0.0)
-        u = gap * 2.0 / (first_by_u + sqrt(square))
-        early = (u >= 0.0) & (u < _MOST) & bits
+        force = drive * (1 / slow)
+        a, b = (force, force - value) if c[PER_MEM] <= c[PER_SYN] else (force - value, force - value * 2.0)
+        a, begin = a / b, gap / b
+        u = begin * 2.0 / (sqrt(maximum(1.0 - a * begin * 4.0, 0.0)) + 1.0)
+        early = (b > 0.0) & (u >= 0.0) & (u < _LATEST) & bits
         wait, decay = log1p(u * -1.0) * (-1 / slow), 1.0 - u
-        store(state, WAIT * TILE + first, select(early, select(high >= wait, wait, high), fill16(state, 0.0)))
+        store(state, WAIT * TILE + first, select(early, minimum(wait, high), fill16(state, 0.0)))
         if c[PER_MEM] <= c[PER_SYN]:
             decay = decay * decay
         store(state, DRIVE * TILE + first, select(early, drive * decay, drive))
@@ -263,14 +263,15 @@ def solve_parabolas(zero, state, fired, c):
 def find_roots(zero, state, fired, c):
     """First roots of ``V(s) = 1``, as WAIT, and ``dV/ds + 1/tau_mem`` there times UNIT, as DRIVE.
 
-    Steps to the root of the parabola in s, between bounds. Each costs one ``exp`` and one ``expm1``, as Newton's would,
+    Where one time constant is twice the other, in closed form, unless the root is late. Else steps to the root of the
+    parabola in s, between bounds. Each costs one ``exp`` and one ``expm1``, as Newton's would,
     and triples the digits. The vectors of a tile take theirs in turn, as within one each operation waits for the last.
     Returns whether there is a UNIT other than 1.
     """
     tolerance = 2e-3 if state.itemsize == 4 else 1e-5
     scaled = start_search(zero, state, fired, c)
     # a lane stops by itself, so that its last digits do not depend on its neighbours
-    going = solve_parabolas(zero, state, fired, c) if c[KIND] == DOUBLE else fired
+    going = solve_quadratics(zero, state, fired, c) if c[KIND] == DOUBLE else fired
     for _ in range(_MAX_STEPS):
         if not going:
             break

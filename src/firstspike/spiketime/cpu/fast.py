@@ -161,11 +161,11 @@ def settle(zero, packed, order, arrival, ends, rows, stopped, c, state, places, 
     """Bring the states at which lanes stopped to scale 1; returns the lanes that have to be scanned again."""
     stride, early, again, steep = rows.shape[1], np.uint64(0), np.uint64(0), np.uint64(0)
     for first in range(0, lanes_of(zero), 16):
-        bits = (stopped >> np.uint64(first)) & np.uint64(0xFFFF)
+        bits = (stopped >> np.uint64(first)) & _WHOLE
         if not bits:
             continue
         stop = select(bits, load16(state, _STOP * TILE + first), fill16(state, 0.0))
-        store_whole16(np.uint64(0xFFFF), places, first, stop)
+        store_whole16(_WHOLE, places, first, stop)
         store_whole16(bits, last, first, stop)
         mem, mem_end = gather16(rows, MEM * stride, places, first), gather16(rows, MEM * stride + 1, places, first)
         syn, rise = gather16(rows, SYN * stride, places, first), gather16(rows, RISE * stride, places, first)

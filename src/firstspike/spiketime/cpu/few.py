@@ -1,8 +1,8 @@
 """Both passes of samples with few inputs: 16 neurons at a time, whose states stay in registers.
 
 Intervals between few inputs are long: in many of them some neuron fires. A branch that depends on it would be predicted
-wrongly as often. So all intervals are passed first, then those are tested in which a neuron may fire. States are those
-of scale 1.
+wrongly in as many. So all intervals are passed first, then those are tested in which a neuron may fire. States have
+scale 1.
 """
 
 # mypy: disable-error-code="no-untyped-def"
@@ -75,13 +75,14 @@ def few_rows(arrival, n, c, rows):
 def scan_few(packed, order, arrival, n, rows, first, bits, c, state, last, passed):
     """Scan one sample with 16 neurons of a tile from lane ``first`` on; returns those of ``bits`` that fire.
 
-    At first all pass all intervals, without a branch, as if none fired: only then those intervals are tested in which
-    one may do so. ``passed (inputs, 2, 16)`` has room for the states. Notes what ``crossing.solve`` needs in ``state``,
-    and the rows of their last causal inputs in ``last``.
+    All pass the intervals as if none fired, until none is left that was always below the threshold. Only then those
+    intervals are tested in which one may fire. ``passed (inputs, 2, 16)`` has room for the states. Notes what
+    ``crossing.solve`` needs in ``state``, and the rows of their last causal inputs in ``last``.
     """
     none = fill16(rows, 0.0)
     voltage = current = none
-    decay, candidates, silent = 0.0, np.uint64(0), bits  # those that were never above the threshold
+    below = bits  # never above the threshold so far
+    decay, candidates = 0.0, np.uint64(0)
     for k in range(n):
         weight = load16(packed, np.intp(order[k]) * TILE + first)
         current = fma(current, fill16(rows, decay), weight)
@@ -90,13 +91,16 @@ def scan_few(packed, order, arrival, n, rows, first, bits, c, state, last, passe
             continue  # the next input arrives at the same time
         store(passed, 32 * k, voltage)
         store(passed, 32 * k + 16, current)
-        silent &= voltage < 1.0
-        if not silent:
+        below &= voltage < 1.0
+        if not below:
             break
-        may = (fma(voltage, fill16(rows, rows[_LEFT, k]), current * rows[_DRIVE, k]) >= 1.0) & silent
+        end = fma(voltage, fill16(rows, rows[_MEM, k]), current * rows[_RISE, k])
+        tangent = fma(voltage, fill16(rows, rows[_LEFT, k]), current * rows[_DRIVE, k])
+        # the end as well, which rounding may put above a tangent of large terms; of NaN and a number this is the number
+        may = (maximum(tangent, end) >= 1.0) & below
         candidates |= np.uint64(may != 0) << np.uint64(k)
-        voltage = fma(voltage, fill16(rows, rows[_MEM, k]), current * rows[_RISE, k])
-    before = drive = limit = since = until = place = none
+        voltage = end
+    last_voltage = last_current = limit = since = until = place = none
     silent = bits
     while candidates and silent:
         k = lowest_bit(candidates)
@@ -115,15 +119,15 @@ def scan_few(packed, order, arrival, n, rows, first, bits, c, state, last, passe
             peaks &= (height >= 1.0) & (duration >= time)
             latest = select(peaks, minimum(time, duration), latest)
         fired = crosses | peaks
-        before, drive = select(fired, voltage, before), select(fired, current, drive)
+        last_voltage, last_current = select(fired, voltage, last_voltage), select(fired, current, last_current)
         limit = select(fired, latest, limit)
         since = select(fired, fill16(rows, arrival[k]), since)
         until = select(fired, fill16(rows, math.inf if endless else arrival[k + 1]), until)
         place = select(fired, fill16(rows, float(k)), place)
         silent &= ~fired
     found = bits & ~silent
-    store(state, VOLTAGE * TILE + first, before)
-    store(state, CURRENT * TILE + first, drive)
+    store(state, VOLTAGE * TILE + first, last_voltage)
+    store(state, CURRENT * TILE + first, last_current)
     store(state, LIMIT * TILE + first, limit)
     store(state, SINCE * TILE + first, since)
     store(state, UNTIL * TILE + first, until)

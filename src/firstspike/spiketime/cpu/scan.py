@@ -96,13 +96,15 @@ def scan_samples(zero, times, packed, c, rows, ends, order, arrival, count, last
     samples = stop - first
     memory = (
         np.empty(stride_of(inputs), times.dtype), np.zeros(samples, np.int32), np.zeros((2, samples), np.bool_),
-        np.zeros((N_STATE + 2, TILE), times.dtype), np.empty((2, TILE), np.int32), np.empty(FEW * 32, times.dtype),
+        np.zeros((N_STATE + 2, TILE), times.dtype), np.empty((2, TILE), np.int32), np.empty((FEW, 2, 16), times.dtype),
     )  # fmt: skip
     sorting = sort_scratch(times, inputs)
     scratch = unowned_scratch(sorting)
     start, segments, fast, few = unowned(memory[0]), unowned(memory[1]), unowned(memory[2])[0], unowned(memory[2])[1]
-    state, lane_last, places = unowned(memory[3]), unowned(memory[4])[0], unowned(memory[4])[1]
-    lane_spikes, lane_slopes, passed = state[N_STATE], state[N_STATE + 1], unowned(memory[5])
+    state, lane_last, places, passed = (
+        unowned(memory[3]), unowned(memory[4])[0], unowned(memory[4])[1], unowned(memory[5])
+    )  # fmt: skip
+    lane_spikes, lane_slopes = state[N_STATE], state[N_STATE + 1]
     for b in range(first, stop):
         n = sort_row(times[b], order[b], arrival[b], scratch)
         count[b] = n

@@ -47,7 +47,10 @@ T = TypeVar("T")
 
 
 def uncompiled(function: Callable[P, T]) -> Callable[P, T]:
-    """``torch.compiler.disable`` for code that is being compiled; by itself it would import the compiler here."""
+    """``torch.compiler.disable``, applied only while something is compiled.
+
+    As a decorator it would import the compiler together with this module.
+    """
 
     @wraps(function)
     def call(*args: P.args, **kwargs: P.kwargs) -> T:
