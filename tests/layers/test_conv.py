@@ -280,6 +280,7 @@ def test_layers_keep_the_protocol(layer):
         (lambda: LIFConv2d((1, 3, 3), 2, 0), "kernel_size must be one or two whole numbers >= 1, got 0"),
         (lambda: LIFConv2d((1, 3, 3), 2, 2, stride=(1, 0)), "stride must be"),
         (lambda: LIFConv2d((1, 3, 3), 2, 2, padding=-1), "padding must be one or two whole numbers >= 0"),
+        (lambda: LIFConv2d((1, 3, 3), 2, (2, 3), padding=(1, 3)), r"padding must be below .*: got \(1, 3\), \(2, 3\)"),
         (lambda: LIFConv2d((1, 3, 3), 2, (2, 4)), "a window of 2x4 does not fit into 3x3"),
         (lambda: EarliestPool2d((1, 3, 3), 4), "a window of 4x4 does not fit into 3x3"),
         (

@@ -33,7 +33,7 @@ class LIFConv2d(LIFLayer):
         kernel_size: height and width of a patch, or one number for both.
         neuron: parameters of the neurons; tensors have one value or one per output channel.
         stride: steps from patch to patch, one number or two.
-        padding: width of the silent border around the image, one number or two.
+        padding: width of the silent border around the image, one number or two, below ``kernel_size``.
         trainable: see ``LIFLinear``.
         per_neuron: whether each output channel has its own values of what is trainable; otherwise the layer shares one.
         weight_mean: see ``LIFLinear``.

@@ -61,6 +61,10 @@ class Window(NamedTuple):
             if len(pair) != 2 or not all(isinstance(x, Integral) and x >= least for x in pair):
                 raise ValueError(f"{name} must be one or two whole numbers >= {least}, got {value}")
             pairs.append((int(pair[0]), int(pair[1])))
+        if any(border >= size for size, border in zip(pairs[0], pairs[2], strict=True)):
+            raise ValueError(
+                f"padding must be below kernel_size, or windows lie beyond the image: got {padding}, {kernel}"
+            )
         return cls(*pairs)
 
     @property
