@@ -75,8 +75,13 @@ def scaled_interval(zero, state, last, k, active, arrival, c, syn, rise, mem, le
 
 
 @jit
-def plain_interval(zero, state, last, k, active, arrival, endless, c):
-    """The test of an interval from states of scale 1, also of one that does not end; the states move to its end."""
+def plain_interval(zero, state, last, k, active, arrival, endless, c, voltage, current):
+    """The test of an interval from states of scale 1, also of one that does not end.
+
+    Returns the lanes that do not fire, and the states at its end.
+    """
+    store(state, NOW_VOLTAGE * TILE, voltage)
+    store(state, NOW_CURRENT * TILE, current)
     duration = math.inf if endless else arrival[k + 1] - arrival[k]
     decay_mem = 0.0 if endless and c[PER_MEM] > 0 else math.exp(-duration * c[PER_MEM]) if not endless else 1.0
     decay_syn = 0.0 if endless else math.exp(-duration * c[PER_SYN])
@@ -88,10 +93,7 @@ def plain_interval(zero, state, last, k, active, arrival, endless, c):
         zero, state, last, k, active, arrival, duration, c, decay_mem, rise, threshold, falling, c[RATIO], c[RATIO],
         1.0, 1.0,
     )  # fmt: skip
-    voltage, current = load(zero, state, NOW_VOLTAGE * TILE), load(zero, state, NOW_CURRENT * TILE)
-    store(state, NOW_VOLTAGE * TILE, fma(voltage, decay_mem, current * rise))
-    store(state, NOW_CURRENT * TILE, current * decay_syn)
-    return active
+    return active, fma(voltage, decay_mem, current * rise), current * decay_syn
 
 
 @jit

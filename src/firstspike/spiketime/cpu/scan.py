@@ -76,12 +76,12 @@ def scan_tile(zero, packed, order, arrival, ends, segments, rows, active, c, sta
             voltage = fma(current, rise[k], voltage)
         k = end - 1
         current = fma(load(zero, packed, np.intp(order[k]) * TILE), syn[k], current)
-        store(state, NOW_VOLTAGE * TILE, voltage * (1 / mem[k]))
-        store(state, NOW_CURRENT * TILE, current * (1 / syn[k]))
-        active = plain_interval(zero, state, last, k, active, arrival, segment == segments - 1, c)
+        active, voltage, current = plain_interval(
+            zero, state, last, k, active, arrival, segment == segments - 1, c, voltage * (1 / mem[k]),
+            current * (1 / syn[k]),
+        )  # fmt: skip
         if not active:
             return active
-        voltage, current = load(zero, state, NOW_VOLTAGE * TILE), load(zero, state, NOW_CURRENT * TILE)
         begin = end
     return active
 
