@@ -270,7 +270,7 @@ def find_roots(zero, state, fired, c):
     and triples the digits. The vectors of a tile take theirs in turn, as within one each operation waits for the last.
     Returns whether there is a UNIT other than 1.
     """
-    tolerance = 2e-3 if state.itemsize == 4 else 1e-5
+    tolerance, rate = np.finfo(state.dtype).eps / 4, max(c[PER_MEM], c[PER_SYN])
     scaled = start_search(zero, state, fired, c)
     # a lane stops by itself, so that its last digits do not depend on its neighbours
     going = solve_quadratics(zero, state, fired, c) if c[KIND] == DOUBLE else fired
@@ -297,16 +297,22 @@ def find_roots(zero, state, fired, c):
             following = select(inside, following, (low + high) * 0.5)
             # a halving says nothing of how near the root is, but the bounds do
             moved = select(inside, absolute(following - s), high - low)
-            moves = (moved > absolute(following) * tolerance) & bits
+            # a step leaves its third power, in units of the constants
+            part = moved * rate
+            moves = (part * part * part > minimum(following * rate, 1.0) * tolerance) & bits
             moving |= moves << np.uint64(first)
-            mem, syn, response = responses(following, c)
-            voltage, current = load16(state, VOLTAGE * TILE + first), load16(state, CURRENT * TILE + first)
-            value = select(bits, fma(voltage, mem, current * response), value)
-            drive = select(bits, current * syn * c[PER_SYN], drive)
+            # after the last step, which is short, three terms of the exponential
+            part = (following - s) * -c[PER_SYN]
+            drive = select(bits, fma(drive * part, fma(part, 0.5, 1.0), drive), drive)
             store(state, WAIT * TILE + first, select(bits, following, s))
-            store(state, LOW * TILE + first, low)
-            store(state, HIGH * TILE + first, high)
-            store(state, VALUE * TILE + first, value)
+            if moves:
+                mem, syn, response = responses(following, c)
+                voltage, current = load16(state, VOLTAGE * TILE + first), load16(state, CURRENT * TILE + first)
+                value = select(moves, fma(voltage, mem, current * response), value)
+                drive = select(moves, current * syn * c[PER_SYN], drive)
+                store(state, LOW * TILE + first, low)
+                store(state, HIGH * TILE + first, high)
+                store(state, VALUE * TILE + first, value)
             store(state, DRIVE * TILE + first, drive)
         going = moving
     return scaled

@@ -30,8 +30,9 @@ def _overload_small_expm1(x):
         c2, c3, c4, c5, c6, c7 = _SERIES_32
 
         def small(x):
-            p = fma(fma(fma(fma(fma(x, c7, c6), x, c5), x, c4), x, c3), x, c2)
-            return fma(p * x, x, x)
+            square = x * x  # three short chains instead of a long one
+            p = fma(fma(fma(x, c7, c6), square, fma(x, c5, c4)), square, fma(x, c3, c2))
+            return fma(p, square, x)
 
     else:
         c2, c3, c4, c5, c6, c7, c8, c9, c10, c11, c12, c13 = _SERIES_64
