@@ -4,8 +4,9 @@
     backward(grad, result, arguments, max_weight_grad, needs) -> gradients
 
 All tensors share device and dtype (float32 or float64), and their values are checked, unless the backend does that in
-its forward pass (``checks``). Their shapes have E networks side by side (usually 1), B samples, I inputs and O outputs.
-They may have any strides, and no backend changes one in place.
+its forward pass (``checks``). Their shapes have E networks side by side, B samples, I inputs and O outputs. The first
+dimension of one network alone may be missing in all of them; ``of_several`` is for passes that need it. They may have
+any strides, and no backend changes one in place.
 
 A spike time is larger than that of the last input that causes it, by one unit in the last place if it would round to
 that, and at most that of the next input. The fastest time constant is between 2**-12 and 2**12, see ``units``.
@@ -18,7 +19,9 @@ On a GPU the bound may be a tensor ``()``.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from functools import wraps
+from operator import itemgetter
+from typing import Any, NamedTuple, TypeVar
 
 from jaxtyping import Float
 from torch import Tensor
@@ -42,6 +45,12 @@ class Arguments(NamedTuple):
     threshold: Float[Tensor, "E O"]
     delay: Float[Tensor, "E O I"] | None
     constants: Constants
+
+    @property
+    def sizes(self) -> tuple[int, int, int, int]:
+        """Numbers of networks, samples, inputs and outputs."""
+        outputs, inputs = self.weight.shape[-2:]
+        return len(self.times) if self.times.ndim == 3 else 1, self.times.shape[-2], inputs, outputs
 
 
 class Result(NamedTuple):
@@ -78,6 +87,7 @@ class Gradients(NamedTuple):
 
 Forward = Callable[[Arguments], Result]
 Backward = Callable[[Tensor, Result, Arguments, float | None, Needs], Gradients]
+Run = TypeVar("Run", bound=Callable[..., Any])
 
 
 @dataclass(frozen=True)
@@ -105,3 +115,16 @@ def each_tensor(function: Callable[[Tensor], Tensor], x: Any) -> Any:
         return x
     items = (each_tensor(function, item) for item in x)
     return type(x)(*items) if hasattr(x, "_fields") else tuple(items)
+
+
+def of_several(run: Run) -> Run:
+    """A pass that needs the dimension of the networks, also for tensors without: it has that meanwhile."""
+
+    @wraps(run)
+    def either(*given: Any) -> Any:
+        if any(isinstance(x, Arguments) and x.times.ndim == 3 for x in given):
+            return run(*given)
+        found = run(*each_tensor(lambda x: x[None] if x.ndim else x, given))
+        return each_tensor(itemgetter(0), found)
+
+    return either  # type: ignore[return-value]

@@ -4,9 +4,8 @@ Such a program cannot contain what a backend does, so it contains a call of one 
 ``function`` directly, which costs less and keeps what the forward pass saved. The ops run the same code: checks of
 values, backends, derivatives.
 
-Times, spikes and gradients have an ensemble dimension, as in ``backend``. ``tau_mem`` and ``tau_syn`` are the time
-constants that are tensors; where they are None, ``fixed_mem`` and ``fixed_syn`` count. A ``fixed_mem`` of None is
-``inf``, see ``recordable``.
+Shapes are those of ``backend``. ``tau_mem`` and ``tau_syn`` are the time constants that are tensors; where they are
+None, ``fixed_mem`` and ``fixed_syn`` count. A ``fixed_mem`` of None is ``inf``, see ``recordable``.
 """
 
 import math
@@ -37,7 +36,7 @@ def first_spike_time(
     max_weight_grad: float | None,
     backend: str,
 ) -> Tensor:
-    """Spike times ``(E, B, O)``."""
+    """Spike times."""
     options = _options(times, fixed_mem, fixed_syn, max_weight_grad, backend)
     spikes, *_ = FirstSpikeTime.forward(times, weight, threshold, delay, observed, tau_mem, tau_syn, options)
     return spikes.contiguous()
@@ -74,7 +73,7 @@ def _options(
 
 @first_spike_time.register_fake
 def _(times: Tensor, weight: Tensor, *_: Any) -> Tensor:
-    return times.new_empty((*times.shape[:2], weight.shape[1]))
+    return times.new_empty((*times.shape[:-1], weight.shape[-2]))
 
 
 @first_spike_gradient.register_fake
@@ -112,13 +111,12 @@ first_spike_time.register_autograd(_backward, setup_context=_setup_context)
 
 @first_spike_time.register_vmap
 def _(info: Any, in_dims: tuple[int | None, ...], *inputs: Any) -> tuple[Tensor, int]:
-    tensors, into = fold(info, in_dims[:_TENSORS], inputs[:_TENSORS], of_samples=(0, 4))
-    spikes = torch.ops.firstspike.first_spike_time(*tensors, *inputs[_TENSORS:])
-    return spikes.unflatten(into, (info.batch_size, -1)), into
+    tensors, unfold = fold(info, in_dims[:_TENSORS], inputs[:_TENSORS], of_samples=(0, 4), like=0)
+    return unfold(torch.ops.firstspike.first_spike_time(*tensors, *inputs[_TENSORS:])), unfold.dim
 
 
 @first_spike_gradient.register_vmap
 def _(info: Any, in_dims: tuple[int | None, ...], *inputs: Any) -> tuple[list[Tensor], list[int]]:
-    tensors, _ = fold(info, in_dims[:8], inputs[:8])
+    tensors, unfold = fold(info, in_dims[:8], inputs[:8], like=0)
     found = torch.ops.firstspike.first_spike_gradient(*tensors, *inputs[8:])
-    return [x.unflatten(0, (info.batch_size, -1)) for x in found], [0] * len(found)
+    return [unfold(x) for x in found], [0] * len(found)

@@ -1,8 +1,8 @@
 """The one differentiable function: checks values, asks a backend, saves what backward needs. No maths.
 
 Two ``autograd.Function`` classes, so that ``torch.func`` can map over the backward pass as well. Both work on tensors
-with an ensemble dimension (see ``backend``); vmap folds a mapped dimension into the ensemble, or into the batch where
-neither weight nor anything else of the network is mapped.
+of one network or with a dimension for several (see ``backend``); vmap folds a mapped dimension into it, or into the
+batch where neither weight nor anything else of the network is mapped.
 """
 
 import inspect
@@ -90,7 +90,8 @@ class FirstSpikeTime(Direct):
             return (observed.clone(),)
         given = Arguments(times, weight, threshold, delay, resolve(options.constants, tau_mem, tau_syn))
         found = [options.backend.forward(part) for (part,) in _networks(given.constants, given)]
-        return tuple(_joined(x) for x in zip(*((spikes, *saved) for spikes, saved in found), strict=True))
+        parts = [(spikes, *saved) for spikes, saved in found]
+        return parts[0] if len(parts) == 1 else tuple(torch.cat(x) for x in zip(*parts, strict=True))
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
@@ -122,15 +123,19 @@ class FirstSpikeTime(Direct):
             return found
 
         spikes, *inputs = ctx.saved_tensors
-        moved = tangent(gradients, (*tangents[:4], *tangents[5:7]), spikes, *inputs[:6])
+        moves, given = (*tangents[:4], *tangents[5:7]), (spikes, *inputs[:6])
+        if spikes.ndim == 2:
+            moved = tangent(gradients, each_tensor(itemgetter(None), moves), *each_tensor(itemgetter(None), given))[0]
+        else:
+            moved = tangent(gradients, moves, *given)
         return moved, *(None for _ in inputs[6:])
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[int | None, ...], *inputs: Any) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
         *tensors, options = inputs
-        tensors, into = fold(info, in_dims[:-1], tensors, of_samples=(0, 4))
-        output = FirstSpikeTime.apply(*tensors, options)
-        return tuple(x.unflatten(into, (info.batch_size, -1)) for x in output), (into,) * len(output)
+        tensors, unfold = fold(info, in_dims[:-1], tensors, of_samples=(0, 4), like=0)
+        output = tuple(unfold(x) for x in FirstSpikeTime.apply(*tensors, options))
+        return output, (unfold.dim,) * len(output)
 
 
 class FirstSpikeGradient(Direct):
@@ -158,7 +163,9 @@ class FirstSpikeGradient(Direct):
             options.backend.backward(each, result, own, options.max_weight_grad, needs)
             for each, result, own in _networks(given.constants, grad, Result(spikes, saved), given)
         ]
-        found = Gradients(*(None if x[0] is None else _joined(x) for x in zip(*parts, strict=True)))
+        found = parts[0]
+        if len(parts) > 1:
+            found = Gradients(*(None if x[0] is None else torch.cat(x) for x in zip(*parts, strict=True)))
         missing = [name for name, need, x in zip(needs._fields, needs, found, strict=True) if need and x is None]
         assert not missing, f"the backend gave no gradient by {missing}"
         return tuple(x for x in found if x is not None)
@@ -179,9 +186,9 @@ class FirstSpikeGradient(Direct):
     @staticmethod
     def vmap(info: Any, in_dims: tuple[Any, ...], *inputs: Any) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
         needs, options, *tensors = inputs
-        tensors, _ = fold(info, in_dims[2:], tensors)
-        output = FirstSpikeGradient.apply(needs, options, *tensors)
-        return tuple(x.unflatten(0, (info.batch_size, -1)) for x in output), (0,) * len(output)
+        tensors, unfold = fold(info, in_dims[2:], tensors, like=0)
+        output = tuple(unfold(x) for x in FirstSpikeGradient.apply(needs, options, *tensors))
+        return output, (0,) * len(output)
 
 
 def recordable(constants: Constants) -> tuple[float | None, float]:
@@ -210,29 +217,49 @@ def _networks(constants: Constants, *given: Any) -> Iterator[tuple[Any, ...]]:
         yield tuple(x._replace(constants=own) if isinstance(x, Arguments) else x for x in parts)
 
 
-def _joined(parts: Sequence[Tensor]) -> Tensor:
-    return parts[0] if len(parts) == 1 else torch.cat(list(parts))
+class Unfold(NamedTuple):
+    """Gives what is found for folded tensors its mapped dimension back, at ``dim``."""
+
+    dim: int
+    size: int
+    merged: bool
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return x.unflatten(self.dim, (self.size, -1)) if self.merged else x
 
 
 def fold(
-    info: Any, dims: Sequence[int | None], tensors: Sequence[Tensor | None], of_samples: Collection[int] = ()
-) -> tuple[list[Tensor | None], int]:
-    """Merge a mapped dimension into the ensemble, or into the batch where only tensors ``of_samples`` are mapped.
+    info: Any,
+    dims: Sequence[int | None],
+    tensors: Sequence[Tensor | None],
+    of_samples: Collection[int] = (),
+    like: int | None = None,
+) -> tuple[list[Tensor | None], Unfold]:
+    """Merge a mapped dimension into that of the networks, or of samples where only tensors ``of_samples`` are mapped.
 
     Args:
         info: of vmap.
         dims: the mapped dimension of each tensor, or None.
         tensors: what is mapped over.
         of_samples: places of the tensors that have a batch, where one network can do all the work.
+        like: place of a tensor that has two dimensions where that of the networks is missing; the mapped one takes its
+            place.
 
     Returns:
-        The tensors, and which dimension they are merged into.
+        The tensors, and what gives results their mapped dimension back.
     """
-    into = int(all(dim is None or place in of_samples for place, dim in enumerate(dims)))
+    alone = False
+    if like is not None:
+        first = tensors[like]
+        assert first is not None
+        alone = first.ndim - (dims[like] is not None) == 2
+    batch = all(dim is None or place in of_samples for place, dim in enumerate(dims))
+    into, merged = int(batch and not alone), batch or not alone
     folded: list[Tensor | None] = []
     for place, (x, dim) in enumerate(zip(tensors, dims, strict=True)):
-        if x is not None and (into == 0 or place in of_samples):
+        if x is not None and (not batch or place in of_samples):
             x = x.expand(info.batch_size, *x.shape) if dim is None else x.movedim(dim, 0)
-            x = x.movedim(0, into).flatten(into, into + 1)
+            if merged:
+                x = x.movedim(0, into).flatten(into, into + 1)
         folded.append(x)
-    return folded, into
+    return folded, Unfold(into, info.batch_size, merged)

@@ -110,23 +110,18 @@ def first_spike_time(
     )
     given = Constants(*(1.0 if isinstance(x, Tensor) else x for x in (neuron.tau_mem, neuron.tau_syn)))
     lead = times.shape[:-1]
-    samples = math.prod(lead)
-    tensors = (
-        times.reshape(1, samples, times.shape[-1]),
-        weight[None],
-        threshold,
-        None if delay is None else delay[None],
-        None if observed is None else observed.reshape(1, samples, outputs),
-        tau_mem,
-        tau_syn,
-    )
+    if len(lead) != 1:
+        samples = math.prod(lead)
+        times = times.reshape(samples, times.shape[-1])
+        observed = None if observed is None else observed.reshape(samples, outputs)
+    tensors = (times, weight, threshold, delay, observed, tau_mem, tau_syn)
     spikes: Tensor
     if torch.compiler.is_compiling():
         spikes = _recorded(tensors, given, max_weight_grad, backend)
     else:
         options = Options(resolve_backend(backend, times.device), given, max_weight_grad)
         spikes = _in_parts(*tensors, options)
-    return spikes.reshape(*lead, outputs)
+    return spikes if len(lead) == 1 else spikes.reshape(*lead, outputs)
 
 
 def _in_parts(
@@ -134,11 +129,10 @@ def _in_parts(
 ) -> Tensor:
     """The spike times; without gradients some samples after the others, as nothing of them has to be kept."""
     samples = max(1, _AT_ONCE // max(1, times.shape[-1] + weight.shape[-2]))
-    if torch.is_grad_enabled() or observed is not None or times.shape[1] <= samples:
+    if torch.is_grad_enabled() or observed is not None or len(times) <= samples:
         spikes: Tensor = FirstSpikeTime.apply(times, weight, threshold, delay, observed, *rest)[0]
         return spikes
-    parts = times.split(samples, dim=1)
-    return torch.cat([FirstSpikeTime.apply(x, weight, threshold, delay, None, *rest)[0] for x in parts], dim=1)
+    return torch.cat([FirstSpikeTime.apply(x, weight, threshold, delay, None, *rest)[0] for x in times.split(samples)])
 
 
 def _recorded(
@@ -185,10 +179,10 @@ def raised(x: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def of_neurons(value: float | Tensor, weight: Tensor) -> Tensor:
-    """One number for each neuron, ``(1, outputs)``."""
+    """One number for each neuron, ``(outputs,)``."""
     if isinstance(value, Tensor):
-        return value.to(dtype=weight.dtype, device=weight.device).expand(1, weight.shape[0])
-    return torch.full((1, weight.shape[0]), value, dtype=weight.dtype, device=weight.device)
+        return value.to(dtype=weight.dtype, device=weight.device).expand(weight.shape[0])
+    return torch.full((weight.shape[0],), value, dtype=weight.dtype, device=weight.device)
 
 
 def _parameters(neuron: LIF) -> tuple[tuple[str, float | Tensor], ...]:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from firstspike.spiketime.backend import Arguments, Backward, Forward, Gradients, Needs, Result, each_tensor
+from firstspike.spiketime.backend import Arguments, Backward, Forward, Gradients, Needs, Result, each_tensor, of_several
 
 
 class Size(NamedTuple):
@@ -43,6 +43,8 @@ def backward_in_parts(backward: Backward, size: Callable[[Arguments], Size]) -> 
         parts = list(_parts(given, size(given)))
         if len(parts) <= 1:
             return backward(grad, result, given, max_weight_grad, needs)
+        if given.times.ndim == 2:
+            return of_several(parted)(grad, result, given, max_weight_grad, needs)
         total = zero_gradients(given, needs)
         for networks, samples, outputs in parts:
             saved = each_tensor(itemgetter((networks, samples)), result.saved)
@@ -69,8 +71,8 @@ def zero_gradients(given: Arguments, needs: Needs) -> Gradients:
 
 def _parts(given: Arguments, size: Size) -> Iterator[tuple[slice, slice, slice]]:
     """Ranges of networks, samples and outputs."""
-    ensemble, batch, _ = given.times.shape
-    whole = (ensemble, batch, given.weight.shape[1])
+    ensemble, batch, _, outputs = given.sizes
+    whole = (ensemble, batch, outputs)
     starts = [range(0, n, max(1, step)) for n, step in zip(whole, size, strict=True)]
     for e in starts[0]:
         for b in starts[1]:

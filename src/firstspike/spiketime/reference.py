@@ -29,7 +29,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from firstspike.spiketime.backend import Arguments, Constants, Gradients, Needs, Result
+from firstspike.spiketime.backend import Arguments, Constants, Gradients, Needs, Result, of_several
 from firstspike.spiketime.parts import Size, backward_in_parts, forward_in_parts
 from firstspike.spiketime.response import Tau, kappa, kappa_by_taus, kappa_slope, leakless, membrane, peak
 from firstspike.spiketime.solutions import time_to_threshold
@@ -47,6 +47,7 @@ def _part(given: Arguments) -> Size:
     return Size(samples // max(1, batch), samples, neurons)
 
 
+@of_several
 @partial(forward_in_parts, size=_part)
 def forward(given: Arguments) -> Result:
     """First spike times, ``inf`` for silent neurons. See ``backend`` for the contract."""
@@ -89,6 +90,7 @@ def forward(given: Arguments) -> Result:
     return Result(torch.where(fires, spikes, torch.full_like(spikes, math.inf)))
 
 
+@of_several
 @partial(backward_in_parts, size=_part)
 def backward(
     grad: Float[Tensor, "E B O"], result: Result, given: Arguments, max_weight_grad: float | None, needs: Needs

@@ -44,7 +44,9 @@ def _tensor(number: float | Tensor, tau: Tensor | None, like: Tensor) -> Tensor:
 def members(constants: Constants) -> list[Constants] | None:
     """The numbers of each network of an ensemble, where the neurons of a network share them but not all networks do."""
     mem, syn = constants
-    if not isinstance(mem, Tensor) or not isinstance(syn, Tensor) or len(mem) == 1 or not is_host(mem.device):
+    if not isinstance(mem, Tensor) or not isinstance(syn, Tensor) or not is_host(mem.device):
+        return None
+    if mem.ndim == 1 or len(mem) == 1:
         return None
     if not bool(((mem == mem[:, :1]) & (syn == syn[:, :1])).all()):
         return None

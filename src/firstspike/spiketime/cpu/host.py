@@ -31,11 +31,9 @@ _ROWS = 12  # numbers for each input of a sample, at most: rows, and parts of th
 
 def forward(given: Arguments) -> Result:
     """First spike times, ``inf`` for silent neurons. See ``backend`` for the contract."""
-    ensemble, batch, inputs = given.times.shape
-    outputs = given.weight.shape[1]
-    spikes = torch.empty((ensemble, batch, outputs), dtype=given.times.dtype)
+    spikes = torch.empty((*given.times.shape[:-1], given.weight.shape[-2]), dtype=given.times.dtype)
     own = given.delay is not None or isinstance(given.constants.tau_mem, Tensor)
-    empty = 0 in (ensemble, batch, inputs, outputs)
+    empty = 0 in given.sizes
     if not own and not empty:
         return Result(spikes, _forward(given, spikes))
     check_values(*given[:4])
@@ -43,15 +41,15 @@ def forward(given: Arguments) -> Result:
 
 
 def _part(given: Arguments) -> Size:
-    _, batch, inputs = given.times.shape
+    _, batch, inputs, outputs = given.sizes
     samples = max(1, _MEMORY // (_ROWS * (inputs + PAD) * given.times.element_size()))
-    return Size(samples // max(1, batch), samples, given.weight.shape[1])
+    return Size(samples // max(1, batch), samples, outputs)
 
 
 @partial(backward_in_parts, size=_part)
 def backward(grad: Tensor, result: Result, given: Arguments, max_weight_grad: float | None, needs: Needs) -> Gradients:
     """Gradients at the given spike times. See ``backend`` for the contract."""
-    if 0 in (*given.times.shape, given.weight.shape[1]):
+    if 0 in given.sizes:
         return zero_gradients(given, needs)
     own = given.delay is not None or isinstance(given.constants.tau_mem, Tensor)
     if own or needs.tau_mem or needs.tau_syn:
@@ -70,11 +68,11 @@ def _forward(given: Arguments, spikes: Tensor) -> tuple[Tensor, ...]:
         ValueError: see ``check_values``.
     """
     times, weight, threshold = (x.contiguous() for x in given[:3])
-    ensemble, batch, inputs = times.shape
-    outputs, dtype = weight.shape[1], name_of(times.dtype)
+    ensemble, batch, inputs, outputs = given.sizes
+    dtype = name_of(times.dtype)
     threads = threads_for(work_of(ensemble * batch, inputs, outputs))
     block = max(1, min(_MAX_BLOCK, -(-batch // (2 * threads))))
-    sizes = _sizes(times, weight, N_FORWARD, block=block, threads=threads, taken=0, refused=0)
+    sizes = _sizes(given, N_FORWARD, block=block, threads=threads, taken=0, refused=0)
     order, arrival, count, last, slope = saved = _saved(times, spikes)
     _c, c = constants_array(*given.constants, dtype)
     numbers = FORWARD.fill(dtype, sizes, {
@@ -91,8 +89,8 @@ def _forward(given: Arguments, spikes: Tensor) -> tuple[Tensor, ...]:
 def _shared(grad: Tensor, result: Result, given: Arguments, max_weight_grad: float | None, needs: Needs) -> Gradients:
     """Gradients without those by time constants, of neurons that share the order of arrival."""
     grad, spikes, times, weight, threshold = (x.contiguous() for x in (grad, result.spikes, *given[:3]))
-    ensemble, batch, inputs = times.shape
-    outputs, dtype = weight.shape[1], name_of(times.dtype)
+    ensemble, batch, inputs, outputs = given.sizes
+    dtype = name_of(times.dtype)
     by_times, by_weight, by_threshold = (
         torch.empty_like(x) if need else None for x, need in zip((times, weight, threshold), needs, strict=False)
     )
@@ -100,7 +98,7 @@ def _shared(grad: Tensor, result: Result, given: Arguments, max_weight_grad: flo
     groups = min(tiles, MAX_GROUPS) if needs.times else tiles
     chunks = 1 if is_small(work_of(batch, inputs, outputs)) else chunks_of(batch, groups)
     sizes = _sizes(
-        times, weight, N_BACKWARD, groups=groups, chunks=chunks, wants_weight=needs.weight, wants_times=needs.times,
+        given, N_BACKWARD, groups=groups, chunks=chunks, wants_weight=needs.weight, wants_times=needs.times,
         wants_threshold=needs.threshold, observes=not result.saved,
     )  # fmt: skip
     order, arrival, count, last, slope = tuple(x.contiguous() for x in result.saved) or _saved(times, spikes)
@@ -124,10 +122,10 @@ def _shared(grad: Tensor, result: Result, given: Arguments, max_weight_grad: flo
     return Gradients(by_times, by_weight, by_threshold, None)
 
 
-def _sizes(times: Tensor, weight: Tensor, rows: int, **others: int) -> dict[str, int]:
+def _sizes(given: Arguments, rows: int, **others: int) -> dict[str, int]:
     """Those of both kernels, and others."""
-    ensemble, batch, inputs = times.shape
-    outputs, stride = weight.shape[1], -(-inputs // 16) * 16 + PAD
+    ensemble, batch, inputs, outputs = given.sizes
+    stride = -(-inputs // 16) * 16 + PAD
     return {
         "ensemble": ensemble, "batch": batch, "inputs": inputs, "outputs": outputs, "tiles": -(-outputs // TILE),
         "packed_size": inputs * TILE, "padded": inputs + PAD, "stride": stride, "row_kinds": rows,
@@ -137,11 +135,11 @@ def _sizes(times: Tensor, weight: Tensor, rows: int, **others: int) -> dict[str,
 
 def _saved(times: Tensor, spikes: Tensor) -> tuple[Tensor, ...]:
     """Memory for what ``_forward`` returns."""
-    ensemble, batch, inputs = times.shape
+    *lead, inputs = times.shape
     return (
-        torch.empty((ensemble, batch, inputs), dtype=torch.int32),
-        torch.empty((ensemble, batch, inputs + PAD), dtype=times.dtype),
-        torch.empty((ensemble, batch), dtype=torch.int32),
+        torch.empty(times.shape, dtype=torch.int32),
+        torch.empty((*lead, inputs + PAD), dtype=times.dtype),
+        torch.empty(lead, dtype=torch.int32),
         torch.empty(spikes.shape, dtype=torch.int32),
         torch.empty(spikes.shape, dtype=times.dtype),
     )

@@ -97,9 +97,9 @@ class SpikeTrains(Direct):
     @staticmethod
     def vmap(info: Any, in_dims: tuple[int | None, ...], *inputs: Any) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
         *tensors, options = inputs
-        tensors, into = fold(info, in_dims[:-1], tensors, of_samples=(0, 4, 9, 10, 11))
-        output = SpikeTrains.apply(*tensors, options)
-        return tuple(x.unflatten(into, (info.batch_size, -1)) for x in output), (into,) * len(output)
+        tensors, unfold = fold(info, in_dims[:-1], tensors, of_samples=(0, 4, 9, 10, 11))
+        output = tuple(unfold(x) for x in SpikeTrains.apply(*tensors, options))
+        return output, (unfold.dim,) * len(output)
 
 
 class SpikeTrainsGradient(Direct):
@@ -156,9 +156,9 @@ class SpikeTrainsGradient(Direct):
     @staticmethod
     def vmap(info: Any, in_dims: tuple[Any, ...], *inputs: Any) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
         needs, options, *tensors = inputs
-        tensors, _ = fold(info, in_dims[2:], tensors)
-        output = SpikeTrainsGradient.apply(needs, options, *tensors)
-        return tuple(x.unflatten(0, (info.batch_size, -1)) for x in output), (0,) * len(output)
+        tensors, unfold = fold(info, in_dims[2:], tensors)
+        output = tuple(unfold(x) for x in SpikeTrainsGradient.apply(needs, options, *tensors))
+        return output, (0,) * len(output)
 
 
 keep_signature(SpikeTrains.forward)

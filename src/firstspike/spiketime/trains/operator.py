@@ -257,7 +257,7 @@ def _window(
     lead, outputs = times.shape[:-2], weight.shape[0]
     samples = math.prod(lead)
     tau_mem, tau_syn = (
-        of_neurons(x, weight) if isinstance(x, Tensor) else None for x in (neuron.tau_mem, neuron.tau_syn)
+        of_neurons(x, weight)[None] if isinstance(x, Tensor) else None for x in (neuron.tau_mem, neuron.tau_syn)
     )
     given = Constants(*(1.0 if isinstance(x, Tensor) else x for x in (neuron.tau_mem, neuron.tau_syn)))
     start = -math.inf if state is None else state.time
@@ -273,13 +273,13 @@ def _window(
     trains, overflows, *after = SpikeTrains.apply(
         times.reshape(1, samples, *times.shape[-2:]),
         weight[None],
-        of_neurons(neuron.threshold, weight),
+        of_neurons(neuron.threshold, weight)[None],
         None if delay is None else delay[None],
         None if observed is None else observed.reshape(1, samples, outputs, max_spikes),
         tau_mem,
         tau_syn,
-        of_neurons(refractory, weight),
-        of_neurons(reset, weight),
+        of_neurons(refractory, weight)[None],
+        of_neurons(reset, weight)[None],
         *((None,) * 3 if state is None else (x.reshape(1, samples, outputs) for x in state[:3])),
         options,
     )

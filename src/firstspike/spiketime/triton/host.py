@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from firstspike.spiketime.backend import Arguments, Constants, Gradients, Needs, Result
+from firstspike.spiketime.backend import Arguments, Constants, Gradients, Needs, Result, of_several
 from firstspike.spiketime.parts import Size, forward_in_parts, zero_gradients
 from firstspike.spiketime.response import kappa, leakless
 from firstspike.spiketime.triton.kernels import forward_kernel, gradient_kernel, slope_kernel
@@ -37,6 +37,7 @@ class _Common(NamedTuple):
     options: dict[str, Any]
 
 
+@of_several
 def forward(given: Arguments) -> Result:
     """First spike times, ``inf`` for silent neurons. See ``backend`` for the contract."""
     times, weight, _, delay, _ = given
@@ -85,6 +86,7 @@ def _launched(given: Arguments, common: _Common) -> Float[Tensor, "E B O"]:
     return torch.minimum(torch.maximum(start + wait, torch.nextafter(start, limit)), limit)
 
 
+@of_several
 def backward(
     grad: Float[Tensor, "E B O"], result: Result, given: Arguments, max_weight_grad: float | None, needs: Needs
 ) -> Gradients:

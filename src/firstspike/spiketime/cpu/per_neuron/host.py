@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor
 
-from firstspike.spiketime.backend import Arguments, Gradients, Needs, Result
+from firstspike.spiketime.backend import Arguments, Gradients, Needs, Result, of_several
 from firstspike.spiketime.cpu.per_neuron.kernels import BACKWARD, FORWARD, SAMPLES, backward_kernel, forward_kernel
 from firstspike.spiketime.cpu.per_neuron.scan import LANES, N_RATES
 from firstspike.spiketime.cpu.rows import PAD
@@ -17,6 +17,7 @@ _SORTED = ("order", "arrival", "count", "last")
 _GRADIENTS = ("by_times", "by_weight", "by_threshold", "by_delay", "by_mem", "by_syn")
 
 
+@of_several
 def forward_per_neuron(given: Arguments, spikes: Tensor) -> tuple[Tensor, ...]:
     """Fill ``spikes``.
 
@@ -46,6 +47,7 @@ def forward_per_neuron(given: Arguments, spikes: Tensor) -> tuple[Tensor, ...]:
     return saved
 
 
+@of_several
 def backward_per_neuron(
     grad: Tensor, result: Result, given: Arguments, max_weight_grad: float | None, needs: Needs
 ) -> Gradients:

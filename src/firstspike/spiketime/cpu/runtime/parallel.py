@@ -9,6 +9,7 @@ the pool has no threads, and a call would wait for them for ever: there they wor
 import ctypes
 import os
 import threading
+from array import array
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
@@ -93,7 +94,7 @@ def run(kernel: Callable[[Any], None], phases: Sequence[int], numbers: Sequence[
     Returns:
         The kernel's numbers as it left them, an array of which the counter is the first.
     """
-    shared = (ctypes.c_int64 * (FIRST + len(numbers)))(0, 0, 0, *numbers)
+    shared = (ctypes.c_int64 * (FIRST + len(numbers))).from_buffer(array("q", (0, 0, 0, *numbers)))  # reads them faster
     for phase, tasks in enumerate(phases):
         shared[COUNTER], shared[TASKS], shared[PHASE] = 0, tasks, phase
         team = min(threads, tasks)
