@@ -407,6 +407,8 @@ SAMPLES_TO_SORT = {
     "silent": lambda random, *shape: np.where(random.random(shape) < 0.5, math.inf, random.random(shape)),
     "descending": lambda random, *shape: np.broadcast_to(-np.arange(shape[1]) / 8, shape),
     "crowded": crowded,
+    "agreeing in all but the last bits": lambda random, *shape: 1 + random.integers(0, 64, shape) * 2.0**-23,
+    "negative": lambda random, *shape: -(10.0 ** random.uniform(-40, 38, shape)),
     "zeros of both signs": lambda random, *shape: np.where(random.random(shape) < 0.5, -0.0, 0.0),
 }
 
@@ -415,7 +417,7 @@ SAMPLES_TO_SORT = {
 @pytest.mark.parametrize("kind", SAMPLES_TO_SORT)
 def test_times_are_sorted_and_equal_ones_keep_their_order(kind, dtype):
     for size in (1, 10, 11, 16, 63, 64, 65, 127, 128, 129, 200, 256, 257, 784):
-        times = SAMPLES_TO_SORT[kind](np.random.default_rng(size), 4, size).astype(dtype)
+        times = SAMPLES_TO_SORT[kind](np.random.default_rng(size), 4, size).astype(dtype, order="C")
         order, arrival, count = np.empty(times.shape, np.int32), np.empty_like(times), np.empty(4, np.int32)
         sort_rows(times, order, arrival, count)
         for b, n in enumerate(np.isfinite(times).sum(axis=1)):

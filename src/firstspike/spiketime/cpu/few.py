@@ -22,7 +22,6 @@ from firstspike.spiketime.cpu.crossing import (
     peaks_of,
     responses,
 )
-from firstspike.spiketime.cpu.rows import PAD
 from firstspike.spiketime.cpu.runtime.compiling import inlined
 from firstspike.spiketime.cpu.vectors.lanes import sum_rows16
 from firstspike.spiketime.cpu.vectors.masks import mask_of, update
@@ -54,8 +53,6 @@ _WHOLE = np.uint64(0xFFFF)
 def few_rows(arrival, n, c, rows):
     """Fill the coefficients of the interval after each input; the last one ends with V = 0."""
     stride = rows.shape[1]
-    for k in range(n, n + PAD):
-        arrival[k] = arrival[n - 1]
     for k in range(0, n, 16):
         wait = load16(arrival, k + 1) - load16(arrival, k)
         mem, syn, rise = responses(wait, c)
@@ -139,8 +136,6 @@ def scan_few(packed, order, arrival, n, rows, first, bits, c, state, last, passe
 def few_rows_back(arrival, n, c, rows):
     """Fill the coefficients of the backward pass, as ``few_rows``."""
     stride = rows.shape[1]
-    for k in range(n, n + PAD):
-        arrival[k] = arrival[n - 1]
     for k in range(0, n, 16):
         mem, syn, rise = responses(load16(arrival, k + 1) - load16(arrival, k), c)
         slow, fast = (mem, syn) if c[PER_MEM] <= c[PER_SYN] else (syn, mem)

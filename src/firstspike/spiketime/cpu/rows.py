@@ -42,13 +42,17 @@ def stride_of(inputs):
 
 
 @jit
+def pad_row(arrival, n):
+    """Repeat the last of n > 0 times, as far as vectors may reach."""
+    store(arrival, n, fill16(arrival, arrival[n - 1]))
+
+
+@jit
 def find_segments(arrival, n, c, longest, start, ends):
     """Fill ``start[k]`` with t_0 of each row and ``ends`` with the end of each segment; returns how many there are.
 
     A segment also ends before an interval that is longer than ``longest``.
     """
-    for k in range(n, n + PAD):
-        arrival[k] = arrival[n - 1]
     segments, first = 0, arrival[0]
     span = arrival[n - 1] - first
     if span > c[SPAN] or (span > longest and _longest_wait(arrival, n) > longest):

@@ -27,6 +27,7 @@ from firstspike.spiketime.cpu.rows import (
     TANGENT,
     find_segments,
     forward_rows,
+    pad_row,
     stride_of,
 )
 from firstspike.spiketime.cpu.runtime.arguments import Layout
@@ -108,6 +109,8 @@ def scan_samples(zero, times, packed, c, rows, ends, order, arrival, count, last
     for b in range(first, stop):
         n = sort_row(times[b], order[b], arrival[b], scratch)
         count[b] = n
+        if n:
+            pad_row(arrival[b], n)
         few[b - first] = n < FEW and c[PER_MEM] > 0
         if n and few[b - first]:
             few_rows(arrival[b], n, c, rows[b - first])

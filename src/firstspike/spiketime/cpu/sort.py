@@ -1,8 +1,8 @@
 """Sorting one sample's spike times.
 
-A few by insertion. Some dozens by rank: each is compared with all others, many at once in a vector. More go into
-buckets of equal width; then neighbours in the wrong order change places, all pairs at once, until there are none.
-Where times crowd into few buckets, a radix sort over the bits of the floats.
+A few by insertion. Up to 128 by a network of exchanges in vector registers, whose numbers have the place of a time as
+their last bits. More go into buckets of equal width; then neighbours in the wrong order change places, all pairs at
+once, until there are none. Where times crowd into few buckets, a radix sort over the bits of the floats.
 """
 
 # mypy: disable-error-code="no-untyped-def"
@@ -12,26 +12,26 @@ import numpy as np
 from numba.core import types
 
 from firstspike.spiketime.cpu.runtime.compiling import chosen_by_type, jit
-from firstspike.spiketime.cpu.vectors.lanes import sort_pairs16
-from firstspike.spiketime.cpu.vectors.masks import has_mask_registers
+from firstspike.spiketime.cpu.vectors.lanes import order_of, sort_pairs16
 from firstspike.spiketime.cpu.vectors.simd import (
+    count_bits,
+    fill16,
     highest,
-    load,
     load16,
+    load_some16,
     lowest,
     maximum,
     minimum,
     select,
-    splat,
     store,
     store_whole16,
     unowned,
-    zeros,
 )
 
 _FEW = 10
-_COMPARED = 64 if has_mask_registers() else 32  # times that are compared with another one at once
-_RANKED = 512  # bytes of times whose ranks cost less than buckets
+_WHOLE = np.uint64(0xFFFF)
+_NETWORK = 128  # times for which there is a network of exchanges
+_order_16, _order_32, _order_64, _order_128 = (order_of(count) for count in (16, 32, 64, _NETWORK))
 _CROWDED = 24  # passes over all pairs that cost more than the radix sort
 _DIGIT, _VALUES = 8, 256
 
@@ -53,9 +53,12 @@ def sort_scratch(times, inputs):
     buckets = 32
     while buckets < 2 * inputs:
         buckets *= 2
-    count, room = np.empty((times.itemsize, _VALUES), np.int32), max(128, inputs // 16 * 16 + 32)
+    count, room = np.empty((times.itemsize, _VALUES), np.int32), max(_NETWORK, inputs // 16 * 16) + 32
     keys, starts = _unsigned(times, (2, inputs)), np.empty(buckets, np.int32)
-    return keys, count, starts, np.empty((2, room), times.dtype), np.empty((2, room), np.int32)
+    numbers, places = np.empty((2, room), times.dtype), np.empty((3, room), np.int32)
+    for i in range(_NETWORK):
+        places[2, i] = i
+    return keys, count, starts, numbers, places
 
 
 @jit
@@ -68,6 +71,11 @@ def unowned_scratch(memory):
 @jit
 def sort_row(times, order, arrival, scratch):
     """Order and sorted values of the finite ``times``; returns how many there are. Equal times keep their order."""
+    keys, count, starts, numbers, places = scratch
+    if _FEW < times.size <= _NETWORK:
+        n = _load_times(times, numbers[0])
+        _network_sort(times, numbers[0], places[2], places[0], order, arrival, n, times.size)
+        return n
     n = 0
     for i in range(times.size):
         n += times[i] < math.inf
@@ -82,9 +90,12 @@ def sort_row(times, order, arrival, scratch):
     if n <= _FEW:
         _insertion_sort(times, order, arrival, n)
         return n
-    keys, count, starts, numbers, places = scratch
-    if n * times.itemsize <= _RANKED:
-        _rank_sort(times, order, arrival, numbers, places, n)
+    if n <= _NETWORK:
+        for k in range(n):
+            numbers[0, k], places[1, k] = times[order[k]] + 0.0, order[k]
+        for k in range(n, _network_of(n)):
+            numbers[0, k] = math.inf
+        _network_sort(times, numbers[0], places[1], places[0], order, arrival, n, n)
         return n
     if _bucket_sort(times, order, arrival, numbers, places, starts, n):
         return n
@@ -126,35 +137,48 @@ def _insertion_sort(times, order, arrival, n):
 
 
 @jit
-def _rank_sort(times, order, arrival, numbers, places, n):
-    """The same of at most 128."""
-    zero = zeros(times, _COMPARED)
-    keys, ranks, kept, free = numbers[0], numbers[1], places[0], places[1]
+def _load_times(times, keys):
+    """Fill ``keys`` with a copy of the times, infinite ones up to the size of a network; returns how many are finite."""
+    n, never = 0, fill16(keys, math.inf)
+    for k in range(0, _network_of(times.size), 16):
+        left = times.size - k
+        bits = _WHOLE if left >= 16 else ~(_WHOLE << np.uint64(max(left, 0))) & _WHOLE
+        t = (load16(times, k) if left >= 16 else load_some16(bits, times, k)) + 0.0  # makes -0 the same number as 0
+        finite = (t < math.inf) & bits
+        n += count_bits(finite)
+        store(keys, k, select(finite, t, never))
+    return n
+
+
+@jit
+def _network_sort(times, keys, labels, where, order, arrival, n, size):
+    """Sort n of the times by a network for ``size``.
+
+    ``keys`` has them, infinite numbers up to the size of the network, and ``labels`` their places in ``times``. Those
+    that agree but for the last bits may be left in the wrong order, which is rare and mended by insertion.
+    """
+    if size <= 16:
+        _order_16(keys, where)
+    elif size <= 32:
+        _order_32(keys, where)
+    elif size <= 64:
+        _order_64(keys, where)
+    else:
+        _order_128(keys, where)
+    wrong, before = False, keys[np.uintp(where[0])]
     for k in range(n):
-        keys[k], kept[k] = times[order[k]], order[k]
-    for k in range(n, (n + _COMPARED - 1) // _COMPARED * _COMPARED):
-        keys[k] = math.inf
-    for begin in range(0, n, _COMPARED):
-        these, rank = load(zero, keys, begin), zero
-        for k in range(n):
-            rank = select(these > splat(zero, keys[k]), rank + 1.0, rank)
-        store(ranks, begin, rank)
-    total = 0
-    for k in range(n):
-        free[k] = np.int32(ranks[k])
-        total += free[k]
-    if 2 * total == n * (n - 1):  # all different
-        for k in range(n):
-            place = np.uintp(free[k])
-            order[place], arrival[place] = kept[k], keys[k]
-        return
-    for k in range(n):
-        free[k] = k
-    for k in range(n):
-        rank = np.intp(ranks[k])
-        place = free[rank]
-        free[rank] = place + 1  # for the next one of the same time
-        order[place], arrival[place] = kept[k], keys[k]
+        place = np.uintp(where[k])
+        t = keys[place]
+        arrival[k], order[k] = t, labels[place]
+        wrong |= t < before
+        before = t
+    if wrong:
+        _insertion_sort(times, order, arrival, n)
+
+
+@jit
+def _network_of(n):
+    return 16 if n <= 16 else 32 if n <= 32 else 64 if n <= 64 else _NETWORK
 
 
 @jit

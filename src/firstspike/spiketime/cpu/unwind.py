@@ -18,7 +18,7 @@ from firstspike.spiketime.cpu.constants import N_CONSTANTS, PER_SYN
 from firstspike.spiketime.cpu.crossing import TILE
 from firstspike.spiketime.cpu.few import FEW, few_rows_back, load_part16, sum_few, unwind_few
 from firstspike.spiketime.cpu.pack import pack_tile, units_of_tile, unpack_tile
-from firstspike.spiketime.cpu.rows import FAST, backward_rows, find_segments, stride_of
+from firstspike.spiketime.cpu.rows import FAST, backward_rows, find_segments, pad_row, stride_of
 from firstspike.spiketime.cpu.runtime.arguments import Layout
 from firstspike.spiketime.cpu.runtime.cache import c_function, kept_on_disk
 from firstspike.spiketime.cpu.runtime.compiling import jit
@@ -27,29 +27,33 @@ from firstspike.spiketime.cpu.sort import sort_row, sort_scratch, unowned_scratc
 from firstspike.spiketime.cpu.vectors.simd import keep, load16, store, unowned, zeros
 
 SAMPLES = 16  # of one task, where samples are worked on by themselves
-_IDLE = -1  # segments of a sample without a gradient
 
 
 @jit
-def prepare_samples(grad, times, order, arrival, count, ends, segments, rows, c, sorts, first, stop):
+def prepare_samples(grad, last, times, order, arrival, count, used, ends, segments, rows, c, sorts, first, stop):
     """Sorting, where no forward pass did it, and the rows of the samples from ``first`` to ``stop``.
 
-    A sample without segments has few inputs.
+    ``used`` tells how many: up to the last causal input, none without a gradient. A sample without segments has few.
     """
     sorting, memory = sort_scratch(times, times.shape[1]), np.empty(stride_of(times.shape[1]), times.dtype)
     scratch, start = unowned_scratch(sorting), unowned(memory)
     for b in range(first, stop):
+        n = 0
         if not _has_gradient(grad[b]):
-            segments[b] = _IDLE
-            continue
-        if sorts:
-            count[b] = sort_row(times[b], order[b], arrival[b], scratch)
-        segments[b] = 0
-        if 0 < count[b] < FEW and not sorts:
-            few_rows_back(arrival[b], count[b], c, rows[b])
-        elif count[b]:
-            segments[b] = find_segments(arrival[b], count[b], c, math.inf, start, ends[b])
-            backward_rows(arrival[b], count[b], c, start, rows[b])
+            pass
+        elif sorts:
+            n = sort_row(times[b], order[b], arrival[b], scratch)
+            if n:
+                pad_row(arrival[b], n)
+        else:
+            for j in range(last.shape[1]):
+                n = max(n, last[b, j] + 1)
+        used[b], segments[b] = n, 0
+        if n > 0 and count[b] < FEW and not sorts:
+            few_rows_back(arrival[b], n, c, rows[b])
+        elif n:
+            segments[b] = find_segments(arrival[b], n, c, math.inf, start, ends[b])
+            backward_rows(arrival[b], n, c, start, rows[b])
     keep(sorting)
     keep(memory)
 
@@ -72,7 +76,7 @@ def unwind_tiles(
     packed,
     order,
     arrival,
-    count,
+    used,
     ends,
     segments,
     rows,
@@ -115,7 +119,7 @@ def unwind_tiles(
         for lane in range(end - begin):
             lane_unit[lane], lane_level[lane] = unit[begin + lane], threshold[begin + lane] / unit[begin + lane]
         for b in range(samples[0], samples[1]):
-            n = 0 if segments[b] == _IDLE else count[b]
+            n = used[b]
             if n == 0:
                 continue
             at, weights = slice(begin, end), packed[tile]
@@ -170,11 +174,11 @@ def unwind_tiles(
 
 
 @jit
-def gather_times(parts, order, count, segments, rows, c, by_times, first, stop):
+def gather_times(parts, order, used, rows, c, by_times, first, stop):
     """Sum the groups' gradients ``(groups, batch, stride)`` by the sorted times, and undo the sorting."""
     batch, stride = parts.shape[1], parts.shape[2]
     for b in range(first, stop):
-        n = 0 if segments[b] == _IDLE else count[b]
+        n = used[b]
         for k in range(0, n, 16):
             total = load16(parts, b * stride + k)
             for part in range(1, parts.shape[0]):
@@ -205,6 +209,7 @@ BACKWARD = Layout(
     rows="real ensemble batch row_kinds stride",
     ends="int32 ensemble batch inputs",
     segments="int32 ensemble batch",
+    used="int32 ensemble batch",
     weight_parts="real ensemble chunks tiles packed_size",
     times_parts="real ensemble groups batch stride",
     threshold_parts="real ensemble chunks outputs",
@@ -232,7 +237,7 @@ def backward_kernel(dtype: str, lanes: int):
                 e, chunk, group = task // (g.groups * g.chunks), task // g.groups % g.chunks, task % g.groups
                 unwind_tiles(
                     zeros(g.c, lanes), g.grad[e], g.spikes[e], g.threshold[e], g.unit[e], g.packed[e], g.order[e],
-                    g.arrival[e], g.count[e], g.ends[e], g.segments[e], g.rows[e], g.last[e], g.slope[e],
+                    g.arrival[e], g.used[e], g.ends[e], g.segments[e], g.rows[e], g.last[e], g.slope[e],
                     g.weight_parts[e, chunk], g.times_parts[e, group], g.threshold_parts[e, chunk], g.c,
                     g.c[N_CONSTANTS], observes, g.wants_weight != 0, g.wants_times != 0,
                     (group * g.tiles // g.groups, (group + 1) * g.tiles // g.groups),
@@ -257,13 +262,12 @@ def backward_kernel(dtype: str, lanes: int):
                 stop = min(first + SAMPLES, g.batch)
                 if a[PHASE] == 0:
                     prepare_samples(
-                        g.grad[e], g.times[e], g.order[e], g.arrival[e], g.count[e], g.ends[e], g.segments[e],
-                        g.rows[e], g.c, observes, first, stop,
+                        g.grad[e], g.last[e], g.times[e], g.order[e], g.arrival[e], g.count[e], g.used[e], g.ends[e],
+                        g.segments[e], g.rows[e], g.c, observes, first, stop,
                     )  # fmt: skip
                 else:
                     gather_times(
-                        g.times_parts[e], g.order[e], g.count[e], g.segments[e], g.rows[e], g.c, g.by_times[e], first,
-                        stop,
+                        g.times_parts[e], g.order[e], g.used[e], g.rows[e], g.c, g.by_times[e], first, stop,
                     )  # fmt: skip
 
     return kernel.ctypes

@@ -19,6 +19,7 @@ from firstspike.spiketime.cpu.rows import (
     TANGENT,
     find_segments,
     forward_rows,
+    pad_row,
 )
 from firstspike.spiketime.cpu.runtime.arguments import Layout
 from firstspike.spiketime.cpu.runtime.cache import c_function, kept_on_disk
@@ -248,6 +249,7 @@ def scan_samples(
             count[b, w], starts[b, w + 1] = n, begin + stride_for(n)
             if n:
                 here = arrival[b, begin:]
+                pad_row(here, n)
                 segments[at] = find_segments(here, n, c, math.inf, start, ends[at])
                 forward_rows(here, n, c, True, start, rows[at])
         for tile in range(tiles):

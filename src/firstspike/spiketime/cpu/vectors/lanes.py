@@ -97,3 +97,84 @@ def sort_pairs16(typingctx, numbers, labels, index):
         return builder.icmp_unsigned("!=", builder.bitcast(wrong, ir.IntType(16)), ir.IntType(16)(0))
 
     return types.boolean(numbers, labels, types.intp), codegen
+
+
+def _smaller_first(builder, a, b):
+    """The smaller and the larger of two vectors of integers, lane by lane."""
+    swapped = builder.icmp_signed(">", a, b)
+    return builder.select(swapped, b, a), builder.select(swapped, a, b)
+
+
+def _bitonic(builder, rows):
+    """Sort the integers of several vectors of 16 lanes, a power of two of them, by a network of exchanges.
+
+    Sorted runs become one twice as long: the numbers of one are exchanged with those of the other in reverse, then
+    numbers half a run apart, a quarter, and so on.
+    """
+
+    def within(x, other, of_first):
+        low, high = _smaller_first(builder, x, shuffle(builder, x, x, other))
+        return shuffle(builder, low, high, [lane if lane & of_first == 0 else lane + 16 for lane in range(16)])
+
+    rows, backwards = list(rows), range(15, -1, -1)
+    size = 2
+    while size <= 16 * len(rows):
+        if size <= 16:
+            rows = [within(x, [lane ^ (size - 1) for lane in range(16)], size // 2) for x in rows]
+        else:
+            for i in (i for i in range(len(rows)) if not i & (size // 32)):
+                j = i ^ (size // 16 - 1)
+                rows[i], high = _smaller_first(builder, rows[i], shuffle(builder, rows[j], rows[j], backwards))
+                rows[j] = shuffle(builder, high, high, backwards)
+        apart = size // 4
+        while apart >= 16:
+            for i in (i for i in range(len(rows)) if not i & (apart // 16)):
+                j = i + apart // 16
+                rows[i], rows[j] = _smaller_first(builder, rows[i], rows[j])
+            apart //= 2
+        while apart:
+            rows = [within(x, [lane ^ apart for lane in range(16)], apart) for x in rows]
+            apart //= 2
+        size *= 2
+    return rows
+
+
+def order_of(count: int):
+    """The function that finds the order of that many numbers, 16 times a power of two."""
+    labels_in, bits = range(count), count.bit_length() - 1
+
+    @intrinsic
+    def order(typingctx, numbers, places):
+        """Write the places of the smallest number, the next one, and so on; all but the last ``bits`` bits count.
+
+        Numbers that agree in all the bits that count keep their order.
+        """
+        width = numbers.dtype.bitwidth
+        kind, wholes = ir.IntType(width), ir.VectorType(ir.IntType(width), 16)
+
+        def codegen(context, builder, sig, args):
+            def constant(values):
+                return ir.Constant(wholes, list(values))
+
+            data = context.make_array(sig.args[0])(context, builder, args[0]).data
+            target = context.make_array(sig.args[1])(context, builder, args[1]).data
+            rows = []
+            for first in range(0, count, 16):
+                place = builder.bitcast(builder.gep(data, [ir.IntType(64)(first)]), wholes.as_pointer())
+                raw = builder.load(place, align=width // 8)
+                # integers that are ordered as the numbers are: those of negative ones with their digits turned
+                sign = builder.ashr(raw, constant([width - 1] * 16))
+                raw = builder.xor(raw, builder.and_(sign, constant([2 ** (width - 1) - 1] * 16)))
+                kept = builder.and_(raw, constant([-(1 << bits)] * 16))
+                rows.append(builder.or_(kept, constant(labels_in[first : first + 16])))
+            into = ir.VectorType(ir.IntType(32), 16)
+            for first, row in zip(range(0, count, 16), _bitonic(builder, rows), strict=True):
+                label = builder.and_(row, constant([count - 1] * 16))
+                label = label if kind.width == 32 else builder.trunc(label, into)
+                place = builder.bitcast(builder.gep(target, [ir.IntType(64)(first)]), into.as_pointer())
+                builder.store(label, place, align=4)
+            return context.get_dummy_value()
+
+        return types.void(numbers, places), codegen
+
+    return order

@@ -400,6 +400,16 @@ def lowest_bit(typingctx, bits):
     return types.intp(types.uint64), codegen
 
 
+@intrinsic
+def count_bits(typingctx, bits):
+    """How many bits are set."""
+
+    def codegen(context, builder, sig, args):
+        return _call(builder, "llvm.ctpop.i64", ir.IntType(64), [args[0]])
+
+    return types.intp(types.uint64), codegen
+
+
 def _reduced(name: str):
     @intrinsic
     def function(typingctx, x):
