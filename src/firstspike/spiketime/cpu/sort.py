@@ -57,7 +57,7 @@ def sort_scratch(times, inputs):
     keys, starts = _unsigned(times, (2, inputs)), np.empty(buckets, np.int32)
     numbers, places = np.empty((2, room), times.dtype), np.empty((3, room), np.int32)
     for i in range(_NETWORK):
-        places[2, i] = i
+        places[2, i] = i  # labels of times that are all there
     return keys, count, starts, numbers, places
 
 
@@ -138,7 +138,7 @@ def _insertion_sort(times, order, arrival, n):
 
 @jit
 def _load_times(times, keys):
-    """Fill ``keys`` with a copy of the times, infinite ones up to the size of a network; returns how many are finite."""
+    """Fill ``keys`` with the times, and infinite ones up to the size of a network; returns how many are finite."""
     n, never = 0, fill16(keys, math.inf)
     for k in range(0, _network_of(times.size), 16):
         left = times.size - k
