@@ -182,6 +182,17 @@ def test_a_run_without_held_out_data(kind, tmp_path, monkeypatch, capsys):
     assert "has no test data; it has train data" in shown
 
 
+def test_a_finished_run_says_so(tmp_path, monkeypatch, capsys):
+    folder, _ = python_runs.seeds(tmp_path / "run")
+    for damaged in (False, True):
+        if damaged:
+            (folder / "results.json").write_text("{")
+        code, shown, _ = invoke(monkeypatch, capsys, "resume", folder, "-q")
+        assert code == 0
+        assert ("the training was finished already; --epochs N continues it" in shown) is not damaged
+    assert "finished already" not in invoke(monkeypatch, capsys, "resume", folder, "--epochs", 9, "-q")[1]
+
+
 def test_a_run_with_validation_data_only(tmp_path, monkeypatch, capsys):
     folder, _ = python_runs.seeds(tmp_path / "run")
     code, shown, _ = invoke(monkeypatch, capsys, "resume", folder, "--epochs", 4, "-q")

@@ -157,7 +157,11 @@ def resume(
     callbacks = _callbacks(run, live, tensorboard, wandb)
     options: dict[str, Any] = {"allow_other_chip": allow_other_chip, "from_scratch": from_scratch}
     with _interruptible(run):
-        _report(run, resume_run(run, epochs=epochs, progress_bar=not quiet, callbacks=callbacks, **options))
+        done = None if from_scratch else _epochs_done(run)
+        results = resume_run(run, epochs=epochs, progress_bar=not quiet, callbacks=callbacks, **options)
+        _report(run, results)
+        if results["epochs"] == done:
+            typer.echo("the training was finished already; --epochs N continues it up to N epochs")
 
 
 @app.command()
@@ -277,6 +281,15 @@ def _callbacks(folder: Path, live: bool, tensorboard: bool, wandb: bool) -> list
     from firstspike.plots.callbacks import CALLBACKS
 
     return [CALLBACKS[name](folder) for name, wanted in chosen.items() if wanted]
+
+
+def _epochs_done(folder: Path) -> int | None:
+    """Of a finished training, as its results tell."""
+    from firstspike.runs.folder import RunFolder as Stored
+
+    with contextlib.suppress(ValueError):  # damaged results; the training writes them again
+        return Stored.open(folder).results.get("epochs")
+    return None
 
 
 def _report(folder: Path, results: dict[str, Any]) -> None:

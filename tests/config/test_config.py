@@ -268,6 +268,23 @@ def test_bounds(settings, message):
     assert any(message in error for error in errors_of("bars", *settings)), errors_of("bars", *settings)
 
 
+@pytest.mark.parametrize(
+    ("setting", "error"),
+    [
+        (
+            "training.silent=null",
+            "training.silent: expected a section with the keys limits, increment, targeted, exponential, skip_step, "
+            "got None; leave it out for the defaults",
+        ),
+        ("substrate=3", "substrate: expected a section with the keys kind, got 3; leave it out for the defaults"),
+        ("data=3", "data: expected a section with the keys kind, got 3"),
+        ("network[0]=3", "network[0]: expected a section with the keys kind, got 3"),
+    ],
+)
+def test_a_value_in_place_of_a_section(setting, error):
+    assert errors_of("bars", setting) == [error]
+
+
 def test_nothing_in_a_config_is_executed(tmp_path):
     mark = tmp_path / "executed"
     text = f'data: !!python/object/apply:os.system ["touch {mark}"]\n'

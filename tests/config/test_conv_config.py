@@ -57,6 +57,7 @@ def test_a_run_with_convolution_and_its_figures(tmp_path, seeds):
             [LAYERS[2], LAYERS[2] | {"kernel_size": 5}, LAYERS[-1]],
             "a window of 5x5 does not fit into 4x4",
         ),
+        ([LAYERS[0] | {"stride": 0}, LAYERS[-1]], "network[0].stride: should be greater than 0, got 0"),
         ([{"kind": "bias", "times": [0.5]}, *LAYERS], "network[1]: conv needs an image"),
         (
             [{"kind": "lif", "out_features": 4}, {"kind": "pool", "kernel_size": 2}, LAYERS[-1]],

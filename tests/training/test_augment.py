@@ -162,6 +162,14 @@ def test_shift_needs_images():
         load_config("bars", ["training.augment.dropout=1"])
 
 
+@pytest.mark.parametrize(("name", "value"), [("shift", 3), ("shift", 3.5), ("cutout", 3)])
+def test_changes_are_smaller_than_the_images(name, value):
+    with pytest.raises(ConfigError, match=rf"training.augment.{name}: should be below 3, the size of the images, got"):
+        load_config("bars", [f"training.augment.{name}={value}"])
+    with pytest.raises(ValueError, match="shift and cutout must be below 3, the size of the images, got"):
+        augmented(times(), seeded(1, 2), **{name: value})
+
+
 @pytest.mark.parametrize("seeds", [1, 2])
 def test_a_run_with_varied_samples_goes_on_bit_for_bit(tmp_path, seeds):
     varied = config({"train": 60}, augment={"flip": True, "shift": 1, "cutout": 1, "jitter": 0.1}, n_seeds=seeds)

@@ -56,11 +56,16 @@ class Augment:
             sources: of the random numbers of each network; only what is switched on draws any.
 
         Raises:
-            ValueError: ``flip``, ``shift`` or ``cutout`` for data without an image shape.
+            ValueError: ``flip``, ``shift`` or ``cutout`` for data without an image shape, or as large as the images.
         """
         _, batch, inputs, *spikes = times.shape
         if (self.flip or self.shift or self.cutout) and data.image is None:
             raise ValueError("flip, shift and cutout need images: these data have no image shape")
+        if data.image is not None and max(self.shift, self.cutout) >= min(data.image[1:]):
+            raise ValueError(
+                f"shift and cutout must be below {min(data.image[1:])}, the size of the images, got {self.shift} and "
+                f"{self.cutout}"
+            )
 
         def drawn(draw: Draw) -> Tensor:
             return sent(torch.stack([draw(source) for source in sources]), times.device)
