@@ -266,9 +266,9 @@ def find_roots(zero, state, fired, c):
     """First roots of ``V(s) = 1``, as WAIT, and ``dV/ds + 1/tau_mem`` there times UNIT, as DRIVE.
 
     Where one time constant is twice the other, in closed form, unless the root is late. Else steps to the root of the
-    parabola in s, between bounds. Each costs one ``exp`` and one ``expm1``, as Newton's would,
-    and triples the digits. The vectors of a tile take theirs in turn, as within one each operation waits for the last.
-    Returns whether there is a UNIT other than 1.
+    parabola in s, between bounds. Each triples the digits; all but the last cost one ``exp`` and one ``expm1``, as
+    Newton's would. The vectors of a tile take theirs in turn, as within one each operation waits for the last. Returns
+    whether there is a UNIT other than 1.
     """
     tolerance, rate = np.finfo(state.dtype).eps / 4, max(c[PER_MEM], c[PER_SYN])
     scaled = start_search(zero, state, fired, c)
@@ -297,7 +297,7 @@ def find_roots(zero, state, fired, c):
             following = select(inside, following, (low + high) * 0.5)
             # a halving says nothing of how near the root is, but the bounds do
             moved = select(inside, absolute(following - s), high - low)
-            # a step leaves its third power, in units of the constants
+            # what a step leaves is about its third power, in units of the faster time constant
             part = moved * rate
             moves = (part * part * part > minimum(following * rate, 1.0) * tolerance) & bits
             moving |= moves << np.uint64(first)
