@@ -193,6 +193,15 @@ def test_a_finished_run_says_so(tmp_path, monkeypatch, capsys):
     assert "finished already" not in invoke(monkeypatch, capsys, "resume", folder, "--epochs", 9, "-q")[1]
 
 
+def test_a_run_that_was_stopped_early_says_so(tmp_path, monkeypatch, capsys):
+    early = "training.early_stopping={patience: 1, metric: validation_accuracy, min_delta: 2}"
+    arguments = "--set", "training.epochs=5", "--set", early, "--out", tmp_path / "run", "-q"
+    assert invoke(monkeypatch, capsys, "train", "bars", *arguments)[0] == 0
+    code, shown, _ = invoke(monkeypatch, capsys, "resume", tmp_path / "run", "--epochs", 9, "-q")
+    assert code == 0
+    assert "the training was finished early already, after 2 of 9 epochs" in shown
+
+
 def test_a_run_with_validation_data_only(tmp_path, monkeypatch, capsys):
     folder, _ = python_runs.seeds(tmp_path / "run")
     code, shown, _ = invoke(monkeypatch, capsys, "resume", folder, "--epochs", 4, "-q")

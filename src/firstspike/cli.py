@@ -161,7 +161,7 @@ def resume(
         results = resume_run(run, epochs=epochs, progress_bar=not quiet, callbacks=callbacks, **options)
         _report(run, results)
         if results["epochs"] == done:
-            typer.echo("the training was finished already; --epochs N continues it up to N epochs")
+            typer.echo(_nothing_left(run, results["epochs"]))
 
 
 @app.command()
@@ -290,6 +290,16 @@ def _epochs_done(folder: Path) -> int | None:
     with contextlib.suppress(ValueError):  # damaged results; the training writes them again
         return Stored.open(folder).results.get("epochs")
     return None
+
+
+def _nothing_left(folder: Path, epochs: int) -> str:
+    """Why a training did not go on after that number of epochs."""
+    from firstspike.runs.folder import RunFolder as Stored
+
+    asked = Stored.open(folder).config.training.epochs
+    if epochs < asked:
+        return f"the training was finished early already, after {epochs} of {asked} epochs"
+    return "the training was finished already; --epochs N continues it up to N epochs"
 
 
 def _report(folder: Path, results: dict[str, Any]) -> None:

@@ -276,9 +276,9 @@ def test_bounds(settings, message):
             "training.silent: expected a section with the keys limits, increment, targeted, exponential, skip_step, "
             "got None; leave it out for the defaults",
         ),
-        ("substrate=3", "substrate: expected a section with the keys kind, got 3; leave it out for the defaults"),
-        ("data=3", "data: expected a section with the keys kind, got 3"),
-        ("network[0]=3", "network[0]: expected a section with the keys kind, got 3"),
+        ("substrate=3", "substrate: expected a section with the key kind, got 3; leave it out for the defaults"),
+        ("data=3", "data: expected a section with the key kind, got 3"),
+        ("network[0]=3", "network[0]: expected a section with the key kind, got 3"),
     ],
 )
 def test_a_value_in_place_of_a_section(setting, error):

@@ -407,7 +407,10 @@ SAMPLES_TO_SORT = {
     "silent": lambda random, *shape: np.where(random.random(shape) < 0.5, math.inf, random.random(shape)),
     "descending": lambda random, *shape: np.broadcast_to(-np.arange(shape[1]) / 8, shape),
     "crowded": crowded,
-    "agreeing in all but the last bits": lambda random, *shape: 1 + random.integers(0, 64, shape) * 2.0**-23,
+    "agreeing in all but the last bits of float32": lambda random, *shape: 1 + random.integers(0, 64, shape) * 2.0**-23,
+    "agreeing in all but the last bits": lambda random, *shape: 1 + random.integers(0, 64, shape) * 2.0**-52,
+    "within subnormal numbers": lambda random, *shape: random.random(shape) * 1e-38,
+    "mostly silent": lambda random, *shape: np.where(random.random(shape) < 0.93, math.inf, random.random(shape)),
     "negative": lambda random, *shape: -(10.0 ** random.uniform(-40, 38, shape)),
     "zeros of both signs": lambda random, *shape: np.where(random.random(shape) < 0.5, -0.0, 0.0),
 }

@@ -326,6 +326,18 @@ def test_delays(ratio, backend, exact):
     torch.testing.assert_close(none, first_spike_time(times, weight, LIF(ratio), backend=backend), rtol=1e-14, atol=0)
 
 
+@pytest.mark.parametrize("delayed", [False, True])
+def test_spike_times_may_be_changed_in_place(delayed, backend):
+    times, weight = sample(3)
+    weight[-1] *= 0.01  # stays silent
+    delay = torch.rand(weight.shape, dtype=torch.float64) if delayed else None
+    spikes = first_spike_time(times, weight.requires_grad_(), LIF(), delay=delay, backend=backend)
+    silent = spikes.isinf()
+    spikes[silent] = 10.0
+    assert silent.any()
+    assert bool((spikes[silent] == 10).all())
+
+
 @pytest.mark.parametrize("lead", [(), (1,), (5,), (0,), (2, 3), (2, 0, 3), (1, 2, 2, 1)])
 def test_leading_dimensions(lead, backend):
     times = torch.rand(*lead, 4, dtype=torch.float64)

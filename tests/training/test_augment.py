@@ -1,6 +1,7 @@
 import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
@@ -168,6 +169,13 @@ def test_changes_are_smaller_than_the_images(name, value):
         load_config("bars", [f"training.augment.{name}={value}"])
     with pytest.raises(ValueError, match="shift and cutout must be below 3, the size of the images, got"):
         augmented(times(), seeded(1, 2), **{name: value})
+
+
+def test_images_of_one_row_are_flipped(tmp_path):
+    np.savez(tmp_path / "rows.npz", times=np.random.default_rng(0).random((40, 1, 6)), labels=np.arange(40) % 3)
+    files = {"kind": "files", "train": str(tmp_path / "rows.npz")}
+    raw = config(augment={"flip": True}).model_dump() | {"data": files}
+    assert parse_config(raw).training.augment.flip
 
 
 @pytest.mark.parametrize("seeds", [1, 2])

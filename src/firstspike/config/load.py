@@ -202,7 +202,7 @@ def _check(document: Document, source: str, read_tables: bool = True) -> Config:
     try:
         config = Config.model_validate(raw)
     except ValidationError as error:
-        errors += [_explain(detail, raw) for detail in _of_values_first(error.errors(include_url=False), raw)]
+        errors += [_explain(detail, raw) for detail in _without_other_types(error.errors(include_url=False), raw)]
     # sizes are compared even where another section has errors, so that one look shows everything
     if isinstance(raw, dict):
         data = _valid(Data, raw.get("data"))
@@ -216,24 +216,24 @@ def _check(document: Document, source: str, read_tables: bool = True) -> Config:
             reads = LOSSES[config.loss.kind].reads if config is not None and config.loss.kind in LOSSES else None
             errors += network_problems(network, outline, built, limits, _labels(data), reads)
         if outline is not None and config is not None:
-            errors += _augment_problems(config, outline.image)
+            errors += _augment_problems(config, outline.image, stored=not read_tables)
     if errors or config is None:
         texts = [f"{shown_place(place) or 'config'}: {message}" for place, message in errors]
         raise ConfigError(source, texts, [document.line(place) for place, _ in errors])
     return config
 
 
-def _augment_problems(config: Config, image: tuple[int, int, int] | None) -> list[Problem]:
-    """What does not fit the images of the data."""
+def _augment_problems(config: Config, image: tuple[int, int, int] | None, stored: bool) -> list[Problem]:
+    """What does not fit the images of the data; runs of earlier versions may have changes as large as these."""
     problems: list[Problem] = []
     for name, verb in (("flip", "flip"), ("shift", "shift"), ("cutout", "cut")):
         value = getattr(config.training.augment, name)
-        if not value or (image is not None and value < min(image[1:])):
-            continue
-        message = f"{config.data.kind} has no images to {verb}; leave it out"
-        if image is not None:
-            message = f"should be below {min(image[1:])}, the size of the images, got {shown_value(value)}"
-        problems.append((("training", "augment", name), message))
+        place = "training", "augment", name
+        if value and image is None:
+            problems.append((place, f"{config.data.kind} has no images to {verb}; leave it out"))
+        elif image is not None and name != "flip" and value >= min(image[1:]) and not stored:
+            limit = f"should be below {min(image[1:])}, the size of the images"
+            problems.append((place, f"{limit}, got {shown_value(value)}"))
     return problems
 
 
@@ -271,8 +271,8 @@ def _valid(section: Any, value: Any) -> Any:
         return None
 
 
-def _of_values_first(details: Sequence[Any], raw: dict[str, Any]) -> list[Any]:
-    """Without what other types of the same key would need, where one of its types fits and the value does not."""
+def _without_other_types(details: Sequence[Any], raw: dict[str, Any]) -> list[Any]:
+    """Errors without "wrong type" where another type of a union fits and only the value is wrong."""
     places = [_walk(detail["loc"], raw)[0] for detail in details]
     fitting = {place for place, detail in zip(places, details, strict=True) if not _of_type(detail)}
     return [x for x, place in zip(details, places, strict=True) if not _of_type(x) or place not in fitting]
@@ -308,10 +308,11 @@ def _explain(detail: Any, raw: dict[str, Any]) -> Problem:
         *_, sections = _walk(detail["loc"], raw)
         *_, parents = _walk(detail["loc"][:-1], raw)
         keys = list(sections[0].model_fields) if len(sections) == 1 else ["kind"]
+        shown = f"the key{'s' if len(keys) > 1 else ''} {', '.join(keys)}"
         name = str(place[-1]) if place else ""
         optional = any(name in x.model_fields and not x.model_fields[name].is_required() for x in parents)
         hint = "; leave it out for the defaults" if optional else ""
-        return place, f"expected a section with the keys {', '.join(keys)}, got {shown_value(value)}{hint}"
+        return place, f"expected a section with {shown}, got {shown_value(value)}{hint}"
     message = detail["msg"].removeprefix("Value error, ").removeprefix("Input ")
     shown = "" if isinstance(value, dict | list) else f", got {shown_value(value)}"
     return place, f"{message}{shown}"

@@ -20,7 +20,6 @@ On a GPU the bound may be a tensor ``()``.
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import wraps
-from operator import itemgetter
 from typing import Any, NamedTuple, TypeVar
 
 from jaxtyping import Float
@@ -118,13 +117,18 @@ def each_tensor(function: Callable[[Tensor], Tensor], x: Any) -> Any:
 
 
 def of_several(run: Run) -> Run:
-    """A pass that needs the dimension of the networks, also for tensors without: it has that meanwhile."""
+    """Let a pass for tensors ``(E, ...)`` also take those of one network: the dimension is added, and removed again."""
 
     @wraps(run)
     def either(*given: Any) -> Any:
         if any(isinstance(x, Arguments) and x.times.ndim == 3 for x in given):
             return run(*given)
-        found = run(*each_tensor(lambda x: x[None] if x.ndim else x, given))
-        return each_tensor(itemgetter(0), found)
+        # in place: autograd refuses changes of views that a function returns
+        return each_tensor(lambda x: x.squeeze_(0), run(*as_several(given)))
 
     return either  # type: ignore[return-value]
+
+
+def as_several(x: Any) -> Any:
+    """``x`` with a dimension for the networks in all of its tensors that have any."""
+    return each_tensor(lambda tensor: tensor[None] if tensor.ndim else tensor, x)

@@ -18,7 +18,16 @@ from torch._functorch.autograd_function import VmapInfo
 from torch._functorch.pyfunctorch import VmapInterpreter, retrieve_current_functorch_interpreter
 from torch._functorch.utils import unwrap_dead_wrappers
 
-from firstspike.spiketime.backend import Arguments, Backend, Constants, Gradients, Needs, Result, each_tensor
+from firstspike.spiketime.backend import (
+    Arguments,
+    Backend,
+    Constants,
+    Gradients,
+    Needs,
+    Result,
+    as_several,
+    each_tensor,
+)
 from firstspike.spiketime.tangent import tangent
 from firstspike.spiketime.time_constants import check_time_constants, members, resolve
 from firstspike.spiketime.values import check_values
@@ -125,7 +134,7 @@ class FirstSpikeTime(Direct):
         spikes, *inputs = ctx.saved_tensors
         moves, given = (*tangents[:4], *tangents[5:7]), (spikes, *inputs[:6])
         if spikes.ndim == 2:
-            moved = tangent(gradients, each_tensor(itemgetter(None), moves), *each_tensor(itemgetter(None), given))[0]
+            moved = tangent(gradients, as_several(moves), *as_several(given))[0]
         else:
             moved = tangent(gradients, moves, *given)
         return moved, *(None for _ in inputs[6:])
@@ -242,8 +251,8 @@ def fold(
         dims: the mapped dimension of each tensor, or None.
         tensors: what is mapped over.
         of_samples: places of the tensors that have a batch, where one network can do all the work.
-        like: place of a tensor that has two dimensions where that of the networks is missing; the mapped one takes its
-            place.
+        like: index of a tensor with three dimensions where there is one for the networks, and two where not: then the
+            mapped one becomes it.
 
     Returns:
         The tensors, and what gives results their mapped dimension back.

@@ -15,14 +15,14 @@ from firstspike.spiketime.units import LARGEST, LONGEST
 
 
 def resolve(given: Constants, tau_mem: Tensor | None, tau_syn: Tensor | None) -> Constants:
-    """Two numbers if all neurons share them, else two tensors ``(E, O)``.
+    """Two numbers if all neurons share them, else two tensors ``(E, O)``, or ``(O,)`` of one network.
 
     On a GPU, where values are not read, tensors stay tensors. There, neurons without leak have the number ``inf``.
 
     Args:
         given: the numbers, of use where there is no tensor.
-        tau_mem: ``(E, O)`` or None.
-        tau_syn: ``(E, O)`` or None.
+        tau_mem: a tensor of that shape, or None.
+        tau_syn: likewise.
     """
     if tau_mem is None and tau_syn is None:
         return given

@@ -43,7 +43,7 @@ def stride_of(inputs):
 
 @jit
 def pad_row(arrival, n):
-    """Repeat the last of n > 0 times, as far as vectors may reach."""
+    """Repeat the last of n > 0 times, as far as vectors may reach; forward passes do this once for all others."""
     store(arrival, n, fill16(arrival, arrival[n - 1]))
 
 

@@ -73,8 +73,9 @@ def sort_row(times, order, arrival, scratch):
     """Order and sorted values of the finite ``times``; returns how many there are. Equal times keep their order."""
     keys, count, starts, numbers, places = scratch
     if _FEW < times.size <= _NETWORK:
-        n = _load_times(times, numbers[0])
-        _network_sort(times, numbers[0], places[2], places[0], order, arrival, n, times.size)
+        size = _network_of(times.size)
+        n = _load_times(times, numbers[0], size)
+        _network_sort(times, numbers[0], places[2], places[0], order, arrival, n, size)
         return n
     n = 0
     for i in range(times.size):
@@ -93,9 +94,10 @@ def sort_row(times, order, arrival, scratch):
     if n <= _NETWORK:
         for k in range(n):
             numbers[0, k], places[1, k] = times[order[k]] + 0.0, order[k]
-        for k in range(n, _network_of(n)):
+        size = _network_of(n)
+        for k in range(n, size):
             numbers[0, k] = math.inf
-        _network_sort(times, numbers[0], places[1], places[0], order, arrival, n, n)
+        _network_sort(times, numbers[0], places[1], places[0], order, arrival, n, size)
         return n
     if _bucket_sort(times, order, arrival, numbers, places, starts, n):
         return n
@@ -137,10 +139,10 @@ def _insertion_sort(times, order, arrival, n):
 
 
 @jit
-def _load_times(times, keys):
-    """Fill ``keys`` with the times, and infinite ones up to the size of a network; returns how many are finite."""
+def _load_times(times, keys, size):
+    """Fill ``size`` numbers of ``keys`` with the times and infinite ones; returns how many are finite."""
     n, never = 0, fill16(keys, math.inf)
-    for k in range(0, _network_of(times.size), 16):
+    for k in range(0, size, 16):
         left = times.size - k
         bits = _WHOLE if left >= 16 else ~(_WHOLE << np.uint64(max(left, 0))) & _WHOLE
         t = (load16(times, k) if left >= 16 else load_some16(bits, times, k)) + 0.0  # makes -0 the same number as 0
@@ -152,16 +154,16 @@ def _load_times(times, keys):
 
 @jit
 def _network_sort(times, keys, labels, where, order, arrival, n, size):
-    """Sort n of the times by a network for ``size``.
+    """Sort n of the times by a network for ``size`` numbers.
 
-    ``keys`` has them, infinite numbers up to the size of the network, and ``labels`` their places in ``times``. Those
-    that agree but for the last bits may be left in the wrong order, which is rare and mended by insertion.
+    ``keys`` has the times and then infinite numbers, ``labels`` the place in ``times`` of each. Times that agree but
+    for the last bits may be left in the wrong order, which is rare and mended by insertion.
     """
-    if size <= 16:
+    if size == 16:
         _order_16(keys, where)
-    elif size <= 32:
+    elif size == 32:
         _order_32(keys, where)
-    elif size <= 64:
+    elif size == 64:
         _order_64(keys, where)
     else:
         _order_128(keys, where)
@@ -178,6 +180,7 @@ def _network_sort(times, keys, labels, where, order, arrival, n, size):
 
 @jit
 def _network_of(n):
+    """How many numbers the smallest network for n of them takes."""
     return 16 if n <= 16 else 32 if n <= 32 else 64 if n <= 64 else _NETWORK
 
 
@@ -198,7 +201,7 @@ def _bucket_sort(times, order, arrival, numbers, places, starts, n):
     buckets = starts.size
     while buckets > 2 * n:
         buckets //= 2
-    scale = (buckets - 1) / (high - low)
+    scale = numbers.dtype.type((buckets - 1) / (high - low))  # may be finite in float64 only
     if not 0 < scale < math.inf:
         return False
     for bucket in range(buckets):

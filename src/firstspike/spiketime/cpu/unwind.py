@@ -18,7 +18,7 @@ from firstspike.spiketime.cpu.constants import N_CONSTANTS, PER_SYN
 from firstspike.spiketime.cpu.crossing import TILE
 from firstspike.spiketime.cpu.few import FEW, few_rows_back, load_part16, sum_few, unwind_few
 from firstspike.spiketime.cpu.pack import pack_tile, units_of_tile, unpack_tile
-from firstspike.spiketime.cpu.rows import FAST, backward_rows, find_segments, pad_row, stride_of
+from firstspike.spiketime.cpu.rows import FAST, backward_rows, find_segments, stride_of
 from firstspike.spiketime.cpu.runtime.arguments import Layout
 from firstspike.spiketime.cpu.runtime.cache import c_function, kept_on_disk
 from firstspike.spiketime.cpu.runtime.compiling import jit
@@ -33,21 +33,19 @@ SAMPLES = 16  # of one task, where samples are worked on by themselves
 def prepare_samples(grad, last, times, order, arrival, count, used, ends, segments, rows, c, sorts, first, stop):
     """Sorting, where no forward pass did it, and the rows of the samples from ``first`` to ``stop``.
 
-    ``used`` tells how many: up to the last causal input, none without a gradient. A sample without segments has few.
+    ``used`` tells how many inputs are worked on: none without a gradient, and those after the last causal one are left
+    out if the forward pass told which it is. A sample without segments has few inputs.
     """
     sorting, memory = sort_scratch(times, times.shape[1]), np.empty(stride_of(times.shape[1]), times.dtype)
     scratch, start = unowned_scratch(sorting), unowned(memory)
     for b in range(first, stop):
         n = 0
-        if not _has_gradient(grad[b]):
-            pass
-        elif sorts:
-            n = sort_row(times[b], order[b], arrival[b], scratch)
-            if n:
-                pad_row(arrival[b], n)
-        else:
-            for j in range(last.shape[1]):
-                n = max(n, last[b, j] + 1)
+        if _has_gradient(grad[b]):
+            if sorts:
+                n = sort_row(times[b], order[b], arrival[b], scratch)
+            else:
+                for j in range(last.shape[1]):
+                    n = max(n, last[b, j] + 1)
         used[b], segments[b] = n, 0
         if n > 0 and count[b] < FEW and not sorts:
             few_rows_back(arrival[b], n, c, rows[b])

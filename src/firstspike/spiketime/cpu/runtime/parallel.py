@@ -18,7 +18,7 @@ from typing import Any, cast
 import torch
 
 from firstspike.spiketime.cpu.runtime.arguments import LINE
-from firstspike.spiketime.cpu.runtime.tasks import COUNTER, FIRST, PHASE, TASKS
+from firstspike.spiketime.cpu.runtime.tasks import COUNTER, PHASE, TASKS
 
 _SMALL = 1 << 18  # work below which starting threads costs more than it saves
 _UNIT = 4  # synapses times samples that are one unit of work
@@ -94,7 +94,8 @@ def run(kernel: Callable[[Any], None], phases: Sequence[int], numbers: Sequence[
     Returns:
         The kernel's numbers as it left them, an array of which the counter is the first.
     """
-    shared = (ctypes.c_int64 * (FIRST + len(numbers))).from_buffer(array("q", (0, 0, 0, *numbers)))  # reads them faster
+    memory = array("q", (0, 0, 0, *numbers))  # ctypes would take twice as long to fill its own
+    shared = (ctypes.c_int64 * len(memory)).from_buffer(memory)
     for phase, tasks in enumerate(phases):
         shared[COUNTER], shared[TASKS], shared[PHASE] = 0, tasks, phase
         team = min(threads, tasks)

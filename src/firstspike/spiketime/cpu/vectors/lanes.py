@@ -1,4 +1,4 @@
-"""Sums and transpositions that move numbers between the lanes of vectors."""
+"""What moves numbers between the lanes of vectors: sums, transpositions, sorting."""
 
 # mypy: disable-error-code="no-untyped-def"
 from llvmlite import ir
@@ -141,16 +141,16 @@ def _bitonic(builder, rows):
 
 def order_of(count: int):
     """The function that finds the order of that many numbers, 16 times a power of two."""
-    labels_in, bits = range(count), count.bit_length() - 1
+    bits = count.bit_length() - 1
 
     @intrinsic
     def order(typingctx, numbers, places):
-        """Write the places of the smallest number, the next one, and so on; all but the last ``bits`` bits count.
+        """Write the places of the smallest number, the next one, and so on; the last ``bits`` bits do not count.
 
-        Numbers that agree in all the bits that count keep their order.
+        Numbers that agree in all others keep their order.
         """
         width = numbers.dtype.bitwidth
-        kind, wholes = ir.IntType(width), ir.VectorType(ir.IntType(width), 16)
+        wholes = ir.VectorType(ir.IntType(width), 16)
 
         def codegen(context, builder, sig, args):
             def constant(values):
@@ -166,11 +166,11 @@ def order_of(count: int):
                 sign = builder.ashr(raw, constant([width - 1] * 16))
                 raw = builder.xor(raw, builder.and_(sign, constant([2 ** (width - 1) - 1] * 16)))
                 kept = builder.and_(raw, constant([-(1 << bits)] * 16))
-                rows.append(builder.or_(kept, constant(labels_in[first : first + 16])))
+                rows.append(builder.or_(kept, constant(range(first, first + 16))))
             into = ir.VectorType(ir.IntType(32), 16)
             for first, row in zip(range(0, count, 16), _bitonic(builder, rows), strict=True):
                 label = builder.and_(row, constant([count - 1] * 16))
-                label = label if kind.width == 32 else builder.trunc(label, into)
+                label = label if width == 32 else builder.trunc(label, into)
                 place = builder.bitcast(builder.gep(target, [ir.IntType(64)(first)]), into.as_pointer())
                 builder.store(label, place, align=4)
             return context.get_dummy_value()
