@@ -1,6 +1,7 @@
 """Silent neurons in a loop of one's own."""
 
 import math
+from itertools import pairwise
 
 import pytest
 import torch
@@ -52,8 +53,12 @@ def test_a_loop_of_ones_own_is_the_training(instead, order):
     assert stepped == (10 - raised if instead else 10)
 
 
-def test_the_gradient_is_that_of_the_weights_of_the_forward_pass():
-    network = Network(LIFLinear(3, 2, weight_mean=2.0, weight_std=0.5, generator=torch.Generator().manual_seed(0)))
+@pytest.mark.parametrize("hidden", [0, 1])
+def test_the_gradient_is_that_of_the_weights_of_the_forward_pass(hidden):
+    generator = torch.Generator().manual_seed(0)
+    sizes = [3, *[3] * hidden, 2]
+    layers = [LIFLinear(*pair, weight_mean=2.0, weight_std=0.5, generator=generator) for pair in pairwise(sizes)]
+    network, weights = Network(*layers), [layer.weight for layer in layers]
     times = torch.rand(8, 3, generator=torch.Generator().manual_seed(1))
     times[:4] = math.inf
 
@@ -61,14 +66,15 @@ def test_the_gradient_is_that_of_the_weights_of_the_forward_pass():
         record = network.record(times)
         return record, TimeCrossEntropy(silent_cost=1.0)(record.output, torch.tensor([0, 1] * 4))
 
-    (expected,) = torch.autograd.grad(loss()[1], network[0].weight)
-    before = network[0].weight.clone()
+    expected = torch.autograd.grad(loss()[1], weights)
+    before = weights[-1].clone()
     record, value = loss()
-    assert not SilentNeurons([0.1], 0.5, skip_step=False).raise_weights_(network, record)
-    assert bool((network[0].weight == before + 0.5).all())
+    assert not SilentNeurons([*[1.0] * hidden, 0.1], 0.5, skip_step=False).raise_weights_(network, record)
+    assert bool((weights[-1] == before + 0.5).all())
     value.backward()
-    assert torch.equal(network[0].weight.grad, expected)
-    assert bool(expected.any())
+    for weight, gradient in zip(weights, expected, strict=True):
+        assert torch.equal(weight.grad, gradient)
+        assert bool(gradient.any())
 
 
 @pytest.mark.parametrize("members", [1, 2])

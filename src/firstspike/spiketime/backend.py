@@ -20,6 +20,7 @@ On a GPU the bound may be a tensor ``()``.
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import wraps
+from operator import itemgetter
 from typing import Any, NamedTuple, TypeVar
 
 from jaxtyping import Float
@@ -123,8 +124,7 @@ def of_several(run: Run) -> Run:
     def either(*given: Any) -> Any:
         if any(isinstance(x, Arguments) and x.times.ndim == 3 for x in given):
             return run(*given)
-        # in place: autograd refuses changes of views that a function returns
-        return each_tensor(lambda x: x.squeeze_(0), run(*as_several(given)))
+        return each_tensor(itemgetter(0), run(*as_several(given)))
 
     return either  # type: ignore[return-value]
 

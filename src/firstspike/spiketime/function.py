@@ -99,7 +99,8 @@ class FirstSpikeTime(Direct):
             return (observed.clone(),)
         given = Arguments(times, weight, threshold, delay, resolve(options.constants, tau_mem, tau_syn))
         found = [options.backend.forward(part) for (part,) in _networks(given.constants, given)]
-        parts = [(spikes, *saved) for spikes, saved in found]
+        # of a view that a function returns, autograd refuses changes in place
+        parts = [(spikes.clone() if spikes._is_view() else spikes, *saved) for spikes, saved in found]
         return parts[0] if len(parts) == 1 else tuple(torch.cat(x) for x in zip(*parts, strict=True))
 
     @staticmethod

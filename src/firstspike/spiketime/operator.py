@@ -114,6 +114,9 @@ def first_spike_time(
         samples = math.prod(lead)
         times = times.reshape(samples, times.shape[-1])
         observed = None if observed is None else observed.reshape(samples, outputs)
+    if weight.is_leaf and weight.requires_grad and torch.is_grad_enabled():
+        # of a parameter itself, autograd would use values that replace its own before the backward pass
+        weight = weight.view_as(weight)
     tensors = (times, weight, threshold, delay, observed, tau_mem, tau_syn)
     spikes: Tensor
     if torch.compiler.is_compiling():
