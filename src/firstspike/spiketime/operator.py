@@ -104,11 +104,12 @@ def first_spike_time(
         delay, observed = (None if x is None else raised(x, weight.dtype) for x in (delay, observed))
     check_form(times, weight, neuron, delay, observed, max_weight_grad)
     outputs = weight.shape[0]
-    threshold = of_neurons(neuron.threshold, weight)
-    tau_mem, tau_syn = (
-        of_neurons(x, weight) if isinstance(x, Tensor) else None for x in (neuron.tau_mem, neuron.tau_syn)
-    )
-    given = Constants(*(1.0 if isinstance(x, Tensor) else x for x in (neuron.tau_mem, neuron.tau_syn)))
+    threshold, tau_mem, tau_syn = of_neurons(neuron.threshold, weight), None, None
+    given = Constants(neuron.tau_mem, neuron.tau_syn)
+    if isinstance(given.tau_mem, Tensor):
+        tau_mem, given = of_neurons(given.tau_mem, weight), given._replace(tau_mem=1.0)
+    if isinstance(given.tau_syn, Tensor):
+        tau_syn, given = of_neurons(given.tau_syn, weight), given._replace(tau_syn=1.0)
     lead = times.shape[:-1]
     if len(lead) != 1:
         samples = math.prod(lead)

@@ -40,22 +40,23 @@ def backward_in_parts(backward: Backward, size: Callable[[Arguments], Size]) -> 
     def parted(
         grad: Tensor, result: Result, given: Arguments, max_weight_grad: float | None, needs: Needs
     ) -> Gradients:
-        parts = list(_parts(given, size(given)))
-        if len(parts) <= 1:
+        ensemble, batch, _, outputs = given.sizes
+        most = size(given)
+        if ensemble <= most.networks and batch <= most.samples and outputs <= most.outputs:
             return backward(grad, result, given, max_weight_grad, needs)
         if given.times.ndim == 2:
             return of_several(parted)(grad, result, given, max_weight_grad, needs)
         total = zero_gradients(given, needs)
-        for networks, samples, outputs in parts:
+        for networks, samples, neurons in _parts(given, most):
             saved = each_tensor(itemgetter((networks, samples)), result.saved)
-            own = Result(result.spikes[networks, samples, outputs], saved)
+            own = Result(result.spikes[networks, samples, neurons], saved)
             found = backward(
-                grad[networks, samples, outputs], own, _arguments(given, networks, samples, outputs),
-                max_weight_grad, needs,
+                grad[networks, samples, neurons], own, _arguments(given, networks, samples, neurons), max_weight_grad,
+                needs,
             )  # fmt: skip
             for name, x in found._asdict().items():
                 if x is not None:
-                    getattr(total, name)[networks, samples if name == "times" else outputs] += x
+                    getattr(total, name)[networks, samples if name == "times" else neurons] += x
         return total
 
     return parted

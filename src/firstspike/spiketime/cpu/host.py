@@ -21,7 +21,7 @@ from firstspike.spiketime.cpu.unwind import BACKWARD, SAMPLES, backward_kernel
 from firstspike.spiketime.parts import Size, backward_in_parts, zero_gradients
 from firstspike.spiketime.values import check_values
 
-_MAX_BLOCK = 32  # samples whose rows fit into the second-level cache beside a tile of weights
+_BLOCK = 600_000  # bytes of a block's rows, which fit into the second-level cache beside a tile of weights
 MAX_GROUPS = 8  # parts into which gradients by times are summed
 _FEW, _MANY = 8, 16  # tasks wanted for each network, and where they cost little
 _SHORT, _LONG = 8, 96  # samples for which a task may, and should, have a part of the weights' gradient of its own
@@ -71,8 +71,9 @@ def _forward(given: Arguments, spikes: Tensor) -> tuple[Tensor, ...]:
     ensemble, batch, inputs, outputs = given.sizes
     dtype = name_of(times.dtype)
     threads = threads_for(work_of(ensemble * batch, inputs, outputs))
-    block = max(1, min(_MAX_BLOCK, -(-batch // (2 * threads))))
-    sizes = _sizes(given, N_FORWARD, block=block, threads=threads, taken=0, refused=0)
+    sizes = _sizes(given, N_FORWARD, threads=threads, taken=0, refused=0)
+    most = _BLOCK // (N_FORWARD * sizes["stride"] * times.element_size())
+    sizes["block"] = block = max(1, min(most, -(-batch // (2 * threads))))
     order, arrival, count, last, slope = saved = _saved(times, spikes)
     _c, c = constants_array(*given.constants, dtype)
     numbers = FORWARD.fill(dtype, sizes, {

@@ -18,7 +18,7 @@ from firstspike.spiketime.cpu.constants import N_CONSTANTS, PER_SYN
 from firstspike.spiketime.cpu.crossing import TILE
 from firstspike.spiketime.cpu.few import FEW, few_rows_back, load_part16, sum_few, unwind_few
 from firstspike.spiketime.cpu.pack import pack_tile, units_of_tile, unpack_tile
-from firstspike.spiketime.cpu.rows import FAST, backward_rows, find_segments, stride_of
+from firstspike.spiketime.cpu.rows import FAST, backward_rows, find_segments
 from firstspike.spiketime.cpu.runtime.arguments import Layout
 from firstspike.spiketime.cpu.runtime.cache import c_function, kept_on_disk
 from firstspike.spiketime.cpu.runtime.compiling import jit
@@ -30,29 +30,38 @@ SAMPLES = 16  # of one task, where samples are worked on by themselves
 
 
 @jit
-def prepare_samples(grad, last, times, order, arrival, count, used, ends, segments, rows, c, sorts, first, stop):
-    """Sorting, where no forward pass did it, and the rows of the samples from ``first`` to ``stop``.
+def sort_samples(times, order, arrival, count, first, stop):
+    """Sort the samples from ``first`` to ``stop``, where no forward pass did it."""
+    memory = sort_scratch(times, times.shape[1])
+    scratch = unowned_scratch(memory)
+    for b in range(first, stop):
+        count[b] = sort_row(times[b], order[b], arrival[b], scratch)
+    keep(memory)
+
+
+@jit
+def prepare_samples(grad, last, arrival, count, used, ends, segments, rows, c, observes, first, stop):
+    """The rows of the samples from ``first`` to ``stop``.
 
     ``used`` tells how many inputs are worked on: none without a gradient, and those after the last causal one are left
     out if the forward pass told which it is. A sample without segments has few inputs.
     """
-    sorting, memory = sort_scratch(times, times.shape[1]), np.empty(stride_of(times.shape[1]), times.dtype)
-    scratch, start = unowned_scratch(sorting), unowned(memory)
+    memory = np.empty(rows.shape[2], rows.dtype)
+    start = unowned(memory)
     for b in range(first, stop):
         n = 0
         if _has_gradient(grad[b]):
-            if sorts:
-                n = sort_row(times[b], order[b], arrival[b], scratch)
+            if observes:
+                n = np.intp(count[b])
             else:
                 for j in range(last.shape[1]):
                     n = max(n, last[b, j] + 1)
         used[b], segments[b] = n, 0
-        if n > 0 and count[b] < FEW and not sorts:
+        if n > 0 and count[b] < FEW and not observes:
             few_rows_back(arrival[b], n, c, rows[b])
         elif n:
             segments[b] = find_segments(arrival[b], n, c, math.inf, start, ends[b])
             backward_rows(arrival[b], n, c, start, rows[b])
-    keep(sorting)
     keep(memory)
 
 
@@ -259,9 +268,11 @@ def backward_kernel(dtype: str, lanes: int):
                 e, first = task // blocks, task % blocks * SAMPLES
                 stop = min(first + SAMPLES, g.batch)
                 if a[PHASE] == 0:
+                    if observes:
+                        sort_samples(g.times[e], g.order[e], g.arrival[e], g.count[e], first, stop)
                     prepare_samples(
-                        g.grad[e], g.last[e], g.times[e], g.order[e], g.arrival[e], g.count[e], g.used[e], g.ends[e],
-                        g.segments[e], g.rows[e], g.c, observes, first, stop,
+                        g.grad[e], g.last[e], g.arrival[e], g.count[e], g.used[e], g.ends[e], g.segments[e], g.rows[e],
+                        g.c, observes, first, stop,
                     )  # fmt: skip
                 else:
                     gather_times(
