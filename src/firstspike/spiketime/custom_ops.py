@@ -111,12 +111,12 @@ first_spike_time.register_autograd(_backward, setup_context=_setup_context)
 
 @first_spike_time.register_vmap
 def _(info: Any, in_dims: tuple[int | None, ...], *inputs: Any) -> tuple[Tensor, int]:
-    tensors, unfold = fold(info, in_dims[:_TENSORS], inputs[:_TENSORS], of_samples=(0, 4), like=0)
+    tensors, unfold = fold(info, in_dims[:_TENSORS], inputs[:_TENSORS], of_samples=(0, 4))
     return unfold(torch.ops.firstspike.first_spike_time(*tensors, *inputs[_TENSORS:])), unfold.dim
 
 
 @first_spike_gradient.register_vmap
 def _(info: Any, in_dims: tuple[int | None, ...], *inputs: Any) -> tuple[list[Tensor], list[int]]:
-    tensors, unfold = fold(info, in_dims[:8], inputs[:8], like=0)
+    tensors, unfold = fold(info, in_dims[:8], inputs[:8])
     found = torch.ops.firstspike.first_spike_gradient(*tensors, *inputs[8:])
     return [unfold(x) for x in found], [0] * len(found)

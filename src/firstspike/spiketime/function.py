@@ -143,7 +143,7 @@ class FirstSpikeTime(Direct):
     @staticmethod
     def vmap(info: Any, in_dims: tuple[int | None, ...], *inputs: Any) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
         *tensors, options = inputs
-        tensors, unfold = fold(info, in_dims[:-1], tensors, of_samples=(0, 4), like=0)
+        tensors, unfold = fold(info, in_dims[:-1], tensors, of_samples=(0, 4))
         output = tuple(unfold(x) for x in FirstSpikeTime.apply(*tensors, options))
         return output, (unfold.dim,) * len(output)
 
@@ -196,7 +196,7 @@ class FirstSpikeGradient(Direct):
     @staticmethod
     def vmap(info: Any, in_dims: tuple[Any, ...], *inputs: Any) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
         needs, options, *tensors = inputs
-        tensors, unfold = fold(info, in_dims[2:], tensors, like=0)
+        tensors, unfold = fold(info, in_dims[2:], tensors)
         output = tuple(unfold(x) for x in FirstSpikeGradient.apply(needs, options, *tensors))
         return output, (0,) * len(output)
 
@@ -243,26 +243,21 @@ def fold(
     dims: Sequence[int | None],
     tensors: Sequence[Tensor | None],
     of_samples: Collection[int] = (),
-    like: int | None = None,
 ) -> tuple[list[Tensor | None], Unfold]:
     """Merge a mapped dimension into that of the networks, or of samples where only tensors ``of_samples`` are mapped.
 
     Args:
         info: of vmap.
         dims: the mapped dimension of each tensor, or None.
-        tensors: what is mapped over.
+        tensors: what is mapped over. If the first one has two dimensions beside the mapped one, there is none for the
+            networks, and the mapped one becomes it.
         of_samples: places of the tensors that have a batch, where one network can do all the work.
-        like: index of a tensor with three dimensions where there is one for the networks, and two where not: then the
-            mapped one becomes it.
 
     Returns:
         The tensors, and what gives results their mapped dimension back.
     """
-    alone = False
-    if like is not None:
-        first = tensors[like]
-        assert first is not None
-        alone = first.ndim - (dims[like] is not None) == 2
+    assert tensors[0] is not None
+    alone = tensors[0].ndim - (dims[0] is not None) == 2
     batch = all(dim is None or place in of_samples for place, dim in enumerate(dims))
     into, merged = int(batch and not alone), batch or not alone
     folded: list[Tensor | None] = []

@@ -104,12 +104,8 @@ def first_spike_time(
         delay, observed = (None if x is None else raised(x, weight.dtype) for x in (delay, observed))
     check_form(times, weight, neuron, delay, observed, max_weight_grad)
     outputs = weight.shape[0]
-    threshold, tau_mem, tau_syn = of_neurons(neuron.threshold, weight), None, None
-    given = Constants(neuron.tau_mem, neuron.tau_syn)
-    if isinstance(given.tau_mem, Tensor):
-        tau_mem, given = of_neurons(given.tau_mem, weight), given._replace(tau_mem=1.0)
-    if isinstance(given.tau_syn, Tensor):
-        tau_syn, given = of_neurons(given.tau_syn, weight), given._replace(tau_syn=1.0)
+    threshold = of_neurons(neuron.threshold, weight)
+    given, tau_mem, tau_syn = constants_of(neuron, weight)
     lead = times.shape[:-1]
     if len(lead) != 1:
         samples = math.prod(lead)
@@ -187,6 +183,16 @@ def of_neurons(value: float | Tensor, weight: Tensor) -> Tensor:
     if isinstance(value, Tensor):
         return value.to(dtype=weight.dtype, device=weight.device).expand(weight.shape[0])
     return torch.full((weight.shape[0],), value, dtype=weight.dtype, device=weight.device)
+
+
+def constants_of(neuron: LIF, weight: Tensor) -> tuple[Constants, Tensor | None, Tensor | None]:
+    """The time constants: numbers, and tensors ``(outputs,)`` for those that are tensors and count in their place."""
+    given, tau_mem, tau_syn = Constants(neuron.tau_mem, neuron.tau_syn), None, None
+    if isinstance(given.tau_mem, Tensor):
+        tau_mem, given = of_neurons(given.tau_mem, weight), given._replace(tau_mem=1.0)
+    if isinstance(given.tau_syn, Tensor):
+        tau_syn, given = of_neurons(given.tau_syn, weight), given._replace(tau_syn=1.0)
+    return given, tau_mem, tau_syn
 
 
 def _parameters(neuron: LIF) -> tuple[tuple[str, float | Tensor], ...]:

@@ -17,6 +17,7 @@ from firstspike.spiketime.cpu.vectors.simd import (
     count_bits,
     fill16,
     highest,
+    keep,
     load16,
     load_some16,
     lowest,
@@ -112,6 +113,17 @@ def sort_row(times, order, arrival, scratch):
     for k in range(n):
         arrival[k] = times[order[k]]
     return n
+
+
+@jit
+def sort_samples(times, order, arrival, count, first, stop):
+    """``sort_row`` of the samples from ``first`` to ``stop``; after the times of each comes an infinite one."""
+    memory = sort_scratch(times, times.shape[1])
+    scratch = unowned_scratch(memory)
+    for b in range(first, stop):
+        count[b] = sort_row(times[b], order[b], arrival[b], scratch)
+        arrival[b, count[b]] = math.inf
+    keep(memory)
 
 
 @jit

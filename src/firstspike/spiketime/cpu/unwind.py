@@ -23,20 +23,10 @@ from firstspike.spiketime.cpu.runtime.arguments import Layout
 from firstspike.spiketime.cpu.runtime.cache import c_function, kept_on_disk
 from firstspike.spiketime.cpu.runtime.compiling import jit
 from firstspike.spiketime.cpu.runtime.tasks import PHASE, SIGNATURE, TASKS, next_task
-from firstspike.spiketime.cpu.sort import sort_row, sort_scratch, unowned_scratch
+from firstspike.spiketime.cpu.sort import sort_samples
 from firstspike.spiketime.cpu.vectors.simd import keep, load16, store, unowned, zeros
 
 SAMPLES = 16  # of one task, where samples are worked on by themselves
-
-
-@jit
-def sort_samples(times, order, arrival, count, first, stop):
-    """Sort the samples from ``first`` to ``stop``, where no forward pass did it."""
-    memory = sort_scratch(times, times.shape[1])
-    scratch = unowned_scratch(memory)
-    for b in range(first, stop):
-        count[b] = sort_row(times[b], order[b], arrival[b], scratch)
-    keep(memory)
 
 
 @jit
@@ -268,7 +258,7 @@ def backward_kernel(dtype: str, lanes: int):
                 e, first = task // blocks, task % blocks * SAMPLES
                 stop = min(first + SAMPLES, g.batch)
                 if a[PHASE] == 0:
-                    if observes:
+                    if observes:  # no forward pass did it
                         sort_samples(g.times[e], g.order[e], g.arrival[e], g.count[e], first, stop)
                     prepare_samples(
                         g.grad[e], g.last[e], g.arrival[e], g.count[e], g.used[e], g.ends[e], g.segments[e], g.rows[e],

@@ -10,8 +10,14 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from firstspike.neuron import LIF, check_neuron
-from firstspike.spiketime.backend import Constants
-from firstspike.spiketime.operator import check_form, first_spike_time, of_neurons, raised, resolve_backend
+from firstspike.spiketime.operator import (
+    check_form,
+    constants_of,
+    first_spike_time,
+    of_neurons,
+    raised,
+    resolve_backend,
+)
 from firstspike.spiketime.times import check_tensor
 from firstspike.spiketime.trains import reference, reference_gradient
 from firstspike.spiketime.trains.backend import Backend, Windows, in_units
@@ -256,10 +262,7 @@ def _window(
     _check(times, of_inputs, neuron, max_spikes, delay, observed, overflow, max_weight_grad, state)
     lead, outputs = times.shape[:-2], weight.shape[0]
     samples = math.prod(lead)
-    tau_mem, tau_syn = (
-        of_neurons(x, weight)[None] if isinstance(x, Tensor) else None for x in (neuron.tau_mem, neuron.tau_syn)
-    )
-    given = Constants(*(1.0 if isinstance(x, Tensor) else x for x in (neuron.tau_mem, neuron.tau_syn)))
+    given, *taus = constants_of(neuron, weight)
     start = -math.inf if state is None else state.time
     options = Options(
         _backend(backend, times), given, max_spikes, start, float(until), overflow, max_weight_grad, windows
@@ -276,8 +279,7 @@ def _window(
         of_neurons(neuron.threshold, weight)[None],
         None if delay is None else delay[None],
         None if observed is None else observed.reshape(1, samples, outputs, max_spikes),
-        tau_mem,
-        tau_syn,
+        *(None if tau is None else tau[None] for tau in taus),
         of_neurons(refractory, weight)[None],
         of_neurons(reset, weight)[None],
         *((None,) * 3 if state is None else (x.reshape(1, samples, outputs) for x in state[:3])),

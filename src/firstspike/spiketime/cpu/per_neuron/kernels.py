@@ -1,7 +1,6 @@
 """Kernels (see ``runtime.tasks``) of synaptic delays, of time constants for each neuron, and of those that learn."""
 
 # mypy: disable-error-code="no-untyped-def"
-import math
 
 import numpy as np
 
@@ -13,7 +12,7 @@ from firstspike.spiketime.cpu.runtime.arguments import Layout
 from firstspike.spiketime.cpu.runtime.cache import c_function, kept_on_disk
 from firstspike.spiketime.cpu.runtime.compiling import jit
 from firstspike.spiketime.cpu.runtime.tasks import PHASE, SIGNATURE, TASKS, next_task
-from firstspike.spiketime.cpu.sort import first_from, sort_row, sort_scratch, unowned_scratch
+from firstspike.spiketime.cpu.sort import first_from, sort_samples
 from firstspike.spiketime.cpu.vectors.simd import keep, load32, unowned
 
 SAMPLES = 16  # of one task
@@ -37,17 +36,6 @@ def copy_out(source, place, target, first):
     """Copy 32 lanes, without those that have no neuron."""
     for lane in range(min(LANES, target.size - first)):
         target[first + lane] = source[place + lane]
-
-
-@jit
-def sort_samples(times, order, arrival, count, first, stop):
-    """Sort the inputs of the samples from ``first`` to ``stop``."""
-    sorting = sort_scratch(times, times.shape[1])
-    scratch = unowned_scratch(sorting)
-    for b in range(first, stop):
-        count[b] = sort_row(times[b], order[b], arrival[b], scratch)
-        arrival[b, count[b]] = math.inf
-    keep(sorting)
 
 
 @jit
