@@ -389,6 +389,20 @@ def test_any_strides(backend):
     assert torch.equal(first_spike_time(expanded, weight, LIF(), backend=backend), truth[:1].expand(6, -1))
 
 
+def test_gradients_of_any_strides(backend):
+    times, weight = sample(8, samples=6, inputs=5, outputs=7)
+    seen = torch.arange(42.0, dtype=times.dtype).view(6, 7)
+
+    def gradients(*given):
+        given = [x.detach().requires_grad_() for x in given]
+        found = first_spike_time(*given, LIF(), backend=backend)
+        return torch.autograd.grad(found, given, seen)
+
+    turned = (x.t().contiguous().t() for x in (times, weight))
+    for found, expected in zip(gradients(*turned), gradients(times, weight), strict=True):
+        assert torch.equal(found, expected)
+
+
 def test_deterministic(ratio, backend):
     times, weight = sample(8, samples=20, inputs=30, outputs=40, mean=0.2)
     first = first_spike_time(times, weight, LIF(ratio), backend=backend)

@@ -5,7 +5,8 @@ The rest, and gradients by time constants, are in ``per_neuron_host``.
 """
 
 import math
-from functools import partial
+from functools import lru_cache, partial
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -15,6 +16,7 @@ from firstspike.spiketime.cpu.constants import N_CONSTANTS, constants_array
 from firstspike.spiketime.cpu.crossing import TILE, lanes_for
 from firstspike.spiketime.cpu.per_neuron.host import backward_per_neuron, forward_per_neuron, name_of
 from firstspike.spiketime.cpu.rows import N_BACKWARD, N_FORWARD, PAD
+from firstspike.spiketime.cpu.runtime.arguments import Plan
 from firstspike.spiketime.cpu.runtime.parallel import is_small, run, threads_for, work_of
 from firstspike.spiketime.cpu.scan import FORWARD, REFUSED, forward_kernel
 from firstspike.spiketime.cpu.unwind import BACKWARD, SAMPLES, backward_kernel
@@ -26,6 +28,8 @@ MAX_GROUPS = 8  # parts into which gradients by times are summed
 _FEW, _MANY = 8, 16  # tasks wanted for each network, and where they cost little
 _SHORT, _LONG = 8, 96  # samples for which a task may, and should, have a part of the weights' gradient of its own
 _MEMORY = 1 << 26  # bytes of a backward pass beside its results
+Sizes = tuple[int, int, int, int]
+_SAVED = "order", "arrival", "count", "last", "slope"
 _ROWS = 12  # numbers for each input of a sample, at most: rows, and parts of the gradient by its time
 
 
@@ -33,11 +37,11 @@ def forward(given: Arguments) -> Result:
     """First spike times, ``inf`` for silent neurons. See ``backend`` for the contract."""
     spikes = torch.empty((*given.times.shape[:-1], given.weight.shape[-2]), dtype=given.times.dtype)
     own = given.delay is not None or isinstance(given.constants.tau_mem, Tensor)
-    empty = 0 in given.sizes
-    if not own and not empty:
-        return Result(spikes, _forward(given, spikes))
+    sizes = given.sizes
+    if not own and 0 not in sizes:
+        return Result(spikes, _forward(given, sizes, spikes))
     check_values(*given[:4])
-    return Result(spikes.fill_(math.inf)) if empty else Result(spikes, forward_per_neuron(given, spikes))
+    return Result(spikes.fill_(math.inf)) if 0 in sizes else Result(spikes, forward_per_neuron(given, spikes))
 
 
 def _part(given: Arguments) -> Size:
@@ -49,101 +53,141 @@ def _part(given: Arguments) -> Size:
 @partial(backward_in_parts, size=_part)
 def backward(grad: Tensor, result: Result, given: Arguments, max_weight_grad: float | None, needs: Needs) -> Gradients:
     """Gradients at the given spike times. See ``backend`` for the contract."""
-    if 0 in given.sizes:
+    sizes = given.sizes
+    if 0 in sizes:
         return zero_gradients(given, needs)
     own = given.delay is not None or isinstance(given.constants.tau_mem, Tensor)
-    if own or needs.tau_mem or needs.tau_syn:
-        return backward_per_neuron(grad, result, given, max_weight_grad, needs)
-    return _shared(grad, result, given, max_weight_grad, needs)
+    if not own and not needs.tau_mem and not needs.tau_syn:
+        return _shared(grad, result, given, sizes, max_weight_grad, needs)
+    if not own and result.saved:
+        result = result._replace(saved=_unpacked(result.saved, sizes))
+    return backward_per_neuron(grad, result, given, max_weight_grad, needs)
 
 
-def _forward(given: Arguments, spikes: Tensor) -> tuple[Tensor, ...]:
+class Call(NamedTuple):
+    """What follows of a call from its sizes."""
+
+    kernel: Any
+    phases: tuple[int, ...]
+    plan: Plan
+    threads: int
+
+    def __call__(self, *arrays: Tensor | int) -> Any:
+        """Run the kernel with the arrays that the plan has, tensors or addresses; returns its numbers."""
+        addresses = [x if isinstance(x, int) else x.data_ptr() for x in arrays]
+        return run(self.kernel, self.phases, self.plan.numbers(addresses), self.threads)
+
+
+def _forward(given: Arguments, sizes: Sizes, spikes: Tensor) -> tuple[Tensor, Tensor]:
     """Fill ``spikes``.
 
     Returns:
-        The order of arrival and sorted times of each sample's inputs, how many arrive, and for each neuron the place of
-        its last causal input (-1: silent) and dV/dt at the spike in units of the threshold.
+        Whole and real numbers for each sample, see ``_unpacked``.
 
     Raises:
         ValueError: see ``check_values``.
     """
     times, weight, threshold = (x.contiguous() for x in given[:3])
-    ensemble, batch, inputs, outputs = given.sizes
-    dtype = name_of(times.dtype)
-    threads = threads_for(work_of(ensemble * batch, inputs, outputs))
-    sizes = _sizes(given, N_FORWARD, threads=threads, taken=0, refused=0)
-    most = _BLOCK // (N_FORWARD * sizes["stride"] * times.element_size())
-    sizes["block"] = block = max(1, min(most, -(-batch // (2 * threads))))
-    order, arrival, count, last, slope = saved = _saved(times, spikes)
-    _c, c = constants_array(*given.constants, dtype)
-    numbers = FORWARD.fill(dtype, sizes, {
-        "c": c, "times": times, "weight": weight, "threshold": threshold, "order": order, "arrival": arrival,
-        "count": count, "last": last, "slope": slope, "spikes": spikes,
-    })  # fmt: skip
-    phases = ensemble * sizes["tiles"], ensemble * -(-batch // block)
-    left = run(forward_kernel(dtype, lanes_for(outputs)), phases, numbers, threads)
+    ensemble, batch, inputs, outputs = sizes
+    saved = _saved(times, sizes)
+    _c, c = constants_array(*given.constants, name_of(times.dtype))
+    call = _forward_call(sizes, times.dtype, threads_for(work_of(ensemble * batch, inputs, outputs)))
+    left = call(c, times, weight, threshold, spikes, *_addresses(saved, sizes))
     if left[REFUSED]:
         check_values(*given[:4])
     return saved
 
 
-def _shared(grad: Tensor, result: Result, given: Arguments, max_weight_grad: float | None, needs: Needs) -> Gradients:
+@lru_cache(maxsize=256)
+def _forward_call(sizes: Sizes, dtype: torch.dtype, threads: int) -> Call:
+    ensemble, batch, _, outputs = sizes
+    found = _numbers(sizes, N_FORWARD) | {"threads": threads, "taken": 0, "refused": 0}
+    most = _BLOCK // (N_FORWARD * found["stride"] * dtype.itemsize)
+    found["block"] = block = max(1, min(most, -(-batch // (2 * threads))))
+    plan = FORWARD.plan(name_of(dtype), found, ("c", "times", "weight", "threshold", "spikes", *_SAVED))
+    phases = ensemble * found["tiles"], ensemble * -(-batch // block)
+    return Call(forward_kernel(name_of(dtype), lanes_for(outputs)), phases, plan, threads)
+
+
+def _shared(
+    grad: Tensor, result: Result, given: Arguments, sizes: Sizes, max_weight_grad: float | None, needs: Needs
+) -> Gradients:
     """Gradients without those by time constants, of neurons that share the order of arrival."""
     grad, spikes, times, weight, threshold = (x.contiguous() for x in (grad, result.spikes, *given[:3]))
-    ensemble, batch, inputs, outputs = given.sizes
-    dtype = name_of(times.dtype)
-    by_times, by_weight, by_threshold = (
-        torch.empty_like(x) if need else None for x, need in zip((times, weight, threshold), needs, strict=False)
-    )
-    tiles = -(-outputs // TILE)
-    groups = min(tiles, MAX_GROUPS) if needs.times else tiles
+    ensemble, batch, inputs, outputs = sizes
+    saved = tuple(x.contiguous() for x in result.saved) or _saved(times, sizes)
+    asked = zip((times, weight, threshold), needs, strict=False)
+    found = [torch.empty_like(x) if need else None for x, need in asked]
+    _c, c = constants_array(*given.constants, name_of(times.dtype), max_weight_grad)
+    threads = threads_for(work_of(ensemble * batch, inputs, outputs))
+    call = _backward_call(sizes, times.dtype, needs[:3], not result.saved, threads)
+    gradients = (0 if x is None else x for x in found)
+    call(c, grad, spikes, times, weight, threshold, *_addresses(saved, sizes), *gradients)
+    return Gradients(*found, None)
+
+
+@lru_cache(maxsize=256)
+def _backward_call(sizes: Sizes, dtype: torch.dtype, needs: tuple[bool, ...], observes: bool, threads: int) -> Call:
+    ensemble, batch, inputs, outputs = sizes
+    by_times, by_weight, by_threshold = needs
+    found = _numbers(sizes, N_BACKWARD)
+    tiles = found["tiles"]
+    groups = min(tiles, MAX_GROUPS) if by_times else tiles
     chunks = 1 if is_small(work_of(batch, inputs, outputs)) else chunks_of(batch, groups)
-    sizes = _sizes(
-        given, N_BACKWARD, groups=groups, chunks=chunks, wants_weight=needs.weight, wants_times=needs.times,
-        wants_threshold=needs.threshold, observes=not result.saved,
-    )  # fmt: skip
-    order, arrival, count, last, slope = tuple(x.contiguous() for x in result.saved) or _saved(times, spikes)
-    _c, c = constants_array(*given.constants, dtype, max_weight_grad)
-    arrays: dict[str, Tensor | int] = {
-        "c": c, "grad": grad, "spikes": spikes, "times": times, "weight": weight, "threshold": threshold,
-        "order": order, "arrival": arrival, "count": count, "last": last, "slope": slope,
+    found |= {
+        "groups": groups, "chunks": chunks, "wants_times": by_times, "wants_weight": by_weight,
+        "wants_threshold": by_threshold, "observes": observes,
     }  # fmt: skip
-    for name, x in (("by_weight", by_weight), ("by_times", by_times), ("by_threshold", by_threshold)):
-        arrays[name] = 0 if x is None else x
-    arrays |= {} if needs.weight else {"weight_parts": 0}
-    arrays |= {} if needs.times else {"times_parts": 0}
+    given = ("c", "grad", "spikes", "times", "weight", "threshold", *_SAVED, "by_times", "by_weight", "by_threshold")
+    unused = [name for name, need in (("weight_parts", by_weight), ("times_parts", by_times)) if not need]
+    plan = BACKWARD.plan(name_of(dtype), found, given, unused)
     blocks = -(-batch // SAMPLES)
     phases = (
         ensemble * (tiles + blocks),
         ensemble * groups * chunks,
-        ensemble * (tiles + (blocks if needs.times else 0)),
+        ensemble * (tiles + (blocks if by_times else 0)),
     )
-    threads = threads_for(work_of(ensemble * batch, inputs, outputs))
-    run(backward_kernel(dtype, lanes_for(outputs)), phases, BACKWARD.fill(dtype, sizes, arrays), threads)
-    return Gradients(by_times, by_weight, by_threshold, None)
+    return Call(backward_kernel(name_of(dtype), lanes_for(outputs)), phases, plan, threads)
 
 
-def _sizes(given: Arguments, rows: int, **others: int) -> dict[str, int]:
-    """Those of both kernels, and others."""
-    ensemble, batch, inputs, outputs = given.sizes
-    stride = -(-inputs // 16) * 16 + PAD
+def _numbers(sizes: Sizes, rows: int) -> dict[str, int]:
+    """Those of both kernels."""
+    ensemble, batch, inputs, outputs = sizes
     return {
-        "ensemble": ensemble, "batch": batch, "inputs": inputs, "outputs": outputs, "tiles": -(-outputs // TILE),
-        "packed_size": inputs * TILE, "padded": inputs + PAD, "stride": stride, "row_kinds": rows,
-        "constants": N_CONSTANTS + 1, **others,
+        "ensemble": ensemble, "batch": batch, "inputs": inputs, "outputs": outputs, "ints": inputs + 1 + outputs,
+        "reals": inputs + PAD + outputs, "tiles": -(-outputs // TILE), "packed_size": inputs * TILE,
+        "stride": -(-inputs // 16) * 16 + PAD, "row_kinds": rows, "constants": N_CONSTANTS + 1,
     }  # fmt: skip
 
 
-def _saved(times: Tensor, spikes: Tensor) -> tuple[Tensor, ...]:
+def _saved(times: Tensor, sizes: Sizes) -> tuple[Tensor, Tensor]:
     """Memory for what ``_forward`` returns."""
     *lead, inputs = times.shape
+    outputs = sizes[-1]
     return (
-        torch.empty(times.shape, dtype=torch.int32),
-        torch.empty((*lead, inputs + PAD), dtype=times.dtype),
-        torch.empty(lead, dtype=torch.int32),
-        torch.empty(spikes.shape, dtype=torch.int32),
-        torch.empty(spikes.shape, dtype=times.dtype),
+        torch.empty((*lead, inputs + 1 + outputs), dtype=torch.int32),
+        torch.empty((*lead, inputs + PAD + outputs), dtype=times.dtype),
     )
+
+
+def _addresses(saved: tuple[Tensor, ...], sizes: Sizes) -> tuple[int, ...]:
+    """Where each array of ``_SAVED`` begins."""
+    ints, reals = saved
+    inputs, size = sizes[2], reals.element_size()
+    whole, real = ints.data_ptr(), reals.data_ptr()
+    return whole, real, whole + 4 * inputs, whole + 4 * (inputs + 1), real + size * (inputs + PAD)
+
+
+def _unpacked(saved: tuple[Tensor, ...], sizes: Sizes) -> tuple[Tensor, ...]:
+    """The arrays of ``_SAVED``: what a sample's backward pass needs.
+
+    The order of arrival and sorted times of its inputs, how many arrive, and for each neuron the place of its last
+    causal input (-1: silent) and dV/dt at the spike in units of the threshold.
+    """
+    ints, reals = saved
+    first, count, last = ints.split((sizes[2], 1, sizes[3]), dim=-1)
+    arrival, slope = reals.split((sizes[2] + PAD, sizes[3]), dim=-1)
+    return first, arrival, count.squeeze(-1), last, slope
 
 
 def chunks_of(batch: int, groups: int) -> int:

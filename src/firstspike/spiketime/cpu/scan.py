@@ -160,17 +160,17 @@ def scan_samples(zero, times, packed, c, rows, ends, order, arrival, count, last
 
 
 FORWARD = Layout(
-    "ensemble batch inputs outputs block threads taken refused tiles packed_size padded stride row_kinds constants",
+    "ensemble batch inputs outputs ints reals block threads taken refused tiles packed_size stride row_kinds constants",
     c="real constants",
     times="real ensemble batch inputs",
     weight="real ensemble outputs inputs",
     threshold="real ensemble outputs",
     packed="real ensemble tiles packed_size",
-    order="int32 ensemble batch inputs",
-    arrival="real ensemble batch padded",
-    count="int32 ensemble batch",
-    last="int32 ensemble batch outputs",
-    slope="real ensemble batch outputs",
+    order="int32 ensemble batch ints",
+    arrival="real ensemble batch reals",
+    count="int32 ensemble batch ints",
+    last="int32 ensemble batch ints",
+    slope="real ensemble batch reals",
     spikes="real ensemble batch outputs",
     rows="real threads block row_kinds stride",
     ends="int32 threads block inputs",
@@ -207,7 +207,7 @@ def forward_kernel(dtype: str, lanes: int):
                 if not a[REFUSED]:
                     scan_samples(
                         zeros(g.c, lanes), g.times[e], g.packed[e], g.c, g.rows[slot], g.ends[slot], g.order[e],
-                        g.arrival[e], g.count[e], g.last[e], g.slope[e], g.spikes[e], first, stop,
+                        g.arrival[e], g.count[e, :, 0], g.last[e], g.slope[e], g.spikes[e], first, stop,
                     )  # fmt: skip
 
     return kernel.ctypes

@@ -44,7 +44,7 @@ def prepare_samples(grad, last, arrival, count, used, ends, segments, rows, c, o
             if observes:
                 n = np.intp(count[b])
             else:
-                for j in range(last.shape[1]):
+                for j in range(grad.shape[1]):
                     n = max(n, last[b, j] + 1)
         used[b], segments[b] = n, 0
         if n > 0 and count[b] < FEW and not observes:
@@ -188,8 +188,8 @@ def gather_times(parts, order, used, rows, c, by_times, first, stop):
 
 
 BACKWARD = Layout(
-    "ensemble batch inputs outputs groups chunks wants_weight wants_times wants_threshold observes tiles packed_size "
-    "padded stride row_kinds constants",
+    "ensemble batch inputs outputs ints reals groups chunks wants_weight wants_times wants_threshold observes tiles "
+    "packed_size stride row_kinds constants",
     c="real constants",
     grad="real ensemble batch outputs",
     spikes="real ensemble batch outputs",
@@ -198,11 +198,11 @@ BACKWARD = Layout(
     threshold="real ensemble outputs",
     packed="real ensemble tiles packed_size",
     unit="real ensemble outputs",
-    order="int32 ensemble batch inputs",
-    arrival="real ensemble batch padded",
-    count="int32 ensemble batch",
-    last="int32 ensemble batch outputs",
-    slope="real ensemble batch outputs",
+    order="int32 ensemble batch ints",
+    arrival="real ensemble batch reals",
+    count="int32 ensemble batch ints",
+    last="int32 ensemble batch ints",
+    slope="real ensemble batch reals",
     rows="real ensemble batch row_kinds stride",
     ends="int32 ensemble batch inputs",
     segments="int32 ensemble batch",
@@ -259,10 +259,10 @@ def backward_kernel(dtype: str, lanes: int):
                 stop = min(first + SAMPLES, g.batch)
                 if a[PHASE] == 0:
                     if observes:  # no forward pass did it
-                        sort_samples(g.times[e], g.order[e], g.arrival[e], g.count[e], first, stop)
+                        sort_samples(g.times[e], g.order[e], g.arrival[e], g.count[e, :, 0], first, stop)
                     prepare_samples(
-                        g.grad[e], g.last[e], g.arrival[e], g.count[e], g.used[e], g.ends[e], g.segments[e], g.rows[e],
-                        g.c, observes, first, stop,
+                        g.grad[e], g.last[e], g.arrival[e], g.count[e, :, 0], g.used[e], g.ends[e], g.segments[e],
+                        g.rows[e], g.c, observes, first, stop,
                     )  # fmt: skip
                 else:
                     gather_times(

@@ -5,16 +5,16 @@
 declares two sizes and two arrays, each with its dtype (``real`` is that of the kernel) and its shape in terms of the
 sizes. The host calls ``run(kernel, phases, ADD.fill("float32", sizes, arrays), threads)``; a kernel starts with
 ``g = read(a)``, where ``read = ADD.reader("float32")``, and has ``g.batch`` and ``g.spikes[b]``. Arrays that the host
-does not give are working memory of the call.
+does not give are working memory of the call. Where calls are short, the host keeps an ``ADD.plan`` of its sizes.
 """
 
 # mypy: disable-error-code="no-untyped-def"
 from collections import namedtuple
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from math import prod
 from operator import itemgetter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from llvmlite import ir
@@ -47,14 +47,12 @@ class Layout:
 
     def fill(self, real: str, sizes: Mapping[str, int], arrays: "Mapping[str, Tensor | int]") -> list[int]:
         """A kernel's numbers. Arrays are contiguous tensors or addresses; those left out lie in scratch memory."""
-        from firstspike.spiketime.cpu.runtime.parallel import scratch  # loads torch, which compiling does not need
+        plan = _plan(self, real, self._pick(sizes), tuple(arrays))
+        return plan.numbers([x if isinstance(x, int) else x.data_ptr() for x in arrays.values()])
 
-        values = self._pick(sizes)
-        starts, size, pick = _plan(self, real, values, tuple(arrays))
-        places = [x if isinstance(x, int) else x.data_ptr() for x in arrays.values()]
-        memory = scratch(size)
-        places += [memory + start for start in starts]
-        return [*values, *pick(places)]
+    def plan(self, real: str, sizes: Mapping[str, int], given: Sequence[str], unused: Sequence[str] = ()) -> "Plan":
+        """What ``fill`` does, for calls with these sizes that give the arrays of these names, and do not use others."""
+        return _plan(self, real, self._pick(sizes), tuple(given), tuple(unused))
 
     def dtype_of(self, array: str, real: str) -> np.dtype[Any]:
         """Of an array, where ``real`` numbers are of that kind."""
@@ -95,14 +93,35 @@ class Layout:
         return read
 
 
+class Plan(NamedTuple):
+    """The numbers of calls with the same sizes."""
+
+    sizes: tuple[int, ...]
+    starts: tuple[int, ...]
+    """Where the arrays that are not given lie in scratch memory."""
+    scratch: int
+    """Bytes of it."""
+    pick: Callable[[Sequence[int]], tuple[int, ...]]
+    """The layout's order of all arrays, from the given ones and then the others."""
+
+    def numbers(self, addresses: list[int]) -> list[int]:
+        """A kernel's numbers, from the addresses of the arrays that are given."""
+        from firstspike.spiketime.cpu.runtime.parallel import scratch  # loads torch, which compiling does not need
+
+        memory = scratch(self.scratch)
+        return [*self.sizes, *self.pick(addresses + [memory + start for start in self.starts])]
+
+
 @lru_cache(maxsize=256)
-def _plan(layout: Layout, real: str, values: tuple[int, ...], given: tuple[str, ...]) -> tuple[list[int], int, Any]:
-    """Of arrays that are not given: where they lie in scratch memory, and its size; and the layout's order of all."""
+def _plan(
+    layout: Layout, real: str, values: tuple[int, ...], given: tuple[str, ...], unused: tuple[str, ...] = ()
+) -> Plan:
     sizes, starts, size = dict(zip(layout.sizes, values, strict=True)), [], 0
     rest = [name for name in layout.arrays if name not in given]
     for name in rest:
         starts.append(size)
-        taken = layout.dtype_of(name, real).itemsize * prod(sizes[x] for x in layout.arrays[name][1])
-        size += -(-taken // LINE) * LINE
+        if name not in unused:
+            taken = layout.dtype_of(name, real).itemsize * prod(sizes[x] for x in layout.arrays[name][1])
+            size += -(-taken // LINE) * LINE
     places = {name: place for place, name in enumerate((*given, *rest))}
-    return starts, size, itemgetter(*(places[name] for name in layout.arrays))
+    return Plan(values, tuple(starts), size, itemgetter(*(places[name] for name in layout.arrays)))
