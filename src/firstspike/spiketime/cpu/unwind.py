@@ -26,6 +26,7 @@ from firstspike.spiketime.cpu.runtime.tasks import PHASE, SIGNATURE, TASKS, next
 from firstspike.spiketime.cpu.sort import sort_samples
 from firstspike.spiketime.cpu.vectors.simd import keep, load16, store, unowned, zeros
 
+_WHOLE = np.uint64(0xFFFF)
 SAMPLES = 16  # of one task, where samples are worked on by themselves
 
 
@@ -57,10 +58,14 @@ def prepare_samples(grad, last, arrival, count, used, ends, segments, rows, c, o
 
 @jit
 def _has_gradient(grad):
-    j = 0
-    while j < grad.size and grad[j] == 0:
-        j += 1
-    return j < grad.size
+    whole = grad.size // 16 * 16
+    for j in range(0, whole, 16):
+        if (load16(grad, j) == 0.0) != _WHOLE:
+            return True
+    for j in range(whole, grad.size):
+        if grad[j] != 0:
+            return True
+    return False
 
 
 @jit
@@ -102,7 +107,7 @@ def unwind_tiles(
     lane_unit, lane_level, lane_last, places = given[4], given[5], whole[0], whole[1]
     if wants_times:
         for b in range(samples[0], samples[1]):
-            for k in range(by_times.shape[1]):
+            for k in range(by_times.shape[1] if used[b] else 0):
                 by_times[b, k] = 0
     for tile in range(tiles[0], tiles[1]):
         begin = tile * TILE
