@@ -154,10 +154,14 @@ class _ClipWithTangent(_Clip):
 @torch.no_grad()
 def project_delays_(network: nn.Module) -> None:
     """Put raw values that an optimiser carried outside their rule's bounds back, see ``DelayRule``."""
-    for module in network.modules():
-        rule, raw = getattr(module, "delay_rule", None), getattr(module, "delay_raw", None)
-        if isinstance(rule, DelayRule) and isinstance(raw, Tensor):
-            rule.project_(raw)
+    for rule, raw in delays_in(network):
+        rule.project_(raw)
+
+
+def delays_in(network: nn.Module) -> list[tuple[DelayRule, Tensor]]:
+    """The rule and the raw values of all delays in a network."""
+    found = [(getattr(x, "delay_rule", None), getattr(x, "delay_raw", None)) for x in network.modules()]
+    return [(rule, raw) for rule, raw in found if isinstance(rule, DelayRule) and isinstance(raw, Tensor)]
 
 
 @contextmanager

@@ -73,7 +73,8 @@ class Sequential:
         if raised is None or not member.silent.skip_step:
             self.clip(member)
             member.optimizer.step()
-            project_delays_(network)
+            if member.has_delays:
+                project_delays_(network)
         if raised is not None and share is not None:
             member.silent.raise_layer_(network, raised, share)
         if isinstance(network, Network):
@@ -137,7 +138,7 @@ class SideBySide(Sequential):
             for e in learning:
                 self.clip(members[e])
             self.optimizer.step()
-            for e in learning:
+            for e in learning if members[0].has_delays else ():
                 project_delays_(members[e].network)
         shares = {
             layer: silent_share(first_spikes_in(members[0].network, layers, spiking[layer]))

@@ -58,14 +58,12 @@ def prepare_samples(grad, last, arrival, count, used, ends, segments, rows, c, o
 
 @jit
 def _has_gradient(grad):
-    whole = grad.size // 16 * 16
-    for j in range(0, whole, 16):
-        if (load16(grad, j) == 0.0) != _WHOLE:
-            return True
-    for j in range(whole, grad.size):
-        if grad[j] != 0:
-            return True
-    return False
+    j = 0
+    while j + 16 <= grad.size and (load16(grad, j) == 0.0) == _WHOLE:
+        j += 16
+    while j < grad.size and grad[j] == 0:
+        j += 1
+    return j < grad.size
 
 
 @jit
