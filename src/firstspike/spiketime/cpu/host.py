@@ -1,12 +1,11 @@
 """Both passes from tensors: which kernels do what, their memory, threads and calls.
 
 Where all neurons share the order of arrival and the time constants, the kernels of ``scan`` and ``unwind`` do the work.
-The rest, and gradients by time constants, are in ``per_neuron_host``.
+The rest, and gradients by time constants, are in ``per_neuron.host``.
 """
 
 import math
 from functools import lru_cache, partial
-from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -14,10 +13,10 @@ from torch import Tensor
 from firstspike.spiketime.backend import Arguments, Gradients, Needs, Result
 from firstspike.spiketime.cpu.constants import N_CONSTANTS, constants_array
 from firstspike.spiketime.cpu.crossing import TILE, lanes_for
-from firstspike.spiketime.cpu.per_neuron.host import backward_per_neuron, forward_per_neuron, name_of
+from firstspike.spiketime.cpu.per_neuron.host import Sizes, backward_per_neuron, forward_per_neuron, name_of
 from firstspike.spiketime.cpu.rows import N_BACKWARD, N_FORWARD, PAD
-from firstspike.spiketime.cpu.runtime.arguments import Plan
-from firstspike.spiketime.cpu.runtime.parallel import is_small, run, threads_for, work_of
+from firstspike.spiketime.cpu.runtime.parallel import Call, is_small, threads_for, work_of
+from firstspike.spiketime.cpu.saved import SAVED, saved_for, saved_places, saved_sizes
 from firstspike.spiketime.cpu.scan import FORWARD, REFUSED, forward_kernel
 from firstspike.spiketime.cpu.unwind import BACKWARD, SAMPLES, backward_kernel
 from firstspike.spiketime.parts import Size, backward_in_parts, zero_gradients
@@ -28,8 +27,6 @@ MAX_GROUPS = 8  # parts into which gradients by times are summed
 _FEW, _MANY = 8, 16  # tasks wanted for each network, and where they cost little
 _SHORT, _LONG = 8, 96  # samples for which a task may, and should, have a part of the weights' gradient of its own
 _MEMORY = 1 << 26  # bytes of a backward pass beside its results
-Sizes = tuple[int, int, int, int]
-_SAVED = "order", "arrival", "count", "last", "slope"
 _ROWS = 12  # numbers for each input of a sample, at most: rows, and parts of the gradient by its time
 
 
@@ -41,7 +38,7 @@ def forward(given: Arguments) -> Result:
     if not own and 0 not in sizes:
         return Result(spikes, _forward(given, sizes, spikes))
     check_values(*given[:4])
-    return Result(spikes.fill_(math.inf)) if 0 in sizes else Result(spikes, forward_per_neuron(given, spikes))
+    return Result(spikes.fill_(math.inf)) if 0 in sizes else Result(spikes, forward_per_neuron(given, sizes, spikes))
 
 
 def _part(given: Arguments) -> Size:
@@ -59,40 +56,24 @@ def backward(grad: Tensor, result: Result, given: Arguments, max_weight_grad: fl
     own = given.delay is not None or isinstance(given.constants.tau_mem, Tensor)
     if not own and not needs.tau_mem and not needs.tau_syn:
         return _shared(grad, result, given, sizes, max_weight_grad, needs)
-    if not own and result.saved:
-        result = result._replace(saved=_unpacked(result.saved, sizes))
-    return backward_per_neuron(grad, result, given, max_weight_grad, needs)
-
-
-class Call(NamedTuple):
-    """What follows of a call from its sizes."""
-
-    kernel: Any
-    phases: tuple[int, ...]
-    plan: Plan
-    threads: int
-
-    def __call__(self, *arrays: Tensor | int) -> Any:
-        """Run the kernel with the arrays that the plan has, tensors or addresses; returns its numbers."""
-        addresses = [x if isinstance(x, int) else x.data_ptr() for x in arrays]
-        return run(self.kernel, self.phases, self.plan.numbers(addresses), self.threads)
+    return backward_per_neuron(grad, result, given, sizes, max_weight_grad, needs)
 
 
 def _forward(given: Arguments, sizes: Sizes, spikes: Tensor) -> tuple[Tensor, Tensor]:
     """Fill ``spikes``.
 
     Returns:
-        Whole and real numbers for each sample, see ``_unpacked``.
+        See ``saved``.
 
     Raises:
         ValueError: see ``check_values``.
     """
     times, weight, threshold = (x.contiguous() for x in given[:3])
     ensemble, batch, inputs, outputs = sizes
-    saved = _saved(times, sizes)
+    saved = saved_for(times, outputs)
     _c, c = constants_array(*given.constants, name_of(times.dtype))
     call = _forward_call(sizes, times.dtype, threads_for(work_of(ensemble * batch, inputs, outputs)))
-    left = call(c, times, weight, threshold, spikes, *_addresses(saved, sizes))
+    left = call(c, times, weight, threshold, spikes, *saved_places(saved, inputs))
     if left[REFUSED]:
         check_values(*given[:4])
     return saved
@@ -104,7 +85,7 @@ def _forward_call(sizes: Sizes, dtype: torch.dtype, threads: int) -> Call:
     found = _numbers(sizes, N_FORWARD) | {"threads": threads, "taken": 0, "refused": 0}
     most = _BLOCK // (N_FORWARD * found["stride"] * dtype.itemsize)
     found["block"] = block = max(1, min(most, -(-batch // (2 * threads))))
-    plan = FORWARD.plan(name_of(dtype), found, ("c", "times", "weight", "threshold", "spikes", *_SAVED))
+    plan = FORWARD.plan(name_of(dtype), found, ("c", "times", "weight", "threshold", "spikes", *SAVED))
     phases = ensemble * found["tiles"], ensemble * -(-batch // block)
     return Call(forward_kernel(name_of(dtype), lanes_for(outputs)), phases, plan, threads)
 
@@ -115,14 +96,14 @@ def _shared(
     """Gradients without those by time constants, of neurons that share the order of arrival."""
     grad, spikes, times, weight, threshold = (x.contiguous() for x in (grad, result.spikes, *given[:3]))
     ensemble, batch, inputs, outputs = sizes
-    saved = tuple(x.contiguous() for x in result.saved) or _saved(times, sizes)
+    saved = tuple(x.contiguous() for x in result.saved) or saved_for(times, outputs)
     asked = zip((times, weight, threshold), needs, strict=False)
     found = [torch.empty_like(x) if need else None for x, need in asked]
     _c, c = constants_array(*given.constants, name_of(times.dtype), max_weight_grad)
     threads = threads_for(work_of(ensemble * batch, inputs, outputs))
     call = _backward_call(sizes, times.dtype, needs[:3], not result.saved, threads)
     gradients = (0 if x is None else x for x in found)
-    call(c, grad, spikes, times, weight, threshold, *_addresses(saved, sizes), *gradients)
+    call(c, grad, spikes, times, weight, threshold, *saved_places(saved, inputs), *gradients)
     return Gradients(*found, None)
 
 
@@ -138,7 +119,7 @@ def _backward_call(sizes: Sizes, dtype: torch.dtype, needs: tuple[bool, ...], ob
         "groups": groups, "chunks": chunks, "wants_times": by_times, "wants_weight": by_weight,
         "wants_threshold": by_threshold, "observes": observes,
     }  # fmt: skip
-    given = ("c", "grad", "spikes", "times", "weight", "threshold", *_SAVED, "by_times", "by_weight", "by_threshold")
+    given = ("c", "grad", "spikes", "times", "weight", "threshold", *SAVED, "by_times", "by_weight", "by_threshold")
     unused = [name for name, need in (("weight_parts", by_weight), ("times_parts", by_times)) if not need]
     plan = BACKWARD.plan(name_of(dtype), found, given, unused)
     blocks = -(-batch // SAMPLES)
@@ -153,41 +134,11 @@ def _backward_call(sizes: Sizes, dtype: torch.dtype, needs: tuple[bool, ...], ob
 def _numbers(sizes: Sizes, rows: int) -> dict[str, int]:
     """Those of both kernels."""
     ensemble, batch, inputs, outputs = sizes
-    return {
-        "ensemble": ensemble, "batch": batch, "inputs": inputs, "outputs": outputs, "ints": inputs + 1 + outputs,
-        "reals": inputs + PAD + outputs, "tiles": -(-outputs // TILE), "packed_size": inputs * TILE,
-        "stride": -(-inputs // 16) * 16 + PAD, "row_kinds": rows, "constants": N_CONSTANTS + 1,
+    return saved_sizes(inputs, outputs) | {
+        "ensemble": ensemble, "batch": batch, "inputs": inputs, "outputs": outputs, "tiles": -(-outputs // TILE),
+        "packed_size": inputs * TILE, "stride": -(-inputs // 16) * 16 + PAD, "row_kinds": rows,
+        "constants": N_CONSTANTS + 1,
     }  # fmt: skip
-
-
-def _saved(times: Tensor, sizes: Sizes) -> tuple[Tensor, Tensor]:
-    """Memory for what ``_forward`` returns."""
-    *lead, inputs = times.shape
-    outputs = sizes[-1]
-    return (
-        torch.empty((*lead, inputs + 1 + outputs), dtype=torch.int32),
-        torch.empty((*lead, inputs + PAD + outputs), dtype=times.dtype),
-    )
-
-
-def _addresses(saved: tuple[Tensor, ...], sizes: Sizes) -> tuple[int, ...]:
-    """Where each array of ``_SAVED`` begins."""
-    ints, reals = saved
-    inputs, size = sizes[2], reals.element_size()
-    whole, real = ints.data_ptr(), reals.data_ptr()
-    return whole, real, whole + 4 * inputs, whole + 4 * (inputs + 1), real + size * (inputs + PAD)
-
-
-def _unpacked(saved: tuple[Tensor, ...], sizes: Sizes) -> tuple[Tensor, ...]:
-    """The arrays of ``_SAVED``: what a sample's backward pass needs.
-
-    The order of arrival and sorted times of its inputs, how many arrive, and for each neuron the place of its last
-    causal input (-1: silent) and dV/dt at the spike in units of the threshold.
-    """
-    ints, reals = saved
-    first, count, last = ints.split((sizes[2], 1, sizes[3]), dim=-1)
-    arrival, slope = reals.split((sizes[2] + PAD, sizes[3]), dim=-1)
-    return first, arrival, count.squeeze(-1), last, slope
 
 
 def chunks_of(batch: int, groups: int) -> int:

@@ -34,6 +34,7 @@ from firstspike.spiketime.cpu.runtime.arguments import Layout
 from firstspike.spiketime.cpu.runtime.cache import c_function, kept_on_disk
 from firstspike.spiketime.cpu.runtime.compiling import jit
 from firstspike.spiketime.cpu.runtime.tasks import PHASE, SIGNATURE, TASKS, next_task, take
+from firstspike.spiketime.cpu.saved import SAVED
 from firstspike.spiketime.cpu.sort import sort_row, sort_scratch, unowned_scratch
 from firstspike.spiketime.cpu.values import are_times, are_weights
 from firstspike.spiketime.cpu.vectors.simd import (
@@ -166,11 +167,7 @@ FORWARD = Layout(
     weight="real ensemble outputs inputs",
     threshold="real ensemble outputs",
     packed="real ensemble tiles packed_size",
-    order="int32 ensemble batch ints",
-    arrival="real ensemble batch reals",
-    count="int32 ensemble batch ints",
-    last="int32 ensemble batch ints",
-    slope="real ensemble batch reals",
+    **SAVED,
     spikes="real ensemble batch outputs",
     rows="real threads block row_kinds stride",
     ends="int32 threads block inputs",

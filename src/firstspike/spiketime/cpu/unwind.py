@@ -23,6 +23,7 @@ from firstspike.spiketime.cpu.runtime.arguments import Layout
 from firstspike.spiketime.cpu.runtime.cache import c_function, kept_on_disk
 from firstspike.spiketime.cpu.runtime.compiling import jit
 from firstspike.spiketime.cpu.runtime.tasks import PHASE, SIGNATURE, TASKS, next_task
+from firstspike.spiketime.cpu.saved import SAVED
 from firstspike.spiketime.cpu.sort import sort_samples
 from firstspike.spiketime.cpu.vectors.simd import keep, load16, store, unowned, zeros
 
@@ -201,11 +202,7 @@ BACKWARD = Layout(
     threshold="real ensemble outputs",
     packed="real ensemble tiles packed_size",
     unit="real ensemble outputs",
-    order="int32 ensemble batch ints",
-    arrival="real ensemble batch reals",
-    count="int32 ensemble batch ints",
-    last="int32 ensemble batch ints",
-    slope="real ensemble batch reals",
+    **SAVED,
     rows="real ensemble batch row_kinds stride",
     ends="int32 ensemble batch inputs",
     segments="int32 ensemble batch",

@@ -1,123 +1,130 @@
 """Host side of neurons with synaptic delays or time constants of their own, and of gradients by time constants."""
 
 import math
+from functools import lru_cache
 
 import torch
 from torch import Tensor
 
-from firstspike.spiketime.backend import Arguments, Gradients, Needs, Result, of_several
+from firstspike.spiketime.backend import Arguments, Gradients, Needs, Result
 from firstspike.spiketime.cpu.per_neuron.kernels import BACKWARD, FORWARD, SAMPLES, backward_kernel, forward_kernel
 from firstspike.spiketime.cpu.per_neuron.scan import LANES, N_RATES
-from firstspike.spiketime.cpu.rows import PAD
-from firstspike.spiketime.cpu.runtime.parallel import run, threads_for
+from firstspike.spiketime.cpu.runtime.parallel import Call, threads_for
+from firstspike.spiketime.cpu.saved import SAVED, saved_for, saved_places, saved_sizes
 
 _PARTS, _CHUNKS = 8, 4  # into which the sums over neurons and over samples are cut
 _COST = 4  # of a synapse, in units of one of the usual kernels
-_SORTED = ("order", "arrival", "count", "last")
-_GRADIENTS = ("by_times", "by_weight", "by_threshold", "by_delay", "by_mem", "by_syn")
+_ALWAYS = "mem", "syn", "times", "weight", "threshold", "spikes"
+_GRADIENTS = "by_times", "by_weight", "by_threshold", "by_delay", "by_mem", "by_syn"
+
+Sizes = tuple[int, int, int, int]
+"""Numbers of networks, samples, inputs and outputs."""
 
 
-@of_several
-def forward_per_neuron(given: Arguments, spikes: Tensor) -> tuple[Tensor, ...]:
+def forward_per_neuron(given: Arguments, sizes: Sizes, spikes: Tensor) -> tuple[Tensor, ...]:
     """Fill ``spikes``.
 
     Returns:
-        What ``Result`` saves: dV/dt at the spikes in units of the threshold. Without delays also, before it, the order
-        of arrival and sorted times of each sample's inputs, how many arrive, and for each neuron the place of its last
-        causal input (-1: silent).
+        See ``saved``; with delays only dV/dt at the spikes in units of the threshold.
     """
     times, weight, threshold = (x.contiguous() for x in given[:3])
-    delayed, slopes = given.delay is not None, torch.empty_like(spikes)
-    sizes, arrays = _common(times, weight, threshold, given)
-    saved = (slopes,)
-    if not delayed:
-        order, arrival, count = _sorted(times)
-        saved = order, arrival, count, torch.empty(spikes.shape, dtype=torch.int32), slopes
-    arrays |= (
-        {"spikes": spikes, "slopes": slopes} | dict.fromkeys(_SORTED, 0) | dict(zip(_SORTED, saved[:-1], strict=False))
-    )
-    ensemble, groups, blocks = sizes["ensemble"], sizes["groups"], -(-sizes["batch"] // SAMPLES)
-    dtype = name_of(times.dtype)
-    run(
-        forward_kernel(dtype, delayed),
-        (ensemble * (groups if delayed else groups + blocks), ensemble * blocks * groups),
-        FORWARD.fill(dtype, sizes, arrays),
-        threads_for(_COST * sizes["batch"] * weight.numel()),
-    )
+    mem, syn = _tensors(given)
+    delayed = given.delay is not None
+    if given.delay is None:
+        saved: tuple[Tensor, ...] = saved_for(times, sizes[-1])
+        arrays: tuple[Tensor | int, ...] = saved_places(saved, sizes[2])
+    else:
+        slope = torch.empty_like(spikes)
+        saved, arrays = (slope,), (slope, given.delay.contiguous())
+    call = _forward_call(sizes, times.dtype, delayed, mem.numel(), threads_for(_COST * sizes[1] * weight.numel()))
+    call(mem, syn, times, weight, threshold, spikes, *arrays)
     return saved
 
 
-@of_several
+@lru_cache(maxsize=256)
+def _forward_call(sizes: Sizes, dtype: torch.dtype, delayed: bool, taus: int, threads: int) -> Call:
+    ensemble, batch, _, _ = sizes
+    found = _numbers(sizes, delayed, taus)
+    plan = FORWARD.plan(name_of(dtype), found, _arrays(delayed), _unused(delayed))
+    groups, blocks = found["groups"], -(-batch // SAMPLES)
+    phases = ensemble * (groups if delayed else groups + blocks), ensemble * blocks * groups
+    return Call(forward_kernel(name_of(dtype), delayed), phases, plan, threads)
+
+
 def backward_per_neuron(
-    grad: Tensor, result: Result, given: Arguments, max_weight_grad: float | None, needs: Needs
+    grad: Tensor, result: Result, given: Arguments, sizes: Sizes, max_weight_grad: float | None, needs: Needs
 ) -> Gradients:
-    """All gradients, also of neurons that share their time constants, from what ``scan`` saved."""
+    """All gradients, also of neurons that share their time constants."""
     grad, spikes, times, weight, threshold = (x.contiguous() for x in (grad, result.spikes, *given[:3]))
-    sizes, arrays = _common(times, weight, threshold, given)
-    bound = torch.tensor([max_weight_grad or math.inf], dtype=times.dtype)
-    everything, delayed = any(needs[:4]), given.delay is not None
-    ensemble, groups, blocks = sizes["ensemble"], sizes["groups"], -(-sizes["batch"] // SAMPLES)
-    parts, chunks = min(_PARTS, groups), min(_CHUNKS, sizes["batch"])
-    sizes |= {
-        "parts": parts, "chunks": chunks, "stride": -(-sizes["inputs"] // 16) * 16, "lanes": groups * LANES,
-        "n_totals": 3 * LANES, "one": 1, "everything": everything, "by_taus": needs.tau_mem or needs.tau_syn,
-        "observes": not result.saved,
-    }  # fmt: skip
+    mem, syn = _tensors(given)
+    everything, delayed, dtype = any(needs[:4]), given.delay is not None, times.dtype
     saved = tuple(x.contiguous() for x in result.saved)
-    slopes = saved[-1] if saved else 0
-    saved = () if delayed else saved or _sorted(times)
-    found = {
-        name: None if x is None else torch.empty(x.shape, dtype=times.dtype)
-        for name, x in zip(_GRADIENTS, (*(given[:4] if everything else [None] * 4), threshold, threshold), strict=True)
-    }
-    found["by_threshold"] = torch.empty(threshold.shape, dtype=times.dtype)
-    arrays |= {"grad": grad, "spikes": spikes, "bound": bound, "slopes": slopes} | dict.fromkeys(_SORTED, 0)
-    arrays |= dict(zip(_SORTED, saved, strict=False)) | {name: 0 if x is None else x for name, x in found.items()}
-    if not everything:
-        arrays |= {"weight_parts": 0, "times_parts": 0}
-    if not everything or not delayed:
-        arrays |= {"delay_parts": 0}
-    dtype = name_of(times.dtype)
-    run(
-        backward_kernel(dtype, delayed),
-        (
-            ensemble * (groups if result.saved or delayed else groups + blocks),
-            ensemble * parts * chunks,
-            ensemble * (groups + blocks if everything else groups),
-        ),
-        BACKWARD.fill(dtype, sizes, arrays),
-        threads_for(_COST * sizes["batch"] * weight.numel()),
-    )
-    return Gradients(*(x if need else None for x, need in zip(found.values(), needs, strict=True)))
-
-
-def _common(
-    times: Tensor, weight: Tensor, threshold: Tensor, given: Arguments
-) -> tuple[dict[str, int], dict[str, Tensor | int]]:
-    """Sizes and arrays of both kernels."""
-    (ensemble, batch, inputs), outputs = times.shape, weight.shape[1]
-    groups = -(-outputs // LANES)
-    mem, syn = (
-        x.contiguous() if isinstance(x, Tensor) else torch.tensor([x], dtype=times.dtype) for x in given.constants
-    )
-    sizes = {
-        "ensemble": ensemble, "batch": batch, "inputs": inputs, "outputs": outputs, "groups": groups,
-        "group_inputs": inputs * LANES, "padded": inputs + PAD, "n_rates": N_RATES, "taus": mem.numel(),
-    }  # fmt: skip
-    arrays: dict[str, Tensor | int] = {"mem": mem, "syn": syn, "times": times, "weight": weight, "threshold": threshold}
     if given.delay is None:
-        return sizes, arrays | {"delay": 0, "delays": 0}
-    return sizes, arrays | {"delay": given.delay.contiguous()}
+        saved = saved or saved_for(times, sizes[-1])
+        arrays: tuple[Tensor | int, ...] = saved_places(saved, sizes[2])
+    else:
+        arrays = saved[0] if saved else 0, given.delay.contiguous()
+    bound = torch.tensor([max_weight_grad or math.inf], dtype=dtype)
+    like = (times, weight, threshold, given.delay) if everything else (None, None, threshold, None)
+    found = [None if x is None else torch.empty(x.shape, dtype=dtype) for x in (*like, threshold, threshold)]
+    call = _backward_call(
+        sizes, dtype, delayed, mem.numel(), everything, needs.tau_mem or needs.tau_syn, not result.saved,
+        threads_for(_COST * sizes[1] * weight.numel()),
+    )  # fmt: skip
+    call(mem, syn, times, weight, threshold, spikes, *arrays, grad, bound, *(0 if x is None else x for x in found))
+    return Gradients(*(x if need else None for x, need in zip(found, needs, strict=True)))
 
 
-def _sorted(times: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Memory for the order of arrival, the sorted times, and how many arrive."""
-    ensemble, batch, inputs = times.shape
-    return (
-        torch.empty((ensemble, batch, inputs), dtype=torch.int32),
-        torch.empty((ensemble, batch, inputs + PAD), dtype=times.dtype),
-        torch.empty((ensemble, batch), dtype=torch.int32),
+@lru_cache(maxsize=256)
+def _backward_call(
+    sizes: Sizes, dtype: torch.dtype, delayed: bool, taus: int, everything: bool, by_taus: bool, observes: bool,
+    threads: int,
+) -> Call:  # fmt: skip
+    ensemble, batch, inputs, _ = sizes
+    found = _numbers(sizes, delayed, taus)
+    groups, blocks = found["groups"], -(-batch // SAMPLES)
+    parts, chunks = min(_PARTS, groups), min(_CHUNKS, batch)
+    found |= {
+        "parts": parts, "chunks": chunks, "stride": -(-inputs // 16) * 16, "lanes": groups * LANES,
+        "n_totals": 3 * LANES, "one": 1, "everything": everything, "by_taus": by_taus, "observes": observes,
+    }  # fmt: skip
+    unused = [*_unused(delayed), *(() if everything else ("weight_parts", "times_parts"))]
+    if not everything or not delayed:
+        unused += ["delay_parts"]
+    given = *_arrays(delayed), "grad", "bound", *_GRADIENTS
+    plan = BACKWARD.plan(name_of(dtype), found, given, unused)
+    phases = (
+        ensemble * (groups if delayed or not observes else groups + blocks),
+        ensemble * parts * chunks,
+        ensemble * (groups + blocks if everything else groups),
     )
+    return Call(backward_kernel(name_of(dtype), delayed), phases, plan, threads)
+
+
+def _arrays(delayed: bool) -> tuple[str, ...]:
+    """Arrays that both kernels are given."""
+    return (*_ALWAYS, *(("slope", "delay") if delayed else SAVED))
+
+
+def _unused(delayed: bool) -> tuple[str, ...]:
+    """Arrays that neither uses."""
+    return tuple(name for name in SAVED if name != "slope") if delayed else ("delay", "delays")
+
+
+def _numbers(sizes: Sizes, delayed: bool, taus: int) -> dict[str, int]:
+    """Sizes of both kernels."""
+    ensemble, batch, inputs, outputs = sizes
+    rows = {"ints": 0, "reals": outputs} if delayed else saved_sizes(inputs, outputs)
+    return rows | {
+        "ensemble": ensemble, "batch": batch, "inputs": inputs, "outputs": outputs, "groups": -(-outputs // LANES),
+        "group_inputs": inputs * LANES, "n_rates": N_RATES, "taus": taus,
+    }  # fmt: skip
+
+
+def _tensors(given: Arguments) -> list[Tensor]:
+    """The time constants as tensors, of one number where all neurons share them."""
+    dtype = given.times.dtype
+    return [x.contiguous() if isinstance(x, Tensor) else torch.tensor([x], dtype=dtype) for x in given.constants]
 
 
 def name_of(dtype: torch.dtype) -> str:

@@ -12,6 +12,7 @@ from firstspike.spiketime.cpu.runtime.arguments import Layout
 from firstspike.spiketime.cpu.runtime.cache import c_function, kept_on_disk
 from firstspike.spiketime.cpu.runtime.compiling import jit
 from firstspike.spiketime.cpu.runtime.tasks import PHASE, SIGNATURE, TASKS, next_task
+from firstspike.spiketime.cpu.saved import SAVED
 from firstspike.spiketime.cpu.sort import first_from, sort_samples
 from firstspike.spiketime.cpu.vectors.simd import keep, load32, unowned
 
@@ -84,16 +85,12 @@ _GIVEN = {
     "threshold": "real ensemble outputs",
     "delay": "real ensemble outputs inputs",
     "spikes": "real ensemble batch outputs",
-    "slopes": "real ensemble batch outputs",
-    "order": "int32 ensemble batch inputs",
-    "arrival": "real ensemble batch padded",
-    "count": "int32 ensemble batch",
-    "last": "int32 ensemble batch outputs",
+    **SAVED,  # with delays only the slopes, one for each neuron
     "rates": "real ensemble groups n_rates",
     "packed": "real ensemble groups group_inputs",
     "delays": "real ensemble groups group_inputs",
 }
-_SIZES = "ensemble batch inputs outputs groups group_inputs padded n_rates taus"
+_SIZES = "ensemble batch inputs outputs ints reals groups group_inputs n_rates taus"
 FORWARD = Layout(_SIZES, **_GIVEN)
 BACKWARD = Layout(
     _SIZES + " parts chunks stride lanes n_totals one everything by_taus observes",
@@ -147,12 +144,12 @@ def forward_kernel(dtype: str, delayed: bool):
                 for b in range(first, min(first + SAMPLES, g.batch)):
                     scan_sample(
                         b, g.times[e], g.delays[e, group], g.packed[e, group], g.rates[e, group], every, keys, values,
-                        g.order[e], g.arrival[e], g.count[e], lanes,
+                        g.order[e], g.arrival[e], g.count[e, :, 0], lanes,
                     )  # fmt: skip
                     copy_out(lanes, 0, g.spikes[e, b], group * LANES)
-                    copy_out(lanes, LANES, g.slopes[e, b], group * LANES)
+                    copy_out(lanes, LANES, g.slope[e, b, : g.outputs], group * LANES)
                     if not delayed:
-                        copy_out(lanes, 2 * LANES, g.last[e, b], group * LANES)
+                        copy_out(lanes, 2 * LANES, g.last[e, b, : g.outputs], group * LANES)
             elif task < g.ensemble * g.groups:
                 e, group = task // g.groups, task % g.groups
                 first = group * LANES
@@ -163,7 +160,9 @@ def forward_kernel(dtype: str, delayed: bool):
             else:
                 task -= g.ensemble * g.groups
                 e, first = task // blocks, task % blocks * SAMPLES
-                sort_samples(g.times[e], g.order[e], g.arrival[e], g.count[e], first, min(first + SAMPLES, g.batch))
+                sort_samples(
+                    g.times[e], g.order[e], g.arrival[e], g.count[e, :, 0], first, min(first + SAMPLES, g.batch)
+                )
         keep(memory)
 
     return kernel.ctypes
@@ -207,13 +206,13 @@ def backward_kernel(dtype: str, delayed: bool):
                         copy_in(g.grad[e, b], at, lanes[0], 0)
                         copy_in(g.spikes[e, b], at, lanes[1], 0)
                         if not observes:
-                            copy_in(g.slopes[e, b], at, lanes[2], 0)
+                            copy_in(g.slope[e, b, : g.outputs], at, lanes[2], 0)
                             if not delayed:
-                                copy_in(g.last[e, b], at, lane_last, 0)
+                                copy_in(g.last[e, b, : g.outputs], at, lane_last, 0)
                         sample_gradients(
                             b, lanes, lane_last, observes, g.times[e], g.packed[e, group], g.delays[e, group],
                             g.rates[e, group], load32(g.unit[e], at), load32(g.level[e], at), g.bound[0],
-                            everything, by_taus, g.order[e], g.arrival[e], g.count[e], joins, sums,
+                            everything, by_taus, g.order[e], g.arrival[e], g.count[e, :, 0], joins, sums,
                             g.weight_parts[e, group, chunk], g.delay_parts[e, group, chunk], g.times_parts[e, part],
                             g.totals[e, group, chunk],
                         )  # fmt: skip
@@ -247,11 +246,11 @@ def backward_kernel(dtype: str, delayed: bool):
                 e, first = task // blocks, task % blocks * SAMPLES
                 stop = min(first + SAMPLES, g.batch)
                 if a[PHASE] == 0:
-                    sort_samples(g.times[e], g.order[e], g.arrival[e], g.count[e], first, stop)
+                    sort_samples(g.times[e], g.order[e], g.arrival[e], g.count[e, :, 0], first, stop)
                     continue
                 g.by_times[e, first:stop] = 0
                 for b in range(first, stop):
-                    for k in range(g.inputs if delayed else g.count[e, b]):
+                    for k in range(g.inputs if delayed else g.count[e, b, 0]):
                         total_here = g.times_parts[e, 0, b, k]
                         for part in range(1, g.parts):
                             total_here += g.times_parts[e, part, b, k]

@@ -13,11 +13,11 @@ from array import array
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 
-from firstspike.spiketime.cpu.runtime.arguments import LINE
+from firstspike.spiketime.cpu.runtime.arguments import LINE, Plan
 from firstspike.spiketime.cpu.runtime.tasks import COUNTER, PHASE, TASKS
 
 _SMALL = 1 << 18  # work below which starting threads costs more than it saves
@@ -113,3 +113,17 @@ def run(kernel: Callable[[Any], None], phases: Sequence[int], numbers: Sequence[
     if kept is not None and kept.numel() > _KEPT:
         _local.kept = None
     return shared
+
+
+class Call(NamedTuple):
+    """What follows of a call from its sizes, so that the next one with the same sizes need not find it anew."""
+
+    kernel: Any
+    phases: tuple[int, ...]
+    plan: Plan
+    threads: int
+
+    def __call__(self, *arrays: torch.Tensor | int) -> Any:
+        """``run`` with the arrays that the plan has, tensors or addresses."""
+        addresses = [x if isinstance(x, int) else x.data_ptr() for x in arrays]
+        return run(self.kernel, self.phases, self.plan.numbers(addresses), self.threads)
