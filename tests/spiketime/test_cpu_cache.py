@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import numba
+import numpy as np
 import pytest
 import torch
 
@@ -181,6 +182,14 @@ def test_a_second_process_only_where_a_core_is_free(monkeypatch):
 def test_the_second_process_does_without_torch(kernel, kind):
     program = WITHOUT_TORCH.format(kernel, kind, beside.__file__)
     subprocess.run([sys.executable, "-c", program], check=True, cwd=Path(fs.__file__).parents[1])
+
+
+def test_arrays_that_kernels_make_begin_with_a_cache_line(home):
+    @cache.c_function(numba.intp(numba.intp), "aligned")
+    def kernel(size):
+        return np.empty(size, np.float32).ctypes.data % 64
+
+    assert not any(kernel.ctypes(size) for size in range(1, 300, 7))
 
 
 def test_the_progress_bar_says_once_that_kernels_are_compiled(capsys):

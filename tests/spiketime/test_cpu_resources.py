@@ -141,6 +141,28 @@ def test_large_scratch_memory_is_given_back(monkeypatch):
     assert parallel._local.kept is None
 
 
+def test_tensors_on_the_cpu_where_the_default_device_is_another():
+    code = """
+import torch, firstspike as fs
+def gradients():
+    gen = torch.Generator().manual_seed(0)
+    times, weight, delay = (torch.rand(n, 9, generator=gen, device="cpu", requires_grad=True) for n in (6, 4, 4))
+    for neuron in (fs.LIF(), fs.LIF(torch.linspace(1, 2, 4, device="cpu"), 1.0)):
+        for options in ({}, {"delay": delay}):
+            for spikes in (
+                fs.first_spike_time(times, weight, neuron, **options),
+                fs.first_spike_time(times, weight, neuron, observed=torch.full((6, 4), 0.9, device="cpu"), **options),
+                fs.spike_trains(times[..., None], weight, neuron, max_spikes=8, **options),
+            ):
+                spikes = torch.where(torch.isfinite(spikes), spikes, 0.0)
+                yield spikes, *torch.autograd.grad(spikes.sum(), (times, weight))
+mine = list(gradients())
+torch.set_default_device("meta")
+print(all(torch.equal(a, b) for x, y in zip(mine, gradients(), strict=True) for a, b in zip(x, y, strict=True)))
+"""
+    assert run(code) == ["True"]
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 @pytest.mark.parametrize("openmp", [True, False])
 def test_a_forked_process_works_in_one_thread(openmp):

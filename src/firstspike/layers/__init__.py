@@ -5,7 +5,7 @@ from torch import nn
 from firstspike.layers.branches import Branch, Concatenate, Earliest
 from firstspike.layers.conv import EarliestPool2d, LIFConv2d
 from firstspike.layers.cost import LayerCost, fan_out, layer_costs
-from firstspike.layers.delay import Delay, DelayRule, delays_in, jitter_from, part_of_batch, project_delays_
+from firstspike.layers.delay import Delay, DelayRule, jitter_from, part_of_batch, project_delays_
 from firstspike.layers.dropout import SpikeDropout
 from firstspike.layers.ensemble import Ensemble, ensemble
 from firstspike.layers.init import firing_weights
@@ -66,7 +66,6 @@ __all__ = [
     "RecurrentState",
     "SpikeDropout",
     "applied",
-    "delays_in",
     "ensemble",
     "fan_out",
     "firing_weights",

@@ -37,6 +37,10 @@ class Constants(NamedTuple):
     tau_syn: float | Tensor
 
 
+Sizes = tuple[int, int, int, int]
+"""Numbers of networks, samples, inputs and outputs."""
+
+
 class Arguments(NamedTuple):
     """What spike times follow from. Tensors for ``constants`` only where not all neurons have the same."""
 
@@ -47,8 +51,8 @@ class Arguments(NamedTuple):
     constants: Constants
 
     @property
-    def sizes(self) -> tuple[int, int, int, int]:
-        """Numbers of networks, samples, inputs and outputs."""
+    def sizes(self) -> Sizes:
+        """Of all tensors."""
         outputs, inputs = self.weight.shape[-2:]
         return len(self.times) if self.times.ndim == 3 else 1, self.times.shape[-2], inputs, outputs
 

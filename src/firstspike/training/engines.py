@@ -11,6 +11,7 @@ from torch import Tensor, nn, optim
 from firstspike.data import SpikeData
 from firstspike.devices import sent
 from firstspike.layers import DelayRule, Ensemble, Network, SpikeDropout, project_delays_
+from firstspike.layers.delay import delays_in
 from firstspike.training.evaluation import Evaluation, evaluate, evaluation_of, outputs_of
 from firstspike.training.fitting import Member, Objective, record_of
 from firstspike.training.schedules import advance
@@ -30,6 +31,8 @@ class Sequential:
 
     def __init__(self, members: Sequence[Member], objective: Objective, clip_grad_norm: float | None = None) -> None:
         self.members, self.objective, self.clip_grad_norm = members, objective, clip_grad_norm
+        # a search after every step would take long beside a small one
+        self.has_delays = any(delays_in(member.network) for member in members)
 
     def step(
         self, times: Float[Tensor, "members batch inputs"], labels: Int64[Tensor, "members batch"]
@@ -73,7 +76,7 @@ class Sequential:
         if raised is None or not member.silent.skip_step:
             self.clip(member)
             member.optimizer.step()
-            if member.has_delays:
+            if self.has_delays:
                 project_delays_(network)
         if raised is not None and share is not None:
             member.silent.raise_layer_(network, raised, share)
@@ -138,8 +141,9 @@ class SideBySide(Sequential):
             for e in learning:
                 self.clip(members[e])
             self.optimizer.step()
-            for e in learning if members[0].has_delays else ():
-                project_delays_(members[e].network)
+            if self.has_delays:
+                for e in learning:
+                    project_delays_(members[e].network)
         shares = {
             layer: silent_share(first_spikes_in(members[0].network, layers, spiking[layer]))
             for layer in set(raised)

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
-from functools import cached_property
 from itertools import chain
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -12,7 +11,7 @@ from torch import Tensor, nn, optim
 from torch.optim.lr_scheduler import LRScheduler
 
 from firstspike.data import SpikeData
-from firstspike.layers import Network, Record, delays_in
+from firstspike.layers import Network, Record
 from firstspike.losses import earliest
 from firstspike.substrates import Substrate
 from firstspike.training.averaging import WeightAverage
@@ -103,11 +102,6 @@ class Member:
     def parameters(self) -> list[nn.Parameter]:
         """Parameters that the optimiser moves."""
         return [p for group in self.optimizer.param_groups for p in group["params"]]
-
-    @cached_property
-    def has_delays(self) -> bool:
-        """Whether a step may carry delays outside their bounds; looking for them takes long beside a small step."""
-        return bool(delays_in(self.network))
 
     @property
     def groups(self) -> list[list[str]]:

@@ -10,10 +10,10 @@ from functools import lru_cache, partial
 import torch
 from torch import Tensor
 
-from firstspike.spiketime.backend import Arguments, Gradients, Needs, Result
+from firstspike.spiketime.backend import Arguments, Gradients, Needs, Result, Sizes
 from firstspike.spiketime.cpu.constants import N_CONSTANTS, constants_array
 from firstspike.spiketime.cpu.crossing import TILE, lanes_for
-from firstspike.spiketime.cpu.per_neuron.host import Sizes, backward_per_neuron, forward_per_neuron, name_of
+from firstspike.spiketime.cpu.per_neuron.host import backward_per_neuron, forward_per_neuron, name_of
 from firstspike.spiketime.cpu.rows import N_BACKWARD, N_FORWARD, PAD
 from firstspike.spiketime.cpu.runtime.parallel import Call, is_small, threads_for, work_of
 from firstspike.spiketime.cpu.saved import SAVED, saved_for, saved_places, saved_sizes
@@ -32,7 +32,7 @@ _ROWS = 12  # numbers for each input of a sample, at most: rows, and parts of th
 
 def forward(given: Arguments) -> Result:
     """First spike times, ``inf`` for silent neurons. See ``backend`` for the contract."""
-    spikes = torch.empty((*given.times.shape[:-1], given.weight.shape[-2]), dtype=given.times.dtype)
+    spikes = given.times.new_empty((*given.times.shape[:-1], given.weight.shape[-2]))
     own = given.delay is not None or isinstance(given.constants.tau_mem, Tensor)
     sizes = given.sizes
     if not own and 0 not in sizes:
@@ -110,29 +110,29 @@ def _shared(
 @lru_cache(maxsize=256)
 def _backward_call(sizes: Sizes, dtype: torch.dtype, needs: tuple[bool, ...], observes: bool, threads: int) -> Call:
     ensemble, batch, inputs, outputs = sizes
-    by_times, by_weight, by_threshold = needs
+    wants_times, wants_weight, wants_threshold = needs
     found = _numbers(sizes, N_BACKWARD)
     tiles = found["tiles"]
-    groups = min(tiles, MAX_GROUPS) if by_times else tiles
+    groups = min(tiles, MAX_GROUPS) if wants_times else tiles
     chunks = 1 if is_small(work_of(batch, inputs, outputs)) else chunks_of(batch, groups)
     found |= {
-        "groups": groups, "chunks": chunks, "wants_times": by_times, "wants_weight": by_weight,
-        "wants_threshold": by_threshold, "observes": observes,
+        "groups": groups, "chunks": chunks, "wants_times": wants_times, "wants_weight": wants_weight,
+        "wants_threshold": wants_threshold, "observes": observes,
     }  # fmt: skip
     given = ("c", "grad", "spikes", "times", "weight", "threshold", *SAVED, "by_times", "by_weight", "by_threshold")
-    unused = [name for name, need in (("weight_parts", by_weight), ("times_parts", by_times)) if not need]
+    unused = [name for name, need in (("weight_parts", wants_weight), ("times_parts", wants_times)) if not need]
     plan = BACKWARD.plan(name_of(dtype), found, given, unused)
     blocks = -(-batch // SAMPLES)
     phases = (
         ensemble * (tiles + blocks),
         ensemble * groups * chunks,
-        ensemble * (tiles + (blocks if by_times else 0)),
+        ensemble * (tiles + (blocks if wants_times else 0)),
     )
     return Call(backward_kernel(name_of(dtype), lanes_for(outputs)), phases, plan, threads)
 
 
 def _numbers(sizes: Sizes, rows: int) -> dict[str, int]:
-    """Those of both kernels."""
+    """Sizes of both kernels."""
     ensemble, batch, inputs, outputs = sizes
     return saved_sizes(inputs, outputs) | {
         "ensemble": ensemble, "batch": batch, "inputs": inputs, "outputs": outputs, "tiles": -(-outputs // TILE),

@@ -2,6 +2,9 @@
 
 Of the inputs these are their order of arrival and sorted times, and how many arrive; of each neuron the place of its
 last causal input (-1: silent), and dV/dt at the spike in units of the threshold.
+
+In a kernel a row of ``order`` or ``arrival`` has all whole or real numbers of a sample; those of the others begin
+further on, and so reach into the next sample: how long they are, only ``inputs`` and ``outputs`` tell.
 """
 
 from typing import TYPE_CHECKING
@@ -13,16 +16,16 @@ if TYPE_CHECKING:
 
 SAVED = {
     "order": "int32 ensemble batch ints",
-    "count": "int32 ensemble batch ints",  # only the first one
+    "count": "int32 ensemble batch ints",  # one, [e, b, 0]
     "last": "int32 ensemble batch ints",
     "arrival": "real ensemble batch reals",
     "slope": "real ensemble batch reals",
 }
-"""The arrays in a ``Layout``: each begins further on in the numbers of a sample."""
+"""The arrays, for a ``Layout``."""
 
 
 def saved_sizes(inputs: int, outputs: int) -> dict[str, int]:
-    """Those of the layout."""
+    """How many whole and real numbers each sample has."""
     return {"ints": inputs + 1 + outputs, "reals": inputs + PAD + outputs}
 
 
@@ -32,7 +35,8 @@ def saved_for(times: "Tensor", outputs: int) -> "tuple[Tensor, Tensor]":
 
     *lead, inputs = times.shape
     sizes = saved_sizes(inputs, outputs)
-    return torch.empty((*lead, sizes["ints"]), dtype=torch.int32), times.new_empty((*lead, sizes["reals"]))
+    ints = times.new_empty((*lead, sizes["ints"]), dtype=torch.int32)
+    return ints, times.new_empty((*lead, sizes["reals"]))
 
 
 def saved_places(saved: "tuple[Tensor, ...]", inputs: int) -> tuple[int, ...]:

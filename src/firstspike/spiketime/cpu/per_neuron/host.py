@@ -6,7 +6,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from firstspike.spiketime.backend import Arguments, Gradients, Needs, Result
+from firstspike.spiketime.backend import Arguments, Gradients, Needs, Result, Sizes
 from firstspike.spiketime.cpu.per_neuron.kernels import BACKWARD, FORWARD, SAMPLES, backward_kernel, forward_kernel
 from firstspike.spiketime.cpu.per_neuron.scan import LANES, N_RATES
 from firstspike.spiketime.cpu.runtime.parallel import Call, threads_for
@@ -16,9 +16,6 @@ _PARTS, _CHUNKS = 8, 4  # into which the sums over neurons and over samples are 
 _COST = 4  # of a synapse, in units of one of the usual kernels
 _ALWAYS = "mem", "syn", "times", "weight", "threshold", "spikes"
 _GRADIENTS = "by_times", "by_weight", "by_threshold", "by_delay", "by_mem", "by_syn"
-
-Sizes = tuple[int, int, int, int]
-"""Numbers of networks, samples, inputs and outputs."""
 
 
 def forward_per_neuron(given: Arguments, sizes: Sizes, spikes: Tensor) -> tuple[Tensor, ...]:
@@ -60,13 +57,13 @@ def backward_per_neuron(
     everything, delayed, dtype = any(needs[:4]), given.delay is not None, times.dtype
     saved = tuple(x.contiguous() for x in result.saved)
     if given.delay is None:
-        saved = saved or saved_for(times, sizes[-1])
+        saved = saved or saved_for(times, 0)  # what is known of neurons is not asked for
         arrays: tuple[Tensor | int, ...] = saved_places(saved, sizes[2])
     else:
         arrays = saved[0] if saved else 0, given.delay.contiguous()
-    bound = torch.tensor([max_weight_grad or math.inf], dtype=dtype)
+    bound = torch.tensor([max_weight_grad or math.inf], dtype=dtype, device="cpu")
     like = (times, weight, threshold, given.delay) if everything else (None, None, threshold, None)
-    found = [None if x is None else torch.empty(x.shape, dtype=dtype) for x in (*like, threshold, threshold)]
+    found = [None if x is None else times.new_empty(x.shape) for x in (*like, threshold, threshold)]
     call = _backward_call(
         sizes, dtype, delayed, mem.numel(), everything, needs.tau_mem or needs.tau_syn, not result.saved,
         threads_for(_COST * sizes[1] * weight.numel()),
@@ -81,7 +78,7 @@ def _backward_call(
     threads: int,
 ) -> Call:  # fmt: skip
     ensemble, batch, inputs, _ = sizes
-    found = _numbers(sizes, delayed, taus)
+    found = _numbers(sizes, delayed, taus) | (saved_sizes(inputs, 0) if observes and not delayed else {})
     groups, blocks = found["groups"], -(-batch // SAMPLES)
     parts, chunks = min(_PARTS, groups), min(_CHUNKS, batch)
     found |= {
@@ -124,7 +121,10 @@ def _numbers(sizes: Sizes, delayed: bool, taus: int) -> dict[str, int]:
 def _tensors(given: Arguments) -> list[Tensor]:
     """The time constants as tensors, of one number where all neurons share them."""
     dtype = given.times.dtype
-    return [x.contiguous() if isinstance(x, Tensor) else torch.tensor([x], dtype=dtype) for x in given.constants]
+    return [
+        x.contiguous() if isinstance(x, Tensor) else torch.tensor([x], dtype=dtype, device="cpu")
+        for x in given.constants
+    ]
 
 
 def name_of(dtype: torch.dtype) -> str:

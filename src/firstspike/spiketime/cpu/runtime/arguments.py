@@ -47,8 +47,7 @@ class Layout:
 
     def fill(self, real: str, sizes: Mapping[str, int], arrays: "Mapping[str, Tensor | int]") -> list[int]:
         """A kernel's numbers. Arrays are contiguous tensors or addresses; those left out lie in scratch memory."""
-        plan = _plan(self, real, self._pick(sizes), tuple(arrays))
-        return plan.numbers([x if isinstance(x, int) else x.data_ptr() for x in arrays.values()])
+        return self.plan(real, sizes, tuple(arrays)).numbers(tuple(arrays.values()))
 
     def plan(self, real: str, sizes: Mapping[str, int], given: Sequence[str], unused: Sequence[str] = ()) -> "Plan":
         """What ``fill`` does, for calls with these sizes that give the arrays of these names, and do not use others."""
@@ -97,31 +96,33 @@ class Plan(NamedTuple):
     """The numbers of calls with the same sizes."""
 
     sizes: tuple[int, ...]
+    given: int
+    """How many arrays the calls give."""
     starts: tuple[int, ...]
-    """Where the arrays that are not given lie in scratch memory."""
+    """Where the others lie in scratch memory."""
     scratch: int
     """Bytes of it."""
     pick: Callable[[Sequence[int]], tuple[int, ...]]
-    """The layout's order of all arrays, from the given ones and then the others."""
+    """The layout's order of all arrays, from the given ones, then the others, then the address of those not used."""
 
-    def numbers(self, addresses: list[int]) -> list[int]:
-        """A kernel's numbers, from the addresses of the arrays that are given."""
+    def numbers(self, arrays: "Sequence[Tensor | int]") -> list[int]:
+        """A kernel's numbers, from the arrays that are given, tensors or addresses."""
         from firstspike.spiketime.cpu.runtime.parallel import scratch  # loads torch, which compiling does not need
 
+        assert len(arrays) == self.given, f"expected {self.given} arrays, got {len(arrays)}"
         memory = scratch(self.scratch)
-        return [*self.sizes, *self.pick(addresses + [memory + start for start in self.starts])]
+        places = [x if isinstance(x, int) else x.data_ptr() for x in arrays]
+        return [*self.sizes, *self.pick([*places, *(memory + start for start in self.starts), 0])]
 
 
 @lru_cache(maxsize=256)
-def _plan(
-    layout: Layout, real: str, values: tuple[int, ...], given: tuple[str, ...], unused: tuple[str, ...] = ()
-) -> Plan:
+def _plan(layout: Layout, real: str, values: tuple[int, ...], given: tuple[str, ...], unused: tuple[str, ...]) -> Plan:
     sizes, starts, size = dict(zip(layout.sizes, values, strict=True)), [], 0
-    rest = [name for name in layout.arrays if name not in given]
+    rest = [name for name in layout.arrays if name not in given and name not in unused]
     for name in rest:
         starts.append(size)
-        if name not in unused:
-            taken = layout.dtype_of(name, real).itemsize * prod(sizes[x] for x in layout.arrays[name][1])
-            size += -(-taken // LINE) * LINE
+        taken = layout.dtype_of(name, real).itemsize * prod(sizes[x] for x in layout.arrays[name][1])
+        size += -(-taken // LINE) * LINE
     places = {name: place for place, name in enumerate((*given, *rest))}
-    return Plan(values, tuple(starts), size, itemgetter(*(places[name] for name in layout.arrays)))
+    pick = itemgetter(*(places.get(name, len(places)) for name in layout.arrays))
+    return Plan(values, len(given), tuple(starts), size, pick)

@@ -84,7 +84,7 @@ def scratch(size: int) -> int:
     kept = getattr(_local, "kept", None)
     if kept is None or kept.numel() < size + LINE:
         _local.kept = None  # freed before more is taken
-        kept = _local.kept = torch.empty(size + LINE, dtype=torch.uint8)
+        kept = _local.kept = torch.empty(size + LINE, dtype=torch.uint8, device="cpu")
     return int(-(-kept.data_ptr() // LINE) * LINE)
 
 
@@ -125,5 +125,4 @@ class Call(NamedTuple):
 
     def __call__(self, *arrays: torch.Tensor | int) -> Any:
         """``run`` with the arrays that the plan has, tensors or addresses."""
-        addresses = [x if isinstance(x, int) else x.data_ptr() for x in arrays]
-        return run(self.kernel, self.phases, self.plan.numbers(addresses), self.threads)
+        return run(self.kernel, self.phases, self.plan.numbers(arrays), self.threads)

@@ -74,13 +74,13 @@ def _forward(given: Arguments, holds: bool, entries: int) -> tuple[Result, bool]
     sizes["seen"] = 0 if given.observed is None else given.max_spikes
     row = N_FORWARD * (sizes["stride"] // min(sizes["windows"], 8)) * times.element_size()
     sizes["block"] = block = max(1, min(_MAX_BLOCK, -(-batch // (2 * threads)), _ROWS_AT_ONCE // row))
-    held = torch.zeros((ensemble, batch, 2 * STATES, outputs), dtype=dtype)
+    held = torch.zeros((ensemble, batch, 2 * STATES, outputs), dtype=dtype, device="cpu")
     if given.state is not None:
         for number, x in enumerate(given.state):
             held[:, :, number] = x
 
     def memory(*shape: int, dtype: torch.dtype = dtype) -> Tensor:
-        return torch.empty((ensemble, batch, *shape), dtype=dtype)
+        return torch.empty((ensemble, batch, *shape), dtype=dtype, device="cpu")
 
     tiles, room, windows, most = (sizes[x] for x in ("tiles", "room", "windows", "most"))
     saved = {name: memory(room, dtype=torch.int32) for name in ("order", "source")} | {"arrival": memory(room)}
@@ -92,7 +92,7 @@ def _forward(given: Arguments, holds: bool, entries: int) -> tuple[Result, bool]
     trains, overflows = memory(outputs, most), memory(outputs, dtype=torch.uint8)
     lacks = memory(dtype=torch.int32)
     _c, c = constants_array(*given.constants, name_of(dtype))
-    lags = torch.tensor([0.0 if given.windows is None else given.windows.lag, 0.0], dtype=dtype)
+    lags = torch.tensor([0.0 if given.windows is None else given.windows.lag, 0.0], dtype=dtype, device="cpu")
     bounds, observed = _bounds(given), 0 if given.observed is None else given.observed.contiguous()
     numbers = TRAIN_FORWARD.fill(name_of(dtype), sizes, {
         "c": c, "bounds": bounds, "lags": lags, "times": times, "weight": weight, "threshold": threshold,
@@ -174,9 +174,9 @@ def _backward(grads: Grads, result: Result, given: Arguments, max_weight_grad: f
         carried_lanes=tiles * TILE,
     )  # fmt: skip
     by_weight = torch.empty_like(weight) if needs.weight else None
-    by_times = torch.empty(given.times.shape, dtype=dtype) if needs.times else None
+    by_times = torch.empty(given.times.shape, dtype=dtype, device="cpu") if needs.times else None
     by_threshold, ends = torch.empty_like(threshold), (ensemble, batch, STATES, outputs)
-    by_start = None if given.state is None else torch.empty(ends, dtype=dtype)
+    by_start = None if given.state is None else torch.empty(ends, dtype=dtype, device="cpu")
     of_end = None if grads.state is None else torch.stack(tuple(grads.state), 2).contiguous()
     (_c, c), bounds = constants_array(*given.constants, name_of(dtype), max_weight_grad), _bounds(given)
     arrays: dict[str, Tensor | int] = {
@@ -208,7 +208,7 @@ def _budget(given: Arguments) -> int:
 def _bounds(given: Arguments) -> Tensor:
     """Start and end of each window."""
     bounds = (given.start, given.until) if given.windows is None else given.windows.bounds
-    return torch.tensor(bounds, dtype=given.times.dtype)
+    return torch.tensor(bounds, dtype=given.times.dtype, device="cpu")
 
 
 def _room(sizes: dict[str, int]) -> int:

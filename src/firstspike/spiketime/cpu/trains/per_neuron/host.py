@@ -35,7 +35,7 @@ def forward_per_neuron(given: Arguments, holds: bool) -> Result:
     dtype, delayed, most = given.times.dtype, given.delay is not None, given.max_spikes
 
     def memory(*shape: int, dtype: torch.dtype = dtype) -> Tensor:
-        return torch.empty((ensemble, batch, *shape), dtype=dtype)
+        return torch.empty((ensemble, batch, *shape), dtype=dtype, device="cpu")
 
     saved = [memory(outputs, most), memory(outputs, most + 1 if holds else 0)]
     largest = int((given.times < math.inf).sum((-1, -2)).max())
@@ -43,7 +43,7 @@ def forward_per_neuron(given: Arguments, holds: bool) -> Result:
     if not delayed:
         saved += [memory(padded, dtype=torch.int32) for _ in range(2)] + [memory(padded)]
         saved += [memory(dtype=torch.int32)]
-    trains = torch.full((ensemble, batch, outputs, most), math.inf, dtype=dtype)
+    trains = torch.full((ensemble, batch, outputs, most), math.inf, dtype=dtype, device="cpu")
     if given.observed is not None:
         trains.copy_(given.observed)
     sizes, arrays = _common(given, saved, largest, given.observed is not None)
@@ -77,17 +77,20 @@ def backward_per_neuron(
         "by_taus": taus, "asks_end": grads.state is not None, "three": _STATES,
     }  # fmt: skip
     found = {
-        name: torch.empty(x.shape, dtype=dtype) if need else None
+        name: torch.empty(x.shape, dtype=dtype, device="cpu") if need else None
         for name, x, need in zip(
             _GRADIENTS, (*given[:4], given.threshold, given.threshold), (everything,) * 4 + (True,) * 2, strict=True
         )
         if x is not None
     }
-    found["by_threshold"] = torch.empty(given.threshold.shape, dtype=dtype)
-    by_start = None if given.state is None else torch.empty((ensemble, batch, _STATES, outputs), dtype=dtype)
+    found["by_threshold"] = torch.empty(given.threshold.shape, dtype=dtype, device="cpu")
+    by_start = (
+        None if given.state is None else torch.empty((ensemble, batch, _STATES, outputs), dtype=dtype, device="cpu")
+    )
     arrays |= {
         "trains": result.trains.contiguous(), "overflows": result.overflows.to(torch.uint8),
-        "grad": grads.trains.contiguous(), "bound": torch.tensor([max_weight_grad or math.inf, 0.0], dtype=dtype),
+        "grad": grads.trains.contiguous(),
+        "bound": torch.tensor([max_weight_grad or math.inf, 0.0], dtype=dtype, device="cpu"),
         "of_end": 0 if grads.state is None else torch.stack(tuple(grads.state), 2).contiguous(),
         "by_start": 0 if by_start is None else by_start, "by_delay": 0,
     }  # fmt: skip
@@ -117,8 +120,11 @@ def _common(
     dtype, groups = given.times.dtype, -(-outputs // LANES)
     if largest >= 1 << 24:
         raise ValueError(f"a sample has {largest} input spikes; with delays the kernels count up to {(1 << 24) - 1}")
-    mem, syn = (x.contiguous() if isinstance(x, Tensor) else torch.tensor([x], dtype=dtype) for x in given.constants)
-    held = torch.zeros((ensemble, batch, 2 * _STATES, outputs), dtype=dtype)
+    mem, syn = (
+        x.contiguous() if isinstance(x, Tensor) else torch.tensor([x], dtype=dtype, device="cpu")
+        for x in given.constants
+    )
+    held = torch.zeros((ensemble, batch, 2 * _STATES, outputs), dtype=dtype, device="cpu")
     for number, x in enumerate(given.state or ()):
         held[:, :, number] = x
     saved = [x.contiguous() for x in saved]
@@ -129,7 +135,8 @@ def _common(
         "taus": mem.numel(), "largest": largest, "observes": observes, "holds": saved[1].shape[-1] > 0,
     }  # fmt: skip
     arrays: dict[str, Tensor | int] = {
-        "mem": mem, "syn": syn, "bounds": torch.tensor([given.start, given.until], dtype=dtype), "held": held,
+        "mem": mem, "syn": syn, "held": held,
+        "bounds": torch.tensor([given.start, given.until], dtype=dtype, device="cpu"),
         "slopes": saved[0], "again": saved[1], "delay": 0, **dict.fromkeys(_SORTED, 0),
         **dict(zip(_SORTED, saved[2:], strict=False)),
     }  # fmt: skip
