@@ -10,7 +10,7 @@ from torch import Tensor, nn, optim
 
 from firstspike.data import SpikeData
 from firstspike.devices import sent
-from firstspike.layers import DelayRule, Ensemble, Network, SpikeDropout, project_delays_
+from firstspike.layers import Ensemble, Network, SpikeDropout, project_delays_
 from firstspike.layers.delay import delays_in
 from firstspike.training.evaluation import Evaluation, evaluate, evaluation_of, outputs_of
 from firstspike.training.fitting import Member, Objective, record_of
@@ -182,13 +182,11 @@ def engine_for(members: Sequence[Member], objective: Objective, clip_grad_norm: 
     substrate that is not a pure function run one after the other.
     """
     first = members[0]
-    modules = list(first.network.modules())
-    rules = [getattr(module, "delay_rule", None) for module in modules]
     alike = (
         len(members) > 1
         and all(isinstance(member.network, Network) for member in members)
-        and not any(isinstance(rule, DelayRule) and rule.jitter for rule in rules)
-        and not any(isinstance(module, SpikeDropout) and module.p for module in modules)
+        and not any(rule.jitter for rule, _ in delays_in(first.network))
+        and not any(isinstance(module, SpikeDropout) and module.p for module in first.network.modules())
         and all(_settings(member.optimizer) == _settings(first.optimizer) for member in members)
         and all(member.silent == first.silent for member in members)
         and all(member.substrate.side_by_side for member in members)

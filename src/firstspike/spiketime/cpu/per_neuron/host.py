@@ -6,7 +6,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from firstspike.spiketime.backend import Arguments, Gradients, Needs, Result, Sizes
+from firstspike.spiketime.backend import Arguments, Constants, Gradients, Needs, Result, Sizes
 from firstspike.spiketime.cpu.per_neuron.kernels import BACKWARD, FORWARD, SAMPLES, backward_kernel, forward_kernel
 from firstspike.spiketime.cpu.per_neuron.scan import LANES, N_RATES
 from firstspike.spiketime.cpu.runtime.parallel import Call, threads_for
@@ -25,7 +25,7 @@ def forward_per_neuron(given: Arguments, sizes: Sizes, spikes: Tensor) -> tuple[
         See ``saved``; with delays only dV/dt at the spikes in units of the threshold.
     """
     times, weight, threshold = (x.contiguous() for x in given[:3])
-    mem, syn = _tensors(given)
+    mem, syn = as_tensors(given.constants, times.dtype)
     delayed = given.delay is not None
     if given.delay is None:
         saved: tuple[Tensor, ...] = saved_for(times, sizes[-1])
@@ -53,7 +53,7 @@ def backward_per_neuron(
 ) -> Gradients:
     """All gradients, also of neurons that share their time constants."""
     grad, spikes, times, weight, threshold = (x.contiguous() for x in (grad, result.spikes, *given[:3]))
-    mem, syn = _tensors(given)
+    mem, syn = as_tensors(given.constants, times.dtype)
     everything, delayed, dtype = any(needs[:4]), given.delay is not None, times.dtype
     saved = tuple(x.contiguous() for x in result.saved)
     if given.delay is None:
@@ -118,12 +118,10 @@ def _numbers(sizes: Sizes, delayed: bool, taus: int) -> dict[str, int]:
     }  # fmt: skip
 
 
-def _tensors(given: Arguments) -> list[Tensor]:
-    """The time constants as tensors, of one number where all neurons share them."""
-    dtype = given.times.dtype
+def as_tensors(constants: Constants, dtype: torch.dtype) -> list[Tensor]:
+    """The time constants as contiguous tensors, of one number where all neurons share them."""
     return [
-        x.contiguous() if isinstance(x, Tensor) else torch.tensor([x], dtype=dtype, device="cpu")
-        for x in given.constants
+        x.contiguous() if isinstance(x, Tensor) else torch.tensor([x], dtype=dtype, device="cpu") for x in constants
     ]
 
 

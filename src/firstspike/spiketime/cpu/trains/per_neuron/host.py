@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor
 
-from firstspike.spiketime.cpu.per_neuron.host import name_of
+from firstspike.spiketime.cpu.per_neuron.host import as_tensors, name_of
 from firstspike.spiketime.cpu.per_neuron.kernels import SAMPLES
 from firstspike.spiketime.cpu.per_neuron.scan import LANES, N_RATES
 from firstspike.spiketime.cpu.rows import PAD
@@ -120,10 +120,7 @@ def _common(
     dtype, groups = given.times.dtype, -(-outputs // LANES)
     if largest >= 1 << 24:
         raise ValueError(f"a sample has {largest} input spikes; with delays the kernels count up to {(1 << 24) - 1}")
-    mem, syn = (
-        x.contiguous() if isinstance(x, Tensor) else torch.tensor([x], dtype=dtype, device="cpu")
-        for x in given.constants
-    )
+    mem, syn = as_tensors(given.constants, dtype)
     held = torch.zeros((ensemble, batch, 2 * _STATES, outputs), dtype=dtype, device="cpu")
     for number, x in enumerate(given.state or ()):
         held[:, :, number] = x
