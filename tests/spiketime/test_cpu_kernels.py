@@ -1,14 +1,11 @@
-"""The CPU kernels against the reference, and what only kernels can get wrong: memory, threads, strides, their maths."""
+"""The CPU kernels against the reference, and what only kernels can get wrong: memory, threads, strides."""
 
 import math
-import os
 import subprocess
 import sys
 import threading
 from dataclasses import dataclass
 
-import mpmath as mp
-import numba
 import numpy as np
 import pytest
 import torch
@@ -20,9 +17,6 @@ from firstspike.spiketime import reference
 from firstspike.spiketime.backend import Arguments, Backend, Constants, Needs, Result
 from firstspike.spiketime.cpu import backward, forward
 from firstspike.spiketime.cpu.runtime import parallel
-from firstspike.spiketime.cpu.sort import sort_row, sort_scratch
-from firstspike.spiketime.cpu.vectors import mathfun
-from firstspike.spiketime.cpu.vectors.simd import load16, store
 from firstspike.spiketime.function import FirstSpikeTime, Options
 
 RATIOS = [1.0, 2.0, 0.5, 1.37, 0.3, 10.0, 100.0, 1 + 1e-9, math.inf]
@@ -387,105 +381,6 @@ def test_backward_vmap_over_networks():
     for e in range(3):
         one = torch.func.grad(loss)(made.weight[e], made.times[e], made.threshold[e])
         assert torch.allclose(found[e], one, rtol=1e-12, atol=0)
-
-
-@numba.njit
-def sort_rows(times, order, arrival, count):
-    scratch = sort_scratch(times, times.shape[1])
-    for b in range(len(times)):
-        count[b] = sort_row(times[b], order[b], arrival[b], scratch)
-
-
-def crowded(random, samples, size):
-    return 1.0 + random.random((samples, size)) * 1e-3 + 100.0 * (random.random((samples, size)) < 0.01)
-
-
-SAMPLES_TO_SORT = {
-    "uniform": lambda random, *shape: random.random(shape) * 2 - 0.5,
-    "equal": lambda random, *shape: random.integers(0, 5, shape) / 4,
-    "all the same": lambda random, *shape: np.full(shape, 0.5),
-    "silent": lambda random, *shape: np.where(random.random(shape) < 0.5, math.inf, random.random(shape)),
-    "descending": lambda random, *shape: np.broadcast_to(-np.arange(shape[1]) / 8, shape),
-    "crowded": crowded,
-    "agreeing in all but the last bits of float32": lambda random, *shape: 1 + random.integers(0, 64, shape) * 2.0**-23,
-    "agreeing in all but the last bits": lambda random, *shape: 1 + random.integers(0, 64, shape) * 2.0**-52,
-    "within subnormal numbers": lambda random, *shape: random.random(shape) * 1e-38,
-    "mostly silent": lambda random, *shape: np.where(random.random(shape) < 0.93, math.inf, random.random(shape)),
-    "negative": lambda random, *shape: -(10.0 ** random.uniform(-40, 38, shape)),
-    "zeros of both signs": lambda random, *shape: np.where(random.random(shape) < 0.5, -0.0, 0.0),
-}
-
-
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("kind", SAMPLES_TO_SORT)
-def test_times_are_sorted_and_equal_ones_keep_their_order(kind, dtype):
-    for size in (1, 10, 11, 16, 63, 64, 65, 127, 128, 129, 200, 256, 257, 784):
-        times = SAMPLES_TO_SORT[kind](np.random.default_rng(size), 4, size).astype(dtype, order="C")
-        order, arrival, count = np.empty(times.shape, np.int32), np.empty_like(times), np.empty(4, np.int32)
-        sort_rows(times, order, arrival, count)
-        for b, n in enumerate(np.isfinite(times).sum(axis=1)):
-            expected = np.argsort(times[b], kind="stable")[:n]
-            assert count[b] == n
-            assert order[b, :n].tolist() == expected.tolist(), size
-            assert arrival[b, :n].tolist() == times[b, expected].tolist()
-
-
-@numba.njit
-def _apply(x, out):
-    for k in range(0, x.size, 16):
-        store(out[0], k, mathfun.exp(load16(x, k)))
-        store(out[1], k, mathfun.expm1(load16(x, k)))
-
-
-@numba.njit
-def _apply_log(x, out):
-    for k in range(0, x.size, 16):
-        store(out[0], k, mathfun.log(load16(x, k) + 1.0))
-        store(out[1], k, mathfun.log1p(load16(x, k)))
-
-
-def worst_error(found, function, x):
-    return max(abs(mp.mpf(a) / function(mp.mpf(b)) - 1) for a, b in zip(found.tolist(), x.tolist(), strict=True))
-
-
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_mathfun_agrees_with_mpmath(dtype):
-    mid = np.linspace(-80, 80, 400)
-    tiny = np.logspace(-30, 0, 200)
-    x = np.concatenate([mid, tiny, -tiny]).astype(dtype)
-    found = np.empty((2, x.size), dtype)
-    _apply(x, found)
-    for mine, function in zip(found, (mp.exp, mp.expm1), strict=True):
-        assert worst_error(mine, function, x) < 2 * np.finfo(dtype).eps
-    x = np.concatenate([tiny, -tiny * 0.99, np.logspace(0, 20, 16)]).astype(dtype)
-    found = np.empty((2, x.size), dtype)
-    _apply_log(x, found)
-    assert worst_error(found[1], mp.log1p, x) < 2 * np.finfo(dtype).eps
-
-
-WITHOUT_FMA = """
-import numba, numpy as np
-from firstspike.spiketime.cpu.vectors import mathfun
-from firstspike.spiketime.cpu.vectors.simd import load16, store
-
-@numba.njit
-def exponential(x):
-    store(x, 0, mathfun.exp(load16(x, 0)))
-
-for dtype, accuracy in ((np.float32, 3e-7), (np.float64, 1e-15)):
-    x = np.linspace(-20, 20, 16, dtype=dtype)
-    expected = np.exp(x)
-    exponential(x)
-    assert np.abs(x / expected - 1).max() < accuracy
-for assembly in exponential.inspect_asm().values():
-    assert "mulps" in assembly or "mulpd" in assembly
-    assert "fma" not in assembly and "nearbyint" not in assembly
-"""
-
-
-def test_machines_without_fma_multiply_and_add():
-    plain = {**os.environ, "NUMBA_CPU_NAME": "x86-64", "NUMBA_CPU_FEATURES": ""}
-    subprocess.run([sys.executable, "-c", WITHOUT_FMA], check=True, env=plain)
 
 
 def test_import_compiles_nothing():
