@@ -1,6 +1,6 @@
 """Every array that a kernel works with, scratch memory included, lies between zones that no kernel may touch.
 
-Zones and scratch memory are full of one number, which is NaN as a real number and far below 0 as a whole one.
+Zones and scratch memory are full of a whole number below 0, whose bits are NaN as a real number.
 """
 
 import ctypes
@@ -13,8 +13,8 @@ from torch import Tensor
 from firstspike.spiketime.cpu.runtime.arguments import LINE
 from firstspike.spiketime.cpu.runtime.parallel import Call, run
 
-ZONE = 4096  # bytes of a zone, at least
-WORD = -0x85A5B  # in bits FFF7A5A5, which begin a NaN of 64 bits, too
+ZONE = 1 << 14  # bytes of a zone, at least; what reaches further may end the process before it is found
+WORD = -77  # as a real number of 32 or 64 bits this is NaN, and as an index it rarely ends the process
 _PATTERN = np.full(ZONE, WORD, np.int32).view(np.uint8)
 
 INPUTS = {
@@ -45,9 +45,10 @@ class Guarded:
         spans = {"the beginning": (0, 0), **self._spans, "the end": (self._memory.size, 0)}
         found = []
         for (before, (_, begin)), (after, (end, _)) in pairwise(spans.items()):
-            wrong = np.flatnonzero(self._memory[begin:end] != _PATTERN[begin % 4 :][: end - begin])
-            if wrong.size:
-                found.append(f"{wrong[0]} bytes after {before}, up to {end - begin - wrong[-1]} bytes before {after}")
+            zone, untouched = self._memory[begin:end], _PATTERN[begin % 4 :][: end - begin]
+            if zone.tobytes() != untouched.tobytes():
+                wrong = np.flatnonzero(zone != untouched)
+                found.append(f"{wrong[0]} bytes after {before}, up to {zone.size - wrong[-1]} bytes before {after}")
         return found
 
 
@@ -72,11 +73,11 @@ def guarded(call: Call, *arrays: Tensor | None):
     places = [0 if given.get(name, name) is None else memory.address(name) for name in taken]
     left = run(call.kernel, call.phases, call.plan.numbers_at(places), call.threads)
     touched = memory.touched()
-    assert not touched, f"the kernel of {', '.join(taken)} wrote {'; '.join(touched)}"
+    assert not touched, f"a kernel wrote {'; '.join(touched)}"
     for name, x in tensors.items():
         if name in INPUTS:
             same = ctypes.string_at(memory.address(name), x.nbytes) == ctypes.string_at(x.data_ptr(), x.nbytes)
-            assert same, f"the kernel of {', '.join(taken)} wrote to its input {name}"
+            assert same, f"a kernel wrote to its input {name}"
         else:
             ctypes.memmove(x.data_ptr(), memory.address(name), x.nbytes)
     return left

@@ -115,7 +115,7 @@ def _within(delayed: bool, inputs: int) -> dict[str, tuple[str, int]]:
 def _numbers(sizes: Sizes, delayed: bool, taus: int) -> dict[str, int]:
     """Sizes of both kernels."""
     ensemble, batch, inputs, outputs = sizes
-    rows = {"ints": 0, "reals": outputs} if delayed else saved_sizes(inputs, outputs)
+    rows = {"ints": 1, "reals": outputs} if delayed else saved_sizes(inputs, outputs)
     return rows | {
         "ensemble": ensemble, "batch": batch, "inputs": inputs, "outputs": outputs, "groups": -(-outputs // LANES),
         "group_inputs": inputs * LANES, "n_rates": N_RATES, "taus": taus,

@@ -66,7 +66,10 @@ class Layout:
         return np.dtype(real if name == "real" else name)
 
     def reader(self, real: str) -> Any:
-        """The function by which a kernel has its sizes and arrays from its numbers, by name; each thread calls it first."""
+        """The function by which a kernel has its sizes and arrays from its numbers, by name.
+
+        Each thread calls it first, as it also counts the thread among those that have started.
+        """
         record = namedtuple("record", (*self.sizes, *self.arrays))
         arrays = [
             types.Array(from_dtype(self.dtype_of(name, real)), len(shape), "C")
