@@ -92,7 +92,7 @@ class NeuronLayer(nn.Module):
             else:
                 continue
             self._tensors.append(name)
-        self._numbers = replace(neuron, **dict.fromkeys(self._tensors, 1.0))
+        self._neuron = replace(neuron, **dict.fromkeys(self._tensors, 1.0))
 
     @torch.no_grad()
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
@@ -122,9 +122,9 @@ class NeuronLayer(nn.Module):
     def neuron(self) -> LIF:
         """The neurons' parameters as they are now."""
         if not self._tensors:
-            return self._numbers
+            return self._neuron
         return replace(
-            self._numbers,
+            self._neuron,
             **{
                 name: getattr(self, f"log_{name}").exp() if name in self._starts else getattr(self, name)
                 for name in self._tensors
@@ -141,7 +141,7 @@ class NeuronLayer(nn.Module):
         what plays no part.
         """
         without = (*self._tensors, *self.unused)
-        return self.weight.new_tensor([0.0 if x in without else getattr(self._numbers, x) for x in _NAMES])
+        return self.weight.new_tensor([0.0 if x in without else getattr(self._neuron, x) for x in _NAMES])
 
     def set_extra_state(self, state: Float[Tensor, "3"]) -> None:
         """Check that saved weights are for neurons like these.
