@@ -199,7 +199,7 @@ class Noisy(Imperfect, LayerByLayer):
             delay = torch.cat([torch.zeros_like(layer.weight) if delay is None else delay, own], dim=1)
         threshold = self._thresholds(index, layer, len(inputs))
         sent, state = no_spikes(layer, inputs), list[Tensor]()
-        for start, end in slices(layer.duration, layer.window):
+        for start, end in slices(inputs, layer.duration, layer.window):
 
             def spikes(
                 arriving: Tensor, neuron: LIF, *state: Tensor, start: float = start, end: float = end
