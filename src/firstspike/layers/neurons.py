@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Collection
 from dataclasses import fields, replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -187,6 +187,17 @@ class NeuronLayer(nn.Module):
         return f"LIF({', '.join(f'{name}={value}' for name, value in shown.items())})"
 
 
+class Arriving(NamedTuple):
+    """All that reaches the membranes of a layer's neurons, each spike as an input of its own."""
+
+    times: Float[Tensor, "*batch inputs"]
+    """As a neuron sees them, without delays."""
+    weight: Float[Tensor, "rows inputs"]
+    delay: Float[Tensor, "rows inputs"] | None
+    until: float
+    """When the layer stops."""
+
+
 class LIFLayer(NeuronLayer):
     """A layer of LIF neurons, which spike; its subclasses say which inputs a neuron sees."""
 
@@ -206,3 +217,12 @@ class LIFLayer(NeuronLayer):
         A layer whose neurons see different inputs puts a dimension for their places before the last one.
         """
         return times
+
+    def arriving(self, inputs: Tensor, spikes: Tensor) -> Arriving:
+        """What reaches the neurons.
+
+        Args:
+            inputs: spikes that enter the layer.
+            spikes: its own, of the same samples.
+        """
+        return Arriving(self.seen(inputs), self.synapses, getattr(self, "delay", None), math.inf)
