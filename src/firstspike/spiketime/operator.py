@@ -207,7 +207,9 @@ def check_form(
     observed: Tensor | None,
     max_weight_grad: float | None,
 ) -> None:
-    """Raise ValueError for types and shapes that do not fit."""
+    """Raise ValueError for types and shapes that do not fit, and NotImplementedError in ``torch.jit.trace``."""
+    if torch.jit.is_tracing():  # it would record addresses of memory that is gone when its program runs
+        raise NotImplementedError("torch.jit.trace cannot record spike times; record first spikes with torch.export")
     check_neuron(neuron)
     if weight.dtype not in (torch.float32, torch.float64):
         raise ValueError(f"weight must be float32 or float64, got {weight.dtype}")

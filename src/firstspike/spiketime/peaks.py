@@ -79,7 +79,35 @@ def highest(
     return float(height), float(time)
 
 
-class _Height(torch.autograd.Function):
+class MemberByMember(torch.autograd.Function):
+    """A function of tensors that ``torch.func.vmap`` maps member after member, as its work depends on their values."""
+
+    @classmethod
+    def vmap(
+        cls, info: Any, in_dims: tuple[int | None, ...], *inputs: Any
+    ) -> tuple[tuple[Tensor | None, ...], tuple[int | None, ...]]:
+        """See ``torch.autograd.Function``."""
+        members = [
+            cls.apply(*(x if dim is None else x.select(dim, k) for x, dim in zip(inputs, in_dims, strict=True)))
+            for k in range(info.batch_size)
+        ]
+        found = tuple(None if x[0] is None else torch.stack(x) for x in zip(*members, strict=True))
+        return found, tuple(None if x is None else 0 for x in found)
+
+
+class Gradient(MemberByMember):
+    """What a backward pass computes, as a function that can be mapped itself."""
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor | None, ...]) -> None:
+        pass
+
+    @staticmethod
+    def backward(ctx: Any, *_: Any) -> Any:
+        raise NotImplementedError("the maximum has first derivatives only, no Hessian")
+
+
+class _Height(MemberByMember):
     """``(times, weight, delay, silent, tau_mem, tau_syn, until) -> (height, time, place)`` of the maximum, 0 elsewhere.
 
     ``place`` is the input at whose arrival the maximum is, or -1.
@@ -114,10 +142,26 @@ class _Height(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor | None, *_: None) -> tuple[Tensor | None, ...]:
         if grad is None:
             return (None,) * 7
-        times, weight, delay, silent, time, place = ctx.saved_tensors
+        return *_HeightGradient.apply(grad, *ctx.saved_tensors, *ctx.options), None, None, None, None
+
+
+class _HeightGradient(Gradient):
+    """``(grad, times, weight, delay, silent, time, place, tau_mem, tau_syn, until) -> those by the first three``."""
+
+    @staticmethod
+    def forward(
+        grad: Tensor,
+        times: Tensor,
+        weight: Tensor,
+        delay: Tensor | None,
+        silent: Tensor,
+        time: Tensor,
+        place: Tensor,
+        *options: Any,
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
         by_times, by_weight = torch.zeros_like(times), torch.zeros_like(weight)
         by_delay = None if delay is None else torch.zeros_like(delay)
-        for pairs in _pairs(times, weight, delay, silent, *ctx.options):
+        for pairs in _pairs(times, weight, delay, silent, *options):
             at = pairs.sample, pairs.neuron
             scale, peaks, ends = (x[at].unsqueeze(-1) for x in (grad, time, place))
             since = peaks - pairs.arrival
@@ -131,16 +175,7 @@ class _Height(torch.autograd.Function):
             by_times.index_add_(0, pairs.sample, each)
             if by_delay is not None:
                 by_delay.index_add_(0, pairs.neuron, each)
-        return by_times, by_weight, by_delay, None, None, None, None
-
-    @staticmethod
-    def vmap(info: Any, in_dims: tuple[int | None, ...], *inputs: Any) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
-        """Member after member: which pairs are silent differs between them."""
-        members = [
-            _Height.apply(*(x if dim is None else x.select(dim, k) for x, dim in zip(inputs, in_dims, strict=True)))
-            for k in range(info.batch_size)
-        ]
-        return tuple(torch.stack(x) for x in zip(*members, strict=True)), (0, 0, 0)
+        return by_times, by_weight, by_delay
 
 
 def _pairs(
