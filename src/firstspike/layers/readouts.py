@@ -197,7 +197,7 @@ class IntegralReadout(Readout):
 
     def read(self, trains: Float[Tensor, "*batch in_features spikes"]) -> Float[Tensor, "*batch out_features"]:
         """See ``Readout``."""
-        arrives = torch.isfinite(trains)
+        arrives = ~torch.isposinf(trains)  # NaN, which compiled code does not refuse, stays NaN
         discount = torch.exp(-torch.where(arrives, trains, 0.0) / self.tau)
         per_input = torch.where(arrives, discount, 0.0).sum(dim=-1)
         neuron = self.neuron
@@ -267,7 +267,7 @@ class MembraneReadout(Readout):
     def read(self, trains: Float[Tensor, "*batch in_features spikes"]) -> Float[Tensor, "*batch out_features"]:
         """See ``Readout``."""
         since = self.time - trains
-        causal = since > 0
+        causal = ~(since <= 0)
         since = torch.where(causal, since, 0.0)  # kappa(0) is 0
         mem, syn = self.neuron.tau_mem, self.neuron.tau_syn
         if not isinstance(mem, Tensor) and not isinstance(syn, Tensor):
