@@ -211,7 +211,9 @@ def test_times_that_are_shifted_and_negative(kind, shift):
         readout.time += shift
     shifted = readout(times + shift)
     torch.testing.assert_close(shifted, factor * values)
-    for one, other in zip(*(torch.autograd.grad(x.sum(), (times, readout.weight)) for x in (shifted, values)), strict=True):
+    for one, other in zip(
+        *(torch.autograd.grad(x.sum(), (times, readout.weight)) for x in (shifted, values)), strict=True
+    ):
         torch.testing.assert_close(one, factor * other)
 
 

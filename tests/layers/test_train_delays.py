@@ -169,7 +169,9 @@ def test_networks_refuse_trains_for_their_first_spikes(layers, last):
     """As many spikes as inputs: each layer alone could take them for more samples."""
     net = Network(*layers, last())
     for call in (net, net.record):
-        with pytest.raises(ValueError, match=rf"{type(layers[0]).__name__}, takes first spikes \(batch, inputs\), got "):
+        with pytest.raises(
+            ValueError, match=rf"{type(layers[0]).__name__}, takes first spikes \(batch, inputs\), got "
+        ):
             call(torch.rand(6, 3, 3))
     assert net(torch.rand(6, 3)).shape[0] == 6
 
@@ -180,7 +182,9 @@ def test_networks_of_first_spikes_take_any_samples():
 
 
 def test_a_delay_of_first_spikes_after_trains():
-    with pytest.raises(ValueError, match=r"Delay expects first spikes, and gets spike trains.*Delay\(..., trains=True\)"):
+    with pytest.raises(
+        ValueError, match=r"Delay expects first spikes, and gets spike trains.*Delay\(..., trains=True\)"
+    ):
         Network(LIFSpikeTrains(3, 2, 5), Delay(2))
     with pytest.raises(ValueError, match="LIFLinear expects first spikes, and gets spike trains"):
         Network(Delay(2, trains=True), LIFLinear(2, 2))

@@ -123,7 +123,13 @@ RECURRENT = {
 
 def recurrent(**options):
     """The last neuron is silent; the others, which spike, first excite and then inhibit it, or inhibit it alone."""
-    given = {"duration": 6.0, "window": 0.5, "window_spikes": 20, "generator": seeded(), "dtype": torch.float64} | options
+    given = {
+        "duration": 6.0,
+        "window": 0.5,
+        "window_spikes": 20,
+        "generator": seeded(),
+        "dtype": torch.float64,
+    } | options
     layer = LIFRecurrent(3, 4, 40, neuron=LIF(2.0, 1.0, torch.tensor([0.8, 0.9, 1.0, 1.3])), **given)
     with torch.no_grad():
         layer.weight.copy_(2.5 * torch.rand(4, 3, generator=seeded(1), dtype=torch.float64))

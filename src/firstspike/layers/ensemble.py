@@ -187,10 +187,8 @@ _NOT_COMPARED = vars(nn.Module()).keys() | {
 _SHOWN = 4  # numbers of a tensor
 
 
-
-
 def difference_of(module: nn.Module, expected: nn.Module) -> str | None:
-    """How a module differs from another one, apart from values of parameters and how they start; None if it does not."""
+    """How a module differs from another one, apart from values of parameters and their start; None if it does not."""
     parts, others = dict(module.named_modules()), dict(expected.named_modules())
     if [(name, type(part)) for name, part in parts.items()] != [(name, type(part)) for name, part in others.items()]:
         return f"it has other layers: {module}, expected {expected}"

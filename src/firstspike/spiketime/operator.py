@@ -208,7 +208,8 @@ def check_form(
     max_weight_grad: float | None,
 ) -> None:
     """Raise ValueError for types and shapes that do not fit, and NotImplementedError in ``torch.jit.trace``."""
-    if torch.jit.is_tracing():  # it would record addresses of memory that is gone when its program runs
+    # a trace would record addresses of memory that is gone when its program runs
+    if torch.jit.is_tracing():  # type: ignore[attr-defined]
         raise NotImplementedError("torch.jit.trace cannot record spike times; record first spikes with torch.export")
     check_neuron(neuron)
     if weight.dtype not in (torch.float32, torch.float64):

@@ -100,10 +100,11 @@ class Gradient(MemberByMember):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor | None, ...]) -> None:
-        pass
+        """Nothing is kept."""
 
     @staticmethod
     def backward(ctx: Any, *_: Any) -> Any:
+        """Raise a NotImplementedError."""
         raise NotImplementedError("the maximum has first derivatives only, no Hessian")
 
 
@@ -186,9 +187,9 @@ def _pairs(
     for part in found.split(max(1, _CHUNK // max(1, times.shape[1]))) if len(found) and times.shape[1] else ():
         sample, neuron = part.unbind(1)
         arrival = times[sample] if delay is None else times[sample] + delay[neuron]
-        taus = (x[neuron].unsqueeze(-1) if isinstance(x, Tensor) else x for x in (tau_mem, tau_syn))
         arrival = torch.where(arrival < until, arrival, torch.inf)
-        yield _Pairs(sample, neuron, arrival, weight[neuron], *taus, until)
+        mem, syn = (x[neuron].unsqueeze(-1) if isinstance(x, Tensor) else x for x in (tau_mem, tau_syn))
+        yield _Pairs(sample, neuron, arrival, weight[neuron], mem, syn, until)
 
 
 def _maximum(pairs: _Pairs) -> tuple[Float[Tensor, " pairs"], Float[Tensor, " pairs"], Int64[Tensor, " pairs"]]:
@@ -216,7 +217,8 @@ def _maximum(pairs: _Pairs) -> tuple[Float[Tensor, " pairs"], Float[Tensor, " pa
     place = torch.where(inside.gather(1, index), -1, order.gather(1, index))
     if pairs.until < torch.inf:
         end = membrane(pairs.until - last, voltage[:, -1:], current[:, -1:], tau_mem, tau_syn)
-        best, time, place = (torch.where(end > best, *x) for x in ((end, best), (pairs.until, time), (-1, place)))
+        time, place = torch.where(end > best, pairs.until, time), torch.where(end > best, -1, place)
+        best = torch.maximum(end, best)
     rises = best > 0  # else the maximum is at rest, before anything arrives
     time = torch.where(rises, time, arrival[:, :1])
     place = torch.where(rises, place, -1)

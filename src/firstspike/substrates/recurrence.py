@@ -14,10 +14,11 @@ from torch import Tensor
 from firstspike.layers import LIFRecurrent
 
 
-def slices(
-    inputs: Float[Tensor, "batch inputs spikes"], duration: float, window: float
-) -> list[tuple[float, float]]:
-    """Starts and ends of slices of half a window; the first one ends where the earliest input, or time 0, lies inside."""
+def slices(inputs: Float[Tensor, "batch inputs spikes"], duration: float, window: float) -> list[tuple[float, float]]:
+    """Starts and ends of slices of half a window.
+
+    The first one ends within half a window after the earliest input, or after 0 if all inputs are later.
+    """
     half = window / 2
     count = max(1, math.ceil(duration / half - 1e-9))
     earliest = min(0.0, float(inputs.amin())) if inputs.numel() else 0.0
