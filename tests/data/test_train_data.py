@@ -98,7 +98,11 @@ def test_split_divides_trains():
     assert all(part.trains and part.image is None for part in parts)
     rows = {tuple(row.flatten().tolist()) for row in trains.double()}
     assert rows == {tuple(row.flatten().tolist()) for part in parts for row in part.times}
-    assert split(trains, labels).train.image == (1, 3, 4)
+    with pytest.raises(ValueError, match=r"times: expected \(samples, inputs\), got \(20, 3, 4\) .* pass trains=True; for"):
+        split(trains, labels)
+    assert split(trains[:, None], labels).train.image == (1, 3, 4)  # images have one dimension more
+    assert split(trains.flip(-1), labels).train.image == (1, 3, 4)  # or rows that are not sorted
+    assert split(trains, labels, encode={}).train.image == (1, 3, 4)  # values are no trains
     with pytest.raises(ValueError, match=r"expected spike trains \(samples, inputs, spikes\), got \(20, 12\)"):
         split(trains.flatten(1), labels, trains=True)
 
@@ -119,5 +123,8 @@ def test_trains_in_files(tmp_path):
     assert torch.equal(read_times(tmp_path / "alone.npy", 3, torch.float64, trains=True), parts.test.times)
     with pytest.raises(ValueError, match="trains: expected 4 inputs, got 3"):
         read_times(file, 4, trains=True)
+    np.savez(tmp_path / "times.npz", times=trains, labels=labels)
+    with pytest.raises(ValueError, match=r"times.npz: times: .* got \(10, 3, 4\) .* name the array 'trains'"):
+        file_splits(tmp_path / "times.npz")
     with pytest.raises(ValueError, match="expected an array 'times', got trains, labels"):
         read_times(file, 3)

@@ -52,7 +52,7 @@ def sorted_events(
     """
     rows, times = [torch.empty(0, dtype=torch.int64)], [torch.empty(0, dtype=torch.float64)]
     for sample, (when, where) in enumerate(events):
-        time, source = as_tensor("times", when).double(), as_tensor("inputs", where)
+        time, source = as_tensor("times", when, torch.float64).double(), as_tensor("inputs", where)
         if time.ndim != 1 or time.shape != source.shape:
             raise ValueError(
                 f"events: expected as many times as inputs, got {tuple(time.shape)} and {tuple(source.shape)} for "

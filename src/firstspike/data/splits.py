@@ -47,7 +47,8 @@ def split(
 
     Arrays, tensors and nested lists are accepted. Samples of more than one dimension, `(samples, height, width)` or
     `(samples, channels, height, width)`, are images, which `LIFConv2d` can take; with `trains` they are spike trains,
-    and with an encoder of time series signals.
+    and with an encoder of time series signals. Times `(samples, height, width)` that are sorted along the last
+    dimension, as spike trains are, are refused without `trains`; images of that kind are `(samples, 1, height, width)`.
 
     Args:
         times: spike times `(samples, inputs)` in units of `tau_syn`, `inf` = no spike; with `encode` values of any
@@ -81,11 +82,12 @@ def split(
     elif isinstance(encoder, SeriesEncoder):
         table = as_series(times)
     elif trains:
-        table = as_tensor("times", times).detach().cpu().double()
+        table = as_tensor("times", times, torch.float64).detach().cpu().double()
         if table.ndim != 3:
             raise ValueError(f"times: expected spike trains (samples, inputs, spikes), got {tuple(table.shape)}")
     else:
-        table, image = as_table(times, "times" if encode is None else "values")
+        name, how = ("times", "pass trains=True") if encode is None else ("values", None)
+        table, image = as_table(times, name, trains=how)
     classes, names = class_indices(labels, len(table), class_names)
     return divided(table, image, classes, names, validation, test, seed, stratified, encoder, dtype)
 

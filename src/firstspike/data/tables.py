@@ -81,7 +81,8 @@ def read_table(path: Path | str, inputs: Mapping[str, int | None], label: str | 
         if name not in arrays:
             raise ValueError(f"{path}: expected an array {name!r}, got {', '.join(arrays) or 'none'}")
     try:
-        numbers, image = as_table(arrays[kind], kind, inputs[kind])
+        how = "name the array 'trains' (.npz)" if kind == "times" else None
+        numbers, image = as_table(arrays[kind], kind, inputs[kind], how)
         if not len(numbers):
             raise ValueError(f"{kind}: expected at least one sample, got {arrays[kind].shape}")
     except ValueError as error:
