@@ -119,6 +119,7 @@ def divided(
     stratified: bool,
     encoder: Encoder | None,
     dtype: torch.dtype,
+    columns: tuple[str, ...] = (),
 ) -> Splits:
     """`split` of a table, of trains or of signals, whose labels are indices of classes."""
     sizes = [_size(name, share, len(table)) for name, share in (("validation", validation), ("test", test))]
@@ -128,7 +129,7 @@ def divided(
     if encoder is not None and isinstance(table, Tensor) and not encoder.features:
         encoder = encoder.fit(table[train])
     parts = ((table.select(x) if isinstance(table, EventLists) else table[x], classes[x]) for x in (train, *held))
-    return Splits(*(spike_data(*part, class_names, image, encoder, dtype) for part in parts))
+    return Splits(*(spike_data(*part, class_names, image, encoder, dtype, columns) for part in parts))
 
 
 def spike_data(
@@ -138,10 +139,11 @@ def spike_data(
     image: Image | None,
     encoder: Encoder | None,
     dtype: torch.dtype,
+    columns: tuple[str, ...] = (),
 ) -> SpikeData:
     """Labelled data from spike times, or from values that a fitted encoder encodes."""
     if encoder is None or isinstance(table, EventLists):
-        return SpikeData(table.to(dtype=dtype), labels, class_names, image)
+        return SpikeData(table.to(dtype=dtype), labels, class_names, image, columns=columns)
     if isinstance(encoder, SeriesEncoder):
         times = encoder(table, dtype) if len(table) else encoder.nothing(dtype)
         return SpikeData(times, labels, class_names, encoder=encoder)
@@ -149,7 +151,7 @@ def spike_data(
     if image is not None:
         blank = tuple(time for time in encoder.blank for _ in range(image[0]))
         image = (len(blank), *image[1:])
-    return SpikeData(encoder(table, dtype), labels, class_names, image, blank, encoder)
+    return SpikeData(encoder(table, dtype), labels, class_names, image, blank, encoder, columns)
 
 
 def class_indices(
