@@ -47,7 +47,7 @@ def evaluate_run(run: LoadedRun, data: Path | str = "test") -> "RunEvaluation":
         return RunEvaluation(run, found, str(data))
     train = run.data.train
     labelled = read_labelled(
-        data, train.features, run.class_names, run.dtype, encoder=train.encoder, trains=train.trains
+        data, train.features, run.class_names, run.dtype, train.encoder, trains=train.trains, columns=train.columns
     )
     return RunEvaluation(run, labelled, f"data_{Path(data).stem}")
 
@@ -55,7 +55,8 @@ def evaluate_run(run: LoadedRun, data: Path | str = "test") -> "RunEvaluation":
 def predictions(run: LoadedRun, file: Path | str) -> str:
     """Decisions on input spike times from a file, as CSV: the class, then the spike time of each output.
 
-    A run on encoded values takes values, and encodes them as its training data.
+    A run on encoded values takes values, and encodes them as its training data. Columns that both tables name may be
+    in another order.
 
     A sample without a decision has the class ``silent``, an output without a spike the time ``inf``.
 
@@ -65,7 +66,8 @@ def predictions(run: LoadedRun, file: Path | str) -> str:
         SubstrateError: a substrate that cannot be reached or does not answer.
     """
     train = run.data.train
-    times = run.observe(read_times(file, train.features, run.dtype, train.encoder, train.trains)).output
+    values = read_times(file, train.features, run.dtype, train.encoder, train.trains, train.columns)
+    times = run.observe(values).output
     decisions = run.predict(times)
     names = [*run.names(max(decisions.tolist(), default=-1) + 1), "silent"]  # the class -1
     text = io.StringIO()

@@ -32,6 +32,8 @@ def save_splits(folder: Path, data: Splits) -> None:
                 arrays |= {"image": np.array(part.image), "blank": np.array(part.blank or (np.inf,) * part.image[0])}
             if part.encoder is not None:
                 arrays["encoder"] = np.array(json.dumps(part.encoder.to_dict()))
+            if part.columns:
+                arrays["columns"] = np.array(part.columns)
             buffer = io.BytesIO()
             np.savez_compressed(buffer, **arrays)
             with whole_file(folder / f"{name}.npz") as temporary:
@@ -64,10 +66,11 @@ def _load(path: Path) -> SpikeData:
             blank = tuple(map(float, arrays["blank"])) if "blank" in arrays else None
             encoder = as_encoder(json.loads(str(arrays["encoder"]))) if "encoder" in arrays else None
             names = tuple(str(name) for name in arrays["class_names"])
+            columns = tuple(map(str, arrays["columns"])) if "columns" in arrays else ()
             times, labels = (torch.from_numpy(arrays[name]) for name in ("times", "labels"))
             if "source" in arrays:
                 source, starts = (torch.from_numpy(arrays[name]) for name in ("source", "starts"))
                 return SpikeData(EventLists(times, source, starts, int(arrays["inputs"])), labels, names)
-            return SpikeData(times, labels, names, image, blank, encoder)  # type: ignore[arg-type]
+            return SpikeData(times, labels, names, image, blank, encoder, columns)  # type: ignore[arg-type]
     except (ValueError, KeyError, OSError, zipfile.BadZipFile) as error:
         raise ValueError(f"{path} is damaged: {error}") from None
