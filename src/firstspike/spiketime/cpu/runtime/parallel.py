@@ -53,12 +53,20 @@ def is_small(work: int) -> bool:
 
 
 def threads_for(work: int) -> int:
-    """Threads worth starting: torch's number, or one for little work and in a forked process."""
+    """Threads worth starting: one for little work and in a forked process, else ``use_threads``' or torch's number."""
     _watch_forks()
-    return 1 if is_small(work) or _forked.is_set() else torch.get_num_threads()
+    if is_small(work) or _forked.is_set():
+        return 1
+    return getattr(_local, "threads", None) or torch.get_num_threads()
+
+
+def use_threads(number: int | None) -> None:
+    """How many threads the kernels take that this thread calls; by default, or after ``None``, torch's number."""
+    _local.threads = number
 
 
 _forked = threading.Event()
+_local = threading.local()
 
 
 @lru_cache(maxsize=1)
@@ -72,7 +80,6 @@ def _work_alone() -> None:
     torch.set_num_threads(1)
 
 
-_local = threading.local()
 _KEPT = 1 << 27  # bytes that a thread keeps from call to call
 
 
