@@ -118,7 +118,7 @@ def _common(
 ) -> tuple[dict[str, int], dict[str, Tensor | None]]:
     """Sizes and arrays of both kernels. States at the start are copied, and have room for those at the end."""
     (ensemble, batch, inputs, copies), outputs = given.times.shape, given.weight.shape[1]
-    dtype, groups = given.times.dtype, -(-outputs // LANES)
+    dtype, groups, delayed = given.times.dtype, -(-outputs // LANES), given.delay is not None
     if largest >= 1 << 24:
         raise ValueError(f"a sample has {largest} input spikes; with delays the kernels count up to {(1 << 24) - 1}")
     mem, syn = as_tensors(given.constants, dtype)
@@ -126,10 +126,11 @@ def _common(
     for number, x in enumerate(given.state or ()):
         held[:, :, number] = x
     saved = [x.contiguous() for x in saved]
+    padded = max(1, largest) + PAD if delayed else saved[4].shape[-1]
     sizes = {
         "ensemble": ensemble, "batch": batch, "inputs": inputs, "copies": copies, "events": inputs * copies,
         "outputs": outputs, "most": given.max_spikes, "releases": saved[1].shape[-1], "states": 2 * _STATES, "two": 2,
-        "groups": groups, "group_inputs": inputs * LANES, "padded": max(1, largest) + PAD, "n_rates": N_RATES,
+        "groups": groups, "group_inputs": inputs * LANES, "padded": padded, "n_rates": N_RATES,
         "taus": mem.numel(), "largest": largest, "observes": observes, "holds": saved[1].shape[-1] > 0,
     }  # fmt: skip
     arrays: dict[str, Tensor | None] = {
