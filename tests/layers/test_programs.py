@@ -270,5 +270,5 @@ def test_low_precision_without_autocast_is_refused():
 @pytest.mark.parametrize("layer", [LIFLinear(3, 2), LIFSpikeTrains(3, 2, 5), LIFRecurrent(3, 2, 5, 3.0)], ids=repr)
 def test_traces_are_refused(layer):
     """In one line: the recorded program would end the process."""
-    with pytest.raises(NotImplementedError, match="cannot record spike times; record first spikes with torch.export$"):
+    with pytest.raises(NotImplementedError, match=r"cannot record spike times; .* with torch\.export$"):
         torch.jit.trace(layer, torch.rand(4, 3))
