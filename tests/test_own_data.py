@@ -14,8 +14,8 @@ from sklearn.datasets import load_wine
 import firstspike as fs
 from firstspike.config import load_config
 from firstspike.runs import start
-from firstspike.runs.evaluate import evaluate_run, predictions
 from firstspike.runs.checkpoint import load_checkpoint, newest_first
+from firstspike.runs.evaluate import evaluate_run, predictions
 
 SCRIPT = Path(__file__).parents[1] / "examples" / "own_data.py"
 

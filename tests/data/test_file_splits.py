@@ -198,7 +198,10 @@ def test_text_that_does_not_fit(tmp_path, text, options, message):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("a,c,label\n1,2,x\n", r"b\.csv, line 1: expected the columns of the training data, .* it lacks b and has also c"),
+        (
+            "a,c,label\n1,2,x\n",
+            r"b\.csv, line 1: expected the columns of the training data, .* it lacks b and has also c",
+        ),
         ("a,label\n1,x\n", r"b\.csv, line 1: .* in any order: it lacks b$"),
         ("a,b,label\n1,2,z\n", r"b\.csv: labels: expected 0 \.\.\. 1 or x, y, got 'z' for line 2"),
         ("1,x\n", r"b\.csv, line 1: expected 2 inputs and a label, got 1 too few"),

@@ -132,7 +132,9 @@ def test_split_and_files_fit_the_encoder_to_the_training_part(tmp_path):
 @pytest.mark.parametrize("outlier", [1e9, -1e300])
 def test_outliers_are_named(outlier):
     values = walks()
-    fitted = [encoder.fit(values) for encoder in (LevelCrossingEncoder(), ThresholdEncoder(), ThresholdEncoder(2, both=True))]
+    fitted = [
+        encoder.fit(values) for encoder in (LevelCrossingEncoder(), ThresholdEncoder(), ThresholdEncoder(2, both=True))
+    ]
     values[4, 2, 7] = outlier
     low, high = fitted[0].low[2], fitted[0].high[2]
     message = (
@@ -149,7 +151,7 @@ def test_outliers_are_named(outlier):
 
 
 def test_more_levels_than_fit():
-    with pytest.raises(ValueError, match="at most 1000000 events of a signal, .* or lower levels=1000000"):
+    with pytest.raises(ValueError, match=r"at most 1000000 events of a signal, .* or lower levels=1000000"):
         ThresholdEncoder(10**6).fit(walks())(walks())
 
 

@@ -118,7 +118,9 @@ def test_split_divides_trains():
     assert all(part.trains and part.image is None for part in parts)
     rows = {tuple(row.flatten().tolist()) for row in trains.double()}
     assert rows == {tuple(row.flatten().tolist()) for part in parts for row in part.times}
-    with pytest.raises(ValueError, match=r"times: expected \(samples, inputs\), got \(20, 3, 4\) .* pass trains=True; for"):
+    with pytest.raises(
+        ValueError, match=r"times: expected \(samples, inputs\), got \(20, 3, 4\) .* pass trains=True; for"
+    ):
         split(trains, labels)
     assert split(trains[:, None], labels).train.image == (1, 3, 4)  # images have one dimension more
     assert split(trains.flip(-1), labels).train.image == (1, 3, 4)  # or rows that are not sorted

@@ -184,6 +184,13 @@ def test_cross_entropy_with_weights_is_that_of_torch():
         torch.testing.assert_close(found, expected)
 
 
+@pytest.mark.parametrize("weights", [[1.0, 1.0], [1.0] * 4])
+def test_class_weights_for_other_classes_are_refused(weights):
+    trainer = trainer_of(network(), loss=fs.losses.TimeCrossEntropy(weight=weights))
+    with pytest.raises(ValueError, match=f"weight: expected one for each of 3 outputs, got {len(weights)}"):
+        trainer.fit(DATA[0], **QUIET)
+
+
 def test_several_networks_give_what_each_gives_alone():
     together = [network(seed) for seed in (0, 1)]
     optimizers = [torch.optim.Adam(net.parameters(), lr=0.02) for net in together]
@@ -213,11 +220,13 @@ def test_what_does_not_fit_is_refused(make, message):
 
 def test_an_optimizer_of_another_network_is_refused():
     net, loss = network(), fs.losses.TimeCrossEntropy()
-    message = "optimizer: expected one of the network's parameters, got one of 2 others, which would train none of the 2"
+    message = (
+        "optimizer: expected one of the network's parameters, got one of 2 others, which would train none of the 2"
+    )
     with pytest.raises(ValueError, match=message):
         fs.Trainer(net, loss, torch.optim.Adam(network().parameters()))
+    nets = [network(), network()]
     with pytest.raises(ValueError, match=message):
-        nets = [network(), network()]
         fs.Trainer(nets, loss, [torch.optim.Adam(nets[0].parameters()) for _ in nets])
     own = nn.Parameter(torch.zeros(1))
     fs.Trainer(net, loss, torch.optim.Adam([{"params": [net[1].weight]}, {"params": [own]}]))

@@ -1,6 +1,7 @@
 """Arrays, tensors and nested lists as tables of numbers."""
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -34,7 +35,7 @@ def as_table(
         array = values.detach().cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
         if array.dtype.kind not in "fiubO":
             raise ValueError(f"got {array.dtype}")
-        array = array.astype(np.float64)
+        array = _numbers(array, getattr(values, "columns", ())) if array.dtype.kind == "O" else array.astype(np.float64)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{name}: expected numbers, {error}") from None
     shape = array.shape[1:]
@@ -53,6 +54,33 @@ def as_table(
         return table, None
     channels, height, width = (1, *shape)[-3:]
     return table, (channels, height, width)
+
+
+def _numbers(array: np.ndarray, columns: Sequence[Any]) -> np.ndarray:
+    """Objects as numbers.
+
+    Args:
+        array: the objects.
+        columns: names of columns, for messages; those of a table of pandas.
+
+    Raises:
+        ValueError: one of them is no number; the message says where.
+    """
+    try:
+        return array.astype(np.float64)
+    except (TypeError, ValueError):
+        for place, value in np.ndenumerate(array):
+            try:
+                float(value)
+            except (TypeError, ValueError):
+                if value is None:
+                    continue
+                column = f" (column {columns[place[1]]!r})" if len(columns) and len(place) > 1 else ""
+                hint = "write nan for a missing one: table.to_numpy(float, na_value=numpy.nan)"
+                if isinstance(value, str):
+                    hint = "encode names by numbers, or leave the column out"
+                raise ValueError(f"got {value!r} at {list(place)}{column}; {hint}") from None
+        raise
 
 
 def _are_trains(array: np.ndarray) -> bool:
@@ -84,4 +112,8 @@ def as_tensor(name: str, values: Any, dtype: torch.dtype | None = None) -> Tenso
         raise ValueError(
             f"{name}: expected numbers in a tensor or array, got a {type(values).__name__}: {error}"
         ) from None
-    return tensor if isinstance(values, np.ndarray) or array.dtype.kind != "f" else tensor.to(dtype or torch.get_default_dtype())
+    return (
+        tensor
+        if isinstance(values, np.ndarray) or array.dtype.kind != "f"
+        else tensor.to(dtype or torch.get_default_dtype())
+    )

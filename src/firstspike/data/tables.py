@@ -1,5 +1,6 @@
 """Tables from files: NumPy's ``.npy`` and ``.npz``, or text. Reading one executes nothing."""
 
+import codecs
 import csv
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -208,13 +209,15 @@ def read_rows(path: Path) -> list[Row]:
         ValueError: it is not a text file.
     """
     try:
-        with _opened(path, newline="", encoding="utf-8-sig") as file:
+        with _opened(path, "rb") as raw:
+            wide = raw.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)  # as Excel writes "Unicode text"
+        with _opened(path, newline="", encoding="utf-16" if wide else "utf-8-sig") as file:
             first = next((line for line in file if line.strip()), "")
             file.seek(0)
             reader = csv.reader(file, delimiter=next((x for x in _SEPARATORS if x in first), ","))
             return [(reader.line_num, row) for row in reader if row]
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise ValueError(f"{path}: is not a text file: {error}") from None
+    except (UnicodeError, csv.Error) as error:
+        raise ValueError(f"{path}: is not a text file of UTF-8 or UTF-16: {error}") from None
 
 
 def _is_header(rows: list[Row], label: int | None) -> bool:
