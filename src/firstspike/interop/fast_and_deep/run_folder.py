@@ -189,7 +189,7 @@ def _values(path: Path, layers: dict[str, object], source: Source) -> Tensor:
     attribute, classes = _WEIGHTS if source.kind == "weight" else _DELAYS
     layer, place = layers.get(str(source.layer)), f"{path}: layers[{source.layer}]"
     if not isinstance(layer, StandIn) or layer.name not in classes:
-        raise ValueError(f"{place}: expected {classes[0]}, got {layer!r}; the network does not fit the config")
+        raise ValueError(f"{place}: expected {classes[0]}, got {getattr(layer, "qualified", type(layer).__name__)}; the network does not fit the config")
     learned = layer.attributes.get("_parameters")  # what is not trained is a plain attribute
     tensor = (learned if isinstance(learned, dict) else {}).get(attribute, layer.attributes.get(attribute))
     if not isinstance(tensor, Tensor):
