@@ -16,8 +16,8 @@ from firstspike.config import load_config, parse_config
 from firstspike.runs import checkpoint as checkpoint_module
 from firstspike.runs import load_run, resume, start, writer
 from firstspike.runs.checkpoint import CheckpointError, checkpoints, save_checkpoint
-from firstspike.runs.files import remove_folder
 from firstspike.runs.evaluate import evaluate_run
+from firstspike.runs.files import remove_folder
 from firstspike.training import Interrupted
 
 SETTINGS = ["data.train=40", "data.validation=20", "data.test=20", "training.batch_size=10", "training.epochs=4"]

@@ -21,7 +21,11 @@ RUNS = {
     "each epoch": ["training.checkpoint_every=1"],
     "some epochs": ["training.checkpoint_every=2"],
     "seeds": ["training.checkpoint_every=3", "training.n_seeds=2", "training.epochs=1"],
-    "stops early": ["training.checkpoint_every=9", "training.epochs=9", "training.early_stopping={patience: 1, metric: silent_0}"],
+    "stops early": [
+        "training.checkpoint_every=9",
+        "training.epochs=9",
+        "training.early_stopping={patience: 1, metric: silent_0}",
+    ],
 }
 
 
@@ -107,9 +111,7 @@ def test_a_kill_while_a_regular_checkpoint_follows_the_best(tmp_path, steps):
 def train_on_own(folder, data, **options):
     network = python_runs.network(6, 4, 3)
     trainer = fs.Trainer(network, fs.losses.TimeCrossEntropy(), torch.optim.Adam(network.parameters()))
-    return trainer.fit(
-        data, data, test=data, epochs=1, batch_size=15, folder=folder, progress_bar=False, **options
-    )
+    return trainer.fit(data, data, test=data, epochs=1, batch_size=15, folder=folder, progress_bar=False, **options)
 
 
 def test_the_copy_of_own_data_is_whole_or_not_there(tmp_path, steps):
