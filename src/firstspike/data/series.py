@@ -348,7 +348,7 @@ def series_encoder(settings: Mapping[str, Any] | SeriesEncoder) -> SeriesEncoder
     """
     if isinstance(settings, SeriesEncoder):
         return settings
-    if not isinstance(settings, Mapping) or settings.get("kind") not in SERIES_ENCODERS:
+    if not isinstance(settings, Mapping) or settings.get("kind") not in list(SERIES_ENCODERS):  # it may be a list
         kinds = ", ".join(SERIES_ENCODERS)
         raise ValueError(f"encode: expected a kind out of {kinds} and its arguments, got {settings!r}")
     target = SERIES_ENCODERS[settings["kind"]]

@@ -18,6 +18,7 @@ from firstspike.plots import NotApplicable, RunData, confusion_counts
 from firstspike.plots.membrane import Membranes, after
 from firstspike.plots.run_data import UNAVAILABLE
 from firstspike.plots.spike_times import layer_heights
+from firstspike.text import no_decision
 
 POINTS = 160  # of a membrane trace
 _NEURONS = 6  # before a readout, whose membranes are shown
@@ -120,10 +121,11 @@ def confusion(run: RunData) -> dict[str, Any]:
     """Counts on the held-out data, true classes in rows."""
     evaluation = run.evaluation
     counts = confusion_counts(evaluation, len(run.class_names))
+    names = run.names(len(counts))
     return {
         "checkpoint": run.checkpoint.name,
         "counts": counts.tolist(),
-        "decisions": [*run.names(len(counts)), "silent"][: counts.shape[1]],
+        "decisions": [*names, no_decision(names)][: counts.shape[1]],
         "accuracy": evaluation.accuracy,
         "error": evaluation.accuracy_error,
         "samples": len(evaluation.labels),
