@@ -1,0 +1,117 @@
+"""Substrates: with ideal settings, and one that is noisy."""
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from firstspike import LIF, layers
+from firstspike.layers import Network
+from firstspike.substrates import SUBSTRATES, Substrate
+from layer_rows import UNBOUNDED, sizes
+from problems import DOUBLE, POINT, TIMES, WEIGHT, Outputs, Problem, Quantity, Setting, Source
+from rows import NO_NETWORK, NO_OBSERVED, NO_STATE, Row
+
+FIXED = {"weight_mean": 0.0, "weight_std": 1.0} | DOUBLE
+
+
+class Opened(nn.Module):
+    """What a substrate sees of a batch, as the forward pass of a module."""
+
+    def __init__(self, network: Network, substrate: Substrate) -> None:
+        super().__init__()
+        self.network, self.substrate = network, substrate
+
+    def forward(self, times: Tensor) -> tuple[Tensor, ...]:
+        return self.substrate.record(self.network, times).layers
+
+
+def make(
+    kind: str,
+    settings: Mapping[str, Any],
+    units: Mapping[str, tuple[Quantity, float]],
+    first_delay: float,
+    setting: Setting,
+    member: int = 0,
+) -> Problem:
+    """Delays and a layer of first spikes, then one of trains."""
+    source = Source(setting._replace(constants="numbers", ratio=min(setting.ratio, 100.0)), member)
+    source.add("times", TIMES, source.times(setting.samples, setting.inputs), learnt=True)
+    before = first_delay + source.uniform(setting.inputs, low=0.05)
+    source.add("before", Quantity("i", time=1), before, learnt=True)
+    weight = source.weights(setting.neurons, setting.inputs, arrivals=setting.inputs, spread=1.5).clamp(-2, 2)
+    source.add("weight", WEIGHT, weight, learnt=True)
+    out = source.weights(2, setting.neurons, arrivals=setting.neurons, charge=6.0).clamp(-2, 2)
+    source.add("out_weight", Quantity("cj", weight=1), out, learnt=True)
+    source.neuron(setting.neurons)
+    source.add("rest", Quantity(time=1), 0.25)
+    for name, (quantity, value) in units.items():
+        source.add(name, quantity, value)
+
+    def run(values: Mapping[str, Any], backend: str) -> Outputs:
+        inputs, hidden = sizes(values)
+        neuron = LIF(values["tau_mem"], values["tau_syn"], values["threshold"])
+        network = Network(
+            layers.Delay(inputs, UNBOUNDED, **DOUBLE),
+            layers.LIFLinear(inputs, hidden, neuron, backend=backend, **FIXED),
+            layers.LIFSpikeTrains(
+                hidden, 2, 6, neuron, refractory=values["rest"], overflow="drop", backend=backend, **FIXED
+            ),
+        )
+        with torch.no_grad():  # open() looks at the delays
+            network[0].delay_raw.copy_(values["before"].detach())
+        substrate = SUBSTRATES[kind](**settings, **{name: values[name] for name in units})
+        state = {"0.delay_raw": values["before"], "1.weight": values["weight"], "2.weight": values["out_weight"]}
+        with substrate.open(network):
+            model = Opened(network, substrate)
+            found = functional_call(model, {f"network.{name}": x for name, x in state.items()}, (values["times"],))
+        return {"delayed": found[0], "hidden": found[1], "trains": found[2]}
+
+    point = {"time": 1, "point": True}
+    return source.problem(
+        run, delayed=Quantity("bi", **point), hidden=Quantity("bo", **point), trains=Quantity("bcs", **point)
+    )
+
+
+COMMON = {
+    **dict.fromkeys(("ensemble", "ensemble, other options"), NO_NETWORK),
+    "neuron alone": "the next layer sees all of them",
+    "cut": NO_STATE,
+    "observed": NO_OBSERVED,
+    "overflow": "see LIFSpikeTrains",
+}
+TURNS = {"transforms": "networks take turns"}
+IDEAL = {"differences": "the gradient is that of ideal neurons"}
+BY_PLACE = "noise is drawn place by place"
+DRAWN = {
+    name: BY_PLACE
+    for name in ("inputs permuted", "samples permuted", "neurons permuted", "input split", "silent input",
+                 "neuron repeated", "sample alone")
+}  # fmt: skip
+TIME, RATE = Quantity(time=1), Quantity(weight=-1)
+GRID = {"step": (TIME, 0.01), "duration": (POINT, 8.0)}
+JITTER = {name: (TIME, 0.01) for name in ("input_jitter", "spike_jitter", "delay_jitter")}
+LEVELS = {name: (Quantity(weight=1), 0.02) for name in ("threshold_offset", "threshold_spread", "threshold_batch_noise")}
+CHIP = {"threshold_offset": 0.0, "threshold_spread": 0.0, "threshold_batch_noise": 0.0, "delay_jitter": 0.0}
+CHIP |= {"tau_us": 6.0, "refractory": 0.3125, "latency_us": 0.08}
+
+
+def row(kind: str, name: str, covers: tuple[str, ...], units: Mapping[str, Any], excused: Mapping[str, str],
+        settings: Mapping[str, Any] | None = None, first_delay: float = 0.0, **options: Any) -> Row:
+    made = partial(make, kind, settings or {}, units, first_delay)
+    return Row(name, made, covers, COMMON | dict(excused), **options)
+
+
+SUBSTRATE_ROWS = [
+    row("exact", "Exact", ("exact",), {}, {}),
+    row("noisy", "Noisy, ideal", ("noisy",), {}, TURNS),
+    row("noisy", "Noisy", (), JITTER | LEVELS | {"weight_scale": (RATE, 30.0)}, TURNS | IDEAL | DRAWN, {"seed": 3}),
+    row("integrator", "Integrator", ("integrator",), GRID, TURNS | IDEAL, slow=True, backends=("cpu",),
+        shifts=(0.5, 64.0, -2.0)),
+    row("mock_bss2", "MockBss2", ("mock_bss2",), {"weight_scale": (RATE, 30.0)},
+        TURNS | IDEAL | {"shift": "the window of a sample begins at 0 on the chip"}, CHIP, 1.5, slow=True,
+        backends=("cpu",)),
+]  # fmt: skip
