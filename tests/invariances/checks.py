@@ -173,9 +173,8 @@ def no_inputs(case: Case) -> None:
     inputs = [name for name, x in problem.tensors.items() if problem.quantities[name].point and "b" in problem.quantities[name].axes]
     silent = problem.having(**{name: torch.full_like(problem.values[name], math.inf) for name in inputs})
     others = [silent]
-    operator = case.row.network is None and problem.size("i") is not None
-    others += [silent.taken(axis, torch.arange(0)) for axis in "ik" if operator and problem.size(axis)]
-    if operator and problem.size("k"):
+    others += [silent.taken(axis, torch.arange(0)) for axis in "ik" if case.row.empty and problem.size(axis)]
+    if case.row.empty and problem.size("k"):
         others.append(problem.taken("k", torch.arange(0)))
     wanted = None
     for other in others:

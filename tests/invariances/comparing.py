@@ -64,8 +64,8 @@ def nudged(problem: Problem, size: float, seed: int | None = None) -> Problem:
     for name in problem.learnt:
         x, quantity = problem.values[name], problem.quantities[name]
         if random is not None:
-            sign = torch.randint(0, 2, x.shape, generator=random).double() * 2 - 1
-            learnt[name] = x + size * sign if quantity.point else x * (1 + size * sign)
+            by = size * torch.randn(x.shape, generator=random, dtype=x.dtype)
+            learnt[name] = x + by if quantity.point else x * (1 + by)
         elif quantity.weight and name != "threshold":
             learnt[name] = x * (1 + size)
     return problem.having(**learnt)

@@ -45,7 +45,7 @@ def make_loss(
 ) -> Problem:
     source, size = Source(setting, member), (setting.samples, setting.neurons)
     if issubclass(kind, losses.TimeLoss):
-        source.add("times", SPIKES, source.times(*size), learnt=True)
+        source.add("times", SPIKES, source.times(*size, distinct=True), learnt=True)  # ties have no decision to permute
     else:
         source.add("output", Quantity("bo", weight=1), source.normal(*size), learnt=True)
     add_labels(source, "bo", setting.neurons)
@@ -157,12 +157,14 @@ SPLIT_DELAYS = {"input split": "goes over delays, so that one more counts", "sil
 def regularizer_rows(kind: type[nn.Module], name: str, numbers: dict[str, Any], **excused: str) -> list[Row]:
     shown = kind.__name__
     more = {key.replace("_", " "): reason for key, reason in excused.items()}
-    found = [Row(shown, partial(make_regularizer, kind, numbers, False), (name, shown), TERM | more)]
+    if kind is losses.LayerWindow:
+        more["input split"] = "measures times from the mean over inputs"
+    make = partial(make_regularizer, kind, numbers, False)
+    found = [Row(shown, make, (name, shown), TERM | more, unchecked=("before", "rest"))]
     if kind in (losses.LayerWindow, losses.SilentPeak, losses.SpikeCount):
-        counts = {"input split": "counts the spikes of inputs"} if kind is losses.SpikeCount else {}
         begins = {"shift": "a recurrent layer begins at 0"}
         make = partial(make_regularizer, kind, numbers, True)
-        found.append(Row(f"{shown}, trains", make, (), TERM | more | counts | begins, slow=True))
+        found.append(Row(f"{shown}, trains", make, (), TERM | more | begins, slow=True, unchecked=("before",)))
     return found
 
 

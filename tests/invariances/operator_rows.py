@@ -167,16 +167,16 @@ PURE = OPERATOR | {"cut": NO_STATE, "overflow": NO_BUDGET, "observed": NO_OBSERV
 NO_CHECKS = "takes what layers have checked"
 
 OPERATOR_ROWS = [
-    Row("first_spike_time", partial(_make_first, False, False), ("first_spike_time", "LIF"), ONCE, observed="spikes"),
-    Row("first_spike_time, delays", partial(_make_first, True, False), (), ONCE, observed="spikes"),
+    Row("first_spike_time", partial(_make_first, False, False), ("first_spike_time", "LIF"), ONCE, empty=True, observed="spikes"),
+    Row("first_spike_time, delays", partial(_make_first, True, False), (), ONCE, empty=True, observed="spikes"),
     Row("first_spike_time, max_weight_grad", partial(_make_first, False, True), (),
-        ONCE | {"differences": "the bound sets gradients to zero"}, observed="spikes"),
+        ONCE | {"differences": "the bound sets gradients to zero"}, empty=True, observed="spikes"),
     Row("spike_trains", partial(_make_trains, False), ("spike_trains",),
-        OPERATOR | {"cut": "see spike_window", "differences": "the bound sets gradients to zero"}, observed="trains"),
+        OPERATOR | {"cut": "see spike_window", "differences": "the bound sets gradients to zero"}, empty=True, observed="trains"),
     Row("spike_trains, delays", partial(_make_trains, True), (), OPERATOR | {"cut": "see spike_window"},
-        observed="trains"),
-    Row("spike_window", _make_window, ("spike_window", "TrainState", "Window"), OPERATOR, observed="trains",
-        pieces=_window_in_pieces),
-    Row("lacking", _make_lacking, (), PURE | {"nonfinite": NO_CHECKS}, ("cpu",)),
-    Row("maximum", _make_maximum, (), PURE | {"nonfinite": NO_CHECKS}, ("cpu",)),
+        empty=True, observed="trains"),
+    Row("spike_window", _make_window, ("spike_window", "TrainState", "Window"), OPERATOR, empty=True, observed="trains",
+        pieces=_window_in_pieces, unchecked=("start",)),
+    Row("lacking", _make_lacking, (), PURE | {"nonfinite": NO_CHECKS}, ("cpu",), empty=True),
+    Row("maximum", _make_maximum, (), PURE | {"nonfinite": NO_CHECKS}, ("cpu",), empty=True),
 ]  # fmt: skip

@@ -33,7 +33,7 @@ class Row:
         slow: whether also the CPU kernels are not fast, so that problems are small.
         shifts: in time that it is tested with.
         observed: the output that may be observed.
-        alone: the axes along which outputs are independent of each other.
+        empty: whether there may be no inputs, or none with a spike.
         pieces: the outputs, computed in pieces that end at these times.
         network: the layers of a problem, for those that are layers.
         others: options that another member of an ensemble may have.
@@ -47,6 +47,7 @@ class Row:
     backends: tuple[str, ...] = BOTH
     slow: bool = False
     shifts: tuple[float, ...] = SHIFTS
+    empty: bool = False
     observed: str | None = None
     pieces: Callable[[Problem, list[float], str], Outputs] | None = None
     network: Callable[..., Network] | None = None

@@ -6,4 +6,40 @@ from operator_rows import OPERATOR_ROWS
 from substrate_rows import SUBSTRATE_ROWS
 
 ROWS = [*OPERATOR_ROWS, *LAYER_ROWS, *LOSS_ROWS, *SUBSTRATE_ROWS]
-KNOWN_FAULTS: dict[tuple[str, str], str] = {("LIFRecurrent", "overflow"): "memory", ("LIFRecurrent, delays", "overflow"): "memory"}
+
+BASE = "a base class, tested as its subclasses"
+PROGRAM = "needs another program; tests/substrates compare it with the exact substrate"
+WITHOUT_ROW = {
+    **dict.fromkeys(("Branch", "LIFLayer", "NeuronLayer", "Readout", "Loss", "ReadoutLoss", "TimeLoss"), BASE),
+    **dict.fromkeys(("Substrate", "LayerByLayer"), BASE),
+    **dict.fromkeys(("nest", "Nest", "neuron", "Neuron", "brian2", "Brian2", "brainscales2", "BrainScaleS2"), PROGRAM),
+    "LayerCost": "numbers for a report",
+    "SubstrateError": "an error",
+}
+
+# For each pair of a row and an invariance that is known not to hold, the fault in words.
+CLAMPED = "inf is clamped to until in other units"
+UNREFUSED = "NaN and -inf are accepted"
+NO_VMAP = "vmap of the gradient fails"
+KNOWN_FAULTS: dict[tuple[str, str], str] = {
+    **dict.fromkeys(
+        [(name, "unit") for name in ("spike_window", "LIFRecurrent", "LIFRecurrent, delays")]
+        + [(f"{name}, trains", "unit") for name in ("LayerWindow", "SilentPeak", "SpikeCount")],
+        CLAMPED,
+    ),
+    ("LIFRecurrent", "overflow"): "the kernel writes to memory that is not its own",
+    ("LIFRecurrent", "empty batch"): "the gradient of an empty batch fails",
+    ("LIFRecurrent", "observed"): "spikes before time 0 are dropped",
+    ("a network", "ensemble, other options"): "an ensemble takes the options of its first member",
+    ("MaximumReadout", "empty batch"): "an empty batch fails",
+    **dict.fromkeys(
+        [(name, "transforms") for name in ("lacking", "maximum", "MaximumReadout", "SilentPeak", "SilentPeak, trains")],
+        NO_VMAP,
+    ),
+    **dict.fromkeys(
+        [(f"{name}Readout", "nonfinite") for name in ("Integral", "Maximum", "Membrane")]
+        + [(name, "nonfinite") for name in ("TimeCrossEntropy", "TimeMSE", "ShiftInvariantMSE")]
+        + [(name, "nonfinite") for name in ("ReadoutCrossEntropy", "ReadoutMSE", "Noisy", "Integrator")],
+        UNREFUSED,
+    ),
+}
