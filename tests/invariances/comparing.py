@@ -1,13 +1,12 @@
-"""Whether a change to a problem leaves its values and gradients as they are, wherever rounding could not change them."""
+"""Whether a change to a problem leaves its values and gradients as they are, where rounding cannot change them."""
 
 import collections
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
-
 from problems import Outputs, Problem, finite
+from torch import Tensor
 
 Run = Callable[[Problem, str], Outputs]
 """A way to compute the outputs of a problem, in their original order and units."""
@@ -17,7 +16,7 @@ STEADY = 1e-6  # change of an output by which it still counts as steady
 COUNTS: collections.Counter[str] = collections.Counter()
 
 
-class Unsettled(Exception):
+class UnsettledError(Exception):
     """No output or gradient of this problem is steady under tiny changes."""
 
 
@@ -85,19 +84,19 @@ def base_of(problem: Problem, backend: str, seed: int, run: Run = plain) -> tupl
     """What the problem gives, which outputs are steady, and factors that leave out all others.
 
     Raises:
-        Unsettled: there are none, or a gradient that is not steady.
+        UnsettledError: there are none, or a gradient that is not steady.
     """
     with torch.no_grad():
         outputs = run(problem, backend)
     steady = steady_parts(problem, backend, outputs, run)
     if not any(bool(x.any()) or not x.numel() for x in steady.values()):
-        raise Unsettled
+        raise UnsettledError
     factors = {name: x * steady[name] for name, x in factors_of(outputs, seed).items()}
     found = evaluate(problem, backend, factors, run)
     other = evaluate(nudged(problem, NUDGE, seed=2), backend, factors, run)
     for name, x in found.gradients.items():
         if not bool(((x - other.gradients[name]).abs() <= 1e-4 * scale_of(x)).all()):
-            raise Unsettled
+            raise UnsettledError
     return found, steady, factors
 
 
@@ -113,7 +112,11 @@ def assert_same_outputs(one: Outputs, other: Outputs, steady: Outputs, tolerance
         assert one[name].shape == x.shape, f"{name} has the shape {tuple(one[name].shape)}, expected {tuple(x.shape)}"
         part = steady[name]
         torch.testing.assert_close(
-            one[name].detach()[part], x[part], rtol=tolerance, atol=tolerance, msg=lambda text, name=name: f"{name}: {text}"
+            one[name].detach()[part],
+            x[part],
+            rtol=tolerance,
+            atol=tolerance,
+            msg=lambda text, name=name: f"{name}: {text}",
         )
 
 
@@ -122,7 +125,11 @@ def assert_same_gradients(one: dict[str, Tensor], other: dict[str, Tensor], tole
     assert one.keys() == other.keys()
     for name, x in other.items():
         torch.testing.assert_close(
-            one[name], x, rtol=0, atol=tolerance * scale_of(x), msg=lambda text, name=name: f"gradient by {name}: {text}"
+            one[name],
+            x,
+            rtol=0,
+            atol=tolerance * scale_of(x),
+            msg=lambda text, name=name: f"gradient by {name}: {text}",
         )
 
 

@@ -1,139 +1,43 @@
-"""Layers: those that move spikes, neurons, readouts, and networks of several."""
+"""Layers of neurons, readouts, and a network of several."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
 import torch
+from networks import (
+    FIXED,
+    OUT_TRAINS,
+    UNBOUNDED,
+    VALUES,
+    dense_state,
+    fill_dense,
+    layer_row,
+    learnt_neuron,
+    of_neuron,
+    rule,
+    sizes,
+)
+from problems import (
+    DOUBLE,
+    DURATION,
+    LEVEL,
+    POINT,
+    SPIKES,
+    TIMES,
+    WEIGHT,
+    Outputs,
+    Problem,
+    Quantity,
+    Source,
+)
+from rows import NO_BUDGET, ONE_BACKEND
 from torch import Tensor, nn
 from torch.func import functional_call
 
 from firstspike import LIF, layers
-from firstspike.layers import DelayRule, LIFRecurrent, Network, Record
-from problems import DELAY, DOUBLE, DURATION, LEVEL, POINT, SPIKES, TIMES, TRAINS, WEIGHT, Outputs, Problem, Quantity, Setting, Source
-from rows import NO_BUDGET, NO_OBSERVED, NO_STATE, NO_WEIGHTS, ONE_BACKEND, ONE_TO_ONE, PASSES_ON, Row
-
-NAMES = ("tau_mem", "tau_syn", "threshold")
-FIXED = {"weight_mean": 0.0, "weight_std": 1.0} | DOUBLE  # weights that a problem replaces
-UNBOUNDED = DelayRule("clip", scale=math.inf)
-OUT_TRAINS = Quantity("bos", time=1, point=True)
-VALUES = Quantity("bo", weight=1)
-
-Build = Callable[[Mapping[str, Any], str], Network]
-Parameters = Callable[[Mapping[str, Any]], Outputs]
-
-
-class Recorder(nn.Module):
-    """``network.record`` as a forward pass."""
-
-    def __init__(self, network: Network) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, times: Tensor, observed: list[Tensor | None] | None) -> Record:
-        return self.network.record(times, observed)
-
-
-def called(build: Build, parameters: Parameters, values: Mapping[str, Any], backend: str, places: bool) -> Tensor:
-    """The output of the network of a problem, with the problem's tensors as its parameters.
-
-    Args:
-        build: the network.
-        parameters: of it, by their names.
-        values: of the problem.
-        backend: of the layers.
-        places: whether outputs have a further dimension in the problem, and are flat in the network.
-    """
-    network = build(values, backend)
-    state = {f"network.{name}": x for name, x in parameters(values).items()}
-    seen = values.get("observed")
-    observed = None if seen is None else [*[None] * (len(network) - 1), seen.flatten(-2) if places else seen]
-    record: Record = functional_call(Recorder(network), state, (values["times"], observed))
-    return record.output
-
-
-def of_neuron(values: Mapping[str, Any], backend: str | None = "auto", **others: Any) -> dict[str, Any]:
-    """Arguments of a layer for the neuron of a problem: what are tensors are parameters that learn."""
-    learnt = [name for name in NAMES if isinstance(values.get(name), Tensor)]
-    start = {name: 1.0 if name in learnt else values[name] for name in NAMES if name in values}
-    each = any(values[name].ndim for name in learnt)
-    options = {"neuron": LIF(**start), "trainable": learnt, "per_neuron": each} | FIXED | others
-    return options if backend is None else options | {"backend": backend}
-
-
-def learnt_neuron(values: Mapping[str, Any], index: int = 0) -> Outputs:
-    """The parameters of a layer for the neuron of a problem."""
-    return {f"{index}.log_{name}": x.log() for name in NAMES if isinstance(x := values.get(name), Tensor)}
-
-
-def sizes(values: Mapping[str, Any]) -> tuple[int, int]:
-    outputs, inputs = values["weight"].shape[-2:]
-    return inputs, outputs
-
-
-RAW = ("delay", "recurrent_delay", "before", "carried")
-"""Delays, whose raw values a rule cuts to a range before they are checked."""
-
-
-def layer_row(
-    name: str,
-    covers: tuple[str, ...],
-    fill: Callable[[Source], None],
-    build: Build,
-    parameters: Parameters,
-    output: Quantity,
-    places: Callable[[Tensor, Mapping[str, Any]], Tensor] | None = None,
-    excused: Mapping[str, str] | None = None,
-    result: str = "spikes",
-    **options: Any,
-) -> Row:
-    """A row whose problems are networks; ``places`` gives their outputs the dimensions that they have in the row."""
-
-    def run(values: Mapping[str, Any], backend: str) -> Outputs:
-        found = called(build, parameters, values, backend, places is not None)
-        return {result: found if places is None else places(found, values)}
-
-    def make(setting: Setting, member: int = 0) -> Problem:
-        source = Source(setting, member)
-        fill(source)
-        return source.problem(run, **{result: output})
-
-    excused = dict(excused or {})
-    options.setdefault("unchecked", RAW)
-    if not options.get("others"):
-        excused.setdefault("ensemble, other options", "all of its options are in its printed form, which members share")
-    if not options.get("observed"):
-        excused.setdefault("observed", NO_OBSERVED)
-    if not options.get("pieces"):
-        excused.setdefault("cut", NO_STATE)
-    return Row(name, make, covers, excused, network=build, parameters=parameters, **options)
-
-
-# What neurons see
-
-
-def fill_dense(source: Source, trains: bool = False, delays: bool = False, threshold: bool = True, **weights: Any) -> None:
-    size = source.setting
-    shape = (size.samples, size.inputs)
-    if trains:
-        source.add("times", TRAINS, source.trains(*shape, size.spikes), learnt=True)
-    else:
-        source.add("times", TIMES, source.times(*shape), learnt=True)
-    arrivals = size.inputs * (size.spikes if trains else 1)
-    source.add("weight", WEIGHT, source.weights(size.neurons, size.inputs, arrivals=arrivals, **weights), learnt=True)
-    if delays:
-        source.add("delay", DELAY, source.uniform(size.neurons, size.inputs, low=0.05, high=1.5), learnt=True)
-    source.neuron(size.neurons, threshold)
-
-
-def dense_state(values: Mapping[str, Any]) -> Outputs:
-    delay = {"0.delay_raw": values["delay"]} if "delay" in values else {}
-    return {"0.weight": values["weight"]} | delay | learnt_neuron(values)
-
-
-def rule(values: Mapping[str, Any]) -> DelayRule | None:
-    return UNBOUNDED if "delay" in values else None
+from firstspike.layers import DelayRule, LIFRecurrent, Network
 
 
 def build_linear(values: Mapping[str, Any], backend: str) -> Network:
@@ -218,61 +122,6 @@ def in_pieces(problem: Problem, cuts: list[float], backend: str) -> Outputs:
     return {"trains": nn.functional.pad(trains, (0, max(0, most - trains.shape[-1])), value=math.inf)[..., :most]}
 
 
-# Layers that only move spikes: their inputs are neurons here, as each has an output of its own
-
-
-def fill_times(source: Source, *shape: int, trains: bool = False, distinct: bool = False) -> None:
-    size = source.setting
-    each = (size.samples, size.neurons, *shape)
-    axes = "bo" + "xy"[: len(shape)]
-    if trains:
-        source.add("times", Quantity("bok", time=1, point=True), source.trains(*each, size.spikes), learnt=True)
-    else:
-        times = source.times(*each, distinct=distinct)
-        source.add("times", Quantity(axes, time=1, point=True), times, learnt=True)
-
-
-MOVES = {
-    "inputs permuted": ONE_TO_ONE,
-    "input split": NO_WEIGHTS,
-    "silent input": ONE_TO_ONE,
-    "scale": NO_WEIGHTS,
-    "overflow": NO_BUDGET,
-    "backends": ONE_BACKEND,
-    "nonfinite": PASSES_ON,
-}
-MOVING = {"excused": MOVES, "backends": ("cpu",), "observed": "spikes"}
-
-
-def fill_delay(source: Source) -> None:
-    fill_times(source)
-    source.add("delay", Quantity("o", time=1), source.uniform(source.setting.neurons, low=0.05), learnt=True)
-
-
-def fill_bias(source: Source) -> None:
-    fill_times(source)
-    source.add("bias", POINT, 0.4)
-
-
-def with_bias(values: Mapping[str, Any], _: str) -> Network:
-    return Network(layers.BiasSpikes([values["bias"]], **DOUBLE))
-
-
-def fill_branch(source: Source) -> None:
-    fill_delay(source)
-    carried = source.uniform(source.setting.neurons, low=0.05, high=2.0)
-    source.add("carried", Quantity("o", time=1), carried, learnt=True)
-
-
-def build_branch(kind: type[layers.Branch], values: Mapping[str, Any], _: str) -> Network:
-    neurons = len(values["delay"])
-    return Network(layers.Delay(neurons, UNBOUNDED, **DOUBLE), kind(neurons, 1, delay=UNBOUNDED, **DOUBLE))
-
-
-def branch_state(values: Mapping[str, Any]) -> Outputs:
-    return {"0.delay_raw": values["delay"], "1.delays.delay_raw": values["carried"]}
-
-
 def fill_conv(source: Source) -> None:
     size = source.setting
     channels, filters = min(size.inputs, 4), size.neurons
@@ -287,10 +136,6 @@ def build_conv(values: Mapping[str, Any], backend: str) -> Network:
     filters = len(values["weight"])
     image = tuple(values["times"].shape[-3:])
     return Network(layers.LIFConv2d(image, filters, 2, padding=(1, 0), stride=(2, 1), **of_neuron(values, backend)))
-
-
-def build_pool(values: Mapping[str, Any], _: str) -> Network:
-    return Network(layers.EarliestPool2d(tuple(values["times"].shape[-3:]), (2, 1)))
 
 
 # Readouts
@@ -378,30 +223,13 @@ LAYER_ROWS = [
         result="trains", observed="trains", pieces=in_pieces, shifts=FROM_ZERO, excused=COUPLED, slow=True),
     layer_row("IntegralReadout", ("integral", "IntegralReadout"),
         partial(fill_readout, "tau", Quantity(time=1), 3.0), partial(build_readout, layers.IntegralReadout, "tau"),
-        dense_state, Quantity("bo", time=1, weight=1), excused=READS | {"shift": "the integral begins at 0"}, **READING),
+        dense_state, Quantity("bo", time=1, weight=1),
+        excused=READS | {"shift": "the integral begins at 0"}, **READING),
     layer_row("MaximumReadout", ("maximum", "MaximumReadout"), fill_maximum,
         partial(build_readout, layers.MaximumReadout, ""), dense_state, VALUES, excused=READS, **READING),
     layer_row("MembraneReadout", ("membrane", "MembraneReadout"), partial(fill_readout, "time", POINT, 2.5),
         partial(build_readout, layers.MembraneReadout, "time"), dense_state, VALUES, excused=READS,
         shifts=(0.3, -0.7, -2.0, 64.0, 1000.0), **READING),
-    layer_row("EarliestPool2d", ("pool", "EarliestPool2d"), lambda source: fill_times(source, 4, 3, distinct=True),
-        build_pool, lambda _: {}, Quantity("bop", time=1, point=True),
-        places=lambda x, values: x.unflatten(-1, (values["times"].shape[-3], -1)), **MOVING),
-    layer_row("Delay", ("delay", "Delay", "DelayRule"), fill_delay,
-        lambda values, _: Network(layers.Delay(len(values["delay"]), UNBOUNDED, **DOUBLE)),
-        lambda values: {"0.delay_raw": values["delay"]}, SPIKES, **MOVING),
-    layer_row("BiasSpikes", ("bias", "BiasSpikes"), fill_bias, with_bias, lambda _: {}, SPIKES,
-        places=lambda x, values: torch.minimum(x[..., :-1], x[..., -1:]), **MOVING | {"observed": None}),
-    layer_row("Multiplex", ("multiplex", "Multiplex"), fill_times, lambda *_: Network(layers.Multiplex(3)),
-        lambda _: {}, Quantity("boc", time=1, point=True), places=lambda x, _: x.unflatten(-1, (-1, 3)), **MOVING),
-    layer_row("SpikeDropout", ("dropout", "SpikeDropout"), fill_times,
-        lambda *_: Network(layers.SpikeDropout(0.5)).eval(), lambda _: {}, SPIKES, **MOVING),
-    layer_row("FirstSpike", ("first_spike", "FirstSpike"), partial(fill_times, trains=True),
-        lambda *_: Network(layers.FirstSpike()), lambda _: {}, SPIKES, **MOVING),
-    layer_row("Concatenate", ("concatenate", "Concatenate"), fill_branch, partial(build_branch, layers.Concatenate),
-        branch_state, Quantity("bco", time=1, point=True), places=lambda x, _: x.unflatten(-1, (2, -1)), **MOVING),
-    layer_row("Earliest", ("earliest", "Earliest"), fill_branch, partial(build_branch, layers.Earliest),
-        branch_state, SPIKES, **MOVING),
     layer_row("a network", ("Ensemble",), fill_network, build_network, network_state,
         Quantity("bc", time=1, point=True), excused=ONCE | {"neuron alone": "all of them make the output"},
         others={"max_weight_grad": 1e-3}),

@@ -1,19 +1,19 @@
 """Losses and regularisers."""
 
-import math
 from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
 import torch
+from layer_rows import fill_network
+from networks import UNBOUNDED, sizes
+from problems import DOUBLE, DURATION, LEVEL, SPIKES, Outputs, Problem, Quantity, Setting, Source
+from rows import NO_BUDGET, NO_NETWORK, NO_OBSERVED, NO_STATE, ONE_BACKEND, Row
 from torch import Tensor, nn
 from torch.func import functional_call
 
 from firstspike import LIF, layers, losses
 from firstspike.layers import Network
-from layer_rows import UNBOUNDED, fill_network, sizes
-from problems import DOUBLE, DURATION, LEVEL, SPIKES, Outputs, Problem, Quantity, Setting, Source
-from rows import NO_BUDGET, NO_NETWORK, NO_OBSERVED, NO_STATE, ONE_BACKEND, Row
 
 NO_INPUTS = "takes what a network gives, one time or value for each class"
 CLASSES = "each neuron is a class"
@@ -41,7 +41,11 @@ def add_labels(source: Source, axes: str, classes: int) -> None:
 
 
 def make_loss(
-    kind: type[losses.Loss], numbers: dict[str, tuple[Quantity, float]], cost: Quantity, setting: Setting, member: int = 0
+    kind: type[losses.Loss],
+    numbers: dict[str, tuple[Quantity, float]],
+    cost: Quantity,
+    setting: Setting,
+    member: int = 0,
 ) -> Problem:
     source, size = Source(setting, member), (setting.samples, setting.neurons)
     if issubclass(kind, losses.TimeLoss):
@@ -138,7 +142,16 @@ def trains_network(values: Mapping[str, Any], backend: str) -> Network:
     rest, unit = values["rest"], values["out_tau"]
     return Network(
         layers.LIFRecurrent(
-            inputs, neurons, 8, 6 * unit, hidden, window=unit, window_spikes=8, recurrent_std=1.0, refractory=rest, **fixed
+            inputs,
+            neurons,
+            8,
+            6 * unit,
+            hidden,
+            window=unit,
+            window_spikes=8,
+            recurrent_std=1.0,
+            refractory=rest,
+            **fixed,
         ),
         layers.LIFSpikeTrains(neurons, 2, 8, out, refractory=rest, **fixed),
     )
@@ -151,7 +164,7 @@ TERM = LOSS | {
 }
 for _name in ("inputs permuted", "input split", "silent input", "backends"):
     del TERM[_name]
-SPLIT_DELAYS = {"input split": "goes over delays, so that one more counts", "silent input": "goes over delays"}
+SPLIT_DELAYS = {"input_split": "goes over delays, so that one more counts", "silent_input": "goes over delays"}
 
 
 def regularizer_rows(kind: type[nn.Module], name: str, numbers: dict[str, Any], **excused: str) -> list[Row]:
@@ -181,7 +194,7 @@ LOSS_ROWS = [
     Row("ReadoutMSE", partial(make_loss, losses.ReadoutMSE, TAU | MSE_TARGETS, Quantity("b", weight=2)),
         ("readout_mse", "ReadoutMSE"), LOSS, ("cpu",)),
     *regularizer_rows(losses.EarlyOutput, "early_output", {"alpha": 0.7, "beta": 1.5}, shift=FROM_ZERO),
-    *regularizer_rows(losses.DelayL2, "delay_l2", {"alpha": 0.7}, **{k.replace(" ", "_"): v for k, v in SPLIT_DELAYS.items()}),
+    *regularizer_rows(losses.DelayL2, "delay_l2", {"alpha": 0.7}, **SPLIT_DELAYS),
     *regularizer_rows(losses.LayerWindow, "layer_window", {"alpha": 0.7, "start": 0.1, "stop": 0.4}),
     *regularizer_rows(losses.SilentPeak, "silent_peak", {"alpha": 0.7, "max_silent": 0.2}),
     *regularizer_rows(losses.SpikeCount, "spike_count", {"alpha": 0.7, "least": 0.7, "most": 1.2},

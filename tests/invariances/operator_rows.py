@@ -1,16 +1,10 @@
 """Operators: first spikes, spike trains, windows of them, maxima of membranes."""
 
-import math
 from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
 import torch
-
-from firstspike.layers.trains import spike_counts
-from firstspike.spiketime import TrainState, first_spike_time, spike_trains, spike_window
-from firstspike.spiketime.maxima import maximum
-from firstspike.spiketime.peaks import lacking
 from problems import (
     DELAY,
     DURATION,
@@ -28,6 +22,11 @@ from problems import (
     lif,
 )
 from rows import NO_BUDGET, NO_NETWORK, NO_OBSERVED, NO_STATE, ONE_BACKEND, Row
+
+from firstspike.layers.trains import spike_counts
+from firstspike.spiketime import TrainState, first_spike_time, spike_trains, spike_window
+from firstspike.spiketime.maxima import maximum
+from firstspike.spiketime.peaks import lacking
 
 OUT_TRAINS = Quantity("bos", time=1, point=True)
 
@@ -157,7 +156,9 @@ def _make_maximum(setting: Setting, member: int = 0) -> Problem:
 
 def _make_counts(setting: Setting, member: int = 0) -> Problem:
     source = Source(setting, member)
-    source.add("times", Quantity("bok", time=1, point=True), source.trains(setting.samples, setting.neurons, setting.spikes))
+    source.add(
+        "times", Quantity("bok", time=1, point=True), source.trains(setting.samples, setting.neurons, setting.spikes)
+    )
     return source.problem(lambda values, _: {"counts": spike_counts(values["times"])}, counts=Quantity("bo"))
 
 
@@ -167,12 +168,14 @@ PURE = OPERATOR | {"cut": NO_STATE, "overflow": NO_BUDGET, "observed": NO_OBSERV
 NO_CHECKS = "takes what layers have checked"
 
 OPERATOR_ROWS = [
-    Row("first_spike_time", partial(_make_first, False, False), ("first_spike_time", "LIF"), ONCE, empty=True, observed="spikes"),
+    Row("first_spike_time", partial(_make_first, False, False), ("first_spike_time",), ONCE, empty=True,
+        observed="spikes"),
     Row("first_spike_time, delays", partial(_make_first, True, False), (), ONCE, empty=True, observed="spikes"),
     Row("first_spike_time, max_weight_grad", partial(_make_first, False, True), (),
         ONCE | {"differences": "the bound sets gradients to zero"}, empty=True, observed="spikes"),
     Row("spike_trains", partial(_make_trains, False), ("spike_trains",),
-        OPERATOR | {"cut": "see spike_window", "differences": "the bound sets gradients to zero"}, empty=True, observed="trains"),
+        OPERATOR | {"cut": "see spike_window", "differences": "the bound sets gradients to zero"}, empty=True,
+        observed="trains"),
     Row("spike_trains, delays", partial(_make_trains, True), (), OPERATOR | {"cut": "see spike_window"},
         empty=True, observed="trains"),
     Row("spike_window", _make_window, ("spike_window", "TrainState", "Window"), OPERATOR, empty=True, observed="trains",

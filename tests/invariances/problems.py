@@ -57,17 +57,17 @@ class Setting(NamedTuple):
 @st.composite
 def settings_of(draw, small: bool) -> Setting:
     """Settings; small ones for code that takes long."""
-    pick = st.sampled_from
+    pick = st.sampled_from  # the first of each make the first problem, which has a bit of everything
     return Setting(
-        samples=draw(pick([2, 1, 3] if small else [2, 1, 3, 5])),
+        samples=draw(pick([3, 1, 2] if small else [3, 1, 2, 5])),
         inputs=draw(pick([3, 1, 5] if small else [3, 1, 2, 5, 8, 20, 40])),
-        neurons=draw(pick([2, 1, 3] if small else [2, *WIDTHS])),
+        neurons=draw(pick([3, 1, 2] if small else [3, *WIDTHS])),
         spikes=draw(pick([2, 1] if small else [2, 1, 3])),
-        ratio=draw(pick([2.0, *RATIOS])),
-        constants=draw(pick(["numbers", "shared", "each"])),
-        grid=draw(st.booleans()),
-        silent=draw(pick([0.0, 0.3, 1.0, 0.1])),
-        zeros=draw(st.booleans()),
+        ratio=draw(pick([1.37, *RATIOS])),
+        constants=draw(pick(["each", "shared", "numbers"])),
+        grid=draw(pick([True, False])),
+        silent=draw(pick([0.1, 0.0, 0.3, 1.0])),
+        zeros=draw(pick([True, False])),
         seed=draw(st.integers(0, 2**32)),
     )
 

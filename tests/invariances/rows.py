@@ -4,8 +4,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from firstspike.layers import Network
 from problems import Outputs, Problem, Setting
+
+from firstspike.layers import Network
 
 BOTH = ("reference", "cpu")
 SHIFTS = (0.3, -0.7, -5.0, 64.0, -1000.0, 3e4)

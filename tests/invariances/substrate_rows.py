@@ -1,19 +1,19 @@
 """Substrates: with ideal settings, and one that is noisy."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
 import torch
+from networks import UNBOUNDED, sizes
+from problems import DOUBLE, POINT, TIMES, WEIGHT, Outputs, Problem, Quantity, Setting, Source
+from rows import NO_NETWORK, NO_OBSERVED, NO_STATE, ONE_BACKEND, Row
 from torch import Tensor, nn
 from torch.func import functional_call
 
 from firstspike import LIF, layers
 from firstspike.layers import Network
 from firstspike.substrates import SUBSTRATES, Substrate
-from layer_rows import UNBOUNDED, sizes
-from problems import DOUBLE, POINT, TIMES, WEIGHT, Outputs, Problem, Quantity, Setting, Source
-from rows import NO_NETWORK, NO_OBSERVED, NO_STATE, ONE_BACKEND, Row
 
 FIXED = {"weight_mean": 0.0, "weight_std": 1.0} | DOUBLE
 
@@ -108,32 +108,39 @@ TURNS = {"transforms": "networks take turns"}
 ONE = {"backends": ONE_BACKEND}
 IDEAL = {"differences": "the gradient is that of ideal neurons"}
 BY_PLACE = "noise is drawn place by place"
-DRAWN = {
-    name: BY_PLACE
-    for name in ("inputs permuted", "samples permuted", "neurons permuted", "input split", "silent input",
-                 "neuron repeated", "sample alone")
-}  # fmt: skip
+DRAWN = dict.fromkeys((f"{x} permuted" for x in ("inputs", "samples", "neurons")), BY_PLACE)
+DRAWN |= dict.fromkeys(("input split", "silent input", "neuron repeated", "sample alone"), BY_PLACE)
 TIME, RATE = Quantity(time=1), Quantity(weight=-1)
 GRID = {"step": (TIME, 0.01), "duration": (POINT, 8.0)}
-JITTER = {name: (TIME, 0.01) for name in ("input_jitter", "spike_jitter", "delay_jitter")}
-LEVELS = {name: (Quantity(weight=1), 0.02) for name in ("threshold_offset", "threshold_spread", "threshold_batch_noise")}
+JITTER = dict.fromkeys(("input_jitter", "spike_jitter", "delay_jitter"), (TIME, 0.01))
+LEVELS = {
+    name: (Quantity(weight=1), 0.02) for name in ("threshold_offset", "threshold_spread", "threshold_batch_noise")
+}
 CHIP = {"threshold_offset": 0.0, "threshold_spread": 0.0, "threshold_batch_noise": 0.0, "delay_jitter": 0.0}
 CHIP |= {"tau_us": 6.0, "refractory": 0.3125, "latency_us": 0.08}
 
 
-def row(kind: str, name: str, covers: tuple[str, ...], units: Mapping[str, Any], excused: Mapping[str, str],
-        settings: Mapping[str, Any] | None = None, first_delay: float = 0.0, **options: Any) -> Row:
+def row(
+    kind: str,
+    name: str,
+    covers: tuple[str, ...],
+    units: Mapping[str, Any],
+    excused: Mapping[str, str],
+    settings: Mapping[str, Any] | None = None,
+    first_delay: float = 0.0,
+    **options: Any,
+) -> Row:
     made = partial(make, kind, settings or {}, units, first_delay)
     return Row(name, made, covers, COMMON | dict(excused), unchecked=("before",), **options)
 
 
 SUBSTRATE_ROWS = [
-    row("exact", "Exact", ("exact",), {}, {}),
-    row("noisy", "Noisy, ideal", ("noisy",), {}, TURNS),
+    row("exact", "Exact", ("exact", "Exact"), {}, {}),
+    row("noisy", "Noisy, ideal", ("noisy", "Noisy"), {}, TURNS),
     row("noisy", "Noisy", (), JITTER | LEVELS | {"weight_scale": (RATE, 30.0)}, TURNS | IDEAL | DRAWN, {"seed": 3}),
-    row("integrator", "Integrator", ("integrator",), GRID, TURNS | IDEAL | ONE, slow=True, backends=("cpu",),
-        shifts=(0.5, 64.0, -2.0)),
-    row("mock_bss2", "MockBss2", ("mock_bss2",), {"weight_scale": (RATE, 30.0)},
+    row("integrator", "Integrator", ("integrator", "Integrator"), GRID, TURNS | IDEAL | ONE, slow=True,
+        backends=("cpu",), shifts=(0.5, 64.0, -2.0)),
+    row("mock_bss2", "MockBss2", ("mock_bss2", "MockBss2"), {"weight_scale": (RATE, 30.0)},
         TURNS | IDEAL | ONE | {"shift": "the window of a sample begins at 0 on the chip",
             "input split": "weights are whole numbers, and their halves are not"}, CHIP, 1.5, slow=True,
         backends=("cpu",)),

@@ -12,14 +12,14 @@ import random
 import sys
 
 import pytest
+from checks import Case
+from comparing import COUNTS, UnsettledError
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
-
-from checks import INVARIANCES, Case
-from comparing import COUNTS, Unsettled
-from firstspike import layers, losses, spiketime, substrates
 from problems import settings_of
-from table import KNOWN_FAULTS, ROWS, WITHOUT_ROW
+from table import INVARIANCES, KNOWN_FAULTS, ROWS, WITHOUT_ROW
+
+from firstspike import layers, losses, spiketime, substrates
 
 CELLS = [(row, name) for row in ROWS for name in INVARIANCES if name not in row.excused]
 EACH = math.ceil(int(os.environ.get("FIRSTSPIKE_PROPERTIES", 2 * len(CELLS))) / len(CELLS))  # problems of each cell
@@ -72,7 +72,7 @@ def test_invariance(row, name):
         COUNTS[name] += 1
         try:
             INVARIANCES[name](Case(row, setting, backend, random.Random(setting.seed)))
-        except Unsettled:
+        except UnsettledError:
             COUNTS[f"{name}, unsettled"] += 1
 
     holds()
