@@ -46,10 +46,7 @@ def check_operations(file: IO[bytes]) -> None:
             if name.endswith("GET"):
                 stack.append(memo[argument])
                 continue
-            if "mark" in takes:
-                bottom = marks.pop() - takes.index("mark")
-            else:
-                bottom = len(stack) - len(takes)
+            bottom = marks.pop() - takes.index("mark") if "mark" in takes else len(stack) - len(takes)
             if bottom < 0:
                 raise IndexError
         except (IndexError, KeyError):
