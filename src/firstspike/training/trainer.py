@@ -3,6 +3,7 @@
 import logging
 import math
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from copy import deepcopy
@@ -75,7 +76,8 @@ class Trainer:
             after ``fit``. See ``averaged``.
 
     Raises:
-        ValueError: lists of different lengths, or settings that do not fit the network.
+        ValueError: lists of different lengths, settings that do not fit the network, or an optimiser that has none of
+            its parameters.
     """
 
     def __init__(
@@ -168,7 +170,7 @@ class Trainer:
         Args:
             train: training data.
             validation: evaluated after every epoch; the best network is the one with the highest accuracy on it.
-            epochs: total number of epochs, those of earlier calls included.
+            epochs: total number of epochs, those of earlier calls included. Where they are all done, a warning says so.
             batch_size: samples per gradient step.
             seed: seed of the order of the samples and of all noise. Several networks have consecutive seeds, from this
                 one on.
@@ -224,9 +226,14 @@ class Trainer:
     def _run(self, fit: Fit, ranks: Ranks, stop: Stop, stack: ExitStack) -> FitResult:
         """Train, with callbacks and substrates open."""
         try:
+            before = fit.epoch  # of earlier calls, not of the run folder
             fit.callbacks.call("on_restore", fit)
+            done, more = f"{fit.epoch} epochs are done already", fit.epoch + fit.epochs
+            total = f"epochs is their total: epochs={more} trains {fit.epochs} more"
             if fit.epoch > fit.epochs:
-                raise ValueError(f"{fit.epoch} epochs are done already; give a larger number of epochs")
+                raise ValueError(f"{done}; {total}")
+            if before == fit.epoch == fit.epochs and fit.first:
+                warnings.warn(f"{done}, nothing is trained; {total}", stacklevel=3)
             signalled = stack.enter_context(stop_on_signals())
             batch = -(-fit.batch_size * len(self.members) // ranks.size)
             pace = stack.enter_context(threads_worth_starting(self.network, batch))
@@ -364,7 +371,7 @@ class Trainer:
         member = self.members[0]
         parameter = next(member.network.parameters(), times)
         with self.averaged(), _opened(member.substrate, member.network):
-            found = record_in_parts(member.network, times.to(parameter), member.substrate)
+            found = record_in_parts(member.network, times.to(parameter.device, parameter.dtype), member.substrate)
         raise_deferred_errors()
         return found
 

@@ -6,10 +6,14 @@
 
 import math
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from firstspike.spiketime.cpu.runtime.compiling import jit
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 PER_MEM, PER_SYN = 0, 1  # 1/tau_mem, 1/tau_syn
 DELTA, PER_RISE = 2, 3  # and 1/(DELTA tau_syn)
@@ -29,8 +33,10 @@ _TINY = {"float32": 1e-10, "float64": 1e-20}  # smallest |DELTA| tau_syn
 
 
 @lru_cache(maxsize=256)
-def constants_array(tau_mem: float, tau_syn: float, dtype: str, bound: float | None = None) -> tuple[np.ndarray, int]:
-    """The array for kernels of that dtype, and its address; ``bound`` is ``max_weight_grad``."""
+def constants_array(tau_mem: float, tau_syn: float, dtype: str, bound: float | None = None) -> "Tensor":
+    """The array for kernels of that dtype; ``bound`` is ``max_weight_grad``."""
+    from torch import from_numpy  # which compiling does not need
+
     x = 1 - tau_syn / tau_mem
     delta = x / tau_syn if abs(x) > _TINY[dtype] else _TINY[dtype] / tau_syn
     top = math.inf if math.isinf(tau_mem) else 1.0 if x == 0 else -math.log(tau_syn / tau_mem) / x
@@ -49,7 +55,7 @@ def constants_array(tau_mem: float, tau_syn: float, dtype: str, bound: float | N
     found[N_CONSTANTS] = math.inf if bound is None else bound
     rounded = found.astype(dtype)
     rounded[[REST_MEM, REST_SYN]] = found[[PER_MEM, PER_SYN]] - rounded[[PER_MEM, PER_SYN]]
-    return rounded, rounded.ctypes.data
+    return from_numpy(rounded)
 
 
 @jit
