@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from firstspike.interop.safe_pickle import SafeUnpickler, StandIn, UnsafePickleError
+from firstspike.interop.safe_pickle import SafeUnpickler, StandIn
+from firstspike.runs.pickles import UnsafePickleError
 
 
 def load(raw):
