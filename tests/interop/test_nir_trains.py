@@ -147,3 +147,10 @@ def test_loops_that_have_no_counterpart():
     graph.edges += [("lif_1", "back"), ("back", "lif_0")]
     with pytest.raises(ValueError, match=r"the graph has a loop \(back, .*lif_0.*\) that is not one from neurons"):
         fs.from_nir(graph)
+
+
+def test_axonal_and_dendritic_delays_of_trains():
+    make = {"trains": True, "dtype": torch.float64}
+    network = fs.Network(fs.Delay(4, **make), spiking(), fs.Delay(6, **make))
+    back = fs.from_nir(fs.to_nir(network), dtype=torch.float64)
+    torch.testing.assert_close(back(trains()), network(trains()), rtol=1e-12, atol=1e-12)

@@ -7,7 +7,17 @@ import pickle
 import pytest
 import torch
 
-from firstspike import LIF, BiasSpikes, Delay, DelayRule, LIFLinear, Multiplex, Network
+from firstspike import (
+    LIF,
+    BiasSpikes,
+    Delay,
+    DelayRule,
+    LIFLinear,
+    LIFRecurrent,
+    LIFSpikeTrains,
+    Multiplex,
+    Network,
+)
 from firstspike.layers.ensemble import ensemble
 
 pytestmark = pytest.mark.usefixtures("on_device")
@@ -124,3 +134,46 @@ def test_members_see_what_is_loaded():
     together.load_state_dict(state, assign=True)
     assert torch.equal(together(times), other(times))
     check_linked(together, times)
+
+
+LAYERS = {
+    "recurrent": lambda options: LIFRecurrent(6, 5, 200, 6.0, window=0.75, window_spikes=40, **options),
+    "recurrent with delays": lambda options: LIFRecurrent(
+        6, 5, 200, 6.0, window=0.75, window_spikes=40, recurrent_delay=DelayRule(scale=1.0), **options
+    ),
+    "trains": lambda options: LIFSpikeTrains(6, 70, 200, **options),
+    "trains with delays": lambda options: LIFSpikeTrains(6, 5, 200, delay=DelayRule(scale=1.0), **options),
+}
+
+
+@pytest.mark.host
+@pytest.mark.parametrize("trainable", [["tau_mem"], ["tau_syn", "threshold"]], ids=str)
+@pytest.mark.parametrize("kind", LAYERS)
+def test_members_with_spike_trains_learn_shared_time_constants(kind, trainable):
+    """Each member has other time constants and other numbers of events, and so other memory for what it saves."""
+    members = []
+    for k in range(3):
+        source = torch.Generator().manual_seed(k)
+        options = {"trainable": trainable, "generator": source, "dtype": torch.float64}
+        member = Network(LAYERS[kind](options), LIFSpikeTrains(LAYERS[kind](options).out_features, 3, 90, **options))
+        with torch.no_grad():
+            for name, x in member.named_parameters():
+                if "tau" in name:
+                    x.copy_(0.3 * torch.randn(x.shape, generator=source, dtype=torch.float64))
+                elif "weight" in name:
+                    x.mul_(1.0 + k)
+        members.append(member)
+    times = torch.rand(4, 6, 3, generator=torch.Generator().manual_seed(9), dtype=torch.float64).mul(3).sort(-1).values
+    times[1:, :, 1:] = torch.inf
+    together = ensemble(members)
+    out = together(times)
+    torch.testing.assert_close(out, torch.stack([net(times) for net in members]), rtol=1e-12, atol=1e-12)
+    torch.where(out.isfinite(), out, 0.0).sum().backward()
+    together.share_gradients()
+    for net in members:
+        shared = {name: x.grad for name, x in net.named_parameters()}
+        net.zero_grad()
+        alone = net(times)
+        torch.where(alone.isfinite(), alone, 0.0).sum().backward()
+        for name, x in net.named_parameters():
+            torch.testing.assert_close(shared[name], x.grad, rtol=1e-8, atol=1e-8)

@@ -6,11 +6,11 @@ itself in a window is known before the window begins. The simulator NEST divides
 """
 
 import math
-import warnings
 from collections.abc import Collection
 from itertools import pairwise
-from typing import Any, NamedTuple, Self
+from typing import NamedTuple, Self
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -18,11 +18,14 @@ from torch.nn import functional
 
 from firstspike.layers.delay import DelayRule
 from firstspike.layers.init import firing_weights
+from firstspike.layers.neurons import Arriving
 from firstspike.layers.spiking import LIFSpikeTrains, Overflow
+from firstspike.layers.values import first_columns, largest, within
 from firstspike.neuron import LIF
 from firstspike.ranges import Finite, NotNegative, Positive, Size
 from firstspike.spiketime import TrainState, spike_window
 from firstspike.spiketime.trains import Windows, knows_recurrence, recurrent_window
+from firstspike.spiketime.trains.room import MOST_WINDOWS, check_room, check_spikes
 
 _SPREAD = 0.05  # of recurrent weights, relative to that of weights with which most neurons spike
 
@@ -67,7 +70,8 @@ class LIFRecurrent(LIFSpikeTrains):
     ``window + recurrent_delay``. The result is exact for any ``window``: it is the shortest delay, not a time step.
     Neurons are followed up to the time ``duration``, as a network with excitation may never fall silent.
 
-    Stateless: every sample starts at rest. ``proceed`` returns the state in addition, for long sequences in pieces.
+    Stateless: every sample starts at rest, before its first input whenever that comes, before time 0 as well as after
+    it. ``proceed`` returns the state in addition, for long sequences in pieces.
 
     Args:
         in_features: number of inputs.
@@ -98,8 +102,9 @@ class LIFRecurrent(LIFSpikeTrains):
         dtype: float32 or float64, as in torch.
 
     Raises:
-        ValueError: sizes < 1, a window or duration that is not positive, a rule for delays without bound or with
-            jitter; otherwise as ``LIFSpikeTrains``.
+        ValueError: sizes < 1, a ``max_spikes`` or ``window_spikes`` above 1000000, a window or duration that is not
+            positive, a duration of more than 1000000 windows, a rule for delays without bound or with jitter;
+            otherwise as ``LIFSpikeTrains``.
     """
 
     def __init__(
@@ -132,8 +137,12 @@ class LIFRecurrent(LIFSpikeTrains):
         for name, value in (("duration", duration), ("window", window)):
             if not 0 < value < math.inf:
                 raise ValueError(f"{name} must be > 0 and finite, got {value}")
-        if window_spikes < 1:
-            raise ValueError(f"window_spikes must be >= 1, got {window_spikes}")
+        if duration / window > MOST_WINDOWS:
+            raise ValueError(
+                f"duration={duration:g} and window={window:g} make {duration / window:.3g} windows, at most "
+                f"{MOST_WINDOWS}: raise window or lower duration"
+            )
+        check_spikes("window_spikes", window_spikes)
         if recurrent_std is not None and recurrent_std < 0:
             raise ValueError(f"recurrent_std must be >= 0, got {recurrent_std}")
         rule = recurrent_delay
@@ -209,12 +218,15 @@ class LIFRecurrent(LIFSpikeTrains):
     ) -> Float[Tensor, "*batch out_features max_spikes"]:
         """Spike trains up to ``duration``; with ``observed`` those, and the gradient there."""
         if self._in_one_call():
-            return self._all_windows(self.seen(times), self.duration, None, observed, self.max_spikes)[0]
+            inputs = self.seen(times)
+            bounds = self._bounds(self.duration, None, inputs, observed)
+            return self._all_windows(inputs, bounds, None, observed, self.max_spikes)[0]
+        self._check_room(times, self.max_spikes, f"max_spikes={self.max_spikes}")
         trains, _ = self.proceed(times, self.duration, observed=observed)
         missing = self.max_spikes - trains.shape[-1]
-        if missing >= 0:
-            return functional.pad(trains, (0, missing), value=math.inf)
-        return _checked(trains, self.max_spikes, self.overflow)[..., : self.max_spikes]
+        if missing < 0:
+            return first_columns(trains, self.max_spikes, self.overflow)
+        return functional.pad(trains, (0, missing), value=math.inf)
 
     def proceed(
         self,
@@ -235,39 +247,38 @@ class LIFRecurrent(LIFSpikeTrains):
             times: the inputs; only those from the time of the state up to ``until`` arrive. Where inputs have synaptic
                 delays, give earlier ones again: they may arrive now.
             until: end of the piece, in the unit of the times.
-            state: of the piece before; None for the start, at rest at time 0.
+            state: of the piece before; None for the start, with neurons at rest until the first input.
             observed: spikes of the piece from elsewhere, sorted, at which the gradient is taken.
 
         Returns:
             Spikes of the piece, as many columns as there is room for in all windows, and the state.
 
         Raises:
-            ValueError: an end that is not after the time of the state; more spikes than there is room for.
+            ValueError: an end that is not after the time of the state; more spikes than there is room for; more than
+                1000000 windows.
         """
         inputs = self.seen(times)
-        neurons, begin = (None, 0.0) if state is None else (state.neurons, state.neurons.time)
-        if not begin < until < math.inf:
-            raise ValueError(f"until must be after {begin:g}, where the state is, and finite, got {until}")
+        bounds = self._bounds(until, state, inputs, observed)
         if self._in_one_call():
-            windows = len(self._bounds(begin, until)) - 1
-            return self._all_windows(inputs, until, state, observed, windows * self.window_spikes)
+            most = (len(bounds) - 1) * self.window_spikes
+            return self._all_windows(inputs, bounds, state, observed, most)
+        budget = self.window_spikes if observed is None else observed.shape[-1]
+        windows = len(bounds) - 1
+        self._check_room(times, windows * budget, f"window_spikes={budget} in each of {windows} windows")
         weight = torch.cat([self.weight, self.recurrent_weight], dim=1)
         delay = self._delays(observed is None)
-        rule = self.recurrent_delay
-        reach = 2 + (0 if rule is None else math.ceil((rule.shift + rule.scale) / self.window))  # windows
-        nothing = inputs.new_full((*inputs.shape[:-2], self.out_features, 1), math.inf)
+        neurons, sent = (None, []) if state is None else (state.neurons, [(state.neurons.time, state.pending)])
         inputs = inputs.sort(dim=-1).values
-        longest = 0.0 if delay is None else _longest(delay[:, : self.in_features]) + 1e-3 * self.window
-        sent: list[Tensor] = [] if state is None else [state.pending]
+        longest = 0.0 if delay is None else largest(delay[:, : self.in_features]) + 1e-3 * self.window
         found: list[Tensor] = []
-        for number, (start, end) in enumerate(pairwise(self._bounds(begin, until)), 1):
-            own = torch.cat(sent[-reach:], dim=-1) if sent else nothing
+        for start, end in pairwise(bounds):
+            sent = [(time, own) for time, own in sent if time >= start - self._reach]
+            own = torch.cat([own for _, own in sent], dim=-1) if sent else self._no_spikes(inputs)
             now = within(inputs, start - longest, end)
             arriving = joined_trains(now, own if delay is not None else own + self.window)
             seen = None
             if observed is not None:
-                inside = (observed <= end) & (observed > (start if number > 1 or state is not None else -math.inf))
-                seen = torch.where(inside, observed, math.inf).sort(dim=-1).values
+                seen = torch.where((observed > start) & (observed <= end), observed, math.inf).sort(dim=-1).values
             result = spike_window(
                 arriving,
                 weight,
@@ -284,32 +295,86 @@ class LIFRecurrent(LIFSpikeTrains):
                 backend=self.backend,
             )
             neurons = result.state
-            sent.append(within(result.trains, -math.inf, math.inf))
+            sent.append((end, within(result.trains, -math.inf, math.inf)))
             found.append(result.trains)
         assert neurons is not None
-        trains = torch.cat(found, dim=-1).sort(dim=-1).values
-        return trains, RecurrentState(neurons, torch.cat(sent[-reach:], dim=-1))
+        pending = self._pending(until, *(own for _, own in sent))
+        return torch.cat(found, dim=-1).sort(dim=-1).values, RecurrentState(neurons, pending)
 
-    def _bounds(self, begin: float, until: float) -> list[float]:
-        """Where windows of a piece begin, and its end."""
-        windows = max(1, math.ceil((until - begin) / self.window - 1e-9))
-        return [*(begin + number * self.window for number in range(windows)), until]
+    def arriving(self, inputs: Tensor, spikes: Tensor) -> Arriving:
+        """See ``LIFLayer``: inputs, and the spikes of the layer itself."""
+        delay = self._delays(jitters=False)
+        trains = joined_trains(self.seen(inputs), spikes if delay is not None else spikes + self.window)
+        weight = torch.cat([self.weight, self.recurrent_weight], dim=1)
+        return self._each_spike(trains, weight, delay, self.duration)
+
+    @property
+    def _reach(self) -> float:
+        """A time after which a spike has arrived everywhere, with something to spare for rounding."""
+        rule = self.recurrent_delay
+        return 1.001 * (self.window + (0.0 if rule is None else rule.shift + rule.scale))
+
+    def _no_spikes(self, inputs: Tensor) -> Float[Tensor, "*batch neurons 1"]:
+        return inputs.new_full((*inputs.shape[:-2], self.out_features, 1), math.inf)
+
+    def _pending(self, until: float, *sent: Tensor) -> Float[Tensor, "*batch neurons spikes"]:
+        """Spikes that may still have to arrive somewhere at that time."""
+        late = torch.cat(sent, dim=-1)
+        late = torch.where(late >= until - self._reach, late, math.inf).sort(dim=-1).values
+        return within(late, -math.inf, math.inf)
+
+    def _bounds(self, until: float, state: RecurrentState | None, *trains: Tensor | None) -> list[float]:
+        """Where windows of a piece begin, and its end.
+
+        Without a state the first window begins at ``-inf``, and ends so early that none of its spikes, which are later
+        than all ``trains``, arrives in it. Bounds are numbers of the layer's dtype, rounded like arrivals: a spike that
+        is after one bound arrives at the next or later.
+        """
+        if not -math.inf < until < math.inf:
+            raise ValueError(f"until must be finite, got {until}")
+        begin = earliest = 0.0
+        if state is not None:
+            begin = state.neurons.time
+            if not begin < until:
+                raise ValueError(f"until must be after {begin:g}, where the state is, got {until}")
+        else:
+            earliest = min((-largest(-x) for x in trains if x is not None and x.numel()), default=0.0)
+            if -math.inf < earliest < 0:  # a whole number of windows, so that few batches differ in the last digits
+                begin = math.floor(earliest / self.window) * self.window
+        if not (until - begin) / self.window <= MOST_WINDOWS:
+            raise ValueError(
+                f"from {begin:g} to {until:g} there are {(until - begin) / self.window:.3g} windows, at most "
+                f"{MOST_WINDOWS}: take a longer window than window={self.window:g}, or shorter pieces"
+            )
+        number = np.float32 if self.weight.dtype == torch.float32 else np.float64
+        window, end, bounds = number(self.window), number(until), [number(begin)]
+        if state is None and bounds[0] > earliest:
+            bounds[0] -= window
+        while (following := bounds[-1] + window) < end:
+            if not following > bounds[-1]:
+                raise ValueError(
+                    f"window={self.window:g} is too short for times near {until:g} in {self.weight.dtype}; "
+                    "take float64, or times that begin near 0"
+                )
+            bounds.append(following)
+        return [-math.inf if state is None else begin, *(float(x) for x in bounds[1:]), until]
 
     def _in_one_call(self) -> bool:
         """Whether the kernels take all windows at once: all spikes arrive after the same delay."""
         delayed = self.delay is not None or self.recurrent_delays is not None
         return not delayed and knows_recurrence(self.neuron, self.backend, self.weight.device)
 
+    def _check_room(self, times: Tensor, spikes: int, cause: str) -> None:
+        """Raise ValueError where there is no memory for that many spikes of each neuron."""
+        samples = math.prod(self.seen(times).shape[:-2])
+        check_room(samples, self.out_features, spikes, cause, times.dtype, times.device)
+
     def _all_windows(
-        self, inputs: Tensor, until: float, state: RecurrentState | None, observed: Tensor | None, most: int
+        self, inputs: Tensor, bounds: list[float], state: RecurrentState | None, observed: Tensor | None, most: int
     ) -> tuple[Tensor, RecurrentState]:
         """``proceed`` in one call, with room for ``most`` spikes of a neuron."""
-        begin = 0.0 if state is None else state.neurons.time
-        bounds = self._bounds(begin, until)
-        budget = self.window_spikes
-        if state is None:
-            bounds[0] = -math.inf
-        else:
+        budget, until = self.window_spikes, bounds[-1]
+        if state is not None:
             inputs = joined_trains(inputs, state.pending + self.window)
         if observed is not None:
             inside = (observed > bounds[0]) & (observed <= until)
@@ -330,11 +395,8 @@ class LIFRecurrent(LIFSpikeTrains):
             backend=self.backend,
         )
         assert found.state is not None
-        pending = found.trains
-        if state is not None and until - begin < 2 * self.window:  # earlier spikes may still be on their way
-            pending = torch.cat([state.pending, pending], dim=-1)
-        pending = torch.where(pending >= until - 2 * self.window, pending, math.inf).sort(dim=-1).values
-        return found.trains, RecurrentState(found.state, pending[..., : max(1, 3 * budget)])
+        sent = [found.trains] if state is None else [state.pending, found.trains]
+        return found.trains, RecurrentState(found.state, self._pending(until, *sent))
 
     def _delays(self, jitters: bool) -> Tensor | None:
         """Synaptic delays of inputs and recurrent synapses together; None where those are all ``window``."""
@@ -353,55 +415,3 @@ def joined_trains(inputs: Tensor, own: Tensor) -> Float[Tensor, "*batch sources 
     """Trains of inputs and of the layer itself, the shorter ones filled up."""
     most = max(inputs.shape[-1], own.shape[-1])
     return torch.cat([functional.pad(x, (0, most - x.shape[-1]), value=math.inf) for x in (inputs, own)], dim=-2)
-
-
-def within(trains: Tensor, start: float, end: float) -> Float[Tensor, "*batch sources spikes"]:
-    """A part of sorted trains that has all spikes in a window, so that few others are sorted again."""
-    try:
-        first, last = int((trains < start).sum(dim=-1).min()), int((trains < end).sum(dim=-1).max())
-    except RuntimeError:  # values cannot be read in torch.func.vmap
-        return trains
-    return trains[..., min(first, trains.shape[-1] - 1) : max(last, first + 1)]
-
-
-def _longest(delay: Tensor) -> float:
-    """The longest of some delays; inf where that is not known."""
-    try:
-        return float(delay.detach().max())
-    except RuntimeError:  # as above
-        return math.inf
-
-
-def _checked(trains: Tensor, most: int, overflow: Overflow) -> Tensor:
-    """The trains; where some are longer than they may be, an error or a warning, as ``overflow`` says."""
-    return trains if overflow == "drop" else _Room.apply(trains, most, overflow)
-
-
-class _Room(torch.autograd.Function):
-    """A look at the values of trains, which torch.func.vmap does not allow elsewhere."""
-
-    @staticmethod
-    def forward(trains: Tensor, most: int, overflow: Overflow) -> Tensor:
-        count = int(torch.isfinite(trains[..., most]).sum())
-        if count:
-            message = (
-                f"{count} of {trains[..., 0].numel()} neurons (counted in each sample) spike more than "
-                f"max_spikes={most} times; raise max_spikes or lower the weights"
-            )
-            if overflow == "error":
-                raise ValueError(f"{message}, or drop the later spikes with overflow='warn' or 'drop'")
-            warnings.warn(f"{message}. Their later spikes are dropped", stacklevel=2)
-        return trains.clone()
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        pass
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
-        return grad, None, None
-
-    @staticmethod
-    def vmap(info: Any, in_dims: tuple[int | None, ...], *inputs: Any) -> tuple[Tensor, int]:
-        trains, *rest = inputs
-        return _Room.apply(trains.movedim(in_dims[0] or 0, 0), *rest), 0

@@ -11,10 +11,12 @@ from torch import Tensor
 from firstspike.layers.delay import DelayRule
 from firstspike.layers.init import NormalWeights, firing_weights
 from firstspike.layers.lif import DenseLIFLayer
+from firstspike.layers.neurons import Arriving
 from firstspike.layers.trains import Form, as_trains
 from firstspike.neuron import LIF
 from firstspike.ranges import Finite, NotNegative, Positive, Size
 from firstspike.spiketime import spike_trains
+from firstspike.spiketime.trains.room import check_spikes
 
 Overflow = Literal["error", "warn", "drop"]
 _PEAK = 0.5  # of the weights with which neurons spike once: those spike several times in a row
@@ -51,8 +53,8 @@ class LIFSpikeTrains(DenseLIFLayer):
         dtype: float32 or float64, as in torch.
 
     Raises:
-        ValueError: sizes < 1, a reset at the threshold or above, a negative refractory time; otherwise as
-            ``LIFLinear``. More spikes than ``max_spikes``, in ``forward``.
+        ValueError: sizes < 1, ``max_spikes`` above 1000000, a reset at the threshold or above, a negative refractory
+            time; otherwise as ``LIFLinear``. More spikes than ``max_spikes``, in ``forward``.
     """
 
     takes_trains = True
@@ -79,8 +81,7 @@ class LIFSpikeTrains(DenseLIFLayer):
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        if max_spikes < 1:
-            raise ValueError(f"max_spikes must be >= 1, got {max_spikes}")
+        check_spikes("max_spikes", max_spikes)
         if not 0 <= refractory < math.inf:
             raise ValueError(f"refractory must be >= 0 and finite, got {refractory}")
         if overflow not in ("error", "warn", "drop"):
@@ -118,6 +119,17 @@ class LIFSpikeTrains(DenseLIFLayer):
     ) -> Float[Tensor, "*batch in_features spikes"]:
         """Input trains as a neuron sees them, without synaptic delays."""
         return as_trains(times, self.in_features, self._name)
+
+    def arriving(self, inputs: Tensor, spikes: Tensor) -> Arriving:
+        """See ``LIFLayer``."""
+        return self._each_spike(self.seen(inputs), self.weight, self.delay, math.inf)
+
+    @staticmethod
+    def _each_spike(trains: Tensor, weight: Tensor, delay: Tensor | None, until: float) -> Arriving:
+        """Every spike of a train as an input of its own."""
+        each = trains.shape[-1]
+        delay = None if delay is None else delay.repeat_interleave(each, dim=-1)
+        return Arriving(trains.flatten(-2), weight.repeat_interleave(each, dim=-1), delay, until)
 
     def forward(
         self,

@@ -6,6 +6,7 @@ neither very short nor very long in it, see ``in_units``.
 """
 
 import math
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -72,10 +73,7 @@ def in_units(backend: Backend) -> Backend:
         found = backend.forward(inner)
         if is_one(unit):
             return found
-        outer = found.spikes * unit
-        # rounded up, a spike stays after the inputs that cause it
-        early = outer / unit < found.spikes
-        return Result(torch.where(early, torch.nextafter(outer, torch.full_like(outer, math.inf)), outer), found.saved)
+        return Result(from_unit(found.spikes, unit), found.saved)
 
     def backward(
         grad: Tensor, result: Result, given: Arguments, max_weight_grad: float | None, needs: Needs
@@ -83,19 +81,35 @@ def in_units(backend: Backend) -> Backend:
         unit, inner = _inside(given)
         if is_one(unit):
             return backend.backward(grad, result, given, max_weight_grad, needs)
-        # derivatives by weights and thresholds are times; a long unit counts before they are small, a short one after
-        first, then = _split(unit)
+        first, then = split(unit)
         bound: Any = None if max_weight_grad is None else max_weight_grad / then
         result = result._replace(spikes=result.spikes / unit)
         found = backend.backward(grad * first, result, inner, bound, needs)
-        factors = (1 / first, then, then, 1 / first, 1 / first, 1 / first)
-        return Gradients(*(None if x is None else x * factor for x, factor in zip(found, factors, strict=True)))
+        return Gradients(*gradients_from_unit(found, first, then))
 
     return Backend(forward, backward, backend.name, backend.checks)
 
 
-def _split(unit: float | Tensor) -> tuple[float | Tensor, float | Tensor]:
-    """A unit as the product of one that is at least 1 and one that is at most 1."""
+def from_unit(inner: Tensor, unit: float | Tensor) -> Tensor:
+    """Spike times in the unit outside. Rounded up, a spike stays after the inputs that cause it."""
+    outer = inner * unit
+    early = outer / unit < inner
+    return torch.where(early, torch.nextafter(outer, torch.full_like(outer, math.inf)), outer)
+
+
+def gradients_from_unit(
+    inner: Sequence[Tensor | None], first: float | Tensor, then: float | Tensor
+) -> tuple[Tensor | None, ...]:
+    """Gradients by times, weights, thresholds, delays and time constants in the unit outside, see ``split``."""
+    factors = (1 / first, then, then, 1 / first, 1 / first, 1 / first)
+    return tuple(None if x is None else x * factor for x, factor in zip(inner, factors, strict=True))
+
+
+def split(unit: float | Tensor) -> tuple[float | Tensor, float | Tensor]:
+    """A unit as the product of one that is at least 1 and one that is at most 1.
+
+    Derivatives by weights and thresholds are times; a long unit counts before they are small, a short one after.
+    """
     if isinstance(unit, Tensor):
         return unit.clamp(min=1), unit.clamp(max=1)
     return max(unit, 1.0), min(unit, 1.0)

@@ -26,6 +26,7 @@ from firstspike.layers import (
     Multiplex,
     Network,
     Readout,
+    form_of,
 )
 from firstspike.neuron import LIF
 
@@ -121,7 +122,7 @@ class Reader:
             elif isinstance(node, nir.CubaLI):
                 layers += self._readout(name, node, before, last, len(layers))
             elif name == self.output:
-                layers += self._end(before, last)
+                layers += self._end(before, last, trains=bool(layers) and form_of(layers[-1]) == "trains")
             if isinstance(node, nir.CubaLIF | nir.CubaLI):
                 self.places[name], last = len(layers), name
         return Network(*layers)
@@ -289,7 +290,7 @@ class Reader:
             raise ValueError(f"{name}: v_threshold must be above v_leak; these neurons would spike without input")
         return neurons
 
-    def _end(self, before: Signal, last: str) -> list[nn.Module]:
+    def _end(self, before: Signal, last: str, *, trains: bool) -> list[nn.Module]:
         """Delays after the last neurons; nothing else is allowed there."""
         synapses = before.get(last)
         if last == self.input or synapses is None or len(before) > 1:
@@ -297,10 +298,10 @@ class Reader:
         straight = Synapses.one_to_one(synapses.inputs)
         if not all(np.array_equal(getattr(synapses, x), getattr(straight, x)) for x in ("row", "column", "weight")):
             raise ValueError(f"between {last} and {self.output} there are weights without neurons after them")
-        return [self._delays(synapses.delay / self.convention.time_unit)] if synapses.delay.any() else []
+        return [self._delays(synapses.delay / self.convention.time_unit, trains)] if synapses.delay.any() else []
 
-    def _delays(self, delay: np.ndarray) -> Delay:
-        found = Delay(len(delay), _DELAYS, generator=torch.Generator(), dtype=self.dtype)
+    def _delays(self, delay: np.ndarray, trains: bool = False) -> Delay:
+        found = Delay(len(delay), _DELAYS, trains=trains, generator=torch.Generator(), dtype=self.dtype)
         with torch.no_grad():
             found.delay_raw.copy_(torch.from_numpy(delay))
         return found

@@ -13,17 +13,17 @@ derivative of the loss by a weight, through this spike and for one input spike, 
 fixed for the gradient by the weights, and no other.
 """
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from firstspike.spiketime import backend as first_spikes
 from firstspike.spiketime.backend import Constants
-from firstspike.spiketime.units import in_unit, unit_of_time
+from firstspike.spiketime.units import from_unit, gradients_from_unit, in_unit, split, unit_of_time
 
 
 class Held(NamedTuple):
@@ -132,10 +132,9 @@ def in_units(backend: Backend) -> Backend:
             return found
         if given.observed is not None:
             return found._replace(trains=given.observed, state=_outside(found.state, unit))
-        trains = found.trains * unit
-        early = trains / unit < found.trains  # rounded up, a spike stays after the inputs that cause it
-        trains = torch.where(early, torch.nextafter(trains, trains.new_tensor(math.inf)), trains)
-        return found._replace(trains=trains.clamp(max=given.until), state=_outside(found.state, unit))
+        trains = from_unit(found.trains, unit)
+        trains = torch.where(trains.isinf(), trains, trains.clamp(max=given.until))
+        return found._replace(trains=trains, state=_outside(found.state, unit))
 
     def backward(
         grads: Grads, result: Result, given: Arguments, max_weight_grad: float | None, needs: Needs
@@ -143,19 +142,41 @@ def in_units(backend: Backend) -> Backend:
         unit, inner = _inside(given)
         if unit == 1:
             return backend.backward(grads, result, given, max_weight_grad, needs)
-        # as in ``spiketime.units``: a long unit counts before derivatives are small, a short one after
-        first, then = max(unit, 1.0), min(unit, 1.0)
-        bound = None if max_weight_grad is None else max_weight_grad / then
+        first, then = split(unit)
+        bound: Any = None if max_weight_grad is None else max_weight_grad / then
         v, i, left = grads.state or (None, None, None)
         held = None if v is None or i is None or left is None else Held(v / then, i / then, left * first)
         scaled = Grads(grads.trains * first, held)
         found = backend.backward(scaled, result._replace(trains=result.trains / unit), inner, bound, needs)
-        factors = (1 / first, then, then, 1 / first, 1 / first, 1 / first)
-        times, weight, threshold, delay, mem, syn = (
-            None if x is None else x * factor for x, factor in zip(found[:6], factors, strict=True)
-        )
         state = found.state and Held(found.state[0] * then, found.state[1] * then, found.state[2] / first)
-        return Gradients(times, weight, threshold, delay, mem, syn, state)
+        return Gradients(*gradients_from_unit(found[:6], first, then))._replace(state=state)  # type: ignore[arg-type]
+
+    return Backend(forward, backward, backend.name)
+
+
+def of_first_spikes(backend: first_spikes.Backend) -> Backend:
+    """A backend of trains from one of first spikes: inputs have one time and neurons one spike, at rest and for ever.
+
+    ``overflows`` are not known, and all false.
+    """
+
+    def single(given: Arguments) -> first_spikes.Arguments:
+        return first_spikes.Arguments(given.times[..., 0], *given[1:5])
+
+    def forward(given: Arguments) -> Result:
+        if given.observed is not None:
+            spikes, saved = given.observed[..., 0], tuple[Tensor, ...]()
+        else:
+            spikes, saved = backend.forward(single(given))
+        return Result(spikes.unsqueeze(-1).clone(), torch.zeros_like(spikes, dtype=torch.bool), None, saved)
+
+    def backward(
+        grads: Grads, result: Result, given: Arguments, max_weight_grad: float | None, needs: Needs
+    ) -> Gradients:
+        found = first_spikes.Result(result.trains[..., 0], result.saved)
+        asked = first_spikes.Needs(*needs[:6])
+        times, *others = backend.backward(grads.trains[..., 0], found, single(given), max_weight_grad, asked)
+        return Gradients(None if times is None else times.unsqueeze(-1), *others)  # type: ignore[arg-type]
 
     return Backend(forward, backward, backend.name)
 
@@ -170,7 +191,8 @@ def _inside(given: Arguments) -> tuple[float, Arguments]:
     unit = float(found)  # waits for a GPU
     if unit == 1:
         return unit, given._replace(constants=constants)
-    state = given.state and given.state._replace(refractory=given.state.refractory / unit)
+    state = given.state and given.state._replace(refractory=in_unit("state.refractory", given.state.refractory, unit))
+    in_unit("until", given.times.new_tensor([given.until, given.start]), unit)
     windows = given.windows and given.windows._replace(
         bounds=tuple(x / unit for x in given.windows.bounds), lag=given.windows.lag / unit
     )

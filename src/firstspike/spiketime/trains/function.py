@@ -11,11 +11,13 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from firstspike.spiketime.backend import Constants, each_tensor
 from firstspike.spiketime.function import Direct, fold, keep_signature
 from firstspike.spiketime.time_constants import check_time_constants, members, resolve
 from firstspike.spiketime.trains.backend import Arguments, Backend, Gradients, Grads, Held, Needs, Result, Windows
+from firstspike.spiketime.trains.room import check_room
 from firstspike.spiketime.values import check_values
 
 OVERFLOW = ("error", "warn", "drop")
@@ -57,13 +59,15 @@ class SpikeTrains(Direct):
         left: Tensor | None,
         options: Options,
     ) -> tuple[Tensor, ...]:
+        cause = f"max_spikes={options.max_spikes}"
+        check_room(len(times) * times.shape[1], weight.shape[1], options.max_spikes, cause, times.dtype, times.device)
         check_values(times, weight, threshold, delay, observed)
         check_time_constants(options.constants, tau_mem, tau_syn, weight.dtype)
         _check_more(observed, threshold, refractory, reset, (voltage, current, left), options)
         tensors = (times, weight, threshold, delay, tau_mem, tau_syn, refractory, reset, voltage, current, left)
         given = _arguments(*tensors, options)._replace(observed=observed)
         results = [_flat(options.backend.forward(part), weight) for (part,) in _networks(given.constants, given)]
-        trains, overflows, *rest = (x[0] if len(x) == 1 else torch.cat(x) for x in zip(*results, strict=True))
+        trains, overflows, *rest = map(_joined, zip(*results, strict=True))
         trains = trains if observed is None else observed.clone()
         _report(overflows, options)
         return trains, overflows, *rest
@@ -138,7 +142,7 @@ class SpikeTrainsGradient(Direct):
         ]
         flat = [(*x[:6], *(x.state or ())) for x in parts]
         needed = [x for x in zip(*flat, strict=True) if x[0] is not None]
-        return tuple(x[0] if len(x) == 1 else torch.cat(x) for x in needed)
+        return tuple(map(_joined, needed))
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
@@ -194,6 +198,14 @@ def _flat(result: Result, like: Tensor) -> tuple[Tensor, ...]:
     return result.trains, result.overflows, *state, *result.saved
 
 
+def _joined(parts: tuple[Tensor, ...]) -> Tensor:
+    """Those of all networks; what is saved of one may be longer than that of another, and is filled up."""
+    if len(parts) == 1:
+        return parts[0]
+    longest = max(x.shape[-1] for x in parts)
+    return torch.cat([functional.pad(x, (0, longest - x.shape[-1])) for x in parts])
+
+
 def _networks(constants: Constants, *given: Any) -> Iterator[tuple[Any, ...]]:
     """``given`` as a whole, or a part for each network where each has numbers of its own as time constants."""
     each = members(constants)
@@ -234,6 +246,9 @@ def _check_more(
     left = state[2]
     if left is not None and not bool((left >= 0).all()):
         raise ValueError(f"state.refractory must be >= 0, got {float(left.min())}")
+    limit = torch.finfo(threshold.dtype).max
+    if math.isfinite(options.until) and abs(options.until) > limit:
+        raise ValueError(f"until must be inf or at most {limit:g} in {threshold.dtype}, got {options.until:g}")
     if not options.start < options.until:
         raise ValueError(f"until must be later than the time of the state, got {options.until} and {options.start}")
 

@@ -13,15 +13,15 @@ from firstspike.neuron import LIF, check_neuron
 from firstspike.spiketime.operator import (
     check_form,
     constants_of,
-    first_spike_time,
     of_neurons,
     raised,
     resolve_backend,
 )
 from firstspike.spiketime.times import check_tensor
 from firstspike.spiketime.trains import reference, reference_gradient
-from firstspike.spiketime.trains.backend import Backend, Windows, in_units
+from firstspike.spiketime.trains.backend import Backend, Windows, in_units, of_first_spikes
 from firstspike.spiketime.trains.function import OVERFLOW, Options, SpikeTrains
+from firstspike.spiketime.trains.room import check_spikes
 
 
 class TrainState(NamedTuple):
@@ -94,15 +94,15 @@ def spike_trains(
     The derivatives by weight, times, delay, threshold, time constants and state are those of the adjoint method: a
     spike that moves takes the reset with it, and so moves all later ones. Reverse mode and ``torch.func`` transforms
     work, ``vmap`` included; forward mode and ``torch.export`` do not, ``torch.compile`` leaves the call as it is, and
-    second derivatives raise NotImplementedError. With ``max_spikes=1`` and one time per input the spikes and gradients
-    are bit for bit those of ``first_spike_time``.
+    second derivatives raise NotImplementedError. With ``max_spikes=1``, one time per input and ``overflow="drop"`` the
+    spikes and gradients are bit for bit those of ``first_spike_time``, and cost as much.
 
     Args:
         times: arrivals of each input's spikes, in the unit of ``neuron.tau_syn`` and any order along K; ``inf`` never
             arrives, and fills up trains that are shorter than K.
         weight: synaptic weights.
         neuron: as in ``first_spike_time``.
-        max_spikes: most spikes that there is room for, >= 1.
+        max_spikes: most spikes that there is room for, from 1 to 1000000.
         delay: synaptic delays >= 0; synapse (j, i) sees ``times[..., i, :] + delay[j, i]``.
         observed: trains from elsewhere (a simulator, a chip), sorted, ``inf`` after the last spike: returned as they
             are, with the gradient taken there. A spike where the ideal membrane would not rise, or within the
@@ -125,15 +125,15 @@ def spike_trains(
         Spike times, sorted along the last dimension; ``inf`` after the last spike.
 
     Raises:
-        ValueError: what ``first_spike_time`` refuses, more spikes than ``max_spikes``, observed trains that are not
-            sorted, a reset at the threshold or above, a negative refractory time.
+        ValueError: what ``first_spike_time`` refuses, more spikes than ``max_spikes``, trains that are larger than the
+            memory, observed trains that are not sorted, a reset at the threshold or above, a negative refractory time.
 
     Source: Wunderlich and Pehle 2021, "Event-based backpropagation can compute exact gradients for spiking neural
     networks" (the adjoint).
     """
-    return spike_window(
-        times, weight, neuron, max_spikes=max_spikes, delay=delay, observed=observed, refractory=refractory,
-        reset=reset, overflow=overflow, max_weight_grad=max_weight_grad, state=state, until=until, backend=backend,
+    return _window(
+        times, weight, neuron, max_spikes, delay, observed, refractory, reset, overflow, max_weight_grad, state, until,
+        backend, None, True,
     ).trains  # fmt: skip
 
 
@@ -185,7 +185,7 @@ def spike_window(
     """
     return _window(
         times, weight, neuron, max_spikes, delay, observed, refractory, reset, overflow, max_weight_grad, state, until,
-        backend, None,
+        backend, None, False,
     )  # fmt: skip
 
 
@@ -226,7 +226,7 @@ def recurrent_window(
     """
     return _window(
         times, weight, neuron, max_spikes, None, observed, refractory, reset, overflow, max_weight_grad, state,
-        windows.bounds[-1], backend, windows,
+        windows.bounds[-1], backend, windows, False,
     )  # fmt: skip
 
 
@@ -251,6 +251,7 @@ def _window(
     until: float,
     backend: str,
     windows: Windows | None,
+    only_trains: bool,
 ) -> Window:
     for name, x in (("times", times), ("weight", weight), ("delay", delay), ("observed", observed)):
         if x is not None and not isinstance(x, Tensor):
@@ -259,20 +260,15 @@ def _window(
         times = raised(times, weight.dtype)
         delay, observed = (None if x is None else raised(x, weight.dtype) for x in (delay, observed))
     of_inputs = weight if windows is None else weight[:, : times.shape[-2]]
-    _check(times, of_inputs, neuron, max_spikes, delay, observed, overflow, max_weight_grad, state)
+    _check(times, of_inputs, neuron, max_spikes, delay, observed, overflow, max_weight_grad, state, windows)
     lead, outputs = times.shape[:-2], weight.shape[0]
     samples = math.prod(lead)
     given, *taus = constants_of(neuron, weight)
     start = -math.inf if state is None else state.time
-    options = Options(
-        _backend(backend, times), given, max_spikes, start, float(until), overflow, max_weight_grad, windows
-    )
-    first = None
-    if windows is None and state is None and options.until == math.inf and max_spikes == times.shape[-1] == 1:
-        first = first_spike_time(
-            times[..., 0], weight, neuron, delay=delay, observed=None if observed is None else observed[..., 0],
-            max_weight_grad=max_weight_grad, backend=backend,
-        )  # fmt: skip
+    once = max_spikes == times.shape[-1] == 1 and state is None and until == math.inf
+    known = overflow == "drop" or observed is not None  # nobody asks whether there are more spikes than one
+    chosen = _of_first(backend, times) if once and known and only_trains else _backend(backend, times)
+    options = Options(chosen, given, max_spikes, start, float(until), overflow, max_weight_grad, windows)
     trains, overflows, *after = SpikeTrains.apply(
         times.reshape(1, samples, *times.shape[-2:]),
         weight[None],
@@ -289,8 +285,7 @@ def _window(
     if options.until < math.inf:
         voltage, current, left = (x.reshape(*lead, outputs) for x in after[:3])
         ends = TrainState(voltage, current, left, options.until)
-    trains = trains.reshape(*lead, outputs, max_spikes) if first is None else first.unsqueeze(-1)
-    return Window(trains, ends, overflows.reshape(*lead, outputs))
+    return Window(trains.reshape(*lead, outputs, max_spikes), ends, overflows.reshape(*lead, outputs))
 
 
 @cache
@@ -303,6 +298,12 @@ def _cpu() -> Backend:
     from firstspike.spiketime.cpu.trains import host  # loads numba
 
     return in_units(Backend(host.forward, host.backward, "cpu"))
+
+
+def _of_first(name: str, times: Tensor) -> Backend:
+    """The backend of first spikes, for trains of one spike from inputs of one spike."""
+    _backend(name, times)
+    return of_first_spikes(resolve_backend(name, times.device))
 
 
 def _backend(name: str, times: Tensor) -> Backend:
@@ -322,12 +323,17 @@ def _check(
     overflow: str,
     max_weight_grad: float | None,
     state: TrainState | None,
+    windows: Windows | None,
 ) -> None:
     check_neuron(neuron)
     if times.ndim < 2:
         raise ValueError(f"expected times (..., inputs, K), got {tuple(times.shape)}")
     if isinstance(max_spikes, bool) or not isinstance(max_spikes, int) or max_spikes < 1:
         raise ValueError(f"max_spikes must be a whole number >= 1, got {max_spikes!r}")
+    if windows is None:
+        check_spikes("max_spikes", max_spikes)
+    else:
+        check_spikes("the number of spikes in a window", windows.budget)
     if overflow not in OVERFLOW:
         raise ValueError(f"overflow must be one of {', '.join(OVERFLOW)}, got {overflow!r}")
     wanted = (*times.shape[:-2], weight.shape[0])

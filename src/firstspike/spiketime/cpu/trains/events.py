@@ -11,14 +11,14 @@ import math
 from firstspike.spiketime.cpu.crossing import TILE
 from firstspike.spiketime.cpu.rows import PAD
 from firstspike.spiketime.cpu.runtime.compiling import jit
-from firstspike.spiketime.cpu.sort import sort_row
+from firstspike.spiketime.cpu.sort import first_from, sort_row
 
 _MARK = -1  # of an order: a window's start or end; inputs are >= 0, own spikes lie below
 
 
 @jit
 def own_event(entry):
-    """The ``order`` of an own spike, or the spike (entry, counted over all tiles) of an ``order``."""
+    """The ``order`` of an own spike, or the spike of an ``order``: ``entry * tiles + tile``."""
     return -2 - entry
 
 
@@ -31,19 +31,15 @@ def stride_for(events):
 @jit
 def window_events(
     begin, end, sources, outputs, copies, outside, outside_order, at, n, own, own_sorted, own_order, own_id, owns,
-    entries, places, order, source, arrival, first, scratch,
+    places, order, source, arrival, first, room, scratch,
 ):  # fmt: skip
     """Write the events in ``[begin, end)`` from ``first`` on: those of the inputs, sorted, and own spikes.
 
     The first ``owns`` of ``own`` are times at which own spikes arrive, in any order, and ``own_id`` says which spikes
     they are; those that are used are removed. Returns how many events there are, the next of the inputs, and how many
-    own spikes are left.
+    own spikes are left; -1 events where there is no ``room`` for them.
     """
-    k = first
-    if begin > -math.inf:
-        arrival[k], source[k], order[k] = begin, sources, _MARK
-        k += 1
-    due = left = 0
+    tiles, due, left = places.shape[0], 0, 0
     for i in range(owns):
         t, which = own[i], own_id[i]
         if t < end:
@@ -54,11 +50,15 @@ def window_events(
             left += 1
     if due:
         sort_row(own_sorted[0, :due], own_order[0], own_sorted[1], scratch)
-    i = 0
-    while at < n and outside[at] < begin:
-        at += 1
+    at = first_from(outside, at, n, begin)
+    stop, i, k = first_from(outside, at, n, end), 0, first
+    if stride_for(stop - at + due + (begin > -math.inf) + (end < math.inf)) > room:
+        return -1, at, left
+    if begin > -math.inf:
+        arrival[k], source[k], order[k] = begin, sources, _MARK
+        k += 1
     while True:
-        theirs = at < n and outside[at] < end
+        theirs = at < stop
         if not theirs and i >= due:
             break
         if theirs and (i >= due or outside[at] <= own_sorted[1, i]):
@@ -66,8 +66,8 @@ def window_events(
             at += 1
         else:
             entry = own_order[1, own_order[0, i]]
-            tile = entry // entries
-            lane = places[tile, entry - tile * entries] & (TILE - 1)
+            tile = entry % tiles
+            lane = places[tile, entry // tiles] & (TILE - 1)
             arrival[k], order[k] = own_sorted[1, i], own_event(entry)
             source[k] = sources - outputs + tile * TILE + lane
             i += 1

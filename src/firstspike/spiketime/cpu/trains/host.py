@@ -16,12 +16,13 @@ from firstspike.spiketime.cpu.crossing import TILE, lanes_for
 from firstspike.spiketime.cpu.host import MAX_GROUPS, chunks_of
 from firstspike.spiketime.cpu.per_neuron.host import name_of
 from firstspike.spiketime.cpu.rows import N_BACKWARD, N_FORWARD, PAD
-from firstspike.spiketime.cpu.runtime.parallel import is_small, run, threads_for, work_of
+from firstspike.spiketime.cpu.runtime.parallel import Call, is_small, threads_for, work_of
 from firstspike.spiketime.cpu.trains.per_neuron.host import PARTS, backward_per_neuron, forward_per_neuron
 from firstspike.spiketime.cpu.trains.scan import STATES, TRAIN_FORWARD, train_forward_kernel
 from firstspike.spiketime.cpu.trains.unwind import CARRIED, SAMPLES, TRAIN_BACKWARD, train_backward_kernel
 from firstspike.spiketime.trains import reference, reference_gradient
 from firstspike.spiketime.trains.backend import Arguments, Backward, Gradients, Grads, Held, Needs, Result
+from firstspike.spiketime.trains.room import check_memory
 
 _ROWS_AT_ONCE = 1 << 18  # bytes of a task's samples beside a tile of weights
 _MAX_BLOCK = 32
@@ -50,24 +51,35 @@ def forward(given: Arguments) -> Result:
     holds = _holds(given)
     if not _shares(given):
         return forward_per_neuron(given, holds)
-    entries = _budget(given) * (2 if holds else 1) + (1 if holds else 0)
-    if given.windows is None:
-        return _forward(given, holds, entries)[0]
-    all_of_them = (len(given.windows.bounds) - 1) * entries
-    found, lacks = _forward(given, holds, min(all_of_them, (2 if holds else 1) * given.max_spikes + entries))
-    return _forward(given, holds, all_of_them)[0] if lacks else found
+    windows, budget = 1 if given.windows is None else len(given.windows.bounds) - 1, _budget(given)
+    a_window = 2 * budget + 1 if holds else budget
+    entries, waiting = (2 if holds else 1) * given.max_spikes + a_window, 2 * budget
+    while True:
+        entries, waiting = min(entries, windows * a_window), min(waiting, windows * budget)
+        found, lacks = _forward(given, holds, entries, waiting)
+        if not lacks:
+            return found
+        assert entries < windows * a_window or waiting < windows * budget, "there is room for all spikes"
+        entries, waiting = 2 * entries, 2 * waiting
 
 
-def _forward(given: Arguments, holds: bool, entries: int) -> tuple[Result, bool]:
-    """The result with room for ``entries`` spikes and releases of each neuron, and whether that is too little."""
+def _forward(given: Arguments, holds: bool, entries: int, waiting: int) -> tuple[Result, bool]:
+    """The result, and whether there was too little room for it.
+
+    Args:
+        given: by the caller.
+        holds: whether there are refractory times or observed spikes.
+        entries: spikes and releases of a neuron, on average, that there is room for.
+        waiting: spikes of a neuron, on average, that may be on their way to others.
+    """
     ensemble, batch, inputs, copies = given.times.shape
     outputs, dtype = given.weight.shape[1], given.times.dtype
     times, weight, threshold, reset, refractory = (
         x.contiguous() for x in (given.times, given.weight, given.threshold, given.reset, given.refractory)
     )
     threads = threads_for(work_of(ensemble * batch, inputs * copies, outputs))
-    sizes = _sizes(given, entries * TILE, N_FORWARD, holds, threads=threads, taken=0, two=2)
-    own = 0 if given.windows is None else 2 * outputs * sizes["budget"]
+    sizes = _sizes(given, entries * min(outputs, TILE), N_FORWARD, holds, threads=threads, taken=0, two=2)
+    own = 0 if given.windows is None else outputs * waiting
     sizes["room"] = _room(sizes) + (0 if own == 0 else outputs * entries)
     sizes |= {"waiting": max(own, 1), "carried_lanes": sizes["tiles"] * TILE}
     sizes["stride"] = -(-(inputs * copies + own + 2) // 16) * 16 + PAD
@@ -82,25 +94,27 @@ def _forward(given: Arguments, holds: bool, entries: int) -> tuple[Result, bool]
     def memory(*shape: int, dtype: torch.dtype = dtype) -> Tensor:
         return torch.empty((ensemble, batch, *shape), dtype=dtype, device="cpu")
 
-    tiles, room, windows, most = (sizes[x] for x in ("tiles", "room", "windows", "most"))
+    tiles, room, windows, most, entries = (sizes[x] for x in ("tiles", "room", "windows", "most", "entries"))
+    _check_room(given, sizes)
     saved = {name: memory(room, dtype=torch.int32) for name in ("order", "source")} | {"arrival": memory(room)}
     saved |= {"starts": memory(windows + 1, dtype=torch.int32), "count": memory(windows, dtype=torch.int32)}
-    saved |= {name: memory(tiles, entries * TILE, dtype=torch.int32) for name in ("found", "places")}
-    saved |= {name: memory(tiles, entries * TILE) for name in ("moments", "slopes")}
+    saved |= {name: memory(tiles, entries, dtype=torch.int32) for name in ("found", "places")}
+    saved |= {name: memory(tiles, entries) for name in ("moments", "slopes")}
     saved |= {"upto": memory(tiles, windows + 1, dtype=torch.int32), "full": memory(tiles, windows, dtype=torch.int64)}
     saved |= {"counts": memory(outputs, dtype=torch.int32)}
     trains, overflows = memory(outputs, most), memory(outputs, dtype=torch.uint8)
     lacks = memory(dtype=torch.int32)
-    _c, c = constants_array(*given.constants, name_of(dtype))
+    c = constants_array(*given.constants, name_of(dtype))
     lags = torch.tensor([0.0 if given.windows is None else given.windows.lag, 0.0], dtype=dtype, device="cpu")
-    bounds, observed = _bounds(given), 0 if given.observed is None else given.observed.contiguous()
-    numbers = TRAIN_FORWARD.fill(name_of(dtype), sizes, {
+    bounds, observed = _bounds(given), None if given.observed is None else given.observed.contiguous()
+    arrays = {
         "c": c, "bounds": bounds, "lags": lags, "times": times, "weight": weight, "threshold": threshold,
         "reset": reset, "refractory": refractory, "held": held, "trains": trains, "overflows": overflows,
         "observed": observed, "lacks": lacks, **saved,
-    })  # fmt: skip
+    }  # fmt: skip
     phases = ensemble * tiles, ensemble * -(-batch // block)
-    run(train_forward_kernel(name_of(dtype), lanes_for(outputs)), phases, numbers, threads)
+    plan = TRAIN_FORWARD.plan(name_of(dtype), sizes, arrays)
+    Call(train_forward_kernel(name_of(dtype), lanes_for(outputs)), phases, plan, threads)(*arrays.values())
     used = int(saved["starts"][..., -1].max()) if windows > 1 or copies > 1 else room
     if used < room // 2:
         saved |= {name: saved[name][..., :used].contiguous() for name in ("order", "source", "arrival")}
@@ -178,24 +192,23 @@ def _backward(grads: Grads, result: Result, given: Arguments, max_weight_grad: f
     by_threshold, ends = torch.empty_like(threshold), (ensemble, batch, STATES, outputs)
     by_start = None if given.state is None else torch.empty(ends, dtype=dtype, device="cpu")
     of_end = None if grads.state is None else torch.stack(tuple(grads.state), 2).contiguous()
-    (_c, c), bounds = constants_array(*given.constants, name_of(dtype), max_weight_grad), _bounds(given)
-    arrays: dict[str, Tensor | int] = {
+    c, bounds = constants_array(*given.constants, name_of(dtype), max_weight_grad), _bounds(given)
+    arrays: dict[str, Tensor | None] = {
         "c": c, "bounds": bounds, "grad": grad,
         "weight": weight, "threshold": threshold, "reset": reset, "by_threshold": by_threshold, **saved,
     }  # fmt: skip
-    optional = {"by_weight": by_weight, "by_times": by_times, "by_start": by_start, "of_end": of_end}
-    arrays |= {name: 0 if x is None else x for name, x in optional.items()}
-    arrays |= {} if needs.weight else {"weight_parts": 0}
-    arrays |= {} if sizes["wants_times"] else {"times_parts": 0}
+    arrays |= {"by_weight": by_weight, "by_times": by_times, "by_start": by_start, "of_end": of_end}
+    arrays |= {} if needs.weight else {"weight_parts": None}
+    arrays |= {} if sizes["wants_times"] else {"times_parts": None}
     blocks = -(-batch // SAMPLES)
     phases = (
         ensemble * (tiles + blocks),
         ensemble * groups * chunks,
         ensemble * (tiles + (blocks if needs.times else 0)),
     )
-    numbers = TRAIN_BACKWARD.fill(name_of(dtype), sizes, arrays)
+    plan = TRAIN_BACKWARD.plan(name_of(dtype), sizes, arrays)
     threads = threads_for(work_of(ensemble * batch, inputs * copies, outputs))
-    run(train_backward_kernel(name_of(dtype), lanes_for(outputs)), phases, numbers, threads)
+    Call(train_backward_kernel(name_of(dtype), lanes_for(outputs)), phases, plan, threads)(*arrays.values())
     state = None if by_start is None else Held(*by_start.unbind(2))
     return Gradients(by_times, by_weight, by_threshold if needs.threshold else None, state=state)
 
@@ -214,6 +227,21 @@ def _bounds(given: Arguments) -> Tensor:
 def _room(sizes: dict[str, int]) -> int:
     """For the inputs of a sample: each window begins at a place of its own."""
     return sizes["events"] + sizes["windows"] * (2 + 15 + PAD)
+
+
+def _check_room(given: Arguments, sizes: dict[str, int]) -> None:
+    """Raise ValueError for more than the kernels can count, or than the machine has memory for."""
+    real, samples, windows = given.times.element_size(), sizes["ensemble"] * sizes["batch"], sizes["windows"]
+    events, spikes = sizes["room"], sizes["tiles"] * sizes["entries"]
+    what = f"{samples} samples and {sizes['outputs']} neurons with max_spikes={given.max_spikes}"
+    if given.windows is not None:
+        what += f", window_spikes={sizes['budget']} and {windows} windows"
+    if max(events, spikes) >= 1 << 31:
+        raise ValueError(f"{what} make more events or spikes of a sample than kernels can count; lower these numbers")
+    check_memory(
+        samples * ((8 + real) * events + (8 + 2 * real) * spikes + (8 + 12 * sizes["tiles"]) * windows),
+        f"the events and spikes of {what}",
+    )
 
 
 def _sizes(given: Arguments, entries: int, rows: int, holds: bool, **others: int) -> dict[str, int]:

@@ -219,10 +219,11 @@ def scan_samples(
     """Sort and scan the samples from ``first`` to ``stop`` of one network with all its tiles, window after window.
 
     ``held`` has states at the start and then at the end. All from ``rows`` to ``carried`` is working memory for as many
-    samples.
+    samples. Where there is too little room for entries, events or own spikes on their way, ``lacks`` says so, and
+    nothing else that is written has a meaning.
     """
     outputs, most, windows, tiles = trains.shape[1], trains.shape[2], bounds.size - 1, packed.shape[0]
-    stride, samples, entries = rows.shape[2], stop - first, found.shape[2]
+    stride, samples = rows.shape[2], stop - first
     memory = (
         np.empty(stride, times.dtype), np.zeros((4, samples), np.int32), np.zeros((N_LANES, TILE), times.dtype),
         np.zeros(2 * TILE + 2, np.int32),
@@ -243,9 +244,12 @@ def scan_samples(
             at, begin = b - first, starts[b, w]
             n, at_event[at], owns[at] = window_events(
                 bounds[w], bounds[w + 1], sources, outputs, copies, outside[at], outside_order[at], at_event[at],
-                events[at], own[at], own_sorted, own_order, own_id[at], owns[at], entries, places[b], order[b],
-                source[b], arrival[b], begin, scratch,
+                events[at], own[at], own_sorted, own_order, own_id[at], owns[at], places[b], order[b], source[b],
+                arrival[b], begin, min(stride, arrival.shape[1] - begin), scratch,
             )  # fmt: skip
+            if n < 0:
+                lacks[b] = 1
+                return  # all is done again with more room
             count[b, w], starts[b, w + 1] = n, begin + stride_for(n)
             if n:
                 here = arrival[b, begin:]
@@ -285,12 +289,15 @@ def scan_samples(
                 )  # fmt: skip
                 for entry in range(low, high if w < windows - 1 else low):
                     if places[b, tile, entry] < budget * TILE:
+                        if owns[at] == own.shape[1]:
+                            lacks[b] = 1
+                            break
                         own[at, owns[at]] = moments[b, tile, entry] + lag
-                        own_id[at, owns[at]] = tile * entries + entry
+                        own_id[at, owns[at]] = entry * tiles + tile
                         owns[at] += 1
                 lacks[b] |= lanes[TILE + 1]
                 if lacks[b]:
-                    return  # all is done again with more room
+                    return
     for b in range(first, stop):
         at = b - first
         for j in range(outputs):

@@ -93,7 +93,7 @@ def unwind_tiles(
     by_threshold, by_start, bounds, c, bound, budget, holds, wants_weight, wants_times, asks_end, tiles, samples,
 ):  # fmt: skip
     """The tiles and samples of one task, each a pair (first, stop)."""
-    outputs, windows, entries, slots = threshold.size, bounds.size - 1, found.shape[2], budget * TILE
+    outputs, windows, slots = threshold.size, bounds.size - 1, budget * TILE
     width = carried.shape[2]
     if holds:
         slots = (2 * budget + 1) * TILE
@@ -174,7 +174,7 @@ def unwind_tiles(
         if own.shape[2] > 0:
             for b in range(samples[0], samples[1] if w > 0 else samples[0]):
                 arrivals_of_own(order[b], starts[b, w], count[b, w], rows_of_window(rows[b], count[b, w], starts[b, w]),
-                                by_times[b], c, entries, own[b])  # fmt: skip
+                                by_times[b], c, own[b])  # fmt: skip
     for b in range(samples[0], samples[1] if bounds[0] > -math.inf else samples[0]):
         for j in range(neurons[0], neurons[1]):
             by_start[b, 0, j] = 0 if held[b, 2, j] > 0 else -carried[b, 0, j] / unit[j]
@@ -184,12 +184,12 @@ def unwind_tiles(
 
 
 @jit
-def arrivals_of_own(order, at, n, rows, by_times, c, entries, own):
+def arrivals_of_own(order, at, n, rows, by_times, c, own):
     """Gradients by the arrivals of own spikes in a window, as ``own (tiles, entries)``."""
     for k in range(n):
         entry = own_event(order[at + k])
         if entry >= 0:
-            own[entry // entries, entry % entries] = by_times[at + k] * rows[FAST, k] * c[PER_SYN]
+            own[entry % own.shape[0], entry // own.shape[0]] = by_times[at + k] * rows[FAST, k] * c[PER_SYN]
 
 
 @jit
