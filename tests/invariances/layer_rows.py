@@ -70,7 +70,7 @@ def build_trains(values: Mapping[str, Any], backend: str) -> Network:
 def fill_recurrent(source: Source, delays: bool) -> None:
     size = source.setting
     fill_trains(source, delays)
-    recurrent = source.weights(size.neurons, size.neurons, arrivals=size.neurons, charge=0.3, spread=0.5)
+    recurrent = source.weights(size.neurons, size.neurons, arrivals=size.neurons, charge=1.5, spread=1.5)
     source.add("recurrent_weight", Quantity("oj", weight=1), recurrent, learnt=True)
     if delays:
         further = source.uniform(size.neurons, size.neurons, low=0.05, high=0.9)

@@ -55,7 +55,7 @@ def test_excuses_are_reasons_for_invariances():
 
 def cell(row, name):
     fault = KNOWN_FAULTS.get((row.name, name))
-    marks = [] if fault is None else [pytest.mark.xfail(reason=fault, strict=True, run="memory" not in fault)]
+    marks = [] if fault is None else [pytest.mark.xfail(reason=fault, strict=True)]
     return pytest.param(row, name, id=f"{row.name}-{name}", marks=marks)
 
 
@@ -64,7 +64,7 @@ def cell(row, name):
 def test_invariance(row, name):
     shrinks = [Phase.shrink] if (row.name, name) not in KNOWN_FAULTS else []
 
-    @settings(max_examples=EACH, phases=[Phase.generate, *shrinks])
+    @settings(max_examples=EACH, phases=[Phase.generate, *shrinks], report_multiple_bugs=False)
     @given(st.data())
     def holds(data):
         backend = data.draw(st.sampled_from(row.backends[::-1]), "backend")
