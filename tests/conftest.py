@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 
+from fifty_digits import RATIOS
 from firstspike.config import load_config
 from firstspike.runs import start
 from firstspike.spiketime.cpu.runtime.parallel import Call
@@ -22,9 +23,6 @@ from on_device import all_on, usable
 
 # Every backend that must pass. One that is missing fails; none is skipped.
 BACKENDS_UNDER_TEST = ["reference", "cpu"]
-
-# Ratios tau_mem / tau_syn: the closed forms, and some that have none.
-RATIOS = [1.0, 2.0, 0.5, math.inf, 1.37, 10.0, 100.0, 1 + 1e-9, 0.3]
 
 DEVICE = pytest.StashKey()
 

@@ -8,6 +8,8 @@ import math
 import mpmath as mp
 
 DIGITS = 50
+# Ratios tau_mem / tau_syn: the closed forms, and some that have none.
+RATIOS = [1.0, 2.0, 0.5, math.inf, 1.37, 10.0, 100.0, 1 + 1e-9, 0.3]
 EXTREME = 150  # digits where the time constants, or times and waits, are 1e60 apart
 
 

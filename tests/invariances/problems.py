@@ -13,7 +13,7 @@ import torch
 from hypothesis import strategies as st
 from torch import Tensor
 
-from conftest import RATIOS
+from fifty_digits import RATIOS
 from firstspike import LIF
 
 Outputs = dict[str, Tensor]

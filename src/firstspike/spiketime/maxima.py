@@ -32,6 +32,7 @@ from torch import Tensor
 from firstspike.neuron import LIF
 from firstspike.spiketime.peaks import Gradient, MemberByMember
 from firstspike.spiketime.response import Tau, kappa, leakless, peak
+from firstspike.spiketime.values import check_finite_weight
 
 _CHUNK = 1 << 20  # (spike, output) values at once
 
@@ -77,6 +78,7 @@ class _Maximum(MemberByMember):
 
     @staticmethod
     def forward(trains: Tensor, weight: Tensor, tau_mem: Tau, tau_syn: Tau) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        check_finite_weight(weight)  # -inf would be a membrane that never leaves its rest
         size = (len(trains), len(weight))
         height, time, slope = (trains.new_zeros(size) for _ in range(3))
         place = torch.full(size, -1, dtype=torch.int64, device=trains.device)

@@ -54,6 +54,15 @@ def check_real(name: str, times: Tensor, failure: int) -> None:
         raise ValueError(f"{name} must be real numbers or inf (no spike), got NaN or -inf")
 
 
+def check_finite_weight(weight: Tensor) -> None:
+    """Raise ValueError for weights that are NaN or infinite, on a GPU later (``raise_deferred_errors``)."""
+    finite = torch.isfinite(weight.detach()).all()
+    if not read_at_once(weight.device):
+        mark(WEIGHT, ~finite)
+    elif not bool(finite):
+        raise ValueError("weight must be finite, got NaN or inf; did the training diverge?")
+
+
 def real_times(times: Tensor) -> Tensor:
     """The times, once it is clear that they are real numbers or ``inf``; compiled code does not look at them."""
     return times if torch.compiler.is_compiling() else _RealTimes.apply(times)

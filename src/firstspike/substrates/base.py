@@ -11,6 +11,7 @@ from torch.func import functional_call
 from torch.nn import functional
 
 from firstspike.layers import Branch, Delay, LIFLayer, LIFLinear, LIFRecurrent, LIFSpikeTrains, Network, Record, applied
+from firstspike.spiketime.values import real_times
 
 
 class SubstrateError(OSError):
@@ -191,7 +192,7 @@ class LayerByLayer(Substrate):
     def run(self, network: Network, times: Float[Tensor, "batch inputs"]) -> Record:
         """See ``Substrate``."""
         with torch.no_grad():
-            entered = [self.received(times)]
+            entered = [self.received(real_times(times))]
             for index, layer in enumerate(network):
                 now = entered[-1]
                 if isinstance(layer, LIFLinear):

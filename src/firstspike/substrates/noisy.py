@@ -1,5 +1,6 @@
 """The exact equations with the imperfections of a device put in: hardware-aware training."""
 
+import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -130,8 +131,8 @@ class Noisy(Imperfect, LayerByLayer):
     def __post_init__(self) -> None:
         settings = asdict(self)
         negative = [name for name, value in settings.items() if name != "threshold_offset" and (value or 0) < 0]
-        if negative or self.spike_loss >= 1:
-            raise ValueError(f"noise must be >= 0 and spike_loss < 1, got {settings}")
+        if negative or self.spike_loss >= 1 or not math.isfinite(self.threshold_offset):
+            raise ValueError(f"noise must be >= 0, spike_loss < 1 and threshold_offset finite, got {settings}")
         self.quantiser = WeightQuantiser(self.weight_scale, self.weight_max)
         self.noise = Noise(self.seed or 0)
 
