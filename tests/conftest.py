@@ -1,4 +1,4 @@
-"""What all tests share: the backends that must work, poisoned memory, how hypothesis searches."""
+"""What all tests share: the backends that must work, poisoned and guarded memory, how hypothesis searches."""
 
 import functools
 import gzip
@@ -16,6 +16,8 @@ import torch
 
 from firstspike.config import load_config
 from firstspike.runs import start
+from firstspike.spiketime.cpu.runtime.parallel import Call
+from guards import UNGUARDED, guarded
 from on_device import all_on, usable
 
 # Every backend that must pass. One that is missing fails; none is skipped.
@@ -161,6 +163,20 @@ def poisoned_memory():
         for name in ("new_empty", "new_empty_strided"):
             patch.setattr(torch.Tensor, name, poisoned(getattr(torch.Tensor, name)))
         yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _guarded_kernels():
+    """No kernel writes outside of its arrays."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Call, "__call__", guarded)
+        yield
+
+
+@pytest.fixture
+def unguarded(monkeypatch):
+    """Kernels work with the memory that they have outside of tests."""
+    monkeypatch.setattr(Call, "__call__", UNGUARDED)
 
 
 @pytest.fixture(autouse=True)

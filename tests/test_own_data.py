@@ -1,5 +1,6 @@
 """Data, a network and a loss of one's own, in Python: ``examples/own_data.py``, and the same data for the command."""
 
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,7 +12,10 @@ import torch
 from sklearn.datasets import load_wine
 
 import firstspike as fs
+from firstspike.config import load_config
+from firstspike.runs import start
 from firstspike.runs.checkpoint import load_checkpoint, newest_first
+from firstspike.runs.evaluate import evaluate_run, predictions
 
 SCRIPT = Path(__file__).parents[1] / "examples" / "own_data.py"
 
@@ -123,6 +127,37 @@ def test_a_table_is_trained_on_by_the_command(tmp_path):
     assert sum(a == b for a, b in zip(decisions, truth, strict=True)) >= len(truth) - 1
     evaluated = firstspike("evaluate", tmp_path / "run")
     assert evaluated.stdout.startswith("test accuracy"), evaluated.stderr
+
+
+@pytest.mark.parametrize("copied", [True, False])
+def test_columns_of_new_tables_are_found_by_their_names(tmp_path, copied):
+    wine = load_wine()
+    rows = [[*map(str, values), str(label)] for values, label in zip(wine.data, wine.target, strict=True)]
+    names = [*wine.feature_names, "cultivar"]
+    (tmp_path / "wine.csv").write_text("\n".join(",".join(row) for row in [names, *rows]) + "\n")
+    (tmp_path / "mine.yaml").write_text(TABLE.replace("epochs: 40", "epochs: 1"))
+    start(tmp_path / "run", load_config(tmp_path / "mine.yaml"), progress_bar=False)
+    if copied:
+        (tmp_path / "wine.csv").unlink()
+    else:
+        shutil.rmtree(tmp_path / "run" / "data")
+    run = fs.load_run(tmp_path / "run")
+    assert run.data.train.columns == tuple(wine.feature_names)
+
+    def predicted(order, header=True):
+        lines = [names, *rows[::9]] if header else rows[::9]
+        (tmp_path / "new.csv").write_text("\n".join(",".join(row[k] for k in order) for row in lines) + "\n")
+        return predictions(run, tmp_path / "new.csv")
+
+    assert predicted(range(12, -1, -1)) == predicted(range(13)) == predicted(range(13), header=False)
+    assert predicted(range(12, -1, -1), header=False) != predicted(range(13))
+    with pytest.raises(ValueError, match=r"new\.csv, line 1: .* it lacks proline$"):
+        predicted(range(12))
+    (tmp_path / "new.csv").write_text("\n".join(",".join(reversed(row[:13])) + "," + row[13] for row in [names, *rows]))
+    assert evaluate_run(run, tmp_path / "new.csv").evaluation.accuracy == pytest.approx(
+        sum(len(x) * evaluate_run(run, n).evaluation.accuracy for n, x in zip(run.data._fields, run.data, strict=True))
+        / len(rows)
+    )
 
 
 def test_a_bad_table_is_one_line(tmp_path):

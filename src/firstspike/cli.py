@@ -17,6 +17,7 @@ from firstspike.interop.commands import export, import_fastanddeep
 from firstspike.reports.command import report
 from firstspike.sweeps import command as sweeps
 from firstspike.sweeps import sweep_folder
+from firstspike.text import encodable, printable
 from firstspike.torchrun import check_command, only_first_reports
 
 app = typer.Typer(
@@ -60,6 +61,8 @@ def main() -> None:
             app()
     except (ValueError, FileExistsError, FileNotFoundError, ImportError) as error:
         _fail(_reason(error), BAD_INPUT)
+    except RecursionError:
+        _fail("a path or a file is nested too deeply", BAD_INPUT)
     except (OSError, FloatingPointError) as error:  # a training that diverged is the latter
         _fail(_reason(error), FAILED)
     except KeyboardInterrupt:
@@ -79,7 +82,7 @@ def _quiet_end() -> Iterator[None]:
 def _fail(message: str, code: int) -> None:
     if os.environ.get("FIRSTSPIKE_TRACEBACK"):  # to see where an error comes from
         raise
-    typer.echo(f"error: {message}", err=True)
+    typer.echo(f"error: {printable(message)}", err=True)
     sys.exit(code)
 
 
@@ -133,7 +136,8 @@ def train(
     checked = load_config(config, [*(settings or ()), *overrides], substrate)
     with run_folder(out, Path(config).stem) as folder, _interruptible(folder):
         callbacks = _callbacks(folder, live, tensorboard, wandb)
-        _report(folder, start(folder, checked, progress_bar=not quiet, callbacks=callbacks))
+        results = start(folder, checked, progress_bar=not quiet, callbacks=callbacks)
+    _report(folder, results)
 
 
 @app.command()
@@ -159,9 +163,9 @@ def resume(
     with _interruptible(run):
         done = None if from_scratch else _epochs_done(run)
         results = resume_run(run, epochs=epochs, progress_bar=not quiet, callbacks=callbacks, **options)
-        _report(run, results)
-        if results["epochs"] == done:
-            typer.echo(_nothing_left(run, results["epochs"]))
+    _report(run, results)
+    if results["epochs"] == done:
+        typer.echo(_nothing_left(run, results["epochs"]))
 
 
 @app.command()
@@ -186,8 +190,9 @@ def evaluate(
 
     loaded = load_run(run, checkpoint, substrate)
     result = evaluate_run(loaded, data or split or loaded.held_out[0])
-    typer.echo(result.text())
-    typer.echo("\n" + "\n".join(map(str, result.save())))
+    files = result.save()
+    typer.echo(encodable(result.text()))
+    typer.echo("\n" + "\n".join(map(str, files)))
 
 
 @app.command()
@@ -208,7 +213,7 @@ def predict(
 
     text = predictions(load_run(run, checkpoint, substrate), file)
     if out is None:
-        typer.echo(text, nl=False)
+        typer.echo(printable(text) if sys.stdout.isatty() else text, nl=False)
     else:
         from firstspike.runs.files import write_whole
 

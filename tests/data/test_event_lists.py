@@ -135,3 +135,14 @@ def test_a_run(lists, tmp_path):
     assert run.evaluation.accuracy == trainer.evaluate(parts.test).accuracy
     fs.plots.PLOTS["raster"](run)
     fs.plots.PLOTS["dataset"](run)
+
+
+@pytest.mark.parametrize("kind", [list, np.asarray, torch.tensor])
+def test_times_keep_their_precision(kind):
+    when = [1.0, 1.0 + 1e-12, 2.0]
+    given = torch.tensor(when, dtype=torch.float64) if kind is torch.tensor else kind(when)
+    lists = event_lists([(given, [0, 0, 1])], 2, dtype=torch.float64)
+    found = trains_from_events([(given, [0, 0, 1])], 2, dtype=torch.float64)
+    assert found[0].tolist() == lists[0].tolist() == [when[:2], [2.0, torch.inf]]
+    nested = [[when[:2], [2.0, float("inf")]]] * 3
+    assert split(nested, [0, 1, 0], None, None, trains=True, dtype=torch.float64).train.times[0].tolist() == nested[0]

@@ -198,7 +198,11 @@ def test_text_that_does_not_fit(tmp_path, text, options, message):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("b,a,label\n1,2,x\n", r"b\.csv, line 1: expected the columns a, b as in .*a\.csv, got b, a"),
+        (
+            "a,c,label\n1,2,x\n",
+            r"b\.csv, line 1: expected the columns of the training data, .* it lacks b and has also c",
+        ),
+        ("a,label\n1,x\n", r"b\.csv, line 1: .* in any order: it lacks b$"),
         ("a,b,label\n1,2,z\n", r"b\.csv: labels: expected 0 \.\.\. 1 or x, y, got 'z' for line 2"),
         ("1,x\n", r"b\.csv, line 1: expected 2 inputs and a label, got 1 too few"),
     ],
@@ -208,6 +212,26 @@ def test_another_file_that_does_not_fit_the_training_data(tmp_path, text, messag
     for parts in ({"test": other}, {"validation": other}):
         with pytest.raises(ValueError, match=message):
             file_splits(train, **parts)
+
+
+def test_columns_are_found_by_their_names(tmp_path):
+    train = write(tmp_path / "a.csv", "a,b,c,label\n1,2,3,x\n4,5,6,y\n7,8,9,x\n")
+    other = write(tmp_path / "b.csv", "label,c,a,b\nx,3,1,2\n")
+    parts = file_splits(train, validation=0, test=other, labels="label")
+    assert parts.train.columns == parts.test.columns == ("a", "b", "c")
+    assert parts.test.times.tolist() == [[1.0, 2.0, 3.0]]
+    new = write(tmp_path / "c.csv", "c,b,a\n3,2,1\n")
+    assert read_times(new, 3, columns=parts.train.columns).tolist() == [[1.0, 2.0, 3.0]]
+    assert read_times(new, 3).tolist() == [[3.0, 2.0, 1.0]]
+    assert read_times(write(new, "3,2,1\n"), 3, columns=("a", "b", "c")).tolist() == [[3.0, 2.0, 1.0]]  # no names
+    with pytest.raises(ValueError, match=r"c\.csv, column 1 \(c\), line 2: expected a time, inf or nothing, got 'x'"):
+        read_times(write(new, "c,b,a\nx,2,1\n"), 3, columns=("a", "b", "c"))
+    with pytest.raises(ValueError, match=r"c\.csv, line 1: .* it has also label; if that is the label, leave it out"):
+        read_times(write(new, "c,b,a,label\n3,2,1,x\n"), 3, columns=("a", "b", "c"))
+    same = ("a", "a", "b")
+    assert read_times(write(new, "a,a,b\n3,2,1\n"), 3, columns=same).tolist() == [[3.0, 2.0, 1.0]]
+    with pytest.raises(ValueError, match=r"c\.csv, line 1: .* it lacks a and has also b$"):
+        read_times(write(new, "a,b,b\n3,2,1\n"), 3, columns=same)
 
 
 @pytest.mark.parametrize(

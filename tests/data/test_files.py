@@ -29,6 +29,18 @@ def test_text(tmp_path, text):
     assert read_times(write(tmp_path / "a.csv", text), 3, torch.float64).tolist() == TIMES
 
 
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be"])
+def test_text_of_wide_characters(tmp_path, encoding):
+    mark = "" if encoding == "utf-16" else "\ufeff"
+    file = tmp_path / "a.csv"
+    file.write_text(f"{mark}a\tb\tgröße\n0.1\t\t2.0\n1.5\t0.25\t\n", encoding=encoding)
+    assert read_times(file, 3, torch.float64, columns=("a", "b", "größe")).tolist() == TIMES
+    file.write_bytes(file.read_bytes()[:-1])
+    with pytest.raises(ValueError, match=r"a\.csv: is not a text file of UTF-8 or UTF-16: ") as error:
+        read_times(file, 3)
+    assert "\n" not in str(error.value)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_numpy_files(tmp_path, dtype):
     np.save(tmp_path / "a.npy", np.array(TIMES))

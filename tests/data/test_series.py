@@ -129,6 +129,32 @@ def test_split_and_files_fit_the_encoder_to_the_training_part(tmp_path):
     assert torch.equal(found, parts.train.encoder(values, torch.float64))
 
 
+@pytest.mark.parametrize("outlier", [1e9, -1e300])
+def test_outliers_are_named(outlier):
+    values = walks()
+    fitted = [
+        encoder.fit(values) for encoder in (LevelCrossingEncoder(), ThresholdEncoder(), ThresholdEncoder(2, both=True))
+    ]
+    values[4, 2, 7] = outlier
+    low, high = fitted[0].low[2], fitted[0].high[2]
+    message = (
+        "values: expected at most 1000000 events of a signal, got about .* of channel 2 in sample 4: it goes from "
+        f".* the training part from {low:g} to {high:g}. Leave outliers out, or lower levels=8"
+    )
+    with pytest.raises(ValueError, match=message) as error:
+        fitted[0](values)
+    assert f"{outlier:g}" in str(error.value)
+    for encoder in fitted[1:]:  # what is far beyond the thresholds crosses each of them once
+        trains = encoder(values, torch.float64)
+        assert trains[torch.isfinite(trains)].ge(0).all()
+        assert trains.shape[-1] < 20
+
+
+def test_more_levels_than_fit():
+    with pytest.raises(ValueError, match=r"at most 1000000 events of a signal, .* or lower levels=1000000"):
+        ThresholdEncoder(10**6).fit(walks())(walks())
+
+
 @pytest.mark.parametrize(
     ("values", "message"),
     [
@@ -154,7 +180,7 @@ def test_an_encoder_knows_its_channels():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"levels": 0}, "levels: expected a whole number of at least 1, got 0"),
+        ({"levels": 0}, "levels: expected a whole number from 1 to 1000000, got 0"),
         ({"dt": 0.0}, "dt: expected a finite number above 0, got 0.0"),
         ({"start": -1.0}, "start: expected a finite number of at least 0, got -1.0"),
         ({"per_channel": 1}, "per_channel: expected true or false, got 1"),

@@ -1,4 +1,5 @@
 import math
+import re
 
 import numpy as np
 import pytest
@@ -124,6 +125,36 @@ def test_images():
     assert (data.image, data.blank, data.features) == ((2, 4, 3), (2.0, 0.15), 24)
     times = split(pixels[:, None].repeat(2, axis=1), [0, 1] * 10).train
     assert (times.image, times.blank, times.features) == ((2, 4, 3), None, 24)
+
+
+class Missing:
+    """As pandas writes missing values: no number."""
+
+    def __repr__(self):
+        return "<NA>"
+
+
+class Frame(np.ndarray):
+    """A table with names of columns, as those of pandas."""
+
+    columns = ("age", "sex")
+
+
+@pytest.mark.parametrize(
+    ("cell", "message"),
+    [
+        ("n", r"values: expected numbers, got 'n' at \[3, 1\](.*); encode names by numbers, or leave the column out"),
+        (Missing(), r"values: expected numbers, got <NA> at \[3, 1\](.*); .*to_numpy\(float, na_value=numpy.nan\)"),
+    ],
+)
+def test_cells_that_are_no_numbers_are_named(cell, message):
+    cells = np.array([[1.0, 2.0], [None, "3"]] * 5, dtype=object)
+    assert split(cells, [0, 1] * 5, encode={}).train.features == 2
+    cells[3, 1] = cell
+    for table, column in ((cells, ""), (cells.view(Frame), " (column 'sex')")):
+        with pytest.raises(ValueError, match=message) as error:
+            split(table, [0, 1] * 5, encode={})
+        assert re.search(message, str(error.value))[1] == column
 
 
 def test_nothing_given_is_changed():

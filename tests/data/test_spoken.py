@@ -1,5 +1,7 @@
 """SHD and SSC from small files in the format of the published ones."""
 
+import os
+import random
 import sys
 
 import numpy as np
@@ -95,12 +97,140 @@ def test_other_files(folder, monkeypatch):
         shd_splits(folder=folder)
     with h5py.File(folder / "shd_test.h5", "w") as file:
         file["labels"] = [0]
-    with pytest.raises(ValueError, match=r"shd_test\.h5: expected spikes/times, spikes/units and labels"):
+    with pytest.raises(ValueError, match=r"shd_test\.h5: expected an array spikes/times, got none"):
         shd_splits(folder=folder)
     with h5py.File(folder / "shd_test.h5", "w") as file:
         file["other"] = [0]
-    with pytest.raises(ValueError, match=r"shd_test\.h5: expected labels, got other"):
+    with pytest.raises(ValueError, match=r"shd_test\.h5: expected an array labels, got none"):
         shd_splits(folder=folder)
     monkeypatch.setitem(sys.modules, "h5py", None)
     with pytest.raises(ImportError, match=r'pip install "firstspike\[h5py\]"'):
         shd_splits(folder=folder)
+
+
+def damaged(path, change):
+    """A small file in which ``change`` has replaced something."""
+    write(path, 4, 3)
+    with h5py.File(path, "r+") as file:
+        change(file)
+
+
+def lists(kind, *rows):
+    """An array of lists, as h5py writes them."""
+    found = np.empty(len(rows), dtype=h5py.vlen_dtype(np.dtype(kind)))
+    for k, row in enumerate(rows):
+        found[k] = np.asarray(row, kind)
+    return found
+
+
+def put(name, value):
+    def change(file):
+        if name in file:
+            del file[name]
+        if isinstance(value, np.ndarray) and value.dtype.kind == "O":
+            file.create_dataset(name, data=value, dtype=value.dtype)
+        elif value is not None:
+            file[name] = value
+
+    return change
+
+
+def both(times, units):
+    def change(file):
+        put("spikes/times", lists("f4", *times))(file)
+        put("spikes/units", lists("i8", *units))(file)
+
+    return change
+
+
+FOUR = [[0.1, 0.2]] * 4
+
+
+def without_names(file):
+    put("extra/keys", None)(file)
+    put("labels", MANY)(file)
+
+
+def a_group(file):
+    put("spikes/times", None)(file)
+    file.create_group("spikes/times")
+
+
+TEXT, MANY = np.array([b"a", b"b", b"c", b"d"]), np.array([0, 1, 2, 10**9])
+HALF = lists("f4", *[[1.0, 0.5]] * 4)
+NODES = [
+    (a_group, "expected an array spikes/times, got a Group"),
+    (put("spikes/times", None), "expected an array spikes/times, got none"),
+    (put("spikes/times", "text"), r"times: expected lists of numbers, one per sample, got object of shape \(\)"),
+    (put("spikes/times", TEXT), "spikes/times: expected lists of numbers"),
+    (put("spikes/times", np.zeros(4)), "spikes/times: expected lists of numbers, one per sample, got float64"),
+    (put("spikes/units", np.zeros((4, 2))), r"spikes/units: .* got float64 of shape \(4, 2\)"),
+    (put("spikes/units", HALF), r"spikes/units: expected whole numbers, got 0\.5 for sample 0"),
+    (both(FOUR, [[1, 700]] * 4), r"expected inputs from 0 to 699, got 1 \.\.\. 700 for sample 0"),
+    (both([[0.1, np.nan]] * 4, [[1, 2]] * 4), "expected finite times"),
+    (put("labels", np.zeros((4, 1), "i4")), r"labels: expected numbers, .* got int32 of shape \(4, 1\)"),
+    (put("labels", np.array([0.0, 0.5, 1.0, 2.0])), r"labels: expected whole numbers, got 0\.5"),
+    (put("labels", TEXT), "labels: expected numbers"),
+    (put("labels", np.zeros(3, "i4")), "expected as many spikes/times as spikes/units and labels, got 4, 4 and 3"),
+    (put("labels", MANY), r"labels: expected 0 \.\.\. 2 for 3 class names, got 0 \.\.\. 1000000000"),
+    (without_names, "labels: expected fewer than 10000 without names in extra/keys, got 1000000000"),
+    (put("extra/keys", b"a"), "extra/keys: expected names, one per sample, got"),
+]
+
+
+@pytest.mark.parametrize(("change", "message"), NODES)
+def test_nodes_of_another_kind(folder, change, message):
+    damaged(folder / "shd_test.h5", change)
+    with pytest.raises(ValueError, match=message) as error:
+        shd_splits(folder=folder)
+    assert str(error.value).startswith(f"{folder / 'shd_test.h5'}: ")
+    assert "\n" not in str(error.value)
+
+
+def test_damaged_files_are_refused_in_one_line(folder):
+    """Bits of a good file are flipped, bytes left out and put in at random; much of that changes numbers only."""
+    source, path, messages = random.Random(0), folder / "shd_test.h5", []
+    good = path.read_bytes()
+    for _ in range(int(os.environ.get("FIRSTSPIKE_DAMAGES", "60"))):
+        content = bytearray(good)
+        for _ in range(source.choice([1, 3, 30])):
+            at = source.randrange(len(content))
+            content[at] ^= 1 << source.randrange(8)
+        if source.random() < 0.2:
+            at = source.randrange(len(content))
+            content[at : at + source.choice([0, 8])] = source.randbytes(source.choice([0, 8]))
+        path.write_bytes(content)
+        try:
+            shd_splits(folder=folder)
+        except ValueError as error:
+            messages.append(str(error))
+    assert len(messages) > 5
+    assert all(message.startswith(f"{path}: ") and "\n" not in message for message in messages)
+
+
+@pytest.mark.parametrize(
+    ("at", "value", "message"),
+    [
+        (16, b"\0\0" + 14 * b"\0", "expected an object in the heap at byte"),  # the HDF5 library would search for ever
+        (24, b"\2", "spikes/times: a list of .* numbers is longer than its place in the file"),
+        (0, b"GCOM", "expected a heap at byte .*, got b'GCOM'"),
+    ],
+)
+def test_lists_that_the_file_does_not_have(folder, at, value, message):
+    path = folder / "shd_test.h5"
+    content = path.read_bytes()
+    place = content.index(b"GCOL") + at
+    path.write_bytes(content[:place] + value + content[place + len(value) :])
+    with pytest.raises(ValueError, match=rf"shd_test\.h5: {message}"):
+        shd_splits(folder=folder)
+
+
+@pytest.mark.parametrize("layout", [{"chunks": (5,)}, {"chunks": (5,), "compression": "gzip"}])
+def test_other_layouts_of_lists(folder, layout):
+    expected = shd_splits(folder=folder).test.checksum
+    with h5py.File(folder / "shd_test.h5", "r+") as file:
+        for name in ("spikes/times", "spikes/units"):
+            kind, rows = file[name].dtype, file[name][:]
+            del file[name]
+            file.create_dataset(name, data=rows, dtype=kind, **layout)
+    assert shd_splits(folder=folder).test.checksum == expected

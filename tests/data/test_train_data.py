@@ -8,7 +8,15 @@ import numpy as np
 import pytest
 import torch
 
-from firstspike.data import SpikeData, file_splits, first_spikes, split, trains_from_events, trains_from_raster
+from firstspike.data import (
+    SpikeData,
+    event_lists,
+    file_splits,
+    first_spikes,
+    split,
+    trains_from_events,
+    trains_from_raster,
+)
 from firstspike.data.base import Splits
 from firstspike.data.files import read_labelled, read_times
 
@@ -61,11 +69,23 @@ def test_trains_from_events():
         (([0.0, 1.0], [0]), r"expected as many times as inputs, got \(2,\) and \(1,\) for sample 0"),
         (([inf], [0]), "expected finite times, got NaN or inf for sample 0"),
         (([0.0], [2]), r"expected inputs from 0 to 1, got 2 \.\.\. 2 for sample 0"),
+        (([0.0, 1.0], [1, 0.5]), "inputs: expected whole numbers, got 0.5 for sample 0"),
+        (([0.0], [math.nan]), "inputs: expected whole numbers, got nan for sample 0"),
+        (([0.0], [1], [1]), r"expected a pair \(times, inputs\) for each sample, got a tuple of 3 for sample 0"),
+        (0.5, r"expected a pair \(times, inputs\) for each sample, got a float for sample 0; a single sample is \["),
+        ({"times": [0.0], "inputs": [1]}, r"expected a pair \(times, inputs\) for each sample, got a dict"),
     ],
 )
 def test_wrong_events(event, message):
     with pytest.raises(ValueError, match=message):
         trains_from_events([event], 2)
+
+
+@pytest.mark.parametrize("inputs", [10**12, 0, 2.5])
+def test_numbers_of_inputs_that_cannot_be(inputs):
+    for make in (trains_from_events, event_lists):
+        with pytest.raises(ValueError, match=f"inputs: expected their number, from 1 to 2147483648, got {inputs}"):
+            make([([0.5], [0])], inputs)
 
 
 def test_trains_that_would_not_fit(monkeypatch):
@@ -98,7 +118,13 @@ def test_split_divides_trains():
     assert all(part.trains and part.image is None for part in parts)
     rows = {tuple(row.flatten().tolist()) for row in trains.double()}
     assert rows == {tuple(row.flatten().tolist()) for part in parts for row in part.times}
-    assert split(trains, labels).train.image == (1, 3, 4)
+    with pytest.raises(
+        ValueError, match=r"times: expected \(samples, inputs\), got \(20, 3, 4\) .* pass trains=True; for"
+    ):
+        split(trains, labels)
+    assert split(trains[:, None], labels).train.image == (1, 3, 4)  # images have one dimension more
+    assert split(trains.flip(-1), labels).train.image == (1, 3, 4)  # or rows that are not sorted
+    assert split(trains, labels, encode={}).train.image == (1, 3, 4)  # values are no trains
     with pytest.raises(ValueError, match=r"expected spike trains \(samples, inputs, spikes\), got \(20, 12\)"):
         split(trains.flatten(1), labels, trains=True)
 
@@ -119,5 +145,8 @@ def test_trains_in_files(tmp_path):
     assert torch.equal(read_times(tmp_path / "alone.npy", 3, torch.float64, trains=True), parts.test.times)
     with pytest.raises(ValueError, match="trains: expected 4 inputs, got 3"):
         read_times(file, 4, trains=True)
+    np.savez(tmp_path / "times.npz", times=trains, labels=labels)
+    with pytest.raises(ValueError, match=r"times.npz: times: .* got \(10, 3, 4\) .* name the array 'trains'"):
+        file_splits(tmp_path / "times.npz")
     with pytest.raises(ValueError, match="expected an array 'times', got trains, labels"):
         read_times(file, 3)

@@ -14,10 +14,10 @@ from firstspike.data import yin_yang
 from firstspike.interop.fast_and_deep import import_config
 from firstspike.interop.fast_and_deep.results import Comparison, compare
 from firstspike.interop.fast_and_deep.run_folder import import_folder
-from firstspike.interop.safe_pickle import UnsafePickleError
 from firstspike.plots import save_figures
 from firstspike.runs import RunFolder, load_run, resume
 from firstspike.runs.checkpoint import load_newest
+from firstspike.runs.pickles import UnsafePickleError
 
 TEST = yin_yang(1000, 40, dtype=torch.float64)
 INPUTS = TEST.times.numpy()
@@ -246,3 +246,28 @@ def test_command_on_a_config(theirs, tmp_path):
     assert (tmp_path / "mine.yaml").read_text() == shown.stdout
     missing = command("import-fastanddeep", "nowhere", cwd=tmp_path)
     assert (missing.returncode, missing.stderr) == (2, "error: nowhere: no such file or folder\n")
+
+
+@pytest.mark.parametrize("name", ["test_spiketimes", "test_labels", "val_losses"])
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"PK\x03\x04damaged", b"\x93NUMPY\x01\x00\x10\x00{'descr': [(((", b"\x93NUMPY\x01\x00\x76\x00" + b"(" * 200],
+    ids=["empty", "archive", "head", "nested"],
+)
+def test_damaged_results_are_told_and_leave_a_whole_run(theirs, tmp_path, name, content):
+    for curve, epochs in (("train_losses", 7), ("train_accuracies", 7), ("val_losses", 8), ("val_accuracies", 8)):
+        np.save(theirs / f"yin_yang_{curve}.npy", np.ones(epochs))
+    (theirs / f"yin_yang_{name}.npy").write_bytes(content)
+    found = import_folder(theirs, tmp_path / "run")
+    assert "cannot be read" in str(found.curves if name == "val_losses" else found.comparison)
+    assert (tmp_path / "run" / "import.json").is_file()
+
+
+def test_an_import_that_fails_leaves_nothing(theirs, tmp_path, monkeypatch):
+    def fails(*_):
+        raise RuntimeError("odd results")
+
+    monkeypatch.setattr("firstspike.interop.fast_and_deep.run_folder.metrics", fails)
+    with pytest.raises(RuntimeError, match="odd results"):
+        import_folder(theirs, tmp_path / "run")
+    assert not (tmp_path / "run").exists()

@@ -66,6 +66,15 @@ def test_neurons_of_other_programs_may_spike_several_times():
     assert [type(x).__name__ for x in fs.from_nir(mixed)] == ["LIFLinear", "LIFSpikeTrains"]
 
 
+def test_more_spikes_than_fit():
+    layer = fs.LIFSpikeTrains(2, 3, 5, generator=torch.Generator().manual_seed(0))
+    graph = fs.to_nir(fs.Network(layer))
+    for spikes in (10**12, 2**62):
+        graph.metadata["max_spikes"] = np.array([spikes])
+        with pytest.raises(ValueError, match=f"{spikes} spikes of 3 neurons are more than fit"):
+            fs.from_nir(graph)
+
+
 def test_what_nir_cannot_express():
     with pytest.raises(ValueError, match=r"layer 0: NIR's CubaLIF has no refractory time, the layer has 0\.1"):
         fs.to_nir(fs.Network(spiking(refractory=0.1)))
@@ -147,3 +156,10 @@ def test_loops_that_have_no_counterpart():
     graph.edges += [("lif_1", "back"), ("back", "lif_0")]
     with pytest.raises(ValueError, match=r"the graph has a loop \(back, .*lif_0.*\) that is not one from neurons"):
         fs.from_nir(graph)
+
+
+def test_axonal_and_dendritic_delays_of_trains():
+    make = {"trains": True, "dtype": torch.float64}
+    network = fs.Network(fs.Delay(4, **make), spiking(), fs.Delay(6, **make))
+    back = fs.from_nir(fs.to_nir(network), dtype=torch.float64)
+    torch.testing.assert_close(back(trains()), network(trains()), rtol=1e-12, atol=1e-12)

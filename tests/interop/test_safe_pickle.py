@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from firstspike.interop.safe_pickle import SafeUnpickler, StandIn, UnsafePickleError
+from firstspike.interop.safe_pickle import SafeUnpickler, StandIn
+from firstspike.runs.pickles import UnsafePickleError
 
 
 def load(raw):
@@ -136,3 +137,46 @@ def test_nothing_is_imported(tmp_path, monkeypatch):
 def test_numpy_arrays_are_noted():
     made = load(pickle.dumps([np.arange(3), np.float64(2)], 2))
     assert [note.qualified.rpartition(".")[2] for note in made] == ["_reconstruct", "scalar"]
+
+
+NESTED = b"N" + b"2\x86" * 60  # DUP, TUPLE2: a tuple of two tuples that are the same one, and so on inwards
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"}" + NESTED + b"Ns.",
+        b"(" + NESTED + b"\x91.",  # a frozenset
+        b"cbuiltins\nset\n]" + NESTED + b"a\x85R.",
+        b"}" + b"N" + b"\x85" * 10_000 + b"Ns.",  # deeper than what hashes can follow
+        b"}(" + b"K\x01" * 5000 + b"tq\x00N" + b"h\x00Ns" * 5000 + b".",  # a long one as a key again and again
+        b"}\x8b\x00\x20\x00\x00" + b"\x01" * 8192 + b"q\x00N" + b"h\x00Ns" * 5000 + b".",  # the same of a number
+        b"}N" + b"2\x86\x85q\x000ctorch._utils\n_rebuild_parameter\nh\x00R" * 60 + b"Ns.",  # through a function
+    ],
+    ids=["key", "frozenset", "set", "deep", "flat", "number", "call"],
+)
+def test_tuples_that_would_be_hashed_without_end(raw):
+    with pytest.raises(ValueError, match="tuples in tuples without end"):
+        load(b"\x80\x02" + raw)
+
+
+@pytest.mark.parametrize("protocol", range(6))
+def test_shared_values_are_no_harm(protocol):
+    shape, lists = (3, 4), [[1]] * 50
+    value = {f"layer {k}": (shape, shape, [shape], k) for k in range(200)} | {"lists": lists, shape: 10**100}
+    assert load(pickle.dumps(value, protocol)) == value
+
+
+@pytest.mark.parametrize("raw", [b"\x80\x02s.", b"\x80\x02h\x05.", b"\x80\x02e.", b"\x80\x02}N(u"])
+def test_operations_without_anything_to_work_on(raw):
+    with pytest.raises(ValueError, match=r"nothing to work on|exhausted"):
+        load(raw)
+
+
+@pytest.mark.parametrize(
+    "call", [b"ccopy_reg\n_reconstructor\n(%bNNtR.", b"c_codecs\nencode\n(%btR.", b"c_codecs\nencode\n(NS''\n0%btR."]
+)
+def test_messages_name_types_alone(call):
+    lists = b"]q\x000" + b"".join(b"]q%ch%cah%ca0" % (k + 1, k, k) for k in range(60)) + b"h\x3c"
+    with pytest.raises(ValueError, match=r"an object of a list|text to encode|another way"):
+        load(b"\x80\x02" + call % lists)

@@ -169,6 +169,14 @@ def test_losses(loss, expected):
     assert short == {"kind": "delay_l2", "alpha": 2.0}  # a mean over four delays is a quarter of their sum
 
 
+def test_the_mean_over_delays_counts_shared_ones_once():
+    layers = [{"name": "Multiplex", "factor": 5}, delay("Axonal", presyn_sharing_factor=5), lif()]
+    regularisers = [{"type": "l2_delay", "alpha": 8.0, "use_effective_delays": True}]
+    raw = layers_config(layers, training_params__loss={"type": "TTFS", "xi": 0.3, "regulariser": regularisers})
+    (short,) = parse_config(translate(raw).config).loss.regularizers
+    assert short.alpha == 2.0
+
+
 def test_loss_of_the_time_between():
     loss = {"type": "TTFS", "alpha": 0.01, "beta": 3.0, "xi": 0.4}
     translation = translate(sizes_config(training_params__loss=loss))

@@ -42,7 +42,20 @@ def test_trains_and_recurrence_count_every_spike():
     inputs = torch.tensor([[[0.1, 0.2], [0.3, INF]]])
     spikes = torch.tensor([[[0.5, 0.9], [INF, INF], [1.0, INF]]])
     found = layer_costs(net, fs.Record(inputs, (spikes, torch.zeros(1, 2))))
-    assert found == [("input", 3.0, 0.0), ("hidden", 3.0, 3 * 3 + 3 * 3)]
+    assert found == [("input", 3.0, 0.0), ("hidden", 3.0, 3 * 3 + 3 * 3), ("output", 0.0, 3 * 2)]
+
+
+@pytest.mark.parametrize("readout", [fs.IntegralReadout, fs.MaximumReadout])
+def test_synapses_of_a_readout_after_first_spikes(readout):
+    net = fs.Network(fs.LIFLinear(3, 4), readout(4, 5))
+    inputs, spikes = torch.tensor([[0.1, INF, 0.5]] * 2), torch.tensor([[0.7, 0.9, INF, INF], [INF, 1.1, INF, 0.2]])
+    record = fs.Record(inputs, (spikes, torch.zeros(2, 5)))
+    assert layer_costs(net, record) == [("input", 2.0, 0.0), ("hidden", 2.0, 8.0), ("output", 0.0, 10.0)]
+    until = torch.tensor([0.8, 1.0])
+    assert layer_costs(net, record, until)[1:] == [("hidden", 1.0, 8.0), ("output", 0.0, 5.0)]
+    alone = fs.Record(inputs, (torch.zeros(2, 5),))
+    assert layer_costs(fs.Network(readout(3, 5)), alone) == [("input", 2.0, 0.0), ("output", 0.0, 10.0)]
+    assert fan_out(readout(4, 7)).tolist() == [7] * 4
 
 
 def test_other_modules_have_no_known_cost():

@@ -20,6 +20,8 @@ from firstspike import (
     EarliestPool2d,
     LIFConv2d,
     LIFLinear,
+    LIFRecurrent,
+    LIFSpikeTrains,
     Multiplex,
     Network,
 )
@@ -262,3 +264,11 @@ def test_low_precision_without_autocast_is_refused():
         pytest.raises(ValueError, match=r"weight must be float32 or float64, got torch\.bfloat16"),
     ):
         lif.bfloat16()(torch.rand(2, 5).bfloat16())
+
+
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
+@pytest.mark.parametrize("layer", [LIFLinear(3, 2), LIFSpikeTrains(3, 2, 5), LIFRecurrent(3, 2, 5, 3.0)], ids=repr)
+def test_traces_are_refused(layer):
+    """In one line: the recorded program would end the process."""
+    with pytest.raises(NotImplementedError, match=r"cannot record spike times; .* with torch\.export$"):
+        torch.jit.trace(layer, torch.rand(4, 3))

@@ -178,6 +178,85 @@ def test_side_by_side(kind):
         together(trains().expand(2, -1, -1, -1))
 
 
+@pytest.mark.parametrize("bad", [math.nan, -INF])
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_no_time_is_refused(kind, bad):
+    members = [Network(KINDS[kind](3, 2, dtype=torch.float64, generator=seeded(seed))) for seed in range(2)]
+    times = trains()
+    times[1, 2, -1] = bad
+    for call in (members[0], members[0].record, ensemble(members), torch.func.vmap(lambda x: members[0](x[None]))):
+        with pytest.raises(ValueError, match=r"times must be real numbers or inf \(no spike\), got NaN or -inf"):
+            call(times)
+
+
+@pytest.mark.parametrize("low", [torch.bfloat16, torch.float32])
+@pytest.mark.parametrize("kind", KINDS)
+def test_autocast_leaves_the_precision(kind, low):
+    readout, times = KINDS[kind](3, 2, generator=seeded()), trains().to(low)
+    expected = readout(times.float())
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = readout(times)
+    assert found.dtype == torch.float32
+    assert torch.equal(found, expected)
+
+
+@pytest.mark.parametrize("shift", [-5.0, -0.7, 3.0])
+@pytest.mark.parametrize("kind", KINDS)
+def test_times_that_are_shifted_and_negative(kind, shift):
+    """The integral is discounted from another time, the membrane is another one, and the maximum is the same."""
+    readout, times = KINDS[kind](3, 2, LIF(1.3), dtype=torch.float64, generator=seeded()), trains().requires_grad_()
+    factor = math.exp(-shift / 3.0) if kind == "integral" else 1.0
+    values = readout(times)
+    if kind == "membrane":
+        readout.time += shift
+    shifted = readout(times + shift)
+    torch.testing.assert_close(shifted, factor * values)
+    for one, other in zip(
+        *(torch.autograd.grad(x.sum(), (times, readout.weight)) for x in (shifted, values)), strict=True
+    ):
+        torch.testing.assert_close(one, factor * other)
+
+
+@pytest.mark.parametrize("shape", [(0, 3, 4), (5, 3, 0), (5, 3), (0, 3), (2, 0, 3, 4), (2, 5, 3, 4), (3, 0)])
+@pytest.mark.parametrize("kind", KINDS)
+def test_shapes_and_nothing(kind, shape):
+    readout = KINDS[kind](3, 2, dtype=torch.float64, generator=seeded())
+    times = torch.rand(shape, generator=seeded(), dtype=torch.float64).requires_grad_()
+    if shape == (3, 0):
+        times = times[None]
+    values = readout(times)
+    assert values.shape == (*(times.shape[:-1] if times.ndim == 2 else times.shape[:-2]), 2)
+    if 0 in times.shape:
+        assert not values.any()
+    by_times, by_weight = torch.autograd.grad(values.sum(), (times, readout.weight))
+    assert by_times.shape == times.shape
+    assert bool(by_weight.any()) == (0 not in times.shape)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_gradients_of_each_sample(kind):
+    readout, times = KINDS[kind](3, 2, dtype=torch.float64, generator=seeded()), trains(seed=5)
+    parameters = dict(readout.named_parameters())
+
+    def value(parameters, sample):
+        return torch.func.functional_call(readout, parameters, (sample[None],)).square().sum()
+
+    mapped = torch.func.vmap(torch.func.grad(value, argnums=(0, 1)), in_dims=(None, 0))(parameters, times)
+    for sample in range(len(times)):
+        by_parameters, by_times = torch.func.grad(value, argnums=(0, 1))(parameters, times[sample])
+        torch.testing.assert_close(mapped[0]["weight"][sample], by_parameters["weight"])
+        torch.testing.assert_close(mapped[1][sample], by_times)
+    jacobian = torch.func.jacrev(lambda t: readout(t))(times)
+    torch.testing.assert_close(jacobian, torch.autograd.functional.jacobian(readout, times))
+
+
+def test_the_maximum_has_no_second_derivative():
+    readout, times = MaximumReadout(3, 2, dtype=torch.float64, generator=seeded()), trains()
+    (grad,) = torch.autograd.grad(readout(times).sum(), readout.weight, create_graph=True)
+    with pytest.raises(NotImplementedError, match="the maximum has first derivatives only"):
+        grad.sum().backward()
+
+
 def test_wrong_inputs():
     readout = MembraneReadout(3, 2, time=1.0)
     with pytest.raises(ValueError, match=r"MembraneReadout\(3, 2\) expects times \(batch, 3\), or trains"):

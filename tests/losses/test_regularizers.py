@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from firstspike import Concatenate, Delay, DelayRule, LIFRecurrent, Multiplex, Network
 from firstspike.losses import REGULARIZERS, DelayL2, EarlyOutput
 
 pytestmark = pytest.mark.usefixtures("on_device")
@@ -129,3 +130,17 @@ def test_delay_l2_without_delays_is_zero(dtype):
     value = DelayL2(alpha=1.0)(torch.rand(2, 2, dtype=dtype), torch.tensor([0, 1]), nn.Linear(2, 2))
     assert value == 0
     assert value.dtype == dtype
+
+
+def test_delay_l2_counts_a_delay_that_copies_share_once():
+    """The copies of an input, the pixels of a channel; the delays of recurrent synapses without their window."""
+    rule = DelayRule("clip", scale=3.0, mean=2.0, std=0.0)
+    shared = Network(Multiplex(5), Delay(15, rule, copies=5))
+    value = DelayL2(alpha=1.0)(torch.rand(2, 15), torch.tensor([0, 1]), shared)
+    assert value.item() == 3 * 4.0
+    value.backward()
+    assert shared[1].delay_raw.grad.tolist() == [4.0] * 3
+    channels = Concatenate((2, 3, 3), skipped=(4, 3, 3), over=1, delay=rule)
+    assert DelayL2(alpha=1.0)(torch.rand(2, 2), torch.tensor([0, 1]), channels).item() == 4 * 4.0
+    loop = LIFRecurrent(2, 3, 4, 5.0, window=0.5, recurrent_delay=rule, delay=rule)
+    assert DelayL2(alpha=1.0)(torch.rand(2, 2), torch.tensor([0, 1]), loop).item() == (3 * 3 + 3 * 2) * 4.0

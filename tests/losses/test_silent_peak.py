@@ -4,9 +4,10 @@ import pytest
 import torch
 from torch import nn
 
-from firstspike import LIF, BiasSpikes, DelayRule, LIFConv2d, LIFLinear, Network, ensemble
+from firstspike import LIF, BiasSpikes, DelayRule, LIFConv2d, LIFLinear, LIFRecurrent, Network, ensemble
 from firstspike.losses import SilentPeak
 from firstspike.spiketime.peaks import lacking
+from firstspike.spiketime.response import kappa
 
 pytestmark = pytest.mark.usefixtures("on_device")
 
@@ -110,6 +111,84 @@ def test_members_of_an_ensemble():
         own = torch.autograd.grad(one(net), list(net.parameters()), allow_unused=True)
         for a, b in zip(shared, own, strict=True):
             torch.testing.assert_close(a, torch.zeros_like(a) if b is None else b)
+
+
+RECURRENT = {
+    "plain": {},
+    "delays": {"recurrent_delay": DelayRule("clip", scale=2.0, mean=0.7)},
+    "all delays": {"recurrent_delay": DelayRule(), "delay": DelayRule()},
+    "ends early": {"duration": 3.1},
+}
+
+
+def recurrent(**options):
+    """The last neuron is silent; the others, which spike, first excite and then inhibit it, or inhibit it alone."""
+    given = {
+        "duration": 6.0,
+        "window": 0.5,
+        "window_spikes": 20,
+        "generator": seeded(),
+        "dtype": torch.float64,
+    } | options
+    layer = LIFRecurrent(3, 4, 40, neuron=LIF(2.0, 1.0, torch.tensor([0.8, 0.9, 1.0, 1.3])), **given)
+    with torch.no_grad():
+        layer.weight.copy_(2.5 * torch.rand(4, 3, generator=seeded(1), dtype=torch.float64))
+        layer.recurrent_weight.copy_(0.3 * torch.randn(4, 4, generator=seeded(2), dtype=torch.float64))
+        layer.weight[3] *= 0.12
+        layer.recurrent_weight[3, :3] = torch.tensor([0.1, -0.5, 0.05])
+    return Network(layer)
+
+
+def recurrent_batch():
+    return (3 * torch.rand(6, 3, 2, generator=seeded(3), dtype=torch.float64)).sort(-1).values
+
+
+@pytest.mark.parametrize("options", RECURRENT.values(), ids=RECURRENT)
+def test_recurrent_synapses_count(options):
+    net, times = recurrent(**options), recurrent_batch()
+    layer, spikes = net[0], net(times)
+    assert spikes[:, :3, 0].isfinite().all()
+    assert spikes[:, 3, 0].isinf().all()
+    seen = nn.functional.pad(times, (0, 38), value=math.inf)
+    seen = seen if layer.delay is None else seen + layer.delay[3, :, None]
+    arrivals = torch.cat([seen, spikes + layer.own_delay[3, :, None]], dim=1)
+    weight = torch.cat([layer.weight, layer.recurrent_weight], dim=1)[3, :, None, None]
+    grid, expected = torch.linspace(0, layer.duration, 10001, dtype=torch.float64), 0.0
+    for arrival in arrivals:
+        at = torch.cat([grid, arrival[arrival < layer.duration]])
+        since = (at - arrival.unsqueeze(-1)).clamp(min=0)  # kappa(0) is 0
+        membrane = (weight * kappa(since, 2.0, 1.0)).sum((0, 1))
+        expected += (1.3 - membrane.amax().item()) / 1.3 / 6
+    assert term(net, times, alpha=1.0).item() == pytest.approx(expected, rel=1e-7)
+
+
+@pytest.mark.parametrize("options", RECURRENT.values(), ids=RECURRENT)
+def test_gradient_of_recurrent_layers(options):
+    net, times = recurrent(**options), recurrent_batch().requires_grad_()
+    parameters = [times, *net.parameters()]
+    found = torch.autograd.grad(term(net, times), parameters)
+    assert all(bool(grad.any()) for grad in found)
+    assert bool(found[2][3, :3].any())  # of the silent neuron's recurrent weights
+    step = 1e-6
+    for parameter, grad in zip(parameters, found, strict=True):
+        for place in range(0, parameter.numel(), 3):
+            values = []
+            for sign in (1, -2):
+                with torch.no_grad():
+                    parameter.view(-1)[place] += sign * step
+                    values.append(term(net, times).item())
+            with torch.no_grad():
+                parameter.view(-1)[place] += step
+            slope = (values[0] - values[1]) / (2 * step)
+            assert grad.reshape(-1)[place].item() == pytest.approx(slope, rel=1e-5, abs=1e-8)
+
+
+def test_thresholds_keep_their_precision():
+    layer = LIFLinear(2, 1, LIF(threshold=1.1), dtype=torch.float64)
+    with torch.no_grad():
+        layer.weight.fill_(0.5)
+    net, times = Network(layer), torch.full((6, 2), 0.0, dtype=torch.float64)
+    assert term(net, times, alpha=1.0).item() == pytest.approx((1.1 - math.exp(-1)) / 1.1, rel=1e-15)
 
 
 def test_wrong_use():

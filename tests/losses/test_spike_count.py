@@ -96,3 +96,11 @@ def test_wrong_arguments():
         SpikeCount(0.1, least=2.0, most=1.0)
     with pytest.raises(ValueError, match="needs a Network and its record"):
         SpikeCount(0.1)(torch.rand(2, 3), torch.zeros(2).long(), network())
+
+
+def test_the_threshold_keeps_its_precision():
+    net = Network(LIFLinear(1, 1, LIF(threshold=1.1), weight_mean=0.0, weight_std=0.0, dtype=torch.float64))
+    times = torch.zeros(1, 1, dtype=torch.float64)
+    record = net.record(times)
+    SpikeCount(1.0, least=1.0)(record.output, torch.zeros(1, dtype=torch.int64), net, record).backward()
+    assert net[0].weight.grad.item() == pytest.approx(-2 / 1.1, rel=1e-15)

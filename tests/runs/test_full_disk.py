@@ -126,7 +126,7 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_old_ones(tmp_path, monke
         return Checkpoint(1, 0, {"weight": torch.full((3,), value)}, {"value": value})
 
     save_checkpoint(tmp_path / "epoch_0001", checkpoint(1.0))
-    place = "firstspike.runs.checkpoint.flush_to_disk" if step == "flush_to_disk" else f"pathlib.Path.{step}"
+    place = "firstspike.runs.files.flush_to_disk" if step == "flush_to_disk" else f"pathlib.Path.{step}"
     monkeypatch.setattr(place, full_disk)
     for name in ("epoch_0001", "epoch_0002"):
         with pytest.raises(OSError, match=f"No space left on device: '{tmp_path / name}'") as raised:

@@ -15,8 +15,9 @@ from firstspike.cli import main
 from firstspike.config import load_config, parse_config
 from firstspike.runs import checkpoint as checkpoint_module
 from firstspike.runs import load_run, resume, start, writer
-from firstspike.runs.checkpoint import CheckpointError, checkpoints, remove_checkpoint, save_checkpoint
+from firstspike.runs.checkpoint import CheckpointError, checkpoints, save_checkpoint
 from firstspike.runs.evaluate import evaluate_run
+from firstspike.runs.files import remove_folder
 from firstspike.training import Interrupted
 
 SETTINGS = ["data.train=40", "data.validation=20", "data.test=20", "training.batch_size=10", "training.epochs=4"]
@@ -118,7 +119,7 @@ def test_a_folder_of_checkpoints_that_cannot_be_read_is_not_an_empty_one(trained
 def test_without_any_checkpoint_it_starts_over(trained, tmp_path):
     run = shutil.copytree(trained / "alone", tmp_path / "run")
     for path in checkpoints(run / "checkpoints"):
-        remove_checkpoint(path)
+        remove_folder(path)
     (run / "checkpoints" / ".epoch_0001.partial").mkdir()
     resume(run, progress_bar=False)
     same_tables(run, trained / "alone")
@@ -135,7 +136,7 @@ def keep(run, **names):
     for seed, kept in names.items():
         for path in checkpoints(run / seed / "checkpoints"):
             if path.name not in kept:
-                remove_checkpoint(path)
+                remove_folder(path)
 
 
 class TestSeveralSeeds:

@@ -13,13 +13,8 @@ import torch
 from firstspike.config import build, build_data, load_config, parse_config
 from firstspike.layers import LIFLinear, Network, Record
 from firstspike.runs import RunFolder, next_folder, resume, start
-from firstspike.runs.checkpoint import (
-    CheckpointError,
-    checkpoints,
-    load_checkpoint,
-    newest_first,
-    remove_checkpoint,
-)
+from firstspike.runs.checkpoint import CheckpointError, checkpoints, load_checkpoint, newest_first
+from firstspike.runs.files import remove_folder
 from firstspike.training import Interrupted, SilentNeurons, silent_fractions
 from firstspike.training.engines import engine_for
 from firstspike.training.trainer import shuffled
@@ -277,7 +272,7 @@ def test_resume_with_every_schedule(tmp_path, schedule):
     config = load_config("yin_yang", settings)
     start(tmp_path / "whole", config, progress_bar=False)
     start(tmp_path / "parts", config, progress_bar=False)
-    remove_checkpoint(checkpoints(tmp_path / "parts" / "checkpoints")[-1])
+    remove_folder(checkpoints(tmp_path / "parts" / "checkpoints")[-1])
     resume(tmp_path / "parts", progress_bar=False)
     same_run(tmp_path / "whole", tmp_path / "parts")
 

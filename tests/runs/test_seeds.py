@@ -8,7 +8,8 @@ import torch
 
 from firstspike.config import build, load_config
 from firstspike.runs import load_run, resume, start
-from firstspike.runs.checkpoint import checkpoints, load_checkpoint, remove_checkpoint
+from firstspike.runs.checkpoint import checkpoints, load_checkpoint
+from firstspike.runs.files import remove_folder
 from firstspike.training import Interrupted
 from firstspike.training.engines import Sequential, SideBySide, engine_for
 
@@ -140,7 +141,7 @@ def test_resume_goes_back_to_where_all_seeds_have_a_checkpoint(tmp_path):
     config = load_config("yin_yang", [*SMALL, "training.n_seeds=2"])
     start(tmp_path / "run", config, progress_bar=False)
     before = final(tmp_path / "run" / "seed_7").weights
-    remove_checkpoint(checkpoints(tmp_path / "run" / "seed_8" / "checkpoints")[-1])  # killed between the two
+    remove_folder(checkpoints(tmp_path / "run" / "seed_8" / "checkpoints")[-1])  # killed between the two
     resume(tmp_path / "run", progress_bar=False)
     after = final(tmp_path / "run" / "seed_7")
     assert after.epoch == 4

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from fifty_digits import DIGITS, EXTREME, first_spike, membrane, response, slope, spike_train
+from fifty_digits import DIGITS, EXTREME, current, first_spike, membrane, response, slope, spike_train, summit
 
 
 @pytest.fixture(scope="session")
@@ -29,6 +29,8 @@ def exact():
         response=response,
         membrane=membrane,
         slope=slope,
+        current=current,
+        summit=summit,
         first_spike=first_spike,
         spikes=spikes,
         spike_train=spike_train,

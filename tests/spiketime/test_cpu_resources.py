@@ -132,6 +132,7 @@ print(resident("VmHWM") - before)
     assert float(peak) < 400
 
 
+@pytest.mark.usefixtures("unguarded")
 def test_large_scratch_memory_is_given_back(monkeypatch):
     times, weight = problem()
     first_spike_time(times, weight, LIF(), backend="cpu")

@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from firstspike.layers import Delay, DelayRule, LIFLinear, Network
+from firstspike.layers import Delay, DelayRule, FirstSpike, LIFLinear, LIFSpikeTrains, Network
 from firstspike.neuron import LIF
 from firstspike.substrates import Exact, Noisy
 from firstspike.substrates.quantisation import WeightQuantiser
@@ -100,6 +100,27 @@ def test_jitter_has_its_width(what, inputs):
     assert float(difference.std()) == pytest.approx(0.05, rel=0.1)
     assert abs(float(difference.mean())) < 0.01
     assert all(torch.equal(one, other) for one, other in pairs[:place])
+
+
+@pytest.mark.parametrize("what", ["input_jitter", "delay_jitter", "spike_jitter"])
+def test_jittered_trains_stay_sorted(what, source):
+    """Also where the first layer asks for the first spike only."""
+    rule = DelayRule("clip", scale=9.0, mean=3.0, std=0)
+    lif = LIFSpikeTrains(6, 4, 30, LIF(2.0), weight_mean=1.0, weight_std=0.5, generator=source, **DOUBLE)
+    network = Network(Delay(6, rule, trains=True, **DOUBLE), lif, Delay(4, rule, trains=True, **DOUBLE), FirstSpike())
+    times = (2 * torch.rand(50, 6, 4, generator=source, **DOUBLE)).sort(-1).values
+    times[:, ::2, 2:] = torch.inf
+    substrate = Noisy(**{what: 0.5}, seed=1)
+    record = substrate.run(network, times)
+    for found in (record.inputs, *record.layers[:3]):
+        assert torch.equal(found.sort(-1).values, found)
+    place = {"input_jitter": 0, "delay_jitter": 1, "spike_jitter": 2}[what]
+    moved, still = (record.inputs, *record.layers)[place], (times, *Exact().run(network, times).layers)[place]
+    assert not torch.equal(moved, still)
+    assert torch.equal(moved.isfinite(), still.isfinite())
+    assert torch.equal(record.output, record.layers[2].amin(-1))
+    first = substrate.run(Network(FirstSpike(), LIFLinear(6, 3, **DOUBLE)), times)
+    assert torch.equal(first.layers[0], first.inputs.amin(-1))
 
 
 def test_synaptic_delays_jitter_by_synapse(inputs):

@@ -178,6 +178,16 @@ class TestNoise:
         for one, parameter in zip(found, parameters, strict=True):
             torch.testing.assert_close(one, parameter.grad)
 
+    @pytest.mark.parametrize("options", [{}, CASES["delays"]], ids=["plain", "delays"])
+    @pytest.mark.parametrize("shift", [1.9, 2.6, 7.5])
+    def test_spikes_before_time_0_reach_other_neurons(self, source, shift, options):
+        network, times = made(source, **EXCITED | options)
+        wanted = Noisy().open(network).run(network, times).layers[0]
+        network[0].duration -= shift
+        found = Noisy().open(network).run(network, times - shift).layers[0]
+        assert bool((found < 0).any())
+        torch.testing.assert_close(found + shift, wanted, rtol=1e-9, atol=1e-9)
+
     def test_others_get_the_jittered_spikes(self, source):
         """One neuron spikes, the other one a window later: the jitter of the first is that of the second."""
         layer = LIFRecurrent(

@@ -2,6 +2,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import optuna
@@ -53,6 +54,21 @@ def test_interrupted_and_continued(command, twelve, opened, until, busy, check_t
     code, _, err = command("sweep", twelve, "--workers", 2, "-q")
     assert code == 0, err
     check_twelve(tmp_path / "runs" / "twelve", twelve, study, study.get_trials()[taken.number], tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="has no groups of processes")
+def test_ctrl_c_while_workers_import(command, twelve, tmp_path):
+    line = [sys.executable, "-m", "firstspike", "sweep", str(twelve), "--workers", "2", "-q"]
+    process = subprocess.Popen(line, cwd=tmp_path, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    while len(children.read_text().split()) < 3:  # two workers, and what counts their resources
+        time.sleep(0.01)
+    time.sleep(0.3)
+    os.killpg(process.pid, signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert said == "interrupted; all trials are kept in runs/twelve. Run the same command again to resume.\n"
+    assert process.returncode == 130
 
 
 def test_table_and_figures(command, write_sweep, tmp_path):

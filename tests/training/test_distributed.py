@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
+import firstspike as fs
 from firstspike import torchrun
 from firstspike.cli import main
 from firstspike.config import load_config
@@ -19,7 +20,7 @@ from firstspike.runs import RunFolder, resume, start
 from firstspike.runs.checkpoint import load_checkpoint, newest_first
 from firstspike.torchrun import only_first_reports
 from firstspike.training import Interrupted
-from firstspike.training.distributed import Ranks
+from firstspike.training.distributed import Distributed, Ranks
 
 SMALL = [
     "data.train=301",  # batches of 60, the last of one sample: other processes than one have none
@@ -260,6 +261,20 @@ def test_only_an_error_of_its_own_makes_another_process_speak(capsys):
     with pytest.raises(SystemExit), only_first_reports():
         ends(2, "usage")
     assert capsys.readouterr().err == "process 1 of 2:\nusage\n"
+
+
+@pytest.mark.parametrize("kind", [fs.losses.SilentPeak, fs.losses.SpikeCount])
+def test_the_callers_regularizers_stay_as_they_are(kind):
+    network = fs.Network(fs.LIFLinear(4, 3, weight_mean=0.3, weight_std=0.0))
+    regularizer = kind(0.1)
+    before = regularizer.batch_mean
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
+    trainer = fs.Trainer(network, fs.losses.TimeCrossEntropy(), optimizer, regularizers=[regularizer])
+    engine = Distributed(trainer.members[0], trainer.objective, None, Ranks(), lambda: False)
+    assert engine.step(torch.zeros(1, 6, 4), torch.zeros(1, 6, dtype=torch.int64)).isfinite().all()
+    assert engine.objective.regularizers[0].batch_mean == engine._mean
+    assert trainer.objective.regularizers == (regularizer,)
+    assert regularizer.batch_mean is before
 
 
 @pytest.mark.parametrize("samples", [0, 1, 5, 12])

@@ -1,18 +1,111 @@
 import pytest
 import torch
 
+from firstspike.data import SpikeData
 from firstspike.layers import LIFLinear, Network
+from firstspike.losses import TimeCrossEntropy
 from firstspike.neuron import LIF
-from firstspike.training.process import threads_worth_starting
+from firstspike.spiketime.cpu.runtime.parallel import threads_for, work_of
+from firstspike.training import Trainer
+from firstspike.training.process import Pace, threads_worth_starting
+
+MUCH = 1 << 30  # work for a kernel
 
 
-@pytest.mark.parametrize(("inputs", "within"), [(5, 1), (784, 2)])
-def test_small_networks_train_on_one_thread_and_the_setting_comes_back(inputs, within):
+@pytest.fixture
+def two_threads():
     before = torch.get_num_threads()
     torch.set_num_threads(2)
-    try:
-        with threads_worth_starting(Network(LIFLinear(inputs, 30, LIF(2.0))), 150):
-            assert torch.get_num_threads() == within
-        assert torch.get_num_threads() == 2
-    finally:
-        torch.set_num_threads(before)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "batch", "torch_threads", "kernel_threads"), [(5, 150, 1, 1), (5, 1500, 1, 2), (20000, 1500, 2, 2)]
+)
+def test_torch_has_one_thread_for_small_layers_and_the_setting_comes_back(
+    inputs, batch, torch_threads, kernel_threads, two_threads
+):
+    network = Network(LIFLinear(inputs, 120, LIF(2.0)))
+    with threads_worth_starting(network, batch) as pace:
+        assert torch.get_num_threads() == torch_threads
+        with pace.step():
+            assert threads_for(work_of(batch, inputs, 120)) == kernel_threads
+    assert torch.get_num_threads() == threads_for(MUCH) == 2
+
+
+class Machine:
+    """A clock that steps move on: by a second on one thread, by half on two if no other program is busy."""
+
+    def __init__(self, most):
+        self.now, self.busy = 0.0, False
+        self.pace = Pace(most, lambda: self.now)
+
+    def train(self, steps, hiccup=None):
+        """Do steps; returns how often each number of threads was used."""
+        used = {}
+        for k in range(steps):
+            with self.pace.step():
+                threads = threads_for(MUCH)
+                self.now += (20.0 * (threads - 1) if self.busy else 0.0) + 1 / threads + (50.0 if k == hiccup else 0.0)
+            used[threads] = used.get(threads, 0) + 1
+        return used
+
+
+@pytest.fixture(autouse=True)
+def _no_kernel_keeps_a_number():
+    yield
+    with threads_worth_starting(Network(), 1):
+        pass
+
+
+def test_steps_of_an_idle_machine_use_all_threads_but_for_a_few_trials():
+    assert Machine(2).train(3000)[1] <= 12
+    assert Machine(1).train(100) == {1: 100}
+
+
+def test_where_other_programs_are_busy_one_thread_is_left():
+    machine = Machine(2)
+    machine.busy = True
+    used = machine.train(3000)
+    assert used[2] <= 10
+    machine.busy = False
+    machine.train(8000)
+    assert machine.train(1000)[2] > 980
+
+
+def test_steps_that_become_slow_are_noticed_at_once_but_a_single_one_is_not():
+    machine = Machine(2)
+    machine.train(100)
+    assert machine.train(100, hiccup=50) == {2: 100}
+    machine.busy = True
+    assert machine.train(30)[2] < 10
+
+
+def test_of_many_threads_as_many_are_used_as_are_fast():
+    machine = Machine(16)
+    machine.train(200)
+    assert machine.train(100)[16] > 90
+    machine.busy = True
+    machine.train(100)
+    assert machine.train(100)[1] > 90
+
+
+def test_a_step_that_fails_is_not_measured():
+    machine = Machine(2)
+    with pytest.raises(RuntimeError, match="stop"), machine.pace.step():
+        raise RuntimeError("stop")
+    assert machine.train(2) == {2: 1, 1: 1}  # the first one is no part of a trial
+
+
+def test_weights_have_the_same_bits_for_any_number_of_threads(two_threads):
+    found = []
+    for threads in (1, 2):
+        torch.set_num_threads(threads)
+        torch.manual_seed(1)
+        network = Network(LIFLinear(5, 120, LIF(2.0)), LIFLinear(120, 3, LIF(2.0)))
+        trainer = Trainer(network, TimeCrossEntropy(), torch.optim.Adam(network.parameters(), lr=1e-3))
+        data = SpikeData(2 * torch.rand(15000, 5), torch.arange(15000) % 3, ("a", "b", "c"))
+        trainer.fit(data, epochs=1, batch_size=1500, progress_bar=False)
+        found.append(network.state_dict())
+    assert all(torch.equal(x, found[1][name]) for name, x in found[0].items())

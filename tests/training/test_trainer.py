@@ -1,5 +1,6 @@
 """``Trainer`` on objects: modules, losses and optimisers of one's own, and what torch's users expect of a trainer."""
 
+import copy
 import math
 from functools import partial
 
@@ -183,6 +184,13 @@ def test_cross_entropy_with_weights_is_that_of_torch():
         torch.testing.assert_close(found, expected)
 
 
+@pytest.mark.parametrize("weights", [[1.0, 1.0], [1.0] * 4])
+def test_class_weights_for_other_classes_are_refused(weights):
+    trainer = trainer_of(network(), loss=fs.losses.TimeCrossEntropy(weight=weights))
+    with pytest.raises(ValueError, match=f"weight: expected one for each of 3 outputs, got {len(weights)}"):
+        trainer.fit(DATA[0], **QUIET)
+
+
 def test_several_networks_give_what_each_gives_alone():
     together = [network(seed) for seed in (0, 1)]
     optimizers = [torch.optim.Adam(net.parameters(), lr=0.02) for net in together]
@@ -208,6 +216,39 @@ def test_several_networks_give_what_each_gives_alone():
 def test_what_does_not_fit_is_refused(make, message):
     with pytest.raises(ValueError, match=message):
         make(network())
+
+
+def test_an_optimizer_of_another_network_is_refused():
+    net, loss = network(), fs.losses.TimeCrossEntropy()
+    message = (
+        "optimizer: expected one of the network's parameters, got one of 2 others, which would train none of the 2"
+    )
+    with pytest.raises(ValueError, match=message):
+        fs.Trainer(net, loss, torch.optim.Adam(network().parameters()))
+    nets = [network(), network()]
+    with pytest.raises(ValueError, match=message):
+        fs.Trainer(nets, loss, [torch.optim.Adam(nets[0].parameters()) for _ in nets])
+    own = nn.Parameter(torch.zeros(1))
+    fs.Trainer(net, loss, torch.optim.Adam([{"params": [net[1].weight]}, {"params": [own]}]))
+    net[0].weight.requires_grad_(False)
+    fs.Trainer(net, loss, torch.optim.Adam(net.parameters()))
+    fs.Trainer(net.requires_grad_(False), loss, torch.optim.Adam(network().parameters()))
+
+
+def test_epochs_are_a_total(tmp_path):
+    trainer = trainer_of(network())
+    trainer.fit(*DATA[:2], **QUIET)
+    once = copy.deepcopy(trainer.network)
+    with pytest.warns(UserWarning, match="4 epochs are done already, nothing is trained; .* epochs=8 trains 4 more"):
+        again = trainer.fit(*DATA[:2], **QUIET)
+    assert same(once, trainer.network)
+    assert again.metrics == {}
+    assert again.validation.accuracy == trainer.evaluate(DATA[1]).accuracy
+    assert len(trainer.fit(*DATA[:2], **QUIET | {"epochs": 6}).metrics["epoch"]) == 2
+    with pytest.raises(ValueError, match="6 epochs are done already; epochs is their total: epochs=10 trains 4 more"):
+        trainer.fit(*DATA[:2], **QUIET)
+    trainer_of(network()).fit(*DATA[:2], folder=tmp_path / "run", **QUIET)
+    trainer_of(network()).fit(*DATA[:2], folder=tmp_path / "run", resume=True, **QUIET)  # a whole run: no warning
 
 
 @pytest.mark.parametrize("make", [TensorDataset, lambda *arrays: arrays])

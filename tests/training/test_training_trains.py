@@ -40,7 +40,7 @@ def trainer(net, **options):
 
 def fit(trained, data, epochs, **options):
     part = {"epochs": epochs, "batch_size": 40, "progress_bar": False} | options
-    return trained.fit(data.train, data.validation, **part)
+    return trained.fit(*data[:2], **part)
 
 
 def test_several_spikes_solve_what_first_spikes_cannot():
@@ -55,6 +55,22 @@ def test_several_spikes_solve_what_first_spikes_cannot():
     once = type(data)(*(part.first_spikes() for part in data))
     first = trainer(network(times=once.train.times))
     assert fit(first, once, 10).validation.accuracy <= 0.6
+
+
+@pytest.mark.parametrize("lists", [False, True])
+def test_input_spikes_after_the_end_of_a_layer_are_pointed_out(lists):
+    net = fs.Network(fs.LIFRecurrent(2, 5, 20, 3.0, fs.LIF(4.0)), fs.IntegralReadout(5, 2))
+    trained = trainer(net)
+    events = [([0.5, 2.0, 3.5], [0, 1, 0]), ([1.0, 3.0, 4.5], [0, 0, 1])]
+    times = (fs.data.event_lists if lists else fs.data.trains_from_events)(events, 2)
+    data = fs.data.SpikeData(times, torch.tensor([0, 1]), ("a", "b"))
+    message = "2 of 6 input spikes come after duration=3 of a layer, the last at 4.5; .* raise duration"
+    for call in (lambda: fit(trained, (data, None), 1), lambda: trained.evaluate(data), lambda: trained.record(times)):
+        with pytest.warns(UserWarning, match=message) as found:
+            call()
+        assert len(found) == 1
+    soon = [([0.5, 2.0], [0, 1]), ([1.0, 3.0], [0, 0])]
+    trained.evaluate(fs.data.SpikeData(fs.data.trains_from_events(soon, 2), torch.tensor([0, 1]), ("a", "b")))
 
 
 def test_records_and_predictions():

@@ -42,6 +42,7 @@ class SpikeData(Dataset[tuple[Tensor, Tensor]]):
         image: channels, height and width, where the inputs are pixels in this order.
         blank: spike time of a pixel with nothing on it, in each channel; `inf` where it does not spike.
         encoder: what encoded the values that the times stand for, fitted to the training part.
+        columns: names that the table which the data come from has for its columns, if it has any.
 
     Raises:
         ValueError: wrong shape or dtype, NaN or -inf in `times`, trains that are not sorted, a label without a name.
@@ -53,6 +54,7 @@ class SpikeData(Dataset[tuple[Tensor, Tensor]]):
     image: tuple[int, int, int] | None = None
     blank: tuple[float, ...] | None = None
     encoder: LatencyEncoder | SeriesEncoder | None = None
+    columns: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         times = self.times if isinstance(self.times, EventLists) else as_tensor("times", self.times)

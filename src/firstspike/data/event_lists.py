@@ -112,8 +112,8 @@ class EventLists:
         return rows, torch.arange(len(rows)) + (self.starts[samples] - before)[rows]
 
     def _most(self, rows: Tensor, events: Tensor) -> int:
-        spikes = torch.bincount(rows * self.inputs + self.source[events].cpu(), minlength=1)
-        return max(1, int(spikes.max()))
+        spikes = (rows * self.inputs + self.source[events].cpu()).unique_consecutive(return_counts=True)[1]
+        return int(spikes.max()) if len(spikes) else 1
 
 
 def event_lists(

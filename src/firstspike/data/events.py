@@ -1,8 +1,10 @@
 """Spike trains from lists of events and from rasters; the form that they have in tensors."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Float, Float64, Int64
 from numpy.typing import ArrayLike
@@ -31,12 +33,12 @@ def trains_from_events(
         dimension is as long as the busiest input needs, at least 1.
 
     Raises:
-        ValueError: times and inputs of different lengths, times that are not finite, inputs that do not exist, trains
-            that would not fit into memory.
+        ValueError: samples that are not pairs of times and inputs, times and inputs of different lengths, times that
+            are not finite, inputs that are not whole numbers or do not exist, trains that would not fit into memory.
     """
     rows, times, _ = sorted_events(events, inputs)
-    trains = padded_trains(rows, times, len(events) * inputs, in_order=True)
-    return trains.unflatten(0, (len(events), inputs)).to(dtype)
+    trains = padded_trains(rows, times.to(dtype), len(events) * inputs, in_order=True)
+    return trains.unflatten(0, (len(events), inputs))
 
 
 def sorted_events(
@@ -50,9 +52,11 @@ def sorted_events(
     Raises:
         ValueError: see `trains_from_events`.
     """
+    if not isinstance(inputs, int | np.integer) or not 1 <= inputs <= MOST_TIMES:
+        raise ValueError(f"inputs: expected their number, from 1 to {MOST_TIMES}, got {inputs!r}")
     rows, times = [torch.empty(0, dtype=torch.int64)], [torch.empty(0, dtype=torch.float64)]
-    for sample, (when, where) in enumerate(events):
-        time, source = as_tensor("times", when).double(), as_tensor("inputs", where)
+    for sample, pair in enumerate(events):
+        time, source = _pair(pair, sample)
         if time.ndim != 1 or time.shape != source.shape:
             raise ValueError(
                 f"events: expected as many times as inputs, got {tuple(time.shape)} and {tuple(source.shape)} for "
@@ -60,6 +64,7 @@ def sorted_events(
             )
         if not bool(torch.isfinite(time).all()):
             raise ValueError(f"events: expected finite times, got NaN or inf for sample {sample}; leave them out")
+        check_whole("inputs", source, f" for sample {sample}")
         if len(source) and not 0 <= int(source.min()) <= int(source.max()) < inputs:
             raise ValueError(
                 f"events: expected inputs from 0 to {inputs - 1}, got {int(source.min())} ... {int(source.max())} for "
@@ -71,6 +76,25 @@ def sorted_events(
         rows.append(row[order])
         times.append(time[order])
     return torch.cat(rows), torch.cat(times), [len(x) for x in rows[1:]]
+
+
+def _pair(pair: Any, sample: int) -> tuple[Float64[Tensor, " events"], Tensor]:
+    """Times and inputs of the events of a sample."""
+    try:
+        when, where = [] if isinstance(pair, Mapping | str) else pair
+    except (TypeError, ValueError):
+        size = f" of {len(pair)}" if isinstance(pair, tuple | list) else ""
+        raise ValueError(
+            f"events: expected a pair (times, inputs) for each sample, got a {type(pair).__name__}{size} for sample "
+            f"{sample}; a single sample is [(times, inputs)]"
+        ) from None
+    return as_tensor("times", when, torch.float64).double(), as_tensor("inputs", where, torch.float64)
+
+
+def check_whole(name: str, numbers: Tensor, place: str = "") -> None:
+    """Raise a ValueError that names the first of these numbers that is not whole."""
+    if numbers.is_floating_point() and len(wrong := numbers[numbers != numbers.floor()]):
+        raise ValueError(f"{name}: expected whole numbers, got {float(wrong[0]):g}{place}; round or renumber them")
 
 
 def padded_trains(
@@ -91,14 +115,14 @@ def padded_trains(
         order = times.argsort(stable=True)
         order = order[rows[order].argsort(stable=True)]
         rows, times = rows[order], times[order]
-    spikes = torch.bincount(rows, minlength=count)
-    most = max(1, int(spikes.max()) if count else 1)
+    spikes = rows.unique_consecutive(return_counts=True)[1]  # of the inputs that have any
+    most = int(spikes.max()) if len(spikes) else 1
     if count * most > MOST_TIMES:
         raise ValueError(
             f"trains: {count} inputs of all samples, of which the busiest has {most} spikes, are {count * most} times "
             f"with padding; the most are {MOST_TIMES}: keep them as fs.data.event_lists, or take fewer samples"
         )
-    place = torch.arange(len(rows)) - (spikes.cumsum(0) - spikes)[rows]
+    place = torch.arange(len(rows)) - (spikes.cumsum(0) - spikes).repeat_interleave(spikes)
     trains = torch.full((count, most), math.inf, dtype=times.dtype)
     trains[rows, place] = times
     return trains

@@ -21,6 +21,7 @@ def read_times(
     dtype: torch.dtype = torch.float32,
     encoder: Encoder | None = None,
     trains: bool = False,
+    columns: Sequence[str] = (),
 ) -> Float[Tensor, "samples inputs"] | Float[Tensor, "samples inputs spikes"]:
     """Input spike times, a row per sample, or spike trains.
 
@@ -33,12 +34,14 @@ def read_times(
             ``times`` alone still holds spike times. Signals are an array ``(samples, channels, time)``.
         trains: the file holds spike trains ``(samples, inputs, spikes)``, in an ``.npz`` in the array ``trains``; one
             with ``times`` alone holds first spikes.
+        columns: names of the columns of the training data, ``SpikeData.columns``; those of a ``.csv`` whose first line
+            names them are brought into this order.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: another shape or kind of file, text, NaN or -inf.
+        ValueError: another shape or kind of file, other columns, text, NaN or -inf.
     """
-    table = read_table(path, _kinds(inputs, encoder, trains))
+    table = read_table(path, _kinds(inputs, encoder, trains), columns=columns)
     times = _content(table, encoder, inputs)
     if table.kind == "values" and encoder is not None:
         return encoder(times, dtype)
@@ -54,6 +57,7 @@ def read_labelled(
     encoder: Encoder | None = None,
     labels: str | int | None = None,
     trains: bool = False,
+    columns: Sequence[str] = (),
 ) -> SpikeData:
     """Labelled input spike times.
 
@@ -66,12 +70,13 @@ def read_labelled(
         encoder: see ``read_times``.
         labels: see ``file_splits``.
         trains: see ``read_times``.
+        columns: see ``read_times``.
 
     Raises:
         FileNotFoundError: no such file.
         ValueError: as in ``read_times``; labels that are not among the classes, or not one per sample.
     """
-    table, classes, names = _labelled(path, _kinds(inputs, encoder, trains), labels, class_names)
+    table, classes, names = _labelled(path, _kinds(inputs, encoder, trains), labels, class_names, columns)
     numbers = _content(table, encoder, inputs)
     encoder = encoder if table.kind == "values" else None
     return spike_data(numbers, classes, names, _image(table), encoder, dtype)
@@ -100,7 +105,7 @@ def file_splits(
         train: the table of the training data, from which validation and test data are taken unless they have their
             own.
         validation: another table, or the part of ``train`` to hold out: below 1 a fraction, from 1 on the number of
-            samples; 0 for none.
+            samples; 0 for none. Columns that both tables name may be in another order.
         test: another table, or the part of ``train`` that becomes test data, like ``validation``.
         labels: where the labels are: of ``.csv`` the column by its name or number (0 is the first one; by default the
             last one); of ``.npz`` the array (by default ``labels``); of ``.npy`` another ``.npy`` or ``.csv``. Several
@@ -130,20 +135,16 @@ def file_splits(
     numbers = _content(table, encoder)
     validation_part, test_part = (0 if isinstance(part, str | Path) else part for part in (validation, test))
     try:
-        parts = divided(numbers, _image(table), classes, names, validation_part, test_part, seed, True, encoder, dtype)
+        held = validation_part, test_part
+        parts = divided(numbers, _image(table), classes, names, *held, seed, True, encoder, dtype, table.columns)
     except ValueError as error:
         raise ValueError(f"{table.path}: {error}") from None
     for name, file in (("validation", validation), ("test", test)):
         if isinstance(file, str | Path):
             width = None if numbers.ndim == 3 else numbers.shape[1]
-            other, classes, _ = _labelled(file, {table.kind: width}, own.get(name), names)
-            if other.columns and table.columns and other.columns != table.columns:
-                raise ValueError(
-                    f"{other.path}, line 1: expected the columns {', '.join(table.columns)} as in {table.path}, got "
-                    f"{', '.join(other.columns)}"
-                )
+            other, classes, _ = _labelled(file, {table.kind: width}, own.get(name), names, table.columns)
             content = _content(other, encoder, None if encoder is not None else numbers.shape[1])
-            data = spike_data(content, classes, names, _image(other), parts.train.encoder, dtype)
+            data = spike_data(content, classes, names, _image(other), parts.train.encoder, dtype, table.columns)
             parts = parts._replace(**{name: data})
     return parts
 
@@ -173,7 +174,11 @@ def _image(table: Table) -> Image | None:
 
 
 def _labelled(
-    path: Path | str, inputs: Mapping[str, int | None], labels: str | int | None, names: Sequence[str] | None
+    path: Path | str,
+    inputs: Mapping[str, int | None],
+    labels: str | int | None,
+    names: Sequence[str] | None,
+    columns: Sequence[str] = (),
 ) -> tuple[Table, Int64[Tensor, " samples"], tuple[str, ...]]:
     """A table, the class of each sample, and the names of the classes, by default those in the table."""
     path = Path(path)
@@ -183,7 +188,7 @@ def _labelled(
         table = read_table(path, inputs)._replace(labels=_read_labels(Path(str(labels))))
     else:
         usual = "labels" if path.suffix == ".npz" else -1
-        table = read_table(path, inputs, usual if labels is None else labels)
+        table = read_table(path, inputs, usual if labels is None else labels, columns)
     try:
         return table, *class_indices(table.labels, len(table.numbers), names or table.class_names, table.place)
     except ValueError as error:

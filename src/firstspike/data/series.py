@@ -20,6 +20,9 @@ from firstspike.ranges import NotNegative, Positive, Size
 Series = Sequence[ArrayLike | Tensor] | ArrayLike | Tensor
 """Signals ``(samples, channels, time)``, or for samples of different lengths a list of ``(channels, time)`` each."""
 
+MOST_EVENTS = 10**6
+"""Most events of one signal."""
+
 
 def as_series(values: Series) -> Float64[Tensor, "samples channels time"]:
     """Signals as one tensor on the CPU; those of shorter samples end with NaN.
@@ -76,8 +79,8 @@ class SeriesEncoder(ABC):
     kind: ClassVar[str]
 
     def __post_init__(self) -> None:
-        if not (isinstance(self.levels, int) and self.levels >= 1):
-            raise ValueError(f"levels: expected a whole number of at least 1, got {self.levels!r}")
+        if not (isinstance(self.levels, int) and 1 <= self.levels <= MOST_EVENTS):
+            raise ValueError(f"levels: expected a whole number from 1 to {MOST_EVENTS}, got {self.levels!r}")
         if not (is_number(self.dt) and 0 < self.dt < math.inf):
             raise ValueError(f"dt: expected a finite number above 0, got {self.dt!r}")
         if not (is_number(self.start) and 0 <= self.start < math.inf):
@@ -142,7 +145,8 @@ class SeriesEncoder(ABC):
             last spike.
 
         Raises:
-            ValueError: an encoder that has not been fitted, another number of channels, and as in `fit`.
+            ValueError: an encoder that has not been fitted, another number of channels, signals that make more events
+                than fit (`MOST_EVENTS` each), and as in `fit`.
         """
         if self.low is None or self.high is None:
             raise ValueError(f"this {type(self).__name__} has no ranges yet: encoder = encoder.fit(training_values)")
@@ -153,14 +157,45 @@ class SeriesEncoder(ABC):
             raise ValueError(f"values: expected {self.channels} channels, got {channels}")
         low, high = (torch.tensor(end, dtype=torch.float64).unsqueeze(-1) for end in (self.low, self.high))
         scaled = torch.where(high > low, (series - low) / (high - low), 0.0 * series).flatten(0, 1)
-        steps = torch.cat([torch.zeros_like(scaled[:, :1]), scaled], dim=1).unbind(1)
+        whole = torch.cat([torch.zeros_like(scaled[:, :1]), scaled], dim=1)
+        self._check_events(series, whole)
+        steps = whole.unbind(1)
         rows, times = [], []
         for step, (row, fraction) in enumerate(self._crossings(steps)):
             signal, part = row // each, row % each
             rows.append((signal // channels * each + part) * channels + signal % channels)
             times.append(self.start + (step + fraction) * self.dt)
-        trains = padded_trains(torch.cat(rows), torch.cat(times), samples * channels * each)
-        return trains.unflatten(0, (samples, -1)).to(dtype)
+        trains = padded_trains(torch.cat(rows), torch.cat(times).to(dtype), samples * channels * each)
+        return trains.unflatten(0, (samples, -1))
+
+    def _check_events(
+        self, series: Float64[Tensor, "samples channels time"], scaled: Float64[Tensor, "signals time+1"]
+    ) -> None:
+        """Raise a ValueError that names the signal which makes the most events, unless they are few enough.
+
+        Args:
+            series: the signals, for the message.
+            scaled: the same, scaled, from the start on.
+        """
+        change = self._bounded(scaled).diff(dim=1).abs()
+        events = self.levels * torch.where(torch.isnan(scaled[:, 1:]), 0.0, change).sum(dim=1)
+        events[torch.isinf(scaled).any(dim=1)] = math.inf
+        events = events.nan_to_num(math.inf)
+        if len(events) and not float(events.max()) <= MOST_EVENTS:
+            sample, channel = divmod(int(events.argmax()), self.channels)
+            signal = series[sample, channel]
+            values = signal[~torch.isnan(signal)]
+            low, high = (self.low or ())[channel], (self.high or ())[channel]
+            raise ValueError(
+                f"values: expected at most {MOST_EVENTS} events of a signal, got about {float(events.max()):.2g} of "
+                f"channel {channel} in sample {sample}: it goes from {float(values.min()):g} to "
+                f"{float(values.max()):g}, the training part from {low:g} to {high:g}. Leave outliers out, or lower "
+                f"levels={self.levels}"
+            )
+
+    def _bounded(self, scaled: Tensor) -> Tensor:
+        """Scaled signals as far as they make events."""
+        return scaled
 
     def nothing(self, dtype: torch.dtype = torch.float32) -> Float[Tensor, "0 inputs 1"]:
         """The trains of no sample."""
@@ -226,10 +261,9 @@ class LevelCrossingEncoder(SeriesEncoder):
         for before, after in pairwise(steps):
             change = (after * self.levels - reached).nan_to_num(0.0)
             count = change.abs().floor().long()
-            signal = torch.arange(len(count)).repeat_interleave(count)
-            number = torch.arange(len(signal)) - (count.cumsum(0) - count)[signal] + 1
+            signal, number = _repeated(count)
             sign = change.sign()[signal]
-            level = (reached[signal] + sign * number) / self.levels
+            level = (reached[signal] + sign * (number + 1)) / self.levels
             fraction = ((level - before[signal]) / (after - before)[signal]).clamp(0, 1)
             reached = reached + change.trunc()
             yield 2 * signal + (sign < 0).long(), fraction
@@ -279,13 +313,26 @@ class ThresholdEncoder(SeriesEncoder):
         """See ``SeriesEncoder``."""
         thresholds = torch.arange(1, self.levels + 1, dtype=torch.float64) / (self.levels + 1)
         for before, after in pairwise(steps):
-            was, now = (x.unsqueeze(-1) >= thresholds for x in (before, after))
-            known = ~torch.isnan(after).unsqueeze(-1)
-            ways = [~was & now & known] + ([was & ~now & known] if self.both else [])
-            signal, place = torch.cat(ways, dim=1).nonzero(as_tuple=True)
-            level = thresholds[place % self.levels]
-            fraction = (level - before[signal]) / (after - before)[signal]
-            yield signal * self.inputs_per_channel + place, fraction
+            was, now = (torch.searchsorted(thresholds, x.contiguous(), right=True) for x in (before, after))
+            change = torch.where(torch.isnan(after), 0, now - was)
+            found = []
+            for way, (count, first) in enumerate([(change, was), (-change, now)][: 1 + self.both]):
+                signal, number = _repeated(count.clamp(min=0))
+                place = first[signal] + number
+                fraction = (thresholds[place] - before[signal]) / (after - before)[signal]
+                found.append((signal * self.inputs_per_channel + way * self.levels + place, fraction))
+            rows, fractions = zip(*found, strict=True)
+            yield torch.cat(rows), torch.cat(fractions)
+
+    def _bounded(self, scaled: Tensor) -> Tensor:
+        """Outside the thresholds nothing happens."""
+        return scaled.clamp(0, 1)
+
+
+def _repeated(count: Int64[Tensor, " signals"]) -> tuple[Int64[Tensor, " events"], Int64[Tensor, " events"]]:
+    """Each signal as often as it has events, and which of them it is, from 0."""
+    signal = torch.arange(len(count)).repeat_interleave(count)
+    return signal, torch.arange(len(signal)) - (count.cumsum(0) - count)[signal]
 
 
 SERIES_ENCODERS: dict[str, type[SeriesEncoder]] = {
@@ -301,7 +348,7 @@ def series_encoder(settings: Mapping[str, Any] | SeriesEncoder) -> SeriesEncoder
     """
     if isinstance(settings, SeriesEncoder):
         return settings
-    if not isinstance(settings, Mapping) or settings.get("kind") not in SERIES_ENCODERS:
+    if not isinstance(settings, Mapping) or settings.get("kind") not in list(SERIES_ENCODERS):  # it may be a list
         kinds = ", ".join(SERIES_ENCODERS)
         raise ValueError(f"encode: expected a kind out of {kinds} and its arguments, got {settings!r}")
     target = SERIES_ENCODERS[settings["kind"]]

@@ -47,7 +47,8 @@ def split(
 
     Arrays, tensors and nested lists are accepted. Samples of more than one dimension, `(samples, height, width)` or
     `(samples, channels, height, width)`, are images, which `LIFConv2d` can take; with `trains` they are spike trains,
-    and with an encoder of time series signals.
+    and with an encoder of time series signals. Times `(samples, height, width)` that are sorted along the last
+    dimension, as spike trains are, are refused without `trains`; images of that kind are `(samples, 1, height, width)`.
 
     Args:
         times: spike times `(samples, inputs)` in units of `tau_syn`, `inf` = no spike; with `encode` values of any
@@ -81,11 +82,12 @@ def split(
     elif isinstance(encoder, SeriesEncoder):
         table = as_series(times)
     elif trains:
-        table = as_tensor("times", times).detach().cpu().double()
+        table = as_tensor("times", times, torch.float64).detach().cpu().double()
         if table.ndim != 3:
             raise ValueError(f"times: expected spike trains (samples, inputs, spikes), got {tuple(table.shape)}")
     else:
-        table, image = as_table(times, "times" if encode is None else "values")
+        name, how = ("times", "pass trains=True") if encode is None else ("values", None)
+        table, image = as_table(times, name, trains=how)
     classes, names = class_indices(labels, len(table), class_names)
     return divided(table, image, classes, names, validation, test, seed, stratified, encoder, dtype)
 
@@ -117,6 +119,7 @@ def divided(
     stratified: bool,
     encoder: Encoder | None,
     dtype: torch.dtype,
+    columns: tuple[str, ...] = (),
 ) -> Splits:
     """`split` of a table, of trains or of signals, whose labels are indices of classes."""
     sizes = [_size(name, share, len(table)) for name, share in (("validation", validation), ("test", test))]
@@ -126,7 +129,7 @@ def divided(
     if encoder is not None and isinstance(table, Tensor) and not encoder.features:
         encoder = encoder.fit(table[train])
     parts = ((table.select(x) if isinstance(table, EventLists) else table[x], classes[x]) for x in (train, *held))
-    return Splits(*(spike_data(*part, class_names, image, encoder, dtype) for part in parts))
+    return Splits(*(spike_data(*part, class_names, image, encoder, dtype, columns) for part in parts))
 
 
 def spike_data(
@@ -136,10 +139,11 @@ def spike_data(
     image: Image | None,
     encoder: Encoder | None,
     dtype: torch.dtype,
+    columns: tuple[str, ...] = (),
 ) -> SpikeData:
     """Labelled data from spike times, or from values that a fitted encoder encodes."""
     if encoder is None or isinstance(table, EventLists):
-        return SpikeData(table.to(dtype=dtype), labels, class_names, image)
+        return SpikeData(table.to(dtype=dtype), labels, class_names, image, columns=columns)
     if isinstance(encoder, SeriesEncoder):
         times = encoder(table, dtype) if len(table) else encoder.nothing(dtype)
         return SpikeData(times, labels, class_names, encoder=encoder)
@@ -147,7 +151,7 @@ def spike_data(
     if image is not None:
         blank = tuple(time for time in encoder.blank for _ in range(image[0]))
         image = (len(blank), *image[1:])
-    return SpikeData(encoder(table, dtype), labels, class_names, image, blank, encoder)
+    return SpikeData(encoder(table, dtype), labels, class_names, image, blank, encoder, columns)
 
 
 def class_indices(

@@ -11,16 +11,20 @@ from torch import Tensor
 
 from firstspike.data.base import SpikeData, Splits
 from firstspike.data.event_lists import EventLists, event_lists
+from firstspike.data.events import check_whole
+from firstspike.data.hdf5 import array, opened, reading
 from firstspike.data.splits import divided
 from firstspike.ranges import Positive, Seed, Size
 
 WHERE = "https://compneuro.net/datasets or https://zenkelab.org/datasets"
 _UNITS = 700
+_MOST_CLASSES = 10**4  # without names
 
 
 class _Recordings(NamedTuple):
-    """What one file holds: times in seconds and units of each sample, labels, and the names of the classes."""
+    """What the file ``path`` holds: times in seconds and units of each sample, labels, and the names of the classes."""
 
+    path: Path
     events: list[tuple[Tensor, Tensor]]
     labels: Int64[Tensor, " samples"]
     class_names: tuple[str, ...]
@@ -56,11 +60,14 @@ def shd_splits(
         FileNotFoundError: the files are not there; the message says where to get them.
         ValueError: files in another format, sizes that do not fit.
     """
+    _inputs(units_per_input)  # wrong arguments are refused before files are read
     place = _folder("shd", folder, ("train", "test"))
     learn, fresh = (_read(place / f"shd_{part}.h5") for part in ("train", "test"))
-    table = _trains(learn, time_unit, units_per_input, dtype)
-    train, held, _ = divided(table, None, learn.labels, learn.class_names, validation, 0, seed, True, None, dtype)
-    test = SpikeData(_trains(fresh, time_unit, units_per_input, dtype), fresh.labels, learn.class_names)
+    with reading(learn.path):
+        table = _trains(learn, time_unit, units_per_input, dtype)
+        train, held, _ = divided(table, None, learn.labels, learn.class_names, validation, 0, seed, True, None, dtype)
+    with reading(fresh.path):
+        test = SpikeData(_trains(fresh, time_unit, units_per_input, dtype), fresh.labels, learn.class_names)
     return Splits(train, held, test)
 
 
@@ -89,18 +96,24 @@ def ssc_splits(
         FileNotFoundError: the files are not there; the message says where to get them.
         ValueError: files in another format.
     """
+    _inputs(units_per_input)
     parts = ("train", "valid", "test")
     place = _folder("ssc", folder, parts)
     recordings = [_read(place / f"ssc_{part}.h5") for part in parts]
-    names = recordings[0].class_names
-    return Splits(*(SpikeData(_trains(x, time_unit, units_per_input, dtype), x.labels, names) for x in recordings))
+    data = []
+    for part in recordings:
+        with reading(part.path):
+            trains = _trains(part, time_unit, units_per_input, dtype)
+            data.append(SpikeData(trains, part.labels, recordings[0].class_names))
+    return Splits(*data)
 
 
 def spoken_outline(kind: str, folder: str | Path | None = None, units_per_input: int = 1, **_: Any) -> SpikeData:
     """Inputs and class names without samples; of the files only the names of the classes are read."""
     place = _folder(kind, folder, ("train",))
-    with _opened(place / f"{kind}_train.h5") as file:
-        names = _class_names(file, place / f"{kind}_train.h5")
+    path = place / f"{kind}_train.h5"
+    with opened(path) as file:
+        names = _class_names(file)
     return SpikeData(torch.empty(0, _inputs(units_per_input), 1), torch.empty(0, dtype=torch.int64), names)
 
 
@@ -116,56 +129,47 @@ def _folder(kind: str, given: str | Path | None, parts: tuple[str, ...]) -> Path
     return place
 
 
-def _opened(path: Path) -> Any:
-    try:
-        import h5py
-    except ImportError as error:
-        raise ImportError(
-            f'{path.name} is read by h5py, which is missing. Install it: pip install "firstspike[h5py]"'
-        ) from error
-    try:
-        return h5py.File(path, "r")
-    except OSError as error:
-        raise ValueError(f"{path}: cannot be read as HDF5: {str(error).splitlines()[0]}; download it again") from None
-
-
 def _read(path: Path) -> _Recordings:
     """One file: the groups ``spikes/times``, ``spikes/units``, ``labels`` and ``extra/keys``."""
-    with _opened(path) as file:
-        names = _class_names(file, path)
-        try:
-            times, units, labels = file["spikes"]["times"][:], file["spikes"]["units"][:], file["labels"][:]
-        except KeyError as error:
-            raise ValueError(f"{path}: expected spikes/times, spikes/units and labels, {error.args[0]}") from None
-    if not len(times) == len(units) == len(labels):
-        raise ValueError(
-            f"{path}: expected as many spikes/times as spikes/units and labels, got {len(times)}, {len(units)} and "
-            f"{len(labels)}"
-        )
-    events = [
-        (torch.from_numpy(time.astype(np.float64)), torch.from_numpy(unit.astype(np.int64)))
-        for time, unit in zip(times, units, strict=True)
-    ]
-    return _Recordings(events, torch.from_numpy(labels.astype(np.int64)), names)
+    with opened(path) as file:
+        names = _class_names(file)
+        times, units = (array(file, name, lists=True) for name in ("spikes/times", "spikes/units"))
+        labels = _whole("labels", array(file, "labels"))
+        if not len(times) == len(units) == len(labels):
+            raise ValueError(
+                f"expected as many spikes/times as spikes/units and labels, got {len(times)}, {len(units)} and "
+                f"{len(labels)}"
+            )
+        events = [
+            (torch.from_numpy(time.astype(np.float64)), _whole("spikes/units", unit, f" for sample {sample}"))
+            for sample, (time, unit) in enumerate(zip(times, units, strict=True))
+        ]
+    return _Recordings(path, events, labels, names)
 
 
-def _class_names(file: Any, path: Path) -> tuple[str, ...]:
+def _whole(name: str, numbers: np.ndarray, place: str = "") -> Int64[Tensor, " numbers"]:
+    if numbers.dtype.kind == "f":
+        check_whole(name, torch.from_numpy(numbers.astype(np.float64)), place)
+    return torch.from_numpy(numbers.astype(np.int64))
+
+
+def _class_names(file: Any) -> tuple[str, ...]:
     """The words in ``extra/keys``, in the order of the labels; numbers where a file has none."""
-    if "labels" not in file:
-        raise ValueError(f"{path}: expected labels, got {', '.join(file) or 'nothing'}")
-    if "extra" in file and "keys" in file["extra"]:
-        keys = file["extra"]["keys"][:].tolist()
+    if "extra/keys" in file:
+        keys = array(file, "extra/keys", "SOUiu").tolist()
         return tuple(key.decode() if isinstance(key, bytes) else str(key) for key in keys)
-    return tuple(map(str, range(int(file["labels"][:].max(initial=-1)) + 1)))
+    last = max(_whole("labels", array(file, "labels")).tolist(), default=-1)
+    if last >= _MOST_CLASSES:
+        raise ValueError(f"labels: expected fewer than {_MOST_CLASSES} without names in extra/keys, got {last}")
+    return tuple(map(str, range(last + 1)))
 
 
 def _inputs(units_per_input: int) -> int:
-    if not 1 <= units_per_input <= _UNITS:
+    if not isinstance(units_per_input, int) or not 1 <= units_per_input <= _UNITS:
         raise ValueError(f"units_per_input: expected a whole number from 1 to {_UNITS}, got {units_per_input}")
     return -(-_UNITS // units_per_input)
 
 
 def _trains(recordings: _Recordings, time_unit: float, units_per_input: int, dtype: torch.dtype) -> EventLists:
-    inputs = _inputs(units_per_input)
     events = [(times / time_unit, units // units_per_input) for times, units in recordings.events]
-    return event_lists(events, inputs, dtype)
+    return event_lists(events, _inputs(units_per_input), dtype)

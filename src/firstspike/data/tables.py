@@ -1,6 +1,8 @@
 """Tables from files: NumPy's ``.npy`` and ``.npz``, or text. Reading one executes nothing."""
 
+import codecs
 import csv
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, NamedTuple
@@ -16,6 +18,7 @@ Row = tuple[int, list[str]]
 """A line of a text file: its number and its cells."""
 _SEPARATORS = (";", "\t", ",")
 _MISSING = ("", "na", "?")
+_NAMED = 5  # columns in an error message
 
 
 class Table(NamedTuple):
@@ -52,7 +55,9 @@ class Table(NamedTuple):
         return f"line {self.lines[sample]}" if self.lines else f"sample {sample}"
 
 
-def read_table(path: Path | str, inputs: Mapping[str, int | None], label: str | int | None = None) -> Table:
+def read_table(
+    path: Path | str, inputs: Mapping[str, int | None], label: str | int | None = None, columns: Sequence[str] = ()
+) -> Table:
     """Read a table.
 
     Args:
@@ -62,6 +67,8 @@ def read_table(path: Path | str, inputs: Mapping[str, int | None], label: str | 
             not say of which kind it is holds the first one.
         label: the array of an ``.npz``, or the column of a ``.csv`` by name or number, which has the labels; None to
             read none.
+        columns: names of the inputs in the order that they have elsewhere; those of a ``.csv`` whose first line names
+            them are brought into this order.
 
     Raises:
         FileNotFoundError: no such file.
@@ -70,7 +77,7 @@ def read_table(path: Path | str, inputs: Mapping[str, int | None], label: str | 
     """
     path = Path(path)
     if path.suffix == ".csv":
-        return _read_text(path, *next(iter(inputs.items())), label)
+        return _read_text(path, *next(iter(inputs.items())), label, columns)
     if path.suffix not in (".npy", ".npz"):
         raise ValueError(f"{path}: expected .npy, .npz or .csv, got {path.suffix or 'no suffix'}")
     arrays = read_arrays(path)
@@ -81,7 +88,8 @@ def read_table(path: Path | str, inputs: Mapping[str, int | None], label: str | 
         if name not in arrays:
             raise ValueError(f"{path}: expected an array {name!r}, got {', '.join(arrays) or 'none'}")
     try:
-        numbers, image = as_table(arrays[kind], kind, inputs[kind])
+        how = "name the array 'trains' (.npz)" if kind == "times" else None
+        numbers, image = as_table(arrays[kind], kind, inputs[kind], how)
         if not len(numbers):
             raise ValueError(f"{kind}: expected at least one sample, got {arrays[kind].shape}")
     except ValueError as error:
@@ -114,7 +122,7 @@ def _opened(path: Path, *mode: Any, **options: Any) -> IO[Any]:
     return path.open(*mode, **options)
 
 
-def _read_text(path: Path, kind: str, inputs: int | None, label: str | int | None) -> Table:
+def _read_text(path: Path, kind: str, inputs: int | None, label: str | int | None, known: Sequence[str]) -> Table:
     rows = read_rows(path)
     names = [" ".join(cell.split()) for cell in rows[0][1]] if rows else []
     place = _label_column(path, names, label)
@@ -125,6 +133,9 @@ def _read_text(path: Path, kind: str, inputs: int | None, label: str | int | Non
     if header and not names[0] and [cells[0] for _, cells in samples] == [str(k) for k in range(len(samples))]:
         raise ValueError(f"{path}, column 1: expected inputs, got the numbers of the rows; pandas: to_csv(index=False)")
     labelled = place is not None
+    columns = [column for column in range(len(names)) if column != place]
+    if header and known:
+        columns = _in_order(path, names, columns, known, labelled)
     width = len(names) if inputs is None else inputs + labelled
     for line, cells in rows:
         if more := len(cells) - width:
@@ -132,7 +143,6 @@ def _read_text(path: Path, kind: str, inputs: int | None, label: str | int | Non
             many = "many" if more > 0 else "few"
             hint = "; is it the label? Leave it out" if more == 1 and not labelled else ""
             raise ValueError(f"{path}, line {line}: expected {expected}, got {abs(more)} too {many}{hint}")
-    columns = [column for column in range(width) if column != place]
 
     def where(sample: int, column: int) -> str:
         name = f" ({names[columns[column]]})" if header else ""
@@ -154,6 +164,24 @@ def _read_text(path: Path, kind: str, inputs: int | None, label: str | int | Non
     labels = None if place is None else [cells[place] for _, cells in samples]
     inputs_named = tuple(names[k] for k in columns) if header else ()
     return Table(path, kind, numbers, labels, columns=inputs_named, lines=[line for line, _ in samples])
+
+
+def _in_order(path: Path, names: list[str], columns: list[int], known: Sequence[str], labelled: bool) -> list[int]:
+    """Numbers of the columns in the order of known names; in their own order where several have the same name."""
+    found, wanted = Counter(names[k] for k in columns), Counter(known)
+    differences = [
+        f"{what} {', '.join(list(some)[:_NAMED])}{' ...' if len(some) > _NAMED else ''}"
+        for what, some in (("lacks", wanted - found), ("has also", found - wanted))
+        if some
+    ]
+    if differences:
+        hint = "; if that is the label, leave it out" if not labelled and len(found) == len(wanted) + 1 else ""
+        raise ValueError(
+            f"{path}, line 1: expected the columns of the training data, in any order: it {' and '.join(differences)}"
+            f"{hint}"
+        )
+    place = {name: number for number, name in enumerate(known)}
+    return columns if len(place) < len(known) else sorted(columns, key=lambda k: place[names[k]])
 
 
 def _label_column(path: Path, names: list[str], label: str | int | None) -> int | None:
@@ -181,13 +209,15 @@ def read_rows(path: Path) -> list[Row]:
         ValueError: it is not a text file.
     """
     try:
-        with _opened(path, newline="", encoding="utf-8-sig") as file:
+        with _opened(path, "rb") as raw:
+            wide = raw.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)  # as Excel writes "Unicode text"
+        with _opened(path, newline="", encoding="utf-16" if wide else "utf-8-sig") as file:
             first = next((line for line in file if line.strip()), "")
             file.seek(0)
             reader = csv.reader(file, delimiter=next((x for x in _SEPARATORS if x in first), ","))
             return [(reader.line_num, row) for row in reader if row]
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise ValueError(f"{path}: is not a text file: {error}") from None
+    except (UnicodeError, csv.Error) as error:
+        raise ValueError(f"{path}: is not a text file of UTF-8 or UTF-16: {error}") from None
 
 
 def _is_header(rows: list[Row], label: int | None) -> bool:

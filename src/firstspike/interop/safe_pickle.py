@@ -6,17 +6,14 @@ state that the pickle gives it. Calling one, as a malicious pickle has to, is an
 """
 
 import pickle
-import pickletools
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from typing import IO, Any, ClassVar, NamedTuple
 
+from firstspike.runs.pickles import UnsafePickleError, check_operations
+
 # what Python 2 and the older pickle protocols call these modules
 _OLD_NAMES = {"__builtin__": "builtins", "copy_reg": "copyreg"}
-
-
-class UnsafePickleError(ValueError):
-    """A pickle that asks for more than data; the message names what it wants to call."""
 
 
 class StandIn:
@@ -70,14 +67,16 @@ class _Allowed(NamedTuple):
 def _bytes(text: str, encoding: str = "latin1") -> bytes:
     """How protocol 2 writes bytes."""
     if encoding not in ("latin1", "latin-1"):
-        raise UnsafePickleError(f"the pickle wants to encode text as {encoding!r}, only latin1 is read")
-    return str(text).encode("latin1")
+        raise UnsafePickleError("the pickle wants to encode text in another way than latin1, which alone is read")
+    if not isinstance(text, str):
+        raise ValueError("expected text to encode as bytes")
+    return text.encode("latin1")
 
 
 def _object(kind: Any, base: Any, state: Any = None) -> Any:
     """How protocols 0 and 1 make an object."""
     if not (isinstance(kind, type) and issubclass(kind, StandIn)):
-        raise UnsafePickleError(f"the pickle wants to make {kind!r}: not read")
+        raise UnsafePickleError(f"the pickle wants to make an object of a {type(kind).__name__}: not read")
     return kind.__new__(kind)
 
 
@@ -113,7 +112,7 @@ class SafeUnpickler(pickle.Unpickler):
             ValueError: it is damaged; so are many other errors of the pickle module.
         """
         start = self._file.tell()
-        _check_operations(self._file)
+        check_operations(self._file)
         self._file.seek(start)
         return super().load()
 
@@ -126,13 +125,3 @@ class SafeUnpickler(pickle.Unpickler):
             self._kinds[qualified] = type(qualified.rpartition(".")[2], (StandIn,), {"qualified": qualified})
         kind = self._kinds[qualified]
         return _Allowed(lambda *args: kind.__new__(kind, *args)) if qualified in _RECORDED else kind
-
-
-def _check_operations(file: IO[bytes]) -> None:
-    """Refuse what only a damaged or hostile pickle contains: the fast reader allocates whatever memory it asks for."""
-    for count, (operation, argument, _) in enumerate(pickletools.genops(file)):
-        if operation.name.startswith("EXT"):
-            raise UnsafePickleError("the pickle wants something from the registry of extensions: not read")
-        # places in the memo are given out one by one
-        if operation.name.endswith("PUT") and (argument is None or argument > count):
-            raise ValueError("its memo has holes")

@@ -14,7 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from firstspike.interop.safe_pickle import SafeUnpickler, StandIn, UnsafePickleError
+from firstspike.interop.safe_pickle import SafeUnpickler, StandIn
+from firstspike.runs.files import read_regular
+from firstspike.runs.pickles import UnsafePickleError
 
 _MAGIC, _PROTOCOL = 0x1950A86A20F9469CFC6C, 1001  # how the older format starts
 _TYPES = {"Double": "f8", "Float": "f4", "Half": "f2", "Long": "i8", "Int": "i4", "Short": "i2", "Char": "i1"}
@@ -36,7 +38,7 @@ def read_torch_file(path: Path) -> Any:
         TorchFileError: not a file of ``torch.save``, or a damaged one.
         OSError: it cannot be read.
     """
-    file = io.BytesIO(path.read_bytes())
+    file = io.BytesIO(read_regular(path))
     try:
         read = _read_archive if zipfile.is_zipfile(file) else _read_pickles
         file.seek(0)
@@ -76,7 +78,7 @@ class _Unpickler(SafeUnpickler):
         _, kind, key, _, size, *view = pid
         if any(view):
             raise TorchFileError("holds views of views, which only torch below 0.4 wrote")
-        name = getattr(kind, "qualified", str(kind)).rpartition(".")[2].removesuffix("Storage")
+        name = getattr(kind, "qualified", type(kind).__name__).rpartition(".")[2].removesuffix("Storage")
         if name not in _TYPES:
             raise TorchFileError(f"holds numbers of the type {name}, which is not supported")
         if key not in self.storages:

@@ -7,8 +7,9 @@ from jaxtyping import Float, Float64, Int64
 from torch import Tensor, nn
 
 from firstspike.layers.named import named_lif_layers
-from firstspike.layers.network import Record
+from firstspike.layers.network import Network, Record
 from firstspike.layers.neurons import LIFLayer
+from firstspike.layers.readouts import Readout
 from firstspike.layers.recurrent import LIFRecurrent
 
 
@@ -17,7 +18,7 @@ class LayerCost(NamedTuple):
 
     Args:
         name: of the layer; that of ``input`` has no synapses.
-        spikes: spikes of its neurons.
+        spikes: spikes of its neurons; 0 for a readout.
         events: spikes that reach its neurons, once for each synapse.
     """
 
@@ -28,7 +29,7 @@ class LayerCost(NamedTuple):
 
 @torch.no_grad()
 def layer_costs(network: nn.Module, record: Record, until: Float[Tensor, " samples"] | None = None) -> list[LayerCost]:
-    """Spikes and synaptic events per sample, of the input and of each LIF layer; [] for a module without any.
+    """Spikes and synaptic events per sample, of the input, each LIF layer and a readout; [] for other modules.
 
     Spikes that come after a neuron has spiked for the last time are counted: they are sent all the same.
 
@@ -39,7 +40,8 @@ def layer_costs(network: nn.Module, record: Record, until: Float[Tensor, " sampl
             synapses are not added.
     """
     lif_layers = named_lif_layers(network)
-    if not lif_layers:
+    readout = network[-1] if isinstance(network, Network) and len(network) else None
+    if not lif_layers and not isinstance(readout, Readout):
         return []
     costs = [LayerCost("input", _spikes(record.inputs, until).sum(dim=1).mean().item(), 0.0)]
     for lif in lif_layers:
@@ -49,10 +51,13 @@ def layer_costs(network: nn.Module, record: Record, until: Float[Tensor, " sampl
         if isinstance(lif.layer, LIFRecurrent):
             events += spikes * lif.layer.out_features
         costs.append(LayerCost(lif.name, spikes.item(), events.item()))
+    if isinstance(readout, Readout):
+        sent = _spikes((record.inputs, *record.layers)[-2], until)
+        costs.append(LayerCost("output", 0.0, (sent @ fan_out(readout).double()).mean().item()))
     return costs
 
 
-def fan_out(layer: LIFLayer) -> Int64[Tensor, " inputs"]:
+def fan_out(layer: LIFLayer | Readout) -> Int64[Tensor, " inputs"]:
     """Number of synapses of each input; in a convolution those of all patches that it is in."""
     numbered = torch.arange(layer.in_features, dtype=torch.float64, device=layer.weight.device)
     seen = layer.seen(numbered.unsqueeze(0))

@@ -16,6 +16,7 @@ from torch.nn import functional
 
 from firstspike.devices import sent
 from firstspike.layers.observed import at_observed
+from firstspike.layers.trains import Form, as_trains, wrong_inputs
 from firstspike.ranges import Finite, NotNegative, PositiveOrInf, Size
 from firstspike.spiketime.times import check_times
 
@@ -197,11 +198,15 @@ def part_of_batch(network: nn.Module, samples: int, part: slice) -> Iterator[Non
 class Delay(nn.Module):
     """Adds a delay to each spike: ``times (..., features) -> times (..., features)``; ``inf`` stays ``inf``.
 
+    With ``trains`` all spikes of an input get its delay: ``(batch, features[, spikes]) -> (batch, features, spikes)``,
+    sorted as before.
+
     Args:
         features: number of inputs.
         rule: how the delays start and stay >= 0, and how they jitter.
         copies: number of neighbouring inputs that share one delay: the copies that ``Multiplex(copies)`` makes of an
             input.
+        trains: whether the spikes are spike trains, before or after layers such as ``LIFSpikeTrains``.
         generator: source of the initial values; torch's global one by default.
         device: as in torch.
         dtype: as in torch.
@@ -216,6 +221,7 @@ class Delay(nn.Module):
         rule: DelayRule | None = None,
         *,
         copies: Size = 1,
+        trains: bool = False,
         generator: torch.Generator | None = None,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
@@ -228,6 +234,7 @@ class Delay(nn.Module):
         self.features = features
         self.rule = rule or DelayRule()
         self.copies = copies
+        self.trains = trains
         self.jitter_source: torch.Generator | None = None
         self.batch_part: tuple[int, slice] | None = None  # see ``part_of_batch``
         raw = torch.empty(features // copies, device=device, dtype=dtype)
@@ -240,6 +247,16 @@ class Delay(nn.Module):
         self.rule.draw_(self.delay_raw, generator)
 
     @property
+    def takes_trains(self) -> bool:
+        """Whether it takes spike trains."""
+        return self.trains
+
+    @property
+    def gives(self) -> Form:
+        """What it takes: trains or first spikes."""
+        return "trains" if self.trains else "first spikes"
+
+    @property
     def delay_rule(self) -> DelayRule:
         """The rule, under the name that it has in ``LIFLinear``."""
         return self.rule
@@ -249,6 +266,11 @@ class Delay(nn.Module):
         """The delays, >= 0, without jitter."""
         delay = self.rule(self.delay_raw)
         return delay if self.copies == 1 else delay.repeat_interleave(self.copies)
+
+    @property
+    def added(self) -> Float[Tensor, "*features_1"]:
+        """The delays as they are added to times: ``(features,)``, of trains ``(features, 1)``."""
+        return self.delay.unsqueeze(-1) if self.trains else self.delay
 
     def output_size(self, inputs: int) -> int:
         """Number of outputs for that number of inputs.
@@ -261,17 +283,26 @@ class Delay(nn.Module):
         return inputs
 
     def forward(
-        self, times: Float[Tensor, "*batch features"], observed: Float[Tensor, "*batch features"] | None = None
-    ) -> Float[Tensor, "*batch features"]:
+        self,
+        times: Float[Tensor, "*batch features"] | Float[Tensor, "*batch features spikes"],
+        observed: Float[Tensor, "*shape"] | None = None,
+    ) -> Float[Tensor, "*shape"]:
         """Delayed times; with ``observed`` those, and the gradient of the sum."""
         check_times(times)
-        delay = self.delay
+        if self.trains:
+            times = as_trains(times, self.features, f"Delay({self.features})")
+        elif not times.ndim or times.shape[-1] != self.features:
+            hint = f"write Delay({self.features}, trains=True)"
+            raise wrong_inputs(f"Delay({self.features})", self.features, times, hint)
+        delay = self.added
         if observed is not None:
             return at_observed(times + delay, observed)
-        if self.training and self.rule.jitter:
-            delay = self.rule.jittered(delay, times, self.jitter_source, self.batch_part)
-        return times + delay
+        if not self.training or not self.rule.jitter:
+            return times + delay
+        delayed = times + self.rule.jittered(delay, times, self.jitter_source, self.batch_part)
+        return delayed.sort(dim=-1).values if self.trains else delayed
 
     def extra_repr(self) -> str:
         """Size and rule, as torch prints them."""
-        return f"{self.features}, {self.rule}" + (f", copies={self.copies}" if self.copies > 1 else "")
+        copies = f", copies={self.copies}" if self.copies > 1 else ""
+        return f"{self.features}, {self.rule}{copies}" + (", trains=True" if self.trains else "")

@@ -34,7 +34,8 @@ class Ensemble(nn.Module):
         members: networks with the same layers; their parameters become views.
 
     Raises:
-        ValueError: no member, or members of different shapes.
+        ValueError: no member, or members that differ in more than their parameters: the message names the layer and the
+            argument.
     """
 
     def __init__(self, members: Sequence[Network]) -> None:
@@ -42,10 +43,8 @@ class Ensemble(nn.Module):
         if not members:
             raise ValueError("an ensemble needs at least one network")
         for index, member in enumerate(members):
-            if _form(member) != _form(members[0]):
-                raise ValueError(f"member {index} has other layers than member 0: {member}, expected {members[0]}")
-            if any(not torch.equal(x, members[0].get_buffer(name)) for name, x in member.named_buffers()):
-                raise ValueError(f"member {index} has other constants (such as bias times) than member 0")
+            if difference := difference_of(member, members[0]):
+                raise ValueError(f"member {index} differs from member 0: {difference}")
         self._members = tuple(members)  # in a tuple: their parameters are none beside the ensemble's
         self._applied = (_Applied(members[0]),)
         self._names = [name for name, _ in members[0].named_parameters()]
@@ -181,8 +180,54 @@ class Ensemble(nn.Module):
                 part.grad = gradient if take else None
 
 
-def _form(network: Network) -> Any:
-    return str(network), [(name, x.shape, x.dtype, x.device, x.requires_grad) for name, x in network.named_parameters()]
+_NOT_COMPARED = vars(nn.Module()).keys() | {
+    *("weight_mean", "weight_std", "recurrent_mean", "recurrent_std", "initial_neuron", "_starts"),  # how they start
+    "_tensors",  # parameters and buffers, which are
+}
+_SHOWN = 4  # numbers of a tensor
+
+
+def difference_of(module: nn.Module, expected: nn.Module) -> str | None:
+    """How a module differs from another one, apart from values of parameters and their start; None if it does not."""
+    parts, others = dict(module.named_modules()), dict(expected.named_modules())
+    if [(name, type(part)) for name, part in parts.items()] != [(name, type(part)) for name, part in others.items()]:
+        return f"it has other layers: {module}, expected {expected}"
+    for place, part in parts.items():
+        found, wanted = _settings(part), _settings(others[place])
+        for name in {**wanted, **found}:
+            one, other = found.get(name), wanted.get(name)
+            if not _same(one, other):
+                where = f"layer {place} ({type(part).__name__}): " if place else ""
+                return f"{where}{name.strip('_')} is {_shown(one)}, expected {_shown(other)}"
+    return None
+
+
+def _settings(module: nn.Module) -> dict[str, Any]:
+    """All that a module computes with beside the values of its parameters, without its parts."""
+    found = {name: x for name, x in vars(module).items() if name not in _NOT_COMPARED}
+    if isinstance(module, NeuronLayer):
+        neuron = vars(found.pop("_neuron"))
+        found |= {name: x for name, x in neuron.items() if name not in module.unused}
+    for name, x in module.named_parameters(recurse=False):
+        learns = "a parameter" if x.requires_grad else "a parameter that does not learn"
+        found[name] = f"{learns} {tuple(x.shape)}, {x.dtype} on {x.device}"
+    return found | dict(module.named_buffers(recurse=False))
+
+
+def _same(one: Any, other: Any) -> bool:
+    if isinstance(one, Tensor) and isinstance(other, Tensor):
+        alike = (one.shape, one.dtype, one.device) == (other.shape, other.dtype, other.device)
+        return alike and (one.is_meta or torch.equal(one, other))
+    if one is other or isinstance(one, Tensor) or isinstance(other, Tensor):
+        return one is other
+    equal = one == other
+    return bool(equal.all() if hasattr(equal, "all") else equal)
+
+
+def _shown(value: Any) -> str:
+    if not isinstance(value, Tensor) or value.numel() <= _SHOWN:
+        return str(value)
+    return f"a tensor {tuple(value.shape)} from {value.min():g} to {value.max():g}"
 
 
 def ensemble(members: Sequence[Network]) -> Ensemble:
@@ -195,6 +240,6 @@ def ensemble(members: Sequence[Network]) -> Ensemble:
         loss.per_sample(times, labels.expand(10, -1)).mean(dim=1).sum().backward()
 
     Raises:
-        ValueError: no network, or networks of different shapes.
+        ValueError: no network, or networks that differ in more than their parameters.
     """
     return Ensemble(members)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from firstspike.layers.delay import DelayRule
 from firstspike.layers.neurons import LIFLayer
+from firstspike.layers.trains import wrong_inputs
 from firstspike.neuron import LIF
 from firstspike.ranges import Finite, NotNegative, Positive, Size
 from firstspike.spiketime import first_spike_time
@@ -157,9 +158,9 @@ class LIFLinear(DenseLIFLayer):
     ) -> Float[Tensor, "*batch out_features"]:
         """First spike times; with ``observed`` those, and the gradient there."""
         check_times(times)
-        if times.ndim and times.shape[-1] != self.in_features:
-            shapes = f"times {tuple(times.shape)} and weight {tuple(self.weight.shape)}"
-            raise ValueError(f"{self._name} expects {self.in_features} inputs, got {times.shape[-1]}: {shapes}")
+        if not times.ndim or times.shape[-1] != self.in_features:
+            hint = "put FirstSpike() before it, or take LIFSpikeTrains"
+            raise wrong_inputs(self._name, self.in_features, times, hint, self.weight)
         delay = self.delay_in_pass() if observed is None else self.delay
         return first_spike_time(
             times,

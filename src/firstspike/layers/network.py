@@ -140,9 +140,20 @@ class Network(nn.Sequential):
         return out if made is None else out.unflatten(-1, made)
 
     def flat(self, times: Tensor) -> Float[Tensor, "*batch inputs"]:
-        """Input times as layers see them: images become flat, all others stay as they are."""
+        """Input times as layers see them: images become flat, all others stay as they are.
+
+        Raises:
+            ValueError: times that a layer for trains would take for trains, after layers of first spikes.
+        """
         check_tensor("times", times)
-        return times.flatten(-3) if self._gets_image(times) else times
+        times = times.flatten(-3) if self._gets_image(times) else times
+        if times.ndim > 2 and not self.takes_trains and any(map(takes_trains, self)):
+            raise ValueError(
+                f"the first layer, {type(self[0]).__name__}, takes first spikes (batch, inputs), got "
+                f"{tuple(times.shape)}; begin with a layer for trains, such as fs.LIFSpikeTrains, fs.FirstSpike or "
+                "fs.Delay(..., trains=True), or give times[..., 0]"
+            )
+        return times
 
     def _gets_image(self, times: Tensor) -> bool:
         image = getattr(self[0], "image", None) if len(self) else None

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Collection
 from dataclasses import fields, replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -92,7 +92,7 @@ class NeuronLayer(nn.Module):
             else:
                 continue
             self._tensors.append(name)
-        self._numbers = replace(neuron, **dict.fromkeys(self._tensors, 1.0))
+        self._neuron = replace(neuron, **dict.fromkeys(self._tensors, 1.0))
 
     @torch.no_grad()
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
@@ -122,9 +122,9 @@ class NeuronLayer(nn.Module):
     def neuron(self) -> LIF:
         """The neurons' parameters as they are now."""
         if not self._tensors:
-            return self._numbers
+            return self._neuron
         return replace(
-            self._numbers,
+            self._neuron,
             **{
                 name: getattr(self, f"log_{name}").exp() if name in self._starts else getattr(self, name)
                 for name in self._tensors
@@ -141,7 +141,7 @@ class NeuronLayer(nn.Module):
         what plays no part.
         """
         without = (*self._tensors, *self.unused)
-        return self.weight.new_tensor([0.0 if x in without else getattr(self._numbers, x) for x in _NAMES])
+        return self.weight.new_tensor([0.0 if x in without else getattr(self._neuron, x) for x in _NAMES])
 
     def set_extra_state(self, state: Float[Tensor, "3"]) -> None:
         """Check that saved weights are for neurons like these.
@@ -187,6 +187,17 @@ class NeuronLayer(nn.Module):
         return f"LIF({', '.join(f'{name}={value}' for name, value in shown.items())})"
 
 
+class Arriving(NamedTuple):
+    """All that reaches the membranes of a layer's neurons, each spike as an input of its own."""
+
+    times: Float[Tensor, "*batch inputs"]
+    """As a neuron sees them, without delays."""
+    weight: Float[Tensor, "rows inputs"]
+    delay: Float[Tensor, "rows inputs"] | None
+    until: float
+    """When the layer stops."""
+
+
 class LIFLayer(NeuronLayer):
     """A layer of LIF neurons, which spike; its subclasses say which inputs a neuron sees."""
 
@@ -206,3 +217,12 @@ class LIFLayer(NeuronLayer):
         A layer whose neurons see different inputs puts a dimension for their places before the last one.
         """
         return times
+
+    def arriving(self, inputs: Tensor, spikes: Tensor) -> Arriving:
+        """What reaches the neurons.
+
+        Args:
+            inputs: spikes that enter the layer.
+            spikes: its own, of the same samples.
+        """
+        return Arriving(self.seen(inputs), self.synapses, getattr(self, "delay", None), math.inf)

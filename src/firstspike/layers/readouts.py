@@ -17,7 +17,9 @@ from firstspike.layers.trains import Form, as_trains
 from firstspike.neuron import LIF
 from firstspike.ranges import Finite, NotNegative, Positive, PositiveOrInf, Size
 from firstspike.spiketime.maxima import maximum
+from firstspike.spiketime.operator import raised
 from firstspike.spiketime.response import differentiable_kappa, kappa
+from firstspike.spiketime.values import real_times
 
 
 class Readout(NeuronLayer):
@@ -96,13 +98,28 @@ class Readout(NeuronLayer):
             raise ValueError(f"{self._name} gets {inputs} inputs")
         return self.out_features
 
+    def seen(
+        self, times: Float[Tensor, "*batch in_features"] | Float[Tensor, "*batch in_features spikes"]
+    ) -> Float[Tensor, "*batch in_features spikes"]:
+        """Input trains as an output sees them."""
+        return as_trains(times, self.in_features, self._name)
+
     def forward(
         self,
         times: Float[Tensor, "*batch in_features"] | Float[Tensor, "*batch in_features spikes"],
         observed: Float[Tensor, "*batch out_features"] | None = None,
     ) -> Float[Tensor, "*batch out_features"]:
-        """Values of the outputs; with ``observed`` those, and the gradient of the computed ones."""
-        values = self.read(as_trains(times, self.in_features, self._name))
+        """Values of the outputs; with ``observed`` those, and the gradient of the computed ones.
+
+        Raises:
+            ValueError: another number of inputs, NaN or -inf in times.
+        """
+        trains, device = real_times(self.seen(times)), self.weight.device.type
+        if torch.is_autocast_enabled(device):
+            with torch.autocast(device, enabled=False):
+                values = self.read(raised(trains, self.weight.dtype))
+        else:
+            values = self.read(trains)
         return values if observed is None else observed + (values - values.detach())
 
     def read(self, trains: Float[Tensor, "*batch in_features spikes"]) -> Float[Tensor, "*batch out_features"]:
@@ -115,10 +132,11 @@ class Readout(NeuronLayer):
 
 
 class IntegralReadout(Readout):
-    """The integral of the membrane over all times, earlier ones counting more: ``int_0^inf exp(-t / tau) V(t) dt``.
+    """The integral of the membrane over all times, earlier ones counting more: ``int exp(-t / tau) V(t) dt``.
 
     In closed form it is one matrix product, of the weights with the sums of ``exp(-t_i / tau)`` over the spikes of each
-    input, which costs as much as a dense layer.
+    input, which costs as much as a dense layer. Spikes before time 0 count as well, with a factor above 1. If all times
+    are later by c, all values are multiplied by ``exp(-c / tau)``: the largest one stays the largest.
 
     Args:
         in_features: number of inputs.
@@ -179,7 +197,7 @@ class IntegralReadout(Readout):
 
     def read(self, trains: Float[Tensor, "*batch in_features spikes"]) -> Float[Tensor, "*batch out_features"]:
         """See ``Readout``."""
-        arrives = torch.isfinite(trains)
+        arrives = ~torch.isposinf(trains)  # NaN, which compiled code does not refuse, stays NaN
         discount = torch.exp(-torch.where(arrives, trains, 0.0) / self.tau)
         per_input = torch.where(arrives, discount, 0.0).sum(dim=-1)
         neuron = self.neuron
@@ -192,7 +210,9 @@ class IntegralReadout(Readout):
 
 
 class MembraneReadout(Readout):
-    """The membrane at one time: ``V(time)``, of the spikes before it.
+    """The membrane at one time: ``V(time)``, of the spikes before it, which may be before time 0.
+
+    If all times are later by c, the values are those of the time ``time - c``.
 
     Args:
         in_features: number of inputs.
@@ -247,7 +267,7 @@ class MembraneReadout(Readout):
     def read(self, trains: Float[Tensor, "*batch in_features spikes"]) -> Float[Tensor, "*batch out_features"]:
         """See ``Readout``."""
         since = self.time - trains
-        causal = since > 0
+        causal = ~(since <= 0)
         since = torch.where(causal, since, 0.0)  # kappa(0) is 0
         mem, syn = self.neuron.tau_mem, self.neuron.tau_syn
         if not isinstance(mem, Tensor) and not isinstance(syn, Tensor):
@@ -264,9 +284,10 @@ class MembraneReadout(Readout):
 
 
 class MaximumReadout(Readout):
-    """The largest value that the membrane reaches: ``max V(t)`` over ``t >= 0``, exact and differentiable.
+    """The largest value that the membrane ever reaches: ``max V(t)`` over all times, exact and differentiable.
 
-    It is at least 0, the value at rest, from which every sample starts. The derivative is that of the membrane at the
+    It is at least 0, the value at rest, from which every sample starts, and the same if all times are later by any c,
+    negative times included. The derivative is that of the membrane at the
     time of the maximum; an output whose membrane never rises above rest has none.
 
     Args:
@@ -315,5 +336,6 @@ class MaximumReadout(Readout):
 
     def read(self, trains: Float[Tensor, "*batch in_features spikes"]) -> Float[Tensor, "*batch out_features"]:
         """See ``Readout``."""
-        found = maximum(trains.reshape(-1, *trains.shape[-2:]), self.weight, self.neuron)
-        return found.reshape(*trains.shape[:-2], -1)
+        batch = trains.shape[:-2]
+        found = maximum(trains.reshape(math.prod(batch), *trains.shape[-2:]), self.weight, self.neuron)
+        return found.reshape(*batch, self.out_features)

@@ -18,6 +18,7 @@ from torch.nn import functional
 
 from firstspike.layers.delay import DelayRule
 from firstspike.layers.init import firing_weights
+from firstspike.layers.neurons import Arriving
 from firstspike.layers.spiking import LIFSpikeTrains, Overflow
 from firstspike.layers.values import first_columns, largest, within
 from firstspike.neuron import LIF
@@ -301,6 +302,13 @@ class LIFRecurrent(LIFSpikeTrains):
         assert neurons is not None
         pending = self._pending(until, *(own for _, own in sent))
         return torch.cat(found, dim=-1).sort(dim=-1).values, RecurrentState(neurons, pending)
+
+    def arriving(self, inputs: Tensor, spikes: Tensor) -> Arriving:
+        """See ``LIFLayer``: inputs, and the spikes of the layer itself."""
+        delay = self._delays(jitters=False)
+        trains = joined_trains(self.seen(inputs), spikes if delay is not None else spikes + self.window)
+        weight = torch.cat([self.weight, self.recurrent_weight], dim=1)
+        return self._each_spike(trains, weight, delay, self.duration)
 
     @property
     def _reach(self) -> float:

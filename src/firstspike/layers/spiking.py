@@ -11,6 +11,7 @@ from torch import Tensor
 from firstspike.layers.delay import DelayRule
 from firstspike.layers.init import NormalWeights, firing_weights
 from firstspike.layers.lif import DenseLIFLayer
+from firstspike.layers.neurons import Arriving
 from firstspike.layers.trains import Form, as_trains
 from firstspike.neuron import LIF
 from firstspike.ranges import Finite, NotNegative, Positive, Size
@@ -118,6 +119,17 @@ class LIFSpikeTrains(DenseLIFLayer):
     ) -> Float[Tensor, "*batch in_features spikes"]:
         """Input trains as a neuron sees them, without synaptic delays."""
         return as_trains(times, self.in_features, self._name)
+
+    def arriving(self, inputs: Tensor, spikes: Tensor) -> Arriving:
+        """See ``LIFLayer``."""
+        return self._each_spike(self.seen(inputs), self.weight, self.delay, math.inf)
+
+    @staticmethod
+    def _each_spike(trains: Tensor, weight: Tensor, delay: Tensor | None, until: float) -> Arriving:
+        """Every spike of a train as an input of its own."""
+        each = trains.shape[-1]
+        delay = None if delay is None else delay.repeat_interleave(each, dim=-1)
+        return Arriving(trains.flatten(-2), weight.repeat_interleave(each, dim=-1), delay, until)
 
     def forward(
         self,

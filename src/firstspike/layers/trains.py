@@ -57,6 +57,22 @@ def as_trains(
     return trains
 
 
+def wrong_inputs(layer: str, inputs: int, times: Tensor, hint: str, weight: Tensor | None = None) -> ValueError:
+    """The error of a layer of first spikes that gets another number of inputs.
+
+    Args:
+        layer: how the message calls it.
+        inputs: number of inputs that it expects.
+        times: what it gets.
+        hint: what to do if those are spike trains.
+        weight: the layer's weights, if it has any.
+    """
+    got = times.shape[-1] if times.ndim else "no dimension"
+    shapes = f"times {tuple(times.shape)}" + ("" if weight is None else f" and weight {tuple(weight.shape)}")
+    trains = f"; for spike trains {hint}" if times.ndim > 2 and times.shape[-2] == inputs else ""
+    return ValueError(f"{layer} expects {inputs} inputs, got {got}: {shapes}{trains}")
+
+
 def check_follows(before: Form, layer: nn.Module) -> None:
     """Raise a ValueError unless a layer takes what comes before it."""
     name = type(layer).__name__
@@ -65,7 +81,8 @@ def check_follows(before: Form, layer: nn.Module) -> None:
     if before == "trains" and not takes_trains(layer):
         raise ValueError(
             f"{name} expects first spikes, and gets spike trains: put fs.FirstSpike() (in a config kind first_spike) "
-            "before it, or take a layer for trains, such as fs.LIFSpikeTrains (kind spike_trains)"
+            "before it, or take a layer for trains, such as fs.LIFSpikeTrains (kind spike_trains) or "
+            "fs.Delay(..., trains=True)"
         )
 
 

@@ -39,7 +39,13 @@ class Loss(nn.Module):
         self.weight = None if weight is None else tuple(check_not_negative("weight", value) for value in weight)
 
     def forward(self, times: Float[Tensor, "*batch outputs"], labels: Int64[Tensor, "*batch"]) -> Float[Tensor, "..."]:
-        """Loss of the batch: `per_sample`, weighted by class and reduced. A readout has values in place of times."""
+        """Loss of the batch: `per_sample`, weighted by class and reduced. A readout has values in place of times.
+
+        Raises:
+            ValueError: another number of class weights than of outputs.
+        """
+        if self.weight is not None and len(self.weight) != times.shape[-1]:
+            raise ValueError(f"weight: expected one for each of {times.shape[-1]} outputs, got {len(self.weight)}")
         costs = self.per_sample(times, labels)
         weights = self._weights(labels, costs)
         if weights is not None:

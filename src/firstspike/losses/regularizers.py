@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from firstspike.layers import Record
+from firstspike.layers import Delay, Record
 from firstspike.layers.trains import Form
 from firstspike.losses.base import check_batch, check_not_negative, check_positive, of_true
 from firstspike.ranges import NotNegative, Positive
@@ -64,7 +64,9 @@ class DelayL2(nn.Module):
 
         R = alpha sum (d / tau_syn)^2    over all delays of the network
 
-    Delays are the tensors that modules of the network have as their attribute or property `delay`.
+    Delays are the tensors that modules of the network have as their attribute or property `delay`: of `Delay`, of
+    connections past layers, of synapses, and of recurrent synapses what is added to the window. A delay that several
+    inputs share, such as those that `Multiplex` copies, counts once.
 
     Args:
         alpha: strength.
@@ -91,5 +93,6 @@ class DelayL2(nn.Module):
         for module in network.modules():
             delay = getattr(module, "delay", None)
             if isinstance(delay, Tensor):
-                total = total + (delay / self.tau_syn).square().sum()
+                each = delay[:: module.copies] if isinstance(module, Delay) else delay
+                total = total + (each / self.tau_syn).square().sum()
         return self.alpha * total

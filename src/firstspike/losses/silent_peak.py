@@ -6,10 +6,11 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from firstspike.layers import Record, first_of, takes_trains
+from firstspike.layers import Record, first_of
 from firstspike.layers.named import named_lif_layers
 from firstspike.losses.base import check_not_negative, check_positive, recorded
 from firstspike.ranges import Fraction, NotNegative, Positive
+from firstspike.spiketime.operator import of_neurons
 from firstspike.spiketime.peaks import lacking
 
 
@@ -23,7 +24,8 @@ class SilentPeak(nn.Module):
         R = alpha sum_neurons mean_samples (threshold - max_t V(t)) / threshold
 
     over the samples in which a neuron is silent, for the neurons of all LIF layers that are silent in more than
-    ``max_silent`` of the batch. The derivative of the maximum by weights, input times and delays is exact. A membrane
+    ``max_silent`` of the batch; in a ``LIFRecurrent`` spikes of the layer itself count as well, and times up to its
+    ``duration``. The derivative of the maximum with respect to weights, spike times and delays is exact. A membrane
     that never rises above rest has none: there, only raising weights helps (``SilentNeurons``).
 
     Args:
@@ -67,19 +69,14 @@ class SilentPeak(nn.Module):
         total = record.output.new_zeros(())
         for lif in named_lif_layers(network):
             layer = lif.layer
-            spikes, seen = first_of(layer, record.layers[lif.index]), layer.seen(lif.inputs(record))
-            synapses, delay = layer.synapses, getattr(layer, "delay", None)
-            if takes_trains(layer):  # every spike of an input is one more input
-                spikes_each = seen.shape[-1]
-                seen, synapses = seen.flatten(-2), synapses.repeat_interleave(spikes_each, dim=-1)
-                delay = None if delay is None else delay.repeat_interleave(spikes_each, dim=-1)
-            rows = len(layer.weight)
+            seen, synapses, delay, until = layer.arriving(lif.inputs(record), record.layers[lif.index])
+            spikes, rows = first_of(layer, record.layers[lif.index]), len(layer.weight)
             # (..., places, rows), where a layer has places at which the same neurons see different inputs
             spikes = spikes.unflatten(-1, (rows, -1)).movedim(-1, -2).reshape(-1, rows)
             silent = torch.isinf(spikes)
             silent = silent & (self.batch_mean(silent.to(spikes.dtype)) > self.max_silent)
-            lack = lacking(seen.reshape(-1, seen.shape[-1]), synapses, layer.neuron, silent, delay)
-            threshold = torch.as_tensor(layer.neuron.threshold).detach()
+            lack = lacking(seen.reshape(-1, seen.shape[-1]), synapses, layer.neuron, silent, delay, until)
+            threshold = of_neurons(layer.neuron.threshold, layer.synapses).detach()
             places = layer.out_features // rows
             total = total + places * (lack / threshold).mean(dim=0).sum()
         return self.alpha * total

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Callable
 
-import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
@@ -12,6 +11,7 @@ from firstspike.layers.named import named_lif_layers
 from firstspike.layers.trains import spike_counts
 from firstspike.losses.base import check_not_negative, check_positive, recorded
 from firstspike.ranges import NotNegative, Positive
+from firstspike.spiketime.operator import of_neurons
 from firstspike.spiketime.times import check_tensor
 
 
@@ -89,5 +89,5 @@ class SpikeCount(nn.Module):
         sent = sent.unflatten(-1, (rows, -1)).movedim(-1, -2)  # (batch, places, rows)
         count = self.batch_mean(sent.flatten(1)).view(-1, rows)
         arrived = self.batch_mean(received.flatten(1)).view(-1, received.shape[-1])
-        charge = arrived @ layer.synapses.mT / torch.as_tensor(layer.neuron.threshold).detach()
+        charge = arrived @ layer.synapses.mT / of_neurons(layer.neuron.threshold, layer.synapses).detach()
         return count + (charge - charge.detach())

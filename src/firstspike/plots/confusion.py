@@ -8,7 +8,8 @@ from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 
 from firstspike.plots.run_data import RunData, run_figure
-from firstspike.plots.style import GREY, class_names, new_figure, styled
+from firstspike.plots.style import GREY, as_text, class_names, new_figure, styled
+from firstspike.text import no_decision
 from firstspike.training import Evaluation, confusion_counts
 
 _NUMBERS_UP_TO = 20  # classes; beyond that, numbers in the cells are too small to read
@@ -27,7 +28,7 @@ def confusion(evaluation: Evaluation, ax: Axes, names: Sequence[str] | None = No
     counts = confusion_counts(evaluation, None if names is None else len(names))
     classes = len(counts)
     names = class_names(names, classes)
-    decisions = [*names, "silent"][: counts.shape[1]]
+    decisions = [*names, as_text(no_decision(names))][: counts.shape[1]]
     fractions = 100 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     right = np.eye(*counts.shape) == 1
     ax.imshow(np.where(right, 1.0, np.nan), cmap="Greys", vmin=0, vmax=5)

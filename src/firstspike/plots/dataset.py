@@ -19,6 +19,7 @@ from firstspike.plots.style import (
     SILENT_COLOUR,
     SILENT_HATCH,
     TAU_SYN,
+    as_text,
     axes_list,
     image_panels,
     label_outer,
@@ -55,7 +56,7 @@ def _scatter(points: Float[np.ndarray, "samples 2"], data: SpikeData, ax: Axes) 
     for label, name in enumerate(data.class_names):
         x, y = points[labels == label].T
         look = marker_style(label)
-        ax.plot(x, y, linestyle="", label=name, markersize=size, markeredgewidth=0, alpha=0.8, **look)
+        ax.plot(x, y, linestyle="", label=as_text(name), markersize=size, markeredgewidth=0, alpha=0.8, **look)
     ax.set_aspect("equal")
     legend_right(ax, markerscale=6.0 / size, title="class")
 
@@ -93,7 +94,12 @@ def input_raster(data: SpikeData, ax: Axes, label: int, samples: int = 20, unit:
     alpha = max(FAINT, 1 / max(1, len(times)))
     look = {"color": marker_style(label)["color"], "alpha": alpha, "markersize": 7, "markeredgewidth": 1.5}
     ax.plot(times[spiked], inputs[spiked], "|", **look)
-    ax.set(xlabel=time_label(unit), ylabel="input", ylim=(-0.7, data.features - 0.3), title=data.class_names[label])
+    ax.set(
+        xlabel=time_label(unit),
+        ylabel="input",
+        ylim=(-0.7, data.features - 0.3),
+        title=as_text(data.class_names[label]),
+    )
     return ax
 
 
@@ -106,7 +112,7 @@ def dataset_figure(run: RunData) -> Figure:
         times = data.dense[:, : height * width * copies : copies]
         chosen = example_samples(times[:_CANDIDATES], data.labels[:_CANDIDATES], _EXAMPLES)
         figure, axes = panels(len(chosen), 6, (1.15, 1.35), (0.8, 0.0))
-        titles = [data.class_names[label] for label in data.labels[chosen].tolist()]
+        titles = [as_text(data.class_names[label]) for label in data.labels[chosen].tolist()]
         spike_images(times[chosen], axes, (height, width), titles, run.unit)
     elif run.config.data.kind == "yin_yang":
         figure = new_figure(5.6, 4.2)

@@ -20,6 +20,7 @@ from firstspike.plots.style import (
     FAINT,
     GREY,
     TAU_SYN,
+    as_text,
     class_names,
     label_outer,
     legend_right,
@@ -300,7 +301,7 @@ def output_membranes(run: RunData, sample: int, ax: Axes) -> Axes:
     some = None
     if run.spiking_output:
         for line in ax.get_lines():
-            if line.get_label() == names[neurons[0]]:
+            if line.get_label() == as_text(names[neurons[0]]):
                 line.set_linewidth(2.5)
         ax.set_title(f"output neurons, {run.sample_title(sample)}")
         some = f"the class, and the\n{_TRACES - 1} earliest of {len(names) - 1} others"

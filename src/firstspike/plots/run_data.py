@@ -16,7 +16,7 @@ from firstspike.config.network import LayerError
 from firstspike.layers import LAYERS, LIFLinear, LIFSpikeTrains, Network, Record, form_of
 from firstspike.layers.named import NamedLIF, named_lif_layers, named_parameters
 from firstspike.plots.plane import YinYangPlane
-from firstspike.plots.style import styled, time_unit
+from firstspike.plots.style import as_text, styled, time_unit
 from firstspike.runs.checkpoint import load_checkpoint
 from firstspike.runs.loaded import LoadedRun, Table
 from firstspike.substrates import SubstrateError
@@ -58,7 +58,7 @@ class RunData(LoadedRun):
         """What the run learns."""
         kind: str = self.config.data.kind
         if kind == "files":
-            return f"data from {Path(self.config.data.train).name}"
+            return as_text(f"data from {Path(self.config.data.train).name}")
         return "data from Python" if kind == "given" else kind
 
     @property
@@ -70,7 +70,7 @@ class RunData(LoadedRun):
         """Number and class of a sample of ``held_out``."""
         split, data = self.held_out
         label = int(data.labels[sample])
-        return f"{split} sample {sample}, class {self.names(label + 1)[label]}"
+        return f"{split} sample {sample}, class {as_text(self.names(label + 1)[label])}"
 
     def described(self, name: str, count: int) -> tuple[str, str]:
         """Axis label and title of a parameter in ``named_parameters`` with that many values."""

@@ -18,6 +18,8 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import LogFormatterSciNotation, LogLocator, MaxNLocator, NullFormatter
 
+from firstspike.text import printable
+
 P = ParamSpec("P")
 
 DPI = 150
@@ -211,10 +213,15 @@ def image_panels(
     axes[0].figure.colorbar(drawn, ax=axes, shrink=0.8, label=label)
 
 
+def as_text(name: str) -> str:
+    """Text that a user has given, to be drawn as it stands: nothing in it is a formula."""
+    return printable(name).replace("$", r"\$")
+
+
 def class_names(names: Sequence[str] | None, count: int) -> list[str]:
-    """The given names, or numbers; a ``ValueError`` if they are not ``count``."""
+    """The given names, to be drawn, or numbers; a ``ValueError`` if they are not ``count``."""
     if names is None:
         return [str(index) for index in range(count)]
     if len(names) != count:
         raise ValueError(f"class_names: expected {count}, got {len(names)}")
-    return list(names)
+    return list(map(as_text, names))

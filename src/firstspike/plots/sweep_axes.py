@@ -8,6 +8,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
+from firstspike.plots.style import as_text
+
 _TICKS = 10  # values with a tick each are at least this fraction of the axis apart
 
 
@@ -23,11 +25,11 @@ def in_order(values: Sequence[Any]) -> list[str]:
 
 
 def short(name: str) -> str:
-    """A name; a number with few digits."""
+    """A name, to be drawn; a number with few digits."""
     try:
         return f"{float(name):.4g}"
     except ValueError:
-        return name
+        return as_text(name)
 
 
 def places_of(values: Sequence[Any], ax: Axes, vertical: bool = False) -> np.ndarray:
@@ -38,7 +40,7 @@ def places_of(values: Sequence[Any], ax: Axes, vertical: bool = False) -> np.nda
     names = in_order(values)
     long = not vertical and sum(map(len, names)) > 30  # letters
     turned: dict[str, Any] = {"rotation": 20, "ha": "right", "rotation_mode": "anchor"} if long else {}
-    (ax.set_yticks if vertical else ax.set_xticks)(range(len(names)), names, **turned)
+    (ax.set_yticks if vertical else ax.set_xticks)(range(len(names)), [as_text(name) for name in names], **turned)
     return np.asarray([names.index(str(value)) for value in values], float)
 
 

@@ -28,6 +28,7 @@ from firstspike.plots.style import (
     SILENT_COLOUR,
     SILENT_HATCH,
     TAU_SYN,
+    as_text,
     class_names,
     label_outer,
     legend_right,
@@ -35,6 +36,7 @@ from firstspike.plots.style import (
     panels,
     time_label,
 )
+from firstspike.text import no_decision
 from firstspike.training.fitting import Loss, Objective
 
 _HIDDEN = 12  # neurons in the figure of the hidden ones
@@ -65,7 +67,9 @@ def decision_map(
     _draw(np.ma.masked_less(decisions, 0), ax, plane, ListedColormap(colours), **shades)
     handles: list[Artist] = [Patch(facecolor=c, alpha=0.75, label=name) for c, name in zip(colours, names, strict=True)]
     if (decisions < 0).any():
-        handles.append(Patch(facecolor=SILENT_COLOUR, edgecolor="#555555", hatch=SILENT_HATCH, label="silent"))
+        handles.append(
+            Patch(facecolor=SILENT_COLOUR, edgecolor="#555555", hatch=SILENT_HATCH, label=no_decision(names))
+        )
     if points is not None:
         x, y = plane.coordinates(points.dense).T
         column, row = (np.clip(v / (2 * plane.r_big) * plane.resolution, 0, plane.resolution - 1) for v in (x, y))
@@ -171,7 +175,7 @@ def decision_map_figure(run: RunData) -> Figure:
 @run_figure
 def output_maps_figure(run: RunData) -> Figure:
     """Spike times of a Yin-Yang run's outputs over the plane, and the differences between them."""
-    plane, times, names = run.plane, run.plane_record.output, run.class_names
+    plane, times, names = run.plane, run.plane_record.output, [as_text(x) for x in run.class_names]
     pairs = list(itertools.combinations(range(len(names)), 2))
     figure, axes = panels(len(names) + len(pairs), len(names), (2.5, 2.5), sharex=True, sharey=True)
     first, second = axes[: len(names)], axes[len(names) :]

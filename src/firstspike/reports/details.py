@@ -4,8 +4,7 @@ What a run lacks (a checkpoint, a chip that is not here, data that are gone) is 
 ``notes``.
 """
 
-from collections.abc import Callable, Mapping
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -13,13 +12,13 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from firstspike.data.tables import read_table
 from firstspike.layers import LIFLinear, LIFSpikeTrains
 from firstspike.layers.named import named_spikes
 from firstspike.plots import NotApplicable, RunData, confusion_counts
 from firstspike.plots.membrane import Membranes, after
 from firstspike.plots.run_data import UNAVAILABLE
 from firstspike.plots.spike_times import layer_heights
+from firstspike.text import no_decision
 
 POINTS = 160  # of a membrane trace
 _NEURONS = 6  # before a readout, whose membranes are shown
@@ -122,10 +121,11 @@ def confusion(run: RunData) -> dict[str, Any]:
     """Counts on the held-out data, true classes in rows."""
     evaluation = run.evaluation
     counts = confusion_counts(evaluation, len(run.class_names))
+    names = run.names(len(counts))
     return {
         "checkpoint": run.checkpoint.name,
         "counts": counts.tolist(),
-        "decisions": [*run.names(len(counts)), "silent"][: counts.shape[1]],
+        "decisions": [*names, no_decision(names)][: counts.shape[1]],
         "accuracy": evaluation.accuracy,
         "error": evaluation.accuracy_error,
         "samples": len(evaluation.labels),
@@ -168,23 +168,9 @@ def samples(run: RunData, budget: int) -> dict[str, Any]:
         found["points"] = plain(run.plane.coordinates(data.times[chosen]))
     elif run.pixels is not None:
         found["image"] = dict(zip(("rows", "columns", "every"), run.pixels, strict=True))
-    elif names := _columns(run, data.features):
-        found["inputs"] = names
+    elif len(data.columns) == data.features <= _NAMED:  # an encoder may make two inputs of a column
+        found["inputs"] = list(data.columns)
     return found
-
-
-def _columns(run: RunData, features: int) -> list[str]:
-    """Names of the inputs in the table that the run was trained on; none if it has none, or if they are very many."""
-    section = run.config.data
-    if section.kind != "files" or Path(section.train).suffix != ".csv" or features > _NAMED:
-        return []
-    labels = section.labels.get("train") if isinstance(section.labels, Mapping) else section.labels
-    kind = "times" if section.encode is None else "values"
-    try:
-        names = read_table(section.train, {kind: None}, -1 if labels is None else labels).columns
-    except (OSError, ValueError):  # the run has a copy of the data, without names
-        return []
-    return list(names) if len(names) == features else []  # an encoder may make two inputs of a column
 
 
 def choose(wrong: Tensor, count: int) -> Tensor:

@@ -11,7 +11,6 @@ import io
 import json
 import logging
 import os
-import shutil
 import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -24,8 +23,9 @@ import torch
 from safetensors.torch import load, save
 from torch import Tensor
 
-from firstspike.runs.files import flush_to_disk, named
+from firstspike.runs.files import read_regular, remove_folder, whole_folder
 from firstspike.runs.forms import FORMAT, Manifest, read_json
+from firstspike.runs.pickles import check_operations
 from firstspike.training.state import CheckpointError
 
 logger = logging.getLogger(__name__)
@@ -58,8 +58,6 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
     Raises:
         OSError: no space or no permission; what was there before is still there.
     """
-    temporary = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(temporary, ignore_errors=True)
     weights = {key: value.detach().cpu().contiguous() for key, value in checkpoint.weights.items()}
     state = io.BytesIO()  # on a full disk the libraries' own writing raises what says nothing of it
     torch.save(checkpoint.state, state)
@@ -70,21 +68,10 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
         "batch": checkpoint.batch,
         "sha256": {name: hashlib.sha256(data).hexdigest() for name, data in content.items()},
     }
-    try:
-        temporary.mkdir(parents=True)
+    with whole_folder(folder) as temporary:
         for name, data in content.items():
             (temporary / name).write_bytes(data)
         (temporary / _MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
-        for path in (*temporary.iterdir(), temporary):
-            flush_to_disk(path)
-        remove_checkpoint(folder)
-        temporary.rename(folder)
-        flush_to_disk(folder.parent)
-    except BaseException as error:
-        shutil.rmtree(temporary, ignore_errors=True)
-        if isinstance(error, OSError):
-            raise named(error, folder) from error
-        raise
 
 
 def load_checkpoint(folder: Path) -> Checkpoint:
@@ -95,7 +82,7 @@ def load_checkpoint(folder: Path) -> Checkpoint:
     """
     try:
         manifest = read_json(folder / _MANIFEST, Manifest)
-        content = {name: (folder / name).read_bytes() for name in (_WEIGHTS, _STATE)}
+        content = {name: read_regular(folder / name) for name in (_WEIGHTS, _STATE)}
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{folder}: cannot be read: {_first_line(error)}") from None
     for name, data in content.items():
@@ -115,14 +102,31 @@ def _unpacked(data: bytes) -> dict[str, Any]:
     """What ``torch.save`` put into a file. One that would unpack to more than its own size is not unpacked."""
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
         records = archive.infolist()
+        pickles = [archive.read(x) for x in records if x.filename.lower().endswith(".pkl") and x.file_size <= len(data)]
     if any(record.compress_type != zipfile.ZIP_STORED for record in records):
         raise ValueError("it is compressed, which torch.save never does")
     if (size := sum(record.file_size for record in records)) > len(data):
         raise ValueError(f"its records have {size} bytes, the file itself {len(data)}")
+    for content in pickles:
+        check_operations(io.BytesIO(content))
     state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     if not isinstance(state, dict) or not all(isinstance(key, str) for key in state):
         raise ValueError(f"expected a mapping of names, it holds a {type(state).__name__}")
+    _check_tree(state, len(data))
     return state
+
+
+def _check_tree(state: dict[str, Any], most: int) -> None:
+    """Refuse lists and mappings that are in each other, or many times in the same place; walks would never end."""
+    left: list[Any] = [state]
+    found = 1
+    while left:
+        value = left.pop()
+        if isinstance(value, dict | list | tuple | set | frozenset):
+            found += len(value)
+            if found > most:
+                raise ValueError("it has lists in lists without end")
+            left += value.values() if isinstance(value, dict) else value
 
 
 def _first_line(error: Exception) -> str:
@@ -197,15 +201,6 @@ def find_checkpoint(folder: Path, name: str) -> Path:
     raise CheckpointError(f"{folder} has no {name!r}; it has {', '.join(few) or 'nothing yet'}")
 
 
-def remove_checkpoint(folder: Path) -> None:
-    """Remove a checkpoint, if there is one, so that no half of it is ever seen under its name."""
-    if folder.exists():
-        leaving = folder.with_name(f".{folder.name}.leaving")
-        shutil.rmtree(leaving, ignore_errors=True)
-        folder.rename(leaving)
-        shutil.rmtree(leaving, ignore_errors=True)
-
-
 def checkpoints(folder: Path) -> list[Path]:
     """The checkpoints in a folder that look complete, oldest first."""
     found = []
@@ -226,7 +221,7 @@ def keep_only(place: Path, mark: str) -> None:
     """Remove the other checkpoints whose names have the mark."""
     for path in checkpoints(place.parent):
         if mark in path.name and path != place:
-            remove_checkpoint(path)
+            remove_folder(path)
 
 
 def newest_first(folder: Path) -> Iterator[Path]:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from firstspike.data import SpikeData, Splits
 from firstspike.data.files import read_labelled, read_times
@@ -20,6 +21,7 @@ from firstspike.layers.cost import LayerCost, layer_costs
 from firstspike.layers.named import named_lif_layers, named_spikes
 from firstspike.runs.files import whole_file, write_whole
 from firstspike.runs.loaded import LoadedRun
+from firstspike.text import no_decision, printable
 from firstspike.training import confusion_counts, evaluate_record
 from firstspike.training.fitting import Objective
 
@@ -47,7 +49,7 @@ def evaluate_run(run: LoadedRun, data: Path | str = "test") -> "RunEvaluation":
         return RunEvaluation(run, found, str(data))
     train = run.data.train
     labelled = read_labelled(
-        data, train.features, run.class_names, run.dtype, encoder=train.encoder, trains=train.trains
+        data, train.features, run.class_names, run.dtype, train.encoder, trains=train.trains, columns=train.columns
     )
     return RunEvaluation(run, labelled, f"data_{Path(data).stem}")
 
@@ -55,9 +57,11 @@ def evaluate_run(run: LoadedRun, data: Path | str = "test") -> "RunEvaluation":
 def predictions(run: LoadedRun, file: Path | str) -> str:
     """Decisions on input spike times from a file, as CSV: the class, then the spike time of each output.
 
-    A run on encoded values takes values, and encodes them as its training data.
+    A run on encoded values takes values, and encodes them as its training data. Columns that both tables name may be
+    in another order.
 
-    A sample without a decision has the class ``silent``, an output without a spike the time ``inf``.
+    A sample without a decision has the class ``silent``, or ``no decision`` where a class has that name; an output
+    without a spike has the time ``inf``.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -65,9 +69,15 @@ def predictions(run: LoadedRun, file: Path | str) -> str:
         SubstrateError: a substrate that cannot be reached or does not answer.
     """
     train = run.data.train
-    times = run.observe(read_times(file, train.features, run.dtype, train.encoder, train.trains)).output
+    inputs = read_times(file, train.features, run.dtype, train.encoder, train.trains, train.columns)
+    try:
+        SpikeData(inputs, torch.zeros(len(inputs), dtype=torch.long), train.class_names)  # checks trains
+    except ValueError as error:
+        raise ValueError(f"{file}: {error}") from None
+    times = run.observe(inputs).output
     decisions = run.predict(times)
-    names = [*run.names(max(decisions.tolist(), default=-1) + 1), "silent"]  # the class -1
+    names = run.names(max(decisions.tolist(), default=-1) + 1)
+    names.append(no_decision(names))  # the class -1
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["class", *run.names(times.shape[1])])
@@ -118,7 +128,7 @@ class RunEvaluation:
                 layer.name: {"spikes": layer.spikes, "synaptic_events": layer.events} for layer in self.cost(True)
             },
             "classes": names,
-            "decisions": [*names, "silent"][: counts.shape[1]],
+            "decisions": [*names, no_decision(names)][: counts.shape[1]],
             "confusion": counts.tolist(),
         }
 
@@ -182,7 +192,8 @@ class RunEvaluation:
                 spikes, events = (sum(layer[x] for layer in layers) for x in ("spikes", "synaptic_events"))
                 lines.append(f"{what}: {spikes:.0f} spikes, {events:.0f} synaptic events")
         if len(found["classes"]) <= _TABLE_UP_TO:
-            lines += ["", *table(found["classes"], found["decisions"], found["confusion"])]
+            names, decisions = ([printable(name) for name in found[key]] for key in ("classes", "decisions"))
+            lines += ["", *table(names, decisions, found["confusion"])]
         return "\n".join(lines)
 
 

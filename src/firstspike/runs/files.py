@@ -1,7 +1,9 @@
-"""Files that are there whole or not at all."""
+"""Files and folders that are there whole or not at all."""
 
 import errno
 import os
+import shutil
+import stat
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -27,10 +29,62 @@ def whole_file(path: Path) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
+def read_regular(path: Path) -> bytes:
+    """The content of a file; one that is none, such as a pipe, may never end.
+
+    Raises:
+        OSError: it cannot be read, or is not a regular file.
+    """
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise OSError(errno.EINVAL, "expected a regular file", str(path))
+    return path.read_bytes()
+
+
 def write_whole(path: Path, text: str) -> None:
     """Write a text file whole or not at all."""
     with whole_file(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+@contextmanager
+def whole_folder(path: Path) -> Iterator[Path]:
+    """Gives a temporary folder to fill with files; it takes the place of ``path`` at the end, if nothing failed.
+
+    Raises:
+        OSError: no space, no permission; it names the folder, and what was there before is still there.
+    """
+    temporary = path.with_name(f".{path.name}.partial")
+    shutil.rmtree(temporary, ignore_errors=True)
+    try:
+        temporary.mkdir(parents=True)
+        yield temporary
+        for entry in (*temporary.iterdir(), temporary):
+            flush_to_disk(entry)
+        remove_folder(path)
+        temporary.rename(path)
+        flush_to_disk(path.parent)
+    except BaseException as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        if isinstance(error, OSError):
+            raise named(error, path) from error
+        raise
+
+
+def remove_folder(path: Path) -> None:
+    """Remove a folder, if there is one, so that no half of it is ever seen under its name."""
+    if path.exists():
+        leaving = path.with_name(f".{path.name}.leaving")
+        shutil.rmtree(leaving, ignore_errors=True)
+        path.rename(leaving)
+        shutil.rmtree(leaving, ignore_errors=True)
+
+
+def remove_leftovers(parent: Path) -> None:
+    """Remove the folders that ``whole_folder`` and ``remove_folder`` left in another one when they were killed."""
+    for ending in ("partial", "leaving"):
+        for path in parent.glob(f".*.{ending}"):
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
 
 
 def named(error: OSError, path: Path) -> OSError:

@@ -24,9 +24,9 @@ from typing import Any
 
 from firstspike.config import Config, load_config
 from firstspike.data import Splits
-from firstspike.runs.checkpoint import newest_first, remove_checkpoint
+from firstspike.runs.checkpoint import newest_first
 from firstspike.runs.environment import environment
-from firstspike.runs.files import named, remove_empty, write_whole
+from firstspike.runs.files import named, remove_empty, remove_folder, remove_leftovers, write_whole
 from firstspike.runs.forms import Environment, Form, Results, read_json
 from firstspike.runs.lock import LOCK
 from firstspike.torchrun import rank
@@ -98,6 +98,8 @@ class RunFolder:
         """
         self._note("substrate", "earlier_substrates", substrate)
         self._note("data", "earlier_data", data)
+        for folder in (self.path, self.checkpoints):
+            remove_leftovers(folder)
         if epoch is None:
             self.clear()
         else:
@@ -198,7 +200,7 @@ class RunFolder:
     def clear(self) -> None:
         """Remove the checkpoints and tables of earlier trainings."""
         for checkpoint in newest_first(self.checkpoints):
-            remove_checkpoint(checkpoint)
+            remove_folder(checkpoint)
         for name in _TABLES:
             (self.path / f"{name}.csv").unlink(missing_ok=True)
 

@@ -6,6 +6,8 @@ from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, model_validator
 
+from firstspike.runs.files import read_regular
+
 FORMAT = 1
 """Of checkpoints."""
 Count = Annotated[int, Field(ge=0)]
@@ -83,7 +85,7 @@ def read_json(path: Path, form: type[Form]) -> dict[str, Any]:
         ValueError: it is not JSON, or has another form.
     """
     try:
-        found: dict[str, Any] = json.loads(path.read_bytes())
+        found: dict[str, Any] = json.loads(read_regular(path))
         form.model_validate(found)
     except ValidationError as error:
         raise ValueError(f"{path} is damaged: {_problem(error)}") from None

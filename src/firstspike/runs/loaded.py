@@ -28,7 +28,7 @@ from firstspike.losses import Loss
 from firstspike.runs.checkpoint import Checkpoint, checkpoints, find_checkpoint, load_checkpoint, load_newest
 from firstspike.runs.folder import RunFolder, changed_data
 from firstspike.runs.seeds import member_configs, member_folder
-from firstspike.runs.stored import load_splits
+from firstspike.runs.stored import OWN_DATA, copy_of_data, load_splits
 from firstspike.seeding import generator
 from firstspike.training import Evaluation, evaluate_record, record_in_parts
 from firstspike.training.fitting import Objective
@@ -269,9 +269,8 @@ def stored_data(folder: Path, config: Config) -> Splits:
         ConfigError: data that were made in Python, and the folder has no copy.
         ValueError: data that are not available.
     """
-    top = folder if (folder / "data").is_dir() else folder.parent  # a seed's run shares the data of the run of all
-    if (data := load_splits(top / "data")) is not None:
-        return data
+    if config.data.kind in OWN_DATA and (copy := copy_of_data(folder)) is not None:
+        return load_splits(copy)
     if config.data.kind == "given":
         raise ConfigError(
             str(folder / "config.yaml"),

@@ -11,18 +11,22 @@ import torch
 
 from firstspike.data import EventLists, SpikeData, Splits
 from firstspike.data.splits import as_encoder
-from firstspike.runs.files import whole_file
+from firstspike.runs.files import whole_folder
+
+OWN_DATA = ("given", "files")
+"""The kinds of data of which a run may have a copy."""
 
 
 def save_splits(folder: Path, data: Splits) -> None:
-    """Write the splits that have samples as ``.npz`` files, which are read without executing anything.
+    """Write the splits that have samples as ``.npz`` files, which are read without executing anything; all or none.
 
     Raises:
-        OSError: no space, no permission.
+        OSError: no space, no permission; a copy that was there before is still there.
     """
-    folder.mkdir(exist_ok=True)
-    for name, part in zip(Splits._fields, data, strict=True):
-        if len(part):
+    with whole_folder(folder) as temporary:
+        for name, part in zip(Splits._fields, data, strict=True):
+            if not len(part):
+                continue
             arrays: dict[str, Any] = {
                 **_times(part),
                 "labels": part.labels.cpu().numpy(),
@@ -32,10 +36,11 @@ def save_splits(folder: Path, data: Splits) -> None:
                 arrays |= {"image": np.array(part.image), "blank": np.array(part.blank or (np.inf,) * part.image[0])}
             if part.encoder is not None:
                 arrays["encoder"] = np.array(json.dumps(part.encoder.to_dict()))
+            if part.columns:
+                arrays["columns"] = np.array(part.columns)
             buffer = io.BytesIO()
             np.savez_compressed(buffer, **arrays)
-            with whole_file(folder / f"{name}.npz") as temporary:
-                temporary.write_bytes(buffer.getbuffer())
+            (temporary / f"{name}.npz").write_bytes(buffer.getbuffer())
 
 
 def _times(part: SpikeData) -> dict[str, Any]:
@@ -47,14 +52,24 @@ def _times(part: SpikeData) -> dict[str, Any]:
     return {name: tensor.cpu().numpy() for name, tensor in lists.items()} | {"inputs": np.array(times.inputs)}
 
 
-def load_splits(folder: Path) -> Splits | None:
-    """The data that ``save_splits`` wrote; None where there are none.
+def copy_of_data(run: Path) -> Path | None:
+    """Where the copy of a run's data is, of a seed's run in that of all seeds; None where there is none."""
+    places, whole = [run / "data"], run.resolve().parent
+    if run.resolve().name.startswith("seed_") and (whole / "config.yaml").is_file():
+        places.append(whole / "data")
+    return next((place for place in places if (place / "train.npz").is_file()), None)
+
+
+def load_splits(folder: Path) -> Splits:
+    """The data that ``save_splits`` wrote.
 
     Raises:
         ValueError: a file is damaged.
     """
     train, *held = (_load(path) if path.is_file() else None for path in (folder / f"{x}.npz" for x in Splits._fields))
-    return None if train is None else Splits(train, *(train.empty() if part is None else part for part in held))
+    if train is None:
+        raise ValueError(f"{folder} has no train.npz")
+    return Splits(train, *(train.empty() if part is None else part for part in held))
 
 
 def _load(path: Path) -> SpikeData:
@@ -64,10 +79,11 @@ def _load(path: Path) -> SpikeData:
             blank = tuple(map(float, arrays["blank"])) if "blank" in arrays else None
             encoder = as_encoder(json.loads(str(arrays["encoder"]))) if "encoder" in arrays else None
             names = tuple(str(name) for name in arrays["class_names"])
+            columns = tuple(map(str, arrays["columns"])) if "columns" in arrays else ()
             times, labels = (torch.from_numpy(arrays[name]) for name in ("times", "labels"))
             if "source" in arrays:
                 source, starts = (torch.from_numpy(arrays[name]) for name in ("source", "starts"))
                 return SpikeData(EventLists(times, source, starts, int(arrays["inputs"])), labels, names)
-            return SpikeData(times, labels, names, image, blank, encoder)  # type: ignore[arg-type]
+            return SpikeData(times, labels, names, image, blank, encoder, columns)  # type: ignore[arg-type]
     except (ValueError, KeyError, OSError, zipfile.BadZipFile) as error:
         raise ValueError(f"{path} is damaged: {error}") from None

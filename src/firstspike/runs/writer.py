@@ -14,11 +14,11 @@ from torch import Tensor
 from firstspike.config import Config
 from firstspike.config.describer import describe
 from firstspike.data import Splits
-from firstspike.runs.checkpoint import Checkpoint, keep_only, newest_of_all, place_of, save_checkpoint
+from firstspike.runs.checkpoint import Checkpoint, checkpoints, keep_only, newest_of_all, place_of, save_checkpoint
 from firstspike.runs.folder import RunFolder, changed_data, check_free
 from firstspike.runs.lock import locked
 from firstspike.runs.seeds import joint_results, member_configs, member_folder, write_table
-from firstspike.runs.stored import save_splits
+from firstspike.runs.stored import OWN_DATA, copy_of_data, save_splits
 from firstspike.substrates import SubstrateError
 from firstspike.torchrun import rank
 from firstspike.training import Callback, DivergedError, Evaluation, Fit, FitResult, Interrupted, Row, Trainer
@@ -83,7 +83,7 @@ class RunWriter(Callback):
         self.locked: set[Path] = set()
         self.last_epoch: list[tuple[Path, Checkpoint]] = []
         self.best_written = -math.inf  # when
-        self.damaged = False
+        self.restored: list[Path] = []  # the checkpoints that the training continues from
 
     def on_restore(self, fit: Fit) -> None:
         """Load the newest checkpoints of the same moment."""
@@ -113,8 +113,7 @@ class RunWriter(Callback):
             raise CheckpointError(f"{where}: callbacks does not hold the states of this run's callbacks") from None
         members = [x.state | {"network": x.weights, "where": x.folder} for x in newest]
         fit.trainer.load_state_dict({"members": members}, self.allow_other_chip)
-        places = [(place_of(x.folder.parent, x), x.folder) for x in newest]
-        self.damaged = any(place != taken and place.exists() for place, taken in places)
+        self.restored = [x.folder for x in newest]
 
     def lock(self, folder: Path | None = None) -> None:
         """Keep other processes from training the run, until this callback is closed.
@@ -157,26 +156,29 @@ class RunWriter(Callback):
         folders = [top] if len(configs) == 1 else [RunFolder(member_folder(self.folder, each)) for each in configs]
         if fit.first:
             data = Splits(*(fit.train.empty() if x is None else x for x in (fit.train, fit.validation, fit.test)))
-            if self.resume and (changed := changed_data(top, data)):
+            changed = changed_data(top, data) if self.resume else ""
+            if changed:
                 logger.warning(changed)
             identities = [member.substrate.identity() for member in fit.trainer.members]
             pairs = list(zip(folders, configs, identities, strict=True))
             everything = pairs if len(folders) == 1 else [(top, config, identities[0]), *pairs]
             for run, own, identity in everything:
                 self.lock(run.path)  # the run of each seed can be resumed by itself
-                if self.resume and (run.path / "config.yaml").is_file():
-                    run.continue_from(None if self.from_scratch else fit.epoch, own, identity, data.checksum)
-                else:
+                if not (self.resume and (run.path / "config.yaml").is_file()):
                     run.create(own, identity, data.checksum)
-            if config.data.kind in ("given", "files"):
+            if config.data.kind in OWN_DATA and (changed or copy_of_data(top.path) is None):
                 size = sum(part.times.nbytes + part.labels.nbytes for part in data)
                 if self.copy_data or (self.copy_data is None and size <= _COPIED):
-                    save_splits(self.folder / "data", data)
+                    save_splits(top.path / "data", data)
+            for run, own, identity in everything if self.resume else ():
+                run.continue_from(None if self.from_scratch else fit.epoch, own, identity, data.checksum)
         self.runs = folders
-        if fit.first and (self.damaged or (described and not self.resume)):
-            # a config cannot describe the weights that a network of your own starts with
-            self._save(self._captured(fit))
         self._keep_last_epoch(fit)
+        if self.restored:
+            self._mend(fit)
+        elif fit.first and described:
+            # a config cannot describe the weights that a network of your own starts with
+            self._save(self.last_epoch)
 
     def on_epoch_end(self, fit: Fit, row: Row) -> None:
         """Write the epoch's numbers, and checkpoints when it is time."""
@@ -191,7 +193,7 @@ class RunWriter(Callback):
             RunFolder(self.folder).append("metrics", [row])
         self._keep_last_epoch(fit)
         self._note_best(fit)
-        if fit.epoch % (self.checkpoint_every or 1) == 0 or fit.epoch == fit.epochs or fit.finished:
+        if self._due(fit):
             self._save(self.last_epoch)
             fit.callbacks.call("on_checkpoint", fit)
 
@@ -245,6 +247,25 @@ class RunWriter(Callback):
             save_checkpoint(place, checkpoint)
         for place, _ in found:  # once all are there
             keep_only(place, "_batch_")
+
+    def _due(self, fit: Fit) -> bool:
+        """Whether the epoch that is done gets a regular checkpoint."""
+        return fit.epoch % (self.checkpoint_every or 1) == 0 or fit.epoch == fit.epochs or fit.finished
+
+    def _mend(self, fit: Fit) -> None:
+        """Do what a crash has left undone: regular checkpoints at the moment that was restored, and removals.
+
+        They are missing where a best one was saved just before; others may be damaged.
+        """
+        if not fit.first:
+            return
+        due = not fit.batch and self._due(fit)
+        for (place, checkpoint), taken in zip(self.last_epoch, self.restored, strict=True):
+            if place != taken and (due or place.exists()):
+                save_checkpoint(place, checkpoint)
+            keep_only(place, "_batch_")
+            for best in [path for path in checkpoints(place.parent) if path.name.startswith("best_")][-1:]:
+                keep_only(best, "best_")
 
     def _note_best(self, fit: Fit) -> None:
         """Note the networks that are the best so far; those with a higher accuracy are written about once a second.

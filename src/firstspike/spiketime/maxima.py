@@ -30,6 +30,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from firstspike.neuron import LIF
+from firstspike.spiketime.peaks import Gradient, MemberByMember
 from firstspike.spiketime.response import Tau, kappa, leakless, peak
 
 _CHUNK = 1 << 20  # (spike, output) values at once
@@ -68,7 +69,7 @@ class _Events(NamedTuple):
     samples: slice
 
 
-class _Maximum(torch.autograd.Function):
+class _Maximum(MemberByMember):
     """``(trains, weight, tau_mem, tau_syn) -> (height, time, place, slope)`` of the maxima.
 
     ``place`` is the spike, in the flattened trains, at whose arrival the maximum is, or -1; ``slope`` that before it.
@@ -96,36 +97,44 @@ class _Maximum(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor | None, *_: None) -> tuple[Tensor | None, ...]:
         if grad is None:
             return (None,) * 4
-        trains, weight, height, time, place, slope = ctx.saved_tensors
-        by_trains = trains.new_zeros(len(trains), trains[0].numel() if len(trains) else 0)
+        return *_MaximumGradient.apply(grad, *ctx.saved_tensors, ctx.tau_mem, ctx.tau_syn), None, None
+
+
+class _MaximumGradient(Gradient):
+    """``(grad, trains, weight, height, time, place, slope, tau_mem, tau_syn) -> those by trains and weight``."""
+
+    @staticmethod
+    def forward(
+        grad: Tensor,
+        trains: Tensor,
+        weight: Tensor,
+        height: Tensor,
+        time: Tensor,
+        place: Tensor,
+        slope: Tensor,
+        tau_mem: Tau,
+        tau_syn: Tau,
+    ) -> tuple[Tensor, Tensor]:
+        by_trains = trains.new_zeros(len(trains), trains.shape[1:].numel())
         by_weight = weight.new_zeros(len(weight), weight.shape[1] + 1)
         grad = torch.where(height > 0, grad, 0.0)
         for events in _events(trains, len(weight)):
             here = events.samples
             at, scale = time[here].mT, grad[here].mT
-            of_weight, of_time = _adjoint(events, weight, at, scale, ctx.tau_mem, ctx.tau_syn)
+            of_weight, of_time = _adjoint(events, weight, at, scale, tau_mem, tau_syn)
             sources = events.source.reshape(1, -1).expand(len(weight), -1)
             by_weight.scatter_add_(1, sources, of_weight.reshape(len(weight), -1))
             filled = events.source == weight.shape[1]
             by_trains[here].scatter_add_(1, events.place, of_time.masked_fill(filled, 0.0))
             moving = torch.where(place[here] >= 0, grad[here] * slope[here], 0.0)
             by_trains[here].scatter_add_(1, place[here].clamp(min=0), moving)
-        return by_trains.view_as(trains), by_weight[:, :-1], None, None
-
-    @staticmethod
-    def vmap(info: Any, in_dims: tuple[int | None, ...], *inputs: Any) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
-        """Member after member: the numbers of spikes differ between them."""
-        members = [
-            _Maximum.apply(*(x if dim is None else x.select(dim, k) for x, dim in zip(inputs, in_dims, strict=True)))
-            for k in range(info.batch_size)
-        ]
-        return tuple(torch.stack(x) for x in zip(*members, strict=True)), (0,) * 4
+        return by_trains.view_as(trains), by_weight[:, :-1].clone()
 
 
 def _events(trains: Tensor, outputs: int) -> Iterator[_Events]:
     """Sorted spikes, of as many samples at once as memory is worth."""
     inputs, each = trains.shape[1:]
-    flat = trains.flatten(1)
+    flat = trains.reshape(len(trains), inputs * each)
     arrives = torch.isfinite(flat)
     counts = arrives.sum(dim=1)
     most = int(counts.max()) if counts.numel() else 0

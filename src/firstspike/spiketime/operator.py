@@ -207,7 +207,10 @@ def check_form(
     observed: Tensor | None,
     max_weight_grad: float | None,
 ) -> None:
-    """Raise ValueError for types and shapes that do not fit."""
+    """Raise ValueError for types and shapes that do not fit, and NotImplementedError in ``torch.jit.trace``."""
+    # a trace would record addresses of memory that is gone when its program runs
+    if torch.jit.is_tracing():  # type: ignore[attr-defined]
+        raise NotImplementedError("torch.jit.trace cannot record spike times; record first spikes with torch.export")
     check_neuron(neuron)
     if weight.dtype not in (torch.float32, torch.float64):
         raise ValueError(f"weight must be float32 or float64, got {weight.dtype}")

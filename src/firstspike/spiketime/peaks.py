@@ -6,9 +6,11 @@ With the time t* of the maximum
     lack = threshold - V(t*),        dV(t*)/dw_i = kappa(t* - t_i),        dV(t*)/dt_i = -w_i kappa'(t* - t_i)
 
 At a smooth maximum dV/dt is 0, so that t* itself need not be differentiated. A maximum at the arrival of input j, which
-pulls the membrane down, moves along with it: there, dV(t*)/dt_j is the slope just before.
+pulls the membrane down, moves along with it: there, dV(t*)/dt_j is the slope just before. A membrane that is followed
+up to a fixed time only may have its maximum there, where t* does not move.
 """
 
+import math
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -18,7 +20,7 @@ from torch import Tensor
 
 from firstspike.neuron import LIF
 from firstspike.spiketime.reference import states
-from firstspike.spiketime.response import Tau, kappa, kappa_slope, leakless, peak
+from firstspike.spiketime.response import Tau, kappa, kappa_slope, leakless, membrane, peak
 
 _CHUNK = 1 << 21  # (pair, input) values at once
 
@@ -32,6 +34,8 @@ class _Pairs(NamedTuple):
     weight: Float[Tensor, "pairs inputs"]
     tau_mem: Tau
     tau_syn: Tau
+    until: float
+    """Nothing arrives then or later, and nothing counts."""
 
 
 def lacking(
@@ -40,6 +44,7 @@ def lacking(
     neuron: LIF,
     silent: Bool[Tensor, "batch outputs"],
     delay: Float[Tensor, "outputs inputs"] | None = None,
+    until: float = math.inf,
 ) -> Float[Tensor, "batch outputs"]:
     """How far below the threshold the membrane of a silent neuron stays; 0 for all others.
 
@@ -52,10 +57,11 @@ def lacking(
         neuron: time constants and threshold, each a number or a tensor ``()`` or ``(outputs,)``.
         silent: the pairs that did not spike.
         delay: of the synapses.
+        until: later times play no part.
     """
     taus = _constants(neuron, len(weight))
     threshold = torch.as_tensor(neuron.threshold, dtype=weight.dtype, device=weight.device).detach()
-    height: Tensor = _Height.apply(times, weight, delay, silent, *taus)[0]
+    height: Tensor = _Height.apply(times, weight, delay, silent, *taus, until)[0]
     return torch.where(silent, (threshold - height).clamp(min=0), 0.0)
 
 
@@ -69,30 +75,65 @@ def highest(
 ) -> tuple[float, float]:
     """Height and time of the maximum of one membrane; without leak, which never ends to rise, a late time."""
     one = torch.zeros(1, dtype=torch.int64, device=times.device)
-    height, time, _ = _maximum(_Pairs(one, one, times[None], weight[None], tau_mem, tau_syn))
+    height, time, _ = _maximum(_Pairs(one, one, times[None], weight[None], tau_mem, tau_syn, math.inf))
     return float(height), float(time)
 
 
-class _Height(torch.autograd.Function):
-    """``(times, weight, delay, silent, tau_mem, tau_syn) -> (height, time, place)`` of the maximum, 0 elsewhere.
+class MemberByMember(torch.autograd.Function):
+    """A function of tensors that ``torch.func.vmap`` maps member after member, as its work depends on their values."""
+
+    @classmethod
+    def vmap(
+        cls, info: Any, in_dims: tuple[int | None, ...], *inputs: Any
+    ) -> tuple[tuple[Tensor | None, ...], tuple[int | None, ...]]:
+        """See ``torch.autograd.Function``."""
+        members = [
+            cls.apply(*(x if dim is None else x.select(dim, k) for x, dim in zip(inputs, in_dims, strict=True)))
+            for k in range(info.batch_size)
+        ]
+        found = tuple(None if x[0] is None else torch.stack(x) for x in zip(*members, strict=True))
+        return found, tuple(None if x is None else 0 for x in found)
+
+
+class Gradient(MemberByMember):
+    """What a backward pass computes, as a function that can be mapped itself."""
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor | None, ...]) -> None:
+        """Nothing is kept."""
+
+    @staticmethod
+    def backward(ctx: Any, *_: Any) -> Any:
+        """Raise a NotImplementedError."""
+        raise NotImplementedError("the maximum has first derivatives only, no Hessian")
+
+
+class _Height(MemberByMember):
+    """``(times, weight, delay, silent, tau_mem, tau_syn, until) -> (height, time, place)`` of the maximum, 0 elsewhere.
 
     ``place`` is the input at whose arrival the maximum is, or -1.
     """
 
     @staticmethod
     def forward(
-        times: Tensor, weight: Tensor, delay: Tensor | None, silent: Tensor, tau_mem: Tau, tau_syn: Tau
+        times: Tensor,
+        weight: Tensor,
+        delay: Tensor | None,
+        silent: Tensor,
+        tau_mem: Tau,
+        tau_syn: Tau,
+        until: float,
     ) -> tuple[Tensor, Tensor, Tensor]:
         height, time = (times.new_zeros(silent.shape) for _ in range(2))
         place = torch.full_like(silent, -1, dtype=torch.int64)
-        for pairs in _pairs(times, weight, delay, silent, tau_mem, tau_syn):
+        for pairs in _pairs(times, weight, delay, silent, tau_mem, tau_syn, until):
             at = pairs.sample, pairs.neuron
             height[at], time[at], place[at] = _maximum(pairs)
         return height, time, place
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
-        times, weight, delay, silent, ctx.tau_mem, ctx.tau_syn = inputs
+        times, weight, delay, silent, *ctx.options = inputs
         _, time, place = output
         ctx.mark_non_differentiable(time, place)
         ctx.set_materialize_grads(False)
@@ -101,11 +142,27 @@ class _Height(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor | None, *_: None) -> tuple[Tensor | None, ...]:
         if grad is None:
-            return (None,) * 6
-        times, weight, delay, silent, time, place = ctx.saved_tensors
+            return (None,) * 7
+        return *_HeightGradient.apply(grad, *ctx.saved_tensors, *ctx.options), None, None, None, None
+
+
+class _HeightGradient(Gradient):
+    """``(grad, times, weight, delay, silent, time, place, tau_mem, tau_syn, until) -> those by the first three``."""
+
+    @staticmethod
+    def forward(
+        grad: Tensor,
+        times: Tensor,
+        weight: Tensor,
+        delay: Tensor | None,
+        silent: Tensor,
+        time: Tensor,
+        place: Tensor,
+        *options: Any,
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
         by_times, by_weight = torch.zeros_like(times), torch.zeros_like(weight)
         by_delay = None if delay is None else torch.zeros_like(delay)
-        for pairs in _pairs(times, weight, delay, silent, ctx.tau_mem, ctx.tau_syn):
+        for pairs in _pairs(times, weight, delay, silent, *options):
             at = pairs.sample, pairs.neuron
             scale, peaks, ends = (x[at].unsqueeze(-1) for x in (grad, time, place))
             since = peaks - pairs.arrival
@@ -119,28 +176,20 @@ class _Height(torch.autograd.Function):
             by_times.index_add_(0, pairs.sample, each)
             if by_delay is not None:
                 by_delay.index_add_(0, pairs.neuron, each)
-        return by_times, by_weight, by_delay, None, None, None
-
-    @staticmethod
-    def vmap(info: Any, in_dims: tuple[int | None, ...], *inputs: Any) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
-        """Member after member: which pairs are silent differs between them."""
-        members = [
-            _Height.apply(*(x if dim is None else x.select(dim, k) for x, dim in zip(inputs, in_dims, strict=True)))
-            for k in range(info.batch_size)
-        ]
-        return tuple(torch.stack(x) for x in zip(*members, strict=True)), (0, 0, 0)
+        return by_times, by_weight, by_delay
 
 
 def _pairs(
-    times: Tensor, weight: Tensor, delay: Tensor | None, silent: Tensor, tau_mem: Tau, tau_syn: Tau
+    times: Tensor, weight: Tensor, delay: Tensor | None, silent: Tensor, tau_mem: Tau, tau_syn: Tau, until: float
 ) -> Iterator[_Pairs]:
     """The silent pairs, as many at once as memory is worth."""
     found = silent.nonzero()
     for part in found.split(max(1, _CHUNK // max(1, times.shape[1]))) if len(found) and times.shape[1] else ():
         sample, neuron = part.unbind(1)
         arrival = times[sample] if delay is None else times[sample] + delay[neuron]
-        taus = (x[neuron].unsqueeze(-1) if isinstance(x, Tensor) else x for x in (tau_mem, tau_syn))
-        yield _Pairs(sample, neuron, arrival, weight[neuron], *taus)
+        arrival = torch.where(arrival < until, arrival, torch.inf)
+        mem, syn = (x[neuron].unsqueeze(-1) if isinstance(x, Tensor) else x for x in (tau_mem, tau_syn))
+        yield _Pairs(sample, neuron, arrival, weight[neuron], mem, syn, until)
 
 
 def _maximum(pairs: _Pairs) -> tuple[Float[Tensor, " pairs"], Float[Tensor, " pairs"], Int64[Tensor, " pairs"]]:
@@ -153,7 +202,7 @@ def _maximum(pairs: _Pairs) -> tuple[Float[Tensor, " pairs"], Float[Tensor, " pa
     arrival = torch.where(arrives, arrival, last)
     weight = torch.where(arrives, pairs.weight.gather(1, order), 0.0)
     voltage, current = states(arrival, weight, tau_mem, tau_syn)
-    duration = torch.diff(arrival, append=torch.full_like(last, torch.inf))
+    duration = torch.diff(arrival, append=torch.full_like(last, pairs.until))
     if leakless(tau_mem):  # the membrane rises for ever, if it does at the end
         summit = torch.full_like(voltage, 40.0) * tau_syn
         height = voltage + current
@@ -166,6 +215,10 @@ def _maximum(pairs: _Pairs) -> tuple[Float[Tensor, " pairs"], Float[Tensor, " pa
     best, index = values.max(dim=1, keepdim=True)
     time = arrival.gather(1, index) + torch.where(inside, summit, 0.0).gather(1, index)
     place = torch.where(inside.gather(1, index), -1, order.gather(1, index))
+    if pairs.until < torch.inf:
+        end = membrane(pairs.until - last, voltage[:, -1:], current[:, -1:], tau_mem, tau_syn)
+        time, place = torch.where(end > best, pairs.until, time), torch.where(end > best, -1, place)
+        best = torch.maximum(end, best)
     rises = best > 0  # else the maximum is at rest, before anything arrives
     time = torch.where(rises, time, arrival[:, :1])
     place = torch.where(rises, place, -1)

@@ -26,7 +26,7 @@ import math
 from functools import partial
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Float64
 from torch import Tensor
 
 from firstspike.spiketime.backend import Arguments, Constants, Gradients, Needs, Result, of_several
@@ -102,12 +102,10 @@ def backward(
     causal = (arrival < spikes[..., None]) & torch.isfinite(spikes[..., None])
     zero = torch.zeros((), dtype=times.dtype, device=times.device)
     elapsed = torch.where(causal, spikes[..., None] - arrival, zero)
-    decay = torch.where(causal, torch.exp(-elapsed / tau_syn), zero)
 
     unit = unit_of_weights(weight, threshold)
     weight, threshold, by_unit = weight / unit.unsqueeze(-1), threshold / unit, 1 / unit[:, None]
-    drive = (decay * weight[:, None]).sum(-1, keepdim=True) / tau_syn
-    slope = (drive - threshold[:, None, :, None] / tau_mem).squeeze(-1)
+    slope = _slope(spikes, arrival, causal, weight, threshold, tau_mem, tau_syn).to(times.dtype)
     fires = torch.isfinite(spikes) & (slope > 0)
     scale = torch.where(fires, grad / torch.where(fires, slope, torch.ones_like(slope)), zero)
 
@@ -133,6 +131,17 @@ def backward(
             for each, need in zip(kappa_by_taus(elapsed / tau_syn, tau_mem / tau_syn, 1.0), needs[4:], strict=True)
         )
     return Gradients(by_times, by_weight, by_threshold, by_delay, by_mem, by_syn)
+
+
+def _slope(
+    spikes: Tensor, arrival: Tensor, causal: Tensor, weight: Tensor, threshold: Tensor, tau_mem: Tau, tau_syn: Tau
+) -> Float64[Tensor, "E B O"]:
+    """dV/dt at the spikes, in double precision: next to a peak it is a small difference."""
+    tau_mem, tau_syn = (tau.double() if isinstance(tau, Tensor) else tau for tau in (tau_mem, tau_syn))
+    zero = torch.zeros((), dtype=torch.float64, device=spikes.device)
+    elapsed = torch.where(causal, spikes.double()[..., None] - arrival.double(), zero)
+    drive = (torch.where(causal, torch.exp(-elapsed / tau_syn), zero) * weight.double()[:, None]).sum(-1, keepdim=True)
+    return (drive / tau_syn - threshold.double()[:, None, :, None] / tau_mem).squeeze(-1)
 
 
 def _broadcast(constants: Constants) -> tuple[Tau, Tau]:

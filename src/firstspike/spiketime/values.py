@@ -1,7 +1,9 @@
 """Values that no neuron can work with."""
 
 import math
+from typing import Any
 
+import torch
 from torch import Tensor
 
 from firstspike.devices import DELAY, OBSERVED, THRESHOLD, TIMES, WEIGHT, mark, read_at_once
@@ -12,10 +14,10 @@ def check_values(
     times: Tensor, weight: Tensor, threshold: Tensor, delay: Tensor | None, observed: Tensor | None = None
 ) -> None:
     """Raise ValueError for values that no neuron can work with, on a GPU later (``raise_deferred_errors``)."""
+    check_real("times", times, TIMES)
+    if observed is not None:
+        check_real("observed times", observed, OBSERVED)
     if not read_at_once(weight.device):
-        for failure, tensor in ((TIMES, times), (OBSERVED, observed)):
-            if tensor is not None and tensor.numel():
-                mark(failure, ~(tensor.amin() > -math.inf))
         if threshold.numel():
             mark(THRESHOLD, ~((threshold > 0) & (threshold < math.inf)).all())
         if delay is not None:
@@ -23,9 +25,6 @@ def check_values(
         if weight.numel():
             mark(WEIGHT, ~(in_thresholds(weight, threshold) <= LARGEST[weight.dtype]))
         return
-    for name, tensor in (("times", times), ("observed times", observed)):
-        if tensor is not None and tensor.numel() and not float(tensor.detach().amin()) > -math.inf:
-            raise ValueError(f"{name} must be real numbers or inf (no spike), got NaN or -inf")
     low, high = _extremes(threshold)
     if not 0 < low <= high < math.inf:
         raise ValueError(f"threshold must be > 0 and finite, got {low} to {high}")
@@ -42,3 +41,44 @@ def _extremes(tensor: Tensor) -> tuple[float, float]:
         return 1.0, 1.0
     low, high = tensor.detach().aminmax()
     return float(low), float(high)
+
+
+def check_real(name: str, times: Tensor, failure: int) -> None:
+    """Raise ValueError for NaN or -inf, on a GPU later (``raise_deferred_errors``) as the ``failure``."""
+    if not times.numel():
+        return
+    least = times.detach().amin()
+    if not read_at_once(times.device):
+        mark(failure, ~(least > -math.inf))
+    elif not float(least) > -math.inf:
+        raise ValueError(f"{name} must be real numbers or inf (no spike), got NaN or -inf")
+
+
+def real_times(times: Tensor) -> Tensor:
+    """The times, once it is clear that they are real numbers or ``inf``; compiled code does not look at them."""
+    return times if torch.compiler.is_compiling() else _RealTimes.apply(times)
+
+
+class _RealTimes(torch.autograd.Function):
+    """A look at values, which ``torch.func.vmap`` does not allow elsewhere."""
+
+    @staticmethod
+    def forward(times: Tensor) -> Tensor:
+        check_real("times", times, TIMES)
+        return times.view_as(times)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        pass
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        return grad
+
+    @staticmethod
+    def jvp(ctx: Any, tangent: Tensor) -> Tensor:
+        return tangent.view_as(tangent)
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[int | None, ...], times: Tensor) -> tuple[Tensor, int | None]:
+        return _RealTimes.apply(times), in_dims[0]

@@ -141,7 +141,9 @@ class Noisy(Imperfect, LayerByLayer):
 
     def received(self, times: Float[Tensor, "batch inputs"]) -> Float[Tensor, "batch inputs"]:
         """See ``LayerByLayer``."""
-        return times + self.noise.normal(self.input_jitter, tuple(times.shape), times) if self.input_jitter else times
+        if not self.input_jitter:
+            return times
+        return _sorted(times + self.noise.normal(self.input_jitter, tuple(times.shape), times))
 
     def delayed(
         self, index: int, layer: Delay, times: Float[Tensor, "batch features"]
@@ -150,8 +152,8 @@ class Noisy(Imperfect, LayerByLayer):
         delayed: Tensor = layer(times)
         if not self.delay_jitter:
             return delayed
-        noise = self.noise.normal(self.delay_jitter, tuple(times.shape), times)
-        return delayed + torch.maximum(noise, -layer.delay.to(times))
+        noise = self.noise.normal(self.delay_jitter, tuple(delayed.shape), delayed)
+        return _sorted(delayed + torch.maximum(noise, -layer.added.to(delayed)))
 
     def spikes(
         self, index: int, layer: LIFLinear, times: Float[Tensor, "batch inputs"]
@@ -179,8 +181,7 @@ class Noisy(Imperfect, LayerByLayer):
             return (found,)
 
         threshold = self._thresholds(index, layer, len(times))
-        found = self.imperfect(_with_thresholds(layer.neuron, threshold, every, layer.seen(times))[0])
-        return found.sort(dim=-1).values  # jitter may exchange spikes, and lost ones leave gaps
+        return _sorted(self.imperfect(_with_thresholds(layer.neuron, threshold, every, layer.seen(times))[0]))
 
     def _recurrent(
         self, index: int, layer: LIFRecurrent, inputs: Float[Tensor, "batch inputs spikes"]
@@ -199,7 +200,7 @@ class Noisy(Imperfect, LayerByLayer):
             delay = torch.cat([torch.zeros_like(layer.weight) if delay is None else delay, own], dim=1)
         threshold = self._thresholds(index, layer, len(inputs))
         sent, state = no_spikes(layer, inputs), list[Tensor]()
-        for start, end in slices(layer.duration, layer.window):
+        for start, end in slices(inputs, layer.duration, layer.window):
 
             def spikes(
                 arriving: Tensor, neuron: LIF, *state: Tensor, start: float = start, end: float = end
@@ -241,6 +242,11 @@ class Noisy(Imperfect, LayerByLayer):
         if isinstance(layer, LIFSpikeTrains):
             found = torch.maximum(found, layer.reset + LOWEST_THRESHOLD * (nominal - layer.reset))
         return found
+
+
+def _sorted(times: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """Trains in order again: jitter may exchange spikes, and lost ones leave gaps. First spikes stay as they are."""
+    return times.sort(dim=-1).values if times.ndim > 2 else times
 
 
 def _with_thresholds(

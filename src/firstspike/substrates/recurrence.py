@@ -14,11 +14,15 @@ from torch import Tensor
 from firstspike.layers import LIFRecurrent
 
 
-def slices(duration: float, window: float) -> list[tuple[float, float]]:
-    """Starts and ends of slices of half a window; the first one begins before all inputs."""
+def slices(inputs: Float[Tensor, "batch inputs spikes"], duration: float, window: float) -> list[tuple[float, float]]:
+    """Starts and ends of slices of half a window.
+
+    The first one ends within half a window after the earliest input, or after 0 if all inputs are later.
+    """
     half = window / 2
     count = max(1, math.ceil(duration / half - 1e-9))
-    return list(pairwise([-math.inf, *(k * half for k in range(1, count)), duration]))
+    earliest = min(0.0, float(inputs.amin())) if inputs.numel() else 0.0
+    return list(pairwise([-math.inf, *(k * half for k in range(math.floor(earliest / half) + 1, count)), duration]))
 
 
 def no_spikes(layer: LIFRecurrent, like: Tensor) -> Float[Tensor, "batch neurons 1"]:

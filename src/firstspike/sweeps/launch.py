@@ -10,6 +10,7 @@ import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from multiprocessing import resource_tracker
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -96,8 +97,9 @@ def _processes(plan: Plan, url: str, folder: Path, workers: int) -> Iterator[lis
     # both raise KeyboardInterrupt
     before = {number: signal.signal(number, signal.default_int_handler) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        for process in processes:
-            process.start()
+        with _without_ctrl_c():
+            for process in processes:
+                process.start()
         yield processes
     finally:
         started = [process for process in processes if process.pid is not None]
@@ -111,6 +113,20 @@ def _processes(plan: Plan, url: str, folder: Path, workers: int) -> Iterator[lis
                 process.kill()
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+
+@contextmanager
+def _without_ctrl_c() -> Iterator[None]:
+    """Processes that start in this block never get Ctrl-C, not even while they import; here it waits for the end."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    resource_tracker.ensure_running()  # its start would let Ctrl-C through again
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _leave_ctrl_c_to_the_command() -> None:

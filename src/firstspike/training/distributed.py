@@ -9,6 +9,8 @@ once. Overlapping the sum with the backward pass would gain little for networks 
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from copy import copy
+from dataclasses import replace
 from datetime import timedelta
 
 import torch
@@ -205,11 +207,9 @@ class Distributed(Sequential):
         ranks: Ranks,
         asked: Callable[[], bool],
     ) -> None:
-        super().__init__([member], objective, clip_grad_norm)
+        own = replace(objective, regularizers=tuple(map(self._over_all, objective.regularizers)))
+        super().__init__([member], own, clip_grad_norm)
         self.ranks, self.asked, self.stopping = ranks, asked, False
-        for regularizer in objective.regularizers:
-            if isinstance(regularizer, SilentPeak | SpikeCount):
-                regularizer.batch_mean = self._mean
         ranks.from_first_(x for x in member.network.state_dict().values() if isinstance(x, Tensor))
 
     def _step(self, member: Member, times: Tensor, labels: Tensor) -> Tensor:
@@ -256,6 +256,14 @@ class Distributed(Sequential):
         silent = silent.to(times.device)
         times, silent = self.ranks.sum_(times), self.ranks.sum_(silent)
         return [evaluation_of(times, silent, self.objective, data.labels)]
+
+    def _over_all(self, regularizer: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        """A regulariser that takes means over the batches of all processes; the caller's stays as it is."""
+        if not isinstance(regularizer, SilentPeak | SpikeCount):
+            return regularizer
+        own = copy(regularizer)  # with the same parameters, if it has any
+        own.batch_mean = self._mean
+        return own
 
     def _mean(self, values: Tensor) -> Tensor:
         """Mean over the rows that all processes have."""

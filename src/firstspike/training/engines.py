@@ -178,8 +178,8 @@ class SideBySide(Sequential):
 def engine_for(members: Sequence[Member], objective: Objective, clip_grad_norm: float | None = None) -> Sequential:
     """Side by side where that gives the results that each network would have alone, otherwise one after the other.
 
-    One network, networks that draw random numbers, networks with other settings of their optimisers, and those on a
-    substrate that is not a pure function run one after the other.
+    One network, networks that draw random numbers, networks with other settings of their layers, optimisers or
+    substrates, and those on a substrate that is not a pure function run one after the other.
     """
     first = members[0]
     alike = (
@@ -190,11 +190,12 @@ def engine_for(members: Sequence[Member], objective: Objective, clip_grad_norm: 
         and all(_settings(member.optimizer) == _settings(first.optimizer) for member in members)
         and all(member.silent == first.silent for member in members)
         and all(member.substrate.side_by_side for member in members)
+        and all(member.substrate.identity() == first.substrate.identity() for member in members)
     )
     if alike:
         try:
             return SideBySide(members, objective, clip_grad_norm)
-        except ValueError as error:  # networks of different shapes or constants
+        except ValueError as error:  # networks that differ in more than their parameters
             logger.info("the networks are trained one after the other: %s", error)
     return Sequential(members, objective, clip_grad_norm)
 

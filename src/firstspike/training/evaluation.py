@@ -5,6 +5,7 @@ numbers for each input and output. It depends on nothing else, so that an evalua
 """
 
 import math
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from torch.nn import functional
 
 from firstspike.data import EventLists, SpikeData
 from firstspike.devices import raise_deferred_errors, sent
-from firstspike.layers import EarliestPool2d, Ensemble, LIFLayer, Network, Record, form_of
+from firstspike.layers import EarliestPool2d, Ensemble, LIFLayer, LIFRecurrent, Network, Record, form_of
 from firstspike.substrates import Exact, Substrate
 from firstspike.training.silent import first_spikes_in, silence, spiking_layers
 
@@ -125,6 +126,7 @@ def record_in_parts(
 
     With an open ``substrate`` the times are those of a single network as the substrate saw them.
     """
+    warn_of_unseen(network, times)
     parts = list(_records(network, times, substrate))
     place = _sample_dimension(network)
     layers = tuple(torch.cat(layer, dim=place) for layer in zip(*(part.layers for part in parts), strict=True))
@@ -133,6 +135,21 @@ def record_in_parts(
     inputs = [part.inputs for part in parts]
     most = max(x.shape[-1] for x in inputs)  # parts of event lists are as long as they need to be
     return Record(torch.cat([functional.pad(x, (0, most - x.shape[-1]), value=math.inf) for x in inputs]), layers)
+
+
+def warn_of_unseen(network: nn.Module, times: Float[Tensor, "samples inputs *spikes"] | EventLists) -> None:
+    """Warn of input spikes after the ``duration`` of a layer: they reach nothing that comes after it."""
+    end = min((x.duration for x in network.modules() if isinstance(x, LIFRecurrent)), default=math.inf)
+    if end == math.inf:
+        return
+    spikes = (times.when if isinstance(times, EventLists) else times).detach()
+    late = spikes[(spikes > end) & (spikes < math.inf)]
+    if len(late):
+        warnings.warn(
+            f"{len(late)} of {int(torch.isfinite(spikes).sum())} input spikes come after duration={end:g} of a layer, "
+            f"the last at {float(late.max()):g}; they have no effect: raise duration, or leave them out",
+            stacklevel=4,
+        )
 
 
 def confusion_counts(evaluation: Evaluation, classes: int | None = None) -> Int[np.ndarray, "classes decisions"]:

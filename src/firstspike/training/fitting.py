@@ -16,7 +16,7 @@ from firstspike.losses import earliest
 from firstspike.substrates import Substrate
 from firstspike.training.averaging import WeightAverage
 from firstspike.training.callbacks import Callbacks
-from firstspike.training.evaluation import Evaluation
+from firstspike.training.evaluation import Evaluation, warn_of_unseen
 from firstspike.training.silent import SilentNeurons, activity_names, spiking_layers
 from firstspike.training.state import CheckpointError, checked_state
 
@@ -87,6 +87,15 @@ class Member:
     substrate: Substrate
     average: WeightAverage | None = None
     progress: Progress = field(default_factory=Progress)
+
+    def __post_init__(self) -> None:
+        learning = [p for p in self.network.parameters() if p.requires_grad]
+        moved = {id(p) for p in self.parameters}
+        if learning and not any(id(p) in moved for p in learning):
+            raise ValueError(
+                f"optimizer: expected one of the network's parameters, got one of {len(moved)} others, which would "
+                f"train none of the {len(learning)} here; make it of network.parameters(), after the network"
+            )
 
     @property
     def spiking(self) -> list[int]:
@@ -304,6 +313,9 @@ def to_network(data: SpikeData, network: nn.Module) -> SpikeData:
     Raises:
         TypeError: data of another type.
         ValueError: spike trains for a network of first spikes.
+
+    Warns:
+        UserWarning: spikes that come too late to be seen, see ``warn_of_unseen``.
     """
     if not isinstance(data, SpikeData):
         raise TypeError(
@@ -316,6 +328,7 @@ def to_network(data: SpikeData, network: nn.Module) -> SpikeData:
             f"the data has spike trains, and the first layer, {type(network[0]).__name__}, takes first spikes: use "
             "data.first_spikes(), or begin with a layer for trains, such as fs.LIFSpikeTrains"
         )
+    warn_of_unseen(network, data.times)
     for parameter in network.parameters():
         return data.to(parameter.device, parameter.dtype)
     return data

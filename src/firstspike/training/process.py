@@ -1,7 +1,9 @@
 """What a training needs of its process: signals, and the number of threads."""
 
+import math
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -10,7 +12,12 @@ import torch
 from torch import nn
 
 from firstspike.layers import LIFLayer
-from firstspike.spiketime.cpu.runtime.parallel import is_small, work_of
+from firstspike.spiketime.cpu.runtime.parallel import is_small, use_threads, work_of
+
+_FEW = 1 << 18  # numbers on which torch's own functions are fast enough on one thread
+_TRIES = 3  # steps of a trial with each number of threads
+_SELDOM = 100  # times as long as a trial it takes until the next
+_SLOW = 4  # steps in a row, longer than those that lost the trial, after which there is another at once
 
 
 @contextmanager
@@ -34,9 +41,63 @@ def stop_on_signals() -> Iterator[Callable[[], bool]]:
             signal.signal(number, handler)
 
 
+class Pace:
+    """How many threads the kernels take for a step of a training: as many as make it fast.
+
+    Where other programs use the cores, threads that wait for each other make a step many times as long. So from time to
+    time some steps are done with half as many threads, or twice as many, and what was faster is kept. Results have the
+    same bits for any number of threads.
+
+    Args:
+        most: threads to begin with, and at most.
+        clock: seconds, for tests.
+    """
+
+    def __init__(self, most: int, clock: Callable[[], float] = time.perf_counter) -> None:
+        self._threads = self._kept = self._most = most
+        self._clock = clock
+        self._fewer = True  # which way the next trial goes
+        self._rest = 0.0  # seconds until then; the first step, which may compile, is not part of one
+        self._trial: list[float] | None = None
+        self._other, self._slow = math.inf, 0  # seconds of a step that lost the trial, steps since that took longer
+
+    @contextmanager
+    def step(self) -> Iterator[None]:
+        """One step of the training."""
+        use_threads(self._threads)
+        began = self._clock()
+        yield
+        if self._most > 1:
+            self._took(self._clock() - began)
+
+    def _took(self, seconds: float) -> None:
+        """Note how long a step took, and choose the threads of the next one."""
+        if self._trial is None:
+            self._rest -= seconds
+            self._slow = self._slow + 1 if seconds > self._other else 0
+            if self._rest > 0 and self._slow < _SLOW:
+                return
+            self._trial = []
+        else:
+            self._trial.append(seconds)
+        candidate = max(1, self._kept // 2) if self._fewer else min(self._most, 2 * self._kept)
+        self._threads = self._kept if len(self._trial) % 2 else candidate
+        if len(self._trial) == 2 * _TRIES:
+            self._decide(candidate, sum(self._trial[::2]), sum(self._trial[1::2]))
+
+    def _decide(self, candidate: int, tried: float, kept: float) -> None:
+        better = tried < kept
+        self._kept = self._threads = candidate if better else self._kept
+        self._other, self._slow = max(tried, kept) / _TRIES, 0
+        at_end = self._kept in (1, self._most)
+        self._fewer = self._kept > 1 if at_end else self._fewer == better
+        self._rest = 0.0 if better and not at_end else _SELDOM * (tried + kept)  # or on in the same direction
+        self._trial = None
+
+
 @contextmanager
-def threads_worth_starting(network: nn.Module, batch: int) -> Iterator[None]:
-    """Torch on one thread while it works on small layers.
+def threads_worth_starting(network: nn.Module, batch: int) -> Iterator[Pace]:
+    """Torch on one thread while it works on small layers; gives what sets the kernels' threads for each step.
 
     For a few hundred numbers some of torch's functions (``exp``, ``log``, ``sqrt`` of MKL) start all threads at every
     call, which costs more than the call; where other programs use the cores, twenty times as much as all the rest.
@@ -46,11 +107,14 @@ def threads_worth_starting(network: nn.Module, batch: int) -> Iterator[None]:
         batch: samples at once.
     """
     layers = [module for module in network.modules() if isinstance(module, LIFLayer)]
-    work = max((work_of(batch, x.synapses.shape[1], x.out_features) for x in layers), default=None)
+    sizes = [(batch, x.synapses.shape[1], x.out_features) for x in layers]
     threads = torch.get_num_threads()
-    if work is not None and is_small(work):  # the kernels of its largest layer use one thread, too
+    most = 1 if sizes and all(is_small(work_of(*size)) for size in sizes) else threads
+    weights = sum(x.numel() for x in network.parameters())
+    if sizes and max(weights, *(batch * outputs for _, _, outputs in sizes)) <= _FEW:
         torch.set_num_threads(1)
     try:
-        yield
+        yield Pace(most)
     finally:
+        use_threads(None)
         torch.set_num_threads(threads)

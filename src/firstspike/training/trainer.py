@@ -3,6 +3,7 @@
 import logging
 import math
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from copy import deepcopy
@@ -38,7 +39,7 @@ from firstspike.training.fitting import (
     metrics_row,
     to_network,
 )
-from firstspike.training.process import stop_on_signals, threads_worth_starting
+from firstspike.training.process import Pace, stop_on_signals, threads_worth_starting
 from firstspike.training.silent import SilentNeurons, spiking_layers
 
 logger = logging.getLogger(__name__)
@@ -75,7 +76,8 @@ class Trainer:
             after ``fit``. See ``averaged``.
 
     Raises:
-        ValueError: lists of different lengths, or settings that do not fit the network.
+        ValueError: lists of different lengths, settings that do not fit the network, or an optimiser that has none of
+            its parameters.
     """
 
     def __init__(
@@ -168,7 +170,7 @@ class Trainer:
         Args:
             train: training data.
             validation: evaluated after every epoch; the best network is the one with the highest accuracy on it.
-            epochs: total number of epochs, those of earlier calls included.
+            epochs: total number of epochs, those of earlier calls included. Where they are all done, a warning says so.
             batch_size: samples per gradient step.
             seed: seed of the order of the samples and of all noise. Several networks have consecutive seeds, from this
                 one on.
@@ -224,12 +226,17 @@ class Trainer:
     def _run(self, fit: Fit, ranks: Ranks, stop: Stop, stack: ExitStack) -> FitResult:
         """Train, with callbacks and substrates open."""
         try:
+            before = fit.epoch  # of earlier calls, not of the run folder
             fit.callbacks.call("on_restore", fit)
+            done, more = f"{fit.epoch} epochs are done already", fit.epoch + fit.epochs
+            total = f"epochs is their total: epochs={more} trains {fit.epochs} more"
             if fit.epoch > fit.epochs:
-                raise ValueError(f"{fit.epoch} epochs are done already; give a larger number of epochs")
+                raise ValueError(f"{done}; {total}")
+            if before == fit.epoch == fit.epochs and fit.first:
+                warnings.warn(f"{done}, nothing is trained; {total}", stacklevel=3)
             signalled = stack.enter_context(stop_on_signals())
             batch = -(-fit.batch_size * len(self.members) // ranks.size)
-            stack.enter_context(threads_worth_starting(self.network, batch))
+            pace = stack.enter_context(threads_worth_starting(self.network, batch))
             stack.enter_context(torch.random.fork_rng(_gpus(self.device)))  # layers of one's own may draw from it
 
             def asked() -> bool:
@@ -242,7 +249,7 @@ class Trainer:
                 asked = lambda: distributed.stopping  # noqa: E731
             self._engine = engine
             fit.callbacks.call("on_fit_start", fit)
-            metrics = self._train(fit, engine, asked)
+            metrics = self._train(fit, engine, asked, pace)
             with self.averaged():
                 validations, tests = (
                     () if data is None else tuple(engine.evaluate(data)) for data in (fit.validation, fit.test)
@@ -260,14 +267,14 @@ class Trainer:
         fit.callbacks.call("on_fit_end", fit, result)
         return result
 
-    def _train(self, fit: Fit, engine: Sequential, stop: Stop) -> dict[str, list[float]]:
+    def _train(self, fit: Fit, engine: Sequential, stop: Stop, pace: Pace) -> dict[str, list[float]]:
         """All epochs that are left; their metrics."""
         members, metrics = self.members, dict[str, list[float]]()
         began = time.monotonic() - members[0].progress.seconds
         for member in members:
             member.network.train()
         while fit.epoch < fit.epochs and not fit.finished:
-            totals = self._epoch(fit, engine, stop)
+            totals = self._epoch(fit, engine, stop, pace)
             for member in members:
                 member.progress.seconds = time.monotonic() - began
             if totals is None:
@@ -288,7 +295,7 @@ class Trainer:
             fit.callbacks.call("on_epoch_end", fit, row)
         return metrics
 
-    def _epoch(self, fit: Fit, engine: Sequential, stop: Stop) -> list[list[float]] | None:
+    def _epoch(self, fit: Fit, engine: Sequential, stop: Stop, pace: Pace) -> list[list[float]] | None:
         """One pass over the training data from the next batch on; each network's sums, or None if it was stopped."""
         members, data, size, epoch, device = self.members, fit.train, fit.batch_size, fit.epoch, self.device
         order = torch.stack([shuffled(len(data), seed, epoch) for seed in fit.seeds]).to(device)
@@ -317,7 +324,8 @@ class Trainer:
                 times = data.times[chosen]
                 if self.augment is not None:
                     times = self.augment(times, data, sources)
-                totals += engine.step(times, data.labels[chosen])
+                with pace.step():
+                    totals += engine.step(times, data.labels[chosen])
                 for member in members:
                     member.progress.batch += 1
                     if member.average is not None:
@@ -363,7 +371,7 @@ class Trainer:
         member = self.members[0]
         parameter = next(member.network.parameters(), times)
         with self.averaged(), _opened(member.substrate, member.network):
-            found = record_in_parts(member.network, times.to(parameter), member.substrate)
+            found = record_in_parts(member.network, times.to(parameter.device, parameter.dtype), member.substrate)
         raise_deferred_errors()
         return found
 

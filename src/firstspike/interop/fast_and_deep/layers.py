@@ -171,7 +171,7 @@ class NetworkBuilder:
             if factor > 1:
                 table.note(key, f" = {factor}: delays are not shared here; they start equal and learn apart")
         self.delays.append((delay, jitter))
-        self.delay_count += inputs * size
+        self.delay_count += inputs * size // delay.get("copies", 1)
 
     def _refuse_after(self, table: Table, *delays: str) -> None:
         """Refuse inputs that the original adds after such delays: here the delays would be after them."""

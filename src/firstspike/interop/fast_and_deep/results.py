@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from firstspike.data import SpikeData
+from firstspike.data.tables import read_arrays
 
 EXPECTED = 5e-5
 """The original adds 1e-6 to denominators, which shifts spike times by up to about this much (in tau_syn)."""
@@ -137,10 +138,10 @@ def saved_spike_times(files: dict[str, Path], test: SpikeData, kind: str) -> tup
 def _load(path: Path) -> np.ndarray:
     """Numbers of an ``.npy`` file, never a pickled object."""
     try:
-        array = np.load(path, allow_pickle=False)
-    except (ValueError, EOFError) as error:
-        raise ResultsError(f"{path.name} cannot be read: {error}") from None
-    if not isinstance(array, np.ndarray) or array.dtype.kind not in "fiu":
+        array = read_arrays(path).get("")
+    except ValueError as error:
+        raise ResultsError(str(error)) from None
+    if array is None or array.dtype.kind not in "fiu":
         raise ResultsError(f"{path.name} holds no numbers")
     return array.astype(np.float64) if array.dtype.kind == "f" else array
 

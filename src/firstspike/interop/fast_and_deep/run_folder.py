@@ -109,8 +109,7 @@ def import_folder(folder: Path, out: Path) -> Imported:
             found.comparison = compare(times, _outputs(member, inputs))
         except ResultsError as reason:
             found.comparison = str(reason)
-    run = RunFolder(out)
-    run.create(config, data=data.checksum)
+    rows: list[dict[str, float | int | str]] = []
     if files.network is not None:
         rates, best = _advance(member, found.epoch), -math.inf
         try:
@@ -118,10 +117,14 @@ def import_folder(folder: Path, out: Path) -> Imported:
             found.curves = f"metrics of {len(rows)} epochs"
             if rows:
                 best = max(float(row["validation_accuracy"]) for row in rows)
-                run.append("metrics", rows)
         except ResultsError as reason:
             found.curves = str(reason)
         member.progress = Progress(epoch=found.epoch, best=best)
+    run = RunFolder(out)  # from here on only the disk can fail
+    run.create(config, data=data.checksum)
+    if rows:
+        run.append("metrics", rows)
+    if files.network is not None:
         checkpoint = captured(trainer)[0]
         save_checkpoint(place_of(run.checkpoints, checkpoint), checkpoint)
     record = {"from": "fastAndDeep", **asdict(found), "torch": torch.__version__}
@@ -189,7 +192,8 @@ def _values(path: Path, layers: dict[str, object], source: Source) -> Tensor:
     attribute, classes = _WEIGHTS if source.kind == "weight" else _DELAYS
     layer, place = layers.get(str(source.layer)), f"{path}: layers[{source.layer}]"
     if not isinstance(layer, StandIn) or layer.name not in classes:
-        raise ValueError(f"{place}: expected {classes[0]}, got {layer!r}; the network does not fit the config")
+        found = getattr(layer, "qualified", type(layer).__name__)
+        raise ValueError(f"{place}: expected {classes[0]}, got {found}; the network does not fit the config")
     learned = layer.attributes.get("_parameters")  # what is not trained is a plain attribute
     tensor = (learned if isinstance(learned, dict) else {}).get(attribute, layer.attributes.get(attribute))
     if not isinstance(tensor, Tensor):

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from firstspike.config.network import too_many_spikes
 from firstspike.interop.nir.conventions import Convention, Neurons
 from firstspike.interop.nir.edges import edges_of
 from firstspike.interop.nir.synapses import Synapses
@@ -26,6 +27,7 @@ from firstspike.layers import (
     Multiplex,
     Network,
     Readout,
+    form_of,
 )
 from firstspike.neuron import LIF
 
@@ -121,7 +123,7 @@ class Reader:
             elif isinstance(node, nir.CubaLI):
                 layers += self._readout(name, node, before, last, len(layers))
             elif name == self.output:
-                layers += self._end(before, last)
+                layers += self._end(before, last, trains=bool(layers) and form_of(layers[-1]) == "trains")
             if isinstance(node, nir.CubaLIF | nir.CubaLI):
                 self.places[name], last = len(layers), name
         return Network(*layers)
@@ -156,6 +158,9 @@ class Reader:
         synapses = replace(synapses, delay=synapses.delay / self.convention.time_unit)
         after: list[nn.Module] = []
         trains = self.trains.pop(0)
+        for spikes in (trains.max_spikes, trains.window_spikes):
+            if (problem := too_many_spikes(out, spikes)) is not None:
+                raise ValueError(f"{name}: {problem}")
         if loop is not None and not (trains.max_spikes and trains.duration):
             raise ValueError(
                 f"{name}: the neurons are connected to each other; give max_spikes and duration, when they stop"
@@ -289,7 +294,7 @@ class Reader:
             raise ValueError(f"{name}: v_threshold must be above v_leak; these neurons would spike without input")
         return neurons
 
-    def _end(self, before: Signal, last: str) -> list[nn.Module]:
+    def _end(self, before: Signal, last: str, *, trains: bool) -> list[nn.Module]:
         """Delays after the last neurons; nothing else is allowed there."""
         synapses = before.get(last)
         if last == self.input or synapses is None or len(before) > 1:
@@ -297,10 +302,10 @@ class Reader:
         straight = Synapses.one_to_one(synapses.inputs)
         if not all(np.array_equal(getattr(synapses, x), getattr(straight, x)) for x in ("row", "column", "weight")):
             raise ValueError(f"between {last} and {self.output} there are weights without neurons after them")
-        return [self._delays(synapses.delay / self.convention.time_unit)] if synapses.delay.any() else []
+        return [self._delays(synapses.delay / self.convention.time_unit, trains)] if synapses.delay.any() else []
 
-    def _delays(self, delay: np.ndarray) -> Delay:
-        found = Delay(len(delay), _DELAYS, generator=torch.Generator(), dtype=self.dtype)
+    def _delays(self, delay: np.ndarray, trains: bool = False) -> Delay:
+        found = Delay(len(delay), _DELAYS, trains=trains, generator=torch.Generator(), dtype=self.dtype)
         with torch.no_grad():
             found.delay_raw.copy_(torch.from_numpy(delay))
         return found

@@ -6,7 +6,8 @@ function picker(changed) {
   let places = []; // of the samples that pass the filter
   let place = 0; // the one that is shown
 
-  const nameOf = (decision) => (decision < 0 ? "silent" : member.classes[decision] ?? String(decision));
+  const silent = () => (member.classes.includes("silent") ? "no decision" : "silent");
+  const nameOf = (decision) => (decision < 0 ? silent() : member.classes[decision] ?? String(decision));
 
   function passes(kind, k) {
     const { label: labels, decision } = member.samples;

@@ -16,13 +16,15 @@ import math
 
 import numpy as np
 
-from firstspike.spiketime.cpu.constants import HEIGHT, PER_MEM, PER_SYN, SUMMIT, kappa
+from firstspike.spiketime.cpu.constants import FLAT, HEIGHT, PER_MEM, PER_SYN, REST_MEM, REST_SYN, SUMMIT, kappa
 from firstspike.spiketime.cpu.crossing import TILE, responses
+from firstspike.spiketime.cpu.few import load_part16
 from firstspike.spiketime.cpu.rows import BACK, FAST, LEAK, SLOW
 from firstspike.spiketime.cpu.runtime.compiling import inlined, jit
 from firstspike.spiketime.cpu.sort import first_from
 from firstspike.spiketime.cpu.vectors.lanes import fold16, sum_rows16
 from firstspike.spiketime.cpu.vectors.simd import (
+    absolute,
     fill16,
     fma,
     gather16,
@@ -41,6 +43,35 @@ RESPONSE, DECAY = 0, 1  # C' and E' with which each lane joins
 WAIT, SCALE, UNIT_SLOW, UNIT_FAST = 2, 3, 4, 5  # what they follow from
 KEPT = 6  # scale, 0 where max_weight_grad drops the weights' gradient
 N_LANES = 7
+
+
+@inlined
+def settle_flat(bits, slope, at, spikes, last, packed, lane, order, arrival, level, c):
+    """Compute the slopes of 16 lanes, ``bits`` of them from ``at`` on, afresh where the spike is next to the peak.
+
+    There a slope is what little the drive has more than the leak takes: in double precision, at the spike time as it
+    was rounded, it keeps its digits.
+    """
+    steep = load_part16(bits, slope, at)
+    flat = (steep * steep < c[PER_MEM] * c[PER_SYN] * FLAT) & (absolute(steep) > 0.0) & bits
+    while flat:
+        place = lowest_bit(flat)
+        flat &= flat - np.uint64(1)
+        slope[at + place] = _slope(
+            spikes[at + place], last[at + place], packed, lane + place, order, arrival, level[lane + place], c
+        )
+
+
+@jit
+def _slope(spike, last, packed, lane, order, arrival, level, c):
+    """dV/dt of a lane of a tile at its spike, in units of the threshold."""
+    mem = np.float64(c[PER_MEM]) + np.float64(c[REST_MEM])
+    syn = np.float64(c[PER_SYN]) + np.float64(c[REST_SYN])
+    drive = 0.0
+    for k in range(last + 1):
+        weight = np.float64(packed[np.intp(order[k]) * TILE + lane])
+        drive += weight * math.exp((np.float64(arrival[k]) - np.float64(spike)) * syn)
+    return drive * syn / level - mem
 
 
 @jit

@@ -6,10 +6,14 @@
 
 import math
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from firstspike.spiketime.cpu.runtime.compiling import jit
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 PER_MEM, PER_SYN = 0, 1  # 1/tau_mem, 1/tau_syn
 DELTA, PER_RISE = 2, 3  # and 1/(DELTA tau_syn)
@@ -19,16 +23,20 @@ X, TOP = 7, 8  # and -log(1 - x)/x, the same time in units of tau_syn
 SPAN = 9  # longest time after which states keep their scale (see ``rows``)
 FAR = 10  # a leaky neuron that rises falls again before this time
 KIND = 11  # which of the short cuts below the two constants allow
-N_CONSTANTS = 12  # then max_weight_grad
+REST_MEM, REST_SYN = 12, 13  # what rounding to the dtype leaves of 1/tau_mem and 1/tau_syn
+N_CONSTANTS = 14  # then max_weight_grad
 ANY, EQUAL, DOUBLE = range(3)  # EQUAL: kappa is s exp(-s); DOUBLE: DELTA is the slower constant's rate
 
+FLAT = 2.5e-3  # square of the slope, times both constants, at a spike whose peak is 1/800 above the threshold
 _SPAN = 8.0  # in units of the faster constant: exp(8) times 1e5 of the largest weights is a number of float32
 _TINY = {"float32": 1e-10, "float64": 1e-20}  # smallest |DELTA| tau_syn
 
 
 @lru_cache(maxsize=256)
-def constants_array(tau_mem: float, tau_syn: float, dtype: str, bound: float | None = None) -> tuple[np.ndarray, int]:
-    """The array for kernels of that dtype, and its address; ``bound`` is ``max_weight_grad``."""
+def constants_array(tau_mem: float, tau_syn: float, dtype: str, bound: float | None = None) -> "Tensor":
+    """The array for kernels of that dtype; ``bound`` is ``max_weight_grad``."""
+    from torch import from_numpy  # which compiling does not need
+
     x = 1 - tau_syn / tau_mem
     delta = x / tau_syn if abs(x) > _TINY[dtype] else _TINY[dtype] / tau_syn
     top = math.inf if math.isinf(tau_mem) else 1.0 if x == 0 else -math.log(tau_syn / tau_mem) / x
@@ -45,8 +53,9 @@ def constants_array(tau_mem: float, tau_syn: float, dtype: str, bound: float | N
     elif abs(abs(delta) - min(1 / tau_mem, 1 / tau_syn)) < np.finfo(dtype).eps * abs(delta):
         found[KIND] = DOUBLE
     found[N_CONSTANTS] = math.inf if bound is None else bound
-    found = found.astype(dtype)
-    return found, found.ctypes.data
+    rounded = found.astype(dtype)
+    rounded[[REST_MEM, REST_SYN]] = found[[PER_MEM, PER_SYN]] - rounded[[PER_MEM, PER_SYN]]
+    return from_numpy(rounded)
 
 
 @jit

@@ -16,7 +16,7 @@ from firstspike.spiketime.cpu.crossing import TILE, lanes_for
 from firstspike.spiketime.cpu.per_neuron.host import backward_per_neuron, forward_per_neuron, name_of
 from firstspike.spiketime.cpu.rows import N_BACKWARD, N_FORWARD, PAD
 from firstspike.spiketime.cpu.runtime.parallel import Call, is_small, threads_for, work_of
-from firstspike.spiketime.cpu.saved import SAVED, saved_for, saved_places, saved_sizes
+from firstspike.spiketime.cpu.saved import BOTH, saved_for, saved_sizes, saved_within
 from firstspike.spiketime.cpu.scan import FORWARD, REFUSED, forward_kernel
 from firstspike.spiketime.cpu.unwind import BACKWARD, SAMPLES, backward_kernel
 from firstspike.spiketime.parts import Size, backward_in_parts, zero_gradients
@@ -71,9 +71,9 @@ def _forward(given: Arguments, sizes: Sizes, spikes: Tensor) -> tuple[Tensor, Te
     times, weight, threshold = (x.contiguous() for x in given[:3])
     ensemble, batch, inputs, outputs = sizes
     saved = saved_for(times, outputs)
-    _c, c = constants_array(*given.constants, name_of(times.dtype))
+    c = constants_array(*given.constants, name_of(times.dtype))
     call = _forward_call(sizes, times.dtype, threads_for(work_of(ensemble * batch, inputs, outputs)))
-    left = call(c, times, weight, threshold, spikes, *saved_places(saved, inputs))
+    left = call(c, times, weight, threshold, spikes, *saved)
     if left[REFUSED]:
         check_values(*given[:4])
     return saved
@@ -81,11 +81,12 @@ def _forward(given: Arguments, sizes: Sizes, spikes: Tensor) -> tuple[Tensor, Te
 
 @lru_cache(maxsize=256)
 def _forward_call(sizes: Sizes, dtype: torch.dtype, threads: int) -> Call:
-    ensemble, batch, _, outputs = sizes
+    ensemble, batch, inputs, outputs = sizes
     found = _numbers(sizes, N_FORWARD) | {"threads": threads, "taken": 0, "refused": 0}
     most = _BLOCK // (N_FORWARD * found["stride"] * dtype.itemsize)
     found["block"] = block = max(1, min(most, -(-batch // (2 * threads))))
-    plan = FORWARD.plan(name_of(dtype), found, ("c", "times", "weight", "threshold", "spikes", *SAVED))
+    names = "c", "times", "weight", "threshold", "spikes", *BOTH
+    plan = FORWARD.plan(name_of(dtype), found, names, within=saved_within(inputs))
     phases = ensemble * found["tiles"], ensemble * -(-batch // block)
     return Call(forward_kernel(name_of(dtype), lanes_for(outputs)), phases, plan, threads)
 
@@ -99,11 +100,10 @@ def _shared(
     saved = tuple(x.contiguous() for x in result.saved) or saved_for(times, outputs)
     asked = zip((times, weight, threshold), needs, strict=False)
     found = [torch.empty_like(x) if need else None for x, need in asked]
-    _c, c = constants_array(*given.constants, name_of(times.dtype), max_weight_grad)
+    c = constants_array(*given.constants, name_of(times.dtype), max_weight_grad)
     threads = threads_for(work_of(ensemble * batch, inputs, outputs))
     call = _backward_call(sizes, times.dtype, needs[:3], not result.saved, threads)
-    gradients = (0 if x is None else x for x in found)
-    call(c, grad, spikes, times, weight, threshold, *saved_places(saved, inputs), *gradients)
+    call(c, grad, spikes, times, weight, threshold, *saved, *found)
     return Gradients(*found, None)
 
 
@@ -119,9 +119,9 @@ def _backward_call(sizes: Sizes, dtype: torch.dtype, needs: tuple[bool, ...], ob
         "groups": groups, "chunks": chunks, "wants_times": wants_times, "wants_weight": wants_weight,
         "wants_threshold": wants_threshold, "observes": observes,
     }  # fmt: skip
-    given = ("c", "grad", "spikes", "times", "weight", "threshold", *SAVED, "by_times", "by_weight", "by_threshold")
+    given = ("c", "grad", "spikes", "times", "weight", "threshold", *BOTH, "by_times", "by_weight", "by_threshold")
     unused = [name for name, need in (("weight_parts", wants_weight), ("times_parts", wants_times)) if not need]
-    plan = BACKWARD.plan(name_of(dtype), found, given, unused)
+    plan = BACKWARD.plan(name_of(dtype), found, given, unused, saved_within(inputs))
     blocks = -(-batch // SAMPLES)
     phases = (
         ensemble * (tiles + blocks),

@@ -22,11 +22,18 @@ SAVED = {
     "slope": "real ensemble batch reals",
 }
 """The arrays, for a ``Layout``."""
+BOTH = "order", "arrival"
+"""Those that begin with the memory of whole and of real numbers."""
 
 
 def saved_sizes(inputs: int, outputs: int) -> dict[str, int]:
     """How many whole and real numbers each sample has."""
     return {"ints": inputs + 1 + outputs, "reals": inputs + PAD + outputs}
+
+
+def saved_within(inputs: int) -> dict[str, tuple[str, int]]:
+    """Where the other arrays lie within ``BOTH``, for a ``Plan``."""
+    return {"count": ("order", inputs), "last": ("order", inputs + 1), "slope": ("arrival", inputs + PAD)}
 
 
 def saved_for(times: "Tensor", outputs: int) -> "tuple[Tensor, Tensor]":
@@ -37,10 +44,3 @@ def saved_for(times: "Tensor", outputs: int) -> "tuple[Tensor, Tensor]":
     sizes = saved_sizes(inputs, outputs)
     ints = times.new_empty((*lead, sizes["ints"]), dtype=torch.int32)
     return ints, times.new_empty((*lead, sizes["reals"]))
-
-
-def saved_places(saved: "tuple[Tensor, ...]", inputs: int) -> tuple[int, ...]:
-    """Addresses of the arrays of ``SAVED``, as long as the two tensors are kept."""
-    ints, reals = saved
-    whole, real = ints.data_ptr(), reals.data_ptr()
-    return whole, whole + 4 * inputs, whole + 4 * (inputs + 1), real, real + reals.element_size() * (inputs + PAD)

@@ -11,6 +11,7 @@ from firstspike.spiketime.cpu.adjoint import (
     SCALE,
     observe_tile,
     prepare,
+    settle_flat,
     start_lanes,
     unwind_tile,
 )
@@ -126,10 +127,15 @@ def unwind_tiles(
             at, weights = slice(begin, end), packed[tile]
             if segments[b] == 0:
                 for lane in range(0, end - begin, 16):
+                    filled = (every >> np.uint64(lane)) & _WHOLE
+                    settle_flat(
+                        filled, slope[b], begin + lane, spikes[b], last[b], weights, lane, order[b], arrival[b],
+                        lane_level, c,
+                    )  # fmt: skip
                     unwind_few(
-                        weights, order[b], arrival[b], n, rows[b], begin, lane,
-                        (every >> np.uint64(lane)) & np.uint64(0xFFFF), grad[b], spikes[b], slope[b], last[b], places,
-                        lane_unit, lane_level, c, bound, total, few_sums, by_weight[tile], wants_weight, wants_times,
+                        weights, order[b], arrival[b], n, rows[b], begin, lane, filled, grad[b], spikes[b], slope[b],
+                        last[b], places, lane_unit, lane_level, c, bound, total, few_sums, by_weight[tile],
+                        wants_weight, wants_times,
                     )  # fmt: skip
                 if wants_times:
                     sum_few(few_sums, n, by_times[b])
@@ -140,7 +146,11 @@ def unwind_tiles(
                     last[b, at], slope[b, at], joins,
                 )  # fmt: skip
             for lane in range(0, end - begin, 16):
-                filled = every >> np.uint64(lane)
+                filled = (every >> np.uint64(lane)) & _WHOLE
+                settle_flat(
+                    filled, slope[b], begin + lane, spikes[b], last[b], weights, lane, order[b], arrival[b], lane_level,
+                    c,
+                )  # fmt: skip
                 store(lane_grad, lane, load_part16(filled, grad[b], begin + lane))
                 store(lane_spikes, lane, load_part16(filled, spikes[b], begin + lane))
                 store(lane_slope, lane, load_part16(filled, slope[b], begin + lane))

@@ -97,6 +97,8 @@ def clock_for(network: Network, tau_us: float, recurrent: bool = False) -> Clock
                 needed[index] = circuits_of(layer)
                 if not lifs or index > lifs[-1]:
                     problems.append(f"layer {index}: delays after the last LIF layer; the chip only has axonal ones")
+                if layer.trains:
+                    problems.append(f"layer {index}: delays of spike trains; those of the chip are for first spikes")
             case BiasSpikes() | Multiplex() | FirstSpike() | Readout():
                 pass
             case _:

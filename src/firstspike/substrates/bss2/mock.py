@@ -193,7 +193,7 @@ class MockBss2(Bss2, Imperfect):
         run = Run(len(trains), layer.out_features, cells, trains)
         spikes = arriving = no_spikes(layer, trains)
         busy = torch.full_like(spikes[..., 0], -math.inf)
-        for start, end in slices(until, window):
+        for start, end in slices(trains, until, window):
             run.advance_through(joined_trains(trains, arriving), weight, end)
             now = self.imperfect(joined(run.found, since=start), tau).sort(dim=-1).values
             spikes = joined(spikes, now)

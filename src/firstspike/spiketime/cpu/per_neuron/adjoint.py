@@ -13,6 +13,7 @@ import math
 import numpy as np
 from numba.core import types
 
+from firstspike.spiketime.cpu.constants import FLAT
 from firstspike.spiketime.cpu.per_neuron.scan import (
     BY_MEM_SERIES,
     DELTA,
@@ -20,6 +21,8 @@ from firstspike.spiketime.cpu.per_neuron.scan import (
     LANES,
     PER_MEM,
     PER_SYN,
+    REST_MEM,
+    REST_SYN,
     SHORT,
     SLOWER,
     UNIT,
@@ -120,6 +123,20 @@ def observed_slopes(times, weight, delay, c, level, spike):
 
 
 @jit
+def exact_slope(lane, times, weight, delay, c, level, spike):
+    """The same of one lane in double precision."""
+    mem = np.float64(c[PER_MEM * LANES + lane]) + np.float64(c[REST_MEM * LANES + lane])
+    syn = np.float64(c[PER_SYN * LANES + lane]) + np.float64(c[REST_SYN * LANES + lane])
+    drive = 0.0
+    for i in range(times.size):
+        arrival = times[i] if delay is None else delay[i * LANES + lane] + times[i]
+        if arrival < spike:
+            elapsed = (np.float64(spike) - np.float64(arrival)) * np.float64(c[UNIT])
+            drive += np.float64(weight[i * LANES + lane]) * math.exp(-elapsed * syn)
+    return drive * syn - level * mem
+
+
+@jit
 def kept_scale(scale, times, delay, c, spike, most):
     """``scale`` where no weight's gradient exceeds ``most``, 0 elsewhere."""
     zero, b, unit = fill32(c, 0.0), load32(c, PER_SYN * LANES), c[UNIT]
@@ -136,7 +153,7 @@ def kept_scale(scale, times, delay, c, spike, most):
 
 
 @jit
-def start(grad, spike, slope, observes, times, weight, delay, c, unit, level, bound, totals):
+def start(grad, spike, slope, observes, times, weight, delay, c, unit, level, bound, sums, totals):
     """What 32 neurons' gradients of one sample begin with.
 
     Args:
@@ -151,6 +168,7 @@ def start(grad, spike, slope, observes, times, weight, delay, c, unit, level, bo
         unit: of the neurons' weights.
         level: threshold in that unit.
         bound: on weight gradients.
+        sums: scratch for three vectors.
         totals: by threshold, in units, to add to.
 
     Returns:
@@ -164,6 +182,18 @@ def start(grad, spike, slope, observes, times, weight, delay, c, unit, level, bo
         slope = observed_slopes(times, weight, delay, c, level, spike)
     else:
         slope = slope * level * (1 / c[UNIT])
+    steep = slope / level  # next to a peak it has few digits, see ``settle_flat`` of the kernels of shared constants
+    flat = (steep * steep < load32(c, PER_MEM * LANES) * load32(c, PER_SYN * LANES) * FLAT) & (absolute(steep) > 0.0)
+    flat &= asks
+    if flat:
+        store(sums, 0, slope)
+        store(sums, LANES, spike)
+        store(sums, 2 * LANES, level)
+        while flat:
+            lane = lowest_bit(flat)
+            flat &= flat - np.uint64(1)
+            sums[lane] = exact_slope(lane, times, weight, delay, c, sums[2 * LANES + lane], sums[LANES + lane])
+        slope = load32(sums, 0)
     asks &= slope > 0.0
     spike, scale = select(asks, spike, never), select(asks, grad / slope, zero)
     store(totals, 0, load32(totals, 0) + scale * (1 / c[UNIT]))

@@ -10,7 +10,7 @@ from firstspike.spiketime.backend import Arguments, Constants, Gradients, Needs,
 from firstspike.spiketime.cpu.per_neuron.kernels import BACKWARD, FORWARD, SAMPLES, backward_kernel, forward_kernel
 from firstspike.spiketime.cpu.per_neuron.scan import LANES, N_RATES
 from firstspike.spiketime.cpu.runtime.parallel import Call, threads_for
-from firstspike.spiketime.cpu.saved import SAVED, saved_for, saved_places, saved_sizes
+from firstspike.spiketime.cpu.saved import BOTH, SAVED, saved_for, saved_sizes, saved_within
 
 _PARTS, _CHUNKS = 8, 4  # into which the sums over neurons and over samples are cut
 _COST = 4  # of a synapse, in units of one of the usual kernels
@@ -29,7 +29,7 @@ def forward_per_neuron(given: Arguments, sizes: Sizes, spikes: Tensor) -> tuple[
     delayed = given.delay is not None
     if given.delay is None:
         saved: tuple[Tensor, ...] = saved_for(times, sizes[-1])
-        arrays: tuple[Tensor | int, ...] = saved_places(saved, sizes[2])
+        arrays = saved
     else:
         slope = torch.empty_like(spikes)
         saved, arrays = (slope,), (slope, given.delay.contiguous())
@@ -40,9 +40,9 @@ def forward_per_neuron(given: Arguments, sizes: Sizes, spikes: Tensor) -> tuple[
 
 @lru_cache(maxsize=256)
 def _forward_call(sizes: Sizes, dtype: torch.dtype, delayed: bool, taus: int, threads: int) -> Call:
-    ensemble, batch, _, _ = sizes
+    ensemble, batch, inputs, _ = sizes
     found = _numbers(sizes, delayed, taus)
-    plan = FORWARD.plan(name_of(dtype), found, _arrays(delayed), _unused(delayed))
+    plan = FORWARD.plan(name_of(dtype), found, _arrays(delayed), _unused(delayed), _within(delayed, inputs))
     groups, blocks = found["groups"], -(-batch // SAMPLES)
     phases = ensemble * (groups if delayed else groups + blocks), ensemble * blocks * groups
     return Call(forward_kernel(name_of(dtype), delayed), phases, plan, threads)
@@ -57,10 +57,9 @@ def backward_per_neuron(
     everything, delayed, dtype = any(needs[:4]), given.delay is not None, times.dtype
     saved = tuple(x.contiguous() for x in result.saved)
     if given.delay is None:
-        saved = saved or saved_for(times, 0)  # what is known of neurons is not asked for
-        arrays: tuple[Tensor | int, ...] = saved_places(saved, sizes[2])
+        arrays: tuple[Tensor | None, ...] = saved or saved_for(times, 0)  # what is known of neurons is not asked for
     else:
-        arrays = saved[0] if saved else 0, given.delay.contiguous()
+        arrays = saved[0] if saved else None, given.delay.contiguous()
     bound = torch.tensor([max_weight_grad or math.inf], dtype=dtype, device="cpu")
     like = (times, weight, threshold, given.delay) if everything else (None, None, threshold, None)
     found = [None if x is None else times.new_empty(x.shape) for x in (*like, threshold, threshold)]
@@ -68,7 +67,7 @@ def backward_per_neuron(
         sizes, dtype, delayed, mem.numel(), everything, needs.tau_mem or needs.tau_syn, not result.saved,
         threads_for(_COST * sizes[1] * weight.numel()),
     )  # fmt: skip
-    call(mem, syn, times, weight, threshold, spikes, *arrays, grad, bound, *(0 if x is None else x for x in found))
+    call(mem, syn, times, weight, threshold, spikes, *arrays, grad, bound, *found)
     return Gradients(*(x if need else None for x, need in zip(found, needs, strict=True)))
 
 
@@ -89,7 +88,7 @@ def _backward_call(
     if not everything or not delayed:
         unused += ["delay_parts"]
     given = *_arrays(delayed), "grad", "bound", *_GRADIENTS
-    plan = BACKWARD.plan(name_of(dtype), found, given, unused)
+    plan = BACKWARD.plan(name_of(dtype), found, given, unused, _within(delayed, inputs))
     phases = (
         ensemble * (groups if delayed or not observes else groups + blocks),
         ensemble * parts * chunks,
@@ -100,7 +99,7 @@ def _backward_call(
 
 def _arrays(delayed: bool) -> tuple[str, ...]:
     """Arrays that both kernels are given."""
-    return (*_ALWAYS, *(("slope", "delay") if delayed else SAVED))
+    return (*_ALWAYS, *(("slope", "delay") if delayed else BOTH))
 
 
 def _unused(delayed: bool) -> tuple[str, ...]:
@@ -108,10 +107,15 @@ def _unused(delayed: bool) -> tuple[str, ...]:
     return tuple(name for name in SAVED if name != "slope") if delayed else ("delay", "delays")
 
 
+def _within(delayed: bool, inputs: int) -> dict[str, tuple[str, int]]:
+    """Arrays that lie within given ones."""
+    return {} if delayed else saved_within(inputs)
+
+
 def _numbers(sizes: Sizes, delayed: bool, taus: int) -> dict[str, int]:
     """Sizes of both kernels."""
     ensemble, batch, inputs, outputs = sizes
-    rows = {"ints": 0, "reals": outputs} if delayed else saved_sizes(inputs, outputs)
+    rows = {"ints": 1, "reals": outputs} if delayed else saved_sizes(inputs, outputs)
     return rows | {
         "ensemble": ensemble, "batch": batch, "inputs": inputs, "outputs": outputs, "groups": -(-outputs // LANES),
         "group_inputs": inputs * LANES, "n_rates": N_RATES, "taus": taus,

@@ -47,7 +47,7 @@ def delayed_sample(
     """Add the gradients of 32 neurons with synaptic delays for sample ``b``."""
     asks, spike, scale, kept = start(
         load32(lanes, 0), load32(lanes, LANES), load32(lanes, 2 * LANES), observes, times[b], weight, delay, c, unit,
-        level, bound, totals,
+        level, bound, sums, totals,
     )  # fmt: skip
     if asks:
         sum_up(
@@ -64,7 +64,7 @@ def sorted_sample(
     """The same without delays; the gradient by the times is in the order of arrival."""
     asks, spike, scale, kept = start(
         load32(lanes, 0), load32(lanes, LANES), load32(lanes, 2 * LANES), observes, times[b], weight, None, c, unit,
-        level, bound, totals,
+        level, bound, sums, totals,
     )  # fmt: skip
     if observes:
         for lane in range(LANES):

@@ -35,11 +35,12 @@ from firstspike.spiketime.cpu.vectors.simd import (
 LANES = 32
 # what follows from the time constants of 32 neurons, one vector each; times count in a unit of the group's own
 PER_MEM, PER_SYN, SLOWER, DELTA, PER_DELTA, X, TOP, HEIGHT, OTHERS = range(9)
+REST_MEM, REST_SYN = 9, 10  # what rounding leaves of the first two
 KIND, UNIT, SHORT = OTHERS * LANES, OTHERS * LANES + 1, OTHERS * LANES + 2  # numbers of the group, see ``lane_rates``
 MAX_ORDER = 6
 # power series of what ``responses`` gives, and of the last one's derivative by the logarithm of tau_mem
-MEM_SERIES, SYN_SERIES, ADDED_SERIES, BY_MEM_SERIES = range(9, 9 + 4 * MAX_ORDER, MAX_ORDER)
-N_RATES = (9 + 4 * MAX_ORDER) * LANES
+MEM_SERIES, SYN_SERIES, ADDED_SERIES, BY_MEM_SERIES = range(11, 11 + 4 * MAX_ORDER, MAX_ORDER)
+N_RATES = (11 + 4 * MAX_ORDER) * LANES
 _ANY, _EQUAL, _DOUBLE = range(3)
 
 _EVERY = np.uint64(0xFFFFFFFF)
@@ -71,6 +72,8 @@ def lane_rates(mem, syn, start, first, outputs, rates):
         wide = abs(x) if abs(x) > tiny else tiny
         top = math.inf if ratio == 0 else 1.0 if x == 0 else -math.log(ratio) / x
         rates[PER_MEM * LANES + lane], rates[PER_SYN * LANES + lane], rates[SLOWER * LANES + lane] = a, b, min(a, b)
+        rates[REST_MEM * LANES + lane] = a - np.float64(rates[PER_MEM * LANES + lane])
+        rates[REST_SYN * LANES + lane] = b - np.float64(rates[PER_SYN * LANES + lane])
         rates[DELTA * LANES + lane], rates[PER_DELTA * LANES + lane] = wide * b, 1 / (wide * b)
         rates[X * LANES + lane], rates[TOP * LANES + lane] = x, top
         rates[HEIGHT * LANES + lane] = (1.0 if ratio == 0 else math.exp(-top * ratio)) / b

@@ -3,17 +3,18 @@
     ADD = Layout("batch outputs", spikes="real batch outputs", count="int32 batch")
 
 declares two sizes and two arrays, each with its dtype (``real`` is that of the kernel) and its shape in terms of the
-sizes. The host calls ``run(kernel, phases, ADD.fill("float32", sizes, arrays), threads)``; a kernel starts with
-``g = read(a)``, where ``read = ADD.reader("float32")``, and has ``g.batch`` and ``g.spikes[b]``. Arrays that the host
-does not give are working memory of the call. Where calls are short, the host keeps an ``ADD.plan`` of its sizes.
+sizes. The host makes ``Call(kernel, phases, ADD.plan("float32", sizes, ["spikes"]), threads)``, which it keeps where
+calls are short, and gives it the arrays; a kernel starts with ``g = read(a)``, where ``read = ADD.reader("float32")``,
+and has ``g.batch`` and ``g.spikes[b]``. Arrays that the host does not give are working memory of the call.
 """
 
 # mypy: disable-error-code="no-untyped-def"
 from collections import namedtuple
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
 from math import prod
 from operator import itemgetter
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -23,7 +24,7 @@ from numba.core import types
 from numba.extending import intrinsic
 from numba.np.arrayobj import populate_array
 
-from firstspike.spiketime.cpu.runtime.tasks import FIRST
+from firstspike.spiketime.cpu.runtime.tasks import FIRST, STARTED
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -45,13 +46,19 @@ class Layout:
         """Where a kernel's numbers have that size."""
         return FIRST + self.sizes.index(size)
 
-    def fill(self, real: str, sizes: Mapping[str, int], arrays: "Mapping[str, Tensor | int]") -> list[int]:
-        """A kernel's numbers. Arrays are contiguous tensors or addresses; those left out lie in scratch memory."""
-        return self.plan(real, sizes, tuple(arrays)).numbers(tuple(arrays.values()))
+    def plan(
+        self,
+        real: str,
+        sizes: Mapping[str, int],
+        given: Iterable[str],
+        unused: Iterable[str] = (),
+        within: Mapping[str, tuple[str, int]] = MappingProxyType({}),
+    ) -> "Plan":
+        """For calls with these sizes that give the arrays of these names, and do not use others.
 
-    def plan(self, real: str, sizes: Mapping[str, int], given: Sequence[str], unused: Sequence[str] = ()) -> "Plan":
-        """What ``fill`` does, for calls with these sizes that give the arrays of these names, and do not use others."""
-        return _plan(self, real, self._pick(sizes), tuple(given), tuple(unused))
+        Arrays that lie ``within`` a given one begin so many numbers after its first. The rest lies in scratch memory.
+        """
+        return _plan(self, real, self._pick(sizes), tuple(given), tuple(unused), tuple(within.items()))
 
     def dtype_of(self, array: str, real: str) -> np.dtype[Any]:
         """Of an array, where ``real`` numbers are of that kind."""
@@ -59,7 +66,10 @@ class Layout:
         return np.dtype(real if name == "real" else name)
 
     def reader(self, real: str) -> Any:
-        """The function by which a kernel has its sizes and arrays from its numbers, by name."""
+        """The function by which a kernel has its sizes and arrays from its numbers, by name.
+
+        Each thread calls it first, as it also counts the thread among those that have started.
+        """
         record = namedtuple("record", (*self.sizes, *self.arrays))
         arrays = [
             types.Array(from_dtype(self.dtype_of(name, real)), len(shape), "C")
@@ -73,6 +83,8 @@ class Layout:
         @intrinsic
         def read(typingctx, numbers):
             def codegen(context, builder, sig, args):
+                started = builder.gep(args[0], [ir.IntType(64)(STARTED)])
+                builder.atomic_rmw("add", started, ir.IntType(64)(1), "monotonic")
                 sizes = {name: number(builder, args[0], place) for place, name in enumerate(self.sizes)}
                 found = list(sizes.values())
                 for place, (kind, (_, shape)) in enumerate(zip(arrays, self.arrays.values(), strict=True), len(sizes)):
@@ -98,31 +110,52 @@ class Plan(NamedTuple):
     sizes: tuple[int, ...]
     given: int
     """How many arrays the calls give."""
+    taken: Mapping[str, int]
+    """Bytes of each array: of the given ones, then of those in scratch memory."""
     starts: tuple[int, ...]
-    """Where the others lie in scratch memory."""
+    """Where the latter lie there."""
     scratch: int
     """Bytes of it."""
+    within: tuple[tuple[int, int], ...]
+    """Of the others, in which given one they lie, and at which byte."""
     pick: Callable[[Sequence[int]], tuple[int, ...]]
-    """The layout's order of all arrays, from the given ones, then the others, then the address of those not used."""
+    """The layout's order of all arrays, from those three kinds, then the address of those not used."""
 
-    def numbers(self, arrays: "Sequence[Tensor | int]") -> list[int]:
-        """A kernel's numbers, from the arrays that are given, tensors or addresses."""
+    def numbers(self, arrays: "Sequence[Tensor | None]") -> list[int]:
+        """A kernel's numbers, from the arrays that are given: contiguous tensors, or nothing where none is used."""
         from firstspike.spiketime.cpu.runtime.parallel import scratch  # loads torch, which compiling does not need
 
         assert len(arrays) == self.given, f"expected {self.given} arrays, got {len(arrays)}"
         memory = scratch(self.scratch)
-        places = [x if isinstance(x, int) else x.data_ptr() for x in arrays]
-        return [*self.sizes, *self.pick([*places, *(memory + start for start in self.starts), 0])]
+        given = [0 if x is None else x.data_ptr() for x in arrays]
+        return self.numbers_at([*given, *(memory + start for start in self.starts)])
+
+    def numbers_at(self, places: Sequence[int]) -> list[int]:
+        """A kernel's numbers, from the addresses of the arrays in ``taken``."""
+        return [*self.sizes, *self.pick([*places, *(places[array] + start for array, start in self.within), 0])]
 
 
 @lru_cache(maxsize=256)
-def _plan(layout: Layout, real: str, values: tuple[int, ...], given: tuple[str, ...], unused: tuple[str, ...]) -> Plan:
+def _plan(
+    layout: Layout,
+    real: str,
+    values: tuple[int, ...],
+    given: tuple[str, ...],
+    unused: tuple[str, ...],
+    within: tuple[tuple[str, tuple[str, int]], ...],
+) -> Plan:
     sizes, starts, size = dict(zip(layout.sizes, values, strict=True)), [], 0
-    rest = [name for name in layout.arrays if name not in given and name not in unused]
+    inside = {
+        name: (given.index(array), start * layout.dtype_of(name, real).itemsize) for name, (array, start) in within
+    }
+    rest = [name for name in layout.arrays if name not in given and name not in unused and name not in inside]
+    taken = {
+        name: layout.dtype_of(name, real).itemsize * prod(sizes[x] for x in layout.arrays[name][1])
+        for name in (*given, *rest)
+    }
     for name in rest:
         starts.append(size)
-        taken = layout.dtype_of(name, real).itemsize * prod(sizes[x] for x in layout.arrays[name][1])
-        size += -(-taken // LINE) * LINE
-    places = {name: place for place, name in enumerate((*given, *rest))}
+        size += -(-taken[name] // LINE) * LINE
+    places = {name: place for place, name in enumerate((*taken, *inside))}
     pick = itemgetter(*(places.get(name, len(places)) for name in layout.arrays))
-    return Plan(values, len(given), tuple(starts), size, pick)
+    return Plan(values, len(given), taken, tuple(starts), size, tuple(inside.values()), pick)

@@ -3,6 +3,9 @@
 They lie in the user's cache folder, or in the one that ``NUMBA_CACHE_DIR`` names, below a name made of the versions of
 firstspike and numba and of the sources here. So a new installation of the same version finds them, and another version
 does not.
+
+With ``NUMBA_BOUNDSCHECK=1`` kernels are others, kept beside the usual ones: an index that is out of bounds ends them,
+also in a load or store of vectors, and one below 0, which elsewhere in Numba counts from an array's end.
 """
 
 import contextlib
@@ -20,11 +23,13 @@ from pathlib import Path
 from typing import Any
 
 import numba
+from numba.core import types
 from numba.core.caching import CompileResultCacheImpl, FunctionCache, _CacheLocator
 from numba.core.ccallback import CFunc
 from numba.core.registry import cpu_target
 from numba.core.sigutils import normalize_signature
 from numba.misc.appdirs import AppDirs
+from numba.np import arrayobj
 
 from firstspike._version import __version__
 from firstspike.spiketime.cpu.runtime import beside
@@ -53,7 +58,7 @@ def c_function(signature: Any, *kind: Any, following: str = "") -> Callable[[Cal
             made._cache.kind, made._cache.following = kind, following
         else:
             _announce()
-        with _uncollected(), _aligned():
+        with _uncollected(), _aligned(), _counted_from_the_start():
             made.compile()
         return made
 
@@ -85,6 +90,22 @@ def _aligned() -> Iterator[None]:
         yield
     finally:
         vars(context).pop("get_preferred_array_alignment", None)  # unless another thread was faster
+
+
+@contextlib.contextmanager
+def _counted_from_the_start() -> Iterator[None]:
+    """With checks of bounds: no index counts from an array's end, so that one below 0 is out of bounds."""
+
+    def as_it_is(context: Any, builder: Any, kind: Any, index: Any, size: Any) -> Any:
+        return context.cast(builder, index, kind, types.intp if kind.signed else types.uintp)
+
+    usual = arrayobj.fix_integer_index
+    if numba.config.BOUNDSCHECK:
+        arrayobj.fix_integer_index = as_it_is
+    try:
+        yield
+    finally:
+        arrayobj.fix_integer_index = usual
 
 
 def kept_on_disk(make: Callable[..., Kernel]) -> Callable[..., Kernel]:
@@ -156,7 +177,7 @@ class _OnDisk(FunctionCache):
 
     def _index_key(self, sig: Any, codegen: Any) -> tuple[Any, ...]:
         # numba would hash what the function encloses, which may be other bytes in each process
-        return sig, codegen.magic_tuple(), self.kind
+        return sig, codegen.magic_tuple(), self.kind, bool(numba.config.BOUNDSCHECK)
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
         beside.wait(f"{self._py_func.__module__}.{self._py_func.__qualname__.split('.')[0]}", self.kind)

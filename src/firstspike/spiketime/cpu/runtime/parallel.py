@@ -18,7 +18,7 @@ from typing import Any, NamedTuple, cast
 import torch
 
 from firstspike.spiketime.cpu.runtime.arguments import LINE, Plan
-from firstspike.spiketime.cpu.runtime.tasks import COUNTER, PHASE, TASKS
+from firstspike.spiketime.cpu.runtime.tasks import COUNTER, FIRST, PHASE, STARTED, TASKS
 
 _SMALL = 1 << 18  # work below which starting threads costs more than it saves
 _UNIT = 4  # synapses times samples that are one unit of work
@@ -53,12 +53,20 @@ def is_small(work: int) -> bool:
 
 
 def threads_for(work: int) -> int:
-    """Threads worth starting: torch's number, or one for little work and in a forked process."""
+    """Threads worth starting: one for little work and in a forked process, else ``use_threads``' or torch's number."""
     _watch_forks()
-    return 1 if is_small(work) or _forked.is_set() else torch.get_num_threads()
+    if is_small(work) or _forked.is_set():
+        return 1
+    return getattr(_local, "threads", None) or torch.get_num_threads()
+
+
+def use_threads(number: int | None) -> None:
+    """How many threads the kernels take that this thread calls; by default, or after ``None``, torch's number."""
+    _local.threads = number
 
 
 _forked = threading.Event()
+_local = threading.local()
 
 
 @lru_cache(maxsize=1)
@@ -72,7 +80,6 @@ def _work_alone() -> None:
     torch.set_num_threads(1)
 
 
-_local = threading.local()
 _KEPT = 1 << 27  # bytes that a thread keeps from call to call
 
 
@@ -93,11 +100,14 @@ def run(kernel: Callable[[Any], None], phases: Sequence[int], numbers: Sequence[
 
     Returns:
         The kernel's numbers as it left them, an array of which the counter is the first.
+
+    Raises:
+        RuntimeError: in a thread an exception ended the kernel.
     """
-    memory = array("q", (0, 0, 0, *numbers))  # ctypes would take twice as long to fill its own
+    memory = array("q", (*[0] * FIRST, *numbers))  # ctypes would take twice as long to fill its own
     shared = (ctypes.c_int64 * len(memory)).from_buffer(memory)
     for phase, tasks in enumerate(phases):
-        shared[COUNTER], shared[TASKS], shared[PHASE] = 0, tasks, phase
+        shared[COUNTER], shared[TASKS], shared[PHASE], shared[STARTED] = 0, tasks, phase, 0
         team = min(threads, tasks)
         openmp = _openmp() if team > 1 else None
         if team <= 1:
@@ -109,6 +119,11 @@ def run(kernel: Callable[[Any], None], phases: Sequence[int], numbers: Sequence[
             kernel(shared)
             for other in others:
                 other.result()
+        if shared[COUNTER] != tasks + shared[STARTED]:
+            raise RuntimeError(
+                "a kernel on the CPU failed, and there is no result; standard error shows the exception that ended it, "
+                "as one that is ignored. With enough memory that is a fault of firstspike: please report it"
+            )
     kept = getattr(_local, "kept", None)
     if kept is not None and kept.numel() > _KEPT:
         _local.kept = None
@@ -116,13 +131,16 @@ def run(kernel: Callable[[Any], None], phases: Sequence[int], numbers: Sequence[
 
 
 class Call(NamedTuple):
-    """What follows of a call from its sizes, so that the next one with the same sizes need not find it anew."""
+    """What follows of a call from its sizes, so that the next one with the same sizes need not find it anew.
+
+    All kernels are called by it, and so tests can put memory of their own in place of the arrays.
+    """
 
     kernel: Any
     phases: tuple[int, ...]
     plan: Plan
     threads: int
 
-    def __call__(self, *arrays: torch.Tensor | int) -> Any:
-        """``run`` with the arrays that the plan has, tensors or addresses."""
+    def __call__(self, *arrays: torch.Tensor | None) -> Any:
+        """``run`` with the arrays that the plan is given."""
         return run(self.kernel, self.phases, self.plan.numbers(arrays), self.threads)

@@ -1,7 +1,10 @@
 """Tasks as a kernel sees them.
 
 A kernel is a C function of one pointer to whole numbers: a counter from which each thread takes its next task, the
-number of tasks, the phase, then what the kernel needs, arrays as addresses.
+number of tasks, the phase, how many threads have started, then what the kernel needs, arrays as addresses.
+
+A thread takes tasks until it takes a number that no task has. Where an exception ends it, Numba only prints that; the
+host sees that fewer threads got so far than have started.
 """
 
 # mypy: disable-error-code="no-untyped-def"
@@ -9,8 +12,8 @@ from llvmlite import ir
 from numba.core import types
 from numba.extending import intrinsic
 
-FIRST = 3  # place of the kernel's own numbers
-COUNTER, TASKS, PHASE = range(FIRST)
+FIRST = 4  # place of the kernel's own numbers
+COUNTER, TASKS, PHASE, STARTED = range(FIRST)
 SIGNATURE = types.void(types.CPointer(types.int64))
 
 

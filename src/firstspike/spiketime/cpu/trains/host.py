@@ -16,7 +16,7 @@ from firstspike.spiketime.cpu.crossing import TILE, lanes_for
 from firstspike.spiketime.cpu.host import MAX_GROUPS, chunks_of
 from firstspike.spiketime.cpu.per_neuron.host import name_of
 from firstspike.spiketime.cpu.rows import N_BACKWARD, N_FORWARD, PAD
-from firstspike.spiketime.cpu.runtime.parallel import is_small, run, threads_for, work_of
+from firstspike.spiketime.cpu.runtime.parallel import Call, is_small, threads_for, work_of
 from firstspike.spiketime.cpu.trains.per_neuron.host import PARTS, backward_per_neuron, forward_per_neuron
 from firstspike.spiketime.cpu.trains.scan import STATES, TRAIN_FORWARD, train_forward_kernel
 from firstspike.spiketime.cpu.trains.unwind import CARRIED, SAMPLES, TRAIN_BACKWARD, train_backward_kernel
@@ -104,16 +104,17 @@ def _forward(given: Arguments, holds: bool, entries: int, waiting: int) -> tuple
     saved |= {"counts": memory(outputs, dtype=torch.int32)}
     trains, overflows = memory(outputs, most), memory(outputs, dtype=torch.uint8)
     lacks = memory(dtype=torch.int32)
-    _c, c = constants_array(*given.constants, name_of(dtype))
+    c = constants_array(*given.constants, name_of(dtype))
     lags = torch.tensor([0.0 if given.windows is None else given.windows.lag, 0.0], dtype=dtype, device="cpu")
-    bounds, observed = _bounds(given), 0 if given.observed is None else given.observed.contiguous()
-    numbers = TRAIN_FORWARD.fill(name_of(dtype), sizes, {
+    bounds, observed = _bounds(given), None if given.observed is None else given.observed.contiguous()
+    arrays = {
         "c": c, "bounds": bounds, "lags": lags, "times": times, "weight": weight, "threshold": threshold,
         "reset": reset, "refractory": refractory, "held": held, "trains": trains, "overflows": overflows,
         "observed": observed, "lacks": lacks, **saved,
-    })  # fmt: skip
+    }  # fmt: skip
     phases = ensemble * tiles, ensemble * -(-batch // block)
-    run(train_forward_kernel(name_of(dtype), lanes_for(outputs)), phases, numbers, threads)
+    plan = TRAIN_FORWARD.plan(name_of(dtype), sizes, arrays)
+    Call(train_forward_kernel(name_of(dtype), lanes_for(outputs)), phases, plan, threads)(*arrays.values())
     used = int(saved["starts"][..., -1].max()) if windows > 1 or copies > 1 else room
     if used < room // 2:
         saved |= {name: saved[name][..., :used].contiguous() for name in ("order", "source", "arrival")}
@@ -191,24 +192,23 @@ def _backward(grads: Grads, result: Result, given: Arguments, max_weight_grad: f
     by_threshold, ends = torch.empty_like(threshold), (ensemble, batch, STATES, outputs)
     by_start = None if given.state is None else torch.empty(ends, dtype=dtype, device="cpu")
     of_end = None if grads.state is None else torch.stack(tuple(grads.state), 2).contiguous()
-    (_c, c), bounds = constants_array(*given.constants, name_of(dtype), max_weight_grad), _bounds(given)
-    arrays: dict[str, Tensor | int] = {
+    c, bounds = constants_array(*given.constants, name_of(dtype), max_weight_grad), _bounds(given)
+    arrays: dict[str, Tensor | None] = {
         "c": c, "bounds": bounds, "grad": grad,
         "weight": weight, "threshold": threshold, "reset": reset, "by_threshold": by_threshold, **saved,
     }  # fmt: skip
-    optional = {"by_weight": by_weight, "by_times": by_times, "by_start": by_start, "of_end": of_end}
-    arrays |= {name: 0 if x is None else x for name, x in optional.items()}
-    arrays |= {} if needs.weight else {"weight_parts": 0}
-    arrays |= {} if sizes["wants_times"] else {"times_parts": 0}
+    arrays |= {"by_weight": by_weight, "by_times": by_times, "by_start": by_start, "of_end": of_end}
+    arrays |= {} if needs.weight else {"weight_parts": None}
+    arrays |= {} if sizes["wants_times"] else {"times_parts": None}
     blocks = -(-batch // SAMPLES)
     phases = (
         ensemble * (tiles + blocks),
         ensemble * groups * chunks,
         ensemble * (tiles + (blocks if needs.times else 0)),
     )
-    numbers = TRAIN_BACKWARD.fill(name_of(dtype), sizes, arrays)
+    plan = TRAIN_BACKWARD.plan(name_of(dtype), sizes, arrays)
     threads = threads_for(work_of(ensemble * batch, inputs * copies, outputs))
-    run(train_backward_kernel(name_of(dtype), lanes_for(outputs)), phases, numbers, threads)
+    Call(train_backward_kernel(name_of(dtype), lanes_for(outputs)), phases, plan, threads)(*arrays.values())
     state = None if by_start is None else Held(*by_start.unbind(2))
     return Gradients(by_times, by_weight, by_threshold if needs.threshold else None, state=state)
 

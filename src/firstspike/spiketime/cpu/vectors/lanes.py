@@ -5,7 +5,7 @@ from llvmlite import ir
 from numba.core import types
 from numba.extending import intrinsic
 
-from firstspike.spiketime.cpu.vectors.simd import VecType, pointer_to, shuffle
+from firstspike.spiketime.cpu.vectors.simd import VecType, element_of, pointer_to, shuffle
 
 
 @intrinsic
@@ -57,7 +57,7 @@ def sum_rows16(typingctx, array, index):
     vec = VecType(array.dtype, 16)
 
     def codegen(context, builder, sig, args):
-        start = pointer_to(context, builder, sig.args[0], *args, vec)
+        start = pointer_to(context, builder, sig.args[0], *args, vec, count=16)
         step = array.dtype.bitwidth // 8
         rows = [builder.load(builder.gep(start, [ir.IntType(32)(i)]), align=step) for i in range(16)]
         width = 1
@@ -85,7 +85,7 @@ def sort_pairs16(typingctx, numbers, labels, index):
     def codegen(context, builder, sig, args):
         numbers_, labels_, index_ = args
         size = numbers.dtype.bitwidth // 8
-        data = builder.gep(context.make_array(sig.args[1])(context, builder, labels_).data, [index_])
+        data = element_of(context, builder, sig.args[1], labels_, index_, 16)
         wholes = builder.bitcast(data, ir.VectorType(ir.IntType(32), 16).as_pointer())
         values = pointer_to(context, builder, sig.args[0], numbers_, index_, vec)
         x, label = builder.load(values, align=size), builder.load(wholes, align=4)
@@ -156,8 +156,9 @@ def order_of(count: int):
             def constant(values):
                 return ir.Constant(wholes, list(values))
 
-            data = context.make_array(sig.args[0])(context, builder, args[0]).data
-            target = context.make_array(sig.args[1])(context, builder, args[1]).data
+            start = ir.IntType(64)(0)
+            data = element_of(context, builder, sig.args[0], args[0], start, count)
+            target = element_of(context, builder, sig.args[1], args[1], start, count)
             rows = []
             for first in range(0, count, 16):
                 place = builder.bitcast(builder.gep(data, [ir.IntType(64)(first)]), wholes.as_pointer())

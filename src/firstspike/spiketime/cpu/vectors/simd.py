@@ -206,10 +206,24 @@ def split_power(typingctx, x):
     return types.UniTuple(x, 2)(x), codegen
 
 
-def pointer_to(context, builder, array_type, array, index, vec: VecType):
-    """LLVM's pointer to a vector from a flat index into an array on."""
-    data = context.make_array(array_type)(context, builder, array).data
-    return builder.bitcast(builder.gep(data, [index]), _llvm_type(vec).as_pointer())
+def element_of(context, builder, array_type, array, index, count, mask=None):
+    """LLVM's pointer to ``count`` elements from a flat index into an array on, or to those of them in a mask.
+
+    Where Numba checks bounds, so does this.
+    """
+    found = context.make_array(array_type)(context, builder, array)
+    if context.enable_boundscheck:
+        for lane in (0, count - 1) if mask is None else range(count):
+            used = ir.IntType(1)(1) if mask is None else builder.extract_element(mask, ir.IntType(32)(lane))
+            with builder.if_then(used):
+                cgutils.do_boundscheck(context, builder, builder.add(index, ir.IntType(64)(lane)), found.nitems)
+    return builder.gep(found.data, [index])
+
+
+def pointer_to(context, builder, array_type, array, index, vec: VecType, mask=None, count=1):
+    """LLVM's pointer to so many vectors from a flat index into an array on."""
+    first = element_of(context, builder, array_type, array, index, count * vec.lanes, mask)
+    return builder.bitcast(first, _llvm_type(vec).as_pointer())
 
 
 def _loader(lanes: int):
@@ -293,8 +307,8 @@ def store_some16(typingctx, bits, array, index, x):
 
     def codegen(context, builder, sig, args):
         bits_, array_, index_, x_ = args
-        pointer = pointer_to(context, builder, sig.args[1], array_, index_, x)
         mask = builder.bitcast(builder.trunc(bits_, ir.IntType(16)), ir.VectorType(ir.IntType(1), 16))
+        pointer = pointer_to(context, builder, sig.args[1], array_, index_, x, mask)
         align = ir.IntType(32)(x.dtype.bitwidth // 8)
         _call(builder, name, ir.VoidType(), [x_, pointer, align, mask])
         return context.get_dummy_value()
@@ -310,8 +324,8 @@ def load_some16(typingctx, bits, array, index):
 
     def codegen(context, builder, sig, args):
         bits_, array_, index_ = args
-        pointer = pointer_to(context, builder, sig.args[1], array_, index_, vec)
         mask = builder.bitcast(builder.trunc(bits_, ir.IntType(16)), ir.VectorType(ir.IntType(1), 16))
+        pointer = pointer_to(context, builder, sig.args[1], array_, index_, vec, mask)
         align = ir.IntType(32)(vec.dtype.bitwidth // 8)
         return _call(builder, name, _llvm_type(vec), [pointer, align, mask, ir.Constant(_llvm_type(vec), None)])
 
@@ -326,10 +340,11 @@ def gather16(typingctx, array, start, places, first):
     def codegen(context, builder, sig, args):
         array_, start_, places_, first_ = args
         data = builder.gep(context.make_array(sig.args[0])(context, builder, array_).data, [start_])
-        place = builder.gep(context.make_array(sig.args[2])(context, builder, places_).data, [first_])
+        place = element_of(context, builder, sig.args[2], places_, first_, 16)
         found = ir.Constant(_llvm_type(vec), ir.Undefined)
         for lane in range(16):
             at = builder.sext(builder.load(builder.gep(place, [ir.IntType(64)(lane)])), ir.IntType(64))
+            element_of(context, builder, sig.args[0], array_, builder.add(start_, at), 1)
             found = builder.insert_element(found, builder.load(builder.gep(data, [at])), ir.IntType(32)(lane))
         return found
 
@@ -343,7 +358,7 @@ def store_whole16(typingctx, bits, places, first, x):
 
     def codegen(context, builder, sig, args):
         bits_, places_, first_, x_ = args
-        data = builder.gep(context.make_array(sig.args[1])(context, builder, places_).data, [first_])
+        data = element_of(context, builder, sig.args[1], places_, first_, 16)
         where = builder.bitcast(data, integers.as_pointer())
         mask = builder.bitcast(builder.trunc(bits_, ir.IntType(16)), ir.VectorType(ir.IntType(1), 16))
         kept = builder.load(where, align=4)
@@ -360,7 +375,7 @@ def load_whole16(typingctx, array, places, first):
     integers = ir.VectorType(ir.IntType(32), 16)
 
     def codegen(context, builder, sig, args):
-        data = builder.gep(context.make_array(sig.args[1])(context, builder, args[1]).data, [args[2]])
+        data = element_of(context, builder, sig.args[1], args[1], args[2], 16)
         found = builder.load(builder.bitcast(data, integers.as_pointer()), align=4)
         return builder.sitofp(found, _llvm_type(vec))
 

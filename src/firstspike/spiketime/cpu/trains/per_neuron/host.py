@@ -9,7 +9,7 @@ from firstspike.spiketime.cpu.per_neuron.host import as_tensors, name_of
 from firstspike.spiketime.cpu.per_neuron.kernels import SAMPLES
 from firstspike.spiketime.cpu.per_neuron.scan import LANES, N_RATES
 from firstspike.spiketime.cpu.rows import PAD
-from firstspike.spiketime.cpu.runtime.parallel import run, threads_for
+from firstspike.spiketime.cpu.runtime.parallel import Call, threads_for
 from firstspike.spiketime.cpu.trains.per_neuron.kernels import (
     TRAIN_BACKWARD,
     TRAIN_FORWARD,
@@ -50,12 +50,13 @@ def forward_per_neuron(given: Arguments, holds: bool) -> Result:
     overflows = memory(outputs, dtype=torch.uint8)
     arrays |= {"trains": trains, "overflows": overflows}
     name, groups, blocks = name_of(dtype), sizes["groups"], -(-batch // SAMPLES)
-    run(
+    call = Call(
         train_forward_kernel(name, delayed),
         (ensemble * (groups if delayed else groups + blocks), ensemble * blocks * groups),
-        TRAIN_FORWARD.fill(name, sizes, arrays),
+        TRAIN_FORWARD.plan(name, sizes, arrays),
         threads_for(_COST * batch * outputs * inputs * copies),
     )
+    call(*arrays.values())
     held = arrays["held"]
     assert isinstance(held, Tensor)
     state = None if given.until == math.inf else Held(held[:, :, 3], held[:, :, 4], held[:, :, 5])
@@ -91,21 +92,21 @@ def backward_per_neuron(
         "trains": result.trains.contiguous(), "overflows": result.overflows.to(torch.uint8),
         "grad": grads.trains.contiguous(),
         "bound": torch.tensor([max_weight_grad or math.inf, 0.0], dtype=dtype, device="cpu"),
-        "of_end": 0 if grads.state is None else torch.stack(tuple(grads.state), 2).contiguous(),
-        "by_start": 0 if by_start is None else by_start, "by_delay": 0,
+        "of_end": None if grads.state is None else torch.stack(tuple(grads.state), 2).contiguous(),
+        "by_start": by_start, "by_delay": None, **found,
     }  # fmt: skip
-    arrays |= {name: 0 if x is None else x for name, x in found.items()}
     if not everything:
-        arrays |= {"times_parts": 0}
+        arrays |= {"times_parts": None}
     if not everything or not delayed:
-        arrays |= {"delay_parts": 0}
+        arrays |= {"delay_parts": None}
     name = name_of(dtype)
-    run(
+    call = Call(
         train_backward_kernel(name, delayed),
         (ensemble * groups, ensemble * parts * chunks, ensemble * (groups + blocks if everything else groups)),
-        TRAIN_BACKWARD.fill(name, sizes, arrays),
+        TRAIN_BACKWARD.plan(name, sizes, arrays),
         threads_for(_COST * batch * outputs * inputs * copies),
     )
+    call(*arrays.values())
     state = None if by_start is None or not needs.state else Held(*by_start.unbind(2))
     tensors = (found.get(name) if need else None for name, need in zip(_GRADIENTS, needs, strict=False))
     times, weight, threshold, delay, mem, syn = tensors
@@ -114,7 +115,7 @@ def backward_per_neuron(
 
 def _common(
     given: Arguments, saved: list[Tensor], largest: int, observes: bool
-) -> tuple[dict[str, int], dict[str, Tensor | int]]:
+) -> tuple[dict[str, int], dict[str, Tensor | None]]:
     """Sizes and arrays of both kernels. States at the start are copied, and have room for those at the end."""
     (ensemble, batch, inputs, copies), outputs = given.times.shape, given.weight.shape[1]
     dtype, groups, delayed = given.times.dtype, -(-outputs // LANES), given.delay is not None
@@ -132,14 +133,14 @@ def _common(
         "groups": groups, "group_inputs": inputs * LANES, "padded": padded, "n_rates": N_RATES,
         "taus": mem.numel(), "largest": largest, "observes": observes, "holds": saved[1].shape[-1] > 0,
     }  # fmt: skip
-    arrays: dict[str, Tensor | int] = {
+    arrays: dict[str, Tensor | None] = {
         "mem": mem, "syn": syn, "held": held,
         "bounds": torch.tensor([given.start, given.until], dtype=dtype, device="cpu"),
-        "slopes": saved[0], "again": saved[1], "delay": 0, **dict.fromkeys(_SORTED, 0),
+        "slopes": saved[0], "again": saved[1], "delay": None, **dict.fromkeys(_SORTED),
         **dict(zip(_SORTED, saved[2:], strict=False)),
     }  # fmt: skip
     for name in ("times", "weight", "threshold", "reset", "refractory"):
         arrays[name] = getattr(given, name).contiguous()
     if given.delay is None:
-        return sizes, arrays | {"delays": 0}
+        return sizes, arrays | {"delays": None}
     return sizes, arrays | {"delay": given.delay.contiguous()}

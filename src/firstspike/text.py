@@ -1,0 +1,26 @@
+"""Text that users have given, such as names of classes, where people read it."""
+
+import re
+import sys
+from collections.abc import Collection
+
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # all but tabs and ends of lines
+
+
+def printable(text: str) -> str:
+    """The text with its control characters written out, such as ``\\x1b``: a terminal would obey them."""
+    return _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", text)
+
+
+def encodable(text: str) -> str:
+    """The text with what standard output cannot write written out, such as ``\\u4e00`` where its code page is old."""
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    return text.encode(encoding, "backslashreplace").decode(encoding)
+
+
+def no_decision(names: Collection[str]) -> str:
+    """What samples without a decision are called beside classes of these names: ``silent``, if no class is."""
+    name = "silent"
+    while name in names:
+        name = "no decision" if name == "silent" else f"({name})"
+    return name

@@ -1,0 +1,98 @@
+"""Layers that only move spikes: their inputs are neurons here, as each has an output of its own."""
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+import torch
+from networks import UNBOUNDED, layer_row
+from problems import (
+    DOUBLE,
+    POINT,
+    SPIKES,
+    Outputs,
+    Quantity,
+    Source,
+)
+from rows import NO_BUDGET, NO_WEIGHTS, ONE_BACKEND, ONE_TO_ONE, PASSES_ON
+
+from firstspike import layers
+from firstspike.layers import Network
+
+
+def fill_times(source: Source, *shape: int, trains: bool = False, distinct: bool = False) -> None:
+    size = source.setting
+    each = (size.samples, size.neurons, *shape)
+    axes = "bo" + "xy"[: len(shape)]
+    if trains:
+        source.add("times", Quantity("bok", time=1, point=True), source.trains(*each, size.spikes), learnt=True)
+    else:
+        times = source.times(*each, distinct=distinct)
+        source.add("times", Quantity(axes, time=1, point=True), times, learnt=True)
+
+
+MOVES = {
+    "inputs permuted": ONE_TO_ONE,
+    "input split": NO_WEIGHTS,
+    "silent input": ONE_TO_ONE,
+    "scale": NO_WEIGHTS,
+    "overflow": NO_BUDGET,
+    "backends": ONE_BACKEND,
+    "nonfinite": PASSES_ON,
+}
+MOVING = {"excused": MOVES, "backends": ("cpu",), "observed": "spikes"}
+
+
+def fill_delay(source: Source) -> None:
+    fill_times(source)
+    source.add("delay", Quantity("o", time=1), source.uniform(source.setting.neurons, low=0.05), learnt=True)
+
+
+def fill_bias(source: Source) -> None:
+    fill_times(source)
+    source.add("bias", POINT, 0.4)
+
+
+def with_bias(values: Mapping[str, Any], _: str) -> Network:
+    return Network(layers.BiasSpikes([values["bias"]], **DOUBLE))
+
+
+def fill_branch(source: Source) -> None:
+    fill_delay(source)
+    carried = source.uniform(source.setting.neurons, low=0.05, high=2.0)
+    source.add("carried", Quantity("o", time=1), carried, learnt=True)
+
+
+def build_branch(kind: type[layers.Branch], values: Mapping[str, Any], _: str) -> Network:
+    neurons = len(values["delay"])
+    return Network(layers.Delay(neurons, UNBOUNDED, **DOUBLE), kind(neurons, 1, delay=UNBOUNDED, **DOUBLE))
+
+
+def branch_state(values: Mapping[str, Any]) -> Outputs:
+    return {"0.delay_raw": values["delay"], "1.delays.delay_raw": values["carried"]}
+
+
+def build_pool(values: Mapping[str, Any], _: str) -> Network:
+    return Network(layers.EarliestPool2d(tuple(values["times"].shape[-3:]), (2, 1)))
+
+
+MOVING_ROWS = [
+    layer_row("EarliestPool2d", ("pool", "EarliestPool2d"), lambda source: fill_times(source, 4, 3, distinct=True),
+        build_pool, lambda _: {}, Quantity("bop", time=1, point=True),
+        places=lambda x, values: x.unflatten(-1, (values["times"].shape[-3], -1)), **MOVING),
+    layer_row("Delay", ("delay", "Delay", "DelayRule"), fill_delay,
+        lambda values, _: Network(layers.Delay(len(values["delay"]), UNBOUNDED, **DOUBLE)),
+        lambda values: {"0.delay_raw": values["delay"]}, SPIKES, **MOVING),
+    layer_row("BiasSpikes", ("bias", "BiasSpikes"), fill_bias, with_bias, lambda _: {}, SPIKES,
+        places=lambda x, values: torch.minimum(x[..., :-1], x[..., -1:]), **MOVING | {"observed": None}),
+    layer_row("Multiplex", ("multiplex", "Multiplex"), fill_times, lambda *_: Network(layers.Multiplex(3)),
+        lambda _: {}, Quantity("boc", time=1, point=True), places=lambda x, _: x.unflatten(-1, (-1, 3)), **MOVING),
+    layer_row("SpikeDropout", ("dropout", "SpikeDropout"), fill_times,
+        lambda *_: Network(layers.SpikeDropout(0.5)).eval(), lambda _: {}, SPIKES, **MOVING),
+    layer_row("FirstSpike", ("first_spike", "FirstSpike"), partial(fill_times, trains=True),
+        lambda *_: Network(layers.FirstSpike()), lambda _: {}, SPIKES, **MOVING),
+    layer_row("Concatenate", ("concatenate", "Concatenate"), fill_branch, partial(build_branch, layers.Concatenate),
+        branch_state, Quantity("bco", time=1, point=True), places=lambda x, _: x.unflatten(-1, (2, -1)), **MOVING),
+    layer_row("Earliest", ("earliest", "Earliest"), fill_branch, partial(build_branch, layers.Earliest),
+        branch_state, SPIKES, **MOVING),
+]  # fmt: skip

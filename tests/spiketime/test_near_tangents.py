@@ -1,0 +1,84 @@
+"""Gradients in float32 of spikes just below the peak of the membrane, after all inputs.
+
+There a spike time has few digits, and the slope follows from it: it must be that of the time which is given, up to what
+one unit in the last place of that time changes.
+"""
+
+import math
+
+import mpmath as mp
+import pytest
+import torch
+
+from firstspike import LIF, first_spike_time
+
+INF = math.inf
+RATIOS = [0.3, 0.5, 1.0, 1.37, 2.0, 10.0, 100.0, INF]
+KINDS = ["numbers", "many", "learnt", "delays", "observed"]
+NEURONS = 16
+EPS = torch.finfo(torch.float32).eps
+ENOUGH = 6 * EPS  # relative, for everything else
+
+
+def make(ratio, kind, exact, seed=0):
+    """Times, weights and delays of neurons whose peaks are a relative 1e-7 to 1e-3 above a threshold of 1."""
+    gen = torch.Generator().manual_seed(seed)
+    count = 80 if kind == "many" else 5
+    times = (2 * torch.rand(count, generator=gen)).float()
+    delay = torch.rand(NEURONS, count, generator=gen) if kind == "delays" else torch.zeros(NEURONS, count)
+    rows = []
+    while len(rows) < NEURONS:
+        arrival = [x.item() for x in times + delay[len(rows)]]
+        weight = (1.5 + 1.2 * torch.randn(count, generator=gen, dtype=torch.float64)).tolist()
+        excess = 10.0 ** (-7 + 4 * torch.rand(1, generator=gen).item())
+        last = max(arrival)
+        v, i = exact.membrane(last, arrival, weight, ratio, 1), exact.current(last, arrival, weight, 1)
+        if v <= 0 or i <= v / ratio:
+            continue
+        wait = exact.summit(v, i, mp.mpf(ratio), mp.mpf(1))
+        top = v + i if ratio == INF else v * mp.exp(-wait / ratio) + i * exact.response(wait, ratio, 1)
+        if wait > 0.05:
+            rows.append([float(w * (1 + excess) / top) for w in weight])
+    return times, torch.tensor(rows).float(), delay
+
+
+def slope(t, arrival, weight, ratio):
+    """dV/dt at a spike."""
+    drive = mp.fsum(mp.mpf(w) * mp.exp(mp.mpf(x) - mp.mpf(t)) for x, w in zip(arrival, weight, strict=True) if x < t)
+    return drive - 1 / mp.mpf(ratio)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("ratio", RATIOS)
+def test_gradients_are_those_of_the_spike_time_as_it_is_rounded(ratio, kind, backend, exact):
+    times, weight, delay = make(ratio, kind, exact)
+    leaves = [weight.requires_grad_(), torch.ones(NEURONS, requires_grad=True)]
+    lif, extra = LIF(ratio, threshold=leaves[1]), {"delay": delay} if kind == "delays" else {}
+    if kind == "learnt" and ratio < INF:
+        lif = LIF(torch.tensor(ratio), torch.tensor(1.0), threshold=leaves[1])
+        ratio = torch.tensor(ratio).item()
+    spikes = first_spike_time(times[None], leaves[0], lif, backend=backend, **extra)[0]
+    if kind == "observed":
+        spikes = first_spike_time(times[None], leaves[0], lif, backend=backend, observed=spikes.detach()[None])[0]
+    fired, checked = spikes.isfinite(), 0
+    by_weight, by_threshold = torch.autograd.grad(spikes[fired].sum(), leaves)
+    for k in fired.nonzero()[:, 0].tolist():
+        t, arrival, row = spikes[k].item(), (times + delay[k]).tolist(), weight[k].tolist()
+        if t <= max(arrival):  # far below a peak that comes later
+            continue
+        ulp = torch.nextafter(spikes[k].detach(), torch.tensor(INF)).item() - t
+        with mp.workdps(50):
+            steep, *others = (slope(t + x, arrival, row, ratio) for x in (0.0, ulp, -ulp))
+            if steep <= 0:  # rounded to a time after the peak
+                assert not by_weight[k].any()
+                continue
+            if min(others) <= 0:  # no digit of the slope is left
+                continue
+            allowed = max(abs(1 - steep / x) for x in others) + ENOUGH
+            wanted = [-exact.response(mp.mpf(t) - mp.mpf(x), ratio, 1) / steep for x in arrival]
+            largest = max(map(abs, wanted))
+            for found, truth in zip(by_weight[k].tolist(), wanted, strict=True):
+                assert abs(found - truth) <= allowed * largest
+            assert abs(by_threshold[k].item() * steep - 1) <= allowed
+        checked += 1
+    assert checked >= NEURONS / 2
