@@ -155,13 +155,13 @@ def test_members_with_spike_trains_learn_shared_time_constants(kind, trainable):
     for k in range(3):
         source = torch.Generator().manual_seed(k)
         options = {"trainable": trainable, "generator": source, "dtype": torch.float64}
-        member = Network(LAYERS[kind](options), LIFSpikeTrains(LAYERS[kind](options).out_features, 3, 90, **options))
+        member = Network(LAYERS[kind](options), LIFSpikeTrains(LAYERS[kind](options).out_features, 3, 400, **options))
         with torch.no_grad():
             for name, x in member.named_parameters():
                 if "tau" in name:
                     x.copy_(0.3 * torch.randn(x.shape, generator=source, dtype=torch.float64))
                 elif "weight" in name:
-                    x.mul_(1.0 + k)
+                    x.mul_(0.5 + 0.2 * k)
         members.append(member)
     times = torch.rand(4, 6, 3, generator=torch.Generator().manual_seed(9), dtype=torch.float64).mul(3).sort(-1).values
     times[1:, :, 1:] = torch.inf

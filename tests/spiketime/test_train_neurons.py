@@ -215,3 +215,18 @@ def test_nothing_arrives():
         assert found.trains.isinf().all()
         assert not any(x.any() for x in found.state[:3])
         assert not torch.autograd.grad(finite(found.trains).sum() + found.state.voltage.sum(), weight)[0].any()
+
+
+def test_parts_of_a_batch_with_fewer_inputs(monkeypatch):
+    """What is saved for the whole batch is as long as its busiest sample needs, in every part."""
+    times, weight = draw(SHAPES[2])
+    times[:4, 5:] = INF
+    results = []
+    for memory in (train_host._MEMORY, 2560):  # then two samples at a time
+        monkeypatch.setattr(train_host, "_MEMORY", memory)
+        mem = torch.linspace(1.5, 2.5, len(weight), dtype=torch.float64).requires_grad_()
+        leaves = [weight.clone().requires_grad_(), mem]
+        found = spike_trains(times, leaves[0], LIF(mem, 1.0), max_spikes=130)
+        results.append(torch.autograd.grad(finite(found).sum(), leaves))
+    for one, other in zip(*results, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-9)

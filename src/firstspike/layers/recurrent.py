@@ -25,6 +25,7 @@ from firstspike.neuron import LIF
 from firstspike.ranges import Finite, NotNegative, Positive, Size
 from firstspike.spiketime import TrainState, spike_window
 from firstspike.spiketime.trains import Window, Windows, knows_recurrence, recurrent_window
+from firstspike.spiketime.trains.operator import uncompiled
 from firstspike.spiketime.trains.room import MOST_WINDOWS, check_room, check_spikes
 
 _SPREAD = 0.05  # of recurrent weights, relative to that of weights with which most neurons spike
@@ -211,6 +212,7 @@ class LIFRecurrent(LIFSpikeTrains):
         if self.recurrent_delays is not None:
             self.recurrent_delays.delay_rule.draw_(self.recurrent_delays.delay_raw, generator)
 
+    @uncompiled
     def forward(
         self,
         times: Float[Tensor, "*batch in_features"] | Float[Tensor, "*batch in_features spikes"],
@@ -228,6 +230,7 @@ class LIFRecurrent(LIFSpikeTrains):
             return first_columns(trains, self.max_spikes, self.overflow)
         return functional.pad(trains, (0, missing), value=math.inf)
 
+    @uncompiled
     def proceed(
         self,
         times: Float[Tensor, "*batch in_features"] | Float[Tensor, "*batch in_features spikes"],
