@@ -86,7 +86,8 @@ def test_a_class_called_silent_is_another_than_no_decision(odd):
     np.save(odd.parent / "inputs.npy", times)
     decided = [row["class"] for row in csv.DictReader(predictions(run, odd.parent / "inputs.npy").splitlines())]
     assert decided[1:] == ["no decision"] * 2
-    numbers = evaluate_run(run).numbers
+    np.savez(odd.parent / "inputs.npz", times=times, labels=np.array(NAMES))
+    numbers = evaluate_run(run, odd.parent / "inputs.npz").numbers
     assert numbers["decisions"] == [*numbers["classes"], "no decision"]
 
 

@@ -251,6 +251,17 @@ def test_errors_are_lines_that_can_be_shown(tmp_path):
             ["network[0]={kind: multiplex, copies: 1000000}", "network[1].out_features=1000"],
             "9000000000 weights are more than fit",
         ),
+        (
+            [
+                "network=[{kind: spike_trains, out_features: 3000, max_spikes: 1000000}, {kind: first_spike}, "
+                "{kind: lif, out_features: 3}]"
+            ],
+            "network[0].max_spikes: 1000000 spikes of 3000 neurons are more than fit; the most are 715827 of each",
+        ),
+        (
+            ["network[0]={kind: spike_trains, out_features: 3000, max_spikes: 1e12}"],
+            "network[0].max_spikes: should be less than or equal to 1000000",
+        ),
         (["data={kind: yin_yang, r_small: 0.001}"], "r_small from r_big/20 to below r_big/2"),
         (["data={kind: yin_yang, seeds: [1, 2, 4294967296]}"], "seed: expected 0 ... 2**32 - 1"),
         (

@@ -66,6 +66,15 @@ def test_neurons_of_other_programs_may_spike_several_times():
     assert [type(x).__name__ for x in fs.from_nir(mixed)] == ["LIFLinear", "LIFSpikeTrains"]
 
 
+def test_more_spikes_than_fit():
+    layer = fs.LIFSpikeTrains(2, 3, 5, generator=torch.Generator().manual_seed(0))
+    graph = fs.to_nir(fs.Network(layer))
+    for spikes in (10**12, 2**62):
+        graph.metadata["max_spikes"] = np.array([spikes])
+        with pytest.raises(ValueError, match=f"{spikes} spikes of 3 neurons are more than fit"):
+            fs.from_nir(graph)
+
+
 def test_what_nir_cannot_express():
     with pytest.raises(ValueError, match=r"layer 0: NIR's CubaLIF has no refractory time, the layer has 0\.1"):
         fs.to_nir(fs.Network(spiking(refractory=0.1)))

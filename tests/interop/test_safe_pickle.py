@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from firstspike.interop.safe_pickle import SafeUnpickler, StandIn, UnsafePickleError
+from firstspike.interop.safe_pickle import SafeUnpickler, StandIn
+from firstspike.runs.pickles import UnsafePickleError
 
 
 def load(raw):
@@ -168,7 +169,7 @@ def test_shared_values_are_no_harm(protocol):
 
 @pytest.mark.parametrize("raw", [b"\x80\x02s.", b"\x80\x02h\x05.", b"\x80\x02e.", b"\x80\x02}N(u"])
 def test_operations_without_anything_to_work_on(raw):
-    with pytest.raises(ValueError, match="nothing to work on|exhausted"):
+    with pytest.raises(ValueError, match=r"nothing to work on|exhausted"):
         load(raw)
 
 
@@ -177,5 +178,5 @@ def test_operations_without_anything_to_work_on(raw):
 )
 def test_messages_name_types_alone(call):
     lists = b"]q\x000" + b"".join(b"]q%ch%cah%ca0" % (k + 1, k, k) for k in range(60)) + b"h\x3c"
-    with pytest.raises(ValueError, match="an object of a list|text to encode|another way"):
+    with pytest.raises(ValueError, match=r"an object of a list|text to encode|another way"):
         load(b"\x80\x02" + call % lists)

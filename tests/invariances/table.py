@@ -66,10 +66,4 @@ WITHOUT_ROW = {
 }
 
 # For each pair of a row and an invariance that is known not to hold, the fault in words.
-UNREFUSED = "NaN and -inf are accepted"
-KNOWN_FAULTS: dict[tuple[str, str], str] = {
-    **dict.fromkeys(((f"{x}Readout", "nonfinite") for x in ("Integral", "Maximum", "Membrane")), UNREFUSED),
-    **dict.fromkeys(((f"Time{x}", "nonfinite") for x in ("CrossEntropy", "MSE")), UNREFUSED),
-    **dict.fromkeys(((f"Readout{x}", "nonfinite") for x in ("CrossEntropy", "MSE")), UNREFUSED),
-    **dict.fromkeys(((x, "nonfinite") for x in ("ShiftInvariantMSE", "Noisy", "Integrator")), UNREFUSED),
-}
+KNOWN_FAULTS: dict[tuple[str, str], str] = {}

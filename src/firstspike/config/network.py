@@ -167,6 +167,9 @@ def network_problems(
     for index, layer in enumerate(layers):
         if (weights := sum(parameter.numel() for parameter in layer.parameters())) > MOST_NUMBERS:
             return [(("network", index), f"{weights} weights are more than fit; the most are {MOST_NUMBERS}")]
+        for name in ("max_spikes", "window_spikes"):
+            if (problem := too_many_spikes(getattr(layer, "out_features", 0), getattr(layer, name, 0))) is not None:
+                return [(("network", index, name), problem)]
     outputs = [index for index, layer in enumerate(layers) if isinstance(layer, _OUTPUTS)]
     if not outputs:
         return [(("network",), "has no layer of kind lif, so no class has a neuron; add one")]
@@ -197,6 +200,13 @@ def network_problems(
         message = f"expected one for each of {len(spiking)} LIF layers, or one number, got {len(limits)}"
         problems.append((("training", "silent", "limits"), message))
     return problems
+
+
+def too_many_spikes(neurons: int, spikes: int) -> str | None:
+    """What is wrong where the spikes of a layer in one sample are more than fit; None if they are not."""
+    if neurons * spikes <= MOST_NUMBERS:
+        return None
+    return f"{spikes} spikes of {neurons} neurons are more than fit; the most are {MOST_NUMBERS // neurons} of each"
 
 
 def parameter_groups(sections: Sequence[Section], network: nn.Module, lr: float) -> list[dict[str, Any]]:

@@ -24,7 +24,7 @@ from firstspike.layers.values import first_columns, largest, within
 from firstspike.neuron import LIF
 from firstspike.ranges import Finite, NotNegative, Positive, Size
 from firstspike.spiketime import TrainState, spike_window
-from firstspike.spiketime.trains import Windows, knows_recurrence, recurrent_window
+from firstspike.spiketime.trains import Window, Windows, knows_recurrence, recurrent_window
 from firstspike.spiketime.trains.room import MOST_WINDOWS, check_room, check_spikes
 
 _SPREAD = 0.05  # of recurrent weights, relative to that of weights with which most neurons spike
@@ -220,7 +220,7 @@ class LIFRecurrent(LIFSpikeTrains):
         if self._in_one_call():
             inputs = self.seen(times)
             bounds = self._bounds(self.duration, None, inputs, observed)
-            return self._all_windows(inputs, bounds, None, observed, self.max_spikes)[0]
+            return self._all_windows(inputs, bounds, None, observed, self.max_spikes).trains
         self._check_room(times, self.max_spikes, f"max_spikes={self.max_spikes}")
         trains, _ = self.proceed(times, self.duration, observed=observed)
         missing = self.max_spikes - trains.shape[-1]
@@ -260,8 +260,10 @@ class LIFRecurrent(LIFSpikeTrains):
         inputs = self.seen(times)
         bounds = self._bounds(until, state, inputs, observed)
         if self._in_one_call():
-            most = (len(bounds) - 1) * self.window_spikes
-            return self._all_windows(inputs, bounds, state, observed, most)
+            whole = self._all_windows(inputs, bounds, state, observed, (len(bounds) - 1) * self.window_spikes)
+            assert whole.state is not None
+            before = [] if state is None else [state.pending]
+            return whole.trains, RecurrentState(whole.state, self._pending(until, *before, whole.trains))
         budget = self.window_spikes if observed is None else observed.shape[-1]
         windows = len(bounds) - 1
         self._check_room(times, windows * budget, f"window_spikes={budget} in each of {windows} windows")
@@ -371,8 +373,8 @@ class LIFRecurrent(LIFSpikeTrains):
 
     def _all_windows(
         self, inputs: Tensor, bounds: list[float], state: RecurrentState | None, observed: Tensor | None, most: int
-    ) -> tuple[Tensor, RecurrentState]:
-        """``proceed`` in one call, with room for ``most`` spikes of a neuron."""
+    ) -> Window:
+        """The spikes of a piece in one call, with room for ``most`` of a neuron."""
         budget, until = self.window_spikes, bounds[-1]
         if state is not None:
             inputs = joined_trains(inputs, state.pending + self.window)
@@ -380,7 +382,7 @@ class LIFRecurrent(LIFSpikeTrains):
             inside = (observed > bounds[0]) & (observed <= until)
             observed = torch.where(inside, observed, math.inf).sort(dim=-1).values
             most = budget = observed.shape[-1]
-        found = recurrent_window(
+        return recurrent_window(
             inputs,
             torch.cat([self.weight, self.recurrent_weight], dim=1),
             self.neuron,
@@ -394,9 +396,6 @@ class LIFRecurrent(LIFSpikeTrains):
             state=None if state is None else state.neurons,
             backend=self.backend,
         )
-        assert found.state is not None
-        sent = [found.trains] if state is None else [state.pending, found.trains]
-        return found.trains, RecurrentState(found.state, self._pending(until, *sent))
 
     def _delays(self, jitters: bool) -> Tensor | None:
         """Synaptic delays of inputs and recurrent synapses together; None where those are all ``window``."""

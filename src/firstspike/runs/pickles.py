@@ -1,7 +1,7 @@
 """What the operations of a pickle would do, without doing it."""
 
 import pickletools
-from typing import IO
+from typing import IO, Any
 
 _CONTAINERS = {"LIST", "EMPTY_LIST", "APPEND", "APPENDS", "DICT", "EMPTY_DICT", "SETITEM", "SETITEMS"}
 _CONTAINERS |= {"EMPTY_SET", "ADDITEMS"}
@@ -26,6 +26,7 @@ def check_operations(file: IO[bytes]) -> None:
     marks: list[int] = []
     memo: dict[int, int] = {}
     work = 0
+    argument: Any
     for count, (operation, argument, _) in enumerate(pickletools.genops(file)):
         name, takes = operation.name, [kind.name for kind in operation.stack_before]
         if name.startswith("EXT"):
@@ -46,10 +47,7 @@ def check_operations(file: IO[bytes]) -> None:
             if name.endswith("GET"):
                 stack.append(memo[argument])
                 continue
-            if "mark" in takes:
-                bottom = marks.pop() - takes.index("mark")
-            else:
-                bottom = len(stack) - len(takes)
+            bottom = marks.pop() - takes.index("mark") if "mark" in takes else len(stack) - len(takes)
             if bottom < 0:
                 raise IndexError
         except (IndexError, KeyError):

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from firstspike.config.network import too_many_spikes
 from firstspike.interop.nir.conventions import Convention, Neurons
 from firstspike.interop.nir.edges import edges_of
 from firstspike.interop.nir.synapses import Synapses
@@ -157,6 +158,9 @@ class Reader:
         synapses = replace(synapses, delay=synapses.delay / self.convention.time_unit)
         after: list[nn.Module] = []
         trains = self.trains.pop(0)
+        for spikes in (trains.max_spikes, trains.window_spikes):
+            if (problem := too_many_spikes(out, spikes)) is not None:
+                raise ValueError(f"{name}: {problem}")
         if loop is not None and not (trains.max_spikes and trains.duration):
             raise ValueError(
                 f"{name}: the neurons are connected to each other; give max_spikes and duration, when they stop"

@@ -27,7 +27,7 @@ REST_MEM, REST_SYN = 12, 13  # what rounding to the dtype leaves of 1/tau_mem an
 N_CONSTANTS = 14  # then max_weight_grad
 ANY, EQUAL, DOUBLE = range(3)  # EQUAL: kappa is s exp(-s); DOUBLE: DELTA is the slower constant's rate
 
-FLAT = 2 * 2e-3  # square of the slope, times both constants, at a spike whose peak is 0.2 % above the threshold
+FLAT = 2.5e-3  # square of the slope, times both constants, at a spike whose peak is 1/800 above the threshold
 _SPAN = 8.0  # in units of the faster constant: exp(8) times 1e5 of the largest weights is a number of float32
 _TINY = {"float32": 1e-10, "float64": 1e-20}  # smallest |DELTA| tau_syn
 

@@ -133,8 +133,9 @@ def unwind_tiles(
                         lane_level, c,
                     )  # fmt: skip
                     unwind_few(
-                        weights, order[b], arrival[b], n, rows[b], begin, lane, filled, grad[b], spikes[b], slope[b], last[b], places,
-                        lane_unit, lane_level, c, bound, total, few_sums, by_weight[tile], wants_weight, wants_times,
+                        weights, order[b], arrival[b], n, rows[b], begin, lane, filled, grad[b], spikes[b], slope[b],
+                        last[b], places, lane_unit, lane_level, c, bound, total, few_sums, by_weight[tile],
+                        wants_weight, wants_times,
                     )  # fmt: skip
                 if wants_times:
                     sum_few(few_sums, n, by_times[b])
