@@ -102,7 +102,7 @@ def make_regularizer(
     add_labels(source, "bc", 2)
     if trains:
         recurrent = source.weights(setting.neurons, setting.neurons, arrivals=setting.neurons, charge=0.5, spread=0.5)
-        source.add("recurrent_weight", Quantity("nj", weight=1), recurrent, learnt=True)
+        source.add("recurrent_weight", Quantity("oj", weight=1), recurrent, learnt=True)
         source.values["weight"] = source.values["weight"] * 0.5
 
     def run(values: Mapping[str, Any], backend: str) -> Outputs:

@@ -66,7 +66,7 @@ def make(
     out = source.weights(2, setting.neurons, arrivals=setting.neurons, charge=6.0).clamp(-2, 2)
     source.add("out_weight", Quantity("cj", weight=1), out, learnt=True)
     source.neuron(setting.neurons)
-    source.add("rest", Quantity(time=1), 0.25)
+    source.add("rest", Quantity(time=1), 0.254)  # not a whole number of steps
     for name, (quantity, value) in units.items():
         source.add(name, quantity, value)
 
@@ -117,7 +117,7 @@ LEVELS = {
     name: (Quantity(weight=1), 0.02) for name in ("threshold_offset", "threshold_spread", "threshold_batch_noise")
 }
 CHIP = {"threshold_offset": 0.0, "threshold_spread": 0.0, "threshold_batch_noise": 0.0, "delay_jitter": 0.0}
-CHIP |= {"tau_us": 6.0, "refractory": 0.3125, "latency_us": 0.08}
+CHIP |= {"tau_us": 6.0, "refractory": 0.3175, "latency_us": 0.08}
 
 
 def row(
