@@ -192,7 +192,8 @@ class LayerByLayer(Substrate):
     def run(self, network: Network, times: Float[Tensor, "batch inputs"]) -> Record:
         """See ``Substrate``."""
         with torch.no_grad():
-            entered = [self.received(real_times(times))]
+            real_times(times)
+            entered = [self.received(times)]  # the same tensor where they arrive as they are: its gradient is wanted
             for index, layer in enumerate(network):
                 now = entered[-1]
                 if isinstance(layer, LIFLinear):
