@@ -261,3 +261,26 @@ def test_in_networks_and_ensembles():
 def test_wrong_arguments(options, message):
     with pytest.raises(ValueError, match=message):
         layer(**options)
+
+
+@pytest.mark.parametrize("backend", ["reference", "cpu"])
+def test_no_samples_and_no_spikes(backend):
+    for shape in ((0, 4), (0, 4, 2), (2, 4, 0)):
+        net = layer(backend=backend)
+        times = torch.zeros(shape, dtype=net.weight.dtype, requires_grad=True)
+        found = net(times)
+        assert found.shape == (shape[0], net.out_features, net.max_spikes)
+        assert bool(found.isinf().all())
+        torch.where(found.isinf(), 0.0, found).sum().backward()
+        assert times.grad.shape == shape
+        assert not net.weight.grad.any()
+        assert not net.recurrent_weight.grad.any()
+
+
+@pytest.mark.parametrize("backend", ["reference", "cpu"])
+def test_nan_is_refused_in_any_column(backend):
+    net = layer(backend=backend)
+    times = torch.full((1, net.in_features, 2), INF, dtype=net.weight.dtype)
+    times[0, 0, 1] = math.nan
+    with pytest.raises(ValueError, match="times must be real numbers or inf"):
+        net(times)

@@ -217,3 +217,9 @@ def test_wrong_tau(name, arguments):
 def test_wrong_silent_cost(name, cost):
     with pytest.raises(ValueError, match="silent_cost: expected"):
         LOSSES[name](silent_cost=cost, **ARGUMENTS.get(name, {}))
+
+
+def test_nan_decides_for_no_class(loss):
+    times = torch.tensor([[0.3, math.nan], [math.nan, 0.3], [0.3, 0.4]])
+    assert (loss.predict(times) == -1).tolist() == [True, True, False]
+    assert bool(loss.per_sample(times, torch.tensor([0, 0, 0]))[:2].isnan().all())

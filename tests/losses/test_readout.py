@@ -57,3 +57,10 @@ def test_wrong_batches(kind):
         LOSSES[kind](tau_syn=0.0)
     with pytest.raises(ValueError, match="reduction: expected mean, sum or none"):
         LOSSES[kind](reduction="max")
+
+
+@pytest.mark.parametrize("kind", ["readout_cross_entropy", "readout_mse"])
+def test_nan_decides_for_no_class(kind):
+    output = torch.tensor([[0.3, float("nan")], [0.1, 0.2], [0.5, 0.5]])
+    assert LOSSES[kind]().predict(output).tolist() == [-1, 1, -1]
+    assert LOSSES[kind]().predict(torch.tensor([[0.3], [float("nan")]])).tolist() == [0, -1]

@@ -104,3 +104,24 @@ def test_room_for_spike_trains(source):
         Integrator().run(Network(layer), times)
     layer.overflow = "drop"
     assert Integrator().run(Network(layer), times).output.shape == (5, 4, 1)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_refractory_time_of_whole_steps_is_the_same_in_any_unit(dtype):
+    trains = []
+    for unit in (1.0, 0.37, 5000.0):
+        neuron = LIF(2 * unit, unit, 0.5)
+        options = {"refractory": 0.25 * unit, "weight_mean": 3.0, "weight_std": 0.0, "dtype": dtype}
+        network = Network(LIFSpikeTrains(1, 1, 40, neuron, **options))
+        times = unit * torch.tensor([[[0.0, 0.5, 1.0, 1.5, 2.0]]], dtype=dtype)
+        trains.append(Integrator(0.01 * unit, 8 * unit).run(network, times).output / unit)
+    assert torch.isfinite(trains[0]).sum() > 5
+    torch.testing.assert_close(trains[1], trains[0])
+    torch.testing.assert_close(trains[2], trains[0])
+
+
+def test_what_is_no_time_is_refused():
+    network = Network(LIFLinear(2, 1, **DOUBLE))
+    for bad in (float("nan"), -float("inf")):
+        with pytest.raises(ValueError, match="times must be real numbers or inf"):
+            Integrator().run(network, torch.tensor([[0.1, bad]], **DOUBLE))

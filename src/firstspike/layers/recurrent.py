@@ -27,6 +27,7 @@ from firstspike.spiketime import TrainState, spike_window
 from firstspike.spiketime.trains import Window, Windows, knows_recurrence, recurrent_window
 from firstspike.spiketime.trains.operator import uncompiled
 from firstspike.spiketime.trains.room import MOST_WINDOWS, check_room, check_spikes
+from firstspike.spiketime.values import real_times
 
 _SPREAD = 0.05  # of recurrent weights, relative to that of weights with which most neurons spike
 
@@ -273,7 +274,7 @@ class LIFRecurrent(LIFSpikeTrains):
         weight = torch.cat([self.weight, self.recurrent_weight], dim=1)
         delay = self._delays(observed is None)
         neurons, sent = (None, []) if state is None else (state.neurons, [(state.neurons.time, state.pending)])
-        inputs = inputs.sort(dim=-1).values
+        inputs = real_times(inputs).sort(dim=-1).values  # NaN would come last, where no window looks
         longest = 0.0 if delay is None else largest(delay[:, : self.in_features]) + 1e-3 * self.window
         found: list[Tensor] = []
         for start, end in pairwise(bounds):

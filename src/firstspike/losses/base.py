@@ -160,9 +160,9 @@ def earliest(times: Float[Tensor, "*batch outputs"]) -> Int64[Tensor, "*batch"]:
 
 
 def smallest(values: Float[Tensor, "*batch outputs"]) -> Int64[Tensor, "*batch"]:
-    """Index of the smallest value, the first of equal ones; -1 where all are `inf`."""
+    """Index of the smallest value, the first of equal ones; -1 where all are `inf`, or one is NaN."""
     least, index = values.min(dim=-1)
-    return torch.where(torch.isposinf(least), -1, index)
+    return torch.where(least < math.inf, index, -1)
 
 
 def check_reads(loss: str, reads: Form, gives: Form) -> None:

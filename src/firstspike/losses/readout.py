@@ -21,9 +21,10 @@ class ReadoutLoss(Loss):
     reads = "values"
 
     def predict(self, output: Float[Tensor, "*batch outputs"]) -> Int64[Tensor, "*batch"]:
-        """Class of the largest value, the lowest of several; -1 where all are the same."""
-        undecided = (output.amax(dim=-1) == output.amin(dim=-1)) & (output.shape[-1] > 1)
-        return torch.where(undecided, -1, output.argmax(dim=-1))
+        """Class of the largest value, the lowest of several; -1 where all are the same, or one is NaN."""
+        least, most = output.amin(dim=-1), output.amax(dim=-1)
+        decided = most >= least if output.shape[-1] == 1 else most > least
+        return torch.where(decided, output.argmax(dim=-1), -1)
 
 
 class ReadoutCrossEntropy(ReadoutLoss):

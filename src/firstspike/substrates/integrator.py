@@ -109,7 +109,7 @@ class Integrator(LayerByLayer):
                 voltage, current = voltage + of_voltage, current + of_current
             time = point * self.step
             if trains is not None:
-                voltage = torch.where(free > time, trains.reset, voltage)
+                voltage = torch.where(free > time + 1e-4 * self.step, trains.reset, voltage)
             reached = voltage >= threshold
             if trains is not None:
                 check_room(trains, reached & (count == most))

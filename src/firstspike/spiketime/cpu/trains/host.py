@@ -126,6 +126,8 @@ def _forward(given: Arguments, holds: bool, entries: int, waiting: int) -> tuple
 def backward(grads: Grads, result: Result, given: Arguments, max_weight_grad: float | None, needs: Needs) -> Gradients:
     """Gradients at the given trains. See ``trains.backend`` for the contract."""
     if not result.saved:
+        if given.windows is not None:  # no samples, or no spikes: also none of the neurons' own
+            return _zeros(given, needs)
         return reference_gradient.backward(grads, result, given, max_weight_grad, needs)
     if _shares(given) and not (needs.tau_mem or needs.tau_syn):
         numbers = (N_BACKWARD + 1 + MAX_GROUPS) * (result.saved[0].shape[-1] + 2 * PAD)
@@ -135,6 +137,13 @@ def backward(grads: Grads, result: Result, given: Arguments, max_weight_grad: fl
         result = result._replace(saved=again.saved)
     numbers = PARTS * given.times[0, 0].numel()
     return _in_parts(backward_per_neuron, numbers, grads, result, given, max_weight_grad, needs)
+
+
+def _zeros(given: Arguments, needs: Needs) -> Gradients:
+    """Gradients of what depends on nothing."""
+    like = given.times, given.weight, given.threshold
+    found = (torch.zeros_like(x) if need else None for x, need in zip(like, needs, strict=False))
+    return Gradients(*found, state=given.state and Held(*map(torch.zeros_like, given.state)))
 
 
 def _in_parts(
