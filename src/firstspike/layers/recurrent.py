@@ -274,12 +274,13 @@ class LIFRecurrent(LIFSpikeTrains):
         weight = torch.cat([self.weight, self.recurrent_weight], dim=1)
         delay = self._delays(observed is None)
         neurons, sent = (None, []) if state is None else (state.neurons, [(state.neurons.time, state.pending)])
+        nothing = inputs.new_full((*inputs.shape[:-2], self.out_features, 1), math.inf)
         inputs = real_times(inputs).sort(dim=-1).values  # NaN would come last, where no window looks
         longest = 0.0 if delay is None else largest(delay[:, : self.in_features]) + 1e-3 * self.window
         found: list[Tensor] = []
         for start, end in pairwise(bounds):
             sent = [(time, own) for time, own in sent if time >= start - self._reach]
-            own = torch.cat([own for _, own in sent], dim=-1) if sent else self._no_spikes(inputs)
+            own = torch.cat([own for _, own in sent], dim=-1) if sent else nothing
             now = within(inputs, start - longest, end)
             arriving = joined_trains(now, own if delay is not None else own + self.window)
             seen = None
@@ -319,9 +320,6 @@ class LIFRecurrent(LIFSpikeTrains):
         """A time after which a spike has arrived everywhere, with something to spare for rounding."""
         rule = self.recurrent_delay
         return 1.001 * (self.window + (0.0 if rule is None else rule.shift + rule.scale))
-
-    def _no_spikes(self, inputs: Tensor) -> Float[Tensor, "*batch neurons 1"]:
-        return inputs.new_full((*inputs.shape[:-2], self.out_features, 1), math.inf)
 
     def _pending(self, until: float, *sent: Tensor) -> Float[Tensor, "*batch neurons spikes"]:
         """Spikes that may still have to arrive somewhere at that time."""

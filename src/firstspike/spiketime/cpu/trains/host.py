@@ -142,8 +142,8 @@ def backward(grads: Grads, result: Result, given: Arguments, max_weight_grad: fl
 def _zeros(given: Arguments, needs: Needs) -> Gradients:
     """Gradients of what depends on nothing."""
     like = given.times, given.weight, given.threshold
-    found = (torch.zeros_like(x) if need else None for x, need in zip(like, needs, strict=False))
-    return Gradients(*found, state=given.state and Held(*map(torch.zeros_like, given.state)))
+    times, weight, threshold = (torch.zeros_like(x) if need else None for x, need in zip(like, needs[:3], strict=True))
+    return Gradients(times, weight, threshold, state=given.state and Held(*map(torch.zeros_like, given.state)))
 
 
 def _in_parts(
