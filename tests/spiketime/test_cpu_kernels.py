@@ -287,7 +287,8 @@ def test_backward_needs_only_what_is_asked_for(delayed, observed):
         found = made.backward(grad, spikes, saved, 0.3, needs)
         assert all(x is None for other, x in zip(Needs._fields, found, strict=True) if other != name)
         mine, full = getattr(found, name), getattr(everything, name)
-        assert (mine is None and full is None) or torch.allclose(mine, full, rtol=1e-12, atol=0)
+        if full is not None:  # sums over neurons, whose slopes next to a peak differ in their last digits
+            torch.testing.assert_close(mine, full, rtol=1e-12, atol=1e-13 * float(full.abs().max()))
 
 
 @pytest.mark.parametrize("delayed", [False, True])
