@@ -222,4 +222,6 @@ def test_wrong_silent_cost(name, cost):
 def test_nan_decides_for_no_class(loss):
     times = torch.tensor([[0.3, math.nan], [math.nan, 0.3], [0.3, 0.4]])
     assert (loss.predict(times) == -1).tolist() == [True, True, False]
-    assert bool(loss.per_sample(times, torch.tensor([0, 0, 0]))[:2].isnan().all())
+    for bad in (math.nan, -inf):  # also where the true neuron is silent, which costs the same whatever the others do
+        with pytest.raises(ValueError, match="times must be real numbers or inf"):
+            loss.per_sample(torch.tensor([[inf, bad]]), torch.tensor([0]))

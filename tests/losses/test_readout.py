@@ -35,6 +35,8 @@ def test_mse_is_the_distance_to_the_targets():
     torch.testing.assert_close(ReadoutMSE(2.0, -1.0).per_sample(values(), LABELS), expected)
     with pytest.raises(ValueError, match=r"correct, wrong: expected wrong < correct, both finite, got 1.0 and 1.0"):
         ReadoutMSE(1.0, 1.0)
+    with pytest.raises(ValueError, match=r"correct, wrong: expected wrong < correct, both finite, got 1.0 and -inf"):
+        ReadoutMSE(1.0, -float("inf"))
 
 
 @pytest.mark.parametrize("kind", ["readout_cross_entropy", "readout_mse"])

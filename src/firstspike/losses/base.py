@@ -12,6 +12,7 @@ from firstspike.devices import sent
 from firstspike.layers import Network, Record
 from firstspike.layers.trains import Form
 from firstspike.spiketime.times import check_tensor
+from firstspike.spiketime.values import real_times
 
 Reduction = Literal["mean", "sum", "none"]
 _OUTPUT = {"first spikes": "first spike times", "values": "values of a readout", "trains": "spike trains"}
@@ -121,9 +122,10 @@ class TimeLoss(Loss):
             labels: true classes, int64, 0 ... outputs - 1.
 
         Raises:
-            ValueError: wrong dtype, shape or device, or a label without an output.
+            ValueError: wrong dtype, shape or device, a label without an output, NaN or -inf.
         """
         check_batch(times, labels)
+        times = real_times(times)
         is_true = labels.unsqueeze(-1) == torch.arange(times.shape[-1], device=times.device)
         silent = torch.isposinf(times)
         # where() before any arithmetic: a gradient that flows back through inf is NaN even if multiplied by 0

@@ -1,5 +1,6 @@
 """Losses on the values of a readout: the class with the largest value wins."""
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -100,7 +101,7 @@ class ReadoutMSE(ReadoutLoss):
         reduction: Reduction = "mean",
     ) -> None:
         super().__init__(weight, reduction)
-        if not wrong < correct < float("inf"):
+        if not -math.inf < wrong < correct < math.inf:
             raise ValueError(f"correct, wrong: expected wrong < correct, both finite, got {correct} and {wrong}")
         self.correct, self.wrong, self.tau_syn = float(correct), float(wrong), check_positive("tau_syn", tau_syn)
 
