@@ -190,7 +190,8 @@ LOSS_ROWS = [
     Row("ShiftInvariantMSE", partial(make_loss, losses.ShiftInvariantMSE, TAU | {"delta": (Quantity(), 0.2)}, COST),
         ("shift_invariant", "ShiftInvariantMSE"), TIME_LOSS, ("cpu",)),
     Row("ReadoutCrossEntropy", partial(make_loss, losses.ReadoutCrossEntropy, TAU | {"temperature": (LEVEL, 0.7)},
-        COST), ("readout_cross_entropy", "ReadoutCrossEntropy"), LOSS, ("cpu",)),
+        COST), ("readout_cross_entropy", "ReadoutCrossEntropy"), LOSS, ("cpu",),
+        unchecked=("output",)),  # in torch's cross-entropy, too, a value of -inf is a class that cannot be
     Row("ReadoutMSE", partial(make_loss, losses.ReadoutMSE, TAU | MSE_TARGETS, Quantity("b", weight=2)),
         ("readout_mse", "ReadoutMSE"), LOSS, ("cpu",)),
     *regularizer_rows(losses.EarlyOutput, "early_output", {"alpha": 0.7, "beta": 1.5}, shift=FROM_ZERO),
