@@ -141,7 +141,7 @@ SUBSTRATE_ROWS = [
     row("integrator", "Integrator", ("integrator", "Integrator"), GRID, TURNS | IDEAL | ONE, slow=True,
         backends=("cpu",), shifts=(0.5, 64.0, -2.0)),
     row("mock_bss2", "MockBss2", ("mock_bss2", "MockBss2"), {"weight_scale": (RATE, 30.0)},
-        TURNS | IDEAL | ONE | {"shift": "the window of a sample begins at 0 on the chip",
-            "input split": "weights are whole numbers, and their halves are not"}, CHIP, 1.5, slow=True,
-        backends=("cpu",)),
+        TURNS | IDEAL | ONE | {"shift": "the window of a sample begins at 0 on the chip"}
+        | dict.fromkeys(("input split", "neuron repeated"), "weights are whole numbers, and their halves are not"),
+        CHIP, 1.5, slow=True, backends=("cpu",)),
 ]  # fmt: skip
