@@ -190,8 +190,10 @@ def evaluate(
 
     loaded = load_run(run, checkpoint, substrate)
     result = evaluate_run(loaded, data or split or loaded.held_out[0])
-    files = result.save()
-    typer.echo(encodable(result.text()))
+    try:
+        files = result.save()  # first: the text may find no reader, or none that knows its letters
+    finally:
+        typer.echo(encodable(result.text()))
     typer.echo("\n" + "\n".join(map(str, files)))
 
 
