@@ -1,6 +1,7 @@
 """What all tests share: the backends that must work, poisoned and guarded memory, how hypothesis searches."""
 
 import functools
+import gc
 import gzip
 import importlib.util
 import math
@@ -17,6 +18,7 @@ import torch
 from fifty_digits import RATIOS
 from firstspike.config import load_config
 from firstspike.runs import start
+from firstspike.spiketime.cpu.runtime import cache
 from firstspike.spiketime.cpu.runtime.parallel import Call
 from guards import UNGUARDED, guarded
 from on_device import all_on, usable
@@ -161,6 +163,14 @@ def poisoned_memory():
         for name in ("new_empty", "new_empty_strided"):
             patch.setattr(torch.Tensor, name, poisoned(getattr(torch.Tensor, name)))
         yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def what_compiling_leaves_is_not_collected():
+    """Each kernel leaves very many objects: a garbage collection that goes through all of them takes seconds."""
+    cache.listeners.append(gc.freeze)
+    yield
+    cache.listeners.remove(gc.freeze)
 
 
 @pytest.fixture(scope="session", autouse=True)
