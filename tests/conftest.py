@@ -171,6 +171,7 @@ def what_compiling_leaves_is_not_collected():
     cache.listeners.append(gc.freeze)
     yield
     cache.listeners.remove(gc.freeze)
+    gc.unfreeze()
 
 
 @pytest.fixture(scope="session", autouse=True)
