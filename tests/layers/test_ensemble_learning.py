@@ -23,6 +23,19 @@ from firstspike.layers.ensemble import ensemble
 pytestmark = pytest.mark.usefixtures("on_device")
 
 
+def check_gradients(together, times, out, **tolerance):
+    """Each member's gradients in the ensemble are those that it has alone."""
+    torch.where(out.isfinite(), out, 0.0).sum().backward()
+    together.share_gradients()
+    for net in together.members:
+        shared = {name: x.grad for name, x in net.named_parameters()}
+        net.zero_grad()
+        alone = net(times)
+        torch.where(alone.isfinite(), alone, 0.0).sum().backward()
+        for name, x in net.named_parameters():
+            torch.testing.assert_close(shared[name], x.grad, **tolerance)
+
+
 @pytest.mark.parametrize("per_neuron", [False, True])
 def test_members_learn_time_constants_and_delays(per_neuron):
     def member(k):
@@ -37,15 +50,7 @@ def test_members_learn_time_constants_and_delays(per_neuron):
     times = torch.rand(5, 3)
     out = together(times)
     assert torch.equal(out, torch.stack([net(times) for net in members]))
-    torch.where(out.isfinite(), out, 0.0).sum().backward()
-    together.share_gradients()
-    for net in members:
-        shared = {name: x.grad for name, x in net.named_parameters()}
-        net.zero_grad()
-        alone = net(times)
-        torch.where(alone.isfinite(), alone, 0.0).sum().backward()
-        for name, x in net.named_parameters():
-            torch.testing.assert_close(shared[name], x.grad, rtol=1e-4, atol=1e-5)
+    check_gradients(together, times, out, rtol=1e-4, atol=1e-5)
 
 
 def test_members_jitter_by_themselves():
@@ -168,12 +173,4 @@ def test_members_with_spike_trains_learn_shared_time_constants(kind, trainable):
     together = ensemble(members)
     out = together(times)
     torch.testing.assert_close(out, torch.stack([net(times) for net in members]), rtol=1e-12, atol=1e-12)
-    torch.where(out.isfinite(), out, 0.0).sum().backward()
-    together.share_gradients()
-    for net in members:
-        shared = {name: x.grad for name, x in net.named_parameters()}
-        net.zero_grad()
-        alone = net(times)
-        torch.where(alone.isfinite(), alone, 0.0).sum().backward()
-        for name, x in net.named_parameters():
-            torch.testing.assert_close(shared[name], x.grad, rtol=1e-8, atol=1e-8)
+    check_gradients(together, times, out, rtol=1e-8, atol=1e-8)

@@ -64,7 +64,7 @@ def _numbers(array: np.ndarray, columns: Sequence[Any]) -> np.ndarray:
         columns: names of columns, for messages; those of a table of pandas.
 
     Raises:
-        ValueError: one of them is no number; the message says where.
+        ValueError: a value is not a number; the message says which.
     """
     try:
         return array.astype(np.float64)

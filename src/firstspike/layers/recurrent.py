@@ -369,7 +369,7 @@ class LIFRecurrent(LIFSpikeTrains):
         return not delayed and knows_recurrence(self.neuron, self.backend, self.weight.device)
 
     def _check_room(self, times: Tensor, spikes: int, cause: str) -> None:
-        """Raise ValueError where there is no memory for that many spikes of each neuron."""
+        """Raise ValueError if that many spikes of each neuron do not fit into memory."""
         samples = math.prod(self.seen(times).shape[:-2])
         check_room(samples, self.out_features, spikes, cause, times.dtype, times.device)
 

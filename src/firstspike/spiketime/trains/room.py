@@ -30,7 +30,7 @@ def check_room(samples: int, neurons: int, spikes: int, cause: str, dtype: torch
         samples: of all networks.
         neurons: of a network.
         spikes: columns of the trains.
-        cause: what the caller gave that makes so many.
+        cause: the argument that sets the number of spikes, for the message.
         dtype: of the trains.
         device: on others than the CPU, failed allocations are clear errors.
     """

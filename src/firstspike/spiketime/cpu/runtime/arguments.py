@@ -56,7 +56,7 @@ class Layout:
     ) -> "Plan":
         """For calls with these sizes that give the arrays of these names, and do not use others.
 
-        Arrays that lie ``within`` a given one begin so many numbers after its first. The rest lies in scratch memory.
+        Arrays ``within`` a given one start at that offset, counted in elements. The rest lies in scratch memory.
         """
         return _plan(self, real, self._pick(sizes), tuple(given), tuple(unused), tuple(within.items()))
 

@@ -221,7 +221,7 @@ def element_of(context, builder, array_type, array, index, count, mask=None):
 
 
 def pointer_to(context, builder, array_type, array, index, vec: VecType, mask=None, count=1):
-    """LLVM's pointer to so many vectors from a flat index into an array on."""
+    """LLVM's pointer to a number of vectors that start at a flat index of an array."""
     first = element_of(context, builder, array_type, array, index, count * vec.lanes, mask)
     return builder.bitcast(first, _llvm_type(vec).as_pointer())
 
