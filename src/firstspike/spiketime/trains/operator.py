@@ -17,8 +17,8 @@ from firstspike.spiketime.operator import (
     raised,
     resolve_backend,
 )
+from firstspike.spiketime.reference import train_gradient, trains
 from firstspike.spiketime.times import check_tensor
-from firstspike.spiketime.trains import reference, reference_gradient
 from firstspike.spiketime.trains.backend import Backend, Windows, in_units, of_first_spikes
 from firstspike.spiketime.trains.function import OVERFLOW, Options, SpikeTrains
 from firstspike.spiketime.trains.room import check_spikes
@@ -290,7 +290,7 @@ def _window(
 
 @cache
 def _reference() -> Backend:
-    return in_units(Backend(reference.forward, reference_gradient.backward, "reference"))
+    return in_units(Backend(trains.forward, train_gradient.backward, "reference"))
 
 
 @cache

@@ -20,7 +20,7 @@ from firstspike.spiketime.cpu.runtime.parallel import Call, is_small, threads_fo
 from firstspike.spiketime.cpu.trains.per_neuron.host import PARTS, backward_per_neuron, forward_per_neuron
 from firstspike.spiketime.cpu.trains.scan import STATES, TRAIN_FORWARD, train_forward_kernel
 from firstspike.spiketime.cpu.trains.unwind import CARRIED, SAMPLES, TRAIN_BACKWARD, train_backward_kernel
-from firstspike.spiketime.trains import reference, reference_gradient
+from firstspike.spiketime.reference import train_gradient, trains
 from firstspike.spiketime.trains.backend import Arguments, Backward, Gradients, Grads, Held, Needs, Result
 from firstspike.spiketime.trains.room import check_memory
 
@@ -47,7 +47,7 @@ def _holds(given: Arguments) -> bool:
 def forward(given: Arguments) -> Result:
     """Spike trains. See ``trains.backend`` for the contract."""
     if 0 in given.times.shape or 0 in given.weight.shape:
-        return reference.forward(given)
+        return trains.forward(given)
     holds = _holds(given)
     if not _shares(given):
         return forward_per_neuron(given, holds)
@@ -128,7 +128,7 @@ def backward(grads: Grads, result: Result, given: Arguments, max_weight_grad: fl
     if not result.saved:
         if given.windows is not None:  # no samples, or no spikes: also none of the neurons' own
             return _zeros(given, needs)
-        return reference_gradient.backward(grads, result, given, max_weight_grad, needs)
+        return train_gradient.backward(grads, result, given, max_weight_grad, needs)
     if _shares(given) and not (needs.tau_mem or needs.tau_syn):
         numbers = (N_BACKWARD + 1 + MAX_GROUPS) * (result.saved[0].shape[-1] + 2 * PAD)
         return _in_parts(_backward, numbers, grads, result, given, max_weight_grad, needs)

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from firstspike.spiketime.response import Tau, kappa, kappa_by_taus, kappa_slope
+from firstspike.spiketime.reference.response import Tau, kappa, kappa_by_taus, kappa_slope
 from firstspike.spiketime.trains.backend import Arguments, Gradients, Grads, Held, Needs, Result
 from firstspike.spiketime.units import unit_of_weights
 

@@ -33,10 +33,10 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from firstspike.spiketime.response import Tau, leakless, membrane, peak
-from firstspike.spiketime.solutions import time_to_threshold
+from firstspike.spiketime.reference.response import Tau, leakless, membrane, peak
+from firstspike.spiketime.reference.solutions import time_to_threshold
+from firstspike.spiketime.reference.train_gradient import state_after
 from firstspike.spiketime.trains.backend import Arguments, Held, Result
-from firstspike.spiketime.trains.reference_gradient import state_after
 from firstspike.spiketime.units import unit_of_weights
 
 _MEMORY = 1 << 28  # bytes
