@@ -1,6 +1,6 @@
 """The operator of spike trains: several spikes per neuron."""
 
-from firstspike.spiketime.trains.backend import Windows
+from firstspike.spiketime.contract import Windows
 from firstspike.spiketime.trains.operator import (
     TrainState,
     Window,

@@ -10,7 +10,7 @@ from operator import itemgetter
 import torch
 from torch import Tensor
 
-from firstspike.spiketime.backend import each_tensor
+from firstspike.spiketime.contract import Arguments, Backward, Gradients, Grads, Held, Needs, Result, each_tensor
 from firstspike.spiketime.cpu.constants import N_CONSTANTS, constants_array
 from firstspike.spiketime.cpu.crossing import TILE, lanes_for
 from firstspike.spiketime.cpu.host import MAX_GROUPS, chunks_of
@@ -20,9 +20,8 @@ from firstspike.spiketime.cpu.runtime.parallel import Call, is_small, threads_fo
 from firstspike.spiketime.cpu.trains.per_neuron.host import PARTS, backward_per_neuron, forward_per_neuron
 from firstspike.spiketime.cpu.trains.scan import STATES, TRAIN_FORWARD, train_forward_kernel
 from firstspike.spiketime.cpu.trains.unwind import CARRIED, SAMPLES, TRAIN_BACKWARD, train_backward_kernel
+from firstspike.spiketime.room import check_memory
 from firstspike.spiketime.trains import reference, reference_gradient
-from firstspike.spiketime.trains.backend import Arguments, Backward, Gradients, Grads, Held, Needs, Result
-from firstspike.spiketime.trains.room import check_memory
 
 _ROWS_AT_ONCE = 1 << 18  # bytes of a task's samples beside a tile of weights
 _MAX_BLOCK = 32
@@ -120,7 +119,7 @@ def _forward(given: Arguments, holds: bool, entries: int, waiting: int) -> tuple
         saved |= {name: saved[name][..., :used].contiguous() for name in ("order", "source", "arrival")}
     state = None if given.until == math.inf else Held(held[:, :, 3], held[:, :, 4], held[:, :, 5])
     saved |= {"held": held, "holds": torch.full_like(lacks, holds)}
-    return Result(trains, overflows.bool(), state, tuple(saved.values())), bool(lacks.any())
+    return Result(trains, tuple(saved.values()), overflows.bool(), state), bool(lacks.any())
 
 
 def backward(grads: Grads, result: Result, given: Arguments, max_weight_grad: float | None, needs: Needs) -> Gradients:
@@ -133,7 +132,7 @@ def backward(grads: Grads, result: Result, given: Arguments, max_weight_grad: fl
         numbers = (N_BACKWARD + 1 + MAX_GROUPS) * (result.saved[0].shape[-1] + 2 * PAD)
         return _in_parts(_backward, numbers, grads, result, given, max_weight_grad, needs)
     if _shares(given):  # what its kernels save is not what the others need
-        again = forward_per_neuron(given._replace(observed=result.trains), _holds(given))
+        again = forward_per_neuron(given._replace(observed=result.spikes), _holds(given))
         result = result._replace(saved=again.saved)
     numbers = PARTS * given.times[0, 0].numel()
     return _in_parts(backward_per_neuron, numbers, grads, result, given, max_weight_grad, needs)
@@ -183,7 +182,7 @@ def _backward(grads: Grads, result: Result, given: Arguments, max_weight_grad: f
     ensemble, batch, inputs, copies = given.times.shape
     outputs, dtype, tiles = given.weight.shape[1], given.times.dtype, -(-given.weight.shape[1] // TILE)
     grad, weight, threshold, reset = (
-        x.contiguous() for x in (grads.trains, given.weight, given.threshold, given.reset)
+        x.contiguous() for x in (grads.spikes, given.weight, given.threshold, given.reset)
     )
     saved = {name: x.contiguous() for name, x in zip(_SAVED, result.saved, strict=True)}
     recurrent, entries = given.windows is not None, saved["found"].shape[-1]
