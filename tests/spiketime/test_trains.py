@@ -7,7 +7,7 @@ import torch
 
 from firstspike import LIF, first_spike_time, spike_trains
 from firstspike.spiketime import spike_window
-from firstspike.spiketime.trains import operator
+from firstspike.spiketime import trains as operator
 
 pytestmark = pytest.mark.usefixtures("poisoned_memory")
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from firstspike.neuron import LIF, check_neuron
 from firstspike.spiketime import reference
-from firstspike.spiketime.contract import Arguments, Backend, Constants, Gradients, Grads, Result
+from firstspike.spiketime.contract import Backend, Constants
 from firstspike.spiketime.function import Options, Spikes, recordable
 from firstspike.spiketime.times import check_tensor
 from firstspike.spiketime.units import in_units
@@ -26,16 +26,7 @@ _AT_ONCE = 1 << 21  # input and output times that are worked on at once where no
 
 @cache
 def _reference() -> Backend:
-    from firstspike.spiketime.trains import reference as trains_reference
-    from firstspike.spiketime.trains import reference_gradient
-
-    def forward(given: Arguments) -> Result:
-        return (trains_reference if given.max_spikes else reference).forward(given)
-
-    def backward(grads: Grads, result: Result, given: Arguments, *rest: Any) -> Gradients:
-        return (reference_gradient if given.max_spikes else reference).backward(grads, result, given, *rest)
-
-    return in_units(Backend(forward, backward, "reference"))
+    return in_units(Backend(reference.forward, reference.backward, "reference"))
 
 
 @cache

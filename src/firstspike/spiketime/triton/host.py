@@ -13,7 +13,7 @@ from torch import Tensor
 
 from firstspike.spiketime.contract import Arguments, Constants, Gradients, Grads, Needs, Result, of_several
 from firstspike.spiketime.parts import Size, forward_in_parts, zero_gradients
-from firstspike.spiketime.response import kappa, leakless
+from firstspike.spiketime.reference.response import kappa, leakless
 from firstspike.spiketime.triton.kernels import forward_kernel, gradient_kernel, slope_kernel
 from firstspike.spiketime.units import unit_of_weights
 

@@ -10,6 +10,7 @@ from operator import itemgetter
 import torch
 from torch import Tensor
 
+from firstspike.spiketime import reference
 from firstspike.spiketime.contract import Arguments, Backward, Gradients, Grads, Held, Needs, Result, each_tensor
 from firstspike.spiketime.cpu.constants import N_CONSTANTS, constants_array
 from firstspike.spiketime.cpu.crossing import TILE, lanes_for
@@ -21,7 +22,6 @@ from firstspike.spiketime.cpu.trains.per_neuron.host import PARTS, backward_per_
 from firstspike.spiketime.cpu.trains.scan import STATES, TRAIN_FORWARD, train_forward_kernel
 from firstspike.spiketime.cpu.trains.unwind import CARRIED, SAMPLES, TRAIN_BACKWARD, train_backward_kernel
 from firstspike.spiketime.room import check_memory
-from firstspike.spiketime.trains import reference, reference_gradient
 
 _ROWS_AT_ONCE = 1 << 18  # bytes of a task's samples beside a tile of weights
 _MAX_BLOCK = 32
@@ -44,7 +44,7 @@ def _holds(given: Arguments) -> bool:
 
 
 def forward(given: Arguments) -> Result:
-    """Spike trains. See ``trains.backend`` for the contract."""
+    """Spike trains. See ``contract`` for the contract."""
     if 0 in given.times.shape or 0 in given.weight.shape:
         return reference.forward(given)
     holds = _holds(given)
@@ -123,11 +123,11 @@ def _forward(given: Arguments, holds: bool, entries: int, waiting: int) -> tuple
 
 
 def backward(grads: Grads, result: Result, given: Arguments, max_weight_grad: float | None, needs: Needs) -> Gradients:
-    """Gradients at the given trains. See ``trains.backend`` for the contract."""
+    """Gradients at the given trains. See ``contract`` for the contract."""
     if not result.saved:
         if given.windows is not None:  # no samples, or no spikes: also none of the neurons' own
             return _zeros(given, needs)
-        return reference_gradient.backward(grads, result, given, max_weight_grad, needs)
+        return reference.backward(grads, result, given, max_weight_grad, needs)
     if _shares(given) and not (needs.tau_mem or needs.tau_syn):
         numbers = (N_BACKWARD + 1 + MAX_GROUPS) * (result.saved[0].shape[-1] + 2 * PAD)
         return _in_parts(_backward, numbers, grads, result, given, max_weight_grad, needs)

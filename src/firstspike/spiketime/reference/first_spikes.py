@@ -31,8 +31,8 @@ from torch import Tensor
 
 from firstspike.spiketime.contract import Arguments, Constants, Gradients, Grads, Needs, Result, of_several
 from firstspike.spiketime.parts import Size, backward_in_parts, forward_in_parts
-from firstspike.spiketime.response import Tau, kappa, kappa_by_taus, kappa_slope, leakless, membrane, peak
-from firstspike.spiketime.solutions import time_to_threshold
+from firstspike.spiketime.reference.response import Tau, kappa, kappa_by_taus, kappa_slope, leakless, membrane, peak
+from firstspike.spiketime.reference.solutions import time_to_threshold
 from firstspike.spiketime.units import unit_of_weights
 
 _MEMORY = 1 << 28  # bytes

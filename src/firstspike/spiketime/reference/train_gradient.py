@@ -8,7 +8,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from firstspike.spiketime.contract import Arguments, Gradients, Grads, Held, Needs, Result
-from firstspike.spiketime.response import Tau, kappa, kappa_by_taus, kappa_slope
+from firstspike.spiketime.reference.response import Tau, kappa, kappa_by_taus, kappa_slope
 from firstspike.spiketime.units import unit_of_weights
 
 _AT_ONCE = 1 << 21  # (pair, input spike) values at once

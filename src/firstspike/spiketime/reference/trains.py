@@ -34,9 +34,9 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from firstspike.spiketime.contract import Arguments, Held, Result
-from firstspike.spiketime.response import Tau, leakless, membrane, peak
-from firstspike.spiketime.solutions import time_to_threshold
-from firstspike.spiketime.trains.reference_gradient import state_after
+from firstspike.spiketime.reference.response import Tau, leakless, membrane, peak
+from firstspike.spiketime.reference.solutions import time_to_threshold
+from firstspike.spiketime.reference.train_gradient import state_after
 from firstspike.spiketime.units import unit_of_weights
 
 _MEMORY = 1 << 28  # bytes
