@@ -23,7 +23,7 @@ from firstspike.spiketime.cpu.rows import FAST, backward_rows, find_segments
 from firstspike.spiketime.cpu.runtime.arguments import Layout
 from firstspike.spiketime.cpu.runtime.cache import c_function, kept_on_disk
 from firstspike.spiketime.cpu.runtime.compiling import jit
-from firstspike.spiketime.cpu.runtime.tasks import PHASE, SIGNATURE, TASKS, next_task
+from firstspike.spiketime.cpu.runtime.tasks import PHASE, SIGNATURE, TASKS, next_task, reader
 from firstspike.spiketime.cpu.saved import SAVED
 from firstspike.spiketime.cpu.sort import sort_samples
 from firstspike.spiketime.cpu.vectors.simd import keep, load16, store, unowned, zeros
@@ -229,7 +229,7 @@ BACKWARD = Layout(
 @kept_on_disk
 def backward_kernel(dtype: str, lanes: int):
     """The kernel (see ``runtime.tasks``) for one dtype and number of lanes; compiled at the first call."""
-    read = BACKWARD.reader(dtype)
+    read = reader(BACKWARD, dtype)
 
     @c_function(SIGNATURE, dtype, lanes)
     def kernel(a):

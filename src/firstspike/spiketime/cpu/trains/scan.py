@@ -24,7 +24,8 @@ from firstspike.spiketime.cpu.rows import (
 from firstspike.spiketime.cpu.runtime.arguments import Layout
 from firstspike.spiketime.cpu.runtime.cache import c_function, kept_on_disk
 from firstspike.spiketime.cpu.runtime.compiling import jit
-from firstspike.spiketime.cpu.runtime.tasks import PHASE, SIGNATURE, TASKS, next_task, take
+from firstspike.spiketime.cpu.runtime.kernels import count_on
+from firstspike.spiketime.cpu.runtime.tasks import PHASE, SIGNATURE, TASKS, next_task, reader
 from firstspike.spiketime.cpu.sort import sort_row, sort_scratch, unowned_scratch
 from firstspike.spiketime.cpu.trains.events import stride_for, window_events
 from firstspike.spiketime.cpu.trains.intervals import (
@@ -347,19 +348,19 @@ TRAIN_FORWARD = Layout(
     own_order="int32 threads two waiting",
     carried="real threads block states carried_lanes",
 )
-_TAKEN = TRAIN_FORWARD.place("taken")
+_TAKEN = TRAIN_FORWARD.places["taken"]
 
 
 @kept_on_disk
 def train_forward_kernel(dtype: str, lanes: int):
     """The kernel (see ``runtime.tasks``) for one dtype and number of lanes; compiled at the first call."""
-    read = TRAIN_FORWARD.reader(dtype)
+    read = reader(TRAIN_FORWARD, dtype)
 
     @c_function(SIGNATURE, dtype, lanes, following="firstspike.spiketime.cpu.trains.unwind.train_backward_kernel")
     def kernel(a):
         g = read(a)
         blocks, weights = (g.batch + g.block - 1) // g.block, g.sources * TILE
-        slot = take(a, _TAKEN) if a[PHASE] == 1 else 0  # of the memory that threads have for themselves
+        slot = count_on(a, _TAKEN) if a[PHASE] == 1 else 0  # of the memory that threads have for themselves
         while True:
             task = next_task(a)
             if task >= a[TASKS]:

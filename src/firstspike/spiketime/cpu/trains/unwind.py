@@ -16,7 +16,7 @@ from firstspike.spiketime.cpu.rows import FAST, N_BACKWARD, backward_rows, find_
 from firstspike.spiketime.cpu.runtime.arguments import Layout
 from firstspike.spiketime.cpu.runtime.cache import c_function, kept_on_disk
 from firstspike.spiketime.cpu.runtime.compiling import jit
-from firstspike.spiketime.cpu.runtime.tasks import PHASE, SIGNATURE, TASKS, next_task
+from firstspike.spiketime.cpu.runtime.tasks import PHASE, SIGNATURE, TASKS, next_task, reader
 from firstspike.spiketime.cpu.trains.adjoint import (
     ASKED,
     DROP,
@@ -271,7 +271,7 @@ TRAIN_BACKWARD = Layout(
 @kept_on_disk
 def train_backward_kernel(dtype: str, lanes: int):
     """The kernel (see ``runtime.tasks``) for one dtype and number of lanes; compiled at the first call."""
-    read = TRAIN_BACKWARD.reader(dtype)
+    read = reader(TRAIN_BACKWARD, dtype)
 
     @c_function(SIGNATURE, dtype, lanes)
     def kernel(a):
