@@ -29,7 +29,7 @@ from numba.core.typing.templates import AttributeTemplate, infer_getattr
 from numba.extending import intrinsic, register_model
 from numba.np.arrayobj import populate_array
 
-from firstspike.spiketime.cpu.runtime.arguments import COUNTER, FIRST, PHASE, REFUSED, STARTED, TASKS, Layout
+from firstspike.spiketime.cpu.runtime.arguments import COUNTER, PHASE, REFUSED, STARTED, TASKS, Layout
 from firstspike.spiketime.cpu.runtime.cache import Kernel, c_function, kept_on_disk
 from firstspike.spiketime.cpu.runtime.compiling import jit
 
