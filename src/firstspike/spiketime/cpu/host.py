@@ -12,14 +12,14 @@ from torch import Tensor
 
 from firstspike.spiketime.backend import Arguments, Gradients, Needs, Result, Sizes
 from firstspike.spiketime.cpu.constants import N_CONSTANTS, constants_array
-from firstspike.spiketime.cpu.crossing import TILE, lanes_for
+from firstspike.spiketime.cpu.pack import TILE, lanes_for
 from firstspike.spiketime.cpu.per_neuron.host import backward_per_neuron, forward_per_neuron, name_of
-from firstspike.spiketime.cpu.rows import N_BACKWARD, N_FORWARD, PAD
+from firstspike.spiketime.cpu.rows.backward import BACKWARD, SAMPLES, backward_kernel
+from firstspike.spiketime.cpu.rows.coefficients import N_BACKWARD, N_FORWARD
+from firstspike.spiketime.cpu.rows.forward import FORWARD, forward_kernel
 from firstspike.spiketime.cpu.runtime.arguments import REFUSED
 from firstspike.spiketime.cpu.runtime.parallel import Call, is_small, threads_for, work_of
-from firstspike.spiketime.cpu.saved import BOTH, saved_for, saved_sizes, saved_within
-from firstspike.spiketime.cpu.scan import FORWARD, forward_kernel
-from firstspike.spiketime.cpu.unwind import BACKWARD, SAMPLES, backward_kernel
+from firstspike.spiketime.cpu.saved import BOTH, PAD, saved_for, saved_sizes, saved_within
 from firstspike.spiketime.parts import Size, backward_in_parts, zero_gradients
 from firstspike.spiketime.values import check_values
 

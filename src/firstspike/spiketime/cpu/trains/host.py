@@ -12,14 +12,15 @@ from torch import Tensor
 
 from firstspike.spiketime.backend import each_tensor
 from firstspike.spiketime.cpu.constants import N_CONSTANTS, constants_array
-from firstspike.spiketime.cpu.crossing import TILE, lanes_for
 from firstspike.spiketime.cpu.host import MAX_GROUPS, chunks_of
+from firstspike.spiketime.cpu.pack import TILE, lanes_for
 from firstspike.spiketime.cpu.per_neuron.host import name_of
-from firstspike.spiketime.cpu.rows import N_BACKWARD, N_FORWARD, PAD
+from firstspike.spiketime.cpu.rows.coefficients import N_BACKWARD, N_FORWARD
+from firstspike.spiketime.cpu.rows.train_backward import CARRIED, SAMPLES, TRAIN_BACKWARD, train_backward_kernel
+from firstspike.spiketime.cpu.rows.train_forward import STATES, TRAIN_FORWARD, train_forward_kernel
 from firstspike.spiketime.cpu.runtime.parallel import Call, is_small, threads_for, work_of
+from firstspike.spiketime.cpu.saved import PAD
 from firstspike.spiketime.cpu.trains.per_neuron.host import PARTS, backward_per_neuron, forward_per_neuron
-from firstspike.spiketime.cpu.trains.scan import STATES, TRAIN_FORWARD, train_forward_kernel
-from firstspike.spiketime.cpu.trains.unwind import CARRIED, SAMPLES, TRAIN_BACKWARD, train_backward_kernel
 from firstspike.spiketime.trains import reference, reference_gradient
 from firstspike.spiketime.trains.backend import Arguments, Backward, Gradients, Grads, Held, Needs, Result
 from firstspike.spiketime.trains.room import check_memory

@@ -6,19 +6,8 @@ import math
 import numpy as np
 
 from firstspike.spiketime.cpu.constants import PER_MEM, PER_SYN
-from firstspike.spiketime.cpu.crossing import (
-    N_STATE,
-    NOW_CURRENT,
-    NOW_VOLTAGE,
-    TILE,
-    plain_interval,
-    scaled_interval,
-    solve,
-)
-from firstspike.spiketime.cpu.fast import scan_fast
-from firstspike.spiketime.cpu.few import FEW, few_rows, scan_few, store_part16
-from firstspike.spiketime.cpu.pack import pack_tile
-from firstspike.spiketime.cpu.rows import (
+from firstspike.spiketime.cpu.pack import TILE, pack_tile
+from firstspike.spiketime.cpu.rows.coefficients import (
     BOUND,
     LEVEL,
     MEM,
@@ -30,6 +19,16 @@ from firstspike.spiketime.cpu.rows import (
     pad_row,
     stride_of,
 )
+from firstspike.spiketime.cpu.rows.crossing import (
+    N_STATE,
+    NOW_CURRENT,
+    NOW_VOLTAGE,
+    plain_interval,
+    scaled_interval,
+    solve,
+)
+from firstspike.spiketime.cpu.rows.fast import scan_fast
+from firstspike.spiketime.cpu.rows.few import FEW, few_rows, scan_few, store_part16
 from firstspike.spiketime.cpu.runtime.arguments import Layout
 from firstspike.spiketime.cpu.runtime.compiling import jit
 from firstspike.spiketime.cpu.runtime.kernels import kernel
@@ -195,7 +194,7 @@ def pack_task(g, slot, task):
     pack_tile(g.weight[e], g.threshold[e], tile * TILE, g.packed[e, tile])
 
 
-@kernel(FORWARD, following="firstspike.spiketime.cpu.unwind.backward_kernel")
+@kernel(FORWARD, following="firstspike.spiketime.cpu.rows.backward.backward_kernel")
 def forward_kernel(dtype: str, lanes: int):
     """For one dtype and number of lanes."""
 
