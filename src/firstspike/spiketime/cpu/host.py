@@ -12,13 +12,14 @@ from torch import Tensor
 
 from firstspike.spiketime.contract import Arguments, Gradients, Grads, Needs, Result, Sizes
 from firstspike.spiketime.cpu.constants import N_CONSTANTS, constants_array
-from firstspike.spiketime.cpu.crossing import TILE, lanes_for
+from firstspike.spiketime.cpu.pack import TILE, lanes_for
 from firstspike.spiketime.cpu.per_neuron.host import backward_per_neuron, forward_per_neuron, name_of
-from firstspike.spiketime.cpu.rows import N_BACKWARD, N_FORWARD, PAD
+from firstspike.spiketime.cpu.rows.backward import BACKWARD, SAMPLES, backward_kernel
+from firstspike.spiketime.cpu.rows.coefficients import N_BACKWARD, N_FORWARD
+from firstspike.spiketime.cpu.rows.forward import FORWARD, forward_kernel
+from firstspike.spiketime.cpu.runtime.arguments import REFUSED
 from firstspike.spiketime.cpu.runtime.parallel import Call, is_small, threads_for, work_of
-from firstspike.spiketime.cpu.saved import BOTH, saved_for, saved_sizes, saved_within
-from firstspike.spiketime.cpu.scan import FORWARD, REFUSED, forward_kernel
-from firstspike.spiketime.cpu.unwind import BACKWARD, SAMPLES, backward_kernel
+from firstspike.spiketime.cpu.saved import BOTH, PAD, saved_for, saved_sizes, saved_within
 from firstspike.spiketime.parts import Size, backward_in_parts, zero_gradients
 from firstspike.spiketime.values import check_values
 
@@ -90,7 +91,7 @@ def _forward(given: Arguments, sizes: Sizes, spikes: Tensor) -> tuple[Tensor, Te
 @lru_cache(maxsize=256)
 def _forward_call(sizes: Sizes, dtype: torch.dtype, threads: int) -> Call:
     ensemble, batch, inputs, outputs = sizes
-    found = _numbers(sizes, N_FORWARD) | {"threads": threads, "taken": 0, "refused": 0}
+    found = _numbers(sizes, N_FORWARD) | {"threads": threads}
     most = _BLOCK // (N_FORWARD * found["stride"] * dtype.itemsize)
     found["block"] = block = max(1, min(most, -(-batch // (2 * threads))))
     names = "c", "times", "weight", "threshold", "spikes", *BOTH

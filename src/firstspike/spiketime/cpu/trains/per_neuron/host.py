@@ -9,8 +9,8 @@ from firstspike.spiketime.contract import Arguments, Gradients, Grads, Held, Nee
 from firstspike.spiketime.cpu.per_neuron.host import as_tensors, name_of
 from firstspike.spiketime.cpu.per_neuron.kernels import SAMPLES
 from firstspike.spiketime.cpu.per_neuron.scan import LANES, N_RATES
-from firstspike.spiketime.cpu.rows import PAD
 from firstspike.spiketime.cpu.runtime.parallel import Call, threads_for
+from firstspike.spiketime.cpu.saved import PAD
 from firstspike.spiketime.cpu.trains.per_neuron.kernels import (
     TRAIN_BACKWARD,
     TRAIN_FORWARD,
