@@ -5,6 +5,19 @@
 about neurons that stay silent, or have no threshold.
 """
 
-from firstspike.spiketime.reference.first_spikes import backward, forward
+from typing import Any
+
+from firstspike.spiketime.contract import Arguments, Gradients, Grads, Result
+from firstspike.spiketime.reference import first_spikes, train_gradient, trains
 
 __all__ = ["backward", "forward"]
+
+
+def forward(given: Arguments) -> Result:
+    """Spike times. See ``contract``."""
+    return (trains if given.max_spikes else first_spikes).forward(given)
+
+
+def backward(grads: Grads, result: Result, given: Arguments, *rest: Any) -> Gradients:
+    """Gradients at the given spike times. See ``contract``."""
+    return (train_gradient if given.max_spikes else first_spikes).backward(grads, result, given, *rest)

@@ -29,7 +29,7 @@ import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
 
-from firstspike.spiketime.backend import Arguments, Constants, Gradients, Needs, Result, of_several
+from firstspike.spiketime.contract import Arguments, Constants, Gradients, Grads, Needs, Result, of_several
 from firstspike.spiketime.parts import Size, backward_in_parts, forward_in_parts
 from firstspike.spiketime.reference.response import Tau, kappa, kappa_by_taus, kappa_slope
 from firstspike.spiketime.reference.scan import accumulate, first_crossing, in_order, settled
@@ -51,7 +51,7 @@ def _part(given: Arguments) -> Size:
 @partial(forward_in_parts, size=_part)
 def forward(given: Arguments) -> Result:
     """First spike times, ``inf`` for silent neurons. See ``backend`` for the contract."""
-    times, weight, threshold, delay, constants = given
+    times, weight, threshold, delay, constants, *_ = given
     if times.shape[-1] == 0:
         return Result(times.new_full((*times.shape[:2], weight.shape[1]), math.inf))
     unit = unit_of_weights(weight, threshold)
@@ -65,11 +65,9 @@ def forward(given: Arguments) -> Result:
 
 @of_several
 @partial(backward_in_parts, size=_part)
-def backward(
-    grad: Float[Tensor, "E B O"], result: Result, given: Arguments, max_weight_grad: float | None, needs: Needs
-) -> Gradients:
+def backward(grads: Grads, result: Result, given: Arguments, max_weight_grad: float | None, needs: Needs) -> Gradients:
     """Gradients at the given spike times. See ``backend`` for the contract."""
-    spikes, (times, weight, threshold, delay, constants) = result.spikes, given
+    grad, spikes, (times, weight, threshold, delay, constants, *_) = grads.spikes, result.spikes, given
     tau_mem, tau_syn = _broadcast(constants)
     arrival = times[:, :, None, :] if delay is None else times[:, :, None, :] + delay[:, None]
     causal = (arrival < spikes[..., None]) & torch.isfinite(spikes[..., None])
@@ -101,7 +99,7 @@ def backward(
             -(torch.where(causal, each, zero) * weight[:, None] * (scale[..., None] / tau_syn)).sum(dim=(1, 3))
             if need
             else None
-            for each, need in zip(kappa_by_taus(elapsed / tau_syn, tau_mem / tau_syn, 1.0), needs[4:], strict=True)
+            for each, need in zip(kappa_by_taus(elapsed / tau_syn, tau_mem / tau_syn, 1.0), needs[4:6], strict=True)
         )
     return Gradients(by_times, by_weight, by_threshold, by_delay, by_mem, by_syn)
 

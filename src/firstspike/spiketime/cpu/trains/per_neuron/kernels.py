@@ -14,7 +14,7 @@ from firstspike.spiketime.cpu.per_neuron.scan import LANES, PER_MEM, PER_SYN, UN
 from firstspike.spiketime.cpu.runtime.arguments import Layout
 from firstspike.spiketime.cpu.runtime.cache import c_function, kept_on_disk
 from firstspike.spiketime.cpu.runtime.compiling import jit
-from firstspike.spiketime.cpu.runtime.tasks import PHASE, SIGNATURE, TASKS, next_task
+from firstspike.spiketime.cpu.runtime.tasks import PHASE, SIGNATURE, TASKS, next_task, reader
 from firstspike.spiketime.cpu.sort import sort_row, sort_scratch, unowned_scratch
 from firstspike.spiketime.cpu.trains.per_neuron import adjoint, scan
 from firstspike.spiketime.cpu.trains.per_neuron.adjoint import BY_MEM, BY_SYN, add_arrivals, start_back, unwind_trains
@@ -99,7 +99,7 @@ TRAIN_BACKWARD = Layout(
 @kept_on_disk
 def train_forward_kernel(dtype: str, delayed: bool):
     """Forward, with synaptic delays or without; compiled at the first call."""
-    read = TRAIN_FORWARD.reader(dtype)
+    read = reader(TRAIN_FORWARD, dtype)
 
     @jit
     def scan_sorted(
@@ -174,7 +174,7 @@ def train_forward_kernel(dtype: str, delayed: bool):
 @kept_on_disk
 def train_backward_kernel(dtype: str, delayed: bool):
     """Backward of both."""
-    read = TRAIN_BACKWARD.reader(dtype)
+    read = reader(TRAIN_BACKWARD, dtype)
 
     @jit
     def unwind_sorted(

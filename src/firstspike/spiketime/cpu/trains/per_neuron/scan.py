@@ -23,9 +23,9 @@ from firstspike.spiketime.cpu.per_neuron.scan import (
     responses,
 )
 from firstspike.spiketime.cpu.per_neuron.sort import sort_lanes
+from firstspike.spiketime.cpu.rows.spikes import SHORT as SHORT_SERIES
+from firstspike.spiketime.cpu.rows.spikes import STRAIGHT, solve_short
 from firstspike.spiketime.cpu.runtime.compiling import jit
-from firstspike.spiketime.cpu.trains.parts import SHORT as SHORT_SERIES
-from firstspike.spiketime.cpu.trains.parts import STRAIGHT, solve_short
 from firstspike.spiketime.cpu.vectors.mathfun import exp
 from firstspike.spiketime.cpu.vectors.simd import fill32, fma, load32, lowest_bit, maximum, minimum, select, store
 
