@@ -31,7 +31,7 @@ from torch import Tensor
 
 from firstspike.spiketime.contract import Arguments, Constants, Gradients, Grads, Needs, Result, of_several
 from firstspike.spiketime.parts import Size, backward_in_parts, forward_in_parts
-from firstspike.spiketime.reference.response import Tau, kappa, kappa_by_taus, kappa_slope
+from firstspike.spiketime.reference.response import Tau, kappa, kappa_by_taus, kappa_slope, leakless
 from firstspike.spiketime.reference.scan import accumulate, first_crossing, in_order, settled
 from firstspike.spiketime.units import unit_of_weights
 
@@ -60,7 +60,9 @@ def forward(given: Arguments) -> Result:
     arrival, current = settled(*in_order(arrival, weight[:, None])[:2])
     voltage, taus = torch.zeros_like(current), _of_neurons(constants)
     accumulate(arrival, voltage, current, *taus)
-    return Result(first_crossing(arrival, voltage, current, math.inf, threshold[:, None], *taus).spike)
+    never = arrival.new_full((), math.inf)
+    after = voltage[-1] + current[-1] if leakless(taus[0]) else never.new_zeros(())
+    return Result(first_crossing(arrival, voltage, current, never, after, threshold[:, None], *taus).spike)
 
 
 @of_several

@@ -22,7 +22,7 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from firstspike.neuron import LIF
-from firstspike.spiketime.reference.response import Tau, kappa, kappa_slope, membrane
+from firstspike.spiketime.reference.response import Tau, kappa, kappa_slope, leakless, membrane
 from firstspike.spiketime.reference.scan import accumulate, in_order, peaks_within, settled
 from firstspike.spiketime.values import check_finite_weight
 
@@ -256,13 +256,23 @@ def _highest(some: _Membranes, until: float) -> tuple[Float[Tensor, "..."], Floa
         end = membrane(until - arrival[-1], voltage[-1], current[-1], *taus)
         time, place = torch.where(end > best, until, time), torch.where(end > best, -1, place)
         best = torch.maximum(end, best)
+    # while a membrane rises it is concave and stays below its tangent: only few intervals can have a higher maximum
     length = arrival.diff(dim=0, append=torch.full_like(arrival[:1], until))
-    peaks = peaks_within(length, voltage, current, *taus, best)
-    rows = peaks.at[1:]
-    row = torch.arange(best.numel(), device=best.device).view_as(best)[rows]
-    top = best.flatten().scatter_reduce(0, row, peaks.height, "amax").view_as(best)
-    highest = (peaks.height > best[rows]) & (peaks.height == top[rows])
-    at = tuple(x[highest] for x in peaks.at)
-    time[at[1:]] = arrival.expand(voltage.shape)[at] + peaks.since[highest]
-    place[at[1:]] = -1
+    slope = current / taus[1] - voltage / taus[0]
+    may = (slope > 0) & (torch.addcmul(voltage, slope, length) > best)
+    if leakless(taus[0]):
+        may &= length.isinf()
+    at = may.nonzero(as_tuple=True)
+    begin, length, voltage, current, mem, syn = (
+        x.expand(may.shape)[at] if isinstance(x, Tensor) else x for x in (arrival, length, voltage, current, *taus)
+    )
+    if leakless(taus[0]):  # the membrane rises for ever, if it does at the end
+        inside, since, height = length.isinf(), torch.full_like(voltage, 40.0) * syn, voltage + current
+    else:
+        inside, since, height = peaks_within(length, voltage, current, mem, syn)
+    row = torch.arange(best.numel(), device=best.device).view_as(best)[at[1:]]
+    top = best.flatten().scatter_reduce(0, row[inside], height[inside], "amax").view_as(best)
+    wins = inside & (height > best[at[1:]]) & (height == top[at[1:]])
+    rows = tuple(x[wins] for x in at[1:])
+    time[rows], place[rows] = (begin + since)[wins], -1
     return top, time, torch.where(top > 0, place, -1)
