@@ -1,7 +1,7 @@
 """Both passes from tensors: which kernels do what, their memory, threads and calls.
 
 Where all neurons share the order of arrival and the time constants, the kernels of ``scan`` and ``unwind`` do the work.
-The rest, and gradients by time constants, are in ``per_neuron.host``.
+The rest, and gradients by time constants, are in ``lanes.host``.
 """
 
 import math
@@ -13,7 +13,7 @@ from torch import Tensor
 from firstspike.spiketime.backend import Arguments, Gradients, Needs, Result, Sizes
 from firstspike.spiketime.cpu.constants import N_CONSTANTS, constants_array
 from firstspike.spiketime.cpu.crossing import TILE, lanes_for
-from firstspike.spiketime.cpu.per_neuron.host import backward_per_neuron, forward_per_neuron, name_of
+from firstspike.spiketime.cpu.lanes.host import backward_per_neuron, forward_per_neuron, name_of
 from firstspike.spiketime.cpu.rows import N_BACKWARD, N_FORWARD, PAD
 from firstspike.spiketime.cpu.runtime.parallel import Call, is_small, threads_for, work_of
 from firstspike.spiketime.cpu.saved import BOTH, saved_for, saved_sizes, saved_within

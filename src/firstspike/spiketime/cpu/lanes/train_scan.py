@@ -1,6 +1,6 @@
 """Spike trains of 32 neurons of one sample, each with its own order of arrival or its own constants: forward.
 
-All lanes go from input to input together, each to its own next one, with the steps of ``cpu.per_neuron.scan``. Between
+All lanes go from input to input together, each to its own next one, with the steps of ``lanes.scan``. Between
 two inputs they go as often as any of them spikes or is released from its refractory time. Membranes are in units of
 the threshold, the ``drive`` is the part of their slopes that the currents cause.
 """
@@ -10,7 +10,7 @@ import math
 
 import numpy as np
 
-from firstspike.spiketime.cpu.per_neuron.scan import (
+from firstspike.spiketime.cpu.lanes.scan import (
     ENOUGH,
     LANES,
     PER_MEM,
@@ -22,7 +22,7 @@ from firstspike.spiketime.cpu.per_neuron.scan import (
     reaches,
     responses,
 )
-from firstspike.spiketime.cpu.per_neuron.sort import sort_lanes
+from firstspike.spiketime.cpu.lanes.sort import sort_lanes
 from firstspike.spiketime.cpu.runtime.compiling import jit
 from firstspike.spiketime.cpu.trains.parts import SHORT as SHORT_SERIES
 from firstspike.spiketime.cpu.trains.parts import STRAIGHT, solve_short

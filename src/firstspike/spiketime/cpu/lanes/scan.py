@@ -14,7 +14,7 @@ import math
 import numpy as np
 from numba.core import types
 
-from firstspike.spiketime.cpu.per_neuron.sort import sort_lanes
+from firstspike.spiketime.cpu.lanes.sort import sort_lanes
 from firstspike.spiketime.cpu.runtime.compiling import chosen_by_type, inlined, jit
 from firstspike.spiketime.cpu.vectors.mathfun import SMALL, exp, exp_and_expm1, expm1, log1p, small_expm1
 from firstspike.spiketime.cpu.vectors.simd import (

@@ -4,10 +4,10 @@
 
 import numpy as np
 
+from firstspike.spiketime.cpu.lanes.adjoint import start, sum_up, unwind
+from firstspike.spiketime.cpu.lanes.scan import LANES, lane_rates, scan, scan_delayed
+from firstspike.spiketime.cpu.lanes.sort import rows_for
 from firstspike.spiketime.cpu.pack import pack_tile, unit_of_row, unpack_tile
-from firstspike.spiketime.cpu.per_neuron.adjoint import start, sum_up, unwind
-from firstspike.spiketime.cpu.per_neuron.scan import LANES, lane_rates, scan, scan_delayed
-from firstspike.spiketime.cpu.per_neuron.sort import rows_for
 from firstspike.spiketime.cpu.runtime.arguments import Layout
 from firstspike.spiketime.cpu.runtime.cache import c_function, kept_on_disk
 from firstspike.spiketime.cpu.runtime.compiling import jit

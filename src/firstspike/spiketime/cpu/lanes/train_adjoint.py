@@ -17,8 +17,8 @@ import math
 
 import numpy as np
 
-from firstspike.spiketime.cpu.per_neuron.adjoint import add_row, derivatives
-from firstspike.spiketime.cpu.per_neuron.scan import (
+from firstspike.spiketime.cpu.lanes.adjoint import add_row, derivatives
+from firstspike.spiketime.cpu.lanes.scan import (
     BY_MEM_SERIES,
     HEIGHT,
     LANES,
@@ -30,8 +30,8 @@ from firstspike.spiketime.cpu.per_neuron.scan import (
     responses,
     series,
 )
+from firstspike.spiketime.cpu.lanes.train_scan import longest_wait
 from firstspike.spiketime.cpu.runtime.compiling import jit
-from firstspike.spiketime.cpu.trains.per_neuron.scan import longest_wait
 from firstspike.spiketime.cpu.vectors.mathfun import exp
 from firstspike.spiketime.cpu.vectors.simd import fill32, fma, load32, lowest_bit, maximum, minimum, select, store
 
@@ -160,9 +160,9 @@ def unwind_trains(
     """Take 32 lanes back from where they are to the first input, or to ``begin`` if it is finite.
 
     Args:
-        keys: as in ``scan.scan_trains``.
+        keys: as in ``train_scan.scan_trains``.
         values: rows of ``by_arrival`` where each lane has its own order.
-        source: as in ``scan.scan_trains``.
+        source: as in ``train_scan.scan_trains``.
         n: how many arrive.
         weight: of the lanes and inputs, in the neurons' units.
         copies: times of each input.

@@ -14,7 +14,7 @@ import numpy as np
 from numba.core import types
 
 from firstspike.spiketime.cpu.constants import FLAT
-from firstspike.spiketime.cpu.per_neuron.scan import (
+from firstspike.spiketime.cpu.lanes.scan import (
     BY_MEM_SERIES,
     DELTA,
     HEIGHT,

@@ -8,24 +8,24 @@ import math
 
 import numpy as np
 
-from firstspike.spiketime.cpu.pack import pack_tile, unit_of_row, unpack_tile
-from firstspike.spiketime.cpu.per_neuron.kernels import SAMPLES, lanes_with
-from firstspike.spiketime.cpu.per_neuron.scan import LANES, PER_MEM, PER_SYN, UNIT, lane_rates
-from firstspike.spiketime.cpu.runtime.arguments import Layout
-from firstspike.spiketime.cpu.runtime.cache import c_function, kept_on_disk
-from firstspike.spiketime.cpu.runtime.compiling import jit
-from firstspike.spiketime.cpu.runtime.tasks import PHASE, SIGNATURE, TASKS, next_task
-from firstspike.spiketime.cpu.sort import sort_row, sort_scratch, unowned_scratch
-from firstspike.spiketime.cpu.trains.per_neuron import adjoint, scan
-from firstspike.spiketime.cpu.trains.per_neuron.adjoint import BY_MEM, BY_SYN, add_arrivals, start_back, unwind_trains
-from firstspike.spiketime.cpu.trains.per_neuron.lanes import (
+from firstspike.spiketime.cpu.lanes import train_adjoint, train_scan
+from firstspike.spiketime.cpu.lanes.kernels import SAMPLES, lanes_with
+from firstspike.spiketime.cpu.lanes.scan import LANES, PER_MEM, PER_SYN, UNIT, lane_rates
+from firstspike.spiketime.cpu.lanes.train_adjoint import BY_MEM, BY_SYN, add_arrivals, start_back, unwind_trains
+from firstspike.spiketime.cpu.lanes.train_lanes import (
     end_lanes,
     gradients_by_start,
     lane_memory,
     neurons_of,
     start_lanes,
 )
-from firstspike.spiketime.cpu.trains.per_neuron.scan import delayed_events, scan_trains
+from firstspike.spiketime.cpu.lanes.train_scan import delayed_events, scan_trains
+from firstspike.spiketime.cpu.pack import pack_tile, unit_of_row, unpack_tile
+from firstspike.spiketime.cpu.runtime.arguments import Layout
+from firstspike.spiketime.cpu.runtime.cache import c_function, kept_on_disk
+from firstspike.spiketime.cpu.runtime.compiling import jit
+from firstspike.spiketime.cpu.runtime.tasks import PHASE, SIGNATURE, TASKS, next_task
+from firstspike.spiketime.cpu.sort import sort_row, sort_scratch, unowned_scratch
 from firstspike.spiketime.cpu.vectors.simd import keep, unowned
 
 
@@ -131,7 +131,7 @@ def train_forward_kernel(dtype: str, delayed: bool):
         ones = np.ones(g.groups * LANES, g.times.dtype)
         memory = lane_memory(g.times, g.largest if delayed else 1, False)
         keys, values, events = unowned(memory[0]), unowned(memory[1]), unowned(memory[3])
-        more = np.empty(scan.N_STATE, g.times.dtype), np.empty(LANES, np.int32)
+        more = np.empty(train_scan.N_STATE, g.times.dtype), np.empty(LANES, np.int32)
         state, counts = unowned(more[0]), unowned(more[1])
         while True:
             task = next_task(a)
@@ -221,8 +221,8 @@ def train_backward_kernel(dtype: str, delayed: bool):
             unowned(memory[0]), unowned(memory[1]), unowned(memory[2]), unowned(memory[3])
         )  # fmt: skip
         more = (
-            np.zeros(adjoint.N_STATE, g.times.dtype), np.zeros(adjoint.N_WHOLE, np.int32), np.zeros(LANES, np.int32),
-            np.empty(256, g.times.dtype), np.zeros(16, g.times.dtype),
+            np.zeros(train_adjoint.N_STATE, g.times.dtype), np.zeros(train_adjoint.N_WHOLE, np.int32),
+            np.zeros(LANES, np.int32), np.empty(256, g.times.dtype), np.zeros(16, g.times.dtype),
         )  # fmt: skip
         state, whole, counts = unowned(more[0]), unowned(more[1]), unowned(more[2])
         sums, line = unowned(more[3]), unowned(more[4])
