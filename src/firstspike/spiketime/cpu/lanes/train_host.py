@@ -7,7 +7,7 @@ from torch import Tensor
 
 from firstspike.spiketime.cpu.lanes.host import as_tensors, name_of
 from firstspike.spiketime.cpu.lanes.kernels import SAMPLES
-from firstspike.spiketime.cpu.lanes.scan import LANES, N_RATES
+from firstspike.spiketime.cpu.lanes.rates import LANES, N_RATES
 from firstspike.spiketime.cpu.lanes.train_kernels import (
     TRAIN_BACKWARD,
     TRAIN_FORWARD,

@@ -10,7 +10,7 @@ import numpy as np
 
 from firstspike.spiketime.cpu.lanes import train_adjoint, train_scan
 from firstspike.spiketime.cpu.lanes.kernels import SAMPLES, lanes_with
-from firstspike.spiketime.cpu.lanes.scan import LANES, PER_MEM, PER_SYN, UNIT, lane_rates
+from firstspike.spiketime.cpu.lanes.rates import LANES, PER_MEM, PER_SYN, UNIT, fill_rates
 from firstspike.spiketime.cpu.lanes.train_adjoint import BY_MEM, BY_SYN, add_arrivals, start_back, unwind_trains
 from firstspike.spiketime.cpu.lanes.train_lanes import (
     end_lanes,
@@ -154,7 +154,7 @@ def train_forward_kernel(dtype: str, delayed: bool):
                     end_lanes(state, stuck, g.threshold[e, own], g.held[e, b, :, own], g.overflows[e, b, own])
             elif task < g.ensemble * g.groups:
                 e, group = task // g.groups, task % g.groups
-                lane_rates(g.mem, g.syn, e * g.outputs, group * LANES, g.outputs, g.rates[e, group])
+                fill_rates(g.mem, g.syn, e * g.outputs, group * LANES, g.outputs, g.rates[e, group])
                 pack_tile(g.weight[e], g.threshold[e], group * LANES, g.packed[e, group])
                 if delayed:
                     pack_tile(g.delay[e], ones, group * LANES, g.delays[e, group])
@@ -271,7 +271,7 @@ def train_backward_kernel(dtype: str, delayed: bool):
                 e, group = task // g.groups, task % g.groups
                 first = group * LANES
                 if a[PHASE] == 0:
-                    lane_rates(g.mem, g.syn, e * g.outputs, first, g.outputs, g.rates[e, group])
+                    fill_rates(g.mem, g.syn, e * g.outputs, first, g.outputs, g.rates[e, group])
                     for lane in range(first, first + LANES):
                         g.unit[e, lane] = g.level[e, lane] = 1
                     for j in range(first, min(first + LANES, g.outputs)):
@@ -291,8 +291,8 @@ def train_backward_kernel(dtype: str, delayed: bool):
                         total[0, lane] += total[chunk, lane]
                 for lane in range(min(LANES, g.outputs - first)):
                     g.by_threshold[e, first + lane] = total[0, lane] / g.unit[e, first + lane]
-                    g.by_mem[e, first + lane] = total[0, BY_MEM + lane] * c[PER_MEM * LANES + lane] * c[UNIT]
-                    g.by_syn[e, first + lane] = total[0, BY_SYN + lane] * c[PER_SYN * LANES + lane] * c[UNIT]
+                    g.by_mem[e, first + lane] = total[0, BY_MEM + lane] * c[PER_MEM + lane] * c[UNIT]
+                    g.by_syn[e, first + lane] = total[0, BY_SYN + lane] * c[PER_SYN + lane] * c[UNIT]
             elif everything:
                 task -= g.ensemble * g.groups
                 e, first = task // blocks, task % blocks * SAMPLES

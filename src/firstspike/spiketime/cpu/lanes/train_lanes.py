@@ -6,7 +6,7 @@ import math
 import numpy as np
 
 from firstspike.spiketime.cpu.lanes import train_adjoint, train_scan
-from firstspike.spiketime.cpu.lanes.scan import LANES
+from firstspike.spiketime.cpu.lanes.rates import LANES
 from firstspike.spiketime.cpu.lanes.sort import rows_for
 from firstspike.spiketime.cpu.lanes.train_adjoint import (
     BY_MEM,
