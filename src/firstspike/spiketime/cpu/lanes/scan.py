@@ -41,7 +41,7 @@ def longest_wait(c):
 def crossings(voltage, current, limit, fired, c):
     """Times from the states of the lanes ``fired`` to their first crossings of the threshold, up to ``limit``."""
     r, tolerance = rates_in(c), 2e-3 if c.itemsize == 4 else 1e-5
-    unit, size = fill32(c, 1.0), maximum(absolute(voltage), absolute(current))
+    unit, size = fill32(c, 1.0), maximum(absolute(voltage), absolute(current * r.syn))
     if (size > (2.0**40 if c.itemsize == 4 else 2.0**400)) & fired:  # so that no square overflows
         exponent, _ = split_power(maximum(size, 1.0))
         unit = power_of_two(exponent * -1.0)
