@@ -12,10 +12,10 @@ import pytest
 import torch
 
 from firstspike.spiketime.cpu.runtime import cache, parallel
-from firstspike.spiketime.cpu.runtime.arguments import Layout
+from firstspike.spiketime.cpu.runtime.arguments import COUNTER, FIRST, STARTED, TASKS, Layout
 from firstspike.spiketime.cpu.runtime.compiling import jit
+from firstspike.spiketime.cpu.runtime.kernels import SIGNATURE, kernel
 from firstspike.spiketime.cpu.runtime.parallel import Call
-from firstspike.spiketime.cpu.runtime.tasks import COUNTER, FIRST, SIGNATURE, STARTED, TASKS, next_task
 from firstspike.spiketime.cpu.vectors.simd import fill16, load16, load_some16, store, store_some16
 from guards import ZONE
 
@@ -38,8 +38,9 @@ def threads(request, monkeypatch):
     return 1 if request.param == "one thread" else 2
 
 
-def compiled(function):
-    return cache.c_function(SIGNATURE)(function).ctypes
+def kernel_of(phase):
+    """A kernel of ``SOME`` with one phase, which is not kept on disk."""
+    return kernel(SOME)(lambda real: (jit(phase),))("float64")
 
 
 def called(kernel, size=20, tasks=(8,), threads=1):
@@ -53,22 +54,18 @@ def called(kernel, size=20, tasks=(8,), threads=1):
 def failing(monkeypatch):
     """A kernel that fails in the given task."""
     monkeypatch.setattr(cache, "folder", lambda: None)
-    read = SOME.reader("float64")
 
-    @compiled
-    def kernel(a):
-        g = read(a)
-        while True:
-            task = next_task(a)
-            if task >= a[TASKS]:
-                break
-            if task == g.times[0]:
-                raise ValueError("wrong")
-            g.spikes[task] = 1
+    @kernel_of
+    def failing(g, slot, task):
+        if task == g.times[0]:
+            raise ValueError("wrong")
+        g.spikes[task] = 1
 
     def call(task, **options):
         times, spikes = torch.full((8,), float(task), dtype=torch.float64), torch.zeros(8, dtype=torch.float64)
-        Call(kernel, (8, 8), SOME.plan("float64", {"size": 8, "two": 2}, ("times", "spikes")), **options)(times, spikes)
+        Call(failing, (8, 8), SOME.plan("float64", {"size": 8, "two": 2}, ("times", "spikes")), **options)(
+            times, spikes
+        )
         return spikes
 
     return call
@@ -183,20 +180,14 @@ def checked(monkeypatch):
 @pytest.mark.parametrize(("access", "length"), ACCESSES.items(), ids=lambda x: getattr(x, "__name__", None))
 def test_indices_out_of_bounds_are_errors_where_they_are_checked(access, length, monkeypatch, ignored):
     monkeypatch.setattr(cache, "folder", lambda: None)
-    read = SOME.reader("float64")
 
-    @compiled
-    def kernel(a):
-        g = read(a)
-        while True:
-            task = next_task(a)
-            if task >= a[TASKS]:
-                break
-            access(g.spikes, np.intp(g.times[0]))
+    @kernel_of
+    def accessing(g, slot, task):
+        access(g.spikes, np.intp(g.times[0]))
 
     def call(place):
         times, spikes = torch.full((20,), float(place), dtype=torch.float64), torch.zeros(20, dtype=torch.float64)
-        Call(kernel, (1,), SOME.plan("float64", {"size": 20, "two": 2}, ("times", "spikes")), 1)(times, spikes)
+        Call(accessing, (1,), SOME.plan("float64", {"size": 20, "two": 2}, ("times", "spikes")), 1)(times, spikes)
         return spikes
 
     for place in (0, 20 - length):
@@ -219,7 +210,7 @@ def test_kernels_with_and_without_checks_are_kept_apart(tmp_path, monkeypatch):
 
     for checks in (0, 1, 0, 1):
         monkeypatch.setattr(numba.config, "BOUNDSCHECK", checks)
-        compiled(kernel)
+        cache.c_function(SIGNATURE)(kernel)
     assert compilations == [False, True]
 
 

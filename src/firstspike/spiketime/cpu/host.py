@@ -10,15 +10,16 @@ from functools import lru_cache, partial
 import torch
 from torch import Tensor
 
-from firstspike.spiketime.backend import Arguments, Gradients, Needs, Result, Sizes
+from firstspike.spiketime.contract import Arguments, Gradients, Grads, Needs, Result, Sizes
 from firstspike.spiketime.cpu.constants import N_CONSTANTS, constants_array
-from firstspike.spiketime.cpu.crossing import TILE, lanes_for
 from firstspike.spiketime.cpu.lanes.host import backward_per_neuron, forward_per_neuron, name_of
-from firstspike.spiketime.cpu.rows import N_BACKWARD, N_FORWARD, PAD
+from firstspike.spiketime.cpu.pack import TILE, lanes_for
+from firstspike.spiketime.cpu.rows.backward import BACKWARD, SAMPLES, backward_kernel
+from firstspike.spiketime.cpu.rows.coefficients import N_BACKWARD, N_FORWARD
+from firstspike.spiketime.cpu.rows.forward import FORWARD, forward_kernel
+from firstspike.spiketime.cpu.runtime.arguments import REFUSED
 from firstspike.spiketime.cpu.runtime.parallel import Call, is_small, threads_for, work_of
-from firstspike.spiketime.cpu.saved import BOTH, saved_for, saved_sizes, saved_within
-from firstspike.spiketime.cpu.scan import FORWARD, REFUSED, forward_kernel
-from firstspike.spiketime.cpu.unwind import BACKWARD, SAMPLES, backward_kernel
+from firstspike.spiketime.cpu.saved import BOTH, PAD, saved_for, saved_sizes, saved_within
 from firstspike.spiketime.parts import Size, backward_in_parts, zero_gradients
 from firstspike.spiketime.values import check_values
 
@@ -41,6 +42,14 @@ def forward(given: Arguments) -> Result:
     return Result(spikes.fill_(math.inf)) if 0 in sizes else Result(spikes, forward_per_neuron(given, sizes, spikes))
 
 
+def saves(given: Arguments) -> tuple[Tensor, ...]:
+    """Tensors like those that ``forward`` saves of first spikes, also on other devices."""
+    outputs = given.weight.shape[-2]
+    if given.delay is not None:
+        return (given.times.new_empty((*given.times.shape[:-1], outputs)),)
+    return saved_for(given.times, outputs)
+
+
 def _part(given: Arguments) -> Size:
     _, batch, inputs, outputs = given.sizes
     samples = max(1, _MEMORY // (_ROWS * (inputs + PAD) * given.times.element_size()))
@@ -48,15 +57,15 @@ def _part(given: Arguments) -> Size:
 
 
 @partial(backward_in_parts, size=_part)
-def backward(grad: Tensor, result: Result, given: Arguments, max_weight_grad: float | None, needs: Needs) -> Gradients:
+def backward(grads: Grads, result: Result, given: Arguments, max_weight_grad: float | None, needs: Needs) -> Gradients:
     """Gradients at the given spike times. See ``backend`` for the contract."""
     sizes = given.sizes
     if 0 in sizes:
         return zero_gradients(given, needs)
     own = given.delay is not None or isinstance(given.constants.tau_mem, Tensor)
     if not own and not needs.tau_mem and not needs.tau_syn:
-        return _shared(grad, result, given, sizes, max_weight_grad, needs)
-    return backward_per_neuron(grad, result, given, sizes, max_weight_grad, needs)
+        return _shared(grads.spikes, result, given, sizes, max_weight_grad, needs)
+    return backward_per_neuron(grads.spikes, result, given, sizes, max_weight_grad, needs)
 
 
 def _forward(given: Arguments, sizes: Sizes, spikes: Tensor) -> tuple[Tensor, Tensor]:
@@ -82,7 +91,7 @@ def _forward(given: Arguments, sizes: Sizes, spikes: Tensor) -> tuple[Tensor, Te
 @lru_cache(maxsize=256)
 def _forward_call(sizes: Sizes, dtype: torch.dtype, threads: int) -> Call:
     ensemble, batch, inputs, outputs = sizes
-    found = _numbers(sizes, N_FORWARD) | {"threads": threads, "taken": 0, "refused": 0}
+    found = _numbers(sizes, N_FORWARD) | {"threads": threads}
     most = _BLOCK // (N_FORWARD * found["stride"] * dtype.itemsize)
     found["block"] = block = max(1, min(most, -(-batch // (2 * threads))))
     names = "c", "times", "weight", "threshold", "spikes", *BOTH
@@ -104,7 +113,7 @@ def _shared(
     threads = threads_for(work_of(ensemble * batch, inputs, outputs))
     call = _backward_call(sizes, times.dtype, needs[:3], not result.saved, threads)
     call(c, grad, spikes, times, weight, threshold, *saved, *found)
-    return Gradients(*found, None)
+    return Gradients(*found)  # type: ignore[arg-type]
 
 
 @lru_cache(maxsize=256)

@@ -8,10 +8,18 @@ its samples pass. Lanes without a neuron have weight 0.
 # mypy: disable-error-code="no-untyped-def"
 import math
 
-from firstspike.spiketime.cpu.crossing import TILE
 from firstspike.spiketime.cpu.runtime.compiling import jit
 from firstspike.spiketime.cpu.vectors.lanes import transpose16
+from firstspike.spiketime.cpu.vectors.masks import has_mask_registers
 from firstspike.spiketime.cpu.vectors.simd import absolute, fill16, highest, load16, maximum, store
+
+NARROW = 16, 32  # lanes that are worked on where a layer has no more neurons; the functions' ``zero`` says how many
+TILE = 64 if has_mask_registers() else 32  # neurons that are scanned together; 64 need the 32 registers of AVX-512
+
+
+def lanes_for(outputs: int) -> int:
+    """How many lanes of a tile a kernel works on."""
+    return next((lanes for lanes in NARROW if outputs <= lanes), TILE)
 
 
 @jit

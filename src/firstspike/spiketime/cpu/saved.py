@@ -9,11 +9,10 @@ further on, and so reach into the next sample: how long they are, only ``inputs`
 
 from typing import TYPE_CHECKING
 
-from firstspike.spiketime.cpu.rows import PAD
-
 if TYPE_CHECKING:
     from torch import Tensor
 
+PAD = 16  # numbers that vectors may reach past the last input
 SAVED = {
     "order": "int32 ensemble batch ints",
     "count": "int32 ensemble batch ints",  # one, [e, b, 0]

@@ -5,7 +5,7 @@ import math
 
 import numpy as np
 
-from firstspike.spiketime.cpu.crossing import TILE
+from firstspike.spiketime.cpu.pack import TILE
 from firstspike.spiketime.cpu.runtime.compiling import jit
 from firstspike.spiketime.limits import LARGEST_32, LARGEST_64
 

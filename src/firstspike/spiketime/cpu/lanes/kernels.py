@@ -1,4 +1,4 @@
-"""Kernels (see ``runtime.tasks``) of synaptic delays, of time constants for each neuron, and of those that learn."""
+"""Kernels (see ``runtime.kernels``) of synaptic delays, of time constants for each neuron, and of those that learn."""
 
 # mypy: disable-error-code="no-untyped-def"
 
@@ -12,7 +12,7 @@ from firstspike.spiketime.cpu.pack import pack_tile, unit_of_row, unpack_tile
 from firstspike.spiketime.cpu.runtime.arguments import Layout
 from firstspike.spiketime.cpu.runtime.cache import c_function, kept_on_disk
 from firstspike.spiketime.cpu.runtime.compiling import jit
-from firstspike.spiketime.cpu.runtime.tasks import PHASE, SIGNATURE, TASKS, next_task
+from firstspike.spiketime.cpu.runtime.tasks import PHASE, SIGNATURE, TASKS, next_task, reader
 from firstspike.spiketime.cpu.saved import SAVED
 from firstspike.spiketime.cpu.sort import first_from, sort_samples
 from firstspike.spiketime.cpu.vectors.simd import keep, load32, unowned
@@ -116,7 +116,7 @@ BACKWARD = Layout(
 @kept_on_disk
 def forward_kernel(dtype: str, delayed: bool):
     """Forward, with synaptic delays or without; compiled at the first call."""
-    read = FORWARD.reader(dtype)
+    read = reader(FORWARD, dtype)
 
     @jit
     def scan_sorted(b, times, delay, weight, c, every, keys, values, order, arrival, count, lanes):
@@ -172,7 +172,7 @@ def forward_kernel(dtype: str, delayed: bool):
 @kept_on_disk
 def backward_kernel(dtype: str, delayed: bool):
     """Backward of both."""
-    read = BACKWARD.reader(dtype)
+    read = reader(BACKWARD, dtype)
     sample_gradients = delayed_sample if delayed else sorted_sample
 
     @c_function(SIGNATURE, dtype, delayed)

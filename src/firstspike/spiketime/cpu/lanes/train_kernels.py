@@ -24,7 +24,7 @@ from firstspike.spiketime.cpu.pack import pack_tile, unit_of_row, unpack_tile
 from firstspike.spiketime.cpu.runtime.arguments import Layout
 from firstspike.spiketime.cpu.runtime.cache import c_function, kept_on_disk
 from firstspike.spiketime.cpu.runtime.compiling import jit
-from firstspike.spiketime.cpu.runtime.tasks import PHASE, SIGNATURE, TASKS, next_task
+from firstspike.spiketime.cpu.runtime.tasks import PHASE, SIGNATURE, TASKS, next_task, reader
 from firstspike.spiketime.cpu.sort import sort_row, sort_scratch, unowned_scratch
 from firstspike.spiketime.cpu.vectors.simd import keep, unowned
 
@@ -99,7 +99,7 @@ TRAIN_BACKWARD = Layout(
 @kept_on_disk
 def train_forward_kernel(dtype: str, delayed: bool):
     """Forward, with synaptic delays or without; compiled at the first call."""
-    read = TRAIN_FORWARD.reader(dtype)
+    read = reader(TRAIN_FORWARD, dtype)
 
     @jit
     def scan_sorted(
@@ -174,7 +174,7 @@ def train_forward_kernel(dtype: str, delayed: bool):
 @kept_on_disk
 def train_backward_kernel(dtype: str, delayed: bool):
     """Backward of both."""
-    read = TRAIN_BACKWARD.reader(dtype)
+    read = reader(TRAIN_BACKWARD, dtype)
 
     @jit
     def unwind_sorted(

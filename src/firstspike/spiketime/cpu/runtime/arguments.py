@@ -4,12 +4,10 @@
 
 declares two sizes and two arrays, each with its dtype (``real`` is that of the kernel) and its shape in terms of the
 sizes. The host makes ``Call(kernel, phases, ADD.plan("float32", sizes, ["spikes"]), threads)``, which it keeps where
-calls are short, and gives it the arrays; a kernel starts with ``g = read(a)``, where ``read = ADD.reader("float32")``,
-and has ``g.batch`` and ``g.spikes[b]``. Arrays that the host does not give are working memory of the call.
+calls are short, and gives it the arrays. A kernel of that layout, see ``kernels``, reads ``g.batch`` and
+``g.spikes[b]``. Arrays that the host does not give are working memory of the call.
 """
 
-# mypy: disable-error-code="no-untyped-def"
-from collections import namedtuple
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
 from math import prod
@@ -18,18 +16,13 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from llvmlite import ir
-from numba import from_dtype
-from numba.core import types
-from numba.extending import intrinsic
-from numba.np.arrayobj import populate_array
-
-from firstspike.spiketime.cpu.runtime.tasks import FIRST, STARTED
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 LINE = 64  # bytes of a cache line
+FIRST = 5  # place of the kernel's own numbers, after those that ``kernels`` tells of
+COUNTER, TASKS, PHASE, STARTED, REFUSED = range(FIRST)
 
 
 class Layout:
@@ -41,10 +34,12 @@ class Layout:
         self.arrays = {
             name: (dtype, tuple(shape)) for name, (dtype, *shape) in ((k, v.split()) for k, v in arrays.items())
         }
+        self.places = {name: FIRST + place for place, name in enumerate((*self.sizes, *self.arrays))}
 
-    def place(self, size: str) -> int:
-        """Where a kernel's numbers have that size."""
-        return FIRST + self.sizes.index(size)
+    def extended(self, sizes: str = "", **arrays: str) -> "Layout":
+        """This layout with more sizes and arrays."""
+        own = {name: " ".join((dtype, *shape)) for name, (dtype, shape) in self.arrays.items()}
+        return Layout(" ".join((*self.sizes, sizes)), **own, **arrays)
 
     def plan(
         self,
@@ -64,44 +59,6 @@ class Layout:
         """Of an array, where ``real`` numbers are of that kind."""
         name = self.arrays[array][0]
         return np.dtype(real if name == "real" else name)
-
-    def reader(self, real: str) -> Any:
-        """The function by which a kernel has its sizes and arrays from its numbers, by name.
-
-        Each thread calls it first, as it also counts the thread among those that have started.
-        """
-        record = namedtuple("record", (*self.sizes, *self.arrays))
-        arrays = [
-            types.Array(from_dtype(self.dtype_of(name, real)), len(shape), "C")
-            for name, (_, shape) in self.arrays.items()
-        ]
-        whole = types.NamedTuple((*(types.intp for _ in self.sizes), *arrays), record)
-
-        def number(builder, numbers, place):
-            return builder.load(builder.gep(numbers, [ir.IntType(64)(FIRST + place)]))
-
-        @intrinsic
-        def read(typingctx, numbers):
-            def codegen(context, builder, sig, args):
-                started = builder.gep(args[0], [ir.IntType(64)(STARTED)])
-                builder.atomic_rmw("add", started, ir.IntType(64)(1), "monotonic")
-                sizes = {name: number(builder, args[0], place) for place, name in enumerate(self.sizes)}
-                found = list(sizes.values())
-                for place, (kind, (_, shape)) in enumerate(zip(arrays, self.arrays.values(), strict=True), len(sizes)):
-                    array = context.make_array(kind)(context, builder)
-                    step = ir.IntType(64)(kind.dtype.bitwidth // 8)
-                    strides, size = [], step
-                    for name in reversed(shape):
-                        strides.insert(0, size)
-                        size = builder.mul(size, sizes[name])
-                    data = builder.inttoptr(number(builder, args[0], place), array.data.type)
-                    populate_array(array, data, [sizes[name] for name in shape], strides, step, None)
-                    found.append(array._getvalue())
-                return context.make_tuple(builder, sig.return_type, found)
-
-            return whole(numbers), codegen
-
-        return read
 
 
 class Plan(NamedTuple):

@@ -17,8 +17,7 @@ from typing import Any, NamedTuple, cast
 
 import torch
 
-from firstspike.spiketime.cpu.runtime.arguments import LINE, Plan
-from firstspike.spiketime.cpu.runtime.tasks import COUNTER, FIRST, PHASE, STARTED, TASKS
+from firstspike.spiketime.cpu.runtime.arguments import COUNTER, FIRST, LINE, PHASE, STARTED, TASKS, Plan
 
 _SMALL = 1 << 18  # work below which starting threads costs more than it saves
 _UNIT = 4  # synapses times samples that are one unit of work

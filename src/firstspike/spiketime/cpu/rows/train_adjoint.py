@@ -18,10 +18,11 @@ import math
 
 import numpy as np
 
-from firstspike.spiketime.cpu.adjoint import add_row
 from firstspike.spiketime.cpu.constants import DELTA, HEIGHT, PER_MEM, PER_RISE, PER_SYN, SPAN, SUMMIT, X, kappa
-from firstspike.spiketime.cpu.crossing import TILE, responses
-from firstspike.spiketime.cpu.rows import BACK, FAST, SLOW
+from firstspike.spiketime.cpu.pack import TILE
+from firstspike.spiketime.cpu.rows.adjoint import add_row
+from firstspike.spiketime.cpu.rows.coefficients import BACK, FAST, SLOW
+from firstspike.spiketime.cpu.rows.crossing import responses
 from firstspike.spiketime.cpu.runtime.compiling import jit
 from firstspike.spiketime.cpu.sort import first_from
 from firstspike.spiketime.cpu.vectors.mathfun import exp, expm1

@@ -6,19 +6,8 @@ import math
 import numpy as np
 
 from firstspike.spiketime.cpu.constants import PER_MEM, PER_SYN
-from firstspike.spiketime.cpu.crossing import (
-    N_STATE,
-    NOW_CURRENT,
-    NOW_VOLTAGE,
-    TILE,
-    plain_interval,
-    scaled_interval,
-    solve,
-)
-from firstspike.spiketime.cpu.fast import scan_fast
-from firstspike.spiketime.cpu.few import FEW, few_rows, scan_few, store_part16
-from firstspike.spiketime.cpu.pack import pack_tile
-from firstspike.spiketime.cpu.rows import (
+from firstspike.spiketime.cpu.pack import TILE, pack_tile
+from firstspike.spiketime.cpu.rows.coefficients import (
     BOUND,
     LEVEL,
     MEM,
@@ -30,10 +19,19 @@ from firstspike.spiketime.cpu.rows import (
     pad_row,
     stride_of,
 )
+from firstspike.spiketime.cpu.rows.crossing import (
+    N_STATE,
+    NOW_CURRENT,
+    NOW_VOLTAGE,
+    plain_interval,
+    scaled_interval,
+    solve,
+)
+from firstspike.spiketime.cpu.rows.fast import scan_fast
+from firstspike.spiketime.cpu.rows.few import FEW, few_rows, scan_few, store_part16
 from firstspike.spiketime.cpu.runtime.arguments import Layout
-from firstspike.spiketime.cpu.runtime.cache import c_function, kept_on_disk
 from firstspike.spiketime.cpu.runtime.compiling import jit
-from firstspike.spiketime.cpu.runtime.tasks import PHASE, SIGNATURE, TASKS, next_task, take
+from firstspike.spiketime.cpu.runtime.kernels import kernel
 from firstspike.spiketime.cpu.saved import SAVED
 from firstspike.spiketime.cpu.sort import sort_row, sort_scratch, unowned_scratch
 from firstspike.spiketime.cpu.values import are_times, are_weights
@@ -89,12 +87,25 @@ def scan_tile(zero, packed, order, arrival, ends, segments, rows, active, c, sta
 
 
 @jit
-def scan_samples(zero, times, packed, c, rows, ends, order, arrival, count, last, slope, spikes, first, stop):
-    """Sort and scan the samples from ``first`` to ``stop`` of one network with all its tiles.
-
-    ``rows`` and ``ends`` have room for as many samples.
-    """
-    inputs, outputs = times.shape[1], spikes.shape[1]
+def scan_samples(zero, g, e, slot, first, stop):
+    """Sort and scan the samples from ``first`` to ``stop`` of network ``e`` with all its tiles."""
+    c, times, packed, rows, ends, inputs, outputs = (
+        g.c,
+        g.times[e],
+        g.packed[e],
+        g.rows[slot],
+        g.ends[slot],
+        g.inputs,
+        g.outputs,
+    )
+    order, arrival, count, last, slope, spikes = (
+        g.order[e],
+        g.arrival[e],
+        g.count[e],
+        g.last[e],
+        g.slope[e],
+        g.spikes[e],
+    )
     samples = stop - first
     memory = (
         np.empty(stride_of(inputs), times.dtype), np.zeros(samples, np.int32), np.zeros((2, samples), np.bool_),
@@ -109,7 +120,7 @@ def scan_samples(zero, times, packed, c, rows, ends, order, arrival, count, last
     lane_spikes, lane_slopes = state[N_STATE], state[N_STATE + 1]
     for b in range(first, stop):
         n = sort_row(times[b], order[b], arrival[b], scratch)
-        count[b] = n
+        count[b, 0] = n
         if n:
             pad_row(arrival[b], n)
         few[b - first] = n < FEW and c[PER_MEM] > 0
@@ -129,12 +140,12 @@ def scan_samples(zero, times, packed, c, rows, ends, order, arrival, count, last
             at = b - first
             for lane in range(TILE):
                 lane_last[lane] = -1
-            silent, left = every, every if count[b] else np.uint64(0)
+            silent, left = every, every if count[b, 0] else np.uint64(0)
             if few[at]:
                 for begin in range(0, lanes if left else 0, 16):
                     some = (every >> np.uint64(begin)) & np.uint64(0xFFFF)
                     found = scan_few(
-                        packed[tile], order[b], arrival[b], count[b], rows[at], begin, some, c, state, lane_last,
+                        packed[tile], order[b], arrival[b], count[b, 0], rows[at], begin, some, c, state, lane_last,
                         passed,
                     )  # fmt: skip
                     silent &= ~(found << np.uint64(begin))
@@ -161,7 +172,7 @@ def scan_samples(zero, times, packed, c, rows, ends, order, arrival, count, last
 
 
 FORWARD = Layout(
-    "ensemble batch inputs outputs ints reals block threads taken refused tiles packed_size stride row_kinds constants",
+    "ensemble batch inputs outputs ints reals block threads tiles packed_size stride row_kinds constants",
     c="real constants",
     times="real ensemble batch inputs",
     weight="real ensemble outputs inputs",
@@ -172,39 +183,29 @@ FORWARD = Layout(
     rows="real threads block row_kinds stride",
     ends="int32 threads block inputs",
 )
-_TAKEN = FORWARD.place("taken")
-REFUSED = FORWARD.place("refused")
-"""Place of the number that tells whether there are values, such as NaN, that ``check_values`` should look at."""
 
 
-@kept_on_disk
+@jit
+def pack_task(g, slot, task):
+    """Check and pack the weights of a tile."""
+    e, tile = task // g.tiles, task % g.tiles
+    if not are_weights(g.weight[e], g.threshold[e], tile * TILE):
+        g.refused = 1
+    pack_tile(g.weight[e], g.threshold[e], tile * TILE, g.packed[e, tile])
+
+
+@kernel(FORWARD, following="firstspike.spiketime.cpu.rows.backward.backward_kernel")
 def forward_kernel(dtype: str, lanes: int):
-    """The kernel (see ``runtime.tasks``) for one dtype and number of lanes; compiled at the first call."""
-    read = FORWARD.reader(dtype)
+    """For one dtype and number of lanes."""
 
-    @c_function(SIGNATURE, dtype, lanes, following="firstspike.spiketime.cpu.unwind.backward_kernel")
-    def kernel(a):
-        g = read(a)
+    @jit
+    def scan_task(g, slot, task):
         blocks = (g.batch + g.block - 1) // g.block
-        slot = take(a, _TAKEN) if a[PHASE] == 1 else 0  # of the memory that threads have for themselves
-        while True:
-            task = next_task(a)
-            if task >= a[TASKS]:
-                break
-            if a[PHASE] == 0:
-                e, tile = task // g.tiles, task % g.tiles
-                if not are_weights(g.weight[e], g.threshold[e], tile * TILE):
-                    a[REFUSED] = 1
-                pack_tile(g.weight[e], g.threshold[e], tile * TILE, g.packed[e, tile])
-            else:
-                e, first = task // blocks, task % blocks * g.block
-                stop = min(first + g.block, g.batch)
-                if not are_times(g.times[e], first, stop):
-                    a[REFUSED] = 1
-                if not a[REFUSED]:
-                    scan_samples(
-                        zeros(g.c, lanes), g.times[e], g.packed[e], g.c, g.rows[slot], g.ends[slot], g.order[e],
-                        g.arrival[e], g.count[e, :, 0], g.last[e], g.slope[e], g.spikes[e], first, stop,
-                    )  # fmt: skip
+        e, first = task // blocks, task % blocks * g.block
+        stop = min(first + g.block, g.batch)
+        if not are_times(g.times[e], first, stop):
+            g.refused = 1
+        if not g.refused:
+            scan_samples(zeros(g.c, lanes), g, e, slot, first, stop)
 
-    return kernel.ctypes
+    return pack_task, scan_task

@@ -29,10 +29,10 @@ import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
 
-from firstspike.spiketime.backend import Arguments, Constants, Gradients, Needs, Result, of_several
+from firstspike.spiketime.contract import Arguments, Constants, Gradients, Grads, Needs, Result, of_several
 from firstspike.spiketime.parts import Size, backward_in_parts, forward_in_parts
-from firstspike.spiketime.response import Tau, kappa, kappa_by_taus, kappa_slope, leakless, membrane, peak
-from firstspike.spiketime.solutions import time_to_threshold
+from firstspike.spiketime.reference.response import Tau, kappa, kappa_by_taus, kappa_slope, leakless, membrane, peak
+from firstspike.spiketime.reference.solutions import time_to_threshold
 from firstspike.spiketime.units import unit_of_weights
 
 _MEMORY = 1 << 28  # bytes
@@ -51,7 +51,7 @@ def _part(given: Arguments) -> Size:
 @partial(forward_in_parts, size=_part)
 def forward(given: Arguments) -> Result:
     """First spike times, ``inf`` for silent neurons. See ``backend`` for the contract."""
-    times, weight, threshold, delay, constants = given
+    times, weight, threshold, delay, constants, *_ = given
     tau_mem, tau_syn = _broadcast(constants)
     if times.shape[-1] == 0:
         return Result(times.new_full((*times.shape[:2], weight.shape[1]), math.inf))
@@ -92,11 +92,9 @@ def forward(given: Arguments) -> Result:
 
 @of_several
 @partial(backward_in_parts, size=_part)
-def backward(
-    grad: Float[Tensor, "E B O"], result: Result, given: Arguments, max_weight_grad: float | None, needs: Needs
-) -> Gradients:
+def backward(grads: Grads, result: Result, given: Arguments, max_weight_grad: float | None, needs: Needs) -> Gradients:
     """Gradients at the given spike times. See ``backend`` for the contract."""
-    spikes, (times, weight, threshold, delay, constants) = result.spikes, given
+    grad, spikes, (times, weight, threshold, delay, constants, *_) = grads.spikes, result.spikes, given
     tau_mem, tau_syn = _broadcast(constants)
     arrival = times[:, :, None, :] if delay is None else times[:, :, None, :] + delay[:, None]
     causal = (arrival < spikes[..., None]) & torch.isfinite(spikes[..., None])
@@ -128,7 +126,7 @@ def backward(
             -(torch.where(causal, each, zero) * weight[:, None] * (scale[..., None] / tau_syn)).sum(dim=(1, 3))
             if need
             else None
-            for each, need in zip(kappa_by_taus(elapsed / tau_syn, tau_mem / tau_syn, 1.0), needs[4:], strict=True)
+            for each, need in zip(kappa_by_taus(elapsed / tau_syn, tau_mem / tau_syn, 1.0), needs[4:6], strict=True)
         )
     return Gradients(by_times, by_weight, by_threshold, by_delay, by_mem, by_syn)
 

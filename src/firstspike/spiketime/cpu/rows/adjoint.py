@@ -17,9 +17,10 @@ import math
 import numpy as np
 
 from firstspike.spiketime.cpu.constants import FLAT, HEIGHT, PER_MEM, PER_SYN, REST_MEM, REST_SYN, SUMMIT, kappa
-from firstspike.spiketime.cpu.crossing import TILE, responses
-from firstspike.spiketime.cpu.few import load_part16
-from firstspike.spiketime.cpu.rows import BACK, FAST, LEAK, SLOW
+from firstspike.spiketime.cpu.pack import TILE
+from firstspike.spiketime.cpu.rows.coefficients import BACK, FAST, LEAK, SLOW
+from firstspike.spiketime.cpu.rows.crossing import responses
+from firstspike.spiketime.cpu.rows.few import load_part16
 from firstspike.spiketime.cpu.runtime.compiling import inlined, jit
 from firstspike.spiketime.cpu.sort import first_from
 from firstspike.spiketime.cpu.vectors.lanes import fold16, sum_rows16

@@ -19,8 +19,8 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from firstspike.neuron import LIF
-from firstspike.spiketime.reference import states
-from firstspike.spiketime.response import Tau, kappa, kappa_slope, leakless, membrane, peak
+from firstspike.spiketime.reference.first_spikes import states
+from firstspike.spiketime.reference.response import Tau, kappa, kappa_slope, leakless, membrane, peak
 
 _CHUNK = 1 << 21  # (pair, input) values at once
 

@@ -11,12 +11,12 @@ import math
 import numpy as np
 
 from firstspike.spiketime.cpu.constants import FAR, HEIGHT, PER_MEM, PER_SYN, RATIO
-from firstspike.spiketime.cpu.crossing import (
+from firstspike.spiketime.cpu.pack import TILE
+from firstspike.spiketime.cpu.rows.crossing import (
     CURRENT,
     ENOUGH,
     LIMIT,
     SINCE,
-    TILE,
     UNTIL,
     VOLTAGE,
     peaks_of,

@@ -5,7 +5,9 @@ import math
 
 import numpy as np
 
-from firstspike.spiketime.cpu.adjoint import (
+from firstspike.spiketime.cpu.constants import N_CONSTANTS, PER_SYN
+from firstspike.spiketime.cpu.pack import TILE, pack_tile, units_of_tile, unpack_tile
+from firstspike.spiketime.cpu.rows.adjoint import (
     KEPT,
     N_LANES,
     SCALE,
@@ -15,15 +17,12 @@ from firstspike.spiketime.cpu.adjoint import (
     start_lanes,
     unwind_tile,
 )
-from firstspike.spiketime.cpu.constants import N_CONSTANTS, PER_SYN
-from firstspike.spiketime.cpu.crossing import TILE
-from firstspike.spiketime.cpu.few import FEW, few_rows_back, load_part16, sum_few, unwind_few
-from firstspike.spiketime.cpu.pack import pack_tile, units_of_tile, unpack_tile
-from firstspike.spiketime.cpu.rows import FAST, backward_rows, find_segments
+from firstspike.spiketime.cpu.rows.coefficients import FAST, backward_rows, find_segments
+from firstspike.spiketime.cpu.rows.few import FEW, few_rows_back, load_part16, sum_few, unwind_few
 from firstspike.spiketime.cpu.runtime.arguments import Layout
 from firstspike.spiketime.cpu.runtime.cache import c_function, kept_on_disk
 from firstspike.spiketime.cpu.runtime.compiling import jit
-from firstspike.spiketime.cpu.runtime.tasks import PHASE, SIGNATURE, TASKS, next_task
+from firstspike.spiketime.cpu.runtime.tasks import PHASE, SIGNATURE, TASKS, next_task, reader
 from firstspike.spiketime.cpu.saved import SAVED
 from firstspike.spiketime.cpu.sort import sort_samples
 from firstspike.spiketime.cpu.vectors.simd import keep, load16, store, unowned, zeros
@@ -229,7 +228,7 @@ BACKWARD = Layout(
 @kept_on_disk
 def backward_kernel(dtype: str, lanes: int):
     """The kernel (see ``runtime.tasks``) for one dtype and number of lanes; compiled at the first call."""
-    read = BACKWARD.reader(dtype)
+    read = reader(BACKWARD, dtype)
 
     @c_function(SIGNATURE, dtype, lanes)
     def kernel(a):

@@ -8,9 +8,9 @@ lag, which is at least as long as a window.
 # mypy: disable-error-code="no-untyped-def"
 import math
 
-from firstspike.spiketime.cpu.crossing import TILE
-from firstspike.spiketime.cpu.rows import PAD
+from firstspike.spiketime.cpu.pack import TILE
 from firstspike.spiketime.cpu.runtime.compiling import jit
+from firstspike.spiketime.cpu.saved import PAD
 from firstspike.spiketime.cpu.sort import first_from, sort_row
 
 _MARK = -1  # of an order: a window's start or end; inputs are >= 0, own spikes lie below

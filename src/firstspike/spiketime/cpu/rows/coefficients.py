@@ -22,6 +22,7 @@ import numpy as np
 
 from firstspike.spiketime.cpu.constants import DELTA, PER_MEM, PER_RISE, PER_SYN, RATIO, SPAN
 from firstspike.spiketime.cpu.runtime.compiling import jit
+from firstspike.spiketime.cpu.saved import PAD
 from firstspike.spiketime.cpu.vectors.mathfun import exp, expm1
 from firstspike.spiketime.cpu.vectors.simd import fill16, highest, load16, maximum, minimum, select, store
 
@@ -32,7 +33,6 @@ N_BACKWARD = 4
 
 _MARGIN = 1 - 1e-4  # against rounding
 _BARELY = 8  # the same in units of the last place, where a candidate that does not fire costs more
-PAD = 16  # numbers that vectors may reach past the last input
 
 
 @jit

@@ -10,14 +10,14 @@ import math
 import numpy as np
 
 from firstspike.spiketime.cpu.constants import PER_MEM, PER_SYN, kappa
-from firstspike.spiketime.cpu.crossing import (
+from firstspike.spiketime.cpu.pack import TILE
+from firstspike.spiketime.cpu.rows.crossing import (
     CURRENT,
     DRIVE,
     LIMIT,
     N_STATE,
     NOW_CURRENT,
     NOW_VOLTAGE,
-    TILE,
     UNIT,
     VOLTAGE,
     WAIT,

@@ -23,8 +23,8 @@ from firstspike.spiketime.cpu.constants import (
     X,
     kappa,
 )
+from firstspike.spiketime.cpu.pack import TILE
 from firstspike.spiketime.cpu.runtime.compiling import jit
-from firstspike.spiketime.cpu.vectors.masks import has_mask_registers
 from firstspike.spiketime.cpu.vectors.mathfun import exp, exp_and_expm1, expm1, log1p
 from firstspike.spiketime.cpu.vectors.simd import (
     absolute,
@@ -45,8 +45,6 @@ from firstspike.spiketime.cpu.vectors.simd import (
     store_whole16,
 )
 
-NARROW = 16, 32  # lanes that are worked on where a layer has no more neurons; the functions' ``zero`` says how many
-TILE = 64 if has_mask_registers() else 32  # neurons that are scanned together; 64 need the 32 registers of AVX-512
 VOLTAGE, CURRENT, LIMIT = range(3)  # what is known of a neuron that fired: the state before, and the latest time
 NOW_VOLTAGE, NOW_CURRENT = 3, 4  # the state that is to be tested
 WAIT, LOW, HIGH, VALUE, DRIVE = 5, 6, 7, 8, 9  # where the search for the crossing is
@@ -58,11 +56,6 @@ ENOUGH = 1 - 1e-4  # what is left of a number after any rounding
 _MAX_STEPS = 60
 _LATE = -0.95
 _LATEST = 0.75  # u, see ``solve_quadratics``
-
-
-def lanes_for(outputs: int) -> int:
-    """How many lanes of a tile a kernel works on."""
-    return next((lanes for lanes in NARROW if outputs <= lanes), TILE)
 
 
 @jit

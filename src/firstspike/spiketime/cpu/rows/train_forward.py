@@ -1,7 +1,7 @@
 """Spike trains, forward: events are sorted for each sample, then each tile of neurons scans them without an end.
 
-The scan is that of ``firstspike.spiketime.cpu.scan``; where a lane spikes see ``parts`` and ``intervals``. A window's
-start holds the states that are given, its end those that are returned. Without recurrence there is one window.
+The scan is that of ``forward``; where a lane spikes see ``spikes`` and ``intervals``. A window's start holds the states
+that are given, its end those that are returned. Without recurrence there is one window.
 """
 
 # mypy: disable-error-code="no-untyped-def"
@@ -9,9 +9,8 @@ import math
 
 import numpy as np
 
-from firstspike.spiketime.cpu.crossing import ENOUGH, NOW_CURRENT, NOW_VOLTAGE, TILE
-from firstspike.spiketime.cpu.pack import pack_tile
-from firstspike.spiketime.cpu.rows import (
+from firstspike.spiketime.cpu.pack import TILE, pack_tile
+from firstspike.spiketime.cpu.rows.coefficients import (
     BOUND,
     MEM,
     RISE,
@@ -21,13 +20,9 @@ from firstspike.spiketime.cpu.rows import (
     forward_rows,
     pad_row,
 )
-from firstspike.spiketime.cpu.runtime.arguments import Layout
-from firstspike.spiketime.cpu.runtime.cache import c_function, kept_on_disk
-from firstspike.spiketime.cpu.runtime.compiling import jit
-from firstspike.spiketime.cpu.runtime.tasks import PHASE, SIGNATURE, TASKS, next_task, take
-from firstspike.spiketime.cpu.sort import sort_row, sort_scratch, unowned_scratch
-from firstspike.spiketime.cpu.trains.events import stride_for, window_events
-from firstspike.spiketime.cpu.trains.intervals import (
+from firstspike.spiketime.cpu.rows.crossing import ENOUGH, NOW_CURRENT, NOW_VOLTAGE
+from firstspike.spiketime.cpu.rows.events import stride_for, window_events
+from firstspike.spiketime.cpu.rows.intervals import (
     DROP,
     HOLD,
     LAST,
@@ -40,7 +35,13 @@ from firstspike.spiketime.cpu.trains.intervals import (
     released_in_row,
     spikes_between,
 )
-from firstspike.spiketime.cpu.trains.parts import spikes_in_row
+from firstspike.spiketime.cpu.rows.spikes import spikes_in_row
+from firstspike.spiketime.cpu.runtime.arguments import Layout
+from firstspike.spiketime.cpu.runtime.cache import c_function, kept_on_disk
+from firstspike.spiketime.cpu.runtime.compiling import jit
+from firstspike.spiketime.cpu.runtime.kernels import count_on
+from firstspike.spiketime.cpu.runtime.tasks import PHASE, SIGNATURE, TASKS, next_task, reader
+from firstspike.spiketime.cpu.sort import sort_row, sort_scratch, unowned_scratch
 from firstspike.spiketime.cpu.vectors.masks import any_reaches
 from firstspike.spiketime.cpu.vectors.simd import fma, keep, load, select, splat, store, unowned, zeros
 
@@ -347,19 +348,19 @@ TRAIN_FORWARD = Layout(
     own_order="int32 threads two waiting",
     carried="real threads block states carried_lanes",
 )
-_TAKEN = TRAIN_FORWARD.place("taken")
+_TAKEN = TRAIN_FORWARD.places["taken"]
 
 
 @kept_on_disk
 def train_forward_kernel(dtype: str, lanes: int):
     """The kernel (see ``runtime.tasks``) for one dtype and number of lanes; compiled at the first call."""
-    read = TRAIN_FORWARD.reader(dtype)
+    read = reader(TRAIN_FORWARD, dtype)
 
-    @c_function(SIGNATURE, dtype, lanes, following="firstspike.spiketime.cpu.trains.unwind.train_backward_kernel")
+    @c_function(SIGNATURE, dtype, lanes, following="firstspike.spiketime.cpu.rows.train_backward.train_backward_kernel")
     def kernel(a):
         g = read(a)
         blocks, weights = (g.batch + g.block - 1) // g.block, g.sources * TILE
-        slot = take(a, _TAKEN) if a[PHASE] == 1 else 0  # of the memory that threads have for themselves
+        slot = count_on(a, _TAKEN) if a[PHASE] == 1 else 0  # of the memory that threads have for themselves
         while True:
             task = next_task(a)
             if task >= a[TASKS]:

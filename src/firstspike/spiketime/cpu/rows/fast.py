@@ -7,20 +7,20 @@ Each lane stops at its first row in which it may reach the threshold; ``settle``
 import numpy as np
 
 from firstspike.spiketime.cpu.constants import peak
-from firstspike.spiketime.cpu.crossing import (
+from firstspike.spiketime.cpu.pack import TILE
+from firstspike.spiketime.cpu.rows.coefficients import BOUND, LEVEL, MEM, RISE, SYN, TANGENT
+from firstspike.spiketime.cpu.rows.crossing import (
     CURRENT,
     ENOUGH,
     LIMIT,
     NOW_CURRENT,
     NOW_VOLTAGE,
     SINCE,
-    TILE,
     UNTIL,
     VOLTAGE,
     WAIT,
     plain_interval,
 )
-from firstspike.spiketime.cpu.rows import BOUND, LEVEL, MEM, RISE, SYN, TANGENT
 from firstspike.spiketime.cpu.runtime.compiling import jit
 from firstspike.spiketime.cpu.vectors.masks import any_of, bits_of, has_mask_registers, mask_of, update, where_below
 from firstspike.spiketime.cpu.vectors.simd import (

@@ -13,14 +13,15 @@ import numpy as np
 from numba.core import types
 
 from firstspike.spiketime.cpu.constants import PER_MEM, PER_SYN
-from firstspike.spiketime.cpu.crossing import (
+from firstspike.spiketime.cpu.pack import TILE
+from firstspike.spiketime.cpu.rows.coefficients import BOUND, LEVEL, MEM, RISE, SYN, TANGENT
+from firstspike.spiketime.cpu.rows.crossing import (
     CURRENT,
     DRIVE,
     ENOUGH,
     LIMIT,
     NOW_CURRENT,
     NOW_VOLTAGE,
-    TILE,
     UNIT,
     VOLTAGE,
     WAIT,
@@ -28,9 +29,8 @@ from firstspike.spiketime.cpu.crossing import (
     peaks_of,
     responses,
 )
-from firstspike.spiketime.cpu.rows import BOUND, LEVEL, MEM, RISE, SYN, TANGENT
+from firstspike.spiketime.cpu.rows.intervals import AT, DROP, HOLD, LAST, RELEASE, STEEP, record
 from firstspike.spiketime.cpu.runtime.compiling import chosen_by_type, inlined, jit
-from firstspike.spiketime.cpu.trains.intervals import AT, DROP, HOLD, LAST, RELEASE, STEEP, record
 from firstspike.spiketime.cpu.vectors.simd import (
     absolute,
     fill16,

@@ -30,8 +30,8 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from firstspike.neuron import LIF
-from firstspike.spiketime.peaks import Gradient, MemberByMember
-from firstspike.spiketime.response import Tau, kappa, leakless, peak
+from firstspike.spiketime.reference.peaks import Gradient, MemberByMember
+from firstspike.spiketime.reference.response import Tau, kappa, leakless, peak
 from firstspike.spiketime.values import check_finite_weight
 
 _CHUNK = 1 << 20  # (spike, output) values at once

@@ -10,14 +10,10 @@ import math
 import numpy as np
 
 from firstspike.spiketime.cpu.constants import N_CONSTANTS, PER_SYN, X
-from firstspike.spiketime.cpu.crossing import TILE
-from firstspike.spiketime.cpu.pack import pack_tile, units_of_tile, unpack_tile
-from firstspike.spiketime.cpu.rows import FAST, N_BACKWARD, backward_rows, find_segments
-from firstspike.spiketime.cpu.runtime.arguments import Layout
-from firstspike.spiketime.cpu.runtime.cache import c_function, kept_on_disk
-from firstspike.spiketime.cpu.runtime.compiling import jit
-from firstspike.spiketime.cpu.runtime.tasks import PHASE, SIGNATURE, TASKS, next_task
-from firstspike.spiketime.cpu.trains.adjoint import (
+from firstspike.spiketime.cpu.pack import TILE, pack_tile, units_of_tile, unpack_tile
+from firstspike.spiketime.cpu.rows.coefficients import FAST, N_BACKWARD, backward_rows, find_segments
+from firstspike.spiketime.cpu.rows.events import own_event, stride_for
+from firstspike.spiketime.cpu.rows.train_adjoint import (
     ASKED,
     DROP,
     END_C,
@@ -39,7 +35,10 @@ from firstspike.spiketime.cpu.trains.adjoint import (
     jumps,
     unwind_trains,
 )
-from firstspike.spiketime.cpu.trains.events import own_event, stride_for
+from firstspike.spiketime.cpu.runtime.arguments import Layout
+from firstspike.spiketime.cpu.runtime.cache import c_function, kept_on_disk
+from firstspike.spiketime.cpu.runtime.compiling import jit
+from firstspike.spiketime.cpu.runtime.tasks import PHASE, SIGNATURE, TASKS, next_task, reader
 from firstspike.spiketime.cpu.vectors.simd import fma, keep, load, select, splat, store, unowned, zeros
 
 SAMPLES = 16  # of one task, where samples are worked on by themselves
@@ -271,7 +270,7 @@ TRAIN_BACKWARD = Layout(
 @kept_on_disk
 def train_backward_kernel(dtype: str, lanes: int):
     """The kernel (see ``runtime.tasks``) for one dtype and number of lanes; compiled at the first call."""
-    read = TRAIN_BACKWARD.reader(dtype)
+    read = reader(TRAIN_BACKWARD, dtype)
 
     @c_function(SIGNATURE, dtype, lanes)
     def kernel(a):

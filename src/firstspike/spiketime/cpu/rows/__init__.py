@@ -1,0 +1,1 @@
+"""Kernels of neurons that share the order of arrival and the time constants."""
