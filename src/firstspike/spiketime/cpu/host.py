@@ -1,7 +1,7 @@
 """Both passes from tensors: which kernels do what, their memory, threads and calls.
 
 Where all neurons share the order of arrival and the time constants, the kernels of ``scan`` and ``unwind`` do the work.
-The rest, and gradients by time constants, are in ``per_neuron.host``.
+The rest, and gradients by time constants, are in ``lanes.host``.
 """
 
 import math
@@ -12,8 +12,8 @@ from torch import Tensor
 
 from firstspike.spiketime.contract import Arguments, Gradients, Grads, Needs, Result, Sizes
 from firstspike.spiketime.cpu.constants import N_CONSTANTS, constants_array
+from firstspike.spiketime.cpu.lanes.host import backward_per_neuron, forward_per_neuron, name_of
 from firstspike.spiketime.cpu.pack import TILE, lanes_for
-from firstspike.spiketime.cpu.per_neuron.host import backward_per_neuron, forward_per_neuron, name_of
 from firstspike.spiketime.cpu.rows.backward import BACKWARD, SAMPLES, backward_kernel
 from firstspike.spiketime.cpu.rows.coefficients import N_BACKWARD, N_FORWARD
 from firstspike.spiketime.cpu.rows.forward import FORWARD, forward_kernel

@@ -1,7 +1,7 @@
 """Spike trains: both passes from tensors, and which kernels do what.
 
 Where all neurons share the order of arrival and the time constants, the kernels of ``scan`` and ``unwind`` do the work.
-The rest, and gradients by time constants, are in ``per_neuron``.
+The rest, and gradients by time constants, are in ``lanes``.
 """
 
 import math
@@ -14,14 +14,14 @@ from firstspike.spiketime import reference
 from firstspike.spiketime.contract import Arguments, Backward, Gradients, Grads, Held, Needs, Result, each_tensor
 from firstspike.spiketime.cpu.constants import N_CONSTANTS, constants_array
 from firstspike.spiketime.cpu.host import MAX_GROUPS, chunks_of
+from firstspike.spiketime.cpu.lanes.host import name_of
+from firstspike.spiketime.cpu.lanes.train_host import PARTS, backward_per_neuron, forward_per_neuron
 from firstspike.spiketime.cpu.pack import TILE, lanes_for
-from firstspike.spiketime.cpu.per_neuron.host import name_of
 from firstspike.spiketime.cpu.rows.coefficients import N_BACKWARD, N_FORWARD
 from firstspike.spiketime.cpu.rows.train_backward import CARRIED, SAMPLES, TRAIN_BACKWARD, train_backward_kernel
 from firstspike.spiketime.cpu.rows.train_forward import STATES, TRAIN_FORWARD, train_forward_kernel
 from firstspike.spiketime.cpu.runtime.parallel import Call, is_small, threads_for, work_of
 from firstspike.spiketime.cpu.saved import PAD
-from firstspike.spiketime.cpu.trains.per_neuron.host import PARTS, backward_per_neuron, forward_per_neuron
 from firstspike.spiketime.room import check_memory
 
 _ROWS_AT_ONCE = 1 << 18  # bytes of a task's samples beside a tile of weights

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from firstspike.spiketime.contract import Arguments, Constants, Gradients, Needs, Result, Sizes
-from firstspike.spiketime.cpu.per_neuron.kernels import BACKWARD, FORWARD, SAMPLES, backward_kernel, forward_kernel
-from firstspike.spiketime.cpu.per_neuron.scan import LANES, N_RATES
+from firstspike.spiketime.cpu.lanes.kernels import BACKWARD, FORWARD, SAMPLES, backward_kernel, forward_kernel
+from firstspike.spiketime.cpu.lanes.rates import LANES, N_RATES
 from firstspike.spiketime.cpu.runtime.parallel import Call, threads_for
 from firstspike.spiketime.cpu.saved import BOTH, SAVED, saved_for, saved_sizes, saved_within
 

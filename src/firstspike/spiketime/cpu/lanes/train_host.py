@@ -6,17 +6,17 @@ import torch
 from torch import Tensor
 
 from firstspike.spiketime.contract import Arguments, Gradients, Grads, Held, Needs, Result
-from firstspike.spiketime.cpu.per_neuron.host import as_tensors, name_of
-from firstspike.spiketime.cpu.per_neuron.kernels import SAMPLES
-from firstspike.spiketime.cpu.per_neuron.scan import LANES, N_RATES
-from firstspike.spiketime.cpu.runtime.parallel import Call, threads_for
-from firstspike.spiketime.cpu.saved import PAD
-from firstspike.spiketime.cpu.trains.per_neuron.kernels import (
+from firstspike.spiketime.cpu.lanes.host import as_tensors, name_of
+from firstspike.spiketime.cpu.lanes.kernels import SAMPLES
+from firstspike.spiketime.cpu.lanes.rates import LANES, N_RATES
+from firstspike.spiketime.cpu.lanes.train_kernels import (
     TRAIN_BACKWARD,
     TRAIN_FORWARD,
     train_backward_kernel,
     train_forward_kernel,
 )
+from firstspike.spiketime.cpu.runtime.parallel import Call, threads_for
+from firstspike.spiketime.cpu.saved import PAD
 
 PARTS, _CHUNKS = 8, 4  # into which the sums over neurons and over samples are cut
 _COST = 8  # of a synapse, in units of one of the usual kernels of first spikes
