@@ -13,7 +13,7 @@ is released, all gradients follow from the derivatives of V(T_k) at fixed spike 
     v- = I(T_k)/tau_syn - threshold/tau_mem,      v+ = I(T_k + refractory)/tau_syn - reset/tau_mem
     dL/dw_i = sum_k P_k c_i,      dL/dt_i = sum_k P_k w_i dc_i/dt_i,      dL/dthreshold = -sum_k P_k
 
-This is the adjoint of Wunderlich and Pehle 2021 with the parts between spikes solved. Of first spikes alone the implicit
+This is the adjoint of Wunderlich and Pehle 2021 with the parts between spikes solved. Of first spikes the implicit
 function theorem is left, ``P = -g / v-`` and ``c_i = kappa(T - t_i)`` (Göltz et al. 2021, eqs. 2 to 6, for ratios 1 and
 2; Göltz et al. 2025 for delays). The state at the start is an input of its own, and a loss by the state at the end a
 spike that no threshold makes.
@@ -24,7 +24,7 @@ spikes; o is 1 where all neurons see the same arrivals.
 
 import math
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float, Float64
@@ -79,9 +79,8 @@ class _Events(NamedTuple):
 def _events(given: Arguments) -> _Events:
     unit = unit_of_weights(given.weight, given.threshold)
     weight, arrival = (given.weight / unit.unsqueeze(-1)).unsqueeze(1), arrivals(given)
-    unit, threshold, *taus = (
-        x[:, None, :, None] if isinstance(x, Tensor) else x for x in (unit, given.threshold, *given.constants)
-    )
+    unit, threshold = unit[:, None, :, None], given.threshold[:, None, :, None]
+    taus = (tau[:, None, :, None] if isinstance(tau, Tensor) else tau for tau in given.constants)
     if not given.max_spikes:
         return _Events(arrival, weight, unit, threshold / unit, unit, unit, *taus)
     weight = weight.repeat_interleave(given.times.shape[-1], -1)
@@ -102,7 +101,7 @@ class _Membrane(NamedTuple):
     """To a current of 1 then."""
     left: Float[Tensor, "E B O N"] | float
     """Of each input's current then."""
-    start: Each | float
+    start: Each
     """What is left of the membrane at the release."""
 
 
@@ -111,11 +110,17 @@ def _membrane(events: _Events, time: Each, release: Each | None) -> _Membrane:
     arrival, mem, syn = events.arrival, events.tau_mem, events.tau_syn
     if release is None:
         since = (time - arrival).clamp(min=0)
-        return _Membrane(since, kappa(since, mem, syn), 1.0, 0.0)
+        return _Membrane(since, kappa(since, mem, syn), 1.0, torch.zeros_like(time))
     since = (time - torch.maximum(arrival, release)).clamp(min=0)
     left = torch.exp((arrival - release).clamp(max=0) / syn)
     start = torch.where(release.isfinite() & time.isfinite(), torch.exp((release - time).clamp(max=0) / mem), 0.0)
     return _Membrane(since, kappa(since, mem, syn), left, start)
+
+
+def _current_left(events: _Events, time: Each) -> tuple[Float[Tensor, "E B O N"], Float[Tensor, "E B O N"]]:
+    """What is left of each input's current just before a time, and how old that is, in units of tau_syn."""
+    age = (time - events.arrival).clamp(min=0) / events.tau_syn
+    return torch.where(age > 0, torch.exp(-age), 0.0), age
 
 
 class _Sums:
@@ -146,17 +151,18 @@ class _Sums:
 
     def by_current(self, time: Each, scale: Each) -> None:
         """A loss by the current just before a time."""
-        elapsed = (time - self.events.arrival).clamp(min=0) / self.events.tau_syn
-        left = torch.where(elapsed > 0, torch.exp(-elapsed), 0.0)
-        self.by_inputs((left, left, None, left * elapsed), scale, scale)
+        left, age = _current_left(self.events, time)
+        self.by_inputs((left, left, None, left * age), scale, scale)
 
-    def by_inputs(self, by: tuple[Tensor, Tensor | None, Tensor | None, Tensor | None], scale: Each, kept: Each) -> None:
+    def by_inputs(
+        self, by: tuple[Tensor, Tensor | None, Tensor | None, Tensor | None], scale: Each, kept: Each
+    ) -> None:
         """A loss by what each input does: derivatives of that by its weight and time and by both time constants."""
         (by_weight, by_time, *by_taus), needs = by, self.needs
         if needs.weight:
             self.add("weight", (by_weight * (kept / self.events.unit)).sum(dim=1))
         if needs.state:
-            self.add("current", (by_weight[..., -1:] * scale / self.events.unit).squeeze(-1))
+            self.add("current", by_weight[..., -1:] * scale / self.events.unit)
         scale = scale / self.events.tau_syn
         if by_time is not None:
             by_time = by_time * self.events.weight * scale
@@ -171,13 +177,13 @@ class _Sums:
     def gradients(self, state: Held | None) -> Gradients:
         """What is asked for, in the shapes of the arguments."""
         copies = self.given.times.shape[-1] if self.given.max_spikes else 1
-        whole = zero_gradients(self.given, self.needs)
+        whole: dict[str, Any] = zero_gradients(self.given, self.needs)._asdict()
         for name in ("times", "weight", "delay"):
             if name in self.total:
                 each = self.total[name][..., : self.given.sizes[2] * copies].unflatten(-1, (-1, copies))
                 self.total[name] = each.reshape(self.given.times.shape) if name == "times" else each.sum(-1)
-        found = {name: self.total.get(name, zero) for name, zero in whole._asdict().items() if zero is not None}
-        return Gradients(**found)._replace(state=state)
+        found = {name: self.total.get(name, zero) for name, zero in whole.items() if zero is not None}
+        return Gradients(**found | {"state": state})
 
 
 def _part(given: Arguments) -> Size:
@@ -196,15 +202,15 @@ def backward(grads: Grads, result: Result, given: Arguments, max_weight_grad: fl
     if not events.arrival.shape[-1]:
         return zero_gradients(given, needs)
     spikes, asked = (x if given.max_spikes else x.unsqueeze(-1) for x in (result.spikes, grads.spikes))
-    sums, none = _Sums(given, events, needs), torch.zeros_like(asked[..., :1])
-    count = spikes.isfinite().sum(-1, keepdim=True)
+    sums, count = _Sums(given, events, needs), spikes.isfinite().sum(-1, keepdim=True)
+    none = torch.zeros_like(asked[..., :1])
     most = int(count.max()) if given.max_spikes and count.numel() else 1
     first, begin = _beginning(given, events)
     by_left = by_end = none
     if grads.state is not None:
         of_voltage, of_current, of_left = (x.unsqueeze(-1) for x in grads.state)
-        release = _release(spikes, count, first, events)
-        over, held = result.overflows.unsqueeze(-1), release > until
+        held = _last_release(spikes, count, first, events) > until
+        over = result.overflows.unsqueeze(-1)
         by_end = torch.where(over | held, 0.0, of_voltage * events.unit)
         sums.by_current(torch.full_like(none, until), of_current * events.unit)
         by_left = torch.where(held & ~over, of_left, 0.0)
@@ -217,16 +223,15 @@ def backward(grads: Grads, result: Result, given: Arguments, max_weight_grad: fl
     for k in reversed(range(most)):
         time = torch.where(k < count, spikes[..., k : k + 1], -math.inf)
         if grads.state is not None:
-            time = torch.where(k == count, until, time)
+            time = torch.where(count.eq(k), until, time)
         release = first if k == 0 else torch.where(k <= count, spikes[..., k - 1 : k] + events.refractory, -math.inf)
         rise = events.slope(time).to(time.dtype)
         fires = (k < count) & (rise > 0)
-        fires = fires if release is None else fires & (time > release)
-        other = torch.where(k == count, by_end, 0.0)
-        scale, kept = (
-            torch.where(fires, (slope * x - asked[..., k : k + 1]) / torch.where(fires, rise, 1.0), other)
-            for x in (scale, kept)
-        )
+        if release is not None:
+            fires = fires & (time > release)
+        rise, other = torch.where(fires, rise, 1.0), torch.where(count.eq(k), by_end, 0.0)
+        pulls = (torch.where(fires, (slope * x - asked[..., k : k + 1]) / rise, other) for x in (scale, kept))
+        scale, kept = pulls if max_weight_grad is not None else (next(pulls),) * 2
         membrane = _membrane(events, time, release)
         if max_weight_grad is not None:
             inputs = (membrane.response * membrane.left)[..., : -1 if given.state is not None else None]
@@ -246,22 +251,24 @@ def backward(grads: Grads, result: Result, given: Arguments, max_weight_grad: fl
         scale, kept = scale * membrane.start, kept * membrane.start
     if not needs.state:
         return sums.gradients(None)
+    assert first is not None
     held = first > given.start
     by_left = by_left - torch.where(held, slope * scale, 0.0)
     by_voltage = torch.where(held, 0.0, scale / events.unit)
-    return sums.gradients(Held(by_voltage.squeeze(-1), sums.total.pop("current"), by_left.squeeze(-1)))
+    by_current = sums.total.get("current", none)
+    return sums.gradients(Held(*(x.squeeze(-1) for x in (by_voltage, by_current, by_left))))
 
 
-def _beginning(given: Arguments, events: _Events) -> tuple[Each | None, Each | float]:
+def _beginning(given: Arguments, events: _Events) -> tuple[Each | None, Each]:
     """When the membrane is free before the first spike, None for always, and what it is then."""
     if given.state is None:
-        return None, 0.0
+        return None, torch.zeros_like(events.reset)
     left = given.state.refractory.unsqueeze(-1)
     voltage = given.state.voltage.unsqueeze(-1) / events.unit
     return given.start + left, torch.where(left > 0, events.reset, voltage)
 
 
-def _release(spikes: Tensor, count: Tensor, first: Each | None, events: _Events) -> Each:
+def _last_release(spikes: Tensor, count: Tensor, first: Each | None, events: _Events) -> Each:
     """When neurons are free after their last spike, ``-inf`` for always."""
     last = spikes.gather(-1, (count - 1).clamp(min=0)) + events.refractory
     return torch.where(count > 0, last, -math.inf if first is None else first)
@@ -272,13 +279,11 @@ def state_after(spikes: Float[Tensor, "E B O S"], given: Arguments) -> Held:
     events, until = _events(given), torch.full_like(spikes[..., :1], given.until)
     count = spikes.isfinite().sum(-1, keepdim=True)
     first, begin = _beginning(given, events)
-    release = _release(spikes, count, first, events)
+    release = _last_release(spikes, count, first, events)
     membrane = _membrane(events, until, release)
     voltage = torch.where(count > 0, events.reset, begin) * membrane.start
     voltage = voltage + (membrane.response * membrane.left * events.weight).sum(-1, keepdim=True)
     voltage = torch.where(release > until, events.reset, voltage)
-    elapsed = (until - events.arrival).clamp(min=0)
-    left = torch.where(elapsed > 0, torch.exp(-elapsed / events.tau_syn), 0.0)
-    current = (left * events.weight).sum(-1, keepdim=True)
+    current = (_current_left(events, until)[0] * events.weight).sum(-1, keepdim=True)
     state = voltage * events.unit, current * events.unit, (release - until).clamp(min=0)
     return Held(*(x.squeeze(-1) for x in state))

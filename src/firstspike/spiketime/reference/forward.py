@@ -32,7 +32,7 @@ _AHEAD = 16  # inputs that neurons look at together, at least
 
 
 def _part(given: Arguments) -> Size:
-    ensemble, batch, inputs, outputs = given.sizes
+    _, batch, inputs, outputs = given.sizes
     events = inputs * given.times.shape[-1] if given.max_spikes else inputs
     each = _COPIES * (_ahead(given, events) + 2) + 4 * events if given.max_spikes else _COPIES * max(1, events)
     neurons = max(1, _MEMORY // (each * given.times.element_size()))
@@ -78,8 +78,8 @@ class _Neurons(NamedTuple):
     """When the refractory time ends, or ended."""
     place: Int64[Tensor, " P"]
     """Of its next input."""
-    count: Int64[Tensor, " P"]
-    """Of its spikes."""
+    spiked: Int64[Tensor, " P"]
+    """How many times."""
 
 
 def _ahead(given: Arguments, events: int) -> int:
@@ -124,12 +124,15 @@ def _trains(given: Arguments) -> Result:
         after = later(end - time[-1], voltage[-1], current[-1], mem, syn)
         found = first_crossing(time, voltage, current, end, after, threshold[here], mem, syn)
 
-        full = found.fires & (now.count == given.max_spikes)
+        full = found.fires & (now.spiked == given.max_spikes)
         spikes = found.fires & ~full
-        trains[here[spikes], now.count[spikes]] = found.spike[spikes]
+        trains[here[spikes], now.spiked[spikes]] = found.spike[spikes]
         overflows[here[full]] = True
         free = torch.where(full, math.inf, found.spike + refractory[here]).where(found.fires, now.free)
-        begin, known = torch.where(found.fires, found.time, time[-1]), torch.where(found.fires, free, end).clamp(max=until)
+        begin, known = (
+            torch.where(found.fires, found.time, time[-1]),
+            torch.where(found.fires, free, end).clamp(max=until),
+        )
         now = _Neurons(
             here,
             known,
@@ -137,22 +140,26 @@ def _trains(given: Arguments) -> Result:
             torch.where(found.fires, found.current, current[-1]) * torch.exp((begin - known) / syn),
             free,
             now.place + torch.where(found.fires, found.nth, ahead),
-            now.count + spikes,
+            now.spiked + spikes,
         )
         done = known.isinf() | (arrives[-1].isinf() & ~found.fires)
         ends.voltage[here[done]], ends.current[here[done]], ends.refractory[here[done]] = (x[done] for x in now[2:5])
         now = _Neurons(*(x[~done] for x in now))
 
     if until == math.inf:
-        return Result(trains.view(*shape, -1), (), overflows.view(shape))
+        return Result(trains.view(*shape, given.max_spikes), (), overflows.view(shape))
     left = torch.where(overflows, 0.0, (ends.refractory - until).clamp(min=0)).view(shape)
     voltage, current = (x.view(shape) * unit.unsqueeze(1) for x in ends[:2])
-    return Result(trains.view(*shape, -1), (), overflows.view(shape), Held(voltage, current, left))
+    return Result(trains.view(*shape, given.max_spikes), (), overflows.view(shape), Held(voltage, current, left))
 
 
 def _start(given: Arguments, unit: Tensor, first: Tensor, reset: Tensor, tau_syn: Tau) -> _Neurons:
     """All pairs, at rest at their first input, or as the state says."""
-    pair, none, rest = torch.arange(len(first), device=first.device), first.new_zeros(len(first), dtype=torch.int64), torch.zeros_like(first)
+    pair, none, rest = (
+        torch.arange(len(first), device=first.device),
+        first.new_zeros(len(first), dtype=torch.int64),
+        torch.zeros_like(first),
+    )
     if given.state is None:
         never = torch.full_like(first, -math.inf)
         return _Neurons(pair, first.masked_fill(first.isinf(), 0.0), rest, rest, never, none, none)

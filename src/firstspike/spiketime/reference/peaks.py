@@ -22,7 +22,7 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from firstspike.neuron import LIF
-from firstspike.spiketime.reference.response import Tau, kappa, kappa_slope, leakless, membrane
+from firstspike.spiketime.reference.response import Tau, kappa, kappa_slope, membrane
 from firstspike.spiketime.reference.scan import accumulate, in_order, peaks_within, settled
 from firstspike.spiketime.values import check_finite_weight
 
@@ -205,7 +205,7 @@ class _Membranes(NamedTuple):
     spike: Int64[Tensor, "N ..."]
     """In the flattened trains of the sample."""
     input: Int64[Tensor, "N ..."]
-    count: Int64[Tensor, "..."]
+    arriving: Int64[Tensor, "..."]
     """How many arrive."""
     tau_mem: Tau
     tau_syn: Tau
@@ -253,7 +253,7 @@ def _highest(some: _Membranes, until: float) -> tuple[Float[Tensor, "..."], Floa
     accumulate(arrival, voltage, current, *taus)
     best, index = voltage.max(dim=0, keepdim=True)
     # what never arrives stands, with the same membrane, at the last arrival
-    index = torch.minimum(index, (some.count - 1).clamp(min=0))
+    index = torch.minimum(index, (some.arriving - 1).clamp(min=0))
     time, place = (x.expand(voltage.shape).gather(0, index).squeeze(0) for x in (arrival, some.spike))
     best = best.squeeze(0).clamp(min=0)
     if until < math.inf:
@@ -263,17 +263,11 @@ def _highest(some: _Membranes, until: float) -> tuple[Float[Tensor, "..."], Floa
     # while a membrane rises it is concave and stays below its tangent: only few intervals can have a higher maximum
     length = arrival.diff(dim=0, append=torch.full_like(arrival[:1], until))
     slope = current / taus[1] - voltage / taus[0]
-    may = (slope > 0) & (torch.addcmul(voltage, slope, length) > best)
-    if leakless(taus[0]):
-        may &= length.isinf()
-    at = may.nonzero(as_tuple=True)
-    begin, length, voltage, current, mem, syn = (
-        x.expand(may.shape)[at] if isinstance(x, Tensor) else x for x in (arrival, length, voltage, current, *taus)
+    at = ((slope > 0) & (torch.addcmul(voltage, slope, length) > best)).nonzero(as_tuple=True)
+    begin, *states = (x.expand(voltage.shape)[at] for x in (arrival, length, voltage, current))
+    inside, since, height = peaks_within(
+        *states, *(x.expand(voltage.shape)[at] if isinstance(x, Tensor) else x for x in taus)
     )
-    if leakless(taus[0]):  # the membrane rises for ever, if it does at the end
-        inside, since, height = length.isinf(), torch.full_like(voltage, 40.0) * syn, voltage + current
-    else:
-        inside, since, height = peaks_within(length, voltage, current, mem, syn)
     row = torch.arange(best.numel(), device=best.device).view_as(best)[at[1:]]
     top = best.flatten().scatter_reduce(0, row[inside], height[inside], "amax").view_as(best)
     wins = inside & (height > best[at[1:]]) & (height == top[at[1:]])

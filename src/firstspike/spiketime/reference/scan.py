@@ -22,6 +22,7 @@ from torch import Tensor
 from firstspike.spiketime.reference.response import Tau, kappa, leakless, membrane, peak
 from firstspike.spiketime.reference.solutions import time_to_threshold
 
+_LATE = 40.0  # time constants
 _GROUP = 8  # inputs that are scanned one after the other, at most
 
 
@@ -157,7 +158,12 @@ def peaks_within(
     tau_mem: Tau,
     tau_syn: Tau,
 ) -> tuple[Bool[Tensor, "..."], Float[Tensor, "..."], Float[Tensor, "..."]]:
-    """Which membranes have a maximum within a time after their states, how long after, and how high it is."""
+    """Which membranes have a maximum within a time after their states, how long after, and how high it is.
+
+    Without leak, where V rises towards V + I for ever, it is a late time.
+    """
+    if leakless(tau_mem):
+        return (current > 0) & length.isinf(), torch.full_like(voltage, _LATE) * tau_syn, voltage + current
     since, height = peak(voltage, current, tau_mem, tau_syn)
     rises = current / tau_syn > voltage / tau_mem
     return rises & (since <= length), since, height
