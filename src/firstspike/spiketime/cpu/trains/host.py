@@ -22,7 +22,7 @@ from firstspike.spiketime.cpu.rows.train_backward import CARRIED, SAMPLES, TRAIN
 from firstspike.spiketime.cpu.rows.train_forward import STATES, TRAIN_FORWARD, train_forward_kernel
 from firstspike.spiketime.cpu.runtime.parallel import Call, is_small, threads_for, work_of
 from firstspike.spiketime.cpu.saved import PAD
-from firstspike.spiketime.room import check_memory
+from firstspike.spiketime.values import check_memory
 
 _ROWS_AT_ONCE = 1 << 18  # bytes of a task's samples beside a tile of weights
 _MAX_BLOCK = 32
