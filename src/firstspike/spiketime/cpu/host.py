@@ -18,8 +18,9 @@ from firstspike.spiketime.cpu.rows.backward import BACKWARD, SAMPLES, backward_k
 from firstspike.spiketime.cpu.rows.coefficients import N_BACKWARD, N_FORWARD
 from firstspike.spiketime.cpu.rows.forward import FORWARD, forward_kernel
 from firstspike.spiketime.cpu.runtime.arguments import REFUSED
-from firstspike.spiketime.cpu.runtime.parallel import Call, is_small, threads_for, work_of
+from firstspike.spiketime.cpu.runtime.parallel import Call
 from firstspike.spiketime.cpu.saved import BOTH, PAD, saved_for, saved_sizes, saved_within
+from firstspike.spiketime.kernels import is_small, threads_for, work_of
 from firstspike.spiketime.parts import Size, backward_in_parts, zero_gradients
 from firstspike.spiketime.values import check_values
 

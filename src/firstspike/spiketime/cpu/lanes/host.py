@@ -9,8 +9,9 @@ from torch import Tensor
 from firstspike.spiketime.contract import Arguments, Constants, Gradients, Needs, Result, Sizes
 from firstspike.spiketime.cpu.lanes.kernels import BACKWARD, FORWARD, SAMPLES, backward_kernel, forward_kernel
 from firstspike.spiketime.cpu.lanes.rates import LANES, N_RATES
-from firstspike.spiketime.cpu.runtime.parallel import Call, threads_for
+from firstspike.spiketime.cpu.runtime.parallel import Call
 from firstspike.spiketime.cpu.saved import BOTH, SAVED, saved_for, saved_sizes, saved_within
+from firstspike.spiketime.kernels import threads_for
 
 _PARTS, _CHUNKS = 8, 4  # into which the sums over neurons and over samples are cut
 _COST = 4  # of a synapse, in units of one of the usual kernels

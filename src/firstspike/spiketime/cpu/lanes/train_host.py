@@ -15,8 +15,9 @@ from firstspike.spiketime.cpu.lanes.train_kernels import (
     train_backward_kernel,
     train_forward_kernel,
 )
-from firstspike.spiketime.cpu.runtime.parallel import Call, threads_for
+from firstspike.spiketime.cpu.runtime.parallel import Call
 from firstspike.spiketime.cpu.saved import PAD
+from firstspike.spiketime.kernels import threads_for
 
 PARTS, _CHUNKS = 8, 4  # into which the sums over neurons and over samples are cut
 _COST = 8  # of a synapse, in units of one of the usual kernels of first spikes

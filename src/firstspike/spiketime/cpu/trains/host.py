@@ -20,8 +20,9 @@ from firstspike.spiketime.cpu.pack import TILE, lanes_for
 from firstspike.spiketime.cpu.rows.coefficients import N_BACKWARD, N_FORWARD
 from firstspike.spiketime.cpu.rows.train_backward import CARRIED, SAMPLES, TRAIN_BACKWARD, train_backward_kernel
 from firstspike.spiketime.cpu.rows.train_forward import STATES, TRAIN_FORWARD, train_forward_kernel
-from firstspike.spiketime.cpu.runtime.parallel import Call, is_small, threads_for, work_of
+from firstspike.spiketime.cpu.runtime.parallel import Call
 from firstspike.spiketime.cpu.saved import PAD
+from firstspike.spiketime.kernels import is_small, threads_for, work_of
 from firstspike.spiketime.values import check_memory
 
 _ROWS_AT_ONCE = 1 << 18  # bytes of a task's samples beside a tile of weights
