@@ -123,13 +123,33 @@ def scan(keys, values, order, n, c, every, found):
 
 
 @jit
-def scan_delayed(times, delay, weight, c, every, keys, values, found):
-    """``scan`` for one sample of 32 neurons with synaptic delays; ``keys`` and ``values`` are scratch."""
-    n = 0
+def copy_out(source, place, target, first):
+    """Copy 32 lanes, without those that have no neuron."""
+    for lane in range(min(LANES, target.size - first)):
+        target[first + lane] = source[place + lane]
+
+
+@jit
+def scan_sorted(g, slot, e, b, group, every):
+    """Scan one sample with a group of neurons that share the order of arrival."""
+    found, first = g.state[slot], group * LANES
+    scan(g.arrival[e, b], g.packed[e, group], g.order[e, b], g.count[e, b, 0], g.rates[e, group], every, found)
+    copy_out(found, 0, g.spikes[e, b, :, 0], first)
+    copy_out(found, LANES, g.slope[e, b, : g.outputs], first)
+    copy_out(found, 2 * LANES, g.last[e, b, : g.outputs], first)
+
+
+@jit
+def scan_delayed(g, slot, e, b, group, every):
+    """The same with synaptic delays."""
+    times, delay, weight = g.times[e, b], g.delays[e, group], g.packed[e, group]
+    keys, values, found, n = g.keys[slot], g.values[slot], g.state[slot], 0
     for i in range(times.size):
         if times[i] < math.inf:
             store(keys, n * LANES, load32(delay, i * LANES) + times[i])
             store(values, n * LANES, load32(weight, i * LANES))
             n += 1
     sort_lanes(keys, values, n, LANES)
-    scan(keys, values, None, n, c, every, found)
+    scan(keys, values, None, n, g.rates[e, group], every, found)
+    copy_out(found, 0, g.spikes[e, b, :, 0], group * LANES)
+    copy_out(found, LANES, g.slope[e, b, : g.outputs], group * LANES)
