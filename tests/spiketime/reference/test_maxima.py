@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from firstspike import LIF
-from firstspike.spiketime.reference.maxima import maximum
+from firstspike.spiketime.reference.peaks import maximum
 from firstspike.spiketime.reference.peaks import lacking
 
 INF = math.inf
@@ -78,7 +78,7 @@ def test_arrivals_at_once():
 def test_parts_add_up(monkeypatch):
     times, weight = case()
     whole = with_gradients(maximum, times, weight, LIF(2.0))
-    monkeypatch.setattr("firstspike.spiketime.reference.maxima._CHUNK", 20)
+    monkeypatch.setattr("firstspike.spiketime.reference.peaks._CHUNK", 20)
     for one, other in zip(with_gradients(maximum, times, weight, LIF(2.0)), whole, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-13)
 

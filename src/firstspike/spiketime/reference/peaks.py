@@ -1,13 +1,16 @@
-"""How much the membranes of silent neurons lack, with its exact gradient: what a silent neuron can learn from.
+"""The largest value that a membrane reaches, with its exact gradient: what silent neurons lack, and what readouts see.
 
-The membrane of a neuron that does not spike has its maximum where its slope is 0, or at an arrival that ends its rise.
-With the time t* of the maximum
+A membrane has its maximum where its slope is 0, or at an arrival that ends its rise. With the time t* of the maximum
 
-    lack = threshold - V(t*),        dV(t*)/dw_i = kappa(t* - t_i),        dV(t*)/dt_i = -w_i kappa'(t* - t_i)
+    dV(t*)/dw_i = kappa(t* - t_i),        dV(t*)/dt_i = -w_i kappa'(t* - t_i)
 
 At a smooth maximum dV/dt is 0, so that t* itself need not be differentiated. A maximum at the arrival of input j, which
 pulls the membrane down, moves along with it: there, dV(t*)/dt_j is the slope just before. A membrane that is followed
 up to a fixed time only may have its maximum there, where t* does not move.
+
+Shapes: B samples, I inputs with K spikes each, N spikes of a sample, O outputs. Of some (sample, neuron) pairs alone,
+each has its own inputs, ``(N, P)``; of all neurons of some samples, they share the times, ``(N, B, O)`` and ``(N, B,
+1)``.
 """
 
 import math
@@ -19,23 +22,11 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from firstspike.neuron import LIF
-from firstspike.spiketime.reference.first_spikes import states
-from firstspike.spiketime.reference.response import Tau, kappa, kappa_slope, leakless, membrane, peak
+from firstspike.spiketime.reference.response import Tau, kappa, kappa_slope, membrane
+from firstspike.spiketime.reference.scan import accumulate, in_order, peaks_within, settled
+from firstspike.spiketime.values import check_finite_weight
 
-_CHUNK = 1 << 21  # (pair, input) values at once
-
-
-class _Pairs(NamedTuple):
-    """Some (sample, neuron) pairs: their indices, arrivals (pairs, inputs), weights, and time constants."""
-
-    sample: Int64[Tensor, " pairs"]
-    neuron: Int64[Tensor, " pairs"]
-    arrival: Float[Tensor, "pairs inputs"]
-    weight: Float[Tensor, "pairs inputs"]
-    tau_mem: Tau
-    tau_syn: Tau
-    until: float
-    """Nothing arrives then or later, and nothing counts."""
+_CHUNK = 1 << 20  # (spike, membrane) values at once
 
 
 def lacking(
@@ -59,10 +50,25 @@ def lacking(
         delay: of the synapses.
         until: later times play no part.
     """
-    taus = _constants(neuron, len(weight))
     threshold = torch.as_tensor(neuron.threshold, dtype=weight.dtype, device=weight.device).detach()
-    height: Tensor = _Height.apply(times, weight, delay, silent, *taus, until)[0]
+    height: Tensor = _Height.apply(times.unsqueeze(-1), weight, delay, silent, *_constants(neuron, len(weight)), until)[0]
     return torch.where(silent, (threshold - height).clamp(min=0), 0.0)
+
+
+def maximum(
+    trains: Float[Tensor, "batch inputs spikes"], weight: Float[Tensor, "outputs inputs"], neuron: LIF
+) -> Float[Tensor, "batch outputs"]:
+    """Maximum of the membrane of a neuron without threshold; at least 0, its value at rest.
+
+    Differentiable by trains and weight; a membrane that never rises above rest has no gradient.
+
+    Args:
+        trains: spikes of each input in any order, ``inf`` for none.
+        weight: of the synapses.
+        neuron: time constants, each a number or a tensor ``()`` or ``(outputs,)``, as constants.
+    """
+    height: Tensor = _Height.apply(trains, weight, None, None, *_constants(neuron, len(weight)), math.inf)[0]
+    return height
 
 
 def _constants(neuron: LIF, outputs: int) -> list[Tau]:
@@ -74,12 +80,11 @@ def highest(
     times: Float[Tensor, " inputs"], weight: Float[Tensor, " inputs"], tau_mem: float, tau_syn: float
 ) -> tuple[float, float]:
     """Height and time of the maximum of one membrane; without leak, which never ends to rise, a late time."""
-    one = torch.zeros(1, dtype=torch.int64, device=times.device)
-    height, time, _ = _maximum(_Pairs(one, one, times[None], weight[None], tau_mem, tau_syn, math.inf))
+    height, time, _ = _Height.apply(times[None, :, None], weight[None], None, None, tau_mem, tau_syn, math.inf)
     return float(height), float(time)
 
 
-class MemberByMember(torch.autograd.Function):
+class _MemberByMember(torch.autograd.Function):
     """A function of tensors that ``torch.func.vmap`` maps member after member, as its work depends on their values."""
 
     @classmethod
@@ -95,8 +100,81 @@ class MemberByMember(torch.autograd.Function):
         return found, tuple(None if x is None else 0 for x in found)
 
 
-class Gradient(MemberByMember):
-    """What a backward pass computes, as a function that can be mapped itself."""
+class _Height(_MemberByMember):
+    """``(trains, weight, delay, silent, tau_mem, tau_syn, until) -> (height, time, place)`` of the maxima.
+
+    ``place`` is the spike, in the flattened trains of the sample, at whose arrival the maximum is, or -1. Where
+    ``silent`` is given, only pairs for which it is true have a maximum; the height is 0 elsewhere.
+    """
+
+    @staticmethod
+    def forward(
+        trains: Tensor,
+        weight: Tensor,
+        delay: Tensor | None,
+        silent: Tensor | None,
+        tau_mem: Tau,
+        tau_syn: Tau,
+        until: float,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        check_finite_weight(weight)  # -inf would be a membrane that never leaves its rest
+        height, time = (trains.new_zeros(len(trains), len(weight)) for _ in range(2))
+        place = torch.full_like(height, -1, dtype=torch.int64)
+        for some in _membranes(trains, weight, delay, silent, tau_mem, tau_syn, until):
+            at = some.sample, some.neuron
+            height[at], time[at], place[at] = _highest(some, until)
+        return height, time, place
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
+        trains, weight, delay, silent, *ctx.options = inputs
+        ctx.mark_non_differentiable(*output[1:])
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(trains, weight, delay, silent, *output)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor | None, *_: None) -> tuple[Tensor | None, ...]:
+        if grad is None:
+            return (None,) * 7
+        return *_HeightGradient.apply(grad, *ctx.saved_tensors, *ctx.options), None, None, None, None
+
+
+class _HeightGradient(_MemberByMember):
+    """``(grad, trains, weight, delay, silent, height, time, place, tau_mem, tau_syn, until)``.
+
+    Gives the gradients by the first three after ``grad``.
+    """
+
+    @staticmethod
+    def forward(
+        grad: Tensor,
+        trains: Tensor,
+        weight: Tensor,
+        delay: Tensor | None,
+        silent: Tensor | None,
+        height: Tensor,
+        time: Tensor,
+        place: Tensor,
+        *options: Any,
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        by_trains, by_weight = torch.zeros_like(trains).flatten(1), torch.zeros_like(weight)
+        by_delay = None if delay is None else torch.zeros_like(delay)
+        grad = torch.where(height > 0, grad, 0.0)
+        for some in _membranes(trains, weight, delay, silent, *options):
+            taus = some.tau_mem, some.tau_syn
+            scale, peaks, ends = (x[some.sample, some.neuron] for x in (grad, time, place))
+            since = (peaks - some.time).clamp(min=0)
+            response = kappa(since, *taus)
+            slope = kappa_slope(since, *taus, response)
+            of_time = torch.where(since > 0, slope, 0.0).mul_(some.weight).mul_(-scale)
+            # a maximum at an arrival moves along with it, on the slope just before
+            before = torch.where(ends >= 0, -of_time.sum(dim=0), 0.0)
+            of_time += torch.where(some.spike == ends, before, 0.0)
+            _add(by_weight, some.neuron, some.input, response * scale)
+            _add(by_trains, some.sample, some.spike, of_time)
+            if by_delay is not None:
+                _add(by_delay, some.neuron, some.input, of_time)
+        return by_trains.view_as(trains), by_weight, by_delay
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor | None, ...]) -> None:
@@ -108,118 +186,83 @@ class Gradient(MemberByMember):
         raise NotImplementedError("the maximum has first derivatives only, no Hessian")
 
 
-class _Height(MemberByMember):
-    """``(times, weight, delay, silent, tau_mem, tau_syn, until) -> (height, time, place)`` of the maximum, 0 elsewhere.
-
-    ``place`` is the input at whose arrival the maximum is, or -1.
-    """
-
-    @staticmethod
-    def forward(
-        times: Tensor,
-        weight: Tensor,
-        delay: Tensor | None,
-        silent: Tensor,
-        tau_mem: Tau,
-        tau_syn: Tau,
-        until: float,
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        height, time = (times.new_zeros(silent.shape) for _ in range(2))
-        place = torch.full_like(silent, -1, dtype=torch.int64)
-        for pairs in _pairs(times, weight, delay, silent, tau_mem, tau_syn, until):
-            at = pairs.sample, pairs.neuron
-            height[at], time[at], place[at] = _maximum(pairs)
-        return height, time, place
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
-        times, weight, delay, silent, *ctx.options = inputs
-        _, time, place = output
-        ctx.mark_non_differentiable(time, place)
-        ctx.set_materialize_grads(False)
-        ctx.save_for_backward(times, weight, delay, silent, time, place)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor | None, *_: None) -> tuple[Tensor | None, ...]:
-        if grad is None:
-            return (None,) * 7
-        return *_HeightGradient.apply(grad, *ctx.saved_tensors, *ctx.options), None, None, None, None
+def _add(total: Float[Tensor, "rows columns"], row: Int64[Tensor, "..."], column: Int64[Tensor, "..."], x: Tensor) -> None:
+    index = (row * total.shape[1] + column).expand_as(x)
+    total.view(-1).scatter_add_(0, index.reshape(-1), x.reshape(-1))
 
 
-class _HeightGradient(Gradient):
-    """``(grad, times, weight, delay, silent, time, place, tau_mem, tau_syn, until) -> those by the first three``."""
+class _Membranes(NamedTuple):
+    """Some membranes, pairs of a sample and a neuron, with their sorted inputs, which are in the first dimension."""
 
-    @staticmethod
-    def forward(
-        grad: Tensor,
-        times: Tensor,
-        weight: Tensor,
-        delay: Tensor | None,
-        silent: Tensor,
-        time: Tensor,
-        place: Tensor,
-        *options: Any,
-    ) -> tuple[Tensor, Tensor, Tensor | None]:
-        by_times, by_weight = torch.zeros_like(times), torch.zeros_like(weight)
-        by_delay = None if delay is None else torch.zeros_like(delay)
-        for pairs in _pairs(times, weight, delay, silent, *options):
-            at = pairs.sample, pairs.neuron
-            scale, peaks, ends = (x[at].unsqueeze(-1) for x in (grad, time, place))
-            since = peaks - pairs.arrival
-            causal, since = since > 0, since.clamp(min=0)
-            each = torch.where(causal, scale * kappa(since, pairs.tau_mem, pairs.tau_syn), 0.0)
-            by_weight.index_add_(0, pairs.neuron, each)
-            slopes = scale * pairs.weight * kappa_slope(since, pairs.tau_mem, pairs.tau_syn)
-            each = torch.where(causal, -slopes, 0.0)
-            before = -each.sum(dim=1, keepdim=True) * (ends >= 0)
-            each.scatter_add_(1, ends.clamp(min=0), before)
-            by_times.index_add_(0, pairs.sample, each)
-            if by_delay is not None:
-                by_delay.index_add_(0, pairs.neuron, each)
-        return by_times, by_weight, by_delay
+    sample: Int64[Tensor, "..."]
+    neuron: Int64[Tensor, "..."]
+    time: Float[Tensor, "N ..."]
+    weight: Float[Tensor, "N ..."]
+    spike: Int64[Tensor, "N ..."]
+    """In the flattened trains of the sample."""
+    input: Int64[Tensor, "N ..."]
+    count: Int64[Tensor, "..."]
+    """How many arrive."""
+    tau_mem: Tau
+    tau_syn: Tau
 
 
-def _pairs(
-    times: Tensor, weight: Tensor, delay: Tensor | None, silent: Tensor, tau_mem: Tau, tau_syn: Tau, until: float
-) -> Iterator[_Pairs]:
-    """The silent pairs, as many at once as memory is worth."""
-    found = silent.nonzero()
-    for part in found.split(max(1, _CHUNK // max(1, times.shape[1]))) if len(found) and times.shape[1] else ():
-        sample, neuron = part.unbind(1)
-        arrival = times[sample] if delay is None else times[sample] + delay[neuron]
-        arrival = torch.where(arrival < until, arrival, torch.inf)
-        mem, syn = (x[neuron].unsqueeze(-1) if isinstance(x, Tensor) else x for x in (tau_mem, tau_syn))
-        yield _Pairs(sample, neuron, arrival, weight[neuron], mem, syn, until)
-
-
-def _maximum(pairs: _Pairs) -> tuple[Float[Tensor, " pairs"], Float[Tensor, " pairs"], Int64[Tensor, " pairs"]]:
-    """Height and time of the maximum, and the input at whose arrival it is, or -1; height 0 where nothing rises."""
-    tau_mem, tau_syn = pairs.tau_mem, pairs.tau_syn
-    arrival, order = pairs.arrival.sort(dim=1)
-    arrives = torch.isfinite(arrival)
-    last = torch.where(arrives, arrival, -torch.inf).amax(1, keepdim=True)
-    last = torch.where(torch.isfinite(last), last, 0.0)
-    arrival = torch.where(arrives, arrival, last)
-    weight = torch.where(arrives, pairs.weight.gather(1, order), 0.0)
-    voltage, current = states(arrival, weight, tau_mem, tau_syn)
-    duration = torch.diff(arrival, append=torch.full_like(last, pairs.until))
-    if leakless(tau_mem):  # the membrane rises for ever, if it does at the end
-        summit = torch.full_like(voltage, 40.0) * tau_syn
-        height = voltage + current
-        inside = (current > 0) & torch.isinf(duration)
+def _membranes(
+    trains: Tensor,
+    weight: Tensor,
+    delay: Tensor | None,
+    silent: Tensor | None,
+    tau_mem: Tau,
+    tau_syn: Tau,
+    until: float,
+) -> Iterator[_Membranes]:
+    """All, or the silent ones, as many at once as memory is worth."""
+    batch, inputs, copies = trains.shape
+    spikes, outputs = inputs * copies, len(weight)
+    index: Iterator[tuple[Tensor, Tensor]]
+    if not spikes:
+        return
+    if silent is None:
+        samples = torch.arange(batch, device=trains.device).unsqueeze(-1)
+        neurons = torch.arange(outputs, device=trains.device).unsqueeze(0)
+        index = ((some, neurons) for some in samples.split(max(1, _CHUNK // (spikes * max(1, outputs)))))
     else:
-        summit, height = peak(voltage, current, tau_mem, tau_syn)
-        inside = (current / tau_syn > voltage / tau_mem) & (summit <= duration) & torch.isfinite(summit)
-    # what never arrives stands, with weight 0, at the last arrival: no maximum is its own
-    values = torch.where(inside, height, torch.where(arrives, voltage, -torch.inf))
-    best, index = values.max(dim=1, keepdim=True)
-    time = arrival.gather(1, index) + torch.where(inside, summit, 0.0).gather(1, index)
-    place = torch.where(inside.gather(1, index), -1, order.gather(1, index))
-    if pairs.until < torch.inf:
-        end = membrane(pairs.until - last, voltage[:, -1:], current[:, -1:], tau_mem, tau_syn)
-        time, place = torch.where(end > best, pairs.until, time), torch.where(end > best, -1, place)
+        index = (some.unbind(1) for some in silent.nonzero().split(max(1, _CHUNK // spikes)))
+    for sample, neuron in index:
+        if not sample.numel() or not neuron.numel():
+            return
+        arrival = trains.flatten(1)[sample]
+        if delay is not None:
+            arrival = arrival + delay[neuron].repeat_interleave(copies, -1)
+        arrival = torch.where(arrival < until, arrival, math.inf)
+        count = arrival.isfinite().sum(-1)
+        ordered = in_order(arrival, weight[neuron].repeat_interleave(copies, -1), max(1, int(count.max())))
+        taus = (x[neuron] if isinstance(x, Tensor) else x for x in (tau_mem, tau_syn))
+        yield _Membranes(sample, neuron, *ordered, ordered[2] // copies, count, *taus)
+
+
+def _highest(some: _Membranes, until: float) -> tuple[Float[Tensor, "..."], Float[Tensor, "..."], Int64[Tensor, "..."]]:
+    """Height and time of the maximum, and the spike at whose arrival it is, or -1; height 0 where nothing rises."""
+    taus = some.tau_mem, some.tau_syn
+    arrival, current = settled(some.time, some.weight)
+    voltage = torch.zeros_like(current)
+    accumulate(arrival, voltage, current, *taus)
+    best, index = voltage.max(dim=0, keepdim=True)
+    # what never arrives stands, with the same membrane, at the last arrival
+    index = torch.minimum(index, (some.count - 1).clamp(min=0))
+    time, place = (x.expand(voltage.shape).gather(0, index).squeeze(0) for x in (arrival, some.spike))
+    best = best.squeeze(0).clamp(min=0)
+    if until < math.inf:
+        end = membrane(until - arrival[-1], voltage[-1], current[-1], *taus)
+        time, place = torch.where(end > best, until, time), torch.where(end > best, -1, place)
         best = torch.maximum(end, best)
-    rises = best > 0  # else the maximum is at rest, before anything arrives
-    time = torch.where(rises, time, arrival[:, :1])
-    place = torch.where(rises, place, -1)
-    return best.clamp(min=0).squeeze(1), time.squeeze(1), place.squeeze(1)
+    length = arrival.diff(dim=0, append=torch.full_like(arrival[:1], until))
+    peaks = peaks_within(length, voltage, current, *taus, best)
+    rows = peaks.at[1:]
+    row = torch.arange(best.numel(), device=best.device).view_as(best)[rows]
+    top = best.flatten().scatter_reduce(0, row, peaks.height, "amax").view_as(best)
+    highest = (peaks.height > best[rows]) & (peaks.height == top[rows])
+    at = tuple(x[highest] for x in peaks.at)
+    time[at[1:]] = arrival.expand(voltage.shape)[at] + peaks.since[highest]
+    place[at[1:]] = -1
+    return top, time, torch.where(top > 0, place, -1)
