@@ -153,7 +153,14 @@ def _both(given: Arguments, observes: bool) -> tuple[_Case, dict[str, Tensor]]:
         arrays[name] = getattr(given, name).contiguous()
     if given.delay is not None:
         arrays["delay"] = given.delay.contiguous()
-    case = _Case(name_of(dtype), given.sizes, given.delay is not None, several, mem.numel(), observes)
+    outputs, inputs = given.weight.shape[-2:]
+    sizes = (
+        len(given.weight) if given.weight.ndim == 3 else 1,
+        given.times.shape[given.weight.ndim - 2],
+        inputs,
+        outputs,
+    )
+    case = _Case(name_of(dtype), sizes, given.delay is not None, several, mem.numel(), observes)
     if not several:
         return case, arrays
     held = arrays["held"] = given.times.new_zeros((*given.times.shape[:2], 2 * _STATES, given.weight.shape[1]))
