@@ -41,6 +41,8 @@ class _Case(NamedTuple):
     """Spikes of a neuron."""
     inside: int = 0
     """Input spikes of the sample of trains that has most."""
+    padded: int = 0
+    """Room for those of each sample."""
     releases: int = 0
     """Slopes at releases that are kept of each neuron of trains, 0 without refractory times."""
 
@@ -92,8 +94,9 @@ def backward_lanes(
     """All gradients, also of neurons that share their time constants."""
     several = given.max_spikes > 0
     case, arrays = _both(given, not (several or result.saved))
-    if several:
-        case = case._replace(releases=result.saved[1].shape[-1])
+    if several:  # which may be some of the samples
+        padded = case.padded if case.delayed else result.saved[-1].shape[-1]
+        case = case._replace(releases=result.saved[1].shape[-1], padded=padded)
     everything, taus = any(needs[:4]) or needs.state, needs.tau_mem or needs.tau_syn
     saved = tuple(x.contiguous() for x in result.saved)
     if case.observes and not case.delayed:
@@ -170,7 +173,8 @@ def _both(given: Arguments, observes: bool) -> tuple[_Case, dict[str, Tensor]]:
     inside = int((given.times < math.inf).sum((-1, -2)).max())
     if inside > _MOST_EVENTS:
         raise ValueError(f"a sample has {inside} input spikes; with delays the kernels count up to {_MOST_EVENTS}")
-    return case._replace(copies=given.times.shape[-1], most=given.max_spikes, inside=inside), arrays
+    padded = max(1, inside) + PAD
+    return case._replace(copies=given.times.shape[-1], most=given.max_spikes, inside=inside, padded=padded), arrays
 
 
 def _saved_names(case: _Case) -> tuple[str, ...]:
@@ -185,8 +189,8 @@ def _sorted(case: _Case, outputs: int) -> tuple[dict[str, int], dict[str, tuple[
         return {"ints": 1, "reals": outputs}, {}
     if not case.several:
         return saved_sizes(case.sizes[2], outputs), saved_within(case.sizes[2])
-    padded = max(1, case.inside) + PAD
-    return {"ints": 2 * padded + 1, "reals": padded}, {"source": ("order", padded), "count": ("order", 2 * padded)}
+    room = case.padded
+    return {"ints": 2 * room + 1, "reals": room}, {"source": ("order", room), "count": ("order", 2 * room)}
 
 
 def _sizes(case: _Case, threads: int, outputs: int) -> tuple[dict[str, int], dict[str, tuple[str, int]]]:
