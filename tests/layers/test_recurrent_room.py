@@ -10,7 +10,8 @@ import torch
 
 from firstspike import LIF, LIFRecurrent, LIFSpikeTrains, spike_trains
 from firstspike.spiketime import TrainState
-from firstspike.spiketime.trains import Windows, recurrent_window
+from firstspike.spiketime.contract import Windows
+from firstspike.spiketime.trains import recurrent_window
 
 INF = math.inf
 

@@ -6,8 +6,8 @@ from torch import nn
 
 from firstspike import LIF, BiasSpikes, DelayRule, LIFConv2d, LIFLinear, LIFRecurrent, Network, ensemble
 from firstspike.losses import SilentPeak
-from firstspike.spiketime.peaks import lacking
-from firstspike.spiketime.response import kappa
+from firstspike.spiketime.reference.peaks import lacking
+from firstspike.spiketime.reference.response import kappa
 
 pytestmark = pytest.mark.usefixtures("on_device")
 

@@ -175,8 +175,8 @@ def test_a_second_process_only_where_a_core_is_free(monkeypatch):
     [
         ("unwind.backward_kernel", "32"),
         ("trains.unwind.train_backward_kernel", "32"),
-        ("per_neuron.kernels.backward_kernel", "true"),
-        ("trains.per_neuron.kernels.train_backward_kernel", "true"),
+        ("lanes.kernels.backward_kernel", "true"),
+        ("lanes.train_kernels.train_backward_kernel", "true"),
     ],
 )
 def test_the_second_process_does_without_torch(kernel, kind):

@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from firstspike.spiketime import reference
-from firstspike.spiketime.backend import Arguments, Backend, Constants, Needs, Result
+from firstspike.spiketime.contract import Arguments, Backend, Constants, Grads, Needs, Result
 from firstspike.spiketime.cpu import backward, forward
 from firstspike.spiketime.cpu.runtime import parallel
-from firstspike.spiketime.function import FirstSpikeTime, Options
+from firstspike.spiketime.function import Options, Spikes
 
 RATIOS = [1.0, 2.0, 0.5, 1.37, 0.3, 10.0, 100.0, 1 + 1e-9, math.inf]
 ALL = Needs(*[True] * 6)
@@ -47,10 +47,10 @@ class Problem:
         return Arguments(self.times, self.weight, self.threshold, self.delay, self.constants)
 
     def forward(self):
-        return forward(self.arguments())
+        return forward(self.arguments())[:2]
 
     def backward(self, grad, spikes, saved, bound=None, needs=ALL):
-        return backward(grad, Result(spikes, saved), self.arguments(), bound, needs)
+        return backward(Grads(grad), Result(spikes, saved), self.arguments(), bound, needs)
 
     def sound(self):
         """Neurons whose spike is neither almost missed nor almost there, and moves little with the threshold."""
@@ -120,7 +120,9 @@ def compare(given: Problem, *, bound=None, observed=False, seed=0):
         saved = ()
     found = given.backward(grad, spikes, saved, bound)
     needs = ALL if given.delay is not None else ALL._replace(delay=False)
-    wanted = reference.backward(grad.double(), Result(spikes.double()), given.doubled().arguments(), bound, needs)
+    wanted = reference.backward(
+        Grads(grad.double()), Result(spikes.double()), given.doubled().arguments(), bound, needs
+    )
     for mine, theirs in zip(found, wanted, strict=True):
         if theirs is None:
             assert mine is None
@@ -199,7 +201,7 @@ def test_backward_samples_and_networks_without_a_gradient_have_none(inputs, dela
     grad = torch.where(asks, torch.randn(spikes.shape, generator=gen, dtype=spikes.dtype), 0.0)
     found = given.backward(grad, spikes, saved)
     needs = ALL._replace(delay=delayed)
-    wanted = reference.backward(grad, Result(spikes), given.arguments(), None, needs)
+    wanted = reference.backward(Grads(grad), Result(spikes), given.arguments(), None, needs)
     for mine, theirs in zip(found, wanted, strict=True):
         if theirs is not None:
             torch.testing.assert_close(mine, theirs, rtol=1e-7, atol=1e-9 * theirs.abs().max().item())
@@ -257,7 +259,7 @@ def test_forward_grazing_peaks(many):
         given = Arguments(times, weight, (height * factor).reshape(1, 1), None, Constants(1.0, 1.0))
         found = forward(given)
         assert math.isfinite(found.spikes.item()) is fires
-        gradient = backward(torch.ones_like(found.spikes), found, given, None, ALL)
+        gradient = backward(Grads(torch.ones_like(found.spikes)), found, given, None, ALL)
         assert torch.isfinite(gradient.weight).all()
         assert bool(gradient.weight.any()) is fires
 
@@ -270,7 +272,7 @@ def test_forward_spike_is_after_its_last_causal_input():
     found = forward(given)
     spikes = found.spikes
     assert spikes.item() == np.nextafter(np.float32(1e4), np.float32(math.inf))
-    gradient = backward(spikes, found, given, None, ALL)
+    gradient = backward(Grads(spikes), found, given, None, ALL)
     assert gradient.times.tolist() == [[[pytest.approx(spikes.item(), rel=1e-2), 0.0]]]
 
 
@@ -371,7 +373,7 @@ def test_backward_vmap_over_networks():
     options = Options(Backend(forward, backward), made.constants, None)
 
     def loss(weight, times, threshold):
-        spikes = FirstSpikeTime.apply(times[None], weight[None], threshold[None], None, None, None, None, options)[0]
+        spikes = Spikes.apply(times[None], weight[None], threshold[None], *(None,) * 9, options)[0]
         return torch.where(spikes.isinf(), torch.zeros_like(spikes), spikes).sum()
 
     found = torch.func.vmap(torch.func.grad(loss))(made.weight, made.times, made.threshold)

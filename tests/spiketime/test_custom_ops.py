@@ -166,7 +166,7 @@ def test_exported_program(strict, case, backend):
     """Written to a file and read again, it gives the same numbers, and gradients."""
     spikes, values = case
     program = torch.export.export(Spikes(spikes, backend), (values,), strict=strict)
-    assert "firstspike.first_spike_time" in str(program.graph)
+    assert "firstspike.spikes" in str(program.graph)
     file = io.BytesIO()
     torch.export.save(program, file)
     file.seek(0)
@@ -208,7 +208,7 @@ def test_traced_by_make_fx(case, backend):
         return grad(loss)(v)
 
     program = make_fx(gradients)(values)
-    assert "firstspike.first_spike_gradient" in str(program.graph)
+    assert "firstspike.spike_gradient" in str(program.graph)
     other = values | {"times": values["times"] + 0.1}
     for name, x in gradients(other).items():
         torch.testing.assert_close(program(other)[name], x, rtol=1e-12, atol=1e-13)
@@ -227,13 +227,16 @@ def test_fake_tensors_have_the_right_shapes(backend):
 def test_torchs_own_checks(fixed_mem, backend):
     times, weight, threshold = draw(2, SAMPLES, INPUTS), 2.0 + draw(2, OUTPUTS, INPUTS), 0.5 + draw(2, OUTPUTS)
     delay, tau = draw(2, OUTPUTS, INPUTS), 1 + draw(2, OUTPUTS)
-    numbers = (fixed_mem, 1.0, None, backend)
-    spikes = torch.ops.firstspike.first_spike_time(times, weight, threshold, delay, None, None, None, *numbers)
+    numbers = (fixed_mem, 1.0, None, backend, 0, None, None, "drop", None, 0.0, 0)
+    trains = (None,) * 5
+    spikes, *saved = torch.ops.firstspike.spikes(times, weight, threshold, delay, None, None, None, *trains, *numbers)
     assert spikes.isfinite().all()
     for own in ((None, None, None), (delay, None, None), (delay, tau, tau)):
         d, mem, syn = (None if x is None else x.clone().requires_grad_() for x in own)
         leaves = [x.clone().requires_grad_() for x in (times, weight, threshold)]
-        opcheck(torch.ops.firstspike.first_spike_time.default, (*leaves, d, None, mem, syn, *numbers))
-        needs = [True, True, True, *(x is not None for x in own)]
-        inputs = (spikes, spikes, times, weight, threshold, *own, needs, *numbers)
-        opcheck(torch.ops.firstspike.first_spike_gradient.default, inputs)
+        opcheck(torch.ops.firstspike.spikes.default, (*leaves, d, None, mem, syn, *trains, *numbers))
+        needs = [True, True, True, *(x is not None for x in own), False]
+        own = (own[0], None, *own[1:], *trains)
+        spikes, *saved = torch.ops.firstspike.spikes(times, weight, threshold, *own, *numbers)
+        inputs = (needs, spikes, None, None, None, spikes, times, weight, threshold, *own, saved, *numbers)
+        opcheck(torch.ops.firstspike.spike_gradient.default, inputs)

@@ -283,5 +283,5 @@ def test_second_derivatives_say_that_there_are_none(kind, backend):
     def loss(weight):
         return first_spike_time(times, weight, LIF(), backend=backend).square().sum()
 
-    with pytest.raises(NotImplementedError, match="first_spike_time has first derivatives only, no Hessian"):
+    with pytest.raises(NotImplementedError, match="spike times have first derivatives only, no Hessian"):
         SECOND[kind](loss, weight)

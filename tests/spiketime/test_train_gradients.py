@@ -348,7 +348,7 @@ def test_no_second_derivatives(backend):
     (first,) = torch.autograd.grad(
         finite(spike_trains(times, w, LIF(), max_spikes=60, backend=backend)).square().sum(), w, create_graph=True
     )
-    with pytest.raises(NotImplementedError, match="spike_trains has first derivatives only"):
+    with pytest.raises(NotImplementedError, match="spike times have first derivatives only"):
         first.sum().backward()
 
 

@@ -7,9 +7,7 @@ import torch
 
 from firstspike import LIF, first_spike_time, spike_trains
 from firstspike.spiketime import spike_window
-from firstspike.spiketime.function import FirstSpikeTime
-from firstspike.spiketime.trains import operator
-from firstspike.spiketime.trains.backend import of_first_spikes
+from firstspike.spiketime import trains as operator
 
 pytestmark = pytest.mark.usefixtures("poisoned_memory")
 
@@ -242,9 +240,8 @@ def test_one_spike_is_computed_once(observes, monkeypatch, backend):
     """By the kernels of first spikes where nobody asks for a second one, otherwise by those of trains."""
     times, weight = draw(copies=1)
     seen = torch.full((2, 4, 1), 2.0, dtype=torch.float64) if observes else None
-    calls, apply = [], FirstSpikeTime.apply
-    monkeypatch.setattr(FirstSpikeTime, "apply", lambda *args: calls.append("first") or apply(*args))
-    monkeypatch.setattr(operator, "of_first_spikes", lambda x: calls.append("single") or of_first_spikes(x))
+    calls, of_first_spikes = [], operator._of_first_spikes
+    monkeypatch.setattr(operator, "_of_first_spikes", lambda x: calls.append("single") or of_first_spikes(x))
     for overflow in ("drop", "error"):
         options = {"max_spikes": 1, "overflow": overflow, "backend": backend, "observed": seen}
         spike_trains(times, 0.3 * weight, LIF(2.0), **options)

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from firstspike.neuron import LIF
-from firstspike.spiketime.response import kappa
+from firstspike.spiketime.reference.response import kappa
 
 # The membrane peaks at this multiple of the threshold in the mean over neurons, with this standard deviation: almost
 # all neurons fire, and early enough that a network can delay spikes for long before it loses them.

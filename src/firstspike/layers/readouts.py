@@ -16,9 +16,9 @@ from firstspike.layers.neurons import NeuronLayer
 from firstspike.layers.trains import Form, as_trains
 from firstspike.neuron import LIF
 from firstspike.ranges import Finite, NotNegative, Positive, PositiveOrInf, Size
-from firstspike.spiketime.maxima import maximum
 from firstspike.spiketime.operator import raised
-from firstspike.spiketime.response import differentiable_kappa, kappa
+from firstspike.spiketime.reference.peaks import maximum
+from firstspike.spiketime.reference.response import differentiable_kappa, kappa
 from firstspike.spiketime.values import real_times
 
 

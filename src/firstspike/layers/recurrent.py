@@ -24,9 +24,9 @@ from firstspike.layers.values import first_columns, largest, within
 from firstspike.neuron import LIF
 from firstspike.ranges import Finite, NotNegative, Positive, Size
 from firstspike.spiketime import TrainState, spike_window
-from firstspike.spiketime.trains import Window, Windows, knows_recurrence, recurrent_window
-from firstspike.spiketime.trains.operator import uncompiled
-from firstspike.spiketime.trains.room import MOST_WINDOWS, check_room, check_spikes
+from firstspike.spiketime.contract import Windows
+from firstspike.spiketime.room import MOST_WINDOWS, check_room, check_spikes
+from firstspike.spiketime.trains import Window, knows_recurrence, recurrent_window, uncompiled
 from firstspike.spiketime.values import real_times
 
 _SPREAD = 0.05  # of recurrent weights, relative to that of weights with which most neurons spike

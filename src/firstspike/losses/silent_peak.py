@@ -11,7 +11,7 @@ from firstspike.layers.named import named_lif_layers
 from firstspike.losses.base import check_not_negative, check_positive, recorded
 from firstspike.ranges import Fraction, NotNegative, Positive
 from firstspike.spiketime.operator import of_neurons
-from firstspike.spiketime.peaks import lacking
+from firstspike.spiketime.reference.peaks import lacking
 
 
 def _mean(values: Tensor) -> Tensor:

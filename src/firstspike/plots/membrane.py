@@ -1,6 +1,6 @@
 """Membrane voltages of one sample, exact.
 
-Every input adds ``w kappa(t - t_i)`` (see ``spiketime/response.py``), so the voltage needs no integration.
+Every input adds ``w kappa(t - t_i)`` (see ``spiketime/reference/response.py``), so the voltage needs no integration.
 """
 
 from collections.abc import Sequence
@@ -29,7 +29,7 @@ from firstspike.plots.style import (
     panels,
     time_label,
 )
-from firstspike.spiketime.response import kappa
+from firstspike.spiketime.reference.response import kappa
 
 _POINTS = 1000
 _TRACES = 6  # more in one panel cannot be told apart

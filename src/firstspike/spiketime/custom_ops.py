@@ -1,11 +1,12 @@
 """The operator as custom ops of ``torch.library``, for whatever records a program: compile, export, ``make_fx``.
 
 Such a program cannot contain what a backend does, so it contains a call of one of these ops. Eager code calls
-``function`` directly, which costs less and keeps what the forward pass saved. The ops run the same code: checks of
-values, backends, derivatives.
+``function`` directly, which costs less. The ops run the same code: checks of values, backends, derivatives. What the
+forward pass of first spikes saves is among its results, so that nothing is sorted or searched again; what that of
+trains saves has shapes that only the values tell, so there the backward op computes it again.
 
-Shapes are those of ``backend``. ``tau_mem`` and ``tau_syn`` are the time constants that are tensors; where they are
-None, ``fixed_mem`` and ``fixed_syn`` count. A ``fixed_mem`` of None is ``inf``, see ``recordable``.
+Tensors are those of ``Spikes.forward``, in its order, and the options those of ``recordable``. ``tau_mem`` and
+``tau_syn`` are the time constants that are tensors; where they are None, ``fixed_mem`` and ``fixed_syn`` count.
 """
 
 import math
@@ -15,108 +16,131 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from firstspike.spiketime.backend import Constants, Needs
-from firstspike.spiketime.function import FirstSpikeGradient, FirstSpikeTime, Options, fold
+from firstspike.spiketime.contract import Arguments, Constants, Needs, Windows
+from firstspike.spiketime.function import OF_SAMPLES, Options, SpikeGradient, Spikes, filled, fold, in_place, needed
 from firstspike.spiketime.operator import resolve_backend
 
-_TENSORS = 7  # first arguments of the forward op, as of ``FirstSpikeTime``
+_INPUTS = (
+    "Tensor times, Tensor weight, Tensor threshold, Tensor? delay, Tensor? observed, Tensor? tau_mem, Tensor? tau_syn, "
+    "Tensor? refractory, Tensor? reset, Tensor? voltage, Tensor? current, Tensor? left"
+)
+_OPTIONS = (
+    "float? fixed_mem, float fixed_syn, float? max_weight_grad, str backend, int max_spikes, float? start, "
+    "float? until, str overflow, float[]? bounds, float lag, int budget"
+)
+_GRADS = "Tensor grad, Tensor? of_voltage, Tensor? of_current, Tensor? of_left, Tensor spikes"
+_N_INPUTS, _N_GRADS = 12, 5
+_DEVICES = ("cpu", "cuda")
+
+torch.library.define("firstspike::spikes", f"({_INPUTS}, {_OPTIONS}) -> Tensor[]")
+torch.library.define(
+    "firstspike::spike_gradient", f"(bool[] needs, {_GRADS}, {_INPUTS}, Tensor[] saved, {_OPTIONS}) -> Tensor[]"
+)
 
 
-@torch.library.custom_op("firstspike::first_spike_time", mutates_args=())
-def first_spike_time(
-    times: Tensor,
-    weight: Tensor,
-    threshold: Tensor,
-    delay: Tensor | None,
-    observed: Tensor | None,
-    tau_mem: Tensor | None,
-    tau_syn: Tensor | None,
-    fixed_mem: float | None,
-    fixed_syn: float,
-    max_weight_grad: float | None,
-    backend: str,
-) -> Tensor:
-    """Spike times."""
-    options = _options(times, fixed_mem, fixed_syn, max_weight_grad, backend)
-    spikes, *_ = FirstSpikeTime.forward(times, weight, threshold, delay, observed, tau_mem, tau_syn, options)
-    return spikes.contiguous()
+@torch.library.impl("firstspike::spikes", _DEVICES)
+def _spikes(*given: Any) -> list[Tensor]:
+    tensors: Any = given[:_N_INPUTS]
+    options = _options(*given)
+    found: Any = Spikes.forward(*tensors, options)  # type: ignore[call-arg]
+    if options.max_spikes:
+        found = found[:5]
+    elif len(found) == 1:  # of no inputs, say
+        found = (*found, *_saved(tensors, options))
+    return [x.contiguous() for x in found]
 
 
-@torch.library.custom_op("firstspike::first_spike_gradient", mutates_args=())
-def first_spike_gradient(
-    grad: Tensor,
-    spikes: Tensor,
-    times: Tensor,
-    weight: Tensor,
-    threshold: Tensor,
-    delay: Tensor | None,
-    tau_mem: Tensor | None,
-    tau_syn: Tensor | None,
-    needs: Sequence[bool],
-    fixed_mem: float | None,
-    fixed_syn: float,
-    max_weight_grad: float | None,
-    backend: str,
-) -> list[Tensor]:
+@torch.library.impl("firstspike::spike_gradient", _DEVICES)
+def _spike_gradient(needs: Sequence[bool], *given: Any) -> list[Tensor]:
     """The gradients that ``needs`` asks for, in the order of ``Needs``."""
-    options = _options(times, fixed_mem, fixed_syn, max_weight_grad, backend)
-    tensors = (grad, spikes, times, weight, threshold, delay, tau_mem, tau_syn)
-    return [x.contiguous() for x in FirstSpikeGradient.forward(Needs(*needs), options, *tensors)]
+    tensors: Any
+    grads, tensors = given[:_N_GRADS], given[_N_GRADS : _N_GRADS + _N_INPUTS]
+    saved, *rest = given[_N_GRADS + _N_INPUTS :]
+    options = _options(*tensors, *rest)
+    if options.max_spikes and options.backend.saves is not None:
+        saved = Spikes.forward(*tensors, options._replace(overflow="drop"))[4:]  # type: ignore[call-arg]
+    found = SpikeGradient.forward(Needs(*needs), options, *grads, *tensors, *saved)
+    return [x.contiguous() for x in found]
 
 
-def _options(
-    times: Tensor, fixed_mem: float | None, fixed_syn: float, max_weight_grad: float | None, backend: str
-) -> Options:
-    constants = Constants(math.inf if fixed_mem is None else fixed_mem, fixed_syn)
-    return Options(resolve_backend(backend, times.device), constants, max_weight_grad)
+def _options(times: Tensor, *given: Any) -> Options:
+    fixed_mem, fixed_syn, max_weight_grad, backend, max_spikes, start, until, overflow, bounds, lag, budget = given[
+        _N_INPUTS - 1 :
+    ]
+    return Options(
+        resolve_backend(backend, times.device),
+        Constants(math.inf if fixed_mem is None else fixed_mem, fixed_syn),
+        max_weight_grad,
+        max_spikes,
+        -math.inf if start is None else start,
+        math.inf if until is None else until,
+        overflow,
+        None if bounds is None else Windows(tuple(bounds), lag, budget),
+    )
 
 
-@first_spike_time.register_fake
-def _(times: Tensor, weight: Tensor, *_: Any) -> Tensor:
-    return times.new_empty((*times.shape[:-1], weight.shape[-2]))
+def _saved(tensors: Sequence[Any], options: Options) -> tuple[Tensor, ...]:
+    """Tensors like those that the forward pass of first spikes saves."""
+    times, weight, threshold, delay, observed, *_ = tensors
+    if observed is not None or options.backend.saves is None:
+        return ()
+    return options.backend.saves(Arguments(times, weight, threshold, delay, options.constants))
 
 
-@first_spike_gradient.register_fake
-def _(
-    grad: Tensor,
-    spikes: Tensor,
-    times: Tensor,
-    weight: Tensor,
-    threshold: Tensor,
-    delay: Tensor | None,
-    tau_mem: Tensor | None,
-    tau_syn: Tensor | None,
-    needs: Sequence[bool],
-    *_: Any,
-) -> list[Tensor]:
+@torch.library.register_fake("firstspike::spikes")
+def _(*given: Any) -> list[Tensor]:
+    times, weight, *_ = tensors = given[:_N_INPUTS]
+    options = _options(*given)
+    if not options.max_spikes:
+        spikes = times.new_empty((*times.shape[:-1], weight.shape[-2]))
+        return [spikes, *(torch.empty_like(x) for x in _saved(tensors, options))]
+    shape = (*times.shape[:2], weight.shape[1])
+    ends = shape if options.until < math.inf else (*shape[:2], 0)
+    state = [times.new_empty(ends) for _ in range(3)]
+    return [times.new_empty((*shape, options.max_spikes)), *state, times.new_empty(shape, dtype=torch.bool)]
+
+
+@torch.library.register_fake("firstspike::spike_gradient")
+def _(needs: Sequence[bool], *given: Any) -> list[Tensor]:
+    times, weight, threshold, *_ = inputs = given[_N_GRADS:]
     like = (times, weight, threshold, weight, threshold, threshold)
-    return [x.new_empty(x.shape) for x, need in zip(like, needs, strict=True) if need]
+    found = [x.new_empty(x.shape) for x, need in zip(like, needs, strict=False) if need]
+    return found + [x.new_empty(x.shape) for x in inputs[9:12] if needs[6]]
 
 
-def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    times, weight, threshold, delay, _, tau_mem, tau_syn, *ctx.rest = inputs
-    ctx.save_for_backward(output, times, weight, threshold, delay, tau_mem, tau_syn)
+def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) -> None:
+    ctx.rest, ctx.outputs = inputs[_N_INPUTS:], 4 if inputs[_N_INPUTS + 4] else 1
+    ctx.set_materialize_grads(False)
+    ctx.save_for_backward(output[0], *inputs[:_N_INPUTS], *output[ctx.outputs :])
 
 
-def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+def _backward(ctx: Any, grads: list[Tensor | None]) -> tuple[Any, ...]:
     asked = ctx.needs_input_grad
-    needs = [*asked[:4], *asked[5:7]]
-    found = iter(torch.ops.firstspike.first_spike_gradient(grad, *ctx.saved_tensors, needs, *ctx.rest))
-    times, weight, threshold, delay, tau_mem, tau_syn = (next(found) if need else None for need in needs)
-    return times, weight, threshold, delay, None, tau_mem, tau_syn, *(None for _ in ctx.rest)
+    needs = needed(asked)
+    ends = grads[1 : ctx.outputs] if ctx.rest[6] is not None else []
+    spikes, *tensors = ctx.saved_tensors
+    if (grads[0] is None and all(x is None for x in ends)) or not any(needs):
+        return (None,) * len(asked)
+    found = torch.ops.firstspike.spike_gradient(
+        list(needs), *filled(grads[0], ends, spikes), spikes, *tensors[:_N_INPUTS], tensors[_N_INPUTS:], *ctx.rest
+    )
+    return *in_place(needs, found)[:_N_INPUTS], *(None for _ in ctx.rest)
 
 
-first_spike_time.register_autograd(_backward, setup_context=_setup_context)
+torch.library.register_autograd("firstspike::spikes", _backward, setup_context=_setup_context)
 
 
-@first_spike_time.register_vmap
-def _(info: Any, in_dims: tuple[int | None, ...], *inputs: Any) -> tuple[Tensor, int]:
-    tensors, unfold = fold(info, in_dims[:_TENSORS], inputs[:_TENSORS], of_samples=(0, 4))
-    return unfold(torch.ops.firstspike.first_spike_time(*tensors, *inputs[_TENSORS:])), unfold.dim
-
-
-@first_spike_gradient.register_vmap
+@torch.library.register_vmap("firstspike::spikes")
 def _(info: Any, in_dims: tuple[int | None, ...], *inputs: Any) -> tuple[list[Tensor], list[int]]:
-    tensors, unfold = fold(info, in_dims[:8], inputs[:8])
-    found = torch.ops.firstspike.first_spike_gradient(*tensors, *inputs[8:])
+    tensors, unfold = fold(info, in_dims[:_N_INPUTS], inputs[:_N_INPUTS], OF_SAMPLES)
+    found = torch.ops.firstspike.spikes(*tensors, *inputs[_N_INPUTS:])
+    return [unfold(x) for x in found], [unfold.dim] * len(found)
+
+
+@torch.library.register_vmap("firstspike::spike_gradient")
+def _(info: Any, in_dims: tuple[Any, ...], needs: Any, *inputs: Any) -> tuple[list[Tensor], list[int]]:
+    first, rest = _N_GRADS + _N_INPUTS, inputs[_N_GRADS + _N_INPUTS + 1 :]
+    saved = inputs[first]
+    tensors, unfold = fold(info, (*in_dims[1 : first + 1], *in_dims[first + 1]), (*inputs[:first], *saved))
+    found = torch.ops.firstspike.spike_gradient(needs, *tensors[:first], tensors[first:], *rest)
     return [unfold(x) for x in found], [0] * len(found)

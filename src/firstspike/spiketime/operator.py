@@ -14,8 +14,8 @@ from torch import Tensor
 
 from firstspike.neuron import LIF, check_neuron
 from firstspike.spiketime import reference
-from firstspike.spiketime.backend import Backend, Constants
-from firstspike.spiketime.function import FirstSpikeTime, Options, recordable
+from firstspike.spiketime.contract import Backend, Constants
+from firstspike.spiketime.function import Options, Spikes, recordable
 from firstspike.spiketime.times import check_tensor
 from firstspike.spiketime.units import in_units
 
@@ -33,7 +33,7 @@ def _reference() -> Backend:
 def _cpu() -> Backend:
     from firstspike.spiketime import cpu  # loads numba
 
-    return in_units(Backend(cpu.forward, cpu.backward, "cpu", checks=True))
+    return in_units(Backend(cpu.forward, cpu.backward, "cpu", True, cpu.saves))
 
 
 @cache
@@ -42,7 +42,7 @@ def _triton() -> Backend:
         from firstspike.spiketime import triton  # loads Triton
     except ImportError as error:
         raise ImportError("backend 'triton' needs Triton, which GPU builds of PyTorch include") from error
-    return in_units(Backend(triton.forward, triton.backward, "triton"))
+    return in_units(Backend(triton.forward, triton.backward, "triton", False, triton.saves))
 
 
 BACKENDS: dict[str, Callable[[], Backend]] = {"reference": _reference, "cpu": _cpu, "triton": _triton}
@@ -96,12 +96,7 @@ def first_spike_time(
 
     Source: Göltz et al. 2021, "Fast and energy-efficient neuromorphic deep learning with first-spike times".
     """
-    for name, x in (("times", times), ("weight", weight), ("delay", delay), ("observed", observed)):
-        if x is not None and not isinstance(x, Tensor):
-            check_tensor(name, x)
-    if times.dtype != weight.dtype and torch.is_autocast_enabled(times.device.type):
-        times = raised(times, weight.dtype)
-        delay, observed = (None if x is None else raised(x, weight.dtype) for x in (delay, observed))
+    times, delay, observed = as_tensors(times, weight, delay, observed)
     check_form(times, weight, neuron, delay, observed, max_weight_grad)
     outputs = weight.shape[0]
     threshold = of_neurons(neuron.threshold, weight)
@@ -114,63 +109,73 @@ def first_spike_time(
     if weight.is_leaf and weight.requires_grad and torch.is_grad_enabled():
         # of a parameter itself, autograd would use values that replace its own before the backward pass
         weight = weight.view_as(weight)
-    tensors = (times, weight, threshold, delay, observed, tau_mem, tau_syn)
-    spikes: Tensor
+    tensors = (times, weight, threshold, delay, observed, tau_mem, tau_syn, *(None,) * 5)
     if torch.compiler.is_compiling():
-        spikes = _recorded(tensors, given, max_weight_grad, backend)
+        spikes: Tensor = recorded(tensors, given, max_weight_grad, backend)[0]
     else:
-        options = Options(resolve_backend(backend, times.device), given, max_weight_grad)
-        spikes = _in_parts(*tensors, options)
+        spikes = _in_parts(tensors, Options(resolve_backend(backend, times.device), given, max_weight_grad))
     return spikes if len(lead) == 1 else spikes.reshape(*lead, outputs)
 
 
-def _in_parts(
-    times: Tensor, weight: Tensor, threshold: Tensor, delay: Tensor | None, observed: Tensor | None, *rest: Any
-) -> Tensor:
+def _in_parts(tensors: tuple[Any, ...], options: Options) -> Tensor:
     """The spike times; without gradients some samples after the others, as nothing of them has to be kept."""
+    times, weight, _, _, observed, *_ = tensors
     samples = max(1, _AT_ONCE // max(1, times.shape[-1] + weight.shape[-2]))
     if torch.is_grad_enabled() or observed is not None or len(times) <= samples:
-        spikes: Tensor = FirstSpikeTime.apply(times, weight, threshold, delay, observed, *rest)[0]
+        spikes: Tensor = Spikes.apply(*tensors, options)[0]
         return spikes
-    return torch.cat([FirstSpikeTime.apply(x, weight, threshold, delay, None, *rest)[0] for x in times.split(samples)])
+    return torch.cat([Spikes.apply(x, *tensors[1:], options)[0] for x in times.split(samples)])
 
 
-def _recorded(
-    tensors: tuple[Tensor | None, ...], given: Constants, max_weight_grad: float | None, backend: str
-) -> Tensor:
-    """The call as a custom op in the program that is compiled or exported."""
+def recorded(tensors: tuple[Tensor | None, ...], *options: Any) -> list[Tensor]:
+    """The call as a custom op in the program that is compiled or exported; for ``options`` see ``recordable``."""
     if torch.autograd.forward_ad._current_level >= 0:  # torch would take the tangents of a custom op for 0
         raise NotImplementedError(
-            "first_spike_time has no forward-mode derivatives in compiled code; call torch.func.jvp outside of it"
+            "spike times have no forward-mode derivatives in compiled code; call torch.func.jvp outside of it"
         )
-    spikes: Tensor = torch.ops.firstspike.first_spike_time(*tensors, *recordable(given), max_weight_grad, backend)
-    return spikes
+    found: list[Tensor] = torch.ops.firstspike.spikes(*tensors, *recordable(*options))
+    return found
 
 
-def resolve_backend(name: str, device: torch.device) -> Backend:
+def resolve_backend(name: str, device: torch.device, trains: bool = False) -> Backend:
     """The backend of that name, for ``"auto"`` the fastest one for the device.
 
     Raises:
-        ValueError: an unknown name, or a backend that does not work on the device.
+        ValueError: an unknown name, or a backend that does not work on the device or, if asked for, with trains.
     """
     if name == "auto":
-        return _automatic(device.type)
+        return _automatic(device.type, trains)
     if name not in BACKENDS:
         raise ValueError(f"backend must be one of auto, {', '.join(BACKENDS)}, got {name!r}")
     if name == "cpu" and device.type != "cpu":
         raise ValueError(f"backend 'cpu' needs tensors on the CPU, got {device}; use auto or reference")
     if name == "triton" and device.type != "cuda" and os.environ.get("TRITON_INTERPRET") != "1":
         raise ValueError(f"backend 'triton' needs tensors on a CUDA or ROCm device, got {device}; use auto")
+    if name == "triton" and trains:
+        raise ValueError("spike_trains has no backend 'triton'; use auto or reference")
     return BACKENDS[name]()
 
 
 @cache
-def _automatic(device: str) -> Backend:
+def _automatic(device: str, trains: bool) -> Backend:
     name = "cpu" if device == "cpu" else "reference"
-    if device == "cuda" and find_spec("triton") is not None:  # which ROCm devices are called as well
+    if device == "cuda" and not trains and find_spec("triton") is not None:  # which ROCm devices are called as well
         name = "triton"
     logger.info("backend %s for tensors on %s", name, device)
     return BACKENDS[name]()
+
+
+def as_tensors(
+    times: Tensor, weight: Tensor, delay: Tensor | None, observed: Tensor | None
+) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """Times, delay and observed times, under autocast in the dtype of the weight; ValueError for what is no tensor."""
+    for name, x in (("times", times), ("weight", weight), ("delay", delay), ("observed", observed)):
+        if x is not None and not isinstance(x, Tensor):
+            check_tensor(name, x)
+    if times.dtype != weight.dtype and torch.is_autocast_enabled(times.device.type):
+        times = raised(times, weight.dtype)
+        delay, observed = (None if x is None else raised(x, weight.dtype) for x in (delay, observed))
+    return times, delay, observed
 
 
 def raised(x: Tensor, dtype: torch.dtype) -> Tensor:

@@ -2,12 +2,21 @@
 
 from collections.abc import Callable, Iterator
 from operator import itemgetter
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
 
-from firstspike.spiketime.backend import Arguments, Backward, Forward, Gradients, Needs, Result, each_tensor, of_several
+from firstspike.spiketime.contract import (
+    Arguments,
+    Backward,
+    Forward,
+    Gradients,
+    Grads,
+    Needs,
+    Result,
+    each_tensor,
+    of_several,
+)
 
 
 class Size(NamedTuple):
@@ -38,22 +47,20 @@ def backward_in_parts(backward: Backward, size: Callable[[Arguments], Size]) -> 
     """``backward`` of parts of that size. Gradients are summed in an order that depends on the shapes alone."""
 
     def parted(
-        grad: Tensor, result: Result, given: Arguments, max_weight_grad: float | None, needs: Needs
+        grads: Grads, result: Result, given: Arguments, max_weight_grad: float | None, needs: Needs
     ) -> Gradients:
         ensemble, batch, _, outputs = given.sizes
         most = size(given)
         if ensemble <= most.networks and batch <= most.samples and outputs <= most.outputs:
-            return backward(grad, result, given, max_weight_grad, needs)
+            return backward(grads, result, given, max_weight_grad, needs)
         if given.times.ndim == 2:
-            return of_several(parted)(grad, result, given, max_weight_grad, needs)
+            return of_several(parted)(grads, result, given, max_weight_grad, needs)
         total = zero_gradients(given, needs)
         for networks, samples, neurons in _parts(given, most):
             saved = each_tensor(itemgetter((networks, samples)), result.saved)
             own = Result(result.spikes[networks, samples, neurons], saved)
-            found = backward(
-                grad[networks, samples, neurons], own, _arguments(given, networks, samples, neurons), max_weight_grad,
-                needs,
-            )  # fmt: skip
+            asked, part = Grads(grads.spikes[networks, samples, neurons]), _arguments(given, networks, samples, neurons)
+            found = backward(asked, own, part, max_weight_grad, needs)
             for name, x in found._asdict().items():
                 if x is not None:
                     getattr(total, name)[networks, samples if name == "times" else neurons] += x
@@ -65,9 +72,8 @@ def backward_in_parts(backward: Backward, size: Callable[[Arguments], Size]) -> 
 def zero_gradients(given: Arguments, needs: Needs) -> Gradients:
     """Zeros for what is needed."""
     like = (*given[:4], given.threshold, given.threshold)
-    return Gradients(
-        *(torch.zeros_like(x) if need and x is not None else None for x, need in zip(like, needs, strict=True))
-    )
+    zeros: Any = (torch.zeros_like(x) if need and x is not None else None for x, need in zip(like, needs, strict=False))
+    return Gradients(*zeros)
 
 
 def _parts(given: Arguments, size: Size) -> Iterator[tuple[slice, slice, slice]]:
@@ -82,5 +88,5 @@ def _parts(given: Arguments, size: Size) -> Iterator[tuple[slice, slice, slice]]
 
 
 def _arguments(given: Arguments, networks: slice, samples: slice, outputs: slice) -> Arguments:
-    times, *others = given
-    return Arguments(times[networks, samples], *each_tensor(itemgetter((networks, outputs)), tuple(others)))
+    of_neurons = each_tensor(itemgetter((networks, outputs)), given[1:5])
+    return Arguments(given.times[networks, samples], *of_neurons)

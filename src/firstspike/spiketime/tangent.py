@@ -1,83 +1,137 @@
 """Forward mode: how the spike times move with everything they depend on, for any backend.
 
-The backward pass sums over samples and, for the input times, over neurons. With one sample per network nothing is left
-to sum but that: the gradients by weights, delays, thresholds and time constants of ``sum_j T_j`` are the derivatives of
-each T_j alone, since neuron j has its own. An input that shifts acts on neuron j like its delay there, so that the
-derivative by the delay serves for both. The tangent follows from these rows of the Jacobian by a sum over the inputs:
+The backward pass sums over spikes, samples and, for the input times, over neurons. With one spike of each neuron in one
+sample per network nothing is left to sum but that: the gradients by weights, delays, thresholds and time constants of
+``sum_j T_j`` are the derivatives of each T_j alone, since neuron j has its own. An input that shifts acts on neuron j
+like its delay there, so that the derivative by the delay serves for both. The tangent follows from these rows of the
+Jacobian by a sum over the inputs:
 
     dT_j = sum_i (dT_j/dw_ji dw_ji + dT_j/ddelay_ji (ddelay_ji + dt_i)) + dT_j/dthreshold_j dthreshold_j + ...
 
-It is linear in the tangents, and exactly what the backward pass computes, with the same kernels.
+It is linear in the tangents, and exactly what the backward pass computes, with the same kernels. Of trains, each spike
+and each number of the state at the end is a row of its own, and each time of an input an input of its own.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
-from firstspike.spiketime.backend import Needs
+from firstspike.spiketime.contract import Needs
 
 _AT_ONCE = 1 << 22  # numbers in a part of the Jacobian
 
 
 def tangent(
     gradients: Callable[..., tuple[Tensor, ...]],
-    moves: tuple[Tensor | None, ...],
-    spikes: Float[Tensor, "E B O"],
-    times: Float[Tensor, "E B I"],
-    *network: Tensor | None,
-) -> Float[Tensor, "E B O"]:
-    """The directional derivative of the spike times.
+    moves: Sequence[Tensor | None],
+    spikes: Float[Tensor, "E B O *S"],
+    inputs: Sequence[Tensor | None],
+    overflows: Bool[Tensor, "E B O"] | None = None,
+    ends: bool = False,
+) -> tuple[Tensor, ...]:
+    """The directional derivative of the spike times and, with ``ends``, of the state at the end.
 
     Args:
-        gradients: the backward pass, ``(needs, grad, spikes, times, *network) -> the needed gradients``.
-        moves: tangents of the inputs in the order of ``Needs``, None for 0.
+        gradients: the backward pass, ``SpikeGradient`` without options.
+        moves: tangents of the inputs, None for 0.
         spikes: where the derivative is taken.
-        times: of the inputs.
-        network: weight, threshold, delay, tau_mem and tau_syn, see ``backend``; None for what is not there.
+        inputs: those of ``Spikes.forward``; None for what is not there.
+        overflows: of trains.
+        ends: whether there is a state at the end.
     """
-    of_times, of_weight, of_threshold, of_delay, *of_taus = moves
-    weight, threshold, delay, *taus = network
+    of_times, of_weight, of_threshold, of_delay, _, *of_taus, _, _ = moves[:9]
+    times, weight, threshold, delay, _, *rest = inputs
+    assert times is not None
     assert weight is not None
-    given = [move is not None for move in moves]
-    needs = Needs(False, given[1], given[2], given[0] or given[3], *given[4:])
-    if not any(needs):  # nothing but the observed times moves
-        return torch.zeros_like(spikes)
+    if overflows is not None and times.shape[-1] > 1:
+        copies = times.shape[-1]
+        times, of_times = (None if x is None else x.flatten(2).unsqueeze(-1) for x in (times, of_times))
+        weight, of_weight, delay, of_delay = (
+            None if x is None else x.repeat_interleave(copies, -1) for x in (weight, of_weight, delay, of_delay)
+        )
+        assert times is not None
+        assert weight is not None
+    of_state = moves[9:]
+    of_mem, of_syn = of_taus
+    needs = Needs(
+        times=False,
+        weight=of_weight is not None,
+        threshold=of_threshold is not None,
+        delay=of_times is not None or of_delay is not None,
+        tau_mem=of_mem is not None,
+        tau_syn=of_syn is not None,
+        state=any(x is not None for x in of_state),
+    )
+    each = spikes.shape[3] if overflows is not None else 1
+    rows = each + 3 * ends
     if needs.delay and delay is None:
         delay = torch.zeros_like(weight)
     if of_times is not None:
         of_times = torch.where(times.isfinite(), of_times, 0.0)  # what never arrives moves nothing
-    size = max(1, _AT_ONCE // max(1, weight.numel()))
+        of_times = of_times.squeeze(-1) if overflows is not None else of_times
+    size = max(1, _AT_ONCE // max(1, weight.numel() * rows))
     parts = []
     with torch.autocast(spikes.device.type, enabled=False):
         for start in range(0, max(1, spikes.shape[1]), size):
             some = slice(start, start + size) if size < spikes.shape[1] else slice(None)
-            rows = iter(_jacobian(gradients, needs, spikes[:, some], times[:, some], weight, threshold, delay, *taus))
-            terms = []
+            state = [None if x is None else x[:, some] for x in rest[4:]]
+            samples = (spikes[:, some], times[:, some], None if overflows is None else overflows[:, some])
+            found = iter(_jacobian(gradients, needs, ends, *samples, [weight, threshold, delay, *rest[:4]], state))
+            total = spikes.new_zeros((len(spikes), samples[0].shape[1], rows, spikes.shape[2]))
             if of_weight is not None:
-                terms.append(torch.einsum("eboi,eoi->ebo", next(rows), of_weight))
+                total = total + torch.einsum("ebroi,eoi->ebro", next(found), of_weight)
             if of_threshold is not None:
-                terms.append(next(rows) * of_threshold.unsqueeze(1))
-            by_delay = next(rows) if needs.delay else None
+                total = total + next(found) * of_threshold[:, None, None]
+            by_delay = next(found) if needs.delay else None
             if of_times is not None:
-                terms.append(torch.einsum("eboi,ebi->ebo", by_delay, of_times[:, some]))
+                total = total + torch.einsum("ebroi,ebi->ebro", by_delay, of_times[:, some])
             if of_delay is not None:
-                terms.append(torch.einsum("eboi,eoi->ebo", by_delay, of_delay))
-            terms += [next(rows) * move.unsqueeze(1) for move in of_taus if move is not None]
-            parts.append(sum(terms[1:], terms[0]))
-    return torch.cat(parts, 1)
+                total = total + torch.einsum("ebroi,eoi->ebro", by_delay, of_delay)
+            for move in of_taus:
+                total = total if move is None else total + next(found) * move[:, None, None]
+            for move, by in zip(of_state, found, strict=False):
+                total = total if move is None else total + by.squeeze(3) * move[:, some].unsqueeze(2)
+            parts.append(total)
+    whole = torch.cat(parts, 1).movedim(2, -1)
+    if overflows is None:
+        return (whole.squeeze(-1),)
+    return whole[..., :each], *whole[..., each:].unbind(-1)
 
 
 def _jacobian(
     gradients: Callable[..., tuple[Tensor, ...]],
     needs: Needs,
-    spikes: Float[Tensor, "E B O"],
-    times: Float[Tensor, "E B I"],
-    *network: Tensor | None,
+    ends: bool,
+    spikes: Float[Tensor, "E B O *S"],
+    times: Float[Tensor, "E B I *K"],
+    overflows: Bool[Tensor, "E B O"] | None,
+    network: Sequence[Tensor | None],
+    state: Sequence[Tensor | None],
 ) -> list[Tensor]:
-    """The derivatives of each spike, ``(E, B, O)`` or ``(E, B, O, I)``; each sample becomes a network of its own."""
-    lead = spikes.shape[:2]
-    alone = (x.flatten(0, 1).unsqueeze(1) for x in (torch.ones_like(spikes), spikes, times))
-    copies = (None if x is None else x.unsqueeze(1).expand(*lead, *x.shape[1:]).flatten(0, 1) for x in network)
-    return [x.unflatten(0, lead) for x in gradients(needs, *alone, *copies)]
+    """The derivatives of each row, ``(E, B, R, O)`` or ``(E, B, R, O, I)``; each becomes a network of its own."""
+    if not any(needs):  # nothing but the observed times moves
+        return []
+    each = 1 if overflows is None else spikes.shape[3]
+    lead = (*spikes.shape[:2], each + 3 * ends)
+
+    def alone(x: Tensor | None) -> Tensor | None:
+        return None if x is None else x.unsqueeze(2).expand(*lead, *x.shape[2:]).flatten(0, 2).unsqueeze(1)
+
+    def copied(x: Tensor | None) -> Tensor | None:
+        return None if x is None else x[:, None, None].expand(*lead, *x.shape[1:]).flatten(0, 2)
+
+    # nothing here is written in place, which ``torch.func.linearize`` does not see
+    grad = torch.ones_like(spikes).unsqueeze(2)
+    of_state: list[Tensor | None] = [None] * 3
+    if overflows is not None:
+        one = torch.eye(lead[2], dtype=spikes.dtype, device=spikes.device)
+        neurons = (*lead, spikes.shape[2])
+        grad = one[:, None, :each].expand(*neurons, each)
+        of_state = [x[:, None].expand(neurons).flatten(0, 2).unsqueeze(1) for x in one[:, each:].unbind(1)] or of_state
+    saved = () if overflows is None else (alone(overflows),)
+    weight, threshold, delay, *others = map(copied, network)
+    inputs = (alone(times), weight, threshold, delay, None, *others, *map(alone, state))
+    found = gradients(needs, grad.flatten(0, 2).unsqueeze(1), *of_state, alone(spikes), *inputs, *saved)
+    return [x.unflatten(0, lead) for x in found]

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from firstspike.devices import TAU_MEM, TAU_SYN, is_host, mark, read_at_once
-from firstspike.spiketime.backend import Constants
+from firstspike.spiketime.contract import Constants
 from firstspike.spiketime.units import LARGEST, LONGEST
 
 

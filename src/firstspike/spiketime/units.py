@@ -6,7 +6,7 @@ neither very short nor very long in it, see ``in_units``.
 """
 
 import math
-from collections.abc import Sequence
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
@@ -15,7 +15,7 @@ from jaxtyping import Float, Float64
 from torch import Tensor
 
 from firstspike.devices import UNIT, is_host, mark, read_at_once
-from firstspike.spiketime.backend import Arguments, Backend, Constants, Gradients, Needs, Result
+from firstspike.spiketime.contract import Arguments, Backend, Constants, Gradients, Grads, Held, Needs, Result
 from firstspike.spiketime.limits import LARGEST_32, LARGEST_64
 
 LARGEST = {torch.float32: LARGEST_32, torch.float64: LARGEST_64}
@@ -73,21 +73,31 @@ def in_units(backend: Backend) -> Backend:
         found = backend.forward(inner)
         if is_one(unit):
             return found
-        return Result(from_unit(found.spikes, unit), found.saved)
+        state = found.state and found.state._replace(refractory=found.state.refractory * unit)
+        if given.observed is not None:
+            return found._replace(spikes=given.observed, state=state)
+        spikes = from_unit(found.spikes, unit)
+        if given.until < math.inf:
+            spikes = torch.where(spikes.isinf(), spikes, spikes.clamp(max=given.until))
+        return found._replace(spikes=spikes, state=state)
 
     def backward(
-        grad: Tensor, result: Result, given: Arguments, max_weight_grad: float | None, needs: Needs
+        grads: Grads, result: Result, given: Arguments, max_weight_grad: float | None, needs: Needs
     ) -> Gradients:
         unit, inner = _inside(given)
         if is_one(unit):
-            return backend.backward(grad, result, given, max_weight_grad, needs)
+            return backend.backward(grads, result, inner, max_weight_grad, needs)
         first, then = split(unit)
         bound: Any = None if max_weight_grad is None else max_weight_grad / then
+        state = grads.state and Held(grads.state[0] / then, grads.state[1] / then, grads.state[2] * first)
         result = result._replace(spikes=result.spikes / unit)
-        found = backend.backward(grad * first, result, inner, bound, needs)
-        return Gradients(*gradients_from_unit(found, first, then))
+        found = backend.backward(Grads(grads.spikes * first, state), result, inner, bound, needs)
+        factors = (1 / first, then, then, 1 / first, 1 / first, 1 / first)
+        tensors: Any = (None if x is None else x * factor for x, factor in zip(found[:6], factors, strict=True))
+        state = found.state and Held(found.state[0] * then, found.state[1] * then, found.state[2] / first)
+        return Gradients(*tensors)._replace(state=state)
 
-    return Backend(forward, backward, backend.name, backend.checks)
+    return replace(backend, forward=forward, backward=backward)
 
 
 def from_unit(inner: Tensor, unit: float | Tensor) -> Tensor:
@@ -95,14 +105,6 @@ def from_unit(inner: Tensor, unit: float | Tensor) -> Tensor:
     outer = inner * unit
     early = outer / unit < inner
     return torch.where(early, torch.nextafter(outer, torch.full_like(outer, math.inf)), outer)
-
-
-def gradients_from_unit(
-    inner: Sequence[Tensor | None], first: float | Tensor, then: float | Tensor
-) -> tuple[Tensor | None, ...]:
-    """Gradients by times, weights, thresholds, delays and time constants in the unit outside, see ``split``."""
-    factors = (1 / first, then, then, 1 / first, 1 / first, 1 / first)
-    return tuple(None if x is None else x * factor for x, factor in zip(inner, factors, strict=True))
 
 
 def split(unit: float | Tensor) -> tuple[float | Tensor, float | Tensor]:
@@ -120,9 +122,19 @@ def _inside(given: Arguments) -> tuple[float | Tensor, Arguments]:
     unit, constants = unit_of_time(given.constants, given.times.dtype)
     if is_one(unit):
         return unit, given._replace(constants=constants)
-    times = in_unit("times", given.times, unit)
-    delay = None if given.delay is None else in_unit("delay", given.delay, unit)
-    return unit, given._replace(times=times, delay=delay, constants=constants)
+    names = ("times", "delay", "refractory", "observed")
+    times: dict[str, Any] = {name: getattr(given, name) for name in names}
+    times = {name: None if x is None else in_unit(name, x, unit) for name, x in times.items()}
+    inner = given._replace(**times, constants=constants)
+    if not given.max_spikes:
+        return unit, inner
+    unit = float(unit)  # waits for a GPU
+    in_unit("until", given.times.new_tensor([given.until, given.start]), unit)
+    state = given.state and given.state._replace(refractory=in_unit("state.refractory", given.state.refractory, unit))
+    windows = given.windows and given.windows._replace(
+        bounds=tuple(x / unit for x in given.windows.bounds), lag=given.windows.lag / unit
+    )
+    return unit, inner._replace(state=state, start=given.start / unit, until=given.until / unit, windows=windows)
 
 
 def in_unit(name: str, x: Tensor, unit: float | Tensor) -> Tensor:

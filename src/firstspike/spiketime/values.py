@@ -7,6 +7,8 @@ import torch
 from torch import Tensor
 
 from firstspike.devices import DELAY, OBSERVED, THRESHOLD, TIMES, WEIGHT, mark, read_at_once
+from firstspike.spiketime.contract import Arguments
+from firstspike.spiketime.room import check_room
 from firstspike.spiketime.units import LARGEST, check_weights, in_thresholds
 
 
@@ -91,3 +93,32 @@ class _RealTimes(torch.autograd.Function):
     @staticmethod
     def vmap(info: Any, in_dims: tuple[int | None, ...], times: Tensor) -> tuple[Tensor, int | None]:
         return _RealTimes.apply(times), in_dims[0]
+
+
+def check_trains(given: Arguments) -> None:
+    """Raise ValueError for values that only trains have, and for trains that are larger than the memory."""
+    samples, spikes = len(given.times) * given.times.shape[1], given.max_spikes
+    check_room(samples, given.weight.shape[1], spikes, f"max_spikes={spikes}", given.times.dtype, given.times.device)
+    observed, refractory, reset, start, until = given.observed, given.refractory, given.reset, given.start, given.until
+    if observed is not None and not bool((observed[..., 1:] >= observed[..., :-1]).all()):
+        raise ValueError("observed trains must be sorted along their last dimension; call observed.sort(-1).values")
+    if observed is not None and not bool((observed.isinf() | ((observed > start) & (observed <= until))).all()):
+        raise ValueError(f"observed spikes must be after {start} and not after until={until}, or inf")
+    if not bool(((refractory >= 0) & (refractory < math.inf)).all()):
+        raise ValueError(
+            f"refractory must be >= 0 and finite, got {float(refractory.min())} to {float(refractory.max())}"
+        )
+    if not bool(((reset < given.threshold) & (reset > -math.inf)).all()):
+        raise ValueError(
+            f"reset must be finite and below the threshold, got {float(reset.max())} and {float(given.threshold.min())}"
+        )
+    for name, x in () if given.state is None else given.state._asdict().items():
+        if not bool(x.isfinite().all()):
+            raise ValueError(f"state.{name} must be finite, got NaN or inf")
+        if name == "refractory" and not bool((x >= 0).all()):
+            raise ValueError(f"state.refractory must be >= 0, got {float(x.min())}")
+    limit = torch.finfo(given.times.dtype).max
+    if math.isfinite(until) and abs(until) > limit:
+        raise ValueError(f"until must be inf or at most {limit:g} in {given.times.dtype}, got {until:g}")
+    if not start < until:
+        raise ValueError(f"until must be later than the time of the state, got {until} and {start}")

@@ -1,6 +1,6 @@
 """All spikes of neurons that may fire more than once: an exact simulation from event to event.
 
-Between two inputs the membrane is known in closed form (``spiketime/response.py``), so nothing is stepped. After a
+Between two inputs the membrane is known in closed form (``reference.response``), so nothing is stepped. After a
 spike the membrane stays at rest for the refractory period, while the current keeps decaying.
 """
 
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from firstspike.neuron import LIF
 from firstspike.spiketime import first_spike_time
-from firstspike.spiketime.response import membrane, peak
+from firstspike.spiketime.reference.response import membrane, peak
 
 _NEWTON = 80  # steps at most; close to a tangent each halves the distance, otherwise a handful is enough
 _CLOSE = 1e-12

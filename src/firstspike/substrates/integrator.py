@@ -9,7 +9,7 @@ from torch import Tensor
 
 from firstspike.layers import LIFLinear, LIFRecurrent, LIFSpikeTrains
 from firstspike.ranges import Positive
-from firstspike.spiketime.response import kappa
+from firstspike.spiketime.reference.response import kappa
 from firstspike.substrates.base import LayerByLayer, check_room
 
 _LOOK = 32  # steps between two looks whether anything can still happen

@@ -1,7 +1,7 @@
 """Both passes from tensors: which kernels do what, their memory, threads and calls.
 
 Where all neurons share the order of arrival and the time constants, the kernels of ``scan`` and ``unwind`` do the work.
-The rest, and gradients by time constants, are in ``per_neuron.host``.
+The rest, and gradients by time constants, are in ``lanes.host``.
 """
 
 import math
@@ -10,10 +10,10 @@ from functools import lru_cache, partial
 import torch
 from torch import Tensor
 
-from firstspike.spiketime.backend import Arguments, Gradients, Needs, Result, Sizes
+from firstspike.spiketime.contract import Arguments, Gradients, Grads, Needs, Result, Sizes
 from firstspike.spiketime.cpu.constants import N_CONSTANTS, constants_array
+from firstspike.spiketime.cpu.lanes.host import backward_per_neuron, forward_per_neuron, name_of
 from firstspike.spiketime.cpu.pack import TILE, lanes_for
-from firstspike.spiketime.cpu.per_neuron.host import backward_per_neuron, forward_per_neuron, name_of
 from firstspike.spiketime.cpu.rows.adjoint import N_LANES
 from firstspike.spiketime.cpu.rows.backward import BACKWARD, SAMPLES, backward_kernel
 from firstspike.spiketime.cpu.rows.coefficients import N_BACKWARD, N_FORWARD
@@ -45,6 +45,14 @@ def forward(given: Arguments) -> Result:
     return Result(spikes.fill_(math.inf)) if 0 in sizes else Result(spikes, forward_per_neuron(given, sizes, spikes))
 
 
+def saves(given: Arguments) -> tuple[Tensor, ...]:
+    """Tensors like those that ``forward`` saves of first spikes, also on other devices."""
+    outputs = given.weight.shape[-2]
+    if given.delay is not None:
+        return (given.times.new_empty((*given.times.shape[:-1], outputs)),)
+    return saved_for(given.times, outputs)
+
+
 def _part(given: Arguments) -> Size:
     _, batch, inputs, outputs = given.sizes
     samples = max(1, _MEMORY // (_ROWS * (inputs + PAD) * given.times.element_size()))
@@ -52,15 +60,15 @@ def _part(given: Arguments) -> Size:
 
 
 @partial(backward_in_parts, size=_part)
-def backward(grad: Tensor, result: Result, given: Arguments, max_weight_grad: float | None, needs: Needs) -> Gradients:
+def backward(grads: Grads, result: Result, given: Arguments, max_weight_grad: float | None, needs: Needs) -> Gradients:
     """Gradients at the given spike times. See ``backend`` for the contract."""
     sizes = given.sizes
     if 0 in sizes:
         return zero_gradients(given, needs)
     own = given.delay is not None or isinstance(given.constants.tau_mem, Tensor)
     if not own and not needs.tau_mem and not needs.tau_syn:
-        return _shared(grad, result, given, sizes, max_weight_grad, needs)
-    return backward_per_neuron(grad, result, given, sizes, max_weight_grad, needs)
+        return _shared(grads.spikes, result, given, sizes, max_weight_grad, needs)
+    return backward_per_neuron(grads.spikes, result, given, sizes, max_weight_grad, needs)
 
 
 def _forward(given: Arguments, sizes: Sizes, spikes: Tensor) -> tuple[Tensor, Tensor]:
@@ -110,7 +118,7 @@ def _shared(
     threads = threads_for(work_of(ensemble * batch, inputs, outputs))
     call = _backward_call(sizes, times.dtype, needs[:3], not result.saved, threads)
     call(c, grad, spikes, times, weight, threshold, *saved, *found)
-    return Gradients(*found, None)
+    return Gradients(*found)  # type: ignore[arg-type]
 
 
 @lru_cache(maxsize=256)

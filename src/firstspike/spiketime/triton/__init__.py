@@ -1,5 +1,5 @@
-"""Kernels for GPUs in Triton, which GPU builds of PyTorch include; the contract is ``backend``'s."""
+"""Kernels for GPUs in Triton, which GPU builds of PyTorch include; the contract is ``contract``'s."""
 
-from firstspike.spiketime.triton.host import backward, forward
+from firstspike.spiketime.triton.host import backward, forward, saves
 
-__all__ = ["backward", "forward"]
+__all__ = ["backward", "forward", "saves"]

@@ -11,9 +11,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from firstspike.spiketime.backend import Arguments, Constants, Gradients, Needs, Result, of_several
+from firstspike.spiketime.contract import Arguments, Constants, Gradients, Grads, Needs, Result, of_several
 from firstspike.spiketime.parts import Size, forward_in_parts, zero_gradients
-from firstspike.spiketime.response import kappa, leakless
+from firstspike.spiketime.reference.response import kappa, leakless
 from firstspike.spiketime.triton.kernels import forward_kernel, gradient_kernel, slope_kernel
 from firstspike.spiketime.units import unit_of_weights
 
@@ -40,7 +40,7 @@ class _Common(NamedTuple):
 @of_several
 def forward(given: Arguments) -> Result:
     """First spike times, ``inf`` for silent neurons. See ``backend`` for the contract."""
-    times, weight, _, delay, _ = given
+    times, weight, _, delay, *_ = given
     ensemble, batch, inputs = times.shape
     if 0 in (ensemble, batch, inputs, weight.shape[1]):
         return Result(times.new_full((ensemble, batch, weight.shape[1]), math.inf))
@@ -48,6 +48,11 @@ def forward(given: Arguments) -> Result:
         return _forward_delayed(given)
     saved = _sorted(times)
     return Result(_launched(given, _common(given, *saved, _in_units(given)[2])), saved)
+
+
+def saves(given: Arguments) -> tuple[Tensor, ...]:
+    """Tensors like those that ``forward`` saves."""
+    return _sorted(given.times) if given.delay is None else ()
 
 
 def _part(given: Arguments) -> Size:
@@ -61,7 +66,7 @@ def _part(given: Arguments) -> Size:
 @partial(forward_in_parts, size=_part)
 def _forward_delayed(given: Arguments) -> Result:
     """Each neuron has an order of arrival of its own."""
-    times, _, _, delay, _ = given
+    times, _, _, delay, *_ = given
     assert delay is not None
     arrival, order = (times[:, :, None] + delay[:, None]).sort(dim=-1)
     weight = _in_units(given)[2][:, None].expand(arrival.shape).gather(-1, order)
@@ -87,11 +92,9 @@ def _launched(given: Arguments, common: _Common) -> Float[Tensor, "E B O"]:
 
 
 @of_several
-def backward(
-    grad: Float[Tensor, "E B O"], result: Result, given: Arguments, max_weight_grad: float | None, needs: Needs
-) -> Gradients:
+def backward(grads: Grads, result: Result, given: Arguments, max_weight_grad: float | None, needs: Needs) -> Gradients:
     """Gradients at the given spike times. See ``backend`` for the contract."""
-    times, weight, _, delay, _ = given
+    times, weight, _, delay, *_ = given
     ensemble, batch, inputs = times.shape
     outputs = weight.shape[1]
     if 0 in (ensemble, batch, inputs, outputs):
@@ -115,7 +118,7 @@ def backward(
     )
     mem, syn, _ = common.rates.unbind(dim=1)
     slope = current * syn[:, None] - (theta * mem)[:, None]
-    scale = torch.where(slope > 0, grad / torch.where(slope > 0, slope, 1.0), 0.0)
+    scale = torch.where(slope > 0, grads.spikes / torch.where(slope > 0, slope, 1.0), 0.0)
     by_mem, by_syn = (-(scale * x).sum(dim=1) if taus else None for x in by_taus)
     kept = scale / unit[:, None]
     by_threshold = kept.sum(dim=1) if needs.threshold else None

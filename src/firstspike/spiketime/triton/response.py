@@ -1,4 +1,4 @@
-"""Closed forms on a GPU, as in ``spiketime.response``: the response to one input, its derivatives, and the peak.
+"""Closed forms on a GPU, as in ``reference.response``: the response to one input, its derivatives, and the peak.
 
 Time constants are given as rates: ``mem`` and ``syn`` are ``1/tau_mem`` and ``1/tau_syn``, ``slow`` and ``fast`` the
 smaller and the larger of the two. The response
@@ -63,7 +63,7 @@ def peak(voltage, current, mem, syn, top, TERMS: tl.constexpr):
 def kappa_by_taus(s, mem, syn, response, TERMS: tl.constexpr):
     """Derivatives of ``kappa`` by ``tau_mem`` and ``tau_syn`` at the finite time ``s >= 0``, where it is ``response``.
 
-    ``G_1`` and ``G_2`` as in ``spiketime.response``, for ``y < 1/2`` from a series.
+    ``G_1`` and ``G_2`` as in ``spiketime.reference.response``, for ``y < 1/2`` from a series.
     """
     slow, fast = tl.minimum(mem, syn), tl.maximum(mem, syn)
     y = s * (fast - slow)

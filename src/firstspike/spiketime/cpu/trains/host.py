@@ -1,7 +1,7 @@
 """Spike trains: both passes from tensors, and which kernels do what.
 
 Where all neurons share the order of arrival and the time constants, the kernels of ``rows`` do the work.
-The rest, and gradients by time constants, are in ``per_neuron``.
+The rest, and gradients by time constants, are in ``lanes``.
 """
 
 import math
@@ -10,11 +10,13 @@ from operator import itemgetter
 import torch
 from torch import Tensor
 
-from firstspike.spiketime.backend import each_tensor
+from firstspike.spiketime import reference
+from firstspike.spiketime.contract import Arguments, Backward, Gradients, Grads, Held, Needs, Result, each_tensor
 from firstspike.spiketime.cpu.constants import N_CONSTANTS, constants_array
 from firstspike.spiketime.cpu.host import MAX_GROUPS, chunks_of
+from firstspike.spiketime.cpu.lanes.host import name_of
+from firstspike.spiketime.cpu.lanes.train_host import PARTS, backward_per_neuron, forward_per_neuron
 from firstspike.spiketime.cpu.pack import TILE, lanes_for
-from firstspike.spiketime.cpu.per_neuron.host import name_of
 from firstspike.spiketime.cpu.rows import train_adjoint
 from firstspike.spiketime.cpu.rows.backward import CARRIED, SAMPLES, TRAIN_BACKWARD, train_backward_kernel
 from firstspike.spiketime.cpu.rows.coefficients import N_BACKWARD, N_FORWARD
@@ -24,10 +26,7 @@ from firstspike.spiketime.cpu.rows.train_adjoint import N_SPIKES
 from firstspike.spiketime.cpu.rows.windows import STATES
 from firstspike.spiketime.cpu.runtime.parallel import Call, is_small, threads_for, work_of
 from firstspike.spiketime.cpu.saved import PAD
-from firstspike.spiketime.cpu.trains.per_neuron.host import PARTS, backward_per_neuron, forward_per_neuron
-from firstspike.spiketime.trains import reference, reference_gradient
-from firstspike.spiketime.trains.backend import Arguments, Backward, Gradients, Grads, Held, Needs, Result
-from firstspike.spiketime.trains.room import check_memory
+from firstspike.spiketime.room import check_memory
 
 _ROWS_AT_ONCE = 1 << 18  # bytes of a task's samples beside a tile of weights
 _MAX_BLOCK = 32
@@ -50,7 +49,7 @@ def _holds(given: Arguments) -> bool:
 
 
 def forward(given: Arguments) -> Result:
-    """Spike trains. See ``trains.backend`` for the contract."""
+    """Spike trains. See ``contract`` for the contract."""
     if 0 in given.times.shape or 0 in given.weight.shape:
         return reference.forward(given)
     holds = _holds(given)
@@ -128,20 +127,20 @@ def _forward(given: Arguments, holds: bool, entries: int, waiting: int) -> tuple
         saved |= {name: saved[name][..., :used].contiguous() for name in ("order", "source", "arrival")}
     state = None if given.until == math.inf else Held(held[:, :, 3], held[:, :, 4], held[:, :, 5])
     saved |= {"held": held, "holds": torch.full_like(lacks, holds)}
-    return Result(trains, overflows.bool(), state, tuple(saved.values())), bool(lacks.any())
+    return Result(trains, tuple(saved.values()), overflows.bool(), state), bool(lacks.any())
 
 
 def backward(grads: Grads, result: Result, given: Arguments, max_weight_grad: float | None, needs: Needs) -> Gradients:
-    """Gradients at the given trains. See ``trains.backend`` for the contract."""
+    """Gradients at the given trains. See ``contract`` for the contract."""
     if not result.saved:
         if given.windows is not None:  # no samples, or no spikes: also none of the neurons' own
             return _zeros(given, needs)
-        return reference_gradient.backward(grads, result, given, max_weight_grad, needs)
+        return reference.backward(grads, result, given, max_weight_grad, needs)
     if _shares(given) and not (needs.tau_mem or needs.tau_syn):
         numbers = (N_BACKWARD + 1 + MAX_GROUPS) * (result.saved[0].shape[-1] + 2 * PAD)
         return _in_parts(_backward, numbers, grads, result, given, max_weight_grad, needs)
     if _shares(given):  # what its kernels save is not what the others need
-        again = forward_per_neuron(given._replace(observed=result.trains), _holds(given))
+        again = forward_per_neuron(given._replace(observed=result.spikes), _holds(given))
         result = result._replace(saved=again.saved)
     numbers = PARTS * given.times[0, 0].numel()
     return _in_parts(backward_per_neuron, numbers, grads, result, given, max_weight_grad, needs)
@@ -191,7 +190,7 @@ def _backward(grads: Grads, result: Result, given: Arguments, max_weight_grad: f
     ensemble, batch, inputs, copies = given.times.shape
     outputs, dtype, tiles = given.weight.shape[1], given.times.dtype, -(-given.weight.shape[1] // TILE)
     grad, weight, threshold, reset = (
-        x.contiguous() for x in (grads.trains, given.weight, given.threshold, given.reset)
+        x.contiguous() for x in (grads.spikes, given.weight, given.threshold, given.reset)
     )
     saved = {name: x.contiguous() for name, x in zip(_SAVED, result.saved, strict=True)}
     recurrent, entries = given.windows is not None, saved["found"].shape[-1]

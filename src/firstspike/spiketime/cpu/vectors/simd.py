@@ -44,12 +44,14 @@ class _VecModel(models.PrimitiveModel):
         super().__init__(dmm, fe_type, ir.VectorType(scalar, fe_type.lanes))
 
 
-def _llvm_type(vec: VecType) -> ir.VectorType:
-    return ir.VectorType(ir.FloatType() if vec.dtype == types.float32 else ir.DoubleType(), vec.lanes)
+def _llvm_type(vec: VecType | types.Float) -> ir.Type:
+    if isinstance(vec, types.Float):
+        return ir.FloatType() if vec == types.float32 else ir.DoubleType()
+    return ir.VectorType(_llvm_type(vec.dtype), vec.lanes)
 
 
-def _suffix(vec: VecType) -> str:
-    return f"v{vec.lanes}f{vec.dtype.bitwidth}"
+def _suffix(vec: VecType | types.Float) -> str:
+    return f"f{vec.bitwidth}" if isinstance(vec, types.Float) else f"v{vec.lanes}f{vec.dtype.bitwidth}"
 
 
 def _call(builder, name: str, result, args):
@@ -147,7 +149,7 @@ def _unary(name: str):
 
 
 sqrt = _unary("sqrt")
-absolute = _unary("fabs")
+absolute = _unary("fabs")  # also of a number
 
 
 @intrinsic
@@ -164,8 +166,10 @@ def nearest(typingctx, x):
 
 @intrinsic
 def select(typingctx, bits, x, y):
-    """Lane by lane ``x`` where the bit is set, else ``y``."""
+    """Lane by lane ``x`` where the bit is set, else ``y``; or all of one of them, by what is true or false."""
     vec = _vec_of(x, y)
+    if bits == types.boolean:
+        return vec(bits, vec, vec), lambda context, builder, sig, args: builder.select(*args)
 
     def codegen(context, builder, sig, args):
         mask, yes, no = args
@@ -174,6 +178,40 @@ def select(typingctx, bits, x, y):
         return builder.select(mask, yes, no)
 
     return vec(types.uint64, vec, vec), codegen
+
+
+@intrinsic
+def those(typingctx, truth, bits):
+    """Those of the lanes that are also among ``truth``, or all or none by what is true or false."""
+    if truth == types.boolean:
+        return bits(truth, bits), lambda context, builder, sig, args: builder.select(
+            args[0], args[1], ir.IntType(64)(0)
+        )
+    return types.uint64(types.uint64, types.uint64), lambda context, builder, sig, args: builder.and_(*args)
+
+
+@intrinsic
+def every(typingctx, bits, x):
+    """Whether all lanes of a vector are set."""
+
+    def codegen(context, builder, sig, args):
+        return builder.icmp_unsigned("==", args[0], ir.IntType(64)(2**x.lanes - 1))
+
+    return types.boolean(types.uint64, x), codegen
+
+
+@intrinsic
+def next_up(typingctx, x):
+    """The next larger number of each finite lane."""
+    integers = ir.VectorType(ir.IntType(x.dtype.bitwidth), x.lanes)
+
+    def codegen(context, builder, sig, args):
+        zero, one = ir.Constant(integers, None), ir.Constant(integers, [1] * x.lanes)
+        raw = builder.bitcast(builder.fadd(args[0], ir.Constant(_llvm_type(x), None)), integers)  # -0 becomes 0
+        step = builder.select(builder.icmp_signed("<", raw, zero), ir.Constant(integers, [-1] * x.lanes), one)
+        return builder.bitcast(builder.add(raw, step), _llvm_type(x))
+
+    return x(x), codegen
 
 
 @intrinsic

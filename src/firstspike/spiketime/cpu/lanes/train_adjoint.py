@@ -17,21 +17,11 @@ import math
 
 import numpy as np
 
-from firstspike.spiketime.cpu.per_neuron.adjoint import add_row, derivatives
-from firstspike.spiketime.cpu.per_neuron.scan import (
-    BY_MEM_SERIES,
-    HEIGHT,
-    LANES,
-    PER_MEM,
-    PER_SYN,
-    SHORT,
-    UNIT,
-    brief,
-    responses,
-    series,
-)
+from firstspike.spiketime.cpu.lanes.adjoint import add_row
+from firstspike.spiketime.cpu.lanes.rates import HEIGHT, LANES, PER_MEM, PER_SYN, SHORT, UNIT, rates_in
+from firstspike.spiketime.cpu.lanes.scan import longest_wait
+from firstspike.spiketime.cpu.membrane import brief, brief_derivatives, derivatives, responses
 from firstspike.spiketime.cpu.runtime.compiling import jit
-from firstspike.spiketime.cpu.trains.per_neuron.scan import longest_wait
 from firstspike.spiketime.cpu.vectors.mathfun import exp
 from firstspike.spiketime.cpu.vectors.simd import fill32, fma, load32, lowest_bit, maximum, minimum, select, store
 
@@ -70,7 +60,7 @@ def jump(hits, state, whole, trains, slopes, again, grad, c, bound, taus, totals
         bit = np.uint64(1) << np.uint64(lane)
         hits &= ~bit
         now, j, level, reset = state[DUE + lane], whole[LEFT + lane], state[LEVEL + lane], state[RESET + lane]
-        y, kept, a = state[Y + lane], state[Y_KEPT + lane], c[PER_MEM * LANES + lane]
+        y, kept, a = state[Y + lane], state[Y_KEPT + lane], c[PER_MEM + lane]
         released = whole[RELEASES + lane] != 0
         if not released:
             j -= 1
@@ -96,8 +86,7 @@ def jump(hits, state, whole, trains, slopes, again, grad, c, bound, taus, totals
             state[Y + lane], state[Y_KEPT + lane], state[ORIGIN + lane] = y, kept, now
             state[PULL + lane] = state[PULL_KEPT + lane] = 0
             totals[BY_THRESHOLD + lane] -= y
-            highest = c[HEIGHT * LANES + lane] * c[PER_SYN * LANES + lane]
-            if abs(kept) * highest > bound * state[SIZE + lane]:
+            if abs(kept) * c[HEIGHT + lane] > bound * state[SIZE + lane]:
                 suspects |= bit
                 state[BEFORE + lane] = state[FIRST + lane]
                 if j > 0:
@@ -109,7 +98,7 @@ def jump(hits, state, whole, trains, slopes, again, grad, c, bound, taus, totals
 @jit
 def drop(suspects, keys, source, n, c, bound, state):
     """Fix for the weights the spikes ORIGIN of those lanes whose derivative by a weight exceeds the bound."""
-    b, unit, none = load32(c, PER_SYN * LANES), c[UNIT], fill32(c, 0.0)
+    r, unit, none = rates_in(c), c[UNIT], fill32(c, 0.0)
     spike, before, most = load32(state, ORIGIN), load32(state, BEFORE), none
     for k in range(n):
         arrival = load32(keys, k * LANES) if source is None else fill32(c, keys[k])
@@ -117,10 +106,10 @@ def drop(suspects, keys, source, n, c, bound, state):
         if causal:
             start = maximum(arrival, before)
             wait = select(causal, maximum(spike - start, 0.0) * unit, none)
-            age = select(causal, (arrival - start) * b * unit, none)
-            most = maximum(most, select(causal, responses(wait, c)[2] * exp(age), none))
+            age = select(causal, (arrival - start) * r.syn * unit, none)
+            most = maximum(most, select(causal, responses(wait, r)[2] * exp(age), none))
     kept = load32(state, Y_KEPT)
-    size = most * b * maximum(kept, kept * -1.0)
+    size = most * maximum(kept, kept * -1.0)
     dropped = (size > load32(state, SIZE) * bound) & suspects
     store(state, Y_KEPT, select(dropped, none, kept))
 
@@ -160,9 +149,9 @@ def unwind_trains(
     """Take 32 lanes back from where they are to the first input, or to ``begin`` if it is finite.
 
     Args:
-        keys: as in ``scan.scan_trains``.
+        keys: as in ``train_scan.scan_trains``.
         values: rows of ``by_arrival`` where each lane has its own order.
-        source: as in ``scan.scan_trains``.
+        source: as in ``train_scan.scan_trains``.
         n: how many arrive.
         weight: of the lanes and inputs, in the neurons' units.
         copies: times of each input.
@@ -181,7 +170,7 @@ def unwind_trains(
         by_arrival: ``C - y`` at the arrivals, of rows and lanes; zeros before.
         totals: by threshold and the logarithms of the time constants, to add to.
     """
-    a, b, unit, longest = load32(c, PER_MEM * LANES), load32(c, PER_SYN * LANES), c[UNIT], longest_wait(c)
+    r, unit, longest = rates_in(c), c[UNIT], longest_wait(c)
     y, current, now, due = load32(state, Y), load32(state, C), load32(state, NOW), load32(state, DUE)
     y_kept, current_kept, origin = y, current, load32(state, ORIGIN)
     of_mem = of_syn = fill32(c, 0.0)
@@ -201,19 +190,15 @@ def unwind_trains(
             hits = due > arrival
             target = select(hits, due, arrival)
             wait = minimum(maximum(now - target, 0.0) * unit, longest)
-            mem, syn, added = brief(wait, c) if is_brief else responses(wait, c)
+            mem, syn, rise = brief(wait, r) if is_brief else responses(wait, r)
             if taus:
-                if is_brief:
-                    added_by_mem = series(wait, c, BY_MEM_SERIES) * wait * wait
-                    added_by_syn = wait * fma(a * -1.0, added, syn) * -1.0 - added_by_mem
-                else:
-                    added_by_mem, added_by_syn = derivatives(wait, c)
-                age = select(now > target, (origin - now) * a * unit, 0.0)
-                of_mem = fma(of_mem, syn, y * b * fma(age, added, added_by_mem))
-                of_syn = fma(of_syn, syn, fma(current * b * wait, syn, y * b * added_by_syn))
-            current, y = fma(current, syn, y * b * added), y * mem
+                rise_by_mem, rise_by_syn = brief_derivatives(wait, r) if is_brief else derivatives(wait, r)
+                age = select(now > target, (origin - now) * r.mem * unit, 0.0)
+                of_mem = fma(of_mem, syn, y * fma(age, rise, rise_by_mem))
+                of_syn = fma(of_syn, syn, fma(current * r.syn * wait, syn, y * rise_by_syn))
+            current, y = fma(current, syn, y * rise), y * mem
             if bounded:
-                current_kept, y_kept = fma(current_kept, syn, y_kept * b * added), y_kept * mem
+                current_kept, y_kept = fma(current_kept, syn, y_kept * rise), y_kept * mem
             else:
                 current_kept, y_kept = current, y
             now = minimum(now, target)
@@ -255,13 +240,13 @@ def unwind_trains(
     store(state, C, current)
     store(state, OF_MEM, of_mem)
     store(state, OF_SYN, of_syn)
-    store(state, OF_Y, select(now > -math.inf, (origin - now) * a * unit * y, 0.0))
+    store(state, OF_Y, select(now > -math.inf, (origin - now) * r.mem * unit * y, 0.0))
 
 
 @jit
 def add_arrivals(by_arrival, n, events, copies, weight, c, sums, line, by_delay, by_times):
     """Add the gradients by the arrivals to those by delays (None without) and, over the lanes, to those by times."""
-    rate = load32(c, PER_SYN * LANES) * c[UNIT]
+    rate = load32(c, PER_SYN) * c[UNIT]
     for start in range(0, n, 16):
         for row in range(start, min(start + 16, n)):
             place = events[row] // copies * LANES

@@ -8,24 +8,24 @@ import math
 
 import numpy as np
 
-from firstspike.spiketime.cpu.pack import pack_tile, unit_of_row, unpack_tile
-from firstspike.spiketime.cpu.per_neuron.kernels import SAMPLES, lanes_with
-from firstspike.spiketime.cpu.per_neuron.scan import LANES, PER_MEM, PER_SYN, UNIT, lane_rates
-from firstspike.spiketime.cpu.runtime.arguments import Layout
-from firstspike.spiketime.cpu.runtime.cache import c_function, kept_on_disk
-from firstspike.spiketime.cpu.runtime.compiling import jit
-from firstspike.spiketime.cpu.runtime.tasks import PHASE, SIGNATURE, TASKS, next_task, reader
-from firstspike.spiketime.cpu.sort import sort_row, sort_scratch, unowned_scratch
-from firstspike.spiketime.cpu.trains.per_neuron import adjoint, scan
-from firstspike.spiketime.cpu.trains.per_neuron.adjoint import BY_MEM, BY_SYN, add_arrivals, start_back, unwind_trains
-from firstspike.spiketime.cpu.trains.per_neuron.lanes import (
+from firstspike.spiketime.cpu.lanes import train_adjoint, train_scan
+from firstspike.spiketime.cpu.lanes.kernels import SAMPLES, lanes_with
+from firstspike.spiketime.cpu.lanes.rates import LANES, PER_MEM, PER_SYN, UNIT, fill_rates
+from firstspike.spiketime.cpu.lanes.train_adjoint import BY_MEM, BY_SYN, add_arrivals, start_back, unwind_trains
+from firstspike.spiketime.cpu.lanes.train_lanes import (
     end_lanes,
     gradients_by_start,
     lane_memory,
     neurons_of,
     start_lanes,
 )
-from firstspike.spiketime.cpu.trains.per_neuron.scan import delayed_events, scan_trains
+from firstspike.spiketime.cpu.lanes.train_scan import delayed_events, scan_trains
+from firstspike.spiketime.cpu.pack import pack_tile, unit_of_row, unpack_tile
+from firstspike.spiketime.cpu.runtime.arguments import Layout
+from firstspike.spiketime.cpu.runtime.cache import c_function, kept_on_disk
+from firstspike.spiketime.cpu.runtime.compiling import jit
+from firstspike.spiketime.cpu.runtime.tasks import PHASE, SIGNATURE, TASKS, next_task, reader
+from firstspike.spiketime.cpu.sort import sort_row, sort_scratch, unowned_scratch
 from firstspike.spiketime.cpu.vectors.simd import keep, unowned
 
 
@@ -131,7 +131,7 @@ def train_forward_kernel(dtype: str, delayed: bool):
         ones = np.ones(g.groups * LANES, g.times.dtype)
         memory = lane_memory(g.times, g.largest if delayed else 1, False)
         keys, values, events = unowned(memory[0]), unowned(memory[1]), unowned(memory[3])
-        more = np.empty(scan.N_STATE, g.times.dtype), np.empty(LANES, np.int32)
+        more = np.empty(train_scan.N_STATE, g.times.dtype), np.empty(LANES, np.int32)
         state, counts = unowned(more[0]), unowned(more[1])
         while True:
             task = next_task(a)
@@ -154,7 +154,7 @@ def train_forward_kernel(dtype: str, delayed: bool):
                     end_lanes(state, stuck, g.threshold[e, own], g.held[e, b, :, own], g.overflows[e, b, own])
             elif task < g.ensemble * g.groups:
                 e, group = task // g.groups, task % g.groups
-                lane_rates(g.mem, g.syn, e * g.outputs, group * LANES, g.outputs, g.rates[e, group])
+                fill_rates(g.mem, g.syn, e * g.outputs, group * LANES, g.outputs, g.rates[e, group])
                 pack_tile(g.weight[e], g.threshold[e], group * LANES, g.packed[e, group])
                 if delayed:
                     pack_tile(g.delay[e], ones, group * LANES, g.delays[e, group])
@@ -221,8 +221,8 @@ def train_backward_kernel(dtype: str, delayed: bool):
             unowned(memory[0]), unowned(memory[1]), unowned(memory[2]), unowned(memory[3])
         )  # fmt: skip
         more = (
-            np.zeros(adjoint.N_STATE, g.times.dtype), np.zeros(adjoint.N_WHOLE, np.int32), np.zeros(LANES, np.int32),
-            np.empty(256, g.times.dtype), np.zeros(16, g.times.dtype),
+            np.zeros(train_adjoint.N_STATE, g.times.dtype), np.zeros(train_adjoint.N_WHOLE, np.int32),
+            np.zeros(LANES, np.int32), np.empty(256, g.times.dtype), np.zeros(16, g.times.dtype),
         )  # fmt: skip
         state, whole, counts = unowned(more[0]), unowned(more[1]), unowned(more[2])
         sums, line = unowned(more[3]), unowned(more[4])
@@ -271,7 +271,7 @@ def train_backward_kernel(dtype: str, delayed: bool):
                 e, group = task // g.groups, task % g.groups
                 first = group * LANES
                 if a[PHASE] == 0:
-                    lane_rates(g.mem, g.syn, e * g.outputs, first, g.outputs, g.rates[e, group])
+                    fill_rates(g.mem, g.syn, e * g.outputs, first, g.outputs, g.rates[e, group])
                     for lane in range(first, first + LANES):
                         g.unit[e, lane] = g.level[e, lane] = 1
                     for j in range(first, min(first + LANES, g.outputs)):
@@ -291,8 +291,8 @@ def train_backward_kernel(dtype: str, delayed: bool):
                         total[0, lane] += total[chunk, lane]
                 for lane in range(min(LANES, g.outputs - first)):
                     g.by_threshold[e, first + lane] = total[0, lane] / g.unit[e, first + lane]
-                    g.by_mem[e, first + lane] = total[0, BY_MEM + lane] * c[PER_MEM * LANES + lane] * c[UNIT]
-                    g.by_syn[e, first + lane] = total[0, BY_SYN + lane] * c[PER_SYN * LANES + lane] * c[UNIT]
+                    g.by_mem[e, first + lane] = total[0, BY_MEM + lane] * c[PER_MEM + lane] * c[UNIT]
+                    g.by_syn[e, first + lane] = total[0, BY_SYN + lane] * c[PER_SYN + lane] * c[UNIT]
             elif everything:
                 task -= g.ensemble * g.groups
                 e, first = task // blocks, task % blocks * SAMPLES

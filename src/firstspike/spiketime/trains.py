@@ -1,27 +1,21 @@
-"""``spike_trains`` and ``spike_window``: shapes, types and the choice of a backend, around ``function``."""
+"""``spike_trains`` and ``spike_window``: several spikes of each neuron, with what only they have."""
 
 import math
 from collections.abc import Callable
-from functools import cache, wraps
-from typing import NamedTuple, ParamSpec, TypeVar
+from functools import wraps
+from typing import Any, NamedTuple, ParamSpec, TypeVar
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
 from firstspike.neuron import LIF, check_neuron
-from firstspike.spiketime.operator import (
-    check_form,
-    constants_of,
-    of_neurons,
-    raised,
-    resolve_backend,
-)
-from firstspike.spiketime.times import check_tensor
-from firstspike.spiketime.trains import reference, reference_gradient
-from firstspike.spiketime.trains.backend import Backend, Windows, in_units, of_first_spikes
-from firstspike.spiketime.trains.function import OVERFLOW, Options, SpikeTrains
-from firstspike.spiketime.trains.room import check_spikes
+from firstspike.spiketime.contract import Arguments, Backend, Gradients, Grads, Needs, Result, Windows
+from firstspike.spiketime.function import Options, Spikes
+from firstspike.spiketime.operator import as_tensors, check_form, constants_of, of_neurons, recorded, resolve_backend
+from firstspike.spiketime.room import check_spikes
+
+OVERFLOW = ("error", "warn", "drop")
 
 
 class TrainState(NamedTuple):
@@ -68,7 +62,6 @@ def uncompiled(function: Callable[P, T]) -> Callable[P, T]:
     return call
 
 
-@uncompiled
 def spike_trains(
     times: Float[Tensor, "*batch inputs K"],
     weight: Float[Tensor, "outputs inputs"],
@@ -131,13 +124,13 @@ def spike_trains(
     Source: Wunderlich and Pehle 2021, "Event-based backpropagation can compute exact gradients for spiking neural
     networks" (the adjoint).
     """
-    return _window(
-        times, weight, neuron, max_spikes, delay, observed, refractory, reset, overflow, max_weight_grad, state, until,
-        backend, None, True,
+    return recurrent_window(
+        times, weight, neuron, None, max_spikes=max_spikes, delay=delay, observed=observed, refractory=refractory,
+        reset=reset, overflow=overflow, max_weight_grad=max_weight_grad, state=state, until=until, backend=backend,
+        only_trains=True,
     ).trains  # fmt: skip
 
 
-@uncompiled
 def spike_window(
     times: Float[Tensor, "*batch inputs K"],
     weight: Float[Tensor, "outputs inputs"],
@@ -183,93 +176,59 @@ def spike_window(
     Raises:
         ValueError: what ``spike_trains`` refuses, or an end that is not after the time of the state.
     """
-    return _window(
-        times, weight, neuron, max_spikes, delay, observed, refractory, reset, overflow, max_weight_grad, state, until,
-        backend, None, False,
+    return recurrent_window(
+        times, weight, neuron, None, max_spikes=max_spikes, delay=delay, observed=observed, refractory=refractory,
+        reset=reset, overflow=overflow, max_weight_grad=max_weight_grad, state=state, until=until, backend=backend,
     )  # fmt: skip
 
 
-@uncompiled
 def recurrent_window(
     times: Float[Tensor, "*batch sources K"],
     weight: Float[Tensor, "outputs inputs"],
     neuron: LIF,
-    windows: Windows,
+    windows: Windows | None,
     *,
     max_spikes: int,
+    delay: Float[Tensor, "outputs inputs"] | None = None,
     observed: Float[Tensor, "*batch outputs max_spikes"] | None = None,
     refractory: float | Float[Tensor, " outputs"] = 0.0,
     reset: float | Float[Tensor, " outputs"] = 0.0,
     overflow: str = "error",
     max_weight_grad: float | None = None,
     state: TrainState | None = None,
+    until: float = math.inf,
     backend: str = "auto",
+    only_trains: bool = False,
 ) -> Window:
     """``spike_window`` of neurons whose own spikes arrive again after ``windows.lag``: many windows in one call.
 
     Only the CPU kernels know this, see ``knows_recurrence``.
 
     Args:
-        times: see ``spike_trains``; all inputs, or without the last ``outputs`` of them.
-        weight: the last ``outputs`` columns are those of the neurons themselves.
-        neuron: see ``spike_trains``; its time constants are numbers.
-        windows: of a time that they divide.
+        times: see ``spike_trains``; with windows all inputs, or without the last ``outputs`` of them.
+        weight: with windows, the last ``outputs`` columns are those of the neurons themselves.
+        neuron: see ``spike_trains``; with windows its time constants are numbers.
+        windows: of a time that they divide; None for neurons that do not see their own spikes.
         max_spikes: most spikes in all windows; ``windows.budget`` is that in each.
-        observed: see ``spike_trains``, as for all other arguments.
+        delay: see ``spike_trains``, as for all other arguments; None with windows.
+        observed: see ``spike_trains``.
         refractory: see ``spike_trains``.
         reset: see ``spike_trains``.
         overflow: what happens where a neuron has more spikes than there is room for in a window, where it then stays at
             ``reset`` until the window ends, or in all windows, where later spikes are left out of the result.
         max_weight_grad: see ``spike_trains``; of the inputs of a window.
         state: see ``spike_window``.
-        backend: auto or cpu.
+        until: see ``spike_window``; with windows the end of the last one.
+        backend: with windows auto or cpu.
+        only_trains: whether nothing but the trains is asked for.
     """
-    return _window(
-        times, weight, neuron, max_spikes, None, observed, refractory, reset, overflow, max_weight_grad, state,
-        windows.bounds[-1], backend, windows, False,
-    )  # fmt: skip
-
-
-def knows_recurrence(neuron: LIF, backend: str, device: torch.device) -> bool:
-    """Whether ``recurrent_window`` works there: on a CPU, with time constants that are numbers."""
-    shared = not isinstance(neuron.tau_mem, Tensor) and not isinstance(neuron.tau_syn, Tensor)
-    return shared and backend in ("auto", "cpu") and device.type == "cpu"
-
-
-def _window(
-    times: Tensor,
-    weight: Tensor,
-    neuron: LIF,
-    max_spikes: int,
-    delay: Tensor | None,
-    observed: Tensor | None,
-    refractory: float | Tensor,
-    reset: float | Tensor,
-    overflow: str,
-    max_weight_grad: float | None,
-    state: TrainState | None,
-    until: float,
-    backend: str,
-    windows: Windows | None,
-    only_trains: bool,
-) -> Window:
-    for name, x in (("times", times), ("weight", weight), ("delay", delay), ("observed", observed)):
-        if x is not None and not isinstance(x, Tensor):
-            check_tensor(name, x)
-    if times.dtype != weight.dtype and torch.is_autocast_enabled(times.device.type):
-        times = raised(times, weight.dtype)
-        delay, observed = (None if x is None else raised(x, weight.dtype) for x in (delay, observed))
+    times, delay, observed = as_tensors(times, weight, delay, observed)
     of_inputs = weight if windows is None else weight[:, : times.shape[-2]]
     _check(times, of_inputs, neuron, max_spikes, delay, observed, overflow, max_weight_grad, state, windows)
     lead, outputs = times.shape[:-2], weight.shape[0]
     samples = math.prod(lead)
     given, *taus = constants_of(neuron, weight)
-    start = -math.inf if state is None else state.time
-    once = max_spikes == times.shape[-1] == 1 and state is None and until == math.inf
-    known = overflow == "drop" or observed is not None  # nobody asks whether there are more spikes than one
-    chosen = _of_first(backend, times) if once and known and only_trains else _backend(backend, times)
-    options = Options(chosen, given, max_spikes, start, float(until), overflow, max_weight_grad, windows)
-    trains, overflows, *after = SpikeTrains.apply(
+    tensors = (
         times.reshape(1, samples, *times.shape[-2:]),
         weight[None],
         of_neurons(neuron.threshold, weight)[None],
@@ -279,38 +238,54 @@ def _window(
         of_neurons(refractory, weight)[None],
         of_neurons(reset, weight)[None],
         *((None,) * 3 if state is None else (x.reshape(1, samples, outputs) for x in state[:3])),
-        options,
     )
+    start, until = -math.inf if state is None else state.time, float(until if windows is None else windows.bounds[-1])
+    rest: Any = (given, max_weight_grad), (max_spikes, start, until, overflow, windows)
+    if torch.compiler.is_compiling():
+        trains, *after, overflows = recorded(tensors, *rest[0], backend, *rest[1])
+    else:
+        chosen = resolve_backend(backend, times.device, trains=True)
+        once = max_spikes == times.shape[-1] == 1 and state is None and until == math.inf and windows is None
+        if once and only_trains and (overflow == "drop" or observed is not None):
+            chosen = _of_first_spikes(resolve_backend(backend, times.device))
+        trains, *after, overflows = Spikes.apply(*tensors, Options(chosen, *rest[0], *rest[1]))[:5]
     ends = None
-    if options.until < math.inf:
-        voltage, current, left = (x.reshape(*lead, outputs) for x in after[:3])
-        ends = TrainState(voltage, current, left, options.until)
+    if until < math.inf:
+        voltage, current, left = (x.reshape(*lead, outputs) for x in after)
+        ends = TrainState(voltage, current, left, until)
     return Window(trains.reshape(*lead, outputs, max_spikes), ends, overflows.reshape(*lead, outputs))
 
 
-@cache
-def _reference() -> Backend:
-    return in_units(Backend(reference.forward, reference_gradient.backward, "reference"))
+def _of_first_spikes(backend: Backend) -> Backend:
+    """The backend for trains of one spike by its kernels of first spikes: inputs have one time, neurons are at rest.
+
+    ``overflows`` are not known, and all false.
+    """
+
+    def single(given: Arguments) -> Arguments:
+        return Arguments(given.times[..., 0], *given[1:5])
+
+    def forward(given: Arguments) -> Result:
+        if given.observed is not None:
+            spikes, saved = given.observed[..., 0], tuple[Tensor, ...]()
+        else:
+            spikes, saved, *_ = backend.forward(single(given))
+        return Result(spikes.unsqueeze(-1).clone(), saved, torch.zeros_like(spikes, dtype=torch.bool))
+
+    def backward(
+        grads: Grads, result: Result, given: Arguments, max_weight_grad: float | None, needs: Needs
+    ) -> Gradients:
+        asked, found = Grads(grads.spikes[..., 0]), Result(result.spikes[..., 0], result.saved)
+        first = backend.backward(asked, found, single(given), max_weight_grad, needs)
+        return first._replace(times=None if first.times is None else first.times.unsqueeze(-1))
+
+    return Backend(forward, backward, backend.name)
 
 
-@cache
-def _cpu() -> Backend:
-    from firstspike.spiketime.cpu.trains import host  # loads numba
-
-    return in_units(Backend(host.forward, host.backward, "cpu"))
-
-
-def _of_first(name: str, times: Tensor) -> Backend:
-    """The backend of first spikes, for trains of one spike from inputs of one spike."""
-    _backend(name, times)
-    return of_first_spikes(resolve_backend(name, times.device))
-
-
-def _backend(name: str, times: Tensor) -> Backend:
-    resolve_backend(name, times.device)
-    if name == "triton":
-        raise ValueError("spike_trains has no backend 'triton'; use auto or reference")
-    return _cpu() if name == "cpu" or (name == "auto" and times.device.type == "cpu") else _reference()
+def knows_recurrence(neuron: LIF, backend: str, device: torch.device) -> bool:
+    """Whether ``recurrent_window`` works there: on a CPU, with time constants that are numbers."""
+    shared = not isinstance(neuron.tau_mem, Tensor) and not isinstance(neuron.tau_syn, Tensor)
+    return shared and backend in ("auto", "cpu") and device.type == "cpu"
 
 
 def _check(

@@ -6,9 +6,9 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from firstspike.spiketime.backend import Arguments, Constants, Gradients, Needs, Result, Sizes
-from firstspike.spiketime.cpu.per_neuron.kernels import BACKWARD, FORWARD, SAMPLES, backward_kernel, forward_kernel
-from firstspike.spiketime.cpu.per_neuron.scan import LANES, N_RATES
+from firstspike.spiketime.contract import Arguments, Constants, Gradients, Needs, Result, Sizes
+from firstspike.spiketime.cpu.lanes.kernels import BACKWARD, FORWARD, SAMPLES, backward_kernel, forward_kernel
+from firstspike.spiketime.cpu.lanes.rates import LANES, N_RATES
 from firstspike.spiketime.cpu.runtime.parallel import Call, threads_for
 from firstspike.spiketime.cpu.saved import BOTH, SAVED, saved_for, saved_sizes, saved_within
 
@@ -68,7 +68,7 @@ def backward_per_neuron(
         threads_for(_COST * sizes[1] * weight.numel()),
     )  # fmt: skip
     call(mem, syn, times, weight, threshold, spikes, *arrays, grad, bound, *found)
-    return Gradients(*(x if need else None for x, need in zip(found, needs, strict=True)))
+    return Gradients(*(x if need else None for x, need in zip(found, needs, strict=False)))  # type: ignore[arg-type]
 
 
 @lru_cache(maxsize=256)

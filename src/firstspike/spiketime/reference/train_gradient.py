@@ -7,8 +7,8 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from firstspike.spiketime.response import Tau, kappa, kappa_by_taus, kappa_slope
-from firstspike.spiketime.trains.backend import Arguments, Gradients, Grads, Held, Needs, Result
+from firstspike.spiketime.contract import Arguments, Gradients, Grads, Held, Needs, Result
+from firstspike.spiketime.reference.response import Tau, kappa, kappa_by_taus, kappa_slope
 from firstspike.spiketime.units import unit_of_weights
 
 _AT_ONCE = 1 << 21  # (pair, input spike) values at once
@@ -109,7 +109,7 @@ def backward(grads: Grads, result: Result, given: Arguments, max_weight_grad: fl
     of_neurons = given.times.new_zeros(3, ensemble * outputs)
     by_state = None if given.state is None else Held(*(torch.zeros_like(x) for x in given.state))
     unit = unit_of_weights(given.weight, given.threshold)
-    works = result.trains.isfinite().any(-1) if grads.state is None else torch.ones_like(result.overflows)
+    works = result.spikes.isfinite().any(-1) if grads.state is None else torch.ones_like(result.overflows)
     for index in works.nonzero().split(max(1, _AT_ONCE // max(1, events + 1))):
         e, b, o = index.unbind(1)
         sums, held = _gradients(e, b, o, unit, grads, result, given, max_weight_grad, needs)
@@ -165,7 +165,7 @@ def _gradients(
 ) -> tuple[_Sums, tuple[Tensor, Tensor, Tensor]]:
     """Gradients of some pairs, and those by their states at the start."""
     pairs, taus = _pairs(e, b, o, unit, given), needs.tau_mem or needs.tau_syn
-    trains, asked = result.trains[e, b, o], grads.trains[e, b, o]
+    trains, asked = result.spikes[e, b, o], grads.spikes[e, b, o]
     count = (trains < math.inf).sum(-1)
     none = torch.zeros_like(pairs.unit)
     sums = _Sums(*(torch.zeros_like(pairs.weight) for _ in range(2)), *(torch.zeros_like(none) for _ in range(4)))

@@ -4,10 +4,11 @@
 
 import numpy as np
 
+from firstspike.spiketime.cpu.lanes.adjoint import start, sum_up, unwind
+from firstspike.spiketime.cpu.lanes.rates import LANES, fill_rates
+from firstspike.spiketime.cpu.lanes.scan import scan, scan_delayed
+from firstspike.spiketime.cpu.lanes.sort import rows_for
 from firstspike.spiketime.cpu.pack import pack_tile, unit_of_row, unpack_tile
-from firstspike.spiketime.cpu.per_neuron.adjoint import start, sum_up, unwind
-from firstspike.spiketime.cpu.per_neuron.scan import LANES, lane_rates, scan, scan_delayed
-from firstspike.spiketime.cpu.per_neuron.sort import rows_for
 from firstspike.spiketime.cpu.runtime.arguments import Layout
 from firstspike.spiketime.cpu.runtime.cache import c_function, kept_on_disk
 from firstspike.spiketime.cpu.runtime.compiling import jit
@@ -153,7 +154,7 @@ def forward_kernel(dtype: str, delayed: bool):
             elif task < g.ensemble * g.groups:
                 e, group = task // g.groups, task % g.groups
                 first = group * LANES
-                lane_rates(g.mem, g.syn, e * g.outputs, first, g.outputs, g.rates[e, group])
+                fill_rates(g.mem, g.syn, e * g.outputs, first, g.outputs, g.rates[e, group])
                 pack_tile(g.weight[e], g.threshold[e], first, g.packed[e, group])
                 if delayed:
                     pack_tile(g.delay[e], ones, first, g.delays[e, group])
@@ -220,7 +221,7 @@ def backward_kernel(dtype: str, delayed: bool):
                 e, group = task // g.groups, task % g.groups
                 first = group * LANES
                 if a[PHASE] == 0:
-                    lane_rates(g.mem, g.syn, e * g.outputs, first, g.outputs, g.rates[e, group])
+                    fill_rates(g.mem, g.syn, e * g.outputs, first, g.outputs, g.rates[e, group])
                     g.unit[e, first : first + LANES] = g.level[e, first : first + LANES] = 1
                     for j in range(first, min(first + LANES, g.outputs)):
                         g.unit[e, j] = unit_of_row(g.weight[e], j, g.threshold[e, j])

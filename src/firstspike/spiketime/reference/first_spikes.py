@@ -29,10 +29,10 @@ import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
 
-from firstspike.spiketime.backend import Arguments, Constants, Gradients, Needs, Result, of_several
+from firstspike.spiketime.contract import Arguments, Constants, Gradients, Grads, Needs, Result, of_several
 from firstspike.spiketime.parts import Size, backward_in_parts, forward_in_parts
-from firstspike.spiketime.response import Tau, kappa, kappa_by_taus, kappa_slope, leakless, membrane, peak
-from firstspike.spiketime.solutions import time_to_threshold
+from firstspike.spiketime.reference.response import Tau, kappa, kappa_by_taus, kappa_slope
+from firstspike.spiketime.reference.scan import accumulate, first_crossing, in_order, settled
 from firstspike.spiketime.units import unit_of_weights
 
 _MEMORY = 1 << 28  # bytes
@@ -51,52 +51,23 @@ def _part(given: Arguments) -> Size:
 @partial(forward_in_parts, size=_part)
 def forward(given: Arguments) -> Result:
     """First spike times, ``inf`` for silent neurons. See ``backend`` for the contract."""
-    times, weight, threshold, delay, constants = given
-    tau_mem, tau_syn = _broadcast(constants)
+    times, weight, threshold, delay, constants, *_ = given
     if times.shape[-1] == 0:
         return Result(times.new_full((*times.shape[:2], weight.shape[1]), math.inf))
     unit = unit_of_weights(weight, threshold)
     weight, threshold = weight / unit.unsqueeze(-1), threshold / unit
-    arrival, current = _arrivals(times, weight, delay)
-    voltage, current = states(arrival, current, tau_mem, tau_syn)
-    theta = threshold[:, None, :, None]
-
-    # membrane at the end of each interval; the last one never ends
-    following = torch.cat([arrival[..., 1:], torch.full_like(arrival[..., :1], math.inf)], dim=-1)
-    duration = following - arrival
-    leaks = not leakless(tau_mem)
-    asymptote = torch.zeros_like(voltage[..., -1:]) if leaks else voltage[..., -1:] + current[..., -1:]
-    crosses = torch.cat([voltage[..., 1:], asymptote], dim=-1) >= theta
-    rises = current / tau_syn > voltage / tau_mem
-    if not leaks:  # without leak V rises towards V + I and never gets there, even if rounded so
-        crosses = crosses & (voltage + current > theta)
-    else:
-        summit, height = peak(voltage, current, tau_mem, tau_syn)
-        crosses = crosses | (rises & (summit <= duration) & (height >= theta))
-
-    fires = crosses.any(dim=-1)
-    first = crosses.to(torch.uint8).argmax(dim=-1, keepdim=True)  # of equal values argmax takes the first
-    start, end, voltage, current, rises = (
-        x.expand_as(crosses).gather(-1, first).squeeze(-1) for x in (arrival, following, voltage, current, rises)
-    )
-    length = end - start
-    taus = (tau.squeeze(-1) if isinstance(tau, Tensor) else tau for tau in (tau_mem, tau_syn))
-    wait = time_to_threshold(voltage, current, threshold[:, None], length, *taus)
-    # a membrane that does not rise can only be rounded up to the threshold, at the interval's end
-    wait = torch.where(rises, wait.clamp(min=0), length)
-    spikes = start + torch.minimum(wait, length)
-    # too soon after the input for the floats: the input stays causal
-    spikes = torch.minimum(torch.maximum(spikes, torch.nextafter(start, end)), end)
-    return Result(torch.where(fires, spikes, torch.full_like(spikes, math.inf)))
+    arrival = times[:, :, None, :] if delay is None else times[:, :, None, :] + delay[:, None]
+    arrival, current = settled(*in_order(arrival, weight[:, None])[:2])
+    voltage, taus = torch.zeros_like(current), _of_neurons(constants)
+    accumulate(arrival, voltage, current, *taus)
+    return Result(first_crossing(arrival, voltage, current, math.inf, threshold[:, None], *taus).spike)
 
 
 @of_several
 @partial(backward_in_parts, size=_part)
-def backward(
-    grad: Float[Tensor, "E B O"], result: Result, given: Arguments, max_weight_grad: float | None, needs: Needs
-) -> Gradients:
+def backward(grads: Grads, result: Result, given: Arguments, max_weight_grad: float | None, needs: Needs) -> Gradients:
     """Gradients at the given spike times. See ``backend`` for the contract."""
-    spikes, (times, weight, threshold, delay, constants) = result.spikes, given
+    grad, spikes, (times, weight, threshold, delay, constants, *_) = grads.spikes, result.spikes, given
     tau_mem, tau_syn = _broadcast(constants)
     arrival = times[:, :, None, :] if delay is None else times[:, :, None, :] + delay[:, None]
     causal = (arrival < spikes[..., None]) & torch.isfinite(spikes[..., None])
@@ -128,7 +99,7 @@ def backward(
             -(torch.where(causal, each, zero) * weight[:, None] * (scale[..., None] / tau_syn)).sum(dim=(1, 3))
             if need
             else None
-            for each, need in zip(kappa_by_taus(elapsed / tau_syn, tau_mem / tau_syn, 1.0), needs[4:], strict=True)
+            for each, need in zip(kappa_by_taus(elapsed / tau_syn, tau_mem / tau_syn, 1.0), needs[4:6], strict=True)
         )
     return Gradients(by_times, by_weight, by_threshold, by_delay, by_mem, by_syn)
 
@@ -150,38 +121,7 @@ def _broadcast(constants: Constants) -> tuple[Tau, Tau]:
     return mem, syn
 
 
-def _arrivals(
-    times: Float[Tensor, "E B I"], weight: Float[Tensor, "E O I"], delay: Float[Tensor, "E O I"] | None
-) -> tuple[Float[Tensor, "E B o I"], Float[Tensor, "E B O I"]]:
-    """Sorted arrival times (o is 1 without delays) and the weight that arrives at each.
-
-    An input that never arrives becomes one of weight 0 at the time of the last that does.
-    """
-    arrival = times[:, :, None, :] if delay is None else times[:, :, None, :] + delay[:, None]
-    arrival, order = arrival.sort(dim=-1)
-    shape = (*times.shape[:2], *weight.shape[1:])
-    weight = weight[:, None].expand(shape).gather(-1, order.expand(shape))
-    arrives = torch.isfinite(arrival)
-    last = (
-        torch.where(arrives, arrival, torch.full_like(arrival, -math.inf)).amax(-1, keepdim=True)
-        if arrival.shape[-1]
-        else arrival
-    )
-    last = torch.where(torch.isfinite(last), last, torch.zeros_like(last))
-    return torch.where(arrives, arrival, last), torch.where(arrives, weight, torch.zeros_like(weight))
-
-
-def states(
-    arrival: Float[Tensor, "E B o I"], weight: Float[Tensor, "E B O I"], tau_mem: Tau, tau_syn: Tau
-) -> tuple[Float[Tensor, "E B O I"], Float[Tensor, "E B O I"]]:
-    """Membrane and current just after each input, by doubling the group of inputs that each state includes."""
-    voltage, current = torch.zeros_like(weight), weight
-    group = 1
-    while group < arrival.shape[-1]:
-        elapsed = arrival[..., group:] - arrival[..., :-group]
-        earlier = membrane(elapsed, voltage[..., :-group], current[..., :-group], tau_mem, tau_syn)
-        voltage = torch.cat([voltage[..., :group], voltage[..., group:] + earlier], dim=-1)
-        decayed = current[..., :-group] * torch.exp(-elapsed / tau_syn)
-        current = torch.cat([current[..., :group], current[..., group:] + decayed], dim=-1)
-        group *= 2
-    return voltage, current
+def _of_neurons(constants: Constants) -> tuple[Tau, Tau]:
+    """The time constants as numbers, or in the shape (E, 1, O)."""
+    mem, syn = (tau[:, None] if isinstance(tau, Tensor) else tau for tau in constants)
+    return mem, syn

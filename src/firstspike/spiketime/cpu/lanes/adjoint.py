@@ -1,22 +1,16 @@
 """Backward of neurons with delays or time constants of their own, and the gradients by time constants of all.
 
 The lanes of a vector are 32 neurons of one sample. With delays it is a sum over the causal inputs, which needs no
-order; otherwise the inputs are taken from the last causal one back to the first, with steps as in the forward scan. The
-formulas are those of ``response``: with ``y = s |1/tau_syn - 1/tau_mem|`` the response and its derivatives consist of
-
-    G_0 = (1 - exp(-y)) / y,     G_1 = (y - 1 + exp(-y)) / y^2 = (1 - G_0) / y,     G_2 = G_0 - G_1
+order; otherwise the inputs are taken from the last causal one back to the first, with steps as in the forward scan.
 """
 
 # mypy: disable-error-code="no-untyped-def"
 import math
 
 import numpy as np
-from numba.core import types
 
 from firstspike.spiketime.cpu.constants import FLAT
-from firstspike.spiketime.cpu.per_neuron.scan import (
-    BY_MEM_SERIES,
-    DELTA,
+from firstspike.spiketime.cpu.lanes.rates import (
     HEIGHT,
     LANES,
     PER_MEM,
@@ -24,15 +18,13 @@ from firstspike.spiketime.cpu.per_neuron.scan import (
     REST_MEM,
     REST_SYN,
     SHORT,
-    SLOWER,
     UNIT,
-    brief,
-    responses,
-    series,
+    rates_in,
 )
-from firstspike.spiketime.cpu.runtime.compiling import chosen_by_type, inlined, jit
+from firstspike.spiketime.cpu.membrane import brief, brief_derivatives, derivatives, responses
+from firstspike.spiketime.cpu.runtime.compiling import inlined, jit
 from firstspike.spiketime.cpu.vectors.lanes import fold16, sum_rows16
-from firstspike.spiketime.cpu.vectors.mathfun import exp, expm1
+from firstspike.spiketime.cpu.vectors.mathfun import exp
 from firstspike.spiketime.cpu.vectors.simd import (
     absolute,
     fill16,
@@ -42,63 +34,9 @@ from firstspike.spiketime.cpu.vectors.simd import (
     load32,
     lowest_bit,
     maximum,
-    minimum,
     select,
     store,
 )
-
-# of G_1 in powers of -y: below y = 1/2 the rest is smaller than half a unit in the last place
-_SERIES_32 = tuple(1 / math.factorial(n + 2) for n in range(8))
-_SERIES_64 = tuple(1 / math.factorial(n + 2) for n in range(14))
-_LATE = 0.95
-
-
-def _series(minus_y):
-    """``G_1`` for ``0 <= y < 1/2``."""
-    raise NotImplementedError
-
-
-@chosen_by_type(_series)
-def _overload_series(minus_y):
-    if minus_y.dtype == types.float32:
-        c0, c1, c2, c3, c4, c5, c6, c7 = _SERIES_32
-
-        def series(minus_y):
-            p = fma(fma(fma(minus_y, c7, c6), minus_y, c5), minus_y, c4)
-            return fma(fma(fma(fma(p, minus_y, c3), minus_y, c2), minus_y, c1), minus_y, c0)
-
-    else:
-        c0, c1, c2, c3, c4, c5, c6, c7, c8, c9, c10, c11, c12, c13 = _SERIES_64
-
-        def series(minus_y):
-            p = fma(fma(fma(fma(minus_y, c13, c12), minus_y, c11), minus_y, c10), minus_y, c9)
-            p = fma(fma(fma(fma(p, minus_y, c8), minus_y, c7), minus_y, c6), minus_y, c5)
-            return fma(fma(fma(fma(fma(p, minus_y, c4), minus_y, c3), minus_y, c2), minus_y, c1), minus_y, c0)
-
-    return series
-
-
-@jit
-def derivatives(s, c):
-    """Derivatives of ``kappa(s) tau_syn`` (see ``responses``) by the logarithms of tau_mem and tau_syn, for ``s >= 0``.
-
-    That by tau_syn leaves out the factor tau_syn itself.
-    """
-    a, b, slower = load32(c, PER_MEM * LANES), load32(c, PER_SYN * LANES), load32(c, SLOWER * LANES)
-    y = s * load32(c, DELTA * LANES)
-    slow, grown = exp(s * slower * -1.0), expm1(y * -1.0) * -1.0
-    series, large = _series(y * -1.0), maximum(y, 0.5)
-    small = y < 0.5
-    zeroth = select(small, fma(y * -1.0, series, 1.0), grown / large)
-    first = select(small, series, (zeroth * -1.0 + 1.0) / large)
-    common = s * slow
-    of_slower, of_faster = s * slower, s * maximum(a, b)
-    # G_2 loses digits as a difference where y is large, and its product with y^2 must not overflow
-    steep, second = (grown - y * (grown * -1.0 + 1.0)) / large, zeroth - first
-    by_slower = common * first * of_slower
-    by_faster = common * select(y >= 1.0, steep * (of_faster / large), second * of_faster)
-    leaks_slower, response = b >= a, common * zeroth
-    return select(leaks_slower, by_slower, by_faster), select(leaks_slower, by_faster, by_slower) - response
 
 
 @inlined
@@ -112,21 +50,21 @@ def arrived(times, delay, i, spike, unit):
 @jit
 def observed_slopes(times, weight, delay, c, level, spike):
     """dV/dt of 32 neurons at their spikes, in the units of the neurons and of the rates."""
-    zero, b, unit = fill32(c, 0.0), load32(c, PER_SYN * LANES), c[UNIT]
+    zero, b, unit = fill32(c, 0.0), load32(c, PER_SYN), c[UNIT]
     drive = zero
     for i in range(times.size):
         s = arrived(times, delay, i, spike, unit)
         causal = s > 0.0
         if causal:
             drive = fma(select(causal, exp(s * b * -1.0), zero), load32(weight, i * LANES), drive)
-    return drive * b - level * load32(c, PER_MEM * LANES)
+    return drive * b - level * load32(c, PER_MEM)
 
 
 @jit
 def exact_slope(lane, times, weight, delay, c, level, spike):
     """The same of one lane in double precision."""
-    mem = np.float64(c[PER_MEM * LANES + lane]) + np.float64(c[REST_MEM * LANES + lane])
-    syn = np.float64(c[PER_SYN * LANES + lane]) + np.float64(c[REST_SYN * LANES + lane])
+    mem = np.float64(c[PER_MEM + lane]) + np.float64(c[REST_MEM + lane])
+    syn = np.float64(c[PER_SYN + lane]) + np.float64(c[REST_SYN + lane])
     drive = 0.0
     for i in range(times.size):
         arrival = times[i] if delay is None else delay[i * LANES + lane] + times[i]
@@ -139,17 +77,16 @@ def exact_slope(lane, times, weight, delay, c, level, spike):
 @jit
 def kept_scale(scale, times, delay, c, spike, most):
     """``scale`` where no weight's gradient exceeds ``most``, 0 elsewhere."""
-    zero, b, unit = fill32(c, 0.0), load32(c, PER_SYN * LANES), c[UNIT]
-    size = absolute(scale)
-    if not (size * b * load32(c, HEIGHT * LANES) > most):
+    zero, unit, size = fill32(c, 0.0), c[UNIT], absolute(scale)
+    if not (size * load32(c, HEIGHT) > most):
         return scale
     largest = zero
     for i in range(times.size):
         s = arrived(times, delay, i, spike, unit)
         causal = s > 0.0
         if causal:
-            largest = maximum(largest, select(causal, responses(maximum(s, 0.0), c)[2], zero))
-    return select(size * b * largest > most, zero, scale)
+            largest = maximum(largest, select(causal, responses(maximum(s, 0.0), rates_in(c))[2], zero))
+    return select(size * largest > most, zero, scale)
 
 
 @jit
@@ -183,7 +120,7 @@ def start(grad, spike, slope, observes, times, weight, delay, c, unit, level, bo
     else:
         slope = slope * level * (1 / c[UNIT])
     steep = slope / level  # next to a peak it has few digits, see ``settle_flat`` of the kernels of shared constants
-    flat = (steep * steep < load32(c, PER_MEM * LANES) * load32(c, PER_SYN * LANES) * FLAT) & (absolute(steep) > 0.0)
+    flat = (steep * steep < load32(c, PER_MEM) * load32(c, PER_SYN) * FLAT) & (absolute(steep) > 0.0)
     flat &= asks
     if flat:
         store(sums, 0, slope)
@@ -224,10 +161,8 @@ def sum_up(spike, scale, kept, times, weight, delay, c, everything, taus, sums, 
         totals: by tau_mem and tau_syn from the second vector on.
     """
     zero, inputs, unit = fill32(c, 0.0), times.size, c[UNIT]
-    a, b = load32(c, PER_MEM * LANES), load32(c, PER_SYN * LANES)
-    leaks_slower, pull = b >= a, minimum(a, b) * -1.0
-    scale, kept = scale * b, kept * b * (1 / unit)
-    mem_sum, syn_sum = zero, zero
+    r, kept = rates_in(c), kept * (1 / unit)
+    leaks_slower, mem_sum, syn_sum = r.syn >= r.mem, zero, zero
     for i in range(inputs):
         place = i * LANES
         s = arrived(times, delay, i, spike, unit)
@@ -236,20 +171,21 @@ def sum_up(spike, scale, kept, times, weight, delay, c, everything, taus, sums, 
         if causal:
             s, w = maximum(s, 0.0), load32(weight, place)
             if taus:
-                of_mem, of_syn = derivatives(s, c)
+                of_mem, of_syn = derivatives(s, r)
                 mem_sum = fma(select(causal, of_mem, zero), w, mem_sum)
                 syn_sum = fma(select(causal, of_syn, zero), w, syn_sum)
             if everything:
-                mem, syn, response = responses(s, c)
+                mem, syn, response = responses(s, r)
                 response = select(causal, response, zero)
-                fast = select(causal, select(leaks_slower, syn, mem), zero)
-                each = fma(response, pull, fast) * w * scale
+                # the derivative of kappa, whose terms only cancel where it has its maximum
+                fast = select(causal, select(leaks_slower, syn, mem) * r.syn, zero)
+                each = fma(response, r.slower * -1.0, fast) * w * scale
                 store(by_weight, place, fma(response, kept, load32(by_weight, place)))
                 store(by_delay, place, load32(by_delay, place) - each)
         if everything:
             add_row(each, i, inputs, sums, by_times)
-    store(totals, LANES, load32(totals, LANES) - scale * a * mem_sum)
-    store(totals, 2 * LANES, load32(totals, 2 * LANES) - scale * b * syn_sum)
+    store(totals, LANES, load32(totals, LANES) - scale * r.mem * mem_sum)
+    store(totals, 2 * LANES, load32(totals, 2 * LANES) - scale * r.syn * syn_sum)
 
 
 @jit
@@ -270,14 +206,12 @@ def unwind(
     """The same from the last causal input back to the first, where all neurons have one order of arrival.
 
     ``by_times`` is in that order, and ``joins`` has room for as many zeros as there are inputs. A lane carries the
-    response to the input that it has come to, times what ``start`` gives, the part of its slope that the current
-    causes, and the response's derivative by the logarithm of tau_mem. That by tau_syn follows from
+    response to the input that it has come to, times what ``start`` gives, what is left of the input's current, and the
+    response's derivative by the logarithm of tau_mem. That by tau_syn follows from
 
         dkappa/dlog(tau_mem) + dkappa/dlog(tau_syn) = -s dkappa/ds
     """
-    zero, unit = fill32(c, 0.0), c[UNIT]
-    a, b = load32(c, PER_MEM * LANES), load32(c, PER_SYN * LANES)
-    top = -1
+    zero, unit, r, top = fill32(c, 0.0), c[UNIT], rates_in(c), -1
     lanes = asks
     while lanes:
         lane = lowest_bit(lanes)
@@ -287,23 +221,21 @@ def unwind(
         top = max(top, k)
         sums[lane] = arrival[k]
     wait = select(asks, (spike - load32(sums, 0)) * unit, zero)
-    scale = scale * b
-    _, syn, added = responses(wait, c)
-    first_response, first_drive = added * scale, syn * scale
-    first_by = derivatives(wait, c)[0] * scale if taus else zero
+    _, syn, rise = responses(wait, r)
+    first_response, first_decay = rise * scale, syn * scale
+    first_by = derivatives(wait, r)[0] * scale if taus else zero
     kept = select(absolute(kept) > 0.0, fill32(c, 1 / unit), zero)
     for row in range((top & 15) + 1, 16):
         store(sums, row * 16, fill16(sums, 0.0))
-    response = drive = by_mem = mem_sum = all_sum = zero
-    minus_a = a * -1.0
+    response = decay = by_mem = mem_sum = all_sum = zero
     for k in range(top, -1, -1):
         if joins[k]:
-            response, drive = select(joins[k], first_response, response), select(joins[k], first_drive, drive)
+            response, decay = select(joins[k], first_response, response), select(joins[k], first_decay, decay)
             by_mem = select(joins[k], first_by, by_mem)
             joins[k] = 0
         at = np.intp(order[k]) * LANES
         w = load32(weight, at)
-        each = fma(response, minus_a, drive) * w
+        each = fma(response, r.mem * -1.0, decay * r.syn) * w
         if everything:
             store(by_weight, at, fma(response, kept, load32(by_weight, at)))
             store(sums, (k & 15) * 16, fold16(each))
@@ -316,12 +248,12 @@ def unwind(
         if duration == 0:
             continue
         wait, is_brief = fill32(c, duration), duration < c[SHORT]
-        mem, syn, added = brief(wait, c) if is_brief else responses(wait, c)
+        mem, syn, rise = brief(wait, r) if is_brief else responses(wait, r)
         if taus:
-            by_added = series(wait, c, BY_MEM_SERIES) * wait * wait if is_brief else derivatives(wait, c)[0]
-            by_mem = fma(by_mem, mem, fma(response, wait * a * mem, drive * by_added))
-        response, drive = fma(response, mem, drive * added), drive * syn
+            by_rise = brief_derivatives(wait, r)[0] if is_brief else derivatives(wait, r)[0]
+            by_mem = fma(by_mem, mem, fma(response, wait * r.mem * mem, decay * by_rise))
+        response, decay = fma(response, mem, decay * rise), decay * syn
     if taus:
         all_sum = select(asks, all_sum, zero)
-        store(totals, LANES, load32(totals, LANES) - a * mem_sum)
-        store(totals, 2 * LANES, load32(totals, 2 * LANES) + b * (all_sum + mem_sum))
+        store(totals, LANES, load32(totals, LANES) - r.mem * mem_sum)
+        store(totals, 2 * LANES, load32(totals, 2 * LANES) + r.syn * (all_sum + mem_sum))

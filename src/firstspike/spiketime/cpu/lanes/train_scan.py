@@ -1,8 +1,7 @@
 """Spike trains of 32 neurons of one sample, each with its own order of arrival or its own constants: forward.
 
-All lanes go from input to input together, each to its own next one, with the steps of ``cpu.per_neuron.scan``. Between
-two inputs they go as often as any of them spikes or is released from its refractory time. Membranes are in units of
-the threshold, the ``drive`` is the part of their slopes that the currents cause.
+All lanes go from input to input together, each to its own next one, with the steps of ``lanes.scan``. Between
+two inputs they go as often as any of them spikes or is released from its refractory time.
 """
 
 # mypy: disable-error-code="no-untyped-def"
@@ -10,35 +9,29 @@ import math
 
 import numpy as np
 
-from firstspike.spiketime.cpu.per_neuron.scan import (
-    ENOUGH,
-    LANES,
-    PER_MEM,
-    PER_SYN,
-    SHORT,
-    UNIT,
-    brief,
-    crossings,
-    reaches,
-    responses,
-)
-from firstspike.spiketime.cpu.per_neuron.sort import sort_lanes
-from firstspike.spiketime.cpu.rows.spikes import SHORT as SHORT_SERIES
-from firstspike.spiketime.cpu.rows.spikes import STRAIGHT, solve_short
+from firstspike.spiketime.cpu.lanes.rates import LANES, SHORT, UNIT, rates_in
+from firstspike.spiketime.cpu.lanes.scan import crossings, longest_wait
+from firstspike.spiketime.cpu.lanes.sort import sort_lanes
+from firstspike.spiketime.cpu.membrane import ENOUGH, STRAIGHT, brief, reaches, responses, soon
+from firstspike.spiketime.cpu.membrane import SHORT as SOON
 from firstspike.spiketime.cpu.runtime.compiling import jit
 from firstspike.spiketime.cpu.vectors.mathfun import exp
-from firstspike.spiketime.cpu.vectors.simd import fill32, fma, load32, lowest_bit, maximum, minimum, select, store
+from firstspike.spiketime.cpu.vectors.simd import (
+    fill32,
+    fma,
+    load32,
+    lowest_bit,
+    maximum,
+    minimum,
+    next_up,
+    select,
+    store,
+)
 
 # of 32 lanes: the state (membrane, current, and the end of the refractory time, later what is left of it), constants,
 # the next spike that was observed, and of spikes that are to be noted their time and the slope of the membrane
 VOLTAGE, CURRENT, RELEASE, RESET, HOLD, DUE, TIME, SLOPE = (row * LANES for row in range(8))
 N_STATE = 8 * LANES
-
-
-@jit
-def longest_wait(c):
-    """A time after which nothing is left, and whose exponentials are numbers."""
-    return 1e30 if c.itemsize == 4 else 1e250
 
 
 @jit
@@ -81,35 +74,25 @@ def delayed_events(times, copies, delay, weight, begin, end, every, keys, values
 
 
 @jit
-def spikes_of(voltage, drive, now, stop, wait, end, drive_end, candidates, c, state):
+def spikes_of(voltage, current, now, stop, wait, end, current_end, candidates, c):
     """The candidates that spike up to ``stop``, after the time ``wait``, and when; ``end`` is the membrane there.
 
     A spike is later than ``now``, by one unit in the last place if it would round to that.
     """
-    a, b = load32(c, PER_MEM * LANES), load32(c, PER_SYN * LANES)
-    fires, limit = reaches(voltage, drive, wait, end, drive_end, candidates, c)
+    r = rates_in(c)
+    fires, limit = reaches(voltage, current, wait, end, current_end, candidates, r)
     at_once = (voltage >= 1.0) & candidates
     slow, s = fires & ~at_once, fill32(c, 0.0)
-    quick = slow & (end >= 1.0) & (wait * maximum(a, b) < SHORT_SERIES)
+    quick = slow & (end >= 1.0) & (wait * r.faster < SOON)
     if quick:
-        found, _, _, curved = solve_short(voltage, drive, a * -1.0, b * -1.0)
+        found, _, _, curved = soon(voltage, current, r)
         quick &= (curved < STRAIGHT) & (found >= 0.0) & (wait >= found)
         s = select(quick, found, s)
         slow &= ~quick
     if slow:
-        s = select(slow, crossings(voltage, drive, limit, slow, c), s)
-    fires |= at_once
+        s = select(slow, crossings(voltage, current, limit, slow, c), s)
     spike = now + s * (1 / c[UNIT])
-    early = fires & ~(spike > now)
-    if early:
-        store(state, TIME, spike)
-        store(state, SLOPE, now)
-        while early:
-            lane = lowest_bit(early)
-            early &= early - np.uint64(1)
-            state[TIME + lane] = np.nextafter(state[SLOPE + lane], state.dtype.type(math.inf))
-        spike = load32(state, TIME)
-    return fires, minimum(spike, stop)
+    return fires | at_once, minimum(select(spike > now, spike, next_up(now)), stop)
 
 
 @jit
@@ -169,9 +152,8 @@ def scan_trains(
         slopes: of the membrane at the spikes, 0 for one that was observed while the neuron was refractory.
         again: slopes of the membrane at releases; entry k is the release after k spikes.
     """
-    a, b, never = load32(c, PER_MEM * LANES), load32(c, PER_SYN * LANES), fill32(c, math.inf)
-    minus_a, unit, longest, last = a * -1.0, c[UNIT], longest_wait(c), fill32(c, end)
-    voltage, drive, reset = load32(state, VOLTAGE), load32(state, CURRENT) * b, load32(state, RESET)
+    r, never, unit, longest, last = rates_in(c), fill32(c, math.inf), c[UNIT], longest_wait(c), fill32(c, end)
+    voltage, current, reset = load32(state, VOLTAGE), load32(state, CURRENT), load32(state, RESET)
     release, due, stuck, now = load32(state, RELEASE), load32(state, DUE), np.uint64(0), fill32(c, begin)
     if begin == -math.inf:
         first = load32(keys, 0) if source is None else fill32(c, keys[0])
@@ -181,11 +163,11 @@ def scan_trains(
         if source is None:
             if k >= 0:
                 arrives = never > load32(keys, k * LANES)
-                drive = fma(select(arrives, load32(values, k * LANES), 0.0), b, drive)
+                current = current + select(arrives, load32(values, k * LANES), 0.0)
             following = minimum(load32(keys, (k + 1) * LANES), last)
         else:
             if k >= 0:
-                drive = fma(load32(values, np.intp(source[k]) * LANES), b, drive)
+                current = current + load32(values, np.intp(source[k]) * LANES)
             until = min(keys[k + 1], end)
             following = fill32(c, until)
             is_brief = (until - (keys[k] if k >= 0 else begin)) * unit < c[SHORT]
@@ -201,27 +183,28 @@ def scan_trains(
             if observes:
                 stop = minimum(stop, due)
             wait = (stop - now) * unit
-            mem, syn, added = brief(wait, c) if is_brief else responses(minimum(wait, longest), c)
-            after, drive_after = fma(voltage, mem, drive * added), drive * syn
+            mem, syn, rise = brief(wait, r) if is_brief else responses(minimum(wait, longest), r)
+            after, current_after = fma(voltage, mem, current * rise), current * syn
             fires, spike = np.uint64(0), stop
             if observes:
                 fires = (stop >= due) & (never > due) & pending
             else:
                 # while V rises it is concave, and stays below its tangent
-                high = (fma(fma(voltage, minus_a, drive), wait, voltage) >= ENOUGH) | (voltage >= 1.0)
+                steep = fma(voltage, r.mem * -1.0, current * r.syn)
+                high = (fma(steep, wait, voltage) >= ENOUGH) | (voltage >= 1.0)
                 candidates = high & pending & ~held
                 if candidates:
-                    fires, spike = spikes_of(voltage, drive, now, stop, wait, after, drive_after, candidates, c, state)
+                    fires, spike = spikes_of(voltage, current, now, stop, wait, after, current_after, candidates, c)
                     spike = select(fires, spike, stop)
                     if fires:
-                        drive_after = select(fires, drive * exp((now - spike) * b * unit), drive_after)
+                        current_after = select(fires, current * exp((now - spike) * r.syn * unit), current_after)
             if holds:
                 freed = waiting & ~stuck & pending & ~fires & (stop >= release)
                 if freed:
-                    store(state, SLOPE, (drive_after - a * reset) * unit)
+                    store(state, SLOPE, (current_after * r.syn - r.mem * reset) * unit)
                     note_releases(freed, state, counts, again)
             if fires:
-                slope = (drive_after - a) * unit
+                slope = (current_after * r.syn - r.mem) * unit
                 if observes:
                     slope = select(spike > release, slope, 0.0)
                 store(state, TIME, spike)
@@ -230,12 +213,12 @@ def scan_trains(
                 stuck |= note_spikes(fires, observes, most, state, counts, trains, slopes)
                 release, due = load32(state, RELEASE), load32(state, DUE)
             voltage = select(pending, select(fires | held, reset, after), voltage)
-            drive = select(pending, drive_after, drive)
+            current = select(pending, current_after, current)
             now = select(pending, spike, now)
             pending &= following > now
             if observes:
                 pending |= (following >= due) & (never > due) & every
     store(state, VOLTAGE, voltage)
-    store(state, CURRENT, drive / b)
+    store(state, CURRENT, current)
     store(state, RELEASE, select(stuck, 0.0, maximum(release - end, 0.0)))
     return stuck

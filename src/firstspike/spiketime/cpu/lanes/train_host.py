@@ -5,18 +5,18 @@ import math
 import torch
 from torch import Tensor
 
-from firstspike.spiketime.cpu.per_neuron.host import as_tensors, name_of
-from firstspike.spiketime.cpu.per_neuron.kernels import SAMPLES
-from firstspike.spiketime.cpu.per_neuron.scan import LANES, N_RATES
-from firstspike.spiketime.cpu.runtime.parallel import Call, threads_for
-from firstspike.spiketime.cpu.saved import PAD
-from firstspike.spiketime.cpu.trains.per_neuron.kernels import (
+from firstspike.spiketime.contract import Arguments, Gradients, Grads, Held, Needs, Result
+from firstspike.spiketime.cpu.lanes.host import as_tensors, name_of
+from firstspike.spiketime.cpu.lanes.kernels import SAMPLES
+from firstspike.spiketime.cpu.lanes.rates import LANES, N_RATES
+from firstspike.spiketime.cpu.lanes.train_kernels import (
     TRAIN_BACKWARD,
     TRAIN_FORWARD,
     train_backward_kernel,
     train_forward_kernel,
 )
-from firstspike.spiketime.trains.backend import Arguments, Gradients, Grads, Held, Needs, Result
+from firstspike.spiketime.cpu.runtime.parallel import Call, threads_for
+from firstspike.spiketime.cpu.saved import PAD
 
 PARTS, _CHUNKS = 8, 4  # into which the sums over neurons and over samples are cut
 _COST = 8  # of a synapse, in units of one of the usual kernels of first spikes
@@ -60,7 +60,7 @@ def forward_per_neuron(given: Arguments, holds: bool) -> Result:
     held = arrays["held"]
     assert isinstance(held, Tensor)
     state = None if given.until == math.inf else Held(held[:, :, 3], held[:, :, 4], held[:, :, 5])
-    return Result(trains, overflows.bool(), state, tuple(saved))
+    return Result(trains, tuple(saved), overflows.bool(), state)
 
 
 def backward_per_neuron(
@@ -89,8 +89,8 @@ def backward_per_neuron(
         None if given.state is None else torch.empty((ensemble, batch, _STATES, outputs), dtype=dtype, device="cpu")
     )
     arrays |= {
-        "trains": result.trains.contiguous(), "overflows": result.overflows.to(torch.uint8),
-        "grad": grads.trains.contiguous(),
+        "trains": result.spikes.contiguous(), "overflows": result.overflows.to(torch.uint8),
+        "grad": grads.spikes.contiguous(),
         "bound": torch.tensor([max_weight_grad or math.inf, 0.0], dtype=dtype, device="cpu"),
         "of_end": None if grads.state is None else torch.stack(tuple(grads.state), 2).contiguous(),
         "by_start": by_start, "by_delay": None, **found,

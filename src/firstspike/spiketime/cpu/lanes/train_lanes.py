@@ -5,11 +5,10 @@ import math
 
 import numpy as np
 
-from firstspike.spiketime.cpu.per_neuron.scan import LANES
-from firstspike.spiketime.cpu.per_neuron.sort import rows_for
-from firstspike.spiketime.cpu.runtime.compiling import jit
-from firstspike.spiketime.cpu.trains.per_neuron import adjoint, scan
-from firstspike.spiketime.cpu.trains.per_neuron.adjoint import (
+from firstspike.spiketime.cpu.lanes import train_adjoint, train_scan
+from firstspike.spiketime.cpu.lanes.rates import LANES
+from firstspike.spiketime.cpu.lanes.sort import rows_for
+from firstspike.spiketime.cpu.lanes.train_adjoint import (
     BY_MEM,
     BY_SYN,
     FIRST,
@@ -24,23 +23,26 @@ from firstspike.spiketime.cpu.trains.per_neuron.adjoint import (
     C,
     Y,
 )
-from firstspike.spiketime.cpu.trains.per_neuron.scan import CURRENT, DUE, RELEASE, VOLTAGE
+from firstspike.spiketime.cpu.lanes.train_scan import CURRENT, DUE, RELEASE, VOLTAGE
+from firstspike.spiketime.cpu.runtime.compiling import jit
 
 
 @jit
 def start_lanes(held, threshold, reset, refractory, trains, begin, observes, state, counts):
     """The states of some neurons at the start, in the lanes of ``state``; no spikes yet."""
     for lane in range(LANES):
-        state[VOLTAGE + lane] = state[CURRENT + lane] = state[scan.RESET + lane] = state[scan.HOLD + lane] = 0
+        state[VOLTAGE + lane] = state[CURRENT + lane] = state[train_scan.RESET + lane] = state[
+            train_scan.HOLD + lane
+        ] = 0
         state[RELEASE + lane], state[DUE + lane] = -math.inf, math.inf
         counts[lane] = 0
     for lane in range(min(LANES, threshold.size)):
-        state[scan.RESET + lane], state[scan.HOLD + lane] = reset[lane] / threshold[lane], refractory[lane]
+        state[train_scan.RESET + lane], state[train_scan.HOLD + lane] = reset[lane] / threshold[lane], refractory[lane]
         if begin > -math.inf:
             state[VOLTAGE + lane] = held[0, lane] / threshold[lane]
             state[CURRENT + lane] = held[1, lane] / threshold[lane]
             if held[2, lane] > 0:
-                state[VOLTAGE + lane], state[RELEASE + lane] = state[scan.RESET + lane], begin + held[2, lane]
+                state[VOLTAGE + lane], state[RELEASE + lane] = state[train_scan.RESET + lane], begin + held[2, lane]
         if observes and trains.shape[1] > 0:
             state[DUE + lane] = trains[lane, 0]
 
@@ -86,7 +88,7 @@ def gradients_by_start(state, counts, unit, held, by_start, taus, totals):
         if taus:
             v, i = held[0, lane] / unit[lane], held[1, lane] / unit[lane]
             if free:
-                totals[BY_MEM + lane] += v * state[adjoint.OF_Y + lane]
+                totals[BY_MEM + lane] += v * state[train_adjoint.OF_Y + lane]
             totals[BY_MEM + lane] += i * state[OF_MEM + lane]
             totals[BY_SYN + lane] += i * state[OF_SYN + lane]
 

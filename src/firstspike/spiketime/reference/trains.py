@@ -33,10 +33,10 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from firstspike.spiketime.response import Tau, leakless, membrane, peak
-from firstspike.spiketime.solutions import time_to_threshold
-from firstspike.spiketime.trains.backend import Arguments, Held, Result
-from firstspike.spiketime.trains.reference_gradient import state_after
+from firstspike.spiketime.contract import Arguments, Held, Result
+from firstspike.spiketime.reference.response import Tau, leakless, membrane, peak
+from firstspike.spiketime.reference.solutions import time_to_threshold
+from firstspike.spiketime.reference.train_gradient import state_after
 from firstspike.spiketime.units import unit_of_weights
 
 _MEMORY = 1 << 28  # bytes
@@ -50,7 +50,7 @@ def forward(given: Arguments) -> Result:
     shape = (ensemble, batch, outputs)
     if given.observed is not None:
         none = torch.zeros(shape, dtype=torch.bool, device=given.times.device)
-        return Result(given.observed, none, state_after(given.observed, given) if given.until < math.inf else None)
+        return Result(given.observed, (), none, state_after(given.observed, given) if given.until < math.inf else None)
     trains = given.times.new_full((*shape, given.max_spikes), math.inf)
     overflows = torch.zeros(shape, dtype=torch.bool, device=trains.device)
     held = Held(*(trains.new_zeros(shape) for _ in range(3)))
@@ -58,7 +58,7 @@ def forward(given: Arguments) -> Result:
         trains[part], overflows[part], *state = _scan(_arguments(given, *part))
         for whole, x in zip(held, state, strict=True):
             whole[part] = x
-    return Result(trains, overflows, held if given.until < math.inf else None)
+    return Result(trains, (), overflows, held if given.until < math.inf else None)
 
 
 def _parts(given: Arguments) -> Iterator[tuple[slice, slice, slice]]:

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from firstspike import LIF
-from firstspike.spiketime.maxima import maximum
-from firstspike.spiketime.peaks import lacking
+from firstspike.spiketime.reference.peaks import maximum
+from firstspike.spiketime.reference.peaks import lacking
 
 INF = math.inf
 HIGH = 100.0
@@ -78,7 +78,7 @@ def test_arrivals_at_once():
 def test_parts_add_up(monkeypatch):
     times, weight = case()
     whole = with_gradients(maximum, times, weight, LIF(2.0))
-    monkeypatch.setattr("firstspike.spiketime.maxima._CHUNK", 20)
+    monkeypatch.setattr("firstspike.spiketime.reference.peaks._CHUNK", 20)
     for one, other in zip(with_gradients(maximum, times, weight, LIF(2.0)), whole, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-13)
 

@@ -1,0 +1,196 @@
+"""What a backend provides: two functions of plain tensors that know nothing of autograd::
+
+    forward(arguments) -> result
+    backward(grads, result, arguments, max_weight_grad, needs) -> gradients
+
+First spikes are spike trains of one spike: where ``max_spikes`` is 0, inputs have one time each, ``(E, B, I)``, and
+the result is ``(E, B, O)``, without a state, a start or an end. Otherwise inputs have K times, ``(E, B, I, K)``, and
+neurons up to S spikes, ``(E, B, O, S)``.
+
+All tensors share device and dtype (float32 or float64), and their values are checked, unless the backend does that in
+its forward pass of first spikes (``checks``). Their shapes have E networks side by side, B samples, I inputs and O
+outputs. For first spikes, the first dimension of one network alone may be missing in all of them; ``of_several`` is for
+passes that need it. They may have any strides, and no backend changes one in place.
+
+A spike time is larger than that of the last input that causes it, by one unit in the last place if it would round to
+that, and at most that of the next input. The fastest time constant is between 2**-12 and 2**12, see ``units``. After
+its k-th spike T_k a neuron is held at ``reset`` until ``T_k + refractory``, while its current decays and inputs arrive.
+Inputs outside of ``[start, until)`` never arrive. Spikes are in ``(start, until]``.
+
+The gradient is taken at ``spikes``, whoever computed them, with the causal set ``t_i + delay_i < T``. Where the
+neuron is silent, or ``V'(T) <= 0``, or within the refractory time of another spike, all derivatives are zero.
+``max_weight_grad`` bounds the gradient by the weights of each spike, through this spike and for one input spike: where
+the largest ``|dL/dw_i|`` exceeds it, the spike counts as fixed for that gradient, and for no other. On a GPU the bound
+may be a tensor ``()``.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import wraps
+from operator import itemgetter
+from typing import Any, NamedTuple, TypeVar
+
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+
+class Constants(NamedTuple):
+    """The two time constants, numbers or tensors ``(E, O)``; ``tau_mem`` is ``inf`` for all neurons or for none.
+
+    On a GPU, tensors may hold what all neurons share, and ``tau_mem`` may be the number ``inf`` beside a tensor.
+    """
+
+    tau_mem: float | Tensor
+    tau_syn: float | Tensor
+
+
+class Held(NamedTuple):
+    """State of each neuron at a time, or gradients by it."""
+
+    voltage: Float[Tensor, "E B O"]
+    current: Float[Tensor, "E B O"]
+    refractory: Float[Tensor, "E B O"]
+    """Time that is left of the refractory time, 0 if none is."""
+
+
+class Windows(NamedTuple):
+    """How neurons see their own spikes again: time is cut into windows in which they are independent."""
+
+    bounds: tuple[float, ...]
+    """The start, the ends of all windows but the last, and the end. No window is longer than ``lag``."""
+    lag: float
+    """Delay of all recurrent synapses."""
+    budget: int
+    """Most spikes of a neuron in a window."""
+
+
+Sizes = tuple[int, int, int, int]
+"""Numbers of networks, samples, inputs and outputs."""
+
+
+class Arguments(NamedTuple):
+    """What spike times follow from. Tensors for ``constants`` only where not all neurons have the same."""
+
+    times: Float[Tensor, "E B I *K"]
+    weight: Float[Tensor, "E O I"]
+    threshold: Float[Tensor, "E O"]
+    delay: Float[Tensor, "E O I"] | None
+    constants: Constants
+    refractory: Float[Tensor, "E O"] = None  # type: ignore[assignment]
+    """Of trains, as all that follows."""
+    reset: Float[Tensor, "E O"] = None  # type: ignore[assignment]
+    state: Held | None = None
+    """At ``start``; without one the neurons are at rest until the first input."""
+    start: float = -math.inf
+    until: float = math.inf
+    max_spikes: int = 0
+    """Room for that many; 0 asks for first spikes."""
+    observed: Float[Tensor, "E B O S"] | None = None
+    """Trains to take the gradient at, in place of those of the neurons."""
+    windows: Windows | None = None
+    """Of neurons that are connected to each other: the last O columns of ``weight`` are those of their own spikes, and
+    ``times`` may leave out what arrives there from before ``start``. Only the CPU kernels know this."""
+
+    @property
+    def sizes(self) -> Sizes:
+        """Of all tensors."""
+        outputs, inputs = self.weight.shape[-2:]
+        return len(self.times) if self.times.ndim == 3 else 1, self.times.shape[-2], inputs, outputs
+
+
+class Result(NamedTuple):
+    """Spike times, ``inf`` where there is none, and what backward can use again (a sorting order, say).
+
+    Shapes begin with ``(E, B)``. Nothing is saved where first spikes were observed and no forward ran.
+    """
+
+    spikes: Float[Tensor, "E B O *S"]
+    saved: tuple[Tensor, ...] = ()
+    overflows: Bool[Tensor, "E B O"] = None  # type: ignore[assignment]
+    """Of trains: neurons that would spike again after ``max_spikes``. They are held at ``reset`` until ``until``."""
+    state: Held | None = None
+    """At a finite ``until``."""
+
+
+class Grads(NamedTuple):
+    """Gradients of the loss by what came out; None for zero."""
+
+    spikes: Float[Tensor, "E B O *S"]
+    state: Held | None = None
+
+
+class Needs(NamedTuple):
+    """Which gradients are asked for."""
+
+    times: bool
+    weight: bool
+    threshold: bool
+    delay: bool
+    tau_mem: bool = False
+    tau_syn: bool = False
+    state: bool = False
+
+
+class Gradients(NamedTuple):
+    """Gradients in the shapes of the arguments, by time constants ``(E, O)``; None where not asked for."""
+
+    times: Tensor | None = None
+    weight: Tensor | None = None
+    threshold: Tensor | None = None
+    delay: Tensor | None = None
+    tau_mem: Tensor | None = None
+    tau_syn: Tensor | None = None
+    state: Held | None = None
+
+
+Forward = Callable[[Arguments], Result]
+Backward = Callable[[Grads, Result, Arguments, float | None, Needs], Gradients]
+Run = TypeVar("Run", bound=Callable[..., Any])
+
+
+@dataclass(frozen=True)
+class Backend:
+    """A pair of functions, see the module.
+
+    Args:
+        forward: see the module.
+        backward: see the module.
+        name: key under which ``BACKENDS`` has them.
+        checks: whether ``forward`` raises the errors of ``check_values`` itself for first spikes.
+        saves: tensors like those that ``forward`` saves of first spikes, whose shapes follow from those of its
+            arguments; None for a backend that saves nothing.
+    """
+
+    forward: Forward
+    backward: Backward
+    name: str = ""
+    checks: bool = False
+    saves: Callable[[Arguments], tuple[Tensor, ...]] | None = None
+
+
+def each_tensor(function: Callable[[Tensor], Tensor], x: Any) -> Any:
+    """``x`` with the function's result for every tensor in it, through tuples such as ``Arguments`` and ``Result``."""
+    if isinstance(x, Tensor):
+        return function(x)
+    if not isinstance(x, tuple):
+        return x
+    items = (each_tensor(function, item) for item in x)
+    return type(x)(*items) if hasattr(x, "_fields") else tuple(items)
+
+
+def of_several(run: Run) -> Run:
+    """Let a pass for tensors ``(E, ...)`` also take those of one network: the dimension is added, and removed again."""
+
+    @wraps(run)
+    def either(*given: Any) -> Any:
+        if any(isinstance(x, Arguments) and x.weight.ndim == 3 for x in given):
+            return run(*given)
+        return each_tensor(itemgetter(0), run(*as_several(given)))
+
+    return either  # type: ignore[return-value]
+
+
+def as_several(x: Any) -> Any:
+    """``x`` with a dimension for the networks in all of its tensors that have any."""
+    return each_tensor(lambda tensor: tensor[None] if tensor.ndim else tensor, x)

@@ -1,1 +1,0 @@
-"""Neurons with an order of arrival or with constants of their own: 16 of them in the lanes of a vector."""

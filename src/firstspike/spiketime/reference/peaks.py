@@ -1,0 +1,268 @@
+"""The largest value that a membrane reaches, with its exact gradient: what silent neurons lack, and what readouts see.
+
+A membrane has its maximum where its slope is 0, or at an arrival that ends its rise. With the time t* of the maximum
+
+    dV(t*)/dw_i = kappa(t* - t_i),        dV(t*)/dt_i = -w_i kappa'(t* - t_i)
+
+At a smooth maximum dV/dt is 0, so that t* itself need not be differentiated. A maximum at the arrival of input j, which
+pulls the membrane down, moves along with it: there, dV(t*)/dt_j is the slope just before. A membrane that is followed
+up to a fixed time only may have its maximum there, where t* does not move.
+
+Shapes: B samples, I inputs with K spikes each, N spikes of a sample, O outputs. Of some (sample, neuron) pairs alone,
+each has its own inputs, ``(N, P)``; of all neurons of some samples, they share the times, ``(N, B, O)`` and ``(N, B,
+1)``.
+"""
+
+import math
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Bool, Float, Int64
+from torch import Tensor
+
+from firstspike.neuron import LIF
+from firstspike.spiketime.reference.response import Tau, kappa, kappa_slope, membrane
+from firstspike.spiketime.reference.scan import accumulate, in_order, peaks_within, settled
+from firstspike.spiketime.values import check_finite_weight
+
+_CHUNK = 1 << 20  # (spike, membrane) values at once
+
+
+def lacking(
+    times: Float[Tensor, "batch inputs"],
+    weight: Float[Tensor, "outputs inputs"],
+    neuron: LIF,
+    silent: Bool[Tensor, "batch outputs"],
+    delay: Float[Tensor, "outputs inputs"] | None = None,
+    until: float = math.inf,
+) -> Float[Tensor, "batch outputs"]:
+    """How far below the threshold the membrane of a silent neuron stays; 0 for all others.
+
+    Differentiable by times, weight and delay; the neuron's parameters count as constants. A membrane that never rises
+    above rest lacks the whole threshold and has no gradient.
+
+    Args:
+        times: arrivals, ``inf`` for none.
+        weight: of the synapses.
+        neuron: time constants and threshold, each a number or a tensor ``()`` or ``(outputs,)``.
+        silent: the pairs that did not spike.
+        delay: of the synapses.
+        until: later times play no part.
+    """
+    threshold = torch.as_tensor(neuron.threshold, dtype=weight.dtype, device=weight.device).detach()
+    height: Tensor = _Height.apply(times.unsqueeze(-1), weight, delay, silent, *_constants(neuron, len(weight)), until)[0]
+    return torch.where(silent, (threshold - height).clamp(min=0), 0.0)
+
+
+def maximum(
+    trains: Float[Tensor, "batch inputs spikes"], weight: Float[Tensor, "outputs inputs"], neuron: LIF
+) -> Float[Tensor, "batch outputs"]:
+    """Maximum of the membrane of a neuron without threshold; at least 0, its value at rest.
+
+    Differentiable by trains and weight; a membrane that never rises above rest has no gradient.
+
+    Args:
+        trains: spikes of each input in any order, ``inf`` for none.
+        weight: of the synapses.
+        neuron: time constants, each a number or a tensor ``()`` or ``(outputs,)``, as constants.
+    """
+    height: Tensor = _Height.apply(trains, weight, None, None, *_constants(neuron, len(weight)), math.inf)[0]
+    return height
+
+
+def _constants(neuron: LIF, outputs: int) -> list[Tau]:
+    """Time constants without gradient, of tensors one for each output."""
+    return [x.detach().expand(outputs) if isinstance(x, Tensor) else x for x in (neuron.tau_mem, neuron.tau_syn)]
+
+
+def highest(
+    times: Float[Tensor, " inputs"], weight: Float[Tensor, " inputs"], tau_mem: float, tau_syn: float
+) -> tuple[float, float]:
+    """Height and time of the maximum of one membrane; without leak, which never ends to rise, a late time."""
+    height, time, _ = _Height.apply(times[None, :, None], weight[None], None, None, tau_mem, tau_syn, math.inf)
+    return float(height), float(time)
+
+
+class _MemberByMember(torch.autograd.Function):
+    """A function of tensors that ``torch.func.vmap`` maps member after member, as its work depends on their values."""
+
+    @classmethod
+    def vmap(
+        cls, info: Any, in_dims: tuple[int | None, ...], *inputs: Any
+    ) -> tuple[tuple[Tensor | None, ...], tuple[int | None, ...]]:
+        """See ``torch.autograd.Function``."""
+        members = [
+            cls.apply(*(x if dim is None else x.select(dim, k) for x, dim in zip(inputs, in_dims, strict=True)))
+            for k in range(info.batch_size)
+        ]
+        found = tuple(None if x[0] is None else torch.stack(x) for x in zip(*members, strict=True))
+        return found, tuple(None if x is None else 0 for x in found)
+
+
+class _Height(_MemberByMember):
+    """``(trains, weight, delay, silent, tau_mem, tau_syn, until) -> (height, time, place)`` of the maxima.
+
+    ``place`` is the spike, in the flattened trains of the sample, at whose arrival the maximum is, or -1. Where
+    ``silent`` is given, only pairs for which it is true have a maximum; the height is 0 elsewhere.
+    """
+
+    @staticmethod
+    def forward(
+        trains: Tensor,
+        weight: Tensor,
+        delay: Tensor | None,
+        silent: Tensor | None,
+        tau_mem: Tau,
+        tau_syn: Tau,
+        until: float,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        check_finite_weight(weight)  # -inf would be a membrane that never leaves its rest
+        height, time = (trains.new_zeros(len(trains), len(weight)) for _ in range(2))
+        place = torch.full_like(height, -1, dtype=torch.int64)
+        for some in _membranes(trains, weight, delay, silent, tau_mem, tau_syn, until):
+            at = some.sample, some.neuron
+            height[at], time[at], place[at] = _highest(some, until)
+        return height, time, place
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
+        trains, weight, delay, silent, *ctx.options = inputs
+        ctx.mark_non_differentiable(*output[1:])
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(trains, weight, delay, silent, *output)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor | None, *_: None) -> tuple[Tensor | None, ...]:
+        if grad is None:
+            return (None,) * 7
+        return *_HeightGradient.apply(grad, *ctx.saved_tensors, *ctx.options), None, None, None, None
+
+
+class _HeightGradient(_MemberByMember):
+    """``(grad, trains, weight, delay, silent, height, time, place, tau_mem, tau_syn, until)``.
+
+    Gives the gradients by the first three after ``grad``.
+    """
+
+    @staticmethod
+    def forward(
+        grad: Tensor,
+        trains: Tensor,
+        weight: Tensor,
+        delay: Tensor | None,
+        silent: Tensor | None,
+        height: Tensor,
+        time: Tensor,
+        place: Tensor,
+        *options: Any,
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        by_trains, by_weight = torch.zeros_like(trains).flatten(1), torch.zeros_like(weight)
+        by_delay = None if delay is None else torch.zeros_like(delay)
+        grad = torch.where(height > 0, grad, 0.0)
+        for some in _membranes(trains, weight, delay, silent, *options):
+            taus = some.tau_mem, some.tau_syn
+            scale, peaks, ends = (x[some.sample, some.neuron] for x in (grad, time, place))
+            since = (peaks - some.time).clamp(min=0)
+            response = kappa(since, *taus)
+            slope = kappa_slope(since, *taus, response)
+            of_time = torch.where(since > 0, slope, 0.0).mul_(some.weight).mul_(-scale)
+            # a maximum at an arrival moves along with it, on the slope just before
+            before = torch.where(ends >= 0, -of_time.sum(dim=0), 0.0)
+            of_time += torch.where(some.spike == ends, before, 0.0)
+            _add(by_weight, some.neuron, some.input, response * scale)
+            _add(by_trains, some.sample, some.spike, of_time)
+            if by_delay is not None:
+                _add(by_delay, some.neuron, some.input, of_time)
+        return by_trains.view_as(trains), by_weight, by_delay
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor | None, ...]) -> None:
+        """Nothing is kept."""
+
+    @staticmethod
+    def backward(ctx: Any, *_: Any) -> Any:
+        """Raise a NotImplementedError."""
+        raise NotImplementedError("the maximum has first derivatives only, no Hessian")
+
+
+def _add(total: Float[Tensor, "rows columns"], row: Int64[Tensor, "..."], column: Int64[Tensor, "..."], x: Tensor) -> None:
+    index = (row * total.shape[1] + column).expand_as(x)
+    total.view(-1).scatter_add_(0, index.reshape(-1), x.reshape(-1))
+
+
+class _Membranes(NamedTuple):
+    """Some membranes, pairs of a sample and a neuron, with their sorted inputs, which are in the first dimension."""
+
+    sample: Int64[Tensor, "..."]
+    neuron: Int64[Tensor, "..."]
+    time: Float[Tensor, "N ..."]
+    weight: Float[Tensor, "N ..."]
+    spike: Int64[Tensor, "N ..."]
+    """In the flattened trains of the sample."""
+    input: Int64[Tensor, "N ..."]
+    count: Int64[Tensor, "..."]
+    """How many arrive."""
+    tau_mem: Tau
+    tau_syn: Tau
+
+
+def _membranes(
+    trains: Tensor,
+    weight: Tensor,
+    delay: Tensor | None,
+    silent: Tensor | None,
+    tau_mem: Tau,
+    tau_syn: Tau,
+    until: float,
+) -> Iterator[_Membranes]:
+    """All, or the silent ones, as many at once as memory is worth."""
+    batch, inputs, copies = trains.shape
+    spikes, outputs = inputs * copies, len(weight)
+    index: Iterator[tuple[Tensor, Tensor]]
+    if not spikes:
+        return
+    if silent is None:
+        samples = torch.arange(batch, device=trains.device).unsqueeze(-1)
+        neurons = torch.arange(outputs, device=trains.device).unsqueeze(0)
+        index = ((some, neurons) for some in samples.split(max(1, _CHUNK // (spikes * max(1, outputs)))))
+    else:
+        index = (some.unbind(1) for some in silent.nonzero().split(max(1, _CHUNK // spikes)))
+    for sample, neuron in index:
+        if not sample.numel() or not neuron.numel():
+            return
+        arrival = trains.flatten(1)[sample]
+        if delay is not None:
+            arrival = arrival + delay[neuron].repeat_interleave(copies, -1)
+        arrival = torch.where(arrival < until, arrival, math.inf)
+        count = arrival.isfinite().sum(-1)
+        ordered = in_order(arrival, weight[neuron].repeat_interleave(copies, -1), max(1, int(count.max())))
+        taus = (x[neuron] if isinstance(x, Tensor) else x for x in (tau_mem, tau_syn))
+        yield _Membranes(sample, neuron, *ordered, ordered[2] // copies, count, *taus)
+
+
+def _highest(some: _Membranes, until: float) -> tuple[Float[Tensor, "..."], Float[Tensor, "..."], Int64[Tensor, "..."]]:
+    """Height and time of the maximum, and the spike at whose arrival it is, or -1; height 0 where nothing rises."""
+    taus = some.tau_mem, some.tau_syn
+    arrival, current = settled(some.time, some.weight)
+    voltage = torch.zeros_like(current)
+    accumulate(arrival, voltage, current, *taus)
+    best, index = voltage.max(dim=0, keepdim=True)
+    # what never arrives stands, with the same membrane, at the last arrival
+    index = torch.minimum(index, (some.count - 1).clamp(min=0))
+    time, place = (x.expand(voltage.shape).gather(0, index).squeeze(0) for x in (arrival, some.spike))
+    best = best.squeeze(0).clamp(min=0)
+    if until < math.inf:
+        end = membrane(until - arrival[-1], voltage[-1], current[-1], *taus)
+        time, place = torch.where(end > best, until, time), torch.where(end > best, -1, place)
+        best = torch.maximum(end, best)
+    length = arrival.diff(dim=0, append=torch.full_like(arrival[:1], until))
+    peaks = peaks_within(length, voltage, current, *taus, best)
+    rows = peaks.at[1:]
+    row = torch.arange(best.numel(), device=best.device).view_as(best)[rows]
+    top = best.flatten().scatter_reduce(0, row, peaks.height, "amax").view_as(best)
+    highest = (peaks.height > best[rows]) & (peaks.height == top[rows])
+    at = tuple(x[highest] for x in peaks.at)
+    time[at[1:]] = arrival.expand(voltage.shape)[at] + peaks.since[highest]
+    place[at[1:]] = -1
+    return top, time, torch.where(top > 0, place, -1)
