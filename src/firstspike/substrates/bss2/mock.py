@@ -274,7 +274,7 @@ def _fired(
     most = 1 + max(0, math.floor((until - begin) / cells.refractory)) if begin < until else 1
 
     def fire(times: Tensor, threshold: Tensor, *held: Tensor) -> tuple[Tensor, ...]:
-        before = TrainState(*held, state.time) if state is not None else None
+        before = None if state is None else TrainState(held[0], held[1], held[2], state.time)
         found, after, _ = spike_window(
             times, weight, LIF(cells.tau_mem, cells.tau_syn, threshold), max_spikes=most, refractory=cells.refractory,
             overflow="drop", state=before, until=until,
@@ -283,5 +283,5 @@ def _fired(
         return found, *after[:3]
 
     of_samples = torch.vmap(fire) if cells.threshold.ndim > 1 else fire
-    found, *after = of_samples(trains, cells.threshold, *(() if state is None else state[:3]))
-    return joined(found), TrainState(*after, until)
+    found, voltage, current, left = of_samples(trains, cells.threshold, *(() if state is None else state[:3]))
+    return joined(found), TrainState(voltage, current, left, until)

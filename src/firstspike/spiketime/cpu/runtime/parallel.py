@@ -35,6 +35,11 @@ def _python_threads() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(thread_name_prefix="firstspike")
 
 
+def name_of(dtype: torch.dtype) -> str:
+    """``"float32"`` or ``"float64"``, as kernels name what ``real`` numbers are."""
+    return str(dtype).removeprefix("torch.")
+
+
 _local = threading.local()
 _KEPT = 1 << 27  # bytes that a thread keeps from call to call
 
