@@ -1,11 +1,11 @@
 """The operator in plain PyTorch, on any device, and the mathematics of the membrane.
 
 ``response`` has the membrane after an input and its maximum, ``solutions`` the time at which it reaches the threshold,
-``scan`` what happens from input to input. ``forward`` and ``backward`` are the operator, which every other backend is
-tested against; ``peaks`` is about neurons that stay silent, or have no threshold.
+``scan`` what happens from input to input. ``event_loop`` and ``adjoint`` are the passes of the operator, which every
+other backend is tested against; ``peaks`` is about neurons that stay silent, or have no threshold.
 """
 
-from firstspike.spiketime.reference.backward import backward
-from firstspike.spiketime.reference.forward import forward
+from firstspike.spiketime.reference.adjoint import backward
+from firstspike.spiketime.reference.event_loop import forward
 
 __all__ = ["backward", "forward"]

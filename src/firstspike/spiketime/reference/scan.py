@@ -129,12 +129,13 @@ def first_crossing(
         tau_syn: likewise.
     """
     following = torch.cat([time[1:], end.expand(time[:1].shape)])
-    reaches = torch.cat([voltage, after.expand(voltage[:1].shape)]) >= threshold
+    crosses = torch.cat([voltage[1:], after.expand(voltage[:1].shape)]) >= threshold
     if leakless(tau_mem):  # V rises towards V + I and never gets there, even if rounded so
-        crosses = reaches[:-1] | (reaches[1:] & (voltage + current > threshold))
+        crosses &= voltage + current > threshold
     else:
         inside, _, height = peaks_within(following - time, voltage, current, tau_mem, tau_syn)
-        crosses = reaches[:-1] | reaches[1:] | (inside & (height >= threshold))
+        crosses |= inside & (height >= threshold)
+    crosses[0] |= voltage[0] >= threshold
     place = torch.arange(len(crosses), dtype=torch.int32, device=time.device)  # whose minimum is faster than of int64
     nth = torch.where(crosses, place.view(-1, *(1,) * (crosses.ndim - 1)), len(crosses)).amin(dim=0).long()
     fires, first = nth < len(crosses), nth.clamp(max=len(crosses) - 1).unsqueeze(0)

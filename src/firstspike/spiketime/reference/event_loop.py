@@ -21,23 +21,21 @@ from torch import Tensor
 
 from firstspike.spiketime.contract import Arguments, Held, Result, of_several
 from firstspike.spiketime.parts import Size, forward_in_parts
-from firstspike.spiketime.reference.backward import arrivals, state_after
+from firstspike.spiketime.reference.adjoint import arrivals, size_of_parts, state_after
 from firstspike.spiketime.reference.response import Tau, leakless
 from firstspike.spiketime.reference.scan import accumulate, first_crossing, in_order, later, settled
 from firstspike.spiketime.units import unit_of_weights
 
-_MEMORY = 1 << 28  # bytes
 _COPIES = 16  # tensors of the size of a part that are alive at the same time, at most
 _AHEAD = 16  # inputs that neurons look at together, at least
 
 
 def _part(given: Arguments) -> Size:
-    _, batch, inputs, outputs = given.sizes
-    events = inputs * given.times.shape[-1] if given.max_spikes else inputs
-    each = _COPIES * (_ahead(given, events) + 2) + 4 * events if given.max_spikes else _COPIES * max(1, events)
-    neurons = max(1, _MEMORY // (each * given.times.element_size()))
-    samples = neurons // max(1, outputs)
-    return Size(samples // max(1, batch), samples, neurons)
+    events = given.sizes[2]
+    if not given.max_spikes:
+        return size_of_parts(given, _COPIES * events)
+    events *= given.times.shape[-1]
+    return size_of_parts(given, _COPIES * (_ahead(given, events) + 2) + 4 * events)
 
 
 @of_several
@@ -99,7 +97,7 @@ def _trains(given: Arguments) -> Result:
         return x.unsqueeze(1).expand(shape).flatten()
 
     number = torch.arange(math.prod(shape), device=arrival.device)
-    neuron = of_pairs(number[: ensemble * outputs].view(ensemble, outputs))
+    neuron = of_pairs(torch.arange(ensemble * outputs, device=arrival.device).view(ensemble, outputs))
     row = number if given.delay is not None else number // max(1, outputs)
     arrival, source = arrival.flatten(0, 2), source.flatten(0, 2)
     threshold, reset, refractory = map(of_pairs, (given.threshold / unit, given.reset / unit, given.refractory))

@@ -27,7 +27,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import torch
-from jaxtyping import Float, Float64
+from jaxtyping import Bool, Float, Float64
 from torch import Tensor
 
 from firstspike.spiketime.contract import Arguments, Gradients, Grads, Held, Needs, Result, of_several
@@ -137,42 +137,46 @@ class _Sums:
     def by_membrane(self, at: _Membrane, time: Each, release: Each | None, scale: Each, kept: Each) -> None:
         """A loss by the membrane at a time, ``kept`` for the weights and ``scale`` for all else."""
         arrival, mem, syn = self.events.arrival, self.events.tau_mem, self.events.tau_syn
-        causal, since = arrival < time, at.since / syn  # derivatives by times are with time in units of tau_syn
+        since = at.since / syn  # derivatives by times and time constants are with time in units of tau_syn
         by_weight, by_time, by_mem, by_syn = at.response * at.left, None, None, None
         if self.needs.times or self.needs.delay:
             by_time = -kappa_slope(since, mem / syn, 1.0, at.response)
             by_time = by_time if release is None else torch.where(arrival < release, by_weight, by_time)
-            by_time = torch.where(causal, by_time, 0.0)
         if self.needs.tau_mem or self.needs.tau_syn:
-            by_mem, by_syn = (torch.where(causal, x, 0.0) * at.left for x in kappa_by_taus(since, mem / syn, 1.0))
+            by_mem, by_syn = (x * at.left for x in kappa_by_taus(since, mem / syn, 1.0))
             if release is not None:
                 by_syn = by_syn + by_weight * ((release - arrival).clamp(min=0) / syn)
-        self.by_inputs((by_weight, by_time, by_mem, by_syn), scale, kept)
+        self.by_inputs(arrival < time, (by_weight, by_time, by_mem, by_syn), scale, kept)
 
     def by_current(self, time: Each, scale: Each) -> None:
         """A loss by the current just before a time."""
         left, age = _current_left(self.events, time)
-        self.by_inputs((left, left, None, left * age), scale, scale)
+        self.by_inputs(age > 0, (left, left, None, left * age), scale, scale)
 
     def by_inputs(
-        self, by: tuple[Tensor, Tensor | None, Tensor | None, Tensor | None], scale: Each, kept: Each
+        self,
+        causal: Bool[Tensor, "E B o N"],
+        by: tuple[Tensor, Tensor | None, Tensor | None, Tensor | None],
+        scale: Each,
+        kept: Each,
     ) -> None:
-        """A loss by what each input does: derivatives of that by its weight and time and by both time constants."""
+        """A loss by what causal inputs do: derivatives of that by weights and times and by both time constants."""
         (by_weight, by_time, *by_taus), needs = by, self.needs
         if needs.weight:
-            self.add("weight", (by_weight * (kept / self.events.unit)).sum(dim=1))
+            self.add("weight", torch.where(causal, by_weight * kept * (1 / self.events.unit), 0.0).sum(dim=1))
         if needs.state:
-            self.add("current", by_weight[..., -1:] * scale / self.events.unit)
+            by_current = by_weight[..., -1:] * scale / self.events.unit
+            self.add("current", torch.where(causal[..., -1:], by_current, 0.0))
         scale = scale / self.events.tau_syn
         if by_time is not None:
-            by_time = by_time * self.events.weight * scale
+            by_time = torch.where(causal, by_time * self.events.weight * scale, 0.0)
             if needs.times:
                 self.add("times", by_time.sum(dim=2))
             if needs.delay:
                 self.add("delay", by_time.sum(dim=1))
         for name, x in zip(("tau_mem", "tau_syn"), by_taus, strict=True):
             if x is not None:
-                self.add(name, (x * self.events.weight * scale).sum(dim=(1, 3)))
+                self.add(name, (torch.where(causal, x, 0.0) * self.events.weight * scale).sum(dim=(1, 3)))
 
     def gradients(self, state: Held | None) -> Gradients:
         """What is asked for, in the shapes of the arguments."""
@@ -186,12 +190,17 @@ class _Sums:
         return Gradients(**found | {"state": state})
 
 
-def _part(given: Arguments) -> Size:
-    _, batch, inputs, outputs = given.sizes
-    events = inputs * given.times.shape[-1] + 1 if given.max_spikes else inputs
-    neurons = _MEMORY // (_COPIES * max(1, events) * given.times.element_size())
+def size_of_parts(given: Arguments, each: int) -> Size:
+    """What fits into the memory, with that many numbers for each neuron in a sample."""
+    _, batch, _, outputs = given.sizes
+    neurons = _MEMORY // (max(1, each) * given.times.element_size())
     samples = neurons // max(1, outputs)
     return Size(samples // max(1, batch), samples, neurons)
+
+
+def _part(given: Arguments) -> Size:
+    events = given.sizes[2]
+    return size_of_parts(given, _COPIES * (events * given.times.shape[-1] + 1 if given.max_spikes else events))
 
 
 @of_several
