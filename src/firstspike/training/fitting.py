@@ -291,10 +291,19 @@ class FitResult:
 
     epochs: int
     seconds: float
-    metrics: dict[str, list[float]] = field(repr=False)
+    metrics: dict[str, list[float]]
     best_validation_accuracy: tuple[float, ...]
     validations: tuple[Evaluation, ...] = ()
     tests: tuple[Evaluation, ...] = ()
+
+    def __repr__(self) -> str:
+        parts = {"validation": self.validations, "test": self.tests}
+        found = (
+            f", {name} accuracy {', '.join(f'{100 * x.accuracy:.2f} %' for x in of)}"
+            for name, of in parts.items()
+            if of
+        )
+        return f"FitResult({self.epochs} epochs in {self.seconds:.0f} s{''.join(found)})"
 
     @property
     def validation(self) -> Evaluation | None:
