@@ -13,7 +13,7 @@ def test_one_line():
     assert repr(trains) == "SpikeData(4 samples, 3 inputs, up to 2 spikes, 1 classes)"
     network = fs.Network(fs.LIFLinear(3, 2))
     loss, optimizer = fs.losses.TimeCrossEntropy(), torch.optim.Adam(network.parameters())
-    result = fs.Trainer(network, loss, optimizer, batch_size=8).fit(data.train, data.validation, epochs=1)
+    result = fs.Trainer(network, loss, optimizer).fit(data.train, data.validation, epochs=1, batch_size=8)
     assert repr(result).startswith("FitResult(1 epochs in ")
     assert f"validation accuracy {100 * result.validation.accuracy:.2f} %" in repr(result)
     assert repr(result.validation).endswith("4 samples)")

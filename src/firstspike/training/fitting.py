@@ -297,12 +297,10 @@ class FitResult:
     tests: tuple[Evaluation, ...] = ()
 
     def __repr__(self) -> str:
-        parts = {"validation": self.validations, "test": self.tests}
-        found = (
-            f", {name} accuracy {', '.join(f'{100 * x.accuracy:.2f} %' for x in of)}"
-            for name, of in parts.items()
-            if of
-        )
+        found = [f", {len(self.best_validation_accuracy)} networks"] if len(self.best_validation_accuracy) > 1 else []
+        for name, evaluations in (("validation", self.validations), ("test", self.tests)):
+            if evaluations:
+                found.append(f", {name} accuracy " + ", ".join(f"{100 * x.accuracy:.2f} %" for x in evaluations))
         return f"FitResult({self.epochs} epochs in {self.seconds:.0f} s{''.join(found)})"
 
     @property
