@@ -38,7 +38,7 @@ from firstspike.spiketime.units import unit_of_weights
 _MEMORY = 1 << 28  # bytes
 _COPIES = 20  # tensors of the size of a part that are alive at the same time, at most
 
-Each = Float[Tensor, "E B O 1"]
+_Each = Float[Tensor, "E B O 1"]
 """A number of each neuron in each sample."""
 
 
@@ -68,7 +68,7 @@ class _Events(NamedTuple):
     tau_mem: Tau
     tau_syn: Tau
 
-    def slope(self, time: Each) -> Float64[Tensor, "E B O 1"]:
+    def slope(self, time: _Each) -> Float64[Tensor, "E B O 1"]:
         """dV/dt at spikes, in double precision: next to a peak it is a small difference."""
         mem, syn = (tau.double() if isinstance(tau, Tensor) else tau for tau in (self.tau_mem, self.tau_syn))
         elapsed = time.double() - self.arrival.double()
@@ -99,25 +99,29 @@ class _Membrane(NamedTuple):
     """Time from the arrival or, if that is later, from the release; 0 for what arrives too late."""
     response: Float[Tensor, "E B O N"]
     """To a current of 1 then."""
-    left: Float[Tensor, "E B O N"] | float
-    """Of each input's current then."""
-    start: Each
+    left: Float[Tensor, "E B O N"] | None
+    """Of each input's current then; None for all of it."""
+    by_weight: Float[Tensor, "E B O N"]
+    """c_i, the product of both."""
+    start: _Each
     """What is left of the membrane at the release."""
 
 
-def _membrane(events: _Events, time: Each, release: Each | None) -> _Membrane:
+def _membrane(events: _Events, time: _Each, release: _Each | None) -> _Membrane:
     """At times (``-inf`` for never) of neurons that were released before (None or ``-inf`` for always free)."""
     arrival, mem, syn = events.arrival, events.tau_mem, events.tau_syn
     if release is None:
         since = (time - arrival).clamp(min=0)
-        return _Membrane(since, kappa(since, mem, syn), 1.0, torch.zeros_like(time))
+        response = kappa(since, mem, syn)
+        return _Membrane(since, response, None, response, torch.zeros_like(time))
     since = (time - torch.maximum(arrival, release)).clamp(min=0)
     left = torch.exp((arrival - release).clamp(max=0) / syn)
     start = torch.where(release.isfinite() & time.isfinite(), torch.exp((release - time).clamp(max=0) / mem), 0.0)
-    return _Membrane(since, kappa(since, mem, syn), left, start)
+    response = kappa(since, mem, syn)
+    return _Membrane(since, response, left, response * left, start)
 
 
-def _current_left(events: _Events, time: Each) -> tuple[Float[Tensor, "E B O N"], Float[Tensor, "E B O N"]]:
+def _current_left(events: _Events, time: _Each) -> tuple[Float[Tensor, "E B O N"], Float[Tensor, "E B O N"]]:
     """What is left of each input's current just before a time, and how old that is, in units of tau_syn."""
     age = (time - events.arrival).clamp(min=0) / events.tau_syn
     return torch.where(age > 0, torch.exp(-age), 0.0), age
@@ -134,21 +138,22 @@ class _Sums:
         """One more part of a gradient."""
         self.total[name] = self.total[name] + x if name in self.total else x
 
-    def by_membrane(self, at: _Membrane, time: Each, release: Each | None, scale: Each, kept: Each) -> None:
+    def by_membrane(self, at: _Membrane, time: _Each, release: _Each | None, scale: _Each, kept: _Each) -> None:
         """A loss by the membrane at a time, ``kept`` for the weights and ``scale`` for all else."""
         arrival, mem, syn = self.events.arrival, self.events.tau_mem, self.events.tau_syn
         since = at.since / syn  # derivatives by times and time constants are with time in units of tau_syn
-        by_weight, by_time, by_mem, by_syn = at.response * at.left, None, None, None
+        by_time = by_mem = by_syn = None
         if self.needs.times or self.needs.delay:
             by_time = -kappa_slope(since, mem / syn, 1.0, at.response)
-            by_time = by_time if release is None else torch.where(arrival < release, by_weight, by_time)
+            by_time = by_time if release is None else torch.where(arrival < release, at.by_weight, by_time)
         if self.needs.tau_mem or self.needs.tau_syn:
-            by_mem, by_syn = (x * at.left for x in kappa_by_taus(since, mem / syn, 1.0))
-            if release is not None:
-                by_syn = by_syn + by_weight * ((release - arrival).clamp(min=0) / syn)
-        self.by_inputs(arrival < time, (by_weight, by_time, by_mem, by_syn), scale, kept)
+            by_mem, by_syn = kappa_by_taus(since, mem / syn, 1.0)
+            if release is not None and at.left is not None:
+                by_mem, by_syn = by_mem * at.left, by_syn * at.left
+                by_syn += at.by_weight * ((release - arrival).clamp(min=0) / syn)
+        self.by_inputs(arrival < time, (at.by_weight, by_time, by_mem, by_syn), scale, kept)
 
-    def by_current(self, time: Each, scale: Each) -> None:
+    def by_current(self, time: _Each, scale: _Each) -> None:
         """A loss by the current just before a time."""
         left, age = _current_left(self.events, time)
         self.by_inputs(age > 0, (left, left, None, left * age), scale, scale)
@@ -157,8 +162,8 @@ class _Sums:
         self,
         causal: Bool[Tensor, "E B o N"],
         by: tuple[Tensor, Tensor | None, Tensor | None, Tensor | None],
-        scale: Each,
-        kept: Each,
+        scale: _Each,
+        kept: _Each,
     ) -> None:
         """A loss by what causal inputs do: derivatives of that by weights and times and by both time constants."""
         (by_weight, by_time, *by_taus), needs = by, self.needs
@@ -243,7 +248,7 @@ def backward(grads: Grads, result: Result, given: Arguments, max_weight_grad: fl
         scale, kept = pulls if max_weight_grad is not None else (next(pulls),) * 2
         membrane = _membrane(events, time, release)
         if max_weight_grad is not None:
-            inputs = (membrane.response * membrane.left)[..., : -1 if given.state is not None else None]
+            inputs = membrane.by_weight[..., : -1 if given.state is not None else None]
             largest = inputs.amax(-1, keepdim=True) * (kept / events.unit).abs() if inputs.shape[-1] else none
             kept = torch.where((k < count) & (largest > max_weight_grad), 0.0, kept)
         sums.by_membrane(membrane, time, release, scale, kept)
@@ -255,6 +260,7 @@ def backward(grads: Grads, result: Result, given: Arguments, max_weight_grad: fl
         if needs.tau_mem:
             aged = torch.where(membrane.start > 0, (time - release) / events.tau_mem, 0.0)
             sums.add("tau_mem", (scale * start * membrane.start * aged / events.tau_mem).sum(dim=(1, 3)))
+        assert membrane.left is not None
         left = torch.where(events.arrival < release, membrane.left, 0.0)
         slope = (left * events.weight).sum(-1, keepdim=True) / events.tau_syn - events.reset / events.tau_mem
         scale, kept = scale * membrane.start, kept * membrane.start
@@ -268,7 +274,7 @@ def backward(grads: Grads, result: Result, given: Arguments, max_weight_grad: fl
     return sums.gradients(Held(*(x.squeeze(-1) for x in (by_voltage, by_current, by_left))))
 
 
-def _beginning(given: Arguments, events: _Events) -> tuple[Each | None, Each]:
+def _beginning(given: Arguments, events: _Events) -> tuple[_Each | None, _Each]:
     """When the membrane is free before the first spike, None for always, and what it is then."""
     if given.state is None:
         return None, torch.zeros_like(events.reset)
@@ -277,7 +283,7 @@ def _beginning(given: Arguments, events: _Events) -> tuple[Each | None, Each]:
     return given.start + left, torch.where(left > 0, events.reset, voltage)
 
 
-def _last_release(spikes: Tensor, count: Tensor, first: Each | None, events: _Events) -> Each:
+def _last_release(spikes: Tensor, count: Tensor, first: _Each | None, events: _Events) -> _Each:
     """When neurons are free after their last spike, ``-inf`` for always."""
     last = spikes.gather(-1, (count - 1).clamp(min=0)) + events.refractory
     return torch.where(count > 0, last, -math.inf if first is None else first)
@@ -291,7 +297,7 @@ def state_after(spikes: Float[Tensor, "E B O S"], given: Arguments) -> Held:
     release = _last_release(spikes, count, first, events)
     membrane = _membrane(events, until, release)
     voltage = torch.where(count > 0, events.reset, begin) * membrane.start
-    voltage = voltage + (membrane.response * membrane.left * events.weight).sum(-1, keepdim=True)
+    voltage = voltage + (membrane.by_weight * events.weight).sum(-1, keepdim=True)
     voltage = torch.where(release > until, events.reset, voltage)
     current = (_current_left(events, until)[0] * events.weight).sum(-1, keepdim=True)
     state = voltage * events.unit, current * events.unit, (release - until).clamp(min=0)
