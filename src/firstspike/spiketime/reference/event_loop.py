@@ -127,10 +127,8 @@ def _trains(given: Arguments) -> Result:
         trains[here[spikes], now.spiked[spikes]] = found.spike[spikes]
         overflows[here[full]] = True
         free = torch.where(full, math.inf, found.spike + refractory[here]).where(found.fires, now.free)
-        begin, known = (
-            torch.where(found.fires, found.time, time[-1]),
-            torch.where(found.fires, free, end).clamp(max=until),
-        )
+        begin = torch.where(found.fires, found.time, time[-1])
+        known = torch.where(found.fires, free, end).clamp(max=until)
         now = _Neurons(
             here,
             known,
@@ -153,11 +151,8 @@ def _trains(given: Arguments) -> Result:
 
 def _start(given: Arguments, unit: Tensor, first: Tensor, reset: Tensor, tau_syn: Tau) -> _Neurons:
     """All pairs, at rest at their first input, or as the state says."""
-    pair, none, rest = (
-        torch.arange(len(first), device=first.device),
-        first.new_zeros(len(first), dtype=torch.int64),
-        torch.zeros_like(first),
-    )
+    pair = torch.arange(len(first), device=first.device)
+    none, rest = torch.zeros_like(pair), torch.zeros_like(first)
     if given.state is None:
         never = torch.full_like(first, -math.inf)
         return _Neurons(pair, first.masked_fill(first.isinf(), 0.0), rest, rest, never, none, none)
