@@ -51,9 +51,8 @@ def lacking(
         until: later times play no part.
     """
     threshold = torch.as_tensor(neuron.threshold, dtype=weight.dtype, device=weight.device).detach()
-    height: Tensor = _Height.apply(times.unsqueeze(-1), weight, delay, silent, *_constants(neuron, len(weight)), until)[
-        0
-    ]
+    taus = _constants(neuron, len(weight))
+    height: Tensor = _Height.apply(times.unsqueeze(-1), weight, delay, silent, *taus, until)[0]
     return torch.where(silent, (threshold - height).clamp(min=0), 0.0)
 
 
@@ -159,8 +158,8 @@ class _HeightGradient(_MemberByMember):
         place: Tensor,
         *options: Any,
     ) -> tuple[Tensor, Tensor, Tensor | None]:
-        by_trains, by_weight = torch.zeros_like(trains).flatten(1), torch.zeros_like(weight)
-        by_delay = None if delay is None else torch.zeros_like(delay)
+        by_trains, by_weight = trains.new_zeros(trains.flatten(1).shape), weight.new_zeros(weight.shape)
+        by_delay = None if delay is None else torch.zeros_like(by_weight)
         grad = torch.where(height > 0, grad, 0.0)
         for some in _membranes(trains, weight, delay, silent, *options):
             taus = some.tau_mem, some.tau_syn
