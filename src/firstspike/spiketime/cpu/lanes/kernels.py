@@ -20,7 +20,7 @@ from firstspike.spiketime.cpu.runtime.compiling import jit
 from firstspike.spiketime.cpu.runtime.kernels import kernel
 from firstspike.spiketime.cpu.saved import SAVED
 from firstspike.spiketime.cpu.sort import sort_row, sort_samples, sort_scratch, unowned_scratch
-from firstspike.spiketime.cpu.vectors.simd import keep
+from firstspike.spiketime.cpu.vectors.simd import keep, load16, store
 
 SAMPLES = 16  # of one task
 
@@ -217,11 +217,14 @@ def backward_kernel(dtype: str, delayed: bool, several: bool):
             e, first, stop = block_of(g, task)
             g.by_times[e, first:stop] = 0
             for b in range(first, stop):
-                for k in range(g.count[e, b, 0] if in_order else g.events):
-                    total = g.times_parts[e, 0, b, k]
+                n, total = g.count[e, b, 0] if in_order else g.events, g.times_parts[e, 0, b]
+                for k in range(0, n, 16):
+                    some = load16(total, k)
                     for part in range(1, g.parts):
-                        total += g.times_parts[e, part, b, k]
-                    g.by_times[e, b, g.order[e, b, k] if in_order else k] = total
+                        some = some + load16(g.times_parts[e, part, b], k)
+                    store(total, k, some)
+                for k in range(n):
+                    g.by_times[e, b, g.order[e, b, k] if in_order else k] = total[k]
             return
         e, group = task // g.groups, task % g.groups
         first, total, c = group * LANES, g.totals[e, group], g.rates[e, group]
