@@ -173,8 +173,8 @@ def test_a_second_process_only_where_a_core_is_free(monkeypatch):
 @pytest.mark.parametrize(
     ("kernel", "kind"),
     [
-        ("unwind.backward_kernel", "32"),
-        ("trains.unwind.train_backward_kernel", "32"),
+        ("rows.backward.backward_kernel", "32"),
+        ("rows.backward.train_backward_kernel", "32"),
         ("lanes.kernels.backward_kernel", "true, false"),
         ("lanes.kernels.backward_kernel", "true, true"),
     ],

@@ -14,8 +14,11 @@ from firstspike.spiketime.contract import Arguments, Gradients, Grads, Needs, Re
 from firstspike.spiketime.cpu.constants import N_CONSTANTS, constants_array
 from firstspike.spiketime.cpu.lanes.host import backward_lanes, forward_lanes
 from firstspike.spiketime.cpu.pack import TILE, lanes_for
+from firstspike.spiketime.cpu.rows.adjoint import N_LANES
 from firstspike.spiketime.cpu.rows.backward import BACKWARD, SAMPLES, backward_kernel
 from firstspike.spiketime.cpu.rows.coefficients import N_BACKWARD, N_FORWARD
+from firstspike.spiketime.cpu.rows.crossing import N_STATE
+from firstspike.spiketime.cpu.rows.few import FEW
 from firstspike.spiketime.cpu.rows.forward import FORWARD, forward_kernel
 from firstspike.spiketime.cpu.runtime.arguments import REFUSED
 from firstspike.spiketime.cpu.runtime.parallel import Call, is_small, name_of, threads_for, work_of
@@ -91,7 +94,9 @@ def _forward(given: Arguments, sizes: Sizes, spikes: Tensor) -> tuple[Tensor, Te
 @lru_cache(maxsize=256)
 def _forward_call(sizes: Sizes, dtype: torch.dtype, threads: int) -> Call:
     ensemble, batch, inputs, outputs = sizes
-    found = _numbers(sizes, N_FORWARD) | {"threads": threads}
+    found = _numbers(sizes, N_FORWARD) | {
+        "threads": threads, "state_rows": N_STATE + 2, "passed_size": FEW * 32
+    }  # fmt: skip
     most = _BLOCK // (N_FORWARD * found["stride"] * dtype.itemsize)
     found["block"] = block = max(1, min(most, -(-batch // (2 * threads))))
     names = "c", "times", "weight", "threshold", "spikes", *BOTH
@@ -126,7 +131,8 @@ def _backward_call(sizes: Sizes, dtype: torch.dtype, needs: tuple[bool, ...], ob
     chunks = 1 if is_small(work_of(batch, inputs, outputs)) else chunks_of(batch, groups)
     found |= {
         "groups": groups, "chunks": chunks, "wants_times": wants_times, "wants_weight": wants_weight,
-        "wants_threshold": wants_threshold, "observes": observes,
+        "wants_threshold": wants_threshold, "observes": observes, "threads": threads, "room": found["stride"],
+        "state_rows": N_LANES, "summed": 256, "few_summed": FEW * 16,
     }  # fmt: skip
     given = ("c", "grad", "spikes", "times", "weight", "threshold", *BOTH, "by_times", "by_weight", "by_threshold")
     unused = [name for name, need in (("weight_parts", wants_weight), ("times_parts", wants_times)) if not need]
@@ -146,7 +152,7 @@ def _numbers(sizes: Sizes, rows: int) -> dict[str, int]:
     return saved_sizes(inputs, outputs) | {
         "ensemble": ensemble, "batch": batch, "inputs": inputs, "outputs": outputs, "tiles": -(-outputs // TILE),
         "packed_size": inputs * TILE, "stride": -(-inputs // 16) * 16 + PAD, "row_kinds": rows,
-        "constants": N_CONSTANTS + 1,
+        "constants": N_CONSTANTS + 1, "tile": TILE, "events": inputs,
     }  # fmt: skip
 
 

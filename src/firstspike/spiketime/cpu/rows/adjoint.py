@@ -13,6 +13,7 @@ threshold and slopes are in the neuron's unit, see ``pack``.
 
 # mypy: disable-error-code="no-untyped-def"
 import math
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -20,7 +21,6 @@ from firstspike.spiketime.cpu.constants import FLAT, HEIGHT, PER_MEM, PER_SYN, R
 from firstspike.spiketime.cpu.pack import TILE
 from firstspike.spiketime.cpu.rows.coefficients import BACK, FAST, LEAK, SLOW
 from firstspike.spiketime.cpu.rows.crossing import responses
-from firstspike.spiketime.cpu.rows.few import load_part16
 from firstspike.spiketime.cpu.runtime.compiling import inlined, jit
 from firstspike.spiketime.cpu.sort import first_from
 from firstspike.spiketime.cpu.vectors.lanes import fold16, sum_rows16
@@ -32,6 +32,7 @@ from firstspike.spiketime.cpu.vectors.simd import (
     lanes_of,
     load,
     load16,
+    load_part16,
     load_whole16,
     lowest_bit,
     maximum,
@@ -40,54 +41,77 @@ from firstspike.spiketime.cpu.vectors.simd import (
     store_whole16,
 )
 
-RESPONSE, DECAY = 0, 1  # C' and E' with which each lane joins
+RESPONSE, DECAY = 0, 1  # of a tile's lanes: C' and E' with which each joins
 WAIT, SCALE, UNIT_SLOW, UNIT_FAST = 2, 3, 4, 5  # what they follow from
 KEPT = 6  # scale, 0 where max_weight_grad drops the weights' gradient
-N_LANES = 7
+TOTAL = 7  # of all scales, the derivative by the threshold
+GRAD, SPIKE, SLOPE = 8, 9, 10  # of a sample: dL/dT, T, and dV/dt there in units of the threshold
+UNIT, LEVEL = 11, 12  # the neuron's unit, and the threshold in it
+N_LANES = 13
+
+
+class Found(NamedTuple):
+    """What a sample's neurons have: the gradients by their spikes, the spikes, slopes, and last causal inputs."""
+
+    grad: Any
+    spikes: Any
+    slope: Any
+    last: Any
+
+
+class Into(NamedTuple):
+    """What one walk back adds to.
+
+    ``sums`` has room for 16 rows of 16 numbers, as many as ``by_times``, in order of arrival, takes at once.
+    """
+
+    sums: Any
+    by_weight: Any
+    by_times: Any
+    wants_weight: Any
+    wants_times: Any
 
 
 @inlined
-def settle_flat(bits, slope, at, spikes, last, packed, lane, order, arrival, level, c):
-    """Compute the slopes of 16 lanes, ``bits`` of them from ``at`` on, afresh where the spike is next to the peak.
+def settle_flat(bits, found, begin, first, packed, sample, lanes, c):
+    """Compute the slopes of 16 lanes, ``bits`` of them from ``first`` on, afresh where the spike is next to the peak.
 
-    There a slope is what little the drive has more than the leak takes: in double precision, at the spike time as it
-    was rounded, it keeps its digits.
+    The tile's first neuron is ``begin``. There a slope is what little the drive has more than the leak takes: in double
+    precision, at the spike time as it was rounded, it keeps its digits.
     """
-    steep = load_part16(bits, slope, at)
+    steep = load_part16(bits, found.slope, begin + first)
     flat = (steep * steep < c[PER_MEM] * c[PER_SYN] * FLAT) & (absolute(steep) > 0.0) & bits
     while flat:
-        place = lowest_bit(flat)
+        lane = first + lowest_bit(flat)
         flat &= flat - np.uint64(1)
-        slope[at + place] = _slope(
-            spikes[at + place], last[at + place], packed, lane + place, order, arrival, level[lane + place], c
-        )
+        spike, last = found.spikes[begin + lane], found.last[begin + lane]
+        found.slope[begin + lane] = _slope(spike, last, packed, lane, sample, lanes[LEVEL, lane], c)
 
 
 @jit
-def _slope(spike, last, packed, lane, order, arrival, level, c):
+def _slope(spike, last, packed, lane, sample, level, c):
     """dV/dt of a lane of a tile at its spike, in units of the threshold."""
     mem = np.float64(c[PER_MEM]) + np.float64(c[REST_MEM])
     syn = np.float64(c[PER_SYN]) + np.float64(c[REST_SYN])
     drive = 0.0
     for k in range(last + 1):
-        weight = np.float64(packed[np.intp(order[k]) * TILE + lane])
-        drive += weight * math.exp((np.float64(arrival[k]) - np.float64(spike)) * syn)
+        weight = np.float64(packed[np.intp(sample.order[k]) * TILE + lane])
+        drive += weight * math.exp((np.float64(sample.arrival[k]) - np.float64(spike)) * syn)
     return drive * syn / level - mem
 
 
 @jit
-def prepare(zero, lanes, places, joins, grad, spikes, slope, last, arrival, rows, unit, level, c, bound):
-    """Values with which a tile's lanes join and where; returns the last row with one, and whether any is dropped.
-
-    ``grad``, ``spikes``, ``slope``, ``last``, ``unit`` and ``level``, the threshold in it, have a whole tile's lanes.
-    """
+def prepare(zero, lanes, places, joins, last, sample, c, bound):
+    """Values with which a tile's lanes join and where; returns the last row with one, and whether any is dropped."""
+    arrival, rows = sample.arrival, sample.rows
     top, dropped, stride, none = -1, False, rows.shape[1], fill16(lanes, 0.0)
     for first in range(0, lanes_of(zero), 16):
-        steep, k = load16(slope, first) * load16(level, first), load_whole16(lanes, last, first)
+        steep = load16(lanes, SLOPE * TILE + first) * load16(lanes, LEVEL * TILE + first)
+        k = load_whole16(lanes, last, first)
         store_whole16(np.uint64(0xFFFF), places, first, maximum(k, 0.0))
         spiked = (k >= 0.0) & (steep > 0.0)
-        wait = load16(spikes, first) - gather16(arrival, 0, places, first)
-        scale = select(spiked, load16(grad, first) / steep, none)
+        wait = load16(lanes, SPIKE * TILE + first) - gather16(arrival, 0, places, first)
+        scale = select(spiked, load16(lanes, GRAD * TILE + first) / steep, none)
         spiked &= (scale > 0.0) | (scale < 0.0) | ~(scale >= scale)  # without a gradient there is nothing to do
         unit_slow = 1.0 / gather16(rows, SLOW * stride, places, first)
         unit_fast = 1.0 / gather16(rows, FAST * stride, places, first)
@@ -103,8 +127,8 @@ def prepare(zero, lanes, places, joins, grad, spikes, slope, last, arrival, rows
             joins[at] |= np.uint64(1) << np.uint64(lane)
             top = max(top, at)
             if bound < math.inf:
-                factor, allowed = abs(lanes[SCALE, lane]), bound * unit[lane]
-                if factor * c[HEIGHT] > allowed and factor * _largest(spikes[lane], arrival, at, c) > allowed:
+                factor, allowed = abs(lanes[SCALE, lane]), bound * lanes[UNIT, lane]
+                if factor * c[HEIGHT] > allowed and factor * _largest(lanes[SPIKE, lane], arrival, at, c) > allowed:
                     lanes[KEPT, lane] = 0
                     dropped = True
     return top, dropped
@@ -130,20 +154,16 @@ def start_lanes(zero, lanes, scale_row, c):
 
 
 @jit
-def unwind_tile(
-    zero, packed, order, arrival, ends, segments, rows, lanes, joins, top, c, sums, by_weight, by_times, wants_weight,
-    wants_times,
-):  # fmt: skip
-    """Walk back from row ``top``, adding to the tile's gradients, and to ``by_times`` in order of arrival.
-
-    ``sums`` has room for 16 rows of 16 numbers, as many as ``by_times`` takes at once.
-    """
+def unwind_tile(zero, packed, sample, lanes, scale_row, joins, top, c, into):
+    """Walk back from row ``top``, with the scales in a row of ``lanes``, adding to the tile's gradients."""
+    arrival, ends, rows, sums = sample.arrival, sample.ends, sample.rows, into.sums
+    start_lanes(zero, lanes, scale_row, c)
     slow, fast, back = rows[SLOW], rows[FAST], rows[BACK]
     slower, faster = min(c[PER_MEM], c[PER_SYN]), max(c[PER_MEM], c[PER_SYN])
     response = decay = zero
     for i in range(((top & 15) + 1) * 16, sums.size):
         sums[i] = 0
-    segment = segments - 1
+    segment = sample.segments - 1
     while segment > 0 and ends[segment - 1] > top:
         segment -= 1
     begin = ends[segment - 1] if segment > 0 else 0
@@ -153,7 +173,7 @@ def unwind_tile(
         if joins[at]:
             response = select(joins[at], load(zero, lanes, RESPONSE * TILE), response)
             decay = select(joins[at], load(zero, lanes, DECAY * TILE), decay)
-        add_row(zero, packed, order, rows, k, response, decay, sums, by_weight, by_times, wants_weight, wants_times)
+        add_row(zero, packed, sample, k, response, decay, into)
         if k == begin:
             if k == 0:
                 break
@@ -169,35 +189,35 @@ def unwind_tile(
 
 
 @inlined
-def add_row(
-    zero, packed, order, rows, k, response, decay, sums, by_weight, by_times, wants_weight, wants_times
-):  # fmt: skip
+def add_row(zero, packed, sample, k, response, decay, into):
     """Add what input k has to the gradients."""
-    row = np.uintp(k)
-    first = np.intp(order[row]) * TILE
-    if wants_weight:
-        store(by_weight, first, fma(response, rows[SLOW, row], load(zero, by_weight, first)))
-    if wants_times:
+    row, rows, sums = np.uintp(k), sample.rows, into.sums
+    first = np.intp(sample.order[row]) * TILE
+    if into.wants_weight:
+        store(into.by_weight, first, fma(response, rows[SLOW, row], load(zero, into.by_weight, first)))
+    if into.wants_times:
         at = k & 15
         store(sums, at * 16, fold16(load(zero, packed, first) * fma(response, rows[LEAK, row], decay)))
         if at == 0:
-            store(by_times, k, load16(by_times, k) + sum_rows16(sums, 0))
+            store(into.by_times, k, load16(into.by_times, k) + sum_rows16(sums, 0))
 
 
 @jit
-def observe_tile(zero, packed, order, arrival, n, ends, segments, rows, spikes, level, c, last, slope, joins):
+def observe_tile(zero, packed, sample, found, begin, size, lanes, joins, c):
     """Last causal input and slope, in units of the threshold, of a tile's lanes at spike times from elsewhere."""
-    top = -1
-    for lane in range(spikes.size):
-        k = first_from(arrival, 0, n, spikes[lane]) - 1 if spikes[lane] < math.inf else -1
+    order, arrival, ends, rows, top = sample.order, sample.arrival, sample.ends, sample.rows, -1
+    spikes, last = found.spikes[begin : begin + size], found.last[begin : begin + size]
+    slope = found.slope[begin : begin + size]
+    for lane in range(size):
+        k = first_from(arrival, 0, sample.n, spikes[lane]) - 1 if spikes[lane] < math.inf else -1
         last[lane], slope[lane] = k, 0
         if k >= 0:
             joins[k] |= np.uint64(1) << np.uint64(lane)
             top = max(top, k)
-    current, state = zero, np.empty(TILE, packed.dtype)
+    current, state = zero, lanes[WAIT]  # free until ``prepare``
     syn = rows[FAST] if c[PER_MEM] <= c[PER_SYN] else rows[SLOW]
     begin = 0
-    for segment in range(segments):
+    for segment in range(sample.segments):
         if begin > top:
             break
         if begin > 0:
@@ -213,5 +233,5 @@ def observe_tile(zero, packed, order, arrival, n, ends, segments, rows, spikes, 
                     lane = lowest_bit(leaving)
                     leaving &= leaving - np.uint64(1)
                     now = state[lane] / syn[k] * math.exp((arrival[k] - spikes[lane]) * c[PER_SYN])
-                    slope[lane] = (now * c[PER_SYN] - level[lane] * c[PER_MEM]) / level[lane]
+                    slope[lane] = (now * c[PER_SYN] - lanes[LEVEL, lane] * c[PER_MEM]) / lanes[LEVEL, lane]
         begin = ends[segment]

@@ -1,60 +1,126 @@
-"""Backward: the kernel. Its tasks and the order of all its sums depend on the shapes alone, never on the threads."""
+"""Backward: the kernels. Their tasks and the order of all sums depend on the shapes alone, never on the threads.
+
+Windows of spike trains are unwound from the last to the first. What a neuron's own spikes do when they arrive again is
+known when the window is unwound in which they were.
+"""
 
 # mypy: disable-error-code="no-untyped-def"
 import math
 
 import numpy as np
 
-from firstspike.spiketime.cpu.constants import N_CONSTANTS, PER_SYN
+from firstspike.spiketime.cpu.constants import N_CONSTANTS, PER_SYN, X
 from firstspike.spiketime.cpu.pack import TILE, pack_tile, units_of_tile, unpack_tile
-from firstspike.spiketime.cpu.rows.adjoint import (
-    KEPT,
-    N_LANES,
-    SCALE,
-    observe_tile,
-    prepare,
-    settle_flat,
-    start_lanes,
-    unwind_tile,
-)
-from firstspike.spiketime.cpu.rows.coefficients import FAST, backward_rows, find_segments
-from firstspike.spiketime.cpu.rows.few import FEW, few_rows_back, load_part16, sum_few, unwind_few
+from firstspike.spiketime.cpu.rows import adjoint, train_adjoint
+from firstspike.spiketime.cpu.rows.adjoint import Found, Into, observe_tile, prepare, settle_flat, unwind_tile
+from firstspike.spiketime.cpu.rows.coefficients import FAST, N_BACKWARD, Sample, backward_rows, find_segments
+from firstspike.spiketime.cpu.rows.few import FEW, few_rows_back, sum_few, unwind_few
+from firstspike.spiketime.cpu.rows.intervals import Entries
+from firstspike.spiketime.cpu.rows.train_adjoint import gather_entries, jumps, unwind_trains
+from firstspike.spiketime.cpu.rows.windows import own_event, stride_for
 from firstspike.spiketime.cpu.runtime.arguments import Layout
-from firstspike.spiketime.cpu.runtime.cache import c_function, kept_on_disk
 from firstspike.spiketime.cpu.runtime.compiling import jit
-from firstspike.spiketime.cpu.runtime.tasks import PHASE, SIGNATURE, TASKS, next_task, reader
+from firstspike.spiketime.cpu.runtime.kernels import kernel
 from firstspike.spiketime.cpu.saved import SAVED
 from firstspike.spiketime.cpu.sort import sort_samples
-from firstspike.spiketime.cpu.vectors.simd import keep, load16, store, unowned, zeros
+from firstspike.spiketime.cpu.vectors.simd import clear, fma, load, load16, load_part16, select, splat, store, zeros
 
-_WHOLE = np.uint64(0xFFFF)
 SAMPLES = 16  # of one task, where samples are worked on by themselves
+CARRIED = 3  # numbers of a neuron between two windows: y, C and PULL
+_WHOLE = np.uint64(0xFFFF)
+
+_SHARED = Layout(
+    "ensemble batch inputs outputs events groups chunks threads wants_weight wants_times wants_threshold tiles "
+    "packed_size room constants tile state_rows summed",
+    c="real constants",
+    weight="real ensemble outputs inputs",
+    threshold="real ensemble outputs",
+    packed="real ensemble tiles packed_size",
+    unit="real ensemble outputs",
+    ends="int32 ensemble batch room",
+    weight_parts="real ensemble chunks tiles packed_size",
+    times_parts="real ensemble groups batch room",
+    threshold_parts="real ensemble chunks outputs",
+    by_weight="real ensemble outputs inputs",
+    by_times="real ensemble batch events",
+    by_threshold="real ensemble outputs",
+    state="real threads state_rows tile",
+    sums="real threads summed",
+)
+BACKWARD = _SHARED.extended(
+    "ints reals observes row_kinds few_summed",
+    grad="real ensemble batch outputs",
+    spikes="real ensemble batch outputs",
+    times="real ensemble batch events",
+    **SAVED,
+    rows="real ensemble batch row_kinds room",
+    segments="int32 ensemble batch",
+    used="int32 ensemble batch",
+    start="real threads room",
+    joins="uint64 threads room",
+    lane_last="int32 threads tile",
+    places="int32 threads tile",
+    few_sums="real threads few_summed",
+)
+TRAIN_BACKWARD = _SHARED.extended(
+    "most budget windows asks_end holds all_rows entries own_entries bounds_size states both_states carried_kinds "
+    "carried_lanes slots spike_kinds",
+    bounds="real bounds_size",
+    grad="real ensemble batch outputs most",
+    of_end="real ensemble batch states outputs",
+    reset="real ensemble outputs",
+    held="real ensemble batch both_states outputs",
+    order="int32 ensemble batch room",
+    source="int32 ensemble batch room",
+    arrival="real ensemble batch room",
+    starts="int32 ensemble batch bounds_size",
+    count="int32 ensemble batch windows",
+    counts="int32 ensemble batch outputs",
+    found="int32 ensemble batch tiles entries",
+    places="int32 ensemble batch tiles entries",
+    moments="real ensemble batch tiles entries",
+    slopes="real ensemble batch tiles entries",
+    upto="int32 ensemble batch tiles bounds_size",
+    full="int64 ensemble batch tiles windows",
+    rows="real ensemble batch all_rows",
+    start="real ensemble batch room",
+    segments="int32 ensemble batch windows",
+    own="real ensemble batch tiles own_entries",
+    carried="real ensemble batch carried_kinds carried_lanes",
+    seen="int32 ensemble batch outputs",
+    by_start="real ensemble batch states outputs",
+    lanes="int32 threads tile",
+    rows_of="int32 threads slots",
+    all_spikes="real threads spike_kinds slots",
+    kept="real threads spike_kinds slots",
+)
 
 
 @jit
-def prepare_samples(grad, last, arrival, count, used, ends, segments, rows, c, observes, first, stop):
+def prepare_samples(g, e, slot, first, stop):
     """The rows of the samples from ``first`` to ``stop``.
 
     ``used`` tells how many inputs are worked on: none without a gradient, and those after the last causal one are left
     out if the forward pass told which it is. A sample without segments has few inputs.
     """
-    memory = np.empty(rows.shape[2], rows.dtype)
-    start = unowned(memory)
+    c, observes, grad, last, arrival, count = g.c, g.observes != 0, g.grad[e], g.last[e], g.arrival[e], g.count[e]
+    used, segments, ends, rows, start = g.used[e], g.segments[e], g.ends[e], g.rows[e], g.start[slot]
+    if observes:  # no forward pass did it
+        sort_samples(g.times[e], g.order[e], arrival, count[:, 0], first, stop)
     for b in range(first, stop):
         n = 0
         if _has_gradient(grad[b]):
             if observes:
-                n = np.intp(count[b])
+                n = np.intp(count[b, 0])
             else:
                 for j in range(grad.shape[1]):
                     n = max(n, last[b, j] + 1)
         used[b], segments[b] = n, 0
-        if n > 0 and count[b] < FEW and not observes:
+        if n > 0 and count[b, 0] < FEW and not observes:
             few_rows_back(arrival[b], n, c, rows[b])
         elif n:
             segments[b] = find_segments(arrival[b], n, c, math.inf, start, ends[b])
             backward_rows(arrival[b], n, c, start, rows[b])
-    keep(memory)
 
 
 @jit
@@ -68,214 +134,352 @@ def _has_gradient(grad):
 
 
 @jit
-def unwind_tiles(
-    zero,
-    grad,
-    spikes,
-    threshold,
-    unit,
-    packed,
-    order,
-    arrival,
-    used,
-    ends,
-    segments,
-    rows,
-    last,
-    slope,
-    by_weight,
-    by_times,
-    by_threshold,
-    c,
-    bound,
-    observes,
-    wants_weight,
-    wants_times,
-    tiles,
-    samples,
-):
-    """The tiles and samples of one task, each a pair (first, stop)."""
-    outputs = spikes.shape[1]
-    memory = (
-        np.zeros((N_LANES, TILE), grad.dtype), np.empty(256, grad.dtype), np.zeros(rows.shape[2], np.uint64),
-        np.zeros((6, TILE), grad.dtype), np.empty((2, TILE), np.int32), np.zeros(FEW * 16, grad.dtype),
+def prepare_windows(g, e, slot, first, stop):
+    """The rows of all windows of the samples."""
+    for b in range(first, stop):
+        for tile in range(g.tiles if g.own_entries > 0 else 0):
+            for entry in range(g.upto[e, b, tile, g.windows]):
+                g.own[e, b, tile, entry] = 0
+        for w in range(g.windows):
+            n, at = g.count[e, b, w], g.starts[e, b, w]
+            here = slice(at, at + stride_for(n))
+            g.segments[e, b, w] = 0
+            if n:
+                arrival, start = g.arrival[e, b, here], g.start[e, b, here]
+                g.segments[e, b, w] = find_segments(arrival, n, g.c, math.inf, start, g.ends[e, b, here])
+                backward_rows(arrival, n, g.c, start, rows_of_window(g.rows[e, b], n, at))
+
+
+@jit
+def rows_of_window(rows, n, at):
+    """The rows of a window whose events begin at ``at``."""
+    stride = stride_for(n)
+    return rows[N_BACKWARD * at : N_BACKWARD * (at + stride)].reshape(N_BACKWARD, stride)
+
+
+@jit
+def part_of(size, parts, number):
+    """The first of a part's things, and the one after its last."""
+    return number * size // parts, (number + 1) * size // parts
+
+
+@jit
+def unwind_samples(zero, g, e, slot, chunk, group):
+    """The tiles of a group, with the samples of a chunk."""
+    c, bound, observes, used, segments, rows = (
+        g.c,
+        g.c[N_CONSTANTS],
+        g.observes != 0,
+        g.used[e],
+        g.segments[e],
+        g.rows[e],
+    )
+    order, arrival, ends, threshold, unit, packed = (
+        g.order[e], g.arrival[e], g.ends[e], g.threshold[e], g.unit[e], g.packed[e]
     )  # fmt: skip
-    lanes, sums, joins = unowned(memory[0]), unowned(memory[1]), unowned(memory[2])
-    given, whole, few_sums = unowned(memory[3]), unowned(memory[4]), unowned(memory[5])
-    total, lane_grad, lane_spikes, lane_slope = given[0], given[1], given[2], given[3]
-    lane_unit, lane_level, lane_last, places = given[4], given[5], whole[0], whole[1]
+    grad, spikes, slope, last, by_times = g.grad[e], g.spikes[e], g.slope[e], g.last[e], g.times_parts[e, group]
+    state, sums, joins, few_sums = g.state[slot], g.sums[slot], g.joins[slot], g.few_sums[slot]
+    places, lane_last, wants_weight, wants_times = (
+        g.places[slot], g.lane_last[slot], g.wants_weight != 0, g.wants_times != 0
+    )  # fmt: skip
+    first, stop = part_of(g.batch, g.chunks, chunk)
+    clear(state)
+    clear(few_sums)
+    for k in range(joins.size):
+        joins[k] = 0
     if wants_times:
-        for b in range(samples[0], samples[1]):
+        for b in range(first, stop):
             for k in range(by_times.shape[1] if used[b] else 0):
                 by_times[b, k] = 0
+    tiles = part_of(g.tiles, g.groups, group)
     for tile in range(tiles[0], tiles[1]):
         begin = tile * TILE
-        end = min(begin + TILE, outputs)
-        every = ~np.uint64(0) >> np.uint64(64 - (end - begin))
+        size = min(TILE, g.outputs - begin)
+        every = ~np.uint64(0) >> np.uint64(64 - size)
+        weights, by_weight = packed[tile], g.weight_parts[e, chunk, tile]
         if wants_weight:
-            for i in range(by_weight.shape[1]):
-                by_weight[tile, i] = 0
+            for i in range(by_weight.size):
+                by_weight[i] = 0
         for lane in range(TILE):
-            total[lane], lane_last[lane] = 0, -1  # the last tile may have lanes without a neuron
-        for lane in range(end - begin):
-            lane_unit[lane], lane_level[lane] = unit[begin + lane], threshold[begin + lane] / unit[begin + lane]
-        for b in range(samples[0], samples[1]):
+            state[adjoint.TOTAL, lane], lane_last[lane] = 0, -1  # the last tile may have lanes without a neuron
+        for lane in range(size):
+            state[adjoint.UNIT, lane] = unit[begin + lane]
+            state[adjoint.LEVEL, lane] = threshold[begin + lane] / unit[begin + lane]
+        for b in range(first, stop):
             n = used[b]
             if n == 0:
                 continue
-            at, weights = slice(begin, end), packed[tile]
+            sample = Sample(order[b], arrival[b], n, ends[b], segments[b], rows[b])
+            found = Found(grad[b], spikes[b], slope[b], last[b])
             if segments[b] == 0:
-                for lane in range(0, end - begin, 16):
+                for lane in range(0, size, 16):
                     filled = (every >> np.uint64(lane)) & _WHOLE
-                    settle_flat(
-                        filled, slope[b], begin + lane, spikes[b], last[b], weights, lane, order[b], arrival[b],
-                        lane_level, c,
-                    )  # fmt: skip
+                    settle_flat(filled, found, begin, lane, weights, sample, state, c)
                     unwind_few(
-                        weights, order[b], arrival[b], n, rows[b], begin, lane, filled, grad[b], spikes[b], slope[b],
-                        last[b], places, lane_unit, lane_level, c, bound, total, few_sums, by_weight[tile],
+                        weights, sample, begin, lane, filled, found, places, state, c, bound, few_sums, by_weight,
                         wants_weight, wants_times,
                     )  # fmt: skip
                 if wants_times:
                     sum_few(few_sums, n, by_times[b])
                 continue
             if observes:
-                observe_tile(
-                    zero, weights, order[b], arrival[b], n, ends[b], segments[b], rows[b], spikes[b, at], lane_level, c,
-                    last[b, at], slope[b, at], joins,
-                )  # fmt: skip
-            for lane in range(0, end - begin, 16):
-                filled = (every >> np.uint64(lane)) & _WHOLE
-                settle_flat(
-                    filled, slope[b], begin + lane, spikes[b], last[b], weights, lane, order[b], arrival[b], lane_level,
-                    c,
-                )  # fmt: skip
-                store(lane_grad, lane, load_part16(filled, grad[b], begin + lane))
-                store(lane_spikes, lane, load_part16(filled, spikes[b], begin + lane))
-                store(lane_slope, lane, load_part16(filled, slope[b], begin + lane))
-            for lane in range(end - begin):
+                observe_tile(zero, weights, sample, found, begin, size, state, joins, c)
+            for lane in range(0, size, 16):
+                filled, at = (every >> np.uint64(lane)) & _WHOLE, begin + lane
+                settle_flat(filled, found, begin, lane, weights, sample, state, c)
+                store(state, adjoint.GRAD * TILE + lane, load_part16(filled, grad[b], at))
+                store(state, adjoint.SPIKE * TILE + lane, load_part16(filled, spikes[b], at))
+                store(state, adjoint.SLOPE * TILE + lane, load_part16(filled, slope[b], at))
+            for lane in range(size):
                 lane_last[lane] = last[b, begin + lane]
-            top, dropped = prepare(
-                zero, lanes, places, joins, lane_grad, lane_spikes, lane_slope, lane_last, arrival[b], rows[b],
-                lane_unit, lane_level, c, bound,
-            )  # fmt: skip
+            top, dropped = prepare(zero, state, places, joins, lane_last, sample, c, bound)
             if top < 0:
                 continue
             for lane in range(TILE):
-                total[lane] += lanes[SCALE, lane]
-            start_lanes(zero, lanes, SCALE, c)
-            both = not dropped or not wants_weight
-            if dropped and wants_weight and wants_times:
-                unwind_tile(
-                    zero, weights, order[b], arrival[b], ends[b], segments[b], rows[b], lanes, joins, top, c,
-                    sums, by_weight[tile], by_times[b], False, True,
-                )  # fmt: skip
-            if dropped and wants_weight:
-                start_lanes(zero, lanes, KEPT, c)
-            unwind_tile(
-                zero, weights, order[b], arrival[b], ends[b], segments[b], rows[b], lanes, joins, top, c,
-                sums, by_weight[tile], by_times[b], wants_weight, wants_times and both,
-            )  # fmt: skip
+                state[adjoint.TOTAL, lane] += state[adjoint.SCALE, lane]
+            # what the bound drops is dropped for the weights alone
+            parted = dropped and wants_weight
+            if parted and wants_times:
+                into = Into(sums, by_weight, by_times[b], False, True)
+                unwind_tile(zero, weights, sample, state, adjoint.SCALE, joins, top, c, into)
+            into = Into(sums, by_weight, by_times[b], wants_weight, wants_times and not parted)
+            unwind_tile(zero, weights, sample, state, adjoint.KEPT if parted else adjoint.SCALE, joins, top, c, into)
             for k in range(top + 1):
                 joins[k] = 0
-        for j in range(begin, end):
-            by_threshold[j] = total[j - begin]
-    keep(memory)
+        for lane in range(size):
+            g.threshold_parts[e, chunk, begin + lane] = state[adjoint.TOTAL, lane]
 
 
 @jit
-def gather_times(parts, order, used, rows, c, by_times, first, stop):
-    """Sum the groups' gradients ``(groups, batch, stride)`` by the sorted times, and undo the sorting."""
-    batch, stride = parts.shape[1], parts.shape[2]
-    for b in range(first, stop):
-        n = used[b]
-        for k in range(0, n, 16):
-            total = load16(parts, b * stride + k)
-            for part in range(1, parts.shape[0]):
-                total = total + load16(parts, (part * batch + b) * stride + k)
-            store(parts, b * stride + k, total * load16(rows, (b * rows.shape[1] + FAST) * stride + k) * c[PER_SYN])
-        for i in range(by_times.shape[1] if n < by_times.shape[1] else 0):
-            by_times[b, i] = 0
-        for k in range(n):
-            by_times[b, np.uintp(order[b, k])] = parts[0, b, k]
-
-
-BACKWARD = Layout(
-    "ensemble batch inputs outputs ints reals groups chunks wants_weight wants_times wants_threshold observes tiles "
-    "packed_size stride row_kinds constants",
-    c="real constants",
-    grad="real ensemble batch outputs",
-    spikes="real ensemble batch outputs",
-    times="real ensemble batch inputs",
-    weight="real ensemble outputs inputs",
-    threshold="real ensemble outputs",
-    packed="real ensemble tiles packed_size",
-    unit="real ensemble outputs",
-    **SAVED,
-    rows="real ensemble batch row_kinds stride",
-    ends="int32 ensemble batch inputs",
-    segments="int32 ensemble batch",
-    used="int32 ensemble batch",
-    weight_parts="real ensemble chunks tiles packed_size",
-    times_parts="real ensemble groups batch stride",
-    threshold_parts="real ensemble chunks outputs",
-    by_weight="real ensemble outputs inputs",
-    by_times="real ensemble batch inputs",
-    by_threshold="real ensemble outputs",
-)
-
-
-@kept_on_disk
-def backward_kernel(dtype: str, lanes: int):
-    """The kernel (see ``runtime.tasks``) for one dtype and number of lanes; compiled at the first call."""
-    read = reader(BACKWARD, dtype)
-
-    @c_function(SIGNATURE, dtype, lanes)
-    def kernel(a):
-        g = read(a)
-        blocks, observes = (g.batch + SAMPLES - 1) // SAMPLES, g.observes != 0
-        while True:
-            task = next_task(a)
-            if task >= a[TASKS]:
-                break
-            e, tile = task // g.tiles, task % g.tiles
-            if a[PHASE] == 1:
-                e, chunk, group = task // (g.groups * g.chunks), task // g.groups % g.chunks, task % g.groups
-                unwind_tiles(
-                    zeros(g.c, lanes), g.grad[e], g.spikes[e], g.threshold[e], g.unit[e], g.packed[e], g.order[e],
-                    g.arrival[e], g.used[e], g.ends[e], g.segments[e], g.rows[e], g.last[e], g.slope[e],
-                    g.weight_parts[e, chunk], g.times_parts[e, group], g.threshold_parts[e, chunk], g.c,
-                    g.c[N_CONSTANTS], observes, g.wants_weight != 0, g.wants_times != 0,
-                    (group * g.tiles // g.groups, (group + 1) * g.tiles // g.groups),
-                    (chunk * g.batch // g.chunks, (chunk + 1) * g.batch // g.chunks),
+def unwind_windows(zero, g, e, slot, chunk, group):
+    """The tiles of a group, with the samples of a chunk, from the last window to the first."""
+    c, bound, bounds, windows, budget = g.c, g.c[N_CONSTANTS], g.bounds, g.windows, g.budget
+    holds, wants_weight, wants_times = g.holds != 0, g.wants_weight != 0, g.wants_times != 0
+    upto, starts, count, carried, own = g.upto[e], g.starts[e], g.count[e], g.carried[e], g.own[e]
+    state, lanes, rows_of, sums = g.state[slot], g.lanes[slot], g.rows_of[slot], g.sums[slot]
+    spikes, kept = g.all_spikes[slot], g.kept[slot]
+    samples, tiles, width = part_of(g.batch, g.chunks, chunk), part_of(g.tiles, g.groups, group), g.carried_lanes
+    neurons = tiles[0] * TILE, min(tiles[1] * TILE, g.outputs)
+    clear(state)
+    clear(spikes)
+    for place in range(rows_of.size):
+        rows_of[place], spikes[train_adjoint.TIME, place] = 0, math.inf
+    for b in range(samples[0], samples[1]):
+        for k in range(starts[b, windows] if wants_times else 0):
+            g.times_parts[e, group, b, k] = 0
+        end_of_sample(g, e, b, neurons, tiles[1] * TILE)
+    for j in range(neurons[0], neurons[1]):
+        g.threshold_parts[e, chunk, j] = 0
+    for tile in range(tiles[0], tiles[1] if wants_weight else tiles[0]):
+        by_weight = g.weight_parts[e, chunk, tile]
+        for i in range(by_weight.size):
+            by_weight[i] = 0
+    for w in range(windows - 1, -1, -1):
+        begins, stops, asks = bounds[w] > -math.inf, bounds[w + 1] < math.inf, g.asks_end != 0 or w < windows - 1
+        for tile in range(tiles[0], tiles[1]):
+            begin = tile * TILE
+            size = min(TILE, g.outputs - begin)
+            packed, by_weight = g.packed[e, tile], g.weight_parts[e, chunk, tile]
+            for lane in range(TILE):
+                state[train_adjoint.LEVEL, lane] = state[train_adjoint.UNIT, lane] = 1
+                state[train_adjoint.DROP, lane] = state[train_adjoint.TOTAL, lane] = 0
+            for lane in range(size):
+                unit, threshold = g.unit[e, begin + lane], g.threshold[e, begin + lane]
+                state[train_adjoint.UNIT, lane], state[train_adjoint.LEVEL, lane] = unit, threshold / unit
+                state[train_adjoint.DROP, lane] = 1 - g.reset[e, begin + lane] / threshold
+            for b in range(samples[0], samples[1]):
+                n, low, high, at = count[b, w], upto[b, tile, w], upto[b, tile, w + 1], starts[b, w]
+                if n == 0 or (low == high and not asks):
+                    continue
+                here = slice(at, at + stride_for(n))
+                entries = Entries(
+                    lanes, budget, g.found[e, b, tile, low:high], g.places[e, b, tile, low:high],
+                    g.moments[e, b, tile, low:high], g.slopes[e, b, tile, low:high],
                 )  # fmt: skip
-            elif a[PHASE] == 0 and e < g.ensemble:
-                units_of_tile(g.weight[e], g.threshold[e], tile * TILE, g.unit[e])
-                pack_tile(g.weight[e], g.unit[e], tile * TILE, g.packed[e, tile])
-            elif e < g.ensemble:
-                begin = tile * TILE
-                if g.wants_weight != 0:
-                    unpack_tile(g.weight_parts[e, :, tile], g.unit[e], begin, g.by_weight[e])
-                if g.wants_threshold != 0:
-                    for j in range(begin, min(begin + TILE, g.outputs)):
-                        total = g.threshold_parts[e, 0, j]
-                        for chunk in range(1, g.chunks):
-                            total += g.threshold_parts[e, chunk, j]
-                        g.by_threshold[e, j] = total / g.unit[e, j]
-            else:
-                task -= g.ensemble * g.tiles
-                e, first = task // blocks, task % blocks * SAMPLES
-                stop = min(first + SAMPLES, g.batch)
-                if a[PHASE] == 0:
-                    if observes:  # no forward pass did it
-                        sort_samples(g.times[e], g.order[e], g.arrival[e], g.count[e, :, 0], first, stop)
-                    prepare_samples(
-                        g.grad[e], g.last[e], g.arrival[e], g.count[e, :, 0], g.used[e], g.ends[e], g.segments[e],
-                        g.rows[e], g.c, observes, first, stop,
-                    )  # fmt: skip
-                else:
-                    gather_times(
-                        g.times_parts[e], g.order[e], g.used[e], g.rows[e], g.c, g.by_times[e], first, stop,
-                    )  # fmt: skip
+                own_here = own[b, tile, low:high] if g.own_entries > 0 else own[b, tile, :0]
+                gather_entries(entries, begin, own_here, g.grad[e, b], g.seen[e, b], spikes, rows_of)
+                arrival = g.arrival[e, b, here]
+                until = bounds[w + 1] if stops else arrival[n - 1]
+                y = select(np.uint64(g.full[e, b, tile, w]), zero, load(zero, carried[b], begin))
+                response = load(zero, carried[b], width + begin)
+                pull = load(zero, carried[b], 2 * width + begin)
+                start_window(zero, state, y, response, pull, until)
+                sample = Sample(
+                    g.source[e, b, here], arrival, n, g.ends[e, b, here], g.segments[e, b, w],
+                    rows_of_window(g.rows[e, b], n, at),
+                )  # fmt: skip
+                inputs = (1 if begins else 0, n - 2 if stops else n - 1)
+                dropped = jumps(
+                    zero, state, entries, holds, rows_of, arrival, inputs, g.start[e, b, here], c,
+                    bound if wants_weight else math.inf, spikes, kept,
+                )  # fmt: skip
+                by_times = g.times_parts[e, group, b, here]
+                if dropped:
+                    into = Into(sums, by_weight, by_times, True, False)
+                    unwind_trains(zero, packed, sample, state, entries, kept, c, into, asks)
+                if not dropped or wants_times or begins:
+                    into = Into(sums, by_weight, by_times, wants_weight and not dropped, wants_times)
+                    unwind_trains(zero, packed, sample, state, entries, spikes, c, into, asks)
+                for entry in range(high - low):
+                    place = np.uintp(entries.places[np.uintp(entry)])
+                    rows_of[place], spikes[train_adjoint.TIME, place] = 0, math.inf
+                if begins:
+                    response = load(zero, state, train_adjoint.NOW_C * TILE)
+                    decay = load(zero, state, train_adjoint.NOW_E * TILE)
+                    store(carried[b], begin, fma(response, max(c[X], 0.0), decay))
+                    store(carried[b], width + begin, response)
+                    store(carried[b], 2 * width + begin, load(zero, state, train_adjoint.PULL * TILE))
+            for lane in range(size):
+                g.threshold_parts[e, chunk, begin + lane] += state[train_adjoint.TOTAL, lane]
+        for b in range(samples[0], samples[1] if w > 0 and g.own_entries > 0 else samples[0]):
+            arrivals_of_own(g, e, b, w, g.times_parts[e, group, b])
+    for b in range(samples[0], samples[1] if bounds[0] > -math.inf else samples[0]):
+        for j in range(neurons[0], neurons[1]):
+            unit = g.unit[e, j]
+            g.by_start[e, b, 0, j] = 0 if g.held[e, b, 2, j] > 0 else -carried[b, 0, j] / unit
+            g.by_start[e, b, 1, j] = -carried[b, 1, j] / unit
+            g.by_start[e, b, 2, j] = carried[b, 2, j] * g.threshold[e, j] / unit
 
-    return kernel.ctypes
+
+@jit
+def end_of_sample(g, e, b, neurons, stop):
+    """The adjoint at the end, of ``neurons``; lanes without a neuron, up to ``stop``, have none."""
+    carried, of_end, held = g.carried[e, b], g.of_end[e, b], g.held[e, b]
+    for j in range(neurons[0], stop):
+        carried[0, j], carried[1, j], carried[2, j] = 0, 0, 0
+    for j in range(neurons[0], neurons[1]):
+        g.seen[e, b, j] = g.counts[e, b, j]
+        if g.asks_end:
+            unit = g.unit[e, j]
+            carried[1, j] = -of_end[1, j] * unit
+            if held[5, j] > 0:
+                carried[2, j] = of_end[2, j] * unit / g.threshold[e, j]
+            else:
+                carried[0, j] = -of_end[0, j] * unit
+
+
+@jit
+def start_window(zero, state, y, response, pull, until):
+    """The adjoint of a tile at the end of a window."""
+    for row in (train_adjoint.END_Y, train_adjoint.NEXT_Y, train_adjoint.NEXT_KEPT):
+        store(state, row * TILE, y)
+    for row in (train_adjoint.PULL, train_adjoint.PULL_KEPT):
+        store(state, row * TILE, pull)
+    store(state, train_adjoint.END_C * TILE, response)
+    store(state, train_adjoint.NEXT_T * TILE, splat(zero, until))
+
+
+@jit
+def arrivals_of_own(g, e, b, w, by_times):
+    """Gradients by the arrivals of own spikes in a window."""
+    n, at = g.count[e, b, w], g.starts[e, b, w]
+    rows = rows_of_window(g.rows[e, b], n, at)
+    for k in range(n):
+        entry = own_event(g.order[e, b, at + k])
+        if entry >= 0:
+            g.own[e, b, entry % g.tiles, entry // g.tiles] = by_times[at + k] * rows[FAST, k] * g.c[PER_SYN]
+
+
+@jit
+def gather_samples(g, e, slot, first, stop):
+    """Gradients by the times of the samples."""
+    for b in range(first, stop):
+        n, by_times = g.used[e, b], g.by_times[e, b]
+        for i in range(g.events if n < g.events else 0):
+            by_times[i] = 0
+        gather_times(g.times_parts[e], b, 0, n, g.order[e, b], g.rows[e, b], g.c, by_times)
+
+
+@jit
+def gather_windows(g, e, slot, first, stop):
+    """Gradients by the input spikes of the samples."""
+    for b in range(first, stop):
+        by_times = g.by_times[e, b]
+        for i in range(g.events):
+            by_times[i] = 0
+        for w in range(g.windows):
+            n, at = g.count[e, b, w], g.starts[e, b, w]
+            rows = rows_of_window(g.rows[e, b], n, at)
+            gather_times(g.times_parts[e], b, at, n, g.order[e, b, at:], rows, g.c, by_times)
+
+
+@jit
+def gather_times(parts, b, at, n, order, rows, c, by_times):
+    """Sum the groups' gradients ``(groups, batch, room)`` by n sorted events from ``at`` on, and undo the sorting."""
+    batch, room = parts.shape[1], parts.shape[2]
+    for k in range(0, n, 16):
+        place = b * room + at + k
+        total = load16(parts, place)
+        for part in range(1, parts.shape[0]):
+            total = total + load16(parts, part * batch * room + place)
+        store(parts, place, total * load16(rows, FAST * rows.shape[1] + k) * c[PER_SYN])
+    for k in range(n):
+        if order[k] >= 0:  # not an end of the window, or an own spike
+            by_times[np.uintp(order[k])] = parts[0, b, at + k]
+
+
+def phases(zero_of, prepare_some, unwind_some, gather_some):
+    """Of both kernels."""
+
+    @jit
+    def prepare_all(g, slot, task):
+        tiles = g.ensemble * g.tiles
+        if task < tiles:
+            e, tile = task // g.tiles, task % g.tiles
+            packed, size = g.packed[e, tile], g.inputs * TILE
+            units_of_tile(g.weight[e], g.threshold[e], tile * TILE, g.unit[e])
+            pack_tile(g.weight[e], g.unit[e], tile * TILE, packed[:size])
+            for i in range(size, packed.size):
+                packed[i] = 0
+        else:
+            e, first, stop = samples_of(g, task - tiles)
+            prepare_some(g, e, slot, first, stop)
+
+    @jit
+    def unwind_all(g, slot, task):
+        e, chunk, group = task // (g.groups * g.chunks), task // g.groups % g.chunks, task % g.groups
+        unwind_some(zero_of(g), g, e, slot, chunk, group)
+
+    @jit
+    def gather_all(g, slot, task):
+        tiles = g.ensemble * g.tiles
+        if task < tiles:
+            finish_tile(g, task // g.tiles, task % g.tiles)
+        else:
+            e, first, stop = samples_of(g, task - tiles)
+            gather_some(g, e, slot, first, stop)
+
+    return prepare_all, unwind_all, gather_all
+
+
+@jit
+def samples_of(g, task):
+    """The network and the samples of a task."""
+    blocks = (g.batch + SAMPLES - 1) // SAMPLES
+    first = task % blocks * SAMPLES
+    return task // blocks, first, min(first + SAMPLES, g.batch)
+
+
+@jit
+def finish_tile(g, e, tile):
+    """Sum the chunks' gradients by weights and thresholds."""
+    begin, size = tile * TILE, g.inputs * TILE
+    if g.wants_weight:
+        unpack_tile(g.weight_parts[e, :, tile, :size], g.unit[e], begin, g.by_weight[e])
+    for j in range(begin, min(begin + TILE, g.outputs) if g.wants_threshold else begin):
+        total = g.threshold_parts[e, 0, j]
+        for chunk in range(1, g.chunks):
+            total += g.threshold_parts[e, chunk, j]
+        g.by_threshold[e, j] = total / g.unit[e, j]
+
+
+@kernel(BACKWARD)
+def backward_kernel(dtype: str, lanes: int):
+    """First spikes, for one dtype and number of lanes."""
+    return phases(jit(lambda g: zeros(g.c, lanes)), prepare_samples, unwind_samples, gather_samples)
+
+
+@kernel(TRAIN_BACKWARD)
+def train_backward_kernel(dtype: str, lanes: int):
+    """Spike trains, likewise."""
+    return phases(jit(lambda g: zeros(g.c, lanes)), prepare_windows, unwind_windows, gather_windows)

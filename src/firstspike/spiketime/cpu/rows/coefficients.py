@@ -17,6 +17,7 @@ the threshold, which is U in this scale, does not fall. So no lane that began be
 
 # mypy: disable-error-code="no-untyped-def"
 import math
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -30,6 +31,21 @@ SYN, RISE, TANGENT, BOUND, MEM, LEVEL = range(6)  # S, RISE, TANGENT, BOUND, U, 
 N_FORWARD = 6
 FAST, BACK, LEAK, SLOW = range(4)  # of the backward scan: those of the faster and the slower of U and S, and more
 N_BACKWARD = 4
+
+
+class Sample(NamedTuple):
+    """What all neurons share of a sample's inputs, in order of arrival."""
+
+    order: Any
+    """The number of each input, or that of an event's weights."""
+    arrival: Any
+    n: Any
+    """How many there are."""
+    ends: Any
+    segments: Any
+    """Number of segments, and their ends, see the module."""
+    rows: Any
+
 
 _MARGIN = 1 - 1e-4  # against rounding
 _BARELY = 8  # the same in units of the last place, where a candidate that does not fire costs more

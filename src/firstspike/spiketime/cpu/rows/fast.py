@@ -48,18 +48,19 @@ _STEEP = 8.0  # thresholds by which the membrane may rise in one interval
 
 
 @jit
-def scan_fast(zero, packed, order, arrival, ends, segments, rows, active, c, state, places, last):
+def scan_fast(zero, packed, sample, active, c, state, places, last):
     """``scan_tile`` for many short intervals, without a branch for a neuron that fires.
 
     A lane stops at its first candidate. With short intervals this nearly always is the crossing or close to it.
     Returns the lanes that stay silent, and those that have to be scanned again.
     """
+    order, arrival, rows = sample.order, sample.arrival, sample.rows
     syn, mem = rows[SYN], rows[MEM]
     voltage = current = zero
     stopped = np.uint64(0)
     begin = 0
-    for segment in range(segments):
-        end = ends[segment]
+    for segment in range(sample.segments):
+        end = sample.ends[segment]
         before = active
         if _MASKED:
             voltage, current, active = advance(
@@ -80,7 +81,7 @@ def scan_fast(zero, packed, order, arrival, ends, segments, rows, active, c, sta
         k = end - 1
         current = fma(load(zero, packed, np.intp(order[k]) * TILE), syn[k], current)
         active, voltage, current = plain_interval(
-            zero, state, last, k, active, arrival, segment == segments - 1, c, voltage * (1 / mem[k]),
+            zero, state, last, k, active, arrival, segment == sample.segments - 1, c, voltage * (1 / mem[k]),
             current * (1 / syn[k]),
         )  # fmt: skip
         if not active:
@@ -88,7 +89,7 @@ def scan_fast(zero, packed, order, arrival, ends, segments, rows, active, c, sta
         begin = end
     again = np.uint64(0)
     if stopped:
-        again = settle(zero, packed, order, arrival, ends, rows, stopped, c, state, places, last)
+        again = settle(zero, packed, sample, stopped, c, state, places, last)
     return active, again
 
 
@@ -157,8 +158,9 @@ def advance16(packed, order, begin, end, rows, first, active, state):
 
 
 @jit
-def settle(zero, packed, order, arrival, ends, rows, stopped, c, state, places, last):
+def settle(zero, packed, sample, stopped, c, state, places, last):
     """Bring the states at which lanes stopped to scale 1; returns the lanes that have to be scanned again."""
+    arrival, rows = sample.arrival, sample.rows
     stride, early, again, steep = rows.shape[1], np.uint64(0), np.uint64(0), np.uint64(0)
     for first in range(0, lanes_of(zero), 16):
         bits = (stopped >> np.uint64(first)) & _WHOLE
@@ -186,15 +188,16 @@ def settle(zero, packed, order, arrival, ends, rows, stopped, c, state, places, 
     while early:
         lane = lowest_bit(early)
         early &= early - np.uint64(1)
-        if not proceed(packed, order, arrival, ends, rows, lane, c, state, last):
+        if not proceed(packed, sample, lane, c, state, last):
             last[lane] = -1
             again |= np.uint64(1) << np.uint64(lane)
     return again
 
 
 @jit
-def proceed(packed, order, arrival, ends, rows, lane, c, state, last):
+def proceed(packed, sample, lane, c, state, last):
     """Scan on with a single lane that does not reach the threshold where it stopped; most do soon after."""
+    order, arrival, ends, rows = sample.order, sample.arrival, sample.ends, sample.rows
     k = np.intp(last[lane])
     voltage, current = state[VOLTAGE, lane] * rows[MEM, k], state[CURRENT, lane] * rows[SYN, k]
     end, segment = ends[0], 0

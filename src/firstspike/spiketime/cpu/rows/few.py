@@ -12,6 +12,7 @@ import numpy as np
 
 from firstspike.spiketime.cpu.constants import FAR, HEIGHT, PER_MEM, PER_SYN, RATIO
 from firstspike.spiketime.cpu.pack import TILE
+from firstspike.spiketime.cpu.rows.adjoint import LEVEL, TOTAL, UNIT
 from firstspike.spiketime.cpu.rows.crossing import (
     CURRENT,
     ENOUGH,
@@ -31,14 +32,13 @@ from firstspike.spiketime.cpu.vectors.simd import (
     fma,
     gather16,
     load16,
-    load_some16,
+    load_part16,
     load_whole16,
     lowest_bit,
     maximum,
     minimum,
     select,
     store,
-    store_some16,
     store_whole16,
 )
 
@@ -69,13 +69,14 @@ def few_rows(arrival, n, c, rows):
 
 
 @inlined
-def scan_few(packed, order, arrival, n, rows, first, bits, c, state, last, passed):
+def scan_few(packed, sample, first, bits, c, state, last, passed):
     """Scan one sample with 16 neurons of a tile from lane ``first`` on; returns those of ``bits`` that fire.
 
     All pass the intervals as if none fired, until none is left that was always below the threshold. Only then those
     intervals are tested in which one may fire. ``passed (inputs, 2, 16)`` has room for the states. Notes what
     ``crossing.solve`` needs in ``state``, and the rows of their last causal inputs in ``last``.
     """
+    order, arrival, n, rows = sample.order, sample.arrival, sample.n, sample.rows
     none = fill16(rows, 0.0)
     voltage = current = none
     below = bits  # never above the threshold so far
@@ -147,35 +148,35 @@ def few_rows_back(arrival, n, c, rows):
 
 @inlined
 def unwind_few(
-    packed, order, arrival, n, rows, begin, first, bits, grad, spikes, slope, last, places, unit, level, c, bound,
-    total, sums, by_weight, wants_weight, wants_times,
+    packed, sample, begin, first, bits, found, places, lanes, c, bound, sums, by_weight, wants_weight, wants_times
 ):  # fmt: skip
     """The backward pass of one sample for 16 neurons of a tile, from lane ``first`` on: ``bits`` of them.
 
-    The tile's first neuron is ``begin``. Adds to ``total`` the scales, to ``sums (inputs, 16)`` the terms of the
+    The tile's first neuron is ``begin``. Adds the scales to ``lanes``, to ``sums (inputs, 16)`` the terms of the
     gradients by times, and to ``by_weight``. See ``adjoint``; here C and E have scale 1.
     """
+    order, arrival, rows, last = sample.order, sample.arrival, sample.rows, found.last
     none, at = fill16(rows, 0.0), begin + first
-    steep = load_part16(bits, slope, at) * load16(level, first)
+    steep = load_part16(bits, found.slope, at) * load16(lanes, LEVEL * TILE + first)
     for lane in range(0 if bits == _WHOLE else 16):
         places[lane] = last[at + lane] if bits >> np.uint64(lane) & np.uint64(1) else -1
     joins = load_whole16(rows, last, at) if bits == _WHOLE else load_whole16(rows, places, 0)
     spiked = (joins >= 0.0) & (steep > 0.0)
-    scale = select(spiked, load_part16(bits, grad, at) / steep, none)
-    store(total, first, load16(total, first) + scale)
+    scale = select(spiked, load_part16(bits, found.grad, at) / steep, none)
+    store(lanes, TOTAL * TILE + first, load16(lanes, TOTAL * TILE + first) + scale)
     spiked &= (scale > 0.0) | (scale < 0.0) | ~(scale >= scale)  # without a gradient there is nothing to do
     if not spiked:
         return
     joins = select(spiked, joins, -1.0)
     store_whole16(_WHOLE, places, 0, maximum(joins, 0.0))
-    wait = select(spiked, load_part16(bits, spikes, at) - gather16(arrival, 0, places, 0), none)
+    wait = select(spiked, load_part16(bits, found.spikes, at) - gather16(arrival, 0, places, 0), none)
     mem, syn, response = responses(wait, c)
     response = response * scale
     decay = (syn if c[PER_MEM] <= c[PER_SYN] else mem) * scale
-    top = n - 1
+    top = sample.n - 1
     while not joins >= float(top):
         top -= 1
-    allowed = load16(unit, first) * bound
+    allowed = load16(lanes, UNIT * TILE + first) * bound
     kept, size = spiked, absolute(scale)
     if (size * c[HEIGHT] > allowed) & spiked and wants_weight:
         kept &= ~(largest_few(rows, joins, top, response, decay) > allowed)
@@ -219,18 +220,3 @@ def sum_few(sums, n, by_times):
         store(by_times, k, load16(by_times, k) + sum_rows16(sums, k * 16))
     for k in range(n):
         store(sums, k * 16, none)
-
-
-@inlined
-def load_part16(bits, array, index):
-    """16 numbers, or those of ``bits`` and 0 where there are fewer."""
-    return load16(array, index) if bits & _WHOLE == _WHOLE else load_some16(bits, array, index)
-
-
-@inlined
-def store_part16(bits, array, index, x):
-    """Write 16 numbers, or those of ``bits`` where there are fewer."""
-    if bits & _WHOLE == _WHOLE:
-        store(array, index, x)
-    else:
-        store_some16(bits, array, index, x)

@@ -1,4 +1,8 @@
-"""Forward: samples are sorted, then each tile of neurons scans each sample's inputs in order of arrival."""
+"""Forward: samples are sorted, then each tile of neurons scans each sample's inputs in order of arrival.
+
+A kernel is for first spikes, or for spike trains: their scan goes on where a lane spikes, window after window. A
+window's start holds the states that are given, its end those that are returned; without recurrence there is one.
+"""
 
 # mypy: disable-error-code="no-untyped-def"
 import math
@@ -7,159 +11,139 @@ import numpy as np
 
 from firstspike.spiketime.cpu.constants import PER_MEM, PER_SYN
 from firstspike.spiketime.cpu.pack import TILE, pack_tile
-from firstspike.spiketime.cpu.rows.coefficients import (
-    BOUND,
-    LEVEL,
-    MEM,
-    RISE,
-    SYN,
-    TANGENT,
-    find_segments,
-    forward_rows,
-    pad_row,
-    stride_of,
-)
-from firstspike.spiketime.cpu.rows.crossing import (
-    N_STATE,
-    NOW_CURRENT,
-    NOW_VOLTAGE,
-    plain_interval,
-    scaled_interval,
-    solve,
-)
+from firstspike.spiketime.cpu.rows.coefficients import Sample, find_segments, forward_rows, pad_row
+from firstspike.spiketime.cpu.rows.crossing import N_STATE, solve
 from firstspike.spiketime.cpu.rows.fast import scan_fast
-from firstspike.spiketime.cpu.rows.few import FEW, few_rows, scan_few, store_part16
+from firstspike.spiketime.cpu.rows.few import FEW, few_rows, scan_few
+from firstspike.spiketime.cpu.rows.intervals import DROP, HOLD, NEXT, SEEN, Entries
+from firstspike.spiketime.cpu.rows.scan import scan_tile, scan_trains
+from firstspike.spiketime.cpu.rows.windows import (
+    end_samples,
+    end_tile,
+    keep_spikes,
+    send_own,
+    start_samples,
+    start_tile,
+    window_events,
+)
 from firstspike.spiketime.cpu.runtime.arguments import Layout
 from firstspike.spiketime.cpu.runtime.compiling import jit
 from firstspike.spiketime.cpu.runtime.kernels import kernel
 from firstspike.spiketime.cpu.saved import SAVED
 from firstspike.spiketime.cpu.sort import sort_row, sort_scratch, unowned_scratch
 from firstspike.spiketime.cpu.values import are_times, are_weights
-from firstspike.spiketime.cpu.vectors.simd import (
-    fma,
-    keep,
-    load,
-    load16,
-    store,
-    unowned,
-    zeros,
-)
+from firstspike.spiketime.cpu.vectors.simd import clear, keep, load16, store_part16, zeros
 
 _SHORT = 0.045  # mean interval in units of the faster constant for the fast scan of many inputs
 _LONG = 0.4  # interval that ends a segment there, likewise
 
-
-@jit
-def scan_tile(zero, packed, order, arrival, ends, segments, rows, active, c, state, last):
-    """Scan one sample with the neurons ``active``; returns those that stay silent."""
-    syn, rise, tangent, bound = rows[SYN], rows[RISE], rows[TANGENT], rows[BOUND]
-    mem, level = rows[MEM], rows[LEVEL]
-    voltage = current = zero
-    begin = 0
-    for segment in range(segments):
-        end = ends[segment]
-        for row in range(begin, end - 1):
-            k = np.uintp(row)  # without a sign, an index needs no test for one below 0
-            current = fma(load(zero, packed, np.intp(order[k]) * TILE), syn[k], current)
-            if rise[k] == 0:
-                continue  # the next input arrives at the same time
-            candidates = (fma(current, tangent[k], voltage) >= bound[k]) & active
-            if candidates:
-                store(state, NOW_VOLTAGE * TILE, voltage)
-                store(state, NOW_CURRENT * TILE, current)
-                active = scaled_interval(
-                    zero, state, last, row, active, arrival, c, syn[k], rise[k], mem[k], level[k], mem[row + 1],
-                    level[row + 1],
-                )  # fmt: skip
-                if not active:
-                    return active
-            voltage = fma(current, rise[k], voltage)
-        k = end - 1
-        current = fma(load(zero, packed, np.intp(order[k]) * TILE), syn[k], current)
-        active, voltage, current = plain_interval(
-            zero, state, last, k, active, arrival, segment == segments - 1, c, voltage * (1 / mem[k]),
-            current * (1 / syn[k]),
-        )  # fmt: skip
-        if not active:
-            return active
-        begin = end
-    return active
+_SHARED = Layout(
+    "ensemble batch inputs outputs block threads tiles packed_size stride row_kinds constants tile state_rows",
+    c="real constants",
+    weight="real ensemble outputs inputs",
+    threshold="real ensemble outputs",
+    packed="real ensemble tiles packed_size",
+    rows="real threads block row_kinds stride",
+    ends="int32 threads block stride",
+    start="real threads stride",
+    segments="int32 threads block",
+    state="real threads state_rows tile",
+)
+FORWARD = _SHARED.extended(
+    "ints reals passed_size",
+    times="real ensemble batch inputs",
+    **SAVED,
+    spikes="real ensemble batch outputs",
+    few="int32 threads block",
+    fast="int32 threads block",
+    lane_last="int32 threads tile",
+    places="int32 threads tile",
+    passed="real threads passed_size",
+)
+TRAIN_FORWARD = _SHARED.extended(
+    "copies most seen budget windows events room waiting entries bounds_size states both_states holds two "
+    "carried_lanes counted",
+    bounds="real bounds_size",
+    lags="real two",
+    times="real ensemble batch events",
+    reset="real ensemble outputs",
+    refractory="real ensemble outputs",
+    observed="real ensemble batch outputs seen",
+    held="real ensemble batch both_states outputs",
+    order="int32 ensemble batch room",
+    source="int32 ensemble batch room",
+    arrival="real ensemble batch room",
+    starts="int32 ensemble batch bounds_size",
+    count="int32 ensemble batch windows",
+    trains="real ensemble batch outputs most",
+    counts="int32 ensemble batch outputs",
+    overflows="uint8 ensemble batch outputs",
+    found="int32 ensemble batch tiles entries",
+    places="int32 ensemble batch tiles entries",
+    moments="real ensemble batch tiles entries",
+    slopes="real ensemble batch tiles entries",
+    upto="int32 ensemble batch tiles bounds_size",
+    full="int64 ensemble batch tiles windows",
+    lacks="int32 ensemble batch",
+    outside="real threads block events",
+    outside_order="int32 threads block events",
+    own="real threads block waiting",
+    own_id="int32 threads block waiting",
+    own_sorted="real threads two waiting",
+    own_order="int32 threads two waiting",
+    carried="real threads block states carried_lanes",
+    at_event="int32 threads block",
+    arrived="int32 threads block",
+    owns="int32 threads block",
+    lanes="int32 threads counted",
+)
 
 
 @jit
 def scan_samples(zero, g, e, slot, first, stop):
-    """Sort and scan the samples from ``first`` to ``stop`` of network ``e`` with all its tiles."""
-    c, times, packed, rows, ends, inputs, outputs = (
-        g.c,
-        g.times[e],
-        g.packed[e],
-        g.rows[slot],
-        g.ends[slot],
-        g.inputs,
-        g.outputs,
-    )
-    order, arrival, count, last, slope, spikes = (
-        g.order[e],
-        g.arrival[e],
-        g.count[e],
-        g.last[e],
-        g.slope[e],
-        g.spikes[e],
-    )
-    samples = stop - first
-    memory = (
-        np.empty(stride_of(inputs), times.dtype), np.zeros(samples, np.int32), np.zeros((2, samples), np.bool_),
-        np.zeros((N_STATE + 2, TILE), times.dtype), np.empty((2, TILE), np.int32), np.empty((FEW, 2, 16), times.dtype),
-    )  # fmt: skip
-    sorting = sort_scratch(times, inputs)
-    scratch = unowned_scratch(sorting)
-    start, segments, fast, few = unowned(memory[0]), unowned(memory[1]), unowned(memory[2])[0], unowned(memory[2])[1]
-    state, lane_last, places, passed = (
-        unowned(memory[3]), unowned(memory[4])[0], unowned(memory[4])[1], unowned(memory[5])
-    )  # fmt: skip
+    """First spikes of the samples from ``first`` to ``stop`` of network ``e``."""
+    c, times, packed, rows, ends, start = g.c, g.times[e], g.packed[e], g.rows[slot], g.ends[slot], g.start[slot]
+    order, arrival, count, last = g.order[e], g.arrival[e], g.count[e], g.last[e]
+    slope, spikes, segments, few, fast = g.slope[e], g.spikes[e], g.segments[slot], g.few[slot], g.fast[slot]
+    state, lane_last, places, passed = g.state[slot], g.lane_last[slot], g.places[slot], g.passed[slot]
     lane_spikes, lane_slopes = state[N_STATE], state[N_STATE + 1]
+    sorting = sort_scratch(times, g.inputs)
+    scratch = unowned_scratch(sorting)
+    clear(state)
     for b in range(first, stop):
+        at = b - first
         n = sort_row(times[b], order[b], arrival[b], scratch)
         count[b, 0] = n
         if n:
             pad_row(arrival[b], n)
-        few[b - first] = n < FEW and c[PER_MEM] > 0
-        if n and few[b - first]:
-            few_rows(arrival[b], n, c, rows[b - first])
+        few[at], fast[at] = n < FEW and c[PER_MEM] > 0, 0
+        if n and few[at]:
+            few_rows(arrival[b], n, c, rows[at])
         elif n:
             span = arrival[b, n - 1] - arrival[b, 0]
-            fast[b - first] = n >= FEW and span * max(c[PER_MEM], c[PER_SYN]) < n * _SHORT
-            longest = _LONG / max(c[PER_MEM], c[PER_SYN]) if fast[b - first] else math.inf
-            segments[b - first] = find_segments(arrival[b], n, c, longest, start, ends[b - first])
-            forward_rows(arrival[b], n, c, fast[b - first], start, rows[b - first])
-
-    for tile in range(packed.shape[0]):
-        lanes = min(TILE, outputs - tile * TILE)
+            fast[at] = n >= FEW and span * max(c[PER_MEM], c[PER_SYN]) < n * _SHORT
+            longest = _LONG / max(c[PER_MEM], c[PER_SYN]) if fast[at] else math.inf
+            segments[at] = find_segments(arrival[b], n, c, longest, start, ends[at])
+            forward_rows(arrival[b], n, c, fast[at], start, rows[at])
+    for tile in range(g.tiles):
+        lanes = min(TILE, g.outputs - tile * TILE)
         every = ~np.uint64(0) >> np.uint64(64 - lanes)
         for b in range(first, stop):
             at = b - first
+            sample = Sample(order[b], arrival[b], count[b, 0], ends[at], segments[at], rows[at])
             for lane in range(TILE):
                 lane_last[lane] = -1
-            silent, left = every, every if count[b, 0] else np.uint64(0)
+            silent, left = every, every if sample.n else np.uint64(0)
             if few[at]:
                 for begin in range(0, lanes if left else 0, 16):
                     some = (every >> np.uint64(begin)) & np.uint64(0xFFFF)
-                    found = scan_few(
-                        packed[tile], order[b], arrival[b], count[b, 0], rows[at], begin, some, c, state, lane_last,
-                        passed,
-                    )  # fmt: skip
+                    found = scan_few(packed[tile], sample, begin, some, c, state, lane_last, passed)
                     silent &= ~(found << np.uint64(begin))
                 left = np.uint64(0)
             elif fast[at]:
-                silent, left = scan_fast(
-                    zero, packed[tile], order[b], arrival[b], ends[at], segments[at], rows[at], every, c, state,
-                    places, lane_last,
-                )  # fmt: skip
+                silent, left = scan_fast(zero, packed[tile], sample, every, c, state, places, lane_last)
             if left:
-                silent = (silent & ~left) | scan_tile(
-                    zero, packed[tile], order[b], arrival[b], ends[at], segments[at], rows[at], left, c, state,
-                    lane_last,
-                )  # fmt: skip
+                silent = (silent & ~left) | scan_tile(zero, packed[tile], sample, left, c, state, lane_last)
             solve(zero, state, every & ~silent, c, lane_spikes, lane_slopes)
             for begin in range(0, lanes, 16):
                 at, filled = tile * TILE + begin, every >> np.uint64(begin)
@@ -167,45 +151,121 @@ def scan_samples(zero, g, e, slot, first, stop):
                 store_part16(filled, slope[b], at, load16(lane_slopes, begin))
             for lane in range(lanes):
                 last[b, tile * TILE + lane] = lane_last[lane]
-    keep(memory)
     keep(sorting)
 
 
-FORWARD = Layout(
-    "ensemble batch inputs outputs ints reals block threads tiles packed_size stride row_kinds constants",
-    c="real constants",
-    times="real ensemble batch inputs",
-    weight="real ensemble outputs inputs",
-    threshold="real ensemble outputs",
-    packed="real ensemble tiles packed_size",
-    **SAVED,
-    spikes="real ensemble batch outputs",
-    rows="real threads block row_kinds stride",
-    ends="int32 threads block inputs",
-)
+@jit
+def scan_windows(zero, g, e, slot, first, stop):
+    """Spike trains of the samples from ``first`` to ``stop`` of network ``e``.
+
+    Where there is too little room for entries, events or own spikes on their way, ``lacks`` says so, and nothing else
+    that is written has a meaning.
+    """
+    c, bounds, budget, windows, holds = g.c, g.bounds, g.budget, g.windows, g.holds != 0
+    rows, ends, start, segments = g.rows[slot], g.ends[slot], g.start[slot], g.segments[slot]
+    starts, count, arrival, lacks, upto = g.starts[e], g.count[e], g.arrival[e], g.lacks[e], g.upto[e]
+    state, lanes, carried, packed, source = g.state[slot], g.lanes[slot], g.carried[slot], g.packed[e], g.source[e]
+    counts, observed, trains, overflows = g.counts[e], g.observed[e], g.trains[e], g.overflows[e]
+    found, places, moments, slopes = g.found[e], g.places[e], g.moments[e], g.slopes[e]
+    sorting = sort_scratch(g.times[e], max(g.events, g.waiting))
+    scratch = unowned_scratch(sorting)
+    clear(state)
+    start_samples(g, e, slot, first, stop, scratch)
+    for w in range(windows):
+        for b in range(first, stop):
+            at = b - first
+            n = window_events(g, e, slot, b, at, w, scratch)
+            if n < 0:
+                lacks[b] = 1
+                return  # all is done again with more room
+            if n:
+                here = arrival[b, starts[b, w] :]
+                pad_row(here, n)
+                segments[at] = find_segments(here, n, c, math.inf, start, ends[at])
+                forward_rows(here, n, c, True, start, rows[at])
+        for tile in range(g.tiles):
+            begin = tile * TILE
+            size = min(TILE, g.outputs - begin)
+            every = ~np.uint64(0) >> np.uint64(64 - size)
+            for lane in range(size):
+                state[DROP, lane] = 1 - g.reset[e, begin + lane] / g.threshold[e, begin + lane]
+                state[HOLD, lane] = g.refractory[e, begin + lane]
+            for b in range(first, stop):
+                at, low, here = b - first, upto[b, tile, w], starts[b, w]
+                for lane in range(TILE):
+                    lanes[lane] = 0
+                lanes[TILE], lanes[TILE + 1] = low, 0
+                start_tile(zero, state, carried[at], begin)
+                seen = observed[b, begin:begin] if observed.shape[2] == 0 else observed[b, begin:]
+                for lane in range(size if seen.shape[0] > 0 else 0):
+                    lanes[SEEN + lane] = done = counts[b, begin + lane]
+                    state[NEXT, lane] = seen[lane, done] if done < seen.shape[1] else math.inf
+                entries = Entries(lanes, budget, found[b, tile], places[b, tile], moments[b, tile], slopes[b, tile])
+                if count[b, w]:
+                    sample = Sample(source[b, here:], arrival[b, here:], count[b, w], ends[at], segments[at], rows[at])
+                    stops = bounds[w + 1] < math.inf
+                    scan_trains(zero, packed[tile], sample, stops, every, holds, c, state, entries, seen)
+                end_tile(zero, state, entries, holds, carried[at], begin, size)
+                upto[b, tile, w + 1] = lanes[TILE]
+                g.full[e, b, tile, w] = keep_spikes(entries, begin, size, low, trains[b], counts[b], overflows[b])
+                lacks[b] = lanes[TILE + 1]
+                if w < windows - 1 and not send_own(g, e, slot, b, at, tile, low, lanes[TILE]):
+                    lacks[b] = 1
+                if lacks[b]:
+                    return
+    end_samples(g, e, slot, first, stop)
+    keep(sorting)
 
 
 @jit
-def pack_task(g, slot, task):
-    """Check and pack the weights of a tile."""
+def pack_weights(g, slot, task):
+    """Pack the weights of a tile; what is left of the row has none."""
+    e, tile = task // g.tiles, task % g.tiles
+    packed, size = g.packed[e, tile], g.inputs * TILE
+    pack_tile(g.weight[e], g.threshold[e], tile * TILE, packed[:size])
+    for i in range(size, packed.size):
+        packed[i] = 0
+
+
+@jit
+def check_weights(g, slot, task):
+    """Pack the weights of a tile, and refuse some values."""
     e, tile = task // g.tiles, task % g.tiles
     if not are_weights(g.weight[e], g.threshold[e], tile * TILE):
         g.refused = 1
-    pack_tile(g.weight[e], g.threshold[e], tile * TILE, g.packed[e, tile])
+    pack_weights(g, slot, task)
+
+
+@jit
+def samples_of(g, task):
+    """The network and the samples of a task."""
+    blocks = (g.batch + g.block - 1) // g.block
+    first = task % blocks * g.block
+    return task // blocks, first, min(first + g.block, g.batch)
 
 
 @kernel(FORWARD, following="firstspike.spiketime.cpu.rows.backward.backward_kernel")
 def forward_kernel(dtype: str, lanes: int):
-    """For one dtype and number of lanes."""
+    """First spikes, for one dtype and number of lanes."""
 
     @jit
-    def scan_task(g, slot, task):
-        blocks = (g.batch + g.block - 1) // g.block
-        e, first = task // blocks, task % blocks * g.block
-        stop = min(first + g.block, g.batch)
+    def scan(g, slot, task):
+        e, first, stop = samples_of(g, task)
         if not are_times(g.times[e], first, stop):
             g.refused = 1
         if not g.refused:
             scan_samples(zeros(g.c, lanes), g, e, slot, first, stop)
 
-    return pack_task, scan_task
+    return check_weights, scan
+
+
+@kernel(TRAIN_FORWARD, following="firstspike.spiketime.cpu.rows.backward.train_backward_kernel")
+def train_forward_kernel(dtype: str, lanes: int):
+    """Spike trains, likewise."""
+
+    @jit
+    def scan(g, slot, task):
+        e, first, stop = samples_of(g, task)
+        scan_windows(zeros(g.c, lanes), g, e, slot, first, stop)
+
+    return pack_weights, scan

@@ -6,6 +6,7 @@ the threshold by itself: it is released after a refractory time, or it has a spi
 
 # mypy: disable-error-code="no-untyped-def"
 import math
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -55,26 +56,45 @@ _ALL = 0xFFFF
 _NEAR = 1 - 1e-4  # of the threshold
 
 
-@inlined
-def note(lanes, k, place, time, slope, found, places, moments, slopes):
-    """Append an entry: what happens after row k, and the slope of the membrane there.
+class Entries(NamedTuple):
+    """Spikes and releases of a tile in a window, in the order in which the scan finds them.
 
-    ``lanes`` has the number of spikes of each lane in the window, then the number of entries, then whether there was no
-    room for one.
+    ``lanes`` has the number of spikes of each lane, then the number of entries, then whether there was no room for one.
+    An entry has the row after which it is, the slope of the membrane there, its time, and its place: spike k of a lane
+    is at ``k * TILE + lane``, the release after k spikes at ``(most + k) * TILE + lane``.
     """
-    total = np.uintp(lanes[TILE])  # without a sign, an index needs no test for one below 0
-    if total < np.uintp(found.size):
-        found[total], places[total], moments[total], slopes[total] = k, place, time, slope
-        lanes[TILE] += 1
-    else:
-        lanes[TILE + 1] = 1
+
+    lanes: Any
+    most: Any
+    found: Any
+    places: Any
+    moments: Any
+    slopes: Any
 
 
 @inlined
-def record(state, lanes, most, k, first, fired, now, end, found, places, moments, slopes):
+def note(entries, k, place, time, slope):
+    """Append an entry."""
+    total = np.uintp(entries.lanes[TILE])  # without a sign, an index needs no test for one below 0
+    if total < np.uintp(entries.found.size):
+        entries.found[total], entries.places[total] = k, place
+        entries.moments[total], entries.slopes[total] = time, slope
+        entries.lanes[TILE] += 1
+    else:
+        entries.lanes[TILE + 1] = 1
+
+
+@jit
+def place_of_release(entries, lane):
+    """Its place is by the number of spikes before it in the window."""
+    return (entries.most + min(entries.lanes[lane], entries.most)) * TILE + lane
+
+
+@inlined
+def record(state, entries, k, first, fired, now, end):
     """Note spikes at ``now`` + AT of 16 lanes after row k; returns those that may not spike again.
 
-    Where a lane has more than ``most``, only its count says so.
+    Where a lane has more than ``entries.most``, only its count says so.
     """
     full = np.uint64(0)
     while fired:
@@ -82,9 +102,9 @@ def record(state, lanes, most, k, first, fired, now, end, found, places, moments
         bit = np.uint64(1) << np.uint64(lane)
         fired &= ~bit
         lane += first
-        count = lanes[lane]
-        lanes[lane] = count + 1
-        if count >= most:
+        count = entries.lanes[lane]
+        entries.lanes[lane] = count + 1
+        if count >= entries.most:
             full |= bit
             continue
         spike = min(now + state[AT, lane], end)
@@ -92,7 +112,7 @@ def record(state, lanes, most, k, first, fired, now, end, found, places, moments
         if not spike > previous:
             spike = min(np.nextafter(previous, state.dtype.type(math.inf)), end) if previous < end else end
         state[LAST, lane] = spike
-        note(lanes, k, count * TILE + lane, spike, state[STEEP, lane], found, places, moments, slopes)
+        note(entries, k, count * TILE + lane, spike, state[STEEP, lane])
     return full
 
 
@@ -113,7 +133,7 @@ def earliest_due(zero, state):
 
 @jit
 def released_in_row(
-    state, lanes, most, k, active, due, now, end, syn, rise, mem_end, c, found, places, moments, slopes
+    state, entries, k, active, due, now, end, syn, rise, mem_end, c
 ):  # fmt: skip
     """Release the lanes ``due``, with scaled states, up to ``end``; returns which are active, and those left out.
 
@@ -131,8 +151,7 @@ def released_in_row(
         if state[NEXT, lane] <= end or release < now or reset + rest * slope >= _NEAR:
             left_out |= bit
             continue
-        place = (most + min(lanes[lane], most)) * TILE + lane
-        note(lanes, k, place, release, slope, found, places, moments, slopes)
+        note(entries, k, place_of_release(entries, lane), release, slope)
         after = reset * math.exp(-rest * a) + current * kappa(rest, c)
         state[NOW_VOLTAGE, lane] = after * mem_end - state[NOW_CURRENT, lane] * rise
         state[RELEASE, lane], state[LAST, lane] = math.inf, release
@@ -141,7 +160,7 @@ def released_in_row(
 
 
 @jit
-def do_what_is_due(zero, state, lanes, most, k, active, due, now, end, c, observed, found, places, moments, slopes):
+def do_what_is_due(zero, state, entries, k, active, due, now, end, c, observed):
     """Release lanes, and take observed spikes, up to ``end``; returns which lanes are active and which were released.
 
     ``observed (lanes, spikes)`` has the trains of lanes with a NEXT spike.
@@ -162,19 +181,17 @@ def do_what_is_due(zero, state, lanes, most, k, active, due, now, end, c, observ
             state[SINCE, lane] += wait
             if release <= spike:
                 reset = 1 - state[DROP, lane]
-                # a release has its place by the number of spikes before it in the window
-                place = (most + min(lanes[lane], most)) * TILE + lane
-                note(lanes, k, place, time, current * b - reset * a, found, places, moments, slopes)
+                note(entries, k, place_of_release(entries, lane), time, current * b - reset * a)
                 state[NOW_VOLTAGE, lane], state[RELEASE, lane] = reset, math.inf
                 active |= bit
                 released |= bit
             else:
-                count, slope = lanes[lane], current * b - a
+                count, slope = entries.lanes[lane], current * b - a
                 if not (active & bit) or spike <= max(state[LAST, lane], now):
                     slope = 0  # it is refractory, or there was no input yet
-                note(lanes, k, count * TILE + lane, time, slope, found, places, moments, slopes)
-                lanes[lane] = count + 1
-                following = lanes[SEEN + lane] + count + 1
+                note(entries, k, count * TILE + lane, time, slope)
+                entries.lanes[lane] = count + 1
+                following = entries.lanes[SEEN + lane] + count + 1
                 state[NEXT, lane] = observed[lane, following] if following < observed.shape[1] else math.inf
                 state[RELEASE, lane] = spike + state[HOLD, lane]
                 active &= ~bit
@@ -185,7 +202,7 @@ def do_what_is_due(zero, state, lanes, most, k, active, due, now, end, c, observ
 
 @jit
 def spikes_between(
-    zero, state, lanes, most, k, active, touched, holds, now, end, c, observed, found, places, moments, slopes
+    zero, state, entries, k, active, touched, holds, now, end, c, observed
 ):  # fmt: skip
     """Spikes of the lanes ``touched`` after row k, from ``now`` to ``end``, which may be ``inf``; states have scale 1.
 
@@ -199,9 +216,7 @@ def spikes_between(
     while True:
         if holds:
             due = lanes_due(zero, state, end) & touched
-            active, released = do_what_is_due(
-                zero, state, lanes, most, k, active, due, now, end, c, observed, found, places, moments, slopes
-            )
+            active, released = do_what_is_due(zero, state, entries, k, active, due, now, end, c, observed)
             pending = (pending | released) & active
             if observed.shape[0] > 0:
                 break
@@ -257,7 +272,7 @@ def spikes_between(
             store(state, NOW_VOLTAGE * TILE + first, select(bits, reset, load16(state, NOW_VOLTAGE * TILE + first)))
             current = drive * (1 / c[PER_SYN])
             store(state, NOW_CURRENT * TILE + first, select(bits, current, load16(state, NOW_CURRENT * TILE + first)))
-            full = record(state, lanes, most, k, first, bits, now, end, found, places, moments, slopes)
+            full = record(state, entries, k, first, bits, now, end)
             active &= ~(full << np.uint64(first))
             if holds:
                 release = load16(state, LAST * TILE + first) + load16(state, HOLD * TILE + first)

@@ -127,7 +127,7 @@ def _overload_solve_short(v, drive, minus_a, minus_b):
 
 @inlined
 def spikes_in_row(
-    zero, state, lanes, most, k, candidates, active, holds, rows, arrival, c, found, places, moments, slopes
+    zero, state, entries, k, candidates, active, holds, rows, arrival, c
 ):  # fmt: skip
     """Spikes of the lanes ``candidates`` between input k and the next, with scaled states; returns who may go on.
 
@@ -183,7 +183,7 @@ def spikes_in_row(
             if not fired:
                 break
             voltage = select(fired, voltage - load16(state, DROP * TILE + first) * (spent * mem), voltage)
-            full = record(state, lanes, most, k, first, fired, now, arrival[k + 1], found, places, moments, slopes)
+            full = record(state, entries, k, first, fired, now, arrival[k + 1])
             gone = fired if holds else full
             active &= ~(gone << np.uint64(first))
             if gone:  # the scan need not look at them again

@@ -53,15 +53,35 @@ N_SPIKES = 6  # its time, the slope of the membrane, and the gradient by it
 
 
 @jit
-def jumps(
-    zero, state, counts, most, holds, rows_of, arrival, inputs, start, c, bound, spikes, kept,
-):  # fmt: skip
+def gather_entries(entries, begin, own, grad, seen, spikes, rows_of):
+    """Spread a window's spikes and releases over ``spikes``; ``seen`` are spikes up to the window, and then before."""
+    counts, budget = entries.lanes, entries.most
+    for lane in range(TILE):
+        counts[lane] = 0
+    for number in range(entries.found.size - 1, -1, -1):
+        entry = np.uintp(number)  # without a sign, an index needs no test for one below 0
+        place = np.uintp(entries.places[entry])
+        rows_of[place] = max(entries.found[entry], 0)
+        spikes[TIME, place], spikes[SLOPE, place] = entries.moments[entry], entries.slopes[entry]
+        if place < np.uintp(budget * TILE):
+            lane = place & np.uintp(TILE - 1)
+            j = np.uintp(begin) + lane
+            counts[lane] += 1
+            seen[j] -= 1
+            k = np.uintp(seen[j])
+            asked = grad[j, k] if k < np.uintp(grad.shape[1]) else 0
+            spikes[ASKED, place] = asked + (own[entry] if own.size > 0 else 0)
+
+
+@jit
+def jumps(zero, state, entries, holds, rows_of, arrival, inputs, start, c, bound, spikes, kept):
     """Fill in what the spikes of a tile in one window do, and ``kept`` without what the bound drops.
 
     Spike k of a lane is at ``k * TILE + lane`` of ``spikes``; with ``holds``, the release after k spikes at
     ``(most + k) * TILE + lane``, its time ``inf`` where there is none. ``inputs`` are the first and the last place in
     ``arrival`` that are none of the window's marks. Returns whether the bound drops any.
     """
+    counts, most = entries.lanes, entries.most
     dropped, faster, rate = False, max(c[PER_MEM], c[PER_SYN]), abs(c[DELTA])
     none, row = fill16(state, 0.0), spikes.shape[1]
     for first in range(0, lanes_of(zero), 16):
@@ -179,22 +199,20 @@ def largest(spike, release, arrival, inputs, c):
 
 
 @jit
-def unwind_trains(
-    zero, packed, source, arrival, n, ends, segments, rows, state, found, places, total, spikes, c, sums, by_weight,
-    by_times, wants_weight, wants_times, asks_end,
-):  # fmt: skip
+def unwind_trains(zero, packed, sample, state, entries, spikes, c, into, asks_end):
     """Walk back from the last spike, or with ``asks_end`` from the end of the window, to the first event.
 
-    Gradients are added to the tile's, and to ``by_times`` in order of arrival. ``sums`` has room for 16 rows of 16
-    numbers. E and C at the first event become NOW_E and NOW_C.
+    Gradients are added to the tile's. E and C at the first event become NOW_E and NOW_C.
     """
+    n, ends, rows, sums = sample.n, sample.ends, sample.rows, into.sums
+    found, places = entries.found, entries.places
     slow, fast, back = rows[SLOW], rows[FAST], rows[BACK]
     response = decay = zero
-    p = total - 1
+    p = found.size - 1
     k = np.intp(n - 1) if asks_end else np.intp(found[p])
     for i in range(((k & 15) + 1) * 16, sums.size):
         sums[i] = 0
-    segment = segments - 1
+    segment = sample.segments - 1
     while segment > 0 and ends[segment - 1] > k:
         segment -= 1
     if asks_end:
@@ -204,11 +222,10 @@ def unwind_trains(
         begin, last = ends[segment - 1] if segment > 0 else 0, ends[segment] - 1
         if k == last:
             if k < n - 1 or (p >= 0 and found[p] == k):
-                p = before_row(zero, state, k, n, arrival, response, decay, found, places, p, spikes, c)
+                p = before_row(zero, state, k, sample, response, decay, entries, p, spikes, c)
                 response = load(zero, state, NOW_C * TILE) * (1 / slow[k])
                 decay = load(zero, state, NOW_E * TILE) * (1 / fast[k])
-            add_row(zero, packed, source, rows, k, response, decay, sums, by_weight, by_times, wants_weight,
-                    wants_times)  # fmt: skip
+            add_row(zero, packed, sample, k, response, decay, into)
             k -= 1
         following = np.intp(found[p]) if p >= 0 else -1
         while k >= begin:
@@ -221,8 +238,7 @@ def unwind_trains(
                 p -= 1
                 following = np.intp(found[np.uintp(p)]) if p >= 0 else -1
             response = fma(decay, back[row], response)
-            add_row(zero, packed, source, rows, k, response, decay, sums, by_weight, by_times, wants_weight,
-                    wants_times)  # fmt: skip
+            add_row(zero, packed, sample, k, response, decay, into)
             k -= 1
         segment -= 1
     store(state, NOW_C * TILE, response)
@@ -236,11 +252,12 @@ def end_of(zero, state, c):
 
 
 @jit
-def before_row(zero, state, k, n, arrival, response, decay, found, places, p, spikes, c):
+def before_row(zero, state, k, sample, response, decay, entries, p, spikes, c):
     """C and E just after input k, the last of a segment, from those at the next input, which is far away or missing.
 
     All have scale 1. Returns what is left of the spikes.
     """
+    arrival, n, found, places = sample.arrival, sample.n, entries.found, entries.places
     store(state, NOW_C * TILE, response)
     store(state, NOW_E * TILE, decay)
     slower, faster = min(c[PER_MEM], c[PER_SYN]), max(c[PER_MEM], c[PER_SYN])

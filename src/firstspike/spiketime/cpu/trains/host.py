@@ -1,6 +1,6 @@
 """Spike trains: both passes from tensors, and which kernels do what.
 
-Where all neurons share the order of arrival and the time constants, the kernels of ``scan`` and ``unwind`` do the work.
+Where all neurons share the order of arrival and the time constants, the kernels of ``rows`` do the work.
 The rest, and gradients by time constants, are in ``lanes``.
 """
 
@@ -16,12 +16,16 @@ from firstspike.spiketime.cpu.constants import N_CONSTANTS, constants_array
 from firstspike.spiketime.cpu.host import MAX_GROUPS, chunks_of
 from firstspike.spiketime.cpu.lanes.host import PARTS, backward_lanes, forward_lanes
 from firstspike.spiketime.cpu.pack import TILE, lanes_for
+from firstspike.spiketime.cpu.rows import train_adjoint
+from firstspike.spiketime.cpu.rows.backward import CARRIED, SAMPLES, TRAIN_BACKWARD, train_backward_kernel
 from firstspike.spiketime.cpu.rows.coefficients import N_BACKWARD, N_FORWARD
-from firstspike.spiketime.cpu.rows.train_backward import CARRIED, SAMPLES, TRAIN_BACKWARD, train_backward_kernel
-from firstspike.spiketime.cpu.rows.train_forward import STATES, TRAIN_FORWARD, train_forward_kernel
+from firstspike.spiketime.cpu.rows.forward import TRAIN_FORWARD, train_forward_kernel
+from firstspike.spiketime.cpu.rows.intervals import N_LANES
+from firstspike.spiketime.cpu.rows.train_adjoint import N_SPIKES
+from firstspike.spiketime.cpu.rows.windows import STATES
 from firstspike.spiketime.cpu.runtime.parallel import Call, is_small, name_of, threads_for, work_of
 from firstspike.spiketime.cpu.saved import PAD
-from firstspike.spiketime.room import check_memory
+from firstspike.spiketime.values import check_memory
 
 _ROWS_AT_ONCE = 1 << 18  # bytes of a task's samples beside a tile of weights
 _MAX_BLOCK = 32
@@ -77,7 +81,10 @@ def _forward(given: Arguments, holds: bool, entries: int, waiting: int) -> tuple
         x.contiguous() for x in (given.times, given.weight, given.threshold, given.reset, given.refractory)
     )
     threads = threads_for(work_of(ensemble * batch, inputs * copies, outputs))
-    sizes = _sizes(given, entries * min(outputs, TILE), N_FORWARD, holds, threads=threads, taken=0, two=2)
+    sizes = _sizes(
+        given, entries * min(outputs, TILE), N_FORWARD, holds, threads=threads, two=2, state_rows=N_LANES,
+        counted=2 * TILE + 2,
+    )  # fmt: skip
     own = 0 if given.windows is None else outputs * waiting
     sizes["room"] = _room(sizes) + (0 if own == 0 else outputs * entries)
     sizes |= {"waiting": max(own, 1), "carried_lanes": sizes["tiles"] * TILE}
@@ -188,13 +195,15 @@ def _backward(grads: Grads, result: Result, given: Arguments, max_weight_grad: f
     recurrent, entries = given.windows is not None, saved["found"].shape[-1]
     groups = 1 if recurrent else min(tiles, MAX_GROUPS) if needs.times else tiles
     chunks = 1 if is_small(work_of(batch, inputs * copies, outputs)) else chunks_of(batch, groups)
-    room = saved["order"].shape[-1]
+    room, threads = saved["order"].shape[-1], threads_for(work_of(ensemble * batch, inputs * copies, outputs))
     sizes = _sizes(
         given, entries, N_BACKWARD, bool(saved.pop("holds")[0, 0]), groups=groups, chunks=chunks, room=room,
-        wants_weight=needs.weight, wants_times=needs.times or recurrent, asks_end=grads.state is not None,
+        wants_weight=needs.weight, wants_times=needs.times or recurrent, wants_threshold=True,
+        asks_end=grads.state is not None,
         all_rows=N_BACKWARD * room, own_entries=entries if recurrent else 0, carried_kinds=CARRIED,
-        carried_lanes=tiles * TILE,
+        carried_lanes=tiles * TILE, threads=threads, state_rows=train_adjoint.N_LANES, summed=256, spike_kinds=N_SPIKES,
     )  # fmt: skip
+    sizes["slots"] = ((2 * sizes["budget"] + 1) if sizes["holds"] else sizes["budget"]) * TILE
     by_weight = torch.empty_like(weight) if needs.weight else None
     by_times = torch.empty(given.times.shape, dtype=dtype, device="cpu") if needs.times else None
     by_threshold, ends = torch.empty_like(threshold), (ensemble, batch, STATES, outputs)
@@ -215,7 +224,6 @@ def _backward(grads: Grads, result: Result, given: Arguments, max_weight_grad: f
         ensemble * (tiles + (blocks if needs.times else 0)),
     )
     plan = TRAIN_BACKWARD.plan(name_of(dtype), sizes, arrays)
-    threads = threads_for(work_of(ensemble * batch, inputs * copies, outputs))
     Call(train_backward_kernel(name_of(dtype), lanes_for(outputs)), phases, plan, threads)(*arrays.values())
     state = None if by_start is None else Held(*by_start.unbind(2))
     return Gradients(by_times, by_weight, by_threshold if needs.threshold else None, state=state)
@@ -255,12 +263,12 @@ def _check_room(given: Arguments, sizes: dict[str, int]) -> None:
 def _sizes(given: Arguments, entries: int, rows: int, holds: bool, **others: int) -> dict[str, int]:
     """Those of both kernels, and others."""
     ensemble, batch, inputs, copies = given.times.shape
-    outputs, sources = given.weight.shape[1:]
+    outputs, sources = given.weight.shape[1:]  # of recurrent neurons also their own spikes
     windows = 1 if given.windows is None else len(given.windows.bounds) - 1
     return {
-        "ensemble": ensemble, "batch": batch, "inputs": inputs, "copies": copies, "sources": sources,
+        "ensemble": ensemble, "batch": batch, "inputs": sources, "copies": copies,
         "outputs": outputs, "most": given.max_spikes, "budget": _budget(given), "windows": windows,
         "tiles": -(-outputs // TILE), "packed_size": (sources + 1) * TILE, "events": inputs * copies,
         "row_kinds": rows, "constants": N_CONSTANTS + 1, "entries": entries, "bounds_size": windows + 1,
-        "states": STATES, "both_states": 2 * STATES, "holds": int(holds), **others,
+        "states": STATES, "both_states": 2 * STATES, "tile": TILE, "holds": int(holds), **others,
     }  # fmt: skip

@@ -17,6 +17,8 @@ from numba.core.typeconv import Conversion
 from numba.core.typing.templates import AbstractTemplate, infer_global, signature
 from numba.extending import intrinsic, register_model
 
+from firstspike.spiketime.cpu.runtime.compiling import inlined, jit
+
 
 class VecType(types.Type):
     """Numba's type of a vector."""
@@ -502,3 +504,26 @@ def keep(typingctx, arrays):
         return context.get_dummy_value()
 
     return types.void(arrays), codegen
+
+
+@jit
+def clear(array):
+    """Fill a contiguous array with zeros, a multiple of 16 numbers."""
+    none = fill16(array, 0.0)
+    for place in range(0, array.size, 16):
+        store(array, place, none)
+
+
+@inlined
+def load_part16(bits, array, index):
+    """16 numbers, or those of ``bits`` and 0 where there are fewer."""
+    return load16(array, index) if bits & 0xFFFF == 0xFFFF else load_some16(bits, array, index)
+
+
+@inlined
+def store_part16(bits, array, index, x):
+    """Write 16 numbers, or those of ``bits`` where there are fewer."""
+    if bits & 0xFFFF == 0xFFFF:
+        store(array, index, x)
+    else:
+        store_some16(bits, array, index, x)
