@@ -78,24 +78,19 @@ def rates_of(c):
 
 @inlined
 def decays(s, r):
-    """``exp(-s/slower)``, ``exp(-s/faster)``, and ``expm1(-s DELTA)`` but for the short cut of equal constants."""
+    """``exp(-s/slower)``, ``exp(-s/faster)``, and ``expm1(-s DELTA)``, which has no meaning for equal constants."""
     x, y = s * (r.slower * -1.0), s * (r.delta * -1.0)
-    if all_of(minimum(x, y) >= -SMALL, x):  # what follows gives the same digits without the reduction of large numbers
+    small = all_of(minimum(x, y) >= -SMALL, x)  # where a part of each exponential gives the same digits
+    if small:
         grown = small_expm1(x)
         slow = grown + 1.0
-        if r.kind == EQUAL:
-            return slow, slow, grown
-        if r.kind == DOUBLE:
-            return slow, slow * slow, grown
-        grown = small_expm1(y)
-        return slow, fma(slow, grown, slow), grown
-    if r.kind == EQUAL:
-        slow = exp(x)
-        return slow, slow, slow
-    if r.kind == DOUBLE:
+    else:
         slow, grown = exp_and_expm1(x)
+    if r.kind == EQUAL:
+        return slow, slow, grown
+    if r.kind == DOUBLE:
         return slow, slow * slow, grown
-    slow, grown = exp(x), expm1(y)
+    grown = small_expm1(y) if small else expm1(y)
     fast, late = fma(slow, grown, slow), grown < _LATE
     if late:  # no digits are left of the difference
         fast = select(late, exp(s * (r.faster * -1.0)), fast)
