@@ -102,6 +102,7 @@ def modules_after(statement):
     return {*loaded, *(module.split(".")[0] for module in loaded)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("statement", "unwanted"),
     [

@@ -72,6 +72,7 @@ def compilations():
     cache.listeners.remove(listener)
 
 
+@pytest.mark.slow
 def test_another_installation_of_this_version_compiles_nothing(tmp_path):
     subprocess.run([sys.executable, "-c", CALL], check=True)
     shutil.copytree(Path(fs.__file__).parent, tmp_path / "firstspike", copy_function=shutil.copyfile)  # new dates

@@ -31,6 +31,7 @@ def run(code, timeout=300):
     return found.stdout.split()
 
 
+@pytest.mark.slow
 @LINUX
 @pytest.mark.parametrize("learns", [False, True])
 def test_memory_beside_the_output_is_bounded(learns):
@@ -76,6 +77,7 @@ def test_parts_without_gradient_are_the_whole(delayed, monkeypatch):
     assert torch.equal(many[1], whole)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["shared", "learnt", "single", "delays", "single delays", "observed"])
 @pytest.mark.parametrize(
     ("backend", "part"),
@@ -143,6 +145,7 @@ def test_large_scratch_memory_is_given_back(monkeypatch):
     assert parallel._local.kept is None
 
 
+@pytest.mark.slow
 def test_tensors_on_the_cpu_where_the_default_device_is_another():
     code = """
 import torch, firstspike as fs
@@ -165,6 +168,7 @@ print(all(torch.equal(a, b) for x, y in zip(mine, gradients(), strict=True) for 
     assert run(code) == ["True"]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 @pytest.mark.parametrize("openmp", [True, False])
 def test_a_forked_process_works_in_one_thread(openmp):
