@@ -95,12 +95,11 @@ def scan(keys, values, order, n, c, every, found):
             is_brief, later = duration < c[SHORT], active
         mem, syn, rise = brief(wait, r) if is_brief else responses(minimum(wait, longest), r)
         end, current_end = fma(voltage, mem, current * rise), current * syn
-        # V rises by at most as much as if it did not leak
-        if (fma(current, wait * r.syn, maximum(voltage, 0.0)) >= ENOUGH) & later:
-            fires = (end >= 1.0) & later
-            # while it rises it is concave, and stays below its tangent
-            steep = fma(voltage, r.mem * -1.0, current * r.syn)
-            candidates = (fma(steep, wait, voltage) >= ENOUGH) & later
+        # while V rises it is concave, and stays below its tangent
+        steep = fma(voltage, r.mem * -1.0, current * r.syn)
+        candidates = (fma(steep, wait, voltage) >= ENOUGH) & later
+        if candidates:
+            fires = (end >= 1.0) & candidates
             if candidates & ~fires or not leaks:
                 fires, latest = reaches(voltage, current, wait, end, current_end, candidates, rates_in(c))
                 limit = select(fires, latest, limit)
