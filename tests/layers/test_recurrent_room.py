@@ -9,9 +9,8 @@ import pytest
 import torch
 
 from firstspike import LIF, LIFRecurrent, LIFSpikeTrains, spike_trains
-from firstspike.spiketime import TrainState
+from firstspike.spiketime import TrainState, spike_window
 from firstspike.spiketime.contract import Windows
-from firstspike.spiketime.trains import recurrent_window
 
 INF = math.inf
 
@@ -84,7 +83,7 @@ def test_windows_far_shorter_than_the_lag(outputs):
     results = []
     for cuts in (bounds, [0.0, 1.0, 2.0, 3.0]):
         windows = Windows(tuple(cuts), 1.0, 100 if len(cuts) < 5 else 40)
-        found = recurrent_window(times, weight, LIF(2.0), windows, max_spikes=200, state=state)
+        found = spike_window(times, weight, LIF(2.0), windows=windows, max_spikes=200, state=state)
         results.append(found.trains)
     assert results[0].isfinite().sum(-1).min() > 10
     torch.testing.assert_close(*results, rtol=1e-10, atol=1e-10)

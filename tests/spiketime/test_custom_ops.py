@@ -227,7 +227,7 @@ def test_fake_tensors_have_the_right_shapes(backend):
 def test_torchs_own_checks(fixed_mem, backend):
     times, weight, threshold = draw(2, SAMPLES, INPUTS), 2.0 + draw(2, OUTPUTS, INPUTS), 0.5 + draw(2, OUTPUTS)
     delay, tau = draw(2, OUTPUTS, INPUTS), 1 + draw(2, OUTPUTS)
-    numbers = (fixed_mem, 1.0, None, backend, 0, None, None, "drop", None, 0.0, 0)
+    numbers = (fixed_mem, 1.0, None, backend, 0, None, None, None, 0.0, 0, "drop")
     trains = (None,) * 5
     spikes, *saved = torch.ops.firstspike.spikes(times, weight, threshold, delay, None, None, None, *trains, *numbers)
     assert spikes.isfinite().all()

@@ -7,7 +7,7 @@ import torch
 
 from firstspike import LIF, first_spike_time, spike_trains
 from firstspike.spiketime import spike_window
-from firstspike.spiketime import trains as operator
+from firstspike.spiketime import trains as module
 
 pytestmark = pytest.mark.usefixtures("poisoned_memory")
 
@@ -240,8 +240,10 @@ def test_one_spike_is_computed_once(observes, monkeypatch, backend):
     """By the kernels of first spikes where nobody asks for a second one, otherwise by those of trains."""
     times, weight = draw(copies=1)
     seen = torch.full((2, 4, 1), 2.0, dtype=torch.float64) if observes else None
-    calls, of_first_spikes = [], operator._of_first_spikes
-    monkeypatch.setattr(operator, "_of_first_spikes", lambda x: calls.append("single") or of_first_spikes(x))
+    calls, first = [], module.first_spike_time
+    monkeypatch.setattr(
+        module, "first_spike_time", lambda *args, **options: calls.append("single") or first(*args, **options)
+    )
     for overflow in ("drop", "error"):
         options = {"max_spikes": 1, "overflow": overflow, "backend": backend, "observed": seen}
         spike_trains(times, 0.3 * weight, LIF(2.0), **options)

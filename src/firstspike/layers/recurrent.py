@@ -6,9 +6,10 @@ itself in a window is known before the window begins. The simulator NEST divides
 """
 
 import math
-from collections.abc import Collection
+from collections.abc import Callable, Collection
+from functools import wraps
 from itertools import pairwise
-from typing import NamedTuple, Self
+from typing import NamedTuple, ParamSpec, Self, TypeVar
 
 import numpy as np
 import torch
@@ -26,10 +27,30 @@ from firstspike.ranges import Finite, NotNegative, Positive, Size
 from firstspike.spiketime import TrainState, spike_window
 from firstspike.spiketime.contract import Windows
 from firstspike.spiketime.room import MOST_WINDOWS, check_room, check_spikes
-from firstspike.spiketime.trains import Window, knows_recurrence, recurrent_window, uncompiled
+from firstspike.spiketime.trains import Window, knows_recurrence
 from firstspike.spiketime.values import real_times
 
 _SPREAD = 0.05  # of recurrent weights, relative to that of weights with which most neurons spike
+
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def uncompiled(function: Callable[P, T]) -> Callable[P, T]:
+    """``torch.compiler.disable``, applied only while something is compiled.
+
+    As a decorator it would import the compiler together with this module.
+    """
+
+    @wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> T:
+        if torch.compiler.is_compiling():
+            disabled: Callable[P, T] = torch.compiler.disable(function)
+            return disabled(*args, **kwargs)
+        return function(*args, **kwargs)
+
+    return call
 
 
 class RecurrentState(NamedTuple):
@@ -384,11 +405,11 @@ class LIFRecurrent(LIFSpikeTrains):
             inside = (observed > bounds[0]) & (observed <= until)
             observed = torch.where(inside, observed, math.inf).sort(dim=-1).values
             most = budget = observed.shape[-1]
-        return recurrent_window(
+        return spike_window(
             inputs,
             torch.cat([self.weight, self.recurrent_weight], dim=1),
             self.neuron,
-            Windows(tuple(bounds), self.window, budget),
+            windows=Windows(tuple(bounds), self.window, budget),
             max_spikes=most,
             observed=observed,
             refractory=self.refractory,

@@ -99,6 +99,25 @@ class Arguments(NamedTuple):
         return len(self.times) if self.times.ndim == 3 else 1, self.times.shape[-2], inputs, outputs
 
 
+class Tensors(NamedTuple):
+    """The tensors of ``Arguments`` side by side, as autograd and recorded programs need them."""
+
+    times: Tensor
+    weight: Tensor
+    threshold: Tensor
+    delay: Tensor | None = None
+    observed: Tensor | None = None
+    tau_mem: Tensor | None = None
+    tau_syn: Tensor | None = None
+    refractory: Tensor | None = None
+    """Of trains, as all that follows."""
+    reset: Tensor | None = None
+    voltage: Tensor | None = None
+    current: Tensor | None = None
+    left: Tensor | None = None
+    """Refractory time that is left."""
+
+
 class Result(NamedTuple):
     """Spike times, ``inf`` where there is none, and what backward can use again (a sorting order, say).
 

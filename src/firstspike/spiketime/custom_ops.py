@@ -5,7 +5,7 @@ Such a program cannot contain what a backend does, so it contains a call of one 
 forward pass of first spikes saves is among its results, so that nothing is sorted or searched again; what that of
 trains saves has shapes that only the values tell, so there the backward op computes it again.
 
-Tensors are those of ``Spikes.forward``, in its order, and the options those of ``recordable``. ``tau_mem`` and
+Tensors are those of ``Tensors``, in its order, and the options those of ``recordable``. ``tau_mem`` and
 ``tau_syn`` are the time constants that are tensors; where they are None, ``fixed_mem`` and ``fixed_syn`` count.
 """
 
@@ -17,7 +17,17 @@ import torch
 from torch import Tensor
 
 from firstspike.spiketime.contract import Arguments, Constants, Needs, Windows
-from firstspike.spiketime.function import OF_SAMPLES, Options, SpikeGradient, Spikes, filled, fold, in_place, needed
+from firstspike.spiketime.function import (
+    INPUTS,
+    OF_SAMPLES,
+    Options,
+    SpikeGradient,
+    Spikes,
+    filled,
+    fold,
+    in_place,
+    needed,
+)
 from firstspike.spiketime.operator import resolve_backend
 
 _INPUTS = (
@@ -26,10 +36,10 @@ _INPUTS = (
 )
 _OPTIONS = (
     "float? fixed_mem, float fixed_syn, float? max_weight_grad, str backend, int max_spikes, float? start, "
-    "float? until, str overflow, float[]? bounds, float lag, int budget"
+    "float? until, float[]? bounds, float lag, int budget, str overflow"
 )
 _GRADS = "Tensor grad, Tensor? of_voltage, Tensor? of_current, Tensor? of_left, Tensor spikes"
-_N_INPUTS, _N_GRADS = 12, 5
+_N_GRADS = 5
 _DEVICES = ("cpu", "cuda")
 
 torch.library.define("firstspike::spikes", f"({_INPUTS}, {_OPTIONS}) -> Tensor[]")
@@ -40,9 +50,9 @@ torch.library.define(
 
 @torch.library.impl("firstspike::spikes", _DEVICES)
 def _spikes(*given: Any) -> list[Tensor]:
-    tensors: Any = given[:_N_INPUTS]
+    tensors: Any = given[:INPUTS]
     options = _options(*given)
-    found: Any = Spikes.forward(*tensors, options)  # type: ignore[call-arg]
+    found: Any = Spikes.forward(*tensors, options)
     if options.max_spikes:
         found = found[:5]
     elif len(found) == 1:  # of no inputs, say
@@ -54,29 +64,24 @@ def _spikes(*given: Any) -> list[Tensor]:
 def _spike_gradient(needs: Sequence[bool], *given: Any) -> list[Tensor]:
     """The gradients that ``needs`` asks for, in the order of ``Needs``."""
     tensors: Any
-    grads, tensors = given[:_N_GRADS], given[_N_GRADS : _N_GRADS + _N_INPUTS]
-    saved, *rest = given[_N_GRADS + _N_INPUTS :]
+    grads, tensors = given[:_N_GRADS], given[_N_GRADS : _N_GRADS + INPUTS]
+    saved, *rest = given[_N_GRADS + INPUTS :]
     options = _options(*tensors, *rest)
     if options.max_spikes and options.backend.saves is not None:
-        saved = Spikes.forward(*tensors, options._replace(overflow="drop"))[4:]  # type: ignore[call-arg]
+        saved = Spikes.forward(*tensors, options._replace(overflow="drop"))[4:]
     found = SpikeGradient.forward(Needs(*needs), options, *grads, *tensors, *saved)
     return [x.contiguous() for x in found]
 
 
 def _options(times: Tensor, *given: Any) -> Options:
-    fixed_mem, fixed_syn, max_weight_grad, backend, max_spikes, start, until, overflow, bounds, lag, budget = given[
-        _N_INPUTS - 1 :
+    fixed_mem, fixed_syn, max_weight_grad, backend, max_spikes, start, until, bounds, lag, budget, overflow = given[
+        INPUTS - 1 :
     ]
-    return Options(
-        resolve_backend(backend, times.device),
-        Constants(math.inf if fixed_mem is None else fixed_mem, fixed_syn),
-        max_weight_grad,
-        max_spikes,
-        -math.inf if start is None else start,
-        math.inf if until is None else until,
-        overflow,
-        None if bounds is None else Windows(tuple(bounds), lag, budget),
-    )
+    constants = Constants(math.inf if fixed_mem is None else fixed_mem, fixed_syn)
+    start, until = -math.inf if start is None else start, math.inf if until is None else until
+    windows = None if bounds is None else Windows(tuple(bounds), lag, budget)
+    rest = (max_spikes, start, until, windows, overflow)
+    return Options(resolve_backend(backend, times.device, max_spikes > 0), constants, max_weight_grad, *rest)
 
 
 def _saved(tensors: Sequence[Any], options: Options) -> tuple[Tensor, ...]:
@@ -89,7 +94,7 @@ def _saved(tensors: Sequence[Any], options: Options) -> tuple[Tensor, ...]:
 
 @torch.library.register_fake("firstspike::spikes")
 def _(*given: Any) -> list[Tensor]:
-    times, weight, *_ = tensors = given[:_N_INPUTS]
+    times, weight, *_ = tensors = given[:INPUTS]
     options = _options(*given)
     if not options.max_spikes:
         spikes = times.new_empty((*times.shape[:-1], weight.shape[-2]))
@@ -109,9 +114,9 @@ def _(needs: Sequence[bool], *given: Any) -> list[Tensor]:
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) -> None:
-    ctx.rest, ctx.outputs = inputs[_N_INPUTS:], 4 if inputs[_N_INPUTS + 4] else 1
+    ctx.rest, ctx.outputs = inputs[INPUTS:], 4 if inputs[INPUTS + 4] else 1
     ctx.set_materialize_grads(False)
-    ctx.save_for_backward(output[0], *inputs[:_N_INPUTS], *output[ctx.outputs :])
+    ctx.save_for_backward(output[0], *inputs[:INPUTS], *output[ctx.outputs :])
 
 
 def _backward(ctx: Any, grads: list[Tensor | None]) -> tuple[Any, ...]:
@@ -122,9 +127,9 @@ def _backward(ctx: Any, grads: list[Tensor | None]) -> tuple[Any, ...]:
     if (grads[0] is None and all(x is None for x in ends)) or not any(needs):
         return (None,) * len(asked)
     found = torch.ops.firstspike.spike_gradient(
-        list(needs), *filled(grads[0], ends, spikes), spikes, *tensors[:_N_INPUTS], tensors[_N_INPUTS:], *ctx.rest
+        list(needs), *filled(grads[0], ends, spikes), spikes, *tensors[:INPUTS], tensors[INPUTS:], *ctx.rest
     )
-    return *in_place(needs, found)[:_N_INPUTS], *(None for _ in ctx.rest)
+    return *in_place(needs, found)[:INPUTS], *(None for _ in ctx.rest)
 
 
 torch.library.register_autograd("firstspike::spikes", _backward, setup_context=_setup_context)
@@ -132,14 +137,14 @@ torch.library.register_autograd("firstspike::spikes", _backward, setup_context=_
 
 @torch.library.register_vmap("firstspike::spikes")
 def _(info: Any, in_dims: tuple[int | None, ...], *inputs: Any) -> tuple[list[Tensor], list[int]]:
-    tensors, unfold = fold(info, in_dims[:_N_INPUTS], inputs[:_N_INPUTS], OF_SAMPLES)
-    found = torch.ops.firstspike.spikes(*tensors, *inputs[_N_INPUTS:])
+    tensors, unfold = fold(info, in_dims[:INPUTS], inputs[:INPUTS], OF_SAMPLES)
+    found = torch.ops.firstspike.spikes(*tensors, *inputs[INPUTS:])
     return [unfold(x) for x in found], [unfold.dim] * len(found)
 
 
 @torch.library.register_vmap("firstspike::spike_gradient")
 def _(info: Any, in_dims: tuple[Any, ...], needs: Any, *inputs: Any) -> tuple[list[Tensor], list[int]]:
-    first, rest = _N_GRADS + _N_INPUTS, inputs[_N_GRADS + _N_INPUTS + 1 :]
+    first, rest = _N_GRADS + INPUTS, inputs[_N_GRADS + INPUTS + 1 :]
     saved = inputs[first]
     tensors, unfold = fold(info, (*in_dims[1 : first + 1], *in_dims[first + 1]), (*inputs[:first], *saved))
     found = torch.ops.firstspike.spike_gradient(needs, *tensors[:first], tensors[first:], *rest)

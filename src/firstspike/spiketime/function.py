@@ -28,6 +28,7 @@ from firstspike.spiketime.contract import (
     Held,
     Needs,
     Result,
+    Tensors,
     Windows,
     as_several,
     each_tensor,
@@ -40,6 +41,11 @@ from firstspike.spiketime.values import check_trains, check_values
 _modes = torch._C._len_torch_dispatch_stack
 
 
+INPUTS = len(Tensors._fields)
+OF_SAMPLES = [Tensors._fields.index(name) for name in ("times", "observed", "voltage", "current", "left")]
+"""Places of those that have a batch."""
+
+
 class Options(NamedTuple):
     """What a call fixes beside its tensors; time constants that are tensors count in place of ``constants``."""
 
@@ -47,11 +53,11 @@ class Options(NamedTuple):
     constants: Constants
     max_weight_grad: float | None
     max_spikes: int = 0
-    """As all that follows, see ``Arguments``."""
+    """As all that follows but ``overflow``, see ``Arguments``."""
     start: float = -math.inf
     until: float = math.inf
-    overflow: str = "drop"
     windows: Windows | None = None
+    overflow: str = "drop"
 
     def recordable(self) -> tuple[Any, ...]:
         """What the custom ops take in their place."""
@@ -86,7 +92,7 @@ class Direct(torch.autograd.Function):
 
 
 class Spikes(Direct):
-    """Spikes from the tensors of ``forward``, of which all from ``refractory`` on belong to trains, and ``Options``.
+    """Spikes from ``*Tensors`` and ``Options``.
 
     Returns:
         First spikes and what is saved; or trains, voltage, current and refractory time at ``until`` (of no neurons
@@ -94,34 +100,21 @@ class Spikes(Direct):
     """
 
     @staticmethod
-    def forward(
-        times: Tensor,
-        weight: Tensor,
-        threshold: Tensor,
-        delay: Tensor | None,
-        observed: Tensor | None,
-        tau_mem: Tensor | None,
-        tau_syn: Tensor | None,
-        refractory: Tensor | None,
-        reset: Tensor | None,
-        voltage: Tensor | None,
-        current: Tensor | None,
-        left: Tensor | None,
-        options: Options,
-    ) -> tuple[Tensor, ...]:
-        taus, more = (tau_mem, tau_syn), (refractory, reset, voltage, current, left)
+    def forward(*inputs: Any) -> tuple[Tensor, ...]:
+        options: Options = inputs[-1]
+        given = Tensors(*inputs[:-1])
         if _modes():
-            tensors = (times, weight, threshold, delay, observed, *taus, *more)
-            return tuple(torch.ops.firstspike.spikes(*tensors, *options.recordable()))
+            return tuple(torch.ops.firstspike.spikes(*given, *options.recordable()))
+        times, weight, threshold, delay, observed, tau_mem, tau_syn, *_ = given
         if options.max_spikes or observed is not None or not options.backend.checks:
             check_values(times, weight, threshold, delay, observed)
-        check_time_constants(options.constants, *taus, weight.dtype)
-        given = _arguments(times, weight, threshold, delay, observed, *taus, *more, options)
+        check_time_constants(options.constants, tau_mem, tau_syn, weight.dtype)
+        arguments = _arguments(given, options)
         if options.max_spikes:
-            check_trains(given)
+            check_trains(arguments)
         elif observed is not None:
             return (observed.clone(),)
-        found = _joined([_flat(options.backend.forward(part), part) for (part,) in _networks(given.constants, given)])
+        found = _joined([_flat(options.backend.forward(part), part) for (part,) in _networks(arguments)])
         if not options.max_spikes:
             return found
         _report(found[4], options)
@@ -162,12 +155,12 @@ class Spikes(Direct):
             return found
 
         spikes, *rest = ctx.saved_tensors
-        moves, inputs, saved = tangents[:12], rest[:12], rest[12:]
+        moves, inputs, saved = Tensors(*tangents[:INPUTS]), Tensors(*rest[:INPUTS]), rest[INPUTS:]
         if not options.max_spikes:
-            if spikes.ndim == 2:
-                moves, spikes, inputs = as_several((tuple(moves), spikes, tuple(inputs)))
-                return tangent(gradients, moves, spikes, inputs)[0][0], *(None for _ in saved)
-            return *tangent(gradients, moves, spikes, inputs), *(None for _ in saved)
+            alone = spikes.ndim == 2
+            given = (moves, spikes, inputs)
+            moved = tangent(gradients, *(as_several(given) if alone else given))
+            return moved[0][0] if alone else moved[0], *(None for _ in saved)
         moved = tangent(gradients, moves, spikes, inputs, saved[0], options.until < math.inf)
         return *moved, *(spikes.new_zeros(*spikes.shape[:2], 0) for _ in range(4 - len(moved))), *(None for _ in saved)
 
@@ -183,25 +176,20 @@ class SpikeGradient(Direct):
     """The needed gradients, from ``needs, options, grad, those by the state, spikes``, and what ``Spikes`` saved."""
 
     @staticmethod
-    def forward(
-        needs: Needs,
-        options: Options,
-        grad: Tensor,
-        of_voltage: Tensor | None,
-        of_current: Tensor | None,
-        of_left: Tensor | None,
-        spikes: Tensor,
-        *tensors: Any,
-    ) -> tuple[Tensor, ...]:
+    def forward(needs: Needs, options: Options, *given: Any) -> tuple[Tensor, ...]:
+        first = 5 + INPUTS
         if _modes():
-            given = (grad, of_voltage, of_current, of_left, spikes, *tensors[:12], list(tensors[12:]))
-            return tuple(torch.ops.firstspike.spike_gradient(list(needs), *given, *options.recordable()))
-        arguments, saved = _arguments(*tensors[:12], options), tensors[12:]  # type: ignore[call-arg]
+            found = torch.ops.firstspike.spike_gradient(
+                list(needs), *given[:first], list(given[first:]), *options.recordable()
+            )
+            return tuple(found)
+        grad, of_voltage, of_current, of_left, spikes = given[:5]
+        arguments, saved = _arguments(Tensors(*given[5:first]), options), given[first:]
         result = Result(spikes, saved[1:], saved[0]) if options.max_spikes else Result(spikes, saved)
         grads = Grads(grad, _held(of_voltage, of_current, of_left))
         parts = [
             options.backend.backward(asked, one, part, options.max_weight_grad, needs)
-            for asked, one, part in _networks(arguments.constants, grads, result, arguments)
+            for part, asked, one in _networks(arguments, grads, result)
         ]
         found = _joined([tuple(x for x in (*part[:6], *(part.state or ())) if x is not None) for part in parts])
         assert len(found) == sum(needs[:6]) + 3 * needs.state, f"the backend gave {len(found)} gradients for {needs}"
@@ -238,13 +226,14 @@ keep_signature(SpikeGradient.forward)
 
 
 def needed(asked: Sequence[bool]) -> Needs:
-    """Which gradients are asked for, from which arguments of ``Spikes.forward`` need one."""
-    times, weight, threshold, delay, _, tau_mem, tau_syn, _, _, *state = asked[:12]
-    return Needs(times, weight, threshold, delay, tau_mem, tau_syn, any(state))
+    """Which gradients are asked for, from which of ``Tensors`` need one."""
+    of = Tensors(*asked[:INPUTS])  # type: ignore[arg-type]
+    state = bool(of.voltage or of.current or of.left)
+    return Needs(of.times, of.weight, of.threshold, of.delay, of.tau_mem, of.tau_syn, state)  # type: ignore[arg-type]
 
 
 def in_place(needs: Needs, found: Sequence[Tensor]) -> tuple[Tensor | None, ...]:
-    """The needed gradients in the order of the arguments of ``Spikes.forward``, None elsewhere."""
+    """The needed gradients in the order of ``Tensors`` and ``Options``, None elsewhere."""
     following = iter(found)
     times, weight, threshold, delay, mem, syn = (next(following) if need else None for need in needs[:6])
     state = tuple(following) or (None, None, None)
@@ -259,29 +248,13 @@ def filled(grad: Tensor | None, ends: Sequence[Tensor | None], spikes: Tensor) -
     return grad, *(torch.zeros_like(spikes[..., 0]) if x is None else x for x in ends)
 
 
-def _arguments(
-    times: Tensor,
-    weight: Tensor,
-    threshold: Tensor,
-    delay: Tensor | None,
-    observed: Tensor | None,
-    tau_mem: Tensor | None,
-    tau_syn: Tensor | None,
-    refractory: Any,
-    reset: Any,
-    voltage: Tensor | None,
-    current: Tensor | None,
-    left: Tensor | None,
-    options: Options,
-) -> Arguments:
-    constants = resolve(options.constants, tau_mem, tau_syn)
+def _arguments(given: Tensors, options: Options) -> Arguments:
+    times, weight, threshold, delay, observed, *taus, refractory, reset, voltage, current, left = given
+    first = (times, weight, threshold, delay, resolve(options.constants, *taus))
     if not options.max_spikes:
-        return Arguments(times, weight, threshold, delay, constants)
-    _, _, _, max_spikes, start, until, _, windows = options
-    return Arguments(
-        times, weight, threshold, delay, constants, refractory, reset, _held(voltage, current, left), start, until,
-        max_spikes, observed, windows,
-    )  # fmt: skip
+        return Arguments(*first)
+    state, (max_spikes, start, until, windows) = _held(voltage, current, left), options[3:7]
+    return Arguments(*first, refractory, reset, state, start, until, max_spikes, observed, windows)  # type: ignore[arg-type]
 
 
 def _held(voltage: Tensor | None, current: Tensor | None, left: Tensor | None) -> Held | None:
@@ -308,15 +281,15 @@ def _joined(parts: Sequence[tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
     return tuple(found)
 
 
-def _networks(constants: Constants, *given: Any) -> Iterator[tuple[Any, ...]]:
-    """``given`` as a whole, or a part for each network where each has numbers of its own as time constants."""
-    each = members(constants)
+def _networks(given: Arguments, *others: Any) -> Iterator[tuple[Any, ...]]:
+    """``given`` and others as a whole, or parts for each network where each has numbers of its own as constants."""
+    each = members(given.constants)
     if each is None:
-        yield given
+        yield given, *others
         return
     for number, own in enumerate(each):
-        parts = each_tensor(itemgetter(slice(number, number + 1)), given)
-        yield tuple(x._replace(constants=own) if isinstance(x, Arguments) else x for x in parts)
+        part, *rest = each_tensor(itemgetter(slice(number, number + 1)), (given, *others))
+        yield part._replace(constants=own), *rest
 
 
 def _report(overflows: Tensor, options: Options) -> None:
@@ -343,8 +316,8 @@ def recordable(
     max_spikes: int = 0,
     start: float = -math.inf,
     until: float = math.inf,
-    overflow: str = "drop",
     windows: Windows | None = None,
+    overflow: str = "drop",
 ) -> tuple[Any, ...]:
     """What the custom ops take in place of ``Options``; None where there is no leak, no start, no end, no windows.
 
@@ -354,7 +327,7 @@ def recordable(
     bounds, lag, budget = (None, 0.0, 0) if windows is None else (list(windows.bounds), windows.lag, windows.budget)
     ends = None if start == -math.inf else start, None if until == math.inf else until
     mem_or_none = None if mem == math.inf else mem
-    return mem_or_none, syn, max_weight_grad, backend, max_spikes, *ends, overflow, bounds, lag, budget
+    return mem_or_none, syn, max_weight_grad, backend, max_spikes, *ends, bounds, lag, budget, overflow
 
 
 class Unfold(NamedTuple):
@@ -398,7 +371,3 @@ def fold(
                 x = x.movedim(0, into).flatten(into, into + 1)
         folded.append(x)
     return folded, Unfold(into, info.batch_size, merged)
-
-
-OF_SAMPLES = (0, 4, 9, 10, 11)
-"""Places of the tensors of ``Spikes.forward`` that have a batch."""

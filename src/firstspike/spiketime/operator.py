@@ -14,7 +14,7 @@ from torch import Tensor
 
 from firstspike.neuron import LIF, check_neuron
 from firstspike.spiketime import reference
-from firstspike.spiketime.contract import Backend, Constants
+from firstspike.spiketime.contract import Backend, Constants, Tensors
 from firstspike.spiketime.function import Options, Spikes, recordable
 from firstspike.spiketime.times import check_tensor
 from firstspike.spiketime.units import in_units
@@ -109,7 +109,7 @@ def first_spike_time(
     if weight.is_leaf and weight.requires_grad and torch.is_grad_enabled():
         # of a parameter itself, autograd would use values that replace its own before the backward pass
         weight = weight.view_as(weight)
-    tensors = (times, weight, threshold, delay, observed, tau_mem, tau_syn, *(None,) * 5)
+    tensors = Tensors(times, weight, threshold, delay, observed, tau_mem, tau_syn)
     if torch.compiler.is_compiling():
         spikes: Tensor = recorded(tensors, given, max_weight_grad, backend)[0]
     else:
@@ -117,7 +117,7 @@ def first_spike_time(
     return spikes if len(lead) == 1 else spikes.reshape(*lead, outputs)
 
 
-def _in_parts(tensors: tuple[Any, ...], options: Options) -> Tensor:
+def _in_parts(tensors: Tensors, options: Options) -> Tensor:
     """The spike times; without gradients some samples after the others, as nothing of them has to be kept."""
     times, weight, _, _, observed, *_ = tensors
     samples = max(1, _AT_ONCE // max(1, times.shape[-1] + weight.shape[-2]))
@@ -127,7 +127,7 @@ def _in_parts(tensors: tuple[Any, ...], options: Options) -> Tensor:
     return torch.cat([Spikes.apply(x, *tensors[1:], options)[0] for x in times.split(samples)])
 
 
-def recorded(tensors: tuple[Tensor | None, ...], *options: Any) -> list[Tensor]:
+def recorded(tensors: Tensors, *options: Any) -> list[Tensor]:
     """The call as a custom op in the program that is compiled or exported; for ``options`` see ``recordable``."""
     if torch.autograd.forward_ad._current_level >= 0:  # torch would take the tangents of a custom op for 0
         raise NotImplementedError(

@@ -18,16 +18,16 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from firstspike.spiketime.contract import Needs
+from firstspike.spiketime.contract import Needs, Tensors
 
 _AT_ONCE = 1 << 22  # numbers in a part of the Jacobian
 
 
 def tangent(
     gradients: Callable[..., tuple[Tensor, ...]],
-    moves: Sequence[Tensor | None],
+    moves: Tensors,
     spikes: Float[Tensor, "E B O *S"],
-    inputs: Sequence[Tensor | None],
+    inputs: Tensors,
     overflows: Bool[Tensor, "E B O"] | None = None,
     ends: bool = False,
 ) -> tuple[Tensor, ...]:
@@ -37,24 +37,18 @@ def tangent(
         gradients: the backward pass, ``SpikeGradient`` without options.
         moves: tangents of the inputs, None for 0.
         spikes: where the derivative is taken.
-        inputs: those of ``Spikes.forward``; None for what is not there.
+        inputs: what it depends on.
         overflows: of trains.
         ends: whether there is a state at the end.
     """
-    of_times, of_weight, of_threshold, of_delay, _, *of_taus, _, _ = moves[:9]
+    of_times, of_weight, of_threshold, of_delay, _, of_mem, of_syn, _, _, *of_state = moves
     times, weight, threshold, delay, _, *rest = inputs
-    assert times is not None
-    assert weight is not None
     if overflows is not None and times.shape[-1] > 1:
         copies = times.shape[-1]
-        times, of_times = (None if x is None else x.flatten(2).unsqueeze(-1) for x in (times, of_times))
+        times, of_times = (x if x is None else x.flatten(2).unsqueeze(-1) for x in (times, of_times))
         weight, of_weight, delay, of_delay = (
-            None if x is None else x.repeat_interleave(copies, -1) for x in (weight, of_weight, delay, of_delay)
+            x if x is None else x.repeat_interleave(copies, -1) for x in (weight, of_weight, delay, of_delay)
         )
-        assert times is not None
-        assert weight is not None
-    of_state = moves[9:]
-    of_mem, of_syn = of_taus
     needs = Needs(
         times=False,
         weight=of_weight is not None,
@@ -89,7 +83,7 @@ def tangent(
                 total = total + torch.einsum("ebroi,ebi->ebro", by_delay, of_times[:, some])
             if of_delay is not None:
                 total = total + torch.einsum("ebroi,eoi->ebro", by_delay, of_delay)
-            for move in of_taus:
+            for move in (of_mem, of_syn):
                 total = total if move is None else total + next(found) * move[:, None, None]
             for move, by in zip(of_state, found, strict=False):
                 total = total if move is None else total + by.squeeze(3) * move[:, some].unsqueeze(2)

@@ -1,18 +1,24 @@
 """``spike_trains`` and ``spike_window``: several spikes of each neuron, with what only they have."""
 
 import math
-from collections.abc import Callable
-from functools import wraps
-from typing import Any, NamedTuple, ParamSpec, TypeVar
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
 from firstspike.neuron import LIF, check_neuron
-from firstspike.spiketime.contract import Arguments, Backend, Gradients, Grads, Needs, Result, Windows
+from firstspike.spiketime.contract import Tensors, Windows
 from firstspike.spiketime.function import Options, Spikes
-from firstspike.spiketime.operator import as_tensors, check_form, constants_of, of_neurons, recorded, resolve_backend
+from firstspike.spiketime.operator import (
+    as_tensors,
+    check_form,
+    constants_of,
+    first_spike_time,
+    of_neurons,
+    recorded,
+    resolve_backend,
+)
 from firstspike.spiketime.room import check_spikes
 
 OVERFLOW = ("error", "warn", "drop")
@@ -40,26 +46,6 @@ class Window(NamedTuple):
     """At ``until``; None where that is ``inf``."""
     overflows: Bool[Tensor, "*batch outputs"]
     """Neurons that would spike more than ``max_spikes`` times."""
-
-
-P = ParamSpec("P")
-T = TypeVar("T")
-
-
-def uncompiled(function: Callable[P, T]) -> Callable[P, T]:
-    """``torch.compiler.disable``, applied only while something is compiled.
-
-    As a decorator it would import the compiler together with this module.
-    """
-
-    @wraps(function)
-    def call(*args: P.args, **kwargs: P.kwargs) -> T:
-        if torch.compiler.is_compiling():
-            disabled: Callable[P, T] = torch.compiler.disable(function)
-            return disabled(*args, **kwargs)
-        return function(*args, **kwargs)
-
-    return call
 
 
 def spike_trains(
@@ -124,11 +110,27 @@ def spike_trains(
     Source: Wunderlich and Pehle 2021, "Event-based backpropagation can compute exact gradients for spiking neural
     networks" (the adjoint).
     """
-    return recurrent_window(
-        times, weight, neuron, None, max_spikes=max_spikes, delay=delay, observed=observed, refractory=refractory,
-        reset=reset, overflow=overflow, max_weight_grad=max_weight_grad, state=state, until=until, backend=backend,
-        only_trains=True,
-    ).trains  # fmt: skip
+    options: dict[str, Any] = {
+        "delay": delay,
+        "observed": observed,
+        "max_weight_grad": max_weight_grad,
+        "backend": backend,
+    }
+    if max_spikes == 1 and state is None and until == math.inf and (overflow == "drop" or observed is not None):
+        # nobody asks for a second spike, which first spikes do not know of, nor for what comes after the first
+        _check(times, weight, neuron, max_spikes, delay, observed, overflow, max_weight_grad, state, None)
+        harmless = all(not isinstance(x, Tensor) for x in (reset, refractory)) and reset <= 0 <= refractory < math.inf
+        if times.shape[-1] == 1 and harmless and reset > -math.inf:
+            options |= {"observed": None if observed is None else observed.squeeze(-1)}
+            return first_spike_time(times.squeeze(-1), weight, neuron, **options).unsqueeze(-1)
+    more: dict[str, Any] = {
+        "refractory": refractory,
+        "reset": reset,
+        "overflow": overflow,
+        "state": state,
+        "until": until,
+    }
+    return spike_window(times, weight, neuron, max_spikes=max_spikes, **options, **more).trains
 
 
 def spike_window(
@@ -145,6 +147,7 @@ def spike_window(
     max_weight_grad: float | None = None,
     state: TrainState | None = None,
     until: float = math.inf,
+    windows: Windows | None = None,
     backend: str = "auto",
 ) -> Window:
     """``spike_trains`` of a window of time, with the state that the next window needs.
@@ -171,56 +174,14 @@ def spike_window(
         max_weight_grad: see ``spike_trains``.
         state: of the window before.
         until: end of the window.
+        windows: of neurons that see their own spikes again, in place of ``until``: many windows in one call, where
+            ``knows_recurrence``. The last ``outputs`` columns of the weight are then those of the neurons themselves,
+            and ``times`` may leave these inputs out; ``max_spikes`` counts those of all windows. A neuron with more
+            spikes in a window than there is room for stays at ``reset`` until it ends.
         backend: see ``spike_trains``.
 
     Raises:
         ValueError: what ``spike_trains`` refuses, or an end that is not after the time of the state.
-    """
-    return recurrent_window(
-        times, weight, neuron, None, max_spikes=max_spikes, delay=delay, observed=observed, refractory=refractory,
-        reset=reset, overflow=overflow, max_weight_grad=max_weight_grad, state=state, until=until, backend=backend,
-    )  # fmt: skip
-
-
-def recurrent_window(
-    times: Float[Tensor, "*batch sources K"],
-    weight: Float[Tensor, "outputs inputs"],
-    neuron: LIF,
-    windows: Windows | None,
-    *,
-    max_spikes: int,
-    delay: Float[Tensor, "outputs inputs"] | None = None,
-    observed: Float[Tensor, "*batch outputs max_spikes"] | None = None,
-    refractory: float | Float[Tensor, " outputs"] = 0.0,
-    reset: float | Float[Tensor, " outputs"] = 0.0,
-    overflow: str = "error",
-    max_weight_grad: float | None = None,
-    state: TrainState | None = None,
-    until: float = math.inf,
-    backend: str = "auto",
-    only_trains: bool = False,
-) -> Window:
-    """``spike_window`` of neurons whose own spikes arrive again after ``windows.lag``: many windows in one call.
-
-    Only the CPU kernels know this, see ``knows_recurrence``.
-
-    Args:
-        times: see ``spike_trains``; with windows all inputs, or without the last ``outputs`` of them.
-        weight: with windows, the last ``outputs`` columns are those of the neurons themselves.
-        neuron: see ``spike_trains``; with windows its time constants are numbers.
-        windows: of a time that they divide; None for neurons that do not see their own spikes.
-        max_spikes: most spikes in all windows; ``windows.budget`` is that in each.
-        delay: see ``spike_trains``, as for all other arguments; None with windows.
-        observed: see ``spike_trains``.
-        refractory: see ``spike_trains``.
-        reset: see ``spike_trains``.
-        overflow: what happens where a neuron has more spikes than there is room for in a window, where it then stays at
-            ``reset`` until the window ends, or in all windows, where later spikes are left out of the result.
-        max_weight_grad: see ``spike_trains``; of the inputs of a window.
-        state: see ``spike_window``.
-        until: see ``spike_window``; with windows the end of the last one.
-        backend: with windows auto or cpu.
-        only_trains: whether nothing but the trains is asked for.
     """
     times, delay, observed = as_tensors(times, weight, delay, observed)
     of_inputs = weight if windows is None else weight[:, : times.shape[-2]]
@@ -228,7 +189,7 @@ def recurrent_window(
     lead, outputs = times.shape[:-2], weight.shape[0]
     samples = math.prod(lead)
     given, *taus = constants_of(neuron, weight)
-    tensors = (
+    tensors = Tensors(  # type: ignore[call-arg]
         times.reshape(1, samples, *times.shape[-2:]),
         weight[None],
         of_neurons(neuron.threshold, weight)[None],
@@ -240,14 +201,11 @@ def recurrent_window(
         *((None,) * 3 if state is None else (x.reshape(1, samples, outputs) for x in state[:3])),
     )
     start, until = -math.inf if state is None else state.time, float(until if windows is None else windows.bounds[-1])
-    rest: Any = (given, max_weight_grad), (max_spikes, start, until, overflow, windows)
+    rest: Any = (given, max_weight_grad), (max_spikes, start, until, windows, overflow)
     if torch.compiler.is_compiling():
         trains, *after, overflows = recorded(tensors, *rest[0], backend, *rest[1])
     else:
         chosen = resolve_backend(backend, times.device, trains=True)
-        once = max_spikes == times.shape[-1] == 1 and state is None and until == math.inf and windows is None
-        if once and only_trains and (overflow == "drop" or observed is not None):
-            chosen = _of_first_spikes(resolve_backend(backend, times.device))
         trains, *after, overflows = Spikes.apply(*tensors, Options(chosen, *rest[0], *rest[1]))[:5]
     ends = None
     if until < math.inf:
@@ -256,34 +214,8 @@ def recurrent_window(
     return Window(trains.reshape(*lead, outputs, max_spikes), ends, overflows.reshape(*lead, outputs))
 
 
-def _of_first_spikes(backend: Backend) -> Backend:
-    """The backend for trains of one spike by its kernels of first spikes: inputs have one time, neurons are at rest.
-
-    ``overflows`` are not known, and all false.
-    """
-
-    def single(given: Arguments) -> Arguments:
-        return Arguments(given.times[..., 0], *given[1:5])
-
-    def forward(given: Arguments) -> Result:
-        if given.observed is not None:
-            spikes, saved = given.observed[..., 0], tuple[Tensor, ...]()
-        else:
-            spikes, saved, *_ = backend.forward(single(given))
-        return Result(spikes.unsqueeze(-1).clone(), saved, torch.zeros_like(spikes, dtype=torch.bool))
-
-    def backward(
-        grads: Grads, result: Result, given: Arguments, max_weight_grad: float | None, needs: Needs
-    ) -> Gradients:
-        asked, found = Grads(grads.spikes[..., 0]), Result(result.spikes[..., 0], result.saved)
-        first = backend.backward(asked, found, single(given), max_weight_grad, needs)
-        return first._replace(times=None if first.times is None else first.times.unsqueeze(-1))
-
-    return Backend(forward, backward, backend.name)
-
-
 def knows_recurrence(neuron: LIF, backend: str, device: torch.device) -> bool:
-    """Whether ``recurrent_window`` works there: on a CPU, with time constants that are numbers."""
+    """Whether ``spike_window`` takes ``windows`` there: on a CPU, with time constants that are numbers."""
     shared = not isinstance(neuron.tau_mem, Tensor) and not isinstance(neuron.tau_syn, Tensor)
     return shared and backend in ("auto", "cpu") and device.type == "cpu"
 

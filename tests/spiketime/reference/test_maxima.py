@@ -6,8 +6,7 @@ import pytest
 import torch
 
 from firstspike import LIF
-from firstspike.spiketime.reference.peaks import maximum
-from firstspike.spiketime.reference.peaks import lacking
+from firstspike.spiketime.reference.peaks import lacking, maximum
 
 INF = math.inf
 HIGH = 100.0

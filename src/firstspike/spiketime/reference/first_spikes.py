@@ -26,7 +26,7 @@ import math
 from functools import partial
 
 import torch
-from jaxtyping import Float, Float64
+from jaxtyping import Float64
 from torch import Tensor
 
 from firstspike.spiketime.contract import Arguments, Constants, Gradients, Grads, Needs, Result, of_several

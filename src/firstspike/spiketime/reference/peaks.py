@@ -51,7 +51,9 @@ def lacking(
         until: later times play no part.
     """
     threshold = torch.as_tensor(neuron.threshold, dtype=weight.dtype, device=weight.device).detach()
-    height: Tensor = _Height.apply(times.unsqueeze(-1), weight, delay, silent, *_constants(neuron, len(weight)), until)[0]
+    height: Tensor = _Height.apply(times.unsqueeze(-1), weight, delay, silent, *_constants(neuron, len(weight)), until)[
+        0
+    ]
     return torch.where(silent, (threshold - height).clamp(min=0), 0.0)
 
 
@@ -186,7 +188,9 @@ class _HeightGradient(_MemberByMember):
         raise NotImplementedError("the maximum has first derivatives only, no Hessian")
 
 
-def _add(total: Float[Tensor, "rows columns"], row: Int64[Tensor, "..."], column: Int64[Tensor, "..."], x: Tensor) -> None:
+def _add(
+    total: Float[Tensor, "rows columns"], row: Int64[Tensor, "..."], column: Int64[Tensor, "..."], x: Tensor
+) -> None:
     index = (row * total.shape[1] + column).expand_as(x)
     total.view(-1).scatter_add_(0, index.reshape(-1), x.reshape(-1))
 
