@@ -181,8 +181,8 @@ def reaches_scaled(voltage, current, wait, end, current_end, candidates, r, scal
 def nearer(s, low, high, gap, voltage, drive, r):
     """A step of the search for the threshold: to the root of the parabola at ``s``, between bounds.
 
-    Each costs as much as Newton's and triples the digits. ``gap`` is what the membrane at ``s`` lacks, ``drive`` what the
-    current adds to its slope.
+    Each costs as much as Newton's and triples the digits. ``gap`` is what the membrane at ``s`` lacks, ``drive`` what
+    the current adds to its slope.
 
     Returns:
         The next time; the bounds; how far from the root the next time may be.
