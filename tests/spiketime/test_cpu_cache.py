@@ -175,8 +175,8 @@ def test_a_second_process_only_where_a_core_is_free(monkeypatch):
     [
         ("rows.backward.backward_kernel", "32"),
         ("rows.backward.train_backward_kernel", "32"),
-        ("lanes.kernels.backward_kernel", "true"),
-        ("lanes.train_kernels.train_backward_kernel", "true"),
+        ("lanes.kernels.backward_kernel", "true, false"),
+        ("lanes.kernels.backward_kernel", "true, true"),
     ],
 )
 def test_the_second_process_does_without_torch(kernel, kind):

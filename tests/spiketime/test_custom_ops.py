@@ -17,6 +17,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.library import opcheck
 
 from firstspike import LIF, first_spike_time
+from firstspike.spiketime import TrainState, spike_window
 
 # torch 2.8 hides the message of an error in a function that it compiles
 HIDDEN = "|Observed exception"
@@ -31,9 +32,36 @@ def draw(*shape, seed=0):
     return torch.rand(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
-@pytest.fixture(params=["plain", "leakless", "everything", "observed"])
+def trains_case(everything):
+    """The same of spike trains and the state at the end, from rest or from a state."""
+    values = {"times": 1.5 * draw(SAMPLES, INPUTS, 2), "weight": 2.0 + draw(OUTPUTS, INPUTS, seed=1)}
+    values["times"][0, 0, 1] = INF
+    if everything:
+        values |= {"threshold": 0.8 + draw(OUTPUTS, seed=2), "delay": draw(OUTPUTS, INPUTS, seed=3)}
+        values |= {"tau_mem": 1 + draw(OUTPUTS, seed=4), "voltage": 0.3 * draw(SAMPLES, OUTPUTS, seed=5)}
+        values |= {"current": draw(SAMPLES, OUTPUTS, seed=6), "refractory": 0.2 * draw(SAMPLES, OUTPUTS, seed=7)}
+        values["refractory"][:2] = 0
+
+    def spikes(values, backend):
+        values = dict(values)
+        neuron = LIF(values.pop("tau_mem", 2.0), 1.0, values.pop("threshold", 1.0))
+        state = None
+        if everything:
+            state = TrainState(*(values.pop(name) for name in ("voltage", "current", "refractory")), 0.0)
+        trains, state, _ = spike_window(
+            neuron=neuron, backend=backend, max_spikes=4, refractory=0.1, reset=-0.2, overflow="drop", state=state,
+            until=2.0, **values,
+        )  # fmt: skip
+        return torch.cat([trains.flatten(1), *state[:3]], 1)
+
+    return spikes, values
+
+
+@pytest.fixture(params=["plain", "leakless", "everything", "observed", "trains", "trains with everything"])
 def case(request):
     """A function of some of its arguments, and these."""
+    if request.param.startswith("trains"):
+        return trains_case("everything" in request.param)
     values = {"times": 1.5 * draw(SAMPLES, INPUTS), "weight": 2.0 + draw(OUTPUTS, INPUTS, seed=1)}
     values["times"][0, 0] = INF
     ratio, options = 2.0, {}
@@ -221,6 +249,25 @@ def test_fake_tensors_have_the_right_shapes(backend):
         out.sum().backward()
         assert out.shape == (2, 3, OUTPUTS)
         assert weight.grad.shape == weight.shape
+
+
+def test_torchs_own_checks_of_trains(backend):
+    times, weight, threshold = draw(1, SAMPLES, INPUTS, 2), 2.0 + draw(1, OUTPUTS, INPUTS), 0.5 + draw(1, OUTPUTS)
+    neurons = (0.1 * draw(1, OUTPUTS, seed=1), -draw(1, OUTPUTS, seed=2))
+    state = tuple(0.3 * draw(1, SAMPLES, OUTPUTS, seed=seed) for seed in (3, 4, 5))
+    for until, bounds in ((None, None), (2.0, None), (2.0, [0.0, 1.0, 2.0])):
+        if bounds is not None and backend == "reference":
+            continue
+        w = weight if bounds is None else torch.cat([weight, 0.1 * draw(1, OUTPUTS, OUTPUTS)], -1)
+        numbers = (2.0, 1.0, None, backend, 4, 0.0, until, bounds, 1.0, 4, "drop")
+        tensors = (times, w, threshold, None, None, None, None, *neurons, *state)
+        leaves = tuple(None if x is None else x.clone().requires_grad_(i not in (7, 8)) for i, x in enumerate(tensors))
+        opcheck(torch.ops.firstspike.spikes.default, (*leaves, *numbers))
+        spikes, *ends, overflows = torch.ops.firstspike.spikes(*tensors, *numbers)
+        needs, grads = [True, True, True, False, False, False, True], ends if until else [None] * 3
+        inputs = (needs, spikes, *grads, spikes, *tensors, [overflows], *numbers)
+        spikes = torch.where(spikes.isfinite(), spikes, 0.0)
+        opcheck(torch.ops.firstspike.spike_gradient.default, inputs)
 
 
 @pytest.mark.parametrize("fixed_mem", [None, 1.37])

@@ -7,7 +7,8 @@ import torch
 from torch.autograd import forward_ad
 from torch.func import grad, hessian, jacfwd, jacrev, jvp, linearize, vmap
 
-from firstspike import LIF, first_spike_time
+from firstspike import LIF, LIFRecurrent, first_spike_time
+from firstspike.spiketime import TrainState, spike_window
 from firstspike.spiketime import tangent as tangent_module
 
 pytestmark = [
@@ -115,6 +116,42 @@ def test_jacobians(ratio, backend):
     for name in values:
         assert backward[name].any(), name
         torch.testing.assert_close(forward[name], backward[name], rtol=1e-12, atol=1e-13)
+
+
+@pytest.mark.parametrize("started", [False, True])
+@pytest.mark.parametrize("delayed", [False, True])
+def test_jacobians_of_trains(delayed, started, ratio, backend):
+    """Each spike, and the state at the end, by everything; the inputs have two times each."""
+    values = arguments(ratio, delayed)
+    values["times"] = torch.stack([values["times"], values["times"] + 0.3], -1)
+    names = ("voltage", "current", "refractory")
+    state = {name: 0.3 * draw(SAMPLES, OUTPUTS, seed=seed) for seed, name in enumerate(names, 4)}
+    state["refractory"][0] = 0
+
+    def out(values):
+        given = dict(values)
+        start = TrainState(*(given.pop(name) for name in names), 0.0)
+        neuron = LIF(given.pop("tau_mem", ratio), given.pop("tau_syn", 1.0), given.pop("threshold"))
+        found = spike_window(
+            neuron=neuron, max_spikes=8, refractory=0.05, reset=-0.1, overflow="drop", until=2.5, backend=backend,
+            state=start if started else None, **given,
+        )  # fmt: skip
+        trains = torch.where(found.trains.isfinite(), found.trains, 0.0)
+        return torch.cat([trains, *(x.unsqueeze(-1) for x in found.state[:3])], -1)
+
+    values |= state
+    assert (out(values)[..., :-3] > 0).sum() > SAMPLES * OUTPUTS
+    forward, backward = (jac(out)(values) for jac in (jacfwd, jacrev))
+    for name in values:
+        assert backward[name].any() == (started or name not in state), name
+        torch.testing.assert_close(forward[name], backward[name], rtol=1e-10, atol=1e-12)
+
+
+def test_trains_of_recurrent_kernels_have_no_forward_mode():
+    layer = LIFRecurrent(3, 4, 5, 2.0, dtype=torch.float64, weight_mean=2.0, weight_std=0.1, overflow="drop")
+    times = draw(2, 3)
+    with pytest.raises(NotImplementedError, match="no forward mode; use backend='reference'"):
+        jvp(layer, (times,), (times,))
 
 
 @pytest.mark.parametrize("own", [False, True], ids=["layer", "neurons"])

@@ -333,15 +333,6 @@ def test_compiled_code_calls_it(backend):
         assert all(torch.equal(x, y) for x, y in zip(*results, strict=True))
 
 
-@pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated")  # torch itself
-def test_forward_mode_is_refused(backend):
-    times, weight = draw()
-    with pytest.raises(RuntimeError, match="jvp"):
-        torch.func.jvp(
-            lambda w: finite(spike_trains(times, w, LIF(2.0), max_spikes=60, backend=backend)), (weight,), (weight,)
-        )
-
-
 def test_no_second_derivatives(backend):
     times, weight = draw()
     w = weight.requires_grad_()

@@ -8,7 +8,7 @@ from test_train_kernels import draw, finite
 
 from firstspike import LIF, first_spike_time, spike_trains
 from firstspike.spiketime import TrainState, spike_window
-from firstspike.spiketime.cpu.lanes import train_host as neuron_host
+from firstspike.spiketime.cpu.lanes import host as neuron_host
 from firstspike.spiketime.cpu.trains import host as train_host
 
 pytestmark = pytest.mark.usefixtures("poisoned_memory")

@@ -26,9 +26,8 @@ from firstspike.neuron import LIF
 from firstspike.ranges import Finite, NotNegative, Positive, Size
 from firstspike.spiketime import TrainState, spike_window
 from firstspike.spiketime.contract import Windows
-from firstspike.spiketime.room import MOST_WINDOWS, check_room, check_spikes
 from firstspike.spiketime.trains import Window, knows_recurrence
-from firstspike.spiketime.values import real_times
+from firstspike.spiketime.values import MOST_WINDOWS, check_room, check_spikes, real_times
 
 _SPREAD = 0.05  # of recurrent weights, relative to that of weights with which most neurons spike
 

@@ -16,7 +16,7 @@ from firstspike.layers.trains import Form, as_trains
 from firstspike.neuron import LIF
 from firstspike.ranges import Finite, NotNegative, Positive, Size
 from firstspike.spiketime import spike_trains
-from firstspike.spiketime.room import check_spikes
+from firstspike.spiketime.values import check_spikes
 
 Overflow = Literal["error", "warn", "drop"]
 _PEAK = 0.5  # of the weights with which neurons spike once: those spike several times in a row

@@ -28,7 +28,7 @@ from firstspike.runs.checkpoint import newest_first
 from firstspike.runs.environment import environment
 from firstspike.runs.files import named, remove_empty, remove_folder, remove_leftovers, write_whole
 from firstspike.runs.forms import Environment, Form, Results, read_json
-from firstspike.runs.lock import LOCK
+from firstspike.runs.lock import HOLDER, LOCK
 from firstspike.torchrun import rank
 from firstspike.training import Row
 
@@ -229,7 +229,7 @@ def check_free(path: Path) -> None:
     Raises:
         FileExistsError: it is not empty, or a file.
     """
-    beginnings = (LOCK, ".config.yaml.partial")  # of a training that was killed, or of the one that asks
+    beginnings = (LOCK, HOLDER, ".config.yaml.partial")  # of a training that was killed, or of the one that asks
     if path.exists() and (not path.is_dir() or any(entry.name not in beginnings for entry in path.iterdir())):
         raise FileExistsError(f"{path} is not empty; choose another --out, or continue it with: firstspike resume")
 

@@ -57,7 +57,7 @@ def _spikes(*given: Any) -> list[Tensor]:
         found = found[:5]
     elif len(found) == 1:  # of no inputs, say
         found = (*found, *_saved(tensors, options))
-    return [x.contiguous() for x in found]
+    return [_alone(x) for x in found]
 
 
 @torch.library.impl("firstspike::spike_gradient", _DEVICES)
@@ -70,7 +70,12 @@ def _spike_gradient(needs: Sequence[bool], *given: Any) -> list[Tensor]:
     if options.max_spikes and options.backend.saves is not None:
         saved = Spikes.forward(*tensors, options._replace(overflow="drop"))[4:]
     found = SpikeGradient.forward(Needs(*needs), options, *grads, *tensors, *saved)
-    return [x.contiguous() for x in found]
+    return [_alone(x) for x in found]
+
+
+def _alone(x: Tensor) -> Tensor:
+    """A contiguous tensor that shares its memory with no other: results of an op may not."""
+    return x.clone(memory_format=torch.contiguous_format) if x._is_view() else x.contiguous()
 
 
 def _options(times: Tensor, *given: Any) -> Options:

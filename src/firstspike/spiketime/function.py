@@ -267,7 +267,8 @@ def _flat(result: Result, given: Arguments) -> tuple[Tensor, ...]:
     if overflows is None:
         # of a view that a function returns, autograd refuses changes in place
         return (spikes.clone() if spikes._is_view() else spikes, *saved)
-    return spikes, *(state or (given.weight.new_empty(*spikes.shape[:2], 0),) * 3), overflows, *saved
+    none = (given.weight.new_empty(*spikes.shape[:2], 0) for _ in range(3))
+    return spikes, *(state or none), overflows, *saved
 
 
 def _joined(parts: Sequence[tuple[Tensor, ...]]) -> tuple[Tensor, ...]:

@@ -19,7 +19,7 @@ from firstspike.spiketime.operator import (
     recorded,
     resolve_backend,
 )
-from firstspike.spiketime.room import check_spikes
+from firstspike.spiketime.values import check_spikes
 
 OVERFLOW = ("error", "warn", "drop")
 

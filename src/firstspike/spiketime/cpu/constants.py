@@ -11,6 +11,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    import torch
     from torch import Tensor
 
 PER_MEM, PER_SYN = 0, 1  # 1/tau_mem, 1/tau_syn
@@ -52,3 +55,13 @@ def constants_array(tau_mem: float, tau_syn: float, dtype: str, bound: float | N
     rounded = found.astype(dtype)
     rounded[[REST_MEM, REST_SYN]] = found[[PER_MEM, PER_SYN]] - rounded[[PER_MEM, PER_SYN]]
     return from_numpy(rounded)
+
+
+def as_tensors(constants: "Iterable[float | Tensor]", dtype: "torch.dtype") -> "list[Tensor]":
+    """The time constants as contiguous tensors, of one number where all neurons share them."""
+    import torch
+
+    return [
+        x.contiguous() if isinstance(x, torch.Tensor) else torch.tensor([x], dtype=dtype, device="cpu")
+        for x in constants
+    ]

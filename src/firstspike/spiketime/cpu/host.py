@@ -12,7 +12,7 @@ from torch import Tensor
 
 from firstspike.spiketime.contract import Arguments, Gradients, Grads, Needs, Result, Sizes
 from firstspike.spiketime.cpu.constants import N_CONSTANTS, constants_array
-from firstspike.spiketime.cpu.lanes.host import backward_per_neuron, forward_per_neuron, name_of
+from firstspike.spiketime.cpu.lanes.host import backward_lanes, forward_lanes
 from firstspike.spiketime.cpu.pack import TILE, lanes_for
 from firstspike.spiketime.cpu.rows.adjoint import N_LANES
 from firstspike.spiketime.cpu.rows.backward import BACKWARD, SAMPLES, backward_kernel
@@ -21,7 +21,7 @@ from firstspike.spiketime.cpu.rows.crossing import N_STATE
 from firstspike.spiketime.cpu.rows.few import FEW
 from firstspike.spiketime.cpu.rows.forward import FORWARD, forward_kernel
 from firstspike.spiketime.cpu.runtime.arguments import REFUSED
-from firstspike.spiketime.cpu.runtime.parallel import Call, is_small, threads_for, work_of
+from firstspike.spiketime.cpu.runtime.parallel import Call, is_small, name_of, threads_for, work_of
 from firstspike.spiketime.cpu.saved import BOTH, PAD, saved_for, saved_sizes, saved_within
 from firstspike.spiketime.parts import Size, backward_in_parts, zero_gradients
 from firstspike.spiketime.values import check_values
@@ -42,7 +42,7 @@ def forward(given: Arguments) -> Result:
     if not own and 0 not in sizes:
         return Result(spikes, _forward(given, sizes, spikes))
     check_values(*given[:4])
-    return Result(spikes.fill_(math.inf)) if 0 in sizes else Result(spikes, forward_per_neuron(given, sizes, spikes))
+    return Result(spikes.fill_(math.inf)) if 0 in sizes else forward_lanes(given)
 
 
 def saves(given: Arguments) -> tuple[Tensor, ...]:
@@ -68,7 +68,7 @@ def backward(grads: Grads, result: Result, given: Arguments, max_weight_grad: fl
     own = given.delay is not None or isinstance(given.constants.tau_mem, Tensor)
     if not own and not needs.tau_mem and not needs.tau_syn:
         return _shared(grads.spikes, result, given, sizes, max_weight_grad, needs)
-    return backward_per_neuron(grads.spikes, result, given, sizes, max_weight_grad, needs)
+    return backward_lanes(grads, result, given, max_weight_grad, needs)
 
 
 def _forward(given: Arguments, sizes: Sizes, spikes: Tensor) -> tuple[Tensor, Tensor]:

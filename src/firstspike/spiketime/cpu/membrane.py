@@ -31,7 +31,7 @@ from firstspike.spiketime.cpu.constants import (
 )
 from firstspike.spiketime.cpu.runtime.compiling import chosen_by_type, inlined, jit
 from firstspike.spiketime.cpu.vectors.mathfun import SMALL, exp, exp_and_expm1, expm1, log1p, small_expm1
-from firstspike.spiketime.cpu.vectors.simd import absolute, every, fma, maximum, minimum, select, sqrt, those
+from firstspike.spiketime.cpu.vectors.simd import absolute, all_of, fma, maximum, minimum, select, sqrt, those
 
 ENOUGH = 1 - 1e-4  # what is left of a number after any rounding
 SHORT = 0.05  # longest time for ``soon``, in units of the faster constant
@@ -80,7 +80,7 @@ def rates_of(c):
 def decays(s, r):
     """``exp(-s/slower)``, ``exp(-s/faster)``, and ``expm1(-s DELTA)`` but for the short cut of equal constants."""
     x, y = s * (r.slower * -1.0), s * (r.delta * -1.0)
-    if every(minimum(x, y) >= -SMALL, x):  # what follows gives the same digits without the reduction of large numbers
+    if all_of(minimum(x, y) >= -SMALL, x):  # what follows gives the same digits without the reduction of large numbers
         grown = small_expm1(x)
         slow = grown + 1.0
         if r.kind == EQUAL:

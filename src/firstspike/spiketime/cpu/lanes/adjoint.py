@@ -11,6 +11,9 @@ import numpy as np
 
 from firstspike.spiketime.cpu.constants import FLAT
 from firstspike.spiketime.cpu.lanes.rates import (
+    BY_MEM,
+    BY_SYN,
+    BY_THRESHOLD,
     HEIGHT,
     LANES,
     PER_MEM,
@@ -23,6 +26,7 @@ from firstspike.spiketime.cpu.lanes.rates import (
 )
 from firstspike.spiketime.cpu.membrane import brief, brief_derivatives, derivatives, responses
 from firstspike.spiketime.cpu.runtime.compiling import inlined, jit
+from firstspike.spiketime.cpu.sort import first_from
 from firstspike.spiketime.cpu.vectors.lanes import fold16, sum_rows16
 from firstspike.spiketime.cpu.vectors.mathfun import exp
 from firstspike.spiketime.cpu.vectors.simd import (
@@ -90,78 +94,81 @@ def kept_scale(scale, times, delay, c, spike, most):
 
 
 @jit
-def start(grad, spike, slope, observes, times, weight, delay, c, unit, level, bound, sums, totals):
-    """What 32 neurons' gradients of one sample begin with.
+def copy_in(source, first, target, place):
+    """Copy a row's numbers of a group of neurons to 32 lanes; those without a neuron become 0."""
+    for lane in range(LANES):
+        target[place + lane] = source[first + lane] if first + lane < source.size else 0
 
-    Args:
-        grad: by the spike times.
-        spike: their times.
-        slope: dV/dt there in units of the threshold.
-        observes: whether the slopes are to be computed.
-        times: of the sample's inputs.
-        weight: of the lanes, in their units.
-        delay: of the lanes, or None.
-        c: rates.
-        unit: of the neurons' weights.
-        level: threshold in that unit.
-        bound: on weight gradients.
-        sums: scratch for three vectors.
-        totals: by threshold, in units, to add to.
+
+@jit
+def start(g, slot, e, b, group, chunk, delay):
+    """What the gradients of 32 neurons begin with; ``delay`` of the lanes, or None.
 
     Returns:
         The lanes with a gradient; their spikes, others' are -inf; dL/dT / V'(T); and the same with 0 for neurons whose
         weights' gradient is dropped. In the units of the neurons and of the rates.
     """
-    zero, never = fill32(c, 0.0), fill32(c, -math.inf)
+    times, weight, c, sums, first = g.times[e, b], g.packed[e, group], g.rates[e, group], g.sums[slot], group * LANES
+    level, zero, never = load32(g.level[e], first), fill32(c, 0.0), fill32(c, -math.inf)
+    copy_in(g.grad[e, b, :, 0], first, sums, 0)
+    copy_in(g.spikes[e, b, :, 0], first, sums, LANES)
+    grad, spike = load32(sums, 0), load32(sums, LANES)
     asks = (spike < math.inf) & ((grad > 0.0) | (grad < 0.0) | ~(grad >= grad))
+    if not asks:
+        return asks, never, zero, zero
     spike = select(asks, spike, never)
-    if asks and observes:
+    if g.observes:
         slope = observed_slopes(times, weight, delay, c, level, spike)
     else:
-        slope = slope * level * (1 / c[UNIT])
+        copy_in(g.slope[e, b, : g.outputs], first, sums, 0)
+        slope = load32(sums, 0) * level * (1 / c[UNIT])
     steep = slope / level  # next to a peak it has few digits, see ``settle_flat`` of the kernels of shared constants
     flat = (steep * steep < load32(c, PER_MEM) * load32(c, PER_SYN) * FLAT) & (absolute(steep) > 0.0)
     flat &= asks
     if flat:
         store(sums, 0, slope)
         store(sums, LANES, spike)
-        store(sums, 2 * LANES, level)
         while flat:
             lane = lowest_bit(flat)
             flat &= flat - np.uint64(1)
-            sums[lane] = exact_slope(lane, times, weight, delay, c, sums[2 * LANES + lane], sums[LANES + lane])
+            sums[lane] = exact_slope(lane, times, weight, delay, c, g.level[e, first + lane], sums[LANES + lane])
         slope = load32(sums, 0)
     asks &= slope > 0.0
     spike, scale = select(asks, spike, never), select(asks, grad / slope, zero)
-    store(totals, 0, load32(totals, 0) + scale * (1 / c[UNIT]))
+    totals = g.totals[e, group, chunk]
+    store(totals, BY_THRESHOLD, load32(totals, BY_THRESHOLD) + scale * (1 / c[UNIT]))
     kept = scale
-    if bound < math.inf and asks:
-        kept = kept_scale(scale, times, delay, c, spike, unit * (bound * c[UNIT]))
+    if g.bound[0] < math.inf and asks:
+        kept = kept_scale(scale, times, delay, c, spike, load32(g.unit[e], first) * (g.bound[0] * c[UNIT]))
     return asks, spike, scale, kept
 
 
 @jit
-def sum_up(spike, scale, kept, times, weight, delay, c, everything, taus, sums, by_weight, by_delay, by_times, totals):
-    """Add the gradients of 32 neurons for one sample, in any order of its inputs.
+def add_row(each, i, end, sums, by_times):
+    """Add the sum of a row to ``by_times[i]``, when 16 have come or there are no more."""
+    store(sums, (i & 15) * 16, fold16(each))
+    if i & 15 == 15 or i == end - 1:
+        for row in range((i & 15) + 1, 16):
+            store(sums, row * 16, fill16(sums, 0.0))
+        store(by_times, i & ~15, load16(by_times, i & ~15) + sum_rows16(sums, 0))
 
-    Args:
-        spike: as ``start`` gives it.
-        scale: the same.
-        kept: the same.
-        times: of the sample's inputs.
-        weight: of the lanes, in their units.
-        delay: of the lanes.
-        c: rates.
-        everything: whether more is asked for than the gradients by time constants.
-        taus: whether these are asked for.
-        sums: scratch for 16 rows.
-        by_weight: of the lanes, in their units.
-        by_delay: of the lanes.
-        by_times: of the inputs, filled up to whole vectors.
-        totals: by tau_mem and tau_syn from the second vector on.
-    """
-    zero, inputs, unit = fill32(c, 0.0), times.size, c[UNIT]
-    r, kept = rates_in(c), kept * (1 / unit)
+
+@jit
+def unwind_delayed(g, slot, e, b, group, chunk, part, every):
+    """Add the gradients of 32 neurons with synaptic delays for sample ``b``, in any order of its inputs."""
+    delay = g.delays[e, group]
+    asks, spike, scale, kept = start(g, slot, e, b, group, chunk, delay)
+    if not asks:
+        return
+    times, weight, c, sums, totals = (
+        g.times[e, b], g.packed[e, group], g.rates[e, group], g.sums[slot], g.totals[e, group, chunk]
+    )  # fmt: skip
+    by_weight, by_delay, by_times = (
+        g.weight_parts[e, group, chunk], g.delay_parts[e, group, chunk], g.times_parts[e, part, b]
+    )  # fmt: skip
+    everything, taus = g.everything != 0, g.by_taus != 0
+    zero, inputs, unit, r = fill32(c, 0.0), times.size, c[UNIT], rates_in(c)
+    scale, kept = scale * (1 / unit), kept * (1 / unit)
     leaks_slower, mem_sum, syn_sum = r.syn >= r.mem, zero, zero
     for i in range(inputs):
         place = i * LANES
@@ -179,44 +186,42 @@ def sum_up(spike, scale, kept, times, weight, delay, c, everything, taus, sums, 
                 response = select(causal, response, zero)
                 # the derivative of kappa, whose terms only cancel where it has its maximum
                 fast = select(causal, select(leaks_slower, syn, mem) * r.syn, zero)
-                each = fma(response, r.slower * -1.0, fast) * w * scale
+                each = fma(response, r.slower * -1.0, fast) * w * (scale * unit)
                 store(by_weight, place, fma(response, kept, load32(by_weight, place)))
                 store(by_delay, place, load32(by_delay, place) - each)
         if everything:
             add_row(each, i, inputs, sums, by_times)
-    store(totals, LANES, load32(totals, LANES) - scale * r.mem * mem_sum)
-    store(totals, 2 * LANES, load32(totals, 2 * LANES) - scale * r.syn * syn_sum)
+    store(totals, BY_MEM, load32(totals, BY_MEM) - scale * mem_sum)
+    store(totals, BY_SYN, load32(totals, BY_SYN) - scale * syn_sum)
 
 
 @jit
-def add_row(each, i, end, sums, by_times):
-    """Add the sum of a row to ``by_times[i]``, when 16 have come or there are no more."""
-    store(sums, (i & 15) * 16, fold16(each))
-    if i & 15 == 15 or i == end - 1:
-        for row in range((i & 15) + 1, 16):
-            store(sums, row * 16, fill16(sums, 0.0))
-        store(by_times, i & ~15, load16(by_times, i & ~15) + sum_rows16(sums, 0))
-
-
-@jit
-def unwind(
-    asks, spike, scale, kept, last, order, arrival, weight, c, everything, taus, joins, sums, by_weight, by_times,
-    totals,
-):  # fmt: skip
+def unwind_sorted(g, slot, e, b, group, chunk, part, every):
     """The same from the last causal input back to the first, where all neurons have one order of arrival.
 
-    ``by_times`` is in that order, and ``joins`` has room for as many zeros as there are inputs. A lane carries the
-    response to the input that it has come to, times what ``start`` gives, what is left of the input's current, and the
-    response's derivative by the logarithm of tau_mem. That by tau_syn follows from
+    The gradient by the times is in that order. A lane carries the response to the input that it has come to, times what
+    ``start`` gives, what is left of the input's current, and the response's derivative by the logarithm of tau_mem.
+    That by tau_syn follows from
 
         dkappa/dlog(tau_mem) + dkappa/dlog(tau_syn) = -s dkappa/ds
     """
+    asks, spike, scale, kept = start(g, slot, e, b, group, chunk, None)
+    if not asks:
+        return
+    order, arrival, weight, joins, sums, totals = (
+        g.order[e, b], g.arrival[e, b], g.packed[e, group], g.joins[slot], g.sums[slot], g.totals[e, group, chunk]
+    )  # fmt: skip
+    by_weight, by_times, first = g.weight_parts[e, group, chunk], g.times_parts[e, part, b], group * LANES
+    everything, taus, c = g.everything != 0, g.by_taus != 0, g.rates[e, group]
     zero, unit, r, top = fill32(c, 0.0), c[UNIT], rates_in(c), -1
     lanes = asks
     while lanes:
         lane = lowest_bit(lanes)
         lanes &= lanes - np.uint64(1)
-        k = np.intp(last[lane])
+        if g.observes:
+            k = first_from(arrival, 0, g.count[e, b, 0], g.spikes[e, b, first + lane, 0]) - 1
+        else:
+            k = np.intp(g.last[e, b, first + lane])
         joins[k] |= np.uint64(1) << np.uint64(lane)
         top = max(top, k)
         sums[lane] = arrival[k]
@@ -255,5 +260,5 @@ def unwind(
         response, decay = fma(response, mem, decay * rise), decay * syn
     if taus:
         all_sum = select(asks, all_sum, zero)
-        store(totals, LANES, load32(totals, LANES) - r.mem * mem_sum)
-        store(totals, 2 * LANES, load32(totals, 2 * LANES) + r.syn * (all_sum + mem_sum))
+        store(totals, BY_MEM, load32(totals, BY_MEM) - mem_sum * (1 / unit))
+        store(totals, BY_SYN, load32(totals, BY_SYN) + (all_sum + mem_sum) * (1 / unit))

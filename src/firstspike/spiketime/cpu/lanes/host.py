@@ -2,133 +2,217 @@
 
 import math
 from functools import lru_cache
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from firstspike.spiketime.contract import Arguments, Constants, Gradients, Needs, Result, Sizes
-from firstspike.spiketime.cpu.lanes.kernels import BACKWARD, FORWARD, SAMPLES, backward_kernel, forward_kernel
+from firstspike.spiketime.contract import Arguments, Gradients, Grads, Held, Needs, Result, Sizes
+from firstspike.spiketime.cpu.constants import as_tensors
+from firstspike.spiketime.cpu.lanes import train_adjoint, train_scan
+from firstspike.spiketime.cpu.lanes.kernels import BACKWARD, FORWARD, SAMPLES, SCRATCH, backward_kernel, forward_kernel
 from firstspike.spiketime.cpu.lanes.rates import LANES, N_RATES
-from firstspike.spiketime.cpu.runtime.parallel import Call, threads_for
-from firstspike.spiketime.cpu.saved import BOTH, SAVED, saved_for, saved_sizes, saved_within
+from firstspike.spiketime.cpu.lanes.sort import rows_for
+from firstspike.spiketime.cpu.runtime.arguments import Layout, Plan
+from firstspike.spiketime.cpu.runtime.parallel import Call, name_of, threads_for
+from firstspike.spiketime.cpu.saved import BOTH, PAD, saved_for, saved_sizes, saved_within
 
-_PARTS, _CHUNKS = 8, 4  # into which the sums over neurons and over samples are cut
-_COST = 4  # of a synapse, in units of one of the usual kernels
-_ALWAYS = "mem", "syn", "times", "weight", "threshold", "spikes"
+PARTS, _CHUNKS = 8, 4  # into which the sums over neurons and over samples are cut
+_COST = 4  # of a synapse, in units of one of the usual kernels; trains cost twice as much
+_STATES = len(Held._fields)
+_N_SUMS = 17 * 16  # numbers that sums over lanes take, and a row of sums
 _GRADIENTS = "by_times", "by_weight", "by_threshold", "by_delay", "by_mem", "by_syn"
+_MOST_EVENTS = (1 << 24) - 1  # which float32 can count
 
 
-def forward_per_neuron(given: Arguments, sizes: Sizes, spikes: Tensor) -> tuple[Tensor, ...]:
-    """Fill ``spikes``.
+class _Case(NamedTuple):
+    """What a kernel and its sizes follow from."""
 
-    Returns:
-        See ``saved``; with delays only dV/dt at the spikes in units of the threshold.
+    real: str
+    sizes: Sizes
+    delayed: bool
+    several: bool
+    taus: int
+    """How many time constants of each kind."""
+    observes: bool
+    copies: int = 1
+    """Times of each input."""
+    most: int = 1
+    """Spikes of a neuron."""
+    inside: int = 0
+    """Input spikes of the sample of trains that has most."""
+    padded: int = 0
+    """Room for those of each sample."""
+    releases: int = 0
+    """Slopes at releases that are kept of each neuron of trains, 0 without refractory times."""
+
+
+def forward_lanes(given: Arguments, holds: bool = False) -> Result:
+    """First spikes or trains; ``holds`` says whether these have refractory times.
+
+    Saved are, of first spikes, dV/dt at the spikes in units of the threshold, and without delays what ``cpu.saved``
+    has; of trains the slopes at the spikes and at releases, and without delays what the inputs were sorted to.
     """
-    times, weight, threshold = (x.contiguous() for x in given[:3])
-    mem, syn = as_tensors(given.constants, times.dtype)
-    delayed = given.delay is not None
-    if given.delay is None:
-        saved: tuple[Tensor, ...] = saved_for(times, sizes[-1])
-        arrays = saved
+    case, arrays = _both(given, given.observed is not None)
+    new, lead = given.times.new_empty, (*given.times.shape[: given.weight.ndim - 1], given.weight.shape[-2])
+    saved: tuple[Tensor, ...]
+    if case.several:
+        case = case._replace(releases=given.max_spikes + 1 if holds else 0)
+        saved = new((*lead, case.most)), new((*lead, case.releases))
+        if not case.delayed:
+            sizes, _ = _sorted(case, 0)
+            saved += new((*lead[:2], sizes["ints"]), dtype=torch.int32), new((*lead[:2], sizes["reals"]))
+        spikes = torch.full_like(saved[0], math.inf) if given.observed is None else given.observed.clone()
+        arrays["overflows"] = new(lead, dtype=torch.uint8)
     else:
-        slope = torch.empty_like(spikes)
-        saved, arrays = (slope,), (slope, given.delay.contiguous())
-    call = _forward_call(sizes, times.dtype, delayed, mem.numel(), threads_for(_COST * sizes[1] * weight.numel()))
-    call(mem, syn, times, weight, threshold, spikes, *arrays)
-    return saved
+        spikes = new(lead)
+        saved = (new(lead),) if case.delayed else saved_for(given.times, lead[-1])
+    arrays |= {"spikes": spikes, **dict(zip(_saved_names(case), saved, strict=True))}
+    _forward_call(case, tuple(arrays), _threads(case))(*arrays.values())
+    if not case.several:
+        return Result(spikes, saved)
+    state = None if given.until == math.inf else Held(*arrays["held"][:, :, _STATES:].unbind(2))
+    return Result(spikes, saved, arrays["overflows"].bool(), state)
 
 
 @lru_cache(maxsize=256)
-def _forward_call(sizes: Sizes, dtype: torch.dtype, delayed: bool, taus: int, threads: int) -> Call:
-    ensemble, batch, inputs, _ = sizes
-    found = _numbers(sizes, delayed, taus)
-    plan = FORWARD.plan(name_of(dtype), found, _arrays(delayed), _unused(delayed), _within(delayed, inputs))
-    groups, blocks = found["groups"], -(-batch // SAMPLES)
-    phases = ensemble * (groups if delayed else groups + blocks), ensemble * blocks * groups
-    return Call(forward_kernel(name_of(dtype), delayed), phases, plan, threads)
+def _forward_call(case: _Case, names: tuple[str, ...], threads: int) -> Call:
+    ensemble, batch, inputs, outputs = case.sizes
+    sizes, within = _sizes(case, threads, outputs)
+    sizes |= {"n_state": train_scan.N_STATE if case.several else 3 * LANES, "n_whole": LANES if case.several else 1}
+    if case.delayed:
+        sizes["sorted"] = rows_for.py_func(case.inside if case.several else inputs) * LANES
+    groups, blocks = sizes["groups"], -(-batch // SAMPLES)
+    phases = ensemble * (groups if case.delayed else groups + blocks), ensemble * blocks * groups
+    kernel = forward_kernel(case.real, case.delayed, case.several)
+    return Call(kernel, phases, _plan(FORWARD, case, sizes, names, within), threads)
 
 
-def backward_per_neuron(
-    grad: Tensor, result: Result, given: Arguments, sizes: Sizes, max_weight_grad: float | None, needs: Needs
+def backward_lanes(
+    grads: Grads, result: Result, given: Arguments, max_weight_grad: float | None, needs: Needs
 ) -> Gradients:
     """All gradients, also of neurons that share their time constants."""
-    grad, spikes, times, weight, threshold = (x.contiguous() for x in (grad, result.spikes, *given[:3]))
-    mem, syn = as_tensors(given.constants, times.dtype)
-    everything, delayed, dtype = any(needs[:4]), given.delay is not None, times.dtype
+    several = given.max_spikes > 0
+    case, arrays = _both(given, not (several or result.saved))
+    if several:  # which may be some of the samples
+        padded = case.padded if case.delayed else result.saved[-1].shape[-1]
+        case = case._replace(releases=result.saved[1].shape[-1], padded=padded)
+    everything, taus = any(needs[:4]) or needs.state, needs.tau_mem or needs.tau_syn
     saved = tuple(x.contiguous() for x in result.saved)
-    if given.delay is None:
-        arrays: tuple[Tensor | None, ...] = saved or saved_for(times, 0)  # what is known of neurons is not asked for
-    else:
-        arrays = saved[0] if saved else None, given.delay.contiguous()
-    bound = torch.tensor([max_weight_grad or math.inf], dtype=dtype, device="cpu")
-    like = (times, weight, threshold, given.delay) if everything else (None, None, threshold, None)
-    found = [None if x is None else times.new_empty(x.shape) for x in (*like, threshold, threshold)]
-    call = _backward_call(
-        sizes, dtype, delayed, mem.numel(), everything, needs.tau_mem or needs.tau_syn, not result.saved,
-        threads_for(_COST * sizes[1] * weight.numel()),
-    )  # fmt: skip
-    call(mem, syn, times, weight, threshold, spikes, *arrays, grad, bound, *found)
-    return Gradients(*(x if need else None for x, need in zip(found, needs, strict=False)))  # type: ignore[arg-type]
+    if case.observes and not case.delayed:
+        saved = saved_for(given.times, 0)  # what is known of neurons is not asked for
+    arrays |= dict(zip(_saved_names(case), saved, strict=False))
+    arrays |= {"spikes": result.spikes.contiguous(), "grad": grads.spikes.contiguous()}
+    arrays["bound"] = torch.tensor([max_weight_grad or math.inf], dtype=given.times.dtype, device="cpu")
+    if case.several:
+        arrays["overflows"] = result.overflows.to(torch.uint8)
+    if grads.state is not None:
+        arrays["of_end"] = torch.stack(tuple(grads.state), 2)
+    if given.state is not None:
+        arrays["by_start"] = torch.empty_like(torch.stack(tuple(given.state), 2))
+    like = *given[:4], given.threshold, given.threshold
+    for name, x in zip(_GRADIENTS, like, strict=True):
+        if x is not None and (everything or x is given.threshold):
+            arrays[name] = given.times.new_empty(x.shape)
+    _backward_call(case, tuple(arrays), everything, taus, _threads(case))(*arrays.values())
+    times, weight, threshold, delay, mem, syn = (
+        arrays.get(name) if need else None for name, need in zip(_GRADIENTS, needs, strict=False)
+    )
+    state = Held(*arrays["by_start"].unbind(2)) if needs.state else None
+    return Gradients(times, weight, threshold, delay, mem, syn, state)
 
 
 @lru_cache(maxsize=256)
-def _backward_call(
-    sizes: Sizes, dtype: torch.dtype, delayed: bool, taus: int, everything: bool, by_taus: bool, observes: bool,
-    threads: int,
-) -> Call:  # fmt: skip
-    ensemble, batch, inputs, _ = sizes
-    found = _numbers(sizes, delayed, taus) | (saved_sizes(inputs, 0) if observes and not delayed else {})
-    groups, blocks = found["groups"], -(-batch // SAMPLES)
-    parts, chunks = min(_PARTS, groups), min(_CHUNKS, batch)
-    found |= {
-        "parts": parts, "chunks": chunks, "stride": -(-inputs // 16) * 16, "lanes": groups * LANES,
-        "n_totals": 3 * LANES, "one": 1, "everything": everything, "by_taus": by_taus, "observes": observes,
+def _backward_call(case: _Case, names: tuple[str, ...], everything: bool, taus: bool, threads: int) -> Call:
+    ensemble, batch, inputs, outputs = case.sizes
+    sizes, within = _sizes(case, threads, 0 if case.observes and not case.delayed else outputs)
+    groups, blocks = sizes["groups"], -(-batch // SAMPLES)
+    parts, chunks = min(PARTS, groups), min(_CHUNKS, batch)
+    sizes |= {
+        "parts": parts, "chunks": chunks, "stride": -(-sizes["events"] // 16) * 16, "lanes": groups * LANES,
+        "n_totals": 3 * LANES, "one": 1, "n_sums": _N_SUMS, "everything": everything, "by_taus": taus,
+        "asks_end": "of_end" in names, "three": _STATES, "part_inputs": inputs * LANES if everything else 0,
+        "part_delays": inputs * LANES if everything and case.delayed else 0, "part_batch": batch if everything else 0,
+        "rows": case.inside * LANES if everything else 0, "n_state": train_adjoint.N_STATE if case.several else 1,
+        "n_whole": train_adjoint.N_WHOLE if case.several else 1,
     }  # fmt: skip
-    unused = [*_unused(delayed), *(() if everything else ("weight_parts", "times_parts"))]
-    if not everything or not delayed:
-        unused += ["delay_parts"]
-    given = *_arrays(delayed), "grad", "bound", *_GRADIENTS
-    plan = BACKWARD.plan(name_of(dtype), found, given, unused, _within(delayed, inputs))
+    if case.delayed and case.several:
+        sizes["sorted"] = rows_for.py_func(case.inside) * LANES
     phases = (
-        ensemble * (groups if delayed or not observes else groups + blocks),
+        ensemble * (groups + blocks if case.observes and not case.delayed else groups),
         ensemble * parts * chunks,
         ensemble * (groups + blocks if everything else groups),
     )
-    return Call(backward_kernel(name_of(dtype), delayed), phases, plan, threads)
+    kernel = backward_kernel(case.real, case.delayed, case.several)
+    return Call(kernel, phases, _plan(BACKWARD, case, sizes, names, within), threads)
 
 
-def _arrays(delayed: bool) -> tuple[str, ...]:
-    """Arrays that both kernels are given."""
-    return (*_ALWAYS, *(("slope", "delay") if delayed else BOTH))
+def _both(given: Arguments, observes: bool) -> tuple[_Case, dict[str, Tensor]]:
+    """What both passes have in common. States at the start are copied, and have room for those at the end."""
+    dtype, several = given.times.dtype, given.max_spikes > 0
+    mem, syn = as_tensors(given.constants, dtype)
+    arrays: dict[str, Tensor] = {"mem": mem, "syn": syn}
+    for name in ("times", "weight", "threshold", *(("reset", "refractory") if several else ())):
+        arrays[name] = getattr(given, name).contiguous()
+    if given.delay is not None:
+        arrays["delay"] = given.delay.contiguous()
+    outputs, inputs = given.weight.shape[-2:]
+    sizes = (
+        len(given.weight) if given.weight.ndim == 3 else 1,
+        given.times.shape[given.weight.ndim - 2],
+        inputs,
+        outputs,
+    )
+    case = _Case(name_of(dtype), sizes, given.delay is not None, several, mem.numel(), observes)
+    if not several:
+        return case, arrays
+    held = arrays["held"] = given.times.new_zeros((*given.times.shape[:2], 2 * _STATES, given.weight.shape[1]))
+    for number, x in enumerate(given.state or ()):
+        held[:, :, number] = x
+    arrays["bounds"] = torch.tensor([given.start, given.until], dtype=dtype, device="cpu")
+    inside = int((given.times < math.inf).sum((-1, -2)).max())
+    if inside > _MOST_EVENTS:
+        raise ValueError(f"a sample has {inside} input spikes; with delays the kernels count up to {_MOST_EVENTS}")
+    padded = max(1, inside) + PAD
+    return case._replace(copies=given.times.shape[-1], most=given.max_spikes, inside=inside, padded=padded), arrays
 
 
-def _unused(delayed: bool) -> tuple[str, ...]:
-    """Arrays that neither uses."""
-    return tuple(name for name in SAVED if name != "slope") if delayed else ("delay", "delays")
+def _saved_names(case: _Case) -> tuple[str, ...]:
+    """The arrays that ``forward_lanes`` saves."""
+    own = ("slopes", "again") if case.several else ("slope",) if case.delayed else ()
+    return own if case.delayed else (*own, *BOTH)
 
 
-def _within(delayed: bool, inputs: int) -> dict[str, tuple[str, int]]:
-    """Arrays that lie within given ones."""
-    return {} if delayed else saved_within(inputs)
+def _sorted(case: _Case, outputs: int) -> tuple[dict[str, int], dict[str, tuple[str, int]]]:
+    """How many whole and real numbers are saved of each sample, and which arrays lie where among them."""
+    if case.delayed:
+        return {"ints": 1, "reals": outputs}, {}
+    if not case.several:
+        return saved_sizes(case.sizes[2], outputs), saved_within(case.sizes[2])
+    room = case.padded
+    return {"ints": 2 * room + 1, "reals": room}, {"source": ("order", room), "count": ("order", 2 * room)}
 
 
-def _numbers(sizes: Sizes, delayed: bool, taus: int) -> dict[str, int]:
-    """Sizes of both kernels."""
-    ensemble, batch, inputs, outputs = sizes
-    rows = {"ints": 1, "reals": outputs} if delayed else saved_sizes(inputs, outputs)
-    return rows | {
-        "ensemble": ensemble, "batch": batch, "inputs": inputs, "outputs": outputs, "groups": -(-outputs // LANES),
-        "group_inputs": inputs * LANES, "n_rates": N_RATES, "taus": taus,
-    }  # fmt: skip
+def _sizes(case: _Case, threads: int, outputs: int) -> tuple[dict[str, int], dict[str, tuple[str, int]]]:
+    """Sizes of both kernels, and which arrays lie within others; ``outputs`` are those of which something is saved."""
+    ensemble, batch, inputs, neurons = case.sizes
+    sizes, within = _sorted(case, outputs)
+    return sizes | {
+        "ensemble": ensemble, "batch": batch, "inputs": inputs, "copies": case.copies, "events": inputs * case.copies,
+        "outputs": neurons, "most": case.most, "groups": -(-neurons // LANES), "group_inputs": inputs * LANES,
+        "delay_inputs": inputs * LANES if case.delayed else 0, "n_rates": N_RATES, "taus": case.taus,
+        "threads": threads, "sorted": 1, "n_arrived": case.inside + 1, "observes": case.observes,
+        "holds": case.releases > 0, "releases": case.releases, "states": 2 * _STATES, "two": 2,
+    }, within  # fmt: skip
 
 
-def as_tensors(constants: Constants, dtype: torch.dtype) -> list[Tensor]:
-    """The time constants as contiguous tensors, of one number where all neurons share them."""
-    return [
-        x.contiguous() if isinstance(x, Tensor) else torch.tensor([x], dtype=dtype, device="cpu") for x in constants
-    ]
+def _plan(
+    layout: Layout, case: _Case, sizes: dict[str, int], names: tuple[str, ...], within: dict[str, tuple[str, int]]
+) -> Plan:
+    unused = set(layout.arrays).difference(names, within, SCRATCH)
+    return layout.plan(case.real, sizes, names, sorted(unused), within)
 
 
-def name_of(dtype: torch.dtype) -> str:
-    """``"float32"`` or ``"float64"``."""
-    return str(dtype).removeprefix("torch.")
+def _threads(case: _Case) -> int:
+    _, batch, inputs, outputs = case.sizes
+    return threads_for((2 * _COST if case.several else _COST) * case.sizes[0] * batch * inputs * case.copies * outputs)

@@ -15,6 +15,7 @@ PER_MEM, PER_SYN, DELTA, PER_RISE, RATIO, X, TOP, HEIGHT = range(0, 8 * LANES, L
 REST_MEM, REST_SYN = 8 * LANES, 9 * LANES  # what rounding leaves of the first two
 KIND, UNIT, SHORT = range(10 * LANES, 10 * LANES + 3)  # numbers of the group, see ``fill_rates``
 N_RATES = 11 * LANES
+BY_THRESHOLD, BY_MEM, BY_SYN = range(0, 3 * LANES, LANES)  # sums of a group's gradients, see ``kernels``
 
 
 @jit

@@ -18,6 +18,7 @@ from firstspike.spiketime.cpu.runtime.compiling import jit
 from firstspike.spiketime.cpu.vectors.mathfun import exp
 from firstspike.spiketime.cpu.vectors.simd import (
     absolute,
+    all_of,
     fill32,
     fma,
     load32,
@@ -76,10 +77,9 @@ def scan(keys, values, order, n, c, every, found):
     """
     r, never, unit, longest = rates_in(c), fill32(c, math.inf), c[UNIT], longest_wait(c)
     voltage = current = fill32(c, 0.0)
-    voltage_then = current_then = since = until = limit = voltage
-    active, fired, last = every, np.uint64(0), fill32(c, -1.0)
+    voltage_then, current_then, limit, last = voltage, current, never, fill32(c, -1.0)
+    active, fired, is_brief, leaks = every, np.uint64(0), False, all_of(r.mem > 0.0, voltage)
     now = load32(keys, 0) if order is None else fill32(c, keys[0])
-    is_brief = False
     for k in range(n):
         if order is None:
             current = current + load32(values, k * LANES)
@@ -93,18 +93,20 @@ def scan(keys, values, order, n, c, every, found):
                 continue  # the next input arrives at the same time
             following, wait = fill32(c, keys[k + 1]), fill32(c, duration)
             is_brief, later = duration < c[SHORT], active
+        mem, syn, rise = brief(wait, r) if is_brief else responses(minimum(wait, longest), r)
+        end, current_end = fma(voltage, mem, current * rise), current * syn
+        fires = (end >= 1.0) & later
         # while V rises it is concave, and stays below its tangent
         steep = fma(voltage, r.mem * -1.0, current * r.syn)
         candidates = (fma(steep, wait, voltage) >= ENOUGH) & later
-        mem, syn, rise = brief(wait, r) if is_brief else responses(minimum(wait, longest), r)
-        end, current_end = fma(voltage, mem, current * rise), current * syn
-        if candidates:
+        if candidates & ~fires or not leaks:
             fires, latest = reaches(voltage, current, wait, end, current_end, candidates, rates_in(c))
+            limit = select(fires, latest, limit)
+        if fires:
             voltage_then, current_then = select(fires, voltage, voltage_then), select(fires, current, current_then)
-            since, until = select(fires, now, since), select(fires, following, until)
-            limit, last = select(fires, latest, limit), select(fires, fill32(c, float(k)), last)
+            last = select(fires, fill32(c, float(k)), last)
             fired |= fires
-            active &= ~fired
+            active &= ~fires
         if order is None:
             active &= following < math.inf
         if not active:
@@ -112,6 +114,15 @@ def scan(keys, values, order, n, c, every, found):
         voltage, current, now = end, current_end, following
     spike, slope = never, fill32(c, 0.0)
     if fired:
+        store(found, 2 * LANES, last)
+        for lane in range(LANES):
+            k = max(np.intp(found[2 * LANES + lane]), 0)
+            if order is None:
+                found[lane], found[LANES + lane] = keys[k * LANES + lane], keys[(k + 1) * LANES + lane]
+            else:
+                found[lane], found[LANES + lane] = keys[k], keys[k + 1]
+        since, until = load32(found, 0), load32(found, LANES)
+        limit = minimum(limit, (until - since) * unit)
         spike = since + crossings(voltage_then, current_then, limit, fired, c) * (1 / unit)
         # where the floats are coarse: after the inputs that cause it
         spike = minimum(select(spike > since, spike, next_up(since)), until)
@@ -123,13 +134,33 @@ def scan(keys, values, order, n, c, every, found):
 
 
 @jit
-def scan_delayed(times, delay, weight, c, every, keys, values, found):
-    """``scan`` for one sample of 32 neurons with synaptic delays; ``keys`` and ``values`` are scratch."""
-    n = 0
+def copy_out(source, place, target, first):
+    """Copy 32 lanes, without those that have no neuron."""
+    for lane in range(min(LANES, target.size - first)):
+        target[first + lane] = source[place + lane]
+
+
+@jit
+def scan_sorted(g, slot, e, b, group, every):
+    """Scan one sample with a group of neurons that share the order of arrival."""
+    found, first = g.state[slot], group * LANES
+    scan(g.arrival[e, b], g.packed[e, group], g.order[e, b], g.count[e, b, 0], g.rates[e, group], every, found)
+    copy_out(found, 0, g.spikes[e, b, :, 0], first)
+    copy_out(found, LANES, g.slope[e, b, : g.outputs], first)
+    copy_out(found, 2 * LANES, g.last[e, b, : g.outputs], first)
+
+
+@jit
+def scan_delayed(g, slot, e, b, group, every):
+    """The same with synaptic delays."""
+    times, delay, weight = g.times[e, b], g.delays[e, group], g.packed[e, group]
+    keys, values, found, n = g.keys[slot], g.values[slot], g.state[slot], 0
     for i in range(times.size):
         if times[i] < math.inf:
             store(keys, n * LANES, load32(delay, i * LANES) + times[i])
             store(values, n * LANES, load32(weight, i * LANES))
             n += 1
     sort_lanes(keys, values, n, LANES)
-    scan(keys, values, None, n, c, every, found)
+    scan(keys, values, None, n, g.rates[e, group], every, found)
+    copy_out(found, 0, g.spikes[e, b, :, 0], group * LANES)
+    copy_out(found, LANES, g.slope[e, b, : g.outputs], group * LANES)

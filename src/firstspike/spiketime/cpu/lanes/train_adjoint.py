@@ -18,12 +18,34 @@ import math
 import numpy as np
 
 from firstspike.spiketime.cpu.lanes.adjoint import add_row
-from firstspike.spiketime.cpu.lanes.rates import HEIGHT, LANES, PER_MEM, PER_SYN, SHORT, UNIT, rates_in
+from firstspike.spiketime.cpu.lanes.rates import (
+    BY_MEM,
+    BY_SYN,
+    BY_THRESHOLD,
+    HEIGHT,
+    LANES,
+    PER_MEM,
+    PER_SYN,
+    SHORT,
+    UNIT,
+    rates_in,
+)
 from firstspike.spiketime.cpu.lanes.scan import longest_wait
+from firstspike.spiketime.cpu.lanes.train_scan import sort_arrivals
 from firstspike.spiketime.cpu.membrane import brief, brief_derivatives, derivatives, responses
 from firstspike.spiketime.cpu.runtime.compiling import jit
 from firstspike.spiketime.cpu.vectors.mathfun import exp
-from firstspike.spiketime.cpu.vectors.simd import fill32, fma, load32, lowest_bit, maximum, minimum, select, store
+from firstspike.spiketime.cpu.vectors.simd import (
+    fill16,
+    fill32,
+    fma,
+    load32,
+    lowest_bit,
+    maximum,
+    minimum,
+    select,
+    store,
+)
 
 # of 32 lanes: y and C at the end, later at the start, and y and C for the weights, without what the bound drops
 Y, C, Y_KEPT, C_KEPT = (row * LANES for row in range(4))
@@ -37,14 +59,13 @@ BEFORE = 18 * LANES  # release before a spike
 N_STATE = 19 * LANES
 LEFT, COUNT, RELEASES = (row * LANES for row in range(3))  # whole numbers: spikes that are left, all, what is DUE
 N_WHOLE = 3 * LANES
-BY_THRESHOLD, BY_MEM, BY_SYN = (row * LANES for row in range(3))
 
 
 @jit
-def next_due(lane, state, whole, trains, before):
+def next_due(g, slot, e, b, first, lane, before):
     """The release or the spike of a lane that comes before ``before``, and whether it is a release."""
-    j = whole[LEFT + lane]
-    spike = trains[lane, j - 1] if j > 0 else state.dtype.type(-math.inf)
+    state, j = g.state[slot], g.whole[slot, LEFT + lane]
+    spike = g.spikes[e, b, first + lane, j - 1] if j > 0 else state.dtype.type(-math.inf)
     release = spike + state[HOLD + lane] if j > 0 else state[FIRST + lane]
     if spike < release < before:
         return release, 1
@@ -52,9 +73,10 @@ def next_due(lane, state, whole, trains, before):
 
 
 @jit
-def jump(hits, state, whole, trains, slopes, again, grad, c, bound, taus, totals):
+def jump(g, slot, e, b, group, chunk, hits):
     """Take the lanes ``hits`` back over their spikes or releases at NOW; returns those that the bound may drop."""
-    unit, suspects = c[UNIT], np.uint64(0)
+    state, whole, c, totals = g.state[slot], g.whole[slot], g.rates[e, group], g.totals[e, group, chunk]
+    unit, first, suspects = c[UNIT], group * LANES, np.uint64(0)
     while hits:
         lane = lowest_bit(hits)
         bit = np.uint64(1) << np.uint64(lane)
@@ -65,14 +87,14 @@ def jump(hits, state, whole, trains, slopes, again, grad, c, bound, taus, totals
         if not released:
             j -= 1
             whole[LEFT + lane] = j
-        if taus and (released or not now + state[HOLD + lane] > now):
+        if g.by_taus and (released or not now + state[HOLD + lane] > now):
             totals[BY_MEM + lane] += reset * y * (state[ORIGIN + lane] - now) * a * unit
         if released:
-            slope = again[lane, j] * level
+            slope = g.again[e, b, first + lane, j] * level
             state[PULL + lane], state[PULL_KEPT + lane] = slope * y, slope * kept
             state[Y + lane] = state[Y_KEPT + lane] = 0
         else:
-            slope, asked = slopes[lane, j] * level, grad[lane, j]
+            slope, asked = g.slopes[e, b, first + lane, j] * level, g.grad[e, b, first + lane, j]
             if j == whole[COUNT + lane] - 1:
                 asked += state[OF_LEFT + lane]
             if now + state[HOLD + lane] > now:
@@ -86,12 +108,12 @@ def jump(hits, state, whole, trains, slopes, again, grad, c, bound, taus, totals
             state[Y + lane], state[Y_KEPT + lane], state[ORIGIN + lane] = y, kept, now
             state[PULL + lane] = state[PULL_KEPT + lane] = 0
             totals[BY_THRESHOLD + lane] -= y
-            if abs(kept) * c[HEIGHT + lane] > bound * state[SIZE + lane]:
+            if abs(kept) * c[HEIGHT + lane] > g.bound[0] * state[SIZE + lane]:
                 suspects |= bit
                 state[BEFORE + lane] = state[FIRST + lane]
                 if j > 0:
-                    state[BEFORE + lane] = trains[lane, j - 1] + state[HOLD + lane]
-        state[DUE + lane], whole[RELEASES + lane] = next_due(lane, state, whole, trains, now)
+                    state[BEFORE + lane] = g.spikes[e, b, first + lane, j - 1] + state[HOLD + lane]
+        state[DUE + lane], whole[RELEASES + lane] = next_due(g, slot, e, b, first, lane, now)
     return suspects
 
 
@@ -115,66 +137,119 @@ def drop(suspects, keys, source, n, c, bound, state):
 
 
 @jit
-def start_back(state, whole, trains, counts, asks_end, over, end):
-    """What 32 lanes begin with; Y, C and OF_LEFT hold the loss by the state at the end.
+def start_back(g, slot, e, b, first):
+    """What the 32 neurons from ``first`` on begin with.
 
-    OF_LEFT becomes that by the last spike, or, where there is none, by the refractory time left at the start.
+    OF_LEFT becomes the loss by the last spike, or, where there is none, by the refractory time left at the start.
     """
+    state, whole, begin, end, asks_end = g.state[slot], g.whole[slot], g.bounds[0], g.bounds[1], g.asks_end != 0
     for lane in range(LANES):
-        count = counts[lane]
+        state[SIZE + lane] = state[LEVEL + lane] = 1
+        state[RESET + lane] = state[HOLD + lane] = state[Y + lane] = state[C + lane] = state[OF_LEFT + lane] = 0
+        state[FIRST + lane], count, full, j = -math.inf, 0, False, first + lane
+        if j < g.outputs:
+            unit, full = g.unit[e, j], g.overflows[e, b, j] != 0
+            state[SIZE + lane], state[LEVEL + lane] = unit, g.level[e, j]
+            state[RESET + lane], state[HOLD + lane] = g.reset[e, j] / unit, g.refractory[e, j]
+            if begin > -math.inf and g.held[e, b, 2, j] > 0:
+                state[FIRST + lane] = begin + g.held[e, b, 2, j]
+            if asks_end:
+                state[Y + lane], state[C + lane] = g.of_end[e, b, 0, j] * unit, g.of_end[e, b, 1, j] * unit
+                state[OF_LEFT + lane] = g.of_end[e, b, 2, j]
+            while count < g.most and g.spikes[e, b, j, count] < math.inf:
+                count += 1
         whole[COUNT + lane] = whole[LEFT + lane] = count
-        last = trains[lane, count - 1] + state[HOLD + lane] if count > 0 else state[FIRST + lane]
+        spike = g.spikes[e, b, j, count - 1] if count > 0 else state.dtype.type(-math.inf)
+        last = spike + state[HOLD + lane] if count > 0 else state[FIRST + lane]
         if not asks_end:
-            state[Y + lane] = state[C + lane] = state[OF_LEFT + lane] = 0
-            state[NOW + lane] = trains[lane, count - 1] if count > 0 else -math.inf
-            state[DUE + lane], whole[RELEASES + lane] = state[NOW + lane], 0
+            state[NOW + lane], state[DUE + lane], whole[RELEASES + lane] = spike, spike, 0
         else:
-            full = (over >> np.uint64(lane)) & np.uint64(1) != 0
             if full or last > end:
                 state[Y + lane] = 0
             if full or not last > end:
                 state[OF_LEFT + lane] = 0
             state[NOW + lane] = end
             following = np.nextafter(state.dtype.type(end), state.dtype.type(math.inf))
-            state[DUE + lane], whole[RELEASES + lane] = next_due(lane, state, whole, trains, following)
+            state[DUE + lane], whole[RELEASES + lane] = next_due(g, slot, e, b, first, lane, following)
         state[ORIGIN + lane], state[Y_KEPT + lane] = state[NOW + lane], state[Y + lane]
         state[PULL + lane] = state[PULL_KEPT + lane] = state[OF_MEM + lane] = state[OF_SYN + lane] = 0
 
 
 @jit
-def unwind_trains(
-    keys, values, source, n, weight, copies, events, c, begin, bound, taus, state, whole, trains, slopes,
-    again, grad, by_weight, by_arrival, totals,
-):  # fmt: skip
-    """Take 32 lanes back from where they are to the first input, or to ``begin`` if it is finite.
+def gradients_by_start(g, slot, e, b, group, chunk):
+    """Write the gradients by the state of some neurons at the start, and add what it means for time constants."""
+    state, totals, first = g.state[slot], g.totals[e, group, chunk], group * LANES
+    for lane in range(min(LANES, g.outputs - first)):
+        j = first + lane
+        unit, y, free = g.unit[e, j], state[Y + lane], not g.held[e, b, 2, j] > 0
+        g.by_start[e, b, 0, j] = y / unit if free else 0
+        g.by_start[e, b, 1, j] = state[C + lane] / unit
+        g.by_start[e, b, 2, j] = -state[PULL + lane]
+        if g.whole[slot, COUNT + lane] == 0:
+            g.by_start[e, b, 2, j] += state[OF_LEFT + lane]
+        if g.by_taus:
+            v, i = g.held[e, b, 0, j] / unit, g.held[e, b, 1, j] / unit
+            if free:
+                totals[BY_MEM + lane] += v * state[OF_Y + lane]
+            totals[BY_MEM + lane] += i * state[OF_MEM + lane]
+            totals[BY_SYN + lane] += i * state[OF_SYN + lane]
+
+
+@jit
+def unwind_trains_sorted(g, slot, e, b, group, chunk, part, every):
+    """Add the gradients of a group for one sample, where neurons share the order of arrival."""
+    n, order = g.count[e, b, 0], g.order[e, b]
+    unwind_trains(g, slot, e, b, group, chunk, g.arrival[e, b], g.source[e, b], n, n, order)
+    if g.everything:
+        add_arrivals(g, slot, e, b, group, chunk, part, n, order, None)
+
+
+@jit
+def unwind_trains_delayed(g, slot, e, b, group, chunk, part, every):
+    """The same with synaptic delays."""
+    n, most = sort_arrivals(g, slot, e, b, group, every, None)
+    unwind_trains(g, slot, e, b, group, chunk, g.keys[slot], None, most, n, g.arrived[slot])
+    if g.everything:
+        add_arrivals(g, slot, e, b, group, chunk, part, n, g.arrived[slot], g.delay_parts[e, group, chunk])
+
+
+@jit
+def unwind_trains(g, slot, e, b, group, chunk, keys, source, n, rows, events):
+    """Take the 32 neurons of a group back from the end or their last spikes to the first input, or to the start.
+
+    Gradients by the arrivals are ``C - y`` there, of rows and lanes.
 
     Args:
+        g: arguments, see ``kernels``.
+        slot: number of the thread.
+        e: network.
+        b: sample.
+        group: of neurons.
+        chunk: of the samples.
         keys: as in ``train_scan.scan_trains``.
-        values: rows of ``by_arrival`` where each lane has its own order.
-        source: as in ``train_scan.scan_trains``.
+        source: likewise.
         n: how many arrive.
-        weight: of the lanes and inputs, in the neurons' units.
-        copies: times of each input.
-        events: for each row its input and number among the ``copies``.
-        c: rates.
-        begin: time of the state at the start.
-        bound: on weight gradients.
-        taus: whether the gradients by time constants are asked for.
-        state: what ``start_back`` gives; Y, C, OF_MEM, OF_SYN, OF_Y and PULL become those at ``begin``.
-        whole: the same.
-        trains: spikes of each lane.
-        slopes: at the spikes.
-        again: at the releases.
-        grad: by the spikes.
-        by_weight: of the lanes, to subtract from.
-        by_arrival: ``C - y`` at the arrivals, of rows and lanes; zeros before.
-        totals: by threshold and the logarithms of the time constants, to add to.
+        rows: of arrivals; where each lane has its own order, ``g.values`` tells the row of each.
+        events: for each row the input time.
     """
+    state, by_arrival, c, copies = g.state[slot], g.by_arrival[slot], g.rates[e, group], g.copies
+    weight, by_weight, totals, values = (
+        g.packed[e, group], g.weight_parts[e, group, chunk], g.totals[e, group, chunk], g.values[slot]
+    )  # fmt: skip
+    begin, taus, everything, bounded, is_brief = (
+        g.bounds[0],
+        g.by_taus != 0,
+        g.everything != 0,
+        g.bound[0] < math.inf,
+        False,
+    )
+    start_back(g, slot, e, b, group * LANES)
+    for row in range(rows * LANES if everything else 0):
+        by_arrival[row] = 0
     r, unit, longest = rates_in(c), c[UNIT], longest_wait(c)
     y, current, now, due = load32(state, Y), load32(state, C), load32(state, NOW), load32(state, DUE)
     y_kept, current_kept, origin = y, current, load32(state, ORIGIN)
     of_mem = of_syn = fill32(c, 0.0)
-    bounded, is_brief = bound < math.inf, False
     for k in range(n - 1, -2, -1):
         if k < 0:
             arrival = fill32(c, begin)
@@ -206,9 +281,9 @@ def unwind_trains(
                 break
             store(state, Y, y)
             store(state, Y_KEPT, y_kept)
-            suspects = jump(hits, state, whole, trains, slopes, again, grad, c, bound, taus, totals)
+            suspects = jump(g, slot, e, b, group, chunk, hits)
             if suspects:
-                drop(suspects, keys, source, n, c, bound, state)
+                drop(suspects, keys, source, n, c, g.bound[0], state)
             y, y_kept = load32(state, Y), load32(state, Y_KEPT)
             due, origin = load32(state, DUE), load32(state, ORIGIN)
         if k < 0:
@@ -223,15 +298,17 @@ def unwind_trains(
                 if keys[k * LANES + lane] < math.inf:
                     row = np.intp(values[k * LANES + lane])
                     place = events[row] // copies * LANES + lane
-                    by_arrival[row * LANES + lane] = state[Y + lane]
-                    by_weight[place] -= state[C_KEPT + lane]
+                    if everything:
+                        by_arrival[row * LANES + lane] = state[Y + lane]
+                        by_weight[place] -= state[C_KEPT + lane]
                     if taus:
                         totals[BY_MEM + lane] += weight[place] * state[OF_MEM + lane]
                         totals[BY_SYN + lane] += weight[place] * state[OF_SYN + lane]
         else:
             place = np.intp(source[k]) * LANES
-            store(by_arrival, k * LANES, current - y)
-            store(by_weight, place, load32(by_weight, place) - current_kept)
+            if everything:
+                store(by_arrival, k * LANES, current - y)
+                store(by_weight, place, load32(by_weight, place) - current_kept)
             if taus:
                 w = load32(weight, place)
                 store(totals, BY_MEM, fma(w, of_mem, load32(totals, BY_MEM)))
@@ -241,15 +318,25 @@ def unwind_trains(
     store(state, OF_MEM, of_mem)
     store(state, OF_SYN, of_syn)
     store(state, OF_Y, select(now > -math.inf, (origin - now) * r.mem * unit * y, 0.0))
+    if begin > -math.inf:
+        gradients_by_start(g, slot, e, b, group, chunk)
 
 
 @jit
-def add_arrivals(by_arrival, n, events, copies, weight, c, sums, line, by_delay, by_times):
+def add_arrivals(g, slot, e, b, group, chunk, part, n, events, by_delay):
     """Add the gradients by the arrivals to those by delays (None without) and, over the lanes, to those by times."""
-    rate = load32(c, PER_SYN) * c[UNIT]
+    weight, c, by_arrival, by_times = (
+        g.packed[e, group],
+        g.rates[e, group],
+        g.by_arrival[slot],
+        g.times_parts[e, part, b],
+    )
+    sums, rate = g.sums[slot], load32(c, PER_SYN) * c[UNIT]
+    line = sums[256:]
+    store(line, 0, fill16(sums, 0.0))
     for start in range(0, n, 16):
         for row in range(start, min(start + 16, n)):
-            place = events[row] // copies * LANES
+            place = events[row] // g.copies * LANES
             each = load32(by_arrival, row * LANES) * load32(weight, place) * rate
             if by_delay is not None:
                 store(by_delay, place, load32(by_delay, place) - each)

@@ -35,23 +35,14 @@ N_STATE = 8 * LANES
 
 
 @jit
-def delayed_events(times, copies, delay, weight, begin, end, every, keys, values, events):
-    """The inputs that reach some of 32 lanes in ``[begin, end)``, sorted for each lane.
+def sort_arrivals(g, slot, e, b, group, every, weight):
+    """Sort the inputs that reach some of 32 lanes between start and end, for each lane: their times are the keys.
 
+    The values are the lanes' ``weight``, or with None numbers of rows: row r is input time ``g.arrived[slot, r]``.
     Returns how many there are, and how many reach the lane that most reach.
-
-    Args:
-        times: of the inputs, ``copies`` each.
-        copies: how many.
-        delay: of the lanes.
-        weight: of the lanes; None for numbers in place of weights: row r is input time ``events[r]``.
-        begin: of the window.
-        end: of the window.
-        every: lanes that have a neuron.
-        keys: to be filled with the times of arrival, ``inf`` after a lane's last.
-        values: to be filled with the weights or the rows; those of keys ``inf`` have no meaning.
-        events: to be filled.
     """
+    times, delay, begin, end = g.times[e, b], g.delays[e, group], g.bounds[0], g.bounds[1]
+    keys, values, arrived, copies = g.keys[slot], g.values[slot], g.arrived[slot], g.copies
     n, never = 0, fill32(keys, math.inf)
     for event in range(times.size):
         if times[event] < end:
@@ -62,7 +53,7 @@ def delayed_events(times, copies, delay, weight, begin, end, every, keys, values
                 store(keys, n * LANES, select(inside, arrival, never))
                 if weight is None:
                     store(values, n * LANES, fill32(keys, float(n)))
-                    events[n] = event
+                    arrived[n] = event
                 else:
                     store(values, n * LANES, load32(weight, i * LANES))
                 n += 1
@@ -96,68 +87,109 @@ def spikes_of(voltage, current, now, stop, wait, end, current_end, candidates, c
 
 
 @jit
-def note_spikes(fires, observes, most, state, counts, trains, slopes):
-    """Note the spikes TIME of the lanes ``fires``; returns those that have more than ``most``."""
-    full = np.uint64(0)
+def start_lanes(g, slot, e, b, first):
+    """The states of 32 neurons at the start; no spikes yet."""
+    state, counts, begin = g.state[slot], g.whole[slot], g.bounds[0]
+    for lane in range(LANES):
+        state[VOLTAGE + lane] = state[CURRENT + lane] = state[RESET + lane] = state[HOLD + lane] = 0
+        state[RELEASE + lane], state[DUE + lane], counts[lane] = -math.inf, math.inf, 0
+    for lane in range(min(LANES, g.outputs - first)):
+        j = first + lane
+        threshold = g.threshold[e, j]
+        state[RESET + lane], state[HOLD + lane] = g.reset[e, j] / threshold, g.refractory[e, j]
+        if begin > -math.inf:
+            state[VOLTAGE + lane] = g.held[e, b, 0, j] / threshold
+            state[CURRENT + lane] = g.held[e, b, 1, j] / threshold
+            if g.held[e, b, 2, j] > 0:
+                state[VOLTAGE + lane], state[RELEASE + lane] = state[RESET + lane], begin + g.held[e, b, 2, j]
+        if g.observes and g.most > 0:
+            state[DUE + lane] = g.spikes[e, b, j, 0]
+
+
+@jit
+def end_lanes(g, slot, e, b, first, stuck):
+    """Write the states at the end."""
+    state = g.state[slot]
+    for lane in range(min(LANES, g.outputs - first)):
+        j = first + lane
+        g.held[e, b, 3, j] = state[VOLTAGE + lane] * g.threshold[e, j]
+        g.held[e, b, 4, j] = state[CURRENT + lane] * g.threshold[e, j]
+        g.held[e, b, 5, j] = state[RELEASE + lane]
+        g.overflows[e, b, j] = (stuck >> np.uint64(lane)) & np.uint64(1)
+
+
+@jit
+def note_spikes(g, slot, e, b, first, fires):
+    """Note the spikes TIME of the lanes ``fires``; returns those that have more than there is room for."""
+    state, counts, full = g.state[slot], g.whole[slot], np.uint64(0)
     while fires:
         lane = lowest_bit(fires)
         bit = np.uint64(1) << np.uint64(lane)
         fires &= ~bit
-        count = counts[lane]
-        if count >= most:
+        count, j = counts[lane], first + lane
+        if count >= g.most:
             full |= bit
             continue
         time = state[TIME + lane]
-        slopes[lane, count] = state[SLOPE + lane]
+        g.slopes[e, b, j, count] = state[SLOPE + lane]
         counts[lane] = count + 1
         state[RELEASE + lane] = time + state[HOLD + lane]
-        if observes:
-            state[DUE + lane] = trains[lane, count + 1] if count + 1 < trains.shape[1] else math.inf
+        if g.observes:
+            state[DUE + lane] = g.spikes[e, b, j, count + 1] if count + 1 < g.most else math.inf
         else:
-            trains[lane, count] = time
+            g.spikes[e, b, j, count] = time
     return full
 
 
 @jit
-def note_releases(freed, state, counts, again):
+def note_releases(g, slot, e, b, first, freed):
     """Note the slopes SLOPE of the lanes ``freed`` where they are released, by the number of their spikes before."""
     while freed:
         lane = lowest_bit(freed)
         freed &= freed - np.uint64(1)
-        again[lane, counts[lane]] = state[SLOPE + lane]
+        g.again[e, b, first + lane, g.whole[slot, lane]] = g.state[slot, SLOPE + lane]
 
 
 @jit
-def scan_trains(
-    keys, values, source, n, c, every, begin, end, holds, observes, most, state, counts, trains, slopes, again
-):  # fmt: skip
-    """Fill in the spikes of 32 neurons, and what follows from them; returns the lanes that have more than ``most``.
+def scan_trains_sorted(g, slot, e, b, group, every):
+    """Scan one sample with a group of neurons that share the order of arrival."""
+    scan_trains(g, slot, e, b, group, every, g.arrival[e, b], g.packed[e, group], g.source[e, b], g.count[e, b, 0])
+
+
+@jit
+def scan_trains_delayed(g, slot, e, b, group, every):
+    """The same with synaptic delays."""
+    _, n = sort_arrivals(g, slot, e, b, group, every, g.packed[e, group])
+    scan_trains(g, slot, e, b, group, every, g.keys[slot], g.values[slot], None, n)
+
+
+@jit
+def scan_trains(g, slot, e, b, group, every, keys, values, source, n):
+    """Fill in the spikes of the 32 neurons of a group, their slopes there and at releases, and what follows from them.
 
     Args:
+        g: arguments, see ``kernels``. Observed spikes are passed through; the slope at one while the neuron was
+            refractory is 0. Entry k of ``again`` is the release after k spikes.
+        slot: number of the thread.
+        e: network.
+        b: sample.
+        group: of neurons.
+        every: lanes that have a neuron.
         keys: times of arrival. With an order that all share ``(n + 1,)``, otherwise ``(n + 1) * LANES`` of the lanes;
             the last is ``inf``.
         values: weights in units of the threshold, of each input or in the order of arrival.
         source: inputs in the order of arrival, or None where each lane has its own order.
         n: how many arrive.
-        c: rates.
-        every: lanes that have a neuron.
-        begin: time of the state; ``-inf`` for neurons at rest until their first input.
-        end: when to stop.
-        holds: whether there are refractory times.
-        observes: whether ``trains`` are given, to be passed through.
-        most: most spikes.
-        state: at the start; becomes that at the end.
-        counts: spikes of each lane so far.
-        trains: spikes of each lane.
-        slopes: of the membrane at the spikes, 0 for one that was observed while the neuron was refractory.
-        again: slopes of the membrane at releases; entry k is the release after k spikes.
     """
+    state, c, first = g.state[slot], g.rates[e, group], group * LANES
+    start_lanes(g, slot, e, b, first)
+    holds, observes, begin, end = g.holds != 0, g.observes != 0, g.bounds[0], g.bounds[1]
     r, never, unit, longest, last = rates_in(c), fill32(c, math.inf), c[UNIT], longest_wait(c), fill32(c, end)
     voltage, current, reset = load32(state, VOLTAGE), load32(state, CURRENT), load32(state, RESET)
     release, due, stuck, now = load32(state, RELEASE), load32(state, DUE), np.uint64(0), fill32(c, begin)
     if begin == -math.inf:
-        first = load32(keys, 0) if source is None else fill32(c, keys[0])
-        now = minimum(minimum(first, last), due)
+        earliest = load32(keys, 0) if source is None else fill32(c, keys[0])
+        now = minimum(minimum(earliest, last), due)
     is_brief = False
     for k in range(-1, n):
         if source is None:
@@ -202,7 +234,7 @@ def scan_trains(
                 freed = waiting & ~stuck & pending & ~fires & (stop >= release)
                 if freed:
                     store(state, SLOPE, (current_after * r.syn - r.mem * reset) * unit)
-                    note_releases(freed, state, counts, again)
+                    note_releases(g, slot, e, b, first, freed)
             if fires:
                 slope = (current_after * r.syn - r.mem) * unit
                 if observes:
@@ -210,7 +242,7 @@ def scan_trains(
                 store(state, TIME, spike)
                 store(state, SLOPE, slope)
                 store(state, RELEASE, release)
-                stuck |= note_spikes(fires, observes, most, state, counts, trains, slopes)
+                stuck |= note_spikes(g, slot, e, b, first, fires)
                 release, due = load32(state, RELEASE), load32(state, DUE)
             voltage = select(pending, select(fires | held, reset, after), voltage)
             current = select(pending, current_after, current)
@@ -221,4 +253,4 @@ def scan_trains(
     store(state, VOLTAGE, voltage)
     store(state, CURRENT, current)
     store(state, RELEASE, select(stuck, 0.0, maximum(release - end, 0.0)))
-    return stuck
+    end_lanes(g, slot, e, b, first, stuck)

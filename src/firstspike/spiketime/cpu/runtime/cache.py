@@ -13,12 +13,11 @@ import gc
 import hashlib
 import logging
 import os
-import pickle
 import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from functools import lru_cache, wraps
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -108,23 +107,8 @@ def _counted_from_the_start() -> Iterator[None]:
         arrayobj.fix_integer_index = usual
 
 
-def kept_on_disk(make: Callable[..., Kernel]) -> Callable[..., Kernel]:
-    """Make each kernel once. One whose file on disk cannot be read is compiled as if there were none."""
-
-    @lru_cache(maxsize=8)
-    @wraps(make)
-    def kernel(*kind: Any) -> Kernel:
-        try:
-            return make(*kind)
-        except Exception:
-            damaged = [path for path in _files() if not _readable(path)]
-            if not damaged:
-                raise
-            _drop(damaged)
-            logger.warning("dropped what cannot be read of the compiled kernels in %s", damaged[0].parent)
-            return make(*kind)
-
-    return kernel
+kept_on_disk = lru_cache(maxsize=8)
+"""For functions that make a kernel with ``c_function``: once in a process."""
 
 
 @lru_cache(maxsize=1)
@@ -181,7 +165,12 @@ class _OnDisk(FunctionCache):
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
         beside.wait(f"{self._py_func.__module__}.{self._py_func.__qualname__.split('.')[0]}", self.kind)
-        found = super().load_overload(sig, target_context)
+        try:
+            found = super().load_overload(sig, target_context)
+        except Exception:  # whatever damaged files make pickle raise
+            logger.warning("dropped what cannot be read of the compiled kernels in %s", self._cache_path)
+            found = None
+            self.flush()
         if found is None:
             _announce()
             if self.following:
@@ -210,24 +199,3 @@ def _drop_unused(path: Path) -> None:
         with contextlib.suppress(OSError):  # another process was faster
             if other != path and time.time() - other.stat().st_mtime > _UNUSED:
                 shutil.rmtree(other)
-
-
-def _files() -> list[Path]:
-    path = folder()
-    return [] if path is None else list(path.glob("*.nb[ci]"))
-
-
-def _readable(path: Path) -> bool:
-    """Whether numba could read its index, which begins with its version, or a kernel."""
-    try:
-        with path.open("rb") as file:
-            content = pickle.load(file)
-            return isinstance(pickle.load(file)[1], dict) if path.suffix == ".nbi" else isinstance(content, tuple)
-    except Exception:
-        return False
-
-
-def _drop(paths: list[Path]) -> None:
-    for path in paths:
-        with contextlib.suppress(OSError):  # another process was faster, or the folder is read-only
-            path.unlink()

@@ -79,6 +79,11 @@ def _work_alone() -> None:
     torch.set_num_threads(1)
 
 
+def name_of(dtype: torch.dtype) -> str:
+    """``"float32"`` or ``"float64"``, as kernels name what ``real`` numbers are."""
+    return str(dtype).removeprefix("torch.")
+
+
 _KEPT = 1 << 27  # bytes that a thread keeps from call to call
 
 

@@ -14,8 +14,7 @@ from firstspike.spiketime import reference
 from firstspike.spiketime.contract import Arguments, Backward, Gradients, Grads, Held, Needs, Result, each_tensor
 from firstspike.spiketime.cpu.constants import N_CONSTANTS, constants_array
 from firstspike.spiketime.cpu.host import MAX_GROUPS, chunks_of
-from firstspike.spiketime.cpu.lanes.host import name_of
-from firstspike.spiketime.cpu.lanes.train_host import PARTS, backward_per_neuron, forward_per_neuron
+from firstspike.spiketime.cpu.lanes.host import PARTS, backward_lanes, forward_lanes
 from firstspike.spiketime.cpu.pack import TILE, lanes_for
 from firstspike.spiketime.cpu.rows import train_adjoint
 from firstspike.spiketime.cpu.rows.backward import CARRIED, SAMPLES, TRAIN_BACKWARD, train_backward_kernel
@@ -24,9 +23,9 @@ from firstspike.spiketime.cpu.rows.forward import TRAIN_FORWARD, train_forward_k
 from firstspike.spiketime.cpu.rows.intervals import N_LANES
 from firstspike.spiketime.cpu.rows.train_adjoint import N_SPIKES
 from firstspike.spiketime.cpu.rows.windows import STATES
-from firstspike.spiketime.cpu.runtime.parallel import Call, is_small, threads_for, work_of
+from firstspike.spiketime.cpu.runtime.parallel import Call, is_small, name_of, threads_for, work_of
 from firstspike.spiketime.cpu.saved import PAD
-from firstspike.spiketime.room import check_memory
+from firstspike.spiketime.values import check_memory
 
 _ROWS_AT_ONCE = 1 << 18  # bytes of a task's samples beside a tile of weights
 _MAX_BLOCK = 32
@@ -54,7 +53,7 @@ def forward(given: Arguments) -> Result:
         return reference.forward(given)
     holds = _holds(given)
     if not _shares(given):
-        return forward_per_neuron(given, holds)
+        return forward_lanes(given, holds)
     windows, budget = 1 if given.windows is None else len(given.windows.bounds) - 1, _budget(given)
     a_window = 2 * budget + 1 if holds else budget
     entries, waiting = (2 if holds else 1) * given.max_spikes + a_window, 2 * budget
@@ -140,10 +139,10 @@ def backward(grads: Grads, result: Result, given: Arguments, max_weight_grad: fl
         numbers = (N_BACKWARD + 1 + MAX_GROUPS) * (result.saved[0].shape[-1] + 2 * PAD)
         return _in_parts(_backward, numbers, grads, result, given, max_weight_grad, needs)
     if _shares(given):  # what its kernels save is not what the others need
-        again = forward_per_neuron(given._replace(observed=result.spikes), _holds(given))
+        again = forward_lanes(given._replace(observed=result.spikes), _holds(given))
         result = result._replace(saved=again.saved)
     numbers = PARTS * given.times[0, 0].numel()
-    return _in_parts(backward_per_neuron, numbers, grads, result, given, max_weight_grad, needs)
+    return _in_parts(backward_lanes, numbers, grads, result, given, max_weight_grad, needs)
 
 
 def _zeros(given: Arguments, needs: Needs) -> Gradients:

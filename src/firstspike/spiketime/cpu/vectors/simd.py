@@ -191,7 +191,7 @@ def those(typingctx, truth, bits):
 
 
 @intrinsic
-def every(typingctx, bits, x):
+def all_of(typingctx, bits, x):
     """Whether all lanes of a vector are set."""
 
     def codegen(context, builder, sig, args):
