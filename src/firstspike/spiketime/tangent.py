@@ -45,7 +45,8 @@ def tangent(
     times, weight, threshold, delay, _, *rest = inputs
     if overflows is not None and times.shape[-1] > 1:
         copies = times.shape[-1]
-        times, of_times = (x if x is None else x.flatten(2).unsqueeze(-1) for x in (times, of_times))
+        times = times.flatten(2).unsqueeze(-1)
+        of_times = of_times if of_times is None else of_times.flatten(2).unsqueeze(-1)
         weight, of_weight, delay, of_delay = (
             x if x is None else x.repeat_interleave(copies, -1) for x in (weight, of_weight, delay, of_delay)
         )
