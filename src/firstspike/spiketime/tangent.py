@@ -47,8 +47,9 @@ def tangent(
         copies = times.shape[-1]
         times = times.flatten(2).unsqueeze(-1)
         of_times = of_times if of_times is None else of_times.flatten(2).unsqueeze(-1)
-        weight, of_weight, delay, of_delay = (
-            x if x is None else x.repeat_interleave(copies, -1) for x in (weight, of_weight, delay, of_delay)
+        weight = weight.repeat_interleave(copies, -1)
+        of_weight, delay, of_delay = (
+            x if x is None else x.repeat_interleave(copies, -1) for x in (of_weight, delay, of_delay)
         )
     needs = Needs(
         times=False,
