@@ -49,7 +49,7 @@ def tangent(
         of_times = of_times if of_times is None else of_times.flatten(2).unsqueeze(-1)
         weight = weight.repeat_interleave(copies, -1)
         of_weight, delay, of_delay = (
-            x if x is None else x.repeat_interleave(copies, -1) for x in (of_weight, delay, of_delay)
+            None if y is None else y.repeat_interleave(copies, -1) for y in (of_weight, delay, of_delay)
         )
     needs = Needs(
         times=False,
