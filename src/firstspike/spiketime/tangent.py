@@ -41,7 +41,8 @@ def tangent(
         overflows: of trains.
         ends: whether there is a state at the end.
     """
-    of_times, of_weight, of_threshold, of_delay, _, of_mem, of_syn, _, _, *of_state = moves
+    given: Sequence[Tensor | None] = moves
+    of_times, of_weight, of_threshold, of_delay, _, of_mem, of_syn, _, _, *of_state = given
     times, weight, threshold, delay, _, *rest = inputs
     if overflows is not None and times.shape[-1] > 1:
         copies = times.shape[-1]
