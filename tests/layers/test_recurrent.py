@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from firstspike import LIF, DelayRule, IntegralReadout, LIFRecurrent, LIFSpikeTrains, Network, ensemble, spike_trains
-from firstspike.spiketime.cpu.trains import host as train_host
+from firstspike.spiketime.cpu.rows import host as rows_host
 
 INF = math.inf
 SIZES = {"inputs": 4, "outputs": 5}
@@ -141,12 +141,12 @@ def test_kernels_of_delays_and_constants_equal_the_reference(options):
 
 
 def test_threads_do_not_matter(monkeypatch):
-    monkeypatch.setattr(train_host, "is_small", lambda work: False)
+    monkeypatch.setattr(rows_host, "is_small", lambda work: False)
     lif = layer(refractory=0.2, dtype=torch.float32)
     times = trains(samples=33).float()
     results = []
     for threads in (1, 2, 3):
-        monkeypatch.setattr(train_host, "threads_for", lambda work, threads=threads: threads)
+        monkeypatch.setattr(rows_host, "threads_for", lambda work, threads=threads: threads)
         found = lif(times)
         total = torch.where(found.isfinite(), found, 0.0).sum()
         results.append((found, *torch.autograd.grad(total, tuple(lif.parameters()))))

@@ -14,8 +14,9 @@ from firstspike.spiketime.cpu.lanes.kernels import BACKWARD, FORWARD, SAMPLES, S
 from firstspike.spiketime.cpu.lanes.rates import LANES, N_RATES
 from firstspike.spiketime.cpu.lanes.sort import rows_for
 from firstspike.spiketime.cpu.runtime.arguments import Layout, Plan
-from firstspike.spiketime.cpu.runtime.parallel import Call, name_of, threads_for
+from firstspike.spiketime.cpu.runtime.parallel import Call, name_of
 from firstspike.spiketime.cpu.saved import BOTH, PAD, saved_for, saved_sizes, saved_within
+from firstspike.spiketime.kernels import threads_for
 
 PARTS, _CHUNKS = 8, 4  # into which the sums over neurons and over samples are cut
 _COST = 4  # of a synapse, in units of one of the usual kernels; trains cost twice as much

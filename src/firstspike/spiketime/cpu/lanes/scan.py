@@ -50,7 +50,7 @@ def crossings(voltage, current, limit, fired, c):
     s, low, high, value, now = fill32(c, 0.0), fill32(c, 0.0), limit, voltage, current
     going = fired  # a lane stops by itself, so that its last digits do not depend on its neighbours
     for _ in range(MAX_STEPS):
-        following, low, high, moved = nearer(s, low, high, unit - value, value, now, r)
+        following, low, high, moved = nearer(s, low, high, unit - value, value, now * r.syn, r)
         s = select(going, following, s)
         going &= moved > absolute(following) * tolerance
         if not going:
