@@ -14,13 +14,7 @@ from firstspike.spiketime.cpu.constants import HEIGHT, PER_MEM, PER_SYN, RATIO
 from firstspike.spiketime.cpu.membrane import ENOUGH, rates_of, reaches, responses
 from firstspike.spiketime.cpu.pack import TILE
 from firstspike.spiketime.cpu.rows.adjoint import LEVEL, TOTAL, UNIT
-from firstspike.spiketime.cpu.rows.crossing import (
-    CURRENT,
-    LIMIT,
-    SINCE,
-    UNTIL,
-    VOLTAGE,
-)
+from firstspike.spiketime.cpu.rows.crossing import CURRENT, LIMIT, SINCE, UNTIL, VOLTAGE
 from firstspike.spiketime.cpu.runtime.compiling import inlined
 from firstspike.spiketime.cpu.vectors.lanes import sum_rows16
 from firstspike.spiketime.cpu.vectors.masks import mask_of, update

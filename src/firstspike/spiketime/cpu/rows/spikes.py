@@ -29,16 +29,7 @@ from firstspike.spiketime.cpu.rows.crossing import (
 )
 from firstspike.spiketime.cpu.rows.intervals import AT, DROP, HOLD, LAST, RELEASE, STEEP, record
 from firstspike.spiketime.cpu.runtime.compiling import inlined, jit
-from firstspike.spiketime.cpu.vectors.simd import (
-    fill16,
-    fma,
-    load16,
-    lowest_bit,
-    maximum,
-    minimum,
-    select,
-    store,
-)
+from firstspike.spiketime.cpu.vectors.simd import fill16, fma, load16, lowest_bit, maximum, minimum, select, store
 
 _ALL = 0xFFFF
 
