@@ -176,6 +176,7 @@ def test_compiled_record_and_observed(compiled):
         assert torch.equal(found, expected)
 
 
+@pytest.mark.slow
 def test_compiled_ensemble(compiled):
     together, times = ensemble([make("own neurons", seed) for seed in range(3)]), inputs("own neurons")
     out = compiled(together)(times)

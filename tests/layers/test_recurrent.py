@@ -85,6 +85,7 @@ def test_gradients_are_those_of_one_call(options):
         torch.testing.assert_close(one, other, rtol=1e-6, atol=1e-8)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("refractory", [0.0, 0.4])
 @pytest.mark.parametrize("neurons", [5, 66])
 def test_all_windows_in_one_call_equal_window_after_window(neurons, refractory):
@@ -109,6 +110,7 @@ def test_all_windows_in_one_call_equal_window_after_window(neurons, refractory):
         torch.testing.assert_close(one, other, rtol=1e-7, atol=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [
@@ -211,6 +213,7 @@ def test_observed_spikes():
         torch.testing.assert_close(one, other)
 
 
+@pytest.mark.slow
 def test_room_for_spikes():
     with pytest.raises(ValueError, match=r"spike more than max_spikes=2 times.* raise max_spikes or window_spikes"):
         layer(spikes=2)(trains())

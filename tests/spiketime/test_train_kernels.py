@@ -71,6 +71,7 @@ def run(shape, neuron, backend, windows=False, bound=None, dtype=torch.float64, 
     return trains.detach(), grads
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("windows", [False, True])
 @pytest.mark.parametrize("ratio", [1.0, 2.0, 0.5, 30.0, INF])
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
@@ -83,6 +84,7 @@ def test_equals_the_reference(shape, ratio, windows):
         torch.testing.assert_close(one, other, rtol=1e-7, atol=1e-9 * other.abs().max().item())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("windows", [False, True])
 @pytest.mark.parametrize("ratio", [1.0, 2.0, 0.5, INF])
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
@@ -95,6 +97,7 @@ def test_refractory_times(shape, ratio, windows):
         torch.testing.assert_close(one, other, rtol=1e-7, atol=1e-9 * other.abs().max().item())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("refractory", [0.0, 0.3])
 @pytest.mark.parametrize("windows", [False, True])
 @pytest.mark.parametrize("shape", SHAPES[:4], ids=str)
@@ -112,6 +115,7 @@ def test_observed_trains(shape, windows, refractory):
         torch.testing.assert_close(one, other, rtol=1e-7, atol=1e-9 * other.abs().max().item())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("refractory", [0.0, 0.3])
 @pytest.mark.parametrize("windows", [False, True])
 @pytest.mark.parametrize("shape", SHAPES[:3], ids=str)
@@ -126,6 +130,7 @@ def test_bounded_weight_gradients(shape, windows, refractory):
             assert torch.equal(one, third)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ratio", [1.0, 2.0, INF])
 @pytest.mark.parametrize("shape", SHAPES[:3], ids=str)
 def test_float32(shape, ratio):

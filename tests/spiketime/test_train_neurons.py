@@ -80,6 +80,7 @@ def compare(shape, mode, ratio, least=1.0, **options):
     return gradients
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("windows", [False, True])
 @pytest.mark.parametrize("refractory", [0.0, 0.6])
 @pytest.mark.parametrize("ratio", [1.0, 2.0, 0.5, 1.37, 100.0, INF])
@@ -88,6 +89,7 @@ def test_equals_the_reference(mode, ratio, refractory, windows):
     compare(SHAPES[0], mode, ratio, refractory=refractory, windows=windows)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("windows", [False, True])
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("shape", SHAPES[1:], ids=str)
@@ -129,6 +131,7 @@ def test_bounded_weight_gradients(mode, windows, refractory):
             assert torch.equal(one, other)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", MODES)
 def test_float32(mode):
     """Spikes as near to float64 as rounding lets them be; gradients at given spikes nearly the same."""

@@ -24,6 +24,7 @@ def take_all(where, name):
     return taken
 
 
+@pytest.mark.slow
 def test_no_two_processes_take_the_same_trial(where, opened):
     study = optuna.create_study(study_name="queue", storage=opened(where))
     for _ in range(24):

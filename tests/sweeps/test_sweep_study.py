@@ -85,6 +85,7 @@ def test_of_two_attempts_one_counts(study):
     assert not owns(study, study.ask())  # of no trial
 
 
+@pytest.mark.slow
 def test_attempts_of_older_versions_are_found(study):
     study.add_trial(create_trial(state=TrialState.COMPLETE, user_attrs={"point": 3}, value=0.5))
     assert number_of(study.trials[0]) == 3

@@ -37,6 +37,7 @@ def results(folder):
     return found
 
 
+@pytest.mark.slow
 def test_all_trials_once(worker, plan, tmp_path):
     assert worker.work()
     assert worker.work()  # nothing is left
@@ -51,6 +52,7 @@ def test_all_trials_once(worker, plan, tmp_path):
     assert results(tmp_path / "alone") == results(tmp_path / "runs" / "0002")
 
 
+@pytest.mark.slow
 def test_a_trial_that_fails_does_not_stop_the_rest(worker, monkeypatch, tmp_path):
     def fails(folder, config, **others):
         if config.network[0].out_features == 6 and not (tmp_path / "mended").exists():
@@ -73,6 +75,7 @@ def test_a_trial_that_fails_does_not_stop_the_rest(worker, monkeypatch, tmp_path
     assert [row["state"] for row in table_of(worker.study, worker.folder).rows] == ["complete"] * 4
 
 
+@pytest.mark.slow
 def test_a_metric_that_is_no_number_is_a_failure(worker, monkeypatch):
     def diverges(folder, config, **others):
         found = start(folder, config, **others)
@@ -90,6 +93,7 @@ def stop_after(worker, batches):
     worker.stop = lambda: next(looks, None) is None
 
 
+@pytest.mark.slow
 def test_a_worker_that_is_stopped_saves_and_another_resumes(worker, plan, opened, where, tmp_path):
     stop_after(worker, 13)
     assert not worker.work()
@@ -106,6 +110,7 @@ def test_a_worker_that_is_stopped_saves_and_another_resumes(worker, plan, opened
     assert (run / "metrics.csv").read_text() == (tmp_path / "alone" / "metrics.csv").read_text()
 
 
+@pytest.mark.slow
 def test_a_trial_whose_checkpoints_cannot_be_read_starts_over(worker, plan, opened, where, tmp_path, caplog):
     stop_after(worker, 13)
     assert not worker.work()
@@ -130,6 +135,7 @@ def test_a_worker_leaves_ctrl_c_to_the_command(monkeypatch, groups):
     assert called == ([(0, 0)] if groups else [(signal.SIGINT, signal.SIG_IGN)])
 
 
+@pytest.mark.slow
 def test_a_stalled_worker_notices_that_its_trial_is_anothers(worker, plan, opened, where, until, tmp_path, caplog):
     """It is stalled in its second epoch, without heartbeats, until another worker has done all."""
     other = Worker(plan, opened(where), tmp_path / "runs")
@@ -161,6 +167,7 @@ def test_a_stalled_worker_notices_that_its_trial_is_anothers(worker, plan, opene
     assert Path(trials[0].done.user_attrs[FOLDER]).name == "0000-2"
 
 
+@pytest.mark.slow
 def test_what_was_finished_but_not_recorded_is_not_trained_again(worker, plan, tmp_path, monkeypatch):
     enqueue_open(worker.study, plan)
     start(tmp_path / "runs" / "0000", plan.config(plan.grid()[0]), progress_bar=False)
@@ -175,6 +182,7 @@ def test_what_was_finished_but_not_recorded_is_not_trained_again(worker, plan, t
     assert trials_of(worker.study, 4)[0].done.user_attrs[RESULTS]["epochs"] == 4
 
 
+@pytest.mark.slow
 def test_an_attempt_of_no_trial_is_left_alone(worker, plan):
     """Between a look at the queue and the taking another worker may have emptied it."""
     study = worker.study
@@ -203,6 +211,7 @@ def test_copy_run_is_whole_or_not_at_all(tmp_path, monkeypatch, caplog):
     assert not new.exists()
 
 
+@pytest.mark.slow
 def test_pruning_by_the_mean_over_the_seeds(write_sweep, opened, where, tmp_path):
     file = write_sweep(
         "base: bars\nheartbeat: 1\ngrace: 2\n",
@@ -227,6 +236,7 @@ def test_pruning_by_the_mean_over_the_seeds(write_sweep, opened, where, tmp_path
     assert len(lines) < 12
 
 
+@pytest.mark.slow
 def test_a_storage_that_fails_for_a_while_ends_no_worker(worker, monkeypatch):
     fails = iter([optuna.exceptions.StorageInternalError("of a database"), OSError("of a journal")])
 

@@ -57,11 +57,14 @@ def constants_array(tau_mem: float, tau_syn: float, dtype: str, bound: float | N
     return from_numpy(rounded)
 
 
-def as_tensors(constants: "Iterable[float | Tensor]", dtype: "torch.dtype") -> "list[Tensor]":
-    """The time constants as contiguous tensors, of one number where all neurons share them."""
+@lru_cache(maxsize=256)
+def one_number(x: float, dtype: "torch.dtype") -> "Tensor":
+    """A tensor of that number alone, for kernels that do not change it."""
     import torch
 
-    return [
-        x.contiguous() if isinstance(x, torch.Tensor) else torch.tensor([x], dtype=dtype, device="cpu")
-        for x in constants
-    ]
+    return torch.tensor([x], dtype=dtype, device="cpu")
+
+
+def as_tensors(constants: "Iterable[float | Tensor]", dtype: "torch.dtype") -> "list[Tensor]":
+    """The time constants as tensors, of one number where all neurons share them."""
+    return [one_number(x, dtype) if isinstance(x, (int, float)) else x for x in constants]

@@ -78,24 +78,19 @@ def rates_of(c):
 
 @inlined
 def decays(s, r):
-    """``exp(-s/slower)``, ``exp(-s/faster)``, and ``expm1(-s DELTA)`` but for the short cut of equal constants."""
+    """``exp(-s/slower)``, ``exp(-s/faster)``, and ``expm1(-s DELTA)``, which has no meaning for equal constants."""
     x, y = s * (r.slower * -1.0), s * (r.delta * -1.0)
-    if all_of(minimum(x, y) >= -SMALL, x):  # what follows gives the same digits without the reduction of large numbers
+    small = all_of(minimum(x, y) >= -SMALL, x)  # where a part of each exponential gives the same digits
+    if small:
         grown = small_expm1(x)
         slow = grown + 1.0
-        if r.kind == EQUAL:
-            return slow, slow, grown
-        if r.kind == DOUBLE:
-            return slow, slow * slow, grown
-        grown = small_expm1(y)
-        return slow, fma(slow, grown, slow), grown
-    if r.kind == EQUAL:
-        slow = exp(x)
-        return slow, slow, slow
-    if r.kind == DOUBLE:
+    else:
         slow, grown = exp_and_expm1(x)
+    if r.kind == EQUAL:
+        return slow, slow, grown
+    if r.kind == DOUBLE:
         return slow, slow * slow, grown
-    slow, grown = exp(x), expm1(y)
+    grown = small_expm1(y) if small else expm1(y)
     fast, late = fma(slow, grown, slow), grown < _LATE
     if late:  # no digits are left of the difference
         fast = select(late, exp(s * (r.faster * -1.0)), fast)
@@ -329,37 +324,41 @@ def derivatives(s, r):
 
 
 BRIEF = 2.0**-5  # longest time for ``brief``, in units of the faster constant
+# of (1 - exp(-x))/x, the highest power's first: for brief times the rest is less than half a unit in the last place
+_BRIEF_32, _BRIEF_64 = (tuple((-1) ** n / math.factorial(n + 1) for n in range(top, -1, -1)) for top in (3, 7))
 
 
-def _zeroth(x):
-    """``(exp(x) - 1) / x`` for ``|x| <= BRIEF``."""
+def _terms(x):
+    """The terms for a vector."""
     raise NotImplementedError
 
 
-@chosen_by_type(_zeroth)
-def _overload_zeroth(x):
-    if x.dtype == types.float32:
-        return lambda x: fma(fma(fma(x, 1 / 24, 1 / 6), x, 1 / 2), x, 1.0)
-
-    def series(x):
-        p = fma(fma(fma(fma(x, 1 / 40320, 1 / 5040), x, 1 / 720), x, 1 / 120), x, 1 / 24)
-        return fma(fma(fma(p, x, 1 / 6), x, 1 / 2), x, 1.0)
-
-    return series
+@chosen_by_type(_terms)
+def _overload_terms(x):
+    terms = _BRIEF_32 if x.dtype == types.float32 else _BRIEF_64
+    return lambda x: terms
 
 
 @inlined
 def brief(s, r):
-    """``responses`` for times up to BRIEF, by power series."""
-    x, y = s * (r.mem * -1.0), s * (r.mem - r.syn)
-    mem = fma(_zeroth(x), x, 1.0)
-    rise = mem * _zeroth(y)
-    return mem, fma(rise, y, mem), rise * (s * r.syn)
+    """``responses`` for times up to BRIEF, by power series.
+
+    With ``x = s/tau_mem`` and ``z = s/tau_syn``, Horner's scheme for ``exp(-x)`` has on its way the terms of that for
+    ``(exp(-x) - exp(-z)) / (z - x)``.
+    """
+    x, z, terms = s * r.mem, s * r.syn, _terms(s)
+    grown = fma(x, terms[0], terms[1])
+    mean = fma(z, terms[0], grown)
+    for term in terms[2:]:
+        grown = fma(grown, x, term)
+        mean = fma(mean, z, grown)
+    mem = fma(grown * -1.0, x, 1.0)
+    return mem, fma(mean * -1.0, z - x, mem), mean * z
 
 
 @inlined
 def brief_derivatives(s, r):
-    """``derivatives`` for times up to BRIEF: kappa(s) is s/tau_syn times a mean of the two exponentials."""
+    """``derivatives`` for times up to BRIEF."""
     mem, syn, rise = brief(s, r)
     by_mem = mem * _first(s * (r.mem - r.syn)) * (s * r.syn) * (s * r.mem)
     return by_mem, s * fma(rise, r.mem, syn * (r.syn * -1.0)) - by_mem

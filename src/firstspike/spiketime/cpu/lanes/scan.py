@@ -95,18 +95,19 @@ def scan(keys, values, order, n, c, every, found):
             is_brief, later = duration < c[SHORT], active
         mem, syn, rise = brief(wait, r) if is_brief else responses(minimum(wait, longest), r)
         end, current_end = fma(voltage, mem, current * rise), current * syn
-        fires = (end >= 1.0) & later
         # while V rises it is concave, and stays below its tangent
         steep = fma(voltage, r.mem * -1.0, current * r.syn)
         candidates = (fma(steep, wait, voltage) >= ENOUGH) & later
-        if candidates & ~fires or not leaks:
-            fires, latest = reaches(voltage, current, wait, end, current_end, candidates, rates_in(c))
-            limit = select(fires, latest, limit)
-        if fires:
-            voltage_then, current_then = select(fires, voltage, voltage_then), select(fires, current, current_then)
-            last = select(fires, fill32(c, float(k)), last)
-            fired |= fires
-            active &= ~fires
+        if candidates:
+            fires = (end >= 1.0) & candidates
+            if candidates & ~fires or not leaks:
+                fires, latest = reaches(voltage, current, wait, end, current_end, candidates, rates_in(c))
+                limit = select(fires, latest, limit)
+            if fires:
+                voltage_then, current_then = select(fires, voltage, voltage_then), select(fires, current, current_then)
+                last = select(fires, fill32(c, float(k)), last)
+                fired |= fires
+                active &= ~fires
         if order is None:
             active &= following < math.inf
         if not active:

@@ -23,8 +23,9 @@ from firstspike.spiketime.cpu.rows.few import FEW
 from firstspike.spiketime.cpu.rows.forward import FORWARD, TRAIN_FORWARD, forward_kernel, train_forward_kernel
 from firstspike.spiketime.cpu.rows.windows import KEPT, STATES
 from firstspike.spiketime.cpu.runtime.arguments import REFUSED
-from firstspike.spiketime.cpu.runtime.parallel import Call, is_small, name_of, threads_for, work_of
+from firstspike.spiketime.cpu.runtime.parallel import Call, name_of
 from firstspike.spiketime.cpu.saved import BOTH, PAD, saved_for, saved_sizes, saved_within
+from firstspike.spiketime.kernels import is_small, threads_for, work_of
 from firstspike.spiketime.values import check_memory, check_values
 
 _BLOCK = 600_000  # bytes of a block's rows, which fit into the second-level cache beside a tile of weights
