@@ -12,8 +12,7 @@ Storage = Annotated[
     str | None,
     typer.Option(
         metavar="URL",
-        help="FILE.db (SQLite), FILE.journal (for a shared file system), postgresql://... or mysql://...; by default "
-        "runs/NAME/study.db.",
+        help="FILE.db (SQLite), postgresql://... or mysql://...; by default runs/NAME/study.db.",
     ),
 ]
 
@@ -86,3 +85,6 @@ def plot_sweep(name: Path, figures: list[str] | None, formats: list[str] | None)
 def _check_optuna() -> None:
     if find_spec("optuna") is None:
         raise ImportError('Optuna is missing. Install it: pip install "firstspike[sweep]"')
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
