@@ -109,4 +109,3 @@ def test_two_machines_and_two_workers_that_are_killed(
         2,
         "error: runs/twelve does not name the storage, whose URL has a password; give --storage\n",
     )
-

@@ -62,15 +62,14 @@ def plot_sweep(name: Path, figures: list[str] | None, formats: list[str] | None)
     """Draw figures of a sweep into its folder figures/."""
     _check_optuna()
     from firstspike.plots.save import save_all
-    from firstspike.plots.sweep import SWEEP_PLOTS
-    from firstspike.plots.sweep_results import SweepResults
+    from firstspike.plots.sweep import SWEEP_PLOTS, SweepResults
     from firstspike.sweeps.study import history, importance, read_study, sweep_of, table_of
 
     study, folder = read_study(str(name))
     sweep, rows = sweep_of(study), table_of(study, folder).complete
     if not rows:
         raise ValueError(f"the sweep {study.study_name} has no complete trial yet")
-    results = SweepResults.of_rows(
+    results = SweepResults(
         rows,
         list(sweep.axes),
         metric=sweep.metric,

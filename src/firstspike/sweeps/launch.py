@@ -78,11 +78,10 @@ def _describe(plan: Plan, folder: Path, url: URL) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     sweep = plan.sweep.model_dump(mode="json", by_alias=True, exclude_defaults=True)
     write_whole(folder / "sweep.yaml", yaml.safe_dump(sweep, sort_keys=False))
-    place = url.database if url.drivername == "sqlite" else names.without_password(url)
+    shown = names.without_password(url)
+    place = shown if names.file_of(url) or shown == url.render_as_string(hide_password=False) else None
     if url == names.storage_url(str(folder / "study.db")):
         place = "study.db"  # the folder may move
-    elif url.drivername != "sqlite" and place != url.render_as_string(hide_password=False):
-        place = None
     write_whole(folder / "sweep.json", json.dumps({"name": plan.name, "storage": place}, indent=1) + "\n")
 
 

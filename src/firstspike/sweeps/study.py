@@ -20,16 +20,17 @@ from typing import Any
 import optuna
 import sqlalchemy
 from optuna.exceptions import DuplicatedStudyError, StorageInternalError
+from optuna.importance import FanovaImportanceEvaluator, get_param_importances
 from optuna.pruners import BasePruner, MedianPruner, NopPruner, SuccessiveHalvingPruner
-from optuna.samplers import TPESampler
+from optuna.samplers import RandomSampler, TPESampler
 from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.engine import URL, make_url
 
 from firstspike.sweeps import RUNS, sweep_folder
-from firstspike.sweeps.config import Choice, Halving, Params, Range, Sweep, choices
-from firstspike.sweeps.plan import Plan
-from firstspike.sweeps.table import NUMBERS, SweepTable, existing
+from firstspike.sweeps.config import Choice, Halving, Median, Range, Sweep, choices
+from firstspike.sweeps.plan import Params, Plan
+from firstspike.sweeps.table import NUMBERS, SweepTable, Value, existing
 
 logger = logging.getLogger(__name__)
 
@@ -56,37 +57,33 @@ def storage_url(where: str) -> URL:
     return url.set(drivername=_DRIVERS.get(url.drivername, url.drivername))
 
 
+def file_of(url: URL) -> Path | None:
+    """The file of a storage; None for a server."""
+    return Path(str(url.database)) if url.drivername == "sqlite" else None
+
+
 def without_password(url: URL) -> str:
     """A storage, for people."""
-    if url.drivername == "sqlite":
-        return str(url.database)
-    return str(url.update_query_dict({key: "***" for key in url.query if "passw" in key.lower()}))
+    secret = [key for key in url.query if "passw" in key.lower()]
+    return str(file_of(url) or url.difference_update_query(secret))
 
 
 def open_storage(url: URL, sweep: Sweep | None = None) -> RDBStorage:
-    """A storage; with the heartbeat of a sweep for those who train.
-
-    Raises:
-        ImportError: the driver of a database is not installed.
-        ConnectionError: the database does not answer.
-    """
-    name, options, beat = (
-        url.render_as_string(hide_password=False),
-        dict[str, Any](pool_pre_ping=True),
-        dict[str, Any](),
-    )
+    """A storage, with heartbeats for a sweep that is trained; errors name a missing driver, or what does not answer."""
+    options: dict[str, Any] = {"engine_kwargs": {"pool_pre_ping": True}}
+    name, file = url.render_as_string(hide_password=False), file_of(url)
     if sweep is not None:
-        beat = {"heartbeat_interval": sweep.heartbeat, "grace_period": sweep.grace}
-        beat["heartbeat_stale_trial_callback"] = partial(queue_again, max_retry=3)
-    if file := url.database if url.drivername == "sqlite" else None:
-        Path(file).parent.mkdir(parents=True, exist_ok=True)
-        settings = {"timeout": 60, "isolation_level": None, "check_same_thread": False}
-        # opened here, as its path may hold characters with a meaning in a URL
-        name, options = "sqlite:///study.db", {"creator": partial(sqlite3.connect, file, **settings)}
+        options |= {"heartbeat_interval": sweep.heartbeat, "grace_period": sweep.grace}
+        options["heartbeat_stale_trial_callback"] = partial(queue_again, max_retry=3)
+    if file is not None:  # opened here, as its path may hold characters with a meaning in a URL
+        file.parent.mkdir(parents=True, exist_ok=True)
+        connect = partial(sqlite3.connect, file, timeout=60, isolation_level=None, check_same_thread=False)
+        name, options["engine_kwargs"] = "sqlite:///study.db", {"creator": connect}
     for attempt in range(3):
         try:
             with warnings.catch_warnings(action="ignore"):  # heartbeats are experimental
-                storage = RDBStorage(name, options, **beat)
+                storage = RDBStorage(name, **options)
+            break
         except ImportError as error:
             kind = url.get_backend_name()
             raise ImportError(f'the {kind} driver is missing. Install it: pip install "firstspike[{kind}]"') from error
@@ -94,9 +91,7 @@ def open_storage(url: URL, sweep: Sweep | None = None) -> RDBStorage:
             if attempt == 2:
                 raise ConnectionError(f"{without_password(url)}: {cause(error)}") from error
             time.sleep(0.5)  # another process may have created the tables at the same moment
-        else:
-            break
-    if file:  # it cannot lock a row, and two workers could take one trial
+    if file is not None:  # SQLite cannot lock a row, and two workers could take one trial
         sqlalchemy.event.listen(storage.engine, "begin", lambda x: x.exec_driver_sql("BEGIN IMMEDIATE"))
     return storage
 
@@ -125,75 +120,63 @@ def open_study(plan: Plan, storage: RDBStorage) -> optuna.Study:
     mine = json.loads(json.dumps(plan.definition()))
     try:
         study = optuna.create_study(direction="maximize" if plan.sweep.maximize else "minimize", **options)
-    except DuplicatedStudyError:
-        study = optuna.load_study(**options)
-    else:
         try:
             _enqueue(study, plan)
             study.set_user_attr(_DEFINITION, mine)
         except BaseException:
             optuna.delete_study(study_name=plan.name, storage=storage)
             raise
-    until = time.monotonic() + 60  # whoever has just created it fills its queue first
-    while (stored := study.user_attrs.get(_DEFINITION)) is None and "sweep" not in study.user_attrs:
-        if time.monotonic() > until:
+    except DuplicatedStudyError:
+        study = optuna.load_study(**options)
+    for _ in range(100 if study.trials else 20):  # whoever has just created it fills its queue first
+        if (stored := study.user_attrs.get(_DEFINITION)) is not None:
             break
-        time.sleep(0.2)
-    if stored is None:
+        time.sleep(0.1)
+    else:
         raise ValueError(f"the study {plan.name} is not of a sweep, or of an earlier version; choose another --name")
-    if stored != mine:
-        what = f"is of another sweep; they differ in {', '.join(sorted(_differences(stored, mine)))}"
+    if differ := sorted(key for key in mine.keys() | stored.keys() if mine.get(key) != stored.get(key)):
+        what = f"is of another sweep; they differ in {', '.join(differ)}"
         raise ValueError(f"the study {plan.name} in this storage {what}. Choose another --name, or change the file")
-    _enqueue(study, plan)  # more ``trials`` than before
+    _enqueue(study, plan)  # more trials than before
     return study
 
 
-def _differences(one: Any, other: Any, place: str = "") -> list[str]:
-    """Places where two JSON values differ."""
-    if isinstance(one, dict) and isinstance(other, dict):
-        keys = one.keys() | other.keys()
-        return [x for key in keys for x in _differences(one.get(key), other.get(key), f"{place}.{key}".lstrip("."))]
-    return [] if one == other else [place]
-
-
 def _pruner(plan: Plan) -> BasePruner:
-    pruning = plan.sweep.pruning
-    if pruning is None:
-        return NopPruner()
-    if isinstance(pruning, Halving):
-        return SuccessiveHalvingPruner(min_resource=pruning.first, reduction_factor=pruning.factor)
-    return MedianPruner(pruning.startup, pruning.warmup, pruning.every)
+    match plan.sweep.pruning:
+        case Halving(first=first, factor=factor):
+            return SuccessiveHalvingPruner(min_resource=first, reduction_factor=factor)
+        case Median(startup=startup, warmup=warmup, every=every):
+            return MedianPruner(startup, warmup, every)
+    return NopPruner()
 
 
 def _enqueue(study: optuna.Study, plan: Plan) -> None:
     """Queue the trials of a sweep that its study does not have yet."""
     for params in planned(plan)[len(trials_of(study)) :]:
-        study.enqueue_trial(params, user_attrs={QUEUED: True})
+        study.enqueue_trial(dict(params), user_attrs={QUEUED: True})
 
 
 def planned(plan: Plan) -> list[Params]:
     """The values of each trial as far as they are known from the start: all of them, or for TPE none."""
-    sweep = plan.sweep
-    if sweep.sampler == "grid":
+    if plan.sweep.sampler == "grid":
         return plan.grid()
-    if sweep.sampler == "tpe":
+    if plan.sweep.sampler == "tpe":
         return [{}] * plan.n_trials
-    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=sweep.seed))
-    return [suggest(study.ask(), sweep) for _ in range(plan.n_trials)]
+    study = optuna.create_study(sampler=RandomSampler(seed=plan.sweep.seed))
+    return [suggest(study.ask(), plan.sweep) for _ in range(plan.n_trials)]
 
 
 def suggest(trial: optuna.Trial, sweep: Sweep) -> Params:
     """The values of a trial, by Optuna."""
-
-    def value(key: str) -> Choice:
-        axis = sweep.axes[key]
+    found: dict[str, Choice] = {}
+    for key, axis in sweep.axes.items():
         if sweep.sampler == "grid" or not isinstance(axis, Range):
-            return trial.suggest_categorical(key, choices(axis))
-        if axis.integer:
-            return trial.suggest_int(key, int(axis.start), int(axis.last), step=int(axis.step or 1), log=axis.log)
-        return trial.suggest_float(key, float(axis.start), float(axis.last), step=axis.step, log=axis.log)
-
-    return {key: value(key) for key in sweep.axes}
+            found[key] = trial.suggest_categorical(key, choices(axis))
+        elif axis.integer:
+            found[key] = trial.suggest_int(key, int(axis.start), int(axis.last), step=int(axis.step or 1), log=axis.log)
+        else:
+            found[key] = trial.suggest_float(key, axis.start, axis.last, step=axis.step, log=axis.log)
+    return found
 
 
 def number_of(trial: FrozenTrial) -> int:
@@ -249,28 +232,23 @@ def queue_failed(study: optuna.Study, all_failed: bool = False) -> None:
 def read_study(name: str, storage: str | None = None) -> tuple[optuna.Study, Path]:
     """The study of a sweep, and the sweep's folder, by the name of the study or by the folder.
 
-    ``storage``: where it is kept; by default what the folder says.
-
-    Raises:
-        FileNotFoundError: no such folder or study.
-        ValueError: the folder does not say where the study is kept.
-        ConnectionError: the storage does not answer.
+    ``storage`` is where it is kept, by default what the folder says. Errors say what is not there or does not answer.
     """
-    folder, where = sweep_folder(name), storage
+    folder = sweep_folder(name)
     if folder is not None:
         try:
-            found = json.loads((folder / "sweep.json").read_text(encoding="utf-8"))
-            name, kept = str(found["name"]), found["storage"]
+            said = json.loads((folder / "sweep.json").read_text(encoding="utf-8"))
+            name, kept = str(said["name"]), said["storage"]
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(f"{folder / 'sweep.json'} is damaged ({type(error).__name__}: {error})") from None
-        where = storage or (str(folder / kept) if kept == "study.db" else kept)
-        if where is None:
+        storage = storage or (str(folder / kept) if kept == "study.db" else kept)
+        if storage is None:
             raise ValueError(f"{folder} does not name the storage, whose URL has a password; give --storage")
-    if where is None:
+    if storage is None:
         raise FileNotFoundError(f"{name}: there is no sweep of this name in {RUNS}, and no --storage is given")
-    url = storage_url(where)
-    if url.drivername == "sqlite" and not Path(str(url.database)).is_file():
-        raise FileNotFoundError(f"{url.database}: there is no such file")
+    url = storage_url(storage)
+    if (file := file_of(url)) is not None and not file.is_file():
+        raise FileNotFoundError(f"{file}: there is no such file")
     try:
         with one_line_errors(url):
             study = optuna.load_study(study_name=name, storage=open_storage(url))
@@ -283,27 +261,22 @@ def read_study(name: str, storage: str | None = None) -> tuple[optuna.Study, Pat
 
 def sweep_of(study: optuna.Study) -> Sweep:
     """The sweep that a study was created by."""
-    return Sweep.model_validate(study.user_attrs[_DEFINITION]["sweep"])
+    said = study.user_attrs[_DEFINITION].items()
+    return Sweep.model_validate({key: value for key, value in said if not key.startswith("config ")})
 
 
 def table_of(study: optuna.Study, folder: Path) -> SweepTable:
     """A row for each trial of a study; ``folder`` is where run folders are if the sweep was moved."""
-    rows = []
+    axes, rows = list(sweep_of(study).axes), []
     for number, trial in sorted(trials_of(study).items()):
         said, failed = trial.user_attrs, trial.state is TrialState.FAIL
         params = trial.params or trial.system_attrs.get("fixed_params", {})
-        rows.append(
-            {
-                "trial": number,
-                "state": "failed" if failed else trial.state.name.lower(),
-                # tables leave None empty; in a sweep's file it is null
-                **{key: "null" if (value := params.get(key, "")) is None else value for key in sweep_of(study).axes},
-                **{key: said.get(key) for key in NUMBERS if trial.state is TrialState.COMPLETE},
-                "folder": existing(said.get(FOLDER, ""), folder),
-                "worker": said.get(WORKER, ""),
-                "reason": said.get(ERROR, "its worker died") if failed else "",
-            }
-        )
+        row: dict[str, Value] = {"trial": number, "state": "failed" if failed else trial.state.name.lower()}
+        # tables leave None empty; in a sweep's file it is null
+        row |= {key: "null" if (value := params.get(key, "")) is None else value for key in axes}
+        row |= {key: said.get(key) for key in NUMBERS} | {"worker": said.get(WORKER, "")}
+        row |= {"folder": existing(said.get(FOLDER, ""), folder)}
+        rows.append(row | {"reason": said.get(ERROR, "its worker died") if failed else ""})
     return SweepTable(rows)
 
 
@@ -320,9 +293,8 @@ def importance(study: optuna.Study) -> dict[str, float]:
     if len(complete) < 4 or len({trial.value for trial in complete}) < 2:
         return {}
     try:
-        evaluator = optuna.importance.FanovaImportanceEvaluator(seed=0)
-        found = optuna.importance.get_param_importances(study, evaluator=evaluator)
+        shares = get_param_importances(study, evaluator=FanovaImportanceEvaluator(seed=0))
     except (ValueError, RuntimeError, ImportError) as error:
         logger.warning("no importances: %s", error)
         return {}
-    return dict(found) if len(found) > 1 else {}
+    return dict(shares) if len(shares) > 1 else {}

@@ -86,14 +86,16 @@ class Worker:
             value = results[self.plan.sweep.metric]
             if value is None or not math.isfinite(value):
                 raise ValueError(f"{self.plan.sweep.metric} is {value}")
+            (run / "error.txt").unlink(missing_ok=True)  # of an earlier failure
             for key, number in results.items():
                 trial.set_user_attr(key, number)
             return value
         except (Interrupted, OptunaError):
             raise
         except Exception as error:
-            with contextlib.suppress(OSError):
-                write_whole(run / "error.txt", traceback.format_exc())
+            if (run / "config.yaml").is_file():
+                with contextlib.suppress(OSError):
+                    write_whole(run / "error.txt", traceback.format_exc())
             trial.set_user_attr(names.ERROR, f"{type(error).__name__}: {error}"[:_REASON])
             raise TrialError from error
 
