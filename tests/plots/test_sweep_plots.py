@@ -66,6 +66,8 @@ def test_lines_and_names(ax):
     assert found[0][1:] == ([0, 1], pytest.approx([30, 40]))
     left, right = (c[0].get_transform().transform((0, 30))[0] for c in ax.containers)
     assert right - left == pytest.approx(4 * ax.figure.dpi / 72)  # side by side
+    low, high = ax.get_ylim()
+    assert low < 10 < 40 < high
     assert [text.get_text() for text in ax.get_xticklabels()] == ["b", "a"]
 
 

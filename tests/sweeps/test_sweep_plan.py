@@ -82,7 +82,7 @@ def test_all_errors_of_a_sweep_that_cannot_be_built(write_sweep):
         "trials",
         "set.training.epochs",
         "pruning",
-        "network[lif",
+        "network[2].out_features=1",
         "network[9].out_features=1",
         "data.trains",
         "training.optimizer.lr",

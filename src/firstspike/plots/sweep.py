@@ -108,7 +108,8 @@ def accuracy_over(
         look |= {"label": _short(name) or None} | ({} if curve and _numeric(x) else {"linestyle": "none"})
         aside = ScaledTranslation(4 * (number - (len(names) - 1) / 2) / 72, 0, ax.figure.dpi_scale_trans)  # 4 points
         error = np.nan_to_num(spreads[mine]) if np.isfinite(spreads[mine]).any() else None
-        ax.errorbar(places[mine], means[mine], error, transform=ax.transData + aside, **look)
+        for drawn in ax.errorbar(places[mine], means[mine], error, **look).get_children():
+            drawn.set_transform(drawn.get_transform() + aside)
     return ax
 
 

@@ -8,13 +8,8 @@ import typer
 
 from firstspike.sweeps import RUNS
 
-Storage = Annotated[
-    str | None,
-    typer.Option(
-        metavar="URL",
-        help="FILE.db (SQLite), postgresql://... or mysql://...; by default runs/NAME/study.db.",
-    ),
-]
+_URLS = "FILE.db (SQLite), postgresql://... or mysql://...; by default runs/NAME/study.db."
+Storage = Annotated[str | None, typer.Option(metavar="URL", help=_URLS)]
 
 
 def sweep(
@@ -69,15 +64,8 @@ def plot_sweep(name: Path, figures: list[str] | None, formats: list[str] | None)
     sweep, rows = sweep_of(study), table_of(study, folder).complete
     if not rows:
         raise ValueError(f"the sweep {study.study_name} has no complete trial yet")
-    results = SweepResults(
-        rows,
-        list(sweep.axes),
-        metric=sweep.metric,
-        maximize=sweep.maximize,
-        grid=sweep.sampler == "grid",
-        history=history(study),
-        importance=importance(study),
-    )
+    grid, seen, shares = sweep.sampler == "grid", history(study), importance(study)
+    results = SweepResults(rows, list(sweep.axes), sweep.metric, sweep.maximize, seen, shares, grid)
     return save_all(SWEEP_PLOTS, results, folder / "figures", figures, formats or ("png",))
 
 

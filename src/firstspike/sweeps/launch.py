@@ -39,19 +39,8 @@ def launch(
 ) -> optuna.Study:
     """Train a sweep until all its trials are settled, together with whoever else works on it; returns its study.
 
-    Args:
-        plan: the sweep.
-        folder: of its run folders.
-        workers: processes on this machine.
-        storage: see ``storage_url``; by default ``study.db`` in the folder.
-        retry_failed: train trials that failed once more.
-        show: whether to draw a progress bar.
-
-    Raises:
-        ValueError: the study is of another sweep, or the folder is a run's or has runs of another study.
-        ConnectionError: the storage does not answer.
-        KeyboardInterrupt: Ctrl-C or SIGTERM; the workers have saved.
-        ChildProcessError: all workers have died.
+    Its run folders are in ``folder``, and by default its ``storage`` as well. ``retry_failed`` trains failed trials once
+    more, ``show`` draws a progress bar. Ctrl-C and SIGTERM raise a KeyboardInterrupt once the workers have saved.
     """
     url = names.storage_url(storage or str(folder / "study.db"))
     if (folder / "config.yaml").exists():
@@ -139,9 +128,11 @@ def _follow(plan: Plan, study: optuna.Study, processes: list[subprocess.Popen[by
 def _status(trials: list[FrozenTrial], plan: Plan) -> dict[str, str]:
     """For a progress bar: what runs, what failed, the best so far."""
     states = [trial.state for trial in trials]
-    found = {"running": str(states.count(TrialState.RUNNING)), "failed": str(states.count(TrialState.FAIL))}
+    found = {"running": str(states.count(TrialState.RUNNING))}
+    if failed := states.count(TrialState.FAIL):
+        found["failed"] = str(failed)
     if complete := [trial for trial in trials if trial.state is TrialState.COMPLETE]:
         best = (max if plan.sweep.maximize else min)(complete, key=lambda trial: trial.value or 0)
         value = best.value or 0
         found["best"] = (f"{value:.4f}" if plan.sweep.loss else f"{100 * value:.2f} %") + f" ({describe(best.params)})"
-    return {key: text for key, text in found.items() if text != "0" or key == "running"}
+    return found

@@ -22,7 +22,6 @@ from tqdm import tqdm
 
 from firstspike.config import Config
 from firstspike.runs import RunFolder, RunLockedError, resume, start
-from firstspike.runs.files import write_whole
 from firstspike.sweeps import study as names
 from firstspike.sweeps.plan import Plan
 from firstspike.sweeps.table import digest
@@ -33,10 +32,6 @@ logger = logging.getLogger(__name__)
 
 _POLL = 1.0  # seconds between looks at what others train
 _REASON = 2000  # characters of a reason at most
-
-
-class TrialError(Exception):
-    """A trial failed, which does not stop the others."""
 
 
 class Worker:
@@ -66,9 +61,7 @@ class Worker:
     def train_next(self) -> None:
         """Train the next trial of the queue."""
         try:
-            self.study.optimize(
-                self._train, n_trials=1, catch=(TrialError, Interrupted), callbacks=[names.queue_stopped]
-            )
+            self.study.optimize(self._train, n_trials=1, catch=(Exception,), callbacks=[names.queue_stopped])
         except (AssertionError, ValueError):  # Optuna's, where the trial has ended meanwhile
             logger.warning("a trial was given to another worker, as this one sent no heartbeat for too long")
 
@@ -76,7 +69,7 @@ class Worker:
         """The metric of a trial."""
         own = self.study.get_trials(deepcopy=False)[trial.number]
         if names.QUEUED not in own.user_attrs:
-            raise TrialError("another worker has emptied the queue")
+            raise LookupError("another worker has emptied the queue")
         run = self.folder / f"{names.number_of(own):04d}"
         try:
             config = self.plan.config(names.suggest(trial, self.plan.sweep))
@@ -93,11 +86,10 @@ class Worker:
         except (Interrupted, OptunaError):
             raise
         except Exception as error:
-            if (run / "config.yaml").is_file():
-                with contextlib.suppress(OSError):
-                    write_whole(run / "error.txt", traceback.format_exc())
+            with contextlib.suppress(OSError):  # there may be no folder yet
+                (run / "error.txt").write_text(traceback.format_exc(), encoding="utf-8")
             trial.set_user_attr(names.ERROR, f"{type(error).__name__}: {error}"[:_REASON])
-            raise TrialError from error
+            raise
 
     def _results(self, run: Path, config: Config, trial: optuna.Trial) -> dict[str, Any]:
         """Train in a run folder, continued if a worker that died or stopped has begun."""
@@ -120,6 +112,7 @@ class Worker:
             except Interrupted:
                 if epochs.pruned:
                     raise TrialPruned from None
+                self.stop = lambda: True  # a signal that the training has caught
                 raise
 
 
