@@ -39,8 +39,8 @@ def launch(
 ) -> optuna.Study:
     """Train a sweep until all its trials are settled, together with whoever else works on it; returns its study.
 
-    Its run folders are in ``folder``, and by default its ``storage`` as well. ``retry_failed`` trains failed trials once
-    more, ``show`` draws a progress bar. Ctrl-C and SIGTERM raise a KeyboardInterrupt once the workers have saved.
+    Its run folders are in ``folder``, and by default its ``storage`` as well. ``retry_failed`` trains trials once more
+    that failed, ``show`` draws a progress bar. Ctrl-C and SIGTERM raise KeyboardInterrupt once the workers have saved.
     """
     url = names.storage_url(storage or str(folder / "study.db"))
     if (folder / "config.yaml").exists():

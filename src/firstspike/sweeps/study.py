@@ -128,7 +128,7 @@ def open_study(plan: Plan, storage: RDBStorage) -> optuna.Study:
             raise
     except DuplicatedStudyError:
         study = optuna.load_study(**options)
-    for _ in range(100 if study.trials else 20):  # whoever has just created it fills its queue first
+    for _ in range(600 if trials_of(study) else 20):  # whoever has just created it fills its queue first
         if (stored := study.user_attrs.get(_DEFINITION)) is not None:
             break
         time.sleep(0.1)
