@@ -18,7 +18,7 @@ import torch
 from fifty_digits import RATIOS
 from firstspike.config import load_config
 from firstspike.runs import start
-from firstspike.spiketime.cpu.runtime import cache
+from firstspike.spiketime import kernels
 from firstspike.spiketime.cpu.runtime.parallel import Call
 from guards import UNGUARDED, guarded
 from on_device import all_on, usable
@@ -168,9 +168,9 @@ def poisoned_memory():
 @pytest.fixture(scope="session", autouse=True)
 def what_compiling_leaves_is_not_collected():
     """Each kernel leaves very many objects: a garbage collection that goes through all of them takes seconds."""
-    cache.listeners.append(gc.freeze)
+    kernels.listeners.append(gc.freeze)
     yield
-    cache.listeners.remove(gc.freeze)
+    kernels.listeners.remove(gc.freeze)
     gc.unfreeze()
 
 

@@ -18,7 +18,7 @@ WORD = -77  # as a real number of 32 or 64 bits this is NaN, and as an index it 
 _PATTERN = np.full(ZONE, WORD, np.int32).view(np.uint8)
 
 INPUTS = {
-    "c", "times", "weight", "threshold", "delay", "mem", "syn", "grad", "bound", "bounds", "lags", "reset",
+    "c", "times", "weight", "threshold", "delay", "mem", "syn", "grad", "bound", "bounds", "lag", "reset",
     "refractory", "observed", "of_end",
 }  # fmt: skip
 """Arrays that no kernel may write to."""

@@ -57,6 +57,7 @@ def test_configs_are_listed_and_printed():
     assert "kind: yin_yang" in CliRunner().invoke(app, ["configs", "yin_yang"]).output
 
 
+@pytest.mark.slow
 def test_train_evaluate_plot(tmp_path):
     out = tmp_path / "run"
     trained = run(
@@ -93,6 +94,7 @@ def invoke(monkeypatch, capsys, *arguments):
     return ended.value.code, *capsys.readouterr()
 
 
+@pytest.mark.slow
 def test_who_looks_on(trained):
     assert (trained / "figures" / "live.png").read_bytes().startswith(b"\x89PNG")
     assert len(list((trained / "tensorboard").glob("events.out.tfevents.*"))) == 1
@@ -182,6 +184,7 @@ def test_a_run_without_held_out_data(kind, tmp_path, monkeypatch, capsys):
     assert "has no test data; it has train data" in shown
 
 
+@pytest.mark.slow
 def test_a_finished_run_says_so(tmp_path, monkeypatch, capsys):
     folder, _ = python_runs.seeds(tmp_path / "run")
     for damaged in (False, True):
@@ -246,6 +249,7 @@ def test_bad_input_is_one_message(arguments, message, tmp_path, monkeypatch, cap
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_substrates(tmp_path, monkeypatch, capsys):
     folder = tmp_path / "run"
 

@@ -335,6 +335,7 @@ def test_trainings_on_a_device_out_of_the_cpus_reach():
     assert " passed" in done.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["nonsense", "meta:1:2", *([] if torch.cuda.is_available() else ["cuda"])])
 def test_a_device_that_is_not_there(name):
     done = pytest_with("--device", name, "--collect-only", "test_devices.py")

@@ -64,6 +64,7 @@ def test_a_killed_script_resumes_bit_for_bit(whole, tmp_path):
     assert all(torch.equal(one[name], other[name]) for name in one)
 
 
+@pytest.mark.slow
 def test_a_loss_of_ones_own_is_named_and_can_be_handed_over(whole):
     folder, _ = whole
     done = firstspike("evaluate", folder)
@@ -160,6 +161,7 @@ def test_columns_of_new_tables_are_found_by_their_names(tmp_path, copied):
     )
 
 
+@pytest.mark.slow
 def test_a_bad_table_is_one_line(tmp_path):
     (tmp_path / "wine.csv").write_text("a,b,c\n1,2,x\n1,oops,y\n")
     (tmp_path / "mine.yaml").write_text(TABLE)

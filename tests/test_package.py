@@ -102,6 +102,7 @@ def modules_after(statement):
     return {*loaded, *(module.split(".")[0] for module in loaded)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("statement", "unwanted"),
     [
@@ -115,6 +116,10 @@ def modules_after(statement):
         (
             "import firstspike; firstspike.substrates.SUBSTRATES",
             {"matplotlib", "pydantic", "typer", "yaml", "pyNN", "nest"},
+        ),
+        (
+            "import firstspike as fs; fs.Trainer; fs.layers.LIFLinear(3, 2)",
+            {"numba", "firstspike.spiketime.cpu", "matplotlib", "typer"},
         ),
         ("import firstspike; firstspike.data.bars; firstspike.losses.LOSSES", {"matplotlib", "pydantic", "sklearn"}),
     ],

@@ -73,6 +73,7 @@ def test_no_formula_in_a_figure(name):
     figure.draw_without_rendering()
 
 
+@pytest.mark.slow
 def test_all_figures_of_odd_names(odd):
     files = plots.save_figures(odd)
     assert {"confusion", "dataset", "membrane", "output_times"} <= {file.stem for file in files}
@@ -99,6 +100,7 @@ def test_terminals_obey_no_name(odd):
     assert len({len(line) for line in heads[-4:]}) == 1  # columns are aligned
 
 
+@pytest.mark.slow
 def test_what_cannot_be_shown_is_saved(tmp_path):
     run = trained(tmp_path, ["é", "b", "c"])
     done = command("evaluate", run, PYTHONIOENCODING="ascii", PYTHONUTF8="0")
@@ -117,6 +119,7 @@ def test_evaluations_are_saved_before_they_are_shown(bars_folder, monkeypatch):
     assert saved == ["test"]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="has other pipes")
 def test_nobody_reads_what_a_finished_training_says(tmp_path):
     small = ["--set", "training.epochs=1", "--set", "data.train=30", "--out", tmp_path / "run"]

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from firstspike._version import __version__
 
 if TYPE_CHECKING:
-    from firstspike import config, data, layers, losses, plots, runs, substrates
+    from firstspike import config, data, interop, layers, losses, plots, runs, spiketime, substrates, training
     from firstspike.devices import raise_deferred_errors
     from firstspike.interop.nir import from_nir, to_nir
     from firstspike.layers import (
@@ -76,6 +76,7 @@ __all__ = [
     "ensemble",
     "first_spike_time",
     "from_nir",
+    "interop",
     "layers",
     "load_run",
     "losses",
@@ -83,8 +84,10 @@ __all__ = [
     "raise_deferred_errors",
     "runs",
     "spike_trains",
+    "spiketime",
     "substrates",
     "to_nir",
+    "training",
 ]
 
 # Looked up on first use, so that reading a config or printing a help text does not load torch.

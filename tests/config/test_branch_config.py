@@ -54,6 +54,7 @@ def test_described_as_it_was_written():
     assert found.network[1].p == 0.1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seeds", [1, 2])
 def test_a_resumed_run_ends_as_one_that_was_not_stopped(tmp_path, seeds):
     config = parse_config(raw(n_seeds=seeds))
@@ -72,6 +73,7 @@ def test_a_resumed_run_ends_as_one_that_was_not_stopped(tmp_path, seeds):
         assert all(torch.equal(alone[name], beside[name]) for name in alone)
 
 
+@pytest.mark.slow
 def test_figures_and_report(tmp_path):
     start(tmp_path / "run", parse_config(raw()), progress_bar=False)
     names = {path.stem for path in plots.save_figures(tmp_path / "run")}

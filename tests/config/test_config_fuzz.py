@@ -173,6 +173,7 @@ def has_its_line(text, line):
     return line is not None or re.match(none, text) is not None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["text", "structure", "settings"])
 def test_a_mutant_is_read_or_refused_with_its_line(tmp_path, kind):
     file, again = tmp_path / "config.yaml", tmp_path / "again.yaml"

@@ -36,6 +36,7 @@ def test_shapes_go_through():
     assert output.in_features == 32 + len(bias.times)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seeds", [1, 2])
 def test_a_run_with_convolution_and_its_figures(tmp_path, seeds):
     config = raw()

@@ -91,6 +91,7 @@ def test_more_than_plain_data_is_refused_with_its_line(text, message):
         parse_yaml(text)
 
 
+@pytest.mark.slow
 def test_a_duplicate_among_very_many_keys():
     """Looking each key up among all others would take longer than anyone waits."""
     many = "\n".join(f"key_{number}: {number}" for number in range(20_000))

@@ -136,6 +136,7 @@ def test_bad_window_is_refused(build):
         build(**SIZES, early=2.0, late=1.0)
 
 
+@pytest.mark.slow
 def test_import_needs_no_scikit_learn():
     code = "import sys, firstspike.data; sys.exit('sklearn' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

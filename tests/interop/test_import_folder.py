@@ -237,6 +237,7 @@ def test_command(theirs, tmp_path):
     assert "is not empty" in twice.stderr
 
 
+@pytest.mark.slow
 def test_command_on_a_config(theirs, tmp_path):
     shown = command("import-fastanddeep", theirs / "config.yaml", cwd=tmp_path)
     assert "kind: yin_yang" in shown.stdout

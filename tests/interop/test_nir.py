@@ -193,6 +193,7 @@ def test_other_nodes_that_are_understood(times):
     assert_same(fs.from_nir(graph, dtype=torch.float64)(times), network(times))
 
 
+@pytest.mark.slow
 def test_names_cost_nothing_before_they_are_called():
     code = "import sys, firstspike as fs; fs.to_nir, fs.from_nir; print('nir' in sys.modules, 'h5py' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -165,6 +165,7 @@ def command(*arguments, cwd):
     return subprocess.run(run, capture_output=True, text=True, timeout=120, cwd=cwd)
 
 
+@pytest.mark.slow
 def test_command(tmp_path):
     write(tmp_path, [SEEDS, NAMES, SIZES])
     missing = command("sweep.yaml", cwd=tmp_path)
@@ -180,6 +181,7 @@ def test_command(tmp_path):
     assert (config.returncode, "base.yaml is not a sweep file" in config.stderr) == (2, True)
 
 
+@pytest.mark.slow
 def test_command_on_the_result_folder_of_a_sweep(tmp_path):
     folder = tmp_path / "sweep_yin_yang_2024-05-01"
     folder.mkdir()

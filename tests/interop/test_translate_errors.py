@@ -35,6 +35,7 @@ def test_errors(changes, message):
         translate(sizes_config(**changes))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "value", ["!!bool x", '!!int ""', "!!timestamp x", "!!map [a]", "0x_", "2001-99-99", "[" * 3000]
 )
@@ -81,6 +82,7 @@ ALL_LAYERS += [delay("Dendritic"), lif(30, neuron_params={"threshold": 2, "jitte
 ALL_LAYERS += [{"name": "Multiplex", "factor": 2}, lif()]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "config",
     [

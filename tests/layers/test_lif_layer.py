@@ -236,6 +236,7 @@ def test_neurons_that_start_with_their_own_values_fire():
     assert fires.float().mean() > 0.7
 
 
+@pytest.mark.slow
 def test_time_constants_are_recovered():
     """From spike times of neurons with other time constants, of each its own, with the weights known."""
     target = LIFLinear(6, 5, LIF(torch.tensor([1.5, 2.0, 2.5, 3.0, 1.2]), 1.0), weight_mean=1.0, weight_std=0.3,

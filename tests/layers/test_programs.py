@@ -53,6 +53,9 @@ def make(kind, seed=0, backend="auto"):
         rule = DelayRule("clip", scale=2.0, mean=0.5, std=0.1)
         layers = LIFLinear(4, 6, LIF(2.0), **lif), LIFLinear(6, 6, LIF(2.0), **lif), Earliest(6, 1, delay=rule, **given)
         return Network(*layers, Concatenate(6, 3, skipped=4, delay=rule, **given), LIFLinear(10, 3, **lif))
+    if kind == "trains":
+        lif |= {"overflow": "drop", "refractory": 0.1}
+        return Network(LIFSpikeTrains(4, 6, 5, LIF(2.0), **lif), LIFSpikeTrains(6, 3, 4, LIF(1.5), **OWN, **lif))
     conv = LIFConv2d((1, 6, 6), 3, 3, **lif)
     return Network(conv, EarliestPool2d((3, 4, 4), 2), LIFLinear(12, 3, **lif))
 
@@ -63,7 +66,7 @@ def inputs(kind, samples=5):
     return times
 
 
-KINDS = ["delays", "own neurons", "connections", "images"]
+KINDS = ["delays", "own neurons", "connections", "images", "trains"]
 
 
 @pytest.fixture(params=KINDS)
@@ -173,6 +176,7 @@ def test_compiled_record_and_observed(compiled):
         assert torch.equal(found, expected)
 
 
+@pytest.mark.slow
 def test_compiled_ensemble(compiled):
     together, times = ensemble([make("own neurons", seed) for seed in range(3)]), inputs("own neurons")
     out = compiled(together)(times)

@@ -60,6 +60,7 @@ def membrane(times, weight, tau_mem, tau_syn):
     return at, sorted(float(t) for t, _ in events if t < mpmath.inf)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tau_mem", RATIOS)
 def test_the_integral_is_that_of_the_membrane(tau_mem):
     times = trains()

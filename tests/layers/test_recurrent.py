@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from firstspike import LIF, DelayRule, IntegralReadout, LIFRecurrent, LIFSpikeTrains, Network, ensemble, spike_trains
-from firstspike.spiketime.cpu.trains import host as train_host
+from firstspike.spiketime.cpu.rows import host as rows_host
 
 INF = math.inf
 SIZES = {"inputs": 4, "outputs": 5}
@@ -85,6 +85,7 @@ def test_gradients_are_those_of_one_call(options):
         torch.testing.assert_close(one, other, rtol=1e-6, atol=1e-8)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("refractory", [0.0, 0.4])
 @pytest.mark.parametrize("neurons", [5, 66])
 def test_all_windows_in_one_call_equal_window_after_window(neurons, refractory):
@@ -109,6 +110,7 @@ def test_all_windows_in_one_call_equal_window_after_window(neurons, refractory):
         torch.testing.assert_close(one, other, rtol=1e-7, atol=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [
@@ -139,12 +141,12 @@ def test_kernels_of_delays_and_constants_equal_the_reference(options):
 
 
 def test_threads_do_not_matter(monkeypatch):
-    monkeypatch.setattr(train_host, "is_small", lambda work: False)
+    monkeypatch.setattr(rows_host, "is_small", lambda work: False)
     lif = layer(refractory=0.2, dtype=torch.float32)
     times = trains(samples=33).float()
     results = []
     for threads in (1, 2, 3):
-        monkeypatch.setattr(train_host, "threads_for", lambda work, threads=threads: threads)
+        monkeypatch.setattr(rows_host, "threads_for", lambda work, threads=threads: threads)
         found = lif(times)
         total = torch.where(found.isfinite(), found, 0.0).sum()
         results.append((found, *torch.autograd.grad(total, tuple(lif.parameters()))))
@@ -211,6 +213,7 @@ def test_observed_spikes():
         torch.testing.assert_close(one, other)
 
 
+@pytest.mark.slow
 def test_room_for_spikes():
     with pytest.raises(ValueError, match=r"spike more than max_spikes=2 times.* raise max_spikes or window_spikes"):
         layer(spikes=2)(trains())

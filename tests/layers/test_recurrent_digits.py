@@ -83,6 +83,7 @@ def directions(x, each, generator):
     return [direction * row for row in rows]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("delays", [{}, DELAYED], ids=["window", "delays"])
 @pytest.mark.parametrize(("refractory", "reset"), [(0.0, 0.0), (0.3, -0.2)])
 @pytest.mark.parametrize("ratio", [0.5, 1.0, 2.0, 100.0, INF])

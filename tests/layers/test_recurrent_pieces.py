@@ -57,6 +57,7 @@ def gradients(found, inputs):
     return torch.autograd.grad(total, inputs)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", ["cpu", "reference"])
 @pytest.mark.parametrize("cuts", CUTS.values(), ids=CUTS)
 @pytest.mark.parametrize("options", RULES.values(), ids=RULES)
@@ -105,6 +106,7 @@ def test_rounded_windows_lose_no_spike(window, options):
     torch.testing.assert_close(state.neurons.current[0], current, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", ["cpu", "reference"])
 @pytest.mark.parametrize("options", RULES.values(), ids=RULES)
 @pytest.mark.parametrize("shift", [-5.0, -0.3, -40.0, 3.1])

@@ -44,6 +44,7 @@ def test_all_spikes_arrive_however_few_are_returned(outputs, refractory):
         torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_neighbouring_memory_is_left_alone():
     """In a process of its own, as it may die."""
     program = """

@@ -39,6 +39,7 @@ def firing(net, times):
     return [x.isfinite().double().mean().item() for x in net.record(times).layers]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("depth", range(1, 9))
 @pytest.mark.parametrize("background", [2.0, math.inf])
 def test_no_layer_is_silent_at_any_depth(depth, background):

@@ -29,6 +29,7 @@ def made(request, tmp_path_factory):
     return request.param, folder, parts
 
 
+@pytest.mark.slow
 def test_every_figure_is_drawn_or_says_why(made):
     kind, folder, parts = made
     run = plots.RunData.of(fs.load_run(folder, **parts))

@@ -14,6 +14,7 @@ from firstspike.seeding import generator
 YIN_YANG_ONLY = {"decision_map", "output_maps", "hidden_maps"}
 
 
+@pytest.mark.slow
 def test_all_figures_of_a_yin_yang_run(yin_yang_run):
     files = plots.save_figures(yin_yang_run, formats=("png", "pdf"))
     applicable = plots.PLOTS.keys() - {"substrate", "receptive_fields", "spike_counts"}
@@ -32,6 +33,7 @@ def test_all_figures_of_a_yin_yang_run(yin_yang_run):
             assert b"/Type3" not in text
 
 
+@pytest.mark.slow
 def test_figures_that_apply_to_a_bars_run(bars_run):
     files = plots.save_figures(bars_run.folder)
     assert {file.stem for file in files} == set(plots.PLOTS) - YIN_YANG_ONLY - {"substrate", "spike_counts"}
@@ -52,6 +54,7 @@ def test_unknown_names_and_formats(bars_run, tmp_path):
         plots.save_figures(tmp_path)
 
 
+@pytest.mark.slow
 def test_figures_are_the_same_to_the_byte(bars_run):
     def written():
         return [file.read_bytes() for file in plots.save_figures(bars_run, ["weight_histograms"], ("png", "pdf"))]
@@ -103,6 +106,7 @@ def test_learnt_delays_have_histograms(bars_run):
     assert labels["output, 30 weights"] == ("weight", "synapses")
 
 
+@pytest.mark.slow
 def test_of_many_outputs_the_membranes_of_the_class_and_of_the_earliest_are_drawn(tmp_path):
     (tmp_path / "config.yaml").write_text(load_config("digits").to_yaml())
     run = plots.RunData(tmp_path)
@@ -164,6 +168,7 @@ def test_damaged_newest_checkpoint_is_named_and_left_out(yin_yang_run, tmp_path,
     assert "weights.safetensors is damaged" in caplog.text
 
 
+@pytest.mark.slow
 def test_drawing_leaves_matplotlib_as_it_was():
     code = """
 import sys, matplotlib

@@ -100,6 +100,7 @@ def test_an_interrupted_training_has_its_log(tmp_path):
     assert [event.step for event in read(folder).Scalars("lr")] == [1, 2, 3]
 
 
+@pytest.mark.slow
 def test_a_watched_training_is_the_same_training(tmp_path):
     start(tmp_path / "plain", load_config("bars", CONFIG), progress_bar=False)
     start(

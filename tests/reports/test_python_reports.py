@@ -21,6 +21,7 @@ def made(request, tmp_path_factory):
     return request.param, folder, parts
 
 
+@pytest.mark.slow
 def test_report_with_all_parts(made, data_in):
     kind, folder, parts = made
     page = write_report(fs.load_run(folder, **parts))

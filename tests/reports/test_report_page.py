@@ -28,6 +28,7 @@ def command(monkeypatch, capsys, *arguments):
     return ended.value.code, *capsys.readouterr()
 
 
+@pytest.mark.slow
 def test_command(report_runs, monkeypatch, capsys):
     run = report_runs / "bars"
     code, out, err = command(monkeypatch, capsys, run)
@@ -43,6 +44,7 @@ def test_page_says_how_it_was_made(report_runs, yin_yang_data):
     assert f"{100 * test:.2f} ±" in shown
 
 
+@pytest.mark.slow
 def test_page_has_all_of_it_inside(yin_yang_data):
     html = run_page(yin_yang_data)
     assert not re.findall(r"<(?:script|img|link|iframe)[^>]*\b(?:src|href)=\"(?!data:)", html)
@@ -107,6 +109,7 @@ def test_seeds_that_have_not_begun(report_runs, tmp_path, data_in):
     assert set(member) == {"name", "classes", "notes", "split"}
 
 
+@pytest.mark.slow
 def test_data_that_are_gone(report_runs, tmp_path, image_folder, train_run, bars_config, data_in):
     data = {"kind": "mnist", "train": 30, "validation": 10, "test": 12}
     layers = [{"kind": "lif", "out_features": 10}]
@@ -144,6 +147,7 @@ def test_checkpoint(report_runs, tmp_path, data_in, monkeypatch, capsys):
     assert (code, err.strip().endswith("did you mean epoch_0002?")) == (2, True)
 
 
+@pytest.mark.slow
 def test_sweep_of_a_folder(report_runs, data_in):
     page = write_report(report_runs / "sweep", report_runs / "sweep.html")
     html = page.read_text("utf-8")

@@ -98,6 +98,7 @@ def bests_of_epochs(folder):
     return found
 
 
+@pytest.mark.slow
 def test_improvements_that_follow_quickly_wait(tmp_path, monkeypatch):
     monkeypatch.setattr(writer, "_REST", math.inf)
     found = bests_of_epochs(tmp_path / "run")

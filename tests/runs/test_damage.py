@@ -161,6 +161,7 @@ def attempt(number, runs, folder):
     return f"{name}: {damage.__name__} {damaged}", ends, wrong
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("first", range(0, COUNT, AT_ONCE))
 def test_damaged_runs(runs, ended, tmp_path, monkeypatch, first):
     monkeypatch.setattr(RunWriter, "_draw", lambda *_: None)  # takes longer than the rest

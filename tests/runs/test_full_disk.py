@@ -106,6 +106,7 @@ def test_a_run_folder_that_cannot_be_written(bars_folder, tmp_path, read_only):
     assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
 
 
+@pytest.mark.slow
 def test_a_file_in_the_place_of_a_folder(bars_folder, tmp_path):
     run = RunFolder(tmp_path / "run")
     run.create(load_config("bars", SETTINGS))

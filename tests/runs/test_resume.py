@@ -42,6 +42,7 @@ def same_tables(one, other):
     assert all((one / name).read_bytes() == (other / name).read_bytes() for name in TABLES if (other / name).exists())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["alone", "seeds"])
 def test_checkpoints_of_a_newer_format_stop_it_and_from_scratch_insists(trained, tmp_path, monkeypatch, capsys, name):
     run = shutil.copytree(trained / name, tmp_path / "run")

@@ -40,6 +40,7 @@ def same_run(one, other):
     assert all(torch.equal(first[key], second[key]) for key in first)
 
 
+@pytest.mark.slow
 def test_bars_are_learned(tmp_path):
     results = start(tmp_path / "run", load_config("bars", ["training.epochs=40"]), progress_bar=False)
     assert results["best_validation_accuracy"] == 1.0
@@ -55,6 +56,7 @@ def test_bars_are_learned(tmp_path):
     }
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_run_and_another_does_not(tmp_path):
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
         start(
@@ -66,6 +68,7 @@ def test_the_same_seed_gives_the_same_run_and_another_does_not(tmp_path):
     assert (tmp_path / "a" / "metrics.csv").read_text() != (tmp_path / "c" / "metrics.csv").read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stop_after", [1, 4, 6, 11])
 def test_an_interrupted_run_goes_on_bit_for_bit(tmp_path, stop_after):
     config = load_config("yin_yang", [*SMALL, "training.epochs=4"])
@@ -86,6 +89,7 @@ DELAYS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stop_after", [2, 5])
 def test_a_run_with_delays_that_jitter_goes_on_bit_for_bit(tmp_path, stop_after):
     raw = load_config("yin_yang", [*SMALL, *DELAYS, "training.epochs=3"]).model_dump()
@@ -178,6 +182,7 @@ def test_a_signal_saves_and_ends(tmp_path):
     assert newest.epoch >= 1
 
 
+@pytest.mark.slow
 def test_damaged_checkpoints_are_passed_over(tmp_path, caplog):
     config = load_config("yin_yang", [*SMALL, "training.epochs=6"])
     start(tmp_path / "whole", config, progress_bar=False)
@@ -219,6 +224,7 @@ def test_a_checkpoint_executes_nothing(tmp_path):
     assert not (tmp_path / "executed").exists()
 
 
+@pytest.mark.slow
 def test_more_epochs_for_a_finished_run(tmp_path):
     start(
         tmp_path / "whole",
@@ -258,6 +264,7 @@ def test_run_folders_are_numbered(tmp_path):
     assert next_folder(tmp_path, "a").name == "a-2"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "schedule",
     [

@@ -50,6 +50,7 @@ def same_training(together, alone, tolerance=1e-12):
         torch.testing.assert_close(one.weights[name], weight, rtol=0, atol=tolerance)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("extra", [[], NOISY, SGD, EXTRAS, JITTER], ids=["adam", "noise", "sgd", "extras", "jitter"])
 def test_each_seed_is_trained_as_if_alone(tmp_path, extra):
     settings = [*SMALL, *extra]
@@ -62,6 +63,7 @@ def test_each_seed_is_trained_as_if_alone(tmp_path, extra):
         assert results["seeds"][str(seed)]["test"]["accuracy"] == alone["test"]["accuracy"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("instead", ["true", "false"])
 def test_some_members_raise_weights_while_others_do_not(tmp_path, instead):
     strict = [*SMALL, "training.silent.limits[0]=0.005", f"training.silent.skip_step={instead}"]
@@ -74,6 +76,7 @@ def test_some_members_raise_weights_while_others_do_not(tmp_path, instead):
         same_training(tmp_path / "all" / f"seed_{seed}", tmp_path / str(seed))
 
 
+@pytest.mark.slow
 def test_the_first_member_raises_weights_while_neurons_learn_their_time_constants(tmp_path):
     """The gradient of the others is that of their own neurons."""
     own = [f"network[{k}].{key}" for k in (1, 3) for key in ("trainable=[tau_mem, tau_syn]", "per_neuron=true")]

@@ -72,6 +72,7 @@ def stopping_after(batches):
     return lambda: next(left) >= batches
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "more"), [("yin_yang_hardware_aware", NOISE), ("yin_yang_mock_bss2", CHIP)], ids=["noisy", "mock_bss2"]
 )
@@ -89,6 +90,7 @@ def test_an_interrupted_run_goes_on_bit_for_bit(tmp_path, name, more, batches):
     assert results[0]["test"] == results[1]["test"]
 
 
+@pytest.mark.slow
 def test_noise_leaves_the_trainings_random_numbers_alone(tmp_path):
     silent = ["substrate.threshold_offset=0", "substrate.threshold_spread=0", "substrate.threshold_batch_noise=0"]
     base = [*SMALL, "training.augment.jitter=0.02", "training.dtype=float64"]
@@ -171,6 +173,7 @@ def test_each_seed_on_a_substrate_is_trained_as_if_alone(tmp_path):
     assert all(torch.equal(weights[key], found[key]) for key in weights)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "settings", "chance"),
     [
@@ -208,6 +211,7 @@ def integrated(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_a_run_on_the_integrator_learns(integrated):
     run = load_run(integrated)
     assert run.results["test"]["accuracy"] > 0.6  # chance is a third

@@ -15,14 +15,16 @@ import pytest
 import torch
 
 import firstspike as fs
+from firstspike.spiketime import kernels
 from firstspike.spiketime.cpu.runtime import beside, cache
 from firstspike.spiketime.cpu.runtime.compiling import jit
 
 CALL = """
 import torch, firstspike as fs
+from firstspike.spiketime import kernels
 from firstspike.spiketime.cpu.runtime import cache
 compiled = []
-cache.listeners.append(lambda: compiled.append(1))
+kernels.listeners.append(lambda: compiled.append(1))
 times, weight, neuron = torch.zeros(1, 2), torch.ones(3, 2, requires_grad=True), fs.LIF()
 fs.first_spike_time(times, weight, neuron, backend="cpu").sum().backward()
 fs.first_spike_time(times, weight, neuron, delay=torch.ones(3, 2), backend="cpu").sum().backward()
@@ -67,11 +69,12 @@ def home(tmp_path, monkeypatch):
 def compilations():
     found = []
     listener = lambda: found.append(1)  # noqa: E731
-    cache.listeners.append(listener)
+    kernels.listeners.append(listener)
     yield found
-    cache.listeners.remove(listener)
+    kernels.listeners.remove(listener)
 
 
+@pytest.mark.slow
 def test_another_installation_of_this_version_compiles_nothing(tmp_path):
     subprocess.run([sys.executable, "-c", CALL], check=True)
     shutil.copytree(Path(fs.__file__).parent, tmp_path / "firstspike", copy_function=shutil.copyfile)  # new dates
@@ -197,9 +200,9 @@ def test_the_progress_bar_says_once_that_kernels_are_compiled(capsys):
         def on_batch_end(self, fit):
             cache._announce()
 
-    before = list(cache.listeners)
+    before = list(kernels.listeners)
     net = fs.Network(fs.LIFLinear(9, 3))
     trainer = fs.Trainer(net, fs.losses.TimeCrossEntropy(), torch.optim.Adam(net.parameters()))
     trainer.fit(fs.data.bars(samples=30), epochs=2, batch_size=10, callbacks=[Compiles()])
     assert capsys.readouterr().err.count("compiling CPU kernels") == 1
-    assert cache.listeners == before
+    assert kernels.listeners == before

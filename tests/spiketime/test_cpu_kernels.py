@@ -146,6 +146,7 @@ def slopes_at(given: Problem, spikes: Tensor) -> Tensor:
     )
 
 
+@pytest.mark.slow
 @settings(max_examples=150)
 @given(
     seed=st.integers(0, 10**6),
@@ -180,6 +181,7 @@ def test_forward_backward_every_ratio_dense_inputs(ratio, dtype):
     compare(problem(3, (3, 200, 66), ratio, dtype, drive=6.0))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("span", [0.2, 1.5, 20.0])
 @pytest.mark.parametrize("ties", [False, True])
 @pytest.mark.parametrize("inputs", [63, 64, 65, 129, 130, 161, 300])
@@ -187,6 +189,7 @@ def test_forward_backward_numbers_of_inputs_at_which_the_scan_changes(inputs, ti
     compare(problem(inputs, (4, inputs, 40), 1.37, torch.float32, span, silent=0.0, ties=ties, drive=2.0 / span + 2))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("observed", [False, True])
 @pytest.mark.parametrize("delayed", [False, True])
 @pytest.mark.parametrize("inputs", [20, 130])
@@ -382,6 +385,7 @@ def test_backward_vmap_over_networks():
         assert torch.allclose(found[e], one, rtol=1e-12, atol=0)
 
 
+@pytest.mark.slow
 def test_import_compiles_nothing():
     code = (
         "import sys, firstspike; assert 'numba' not in sys.modules\n"

@@ -66,6 +66,7 @@ for assembly in exponential.inspect_asm().values():
 """
 
 
+@pytest.mark.slow
 def test_machines_without_fma_multiply_and_add():
     plain = {**os.environ, "NUMBA_CPU_NAME": "x86-64", "NUMBA_CPU_FEATURES": ""}
     subprocess.run([sys.executable, "-c", WITHOUT_FMA], check=True, env=plain)

@@ -10,10 +10,11 @@ import pytest
 import torch
 
 from firstspike import LIF, first_spike_time
-from firstspike.spiketime import operator, reference
+from firstspike.spiketime import kernels, operator
 from firstspike.spiketime.cpu import host
 from firstspike.spiketime.cpu.runtime import cache, parallel
 from firstspike.spiketime.cpu.runtime.kernels import SIGNATURE
+from firstspike.spiketime.reference import adjoint
 
 LINUX = pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs Linux' count of memory")
 
@@ -31,6 +32,7 @@ def run(code, timeout=300):
     return found.stdout.split()
 
 
+@pytest.mark.slow
 @LINUX
 @pytest.mark.parametrize("learns", [False, True])
 def test_memory_beside_the_output_is_bounded(learns):
@@ -76,6 +78,7 @@ def test_parts_without_gradient_are_the_whole(delayed, monkeypatch):
     assert torch.equal(many[1], whole)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["shared", "learnt", "single", "delays", "single delays", "observed"])
 @pytest.mark.parametrize(
     ("backend", "part"),
@@ -105,7 +108,7 @@ def test_parts_of_the_gradient_add_up_to_the_whole(kind, backend, part, monkeypa
     whole = gradients()
     assert all(whole[k].any() for k in (0, 1, 4, 5))
     monkeypatch.setattr(host, "_MEMORY", part * 12 * (7 + 16) * 8)
-    monkeypatch.setattr(reference, "_MEMORY", part * 16 * 7 * 8)
+    monkeypatch.setattr(adjoint, "_MEMORY", part * 20 * 7 * 8)
     for mine, theirs in zip(gradients(), whole, strict=True):
         torch.testing.assert_close(mine, theirs, rtol=1e-12, atol=1e-12)
 
@@ -143,6 +146,7 @@ def test_large_scratch_memory_is_given_back(monkeypatch):
     assert parallel._local.kept is None
 
 
+@pytest.mark.slow
 def test_tensors_on_the_cpu_where_the_default_device_is_another():
     code = """
 import torch, firstspike as fs
@@ -165,17 +169,19 @@ print(all(torch.equal(a, b) for x, y in zip(mine, gradients(), strict=True) for 
     assert run(code) == ["True"]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 @pytest.mark.parametrize("openmp", [True, False])
 def test_a_forked_process_works_in_one_thread(openmp):
     code = f"""
 import os, torch, firstspike as fs
+from firstspike.spiketime import kernels
 from firstspike.spiketime.cpu.runtime import parallel
 if not {openmp}:
     parallel._openmp = lambda: None
 torch.set_num_threads(2)
 times, weight = torch.rand(128, 200) * 2, torch.full((400, 200), 0.04, requires_grad=True)
-assert not parallel.is_small(parallel.work_of(128, 200, 400))
+assert not kernels.is_small(kernels.work_of(128, 200, 400))
 def both():
     spikes = fs.first_spike_time(times, weight, fs.LIF(), backend="cpu")
     return spikes.detach(), *torch.autograd.grad(spikes.sum(), weight)
@@ -185,8 +191,8 @@ if child == 0:
     alike = all(torch.equal(a, b) for a, b in zip(mine, both()))
     torch.rand(500, 500) @ torch.rand(500, 500)
     torch.set_num_threads(2)  # even so
-    os._exit(0 if alike and parallel.threads_for(10**9) == 1 else 1)
-print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), parallel.threads_for(10**9))
+    os._exit(0 if alike and kernels.threads_for(10**9) == 1 else 1)
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), kernels.threads_for(10**9))
 """
     assert run(code, timeout=120) == ["0", "2"]
 
@@ -208,7 +214,7 @@ def test_a_damaged_kernel_on_disk_is_compiled_anew(damage, which, tmp_path, monk
 
     compilations = []
     monkeypatch.setattr(cache, "folder", lambda: tmp_path)
-    monkeypatch.setattr(cache, "listeners", [lambda: compilations.append(1)])
+    monkeypatch.setattr(kernels, "listeners", [lambda: compilations.append(1)])
 
     def seven():
         place = (ctypes.c_int64 * 1)()

@@ -121,6 +121,7 @@ def test_compiled_for_any_number_of_samples(compiled, backend):
     assert counter.frame_count == 2
 
 
+@pytest.mark.slow
 def test_compiled_with_numbers_that_change(compiled, backend):
     def spikes(times, weight, tau_mem, threshold):
         return first_spike_time(times, weight, LIF(tau_mem, 1.0, threshold), backend=backend)
@@ -206,6 +207,7 @@ def test_exported_program(strict, case, backend):
     assert torch.equal(read(other), spikes(other, backend))
 
 
+@pytest.mark.slow
 def test_an_exported_program_runs_in_a_new_process(tmp_path):
     times, weight = draw(SAMPLES, INPUTS), 2.0 + draw(OUTPUTS, INPUTS)
     module = Spikes(
@@ -270,6 +272,7 @@ def test_torchs_own_checks_of_trains(backend):
         opcheck(torch.ops.firstspike.spike_gradient.default, inputs)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fixed_mem", [None, 1.37])
 def test_torchs_own_checks(fixed_mem, backend):
     times, weight, threshold = draw(2, SAMPLES, INPUTS), 2.0 + draw(2, OUTPUTS, INPUTS), 0.5 + draw(2, OUTPUTS)

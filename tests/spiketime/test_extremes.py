@@ -197,11 +197,13 @@ def after(x):
     return torch.nextafter(x, torch.tensor(INF, dtype=x.dtype))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ratio", [1e17, 1e30, 1e-6, 1e-25])
 def test_ratios_of_time_constants(ratio, kind, dtype, backend, exact):
     assert check(make(kind, ratio, dtype), backend, exact) == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("unit", "ratio"), [(1e-30, 1.0), (1e-19, INF), (1e30, 1.37)])
 def test_units_of_time(unit, ratio, kind, dtype, backend, exact):
     assert check(make(kind, ratio, dtype, unit), backend, exact) == 2

@@ -27,6 +27,7 @@ def firing_case(seed=0, samples=3, inputs=5, outputs=4):
     return times, weight
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("delayed", [False, True])
 def test_gradcheck(delayed, ratio, backend):
     times, weight = firing_case()

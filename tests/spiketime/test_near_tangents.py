@@ -48,6 +48,7 @@ def slope(t, arrival, weight, ratio):
     return drive - 1 / mp.mpf(ratio)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("ratio", RATIOS)
 def test_gradients_are_those_of_the_spike_time_as_it_is_rounded(ratio, kind, backend, exact):

@@ -62,6 +62,7 @@ def test_random_cases(ratio, seed, backend, exact):
     torch.testing.assert_close(found, truth, rtol=1e-9, atol=0)
 
 
+@pytest.mark.slow
 def test_random_cases_in_float32(ratio, backend, exact):
     lif = LIF(ratio)
     times, weight = sample(3, samples=40, inputs=20, outputs=10, mean=0.3)

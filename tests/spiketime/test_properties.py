@@ -166,6 +166,7 @@ def test_more_weight_is_never_later(backend, case):
     assert (earlier <= spikes + 1e-9).all()
 
 
+@pytest.mark.slow
 @given(cases())
 def test_a_higher_threshold_is_never_earlier(backend, case):
     assert (case.spikes(backend, 1.5) >= case.spikes(backend)).all()

@@ -51,6 +51,7 @@ def finite(request):
     return request.param
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [(), (4,)], ids=["layer", "neurons"])
 @pytest.mark.parametrize("delayed", [False, True])
 def test_gradcheck(delayed, shape, finite, backend):
@@ -195,6 +196,7 @@ def test_backends_agree(ratio, delayed, observe):
     compare(one, other, rtol=1e-6, atol=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("delayed", [False, True])
 @pytest.mark.parametrize("ratio", [0.1, 0.5, 1.0, 1 + 1e-9, 1.37, 2.0, 100.0])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -232,6 +234,7 @@ def test_same_bits_for_any_number_of_threads(shape):
         assert all(torch.equal(run[name], value) for name, value in runs[0].items())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["layer", "neurons"])
 def test_float32(kind, backend):
     values = mixed_case(False)

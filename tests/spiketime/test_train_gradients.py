@@ -34,6 +34,7 @@ def mixed(x, seed=0):
     return (factors * finite(x)).flatten(1).sum(1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("refractory", "reset"), [(0.0, 0.0), (0.15, -0.3)])
 @pytest.mark.parametrize("delayed", [False, True])
 def test_gradcheck(delayed, refractory, reset, ratio, backend):
@@ -58,6 +59,7 @@ def test_gradcheck(delayed, refractory, reset, ratio, backend):
     assert torch.autograd.gradcheck(spikes, inputs, atol=1e-5, rtol=1e-5, fast_mode=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("each", [False, True])
 @pytest.mark.parametrize("refractory", [0.0, 0.15])
 @pytest.mark.parametrize("ratio", [1.0, 2.0, 0.5, 1.37, 100.0])
@@ -76,6 +78,7 @@ def test_time_constants(ratio, refractory, each, backend):
     assert torch.autograd.gradcheck(spikes, inputs, atol=1e-5, rtol=1e-4, fast_mode=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("refractory", [0.0, 0.4])
 def test_windows(refractory, ratio, backend):
     """Through the state: the gradients of two windows are those of one long call, and right by the state itself."""
@@ -221,6 +224,7 @@ def test_shift(backend):
     torch.testing.assert_close(x.grad.sum((1, 2)), (asked * (out < INF)).sum((1, 2)), rtol=1e-11, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_max_weight_grad(backend):
     """A bound between two spikes' parts drops the larger ones for the weights, and nothing else."""
     times, weight = draw(samples=1, outputs=1)
@@ -267,6 +271,7 @@ def test_one_time_of_an_input_is_bounded_like_a_first_spike(backend):
         torch.testing.assert_close(one, other, rtol=1e-11, atol=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mapped", [("weight",), ("times",), ("times", "weight"), ("threshold", "delay"), ("tau",)])
 def test_vmap_equals_a_loop(mapped, backend):
     generator = torch.Generator().manual_seed(0)
@@ -299,6 +304,7 @@ def test_vmap_equals_a_loop(mapped, backend):
             torch.testing.assert_close(found[name][k], x, rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_torch_func_through_windows(backend):
     """Reverse-mode Jacobians map over the backward pass, states included."""
     times, weight = draw()

@@ -7,7 +7,8 @@ import torch
 
 from firstspike import LIF, spike_trains
 from firstspike.spiketime import TrainState, spike_window
-from firstspike.spiketime.cpu.trains import host as train_host
+from firstspike.spiketime.cpu import host
+from firstspike.spiketime.cpu.rows import host as rows_host
 
 pytestmark = pytest.mark.usefixtures("poisoned_memory")
 
@@ -70,6 +71,7 @@ def run(shape, neuron, backend, windows=False, bound=None, dtype=torch.float64, 
     return trains.detach(), grads
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("windows", [False, True])
 @pytest.mark.parametrize("ratio", [1.0, 2.0, 0.5, 30.0, INF])
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
@@ -82,6 +84,7 @@ def test_equals_the_reference(shape, ratio, windows):
         torch.testing.assert_close(one, other, rtol=1e-7, atol=1e-9 * other.abs().max().item())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("windows", [False, True])
 @pytest.mark.parametrize("ratio", [1.0, 2.0, 0.5, INF])
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
@@ -94,6 +97,7 @@ def test_refractory_times(shape, ratio, windows):
         torch.testing.assert_close(one, other, rtol=1e-7, atol=1e-9 * other.abs().max().item())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("refractory", [0.0, 0.3])
 @pytest.mark.parametrize("windows", [False, True])
 @pytest.mark.parametrize("shape", SHAPES[:4], ids=str)
@@ -111,6 +115,7 @@ def test_observed_trains(shape, windows, refractory):
         torch.testing.assert_close(one, other, rtol=1e-7, atol=1e-9 * other.abs().max().item())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("refractory", [0.0, 0.3])
 @pytest.mark.parametrize("windows", [False, True])
 @pytest.mark.parametrize("shape", SHAPES[:3], ids=str)
@@ -125,6 +130,7 @@ def test_bounded_weight_gradients(shape, windows, refractory):
             assert torch.equal(one, third)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ratio", [1.0, 2.0, INF])
 @pytest.mark.parametrize("shape", SHAPES[:3], ids=str)
 def test_float32(shape, ratio):
@@ -142,10 +148,10 @@ def test_float32(shape, ratio):
 @pytest.mark.parametrize("refractory", [0.0, 0.3])
 @pytest.mark.parametrize("shape", SHAPES[:4], ids=str)
 def test_threads_do_not_matter(shape, refractory, monkeypatch):
-    monkeypatch.setattr(train_host, "is_small", lambda work: False)
+    monkeypatch.setattr(rows_host, "is_small", lambda work: False)
     results = []
     for threads in (1, 2, 3):
-        monkeypatch.setattr(train_host, "threads_for", lambda work, threads=threads: threads)
+        monkeypatch.setattr(rows_host, "threads_for", lambda work, threads=threads: threads)
         trains, gradients = run(shape, LIF(2.0), "cpu", windows=True, dtype=torch.float32, refractory=refractory)
         results.append((trains, *gradients))
     for other in results[1:]:
@@ -156,7 +162,7 @@ def test_threads_do_not_matter(shape, refractory, monkeypatch):
 def test_in_parts(windows, monkeypatch):
     """Little memory: some samples after the others, with the same gradients up to the order of sums."""
     trains, whole = run(SHAPES[3], LIF(2.0), "cpu", windows)
-    monkeypatch.setattr(train_host, "_MEMORY", 1 << 15)
+    monkeypatch.setattr(host, "_TRAIN_MEMORY", 1 << 15)
     again, parts = run(SHAPES[3], LIF(2.0), "cpu", windows)
     assert torch.equal(again, trains)
     for one, other in zip(parts, whole, strict=True):

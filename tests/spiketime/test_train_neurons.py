@@ -8,8 +8,8 @@ from test_train_kernels import draw, finite
 
 from firstspike import LIF, first_spike_time, spike_trains
 from firstspike.spiketime import TrainState, spike_window
+from firstspike.spiketime.cpu import host
 from firstspike.spiketime.cpu.lanes import host as neuron_host
-from firstspike.spiketime.cpu.trains import host as train_host
 
 pytestmark = pytest.mark.usefixtures("poisoned_memory")
 
@@ -80,6 +80,7 @@ def compare(shape, mode, ratio, least=1.0, **options):
     return gradients
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("windows", [False, True])
 @pytest.mark.parametrize("refractory", [0.0, 0.6])
 @pytest.mark.parametrize("ratio", [1.0, 2.0, 0.5, 1.37, 100.0, INF])
@@ -88,6 +89,7 @@ def test_equals_the_reference(mode, ratio, refractory, windows):
     compare(SHAPES[0], mode, ratio, refractory=refractory, windows=windows)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("windows", [False, True])
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("shape", SHAPES[1:], ids=str)
@@ -129,6 +131,7 @@ def test_bounded_weight_gradients(mode, windows, refractory):
             assert torch.equal(one, other)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", MODES)
 def test_float32(mode):
     """Spikes as near to float64 as rounding lets them be; gradients at given spikes nearly the same."""
@@ -167,7 +170,7 @@ def test_threads_and_other_samples_do_not_matter(mode, monkeypatch):
 def test_in_parts(mode, monkeypatch):
     """Little memory: some samples after the others, with the same gradients up to the order of sums."""
     trains, whole = run(SHAPES[2], mode, 2.0, "cpu", windows=True)
-    monkeypatch.setattr(train_host, "_MEMORY", 1 << 12)
+    monkeypatch.setattr(host, "_TRAIN_MEMORY", 1 << 12)
     again, parts = run(SHAPES[2], mode, 2.0, "cpu", windows=True)
     assert torch.equal(again, trains)
     for one, other in zip(parts, whole, strict=True):
@@ -222,8 +225,8 @@ def test_parts_of_a_batch_with_fewer_inputs(monkeypatch):
     times, weight = draw(SHAPES[2])
     times[:4, 5:] = INF
     results = []
-    for memory in (train_host._MEMORY, 2560):  # then two samples at a time
-        monkeypatch.setattr(train_host, "_MEMORY", memory)
+    for memory in (host._TRAIN_MEMORY, 2560):  # then two samples at a time
+        monkeypatch.setattr(host, "_TRAIN_MEMORY", memory)
         mem = torch.linspace(1.5, 2.5, len(weight), dtype=torch.float64).requires_grad_()
         leaves = [weight.clone().requires_grad_(), mem]
         found = spike_trains(times, leaves[0], LIF(mem, 1.0), max_spikes=130)

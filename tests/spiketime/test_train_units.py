@@ -36,6 +36,7 @@ def test_silence_stays_silence_up_to_a_finite_end(unit, dtype, backend):
     torch.testing.assert_close(scaled / unit, plain, rtol=1e-4 if dtype == torch.float32 else 1e-11, atol=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("observes", [False, True])
 @pytest.mark.parametrize("unit", UNITS)
 def test_windows_and_gradients_in_any_unit(unit, observes, backend):

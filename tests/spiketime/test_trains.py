@@ -37,6 +37,7 @@ def exact_trains(exact, times, weight, neuron, size, **options):
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("refractory", "reset"), [(0.0, 0.0), (0.3, 0.0), (0.0, -0.5), (0.2, 0.4)])
 def test_against_50_digits(refractory, reset, ratio, exact, backend):
     times, weight = draw()
@@ -60,6 +61,7 @@ def test_any_unit_of_time(tau_syn, backend):
     torch.testing.assert_close(found / tau_syn, plain, rtol=1e-11, atol=0)
 
 
+@pytest.mark.slow
 def test_a_hundred_spikes(exact, backend):
     """Bursts: many spikes between two inputs."""
     times = torch.tensor([[[0.0], [3.0], [INF]]], dtype=torch.float64)
@@ -71,6 +73,7 @@ def test_a_hundred_spikes(exact, backend):
         torch.testing.assert_close(found, wanted, rtol=1e-10, atol=1e-11)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("outputs", [1, 63])
 def test_float32(outputs, exact, backend):
     times, weight = draw(samples=1, outputs=outputs, dtype=torch.float32)

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import torch
 
-from firstspike.substrates.events import Cells, simulate
+import firstspike as fs
 
 CLOCK_US = 0.008
 LATENCY_US = 0.08
@@ -42,10 +42,12 @@ def fired(machine, population, trains, until_us):
     if not longest:
         return [[] for _ in range(population.size)]
     padded = [[*train, *([math.inf] * (longest - len(train)))] for train in sources]
-    threshold = torch.full((population.size,), chip["threshold"], dtype=torch.float64)
-    cells = Cells(chip["tau_mem_us"], chip["tau_syn_us"], threshold, chip["refractory_us"])
     times = torch.tensor(np.asarray(padded), dtype=torch.float64)[None]
-    found = simulate(times, torch.from_numpy(weight), cells, until_us)[0].numpy()
+    most = 1 + int((until_us - float(times.min())) / chip["refractory_us"])
+    neuron = fs.LIF(chip["tau_mem_us"], chip["tau_syn_us"], chip["threshold"])
+    found = fs.spike_trains(
+        times, torch.from_numpy(weight), neuron, max_spikes=most, refractory=chip["refractory_us"], until=until_us
+    )[0].numpy()
     return [row[np.isfinite(row)] for row in found]
 
 

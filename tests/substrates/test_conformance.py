@@ -63,6 +63,7 @@ def compare(found, wanted, kind, rounding=0.0):
         assert int((~same).sum()) <= math.ceil(allowed * same.numel() / 1000), layer
 
 
+@pytest.mark.slow
 def test_ideal_settings_are_exact(kind, ideal, network, times):
     wanted = Exact().run(network, times)
     spikes = wanted.layers[3]
@@ -94,6 +95,7 @@ def test_nothing_is_changed(kind, ideal, network, times):
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
 
 
+@pytest.mark.slow
 def test_gradient_is_the_exact_one_at_the_observed_times(kind, ideal, network, times):
     with ideal.open(network) as substrate:
         state = substrate.state_dict()

@@ -136,6 +136,7 @@ def test_duration():
     assert float(found[3]) == pytest.approx(float(found[0]) - 3)
 
 
+@pytest.mark.slow
 @pytest.mark.nest
 def test_a_trained_network(tmp_path):
     """Decisions differ only where a membrane touches its threshold; times do not differ."""
@@ -215,6 +216,7 @@ def test_bad_settings(step, duration):
         Nest(step, duration)
 
 
+@pytest.mark.slow
 @pytest.mark.nest
 def test_symbols_of_later_extension_modules_stay_their_own():
     """The import of NEST asks for global symbols; kernels of ``torch.compile`` would then call each other's code."""

@@ -55,6 +55,7 @@ def test_ctrl_c_while_workers_import(command, twelve, tmp_path):
     assert process.returncode == 130
 
 
+@pytest.mark.slow
 def test_table_and_figures(command, write_sweep, tmp_path):
     sweep = write_sweep()
     assert command("sweep", sweep, "-q", "--name", "mine")[0] == 0
@@ -82,6 +83,7 @@ def test_table_and_figures(command, write_sweep, tmp_path):
     assert "network[lif:0].out_features" in (moved / "report.html").read_text("utf-8")
 
 
+@pytest.mark.slow
 def test_failed_trials_are_reported_and_retried(command, write_sweep, tmp_path):
     folder = tmp_path / "images"
     sweep = write_sweep(
@@ -95,6 +97,7 @@ def test_failed_trials_are_reported_and_retried(command, write_sweep, tmp_path):
         assert "trial 0 failed: FileNotFoundError: " in out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -115,6 +118,7 @@ def test_bad_input_is_one_message(arguments, message, command, write_sweep, tmp_
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.slow
 def test_runs_of_another_study_are_not_touched(command, write_sweep, tmp_path):
     (tmp_path / "runs" / "small" / "0000").mkdir(parents=True)
     code, _, err = command("sweep", write_sweep(), "-q")
@@ -122,6 +126,7 @@ def test_runs_of_another_study_are_not_touched(command, write_sweep, tmp_path):
     assert "has runs of another study" in err
 
 
+@pytest.mark.slow
 def test_the_folder_of_a_run_is_left_to_it(command, write_sweep, tmp_path):
     run = tmp_path / "runs" / "small"
     run.mkdir(parents=True)
@@ -132,6 +137,7 @@ def test_the_folder_of_a_run_is_left_to_it(command, write_sweep, tmp_path):
     assert [path.name for path in run.iterdir()] == ["config.yaml"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("said", ["{", "{}", "[]", '{"name": "small"}'])
 def test_a_damaged_folder_is_one_message(said, command, tmp_path):
     (tmp_path / "runs" / "small").mkdir(parents=True)

@@ -63,6 +63,7 @@ def take_all(where, name):
     return found
 
 
+@pytest.mark.slow
 def test_no_two_processes_take_the_same_trial(opened, tmp_path):
     where = str(tmp_path / "50%20 of 'é' <b>&? #d.db")  # letters that mean something in a URL
     study = optuna.create_study(study_name="queue", storage=opened(where))
@@ -143,6 +144,7 @@ def test_values_of_random_trials_depend_on_the_seed_alone(write_sweep):
     assert {params["training.optimizer.lr"] for params in planned(plan)} == {0.1, 0.2, 0.3}
 
 
+@pytest.mark.slow
 def test_tpe_learns_from_what_is_done(write_sweep, opened, tmp_path):
     axes = "{training.optimizer.lr: {from: 0.001, to: 1.0}}"
     plan = load_plan(write_sweep("base: bars\n", axes=axes, sampler="tpe", trials=40))

@@ -11,6 +11,8 @@ from firstspike.sweeps.plan import load_plan
 from firstspike.sweeps.study import ERROR, queue_again, queue_failed, table_of, trials_of
 from firstspike.sweeps.worker import Worker
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def worker(plan, opened, tmp_path):

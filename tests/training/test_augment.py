@@ -178,6 +178,7 @@ def test_images_of_one_row_are_flipped(tmp_path):
     assert parse_config(raw).training.augment.flip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seeds", [1, 2])
 def test_a_run_with_varied_samples_goes_on_bit_for_bit(tmp_path, seeds):
     varied = config({"train": 60}, augment={"flip": True, "shift": 1, "cutout": 1, "jitter": 0.1}, n_seeds=seeds)

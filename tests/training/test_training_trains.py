@@ -43,6 +43,7 @@ def fit(trained, data, epochs, **options):
     return trained.fit(*data[:2], **part)
 
 
+@pytest.mark.slow
 def test_several_spikes_solve_what_first_spikes_cannot():
     data = splits(train=200)
     several = trainer(network(times=data.train.times))

@@ -100,6 +100,10 @@ class SpikeData(Dataset[tuple[Tensor, Tensor]]):
     def __len__(self) -> int:
         return len(self.times)
 
+    def __repr__(self) -> str:
+        spikes = f", up to {self.times.shape[2]} spikes" if self.trains else ""
+        return f"SpikeData({len(self)} samples, {self.features} inputs{spikes}, {len(self.class_names)} classes)"
+
     def __getitem__(self, index: int | slice | Tensor) -> tuple[Tensor, Tensor]:
         """Times and label of one sample, or of several for a slice or an index tensor."""
         return self.times[index], self.labels[index]
@@ -156,6 +160,10 @@ class Splits(NamedTuple):
     train: SpikeData
     validation: SpikeData
     test: SpikeData
+
+    def __repr__(self) -> str:
+        sizes = ", ".join(f"{name}: {len(part)}" for name, part in zip(self._fields, self, strict=True))
+        return f"Splits({sizes} samples, {self.train.features} inputs, {len(self.train.class_names)} classes)"
 
     @property
     def checksum(self) -> dict[str, Any]:

@@ -96,7 +96,8 @@ class Arguments(NamedTuple):
     def sizes(self) -> Sizes:
         """Of all tensors."""
         outputs, inputs = self.weight.shape[-2:]
-        return len(self.times) if self.times.ndim == 3 else 1, self.times.shape[-2], inputs, outputs
+        several = self.weight.ndim == 3
+        return len(self.weight) if several else 1, self.times.shape[several], inputs, outputs
 
 
 class Tensors(NamedTuple):

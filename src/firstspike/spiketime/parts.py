@@ -5,6 +5,7 @@ from operator import itemgetter
 from typing import Any, NamedTuple
 
 import torch
+from torch import Tensor
 
 from firstspike.spiketime.contract import (
     Arguments,
@@ -17,6 +18,8 @@ from firstspike.spiketime.contract import (
     each_tensor,
     of_several,
 )
+
+_OF_NEURONS = ("weight", "threshold", "delay", "constants", "refractory", "reset")
 
 
 class Size(NamedTuple):
@@ -34,11 +37,16 @@ def forward_in_parts(forward: Forward, size: Callable[[Arguments], Size]) -> For
         parts = list(_parts(given, size(given)))
         if len(parts) <= 1:
             return forward(given)
-        ensemble, batch, _ = given.times.shape
-        spikes = given.times.new_empty((ensemble, batch, given.weight.shape[1]))
+        ensemble, batch, _, outputs = given.sizes
+        whole: Any = None
         for part in parts:
-            spikes[part] = forward(_arguments(given, *part)).spikes
-        return Result(spikes)
+            found = forward(_arguments(given, *part))
+            if whole is None:
+                shape = (ensemble, batch, outputs)
+                whole = each_tensor(lambda x: x.new_empty(*shape, *x.shape[3:]), found)  # noqa: B023
+            for total, x in zip(_tensors(whole), _tensors(found), strict=True):
+                total[part] = x
+        return whole
 
     return parted
 
@@ -56,14 +64,16 @@ def backward_in_parts(backward: Backward, size: Callable[[Arguments], Size]) -> 
         if given.times.ndim == 2:
             return of_several(parted)(grads, result, given, max_weight_grad, needs)
         total = zero_gradients(given, needs)
-        for networks, samples, neurons in _parts(given, most):
+        for part in _parts(given, most):
+            networks, samples, neurons = part
             saved = each_tensor(itemgetter((networks, samples)), result.saved)
-            own = Result(result.spikes[networks, samples, neurons], saved)
-            asked, part = Grads(grads.spikes[networks, samples, neurons]), _arguments(given, networks, samples, neurons)
-            found = backward(asked, own, part, max_weight_grad, needs)
+            own = Result(result.spikes[part], saved, _of_pairs(part, result.overflows))
+            asked: Grads = _of_pairs(part, grads)
+            found = backward(asked, own, _arguments(given, *part), max_weight_grad, needs)
             for name, x in found._asdict().items():
-                if x is not None:
-                    getattr(total, name)[networks, samples if name == "times" else neurons] += x
+                place = (networks, samples) if name == "times" else part if name == "state" else (networks, neurons)
+                for whole, own_part in zip(_tensors(getattr(total, name)), _tensors(x), strict=True):
+                    whole[place] += own_part
         return total
 
     return parted
@@ -71,8 +81,8 @@ def backward_in_parts(backward: Backward, size: Callable[[Arguments], Size]) -> 
 
 def zero_gradients(given: Arguments, needs: Needs) -> Gradients:
     """Zeros for what is needed."""
-    like = (*given[:4], given.threshold, given.threshold)
-    zeros: Any = (torch.zeros_like(x) if need and x is not None else None for x, need in zip(like, needs, strict=False))
+    like = (*given[:4], given.threshold, given.threshold, given.state)
+    zeros: Any = (each_tensor(torch.zeros_like, x) if need else None for x, need in zip(like, needs, strict=True))
     return Gradients(*zeros)
 
 
@@ -88,5 +98,19 @@ def _parts(given: Arguments, size: Size) -> Iterator[tuple[slice, slice, slice]]
 
 
 def _arguments(given: Arguments, networks: slice, samples: slice, outputs: slice) -> Arguments:
-    of_neurons = each_tensor(itemgetter((networks, outputs)), given[1:5])
-    return Arguments(given.times[networks, samples], *of_neurons)
+    of_neurons = itemgetter((networks, outputs))
+    own = {name: each_tensor(of_neurons, getattr(given, name)) for name in _OF_NEURONS}
+    of_pairs = {name: _of_pairs((networks, samples, outputs), getattr(given, name)) for name in ("state", "observed")}
+    return given._replace(times=given.times[networks, samples], **own, **of_pairs)
+
+
+def _of_pairs(part: tuple[slice, slice, slice], x: Any) -> Any:
+    """Part of all tensors in ``x`` that begin with networks, samples and outputs."""
+    return each_tensor(itemgetter(part), x)
+
+
+def _tensors(x: Any) -> list[Tensor]:
+    """All tensors in ``x``, in order."""
+    found: list[Tensor] = []
+    each_tensor(lambda tensor: found.append(tensor) or tensor, x)  # type: ignore[func-returns-value]
+    return found

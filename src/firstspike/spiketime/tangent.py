@@ -41,13 +41,16 @@ def tangent(
         overflows: of trains.
         ends: whether there is a state at the end.
     """
-    of_times, of_weight, of_threshold, of_delay, _, of_mem, of_syn, _, _, *of_state = moves
+    given: Sequence[Tensor | None] = moves
+    of_times, of_weight, of_threshold, of_delay, _, of_mem, of_syn, _, _, *of_state = given
     times, weight, threshold, delay, _, *rest = inputs
     if overflows is not None and times.shape[-1] > 1:
         copies = times.shape[-1]
-        times, of_times = (x if x is None else x.flatten(2).unsqueeze(-1) for x in (times, of_times))
-        weight, of_weight, delay, of_delay = (
-            x if x is None else x.repeat_interleave(copies, -1) for x in (weight, of_weight, delay, of_delay)
+        times = times.flatten(2).unsqueeze(-1)
+        of_times = of_times if of_times is None else of_times.flatten(2).unsqueeze(-1)
+        weight = weight.repeat_interleave(copies, -1)
+        of_weight, delay, of_delay = (
+            None if y is None else y.repeat_interleave(copies, -1) for y in (of_weight, delay, of_delay)
         )
     needs = Needs(
         times=False,

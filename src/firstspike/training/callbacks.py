@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
-from firstspike.spiketime.cpu.runtime import cache
+from firstspike.spiketime import kernels
 
 if TYPE_CHECKING:
     from firstspike.training.fitting import Fit, FitResult, Row
@@ -138,7 +138,7 @@ class ProgressBar(Callback):
             dynamic_ncols=True,
             mininterval=0.2 if sys.stderr.isatty() else 30,  # a log file wants few lines
         )
-        cache.listeners.append(self._on_compile)
+        kernels.listeners.append(self._on_compile)
 
     def _on_compile(self) -> None:
         if not self.said:
@@ -162,7 +162,7 @@ class ProgressBar(Callback):
     def close(self) -> None:
         """Leave the bar as it is."""
         if self.bar is not None:
-            cache.listeners.remove(self._on_compile)
+            kernels.listeners.remove(self._on_compile)
             self.bar.close()
 
 

@@ -52,6 +52,9 @@ class Evaluation:
     labels: Int64[Tensor, " samples"]
     readout: bool = False
 
+    def __repr__(self) -> str:
+        return f"Evaluation(accuracy {100 * self.accuracy:.2f} %, loss {self.loss:.4g}, {len(self.labels)} samples)"
+
     @property
     def accuracy_error(self) -> float:
         """Binomial standard error of the accuracy."""

@@ -291,10 +291,17 @@ class FitResult:
 
     epochs: int
     seconds: float
-    metrics: dict[str, list[float]] = field(repr=False)
+    metrics: dict[str, list[float]]
     best_validation_accuracy: tuple[float, ...]
     validations: tuple[Evaluation, ...] = ()
     tests: tuple[Evaluation, ...] = ()
+
+    def __repr__(self) -> str:
+        found = [f", {len(self.best_validation_accuracy)} networks"] if len(self.best_validation_accuracy) > 1 else []
+        for name, evaluations in (("validation", self.validations), ("test", self.tests)):
+            if evaluations:
+                found.append(f", {name} accuracy " + ", ".join(f"{100 * x.accuracy:.2f} %" for x in evaluations))
+        return f"FitResult({self.epochs} epochs in {self.seconds:.0f} s{''.join(found)})"
 
     @property
     def validation(self) -> Evaluation | None:

@@ -28,6 +28,7 @@ def count(machine, call):
     return sum(name.startswith(call) for name in machine.calls)
 
 
+@pytest.mark.slow
 def test_weights_are_written_when_they_have_changed(machine, network, times):
     with chip().open(network) as substrate:
         first = count(machine, "set ")
@@ -129,6 +130,7 @@ def test_copies_of_neurons(machine):
         assert float((one - other)[torch.isfinite(other)].abs().max()) < 0.01
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["late", "warning", "error"])
 def test_a_stalled_run_is_tried_again_and_then_reported(machine, network, times, caplog, how):
     with chip(retries=3).open(network) as substrate:

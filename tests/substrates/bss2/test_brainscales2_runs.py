@@ -26,6 +26,7 @@ def final_state(folder):
     return tables, load_checkpoint(checkpoints(folder / "checkpoints")[-1]).weights
 
 
+@pytest.mark.slow
 def test_training_and_another_chip(machine, tmp_path):
     start(tmp_path / "run", load_config("bars_mock_bss2", [*SMALL, ON_CHIP]), progress_bar=False)
     identity = json.loads((tmp_path / "run" / "environment.json").read_text())["substrate"]
@@ -41,11 +42,13 @@ def test_training_and_another_chip(machine, tmp_path):
     resume(tmp_path / "run", epochs=4, progress_bar=False, allow_other_chip=True)
 
 
+@pytest.mark.slow
 def test_seeds_take_turns_on_one_chip(machine, tmp_path):
     start(tmp_path / "run", load_config("bars_mock_bss2", [*SMALL, ON_CHIP, "training.n_seeds=2"]), progress_bar=False)
     assert (machine.calls.count("setup"), machine.calls.count("end")) == (1, 1)
 
 
+@pytest.mark.slow
 def test_a_chip_that_stalls_for_good_leaves_the_last_whole_epoch(machine, tmp_path):
     config = load_config("bars_mock_bss2", [*SMALL, ON_CHIP])
     start(tmp_path / "whole", config, progress_bar=False)

@@ -3,10 +3,12 @@ import logging
 import pytest
 import torch
 
+import firstspike as fs
 from firstspike.layers import BiasSpikes, Delay, DelayRule, LIFLinear, Multiplex, Network
 from firstspike.neuron import LIF
 from firstspike.substrates import Exact, MockBss2, SubstrateError
 from firstspike.substrates.bss2.limits import circuits_of
+from firstspike.substrates.bss2.mock import _Cells, _fired
 
 DOUBLE = {"dtype": torch.float64}
 CLEAN = {
@@ -200,3 +202,32 @@ def test_identity(network):
 def test_bad_settings(bad):
     with pytest.raises(ValueError, match="settings of the chip are out of range"):
         MockBss2(**bad)
+
+
+@pytest.mark.parametrize("taus", [(1.0, 1.0), (1.4, 0.7)])
+def test_each_sample_and_neuron_may_have_its_threshold(taus, source):
+    times = torch.rand(7, 3, 2, generator=source, dtype=torch.float64)
+    weight = torch.full((4, 3), 2.0, dtype=torch.float64)
+    threshold = 0.5 + torch.rand(7, 4, generator=source, dtype=torch.float64)
+    together, state = _fired(times, weight, _Cells(*taus, threshold, 1.0), 20.0)
+    assert int(torch.isfinite(together).sum(-1).max()) >= 2
+    for sample in range(7):
+        neuron = fs.LIF(*taus, threshold[sample])
+        alone = fs.spike_trains(times[sample], weight, neuron, max_spikes=20, refractory=1.0)
+        torch.testing.assert_close(together[sample], alone[:, : together.shape[2]])
+        assert bool(torch.isinf(alone[:, together.shape[2] :]).all())
+    cells = _Cells(*(torch.full((4,), tau, dtype=torch.float64) for tau in taus), threshold, 1.0)
+    first, between = _fired(times, weight, cells, 0.6)
+    then, after = _fired(times, weight, cells, 20.0, between)
+    torch.testing.assert_close(torch.cat([first, then], -1).sort(-1).values[..., : together.shape[2]], together)
+    torch.testing.assert_close(after, state)
+
+
+def test_nothing_after_the_end():
+    times = torch.tensor([[[0.0], [3.0]]], dtype=torch.float64)
+    weight = torch.tensor([[4.0, 4.0]], dtype=torch.float64)
+    cells = _Cells(1.0, 1.0, torch.ones(1, dtype=torch.float64), 1.0)
+    assert int(torch.isfinite(_fired(times, weight, cells, 50.0)[0]).sum()) >= 2
+    assert torch.isfinite(_fired(times, weight, cells, 1.0)[0]).flatten().tolist() == [True]
+    for later in (times + 1.0, torch.full_like(times, torch.inf)):
+        assert torch.isinf(_fired(later, weight, cells, 1.0)[0]).flatten().tolist() == [True]

@@ -10,8 +10,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from firstspike.spiketime.cpu.runtime.compiling import jit
-
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -24,10 +22,9 @@ RATIO = 4  # tau_syn/tau_mem
 SUMMIT, HEIGHT = 5, 6  # time and value of kappa's maximum
 X, TOP = 7, 8  # and -log(1 - x)/x, the same time in units of tau_syn
 SPAN = 9  # longest time after which states keep their scale (see ``rows``)
-FAR = 10  # a leaky neuron that rises falls again before this time
-KIND = 11  # which of the short cuts below the two constants allow
-REST_MEM, REST_SYN = 12, 13  # what rounding to the dtype leaves of 1/tau_mem and 1/tau_syn
-N_CONSTANTS = 14  # then max_weight_grad
+KIND = 10  # which of the short cuts below the two constants allow
+REST_MEM, REST_SYN = 11, 12  # what rounding to the dtype leaves of 1/tau_mem and 1/tau_syn
+N_CONSTANTS = 13  # then max_weight_grad
 ANY, EQUAL, DOUBLE = range(3)  # EQUAL: kappa is s exp(-s); DOUBLE: DELTA is the slower constant's rate
 
 FLAT = 2.5e-3  # square of the slope, times both constants, at a spike whose peak is 1/800 above the threshold
@@ -50,7 +47,6 @@ def constants_array(tau_mem: float, tau_syn: float, dtype: str, bound: float | N
     found[[RATIO, X, TOP]] = tau_syn / tau_mem, x, top
     found[[SUMMIT, HEIGHT]] = top * tau_syn, height
     found[SPAN] = _SPAN * min(tau_mem, tau_syn)
-    found[FAR] = 40 * max(tau_mem, tau_syn)
     if abs(x) <= _TINY[dtype]:
         found[KIND] = EQUAL
     elif abs(abs(delta) - min(1 / tau_mem, 1 / tau_syn)) < np.finfo(dtype).eps * abs(delta):
@@ -61,29 +57,14 @@ def constants_array(tau_mem: float, tau_syn: float, dtype: str, bound: float | N
     return from_numpy(rounded)
 
 
-def as_tensors(constants: "Iterable[float | Tensor]", dtype: "torch.dtype") -> "list[Tensor]":
-    """The time constants as contiguous tensors, of one number where all neurons share them."""
+@lru_cache(maxsize=256)
+def one_number(x: float, dtype: "torch.dtype") -> "Tensor":
+    """A tensor of that number alone, for kernels that do not change it."""
     import torch
 
-    return [
-        x.contiguous() if isinstance(x, torch.Tensor) else torch.tensor([x], dtype=dtype, device="cpu")
-        for x in constants
-    ]
+    return torch.tensor([x], dtype=dtype, device="cpu")
 
 
-@jit
-def kappa(s, c):
-    """Membrane at the time ``s`` (a number, also ``inf``) after an input of weight 1."""
-    if math.isinf(s):
-        return c[PER_MEM] * 0 if c[PER_MEM] > 0 else c[PER_SYN] * 0 + 1
-    slow = min(c[PER_MEM], c[PER_SYN])
-    return math.exp(-s * slow) * -math.expm1(-s * abs(c[DELTA])) * abs(c[PER_RISE])
-
-
-@jit
-def peak(voltage, current, c):
-    """Time and height of the maximum after a rising state with a positive current, as in ``response.peak``."""
-    ratio = voltage / current
-    early = ratio if abs(c[X]) < 1e-12 else math.log1p(max(c[X] * ratio, -1.0)) / c[X]
-    early = min(early, c[TOP])  # rounding may let a state fall that barely rises
-    return (c[TOP] - early) / c[PER_SYN], current * (c[HEIGHT] * math.exp(early))
+def as_tensors(constants: "Iterable[float | Tensor]", dtype: "torch.dtype") -> "list[Tensor]":
+    """The time constants as tensors, of one number where all neurons share them."""
+    return [one_number(x, dtype) if isinstance(x, (int, float)) else x for x in constants]

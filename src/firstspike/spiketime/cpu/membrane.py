@@ -29,7 +29,7 @@ from firstspike.spiketime.cpu.constants import (
     TOP,
     X,
 )
-from firstspike.spiketime.cpu.runtime.compiling import chosen_by_type, inlined
+from firstspike.spiketime.cpu.runtime.compiling import chosen_by_type, inlined, jit
 from firstspike.spiketime.cpu.vectors.mathfun import SMALL, exp, exp_and_expm1, expm1, log1p, small_expm1
 from firstspike.spiketime.cpu.vectors.simd import absolute, all_of, fma, maximum, minimum, select, sqrt, those
 
@@ -78,24 +78,19 @@ def rates_of(c):
 
 @inlined
 def decays(s, r):
-    """``exp(-s/slower)``, ``exp(-s/faster)``, and ``expm1(-s DELTA)`` but for the short cut of equal constants."""
+    """``exp(-s/slower)``, ``exp(-s/faster)``, and ``expm1(-s DELTA)``, which has no meaning for equal constants."""
     x, y = s * (r.slower * -1.0), s * (r.delta * -1.0)
-    if all_of(minimum(x, y) >= -SMALL, x):  # what follows gives the same digits without the reduction of large numbers
+    small = all_of(minimum(x, y) >= -SMALL, x)  # where a part of each exponential gives the same digits
+    if small:
         grown = small_expm1(x)
         slow = grown + 1.0
-        if r.kind == EQUAL:
-            return slow, slow, grown
-        if r.kind == DOUBLE:
-            return slow, slow * slow, grown
-        grown = small_expm1(y)
-        return slow, fma(slow, grown, slow), grown
-    if r.kind == EQUAL:
-        slow = exp(x)
-        return slow, slow, slow
-    if r.kind == DOUBLE:
+    else:
         slow, grown = exp_and_expm1(x)
+    if r.kind == EQUAL:
+        return slow, slow, grown
+    if r.kind == DOUBLE:
         return slow, slow * slow, grown
-    slow, grown = exp(x), expm1(y)
+    grown = small_expm1(y) if small else expm1(y)
     fast, late = fma(slow, grown, slow), grown < _LATE
     if late:  # no digits are left of the difference
         fast = select(late, exp(s * (r.faster * -1.0)), fast)
@@ -111,6 +106,15 @@ def responses(s, r):
     return select(leaks_slower, slow, fast), select(leaks_slower, fast, slow), rise
 
 
+@jit
+def kappa(s, c):
+    """``kappa(s)`` of a number, also of ``inf``, from ``constants_array``."""
+    if math.isinf(s):
+        return c[PER_MEM] * 0 if c[PER_MEM] > 0 else c[PER_SYN] * 0 + 1
+    slow = min(c[PER_MEM], c[PER_SYN])
+    return math.exp(-s * slow) * -math.expm1(-s * abs(c[DELTA])) * abs(c[PER_RISE])
+
+
 @inlined
 def peak(voltage, current, r):
     """Time and height of the maximum after rising states with positive currents, as in ``response.peak``."""
@@ -120,41 +124,64 @@ def peak(voltage, current, r):
     return (early - r.top) * (-1.0 / r.syn), current * (exp(early) * r.height)
 
 
+class Scale(NamedTuple):
+    """Of states that are scaled to need no decay, as numbers: see ``rows.coefficients``."""
+
+    mem: Any
+    """What brings V to scale 1."""
+    syn: Any
+    """The same of I."""
+    threshold: Any
+    """At the end."""
+    ratio: Any
+    """tau_syn/tau_mem where V and I have their scales."""
+    ratio_end: Any
+    """The same at the end."""
+
+
 @inlined
 def reaches(voltage, current, wait, end, current_end, candidates, r):
     """The candidates that reach the threshold within ``wait``, which may be ``inf``, and the latest time for it.
 
     A lane does if it ends above the threshold, or if it rises first and falls at the end, and its peak is high enough.
     """
+    plain = Scale(1.0, 1.0, 1.0, r.ratio, r.ratio)
+    return reaches_scaled(voltage, current, wait, end, current_end, candidates, r, plain)
+
+
+@inlined
+def reaches_scaled(voltage, current, wait, end, current_end, candidates, r, scale):
+    """The same with states, and the states at the end, that are scaled."""
     leaks, limit = those(r.mem > 0.0, candidates), wait
+    crosses = (end >= scale.threshold) & candidates
     # rounding may reach what a membrane without leak only approaches
-    crosses = (end >= 1.0) & candidates & (leaks | (voltage + current > 1.0))
+    crosses &= leaks | (fma(voltage, scale.mem, current * scale.syn) > 1.0)
     # where V follows the current closely, rounding decides whether it falls at the end: the time of the peak tells
-    falls = (current_end * ENOUGH < end * r.ratio) | (wait * r.slower > _FAR)
-    peaks = (current > voltage * r.ratio) & falls & leaks & ~crosses
-    high = current * r.height
-    peaks &= (voltage + high >= ENOUGH) | (high >= ENOUGH)
+    falls = (current_end * ENOUGH < end * scale.ratio_end) | (wait * r.slower > _FAR)
+    peaks = (current > voltage * scale.ratio) & falls & leaks & ~crosses
+    high = current * (r.height * scale.syn)
+    peaks &= (fma(voltage, scale.mem, high) >= ENOUGH) | (high >= ENOUGH)
     if peaks:
-        time, height = peak(voltage, current, r)
+        time, height = peak(voltage * scale.mem, current * scale.syn, r)
         peaks &= (height >= 1.0) & (wait >= time)
         limit = select(peaks, minimum(time, wait), limit)
     endless = crosses & ~(wait < math.inf)
     if endless:  # no leak: the wait, rounded up
         left = minimum((1.0 - voltage) / current, 1 - 1e-16)
-        limit = select(endless, log1p(left * -1.0) * (-1 - 1e-6) / r.syn, limit)
+        limit = select(endless, minimum(log1p(left * -1.0) * (-1 - 1e-6), _FAR) / r.syn, limit)
     return crosses | peaks, limit
 
 
 @inlined
-def nearer(s, low, high, gap, voltage, current, r):
+def nearer(s, low, high, gap, voltage, drive, r):
     """A step of the search for the threshold: to the root of the parabola at ``s``, between bounds.
 
-    Each costs as much as Newton's and triples the digits. ``gap`` is what the membrane at ``s`` lacks.
+    Each costs as much as Newton's and triples the digits. ``gap`` is what the membrane at ``s`` lacks, ``drive`` what
+    the current adds to its slope.
 
     Returns:
         The next time; the bounds; how far from the root the next time may be.
     """
-    drive = current * r.syn
     slope = drive - voltage * r.mem
     curve = drive * (r.syn * -1.0) - slope * r.mem
     before = (gap > 0.0) & (slope > 0.0)
@@ -297,37 +324,41 @@ def derivatives(s, r):
 
 
 BRIEF = 2.0**-5  # longest time for ``brief``, in units of the faster constant
+# of (1 - exp(-x))/x, the highest power's first: for brief times the rest is less than half a unit in the last place
+_BRIEF_32, _BRIEF_64 = (tuple((-1) ** n / math.factorial(n + 1) for n in range(top, -1, -1)) for top in (3, 7))
 
 
-def _zeroth(x):
-    """``(exp(x) - 1) / x`` for ``|x| <= BRIEF``."""
+def _terms(x):
+    """The terms for a vector."""
     raise NotImplementedError
 
 
-@chosen_by_type(_zeroth)
-def _overload_zeroth(x):
-    if x.dtype == types.float32:
-        return lambda x: fma(fma(fma(x, 1 / 24, 1 / 6), x, 1 / 2), x, 1.0)
-
-    def series(x):
-        p = fma(fma(fma(fma(x, 1 / 40320, 1 / 5040), x, 1 / 720), x, 1 / 120), x, 1 / 24)
-        return fma(fma(fma(p, x, 1 / 6), x, 1 / 2), x, 1.0)
-
-    return series
+@chosen_by_type(_terms)
+def _overload_terms(x):
+    terms = _BRIEF_32 if x.dtype == types.float32 else _BRIEF_64
+    return lambda x: terms
 
 
 @inlined
 def brief(s, r):
-    """``responses`` for times up to BRIEF, by power series."""
-    x, y = s * (r.mem * -1.0), s * (r.mem - r.syn)
-    mem = fma(_zeroth(x), x, 1.0)
-    rise = mem * _zeroth(y)
-    return mem, fma(rise, y, mem), rise * (s * r.syn)
+    """``responses`` for times up to BRIEF, by power series.
+
+    With ``x = s/tau_mem`` and ``z = s/tau_syn``, Horner's scheme for ``exp(-x)`` has on its way the terms of that for
+    ``(exp(-x) - exp(-z)) / (z - x)``.
+    """
+    x, z, terms = s * r.mem, s * r.syn, _terms(s)
+    grown = fma(x, terms[0], terms[1])
+    mean = fma(z, terms[0], grown)
+    for term in terms[2:]:
+        grown = fma(grown, x, term)
+        mean = fma(mean, z, grown)
+    mem = fma(grown * -1.0, x, 1.0)
+    return mem, fma(mean * -1.0, z - x, mem), mean * z
 
 
 @inlined
 def brief_derivatives(s, r):
-    """``derivatives`` for times up to BRIEF: kappa(s) is s/tau_syn times a mean of the two exponentials."""
+    """``derivatives`` for times up to BRIEF."""
     mem, syn, rise = brief(s, r)
     by_mem = mem * _first(s * (r.mem - r.syn)) * (s * r.syn) * (s * r.mem)
     return by_mem, s * fma(rise, r.mem, syn * (r.syn * -1.0)) - by_mem

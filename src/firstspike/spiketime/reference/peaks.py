@@ -51,9 +51,8 @@ def lacking(
         until: later times play no part.
     """
     threshold = torch.as_tensor(neuron.threshold, dtype=weight.dtype, device=weight.device).detach()
-    height: Tensor = _Height.apply(times.unsqueeze(-1), weight, delay, silent, *_constants(neuron, len(weight)), until)[
-        0
-    ]
+    taus = _constants(neuron, len(weight))
+    height: Tensor = _Height.apply(times.unsqueeze(-1), weight, delay, silent, *taus, until)[0]
     return torch.where(silent, (threshold - height).clamp(min=0), 0.0)
 
 
@@ -159,8 +158,8 @@ class _HeightGradient(_MemberByMember):
         place: Tensor,
         *options: Any,
     ) -> tuple[Tensor, Tensor, Tensor | None]:
-        by_trains, by_weight = torch.zeros_like(trains).flatten(1), torch.zeros_like(weight)
-        by_delay = None if delay is None else torch.zeros_like(delay)
+        by_trains, by_weight = trains.new_zeros(trains.flatten(1).shape), weight.new_zeros(weight.shape)
+        by_delay = None if delay is None else torch.zeros_like(by_weight)
         grad = torch.where(height > 0, grad, 0.0)
         for some in _membranes(trains, weight, delay, silent, *options):
             taus = some.tau_mem, some.tau_syn
@@ -205,7 +204,7 @@ class _Membranes(NamedTuple):
     spike: Int64[Tensor, "N ..."]
     """In the flattened trains of the sample."""
     input: Int64[Tensor, "N ..."]
-    count: Int64[Tensor, "..."]
+    arriving: Int64[Tensor, "..."]
     """How many arrive."""
     tau_mem: Tau
     tau_syn: Tau
@@ -253,20 +252,24 @@ def _highest(some: _Membranes, until: float) -> tuple[Float[Tensor, "..."], Floa
     accumulate(arrival, voltage, current, *taus)
     best, index = voltage.max(dim=0, keepdim=True)
     # what never arrives stands, with the same membrane, at the last arrival
-    index = torch.minimum(index, (some.count - 1).clamp(min=0))
+    index = torch.minimum(index, (some.arriving - 1).clamp(min=0))
     time, place = (x.expand(voltage.shape).gather(0, index).squeeze(0) for x in (arrival, some.spike))
     best = best.squeeze(0).clamp(min=0)
     if until < math.inf:
         end = membrane(until - arrival[-1], voltage[-1], current[-1], *taus)
         time, place = torch.where(end > best, until, time), torch.where(end > best, -1, place)
         best = torch.maximum(end, best)
+    # while a membrane rises it is concave and stays below its tangent: only few intervals can have a higher maximum
     length = arrival.diff(dim=0, append=torch.full_like(arrival[:1], until))
-    peaks = peaks_within(length, voltage, current, *taus, best)
-    rows = peaks.at[1:]
-    row = torch.arange(best.numel(), device=best.device).view_as(best)[rows]
-    top = best.flatten().scatter_reduce(0, row, peaks.height, "amax").view_as(best)
-    highest = (peaks.height > best[rows]) & (peaks.height == top[rows])
-    at = tuple(x[highest] for x in peaks.at)
-    time[at[1:]] = arrival.expand(voltage.shape)[at] + peaks.since[highest]
-    place[at[1:]] = -1
+    slope = current / taus[1] - voltage / taus[0]
+    at = ((slope > 0) & (torch.addcmul(voltage, slope, length) > best)).nonzero(as_tuple=True)
+    begin, *states = (x.expand(voltage.shape)[at] for x in (arrival, length, voltage, current))
+    inside, since, height = peaks_within(
+        *states, *(x.expand(voltage.shape)[at] if isinstance(x, Tensor) else x for x in taus)
+    )
+    row = torch.arange(best.numel(), device=best.device).view_as(best)[at[1:]]
+    top = best.flatten().scatter_reduce(0, row[inside], height[inside], "amax").view_as(best)
+    wins = inside & (height > best[at[1:]]) & (height == top[at[1:]])
+    rows = tuple(x[wins] for x in at[1:])
+    time[rows], place[rows] = (begin + since)[wins], -1
     return top, time, torch.where(top > 0, place, -1)

@@ -22,71 +22,22 @@ from torch import Tensor
 from firstspike.spiketime.reference.response import Tau, kappa, leakless, membrane, peak
 from firstspike.spiketime.reference.solutions import time_to_threshold
 
+_LATE = 40.0  # time constants
 _GROUP = 8  # inputs that are scanned one after the other, at most
 
 
-class Left(NamedTuple):
-    """What is left of a state some time later."""
-
-    mem: Tensor
-    """Membrane of a membrane."""
-    syn: Tensor
-    """Current of a current."""
-    response: Tensor
-    """Membrane of a current."""
-
-
 class Crossing(NamedTuple):
-    """What membranes do until their first spike, or else until the end."""
+    """What membranes do until their first spike."""
 
     fires: Bool[Tensor, "..."]
     spike: Float[Tensor, "..."]
     """``inf`` for those that do not fire."""
     nth: Int64[Tensor, "..."]
-    """The last input before the spike."""
-    begin: Float[Tensor, "..."]
-    """Its time."""
+    """The last input before the spike, of those that fire."""
+    time: Float[Tensor, "..."]
+    """When that arrives."""
     current: Float[Tensor, "..."]
     """Just after it."""
-
-
-def left_after(elapsed: Float[Tensor, "..."], tau_mem: Tau, tau_syn: Tau) -> Left:
-    """After a finite time."""
-    return Left(torch.exp(-elapsed / tau_mem), torch.exp(-elapsed / tau_syn), kappa(elapsed, tau_mem, tau_syn))
-
-
-def accumulate(
-    time: Float[Tensor, "N ..."],
-    voltage: Float[Tensor, "N ..."],
-    current: Float[Tensor, "N ..."],
-    tau_mem: Tau,
-    tau_syn: Tau,
-) -> None:
-    """Add what is left of all earlier inputs to what each input changes, in place: states just after each."""
-    inputs = len(time)
-    group = min(_GROUP, math.isqrt(max(1, inputs) - 1) + 1)
-    if inputs <= _GROUP // 2:
-        left = left_after(time.diff(dim=0), tau_mem, tau_syn)
-        for k in range(1, inputs):
-            _add((voltage[k], current[k]), (voltage[k - 1], current[k - 1]), Left(*(x[k - 1] for x in left)))
-        return
-    whole = inputs // group * group
-    times, voltages, currents = (x[:whole].unflatten(0, (-1, group)) for x in (time, voltage, current))
-    left = left_after(times.diff(dim=1), tau_mem, tau_syn)
-    for k in range(1, group):
-        of_group = Left(*(x[:, k - 1] for x in left))
-        _add((voltages[:, k], currents[:, k]), (voltages[:, k - 1], currents[:, k - 1]), of_group)
-    last = times[:, -1], voltages[:, -1].clone(), currents[:, -1].clone()
-    accumulate(*last, tau_mem, tau_syn)
-    begin, *before = (x[:-1].unsqueeze(1) for x in last)
-    _add((voltages[1:], currents[1:]), before, left_after(times[1:] - begin, tau_mem, tau_syn))
-    if whole < inputs:
-        accumulate(*(x[whole - 1 :] for x in (time, voltage, current)), tau_mem, tau_syn)
-
-
-def _add(now: Sequence[Tensor], before: Sequence[Tensor], left: Left) -> None:
-    now[0].addcmul_(before[0], left.mem).addcmul_(before[1], left.response)
-    now[1].addcmul_(before[1], left.syn)
 
 
 def in_order(
@@ -102,20 +53,62 @@ def in_order(
 def settled(
     time: Float[Tensor, "N ..."], weight: Float[Tensor, "N ..."]
 ) -> tuple[Float[Tensor, "N ..."], Float[Tensor, "N ..."]]:
-    """Inputs that never arrive become such of weight 0 at the time of the last that does."""
+    """Sorted inputs, of which those that never arrive become such of weight 0 at the time of the last that does."""
     arrives = torch.isfinite(time)
-    if not len(time):
-        return time, weight
     last = torch.where(arrives, time, -math.inf).amax(0, keepdim=True)
     last = torch.where(torch.isfinite(last), last, 0.0)
     return torch.where(arrives, time, last), torch.where(arrives, weight, 0.0)
+
+
+def accumulate(
+    time: Float[Tensor, "N ..."],
+    voltage: Float[Tensor, "N ..."],
+    current: Float[Tensor, "N ..."],
+    tau_mem: Tau,
+    tau_syn: Tau,
+) -> None:
+    """Add what is left of all earlier inputs to what each input changes, in place: states just after each."""
+    inputs, taus = len(time), (tau_mem, tau_syn)
+    if inputs <= _GROUP:
+        _one_after_the_other(0, time, voltage, current, *taus)
+        return
+    group = min(_GROUP, math.isqrt(inputs - 1) + 1)
+    whole = inputs // group * group
+    times, voltages, currents = (x[:whole].unflatten(0, (-1, group)) for x in (time, voltage, current))
+    _one_after_the_other(1, times, voltages, currents, *taus)
+    last = times[:, -1], voltages[:, -1].clone(), currents[:, -1].clone()
+    accumulate(*last, *taus)
+    begin, *before = (x[:-1].unsqueeze(1) for x in last)
+    _add((voltages[1:], currents[1:]), before, _left_after(times[1:] - begin, *taus))
+    if whole < inputs:
+        accumulate(time[whole - 1 :], voltage[whole - 1 :], current[whole - 1 :], *taus)
+
+
+def _one_after_the_other(dim: int, time: Tensor, voltage: Tensor, current: Tensor, *taus: Tau) -> None:
+    left = zip(*(x.unbind(dim) for x in _left_after(time.diff(dim=dim), *taus)), strict=True)
+    states = list(zip(voltage.unbind(dim), current.unbind(dim), strict=True))
+    for before, now, of_before in zip(states, states[1:], left, strict=False):
+        _add(now, before, of_before)
+
+
+def _left_after(elapsed: Tensor, tau_mem: Tau, tau_syn: Tau) -> tuple[Tensor, Tensor, Tensor]:
+    """What is left of a membrane and of a current, and the membrane that a current of 1 has caused."""
+    return torch.exp(-elapsed / tau_mem), torch.exp(-elapsed / tau_syn), kappa(elapsed, tau_mem, tau_syn)
+
+
+def _add(now: Sequence[Tensor], before: Sequence[Tensor], left: Sequence[Tensor]) -> None:
+    """Add what is left of a membrane and a current to those now."""
+    (voltage, current), (mem, syn, response) = before, left
+    now[0].addcmul_(voltage, mem).addcmul_(current, response)
+    now[1].addcmul_(current, syn)
 
 
 def first_crossing(
     time: Float[Tensor, "N ..."],
     voltage: Float[Tensor, "N ..."],
     current: Float[Tensor, "N ..."],
-    end: float | Float[Tensor, "..."],
+    end: Float[Tensor, "..."],
+    after: Float[Tensor, "..."],
     threshold: Float[Tensor, "..."],
     tau_mem: Tau,
     tau_syn: Tau,
@@ -124,75 +117,63 @@ def first_crossing(
 
     It is found by the signs of V and dV/dt at both ends of each interval; the crossing itself is solved in the first
     one alone, in the closed form of the ratio of time constants (``solutions``).
+
+    Args:
+        time: of the inputs, sorted.
+        voltage: membrane just after each.
+        current: just after each.
+        end: of the last interval.
+        after: membrane then.
+        threshold: of each neuron.
+        tau_mem: number, or one for each neuron.
+        tau_syn: likewise.
     """
-    following = torch.cat([time[1:], torch.as_tensor(end, dtype=time.dtype, device=time.device).expand_as(time[:1])])
-    after = torch.cat([voltage[1:], _later(following[-1:] - time[-1:], voltage[-1:], current[-1:], tau_mem, tau_syn)])
-    crosses = _crosses(voltage, current, after, following - time, threshold, tau_mem, tau_syn)
-    fires = crosses.any(dim=0)
-    first = crosses.to(torch.uint8).argmax(dim=0, keepdim=True)  # of equal values argmax takes the first
-    begin, end, voltage, current = (
-        x.expand_as(crosses).gather(0, first).squeeze(0) for x in (time, following, voltage, current)
-    )
-    wait = time_to_threshold(voltage, current, threshold, end - begin, tau_mem, tau_syn)
-    # a membrane that does not rise can only be rounded up to the threshold, at the interval's end
-    wait = torch.where(current / tau_syn > voltage / tau_mem, wait.clamp(min=0), end - begin)
-    wait = torch.where(voltage >= threshold, 0.0, torch.minimum(wait, end - begin))
-    # too soon after the input for the floats: the input stays causal
-    spike = torch.minimum(torch.maximum(begin + wait, torch.nextafter(begin, end)), end)
-    return Crossing(fires, torch.where(fires, spike, math.inf), first.squeeze(0), begin, current)
-
-
-def _later(s: Tensor, voltage: Tensor, current: Tensor, tau_mem: Tau, tau_syn: Tau) -> Tensor:
-    """Membrane after a time that may be infinite."""
-    never = s.isinf()
-    for_ever = voltage + current if leakless(tau_mem) else 0.0
-    return torch.where(never, for_ever, membrane(s.masked_fill(never, 0.0), voltage, current, tau_mem, tau_syn))
-
-
-def _crosses(
-    voltage: Tensor, current: Tensor, after: Tensor, length: Tensor, threshold: Tensor, tau_mem: Tau, tau_syn: Tau
-) -> Bool[Tensor, "..."]:
-    """Whether membranes reach the threshold in intervals at whose end they are ``after``."""
-    crosses = (after >= threshold) | (voltage >= threshold)
+    following = torch.cat([time[1:], end.expand(time[:1].shape)])
+    crosses = torch.cat([voltage[1:], after.expand(voltage[:1].shape)]) >= threshold
     if leakless(tau_mem):  # V rises towards V + I and never gets there, even if rounded so
-        return crosses & ((voltage + current > threshold) | (voltage >= threshold))
-    peaks = peaks_within(length, voltage, current, tau_mem, tau_syn, threshold)
-    crosses[peaks.at] |= peaks.height >= threshold.expand(crosses.shape)[peaks.at]
-    return crosses
-
-
-class Peaks(NamedTuple):
-    """Maxima between inputs."""
-
-    at: tuple[Int64[Tensor, " peaks"], ...]
-    """After which inputs."""
-    since: Float[Tensor, " peaks"]
-    height: Float[Tensor, " peaks"]
+        crosses &= voltage + current > threshold
+    else:
+        inside, _, height = peaks_within(following - time, voltage, current, tau_mem, tau_syn)
+        crosses |= inside & (height >= threshold)
+    crosses[0] |= voltage[0] >= threshold
+    place = torch.arange(len(crosses), dtype=torch.int32, device=time.device)  # whose minimum is faster than of int64
+    nth = torch.where(crosses, place.view(-1, *(1,) * (crosses.ndim - 1)), len(crosses)).amin(dim=0).long()
+    fires, first = nth < len(crosses), nth.clamp(max=len(crosses) - 1).unsqueeze(0)
+    time, following, voltage, current = (
+        x.expand(crosses.shape).gather(0, first).squeeze(0) for x in (time, following, voltage, current)
+    )
+    length = following - time
+    wait = time_to_threshold(voltage, current, threshold, length, tau_mem, tau_syn)
+    # a membrane that does not rise can only be rounded up to the threshold, at the interval's end
+    wait = torch.where(current / tau_syn > voltage / tau_mem, wait.clamp(min=0), length)
+    wait = torch.where(voltage >= threshold, 0.0, torch.minimum(wait, length))
+    # too soon after the input for the floats: the input stays causal
+    spike = torch.minimum(torch.maximum(time + wait, torch.nextafter(time, following)), following)
+    return Crossing(fires, torch.where(fires, spike, math.inf), nth, time, current)
 
 
 def peaks_within(
-    length: Float[Tensor, "N ..."],
-    voltage: Float[Tensor, "N ..."],
-    current: Float[Tensor, "N ..."],
+    length: Float[Tensor, "..."],
+    voltage: Float[Tensor, "..."],
+    current: Float[Tensor, "..."],
     tau_mem: Tau,
     tau_syn: Tau,
-    least: Float[Tensor, "..."],
-) -> Peaks:
-    """Maxima of membranes in a time after their states, those that reach ``least`` among them.
+) -> tuple[Bool[Tensor, "..."], Float[Tensor, "..."], Float[Tensor, "..."]]:
+    """Which membranes have a maximum within a time after their states, how long after, and how high it is.
 
-    A membrane that rises is concave and stays below its tangent, so that only few need be evaluated. Without leak,
-    where it never ends to rise, the maximum is a late time after the last input.
+    Without leak, where V rises towards V + I for ever, it is a late time.
     """
-    slope = current / tau_syn - voltage / tau_mem
-    may = (slope > 0) & (torch.addcmul(voltage, slope, length, value=2) >= least)  # twice: whatever is rounded
     if leakless(tau_mem):
-        may &= length.isinf()
-    at = may.nonzero(as_tuple=True)
-    length, voltage, current, mem, syn = (
-        x.expand(may.shape)[at] if isinstance(x, Tensor) else x for x in (length, voltage, current, tau_mem, tau_syn)
-    )
-    if leakless(tau_mem):
-        return Peaks(at, torch.full_like(voltage, 40.0) * syn, voltage + current)
-    since, height = peak(voltage, current, mem, syn)
-    inside = (since <= length) & torch.isfinite(since)
-    return Peaks(tuple(x[inside] for x in at), since[inside], height[inside])
+        return (current > 0) & length.isinf(), torch.full_like(voltage, _LATE) * tau_syn, voltage + current
+    since, height = peak(voltage, current, tau_mem, tau_syn)
+    rises = current / tau_syn > voltage / tau_mem
+    return rises & (since <= length), since, height
+
+
+def later(
+    s: Float[Tensor, "..."], voltage: Float[Tensor, "..."], current: Float[Tensor, "..."], tau_mem: Tau, tau_syn: Tau
+) -> Float[Tensor, "..."]:
+    """Membrane at a time, which may be infinite, after a state."""
+    never = s.isinf()
+    for_ever = voltage + current if leakless(tau_mem) else 0.0
+    return torch.where(never, for_ever, membrane(s.masked_fill(never, 0.0), voltage, current, tau_mem, tau_syn))

@@ -21,11 +21,12 @@ from firstspike.layers import (
     Record,
 )
 from firstspike.layers.recurrent import joined_trains
+from firstspike.neuron import LIF
 from firstspike.ranges import Finite, Fraction, NotNegative, Positive, Probability, Retries, Seed
+from firstspike.spiketime import TrainState, spike_window
 from firstspike.substrates.base import within_budget
 from firstspike.substrates.bss2.base import Bss2, StalledError
 from firstspike.substrates.bss2.limits import Clock, clock_for
-from firstspike.substrates.events import Cells, Run, spike_trains
 from firstspike.substrates.noisy import LOWEST_THRESHOLD, Imperfect, Noise
 from firstspike.substrates.recurrence import joined, no_spikes, slices
 
@@ -35,6 +36,16 @@ class _Spikes(NamedTuple):
 
     trains: Tensor
     known: Tensor
+
+
+class _Cells(NamedTuple):
+    """Neurons of a layer in a run."""
+
+    tau_mem: float | Tensor
+    tau_syn: float | Tensor
+    threshold: Float[Tensor, "*batch neurons"]
+    """Of the neurons, or of each sample and neuron."""
+    refractory: float
 
 
 @dataclass(eq=False)
@@ -169,7 +180,7 @@ class MockBss2(Bss2, Imperfect):
         if isinstance(layer, LIFRecurrent):
             found = self._loop(index, layer, trains, weight, cells, clock, tau)
         else:
-            found = self.imperfect(spike_trains(trains, weight, cells, self.window * tau), tau)
+            found = self.imperfect(_fired(trains, weight, cells, self.window * tau)[0], tau)
         if isinstance(layer, LIFSpikeTrains):
             found = found.sort(dim=-1).values
             return _Spikes(found, within_budget(self._noted(found, clock), layer))
@@ -184,24 +195,24 @@ class MockBss2(Bss2, Imperfect):
         return weight
 
     def _loop(
-        self, index: int, layer: LIFRecurrent, trains: Tensor, weight: Tensor, cells: Cells, clock: Clock, tau: float
+        self, index: int, layer: LIFRecurrent, trains: Tensor, weight: Tensor, cells: _Cells, clock: Clock, tau: float
     ) -> Tensor:
         """Spikes of neurons that get their own ones back through delay neurons, in slices of half the delay."""
         weight = torch.cat([weight, self._strengths("recurrent weight", index, layer.recurrent_weight)], dim=1)
         delay = clock.delay(trains.new_tensor(layer.window))
         until, window = min(self.window * tau, layer.duration), float(delay)
-        run = Run(len(trains), layer.out_features, cells, trains)
+        state = None
         spikes = arriving = no_spikes(layer, trains)
         busy = torch.full_like(spikes[..., 0], -math.inf)
         for start, end in slices(trains, until, window):
-            run.advance_through(joined_trains(trains, arriving), weight, end)
-            now = self.imperfect(joined(run.found, since=start), tau).sort(dim=-1).values
+            fired, state = _fired(joined_trains(trains, arriving), weight, cells, end, state)
+            now = self.imperfect(fired, tau).sort(dim=-1).values
             spikes = joined(spikes, now)
             late, busy = self._through_delays(now, delay, busy, tau)
             arriving = joined(arriving, late.clamp(min=end), since=start)
         return torch.where(spikes <= until, spikes, math.inf)
 
-    def _cells(self, index: int, layer: LIFLinear | LIFSpikeTrains, batch: int, like: Tensor, tau: float) -> Cells:
+    def _cells(self, index: int, layer: LIFLinear | LIFSpikeTrains, batch: int, like: Tensor, tau: float) -> _Cells:
         """The imperfect neurons of a layer in this run."""
         size, neuron = (layer.out_features,), layer.neuron
         nominal = float(neuron.threshold)
@@ -215,7 +226,7 @@ class MockBss2(Bss2, Imperfect):
             else float(value)
             for name, value in (("tau_mem", neuron.tau_mem), ("tau_syn", neuron.tau_syn))
         )
-        return Cells(mem, syn, threshold.clamp(min=LOWEST_THRESHOLD * nominal), self.refractory * tau)
+        return _Cells(mem, syn, threshold.clamp(min=LOWEST_THRESHOLD * nominal), self.refractory * tau)
 
     def _pattern(self, purpose: str, index: int, weight: Tensor) -> Tensor:
         """A number for each neuron, the same in every run."""
@@ -249,3 +260,28 @@ def _with_bias(layer: BiasSpikes, spikes: _Spikes, clock: Clock) -> _Spikes:
     known = torch.cat([spikes.known, bias], dim=1)
     rest = bias.new_full((*bias.shape, spikes.trains.shape[2] - 1), math.inf)
     return _Spikes(torch.cat([spikes.trains, torch.cat([bias.unsqueeze(-1), rest], dim=2)], dim=1), known)
+
+
+def _fired(
+    trains: Float[Tensor, "batch inputs spikes"],
+    weight: Float[Tensor, "neurons inputs"],
+    cells: _Cells,
+    until: float,
+    state: TrainState | None = None,
+) -> tuple[Float[Tensor, "batch neurons fired"], TrainState]:
+    """All spikes of a layer up to a time, at least one column of them, and the state then."""
+    begin = (float(trains.amin()) if trains.numel() else until) if state is None else state.time
+    most = 1 + max(0, math.floor((until - begin) / cells.refractory)) if begin < until else 1
+
+    def fire(times: Tensor, threshold: Tensor, *held: Tensor) -> tuple[Tensor, ...]:
+        before = None if state is None else TrainState(held[0], held[1], held[2], state.time)
+        found, after, _ = spike_window(
+            times, weight, LIF(cells.tau_mem, cells.tau_syn, threshold), max_spikes=most, refractory=cells.refractory,
+            overflow="drop", state=before, until=until,
+        )  # fmt: skip
+        assert after is not None
+        return found, *after[:3]
+
+    of_samples = torch.vmap(fire) if cells.threshold.ndim > 1 else fire
+    found, voltage, current, left = of_samples(trains, cells.threshold, *(() if state is None else state[:3]))
+    return joined(found), TrainState(voltage, current, left, until)

@@ -233,7 +233,8 @@ def unwind_sorted(g, slot, e, b, group, chunk, part, every):
     for row in range((top & 15) + 1, 16):
         store(sums, row * 16, fill16(sums, 0.0))
     response = decay = by_mem = mem_sum = all_sum = zero
-    for k in range(top, -1, -1):
+    for row in range(top, -1, -1):
+        k = np.uintp(row)  # without a sign, an index needs no test for one below 0
         if joins[k]:
             response, decay = select(joins[k], first_response, response), select(joins[k], first_decay, decay)
             by_mem = select(joins[k], first_by, by_mem)
@@ -243,13 +244,15 @@ def unwind_sorted(g, slot, e, b, group, chunk, part, every):
         each = fma(response, r.mem * -1.0, decay * r.syn) * w
         if everything:
             store(by_weight, at, fma(response, kept, load32(by_weight, at)))
-            store(sums, (k & 15) * 16, fold16(each))
-            if k & 15 == 0:
-                store(by_times, k, load16(by_times, k) + sum_rows16(sums, 0))
+            store(sums, (row & 15) * 16, fold16(each))
+            if row & 15 == 0:
+                store(by_times, row, load16(by_times, row) + sum_rows16(sums, 0))
         if taus:
             mem_sum = fma(by_mem, w, mem_sum)
             all_sum = fma(each, (spike - arrival[k]) * unit, all_sum)
-        duration = (arrival[k] - arrival[k - 1]) * unit if k > 0 else unit * 0
+        if row == 0:
+            break
+        duration = (arrival[k] - arrival[np.uintp(row - 1)]) * unit
         if duration == 0:
             continue
         wait, is_brief = fill32(c, duration), duration < c[SHORT]

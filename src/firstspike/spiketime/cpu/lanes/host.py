@@ -2,20 +2,21 @@
 
 import math
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from firstspike.spiketime.contract import Arguments, Gradients, Grads, Held, Needs, Result, Sizes
-from firstspike.spiketime.cpu.constants import as_tensors
+from firstspike.spiketime.cpu.constants import as_tensors, one_number
 from firstspike.spiketime.cpu.lanes import train_adjoint, train_scan
 from firstspike.spiketime.cpu.lanes.kernels import BACKWARD, FORWARD, SAMPLES, SCRATCH, backward_kernel, forward_kernel
 from firstspike.spiketime.cpu.lanes.rates import LANES, N_RATES
 from firstspike.spiketime.cpu.lanes.sort import rows_for
 from firstspike.spiketime.cpu.runtime.arguments import Layout, Plan
-from firstspike.spiketime.cpu.runtime.parallel import Call, name_of, threads_for
+from firstspike.spiketime.cpu.runtime.parallel import Call, name_of
 from firstspike.spiketime.cpu.saved import BOTH, PAD, saved_for, saved_sizes, saved_within
+from firstspike.spiketime.kernels import threads_for
 
 PARTS, _CHUNKS = 8, 4  # into which the sums over neurons and over samples are cut
 _COST = 4  # of a synapse, in units of one of the usual kernels; trains cost twice as much
@@ -62,13 +63,15 @@ def forward_lanes(given: Arguments, holds: bool = False) -> Result:
         if not case.delayed:
             sizes, _ = _sorted(case, 0)
             saved += new((*lead[:2], sizes["ints"]), dtype=torch.int32), new((*lead[:2], sizes["reals"]))
-        spikes = torch.full_like(saved[0], math.inf) if given.observed is None else given.observed.clone()
+        spikes = torch.full_like(saved[0], math.inf)
+        if given.observed is not None:
+            spikes.copy_(given.observed)
         arrays["overflows"] = new(lead, dtype=torch.uint8)
     else:
         spikes = new(lead)
         saved = (new(lead),) if case.delayed else saved_for(given.times, lead[-1])
     arrays |= {"spikes": spikes, **dict(zip(_saved_names(case), saved, strict=True))}
-    _forward_call(case, tuple(arrays), _threads(case))(*arrays.values())
+    _run(_forward_call(case, tuple(arrays), _threads(case)), arrays)
     if not case.several:
         return Result(spikes, saved)
     state = None if given.until == math.inf else Held(*arrays["held"][:, :, _STATES:].unbind(2))
@@ -98,12 +101,12 @@ def backward_lanes(
         padded = case.padded if case.delayed else result.saved[-1].shape[-1]
         case = case._replace(releases=result.saved[1].shape[-1], padded=padded)
     everything, taus = any(needs[:4]) or needs.state, needs.tau_mem or needs.tau_syn
-    saved = tuple(x.contiguous() for x in result.saved)
+    saved = result.saved
     if case.observes and not case.delayed:
         saved = saved_for(given.times, 0)  # what is known of neurons is not asked for
-    arrays |= dict(zip(_saved_names(case), saved, strict=False))
-    arrays |= {"spikes": result.spikes.contiguous(), "grad": grads.spikes.contiguous()}
-    arrays["bound"] = torch.tensor([max_weight_grad or math.inf], dtype=given.times.dtype, device="cpu")
+    arrays |= zip(_saved_names(case), saved, strict=False)
+    arrays |= {"spikes": result.spikes, "grad": grads.spikes}
+    arrays["bound"] = one_number(max_weight_grad or math.inf, given.times.dtype)
     if case.several:
         arrays["overflows"] = result.overflows.to(torch.uint8)
     if grads.state is not None:
@@ -114,7 +117,7 @@ def backward_lanes(
     for name, x in zip(_GRADIENTS, like, strict=True):
         if x is not None and (everything or x is given.threshold):
             arrays[name] = given.times.new_empty(x.shape)
-    _backward_call(case, tuple(arrays), everything, taus, _threads(case))(*arrays.values())
+    _run(_backward_call(case, tuple(arrays), everything, taus, _threads(case)), arrays)
     times, weight, threshold, delay, mem, syn = (
         arrays.get(name) if need else None for name, need in zip(_GRADIENTS, needs, strict=False)
     )
@@ -147,25 +150,18 @@ def _backward_call(case: _Case, names: tuple[str, ...], everything: bool, taus: 
     return Call(kernel, phases, _plan(BACKWARD, case, sizes, names, within), threads)
 
 
-def _both(given: Arguments, observes: bool) -> tuple[_Case, dict[str, Tensor]]:
+def _both(given: Arguments, observes: bool) -> tuple[_Case, dict[str, Any]]:
     """What both passes have in common. States at the start are copied, and have room for those at the end."""
-    dtype, several = given.times.dtype, given.max_spikes > 0
+    dtype, several, (outputs, inputs) = given.times.dtype, given.max_spikes > 0, given.weight.shape[-2:]
     mem, syn = as_tensors(given.constants, dtype)
-    arrays: dict[str, Tensor] = {"mem": mem, "syn": syn}
-    for name in ("times", "weight", "threshold", *(("reset", "refractory") if several else ())):
-        arrays[name] = getattr(given, name).contiguous()
-    if given.delay is not None:
-        arrays["delay"] = given.delay.contiguous()
-    outputs, inputs = given.weight.shape[-2:]
-    sizes = (
-        len(given.weight) if given.weight.ndim == 3 else 1,
-        given.times.shape[given.weight.ndim - 2],
-        inputs,
-        outputs,
-    )
+    arrays: dict[str, Any] = {"mem": mem, "syn": syn}
+    arrays |= zip(("times", "weight", "threshold", "delay"), given[:4], strict=True)
+    networks, batch = len(given.weight) if given.weight.ndim == 3 else 1, given.times.shape[given.weight.ndim - 2]
+    sizes = networks, batch, inputs, outputs
     case = _Case(name_of(dtype), sizes, given.delay is not None, several, mem.numel(), observes)
     if not several:
         return case, arrays
+    arrays |= {"reset": given.reset, "refractory": given.refractory}
     held = arrays["held"] = given.times.new_zeros((*given.times.shape[:2], 2 * _STATES, given.weight.shape[1]))
     for number, x in enumerate(given.state or ()):
         held[:, :, number] = x
@@ -211,6 +207,10 @@ def _plan(
 ) -> Plan:
     unused = set(layout.arrays).difference(names, within, SCRATCH)
     return layout.plan(case.real, sizes, names, sorted(unused), within)
+
+
+def _run(call: Call, arrays: dict[str, Any]) -> None:
+    call(*(x if x is None else x.contiguous() for x in arrays.values()))
 
 
 def _threads(case: _Case) -> int:

@@ -20,7 +20,7 @@ from firstspike.spiketime.cpu.runtime.compiling import jit
 from firstspike.spiketime.cpu.runtime.kernels import kernel
 from firstspike.spiketime.cpu.saved import SAVED
 from firstspike.spiketime.cpu.sort import sort_row, sort_samples, sort_scratch, unowned_scratch
-from firstspike.spiketime.cpu.vectors.simd import keep
+from firstspike.spiketime.cpu.vectors.simd import keep, load16, store
 
 SAMPLES = 16  # of one task
 
@@ -120,13 +120,6 @@ def sort_inputs(g, e, first, stop):
 
 
 @jit
-def pack_delays(g, e, group):
-    """Put the delays of a group's neurons side by side."""
-    ones = np.ones(g.groups * LANES, g.times.dtype)
-    pack_tile(g.delay[e], ones, group * LANES, g.delays[e, group])
-
-
-@jit
 def block_of(g, task):
     """A network and a block of its samples, from the number of the task after those of the groups."""
     blocks = (g.batch + SAMPLES - 1) // SAMPLES
@@ -135,26 +128,49 @@ def block_of(g, task):
     return task // blocks, first, min(first + SAMPLES, g.batch)
 
 
+@jit
+def in_thresholds(g, e, first):
+    """The units of weights forward."""
+    return g.threshold[e]
+
+
+@jit
+def in_powers_of_two(g, e, first):
+    """The units of weights backward, see ``pack``, which this fills in for a group, and the thresholds in them."""
+    g.unit[e, first : first + LANES] = g.level[e, first : first + LANES] = 1
+    for j in range(first, min(first + LANES, g.outputs)):
+        g.unit[e, j] = unit_of_row(g.weight[e], j, g.threshold[e, j])
+        g.level[e, j] = g.threshold[e, j] / g.unit[e, j]
+    return g.unit[e]
+
+
+def prepared(delayed, several, units):
+    """The phase that sorts blocks of samples, and packs what groups of neurons have for themselves."""
+    sort = sort_windows if several else sort_inputs
+
+    @jit
+    def prepare(g, slot, task):
+        if task >= g.ensemble * g.groups:
+            e, first, stop = block_of(g, task)
+            sort(g, e, first, stop)
+            return
+        e, group = task // g.groups, task % g.groups
+        fill_rates(g.mem, g.syn, e * g.outputs, group * LANES, g.outputs, g.rates[e, group])
+        pack_tile(g.weight[e], units(g, e, group * LANES), group * LANES, g.packed[e, group])
+        if delayed:
+            ones = np.ones(g.groups * LANES, g.times.dtype)
+            pack_tile(g.delay[e], ones, group * LANES, g.delays[e, group])
+
+    return prepare
+
+
 @kernel(FORWARD, following=f"{__name__}.backward_kernel")
 def forward_kernel(dtype: str, delayed: bool, several: bool):
     """Forward, with synaptic delays or without, for one spike or several."""
-    sort = sort_windows if several else sort_inputs
     if several:
         scan_sample = scan_trains_delayed if delayed else scan_trains_sorted
     else:
         scan_sample = scan_delayed if delayed else scan_sorted
-
-    @jit
-    def prepare(g, slot, task):
-        if task < g.ensemble * g.groups:
-            e, group = task // g.groups, task % g.groups
-            fill_rates(g.mem, g.syn, e * g.outputs, group * LANES, g.outputs, g.rates[e, group])
-            pack_tile(g.weight[e], g.threshold[e], group * LANES, g.packed[e, group])
-            if delayed:
-                pack_delays(g, e, group)
-        else:
-            e, first, stop = block_of(g, task)
-            sort(g, e, first, stop)
 
     @jit
     def scan(g, slot, task):
@@ -164,36 +180,17 @@ def forward_kernel(dtype: str, delayed: bool, several: bool):
         for b in range(first, min(first + SAMPLES, g.batch)):
             scan_sample(g, slot, e, b, group, every)
 
-    return prepare, scan
+    return prepared(delayed, several, in_thresholds), scan
 
 
 @kernel(BACKWARD)
 def backward_kernel(dtype: str, delayed: bool, several: bool):
     """Backward of all four."""
-    sort = sort_windows if several else sort_inputs
     if several:
         unwind_sample = unwind_trains_delayed if delayed else unwind_trains_sorted
     else:
         unwind_sample = unwind_delayed if delayed else unwind_sorted
     in_order = not (delayed or several)  # whether gradients by times come in the order of arrival
-
-    @jit
-    def prepare(g, slot, task):
-        if task >= g.ensemble * g.groups:
-            e, first, stop = block_of(g, task)
-            sort(g, e, first, stop)
-            return
-        e, group = task // g.groups, task % g.groups
-        first = group * LANES
-        fill_rates(g.mem, g.syn, e * g.outputs, first, g.outputs, g.rates[e, group])
-        for lane in range(first, first + LANES):
-            g.unit[e, lane] = g.level[e, lane] = 1
-        for j in range(first, min(first + LANES, g.outputs)):
-            g.unit[e, j] = unit_of_row(g.weight[e], j, g.threshold[e, j])
-            g.level[e, j] = g.threshold[e, j] / g.unit[e, j]
-        pack_tile(g.weight[e], g.unit[e], first, g.packed[e, group])
-        if delayed:
-            pack_delays(g, e, group)
 
     @jit
     def unwind(g, slot, task):
@@ -217,11 +214,14 @@ def backward_kernel(dtype: str, delayed: bool, several: bool):
             e, first, stop = block_of(g, task)
             g.by_times[e, first:stop] = 0
             for b in range(first, stop):
-                for k in range(g.count[e, b, 0] if in_order else g.events):
-                    total = g.times_parts[e, 0, b, k]
+                n, total = g.count[e, b, 0] if in_order else g.events, g.times_parts[e, 0, b]
+                for k in range(0, n, 16):
+                    some = load16(total, k)
                     for part in range(1, g.parts):
-                        total += g.times_parts[e, part, b, k]
-                    g.by_times[e, b, g.order[e, b, k] if in_order else k] = total
+                        some = some + load16(g.times_parts[e, part, b], k)
+                    store(total, k, some)
+                for k in range(n):
+                    g.by_times[e, b, g.order[e, b, k] if in_order else k] = total[k]
             return
         e, group = task // g.groups, task % g.groups
         first, total, c = group * LANES, g.totals[e, group], g.rates[e, group]
@@ -238,4 +238,4 @@ def backward_kernel(dtype: str, delayed: bool, several: bool):
             g.by_mem[e, first + lane] = total[0, BY_MEM + lane] * c[PER_MEM + lane] * c[UNIT]
             g.by_syn[e, first + lane] = total[0, BY_SYN + lane] * c[PER_SYN + lane] * c[UNIT]
 
-    return prepare, unwind, gather
+    return prepared(delayed, several, in_powers_of_two), unwind, gather

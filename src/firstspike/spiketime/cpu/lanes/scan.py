@@ -50,7 +50,7 @@ def crossings(voltage, current, limit, fired, c):
     s, low, high, value, now = fill32(c, 0.0), fill32(c, 0.0), limit, voltage, current
     going = fired  # a lane stops by itself, so that its last digits do not depend on its neighbours
     for _ in range(MAX_STEPS):
-        following, low, high, moved = nearer(s, low, high, unit - value, value, now, r)
+        following, low, high, moved = nearer(s, low, high, unit - value, value, now * r.syn, r)
         s = select(going, following, s)
         going &= moved > absolute(following) * tolerance
         if not going:
@@ -95,18 +95,19 @@ def scan(keys, values, order, n, c, every, found):
             is_brief, later = duration < c[SHORT], active
         mem, syn, rise = brief(wait, r) if is_brief else responses(minimum(wait, longest), r)
         end, current_end = fma(voltage, mem, current * rise), current * syn
-        fires = (end >= 1.0) & later
         # while V rises it is concave, and stays below its tangent
         steep = fma(voltage, r.mem * -1.0, current * r.syn)
         candidates = (fma(steep, wait, voltage) >= ENOUGH) & later
-        if candidates & ~fires or not leaks:
-            fires, latest = reaches(voltage, current, wait, end, current_end, candidates, rates_in(c))
-            limit = select(fires, latest, limit)
-        if fires:
-            voltage_then, current_then = select(fires, voltage, voltage_then), select(fires, current, current_then)
-            last = select(fires, fill32(c, float(k)), last)
-            fired |= fires
-            active &= ~fires
+        if candidates:
+            fires = (end >= 1.0) & candidates
+            if candidates & ~fires or not leaks:
+                fires, latest = reaches(voltage, current, wait, end, current_end, candidates, rates_in(c))
+                limit = select(fires, latest, limit)
+            if fires:
+                voltage_then, current_then = select(fires, voltage, voltage_then), select(fires, current, current_then)
+                last = select(fires, fill32(c, float(k)), last)
+                fired |= fires
+                active &= ~fires
         if order is None:
             active &= following < math.inf
         if not active:

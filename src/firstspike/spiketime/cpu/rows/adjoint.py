@@ -17,10 +17,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from firstspike.spiketime.cpu.constants import FLAT, HEIGHT, PER_MEM, PER_SYN, REST_MEM, REST_SYN, SUMMIT, kappa
+from firstspike.spiketime.cpu.constants import FLAT, HEIGHT, PER_MEM, PER_SYN, REST_MEM, REST_SYN, SUMMIT
+from firstspike.spiketime.cpu.membrane import kappa, rates_of, responses
 from firstspike.spiketime.cpu.pack import TILE
 from firstspike.spiketime.cpu.rows.coefficients import BACK, FAST, LEAK, SLOW
-from firstspike.spiketime.cpu.rows.crossing import responses
 from firstspike.spiketime.cpu.runtime.compiling import inlined, jit
 from firstspike.spiketime.cpu.sort import first_from
 from firstspike.spiketime.cpu.vectors.lanes import fold16, sum_rows16
@@ -147,7 +147,7 @@ def start_lanes(zero, lanes, scale_row, c):
     """Compute C' and E' of a tile's lanes."""
     for first in range(0, lanes_of(zero), 16):
         s, scale = load16(lanes, WAIT * TILE + first), load16(lanes, scale_row * TILE + first)
-        mem, syn, response = responses(s, c)
+        mem, syn, response = responses(s, rates_of(c))
         decay = syn if c[PER_MEM] <= c[PER_SYN] else mem
         store(lanes, RESPONSE * TILE + first, response * scale * load16(lanes, UNIT_SLOW * TILE + first))
         store(lanes, DECAY * TILE + first, decay * scale * load16(lanes, UNIT_FAST * TILE + first))

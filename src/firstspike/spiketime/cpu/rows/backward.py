@@ -30,16 +30,16 @@ CARRIED = 3  # numbers of a neuron between two windows: y, C and PULL
 _WHOLE = np.uint64(0xFFFF)
 
 _SHARED = Layout(
-    "ensemble batch inputs outputs events groups chunks threads wants_weight wants_times wants_threshold tiles "
-    "packed_size room constants tile state_rows summed",
+    "ensemble batch inputs outputs events groups time_groups chunks weight_chunks threads wants_weight wants_times "
+    "wants_threshold tiles packed_size room constants tile state_rows summed",
     c="real constants",
     weight="real ensemble outputs inputs",
     threshold="real ensemble outputs",
     packed="real ensemble tiles packed_size",
     unit="real ensemble outputs",
     ends="int32 ensemble batch room",
-    weight_parts="real ensemble chunks tiles packed_size",
-    times_parts="real ensemble groups batch room",
+    weight_parts="real ensemble weight_chunks tiles packed_size",
+    times_parts="real ensemble time_groups batch room",
     threshold_parts="real ensemble chunks outputs",
     by_weight="real ensemble outputs inputs",
     by_times="real ensemble batch events",

@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from firstspike.spiketime.cpu.constants import DELTA, PER_MEM, PER_RISE, PER_SYN, RATIO, SPAN
-from firstspike.spiketime.cpu.runtime.compiling import jit
+from firstspike.spiketime.cpu.runtime.compiling import inlined, jit
 from firstspike.spiketime.cpu.saved import PAD
 from firstspike.spiketime.cpu.vectors.mathfun import exp, expm1
 from firstspike.spiketime.cpu.vectors.simd import fill16, highest, load16, maximum, minimum, select, store
@@ -95,6 +95,12 @@ def _longest_wait(arrival, n):
     return highest(most)
 
 
+@inlined
+def rise(wait, delta, per_rise):
+    """``(1 - exp(-wait delta)) / (delta tau_syn)``, the response but for a factor that scaled states do not have."""
+    return expm1(wait * -delta) * -per_rise
+
+
 @jit
 def forward_rows(arrival, n, c, fast, start, rows):
     """Fill the arrays of the forward scan. Those of a segment's last row are not used."""
@@ -112,7 +118,7 @@ def forward_rows(arrival, n, c, fast, start, rows):
         left = one / maximum(left, 0.5)
         store(rows, SYN * stride + k, syn)
         store(rows, MEM * stride + k, mem)
-        store(rows, RISE * stride + k, expm1(wait * -c[DELTA]) * -c[PER_RISE] * ratio)
+        store(rows, RISE * stride + k, rise(wait, c[DELTA], c[PER_RISE]) * ratio)
         store(rows, LEVEL * stride + k, fill16(rows, c[RATIO]) / ratio)
         store(rows, TANGENT * stride + k, select(short, wait * c[PER_SYN] * left * ratio, zero))
         store(rows, BOUND * stride + k, select(short, mem * left * margin, everything))
@@ -123,7 +129,7 @@ def backward_rows(arrival, n, c, start, rows):
     """Fill the arrays of the backward scan, which see ``adjoint``."""
     stride = rows.shape[1]
     slower, faster = min(c[PER_MEM], c[PER_SYN]), max(c[PER_MEM], c[PER_SYN])
-    rate = abs(c[DELTA])
+    rate, per_rise = abs(c[DELTA]), abs(c[PER_RISE])
     for k in range(0, n, 16):
         t, following = load16(arrival, k), load16(arrival, k + 1)
         wait = following - t
@@ -131,8 +137,7 @@ def backward_rows(arrival, n, c, start, rows):
         elapsed = t - base
         slow, fast = exp(elapsed * slower), exp(elapsed * faster)
         ahead = minimum(following - base, c[SPAN] * 2)
-        rise = expm1(wait * -rate) * -abs(c[PER_RISE])
         store(rows, FAST * stride + k, fast)
         store(rows, SLOW * stride + k, slow)
-        store(rows, BACK * stride + k, rise * exp(ahead * rate))
+        store(rows, BACK * stride + k, rise(wait, rate, per_rise) * exp(ahead * rate))
         store(rows, LEAK * stride + k, (slow / fast) * -min(c[RATIO], 1.0))

@@ -8,24 +8,20 @@ import math
 
 import numpy as np
 
-from firstspike.spiketime.cpu.constants import (
-    DELTA,
-    DOUBLE,
-    EQUAL,
-    FAR,
-    HEIGHT,
-    KIND,
-    PER_MEM,
-    PER_RISE,
-    PER_SYN,
-    RATIO,
-    TOP,
-    X,
+from firstspike.spiketime.cpu.constants import DOUBLE, KIND, PER_MEM, PER_SYN, RATIO
+from firstspike.spiketime.cpu.membrane import (
+    MAX_STEPS,
+    Scale,
     kappa,
-)
+    nearer,
+    rates_of,
+    reaches_scaled,
+    responses,
+)  # fmt: skip
 from firstspike.spiketime.cpu.pack import TILE
-from firstspike.spiketime.cpu.runtime.compiling import jit
-from firstspike.spiketime.cpu.vectors.mathfun import exp, exp_and_expm1, expm1, log1p
+from firstspike.spiketime.cpu.rows.coefficients import LEVEL, MEM, RISE, SYN
+from firstspike.spiketime.cpu.runtime.compiling import inlined, jit
+from firstspike.spiketime.cpu.vectors.mathfun import exp, log1p
 from firstspike.spiketime.cpu.vectors.simd import (
     absolute,
     fill16,
@@ -33,9 +29,9 @@ from firstspike.spiketime.cpu.vectors.simd import (
     lanes_of,
     load,
     load16,
-    lowest_bit,
     maximum,
     minimum,
+    next_up,
     power_of_two,
     select,
     splat,
@@ -52,19 +48,24 @@ UNIT = 10  # threshold of a state that is normalised
 SINCE, UNTIL = 11, 12  # times of a neuron's last causal input and of the next
 N_STATE = 13
 
-ENOUGH = 1 - 1e-4  # what is left of a number after any rounding
-_MAX_STEPS = 60
-_LATE = -0.95
 _LATEST = 0.75  # u, see ``solve_quadratics``
 
 
+@inlined
+def scale_of(rows, k):
+    """The scale of states in the interval after row k."""
+    return Scale(1 / rows[MEM, k], 1 / rows[SYN, k], rows[MEM, k + 1], rows[LEVEL, k], rows[LEVEL, k + 1])
+
+
 @jit
-def scaled_interval(zero, state, last, k, active, arrival, c, syn, rise, mem, level, mem_end, level_end):
-    """The test of a row inside a segment; see ``_test`` and ``rows``."""
-    duration = arrival[k + 1] - arrival[k]
+def scaled_interval(zero, state, last, k, active, sample, c):
+    """The test of a row inside a segment; returns the lanes that do not fire."""
+    arrival, rows = sample.arrival, sample.rows
+    voltage, current = load(zero, state, NOW_VOLTAGE * TILE), load(zero, state, NOW_CURRENT * TILE)
+    end = fma(voltage, 1.0, current * rows[RISE, k])
     return _test(
-        zero, state, last, k, active, arrival, duration, c, 1.0, rise, mem_end, 1.0, level, level_end, 1 / mem, 1 / syn
-    )
+        zero, state, last, k, active, arrival[k], arrival[k + 1], end, current, rates_of(c), scale_of(rows, k)
+    )  # fmt: skip
 
 
 @jit
@@ -75,93 +76,29 @@ def plain_interval(zero, state, last, k, active, arrival, endless, c, voltage, c
     """
     store(state, NOW_VOLTAGE * TILE, voltage)
     store(state, NOW_CURRENT * TILE, current)
-    duration = math.inf if endless else arrival[k + 1] - arrival[k]
+    until = arrival.dtype.type(math.inf) if endless else arrival[k + 1]
+    duration = until - arrival[k]
     decay_mem = 0.0 if endless and c[PER_MEM] > 0 else math.exp(-duration * c[PER_MEM]) if not endless else 1.0
     decay_syn = 0.0 if endless else math.exp(-duration * c[PER_SYN])
-    rise = kappa(duration, c)
-    # without a leak an endless interval approaches its end and never gets there
-    threshold = 1 + np.finfo(state.dtype).eps if endless and c[PER_MEM] == 0 else 1.0
-    falling = -1.0 if duration > c[FAR] else decay_syn
-    active = _test(
-        zero, state, last, k, active, arrival, duration, c, decay_mem, rise, threshold, falling, c[RATIO], c[RATIO],
-        1.0, 1.0,
-    )  # fmt: skip
-    return active, fma(voltage, decay_mem, current * rise), current * decay_syn
+    end, left = fma(voltage, decay_mem, current * kappa(duration, c)), current * decay_syn
+    plain = Scale(1.0, 1.0, 1.0, c[RATIO], c[RATIO])
+    return _test(zero, state, last, k, active, arrival[k], until, end, left, rates_of(c), plain), end, left
 
 
 @jit
-def peaks_of(voltage, current, c):
-    """Time and height of the maximum after rising states with positive currents, as in ``response.peak``."""
-    ratio = voltage / current
-    early = ratio if abs(c[X]) < 1e-12 else log1p(maximum(ratio * c[X], -1.0)) * (1 / c[X])
-    early = minimum(early, c[TOP])  # rounding may let a state fall that barely rises
-    return (early - c[TOP]) * (-1 / c[PER_SYN]), current * (exp(early) * c[HEIGHT])
-
-
-@jit
-def _test(
-    zero, state, last, k, active, arrival, duration, c, decay, rise, threshold, decay_syn, level, level_end, unit_mem,
-    unit_syn,
-):  # fmt: skip
-    """Find the lanes that reach the threshold in the interval after row k, note their state, return those that do not.
-
-    A lane does if it ends above the threshold, or if it rises first and falls at the end, and its peak is high enough.
-    """
+def _test(zero, state, last, k, active, since, until, end, current_end, r, scale):
+    """Note the states of the lanes that reach the threshold in the interval after row k; returns those that do not."""
     voltage, current = load(zero, state, NOW_VOLTAGE * TILE), load(zero, state, NOW_CURRENT * TILE)
-    end = fma(voltage, decay, current * rise)
-    crosses = (end >= threshold) & active
-    if crosses and c[PER_MEM] == 0:  # rounding may reach what the membrane only approaches
-        crosses &= fma(voltage, unit_mem, current * unit_syn) > 1.0
-    # where V follows the current closely, rounding decides whether it falls at the end: the time of the peak tells
-    peaks = (current > voltage * level) & (current * (decay_syn * ENOUGH) < end * level_end) & active & ~crosses
-    high = current * (unit_syn * c[HEIGHT])
-    peaks &= (fma(voltage, unit_mem, high) >= ENOUGH) | (high >= ENOUGH)
-    fired = crosses
-    if peaks:
-        time, height = peaks_of(voltage * unit_mem, current * unit_syn, c)
-        peaks &= (height >= 1.0) & (duration >= time)
-        fired |= peaks
-        store(state, LIMIT * TILE, select(peaks, minimum(time, duration), load(zero, state, LIMIT * TILE)))
+    fired, limit = reaches_scaled(voltage, current, splat(zero, until - since), end, current_end, active, r, scale)
     if fired:
-        store(state, VOLTAGE * TILE, select(fired, voltage * unit_mem, load(zero, state, VOLTAGE * TILE)))
-        store(state, CURRENT * TILE, select(fired, current * unit_syn, load(zero, state, CURRENT * TILE)))
-        store(state, LIMIT * TILE, select(crosses, splat(zero, duration), load(zero, state, LIMIT * TILE)))
-        until = math.inf if math.isinf(duration) else float(arrival[k + 1])
-        store(state, SINCE * TILE, select(fired, splat(zero, arrival[k]), load(zero, state, SINCE * TILE)))
+        store(state, VOLTAGE * TILE, select(fired, voltage * scale.mem, load(zero, state, VOLTAGE * TILE)))
+        store(state, CURRENT * TILE, select(fired, current * scale.syn, load(zero, state, CURRENT * TILE)))
+        store(state, LIMIT * TILE, select(fired, limit, load(zero, state, LIMIT * TILE)))
+        store(state, SINCE * TILE, select(fired, splat(zero, since), load(zero, state, SINCE * TILE)))
         store(state, UNTIL * TILE, select(fired, splat(zero, until), load(zero, state, UNTIL * TILE)))
         for first in range(0, lanes_of(zero), 16):
             store_whole16((fired >> np.uint64(first)) & np.uint64(0xFFFF), last, first, fill16(state, float(k)))
-        while math.isinf(duration) and crosses:
-            lane = lowest_bit(crosses)
-            crosses &= crosses - np.uint64(1)
-            state[LIMIT, lane] = endless_wait(float(state[VOLTAGE, lane]), float(state[CURRENT, lane]), c)
     return active & ~fired
-
-
-@jit
-def endless_wait(voltage, current, c):
-    """Wait, rounded up, of a neuron without leak that approaches ``voltage + current`` above the threshold."""
-    return -math.log1p(-min((1 - voltage) / current, 1 - 1e-16)) / c[PER_SYN] * (1 + 1e-6)
-
-
-@jit
-def responses(s, c):
-    """``exp(-s/tau_mem)``, ``exp(-s/tau_syn)`` and ``kappa(s)`` of a vector."""
-    slower = min(c[PER_MEM], c[PER_SYN])
-    if c[KIND] == EQUAL:
-        slow = exp(s * -slower)
-        return slow, slow, slow * s * c[PER_SYN]
-    if c[KIND] == DOUBLE:
-        slow, grown = exp_and_expm1(s * -slower)
-        fast = slow * slow
-    else:
-        slow, grown = exp(s * -slower), expm1(s * -abs(c[DELTA]))
-        fast = fma(slow, grown, slow)
-        late = grown < _LATE
-        if late:  # no digits are left of the difference
-            fast = select(late, exp(s * -max(c[PER_MEM], c[PER_SYN])), fast)
-    response = slow * grown * -abs(c[PER_RISE])
-    return (slow, fast, response) if c[PER_MEM] <= c[PER_SYN] else (fast, slow, response)
 
 
 @jit
@@ -192,10 +129,7 @@ def settle_rounded(state, first, bits, c, spikes, slopes):
     """Spikes of 16 lanes where the floats are coarse: after the inputs that cause them, with the slopes there."""
     start, spike = load16(state, SINCE * TILE + first), load16(spikes, first)
     early = bits & ~(spike > start)
-    while early:
-        lane = first + lowest_bit(early)
-        early &= early - np.uint64(1)
-        spikes[lane] = min(np.nextafter(state[SINCE, lane], state[UNTIL, lane]), state[UNTIL, lane])
+    store(spikes, first, select(early, minimum(next_up(start), load16(state, UNTIL * TILE + first)), spike))
     decay = exp((start - load16(spikes, first)) * c[PER_SYN])
     drive = load16(state, CURRENT * TILE + first) / load16(state, UNIT * TILE + first) * decay * c[PER_SYN]
     store(slopes, first, select(bits, drive - c[PER_MEM], load16(slopes, first)))
@@ -263,11 +197,11 @@ def find_roots(zero, state, fired, c):
     Newton's would. The vectors of a tile take theirs in turn, as within one each operation waits for the last. Returns
     whether there is a UNIT other than 1.
     """
-    tolerance, rate = np.finfo(state.dtype).eps / 4, max(c[PER_MEM], c[PER_SYN])
+    r, tolerance = rates_of(c), np.finfo(state.dtype).eps / 4
     scaled = start_search(zero, state, fired, c)
     # a lane stops by itself, so that its last digits do not depend on its neighbours
     going = solve_quadratics(zero, state, fired, c) if c[KIND] == DOUBLE else fired
-    for _ in range(_MAX_STEPS):
+    for _ in range(MAX_STEPS):
         if not going:
             break
         moving = np.uint64(0)
@@ -278,31 +212,21 @@ def find_roots(zero, state, fired, c):
             s, low = load16(state, WAIT * TILE + first), load16(state, LOW * TILE + first)
             high = load16(state, HIGH * TILE + first)
             value, drive = load16(state, VALUE * TILE + first), load16(state, DRIVE * TILE + first)
-            slope = drive - value * c[PER_MEM]
-            curve = drive * -c[PER_SYN] - slope * c[PER_MEM]
             gap = load16(state, UNIT * TILE + first) - value
-            before = (gap > 0.0) & (slope > 0.0)
-            low, high = select(before, s, low), select(before, high, s)
-            step = gap * 2.0 / (slope + sqrt(maximum(slope * slope + curve * gap * 2.0, 0.0)))
-            following = s + step
-            following = select(high >= following, following, high)
-            inside = following >= low
-            following = select(inside, following, (low + high) * 0.5)
-            # a halving says nothing of how near the root is, but the bounds do
-            moved = select(inside, absolute(following - s), high - low)
+            following, low, high, moved = nearer(s, low, high, gap, value, drive, r)
             # what a step leaves is about its third power, in units of the faster time constant
-            part = moved * rate
-            moves = (part * part * part > minimum(following * rate, 1.0) * tolerance) & bits
+            part = moved * r.faster
+            moves = (part * part * part > minimum(following * r.faster, 1.0) * tolerance) & bits
             moving |= moves << np.uint64(first)
             # after the last step, which is short, three terms of the exponential
-            part = (following - s) * -c[PER_SYN]
+            part = (following - s) * -r.syn
             drive = select(bits, fma(drive * part, fma(part, 0.5, 1.0), drive), drive)
             store(state, WAIT * TILE + first, select(bits, following, s))
             if moves:
-                mem, syn, response = responses(following, c)
+                mem, syn, response = responses(following, r)
                 voltage, current = load16(state, VOLTAGE * TILE + first), load16(state, CURRENT * TILE + first)
                 value = select(moves, fma(voltage, mem, current * response), value)
-                drive = select(moves, current * syn * c[PER_SYN], drive)
+                drive = select(moves, current * syn * r.syn, drive)
                 store(state, LOW * TILE + first, low)
                 store(state, HIGH * TILE + first, high)
                 store(state, VALUE * TILE + first, value)

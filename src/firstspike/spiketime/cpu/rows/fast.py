@@ -6,12 +6,11 @@ Each lane stops at its first row in which it may reach the threshold; ``settle``
 # mypy: disable-error-code="no-untyped-def"
 import numpy as np
 
-from firstspike.spiketime.cpu.constants import peak
+from firstspike.spiketime.cpu.membrane import ENOUGH, peak, rates_of
 from firstspike.spiketime.cpu.pack import TILE
 from firstspike.spiketime.cpu.rows.coefficients import BOUND, LEVEL, MEM, RISE, SYN, TANGENT
 from firstspike.spiketime.cpu.rows.crossing import (
     CURRENT,
-    ENOUGH,
     LIMIT,
     NOW_CURRENT,
     NOW_VOLTAGE,
@@ -30,6 +29,7 @@ from firstspike.spiketime.cpu.vectors.simd import (
     lanes_of,
     load,
     load16,
+    lowest,
     lowest_bit,
     maximum,
     select,
@@ -209,8 +209,10 @@ def proceed(packed, sample, lane, c, state, last):
         limit = arrival[k + 1] - arrival[k]
         fires = following >= rows[MEM, k + 1]
         if not fires and voltage * rows[LEVEL, k] < current and current * ENOUGH < following * rows[LEVEL, k + 1]:
-            time, height = peak(voltage / rows[MEM, k], current / rows[SYN, k], c)
-            fires, limit = height >= 1 and time <= limit, min(time, limit)
+            v, i = fill16(rows, voltage / rows[MEM, k]), fill16(rows, current / rows[SYN, k])
+            times, heights = peak(v, i, rates_of(c))
+            time = lowest(times)
+            fires, limit = lowest(heights) >= 1 and time <= limit, min(time, limit)
         if fires:
             state[VOLTAGE, lane], state[CURRENT, lane] = voltage / rows[MEM, k], current / rows[SYN, k]
             state[LIMIT, lane], state[SINCE, lane], state[UNTIL, lane] = limit, arrival[k], arrival[k + 1]

@@ -10,18 +10,16 @@ import math
 
 import numpy as np
 
-from firstspike.spiketime.cpu.constants import FAR, HEIGHT, PER_MEM, PER_SYN, RATIO
+from firstspike.spiketime.cpu.constants import HEIGHT, PER_MEM, PER_SYN, RATIO
+from firstspike.spiketime.cpu.membrane import ENOUGH, rates_of, reaches, responses
 from firstspike.spiketime.cpu.pack import TILE
 from firstspike.spiketime.cpu.rows.adjoint import LEVEL, TOTAL, UNIT
 from firstspike.spiketime.cpu.rows.crossing import (
     CURRENT,
-    ENOUGH,
     LIMIT,
     SINCE,
     UNTIL,
     VOLTAGE,
-    peaks_of,
-    responses,
 )
 from firstspike.spiketime.cpu.runtime.compiling import inlined
 from firstspike.spiketime.cpu.vectors.lanes import sum_rows16
@@ -36,15 +34,14 @@ from firstspike.spiketime.cpu.vectors.simd import (
     load_whole16,
     lowest_bit,
     maximum,
-    minimum,
     select,
     store,
     store_whole16,
 )
 
 FEW = 64  # inputs that are too many
-_SYN, _RISE, _MEM, _FALL = range(4)  # exp(-D/tau_syn), kappa(D), exp(-D/tau_mem) and what tells whether V falls at D
-_LEFT, _DRIVE = 4, 5  # V LEFT + I DRIVE is the end of the tangent to V, above which it does not rise, see ``rows``
+_SYN, _RISE, _MEM = range(3)  # exp(-D/tau_syn), kappa(D), exp(-D/tau_mem)
+_LEFT, _DRIVE = 3, 4  # V LEFT + I DRIVE is the end of the tangent to V, above which it does not rise, see ``rows``
 _ONE, _BACK, _SLOW, _FAST = range(4)  # backward: 1, which gradients are scaled with; kappa(D), the two exponentials
 _WHOLE = np.uint64(0xFFFF)
 
@@ -52,20 +49,19 @@ _WHOLE = np.uint64(0xFFFF)
 @inlined
 def few_rows(arrival, n, c, rows):
     """Fill the coefficients of the interval after each input; the last one ends with V = 0."""
-    stride = rows.shape[1]
+    stride, r = rows.shape[1], rates_of(c)
     for k in range(0, n, 16):
         wait = load16(arrival, k + 1) - load16(arrival, k)
-        mem, syn, rise = responses(wait, c)
+        mem, syn, rise = responses(wait, r)
         store(rows, _SYN * stride + k, syn)
         store(rows, _RISE * stride + k, rise)
         store(rows, _MEM * stride + k, mem)
-        store(rows, _FALL * stride + k, select(wait > c[FAR], fill16(rows, -1.0), syn * ENOUGH))
         left = (1.0 - wait * c[PER_MEM]) * (1 / ENOUGH)
         short = left > 0.5  # if not, the tangent tells nothing, and any current is enough for the exact test
         store(rows, _LEFT * stride + k, select(short, left, fill16(rows, 0.0)))
         store(rows, _DRIVE * stride + k, select(short, wait * (c[PER_SYN] / ENOUGH), fill16(rows, math.inf)))
     rows[_RISE, n - 1] = rows[_MEM, n - 1] = rows[_LEFT, n - 1] = 0
-    rows[_FALL, n - 1], rows[_DRIVE, n - 1] = -1, math.inf
+    rows[_DRIVE, n - 1] = math.inf
 
 
 @inlined
@@ -77,7 +73,7 @@ def scan_few(packed, sample, first, bits, c, state, last, passed):
     ``crossing.solve`` needs in ``state``, and the rows of their last causal inputs in ``last``.
     """
     order, arrival, n, rows = sample.order, sample.arrival, sample.n, sample.rows
-    none = fill16(rows, 0.0)
+    r, none = rates_of(c), fill16(rows, 0.0)
     voltage = current = none
     below = bits  # never above the threshold so far
     decay, candidates = 0.0, np.uint64(0)
@@ -106,17 +102,8 @@ def scan_few(packed, sample, first, bits, c, state, last, passed):
         endless = k == n - 1
         voltage, current = load16(passed, 32 * k), load16(passed, 32 * k + 16)
         end = fma(voltage, fill16(rows, rows[_MEM, k]), current * rows[_RISE, k])
-        crosses = (end >= 1.0) & silent
-        # where V follows the current closely, rounding decides whether it falls at the end: the time of the peak tells
-        peaks = (current > voltage * c[RATIO]) & (end * c[RATIO] > current * rows[_FALL, k]) & silent & ~crosses
-        peaks &= fma(current, fill16(rows, c[HEIGHT]), maximum(voltage, 0.0)) >= ENOUGH
-        duration = math.inf if endless else arrival[k + 1] - arrival[k]
-        latest = fill16(rows, duration)
-        if peaks:
-            time, height = peaks_of(voltage, current, c)
-            peaks &= (height >= 1.0) & (duration >= time)
-            latest = select(peaks, minimum(time, duration), latest)
-        fired = crosses | peaks
+        wait = fill16(rows, math.inf if endless else arrival[k + 1] - arrival[k])
+        fired, latest = reaches(voltage, current, wait, end, current * rows[_SYN, k], silent, r)
         last_voltage, last_current = select(fired, voltage, last_voltage), select(fired, current, last_current)
         limit = select(fired, latest, limit)
         since = select(fired, fill16(rows, arrival[k]), since)
@@ -136,9 +123,9 @@ def scan_few(packed, sample, first, bits, c, state, last, passed):
 @inlined
 def few_rows_back(arrival, n, c, rows):
     """Fill the coefficients of the backward pass, as ``few_rows``."""
-    stride = rows.shape[1]
+    stride, r = rows.shape[1], rates_of(c)
     for k in range(0, n, 16):
-        mem, syn, rise = responses(load16(arrival, k + 1) - load16(arrival, k), c)
+        mem, syn, rise = responses(load16(arrival, k + 1) - load16(arrival, k), r)
         slow, fast = (mem, syn) if c[PER_MEM] <= c[PER_SYN] else (syn, mem)
         store(rows, _ONE * stride + k, fill16(rows, 1.0))
         store(rows, _BACK * stride + k, rise)
@@ -170,7 +157,7 @@ def unwind_few(
     joins = select(spiked, joins, -1.0)
     store_whole16(_WHOLE, places, 0, maximum(joins, 0.0))
     wait = select(spiked, load_part16(bits, found.spikes, at) - gather16(arrival, 0, places, 0), none)
-    mem, syn, response = responses(wait, c)
+    mem, syn, response = responses(wait, rates_of(c))
     response = response * scale
     decay = (syn if c[PER_MEM] <= c[PER_SYN] else mem) * scale
     top = sample.n - 1

@@ -61,10 +61,10 @@ FORWARD = _SHARED.extended(
     passed="real threads passed_size",
 )
 TRAIN_FORWARD = _SHARED.extended(
-    "copies most seen budget windows events room waiting entries bounds_size states both_states holds two "
+    "copies most seen budget windows events room waiting entries bounds_size states both_states holds one two "
     "carried_lanes counted",
     bounds="real bounds_size",
-    lags="real two",
+    lag="real one",
     times="real ensemble batch events",
     reset="real ensemble outputs",
     refractory="real ensemble outputs",

@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from firstspike.spiketime.cpu.constants import PER_MEM, PER_SYN, kappa
+from firstspike.spiketime.cpu.constants import PER_MEM, PER_SYN
+from firstspike.spiketime.cpu.membrane import kappa, rates_of, reaches, responses
 from firstspike.spiketime.cpu.pack import TILE
 from firstspike.spiketime.cpu.rows.crossing import (
     CURRENT,
@@ -22,10 +23,7 @@ from firstspike.spiketime.cpu.rows.crossing import (
     UNIT,
     VOLTAGE,
     WAIT,
-    endless_wait,
     find_roots,
-    peaks_of,
-    responses,
 )
 from firstspike.spiketime.cpu.runtime.compiling import inlined, jit
 from firstspike.spiketime.cpu.vectors.simd import (
@@ -209,8 +207,7 @@ def spikes_between(
     Returns who may spike afterwards; states become those at a finite ``end``, of groups with a touched lane. With
     ``holds``, spikes make lanes refractory. ``observed`` has no lanes where spikes are those of the membrane.
     """
-    endless, a, pending = math.isinf(end), c[PER_MEM], active & touched
-    steepest = np.finfo(state.dtype).eps if a == 0 else 0.0
+    endless, a, pending, r = math.isinf(end), c[PER_MEM], active & touched, rates_of(c)
     for first in range(0, lanes_of(zero), 16):
         store(state, SINCE * TILE + first, fill16(state, 0.0))
     while True:
@@ -230,32 +227,18 @@ def spikes_between(
             v, i = load16(state, NOW_VOLTAGE * TILE + first), load16(state, NOW_CURRENT * TILE + first)
             left = fill16(state, end - now) - load16(state, SINCE * TILE + first)
             if endless:
-                crosses = (v + i > 1.0 + steepest) & bits if a == 0 else np.uint64(0)
+                after, faded = (v + i) * (1.0 if a == 0 else 0.0), fill16(state, 0.0)
             else:
-                mem, _, response = responses(maximum(left, 0.0), c)
-                crosses = (fma(v, mem, i * response) >= 1.0) & bits
-                if a == 0:
-                    crosses &= v + i > 1.0
-            limit = left
-            tops = crosses
-            if a > 0:
-                peaks = (i * c[PER_SYN] > v * a) & (i > 0.0) & bits
-                if peaks:
-                    time, height = peaks_of(v, i, c)
-                    peaks &= (height >= 1.0) & (left >= time)
-                    limit = select(peaks, minimum(time, left), left)
-                    tops = crosses | peaks
+                left = maximum(left, 0.0)
+                mem, syn, response = responses(left, r)
+                after, faded = fma(v, mem, i * response), i * syn
+            tops, limit = reaches(v, i, left, after, faded, bits, r)
             store(state, VOLTAGE * TILE + first, v)
             store(state, CURRENT * TILE + first, i)
             store(state, LIMIT * TILE + first, limit)
             fired |= tops << np.uint64(first)
         if not fired:
             break
-        waits = fired if endless and a == 0 else np.uint64(0)
-        while waits:
-            lane = lowest_bit(waits)
-            waits &= waits - np.uint64(1)
-            state[LIMIT, lane] = endless_wait(float(state[VOLTAGE, lane]), float(state[CURRENT, lane]), c)
         find_roots(zero, state, fired, c)
         pending = np.uint64(0)
         for first in range(0, lanes_of(zero), 16):
@@ -287,7 +270,7 @@ def spikes_between(
                 continue
             v, i = load16(state, NOW_VOLTAGE * TILE + first), load16(state, NOW_CURRENT * TILE + first)
             left = fill16(state, end - now) - load16(state, SINCE * TILE + first)
-            mem, syn, response = responses(maximum(left, 0.0), c)
+            mem, syn, response = responses(maximum(left, 0.0), r)
             store(state, NOW_VOLTAGE * TILE + first, fma(v, mem, i * response))
             store(state, NOW_CURRENT * TILE + first, i * syn)
     return active

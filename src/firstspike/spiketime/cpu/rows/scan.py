@@ -8,9 +8,10 @@ import math
 
 import numpy as np
 
+from firstspike.spiketime.cpu.membrane import ENOUGH
 from firstspike.spiketime.cpu.pack import TILE
-from firstspike.spiketime.cpu.rows.coefficients import BOUND, LEVEL, MEM, RISE, SYN, TANGENT
-from firstspike.spiketime.cpu.rows.crossing import ENOUGH, NOW_CURRENT, NOW_VOLTAGE, plain_interval, scaled_interval
+from firstspike.spiketime.cpu.rows.coefficients import BOUND, MEM, RISE, SYN, TANGENT
+from firstspike.spiketime.cpu.rows.crossing import NOW_CURRENT, NOW_VOLTAGE, plain_interval, scaled_interval
 from firstspike.spiketime.cpu.rows.intervals import (
     RELEASE,
     earliest_due,
@@ -29,7 +30,7 @@ def scan_tile(zero, packed, sample, active, c, state, last):
     """Scan one sample with the neurons ``active``; returns those that stay silent."""
     order, arrival, rows = sample.order, sample.arrival, sample.rows
     syn, rise, tangent, bound = rows[SYN], rows[RISE], rows[TANGENT], rows[BOUND]
-    mem, level = rows[MEM], rows[LEVEL]
+    mem = rows[MEM]
     voltage = current = zero
     begin = 0
     for segment in range(sample.segments):
@@ -43,10 +44,7 @@ def scan_tile(zero, packed, sample, active, c, state, last):
             if candidates:
                 store(state, NOW_VOLTAGE * TILE, voltage)
                 store(state, NOW_CURRENT * TILE, current)
-                active = scaled_interval(
-                    zero, state, last, row, active, arrival, c, syn[k], rise[k], mem[k], level[k], mem[row + 1],
-                    level[row + 1],
-                )  # fmt: skip
+                active = scaled_interval(zero, state, last, row, active, sample, c)
                 if not active:
                     return active
             voltage = fma(current, rise[k], voltage)

@@ -18,14 +18,14 @@ import math
 
 import numpy as np
 
-from firstspike.spiketime.cpu.constants import DELTA, HEIGHT, PER_MEM, PER_RISE, PER_SYN, SPAN, SUMMIT, X, kappa
+from firstspike.spiketime.cpu.constants import DELTA, HEIGHT, PER_MEM, PER_RISE, PER_SYN, SPAN, SUMMIT, X
+from firstspike.spiketime.cpu.membrane import kappa, rates_of, responses
 from firstspike.spiketime.cpu.pack import TILE
 from firstspike.spiketime.cpu.rows.adjoint import add_row
-from firstspike.spiketime.cpu.rows.coefficients import BACK, FAST, SLOW
-from firstspike.spiketime.cpu.rows.crossing import responses
+from firstspike.spiketime.cpu.rows.coefficients import BACK, FAST, SLOW, rise
 from firstspike.spiketime.cpu.runtime.compiling import jit
 from firstspike.spiketime.cpu.sort import first_from
-from firstspike.spiketime.cpu.vectors.mathfun import exp, expm1
+from firstspike.spiketime.cpu.vectors.mathfun import exp
 from firstspike.spiketime.cpu.vectors.simd import (
     fill16,
     fma,
@@ -82,7 +82,7 @@ def jumps(zero, state, entries, holds, rows_of, arrival, inputs, start, c, bound
     ``arrival`` that are none of the window's marks. Returns whether the bound drops any.
     """
     counts, most = entries.lanes, entries.most
-    dropped, faster, rate = False, max(c[PER_MEM], c[PER_SYN]), abs(c[DELTA])
+    dropped = False
     none, row = fill16(state, 0.0), spikes.shape[1]
     for first in range(0, lanes_of(zero), 16):
         last = 0
@@ -106,11 +106,7 @@ def jumps(zero, state, entries, holds, rows_of, arrival, inputs, start, c, bound
                 left = exp((time - following) * c[PER_MEM])
                 after = load16(state, NEXT_Y * TILE + first) * left
                 y = select(possible, fma(after, slope + drop, asked) / slope, none)
-            # how the change enters the scaled E' and C' of the interval
-            begin, ahead = gather16(start, 0, rows_of, place), gather16(arrival, 1, rows_of, place)
-            into_e = exp((begin - time) * faster)
-            rise = expm1(maximum(ahead - time, 0.0) * -rate) * -abs(c[PER_RISE])
-            into_c = into_e * rise * exp(minimum(ahead - begin, c[SPAN] * 2) * rate)
+            into_e, into_c = enters(time, start, arrival, rows_of, place, c)
             put(spikes, place, y - after, into_e, into_c)
             if bound < math.inf:
                 if holds:
@@ -145,6 +141,16 @@ def jumps(zero, state, entries, holds, rows_of, arrival, inputs, start, c, bound
 
 
 @jit
+def enters(time, start, arrival, rows_of, place, c):
+    """How a change at a time enters the scaled E' and C' of the interval, for 16 spikes or releases."""
+    faster, rate = max(c[PER_MEM], c[PER_SYN]), abs(c[DELTA])
+    begin, ahead = gather16(start, 0, rows_of, place), gather16(arrival, 1, rows_of, place)
+    into_e = exp((begin - time) * faster)
+    rest = rise(maximum(ahead - time, 0.0), rate, abs(c[PER_RISE]))
+    return into_e, into_e * rest * exp(minimum(ahead - begin, c[SPAN] * 2) * rate)
+
+
+@jit
 def release_of(state, first, slot, there, rows_of, arrival, start, c, spikes, kept, bound):
     """What the releases of 16 lanes do: y before them is 0, and PULL becomes what they give to the spikes before."""
     place, row, none = slot * TILE + first, spikes.shape[1], fill16(state, 0.0)
@@ -153,12 +159,8 @@ def release_of(state, first, slot, there, rows_of, arrival, start, c, spikes, ke
     if not released:
         return
     time = select(released, time, none)
-    faster, rate = max(c[PER_MEM], c[PER_SYN]), abs(c[DELTA])
     left = exp(minimum(time - load16(state, NEXT_T * TILE + first), 0.0) * c[PER_MEM])
-    begin, ahead = gather16(start, 0, rows_of, place), gather16(arrival, 1, rows_of, place)
-    into_e = exp((begin - time) * faster)
-    rise = expm1(maximum(ahead - time, 0.0) * -rate) * -abs(c[PER_RISE])
-    into_c = into_e * rise * exp(minimum(ahead - begin, c[SPAN] * 2) * rate)
+    into_e, into_c = enters(time, start, arrival, rows_of, place, c)
     y = load16(state, NEXT_Y * TILE + first) * left
     put(spikes, place, y * -1.0, into_e, into_c)
     store(state, PULL * TILE + first, select(released, y * again, load16(state, PULL * TILE + first)))
@@ -270,9 +272,10 @@ def before_row(zero, state, k, sample, response, decay, entries, p, spikes, c):
         state[NOW_E, lane] = state[NOW_E, lane] * math.exp(-wait * faster) + spikes[JUMP, place]
         state[NOW, lane] = time
         p -= 1
+    r = rates_of(c)
     for first in range(0, lanes_of(zero), 16):
         wait = maximum(load16(state, NOW * TILE + first) - arrival[k], 0.0)
-        mem, syn, rise = responses(wait, c)
+        mem, syn, rise = responses(wait, r)
         gone = mem if c[PER_MEM] <= c[PER_SYN] else syn
         quick = syn if c[PER_MEM] <= c[PER_SYN] else mem
         there, faded = load16(state, NOW_C * TILE + first), load16(state, NOW_E * TILE + first)

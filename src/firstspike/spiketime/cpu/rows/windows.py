@@ -179,7 +179,7 @@ def send_own(g, e, slot, b, at, tile, low, high):
             number = g.owns[slot, at]
             if number == g.waiting:
                 return False
-            g.own[slot, at, number] = g.moments[e, b, tile, entry] + g.lags[0]
+            g.own[slot, at, number] = g.moments[e, b, tile, entry] + g.lag[0]
             g.own_id[slot, at, number] = entry * g.tiles + tile
             g.owns[slot, at] = number + 1
     return True

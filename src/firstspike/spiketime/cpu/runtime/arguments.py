@@ -55,6 +55,17 @@ class Layout:
         """
         return _plan(self, real, self._pick(sizes), tuple(given), tuple(unused), tuple(within.items()))
 
+    def tensors(self, names: Iterable[str], like: "Tensor", sizes: Mapping[str, int]) -> "dict[str, Tensor]":
+        """Those arrays, uninitialised; ``like`` is a tensor of ``real`` numbers."""
+        import torch  # which compiling does not need
+
+        shapes = {name: [sizes[size] for size in self.arrays[name][1]] for name in names}
+        dtypes = {name: self.arrays[name][0] for name in shapes}
+        return {
+            name: like.new_empty(shape, dtype=like.dtype if dtypes[name] == "real" else getattr(torch, dtypes[name]))
+            for name, shape in shapes.items()
+        }
+
     def dtype_of(self, array: str, real: str) -> np.dtype[Any]:
         """Of an array, where ``real`` numbers are of that kind."""
         name = self.arrays[array][0]

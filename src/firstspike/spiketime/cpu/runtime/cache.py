@@ -31,15 +31,13 @@ from numba.misc.appdirs import AppDirs
 from numba.np import arrayobj
 
 from firstspike._version import __version__
+from firstspike.spiketime import kernels
 from firstspike.spiketime.cpu.runtime import beside
 from firstspike.spiketime.cpu.runtime.arguments import LINE
 
 logger = logging.getLogger(__name__)
 
 Kernel = Callable[[Any], None]
-
-listeners: list[Callable[[], None]] = []
-"""Called whenever something is compiled, before."""
 
 _UNUSED = 30 * 24 * 3600  # seconds after which the kernels of other versions are dropped
 
@@ -180,7 +178,7 @@ class _OnDisk(FunctionCache):
 
 def _announce() -> None:
     logger.info("compiling CPU kernels")
-    for listener in tuple(listeners):
+    for listener in tuple(kernels.listeners):
         listener()
 
 

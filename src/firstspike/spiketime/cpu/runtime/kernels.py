@@ -60,7 +60,7 @@ def _place_of(layout: Layout, name: str) -> int | None:
 class _ArgumentsAttribute(AttributeTemplate):
     key = Arguments
 
-    def generic_resolve(self, value, attr):
+    def generic_resolve(self, value, attr):  # type: ignore[override]
         if attr in value.layout.arrays:
             _, shape = value.layout.arrays[attr]
             return types.Array(from_dtype(value.layout.dtype_of(attr, value.real)), len(shape), "C")

@@ -7,7 +7,6 @@ the pool has no threads, and a call would wait for them for ever: there they wor
 """
 
 import ctypes
-import os
 import threading
 from array import array
 from collections.abc import Callable, Sequence
@@ -18,11 +17,6 @@ from typing import Any, NamedTuple, cast
 import torch
 
 from firstspike.spiketime.cpu.runtime.arguments import COUNTER, FIRST, LINE, PHASE, STARTED, TASKS, Plan
-
-_SMALL = 1 << 18  # work below which starting threads costs more than it saves
-_UNIT = 4  # synapses times samples that are one unit of work
-_ALONE = 32  # inputs that take as long as the rest of a neuron
-_LANES = 16  # neurons that take as long as one
 
 
 @lru_cache(maxsize=1)
@@ -41,49 +35,12 @@ def _python_threads() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(thread_name_prefix="firstspike")
 
 
-def work_of(samples: int, inputs: int, outputs: int) -> int:
-    """How much there is to do for a layer's samples."""
-    return samples * (inputs + _ALONE) * max(outputs, _LANES) // _UNIT
-
-
-def is_small(work: int) -> bool:
-    """Whether that is too little to part."""
-    return work < _SMALL
-
-
-def threads_for(work: int) -> int:
-    """Threads worth starting: one for little work and in a forked process, else ``use_threads``' or torch's number."""
-    _watch_forks()
-    if is_small(work) or _forked.is_set():
-        return 1
-    return getattr(_local, "threads", None) or torch.get_num_threads()
-
-
-def use_threads(number: int | None) -> None:
-    """How many threads the kernels take that this thread calls; by default, or after ``None``, torch's number."""
-    _local.threads = number
-
-
-_forked = threading.Event()
-_local = threading.local()
-
-
-@lru_cache(maxsize=1)
-def _watch_forks() -> None:
-    if hasattr(os, "register_at_fork"):
-        os.register_at_fork(after_in_child=_work_alone)
-
-
-def _work_alone() -> None:
-    _forked.set()
-    torch.set_num_threads(1)
-
-
 def name_of(dtype: torch.dtype) -> str:
     """``"float32"`` or ``"float64"``, as kernels name what ``real`` numbers are."""
     return str(dtype).removeprefix("torch.")
 
 
+_local = threading.local()
 _KEPT = 1 << 27  # bytes that a thread keeps from call to call
 
 

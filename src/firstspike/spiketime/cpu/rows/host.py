@@ -1,0 +1,262 @@
+"""From tensors to kernels, where all neurons share the order of arrival and the time constants."""
+
+import math
+from functools import lru_cache
+from typing import Any
+
+import torch
+
+from firstspike.spiketime.contract import Arguments, Gradients, Grads, Held, Needs, Result, Sizes
+from firstspike.spiketime.cpu.constants import N_CONSTANTS, constants_array
+from firstspike.spiketime.cpu.pack import TILE, lanes_for
+from firstspike.spiketime.cpu.rows import adjoint, crossing, intervals, train_adjoint
+from firstspike.spiketime.cpu.rows.backward import (
+    BACKWARD,
+    CARRIED,
+    SAMPLES,
+    TRAIN_BACKWARD,
+    backward_kernel,
+    train_backward_kernel,
+)
+from firstspike.spiketime.cpu.rows.coefficients import N_BACKWARD, N_FORWARD
+from firstspike.spiketime.cpu.rows.few import FEW
+from firstspike.spiketime.cpu.rows.forward import FORWARD, TRAIN_FORWARD, forward_kernel, train_forward_kernel
+from firstspike.spiketime.cpu.rows.windows import STATES
+from firstspike.spiketime.cpu.runtime.arguments import REFUSED
+from firstspike.spiketime.cpu.runtime.parallel import Call, name_of
+from firstspike.spiketime.cpu.saved import BOTH, PAD, saved_for, saved_sizes, saved_within
+from firstspike.spiketime.kernels import is_small, threads_for, work_of
+from firstspike.spiketime.values import check_memory, check_values
+
+_BLOCK = 600_000  # bytes of a block's rows, which fit into the second-level cache beside a tile of weights
+_TRAIN_BLOCK, _MOST_SAMPLES = 1 << 18, 32  # the same where a block has all windows, and samples of one at most
+MAX_GROUPS = 8  # parts into which gradients by times are summed
+_FEW, _MANY = 8, 16  # tasks wanted for each network, and where they cost little
+_SHORT, _LONG = 8, 96  # samples for which a task may, and should, have a part of the weights' gradient of its own
+_KEPT = (
+    "order", "source", "arrival", "starts", "count", "found", "places", "moments", "slopes", "upto", "full", "counts",
+)  # fmt: skip
+"""Arrays that both passes of spike trains have, beside the states ``held``."""
+
+
+def forward_rows(given: Arguments) -> Result:
+    """First spike times; saved is what ``cpu.saved`` says.
+
+    Raises:
+        ValueError: see ``check_values``.
+    """
+    times, weight, threshold = (x.contiguous() for x in given[:3])
+    ensemble, batch, inputs, outputs = sizes = given.sizes
+    spikes, saved = times.new_empty((*times.shape[:-1], outputs)), saved_for(times, outputs)
+    c = constants_array(*given.constants, name_of(times.dtype))
+    call = _forward_call(sizes, name_of(times.dtype), threads_for(work_of(ensemble * batch, inputs, outputs)))
+    left = call(c, times, weight, threshold, spikes, *saved)
+    if left[REFUSED]:
+        check_values(*given[:4])
+    return Result(spikes, saved)
+
+
+@lru_cache(maxsize=256)
+def _forward_call(sizes: Sizes, real: str, threads: int) -> Call:
+    ensemble, batch, inputs, outputs = sizes
+    found = _common(sizes, inputs, N_FORWARD, threads) | saved_sizes(inputs, outputs)
+    found |= {"state_rows": crossing.N_STATE + 2, "passed_size": FEW * 32}
+    most = _BLOCK // (N_FORWARD * found["stride"] * (4 if real == "float32" else 8))
+    found["block"] = block = max(1, min(most, -(-batch // (2 * threads))))
+    names = "c", "times", "weight", "threshold", "spikes", *BOTH
+    plan = FORWARD.plan(real, found, names, within=saved_within(inputs))
+    phases = ensemble * found["tiles"], ensemble * -(-batch // block)
+    return Call(forward_kernel(real, lanes_for(outputs)), phases, plan, threads)
+
+
+def backward_rows(
+    grads: Grads, result: Result, given: Arguments, max_weight_grad: float | None, needs: Needs
+) -> Gradients:
+    """Gradients by first spikes, without those by time constants."""
+    grad, spikes, times, weight, threshold = (x.contiguous() for x in (grads.spikes, result.spikes, *given[:3]))
+    ensemble, batch, inputs, outputs = sizes = given.sizes
+    saved = tuple(x.contiguous() for x in result.saved) or saved_for(times, outputs)
+    asked = zip((times, weight, threshold), needs, strict=False)
+    found = [torch.empty_like(x) if need else None for x, need in asked]
+    c = constants_array(*given.constants, name_of(times.dtype), max_weight_grad)
+    threads = threads_for(work_of(ensemble * batch, inputs, outputs))
+    call = _backward_call(sizes, name_of(times.dtype), needs[:3], not result.saved, threads)
+    call(c, grad, spikes, times, weight, threshold, *saved, *found)
+    return Gradients(*found)  # type: ignore[arg-type]
+
+
+@lru_cache(maxsize=256)
+def _backward_call(sizes: Sizes, real: str, needs: tuple[bool, ...], observes: bool, threads: int) -> Call:
+    inputs, outputs = sizes[2:]
+    found = _common(sizes, inputs, N_BACKWARD, threads) | saved_sizes(inputs, outputs)
+    phases = _add_parts(found, *needs, needs[0], False)
+    found |= {"observes": observes, "room": found["stride"], "state_rows": adjoint.N_LANES, "few_summed": FEW * 16}
+    given = ("c", "grad", "spikes", "times", "weight", "threshold", *BOTH, "by_times", "by_weight", "by_threshold")
+    plan = BACKWARD.plan(real, found, given, within=saved_within(inputs))
+    return Call(backward_kernel(real, lanes_for(outputs)), phases, plan, threads)
+
+
+def forward_trains(given: Arguments, holds: bool) -> Result:
+    """Spike trains; ``holds`` says whether there are refractory times or observed spikes."""
+    windows, budget = len(_bounds(given)) - 1, _budget(given)
+    a_window = 2 * budget + 1 if holds else budget
+    entries, waiting = (2 if holds else 1) * given.max_spikes + a_window, 2 * budget
+    while True:
+        entries, waiting = min(entries, windows * a_window), min(waiting, windows * budget)
+        found, lacks = _forward_trains(given, holds, entries, waiting)
+        if not lacks:
+            return found
+        assert entries < windows * a_window or waiting < windows * budget, "there is room for all spikes"
+        entries, waiting = 2 * entries, 2 * waiting
+
+
+def _forward_trains(given: Arguments, holds: bool, entries: int, waiting: int) -> tuple[Result, bool]:
+    """The result, and whether there was too little room for it.
+
+    Args:
+        given: by the caller.
+        holds: whether there are refractory times or observed spikes.
+        entries: spikes and releases of a neuron, on average, that there is room for.
+        waiting: spikes of a neuron, on average, that may be on their way to others.
+    """
+    (ensemble, batch, inputs, copies), outputs, real = given.times.shape, given.weight.shape[1], given.times.dtype
+    threads = threads_for(work_of(ensemble * batch, inputs * copies, outputs))
+    own = 0 if given.windows is None else outputs * waiting
+    sizes = _train_sizes(given, N_FORWARD, threads, holds, entries * min(outputs, TILE), inputs * copies + own + 2)
+    windows = sizes["windows"]
+    row = N_FORWARD * (sizes["stride"] // min(windows, 8)) * real.itemsize
+    sizes |= {
+        # each window's inputs begin at a place of its own
+        "room": sizes["events"] + windows * (2 + 15 + PAD) + (0 if own == 0 else outputs * entries),
+        "block": max(1, min(_MOST_SAMPLES, -(-batch // (2 * threads)), _TRAIN_BLOCK // row)),
+        "waiting": max(own, 1), "seen": 0 if given.observed is None else given.max_spikes, "one": 1, "two": 2,
+        "state_rows": intervals.N_LANES, "counted": 2 * TILE + 2,
+    }  # fmt: skip
+    _check_room(given, sizes)
+    arrays = _train_arrays(given, None) | TRAIN_FORWARD.tensors(
+        (*_KEPT, "trains", "overflows", "lacks"), given.times, sizes
+    )
+    arrays["held"] = held = given.times.new_zeros((ensemble, batch, 2 * STATES, outputs))
+    for number, x in enumerate(given.state or ()):
+        held[:, :, number] = x
+    arrays["lag"] = torch.tensor([0.0 if given.windows is None else given.windows.lag], dtype=real, device="cpu")
+    arrays |= {"times": given.times.contiguous(), "refractory": given.refractory.contiguous()}
+    arrays["observed"] = None if given.observed is None else given.observed.contiguous()
+    phases = ensemble * sizes["tiles"], ensemble * -(-batch // sizes["block"])
+    plan = TRAIN_FORWARD.plan(name_of(real), sizes, arrays)
+    Call(train_forward_kernel(name_of(real), lanes_for(outputs)), phases, plan, threads)(*arrays.values())
+    used = int(arrays["starts"][..., -1].max()) if windows > 1 or copies > 1 else sizes["room"]
+    if used < sizes["room"] // 2:
+        arrays |= {name: arrays[name][..., :used].contiguous() for name in ("order", "source", "arrival")}
+    state = None if given.until == math.inf else Held(*held[:, :, STATES:].unbind(2))
+    saved = *(arrays[name] for name in _KEPT), held, torch.full_like(arrays["lacks"], holds)
+    return Result(arrays["trains"], saved, arrays["overflows"].bool(), state), bool(arrays["lacks"].any())
+
+
+def backward_trains(
+    grads: Grads, result: Result, given: Arguments, max_weight_grad: float | None, needs: Needs
+) -> Gradients:
+    """Gradients by spike trains, without those by time constants."""
+    (ensemble, batch, inputs, copies), outputs, real = given.times.shape, given.weight.shape[1], given.times.dtype
+    arrays = _train_arrays(given, max_weight_grad)
+    arrays |= {name: x.contiguous() for name, x in zip((*_KEPT, "held"), result.saved, strict=False)}
+    recurrent, entries, room = given.windows is not None, arrays["found"].shape[-1], arrays["order"].shape[-1]
+    threads, holds = threads_for(work_of(ensemble * batch, inputs * copies, outputs)), bool(result.saved[-1][0, 0])
+    sizes = _train_sizes(given, N_BACKWARD, threads, holds, entries, inputs * copies)
+    phases = _add_parts(sizes, needs.times or recurrent, needs.weight, True, needs.times, recurrent)
+    sizes |= {
+        "room": room, "all_rows": N_BACKWARD * room, "own_entries": entries if recurrent else 0,
+        "asks_end": grads.state is not None, "carried_kinds": CARRIED, "state_rows": train_adjoint.N_LANES,
+        "spike_kinds": train_adjoint.N_SPIKES,
+        "slots": (2 * sizes["budget"] + 1 if holds else sizes["budget"]) * TILE,
+    }  # fmt: skip
+    arrays["grad"] = grads.spikes.contiguous()
+    arrays["of_end"] = None if grads.state is None else torch.stack(tuple(grads.state), 2)
+    arrays["by_start"] = None if given.state is None else given.times.new_empty((ensemble, batch, STATES, outputs))
+    for name, need in (("times", needs.times), ("weight", needs.weight), ("threshold", True)):
+        arrays[f"by_{name}"] = getattr(given, name).new_empty(getattr(given, name).shape) if need else None
+    plan = TRAIN_BACKWARD.plan(name_of(real), sizes, arrays)
+    Call(train_backward_kernel(name_of(real), lanes_for(outputs)), phases, plan, threads)(*arrays.values())
+    state = None if given.state is None else Held(*arrays["by_start"].unbind(2))
+    times, weight, threshold = arrays["by_times"], arrays["by_weight"], arrays["by_threshold"]
+    return Gradients(times, weight, threshold if needs.threshold else None, state=state)
+
+
+def _common(sizes: Sizes, events: int, rows: int, threads: int) -> dict[str, int]:
+    """Sizes of all kernels; ``inputs`` are those that neurons have weights for."""
+    ensemble, batch, inputs, outputs = sizes
+    return {
+        "ensemble": ensemble, "batch": batch, "inputs": inputs, "outputs": outputs, "events": events,
+        "tiles": -(-outputs // TILE), "tile": TILE, "packed_size": inputs * TILE, "stride": -(-events // 16) * 16 + PAD,
+        "row_kinds": rows, "constants": N_CONSTANTS + 1, "threads": threads,
+    }  # fmt: skip
+
+
+def _add_parts(
+    sizes: dict[str, int], wants_times: bool, wants_weight: bool, wants_threshold: bool, asked: bool, recurrent: bool
+) -> tuple[int, ...]:
+    """Add into which parts the sums of a backward pass are cut; returns its phases.
+
+    They depend on the shapes alone, so that sums never depend on threads. ``asked`` says whether the caller wants the
+    gradient by times.
+    """
+    ensemble, batch, tiles, blocks = sizes["ensemble"], sizes["batch"], sizes["tiles"], -(-sizes["batch"] // SAMPLES)
+    groups = 1 if recurrent else min(tiles, MAX_GROUPS) if asked else tiles
+    small = is_small(work_of(batch, sizes["events"], sizes["outputs"]))
+    most = max(1, min(-(-_FEW // groups), batch // _SHORT), min(_MANY // groups, batch // _LONG))
+    chunks = 1 if small else most
+    sizes |= {
+        "groups": groups, "chunks": chunks, "wants_times": wants_times, "wants_weight": wants_weight,
+        "wants_threshold": wants_threshold, "time_groups": groups if wants_times else 0,
+        "weight_chunks": chunks if wants_weight else 0, "summed": 256,
+    }  # fmt: skip
+    return (
+        ensemble * (tiles + blocks),
+        ensemble * groups * chunks,
+        ensemble * (tiles + (blocks if asked else 0)),
+    )
+
+
+def _train_sizes(given: Arguments, rows: int, threads: int, holds: bool, entries: int, longest: int) -> dict[str, int]:
+    """Sizes of both kernels of spike trains; ``longest`` is how many events a window may have."""
+    (ensemble, batch, inputs, copies), (outputs, sources) = given.times.shape, given.weight.shape[1:]
+    sizes = _common((ensemble, batch, sources, outputs), inputs * copies, rows, threads)
+    windows = len(_bounds(given)) - 1
+    return sizes | {
+        "packed_size": (sources + 1) * TILE, "stride": -(-longest // 16) * 16 + PAD, "copies": copies,
+        "most": given.max_spikes, "budget": _budget(given), "windows": windows, "bounds_size": windows + 1,
+        "entries": entries, "states": STATES, "both_states": 2 * STATES, "carried_lanes": sizes["tiles"] * TILE,
+        "holds": holds,
+    }  # fmt: skip
+
+
+def _train_arrays(given: Arguments, bound: float | None) -> dict[str, Any]:
+    """What is given to both kernels of spike trains: tensors, and None for arrays that are not used."""
+    arrays: dict[str, Any] = {name: getattr(given, name).contiguous() for name in ("weight", "threshold", "reset")}
+    bounds = torch.tensor(_bounds(given), dtype=given.times.dtype, device="cpu")
+    return arrays | {"c": constants_array(*given.constants, name_of(given.times.dtype), bound), "bounds": bounds}
+
+
+def _budget(given: Arguments) -> int:
+    """Most spikes of a neuron in a window."""
+    return given.max_spikes if given.windows is None else given.windows.budget
+
+
+def _bounds(given: Arguments) -> tuple[float, ...]:
+    """Start and end of each window."""
+    return (given.start, given.until) if given.windows is None else given.windows.bounds
+
+
+def _check_room(given: Arguments, sizes: dict[str, int]) -> None:
+    """Raise ValueError for more than the kernels can count, or than the machine has memory for."""
+    real, samples, windows = given.times.element_size(), sizes["ensemble"] * sizes["batch"], sizes["windows"]
+    events, spikes = sizes["room"], sizes["tiles"] * sizes["entries"]
+    what = f"{samples} samples and {sizes['outputs']} neurons with max_spikes={given.max_spikes}"
+    if given.windows is not None:
+        what += f", window_spikes={sizes['budget']} and {windows} windows"
+    if max(events, spikes) >= 1 << 31:
+        raise ValueError(f"{what} make more events or spikes of a sample than kernels can count; lower these numbers")
+    check_memory(
+        samples * ((8 + real) * events + (8 + 2 * real) * spikes + (8 + 12 * sizes["tiles"]) * windows),
+        f"the events and spikes of {what}",
+    )

@@ -1,1 +1,0 @@
-"""Neurons that spike several times."""
