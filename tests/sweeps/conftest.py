@@ -134,14 +134,14 @@ def twelve(write_sweep):
 
 @pytest.fixture
 def study_of(opened, until):
-    """The study called ``twelve`` in a storage, once it is there."""
+    """A study in a storage, once it is there."""
 
-    def load(where):
+    def load(where, name="twelve"):
         if "://" not in str(where):
             until(Path(where).is_file)
         storage = opened(where)
-        until(lambda: "twelve" in optuna.get_all_study_names(storage))
-        return optuna.load_study(study_name="twelve", storage=storage)
+        until(lambda: name in optuna.get_all_study_names(storage))
+        return optuna.load_study(study_name=name, storage=storage)
 
     return load
 

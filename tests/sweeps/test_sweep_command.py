@@ -103,7 +103,7 @@ def test_failed_trials_are_reported_and_retried(command, write_sweep, tmp_path):
     [
         (["sweep", "none.yaml"], "no such file; a sweep is a YAML file with a base and axes"),
         (["sweep", "small.yaml", "--name", "a/b"], "becomes a folder"),
-        (["sweep", "small.yaml", "--storage", "x"], "expected sqlite:///FILE.db"),
+        (["sweep", "small.yaml", "--storage", "x"], "expected FILE.db, postgresql://"),
         (["sweep-table", "none"], "there is no sweep of this name in runs"),
         (["sweep-table", "none", "--storage", "none.db"], "there is no such file"),
         (["plot", "none"], "none is not a run folder"),

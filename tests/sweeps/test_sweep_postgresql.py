@@ -50,7 +50,7 @@ def machines():
 
 @pytest.fixture(scope="module")
 def database(machines):
-    """A server on the bridge; gives the URL of a database."""
+    """A server on the bridge; gives the URL of a database, and what stops the server."""
     home = Path(tempfile.mkdtemp(prefix="firstspike-"))  # pytest's folders are for its user alone
     found = shutil.which("pg_ctl") or next(Path("/usr/lib/postgresql").glob("*/bin/pg_ctl"))
     programs = Path(found).resolve().parent
@@ -71,10 +71,15 @@ def database(machines):
         stderr=subprocess.DEVNULL,
         timeout=60,
     )
+
+    def stop():
+        line = [*as_postgres, programs / "pg_ctl", "-D", place, "-m", "immediate", "stop"]
+        subprocess.run(line, check=False, capture_output=True, timeout=60)
+
     try:
-        yield f"postgresql://sweeper:secret@{NET}.1:5499/postgres"
+        yield f"postgresql://sweeper:secret@{NET}.1:5499/postgres", stop
     finally:
-        run(*as_postgres, programs / "pg_ctl", "-D", place, "-m", "immediate", "stop")
+        stop()
         shutil.rmtree(home)
 
 
@@ -84,10 +89,11 @@ def test_two_machines_and_two_workers_that_are_killed(
     here, there = (("ip", "netns", "exec", name) for name in machines)
     with pytest.raises(subprocess.CalledProcessError):  # the machines have no network but the bridge
         run(*there, "ip", "route", "get", "192.0.2.1")
-    line = ("sweep", twelve, "--storage", database, "-q")
+    url, _ = database
+    line = ("sweep", twelve, "--storage", url, "-q")
     first = command.start(*line, "--workers", 2, before=here)
     second = command.start(*line, before=there)
-    study = study_of(database)
+    study = study_of(url)
     one, killed = busy(study)
     os.kill(killed, signal.SIGKILL)
     other, worker = busy(study, besides=[killed])
@@ -99,7 +105,7 @@ def test_two_machines_and_two_workers_that_are_killed(
         outcomes.append((process.returncode, err))
     assert any("a worker died of signal 9" in err for _, err in outcomes)
     assert any(code == 0 for code, _ in outcomes)
-    code, out, _ = command("sweep-table", "twelve", "--storage", database)
+    code, out, _ = command("sweep-table", "twelve", "--storage", url)
     assert code == 0
     assert len(out.splitlines()) == 12 + 3
     check_twelve(twelve, study, one, other)
@@ -109,3 +115,14 @@ def test_two_machines_and_two_workers_that_are_killed(
         2,
         "error: runs/twelve does not name the storage, whose URL has a password; give --storage\n",
     )
+
+
+def test_a_server_that_is_gone_is_one_message(database, command, twelve, study_of, busy):
+    url, stop = database
+    process = command.start("sweep", twelve, "--storage", url, "--name", "gone", "-q")
+    busy(study_of(url, "gone"))
+    stop()
+    _, err = process.communicate(timeout=100)
+    assert process.returncode == 1
+    assert err.splitlines()[-1].startswith("error: postgresql+psycopg://sweeper:***@")
+    assert "Traceback" not in err

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,16 +22,10 @@ _CELLS = 12  # a map with at most this many rows and columns shows numbers
 
 @dataclass(frozen=True)
 class SweepResults:
-    """The complete trials of a sweep.
+    """The complete trials of a sweep: rows of its table, at least one, and the names of its axes.
 
-    Args:
-        rows: of the table, at least one.
-        axes: names of the axes.
-        metric: what the study optimised.
-        maximize: whether it was maximised.
-        history: the metric in the order in which trials started, and whether the trial was pruned.
-        importance: share of each axis in the variance of the metric; empty if there are too few trials to tell.
-        grid: whether the sweep is a grid.
+    ``history`` has the metric in the order in which trials started, and whether the trial was pruned; ``importance`` is
+    the share of each axis in the variance of the metric.
     """
 
     rows: Sequence[Mapping[str, Any]]
@@ -89,15 +84,10 @@ def accuracy_over(
     lines: Sequence[Any] | None = None,
     curve: bool = True,
 ) -> Axes:
-    """Accuracy in percent over one axis, with its spread. Lines are drawn side by side.
+    """Accuracy in percent over one axis, numbers or names, with its spread; NaN where there is none.
 
-    Args:
-        x: values of the axis ``(trials,)``; numbers, or names, which are spaced evenly.
-        accuracy: fractions ``(trials,)``.
-        spread: standard deviations of these, NaN where there is none.
-        ax: where to draw.
-        lines: the line that each trial belongs to; by default all to one.
-        curve: whether the trials of a line are connected; never over names.
+    ``lines`` has the line that each trial belongs to; they are drawn side by side. A ``curve`` connects the trials of a
+    line, but never over names.
     """
     places, means, spreads = _places(x, ax), 100 * np.asarray(accuracy, float), 100 * np.asarray(spread, float)
     names = _in_order(lines) if lines is not None else [""]
@@ -245,10 +235,9 @@ def _in_order(values: Sequence[Any]) -> list[str]:
 
 def _short(name: str) -> str:
     """A name, to be drawn; a number with few digits."""
-    try:
+    with suppress(ValueError):
         return f"{float(name):.4g}"
-    except ValueError:
-        return as_text(name)
+    return as_text(name)
 
 
 def _places(values: Sequence[Any], ax: Axes, vertical: bool = False) -> np.ndarray:

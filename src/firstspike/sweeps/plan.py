@@ -137,9 +137,8 @@ def load_plan(file: Path, name: str | None = None) -> Plan:
 
 def describe(params: Params) -> str:
     """The values of a trial, for people."""
-    return ", ".join(
-        f"{key}={value:.6g}" if isinstance(value, float) else f"{key}={value}" for key, value in params.items()
-    )
+    shown = {key: f"{value:.6g}" if isinstance(value, float) else value for key, value in params.items()}
+    return ", ".join(f"{key}={value}" for key, value in shown.items())
 
 
 def _resolved(key: str, base: str) -> str:
