@@ -19,7 +19,7 @@ from sqlalchemy.engine import URL
 from tqdm import tqdm
 
 from firstspike.runs.files import write_whole
-from firstspike.sweeps import study as names
+from firstspike.sweeps import study as studies
 from firstspike.sweeps.plan import Plan, describe
 
 logger = logging.getLogger(__name__)
@@ -42,22 +42,22 @@ def launch(
     Its run folders are in ``folder``, and by default its ``storage`` as well. ``retry_failed`` trains trials once more
     that failed, ``show`` draws a progress bar. Ctrl-C and SIGTERM raise KeyboardInterrupt once the workers have saved.
     """
-    url = names.storage_url(storage or str(folder / "study.db"))
+    url = studies.storage_url(storage or str(folder / "study.db"))
     if (folder / "config.yaml").exists():
         raise ValueError(f"{folder} is the folder of a run; choose another --name for the sweep")
     used = folder.is_dir() and any(re.fullmatch(r"\d{4,}", path.name) for path in folder.iterdir())
-    with names.one_line_errors(url):
-        opened = names.open_storage(url, plan.sweep)
+    with studies.one_line_errors(url):
+        opened = studies.open_storage(url, plan.sweep)
         if used and plan.name not in optuna.get_all_study_names(opened):
             raise ValueError(f"{folder} has runs of another study; choose another --name, or the --storage of that one")
-        study = names.open_study(plan, opened)
-        names.queue_stale(study, plan.sweep.grace)
-        names.queue_failed(study, retry_failed)
+        study = studies.open_study(plan, opened)
+        studies.queue_stale(study, plan.sweep.grace)
+        studies.queue_failed(study, retry_failed)
         _describe(plan, folder, url)
-        if any(trial.state in names.ACTIVE for trial in names.trials_of(study).values()):
+        if any(trial.state in studies.ACTIVE for trial in studies.trials_of(study).values()):
             with _processes(plan, url, folder, workers) as processes:
                 _follow(plan, study, processes, show)
-        if any(trial.state in names.ACTIVE for trial in names.trials_of(study).values()):
+        if any(trial.state in studies.ACTIVE for trial in studies.trials_of(study).values()):
             raise ChildProcessError("all workers have died; run the same command again to resume")
     return study
 
@@ -67,9 +67,9 @@ def _describe(plan: Plan, folder: Path, url: URL) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     sweep = plan.sweep.model_dump(mode="json", by_alias=True, exclude_defaults=True)
     write_whole(folder / "sweep.yaml", yaml.safe_dump(sweep, sort_keys=False))
-    shown = names.without_password(url)
-    place = shown if names.file_of(url) or shown == url.render_as_string(hide_password=False) else None
-    if url == names.storage_url(str(folder / "study.db")):
+    shown = studies.without_password(url)
+    place = shown if studies.file_of(url) or shown == url.render_as_string(hide_password=False) else None
+    if url == studies.storage_url(str(folder / "study.db")):
         place = "study.db"  # the folder may move
     write_whole(folder / "sweep.json", json.dumps({"name": plan.name, "storage": place}, indent=1) + "\n")
 
@@ -118,9 +118,9 @@ def _follow(plan: Plan, study: optuna.Study, processes: list[subprocess.Popen[by
                 if code := process.returncode:
                     what = f"of signal {-code}" if code < 0 else "of an error"
                     logger.warning("a worker died %s; its trial will be given to another one", what)
-            trials = names.trials_of(study).values()
+            trials = studies.trials_of(study).values()
             bar.set_postfix(_status(list(trials), plan), refresh=False)
-            bar.update(sum(trial.state not in names.ACTIVE for trial in trials) - bar.n)
+            bar.update(sum(trial.state not in studies.ACTIVE for trial in trials) - bar.n)
             if terminal:
                 bar.refresh()
 

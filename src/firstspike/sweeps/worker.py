@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from firstspike.config import Config
 from firstspike.runs import RunFolder, RunLockedError, resume, start
-from firstspike.sweeps import study as names
+from firstspike.sweeps import study as studies
 from firstspike.sweeps.plan import Plan
 from firstspike.sweeps.table import digest
 from firstspike.training import Callback, Fit, Interrupted, Row
@@ -44,13 +44,13 @@ class Worker:
         self, plan: Plan, storage: optuna.storages.RDBStorage, folder: Path, stop: Callable[[], bool] = lambda: False
     ) -> None:
         self.plan, self.folder, self.stop = plan, folder, stop
-        self.study = names.open_study(plan, storage)
+        self.study = studies.open_study(plan, storage)
 
     def work(self) -> None:
         """Train until no trial is left, or until asked to stop; waits for trials elsewhere, whose workers may die."""
         while not self.stop():
-            names.queue_stale(self.study, self.plan.sweep.grace)
-            states = {trial.state for trial in names.trials_of(self.study).values()}
+            studies.queue_stale(self.study, self.plan.sweep.grace)
+            states = {trial.state for trial in studies.trials_of(self.study).values()}
             if optuna.trial.TrialState.WAITING in states:
                 self.train_next()
             elif optuna.trial.TrialState.RUNNING in states:
@@ -61,20 +61,20 @@ class Worker:
     def train_next(self) -> None:
         """Train the next trial of the queue."""
         try:
-            self.study.optimize(self._train, n_trials=1, catch=(Exception,), callbacks=[names.queue_stopped])
+            self.study.optimize(self._train, n_trials=1, catch=(Exception,), callbacks=[studies.queue_stopped])
         except (AssertionError, ValueError):  # Optuna's, where the trial has ended meanwhile
             logger.warning("a trial was given to another worker, as this one sent no heartbeat for too long")
 
     def _train(self, trial: optuna.Trial) -> float:
         """The metric of a trial."""
         own = self.study.get_trials(deepcopy=False)[trial.number]
-        if names.QUEUED not in own.user_attrs:
+        if studies.QUEUED not in own.user_attrs:
             raise LookupError("another worker has emptied the queue")
-        run = self.folder / f"{names.number_of(own):04d}"
+        run = self.folder / f"{studies.number_of(own):04d}"
         try:
-            config = self.plan.config(names.suggest(trial, self.plan.sweep))
-            trial.set_user_attr(names.FOLDER, str(run.resolve()))
-            trial.set_user_attr(names.WORKER, f"{socket.gethostname()}:{os.getpid()}")
+            config = self.plan.config(studies.suggest(trial, self.plan.sweep))
+            trial.set_user_attr(studies.FOLDER, str(run.resolve()))
+            trial.set_user_attr(studies.WORKER, f"{socket.gethostname()}:{os.getpid()}")
             results = digest(self._results(run, config, trial))
             value = results[self.plan.sweep.metric]
             if value is None or not math.isfinite(value):
@@ -88,7 +88,7 @@ class Worker:
         except Exception as error:
             with contextlib.suppress(OSError):  # there may be no folder yet
                 (run / "error.txt").write_text(traceback.format_exc(), encoding="utf-8")
-            trial.set_user_attr(names.ERROR, f"{type(error).__name__}: {error}"[:_REASON])
+            trial.set_user_attr(studies.ERROR, f"{type(error).__name__}: {error}"[:_REASON])
             raise
 
     def _results(self, run: Path, config: Config, trial: optuna.Trial) -> dict[str, Any]:
@@ -135,12 +135,12 @@ def main() -> None:
     plan, url, folder, parent = pickle.load(sys.stdin.buffer)
     asked = threading.Event()
     signal.signal(signal.SIGTERM, lambda number, frame: asked.set())
-    threading.excepthook = lambda hook: logger.warning("no heartbeat: %s", names.cause(hook.exc_value or OSError()))
+    threading.excepthook = lambda hook: logger.warning("no heartbeat: %s", studies.cause(hook.exc_value or OSError()))
     optuna.logging.set_verbosity(optuna.logging.CRITICAL)
     tqdm.set_lock(threading.RLock())  # the default one is shared between processes, and outlives one that is killed
     try:
-        with names.one_line_errors(url):
-            storage = names.open_storage(url, plan.sweep)
+        with studies.one_line_errors(url):
+            storage = studies.open_storage(url, plan.sweep)
             Worker(plan, storage, folder, lambda: asked.is_set() or os.getppid() != parent).work()
     except OSError as error:
         logger.warning("%s", error)
