@@ -64,6 +64,8 @@ class Worker:
             self.study.optimize(self._train, n_trials=1, catch=(Exception,), callbacks=[studies.queue_stopped])
         except (AssertionError, ValueError):  # Optuna's, where the trial has ended meanwhile
             logger.warning("a trial was given to another worker, as this one sent no heartbeat for too long")
+        except UnboundLocalError:  # Optuna's, where the storage is gone: the next look at it says so
+            pass
 
     def _train(self, trial: optuna.Trial) -> float:
         """The metric of a trial."""
