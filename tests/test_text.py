@@ -14,7 +14,7 @@ from firstspike import plots
 from firstspike.cli import main
 from firstspike.config import load_config
 from firstspike.plots.style import TAU_SYN, as_text
-from firstspike.plots.sweep_axes import places_of, short
+from firstspike.plots.sweep import accuracy_over
 from firstspike.runs import start
 from firstspike.runs.evaluate import RunEvaluation, evaluate_run, predictions
 from firstspike.text import no_decision, printable
@@ -65,8 +65,8 @@ def test_no_formula_in_a_figure(name):
     figure = Figure()
     ax = figure.subplots()
     text = ax.set_title(as_text(name))
-    ax.text(0, 0, short(name))
-    places_of([name, "b"], ax)
+    accuracy_over([name, "b"], [0.1, 0.2], [0.0, 0.0], ax, [name, "b"])
+    ax.legend()
     figure.draw_without_rendering()
     assert text._preprocess_math(text.get_text()) == (name, False)
     ax.set_title(f"{as_text(name)} [{TAU_SYN}]")

@@ -8,8 +8,6 @@ from firstspike.plots.sweep import (
     SweepResults,
     accuracy_map,
     accuracy_over,
-    parameter_importance,
-    sweep_history,
 )
 
 
@@ -18,19 +16,32 @@ def ax():
     return Figure().add_subplot()
 
 
-def grid(kinds=("plain", "delays"), sizes=(5, 10, 20), **others):
-    axes = {"base": [k for k in kinds for _ in sizes], "size": [s for _ in kinds for s in sizes]}
-    accuracy = np.linspace(0.8, 0.95, len(axes["size"]))
-    return SweepResults(
-        axes=axes,
-        accuracy=accuracy,
-        spread=np.full(len(accuracy), 0.01),
-        validation=accuracy + 0.01,
-        parameters=7 * np.asarray(axes["size"]),
+def results(axes, accuracy, parameters, spread=None, validation=None, seeds=1, **others):
+    rows = [
+        {
+            **dict(zip(axes, values, strict=True)),
+            "test_accuracy": accuracy[k],
+            "test_std": None if spread is None else spread[k],
+            "validation_accuracy": (validation or accuracy)[k],
+            "parameters": parameters[k],
+            "seeds": seeds,
+        }
+        for k, values in enumerate(zip(*axes.values(), strict=True))
+    ]
+    return SweepResults(rows, list(axes), **others)
+
+
+def grid(kinds=("plain", "delays"), sizes=(5, 10, 20), lrs=None):
+    rows = [(kind, size, lr) for lr in lrs or [0] for kind in kinds for size in sizes]
+    base, size, lr = map(list, zip(*rows, strict=True))
+    return results(
+        {"base": base, "size": size} | ({"lr": lr} if lrs else {}),
+        np.linspace(0.8, 0.95, len(rows)).tolist(),
+        [7 * x for x in size],
+        spread=[0.01] * len(rows),
         seeds=5,
         history=[(0.8, False), (0.9, False), (0.85, True)],
         importance={"base": 0.25, "size": 0.75},
-        **others,
     )
 
 
@@ -52,21 +63,17 @@ def test_lines_and_names(ax):
     accuracy_over(["b", "a", "b", "a"], [0.1, 0.2, 0.3, 0.4], [0.0] * 4, ax, [2, 2, 1, 1])
     found = curves(ax)
     assert [label for label, *_ in found] == ["1", "2"]
-    assert found[0][1:] == (pytest.approx([-0.1, 0.9]), pytest.approx([30, 40]))  # side by side
-    assert found[1][1] == pytest.approx([0.1, 1.1])
+    assert found[0][1:] == ([0, 1], pytest.approx([30, 40]))
+    left, right = (c[0].get_transform().transform((0, 30))[0] for c in ax.containers)
+    assert right - left == pytest.approx(4 * ax.figure.dpi / 72)  # side by side
+    low, high = ax.get_ylim()
+    assert low < 10 < 40 < high
     assert [text.get_text() for text in ax.get_xticklabels()] == ["b", "a"]
 
 
 def test_names_are_not_connected(ax):
     accuracy_over(["b", "a"], [0.1, 0.2], [0.0] * 2, ax)
     assert ax.containers[0][0].get_linestyle() == "None"
-
-
-def test_lines_share_no_place_on_a_logarithmic_axis(ax):
-    accuracy_over([1, 1, 100, 100], [0.1, 0.2, 0.3, 0.4], [0.0] * 4, ax, ["a", "b"] * 2)
-    assert ax.get_xscale() == "log"
-    (_, first, _), (_, second, _) = curves(ax)
-    assert np.log10(np.divide(second, first)) == pytest.approx([0.4, 0.4])  # a fifth of the distance of neighbours
 
 
 def test_without_spread_there_are_no_error_bars(ax):
@@ -117,12 +124,6 @@ def test_map_of_points_drawn_at_random_has_dots(ax):
     assert not ax.images
 
 
-def test_history_and_best_so_far(ax):
-    sweep_history([0.3, 0.1, 0.2], ax, maximize=False)
-    assert list(ax.lines[1].get_ydata()) == [0.3, 0.1, 0.1]
-    assert list(ax.lines[0].get_ydata()) == [0.3, 0.1, 0.2]
-
-
 def test_the_best_so_far_is_complete_and_in_percent():
     figure = SWEEP_PLOTS["history"](grid())
     (ax,) = figure.axes
@@ -133,23 +134,25 @@ def test_the_best_so_far_is_complete_and_in_percent():
     assert ax.get_ylabel() == "validation accuracy [%]"
 
 
-def test_importance_and_parameters(ax):
-    parameter_importance({"a": 0.2, "b": 0.7, "c": 0.1}, ax)
+def test_losses_are_minimised():
+    figure = SWEEP_PLOTS["history"](
+        SweepResults([], [], "test_loss", False, [(0.3, False), (0.1, False), (0.2, False)])
+    )
+    (ax,) = figure.axes
+    assert list(ax.lines[1].get_ydata()) == [0.3, 0.1, 0.1]
+    assert ax.get_ylabel() == "test loss"
+
+
+def test_importance():
+    (ax,) = SWEEP_PLOTS["importance"](SweepResults([], [], importance={"a": 0.2, "b": 0.7, "c": 0.1})).axes
     assert [patch.get_width() for patch in ax.patches] == pytest.approx([10, 20, 70])
-    other = Figure().add_subplot()
-    accuracy_over([70, 140], [0.5, 0.6], [0.1, 0.1], other, ["a", "b"], curve=False)
-    assert [(label, x) for label, x, _ in curves(other)] == [("a", [70]), ("b", [140])]
+    assert [text.get_text() for text in ax.texts] == ["10 %", "20 %", "70 %"]
 
 
 def test_of_points_that_cannot_be_told_apart_the_best_on_validation_data_is_shown():
-    points = SweepResults(
-        axes={"size": [5, 5, 10], "lr": [0.1, 0.2, 0.1]},
-        accuracy=np.array([0.9, 0.5, 0.7]),
-        spread=np.zeros(3),
-        validation=np.array([0.6, 0.8, 0.7]),
-        parameters=np.array([1, 1, 2]),
-    )
-    assert points.best_of("size") == [1, 2]
+    axes = {"size": [5, 5, 10], "lr": [0.1, 0.2, 0.1]}
+    points = results(axes, [0.9, 0.5, 0.7], [1, 1, 2], validation=[0.6, 0.8, 0.7])
+    assert points.best_of("size").rows == points.rows[1:]
 
 
 @pytest.mark.parametrize("name", SWEEP_PLOTS)
@@ -167,44 +170,26 @@ def test_over_has_a_panel_for_numbers_and_lines_for_names():
     assert ax.get_ylabel() == "test accuracy [%], 5 seeds"
 
 
-def test_over_shows_a_second_axis_where_all_are_numbers_drawn_at_random():
+def test_over_shows_dots_where_all_are_numbers_drawn_at_random():
     random = np.random.default_rng(0)
     axes = {name: random.uniform(1, 100, 20).tolist() for name in ("a", "b", "c")}
-    accuracy, parameters = random.uniform(0.5, 1, 20), np.repeat([5, 7, 9, 11], 5)
-    spread = np.full(20, np.nan)
-    results = SweepResults(
-        axes, accuracy, spread, accuracy, parameters, importance={"a": 0.6, "b": 0.1, "c": 0.3}, grid=False
-    )
-    figure = SWEEP_PLOTS["over"](results)
-    shown = {ax.get_xlabel(): bar.get_ylabel() for ax, bar in zip(figure.axes[::2], figure.axes[1::2], strict=True)}
-    assert shown == {"a": "c", "b": "a", "c": "a"}
-    assert [ax.get_ylabel() for ax in SWEEP_PLOTS["parameters"](results).axes] == ["test accuracy [%]", "a"]
+    figure = SWEEP_PLOTS["over"](results(axes, random.uniform(0.5, 1, 20).tolist(), [5] * 20, grid=False))
+    assert [ax.get_xlabel() for ax in figure.axes] == ["a", "b", "c"]
+    assert all(ax.containers[0][0].get_linestyle() == "None" for ax in figure.axes)
 
 
 def test_parameters_tell_apart_what_does_not_follow_from_them():
     figure = SWEEP_PLOTS["parameters"](grid(kinds=(0.1, 0.2)))
     (ax,) = figure.axes
     assert ax.get_legend().get_title().get_text() == "base"  # "size" follows from the number of parameters
-    (_, first, _), (_, second, _) = curves(ax)
-    assert all(a < b for a, b in zip(first, second, strict=True))
 
 
 def test_a_figure_says_what_it_leaves_out():
-    results = grid()
-    axes = {name: [*values, *values] for name, values in results.axes.items()} | {"lr": [0.1] * 6 + [0.2] * 6}
-    twice = (np.tile(getattr(results, name), 2) for name in ("accuracy", "spread", "validation", "parameters"))
-    figure = SWEEP_PLOTS["map"](SweepResults(axes, *twice))
+    figure = SWEEP_PLOTS["map"](grid(lrs=[0.1, 0.2]))
     assert figure.axes[0].get_title() == "test accuracy\nbest on validation data over lr"
 
 
 @pytest.mark.parametrize("name", SWEEP_PLOTS)
 def test_what_makes_no_sense_says_why(name):
-    alone = SweepResults(
-        axes={"size": [5]},
-        accuracy=np.array([0.9]),
-        spread=np.array([np.nan]),
-        validation=np.array([0.9]),
-        parameters=np.array([35]),
-    )
     with pytest.raises(NotApplicable):
-        SWEEP_PLOTS[name](alone)
+        SWEEP_PLOTS[name](results({"size": [5]}, [0.9], [35]))

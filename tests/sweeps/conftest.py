@@ -11,8 +11,7 @@ import pytest
 
 from firstspike.runs import start
 from firstspike.sweeps.plan import load_plan
-from firstspike.sweeps.storage import open_storage
-from firstspike.sweeps.study import number_of
+from firstspike.sweeps.study import number_of, open_storage, storage_url, trials_of
 
 SMALL = """
 base: bars
@@ -52,26 +51,19 @@ def plan(write_sweep):
     return load_plan(write_sweep())
 
 
-@pytest.fixture(params=["db", "journal"])
-def where(request, tmp_path):
-    """A storage of each kind that needs no server."""
-    return str(tmp_path / f"study.{request.param}")
-
-
 @pytest.fixture
 def opened():
     """Opens storages, and closes their connections at the end."""
     found = []
 
-    def open_one(where):
-        found.append(open_storage(where))
+    def open_one(where, sweep=None):
+        found.append(open_storage(storage_url(str(where)), sweep))
         return found[-1]
 
     yield open_one
     for storage in found:
-        if hasattr(storage, "engine"):
-            storage.remove_session()
-            storage.engine.dispose()
+        storage.remove_session()
+        storage.engine.dispose()
 
 
 class Command:
@@ -124,13 +116,13 @@ def until():
 
 TWELVE = """
 base: yin_yang_w
-set: {data.train: 100, data.validation: 40, data.test: 40, training.epochs: 12, training.checkpoint_every: 1}
+set: {data.train: 100, data.validation: 40, data.test: 40, training.epochs: 40, training.checkpoint_every: 1}
 axes:
   network[lif:0].out_features: [4, 5, 6, 7]
   training.optimizer.lr: {from: 0.005, to: 0.02, log: true, count: 3}
 seeds: 5
 heartbeat: 1
-grace: 4
+grace: 3
 """
 
 
@@ -141,41 +133,52 @@ def twelve(write_sweep):
 
 
 @pytest.fixture
-def busy():
-    """The trial that has trained longest among those that run, its run folder and its worker's process."""
+def study_of(opened, until):
+    """A study in a storage, once it is there."""
 
-    def look(study):
-        for trial in study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.RUNNING,)):
-            metrics = Path(trial.user_attrs.get("folder", "/nowhere")) / "metrics.csv"
-            if metrics.is_file() and 4 <= len(metrics.read_text().splitlines()) <= 8:
-                return trial, metrics.parent, int(trial.user_attrs["worker"].split(":")[1])
-        return None
+    def load(where, name="twelve"):
+        if "://" not in str(where):
+            until(Path(where).is_file)
+        storage = opened(where)
+        until(lambda: name in optuna.get_all_study_names(storage))
+        return optuna.load_study(study_name=name, storage=storage)
 
-    return look
+    return load
 
 
 @pytest.fixture
-def check_twelve():
-    """That the table of twelve trials is complete, and the resumed one as if nothing had happened."""
+def busy(until):
+    """Waits for a trial that has trained some of its epochs; gives it and its worker's process."""
 
-    def check(folder, sweep, study, taken, tmp_path):
+    def look(study, besides=()):
+        for trial in study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.RUNNING,)):
+            metrics = Path(trial.user_attrs.get("folder", "/nowhere")) / "metrics.csv"
+            worker = int(trial.user_attrs.get("worker", ":0").split(":")[1])
+            if worker not in besides and metrics.is_file() and 3 <= len(metrics.read_text().splitlines()) <= 30:
+                return trial, worker
+        return None
+
+    return lambda study, besides=(): until(lambda: look(study, besides))
+
+
+@pytest.fixture
+def check_twelve(tmp_path):
+    """That the table has twelve results, each once, and the resumed trial's are as if nothing had happened."""
+
+    def check(sweep, study, *taken):
+        folder, plan = tmp_path / "runs" / "twelve", load_plan(sweep)
         rows = list(csv.DictReader((folder / "table.csv").read_text().splitlines()))
-        plan = load_plan(sweep)
         shown = [(int(row["network[lif:0].out_features"]), float(row["training.optimizer.lr"])) for row in rows]
         assert shown == [tuple(params.values()) for params in plan.grid()]
         assert {row["state"] for row in rows} == {"complete"}
-        done = [number_of(t) for t in study.trials if t.state is optuna.trial.TrialState.COMPLETE]
-        assert sorted(done) == list(range(12))
-        number = number_of(taken)
-        assert taken.state is not optuna.trial.TrialState.COMPLETE
-        config = plan.config(plan.grid()[number])
-        alone = start(tmp_path / "alone", config, progress_bar=False)
-        assert len(alone["seeds"]) == 5
-        assert float(rows[number]["test_accuracy"]) == alone["test"]["accuracy"]
-        assert float(rows[number]["validation_std"]) == alone["validation"]["accuracy_std"]
-        assert rows[number]["folder"].endswith(f"{number:04d}-2")
-        assert (Path(rows[number]["folder"]) / "metrics.csv").read_text() == (
-            tmp_path / "alone" / "metrics.csv"
-        ).read_text()
+        assert len(trials_of(study)) == 12
+        assert len([path for path in folder.iterdir() if path.name.isdigit()]) == 12
+        for trial in taken:
+            assert study.trials[trial.number].state is optuna.trial.TrialState.FAIL
+        row, alone = rows[number_of(taken[0])], tmp_path / "alone"
+        results = start(alone, plan.config(plan.grid()[int(row["trial"])]), progress_bar=False)
+        assert float(row["test_accuracy"]) == results["test"]["accuracy"]
+        assert float(row["validation_std"]) == results["validation"]["accuracy_std"]
+        assert (Path(row["folder"]) / "metrics.csv").read_text() == (alone / "metrics.csv").read_text()
 
     return check

@@ -11,7 +11,6 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-import optuna
 import pytest
 
 pytestmark = [pytest.mark.postgresql, pytest.mark.slow]
@@ -51,7 +50,7 @@ def machines():
 
 @pytest.fixture(scope="module")
 def database(machines):
-    """A server on the bridge; gives the URL of a database."""
+    """A server on the bridge; gives the URL of a database, and what stops the server."""
     home = Path(tempfile.mkdtemp(prefix="firstspike-"))  # pytest's folders are for its user alone
     found = shutil.which("pg_ctl") or next(Path("/usr/lib/postgresql").glob("*/bin/pg_ctl"))
     programs = Path(found).resolve().parent
@@ -72,40 +71,44 @@ def database(machines):
         stderr=subprocess.DEVNULL,
         timeout=60,
     )
+
+    def stop():
+        line = [*as_postgres, programs / "pg_ctl", "-D", place, "-m", "immediate", "stop"]
+        subprocess.run(line, check=False, capture_output=True, timeout=60)
+
     try:
-        yield f"postgresql://sweeper:secret@{NET}.1:5499/postgres"
+        yield f"postgresql://sweeper:secret@{NET}.1:5499/postgres", stop
     finally:
-        run(*as_postgres, programs / "pg_ctl", "-D", place, "-m", "immediate", "stop")
+        stop()
         shutil.rmtree(home)
 
 
-def test_two_machines_and_a_worker_that_is_killed(
-    machines, database, command, twelve, opened, until, busy, check_twelve, tmp_path
+def test_two_machines_and_two_workers_that_are_killed(
+    machines, database, command, twelve, study_of, busy, check_twelve, tmp_path
 ):
     here, there = (("ip", "netns", "exec", name) for name in machines)
     with pytest.raises(subprocess.CalledProcessError):  # the machines have no network but the bridge
         run(*there, "ip", "route", "get", "192.0.2.1")
-    line = ("sweep", twelve, "--storage", database, "-q")
-    first = command.start(*line, before=here)
+    url, _ = database
+    line = ("sweep", twelve, "--storage", url, "-q")
+    first = command.start(*line, "--workers", 2, before=here)
     second = command.start(*line, before=there)
-    study = until(lambda: _study(opened(database), "twelve"))
-    taken, _, worker = until(lambda: busy(study))
+    study = study_of(url)
+    one, killed = busy(study)
+    os.kill(killed, signal.SIGKILL)
+    other, worker = busy(study, besides=[killed])
     os.kill(worker, signal.SIGKILL)
-    third = command.start(*line, before=there)
-    outcomes = {}
-    for process in (first, second, third):
+    outcomes = []
+    for process in (first, second):
         _, err = process.communicate(timeout=400)
         assert "Traceback" not in err
-        outcomes[process.pid] = (process.returncode, err)
-    assert sorted(code for code, _ in outcomes.values()) == [0, 0, 1]
-    assert any(
-        "died of signal 9" in err and "run the same command again to resume" in err for _, err in outcomes.values()
-    )
-    taken = study.get_trials()[taken.number]
-    code, out, _ = command("sweep-table", "twelve", "--storage", database)
+        outcomes.append((process.returncode, err))
+    assert any("a worker died of signal 9" in err for _, err in outcomes)
+    assert any(code == 0 for code, _ in outcomes)
+    code, out, _ = command("sweep-table", "twelve", "--storage", url)
     assert code == 0
     assert len(out.splitlines()) == 12 + 3
-    check_twelve(tmp_path / "runs" / "twelve", twelve, study, taken, tmp_path)
+    check_twelve(twelve, study, one, other)
     assert "secret" not in "".join(path.read_text() for path in (tmp_path / "runs" / "twelve").glob("sweep.*"))
     code, _, err = command("sweep-table", "twelve")
     assert (code, err) == (
@@ -114,22 +117,12 @@ def test_two_machines_and_a_worker_that_is_killed(
     )
 
 
-def test_the_server_is_restarted_meanwhile(database, opened, plan, tmp_path):
-    """A worker's connections are cut between its trials."""
-    from firstspike.sweeps.worker import Worker
-
-    worker = Worker(plan, opened(database), tmp_path / "runs")
-    with opened(database).engine.connect() as connection:
-        worker.train_next()
-        connection.exec_driver_sql(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
-            "WHERE pid <> pg_backend_pid() AND usename = 'sweeper'"
-        )
-    assert worker.work()
-
-
-def _study(storage, name):
-    try:
-        return optuna.load_study(study_name=name, storage=storage)
-    except KeyError:
-        return None
+def test_a_server_that_is_gone_is_one_message(database, command, twelve, study_of, busy):
+    url, stop = database
+    process = command.start("sweep", twelve, "--storage", url, "--name", "gone", "-q")
+    busy(study_of(url, "gone"))
+    stop()
+    _, err = process.communicate(timeout=100)
+    assert process.returncode == 1
+    assert err.splitlines()[-1].startswith("error: postgresql+psycopg://sweeper:***@")
+    assert "Traceback" not in err

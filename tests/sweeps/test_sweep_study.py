@@ -1,155 +1,227 @@
 import json
+import multiprocessing
 
 import optuna
 import pytest
-from optuna.trial import TrialState, create_trial
+import sqlalchemy
+from optuna.exceptions import StorageInternalError
+from optuna.trial import TrialState
 
+from firstspike.sweeps.launch import launch
 from firstspike.sweeps.plan import load_plan
 from firstspike.sweeps.study import (
-    DUPLICATE,
     ERROR,
-    NUMBER,
-    PARAMS,
-    STOPPED,
-    distributions,
-    enqueue_open,
-    fixed_params,
+    WORKER,
     number_of,
+    open_storage,
     open_study,
-    owns,
+    planned,
+    queue_again,
+    queue_failed,
+    queue_stale,
+    queue_stopped,
+    storage_url,
+    suggest,
+    table_of,
     trials_of,
+    without_password,
 )
+
+pytestmark = pytest.mark.filterwarnings("ignore:Heartbeat of storage is supposed to be used with")
 
 
 @pytest.fixture
 def study(plan, opened, tmp_path):
-    return open_study(plan, opened(str(tmp_path / "study.db")))
+    return open_study(plan, opened(tmp_path / "study.db", plan.sweep))
 
 
-def add(study, number, state, value=None, **said):
-    values = {"value": value} if state is TrialState.COMPLETE else {}
-    study.add_trial(create_trial(state=state, user_attrs={NUMBER: number, **said}, **values))
-    return study.get_trials(deepcopy=False)[-1].number
+def taken(study, sweep):
+    """The next trial of the queue, with its values."""
+    trial = study.ask()
+    suggest(trial, sweep)
+    return trial
 
 
-def test_every_trial_waits_once(study, plan):
-    for _ in range(3):
-        trials = enqueue_open(study, plan)
-    assert [len(trial.attempts) for trial in trials] == [1, 1, 1, 1]
+def states(study):
+    return [trial.state.name for trial in trials_of(study).values()]
+
+
+def test_every_trial_waits_once(study, plan, opened, tmp_path):
+    open_study(plan, opened(tmp_path / "study.db"))
     assert [trial.state for trial in study.trials] == [TrialState.WAITING] * 4
-    assert [study.ask(distributions(plan)).params for _ in range(4)] == plan.grid()
+    assert [taken(study, plan.sweep).params for _ in range(4)] == plan.grid()
 
 
-def test_trials_of_dead_and_stopped_workers_are_open_again_and_failed_ones_are_not(study, plan):
-    add(study, 0, TrialState.FAIL)
-    add(study, 1, TrialState.FAIL, **{STOPPED: True})
-    add(study, 2, TrialState.FAIL, **{ERROR: "bad"})
-    add(study, 3, TrialState.PRUNED)
-    trials = enqueue_open(study, plan)
-    assert [len(trial.attempts) for trial in trials] == [2, 2, 1, 1]
-    assert [trial.error for trial in trials] == [None, None, "bad", None]
-    assert trials[0].active.user_attrs[PARAMS] == plan.grid()[0]
-    trials = enqueue_open(study, plan, retry_failed=True)
-    assert [len(trial.attempts) for trial in trials] == [2, 2, 2, 1]
-    assert [trial.error for trial in trials] == [None] * 4
-
-
-def test_a_trial_that_kills_its_workers_fails(study, plan):
-    for _ in range(2):
-        add(study, 0, TrialState.FAIL)
-    for _ in range(5):
-        add(study, 1, TrialState.FAIL, **{STOPPED: True})
-    add(study, 0, TrialState.FAIL)
-    trials = enqueue_open(study, plan)
-    assert trials[0].error == "its worker died 3 times"
-    assert trials[1].error is None
-    assert trials[1].active
-
-
-def test_of_two_attempts_one_counts(study):
-    def asked(number):  # a running attempt
-        study.enqueue_trial({}, user_attrs={NUMBER: number})
-        return study.ask()
-
-    first, second = asked(0), asked(0)
-    assert owns(study, first)
-    assert not owns(study, second)
-    third = asked(1)
-    study.enqueue_trial({}, user_attrs={NUMBER: 1})
-    assert owns(study, third)
-    done = add(study, 2, TrialState.COMPLETE, 0.5)
-    study.ask()  # the one that waits for trial 1
-    assert not owns(study, asked(2))
-    add(study, 2, TrialState.COMPLETE, 0.7)
-    assert trials_of(study, 4)[2].done.number == done
-    assert not owns(study, study.ask())  # of no trial
+def take_all(where, name):
+    """Takes trials off the queue until there is none; gives their numbers."""
+    study = optuna.load_study(study_name=name, storage=open_storage(storage_url(where)))
+    found = []
+    while any(trial.state is TrialState.WAITING for trial in study.get_trials(deepcopy=False)):
+        trial = study.ask()
+        if "queued" in trial.user_attrs:  # not one that Optuna made as the queue was empty by then
+            found.append(trial.number)
+    return found
 
 
 @pytest.mark.slow
-def test_attempts_of_older_versions_are_found(study):
-    study.add_trial(create_trial(state=TrialState.COMPLETE, user_attrs={"point": 3}, value=0.5))
-    assert number_of(study.trials[0]) == 3
-    assert trials_of(study)[3].done.value == 0.5
+def test_no_two_processes_take_the_same_trial(opened, tmp_path):
+    where = str(tmp_path / "50%20 of 'é' <b>&? #d.db")  # letters that mean something in a URL
+    study = optuna.create_study(study_name="queue", storage=opened(where))
+    for _ in range(24):
+        study.enqueue_trial({}, user_attrs={"queued": True})
+    with multiprocessing.get_context("spawn").Pool(2) as pool:
+        found = pool.starmap(take_all, [(where, "queue")] * 2)
+    assert sorted(number for one in found for number in one) == list(range(24))
+    assert [str(file) for file in tmp_path.iterdir() if file.suffix == ".db"] == [where]
 
 
-def test_duplicate_attempts_do_not_count(study, plan):
-    add(study, 0, TrialState.FAIL, **{DUPLICATE: True})
-    assert trials_of(study, 4)[0].attempts == []
-    assert len(enqueue_open(study, plan)[0].attempts) == 1
+def test_what_ended_without_a_result_is_queued_again_under_its_number(study, plan):
+    first = taken(study, plan.sweep)
+    study.tell(first, state=TrialState.FAIL)
+    queue_stopped(study, study.trials[0])
+    again = [taken(study, plan.sweep) for _ in range(4)][-1]
+    assert (again.number, number_of(study.trials[4]), again.params) == (4, 0, first.params)
+    study.tell(again, 0.5)
+    assert list(trials_of(study)) == [0, 1, 2, 3]
+    assert trials_of(study)[0].value == 0.5
+    queue_again(study, study.trials[0])  # once too often
+    twice = taken(study, plan.sweep)
+    study.tell(twice, 0.7)
+    assert trials_of(study)[0].value == 0.5  # the first result counts
+    assert [row["trial"] for row in table_of(study, plan.folder).rows] == [0, 1, 2, 3]
 
 
-def test_random_trials_are_the_same_everywhere(write_sweep, opened, tmp_path):
-    size = "'network[0].out_features': {from: 3, to: 40, step: 4}"
-    axes = f"{{training.optimizer.lr: {{from: 0.001, to: 0.1, log: true}}, {size}}}"
-    few, many = (load_plan(write_sweep("base: bars\n", axes=axes, sampler="random", trials=n, seed=3)) for n in (5, 9))
-    storage = opened(str(tmp_path / "study.db"))
-    study = open_study(few, storage)
-    params = list(fixed_params(many, study))
-    assert params[:5] == list(fixed_params(few, study))
-    assert all(0.001 <= one["training.optimizer.lr"] <= 0.1 for one in params)
-    assert {one["network[0].out_features"] for one in params} <= set(range(3, 40, 4))
-    enqueue_open(study, few)
-    study = open_study(many, storage)  # more trials of the same study
-    assert len(enqueue_open(study, many)) == len(study.trials) == 9
-    assert [study.ask(distributions(many)).params for _ in range(9)] == params
+def test_failed_trials_are_queued_on_request_and_those_of_dead_workers_always(study, plan):
+    for number in range(2):
+        trial = taken(study, plan.sweep)
+        trial.set_user_attr(ERROR, "bad") if number else None
+        study.tell(trial, state=TrialState.FAIL)
+        queue_stopped(study, study.trials[number]) if number else None  # a failure is none
+    assert [row["reason"] for row in table_of(study, plan.folder).rows] == ["its worker died", "bad", "", ""]
+    queue_failed(study)
+    assert states(study) == ["WAITING", "FAIL", "WAITING", "WAITING"]
+    queue_failed(study, all_failed=True)
+    queue_failed(study, all_failed=True)  # they are queued already
+    assert states(study) == ["WAITING"] * 4
+    assert len(study.trials) == 6
+    assert ERROR not in study.trials[5].user_attrs
 
 
-def test_a_range_in_steps_of_a_fraction_is_drawn_with_its_end(write_sweep, study):
-    axes = "{training.optimizer.lr: {from: 0.1, to: 0.3, step: 0.1}}"
+def test_workers_that_died(study, plan, opened, tmp_path, until):
+    """One before its first heartbeat, and one after it."""
+    taken(study, plan.sweep)
+    with pytest.raises(KeyboardInterrupt):
+        study.optimize(lambda trial: _die(trial), n_trials=1)
+    with opened(tmp_path / "study.db").engine.begin() as connection:
+        connection.execute(sqlalchemy.text("UPDATE trials SET state = 'RUNNING' WHERE trial_id = 2"))
+    queue_stale(study, 1000)
+    assert states(study)[:2] == ["RUNNING", "RUNNING"]
+
+    def both():
+        queue_stale(study, plan.sweep.grace)
+        return states(study)[:2] == ["WAITING", "WAITING"]
+
+    until(both, 30)
+    assert [trial.state.name for trial in study.trials[:2]] == ["FAIL", "FAIL"]
+
+
+def _die(trial):
+    trial.set_user_attr(WORKER, "a:1")
+    raise KeyboardInterrupt
+
+
+def test_values_of_random_trials_depend_on_the_seed_alone(write_sweep):
+    axes = "{training.optimizer.lr: {from: 0.001, to: 0.1, log: true}, 'network[lif:0].out_features': {from: 4, to: 8}}"
+    plan, other = (
+        load_plan(write_sweep("base: bars\n", axes=axes, sampler="random", trials=6, seed=seed)) for seed in (1, 2)
+    )
+    found = planned(plan)
+    assert found == planned(plan) != planned(other)
+    assert len({params["training.optimizer.lr"] for params in found}) == 6
+    assert {type(params["network[lif:0].out_features"]) for params in found} == {int}
+    axes = "{training.optimizer.lr: {from: 0.1, to: 0.35, step: 0.1}}"
     plan = load_plan(write_sweep("base: bars\n", axes=axes, sampler="random", trials=20))
-    assert {one["training.optimizer.lr"] for one in fixed_params(plan, study)} == {0.1, 0.2, 0.3}
-    axes = "{training.optimizer.lr: {from: 0.1, to: 0.95, step: 1.0e-6}}"  # more values than a grid may have
-    found = distributions(load_plan(write_sweep("base: bars\n", axes=axes, sampler="random", trials=20)))
-    assert found["training.optimizer.lr"].high == 0.95
+    assert {params["training.optimizer.lr"] for params in planned(plan)} == {0.1, 0.2, 0.3}
 
 
-def test_optuna_does_not_announce_the_study(plan, opened, tmp_path, capfd):
-    optuna.logging.set_verbosity(optuna.logging.INFO)
-    study = open_study(plan, opened(str(tmp_path / "study.db")))
-    enqueue_open(study, plan)
-    assert "".join(capfd.readouterr()) == ""
-    assert optuna.logging.get_verbosity() == optuna.logging.INFO
-
-
+@pytest.mark.slow
 def test_tpe_learns_from_what_is_done(write_sweep, opened, tmp_path):
     axes = "{training.optimizer.lr: {from: 0.001, to: 1.0}}"
     plan = load_plan(write_sweep("base: bars\n", axes=axes, sampler="tpe", trials=40))
-    study = open_study(plan, opened(str(tmp_path / "study.journal")))
-    assert isinstance(study.sampler, optuna.samplers.TPESampler)
-    enqueue_open(study, plan)
+    study = open_study(plan, opened(tmp_path / "study.db"))
     found = []
     for _ in range(40):
-        trial = study.ask(distributions(plan))
+        trial = taken(study, plan.sweep)
         found.append(trial.params["training.optimizer.lr"])
         study.tell(trial, -((found[-1] - 0.3) ** 2))
     late = sorted(abs(x - 0.3) for x in found[-15:])
     assert late[7] < 0.15, "numbers at random are 0.29 away in the mean"
 
 
+def test_more_trials_join_the_study(write_sweep, opened, tmp_path):
+    axes = "{training.optimizer.lr: {from: 0.001, to: 1.0}}"
+    few, more = (load_plan(write_sweep("base: bars\n", axes=axes, sampler="random", trials=n)) for n in (2, 5))
+    open_study(few, opened(tmp_path / "study.db"))
+    study = open_study(more, opened(tmp_path / "study.db"))
+    assert [trial.system_attrs["fixed_params"] for trial in study.trials] == planned(more)
+
+
 def test_a_study_of_another_sweep_is_refused(study, plan, write_sweep, opened, tmp_path):
     settings = plan.sweep.settings | {"data.train": 61}
     other = load_plan(write_sweep(set=json.dumps(settings), seeds=2))
-    with pytest.raises(ValueError, match=r"is of another sweep; they differ in sweep.seeds, sweep.set.data.train"):
-        open_study(other, opened(str(tmp_path / "study.db")))
+    with pytest.raises(ValueError, match=r"is of another sweep; they differ in seeds, set"):
+        open_study(other, opened(tmp_path / "study.db"))
     slower = load_plan(write_sweep(heartbeat=3, grace=60))
-    assert open_study(slower, opened(str(tmp_path / "study.db")))._study_id == study._study_id
+    assert open_study(slower, opened(tmp_path / "study.db")).study_name == study.study_name
+    optuna.create_study(study_name="mine", storage=opened(tmp_path / "study.db"))
+    with pytest.raises(ValueError, match="the study mine is not of a sweep, or of an earlier version"):
+        open_study(load_plan(write_sweep(), "mine"), opened(tmp_path / "study.db"))
+
+
+def test_a_study_is_created_whole_or_not_at_all(plan, opened, tmp_path, monkeypatch):
+    def interrupts(*_, **__):
+        raise KeyboardInterrupt
+
+    storage = opened(tmp_path / "study.db")
+    monkeypatch.setattr("firstspike.sweeps.study._enqueue", interrupts)
+    with pytest.raises(KeyboardInterrupt):
+        open_study(plan, storage)
+    assert optuna.get_all_study_names(storage) == []
+
+
+def test_urls(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert storage_url("a.db") == storage_url("sqlite:///a.db") == storage_url(f"{tmp_path}/a.db")
+    assert without_password(storage_url("a.db")) == f"{tmp_path}/a.db"
+    assert without_password(storage_url("postgresql://me:secret@host/db")) == "postgresql+psycopg://me:***@host/db"
+    assert without_password(storage_url("mysql://me@host/db")) == "mysql+pymysql://me@host/db"
+    in_query = without_password(storage_url("postgresql://me:b@host:1/db?sslmode=on&sslPassword=d"))
+    assert in_query == "postgresql+psycopg://me:***@host:1/db?sslmode=on"
+    for where in ("somewhere", "study.journal", "postgresql://me:secret@host:5432x/db", "postgresql://me:secret"):
+        with pytest.raises(ValueError, match=r"^--storage: expected FILE.db") as refused:
+            storage_url(where)
+        assert "secret" not in str(refused.value)
+
+
+def test_a_database_that_does_not_answer_is_one_message():
+    with pytest.raises(ConnectionError, match=r"^postgresql\+psycopg://me:\*\*\*@127.0.0.1:1/db: .*refused") as refused:
+        open_storage(storage_url("postgresql://me:secret@127.0.0.1:1/db"))
+    assert "\n" not in str(refused.value)
+
+
+def test_a_storage_that_is_gone_is_one_message(plan, tmp_path, monkeypatch):
+    def gone(*_):
+        raise StorageInternalError("an error of a database") from OSError("the server is gone\nand so on")
+
+    monkeypatch.setattr("firstspike.sweeps.study.queue_failed", gone)
+    with pytest.raises(ConnectionError, match=r"study.db: the server is gone$"):
+        launch(plan, tmp_path / "runs")
+
+
+def test_a_driver_that_is_missing_names_its_extra(monkeypatch):
+    def missing(*_, **__):
+        raise ImportError("no driver")
+
+    monkeypatch.setattr("firstspike.sweeps.study.RDBStorage", missing)
+    with pytest.raises(ImportError, match=r"firstspike\[mysql\]"):
+        open_storage(storage_url("mysql://me@127.0.0.1/db"))

@@ -2,34 +2,32 @@ import csv
 
 from firstspike.plots.sweep import SweepResults
 from firstspike.sweeps.plan import load_plan
-from firstspike.sweeps.study import NUMBER, PARAMS, enqueue_open, open_study, table_of
+from firstspike.sweeps.study import open_study, table_of
 from firstspike.sweeps.table import SweepTable, digest
 
 
 def test_null_is_a_value_and_what_is_not_known_is_empty(write_sweep, opened, tmp_path):
     axes = "{training.schedule: [null, {kind: cosine}], training.epochs: [1]}"
     plan = load_plan(write_sweep("base: bars\n", axes=axes))
-    study = open_study(plan, opened(str(tmp_path / "study.db")))
-    enqueue_open(study, plan)
-    study.enqueue_trial({}, user_attrs={NUMBER: 2, PARAMS: {"training.schedule": None}})  # the rest is not known yet
-    table = table_of(study, tmp_path)
-    found = list(csv.DictReader(table.csv().splitlines()))
+    table = table_of(open_study(plan, opened(tmp_path / "study.db")), tmp_path)
+    found = list(csv.DictReader(table.write(tmp_path).read_text().splitlines()))
     assert [(row["training.schedule"], row["training.epochs"]) for row in found] == [
         ("null", "1"),
         ('{"kind": "cosine"}', "1"),
-        ("null", ""),
     ]
     assert {(row["state"], row["validation_accuracy"], row["reason"]) for row in found} == {("waiting", "", "")}
-    assert [line.split()[1] for line in table.text().splitlines()] == ["training.schedule", "null", '{"kind":', "null"]
+    assert [line.split()[1] for line in table.text().splitlines()] == ["training.schedule", "null", '{"kind":']
+    plan = load_plan(write_sweep("base: bars\n", axes=axes, sampler="tpe", trials=1, seeds=2), "tpe")
+    table = table_of(open_study(plan, opened(tmp_path / "study.db")), tmp_path)
+    assert [row["training.epochs"] for row in table.rows] == [""]
 
 
-def test_runs_without_test_data_have_no_numbers_of_it():
+def test_runs_without_test_data_have_no_numbers_of_it(tmp_path):
     part = {"accuracy": 0.75, "accuracy_std": 0.01, "loss": 0.5}
     results = {"parameters": 9, "epochs": 2, "seconds": 1.0, "best_validation_accuracy": 0.8, "validation": part}
     row = {"trial": 0, "state": "complete", "x": 1, **digest(results | {"test": None}), "folder": "", "reason": ""}
     assert (row["validation_accuracy"], row["test_accuracy"], row["test_loss"]) == (0.75, None, None)
     table = SweepTable([row])
     assert table.text().splitlines()[1].split() == ["0", "1", "75.00", "+-", "1.00", "9", "1.0"]
-    assert next(csv.DictReader(table.csv().splitlines()))["test_accuracy"] == ""
-    shown = SweepResults.of_rows(table.complete, ["x"])
-    assert (shown.label, shown.accuracy.tolist()) == ("validation accuracy [%]", [0.75])
+    assert next(csv.DictReader(table.write(tmp_path).read_text().splitlines()))["test_accuracy"] == ""
+    assert SweepResults(table.complete, ["x"]).split == "validation"

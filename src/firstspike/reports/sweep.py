@@ -18,37 +18,24 @@ from firstspike.sweeps.table import SweepTable, Value, digest, existing
 
 ACCURACIES = ("validation_accuracy", "test_accuracy", "best_validation_accuracy")
 MEASURED = (*ACCURACIES, "validation_loss", "test_loss", "seconds")
-"""Columns of results, in the order in which they are shown."""
 _SPREAD = {"validation_accuracy": "validation_std", "test_accuracy": "test_std"}
-_FIRST = ("trial", "point", "state")
-_LAST = ("parameters", "epochs", "seeds", "worker", "reason")
 _COLUMNS = 24  # at most, of runs that differ in everything
 
 
 def table_of_csv(text: str, near: Path, name: str = "the table") -> SweepTable:
-    """The rows of a CSV table with a header.
-
-    Args:
-        text: the table.
-        near: where run folders are, if they are not where the table says.
-        name: of the table, for messages.
-
-    Raises:
-        ValueError: no rows, or rows that do not fit the header.
-    """
+    """The rows of a CSV table with a header; ``near`` is where run folders are if they are not where it says."""
     rows = list(csv.DictReader(io.StringIO(text)))
     if not rows or any(None in row or None in row.values() for row in rows):
         raise ValueError(f"{name}: expected a CSV table, a header and rows of the same length")
-    found = [{name: existing(x, near) if name == "folder" else _value(x) for name, x in row.items()} for row in rows]
-    return SweepTable(found)
+    return SweepTable(
+        [{key: existing(x, near) if key == "folder" else _value(x) for key, x in r.items()} for r in rows]
+    )
 
 
 def _value(cell: str) -> Value:
     for kind in (int, float):
-        try:
+        with suppress(ValueError):
             return kind(cell)
-        except ValueError:
-            continue
     return cell
 
 
@@ -68,10 +55,9 @@ def table_of_runs(folders: Iterable[Path]) -> SweepTable:
     varied = [key for key in keys if any(config.get(key) != configs[0].get(key) for config in configs)][:_COLUMNS]
     rows: list[dict[str, Value]] = []
     for run, config in zip(runs, configs, strict=True):
-        results = run.results
-        state = "finished" if results else "not finished" if config else "config cannot be read"
-        values = {key: config.get(key) for key in varied}
-        rows.append({"state": state} | values | (digest(results) if results else {}) | {"folder": str(run.path)})
+        state = "finished" if run.results else "not finished" if config else "config cannot be read"
+        row = {"state": state} | {key: config.get(key) for key in varied}
+        rows.append(row | (digest(run.results) if run.results else {}) | {"folder": str(run.path)})
     return SweepTable(rows)
 
 
@@ -89,20 +75,20 @@ def _leaves(key: str, value: Any) -> Iterable[tuple[str, Value]]:
 
 def sweep_page(title: str, table: SweepTable, place: Path) -> str:
     """The page of a sweep called ``title``, to be written into the folder ``place``: links are relative to it."""
-    parameters = _filled(table, table.axes)
-    columns = [*_filled(table, _FIRST), *parameters, *_filled(table, (*MEASURED, *_LAST))]
+    order = ("trial", "point", "state", *table.axes, *MEASURED, "parameters", "epochs", "seeds", "worker", "reason")
+    columns = [name for name in order if any(row.get(name) not in (None, "") for row in table.rows)]
+    parameters = [name for name in columns if name in table.axes]
+    measured = [name for name in MEASURED if any(_number(row.get(name)) is not None for row in table.rows)]
     rows = [[_link(row, place), *(_cell(name, row) for name in columns)] for row in table.rows]
-    measured = [name for name in MEASURED if any(_number(r.get(name)) is not None for r in table.rows)]
-    drawn = [*parameters, *measured, *_SPREAD.values()]
-    values = [{name: _drawn(row.get(name), name in parameters) for name in drawn} for row in table.rows]
+    values = [
+        # JSON cannot hold infinity: on an axis it is a name, among results it is left out
+        {name: str(x) if isinstance(x := row.get(name), float) and not math.isfinite(x) else x for name in parameters}
+        | {name: _number(row.get(name)) for name in (*measured, *_SPREAD.values())}
+        for row in table.rows
+    ]
     data = {"parameters": parameters, "measured": measured, "runs": [cells[0].text for cells in rows], "rows": values}
     head, chart = ["run", *map(_title, columns)], bool(parameters and measured)
     return render("sweep", data, title=title, summary=_summary(table), head=head, rows=rows, chart=chart)
-
-
-def _filled(table: SweepTable, columns: Iterable[str]) -> list[str]:
-    """Those columns that have a value in some row."""
-    return [name for name in columns if any(row.get(name) not in (None, "") for row in table.rows)]
 
 
 class Cell(NamedTuple):
@@ -114,9 +100,8 @@ class Cell(NamedTuple):
 
 
 def _summary(table: SweepTable) -> list[Fact]:
-    facts = [Fact("runs", str(len(table.rows)))]
     finished = [row for row in table.rows if _number(row.get("validation_accuracy")) is not None]
-    facts.append(Fact("with a result", str(len(finished))))
+    facts = [Fact("runs", str(len(table.rows))), Fact("with a result", str(len(finished)))]
     if finished:
         best = max(finished, key=lambda row: _number(row["validation_accuracy"]) or 0.0)
         name = f" ({Path(str(best['folder'])).name})" if best.get("folder") else ""
@@ -124,9 +109,7 @@ def _summary(table: SweepTable) -> list[Fact]:
         if _number(best.get("test_accuracy")) is not None:
             facts.append(Fact("test accuracy of that run", f"{_cell('test_accuracy', best).text} %"))
     seconds = [value for row in table.rows if (value := _number(row.get("seconds"))) is not None]
-    if seconds:
-        facts.append(Fact("total training time", f"{sum(seconds):.0f} s"))
-    return facts
+    return facts + ([Fact("total training time", f"{sum(seconds):.0f} s")] if seconds else [])
 
 
 def _link(row: Mapping[str, Value], place: Path) -> Cell:
@@ -140,33 +123,23 @@ def _link(row: Mapping[str, Value], place: Path) -> Cell:
 
 
 def _cell(name: str, row: Mapping[str, Value]) -> Cell:
-    value = row.get(name)
-    number = _number(value)
+    value, number = row.get(name), _number(row.get(name))
     if number is None:
-        known = value is not None and not isinstance(value, float)
-        return Cell("" if value is None else str(value), value if known else "")
+        return Cell("" if value is None else str(value), "" if value is None or isinstance(value, float) else value)
+    spread = _number(row.get(_SPREAD.get(name, "")))
     if name in ACCURACIES:
-        spread = _number(row.get(_SPREAD.get(name, "")))
         return Cell(f"{100 * number:.2f}" + ("" if spread is None else f" ± {100 * spread:.2f}"), value)
     return Cell(
-        f"{value:.1f}" if name == "seconds" else f"{value:.5g}" if isinstance(value, float) else str(value), value
+        f"{number:.1f}" if name == "seconds" else f"{value:.5g}" if isinstance(value, float) else str(value), value
     )
 
 
 def _number(value: Value) -> float | None:
     """A finite number; None for anything else."""
-    if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
-        return float(value)
-    return None
+    known = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return float(value or 0) if known else None
 
 
 def _title(name: str) -> str:
     unit = " [%]" if name in ACCURACIES else ""
     return name.replace("_", " ").replace("seconds", "time [s]") + unit if name in MEASURED else name
-
-
-def _drawn(value: Value, varied: bool) -> Value:
-    """A value for the chart. JSON cannot hold infinity: on an axis it is a name, among results it is left out."""
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value) if varied else None
-    return value

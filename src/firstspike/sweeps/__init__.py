@@ -2,9 +2,8 @@
 
 config.py     what a sweep's file may hold
 plan.py       its trials and their configs, checked
-storage.py    where the study is kept
-study.py      the sweep as an Optuna study: queue, heartbeats, results
-worker.py     trains trials
+study.py      the sweep as an Optuna study, and where that is kept
+worker.py     a process that trains trials
 launch.py     starts workers, and shows their progress
 table.py      results as a table
 command.py    ``firstspike sweep``, ``sweep-table`` and ``plot`` of a sweep

@@ -8,14 +8,8 @@ import typer
 
 from firstspike.sweeps import RUNS
 
-Storage = Annotated[
-    str | None,
-    typer.Option(
-        metavar="URL",
-        help="FILE.db (SQLite), FILE.journal (for a shared file system), postgresql://... or mysql://...; by default "
-        "runs/NAME/study.db.",
-    ),
-]
+_URLS = "FILE.db (SQLite), postgresql://... or mysql://...; by default runs/NAME/study.db."
+Storage = Annotated[str | None, typer.Option(metavar="URL", help=_URLS)]
 
 
 def sweep(
@@ -63,26 +57,21 @@ def plot_sweep(name: Path, figures: list[str] | None, formats: list[str] | None)
     """Draw figures of a sweep into its folder figures/."""
     _check_optuna()
     from firstspike.plots.save import save_all
-    from firstspike.plots.sweep import SWEEP_PLOTS
-    from firstspike.plots.sweep_results import SweepResults
+    from firstspike.plots.sweep import SWEEP_PLOTS, SweepResults
     from firstspike.sweeps.study import history, importance, read_study, sweep_of, table_of
 
     study, folder = read_study(str(name))
     sweep, rows = sweep_of(study), table_of(study, folder).complete
     if not rows:
         raise ValueError(f"the sweep {study.study_name} has no complete trial yet")
-    results = SweepResults.of_rows(
-        rows,
-        list(sweep.axes),
-        metric=sweep.metric,
-        maximize=sweep.maximize,
-        grid=sweep.sampler == "grid",
-        history=history(study),
-        importance=importance(study),
-    )
+    grid, seen, shares = sweep.sampler == "grid", history(study), importance(study)
+    results = SweepResults(rows, list(sweep.axes), sweep.metric, sweep.maximize, seen, shares, grid)
     return save_all(SWEEP_PLOTS, results, folder / "figures", figures, formats or ("png",))
 
 
 def _check_optuna() -> None:
     if find_spec("optuna") is None:
         raise ImportError('Optuna is missing. Install it: pip install "firstspike[sweep]"')
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Annotated, Any, Literal, Self
 
 import numpy as np
-from pydantic import AfterValidator, AliasChoices, Discriminator, Field, StrictFloat, StrictInt, Tag, model_validator
+from pydantic import AfterValidator, Discriminator, Field, StrictFloat, StrictInt, Tag, model_validator
 
 from firstspike.config.network import Problem
 from firstspike.config.section import Section
@@ -15,14 +15,9 @@ from firstspike.ranges import Count, Seed
 Number = StrictInt | Annotated[StrictFloat, Field(allow_inf_nan=False)]
 Choice = None | bool | int | float | str
 """A value as Optuna stores it; lists and mappings as JSON."""
-Params = dict[str, Choice]
-"""The values of one trial, by axis."""
 
 MAX_TRIALS = 10_000
-"""Trials of a sweep at most; those of a grid are all checked before the first one starts."""
-
 METRICS = ("validation_accuracy", "best_validation_accuracy", "test_accuracy", "validation_loss", "test_loss")
-
 N_SEEDS = ("training.n_seeds", "training.seeds")
 """The key of the number of seeds, and its name in older configs."""
 
@@ -59,24 +54,23 @@ class Range(Section):
     @property
     def last(self) -> Number:
         """The largest of its numbers; with a step, ``to`` may not be a whole number of steps away."""
-        return self.to if self.step is None else self._stepped(self._n_steps)
+        return self.to if self.step is None else self._at(self._steps())
 
-    @property
-    def _n_steps(self) -> int:
+    def _steps(self) -> int:
         return math.floor((self.to - self.start) / (self.step or 1) + 1e-9)
 
-    def _stepped(self, steps: int) -> Number:
+    def _at(self, steps: int) -> Number:
         number = self.start + steps * (self.step or 1)
         return number if self.integer else float(f"{number:.12g}")  # 0.3 for 0.1 + 2 * 0.1
 
     def values(self) -> list[Choice]:
         """Its numbers in a grid; a ValueError if it does not say which ones, or has too many."""
-        if self.count is None and (self.log or (self.step is None and not self.integer)):
-            raise ValueError("in a grid it needs a count" + ("" if self.log else " or a step"))
         if self.count is None:
-            if self._n_steps >= MAX_TRIALS:
+            if self.log or (self.step is None and not self.integer):
+                raise ValueError("in a grid it needs a count" + ("" if self.log else " or a step"))
+            if self._steps() >= MAX_TRIALS:
                 raise ValueError(f"in a grid it has more than {MAX_TRIALS} values; give a count or a larger step")
-            return [self._stepped(steps) for steps in range(self._n_steps + 1)]
+            return [self._at(step) for step in range(self._steps() + 1)]
         between = (np.geomspace if self.log else np.linspace)(self.start, self.to, self.count)[1:-1].tolist()
         if self.integer:
             return sorted({self.start, *map(round, between), self.to})
@@ -84,13 +78,8 @@ class Range(Section):
         return [float(self.start), *(float(f"{x:.6g}") for x in between), float(self.to)]
 
 
-def encode(value: Any) -> Choice:
-    """A value as Optuna stores it."""
-    return value if isinstance(value, Choice) else json.dumps(value, sort_keys=True)
-
-
 def _unique(values: list[Any]) -> list[Any]:
-    encoded = [encode(value) for value in values]
+    encoded = choices(values)
     for number, choice in enumerate(encoded):
         if choice in encoded[:number]:  # as Optuna compares them: 1, 1.0 and true are equal
             raise ValueError(f"duplicate value {json.dumps(values[number])}")
@@ -106,12 +95,9 @@ Axis = Annotated[
 
 def choices(axis: Axis) -> list[Choice]:
     """The values of an axis in a grid, as Optuna stores them."""
-    return axis.values() if isinstance(axis, Range) else [encode(value) for value in axis]
-
-
-def extremes(axis: Axis) -> list[Choice]:
-    """The values of an axis that are checked where not all combinations can be."""
-    return [axis.start, axis.to] if isinstance(axis, Range) else choices(axis)
+    if isinstance(axis, Range):
+        return axis.values()
+    return [value if isinstance(value, Choice) else json.dumps(value, sort_keys=True) for value in axis]
 
 
 class Median(Section):
@@ -136,22 +122,13 @@ class Halving(Section):
 
 
 class Sweep(Section):
-    """A sweep, as its file describes it.
-
-    ``base``: a shipped config, or a file relative to the sweep's own. ``set``: values that all trials share. ``axes``:
-    what varies, by config key; the axis ``base`` varies the config itself. ``trials``: their number, for samplers other
-    than ``grid``. ``seed``: of the sampler ``random``. ``seeds``: networks per trial. ``heartbeat``: seconds between
-    heartbeats of a worker. ``grace``: seconds without a heartbeat after which a trial is given to another worker.
-    """
+    """A sweep, as its file describes it; ``docs/sweeps.md`` explains the keys."""
 
     base: str | None = None
     settings: dict[str, Any] = Field(default={}, alias="set")
     axes: Annotated[dict[str, Axis], Field(min_length=1)]
     sampler: Literal["grid", "random", "tpe"] = "grid"
-    trials: Annotated[int, Field(gt=0, le=MAX_TRIALS)] | None = Field(
-        None,
-        validation_alias=AliasChoices("trials", "points"),  # "points" in older files
-    )
+    trials: Annotated[int, Field(gt=0, le=MAX_TRIALS)] | None = None
     seed: Seed = 0
     seeds: Annotated[int, Field(gt=0, le=1000)] | None = None
     metric: Literal[METRICS] = "validation_accuracy"  # type: ignore[valid-type]
@@ -172,21 +149,20 @@ class Sweep(Section):
 
     def errors(self) -> Iterator[Problem]:
         """Keys that contradict each other: their places, and what is wrong."""
+        grid, size = self.sampler == "grid", 1
         if (self.base is None) == ("base" not in self.axes):
             yield ("base",), "give one config, or several as the axis base"
-        if self.sampler == "grid" and self.trials is not None:
+        if grid and self.trials is not None:
             yield ("trials",), "a grid has one trial per combination; leave it out, or choose the sampler random or tpe"
-        if self.sampler != "grid" and self.trials is None:
+        if not grid and self.trials is None:
             yield ("trials",), f"is required by the sampler {self.sampler}"
-        size = 1
         for key, axis in self.axes.items():
-            if self.sampler != "grid" and isinstance(axis, Range) and axis.count:
+            if not grid and isinstance(axis, Range) and axis.count:
                 yield ("axes", key, "count"), "is for a grid; leave it out"
-            if self.sampler == "grid":
-                try:
-                    size *= len(choices(axis))
-                except ValueError as error:
-                    yield ("axes", key), str(error)
+            try:
+                size *= len(choices(axis)) if grid else 1
+            except ValueError as error:
+                yield ("axes", key), str(error)
         if size > MAX_TRIALS:
             yield ("axes",), f"a grid has at most {MAX_TRIALS} trials, got {size}"
         for key in (*N_SEEDS, *(["training.seed"] if self.seeds else [])):

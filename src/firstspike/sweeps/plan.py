@@ -16,7 +16,10 @@ from firstspike.config.load import read_yaml
 from firstspike.config.network import Problem
 from firstspike.config.sections import CUSTOM
 from firstspike.config.yaml_file import Place, shown_place, shown_value
-from firstspike.sweeps.config import N_SEEDS, Choice, Params, Range, Sweep, choices, extremes
+from firstspike.sweeps.config import N_SEEDS, Choice, Range, Sweep, choices
+
+Params = Mapping[str, Choice]
+"""The values of one trial, by axis."""
 
 
 @dataclass(frozen=True)
@@ -37,29 +40,16 @@ class Plan:
         axes = self.sweep.axes
         return [dict(zip(axes, row, strict=True)) for row in itertools.product(*map(choices, axes.values()))]
 
-    def config(self, params: Mapping[str, Choice]) -> Config:
+    def config(self, params: Params) -> Config:
         """The config of a trial; a ConfigError names all values that do not fit."""
-        base, sweep = self._base(params), self.sweep
-        values = dict(sweep.settings)
+        base, axes, values = self._base(params), self.sweep.axes, dict(self.sweep.settings)
         for key, choice in params.items():
-            axis = sweep.axes[key]
+            axis = axes[key]
             if key != "base":
                 values[key] = choice if isinstance(axis, Range) else axis[choices(axis).index(choice)]
-        if sweep.seeds is not None:
-            values[N_SEEDS[0]] = sweep.seeds
-        settings, errors = [], []
-        for key, value in values.items():
-            try:
-                settings.append(f"{_resolved(key, base)}={_yaml(value)}")
-            except ConfigError as error:
-                errors += error.errors
-        try:
-            config = load_config(base, settings)
-        except ConfigError as error:
-            raise ConfigError(error.source, [*errors, *error.errors], [*[None] * len(errors), *error.lines]) from None
-        if errors:
-            raise ConfigError(base, errors)
-        return config
+        if self.sweep.seeds is not None:
+            values[N_SEEDS[0]] = self.sweep.seeds
+        return load_config(base, [f"{_resolved(key, base)}={_yaml(value)}" for key, value in values.items()])
 
     def problems(self) -> list[Problem]:
         """Why trials cannot be built, and where that is in the file.
@@ -86,16 +76,14 @@ class Plan:
             for text, line in zip(error.errors, error.lines, strict=True):
                 yield text.removeprefix("--set ") + ("" if line is None else f" ({error.source}, line {line})")
             return
-        training = config.training
-        parts = {"data": config.data, "loss": config.loss, "substrate": config.substrate}
-        parts |= {"training.optimizer": training.optimizer, "training.schedule": training.schedule}
+        parts: dict[str, Any] = {"data": config.data, "loss": config.loss, "substrate": config.substrate}
+        parts |= {f"training.{key}": getattr(config.training, key) for key in ("optimizer", "schedule")}
         parts |= {f"network[{index}]": layer for index, layer in enumerate(config.network)}
         for place, part in parts.items():
             if (kind := getattr(part, "kind", None)) in ("given", CUSTOM):
                 yield f"{place}: {kind} objects are made in Python, so trials cannot build them; use a registered kind"
         needed = {"metric": "test" if self.sweep.metric.startswith("test") else "validation"}
-        if self.sweep.pruning is not None:
-            needed["pruning"] = "validation"
+        needed |= {"pruning": "validation"} if self.sweep.pruning else {}
         for key, split in needed.items():
             if not getattr(config.data, split, True):
                 yield f"{key}: needs {split} data, but data.{split} is 0"
@@ -103,32 +91,25 @@ class Plan:
     def _place_of(self, error: str, base: str) -> Place:
         """Where in the sweep's file the value is that a trial was refused for; empty if it is not there."""
         parts = {"set": self.sweep.settings, "axes": self.sweep.axes}
-        for place in [("metric",), ("pruning",), *((part, key) for part, keys in parts.items() for key in keys)]:
-            try:
-                key = _resolved(place[-1], base)
-            except ConfigError:
-                key = place[-1]
-            if re.match(rf"{re.escape(key)}(?!\w)", error):
-                return place
-        return ()
+        places = [("metric",), ("pruning",), *((part, key) for part, keys in parts.items() for key in keys)]
+        return next((x for x in places if re.match(rf"{re.escape(_resolved(x[-1], base))}(?!\w)", error)), ())
 
-    def _base(self, params: Mapping[str, Choice]) -> str:
+    def _base(self, params: Params) -> str:
         """The base config of a trial: a file, or the name of a shipped one."""
-        return _located(str(params.get("base", self.sweep.base)), self.folder)
+        base = str(params.get("base", self.sweep.base))
+        return str(self.folder / base) if (self.folder / base).is_file() else base
 
     def _extremes(self) -> Iterator[Params]:
-        checked = {key: extremes(axis) for key, axis in self.sweep.axes.items()}
+        ends = {key: [x.start, x.to] if isinstance(x, Range) else choices(x) for key, x in self.sweep.axes.items()}
         for end in (0, -1):
-            start = {key: values[end] for key, values in checked.items()}
-            yield start
-            for key, values in checked.items():
-                yield from ({**start, key: value} for value in values)
+            start = {key: values[end] for key, values in ends.items()}
+            yield from ({**start, key: value} for key, values in ends.items() for value in values)
 
     def definition(self) -> dict[str, Any]:
         """What all workers on a study must agree on, ready for JSON: the sweep, and its base configs."""
         sweep = self.sweep.model_dump(mode="json", by_alias=True, exclude={"heartbeat", "grace", "trials"})
-        bases = [self.sweep.base] if self.sweep.base else map(str, extremes(self.sweep.axes["base"]))
-        return {"sweep": sweep, "bases": {base: _without_folders(_located(base, self.folder)) for base in bases}}
+        bases = choices(self.sweep.axes["base"]) if self.sweep.base is None else [self.sweep.base]
+        return sweep | {f"config {base}": _without_folders(self._base({"base": base})) for base in bases}
 
 
 def load_plan(file: Path, name: str | None = None) -> Plan:
@@ -140,56 +121,45 @@ def load_plan(file: Path, name: str | None = None) -> Plan:
     if not file.is_file():
         raise ConfigError(str(file), ["no such file; a sweep is a YAML file with a base and axes"])
     document = read_yaml(file, (field.alias or key for key, field in Sweep.model_fields.items()))
+    name = name or file.stem
+    if not re.fullmatch(r"\w[\w.-]*", name):
+        rule = "give a --name of letters, digits, '_', '-' and '.'"
+        raise ConfigError(str(file), [f"the name {name!r} becomes a folder: {rule}"])
     try:
-        plan = Plan(name or file.stem, Sweep.model_validate(document.data), file.resolve().parent)
+        plan = Plan(name, Sweep.model_validate(document.data), file.resolve().parent)
         problems = plan.problems()
     except ValidationError as error:
-        found = map(_explain, error.errors(include_url=False))
-        problems = [(place, f"{shown_place(place) or 'sweep'}: {message}") for place, message in found]
-    else:
-        if not re.fullmatch(r"\w[\w.-]*", plan.name):
-            rule = "give a --name of letters, digits, '_', '-' and '.'"
-            problems.insert(0, ((), f"the name {plan.name!r} becomes a folder: {rule}"))
+        problems = list(map(_explain, error.errors(include_url=False)))
     if problems:
-        lines = [document.line(place) for place, _ in problems]
-        raise ConfigError(str(file), [text for _, text in problems], lines)
+        raise ConfigError(str(file), [text for _, text in problems], [document.line(place) for place, _ in problems])
     return plan
 
 
-def describe(params: Mapping[str, Choice]) -> str:
+def describe(params: Params) -> str:
     """The values of a trial, for people."""
-    return ", ".join(
-        f"{key}={value:.6g}" if isinstance(value, float) else f"{key}={value}" for key, value in params.items()
-    )
-
-
-def _located(base: str, folder: Path) -> str:
-    return str(folder / base) if (folder / base).is_file() else base
+    shown = {key: f"{value:.6g}" if isinstance(value, float) else value for key, value in params.items()}
+    return ", ".join(f"{key}={value}" for key, value in shown.items())
 
 
 def _resolved(key: str, base: str) -> str:
     """A key as ``load_config`` takes it: ``network[lif:1]``, the second layer of its kind, gets its place."""
-    found = re.match(r"network\[([a-z]+):(\d+)\]", key)
-    if found is None:
+    if (found := re.match(r"network\[([a-z]+):(\d+)\]", key)) is None:
         return key
-    places = [place for place, kind in enumerate(_kinds(base)) if kind == found[1]]
-    if int(found[2]) >= len(places):
-        raise ConfigError(base, [f"{key}: it has {len(places)} layer(s) of kind {found[1]}, counted from 0"])
-    return f"network[{places[int(found[2])]}]{key[found.end() :]}"
-
-
-def _without_folders(base: str) -> dict[str, Any]:
-    """A config as a dict; files of your own data by their names alone, as each machine may have them elsewhere."""
-    config = load_config(base).model_dump(mode="json")
-    for key, value in config["data"].items():
-        if isinstance(value, str) and Path(value).is_absolute():
-            config["data"][key] = Path(value).name
-    return config
+    kinds, number = _kinds(base), int(found[2])
+    places = [place for place, kind in enumerate(kinds) if kind == found[1]]
+    return f"network[{places[number] if number < len(places) else len(kinds)}]{key[found.end() :]}"
 
 
 @cache
 def _kinds(base: str) -> tuple[str, ...]:
     return tuple(layer.kind for layer in load_config(base).network)
+
+
+def _without_folders(base: str) -> dict[str, Any]:
+    """A config as a dict; files of your own data by their names alone, as each machine may have them elsewhere."""
+    config = load_config(base).model_dump(mode="json")
+    paths = {key: x for key, x in config["data"].items() if isinstance(x, str) and Path(x).is_absolute()}
+    return config | {"data": config["data"] | {key: Path(x).name for key, x in paths.items()}}
 
 
 def _yaml(value: Any) -> str:
@@ -198,17 +168,13 @@ def _yaml(value: Any) -> str:
 
 def _explain(detail: Any) -> Problem:
     """One pydantic error: its place, and what is wrong."""
-    tags = {"values", "range", "median", "halving"}
-    place = tuple(step for step in detail["loc"] if step not in tags)
+    place = tuple(step for step in detail["loc"] if step not in ("values", "range", "median", "halving"))
+    kind, value = detail["type"], detail["input"]
     message = detail["msg"].removeprefix("Value error, ").removeprefix("Input ")
-    match detail["type"]:
-        case "extra_forbidden":
-            return place, "unknown key"
-        case "missing":
-            return place, "is missing"
-        case "model_type" if place[0] == "axes":
-            message = "expected a list of values, or a range as {from: 1, to: 5}"
-        case "model_type" | "model_attributes_type" | "dict_type":
-            message = "expected keys with values"
-    value = detail["input"]
-    return place, message + ("" if isinstance(value, dict | list) else f", got {shown_value(value)}")
+    if kind == "model_type" and place[0] == "axes":
+        message = "expected a list of values, or a range as {from: 1, to: 5}"
+    elif kind in ("model_type", "model_attributes_type", "dict_type"):
+        message = "expected keys with values"
+    message += "" if isinstance(value, dict | list) else f", got {shown_value(value)}"
+    message = {"extra_forbidden": "unknown key", "missing": "is missing"}.get(kind, message)
+    return place, f"{shown_place(place) or 'sweep'}: {message}"

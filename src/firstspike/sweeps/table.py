@@ -2,6 +2,7 @@
 
 import csv
 import io
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,31 +12,18 @@ from firstspike.runs.files import write_whole
 Value = None | bool | int | float | str
 
 NUMBERS = (
-    "validation_accuracy",
-    "validation_std",
-    "test_accuracy",
-    "test_std",
-    "validation_loss",
-    "test_loss",
-    "best_validation_accuracy",
-    "parameters",
-    "epochs",
-    "seeds",
-    "seconds",
-)
+    "validation_accuracy", "validation_std", "test_accuracy", "test_std", "validation_loss", "test_loss",
+    "best_validation_accuracy", "parameters", "epochs", "seeds", "seconds",
+)  # fmt: skip
 _BEFORE, _AFTER = ("trial", "state"), ("folder", "worker", "reason")
 
 
 @dataclass(frozen=True)
 class SweepTable:
-    """Rows of a sweep.
+    """Rows of a sweep: values by column, None or ``""`` where there is none.
 
-    Args:
-        rows: values by column, None or ``""`` where there is none. ``folder`` is the run's, ``..._accuracy`` a
-            fraction, its mean over seeds, ``..._std`` its standard deviation over them, ``parameters`` the number of
-            trained ones, ``seconds`` the time of training; ``trial``, ``state`` (``complete``, ``pruned``, ``failed``,
-            ``running``, ``waiting``, ``open``), ``epochs``, ``seeds``, ``worker`` and ``reason`` describe the training.
-            Columns of other names are axes.
+    ``folder`` is the run's; ``..._accuracy`` a fraction, the mean over the seeds, and ``..._std`` its standard
+    deviation over them; ``seconds`` the time of training. Columns of names unknown here are axes.
     """
 
     rows: list[dict[str, Value]]
@@ -51,32 +39,24 @@ class SweepTable:
         """The rows of complete trials."""
         return [row for row in self.rows if row.get("state") == "complete"]
 
-    def csv(self) -> str:
-        """All columns, accuracies as fractions."""
+    def write(self, folder: Path) -> Path:
+        """Write all columns to ``table.csv`` in a folder, accuracies as fractions."""
         text = io.StringIO()
-        columns = [*_BEFORE, *self.axes, *NUMBERS, *_AFTER]
-        writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
+        writer = csv.DictWriter(text, [*_BEFORE, *self.axes, *NUMBERS, *_AFTER], restval="", lineterminator="\n")
         writer.writeheader()
         writer.writerows(self.rows)
-        return text.getvalue()
-
-    def write(self, folder: Path) -> Path:
-        """Write ``table.csv`` into a folder."""
         folder.mkdir(parents=True, exist_ok=True)
-        write_whole(folder / "table.csv", self.csv())
+        write_whole(folder / "table.csv", text.getvalue())
         return folder / "table.csv"
 
     def text(self) -> str:
         """The main columns, accuracies in percent."""
-        axes = self.axes
-        lines = [["trial", *axes, "validation %", "test %", "parameters", "seconds", "run"]]
-        lines += [_line(row, axes) for row in self.rows]
+        lines = [["trial", *self.axes, "validation %", "test %", "parameters", "seconds", "run"]]
+        lines += [_line(row, self.axes) for row in self.rows]
         widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
         shown = ["  ".join(cell.ljust(width) for cell, width in zip(x, widths, strict=True)).rstrip() for x in lines]
-        failed = [
-            f"trial {row['trial']} failed: {str(row['reason']).splitlines()[0]}" for row in self.rows if row["reason"]
-        ]
-        return "\n".join(shown + failed)
+        failed = [(row["trial"], str(row["reason"]).splitlines()[0]) for row in self.rows if row["reason"]]
+        return "\n".join([*shown, *(f"trial {trial} failed: {reason}" for trial, reason in failed)])
 
 
 def _line(row: dict[str, Value], axes: list[str]) -> list[str]:
@@ -84,9 +64,7 @@ def _line(row: dict[str, Value], axes: list[str]) -> list[str]:
     numbers = [str(row["state"]), "", "", ""]
     if row["state"] == "complete":
         numbers = [_percent(row, "validation"), _percent(row, "test"), str(row["parameters"]), f"{row['seconds']:.1f}"]
-    path, here = Path(str(row["folder"])), Path.cwd()
-    folder = path.relative_to(here) if row["folder"] and path.is_relative_to(here) else row["folder"]
-    return [str(row["trial"]), *values, *numbers, str(folder)]
+    return [str(row["trial"]), *values, *numbers, str(row["folder"]).removeprefix(f"{Path.cwd()}{os.sep}")]
 
 
 def _percent(row: dict[str, Any], split: str) -> str:

@@ -1,43 +1,37 @@
 """A worker: takes trials from a study's queue and trains them, until none is left."""
 
 import contextlib
-import itertools
 import logging
 import math
 import os
-import shutil
+import pickle
+import signal
 import socket
+import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import optuna
-from optuna.exceptions import UpdateFinishedTrialError
-from optuna.storages import BaseStorage
-from optuna.trial import TrialState
+from optuna.exceptions import OptunaError, TrialPruned
+from tqdm import tqdm
 
-from firstspike.runs import RunFolder, resume, start
-from firstspike.runs.files import write_whole
-from firstspike.sweeps import study as names
-from firstspike.sweeps.config import Params
+from firstspike.config import Config
+from firstspike.runs import RunFolder, RunLockedError, resume, start
+from firstspike.sweeps import study as studies
 from firstspike.sweeps.plan import Plan
-from firstspike.sweeps.storage import UNREACHABLE, cause
-from firstspike.sweeps.study import StaleAttempts, distributions, enqueue_open, number_of, open_study, owns, trials_of
 from firstspike.sweeps.table import digest
 from firstspike.training import Callback, Fit, Interrupted, Row
 from firstspike.training.state import CheckpointError
 
 logger = logging.getLogger(__name__)
 
-_POLL = 2.0  # seconds between looks at trials that others train
+_POLL = 1.0  # seconds between looks at what others train
 _REASON = 2000  # characters of a reason at most
-_PATIENCE = 10  # times in a row that the storage may be out of reach
-
-T = TypeVar("T")
-Outcome = tuple[float | None, TrialState, dict[str, Any]]  # of an attempt: its value, its state, its attributes
 
 
 class Worker:
@@ -47,180 +41,113 @@ class Worker:
     """
 
     def __init__(
-        self, plan: Plan, storage: BaseStorage, folder: Path, stop: Callable[[], bool] = lambda: False
+        self, plan: Plan, storage: optuna.storages.RDBStorage, folder: Path, stop: Callable[[], bool] = lambda: False
     ) -> None:
         self.plan, self.folder, self.stop = plan, folder, stop
-        self.study = open_study(plan, storage)
-        self.lease: Lease | None = None
-        self._stale = StaleAttempts(plan.sweep.grace)
+        self.study = studies.open_study(plan, storage)
 
-    def work(self) -> bool:
-        """Train until no trial is left; those that run elsewhere are waited for, as their workers may die.
-
-        Returns whether all trials are settled; False if the worker was asked to stop. One of the errors ``UNREACHABLE``
-        means that the storage was out of reach for long.
-        """
+    def work(self) -> None:
+        """Train until no trial is left, or until asked to stop; waits for trials elsewhere, whose workers may die."""
         while not self.stop():
-            if (settled := self._patiently(self._step)) is not None:
-                return settled
-        return False
+            studies.queue_stale(self.study, self.plan.sweep.grace)
+            states = {trial.state for trial in studies.trials_of(self.study).values()}
+            if optuna.trial.TrialState.WAITING in states:
+                self.train_next()
+            elif optuna.trial.TrialState.RUNNING in states:
+                time.sleep(_POLL)
+            else:
+                break
 
-    def _step(self) -> bool | None:
-        """Train one trial, or wait for others; returns what ``work`` does once that is known."""
-        self._stale.fail(self.study)
-        active = [trial.active for trial in enqueue_open(self.study, self.plan) if trial.active]
-        if not active:
-            return True
-        if any(attempt.state is TrialState.WAITING for attempt in active):
-            return None if self.train_next() else False
-        self._wait(min(_POLL, self.plan.sweep.heartbeat))
-        return None
-
-    def _patiently(self, action: Callable[[], T]) -> T:
-        """The result of an action that is repeated while the storage is out of reach."""
-        failures = 0
-        while True:
-            try:
-                return action()
-            except UNREACHABLE as error:
-                failures += 1
-                if failures > _PATIENCE or self.stop():
-                    raise
-                logger.warning("the storage of the study is out of reach (%s); trying again", cause(error))
-                self._wait(failures)
-
-    def _wait(self, seconds: float) -> None:
-        until = time.monotonic() + seconds
-        while time.monotonic() < until and not self.stop():
-            time.sleep(0.1)
-
-    def train_next(self) -> bool:
-        """Train the next trial of the queue; returns False if the worker was asked to stop."""
-        attempt = self.study.ask(distributions(self.plan))
-        number = number_of(attempt)
-        if number is None or not owns(self.study, attempt):
-            attempt.set_user_attr(names.DUPLICATE, True)
-            self.study.tell(attempt, state=TrialState.FAIL)
-            return True
-        earlier = [x for x in trials_of(self.study, number + 1)[number].attempts if x.number < attempt.number]
-        run = self.folder / (f"{number:04d}-{len(earlier) + 1}" if earlier else f"{number:04d}")
-        attempt.set_user_attr(names.WORKER, f"{socket.gethostname()}:{os.getpid()}")
-        attempt.set_user_attr(names.FOLDER, str(run.resolve()))
-        previous = [Path(folder) for x in reversed(earlier) if (folder := x.user_attrs.get(names.FOLDER))]
-        with contextlib.closing(Lease(attempt, self.plan, run, self.stop)) as lease:
-            self.lease = lease
-            value, state, notes = self._outcome(attempt.params, run, previous, lease)
-            stopped = names.STOPPED in notes and not lease.lost
-            if self._patiently(lambda: self._finish(attempt, value, state, notes)) and state is TrialState.COMPLETE:
-                for folder in previous:  # the run continued in its new folder
-                    shutil.rmtree(folder, ignore_errors=True)
-        return not stopped
-
-    def _outcome(self, params: Params, run: Path, previous: Sequence[Path], lease: "Lease") -> Outcome:
-        """Train a trial, continued from an earlier attempt if its folder can be reached from here."""
+    def train_next(self) -> None:
+        """Train the next trial of the queue."""
         try:
-            config = self.plan.config(params)
-            any(copy_run(folder, run) for folder in previous)
-            options: dict[str, Any] = {"progress_bar": False, "callbacks": [lease], "stop": lease.ended}
-            if not (run / "config.yaml").is_file():
-                found = start(run, config, **options)
-            elif not (found := RunFolder.open(run).results):
-                try:
-                    found = resume(run, **options)
-                except CheckpointError as error:
-                    logger.warning("%s; the trial starts over", error)
-                    found = resume(run, from_scratch=True, **options)
-            results = digest(found)
+            self.study.optimize(self._train, n_trials=1, catch=(Exception,), callbacks=[studies.queue_stopped])
+        except (AssertionError, ValueError):  # Optuna's, where the trial has ended meanwhile
+            logger.warning("a trial was given to another worker, as this one sent no heartbeat for too long")
+        except UnboundLocalError:  # Optuna's, where the storage is gone: the next look at it says so
+            pass
+
+    def _train(self, trial: optuna.Trial) -> float:
+        """The metric of a trial."""
+        own = self.study.get_trials(deepcopy=False)[trial.number]
+        if studies.QUEUED not in own.user_attrs:
+            raise LookupError("another worker has emptied the queue")
+        run = self.folder / f"{studies.number_of(own):04d}"
+        try:
+            config = self.plan.config(studies.suggest(trial, self.plan.sweep))
+            trial.set_user_attr(studies.FOLDER, str(run.resolve()))
+            trial.set_user_attr(studies.WORKER, f"{socket.gethostname()}:{os.getpid()}")
+            results = digest(self._results(run, config, trial))
             value = results[self.plan.sweep.metric]
             if value is None or not math.isfinite(value):
                 raise ValueError(f"{self.plan.sweep.metric} is {value}")
-            return value, TrialState.COMPLETE, {names.RESULTS: results}
-        except Interrupted:
-            return (None, TrialState.PRUNED, {}) if lease.pruned else (None, TrialState.FAIL, {names.STOPPED: True})
+            (run / "error.txt").unlink(missing_ok=True)  # of an earlier failure
+            for key, number in results.items():
+                trial.set_user_attr(key, number)
+            return value
+        except (Interrupted, OptunaError):
+            raise
         except Exception as error:
-            if run.is_dir():
-                with contextlib.suppress(OSError):
-                    write_whole(run / "error.txt", traceback.format_exc())
-            return None, TrialState.FAIL, {names.ERROR: f"{type(error).__name__}: {error}"[:_REASON]}
+            with contextlib.suppress(OSError):  # there may be no folder yet
+                (run / "error.txt").write_text(traceback.format_exc(), encoding="utf-8")
+            trial.set_user_attr(studies.ERROR, f"{type(error).__name__}: {error}"[:_REASON])
+            raise
 
-    def _finish(self, attempt: optuna.Trial, value: float | None, state: TrialState, notes: dict[str, Any]) -> bool:
-        """Record the outcome of an attempt; returns False if the trial was given to another worker meanwhile."""
-        try:
-            for key, note in notes.items():
-                attempt.set_user_attr(key, note)
-            self.study.tell(attempt, value, state, skip_if_finished=True)
-        except UpdateFinishedTrialError:
-            logger.warning("a trial was given to another worker, as this one sent no heartbeat for too long")
-            return False
-        return True
-
-
-class Lease(Callback):
-    """A worker's claim to an attempt: sends heartbeats, reports epochs to the pruner, notices when it is lost.
-
-    The run folder ``run`` may hold epochs of an earlier attempt. ``stop`` is that of the worker.
-    """
-
-    def __init__(self, attempt: optuna.Trial, plan: Plan, run: Path, stop: Callable[[], bool]) -> None:
-        self.attempt, self.sweep, self.run, self.stop = attempt, plan.sweep, run, stop
-        self.column = "validation_loss" if plan.sweep.loss else "validation_accuracy"
-        self.pruned = self.lost = False
-        self._first = True
-        self._closed = threading.Event()
-        self._thread = threading.Thread(target=self._beat, daemon=True)
-        self._thread.start()
-
-    def close(self) -> None:
-        """Send no more heartbeats."""
-        self._closed.set()
-        self._thread.join()
-
-    def _beat(self) -> None:
-        for count in itertools.count(1):
+    def _results(self, run: Path, config: Config, trial: optuna.Trial) -> dict[str, Any]:
+        """Train in a run folder, continued if a worker that died or stopped has begun."""
+        column = "validation_loss" if self.plan.sweep.loss else "validation_accuracy"
+        epochs = Epochs(trial, column, self.plan.sweep.pruning is not None)
+        options: dict[str, Any] = {"progress_bar": False, "callbacks": [epochs]}
+        options["stop"] = lambda: epochs.pruned or self.stop()
+        while True:
             try:
-                self.attempt.set_user_attr(names.HEARTBEAT, count)
-            except UpdateFinishedTrialError:
-                self.lost = True
-                return
-            except Exception as error:  # the next one may succeed
-                logger.warning("no heartbeat could be sent: %s", cause(error))
-            if self._closed.wait(self.sweep.heartbeat):
-                return
+                if not (run / "config.yaml").is_file():
+                    return start(run, config, **options)
+                return RunFolder.open(run).results or resume(run, **options)
+            except CheckpointError as error:
+                logger.warning("%s; the trial starts over", error)
+                return resume(run, from_scratch=True, **options)
+            except RunLockedError:  # by a worker that was taken for dead: its results are waited for
+                if self.stop():
+                    raise Interrupted from None
+                time.sleep(_POLL)
+            except Interrupted:
+                if epochs.pruned:
+                    raise TrialPruned from None
+                self.stop = lambda: True  # a signal that the training has caught
+                raise
+
+
+class Epochs(Callback):
+    """Reports the epochs of a trial to the pruner, as means over the seeds."""
+
+    def __init__(self, trial: optuna.Trial, column: str, pruning: bool) -> None:
+        self.trial, self.column, self.pruning, self.pruned = trial, column, pruning, False
 
     def on_epoch_end(self, fit: Fit, row: Row) -> None:
-        """Report the mean over the seeds, and at first the epochs of an earlier attempt."""
-        if self.sweep.pruning is None:
-            return
-        try:
-            if self._first:
-                table = RunFolder(self.run).table("metrics")
-                for epoch, value in zip(table.get("epoch", ()), table.get(self.column, ()), strict=True):
-                    if epoch < int(row["epoch"]):
-                        self.attempt.report(value, int(epoch))
-            self._first = False
-            self.attempt.report(float(row[self.column]), int(row["epoch"]))
-            self.pruned = self.attempt.should_prune()
-        except UpdateFinishedTrialError:
-            self.lost = True
-        except UNREACHABLE as error:
-            logger.warning("an epoch could not be reported: %s", cause(error))
-
-    def ended(self) -> bool:
-        """Whether the training should stop."""
-        return self.pruned or self.lost or self.stop()
+        """Report an epoch."""
+        if self.pruning:
+            with warnings.catch_warnings(action="ignore"):  # a worker that died may have reported it
+                self.trial.report(float(row[self.column]), int(row["epoch"]))
+            self.pruned = self.trial.should_prune()
 
 
-def copy_run(old: Path, new: Path) -> bool:
-    """Copy the run of an earlier attempt, whole or not at all; its worker may still be writing to the old folder."""
-    if not (old / "config.yaml").is_file():
-        return False
-    partial = new.with_name(f".{new.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
+def main() -> None:
+    """The process of a worker: SIGTERM stops it, and so does the end of the process that started it."""
+    plan, url, folder, parent = pickle.load(sys.stdin.buffer)
+    asked = threading.Event()
+    signal.signal(signal.SIGTERM, lambda number, frame: asked.set())
+    threading.excepthook = lambda hook: logger.warning("no heartbeat: %s", studies.cause(hook.exc_value or OSError()))
+    optuna.logging.set_verbosity(optuna.logging.CRITICAL)
+    tqdm.set_lock(threading.RLock())  # the default one is shared between processes, and outlives one that is killed
     try:
-        shutil.copytree(old, partial, ignore=shutil.ignore_patterns(".*"))
-        partial.rename(new)
-    except OSError as error:  # shutil.Error is one, too
-        logger.warning("%s could not be copied (%s); the trial starts over", old, error)
-        shutil.rmtree(partial, ignore_errors=True)
-        return False
-    return True
+        with studies.one_line_errors(url):
+            storage = studies.open_storage(url, plan.sweep)
+            Worker(plan, storage, folder, lambda: asked.is_set() or os.getppid() != parent).work()
+    except OSError as error:
+        logger.warning("%s", error)
+        raise SystemExit(1) from None
+
+
+if __name__ == "__main__":
+    main()
