@@ -8,7 +8,7 @@ batch where neither weight nor anything else of the network is mapped.
 import inspect
 import math
 import warnings
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Sequence
 from operator import itemgetter
 from typing import Any, NamedTuple
 
@@ -102,19 +102,18 @@ class Spikes(Direct):
     @staticmethod
     def forward(*inputs: Any) -> tuple[Tensor, ...]:
         options: Options = inputs[-1]
-        given = Tensors(*inputs[:-1])
         if _modes():
-            return tuple(torch.ops.firstspike.spikes(*given, *options.recordable()))
-        times, weight, threshold, delay, observed, tau_mem, tau_syn, *_ = given
+            return tuple(torch.ops.firstspike.spikes(*inputs[:-1], *options.recordable()))
+        times, weight, threshold, delay, observed, tau_mem, tau_syn, *_ = inputs
         if options.max_spikes or observed is not None or not options.backend.checks:
             check_values(times, weight, threshold, delay, observed)
         check_time_constants(options.constants, tau_mem, tau_syn, weight.dtype)
-        arguments = _arguments(given, options)
+        arguments = _arguments(inputs, options)
         if options.max_spikes:
             check_trains(arguments)
         elif observed is not None:
             return (observed.clone(),)
-        found = _joined([_flat(options.backend.forward(part), part) for (part,) in _networks(arguments)])
+        found = _by_network(lambda part: _flat(options.backend.forward(part), part), arguments)
         if not options.max_spikes:
             return found
         _report(found[4], options)
@@ -141,8 +140,8 @@ class Spikes(Direct):
             return (None,) * len(asked)
         plain = not torch.is_grad_enabled() and not torch._C._are_functorch_transforms_active()
         gradients = SpikeGradient.forward if plain else SpikeGradient.apply
-        grads: Any = filled(grad, ends, ctx.saved_tensors[0])
-        return in_place(needs, gradients(needs, ctx.options, *grads, *ctx.saved_tensors))
+        saved: Any = ctx.saved_tensors
+        return in_place(needs, gradients(needs, ctx.options, *filled(grad, ends, saved[0]), *saved))
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Any) -> tuple[Tensor | None, ...]:
@@ -184,14 +183,15 @@ class SpikeGradient(Direct):
             )
             return tuple(found)
         grad, of_voltage, of_current, of_left, spikes = given[:5]
-        arguments, saved = _arguments(Tensors(*given[5:first]), options), given[first:]
+        arguments, saved = _arguments(given[5:first], options), given[first:]
         result = Result(spikes, saved[1:], saved[0]) if options.max_spikes else Result(spikes, saved)
         grads = Grads(grad, _held(of_voltage, of_current, of_left))
-        parts = [
-            options.backend.backward(asked, one, part, options.max_weight_grad, needs)
-            for part, asked, one in _networks(arguments, grads, result)
-        ]
-        found = _joined([tuple(x for x in (*part[:6], *(part.state or ())) if x is not None) for part in parts])
+
+        def run(part: Arguments, asked: Grads, one: Result) -> tuple[Tensor, ...]:
+            by = options.backend.backward(asked, one, part, options.max_weight_grad, needs)
+            return tuple([x for x in (*by[:6], *(by.state or ())) if x is not None])
+
+        found = _by_network(run, arguments, grads, result)
         assert len(found) == sum(needs[:6]) + 3 * needs.state, f"the backend gave {len(found)} gradients for {needs}"
         return found
 
@@ -227,9 +227,8 @@ keep_signature(SpikeGradient.forward)
 
 def needed(asked: Sequence[bool]) -> Needs:
     """Which gradients are asked for, from which of ``Tensors`` need one."""
-    of = Tensors(*asked[:INPUTS])  # type: ignore[arg-type]
-    state = bool(of.voltage or of.current or of.left)
-    return Needs(of.times, of.weight, of.threshold, of.delay, of.tau_mem, of.tau_syn, state)  # type: ignore[arg-type]
+    times, weight, threshold, delay, _, tau_mem, tau_syn, _, _, voltage, current, left = asked[:INPUTS]
+    return Needs(times, weight, threshold, delay, tau_mem, tau_syn, voltage or current or left)
 
 
 def in_place(needs: Needs, found: Sequence[Tensor]) -> tuple[Tensor | None, ...]:
@@ -243,18 +242,19 @@ def in_place(needs: Needs, found: Sequence[Tensor]) -> tuple[Tensor | None, ...]
 def filled(grad: Tensor | None, ends: Sequence[Tensor | None], spikes: Tensor) -> tuple[Tensor | None, ...]:
     """Gradients by spikes and state, with zeros for None; no state if there is none for it."""
     grad = torch.zeros_like(spikes) if grad is None else grad
-    if all(x is None for x in ends):
+    if not ends or all(x is None for x in ends):
         return grad, None, None, None
     return grad, *(torch.zeros_like(spikes[..., 0]) if x is None else x for x in ends)
 
 
-def _arguments(given: Tensors, options: Options) -> Arguments:
-    times, weight, threshold, delay, observed, *taus, refractory, reset, voltage, current, left = given
-    first = (times, weight, threshold, delay, resolve(options.constants, *taus))
+def _arguments(given: Sequence[Any], options: Options) -> Arguments:
+    times, weight, threshold, delay, observed, tau_mem, tau_syn, *more = given[:INPUTS]
+    first = (times, weight, threshold, delay, resolve(options.constants, tau_mem, tau_syn))
     if not options.max_spikes:
         return Arguments(*first)
+    refractory, reset, voltage, current, left = more
     state, (max_spikes, start, until, windows) = _held(voltage, current, left), options[3:7]
-    return Arguments(*first, refractory, reset, state, start, until, max_spikes, observed, windows)  # type: ignore[arg-type]
+    return Arguments(*first, refractory, reset, state, start, until, max_spikes, observed, windows)
 
 
 def _held(voltage: Tensor | None, current: Tensor | None, left: Tensor | None) -> Held | None:
@@ -273,8 +273,6 @@ def _flat(result: Result, given: Arguments) -> tuple[Tensor, ...]:
 
 def _joined(parts: Sequence[tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
     """Those of all networks; what is saved of one may be longer than that of another, and is filled up."""
-    if len(parts) == 1:
-        return parts[0]
     found = []
     for tensors in zip(*parts, strict=True):
         longest = max(x.shape[-1] for x in tensors)
@@ -282,15 +280,16 @@ def _joined(parts: Sequence[tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
     return tuple(found)
 
 
-def _networks(given: Arguments, *others: Any) -> Iterator[tuple[Any, ...]]:
-    """``given`` and others as a whole, or parts for each network where each has numbers of its own as constants."""
+def _by_network(run: Callable[..., tuple[Tensor, ...]], given: Arguments, *others: Any) -> tuple[Tensor, ...]:
+    """``run`` of the arguments and others, network by network where each has constants of its own."""
     each = members(given.constants)
     if each is None:
-        yield given, *others
-        return
+        return run(given, *others)
+    found = []
     for number, own in enumerate(each):
         part, *rest = each_tensor(itemgetter(slice(number, number + 1)), (given, *others))
-        yield part._replace(constants=own), *rest
+        found.append(run(part._replace(constants=own), *rest))
+    return _joined(found)
 
 
 def _report(overflows: Tensor, options: Options) -> None:

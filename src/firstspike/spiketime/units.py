@@ -94,7 +94,7 @@ def _inside(given: Arguments) -> tuple[float | Tensor, Arguments]:
     """The unit to work in, and the arguments in it."""
     unit, constants = unit_of_time(given.constants, given.times.dtype)
     if is_one(unit):
-        return unit, given._replace(constants=constants)
+        return unit, given if constants is given.constants else given._replace(constants=constants)
     names = ("times", "delay", "refractory", "observed")
     times: dict[str, Any] = {name: getattr(given, name) for name in names}
     times = {name: None if x is None else in_unit(name, x, unit) for name, x in times.items()}
@@ -128,7 +128,8 @@ def unit_of_time(constants: Constants, dtype: torch.dtype) -> tuple[float | Tens
     mem, syn = constants
     if not isinstance(syn, Tensor):
         assert not isinstance(mem, Tensor)
-        return _unit_of_numbers(mem, syn, dtype)
+        number, found = _unit_of_numbers(mem, syn, dtype)
+        return number, constants if found == constants else found
     if not syn.numel():
         return 1.0, constants
     faster = (torch.minimum(mem, syn) if isinstance(mem, Tensor) else syn).amin()
