@@ -155,7 +155,7 @@ def triton(monkeypatch):
     host = import_module("firstspike.spiketime.triton.host")
     for name in ("forward_kernel", "slope_kernel", "gradient_kernel"):
         monkeypatch.setattr(host, name, Stub())
-    monkeypatch.setattr(operator, "_automatic", lambda device: operator._triton())
+    monkeypatch.setattr(operator, "_automatic", lambda *_: operator._triton())
 
 
 def step_twice(members, optimizer, no_waiting, silent=None):

@@ -6,6 +6,7 @@ handful of bits for each, and ``raise_deferred_errors`` reads these.
 """
 
 import os
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -43,6 +44,14 @@ def mark(failure: int, failed: Tensor) -> None:
     if device not in _marks:
         _marks[device] = torch.zeros(len(_FAILURES), dtype=torch.bool, device=device)
     _marks[device][failure].logical_or_(failed)
+
+
+def refuse(failure: int, failed: Tensor, message: Callable[[], str]) -> None:
+    """Raise a ValueError if ``failed ()`` is true, on a GPU later: see ``mark``."""
+    if not read_at_once(failed.device):
+        mark(failure, failed)
+    elif bool(failed):
+        raise ValueError(message())
 
 
 def raise_deferred_errors() -> None:

@@ -157,7 +157,7 @@ def resolve_backend(name: str, device: torch.device, trains: bool = False) -> Ba
 
 
 @cache
-def _automatic(device: str, trains: bool) -> Backend:
+def _automatic(device: str, trains: bool = False) -> Backend:
     name = "cpu" if device == "cpu" else "reference"
     if device == "cuda" and not trains and find_spec("triton") is not None:  # which ROCm devices are called as well
         name = "triton"

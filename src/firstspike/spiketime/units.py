@@ -11,10 +11,10 @@ from functools import lru_cache
 from typing import Any
 
 import torch
-from jaxtyping import Float, Float64
+from jaxtyping import Float
 from torch import Tensor
 
-from firstspike.devices import UNIT, is_host, mark, read_at_once
+from firstspike.devices import UNIT, is_host, refuse
 from firstspike.spiketime.contract import Arguments, Backend, Constants, Gradients, Grads, Held, Needs, Result
 from firstspike.spiketime.limits import LARGEST_32, LARGEST_64
 
@@ -32,33 +32,6 @@ def unit_of_weights(weight: Float[Tensor, "E O I"], threshold: Float[Tensor, "E 
     size = torch.maximum(weight.abs().amax(dim=-1), threshold) if weight.shape[-1] else threshold
     limit = 126 if size.dtype == torch.float32 else 1022  # its inverse is a normal number, too
     return torch.ldexp(torch.ones_like(size), torch.frexp(size).exponent.clamp(-limit, limit))
-
-
-def check_weights(weight: Float[Tensor, "E O I"], threshold: Float[Tensor, "E O"], lowest: float) -> None:
-    """Raise ValueError for weights that are not finite, or too large for arithmetic with the neuron's threshold.
-
-    Args:
-        weight: of all networks.
-        threshold: of their neurons.
-        lowest: of the thresholds.
-    """
-    weight, limit = weight.detach(), LARGEST[weight.dtype]
-    # shows any NaN or inf in one pass, and no weight is larger; it may also overflow, hence the second look
-    if float(torch.linalg.vector_norm(weight)) <= limit * lowest:
-        return
-    if not bool(torch.isfinite(weight).all()):
-        raise ValueError("weight must be finite, got NaN or inf; did the training diverge?")
-    largest = float(in_thresholds(weight, threshold.detach()))
-    if largest > limit:
-        raise ValueError(
-            f"weights must be at most {limit:g} times the threshold in {weight.dtype}, got {largest:g} times; "
-            "did the training diverge?"
-        )
-
-
-def in_thresholds(weight: Float[Tensor, "E O I"], threshold: Float[Tensor, "E O"]) -> Float64[Tensor, ""]:
-    """The largest weight in units of its neuron's threshold."""
-    return (weight.abs().amax(dim=-1).double() / threshold.double()).amax()
 
 
 def in_units(backend: Backend) -> Backend:
@@ -144,11 +117,9 @@ def in_unit(name: str, x: Tensor, unit: float | Tensor) -> Tensor:
         ValueError: times that have no number in it; on a GPU later, see ``raise_deferred_errors``.
     """
     inner = x / unit
-    if not read_at_once(x.device):
-        mark(UNIT, (inner.isinf() != x.isinf()).any())
-    elif not torch.equal(inner.isinf(), x.isinf()):
-        limit = float(unit) * torch.finfo(x.dtype).max
-        raise ValueError(f"{name} must be below {limit:g} with such time constants in {x.dtype}")
+    wrong = (inner.isinf() != x.isinf()).any()
+    limit = torch.finfo(x.dtype).max
+    refuse(UNIT, wrong, lambda: f"{name} must be below {float(unit) * limit:g} with such time constants in {x.dtype}")
     return inner
 
 

@@ -5,20 +5,23 @@ The latter so that a number that is far too large is one clear error and not a f
 
 import math
 import os
+from functools import partial
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
-from firstspike.devices import DELAY, OBSERVED, THRESHOLD, TIMES, WEIGHT, is_host, mark, read_at_once
+from firstspike.devices import DELAY, OBSERVED, THRESHOLD, TIMES, WEIGHT, is_host, read_at_once, refuse
 from firstspike.spiketime.contract import Arguments
-from firstspike.spiketime.units import LARGEST, check_weights, in_thresholds
+from firstspike.spiketime.units import LARGEST
 
 MOST_SPIKES = 10**6
 """Of a neuron in a sample, or in a window of a recurrent layer."""
 MOST_WINDOWS = 10**6
 """Of a recurrent layer."""
 
+_NOT_FINITE = "weight must be finite, got NaN or inf; did the training diverge?"
 _TENSORS = 4  # of the size of the trains that computing them takes, at least
 
 
@@ -29,50 +32,49 @@ def check_values(
     check_real("times", times, TIMES)
     if observed is not None:
         check_real("observed times", observed, OBSERVED)
-    if not read_at_once(weight.device):
-        if threshold.numel():
-            mark(THRESHOLD, ~((threshold > 0) & (threshold < math.inf)).all())
-        if delay is not None:
-            mark(DELAY, ~((delay >= 0) & (delay < math.inf)).all())
-        if weight.numel():
-            mark(WEIGHT, ~(in_thresholds(weight, threshold) <= LARGEST[weight.dtype]))
-        return
-    low, high = _extremes(threshold)
-    if not 0 < low <= high < math.inf:
-        raise ValueError(f"threshold must be > 0 and finite, got {low} to {high}")
-    check_weights(weight, threshold, low)
-    if delay is not None:
-        low, high = _extremes(delay)
-        if not 0 <= low <= high < math.inf:
-            raise ValueError(f"delay must be >= 0 and finite, got {low} to {high}")
+    if threshold.numel():
+        refuse(THRESHOLD, ~((threshold > 0) & (threshold < math.inf)).all(), partial(_outside, "threshold", threshold))
+        check_weights(weight, threshold)
+    if delay is not None and delay.numel():
+        refuse(DELAY, ~((delay >= 0) & (delay < math.inf)).all(), partial(_outside, "delay", delay, ">= 0"))
 
 
-def _extremes(tensor: Tensor) -> tuple[float, float]:
-    """Smallest and largest number, NaN if there is any; 1 for an empty tensor, which has nothing to complain of."""
-    if tensor.numel() == 0:
-        return 1.0, 1.0
-    low, high = tensor.detach().aminmax()
-    return float(low), float(high)
+def _outside(name: str, x: Tensor, least: str = "> 0") -> str:
+    low, high = x.aminmax()
+    return f"{name} must be {least} and finite, got {float(low)} to {float(high)}"
 
 
 def check_real(name: str, times: Tensor, failure: int) -> None:
     """Raise ValueError for NaN or -inf, on a GPU later (``raise_deferred_errors``) as the ``failure``."""
-    if not times.numel():
-        return
-    least = times.detach().amin()
-    if not read_at_once(times.device):
-        mark(failure, ~(least > -math.inf))
-    elif not float(least) > -math.inf:
-        raise ValueError(f"{name} must be real numbers or inf (no spike), got NaN or -inf")
+    if times.numel():
+        wrong = ~(times.detach().amin() > -math.inf)
+        refuse(failure, wrong, lambda: f"{name} must be real numbers or inf (no spike), got NaN or -inf")
 
 
 def check_finite_weight(weight: Tensor) -> None:
     """Raise ValueError for weights that are NaN or infinite, on a GPU later (``raise_deferred_errors``)."""
-    finite = torch.isfinite(weight.detach()).all()
-    if not read_at_once(weight.device):
-        mark(WEIGHT, ~finite)
-    elif not bool(finite):
-        raise ValueError("weight must be finite, got NaN or inf; did the training diverge?")
+    refuse(WEIGHT, ~torch.isfinite(weight.detach()).all(), lambda: _NOT_FINITE)
+
+
+def check_weights(weight: Float[Tensor, "E O I"], threshold: Float[Tensor, "E O"]) -> None:
+    """Raise ValueError for weights that are not finite, or too large for arithmetic with the neuron's threshold."""
+    weight, threshold, limit = weight.detach(), threshold.detach(), LARGEST[weight.dtype]
+    # the norm shows any NaN or inf in one pass, and no weight is larger; it may also overflow, hence the second look
+    if not weight.numel() or (
+        read_at_once(weight.device) and float(torch.linalg.vector_norm(weight)) <= limit * float(threshold.amin())
+    ):
+        return
+    largest = (weight.abs().amax(dim=-1).double() / threshold.double()).amax()
+
+    def message() -> str:
+        if not bool(torch.isfinite(weight).all()):
+            return _NOT_FINITE
+        return (
+            f"weights must be at most {limit:g} times the threshold in {weight.dtype}, got {float(largest):g} times; "
+            "did the training diverge?"
+        )
+
+    refuse(WEIGHT, ~(largest <= limit), message)
 
 
 def real_times(times: Tensor) -> Tensor:

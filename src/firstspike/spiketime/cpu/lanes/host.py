@@ -121,7 +121,7 @@ def backward_lanes(
     times, weight, threshold, delay, mem, syn = (
         arrays.get(name) if need else None for name, need in zip(_GRADIENTS, needs, strict=False)
     )
-    state = Held(*arrays["by_start"].unbind(2)) if needs.state else None
+    state = Held(*arrays["by_start"].unbind(2)) if needs.state and given.state is not None else None
     return Gradients(times, weight, threshold, delay, mem, syn, state)
 
 

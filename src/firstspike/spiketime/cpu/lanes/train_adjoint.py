@@ -236,13 +236,7 @@ def unwind_trains(g, slot, e, b, group, chunk, keys, source, n, rows, events):
     weight, by_weight, totals, values = (
         g.packed[e, group], g.weight_parts[e, group, chunk], g.totals[e, group, chunk], g.values[slot]
     )  # fmt: skip
-    begin, taus, everything, bounded, is_brief = (
-        g.bounds[0],
-        g.by_taus != 0,
-        g.everything != 0,
-        g.bound[0] < math.inf,
-        False,
-    )
+    begin, bounded, everything, taus = g.bounds[0], g.bound[0] < math.inf, g.everything != 0, g.by_taus != 0
     start_back(g, slot, e, b, group * LANES)
     for row in range(rows * LANES if everything else 0):
         by_arrival[row] = 0
@@ -250,6 +244,7 @@ def unwind_trains(g, slot, e, b, group, chunk, keys, source, n, rows, events):
     y, current, now, due = load32(state, Y), load32(state, C), load32(state, NOW), load32(state, DUE)
     y_kept, current_kept, origin = y, current, load32(state, ORIGIN)
     of_mem = of_syn = fill32(c, 0.0)
+    is_brief = False
     for k in range(n - 1, -2, -1):
         if k < 0:
             arrival = fill32(c, begin)
@@ -325,14 +320,8 @@ def unwind_trains(g, slot, e, b, group, chunk, keys, source, n, rows, events):
 @jit
 def add_arrivals(g, slot, e, b, group, chunk, part, n, events, by_delay):
     """Add the gradients by the arrivals to those by delays (None without) and, over the lanes, to those by times."""
-    weight, c, by_arrival, by_times = (
-        g.packed[e, group],
-        g.rates[e, group],
-        g.by_arrival[slot],
-        g.times_parts[e, part, b],
-    )
-    sums, rate = g.sums[slot], load32(c, PER_SYN) * c[UNIT]
-    line = sums[256:]
+    weight, c, by_arrival, sums = g.packed[e, group], g.rates[e, group], g.by_arrival[slot], g.sums[slot]
+    by_times, line, rate = g.times_parts[e, part, b], sums[256:], load32(c, PER_SYN) * c[UNIT]
     store(line, 0, fill16(sums, 0.0))
     for start in range(0, n, 16):
         for row in range(start, min(start + 16, n)):

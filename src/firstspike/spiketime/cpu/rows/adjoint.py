@@ -1,7 +1,7 @@
 """Backward: the adjoint of the scan, from each neuron's spike back through its causal inputs.
 
 At input k, with ``s = T - t_k``, the faster and the slower time constant, ``F = exp(x/fast)`` and ``L = exp(x/slow)``,
-where x is that of ``rows``, a lane carries
+where x is that of ``coefficients``, a lane carries
 
     C' = scale kappa(s) / L_k,     E' = scale exp(-s/fast) / F_k              scale = dL/dT / V'(T)
     C'_k = C'_{k+1} + E' BACK_k                                               E' is constant

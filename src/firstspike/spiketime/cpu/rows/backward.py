@@ -17,7 +17,7 @@ from firstspike.spiketime.cpu.rows.coefficients import FAST, N_BACKWARD, Sample,
 from firstspike.spiketime.cpu.rows.few import FEW, few_rows_back, sum_few, unwind_few
 from firstspike.spiketime.cpu.rows.intervals import Entries
 from firstspike.spiketime.cpu.rows.train_adjoint import gather_entries, jumps, unwind_trains
-from firstspike.spiketime.cpu.rows.windows import own_event, stride_for
+from firstspike.spiketime.cpu.rows.windows import KEPT, TRAINS, own_event, stride_for
 from firstspike.spiketime.cpu.runtime.arguments import Layout
 from firstspike.spiketime.cpu.runtime.compiling import jit
 from firstspike.spiketime.cpu.runtime.kernels import kernel
@@ -65,23 +65,10 @@ BACKWARD = _SHARED.extended(
 TRAIN_BACKWARD = _SHARED.extended(
     "most budget windows asks_end holds all_rows entries own_entries bounds_size states both_states carried_kinds "
     "carried_lanes slots spike_kinds",
-    bounds="real bounds_size",
+    **TRAINS,
+    **KEPT,
     grad="real ensemble batch outputs most",
     of_end="real ensemble batch states outputs",
-    reset="real ensemble outputs",
-    held="real ensemble batch both_states outputs",
-    order="int32 ensemble batch room",
-    source="int32 ensemble batch room",
-    arrival="real ensemble batch room",
-    starts="int32 ensemble batch bounds_size",
-    count="int32 ensemble batch windows",
-    counts="int32 ensemble batch outputs",
-    found="int32 ensemble batch tiles entries",
-    places="int32 ensemble batch tiles entries",
-    moments="real ensemble batch tiles entries",
-    slopes="real ensemble batch tiles entries",
-    upto="int32 ensemble batch tiles bounds_size",
-    full="int64 ensemble batch tiles windows",
     rows="real ensemble batch all_rows",
     start="real ensemble batch room",
     segments="int32 ensemble batch windows",

@@ -9,15 +9,7 @@ import math
 import numpy as np
 
 from firstspike.spiketime.cpu.constants import DOUBLE, KIND, PER_MEM, PER_SYN, RATIO
-from firstspike.spiketime.cpu.membrane import (
-    MAX_STEPS,
-    Scale,
-    kappa,
-    nearer,
-    rates_of,
-    reaches_scaled,
-    responses,
-)  # fmt: skip
+from firstspike.spiketime.cpu.membrane import MAX_STEPS, Scale, kappa, nearer, rates_of, reaches_scaled, responses
 from firstspike.spiketime.cpu.pack import TILE
 from firstspike.spiketime.cpu.rows.coefficients import LEVEL, MEM, RISE, SYN
 from firstspike.spiketime.cpu.runtime.compiling import inlined, jit

@@ -14,13 +14,7 @@ from firstspike.spiketime.cpu.constants import HEIGHT, PER_MEM, PER_SYN, RATIO
 from firstspike.spiketime.cpu.membrane import ENOUGH, rates_of, reaches, responses
 from firstspike.spiketime.cpu.pack import TILE
 from firstspike.spiketime.cpu.rows.adjoint import LEVEL, TOTAL, UNIT
-from firstspike.spiketime.cpu.rows.crossing import (
-    CURRENT,
-    LIMIT,
-    SINCE,
-    UNTIL,
-    VOLTAGE,
-)
+from firstspike.spiketime.cpu.rows.crossing import CURRENT, LIMIT, SINCE, UNTIL, VOLTAGE
 from firstspike.spiketime.cpu.runtime.compiling import inlined
 from firstspike.spiketime.cpu.vectors.lanes import sum_rows16
 from firstspike.spiketime.cpu.vectors.masks import mask_of, update
@@ -41,7 +35,7 @@ from firstspike.spiketime.cpu.vectors.simd import (
 
 FEW = 64  # inputs that are too many
 _SYN, _RISE, _MEM = range(3)  # exp(-D/tau_syn), kappa(D), exp(-D/tau_mem)
-_LEFT, _DRIVE = 3, 4  # V LEFT + I DRIVE is the end of the tangent to V, above which it does not rise, see ``rows``
+_LEFT, _DRIVE = 3, 4  # V LEFT + I DRIVE is the end of the tangent to V, above which it does not rise
 _ONE, _BACK, _SLOW, _FAST = range(4)  # backward: 1, which gradients are scaled with; kappa(D), the two exponentials
 _WHOLE = np.uint64(0xFFFF)
 

@@ -18,6 +18,8 @@ from firstspike.spiketime.cpu.rows.few import FEW, few_rows, scan_few
 from firstspike.spiketime.cpu.rows.intervals import DROP, HOLD, NEXT, SEEN, Entries
 from firstspike.spiketime.cpu.rows.scan import scan_tile, scan_trains
 from firstspike.spiketime.cpu.rows.windows import (
+    KEPT,
+    TRAINS,
     end_samples,
     end_tile,
     keep_spikes,
@@ -63,27 +65,14 @@ FORWARD = _SHARED.extended(
 TRAIN_FORWARD = _SHARED.extended(
     "copies most seen budget windows events room waiting entries bounds_size states both_states holds one two "
     "carried_lanes counted",
-    bounds="real bounds_size",
+    **TRAINS,
+    **KEPT,
     lag="real one",
     times="real ensemble batch events",
-    reset="real ensemble outputs",
     refractory="real ensemble outputs",
     observed="real ensemble batch outputs seen",
-    held="real ensemble batch both_states outputs",
-    order="int32 ensemble batch room",
-    source="int32 ensemble batch room",
-    arrival="real ensemble batch room",
-    starts="int32 ensemble batch bounds_size",
-    count="int32 ensemble batch windows",
     trains="real ensemble batch outputs most",
-    counts="int32 ensemble batch outputs",
     overflows="uint8 ensemble batch outputs",
-    found="int32 ensemble batch tiles entries",
-    places="int32 ensemble batch tiles entries",
-    moments="real ensemble batch tiles entries",
-    slopes="real ensemble batch tiles entries",
-    upto="int32 ensemble batch tiles bounds_size",
-    full="int64 ensemble batch tiles windows",
     lacks="int32 ensemble batch",
     outside="real threads block events",
     outside_order="int32 threads block events",

@@ -21,7 +21,7 @@ from firstspike.spiketime.cpu.rows.backward import (
 from firstspike.spiketime.cpu.rows.coefficients import N_BACKWARD, N_FORWARD
 from firstspike.spiketime.cpu.rows.few import FEW
 from firstspike.spiketime.cpu.rows.forward import FORWARD, TRAIN_FORWARD, forward_kernel, train_forward_kernel
-from firstspike.spiketime.cpu.rows.windows import STATES
+from firstspike.spiketime.cpu.rows.windows import KEPT, STATES
 from firstspike.spiketime.cpu.runtime.arguments import REFUSED
 from firstspike.spiketime.cpu.runtime.parallel import Call, name_of
 from firstspike.spiketime.cpu.saved import BOTH, PAD, saved_for, saved_sizes, saved_within
@@ -33,10 +33,6 @@ _TRAIN_BLOCK, _MOST_SAMPLES = 1 << 18, 32  # the same where a block has all wind
 MAX_GROUPS = 8  # parts into which gradients by times are summed
 _FEW, _MANY = 8, 16  # tasks wanted for each network, and where they cost little
 _SHORT, _LONG = 8, 96  # samples for which a task may, and should, have a part of the weights' gradient of its own
-_KEPT = (
-    "order", "source", "arrival", "starts", "count", "found", "places", "moments", "slopes", "upto", "full", "counts",
-)  # fmt: skip
-"""Arrays that both passes of spike trains have, beside the states ``held``."""
 
 
 def forward_rows(given: Arguments) -> Result:
@@ -134,7 +130,7 @@ def _forward_trains(given: Arguments, holds: bool, entries: int, waiting: int) -
     }  # fmt: skip
     _check_room(given, sizes)
     arrays = _train_arrays(given, None) | TRAIN_FORWARD.tensors(
-        (*_KEPT, "trains", "overflows", "lacks"), given.times, sizes
+        (*KEPT, "trains", "overflows", "lacks"), given.times, sizes
     )
     arrays["held"] = held = given.times.new_zeros((ensemble, batch, 2 * STATES, outputs))
     for number, x in enumerate(given.state or ()):
@@ -149,7 +145,7 @@ def _forward_trains(given: Arguments, holds: bool, entries: int, waiting: int) -
     if used < sizes["room"] // 2:
         arrays |= {name: arrays[name][..., :used].contiguous() for name in ("order", "source", "arrival")}
     state = None if given.until == math.inf else Held(*held[:, :, STATES:].unbind(2))
-    saved = *(arrays[name] for name in _KEPT), held, torch.full_like(arrays["lacks"], holds)
+    saved = *(arrays[name] for name in KEPT), held, torch.full_like(arrays["lacks"], holds)
     return Result(arrays["trains"], saved, arrays["overflows"].bool(), state), bool(arrays["lacks"].any())
 
 
@@ -159,7 +155,7 @@ def backward_trains(
     """Gradients by spike trains, without those by time constants."""
     (ensemble, batch, inputs, copies), outputs, real = given.times.shape, given.weight.shape[1], given.times.dtype
     arrays = _train_arrays(given, max_weight_grad)
-    arrays |= {name: x.contiguous() for name, x in zip((*_KEPT, "held"), result.saved, strict=False)}
+    arrays |= {name: x.contiguous() for name, x in zip((*KEPT, "held"), result.saved, strict=False)}
     recurrent, entries, room = given.windows is not None, arrays["found"].shape[-1], arrays["order"].shape[-1]
     threads, holds = threads_for(work_of(ensemble * batch, inputs * copies, outputs)), bool(result.saved[-1][0, 0])
     sizes = _train_sizes(given, N_BACKWARD, threads, holds, entries, inputs * copies)

@@ -12,13 +12,7 @@ from firstspike.spiketime.cpu.membrane import ENOUGH
 from firstspike.spiketime.cpu.pack import TILE
 from firstspike.spiketime.cpu.rows.coefficients import BOUND, MEM, RISE, SYN, TANGENT
 from firstspike.spiketime.cpu.rows.crossing import NOW_CURRENT, NOW_VOLTAGE, plain_interval, scaled_interval
-from firstspike.spiketime.cpu.rows.intervals import (
-    RELEASE,
-    earliest_due,
-    lanes_due,
-    released_in_row,
-    spikes_between,
-)
+from firstspike.spiketime.cpu.rows.intervals import RELEASE, earliest_due, lanes_due, released_in_row, spikes_between
 from firstspike.spiketime.cpu.rows.spikes import spikes_in_row
 from firstspike.spiketime.cpu.runtime.compiling import jit
 from firstspike.spiketime.cpu.vectors.masks import any_reaches

@@ -2,8 +2,8 @@
 
 Lanes are neurons, and everything is in units of their thresholds. A reset from the threshold to ``1 - DROP`` subtracts
 DROP from the membrane at the spike, which decays from then on like the membrane itself. In the scaled states of
-``rows`` it is a constant, DROP times ``exp(x/tau_mem)`` at the spike: it may be subtracted at the last input already,
-and what comes next in the interval is found from there.
+``coefficients`` it is a constant, DROP times ``exp(x/tau_mem)`` at the spike: it may be subtracted at the last input
+already, and what comes next in the interval is found from there.
 """
 
 # mypy: disable-error-code="no-untyped-def"
@@ -29,16 +29,7 @@ from firstspike.spiketime.cpu.rows.crossing import (
 )
 from firstspike.spiketime.cpu.rows.intervals import AT, DROP, HOLD, LAST, RELEASE, STEEP, record
 from firstspike.spiketime.cpu.runtime.compiling import inlined, jit
-from firstspike.spiketime.cpu.vectors.simd import (
-    fill16,
-    fma,
-    load16,
-    lowest_bit,
-    maximum,
-    minimum,
-    select,
-    store,
-)
+from firstspike.spiketime.cpu.vectors.simd import fill16, fma, load16, lowest_bit, maximum, minimum, select, store
 
 _ALL = 0xFFFF
 

@@ -19,6 +19,32 @@ from firstspike.spiketime.cpu.sort import first_from, sort_row
 from firstspike.spiketime.cpu.vectors.simd import load, splat, store
 
 STATES = 3  # of a neuron: membrane, current, and what is left of its refractory time
+TRAINS = {
+    "bounds": "real bounds_size",
+    "reset": "real ensemble outputs",
+    "held": "real ensemble batch both_states outputs",
+}
+"""Arrays that both kernels have, for a ``Layout``: starts and ends of windows, resets, states at the start and the end.
+"""
+KEPT = {
+    "order": "int32 ensemble batch room",
+    "source": "int32 ensemble batch room",
+    "arrival": "real ensemble batch room",
+    "starts": "int32 ensemble batch bounds_size",
+    "count": "int32 ensemble batch windows",
+    "found": "int32 ensemble batch tiles entries",
+    "places": "int32 ensemble batch tiles entries",
+    "moments": "real ensemble batch tiles entries",
+    "slopes": "real ensemble batch tiles entries",
+    "upto": "int32 ensemble batch tiles bounds_size",
+    "full": "int64 ensemble batch tiles windows",
+    "counts": "int32 ensemble batch outputs",
+}
+"""Those that the forward kernel leaves for the backward one.
+
+Of each sample, they are its events, where each window's begin and how many there are; of a tile the entries, see
+``intervals``, where each window's begin, and which neurons would spike too often in it, as bits; and numbers of spikes.
+"""
 _MARK = -1  # of an order: a window's start or end; inputs are >= 0, own spikes lie below
 
 
