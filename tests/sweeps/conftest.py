@@ -116,11 +116,11 @@ def until():
 
 TWELVE = """
 base: yin_yang_w
-set: {data.train: 100, data.validation: 40, data.test: 40, training.epochs: 40, training.checkpoint_every: 1}
+set: {data.train: 100, data.validation: 40, data.test: 40, training.epochs: 24, training.checkpoint_every: 1}
 axes:
   network[lif:0].out_features: [4, 5, 6, 7]
   training.optimizer.lr: {from: 0.005, to: 0.02, log: true, count: 3}
-seeds: 5
+seeds: 2
 heartbeat: 1
 grace: 3
 """
@@ -128,7 +128,7 @@ grace: 3
 
 @pytest.fixture
 def twelve(write_sweep):
-    """A sweep of twelve trials with five seeds each."""
+    """A sweep of twelve trials with two seeds each."""
     return write_sweep(TWELVE, name="twelve")
 
 
@@ -154,7 +154,7 @@ def busy(until):
         for trial in study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.RUNNING,)):
             metrics = Path(trial.user_attrs.get("folder", "/nowhere")) / "metrics.csv"
             worker = int(trial.user_attrs.get("worker", ":0").split(":")[1])
-            if worker not in besides and metrics.is_file() and 3 <= len(metrics.read_text().splitlines()) <= 30:
+            if worker not in besides and metrics.is_file() and 3 <= len(metrics.read_text().splitlines()) <= 20:
                 return trial, worker
         return None
 
