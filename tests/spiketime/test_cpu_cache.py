@@ -51,6 +51,27 @@ def second(kind):
         return x + 2
     return kernel.ctypes
 """
+KINDS = """
+import sys
+import torch
+from firstspike.spiketime.cpu.runtime.arguments import Layout
+from firstspike.spiketime.cpu.runtime.compiling import jit
+from firstspike.spiketime.cpu.runtime.kernels import kernel
+from firstspike.spiketime.cpu.runtime.parallel import Call
+SOME = Layout("one two", found="real one", others="real two")
+@kernel(SOME)
+def constant(real, number):
+    @jit
+    def phase(g, slot, task):  # too long to become a part of the function that calls it
+        LONG
+        g.found[0] = number
+    return (phase,)
+for number in map(int, sys.argv[1:]):
+    found = torch.zeros(1)
+    plan = SOME.plan("float32", {"one": 1, "two": 2}, ("found",))
+    Call(constant("float32", number), (1,), plan, 1)(found)
+    print(int(found))
+"""
 WITHOUT_TORCH = """
 import runpy, sys
 sys.argv = ["", "firstspike.spiketime.cpu.{}", '["float32", {}]']
@@ -83,6 +104,17 @@ def test_another_installation_of_this_version_compiles_nothing(tmp_path):
         [sys.executable, "-c", CALL], env=environment, cwd=tmp_path, capture_output=True, text=True, check=True
     )
     assert done.stdout.split() == [str(cache.folder()), "0"]
+
+
+def test_kinds_of_a_kernel_from_several_processes_are_told_apart(tmp_path):
+    """Each process names what it compiles by numbers that begin anew."""
+    long = "; ".join(f"g.others[{k % 2}] /= g.others[{(k + 1) % 2}] + {k}" for k in range(200))
+    (tmp_path / "kinds.py").write_text(KINDS.replace("LONG", long))
+    env = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path / "home")}
+    for numbers in (["1"], ["2"], ["1", "2"], ["2", "1"]):
+        command = [sys.executable, str(tmp_path / "kinds.py"), *numbers]
+        found = subprocess.run(command, env=env, capture_output=True, text=True, check=True, timeout=120)
+        assert found.stdout.split() == numbers
 
 
 def test_other_sources_and_other_versions_have_folders_of_their_own(home, tmp_path, monkeypatch):

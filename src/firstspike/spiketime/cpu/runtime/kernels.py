@@ -135,7 +135,12 @@ def kernel(layout: Layout, following: str = "") -> Callable[[Callable[..., tuple
     def decorated(phases_for: Callable[..., tuple[Any, ...]]) -> Callable[..., Kernel]:
         def make(real: str, *kind: Any) -> Kernel:
             arguments = arguments_of(layout, real)
-            first, second, third = (*phases_for(real, *kind), _nothing, _nothing)[:3]
+            name, phases = f"{phases_for.__qualname__}.{'_'.join(map(str, (real, *kind)))}", phases_for(real, *kind)
+            # what is loaded from disk is linked by names, which have to tell the kinds of a kernel apart
+            for place, phase in enumerate(phases):
+                if "<locals>" in phase.py_func.__qualname__:
+                    phase.py_func.__qualname__ = f"{name}.{place}"
+            first, second, third = (*phases, _nothing, _nothing)[:3]
 
             def function(numbers):
                 slot, g, phase = count_on(numbers, STARTED), arguments(numbers), numbers[PHASE]
@@ -150,7 +155,7 @@ def kernel(layout: Layout, following: str = "") -> Callable[[Callable[..., tuple
                     else:
                         third(g, slot, task)
 
-            function.__module__, function.__qualname__ = phases_for.__module__, phases_for.__qualname__
+            function.__module__, function.__qualname__ = phases_for.__module__, name
             return c_function(SIGNATURE, real, *kind, following=following)(function).ctypes
 
         return kept_on_disk(make)
