@@ -38,20 +38,20 @@ def locked(folder: Path) -> Iterator[None]:
     lock = FileLock(folder / LOCK, thread_local=False)
     try:
         try:
-            lock.acquire(timeout=0)
+            held = lock.acquire(timeout=0)
         except Timeout:
             raise RunLockedError(f"{folder} is being trained by {_holder(folder)}") from None
-        try:
-            since = datetime.now().astimezone().strftime("%Y-%m-%d %H:%M:%S %z")
-            holder = {"host": socket.gethostname(), "pid": os.getpid(), "since": since}
-            (folder / HOLDER).write_text(json.dumps(holder), encoding="utf-8")
-            yield
-        finally:
-            with suppress(OSError):  # the folder is gone, or read-only
-                (folder / HOLDER).unlink()
-            lock.release()
-            if made and [path.name for path in folder.glob("*")] == [LOCK]:
-                (folder / LOCK).unlink()
+        with held:
+            try:
+                since = datetime.now().astimezone().strftime("%Y-%m-%d %H:%M:%S %z")
+                holder = {"host": socket.gethostname(), "pid": os.getpid(), "since": since}
+                (folder / HOLDER).write_text(json.dumps(holder), encoding="utf-8")
+                yield
+            finally:
+                with suppress(OSError):  # the folder is gone, or read-only
+                    (folder / HOLDER).unlink()
+        if made and [path.name for path in folder.glob("*")] == [LOCK]:
+            (folder / LOCK).unlink()
     finally:
         remove_empty(made)
 

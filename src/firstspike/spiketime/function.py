@@ -189,7 +189,8 @@ class SpikeGradient(Direct):
 
         def run(part: Arguments, asked: Grads, one: Result) -> tuple[Tensor, ...]:
             by = options.backend.backward(asked, one, part, options.max_weight_grad, needs)
-            return tuple([x for x in (*by[:6], *(by.state or ())) if x is not None])
+            state = by.state if needs.state and by.state else ()
+            return tuple([x for x in (*by[:6], *state) if x is not None])
 
         found = _by_network(run, arguments, grads, result)
         assert len(found) == sum(needs[:6]) + 3 * needs.state, f"the backend gave {len(found)} gradients for {needs}"

@@ -185,11 +185,11 @@ class _Sums:
 
     def gradients(self, state: Held | None) -> Gradients:
         """What is asked for, in the shapes of the arguments."""
-        copies = self.given.times.shape[-1] if self.given.max_spikes else 1
+        inputs, copies = self.given.sizes[2], self.given.times.shape[-1] if self.given.max_spikes else 1
         whole: dict[str, Any] = zero_gradients(self.given, self.needs)._asdict()
         for name in ("times", "weight", "delay"):
             if name in self.total:
-                each = self.total[name][..., : self.given.sizes[2] * copies].unflatten(-1, (-1, copies))
+                each = self.total[name][..., : inputs * copies].unflatten(-1, (inputs, copies))
                 self.total[name] = each.reshape(self.given.times.shape) if name == "times" else each.sum(-1)
         found = {name: self.total.get(name, zero) for name, zero in whole.items() if zero is not None}
         return Gradients(**found | {"state": state})

@@ -271,7 +271,8 @@ def _fired(
 ) -> tuple[Float[Tensor, "batch neurons fired"], TrainState]:
     """All spikes of a layer up to a time, at least one column of them, and the state then."""
     begin = (float(trains.amin()) if trains.numel() else until) if state is None else state.time
-    most = 1 + max(0, math.floor((until - begin) / cells.refractory)) if begin < until else 1
+    span = until - begin
+    most = 1 + math.floor(span / cells.refractory) if 0 < span < math.inf else 1
 
     def fire(times: Tensor, threshold: Tensor, *held: Tensor) -> tuple[Tensor, ...]:
         before = None if state is None else TrainState(held[0], held[1], held[2], state.time)
