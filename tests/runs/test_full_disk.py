@@ -93,7 +93,7 @@ def test_a_run_folder_that_cannot_be_written(bars_folder, tmp_path, read_only):
     as_user = {"start": ("-c", UNPRIVILEGED)}
     one_message(
         command("resume", run, "-q", "--epochs", 14, **as_user),
-        f"{run / '.lock'}: Permission denied",
+        f"{run / '.lock.json'}: Permission denied",
         "Everything saved so far is kept",
         f"firstspike resume {run}",
     )

@@ -19,7 +19,7 @@ from tqdm import tqdm
 from firstspike.config import load_config
 from firstspike.runs import RunWriter, resume, start
 from firstspike.runs.checkpoint import checkpoints, load_checkpoint
-from firstspike.runs.lock import LOCK
+from firstspike.runs.lock import HOLDER
 
 KILLS = int(os.environ.get("FIRSTSPIKE_KILLS", "4"))
 
@@ -121,7 +121,7 @@ def test_killed_runs_are_resumed(processes, whole, killed, tmp_path, number):
         begun = (folder / "config.yaml").exists()
         process = run(processes, *((resume, folder) if begun else (start, folder, config)))
         after = chance.randint(-2, last)  # rows of the first table; also before there is any
-        while process.is_alive() and (lines(folder / first / "metrics.csv") < after or not (folder / LOCK).exists()):
+        while process.is_alive() and (lines(folder / first / "metrics.csv") < after or not (folder / HOLDER).exists()):
             time.sleep(0.0005)
         time.sleep(chance.uniform(0, 0.03))
         process.kill()
@@ -133,7 +133,7 @@ def test_killed_runs_are_resumed(processes, whole, killed, tmp_path, number):
         process = run(processes, start, folder, config)
     process.join()
     assert process.exitcode == 0
-    assert not (folder / LOCK).exists()
+    assert not (folder / HOLDER).exists()
     for seed in {".", *seeds}:
         for table in ("metrics.csv", "output_times.csv"):
             one, other = (top / seed / table for top in (folder, expected))
