@@ -75,6 +75,15 @@ def pack_tile(weight, unit, first, packed):
 
 
 @jit
+def pack_row(weight, unit, first, packed):
+    """``pack_tile`` of TILE neurons; what is left of the row has no weight."""
+    size = weight.shape[1] * TILE
+    pack_tile(weight, unit, first, packed[:size])
+    for i in range(size, packed.size):
+        packed[i] = 0
+
+
+@jit
 def unpack_tile(packed, unit, first, by_weight):
     """Write the sum of packed gradients ``(parts, inputs * width)`` into ``by_weight (outputs, inputs)``."""
     outputs, inputs = by_weight.shape

@@ -17,7 +17,7 @@ from firstspike.spiketime.cpu.lanes.train_scan import scan_trains_delayed, scan_
 from firstspike.spiketime.cpu.pack import pack_tile, unit_of_row, unpack_tile
 from firstspike.spiketime.cpu.runtime.arguments import Layout
 from firstspike.spiketime.cpu.runtime.compiling import jit
-from firstspike.spiketime.cpu.runtime.kernels import kernel
+from firstspike.spiketime.cpu.runtime.kernels import kernel, samples_of
 from firstspike.spiketime.cpu.saved import SAVED
 from firstspike.spiketime.cpu.sort import sort_row, sort_samples, sort_scratch, unowned_scratch
 from firstspike.spiketime.cpu.vectors.simd import keep, load16, store
@@ -120,15 +120,6 @@ def sort_inputs(g, e, first, stop):
 
 
 @jit
-def block_of(g, task):
-    """A network and a block of its samples, from the number of the task after those of the groups."""
-    blocks = (g.batch + SAMPLES - 1) // SAMPLES
-    task -= g.ensemble * g.groups
-    first = task % blocks * SAMPLES
-    return task // blocks, first, min(first + SAMPLES, g.batch)
-
-
-@jit
 def in_thresholds(g, e, first):
     """The units of weights forward."""
     return g.threshold[e]
@@ -151,7 +142,7 @@ def prepared(delayed, several, units):
     @jit
     def prepare(g, slot, task):
         if task >= g.ensemble * g.groups:
-            e, first, stop = block_of(g, task)
+            e, first, stop = samples_of(task - g.ensemble * g.groups, g.batch, SAMPLES)
             sort(g, e, first, stop)
             return
         e, group = task // g.groups, task % g.groups
@@ -211,7 +202,7 @@ def backward_kernel(dtype: str, delayed: bool, several: bool):
     @jit
     def gather(g, slot, task):
         if task >= g.ensemble * g.groups:
-            e, first, stop = block_of(g, task)
+            e, first, stop = samples_of(task - g.ensemble * g.groups, g.batch, SAMPLES)
             g.by_times[e, first:stop] = 0
             for b in range(first, stop):
                 n, total = g.count[e, b, 0] if in_order else g.events, g.times_parts[e, 0, b]

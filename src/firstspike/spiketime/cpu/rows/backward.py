@@ -10,7 +10,7 @@ import math
 import numpy as np
 
 from firstspike.spiketime.cpu.constants import N_CONSTANTS, PER_SYN, X
-from firstspike.spiketime.cpu.pack import TILE, pack_tile, units_of_tile, unpack_tile
+from firstspike.spiketime.cpu.pack import TILE, pack_row, units_of_tile, unpack_tile
 from firstspike.spiketime.cpu.rows import adjoint, train_adjoint
 from firstspike.spiketime.cpu.rows.adjoint import Found, Into, observe_tile, prepare, settle_flat, unwind_tile
 from firstspike.spiketime.cpu.rows.coefficients import FAST, N_BACKWARD, Sample, backward_rows, find_segments
@@ -20,7 +20,7 @@ from firstspike.spiketime.cpu.rows.train_adjoint import gather_entries, jumps, u
 from firstspike.spiketime.cpu.rows.windows import KEPT, TRAINS, own_event, stride_for
 from firstspike.spiketime.cpu.runtime.arguments import Layout
 from firstspike.spiketime.cpu.runtime.compiling import jit
-from firstspike.spiketime.cpu.runtime.kernels import kernel
+from firstspike.spiketime.cpu.runtime.kernels import kernel, samples_of
 from firstspike.spiketime.cpu.saved import SAVED
 from firstspike.spiketime.cpu.sort import sort_samples
 from firstspike.spiketime.cpu.vectors.simd import clear, fma, load, load16, load_part16, select, splat, store, zeros
@@ -413,13 +413,10 @@ def phases(zero_of, prepare_some, unwind_some, gather_some):
         tiles = g.ensemble * g.tiles
         if task < tiles:
             e, tile = task // g.tiles, task % g.tiles
-            packed, size = g.packed[e, tile], g.inputs * TILE
             units_of_tile(g.weight[e], g.threshold[e], tile * TILE, g.unit[e])
-            pack_tile(g.weight[e], g.unit[e], tile * TILE, packed[:size])
-            for i in range(size, packed.size):
-                packed[i] = 0
+            pack_row(g.weight[e], g.unit[e], tile * TILE, g.packed[e, tile])
         else:
-            e, first, stop = samples_of(g, task - tiles)
+            e, first, stop = samples_of(task - tiles, g.batch, SAMPLES)
             prepare_some(g, e, slot, first, stop)
 
     @jit
@@ -433,18 +430,10 @@ def phases(zero_of, prepare_some, unwind_some, gather_some):
         if task < tiles:
             finish_tile(g, task // g.tiles, task % g.tiles)
         else:
-            e, first, stop = samples_of(g, task - tiles)
+            e, first, stop = samples_of(task - tiles, g.batch, SAMPLES)
             gather_some(g, e, slot, first, stop)
 
     return prepare_all, unwind_all, gather_all
-
-
-@jit
-def samples_of(g, task):
-    """The network and the samples of a task."""
-    blocks = (g.batch + SAMPLES - 1) // SAMPLES
-    first = task % blocks * SAMPLES
-    return task // blocks, first, min(first + SAMPLES, g.batch)
 
 
 @jit

@@ -10,7 +10,7 @@ import math
 import numpy as np
 
 from firstspike.spiketime.cpu.constants import PER_MEM, PER_SYN
-from firstspike.spiketime.cpu.pack import TILE, pack_tile
+from firstspike.spiketime.cpu.pack import TILE, pack_row
 from firstspike.spiketime.cpu.rows.coefficients import Sample, find_segments, forward_rows, pad_row
 from firstspike.spiketime.cpu.rows.crossing import N_STATE, solve
 from firstspike.spiketime.cpu.rows.fast import scan_fast
@@ -30,7 +30,7 @@ from firstspike.spiketime.cpu.rows.windows import (
 )
 from firstspike.spiketime.cpu.runtime.arguments import Layout
 from firstspike.spiketime.cpu.runtime.compiling import jit
-from firstspike.spiketime.cpu.runtime.kernels import kernel
+from firstspike.spiketime.cpu.runtime.kernels import kernel, samples_of
 from firstspike.spiketime.cpu.saved import SAVED
 from firstspike.spiketime.cpu.sort import sort_row, sort_scratch, unowned_scratch
 from firstspike.spiketime.cpu.values import are_times, are_weights
@@ -208,12 +208,9 @@ def scan_windows(zero, g, e, slot, first, stop):
 
 @jit
 def pack_weights(g, slot, task):
-    """Pack the weights of a tile; what is left of the row has none."""
+    """Pack the weights of a tile."""
     e, tile = task // g.tiles, task % g.tiles
-    packed, size = g.packed[e, tile], g.inputs * TILE
-    pack_tile(g.weight[e], g.threshold[e], tile * TILE, packed[:size])
-    for i in range(size, packed.size):
-        packed[i] = 0
+    pack_row(g.weight[e], g.threshold[e], tile * TILE, g.packed[e, tile])
 
 
 @jit
@@ -225,21 +222,13 @@ def check_weights(g, slot, task):
     pack_weights(g, slot, task)
 
 
-@jit
-def samples_of(g, task):
-    """The network and the samples of a task."""
-    blocks = (g.batch + g.block - 1) // g.block
-    first = task % blocks * g.block
-    return task // blocks, first, min(first + g.block, g.batch)
-
-
 @kernel(FORWARD, following="firstspike.spiketime.cpu.rows.backward.backward_kernel")
 def forward_kernel(dtype: str, lanes: int):
     """First spikes, for one dtype and number of lanes."""
 
     @jit
     def scan(g, slot, task):
-        e, first, stop = samples_of(g, task)
+        e, first, stop = samples_of(task, g.batch, g.block)
         if not are_times(g.times[e], first, stop):
             g.refused = 1
         if not g.refused:
@@ -254,7 +243,7 @@ def train_forward_kernel(dtype: str, lanes: int):
 
     @jit
     def scan(g, slot, task):
-        e, first, stop = samples_of(g, task)
+        e, first, stop = samples_of(task, g.batch, g.block)
         scan_windows(zeros(g.c, lanes), g, e, slot, first, stop)
 
     return pack_weights, scan

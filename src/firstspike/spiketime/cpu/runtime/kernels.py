@@ -38,12 +38,16 @@ _WORD = ir.IntType(64)
 
 
 class Arguments(types.Type):
-    """Numba's type of a kernel's arguments: their layout, and what its ``real`` numbers are."""
+    """Numba's type of a kernel's arguments: their layout, what its ``real`` numbers are, and the rest of its kind.
 
-    def __init__(self, layout: Layout, real: str) -> None:
+    Numba names functions by their types, and what is loaded from disk is linked by these names. So the name is the same
+    in each process, and another for each kind of a kernel.
+    """
+
+    def __init__(self, layout: Layout, real: str, kind: tuple[Any, ...]) -> None:
         self.layout, self.real = layout, real
-        digest = hashlib.sha256(repr((layout.sizes, layout.arrays, real)).encode()).hexdigest()
-        super().__init__(name=f"Arguments({digest[:12]})")  # the same in each process, as Numba names functions by it
+        digest = hashlib.sha256(repr((layout.sizes, layout.arrays, real, kind)).encode()).hexdigest()
+        super().__init__(name=f"Arguments({digest[:12]})")
 
 
 @register_model(Arguments)
@@ -110,14 +114,22 @@ def count_on(typingctx, numbers, place):
     return types.intp(numbers, types.intp), codegen
 
 
-def arguments_of(layout: Layout, real: str) -> Any:
+def arguments_of(layout: Layout, real: str, kind: tuple[Any, ...]) -> Any:
     """The function by which a kernel has its arguments from its numbers."""
 
     @intrinsic
     def arguments(typingctx, numbers):
-        return Arguments(layout, real)(numbers), lambda context, builder, sig, args: args[0]
+        return Arguments(layout, real, kind)(numbers), lambda context, builder, sig, args: args[0]
 
     return arguments
+
+
+@jit
+def samples_of(task, batch, most):
+    """The network and the samples of a task, where each task has up to so many samples of one network."""
+    blocks = (batch + most - 1) // most
+    first = task % blocks * most
+    return task // blocks, first, min(first + most, batch)
 
 
 @jit
@@ -134,13 +146,8 @@ def kernel(layout: Layout, following: str = "") -> Callable[[Callable[..., tuple
 
     def decorated(phases_for: Callable[..., tuple[Any, ...]]) -> Callable[..., Kernel]:
         def make(real: str, *kind: Any) -> Kernel:
-            arguments = arguments_of(layout, real)
-            name, phases = f"{phases_for.__qualname__}.{'_'.join(map(str, (real, *kind)))}", phases_for(real, *kind)
-            # what is loaded from disk is linked by names, which have to tell the kinds of a kernel apart
-            for place, phase in enumerate(phases):
-                if "<locals>" in phase.py_func.__qualname__:
-                    phase.py_func.__qualname__ = f"{name}.{place}"
-            first, second, third = (*phases, _nothing, _nothing)[:3]
+            arguments = arguments_of(layout, real, kind)
+            first, second, third = (*phases_for(real, *kind), _nothing, _nothing)[:3]
 
             def function(numbers):
                 slot, g, phase = count_on(numbers, STARTED), arguments(numbers), numbers[PHASE]
@@ -155,7 +162,8 @@ def kernel(layout: Layout, following: str = "") -> Callable[[Callable[..., tuple
                     else:
                         third(g, slot, task)
 
-            function.__module__, function.__qualname__ = phases_for.__module__, name
+            function.__module__ = phases_for.__module__
+            function.__qualname__ = f"{phases_for.__qualname__}.{'_'.join(map(str, (real, *kind)))}"
             return c_function(SIGNATURE, real, *kind, following=following)(function).ctypes
 
         return kept_on_disk(make)
