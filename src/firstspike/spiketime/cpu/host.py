@@ -6,13 +6,12 @@ time constants, are in ``lanes``.
 
 import math
 from functools import partial
-from operator import itemgetter
 
 import torch
 from torch import Tensor
 
 from firstspike.spiketime import reference
-from firstspike.spiketime.contract import Arguments, Backward, Gradients, Grads, Held, Needs, Result, each_tensor
+from firstspike.spiketime.contract import Arguments, Gradients, Grads, Held, Needs, Result
 from firstspike.spiketime.cpu.lanes.host import PARTS, backward_lanes, forward_lanes
 from firstspike.spiketime.cpu.rows.coefficients import N_BACKWARD
 from firstspike.spiketime.cpu.rows.host import MAX_GROUPS, backward_rows, backward_trains, forward_rows, forward_trains
@@ -91,42 +90,13 @@ def _of_trains(
         state = given.state and Held(*map(torch.zeros_like, given.state))
         return zero_gradients(given, needs)._replace(state=state)
     if _shares(given) and not (needs.tau_mem or needs.tau_syn):
-        numbers = (N_BACKWARD + 1 + MAX_GROUPS) * (result.saved[0].shape[-1] + 2 * PAD)
-        return _in_parts(backward_trains, numbers, grads, result, given, max_weight_grad, needs)
-    if _shares(given):  # what its kernels save is not what the others need
-        again = forward_lanes(given._replace(observed=result.spikes), _holds(given))
-        result = result._replace(saved=again.saved)
-    numbers = PARTS * given.times[0, 0].numel()
-    return _in_parts(backward_lanes, numbers, grads, result, given, max_weight_grad, needs)
-
-
-def _in_parts(
-    whole: Backward,
-    numbers: int,
-    grads: Grads,
-    result: Result,
-    given: Arguments,
-    max_weight_grad: float | None,
-    needs: Needs,
-) -> Gradients:
-    """``whole``, in parts of the batch where all samples together, ``numbers`` numbers each, need much memory."""
-    ensemble, batch = given.times.shape[:2]
+        run, numbers = backward_trains, (N_BACKWARD + 1 + MAX_GROUPS) * (result.saved[0].shape[-1] + 2 * PAD)
+    else:
+        if _shares(given):  # what its kernels save is not what the others need
+            again = forward_lanes(given._replace(observed=result.spikes), _holds(given))
+            result = result._replace(saved=again.saved)
+        run, numbers = backward_lanes, PARTS * given.times[0, 0].numel()
+    ensemble, _, _, outputs = given.sizes
     samples = max(1, _TRAIN_MEMORY // (ensemble * numbers * given.times.element_size()))
-    if batch <= samples:
-        return whole(grads, result, given, max_weight_grad, needs)
-    parts = []
-    for begin in range(0, batch, samples):
-        some = itemgetter((slice(None), slice(begin, begin + samples)))
-        own = given._replace(times=some(given.times), state=each_tensor(some, given.state))
-        parts.append(whole(*each_tensor(some, (grads, result)), own, max_weight_grad, needs))
-
-    def joined(name: str) -> Tensor | None:
-        tensors = [x for x in (getattr(part, name) for part in parts) if x is not None]
-        if not tensors:
-            return None
-        return torch.cat(tensors, 1) if name == "times" else torch.stack(tensors).sum(0)
-
-    states = [part.state for part in parts if part.state is not None]
-    state = Held(*(torch.cat(x, 1) for x in zip(*states, strict=True))) if states else None
-    times, weight, threshold, delay, mem, syn = (joined(name) for name in Gradients._fields[:6])
-    return Gradients(times, weight, threshold, delay, mem, syn, state)
+    size = Size(ensemble, samples, outputs)
+    return backward_in_parts(run, lambda _: size)(grads, result, given, max_weight_grad, needs)
