@@ -103,8 +103,7 @@ def test_images_and_depth(tmp_path, monkeypatch):
     text = executed("06_images_and_depth", tmp_path, monkeypatch)
     dense, conv, default, started = numbers(text, "test accuracy", " %")
     assert min(dense, conv) > 75
-    assert started > 60
-    assert default > 25  # without a balanced start, training is chaotic: 38 to 73 % on three machines
+    assert min(default, started) > 40
 
 
 def test_fast_and_not_so_deep(tmp_path, monkeypatch):
