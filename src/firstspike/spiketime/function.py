@@ -320,9 +320,9 @@ def recordable(
     windows: Windows | None = None,
     overflow: str = "drop",
 ) -> tuple[Any, ...]:
-    """What the custom ops take in place of ``Options``; None where there is no leak, no start, no end, no windows.
+    """The options as arguments of the custom ops. Infinite numbers and missing windows become None.
 
-    Not every format of exported programs holds ``inf``.
+    Some formats of exported programs cannot store ``inf``.
     """
     mem, syn = (float(tau) for tau in constants)
     bounds, lag, budget = (None, 0.0, 0) if windows is None else (list(windows.bounds), windows.lag, windows.budget)

@@ -168,7 +168,11 @@ def _automatic(device: str, trains: bool = False) -> Backend:
 def as_tensors(
     times: Tensor, weight: Tensor, delay: Tensor | None, observed: Tensor | None
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
-    """Times, delay and observed times, under autocast in the dtype of the weight; ValueError for what is no tensor."""
+    """Times, delays and observed times, converted to the dtype of the weight under autocast.
+
+    Raises:
+        ValueError: one of them is not a tensor.
+    """
     for name, x in (("times", times), ("weight", weight), ("delay", delay), ("observed", observed)):
         if x is not None and not isinstance(x, Tensor):
             check_tensor(name, x)

@@ -71,10 +71,10 @@ def spike_trains(
     to 0 is the same as subtracting the threshold from the membrane.
 
     The derivatives by weight, times, delay, threshold, time constants and state are those of the adjoint method: a
-    spike that moves takes the reset with it, and so moves all later ones. Reverse mode and ``torch.func`` transforms
-    work, ``vmap`` included; forward mode and ``torch.export`` do not, ``torch.compile`` leaves the call as it is, and
-    second derivatives raise NotImplementedError. With ``max_spikes=1``, one time per input and ``overflow="drop"`` the
-    spikes and gradients are bit for bit those of ``first_spike_time``, and cost as much.
+    spike that moves takes the reset with it, and so moves all later ones. Reverse and forward mode, ``torch.func``
+    transforms, ``torch.compile`` and ``torch.export`` work as for ``first_spike_time``. With ``max_spikes=1``, one time
+    per input and ``overflow="drop"`` the spikes and gradients are bit for bit those of ``first_spike_time``, and cost
+    as much.
 
     Args:
         times: arrivals of each input's spikes, in the unit of ``neuron.tau_syn`` and any order along K; ``inf`` never

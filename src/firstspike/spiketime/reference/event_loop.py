@@ -1,10 +1,9 @@
 """Spike times in plain PyTorch: any device, float32 and float64, one line for one formula.
 
-First spikes follow from the states just after all inputs, see ``scan``. Spike trains go on from there: all neurons look
-at some inputs ahead, each from where it is, and go to their next spike or, if there is none, to the end of these
-inputs. The state at a spike, or where the refractory time after it ends, is the first input of what follows, and what
-arrives in between acts as what is left of it then. Weights and thresholds of a neuron are in a unit of its own, so that
-nothing overflows.
+First spikes follow from the states just after each input, see ``scan``. For spike trains this is repeated: every neuron
+looks at its next few inputs and advances to its next spike or, if there is none, to the last of these inputs. The state
+at a spike, or where the refractory time after it ends, is the first input of what follows, and what arrives in between
+acts as what is left of it then. Weights and thresholds of a neuron are in a unit of its own, so that nothing overflows.
 
 Memory is bounded; kernels do with less and are faster, this package is what they are tested against.
 

@@ -98,7 +98,7 @@ def window_events(g, e, slot, b, at, w, scratch):
     """Write the events of a sample in window ``w``: those of the inputs, sorted, and own spikes; returns their number.
 
     The first ``owns`` of ``own`` are times at which own spikes arrive, in any order, and ``own_id`` says which spikes
-    they are; those that are used are removed. Where there is no room for the events, there are -1.
+    they are; those that are used are removed. Returns -1 if there is too little room for the events.
     """
     begin, end, first = g.bounds[w], g.bounds[w + 1], g.starts[e, b, w]
     own, own_id, own_sorted, own_order = g.own[slot, at], g.own_id[slot, at], g.own_sorted[slot], g.own_order[slot]
