@@ -272,3 +272,30 @@ def test_inputs_of_another_width_are_refused():
 
 def test_there_is_no_best_accuracy_without_validation_data():
     assert all(map(math.isnan, trainer_of(network()).fit(DATA[0], **QUIET).best_validation_accuracy))
+
+
+@pytest.mark.slow
+@pytest.mark.host
+@pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning")  # by dynamo itself
+@pytest.mark.parametrize("recurrent", [False, True])
+def test_compiled_steps_learn_the_same_and_resume_bit_for_bit(recurrent, tmp_path):
+    def net():
+        torch.manual_seed(0)
+        if not recurrent:
+            return network()
+        hidden = fs.LIFRecurrent(9, 12, max_spikes=20, window_spikes=20, duration=4.0)
+        return fs.Network(hidden, fs.FirstSpike(), fs.LIFLinear(12, 3))
+
+    def trained(compile, **settings):
+        found = net()
+        trainer = trainer_of(found, silent=fs.SilentNeurons(limits=0.3), compile=compile)
+        return trainer.fit(*DATA[:2], **(QUIET | {"batch_size": 25} | settings)), found
+
+    plain, expected = trained(False)
+    compiled, whole = trained(True)
+    torch.testing.assert_close(whole.state_dict(), expected.state_dict(), rtol=1e-4, atol=1e-5)
+    assert compiled.metrics["train_loss"] == pytest.approx(plain.metrics["train_loss"], rel=1e-4)
+    trained(True, epochs=2, folder=tmp_path / "run")
+    _, resumed = trained(True, folder=tmp_path / "run", resume=True)
+    assert same(resumed, whole)

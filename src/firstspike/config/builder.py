@@ -82,6 +82,7 @@ def build(config: Config, data: Splits | None = None, parts: Parts | None = None
         augment=training.augment.build(),
         clip_grad_norm=training.clip_grad_norm,
         weight_average=training.weight_average,
+        compile=training.compile,
     )
 
 

@@ -53,6 +53,7 @@ def describe(trainer: Trainer, fit: Fit | None = None, checkpoint_every: int | N
         "schedule": _schedule(member.schedule),
         "clip_grad_norm": trainer.clip_grad_norm,
         "weight_average": trainer.weight_average,
+        "compile": trainer.compile,
         "silent": _settings(member.silent, SilentNeurons),
         "augment": vars(trainer.augment) if isinstance(trainer.augment, Augment) else {},
         "early_stopping": next((_settings(x, EarlyStopping) for x in callbacks if isinstance(x, EarlyStopping)), None),

@@ -174,6 +174,7 @@ Training: Any = create_model(
     weight_average=(
         Probability | None, Field(None, description=argument_texts(Trainer)["weight_average"])
     ),
+    compile=(bool, Field(False, description=argument_texts(Trainer)["compile"])),
     max_weight_grad=(
         Positive | None,
         Field(None, description="bound on the weight gradient of one sample and neuron, for layers without their own"),

@@ -13,7 +13,7 @@ from firstspike.devices import sent
 from firstspike.layers import Ensemble, Network, SpikeDropout, project_delays_
 from firstspike.layers.delay import delays_in
 from firstspike.training.evaluation import Evaluation, evaluate, evaluation_of, outputs_of
-from firstspike.training.fitting import Member, Objective, record_of
+from firstspike.training.fitting import Member, Objective
 from firstspike.training.schedules import advance
 from firstspike.training.silent import activity, first_spikes_in, silent_share
 
@@ -27,10 +27,19 @@ class Sequential:
         members: the networks.
         objective: what is minimised.
         clip_grad_norm: largest norm of a network's gradient.
+        compile: let ``torch.compile`` join what a batch goes through, from the network to the loss, and its gradient.
     """
 
-    def __init__(self, members: Sequence[Member], objective: Objective, clip_grad_norm: float | None = None) -> None:
+    def __init__(
+        self,
+        members: Sequence[Member],
+        objective: Objective,
+        clip_grad_norm: float | None = None,
+        compile: bool = False,
+    ) -> None:
         self.members, self.objective, self.clip_grad_norm = members, objective, clip_grad_norm
+        # the last batch of an epoch is the only one of another size: two programs instead of one for any size
+        self._pass = torch.compile(self._forward, dynamic=False) if compile else self._forward
         # a search after every step would take long beside a small one
         self.has_delays = any(delays_in(member.network) for member in members)
 
@@ -45,23 +54,26 @@ class Sequential:
         """
         return torch.stack([self._step(*each) for each in zip(self.members, times, labels, strict=True)])
 
+    def _forward(
+        self, member: Member, times: Tensor, labels: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor, tuple[Tensor, ...]]:
+        """Loss, loss with regularisers, share of correct decisions, activity and spikes of the layers."""
+        loss, total, record = self.objective(member.network, times, labels, member.substrate)
+        correct = (self.objective.predict(record.output.detach()) == labels).mean(dtype=times.dtype)
+        return loss.detach(), total, correct, activity(member.network, record.layers), record.layers
+
     def _step(self, member: Member, times: Tensor, labels: Tensor) -> Tensor:
-        network, silent = member.network, member.silent
-        record = record_of(network, times, member.substrate)
-        active = activity(network, record.layers)
+        silent = member.silent
+        loss, total, correct, active, layers = self._pass(member, times, labels)
         raised = silent.too_silent(active.tolist()[: len(member.spiking)]) if silent.active else None
-        if raised is None or not silent.skip_step:
-            loss, total = self.objective.of(network, record, labels)
+        if raised is None or not silent.skip_step:  # otherwise nothing learns from this batch
             member.optimizer.zero_grad()
             total.backward()
-        else:  # nothing learns from this batch
-            loss = self.objective.loss(record.output.detach(), labels)
         share = None
         if raised is not None:
-            share = silent_share(first_spikes_in(network, record.layers, member.spiking[raised]))
+            share = silent_share(first_spikes_in(member.network, layers, member.spiking[raised]))
         self.move(member, raised, share)
-        correct = (self.objective.predict(record.output.detach()) == labels).mean(dtype=times.dtype)
-        sums = torch.stack([loss.detach(), correct, torch.full_like(correct, raised is not None)])
+        sums = torch.stack([loss, correct, torch.full_like(correct, raised is not None)])
         return torch.cat([sums, active]).double() * len(labels)
 
     def move(self, member: Member, raised: int | None, share: Tensor | None) -> None:
@@ -175,7 +187,9 @@ class SideBySide(Sequential):
             member.optimizer.load_state_dict(state)
 
 
-def engine_for(members: Sequence[Member], objective: Objective, clip_grad_norm: float | None = None) -> Sequential:
+def engine_for(
+    members: Sequence[Member], objective: Objective, clip_grad_norm: float | None = None, compile: bool = False
+) -> Sequential:
     """Side by side where that gives the results that each network would have alone, otherwise one after the other.
 
     One network, networks that draw random numbers, networks with other settings of their layers, optimisers or
@@ -197,7 +211,7 @@ def engine_for(members: Sequence[Member], objective: Objective, clip_grad_norm: 
             return SideBySide(members, objective, clip_grad_norm)
         except ValueError as error:  # networks that differ in more than their parameters
             logger.info("the networks are trained one after the other: %s", error)
-    return Sequential(members, objective, clip_grad_norm)
+    return Sequential(members, objective, clip_grad_norm, compile)
 
 
 def _settings(optimizer: optim.Optimizer) -> Any:

@@ -74,6 +74,9 @@ class Trainer:
         weight_average: decay per batch, such as 0.999, of a moving average of the weights. Evaluations, checkpoints
             and results then use the average; the optimiser continues from the trained weights, which a network keeps
             after ``fit``. See ``averaged``.
+        compile: run each batch as a program of ``torch.compile``. Its first batch takes seconds to compile, after that
+            steps of small networks take about a quarter less time. Results agree up to rounding. Networks that are
+            trained side by side and trainings in several processes ignore it.
 
     Raises:
         ValueError: lists of different lengths, settings that do not fit the network, or an optimiser that has none of
@@ -93,6 +96,7 @@ class Trainer:
         augment: AugmentRule | None = None,
         clip_grad_norm: Positive | None = None,
         weight_average: Probability | None = None,
+        compile: bool = False,
     ) -> None:
         networks = [network] if isinstance(network, nn.Module) else list(network)
         if not networks:
@@ -134,6 +138,7 @@ class Trainer:
         self.augment = augment
         self.clip_grad_norm = clip_grad_norm
         self.weight_average = weight_average
+        self.compile = compile
         self._engine: Sequential | None = None  # of the training in progress
         check_float64(self.device)
 
@@ -242,7 +247,7 @@ class Trainer:
             def asked() -> bool:
                 return signalled() or stop()
 
-            engine = engine_for(self.members, self.objective, self.clip_grad_norm)
+            engine = engine_for(self.members, self.objective, self.clip_grad_norm, self.compile)
             if ranks.size > 1:
                 ranks.check_same([fit.epoch, fit.batch, fit.batches], self.device)
                 engine = distributed = Distributed(self.members[0], self.objective, self.clip_grad_norm, ranks, asked)
