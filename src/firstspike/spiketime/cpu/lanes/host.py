@@ -16,6 +16,7 @@ from firstspike.spiketime.cpu.lanes.sort import rows_for
 from firstspike.spiketime.cpu.runtime.arguments import Layout, Plan
 from firstspike.spiketime.cpu.runtime.parallel import Call, name_of
 from firstspike.spiketime.cpu.saved import BOTH, PAD, saved_for, saved_sizes, saved_within
+from firstspike.spiketime.cpu.sort import sorting_for
 from firstspike.spiketime.kernels import threads_for
 
 PARTS, _CHUNKS = 8, 4  # into which the sums over neurons and over samples are cut
@@ -193,7 +194,7 @@ def _sizes(case: _Case, threads: int, outputs: int) -> tuple[dict[str, int], dic
     """Sizes of both kernels, and which arrays lie within others; ``outputs`` are those of which something is saved."""
     ensemble, batch, inputs, neurons = case.sizes
     sizes, within = _sorted(case, outputs)
-    return sizes | {
+    return sizes | sorting_for(inputs * case.copies) | {
         "ensemble": ensemble, "batch": batch, "inputs": inputs, "copies": case.copies, "events": inputs * case.copies,
         "outputs": neurons, "most": case.most, "groups": -(-neurons // LANES), "group_inputs": inputs * LANES,
         "delay_inputs": inputs * LANES if case.delayed else 0, "n_rates": N_RATES, "taus": case.taus,

@@ -455,16 +455,6 @@ def lowest_bit(typingctx, bits):
     return types.intp(types.uint64), codegen
 
 
-@intrinsic
-def count_bits(typingctx, bits):
-    """How many bits are set."""
-
-    def codegen(context, builder, sig, args):
-        return _call(builder, "llvm.ctpop.i64", ir.IntType(64), [args[0]])
-
-    return types.intp(types.uint64), codegen
-
-
 def _reduced(name: str):
     @intrinsic
     def function(typingctx, x):
@@ -478,32 +468,6 @@ def _reduced(name: str):
 
 
 lowest, highest = _reduced("fmin"), _reduced("fmax")  # of the lanes
-
-
-@intrinsic
-def unowned(typingctx, array):
-    """The same array without Numba's count of references, which costs two atomic operations in each call it goes to.
-
-    Its owner has to outlive it: see ``keep``.
-    """
-
-    def codegen(context, builder, sig, args):
-        found = context.make_array(array)(context, builder, args[0])
-        found.meminfo = cgutils.get_null_value(found.meminfo.type)
-        found.parent = cgutils.get_null_value(found.parent.type)
-        return found._getvalue()
-
-    return array(array), codegen
-
-
-@intrinsic
-def keep(typingctx, arrays):
-    """Do nothing: so far arrays, or tuples of them, are in use."""
-
-    def codegen(context, builder, sig, args):
-        return context.get_dummy_value()
-
-    return types.void(arrays), codegen
 
 
 @jit
