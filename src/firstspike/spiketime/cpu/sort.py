@@ -37,13 +37,9 @@ _CROWDED = 24  # passes over all pairs that cost more than the radix sort
 _DIGIT, _VALUES = 8, 256
 
 
+@chosen_by_type
 def _unsigned(array, shape):
     """Scratch of unsigned integers as wide as the array's floats."""
-    raise NotImplementedError
-
-
-@chosen_by_type(_unsigned)
-def _overload_unsigned(array, shape):
     dtype = np.uint32 if array.dtype == types.float32 else np.uint64
     return lambda array, shape: np.empty(shape, dtype)
 
