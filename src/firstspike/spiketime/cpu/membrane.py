@@ -30,7 +30,15 @@ from firstspike.spiketime.cpu.constants import (
     X,
 )
 from firstspike.spiketime.cpu.runtime.compiling import chosen_by_type, inlined, jit
-from firstspike.spiketime.cpu.vectors.mathfun import SMALL, exp, exp_and_expm1, expm1, log1p, small_expm1
+from firstspike.spiketime.cpu.vectors.mathfun import (
+    SMALL,
+    exp,
+    exp_and_expm1,
+    expm1,
+    log1p,
+    polynomial,
+    small_expm1,
+)
 from firstspike.spiketime.cpu.vectors.simd import absolute, all_of, fma, maximum, minimum, select, sqrt, those
 
 ENOUGH = 1 - 1e-4  # what is left of a number after any rounding
@@ -194,109 +202,71 @@ def nearer(s, low, high, gap, voltage, drive, r):
     return following, low, high, select(inside, absolute(following - s), high - low)
 
 
+@inlined
+def _begin_soon(voltage, current, r):
+    """For ``soon``: a first guess, how curved, the first four derivatives of V, and what the current adds to the last.
+
+    The guess is the inverse of V's series.
+    """
+    minus_a, minus_b = r.mem * -1.0, r.syn * -1.0
+    drive = current * r.syn
+    d1 = fma(voltage, minus_a, drive)
+    drive = drive * minus_b
+    d2 = fma(d1, minus_a, drive)
+    drive = drive * minus_b
+    d3 = fma(d2, minus_a, drive)
+    drive = drive * minus_b
+    d4 = fma(d3, minus_a, drive)
+    inverse = 1.0 / d1
+    u = (1.0 - voltage) * inverse
+    c2, c3, c4 = d2 * inverse * 0.5, d3 * inverse * (1 / 6), d4 * inverse * (1 / 24)
+    square = c2 * c2
+    third = fma(square, 2.0, c3 * -1.0)
+    fourth = c2 * fma(c3, 5.0, square * -5.0) - c4
+    s = u * fma(fma(fma(fourth, u, third), u, c2 * -1.0), u, 1.0)
+    return s, absolute(c2 * u), d1, d2, d3, d4, drive
+
+
+@chosen_by_type
 def soon(voltage, current, r):
     """Time to the threshold, ``exp(time/tau_mem)`` and the slope there, from states that reach it soon; how curved."""
-    raise NotImplementedError
+
+    def single(voltage, current, r):
+        s, curved, d1, d2, d3, d4, _ = _begin_soon(voltage, current, r)
+        slope = fma(fma(fma(d4, s * (1 / 3), d3), s * 0.5, d2), s, d1)
+        x = s * r.mem
+        growth = fma(fma(fma(fma(x, 0.25, 1.0), x * (1 / 3), 1.0), x * 0.5, 1.0), x, 1.0)
+        return s, growth, slope, curved
+
+    def double(voltage, current, r):
+        s, curved, d1, d2, d3, d4, drive = _begin_soon(voltage, current, r)
+        minus_a, minus_b = r.mem * -1.0, r.syn * -1.0
+        drive = drive * minus_b
+        d5 = fma(d4, minus_a, drive)
+        drive = drive * minus_b
+        d6 = fma(d5, minus_a, drive)
+        drive = drive * minus_b
+        d7 = fma(d6, minus_a, drive)
+        drive = drive * minus_b
+        d8 = fma(d7, minus_a, drive)
+        drive = drive * minus_b
+        d9 = fma(d8, minus_a, drive)
+        for _ in range(2):
+            p = fma(fma(fma(fma(d9, s * (1 / 9), d8), s * (1 / 8), d7), s * (1 / 7), d6), s * (1 / 6), d5)
+            p = fma(fma(fma(fma(p, s * (1 / 5), d4), s * 0.25, d3), s * (1 / 3), d2), s * 0.5, d1)
+            q = fma(fma(fma(fma(d9, s * (1 / 8), d8), s * (1 / 7), d7), s * (1 / 6), d6), s * (1 / 5), d5)
+            slope = fma(fma(fma(fma(q, s * 0.25, d4), s * (1 / 3), d3), s * 0.5, d2), s, d1)
+            s = s + (1.0 - voltage - p * s) / slope
+        x = s * r.mem
+        g = fma(fma(fma(fma(x, 1 / 9, 1.0), x * (1 / 8), 1.0), x * (1 / 7), 1.0), x * (1 / 6), 1.0)
+        g = fma(fma(fma(fma(fma(g, x * (1 / 5), 1.0), x * 0.25, 1.0), x * (1 / 3), 1.0), x * 0.5, 1.0), x, 1.0)
+        return s, g, slope, curved
+
+    return single if voltage.dtype == types.float32 else double
 
 
-@chosen_by_type(soon)
-def _overload_soon(voltage, current, r):
-    if voltage.dtype == types.float32:
-
-        def find(voltage, current, r):
-            minus_a, minus_b = r.mem * -1.0, r.syn * -1.0
-            drive = current * r.syn
-            d1 = fma(voltage, minus_a, drive)
-            drive = drive * minus_b
-            d2 = fma(d1, minus_a, drive)
-            drive = drive * minus_b
-            d3 = fma(d2, minus_a, drive)
-            drive = drive * minus_b
-            d4 = fma(d3, minus_a, drive)
-            inverse = 1.0 / d1
-            u = (1.0 - voltage) * inverse
-            c2, c3, c4 = d2 * inverse * 0.5, d3 * inverse * (1 / 6), d4 * inverse * (1 / 24)
-            square = c2 * c2
-            third = fma(square, 2.0, c3 * -1.0)
-            fourth = c2 * fma(c3, 5.0, square * -5.0) - c4
-            s = u * fma(fma(fma(fourth, u, third), u, c2 * -1.0), u, 1.0)
-            slope = fma(fma(fma(d4, s * (1 / 3), d3), s * 0.5, d2), s, d1)
-            x = s * r.mem
-            growth = fma(fma(fma(fma(x, 0.25, 1.0), x * (1 / 3), 1.0), x * 0.5, 1.0), x, 1.0)
-            return s, growth, slope, absolute(c2 * u)
-
-    else:
-
-        def find(voltage, current, r):
-            minus_a, minus_b = r.mem * -1.0, r.syn * -1.0
-            drive = current * r.syn
-            d1 = fma(voltage, minus_a, drive)
-            drive = drive * minus_b
-            d2 = fma(d1, minus_a, drive)
-            drive = drive * minus_b
-            d3 = fma(d2, minus_a, drive)
-            drive = drive * minus_b
-            d4 = fma(d3, minus_a, drive)
-            drive = drive * minus_b
-            d5 = fma(d4, minus_a, drive)
-            drive = drive * minus_b
-            d6 = fma(d5, minus_a, drive)
-            drive = drive * minus_b
-            d7 = fma(d6, minus_a, drive)
-            drive = drive * minus_b
-            d8 = fma(d7, minus_a, drive)
-            drive = drive * minus_b
-            d9 = fma(d8, minus_a, drive)
-            inverse = 1.0 / d1
-            gap = 1.0 - voltage
-            u = gap * inverse
-            c2, c3, c4 = d2 * inverse * 0.5, d3 * inverse * (1 / 6), d4 * inverse * (1 / 24)
-            square = c2 * c2
-            third = fma(square, 2.0, c3 * -1.0)
-            fourth = c2 * fma(c3, 5.0, square * -5.0) - c4
-            s = u * fma(fma(fma(fourth, u, third), u, c2 * -1.0), u, 1.0)
-            for _ in range(2):
-                p = fma(fma(fma(fma(d9, s * (1 / 9), d8), s * (1 / 8), d7), s * (1 / 7), d6), s * (1 / 6), d5)
-                p = fma(fma(fma(fma(p, s * (1 / 5), d4), s * 0.25, d3), s * (1 / 3), d2), s * 0.5, d1)
-                q = fma(fma(fma(fma(d9, s * (1 / 8), d8), s * (1 / 7), d7), s * (1 / 6), d6), s * (1 / 5), d5)
-                slope = fma(fma(fma(fma(q, s * 0.25, d4), s * (1 / 3), d3), s * 0.5, d2), s, d1)
-                s = s + (gap - p * s) / slope
-            x = s * r.mem
-            g = fma(fma(fma(fma(x, 1 / 9, 1.0), x * (1 / 8), 1.0), x * (1 / 7), 1.0), x * (1 / 6), 1.0)
-            g = fma(fma(fma(fma(fma(g, x * (1 / 5), 1.0), x * 0.25, 1.0), x * (1 / 3), 1.0), x * 0.5, 1.0), x, 1.0)
-            return s, g, slope, absolute(c2 * u)
-
-    return find
-
-
-# (G_0(-y) - 1)/y, see ``derivatives``, in powers of y: below 1/2 the rest is less than half a unit in the last place
-_SERIES_32 = tuple(1 / math.factorial(n + 2) for n in range(8))
-_SERIES_64 = tuple(1 / math.factorial(n + 2) for n in range(14))
-
-
-def _first(x):
-    """``(exp(x) - 1 - x) / x**2`` for ``|x| < 1/2``."""
-    raise NotImplementedError
-
-
-@chosen_by_type(_first)
-def _overload_first(x):
-    if x.dtype == types.float32:
-        c0, c1, c2, c3, c4, c5, c6, c7 = _SERIES_32
-
-        def series(x):
-            p = fma(fma(fma(x, c7, c6), x, c5), x, c4)
-            return fma(fma(fma(fma(p, x, c3), x, c2), x, c1), x, c0)
-
-    else:
-        c0, c1, c2, c3, c4, c5, c6, c7, c8, c9, c10, c11, c12, c13 = _SERIES_64
-
-        def series(x):
-            p = fma(fma(fma(fma(fma(x, c13, c12), x, c11), x, c10), x, c9), x, c8)
-            p = fma(fma(fma(fma(p, x, c7), x, c6), x, c5), x, c4)
-            return fma(fma(fma(fma(p, x, c3), x, c2), x, c1), x, c0)
-
-    return series
+# (exp(x) - 1 - x) / x**2 for |x| < 1/2, where the rest is less than half a unit in the last place
+_first = polynomial(*([1 / math.factorial(n + 2) for n in range(terms)] for terms in (8, 14)))
 
 
 @inlined
@@ -328,13 +298,9 @@ BRIEF = 2.0**-5  # longest time for ``brief``, in units of the faster constant
 _BRIEF_32, _BRIEF_64 = (tuple((-1) ** n / math.factorial(n + 1) for n in range(top, -1, -1)) for top in (3, 7))
 
 
+@chosen_by_type
 def _terms(x):
     """The terms for a vector."""
-    raise NotImplementedError
-
-
-@chosen_by_type(_terms)
-def _overload_terms(x):
     terms = _BRIEF_32 if x.dtype == types.float32 else _BRIEF_64
     return lambda x: terms
 

@@ -7,6 +7,7 @@ nearly halves the time to compile.
 
 # mypy: disable-error-code="no-untyped-def"
 from collections.abc import Callable
+from functools import wraps
 from typing import Any
 
 from numba.core import types
@@ -89,10 +90,15 @@ def jit(function: Callable[..., Any]) -> Any:
     return _PartDispatcher(function)
 
 
-def chosen_by_type(function: Callable[..., Any]) -> Any:
-    """``numba.extending.overload`` for a function that kernels call: what is decorated chooses by the types."""
-    options: Any = {**_OPTIONS, "pipeline_class": _PartCompiler}
-    return overload(function, jit_options=options)
+def chosen_by_type(choose: Callable[..., Any]) -> Any:
+    """A function that kernels call, which ``choose`` finds by the types of the arguments."""
+
+    @wraps(choose)
+    def called(*args: Any) -> Any:
+        raise NotImplementedError
+
+    overload(called, jit_options={**_OPTIONS, "pipeline_class": _PartCompiler})(choose)
+    return called
 
 
 def inlined(function: Callable[..., Any]) -> Any:

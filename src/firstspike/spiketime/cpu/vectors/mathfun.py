@@ -6,52 +6,70 @@ next to 0. Arguments are cut to the range where ``2^n`` is a normal number: the 
 
 # mypy: disable-error-code="no-untyped-def"
 import math
+from collections.abc import Sequence
+from functools import reduce
 
 from numba.core import types
 
 from firstspike.spiketime.cpu.runtime.compiling import chosen_by_type, jit
-from firstspike.spiketime.cpu.vectors.simd import fma, maximum, minimum, nearest, power_of_two, select, split_power
+from firstspike.spiketime.cpu.vectors.simd import (
+    constant,
+    emitted,
+    fma,
+    fused,
+    maximum,
+    minimum,
+    nearest,
+    power_of_two,
+    select,
+    split_power,
+)
 
-# the last is the highest power's; Taylor's series, whose remainder is below half a unit in the last place
-_SERIES_32 = tuple(1 / math.factorial(n) for n in range(2, 8))
-_SERIES_64 = tuple(1 / math.factorial(n) for n in range(2, 14))
 _LOG2E = 1 / math.log(2)
 SMALL = 0.34  # below ln(2)/2
 
 
+def polynomial(single: Sequence[float], double: Sequence[float]):
+    """The function that evaluates a polynomial, the lowest power's coefficient first, those of float32 or of float64.
+
+    By Horner's scheme, where each step waits for the one before.
+    """
+
+    @emitted(lambda x: x(x))
+    def value(context, builder, sig, x):
+        terms = [constant(x.type, c) for c in (single if sig.return_type.dtype == types.float32 else double)]
+        return reduce(lambda total, c: fused(builder, total, x, c), reversed(terms))
+
+    return value
+
+
+# Taylor's series of (expm1(x) - x) / x**2, whose remainder is below half a unit in the last place
+_SERIES_32 = tuple(1 / math.factorial(n) for n in range(2, 8))
+_SERIES_64 = tuple(1 / math.factorial(n) for n in range(2, 14))
+_expm1_series = polynomial(_SERIES_32, _SERIES_64)
+# (atanh(s) / s - 1) / s**2, from s**2 <= 0.0295
+_log_series = polynomial([1 / n for n in range(3, 11, 2)], [1 / n for n in range(3, 23, 2)])
+
+
+@chosen_by_type
 def small_expm1(x):
     """``exp(x) - 1`` of a vector with ``|x| <= SMALL``."""
-    raise NotImplementedError
+    c2, c3, c4, c5, c6, c7 = _SERIES_32
+
+    def single(x):
+        square = x * x  # three short chains instead of a long one
+        p = fma(fma(fma(x, c7, c6), square, fma(x, c5, c4)), square, fma(x, c3, c2))
+        return fma(p, square, x)
+
+    def double(x):
+        return fma(_expm1_series(x) * x, x, x)
+
+    return single if x.dtype == types.float32 else double
 
 
-@chosen_by_type(small_expm1)
-def _overload_small_expm1(x):
-    if x.dtype == types.float32:
-        c2, c3, c4, c5, c6, c7 = _SERIES_32
-
-        def small(x):
-            square = x * x  # three short chains instead of a long one
-            p = fma(fma(fma(x, c7, c6), square, fma(x, c5, c4)), square, fma(x, c3, c2))
-            return fma(p, square, x)
-
-    else:
-        c2, c3, c4, c5, c6, c7, c8, c9, c10, c11, c12, c13 = _SERIES_64
-
-        def small(x):
-            p = fma(fma(fma(fma(fma(fma(x, c13, c12), x, c11), x, c10), x, c9), x, c8), x, c7)
-            p = fma(fma(fma(fma(fma(p, x, c6), x, c5), x, c4), x, c3), x, c2)
-            return fma(p * x, x, x)
-
-    return small
-
-
+@chosen_by_type
 def _reduced(x):
     """``n`` and ``expm1(r)`` for ``x = n ln(2) + r``."""
-    raise NotImplementedError
-
-
-@chosen_by_type(_reduced)
-def _overload_reduced(x):
     single = x.dtype == types.float32
     # ln(2) in two parts, the first with so few digits that n times it is exact
     high, low = (0.693359375, -2.12194440e-4) if single else (6.93147180369123816490e-01, 1.90821492927058770002e-10)
@@ -87,28 +105,6 @@ def exp_and_expm1(x):
     n, p = _reduced(x)
     scale = power_of_two(n)
     return fma(p, scale, scale), fma(p, scale, scale - 1.0)
-
-
-def _log_series(square):
-    """``(atanh(s) / s - 1) / s**2`` from ``s**2 <= 0.0295``."""
-    raise NotImplementedError
-
-
-@chosen_by_type(_log_series)
-def _overload_log_series(square):
-    if square.dtype == types.float32:
-
-        def series(square):
-            return fma(fma(fma(square, 1 / 9, 1 / 7), square, 1 / 5), square, 1 / 3)
-
-    else:
-
-        def series(square):
-            p = fma(fma(fma(fma(square, 1 / 21, 1 / 19), square, 1 / 17), square, 1 / 15), square, 1 / 13)
-            p = fma(fma(fma(p, square, 1 / 11), square, 1 / 9), square, 1 / 7)
-            return fma(fma(p, square, 1 / 5), square, 1 / 3)
-
-    return series
 
 
 @jit

@@ -7,17 +7,23 @@ and its checks whether arrays overlap cost more than the arithmetic in the loops
 
 # mypy: disable-error-code="no-untyped-def"
 import operator
+from collections.abc import Callable
+from functools import update_wrapper
+from inspect import Parameter, Signature, signature
 from types import MappingProxyType
+from typing import Any
 
 from llvmlite import ir
 from numba.core import cgutils, types
 from numba.core.datamodel import models
 from numba.core.imputils import lower_builtin, lower_cast
 from numba.core.typeconv import Conversion
-from numba.core.typing.templates import AbstractTemplate, infer_global, signature
+from numba.core.typing.templates import AbstractTemplate, infer_global
 from numba.extending import intrinsic, register_model
 
 from firstspike.spiketime.cpu.runtime.compiling import inlined, jit
+
+INT32, INT64 = ir.IntType(32), ir.IntType(64)
 
 
 class VecType(types.Type):
@@ -36,37 +42,106 @@ class VecType(types.Type):
         """A number becomes a vector of equal lanes."""
         return Conversion.safe if isinstance(other, types.Number) else None
 
+    @property
+    def integers(self) -> ir.VectorType:
+        """LLVM's type of as many integers, as wide as the numbers."""
+        return ir.VectorType(ir.IntType(self.dtype.bitwidth), self.lanes)
+
+    @property
+    def bytes(self) -> int:
+        """Of a number, and so its alignment."""
+        return self.dtype.bitwidth // 8
+
 
 @register_model(VecType)
 class _VecModel(models.PrimitiveModel):
     def __init__(self, dmm, fe_type: VecType) -> None:
-        scalar = dmm.lookup(fe_type.dtype).get_value_type()
-        super().__init__(dmm, fe_type, ir.VectorType(scalar, fe_type.lanes))
+        super().__init__(dmm, fe_type, llvm_type(fe_type))
 
 
-def _llvm_type(vec: VecType | types.Float) -> ir.Type:
+def llvm_type(vec: VecType | types.Float) -> ir.Type:
+    """LLVM's type of a vector or number."""
     if isinstance(vec, types.Float):
         return ir.FloatType() if vec == types.float32 else ir.DoubleType()
-    return ir.VectorType(_llvm_type(vec.dtype), vec.lanes)
+    return ir.VectorType(llvm_type(vec.dtype), vec.lanes)
 
 
-def _suffix(vec: VecType | types.Float) -> str:
-    return f"f{vec.bitwidth}" if isinstance(vec, types.Float) else f"v{vec.lanes}f{vec.dtype.bitwidth}"
+def constant(vec: ir.VectorType, values):
+    """LLVM's vector of those numbers, or of one number in each lane."""
+    return ir.Constant(vec, [values] * vec.count if isinstance(values, int | float) else list(values))
 
 
-def _call(builder, name: str, result, args):
-    """Call an LLVM intrinsic by its full name: llvmlite's own declaration does not know vectors."""
-    function = cgutils.get_or_insert_function(builder.module, ir.FunctionType(result, [x.type for x in args]), name)
-    return builder.call(function, args)
+def shuffle(builder, a, b, lanes):
+    """LLVM's choice of lanes from ``a`` and ``b``."""
+    return builder.shuffle_vector(a, b, constant(ir.VectorType(INT32, len(lanes)), lanes))
 
 
 def splat_into(builder, scalar, vec: VecType):
     """LLVM's vector of one number."""
-    into = _llvm_type(vec)
-    one = builder.insert_element(ir.Constant(into, ir.Undefined), scalar, ir.IntType(32)(0))
-    return builder.shuffle_vector(
-        one, ir.Constant(into, ir.Undefined), ir.Constant(ir.VectorType(ir.IntType(32), vec.lanes), None)
-    )
+    nothing = ir.Constant(llvm_type(vec), ir.Undefined)
+    return shuffle(builder, builder.insert_element(nothing, scalar, INT32(0)), nothing, [0] * vec.lanes)
+
+
+def lanes_from(builder, bits, lanes: int):
+    """LLVM's truth values of that many lanes from the bits of an integer."""
+    bits = builder.trunc(bits, ir.IntType(lanes)) if lanes < bits.type.width else bits
+    return builder.bitcast(bits, ir.VectorType(ir.IntType(1), lanes))
+
+
+def bits_from(builder, truth):
+    """The bits of an integer from LLVM's truth values."""
+    bits = builder.bitcast(truth, ir.IntType(truth.type.count))
+    return bits if truth.type.count == 64 else builder.zext(bits, INT64)
+
+
+def any_from(builder, truth):
+    """Whether any of LLVM's truth values is true."""
+    word = ir.IntType(truth.type.count)
+    return builder.icmp_unsigned("!=", builder.bitcast(truth, word), word(0))
+
+
+def fused(builder, x, y, z):
+    """LLVM's ``x * y + z``."""
+    return _call(builder, "fmuladd", x.type, [x, y, z], x.type)
+
+
+def _call(builder, name: str, result: ir.Type, args, of: ir.Type):
+    """Call an intrinsic of LLVM for values of a type, by its full name: llvmlite's declarations do not know vectors."""
+    scalar, lanes = (of.element, f"v{of.count}") if isinstance(of, ir.VectorType) else (of, "")
+    kind = f"i{scalar.width}" if isinstance(scalar, ir.IntType) else "f32" if scalar == ir.FloatType() else "f64"
+    full = f"llvm.{name}.{lanes}{kind}" + (".p0" if name.startswith("masked") else "")
+    function = cgutils.get_or_insert_function(builder.module, ir.FunctionType(result, [x.type for x in args]), full)
+    return builder.call(function, args)
+
+
+def emitted(typed: Callable[..., Any], **options: bool) -> Callable[[Callable[..., Any]], Any]:
+    """``numba.extending.intrinsic`` for a function of Numba's context, LLVM's builder, the signature and LLVM's values.
+
+    ``typed`` is given the types of the arguments, and says what the function returns and takes. What returns nothing is
+    one for its effect.
+    """
+
+    def decorated(emit: Callable[..., Any]) -> Any:
+        def codegen(context, builder, sig, args):
+            found = emit(context, builder, sig, *args)
+            return context.get_dummy_value() if found is None else found
+
+        def defined(typingctx, *args):
+            sig = typed(*args)
+            return None if sig is None else (sig, codegen)
+
+        update_wrapper(defined, emit)
+        own = list(signature(emit).parameters.values())[3:]
+        defined.__signature__ = Signature([Parameter("typingctx", Parameter.POSITIONAL_OR_KEYWORD), *own])  # type: ignore[attr-defined]
+        return intrinsic(**options)(defined) if options else intrinsic(defined)
+
+    return decorated
+
+
+def _lanewise(*args):
+    """A vector from vectors, and from numbers that count for all lanes."""
+    vec = next(x for x in args if isinstance(x, VecType))
+    return vec(*[vec] * len(args))
 
 
 @lower_cast(types.Number, VecType)
@@ -74,7 +149,7 @@ def _number_to_vec(context, builder, fromty, toty, value):
     return splat_into(builder, context.cast(builder, value, fromty, toty.dtype), toty)
 
 
-def _binary(function, emit, compares: bool = False) -> None:
+def _define(function, emit, compares: bool) -> None:
     @infer_global(function)
     class _Typing(AbstractTemplate):
         metadata = MappingProxyType({"target": "cpu"})  # tried before Numba's dozens, which are for all targets
@@ -83,167 +158,121 @@ def _binary(function, emit, compares: bool = False) -> None:
             vecs = [x for x in args if isinstance(x, VecType)]
             if len(args) != 2 or not vecs or not all(x == vecs[0] or isinstance(x, types.Number) for x in args):
                 return None
-            return signature(types.uint64 if compares else vecs[0], vecs[0], vecs[0])
+            return (types.uint64 if compares else vecs[0])(vecs[0], vecs[0])
 
     @lower_builtin(function, VecType, VecType)
     def _lower(context, builder, sig, args):
-        found = emit(builder, *args)
-        if not compares:
-            return found
-        lanes = sig.args[0].lanes
-        bits = builder.bitcast(found, ir.IntType(lanes))
-        return bits if lanes == 64 else builder.zext(bits, ir.IntType(64))
+        return bits_from(builder, builder.fcmp_ordered(emit, *args)) if compares else emit(builder, *args)
 
 
-_binary(operator.add, lambda b, x, y: b.fadd(x, y))
-_binary(operator.sub, lambda b, x, y: b.fsub(x, y))
-_binary(operator.mul, lambda b, x, y: b.fmul(x, y))
-_binary(operator.truediv, lambda b, x, y: b.fdiv(x, y))
-_binary(operator.ge, lambda b, x, y: b.fcmp_ordered(">=", x, y), compares=True)
-_binary(operator.gt, lambda b, x, y: b.fcmp_ordered(">", x, y), compares=True)
-_binary(operator.lt, lambda b, x, y: b.fcmp_ordered("<", x, y), compares=True)
-_binary(operator.eq, lambda b, x, y: b.fcmp_ordered("==", x, y), compares=True)
+_ARITHMETIC = {operator.add: "fadd", operator.sub: "fsub", operator.mul: "fmul", operator.truediv: "fdiv"}
+_COMPARISONS = {operator.ge: ">=", operator.gt: ">", operator.lt: "<", operator.eq: "=="}
+for _operator, _name in _ARITHMETIC.items():
+    _define(_operator, getattr(ir.IRBuilder, _name), compares=False)
+for _operator, _relation in _COMPARISONS.items():
+    _define(_operator, _relation, compares=True)
 
 
-def _vec_of(*args):
-    return next(x for x in args if isinstance(x, VecType))
-
-
-@intrinsic
-def fma(typingctx, x, y, z):
+@emitted(_lanewise)
+def fma(context, builder, sig, x, y, z):
     """``x * y + z``, rounded once where the machine can; numbers among them count for all lanes."""
-    vec = _vec_of(x, y, z)
-
-    def codegen(context, builder, sig, args):
-        return _call(builder, f"llvm.fmuladd.{_suffix(vec)}", _llvm_type(vec), args)
-
-    return vec(vec, vec, vec), codegen
+    return fused(builder, x, y, z)
 
 
-def _minmax(name: str, relation: str):
-    @intrinsic
-    def function(typingctx, x, y):
-        vec = _vec_of(x, y)
-
-        def codegen(context, builder, sig, args):
-            return builder.select(builder.fcmp_ordered(relation, *args), *args)
-
-        return vec(vec, vec), codegen
-
-    return function
+@emitted(_lanewise)
+def minimum(context, builder, sig, x, y):
+    """The smaller one in each lane."""
+    return builder.select(builder.fcmp_ordered("<", x, y), x, y)
 
 
-minimum = _minmax("minimum", "<")
-maximum = _minmax("maximum", ">")
+@emitted(_lanewise)
+def maximum(context, builder, sig, x, y):
+    """The larger one in each lane."""
+    return builder.select(builder.fcmp_ordered(">", x, y), x, y)
 
 
-def _unary(name: str):
-    @intrinsic
-    def function(typingctx, x):
-        def codegen(context, builder, sig, args):
-            return _call(builder, f"llvm.{name}.{_suffix(x)}", _llvm_type(x), args)
+def _called(name: str, typed: Callable[..., Any]):
+    """An intrinsic of LLVM by its name."""
 
-        return x(x), codegen
+    def emit(context, builder, sig, x):
+        return _call(builder, name, context.get_value_type(sig.return_type), [x], x.type)
 
-    return function
+    return emitted(typed)(emit)
 
 
-sqrt = _unary("sqrt")
-absolute = _unary("fabs")  # also of a number
+sqrt, absolute = (_called(name, lambda x: x(x)) for name in ("sqrt", "fabs"))  # also of a number
+lowest, highest = (_called(f"vector.reduce.{name}", lambda x: x.dtype(x)) for name in ("fmin", "fmax"))  # of the lanes
 
 
-@intrinsic
-def nearest(typingctx, x):
+@emitted(_lanewise)
+def nearest(context, builder, sig, x):
     """The nearest whole numbers, for lanes far below ``2**22``. Rounding is a library call on some machines."""
-    shift = 1.5 * 2.0 ** (23 if x.dtype == types.float32 else 52)
-
-    def codegen(context, builder, sig, args):
-        shifts = ir.Constant(_llvm_type(x), [shift] * x.lanes)
-        return builder.fsub(builder.fadd(args[0], shifts), shifts)
-
-    return x(x), codegen
+    shift = constant(x.type, 1.5 * 2.0 ** (23 if sig.return_type.dtype == types.float32 else 52))
+    return builder.fsub(builder.fadd(x, shift), shift)
 
 
-@intrinsic
-def select(typingctx, bits, x, y):
+def _truth(bits):
+    return bits if bits == types.boolean else types.uint64
+
+
+def _chosen(bits, x, y):
+    vec = _lanewise(x, y).return_type
+    return vec(_truth(bits), vec, vec)
+
+
+@emitted(_chosen)
+def select(context, builder, sig, bits, x, y):
     """Lane by lane ``x`` where the bit is set, else ``y``; or all of one of them, by what is true or false."""
-    vec = _vec_of(x, y)
-    if bits == types.boolean:
-        return vec(bits, vec, vec), lambda context, builder, sig, args: builder.select(*args)
-
-    def codegen(context, builder, sig, args):
-        mask, yes, no = args
-        mask = builder.trunc(mask, ir.IntType(vec.lanes)) if vec.lanes < 64 else mask
-        mask = builder.bitcast(mask, ir.VectorType(ir.IntType(1), vec.lanes))
-        return builder.select(mask, yes, no)
-
-    return vec(types.uint64, vec, vec), codegen
+    truth = bits if sig.args[0] == types.boolean else lanes_from(builder, bits, sig.return_type.lanes)
+    return builder.select(truth, x, y)
 
 
-@intrinsic
-def those(typingctx, truth, bits):
+@emitted(lambda truth, bits: types.uint64(_truth(truth), types.uint64))
+def those(context, builder, sig, truth, bits):
     """Those of the lanes that are also among ``truth``, or all or none by what is true or false."""
-    if truth == types.boolean:
-        return bits(truth, bits), lambda context, builder, sig, args: builder.select(
-            args[0], args[1], ir.IntType(64)(0)
-        )
-    return types.uint64(types.uint64, types.uint64), lambda context, builder, sig, args: builder.and_(*args)
+    return builder.select(truth, bits, INT64(0)) if sig.args[0] == types.boolean else builder.and_(truth, bits)
 
 
-@intrinsic
-def all_of(typingctx, bits, x):
+@emitted(lambda bits, x: types.boolean(types.uint64, x))
+def all_of(context, builder, sig, bits, x):
     """Whether all lanes of a vector are set."""
-
-    def codegen(context, builder, sig, args):
-        return builder.icmp_unsigned("==", args[0], ir.IntType(64)(2**x.lanes - 1))
-
-    return types.boolean(types.uint64, x), codegen
+    return builder.icmp_unsigned("==", bits, INT64(2 ** sig.args[1].lanes - 1))
 
 
-@intrinsic
-def next_up(typingctx, x):
+@emitted(_lanewise)
+def next_up(context, builder, sig, x):
     """The next larger number of each finite lane."""
-    integers = ir.VectorType(ir.IntType(x.dtype.bitwidth), x.lanes)
-
-    def codegen(context, builder, sig, args):
-        zero, one = ir.Constant(integers, None), ir.Constant(integers, [1] * x.lanes)
-        raw = builder.bitcast(builder.fadd(args[0], ir.Constant(_llvm_type(x), None)), integers)  # -0 becomes 0
-        step = builder.select(builder.icmp_signed("<", raw, zero), ir.Constant(integers, [-1] * x.lanes), one)
-        return builder.bitcast(builder.add(raw, step), _llvm_type(x))
-
-    return x(x), codegen
+    integers = sig.return_type.integers
+    raw = builder.bitcast(builder.fadd(x, constant(x.type, 0.0)), integers)  # -0 becomes 0
+    step = builder.select(
+        builder.icmp_signed("<", raw, constant(integers, 0)), constant(integers, -1), constant(integers, 1)
+    )
+    return builder.bitcast(builder.add(raw, step), x.type)
 
 
-@intrinsic
-def power_of_two(typingctx, n):
+def _digits(vec: VecType) -> tuple[int, int]:
+    """Digits of a number's fraction, and the bias of its exponent."""
+    return (23, 127) if vec.dtype == types.float32 else (52, 1023)
+
+
+@emitted(_lanewise)
+def power_of_two(context, builder, sig, n):
     """``2**n`` for lanes that are whole numbers in the range of normal numbers."""
-    bits, digits, bias = (32, 23, 127) if n.dtype == types.float32 else (64, 52, 1023)
-    integers = ir.VectorType(ir.IntType(bits), n.lanes)
-
-    def codegen(context, builder, sig, args):
-        exponent = builder.add(builder.fptosi(args[0], integers), ir.Constant(integers, [bias] * n.lanes))
-        return builder.bitcast(builder.shl(exponent, ir.Constant(integers, [digits] * n.lanes)), _llvm_type(n))
-
-    return n(n), codegen
+    (digits, bias), integers = _digits(sig.return_type), sig.return_type.integers
+    exponent = builder.add(builder.fptosi(n, integers), constant(integers, bias))
+    return builder.bitcast(builder.shl(exponent, constant(integers, digits)), n.type)
 
 
-@intrinsic
-def split_power(typingctx, x):
+@emitted(lambda x: types.UniTuple(x, 2)(x))
+def split_power(context, builder, sig, x):
     """``(n, m)`` with ``x = 2**n m`` and ``m`` in [1/2, 1), for lanes that are positive normal numbers."""
-    bits, digits, bias = (32, 23, 126) if x.dtype == types.float32 else (64, 52, 1022)
-    integers = ir.VectorType(ir.IntType(bits), x.lanes)
-
-    def constant(value):
-        return ir.Constant(integers, [value] * x.lanes)
-
-    def codegen(context, builder, sig, args):
-        raw = builder.bitcast(args[0], integers)
-        exponent = builder.sub(builder.lshr(raw, constant(digits)), constant(bias))
-        fraction = builder.or_(builder.and_(raw, constant((1 << digits) - 1)), constant(bias << digits))
-        pair = builder.sitofp(exponent, _llvm_type(x)), builder.bitcast(fraction, _llvm_type(x))
-        return context.make_tuple(builder, sig.return_type, pair)
-
-    return types.UniTuple(x, 2)(x), codegen
+    (digits, bias), integers = _digits(sig.args[0]), sig.args[0].integers
+    raw = builder.bitcast(x, integers)
+    exponent = builder.sub(builder.lshr(raw, constant(integers, digits)), constant(integers, bias - 1))
+    fraction = builder.and_(raw, constant(integers, (1 << digits) - 1))
+    fraction = builder.or_(fraction, constant(integers, (bias - 1) << digits))
+    pair = builder.sitofp(exponent, x.type), builder.bitcast(fraction, x.type)
+    return context.make_tuple(builder, sig.return_type, pair)
 
 
 def element_of(context, builder, array_type, array, index, count, mask=None):
@@ -254,220 +283,121 @@ def element_of(context, builder, array_type, array, index, count, mask=None):
     found = context.make_array(array_type)(context, builder, array)
     if context.enable_boundscheck:
         for lane in (0, count - 1) if mask is None else range(count):
-            used = ir.IntType(1)(1) if mask is None else builder.extract_element(mask, ir.IntType(32)(lane))
+            used = ir.IntType(1)(1) if mask is None else builder.extract_element(mask, INT32(lane))
             with builder.if_then(used):
-                cgutils.do_boundscheck(context, builder, builder.add(index, ir.IntType(64)(lane)), found.nitems)
+                cgutils.do_boundscheck(context, builder, builder.add(index, INT64(lane)), found.nitems)
     return builder.gep(found.data, [index])
 
 
 def pointer_to(context, builder, array_type, array, index, vec: VecType, mask=None, count=1):
     """LLVM's pointer to a number of vectors that start at a flat index of an array."""
     first = element_of(context, builder, array_type, array, index, count * vec.lanes, mask)
-    return builder.bitcast(first, _llvm_type(vec).as_pointer())
+    return builder.bitcast(first, llvm_type(vec).as_pointer())
 
 
-def _loader(lanes: int):
-    @intrinsic
-    def load(typingctx, array, index):
-        vec = VecType(array.dtype, lanes)
-
-        def codegen(context, builder, sig, args):
-            pointer = pointer_to(context, builder, sig.args[0], *args, vec)
-            return builder.load(pointer, align=array.dtype.bitwidth // 8)
-
-        return vec(array, types.intp), codegen
-
-    return load
+def wholes_at(context, builder, array_type, array, index):
+    """LLVM's pointer to 16 integers of 32 bits from a flat index on."""
+    first = element_of(context, builder, array_type, array, index, 16)
+    return builder.bitcast(first, ir.VectorType(INT32, 16).as_pointer())
 
 
-load16 = _loader(16)  # lanes from a flat index into a contiguous array on
-load32 = _loader(32)
+def _load(context, builder, sig, array, index):
+    vec = sig.return_type
+    return builder.load(pointer_to(context, builder, sig.args[-2], array, index, vec), align=vec.bytes)
 
 
-@intrinsic
-def load(typingctx, zero, array, index):
+def _fill(context, builder, sig, array, number):
+    return splat_into(builder, number, sig.return_type)
+
+
+# lanes from a flat index into a contiguous array on; lanes of one number, in the dtype of an array
+load16, load32 = (emitted(lambda x, i, n=n: VecType(x.dtype, n)(x, types.intp))(_load) for n in (16, 32))
+fill16, fill32 = (emitted(lambda x, number, n=n: VecType(x.dtype, n)(x, x.dtype))(_fill) for n in (16, 32))
+
+
+@emitted(lambda zero, array, index: zero(zero, array, types.intp))
+def load(context, builder, sig, zero, array, index):
     """As many lanes as the vector ``zero`` has, from a flat index into a contiguous array on."""
-
-    def codegen(context, builder, sig, args):
-        pointer = pointer_to(context, builder, sig.args[1], args[1], args[2], zero)
-        return builder.load(pointer, align=array.dtype.bitwidth // 8)
-
-    return zero(zero, array, types.intp), codegen
+    return _load(context, builder, sig, array, index)
 
 
-@intrinsic(prefer_literal=True)
-def zeros(typingctx, array, lanes):
-    """A vector of zeros in the dtype of an array; ``lanes`` is a constant."""
-    if not isinstance(lanes, types.IntegerLiteral):
-        return None
-    vec = VecType(array.dtype, lanes.literal_value)
-
-    def codegen(context, builder, sig, args):
-        return ir.Constant(_llvm_type(vec), None)
-
-    return vec(array, lanes), codegen
-
-
-@intrinsic
-def splat(typingctx, zero, number):
+@emitted(lambda zero, number: zero(zero, zero.dtype))
+def splat(context, builder, sig, zero, number):
     """As many lanes of one number as the vector ``zero`` has."""
-
-    def codegen(context, builder, sig, args):
-        return splat_into(builder, args[1], zero)
-
-    return zero(zero, zero.dtype), codegen
+    return splat_into(builder, number, sig.return_type)
 
 
-@intrinsic
-def lanes_of(typingctx, zero):
+def _zeros(array, lanes):
+    return VecType(array.dtype, lanes.literal_value)(array, lanes) if isinstance(lanes, types.IntegerLiteral) else None
+
+
+@emitted(_zeros, prefer_literal=True)
+def zeros(context, builder, sig, array, lanes):
+    """A vector of zeros in the dtype of an array; ``lanes`` is a constant."""
+    return constant(llvm_type(sig.return_type), 0.0)
+
+
+@emitted(lambda zero: types.intp(zero))
+def lanes_of(context, builder, sig, zero):
     """How many lanes a vector has."""
-
-    def codegen(context, builder, sig, args):
-        return ir.IntType(64)(zero.lanes)
-
-    return types.intp(zero), codegen
+    return INT64(sig.args[0].lanes)
 
 
-@intrinsic
-def store(typingctx, array, index, x):
+@emitted(lambda array, index, x: types.void(array, types.intp, x))
+def store(context, builder, sig, array, index, x):
     """Write the lanes from a flat index into a contiguous array on."""
-
-    def codegen(context, builder, sig, args):
-        pointer = pointer_to(context, builder, sig.args[0], args[0], args[1], x)
-        builder.store(args[2], pointer, align=x.dtype.bitwidth // 8)
-        return context.get_dummy_value()
-
-    return types.void(array, types.intp, x), codegen
+    vec = sig.args[2]
+    builder.store(x, pointer_to(context, builder, sig.args[0], array, index, vec), align=vec.bytes)
 
 
-@intrinsic
-def store_some16(typingctx, bits, array, index, x):
+@emitted(lambda bits, array, index, x: types.void(types.uint64, array, types.intp, x))
+def store_some16(context, builder, sig, bits, array, index, x):
     """Write the lanes whose bits are set; nothing else is touched."""
-    name = f"llvm.masked.store.{_suffix(x)}.p0"
-
-    def codegen(context, builder, sig, args):
-        bits_, array_, index_, x_ = args
-        mask = builder.bitcast(builder.trunc(bits_, ir.IntType(16)), ir.VectorType(ir.IntType(1), 16))
-        pointer = pointer_to(context, builder, sig.args[1], array_, index_, x, mask)
-        align = ir.IntType(32)(x.dtype.bitwidth // 8)
-        _call(builder, name, ir.VoidType(), [x_, pointer, align, mask])
-        return context.get_dummy_value()
-
-    return types.void(types.uint64, array, types.intp, x), codegen
+    mask, vec = lanes_from(builder, bits, 16), sig.args[3]
+    pointer = pointer_to(context, builder, sig.args[1], array, index, vec, mask)
+    _call(builder, "masked.store", ir.VoidType(), [x, pointer, INT32(vec.bytes), mask], x.type)
 
 
-@intrinsic
-def load_some16(typingctx, bits, array, index):
+@emitted(lambda bits, array, index: VecType(array.dtype, 16)(types.uint64, array, types.intp))
+def load_some16(context, builder, sig, bits, array, index):
     """Lanes whose bits are set, 0 for the others, whose memory is not touched."""
-    vec = VecType(array.dtype, 16)
-    name = f"llvm.masked.load.{_suffix(vec)}.p0"
-
-    def codegen(context, builder, sig, args):
-        bits_, array_, index_ = args
-        mask = builder.bitcast(builder.trunc(bits_, ir.IntType(16)), ir.VectorType(ir.IntType(1), 16))
-        pointer = pointer_to(context, builder, sig.args[1], array_, index_, vec, mask)
-        align = ir.IntType(32)(vec.dtype.bitwidth // 8)
-        return _call(builder, name, _llvm_type(vec), [pointer, align, mask, ir.Constant(_llvm_type(vec), None)])
-
-    return vec(types.uint64, array, types.intp), codegen
+    mask, vec = lanes_from(builder, bits, 16), sig.return_type
+    pointer, kind = pointer_to(context, builder, sig.args[1], array, index, vec, mask), llvm_type(vec)
+    return _call(builder, "masked.load", kind, [pointer, INT32(vec.bytes), mask, constant(kind, 0.0)], kind)
 
 
-@intrinsic
-def gather16(typingctx, array, start, places, first):
+@emitted(lambda array, start, places, first: VecType(array.dtype, 16)(array, types.intp, places, types.intp))
+def gather16(context, builder, sig, array, start, places, first):
     """Lanes ``array[start + places[first + i]]``, by flat indices; ``places`` are integers of 32 bits."""
-    vec = VecType(array.dtype, 16)
-
-    def codegen(context, builder, sig, args):
-        array_, start_, places_, first_ = args
-        data = builder.gep(context.make_array(sig.args[0])(context, builder, array_).data, [start_])
-        place = element_of(context, builder, sig.args[2], places_, first_, 16)
-        found = ir.Constant(_llvm_type(vec), ir.Undefined)
-        for lane in range(16):
-            at = builder.sext(builder.load(builder.gep(place, [ir.IntType(64)(lane)])), ir.IntType(64))
-            element_of(context, builder, sig.args[0], array_, builder.add(start_, at), 1)
-            found = builder.insert_element(found, builder.load(builder.gep(data, [at])), ir.IntType(32)(lane))
-        return found
-
-    return vec(array, types.intp, places, types.intp), codegen
+    data = builder.gep(context.make_array(sig.args[0])(context, builder, array).data, [start])
+    place = element_of(context, builder, sig.args[2], places, first, 16)
+    found = ir.Constant(llvm_type(sig.return_type), ir.Undefined)
+    for lane in range(16):
+        at = builder.sext(builder.load(builder.gep(place, [INT64(lane)])), INT64)
+        element_of(context, builder, sig.args[0], array, builder.add(start, at), 1)
+        found = builder.insert_element(found, builder.load(builder.gep(data, [at])), INT32(lane))
+    return found
 
 
-@intrinsic
-def store_whole16(typingctx, bits, places, first, x):
+@emitted(lambda bits, places, first, x: types.void(types.uint64, places, types.intp, x))
+def store_whole16(context, builder, sig, bits, places, first, x):
     """Write the lanes whose bits are set as integers of 32 bits."""
-    integers = ir.VectorType(ir.IntType(32), 16)
-
-    def codegen(context, builder, sig, args):
-        bits_, places_, first_, x_ = args
-        data = element_of(context, builder, sig.args[1], places_, first_, 16)
-        where = builder.bitcast(data, integers.as_pointer())
-        mask = builder.bitcast(builder.trunc(bits_, ir.IntType(16)), ir.VectorType(ir.IntType(1), 16))
-        kept = builder.load(where, align=4)
-        builder.store(builder.select(mask, builder.fptosi(x_, integers), kept), where, align=4)
-        return context.get_dummy_value()
-
-    return types.void(types.uint64, places, types.intp, x), codegen
+    where = wholes_at(context, builder, sig.args[1], places, first)
+    kept, new = builder.load(where, align=4), builder.fptosi(x, where.type.pointee)
+    builder.store(builder.select(lanes_from(builder, bits, 16), new, kept), where, align=4)
 
 
-@intrinsic
-def load_whole16(typingctx, array, places, first):
+@emitted(lambda array, places, first: VecType(array.dtype, 16)(array, places, types.intp))
+def load_whole16(context, builder, sig, array, places, first):
     """Lanes of integers of 32 bits, as numbers of an array's dtype."""
-    vec = VecType(array.dtype, 16)
-    integers = ir.VectorType(ir.IntType(32), 16)
-
-    def codegen(context, builder, sig, args):
-        data = element_of(context, builder, sig.args[1], args[1], args[2], 16)
-        found = builder.load(builder.bitcast(data, integers.as_pointer()), align=4)
-        return builder.sitofp(found, _llvm_type(vec))
-
-    return vec(array, places, types.intp), codegen
+    found = builder.load(wholes_at(context, builder, sig.args[1], places, first), align=4)
+    return builder.sitofp(found, llvm_type(sig.return_type))
 
 
-def _filler(lanes: int):
-    @intrinsic
-    def fill(typingctx, array, number):
-        vec = VecType(array.dtype, lanes)
-
-        def codegen(context, builder, sig, args):
-            return splat_into(builder, args[1], vec)
-
-        return vec(array, array.dtype), codegen
-
-    return fill
-
-
-fill16 = _filler(16)  # lanes of one number, in the dtype of an array
-fill32 = _filler(32)
-
-
-def shuffle(builder, a, b, lanes):
-    """LLVM's choice of lanes from ``a`` and ``b``."""
-    indices = ir.Constant(ir.VectorType(ir.IntType(32), len(lanes)), list(lanes))
-    return builder.shuffle_vector(a, b, indices)
-
-
-@intrinsic
-def lowest_bit(typingctx, bits):
+@emitted(lambda bits: types.intp(types.uint64))
+def lowest_bit(context, builder, sig, bits):
     """Number of the lowest set bit; ``bits`` must not be 0."""
-
-    def codegen(context, builder, sig, args):
-        return _call(builder, "llvm.cttz.i64", ir.IntType(64), [args[0], ir.IntType(1)(1)])
-
-    return types.intp(types.uint64), codegen
-
-
-def _reduced(name: str):
-    @intrinsic
-    def function(typingctx, x):
-        def codegen(context, builder, sig, args):
-            scalar = context.get_value_type(x.dtype)
-            return _call(builder, f"llvm.vector.reduce.{name}.{_suffix(x)}", scalar, args)
-
-        return x.dtype(x), codegen
-
-    return function
-
-
-lowest, highest = _reduced("fmin"), _reduced("fmax")  # of the lanes
+    return _call(builder, "cttz", INT64, [bits, ir.IntType(1)(1)], INT64)
 
 
 @jit
