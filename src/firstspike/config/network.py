@@ -143,7 +143,7 @@ def network_problems(
     sections: Sequence[Section],
     data: SpikeData,
     neuron: LIF,
-    limits: Sequence[float] | float,
+    limits: Sequence[float] | float | None,
     labels: str | None = None,
     reads: Form | None = None,
 ) -> list[Problem]:
@@ -196,7 +196,7 @@ def network_problems(
             if getattr(section, rate, None) is not None and not any(getattr(section, key, None) for key in keys):
                 problems.append((("network", index, rate), f"{rate} needs {keys[0]}, which this layer does not have"))
     spiking = [layer for layer in layers if isinstance(layer, LIFLayer)]
-    if not isinstance(limits, int | float) and len(limits) != len(spiking):
+    if isinstance(limits, Sequence) and len(limits) != len(spiking):
         message = f"expected one for each of {len(spiking)} LIF layers, or one number, got {len(limits)}"
         problems.append((("training", "silent", "limits"), message))
     return problems

@@ -151,7 +151,7 @@ SCHEDULE_SECTIONS = {
 }  # fmt: skip
 Schedule: Any = union([*SCHEDULE_SECTIONS.values(), Custom])
 
-Silent: Any = derive(SilentNeurons, types={"limits": tuple[Fraction, ...] | Fraction})
+Silent: Any = derive(SilentNeurons, types={"limits": tuple[Fraction, ...] | Fraction | None})
 Augmentation: Any = derive(Augment)
 Stopping: Any = derive(EarlyStopping)
 _FIT = derive(

@@ -134,7 +134,7 @@ class LatencyEncoder:
         per_feature: each feature has its own range; False: all features share one.
         invert: large values spike first.
         on_off: two inputs for each value: an "on" channel as described above, and after all of them an "off" channel
-            encoded the other way round, so that one of the two spikes early.
+            encoded the other way round, so that one of the two spikes early. Tables are learnt better with both.
         low: smallest value of each feature, as found by `fit`.
         high: largest value of each feature.
 
@@ -146,7 +146,7 @@ class LatencyEncoder:
     late: float = 2.0
     per_feature: bool = True
     invert: bool = False
-    on_off: bool = False
+    on_off: bool = True
     low: Sequence[float] | None = None
     high: Sequence[float] | None = None
 

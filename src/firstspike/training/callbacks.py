@@ -171,8 +171,9 @@ class EarlyStopping(Callback):
 
     Args:
         patience: epochs without improvement after which the training ends.
-        metric: a column of the metrics, such as ``validation_loss`` or ``validation_accuracy``.
-        min_delta: smallest change that counts as an improvement.
+        metric: a column of the metrics, such as ``validation_loss``. By default the accuracy on the validation data
+            counts, and of equal accuracies the loss, which a single silent output makes jump.
+        min_delta: smallest change of ``metric`` that counts as an improvement.
 
     Raises:
         ValueError: a patience below 1, a negative ``min_delta``; at the first epoch, a metric that is not recorded.
@@ -180,7 +181,7 @@ class EarlyStopping(Callback):
 
     essential = True
 
-    def __init__(self, patience: int = 10, metric: str = "validation_loss", min_delta: float = 0.0) -> None:
+    def __init__(self, patience: int = 10, metric: str | None = None, min_delta: float = 0.0) -> None:
         if patience < 1 or min_delta < 0:
             raise ValueError(f"expected patience >= 1 and min_delta >= 0, got {patience} and {min_delta}")
         self.patience, self.metric, self.min_delta = patience, metric, min_delta
@@ -192,13 +193,17 @@ class EarlyStopping(Callback):
 
     def on_epoch_end(self, fit: "Fit", row: "Row") -> None:
         """Compare the epoch with the best one so far."""
-        if self.metric not in row:
+        if self.metric is None:
+            if not fit.improved:
+                raise ValueError("early stopping needs validation data, or another metric, such as metric='train_loss'")
+            better = any(fit.improved)
+        elif self.metric not in row:
             raise ValueError(f"early stopping: no metric {self.metric!r}; choose one of {', '.join(row)}")
-        value = float(row[self.metric]) * (-1 if self.metric.endswith("accuracy") else 1)
-        if value < self.best - self.min_delta:
-            self.best, self.waited = value, 0
         else:
-            self.waited += 1
+            value = float(row[self.metric]) * (-1 if self.metric.endswith("accuracy") else 1)
+            better = value < self.best - self.min_delta
+            self.best = value if better else self.best
+        self.waited = 0 if better else self.waited + 1
         if self.waited >= self.patience:
             fit.finished = True
 

@@ -14,6 +14,7 @@ from firstspike.training.evaluation import Evaluation
 from firstspike.training.fitting import Member
 
 _HUGE = 1e4  # times the weight with which one input alone makes a neuron fire
+_UNDECIDED = 0.05  # share of samples in which all outputs are silent
 
 
 class DivergedError(FloatingPointError):
@@ -64,6 +65,13 @@ def signs_of_failure(network: nn.Module, validation: Evaluation) -> list[str]:
     found = []
     if not math.isfinite(validation.loss):
         found.append(f"the loss on the validation data is {validation.loss}")
+    undecided = 1 - validation.decided / len(validation.labels)
+    if undecided > _UNDECIDED and not validation.readout:
+        found.append(
+            f"in {100 * undecided:.1f} % of the validation data no output neuron spikes, which counts as wrong and "
+            "gives no gradient: lower the last of SilentNeurons(limits=[...]), in a config training.silent.limits, or "
+            "raise its increment"
+        )
     counts = torch.bincount(validation.labels)
     guess, samples = float(counts.max()) / len(validation.labels), len(validation.labels)
     if validation.accuracy <= guess + math.sqrt(guess * (1 - guess) / samples):

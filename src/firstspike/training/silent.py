@@ -5,7 +5,7 @@ Source: Göltz et al. 2021, supplement.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -14,6 +14,8 @@ from torch import Tensor, nn
 
 from firstspike.layers import LIFLayer, Network, Record, first_of, form_of
 from firstspike.ranges import Positive
+
+_HIDDEN, _OUTPUT = 0.5, 0.1  # limits where none are given
 
 
 @dataclass
@@ -28,7 +30,8 @@ class SilentNeurons:
 
     Args:
         limits: largest silent fraction allowed in each LIF layer, in order, or one number for all of them; 1 allows
-            everything.
+            everything. By default 0.5, and 0.1 in an output layer of first spikes, which decides; layers that give
+            spike trains may be silent.
         increment: first amount that is added to each weight.
         targeted: raise the silent neurons only; otherwise all neurons of the layer.
         exponential: double the increment while the same layer stays silent.
@@ -39,8 +42,8 @@ class SilentNeurons:
             than LIF layers.
     """
 
-    limits: Sequence[float] | float = 1.0
-    increment: Positive = 0.0005
+    limits: Sequence[float] | float | None = None
+    increment: Positive = 0.005
     targeted: bool = True
     exponential: bool = True
     skip_step: bool = True
@@ -48,6 +51,10 @@ class SilentNeurons:
     repeats: int = field(default=0, init=False, compare=False)
 
     def __post_init__(self) -> None:
+        if not 0 < self.increment < math.inf:
+            raise ValueError(f"increment must be > 0 and finite, got {self.increment}")
+        if self.limits is None:
+            return
         alone = isinstance(self.limits, int | float)
         given = (self.limits,) if alone else self.limits
         if not isinstance(given, list | tuple) or not all(0 <= limit <= 1 for limit in given):
@@ -55,26 +62,38 @@ class SilentNeurons:
                 "limits must be a fraction from 0 to 1, or a list with one for each LIF layer such as [0.5, 0.3], "
                 f"got {self.limits}"
             )
-        if not 0 < self.increment < math.inf:
-            raise ValueError(f"increment must be > 0 and finite, got {self.increment}")
         self.limits = self.limits if alone else tuple(map(float, given))
 
     @property
     def active(self) -> bool:
         """Whether any limit can be exceeded."""
-        return self.limits < 1 if isinstance(self.limits, int | float) else any(limit < 1 for limit in self.limits)
+        return any(limit < 1 for limit in (self.limits if isinstance(self.limits, Sequence) else [self.limits or 0.0]))
+
+    def of(self, network: nn.Module) -> "SilentNeurons":
+        """The same rule with limits for this network, where it has none of its own; none for other modules."""
+        if self.limits is not None:
+            return self
+        if not isinstance(network, Network):
+            return replace(self, limits=1.0)
+        layers = spiking_layers(network)
+        last = layers[-1:] if network.gives == "first spikes" else []
+        return replace(
+            self,
+            limits=[1.0 if _gives_trains(network, x) else _OUTPUT if x in last else _HIDDEN for x in layers] or 1.0,
+        )
 
     def limits_of(self, layers: int) -> tuple[float, ...]:
         """One limit for each of this number of LIF layers.
 
         Raises:
-            ValueError: another number of limits.
+            ValueError: another number of limits, or none yet, see ``of``.
         """
         if isinstance(self.limits, int | float):
             return (float(self.limits),) * layers
-        if len(self.limits) != layers:
-            raise ValueError(f"SilentNeurons has {len(self.limits)} limits, the network has {layers} LIF layers")
-        return tuple(self.limits)
+        given = tuple(self.limits or ())
+        if len(given) != layers:
+            raise ValueError(f"SilentNeurons has {len(given)} limits, the network has {layers} LIF layers")
+        return given
 
     def too_silent(self, fractions: Sequence[float]) -> int | None:
         """Number of the first LIF layer above its limit, or None; counts how often in a row it is the same.
@@ -102,6 +121,7 @@ class SilentNeurons:
         Returns:
             Whether to skip the optimiser step: weights were raised and ``skip_step`` is set.
         """
+        self.limits = self.of(network).limits
         found = self.too_silent(silent_fractions(network, record).tolist())
         if found is None:
             return False

@@ -67,7 +67,8 @@ class Trainer:
         optimizer: of the network's parameters; with several networks a list.
         schedule: steps once an epoch; with several networks a list.
         regularizers: terms ``regularizer(times, labels, network, record)`` that are added to the loss.
-        silent: what happens where too many neurons are silent; by default nothing.
+        silent: what happens where too many neurons are silent; by default their weights are raised. With
+            ``SilentNeurons(limits=1)`` nothing happens.
         substrate: where spike times come from; by default the exact equations. With several networks it may be a list.
         augment: how training samples vary, ``augment(times, data, generators)``; see ``Augment``.
         clip_grad_norm: largest norm of a network's gradient; larger ones are scaled down to it.
@@ -117,7 +118,7 @@ class Trainer:
                 "Trainer needs a loss on spike times: CrossEntropyLoss would make the true neuron spike last; "
                 "use fs.losses.TimeCrossEntropy()"
             )
-        silent = silent or SilentNeurons()
+        silent = (silent or SilentNeurons()).of(networks[0])
         if silent.active:
             if not all(isinstance(each, Network) for each in networks):
                 raise ValueError("SilentNeurons needs an fs.Network, got another kind of module")
