@@ -86,7 +86,7 @@ class Network(nn.Sequential):
                 )
             try:
                 if size is None:  # the number of inputs is known from the first layer that fixes it
-                    size = getattr(layer, "in_features", getattr(layer, "features", None))
+                    size = getattr(layer, "in_features", None)
                 image = getattr(layer, "image", None)
                 check_follows(form, layer)
                 points.append((size, form))
@@ -115,7 +115,7 @@ class Network(nn.Sequential):
         """Number of inputs; None where no layer fixes one."""
         before: list[Any] = []
         for layer in self:
-            size = getattr(layer, "in_features", getattr(layer, "features", None))
+            size = getattr(layer, "in_features", None)
             if size is not None:
                 for earlier in reversed(before):
                     size = size - len(earlier.times) if isinstance(earlier, BiasSpikes) else size // earlier.copies

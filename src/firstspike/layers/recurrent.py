@@ -19,10 +19,9 @@ from torch.nn import functional
 
 from firstspike.layers.delay import DelayRule
 from firstspike.layers.init import firing_weights
-from firstspike.layers.lif import DenseLIFOptions
+from firstspike.layers.lif import DenseLIFOptions, LIFSpikeTrains, Overflow
 from firstspike.layers.neurons import Arriving
-from firstspike.layers.spiking import LIFSpikeTrains, Overflow
-from firstspike.layers.values import first_columns, largest, within
+from firstspike.layers.trains import first_columns, largest, within
 from firstspike.neuron import LIF
 from firstspike.ranges import Finite, NotNegative, Positive, Size
 from firstspike.signature import takes_arguments_of
