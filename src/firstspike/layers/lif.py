@@ -1,16 +1,18 @@
 """LIF neurons that are fully connected to their inputs, and spike once or several times."""
 
 import math
+import warnings
 from typing import ClassVar, Literal, Unpack
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
+from torch.nn import functional
 
 from firstspike.layers.delay import DelayRule
 from firstspike.layers.init import NormalWeights, firing_weights
 from firstspike.layers.neurons import Arriving, LIFLayer, LIFOptions, NeuronLayer
-from firstspike.layers.trains import Form
+from firstspike.layers.trains import Form, values_of
 from firstspike.neuron import LIF
 from firstspike.ranges import Finite, NotNegative, Size
 from firstspike.signature import takes_arguments_of
@@ -210,6 +212,30 @@ class LIFSpikeTrains(DenseLIFLayer):
             max_weight_grad=self.max_weight_grad,
             backend=self.backend,
         )
+
+    def fitted(self, trains: Float[Tensor, "*batch out_features spikes"]) -> Float[Tensor, "*batch out_features most"]:
+        """Sorted trains with ``max_spikes`` columns.
+
+        Raises:
+            ValueError: trains that are longer, where ``overflow`` says so.
+        """
+        most, columns = self.max_spikes, trains.shape[-1]
+        if columns <= most:
+            return functional.pad(trains, (0, most - columns), value=math.inf)
+        self.check_room(values_of(torch.isfinite(trains[..., most])))
+        return trains[..., :most]
+
+    def check_room(self, more: Bool[Tensor, "*batch out_features"]) -> None:
+        """Raise a ValueError, or warn, where neurons spike more often than there is room for, as ``overflow`` says."""
+        if self.overflow == "drop" or not bool(more.any()):
+            return
+        message = (
+            f"{int(more.sum())} of {more.numel()} neurons (counted in each sample) spike more than "
+            f"max_spikes={self.max_spikes} times; raise max_spikes or lower the weights"
+        )
+        if self.overflow == "error":
+            raise ValueError(f"{message}, or drop the later spikes with overflow='warn' or 'drop'")
+        warnings.warn(f"{message}. Their later spikes are dropped", stacklevel=2)
 
     def extra_repr(self) -> str:
         """Sizes, budget and neuron, as torch prints them."""

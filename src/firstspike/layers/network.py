@@ -1,10 +1,11 @@
 """Layers in a row, and what each of them made of a batch."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from firstspike.layers.inputs import BiasSpikes, Multiplex
 from firstspike.layers.patches import is_image
@@ -58,6 +59,25 @@ def applied(layer: nn.Module, entered: Sequence[Tensor], observed: Tensor | None
     else:
         found = layer(entered[-1], observed)
     return found
+
+
+class _Call(nn.Module):
+    """A function of a network as a module, as ``functional_call`` wants it."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, function: Callable[..., Any], *inputs: Any) -> Any:
+        return function(self.network, *inputs)
+
+
+def with_parameters(
+    network: nn.Module, parameters: Mapping[str, Tensor], function: Callable[..., Any], *inputs: Any
+) -> Any:
+    """``function(network, *inputs)`` where these tensors stand for the network's parameters of these names."""
+    named = {f"network.{name}": value for name, value in parameters.items()}
+    return functional_call(_Call(network), named, (function, *inputs))
 
 
 class Network(nn.Sequential):

@@ -4,7 +4,6 @@ Trains are tensors ``(batch, neurons, spikes)``, sorted along the last dimension
 spikes ``(batch, neurons)`` count as trains of one spike wherever a layer takes trains.
 """
 
-import warnings
 from typing import Literal
 
 import torch
@@ -167,17 +166,3 @@ def values_of(x: Tensor) -> Tensor:
 def largest(x: Tensor) -> float:
     """The largest number in a tensor, NaN if there is any."""
     return float(values_of(x).max())
-
-
-def first_columns(trains: Tensor, most: int, overflow: str) -> Tensor:
-    """The first ``most`` columns of trains; where some are longer, an error or a warning, as ``overflow`` says."""
-    more = values_of(torch.isfinite(trains[..., most]))
-    if overflow != "drop" and bool(more.any()):
-        message = (
-            f"{int(more.sum())} of {more.numel()} neurons (counted in each sample) spike more than "
-            f"max_spikes={most} times; raise max_spikes or lower the weights"
-        )
-        if overflow == "error":
-            raise ValueError(f"{message}, or drop the later spikes with overflow='warn' or 'drop'")
-        warnings.warn(f"{message}. Their later spikes are dropped", stacklevel=2)
-    return trains[..., :most]
