@@ -13,8 +13,9 @@ from matplotlib.figure import Figure
 
 from firstspike.config import ConfigError
 from firstspike.config.network import LayerError
-from firstspike.layers import LAYERS, LIFLinear, LIFSpikeTrains, Network, Record, form_of
+from firstspike.layers import LAYERS, LIFLinear, LIFSpikeTrains, Network, Record
 from firstspike.layers.named import NamedLIF, named_lif_layers, named_parameters
+from firstspike.layers.trains import form_of
 from firstspike.plots.plane import YinYangPlane
 from firstspike.plots.style import as_text, styled, time_unit
 from firstspike.runs.checkpoint import load_checkpoint

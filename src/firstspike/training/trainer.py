@@ -18,7 +18,8 @@ from torch.optim.lr_scheduler import LRScheduler
 from firstspike import losses
 from firstspike.data import SpikeData
 from firstspike.devices import check_float64, raise_deferred_errors
-from firstspike.layers import Network, Record, jitter_from
+from firstspike.layers import Network, Record
+from firstspike.layers.noise import jitter_from
 from firstspike.ranges import Count, Positive, Probability, Seed
 from firstspike.seeding import generator
 from firstspike.substrates import Exact, Substrate
