@@ -8,6 +8,7 @@ from torch import nn
 
 import firstspike as fs
 from firstspike.runs import RunWriter
+from trained import start
 
 SAMPLES, INPUTS, CLASSES = 45, 6, 3
 
@@ -137,7 +138,7 @@ def table(folder):
         "loss": {"kind": "cross_entropy"},
         "training": {"epochs": 2, "batch_size": 10},
     }
-    fs.runs.start(folder, fs.config.parse_config(raw), progress_bar=False)
+    start(folder, fs.config.parse_config(raw), progress_bar=False)
     file.unlink()
     return folder, {}
 
@@ -166,4 +167,4 @@ KINDS = {
         seeds_with_only_training_data,
     )
 }
-"""Each makes a run in a folder, and returns it with what ``fs.load_run`` has to be handed."""
+"""Each makes a run in a folder, and returns it with what ``fs.Run`` has to be handed."""
