@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 import firstspike as fs
-from firstspike.runs import RunWriter
+from firstspike.runs import Run, RunWriter
 from trained import start
 
 SAMPLES, INPUTS, CLASSES = 45, 6, 3
@@ -76,7 +76,7 @@ def train(folder, net, loss=None, train=None, validation=None, test=None, epochs
         net, loss or fs.losses.TimeCrossEntropy(), optimizers if isinstance(net, list) else optimizers[0]
     )
     writer = RunWriter(folder, checkpoint_every=1, **options)
-    trainer.fit(
+    result = trainer.fit(
         train or data(),
         validation,
         test=test,
@@ -85,6 +85,7 @@ def train(folder, net, loss=None, train=None, validation=None, test=None, epochs
         callbacks=[writer],
         progress_bar=False,
     )
+    Run.written(writer, result)
     return folder
 
 
