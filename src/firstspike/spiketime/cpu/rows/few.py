@@ -128,13 +128,11 @@ def few_rows_back(arrival, n, c, rows):
 
 
 @inlined
-def unwind_few(
-    packed, sample, begin, first, bits, found, places, lanes, c, bound, sums, by_weight, wants_weight, wants_times
-):  # fmt: skip
+def unwind_few(packed, sample, begin, first, bits, found, places, lanes, c, bound, into):
     """The backward pass of one sample for 16 neurons of a tile, from lane ``first`` on: ``bits`` of them.
 
-    The tile's first neuron is ``begin``. Adds the scales to ``lanes``, to ``sums (inputs, 16)`` the terms of the
-    gradients by times, and to ``by_weight``. See ``adjoint``; here C and E have scale 1.
+    The tile's first neuron is ``begin``. Adds the scales to ``lanes``, to the sums ``(inputs, 16)`` the terms of the
+    gradients by times, and to those by weights. See ``adjoint``; here C and E have scale 1.
     """
     order, arrival, rows, last = sample.order, sample.arrival, sample.rows, found.last
     none, at = fill16(rows, 0.0), begin + first
@@ -159,7 +157,7 @@ def unwind_few(
         top -= 1
     allowed = load16(lanes, UNIT * TILE + first) * bound
     kept, size = spiked, absolute(scale)
-    if (size * c[HEIGHT] > allowed) & spiked and wants_weight:
+    if (size * c[HEIGHT] > allowed) & spiked and into.wants_weight:
         kept &= ~(largest_few(rows, joins, top, response, decay) > allowed)
     keeps, leak = mask_of(none, kept), -min(c[RATIO], 1.0)
     value = faster = none
@@ -167,11 +165,11 @@ def unwind_few(
         here = joins == float(k)
         value, faster = select(here, response, value), select(here, decay, faster)
         row = np.intp(order[np.uintp(k)]) * TILE + first
-        if wants_weight:
-            store(by_weight, row, load16(by_weight, row) + update(keeps, value, none))
-        if wants_times:
+        if into.wants_weight:
+            store(into.by_weight, row, load16(into.by_weight, row) + update(keeps, value, none))
+        if into.wants_times:
             terms = load16(packed, row) * fma(value, fill16(rows, leak), faster)
-            store(sums, k * 16, load16(sums, k * 16) + terms)
+            store(into.sums, k * 16, load16(into.sums, k * 16) + terms)
         if k > 0:
             before = np.uintp(k - 1)  # without a sign, an index needs no test for one below 0
             value = fma(value, fill16(rows, rows[_SLOW, before]), faster * rows[_BACK, before])

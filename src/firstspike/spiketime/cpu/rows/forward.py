@@ -10,13 +10,12 @@ import math
 import numpy as np
 
 from firstspike.spiketime.cpu.constants import PER_MEM, PER_SYN
-from firstspike.spiketime.cpu.pack import TILE, pack_row
+from firstspike.spiketime.cpu.pack import TILE, every_lane, pack_row
 from firstspike.spiketime.cpu.rows.coefficients import Sample, find_segments, forward_rows, pad_row
 from firstspike.spiketime.cpu.rows.crossing import N_STATE, solve
-from firstspike.spiketime.cpu.rows.fast import scan_fast
 from firstspike.spiketime.cpu.rows.few import FEW, few_rows, scan_few
-from firstspike.spiketime.cpu.rows.intervals import DROP, HOLD, NEXT, SEEN, Entries
-from firstspike.spiketime.cpu.rows.scan import scan_tile, scan_trains
+from firstspike.spiketime.cpu.rows.scan import scan_fast, scan_tile
+from firstspike.spiketime.cpu.rows.train_scan import DROP, HOLD, NEXT, SEEN, Entries, scan_trains
 from firstspike.spiketime.cpu.rows.windows import (
     KEPT,
     TRAINS,
@@ -117,7 +116,7 @@ def scan_samples(zero, g, e, slot, first, stop):
             forward_rows(arrival[b], n, c, fast[at], start, rows[at])
     for tile in range(g.tiles):
         lanes = min(TILE, g.outputs - tile * TILE)
-        every = ~np.uint64(0) >> np.uint64(64 - lanes)
+        every = every_lane(lanes)
         for b in range(first, stop):
             at = b - first
             sample = Sample(order[b], arrival[b], count[b, 0], ends[at], segments[at], rows[at])
@@ -173,7 +172,7 @@ def scan_windows(zero, g, e, slot, first, stop):
         for tile in range(g.tiles):
             begin = tile * TILE
             size = min(TILE, g.outputs - begin)
-            every = ~np.uint64(0) >> np.uint64(64 - size)
+            every = every_lane(size)
             for lane in range(size):
                 state[DROP, lane] = 1 - g.reset[e, begin + lane] / g.threshold[e, begin + lane]
                 state[HOLD, lane] = g.refractory[e, begin + lane]
@@ -203,44 +202,28 @@ def scan_windows(zero, g, e, slot, first, stop):
     end_samples(g, e, slot, first, stop)
 
 
-@jit
-def pack_weights(g, slot, task):
-    """Pack the weights of a tile."""
-    e, tile = task // g.tiles, task % g.tiles
-    pack_row(g.weight[e], g.threshold[e], tile * TILE, g.packed[e, tile])
+@kernel(
+    lambda lanes, several: TRAIN_FORWARD if several else FORWARD,
+    following="firstspike.spiketime.cpu.rows.backward.backward_kernel",
+)
+def forward_kernel(dtype: str, lanes: int, several: bool):
+    """Forward, for one dtype and number of lanes, of first spikes or trains; of first spikes it refuses some values."""
 
-
-@jit
-def check_weights(g, slot, task):
-    """Pack the weights of a tile, and refuse some values."""
-    e, tile = task // g.tiles, task % g.tiles
-    if not are_weights(g.weight[e], g.threshold[e], tile * TILE):
-        g.refused = 1
-    pack_weights(g, slot, task)
-
-
-@kernel(FORWARD, following="firstspike.spiketime.cpu.rows.backward.backward_kernel")
-def forward_kernel(dtype: str, lanes: int):
-    """First spikes, for one dtype and number of lanes."""
+    @jit
+    def pack(g, slot, task):
+        e, tile = task // g.tiles, task % g.tiles
+        if not several and not are_weights(g.weight[e], g.threshold[e], tile * TILE):
+            g.refused = 1
+        pack_row(g.weight[e], g.threshold[e], tile * TILE, g.packed[e, tile])
 
     @jit
     def scan(g, slot, task):
         e, first, stop = samples_of(task, g.batch, g.block)
-        if not are_times(g.times[e], first, stop):
+        if several:
+            scan_windows(zeros(g.c, lanes), g, e, slot, first, stop)
+        elif not are_times(g.times[e], first, stop):
             g.refused = 1
-        if not g.refused:
+        elif not g.refused:
             scan_samples(zeros(g.c, lanes), g, e, slot, first, stop)
 
-    return check_weights, scan
-
-
-@kernel(TRAIN_FORWARD, following="firstspike.spiketime.cpu.rows.backward.train_backward_kernel")
-def train_forward_kernel(dtype: str, lanes: int):
-    """Spike trains, likewise."""
-
-    @jit
-    def scan(g, slot, task):
-        e, first, stop = samples_of(task, g.batch, g.block)
-        scan_windows(zeros(g.c, lanes), g, e, slot, first, stop)
-
-    return pack_weights, scan
+    return pack, scan

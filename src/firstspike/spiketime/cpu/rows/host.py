@@ -9,18 +9,11 @@ import torch
 from firstspike.spiketime.contract import Arguments, Gradients, Grads, Held, Needs, Result, Sizes
 from firstspike.spiketime.cpu.constants import N_CONSTANTS, constants_array
 from firstspike.spiketime.cpu.pack import TILE, lanes_for
-from firstspike.spiketime.cpu.rows import adjoint, crossing, intervals, train_adjoint
-from firstspike.spiketime.cpu.rows.backward import (
-    BACKWARD,
-    CARRIED,
-    SAMPLES,
-    TRAIN_BACKWARD,
-    backward_kernel,
-    train_backward_kernel,
-)
+from firstspike.spiketime.cpu.rows import adjoint, crossing, train_scan
+from firstspike.spiketime.cpu.rows.backward import BACKWARD, CARRIED, SAMPLES, TRAIN_BACKWARD, backward_kernel
 from firstspike.spiketime.cpu.rows.coefficients import N_BACKWARD, N_FORWARD
 from firstspike.spiketime.cpu.rows.few import FEW
-from firstspike.spiketime.cpu.rows.forward import FORWARD, TRAIN_FORWARD, forward_kernel, train_forward_kernel
+from firstspike.spiketime.cpu.rows.forward import FORWARD, TRAIN_FORWARD, forward_kernel
 from firstspike.spiketime.cpu.rows.windows import KEPT, STATES
 from firstspike.spiketime.cpu.runtime.arguments import REFUSED
 from firstspike.spiketime.cpu.runtime.parallel import Call, name_of
@@ -63,7 +56,7 @@ def _forward_call(sizes: Sizes, real: str, threads: int) -> Call:
     names = "c", "times", "weight", "threshold", "spikes", *BOTH
     plan = FORWARD.plan(real, found, names, within=saved_within(inputs))
     phases = ensemble * found["tiles"], ensemble * -(-batch // block)
-    return Call(forward_kernel(real, lanes_for(outputs)), phases, plan, threads)
+    return Call(forward_kernel(real, lanes_for(outputs), False), phases, plan, threads)
 
 
 def backward_rows(
@@ -88,10 +81,16 @@ def _backward_call(sizes: Sizes, real: str, needs: tuple[bool, ...], observes: b
     found = _common(sizes, inputs, N_BACKWARD, threads) | saved_sizes(inputs, outputs)
     phases = _add_parts(found, *needs, needs[0], False)
     found |= sorting_for(inputs)
-    found |= {"observes": observes, "room": found["stride"], "state_rows": adjoint.N_LANES, "few_summed": FEW * 16}
+    found |= {
+        "observes": observes,
+        "room": found["stride"],
+        "state_rows": adjoint.N_LANES,
+        "few_summed": FEW * 16,
+        "windows": 1,
+    }
     given = ("c", "grad", "spikes", "times", "weight", "threshold", *BOTH, "by_times", "by_weight", "by_threshold")
     plan = BACKWARD.plan(real, found, given, within=saved_within(inputs))
-    return Call(backward_kernel(real, lanes_for(outputs)), phases, plan, threads)
+    return Call(backward_kernel(real, lanes_for(outputs), False), phases, plan, threads)
 
 
 def forward_trains(given: Arguments, holds: bool) -> Result:
@@ -128,7 +127,7 @@ def _forward_trains(given: Arguments, holds: bool, entries: int, waiting: int) -
         "room": sizes["events"] + windows * (2 + 15 + PAD) + (0 if own == 0 else outputs * entries),
         "block": max(1, min(_MOST_SAMPLES, -(-batch // (2 * threads)), _TRAIN_BLOCK // row)),
         "waiting": max(own, 1), "seen": 0 if given.observed is None else given.max_spikes, "one": 1, "two": 2,
-        "state_rows": intervals.N_LANES, "counted": 2 * TILE + 2,
+        "state_rows": train_scan.N_LANES, "counted": 2 * TILE + 2,
     }  # fmt: skip
     sizes |= sorting_for(max(sizes["events"], sizes["waiting"]))
     _check_room(given, sizes)
@@ -143,7 +142,7 @@ def _forward_trains(given: Arguments, holds: bool, entries: int, waiting: int) -
     arrays["observed"] = None if given.observed is None else given.observed.contiguous()
     phases = ensemble * sizes["tiles"], ensemble * -(-batch // sizes["block"])
     plan = TRAIN_FORWARD.plan(name_of(real), sizes, arrays)
-    Call(train_forward_kernel(name_of(real), lanes_for(outputs)), phases, plan, threads)(*arrays.values())
+    Call(forward_kernel(name_of(real), lanes_for(outputs), True), phases, plan, threads)(*arrays.values())
     used = int(arrays["starts"][..., -1].max()) if windows > 1 or copies > 1 else sizes["room"]
     if used < sizes["room"] // 2:
         arrays |= {name: arrays[name][..., :used].contiguous() for name in ("order", "source", "arrival")}
@@ -165,8 +164,8 @@ def backward_trains(
     phases = _add_parts(sizes, needs.times or recurrent, needs.weight, True, needs.times, recurrent)
     sizes |= {
         "room": room, "all_rows": N_BACKWARD * room, "own_entries": entries if recurrent else 0,
-        "asks_end": grads.state is not None, "carried_kinds": CARRIED, "state_rows": train_adjoint.N_LANES,
-        "spike_kinds": train_adjoint.N_SPIKES,
+        "asks_end": grads.state is not None, "carried_kinds": CARRIED, "state_rows": adjoint.N_LANES,
+        "spike_kinds": adjoint.N_SPIKES,
         "slots": (2 * sizes["budget"] + 1 if holds else sizes["budget"]) * TILE,
     }  # fmt: skip
     arrays["grad"] = grads.spikes.contiguous()
@@ -175,7 +174,7 @@ def backward_trains(
     for name, need in (("times", needs.times), ("weight", needs.weight), ("threshold", True)):
         arrays[f"by_{name}"] = getattr(given, name).new_empty(getattr(given, name).shape) if need else None
     plan = TRAIN_BACKWARD.plan(name_of(real), sizes, arrays)
-    Call(train_backward_kernel(name_of(real), lanes_for(outputs)), phases, plan, threads)(*arrays.values())
+    Call(backward_kernel(name_of(real), lanes_for(outputs), True), phases, plan, threads)(*arrays.values())
     state = None if given.state is None else Held(*arrays["by_start"].unbind(2))
     times, weight, threshold = arrays["by_times"], arrays["by_weight"], arrays["by_threshold"]
     return Gradients(times, weight, threshold if needs.threshold else None, state=state)

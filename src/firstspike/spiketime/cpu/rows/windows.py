@@ -12,7 +12,7 @@ import numpy as np
 
 from firstspike.spiketime.cpu.pack import TILE
 from firstspike.spiketime.cpu.rows.crossing import NOW_CURRENT, NOW_VOLTAGE
-from firstspike.spiketime.cpu.rows.intervals import DROP, LAST, NEXT, RELEASE
+from firstspike.spiketime.cpu.rows.train_scan import DROP, LAST, NEXT, RELEASE
 from firstspike.spiketime.cpu.runtime.compiling import jit
 from firstspike.spiketime.cpu.saved import PAD
 from firstspike.spiketime.cpu.sort import first_from, sort_row
@@ -42,8 +42,8 @@ KEPT = {
 }
 """Those that the forward kernel leaves for the backward one.
 
-Of each sample, they are its events, where each window's begin and how many there are; of a tile the entries, see
-``intervals``, where each window's begin, and which neurons would spike too often in it, as bits; and numbers of spikes.
+Of each sample, they are its events, where each window's begin and how many there are; of a tile ``train_scan.Entries``,
+where each window's begin, and which neurons would spike too often in it, as bits; and numbers of spikes.
 """
 _MARK = -1  # of an order: a window's start or end; inputs are >= 0, own spikes lie below
 
