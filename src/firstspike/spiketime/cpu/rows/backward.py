@@ -37,10 +37,10 @@ from firstspike.spiketime.cpu.rows.adjoint import (
 )
 from firstspike.spiketime.cpu.rows.coefficients import FAST, N_BACKWARD, Sample, backward_rows, find_segments
 from firstspike.spiketime.cpu.rows.few import FEW, few_rows_back, sum_few, unwind_few
+from firstspike.spiketime.cpu.rows.forward import KEPT, TRAINS, own_event, stride_for
 from firstspike.spiketime.cpu.rows.train_scan import Entries
-from firstspike.spiketime.cpu.rows.windows import KEPT, TRAINS, own_event, stride_for
 from firstspike.spiketime.cpu.runtime.arguments import Layout
-from firstspike.spiketime.cpu.runtime.compiling import jit
+from firstspike.spiketime.cpu.runtime.compiling import inlined, jit
 from firstspike.spiketime.cpu.runtime.kernels import kernel, samples_of
 from firstspike.spiketime.cpu.saved import SAVED
 from firstspike.spiketime.cpu.sort import SORTING, SORTING_SIZES, sort_samples
@@ -170,7 +170,7 @@ def part_of(size, parts, number):
     return number * size // parts, (number + 1) * size // parts
 
 
-@jit
+@inlined
 def unwind_sample(zero, g, e, slot, chunk, group, tile, b):
     """First spikes of a tile in a sample."""
     n, c, begin = g.used[e, b], g.c, tile * TILE

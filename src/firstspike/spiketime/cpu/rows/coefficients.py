@@ -52,12 +52,6 @@ _BARELY = 8  # the same in units of the last place, where a candidate that does 
 
 
 @jit
-def stride_of(inputs):
-    """Length of a row array: whole vectors, and one to spare."""
-    return (inputs + 15) // 16 * 16 + PAD
-
-
-@jit
 def pad_row(arrival, n):
     """Repeat the last of n > 0 times, as far as vectors may reach; forward passes do this once for all others."""
     store(arrival, n, fill16(arrival, arrival[n - 1]))

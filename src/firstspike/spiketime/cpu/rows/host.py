@@ -13,8 +13,7 @@ from firstspike.spiketime.cpu.rows import adjoint, crossing, train_scan
 from firstspike.spiketime.cpu.rows.backward import BACKWARD, CARRIED, SAMPLES, TRAIN_BACKWARD, backward_kernel
 from firstspike.spiketime.cpu.rows.coefficients import N_BACKWARD, N_FORWARD
 from firstspike.spiketime.cpu.rows.few import FEW
-from firstspike.spiketime.cpu.rows.forward import FORWARD, TRAIN_FORWARD, forward_kernel
-from firstspike.spiketime.cpu.rows.windows import KEPT, STATES
+from firstspike.spiketime.cpu.rows.forward import FORWARD, KEPT, STATES, TRAIN_FORWARD, forward_kernel
 from firstspike.spiketime.cpu.runtime.arguments import REFUSED
 from firstspike.spiketime.cpu.runtime.parallel import Call, name_of
 from firstspike.spiketime.cpu.saved import BOTH, PAD, saved_for, saved_sizes, saved_within
@@ -50,7 +49,7 @@ def forward_rows(given: Arguments) -> Result:
 def _forward_call(sizes: Sizes, real: str, threads: int) -> Call:
     ensemble, batch, inputs, outputs = sizes
     found = _common(sizes, inputs, N_FORWARD, threads) | saved_sizes(inputs, outputs)
-    found |= sorting_for(inputs) | {"state_rows": crossing.N_STATE + 2, "passed_size": FEW * 32}
+    found |= sorting_for(inputs) | {"state_rows": crossing.N_STATE + 2, "passed_size": FEW * 32, "windows": 1}
     most = _BLOCK // (N_FORWARD * found["stride"] * (4 if real == "float32" else 8))
     found["block"] = block = max(1, min(most, -(-batch // (2 * threads))))
     names = "c", "times", "weight", "threshold", "spikes", *BOTH
@@ -126,7 +125,7 @@ def _forward_trains(given: Arguments, holds: bool, entries: int, waiting: int) -
         # each window's inputs begin at a place of its own
         "room": sizes["events"] + windows * (2 + 15 + PAD) + (0 if own == 0 else outputs * entries),
         "block": max(1, min(_MOST_SAMPLES, -(-batch // (2 * threads)), _TRAIN_BLOCK // row)),
-        "waiting": max(own, 1), "seen": 0 if given.observed is None else given.max_spikes, "one": 1, "two": 2,
+        "waiting": max(own, 1), "seen": 0 if given.observed is None else given.max_spikes, "one": 1,
         "state_rows": train_scan.N_LANES, "counted": 2 * TILE + 2,
     }  # fmt: skip
     sizes |= sorting_for(max(sizes["events"], sizes["waiting"]))

@@ -1,8 +1,8 @@
 """First spikes: the scans of a tile of neurons through a sample's inputs in order of arrival.
 
-``scan_fast`` is that of many inputs with short intervals, without a branch for each neuron that fires: each lane stops
-at its first row in which it may reach the threshold; ``settle`` then makes the exact tests of all. The scan of few
-inputs is in ``few``.
+Many inputs with short intervals are scanned without a branch for each neuron that fires: each lane stops at its first
+row in which it may reach the threshold; ``settle`` then makes the exact tests of all. The scan of few inputs is in
+``few``.
 """
 
 # mypy: disable-error-code="no-untyped-def"
@@ -51,16 +51,33 @@ _STEEP = 8.0  # thresholds by which the membrane may rise in one interval
 
 
 @jit
-def scan_tile(zero, packed, sample, active, c, state, last):
-    """Scan one sample with the neurons ``active``; returns those that stay silent."""
+def scan_tile(zero, packed, sample, active, fast, c, state, places, last):
+    """Scan one sample with the neurons ``active``; returns those that stay silent, and those to be scanned again.
+
+    With ``fast``, for many short intervals, a lane stops at its first candidate, which nearly always is the crossing or
+    close to it.
+    """
     order, arrival, rows = sample.order, sample.arrival, sample.rows
-    syn, rise, tangent, bound = rows[SYN], rows[RISE], rows[TANGENT], rows[BOUND]
-    mem = rows[MEM]
+    syn, rise, tangent, bound, mem = rows[SYN], rows[RISE], rows[TANGENT], rows[BOUND], rows[MEM]
     voltage = current = zero
-    begin = 0
+    stopped, begin = np.uint64(0), 0
     for segment in range(sample.segments):
         end = sample.ends[segment]
-        for row in range(begin, end - 1):
+        before = active
+        if fast and _MASKED:
+            voltage, current, active = advance(
+                zero, packed, order, begin, end - 1, rows, 0, active, voltage, current, state
+            )
+        elif fast:
+            active = np.uint64(0)
+            store(state, NOW_VOLTAGE * TILE, voltage)
+            store(state, NOW_CURRENT * TILE, current)
+            for first in range(0, lanes_of(zero), 16):
+                some = (before >> np.uint64(first)) & _WHOLE
+                if some:
+                    active |= advance16(packed, order, begin, end - 1, rows, first, some, state) << np.uint64(first)
+            voltage, current = load(zero, state, NOW_VOLTAGE * TILE), load(zero, state, NOW_CURRENT * TILE)
+        for row in range(end - 1 if fast else begin, end - 1):
             k = np.uintp(row)  # without a sign, an index needs no test for one below 0
             current = fma(load(zero, packed, np.intp(order[k]) * TILE), syn[k], current)
             if rise[k] == 0:
@@ -71,49 +88,10 @@ def scan_tile(zero, packed, sample, active, c, state, last):
                 store(state, NOW_CURRENT * TILE, current)
                 active = scaled_interval(zero, state, last, row, active, sample, c)
                 if not active:
-                    return active
+                    break
             voltage = fma(current, rise[k], voltage)
-        k = end - 1
-        current = fma(load(zero, packed, np.intp(order[k]) * TILE), syn[k], current)
-        active, voltage, current = plain_interval(
-            zero, state, last, k, active, arrival, segment == sample.segments - 1, c, voltage * (1 / mem[k]),
-            current * (1 / syn[k]),
-        )  # fmt: skip
-        if not active:
-            return active
-        begin = end
-    return active
-
-
-@jit
-def scan_fast(zero, packed, sample, active, c, state, places, last):
-    """``scan_tile`` for many short intervals, without a branch for a neuron that fires.
-
-    A lane stops at its first candidate. With short intervals this nearly always is the crossing or close to it.
-    Returns the lanes that stay silent, and those that have to be scanned again.
-    """
-    order, arrival, rows = sample.order, sample.arrival, sample.rows
-    syn, mem = rows[SYN], rows[MEM]
-    voltage = current = zero
-    stopped = np.uint64(0)
-    begin = 0
-    for segment in range(sample.segments):
-        end = sample.ends[segment]
-        before = active
-        if _MASKED:
-            voltage, current, active = advance(
-                zero, packed, order, begin, end - 1, rows, 0, active, voltage, current, state
-            )
-        else:
-            active = np.uint64(0)
-            store(state, NOW_VOLTAGE * TILE, voltage)
-            store(state, NOW_CURRENT * TILE, current)
-            for first in range(0, lanes_of(zero), 16):
-                some = (before >> np.uint64(first)) & _WHOLE
-                if some:
-                    active |= advance16(packed, order, begin, end - 1, rows, first, some, state) << np.uint64(first)
-            voltage, current = load(zero, state, NOW_VOLTAGE * TILE), load(zero, state, NOW_CURRENT * TILE)
-        stopped |= before & ~active
+        if fast:
+            stopped |= before & ~active
         if not active:
             break
         k = end - 1
@@ -125,9 +103,7 @@ def scan_fast(zero, packed, sample, active, c, state, places, last):
         if not active:
             break
         begin = end
-    again = np.uint64(0)
-    if stopped:
-        again = settle(zero, packed, sample, stopped, c, state, places, last)
+    again = settle(zero, packed, sample, stopped, c, state, places, last) if stopped else np.uint64(0)
     return active, again
 
 
