@@ -1,7 +1,7 @@
 """Backward: the adjoint of the scan, from each neuron's spikes back through their causal inputs.
 
 At input k, with ``s = T - t_k``, the faster and the slower time constant, ``F = exp(x/fast)`` and ``L = exp(x/slow)``,
-where x is that of ``coefficients``, a lane carries
+where x is that of ``intervals``, a lane carries
 
     C' = scale kappa(s) / L_k,     E' = scale exp(-s/fast) / F_k              scale = dL/dT / V'(T)
     C'_k = C'_{k+1} + E' BACK_k                                               E' is constant
@@ -44,7 +44,7 @@ from firstspike.spiketime.cpu.constants import (
 )
 from firstspike.spiketime.cpu.membrane import kappa, rates_of, responses
 from firstspike.spiketime.cpu.pack import TILE
-from firstspike.spiketime.cpu.rows.coefficients import BACK, FAST, LEAK, SLOW, rise
+from firstspike.spiketime.cpu.rows.intervals import BACK, FAST, LEAK, SLOW, rise
 from firstspike.spiketime.cpu.runtime.compiling import inlined, jit
 from firstspike.spiketime.cpu.sort import first_from
 from firstspike.spiketime.cpu.vectors.lanes import fold16, sum_rows16
@@ -81,15 +81,6 @@ JUMP, INTO_E, INTO_C, TIME, SLOPE, ASKED = range(6)  # of a spike: the change of
 N_SPIKES = 6  # its time, the slope of the membrane, and the gradient by it
 
 
-class Found(NamedTuple):
-    """What a sample's neurons have: the gradients by their spikes, the spikes, slopes, and last causal inputs."""
-
-    grad: Any
-    spikes: Any
-    slope: Any
-    last: Any
-
-
 class Into(NamedTuple):
     """What one walk back adds to.
 
@@ -104,19 +95,19 @@ class Into(NamedTuple):
 
 
 @inlined
-def settle_flat(bits, found, begin, first, packed, sample, lanes, c):
+def settle_flat(g, e, b, begin, first, bits, packed, sample, lanes):
     """Compute the slopes of 16 lanes, ``bits`` of them from ``first`` on, afresh where the spike is next to the peak.
 
     The tile's first neuron is ``begin``. There a slope is what little the drive has more than the leak takes: in double
     precision, at the spike time as it was rounded, it keeps its digits.
     """
-    steep = load_part16(bits, found.slope, begin + first)
+    c, steep = g.c, load_part16(bits, g.slope[e, b], begin + first)
     flat = (steep * steep < c[PER_MEM] * c[PER_SYN] * FLAT) & (absolute(steep) > 0.0) & bits
     while flat:
         lane = first + lowest_bit(flat)
         flat &= flat - np.uint64(1)
-        spike, last = found.spikes[begin + lane], found.last[begin + lane]
-        found.slope[begin + lane] = _slope(spike, last, packed, lane, sample, lanes[LEVEL, lane], c)
+        spike, last = g.spikes[e, b, begin + lane], g.last[e, b, begin + lane]
+        g.slope[e, b, begin + lane] = _slope(spike, last, packed, lane, sample, lanes[LEVEL, lane], c)
 
 
 @jit
@@ -132,11 +123,11 @@ def _slope(spike, last, packed, lane, sample, level, c):
 
 
 @jit
-def observe_tile(zero, packed, sample, found, begin, size, lanes, joins, c):
+def observe_tile(zero, g, e, slot, b, begin, size, packed, sample):
     """Last causal input and slope, in units of the threshold, of a tile's lanes at spike times from elsewhere."""
     order, arrival, ends, rows, top = sample.order, sample.arrival, sample.ends, sample.rows, -1
-    spikes, last = found.spikes[begin : begin + size], found.last[begin : begin + size]
-    slope = found.slope[begin : begin + size]
+    spikes, last, slope = g.spikes[e, b, begin:], g.last[e, b, begin:], g.slope[e, b, begin:]
+    c, joins, lanes = g.c, g.joins[slot], g.state[slot]
     for lane in range(size):
         k = first_from(arrival, 0, sample.n, spikes[lane]) - 1 if spikes[lane] < math.inf else -1
         last[lane], slope[lane] = k, 0
@@ -145,13 +136,13 @@ def observe_tile(zero, packed, sample, found, begin, size, lanes, joins, c):
             top = max(top, k)
     current, state = zero, lanes[SCALE]  # free until ``join_lanes``
     syn = rows[FAST] if c[PER_MEM] <= c[PER_SYN] else rows[SLOW]
-    begin = 0
+    start = 0
     for segment in range(sample.segments):
-        if begin > top:
+        if start > top:
             break
-        if begin > 0:
-            current = current * (math.exp((arrival[begin - 1] - arrival[begin]) * c[PER_SYN]) / syn[begin - 1])
-        for row in range(begin, min(ends[segment], top + 1)):
+        if start > 0:
+            current = current * (math.exp((arrival[start - 1] - arrival[start]) * c[PER_SYN]) / syn[start - 1])
+        for row in range(start, min(ends[segment], top + 1)):
             k = np.uintp(row)
             current = fma(load(zero, packed, np.intp(order[k]) * TILE), syn[k], current)
             leaving = joins[k]
@@ -163,29 +154,31 @@ def observe_tile(zero, packed, sample, found, begin, size, lanes, joins, c):
                     leaving &= leaving - np.uint64(1)
                     now = state[lane] / syn[k] * math.exp((arrival[k] - spikes[lane]) * c[PER_SYN])
                     slope[lane] = (now * c[PER_SYN] - lanes[LEVEL, lane] * c[PER_MEM]) / lanes[LEVEL, lane]
-        begin = ends[segment]
+        start = ends[segment]
 
 
 @jit
-def join_lanes(zero, every, begin, found, lanes, places, joins, sample, c, bound):
+def join_lanes(zero, g, e, slot, b, begin, every, sample, bound):
     """Values with which the lanes ``every`` of a tile join and where, of its neurons from ``begin`` on.
 
     Lanes that the bound drops join without a scale. Returns the last row with one, and whether any is dropped.
     """
-    arrival, rows = sample.arrival, sample.rows
+    arrival, rows, c, lanes, places, joins = (
+        sample.arrival, sample.rows, g.c, g.state[slot], g.places[slot], g.joins[slot]
+    )  # fmt: skip
     top, dropped, stride, none, never = -1, False, rows.shape[1], fill16(lanes, 0.0), arrival.dtype.type(math.inf)
     for first in range(0, lanes_of(zero), 16):
         bits, at = every >> np.uint64(first) & np.uint64(0xFFFF), begin + first
         if not bits:
             break
         for lane in range(16):
-            places[first + lane] = found.last[at + lane] if bits >> np.uint64(lane) & np.uint64(1) else -1
-        steep = load_part16(bits, found.slope, at) * load16(lanes, LEVEL * TILE + first)
+            places[first + lane] = g.last[e, b, at + lane] if bits >> np.uint64(lane) & np.uint64(1) else -1
+        steep = load_part16(bits, g.slope[e, b], at) * load16(lanes, LEVEL * TILE + first)
         k = load_whole16(lanes, places, first)
         store_whole16(np.uint64(0xFFFF), places, first, maximum(k, 0.0))
         spiked = (k >= 0.0) & (steep > 0.0)
-        wait = load_part16(bits, found.spikes, at) - gather16(arrival, 0, places, first)
-        scale = select(spiked, load_part16(bits, found.grad, at) / steep, none)
+        wait = load_part16(bits, g.spikes[e, b], at) - gather16(arrival, 0, places, first)
+        scale = select(spiked, load_part16(bits, g.grad[e, b], at) / steep, none)
         spiked &= (scale > 0.0) | (scale < 0.0) | ~(scale >= scale)  # without a gradient there is nothing to do
         store(lanes, SCALE * TILE + first, scale)
         left = spiked
@@ -198,7 +191,7 @@ def join_lanes(zero, every, begin, found, lanes, places, joins, sample, c, bound
             if bound < math.inf:
                 factor, allowed = abs(lanes[SCALE, lane]), bound * lanes[UNIT, lane]
                 if factor * c[HEIGHT] > allowed:
-                    most = largest(found.spikes[begin + lane], -never, arrival, (0, row), c)
+                    most = largest(g.spikes[e, b, begin + lane], -never, arrival, (0, row), c)
                     if factor * most > allowed:
                         lanes[SCALE, lane], dropped = 0, True
         scale = load16(lanes, SCALE * TILE + first)
@@ -230,37 +223,72 @@ def largest(spike, since, arrival, inputs, c):
 
 
 @jit
-def unwind_tile(zero, packed, sample, lanes, joins, top, c, into):
-    """First spikes: walk back from row ``top``, adding to the tile's gradients."""
-    arrival, ends, rows, sums = sample.arrival, sample.ends, sample.rows, into.sums
+def unwind_tile(zero, packed, sample, state, joins, entries, spikes, k, asks_end, c, into):
+    """Walk back from row k to the first, adding to the tile's gradients.
+
+    First spikes have no ``entries`` and no ``spikes``, trains no ``joins``. Trains begin with the last of their spikes,
+    or with ``asks_end`` at the end of the window; their E and C at the first event become NOW_E and NOW_C.
+    """
+    n, arrival, ends, rows, sums = sample.n, sample.arrival, sample.ends, sample.rows, into.sums
     slow, fast, back = rows[SLOW], rows[FAST], rows[BACK]
     slower, faster = min(c[PER_MEM], c[PER_SYN]), max(c[PER_MEM], c[PER_SYN])
-    response = decay = zero
-    for i in range(((top & 15) + 1) * 16, sums.size):
+    response, decay, top = zero, zero, k
+    for i in range(((k & 15) + 1) * 16, sums.size):
         sums[i] = 0
     segment = sample.segments - 1
-    while segment > 0 and ends[segment - 1] > top:
+    while segment > 0 and ends[segment - 1] > k:
         segment -= 1
-    begin = ends[segment - 1] if segment > 0 else 0
-    k = top
-    while True:
-        at = np.uintp(k)  # without a sign, an index needs no test for one below 0
-        if joins[at]:
-            response = select(joins[at], load(zero, lanes, RESPONSE * TILE), response)
-            decay = select(joins[at], load(zero, lanes, DECAY * TILE), decay)
-        add_row(zero, packed, sample, k, response, decay, into)
-        if k == begin:
-            if k == 0:
-                break
-            segment -= 1
-            begin = ends[segment - 1] if segment > 0 else 0
-            duration = arrival[k] - arrival[k - 1]
-            response = fma(response, math.exp(-duration * slower), decay * kappa(duration, c)) * (1 / slow[k - 1])
-            decay = decay * (math.exp(-duration * faster) / fast[k - 1])
+    if entries is not None:
+        found, places, p = entries.found, entries.places, entries.found.size - 1
+        if asks_end:
+            response, decay = load(zero, state, END_C * TILE), load(zero, state, END_Y * TILE)
+            decay = (decay - response * max(c[X], 0.0)) * (1 / fast[k])
+            response = response * (1 / slow[k])
+    while segment >= 0:
+        begin, last = ends[segment - 1] if segment > 0 else 0, ends[segment] - 1
+        if k == last:
+            if entries is not None and (k < n - 1 or (p >= 0 and found[p] == k)):
+                p = before_row(zero, state, k, sample, response, decay, entries, p, spikes, c)
+                response = load(zero, state, NOW_C * TILE) * (1 / slow[k])
+                decay = load(zero, state, NOW_E * TILE) * (1 / fast[k])
+            if joins is not None:
+                if k < top:
+                    duration = arrival[k + 1] - arrival[k]
+                    response = fma(response, math.exp(-duration * slower), decay * kappa(duration, c)) * (1 / slow[k])
+                    decay = decay * (math.exp(-duration * faster) / fast[k])
+                response, decay = joined(zero, state, joins[k], response, decay)
+            add_row(zero, packed, sample, k, response, decay, into)
             k -= 1
-        else:
+        following = -1
+        if entries is not None:
+            following = np.intp(found[p]) if p >= 0 else -1
+        while k >= begin:
+            row = np.uintp(k)  # without a sign, an index needs no test for one below 0
+            if entries is not None:
+                while following == k:
+                    place = np.uintp(places[np.uintp(p)])
+                    bit = np.uint64(1) << (place & np.uintp(TILE - 1))
+                    decay = select(bit, decay + spikes[INTO_E, place], decay)
+                    response = select(bit, response - spikes[INTO_C, place], response)
+                    p -= 1
+                    following = np.intp(found[np.uintp(p)]) if p >= 0 else -1
+            response = fma(decay, back[row], response)
+            if joins is not None:
+                response, decay = joined(zero, state, joins[row], response, decay)
+            add_row(zero, packed, sample, k, response, decay, into)
             k -= 1
-            response = fma(decay, back[np.uintp(k)], response)
+        segment -= 1
+    store(state, NOW_C * TILE, response)
+    store(state, NOW_E * TILE, decay)
+
+
+@inlined
+def joined(zero, state, bits, response, decay):
+    """C' and E' with those of the lanes that join."""
+    if bits:
+        response = select(bits, load(zero, state, RESPONSE * TILE), response)
+        decay = select(bits, load(zero, state, DECAY * TILE), decay)
+    return response, decay
 
 
 @inlined
@@ -381,59 +409,6 @@ def put(spikes, place, jump, time, start, arrival, rows_of, c):
     store(spikes, JUMP * row + place, jump)
     store(spikes, INTO_E * row + place, jump * into_e)
     store(spikes, INTO_C * row + place, jump * into_c)
-
-
-@jit
-def unwind_trains(zero, packed, sample, state, entries, spikes, c, into, asks_end):
-    """Trains: walk back from the last spike, or with ``asks_end`` from the end of the window, to the first event.
-
-    Gradients are added to the tile's. E and C at the first event become NOW_E and NOW_C.
-    """
-    n, ends, rows, sums = sample.n, sample.ends, sample.rows, into.sums
-    found, places = entries.found, entries.places
-    slow, fast, back = rows[SLOW], rows[FAST], rows[BACK]
-    response = decay = zero
-    p = found.size - 1
-    k = np.intp(n - 1) if asks_end else np.intp(found[p])
-    for i in range(((k & 15) + 1) * 16, sums.size):
-        sums[i] = 0
-    segment = sample.segments - 1
-    while segment > 0 and ends[segment - 1] > k:
-        segment -= 1
-    if asks_end:
-        response = load(zero, state, END_C * TILE) * (1 / slow[k])
-        decay = end_of(zero, state, c) * (1 / fast[k])
-    while segment >= 0:
-        begin, last = ends[segment - 1] if segment > 0 else 0, ends[segment] - 1
-        if k == last:
-            if k < n - 1 or (p >= 0 and found[p] == k):
-                p = before_row(zero, state, k, sample, response, decay, entries, p, spikes, c)
-                response = load(zero, state, NOW_C * TILE) * (1 / slow[k])
-                decay = load(zero, state, NOW_E * TILE) * (1 / fast[k])
-            add_row(zero, packed, sample, k, response, decay, into)
-            k -= 1
-        following = np.intp(found[p]) if p >= 0 else -1
-        while k >= begin:
-            row = np.uintp(k)  # without a sign, an index needs no test for one below 0
-            while following == k:
-                place = np.uintp(places[np.uintp(p)])
-                bit = np.uint64(1) << (place & np.uintp(TILE - 1))
-                decay = select(bit, decay + spikes[INTO_E, place], decay)
-                response = select(bit, response - spikes[INTO_C, place], response)
-                p -= 1
-                following = np.intp(found[np.uintp(p)]) if p >= 0 else -1
-            response = fma(decay, back[row], response)
-            add_row(zero, packed, sample, k, response, decay, into)
-            k -= 1
-        segment -= 1
-    store(state, NOW_C * TILE, response)
-    store(state, NOW_E * TILE, decay)
-
-
-@jit
-def end_of(zero, state, c):
-    """E at the end of the window."""
-    return load(zero, state, END_Y * TILE) - load(zero, state, END_C * TILE) * max(c[X], 0.0)
 
 
 @jit

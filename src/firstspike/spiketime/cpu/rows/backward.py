@@ -25,7 +25,6 @@ from firstspike.spiketime.cpu.rows.adjoint import (
     TIME,
     TOTAL,
     UNIT,
-    Found,
     Into,
     gather_entries,
     join_lanes,
@@ -33,11 +32,10 @@ from firstspike.spiketime.cpu.rows.adjoint import (
     observe_tile,
     settle_flat,
     unwind_tile,
-    unwind_trains,
 )
-from firstspike.spiketime.cpu.rows.coefficients import FAST, N_BACKWARD, Sample, backward_rows, find_segments
 from firstspike.spiketime.cpu.rows.few import FEW, few_rows_back, sum_few, unwind_few
 from firstspike.spiketime.cpu.rows.forward import KEPT, TRAINS, own_event, stride_for
+from firstspike.spiketime.cpu.rows.intervals import FAST, N_BACKWARD, Sample, backward_rows, find_segments
 from firstspike.spiketime.cpu.rows.train_scan import Entries
 from firstspike.spiketime.cpu.runtime.arguments import Layout
 from firstspike.spiketime.cpu.runtime.compiling import inlined, jit
@@ -48,7 +46,6 @@ from firstspike.spiketime.cpu.vectors.simd import clear, fma, load, load16, sele
 
 SAMPLES = 16  # of one task, where samples are worked on by themselves
 CARRIED = 3  # numbers of a neuron between two windows: y, C and PULL
-_WHOLE = np.uint64(0xFFFF)
 
 _SHARED = Layout(
     "ensemble batch inputs outputs events groups time_groups chunks weight_chunks threads wants_weight wants_times "
@@ -107,37 +104,23 @@ TRAIN_BACKWARD = _SHARED.extended(
 def prepare_samples(g, e, slot, first, stop):
     """The rows of the samples from ``first`` to ``stop``.
 
-    ``used`` tells how many inputs are worked on: none without a gradient, and those after the last causal one are left
-    out if the forward pass told which it is. A sample without segments has few inputs.
+    ``used`` tells how many inputs are worked on: those up to the last one that is causal for a spike with a gradient,
+    if the forward pass told which it is. A sample without segments has few inputs.
     """
-    c, observes, grad, last, arrival, count = g.c, g.observes != 0, g.grad[e], g.last[e], g.arrival[e], g.count[e]
-    used, segments, ends, rows, start = g.used[e], g.segments[e], g.ends[e], g.rows[e], g.start[slot]
-    if observes:  # no forward pass did it
+    c, grad, last, start, segments = g.c, g.grad[e], g.last[e], g.start[slot], g.segments[e]
+    if g.observes:  # no forward pass did it
         sort_samples(g, e, slot, first, stop)
     for b in range(first, stop):
-        n = 0
-        if _has_gradient(grad[b]):
-            if observes:
-                n = np.intp(count[b, 0])
-            else:
-                for j in range(grad.shape[1]):
-                    n = max(n, last[b, j] + 1)
-        used[b], segments[b] = n, 0
-        if n > 0 and count[b, 0] < FEW and not observes:
-            few_rows_back(arrival[b], n, c, rows[b])
+        count, n, arrival, rows = np.intp(g.count[e, b, 0]), 0, g.arrival[e, b], g.rows[e, b]
+        for j in range(g.outputs):
+            if grad[b, j] != 0:
+                n = max(n, count if g.observes else last[b, j] + 1)
+        g.used[e, b], segments[b] = n, 0
+        if n > 0 and count < FEW and not g.observes:
+            few_rows_back(arrival, n, c, rows)
         elif n:
-            segments[b] = find_segments(arrival[b], n, c, math.inf, start, ends[b])
-            backward_rows(arrival[b], n, c, start, rows[b])
-
-
-@jit
-def _has_gradient(grad):
-    j = 0
-    while j + 16 <= grad.size and (load16(grad, j) == 0.0) == _WHOLE:
-        j += 16
-    while j < grad.size and grad[j] == 0:
-        j += 1
-    return j < grad.size
+            segments[b] = find_segments(arrival, n, c, math.inf, start, g.ends[e, b])
+            backward_rows(arrival, n, c, start, rows)
 
 
 @jit
@@ -173,44 +156,37 @@ def part_of(size, parts, number):
 @inlined
 def unwind_sample(zero, g, e, slot, chunk, group, tile, b):
     """First spikes of a tile in a sample."""
-    n, c, begin = g.used[e, b], g.c, tile * TILE
+    n, begin, state, packed = g.used[e, b], tile * TILE, g.state[slot], g.packed[e, tile]
     if n == 0:
         return
-    size = min(TILE, g.outputs - begin)
-    every, packed, state, places = (
-        every_lane(size),
-        g.packed[e, tile],
-        g.state[slot],
-        g.places[slot],
-    )
+    size, few, never = min(TILE, g.outputs - begin), g.segments[e, b] == 0, g.c.dtype.type(math.inf)
     joins, by_weight, by_times = g.joins[slot], g.weight_parts[e, chunk, tile], g.times_parts[e, group, b]
-    wants_weight, wants_times, few = g.wants_weight != 0, g.wants_times != 0, g.segments[e, b] == 0
-    bound = c[N_CONSTANTS] if wants_weight else c.dtype.type(math.inf)
+    wants_weight, wants_times = g.wants_weight != 0, g.wants_times != 0
+    every, bound = every_lane(size), g.c[N_CONSTANTS] if wants_weight else never
     sample = Sample(g.order[e, b], g.arrival[e, b], n, g.ends[e, b], g.segments[e, b], g.rows[e, b])
-    found = Found(g.grad[e, b], g.spikes[e, b], g.slope[e, b], g.last[e, b])
     if g.observes:
-        observe_tile(zero, packed, sample, found, begin, size, state, joins, c)
+        observe_tile(zero, g, e, slot, b, begin, size, packed, sample)
     for first in range(0, size, 16):
-        bits = (every >> np.uint64(first)) & _WHOLE
-        settle_flat(bits, found, begin, first, packed, sample, state, c)
+        bits = (every >> np.uint64(first)) & np.uint64(0xFFFF)
+        settle_flat(g, e, b, begin, first, bits, packed, sample, state)
         if few:
             into = Into(g.few_sums[slot], by_weight, by_times, wants_weight, wants_times)
-            unwind_few(packed, sample, begin, first, bits, found, places, state, c, bound, into)
+            unwind_few(g, e, slot, b, begin, first, bits, packed, sample, bound, into)
     if few:
         if wants_times:
             sum_few(g.few_sums[slot], n, by_times)
         return
-    top, dropped = join_lanes(zero, every, begin, found, state, places, joins, sample, c, bound)
+    top, dropped = join_lanes(zero, g, e, slot, b, begin, every, sample, bound)
     if top < 0:
         return
     if dropped:  # for the weights alone
         into = Into(g.sums[slot], by_weight, by_times, True, False)
-        unwind_tile(zero, packed, sample, state, joins, top, c, into)
-        join_lanes(zero, every, begin, found, state, places, joins, sample, c, c.dtype.type(math.inf))
+        unwind_tile(zero, packed, sample, state, joins, None, None, top, False, g.c, into)
+        join_lanes(zero, g, e, slot, b, begin, every, sample, never)
     store(state, TOTAL * TILE, load(zero, state, TOTAL * TILE) + load(zero, state, SCALE * TILE))
     if not dropped or wants_times:
         into = Into(g.sums[slot], by_weight, by_times, wants_weight and not dropped, wants_times)
-        unwind_tile(zero, packed, sample, state, joins, top, c, into)
+        unwind_tile(zero, packed, sample, state, joins, None, None, top, False, g.c, into)
     for k in range(top + 1):
         joins[k] = 0
 
@@ -219,53 +195,50 @@ def unwind_sample(zero, g, e, slot, chunk, group, tile, b):
 def unwind_window(zero, g, e, slot, chunk, group, tile, b, w):
     """Spike trains of a tile in a window of a sample."""
     n, at, low, high = g.count[e, b, w], g.starts[e, b, w], g.upto[e, b, tile, w], g.upto[e, b, tile, w + 1]
-    begins, stops = g.bounds[w] > -math.inf, g.bounds[w + 1] < math.inf
-    asks, c, begin, width = g.asks_end != 0 or w < g.windows - 1, g.c, tile * TILE, g.carried_lanes
+    asks, c, begin, carried, packed = (
+        g.asks_end != 0 or w < g.windows - 1, g.c, tile * TILE, g.carried[e, b], g.packed[e, tile]
+    )  # fmt: skip
     if n == 0 or (low == high and not asks):
         return
-    packed, state, spikes, rows_of, sums = (
-        g.packed[e, tile],
-        g.state[slot],
-        g.all_spikes[slot],
-        g.rows_of[slot],
-        g.sums[slot],
-    )
-    wants_weight, wants_times, carried = g.wants_weight != 0, g.wants_times != 0, g.carried[e, b]
-    here, never = slice(at, at + stride_for(n)), c.dtype.type(math.inf)
-    allowed = c[N_CONSTANTS] if wants_weight else never
+    begins, stops, here = g.bounds[w] > -math.inf, g.bounds[w + 1] < math.inf, slice(at, at + stride_for(n))
+    state, spikes, rows_of, arrival = g.state[slot], g.all_spikes[slot], g.rows_of[slot], g.arrival[e, b, here]
     entries = Entries(
         g.lanes[slot], g.budget, g.found[e, b, tile, low:high], g.places[e, b, tile, low:high],
         g.moments[e, b, tile, low:high], g.slopes[e, b, tile, low:high],
     )  # fmt: skip
     own = g.own[e, b, tile, low:high] if g.own_entries > 0 else g.own[e, b, tile, :0]
     gather_entries(entries, begin, own, g.grad[e, b], g.seen[e, b], spikes, rows_of)
-    arrival, start = g.arrival[e, b, here], g.start[e, b, here]
-    rows = rows_of_window(g.rows[e, b], n, at)
-    sample = Sample(g.source[e, b, here], arrival, n, g.ends[e, b, here], g.segments[e, b, w], rows)
+    sample = Sample(
+        g.source[e, b, here], arrival, n, g.ends[e, b, here], g.segments[e, b, w], rows_of_window(g.rows[e, b], n, at)
+    )
     inputs, until = (1 if begins else 0, n - 2 if stops else n - 1), g.bounds[w + 1] if stops else arrival[n - 1]
+    wants_weight, wants_times, holds, never = (
+        g.wants_weight != 0, g.wants_times != 0, g.holds != 0, c.dtype.type(math.inf)
+    )  # fmt: skip
     by_weight, by_times = g.weight_parts[e, chunk, tile], g.times_parts[e, group, b, here]
+    bound, start, top = c[N_CONSTANTS] if wants_weight else never, g.start[e, b, here], n - 1
+    if not asks:
+        top = np.intp(entries.found[high - low - 1])
     total, full = load(zero, state, TOTAL * TILE), np.uint64(g.full[e, b, tile, w])
-    for lane in range(min(TILE, g.outputs - begin)):
-        state[DROP, lane] = 1 - g.reset[e, begin + lane] / g.threshold[e, begin + lane]
     start_window(zero, state, carried, begin, full, until)
-    dropped = jumps(zero, state, entries, g.holds != 0, rows_of, arrival, inputs, start, c, allowed, spikes)
+    dropped = jumps(zero, state, entries, holds, rows_of, arrival, inputs, start, c, bound, spikes)
     if dropped:  # for the weights alone
-        into = Into(sums, by_weight, by_times, True, False)
-        unwind_trains(zero, packed, sample, state, entries, spikes, c, into, asks)
+        into = Into(g.sums[slot], by_weight, by_times, True, False)
+        unwind_tile(zero, packed, sample, state, None, entries, spikes, top, asks, c, into)
         store(state, TOTAL * TILE, total)
         start_window(zero, state, carried, begin, full, until)
-        jumps(zero, state, entries, g.holds != 0, rows_of, arrival, inputs, start, c, never, spikes)
+        jumps(zero, state, entries, holds, rows_of, arrival, inputs, start, c, never, spikes)
     if not dropped or wants_times or begins:
-        into = Into(sums, by_weight, by_times, wants_weight and not dropped, wants_times)
-        unwind_trains(zero, packed, sample, state, entries, spikes, c, into, asks)
+        into = Into(g.sums[slot], by_weight, by_times, wants_weight and not dropped, wants_times)
+        unwind_tile(zero, packed, sample, state, None, entries, spikes, top, asks, c, into)
     for entry in range(high - low):
         place = np.uintp(entries.places[np.uintp(entry)])
         rows_of[place], spikes[TIME, place] = 0, math.inf
     if begins:
         response, decay = load(zero, state, NOW_C * TILE), load(zero, state, NOW_E * TILE)
         store(carried, begin, fma(response, max(c[X], 0.0), decay))
-        store(carried, width + begin, response)
-        store(carried, 2 * width + begin, load(zero, state, PULL * TILE))
+        store(carried, carried.shape[1] + begin, response)
+        store(carried, 2 * carried.shape[1] + begin, load(zero, state, PULL * TILE))
 
 
 @jit
@@ -359,6 +332,13 @@ def start_tile(g, e, chunk, tile, w, state):
 
 
 @jit
+def start_resets(g, e, tile, state):
+    """How far the resets of a tile's lanes are below the threshold."""
+    for lane in range(min(TILE, g.outputs - tile * TILE)):
+        state[DROP, lane] = 1 - g.reset[e, tile * TILE + lane] / g.threshold[e, tile * TILE + lane]
+
+
+@jit
 def gather_times(parts, b, at, n, order, rows, c, by_times):
     """Sum the groups' gradients ``(groups, batch, room)`` by n sorted events from ``at`` on, and undo the sorting."""
     batch, room = parts.shape[1], parts.shape[2]
@@ -417,6 +397,8 @@ def backward_kernel(dtype: str, lanes: int, several: bool):
         for w in range(g.windows - 1, -1, -1):
             for tile in range(tiles[0], tiles[1]):
                 start_tile(g, e, chunk, tile, w, state)
+                if several:
+                    start_resets(g, e, tile, state)
                 for b in range(first, stop):
                     if several:
                         unwind_window(zero, g, e, slot, chunk, group, tile, b, w)

@@ -15,9 +15,17 @@ import numpy as np
 
 from firstspike.spiketime.cpu.constants import PER_MEM, PER_SYN
 from firstspike.spiketime.cpu.pack import TILE, every_lane, pack_row
-from firstspike.spiketime.cpu.rows.coefficients import Sample, find_segments, forward_rows, pad_row
-from firstspike.spiketime.cpu.rows.crossing import N_STATE, NOW_CURRENT, NOW_VOLTAGE, solve
 from firstspike.spiketime.cpu.rows.few import FEW, few_rows, scan_few
+from firstspike.spiketime.cpu.rows.intervals import (
+    N_STATE,
+    NOW_CURRENT,
+    NOW_VOLTAGE,
+    Sample,
+    find_segments,
+    forward_rows,
+    pad_row,
+    solve,
+)
 from firstspike.spiketime.cpu.rows.scan import scan_tile
 from firstspike.spiketime.cpu.rows.train_scan import DROP, HOLD, LAST, NEXT, RELEASE, SEEN, Entries, scan_trains
 from firstspike.spiketime.cpu.runtime.arguments import Layout
@@ -272,9 +280,6 @@ def scan_window(zero, g, e, slot, b, at, tile, w):
     for lane in range(TILE):
         lanes[lane] = 0
     lanes[TILE], lanes[TILE + 1] = low, 0
-    for lane in range(size):
-        state[DROP, lane] = 1 - g.reset[e, begin + lane] / g.threshold[e, begin + lane]
-        state[HOLD, lane] = g.refractory[e, begin + lane]
     for row, x in ((NOW_VOLTAGE, 0), (NOW_CURRENT, 1), (RELEASE, 2)):
         store(state, row * TILE, load(zero, carried, x * g.carried_lanes + begin))
     store(state, NEXT * TILE, splat(zero, math.inf))
@@ -341,6 +346,7 @@ def scan_windows(zero, g, e, slot, first, stop):
     Where there is too little room for entries, events or own spikes on their way, ``lacks`` says so, and nothing else
     that is written has a meaning.
     """
+    state = g.state[slot]
     start_samples(g, e, slot, first, stop)
     for w in range(g.windows):
         for b in range(first, stop):
@@ -348,6 +354,9 @@ def scan_windows(zero, g, e, slot, first, stop):
                 g.lacks[e, b] = 1
                 return  # all is done again with more room
         for tile in range(g.tiles):
+            for lane in range(min(TILE, g.outputs - tile * TILE)):
+                j = tile * TILE + lane
+                state[DROP, lane], state[HOLD, lane] = 1 - g.reset[e, j] / g.threshold[e, j], g.refractory[e, j]
             for b in range(first, stop):
                 if not scan_window(zero, g, e, slot, b, b - first, tile, w):
                     g.lacks[e, b] = 1

@@ -10,13 +10,18 @@ import numpy as np
 
 from firstspike.spiketime.cpu.membrane import ENOUGH, peak, rates_of
 from firstspike.spiketime.cpu.pack import TILE
-from firstspike.spiketime.cpu.rows.coefficients import BOUND, LEVEL, MEM, RISE, SYN, TANGENT
-from firstspike.spiketime.cpu.rows.crossing import (
+from firstspike.spiketime.cpu.rows.intervals import (
+    BOUND,
     CURRENT,
+    LEVEL,
     LIMIT,
+    MEM,
     NOW_CURRENT,
     NOW_VOLTAGE,
+    RISE,
     SINCE,
+    SYN,
+    TANGENT,
     UNTIL,
     VOLTAGE,
     WAIT,
@@ -140,7 +145,7 @@ def advance(zero, packed, order, begin, end, rows, first, active, voltage, curre
 def advance16(packed, order, begin, end, rows, first, active, state):
     """``advance`` for 16 lanes without mask registers, where a masked update costs as much as three others.
 
-    All lanes pass a block of rows; if one might have a candidate in it (the coarse test of ``coefficients``), once more
+    All lanes pass a block of rows; if one might have a candidate in it (the coarse test of ``intervals``), once more
     with masks. Few rows are not worth the first pass. States are in ``state``.
     """
     syn, rise, mem, near = rows[SYN], rows[RISE], rows[MEM], rows.dtype.type(ENOUGH)

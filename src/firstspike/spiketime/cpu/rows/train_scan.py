@@ -2,7 +2,7 @@
 
 Lanes are neurons, and everything is in units of their thresholds. A reset from the threshold to ``1 - DROP`` subtracts
 DROP from the membrane at the spike, which decays from then on like the membrane itself. In the scaled states of
-``coefficients`` it is a constant, DROP times ``exp(x/tau_mem)`` at the spike: it may be subtracted at the last input
+``intervals`` it is a constant, DROP times ``exp(x/tau_mem)`` at the spike: it may be subtracted at the last input
 already, and what comes next in the interval is found from there.
 
 States have no scale in intervals that are long or endless, and in those in which the membrane of a lane does something
@@ -28,14 +28,18 @@ from firstspike.spiketime.cpu.membrane import (
     soon,
 )
 from firstspike.spiketime.cpu.pack import TILE
-from firstspike.spiketime.cpu.rows.coefficients import BOUND, MEM, RISE, SYN, TANGENT
-from firstspike.spiketime.cpu.rows.crossing import (
+from firstspike.spiketime.cpu.rows.intervals import (
+    BOUND,
     CURRENT,
     DRIVE,
     LIMIT,
+    MEM,
     N_STATE,
     NOW_CURRENT,
     NOW_VOLTAGE,
+    RISE,
+    SYN,
+    TANGENT,
     UNIT,
     VOLTAGE,
     WAIT,
@@ -59,7 +63,7 @@ from firstspike.spiketime.cpu.vectors.simd import (
     store,
 )
 
-# rows of a tile's state after those of ``crossing``
+# rows of a tile's state after those of ``intervals``
 DROP, SINCE, AT, STEEP = N_STATE, N_STATE + 1, N_STATE + 2, N_STATE + 3
 LAST = N_STATE + 4  # time of a lane's last spike or release in the window
 RELEASE = N_STATE + 5  # when a refractory lane is released, inf for others
@@ -113,7 +117,7 @@ def scan_trains(zero, packed, sample, stops, every, holds, c, state, entries, ob
             at = np.uintp(k)  # without a sign, an index needs no test for one below 0
             current = fma(load(zero, packed, np.intp(source[at]) * TILE), syn[at], current)
             following = fma(current, rise[at], voltage)
-            # the coarse test of ``coefficients``; rise is 0 where the next input arrives at the same time
+            # the coarse test of ``intervals``; rise is 0 where the next input arrives at the same time
             if any_reaches(following, mem[at] * near) and rise[at] > 0:
                 candidates = (fma(current, tangent[at], voltage) >= bound[at]) & active & tested
                 if candidates:
