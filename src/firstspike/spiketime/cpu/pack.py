@@ -8,6 +8,8 @@ its samples pass. Lanes without a neuron have weight 0.
 # mypy: disable-error-code="no-untyped-def"
 import math
 
+import numpy as np
+
 from firstspike.spiketime.cpu.runtime.compiling import jit
 from firstspike.spiketime.cpu.vectors.lanes import transpose16
 from firstspike.spiketime.cpu.vectors.masks import has_mask_registers
@@ -20,6 +22,12 @@ TILE = 64 if has_mask_registers() else 32  # neurons that are scanned together; 
 def lanes_for(outputs: int) -> int:
     """How many lanes of a tile a kernel works on."""
     return next((lanes for lanes in NARROW if outputs <= lanes), TILE)
+
+
+@jit
+def every_lane(size):
+    """The first lanes of a tile as bits."""
+    return ~np.uint64(0) >> np.uint64(64 - size)
 
 
 @jit
