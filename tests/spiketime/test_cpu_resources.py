@@ -12,7 +12,7 @@ import torch
 from firstspike import LIF, first_spike_time
 from firstspike.spiketime import kernels, operator
 from firstspike.spiketime.cpu import host
-from firstspike.spiketime.cpu.runtime import cache, parallel
+from firstspike.spiketime.cpu.runtime import compiling, parallel
 from firstspike.spiketime.cpu.runtime.kernels import SIGNATURE
 from firstspike.spiketime.reference import adjoint
 
@@ -213,12 +213,12 @@ def test_a_damaged_kernel_on_disk_is_compiled_anew(damage, which, tmp_path, monk
         a[0] = 7
 
     compilations = []
-    monkeypatch.setattr(cache, "folder", lambda: tmp_path)
+    monkeypatch.setattr(compiling, "folder", lambda: tmp_path)
     monkeypatch.setattr(kernels, "listeners", [lambda: compilations.append(1)])
 
     def seven():
         place = (ctypes.c_int64 * 1)()
-        cache.c_function(SIGNATURE)(kernel).ctypes(place)
+        compiling.c_function(SIGNATURE)(kernel).ctypes(place)
         return place[0]
 
     assert seven() == seven() == 7

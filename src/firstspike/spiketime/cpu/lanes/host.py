@@ -13,7 +13,7 @@ from firstspike.spiketime.cpu.lanes import train_adjoint, train_scan
 from firstspike.spiketime.cpu.lanes.kernels import BACKWARD, FORWARD, SAMPLES, SCRATCH, backward_kernel, forward_kernel
 from firstspike.spiketime.cpu.lanes.rates import LANES, N_RATES
 from firstspike.spiketime.cpu.lanes.sort import rows_for
-from firstspike.spiketime.cpu.runtime.arguments import Layout, Plan
+from firstspike.spiketime.cpu.runtime.kernels import Layout, Plan
 from firstspike.spiketime.cpu.runtime.parallel import Call, name_of
 from firstspike.spiketime.cpu.saved import BOTH, PAD, saved_for, saved_sizes, saved_within
 from firstspike.spiketime.kernels import threads_for

@@ -15,9 +15,8 @@ from firstspike.spiketime.cpu.lanes.scan import scan_delayed, scan_sorted
 from firstspike.spiketime.cpu.lanes.train_adjoint import unwind_trains_delayed, unwind_trains_sorted
 from firstspike.spiketime.cpu.lanes.train_scan import scan_trains_delayed, scan_trains_sorted
 from firstspike.spiketime.cpu.pack import pack_tile, unit_of_row, unpack_tile
-from firstspike.spiketime.cpu.runtime.arguments import Layout
 from firstspike.spiketime.cpu.runtime.compiling import jit
-from firstspike.spiketime.cpu.runtime.kernels import kernel, samples_of
+from firstspike.spiketime.cpu.runtime.kernels import Layout, kernel, samples_of
 from firstspike.spiketime.cpu.saved import SAVED
 from firstspike.spiketime.cpu.sort import sort_row, sort_samples, sort_scratch, unowned_scratch
 from firstspike.spiketime.cpu.vectors.simd import keep, load16, store

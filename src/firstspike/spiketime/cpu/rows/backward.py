@@ -18,9 +18,8 @@ from firstspike.spiketime.cpu.rows.few import FEW, few_rows_back, sum_few, unwin
 from firstspike.spiketime.cpu.rows.intervals import Entries
 from firstspike.spiketime.cpu.rows.train_adjoint import gather_entries, jumps, unwind_trains
 from firstspike.spiketime.cpu.rows.windows import KEPT, TRAINS, own_event, stride_for
-from firstspike.spiketime.cpu.runtime.arguments import Layout
 from firstspike.spiketime.cpu.runtime.compiling import jit
-from firstspike.spiketime.cpu.runtime.kernels import kernel, samples_of
+from firstspike.spiketime.cpu.runtime.kernels import Layout, kernel, samples_of
 from firstspike.spiketime.cpu.saved import SAVED
 from firstspike.spiketime.cpu.sort import sort_samples
 from firstspike.spiketime.cpu.vectors.simd import clear, fma, load, load16, load_part16, select, splat, store, zeros

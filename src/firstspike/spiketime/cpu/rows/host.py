@@ -22,7 +22,7 @@ from firstspike.spiketime.cpu.rows.coefficients import N_BACKWARD, N_FORWARD
 from firstspike.spiketime.cpu.rows.few import FEW
 from firstspike.spiketime.cpu.rows.forward import FORWARD, TRAIN_FORWARD, forward_kernel, train_forward_kernel
 from firstspike.spiketime.cpu.rows.windows import KEPT, STATES
-from firstspike.spiketime.cpu.runtime.arguments import REFUSED
+from firstspike.spiketime.cpu.runtime.kernels import REFUSED
 from firstspike.spiketime.cpu.runtime.parallel import Call, name_of
 from firstspike.spiketime.cpu.saved import BOTH, PAD, saved_for, saved_sizes, saved_within
 from firstspike.spiketime.kernels import is_small, threads_for, work_of

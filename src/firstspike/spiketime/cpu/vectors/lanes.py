@@ -4,6 +4,7 @@
 from llvmlite import ir
 from numba.core import types
 
+from firstspike.spiketime.cpu.runtime.compiling import emitted
 from firstspike.spiketime.cpu.vectors.simd import (
     INT32,
     INT64,
@@ -11,7 +12,6 @@ from firstspike.spiketime.cpu.vectors.simd import (
     any_from,
     constant,
     element_of,
-    emitted,
     pointer_to,
     shuffle,
     wholes_at,
