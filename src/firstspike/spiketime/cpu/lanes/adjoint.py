@@ -9,22 +9,18 @@ import math
 
 import numpy as np
 
-from firstspike.spiketime.cpu.constants import FLAT
-from firstspike.spiketime.cpu.lanes.rates import (
-    BY_MEM,
-    BY_SYN,
-    BY_THRESHOLD,
+from firstspike.spiketime.cpu.constants import (
+    BRIEF_END,
+    FLAT,
     HEIGHT,
     LANES,
     PER_MEM,
     PER_SYN,
     REST_MEM,
     REST_SYN,
-    SHORT,
     UNIT,
-    rates_in,
 )
-from firstspike.spiketime.cpu.membrane import brief, brief_derivatives, derivatives, responses
+from firstspike.spiketime.cpu.membrane import brief, brief_derivatives, derivatives, rates_in, responses
 from firstspike.spiketime.cpu.runtime.compiling import inlined, jit
 from firstspike.spiketime.cpu.sort import first_from
 from firstspike.spiketime.cpu.vectors.lanes import fold16, sum_rows16
@@ -42,6 +38,8 @@ from firstspike.spiketime.cpu.vectors.simd import (
     store,
 )
 
+BY_THRESHOLD, BY_MEM, BY_SYN = range(0, 3 * LANES, LANES)  # sums of a group's gradients, see ``kernels``
+
 
 @inlined
 def arrived(times, delay, i, spike, unit):
@@ -54,26 +52,26 @@ def arrived(times, delay, i, spike, unit):
 @jit
 def observed_slopes(times, weight, delay, c, level, spike):
     """dV/dt of 32 neurons at their spikes, in the units of the neurons and of the rates."""
-    zero, b, unit = fill32(c, 0.0), load32(c, PER_SYN), c[UNIT]
+    zero, b, unit = fill32(c, 0.0), load32(c, PER_SYN * LANES), c[UNIT, 0]
     drive = zero
     for i in range(times.size):
         s = arrived(times, delay, i, spike, unit)
         causal = s > 0.0
         if causal:
             drive = fma(select(causal, exp(s * b * -1.0), zero), load32(weight, i * LANES), drive)
-    return drive * b - level * load32(c, PER_MEM)
+    return drive * b - level * load32(c, PER_MEM * LANES)
 
 
 @jit
 def exact_slope(lane, times, weight, delay, c, level, spike):
     """The same of one lane in double precision."""
-    mem = np.float64(c[PER_MEM + lane]) + np.float64(c[REST_MEM + lane])
-    syn = np.float64(c[PER_SYN + lane]) + np.float64(c[REST_SYN + lane])
+    mem = np.float64(c[PER_MEM, lane]) + np.float64(c[REST_MEM, lane])
+    syn = np.float64(c[PER_SYN, lane]) + np.float64(c[REST_SYN, lane])
     drive = 0.0
     for i in range(times.size):
         arrival = times[i] if delay is None else delay[i * LANES + lane] + times[i]
         if arrival < spike:
-            elapsed = (np.float64(spike) - np.float64(arrival)) * np.float64(c[UNIT])
+            elapsed = (np.float64(spike) - np.float64(arrival)) * np.float64(c[UNIT, 0])
             drive += np.float64(weight[i * LANES + lane]) * math.exp(-elapsed * syn)
     return drive * syn - level * mem
 
@@ -81,8 +79,8 @@ def exact_slope(lane, times, weight, delay, c, level, spike):
 @jit
 def kept_scale(scale, times, delay, c, spike, most):
     """``scale`` where no weight's gradient exceeds ``most``, 0 elsewhere."""
-    zero, unit, size = fill32(c, 0.0), c[UNIT], absolute(scale)
-    if not (size * load32(c, HEIGHT) > most):
+    zero, unit, size = fill32(c, 0.0), c[UNIT, 0], absolute(scale)
+    if not (size * load32(c, HEIGHT * LANES) > most):
         return scale
     largest = zero
     for i in range(times.size):
@@ -121,9 +119,9 @@ def start(g, slot, e, b, group, chunk, delay):
         slope = observed_slopes(times, weight, delay, c, level, spike)
     else:
         copy_in(g.slope[e, b, : g.outputs], first, sums, 0)
-        slope = load32(sums, 0) * level * (1 / c[UNIT])
+        slope = load32(sums, 0) * level * (1 / c[UNIT, 0])
     steep = slope / level  # next to a peak it has few digits, see ``settle_flat`` of the kernels of shared constants
-    flat = (steep * steep < load32(c, PER_MEM) * load32(c, PER_SYN) * FLAT) & (absolute(steep) > 0.0)
+    flat = (steep * steep < load32(c, PER_MEM * LANES) * load32(c, PER_SYN * LANES) * FLAT) & (absolute(steep) > 0.0)
     flat &= asks
     if flat:
         store(sums, 0, slope)
@@ -136,10 +134,10 @@ def start(g, slot, e, b, group, chunk, delay):
     asks &= slope > 0.0
     spike, scale = select(asks, spike, never), select(asks, grad / slope, zero)
     totals = g.totals[e, group, chunk]
-    store(totals, BY_THRESHOLD, load32(totals, BY_THRESHOLD) + scale * (1 / c[UNIT]))
+    store(totals, BY_THRESHOLD, load32(totals, BY_THRESHOLD) + scale * (1 / c[UNIT, 0]))
     kept = scale
     if g.bound[0] < math.inf and asks:
-        kept = kept_scale(scale, times, delay, c, spike, load32(g.unit[e], first) * (g.bound[0] * c[UNIT]))
+        kept = kept_scale(scale, times, delay, c, spike, load32(g.unit[e], first) * (g.bound[0] * c[UNIT, 0]))
     return asks, spike, scale, kept
 
 
@@ -167,7 +165,7 @@ def unwind_delayed(g, slot, e, b, group, chunk, part, every):
         g.weight_parts[e, group, chunk], g.delay_parts[e, group, chunk], g.times_parts[e, part, b]
     )  # fmt: skip
     everything, taus = g.everything != 0, g.by_taus != 0
-    zero, inputs, unit, r = fill32(c, 0.0), times.size, c[UNIT], rates_in(c)
+    zero, inputs, unit, r = fill32(c, 0.0), times.size, c[UNIT, 0], rates_in(c)
     scale, kept = scale * (1 / unit), kept * (1 / unit)
     leaks_slower, mem_sum, syn_sum = r.syn >= r.mem, zero, zero
     for i in range(inputs):
@@ -213,7 +211,7 @@ def unwind_sorted(g, slot, e, b, group, chunk, part, every):
     )  # fmt: skip
     by_weight, by_times, first = g.weight_parts[e, group, chunk], g.times_parts[e, part, b], group * LANES
     everything, taus, c = g.everything != 0, g.by_taus != 0, g.rates[e, group]
-    zero, unit, r, top = fill32(c, 0.0), c[UNIT], rates_in(c), -1
+    zero, unit, r, top = fill32(c, 0.0), c[UNIT, 0], rates_in(c), -1
     lanes = asks
     while lanes:
         lane = lowest_bit(lanes)
@@ -255,7 +253,7 @@ def unwind_sorted(g, slot, e, b, group, chunk, part, every):
         duration = (arrival[k] - arrival[np.uintp(row - 1)]) * unit
         if duration == 0:
             continue
-        wait, is_brief = fill32(c, duration), duration < c[SHORT]
+        wait, is_brief = fill32(c, duration), duration < c[BRIEF_END, 0]
         mem, syn, rise = brief(wait, r) if is_brief else responses(wait, r)
         if taus:
             by_rise = brief_derivatives(wait, r)[0] if is_brief else derivatives(wait, r)[0]

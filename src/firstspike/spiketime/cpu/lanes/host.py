@@ -8,14 +8,21 @@ import torch
 from torch import Tensor
 
 from firstspike.spiketime.contract import Arguments, Gradients, Grads, Held, Needs, Result, Sizes
-from firstspike.spiketime.cpu.constants import as_tensors, one_number
-from firstspike.spiketime.cpu.lanes import train_adjoint, train_scan
+from firstspike.spiketime.cpu.constants import (
+    BOTH,
+    LANES,
+    N_RATES,
+    PAD,
+    numbers,
+    saved_for,
+    saved_sizes,
+    saved_within,
+)
+from firstspike.spiketime.cpu.lanes import scan, train_adjoint
 from firstspike.spiketime.cpu.lanes.kernels import BACKWARD, FORWARD, SAMPLES, SCRATCH, backward_kernel, forward_kernel
-from firstspike.spiketime.cpu.lanes.rates import LANES, N_RATES
-from firstspike.spiketime.cpu.lanes.sort import rows_for
 from firstspike.spiketime.cpu.runtime.kernels import Layout, Plan
 from firstspike.spiketime.cpu.runtime.parallel import Call, name_of
-from firstspike.spiketime.cpu.saved import BOTH, PAD, saved_for, saved_sizes, saved_within
+from firstspike.spiketime.cpu.vectors.lanes import rows_for
 from firstspike.spiketime.kernels import threads_for
 
 PARTS, _CHUNKS = 8, 4  # into which the sums over neurons and over samples are cut
@@ -82,7 +89,7 @@ def forward_lanes(given: Arguments, holds: bool = False) -> Result:
 def _forward_call(case: _Case, names: tuple[str, ...], threads: int) -> Call:
     ensemble, batch, inputs, outputs = case.sizes
     sizes, within = _sizes(case, threads, outputs)
-    sizes |= {"n_state": train_scan.N_STATE if case.several else 3 * LANES, "n_whole": LANES if case.several else 1}
+    sizes |= {"n_state": scan.N_STATE if case.several else 3 * LANES, "n_whole": LANES if case.several else 1}
     if case.delayed:
         sizes["sorted"] = rows_for.py_func(case.inside if case.several else inputs) * LANES
     groups, blocks = sizes["groups"], -(-batch // SAMPLES)
@@ -106,7 +113,7 @@ def backward_lanes(
         saved = saved_for(given.times, 0)  # what is known of neurons is not asked for
     arrays |= zip(_saved_names(case), saved, strict=False)
     arrays |= {"spikes": result.spikes, "grad": grads.spikes}
-    arrays["bound"] = one_number(max_weight_grad or math.inf, given.times.dtype)
+    arrays["bound"] = numbers(given.times.dtype, max_weight_grad or math.inf)
     if case.several:
         arrays["overflows"] = result.overflows.to(torch.uint8)
     if grads.state is not None:
@@ -153,8 +160,8 @@ def _backward_call(case: _Case, names: tuple[str, ...], everything: bool, taus: 
 def _both(given: Arguments, observes: bool) -> tuple[_Case, dict[str, Any]]:
     """What both passes have in common. States at the start are copied, and have room for those at the end."""
     dtype, several, (outputs, inputs) = given.times.dtype, given.max_spikes > 0, given.weight.shape[-2:]
-    mem, syn = as_tensors(given.constants, dtype)
-    arrays: dict[str, Any] = {"mem": mem, "syn": syn}
+    mem, syn = (numbers(dtype, x) if isinstance(x, (int, float)) else x for x in given.constants)
+    arrays: dict[str, Any] = {"mem": mem, "syn": syn, "bounds": numbers(dtype, given.start, given.until)}
     arrays |= zip(("times", "weight", "threshold", "delay"), given[:4], strict=True)
     networks, batch = len(given.weight) if given.weight.ndim == 3 else 1, given.times.shape[given.weight.ndim - 2]
     sizes = networks, batch, inputs, outputs
@@ -165,7 +172,6 @@ def _both(given: Arguments, observes: bool) -> tuple[_Case, dict[str, Any]]:
     held = arrays["held"] = given.times.new_zeros((*given.times.shape[:2], 2 * _STATES, given.weight.shape[1]))
     for number, x in enumerate(given.state or ()):
         held[:, :, number] = x
-    arrays["bounds"] = torch.tensor([given.start, given.until], dtype=dtype, device="cpu")
     inside = int((given.times < math.inf).sum((-1, -2)).max())
     if inside > _MOST_EVENTS:
         raise ValueError(f"a sample has {inside} input spikes; with delays the kernels count up to {_MOST_EVENTS}")
@@ -196,7 +202,7 @@ def _sizes(case: _Case, threads: int, outputs: int) -> tuple[dict[str, int], dic
     return sizes | {
         "ensemble": ensemble, "batch": batch, "inputs": inputs, "copies": case.copies, "events": inputs * case.copies,
         "outputs": neurons, "most": case.most, "groups": -(-neurons // LANES), "group_inputs": inputs * LANES,
-        "delay_inputs": inputs * LANES if case.delayed else 0, "n_rates": N_RATES, "taus": case.taus,
+        "delay_inputs": inputs * LANES if case.delayed else 0, "n_rates": N_RATES, "width": LANES, "taus": case.taus,
         "threads": threads, "sorted": 1, "n_arrived": case.inside + 1, "observes": case.observes,
         "holds": case.releases > 0, "releases": case.releases, "states": 2 * _STATES, "two": 2,
     }, within  # fmt: skip

@@ -9,15 +9,20 @@ import math
 
 import numpy as np
 
-from firstspike.spiketime.cpu.lanes.adjoint import unwind_delayed, unwind_sorted
-from firstspike.spiketime.cpu.lanes.rates import BY_MEM, BY_SYN, BY_THRESHOLD, LANES, PER_MEM, PER_SYN, UNIT, fill_rates
-from firstspike.spiketime.cpu.lanes.scan import scan_delayed, scan_sorted
+from firstspike.spiketime.cpu.constants import (
+    LANES,
+    PER_MEM,
+    PER_SYN,
+    SAVED,
+    UNIT,
+    fill_rates,
+)
+from firstspike.spiketime.cpu.lanes.adjoint import BY_MEM, BY_SYN, BY_THRESHOLD, unwind_delayed, unwind_sorted
+from firstspike.spiketime.cpu.lanes.scan import scan_delayed, scan_sorted, scan_trains_delayed, scan_trains_sorted
 from firstspike.spiketime.cpu.lanes.train_adjoint import unwind_trains_delayed, unwind_trains_sorted
-from firstspike.spiketime.cpu.lanes.train_scan import scan_trains_delayed, scan_trains_sorted
 from firstspike.spiketime.cpu.pack import pack_tile, unit_of_row, unpack_tile
 from firstspike.spiketime.cpu.runtime.compiling import jit
 from firstspike.spiketime.cpu.runtime.kernels import Layout, kernel, samples_of
-from firstspike.spiketime.cpu.saved import SAVED
 from firstspike.spiketime.cpu.sort import sort_row, sort_samples, sort_scratch, unowned_scratch
 from firstspike.spiketime.cpu.vectors.simd import keep, load16, store
 
@@ -33,8 +38,8 @@ _GIVEN = {
     "delay": "real ensemble outputs inputs",
     "spikes": "real ensemble batch outputs most",
     **SAVED,  # of first spikes with delays only the slopes, one for each neuron; of trains only what was sorted
-    # of trains: start and end, the inputs in order of arrival, and the slopes at spikes and at releases
-    "bounds": "real two",
+    "bounds": "real two",  # start and end
+    # of trains: the inputs in order of arrival, and the slopes at spikes and at releases
     "reset": "real ensemble outputs",
     "refractory": "real ensemble outputs",
     "held": "real ensemble batch states outputs",  # at the start, then likewise at the end
@@ -44,7 +49,7 @@ _GIVEN = {
     "again": "real ensemble batch outputs releases",
 }
 _OF_GROUPS = {
-    "rates": "real ensemble groups n_rates",
+    "rates": "real ensemble groups n_rates width",
     "packed": "real ensemble groups group_inputs",
     "delays": "real ensemble groups delay_inputs",
 }
@@ -56,8 +61,8 @@ _OF_THREADS = {
     "whole": "int32 threads n_whole",
 }
 _SIZES = (
-    "ensemble batch inputs copies events outputs most groups group_inputs delay_inputs n_rates taus threads sorted "
-    "n_arrived n_state n_whole observes holds ints reals releases states two"
+    "ensemble batch inputs copies events outputs most groups group_inputs delay_inputs n_rates width taus threads "
+    "sorted n_arrived n_state n_whole observes holds ints reals releases states two"
 )
 FORWARD = Layout(_SIZES, **_GIVEN, **_OF_GROUPS, **_OF_THREADS)
 BACKWARD = FORWARD.extended(
@@ -225,7 +230,7 @@ def backward_kernel(dtype: str, delayed: bool, several: bool):
                 total[0, lane] += total[chunk, lane]
         for lane in range(min(LANES, g.outputs - first)):
             g.by_threshold[e, first + lane] = total[0, BY_THRESHOLD + lane] / g.unit[e, first + lane]
-            g.by_mem[e, first + lane] = total[0, BY_MEM + lane] * c[PER_MEM + lane] * c[UNIT]
-            g.by_syn[e, first + lane] = total[0, BY_SYN + lane] * c[PER_SYN + lane] * c[UNIT]
+            g.by_mem[e, first + lane] = total[0, BY_MEM + lane] * c[PER_MEM, lane] * c[UNIT, 0]
+            g.by_syn[e, first + lane] = total[0, BY_SYN + lane] * c[PER_SYN, lane] * c[UNIT, 0]
 
     return prepared(delayed, several, in_powers_of_two), unwind, gather

@@ -17,22 +17,17 @@ import math
 
 import numpy as np
 
-from firstspike.spiketime.cpu.lanes.adjoint import add_row
-from firstspike.spiketime.cpu.lanes.rates import (
-    BY_MEM,
-    BY_SYN,
-    BY_THRESHOLD,
+from firstspike.spiketime.cpu.constants import (
+    BRIEF_END,
     HEIGHT,
     LANES,
     PER_MEM,
     PER_SYN,
-    SHORT,
     UNIT,
-    rates_in,
 )
-from firstspike.spiketime.cpu.lanes.scan import longest_wait
-from firstspike.spiketime.cpu.lanes.train_scan import sort_arrivals
-from firstspike.spiketime.cpu.membrane import brief, brief_derivatives, derivatives, responses
+from firstspike.spiketime.cpu.lanes.adjoint import BY_MEM, BY_SYN, BY_THRESHOLD, add_row
+from firstspike.spiketime.cpu.lanes.scan import longest_wait, sort_arrivals
+from firstspike.spiketime.cpu.membrane import brief, brief_derivatives, derivatives, rates_in, responses
 from firstspike.spiketime.cpu.runtime.compiling import jit
 from firstspike.spiketime.cpu.vectors.mathfun import exp
 from firstspike.spiketime.cpu.vectors.simd import (
@@ -76,13 +71,13 @@ def next_due(g, slot, e, b, first, lane, before):
 def jump(g, slot, e, b, group, chunk, hits):
     """Take the lanes ``hits`` back over their spikes or releases at NOW; returns those that the bound may drop."""
     state, whole, c, totals = g.state[slot], g.whole[slot], g.rates[e, group], g.totals[e, group, chunk]
-    unit, first, suspects = c[UNIT], group * LANES, np.uint64(0)
+    unit, first, suspects = c[UNIT, 0], group * LANES, np.uint64(0)
     while hits:
         lane = lowest_bit(hits)
         bit = np.uint64(1) << np.uint64(lane)
         hits &= ~bit
         now, j, level, reset = state[DUE + lane], whole[LEFT + lane], state[LEVEL + lane], state[RESET + lane]
-        y, kept, a = state[Y + lane], state[Y_KEPT + lane], c[PER_MEM + lane]
+        y, kept, a = state[Y + lane], state[Y_KEPT + lane], c[PER_MEM, lane]
         released = whole[RELEASES + lane] != 0
         if not released:
             j -= 1
@@ -108,7 +103,7 @@ def jump(g, slot, e, b, group, chunk, hits):
             state[Y + lane], state[Y_KEPT + lane], state[ORIGIN + lane] = y, kept, now
             state[PULL + lane] = state[PULL_KEPT + lane] = 0
             totals[BY_THRESHOLD + lane] -= y
-            if abs(kept) * c[HEIGHT + lane] > g.bound[0] * state[SIZE + lane]:
+            if abs(kept) * c[HEIGHT, lane] > g.bound[0] * state[SIZE + lane]:
                 suspects |= bit
                 state[BEFORE + lane] = state[FIRST + lane]
                 if j > 0:
@@ -120,7 +115,7 @@ def jump(g, slot, e, b, group, chunk, hits):
 @jit
 def drop(suspects, keys, source, n, c, bound, state):
     """Fix for the weights the spikes ORIGIN of those lanes whose derivative by a weight exceeds the bound."""
-    r, unit, none = rates_in(c), c[UNIT], fill32(c, 0.0)
+    r, unit, none = rates_in(c), c[UNIT, 0], fill32(c, 0.0)
     spike, before, most = load32(state, ORIGIN), load32(state, BEFORE), none
     for k in range(n):
         arrival = load32(keys, k * LANES) if source is None else fill32(c, keys[k])
@@ -226,7 +221,7 @@ def unwind_trains(g, slot, e, b, group, chunk, keys, source, n, rows, events):
         b: sample.
         group: of neurons.
         chunk: of the samples.
-        keys: as in ``train_scan.scan_trains``.
+        keys: as in ``scan.scan_trains``.
         source: likewise.
         n: how many arrive.
         rows: of arrivals; where each lane has its own order, ``g.values`` tells the row of each.
@@ -240,7 +235,7 @@ def unwind_trains(g, slot, e, b, group, chunk, keys, source, n, rows, events):
     start_back(g, slot, e, b, group * LANES)
     for row in range(rows * LANES if everything else 0):
         by_arrival[row] = 0
-    r, unit, longest = rates_in(c), c[UNIT], longest_wait(c)
+    r, unit, longest = rates_in(c), c[UNIT, 0], longest_wait(c)
     y, current, now, due = load32(state, Y), load32(state, C), load32(state, NOW), load32(state, DUE)
     y_kept, current_kept, origin = y, current, load32(state, ORIGIN)
     of_mem = of_syn = fill32(c, 0.0)
@@ -255,7 +250,7 @@ def unwind_trains(g, slot, e, b, group, chunk, keys, source, n, rows, events):
         if not now >= arrival or (k < 0 and begin == -math.inf and not due > arrival):
             continue  # spikes before the first input are observed ones
         if source is not None:
-            is_brief = (keys[k + 1] - (keys[k] if k >= 0 else begin)) * unit < c[SHORT]
+            is_brief = (keys[k + 1] - (keys[k] if k >= 0 else begin)) * unit < c[BRIEF_END, 0]
         while True:
             hits = due > arrival
             target = select(hits, due, arrival)
@@ -321,7 +316,7 @@ def unwind_trains(g, slot, e, b, group, chunk, keys, source, n, rows, events):
 def add_arrivals(g, slot, e, b, group, chunk, part, n, events, by_delay):
     """Add the gradients by the arrivals to those by delays (None without) and, over the lanes, to those by times."""
     weight, c, by_arrival, sums = g.packed[e, group], g.rates[e, group], g.by_arrival[slot], g.sums[slot]
-    by_times, line, rate = g.times_parts[e, part, b], sums[256:], load32(c, PER_SYN) * c[UNIT]
+    by_times, line, rate = g.times_parts[e, part, b], sums[256:], load32(c, PER_SYN * LANES) * c[UNIT, 0]
     store(line, 0, fill16(sums, 0.0))
     for start in range(0, n, 16):
         for row in range(start, min(start + 16, n)):

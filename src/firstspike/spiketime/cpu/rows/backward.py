@@ -9,7 +9,7 @@ import math
 
 import numpy as np
 
-from firstspike.spiketime.cpu.constants import N_CONSTANTS, PER_SYN, X
+from firstspike.spiketime.cpu.constants import N_CONSTANTS, PER_SYN, SAVED, X
 from firstspike.spiketime.cpu.pack import TILE, pack_row, units_of_tile, unpack_tile
 from firstspike.spiketime.cpu.rows import adjoint, train_adjoint
 from firstspike.spiketime.cpu.rows.adjoint import Found, Into, observe_tile, prepare, settle_flat, unwind_tile
@@ -20,7 +20,6 @@ from firstspike.spiketime.cpu.rows.train_adjoint import gather_entries, jumps, u
 from firstspike.spiketime.cpu.rows.windows import KEPT, TRAINS, own_event, stride_for
 from firstspike.spiketime.cpu.runtime.compiling import jit
 from firstspike.spiketime.cpu.runtime.kernels import Layout, kernel, samples_of
-from firstspike.spiketime.cpu.saved import SAVED
 from firstspike.spiketime.cpu.sort import sort_samples
 from firstspike.spiketime.cpu.vectors.simd import clear, fma, load, load16, load_part16, select, splat, store, zeros
 

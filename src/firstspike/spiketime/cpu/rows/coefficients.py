@@ -21,9 +21,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from firstspike.spiketime.cpu.constants import DELTA, PER_MEM, PER_RISE, PER_SYN, RATIO, SPAN
+from firstspike.spiketime.cpu.constants import DELTA, PAD, PER_MEM, PER_RISE, PER_SYN, RATIO, SPAN
 from firstspike.spiketime.cpu.runtime.compiling import inlined, jit
-from firstspike.spiketime.cpu.saved import PAD
 from firstspike.spiketime.cpu.vectors.mathfun import exp, expm1
 from firstspike.spiketime.cpu.vectors.simd import fill16, highest, load16, maximum, minimum, select, store
 

@@ -9,8 +9,8 @@ import math
 
 import numpy as np
 
-from firstspike.spiketime.cpu.constants import PER_MEM, PER_SYN
-from firstspike.spiketime.cpu.pack import TILE, pack_row
+from firstspike.spiketime.cpu.constants import PER_MEM, PER_SYN, SAVED
+from firstspike.spiketime.cpu.pack import TILE, are_weights, pack_row
 from firstspike.spiketime.cpu.rows.coefficients import Sample, find_segments, forward_rows, pad_row
 from firstspike.spiketime.cpu.rows.crossing import N_STATE, solve
 from firstspike.spiketime.cpu.rows.fast import scan_fast
@@ -30,9 +30,7 @@ from firstspike.spiketime.cpu.rows.windows import (
 )
 from firstspike.spiketime.cpu.runtime.compiling import jit
 from firstspike.spiketime.cpu.runtime.kernels import Layout, kernel, samples_of
-from firstspike.spiketime.cpu.saved import SAVED
-from firstspike.spiketime.cpu.sort import sort_row, sort_scratch, unowned_scratch
-from firstspike.spiketime.cpu.values import are_times, are_weights
+from firstspike.spiketime.cpu.sort import are_times, sort_row, sort_scratch, unowned_scratch
 from firstspike.spiketime.cpu.vectors.simd import clear, keep, load16, store_part16, zeros
 
 _SHORT = 0.045  # mean interval in units of the faster constant for the fast scan of many inputs

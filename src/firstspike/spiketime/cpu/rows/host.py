@@ -7,7 +7,15 @@ from typing import Any
 import torch
 
 from firstspike.spiketime.contract import Arguments, Gradients, Grads, Held, Needs, Result, Sizes
-from firstspike.spiketime.cpu.constants import N_CONSTANTS, constants_array
+from firstspike.spiketime.cpu.constants import (
+    BOTH,
+    N_CONSTANTS,
+    PAD,
+    constants_array,
+    saved_for,
+    saved_sizes,
+    saved_within,
+)
 from firstspike.spiketime.cpu.pack import TILE, lanes_for
 from firstspike.spiketime.cpu.rows import adjoint, crossing, intervals, train_adjoint
 from firstspike.spiketime.cpu.rows.backward import (
@@ -24,7 +32,6 @@ from firstspike.spiketime.cpu.rows.forward import FORWARD, TRAIN_FORWARD, forwar
 from firstspike.spiketime.cpu.rows.windows import KEPT, STATES
 from firstspike.spiketime.cpu.runtime.kernels import REFUSED
 from firstspike.spiketime.cpu.runtime.parallel import Call, name_of
-from firstspike.spiketime.cpu.saved import BOTH, PAD, saved_for, saved_sizes, saved_within
 from firstspike.spiketime.kernels import is_small, threads_for, work_of
 from firstspike.spiketime.values import check_memory, check_values
 

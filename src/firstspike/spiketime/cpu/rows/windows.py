@@ -10,11 +10,11 @@ import math
 
 import numpy as np
 
+from firstspike.spiketime.cpu.constants import PAD
 from firstspike.spiketime.cpu.pack import TILE
 from firstspike.spiketime.cpu.rows.crossing import NOW_CURRENT, NOW_VOLTAGE
 from firstspike.spiketime.cpu.rows.intervals import DROP, LAST, NEXT, RELEASE
 from firstspike.spiketime.cpu.runtime.compiling import jit
-from firstspike.spiketime.cpu.saved import PAD
 from firstspike.spiketime.cpu.sort import first_from, sort_row
 from firstspike.spiketime.cpu.vectors.simd import load, splat, store
 
