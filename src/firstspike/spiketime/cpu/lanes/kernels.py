@@ -88,10 +88,12 @@ BACKWARD = FORWARD.extended(
     sums="real threads n_sums",
     joins="uint64 threads events",
 )
-SCRATCH = {
-    *_OF_GROUPS, *_OF_THREADS, "unit", "level", "weight_parts", "delay_parts", "times_parts", "totals", "by_arrival",
-    "sums", "joins",
-}  # fmt: skip
+SCRATCH = frozenset(
+    (
+        *_OF_GROUPS, *_OF_THREADS, "unit", "level", "weight_parts", "delay_parts", "times_parts", "totals",
+        "by_arrival", "sums", "joins",
+    )
+)  # fmt: skip
 """Arrays that are working memory of a call. It does not use others that it is not given."""
 
 

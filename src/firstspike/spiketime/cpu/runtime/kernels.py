@@ -68,15 +68,16 @@ class Layout:
         real: str,
         sizes: Mapping[str, int],
         given: Iterable[str],
-        unused: Iterable[str] = (),
+        scratch: frozenset[str] | None = None,
         within: Mapping[str, tuple[str, int]] = MappingProxyType({}),
     ) -> "Plan":
-        """For calls with these sizes that give the arrays of these names, and do not use others.
+        """For calls with these sizes that give the arrays of these names.
 
-        Arrays ``within`` a given one start at that offset, counted in elements. The rest lies in scratch memory.
+        Arrays ``within`` a given one start at that offset, counted in elements. The rest lies in scratch memory; or
+        those of it do that ``scratch`` names, and others are not used.
         """
         values = tuple(sizes[name] for name in self.sizes)
-        return _plan(self, real, values, tuple(given), tuple(unused), tuple(within.items()))
+        return _plan(self, real, values, tuple(given), scratch, tuple(within.items()))
 
     def tensors(self, names: Iterable[str], like: "Tensor", sizes: Mapping[str, int]) -> "dict[str, Tensor]":
         """Those arrays, uninitialised; ``like`` is a tensor of ``real`` numbers."""
@@ -129,14 +130,14 @@ def _plan(
     real: str,
     values: tuple[int, ...],
     given: tuple[str, ...],
-    unused: tuple[str, ...],
+    scratch: frozenset[str] | None,
     within: tuple[tuple[str, tuple[str, int]], ...],
 ) -> Plan:
     sizes, starts, size = dict(zip(layout.sizes, values, strict=True)), [], 0
     inside = {
         name: (given.index(array), start * layout.dtype_of(name, real).itemsize) for name, (array, start) in within
     }
-    rest = [name for name in layout.arrays if name not in given and name not in unused and name not in inside]
+    rest = [x for x in layout.arrays if x not in given and x not in inside and (scratch is None or x in scratch)]
     taken = {
         name: layout.dtype_of(name, real).itemsize * prod(sizes[x] for x in layout.arrays[name][1])
         for name in (*given, *rest)
