@@ -6,14 +6,13 @@ import numba
 import numpy as np
 import pytest
 
-from firstspike.spiketime.cpu.sort import sort_row, sort_scratch
+from firstspike.spiketime.cpu.sort import sort_row, sorting_for
 
 
 @numba.njit
-def sort_rows(times, order, arrival, count):
-    scratch = sort_scratch(times, times.shape[1])
+def sort_rows(times, order, arrival, count, keys, labels):
     for b in range(len(times)):
-        count[b] = sort_row(times[b], order[b], arrival[b], scratch)
+        count[b] = sort_row(times[b], -math.inf, math.inf, order[b], arrival[b], keys, labels)
 
 
 def crowded(random, samples, size):
@@ -42,7 +41,9 @@ def test_times_are_sorted_and_equal_ones_keep_their_order(kind, dtype):
     for size in (1, 10, 11, 16, 63, 64, 65, 127, 128, 129, 200, 256, 257, 784):
         times = SAMPLES_TO_SORT[kind](np.random.default_rng(size), 4, size).astype(dtype, order="C")
         order, arrival, count = np.empty(times.shape, np.int32), np.empty_like(times), np.empty(4, np.int32)
-        sort_rows(times, order, arrival, count)
+        key_rows, label_rows, room = sorting_for(size).values()
+        keys, labels = np.empty((key_rows, room), dtype), np.empty((label_rows, room), np.int32)
+        sort_rows(times, order, arrival, count, keys, labels)
         for b, n in enumerate(np.isfinite(times).sum(axis=1)):
             expected = np.argsort(times[b], kind="stable")[:n]
             assert count[b] == n

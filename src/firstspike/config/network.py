@@ -28,7 +28,7 @@ from firstspike.layers import (
     form_of,
 )
 from firstspike.layers.trains import Form, check_follows
-from firstspike.losses import check_reads
+from firstspike.losses.base import check_reads
 from firstspike.neuron import LIF
 
 MOST_NUMBERS = 2**31

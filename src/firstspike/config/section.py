@@ -15,7 +15,7 @@ from jaxtyping import AbstractArray
 from pydantic import BaseModel, ConfigDict, Field, create_model, model_validator
 from torch import Tensor
 
-from firstspike.data.signature import parts_of_docstring
+from firstspike.signature import parts_of_docstring
 
 _RUNTIME = {"self", "device", "dtype", "generator", "backend"}
 """Arguments that a config never gives."""

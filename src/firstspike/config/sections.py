@@ -1,5 +1,6 @@
 """The sections of a config. Each follows from the class that it configures; written here is only what a config adds."""
 
+import inspect
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, create_model, model_validator
@@ -51,10 +52,10 @@ def _layer(kind: str, target: type[Any]) -> type[Section]:
             "recurrent_delay": Rule | None,
             "trainable": _PARAMETERS,
         }
-        rates = {"lr": _rate("its weights")}
-        if "trainable" in target.__init__.__annotations__:
+        takes, rates = inspect.signature(target).parameters, {"lr": _rate("its weights")}
+        if "trainable" in takes:
             rates |= {"neuron_lr": _rate("what is named in `trainable`")}
-        rates |= {"delay_lr": _rate("its delays")} if "delay" in target.__init__.__annotations__ else {}
+        rates |= {"delay_lr": _rate("its delays")} if "delay" in takes else {}
         return derive(target, kind, omit=("in_features", "image"), types=types, extra=rates, check=False)
     if issubclass(target, Delay):
         rule = {name: (field.annotation, field) for name, field in Rule.model_fields.items()}

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from firstspike.data.arrays import as_table, as_tensor
-from firstspike.data.signature import takes_arguments_of
+from firstspike.signature import takes_arguments_of
 
 
 def latency(

@@ -15,9 +15,9 @@ from torch.nn.functional import interpolate
 from firstspike.data.base import SpikeData, Splits, seeded_generator
 from firstspike.data.idx import find_idx, read_idx
 from firstspike.data.images import DIGITS, ImageSet, images
-from firstspike.data.signature import parts_of_docstring, takes_arguments_of
 from firstspike.data.splits import part_of
 from firstspike.ranges import Seed, Size
+from firstspike.signature import parts_of_docstring, takes_arguments_of
 
 logger = logging.getLogger(__name__)
 

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from firstspike.data.base import SpikeData, Splits, check_at_least, seeded_generator
 from firstspike.data.encoding import latency
-from firstspike.data.signature import takes_arguments_of
 from firstspike.data.splits import part_of
 from firstspike.ranges import Finite, NotNegative, Probability, Seed, Size
+from firstspike.signature import takes_arguments_of
 
 DIGITS = tuple("0123456789")
 _CHUNK = 5000  # images at once: their brightness as an index takes as much memory as their times

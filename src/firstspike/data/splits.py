@@ -15,8 +15,8 @@ from firstspike.data.base import SpikeData, Splits, seeded_generator
 from firstspike.data.encoding import LatencyEncoder
 from firstspike.data.event_lists import EventLists
 from firstspike.data.series import SeriesEncoder, as_series, series_encoder
-from firstspike.data.signature import parts_of_docstring, takes_arguments_of
 from firstspike.ranges import Size
+from firstspike.signature import parts_of_docstring, takes_arguments_of
 
 Part = Literal["train", "validation", "test"]
 _SIZES = """

@@ -5,21 +5,23 @@ added in any order, so there torch's own patches and pooling do it.
 """
 
 import math
-from collections.abc import Collection
+from typing import Unpack
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
-from firstspike.layers.neurons import LIFLayer
+from firstspike.layers.neurons import LIFLayer, LIFOptions, NeuronLayer
 from firstspike.layers.observed import at_observed
 from firstspike.layers.patches import Borders, Image, Pair, Window, flat, from_image, is_image, to_image
 from firstspike.neuron import LIF
-from firstspike.ranges import Finite, NotNegative, Positive, Size
+from firstspike.ranges import Size
+from firstspike.signature import takes_arguments_of
 from firstspike.spiketime import first_spike_time
 
 
+@takes_arguments_of(NeuronLayer, without=("shape", "in_features", "out_features"))
 class LIFConv2d(LIFLayer):
     """LIF neurons that each see a patch of an image; all of one output channel share their weights.
 
@@ -34,16 +36,10 @@ class LIFConv2d(LIFLayer):
         neuron: parameters of the neurons; tensors have one value or one per output channel.
         stride: steps from patch to patch, one number or two.
         padding: width of the silent border around the image, one number or two, below ``kernel_size``.
-        trainable: see ``LIFLinear``.
         per_neuron: whether each output channel has its own values of what is trainable; otherwise the layer shares one.
-        weight_mean: see ``LIFLinear``.
-        weight_std: see ``LIFLinear``.
         max_weight_grad: bound on the weight gradient of one (sample, neuron) pair, see ``first_spike_time``; it holds
             for each neuron, not for the sum over those that share weights.
         backend: see ``first_spike_time``.
-        generator: source of the initial values; torch's global one by default.
-        device: as in torch.
-        dtype: float32 or float64, as in torch.
 
     Raises:
         ValueError: sizes below 1, a patch larger than the image; else as ``LIFLinear``.
@@ -58,40 +54,19 @@ class LIFConv2d(LIFLayer):
         *,
         stride: Pair = 1,
         padding: Borders = 0,
-        trainable: Collection[str] = (),
-        per_neuron: bool = False,
-        weight_mean: Finite | None = None,
-        weight_std: NotNegative | None = None,
-        max_weight_grad: Positive | None = None,
-        backend: str = "auto",
-        generator: torch.Generator | None = None,
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
+        **options: Unpack[LIFOptions],
     ) -> None:
         seen = Image.checked(image)
         if out_channels < 1:
             raise ValueError(f"out_channels must be >= 1, got {out_channels}")
         window = Window.checked(kernel_size, stride, padding)
         made = Image(out_channels, *window.positions(seen))
-        super().__init__(
-            (out_channels, seen.channels, *window.kernel),
-            seen.size,
-            made.size,
-            neuron,
-            trainable=trainable,
-            per_neuron=per_neuron,
-            weight_mean=weight_mean,
-            weight_std=weight_std,
-            max_weight_grad=max_weight_grad,
-            backend=backend,
-            device=device,
-            dtype=dtype,
-        )
+        shape = (out_channels, seen.channels, *window.kernel)
+        super().__init__(shape, seen.size, made.size, neuron, **options)
         self.image, self.out_image, self.window = seen, made, window
         self.out_channels, self.kernel_size, self.stride, self.padding = out_channels, kernel_size, stride, padding
         # no buffer: only the CPU uses it, and a layer on ``meta`` may be a mere check of sizes
         self._places = None if self.weight.is_meta else window.places(seen)
-        self.reset_parameters(generator)
 
     def output_size(self, inputs: int) -> int:
         """Number of outputs for that number of inputs.

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Collection
 from dataclasses import fields, replace
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, TypedDict
 
 import torch
 from jaxtyping import Float
@@ -11,26 +11,56 @@ from torch import Tensor, nn
 
 from firstspike.layers.init import NormalWeights, draw_firing_weights_, draw_weights_
 from firstspike.neuron import LIF, check_neuron
+from firstspike.ranges import Finite, NotNegative, Positive
 
 _NAMES = tuple(field.name for field in fields(LIF))
+
+
+class NeuronOptions(TypedDict, total=False):
+    """Keyword arguments of all layers of neurons, see ``NeuronLayer``."""
+
+    weight_mean: Finite | None
+    weight_std: NotNegative | None
+    generator: torch.Generator | None
+    device: torch.device | str | None
+    dtype: torch.dtype | None
+
+
+class LIFOptions(NeuronOptions, total=False):
+    """Keyword arguments of all layers of LIF neurons, see ``NeuronLayer``."""
+
+    trainable: Collection[str]
+    per_neuron: bool
+    max_weight_grad: Positive | None
+    backend: str
 
 
 class NeuronLayer(nn.Module):
     """A layer of leaky neurons with weights, whose parameters are those of a ``LIF``.
 
+    Its subclasses hand their options on to it, and have its signature and its descriptions by ``takes_arguments_of``. A
+    subclass draws what it adds to weights and neurons itself, at its start and in ``reset_parameters``.
+
     Args:
         shape: of the weights; the first dimension counts the neurons that have weights, and parameters, of their own.
         in_features: number of inputs.
         out_features: number of neurons.
-        neuron: see ``LIFLinear``, as all that follows.
-        trainable: which parameters learn.
-        per_neuron: whether each of the first dimension has its own.
-        weight_mean: of normally distributed weights.
-        weight_std: of normally distributed weights.
-        max_weight_grad: see ``first_spike_time``.
-        backend: see ``first_spike_time``.
+        neuron: parameters of the neurons, a ``LIF``; initial values of those that are trained. ``LIF()`` by default.
+        trainable: which of ``"tau_mem"``, ``"tau_syn"`` and ``"threshold"`` are trained.
+        per_neuron: whether each neuron has its own values of what is trainable; otherwise the layer shares one.
+        weight_mean: mean of the initial weights, which are normally distributed; given together with ``weight_std``.
+            Without both, most neurons spike at first for inputs in [0, 2] tau_syn, for any number of inputs.
+        weight_std: standard deviation of the initial weights; given together with ``weight_mean``.
+        max_weight_grad: bound on the weight gradient of one sample and neuron, see ``first_spike_time``; of spike
+            trains on that of each spike, see ``spike_trains``.
+        backend: see ``first_spike_time`` and ``spike_trains``.
+        generator: source of the initial values; torch's global one by default.
         device: as in torch.
-        dtype: as in torch.
+        dtype: float32 or float64, as in torch.
+
+    Raises:
+        ValueError: sizes < 1, one of ``weight_mean`` and ``weight_std`` without the other, a negative ``weight_std``,
+            parameters that cannot learn from where they start.
     """
 
     def __init__(
@@ -38,18 +68,21 @@ class NeuronLayer(nn.Module):
         shape: tuple[int, ...],
         in_features: int,
         out_features: int,
-        neuron: LIF | None,
+        neuron: LIF | None = None,
         *,
-        trainable: Collection[str],
-        per_neuron: bool,
-        weight_mean: float | None,
-        weight_std: float | None,
-        max_weight_grad: float | None,
-        backend: str,
-        device: torch.device | str | None,
-        dtype: torch.dtype | None,
+        trainable: Collection[str] = (),
+        per_neuron: bool = False,
+        weight_mean: Finite | None = None,
+        weight_std: NotNegative | None = None,
+        max_weight_grad: Positive | None = None,
+        backend: str = "auto",
+        generator: torch.Generator | None = None,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
+        if in_features < 1 or out_features < 1:
+            raise ValueError(f"in_features and out_features must be >= 1, got {in_features} and {out_features}")
         if (weight_mean is None) != (weight_std is None):
             raise ValueError("weight_mean and weight_std belong together: give both or none")
         if weight_std is not None and weight_std < 0:
@@ -64,6 +97,7 @@ class NeuronLayer(nn.Module):
         check_neuron(self.initial_neuron)
         self.trainable, self.per_neuron = trainable if isinstance(trainable, str) else tuple(trainable), per_neuron
         self._take(self.initial_neuron, trainable, per_neuron)
+        NeuronLayer.reset_parameters(self, generator)
 
     def _take(self, neuron: LIF, trainable: Collection[str], per_neuron: bool) -> None:
         """Make tensors among the neuron's parameters, and those that learn, parameters and buffers of the layer."""
@@ -173,6 +207,24 @@ class NeuronLayer(nn.Module):
                 f"{prefix}weight was trained with {trained}, but this {type(self).__name__} has {mine}; build it with "
                 f"LIF({trained}), or remove {key!r} from the state to load the weights anyway"
             )
+
+    @property
+    def _name(self) -> str:
+        return f"{type(self).__name__}({self.in_features}, {self.out_features})"
+
+    def output_size(self, inputs: int) -> int:
+        """Number of outputs for that number of inputs.
+
+        Raises:
+            ValueError: a number of inputs that the weights are not made for.
+        """
+        if inputs != self.in_features:
+            raise ValueError(f"{self._name} gets {inputs} inputs")
+        return self.out_features
+
+    def extra_repr(self) -> str:
+        """Sizes and neuron, as torch prints them."""
+        return f"{self.in_features}, {self.out_features}, {self.neuron_repr()}"
 
     def neuron_repr(self) -> str:
         """The neuron's parameters in one line."""

@@ -6,22 +6,24 @@ integral, its maximum or its value at a time; all three are exact.
 
 import math
 from collections.abc import Collection
-from typing import ClassVar
+from typing import ClassVar, Unpack
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from firstspike.layers.neurons import NeuronLayer
+from firstspike.layers.neurons import NeuronLayer, NeuronOptions
 from firstspike.layers.trains import Form, as_trains
 from firstspike.neuron import LIF
-from firstspike.ranges import Finite, NotNegative, Positive, PositiveOrInf, Size
+from firstspike.ranges import Positive, PositiveOrInf, Size
+from firstspike.signature import takes_arguments_of
 from firstspike.spiketime.operator import raised
 from firstspike.spiketime.reference.peaks import maximum
 from firstspike.spiketime.reference.response import differentiable_kappa, kappa
 from firstspike.spiketime.values import real_times
 
 
+@takes_arguments_of(NeuronLayer, without=("shape", "max_weight_grad", "backend"))
 class Readout(NeuronLayer):
     """A layer of leaky integrators: ``times (batch, in_features[, spikes]) -> values (batch, out_features)``.
 
@@ -35,10 +37,6 @@ class Readout(NeuronLayer):
         per_neuron: whether each output has its own values of what is trainable; otherwise the layer shares one.
         weight_mean: mean of the initial weights, which are normally distributed; given together with ``weight_std``. By
             default the mean is 0 and the standard deviation ``1 / sqrt(in_features)``.
-        weight_std: standard deviation of the initial weights; given together with ``weight_mean``.
-        generator: source of the initial values; torch's global one by default.
-        device: as in torch.
-        dtype: float32 or float64, as in torch.
 
     Raises:
         ValueError: sizes < 1, one of ``weight_mean`` and ``weight_std`` without the other, a negative ``weight_std``,
@@ -53,18 +51,12 @@ class Readout(NeuronLayer):
         self,
         in_features: Size,
         out_features: Size,
-        neuron: LIF | None,
+        neuron: LIF | None = None,
         *,
-        trainable: Collection[str],
-        per_neuron: bool,
-        weight_mean: Finite | None,
-        weight_std: NotNegative | None,
-        generator: torch.Generator | None,
-        device: torch.device | str | None,
-        dtype: torch.dtype | None,
+        trainable: Collection[str] = (),
+        per_neuron: bool = False,
+        **options: Unpack[NeuronOptions],
     ) -> None:
-        if in_features < 1 or out_features < 1:
-            raise ValueError(f"in_features and out_features must be >= 1, got {in_features} and {out_features}")
         super().__init__(
             (out_features, in_features),
             in_features,
@@ -72,31 +64,11 @@ class Readout(NeuronLayer):
             neuron,
             trainable=trainable,
             per_neuron=per_neuron,
-            weight_mean=weight_mean,
-            weight_std=weight_std,
-            max_weight_grad=None,
-            backend="auto",
-            device=device,
-            dtype=dtype,
+            **options,
         )
-        self.reset_parameters(generator)
 
     def _draw_usual_weights_(self, generator: torch.Generator | None) -> None:
         self.weight.normal_(0.0, 1 / math.sqrt(self.in_features), generator=generator)
-
-    @property
-    def _name(self) -> str:
-        return f"{type(self).__name__}({self.in_features}, {self.out_features})"
-
-    def output_size(self, inputs: int) -> int:
-        """Number of outputs for that number of inputs.
-
-        Raises:
-            ValueError: a number of inputs that the weights are not made for.
-        """
-        if inputs != self.in_features:
-            raise ValueError(f"{self._name} gets {inputs} inputs")
-        return self.out_features
 
     def seen(
         self, times: Float[Tensor, "*batch in_features"] | Float[Tensor, "*batch in_features spikes"]
@@ -126,11 +98,8 @@ class Readout(NeuronLayer):
         """The values, in a subclass."""
         raise NotImplementedError
 
-    def extra_repr(self) -> str:
-        """Sizes and neuron, as torch prints them."""
-        return f"{self.in_features}, {self.out_features}, {self.neuron_repr()}"
 
-
+@takes_arguments_of(Readout)
 class IntegralReadout(Readout):
     """The integral of the membrane over all times, earlier ones counting more: ``int exp(-t / tau) V(t) dt``.
 
@@ -139,19 +108,8 @@ class IntegralReadout(Readout):
     are later by c, all values are multiplied by ``exp(-c / tau)``: the largest one stays the largest.
 
     Args:
-        in_features: number of inputs.
-        out_features: number of outputs.
-        neuron: time constants of the integrators, a ``LIF``; its threshold plays no part.
         tau: time constant of the discount, in the unit of the times; ``inf`` counts all times alike, and then the
             values depend on the numbers of spikes only, not on their times.
-        trainable: which of ``"tau_mem"`` and ``"tau_syn"`` are trained.
-        per_neuron: whether each output has its own values of what is trainable; otherwise the layer shares one.
-        weight_mean: mean of the initial weights, which are normally distributed; given together with ``weight_std``. By
-            default the mean is 0 and the standard deviation ``1 / sqrt(in_features)``.
-        weight_std: standard deviation of the initial weights; given together with ``weight_mean``.
-        generator: source of the initial values; torch's global one by default.
-        device: as in torch.
-        dtype: float32 or float64, as in torch.
 
     Raises:
         ValueError: ``tau`` not above 0, or ``inf`` together with a ``tau_mem`` of ``inf``, where the integral diverges;
@@ -167,27 +125,12 @@ class IntegralReadout(Readout):
         tau: PositiveOrInf = 10.0,
         trainable: Collection[str] = (),
         per_neuron: bool = False,
-        weight_mean: Finite | None = None,
-        weight_std: NotNegative | None = None,
-        generator: torch.Generator | None = None,
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
+        **options: Unpack[NeuronOptions],
     ) -> None:
         if not tau > 0:
             raise ValueError(f"tau must be > 0, got {tau}")
         self._check_converges(LIF() if neuron is None else neuron, tau)
-        super().__init__(
-            in_features,
-            out_features,
-            neuron,
-            trainable=trainable,
-            per_neuron=per_neuron,
-            weight_mean=weight_mean,
-            weight_std=weight_std,
-            generator=generator,
-            device=device,
-            dtype=dtype,
-        )
+        super().__init__(in_features, out_features, neuron, trainable=trainable, per_neuron=per_neuron, **options)
         self.tau = tau
 
     @staticmethod
@@ -209,24 +152,14 @@ class IntegralReadout(Readout):
         return f"{super().extra_repr()}, tau={self.tau}"
 
 
+@takes_arguments_of(Readout)
 class MembraneReadout(Readout):
     """The membrane at one time: ``V(time)``, of the spikes before it, which may be before time 0.
 
     If all times are later by c, the values are those of the time ``time - c``.
 
     Args:
-        in_features: number of inputs.
-        out_features: number of outputs.
-        neuron: time constants of the integrators, a ``LIF``; its threshold plays no part.
         time: when the membrane is read, in the unit of the times. Later spikes do not count.
-        trainable: which of ``"tau_mem"`` and ``"tau_syn"`` are trained.
-        per_neuron: whether each output has its own values of what is trainable; otherwise the layer shares one.
-        weight_mean: mean of the initial weights, which are normally distributed; given together with ``weight_std``. By
-            default the mean is 0 and the standard deviation ``1 / sqrt(in_features)``.
-        weight_std: standard deviation of the initial weights; given together with ``weight_mean``.
-        generator: source of the initial values; torch's global one by default.
-        device: as in torch.
-        dtype: float32 or float64, as in torch.
 
     Raises:
         ValueError: sizes < 1, a ``time`` that is not positive, one of ``weight_mean`` and ``weight_std`` without the
@@ -242,26 +175,11 @@ class MembraneReadout(Readout):
         time: Positive,
         trainable: Collection[str] = (),
         per_neuron: bool = False,
-        weight_mean: Finite | None = None,
-        weight_std: NotNegative | None = None,
-        generator: torch.Generator | None = None,
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
+        **options: Unpack[NeuronOptions],
     ) -> None:
         if not 0 < time < math.inf:
             raise ValueError(f"time must be > 0 and finite, got {time}")
-        super().__init__(
-            in_features,
-            out_features,
-            neuron,
-            trainable=trainable,
-            per_neuron=per_neuron,
-            weight_mean=weight_mean,
-            weight_std=weight_std,
-            generator=generator,
-            device=device,
-            dtype=dtype,
-        )
+        super().__init__(in_features, out_features, neuron, trainable=trainable, per_neuron=per_neuron, **options)
         self.time = time
 
     def read(self, trains: Float[Tensor, "*batch in_features spikes"]) -> Float[Tensor, "*batch out_features"]:
@@ -283,6 +201,7 @@ class MembraneReadout(Readout):
         return f"{super().extra_repr()}, time={self.time}"
 
 
+@takes_arguments_of(Readout, without=("trainable", "per_neuron"))
 class MaximumReadout(Readout):
     """The largest value that the membrane ever reaches: ``max V(t)`` over all times, exact and differentiable.
 
@@ -290,49 +209,18 @@ class MaximumReadout(Readout):
     negative times included. The derivative is that of the membrane at the
     time of the maximum; an output whose membrane never rises above rest has none.
 
-    Args:
-        in_features: number of inputs.
-        out_features: number of outputs.
-        neuron: time constants of the integrators, a ``LIF``; its threshold plays no part.
-        weight_mean: mean of the initial weights, which are normally distributed; given together with ``weight_std``. By
-            default the mean is 0 and the standard deviation ``1 / sqrt(in_features)``.
-        weight_std: standard deviation of the initial weights; given together with ``weight_mean``.
-        generator: source of the initial values; torch's global one by default.
-        device: as in torch.
-        dtype: float32 or float64, as in torch.
-
     Raises:
         ValueError: sizes < 1, one of ``weight_mean`` and ``weight_std`` without the other, a negative ``weight_std``,
             time constants that require a gradient, of which the maximum has none.
     """
 
     def __init__(
-        self,
-        in_features: Size,
-        out_features: Size,
-        neuron: LIF | None = None,
-        *,
-        weight_mean: Finite | None = None,
-        weight_std: NotNegative | None = None,
-        generator: torch.Generator | None = None,
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
+        self, in_features: Size, out_features: Size, neuron: LIF | None = None, **options: Unpack[NeuronOptions]
     ) -> None:
         given = LIF() if neuron is None else neuron
         if any(isinstance(x, Tensor) and x.requires_grad for x in (given.tau_mem, given.tau_syn)):
             raise ValueError("MaximumReadout has no gradient by time constants; give numbers, or tensors without one")
-        super().__init__(
-            in_features,
-            out_features,
-            neuron,
-            trainable=(),
-            per_neuron=False,
-            weight_mean=weight_mean,
-            weight_std=weight_std,
-            generator=generator,
-            device=device,
-            dtype=dtype,
-        )
+        super().__init__(in_features, out_features, neuron, **options)
 
     def read(self, trains: Float[Tensor, "*batch in_features spikes"]) -> Float[Tensor, "*batch out_features"]:
         """See ``Readout``."""

@@ -6,10 +6,10 @@ itself in a window is known before the window begins. The simulator NEST divides
 """
 
 import math
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from functools import wraps
 from itertools import pairwise
-from typing import NamedTuple, ParamSpec, Self, TypeVar
+from typing import NamedTuple, ParamSpec, Self, TypeVar, Unpack
 
 import numpy as np
 import torch
@@ -19,11 +19,13 @@ from torch.nn import functional
 
 from firstspike.layers.delay import DelayRule
 from firstspike.layers.init import firing_weights
+from firstspike.layers.lif import DenseLIFOptions
 from firstspike.layers.neurons import Arriving
 from firstspike.layers.spiking import LIFSpikeTrains, Overflow
 from firstspike.layers.values import first_columns, largest, within
 from firstspike.neuron import LIF
 from firstspike.ranges import Finite, NotNegative, Positive, Size
+from firstspike.signature import takes_arguments_of
 from firstspike.spiketime import TrainState, spike_window
 from firstspike.spiketime.contract import Windows
 from firstspike.spiketime.trains import Window, knows_recurrence
@@ -85,6 +87,7 @@ class RecurrentDelays(nn.Module):
         return self.delay_rule(self.delay_raw)
 
 
+@takes_arguments_of(LIFSpikeTrains)
 class LIFRecurrent(LIFSpikeTrains):
     """LIF neurons with inputs and connections to each other: ``(batch, in[, spikes]) -> (batch, out, max_spikes)``.
 
@@ -96,11 +99,7 @@ class LIFRecurrent(LIFSpikeTrains):
     it. ``proceed`` returns the state in addition, for long sequences in pieces.
 
     Args:
-        in_features: number of inputs.
-        out_features: number of neurons.
-        max_spikes: most spikes of a neuron in a sample.
         duration: time at which the layer stops, in the unit of the times; no spike is later.
-        neuron: see ``LIFLinear``.
         window: shortest delay of recurrent synapses, in the unit of the times.
         window_spikes: most spikes of a neuron within a window; ``overflow`` says what happens to more: dropped, the
             neuron stays at ``reset`` until the window ends.
@@ -109,19 +108,7 @@ class LIFRecurrent(LIFSpikeTrains):
         recurrent_mean: mean of the initial recurrent weights, which are normally distributed.
         recurrent_std: standard deviation of the initial recurrent weights; by default such that they alone rarely make
             a neuron spike.
-        refractory: see ``LIFSpikeTrains``.
-        reset: see ``LIFSpikeTrains``.
-        overflow: see ``LIFSpikeTrains``.
-        trainable: see ``LIFLinear``.
-        per_neuron: whether each neuron has its own values of what is trainable; otherwise the layer shares one.
-        weight_mean: see ``LIFSpikeTrains``.
-        weight_std: see ``LIFSpikeTrains``.
         delay: rule of the synaptic delays of the inputs; None for no delays.
-        max_weight_grad: see ``LIFSpikeTrains``.
-        backend: see ``spike_trains``.
-        generator: source of the initial values; torch's global one by default.
-        device: as in torch.
-        dtype: float32 or float64, as in torch.
 
     Raises:
         ValueError: sizes < 1, a ``max_spikes`` or ``window_spikes`` above 1000000, a window or duration that is not
@@ -145,16 +132,7 @@ class LIFRecurrent(LIFSpikeTrains):
         refractory: NotNegative = 0.0,
         reset: Finite = 0.0,
         overflow: Overflow = "error",
-        trainable: Collection[str] = (),
-        per_neuron: bool = False,
-        weight_mean: Finite | None = None,
-        weight_std: NotNegative | None = None,
-        delay: DelayRule | None = None,
-        max_weight_grad: Positive | None = None,
-        backend: str = "auto",
-        generator: torch.Generator | None = None,
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
+        **options: Unpack[DenseLIFOptions],
     ) -> None:
         for name, value in (("duration", duration), ("window", window)):
             if not 0 < value < math.inf:
@@ -181,16 +159,7 @@ class LIFRecurrent(LIFSpikeTrains):
             refractory=refractory,
             reset=reset,
             overflow=overflow,
-            trainable=trainable,
-            per_neuron=per_neuron,
-            weight_mean=weight_mean,
-            weight_std=weight_std,
-            delay=delay,
-            max_weight_grad=max_weight_grad,
-            backend=backend,
-            generator=generator,
-            device=device,
-            dtype=dtype,
+            **options,
         )
         self.duration, self.window, self.window_spikes = duration, window, window_spikes
         self.recurrent_mean, self.recurrent_std = recurrent_mean, recurrent_std
@@ -198,7 +167,7 @@ class LIFRecurrent(LIFSpikeTrains):
         self.recurrent_delays = None
         if recurrent_delay is not None:
             self.recurrent_delays = RecurrentDelays(recurrent_delay, self.recurrent_weight)
-        self._reset_recurrent_parameters(generator)
+        self._reset_recurrent_parameters(options.get("generator"))
 
     @property
     def recurrent_delay(self) -> DelayRule | None:
@@ -215,8 +184,7 @@ class LIFRecurrent(LIFSpikeTrains):
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
         """Draw weights and delays anew; parameters of the neuron that learn start again."""
         super().reset_parameters(generator)
-        if hasattr(self, "recurrent_weight"):  # not yet while the weights of the inputs are made
-            self._reset_recurrent_parameters(generator)
+        self._reset_recurrent_parameters(generator)
 
     @torch.no_grad()
     def _reset_recurrent_parameters(self, generator: torch.Generator | None) -> None:

@@ -1,20 +1,19 @@
 """A layer of LIF neurons that spike several times, fully connected to its inputs."""
 
 import math
-from collections.abc import Collection
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Unpack
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from firstspike.layers.delay import DelayRule
 from firstspike.layers.init import NormalWeights, firing_weights
-from firstspike.layers.lif import DenseLIFLayer
+from firstspike.layers.lif import DenseLIFLayer, DenseLIFOptions
 from firstspike.layers.neurons import Arriving
 from firstspike.layers.trains import Form, as_trains
 from firstspike.neuron import LIF
-from firstspike.ranges import Finite, NotNegative, Positive, Size
+from firstspike.ranges import Finite, NotNegative, Size
+from firstspike.signature import takes_arguments_of
 from firstspike.spiketime import spike_trains
 from firstspike.spiketime.values import check_spikes
 
@@ -22,6 +21,7 @@ Overflow = Literal["error", "warn", "drop"]
 _PEAK = 0.5  # of the weights with which neurons spike once: those spike several times in a row
 
 
+@takes_arguments_of(DenseLIFLayer)
 class LIFSpikeTrains(DenseLIFLayer):
     """LIF neurons that spike again and again: ``times (batch, in_features[, spikes]) -> (batch, out, max_spikes)``.
 
@@ -31,26 +31,14 @@ class LIFSpikeTrains(DenseLIFLayer):
     ``spike_trains``.
 
     Args:
-        in_features: number of inputs.
-        out_features: number of neurons.
         max_spikes: most spikes of a neuron in a sample.
-        neuron: see ``LIFLinear``.
         refractory: time for which a neuron stays at ``reset`` after a spike, in the unit of the times.
         reset: membrane after a spike, below the threshold. A reset to 0 is the same as subtracting the threshold.
         overflow: what happens where a neuron would spike more than ``max_spikes`` times: ``"error"`` raises ValueError,
             ``"warn"`` warns and drops the later spikes, ``"drop"`` drops them. A training counts the trains that are as
             long as they can be, as ``full`` in its metrics.
-        trainable: see ``LIFLinear``.
-        per_neuron: whether each neuron has its own values of what is trainable; otherwise the layer shares one.
-        weight_mean: mean of the initial weights, which are normally distributed; given together with ``weight_std``.
-            Without both, most neurons spike at first for inputs in [0, 2] tau_syn, for any number of inputs.
-        weight_std: standard deviation of the initial weights; given together with ``weight_mean``.
-        delay: rule by which synaptic delays (out_features, in_features) start and stay >= 0; None for no delays.
         max_weight_grad: bound on the weight gradient of each spike, see ``spike_trains``.
         backend: see ``spike_trains``.
-        generator: source of the initial values; torch's global one by default.
-        device: as in torch.
-        dtype: float32 or float64, as in torch.
 
     Raises:
         ValueError: sizes < 1, ``max_spikes`` above 1000000, a reset at the threshold or above, a negative refractory
@@ -70,16 +58,7 @@ class LIFSpikeTrains(DenseLIFLayer):
         refractory: NotNegative = 0.0,
         reset: Finite = 0.0,
         overflow: Overflow = "error",
-        trainable: Collection[str] = (),
-        per_neuron: bool = False,
-        weight_mean: Finite | None = None,
-        weight_std: NotNegative | None = None,
-        delay: DelayRule | None = None,
-        max_weight_grad: Positive | None = None,
-        backend: str = "auto",
-        generator: torch.Generator | None = None,
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
+        **options: Unpack[DenseLIFOptions],
     ) -> None:
         check_spikes("max_spikes", max_spikes)
         if not 0 <= refractory < math.inf:
@@ -89,21 +68,7 @@ class LIFSpikeTrains(DenseLIFLayer):
         threshold = 1.0 if neuron is None else neuron.threshold
         if not isinstance(threshold, Tensor) and not -math.inf < reset < threshold:
             raise ValueError(f"reset must be below the threshold of {threshold}, got {reset}")
-        super().__init__(
-            in_features,
-            out_features,
-            neuron,
-            delay=delay,
-            generator=generator,
-            trainable=trainable,
-            per_neuron=per_neuron,
-            weight_mean=weight_mean,
-            weight_std=weight_std,
-            max_weight_grad=max_weight_grad,
-            backend=backend,
-            device=device,
-            dtype=dtype,
-        )
+        super().__init__(in_features, out_features, neuron, **options)
         self.max_spikes, self.refractory, self.reset = max_spikes, refractory, reset
         self.overflow: Overflow = overflow
 

@@ -11,21 +11,16 @@ the cross-entropy of `-times / xi`, safe for silent neurons. Likewise `loss.pred
 A regularizer is a module called
 `regularizer(times, labels, network, record)`. Both take `tau_syn`; their other times are in units of it.
 
-To add one: a file here with a `TimeLoss` that has its own `cost`, a `ReadoutLoss` with its own `per_sample` (or a class
-in `regularizers.py`), and one line in `LOSSES` or `REGULARIZERS`. The tests that run over `LOSSES` then cover it.
+To add one: a `TimeLoss` with its own `cost`, a `ReadoutLoss` with its own `per_sample` or a regularizer, in the file of
+its kind, and one line in `LOSSES` or `REGULARIZERS`. The tests that run over `LOSSES` then cover it.
 """
 
 from torch import nn
 
-from firstspike.losses.base import Loss, TimeLoss, check_reads, earliest
-from firstspike.losses.cross_entropy import TimeCrossEntropy
-from firstspike.losses.layer_window import LayerWindow
-from firstspike.losses.mse import TimeMSE
+from firstspike.losses.base import Loss, TimeLoss
 from firstspike.losses.readout import ReadoutCrossEntropy, ReadoutLoss, ReadoutMSE
-from firstspike.losses.regularizers import DelayL2, EarlyOutput
-from firstspike.losses.shift_invariant import ShiftInvariantMSE
-from firstspike.losses.silent_peak import SilentPeak
-from firstspike.losses.spike_count import SpikeCount
+from firstspike.losses.regularizers import DelayL2, EarlyOutput, LayerWindow, SilentPeak, SpikeCount
+from firstspike.losses.times import ShiftInvariantMSE, TimeCrossEntropy, TimeMSE
 
 LOSSES: dict[str, type[Loss]] = {
     "cross_entropy": TimeCrossEntropy,
@@ -59,6 +54,4 @@ __all__ = [
     "TimeCrossEntropy",
     "TimeLoss",
     "TimeMSE",
-    "check_reads",
-    "earliest",
 ]

@@ -9,7 +9,6 @@ from jaxtyping import Bool, Float, Int64, Shaped
 from torch import Tensor, nn
 
 from firstspike.devices import sent
-from firstspike.layers import Network, Record
 from firstspike.layers.trains import Form
 from firstspike.spiketime.times import check_tensor
 from firstspike.spiketime.values import real_times
@@ -153,16 +152,11 @@ class TimeLoss(Loss):
 
     def predict(self, times: Float[Tensor, "*batch outputs"]) -> Int64[Tensor, "*batch"]:
         """Class of the earliest spike, the lowest of several at the same time; -1 where all are silent."""
-        return earliest(times)
-
-
-def earliest(times: Float[Tensor, "*batch outputs"]) -> Int64[Tensor, "*batch"]:
-    """Class of the earliest spike, the lowest of several at the same time; -1 where all are silent (`inf`)."""
-    return smallest(times)
+        return smallest(times)
 
 
 def smallest(values: Float[Tensor, "*batch outputs"]) -> Int64[Tensor, "*batch"]:
-    """Index of the smallest value, the first of equal ones; -1 where all are `inf`, or one is NaN."""
+    """Index of the smallest value, of times of the earliest; the first of equal ones, -1 where all are `inf`."""
     least, index = values.min(dim=-1)
     return torch.where(least < math.inf, index, -1)
 
@@ -253,11 +247,3 @@ def check_not_negative(name: str, value: float) -> float:
     if not 0 <= value < math.inf:
         raise ValueError(f"{name}: expected a finite number of at least 0, got {value}. Change {name}.")
     return float(value)
-
-
-def recorded(regularizer: nn.Module, network: nn.Module, record: Record | None) -> Record:
-    """The record of a ``Network``, for a regulariser on all of its layers; ValueError without."""
-    if record is None or not isinstance(network, Network):
-        name = type(regularizer).__name__
-        raise ValueError(f"{name} needs a Network and its record: regularizer(times, labels, network, record)")
-    return record

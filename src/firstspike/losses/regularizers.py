@@ -3,16 +3,22 @@
 `times` are the output's; `record` has those of all layers, and may be left out where it is not looked at.
 """
 
+import math
+from collections.abc import Callable
 from typing import ClassVar
 
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from firstspike.layers import Delay, Record
-from firstspike.layers.trains import Form
+from firstspike.layers import Delay, LIFLayer, Network, Record, first_of, form_of, takes_trains
+from firstspike.layers.named import named_lif_layers
+from firstspike.layers.trains import Form, spike_counts
 from firstspike.losses.base import check_batch, check_not_negative, check_positive, of_true
-from firstspike.ranges import NotNegative, Positive
+from firstspike.ranges import Finite, Fraction, NotNegative, Positive
+from firstspike.spiketime.operator import of_neurons
+from firstspike.spiketime.reference.peaks import lacking
+from firstspike.spiketime.times import check_tensor
 
 _LINEAR_FROM = 10.0  # exponent above which EarlyOutput goes on as a straight line
 
@@ -96,3 +102,195 @@ class DelayL2(nn.Module):
                 each = delay[:: module.copies] if isinstance(module, Delay) else delay
                 total = total + (each / self.tau_syn).square().sum()
         return self.alpha * total
+
+
+def _mean(values: Tensor) -> Tensor:
+    return values.mean(dim=0)
+
+
+class LayerRegularizer(nn.Module):
+    """A term on the spikes of each LIF layer, which a subclass writes as `of_layer`.
+
+    Args:
+        alpha: strength.
+        tau_syn: synaptic time constant, in the unit of the times.
+    """
+
+    def __init__(self, alpha: float, tau_syn: float) -> None:
+        super().__init__()
+        self.alpha, self.tau_syn = check_not_negative("alpha", alpha), check_positive("tau_syn", tau_syn)
+        # a training that splits batches puts the mean over the whole batch here
+        self.batch_mean: Callable[[Tensor], Tensor] = _mean
+
+    def forward(
+        self,
+        times: Float[Tensor, "*batch outputs"],
+        labels: Int64[Tensor, "*batch"],
+        network: nn.Module,
+        record: Record | None = None,
+    ) -> Float[Tensor, ""]:
+        """The term, summed over the LIF layers; `times` and `labels` play no part.
+
+        Args:
+            times: of the output.
+            labels: of the samples.
+            network: a `Network`.
+            record: the batch all through it.
+
+        Raises:
+            ValueError: no record, or no `Network`.
+        """
+        if record is None or not isinstance(network, Network):
+            name = type(self).__name__
+            raise ValueError(f"{name} needs a Network and its record: regularizer(times, labels, network, record)")
+        check_tensor("times", times)
+        total = record.output.new_zeros(())
+        for lif in named_lif_layers(network):
+            total = total + self.of_layer(lif.layer, lif.inputs(record), record.layers[lif.index])
+        return self.alpha * total
+
+    def of_layer(self, layer: LIFLayer, inputs: Tensor, spikes: Tensor) -> Float[Tensor, ""]:
+        """The term of a layer, before it is multiplied by `alpha`; in a subclass.
+
+        Args:
+            layer: the layer.
+            inputs: spikes that enter it.
+            spikes: its own, of the same samples.
+        """
+        raise NotImplementedError
+
+
+class LayerWindow(LayerRegularizer):
+    """Draws spikes into a window after the mean input of their layer, as in a synfire chain::
+
+        R = alpha mean (max(start - s, 0)^2 + max(s - stop, 0)^2),    s = (t - m) / tau_syn,    summed over LIF layers
+
+    where t are the first spikes of a layer's neurons and m is the mean first spike of its inputs in the same sample.
+    A layer whose spikes drift ahead of its inputs leaves most of them unused; one whose spikes spread over long times
+    leaves the next layer few that come together. Silent neurons and inputs play no part, nor do samples in which a
+    layer has no input; the gradient goes to both t and m.
+
+    Args:
+        alpha: strength.
+        start: start of the window, in ``tau_syn`` after the mean input; it may be negative.
+        stop: end of the window, in ``tau_syn`` after the mean input.
+        tau_syn: synaptic time constant, in the unit of the times.
+
+    Raises:
+        ValueError: `alpha` negative, `stop` not above `start`, `tau_syn` not positive.
+    """
+
+    def __init__(self, alpha: NotNegative, start: Finite = 0.0, stop: Finite = 2.0, tau_syn: Positive = 1.0) -> None:
+        super().__init__(alpha, tau_syn)
+        if not -math.inf < start < stop < math.inf:
+            raise ValueError(f"stop: expected a finite number above start, which is {start}, got {stop}. Change stop.")
+        self.start, self.stop = float(start), float(stop)
+
+    def of_layer(self, layer: LIFLayer, inputs: Tensor, spikes: Tensor) -> Float[Tensor, ""]:
+        """See `LayerRegularizer`."""
+        several = takes_trains(layer) and inputs.ndim > 2
+        arrival = _mean_spike(inputs[..., 0] if several else inputs)
+        spikes = first_of(layer, spikes)
+        counted = torch.isfinite(spikes) & torch.isfinite(arrival)
+        # where() before any arithmetic: a gradient that flows back through inf is NaN even if multiplied by 0
+        lag = torch.where(counted, spikes, 0.0) - torch.where(torch.isfinite(arrival), arrival, 0.0)
+        lag = lag / self.tau_syn
+        outside = (self.start - lag).clamp(min=0).square() + (lag - self.stop).clamp(min=0).square()
+        return torch.where(counted, outside, 0.0).mean()
+
+
+def _mean_spike(times: Float[Tensor, "*batch inputs"]) -> Float[Tensor, "*batch 1"]:
+    """Mean of the spikes of each sample; ``inf`` where there is none."""
+    spiked = torch.isfinite(times)
+    count = spiked.sum(dim=-1, keepdim=True)
+    total = torch.where(spiked, times, 0.0).sum(dim=-1, keepdim=True)
+    return torch.where(count > 0, total / count.clamp(min=1), torch.inf)
+
+
+class SilentPeak(LayerRegularizer):
+    """Raises the membrane of neurons that are silent too often (after the idea of Wunderlich and Pehle 2021)::
+
+        R = alpha sum_neurons mean_samples (threshold - max_t V(t)) / threshold
+
+    over the samples in which a neuron is silent, for the neurons of all LIF layers that are silent in more than
+    ``max_silent`` of the batch; in a ``LIFRecurrent`` spikes of the layer itself count as well, and times up to its
+    ``duration``. The derivative of the maximum with respect to weights, spike times and delays is exact. A membrane
+    that never rises above rest has none: there, only raising weights helps (``SilentNeurons``).
+
+    Args:
+        alpha: strength.
+        max_silent: neurons that are silent in at most this fraction of a batch are left alone.
+        tau_syn: as in the other regularisers; it plays no part.
+
+    Raises:
+        ValueError: `alpha` negative, `max_silent` not from 0 to 1, `tau_syn` not positive.
+    """
+
+    def __init__(self, alpha: NotNegative, max_silent: Fraction = 0.5, tau_syn: Positive = 1.0) -> None:
+        super().__init__(alpha, tau_syn)
+        self.max_silent = check_not_negative("max_silent", max_silent)
+        if max_silent > 1:
+            raise ValueError(f"max_silent: expected a fraction from 0 to 1, got {max_silent}. Change max_silent.")
+
+    def of_layer(self, layer: LIFLayer, inputs: Tensor, spikes: Tensor) -> Float[Tensor, ""]:
+        """See `LayerRegularizer`."""
+        seen, synapses, delay, until = layer.arriving(inputs, spikes)
+        first, rows = first_of(layer, spikes), len(layer.weight)
+        # (..., places, rows), where a layer has places at which the same neurons see different inputs
+        first = first.unflatten(-1, (rows, -1)).movedim(-1, -2).reshape(-1, rows)
+        silent = torch.isinf(first)
+        silent = silent & (self.batch_mean(silent.to(first.dtype)) > self.max_silent)
+        lack = lacking(seen.reshape(-1, seen.shape[-1]), synapses, layer.neuron, silent, delay, until)
+        threshold = of_neurons(layer.neuron.threshold, layer.synapses).detach()
+        places = layer.out_features // rows
+        return places * (lack / threshold).mean(dim=0).sum()
+
+
+class SpikeCount(LayerRegularizer):
+    """Keeps the number of spikes of each neuron between two bounds::
+
+        R = alpha mean_neurons (max(least - n, 0)^2 + max(n - most, 0)^2),    summed over the LIF layers
+
+    where n is the mean number of spikes of a neuron over the samples of a batch.
+
+    A number of spikes has no derivative. In its place stands that of a neuron without leak whose reset subtracts the
+    threshold: it spikes once for every threshold of charge that it receives, so that ``dn/dw_i`` is the mean number of
+    spikes of input i over the threshold. This surrogate goes to the weights of the layer alone, and reaches silent
+    neurons as well.
+
+    Args:
+        alpha: strength.
+        least: spikes per sample below which a neuron is driven more.
+        most: spikes per sample above which it is driven less; ``inf`` for no bound.
+        tau_syn: as in the other regularisers; it plays no part.
+
+    Raises:
+        ValueError: `alpha` or `least` negative, `most` below `least`, `tau_syn` not positive.
+    """
+
+    def __init__(
+        self, alpha: NotNegative, least: NotNegative = 0.0, most: float = math.inf, tau_syn: Positive = 1.0
+    ) -> None:
+        super().__init__(alpha, tau_syn)
+        self.least = check_not_negative("least", least)
+        if not most >= self.least:
+            raise ValueError(f"most: expected at least {self.least:g}, the lower bound, got {most}. Change most.")
+        self.most = float(most)
+
+    def of_layer(self, layer: LIFLayer, inputs: Tensor, spikes: Tensor) -> Float[Tensor, ""]:
+        """See `LayerRegularizer`."""
+        count = self._counted(layer, inputs, spikes)
+        few, many = (self.least - count).clamp(min=0), (count - self.most).clamp(min=0)
+        return (few.square() + many.square()).mean()
+
+    def _counted(self, layer: LIFLayer, inputs: Tensor, spikes: Tensor) -> Float[Tensor, "places rows"]:
+        """Mean number of spikes of each neuron, with the surrogate for its gradient."""
+        seen = layer.seen(inputs)
+        received = spike_counts(seen if takes_trains(layer) else seen.unsqueeze(-1))
+        rows = len(layer.weight)
+        sent = spike_counts(spikes if form_of(layer) == "trains" else spikes.unsqueeze(-1))
+        sent = sent.unflatten(-1, (rows, -1)).movedim(-1, -2)  # (batch, places, rows)
+        count = self.batch_mean(sent.flatten(1)).view(-1, rows)
+        arrived = self.batch_mean(received.flatten(1)).view(-1, received.shape[-1])
+        charge = arrived @ layer.synapses.mT / of_neurons(layer.neuron.threshold, layer.synapses).detach()
+        return count + (charge - charge.detach())

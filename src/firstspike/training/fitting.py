@@ -12,7 +12,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from firstspike.data import SpikeData
 from firstspike.layers import Network, Record
-from firstspike.losses import earliest
+from firstspike.losses.base import smallest
 from firstspike.substrates import Substrate
 from firstspike.training.averaging import WeightAverage
 from firstspike.training.callbacks import Callbacks
@@ -210,7 +210,7 @@ class Objective:
 
     def predict(self, times: Float[Tensor, "*batch outputs"]) -> Int64[Tensor, "*batch"]:
         """Class of each sample by the loss's rule, otherwise by the earliest spike; -1 where it is silent."""
-        decide: Callable[[Tensor], Tensor] = getattr(self.loss, "predict", earliest)
+        decide: Callable[[Tensor], Tensor] = getattr(self.loss, "predict", smallest)
         return decide(times)
 
     def share(self, part: Int64[Tensor, " part"], whole: Int64[Tensor, " batch"]) -> float | Tensor:

@@ -107,7 +107,7 @@ class Trainer:
             terms: list[object] = [loss, *regularizers]
             for term in terms:
                 if (reads := getattr(term, "reads", None)) is not None:
-                    losses.check_reads(type(term).__name__, reads, networks[0].gives)
+                    losses.base.check_reads(type(term).__name__, reads, networks[0].gives)
         if isinstance(loss, nn.CrossEntropyLoss) and isinstance(networks[0], Network):
             if networks[0].gives == "values":
                 raise ValueError(

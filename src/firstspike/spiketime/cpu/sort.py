@@ -2,124 +2,58 @@
 
 A few by insertion. Up to 128 by a network of exchanges in vector registers, whose numbers have the place of a time as
 their last bits. More go into buckets of equal width; then neighbours in the wrong order change places, all pairs at
-once, until there are none. Where times crowd into few buckets, a radix sort over the bits of the floats.
+once, until there are none. Where times crowd into few buckets, 128 at a time are sorted by the network, and merged.
 """
 
 # mypy: disable-error-code="no-untyped-def"
 import math
 
 import numpy as np
-from numba.core import types
 
-from firstspike.spiketime.cpu.runtime.compiling import chosen_by_type, jit
+from firstspike.spiketime.cpu.runtime.compiling import jit
 from firstspike.spiketime.cpu.vectors.lanes import order_of, sort_pairs16
-from firstspike.spiketime.cpu.vectors.simd import (
-    count_bits,
-    fill16,
-    highest,
-    keep,
-    load16,
-    load_some16,
-    lowest,
-    maximum,
-    minimum,
-    select,
-    store,
-    store_whole16,
-    unowned,
-)
+from firstspike.spiketime.cpu.vectors.simd import highest, load16, lowest, maximum, minimum, store_whole16
 
 _FEW = 10
-_WHOLE = np.uint64(0xFFFF)
 _NETWORK = 128  # times for which there is a network of exchanges
 _order_16, _order_32, _order_64, _order_128 = (order_of(count) for count in (16, 32, 64, _NETWORK))
-_CROWDED = 24  # passes over all pairs that cost more than the radix sort
-_DIGIT, _VALUES = 8, 256
+_CROWDED = 24  # passes over all pairs that cost more than merging
+
+SORTING_SIZES = "key_rows label_rows sorting"
+SORTING = {"sort_keys": "real threads key_rows sorting", "sort_labels": "int32 threads label_rows sorting"}
+"""Arrays in which ``sort_row`` works, for a ``Layout`` with these sizes."""
 
 
-@chosen_by_type
-def _unsigned(array, shape):
-    """Scratch of unsigned integers as wide as the array's floats."""
-    dtype = np.uint32 if array.dtype == types.float32 else np.uint64
-    return lambda array, shape: np.empty(shape, dtype)
-
-
-@jit
-def sort_scratch(times, inputs):
-    """Memory that ``sort_row`` needs for rows of that length and dtype, any number of times."""
-    buckets = 32
-    while buckets < 2 * inputs:
-        buckets *= 2
-    count, room = np.empty((times.itemsize, _VALUES), np.int32), max(_NETWORK, inputs // 16 * 16) + 32
-    keys, starts = _unsigned(times, (2, inputs)), np.empty(buckets, np.int32)
-    numbers, places = np.empty((2, room), times.dtype), np.empty((3, room), np.int32)
-    for i in range(_NETWORK):
-        places[2, i] = i  # labels of times that are all there
-    return keys, count, starts, numbers, places
+def sorting_for(times: int) -> dict[str, int]:
+    """The sizes for rows of up to so many times."""
+    return {"key_rows": 2, "label_rows": 4, "sorting": max(2 * times, _NETWORK) + _NETWORK}
 
 
 @jit
-def unowned_scratch(memory):
-    """The scratch to give to ``sort_row``."""
-    keys, count, starts, numbers, places = memory
-    return unowned(keys), unowned(count), unowned(starts), unowned(numbers), unowned(places)
-
-
-@jit
-def sort_row(times, order, arrival, scratch):
-    """Order and sorted values of the finite ``times``; returns how many there are. Equal times keep their order."""
-    keys, count, starts, numbers, places = scratch
-    if _FEW < times.size <= _NETWORK:
-        size = _network_of(times.size)
-        n = _load_times(times, numbers[0], size)
-        _network_sort(times, numbers[0], places[2], places[0], order, arrival, n, size)
-        return n
+def sort_row(times, begin, end, order, arrival, keys, labels):
+    """Places and sorted values of the ``times`` in ``[begin, end)``; returns how many. Equal ones keep their order."""
     n = 0
     for i in range(times.size):
-        n += times[i] < math.inf
-    if n == times.size:
-        for i in range(n):
-            order[i] = i
-    else:
-        n = 0
-        for i in range(times.size):
-            order[n] = i
-            n += times[i] < math.inf
+        keys[0, n], labels[0, n] = times[i] + 0.0, i  # which makes -0 the same number as 0
+        n += begin <= times[i] < end
     if n <= _FEW:
-        _insertion_sort(times, order, arrival, n)
-        return n
-    if n <= _NETWORK:
         for k in range(n):
-            numbers[0, k], places[1, k] = times[order[k]] + 0.0, order[k]
-        size = _network_of(n)
-        for k in range(n, size):
-            numbers[0, k] = math.inf
-        _network_sort(times, numbers[0], places[1], places[0], order, arrival, n, size)
-        return n
-    if _bucket_sort(times, order, arrival, numbers, places, starts, n):
-        return n
-    for k in range(n):
-        arrival[k] = times[order[k]] + 0.0  # which makes -0 the same number as 0
-    bits = arrival.view(keys.dtype)
-    top = np.uint64(1) << np.uint64(8 * keys.itemsize - 1)
-    for k in range(n):
-        key = np.uint64(bits[k])
-        keys[0, k] = ~key if key & top else key | top  # now the integers are ordered as the numbers are
-    _radix_sort(keys, order, places[0], count, n)
-    for k in range(n):
-        arrival[k] = times[order[k]]
+            arrival[k], order[k] = keys[0, k], labels[0, k]
+        _insertion_sort(arrival, order, n)
+    elif n <= _NETWORK:
+        _network_sort(keys[0], labels[0], labels[1], order, arrival, n)
+    elif not _bucket_sort(order, arrival, keys, labels, n):
+        _merge_sort(order, arrival, keys, labels, n)
     return n
 
 
 @jit
-def sort_samples(times, order, arrival, count, first, stop):
-    """``sort_row`` of the samples from ``first`` to ``stop``; after the times of each comes an infinite one."""
-    memory = sort_scratch(times, times.shape[1])
-    scratch = unowned_scratch(memory)
+def sort_samples(g, e, slot, first, stop):
+    """Sort the inputs of the samples from ``first`` to ``stop``; after the times of each comes an infinite one."""
     for b in range(first, stop):
-        count[b] = sort_row(times[b], order[b], arrival[b], scratch)
-        arrival[b, count[b]] = math.inf
-    keep(memory)
+        order, arrival = g.order[e, b], g.arrival[e, b]
+        n = sort_row(g.times[e, b], -math.inf, math.inf, order, arrival, g.sort_keys[slot], g.sort_labels[slot])
+        g.count[e, b, 0], arrival[n] = n, math.inf
 
 
 @jit
@@ -145,38 +79,27 @@ def first_from(times, begin, end, t):
 
 
 @jit
-def _insertion_sort(times, order, arrival, n):
-    """Sort ``order`` and its times into ``arrival``."""
-    for k in range(n):
-        i = order[k]
-        t, j = times[i], k
-        while j > 0 and arrival[j - 1] > t:
-            arrival[j], order[j] = arrival[j - 1], order[j - 1]
+def _insertion_sort(keys, labels, n):
+    """Sort n keys and their labels in place."""
+    for k in range(1, n):
+        t, label, j = keys[k], labels[k], k
+        while j > 0 and keys[j - 1] > t:
+            keys[j], labels[j] = keys[j - 1], labels[j - 1]
             j -= 1
-        arrival[j], order[j] = t, i
+        keys[j], labels[j] = t, label
 
 
 @jit
-def _load_times(times, keys, size):
-    """Fill ``size`` numbers of ``keys`` with the times and infinite ones; returns how many are finite."""
-    n, never = 0, fill16(keys, math.inf)
-    for k in range(0, size, 16):
-        left = times.size - k
-        bits = _WHOLE if left >= 16 else ~(_WHOLE << np.uint64(max(left, 0))) & _WHOLE
-        t = (load16(times, k) if left >= 16 else load_some16(bits, times, k)) + 0.0  # makes -0 the same number as 0
-        finite = (t < math.inf) & bits
-        n += count_bits(finite)
-        store(keys, k, select(finite, t, never))
-    return n
+def _network_sort(keys, labels, where, order, arrival, n):
+    """Sort up to 128 keys and their labels by the smallest network for them, after infinite ones are added.
 
-
-@jit
-def _network_sort(times, keys, labels, where, order, arrival, n, size):
-    """Sort n of the times by a network for ``size`` numbers.
-
-    ``keys`` has the times and then infinite numbers, ``labels`` the place in ``times`` of each. Times that agree but
-    for the last bits may be left in the wrong order, which is rare and mended by insertion.
+    Times that agree but for the last bits may be left in the wrong order, which is rare and mended by insertion.
     """
+    size = 16
+    while size < n:
+        size *= 2
+    for k in range(n, size):
+        keys[k] = math.inf
     if size == 16:
         _order_16(keys, where)
     elif size == 32:
@@ -193,39 +116,55 @@ def _network_sort(times, keys, labels, where, order, arrival, n, size):
         wrong |= t < before
         before = t
     if wrong:
-        _insertion_sort(times, order, arrival, n)
+        _insertion_sort(arrival, order, n)
 
 
 @jit
-def _network_of(n):
-    """How many numbers the smallest network for n of them takes."""
-    return 16 if n <= 16 else 32 if n <= 32 else 64 if n <= 64 else _NETWORK
-
-
-@jit
-def _bucket_sort(times, order, arrival, numbers, places, starts, n):
-    """The same of any number; false, with ``order`` as it was, where they crowd into few buckets."""
-    keys, found, where, kept = numbers[0], numbers[1], places[0], places[1]
+def _merge_sort(order, arrival, keys, labels, n):
+    """The same of any number: the network's runs become runs twice as long, until one is left."""
+    for begin in range(0, n, _NETWORK):
+        here = slice(begin, begin + _NETWORK)
+        _network_sort(
+            keys[0, here], labels[0, here], labels[1], labels[2, here], keys[1, here], min(_NETWORK, n - begin)
+        )
+    source, target, run = 1, 0, _NETWORK
+    while run < n:
+        for begin in range(0, n, 2 * run):
+            middle, end = min(begin + run, n), min(begin + 2 * run, n)
+            i, j = begin, middle
+            for k in range(begin, end):
+                later = i == middle or (j < end and keys[source, j] < keys[source, i])
+                place = j if later else i
+                keys[target, k], labels[2 * target, k] = keys[source, place], labels[2 * source, place]
+                j += later
+                i += not later
+        source, target, run = target, source, 2 * run
     for k in range(n):
-        keys[k] = times[order[k]]
+        arrival[k], order[k] = keys[source, k], labels[2 * source, k]
+
+
+@jit
+def _bucket_sort(order, arrival, keys, labels, n):
+    """The same of any number; false, with the first row of both as it was, where they crowd into few buckets."""
+    times, found, where, kept, starts = keys[0], keys[1], labels[1], labels[2], labels[3]
     whole = (n + 15) // 16 * 16
     for k in range(n, whole):
-        keys[k] = keys[0]
-    least = most = load16(keys, 0)
+        times[k] = times[0]
+    least = most = load16(times, 0)
     for k in range(16, whole, 16):
-        t = load16(keys, k)
+        t = load16(times, k)
         least, most = minimum(least, t), maximum(most, t)
     low, high = lowest(least), highest(most)
-    buckets = starts.size
-    while buckets > 2 * n:
-        buckets //= 2
-    scale = numbers.dtype.type((buckets - 1) / (high - low))  # may be finite in float64 only
+    buckets = 2 * _NETWORK
+    while 2 * buckets <= 2 * n:
+        buckets *= 2
+    scale = keys.dtype.type((buckets - 1) / (high - low))  # may be finite in float64 only
     if not 0 < scale < math.inf:
         return False
     for bucket in range(buckets):
         starts[bucket] = 0
     for k in range(0, whole, 16):
-        store_whole16(np.uint64(0xFFFF), where, k, (load16(keys, k) - low) * scale)
+        store_whole16(np.uint64(0xFFFF), where, k, (load16(times, k) - low) * scale)
     for k in range(n):
         starts[where[k]] += 1
     total = np.int32(0)
@@ -236,7 +175,7 @@ def _bucket_sort(times, order, arrival, numbers, places, starts, n):
     for k in range(n):
         place = starts[where[k]]
         starts[where[k]] = place + 1
-        found[place], kept[place] = keys[k], order[k]
+        found[place], kept[place] = times[k], labels[0, k]
     for k in range(n, whole + 16):
         found[k] = math.inf
     if not _exchange_neighbours(found, kept, n):
@@ -257,39 +196,3 @@ def _exchange_neighbours(numbers, labels, n):
         if not wrong:
             return True
     return False
-
-
-@jit
-def _radix_sort(keys, order, spare_order, count, n):
-    for digit in range(count.shape[0]):
-        for value in range(_VALUES):
-            count[digit, value] = 0
-    for k in range(n):
-        key = np.uint64(keys[0, k])
-        for digit in range(count.shape[0]):
-            count[digit, np.intp((key >> np.uint64(_DIGIT * digit)) & np.uint64(_VALUES - 1))] += 1
-    source, target = keys[0], keys[1]
-    source_order, target_order = order, spare_order
-    swapped = False
-    for digit in range(count.shape[0]):
-        shift = np.uint64(_DIGIT * digit)
-        starts = count[digit]
-        if starts[np.intp((np.uint64(source[0]) >> shift) & np.uint64(_VALUES - 1))] == n:
-            continue  # the same in all
-        start = 0
-        for value in range(_VALUES):
-            size = starts[value]
-            starts[value] = start
-            start += size
-        for k in range(n):
-            key = source[k]
-            value = np.intp((np.uint64(key) >> shift) & np.uint64(_VALUES - 1))
-            place = starts[value]
-            starts[value] = place + 1
-            target[place], target_order[place] = key, source_order[k]
-        source, target = target, source
-        source_order, target_order = target_order, source_order
-        swapped = not swapped
-    if swapped:
-        for k in range(n):
-            order[k] = spare_order[k]

@@ -22,6 +22,7 @@ from firstspike.spiketime.cpu.lanes import scan, train_adjoint
 from firstspike.spiketime.cpu.lanes.kernels import BACKWARD, FORWARD, SAMPLES, SCRATCH, backward_kernel, forward_kernel
 from firstspike.spiketime.cpu.runtime.kernels import Kernel, Layout
 from firstspike.spiketime.cpu.runtime.parallel import Call, name_of
+from firstspike.spiketime.cpu.sort import sorting_for
 from firstspike.spiketime.cpu.vectors.lanes import rows_for
 from firstspike.spiketime.kernels import threads_for
 
@@ -181,6 +182,7 @@ def _run(
     synapses = sizes["ensemble"] * sizes["batch"] * sizes["events"] * sizes["outputs"]
     threads = threads_for((2 * _COST if kind.several else _COST) * synapses)
     sizes |= {"threads": threads, "n_arrived": sizes["inside"] + 1, "holds": sizes["releases"] > 0}
+    sizes |= sorting_for(sizes["events"])
     plan = layout.plan(kind.real, sizes, arrays, SCRATCH, within)
     call = Call(kernel(*kind), tuple(sizes["ensemble"] * tasks for tasks in phases), plan, threads)
     call(*(x if x is None else x.contiguous() for x in arrays.values()))

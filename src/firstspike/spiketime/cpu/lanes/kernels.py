@@ -23,8 +23,8 @@ from firstspike.spiketime.cpu.lanes.train_adjoint import unwind_trains_delayed, 
 from firstspike.spiketime.cpu.pack import pack_tile, unit_of_row, unpack_tile
 from firstspike.spiketime.cpu.runtime.compiling import jit
 from firstspike.spiketime.cpu.runtime.kernels import Layout, kernel, samples_of
-from firstspike.spiketime.cpu.sort import sort_row, sort_samples, sort_scratch, unowned_scratch
-from firstspike.spiketime.cpu.vectors.simd import keep, load16, store
+from firstspike.spiketime.cpu.sort import SORTING, SORTING_SIZES, sort_row, sort_samples
+from firstspike.spiketime.cpu.vectors.simd import load16, store
 
 SAMPLES = 16  # of one task
 
@@ -59,10 +59,11 @@ _OF_THREADS = {
     "arrived": "int32 threads n_arrived",
     "state": "real threads n_state",
     "whole": "int32 threads n_whole",
+    **SORTING,
 }
 _SIZES = (
     "ensemble batch inputs copies events outputs most groups group_inputs delay_inputs n_rates width taus threads "
-    "sorted n_arrived n_state n_whole observes holds ints reals releases states two"
+    f"sorted {SORTING_SIZES} n_arrived n_state n_whole observes holds ints reals releases states two"
 )
 FORWARD = Layout(_SIZES, **_GIVEN, **_OF_GROUPS, **_OF_THREADS)
 BACKWARD = FORWARD.extended(
@@ -104,25 +105,14 @@ def lanes_with(outputs, group):
 
 
 @jit
-def sort_windows(g, e, first, stop):
+def sort_windows(g, e, slot, first, stop):
     """Sort the inputs of the samples from ``first`` to ``stop`` that arrive between start and end."""
-    memory, inside = sort_scratch(g.times, g.events), np.empty(g.events, g.times.dtype)
-    scratch, begin, end = unowned_scratch(memory), g.bounds[0], g.bounds[1]
     for b in range(first, stop):
-        for event in range(g.events):
-            inside[event] = g.times[e, b, event] if begin <= g.times[e, b, event] < end else math.inf
-        n = g.count[e, b, 0] = sort_row(inside, g.order[e, b], g.arrival[e, b], scratch)
-        g.arrival[e, b, n] = math.inf
+        order, arrival = g.order[e, b], g.arrival[e, b]
+        n = sort_row(g.times[e, b], g.bounds[0], g.bounds[1], order, arrival, g.sort_keys[slot], g.sort_labels[slot])
+        g.count[e, b, 0], arrival[n] = n, math.inf
         for k in range(n):
-            g.source[e, b, k] = g.order[e, b, k] // g.copies
-    keep(memory)
-    keep(inside)
-
-
-@jit
-def sort_inputs(g, e, first, stop):
-    """The same of all inputs, which have one time each."""
-    sort_samples(g.times[e], g.order[e], g.arrival[e], g.count[e, :, 0], first, stop)
+            g.source[e, b, k] = order[k] // g.copies
 
 
 @jit
@@ -143,13 +133,13 @@ def in_powers_of_two(g, e, first):
 
 def prepared(delayed, several, units):
     """The phase that sorts blocks of samples, and packs what groups of neurons have for themselves."""
-    sort = sort_windows if several else sort_inputs
+    sort = sort_windows if several else sort_samples
 
     @jit
     def prepare(g, slot, task):
         if task >= g.ensemble * g.groups:
             e, first, stop = samples_of(task - g.ensemble * g.groups, g.batch, SAMPLES)
-            sort(g, e, first, stop)
+            sort(g, e, slot, first, stop)
             return
         e, group = task // g.groups, task % g.groups
         fill_rates(g.mem, g.syn, e * g.outputs, group * LANES, g.outputs, g.rates[e, group])

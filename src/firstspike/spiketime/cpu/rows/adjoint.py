@@ -104,7 +104,7 @@ def _slope(spike, last, packed, lane, sample, level, c):
 def prepare(zero, lanes, places, joins, last, sample, c, bound):
     """Values with which a tile's lanes join and where; returns the last row with one, and whether any is dropped."""
     arrival, rows = sample.arrival, sample.rows
-    top, dropped, stride, none = -1, False, rows.shape[1], fill16(lanes, 0.0)
+    top, dropped, stride, none, never = -1, False, rows.shape[1], fill16(lanes, 0.0), arrival.dtype.type(math.inf)
     for first in range(0, lanes_of(zero), 16):
         steep = load16(lanes, SLOPE * TILE + first) * load16(lanes, LEVEL * TILE + first)
         k = load_whole16(lanes, last, first)
@@ -128,18 +128,29 @@ def prepare(zero, lanes, places, joins, last, sample, c, bound):
             top = max(top, at)
             if bound < math.inf:
                 factor, allowed = abs(lanes[SCALE, lane]), bound * lanes[UNIT, lane]
-                if factor * c[HEIGHT] > allowed and factor * _largest(lanes[SPIKE, lane], arrival, at, c) > allowed:
-                    lanes[KEPT, lane] = 0
-                    dropped = True
+                if factor * c[HEIGHT] > allowed:
+                    most = largest(lanes[SPIKE, lane], -never, arrival, (0, at), c)
+                    if factor * most > allowed:
+                        lanes[KEPT, lane], dropped = 0, True
     return top, dropped
 
 
 @jit
-def _largest(spike, arrival, last, c):
-    """Largest kappa among the causal inputs: next to its maximum on one side or the other."""
-    before = first_from(arrival, 0, last + 1, spike - c[SUMMIT])
-    early = kappa(spike - arrival[before - 1], c) if before > 0 else 0.0
-    return max(early, kappa(spike - arrival[before], c)) if before <= last else early
+def largest(spike, since, arrival, inputs, c):
+    """Largest derivative of the membrane at a spike by the weight of one input, of those after ``since`` and before."""
+    first, last = inputs
+    end = first_from(arrival, first, last + 1, spike)  # the first input that comes too late
+    begin = first_from(arrival, first, last + 1, since)
+    best = arrival.dtype.type(0)
+    if begin > first:
+        best = math.exp((arrival[begin - 1] - since) * c[PER_SYN]) * kappa(spike - since, c)
+    if begin < end:  # next to the maximum of kappa, on one side or the other
+        near = first_from(arrival, begin, end, spike - c[SUMMIT])
+        if near > begin:
+            best = max(best, kappa(spike - arrival[near - 1], c))
+        if near < end:
+            best = max(best, kappa(spike - arrival[near], c))
+    return best
 
 
 @jit

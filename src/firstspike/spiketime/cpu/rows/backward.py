@@ -20,7 +20,7 @@ from firstspike.spiketime.cpu.rows.train_adjoint import gather_entries, jumps, u
 from firstspike.spiketime.cpu.rows.windows import KEPT, TRAINS, own_event, stride_for
 from firstspike.spiketime.cpu.runtime.compiling import jit
 from firstspike.spiketime.cpu.runtime.kernels import Layout, kernel, samples_of
-from firstspike.spiketime.cpu.sort import sort_samples
+from firstspike.spiketime.cpu.sort import SORTING, SORTING_SIZES, sort_samples
 from firstspike.spiketime.cpu.vectors.simd import clear, fma, load, load16, load_part16, select, splat, store, zeros
 
 SAMPLES = 16  # of one task, where samples are worked on by themselves
@@ -46,7 +46,7 @@ _SHARED = Layout(
     sums="real threads summed",
 )
 BACKWARD = _SHARED.extended(
-    "ints reals observes row_kinds few_summed",
+    f"{SORTING_SIZES} ints reals observes row_kinds few_summed",
     grad="real ensemble batch outputs",
     spikes="real ensemble batch outputs",
     times="real ensemble batch events",
@@ -59,6 +59,7 @@ BACKWARD = _SHARED.extended(
     lane_last="int32 threads tile",
     places="int32 threads tile",
     few_sums="real threads few_summed",
+    **SORTING,
 )
 TRAIN_BACKWARD = _SHARED.extended(
     "most budget windows asks_end holds all_rows entries own_entries bounds_size states both_states carried_kinds "
@@ -77,7 +78,6 @@ TRAIN_BACKWARD = _SHARED.extended(
     lanes="int32 threads tile",
     rows_of="int32 threads slots",
     all_spikes="real threads spike_kinds slots",
-    kept="real threads spike_kinds slots",
 )
 
 
@@ -91,7 +91,7 @@ def prepare_samples(g, e, slot, first, stop):
     c, observes, grad, last, arrival, count = g.c, g.observes != 0, g.grad[e], g.last[e], g.arrival[e], g.count[e]
     used, segments, ends, rows, start = g.used[e], g.segments[e], g.ends[e], g.rows[e], g.start[slot]
     if observes:  # no forward pass did it
-        sort_samples(g.times[e], g.order[e], arrival, count[:, 0], first, stop)
+        sort_samples(g, e, slot, first, stop)
     for b in range(first, stop):
         n = 0
         if _has_gradient(grad[b]):
@@ -242,7 +242,7 @@ def unwind_windows(zero, g, e, slot, chunk, group):
     holds, wants_weight, wants_times = g.holds != 0, g.wants_weight != 0, g.wants_times != 0
     upto, starts, count, carried, own = g.upto[e], g.starts[e], g.count[e], g.carried[e], g.own[e]
     state, lanes, rows_of, sums = g.state[slot], g.lanes[slot], g.rows_of[slot], g.sums[slot]
-    spikes, kept = g.all_spikes[slot], g.kept[slot]
+    spikes = g.all_spikes[slot]
     samples, tiles, width = part_of(g.batch, g.chunks, chunk), part_of(g.tiles, g.groups, group), g.carried_lanes
     neurons = tiles[0] * TILE, min(tiles[1] * TILE, g.outputs)
     clear(state)
@@ -288,20 +288,21 @@ def unwind_windows(zero, g, e, slot, chunk, group):
                 y = select(np.uint64(g.full[e, b, tile, w]), zero, load(zero, carried[b], begin))
                 response = load(zero, carried[b], width + begin)
                 pull = load(zero, carried[b], 2 * width + begin)
-                start_window(zero, state, y, response, pull, until)
                 sample = Sample(
                     g.source[e, b, here], arrival, n, g.ends[e, b, here], g.segments[e, b, w],
                     rows_of_window(g.rows[e, b], n, at),
                 )  # fmt: skip
-                inputs = (1 if begins else 0, n - 2 if stops else n - 1)
-                dropped = jumps(
-                    zero, state, entries, holds, rows_of, arrival, inputs, g.start[e, b, here], c,
-                    bound if wants_weight else math.inf, spikes, kept,
-                )  # fmt: skip
-                by_times = g.times_parts[e, group, b, here]
-                if dropped:
+                inputs, start = (1 if begins else 0, n - 2 if stops else n - 1), g.start[e, b, here]
+                by_times, total = g.times_parts[e, group, b, here], load(zero, state, train_adjoint.TOTAL * TILE)
+                allowed = bound if wants_weight else math.inf
+                start_window(zero, state, y, response, pull, until)
+                dropped = jumps(zero, state, entries, holds, rows_of, arrival, inputs, start, c, allowed, spikes)
+                if dropped:  # for the weights alone
                     into = Into(sums, by_weight, by_times, True, False)
-                    unwind_trains(zero, packed, sample, state, entries, kept, c, into, asks)
+                    unwind_trains(zero, packed, sample, state, entries, spikes, c, into, asks)
+                    start_window(zero, state, y, response, pull, until)
+                    store(state, train_adjoint.TOTAL * TILE, total)
+                    jumps(zero, state, entries, holds, rows_of, arrival, inputs, start, c, math.inf, spikes)
                 if not dropped or wants_times or begins:
                     into = Into(sums, by_weight, by_times, wants_weight and not dropped, wants_times)
                     unwind_trains(zero, packed, sample, state, entries, spikes, c, into, asks)
@@ -346,10 +347,9 @@ def end_of_sample(g, e, b, neurons, stop):
 @jit
 def start_window(zero, state, y, response, pull, until):
     """The adjoint of a tile at the end of a window."""
-    for row in (train_adjoint.END_Y, train_adjoint.NEXT_Y, train_adjoint.NEXT_KEPT):
+    for row in (train_adjoint.END_Y, train_adjoint.NEXT_Y):
         store(state, row * TILE, y)
-    for row in (train_adjoint.PULL, train_adjoint.PULL_KEPT):
-        store(state, row * TILE, pull)
+    store(state, train_adjoint.PULL * TILE, pull)
     store(state, train_adjoint.END_C * TILE, response)
     store(state, train_adjoint.NEXT_T * TILE, splat(zero, until))
 

@@ -30,14 +30,15 @@ from firstspike.spiketime.cpu.rows.windows import (
 )
 from firstspike.spiketime.cpu.runtime.compiling import jit
 from firstspike.spiketime.cpu.runtime.kernels import Layout, kernel, samples_of
-from firstspike.spiketime.cpu.sort import are_times, sort_row, sort_scratch, unowned_scratch
-from firstspike.spiketime.cpu.vectors.simd import clear, keep, load16, store_part16, zeros
+from firstspike.spiketime.cpu.sort import SORTING, SORTING_SIZES, are_times, sort_row
+from firstspike.spiketime.cpu.vectors.simd import clear, load16, store_part16, zeros
 
 _SHORT = 0.045  # mean interval in units of the faster constant for the fast scan of many inputs
 _LONG = 0.4  # interval that ends a segment there, likewise
 
 _SHARED = Layout(
-    "ensemble batch inputs outputs block threads tiles packed_size stride row_kinds constants tile state_rows",
+    f"ensemble batch inputs outputs block threads tiles packed_size stride row_kinds constants tile state_rows "
+    f"{SORTING_SIZES}",
     c="real constants",
     weight="real ensemble outputs inputs",
     threshold="real ensemble outputs",
@@ -47,6 +48,7 @@ _SHARED = Layout(
     start="real threads stride",
     segments="int32 threads block",
     state="real threads state_rows tile",
+    **SORTING,
 )
 FORWARD = _SHARED.extended(
     "ints reals passed_size",
@@ -93,12 +95,11 @@ def scan_samples(zero, g, e, slot, first, stop):
     slope, spikes, segments, few, fast = g.slope[e], g.spikes[e], g.segments[slot], g.few[slot], g.fast[slot]
     state, lane_last, places, passed = g.state[slot], g.lane_last[slot], g.places[slot], g.passed[slot]
     lane_spikes, lane_slopes = state[N_STATE], state[N_STATE + 1]
-    sorting = sort_scratch(times, g.inputs)
-    scratch = unowned_scratch(sorting)
+    keys, labels = g.sort_keys[slot], g.sort_labels[slot]
     clear(state)
     for b in range(first, stop):
         at = b - first
-        n = sort_row(times[b], order[b], arrival[b], scratch)
+        n = sort_row(times[b], -math.inf, math.inf, order[b], arrival[b], keys, labels)
         count[b, 0] = n
         if n:
             pad_row(arrival[b], n)
@@ -137,7 +138,6 @@ def scan_samples(zero, g, e, slot, first, stop):
                 store_part16(filled, slope[b], at, load16(lane_slopes, begin))
             for lane in range(lanes):
                 last[b, tile * TILE + lane] = lane_last[lane]
-    keep(sorting)
 
 
 @jit
@@ -153,14 +153,12 @@ def scan_windows(zero, g, e, slot, first, stop):
     state, lanes, carried, packed, source = g.state[slot], g.lanes[slot], g.carried[slot], g.packed[e], g.source[e]
     counts, observed, trains, overflows = g.counts[e], g.observed[e], g.trains[e], g.overflows[e]
     found, places, moments, slopes = g.found[e], g.places[e], g.moments[e], g.slopes[e]
-    sorting = sort_scratch(g.times[e], max(g.events, g.waiting))
-    scratch = unowned_scratch(sorting)
     clear(state)
-    start_samples(g, e, slot, first, stop, scratch)
+    start_samples(g, e, slot, first, stop)
     for w in range(windows):
         for b in range(first, stop):
             at = b - first
-            n = window_events(g, e, slot, b, at, w, scratch)
+            n = window_events(g, e, slot, b, at, w)
             if n < 0:
                 lacks[b] = 1
                 return  # all is done again with more room
@@ -200,7 +198,6 @@ def scan_windows(zero, g, e, slot, first, stop):
                 if lacks[b]:
                     return
     end_samples(g, e, slot, first, stop)
-    keep(sorting)
 
 
 @jit

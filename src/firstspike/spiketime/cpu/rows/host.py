@@ -32,6 +32,7 @@ from firstspike.spiketime.cpu.rows.forward import FORWARD, TRAIN_FORWARD, forwar
 from firstspike.spiketime.cpu.rows.windows import KEPT, STATES
 from firstspike.spiketime.cpu.runtime.kernels import REFUSED
 from firstspike.spiketime.cpu.runtime.parallel import Call, name_of
+from firstspike.spiketime.cpu.sort import sorting_for
 from firstspike.spiketime.kernels import is_small, threads_for, work_of
 from firstspike.spiketime.values import check_memory, check_values
 
@@ -63,7 +64,7 @@ def forward_rows(given: Arguments) -> Result:
 def _forward_call(sizes: Sizes, real: str, threads: int) -> Call:
     ensemble, batch, inputs, outputs = sizes
     found = _common(sizes, inputs, N_FORWARD, threads) | saved_sizes(inputs, outputs)
-    found |= {"state_rows": crossing.N_STATE + 2, "passed_size": FEW * 32}
+    found |= sorting_for(inputs) | {"state_rows": crossing.N_STATE + 2, "passed_size": FEW * 32}
     most = _BLOCK // (N_FORWARD * found["stride"] * (4 if real == "float32" else 8))
     found["block"] = block = max(1, min(most, -(-batch // (2 * threads))))
     names = "c", "times", "weight", "threshold", "spikes", *BOTH
@@ -93,6 +94,7 @@ def _backward_call(sizes: Sizes, real: str, needs: tuple[bool, ...], observes: b
     inputs, outputs = sizes[2:]
     found = _common(sizes, inputs, N_BACKWARD, threads) | saved_sizes(inputs, outputs)
     phases = _add_parts(found, *needs, needs[0], False)
+    found |= sorting_for(inputs)
     found |= {"observes": observes, "room": found["stride"], "state_rows": adjoint.N_LANES, "few_summed": FEW * 16}
     given = ("c", "grad", "spikes", "times", "weight", "threshold", *BOTH, "by_times", "by_weight", "by_threshold")
     plan = BACKWARD.plan(real, found, given, within=saved_within(inputs))
@@ -135,6 +137,7 @@ def _forward_trains(given: Arguments, holds: bool, entries: int, waiting: int) -
         "waiting": max(own, 1), "seen": 0 if given.observed is None else given.max_spikes, "one": 1, "two": 2,
         "state_rows": intervals.N_LANES, "counted": 2 * TILE + 2,
     }  # fmt: skip
+    sizes |= sorting_for(max(sizes["events"], sizes["waiting"]))
     _check_room(given, sizes)
     arrays = _train_arrays(given, None) | TRAIN_FORWARD.tensors(
         (*KEPT, "trains", "overflows", "lacks"), given.times, sizes

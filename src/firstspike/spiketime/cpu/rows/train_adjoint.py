@@ -18,13 +18,12 @@ import math
 
 import numpy as np
 
-from firstspike.spiketime.cpu.constants import DELTA, HEIGHT, PER_MEM, PER_RISE, PER_SYN, SPAN, SUMMIT, X
+from firstspike.spiketime.cpu.constants import DELTA, HEIGHT, PER_MEM, PER_RISE, PER_SYN, SPAN, X
 from firstspike.spiketime.cpu.membrane import kappa, rates_of, responses
 from firstspike.spiketime.cpu.pack import TILE
-from firstspike.spiketime.cpu.rows.adjoint import add_row
+from firstspike.spiketime.cpu.rows.adjoint import add_row, largest
 from firstspike.spiketime.cpu.rows.coefficients import BACK, FAST, SLOW, rise
 from firstspike.spiketime.cpu.runtime.compiling import jit
-from firstspike.spiketime.cpu.sort import first_from
 from firstspike.spiketime.cpu.vectors.mathfun import exp
 from firstspike.spiketime.cpu.vectors.simd import (
     fill16,
@@ -44,10 +43,10 @@ LEVEL, DROP = 0, 1  # of a tile's lanes: threshold in the neuron's unit, and how
 UNIT = 2
 END_Y, END_C = 3, 4  # y and C at the end of the window
 NOW_C, NOW_E, NOW = 5, 6, 7  # in an interval of any length: C, E and their time
-NEXT_Y, NEXT_T, NEXT_KEPT = 8, 9, 10  # of the spike after, or of the end: y, time, and y without what is bounded
-TOTAL = 11  # of all y at spikes, which are the derivatives by the threshold
-PULL, PULL_KEPT = 12, 13  # of a refractory neuron: what its release gives to the spike before, v+ y(release)
-N_LANES = 14
+NEXT_Y, NEXT_T = 8, 9  # of the spike after, or of the end
+TOTAL = 10  # of all y at spikes, which are the derivatives by the threshold
+PULL = 11  # of a refractory neuron: what its release gives to the spike before, v+ y(release)
+N_LANES = 12
 JUMP, INTO_E, INTO_C, TIME, SLOPE, ASKED = range(6)  # of a spike: the change of y, that of E' and, with a minus, of C',
 N_SPIKES = 6  # its time, the slope of the membrane, and the gradient by it
 
@@ -74,12 +73,12 @@ def gather_entries(entries, begin, own, grad, seen, spikes, rows_of):
 
 
 @jit
-def jumps(zero, state, entries, holds, rows_of, arrival, inputs, start, c, bound, spikes, kept):
-    """Fill in what the spikes of a tile in one window do, and ``kept`` without what the bound drops.
+def jumps(zero, state, entries, holds, rows_of, arrival, inputs, start, c, bound, spikes):
+    """Fill in what the spikes of a tile in one window do, without those that the bound drops; returns whether any is.
 
     Spike k of a lane is at ``k * TILE + lane`` of ``spikes``; with ``holds``, the release after k spikes at
     ``(most + k) * TILE + lane``, its time ``inf`` where there is none. ``inputs`` are the first and the last place in
-    ``arrival`` that are none of the window's marks. Returns whether the bound drops any.
+    ``arrival`` that are none of the window's marks.
     """
     counts, most = entries.lanes, entries.most
     dropped = False
@@ -99,22 +98,14 @@ def jumps(zero, state, entries, holds, rows_of, arrival, inputs, start, c, bound
             slope = select(possible, slope, fill16(state, 1.0))
             following = load16(state, NEXT_T * TILE + first)
             if holds:
-                release_of(state, first, most + k + 1, there, rows_of, arrival, start, c, spikes, kept, bound)
-                y = select(possible, (load16(state, PULL * TILE + first) + asked) / slope, none)
-                after = none
+                release_of(state, first, most + k + 1, there, rows_of, arrival, start, c, spikes)
+                after, y = none, (load16(state, PULL * TILE + first) + asked) / slope
             else:
-                left = exp((time - following) * c[PER_MEM])
-                after = load16(state, NEXT_Y * TILE + first) * left
-                y = select(possible, fma(after, slope + drop, asked) / slope, none)
-            into_e, into_c = enters(time, start, arrival, rows_of, place, c)
-            put(spikes, place, y - after, into_e, into_c)
+                after = load16(state, NEXT_Y * TILE + first) * exp((time - following) * c[PER_MEM])
+                y = fma(after, slope + drop, asked) / slope
+            y = select(possible, y, none)
             if bound < math.inf:
-                if holds:
-                    pulled = load16(state, PULL_KEPT * TILE + first)
-                    store(state, NOW_C * TILE + first, select(possible, (pulled + asked) / slope, none))
-                else:
-                    after = load16(state, NEXT_KEPT * TILE + first) * left
-                    store(state, NOW_C * TILE + first, select(possible, fma(after, slope + drop, asked) / slope, none))
+                store(state, NOW_C * TILE + first, y)
                 for lane in range(first, first + 16):
                     factor, allowed = abs(state[NOW_C, lane]), bound * state[UNIT, lane]
                     if counts[lane] > k and factor * c[HEIGHT] > allowed:
@@ -125,33 +116,20 @@ def jumps(zero, state, entries, holds, rows_of, arrival, inputs, start, c, bound
                             before = spikes[TIME, (k - 1) * TILE + lane]
                         if factor * largest(spikes[TIME, k * TILE + lane], before, arrival, inputs, c) > allowed:
                             state[NOW_C, lane], dropped = 0, True
-                y_kept = load16(state, NOW_C * TILE + first)
-                put(kept, place, y_kept - after, into_e, into_c)
-                store(kept, TIME * row + place, time)
-                store(state, NEXT_KEPT * TILE + first, select(there, y_kept, load16(state, NEXT_KEPT * TILE + first)))
+                y = load16(state, NOW_C * TILE + first)
+            put(spikes, place, y - after, time, start, arrival, rows_of, c)
             store(state, TOTAL * TILE + first, load16(state, TOTAL * TILE + first) + select(there, y, none))
             store(state, NEXT_Y * TILE + first, select(there, y, load16(state, NEXT_Y * TILE + first)))
             store(state, NEXT_T * TILE + first, select(there, time, following))
             if holds:
                 store(state, PULL * TILE + first, select(there, none, load16(state, PULL * TILE + first)))
-                store(state, PULL_KEPT * TILE + first, select(there, none, load16(state, PULL_KEPT * TILE + first)))
         if holds:
-            release_of(state, first, most, np.uint64(0xFFFF), rows_of, arrival, start, c, spikes, kept, bound)
+            release_of(state, first, most, np.uint64(0xFFFF), rows_of, arrival, start, c, spikes)
     return dropped
 
 
 @jit
-def enters(time, start, arrival, rows_of, place, c):
-    """How a change at a time enters the scaled E' and C' of the interval, for 16 spikes or releases."""
-    faster, rate = max(c[PER_MEM], c[PER_SYN]), abs(c[DELTA])
-    begin, ahead = gather16(start, 0, rows_of, place), gather16(arrival, 1, rows_of, place)
-    into_e = exp((begin - time) * faster)
-    rest = rise(maximum(ahead - time, 0.0), rate, abs(c[PER_RISE]))
-    return into_e, into_e * rest * exp(minimum(ahead - begin, c[SPAN] * 2) * rate)
-
-
-@jit
-def release_of(state, first, slot, there, rows_of, arrival, start, c, spikes, kept, bound):
+def release_of(state, first, slot, there, rows_of, arrival, start, c, spikes):
     """What the releases of 16 lanes do: y before them is 0, and PULL becomes what they give to the spikes before."""
     place, row, none = slot * TILE + first, spikes.shape[1], fill16(state, 0.0)
     time, again = load16(spikes, TIME * row + place), load16(spikes, SLOPE * row + place)
@@ -159,45 +137,24 @@ def release_of(state, first, slot, there, rows_of, arrival, start, c, spikes, ke
     if not released:
         return
     time = select(released, time, none)
-    left = exp(minimum(time - load16(state, NEXT_T * TILE + first), 0.0) * c[PER_MEM])
-    into_e, into_c = enters(time, start, arrival, rows_of, place, c)
-    y = load16(state, NEXT_Y * TILE + first) * left
-    put(spikes, place, y * -1.0, into_e, into_c)
-    store(state, PULL * TILE + first, select(released, y * again, load16(state, PULL * TILE + first)))
-    store(state, NEXT_Y * TILE + first, select(released, none, load16(state, NEXT_Y * TILE + first)))
-    if bound < math.inf:
-        y = load16(state, NEXT_KEPT * TILE + first) * left
-        put(kept, place, y * -1.0, into_e, into_c)
-        store(kept, TIME * row + place, time)
-        store(state, PULL_KEPT * TILE + first, select(released, y * again, load16(state, PULL_KEPT * TILE + first)))
-        store(state, NEXT_KEPT * TILE + first, select(released, none, load16(state, NEXT_KEPT * TILE + first)))
+    y = load16(state, NEXT_Y * TILE + first)
+    later = y * exp(minimum(time - load16(state, NEXT_T * TILE + first), 0.0) * c[PER_MEM])
+    put(spikes, place, later * -1.0, time, start, arrival, rows_of, c)
+    store(state, PULL * TILE + first, select(released, later * again, load16(state, PULL * TILE + first)))
+    store(state, NEXT_Y * TILE + first, select(released, none, y))
 
 
 @jit
-def put(spikes, place, jump, into_e, into_c):
-    """Note what 16 spikes or releases do."""
-    row = spikes.shape[1]
+def put(spikes, place, jump, time, start, arrival, rows_of, c):
+    """Note what 16 spikes or releases do, and how the change enters the scaled E' and C' of the interval."""
+    faster, rate, row = max(c[PER_MEM], c[PER_SYN]), abs(c[DELTA]), spikes.shape[1]
+    begin, ahead = gather16(start, 0, rows_of, place), gather16(arrival, 1, rows_of, place)
+    into_e = exp((begin - time) * faster)
+    rest = rise(maximum(ahead - time, 0.0), rate, abs(c[PER_RISE]))
+    into_c = into_e * rest * exp(minimum(ahead - begin, c[SPAN] * 2) * rate)
     store(spikes, JUMP * row + place, jump)
     store(spikes, INTO_E * row + place, jump * into_e)
     store(spikes, INTO_C * row + place, jump * into_c)
-
-
-@jit
-def largest(spike, release, arrival, inputs, c):
-    """Largest derivative of the membrane at a spike by the weight of one input, since ``release`` and before."""
-    first, last = inputs
-    end = first_from(arrival, first, last + 1, spike)  # the first input that comes too late
-    begin = first_from(arrival, first, last + 1, release)
-    best = arrival.dtype.type(0)
-    if begin > first:
-        best = math.exp((arrival[begin - 1] - release) * c[PER_SYN]) * kappa(spike - release, c)
-    if begin < end:  # next to the maximum of kappa, on one side or the other
-        near = first_from(arrival, begin, end, spike - c[SUMMIT])
-        if near > begin:
-            best = max(best, kappa(spike - arrival[near - 1], c))
-        if near < end:
-            best = max(best, kappa(spike - arrival[near], c))
-    return best
 
 
 @jit

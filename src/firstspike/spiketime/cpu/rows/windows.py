@@ -61,11 +61,14 @@ def stride_for(events):
 
 
 @jit
-def start_samples(g, e, slot, first, stop, scratch):
+def start_samples(g, e, slot, first, stop):
     """Sort the input spikes of the samples; the states at the start, in units of the threshold; no spikes yet."""
     for b in range(first, stop):
         at, held, carried = b - first, g.held[e, b], g.carried[slot, b - first]
-        g.arrived[slot, at] = sort_row(g.times[e, b], g.outside_order[slot, at], g.outside[slot, at], scratch)
+        g.arrived[slot, at] = sort_row(
+            g.times[e, b], -math.inf, math.inf, g.outside_order[slot, at], g.outside[slot, at], g.sort_keys[slot],
+            g.sort_labels[slot],
+        )  # fmt: skip
         g.at_event[slot, at], g.owns[slot, at], g.starts[e, b, 0], g.lacks[e, b] = 0, 0, 0, 0
         for tile in range(g.tiles):
             g.upto[e, b, tile, 0] = 0
@@ -94,7 +97,7 @@ def end_samples(g, e, slot, first, stop):
 
 
 @jit
-def window_events(g, e, slot, b, at, w, scratch):
+def window_events(g, e, slot, b, at, w):
     """Write the events of a sample in window ``w``: those of the inputs, sorted, and own spikes; returns their number.
 
     The first ``owns`` of ``own`` are times at which own spikes arrive, in any order, and ``own_id`` says which spikes
@@ -115,7 +118,10 @@ def window_events(g, e, slot, b, at, w, scratch):
             left += 1
     g.owns[slot, at] = left
     if due:
-        sort_row(own_sorted[0, :due], own_order[0], own_sorted[1], scratch)
+        sort_row(
+            own_sorted[0, :due], -math.inf, math.inf, own_order[0], own_sorted[1], g.sort_keys[slot],
+            g.sort_labels[slot],
+        )  # fmt: skip
     here = first_from(outside, g.at_event[slot, at], g.arrived[slot, at], begin)
     stop, i, k = first_from(outside, here, g.arrived[slot, at], end), 0, first
     room = min(g.stride, g.room - first)

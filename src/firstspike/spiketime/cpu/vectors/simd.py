@@ -372,29 +372,6 @@ def lowest_bit(context, builder, sig, bits):
     return _call(builder, "cttz", INT64, [bits, ir.IntType(1)(1)], INT64)
 
 
-@emitted(lambda bits: types.intp(types.uint64))
-def count_bits(context, builder, sig, bits):
-    """How many bits are set."""
-    return _call(builder, "ctpop", INT64, [bits], INT64)
-
-
-@emitted(lambda array: array(array))
-def unowned(context, builder, sig, array):
-    """The same array without Numba's count of references, which costs two atomic operations in each call it goes to.
-
-    Its owner has to outlive it: see ``keep``.
-    """
-    found = context.make_array(sig.args[0])(context, builder, array)
-    found.meminfo = cgutils.get_null_value(found.meminfo.type)
-    found.parent = cgutils.get_null_value(found.parent.type)
-    return found._getvalue()
-
-
-@emitted(lambda arrays: types.void(arrays))
-def keep(context, builder, sig, arrays):
-    """Do nothing: so far arrays, or tuples of them, are in use."""
-
-
 @jit
 def clear(array):
     """Fill a contiguous array with zeros, a multiple of 16 numbers."""

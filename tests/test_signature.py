@@ -4,7 +4,7 @@ import pytest
 
 from firstspike import data
 from firstspike.data import DATASETS
-from firstspike.data.signature import takes_arguments_of
+from firstspike.signature import takes_arguments_of
 
 
 def source(a: int, b: float = 1.0, c: str = "c") -> str:

@@ -1,4 +1,4 @@
-"""Functions that pass arguments on to another one: their signature and docstring follow from it."""
+"""Functions and classes that pass arguments on: their signature and docstring follow from where these go."""
 
 import inspect
 import re
@@ -9,10 +9,11 @@ _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
 def takes_arguments_of(source: Callable[..., Any], without: Collection[str] = ()) -> Callable[[_Function], _Function]:
-    """A decorator for a function whose ``**`` arguments are keyword arguments of another one.
+    """A decorator for a function or class whose ``**`` arguments are keyword arguments of another one.
 
     ``inspect.signature`` and the docstring then list the arguments of both; those of the source keep the annotation,
-    default and description that they have there. Arguments that the function declares itself take precedence.
+    default and description that they have there. Arguments that are declared, or described, by the function itself
+    take precedence.
 
     Args:
         source: a function or class with an ``Args:`` section.
@@ -20,7 +21,8 @@ def takes_arguments_of(source: Callable[..., Any], without: Collection[str] = ()
     """
 
     def decorate(function: _Function) -> _Function:
-        own = inspect.signature(function)
+        called: Any = function.__init__ if inspect.isclass(function) else function
+        own = inspect.signature(called)
         declared = [p for p in own.parameters.values() if p.kind is not inspect.Parameter.VAR_KEYWORD]
         hidden = {p.name for p in declared}.union(without)
         passed = [p for p in inspect.signature(source).parameters.values() if p.name not in hidden]
@@ -30,7 +32,7 @@ def takes_arguments_of(source: Callable[..., Any], without: Collection[str] = ()
         before, texts, after = parts_of_docstring(function)
         texts = parts_of_docstring(source)[1] | texts
         listed = "".join(f"    {name}: {texts[name]}\n" for name in signature.parameters if name in texts)
-        function.__signature__ = signature  # type: ignore[attr-defined]
+        called.__signature__ = signature
         function.__doc__ = "\n\n".join([*before, f"Args:\n{listed}".rstrip(), *after])
         return function
 

@@ -1,0 +1,165 @@
+"""Losses on first spike times."""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Bool, Float, Int64
+from torch import Tensor
+
+from firstspike.losses.base import Reduction, TimeLoss, check_not_negative, check_positive, check_share, smallest
+from firstspike.ranges import NotNegative, Positive, Probability
+
+
+class TimeCrossEntropy(TimeLoss):
+    """Cross-entropy of a softmax in which earlier is more likely: the true neuron has to spike first (Göltz, Kriener et
+    al., Nat. Mach. Intell. 3, 823, 2021)::
+
+        L = log sum_n exp((t_true - t_n) / (xi tau_syn))
+
+    It depends on time differences only, and a silent wrong neuron adds nothing to the sum. Decision rule:
+    the earliest spike.
+
+    Where all neurons spike it is `torch.nn.CrossEntropyLoss` of `-times / (xi tau_syn)`. That of the times themselves
+    would push the true neuron to spike late. Silent wrong neurons get no share of `label_smoothing`: it spreads over
+    those that spike, and `t_true` becomes `(1 - label_smoothing) t_true + label_smoothing mean_n t_n`.
+
+    Args:
+        xi: width of the softmax in units of `tau_syn`: time differences much above it count as certain.
+        label_smoothing: share of the target that is spread evenly over all neurons that spike, in [0, 1): no sample
+            is worth an ever larger lead of its true neuron. As in torch's loss.
+        tau_syn: synaptic time constant, in the unit of the times.
+        silent_cost: cost of a sample whose true neuron is silent; it gives no gradient.
+        weight: weight of each class, as in torch's losses; by default all are 1.
+        reduction: how the losses of the samples are combined: `"mean"` (weighted, as in torch's losses), `"sum"` or
+            `"none"`.
+
+    Raises:
+        ValueError: `xi` or `tau_syn` not positive, `silent_cost` negative, `label_smoothing` out of its range.
+    """
+
+    def __init__(
+        self,
+        xi: Positive = 0.2,
+        tau_syn: Positive = 1.0,
+        silent_cost: NotNegative = 100.0,
+        weight: Sequence[float] | None = None,
+        reduction: Reduction = "mean",
+        label_smoothing: Probability = 0.0,
+    ) -> None:
+        super().__init__(tau_syn, silent_cost, weight, reduction)
+        self.xi = check_positive("xi", xi)
+        self.label_smoothing = check_share("label_smoothing", label_smoothing)
+
+    def cost(
+        self,
+        times: Float[Tensor, "*batch outputs"],
+        true_time: Float[Tensor, "*batch 1"],
+        is_true: Bool[Tensor, "*batch outputs"],
+        silent_wrong: Bool[Tensor, "*batch outputs"],
+    ) -> Float[Tensor, "*batch"]:
+        """The formula above, by a sum that cannot overflow. Arguments as in `TimeLoss.cost`."""
+        target = true_time
+        if self.label_smoothing:
+            spiking = ~silent_wrong
+            mean = torch.where(spiking, times, 0.0).sum(dim=-1, keepdim=True) / spiking.sum(dim=-1, keepdim=True)
+            target = torch.lerp(true_time, mean, self.label_smoothing)
+        lead = (target - times) / (self.xi * self.tau_syn)
+        return torch.where(silent_wrong, -math.inf, lead).logsumexp(dim=-1)
+
+
+class TimeMSE(TimeLoss):
+    """Every neuron has a target time: `correct` if it is the true one, else `wrong`::
+
+        L = 1/2 sum_n (t_n / tau_syn - target_n)^2
+
+    A silent wrong neuron adds nothing. Decision rule: the neuron that spikes nearest to `correct`. Neurons are
+    trained to hit targets, so one that spikes even before `correct` is a miss, not a stronger vote.
+
+    Args:
+        correct: target of the true neuron, in units of `tau_syn`.
+        wrong: target of all others, in units of `tau_syn`; usually later.
+        tau_syn: synaptic time constant, in the unit of the times.
+        silent_cost: cost of a sample whose true neuron is silent; it gives no gradient.
+        weight: weight of each class, as in torch's losses; by default all are 1.
+        reduction: how the losses of the samples are combined: `"mean"` (weighted, as in torch's losses), `"sum"` or
+            `"none"`.
+
+    Raises:
+        ValueError: negative or equal targets, `tau_syn` not positive, `silent_cost` negative.
+    """
+
+    def __init__(
+        self,
+        correct: NotNegative,
+        wrong: NotNegative,
+        tau_syn: Positive = 1.0,
+        silent_cost: NotNegative = 100.0,
+        weight: Sequence[float] | None = None,
+        reduction: Reduction = "mean",
+    ) -> None:
+        super().__init__(tau_syn, silent_cost, weight, reduction)
+        self.correct = check_not_negative("correct", correct)
+        self.wrong = check_not_negative("wrong", wrong)
+        if correct == wrong:
+            raise ValueError(f"correct, wrong: expected two different targets, got {correct} twice. Change one.")
+
+    def cost(
+        self,
+        times: Float[Tensor, "*batch outputs"],
+        true_time: Float[Tensor, "*batch 1"],
+        is_true: Bool[Tensor, "*batch outputs"],
+        silent_wrong: Bool[Tensor, "*batch outputs"],
+    ) -> Float[Tensor, "*batch"]:
+        """The formula above. Arguments as in `TimeLoss.cost`."""
+        scaled = times / self.tau_syn
+        miss = torch.where(is_true, scaled - self.correct, scaled - self.wrong)
+        return torch.where(silent_wrong, 0.0, miss).square().sum(dim=-1) / 2
+
+    def predict(self, times: Float[Tensor, "*batch outputs"]) -> Int64[Tensor, "*batch"]:
+        """Class of the spike nearest to `correct`, the lowest of several; -1 where all are silent."""
+        distance = (times / self.tau_syn - self.correct).abs()
+        return smallest(torch.where(torch.isposinf(times), math.inf, distance))
+
+
+class ShiftInvariantMSE(TimeLoss):
+    """All other neurons should spike `delta` after the true one, whenever that is (DelGrad: Göltz, Weber, Kriener et
+    al., Nat. Commun. 16, 8245, 2025)::
+
+        L = 1/2 sum_n ((t_n - t_true) / tau_syn - delta (1 - [n = true]))^2
+
+    A silent wrong neuron adds nothing. Decision rule: the earliest spike.
+
+    Args:
+        delta: wanted lead of the true neuron, in units of `tau_syn`.
+        tau_syn: synaptic time constant, in the unit of the times.
+        silent_cost: cost of a sample whose true neuron is silent; it gives no gradient.
+        weight: weight of each class, as in torch's losses; by default all are 1.
+        reduction: how the losses of the samples are combined: `"mean"` (weighted, as in torch's losses), `"sum"` or
+            `"none"`.
+
+    Raises:
+        ValueError: `delta` or `tau_syn` not positive, `silent_cost` negative.
+    """
+
+    def __init__(
+        self,
+        delta: Positive = 0.2,
+        tau_syn: Positive = 1.0,
+        silent_cost: NotNegative = 100.0,
+        weight: Sequence[float] | None = None,
+        reduction: Reduction = "mean",
+    ) -> None:
+        super().__init__(tau_syn, silent_cost, weight, reduction)
+        self.delta = check_positive("delta", delta)
+
+    def cost(
+        self,
+        times: Float[Tensor, "*batch outputs"],
+        true_time: Float[Tensor, "*batch 1"],
+        is_true: Bool[Tensor, "*batch outputs"],
+        silent_wrong: Bool[Tensor, "*batch outputs"],
+    ) -> Float[Tensor, "*batch"]:
+        """The formula above. Arguments as in `TimeLoss.cost`."""
+        miss = (times - true_time) / self.tau_syn - self.delta
+        return torch.where(is_true | silent_wrong, 0.0, miss).square().sum(dim=-1) / 2
