@@ -99,17 +99,17 @@ def copy_in(source, first, target, place):
 
 
 @jit
-def start(g, slot, e, b, group, chunk, delay):
+def start(g, at, delay):
     """What the gradients of 32 neurons begin with; ``delay`` of the lanes, or None.
 
     Returns:
         The lanes with a gradient; their spikes, others' are -inf; dL/dT / V'(T); and the same with 0 for neurons whose
         weights' gradient is dropped. In the units of the neurons and of the rates.
     """
-    times, weight, c, sums, first = g.times[e, b], g.packed[e, group], g.rates[e, group], g.sums[slot], group * LANES
-    level, zero, never = load32(g.level[e], first), fill32(c, 0.0), fill32(c, -math.inf)
-    copy_in(g.grad[e, b, :, 0], first, sums, 0)
-    copy_in(g.spikes[e, b, :, 0], first, sums, LANES)
+    times, weight, c, sums, first = g.times[at.b], g.packed[at.group], g.rates[at.group], g.sums[at.slot], at.first
+    level, zero, never = load32(g.level[at.e], first), fill32(c, 0.0), fill32(c, -math.inf)
+    copy_in(g.grad[at.b, :, 0], first, sums, 0)
+    copy_in(g.spikes[at.b, :, 0], first, sums, LANES)
     grad, spike = load32(sums, 0), load32(sums, LANES)
     asks = (spike < math.inf) & ((grad > 0.0) | (grad < 0.0) | ~(grad >= grad))
     if not asks:
@@ -118,7 +118,7 @@ def start(g, slot, e, b, group, chunk, delay):
     if g.observes:
         slope = observed_slopes(times, weight, delay, c, level, spike)
     else:
-        copy_in(g.slope[e, b, : g.outputs], first, sums, 0)
+        copy_in(g.slope[at.b, : g.outputs], first, sums, 0)
         slope = load32(sums, 0) * level * (1 / c[UNIT, 0])
     steep = slope / level  # next to a peak it has few digits, see ``settle_flat`` of the kernels of shared constants
     flat = (steep * steep < load32(c, PER_MEM * LANES) * load32(c, PER_SYN * LANES) * FLAT) & (absolute(steep) > 0.0)
@@ -129,15 +129,15 @@ def start(g, slot, e, b, group, chunk, delay):
         while flat:
             lane = lowest_bit(flat)
             flat &= flat - np.uint64(1)
-            sums[lane] = exact_slope(lane, times, weight, delay, c, g.level[e, first + lane], sums[LANES + lane])
+            sums[lane] = exact_slope(lane, times, weight, delay, c, g.level[at.e, first + lane], sums[LANES + lane])
         slope = load32(sums, 0)
     asks &= slope > 0.0
     spike, scale = select(asks, spike, never), select(asks, grad / slope, zero)
-    totals = g.totals[e, group, chunk]
+    totals = g.totals[at.group, at.chunk]
     store(totals, BY_THRESHOLD, load32(totals, BY_THRESHOLD) + scale * (1 / c[UNIT, 0]))
     kept = scale
     if g.bound[0] < math.inf and asks:
-        kept = kept_scale(scale, times, delay, c, spike, load32(g.unit[e], first) * (g.bound[0] * c[UNIT, 0]))
+        kept = kept_scale(scale, times, delay, c, spike, load32(g.unit[at.e], first) * (g.bound[0] * c[UNIT, 0]))
     return asks, spike, scale, kept
 
 
@@ -152,18 +152,15 @@ def add_row(each, i, end, sums, by_times):
 
 
 @jit
-def unwind_delayed(g, slot, e, b, group, chunk, part, every):
+def unwind_delayed(g, at):
     """Add the gradients of 32 neurons with synaptic delays for sample ``b``, in any order of its inputs."""
-    delay = g.delays[e, group]
-    asks, spike, scale, kept = start(g, slot, e, b, group, chunk, delay)
+    delay = g.delays[at.group]
+    asks, spike, scale, kept = start(g, at, delay)
     if not asks:
         return
-    times, weight, c, sums, totals = (
-        g.times[e, b], g.packed[e, group], g.rates[e, group], g.sums[slot], g.totals[e, group, chunk]
-    )  # fmt: skip
-    by_weight, by_delay, by_times = (
-        g.weight_parts[e, group, chunk], g.delay_parts[e, group, chunk], g.times_parts[e, part, b]
-    )  # fmt: skip
+    times, weight, c, totals = g.times[at.b], g.packed[at.group], g.rates[at.group], g.totals[at.group, at.chunk]
+    by_weight, by_delay = g.weight_parts[at.group, at.chunk], g.delay_parts[at.group, at.chunk]
+    by_times, sums = g.times_parts[at.part, at.b], g.sums[at.slot]
     everything, taus = g.everything != 0, g.by_taus != 0
     zero, inputs, unit, r = fill32(c, 0.0), times.size, c[UNIT, 0], rates_in(c)
     scale, kept = scale * (1 / unit), kept * (1 / unit)
@@ -194,7 +191,7 @@ def unwind_delayed(g, slot, e, b, group, chunk, part, every):
 
 
 @jit
-def unwind_sorted(g, slot, e, b, group, chunk, part, every):
+def unwind_sorted(g, at):
     """The same from the last causal input back to the first, where all neurons have one order of arrival.
 
     The gradient by the times is in that order. A lane carries the response to the input that it has come to, times what
@@ -203,23 +200,22 @@ def unwind_sorted(g, slot, e, b, group, chunk, part, every):
 
         dkappa/dlog(tau_mem) + dkappa/dlog(tau_syn) = -s dkappa/ds
     """
-    asks, spike, scale, kept = start(g, slot, e, b, group, chunk, None)
+    asks, spike, scale, kept = start(g, at, None)
     if not asks:
         return
-    order, arrival, weight, joins, sums, totals = (
-        g.order[e, b], g.arrival[e, b], g.packed[e, group], g.joins[slot], g.sums[slot], g.totals[e, group, chunk]
-    )  # fmt: skip
-    by_weight, by_times, first = g.weight_parts[e, group, chunk], g.times_parts[e, part, b], group * LANES
-    everything, taus, c = g.everything != 0, g.by_taus != 0, g.rates[e, group]
+    order, arrival, weight, totals = g.order[at.b], g.arrival[at.b], g.packed[at.group], g.totals[at.group, at.chunk]
+    joins, sums = g.joins[at.slot], g.sums[at.slot]
+    by_weight, by_times, first = g.weight_parts[at.group, at.chunk], g.times_parts[at.part, at.b], at.first
+    everything, taus, c = g.everything != 0, g.by_taus != 0, g.rates[at.group]
     zero, unit, r, top = fill32(c, 0.0), c[UNIT, 0], rates_in(c), -1
     lanes = asks
     while lanes:
         lane = lowest_bit(lanes)
         lanes &= lanes - np.uint64(1)
         if g.observes:
-            k = first_from(arrival, 0, g.count[e, b, 0], g.spikes[e, b, first + lane, 0]) - 1
+            k = first_from(arrival, 0, g.count[at.b, 0], g.spikes[at.b, first + lane, 0]) - 1
         else:
-            k = np.intp(g.last[e, b, first + lane])
+            k = np.intp(g.last[at.b, first + lane])
         joins[k] |= np.uint64(1) << np.uint64(lane)
         top = max(top, k)
         sums[lane] = arrival[k]

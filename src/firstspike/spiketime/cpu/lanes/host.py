@@ -55,7 +55,7 @@ def forward_lanes(given: Arguments, holds: bool = False) -> Result:
     tells of; of trains the slopes at the spikes and at releases, and without delays what the inputs were sorted to.
     """
     kind, sizes, arrays = _both(given, given.observed is not None)
-    outputs, groups, blocks = sizes["outputs"], sizes["groups"], sizes["blocks"]
+    outputs, groups, blocks = sizes["outputs"], sizes["all_groups"], sizes["blocks"]
     sizes |= {"n_state": scan.N_STATE, "n_whole": LANES, "releases": given.max_spikes + 1 if holds else 0}
     sizes["sorted"] = rows_for.py_func(sizes["inside"]) * LANES if kind.delayed else 1
     within = _sort_into(sizes, kind, outputs)
@@ -73,7 +73,7 @@ def forward_lanes(given: Arguments, holds: bool = False) -> Result:
         spikes = new(lead)
         saved = (new(lead),) if kind.delayed else saved_for(given.times, outputs)
     arrays |= {"spikes": spikes, **dict(zip(kind.saved, saved, strict=True))}
-    phases = groups if kind.delayed else groups + blocks, blocks * groups
+    phases = groups if kind.delayed else groups + blocks, -(-sizes["batch"] // SAMPLES) * groups
     _run(forward_kernel, FORWARD, kind, phases, sizes, arrays, within)
     if not kind.several:
         return Result(spikes, saved)
@@ -87,7 +87,7 @@ def backward_lanes(
     """All gradients, also of neurons that share their time constants."""
     kind, sizes, arrays = _both(given, not (given.max_spikes or result.saved))
     everything, taus = any(needs[:4]) or needs.state, needs.tau_mem or needs.tau_syn
-    inputs, batch, groups, blocks = sizes["inputs"], sizes["batch"], sizes["groups"], sizes["blocks"]
+    inputs, groups, blocks = sizes["inputs"], sizes["all_groups"], sizes["blocks"]
     saved, outputs, sorts = result.saved, sizes["outputs"], sizes["observes"] and not kind.delayed
     if sorts:
         saved, outputs = saved_for(given.times, 0), 0  # what is known of neurons is not asked for
@@ -96,12 +96,13 @@ def backward_lanes(
         sizes |= {"n_state": train_adjoint.N_STATE, "n_whole": train_adjoint.N_WHOLE}
         sizes["sorted"] = rows_for.py_func(sizes["inside"]) * LANES if kind.delayed else 1
         arrays["overflows"] = result.overflows.to(torch.uint8)
-    within, parts, chunks = _sort_into(sizes, kind, outputs), min(PARTS, groups), min(_CHUNKS, batch)
+    within, parts, chunks = _sort_into(sizes, kind, outputs), min(PARTS, sizes["groups"]), min(_CHUNKS, sizes["batch"])
     sizes |= {
-        "parts": parts, "chunks": chunks, "stride": -(-sizes["events"] // 16) * 16, "lanes": groups * LANES,
+        "parts": parts, "chunks": chunks, "stride": -(-sizes["events"] // 16) * 16, "lanes": sizes["groups"] * LANES,
         "n_totals": 3 * LANES, "one": 1, "n_sums": _N_SUMS, "everything": everything, "by_taus": taus,
         "asks_end": grads.state is not None, "three": _STATES, "part_inputs": inputs * LANES if everything else 0,
-        "part_delays": inputs * LANES if everything and kind.delayed else 0, "part_batch": batch if everything else 0,
+        "part_delays": inputs * LANES if everything and kind.delayed else 0,
+        "part_samples": sizes["samples"] if everything else 0,
         "rows": sizes["inside"] * LANES if everything and kind.several else 0,
     }  # fmt: skip
     arrays |= zip(kind.saved, saved, strict=False)
@@ -115,7 +116,8 @@ def backward_lanes(
     for name, x in zip(_GRADIENTS, like, strict=True):
         if x is not None and (everything or x is given.threshold):
             arrays[name] = given.times.new_empty(x.shape)
-    phases = groups + blocks if sorts else groups, parts * chunks, groups + blocks if everything else groups
+    unwound = sizes["ensemble"] * parts * chunks
+    phases = groups + blocks if sorts else groups, unwound, groups + blocks if everything else groups
     _run(backward_kernel, BACKWARD, kind, phases, sizes, arrays, within)
     times, weight, threshold, delay, mem, syn = (
         arrays.get(name) if need else None for name, need in zip(_GRADIENTS, needs, strict=False)
@@ -129,15 +131,17 @@ def _both(given: Arguments, observes: bool) -> tuple[_Kind, dict[str, int], dict
     dtype, (outputs, inputs) = given.times.dtype, given.weight.shape[-2:]
     kind = _Kind(name_of(dtype), given.delay is not None, given.max_spikes > 0)
     ensemble, batch = len(given.weight) if given.weight.ndim == 3 else 1, given.times.shape[given.weight.ndim - 2]
+    groups = -(-outputs // LANES)
     mem, syn = (numbers(dtype, x) if isinstance(x, (int, float)) else x for x in given.constants)
     arrays: dict[str, Any] = {"mem": mem, "syn": syn, "bounds": numbers(dtype, given.start, given.until)}
     arrays |= zip(("times", "weight", "threshold", "delay"), given[:4], strict=True)
     sizes = {
-        "ensemble": ensemble, "batch": batch, "inputs": inputs, "outputs": outputs, "copies": 1, "events": inputs,
-        "inside": inputs, "padded": 0, "most": 1, "releases": 0, "observes": observes, "taus": mem.numel(),
-        "groups": -(-outputs // LANES), "blocks": -(-batch // SAMPLES), "group_inputs": inputs * LANES,
-        "delay_inputs": inputs * LANES if kind.delayed else 0, "n_rates": N_RATES, "width": LANES,
-        "sorted": 1, "n_state": 1, "n_whole": 1, "states": 2 * _STATES, "two": 2,
+        "ensemble": ensemble, "batch": batch, "samples": ensemble * batch, "inputs": inputs, "outputs": outputs,
+        "copies": 1, "events": inputs, "inside": inputs, "padded": 0, "most": 1, "releases": 0, "observes": observes,
+        "taus": mem.numel(), "groups": groups, "all_groups": ensemble * groups, "n_rates": N_RATES, "width": LANES,
+        "blocks": -(-ensemble * batch // SAMPLES), "group_inputs": inputs * LANES,
+        "delay_inputs": inputs * LANES if kind.delayed else 0, "sorted": 1, "n_state": 1, "n_whole": 1,
+        "states": 2 * _STATES, "two": 2,
     }  # fmt: skip
     if not kind.several:
         return kind, sizes, arrays
@@ -163,7 +167,7 @@ def _sort_into(sizes: dict[str, int], kind: _Kind, outputs: int) -> dict[str, tu
         return {}
     if not kind.several:
         sizes |= saved_sizes(sizes["inputs"], outputs)
-        return saved_within(sizes["inputs"])
+        return saved_within(sizes["inputs"]) | {"source": ("order", 0)}
     room = sizes["padded"]
     sizes |= {"ints": 2 * room + 1, "reals": room}
     return {"source": ("order", room), "count": ("order", 2 * room)}
@@ -178,11 +182,9 @@ def _run(
     arrays: dict[str, Any],
     within: Mapping[str, tuple[str, int]],
 ) -> None:
-    """Run the kernel; ``phases`` are its tasks for each network."""
-    synapses = sizes["ensemble"] * sizes["batch"] * sizes["events"] * sizes["outputs"]
+    synapses = sizes["samples"] * sizes["events"] * sizes["outputs"]
     threads = threads_for((2 * _COST if kind.several else _COST) * synapses)
     sizes |= {"threads": threads, "n_arrived": sizes["inside"] + 1, "holds": sizes["releases"] > 0}
     sizes |= sorting_for(sizes["events"])
     plan = layout.plan(kind.real, sizes, arrays, SCRATCH, within)
-    call = Call(kernel(*kind), tuple(sizes["ensemble"] * tasks for tasks in phases), plan, threads)
-    call(*(x if x is None else x.contiguous() for x in arrays.values()))
+    Call(kernel(*kind), phases, plan, threads)(*(x if x is None else x.contiguous() for x in arrays.values()))

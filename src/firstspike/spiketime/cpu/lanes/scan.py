@@ -9,6 +9,7 @@ released from its refractory time.
 
 # mypy: disable-error-code="no-untyped-def"
 import math
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -25,7 +26,7 @@ from firstspike.spiketime.cpu.membrane import (
     responses,
     soon,
 )
-from firstspike.spiketime.cpu.runtime.compiling import jit
+from firstspike.spiketime.cpu.runtime.compiling import inlined, jit
 from firstspike.spiketime.cpu.vectors.lanes import sort_lanes
 from firstspike.spiketime.cpu.vectors.mathfun import exp
 from firstspike.spiketime.cpu.vectors.simd import (
@@ -50,21 +51,47 @@ VOLTAGE, CURRENT, RELEASE, RESET, HOLD, DUE, TIME, SLOPE = (row * LANES for row 
 N_STATE = 8 * LANES
 
 
+class At(NamedTuple):
+    """What a thread works on: a group of neurons in a sample."""
+
+    slot: Any
+    """Number of the thread."""
+    e: Any
+    """Network."""
+    b: Any
+    """Sample, counted through all networks."""
+    group: Any
+    """Likewise."""
+    first: Any
+    """The group's first neuron."""
+    every: Any
+    """Lanes that have a neuron."""
+    chunk: Any
+    """Backward: those samples and those groups whose gradients are summed together."""
+    part: Any
+
+
+@inlined
+def arrival_at(keys, source, k):
+    """When input ``k`` arrives at each lane, see ``scan_once``."""
+    return load32(keys, k * LANES) if source is None else fill32(keys, keys[k])
+
+
 @jit
-def sort_arrivals(g, slot, e, b, group, every, weight):
+def sort_arrivals(g, at, weight):
     """Sort the inputs that reach some of 32 lanes between start and end, for each lane: their times are the keys.
 
-    The values are the lanes' ``weight``, or with None numbers of rows: row r is input time ``g.arrived[slot, r]``.
+    The values are the lanes' ``weight``, or with None numbers of rows: row r is input time ``g.arrived[at.slot, r]``.
     Returns how many there are, and how many reach the lane that most reach.
     """
-    times, delay, begin, end = g.times[e, b], g.delays[e, group], g.bounds[0], g.bounds[1]
-    keys, values, arrived, copies = g.keys[slot], g.values[slot], g.arrived[slot], g.copies
+    times, delay, begin, end = g.times[at.b], g.delays[at.group], g.bounds[0], g.bounds[1]
+    keys, values, arrived, copies = g.keys[at.slot], g.values[at.slot], g.arrived[at.slot], g.copies
     n, never = 0, fill32(keys, math.inf)
     for event in range(times.size):
         if times[event] < end:
             i = event // copies
             arrival = load32(delay, i * LANES) + times[event]
-            inside = (arrival >= begin) & (end > arrival) & every
+            inside = (arrival >= begin) & (end > arrival) & at.every
             if inside:
                 store(keys, n * LANES, select(inside, arrival, never))
                 if weight is None:
@@ -110,32 +137,32 @@ def crossings(voltage, current, limit, fired, c):
 
 
 @jit
-def scan_once(keys, values, order, n, c, every, found):
-    """Spike times of 32 neurons, dV/dt there in units of the threshold, and the place of the last causal input.
+def scan_once(g, at, keys, values, source, n):
+    """Fill in the first spikes of the 32 neurons of a group, dV/dt there, and the place of the last causal input.
 
     Args:
+        g: arguments, see ``kernels``.
+        at: group and sample.
         keys: times of arrival. With an order that all share ``(n + 1,)``, otherwise ``(n + 1) * LANES`` of the lanes;
-            the last is inf.
-        values: weights in units of the threshold, for each input or in the order of arrival.
-        order: of the inputs, or None where each lane has its own.
+            the last is ``inf``.
+        values: weights in units of the threshold, of each input or in the order of arrival.
+        source: inputs in the order of arrival, or None where each lane has its own order.
         n: how many arrive.
-        c: rates.
-        every: lanes that have a neuron.
-        found: to be filled with all three, ``(3 * LANES,)``; ``inf``, 0 and -1 where the neuron is silent.
     """
+    c, found, first = g.rates[at.group], g.state[at.slot], at.first
     r, never, unit, longest = rates_in(c), fill32(c, math.inf), c[UNIT, 0], longest_wait(c)
     voltage = current = fill32(c, 0.0)
     voltage_then, current_then, limit, last = voltage, current, never, fill32(c, -1.0)
-    active, fired, is_brief, leaks = every, np.uint64(0), False, all_of(r.mem > 0.0, voltage)
-    now = load32(keys, 0) if order is None else fill32(c, keys[0])
+    active, fired, is_brief, leaks = at.every, np.uint64(0), False, all_of(r.mem > 0.0, voltage)
+    now = since = until = arrival_at(keys, source, 0)
     for k in range(n):
-        if order is None:
+        if source is None:
             current = current + load32(values, k * LANES)
             following = load32(keys, (k + 1) * LANES)
             wait = (following - now) * unit
             later = (wait > 0.0) & active
         else:
-            current = current + load32(values, np.intp(order[k]) * LANES)
+            current = current + load32(values, np.intp(source[k]) * LANES)
             duration = (keys[k + 1] - keys[k]) * unit
             if duration == 0:
                 continue  # the next input arrives at the same time
@@ -153,24 +180,17 @@ def scan_once(keys, values, order, n, c, every, found):
                 limit = select(fires, latest, limit)
             if fires:
                 voltage_then, current_then = select(fires, voltage, voltage_then), select(fires, current, current_then)
+                since, until = select(fires, now, since), select(fires, following, until)
                 last = select(fires, fill32(c, float(k)), last)
                 fired |= fires
                 active &= ~fires
-        if order is None:
+        if source is None:
             active &= following < math.inf
         if not active:
             break
         voltage, current, now = end, current_end, following
     spike, slope = never, fill32(c, 0.0)
     if fired:
-        store(found, 2 * LANES, last)
-        for lane in range(LANES):
-            k = max(np.intp(found[2 * LANES + lane]), 0)
-            if order is None:
-                found[lane], found[LANES + lane] = keys[k * LANES + lane], keys[(k + 1) * LANES + lane]
-            else:
-                found[lane], found[LANES + lane] = keys[k], keys[k + 1]
-        since, until = load32(found, 0), load32(found, LANES)
         limit = minimum(limit, (until - since) * unit)
         spike = since + crossings(voltage_then, current_then, limit, fired, c) * (1 / unit)
         # where the floats are coarse: after the inputs that cause it
@@ -180,33 +200,11 @@ def scan_once(keys, values, order, n, c, every, found):
     store(found, 0, select(fired, spike, never))
     store(found, LANES, slope)
     store(found, 2 * LANES, last)
-
-
-@jit
-def copy_out(source, place, target, first):
-    """Copy 32 lanes, without those that have no neuron."""
-    for lane in range(min(LANES, target.size - first)):
-        target[first + lane] = source[place + lane]
-
-
-@jit
-def scan_sorted(g, slot, e, b, group, every):
-    """Scan one sample with a group of neurons that share the order of arrival."""
-    found, first = g.state[slot], group * LANES
-    scan_once(g.arrival[e, b], g.packed[e, group], g.order[e, b], g.count[e, b, 0], g.rates[e, group], every, found)
-    copy_out(found, 0, g.spikes[e, b, :, 0], first)
-    copy_out(found, LANES, g.slope[e, b, : g.outputs], first)
-    copy_out(found, 2 * LANES, g.last[e, b, : g.outputs], first)
-
-
-@jit
-def scan_delayed(g, slot, e, b, group, every):
-    """The same with synaptic delays."""
-    found, first = g.state[slot], group * LANES
-    _, n = sort_arrivals(g, slot, e, b, group, every, g.packed[e, group])
-    scan_once(g.keys[slot], g.values[slot], None, n, g.rates[e, group], every, found)
-    copy_out(found, 0, g.spikes[e, b, :, 0], first)
-    copy_out(found, LANES, g.slope[e, b, : g.outputs], first)
+    for lane in range(min(LANES, g.outputs - first)):
+        g.spikes[at.b, first + lane, 0] = found[lane]
+        g.slope[at.b, first + lane] = found[LANES + lane]
+        if source is not None:
+            g.last[at.b, first + lane] = found[2 * LANES + lane]
 
 
 @jit
@@ -232,109 +230,84 @@ def spikes_of(voltage, current, now, stop, wait, end, current_end, candidates, c
 
 
 @jit
-def start_lanes(g, slot, e, b, first):
+def start_lanes(g, at):
     """The states of 32 neurons at the start; no spikes yet."""
-    state, counts, begin = g.state[slot], g.whole[slot], g.bounds[0]
+    state, counts, begin = g.state[at.slot], g.whole[at.slot], g.bounds[0]
     for lane in range(LANES):
         state[VOLTAGE + lane] = state[CURRENT + lane] = state[RESET + lane] = state[HOLD + lane] = 0
         state[RELEASE + lane], state[DUE + lane], counts[lane] = -math.inf, math.inf, 0
-    for lane in range(min(LANES, g.outputs - first)):
-        j = first + lane
-        threshold = g.threshold[e, j]
-        state[RESET + lane], state[HOLD + lane] = g.reset[e, j] / threshold, g.refractory[e, j]
+    for lane in range(min(LANES, g.outputs - at.first)):
+        j = at.first + lane
+        threshold = g.threshold[at.e, j]
+        state[RESET + lane], state[HOLD + lane] = g.reset[at.e, j] / threshold, g.refractory[at.e, j]
         if begin > -math.inf:
-            state[VOLTAGE + lane] = g.held[e, b, 0, j] / threshold
-            state[CURRENT + lane] = g.held[e, b, 1, j] / threshold
-            if g.held[e, b, 2, j] > 0:
-                state[VOLTAGE + lane], state[RELEASE + lane] = state[RESET + lane], begin + g.held[e, b, 2, j]
+            state[VOLTAGE + lane] = g.held[at.b, 0, j] / threshold
+            state[CURRENT + lane] = g.held[at.b, 1, j] / threshold
+            if g.held[at.b, 2, j] > 0:
+                state[VOLTAGE + lane], state[RELEASE + lane] = state[RESET + lane], begin + g.held[at.b, 2, j]
         if g.observes and g.most > 0:
-            state[DUE + lane] = g.spikes[e, b, j, 0]
+            state[DUE + lane] = g.spikes[at.b, j, 0]
 
 
 @jit
-def end_lanes(g, slot, e, b, first, stuck):
+def end_lanes(g, at, stuck):
     """Write the states at the end."""
-    state = g.state[slot]
-    for lane in range(min(LANES, g.outputs - first)):
-        j = first + lane
-        g.held[e, b, 3, j] = state[VOLTAGE + lane] * g.threshold[e, j]
-        g.held[e, b, 4, j] = state[CURRENT + lane] * g.threshold[e, j]
-        g.held[e, b, 5, j] = state[RELEASE + lane]
-        g.overflows[e, b, j] = (stuck >> np.uint64(lane)) & np.uint64(1)
+    state = g.state[at.slot]
+    for lane in range(min(LANES, g.outputs - at.first)):
+        j = at.first + lane
+        g.held[at.b, 3, j] = state[VOLTAGE + lane] * g.threshold[at.e, j]
+        g.held[at.b, 4, j] = state[CURRENT + lane] * g.threshold[at.e, j]
+        g.held[at.b, 5, j] = state[RELEASE + lane]
+        g.overflows[at.b, j] = (stuck >> np.uint64(lane)) & np.uint64(1)
 
 
 @jit
-def note_spikes(g, slot, e, b, first, fires):
+def note_spikes(g, at, fires):
     """Note the spikes TIME of the lanes ``fires``; returns those that have more than there is room for."""
-    state, counts, full = g.state[slot], g.whole[slot], np.uint64(0)
+    state, counts, full = g.state[at.slot], g.whole[at.slot], np.uint64(0)
     while fires:
         lane = lowest_bit(fires)
         bit = np.uint64(1) << np.uint64(lane)
         fires &= ~bit
-        count, j = counts[lane], first + lane
+        count, j = counts[lane], at.first + lane
         if count >= g.most:
             full |= bit
             continue
         time = state[TIME + lane]
-        g.slopes[e, b, j, count] = state[SLOPE + lane]
+        g.slopes[at.b, j, count] = state[SLOPE + lane]
         counts[lane] = count + 1
         state[RELEASE + lane] = time + state[HOLD + lane]
         if g.observes:
-            state[DUE + lane] = g.spikes[e, b, j, count + 1] if count + 1 < g.most else math.inf
+            state[DUE + lane] = g.spikes[at.b, j, count + 1] if count + 1 < g.most else math.inf
         else:
-            g.spikes[e, b, j, count] = time
+            g.spikes[at.b, j, count] = time
     return full
 
 
 @jit
-def note_releases(g, slot, e, b, first, freed):
+def note_releases(g, at, freed):
     """Note the slopes SLOPE of the lanes ``freed`` where they are released, by the number of their spikes before."""
     while freed:
         lane = lowest_bit(freed)
         freed &= freed - np.uint64(1)
-        g.again[e, b, first + lane, g.whole[slot, lane]] = g.state[slot, SLOPE + lane]
+        g.again[at.b, at.first + lane, g.whole[at.slot, lane]] = g.state[at.slot, SLOPE + lane]
 
 
 @jit
-def scan_trains_sorted(g, slot, e, b, group, every):
-    """Scan one sample with a group of neurons that share the order of arrival."""
-    scan_trains(g, slot, e, b, group, every, g.arrival[e, b], g.packed[e, group], g.source[e, b], g.count[e, b, 0])
-
-
-@jit
-def scan_trains_delayed(g, slot, e, b, group, every):
-    """The same with synaptic delays."""
-    _, n = sort_arrivals(g, slot, e, b, group, every, g.packed[e, group])
-    scan_trains(g, slot, e, b, group, every, g.keys[slot], g.values[slot], None, n)
-
-
-@jit
-def scan_trains(g, slot, e, b, group, every, keys, values, source, n):
+def scan_trains(g, at, keys, values, source, n):
     """Fill in the spikes of the 32 neurons of a group, their slopes there and at releases, and what follows from them.
 
-    Args:
-        g: arguments, see ``kernels``. Observed spikes are passed through; the slope at one while the neuron was
-            refractory is 0. Entry k of ``again`` is the release after k spikes.
-        slot: number of the thread.
-        e: network.
-        b: sample.
-        group: of neurons.
-        every: lanes that have a neuron.
-        keys: times of arrival. With an order that all share ``(n + 1,)``, otherwise ``(n + 1) * LANES`` of the lanes;
-            the last is ``inf``.
-        values: weights in units of the threshold, of each input or in the order of arrival.
-        source: inputs in the order of arrival, or None where each lane has its own order.
-        n: how many arrive.
+    Arguments are those of ``scan_once``. Observed spikes are passed through; the slope at one while the neuron was
+    refractory is 0. Entry k of ``again`` is the release after k spikes.
     """
-    state, c, first = g.state[slot], g.rates[e, group], group * LANES
-    start_lanes(g, slot, e, b, first)
+    state, c, every = g.state[at.slot], g.rates[at.group], at.every
+    start_lanes(g, at)
     holds, observes, begin, end = g.holds != 0, g.observes != 0, g.bounds[0], g.bounds[1]
     r, never, unit, longest, last = rates_in(c), fill32(c, math.inf), c[UNIT, 0], longest_wait(c), fill32(c, end)
     voltage, current, reset = load32(state, VOLTAGE), load32(state, CURRENT), load32(state, RESET)
     release, due, stuck, now = load32(state, RELEASE), load32(state, DUE), np.uint64(0), fill32(c, begin)
     if begin == -math.inf:
-        earliest = load32(keys, 0) if source is None else fill32(c, keys[0])
-        now = minimum(minimum(earliest, last), due)
+        now = minimum(minimum(arrival_at(keys, source, 0), last), due)
     is_brief = False
     for k in range(-1, n):
         if source is None:
@@ -379,7 +352,7 @@ def scan_trains(g, slot, e, b, group, every, keys, values, source, n):
                 freed = waiting & ~stuck & pending & ~fires & (stop >= release)
                 if freed:
                     store(state, SLOPE, (current_after * r.syn - r.mem * reset) * unit)
-                    note_releases(g, slot, e, b, first, freed)
+                    note_releases(g, at, freed)
             if fires:
                 slope = (current_after * r.syn - r.mem) * unit
                 if observes:
@@ -387,7 +360,7 @@ def scan_trains(g, slot, e, b, group, every, keys, values, source, n):
                 store(state, TIME, spike)
                 store(state, SLOPE, slope)
                 store(state, RELEASE, release)
-                stuck |= note_spikes(g, slot, e, b, first, fires)
+                stuck |= note_spikes(g, at, fires)
                 release, due = load32(state, RELEASE), load32(state, DUE)
             voltage = select(pending, select(fires | held, reset, after), voltage)
             current = select(pending, current_after, current)
@@ -398,4 +371,4 @@ def scan_trains(g, slot, e, b, group, every, keys, values, source, n):
     store(state, VOLTAGE, voltage)
     store(state, CURRENT, current)
     store(state, RELEASE, select(stuck, 0.0, maximum(release - end, 0.0)))
-    end_lanes(g, slot, e, b, first, stuck)
+    end_lanes(g, at, stuck)
