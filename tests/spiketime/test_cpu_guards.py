@@ -135,6 +135,11 @@ def test_arrays_within_a_given_one():
     assert whole.tolist() == [0, 0, 0, 7, 0]
 
 
+def test_a_layout_of_one_size_and_one_array():
+    plan = Layout("size", times="real size").plan("float32", {"size": 3, "other": 4}, ("times",))
+    assert plan.numbers_at([1000]) == [3, 1000]
+
+
 @jit
 def at(array, place):
     return array[place]

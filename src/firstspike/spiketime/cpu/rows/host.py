@@ -44,7 +44,7 @@ _SHORT, _LONG = 8, 96  # samples for which a task may, and should, have a part o
 
 
 def forward_rows(given: Arguments) -> Result:
-    """First spike times; saved is what ``cpu.saved`` says.
+    """First spike times; saved is what ``constants`` says.
 
     Raises:
         ValueError: see ``check_values``.
