@@ -9,7 +9,7 @@ import math
 
 import numpy as np
 
-from firstspike.spiketime.cpu.constants import N_CONSTANTS, PER_SYN, X
+from firstspike.spiketime.cpu.constants import N_CONSTANTS, PER_SYN, SAVED, X
 from firstspike.spiketime.cpu.pack import TILE, every_lane, pack_row, units_of_tile, unpack_tile
 from firstspike.spiketime.cpu.rows.adjoint import (
     DROP,
@@ -37,10 +37,8 @@ from firstspike.spiketime.cpu.rows.few import FEW, few_rows_back, sum_few, unwin
 from firstspike.spiketime.cpu.rows.forward import KEPT, TRAINS, own_event, stride_for
 from firstspike.spiketime.cpu.rows.intervals import FAST, N_BACKWARD, Sample, backward_rows, find_segments
 from firstspike.spiketime.cpu.rows.train_scan import Entries
-from firstspike.spiketime.cpu.runtime.arguments import Layout
 from firstspike.spiketime.cpu.runtime.compiling import inlined, jit
-from firstspike.spiketime.cpu.runtime.kernels import kernel, samples_of
-from firstspike.spiketime.cpu.saved import SAVED
+from firstspike.spiketime.cpu.runtime.kernels import Layout, kernel, samples_of
 from firstspike.spiketime.cpu.sort import SORTING, SORTING_SIZES, sort_samples
 from firstspike.spiketime.cpu.vectors.simd import clear, fma, load, load16, select, splat, store, zeros
 

@@ -13,8 +13,8 @@ import math
 
 import numpy as np
 
-from firstspike.spiketime.cpu.constants import PER_MEM, PER_SYN
-from firstspike.spiketime.cpu.pack import TILE, every_lane, pack_row
+from firstspike.spiketime.cpu.constants import PAD, PER_MEM, PER_SYN, SAVED
+from firstspike.spiketime.cpu.pack import TILE, are_weights, every_lane, pack_row
 from firstspike.spiketime.cpu.rows.few import FEW, few_rows, scan_few
 from firstspike.spiketime.cpu.rows.intervals import (
     N_STATE,
@@ -28,12 +28,9 @@ from firstspike.spiketime.cpu.rows.intervals import (
 )
 from firstspike.spiketime.cpu.rows.scan import scan_tile
 from firstspike.spiketime.cpu.rows.train_scan import DROP, HOLD, LAST, NEXT, RELEASE, SEEN, Entries, scan_trains
-from firstspike.spiketime.cpu.runtime.arguments import Layout
 from firstspike.spiketime.cpu.runtime.compiling import inlined, jit
-from firstspike.spiketime.cpu.runtime.kernels import kernel, samples_of
-from firstspike.spiketime.cpu.saved import PAD, SAVED
-from firstspike.spiketime.cpu.sort import SORTING, SORTING_SIZES, first_from, sort_row
-from firstspike.spiketime.cpu.values import are_times, are_weights
+from firstspike.spiketime.cpu.runtime.kernels import Layout, kernel, samples_of
+from firstspike.spiketime.cpu.sort import SORTING, SORTING_SIZES, are_times, first_from, sort_row
 from firstspike.spiketime.cpu.vectors.simd import clear, load, load16, splat, store, store_part16, zeros
 
 STATES = 3  # of a neuron between windows: membrane, current, and what is left of its refractory time

@@ -7,16 +7,24 @@ from typing import Any
 import torch
 
 from firstspike.spiketime.contract import Arguments, Gradients, Grads, Held, Needs, Result, Sizes, Windows
-from firstspike.spiketime.cpu.constants import N_CONSTANTS, constants_array, one_number
+from firstspike.spiketime.cpu.constants import (
+    BOTH,
+    N_CONSTANTS,
+    PAD,
+    constants_array,
+    numbers,
+    saved_for,
+    saved_sizes,
+    saved_within,
+)
 from firstspike.spiketime.cpu.pack import TILE, lanes_for
 from firstspike.spiketime.cpu.rows import adjoint, intervals, train_scan
 from firstspike.spiketime.cpu.rows.backward import BACKWARD, CARRIED, SAMPLES, TRAIN_BACKWARD, backward_kernel
 from firstspike.spiketime.cpu.rows.few import FEW
 from firstspike.spiketime.cpu.rows.forward import FORWARD, KEPT, STATES, TRAIN_FORWARD, forward_kernel
 from firstspike.spiketime.cpu.rows.intervals import N_BACKWARD, N_FORWARD
-from firstspike.spiketime.cpu.runtime.arguments import REFUSED, Layout
+from firstspike.spiketime.cpu.runtime.kernels import REFUSED, Layout
 from firstspike.spiketime.cpu.runtime.parallel import Call, name_of
-from firstspike.spiketime.cpu.saved import BOTH, PAD, saved_for, saved_sizes, saved_within
 from firstspike.spiketime.cpu.sort import sorting_for
 from firstspike.spiketime.kernels import is_small, threads_for, work_of
 from firstspike.spiketime.values import check_memory, check_values
@@ -29,7 +37,7 @@ _SHORT, _LONG = 8, 96  # samples for which a task may, and should, have a part o
 
 
 def forward_rows(given: Arguments) -> Result:
-    """First spike times; saved is what ``cpu.saved`` says.
+    """First spike times; saved is what ``constants`` says.
 
     Raises:
         ValueError: see ``check_values``.
@@ -133,7 +141,7 @@ def _forward_trains(given: Arguments, holds: bool, entries: int, waiting: int) -
         name: None if x is None else x.contiguous()
         for name, x in (("times", given.times), ("refractory", given.refractory), ("observed", given.observed))
     }
-    arrays["lag"] = one_number(_windows(given).lag, real)
+    arrays["lag"] = numbers(real, _windows(given).lag)
     arrays |= TRAIN_FORWARD.tensors((*KEPT, "trains", "overflows", "lacks"), given.times, sizes)
     arrays["held"] = held = given.times.new_zeros((ensemble, batch, 2 * STATES, outputs))
     for number, x in enumerate(given.state or ()):

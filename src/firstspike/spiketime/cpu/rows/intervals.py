@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from firstspike.spiketime.cpu.constants import DELTA, DOUBLE, KIND, PER_MEM, PER_RISE, PER_SYN, RATIO, SPAN
+from firstspike.spiketime.cpu.constants import DELTA, DOUBLE, KIND, PAD, PER_MEM, PER_RISE, PER_SYN, RATIO, SPAN
 from firstspike.spiketime.cpu.membrane import (
     ENOUGH,
     MAX_STEPS,
@@ -37,7 +37,6 @@ from firstspike.spiketime.cpu.membrane import (
 )
 from firstspike.spiketime.cpu.pack import TILE
 from firstspike.spiketime.cpu.runtime.compiling import inlined, jit
-from firstspike.spiketime.cpu.saved import PAD
 from firstspike.spiketime.cpu.vectors.mathfun import exp, expm1, log1p
 from firstspike.spiketime.cpu.vectors.simd import (
     absolute,
