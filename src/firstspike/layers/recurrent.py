@@ -19,7 +19,7 @@ from torch.nn import functional
 
 from firstspike.layers.delay import DelayRule
 from firstspike.layers.init import firing_weights
-from firstspike.layers.lif import DenseLIFOptions, LIFSpikeTrains, Overflow
+from firstspike.layers.lif import DenseLIFOptions, LIFSpikeTrains, Overflow, each_spike
 from firstspike.layers.neurons import Arriving
 from firstspike.layers.trains import largest, within
 from firstspike.neuron import LIF
@@ -276,13 +276,9 @@ class LIFRecurrent(LIFSpikeTrains):
                 max_spikes=self.window_spikes if seen is None else seen.shape[-1],
                 delay=delay,
                 observed=seen,
-                refractory=self.refractory,
-                reset=self.reset,
-                overflow=self.overflow,
-                max_weight_grad=self.max_weight_grad,
                 state=neurons,
                 until=end,
-                backend=self.backend,
+                **self.dynamics,
             )
             neurons = result.state
             sent.append((end, within(result.trains, -math.inf, math.inf)))
@@ -296,7 +292,7 @@ class LIFRecurrent(LIFSpikeTrains):
         delay = self._delays(jitters=False)
         trains = joined_trains(self.seen(inputs), spikes if delay is not None else spikes + self.window)
         weight = torch.cat([self.weight, self.recurrent_weight], dim=1)
-        return self._each_spike(trains, weight, delay, self.duration)
+        return Arriving(*each_spike(trains, weight, delay), self.duration)
 
     @property
     def _reach(self) -> float:
@@ -374,12 +370,8 @@ class LIFRecurrent(LIFSpikeTrains):
             windows=Windows(tuple(bounds), self.window, budget),
             max_spikes=most,
             observed=observed,
-            refractory=self.refractory,
-            reset=self.reset,
-            overflow=self.overflow,
-            max_weight_grad=self.max_weight_grad,
             state=None if state is None else state.neurons,
-            backend=self.backend,
+            **self.dynamics,
         )
 
     def _delays(self, jitters: bool) -> Tensor | None:
