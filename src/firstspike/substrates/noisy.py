@@ -11,7 +11,7 @@ from torch import Tensor
 
 from firstspike.layers import Delay, LIFRecurrent, LIFSpikeTrains
 from firstspike.layers.lif import DenseLIFLayer
-from firstspike.layers.recurrent import joined_trains
+from firstspike.layers.windows import joined_trains
 from firstspike.neuron import LIF
 from firstspike.ranges import Finite, NotNegative, Positive, Probability, Seed
 from firstspike.spiketime import TrainState, first_spike_time, spike_trains, spike_window

@@ -20,7 +20,7 @@ from firstspike.layers import (
     Record,
 )
 from firstspike.layers.lif import DenseLIFLayer
-from firstspike.layers.recurrent import joined_trains
+from firstspike.layers.windows import joined_trains
 from firstspike.neuron import LIF
 from firstspike.ranges import Finite, Fraction, NotNegative, Positive, Probability, Retries, Seed
 from firstspike.spiketime import TrainState, spike_window
