@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import chain
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from jaxtyping import Float, Int64
 from torch import Tensor, nn, optim
@@ -28,10 +28,6 @@ Row = dict[str, float | int | str]
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 """``loss(times, labels)`` -> mean over the samples; with a method ``predict(times)`` it also decides."""
-
-
-Better = Literal["accuracy", "loss"] | None
-"""By what an evaluation is better than the best one so far."""
 
 
 class Interrupted(Exception):  # noqa: N818  (a request, not an error)
@@ -64,16 +60,12 @@ class Progress:
         """One more epoch is done."""
         self.epoch, self.batch, self.totals, self.noise = self.epoch + 1, 0, None, None
 
-    def improve(self, validation: Evaluation) -> Better:
-        """Note an evaluation if it is the best so far, and say by what; of equal accuracies, the lower loss wins."""
-        how: Better = None
-        if validation.accuracy > self.best:
-            how = "accuracy"
-        elif validation.accuracy == self.best and validation.loss < self.best_loss:
-            how = "loss"
-        if how is not None:
+    def improve(self, validation: Evaluation) -> bool:
+        """Note an evaluation if it is the best so far; of equal accuracies, the lower loss wins."""
+        better = (validation.accuracy, -validation.loss) > (self.best, -self.best_loss)
+        if better:
             self.best, self.best_loss = validation.accuracy, validation.loss
-        return how
+        return better
 
 
 @dataclass(eq=False)
@@ -147,7 +139,7 @@ class Member:
         }
 
     def load_state_dict(self, state: dict[str, Any], allow_other_chip: bool = False, where: str = "state") -> None:
-        """Restore a saved state. All of it is checked before anything is changed.
+        """Restore a saved state. Weights and optimiser are checked before anything is changed.
 
         Args:
             state: what ``state_dict()`` gave.
@@ -167,16 +159,19 @@ class Member:
                 f"the run was trained on chip {before}, this is {'not a chip' if now is None else f'chip {now}'}: its "
                 "weights fit that chip. To resume here nevertheless: firstspike resume --allow-other-chip"
             )
-        self.network.load_state_dict(state["network"])
-        if self.average is not None:
-            self.average.load_state_dict(state["average"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        if self.schedule is not None:
-            self.schedule.load_state_dict(state["schedule"])
-        self.silent.load_state_dict(state["silent"])
-        if kept["identity"].get("kind") == self.substrate.kind:
-            self.substrate.load_state_dict(kept["state"])
-        self.progress = Progress(**state["progress"])
+        try:
+            self.network.load_state_dict(state["network"])
+            if self.average is not None:
+                self.average.load_state_dict(state["average"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            if self.schedule is not None:
+                self.schedule.load_state_dict(state["schedule"])
+            self.silent.load_state_dict(state["silent"])
+            if kept["identity"].get("kind") == self.substrate.kind:
+                self.substrate.load_state_dict(kept["state"])
+            self.progress = Progress(**state["progress"])
+        except (AttributeError, KeyError, TypeError, RuntimeError) as error:
+            raise CheckpointError(f"{where}: does not fit the training: {str(error).splitlines()[0]}") from None
 
 
 @dataclass(eq=False)
@@ -242,7 +237,7 @@ class Fit:
         first: whether this process is the one that writes and shows.
         validations: evaluations of the last epoch, one for each network.
         rows: metrics of the last epoch, one for each network.
-        improved: by what each network is the best so far, if it is.
+        improved: whether each network is the best so far.
         finished: set it to end the training after this epoch.
     """
 
@@ -257,7 +252,7 @@ class Fit:
     first: bool = True
     validations: list[Evaluation] = field(default_factory=list)
     rows: list[Row] = field(default_factory=list)
-    improved: list[Better] = field(default_factory=list)
+    improved: list[bool] = field(default_factory=list)
     finished: bool = False
 
     @property
