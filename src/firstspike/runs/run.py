@@ -12,19 +12,17 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from firstspike.config import (
+from firstspike.config import Config, ConfigError, build, build_data
+from firstspike.config.builder import (
     DTYPES,
-    Config,
-    ConfigError,
     Parts,
-    build,
-    build_data,
     build_loss,
     build_network,
     build_substrate,
-    with_substrate,
+    callbacks_of,
+    fit_arguments,
 )
-from firstspike.config.builder import callbacks_of, fit_arguments
+from firstspike.config.load import with_substrate
 from firstspike.data import EventLists, SpikeData, Splits
 from firstspike.data.files import read_labelled
 from firstspike.layers import Network, Record
@@ -38,8 +36,9 @@ from firstspike.runs.stored import OWN_DATA, copy_of_data, load_splits
 from firstspike.runs.writer import RunWriter
 from firstspike.seeding import generator
 from firstspike.torchrun import rank
-from firstspike.training import Callback, Evaluation, FitResult, Trainer, record_in_parts
+from firstspike.training import Callback, Evaluation, FitResult, Trainer
 from firstspike.training.callbacks import Stop
+from firstspike.training.evaluation import record_in_parts
 from firstspike.training.fitting import Objective
 from firstspike.training.state import CheckpointError, check_weights
 

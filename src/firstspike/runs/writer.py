@@ -21,7 +21,8 @@ from firstspike.runs.seeds import joint_results, member_configs, member_folder, 
 from firstspike.runs.stored import OWN_DATA, copy_of_data, save_splits
 from firstspike.substrates import SubstrateError
 from firstspike.torchrun import rank
-from firstspike.training import Callback, DivergedError, Evaluation, Fit, FitResult, Interrupted, Row, Trainer
+from firstspike.training import Callback, DivergedError, Evaluation, Fit, FitResult, Interrupted, Trainer
+from firstspike.training.fitting import Row
 from firstspike.training.state import CheckpointError
 
 logger = logging.getLogger(__name__)
