@@ -31,7 +31,7 @@ from firstspike.torchrun import rank
 from firstspike.training import Callback, Evaluation, FitResult
 from firstspike.training.callbacks import Stop
 from firstspike.training.evaluation import record_in_parts
-from firstspike.training.fitting import Objective
+from firstspike.training.objective import Objective
 from firstspike.training.state import CheckpointError, check_weights
 
 logger = logging.getLogger(__name__)
