@@ -14,10 +14,11 @@ from firstspike.data import yin_yang
 from firstspike.interop.fast_and_deep import import_config
 from firstspike.interop.fast_and_deep.results import Comparison, compare
 from firstspike.interop.fast_and_deep.run_folder import import_folder
+from firstspike.interop.pickles import UnsafePickleError
 from firstspike.plots import save_figures
-from firstspike.runs import Run, RunFolder
+from firstspike.runs import Run
 from firstspike.runs.checkpoint import load_newest
-from firstspike.runs.pickles import UnsafePickleError
+from firstspike.runs.folder import RunFolder
 from trained import resume
 
 TEST = yin_yang(1000, 40, dtype=torch.float64)

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
+from firstspike.interop.pickles import UnsafePickleError
 from firstspike.interop.safe_pickle import SafeUnpickler, StandIn
-from firstspike.runs.pickles import UnsafePickleError
 
 
 def load(raw):

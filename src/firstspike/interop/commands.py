@@ -51,7 +51,7 @@ def import_fastanddeep(
         _echo_no_counterpart(translation.no_counterpart, err=True)
     else:
         from firstspike.interop.fast_and_deep.run_folder import import_folder
-        from firstspike.runs import run_folder
+        from firstspike.runs.folder import run_folder
 
         with run_folder(out, source.resolve().name) as run:
             found = import_folder(source, run)

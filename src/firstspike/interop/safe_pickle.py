@@ -10,7 +10,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from typing import IO, Any, ClassVar, NamedTuple
 
-from firstspike.runs.pickles import UnsafePickleError, check_operations
+from firstspike.interop.pickles import UnsafePickleError, check_operations
 
 # what Python 2 and the older pickle protocols call these modules
 _OLD_NAMES = {"__builtin__": "builtins", "copy_reg": "copyreg"}

@@ -14,9 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from firstspike.interop.pickles import UnsafePickleError
 from firstspike.interop.safe_pickle import SafeUnpickler, StandIn
 from firstspike.runs.files import read_regular
-from firstspike.runs.pickles import UnsafePickleError
 
 _MAGIC, _PROTOCOL = 0x1950A86A20F9469CFC6C, 1001  # how the older format starts
 _TYPES = {"Double": "f8", "Float": "f4", "Half": "f2", "Long": "i8", "Int": "i4", "Short": "i2", "Char": "i1"}

@@ -24,12 +24,12 @@ from firstspike.interop.fast_and_deep.translate import import_config
 from firstspike.interop.safe_pickle import StandIn
 from firstspike.interop.torch_file import read_torch_file
 from firstspike.layers import Network
-from firstspike.runs import RunFolder
 from firstspike.runs.checkpoint import place_of, save_checkpoint
 from firstspike.runs.files import write_whole
+from firstspike.runs.folder import RunFolder
 from firstspike.runs.writer import captured
 from firstspike.substrates import Exact, Noisy
-from firstspike.training import record_in_parts
+from firstspike.training.evaluation import record_in_parts
 from firstspike.training.fitting import Member, Progress
 
 _WEIGHTS = ("weights", ("NeuronLayer", "EqualtimeLayer"))
