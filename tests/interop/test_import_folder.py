@@ -59,7 +59,6 @@ def test_run_folder(theirs, tmp_path):
     assert told["no_counterpart"] == imported.no_counterpart
     assert told["comparison"]["samples"] == 1000
     assert told["network"] == str(theirs / "yin_yang_network.pt")
-    assert "training_params.print_step_percent = 5.0" in told["without_effect"]
     assert save_figures(run.path, ["weight_matrices", "confusion"], ("svg",))
 
 
