@@ -142,13 +142,13 @@ def test_what_a_newer_torch_keeps_beside_is_left_out_and_what_an_older_one_lacks
     del state["schedule"]["_last_lr"]
     state["schedule"]["step"] = 5  # would hide the method
     state["optimizer"]["param_groups"][0].pop("weight_decay")
-    state["optimizer"]["param_groups"][0] |= {"fused": "x", "capturable": True, "other": []}
+    state["optimizer"]["param_groups"][0] |= {"fused": False, "capturable": True, "other": []}
     write_state(newest, state)
     trainer = build(load_config("bars", SETTINGS))
     restore(trainer, newest)
     (member,) = trainer.members
     (group,) = member.optimizer.param_groups
-    assert (group["fused"], group["capturable"], group["weight_decay"]) == (True, False, 0.0)
+    assert (group["fused"], group["capturable"], group["weight_decay"]) == (False, False, 0.0)
     assert group["lr"] == pytest.approx(0.02 * 0.1**2)
     assert "other" not in group
     member.schedule.step()

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from firstspike.training.fitting import Member
 
 _EXTRA = "_extra_state"  # the end of a name in a state_dict: modules check it themselves
-_MACHINE = {"params", "foreach", "fused", "capturable", "differentiable"}
-"""What a group of an optimiser says about how it is run, not about what it computes."""
+_OWN = {"params", "capturable", "differentiable"}
+"""What a group of an optimiser says about how it is run, not about what it computes (``fused`` rounds differently)."""
 
 
 class CheckpointError(ValueError):
@@ -110,7 +110,7 @@ def _optimizer_state(found: Any, optimizer: optim.Optimizer, where: str) -> dict
     own = optimizer.state_dict()
     check_like(found, {"state": {}, "param_groups": [{"params": x["params"]} for x in own["param_groups"]]}, where)
     groups = [
-        {**mine, **{key: theirs[key] for key in mine.keys() - _MACHINE if key in theirs}}
+        {**mine, **{key: theirs[key] for key in mine.keys() - _OWN if key in theirs}}
         for mine, theirs in zip(own["param_groups"], found["param_groups"], strict=True)
     ]
     expected = _after_a_step(optimizer)
