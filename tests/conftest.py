@@ -17,11 +17,11 @@ import torch
 
 from fifty_digits import RATIOS
 from firstspike.config import load_config
-from firstspike.runs import start
 from firstspike.spiketime import kernels
 from firstspike.spiketime.cpu.runtime.parallel import Call
 from guards import UNGUARDED, guarded
 from on_device import all_on, usable
+from trained import start
 
 # Every backend that must pass. One that is missing fails; none is skipped.
 BACKENDS_UNDER_TEST = ["reference", "cpu"]

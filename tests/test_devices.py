@@ -19,7 +19,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import firstspike as fs
 from firstspike import devices
-from firstspike.layers import jitter_from
+from firstspike.layers.noise import jitter_from
 from firstspike.seeding import generator
 from firstspike.spiketime import function, operator
 from firstspike.training.engines import SideBySide, engine_for

@@ -13,9 +13,9 @@ from sklearn.datasets import load_wine
 
 import firstspike as fs
 from firstspike.config import load_config
-from firstspike.runs import start
 from firstspike.runs.checkpoint import load_checkpoint, newest_first
-from firstspike.runs.evaluate import evaluate_run, predictions
+from firstspike.runs.evaluate import prediction_table
+from trained import start
 
 SCRIPT = Path(__file__).parents[1] / "examples" / "own_data.py"
 
@@ -72,7 +72,7 @@ def test_a_loss_of_ones_own_is_named_and_can_be_handed_over(whole):
     assert done.stderr.count("\n") <= 2
     assert "'Margin' is not in the registries; hand it over in Python: loss=..." in done.stderr
     sys.path.insert(0, str(SCRIPT.parent))
-    run = fs.load_run(folder, loss=lambda times, labels: times.clamp(max=10.0).mean())
+    run = fs.Run(folder, loss=lambda times, labels: times.clamp(max=10.0).mean())
     assert run.evaluation.accuracy > 0.8
     assert run.network[0].log_tau_mem.shape == ()
 
@@ -91,7 +91,7 @@ def test_commands_work_on_a_run_made_in_python(tmp_path):
         done = firstspike(*arguments)
         assert done.returncode == 0, done.stderr
         assert shown in done.stdout, arguments
-    assert fs.load_run(folder).metrics["epoch"][-1] == 62
+    assert fs.Run(folder).metrics["epoch"][-1] == 62
 
 
 TABLE = """\
@@ -118,7 +118,7 @@ def test_a_table_is_trained_on_by_the_command(tmp_path):
     assert len(TABLE.splitlines()) == 10
     trained = firstspike("train", tmp_path / "mine.yaml", "-q", "--out", tmp_path / "run")
     assert trained.returncode == 0, trained.stderr
-    assert fs.load_run(tmp_path / "run").results["test"]["accuracy"] > 0.8
+    assert fs.Run(tmp_path / "run").results["test"]["accuracy"] > 0.8
     (tmp_path / "new.csv").write_text("\n".join(",".join(row[:-1]) for row in rows[::20]) + "\n")
     (tmp_path / "wine.csv").unlink()  # the run has a copy
     answer = firstspike("predict", tmp_path / "run", tmp_path / "new.csv")
@@ -142,22 +142,21 @@ def test_columns_of_new_tables_are_found_by_their_names(tmp_path, copied):
         (tmp_path / "wine.csv").unlink()
     else:
         shutil.rmtree(tmp_path / "run" / "data")
-    run = fs.load_run(tmp_path / "run")
+    run = fs.Run(tmp_path / "run")
     assert run.data.train.columns == tuple(wine.feature_names)
 
     def predicted(order, header=True):
         lines = [names, *rows[::9]] if header else rows[::9]
         (tmp_path / "new.csv").write_text("\n".join(",".join(row[k] for k in order) for row in lines) + "\n")
-        return predictions(run, tmp_path / "new.csv")
+        return prediction_table(run, tmp_path / "new.csv")
 
     assert predicted(range(12, -1, -1)) == predicted(range(13)) == predicted(range(13), header=False)
     assert predicted(range(12, -1, -1), header=False) != predicted(range(13))
     with pytest.raises(ValueError, match=r"new\.csv, line 1: .* it lacks proline$"):
         predicted(range(12))
     (tmp_path / "new.csv").write_text("\n".join(",".join(reversed(row[:13])) + "," + row[13] for row in [names, *rows]))
-    assert evaluate_run(run, tmp_path / "new.csv").evaluation.accuracy == pytest.approx(
-        sum(len(x) * evaluate_run(run, n).evaluation.accuracy for n, x in zip(run.data._fields, run.data, strict=True))
-        / len(rows)
+    assert run.evaluate(tmp_path / "new.csv").accuracy == pytest.approx(
+        sum(len(x) * run.evaluate(n).accuracy for n, x in zip(run.data._fields, run.data, strict=True)) / len(rows)
     )
 
 

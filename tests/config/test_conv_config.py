@@ -4,7 +4,7 @@ import pytest
 
 from firstspike import plots
 from firstspike.config import ConfigError, build, parse_config
-from firstspike.runs import start
+from trained import start
 
 LAYERS = [
     {"kind": "conv", "out_channels": 4, "kernel_size": [3, 2], "padding": [1, 0]},

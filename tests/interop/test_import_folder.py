@@ -15,9 +15,10 @@ from firstspike.interop.fast_and_deep import import_config
 from firstspike.interop.fast_and_deep.results import Comparison, compare
 from firstspike.interop.fast_and_deep.run_folder import import_folder
 from firstspike.plots import save_figures
-from firstspike.runs import RunFolder, load_run, resume
+from firstspike.runs import Run, RunFolder
 from firstspike.runs.checkpoint import load_newest
 from firstspike.runs.pickles import UnsafePickleError
+from trained import resume
 
 TEST = yin_yang(1000, 40, dtype=torch.float64)
 INPUTS = TEST.times.numpy()
@@ -38,7 +39,7 @@ def test_weights_are_theirs(tmp_path, zipped):
     tensors = random_tensors(config)
     save_results(tmp_path / "theirs", config, tensors, zipped=zipped)
     imported = import_folder(tmp_path / "theirs", tmp_path / "run")
-    state = load_run(tmp_path / "run").network.state_dict()
+    state = Run(tmp_path / "run").network.state_dict()
     np.testing.assert_array_equal(state["0.weight"], tensors[1].T)
     np.testing.assert_array_equal(state["0.delay_raw"], tensors[0].T)
     np.testing.assert_array_equal(state["1.weight"], tensors[3].T)
@@ -106,7 +107,7 @@ def test_last_epoch_folder(tmp_path):
     for folder, number in (("theirs", 100), ("theirs/epoch_20", 20)):
         imported = import_folder(tmp_path / folder, tmp_path / f"run{number}")
         assert imported.epoch == number
-        state = load_run(tmp_path / f"run{number}").network.state_dict()
+        state = Run(tmp_path / f"run{number}").network.state_dict()
         np.testing.assert_array_equal(state["1.weight"], tensors[number][0].T)
         assert imported.comparison == "no spike times were saved for the test data"
 

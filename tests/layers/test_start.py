@@ -16,7 +16,9 @@ from firstspike import (
     LIFLinear,
     Network,
 )
-from firstspike.layers import firing_weights, passing_weights, start_firing_
+from firstspike.layers import start_firing_
+from firstspike.layers.init import firing_weights
+from firstspike.layers.start import passing_weights
 
 
 def seeded(seed=0):

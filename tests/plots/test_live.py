@@ -8,9 +8,9 @@ from matplotlib.image import imread
 from firstspike import plots
 from firstspike.config import load_config
 from firstspike.plots.callbacks import LiveFigure, live_figure
-from firstspike.runs import resume, start
 from firstspike.training import Interrupted
 from firstspike.training.callbacks import Pace
+from trained import resume, start
 
 ALWAYS, NEVER = Pace(share=1.0, guess=-1.0), Pace(share=0.0)
 CONFIG = ["training.epochs=6", "training.checkpoint_every=2"]

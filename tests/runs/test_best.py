@@ -7,10 +7,11 @@ import pytest
 import torch
 
 from firstspike.config import build, build_data, load_config
-from firstspike.runs import RunWriter, resume, start, writer
+from firstspike.runs import RunWriter, writer
 from firstspike.runs.checkpoint import CheckpointError, checkpoints, load_checkpoint, newest_first
 from firstspike.training import Callback, Evaluation, Interrupted
 from firstspike.training.fitting import Progress
+from trained import resume, start
 
 # nine samples to validate on: equal accuracies are common
 TIES = ["data.train=60", "data.validation=9", "data.test=9", "training.epochs=24", "training.checkpoint_every=5"]

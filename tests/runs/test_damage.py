@@ -22,9 +22,10 @@ import torch
 from damage import CONTENT, UNSIGNED
 from firstspike.cli import main
 from firstspike.config import load_config
-from firstspike.runs import RunWriter, start
+from firstspike.runs import RunWriter
 from firstspike.runs.checkpoint import checkpoints, load_checkpoint
 from firstspike.training import Interrupted
+from trained import start
 
 COUNT = int(os.environ.get("FIRSTSPIKE_DAMAGES", "20"))
 AT_ONCE = 20

@@ -17,9 +17,10 @@ import torch
 from tqdm import tqdm
 
 from firstspike.config import load_config
-from firstspike.runs import RunWriter, resume, start
+from firstspike.runs import RunWriter
 from firstspike.runs.checkpoint import checkpoints, load_checkpoint
 from firstspike.runs.lock import HOLDER
+from trained import resume, start
 
 KILLS = int(os.environ.get("FIRSTSPIKE_KILLS", "4"))
 

@@ -208,8 +208,8 @@ def test_a_second_process_only_where_a_core_is_free(monkeypatch):
 @pytest.mark.parametrize(
     ("kernel", "kind"),
     [
-        ("rows.backward.backward_kernel", "32"),
-        ("rows.backward.train_backward_kernel", "32"),
+        ("rows.backward.backward_kernel", "32, false"),
+        ("rows.backward.backward_kernel", "32, true"),
         ("lanes.kernels.backward_kernel", "true, false"),
         ("lanes.kernels.backward_kernel", "true, true"),
     ],

@@ -100,7 +100,7 @@ def test_spike_trains(source, options):
 def test_room_for_spike_trains(source):
     layer = LIFSpikeTrains(6, 4, 1, LIF(2.0), weight_mean=1.0, weight_std=0.1, generator=source, **DOUBLE)
     times = torch.rand(5, 6, 2, generator=source, **DOUBLE).sort(-1).values
-    with pytest.raises(ValueError, match="neurons spike more than max_spikes=1 times; raise max_spikes"):
+    with pytest.raises(ValueError, match="spike more than max_spikes=1 times; raise max_spikes"):
         Integrator().run(Network(layer), times)
     layer.overflow = "drop"
     assert Integrator().run(Network(layer), times).output.shape == (5, 4, 1)

@@ -9,9 +9,9 @@ from pathlib import Path
 import optuna
 import pytest
 
-from firstspike.runs import start
 from firstspike.sweeps.plan import load_plan
 from firstspike.sweeps.study import number_of, open_storage, storage_url, trials_of
+from trained import start
 
 SMALL = """
 base: bars

@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 from optuna.trial import TrialState
 
-from firstspike.runs import resume, start
 from firstspike.runs.lock import locked
 from firstspike.sweeps.plan import load_plan
 from firstspike.sweeps.study import ERROR, queue_again, queue_failed, table_of, trials_of
 from firstspike.sweeps.worker import Worker
+from trained import resume, start
 
 pytestmark = pytest.mark.slow
 

@@ -7,9 +7,9 @@ import torch
 
 from firstspike.config import ConfigError, load_config, parse_config
 from firstspike.data import bars, outline
-from firstspike.runs import resume, start
 from firstspike.training import Augment, Interrupted
 from firstspike.training.augment import cut_out, interpolated, shifted
+from trained import resume, start
 
 pytestmark = pytest.mark.usefixtures("on_device")
 

@@ -3,8 +3,8 @@ import time
 import pytest
 
 from firstspike.config import load_config
-from firstspike.runs import start
 from firstspike.training import Callback, Callbacks, Pace, ProgressBar
+from trained import start
 
 
 class Notes(Callback):

@@ -10,9 +10,10 @@ import torch
 from damage import MANIFEST, STATE, read_state, read_weights, sign, write_state, write_weights, zip_bomb
 from firstspike.cli import main
 from firstspike.config import build, build_data, load_config
-from firstspike.runs import RunWriter, load_run, start
+from firstspike.runs import Run, RunWriter
 from firstspike.runs import checkpoint as checkpoint_module
 from firstspike.runs.checkpoint import CheckpointError, checkpoints, load_checkpoint
+from trained import start
 
 SETTINGS = ["data.train=40", "data.validation=20", "data.test=20", "training.batch_size=10", "training.epochs=3"]
 SETTINGS += ["training.schedule={kind: multi_step, milestones: [1, 2]}"]
@@ -158,7 +159,7 @@ def test_weights_that_do_not_fit(newest, name, value, message):
     write_weights(newest, weights if value is None else weights | {name: value})
     refused(newest, message)
     with pytest.raises(CheckpointError, match=message):
-        _ = load_run(newest.parents[1], newest.name).network
+        _ = Run(newest.parents[1], newest.name).network
 
 
 def test_what_a_newer_torch_keeps_beside_is_left_out_and_what_an_older_one_lacks_is_its_own(newest):
@@ -257,4 +258,4 @@ def test_manifests_that_are_none(newest, text, message):
 def test_folders_of_any_name_lie_beside_checkpoints(newest, name):
     (newest.parent / name).mkdir()
     assert newest in checkpoints(newest.parent)
-    assert load_run(newest.parents[1]).checkpoint.name == newest.name
+    assert Run(newest.parents[1]).checkpoint.name == newest.name

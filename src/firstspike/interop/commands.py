@@ -82,10 +82,10 @@ def export(
 ) -> None:
     """Export a trained network as a NIR graph, for other simulators and chips; needs the extra nir."""
     from firstspike.interop.nir import to_nir
-    from firstspike.runs import load_run
+    from firstspike.runs import Run
     from firstspike.runs.files import whole_file
 
-    loaded = load_run(run, checkpoint)
+    loaded = Run(run, checkpoint)
     graph = to_nir(loaded.network, target=target, time_unit=time_unit, dt=dt, keep_refractory=keep_refractory)
     with whole_file(file) as temporary:
         import nir

@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from firstspike.layers.init import NormalWeights, draw_firing_weights_, draw_weights_
+from firstspike.layers.trains import SizedLayer
 from firstspike.neuron import LIF, check_neuron
 from firstspike.ranges import Finite, NotNegative, Positive
 
@@ -35,7 +36,7 @@ class LIFOptions(NeuronOptions, total=False):
     backend: str
 
 
-class NeuronLayer(nn.Module):
+class NeuronLayer(SizedLayer):
     """A layer of leaky neurons with weights, whose parameters are those of a ``LIF``.
 
     Its subclasses hand their options on to it, and have its signature and its descriptions by ``takes_arguments_of``. A
@@ -211,16 +212,6 @@ class NeuronLayer(nn.Module):
     @property
     def _name(self) -> str:
         return f"{type(self).__name__}({self.in_features}, {self.out_features})"
-
-    def output_size(self, inputs: int) -> int:
-        """Number of outputs for that number of inputs.
-
-        Raises:
-            ValueError: a number of inputs that the weights are not made for.
-        """
-        if inputs != self.in_features:
-            raise ValueError(f"{self._name} gets {inputs} inputs")
-        return self.out_features
 
     def extra_repr(self) -> str:
         """Sizes and neuron, as torch prints them."""

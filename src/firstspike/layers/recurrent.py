@@ -19,10 +19,9 @@ from torch.nn import functional
 
 from firstspike.layers.delay import DelayRule
 from firstspike.layers.init import firing_weights
-from firstspike.layers.lif import DenseLIFOptions
+from firstspike.layers.lif import DenseLIFOptions, LIFSpikeTrains, Overflow
 from firstspike.layers.neurons import Arriving
-from firstspike.layers.spiking import LIFSpikeTrains, Overflow
-from firstspike.layers.values import first_columns, largest, within
+from firstspike.layers.trains import largest, within
 from firstspike.neuron import LIF
 from firstspike.ranges import Finite, NotNegative, Positive, Size
 from firstspike.signature import takes_arguments_of
@@ -213,11 +212,7 @@ class LIFRecurrent(LIFSpikeTrains):
             bounds = self._bounds(self.duration, None, inputs, observed)
             return self._all_windows(inputs, bounds, None, observed, self.max_spikes).trains
         self._check_room(times, self.max_spikes, f"max_spikes={self.max_spikes}")
-        trains, _ = self.proceed(times, self.duration, observed=observed)
-        missing = self.max_spikes - trains.shape[-1]
-        if missing < 0:
-            return first_columns(trains, self.max_spikes, self.overflow)
-        return functional.pad(trains, (0, missing), value=math.inf)
+        return self.fitted(self.proceed(times, self.duration, observed=observed)[0])
 
     @uncompiled
     def proceed(

@@ -1,8 +1,8 @@
 """Figures: functions that draw data into your own axes, and whole figures of a run::
 
     figure, axes = plt.subplots(1, 2)
-    plots.loss_and_error(fs.load_run("runs/bars").metrics, axes)           # data, axes -> axes
-    figure = plots.PLOTS["summary"](fs.load_run("runs/bars"))              # a figure of a run
+    plots.loss_and_error(fs.Run("runs/bars").metrics, axes)           # data, axes -> axes
+    figure = plots.PLOTS["summary"](fs.Run("runs/bars"))              # a figure of a run
     plots.save_figures("runs/bars", formats=("png", "pdf"))                # all that apply, into runs/bars/figures
 
 The colour-blind can read all of them. Nothing here touches pyplot.
@@ -61,7 +61,7 @@ from firstspike.plots.yin_yang import (
     output_maps_figure,
     time_map,
 )
-from firstspike.runs import LoadedRun, load_run
+from firstspike.runs import Run
 from firstspike.training import confusion_counts
 
 PLOTS: dict[str, Callable[..., Figure]] = {
@@ -83,21 +83,21 @@ PLOTS: dict[str, Callable[..., Figure]] = {
     "output_maps": output_maps_figure,
     "hidden_maps": hidden_maps_figure,
 }
-"""Figures of a run by name; each takes what ``fs.load_run`` gives."""
+"""Figures of a run by name; each takes an ``fs.Run``."""
 
 AFTER_TRAINING = ("loss_and_error", "output_times")
 """Figures that every training draws at its end, if they apply. They need no network, only the tables."""
 
 
 def save_figures(
-    run: LoadedRun | Path | str, names: Sequence[str] | None = None, formats: Sequence[str] = ("png",)
+    run: Run | Path | str, names: Sequence[str] | None = None, formats: Sequence[str] = ("png",)
 ) -> list[Path]:
     """Draw figures of a run and write them to ``<run>/figures/NAME.png`` (or other formats), each whole or not at all.
 
     Of a run on another substrate than its own they are called ``NAME_on_KIND``.
 
     Args:
-        run: its folder, or what ``fs.load_run`` gives.
+        run: its folder, or an ``fs.Run``.
         names: keys of ``PLOTS``; by default all that apply.
         formats: file formats.
 
@@ -109,7 +109,7 @@ def save_figures(
         NotApplicable: figures asked for by name that do not apply to the run; the others are written.
         FileNotFoundError: the folder does not hold a run.
     """
-    data = RunData.of(run if isinstance(run, LoadedRun) else load_run(run))  # what is loaded serves all figures
+    data = RunData.of(run if isinstance(run, Run) else Run(run))  # what is loaded serves all figures
     on = "" if data.elsewhere is None else f"_on_{data.elsewhere}"
     return save_all(PLOTS, data, data.folder / "figures", names, formats, on)
 

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
-from firstspike.layers import form_of
+from firstspike.layers.trains import form_of
 from firstspike.plots.run_data import NotApplicable, RunData, run_figure
 from firstspike.plots.style import (
     COLOURS,

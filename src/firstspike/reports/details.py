@@ -88,7 +88,7 @@ def history(run: RunData) -> dict[str, Any]:
         output = run.observe(inputs, network).output
         epochs.append(epoch)
         times.append(output.double())
-        right.append(float((run.predict(output) == labels).double().mean()))
+        right.append(float((run.objective.predict(output) == labels).double().mean()))
     if len(epochs) == 1:
         raise NotApplicable(f"{run.folder} has no checkpoint that can be read")
     spikes = torch.cat([output[torch.isfinite(output)] for output in times]).numpy()
@@ -227,7 +227,7 @@ def _train_membranes(run: RunData, layer: LIFLinear | LIFSpikeTrains, inputs: Te
 def plane(run: RunData) -> dict[str, Any]:
     """Decisions over the plane, a letter for a point and a string for a row: ``0`` is the first class, ``.`` silent."""
     where = run.plane
-    decisions = where.image(run.predict(run.plane_record.output)).astype(int)
+    decisions = where.image(run.objective.predict(run.plane_record.output)).astype(int)
     letters = np.array([*"012345678", "."])
     return {
         "rows": ["".join(row) for row in letters[decisions]],  # -1 is the last letter

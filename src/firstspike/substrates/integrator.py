@@ -10,7 +10,7 @@ from torch import Tensor
 from firstspike.layers import LIFLinear, LIFRecurrent, LIFSpikeTrains
 from firstspike.ranges import Positive
 from firstspike.spiketime.reference.response import kappa
-from firstspike.substrates.base import LayerByLayer, check_room
+from firstspike.substrates.base import LayerByLayer
 
 _LOOK = 32  # steps between two looks whether anything can still happen
 
@@ -112,7 +112,7 @@ class Integrator(LayerByLayer):
                 voltage = torch.where(free > time + 1e-4 * self.step, trains.reset, voltage)
             reached = voltage >= threshold
             if trains is not None:
-                check_room(trains, reached & (count == most))
+                trains.check_room(reached & (count == most))
                 voltage = torch.where(reached, trains.reset, voltage)
                 free = torch.where(reached, time + trains.refractory, free)
             spiking = reached & (count < most)

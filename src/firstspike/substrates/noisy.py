@@ -9,80 +9,24 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from firstspike.devices import sent
 from firstspike.layers import Delay, LIFLinear, LIFRecurrent, LIFSpikeTrains
 from firstspike.layers.recurrent import joined_trains
 from firstspike.neuron import LIF
 from firstspike.ranges import Finite, NotNegative, Positive, Probability, Seed
-from firstspike.seeding import generator
 from firstspike.spiketime import TrainState, first_spike_time, spike_trains, spike_window
-from firstspike.substrates.base import LayerByLayer, within_budget
-from firstspike.substrates.quantisation import QuantisedWeights, WeightQuantiser
-from firstspike.substrates.recurrence import joined, no_spikes, slices
+from firstspike.substrates.base import LayerByLayer
+from firstspike.substrates.imperfect import (
+    LOWEST_THRESHOLD,
+    Imperfect,
+    Noise,
+    WeightQuantiser,
+    joined,
+    no_spikes,
+    slices,
+)
 
 TYPICAL_NOISE = {"threshold_spread": 0.03, "threshold_batch_noise": 0.015, "spike_jitter": 0.01, "delay_jitter": 0.01}
 """Settings of a config with ``kind: noisy`` alone: about those of DelGrad for a threshold of 1."""
-LOWEST_THRESHOLD = 0.01
-"""No noise takes a threshold below this fraction of what it should be."""
-
-
-class Noise:
-    """Random numbers of a device: one stream, whose state can be kept, and patterns that never change.
-
-    Args:
-        seed: of both.
-    """
-
-    def __init__(self, seed: int) -> None:
-        self.seed = seed
-        self.source = generator(seed, "substrate noise")
-
-    def normal(self, std: float, shape: tuple[int, ...], like: Tensor) -> Tensor:
-        """The next normally distributed numbers."""
-        drawn = torch.randn(shape, generator=self.source, dtype=torch.float64)
-        return sent((std * drawn).to(like.dtype), like.device)
-
-    def uniform(self, shape: tuple[int, ...], like: Tensor) -> Tensor:
-        """The next numbers between 0 and 1."""
-        return sent(torch.rand(shape, generator=self.source, dtype=torch.float64), like.device)
-
-    def pattern(self, purpose: str, index: int, shape: tuple[int, ...], like: Tensor) -> Tensor:
-        """Normally distributed numbers that are the same at every call with this purpose and index."""
-        drawn = torch.randn(shape, generator=generator(self.seed, purpose, index), dtype=torch.float64)
-        return sent(drawn.to(like.dtype), like.device)
-
-    def state_dict(self) -> dict[str, Tensor]:
-        """Where the stream is."""
-        return {"noise": self.source.get_state()}
-
-    def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Go on from there."""
-        self.source.set_state(state["noise"].cpu())
-
-
-class Imperfect(QuantisedWeights):
-    """Substrates with quantised weights that also draw random numbers."""
-
-    noise: Noise
-    spike_jitter: float
-    spike_loss: float
-
-    def imperfect(self, spikes: Tensor, unit: float = 1.0) -> Tensor:
-        """Spike times with jitter, whose standard deviation is in this unit, and without those that get lost."""
-        if self.spike_jitter:
-            spikes = spikes + self.noise.normal(self.spike_jitter * unit, tuple(spikes.shape), spikes)
-        if self.spike_loss:
-            lost = self.noise.uniform(tuple(spikes.shape), spikes) < self.spike_loss
-            spikes = spikes.masked_fill(lost, torch.inf)
-        return spikes
-
-    def state_dict(self) -> dict[str, Any]:
-        """See ``Substrate``."""
-        return self.noise.state_dict()
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """See ``Substrate``."""
-        self.noise.load_state_dict(state)
 
 
 @dataclass(eq=False)
@@ -217,7 +161,7 @@ class Noisy(Imperfect, LayerByLayer):
             arriving = joined_trains(inputs, joined(sent, since=start - longest) + shift)
             found, *state = _with_thresholds(layer.neuron, threshold, spikes, arriving, *state)
             sent = joined(sent, torch.maximum(self.imperfect(found), found - layer.window / 2))
-        return within_budget(torch.where(sent <= layer.duration, sent, torch.inf), layer)
+        return layer.fitted(torch.where(sent <= layer.duration, sent, torch.inf))
 
     def _synapses(self, layer: LIFLinear | LIFSpikeTrains) -> tuple[Tensor, Tensor | None]:
         """Weights and delays of a layer in this run."""

@@ -19,9 +19,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from firstspike.layers import LIFLinear, LIFRecurrent, LIFSpikeTrains, Network
-from firstspike.substrates.base import LayerByLayer, SubstrateError, first_line, within_budget
-from firstspike.substrates.populations import Cells, Loop, project, project_each, sources
-from firstspike.substrates.windows import Windows, recorded
+from firstspike.substrates.base import LayerByLayer, SubstrateError, first_line
+from firstspike.substrates.windows import Cells, Loop, Windows, project, project_each, recorded, sources
 
 TAU_MS = 10.0
 """Milliseconds and millivolts that stand for ``tau_syn`` and for 1 on the membrane: then weights are in nA."""
@@ -114,7 +113,7 @@ class Simulator(LayerByLayer):
 
     def spike_trains(self, index: int, layer: LIFSpikeTrains, times: Tensor) -> Float[Tensor, "batch outputs spikes"]:
         """See ``LayerByLayer``."""
-        return within_budget(self._simulated(layer, layer.seen(times)), layer)
+        return layer.fitted(self._simulated(layer, layer.seen(times)))
 
     @torch.no_grad()
     def _simulated(

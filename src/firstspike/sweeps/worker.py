@@ -21,7 +21,7 @@ from optuna.exceptions import OptunaError, TrialPruned
 from tqdm import tqdm
 
 from firstspike.config import Config
-from firstspike.runs import RunFolder, RunLockedError, resume, start
+from firstspike.runs import Run, RunFolder, RunLockedError
 from firstspike.sweeps import study as studies
 from firstspike.sweeps.plan import Plan
 from firstspike.sweeps.table import digest
@@ -102,11 +102,11 @@ class Worker:
         while True:
             try:
                 if not (run / "config.yaml").is_file():
-                    return start(run, config, **options)
-                return RunFolder.open(run).results or resume(run, **options)
+                    return Run.start(run, config, **options).results
+                return RunFolder.open(run).results or Run(run).resume(**options).results
             except CheckpointError as error:
                 logger.warning("%s; the trial starts over", error)
-                return resume(run, from_scratch=True, **options)
+                return Run(run).resume(from_scratch=True, **options).results
             except RunLockedError:  # by a worker that was taken for dead: its results are waited for
                 if self.stop():
                     raise Interrupted from None

@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.distributed.rendezvous import rendezvous
 
 from firstspike.data import SpikeData
-from firstspike.layers import part_of_batch
+from firstspike.layers.noise import part_of_batch
 from firstspike.losses import SilentPeak, SpikeCount
 from firstspike.torchrun import ProcessLostError, local_rank, processes, rank
 from firstspike.training.engines import Sequential

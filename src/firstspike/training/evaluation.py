@@ -19,7 +19,8 @@ from torch.nn import functional
 
 from firstspike.data import EventLists, SpikeData
 from firstspike.devices import raise_deferred_errors, sent
-from firstspike.layers import EarliestPool2d, Ensemble, LIFLayer, LIFRecurrent, Network, Record, form_of
+from firstspike.layers import EarliestPool2d, Ensemble, LIFLayer, LIFRecurrent, Network, Record
+from firstspike.layers.trains import form_of
 from firstspike.substrates import Exact, Substrate
 from firstspike.training.silent import first_spikes_in, silence, spiking_layers
 

@@ -8,9 +8,10 @@ import torch
 
 from firstspike.cli import main
 from firstspike.config import load_config
-from firstspike.runs import load_run, resume, start
+from firstspike.runs import Run
 from firstspike.runs.checkpoint import checkpoints, load_checkpoint
 from firstspike.substrates import MockBss2, SubstrateError
+from trained import resume, start
 
 ON_CHIP = "substrate={kind: brainscales2, calibration: ideal.pbin, retries: 2}"
 SMALL = ["data.train=40", "data.validation=20", "data.test=20", "training.epochs=3", "training.checkpoint_every=10"]
@@ -33,7 +34,7 @@ def test_training_and_another_chip(machine, tmp_path):
     assert identity["chip"] == "hxcube1chip7"
     assert identity["calibration_sha256"]
     assert machine.calls[-1] == "end"
-    weights = load_run(tmp_path / "run").network[1].weight
+    weights = Run(tmp_path / "run").network[1].weight
     assert not torch.equal((weights * 30).round() / 30, weights)  # trained in full
     machine.name = "another"
     with pytest.raises(ValueError, match="trained on chip hxcube1chip7, this is chip another"):

@@ -144,7 +144,7 @@ def peak(voltage, current, r):
 
 
 class Scale(NamedTuple):
-    """Of states that are scaled to need no decay, as numbers: see ``rows.coefficients``."""
+    """Of states that are scaled to need no decay, as numbers: see ``rows.intervals``."""
 
     mem: Any
     """What brings V to scale 1."""

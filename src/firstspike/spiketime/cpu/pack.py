@@ -29,6 +29,12 @@ def lanes_for(outputs: int) -> int:
 
 
 @jit
+def every_lane(size):
+    """The first lanes of a tile as bits."""
+    return ~np.uint64(0) >> np.uint64(64 - size)
+
+
+@jit
 def are_weights(weight, threshold, first):
     """Whether the weights of a tile's neurons, from ``first`` on, and their thresholds are within the limits."""
     wrong, most = 0, np.finfo(weight.dtype).max

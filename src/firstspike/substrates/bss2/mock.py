@@ -24,11 +24,8 @@ from firstspike.layers.recurrent import joined_trains
 from firstspike.neuron import LIF
 from firstspike.ranges import Finite, Fraction, NotNegative, Positive, Probability, Retries, Seed
 from firstspike.spiketime import TrainState, spike_window
-from firstspike.substrates.base import within_budget
-from firstspike.substrates.bss2.base import Bss2, StalledError
-from firstspike.substrates.bss2.limits import Clock, clock_for
-from firstspike.substrates.noisy import LOWEST_THRESHOLD, Imperfect, Noise
-from firstspike.substrates.recurrence import joined, no_spikes, slices
+from firstspike.substrates.bss2.base import Bss2, Clock, StalledError, clock_for
+from firstspike.substrates.imperfect import LOWEST_THRESHOLD, Imperfect, Noise, joined, no_spikes, slices
 
 
 class _Spikes(NamedTuple):
@@ -183,7 +180,7 @@ class MockBss2(Bss2, Imperfect):
             found = self.imperfect(_fired(trains, weight, cells, self.window * tau)[0], tau)
         if isinstance(layer, LIFSpikeTrains):
             found = found.sort(dim=-1).values
-            return _Spikes(found, within_budget(self._noted(found, clock), layer))
+            return _Spikes(found, layer.fitted(self._noted(found, clock)))
         return _Spikes(found, self._noted(found.amin(dim=-1), clock))
 
     def _strengths(self, purpose: str, index: int, weight: Tensor) -> Tensor:

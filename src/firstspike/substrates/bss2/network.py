@@ -13,9 +13,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from firstspike.layers import BiasSpikes, Delay, LIFLinear, LIFSpikeTrains, Multiplex, Network, Readout, Record
-from firstspike.substrates.base import within_budget
-from firstspike.substrates.bss2.limits import CLOCK_US, DELAY_STEP_US, Clock
-from firstspike.substrates.quantisation import WeightQuantiser
+from firstspike.substrates.bss2.base import CLOCK_US, DELAY_STEP_US, Clock
+from firstspike.substrates.imperfect import WeightQuantiser
 from firstspike.substrates.windows import Spikes, Windows, recorded
 
 DRIVE = 800
@@ -183,7 +182,7 @@ class ChipNetwork:
                 every = windows.each(self._recorded[index].size, neurons, at - late_ms)
                 fine = self.clock.step / 1000  # what rounding in a long run leaves is far below
                 trains = torch.from_numpy(np.round(every / fine) * fine)
-                known = within_budget(trains, layer) if isinstance(layer, LIFSpikeTrains) else trains[..., 0]
+                known = layer.fitted(trains) if isinstance(layer, LIFSpikeTrains) else trains[..., 0]
             elif isinstance(layer, BiasSpikes):
                 bias = self.clock.floor(layer.times.cpu().double())
                 known = torch.cat([known, bias.expand(len(known), -1)], dim=1)

@@ -236,16 +236,20 @@ def _nothing(g, slot, task):
     pass
 
 
-def kernel(layout: Layout, following: str = "") -> Callable[[Callable[..., tuple[Any, ...]]], Callable[..., Kernel]]:
+def kernel(
+    layout: Layout | Callable[..., Layout], following: str = ""
+) -> Callable[[Callable[..., tuple[Any, ...]]], Callable[..., Kernel]]:
     """Make a kernel of up to three phases, see the module, of a function that returns them.
 
     It is compiled for each kind that the function is called with, of which the first is what ``real`` numbers are, and
-    kept on disk. ``following`` is the kernel that is needed next for the same kind, see ``c_function``.
+    kept on disk. The rest of the kind may choose the layout. ``following`` is the kernel that is needed next for the
+    same kind, see ``c_function``.
     """
 
     def decorated(phases_for: Callable[..., tuple[Any, ...]]) -> Callable[..., Kernel]:
         def make(real: str, *kind: Any) -> Kernel:
-            arguments = emitted(lambda numbers: Arguments(layout, real, kind)(numbers))(_as_it_is)
+            chosen = layout if isinstance(layout, Layout) else layout(*kind)
+            arguments = emitted(lambda numbers: Arguments(chosen, real, kind)(numbers))(_as_it_is)
             first, second, third = (*phases_for(real, *kind), _nothing, _nothing)[:3]
 
             def function(numbers):

@@ -6,22 +6,10 @@ from typing import Any, Self
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.func import functional_call
 
-from firstspike.layers.network import Network, Record
+from firstspike.layers.network import Network, Record, with_parameters
 from firstspike.layers.neurons import NeuronLayer
 from firstspike.spiketime.times import check_tensor
-
-
-class _Applied(nn.Module):
-    """A function of a network as a module, as ``functional_call`` wants it."""
-
-    def __init__(self, network: Network) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, function: Callable[..., Any], *inputs: Tensor) -> Any:
-        return function(self.network, *inputs)
 
 
 class Ensemble(nn.Module):
@@ -46,7 +34,6 @@ class Ensemble(nn.Module):
             if difference := difference_of(member, members[0]):
                 raise ValueError(f"member {index} differs from member 0: {difference}")
         self._members = tuple(members)  # in a tuple: their parameters are none beside the ensemble's
-        self._applied = (_Applied(members[0]),)
         self._names = [name for name, _ in members[0].named_parameters()]
         self.stacked = nn.ParameterList()
         for name in self._names:
@@ -148,14 +135,12 @@ class Ensemble(nn.Module):
         Returns:
             What the function gives, with a leading dimension for the member.
         """
-        applied = self._applied[0]
-        parameters = {f"network.{name}": self.stacked[k] for k, name in enumerate(self._names)}
 
-        def one(parameters: dict[str, Tensor], *inputs: Tensor) -> Any:
-            return functional_call(applied, parameters, (function, *inputs))
+        def one(stacked: Sequence[Tensor], *inputs: Tensor) -> Any:
+            return with_parameters(self._members[0], dict(zip(self._names, stacked, strict=True)), function, *inputs)
 
         # the jitter of delays differs between members
-        return torch.vmap(one, randomness="different")(parameters, *inputs)
+        return torch.vmap(one, randomness="different")(list(self.stacked), *inputs)
 
     def forward(self, times: Float[Tensor, "*members batch inputs"]) -> Float[Tensor, "members batch outputs"]:
         """Output times of every member; ``times`` as in ``record``."""
