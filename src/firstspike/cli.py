@@ -132,7 +132,8 @@ def train(
 ) -> None:
     """Train a network and evaluate it."""
     from firstspike.config import load_config
-    from firstspike.runs import Run, run_folder
+    from firstspike.runs import Run
+    from firstspike.runs.folder import run_folder
 
     named = {"device": device, "dtype": dtype, "seed": seed, "n_seeds": seeds}
     overrides = [f"training.{name}={value}" for name, value in named.items() if value is not None]

@@ -4,7 +4,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from firstspike.config import build, build_data, build_network, load_config, parse_config
+from firstspike.config import build, build_data, load_config, parse_config
+from firstspike.config.builder import build_network
 from firstspike.config.sections import outline_of
 from firstspike.data import DATASETS
 from firstspike.layers import DelayRule

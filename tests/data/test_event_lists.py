@@ -7,7 +7,7 @@ import torch
 import firstspike as fs
 from firstspike.data import EventLists, SpikeData, event_lists, split, trains_from_events
 from firstspike.runs.stored import load_splits, save_splits
-from firstspike.training import record_in_parts
+from firstspike.training.evaluation import record_in_parts
 
 
 @pytest.fixture

@@ -8,7 +8,8 @@ import torch
 from matplotlib.image import imread
 
 from firstspike import plots
-from firstspike.config import build_network, load_config
+from firstspike.config import load_config
+from firstspike.config.builder import build_network
 from firstspike.seeding import generator
 
 YIN_YANG_ONLY = {"decision_map", "output_maps", "hidden_maps"}

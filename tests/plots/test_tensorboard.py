@@ -11,9 +11,10 @@ from torch.utils.tensorboard.summary import scalar
 from firstspike.config import load_config
 from firstspike.plots.callbacks import EventFile, LiveFigure, TensorBoard, pixels
 from firstspike.plots.style import new_figure
-from firstspike.runs import RunFolder
 from firstspike.runs.checkpoint import load_checkpoint
-from firstspike.training import Callbacks, Interrupted
+from firstspike.runs.folder import RunFolder
+from firstspike.training import Interrupted
+from firstspike.training.callbacks import Callbacks
 from trained import resume, start
 
 CONFIG = ["training.epochs=5", "training.checkpoint_every=2"]

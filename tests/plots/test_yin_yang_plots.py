@@ -6,7 +6,8 @@ import torch
 
 import firstspike as fs
 from firstspike import plots
-from firstspike.data import yin_yang, yin_yang_class
+from firstspike.data import yin_yang
+from firstspike.data.yinyang import yin_yang_class
 from firstspike.losses import TimeCrossEntropy
 
 PLANE = plots.YinYangPlane(early=0.2, late=1.8, resolution=31)

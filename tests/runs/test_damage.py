@@ -22,7 +22,7 @@ import torch
 from damage import CONTENT, UNSIGNED
 from firstspike.cli import main
 from firstspike.config import load_config
-from firstspike.runs import RunWriter
+from firstspike.runs import Run
 from firstspike.runs.checkpoint import checkpoints, load_checkpoint
 from firstspike.training import Interrupted
 from trained import start
@@ -165,7 +165,7 @@ def attempt(number, runs, folder):
 @pytest.mark.slow
 @pytest.mark.parametrize("first", range(0, COUNT, AT_ONCE))
 def test_damaged_runs(runs, ended, tmp_path, monkeypatch, first):
-    monkeypatch.setattr(RunWriter, "_draw", lambda *_: None)  # takes longer than the rest
+    monkeypatch.setattr(Run, "_draw", lambda *_: None)  # takes longer than the rest
     failures = []
     for number in range(first, min(first + AT_ONCE, COUNT)):
         folder = tmp_path / str(number)

@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from firstspike.config import load_config
-from firstspike.runs import RunFolder
 from firstspike.runs.checkpoint import Checkpoint, checkpoints, load_checkpoint, save_checkpoint
 from firstspike.runs.files import write_whole
+from firstspike.runs.folder import RunFolder
 from trained import start
 
 SETTINGS = ["training.epochs=40", "training.checkpoint_every=10"]

@@ -48,7 +48,7 @@ def test_any_checkpoint_by_its_name(bars_folder):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("epoch_8", r"has no 'epoch_8'; did you mean epoch_0008\?"),
+        ("epoch_08", r"has no 'epoch_08'; did you mean epoch_0008\?"),
         ("epoch_0013", r"did you mean epoch_0012"),
         ("beste", r"did you mean best"),
         ("xyz", r"it has (best_00..|epoch_0012), .*\.\.\.$"),

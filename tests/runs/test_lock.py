@@ -10,7 +10,7 @@ import threading
 import pytest
 
 from firstspike.config import load_config
-from firstspike.runs import RunFolder, next_folder, run_folder
+from firstspike.runs.folder import RunFolder, next_folder, run_folder
 from firstspike.runs.lock import HOLDER, LOCK, RunLockedError, locked
 from firstspike.training import Interrupted
 from trained import resume, start

@@ -12,11 +12,12 @@ import torch
 
 from firstspike.config import build, build_data, load_config, parse_config
 from firstspike.layers import LIFLinear, Network, Record
-from firstspike.runs import RunFolder, next_folder
 from firstspike.runs.checkpoint import CheckpointError, checkpoints, load_checkpoint, newest_first
 from firstspike.runs.files import remove_folder
-from firstspike.training import Interrupted, SilentNeurons, silent_fractions
+from firstspike.runs.folder import RunFolder, next_folder
+from firstspike.training import Interrupted, SilentNeurons
 from firstspike.training.engines import engine_for
+from firstspike.training.silent import silent_fractions
 from firstspike.training.trainer import shuffled
 from trained import resume, start
 

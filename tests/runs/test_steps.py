@@ -167,7 +167,7 @@ def test_a_copy_that_is_there_is_not_written_again(tmp_path, steps):
 
 
 def test_a_whole_file_and_checkpoint_in_place_of_old_ones(tmp_path, steps):
-    checkpoint = fs.runs.Checkpoint(1, 0, {"w": torch.ones(2)}, {"a": 1})
+    checkpoint = fs.runs.checkpoint.Checkpoint(1, 0, {"w": torch.ones(2)}, {"a": 1})
     save_checkpoint(tmp_path / "epoch_0001", checkpoint)
     save_checkpoint(tmp_path / "epoch_0001", checkpoint)
     with whole_file(tmp_path / "file") as temporary:

@@ -7,7 +7,9 @@ import pytest
 import torch
 import yaml
 
-from firstspike.config import ConfigError, build, build_data, build_substrate, load_config, with_substrate
+from firstspike.config import ConfigError, build, build_data, load_config
+from firstspike.config.builder import build_substrate
+from firstspike.config.load import with_substrate
 from firstspike.config.sections import SUBSTRATE_SECTIONS
 from firstspike.runs import Run
 from firstspike.runs.checkpoint import checkpoints, load_checkpoint

@@ -3,7 +3,8 @@ import time
 import pytest
 
 from firstspike.config import load_config
-from firstspike.training import Callback, Callbacks, Pace, ProgressBar
+from firstspike.training import Callback
+from firstspike.training.callbacks import Callbacks, Pace, ProgressBar
 from trained import start
 
 

@@ -16,8 +16,8 @@ import firstspike as fs
 from firstspike import torchrun
 from firstspike.cli import main
 from firstspike.config import load_config
-from firstspike.runs import RunFolder
 from firstspike.runs.checkpoint import load_checkpoint, newest_first
+from firstspike.runs.folder import RunFolder
 from firstspike.torchrun import only_first_reports
 from firstspike.training import Interrupted
 from firstspike.training.distributed import Distributed, Ranks

@@ -14,7 +14,7 @@ from firstspike.runs.checkpoint import checkpoints, load_checkpoint
 from firstspike.training import divergence
 from firstspike.training.divergence import DivergedError, signs_of_failure, staying_finite
 from firstspike.training.evaluation import evaluate
-from firstspike.training.fitting import Objective
+from firstspike.training.objective import Objective
 from trained import resume, start
 
 SETTINGS = ["data.train=40", "data.validation=30", "data.test=30", "training.batch_size=10", "training.epochs=4"]

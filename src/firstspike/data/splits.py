@@ -13,7 +13,7 @@ from torch import Tensor
 from firstspike.data.arrays import Image, as_table, as_tensor
 from firstspike.data.base import SpikeData, Splits, seeded_generator
 from firstspike.data.encoding import LatencyEncoder
-from firstspike.data.event_lists import EventLists
+from firstspike.data.events import EventLists
 from firstspike.data.series import SeriesEncoder, as_series, series_encoder
 from firstspike.ranges import Size
 from firstspike.signature import parts_of_docstring, takes_arguments_of

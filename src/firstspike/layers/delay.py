@@ -181,7 +181,8 @@ class Delay(SizedLayer):
         self.features = self.in_features = self.out_features = features
         self.rule = rule or DelayRule()
         self.copies = copies
-        self.trains = trains
+        self.trains = self.takes_trains = trains
+        self.gives: Form = "trains" if trains else "first spikes"
         self.jitter_source: torch.Generator | None = None
         self.batch_part: tuple[int, slice] | None = None  # see ``part_of_batch``
         raw = torch.empty(features // copies, device=device, dtype=dtype)
@@ -192,16 +193,6 @@ class Delay(SizedLayer):
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
         """Draw the delays anew."""
         self.rule.draw_(self.delay_raw, generator)
-
-    @property
-    def takes_trains(self) -> bool:
-        """Whether it takes spike trains."""
-        return self.trains
-
-    @property
-    def gives(self) -> Form:
-        """What it takes: trains or first spikes."""
-        return "trains" if self.trains else "first spikes"
 
     @property
     def delay_rule(self) -> DelayRule:

@@ -2,7 +2,7 @@
 
 import math
 import warnings
-from typing import ClassVar, Literal, Unpack
+from typing import Any, ClassVar, Literal, Unpack
 
 import torch
 from jaxtyping import Bool, Float
@@ -184,14 +184,7 @@ class LIFSpikeTrains(DenseLIFLayer):
 
     def arriving(self, inputs: Tensor, spikes: Tensor) -> Arriving:
         """See ``LIFLayer``."""
-        return self._each_spike(self.seen(inputs), self.weight, self.delay, math.inf)
-
-    @staticmethod
-    def _each_spike(trains: Tensor, weight: Tensor, delay: Tensor | None, until: float) -> Arriving:
-        """Every spike of a train as an input of its own."""
-        each = trains.shape[-1]
-        delay = None if delay is None else delay.repeat_interleave(each, dim=-1)
-        return Arriving(trains.flatten(-2), weight.repeat_interleave(each, dim=-1), delay, until)
+        return Arriving(*each_spike(self.seen(inputs), self.weight, self.delay), math.inf)
 
     def forward(
         self,
@@ -206,12 +199,19 @@ class LIFSpikeTrains(DenseLIFLayer):
             max_spikes=self.max_spikes,
             delay=self.delay_in_pass() if observed is None else self.delay,
             observed=observed,
-            refractory=self.refractory,
-            reset=self.reset,
-            overflow=self.overflow,
-            max_weight_grad=self.max_weight_grad,
-            backend=self.backend,
+            **self.dynamics,
         )
+
+    @property
+    def dynamics(self) -> dict[str, Any]:
+        """What the operator for trains takes beside inputs, weights and neurons."""
+        return {
+            "refractory": self.refractory,
+            "reset": self.reset,
+            "overflow": self.overflow,
+            "max_weight_grad": self.max_weight_grad,
+            "backend": self.backend,
+        }
 
     def fitted(self, trains: Float[Tensor, "*batch out_features spikes"]) -> Float[Tensor, "*batch out_features most"]:
         """Sorted trains with ``max_spikes`` columns.
@@ -243,3 +243,10 @@ class LIFSpikeTrains(DenseLIFLayer):
             f", {name}={value}" for name, value in (("refractory", self.refractory), ("reset", self.reset)) if value
         )
         return f"{super().extra_repr()}, max_spikes={self.max_spikes}{more}"
+
+
+def each_spike(trains: Tensor, weight: Tensor, delay: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Times, weights and delays with every spike of a train as an input of its own."""
+    each = trains.shape[-1]
+    delay = None if delay is None else delay.repeat_interleave(each, dim=-1)
+    return trains.flatten(-2), weight.repeat_interleave(each, dim=-1), delay

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from firstspike.layers.init import NormalWeights, draw_firing_weights_, draw_weights_
+from firstspike.layers.init import NormalWeights, draw_weights_, firing_weights
 from firstspike.layers.trains import SizedLayer
 from firstspike.neuron import LIF, check_neuron
 from firstspike.ranges import Finite, NotNegative, Positive
@@ -178,21 +178,21 @@ class NeuronLayer(SizedLayer):
         without = (*self._tensors, *self.unused)
         return self.weight.new_tensor([0.0 if x in without else getattr(self._neuron, x) for x in _NAMES])
 
-    def set_extra_state(self, state: Float[Tensor, "3"]) -> None:
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
+        # states of earlier versions have no such entry; others are checked before anything is overwritten
+        self.set_extra_state(state_dict.setdefault(f"{prefix}_extra_state", self.get_extra_state()), prefix)
+        super()._load_from_state_dict(state_dict, prefix, *rest)
+
+    def set_extra_state(self, state: Any, prefix: str = "") -> None:
         """Check that saved weights are for neurons like these.
+
+        Args:
+            state: what ``get_extra_state`` gave.
+            prefix: of its name, for errors.
 
         Raises:
             ValueError: they are for neurons with another threshold or other time constants.
         """
-        self._check_trained_with(state)
-
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
-        # states of earlier versions have no such entry; others are checked before anything is overwritten
-        self._check_trained_with(state_dict.setdefault(f"{prefix}_extra_state", self.get_extra_state()), prefix)
-        super()._load_from_state_dict(state_dict, prefix, *rest)
-
-    def _check_trained_with(self, state: Any, prefix: str = "") -> None:
-        """Raise a ValueError unless a ``get_extra_state`` is of neurons like these."""
         own, key = self.get_extra_state(), f"{prefix}_extra_state"
         if not isinstance(state, Tensor) or state.shape != own.shape or not state.is_floating_point():
             raise ValueError(f"{key} must hold {', '.join(_NAMES)} as a tensor ({len(own)},), got {state!r}")
@@ -245,7 +245,7 @@ class LIFLayer(NeuronLayer):
     """A layer of LIF neurons, which spike; its subclasses say which inputs a neuron sees."""
 
     def _draw_usual_weights_(self, generator: torch.Generator | None) -> None:
-        draw_firing_weights_(self.synapses, self._first_neuron, generator)
+        self.draw_weights_(lambda unit: firing_weights(self.synapses.shape[1], unit), generator)
 
     @torch.no_grad()
     def draw_weights_(

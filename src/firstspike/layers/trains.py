@@ -147,22 +147,8 @@ def at_observed(computed: Float[Tensor, "*shape"], observed: Float[Tensor, "*sha
     return torch.where(both, observed + (computed - computed.detach()), observed)
 
 
-def within(trains: Tensor, start: float, end: float) -> Float[Tensor, "*batch sources spikes"]:
-    """A part of sorted trains that has all spikes in a window, so that few others are sorted again."""
-    before, inside = (values_of((trains < x).sum(dim=-1)) for x in (start, end))
-    if not before.numel():
-        return trains
-    first, last = int(before.min()), int(inside.max())
-    return trains[..., min(first, trains.shape[-1] - 1) : max(last, first + 1)]
-
-
 def values_of(x: Tensor) -> Tensor:
     """The values of a tensor, also within torch.func.vmap: there those of all calls side by side, in any dimension."""
     while torch._C._functorch.is_functorch_wrapped_tensor(x):
         x = torch._C._functorch.get_unwrapped(x)
     return x.detach()
-
-
-def largest(x: Tensor) -> float:
-    """The largest number in a tensor, NaN if there is any."""
-    return float(values_of(x).max())

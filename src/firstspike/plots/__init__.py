@@ -62,7 +62,7 @@ from firstspike.plots.yin_yang import (
     time_map,
 )
 from firstspike.runs import Run
-from firstspike.training import confusion_counts
+from firstspike.training.evaluation import confusion_counts
 
 PLOTS: dict[str, Callable[..., Figure]] = {
     "summary": summary_figure,

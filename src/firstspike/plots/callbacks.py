@@ -19,9 +19,12 @@ from firstspike.plots.save import write_figure
 from firstspike.plots.spike_times import spike_histogram
 from firstspike.plots.style import new_figure, style, styled, time_unit
 from firstspike.plots.training import accuracy, loss_and_error
-from firstspike.runs import RunFolder
 from firstspike.runs.files import write_whole
-from firstspike.training import Callback, Fit, FitResult, Pace, Row, confusion_counts
+from firstspike.runs.folder import RunFolder
+from firstspike.training import Callback, Fit, FitResult
+from firstspike.training.callbacks import Pace
+from firstspike.training.evaluation import confusion_counts
+from firstspike.training.fitting import Row
 
 _DPI = 100
 

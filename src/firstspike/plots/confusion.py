@@ -10,7 +10,8 @@ from matplotlib.figure import Figure
 from firstspike.plots.run_data import RunData, run_figure
 from firstspike.plots.style import GREY, as_text, class_names, new_figure, styled
 from firstspike.text import no_decision
-from firstspike.training import Evaluation, confusion_counts
+from firstspike.training import Evaluation
+from firstspike.training.evaluation import confusion_counts
 
 _NUMBERS_UP_TO = 20  # classes; beyond that, numbers in the cells are too small to read
 _DARK = 36  # percent, beyond which numbers are white

@@ -21,7 +21,7 @@ from firstspike.plots.style import as_text, styled, time_unit
 from firstspike.runs.checkpoint import load_checkpoint
 from firstspike.runs.run import Run, Table
 from firstspike.substrates import SubstrateError
-from firstspike.training import record_in_parts
+from firstspike.training.evaluation import record_in_parts
 from firstspike.training.state import CheckpointError
 
 _log = logging.getLogger(__name__)

@@ -14,7 +14,7 @@ from firstspike.plots.spike_times import output_times, raster, spike_histogram
 from firstspike.plots.style import axes_list, new_figure
 from firstspike.plots.training import loss_and_error
 from firstspike.plots.yin_yang import decision_map
-from firstspike.training import confusion_counts
+from firstspike.training.evaluation import confusion_counts
 
 _CLASSES = 3  # panels of output times
 

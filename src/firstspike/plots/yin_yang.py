@@ -37,7 +37,7 @@ from firstspike.plots.style import (
     time_label,
 )
 from firstspike.text import no_decision
-from firstspike.training.fitting import Loss, Objective
+from firstspike.training.objective import Loss, Objective
 
 _HIDDEN = 12  # neurons in the figure of the hidden ones
 

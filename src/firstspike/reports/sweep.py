@@ -13,7 +13,7 @@ from urllib.parse import quote
 from firstspike.config import ConfigError
 from firstspike.reports.facts import Fact
 from firstspike.reports.page import render
-from firstspike.runs import RunFolder
+from firstspike.runs.folder import RunFolder
 from firstspike.sweeps.table import SweepTable, Value, digest, existing
 
 ACCURACIES = ("validation_accuracy", "test_accuracy", "best_validation_accuracy")

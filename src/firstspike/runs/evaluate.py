@@ -23,7 +23,8 @@ from firstspike.layers.named import named_lif_layers, named_spikes
 from firstspike.runs.files import whole_file, write_whole
 from firstspike.runs.rows import Rows, input_times
 from firstspike.text import no_decision, printable
-from firstspike.training import Evaluation, confusion_counts, evaluate_record
+from firstspike.training import Evaluation
+from firstspike.training.evaluation import confusion_counts, evaluate_record
 
 if TYPE_CHECKING:
     from firstspike.runs.run import Run

@@ -12,19 +12,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from firstspike.config import (
-    DTYPES,
-    Config,
-    ConfigError,
-    Parts,
-    build,
-    build_data,
-    build_loss,
-    build_network,
-    build_substrate,
-    with_substrate,
-)
-from firstspike.config.builder import callbacks_of, fit_arguments
+from firstspike.config import Config, ConfigError, build, build_data
+from firstspike.config.builder import DTYPES, Parts, build_loss, build_network, build_substrate
+from firstspike.config.load import with_substrate
 from firstspike.data import EventLists, SpikeData, Splits
 from firstspike.data.files import read_labelled
 from firstspike.layers import Network, Record
@@ -38,9 +28,10 @@ from firstspike.runs.stored import OWN_DATA, copy_of_data, load_splits
 from firstspike.runs.writer import RunWriter
 from firstspike.seeding import generator
 from firstspike.torchrun import rank
-from firstspike.training import Callback, Evaluation, FitResult, Trainer, record_in_parts
+from firstspike.training import Callback, Evaluation, FitResult
 from firstspike.training.callbacks import Stop
-from firstspike.training.fitting import Objective
+from firstspike.training.evaluation import record_in_parts
+from firstspike.training.objective import Objective
 from firstspike.training.state import CheckpointError, check_weights
 
 logger = logging.getLogger(__name__)
@@ -127,8 +118,8 @@ class Run:
         """
         if not rank():
             check_free(Path(folder))
-        data = build_data(config)
-        return cls._trained(RunWriter(folder, config), build(config, data), data, config, progress_bar, callbacks, stop)
+        writer, data = RunWriter(folder, config), build_data(config)
+        return cls._trained(writer, config, data, Parts(), callbacks, progress_bar=progress_bar, stop=stop)
 
     def resume(
         self,
@@ -169,9 +160,8 @@ class Run:
             writer.lock()  # nobody changes the config from here on
             config = self._run.config
             writer.config = config = config if epochs is None else config.with_training(epochs=epochs)
-            data = self._splits
-            trainer = build(config, data, self._parts)
-            after = self._trained(writer, trainer, data, config, progress_bar, callbacks, stop)
+            options: dict[str, Any] = {"progress_bar": progress_bar, "stop": stop}
+            after = self._trained(writer, config, self._splits, self._parts, callbacks, **options)
         finally:
             writer.close()
         vars(self).clear()
@@ -182,21 +172,23 @@ class Run:
     def _trained(
         cls,
         writer: RunWriter,
-        trainer: Trainer,
-        data: Splits,
         config: Config,
-        progress_bar: bool,
+        data: Splits,
+        parts: Parts,
         callbacks: Sequence[Callback],
-        stop: Stop,
+        **options: Any,
     ) -> Self:
-        result = trainer.fit(
+        training = config.training
+        early = [] if training.early_stopping is None else [training.early_stopping.build()]
+        result = build(config, data, parts).fit(
             data.train,
             data.validation,
             test=data.test,
-            callbacks=[*callbacks_of(config), writer, *callbacks],
-            progress_bar=progress_bar,
-            stop=stop,
-            **fit_arguments(config),
+            epochs=training.epochs,
+            batch_size=training.batch_size,
+            seed=training.seed,
+            callbacks=[*early, writer, *callbacks],
+            **options,
         )
         return cls.written(writer, result)
 

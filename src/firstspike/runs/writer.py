@@ -21,7 +21,8 @@ from firstspike.runs.seeds import joint_results, member_configs, member_folder, 
 from firstspike.runs.stored import OWN_DATA, copy_of_data, save_splits
 from firstspike.substrates import SubstrateError
 from firstspike.torchrun import rank
-from firstspike.training import Callback, DivergedError, Evaluation, Fit, FitResult, Interrupted, Row, Trainer
+from firstspike.training import Callback, DivergedError, Evaluation, Fit, FitResult, Interrupted, Trainer
+from firstspike.training.fitting import Row
 from firstspike.training.state import CheckpointError
 
 logger = logging.getLogger(__name__)
@@ -82,7 +83,6 @@ class RunWriter(Callback):
         self.parts: dict[str, Any] = {}
         self.runs: list[RunFolder] = []
         self.best: dict[int, Checkpoint] = {}  # not on disk yet
-        self.more_accurate: set[int] = set()  # than what is on disk
         self.locks = ExitStack()
         self.locked: set[Path] = set()
         self.last_epoch: list[tuple[Path, Checkpoint]] = []
@@ -272,28 +272,25 @@ class RunWriter(Callback):
                 keep_only(best, "best_")
 
     def _note_best(self, fit: Fit) -> None:
-        """Note the networks that are the best so far; those with a higher accuracy are written about once a second.
+        """Note the networks that are the best so far; they are written about once a second.
 
-        One that is better by its loss alone waits in memory for the next regular checkpoint: where all samples are
-        classified correctly, that can be every epoch. After a crash in between, the repeated epochs find it again.
+        What waits in memory is written with the next regular checkpoint. After a crash in between, the repeated epochs
+        find it again.
         """
-        for index, ((_, checkpoint), how) in enumerate(zip(self.last_epoch, fit.improved, strict=False)):
-            if how is not None:
+        for index, ((_, checkpoint), better) in enumerate(zip(self.last_epoch, fit.improved, strict=False)):
+            if better:
                 self.best[index] = checkpoint
-            if how == "accuracy":
-                self.more_accurate.add(index)
-        if self.more_accurate and time.monotonic() - self.best_written >= _REST:
-            self._write_best(sorted(self.more_accurate))
-            self.best_written = time.monotonic()
+        if self.best and time.monotonic() - self.best_written >= _REST:
+            self._write_best()
 
-    def _write_best(self, chosen: Sequence[int] | None = None) -> None:
-        """Write the best networks that wait, by default all of them."""
-        for index in list(self.best) if chosen is None else chosen:
-            checkpoint = self.best.pop(index)
-            self.more_accurate.discard(index)
+    def _write_best(self) -> None:
+        """Write the best networks that wait."""
+        for index, checkpoint in sorted(self.best.items()):
             place = place_of(self.runs[index].checkpoints, checkpoint, "best_")
             save_checkpoint(place, checkpoint)
             keep_only(place, "best_")
+        self.best.clear()
+        self.best_written = time.monotonic()
 
     def _keep_last_epoch(self, fit: Fit) -> None:
         """Hold the state in memory, for when the next epoch fails: no answer from a substrate, or a divergence."""

@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from firstspike.layers import Branch, Delay, LIFLayer, LIFLinear, LIFRecurrent, LIFSpikeTrains, Network, Record
+from firstspike.layers.lif import DenseLIFLayer
 from firstspike.layers.network import applied, with_parameters
 from firstspike.spiketime.values import real_times
 
@@ -180,10 +181,8 @@ class LayerByLayer(Substrate):
             entered = [self.received(times)]  # the same tensor where they arrive as they are: its gradient is wanted
             for index, layer in enumerate(network):
                 now = entered[-1]
-                if isinstance(layer, LIFLinear):
+                if isinstance(layer, DenseLIFLayer):
                     now = self.spikes(index, layer, now)
-                elif isinstance(layer, LIFSpikeTrains):
-                    now = self.spike_trains(index, layer, now)
                 elif isinstance(layer, Delay):
                     now = self.delayed(index, layer, now)
                 elif isinstance(layer, Branch) and layer.delays is not None:
@@ -200,13 +199,16 @@ class LayerByLayer(Substrate):
 
     @abstractmethod
     def spikes(
-        self, index: int, layer: LIFLinear, times: Float[Tensor, "batch inputs"]
-    ) -> Float[Tensor, "batch outputs"]:
-        """First spike times of the LIF layer with that index in the network."""
+        self, index: int, layer: Any, times: Float[Tensor, "batch inputs"]
+    ) -> Float[Tensor, "batch outputs"] | Float[Tensor, "batch outputs spikes"]:
+        """What the LIF layer with that index in the network gives.
 
-    def spike_trains(self, index: int, layer: LIFSpikeTrains, times: Tensor) -> Float[Tensor, "batch outputs spikes"]:
-        """Spike trains of the layer with that index, on substrates that have ``trains``."""
-        raise NotImplementedError
+        Args:
+            index: of the layer.
+            layer: a ``LIFLinear``, whose first spike times these are; on substrates that have ``trains`` also a
+                ``LIFSpikeTrains``, with its trains.
+            times: what enters it.
+        """
 
     def delayed(
         self, index: int, layer: Delay, times: Float[Tensor, "batch features"]

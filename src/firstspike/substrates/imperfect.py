@@ -15,7 +15,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from firstspike.devices import sent
-from firstspike.layers import LIFLinear, LIFRecurrent, LIFSpikeTrains, Network
+from firstspike.layers import LIFRecurrent, Network
+from firstspike.layers.lif import DenseLIFLayer
 from firstspike.seeding import generator
 from firstspike.substrates.base import Substrate
 
@@ -66,7 +67,7 @@ class WeightQuantiser:
 def _weights(network: Network) -> Iterator[tuple[str, Tensor]]:
     """The weights of all LIF layers, by the names of the network's parameters."""
     for index, layer in enumerate(network):
-        if isinstance(layer, LIFLinear | LIFSpikeTrains):
+        if isinstance(layer, DenseLIFLayer):
             yield f"{index}.weight", layer.weight
         if isinstance(layer, LIFRecurrent):
             yield f"{index}.recurrent_weight", layer.recurrent_weight

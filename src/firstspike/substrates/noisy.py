@@ -9,8 +9,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from firstspike.layers import Delay, LIFLinear, LIFRecurrent, LIFSpikeTrains
-from firstspike.layers.recurrent import joined_trains
+from firstspike.layers import Delay, LIFRecurrent, LIFSpikeTrains
+from firstspike.layers.lif import DenseLIFLayer
+from firstspike.layers.windows import joined_trains
 from firstspike.neuron import LIF
 from firstspike.ranges import Finite, NotNegative, Positive, Probability, Seed
 from firstspike.spiketime import TrainState, first_spike_time, spike_trains, spike_window
@@ -100,33 +101,22 @@ class Noisy(Imperfect, LayerByLayer):
         noise = self.noise.normal(self.delay_jitter, tuple(delayed.shape), delayed)
         return _sorted(delayed + torch.maximum(noise, -layer.added.to(delayed)))
 
-    def spikes(
-        self, index: int, layer: LIFLinear, times: Float[Tensor, "batch inputs"]
-    ) -> Float[Tensor, "batch outputs"]:
-        """See ``LayerByLayer``."""
-        weight, delay = self._synapses(layer)
-
-        def first(times: Tensor, neuron: LIF) -> tuple[Tensor]:
-            return (first_spike_time(times, weight, neuron, delay=delay, backend=layer.backend),)
-
-        threshold = self._thresholds(index, layer, len(times))
-        return self.imperfect(_with_thresholds(layer.neuron, threshold, first, times)[0])
-
-    def spike_trains(self, index: int, layer: LIFSpikeTrains, times: Tensor) -> Float[Tensor, "batch outputs spikes"]:
+    def spikes(self, index: int, layer: DenseLIFLayer, times: Float[Tensor, "batch inputs"]) -> Tensor:
         """See ``LayerByLayer``."""
         if isinstance(layer, LIFRecurrent):
             return self._recurrent(index, layer, layer.seen(times))
         weight, delay = self._synapses(layer)
-
-        def every(times: Tensor, neuron: LIF) -> tuple[Tensor]:
-            found = spike_trains(
-                times, weight, neuron, max_spikes=layer.max_spikes, delay=delay, refractory=layer.refractory,
-                reset=layer.reset, overflow=layer.overflow, backend=layer.backend,
-            )  # fmt: skip
-            return (found,)
-
         threshold = self._thresholds(index, layer, len(times))
-        return _sorted(self.imperfect(_with_thresholds(layer.neuron, threshold, every, layer.seen(times))[0]))
+
+        def fired(times: Tensor, neuron: LIF) -> tuple[Tensor]:
+            if isinstance(layer, LIFSpikeTrains):
+                return (
+                    spike_trains(times, weight, neuron, max_spikes=layer.max_spikes, delay=delay, **layer.dynamics),
+                )
+            return (first_spike_time(times, weight, neuron, delay=delay, backend=layer.backend),)
+
+        (found,) = _with_thresholds(layer.neuron, threshold, fired, layer.seen(times))
+        return _sorted(self.imperfect(found))
 
     def _recurrent(
         self, index: int, layer: LIFRecurrent, inputs: Float[Tensor, "batch inputs spikes"]
@@ -151,9 +141,8 @@ class Noisy(Imperfect, LayerByLayer):
                 arriving: Tensor, neuron: LIF, *state: Tensor, start: float = start, end: float = end
             ) -> tuple[Tensor, ...]:
                 found = spike_window(
-                    arriving, weight, neuron, max_spikes=layer.window_spikes, delay=delay, refractory=layer.refractory,
-                    reset=layer.reset, overflow=layer.overflow, until=end, backend=layer.backend,
-                    state=TrainState(state[0], state[1], state[2], start) if state else None,
+                    arriving, weight, neuron, max_spikes=layer.window_spikes, delay=delay, until=end,
+                    state=TrainState(state[0], state[1], state[2], start) if state else None, **layer.dynamics,
                 )  # fmt: skip
                 assert found.state is not None
                 return found.trains, *found.state[:3]
@@ -163,14 +152,14 @@ class Noisy(Imperfect, LayerByLayer):
             sent = joined(sent, torch.maximum(self.imperfect(found), found - layer.window / 2))
         return layer.fitted(torch.where(sent <= layer.duration, sent, torch.inf))
 
-    def _synapses(self, layer: LIFLinear | LIFSpikeTrains) -> tuple[Tensor, Tensor | None]:
+    def _synapses(self, layer: DenseLIFLayer) -> tuple[Tensor, Tensor | None]:
         """Weights and delays of a layer in this run."""
         weight, delay = self.quantiser(layer.weight), layer.delay_in_pass()
         if delay is not None and self.delay_jitter:
             delay = (delay + self.noise.normal(self.delay_jitter, tuple(delay.shape), delay)).clamp(min=0)
         return weight, delay
 
-    def _thresholds(self, index: int, layer: LIFLinear | LIFSpikeTrains, batch: int) -> Float[Tensor, "..."]:
+    def _thresholds(self, index: int, layer: DenseLIFLayer, batch: int) -> Float[Tensor, "..."]:
         """Thresholds of the neurons in this run, or of each sample and neuron; above the reset."""
         like = layer.weight
         nominal = torch.as_tensor(layer.neuron.threshold, dtype=like.dtype, device=like.device)

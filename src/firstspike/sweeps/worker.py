@@ -21,11 +21,13 @@ from optuna.exceptions import OptunaError, TrialPruned
 from tqdm import tqdm
 
 from firstspike.config import Config
-from firstspike.runs import Run, RunFolder, RunLockedError
+from firstspike.runs import Run, RunLockedError
+from firstspike.runs.folder import RunFolder
 from firstspike.sweeps import study as studies
 from firstspike.sweeps.plan import Plan
 from firstspike.sweeps.table import digest
-from firstspike.training import Callback, Fit, Interrupted, Row
+from firstspike.training import Callback, Fit, Interrupted
+from firstspike.training.fitting import Row
 from firstspike.training.state import CheckpointError
 
 logger = logging.getLogger(__name__)

@@ -29,17 +29,8 @@ from firstspike.training.distributed import Distributed, Ranks, joined
 from firstspike.training.divergence import signs_of_failure, staying_finite
 from firstspike.training.engines import Sequential, engine_for
 from firstspike.training.evaluation import Evaluation, evaluate, record_in_parts
-from firstspike.training.fitting import (
-    Fit,
-    FitResult,
-    Interrupted,
-    Loss,
-    Member,
-    Objective,
-    mean_row,
-    metrics_row,
-    to_network,
-)
+from firstspike.training.fitting import Fit, FitResult, Interrupted, Member, mean_row, metrics_row, to_network
+from firstspike.training.objective import Loss, Objective
 from firstspike.training.process import Pace, stop_on_signals, threads_worth_starting
 from firstspike.training.silent import SilentNeurons, spiking_layers
 

@@ -25,6 +25,7 @@ from firstspike.layers import (
     Readout,
     Record,
 )
+from firstspike.layers.lif import DenseLIFLayer
 from firstspike.substrates.base import SubstrateError
 from firstspike.substrates.imperfect import QuantisedWeights, WeightQuantiser
 
@@ -75,7 +76,7 @@ class Clock:
         return (SHORTEST_DELAY_US + DELAY_STEP_US * steps.clamp(0, most)) / self.unit_us
 
 
-def circuits_of(layer: LIFLinear | LIFSpikeTrains | Delay) -> int:
+def circuits_of(layer: DenseLIFLayer | Delay) -> int:
     """How many of the chip's circuits a layer takes."""
     if isinstance(layer, Delay):
         return 2 * layer.features
@@ -100,7 +101,7 @@ def clock_for(network: Network, tau_us: float, recurrent: bool = False) -> Clock
     lifs = [index for index, layer in enumerate(network) if _on_chip(layer, recurrent)]
     for index, layer in enumerate(network):
         match layer:
-            case LIFLinear() | LIFSpikeTrains() if _on_chip(layer, recurrent):
+            case DenseLIFLayer() if _on_chip(layer, recurrent):
                 needed[index] = circuits_of(layer)
                 problems += [f"layer {index}: {problem}" for problem in _lif_problems(layer)]
             case Delay():
@@ -120,7 +121,7 @@ def clock_for(network: Network, tau_us: float, recurrent: bool = False) -> Clock
         problems.append(f"{sum(needed.values())} neuron circuits needed, the chip has {CIRCUITS}: {parts}")
     _refuse(problems)
     first = network[lifs[0]]
-    assert isinstance(first, LIFLinear | LIFSpikeTrains)
+    assert isinstance(first, DenseLIFLayer)
     clock = Clock(tau_us / float(first.neuron.tau_syn))
     low, high = clock.delays
     for index, layer in enumerate(network):
@@ -141,7 +142,7 @@ def placement(network: Network) -> list[int]:
     Raises:
         ValueError: more neurons, delays or inputs of a neuron than there are places.
     """
-    lifs = [(index, layer) for index, layer in enumerate(network) if isinstance(layer, LIFLinear | LIFSpikeTrains)]
+    lifs = [(index, layer) for index, layer in enumerate(network) if isinstance(layer, DenseLIFLayer)]
     delays = sum(layer.features for layer in network if isinstance(layer, Delay))
     size, room = sum(layer.out_features for _, layer in lifs), FIRST_DELAY if delays else CIRCUITS
     problems = [
@@ -157,7 +158,7 @@ def placement(network: Network) -> list[int]:
     found: list[int] = []
     neuron, pair = 0, FIRST_DELAY
     for layer in network:
-        if isinstance(layer, LIFLinear | LIFSpikeTrains):
+        if isinstance(layer, DenseLIFLayer):
             found += range(neuron, neuron + layer.out_features)
             neuron += layer.out_features
         elif isinstance(layer, Delay):
@@ -177,7 +178,7 @@ def _on_chip(layer: nn.Module, recurrent: bool) -> bool:
     return isinstance(layer, LIFLinear) or type(layer) is LIFSpikeTrains or (recurrent and type(layer) is LIFRecurrent)
 
 
-def _lif_problems(layer: LIFLinear | LIFSpikeTrains) -> list[str]:
+def _lif_problems(layer: DenseLIFLayer) -> list[str]:
     problems = []
     if isinstance(layer, LIFSpikeTrains) and layer.reset != 0:
         problems.append(f"a reset to {layer.reset:g}; the chip is calibrated to a reset to the leak, 0")

@@ -12,7 +12,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from firstspike.layers import BiasSpikes, Delay, LIFLinear, LIFSpikeTrains, Multiplex, Network, Readout, Record
+from firstspike.layers import BiasSpikes, Delay, LIFSpikeTrains, Multiplex, Network, Readout, Record
+from firstspike.layers.lif import DenseLIFLayer
 from firstspike.substrates.bss2.base import CLOCK_US, DELAY_STEP_US, Clock
 from firstspike.substrates.imperfect import WeightQuantiser
 from firstspike.substrates.windows import Spikes, Windows, recorded
@@ -61,7 +62,7 @@ class ChipNetwork:
         parts, channels, outside = [_Part(None, every, every)], inputs, inputs
         for index, layer in enumerate(network):
             match layer:
-                case LIFLinear() | LIFSpikeTrains():
+                case DenseLIFLayer():
                     parts, channels = self._lif(index, layer, parts), layer.out_features
                 case Delay():
                     parts = self._delay(index, layer, parts)
@@ -75,7 +76,7 @@ class ChipNetwork:
                         channels * layer.copies,
                     )
 
-    def _lif(self, index: int, layer: LIFLinear | LIFSpikeTrains, parts: list[_Part]) -> list[_Part]:
+    def _lif(self, index: int, layer: DenseLIFLayer, parts: list[_Part]) -> list[_Part]:
         pynn = self.pynn
         neurons = pynn.Population(layer.out_features, pynn.cells.HXNeuron())
         neurons.record(["spikes"])
