@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from firstspike.layers.delay import DelayRule
-from firstspike.layers.init import NormalWeights, firing_weights
 from firstspike.layers.neurons import Arriving, LIFLayer, LIFOptions, NeuronLayer
 from firstspike.layers.trains import Form, values_of
 from firstspike.neuron import LIF
@@ -20,7 +19,6 @@ from firstspike.spiketime import first_spike_time, spike_trains
 from firstspike.spiketime.values import check_spikes
 
 Overflow = Literal["error", "warn", "drop"]
-_PEAK = 0.5  # of the weights with which neurons spike once: those spike several times in a row
 
 
 class DenseLIFOptions(LIFOptions, total=False):
@@ -144,6 +142,7 @@ class LIFSpikeTrains(DenseLIFLayer):
 
     takes_trains = True
     gives: ClassVar[Form] = "trains"
+    usual_weights = 0.5  # with those of neurons that spike once they would spike several times in a row
 
     def __init__(
         self,
@@ -168,13 +167,6 @@ class LIFSpikeTrains(DenseLIFLayer):
         super().__init__(in_features, out_features, neuron, **options)
         self.max_spikes, self.refractory, self.reset = max_spikes, refractory, reset
         self.overflow: Overflow = overflow
-
-    def _draw_usual_weights_(self, generator: torch.Generator | None) -> None:
-        def start(unit: LIF) -> NormalWeights:
-            once = firing_weights(self.synapses.shape[1], unit)
-            return NormalWeights(_PEAK * once.mean, _PEAK * once.std)
-
-        self.draw_weights_(start, generator)
 
     def seen(
         self, times: Float[Tensor, "*batch in_features"] | Float[Tensor, "*batch in_features spikes"]

@@ -244,8 +244,15 @@ class Arriving(NamedTuple):
 class LIFLayer(NeuronLayer):
     """A layer of LIF neurons, which spike; its subclasses say which inputs a neuron sees."""
 
+    usual_weights: ClassVar[float] = 1.0
+    """Initial weights in units of those with which neurons spike once."""
+
     def _draw_usual_weights_(self, generator: torch.Generator | None) -> None:
-        self.draw_weights_(lambda unit: firing_weights(self.synapses.shape[1], unit), generator)
+        def start(unit: LIF) -> NormalWeights:
+            once = firing_weights(self.synapses.shape[1], unit)
+            return NormalWeights(self.usual_weights * once.mean, self.usual_weights * once.std)
+
+        self.draw_weights_(start, generator)
 
     @torch.no_grad()
     def draw_weights_(
