@@ -56,6 +56,7 @@ def test_excuses_are_reasons_for_invariances():
 def cell(row, name):
     fault = KNOWN_FAULTS.get((row.name, name))
     marks = [] if fault is None else [pytest.mark.xfail(reason=fault, strict=True)]
+    marks += [pytest.mark.slow] if row.slow else []
     return pytest.param(row, name, id=f"{row.name}-{name}", marks=marks)
 
 
