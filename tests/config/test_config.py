@@ -210,6 +210,7 @@ def test_sizes_that_do_not_fit_name_the_line(tmp_path):
     assert caught.value.lines == [5]
 
 
+@pytest.mark.slow
 def test_errors_are_lines_that_can_be_shown(tmp_path):
     text = 'data: {kind: "\\e]0;x", "a\\nb": 1}\nnetwork: [[' + "x, " * 10_000 + "x]]\n"
     errors = errors_of(written(tmp_path, text + f"loss: {{kind: {'long' * 1000}}}\n"))

@@ -1,7 +1,5 @@
 import json
 import os
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -216,14 +214,9 @@ def test_harm_is_refused(theirs, tmp_path, monkeypatch):
     assert [path.name for path in tmp_path.iterdir()] == ["theirs"]
 
 
-def command(*arguments, cwd):
-    run = [sys.executable, "-m", "firstspike", *map(str, arguments)]
-    return subprocess.run(run, capture_output=True, text=True, timeout=120, cwd=cwd)
-
-
 @pytest.mark.slow
-def test_command(theirs, tmp_path):
-    done = command("import-fastanddeep", theirs, cwd=tmp_path)
+def test_command(theirs, tmp_path, command_here):
+    done = command_here("import-fastanddeep", theirs, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     first, check, *others, last = done.stdout.splitlines()
     assert first == f"network: 243 parameters of {theirs / 'yin_yang_network.pt'}, 7 epochs"
@@ -231,22 +224,21 @@ def test_command(theirs, tmp_path):
     assert others[0] == "no counterpart here:"
     assert others[1].startswith("  training_params.numpy_seed = 12345: ")
     assert last == "run folder: runs/theirs"
-    tested = command("evaluate", "runs/theirs", cwd=tmp_path)
+    tested = command_here("evaluate", "runs/theirs", cwd=tmp_path)
     assert tested.stdout.startswith("test accuracy ")
-    twice = command("import-fastanddeep", theirs, "--out", "runs/theirs", cwd=tmp_path)
+    twice = command_here("import-fastanddeep", theirs, "--out", "runs/theirs", cwd=tmp_path)
     assert twice.returncode == 2
     assert "is not empty" in twice.stderr
 
 
-@pytest.mark.slow
-def test_command_on_a_config(theirs, tmp_path):
-    shown = command("import-fastanddeep", theirs / "config.yaml", cwd=tmp_path)
+def test_command_on_a_config(theirs, tmp_path, command_here):
+    shown = command_here("import-fastanddeep", theirs / "config.yaml", cwd=tmp_path)
     assert "kind: yin_yang" in shown.stdout
     assert shown.stderr.startswith("no counterpart here:\n  training_params.numpy_seed")
-    written = command("import-fastanddeep", theirs / "config.yaml", "--out", "mine.yaml", cwd=tmp_path)
+    written = command_here("import-fastanddeep", theirs / "config.yaml", "--out", "mine.yaml", cwd=tmp_path)
     assert written.stdout == "config: mine.yaml\n"
     assert (tmp_path / "mine.yaml").read_text() == shown.stdout
-    missing = command("import-fastanddeep", "nowhere", cwd=tmp_path)
+    missing = command_here("import-fastanddeep", "nowhere", cwd=tmp_path)
     assert (missing.returncode, missing.stderr) == (2, "error: nowhere: no such file or folder\n")
 
 

@@ -59,6 +59,7 @@ def test_errors():
         parse_config(translate(raw).config)
 
 
+@pytest.mark.slow
 def test_the_spike_learns_its_time(tmp_path):
     raw = single({}, training_params__epoch_number=80, training_params__learning_rate=0.1)
     raw["dataset"]["input_std_dev"] = 0

@@ -187,6 +187,7 @@ def test_imported_folder_with_noise(imported):
     assert loaded.network[1].delay.shape == (20,)
 
 
+@pytest.mark.slow
 def test_imported_folder_goes_on_with_noise(imported):
     _, run = imported
     assert resume(run, epochs=2, progress_bar=False)["epochs"] == 2

@@ -33,6 +33,7 @@ def live_figure_of(folder, pace):
     return live
 
 
+@pytest.mark.slow
 def test_a_watched_training_is_the_same_training(tmp_path):
     start(tmp_path / "plain", load_config("bars", CONFIG), progress_bar=False)
     start(tmp_path / "live", load_config("bars", CONFIG), progress_bar=False, callbacks=[LiveFigure(tmp_path / "live")])
@@ -92,6 +93,7 @@ def test_a_drawing_that_fails_stops_no_training(tmp_path, monkeypatch, caplog):
     assert "LiveFigure failed (no ink); the training continues without it" in caplog.text
 
 
+@pytest.mark.slow
 def test_a_resumed_training_draws_all_epochs(tmp_path, monkeypatch):
     drawn = []
 

@@ -62,6 +62,7 @@ def test_everything_can_be_read_back(tmp_path):
     assert image.width > image.height > 200
 
 
+@pytest.mark.slow
 def test_a_resumed_training_goes_on_in_the_same_log(tmp_path, monkeypatch):
     """Epochs after the newest checkpoint are trained again; what was logged of them before is void."""
     folder = tmp_path / "run"

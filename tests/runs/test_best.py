@@ -48,6 +48,7 @@ def loss_of(folder, checkpoint):
     return trainer.evaluate(data.validation).loss
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stop_after", [13, 33, 41])
 def test_a_resumed_training_has_the_same_best(tmp_path, stop_after):
     config = load_config("bars", TIES)

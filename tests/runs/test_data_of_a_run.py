@@ -43,6 +43,7 @@ def test_commands_say_so_in_one_line(moved, monkeypatch, caplog, arguments):
     assert [record.getMessage() for record in caplog.records] == [said]
 
 
+@pytest.mark.slow
 def test_a_resumed_run_is_one_of_the_data_that_it_goes_on_with(moved, caplog):
     run, said = moved
     before = json.loads((run / "environment.json").read_text())["data"]
@@ -103,6 +104,7 @@ def test_runs_without_a_checksum(moved, caplog, environment):
     assert not caplog.records
 
 
+@pytest.mark.slow
 def test_seeds_have_the_same_data(tmp_path, caplog):
     run = tmp_path / "run"
     start(run, load_config("bars", ["training.epochs=1", "training.n_seeds=2", "data.train=60"]), progress_bar=False)

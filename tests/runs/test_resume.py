@@ -72,6 +72,7 @@ def test_checkpoints_of_a_newer_format_stop_it_and_from_scratch_insists(trained,
         assert names[0] == names[1]
 
 
+@pytest.mark.slow
 def test_from_scratch_drops_what_is_sound_too(trained, tmp_path):
     run = shutil.copytree(trained / "alone", tmp_path / "run")
     with pytest.raises(Interrupted):
@@ -187,6 +188,7 @@ class TestSeveralSeeds:
             same_tables(tmp_path / "run" / seed, tmp_path / "whole" / seed)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["alone", "seeds"])
 def test_on_a_device_it_continues_bit_for_bit(name, on_device, tmp_path):
     """One network with delays, and two side by side, stopped inside an epoch; then evaluated on the CPU."""

@@ -109,6 +109,7 @@ def test_a_run_with_delays_that_jitter_goes_on_bit_for_bit(tmp_path, stop_after)
     assert not any(torch.equal(first[name], last[name]) for name in last if not name.endswith("_extra_state"))
 
 
+@pytest.mark.slow
 def test_a_run_that_learns_time_constants_goes_on_bit_for_bit(tmp_path):
     learn = [
         "network[1].trainable=[tau_mem, tau_syn, threshold]",

@@ -127,7 +127,9 @@ def stopping_after(batches):
     return lambda: next(left) >= batches
 
 
-@pytest.mark.parametrize("batches", [1, 6, 9])
+@pytest.mark.parametrize(
+    "batches", [pytest.param(1, marks=pytest.mark.slow), 6, pytest.param(9, marks=pytest.mark.slow)]
+)
 def test_resume_is_bit_for_bit(tmp_path, batches):
     config = load_config("yin_yang", [*SMALL, *NOISY, "training.n_seeds=2", "training.dtype=float32"])
     start(tmp_path / "whole", config, progress_bar=False)

@@ -78,7 +78,7 @@ def stopping_after(batches):
 @pytest.mark.parametrize(
     ("name", "more"), [("yin_yang_hardware_aware", NOISE), ("yin_yang_mock_bss2", CHIP)], ids=["noisy", "mock_bss2"]
 )
-@pytest.mark.parametrize("batches", [3, 5, 12])
+@pytest.mark.parametrize("batches", [3, 12])
 def test_an_interrupted_run_goes_on_bit_for_bit(tmp_path, name, more, batches):
     config = load_config(name, [*SMALL, *more, "training.augment.jitter=0.02"])
     start(tmp_path / "whole", config, progress_bar=False)
@@ -164,6 +164,7 @@ def test_a_chip_that_stalls_for_good_ends_the_training_with_one_message(tmp_path
     assert not (tmp_path / "none").exists()
 
 
+@pytest.mark.slow
 def test_each_seed_on_a_substrate_is_trained_as_if_alone(tmp_path):
     settings = [*SMALL, "training.seed=5"]
     start(
@@ -246,6 +247,7 @@ class OnlyOne(Exact):
         OnlyOne.closed += 1
 
 
+@pytest.mark.slow
 def test_several_seeds_share_what_there_is_only_one_of(tmp_path, monkeypatch):
     monkeypatch.setattr("firstspike.config.builder.SUBSTRATES", {"exact": OnlyOne})
     settings = [*SHORT, "training.n_seeds=3", "data.train=60"]

@@ -78,6 +78,7 @@ def test_bad_settings(step, duration):
         Integrator(step, duration)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [{}, {"refractory": 0.3, "reset": -0.2}, {"delay": DelayRule()}])
 def test_spike_trains(source, options):
     make = {"weight_mean": 0.8, "weight_std": 0.5, "generator": source} | DOUBLE

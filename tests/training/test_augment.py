@@ -193,6 +193,7 @@ def test_a_run_with_varied_samples_goes_on_bit_for_bit(tmp_path, seeds):
             assert path.read_bytes() == other.read_bytes()
 
 
+@pytest.mark.slow
 def test_a_run_stopped_inside_an_epoch_goes_on_bit_for_bit(tmp_path):
     varied = config({"train": 60}, augment={"shift": 1, "dropout": 0.1, "jitter": 0.1})
     start(tmp_path / "whole", varied, progress_bar=False)

@@ -79,6 +79,7 @@ def test_networks_side_by_side_average_as_alone():
             assert torch.allclose(one, other, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seeds", [1, 2])
 def test_a_run_saves_averages_and_resumes_bit_for_bit(tmp_path, seeds):
     config = load_config("bars", [*SETTINGS, f"training.n_seeds={seeds}"])

@@ -51,6 +51,7 @@ def same(one, other):
     return all(torch.equal(a.cpu(), b.cpu()) for a, b in states)
 
 
+@pytest.mark.slow
 def test_any_module_is_trained_and_continued(tmp_path):
     whole, stopped, resumed = encoded(), encoded(), encoded()
     result = trainer_of(whole).fit(*DATA[:2], test=DATA[2], folder=tmp_path / "whole", **QUIET)
@@ -71,6 +72,7 @@ def test_any_module_is_trained_and_continued(tmp_path):
     assert run.evaluation.accuracy == result.test.accuracy
 
 
+@pytest.mark.slow
 def test_a_run_of_parts_of_ones_own_is_resumed_by_handing_them_over(tmp_path):
     whole, net = encoded(), encoded()
     trainer_of(whole).fit(*DATA[:2], folder=tmp_path / "whole", **QUIET | {"epochs": 6})

@@ -78,6 +78,7 @@ def test_a_chip_that_stalls_for_good_leaves_the_last_whole_epoch(machine, tmp_pa
     assert all(torch.equal(weights[key], found[key]) for key in weights)
 
 
+@pytest.mark.slow
 def test_so_does_the_emulated_one(tmp_path, monkeypatch, capsys):
     """Its noise goes on where it was, so that the run ends as if it had never stalled."""
     settings = [*SMALL, "training.epochs=4"]
@@ -107,6 +108,7 @@ def test_so_does_the_emulated_one(tmp_path, monkeypatch, capsys):
     assert all(torch.equal(weights[key], found[key]) for key in weights)
 
 
+@pytest.mark.slow
 def test_a_stall_in_the_first_epoch(tmp_path, monkeypatch):
     config = load_config("bars_mock_bss2", [*SMALL, "substrate.stall=1", "substrate.retries=2"])
     with pytest.raises(SubstrateError, match="epoch_0000 is saved; continue with: firstspike resume"):
