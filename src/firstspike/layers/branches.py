@@ -20,7 +20,7 @@ from firstspike.layers.delay import Delay, DelayRule
 from firstspike.layers.observed import at_observed
 from firstspike.layers.patches import Image
 from firstspike.ranges import NotNegative, Size
-from firstspike.spiketime.times import check_times
+from firstspike.spiketime.values import check_times
 
 Shape = int | tuple[int, int, int]
 

@@ -18,7 +18,7 @@ from firstspike.devices import sent
 from firstspike.layers.observed import at_observed
 from firstspike.layers.trains import Form, as_trains, wrong_inputs
 from firstspike.ranges import Finite, NotNegative, PositiveOrInf, Size
-from firstspike.spiketime.times import check_times
+from firstspike.spiketime.values import check_times
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from firstspike.layers.delay import drawn
 from firstspike.layers.observed import at_observed
 from firstspike.ranges import Probability
-from firstspike.spiketime.times import check_times
+from firstspike.spiketime.values import check_times
 
 
 class SpikeDropout(nn.Module):

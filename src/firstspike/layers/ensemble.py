@@ -10,7 +10,7 @@ from torch.func import functional_call
 
 from firstspike.layers.network import Network, Record
 from firstspike.layers.neurons import NeuronLayer
-from firstspike.spiketime.times import check_tensor
+from firstspike.spiketime.values import check_tensor
 
 
 class _Applied(nn.Module):

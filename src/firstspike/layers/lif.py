@@ -13,7 +13,7 @@ from firstspike.layers.trains import wrong_inputs
 from firstspike.neuron import LIF
 from firstspike.ranges import Finite, NotNegative, Positive, Size
 from firstspike.spiketime import first_spike_time
-from firstspike.spiketime.times import check_times
+from firstspike.spiketime.values import check_times
 
 
 class DenseLIFLayer(LIFLayer):

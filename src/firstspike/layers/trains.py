@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from firstspike.layers.observed import at_observed
-from firstspike.spiketime.times import check_times
+from firstspike.spiketime.values import check_times
 
 Form = Literal["first spikes", "trains", "values"]
 """What a layer gives: spike times ``(batch, neurons)``, trains ``(batch, neurons, spikes)``, or a readout's values."""

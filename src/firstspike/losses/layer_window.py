@@ -10,7 +10,7 @@ from firstspike.layers import Record, first_of, takes_trains
 from firstspike.layers.named import named_lif_layers
 from firstspike.losses.base import check_not_negative, check_positive, recorded
 from firstspike.ranges import Finite, NotNegative, Positive
-from firstspike.spiketime.times import check_tensor
+from firstspike.spiketime.values import check_tensor
 
 
 class LayerWindow(nn.Module):

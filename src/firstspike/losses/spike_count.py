@@ -12,7 +12,7 @@ from firstspike.layers.trains import spike_counts
 from firstspike.losses.base import check_not_negative, check_positive, recorded
 from firstspike.ranges import NotNegative, Positive
 from firstspike.spiketime.operator import of_neurons
-from firstspike.spiketime.times import check_tensor
+from firstspike.spiketime.values import check_tensor
 
 
 def _mean(values: Tensor) -> Tensor:
