@@ -21,7 +21,7 @@ from firstspike.layers.patches import Image
 from firstspike.layers.trains import SizedLayer, at_observed
 from firstspike.ranges import NotNegative, Size
 from firstspike.signature import takes_arguments_of
-from firstspike.spiketime.times import check_times
+from firstspike.spiketime.values import check_times
 
 Shape = int | tuple[int, int, int]
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from firstspike.layers.network import Network, Record, with_parameters
 from firstspike.layers.neurons import NeuronLayer
-from firstspike.spiketime.times import check_tensor
+from firstspike.spiketime.values import check_tensor
 
 
 class Ensemble(nn.Module):

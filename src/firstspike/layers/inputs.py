@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from firstspike.layers.trains import at_observed
 from firstspike.ranges import Finite, Size
-from firstspike.spiketime.times import check_times
+from firstspike.spiketime.values import check_times
 
 
 class BiasSpikes(nn.Module):

@@ -10,7 +10,7 @@ from torch.func import functional_call
 from firstspike.layers.inputs import BiasSpikes, Multiplex
 from firstspike.layers.patches import is_image
 from firstspike.layers.trains import FirstSpike, Form, check_follows, form_of, takes_trains
-from firstspike.spiketime.times import check_tensor
+from firstspike.spiketime.values import check_tensor
 
 
 @runtime_checkable

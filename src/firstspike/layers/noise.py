@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from firstspike.devices import sent
 from firstspike.layers.trains import at_observed
 from firstspike.ranges import Probability
-from firstspike.spiketime.times import check_times
+from firstspike.spiketime.values import check_times
 
 
 def drawn(

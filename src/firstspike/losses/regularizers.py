@@ -18,7 +18,7 @@ from firstspike.losses.base import check_batch, check_not_negative, check_positi
 from firstspike.ranges import Finite, Fraction, NotNegative, Positive
 from firstspike.spiketime.operator import of_neurons
 from firstspike.spiketime.reference.peaks import lacking
-from firstspike.spiketime.times import check_tensor
+from firstspike.spiketime.values import check_tensor
 
 _LINEAR_FROM = 10.0  # exponent above which EarlyOutput goes on as a straight line
 

@@ -1,10 +1,12 @@
-"""Forward mode: how the spike times move with everything they depend on, for any backend.
+"""What ``torch.func`` needs, for any backend: vmap and forward mode.
 
-The backward pass sums over spikes, samples and, for the input times, over neurons. With one spike of each neuron in one
-sample per network nothing is left to sum but that: the gradients by weights, delays, thresholds and time constants of
-``sum_j T_j`` are the derivatives of each T_j alone, since neuron j has its own. An input that shifts acts on neuron j
-like its delay there, so that the derivative by the delay serves for both. The tangent follows from these rows of the
-Jacobian by a sum over the inputs:
+vmap folds a mapped dimension into that of the networks, or into the batch where nothing of the network is mapped.
+
+Forward mode uses the backward pass, which sums over spikes, samples and, for the input times, over neurons. With one
+spike of each neuron in one sample per network nothing is left to sum but that: the gradients by weights, delays,
+thresholds and time constants of ``sum_j T_j`` are the derivatives of each T_j alone, since neuron j has its own. An
+input that shifts acts on neuron j like its delay there, so that the derivative by the delay serves for both. The
+tangent follows from these rows of the Jacobian by a sum over the inputs:
 
     dT_j = sum_i (dT_j/dw_ji dw_ji + dT_j/ddelay_ji (ddelay_ji + dt_i)) + dT_j/dthreshold_j dthreshold_j + ...
 
@@ -12,15 +14,90 @@ It is linear in the tangents, and exactly what the backward pass computes, with 
 and each number of the state at the end is a row of its own, and each time of an input an input of its own.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
+from torch._C import _functorch
+from torch._functorch.autograd_function import VmapInfo
+from torch._functorch.pyfunctorch import VmapInterpreter, retrieve_current_functorch_interpreter
+from torch._functorch.utils import unwrap_dead_wrappers
 
 from firstspike.spiketime.contract import Needs, Tensors
 
 _AT_ONCE = 1 << 22  # numbers in a part of the Jacobian
+
+
+class Direct(torch.autograd.Function):
+    """A function whose calls skip what only calls with default arguments or below ``torch.func`` need."""
+
+    @classmethod
+    def apply(cls, *args: Any) -> Any:
+        if torch._C._are_functorch_transforms_active():
+            found = cls._mapped(args)
+            return super().apply(*args) if found is None else found
+        return super(torch.autograd.Function, cls).apply(*unwrap_dead_wrappers(args))  # type: ignore[misc]
+
+    @classmethod
+    def _mapped(cls, args: tuple[Any, ...]) -> tuple[Tensor, ...] | None:
+        """The call below ``vmap``, None below others: what torch does, without a look into each argument's parts."""
+        interpreter = retrieve_current_functorch_interpreter()
+        if not isinstance(interpreter, VmapInterpreter):
+            return None
+        level = interpreter.level()
+        parts = [_functorch._unwrap_batched(x, level) if isinstance(x, Tensor) else (x, None) for x in args]
+        inner, dims = zip(*parts, strict=True)
+        if all(dim is None for dim in dims):
+            return None
+        info = VmapInfo(interpreter.batch_size(), interpreter.randomness())
+        with interpreter.lower():
+            outputs, places = cls.vmap(info, dims, *inner)
+        return tuple(_functorch._add_batch_dim(x, place, level) for x, place in zip(outputs, places, strict=True))
+
+
+class Unfold(NamedTuple):
+    """Gives what is found for folded tensors its mapped dimension back, at ``dim``."""
+
+    dim: int
+    size: int
+    merged: bool
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return x.unflatten(self.dim, (self.size, -1)) if self.merged else x
+
+
+def fold(
+    info: Any,
+    dims: Sequence[int | None],
+    tensors: Sequence[Tensor | None],
+    of_samples: Collection[int] = (),
+) -> tuple[list[Tensor | None], Unfold]:
+    """Merge a mapped dimension into that of the networks, or of samples where only tensors ``of_samples`` are mapped.
+
+    Args:
+        info: of vmap.
+        dims: the mapped dimension of each tensor, or None.
+        tensors: what is mapped over. If the first one has two dimensions beside the mapped one, there is none for the
+            networks, and the mapped one becomes it.
+        of_samples: places of the tensors that have a batch, where one network can do all the work.
+
+    Returns:
+        The tensors, and what gives results their mapped dimension back.
+    """
+    assert tensors[0] is not None
+    alone = tensors[0].ndim - (dims[0] is not None) == 2
+    batch = all(dim is None or place in of_samples for place, dim in enumerate(dims))
+    into, merged = int(batch and not alone), batch or not alone
+    folded: list[Tensor | None] = []
+    for place, (x, dim) in enumerate(zip(tensors, dims, strict=True)):
+        if x is not None and (not batch or place in of_samples):
+            x = x.expand(info.batch_size, *x.shape) if dim is None else x.movedim(dim, 0)
+            if merged:
+                x = x.movedim(0, into).flatten(into, into + 1)
+        folded.append(x)
+    return folded, Unfold(into, info.batch_size, merged)
 
 
 def tangent(
@@ -41,9 +118,9 @@ def tangent(
         overflows: of trains.
         ends: whether there is a state at the end.
     """
-    given: Sequence[Tensor | None] = moves
-    of_times, of_weight, of_threshold, of_delay, _, of_mem, of_syn, _, _, *of_state = given
-    times, weight, threshold, delay, _, *rest = inputs
+    given: Sequence[Tensor | None] = moves[:9]
+    of_times, of_weight, of_threshold, of_delay, of_mem, of_syn, *of_state = given
+    times, weight, threshold, delay = inputs[:4]
     if overflows is not None and times.shape[-1] > 1:
         copies = times.shape[-1]
         times = times.flatten(2).unsqueeze(-1)
@@ -68,14 +145,15 @@ def tangent(
     if of_times is not None:
         of_times = torch.where(times.isfinite(), of_times, 0.0)  # what never arrives moves nothing
         of_times = of_times.squeeze(-1) if overflows is not None else of_times
+    network = (weight, threshold, delay, inputs.tau_mem, inputs.tau_syn, inputs.refractory, inputs.reset)
     size = max(1, _AT_ONCE // max(1, weight.numel() * rows))
     parts = []
     with torch.autocast(spikes.device.type, enabled=False):
         for start in range(0, max(1, spikes.shape[1]), size):
             some = slice(start, start + size) if size < spikes.shape[1] else slice(None)
-            state = [None if x is None else x[:, some] for x in rest[4:]]
+            state = [None if x is None else x[:, some] for x in inputs[6:9]]
             samples = (spikes[:, some], times[:, some], None if overflows is None else overflows[:, some])
-            found = iter(_jacobian(gradients, needs, ends, *samples, [weight, threshold, delay, *rest[:4]], state))
+            found = iter(_jacobian(gradients, needs, ends, *samples, network, state))
             total = spikes.new_zeros((len(spikes), samples[0].shape[1], rows, spikes.shape[2]))
             if of_weight is not None:
                 total = total + torch.einsum("ebroi,eoi->ebro", next(found), of_weight)
@@ -128,7 +206,7 @@ def _jacobian(
         grad = one[:, None, :each].expand(*neurons, each)
         of_state = [x[:, None].expand(neurons).flatten(0, 2).unsqueeze(1) for x in one[:, each:].unbind(1)] or of_state
     saved = () if overflows is None else (alone(overflows),)
-    weight, threshold, delay, *others = map(copied, network)
-    inputs = (alone(times), weight, threshold, delay, None, *others, *map(alone, state))
+    *first, refractory, reset = map(copied, network)
+    inputs = (alone(times), *first, *map(alone, state), None, refractory, reset)
     found = gradients(needs, grad.flatten(0, 2).unsqueeze(1), *of_state, alone(spikes), *inputs, *saved)
     return [x.unflatten(0, lead) for x in found]
