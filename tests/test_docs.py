@@ -23,6 +23,7 @@ PAGES = [
     "concepts",
     "getting_started",
     "own_data",
+    "sklearn",
     "training",
     "plots",
     "substrates",

@@ -21,7 +21,7 @@ ROWS = [
     ["layers"],
     ["losses", "data", "substrates"],
     ["training"],
-    ["config"],
+    ["config", "sklearn"],
     ["runs"],
     ["plots", "interop"],
     ["sweeps"],
