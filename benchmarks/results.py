@@ -20,8 +20,8 @@ import matplotlib.pyplot as plt
 
 from firstspike.config import load_config
 from firstspike.plots import style
-from firstspike.plots.sweep import accuracy_over
 from firstspike.runs import RunFolder, resume, start
+from firstspike.sweeps.figures import accuracy_over
 from firstspike.sweeps.launch import launch
 from firstspike.sweeps.plan import load_plan
 from firstspike.sweeps.study import read_study, table_of

@@ -14,9 +14,9 @@ from firstspike import plots
 from firstspike.cli import main
 from firstspike.config import load_config
 from firstspike.plots.style import TAU_SYN, as_text
-from firstspike.plots.sweep import accuracy_over
 from firstspike.runs import start
 from firstspike.runs.evaluate import RunEvaluation, evaluate_run, predictions
+from firstspike.sweeps.figures import accuracy_over
 from firstspike.text import no_decision, printable
 
 NAMES = ["$\\frac{$", "silent", "a\x1b[31mb"]

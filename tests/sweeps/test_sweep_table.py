@@ -1,6 +1,5 @@
 import csv
 
-from firstspike.plots.sweep import SweepResults
 from firstspike.sweeps.plan import load_plan
 from firstspike.sweeps.study import open_study, table_of
 from firstspike.sweeps.table import SweepTable, digest
@@ -30,4 +29,3 @@ def test_runs_without_test_data_have_no_numbers_of_it(tmp_path):
     table = SweepTable([row])
     assert table.text().splitlines()[1].split() == ["0", "1", "75.00", "+-", "1.00", "9", "1.0"]
     assert next(csv.DictReader(table.write(tmp_path).read_text().splitlines()))["test_accuracy"] == ""
-    assert SweepResults(table.complete, ["x"]).split == "validation"

@@ -6,6 +6,7 @@ study.py      the sweep as an Optuna study, and where that is kept
 worker.py     a process that trains trials
 launch.py     starts workers, and shows their progress
 table.py      results as a table
+figures.py    figures of a study
 command.py    ``firstspike sweep``, ``sweep-table`` and ``plot`` of a sweep
 """
 

@@ -57,16 +57,13 @@ def plot_sweep(name: Path, figures: list[str] | None, formats: list[str] | None)
     """Draw figures of a sweep into its folder figures/."""
     _check_optuna()
     from firstspike.plots.save import save_all
-    from firstspike.plots.sweep import SWEEP_PLOTS, SweepResults
-    from firstspike.sweeps.study import history, importance, read_study, sweep_of, table_of
+    from firstspike.sweeps.figures import SWEEP_PLOTS
+    from firstspike.sweeps.study import read_study, table_of
 
     study, folder = read_study(str(name))
-    sweep, rows = sweep_of(study), table_of(study, folder).complete
-    if not rows:
+    if not table_of(study, folder).complete:
         raise ValueError(f"the sweep {study.study_name} has no complete trial yet")
-    grid, seen, shares = sweep.sampler == "grid", history(study), importance(study)
-    results = SweepResults(rows, list(sweep.axes), sweep.metric, sweep.maximize, seen, shares, grid)
-    return save_all(SWEEP_PLOTS, results, folder / "figures", figures, formats or ("png",))
+    return save_all(SWEEP_PLOTS, study, folder / "figures", figures, formats or ("png",))
 
 
 def _check_optuna() -> None:

@@ -51,15 +51,18 @@ def launch(
         if used and plan.name not in optuna.get_all_study_names(opened):
             raise ValueError(f"{folder} has runs of another study; choose another --name, or the --storage of that one")
         study = studies.open_study(plan, opened)
-        studies.queue_stale(study, plan.sweep.grace)
-        studies.queue_failed(study, retry_failed)
+        studies.queue_lost(study, plan.sweep.grace, retry_failed)
         _describe(plan, folder, url)
-        if any(trial.state in studies.ACTIVE for trial in studies.trials_of(study).values()):
+        if _active(study):
             with _processes(plan, url, folder, workers) as processes:
                 _follow(plan, study, processes, show)
-        if any(trial.state in studies.ACTIVE for trial in studies.trials_of(study).values()):
+        if _active(study):
             raise ChildProcessError("all workers have died; run the same command again to resume")
     return study
+
+
+def _active(study: optuna.Study) -> bool:
+    return any(trial.state in studies.ACTIVE for trial in studies.trials_of(study).values())
 
 
 def _describe(plan: Plan, folder: Path, url: URL) -> None:
@@ -106,20 +109,20 @@ def _processes(plan: Plan, url: URL, folder: Path, workers: int) -> Iterator[lis
 
 def _follow(plan: Plan, study: optuna.Study, processes: list[subprocess.Popen[bytes]], show: bool) -> None:
     """Show the progress of the study until the workers end."""
-    left, terminal = list(processes), sys.stderr.isatty()
+    terminal = sys.stderr.isatty()
     with tqdm(
         total=plan.n_trials, unit="trial", disable=not show, dynamic_ncols=True, mininterval=0 if terminal else 30
     ) as bar:
-        while left:
+        while processes:
             with suppress(subprocess.TimeoutExpired):
-                left[0].wait(_POLL)
-            for process in [process for process in left if process.poll() is not None]:
-                left.remove(process)
+                processes[0].wait(_POLL)
+            for process in [process for process in processes if process.poll() is not None]:
+                processes.remove(process)
                 if code := process.returncode:
                     what = f"of signal {-code}" if code < 0 else "of an error"
                     logger.warning("a worker died %s; its trial will be given to another one", what)
-            trials = studies.trials_of(study).values()
-            bar.set_postfix(_status(list(trials), plan), refresh=False)
+            trials = list(studies.trials_of(study).values())
+            bar.set_postfix(_status(trials, plan), refresh=False)
             bar.update(sum(trial.state not in studies.ACTIVE for trial in trials) - bar.n)
             if terminal:
                 bar.refresh()
@@ -128,11 +131,9 @@ def _follow(plan: Plan, study: optuna.Study, processes: list[subprocess.Popen[by
 def _status(trials: list[FrozenTrial], plan: Plan) -> dict[str, str]:
     """For a progress bar: what runs, what failed, the best so far."""
     states = [trial.state for trial in trials]
-    found = {"running": str(states.count(TrialState.RUNNING))}
-    if failed := states.count(TrialState.FAIL):
-        found["failed"] = str(failed)
-    if complete := [trial for trial in trials if trial.state is TrialState.COMPLETE]:
-        best = (max if plan.sweep.maximize else min)(complete, key=lambda trial: trial.value or 0)
-        value = best.value or 0
-        found["best"] = (f"{value:.4f}" if plan.sweep.loss else f"{100 * value:.2f} %") + f" ({describe(best.params)})"
+    found = {"running": str(states.count(TrialState.RUNNING)), "failed": str(states.count(TrialState.FAIL))}
+    values = {trial.value or 0: trial.params for trial in trials if trial.state is TrialState.COMPLETE}
+    if values:
+        best = (min if plan.sweep.loss else max)(values)
+        found["best"] = (f"{best:.4f}" if plan.sweep.loss else f"{100 * best:.2f} %") + f" ({describe(values[best])})"
     return found

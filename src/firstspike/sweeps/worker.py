@@ -1,6 +1,5 @@
 """A worker: takes trials from a study's queue and trains them, until none is left."""
 
-import contextlib
 import logging
 import math
 import os
@@ -13,11 +12,13 @@ import time
 import traceback
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import optuna
 from optuna.exceptions import OptunaError, TrialPruned
+from optuna.trial import TrialState
 from tqdm import tqdm
 
 from firstspike.config import Config
@@ -49,11 +50,12 @@ class Worker:
     def work(self) -> None:
         """Train until no trial is left, or until asked to stop; waits for trials elsewhere, whose workers may die."""
         while not self.stop():
-            studies.queue_stale(self.study, self.plan.sweep.grace)
+            with warnings.catch_warnings(action="ignore"):  # experimental
+                optuna.storages.fail_stale_trials(self.study)
             states = {trial.state for trial in studies.trials_of(self.study).values()}
-            if optuna.trial.TrialState.WAITING in states:
+            if TrialState.WAITING in states:
                 self.train_next()
-            elif optuna.trial.TrialState.RUNNING in states:
+            elif TrialState.RUNNING in states:
                 time.sleep(_POLL)
             else:
                 break
@@ -69,14 +71,18 @@ class Worker:
 
     def _train(self, trial: optuna.Trial) -> float:
         """The metric of a trial."""
-        own = self.study.get_trials(deepcopy=False)[trial.number]
-        if studies.QUEUED not in own.user_attrs:
+        if studies.TRIAL not in trial.user_attrs:
             raise LookupError("another worker has emptied the queue")
-        run = self.folder / f"{studies.number_of(own):04d}"
+        run = self.folder / f"{trial.user_attrs[studies.TRIAL]:04d}"
+        for key, said in {
+            studies.STARTED: trial.number,
+            studies.ERROR: "",  # of an earlier attempt
+            studies.FOLDER: str(run.resolve()),
+            studies.WORKER: f"{socket.gethostname()}:{os.getpid()}",
+        }.items():
+            trial.set_user_attr(key, said)
         try:
             config = self.plan.config(studies.suggest(trial, self.plan.sweep))
-            trial.set_user_attr(studies.FOLDER, str(run.resolve()))
-            trial.set_user_attr(studies.WORKER, f"{socket.gethostname()}:{os.getpid()}")
             results = digest(self._results(run, config, trial))
             value = results[self.plan.sweep.metric]
             if value is None or not math.isfinite(value):
@@ -88,16 +94,15 @@ class Worker:
         except (Interrupted, OptunaError):
             raise
         except Exception as error:
-            with contextlib.suppress(OSError):  # there may be no folder yet
+            with suppress(OSError):  # there may be no folder yet
                 (run / "error.txt").write_text(traceback.format_exc(), encoding="utf-8")
             trial.set_user_attr(studies.ERROR, f"{type(error).__name__}: {error}"[:_REASON])
             raise
 
     def _results(self, run: Path, config: Config, trial: optuna.Trial) -> dict[str, Any]:
         """Train in a run folder, continued if a worker that died or stopped has begun."""
-        column = "validation_loss" if self.plan.sweep.loss else "validation_accuracy"
-        epochs = Epochs(trial, column, self.plan.sweep.pruning is not None)
-        options: dict[str, Any] = {"progress_bar": False, "callbacks": [epochs]}
+        epochs = Epochs(trial, "validation_loss" if self.plan.sweep.loss else "validation_accuracy")
+        options: dict[str, Any] = {"progress_bar": False, "callbacks": [epochs] if self.plan.sweep.pruning else []}
         options["stop"] = lambda: epochs.pruned or self.stop()
         while True:
             try:
@@ -121,15 +126,14 @@ class Worker:
 class Epochs(Callback):
     """Reports the epochs of a trial to the pruner, as means over the seeds."""
 
-    def __init__(self, trial: optuna.Trial, column: str, pruning: bool) -> None:
-        self.trial, self.column, self.pruning, self.pruned = trial, column, pruning, False
+    def __init__(self, trial: optuna.Trial, column: str) -> None:
+        self.trial, self.column, self.pruned = trial, column, False
 
     def on_epoch_end(self, fit: Fit, row: Row) -> None:
         """Report an epoch."""
-        if self.pruning:
-            with warnings.catch_warnings(action="ignore"):  # a worker that died may have reported it
-                self.trial.report(float(row[self.column]), int(row["epoch"]))
-            self.pruned = self.trial.should_prune()
+        with warnings.catch_warnings(action="ignore"):  # a worker that died may have reported it
+            self.trial.report(float(row[self.column]), int(row["epoch"]))
+        self.pruned = self.trial.should_prune()
 
 
 def main() -> None:
