@@ -13,7 +13,7 @@ import firstspike as fs
 from firstspike import plots
 from firstspike.cli import main
 from firstspike.config import load_config
-from firstspike.plots.style import TAU_SYN, as_text
+from firstspike.plots.look import TAU_SYN, as_text
 from firstspike.runs import start
 from firstspike.runs.evaluate import RunEvaluation, evaluate_run, predictions
 from firstspike.sweeps.figures import accuracy_over

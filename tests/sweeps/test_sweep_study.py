@@ -7,7 +7,6 @@ import sqlalchemy
 from optuna.exceptions import StorageInternalError
 from optuna.trial import TrialState
 
-from firstspike.sweeps.launch import launch
 from firstspike.sweeps.plan import load_plan
 from firstspike.sweeps.study import (
     ERROR,
@@ -25,6 +24,7 @@ from firstspike.sweeps.study import (
     trials_of,
     without_password,
 )
+from firstspike.sweeps.worker import launch
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:Heartbeat of storage is supposed to be used with", "ignore:.*fail_stale_trials is experimental"

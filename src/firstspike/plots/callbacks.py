@@ -9,10 +9,10 @@ from matplotlib.figure import Figure
 
 from firstspike.config.describer import describe
 from firstspike.layers.named import named_parameters
-from firstspike.plots.confusion import evaluation_figure
+from firstspike.plots.look import new_figure, style, styled, time_unit
+from firstspike.plots.matrices import evaluation_figure
 from firstspike.plots.save import write_figure
 from firstspike.plots.spike_times import spike_histogram
-from firstspike.plots.style import new_figure, style, styled, time_unit
 from firstspike.plots.training import accuracy, loss_and_error
 from firstspike.runs import RunFolder
 from firstspike.runs.files import write_whole

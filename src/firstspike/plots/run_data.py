@@ -15,8 +15,8 @@ from firstspike.config import ConfigError
 from firstspike.config.network import LayerError
 from firstspike.layers import LAYERS, LIFLinear, LIFSpikeTrains, Network, Record, form_of
 from firstspike.layers.named import NamedLIF, named_lif_layers, named_parameters
+from firstspike.plots.look import as_text, styled, time_unit
 from firstspike.plots.plane import YinYangPlane
-from firstspike.plots.style import as_text, styled, time_unit
 from firstspike.runs.checkpoint import load_checkpoint
 from firstspike.runs.loaded import LoadedRun, Table
 from firstspike.substrates import SubstrateError
@@ -122,6 +122,12 @@ class RunData(LoadedRun):
         raise NotApplicable(
             f"membranes are drawn for neurons with inputs of their own, not for {type(lif.layer).__name__}"
         )
+
+    @property
+    def neuron_names(self) -> list[str]:
+        """Names of the neurons of ``membrane_layer``: their classes, or before a readout numbers."""
+        count = self.membrane_layer[1].out_features
+        return self.names(count) if self.spiking_output else list(map(str, range(count)))
 
     @property
     def spiking_output(self) -> bool:

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from firstspike.sweeps import RUNS
+from firstspike.sweeps.table import SweepTable
 
 _URLS = "FILE.db (SQLite), postgresql://... or mysql://...; by default runs/NAME/study.db."
 Storage = Annotated[str | None, typer.Option(metavar="URL", help=_URLS)]
@@ -27,15 +28,15 @@ def sweep(
     plan = load_plan(file, name)
     folder = RUNS / plan.name
 
-    from firstspike.sweeps.launch import launch
     from firstspike.sweeps.study import table_of
+    from firstspike.sweeps.worker import launch
 
     try:
         table = table_of(launch(plan, folder, workers, storage, retry_failed, not quiet), folder)
     except KeyboardInterrupt:
         typer.echo(f"interrupted; all trials are kept in {folder}. Run the same command again to resume.", err=True)
         raise typer.Exit(130) from None
-    typer.echo(f"{table.text()}\n\n{table.write(folder)}")
+    _show(table, folder)
     if any(row["state"] == "failed" for row in table.rows):
         raise typer.Exit(1)
 
@@ -49,7 +50,10 @@ def sweep_table(
     from firstspike.sweeps.study import read_study, table_of
 
     study, folder = read_study(name, storage)
-    table = table_of(study, folder)
+    _show(table_of(study, folder), folder)
+
+
+def _show(table: SweepTable, folder: Path) -> None:
     typer.echo(f"{table.text()}\n\n{table.write(folder)}")
 
 

@@ -17,7 +17,7 @@ Choice = None | bool | int | float | str
 """A value as Optuna stores it; lists and mappings as JSON."""
 
 MAX_TRIALS = 10_000
-METRICS = ("validation_accuracy", "best_validation_accuracy", "test_accuracy", "validation_loss", "test_loss")
+METRICS = ("validation_accuracy", "test_accuracy", "best_validation_accuracy", "validation_loss", "test_loss")
 N_SEEDS = ("training.n_seeds", "training.seeds")
 """The key of the number of seeds, and its name in older configs."""
 

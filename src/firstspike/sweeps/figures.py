@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
 from firstspike.plots import NotApplicable
-from firstspike.plots.style import as_text, legend_right, line_style, marker_style, new_figure, styled
+from firstspike.plots.look import as_text, legend_right, line_style, marker_style, new_figure, styled
 
 if TYPE_CHECKING:
     from optuna import Study
