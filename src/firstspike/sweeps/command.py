@@ -2,12 +2,14 @@
 
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from firstspike.sweeps import RUNS
-from firstspike.sweeps.table import SweepTable
+
+if TYPE_CHECKING:
+    from firstspike.sweeps.table import SweepTable
 
 _URLS = "FILE.db (SQLite), postgresql://... or mysql://...; by default runs/NAME/study.db."
 Storage = Annotated[str | None, typer.Option(metavar="URL", help=_URLS)]
@@ -53,7 +55,7 @@ def sweep_table(
     _show(table_of(study, folder), folder)
 
 
-def _show(table: SweepTable, folder: Path) -> None:
+def _show(table: "SweepTable", folder: Path) -> None:
     typer.echo(f"{table.text()}\n\n{table.write(folder)}")
 
 
