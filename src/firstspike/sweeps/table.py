@@ -74,13 +74,13 @@ def number(value: Value) -> float | None:
 
 def cell(name: str, row: Mapping[str, Value]) -> str:
     """A value as people read it: accuracies in percent with their spread, numbers with few digits."""
-    value = row.get(name)
-    if number(value) is None:
+    value, known = row.get(name), number(row.get(name))
+    if known is None:
         return "" if value is None else str(value)
     if name.endswith("accuracy"):
         spread = number(row.get(name.removesuffix("accuracy") + "std"))
-        return f"{100 * value:.2f}" + ("" if spread is None else f" ± {100 * spread:.2f}")
-    return f"{value:.1f}" if name == "seconds" else f"{value:.6g}" if isinstance(value, float) else str(value)
+        return f"{100 * known:.2f}" + ("" if spread is None else f" ± {100 * spread:.2f}")
+    return f"{known:.1f}" if name == "seconds" else f"{known:.6g}" if isinstance(value, float) else str(value)
 
 
 def existing(folder: str, near: Path) -> str:
