@@ -20,12 +20,12 @@ import matplotlib.pyplot as plt
 
 from firstspike.config import load_config
 from firstspike.plots import style
-from firstspike.plots.sweep import accuracy_over
 from firstspike.runs import Run
 from firstspike.runs.folder import RunFolder
-from firstspike.sweeps.launch import launch
+from firstspike.sweeps.figures import accuracy_over
 from firstspike.sweeps.plan import load_plan
 from firstspike.sweeps.study import read_study, table_of
+from firstspike.sweeps.worker import launch
 
 SEEDS = 10
 SWEEP = Path(__file__).parents[1] / "examples" / "sweeps" / "hidden_sizes.yaml"

@@ -13,9 +13,9 @@ import firstspike as fs
 from firstspike import plots
 from firstspike.cli import main
 from firstspike.config import load_config
-from firstspike.plots.style import TAU_SYN, as_text
-from firstspike.plots.sweep import accuracy_over
+from firstspike.plots.look import TAU_SYN, as_text
 from firstspike.runs.evaluate import RunEvaluation, prediction_table
+from firstspike.sweeps.figures import accuracy_over
 from firstspike.text import no_decision, printable
 from trained import start
 

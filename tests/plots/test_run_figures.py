@@ -176,7 +176,7 @@ import sys, matplotlib
 def settings():
     return {key: matplotlib.rcParams[key] for key in matplotlib.rcParams if key != "backend"}  # reading it loads pyplot
 before = settings()
-from firstspike.plots.style import new_figure, styled
+from firstspike.plots.look import new_figure, styled
 @styled
 def draw():
     figure = new_figure()

@@ -8,7 +8,7 @@ from matplotlib.colors import to_hex
 import firstspike as fs
 from firstspike import plots
 from firstspike.layers.named import named_spikes
-from firstspike.plots.style import COLOURS, GREY
+from firstspike.plots.look import COLOURS, GREY
 
 
 def rows(epochs, classes, neurons, spiked=1.0):

@@ -19,9 +19,17 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from firstspike.plots.callbacks import CALLBACKS
-from firstspike.plots.confusion import confusion, confusion_figure
-from firstspike.plots.dataset import dataset_figure, input_raster, spike_images, two_inputs, yin_yang_points
-from firstspike.plots.membrane import membrane, membrane_comparison, membrane_figure, membrane_voltage
+from firstspike.plots.dataset import dataset_figure, spike_images, yin_yang_points
+from firstspike.plots.look import style
+from firstspike.plots.matrices import (
+    confusion,
+    confusion_figure,
+    receptive_fields,
+    receptive_fields_figure,
+    weight_histograms_figure,
+    weight_matrices_figure,
+)
+from firstspike.plots.membranes import membrane, membrane_figure
 from firstspike.plots.plane import YinYangPlane
 from firstspike.plots.run_data import NotApplicable, RunData
 from firstspike.plots.save import save_all, write_figure
@@ -32,37 +40,26 @@ from firstspike.plots.spike_times import (
     raster_figure,
     spike_histogram,
     spike_histogram_figure,
+    substrate_figure,
+    time_comparison,
 )
-from firstspike.plots.style import style
-from firstspike.plots.substrate import substrate_figure, time_comparison
 from firstspike.plots.summary import summary_figure
 from firstspike.plots.training import (
     accuracy,
     loss_and_error,
     loss_and_error_figure,
-    parameter_history,
     parameters_figure,
     spike_counts,
     spike_counts_figure,
 )
-from firstspike.plots.weights import (
-    receptive_fields,
-    receptive_fields_figure,
-    weight_histogram,
-    weight_histograms_figure,
-    weight_matrices_figure,
-    weight_matrix,
-)
 from firstspike.plots.yin_yang import (
     decision_map,
     decision_map_figure,
-    difference_map,
     hidden_maps_figure,
     output_maps_figure,
     time_map,
 )
 from firstspike.runs import Run
-from firstspike.training.evaluation import confusion_counts
 
 PLOTS: dict[str, Callable[..., Figure]] = {
     "summary": summary_figure,
@@ -115,9 +112,7 @@ def save_figures(
 
 
 __all__ = [
-    "AFTER_TRAINING", "CALLBACKS", "PLOTS", "NotApplicable", "RunData", "YinYangPlane", "accuracy", "confusion",
-    "confusion_counts", "decision_map", "difference_map", "input_raster", "loss_and_error", "membrane",
-    "membrane_comparison", "membrane_voltage", "output_times", "parameter_history", "raster", "receptive_fields",
-    "save_figures", "spike_counts", "spike_histogram", "spike_images", "style", "time_comparison", "time_map",
-    "two_inputs", "weight_histogram", "weight_matrix", "write_figure", "yin_yang_points",
+    "CALLBACKS", "PLOTS", "NotApplicable", "RunData", "YinYangPlane", "accuracy", "confusion", "decision_map",
+    "loss_and_error", "membrane", "output_times", "raster", "receptive_fields", "save_figures", "spike_counts",
+    "spike_histogram", "spike_images", "style", "time_comparison", "time_map", "write_figure", "yin_yang_points",
 ]  # fmt: skip

@@ -16,8 +16,8 @@ from firstspike.config.network import LayerError
 from firstspike.layers import LAYERS, LIFLinear, LIFSpikeTrains, Network, Record
 from firstspike.layers.named import NamedLIF, named_lif_layers, named_parameters
 from firstspike.layers.trains import form_of
+from firstspike.plots.look import as_text, styled, time_unit
 from firstspike.plots.plane import YinYangPlane
-from firstspike.plots.style import as_text, styled, time_unit
 from firstspike.runs.checkpoint import load_checkpoint
 from firstspike.runs.run import Run, Table
 from firstspike.substrates import SubstrateError
@@ -123,6 +123,12 @@ class RunData(Run):
         raise NotApplicable(
             f"membranes are drawn for neurons with inputs of their own, not for {type(lif.layer).__name__}"
         )
+
+    @property
+    def neuron_names(self) -> list[str]:
+        """Names of the neurons of ``membrane_layer``: their classes, or before a readout numbers."""
+        count = self.membrane_layer[1].out_features
+        return self.names(count) if self.spiking_output else list(map(str, range(count)))
 
     @property
     def spiking_output(self) -> bool:

@@ -14,8 +14,7 @@ from torch.nn import functional
 
 from firstspike.layers import LIFLinear, LIFRecurrent, LIFSpikeTrains
 from firstspike.neuron import LIF
-from firstspike.plots.run_data import RunData, run_figure
-from firstspike.plots.style import (
+from firstspike.plots.look import (
     COLOURS,
     FAINT,
     GREY,
@@ -29,6 +28,7 @@ from firstspike.plots.style import (
     panels,
     time_label,
 )
+from firstspike.plots.run_data import RunData, run_figure
 from firstspike.spiketime.reference.response import kappa
 
 _POINTS = 1000
@@ -154,16 +154,28 @@ class Membranes:
 
         Args:
             times: of the input spikes.
-            spikes: of the neurons, or their trains.
+            spikes: of all neurons of the layer, or their trains.
         """
         every = times.double().reshape(len(times), -1)
         arrivals = every if self.delay is None else every + self.delay.double()[:, : len(times), None]
-        fired = spikes[torch.isfinite(spikes)].double()
+        own = spikes[self.chosen].double()
+        fired = own[torch.isfinite(own)]
         known = torch.cat([arrivals[torch.isfinite(arrivals)], fired])
         start, last = (min(0.0, float(known.min())), float(known.max())) if len(known) else (0.0, 0.0)
-        if len(fired) < len(spikes) or self.trains:
+        if len(fired) < len(own) or self.trains:
             return start, last + 1.5 * self.tau, known
         return start, start + 1.15 * max(float(fired.max()) - start, 1e-3 * self.tau), known
+
+    def points(
+        self, start: float, stop: float, spikes: Tensor, known: Tensor | None = None, count: int = _POINTS
+    ) -> Float[Tensor, " points"]:
+        """Where to draw a trace: ``count`` evenly spaced times, ``known`` ones and all spikes, of trains the resets."""
+        own = spikes[self.chosen].double()
+        fired = own[torch.isfinite(own)]
+        resets = torch.nextafter(fired, torch.full_like(fired, torch.inf)) if self.trains else fired[:0]
+        even = torch.linspace(start, stop, count, dtype=torch.float64)
+        at = torch.cat([even, fired, resets, fired[:0] if known is None else known]).unique()
+        return at[at <= stop]
 
 
 def _with_recurrence(layer: LIFRecurrent) -> tuple[Tensor, Tensor]:
@@ -199,11 +211,9 @@ def membrane(
     with torch.no_grad():
         spikes = layer(times.to(layer.weight).unsqueeze(0))[0].cpu().double()
     membranes = Membranes(layer, chosen)
-    start, end, known = membranes.window(times, spikes[chosen])
+    start, end, known = membranes.window(times, spikes)
     until = end if until is None else until
-    at = torch.linspace(start, until, _POINTS, dtype=torch.float64)
-    at = torch.cat([at, known, after(spikes[chosen])]).unique()
-    at = at[at <= until]
+    at = membranes.points(start, until, spikes, known)
     lowest, highest = 0.0, _thresholds(membranes, ax)
     traces = zip(chosen, names, membranes.voltage(at, times, spikes), spikes[chosen], membranes.threshold, strict=True)
     for neuron, name, voltage, spike, threshold in traces:
@@ -251,9 +261,9 @@ def membrane_comparison(
     chosen = list(range(min(_COMPARED_TRAINS if trains else _COMPARED, layer.out_features)))
     membranes = Membranes(layer, chosen)
     sides = [(inputs.detach().cpu(), spikes.detach().cpu().double()) for inputs, spikes in (exact, observed)]
-    starts, ends, known = zip(*(membranes.window(inputs, spikes[chosen]) for inputs, spikes in sides), strict=True)
-    at = torch.cat([torch.linspace(min(starts), max(ends), _POINTS, dtype=torch.float64), *known])
-    at = torch.cat([at, *(after(spikes[chosen]) for _, spikes in sides)] if trains else [at]).unique()
+    starts, ends, known = zip(*(membranes.window(inputs, spikes) for inputs, spikes in sides), strict=True)
+    places = [membranes.points(min(starts), max(ends), spikes, torch.cat(known)) for _, spikes in sides]
+    at = torch.cat(places).unique()
     _thresholds(membranes, ax)
     for (inputs, spikes), dashed in zip(sides, (False, True), strict=True):
         for neuron, spike, voltage in zip(chosen, spikes[chosen], membranes.voltage(at, inputs, spikes), strict=True):
@@ -268,17 +278,17 @@ def membrane_comparison(
     return ax
 
 
-def after(spikes: Tensor) -> Float[Tensor, " spikes"]:
-    """The next number after each spike, at which the reset has happened."""
-    own = spikes[torch.isfinite(spikes)]
-    return torch.nextafter(own, torch.full_like(own, torch.inf))
-
-
 def _thresholds(membranes: Membranes, ax: Axes) -> float:
     """Draw the thresholds; the highest."""
     for level in membranes.threshold.unique().tolist():
         ax.axhline(level, color=GREY, linewidth=0.9, linestyle=(0, (4, 3)), zorder=1)
     return float(membranes.threshold.max())
+
+
+def busiest(spikes: Tensor) -> list[int]:
+    """Up to six neurons, those with the most spikes."""
+    count = torch.isfinite(spikes).reshape(len(spikes), -1).sum(-1)
+    return sorted(count.argsort(descending=True, stable=True)[:_TRACES].tolist())
 
 
 def output_membranes(run: RunData, sample: int, ax: Axes) -> Axes:
@@ -289,14 +299,12 @@ def output_membranes(run: RunData, sample: int, ax: Axes) -> Axes:
     """
     lif, layer = run.membrane_layer
     label, trains = int(run.held_out[1].labels[sample]), run.record.layers[lif.index][sample]
+    names = run.neuron_names
     if run.spiking_output:
-        names, times = run.names(layer.out_features), trains.reshape(layer.out_features, -1)[:, 0]
-        order = times.argsort(stable=True).tolist()
+        order = trains.reshape(layer.out_features, -1)[:, 0].argsort(stable=True).tolist()
         neurons = sorted(order, key=lambda neuron: neuron != label)[:_TRACES]  # the class comes first
     else:
-        names = [str(neuron) for neuron in range(layer.out_features)]
-        count = torch.isfinite(trains).reshape(layer.out_features, -1).sum(-1)
-        neurons = sorted(count.argsort(descending=True, stable=True)[:_TRACES].tolist())
+        neurons = busiest(trains)
     membrane(layer, lif.inputs(run.record)[sample], ax, neurons, [names[k] for k in neurons], unit=run.unit)
     some = None
     if run.spiking_output:
