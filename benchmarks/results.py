@@ -20,11 +20,12 @@ import matplotlib.pyplot as plt
 
 from firstspike.config import load_config
 from firstspike.plots import style
-from firstspike.plots.sweep import accuracy_over
-from firstspike.runs import RunFolder, resume, start
-from firstspike.sweeps.launch import launch
+from firstspike.runs import Run
+from firstspike.runs.folder import RunFolder
+from firstspike.sweeps.figures import accuracy_over
 from firstspike.sweeps.plan import load_plan
 from firstspike.sweeps.study import read_study, table_of
+from firstspike.sweeps.worker import launch
 
 SEEDS = 10
 SWEEP = Path(__file__).parents[1] / "examples" / "sweeps" / "hidden_sizes.yaml"
@@ -62,8 +63,8 @@ def finished(folder: Path, name: str, settings: list[str], train: bool) -> dict[
         return found
     if not (folder / "config.yaml").is_file():
         print(f"training {folder.name}", flush=True)
-        return start(folder, load_config(name, [*settings, f"training.n_seeds={SEEDS}"]))
-    return resume(folder)
+        return Run.start(folder, load_config(name, [*settings, f"training.n_seeds={SEEDS}"])).results
+    return Run(folder).resume().results
 
 
 def hidden(name: str) -> int:

@@ -23,9 +23,9 @@ import firstspike as fs
 from firstspike.layers import LIFLinear
 from firstspike.layers.named import to_numpy
 from firstspike.plots import RunData
-from firstspike.plots.style import COLOURS, GREY, new_figure, time_label
-from firstspike.plots.sweep import SWEEP_PLOTS
+from firstspike.plots.look import COLOURS, GREY, new_figure, time_label
 from firstspike.reports.write import write_report
+from firstspike.sweeps.figures import SWEEP_PLOTS
 
 STATIC = Path(__file__).parent / "_static"
 RUNS = Path(__file__).parent / "_build" / "runs"

@@ -9,6 +9,8 @@ import os
 import shutil
 import signal
 import struct
+import subprocess
+import sys
 
 import hypothesis
 import numpy as np
@@ -16,12 +18,13 @@ import pytest
 import torch
 
 from fifty_digits import RATIOS
+from firstspike.cli import main
 from firstspike.config import load_config
-from firstspike.runs import start
 from firstspike.spiketime import kernels
 from firstspike.spiketime.cpu.runtime.parallel import Call
 from guards import UNGUARDED, guarded
 from on_device import all_on, usable
+from trained import start
 
 # Every backend that must pass. One that is missing fails; none is skipped.
 BACKENDS_UNDER_TEST = ["reference", "cpu"]
@@ -194,6 +197,22 @@ def _ctrl_c():
     before = signal.getsignal(signal.SIGINT)
     yield
     signal.signal(signal.SIGINT, before)
+
+
+@pytest.fixture
+def command_here(monkeypatch, capsys):
+    """The command in this process, as a process of its own would end; that would first import torch for seconds."""
+
+    def call(*arguments, cwd="."):
+        capsys.readouterr()
+        with monkeypatch.context() as patch:
+            patch.chdir(cwd)
+            patch.setattr(sys, "argv", ["firstspike", *map(str, arguments)])
+            with pytest.raises(SystemExit) as ended:
+                main()
+        return subprocess.CompletedProcess(arguments, ended.value.code, *capsys.readouterr())
+
+    return call
 
 
 def _write_idx(path, array, zipped=False):

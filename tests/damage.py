@@ -1,14 +1,11 @@
 """Damage to run folders, drawn at random: what disks, other programs, other versions and attackers may leave behind."""
 
-import copy
 import hashlib
-import io
 import json
 import math
 import os
 import pickle
 import shutil
-import zipfile
 
 import torch
 from safetensors.torch import load_file, save
@@ -55,72 +52,6 @@ class Bomb:
 
     def __reduce__(self):
         return os.system, (f"touch {self.marker}",)
-
-
-def zip_bomb(size, overlapping=False):
-    """A file like those of torch.save that unpacks to so many bytes."""
-    plain, packed = io.BytesIO(), io.BytesIO()
-    torch.save({"bomb": torch.zeros(1)}, plain)
-    with zipfile.ZipFile(plain) as source, zipfile.ZipFile(packed, "w") as target:
-        for record in source.infolist():
-            if not record.filename.endswith("data/0"):
-                target.writestr(record.filename, source.read(record))
-            elif overlapping:  # many names for the same bytes
-                target.writestr(record.filename, bytes(1 << 16))
-                for number in range(size >> 16):
-                    again = copy.copy(target.filelist[-1])
-                    again.filename = f"archive/data/{number + 1}"
-                    target.filelist.append(again)
-            else:
-                info = zipfile.ZipInfo(record.filename)
-                info.compress_type = zipfile.ZIP_DEFLATED
-                with target.open(info, "w", force_zip64=True) as file:
-                    for _ in range(size >> 20):
-                        file.write(bytes(1 << 20))
-    return packed.getvalue()
-
-
-def _odd_value(random, like=None):
-    """A value that is not what is expected; sometimes one that might be."""
-    tensors = [
-        torch.zeros(2, 3),
-        torch.full((1,), math.nan),
-        torch.tensor(math.inf),
-        torch.zeros(3, dtype=torch.float64),
-        torch.zeros(5056, dtype=torch.uint8),
-        torch.zeros(1).expand(4, 5),
-        torch.zeros(2, 3).to_sparse(),
-        torch.zeros(2, 2, requires_grad=True),
-        torch.zeros(0),
-    ]
-    if isinstance(like, torch.Tensor) and random.random() < 0.6:
-        tensors += [
-            torch.full_like(like, math.nan) if like.is_floating_point() else like + 1,
-            like.flatten()[:0],
-            like[None],
-        ]
-        tensors += [like.to(torch.int32), like.t() if like.ndim == 2 else like, torch.zeros_like(like)]
-    plain = [
-        None,
-        True,
-        -1,
-        0,
-        3,
-        10**30,
-        10**5000,
-        -0.5,
-        math.nan,
-        math.inf,
-        1e308,
-        "",
-        "x" * 3,
-        [],
-        [1, 2],
-        {},
-        {"a": 1},
-        (),
-    ]
-    return random.choice(tensors if random.random() < 0.4 else plain)
 
 
 def _odd_json(random):
@@ -292,35 +223,6 @@ def edit_lock(random, run, marker):
     return path
 
 
-def edit_state(random, run, marker):
-    """A state with another content, and the right checksum."""
-    path = _checkpoint(random, run)
-    state = _mutated(random, read_state(path), lambda r, like=None: _odd_value(r, like))
-    write_state(path, state)
-    return path / STATE
-
-
-def edit_tensor(random, run, marker):
-    """A tensor in a state with another content, and the right checksum."""
-    path = _checkpoint(random, run)
-    state = read_state(path)
-    found = []
-
-    def visit(value):
-        for key, entry in value.items() if isinstance(value, dict) else enumerate(value):
-            if isinstance(entry, torch.Tensor):
-                found.append((value, key))
-            elif isinstance(entry, dict | list):
-                visit(entry)
-
-    visit(state)
-    if found:
-        holder, key = random.choice(found)
-        holder[key] = _odd_value(random, holder[key])
-    write_state(path, state)
-    return path / STATE
-
-
 def edit_weights(random, run, marker):
     """Other weights, and the right checksum."""
     path = _checkpoint(random, run)
@@ -361,19 +263,16 @@ def sign_damage(random, run, marker):
 
 
 def plant(random, run, marker):
-    """A pickle that executes something, or files that unpack to far more than they are; with the right checksum."""
+    """A pickle that executes something, with the right checksum."""
     path = _checkpoint(random, run)
     bomb = {"optimizer": Bomb(marker)}
-    way = random.randrange(4)
-    if way == 0:
+    if random.randrange(2):
         (path / STATE).write_bytes(pickle.dumps(bomb))
-    elif way == 1:
-        torch.save(bomb, path / STATE)
     else:
-        (path / STATE).write_bytes(zip_bomb(64 << 20, overlapping=way == 3))
+        torch.save(bomb, path / STATE)
     sign(path)
     return path / STATE
 
 
 UNSIGNED = (flip_bytes, cut_off, append, fill, remove, replace, rename, edit_lock)
-CONTENT = (edit_json, edit_table, edit_state, edit_state, edit_tensor, edit_tensor, edit_weights, sign_damage, plant)
+CONTENT = (edit_json, edit_table, edit_weights, sign_damage, plant)

@@ -10,7 +10,7 @@ from itertools import pairwise
 import numpy as np
 from torch import Tensor
 
-from firstspike.spiketime.cpu.runtime.arguments import LINE
+from firstspike.spiketime.cpu.runtime.kernels import LINE
 from firstspike.spiketime.cpu.runtime.parallel import Call, run
 
 ZONE = 1 << 14  # bytes of a zone, at least; what reaches further may end the process before it is found

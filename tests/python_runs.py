@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 import firstspike as fs
-from firstspike.runs import RunWriter
+from firstspike.runs import Run, RunWriter
+from trained import start
 
 SAMPLES, INPUTS, CLASSES = 45, 6, 3
 
@@ -75,7 +76,7 @@ def train(folder, net, loss=None, train=None, validation=None, test=None, epochs
         net, loss or fs.losses.TimeCrossEntropy(), optimizers if isinstance(net, list) else optimizers[0]
     )
     writer = RunWriter(folder, checkpoint_every=1, **options)
-    trainer.fit(
+    result = trainer.fit(
         train or data(),
         validation,
         test=test,
@@ -84,6 +85,7 @@ def train(folder, net, loss=None, train=None, validation=None, test=None, epochs
         callbacks=[writer],
         progress_bar=False,
     )
+    Run.written(writer, result)
     return folder
 
 
@@ -137,7 +139,7 @@ def table(folder):
         "loss": {"kind": "cross_entropy"},
         "training": {"epochs": 2, "batch_size": 10},
     }
-    fs.runs.start(folder, fs.config.parse_config(raw), progress_bar=False)
+    start(folder, fs.config.parse_config(raw), progress_bar=False)
     file.unlink()
     return folder, {}
 
@@ -166,4 +168,4 @@ KINDS = {
         seeds_with_only_training_data,
     )
 }
-"""Each makes a run in a folder, and returns it with what ``fs.load_run`` has to be handed."""
+"""Each makes a run in a folder, and returns it with what ``fs.Run`` has to be handed."""

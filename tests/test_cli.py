@@ -58,7 +58,7 @@ def test_configs_are_listed_and_printed():
 
 
 @pytest.mark.slow
-def test_train_evaluate_plot(tmp_path):
+def test_train_evaluate_plot(tmp_path, command_here):
     out = tmp_path / "run"
     trained = run(
         "train", "bars", "--out", out, "--set", "training.epochs=3", "--dtype", "float64", "--seed", "7", "-q"
@@ -69,9 +69,9 @@ def test_train_evaluate_plot(tmp_path):
     text = (out / "config.yaml").read_text()
     assert "dtype: float64" in text
     assert "seed: 7" in text
-    tested = run("evaluate", out)
+    tested = command_here("evaluate", out)
     assert f"test accuracy {shown[1]} +-" in tested.stdout
-    drawn = run("plot", out, "confusion", "--format", "pdf")
+    drawn = command_here("plot", out, "confusion", "--format", "pdf")
     assert drawn.stdout.strip() == str(out / "figures" / "confusion.pdf")
     assert (out / "figures" / "confusion.pdf").read_bytes().startswith(b"%PDF")
 
@@ -95,10 +95,10 @@ def invoke(monkeypatch, capsys, *arguments):
 
 
 @pytest.mark.slow
-def test_who_looks_on(trained):
+def test_who_looks_on(trained, command_here):
     assert (trained / "figures" / "live.png").read_bytes().startswith(b"\x89PNG")
     assert len(list((trained / "tensorboard").glob("events.out.tfevents.*"))) == 1
-    resumed = run("resume", trained, "--epochs", 10, "-q", "--live", "--tensorboard")
+    resumed = command_here("resume", trained, "--epochs", 10, "-q", "--live", "--tensorboard")
     assert resumed.returncode == 0, resumed.stderr
     assert len(list((trained / "tensorboard").glob("events.out.tfevents.*"))) == 2
 
@@ -280,6 +280,7 @@ def test_a_stalled_chip_is_one_message(tmp_path, monkeypatch, capsys):
     assert "error: the mock chip 1 stalled 1 times in a row" in err
 
 
+@pytest.mark.slow
 def test_another_chip(tmp_path, monkeypatch, capsys):
     folder = tmp_path / "run"
     short = ["--set", "training.epochs=1", "--out", folder, "-q"]

@@ -19,9 +19,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import firstspike as fs
 from firstspike import devices
-from firstspike.layers import jitter_from
+from firstspike.layers.noise import jitter_from
 from firstspike.seeding import generator
-from firstspike.spiketime import function, operator
+from firstspike.spiketime import function
 from firstspike.training.engines import SideBySide, engine_for
 from firstspike.training.evaluation import outputs_of
 
@@ -155,7 +155,7 @@ def triton(monkeypatch):
     host = import_module("firstspike.spiketime.triton.host")
     for name in ("forward_kernel", "slope_kernel", "gradient_kernel"):
         monkeypatch.setattr(host, name, Stub())
-    monkeypatch.setattr(operator, "_automatic", lambda *_: operator._triton())
+    monkeypatch.setattr(function, "_automatic", lambda *_: function.BACKENDS["triton"]())
 
 
 def step_twice(members, optimizer, no_waiting, silent=None):

@@ -14,7 +14,7 @@ import yaml
 
 from firstspike.config import load_config, parse_config
 from firstspike.plots import PLOTS
-from firstspike.plots.sweep import SWEEP_PLOTS
+from firstspike.sweeps.figures import SWEEP_PLOTS
 from firstspike.sweeps.plan import load_plan
 
 ROOT = Path(__file__).parents[1]
@@ -23,6 +23,7 @@ PAGES = [
     "concepts",
     "getting_started",
     "own_data",
+    "sklearn",
     "training",
     "plots",
     "substrates",

@@ -13,19 +13,15 @@ from sklearn.datasets import load_wine
 
 import firstspike as fs
 from firstspike.config import load_config
-from firstspike.runs import start
 from firstspike.runs.checkpoint import load_checkpoint, newest_first
-from firstspike.runs.evaluate import evaluate_run, predictions
+from firstspike.runs.evaluate import prediction_table
+from trained import start
 
 SCRIPT = Path(__file__).parents[1] / "examples" / "own_data.py"
 
 
 def command(*arguments):
     return [sys.executable, *map(str, arguments)]
-
-
-def firstspike(*arguments):
-    return subprocess.run(command("-m", "firstspike", *arguments), capture_output=True, text=True, timeout=300)
 
 
 def newest(folder):
@@ -65,20 +61,20 @@ def test_a_killed_script_resumes_bit_for_bit(whole, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_loss_of_ones_own_is_named_and_can_be_handed_over(whole):
+def test_a_loss_of_ones_own_is_named_and_can_be_handed_over(whole, command_here):
     folder, _ = whole
-    done = firstspike("evaluate", folder)
+    done = command_here("evaluate", folder)
     assert done.returncode == 2
     assert done.stderr.count("\n") <= 2
     assert "'Margin' is not in the registries; hand it over in Python: loss=..." in done.stderr
     sys.path.insert(0, str(SCRIPT.parent))
-    run = fs.load_run(folder, loss=lambda times, labels: times.clamp(max=10.0).mean())
+    run = fs.Run(folder, loss=lambda times, labels: times.clamp(max=10.0).mean())
     assert run.evaluation.accuracy > 0.8
     assert run.network[0].log_tau_mem.shape == ()
 
 
 @pytest.mark.slow
-def test_commands_work_on_a_run_made_in_python(tmp_path):
+def test_commands_work_on_a_run_made_in_python(tmp_path, command_here):
     folder = tmp_path / "run"
     subprocess.run(command(SCRIPT, folder, "--cross-entropy"), capture_output=True, check=True, timeout=300)
     for arguments, shown in (
@@ -88,10 +84,10 @@ def test_commands_work_on_a_run_made_in_python(tmp_path):
         (["export", folder, tmp_path / "wine.nir"], "wine.nir"),
         (["resume", folder, "--epochs", "62", "-q"], "62 epochs"),
     ):
-        done = firstspike(*arguments)
+        done = command_here(*arguments)
         assert done.returncode == 0, done.stderr
         assert shown in done.stdout, arguments
-    assert fs.load_run(folder).metrics["epoch"][-1] == 62
+    assert fs.Run(folder).metrics["epoch"][-1] == 62
 
 
 TABLE = """\
@@ -109,24 +105,24 @@ training: {epochs: 40, batch_size: 16, optimizer: {kind: adam, lr: 0.01},
 
 
 @pytest.mark.slow
-def test_a_table_is_trained_on_by_the_command(tmp_path):
+def test_a_table_is_trained_on_by_the_command(tmp_path, command_here):
     wine = load_wine()
     rows = [[*map(str, values), wine.target_names[label]] for values, label in zip(wine.data, wine.target, strict=True)]
     text = "\n".join(",".join(row) for row in [[*wine.feature_names, "cultivar"], *rows])
     (tmp_path / "wine.csv").write_text(text + "\n")
     (tmp_path / "mine.yaml").write_text(TABLE)
     assert len(TABLE.splitlines()) == 10
-    trained = firstspike("train", tmp_path / "mine.yaml", "-q", "--out", tmp_path / "run")
+    trained = command_here("train", tmp_path / "mine.yaml", "-q", "--out", tmp_path / "run")
     assert trained.returncode == 0, trained.stderr
-    assert fs.load_run(tmp_path / "run").results["test"]["accuracy"] > 0.8
+    assert fs.Run(tmp_path / "run").results["test"]["accuracy"] > 0.8
     (tmp_path / "new.csv").write_text("\n".join(",".join(row[:-1]) for row in rows[::20]) + "\n")
     (tmp_path / "wine.csv").unlink()  # the run has a copy
-    answer = firstspike("predict", tmp_path / "run", tmp_path / "new.csv")
+    answer = command_here("predict", tmp_path / "run", tmp_path / "new.csv")
     assert answer.returncode == 0, answer.stderr
     decisions = [line.split(",")[0] for line in answer.stdout.splitlines()[1:]]
     truth = [row[-1] for row in rows[::20]]
     assert sum(a == b for a, b in zip(decisions, truth, strict=True)) >= len(truth) - 1
-    evaluated = firstspike("evaluate", tmp_path / "run")
+    evaluated = command_here("evaluate", tmp_path / "run")
     assert evaluated.stdout.startswith("test accuracy"), evaluated.stderr
 
 
@@ -142,30 +138,29 @@ def test_columns_of_new_tables_are_found_by_their_names(tmp_path, copied):
         (tmp_path / "wine.csv").unlink()
     else:
         shutil.rmtree(tmp_path / "run" / "data")
-    run = fs.load_run(tmp_path / "run")
+    run = fs.Run(tmp_path / "run")
     assert run.data.train.columns == tuple(wine.feature_names)
 
     def predicted(order, header=True):
         lines = [names, *rows[::9]] if header else rows[::9]
         (tmp_path / "new.csv").write_text("\n".join(",".join(row[k] for k in order) for row in lines) + "\n")
-        return predictions(run, tmp_path / "new.csv")
+        return prediction_table(run, tmp_path / "new.csv")
 
     assert predicted(range(12, -1, -1)) == predicted(range(13)) == predicted(range(13), header=False)
     assert predicted(range(12, -1, -1), header=False) != predicted(range(13))
     with pytest.raises(ValueError, match=r"new\.csv, line 1: .* it lacks proline$"):
         predicted(range(12))
     (tmp_path / "new.csv").write_text("\n".join(",".join(reversed(row[:13])) + "," + row[13] for row in [names, *rows]))
-    assert evaluate_run(run, tmp_path / "new.csv").evaluation.accuracy == pytest.approx(
-        sum(len(x) * evaluate_run(run, n).evaluation.accuracy for n, x in zip(run.data._fields, run.data, strict=True))
-        / len(rows)
+    assert run.evaluate(tmp_path / "new.csv").accuracy == pytest.approx(
+        sum(len(x) * run.evaluate(n).accuracy for n, x in zip(run.data._fields, run.data, strict=True)) / len(rows)
     )
 
 
 @pytest.mark.slow
-def test_a_bad_table_is_one_line(tmp_path):
+def test_a_bad_table_is_one_line(tmp_path, command_here):
     (tmp_path / "wine.csv").write_text("a,b,c\n1,2,x\n1,oops,y\n")
     (tmp_path / "mine.yaml").write_text(TABLE)
-    done = firstspike("train", tmp_path / "mine.yaml", "-q", "--out", tmp_path / "run")
+    done = command_here("train", tmp_path / "mine.yaml", "-q", "--out", tmp_path / "run")
     assert done.returncode == 2
     assert (
         "wine.csv, column 2 (b), line 3: expected a number or nothing, got 'oops' (line 1 of mine.yaml)" in done.stderr

@@ -4,6 +4,7 @@ import pytest
 
 from firstspike import data
 from firstspike.data import DATASETS
+from firstspike.layers import LAYERS
 from firstspike.signature import takes_arguments_of
 
 
@@ -62,10 +63,44 @@ def test_docstring():
     assert bare.__doc__.startswith("Nothing of its own.\n\nArgs:\n    a: first.\n")
 
 
+class Base:
+    """What others share.
+
+    Args:
+        a: first.
+        b: second.
+    """
+
+    def __init__(self, a: int, *, b: float = 1.0) -> None:
+        self.values = a, b
+
+
+@takes_arguments_of(Base, without=("a",))
+class Derived(Base):
+    """A class.
+
+    Args:
+        c: its own.
+    """
+
+    def __init__(self, c: int, **options: float) -> None:
+        super().__init__(c, **options)
+
+
+def test_classes():
+    assert str(inspect.signature(Derived)) == "(c: int, *, b: float = 1.0) -> None"
+    assert Derived.__doc__ == "A class.\n\nArgs:\n    c: its own.\n    b: second."
+    assert Derived(3, b=2.0).values == (3, 2.0)
+    assert str(inspect.signature(Base)) == "(a: int, *, b: float = 1.0) -> None"
+
+
 PUBLIC = {name: getattr(data, name) for name in data.__all__ if inspect.isfunction(getattr(data, name))}
 
 
-@pytest.mark.parametrize("function", [*DATASETS.values(), *PUBLIC.values()], ids=[*DATASETS, *PUBLIC])
+SHOWN = DATASETS | PUBLIC | LAYERS
+
+
+@pytest.mark.parametrize("function", SHOWN.values(), ids=SHOWN)
 def test_every_argument_has_a_type_and_a_description(function):
     for name, parameter in inspect.signature(function).parameters.items():
         assert parameter.annotation is not parameter.empty

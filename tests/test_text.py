@@ -13,11 +13,11 @@ import firstspike as fs
 from firstspike import plots
 from firstspike.cli import main
 from firstspike.config import load_config
-from firstspike.plots.style import TAU_SYN, as_text
-from firstspike.plots.sweep import accuracy_over
-from firstspike.runs import start
-from firstspike.runs.evaluate import RunEvaluation, evaluate_run, predictions
+from firstspike.plots.look import TAU_SYN, as_text
+from firstspike.runs.evaluate import RunEvaluation, prediction_table
+from firstspike.sweeps.figures import accuracy_over
 from firstspike.text import no_decision, printable
+from trained import start
 
 NAMES = ["$\\frac{$", "silent", "a\x1b[31mb"]
 CONFIG = """
@@ -81,19 +81,19 @@ def test_all_figures_of_odd_names(odd):
 
 
 def test_a_class_called_silent_is_another_than_no_decision(odd):
-    run = fs.load_run(odd)
+    run = fs.Run(odd)
     times = np.full((3, 4), np.inf)
     times[0] = 0.1
     np.save(odd.parent / "inputs.npy", times)
-    decided = [row["class"] for row in csv.DictReader(predictions(run, odd.parent / "inputs.npy").splitlines())]
+    decided = [row["class"] for row in csv.DictReader(prediction_table(run, odd.parent / "inputs.npy").splitlines())]
     assert decided[1:] == ["no decision"] * 2
     np.savez(odd.parent / "inputs.npz", times=times, labels=np.array(NAMES))
-    numbers = evaluate_run(run, odd.parent / "inputs.npz").numbers
+    numbers = run.evaluate(odd.parent / "inputs.npz").numbers
     assert numbers["decisions"] == [*numbers["classes"], "no decision"]
 
 
 def test_terminals_obey_no_name(odd):
-    text = evaluate_run(fs.load_run(odd)).text()
+    text = fs.Run(odd).evaluate().text()
     assert "\x1b" not in text
     assert "a\\x1b[31mb" in text
     heads = [line for line in text.splitlines() if line.startswith(("true", "$", "silent", "a"))]
@@ -137,11 +137,11 @@ def test_nobody_reads_what_a_finished_training_says(tmp_path):
 
 
 def test_trains_have_to_be_sorted(tmp_path):
-    run = fs.load_run(trained(tmp_path, ["a", "b", "c"], trains=True))
+    run = fs.Run(trained(tmp_path, ["a", "b", "c"], trains=True))
     np.savez(tmp_path / "more.npz", trains=np.full((3, 4, 2), [0.9, 0.2]), labels=[0, 1, 2])
-    for use in (predictions, evaluate_run):
+    for use in (run.predict, run.evaluate):
         with pytest.raises(ValueError, match="expected spike trains sorted"):
-            use(run, tmp_path / "more.npz")
+            use(tmp_path / "more.npz")
 
 
 @pytest.mark.parametrize(

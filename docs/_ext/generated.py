@@ -22,8 +22,8 @@ from firstspike import layers
 from firstspike.config import Config, shipped_configs
 from firstspike.config.section import argument_texts
 from firstspike.plots import PLOTS
-from firstspike.plots.sweep import SWEEP_PLOTS
 from firstspike.substrates import simulators
+from firstspike.sweeps.figures import SWEEP_PLOTS
 from firstspike.training import OPTIMIZERS, SCHEDULES
 
 IN_PYTHON = ("custom", "given")

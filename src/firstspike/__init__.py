@@ -38,7 +38,7 @@ if TYPE_CHECKING:
         ensemble,
     )
     from firstspike.neuron import LIF
-    from firstspike.runs import load_run
+    from firstspike.runs import Run
     from firstspike.spiketime import first_spike_time, spike_trains
     from firstspike.training import Augment, Callback, CosineLR, EarlyStopping, Evaluation, SilentNeurons, Trainer
 
@@ -67,6 +67,7 @@ __all__ = [
     "Multiplex",
     "Network",
     "Record",
+    "Run",
     "SilentNeurons",
     "SpikeDropout",
     "Trainer",
@@ -78,7 +79,6 @@ __all__ = [
     "from_nir",
     "interop",
     "layers",
-    "load_run",
     "losses",
     "plots",
     "raise_deferred_errors",
@@ -100,7 +100,7 @@ _HOME = {
         "LIFConv2d LIFLinear LIFRecurrent LIFSpikeTrains MaximumReadout MembraneReadout Multiplex Network Record "
         "SpikeDropout ensemble",
         "neuron": "LIF",
-        "runs": "load_run",
+        "runs": "Run",
         "spiketime": "first_spike_time spike_trains",
         "training": "Augment Callback CosineLR EarlyStopping Evaluation SilentNeurons Trainer",
     }.items()

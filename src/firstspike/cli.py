@@ -8,7 +8,7 @@ import threading
 from collections.abc import Iterator
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -19,6 +19,9 @@ from firstspike.sweeps import command as sweeps
 from firstspike.sweeps import sweep_folder
 from firstspike.text import encodable, printable
 from firstspike.torchrun import check_command, only_first_reports
+
+if TYPE_CHECKING:
+    from firstspike.runs import Run
 
 app = typer.Typer(
     help="Train spiking neural networks exactly, by backpropagation on first spike times.",
@@ -129,15 +132,16 @@ def train(
 ) -> None:
     """Train a network and evaluate it."""
     from firstspike.config import load_config
-    from firstspike.runs import run_folder, start
+    from firstspike.runs import Run
+    from firstspike.runs.folder import run_folder
 
     named = {"device": device, "dtype": dtype, "seed": seed, "n_seeds": seeds}
     overrides = [f"training.{name}={value}" for name, value in named.items() if value is not None]
     checked = load_config(config, [*(settings or ()), *overrides], substrate)
     with run_folder(out, Path(config).stem) as folder, _interruptible(folder):
         callbacks = _callbacks(folder, live, tensorboard, wandb)
-        results = start(folder, checked, progress_bar=not quiet, callbacks=callbacks)
-    _report(folder, results)
+        trained = Run.start(folder, checked, progress_bar=not quiet, callbacks=callbacks)
+    _report(trained)
 
 
 @app.command()
@@ -156,16 +160,17 @@ def resume(
     wandb: Wandb = False,
 ) -> None:
     """Continue a run from its newest checkpoint, as if it had never stopped."""
-    from firstspike.runs import resume as resume_run
+    from firstspike.runs import Run
 
     callbacks = _callbacks(run, live, tensorboard, wandb)
     options: dict[str, Any] = {"allow_other_chip": allow_other_chip, "from_scratch": from_scratch}
     with _interruptible(run):
-        done = None if from_scratch else _epochs_done(run)
-        results = resume_run(run, epochs=epochs, progress_bar=not quiet, callbacks=callbacks, **options)
-    _report(run, results)
-    if results["epochs"] == done:
-        typer.echo(_nothing_left(run, results["epochs"]))
+        opened = Run(run)
+        done = None if from_scratch else _epochs_done(opened)
+        opened.resume(epochs, progress_bar=not quiet, callbacks=callbacks, **options)
+    _report(opened)
+    if (epochs := opened.results["epochs"]) == done:
+        typer.echo(_nothing_left(epochs, opened.config.training.epochs))
 
 
 @app.command()
@@ -185,11 +190,9 @@ def evaluate(
     if split is not None and data is not None:
         raise ValueError("--split and --data exclude each other: --data is all of a file")
 
-    from firstspike.runs import load_run
-    from firstspike.runs.evaluate import evaluate_run
+    from firstspike.runs import Run
 
-    loaded = load_run(run, checkpoint, substrate)
-    result = evaluate_run(loaded, data or split or loaded.held_out[0])
+    result = Run(run, checkpoint, substrate).evaluate(data or split)
     try:
         files = result.save()  # first: the text may find no reader, or none that knows its letters
     finally:
@@ -210,10 +213,10 @@ def predict(
     Inputs are spike times in units of tau_syn (inf or an empty cell means no spike). A run whose config encodes values
     takes values instead.
     """
-    from firstspike.runs import load_run
-    from firstspike.runs.evaluate import predictions
+    from firstspike.runs import Run
+    from firstspike.runs.evaluate import prediction_table
 
-    text = predictions(load_run(run, checkpoint, substrate), file)
+    text = prediction_table(Run(run, checkpoint, substrate), file)
     if out is None:
         typer.echo(printable(text) if sys.stdout.isatty() else text, nl=False)
     else:
@@ -233,10 +236,11 @@ def plot(
     if sweep_folder(run):
         typer.echo("\n".join(map(str, sweeps.plot_sweep(run, names, formats))))
         return
-    from firstspike.plots import NotApplicable, RunData, save_figures
+    from firstspike.plots import NotApplicable
+    from firstspike.runs import Run
 
     try:
-        files = save_figures(RunData(run, substrate=substrate), names or None, formats or ("png",))
+        files = Run(run, substrate=substrate).plot(names or None, formats or ("png",))
     except NotApplicable as reason:
         raise ValueError(str(reason)) from None
     typer.echo("\n".join(map(str, files)))
@@ -290,33 +294,29 @@ def _callbacks(folder: Path, live: bool, tensorboard: bool, wandb: bool) -> list
     return [CALLBACKS[name](folder) for name, wanted in chosen.items() if wanted]
 
 
-def _epochs_done(folder: Path) -> int | None:
+def _epochs_done(run: "Run") -> int | None:
     """Of a finished training, as its results tell."""
-    from firstspike.runs.folder import RunFolder as Stored
-
     with contextlib.suppress(ValueError):  # damaged results; the training writes them again
-        return Stored.open(folder).results.get("epochs")
+        return run.results.get("epochs")
     return None
 
 
-def _nothing_left(folder: Path, epochs: int) -> str:
+def _nothing_left(epochs: int, asked: int) -> str:
     """Why a training did not go on after that number of epochs."""
-    from firstspike.runs.folder import RunFolder as Stored
-
-    asked = Stored.open(folder).config.training.epochs
     if epochs < asked:
         return f"the training was finished early already, after {epochs} of {asked} epochs"
     return "the training was finished already; --epochs N continues it up to N epochs"
 
 
-def _report(folder: Path, results: dict[str, Any]) -> None:
+def _report(run: "Run") -> None:
+    results = run.results
     for seed, found in results.get("seeds", {}).items():
         if parts := [f"{name} {_percent(found[name])}" for name in ("validation", "test") if found[name]]:
             typer.echo(f"seed {seed}: {', '.join(parts)}")
     mean = f"mean of {len(results['seeds'])} seeds: " if "seeds" in results else ""
     parts = [f"{name} accuracy {_percent(results[name])}" for name in ("validation", "test") if results[name]]
     accuracies = mean + ", ".join(parts) if parts else "no validation or test data"
-    typer.echo(f"{accuracies}, {results['epochs']} epochs in {results['seconds']:.1f} s\nrun folder: {folder}")
+    typer.echo(f"{accuracies}, {results['epochs']} epochs in {results['seconds']:.1f} s\nrun folder: {run.folder}")
 
 
 def _percent(found: dict[str, Any]) -> str:

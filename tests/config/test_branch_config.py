@@ -7,8 +7,9 @@ from firstspike import plots
 from firstspike.config import ConfigError, build, describe, parse_config
 from firstspike.reports.details import details
 from firstspike.reports.write import write_report
-from firstspike.runs import load_run, resume, start
+from firstspike.runs import Run
 from firstspike.training import Interrupted
+from trained import resume, start
 
 CONV = {"kind": "conv", "out_channels": 4, "kernel_size": 3, "padding": 1}
 OUTPUT = {"kind": "lif", "out_features": 10}
@@ -65,11 +66,11 @@ def test_a_resumed_run_ends_as_one_that_was_not_stopped(tmp_path, seeds):
     resume(tmp_path / "parts", progress_bar=False)
     folders = ["."] if seeds == 1 else ["seed_0", "seed_1"]
     for folder in folders:
-        whole, parts = (load_run(tmp_path / run / folder).network.state_dict() for run in ("whole", "parts"))
+        whole, parts = (Run(tmp_path / run / folder).network.state_dict() for run in ("whole", "parts"))
         assert all(torch.equal(whole[name], parts[name]) for name in whole)
     if seeds > 1:  # each network has its own dropout: as if it had been trained alone
         start(tmp_path / "alone", parse_config(raw(seed=1)), progress_bar=False)
-        alone, beside = (load_run(tmp_path / run).network.state_dict() for run in ("alone", "whole/seed_1"))
+        alone, beside = (Run(tmp_path / run).network.state_dict() for run in ("alone", "whole/seed_1"))
         assert all(torch.equal(alone[name], beside[name]) for name in alone)
 
 
@@ -79,7 +80,7 @@ def test_figures_and_report(tmp_path):
     names = {path.stem for path in plots.save_figures(tmp_path / "run")}
     assert {"raster", "membrane", "weight_matrices", "weight_histograms", "summary", "parameters"} <= names
     assert write_report(tmp_path / "run", tmp_path / "page.html").is_file()
-    layers = details(plots.RunData.of(load_run(tmp_path / "run")), 10000)["samples"]["layers"]
+    layers = details(plots.RunData.of(Run(tmp_path / "run")), 10000)["samples"]["layers"]
     assert [x["name"] for x in layers if x["name"] in ("carried past", "earliest")] == [
         "earliest",
         "carried past",

@@ -4,7 +4,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from firstspike.config import build, build_data, build_network, load_config, parse_config
+from firstspike.config import build, build_data, load_config, parse_config
+from firstspike.config.builder import build_network
 from firstspike.config.sections import outline_of
 from firstspike.data import DATASETS
 from firstspike.layers import DelayRule
@@ -32,6 +33,7 @@ def test_outlines_are_those_of_the_data(kind, image_folder):
     assert [len(split) for split in data] == [20, 10, 10]
 
 
+@pytest.mark.slow
 def test_everything_of_a_network_section_arrives():
     config = load_config("yin_yang", ["training.dtype=float64", "neuron.tau_mem=2.0"])
     raw = config.model_dump()

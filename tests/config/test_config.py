@@ -29,19 +29,6 @@ def test_shipped_configs_are_valid_and_survive_a_round_trip(name):
     assert parse_config(yaml.safe_load(config.to_yaml())) == config
 
 
-def test_keys_of_older_versions_are_named():
-    network = [{"kind": "lif", "size": 9, "max_silent": 0.5}, {"kind": "lif", "out_features": 3}]
-    errors = errors_of({**GOOD, "network": network, "training": {**GOOD["training"], "seeds": 3}})
-    old = "unknown key, of an older version: it is now"
-    for start in (
-        f"network[0].size: {old} out_features; valid keys: kind, out_features",
-        f"network[0].max_silent: {old} training.silent.limits;",
-        f"training.seeds: {old} n_seeds;",
-    ):
-        assert any(error.startswith(start) for error in errors), start
-    assert errors_of("bars", "network[0].size=4")[0].startswith(f"network[0].size: {old} out_features;")
-
-
 @pytest.mark.parametrize(
     ("setting", "errors"),
     [
@@ -223,6 +210,7 @@ def test_sizes_that_do_not_fit_name_the_line(tmp_path):
     assert caught.value.lines == [5]
 
 
+@pytest.mark.slow
 def test_errors_are_lines_that_can_be_shown(tmp_path):
     text = 'data: {kind: "\\e]0;x", "a\\nb": 1}\nnetwork: [[' + "x, " * 10_000 + "x]]\n"
     errors = errors_of(written(tmp_path, text + f"loss: {{kind: {'long' * 1000}}}\n"))

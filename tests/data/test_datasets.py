@@ -5,10 +5,12 @@ import math
 import subprocess
 import sys
 from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
 
+from firstspike import data
 from firstspike.data import DATASETS, SpikeData, Splits, outline
 
 SIZES = {"train": 40, "validation": 20, "test": 12}
@@ -140,3 +142,9 @@ def test_bad_window_is_refused(build):
 def test_import_needs_no_scikit_learn():
     code = "import sys, firstspike.data; sys.exit('sklearn' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_no_function_hides_a_module():
+    modules = [path.stem for path in Path(data.__file__).parent.glob("[!_]*.py")]
+    hidden = [name for name in modules if callable(getattr(data, name, None))]
+    assert hidden == []

@@ -7,7 +7,7 @@ import torch
 from sklearn.datasets import load_digits
 
 from firstspike.data import DATASETS, digits
-from firstspike.data.images import images
+from firstspike.data.images import encode_images
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +76,7 @@ def test_missing_scikit_learn(monkeypatch):
 def one_image(**encoding):
     """Spike times of four pixels of rising brightness, channel after channel."""
     pixels = np.array([[[0, 51, 128, 255]]], dtype=np.uint8)
-    data = images(
+    data = encode_images(
         pixels, torch.zeros(1, dtype=torch.int64), ("one",), early=0.0, late=1.0, dtype=torch.float64, **encoding
     )
     assert data.blank == pytest.approx([channel[0] for channel in data.times.unflatten(1, (-1, 4))[0].tolist()])
@@ -88,9 +88,8 @@ def test_logarithmic_times():
     on, off = one_image(curvature=255, on_off=True)
     assert torch.allclose(on, 1 - torch.log1p(255 * b) / math.log(256))
     assert torch.allclose(off, 1 - torch.log1p(255 * (1 - b)) / math.log(256))
-    doubled = images(np.array([[[0, 1, 3, 7]]], dtype=np.uint8), torch.zeros(1).long(), ("one",), curvature=255).times[
-        0
-    ]
+    pixels, labels = np.array([[[0, 1, 3, 7]]], dtype=np.uint8), torch.zeros(1).long()
+    doubled = encode_images(pixels, labels, ("one",), curvature=255).times[0]
     assert torch.allclose(doubled.diff(), doubled.diff()[0])
     assert torch.allclose(one_image(curvature=1e-6), 1 - b)
 

@@ -7,7 +7,7 @@ import torch
 import firstspike as fs
 from firstspike.data import EventLists, SpikeData, event_lists, split, trains_from_events
 from firstspike.runs.stored import load_splits, save_splits
-from firstspike.training import record_in_parts
+from firstspike.training.evaluation import record_in_parts
 
 
 @pytest.fixture
@@ -130,7 +130,7 @@ def test_a_training_is_that_on_padded_trains(lists, padded):
 
 def test_a_run(lists, tmp_path):
     trainer, _, parts = trained(lists, tmp_path / "run")
-    run = fs.load_run(tmp_path / "run")
+    run = fs.Run(tmp_path / "run")
     assert isinstance(run.data.test.times, EventLists)
     assert run.evaluation.accuracy == trainer.evaluate(parts.test).accuracy
     fs.plots.PLOTS["raster"](run)

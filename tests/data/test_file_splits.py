@@ -9,7 +9,8 @@ import pytest
 import torch
 from sklearn.datasets import load_wine
 
-from firstspike.data import LatencyEncoder, file_splits, outline, read_labelled, read_times, split
+from firstspike.data import LatencyEncoder, file_splits, outline, split
+from firstspike.data.files import read_labelled, read_times
 
 WINE = load_wine()
 NAMES = [str(name) for name in WINE.target_names]

@@ -8,7 +8,7 @@ from PIL import Image
 
 from firstspike import data
 from firstspike.data import image_files as module
-from firstspike.data.idx import find_idx, read_idx
+from firstspike.data.image_files import _find_idx, _read_idx, image_splits
 
 SIZES = {"train": 120, "validation": 60, "test": 40}
 
@@ -28,14 +28,14 @@ def brightness(times):
 
 
 def test_learning_images_are_shared_out_and_test_images_keep_their_order(image_folder):
-    splits = data.image_splits("mnist", 140, 60, 40, folder=image_folder)
-    pixels = read_idx(image_folder / "train-images-idx3-ubyte").reshape(200, -1)
+    splits = image_splits("mnist", 140, 60, 40, folder=image_folder)
+    pixels = _read_idx(image_folder / "train-images-idx3-ubyte").reshape(200, -1)
     ours = np.concatenate([brightness(part.times) for part in splits[:2]])
     assert sorted(ours.tolist()) == sorted(pixels.tolist())
     labels = {row.tobytes(): k % 10 for k, row in enumerate(pixels)}
     for part in splits[:2]:
         assert [labels[row.tobytes()] for row in brightness(part.times)] == part.labels.tolist()
-    fresh = read_idx(image_folder / "t10k-images-idx3-ubyte").reshape(60, -1)
+    fresh = _read_idx(image_folder / "t10k-images-idx3-ubyte").reshape(60, -1)
     assert np.array_equal(brightness(splits.test.times), fresh[:40])
     assert splits.test.labels.tolist() == [k % 10 for k in range(40)]
 
@@ -56,7 +56,7 @@ def test_small_images_are_those_of_pillow(image_folder):
     """Within one level of brightness."""
     times = data.mnist_16x16("test", folder=image_folder, **SIZES).times
     assert times.shape == (40, 256)
-    pixels = read_idx(image_folder / "t10k-images-idx3-ubyte")
+    pixels = _read_idx(image_folder / "t10k-images-idx3-ubyte")
     for ours, image in zip(brightness(times), pixels, strict=False):
         shrunk = Image.fromarray(image[2:-2, 2:-2]).resize((16, 16), Image.Resampling.BILINEAR)
         assert np.abs(np.asarray(shrunk, dtype=int).ravel() - ours.astype(int)).max() <= 1
@@ -128,7 +128,7 @@ def test_too_many_images(image_folder):
 
 def test_unknown_kind_and_split(image_folder):
     with pytest.raises(ValueError, match="kind: expected one of mnist, mnist_16x16, fashion_mnist, got 'emnist'"):
-        data.image_splits("emnist", folder=image_folder)
+        image_splits("emnist", folder=image_folder)
     with pytest.raises(ValueError, match="split: expected one of train, validation, test, got 'valid'"):
         data.mnist("valid", folder=image_folder)
 
@@ -149,7 +149,7 @@ def test_damaged_files(tmp_path, content, message):
     path = tmp_path / "file"
     path.write_bytes(content)
     with pytest.raises(ValueError, match=message):
-        read_idx(path)
+        _read_idx(path)
 
 
 def test_images_of_another_size(tmp_path, write_idx, write_images):
@@ -165,5 +165,5 @@ def test_images_of_another_size(tmp_path, write_idx, write_images):
 
 def test_names_with_a_dot(tmp_path):
     (tmp_path / "train-images.idx3-ubyte.gz").touch()
-    assert find_idx(tmp_path, "train-images-idx3-ubyte").name == "train-images.idx3-ubyte.gz"
-    assert find_idx(tmp_path, "train-labels-idx1-ubyte") is None
+    assert _find_idx(tmp_path, "train-images-idx3-ubyte").name == "train-images.idx3-ubyte.gz"
+    assert _find_idx(tmp_path, "train-labels-idx1-ubyte") is None

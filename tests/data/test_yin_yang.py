@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 import torch
 
-from firstspike.data import Splits, latency, yin_yang, yin_yang_class
-from firstspike.data.yin_yang import CLASS_NAMES, yin_yang_splits
+from firstspike.data import Splits, latency, yin_yang
+from firstspike.data.yinyang import CLASS_NAMES, yin_yang_class, yin_yang_splits
 
 
 def sequential(size, seed, r_small=0.1, r_big=0.5):

@@ -1,7 +1,5 @@
 import json
 import os
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -14,10 +12,12 @@ from firstspike.data import yin_yang
 from firstspike.interop.fast_and_deep import import_config
 from firstspike.interop.fast_and_deep.results import Comparison, compare
 from firstspike.interop.fast_and_deep.run_folder import import_folder
+from firstspike.interop.pickles import UnsafePickleError
 from firstspike.plots import save_figures
-from firstspike.runs import RunFolder, load_run, resume
+from firstspike.runs import Run
 from firstspike.runs.checkpoint import load_newest
-from firstspike.runs.pickles import UnsafePickleError
+from firstspike.runs.folder import RunFolder
+from trained import resume
 
 TEST = yin_yang(1000, 40, dtype=torch.float64)
 INPUTS = TEST.times.numpy()
@@ -38,7 +38,7 @@ def test_weights_are_theirs(tmp_path, zipped):
     tensors = random_tensors(config)
     save_results(tmp_path / "theirs", config, tensors, zipped=zipped)
     imported = import_folder(tmp_path / "theirs", tmp_path / "run")
-    state = load_run(tmp_path / "run").network.state_dict()
+    state = Run(tmp_path / "run").network.state_dict()
     np.testing.assert_array_equal(state["0.weight"], tensors[1].T)
     np.testing.assert_array_equal(state["0.delay_raw"], tensors[0].T)
     np.testing.assert_array_equal(state["1.weight"], tensors[3].T)
@@ -57,7 +57,6 @@ def test_run_folder(theirs, tmp_path):
     assert told["no_counterpart"] == imported.no_counterpart
     assert told["comparison"]["samples"] == 1000
     assert told["network"] == str(theirs / "yin_yang_network.pt")
-    assert "training_params.print_step_percent = 5.0" in told["without_effect"]
     assert save_figures(run.path, ["weight_matrices", "confusion"], ("svg",))
 
 
@@ -106,7 +105,7 @@ def test_last_epoch_folder(tmp_path):
     for folder, number in (("theirs", 100), ("theirs/epoch_20", 20)):
         imported = import_folder(tmp_path / folder, tmp_path / f"run{number}")
         assert imported.epoch == number
-        state = load_run(tmp_path / f"run{number}").network.state_dict()
+        state = Run(tmp_path / f"run{number}").network.state_dict()
         np.testing.assert_array_equal(state["1.weight"], tensors[number][0].T)
         assert imported.comparison == "no spike times were saved for the test data"
 
@@ -215,14 +214,9 @@ def test_harm_is_refused(theirs, tmp_path, monkeypatch):
     assert [path.name for path in tmp_path.iterdir()] == ["theirs"]
 
 
-def command(*arguments, cwd):
-    run = [sys.executable, "-m", "firstspike", *map(str, arguments)]
-    return subprocess.run(run, capture_output=True, text=True, timeout=120, cwd=cwd)
-
-
 @pytest.mark.slow
-def test_command(theirs, tmp_path):
-    done = command("import-fastanddeep", theirs, cwd=tmp_path)
+def test_command(theirs, tmp_path, command_here):
+    done = command_here("import-fastanddeep", theirs, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     first, check, *others, last = done.stdout.splitlines()
     assert first == f"network: 243 parameters of {theirs / 'yin_yang_network.pt'}, 7 epochs"
@@ -230,22 +224,21 @@ def test_command(theirs, tmp_path):
     assert others[0] == "no counterpart here:"
     assert others[1].startswith("  training_params.numpy_seed = 12345: ")
     assert last == "run folder: runs/theirs"
-    tested = command("evaluate", "runs/theirs", cwd=tmp_path)
+    tested = command_here("evaluate", "runs/theirs", cwd=tmp_path)
     assert tested.stdout.startswith("test accuracy ")
-    twice = command("import-fastanddeep", theirs, "--out", "runs/theirs", cwd=tmp_path)
+    twice = command_here("import-fastanddeep", theirs, "--out", "runs/theirs", cwd=tmp_path)
     assert twice.returncode == 2
     assert "is not empty" in twice.stderr
 
 
-@pytest.mark.slow
-def test_command_on_a_config(theirs, tmp_path):
-    shown = command("import-fastanddeep", theirs / "config.yaml", cwd=tmp_path)
+def test_command_on_a_config(theirs, tmp_path, command_here):
+    shown = command_here("import-fastanddeep", theirs / "config.yaml", cwd=tmp_path)
     assert "kind: yin_yang" in shown.stdout
     assert shown.stderr.startswith("no counterpart here:\n  training_params.numpy_seed")
-    written = command("import-fastanddeep", theirs / "config.yaml", "--out", "mine.yaml", cwd=tmp_path)
+    written = command_here("import-fastanddeep", theirs / "config.yaml", "--out", "mine.yaml", cwd=tmp_path)
     assert written.stdout == "config: mine.yaml\n"
     assert (tmp_path / "mine.yaml").read_text() == shown.stdout
-    missing = command("import-fastanddeep", "nowhere", cwd=tmp_path)
+    missing = command_here("import-fastanddeep", "nowhere", cwd=tmp_path)
     assert (missing.returncode, missing.stderr) == (2, "error: nowhere: no such file or folder\n")
 
 

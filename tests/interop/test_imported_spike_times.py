@@ -8,7 +8,7 @@ from fabricated import delay, layers_config, lif, random_tensors, save_results, 
 from firstspike.data import yin_yang
 from firstspike.interop.fast_and_deep.results import EXPECTED, Comparison
 from firstspike.interop.fast_and_deep.run_folder import import_folder
-from firstspike.runs import load_run
+from firstspike.runs import Run
 
 INPUTS = yin_yang(1000, 40, dtype=torch.float64).times.numpy()
 TILED = np.tile(INPUTS, (1, 5))  # how inputs are repeated for the chip
@@ -120,7 +120,7 @@ def test_delays_clipped_at_zero(positivity, tmp_path):
 
 
 def _outputs(run):
-    return load_run(run).record.output.numpy()  # on the substrate of the run, which is none that draws noise
+    return Run(run).record.output.numpy()  # on the substrate of the run, which is none that draws noise
 
 
 def _finite(times):

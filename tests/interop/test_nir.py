@@ -10,7 +10,7 @@ import torch
 import firstspike as fs
 from firstspike.cli import main
 from firstspike.config import load_config
-from firstspike.runs import start
+from trained import start
 
 DOUBLE = {"dtype": torch.float64}
 TARGETS = [{}, {"target": "norse", "dt": 0.001, "time_unit": 0.006}, {"target": "snntorch", "time_unit": 0.005}]
@@ -219,7 +219,7 @@ def test_export(run, tmp_path, monkeypatch, capsys):
     file = tmp_path / "model.nir"
     code, shown, _ = command(monkeypatch, capsys, "export", run, file, "--time-unit", 0.006)
     assert code == 0
-    loaded = fs.load_run(run)
+    loaded = fs.Run(run)
     assert shown.splitlines()[0] == f"{file}: 7 nodes of {loaded.checkpoint.name}"
     times = loaded.data.test.times
     found = fs.from_nir(file)(times)

@@ -7,7 +7,8 @@ from fabricated import delay, layers_config, lif
 from firstspike.config import ConfigError, parse_config
 from firstspike.interop.fast_and_deep import translate
 from firstspike.reports.write import write_report
-from firstspike.runs import load_run, start
+from firstspike.runs import Run
+from trained import start
 
 
 def single(dataset, **changes):
@@ -58,11 +59,12 @@ def test_errors():
         parse_config(translate(raw).config)
 
 
+@pytest.mark.slow
 def test_the_spike_learns_its_time(tmp_path):
     raw = single({}, training_params__epoch_number=80, training_params__learning_rate=0.1)
     raw["dataset"]["input_std_dev"] = 0
     start(tmp_path / "run", parse_config(translate(raw).config), progress_bar=False)
-    run = load_run(tmp_path / "run")
+    run = Run(tmp_path / "run")
     assert float(run.record.output) == pytest.approx(5.0, abs=0.02)
     with torch.no_grad():
         assert float(run.network[0].delay) > 0.5

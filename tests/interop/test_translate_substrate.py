@@ -9,7 +9,8 @@ from firstspike.config import load_config, parse_config
 from firstspike.data import yin_yang
 from firstspike.interop.fast_and_deep import translate
 from firstspike.interop.fast_and_deep.run_folder import import_folder
-from firstspike.runs import load_run, resume
+from firstspike.runs import Run
+from trained import resume
 
 NOISE = {
     "jitter": 0.0,
@@ -181,14 +182,15 @@ def test_imported_folder_with_noise(imported):
     assert "fixed pattern of the thresholds: drawn anew" in "\n".join(found.no_counterpart)
     config = yaml.safe_load((run / "config.yaml").read_text())
     assert config["substrate"]["kind"] == "noisy"
-    loaded = load_run(run)
+    loaded = Run(run)
     assert np.isfinite(loaded.record.output.numpy()).mean() > 0.3
     assert loaded.network[1].delay.shape == (20,)
 
 
+@pytest.mark.slow
 def test_imported_folder_goes_on_with_noise(imported):
     _, run = imported
     assert resume(run, epochs=2, progress_bar=False)["epochs"] == 2
-    assert load_run(run).environment["substrate"]["kind"] == "noisy"
-    weights = load_run(run).network[2].weight
+    assert Run(run).environment["substrate"]["kind"] == "noisy"
+    weights = Run(run).network[2].weight
     assert weights.abs().max() <= 2.1

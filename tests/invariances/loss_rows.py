@@ -89,7 +89,7 @@ class Regularised(nn.Module):
 
     def forward(self, times: Tensor, labels: Tensor) -> Tensor:
         record = self.network.record(times)
-        first = layers.first_of(self.network[-1], record.output)
+        first = layers.trains.first_of(self.network[-1], record.output)
         found: Tensor = self.regularizer(first, labels, self.network, record)
         return found
 

@@ -56,6 +56,8 @@ def test_excuses_are_reasons_for_invariances():
 def cell(row, name):
     fault = KNOWN_FAULTS.get((row.name, name))
     marks = [] if fault is None else [pytest.mark.xfail(reason=fault, strict=True)]
+    # recurrent layers call the kernels for one window after the other
+    marks += [pytest.mark.slow] if row.slow or row.name == "LIFRecurrent" else []
     return pytest.param(row, name, id=f"{row.name}-{name}", marks=marks)
 
 

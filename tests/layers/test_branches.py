@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from firstspike import LIF, Concatenate, Delay, DelayRule, Earliest, LIFConv2d, LIFLinear, LIFSpikeTrains, Network
-from firstspike.layers import ensemble, jitter_from, start_firing_
+from firstspike.layers import ensemble, start_firing_
 from firstspike.layers.named import named_parameters, named_spikes
+from firstspike.layers.noise import jitter_from
 from firstspike.substrates import SUBSTRATES
 from firstspike.training import SilentNeurons
 
@@ -221,7 +222,7 @@ def test_names():
         (lambda: Earliest(3, 1, skipped=4), "got 3 inputs and 4 that are carried past; Concatenate takes any numbers"),
         (lambda: Network(lif(4, 3), Concatenate(3, 2)), "layer 1 .* passes over 2 layers, and comes after 1"),
         (lambda: Network(lif(4, 3), Concatenate(3, 1)), "it expects 3 spikes of 1 layers earlier, and gets 4"),
-        (lambda: Network(lif(4, 3), Concatenate(4, 1, skipped=4)), "Concatenate of 4 inputs gets 3"),
+        (lambda: Network(lif(4, 3), Concatenate(4, 1, skipped=4)), r"Concatenate\(4\) gets 3 inputs"),
         (
             lambda: Network(lif(4, 4), LIFSpikeTrains(4, 4, 3, **DOUBLE), Concatenate(4, 1)),
             "Concatenate expects first spikes, and gets spike trains",

@@ -64,9 +64,7 @@ def test_other_modules_have_no_known_cost():
 
 @pytest.mark.parametrize("until", [False, True])
 def test_costs_of_a_run(bars_folder, until):
-    from firstspike.runs.evaluate import evaluate_run
-
-    result = evaluate_run(fs.load_run(bars_folder), "test")
+    result = fs.Run(bars_folder).evaluate("test")
     found = result.numbers["cost_until_decision" if until else "cost"]
     assert list(found) == ["input", "hidden", "output"]
     assert found["hidden"]["synaptic_events"] == pytest.approx(11 * found["input"]["spikes"])

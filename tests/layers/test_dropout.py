@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from firstspike import LIFLinear, Network, SpikeDropout
-from firstspike.layers import jitter_from, part_of_batch
 from firstspike.layers.named import named_spikes
+from firstspike.layers.noise import jitter_from, part_of_batch
 
 
 def seeded(seed=0):

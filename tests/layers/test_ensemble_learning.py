@@ -18,7 +18,7 @@ from firstspike import (
     Multiplex,
     Network,
 )
-from firstspike.layers.ensemble import ensemble
+from firstspike.layers import ensemble
 
 pytestmark = pytest.mark.usefixtures("on_device")
 

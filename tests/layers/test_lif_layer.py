@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from firstspike import LIF, DelayRule, LIFLinear, first_spike_time
-from firstspike.layers import firing_weights
+from firstspike.layers.init import firing_weights
 
 pytestmark = pytest.mark.usefixtures("poisoned_memory", "on_device")
 

@@ -134,6 +134,7 @@ def compiled():
     torch._dynamo.reset()
 
 
+@pytest.mark.parametrize("kind", ["trains", *(pytest.param(kind, marks=pytest.mark.slow) for kind in KINDS[:-1])])
 def test_compiled(kind, compiled):
     network, times = make(kind), inputs(kind)
     run = compiled(network)
@@ -153,6 +154,7 @@ def test_inductor(compiled):
     close(gradients(network, out), gradients(network, network(times)))
 
 
+@pytest.mark.slow
 def test_training_in_compiled_code(compiled):
     """Ten steps are those of the network itself."""
     network = make("own neurons")
@@ -184,6 +186,7 @@ def test_compiled_ensemble(compiled):
     close(gradients(together, out), gradients(together, together(times)))
 
 
+@pytest.mark.slow
 def test_compiled_jitter(compiled):
     """The noise of delays is drawn from the same stream."""
     rule = DelayRule(jitter=0.1)

@@ -21,6 +21,10 @@ CUTS = {
 }
 
 
+# the reference takes seconds; it is tested with what has most parts
+BACKENDS = pytest.mark.parametrize(("rule", "backend"), [*((rule, "cpu") for rule in RULES), ("both", "reference")])
+
+
 def seeded(seed=0):
     return torch.Generator().manual_seed(seed)
 
@@ -58,11 +62,10 @@ def gradients(found, inputs):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("backend", ["cpu", "reference"])
+@BACKENDS
 @pytest.mark.parametrize("cuts", CUTS.values(), ids=CUTS)
-@pytest.mark.parametrize("options", RULES.values(), ids=RULES)
-def test_any_pieces_are_the_whole(options, cuts, backend):
-    lif, times = layer(backend=backend, **options), trains().requires_grad_()
+def test_any_pieces_are_the_whole(rule, cuts, backend):
+    lif, times = layer(backend=backend, **RULES[rule]), trains().requires_grad_()
     whole, parameters = lif(times), [times, *lif.parameters()]
     pieces, state = in_pieces(lif, times, cuts)
     assert int(whole.isfinite().sum()) > 40
@@ -107,11 +110,10 @@ def test_rounded_windows_lose_no_spike(window, options):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("backend", ["cpu", "reference"])
-@pytest.mark.parametrize("options", RULES.values(), ids=RULES)
+@BACKENDS
 @pytest.mark.parametrize("shift", [-5.0, -0.3, -40.0, 3.1])
-def test_all_times_may_be_shifted(shift, options, backend):
-    lif, times = layer(backend=backend, **options), trains().requires_grad_()
+def test_all_times_may_be_shifted(shift, rule, backend):
+    lif, times = layer(backend=backend, **RULES[rule]), trains().requires_grad_()
     here, parameters = lif.proceed(times, 8.0), [times, *lif.parameters()]
     there = lif.proceed(times + shift, 8.0 + shift)
     here, there = (x[0].sort(-1).values[..., :40] for x in (here, there))

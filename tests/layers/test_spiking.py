@@ -18,7 +18,8 @@ from firstspike import (
     ensemble,
     spike_trains,
 )
-from firstspike.layers import form_of, start_firing_, takes_trains
+from firstspike.layers import start_firing_
+from firstspike.layers.trains import form_of, takes_trains
 
 INF = math.inf
 

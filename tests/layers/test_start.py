@@ -16,7 +16,9 @@ from firstspike import (
     LIFLinear,
     Network,
 )
-from firstspike.layers import firing_weights, passing_weights, start_firing_
+from firstspike.layers import start_firing_
+from firstspike.layers.init import firing_weights
+from firstspike.layers.start import passing_weights
 
 
 def seeded(seed=0):
@@ -145,6 +147,7 @@ def test_deep_networks_have_balanced_weights():
     assert out.std(dim=0).mean() > 3e-4
 
 
+@pytest.mark.slow
 def test_neurons_differ_where_a_way_through_the_network_is_short():
     times = images(64)
     row = started([64] * 9 + [10], LIF(2.0), times)

@@ -19,7 +19,7 @@ from firstspike import (
     ensemble,
 )
 from firstspike.config import build, describe, parse_config
-from firstspike.layers import form_of, takes_trains
+from firstspike.layers.trains import form_of, takes_trains
 
 pytestmark = pytest.mark.usefixtures("on_device")
 

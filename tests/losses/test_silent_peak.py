@@ -143,6 +143,7 @@ def recurrent_batch():
     return (3 * torch.rand(6, 3, 2, generator=seeded(3), dtype=torch.float64)).sort(-1).values
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", RECURRENT.values(), ids=RECURRENT)
 def test_recurrent_synapses_count(options):
     net, times = recurrent(**options), recurrent_batch()
@@ -162,6 +163,7 @@ def test_recurrent_synapses_count(options):
     assert term(net, times, alpha=1.0).item() == pytest.approx(expected, rel=1e-7)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", RECURRENT.values(), ids=RECURRENT)
 def test_gradient_of_recurrent_layers(options):
     net, times = recurrent(**options), recurrent_batch().requires_grad_()

@@ -4,7 +4,7 @@ from matplotlib.figure import Figure
 
 from firstspike import plots
 from firstspike.config import parse_config
-from firstspike.runs import start
+from trained import start
 
 NETWORK = [
     {"kind": "bias", "times": [0.9]},

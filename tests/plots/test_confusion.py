@@ -2,6 +2,7 @@ import numpy as np
 import torch
 
 from firstspike import plots
+from firstspike.training import confusion_counts
 from firstspike.training.evaluation import Evaluation
 
 
@@ -12,12 +13,12 @@ def evaluation(labels, predictions, outputs=3):
 
 
 def test_counts():
-    counts = plots.confusion_counts(evaluation([0, 0, 1, 2, 2, 2], [0, 1, 1, 2, 2, 0]))
+    counts = confusion_counts(evaluation([0, 0, 1, 2, 2, 2], [0, 1, 1, 2, 2, 0]))
     np.testing.assert_array_equal(counts, [[1, 1, 0], [0, 1, 0], [1, 0, 2]])
 
 
 def test_silent_decisions_have_a_column():
-    counts = plots.confusion_counts(evaluation([0, 0, 1, 2], [0, -1, 1, -1]))
+    counts = confusion_counts(evaluation([0, 0, 1, 2], [0, -1, 1, -1]))
     np.testing.assert_array_equal(counts, [[1, 0, 0, 1], [0, 1, 0, 0], [0, 0, 0, 1]])
 
 
@@ -26,13 +27,13 @@ def test_every_count_stands_in_its_cell(ax):
     assert plots.confusion(result, ax, ["a", "b", "c"]) is ax
     ax.figure.draw_without_rendering()
     shown = {text.get_position(): text.get_text() for text in ax.texts}
-    counts = plots.confusion_counts(result)
+    counts = confusion_counts(result)
     assert shown == {(column, row): str(count) for (row, column), count in np.ndenumerate(counts)}
     assert [label.get_text() for label in ax.get_xticklabels()] == ["a", "b", "c", "silent"]
 
 
 def test_counts_of_a_run_agree_with_its_accuracy(yin_yang_run):
-    counts = plots.confusion_counts(yin_yang_run.evaluation)
+    counts = confusion_counts(yin_yang_run.evaluation)
     assert counts.sum() == 40
     assert np.trace(counts) / 40 == yin_yang_run.evaluation.accuracy
 
@@ -59,5 +60,5 @@ def test_no_wrong_decision(ax):
 
 def test_more_outputs_than_classes():
     result = evaluation([0, 1, 1], [0, 1, 0], outputs=6)
-    np.testing.assert_array_equal(plots.confusion_counts(result, 2), [[1, 0], [1, 1]])
-    np.testing.assert_array_equal(plots.confusion_counts(evaluation([0, 1], [0, 3], outputs=2), 2)[:, 3], [0, 1, 0, 0])
+    np.testing.assert_array_equal(confusion_counts(result, 2), [[1, 0], [1, 1]])
+    np.testing.assert_array_equal(confusion_counts(evaluation([0, 1], [0, 3], outputs=2), 2)[:, 3], [0, 1, 0, 0])

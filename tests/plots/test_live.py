@@ -8,9 +8,9 @@ from matplotlib.image import imread
 from firstspike import plots
 from firstspike.config import load_config
 from firstspike.plots.callbacks import LiveFigure, live_figure
-from firstspike.runs import resume, start
 from firstspike.training import Interrupted
 from firstspike.training.callbacks import Pace
+from trained import resume, start
 
 ALWAYS, NEVER = Pace(share=1.0, guess=-1.0), Pace(share=0.0)
 CONFIG = ["training.epochs=6", "training.checkpoint_every=2"]
@@ -33,6 +33,7 @@ def live_figure_of(folder, pace):
     return live
 
 
+@pytest.mark.slow
 def test_a_watched_training_is_the_same_training(tmp_path):
     start(tmp_path / "plain", load_config("bars", CONFIG), progress_bar=False)
     start(tmp_path / "live", load_config("bars", CONFIG), progress_bar=False, callbacks=[LiveFigure(tmp_path / "live")])
@@ -92,6 +93,7 @@ def test_a_drawing_that_fails_stops_no_training(tmp_path, monkeypatch, caplog):
     assert "LiveFigure failed (no ink); the training continues without it" in caplog.text
 
 
+@pytest.mark.slow
 def test_a_resumed_training_draws_all_epochs(tmp_path, monkeypatch):
     drawn = []
 

@@ -7,7 +7,7 @@ from scipy.integrate import solve_ivp
 
 import firstspike as fs
 from firstspike import plots
-from firstspike.plots.membrane import Membranes
+from firstspike.plots.membranes import Membranes, membrane_voltage
 
 
 def integrated(at, times, weight, neuron, delay):
@@ -42,7 +42,7 @@ def test_voltage_solves_the_differential_equation(tau_mem, tau_syn, source):
     times = torch.rand(6, generator=source, dtype=torch.float64) * 2
     delay = torch.rand(2, 6, generator=source, dtype=torch.float64)
     at = torch.linspace(0, 5, 101, dtype=torch.float64)
-    voltage = plots.membrane_voltage(at, times, weight, neuron, delay)
+    voltage = membrane_voltage(at, times, weight, neuron, delay)
     np.testing.assert_allclose(voltage, integrated(at.numpy(), times, weight, neuron, delay), atol=1e-8)
 
 
@@ -50,8 +50,8 @@ def test_silent_inputs_add_nothing(source):
     weight = torch.randn(2, 3, generator=source, dtype=torch.float64)
     times = torch.tensor([0.1, math.inf, 0.4], dtype=torch.float64)
     at = torch.linspace(-1, 3, 9, dtype=torch.float64)
-    without = plots.membrane_voltage(at, times[[0, 2]], weight[:, [0, 2]], fs.LIF())
-    torch.testing.assert_close(plots.membrane_voltage(at, times, weight, fs.LIF()), without)
+    without = membrane_voltage(at, times[[0, 2]], weight[:, [0, 2]], fs.LIF())
+    torch.testing.assert_close(membrane_voltage(at, times, weight, fs.LIF()), without)
     assert not without[:, at <= 0.1].any()
 
 

@@ -32,7 +32,7 @@ def made(request, tmp_path_factory):
 @pytest.mark.slow
 def test_every_figure_is_drawn_or_says_why(made):
     kind, folder, parts = made
-    run = plots.RunData.of(fs.load_run(folder, **parts))
+    run = plots.RunData.of(fs.Run(folder, **parts))
     reasons = {}
     for name, draw in plots.PLOTS.items():
         try:
@@ -49,7 +49,7 @@ def test_summary_has_a_row_of_output_times_if_they_were_recorded(made):
     kind, folder, parts = made
     if "summary" in NOT_DRAWN[kind]:
         pytest.skip("no summary of several seeds")
-    figure = plots.PLOTS["summary"](fs.load_run(folder, **parts))
+    figure = plots.PLOTS["summary"](fs.Run(folder, **parts))
     assert len(figure.subfigs) == (3 if "output_times" in NOT_DRAWN[kind] else 4)
 
 
@@ -67,13 +67,13 @@ def test_files_are_written_for_what_the_command_has(made):
         assert str(reason.value).startswith("no figure confusion, summary: loss: ")
         assert len(str(reason.value).splitlines()) == str(reason.value).count("hand it over") == 1
     if "data" in parts:
-        with pytest.raises(plots.NotApplicable, match=r"load_run\(folder, data=\.\.\.\)"):
+        with pytest.raises(plots.NotApplicable, match=r"fs\.Run\(folder, data=\.\.\.\)"):
             plots.save_figures(folder, ["dataset"])
 
 
 def test_the_initial_network_is_the_one_that_was_handed_over(tmp_path):
     net = python_runs.network(python_runs.INPUTS, 8, python_runs.CLASSES)
     weight = net[0].weight.detach().clone()
-    run = fs.load_run(python_runs.train(tmp_path / "run", net))
+    run = fs.Run(python_runs.train(tmp_path / "run", net))
     assert (run.initial[0].weight == weight).all()
     assert not (run.network[0].weight == weight).all()

@@ -8,7 +8,8 @@ import torch
 from matplotlib.image import imread
 
 from firstspike import plots
-from firstspike.config import build_network, load_config
+from firstspike.config import load_config
+from firstspike.config.builder import build_network
 from firstspike.seeding import generator
 
 YIN_YANG_ONLY = {"decision_map", "output_maps", "hidden_maps"}
@@ -175,7 +176,7 @@ import sys, matplotlib
 def settings():
     return {key: matplotlib.rcParams[key] for key in matplotlib.rcParams if key != "backend"}  # reading it loads pyplot
 before = settings()
-from firstspike.plots.style import new_figure, styled
+from firstspike.plots.look import new_figure, styled
 @styled
 def draw():
     figure = new_figure()

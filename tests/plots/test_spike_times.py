@@ -8,7 +8,7 @@ from matplotlib.colors import to_hex
 import firstspike as fs
 from firstspike import plots
 from firstspike.layers.named import named_spikes
-from firstspike.plots.style import COLOURS, GREY
+from firstspike.plots.look import COLOURS, GREY
 
 
 def rows(epochs, classes, neurons, spiked=1.0):
@@ -35,6 +35,7 @@ def test_output_times_are_faint_where_few_samples_spike(axes):
         assert np.isnan(strong.get_ydata()).all()
 
 
+@pytest.mark.slow
 def test_output_times_that_never_come(axes):
     table = rows(4, 3, 3, spiked=0.0) | {"mean": [math.nan] * 36, "std": [math.nan] * 36}
     plots.output_times(table, axes)[0].figure.draw_without_rendering()

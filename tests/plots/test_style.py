@@ -4,7 +4,7 @@ import math
 import numpy as np
 from matplotlib.colors import to_rgb
 
-from firstspike.plots.style import COLOURS, label_lines, line_style, marker_style, panels
+from firstspike.plots.look import COLOURS, label_lines, line_style, marker_style, panels
 
 # what people with a missing kind of cones see, in linear RGB (Machado et al. 2009)
 SEEN = {

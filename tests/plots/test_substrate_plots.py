@@ -4,6 +4,7 @@ import torch
 
 from firstspike import plots
 from firstspike.layers import LIFLinear
+from firstspike.plots.membranes import membrane_comparison
 from firstspike.substrates import SUBSTRATES, SubstrateError
 
 
@@ -35,7 +36,7 @@ def test_membranes_end_at_their_spikes(ax):
     inputs = torch.tensor([0.1, 0.2, 0.3], dtype=torch.float64)
     spikes = layer(inputs)
     later = spikes + 0.2
-    plots.membrane_comparison(layer, (inputs, spikes), (inputs, later), ax, ["a", "b"])
+    membrane_comparison(layer, (inputs, spikes), (inputs, later), ax, ["a", "b"])
     solid = next(line for line in ax.get_lines() if line.get_label() == "a")
     assert solid.get_xdata()[-1] == pytest.approx(spikes[0].item())
     assert solid.get_ydata()[-1] == pytest.approx(1.0)

@@ -3,8 +3,9 @@ import pytest
 import torch
 
 from firstspike import plots
-from firstspike.plots.style import log_axis
-from firstspike.plots.training import running_median
+from firstspike.plots.look import log_axis
+from firstspike.plots.matrices import weight_histogram, weight_matrix
+from firstspike.plots.training import parameter_history, running_median
 
 METRICS = {
     "epoch": [1.0, 2.0, 3.0, 4.0],
@@ -100,7 +101,7 @@ def test_seeds_are_a_band(axes):
 @pytest.mark.parametrize("parameters", [3, 200])
 def test_parameter_history(ax, parameters):
     values = np.random.default_rng(0).normal(size=(5, parameters)).cumsum(axis=0)
-    assert plots.parameter_history(np.arange(5.0), values, ax) is ax
+    assert parameter_history(np.arange(5.0), values, ax) is ax
     ax.figure.draw_without_rendering()
     if parameters > 30:
         median = next(line for line in ax.lines if line.get_label() == "median")
@@ -110,7 +111,7 @@ def test_parameter_history(ax, parameters):
 
 
 def test_histogram_before_and_after(ax):
-    assert plots.weight_histogram(torch.zeros(4, 5), torch.ones(4, 5), ax) is ax
+    assert weight_histogram(torch.zeros(4, 5), torch.ones(4, 5), ax) is ax
     ax.figure.draw_without_rendering()
     assert sum(bar.get_height() for bar in ax.containers[0]) == 20
     assert {text for _, text in zip(*ax.get_legend_handles_labels(), strict=True)} == {"before", "after"}
@@ -118,7 +119,7 @@ def test_histogram_before_and_after(ax):
 
 def test_matrix_is_the_weight_with_zero_in_the_middle(ax):
     weight = torch.randn(4, 7, generator=torch.Generator().manual_seed(0))
-    assert plots.weight_matrix(weight, ax) is ax
+    assert weight_matrix(weight, ax) is ax
     ax.figure.draw_without_rendering()
     image = ax.images[0]
     np.testing.assert_allclose(image.get_array(), weight.double())
@@ -127,7 +128,7 @@ def test_matrix_is_the_weight_with_zero_in_the_middle(ax):
 
 
 def test_matrix_of_zeros(ax):
-    plots.weight_matrix(torch.zeros(1, 1), ax).figure.draw_without_rendering()
+    weight_matrix(torch.zeros(1, 1), ax).figure.draw_without_rendering()
 
 
 def test_receptive_fields_share_a_scale_around_zero(axes):
@@ -140,5 +141,5 @@ def test_receptive_fields_share_a_scale_around_zero(axes):
 
 
 def test_synapses_are_whole_numbers(ax):
-    plots.weight_histogram(torch.zeros(1, 3), torch.ones(1, 3), ax).figure.draw_without_rendering()
+    weight_histogram(torch.zeros(1, 3), torch.ones(1, 3), ax).figure.draw_without_rendering()
     assert all(tick == int(tick) for tick in ax.get_yticks())

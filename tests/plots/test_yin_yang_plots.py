@@ -6,8 +6,10 @@ import torch
 
 import firstspike as fs
 from firstspike import plots
-from firstspike.data import yin_yang, yin_yang_class
+from firstspike.data import yin_yang
+from firstspike.data.yinyang import yin_yang_class
 from firstspike.losses import TimeCrossEntropy
+from firstspike.plots.yin_yang import difference_map
 
 PLANE = plots.YinYangPlane(early=0.2, late=1.8, resolution=31)
 
@@ -98,7 +100,7 @@ def test_difference_map(ax, record):
     first, second = record.output[:, 0].clone(), record.output[:, 1].clone()
     first[:31], second[31:62] = math.inf, math.inf
     first[0] = second[0] = math.inf
-    assert plots.difference_map(first, second, ax, PLANE) is ax
+    assert difference_map(first, second, ax, PLANE) is ax
     ax.figure.draw_without_rendering()
     shown = ax.images[0].get_array()
     assert shown.mask[:2].all()
@@ -109,6 +111,6 @@ def test_difference_map(ax, record):
 def test_maps_of_silent_neurons(axes):
     silent = torch.full((31 * 31,), math.inf)
     plots.time_map(silent, axes[0], PLANE)
-    plots.difference_map(silent, silent, axes[1], PLANE)
+    difference_map(silent, silent, axes[1], PLANE)
     plots.decision_map(torch.stack([silent] * 3, dim=1), TimeCrossEntropy(), axes[2], PLANE)
     axes[0].figure.draw_without_rendering()

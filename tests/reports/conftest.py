@@ -7,7 +7,7 @@ import pytest
 
 from firstspike.config import parse_config
 from firstspike.plots import RunData
-from firstspike.runs import start
+from trained import start
 
 YIN_YANG = {
     "data": {"kind": "yin_yang", "train": 90, "validation": 40, "test": 50},

@@ -24,7 +24,7 @@ def made(request, tmp_path_factory):
 @pytest.mark.slow
 def test_report_with_all_parts(made, data_in):
     kind, folder, parts = made
-    page = write_report(fs.load_run(folder, **parts))
+    page = write_report(fs.Run(folder, **parts))
     assert page == folder / "report.html"
     data = data_in(page.read_text("utf-8"))
     assert len(data["members"]) == (2 if kind.startswith("seeds") else 1)
@@ -55,7 +55,7 @@ def test_seeds_without_validation_or_test_data_have_no_empty_columns(tmp_path):
     folder, _ = python_runs.seeds_with_only_training_data(tmp_path / "run")
     html = write_report(folder).read_text("utf-8")
     assert ">nan<" not in html
-    assert fs.load_run(folder).results["test"] is None
+    assert fs.Run(folder).results["test"] is None
 
 
 def test_a_training_that_stopped_early_is_finished(tmp_path):

@@ -19,7 +19,7 @@ def reports(report_runs, tmp_path_factory):
     pages = {name: write_report(report_runs / name, report_runs / f"{name}_page.html") for name in PAGES}
     for name in MADE_IN_PYTHON:
         folder, parts = python_runs.KINDS[name](tmp_path_factory.mktemp("python") / name)
-        pages[name] = write_report(fs.load_run(folder, **parts))
+        pages[name] = write_report(fs.Run(folder, **parts))
     return pages
 
 

@@ -182,6 +182,7 @@ def test_sweep_of_a_table(report_runs, tmp_path, data_in):
     assert write_report(folder) == folder / "report.html"
 
 
+@pytest.mark.slow
 def test_numbers_that_are_none_are_not_the_best(tmp_path, data_in):
     table = tmp_path / "table.csv"
     table.write_text("x,validation_accuracy,test_accuracy,seconds\n1,nan,0.5,inf\n2,0.7,inf,2\n", encoding="utf-8")

@@ -22,9 +22,10 @@ import torch
 from damage import CONTENT, UNSIGNED
 from firstspike.cli import main
 from firstspike.config import load_config
-from firstspike.runs import RunWriter, start
+from firstspike.runs import Run
 from firstspike.runs.checkpoint import checkpoints, load_checkpoint
 from firstspike.training import Interrupted
+from trained import start
 
 COUNT = int(os.environ.get("FIRSTSPIKE_DAMAGES", "20"))
 AT_ONCE = 20
@@ -164,7 +165,7 @@ def attempt(number, runs, folder):
 @pytest.mark.slow
 @pytest.mark.parametrize("first", range(0, COUNT, AT_ONCE))
 def test_damaged_runs(runs, ended, tmp_path, monkeypatch, first):
-    monkeypatch.setattr(RunWriter, "_draw", lambda *_: None)  # takes longer than the rest
+    monkeypatch.setattr(Run, "_draw", lambda *_: None)  # takes longer than the rest
     failures = []
     for number in range(first, min(first + AT_ONCE, COUNT)):
         folder = tmp_path / str(number)

@@ -12,7 +12,7 @@ from firstspike import plots
 from firstspike.cli import main
 from firstspike.config import load_config
 from firstspike.reports.write import write_report
-from firstspike.runs import resume, start
+from trained import resume, start
 
 SAID = "the data are not those that the run was trained on: "
 
@@ -43,6 +43,7 @@ def test_commands_say_so_in_one_line(moved, monkeypatch, caplog, arguments):
     assert [record.getMessage() for record in caplog.records] == [said]
 
 
+@pytest.mark.slow
 def test_a_resumed_run_is_one_of_the_data_that_it_goes_on_with(moved, caplog):
     run, said = moved
     before = json.loads((run / "environment.json").read_text())["data"]
@@ -52,13 +53,13 @@ def test_a_resumed_run_is_one_of_the_data_that_it_goes_on_with(moved, caplog):
     assert found["earlier_data"] == [before]
     assert found["data"]["test"] != before["test"]
     resume(run, epochs=14, progress_bar=False)
-    assert fs.load_run(run).data_changed == ""
+    assert fs.Run(run).data_changed == ""
     assert caplog.messages == [said]
 
 
 def test_in_python_and_on_the_page(moved, caplog):
     run, said = moved
-    loaded = fs.load_run(run)
+    loaded = fs.Run(run)
     assert not caplog.records  # nothing is read before it is asked for
     assert len(loaded.data.test) == 90
     assert caplog.messages == [said]
@@ -68,7 +69,7 @@ def test_in_python_and_on_the_page(moved, caplog):
 
 def test_the_same_data_are_not_worth_a_word(bars_folder, tmp_path, caplog):
     run = shutil.copytree(bars_folder, tmp_path / "same")
-    assert fs.load_run(run).data_changed == ""
+    assert fs.Run(run).data_changed == ""
     plots.save_figures(run, ["confusion"])
     assert "not those" not in write_report(run).read_text("utf-8")
     resume(run, epochs=13, progress_bar=False)
@@ -90,7 +91,7 @@ def test_times_of_another_type(bars_folder, tmp_path):
     text = (run / "config.yaml").read_text()
     (run / "config.yaml").write_text(text.replace("dtype: float32", "dtype: float64"))
     split = "times in float64 instead of float32"
-    assert fs.load_run(run).data_changed == f"{run}: {SAID}train: {split}; validation: {split}; test: {split}"
+    assert fs.Run(run).data_changed == f"{run}: {SAID}train: {split}; validation: {split}; test: {split}"
 
 
 @pytest.mark.parametrize("environment", ["{}", '{"data": {}}', '{"data": [3]}', '{"data": {"test": 3}}', "{", None])
@@ -99,10 +100,11 @@ def test_runs_without_a_checksum(moved, caplog, environment):
     (run / "environment.json").unlink()
     if environment is not None:
         (run / "environment.json").write_text(environment)
-    assert fs.load_run(run).data.test.features == 9
+    assert fs.Run(run).data.test.features == 9
     assert not caplog.records
 
 
+@pytest.mark.slow
 def test_seeds_have_the_same_data(tmp_path, caplog):
     run = tmp_path / "run"
     start(run, load_config("bars", ["training.epochs=1", "training.n_seeds=2", "data.train=60"]), progress_bar=False)
@@ -110,7 +112,7 @@ def test_seeds_have_the_same_data(tmp_path, caplog):
     kept = [json.loads((folder / "environment.json").read_text())["data"] for folder in folders]
     assert len(kept) == 3
     assert kept[0] == kept[1] == kept[2]
-    loaded = fs.load_run(run)
+    loaded = fs.Run(run)
     assert loaded.seeds[1].data is loaded.data
     for folder in folders:
         text = (folder / "config.yaml").read_text()

@@ -6,16 +6,15 @@ import pytest
 import torch
 
 import firstspike as fs
-from firstspike.runs import evaluate
-from firstspike.runs.evaluate import RunEvaluation, evaluate_run, table
+from firstspike.runs.evaluate import prediction_table, table
 
 
 def report(folder, data="test", checkpoint=None):
-    return evaluate_run(fs.load_run(folder, checkpoint), data)
+    return fs.Run(folder, checkpoint).evaluate(data)
 
 
-def predictions(folder, file, checkpoint=None):
-    return evaluate.predictions(fs.load_run(folder, checkpoint), file)
+def predictions(folder, file):
+    return prediction_table(fs.Run(folder), file)
 
 
 @pytest.fixture
@@ -25,7 +24,7 @@ def folder(bars_folder, tmp_path):
 
 @pytest.mark.parametrize("split", ["train", "validation", "test"])
 def test_numbers_are_those_of_the_network(folder, split):
-    run = fs.load_run(folder)
+    run = fs.Run(folder)
     data = getattr(run.data, split)
     found = report(folder, split).numbers
     out = run.network(data.times)
@@ -51,7 +50,7 @@ def test_both_files_can_be_read_back(folder):
     assert numbers == folder / "evaluation" / "test.json"
     assert json.loads(numbers.read_text()) == result.numbers
     assert result.numbers["checkpoint"] == "epoch_0008"
-    run = fs.load_run(folder, "epoch_0008")
+    run = fs.Run(folder, "epoch_0008")
     with np.load(spikes, allow_pickle=False) as arrays:
         assert list(arrays) == ["inputs", "hidden", "output", "labels", "predictions"]
         np.testing.assert_array_equal(arrays["inputs"], run.data.test.times)
@@ -63,7 +62,7 @@ def test_both_files_can_be_read_back(folder):
 
 
 def test_layers_of_the_same_kind_are_numbered(folder):
-    run = fs.load_run(folder)
+    run = fs.Run(folder)
     run.network = fs.Network(
         fs.BiasSpikes([0.9]),
         fs.LIFLinear(10, 6),
@@ -73,7 +72,7 @@ def test_layers_of_the_same_kind_are_numbered(folder):
         fs.LIFLinear(5, 3),
         fs.Delay(3),
     ).requires_grad_(False)
-    spikes = RunEvaluation(run, run.data.test, "test").spikes
+    spikes = run.evaluate("test").spikes
     assert {name: values.shape[1:] for name, values in spikes.items()} == {
         "inputs": (9,),
         "bias": (1,),
@@ -90,10 +89,10 @@ def test_layers_of_the_same_kind_are_numbered(folder):
 
 
 def test_a_network_that_never_decides(folder):
-    run = fs.load_run(folder)
+    run = fs.Run(folder)
     for layer in run.network:
         layer.weight.fill_(-1.0)
-    result = RunEvaluation(run, run.data.test, "test")
+    result = run.evaluate("test")
     found = result.numbers
     assert (found["decided"], found["decision_time"], found["accuracy"]) == (0, None, 0.0)
     assert found["decisions"] == ["horizontal", "vertical", "diagonal", "silent"]
@@ -103,12 +102,12 @@ def test_a_network_that_never_decides(folder):
 
 
 def test_other_data(folder, tmp_path):
-    test = fs.load_run(folder).data.test
+    test = fs.Run(folder).data.test
     np.savez(tmp_path / "mine.npz", times=test.times[:30], labels=test.labels[:30])
     result = report(folder, tmp_path / "mine.npz")
     assert [path.name for path in result.save()] == ["data_mine.json", "data_mine.npz"]
     assert result.numbers["samples"] == 30
-    assert result.evaluation.labels.tolist() == test.labels[:30].tolist()
+    assert result.labels.tolist() == test.labels[:30].tolist()
 
 
 def test_text_names_everything(folder):
@@ -133,7 +132,7 @@ def test_no_table_of_many_classes(folder, monkeypatch):
 
 
 def test_predictions(folder, tmp_path):
-    run = fs.load_run(folder)
+    run = fs.Run(folder)
     times = run.data.test.times[:5].clone()
     times[2] = torch.inf
     np.save(tmp_path / "in.npy", times)

@@ -5,7 +5,7 @@ import math
 
 import pytest
 
-from firstspike.runs import RunFolder
+from firstspike.runs.folder import RunFolder
 
 PART = {"samples": 90, "accuracy": 0.5, "loss": math.inf, "silent": [0.0]}
 ALONE = {"epochs": 3, "parameters": 5, "seconds": 1.5, "best_validation_accuracy": 0.5} | {

@@ -10,9 +10,10 @@ import pytest
 import torch
 
 from firstspike.config import load_config
-from firstspike.runs import RunFolder, start
 from firstspike.runs.checkpoint import Checkpoint, checkpoints, load_checkpoint, save_checkpoint
 from firstspike.runs.files import write_whole
+from firstspike.runs.folder import RunFolder
+from trained import start
 
 SETTINGS = ["training.epochs=40", "training.checkpoint_every=10"]
 LIMITED = """
@@ -61,16 +62,21 @@ def read_only():
         folder.chmod(0o755)
 
 
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """An undisturbed run; it also compiles the kernels, which are large files."""
+    folder = tmp_path_factory.mktemp("whole") / "run"
+    start(folder, load_config("bars", SETTINGS), progress_bar=False)
+    return folder
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("limit", "file", "saved"),
     [(1_500, "checkpoints/best_", []), (12_000, "output_times.csv", ["epoch_0010", "epoch_0020"])],
     ids=["first checkpoint", "between checkpoints"],
 )
-def test_no_room_while_training(tmp_path, limit, file, saved):
-    start(
-        tmp_path / "whole", load_config("bars", SETTINGS), progress_bar=False
-    )  # also compiles; the kernels are large files
+def test_no_room_while_training(whole, tmp_path, command_here, limit, file, saved):
     settings = [part for setting in SETTINGS for part in ("--set", setting)]
     run = tmp_path / "run"
     done = command(limit, "train", "bars", "-q", "--out", run, *settings, start=("-c", LIMITED))
@@ -79,10 +85,10 @@ def test_no_room_while_training(tmp_path, limit, file, saved):
     assert not list(run.rglob("*.partial"))
     for path in checkpoints(run / "checkpoints"):
         load_checkpoint(path)
-    done = command("resume", run, "-q")
+    done = command_here("resume", run, "-q")
     assert done.returncode == 0, done.stderr
     for table in ("metrics.csv", "output_times.csv"):
-        assert (run / table).read_bytes() == (tmp_path / "whole" / table).read_bytes()
+        assert (run / table).read_bytes() == (whole / table).read_bytes()
 
 
 @pytest.mark.slow
@@ -107,14 +113,14 @@ def test_a_run_folder_that_cannot_be_written(bars_folder, tmp_path, read_only):
 
 
 @pytest.mark.slow
-def test_a_file_in_the_place_of_a_folder(bars_folder, tmp_path):
+def test_a_file_in_the_place_of_a_folder(tmp_path, command_here):
     run = RunFolder(tmp_path / "run")
     run.create(load_config("bars", SETTINGS))
     (run.path / "checkpoints").write_text("in the way")
-    done = command("resume", run.path, "-q")
+    done = command_here("resume", run.path, "-q")
     one_message(done, "checkpoints", f"firstspike resume {run.path}")
     (run.path / "checkpoints").unlink()
-    assert command("resume", run.path, "-q").returncode == 0
+    assert command_here("resume", run.path, "-q").returncode == 0
 
 
 def full_disk(*_, **__):

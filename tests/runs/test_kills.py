@@ -17,9 +17,10 @@ import torch
 from tqdm import tqdm
 
 from firstspike.config import load_config
-from firstspike.runs import RunWriter, resume, start
+from firstspike.runs import Run
 from firstspike.runs.checkpoint import checkpoints, load_checkpoint
 from firstspike.runs.lock import HOLDER
+from trained import resume, start
 
 KILLS = int(os.environ.get("FIRSTSPIKE_KILLS", "4"))
 
@@ -86,7 +87,7 @@ def run(processes, function, *arguments):
 
 def victim(function, *arguments):
     """What a process does until it is killed; figures would take most of its time."""
-    RunWriter._draw = lambda *_: None
+    Run._draw = lambda *_: None
     logging.disable()
     tqdm.set_lock(threading.RLock())  # its own one outlives a process that is killed
     function(*arguments, progress_bar=False)

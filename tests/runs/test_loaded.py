@@ -10,7 +10,7 @@ from firstspike import plots
 
 
 def test_a_run_in_python(bars_folder):
-    run = fs.load_run(str(bars_folder))
+    run = fs.Run(str(bars_folder))
     assert run.folder == bars_folder
     assert run.config.training.epochs == 12
     assert run.metrics["epoch"].tolist() == list(range(1, 13))
@@ -26,20 +26,20 @@ def test_a_run_in_python(bars_folder):
 
 
 def test_the_network_only_answers(bars_folder):
-    network = fs.load_run(bars_folder).network
+    network = fs.Run(bars_folder).network
     assert not network.training
     assert not any(parameter.requires_grad for parameter in network.parameters())
 
 
 def test_any_checkpoint_by_its_name(bars_folder):
-    run = fs.load_run(bars_folder)
+    run = fs.Run(bars_folder)
     assert [name for name in run.checkpoints if name.startswith("epoch")] == ["epoch_0004", "epoch_0008", "epoch_0012"]
     for name in run.checkpoints:
-        loaded = fs.load_run(bars_folder, name)
+        loaded = fs.Run(bars_folder, name)
         saved = load_file(bars_folder / "checkpoints" / name / "weights.safetensors")
         assert loaded.checkpoint.name == name
         torch.testing.assert_close(loaded.network[0].weight, saved["0.weight"], rtol=0, atol=0)
-    best = fs.load_run(bars_folder, "best").checkpoint
+    best = fs.Run(bars_folder, "best").checkpoint
     assert best.name.startswith("best_")
     assert run.metrics["validation_accuracy"][best.epoch - 1] == run.metrics["validation_accuracy"].max()
     assert run.checkpoint.epoch == 12
@@ -48,7 +48,7 @@ def test_any_checkpoint_by_its_name(bars_folder):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("epoch_8", r"has no 'epoch_8'; did you mean epoch_0008\?"),
+        ("epoch_08", r"has no 'epoch_08'; did you mean epoch_0008\?"),
         ("epoch_0013", r"did you mean epoch_0012"),
         ("beste", r"did you mean best"),
         ("xyz", r"it has (best_00..|epoch_0012), .*\.\.\.$"),
@@ -58,7 +58,7 @@ def test_any_checkpoint_by_its_name(bars_folder):
 )
 def test_a_checkpoint_that_is_not_there(bars_folder, name, message):
     with pytest.raises(ValueError, match=message):
-        fs.load_run(bars_folder, name)
+        fs.Run(bars_folder, name)
 
 
 def test_a_damaged_checkpoint_that_was_asked_for_is_no_other(bars_folder, tmp_path):
@@ -66,32 +66,32 @@ def test_a_damaged_checkpoint_that_was_asked_for_is_no_other(bars_folder, tmp_pa
     weights = tmp_path / "run" / "checkpoints" / "epoch_0008" / "weights.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1])
     with pytest.raises(ValueError, match=r"weights\.safetensors is damaged"):
-        _ = fs.load_run(tmp_path / "run", "epoch_0008").network
-    assert fs.load_run(tmp_path / "run").checkpoint.epoch == 12
+        _ = fs.Run(tmp_path / "run", "epoch_0008").network
+    assert fs.Run(tmp_path / "run").checkpoint.epoch == 12
 
 
 def test_a_run_before_its_first_epoch(bars_folder, tmp_path):
     shutil.copy(bars_folder / "config.yaml", tmp_path)
-    run = fs.load_run(tmp_path)
+    run = fs.Run(tmp_path)
     assert (run.metrics, run.results, run.checkpoints) == ({}, {}, ())
     assert run.initial[0].weight.shape == (11, 9)
     with pytest.raises(ValueError, match=r"has no checkpoint that can be read"):
         _ = run.network
     with pytest.raises(ValueError, match=r"has no 'best'; it has nothing yet"):
-        fs.load_run(tmp_path, "best")
+        fs.Run(tmp_path, "best")
 
 
 def test_no_run(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"is not a run folder: config.yaml is missing"):
-        fs.load_run(tmp_path)
+        fs.Run(tmp_path)
 
 
 def test_figures_of_a_loaded_run(bars_folder, tmp_path):
     shutil.copytree(bars_folder, tmp_path / "run")
-    run = fs.load_run(tmp_path / "run", "epoch_0004")
+    run = fs.Run(tmp_path / "run", "epoch_0004")
     figures = plots.save_figures(run, ["confusion"])
     first = figures[0].read_bytes()
-    plots.save_figures(fs.load_run(tmp_path / "run", "epoch_0012"), ["confusion"])
+    plots.save_figures(fs.Run(tmp_path / "run", "epoch_0012"), ["confusion"])
     assert figures[0].read_bytes() != first or run.evaluation.accuracy == 1.0
 
 
@@ -102,6 +102,6 @@ def test_weights_of_another_neuron_than_the_config_says(bars_folder, tmp_path):
     (folder / "config.yaml").write_text(config.replace("threshold: 1.0", "threshold: 2.6"))
     message = r"0\.weight was trained with threshold=1, but this LIFLinear has threshold=2\.6; build it with"
     with pytest.raises(ValueError, match=message):
-        fs.load_run(folder).network  # noqa: B018
+        fs.Run(folder).network  # noqa: B018
     saved = load_file(bars_folder / "checkpoints" / "epoch_0012" / "weights.safetensors")
     assert saved["0._extra_state"].tolist() == [1.0, 1.0, 1.0]

@@ -10,9 +10,10 @@ import threading
 import pytest
 
 from firstspike.config import load_config
-from firstspike.runs import RunFolder, next_folder, resume, run_folder, start
+from firstspike.runs.folder import RunFolder, next_folder, run_folder
 from firstspike.runs.lock import HOLDER, LOCK, RunLockedError, locked
 from firstspike.training import Interrupted
+from trained import resume, start
 
 SETTINGS = ["training.epochs=3"]
 HOLD = """

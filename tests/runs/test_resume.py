@@ -13,12 +13,12 @@ import torch
 from damage import MANIFEST
 from firstspike.cli import main
 from firstspike.config import load_config, parse_config
+from firstspike.runs import Run, writer
 from firstspike.runs import checkpoint as checkpoint_module
-from firstspike.runs import load_run, resume, start, writer
 from firstspike.runs.checkpoint import CheckpointError, checkpoints, save_checkpoint
-from firstspike.runs.evaluate import evaluate_run
 from firstspike.runs.files import remove_folder
 from firstspike.training import Interrupted
+from trained import resume, start
 
 SETTINGS = ["data.train=40", "data.validation=20", "data.test=20", "training.batch_size=10", "training.epochs=4"]
 SETTINGS += ["training.checkpoint_every=1", "training.seed=7"]
@@ -72,6 +72,7 @@ def test_checkpoints_of_a_newer_format_stop_it_and_from_scratch_insists(trained,
         assert names[0] == names[1]
 
 
+@pytest.mark.slow
 def test_from_scratch_drops_what_is_sound_too(trained, tmp_path):
     run = shutil.copytree(trained / "alone", tmp_path / "run")
     with pytest.raises(Interrupted):
@@ -187,6 +188,7 @@ class TestSeveralSeeds:
             same_tables(tmp_path / "run" / seed, tmp_path / "whole" / seed)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["alone", "seeds"])
 def test_on_a_device_it_continues_bit_for_bit(name, on_device, tmp_path):
     """One network with delays, and two side by side, stopped inside an epoch; then evaluated on the CPU."""
@@ -203,7 +205,7 @@ def test_on_a_device_it_continues_bit_for_bit(name, on_device, tmp_path):
     resume(tmp_path / "parts", progress_bar=False)
     same_tables(tmp_path / "parts", tmp_path / "whole")
     folder = "seed_7" if name == "seeds" else "."
-    one, other = (load_run(tmp_path / run / folder) for run in ("whole", "parts"))
+    one, other = (Run(tmp_path / run / folder) for run in ("whole", "parts"))
     for a, b in zip(one.network.parameters(), other.network.parameters(), strict=True):
         assert torch.equal(a, b)
-    assert evaluate_run(one).evaluation.times.isfinite().any()
+    assert one.evaluate().times.isfinite().any()

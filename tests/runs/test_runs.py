@@ -12,12 +12,14 @@ import torch
 
 from firstspike.config import build, build_data, load_config, parse_config
 from firstspike.layers import LIFLinear, Network, Record
-from firstspike.runs import RunFolder, next_folder, resume, start
 from firstspike.runs.checkpoint import CheckpointError, checkpoints, load_checkpoint, newest_first
 from firstspike.runs.files import remove_folder
-from firstspike.training import Interrupted, SilentNeurons, silent_fractions
+from firstspike.runs.folder import RunFolder, next_folder
+from firstspike.training import Interrupted, SilentNeurons
 from firstspike.training.engines import engine_for
+from firstspike.training.silent import silent_fractions
 from firstspike.training.trainer import shuffled
+from trained import resume, start
 
 SMALL = [
     "data.train=600",
@@ -107,6 +109,7 @@ def test_a_run_with_delays_that_jitter_goes_on_bit_for_bit(tmp_path, stop_after)
     assert not any(torch.equal(first[name], last[name]) for name in last if not name.endswith("_extra_state"))
 
 
+@pytest.mark.slow
 def test_a_run_that_learns_time_constants_goes_on_bit_for_bit(tmp_path):
     learn = [
         "network[1].trainable=[tau_mem, tau_syn, threshold]",

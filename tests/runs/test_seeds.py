@@ -7,11 +7,12 @@ import pytest
 import torch
 
 from firstspike.config import build, load_config
-from firstspike.runs import load_run, resume, start
+from firstspike.runs import Run
 from firstspike.runs.checkpoint import checkpoints, load_checkpoint
 from firstspike.runs.files import remove_folder
 from firstspike.training import Interrupted
 from firstspike.training.engines import Sequential, SideBySide, engine_for
+from trained import resume, start
 
 SMALL = [
     "data.train=600",
@@ -68,7 +69,7 @@ def test_each_seed_is_trained_as_if_alone(tmp_path, extra):
 def test_some_members_raise_weights_while_others_do_not(tmp_path, instead):
     strict = [*SMALL, "training.silent.limits[0]=0.005", f"training.silent.skip_step={instead}"]
     start(tmp_path / "all", load_config("yin_yang", [*strict, "training.n_seeds=3"]), progress_bar=False)
-    raised = [seed.metrics["raised"].mean() for seed in load_run(tmp_path / "all").seeds]
+    raised = [seed.metrics["raised"].mean() for seed in Run(tmp_path / "all").seeds]
     assert min(raised) == 0
     assert 0 < max(raised) < 1
     for seed in (7, 9):
@@ -86,7 +87,7 @@ def test_the_first_member_raises_weights_while_neurons_learn_their_time_constant
         load_config("yin_yang", [*strict, "training.seed=9", "training.n_seeds=3"]),
         progress_bar=False,
     )
-    raised = [seed.metrics["raised"].mean() for seed in load_run(tmp_path / "all").seeds]
+    raised = [seed.metrics["raised"].mean() for seed in Run(tmp_path / "all").seeds]
     assert raised[0] > 0
     assert raised[1:] == [0, 0]
     for seed in (9, 10, 11):
@@ -112,7 +113,7 @@ def test_the_folder_of_all_has_the_mean_and_each_seed(tmp_path, capsys):
         rows = {row["seed"]: row for row in csv.DictReader(file)}
     assert list(rows) == ["7", "8", "9", "mean", "std"]
     assert float(rows["mean"]["test_accuracy"]) == pytest.approx(results["test"]["accuracy"])
-    run = load_run(tmp_path / "run")
+    run = Run(tmp_path / "run")
     each = [seed.metrics["validation_accuracy"] for seed in run.seeds]
     assert run.metrics["validation_accuracy"] == pytest.approx(sum(each) / 3)
     assert run.seeds[2].results == results["seeds"]["9"]
@@ -126,7 +127,9 @@ def stopping_after(batches):
     return lambda: next(left) >= batches
 
 
-@pytest.mark.parametrize("batches", [1, 6, 9])
+@pytest.mark.parametrize(
+    "batches", [pytest.param(1, marks=pytest.mark.slow), 6, pytest.param(9, marks=pytest.mark.slow)]
+)
 def test_resume_is_bit_for_bit(tmp_path, batches):
     config = load_config("yin_yang", [*SMALL, *NOISY, "training.n_seeds=2", "training.dtype=float32"])
     start(tmp_path / "whole", config, progress_bar=False)

@@ -11,10 +11,11 @@ import torch
 import firstspike as fs
 import python_runs
 from firstspike.config import load_config
-from firstspike.runs import RunWriter, resume, start, writer
+from firstspike.runs import Run, RunWriter, writer
 from firstspike.runs.checkpoint import load_checkpoint, save_checkpoint
 from firstspike.runs.files import whole_file
 from firstspike.runs.lock import LOCK
+from trained import resume, start
 
 TINY = ["data.train=20", "data.validation=10", "data.test=10", "training.batch_size=10", "training.epochs=2"]
 RUNS = {
@@ -61,7 +62,7 @@ class Steps:
 
 @pytest.fixture
 def steps(monkeypatch):
-    monkeypatch.setattr(RunWriter, "_draw", lambda *_: None)
+    monkeypatch.setattr(Run, "_draw", lambda *_: None)
     monkeypatch.setattr(writer, "_REST", 0.0)  # every better network is written
     return Steps(monkeypatch)
 
@@ -141,7 +142,7 @@ def test_without_a_copy_own_data_are_asked_for(tmp_path, steps, monkeypatch):
         train_on_own(tmp_path / "run", python_runs.data())
     steps.live()
     monkeypatch.undo()
-    data = fs.load_run(tmp_path / "run").data
+    data = fs.Run(tmp_path / "run").data
     assert [len(part) for part in data] == [45] * 3
     system(tmp_path / "run" / "data")
     with pytest.raises(ValueError, match="hand them over"):
@@ -152,7 +153,7 @@ def test_a_run_beside_a_folder_of_that_name_takes_its_own_data(tmp_path, steps):
     train_on_own(tmp_path / "other", python_runs.data())
     shutil.copytree(tmp_path / "other" / "data", tmp_path / "data")
     start(tmp_path / "run", load_config("bars", [*TINY, "training.epochs=1"]), progress_bar=False)
-    assert fs.load_run(tmp_path / "run").data.train.features == 9
+    assert fs.Run(tmp_path / "run").data.train.features == 9
 
 
 def test_a_copy_that_is_there_is_not_written_again(tmp_path, steps):
@@ -166,7 +167,7 @@ def test_a_copy_that_is_there_is_not_written_again(tmp_path, steps):
 
 
 def test_a_whole_file_and_checkpoint_in_place_of_old_ones(tmp_path, steps):
-    checkpoint = fs.runs.Checkpoint(1, 0, {"w": torch.ones(2)}, {"a": 1})
+    checkpoint = fs.runs.checkpoint.Checkpoint(1, 0, {"w": torch.ones(2)}, {"a": 1})
     save_checkpoint(tmp_path / "epoch_0001", checkpoint)
     save_checkpoint(tmp_path / "epoch_0001", checkpoint)
     with whole_file(tmp_path / "file") as temporary:

@@ -7,14 +7,16 @@ import pytest
 import torch
 import yaml
 
-from firstspike.config import ConfigError, build, build_data, build_substrate, load_config, with_substrate
+from firstspike.config import ConfigError, build, build_data, load_config
+from firstspike.config.builder import build_substrate
+from firstspike.config.load import with_substrate
 from firstspike.config.sections import SUBSTRATE_SECTIONS
-from firstspike.runs import load_run, resume, start
+from firstspike.runs import Run
 from firstspike.runs.checkpoint import checkpoints, load_checkpoint
-from firstspike.runs.evaluate import evaluate_run
 from firstspike.substrates import SUBSTRATES, Exact, Substrate, SubstrateError
 from firstspike.training import Interrupted
 from firstspike.training.engines import Sequential, engine_for
+from trained import resume, start
 
 SHORT = ["training.epochs=3", "training.checkpoint_every=1"]
 INTEGRATOR = "substrate={kind: integrator, step: 0.02, duration: 5}"
@@ -52,9 +54,9 @@ def test_noisy_by_name_alone_is_noisy(tmp_path):
 
 
 def test_evaluation_on_noisy_by_name_has_noise(bars_folder):
-    exact, noisy = (evaluate_run(load_run(bars_folder, substrate=kind)) for kind in (None, "noisy"))
-    both = torch.isfinite(exact.evaluation.times) & torch.isfinite(noisy.evaluation.times)
-    assert 0.001 < float((exact.evaluation.times - noisy.evaluation.times)[both].std()) < 0.5
+    exact, noisy = (Run(bars_folder, substrate=kind).evaluate() for kind in (None, "noisy"))
+    both = torch.isfinite(exact.times) & torch.isfinite(noisy.times)
+    assert 0.001 < float((exact.times - noisy.times)[both].std()) < 0.5
 
 
 SMALL = ["data.train=200", "data.validation=100", "data.test=100", "training.epochs=4", "training.checkpoint_every=1"]
@@ -76,7 +78,7 @@ def stopping_after(batches):
 @pytest.mark.parametrize(
     ("name", "more"), [("yin_yang_hardware_aware", NOISE), ("yin_yang_mock_bss2", CHIP)], ids=["noisy", "mock_bss2"]
 )
-@pytest.mark.parametrize("batches", [3, 5, 12])
+@pytest.mark.parametrize("batches", [3, 12])
 def test_an_interrupted_run_goes_on_bit_for_bit(tmp_path, name, more, batches):
     config = load_config(name, [*SMALL, *more, "training.augment.jitter=0.02"])
     start(tmp_path / "whole", config, progress_bar=False)
@@ -101,18 +103,18 @@ def test_noise_leaves_the_trainings_random_numbers_alone(tmp_path):
         progress_bar=False,
     )
     start(tmp_path / "off", load_config("yin_yang_hardware_aware", [*base, *off]), progress_bar=False)
-    a, b = (load_run(tmp_path / name).metrics["train_loss"] for name in ("exact", "off"))
+    a, b = (Run(tmp_path / name).metrics["train_loss"] for name in ("exact", "off"))
     assert a == pytest.approx(b, rel=1e-9)
     start(
         tmp_path / "drawn", load_config("yin_yang_hardware_aware", [*base, *silent]), progress_bar=False
     )  # delays jitter
-    assert load_run(tmp_path / "drawn").metrics["train_loss"][0] != a[0]
+    assert Run(tmp_path / "drawn").metrics["train_loss"][0] != a[0]
 
 
 def test_weights_stay_within_the_chips_range(tmp_path):
     config = load_config("yin_yang_mock_bss2", [*SMALL, "network[2].weight_mean=2.0", "training.optimizer.lr=0.1"])
     start(tmp_path / "run", config, progress_bar=False)
-    weights = load_run(tmp_path / "run").network[2].weight
+    weights = Run(tmp_path / "run").network[2].weight
     assert float(weights.abs().max()) == pytest.approx(2.1)
     assert not torch.equal((weights * 30).round() / 30, weights)
 
@@ -162,6 +164,7 @@ def test_a_chip_that_stalls_for_good_ends_the_training_with_one_message(tmp_path
     assert not (tmp_path / "none").exists()
 
 
+@pytest.mark.slow
 def test_each_seed_on_a_substrate_is_trained_as_if_alone(tmp_path):
     settings = [*SMALL, "training.seed=5"]
     start(
@@ -213,7 +216,7 @@ def integrated(tmp_path_factory):
 
 @pytest.mark.slow
 def test_a_run_on_the_integrator_learns(integrated):
-    run = load_run(integrated)
+    run = Run(integrated)
     assert run.results["test"]["accuracy"] > 0.6  # chance is a third
     assert run.evaluation.accuracy == run.results["test"]["accuracy"]
     assert run.substrate == "integrator"
@@ -222,11 +225,11 @@ def test_a_run_on_the_integrator_learns(integrated):
 
 
 def test_evaluate_elsewhere(integrated):
-    here, there = (evaluate_run(load_run(integrated, substrate=kind)) for kind in (None, "exact"))
+    here, there = (Run(integrated, substrate=kind).evaluate() for kind in (None, "exact"))
     assert (here.name, there.name) == ("test", "test_on_exact")
     assert there.numbers["substrate"] == "exact"
-    difference = (here.evaluation.times - there.evaluation.times).abs()
-    both = torch.isfinite(here.evaluation.times) & torch.isfinite(there.evaluation.times)
+    difference = (here.times - there.times).abs()
+    both = torch.isfinite(here.times) & torch.isfinite(there.times)
     assert 0 < float(difference[both].median()) < 0.06
     assert {path.name for path in there.save()} == {"test_on_exact.json", "test_on_exact.npz"}
 
@@ -244,6 +247,7 @@ class OnlyOne(Exact):
         OnlyOne.closed += 1
 
 
+@pytest.mark.slow
 def test_several_seeds_share_what_there_is_only_one_of(tmp_path, monkeypatch):
     monkeypatch.setattr("firstspike.config.builder.SUBSTRATES", {"exact": OnlyOne})
     settings = [*SHORT, "training.n_seeds=3", "data.train=60"]
@@ -252,7 +256,7 @@ def test_several_seeds_share_what_there_is_only_one_of(tmp_path, monkeypatch):
     monkeypatch.undo()
     start(tmp_path / "exact", load_config("bars", settings), progress_bar=False)
     for seed in (2000, 2001, 2002):
-        one, other = (load_run(tmp_path / name / f"seed_{seed}") for name in ("run", "exact"))
+        one, other = (Run(tmp_path / name / f"seed_{seed}") for name in ("run", "exact"))
         assert one.results["test"] == other.results["test"]
 
 

@@ -12,9 +12,9 @@ from firstspike.config import load_config
 from firstspike.plots import PLOTS, NotApplicable, RunData
 from firstspike.reports.details import samples
 from firstspike.reports.write import write_report
-from firstspike.runs import resume, start
-from firstspike.runs.evaluate import evaluate_run, predictions
+from firstspike.runs.evaluate import prediction_table
 from firstspike.training import Interrupted
+from trained import resume, start
 
 SMALL = ["data.train=60", "data.validation=20", "data.test=20", "training.epochs=3", "training.batch_size=20"]
 
@@ -28,7 +28,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def run(folder):
-    return RunData.of(fs.load_run(folder))
+    return RunData.of(fs.Run(folder))
 
 
 def test_metrics_count_spikes(folder):
@@ -40,7 +40,7 @@ def test_metrics_count_spikes(folder):
 
 
 def test_evaluation(run):
-    found = evaluate_run(run, "test")
+    found = run.evaluate("test")
     assert found.numbers["decision_time"] is None
     assert list(found.numbers["silent"]) == ["hidden"]
     assert "decision time" not in found.text()
@@ -55,12 +55,12 @@ def test_evaluation(run):
 
 def test_predictions_on_trains_from_a_file(run, tmp_path):
     np.savez(tmp_path / "trains.npz", trains=run.data.test.times.numpy(), labels=run.data.test.labels.numpy())
-    lines = predictions(run, tmp_path / "trains.npz").splitlines()
+    lines = prediction_table(run, tmp_path / "trains.npz").splitlines()
     assert lines[0] == "class,equal,different"
     names = [line.split(",")[0] for line in lines[1:]]
-    decisions = run.predict(run.record.output)
+    decisions = run.objective.predict(run.record.output)
     assert names == [run.class_names[k] for k in decisions.tolist()]
-    assert evaluate_run(run, tmp_path / "trains.npz").evaluation.accuracy == run.evaluation.accuracy
+    assert run.evaluate(tmp_path / "trains.npz").accuracy == run.evaluation.accuracy
 
 
 def test_figures(run):
@@ -96,7 +96,7 @@ def test_figure_on_a_substrate(folder):
 def test_spike_counts_need_trains(tmp_path):
     start(tmp_path / "run", load_config("bars", ["training.epochs=1"]), progress_bar=False)
     with pytest.raises(NotApplicable, match="the network has no layers of spike trains"):
-        PLOTS["spike_counts"](fs.load_run(tmp_path / "run"))
+        PLOTS["spike_counts"](fs.Run(tmp_path / "run"))
 
 
 def test_report(run):
@@ -127,5 +127,5 @@ def test_resume(folder, tmp_path):
             stop=lambda: next(batches) >= 4,
         )
     resume(tmp_path / "run", progress_bar=False)
-    one, other = (fs.load_run(place, checkpoint="epoch_0003").network for place in (folder, tmp_path / "run"))
+    one, other = (fs.Run(place, checkpoint="epoch_0003").network for place in (folder, tmp_path / "run"))
     assert all(torch.equal(x, y) for x, y in zip(one.parameters(), other.parameters(), strict=True))

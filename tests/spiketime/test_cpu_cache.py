@@ -16,13 +16,13 @@ import torch
 
 import firstspike as fs
 from firstspike.spiketime import kernels
-from firstspike.spiketime.cpu.runtime import beside, cache
+from firstspike.spiketime.cpu.runtime import beside, compiling
 from firstspike.spiketime.cpu.runtime.compiling import jit
 
 CALL = """
 import torch, firstspike as fs
 from firstspike.spiketime import kernels
-from firstspike.spiketime.cpu.runtime import cache
+from firstspike.spiketime.cpu.runtime import compiling
 compiled = []
 kernels.listeners.append(lambda: compiled.append(1))
 times, weight, neuron = torch.zeros(1, 2), torch.ones(3, 2, requires_grad=True), fs.LIF()
@@ -30,12 +30,12 @@ fs.first_spike_time(times, weight, neuron, backend="cpu").sum().backward()
 fs.first_spike_time(times, weight, neuron, delay=torch.ones(3, 2), backend="cpu").sum().backward()
 trains = fs.spike_trains(times[..., None], weight, neuron, max_spikes=2, overflow="drop", backend="cpu")
 trains[torch.isfinite(trains)].sum().backward()
-print(cache.folder(), len(compiled))
+print(compiling.folder(), len(compiled))
 """
 
 PAIR = """
 from numba import float64
-from firstspike.spiketime.cpu.runtime.cache import c_function, kept_on_disk
+from firstspike.spiketime.cpu.runtime.compiling import c_function, kept_on_disk
 
 @kept_on_disk
 def first(kind):
@@ -54,7 +54,7 @@ def second(kind):
 KINDS = """
 import sys
 import torch
-from firstspike.spiketime.cpu.runtime.arguments import Layout
+from firstspike.spiketime.cpu.runtime.kernels import Layout
 from firstspike.spiketime.cpu.runtime.compiling import jit
 from firstspike.spiketime.cpu.runtime.kernels import kernel
 from firstspike.spiketime.cpu.runtime.parallel import Call
@@ -103,7 +103,7 @@ def test_another_installation_of_this_version_compiles_nothing(tmp_path):
     done = subprocess.run(
         [sys.executable, "-c", CALL], env=environment, cwd=tmp_path, capture_output=True, text=True, check=True
     )
-    assert done.stdout.split() == [str(cache.folder()), "0"]
+    assert done.stdout.split() == [str(compiling.folder()), "0"]
 
 
 def test_kinds_of_a_kernel_from_several_processes_are_told_apart(tmp_path):
@@ -118,22 +118,22 @@ def test_kinds_of_a_kernel_from_several_processes_are_told_apart(tmp_path):
 
 
 def test_other_sources_and_other_versions_have_folders_of_their_own(home, tmp_path, monkeypatch):
-    sources = Path(cache.__file__).parents[1]
+    sources = Path(compiling.__file__).parents[1]
     shutil.copytree(sources, tmp_path / "cpu")
     shutil.copy(sources.parent / "limits.py", tmp_path)
-    now = cache.folder.__wrapped__()
+    now = compiling.folder.__wrapped__()
     assert now.parent == home
-    monkeypatch.setattr(cache, "__file__", str(tmp_path / "cpu/runtime/cache.py"))
-    assert cache.folder.__wrapped__() == now
+    monkeypatch.setattr(compiling, "__file__", str(tmp_path / "cpu/runtime/compiling.py"))
+    assert compiling.folder.__wrapped__() == now
     changed = []
     for name in ("cpu/vectors/simd.py", "limits.py"):
         with (tmp_path / name).open("a") as file:
             file.write("# changed\n")
-        changed.append(cache.folder.__wrapped__())
-    monkeypatch.setattr(cache, "__version__", "99.0")
-    other = cache.folder.__wrapped__()
+        changed.append(compiling.folder.__wrapped__())
+    monkeypatch.setattr(compiling, "__version__", "99.0")
+    other = compiling.folder.__wrapped__()
     monkeypatch.setattr(numba, "__version__", "99.0")
-    assert len({now, *changed, other, cache.folder.__wrapped__()}) == 5
+    assert len({now, *changed, other, compiling.folder.__wrapped__()}) == 5
 
 
 def test_kernels_of_other_versions_are_dropped_when_nothing_uses_them(home):
@@ -143,18 +143,18 @@ def test_kernels_of_other_versions_are_dropped_when_nothing_uses_them(home):
     long_ago = time.time() - 40 * 24 * 3600
     for name in ("kernels-old", "something else"):
         os.utime(home / name, (long_ago, long_ago))
-    mine = cache.folder.__wrapped__()
+    mine = compiling.folder.__wrapped__()
     assert {path.name for path in home.iterdir()} == {mine.name, "kernels-new", "something else"}
 
 
 def test_without_a_folder_kernels_are_compiled_in_every_process(home, monkeypatch, caplog, compilations):
     home.write_text("a file, where a folder is expected")
     with caplog.at_level(logging.WARNING):
-        assert cache.folder.__wrapped__() is None
+        assert compiling.folder.__wrapped__() is None
     assert "NUMBA_CACHE_DIR" in caplog.text
-    monkeypatch.setattr(cache, "folder", lambda: None)
+    monkeypatch.setattr(compiling, "folder", lambda: None)
     double = jit(lambda x: 2 * x)
-    kernel = cache.c_function(numba.float64(numba.float64))(lambda x: double(x) + 1)
+    kernel = compiling.c_function(numba.float64(numba.float64))(lambda x: double(x) + 1)
     assert kernel.ctypes(3.0) == 7.0
     assert compilations == [1]
 
@@ -165,9 +165,9 @@ def pair(home, tmp_path, monkeypatch):
     (tmp_path / "pair_of_kernels.py").write_text(PAIR)
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(beside, "has_free_core", lambda: True)
-    cache.folder.cache_clear()
+    compiling.folder.cache_clear()
     yield importlib.import_module("pair_of_kernels")
-    cache.folder.cache_clear()
+    compiling.folder.cache_clear()
     del sys.modules["pair_of_kernels"]
 
 
@@ -208,8 +208,8 @@ def test_a_second_process_only_where_a_core_is_free(monkeypatch):
 @pytest.mark.parametrize(
     ("kernel", "kind"),
     [
-        ("rows.backward.backward_kernel", "32"),
-        ("rows.backward.train_backward_kernel", "32"),
+        ("rows.backward.backward_kernel", "32, false"),
+        ("rows.backward.backward_kernel", "32, true"),
         ("lanes.kernels.backward_kernel", "true, false"),
         ("lanes.kernels.backward_kernel", "true, true"),
     ],
@@ -220,7 +220,7 @@ def test_the_second_process_does_without_torch(kernel, kind):
 
 
 def test_arrays_that_kernels_make_begin_with_a_cache_line(home):
-    @cache.c_function(numba.intp(numba.intp), "aligned")
+    @compiling.c_function(numba.intp(numba.intp), "aligned")
     def kernel(size):
         return np.empty(size, np.float32).ctypes.data % 64
 
@@ -230,7 +230,7 @@ def test_arrays_that_kernels_make_begin_with_a_cache_line(home):
 def test_the_progress_bar_says_once_that_kernels_are_compiled(capsys):
     class Compiles(fs.Callback):
         def on_batch_end(self, fit):
-            cache._announce()
+            compiling._announce()
 
     before = list(kernels.listeners)
     net = fs.Network(fs.LIFLinear(9, 3))

@@ -11,10 +11,9 @@ import numpy as np
 import pytest
 import torch
 
-from firstspike.spiketime.cpu.runtime import cache, parallel
-from firstspike.spiketime.cpu.runtime.arguments import COUNTER, FIRST, STARTED, TASKS, Layout
+from firstspike.spiketime.cpu.runtime import compiling, parallel
 from firstspike.spiketime.cpu.runtime.compiling import jit
-from firstspike.spiketime.cpu.runtime.kernels import SIGNATURE, kernel
+from firstspike.spiketime.cpu.runtime.kernels import COUNTER, FIRST, SIGNATURE, STARTED, TASKS, Layout, kernel
 from firstspike.spiketime.cpu.runtime.parallel import Call
 from firstspike.spiketime.cpu.vectors.simd import fill16, load16, load_some16, store, store_some16
 from guards import ZONE
@@ -53,7 +52,7 @@ def called(kernel, size=20, tasks=(8,), threads=1):
 @pytest.fixture
 def failing(monkeypatch):
     """A kernel that fails in the given task."""
-    monkeypatch.setattr(cache, "folder", lambda: None)
+    monkeypatch.setattr(compiling, "folder", lambda: None)
 
     @kernel_of
     def failing(g, slot, task):
@@ -136,6 +135,11 @@ def test_arrays_within_a_given_one():
     assert whole.tolist() == [0, 0, 0, 7, 0]
 
 
+def test_a_layout_of_one_size_and_one_array():
+    plan = Layout("size", times="real size").plan("float32", {"size": 3, "other": 4}, ("times",))
+    assert plan.numbers_at([1000]) == [3, 1000]
+
+
 @jit
 def at(array, place):
     return array[place]
@@ -179,7 +183,7 @@ def checked(monkeypatch):
 @pytest.mark.usefixtures("checked")
 @pytest.mark.parametrize(("access", "length"), ACCESSES.items(), ids=lambda x: getattr(x, "__name__", None))
 def test_indices_out_of_bounds_are_errors_where_they_are_checked(access, length, monkeypatch, ignored):
-    monkeypatch.setattr(cache, "folder", lambda: None)
+    monkeypatch.setattr(compiling, "folder", lambda: None)
 
     @kernel_of
     def accessing(g, slot, task):
@@ -201,16 +205,16 @@ def test_indices_out_of_bounds_are_errors_where_they_are_checked(access, length,
 
 
 def test_kernels_with_and_without_checks_are_kept_apart(tmp_path, monkeypatch):
-    monkeypatch.setattr(cache, "folder", lambda: tmp_path)
+    monkeypatch.setattr(compiling, "folder", lambda: tmp_path)
     compilations = []
-    monkeypatch.setattr(cache, "_announce", lambda: compilations.append(bool(numba.config.BOUNDSCHECK)))
+    monkeypatch.setattr(compiling, "_announce", lambda: compilations.append(bool(numba.config.BOUNDSCHECK)))
 
     def kernel(a):
         a[FIRST] = 1
 
     for checks in (0, 1, 0, 1):
         monkeypatch.setattr(numba.config, "BOUNDSCHECK", checks)
-        cache.c_function(SIGNATURE)(kernel)
+        compiling.c_function(SIGNATURE)(kernel)
     assert compilations == [False, True]
 
 

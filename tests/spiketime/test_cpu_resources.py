@@ -10,9 +10,8 @@ import pytest
 import torch
 
 from firstspike import LIF, first_spike_time
-from firstspike.spiketime import kernels, operator
-from firstspike.spiketime.cpu import host
-from firstspike.spiketime.cpu.runtime import cache, parallel
+from firstspike.spiketime import cpu, kernels, operator
+from firstspike.spiketime.cpu.runtime import compiling, parallel
 from firstspike.spiketime.cpu.runtime.kernels import SIGNATURE
 from firstspike.spiketime.reference import adjoint
 
@@ -107,7 +106,7 @@ def test_parts_of_the_gradient_add_up_to_the_whole(kind, backend, part, monkeypa
 
     whole = gradients()
     assert all(whole[k].any() for k in (0, 1, 4, 5))
-    monkeypatch.setattr(host, "_MEMORY", part * 12 * (7 + 16) * 8)
+    monkeypatch.setattr(cpu, "_MEMORY", part * 12 * (7 + 16) * 8)
     monkeypatch.setattr(adjoint, "_MEMORY", part * 20 * 7 * 8)
     for mine, theirs in zip(gradients(), whole, strict=True):
         torch.testing.assert_close(mine, theirs, rtol=1e-12, atol=1e-12)
@@ -213,12 +212,12 @@ def test_a_damaged_kernel_on_disk_is_compiled_anew(damage, which, tmp_path, monk
         a[0] = 7
 
     compilations = []
-    monkeypatch.setattr(cache, "folder", lambda: tmp_path)
+    monkeypatch.setattr(compiling, "folder", lambda: tmp_path)
     monkeypatch.setattr(kernels, "listeners", [lambda: compilations.append(1)])
 
     def seven():
         place = (ctypes.c_int64 * 1)()
-        cache.c_function(SIGNATURE)(kernel).ctypes(place)
+        compiling.c_function(SIGNATURE)(kernel).ctypes(place)
         return place[0]
 
     assert seven() == seven() == 7

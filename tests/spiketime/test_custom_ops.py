@@ -261,9 +261,11 @@ def test_torchs_own_checks_of_trains(backend):
         if bounds is not None and backend == "reference":
             continue
         w = weight if bounds is None else torch.cat([weight, 0.1 * draw(1, OUTPUTS, OUTPUTS)], -1)
-        numbers = (2.0, 1.0, None, backend, 4, 0.0, until, bounds, 1.0, 4, "drop")
-        tensors = (times, w, threshold, None, None, None, None, *neurons, *state)
-        leaves = tuple(None if x is None else x.clone().requires_grad_(i not in (7, 8)) for i, x in enumerate(tensors))
+        numbers = (backend, 2.0, 1.0, None, 4, 0.0, until, bounds, 1.0, 4, "drop")
+        tensors = (times, w, threshold, None, None, None, *state, None, *neurons)
+        leaves = tuple(
+            None if x is None else x.clone().requires_grad_(i not in (10, 11)) for i, x in enumerate(tensors)
+        )
         opcheck(torch.ops.firstspike.spikes.default, (*leaves, *numbers))
         spikes, *ends, overflows = torch.ops.firstspike.spikes(*tensors, *numbers)
         needs, grads = [True, True, True, False, False, False, True], ends if until else [None] * 3
@@ -277,16 +279,16 @@ def test_torchs_own_checks_of_trains(backend):
 def test_torchs_own_checks(fixed_mem, backend):
     times, weight, threshold = draw(2, SAMPLES, INPUTS), 2.0 + draw(2, OUTPUTS, INPUTS), 0.5 + draw(2, OUTPUTS)
     delay, tau = draw(2, OUTPUTS, INPUTS), 1 + draw(2, OUTPUTS)
-    numbers = (fixed_mem, 1.0, None, backend, 0, None, None, None, 0.0, 0, "drop")
-    trains = (None,) * 5
-    spikes, *saved = torch.ops.firstspike.spikes(times, weight, threshold, delay, None, None, None, *trains, *numbers)
+    numbers = (backend, fixed_mem, 1.0, None, 0, None, None, None, 0.0, 0, "drop")
+    others = (None,) * 6
+    spikes, *saved = torch.ops.firstspike.spikes(times, weight, threshold, delay, None, None, *others, *numbers)
     assert spikes.isfinite().all()
     for own in ((None, None, None), (delay, None, None), (delay, tau, tau)):
         d, mem, syn = (None if x is None else x.clone().requires_grad_() for x in own)
         leaves = [x.clone().requires_grad_() for x in (times, weight, threshold)]
-        opcheck(torch.ops.firstspike.spikes.default, (*leaves, d, None, mem, syn, *trains, *numbers))
+        opcheck(torch.ops.firstspike.spikes.default, (*leaves, d, mem, syn, *others, *numbers))
         needs = [True, True, True, *(x is not None for x in own), False]
-        own = (own[0], None, *own[1:], *trains)
+        own = (*own, *others)
         spikes, *saved = torch.ops.firstspike.spikes(times, weight, threshold, *own, *numbers)
         inputs = (needs, spikes, None, None, None, spikes, times, weight, threshold, *own, saved, *numbers)
         opcheck(torch.ops.firstspike.spike_gradient.default, inputs)

@@ -8,8 +8,7 @@ from torch.autograd import forward_ad
 from torch.func import grad, hessian, jacfwd, jacrev, jvp, linearize, vmap
 
 from firstspike import LIF, LIFRecurrent, first_spike_time
-from firstspike.spiketime import TrainState, spike_window
-from firstspike.spiketime import tangent as tangent_module
+from firstspike.spiketime import TrainState, spike_window, transforms
 
 pytestmark = [
     pytest.mark.usefixtures("poisoned_memory"),
@@ -268,7 +267,7 @@ def test_in_parts(backend, monkeypatch):
     tangents = tangents_of(values)
     whole = push(lambda v: spikes(v, 1.37, backend), values, tangents)[1]
     assert whole.shape == (2, 5, OUTPUTS)
-    monkeypatch.setattr(tangent_module, "_AT_ONCE", 3 * OUTPUTS * INPUTS)
+    monkeypatch.setattr(transforms, "_AT_ONCE", 3 * OUTPUTS * INPUTS)
     parts = push(lambda v: spikes(v, 1.37, backend), values, tangents)[1]
     torch.testing.assert_close(parts, whole, rtol=1e-13, atol=1e-15)
 

@@ -10,7 +10,7 @@ import torch
 import firstspike
 from firstspike import LIF, BiasSpikes, Delay, EarliestPool2d, LIFConv2d, LIFLinear, Multiplex, Network, ensemble
 from firstspike.spiketime import first_spike_time
-from firstspike.spiketime.times import FROM_RASTER, check_times
+from firstspike.spiketime.values import FROM_RASTER, check_times
 
 LAYERS = [
     LIFLinear(4, 2),

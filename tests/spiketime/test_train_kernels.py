@@ -6,8 +6,7 @@ import pytest
 import torch
 
 from firstspike import LIF, spike_trains
-from firstspike.spiketime import TrainState, spike_window
-from firstspike.spiketime.cpu import host
+from firstspike.spiketime import TrainState, cpu, spike_window
 from firstspike.spiketime.cpu.rows import host as rows_host
 
 pytestmark = pytest.mark.usefixtures("poisoned_memory")
@@ -162,7 +161,7 @@ def test_threads_do_not_matter(shape, refractory, monkeypatch):
 def test_in_parts(windows, monkeypatch):
     """Little memory: some samples after the others, with the same gradients up to the order of sums."""
     trains, whole = run(SHAPES[3], LIF(2.0), "cpu", windows)
-    monkeypatch.setattr(host, "_TRAIN_MEMORY", 1 << 15)
+    monkeypatch.setattr(cpu, "_TRAIN_MEMORY", 1 << 15)
     again, parts = run(SHAPES[3], LIF(2.0), "cpu", windows)
     assert torch.equal(again, trains)
     for one, other in zip(parts, whole, strict=True):

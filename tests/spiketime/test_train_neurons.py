@@ -7,8 +7,7 @@ import torch
 from test_train_kernels import draw, finite
 
 from firstspike import LIF, first_spike_time, spike_trains
-from firstspike.spiketime import TrainState, spike_window
-from firstspike.spiketime.cpu import host
+from firstspike.spiketime import TrainState, cpu, spike_window
 from firstspike.spiketime.cpu.lanes import host as neuron_host
 
 pytestmark = pytest.mark.usefixtures("poisoned_memory")
@@ -170,7 +169,7 @@ def test_threads_and_other_samples_do_not_matter(mode, monkeypatch):
 def test_in_parts(mode, monkeypatch):
     """Little memory: some samples after the others, with the same gradients up to the order of sums."""
     trains, whole = run(SHAPES[2], mode, 2.0, "cpu", windows=True)
-    monkeypatch.setattr(host, "_TRAIN_MEMORY", 1 << 12)
+    monkeypatch.setattr(cpu, "_TRAIN_MEMORY", 1 << 12)
     again, parts = run(SHAPES[2], mode, 2.0, "cpu", windows=True)
     assert torch.equal(again, trains)
     for one, other in zip(parts, whole, strict=True):
@@ -225,8 +224,8 @@ def test_parts_of_a_batch_with_fewer_inputs(monkeypatch):
     times, weight = draw(SHAPES[2])
     times[:4, 5:] = INF
     results = []
-    for memory in (host._TRAIN_MEMORY, 2560):  # then two samples at a time
-        monkeypatch.setattr(host, "_TRAIN_MEMORY", memory)
+    for memory in (cpu._TRAIN_MEMORY, 2560):  # then two samples at a time
+        monkeypatch.setattr(cpu, "_TRAIN_MEMORY", memory)
         mem = torch.linspace(1.5, 2.5, len(weight), dtype=torch.float64).requires_grad_()
         leaves = [weight.clone().requires_grad_(), mem]
         found = spike_trains(times, leaves[0], LIF(mem, 1.0), max_spikes=130)

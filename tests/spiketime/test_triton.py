@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from firstspike import LIF, first_spike_time
-from firstspike.spiketime import operator
+from firstspike.spiketime import function
 
 HERE = Path(__file__).parent
 
@@ -52,11 +52,11 @@ def test_needs_a_gpu(monkeypatch):
 @pytest.mark.parametrize("there", [True, False])
 def test_automatic_choice(there, monkeypatch, caplog):
     """What ``auto`` takes on a GPU, with and without Triton; said once."""
-    monkeypatch.setattr(operator, "find_spec", lambda name: there or None)
-    monkeypatch.setattr(operator, "BACKENDS", {name: lambda name=name: name for name in operator.BACKENDS})
-    operator._automatic.cache_clear()
+    monkeypatch.setattr(function, "find_spec", lambda name: there or None)
+    monkeypatch.setattr(function, "BACKENDS", {name: lambda name=name: name for name in function.BACKENDS})
+    function._automatic.cache_clear()
     with caplog.at_level("INFO"):
         for _ in range(2):
-            assert operator._automatic("cuda") == ("triton" if there else "reference")
-    operator._automatic.cache_clear()
+            assert function._automatic("cuda") == ("triton" if there else "reference")
+    function._automatic.cache_clear()
     assert caplog.messages == [f"backend {'triton' if there else 'reference'} for tensors on cuda"]

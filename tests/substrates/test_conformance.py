@@ -114,6 +114,7 @@ def loss(record):
     return torch.where(torch.isfinite(record.output), record.output, 0.0).square().sum()
 
 
+@pytest.mark.slow
 def test_later_batches_have_the_weights_of_then(kind, ideal, network, times):
     with ideal.open(network) as substrate:
         substrate.run(network, times)

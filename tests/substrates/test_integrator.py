@@ -78,6 +78,7 @@ def test_bad_settings(step, duration):
         Integrator(step, duration)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [{}, {"refractory": 0.3, "reset": -0.2}, {"delay": DelayRule()}])
 def test_spike_trains(source, options):
     make = {"weight_mean": 0.8, "weight_std": 0.5, "generator": source} | DOUBLE
@@ -100,7 +101,7 @@ def test_spike_trains(source, options):
 def test_room_for_spike_trains(source):
     layer = LIFSpikeTrains(6, 4, 1, LIF(2.0), weight_mean=1.0, weight_std=0.1, generator=source, **DOUBLE)
     times = torch.rand(5, 6, 2, generator=source, **DOUBLE).sort(-1).values
-    with pytest.raises(ValueError, match="neurons spike more than max_spikes=1 times; raise max_spikes"):
+    with pytest.raises(ValueError, match="spike more than max_spikes=1 times; raise max_spikes"):
         Integrator().run(Network(layer), times)
     layer.overflow = "drop"
     assert Integrator().run(Network(layer), times).output.shape == (5, 4, 1)

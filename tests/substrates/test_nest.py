@@ -13,9 +13,10 @@ from firstspike.config import load_config
 from firstspike.layers import BiasSpikes, Delay, DelayRule, LIFLinear, Multiplex, Network
 from firstspike.layers.named import named_lif_layers
 from firstspike.neuron import LIF
-from firstspike.runs import load_run, start
+from firstspike.runs import Run
 from firstspike.spiketime import first_spike_time
 from firstspike.substrates import SUBSTRATES, Brian2, Exact, Nest, Neuron, SubstrateError
+from trained import start
 
 DOUBLE = {"dtype": torch.float64}
 GRAZING = 1e-4  # relative distance of a peak from the threshold
@@ -144,7 +145,7 @@ def test_a_trained_network(tmp_path):
     faster = ["training.epochs=30", "training.batch_size=50", "training.optimizer.lr=0.01"]
     config = load_config("yin_yang", [*settings, *faster, "training.dtype=float64"])
     start(tmp_path / "run", config, progress_bar=False)
-    run, there = load_run(tmp_path / "run"), load_run(tmp_path / "run", substrate="nest")
+    run, there = Run(tmp_path / "run"), Run(tmp_path / "run", substrate="nest")
     assert compare(run.network, there.record) <= 3
     assert there.evaluation.accuracy == run.evaluation.accuracy
     assert run.evaluation.accuracy > 0.8
@@ -154,7 +155,7 @@ def test_a_trained_network(tmp_path):
 @pytest.mark.nest
 def test_bars_are_learnt_through_nest(tmp_path):
     start(tmp_path / "run", load_config("bars", ["training.epochs=12"], "nest"), progress_bar=False)
-    run = load_run(tmp_path / "run")
+    run = Run(tmp_path / "run")
     assert run.substrate == "nest"
     assert run.results["test"]["accuracy"] == run.evaluation.accuracy == 1.0
 

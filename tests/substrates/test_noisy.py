@@ -6,7 +6,7 @@ import torch
 from firstspike.layers import Delay, DelayRule, FirstSpike, LIFLinear, LIFSpikeTrains, Network
 from firstspike.neuron import LIF
 from firstspike.substrates import Exact, Noisy
-from firstspike.substrates.quantisation import WeightQuantiser
+from firstspike.substrates.imperfect import WeightQuantiser
 
 DOUBLE = {"dtype": torch.float64}
 ALL = {

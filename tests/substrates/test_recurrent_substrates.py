@@ -110,7 +110,10 @@ def test_simulators_with_fixed_steps(source, simulator):
     assert median < 0.05
 
 
-@pytest.mark.parametrize("options", CASES.values(), ids=CASES)
+@pytest.mark.parametrize(
+    "options",
+    [pytest.param(x, id=name, marks=[] if name == "plain" else pytest.mark.slow) for name, x in CASES.items()],
+)
 def test_integrator(source, options):
     network, times = made(source, **options)
     unit = options.get("unit", 1.0)

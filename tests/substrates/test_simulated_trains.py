@@ -100,7 +100,7 @@ def test_room_for_trains_of_nest(source):
     layer = LIFSpikeTrains(3, 2, 1, LIF(2.0), refractory=0.1, weight_mean=2.0, weight_std=0.1, **DOUBLE)
     network, times = Network(layer), random_trains(source, 4, 3, 2, 2.0)
     with Nest().open(network) as nest:
-        with pytest.raises(ValueError, match="neurons spike more than max_spikes=1 times; raise max_spikes"):
+        with pytest.raises(ValueError, match="spike more than max_spikes=1 times; raise max_spikes"):
             nest.run(network, times)
         layer.overflow = "drop"
         assert nest.run(network, times).output.shape == (4, 2, 1)

@@ -30,15 +30,15 @@ def test_there_and_back(windows):
     trains = windows.trains(times)
     index = np.concatenate([[source] * len(train) for source, train in enumerate(trains)])
     shuffled = np.random.default_rng(1).permutation(len(index))
-    found = windows.first(4, index[shuffled], np.concatenate(trains)[shuffled])
+    found = windows.each(4, index[shuffled], np.concatenate(trains)[shuffled])[..., 0]
     np.testing.assert_allclose(found, times, atol=1e-12)
 
 
 def test_first_spikes_are_kept_and_those_outside_left_out(windows):
     at = 2 + 10 * np.array([-0.5, 1.5, 1.0, 4.9, 5.0, 14.9, 15.0])
-    found = windows.first(2, [0, 0, 0, 1, 1, 1, 1], at)
+    found = windows.each(2, [0, 0, 0, 1, 1, 1, 1], at)[..., 0]
     np.testing.assert_allclose(found, [[0.0, 3.9], [INF, -1.0], [INF, 3.9]])
 
 
 def test_no_spikes(windows):
-    assert np.isinf(windows.first(2, [], np.empty(0))).all()
+    assert np.isinf(windows.each(2, [], np.empty(0))).all()

@@ -9,9 +9,9 @@ from pathlib import Path
 import optuna
 import pytest
 
-from firstspike.runs import start
 from firstspike.sweeps.plan import load_plan
-from firstspike.sweeps.study import number_of, open_storage, storage_url, trials_of
+from firstspike.sweeps.study import TRIAL, open_storage, storage_url, trials_of
+from trained import start
 
 SMALL = """
 base: bars
@@ -175,7 +175,7 @@ def check_twelve(tmp_path):
         assert len([path for path in folder.iterdir() if path.name.isdigit()]) == 12
         for trial in taken:
             assert study.trials[trial.number].state is optuna.trial.TrialState.FAIL
-        row, alone = rows[number_of(taken[0])], tmp_path / "alone"
+        row, alone = rows[taken[0].user_attrs[TRIAL]], tmp_path / "alone"
         results = start(alone, plan.config(plan.grid()[int(row["trial"])]), progress_bar=False)
         assert float(row["test_accuracy"]) == results["test"]["accuracy"]
         assert float(row["validation_std"]) == results["validation"]["accuracy_std"]

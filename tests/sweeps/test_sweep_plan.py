@@ -74,14 +74,12 @@ def test_all_errors_of_a_sweep_that_cannot_be_built(write_sweep):
             "training.optimizer.lr: [-1, 0.1], training.epochs: [1]}",
             pruning="{kind: median}",
             metric="test_loss",
-            direction="maximize",
             trials=3,
         )
     )
     assert [line.split(":")[0] for line in found] == [
         "trials",
         "set.training.epochs",
-        "pruning",
         "network[2].out_features=1",
         "network[9].out_features=1",
         "data.trains",

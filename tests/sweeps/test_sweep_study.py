@@ -7,18 +7,16 @@ import sqlalchemy
 from optuna.exceptions import StorageInternalError
 from optuna.trial import TrialState
 
-from firstspike.sweeps.launch import launch
 from firstspike.sweeps.plan import load_plan
 from firstspike.sweeps.study import (
     ERROR,
-    WORKER,
-    number_of,
+    STARTED,
+    TRIAL,
     open_storage,
     open_study,
     planned,
     queue_again,
-    queue_failed,
-    queue_stale,
+    queue_lost,
     queue_stopped,
     storage_url,
     suggest,
@@ -26,8 +24,11 @@ from firstspike.sweeps.study import (
     trials_of,
     without_password,
 )
+from firstspike.sweeps.worker import launch
 
-pytestmark = pytest.mark.filterwarnings("ignore:Heartbeat of storage is supposed to be used with")
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:Heartbeat of storage is supposed to be used with", "ignore:.*fail_stale_trials is experimental"
+)
 
 
 @pytest.fixture
@@ -58,7 +59,7 @@ def take_all(where, name):
     found = []
     while any(trial.state is TrialState.WAITING for trial in study.get_trials(deepcopy=False)):
         trial = study.ask()
-        if "queued" in trial.user_attrs:  # not one that Optuna made as the queue was empty by then
+        if TRIAL in trial.user_attrs:  # not one that Optuna made as the queue was empty by then
             found.append(trial.number)
     return found
 
@@ -67,8 +68,8 @@ def take_all(where, name):
 def test_no_two_processes_take_the_same_trial(opened, tmp_path):
     where = str(tmp_path / "50%20 of 'é' <b>&? #d.db")  # letters that mean something in a URL
     study = optuna.create_study(study_name="queue", storage=opened(where))
-    for _ in range(24):
-        study.enqueue_trial({}, user_attrs={"queued": True})
+    for number in range(24):
+        study.enqueue_trial({}, user_attrs={TRIAL: number})
     with multiprocessing.get_context("spawn").Pool(2) as pool:
         found = pool.starmap(take_all, [(where, "queue")] * 2)
     assert sorted(number for one in found for number in one) == list(range(24))
@@ -80,7 +81,7 @@ def test_what_ended_without_a_result_is_queued_again_under_its_number(study, pla
     study.tell(first, state=TrialState.FAIL)
     queue_stopped(study, study.trials[0])
     again = [taken(study, plan.sweep) for _ in range(4)][-1]
-    assert (again.number, number_of(study.trials[4]), again.params) == (4, 0, first.params)
+    assert (again.number, again.user_attrs[TRIAL], again.params) == (4, 0, first.params)
     study.tell(again, 0.5)
     assert list(trials_of(study)) == [0, 1, 2, 3]
     assert trials_of(study)[0].value == 0.5
@@ -98,13 +99,12 @@ def test_failed_trials_are_queued_on_request_and_those_of_dead_workers_always(st
         study.tell(trial, state=TrialState.FAIL)
         queue_stopped(study, study.trials[number]) if number else None  # a failure is none
     assert [row["reason"] for row in table_of(study, plan.folder).rows] == ["its worker died", "bad", "", ""]
-    queue_failed(study)
+    queue_lost(study, 1000)
     assert states(study) == ["WAITING", "FAIL", "WAITING", "WAITING"]
-    queue_failed(study, all_failed=True)
-    queue_failed(study, all_failed=True)  # they are queued already
+    queue_lost(study, 1000, all_failed=True)
+    queue_lost(study, 1000, all_failed=True)  # they are queued already
     assert states(study) == ["WAITING"] * 4
     assert len(study.trials) == 6
-    assert ERROR not in study.trials[5].user_attrs
 
 
 def test_workers_that_died(study, plan, opened, tmp_path, until):
@@ -114,11 +114,12 @@ def test_workers_that_died(study, plan, opened, tmp_path, until):
         study.optimize(lambda trial: _die(trial), n_trials=1)
     with opened(tmp_path / "study.db").engine.begin() as connection:
         connection.execute(sqlalchemy.text("UPDATE trials SET state = 'RUNNING' WHERE trial_id = 2"))
-    queue_stale(study, 1000)
+    queue_lost(study, 1000)
     assert states(study)[:2] == ["RUNNING", "RUNNING"]
 
     def both():
-        queue_stale(study, plan.sweep.grace)
+        optuna.storages.fail_stale_trials(study)  # as workers do
+        queue_lost(study, plan.sweep.grace)
         return states(study)[:2] == ["WAITING", "WAITING"]
 
     until(both, 30)
@@ -126,7 +127,7 @@ def test_workers_that_died(study, plan, opened, tmp_path, until):
 
 
 def _die(trial):
-    trial.set_user_attr(WORKER, "a:1")
+    trial.set_user_attr(STARTED, trial.number)
     raise KeyboardInterrupt
 
 
@@ -173,20 +174,27 @@ def test_a_study_of_another_sweep_is_refused(study, plan, write_sweep, opened, t
         open_study(other, opened(tmp_path / "study.db"))
     slower = load_plan(write_sweep(heartbeat=3, grace=60))
     assert open_study(slower, opened(tmp_path / "study.db")).study_name == study.study_name
-    optuna.create_study(study_name="mine", storage=opened(tmp_path / "study.db"))
+    optuna.create_study(study_name="mine", storage=opened(tmp_path / "study.db")).ask()
     with pytest.raises(ValueError, match="the study mine is not of a sweep, or of an earlier version"):
         open_study(load_plan(write_sweep(), "mine"), opened(tmp_path / "study.db"))
 
 
-def test_a_study_is_created_whole_or_not_at_all(plan, opened, tmp_path, monkeypatch):
-    def interrupts(*_, **__):
-        raise KeyboardInterrupt
+def test_a_study_whose_creation_was_interrupted_gets_the_rest(plan, opened, tmp_path, monkeypatch):
+    enqueue, calls = optuna.Study.enqueue_trial, iter(range(2))
+
+    def interrupts(*args, **kwargs):
+        if next(calls, None) is None:
+            raise KeyboardInterrupt
+        enqueue(*args, **kwargs)
 
     storage = opened(tmp_path / "study.db")
-    monkeypatch.setattr("firstspike.sweeps.study._enqueue", interrupts)
-    with pytest.raises(KeyboardInterrupt):
-        open_study(plan, storage)
-    assert optuna.get_all_study_names(storage) == []
+    with monkeypatch.context() as patch:
+        patch.setattr(optuna.Study, "enqueue_trial", interrupts)
+        with pytest.raises(KeyboardInterrupt):
+            open_study(plan, storage)
+    study = open_study(plan, storage)
+    assert list(trials_of(study)) == [0, 1, 2, 3]
+    assert [taken(study, plan.sweep).params for _ in range(4)] == plan.grid()
 
 
 def test_urls(tmp_path, monkeypatch):
@@ -213,7 +221,7 @@ def test_a_storage_that_is_gone_is_one_message(plan, tmp_path, monkeypatch):
     def gone(*_):
         raise StorageInternalError("an error of a database") from OSError("the server is gone\nand so on")
 
-    monkeypatch.setattr("firstspike.sweeps.study.queue_failed", gone)
+    monkeypatch.setattr("firstspike.sweeps.study.queue_lost", gone)
     with pytest.raises(ConnectionError, match=r"study.db: the server is gone$"):
         launch(plan, tmp_path / "runs")
 

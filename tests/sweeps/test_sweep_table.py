@@ -1,6 +1,5 @@
 import csv
 
-from firstspike.plots.sweep import SweepResults
 from firstspike.sweeps.plan import load_plan
 from firstspike.sweeps.study import open_study, table_of
 from firstspike.sweeps.table import SweepTable, digest
@@ -28,6 +27,5 @@ def test_runs_without_test_data_have_no_numbers_of_it(tmp_path):
     row = {"trial": 0, "state": "complete", "x": 1, **digest(results | {"test": None}), "folder": "", "reason": ""}
     assert (row["validation_accuracy"], row["test_accuracy"], row["test_loss"]) == (0.75, None, None)
     table = SweepTable([row])
-    assert table.text().splitlines()[1].split() == ["0", "1", "75.00", "+-", "1.00", "9", "1.0"]
+    assert table.text().splitlines()[1].split() == ["0", "1", "75.00", "±", "1.00", "9", "1.0"]
     assert next(csv.DictReader(table.write(tmp_path).read_text().splitlines()))["test_accuracy"] == ""
-    assert SweepResults(table.complete, ["x"]).split == "validation"

@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 from optuna.trial import TrialState
 
-from firstspike.runs import resume, start
 from firstspike.runs.lock import locked
 from firstspike.sweeps.plan import load_plan
-from firstspike.sweeps.study import ERROR, queue_again, queue_failed, table_of, trials_of
+from firstspike.sweeps.study import ERROR, queue_again, queue_lost, table_of, trials_of
 from firstspike.sweeps.worker import Worker
+from trained import resume, start
 
 pytestmark = pytest.mark.slow
 
@@ -61,7 +61,7 @@ def test_a_trial_that_fails_does_not_stop_the_rest(worker, monkeypatch, tmp_path
     assert "ValueError: validation_accuracy is nan" in error.read_text()
     worker.work()
     assert [row["state"] for row in rows(worker)] == ["complete", "failed", "failed", "failed"]
-    queue_failed(worker.study, all_failed=True)
+    queue_lost(worker.study, 1000, all_failed=True)
     worker.work()
     assert [row["state"] for row in rows(worker)] == ["complete"] * 4
     assert not error.exists()
@@ -72,7 +72,7 @@ def test_a_worker_that_is_stopped_saves_and_another_resumes(worker, plan, opened
     worker.stop = lambda: next(polls, None) is None
     worker.work()
     stopped = next(trial for trial in worker.study.trials if trial.state is TrialState.FAIL)
-    assert ERROR not in stopped.user_attrs
+    assert not stopped.user_attrs[ERROR]
     run = tmp_path / "runs" / f"{stopped.number:04d}"
     assert any("_batch_" in path.name for path in (run / "checkpoints").iterdir())
     assert [trial.state.name for trial in trials_of(worker.study).values()].count("WAITING") >= 3

@@ -7,9 +7,9 @@ import torch
 
 from firstspike.config import ConfigError, load_config, parse_config
 from firstspike.data import bars, outline
-from firstspike.runs import resume, start
 from firstspike.training import Augment, Interrupted
 from firstspike.training.augment import cut_out, interpolated, shifted
+from trained import resume, start
 
 pytestmark = pytest.mark.usefixtures("on_device")
 
@@ -193,6 +193,7 @@ def test_a_run_with_varied_samples_goes_on_bit_for_bit(tmp_path, seeds):
             assert path.read_bytes() == other.read_bytes()
 
 
+@pytest.mark.slow
 def test_a_run_stopped_inside_an_epoch_goes_on_bit_for_bit(tmp_path):
     varied = config({"train": 60}, augment={"shift": 1, "dropout": 0.1, "jitter": 0.1})
     start(tmp_path / "whole", varied, progress_bar=False)

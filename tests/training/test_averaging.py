@@ -5,10 +5,11 @@ import torch
 
 import firstspike as fs
 from firstspike.config import load_config
-from firstspike.runs import load_run, resume, start
+from firstspike.runs import Run
 from firstspike.runs.checkpoint import CheckpointError
 from firstspike.training import Interrupted
 from firstspike.training.averaging import WeightAverage
+from trained import resume, start
 
 DATA = [fs.data.bars(samples=n, seed=seed) for n, seed in ((60, 1), (30, 2))]
 SETTINGS = ["data.train=40", "data.validation=20", "data.test=20", "training.batch_size=10", "training.epochs=4"]
@@ -78,6 +79,7 @@ def test_networks_side_by_side_average_as_alone():
             assert torch.allclose(one, other, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seeds", [1, 2])
 def test_a_run_saves_averages_and_resumes_bit_for_bit(tmp_path, seeds):
     config = load_config("bars", [*SETTINGS, f"training.n_seeds={seeds}"])
@@ -93,7 +95,7 @@ def test_a_run_saves_averages_and_resumes_bit_for_bit(tmp_path, seeds):
             assert table.read_bytes() == (tmp_path / "parts" / table.relative_to(tmp_path / "whole")).read_bytes()
     first = config.training.seed
     for folder in ["."] if seeds == 1 else [f"seed_{first}", f"seed_{first + 1}"]:
-        one, other = load_run(tmp_path / "whole" / folder), load_run(tmp_path / "parts" / folder)
+        one, other = Run(tmp_path / "whole" / folder), Run(tmp_path / "parts" / folder)
         assert torch.equal(weights(one.network), weights(other.network))
         state = one.checkpoint.state["average"]
         assert state["batches"] == 16
@@ -109,7 +111,7 @@ def test_checkpoints_without_averages_do_not_continue_with_them(tmp_path):
 
 def test_is_described(tmp_path):
     fit(trainer_of(network(), weight_average=0.9), epochs=1, folder=tmp_path / "run")
-    assert load_run(tmp_path / "run").config.training.weight_average == 0.9
+    assert Run(tmp_path / "run").config.training.weight_average == 0.9
 
 
 @pytest.mark.parametrize("decay", [0.0, 1.0, -1.0])

@@ -3,8 +3,9 @@ import time
 import pytest
 
 from firstspike.config import load_config
-from firstspike.runs import start
-from firstspike.training import Callback, Callbacks, Pace, ProgressBar
+from firstspike.training import Callback
+from firstspike.training.callbacks import Callbacks, Pace, ProgressBar
+from trained import start
 
 
 class Notes(Callback):

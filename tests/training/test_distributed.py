@@ -16,11 +16,12 @@ import firstspike as fs
 from firstspike import torchrun
 from firstspike.cli import main
 from firstspike.config import load_config
-from firstspike.runs import RunFolder, resume, start
 from firstspike.runs.checkpoint import load_checkpoint, newest_first
+from firstspike.runs.folder import RunFolder
 from firstspike.torchrun import only_first_reports
 from firstspike.training import Interrupted
 from firstspike.training.distributed import Distributed, Ranks
+from trained import resume, start
 
 SMALL = [
     "data.train=301",  # batches of 60, the last of one sample: other processes than one have none
@@ -74,11 +75,11 @@ SCRIPT = """
 import json, sys
 from pathlib import Path
 from firstspike.config import load_config
-from firstspike.runs import resume, start
+from firstspike.runs import Run
 top = Path(sys.argv[1])
 for name, (config, settings) in json.loads((top / "cases.json").read_text()).items():
-    print(name, start(top / name, load_config(config, settings))["epochs"])
-resume(top / "stopped")
+    print(name, Run.start(top / name, load_config(config, settings)).epochs)
+Run(top / "stopped").resume()
 """
 
 

@@ -10,12 +10,12 @@ import torch
 import firstspike as fs
 from firstspike.cli import main
 from firstspike.config import build, load_config
-from firstspike.runs import resume, start
 from firstspike.runs.checkpoint import checkpoints, load_checkpoint
 from firstspike.training import divergence
 from firstspike.training.divergence import DivergedError, signs_of_failure, staying_finite
 from firstspike.training.evaluation import evaluate
-from firstspike.training.fitting import Objective
+from firstspike.training.objective import Objective
+from trained import resume, start
 
 SETTINGS = ["data.train=40", "data.validation=30", "data.test=30", "training.batch_size=10", "training.epochs=4"]
 EXPLODES = ["training.schedule={kind: step, step_size: 2, gamma: 1.0e+41}", "training.checkpoint_every=100"]
@@ -109,7 +109,7 @@ def test_seeds_are_named(tmp_path, caplog):
 
 
 def test_nothing_is_said_of_a_network_that_learnt(bars_folder):
-    run = fs.load_run(bars_folder)
+    run = fs.Run(bars_folder)
     assert signs_of_failure(run.network, evaluate(run.network, Objective(run.loss), run.data.validation)) == []
 
 
@@ -122,7 +122,7 @@ def test_weights_are_measured_by_what_makes_their_neurons_fire(neuron):
 
 
 def test_a_loss_that_is_not_finite(bars_folder):
-    run = fs.load_run(bars_folder)
+    run = fs.Run(bars_folder)
     found = evaluate(run.network, Objective(run.loss), run.data.validation)
     (sign,) = signs_of_failure(run.network, type(found)(**{**vars(found), "loss": math.nan}))
     assert sign == "the loss on the validation data is nan"

@@ -9,7 +9,7 @@ from firstspike.losses import TimeCrossEntropy
 from firstspike.substrates import Exact, Noisy
 from firstspike.training import evaluation
 from firstspike.training.evaluation import evaluate, evaluate_record, outputs_of, record_in_parts, samples_at_once
-from firstspike.training.fitting import Objective
+from firstspike.training.objective import Objective
 
 pytestmark = pytest.mark.usefixtures("on_device")
 

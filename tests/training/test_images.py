@@ -5,7 +5,7 @@ import csv
 import pytest
 
 from firstspike.config import load_config, parse_config, shipped_configs
-from firstspike.runs import start
+from trained import start
 
 SETTINGS = ["training.epochs=12", "training.optimizer.lr=0.004", "training.augment={}", "loss.xi=0.2"]
 SETTINGS += ["data={kind: digits}", "loss.label_smoothing=0.0", "training.weight_average=null"]

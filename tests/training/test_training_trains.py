@@ -79,7 +79,8 @@ def test_records_and_predictions():
     trained = trainer(network(times=data.train.times))
     record = trained.record(data.test.times)
     assert [tuple(x.shape) for x in record.layers] == [(40, 20, 10), (40, 2)]
-    assert torch.equal(trained.predict(data.test.times), trained.evaluate(data.test).predictions)
+    decisions = trained.objective.predict(trained.record(data.test.times).output)
+    assert torch.equal(decisions, trained.evaluate(data.test).predictions)
 
 
 def test_what_is_counted():

@@ -17,7 +17,7 @@ from firstspike.layers import Branch, LIFLayer, Network, start_firing_
 from firstspike.losses import LOSSES, REGULARIZERS, Loss
 from firstspike.seeding import generator
 from firstspike.substrates import SUBSTRATES, Substrate
-from firstspike.training import OPTIMIZERS, SCHEDULES, Callback, CosineLR, Trainer
+from firstspike.training import OPTIMIZERS, SCHEDULES, CosineLR, Trainer
 from firstspike.training.distributed import own_device
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
@@ -84,18 +84,6 @@ def build(config: Config, data: Splits | None = None, parts: Parts | None = None
         weight_average=training.weight_average,
         compile=training.compile,
     )
-
-
-def fit_arguments(config: Config) -> dict[str, Any]:
-    """The arguments of ``Trainer.fit`` that a config gives."""
-    names = ("epochs", "batch_size", "seed")
-    return {name: getattr(config.training, name) for name in names}
-
-
-def callbacks_of(config: Config) -> list[Callback]:
-    """The callbacks that a config asks for."""
-    stopping = config.training.early_stopping
-    return [] if stopping is None else [stopping.build()]
 
 
 def build_data(config: Config) -> Splits:

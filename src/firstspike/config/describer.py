@@ -17,6 +17,7 @@ from firstspike.config.sections import (
     REGULARIZER_SECTIONS,
     SCHEDULE_SECTIONS,
     SUBSTRATE_SECTIONS,
+    Custom,
 )
 from firstspike.layers import NeuronLayer
 from firstspike.losses import LOSSES, REGULARIZERS
@@ -73,6 +74,27 @@ def describe(trainer: Trainer, fit: Fit | None = None, checkpoint_every: int | N
             "substrate": substrate,
         }
     )
+
+
+def custom_parts(config: Config, trainer: Trainer) -> dict[str, Any]:
+    """The objects of a trainer that its config only names; with several networks none."""
+    if len(trainer.members) > 1:
+        return {}
+    member, objective, training = trainer.members[0], trainer.objective, config.training
+    found = {
+        "network": (config.network, member.network),
+        "loss": ([config.loss], objective.loss),
+        "optimizer": ([training.optimizer], member.optimizer),
+        "schedule": ([training.schedule], member.schedule),
+        "substrate": ([config.substrate], member.substrate),
+        "regularizers": (config.loss.regularizers, objective.regularizers),
+    }
+    own = {name for name, (sections, _) in found.items() if any(isinstance(x, Custom) for x in sections)}
+    if "schedule" in own:
+        own.add("optimizer")  # what belongs to another object comes with it
+    if "optimizer" in own:
+        own.add("network")
+    return {name: found[name][1] for name in found if name in own}
 
 
 def _described(

@@ -38,20 +38,6 @@ else:
 
 _MAX_BYTES = 1_000_000
 _MOST_ERRORS = 50
-_FORMER = {
-    "size": "out_features",
-    "channels": "out_channels",
-    "kernel": "kernel_size",
-    "train_neuron": "trainable",
-    "max_silent": "training.silent.limits",
-    "bump": "increment",
-    "instead": "skip_step",
-    "time_noise": "augment.jitter",
-    "drop": "dropout",
-    "seeds": "n_seeds",
-    "mirrored": "on_off",
-}
-"""Keys of versions before 0.1, and what they are called now."""
 
 
 class ConfigError(ValueError):
@@ -290,10 +276,7 @@ def _explain(detail: Any, raw: dict[str, Any]) -> Problem:
         *_, sections = _walk(detail["loc"][:-1], raw)
         key, valid = str(place[-1]), list(sections[0].model_fields)
         near = difflib.get_close_matches(key, valid, 1)
-        if now := _FORMER.get(key):
-            hint = f", of an older version: it is now {now};"
-        else:
-            hint = f", did you mean {near[0]}?" if near else ";"
+        hint = f", did you mean {near[0]}?" if near else ";"
         return place, f"unknown key{hint} valid keys: {', '.join(valid)}"
     if kind == "missing":
         return place, "is missing"

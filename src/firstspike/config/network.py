@@ -25,9 +25,8 @@ from firstspike.layers import (
     NeuronLayer,
     Readout,
     SpikeDropout,
-    form_of,
 )
-from firstspike.layers.trains import Form, check_follows
+from firstspike.layers.trains import Form, check_follows, form_of
 from firstspike.losses.base import check_reads
 from firstspike.neuron import LIF
 

@@ -21,7 +21,7 @@ CUSTOM = "custom"
 class Custom(Section):
     """A part that was made in Python and is not in the registries: only its name is known.
 
-    Commands cannot use it; in Python it can be handed over, as in ``fs.load_run(folder, network=network)``.
+    Commands cannot use it; in Python it can be handed over, as in ``fs.Run(folder, network=network)``.
     """
 
     kind: Literal["custom"]

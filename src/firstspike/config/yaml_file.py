@@ -18,17 +18,12 @@ Place = tuple[str | int, ...]
 _DEPTH = 50
 _DIGITS = 100
 _LONGEST = 100
-_WORDS = {
-    **dict.fromkeys(("", "~", "null", "Null", "NULL")),
-    **dict.fromkeys((cased for word in ("true", "yes", "on") for cased in (word, word.title(), word.upper())), True),
-    **dict.fromkeys((cased for word in ("false", "no", "off") for cased in (word, word.title(), word.upper())), False),
-}
 # as in YAML 1.1, but without its numbers to the base of 60, and 1e-3 is a number, too
-_INTEGER = re.compile(r"[-+]?(?:0b[01][01_]*|0x[0-9a-fA-F][0-9a-fA-F_]*|0[0-7_]*|[1-9][0-9_]*)")
+_INTEGER = re.compile(r"[-+]?(?:0b[01][01_]*|0x[0-9a-fA-F][0-9a-fA-F_]*|0[0-7_]*|[1-9][0-9_]*)\Z")
 _FLOAT = re.compile(
-    r"[-+]?(?:(?:[0-9][0-9_]*\.[0-9_]*|\.[0-9][0-9_]*)(?:[eE][-+]?[0-9]+)?|[0-9][0-9_]*[eE][-+]?[0-9]+)"
+    r"(?:[-+]?(?:(?:[0-9][0-9_]*\.[0-9_]*|\.[0-9][0-9_]*)(?:[eE][-+]?[0-9]+)?|[0-9][0-9_]*[eE][-+]?[0-9]+"
+    r"|\.(?:inf|Inf|INF))|\.(?:nan|NaN|NAN))\Z"
 )
-_INFINITE = re.compile(r"[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)")
 _KEY = r"[A-Za-z_]\w*(?:\[\d{1,9}\])*"
 _SETTING = re.compile(rf"({_KEY}(?:\.{_KEY})*)=(.*)", re.ASCII | re.DOTALL)
 
@@ -105,7 +100,7 @@ def parse_yaml(text: str) -> Document:
     document, loader = Document(None), _Loader(text)
     try:
         if loader.check_node():
-            document.data = _plain(loader.get_node(), (), document.lines)
+            document.data = _plain(loader.get_node(), (), document, loader)
         if loader.check_node():
             raise _error("expected one document, got another one after ---", loader.peek_event())
     except yaml.YAMLError as error:
@@ -146,8 +141,12 @@ def shown_value(value: Any) -> str:
 
 
 class _Loader(yaml.SafeLoader):
-    """Refuses aliases, tags and deep nesting where they begin."""
+    """Refuses aliases, tags and deep nesting where they begin. Text without quotes is None, a bool or a number, too."""
 
+    yaml_implicit_resolvers = {  # noqa: RUF012  (the library's name)
+        first: [(tag, rule) for tag, rule in rules if tag.endswith((":bool", ":null"))]
+        for first, rules in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
     depth = 0
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
@@ -165,16 +164,21 @@ class _Loader(yaml.SafeLoader):
         return node
 
 
-def _plain(node: Any, place: Place, lines: dict[Place, int | None]) -> Any:
+_Loader.add_implicit_resolver("tag:yaml.org,2002:int", _INTEGER, list("-+0123456789"))
+_Loader.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+.0123456789"))
+
+
+def _plain(node: Any, place: Place, document: Document, loader: _Loader) -> Any:
     """The data of a node; the lines of what is in it are added."""
+    lines = document.lines
     if isinstance(node, yaml.ScalarNode):
-        return _scalar(node)
+        return _scalar(node, loader)
     if isinstance(node, yaml.SequenceNode):
         found = []
         for index, entry in enumerate(node.value):
             here = (*place, index)
             lines[here] = entry.start_mark.line + 1
-            found.append(_plain(entry, here, lines))
+            found.append(_plain(entry, here, document, loader))
         return found
     values: dict[str, Any] = {}
     for key, entry in node.value:
@@ -186,7 +190,7 @@ def _plain(node: Any, place: Place, lines: dict[Place, int | None]) -> Any:
             raise _error(f"duplicate key {shown_value(key.value)}", key)
         here = (*place, key.value)
         lines[here] = key.start_mark.line + 1
-        values[key.value] = _plain(entry, here, lines)
+        values[key.value] = _plain(entry, here, document, loader)
     return values
 
 
@@ -194,27 +198,14 @@ def _error(problem: str, at: Any) -> YamlError:
     return YamlError(problem, at.start_mark.line + 1, at.start_mark.column + 1)
 
 
-def _scalar(node: yaml.ScalarNode) -> Any:
-    text: str = node.value
-    if node.style is not None:  # in quotes, or a block
-        return text
-    if text in _WORDS:
-        return _WORDS[text]
-    if _INFINITE.fullmatch(text):
-        return float(text.replace(".", ""))
-    integer = _INTEGER.fullmatch(text)
-    if not integer and not _FLOAT.fullmatch(text):
-        return text
-    if len(text) > _DIGITS:
-        raise _error(f"expected a number of at most {_DIGITS} characters, got {len(text)}", node)
-    digits = text.replace("_", "")
-    if integer:
-        octal = re.fullmatch(r"[-+]?0\d+", digits)
-        return int(digits, 8 if octal else 0)
-    number = float(digits)
-    if math.isinf(number):
-        raise _error(f"{shown_value(text)} is beyond the largest number; write .inf for infinity", node)
-    return number
+def _scalar(node: yaml.ScalarNode, loader: _Loader) -> Any:
+    number = node.tag.endswith((":int", ":float"))
+    if number and len(node.value) > _DIGITS:
+        raise _error(f"expected a number of at most {_DIGITS} characters, got {len(node.value)}", node)
+    value = loader.construct_object(node)
+    if number and math.isinf(value) and node.value[-1].isdigit():
+        raise _error(f"{shown_value(node.value)} is beyond the largest number; write .inf for infinity", node)
+    return value
 
 
 def _replaced(data: Any, place: Place, value: Any) -> Any:

@@ -7,8 +7,8 @@ files.
 Builders take the sizes `train`, `validation`, `test`, then `seeds` (one per split) or, if the splits share one shuffle,
 `seed`; then what is special to the data set; then `early`, `late` and `dtype`.
 
-To add a data set: one file here with `<name>(samples, seed, ...) -> SpikeData`, from which `independent_splits` makes
-the builder, and one line in `DATASETS`. The tests that run over `DATASETS` then cover it.
+To add a data set: a function `<name>(samples, seed, ...) -> SpikeData`, from which `independent_splits` makes the
+builder, and one line in `DATASETS`. The tests that run over `DATASETS` then cover it.
 """
 
 import inspect
@@ -16,31 +16,35 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from firstspike.data.bars import bars, bars_splits
 from firstspike.data.base import SpikeData, Splits
-from firstspike.data.delayed_xor import delayed_xor, delayed_xor_splits
 from firstspike.data.encoding import LatencyEncoder, encode, first_spikes, latency
-from firstspike.data.event_lists import EventLists, event_lists
-from firstspike.data.events import trains_from_events, trains_from_raster
-from firstspike.data.files import file_splits, read_labelled, read_times
+from firstspike.data.events import EventLists, event_lists, trains_from_events, trains_from_raster
+from firstspike.data.files import file_splits
+from firstspike.data.generated import (
+    bars,
+    bars_splits,
+    delayed_xor,
+    delayed_xor_splits,
+    pattern,
+    pattern_splits,
+    xor,
+    xor_splits,
+)
 from firstspike.data.image_files import (
     SOURCES,
     fashion_mnist,
     fashion_mnist_splits,
-    image_splits,
     mnist,
     mnist_16x16,
     mnist_16x16_splits,
     mnist_splits,
 )
-from firstspike.data.images import DIGIT_IMAGES, digits, digits_splits, images
-from firstspike.data.pattern import pattern, pattern_splits
+from firstspike.data.images import DIGIT_IMAGES, digits, digits_splits, encode_images
 from firstspike.data.series import LevelCrossingEncoder, ThresholdEncoder
 from firstspike.data.splits import split
 from firstspike.data.spoken import shd_splits, spoken_outline, ssc_splits
 from firstspike.data.time_series import time_series_outline, time_series_splits
-from firstspike.data.xor import xor, xor_splits
-from firstspike.data.yin_yang import yin_yang, yin_yang_class, yin_yang_splits
+from firstspike.data.yinyang import yin_yang, yin_yang_splits
 
 DATASETS: dict[str, Callable[..., Splits]] = {
     "bars": bars_splits,
@@ -82,7 +86,7 @@ def outline(kind: str, **arguments: Any) -> SpikeData:
     """
     if kind in _IMAGES:
         given = {name: p.default for name, p in inspect.signature(DATASETS[kind]).parameters.items()} | arguments
-        encoding = {name: x for name, x in arguments.items() if name in inspect.signature(images).parameters}
+        encoding = {name: x for name, x in arguments.items() if name in inspect.signature(encode_images).parameters}
         return _IMAGES[kind].outline(tuple(given[name] for name in Splits._fields), **encoding)
     if kind in _OUTLINES:
         return _OUTLINES[kind](**arguments)
@@ -106,14 +110,10 @@ __all__ = [
     "fashion_mnist",
     "file_splits",
     "first_spikes",
-    "image_splits",
     "latency",
     "mnist",
     "mnist_16x16",
-    "outline",
     "pattern",
-    "read_labelled",
-    "read_times",
     "shd_splits",
     "split",
     "ssc_splits",
@@ -122,5 +122,4 @@ __all__ = [
     "trains_from_raster",
     "xor",
     "yin_yang",
-    "yin_yang_class",
 ]

@@ -10,7 +10,7 @@ from jaxtyping import Float64
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from firstspike.spiketime.times import FROM_RASTER
+from firstspike.spiketime.values import FROM_RASTER
 
 Image = tuple[int, int, int]
 """Channels, height and width."""

@@ -15,9 +15,9 @@ from torch.utils.data import Dataset
 
 from firstspike.data.arrays import as_tensor
 from firstspike.data.encoding import LatencyEncoder
-from firstspike.data.event_lists import EventLists
+from firstspike.data.events import EventLists
 from firstspike.data.series import SeriesEncoder
-from firstspike.spiketime.times import FROM_RASTER, not_floating
+from firstspike.spiketime.values import FROM_RASTER, not_floating
 
 MOST_INPUTS = 10**6
 """Largest number of inputs, or of spike times in all patterns, of generated data."""

@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from numbers import Real
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from jaxtyping import Bool, Float, Float64
@@ -13,6 +13,8 @@ from torch import Tensor
 
 from firstspike.data.arrays import as_table, as_tensor
 from firstspike.signature import takes_arguments_of
+
+_Encoder = TypeVar("_Encoder")
 
 
 def latency(
@@ -155,16 +157,7 @@ class LatencyEncoder:
         for name in ("per_feature", "invert", "on_off"):
             if not isinstance(getattr(self, name), bool):
                 raise ValueError(f"{name}: expected true or false, got {getattr(self, name)!r}")
-        if self.low is None and self.high is None:
-            return
-        for name in ("low", "high"):
-            ends = getattr(self, name)
-            if not isinstance(ends, list | tuple) or not ends or not all(map(is_number, ends)):
-                raise ValueError(f"{name}: expected a list of numbers, one per feature, got {ends!r}")
-            object.__setattr__(self, name, tuple(map(float, ends)))
-        widths = [high - low for low, high in zip(self.low or (), self.high or (), strict=False)]
-        if len(self.low or ()) != len(self.high or ()) or not all(0 <= width < math.inf for width in widths):
-            raise ValueError("low, high: expected as many of one as of the other, finite, and no low above its high")
+        check_ranges(self, "feature")
 
     @property
     def features(self) -> int:
@@ -188,14 +181,8 @@ class LatencyEncoder:
         table = _finite_table(values)
         if not len(table):
             raise ValueError("values: expected at least one sample to fit the encoder to, got none")
-        found = torch.isfinite(table)
-        low = torch.where(found, table, math.inf).amin(dim=0)
-        high = torch.where(found, table, -math.inf).amax(dim=0)
-        if not self.per_feature:
-            low, high = low.amin().expand_as(low), high.amax().expand_as(high)
-        unknown = low > high
-        low, high = (torch.where(unknown, 0.0, end) for end in (low, high))
-        return replace(self, low=low.tolist(), high=high.tolist())
+        low, high = ranges(table, (0,), self.per_feature)
+        return replace(self, low=low, high=high)
 
     def __call__(
         self, values: ArrayLike | Tensor, dtype: torch.dtype = torch.float32
@@ -224,7 +211,7 @@ class LatencyEncoder:
 
     def to_dict(self) -> dict[str, Any]:
         """Settings and ranges as plain values, for JSON or YAML; see `from_dict`."""
-        return {name: list(x) if isinstance(x, tuple) else x for name, x in asdict(self).items()}
+        return plain_settings(self)
 
     @classmethod
     def from_dict(cls, stored: Mapping[str, Any]) -> "LatencyEncoder":
@@ -233,12 +220,7 @@ class LatencyEncoder:
         Raises:
             ValueError: unknown names, or values that do not fit.
         """
-        known = [field.name for field in fields(cls)]
-        if not isinstance(stored, Mapping):
-            raise ValueError(f"encode: expected the keys {', '.join(known)}, got {stored!r}")
-        if unknown := [name for name in stored if name not in known]:
-            raise ValueError(f"encode: unknown key {unknown[0]!r}; valid keys: {', '.join(known)}")
-        return cls(**stored)
+        return from_settings(cls, stored)
 
     def _channels(self, on: Any, off: Any) -> tuple[Any, ...]:
         return (on, off) if self.on_off else (on,)
@@ -274,6 +256,52 @@ def _finite_table(values: ArrayLike | Tensor, features: int | None = None) -> Fl
             f"values: expected finite numbers or NaN (missing), got {float(table[row, column])} at [{row}, {column}]"
         )
     return table
+
+
+def check_ranges(encoder: Any, each: str) -> None:
+    """Raise a ValueError unless ``low`` and ``high`` of an encoder fit together; they become tuples of floats."""
+    if encoder.low is None and encoder.high is None:
+        return
+    for name in ("low", "high"):
+        ends = getattr(encoder, name)
+        if not isinstance(ends, list | tuple) or not ends or not all(map(is_number, ends)):
+            raise ValueError(f"{name}: expected a list of numbers, one per {each}, got {ends!r}")
+        object.__setattr__(encoder, name, tuple(map(float, ends)))
+    low, high = encoder.low, encoder.high
+    if len(low) != len(high) or not all(0 <= b - a < math.inf for a, b in zip(low, high, strict=True)):
+        raise ValueError("low, high: expected as many of one as of the other, finite, and no low above its high")
+
+
+def ranges(values: Float64[Tensor, "..."], dims: tuple[int, ...], apart: bool) -> tuple[list[float], list[float]]:
+    """Smallest and largest values over some dimensions, NaN left out of account; without any value both are 0.
+
+    Args:
+        values: finite or NaN.
+        dims: over which.
+        apart: each has its own range; otherwise all share one.
+    """
+    known = ~torch.isnan(values)
+    low = torch.where(known, values, math.inf).amin(dim=dims)
+    high = torch.where(known, values, -math.inf).amax(dim=dims)
+    if not apart:
+        low, high = low.amin().expand_as(low), high.amax().expand_as(high)
+    unknown = low > high
+    return torch.where(unknown, 0.0, low).tolist(), torch.where(unknown, 0.0, high).tolist()
+
+
+def plain_settings(encoder: Any) -> dict[str, Any]:
+    """The arguments of an encoder as plain values."""
+    return {name: list(x) if isinstance(x, tuple) else x for name, x in asdict(encoder).items()}
+
+
+def from_settings(target: type[_Encoder], settings: Mapping[str, Any]) -> _Encoder:
+    """An encoder from its arguments; a ValueError names those that are unknown."""
+    known = [field.name for field in fields(target)]  # type: ignore[arg-type]
+    if not isinstance(settings, Mapping):
+        raise ValueError(f"encode: expected the keys {', '.join(known)}, got {settings!r}")
+    if unknown := [name for name in settings if name not in known]:
+        raise ValueError(f"encode: unknown key {unknown[0]!r}; valid keys: {', '.join(known)}")
+    return target(**settings)
 
 
 def check_window(early: float, late: float) -> None:

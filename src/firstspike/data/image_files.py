@@ -1,7 +1,11 @@
 """MNIST and Fashion-MNIST as spike times, from local or downloaded files."""
 
+import gzip
 import logging
+import math
 import os
+import struct
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
@@ -13,8 +17,7 @@ from jaxtyping import UInt8
 from torch.nn.functional import interpolate
 
 from firstspike.data.base import SpikeData, Splits, seeded_generator
-from firstspike.data.idx import find_idx, read_idx
-from firstspike.data.images import DIGITS, ImageSet, images
+from firstspike.data.images import DIGITS, ImageSet, encode_images
 from firstspike.data.splits import part_of
 from firstspike.ranges import Seed, Size
 from firstspike.signature import parts_of_docstring, takes_arguments_of
@@ -22,6 +25,8 @@ from firstspike.signature import parts_of_docstring, takes_arguments_of
 logger = logging.getLogger(__name__)
 
 _SIDE = 28
+_UNSIGNED = 0x08  # code of the IDX format for bytes
+_MAX_BYTES = 1 << 31
 _FILES = {part: (f"{part}-images-idx3-ubyte", f"{part}-labels-idx1-ubyte") for part in ("train", "t10k")}
 
 
@@ -74,7 +79,7 @@ SOURCES = {
 }
 
 
-@takes_arguments_of(images, without=("pixels", "labels", "class_names", "levels"))
+@takes_arguments_of(encode_images, without=("pixels", "labels", "class_names", "levels"))
 def image_splits(
     kind: str,
     train: Size = 50_000,
@@ -118,7 +123,7 @@ def image_splits(
 
     def make(pixels: UInt8[np.ndarray, "images height width"], labels: UInt8[np.ndarray, " images"]) -> SpikeData:
         classes = torch.from_numpy(labels.astype(np.int64))
-        return images(_shrunk(pixels, source), classes, source.class_names, **encoding)
+        return encode_images(_shrunk(pixels, source), classes, source.class_names, **encoding)
 
     learning, rest = order[:train], order[train:]
     return Splits(
@@ -186,15 +191,59 @@ def _complete(source: Source, root: Path) -> Path | None:
     """A folder at or under ``root`` with all four files; torchvision puts them into one of its own."""
     names = [name for pair in _FILES.values() for name in pair]
     folders = (root, root / source.origin / "raw", root / "raw")
-    return next((place for place in folders if all(find_idx(place, name) for name in names)), None)
+    return next((place for place in folders if all(_find_idx(place, name) for name in names)), None)
 
 
 def _read(folder: Path, part: str) -> tuple[UInt8[np.ndarray, "images height width"], UInt8[np.ndarray, " images"]]:
     """Images and labels of one part."""
-    paths = [find_idx(folder, name) for name in _FILES[part]]
-    pixels, labels = (read_idx(path) for path in paths if path is not None)
+    paths = [_find_idx(folder, name) for name in _FILES[part]]
+    pixels, labels = (_read_idx(path) for path in paths if path is not None)
     if pixels.ndim != 3 or pixels.shape[1:] != (_SIDE, _SIDE):
         raise ValueError(f"{paths[0]}: expected images of {_SIDE}x{_SIDE} pixels, got the shape {pixels.shape}")
     if labels.shape != pixels.shape[:1]:
         raise ValueError(f"{paths[1]}: expected one label for each of {len(pixels)} images, got {labels.shape}")
     return pixels, labels
+
+
+def _read_idx(path: Path) -> UInt8[np.ndarray, "..."]:
+    """The array of unsigned bytes in a file.
+
+    Args:
+        path: the file, plain or gzipped, as its first bytes tell.
+
+    Raises:
+        ValueError: another format, another type of numbers, or another length than its header says.
+        OSError: it cannot be read.
+    """
+    with path.open("rb") as plain:
+        zipped = plain.read(2) == b"\x1f\x8b"
+    try:
+        with gzip.open(path) if zipped else path.open("rb") as file:
+            head = file.read(4)
+            if len(head) < 4 or head[:2] != b"\0\0" or head[2] != _UNSIGNED or not head[3]:
+                raise ValueError(
+                    f"{path}: is not an IDX file of unsigned bytes: it begins with {head.hex() or 'nothing'}"
+                )
+            sizes = struct.unpack(f">{head[3]}I", file.read(4 * head[3]))
+            count = math.prod(sizes)
+            if count > _MAX_BYTES:
+                raise ValueError(f"{path}: claims to hold {count} numbers, which exceeds the limit of {_MAX_BYTES}")
+            content = file.read(count + 1)
+    except (EOFError, zlib.error, struct.error, gzip.BadGzipFile) as error:
+        raise ValueError(f"{path}: is corrupt: {error}; download it again") from None
+    if len(content) != count:
+        more = "more" if len(content) > count else f"{len(content)}"
+        raise ValueError(f"{path}: expected {count} numbers of shape {sizes}, got {more}; download it again")
+    return np.frombuffer(content, dtype=np.uint8).reshape(sizes)
+
+
+def _find_idx(folder: Path, name: str) -> Path | None:
+    """The file of that name in a folder: as such, with a dot in it, or gzipped; None where there is none.
+
+    Args:
+        folder: where to look.
+        name: such as ``train-images-idx3-ubyte``.
+    """
+    dotted = name.replace("-idx", ".idx")
+    candidates = (folder / f"{stem}{end}" for stem in (name, dotted) for end in ("", ".gz"))
+    return next((path for path in candidates if path.is_file()), None)

@@ -19,7 +19,7 @@ _CHUNK = 5000  # images at once: their brightness as an index takes as much memo
 _LEVELS = 16  # a pixel of the digits counts the dark ones of 4x4 scanned dots
 
 
-def images(
+def encode_images(
     pixels: UInt8[np.ndarray, "images height width"],
     labels: Int64[Tensor, " images"],
     class_names: tuple[str, ...],
@@ -83,7 +83,7 @@ def images(
 def _curved(
     brightness: Float64[Tensor, " levels"], invert: bool, threshold: float, curvature: float
 ) -> Float64[Tensor, " levels"]:
-    """What is encoded linearly in place of the brightness; see ``images``."""
+    """What is encoded linearly in place of the brightness; see ``encode_images``."""
     if not threshold and not curvature:
         return brightness
     early = brightness if invert else 1 - brightness
@@ -104,7 +104,7 @@ class ImageSet(NamedTuple):
 
         Args:
             sizes: of the three parts.
-            encoding: arguments of `images`.
+            encoding: arguments of `encode_images`.
 
         Raises:
             ValueError: parts that are empty or too large, a window that violates `0 <= early < late`.
@@ -116,13 +116,13 @@ class ImageSet(NamedTuple):
             if (total := sum(size[part] for part in parts)) > most:
                 raise ValueError(f"{', '.join(parts)}: expected at most {most} images in total, got {total}")
         pixels, labels = np.empty((0, self.side, self.side), np.uint8), torch.empty(0, dtype=torch.int64)
-        return images(pixels, labels, self.class_names, **encoding)
+        return encode_images(pixels, labels, self.class_names, **encoding)
 
 
 DIGIT_IMAGES = ImageSet(8, DIGITS, {Splits._fields: 1797})
 
 
-@takes_arguments_of(images, without=("pixels", "labels", "class_names", "levels"))
+@takes_arguments_of(encode_images, without=("pixels", "labels", "class_names", "levels"))
 def digits_splits(
     train: Size = 1197, validation: Size = 300, test: Size = 300, seed: Seed = 42, **encoding: Any
 ) -> Splits:
@@ -155,7 +155,7 @@ def digits_splits(
     pixels, labels = data.images.astype(np.uint8), torch.from_numpy(data.target).long()
     order = torch.randperm(len(labels), generator=seeded_generator(seed))[: train + validation + test]
     parts = order.split([train, validation, test])
-    return Splits(*(images(pixels[part.numpy()], labels[part], DIGITS, _LEVELS, **encoding) for part in parts))
+    return Splits(*(encode_images(pixels[part.numpy()], labels[part], DIGITS, _LEVELS, **encoding) for part in parts))
 
 
 digits = part_of(digits_splits)

@@ -3,7 +3,7 @@
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any, ClassVar, Self
 
@@ -13,7 +13,7 @@ from jaxtyping import Float, Float64, Int64
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from firstspike.data.encoding import is_number
+from firstspike.data.encoding import check_ranges, from_settings, is_number, plain_settings, ranges
 from firstspike.data.events import padded_trains
 from firstspike.ranges import NotNegative, Positive, Size
 
@@ -87,16 +87,7 @@ class SeriesEncoder(ABC):
             raise ValueError(f"start: expected a finite number of at least 0, got {self.start!r}")
         if not isinstance(self.per_channel, bool):
             raise ValueError(f"per_channel: expected true or false, got {self.per_channel!r}")
-        for name in ("low", "high"):
-            ends = getattr(self, name)
-            if ends is None:
-                continue
-            if not isinstance(ends, list | tuple) or not ends or not all(map(is_number, ends)):
-                raise ValueError(f"{name}: expected a list of numbers, one per channel, got {ends!r}")
-            object.__setattr__(self, name, tuple(map(float, ends)))
-        low, high = self.low or (), self.high or ()
-        if len(low) != len(high) or not all(0 <= b - a < math.inf for a, b in zip(low, high, strict=True)):
-            raise ValueError("low, high: expected as many of one as of the other, finite, and no low above its high")
+        check_ranges(self, "channel")
 
     @property
     def channels(self) -> int:
@@ -123,15 +114,8 @@ class SeriesEncoder(ABC):
         Raises:
             ValueError: values of another shape or kind, infinite values, gaps.
         """
-        series = as_series(values)
-        known = ~torch.isnan(series)
-        low = torch.where(known, series, math.inf).amin(dim=(0, 2))
-        high = torch.where(known, series, -math.inf).amax(dim=(0, 2))
-        if not self.per_channel:
-            low, high = low.amin().expand_as(low), high.amax().expand_as(high)
-        unknown = low > high
-        low, high = (torch.where(unknown, 0.0, end) for end in (low, high))
-        return replace(self, low=low.tolist(), high=high.tolist())
+        low, high = ranges(as_series(values), (0, 2), self.per_channel)
+        return replace(self, low=low, high=high)
 
     def __call__(self, values: Series, dtype: torch.dtype = torch.float32) -> Float[Tensor, "samples inputs spikes"]:
         """Spike trains of signals.
@@ -216,8 +200,7 @@ class SeriesEncoder(ABC):
 
     def to_dict(self) -> dict[str, Any]:
         """Settings and ranges as plain values, for JSON or YAML; see `encoder_from_dict`."""
-        found = {name: list(x) if isinstance(x, tuple) else x for name, x in asdict(self).items()}
-        return {"kind": self.kind} | found
+        return {"kind": self.kind} | plain_settings(self)
 
 
 @dataclass(frozen=True)
@@ -351,9 +334,5 @@ def series_encoder(settings: Mapping[str, Any] | SeriesEncoder) -> SeriesEncoder
     if not isinstance(settings, Mapping) or settings.get("kind") not in list(SERIES_ENCODERS):  # it may be a list
         kinds = ", ".join(SERIES_ENCODERS)
         raise ValueError(f"encode: expected a kind out of {kinds} and its arguments, got {settings!r}")
-    target = SERIES_ENCODERS[settings["kind"]]
     given = {name: x for name, x in settings.items() if name != "kind"}
-    known = [field.name for field in fields(target)]
-    if unknown := [name for name in given if name not in known]:
-        raise ValueError(f"encode: unknown key {unknown[0]!r}; valid keys: {', '.join(known)}")
-    return target(**given)
+    return from_settings(SERIES_ENCODERS[settings["kind"]], given)

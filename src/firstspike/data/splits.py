@@ -13,7 +13,7 @@ from torch import Tensor
 from firstspike.data.arrays import Image, as_table, as_tensor
 from firstspike.data.base import SpikeData, Splits, seeded_generator
 from firstspike.data.encoding import LatencyEncoder
-from firstspike.data.event_lists import EventLists
+from firstspike.data.events import EventLists
 from firstspike.data.series import SeriesEncoder, as_series, series_encoder
 from firstspike.ranges import Size
 from firstspike.signature import parts_of_docstring, takes_arguments_of
@@ -52,7 +52,8 @@ def split(
 
     Args:
         times: spike times `(samples, inputs)` in units of `tau_syn`, `inf` = no spike; with `encode` values of any
-            range, NaN = missing, or signals `(samples, channels, time)`. Or spike trains as `EventLists`.
+            range, NaN = missing, or signals `(samples, channels, time)`. Or spike trains as `EventLists`. Of a frame of
+            pandas or polars the data keep the names of the columns.
         labels: class of each sample `(samples,)`, whole numbers or names.
         validation: part of the samples for validation: below 1 a fraction, from 1 on their number; None or 0 for none.
         test: part of the samples for testing, like ``validation``.
@@ -74,7 +75,7 @@ def split(
         ValueError: shapes or labels that do not fit, sizes that leave no sample for training, and as in `SpikeData`.
     """
     encoder = None if encode is None else as_encoder(encode)
-    image = None
+    image, columns = None, tuple(" ".join(str(name).split()) for name in getattr(times, "columns", ()))
     if isinstance(times, EventLists):
         if encoder is not None:
             raise ValueError("encode: spike trains from events are not encoded again")
@@ -89,7 +90,7 @@ def split(
         name, how = ("times", "pass trains=True") if encode is None else ("values", None)
         table, image = as_table(times, name, trains=how)
     classes, names = class_indices(labels, len(table), class_names)
-    return divided(table, image, classes, names, validation, test, seed, stratified, encoder, dtype)
+    return divided(table, image, classes, names, validation, test, seed, stratified, encoder, dtype, columns)
 
 
 Encoder = LatencyEncoder | SeriesEncoder

@@ -10,8 +10,7 @@ from jaxtyping import Int64
 from torch import Tensor
 
 from firstspike.data.base import SpikeData, Splits
-from firstspike.data.event_lists import EventLists, event_lists
-from firstspike.data.events import check_whole
+from firstspike.data.events import EventLists, check_whole, event_lists
 from firstspike.data.hdf5 import array, opened, reading
 from firstspike.data.splits import divided
 from firstspike.ranges import Positive, Seed, Size

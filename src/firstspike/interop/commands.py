@@ -9,49 +9,25 @@ import typer
 
 def import_fastanddeep(
     source: Annotated[
-        Path,
-        typer.Argument(metavar="DIR|FILE", help="A result folder of fastAndDeep, or a YAML file: config or sweep."),
+        Path, typer.Argument(metavar="DIR|FILE", help="A result folder of fastAndDeep, or a YAML file with a config.")
     ],
-    out: Annotated[
-        Path | None,
-        typer.Option(help="By default runs/NAME for a folder, sweeps/NAME.yaml for a sweep, stdout for a config."),
-    ] = None,
-    config: Annotated[Path | None, typer.Option(help="The config that a sweep file varies.")] = None,
+    out: Annotated[Path | None, typer.Option(help="By default runs/NAME for a folder, stdout for a config.")] = None,
 ) -> None:
-    """Import an experiment of the original code of Göltz et al.: config, network and saved spike times, or a sweep."""
-    from firstspike.interop.fast_and_deep.sweep import import_sweep, is_sweep
-    from firstspike.interop.fast_and_deep.translate import import_config, read_yaml
-    from firstspike.runs.files import write_whole
+    """Import an experiment of the original code of Göltz et al.: config, network and saved spike times."""
+    if source.is_file():
+        from firstspike.interop.fast_and_deep.translate import import_config
+        from firstspike.runs.files import write_whole
 
-    name, sweep = source.resolve().stem, source
-    if (source / "sweep_config.yaml").is_file():  # the result folder of a sweep
-        name, sweep, config = source.resolve().name, source / "sweep_config.yaml", source / "initial_config.yaml"
-    if sweep.is_file() and is_sweep(read_yaml(sweep)):
-        if config is None:
-            raise ValueError(f"{source} is a sweep; name the config that it varies: --config FILE")
-        out = out or Path("sweeps", f"{name}.yaml")
-        files, no_counterpart = import_sweep(sweep, config, out.stem)
-        paths = [out.parent / file for file in files]
-        if existing := [path for path in paths if path.exists()]:
-            raise FileExistsError(f"{existing[0]} exists; choose another --out")
-        out.parent.mkdir(parents=True, exist_ok=True)
-        for path, text in zip(paths, files.values(), strict=True):
-            write_whole(path, text)
-        _echo_no_counterpart(no_counterpart)
-        typer.echo(f"sweep: {paths[0]}, {len(files) - 1} config(s)")
-    elif config is not None:
-        raise ValueError(f"{source} is not a sweep file, and --config is for these only")
-    elif source.is_file():
-        translated, translation = import_config(source)
+        config, translation = import_config(source)
         if out is None:
-            typer.echo(translated.to_yaml(), nl=False)
+            typer.echo(config.to_yaml(), nl=False)
         else:
-            write_whole(out, translated.to_yaml())
+            write_whole(out, config.to_yaml())
             typer.echo(f"config: {out}")
         _echo_no_counterpart(translation.no_counterpart, err=True)
     else:
         from firstspike.interop.fast_and_deep.run_folder import import_folder
-        from firstspike.runs import run_folder
+        from firstspike.runs.folder import run_folder
 
         with run_folder(out, source.resolve().name) as run:
             found = import_folder(source, run)
@@ -82,10 +58,10 @@ def export(
 ) -> None:
     """Export a trained network as a NIR graph, for other simulators and chips; needs the extra nir."""
     from firstspike.interop.nir import to_nir
-    from firstspike.runs import load_run
+    from firstspike.runs import Run
     from firstspike.runs.files import whole_file
 
-    loaded = load_run(run, checkpoint)
+    loaded = Run(run, checkpoint)
     graph = to_nir(loaded.network, target=target, time_unit=time_unit, dt=dt, keep_refractory=keep_refractory)
     with whole_file(file) as temporary:
         import nir

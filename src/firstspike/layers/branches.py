@@ -13,32 +13,39 @@ import math
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from firstspike.layers.conv import EarliestPool2d
 from firstspike.layers.delay import Delay, DelayRule
-from firstspike.layers.observed import at_observed
 from firstspike.layers.patches import Image
+from firstspike.layers.trains import SizedLayer, at_observed
 from firstspike.ranges import NotNegative, Size
-from firstspike.spiketime.times import check_times
+from firstspike.signature import takes_arguments_of
+from firstspike.spiketime.values import check_times
 
 Shape = int | tuple[int, int, int]
 
 
-class Branch(nn.Module):
+class Branch(SizedLayer):
     """What the ends of connections past layers share: sizes, and the delays of the spikes that are carried past.
 
     Of a larger image, whose height and width are multiples of those of the last layer, it takes the earliest spike of
     each window.
 
     Args:
-        inputs: see ``Concatenate``, as all that follows.
-        over: number of layers.
-        skipped: size of what is carried past them.
-        delay: of these spikes.
-        generator: source of the initial values.
+        inputs: what the last layer gives: a number, or an image ``(channels, height, width)``.
+        over: number of layers that are passed over: 2 takes what entered two layers earlier.
+        skipped: number or image that is carried past them; by default it is like the inputs.
+        delay: delay of the spikes that are carried past, in the unit of the times: a rule for delays that learn, one
+            for each input or channel; a number for a fixed delay, 0 for none. By default they learn, without an upper
+            bound, from 0 or, after ``start_firing_`` (always in a config), from the delay with which these spikes come
+            with those of the last layer.
+        generator: source of the initial values; torch's global one by default.
         device: as in torch.
         dtype: as in torch.
+
+    Raises:
+        ValueError: no layer to pass over, a negative delay, images whose sizes do not fit.
     """
 
     def __init__(
@@ -67,7 +74,7 @@ class Branch(nn.Module):
             self.reduce = _reduction(carried, self.image)
             carried = self.reduce.out_image
         self.carried_features = self.skipped_features if carried is None else carried.size
-        self.out_image = self._made(self.image, carried)
+        self.out_features, self.out_image = self._made(self.image, carried)
         self.delays: Delay | None = None
         if delay is None or isinstance(delay, DelayRule) or delay > 0:
             start = 0.0 if delay is None else delay
@@ -76,13 +83,8 @@ class Branch(nn.Module):
             options = {"generator": generator, "device": device, "dtype": dtype}
             self.delays = Delay(self.carried_features, rule, copies=shared, **options)  # type: ignore[arg-type]
 
-    def _made(self, image: Image | None, carried: Image | None) -> Image | None:
-        """The image that both together are, of images; in a subclass."""
-        raise NotImplementedError
-
-    @property
-    def out_features(self) -> int:
-        """Number of outputs; in a subclass."""
+    def _made(self, image: Image | None, carried: Image | None) -> tuple[int, Image | None]:
+        """Number of outputs, and the image that both together are, of images; in a subclass."""
         raise NotImplementedError
 
     @torch.no_grad()
@@ -122,22 +124,13 @@ class Branch(nn.Module):
         joined = self.join(times, carried)
         return joined if observed is None else at_observed(joined, observed)
 
-    def output_size(self, inputs: int) -> int:
-        """Number of outputs for that number of inputs.
-
-        Raises:
-            ValueError: another number of inputs.
-        """
-        if inputs != self.in_features:
-            raise ValueError(f"{type(self).__name__} of {self.in_features} inputs gets {inputs}")
-        return self.out_features
-
     def extra_repr(self) -> str:
         """Sizes, as torch prints them."""
         inputs, skipped = self.image or self.in_features, self.skipped_features
         return f"{inputs}, over={self.over}" + ("" if skipped == self.in_features else f", skipped={skipped}")
 
 
+@takes_arguments_of(Branch)
 class Concatenate(Branch):
     """Appends earlier spikes, delayed, to those of the last layer: further inputs, with weights of their own.
 
@@ -145,29 +138,13 @@ class Concatenate(Branch):
     images the channels are appended, ``(channels + skipped channels, height, width)``; a larger image is reduced by the
     earliest spike of each window.
 
-    Args:
-        inputs: what the last layer gives: a number, or an image ``(channels, height, width)``.
-        over: number of layers that are passed over: 2 takes what entered two layers earlier.
-        skipped: number or image that is carried past them; by default it is like the inputs.
-        delay: delay of the spikes that are carried past, in the unit of the times: a rule for delays that learn, one
-            for each input or channel; a number for a fixed delay, 0 for none. By default they learn, without an upper
-            bound, from 0 or, after ``start_firing_`` (always in a config), from the delay with which these spikes come
-            with those of the last layer.
-        generator: source of the initial values; torch's global one by default.
-        device: as in torch.
-        dtype: as in torch.
-
     Raises:
         ValueError: no layer to pass over, a negative delay, images whose sizes do not fit.
     """
 
-    def _made(self, image: Image | None, carried: Image | None) -> Image | None:
-        return None if image is None or carried is None else Image(image[0] + carried[0], *image[1:])
-
-    @property
-    def out_features(self) -> int:
-        """Number of outputs."""
-        return self.in_features + self.carried_features
+    def _made(self, image: Image | None, carried: Image | None) -> tuple[int, Image | None]:
+        made = None if image is None or carried is None else Image(image[0] + carried[0], *image[1:])
+        return self.in_features + self.carried_features, made
 
     def join(
         self, times: Float[Tensor, "*batch inputs"], carried: Float[Tensor, "*batch carried"]
@@ -176,6 +153,7 @@ class Concatenate(Branch):
         return torch.cat([times, carried], dim=-1)
 
 
+@takes_arguments_of(Branch)
 class Earliest(Branch):
     """The earlier of two spikes: that of a neuron of the last layer, or that of an earlier one, delayed.
 
@@ -184,30 +162,19 @@ class Earliest(Branch):
     of the layers between would have no effect, as their spikes come after their inputs.
 
     Args:
-        inputs: see ``Concatenate``, as all that follows.
-        over: number of layers that are passed over.
         skipped: number or image that is carried past them: with as many channels as the inputs.
-        delay: delay of the spikes that are carried past.
-        generator: source of the initial values.
-        device: as in torch.
-        dtype: as in torch.
 
     Raises:
         ValueError: numbers of inputs or channels that differ; otherwise as ``Concatenate``.
     """
 
-    def _made(self, image: Image | None, carried: Image | None) -> Image | None:
+    def _made(self, image: Image | None, carried: Image | None) -> tuple[int, Image | None]:
         if self.carried_features != self.in_features:
             raise ValueError(
                 f"Earliest merges neuron by neuron, and needs as many on both sides: got {self.in_features} inputs and "
                 f"{self.carried_features} that are carried past; Concatenate takes any numbers"
             )
-        return image
-
-    @property
-    def out_features(self) -> int:
-        """Number of outputs."""
-        return self.in_features
+        return self.in_features, image
 
     def join(
         self, times: Float[Tensor, "*batch inputs"], carried: Float[Tensor, "*batch inputs"]

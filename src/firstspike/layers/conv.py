@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from firstspike.layers.neurons import LIFLayer, LIFOptions, NeuronLayer
-from firstspike.layers.observed import at_observed
 from firstspike.layers.patches import Borders, Image, Pair, Window, flat, from_image, is_image, to_image
+from firstspike.layers.trains import SizedLayer, at_observed
 from firstspike.neuron import LIF
 from firstspike.ranges import Size
 from firstspike.signature import takes_arguments_of
@@ -68,13 +68,9 @@ class LIFConv2d(LIFLayer):
         # no buffer: only the CPU uses it, and a layer on ``meta`` may be a mere check of sizes
         self._places = None if self.weight.is_meta else window.places(seen)
 
-    def output_size(self, inputs: int) -> int:
-        """Number of outputs for that number of inputs.
-
-        Raises:
-            ValueError: another number than the image has.
-        """
-        return _output_size(self.image, self.out_image, inputs, "LIFConv2d")
+    @property
+    def _name(self) -> str:
+        return _name_with(self.image, self)
 
     def seen(self, times: Float[Tensor, "*batch pixels"]) -> Float[Tensor, "*batch positions patch"]:
         """The patches."""
@@ -107,7 +103,7 @@ class LIFConv2d(LIFLayer):
         return f"{self.image} -> {self.out_image}, {self.window}, {self.neuron_repr()}"
 
 
-class EarliestPool2d(nn.Module):
+class EarliestPool2d(SizedLayer):
     """The earliest spike in each window of an image, channel by channel; ``inf`` where nothing spikes.
 
     It is what a neuron without a memory would do that the first of its inputs makes fire. The gradient goes to the
@@ -129,15 +125,11 @@ class EarliestPool2d(nn.Module):
         self.kernel_size, self.stride = kernel_size, stride
         self.window = Window.checked(kernel_size, kernel_size if stride is None else stride)
         self.out_image = Image(self.image.channels, *self.window.positions(self.image))
-        self.in_features = self.image.size
+        self.in_features, self.out_features = self.image.size, self.out_image.size
 
-    def output_size(self, inputs: int) -> int:
-        """Number of outputs for that number of inputs.
-
-        Raises:
-            ValueError: another number than the image has.
-        """
-        return _output_size(self.image, self.out_image, inputs, "EarliestPool2d")
+    @property
+    def _name(self) -> str:
+        return _name_with(self.image, self)
 
     def forward(
         self, times: Float[Tensor, "*batch pixels"], observed: Float[Tensor, "*batch out_pixels"] | None = None
@@ -169,7 +161,5 @@ class EarliestPool2d(nn.Module):
         return f"{self.image} -> {self.out_image}, {self.window}"
 
 
-def _output_size(image: Image, made: Image, inputs: int, layer: str) -> int:
-    if inputs != image.size:
-        raise ValueError(f"{layer} of an image {image} with {image.size} pixels gets {inputs} inputs")
-    return made.size
+def _name_with(image: Image, layer: nn.Module) -> str:
+    return f"{type(layer).__name__} of an image {image} with {image.size} pixels"

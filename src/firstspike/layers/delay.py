@@ -4,8 +4,6 @@ Source: Göltz et al. 2025, "DelGrad".
 """
 
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -14,11 +12,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from firstspike.devices import sent
-from firstspike.layers.observed import at_observed
-from firstspike.layers.trains import Form, as_trains, wrong_inputs
+from firstspike.layers.noise import drawn
+from firstspike.layers.trains import Form, SizedLayer, at_observed
 from firstspike.ranges import Finite, NotNegative, PositiveOrInf, Size
-from firstspike.spiketime.times import check_times
 
 
 @dataclass(frozen=True)
@@ -101,25 +97,6 @@ class DelayRule:
         return delay + torch.maximum(self.jitter * noise, -delay.detach())
 
 
-def drawn(
-    draw: Callable[..., Tensor], like: Tensor, source: torch.Generator | None, part: tuple[int, slice] | None
-) -> Tensor:
-    """Random numbers in the shape of ``like``: its part of those of a whole batch, see ``part_of_batch``.
-
-    Args:
-        draw: ``torch.rand`` or ``torch.randn``.
-        like: whose shape, type and device they have.
-        source: of the numbers; None for torch's global one.
-        part: number of samples of the whole batch, and which of them ``like`` has; None for all.
-    """
-    shape = like.shape if part is None else (part[0], *like.shape[1:])
-    if source is None:  # torch.compile cannot take a generator that is None
-        numbers = draw(shape, dtype=like.dtype, device=like.device)
-    else:
-        numbers = draw(shape, generator=source, dtype=like.dtype, device=source.device)
-    return sent(numbers if part is None else numbers[part[1]], like.device)
-
-
 class _Clip(torch.autograd.Function):
     """``clamp(raw, low, high)``, with a gradient where it leads back inside."""
 
@@ -165,37 +142,7 @@ def delays_in(network: nn.Module) -> list[tuple[DelayRule, Tensor]]:
     return [(rule, raw) for rule, raw in found if isinstance(rule, DelayRule) and isinstance(raw, Tensor)]
 
 
-@contextmanager
-def jitter_from(network: nn.Module, source: torch.Generator) -> Iterator[None]:
-    """Inside, jitter of delays and dropout come from ``source``; otherwise from torch's global generator.
-
-    A training that keeps the generator's state can thus go on bit for bit.
-    """
-    layers: list[Any] = [module for module in network.modules() if hasattr(module, "jitter_source")]
-    before = [layer.jitter_source for layer in layers]
-    for layer in layers:
-        layer.jitter_source = source
-    try:
-        yield
-    finally:
-        for layer, old in zip(layers, before, strict=True):
-            layer.jitter_source = old
-
-
-@contextmanager
-def part_of_batch(network: nn.Module, samples: int, part: slice) -> Iterator[None]:
-    """Inside, the network sees a part of a batch of ``samples``: each gets the noise that it has in the whole."""
-    layers: list[Any] = [module for module in network.modules() if hasattr(module, "batch_part")]
-    for layer in layers:
-        layer.batch_part = (samples, part)
-    try:
-        yield
-    finally:
-        for layer in layers:
-            layer.batch_part = None
-
-
-class Delay(nn.Module):
+class Delay(SizedLayer):
     """Adds a delay to each spike: ``times (..., features) -> times (..., features)``; ``inf`` stays ``inf``.
 
     With ``trains`` all spikes of an input get its delay: ``(batch, features[, spikes]) -> (batch, features, spikes)``,
@@ -231,10 +178,11 @@ class Delay(nn.Module):
             raise ValueError(f"features and copies must be >= 1, got {features} and {copies}")
         if features % copies:
             raise ValueError(f"{copies} copies cannot share delays among {features} features: no whole multiple")
-        self.features = features
+        self.features = self.in_features = self.out_features = features
         self.rule = rule or DelayRule()
         self.copies = copies
-        self.trains = trains
+        self.trains = self.takes_trains = trains
+        self.gives: Form = "trains" if trains else "first spikes"
         self.jitter_source: torch.Generator | None = None
         self.batch_part: tuple[int, slice] | None = None  # see ``part_of_batch``
         raw = torch.empty(features // copies, device=device, dtype=dtype)
@@ -245,16 +193,6 @@ class Delay(nn.Module):
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
         """Draw the delays anew."""
         self.rule.draw_(self.delay_raw, generator)
-
-    @property
-    def takes_trains(self) -> bool:
-        """Whether it takes spike trains."""
-        return self.trains
-
-    @property
-    def gives(self) -> Form:
-        """What it takes: trains or first spikes."""
-        return "trains" if self.trains else "first spikes"
 
     @property
     def delay_rule(self) -> DelayRule:
@@ -272,28 +210,16 @@ class Delay(nn.Module):
         """The delays as they are added to times: ``(features,)``, of trains ``(features, 1)``."""
         return self.delay.unsqueeze(-1) if self.trains else self.delay
 
-    def output_size(self, inputs: int) -> int:
-        """Number of outputs for that number of inputs.
-
-        Raises:
-            ValueError: another number of inputs than ``features``.
-        """
-        if inputs != self.features:
-            raise ValueError(f"Delay({self.features}) gets {inputs} inputs")
-        return inputs
-
     def forward(
         self,
         times: Float[Tensor, "*batch features"] | Float[Tensor, "*batch features spikes"],
         observed: Float[Tensor, "*shape"] | None = None,
     ) -> Float[Tensor, "*shape"]:
         """Delayed times; with ``observed`` those, and the gradient of the sum."""
-        check_times(times)
         if self.trains:
-            times = as_trains(times, self.features, f"Delay({self.features})")
-        elif not times.ndim or times.shape[-1] != self.features:
-            hint = f"write Delay({self.features}, trains=True)"
-            raise wrong_inputs(f"Delay({self.features})", self.features, times, hint)
+            times = self._as_trains(times)
+        else:
+            self._check_first(times, f"write {self._name[:-1]}, trains=True)")
         delay = self.added
         if observed is not None:
             return at_observed(times + delay, observed)

@@ -49,12 +49,6 @@ def firing_weights(inputs: int, neuron: LIF, window: float = 2.0) -> NormalWeigh
 
 
 @torch.no_grad()
-def draw_firing_weights_(weight: Float[Tensor, "out inputs"], neuron: LIF, generator: torch.Generator | None) -> None:
-    """Fill weights with a start from which most neurons fire, whatever their time constants and thresholds."""
-    draw_weights_(weight, neuron, lambda unit: firing_weights(weight.shape[1], unit), generator)
-
-
-@torch.no_grad()
 def draw_weights_(
     weight: Float[Tensor, "out inputs"],
     neuron: LIF,

@@ -6,9 +6,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from firstspike.layers.observed import at_observed
+from firstspike.layers.trains import at_observed
 from firstspike.ranges import Finite, Size
-from firstspike.spiketime.times import check_times
+from firstspike.spiketime.values import check_times
 
 
 class BiasSpikes(nn.Module):

@@ -1,19 +1,24 @@
-"""LIF neurons that are fully connected to their inputs."""
+"""LIF neurons that are fully connected to their inputs, and spike once or several times."""
 
-from typing import Unpack
+import math
+import warnings
+from typing import Any, ClassVar, Literal, Unpack
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
+from torch.nn import functional
 
 from firstspike.layers.delay import DelayRule
-from firstspike.layers.neurons import LIFLayer, LIFOptions, NeuronLayer
-from firstspike.layers.trains import wrong_inputs
+from firstspike.layers.neurons import Arriving, LIFLayer, LIFOptions, NeuronLayer
+from firstspike.layers.trains import Form, values_of
 from firstspike.neuron import LIF
-from firstspike.ranges import Size
+from firstspike.ranges import Finite, NotNegative, Size
 from firstspike.signature import takes_arguments_of
-from firstspike.spiketime import first_spike_time
-from firstspike.spiketime.times import check_times
+from firstspike.spiketime import first_spike_time, spike_trains
+from firstspike.spiketime.values import check_spikes
+
+Overflow = Literal["error", "warn", "drop"]
 
 
 class DenseLIFOptions(LIFOptions, total=False):
@@ -86,9 +91,6 @@ class LIFLinear(DenseLIFLayer):
     current values. Others that are tensors are buffers of the layer, or parameters where they are ``nn.Parameter``.
 
     Args:
-        weight_mean: mean of the initial weights, which are normally distributed; given together with ``weight_std``.
-            Without both, most neurons spike at first for inputs in [0, 2] tau_syn, for any number of inputs (see
-            ``firing_weights``).
         max_weight_grad: see ``first_spike_time``.
         backend: see ``first_spike_time``.
 
@@ -101,10 +103,7 @@ class LIFLinear(DenseLIFLayer):
         self, times: Float[Tensor, "*batch in_features"], observed: Float[Tensor, "*batch out_features"] | None = None
     ) -> Float[Tensor, "*batch out_features"]:
         """First spike times; with ``observed`` those, and the gradient there."""
-        check_times(times)
-        if not times.ndim or times.shape[-1] != self.in_features:
-            hint = "put FirstSpike() before it, or take LIFSpikeTrains"
-            raise wrong_inputs(self._name, self.in_features, times, hint, self.weight)
+        self._check_first(times, "put FirstSpike() before it, or take LIFSpikeTrains", self.weight)
         delay = self.delay_in_pass() if observed is None else self.delay
         return first_spike_time(
             times,
@@ -115,3 +114,131 @@ class LIFLinear(DenseLIFLayer):
             max_weight_grad=self.max_weight_grad,
             backend=self.backend,
         )
+
+
+@takes_arguments_of(DenseLIFLayer)
+class LIFSpikeTrains(DenseLIFLayer):
+    """LIF neurons that spike again and again: ``times (batch, in_features[, spikes]) -> (batch, out, max_spikes)``.
+
+    Input and output are spike trains, sorted along the last dimension, ``inf`` after the last spike. First spikes
+    ``(batch, in_features)`` count as trains of one spike. At each spike the membrane is set to ``reset`` and stays
+    there for the time ``refractory``, while the current goes on. Stateless: every sample starts at rest. See
+    ``spike_trains``.
+
+    Args:
+        max_spikes: most spikes of a neuron in a sample.
+        refractory: time for which a neuron stays at ``reset`` after a spike, in the unit of the times.
+        reset: membrane after a spike, below the threshold. A reset to 0 is the same as subtracting the threshold.
+        overflow: what happens where a neuron would spike more than ``max_spikes`` times: ``"error"`` raises ValueError,
+            ``"warn"`` warns and drops the later spikes, ``"drop"`` drops them. A training counts the trains that are as
+            long as they can be, as ``full`` in its metrics.
+        max_weight_grad: bound on the weight gradient of each spike, see ``spike_trains``.
+        backend: see ``spike_trains``.
+
+    Raises:
+        ValueError: sizes < 1, ``max_spikes`` above 1000000, a reset at the threshold or above, a negative refractory
+            time; otherwise as ``LIFLinear``. More spikes than ``max_spikes``, in ``forward``.
+    """
+
+    takes_trains = True
+    gives: ClassVar[Form] = "trains"
+    usual_weights = 0.5  # with those of neurons that spike once they would spike several times in a row
+
+    def __init__(
+        self,
+        in_features: Size,
+        out_features: Size,
+        max_spikes: Size,
+        neuron: LIF | None = None,
+        *,
+        refractory: NotNegative = 0.0,
+        reset: Finite = 0.0,
+        overflow: Overflow = "error",
+        **options: Unpack[DenseLIFOptions],
+    ) -> None:
+        check_spikes("max_spikes", max_spikes)
+        if not 0 <= refractory < math.inf:
+            raise ValueError(f"refractory must be >= 0 and finite, got {refractory}")
+        if overflow not in ("error", "warn", "drop"):
+            raise ValueError(f"overflow must be error, warn or drop, got {overflow!r}")
+        threshold = 1.0 if neuron is None else neuron.threshold
+        if not isinstance(threshold, Tensor) and not -math.inf < reset < threshold:
+            raise ValueError(f"reset must be below the threshold of {threshold}, got {reset}")
+        super().__init__(in_features, out_features, neuron, **options)
+        self.max_spikes, self.refractory, self.reset = max_spikes, refractory, reset
+        self.overflow: Overflow = overflow
+
+    def seen(
+        self, times: Float[Tensor, "*batch in_features"] | Float[Tensor, "*batch in_features spikes"]
+    ) -> Float[Tensor, "*batch in_features spikes"]:
+        """Input trains as a neuron sees them, without synaptic delays."""
+        return self._as_trains(times)
+
+    def arriving(self, inputs: Tensor, spikes: Tensor) -> Arriving:
+        """See ``LIFLayer``."""
+        return Arriving(*each_spike(self.seen(inputs), self.weight, self.delay), math.inf)
+
+    def forward(
+        self,
+        times: Float[Tensor, "*batch in_features"] | Float[Tensor, "*batch in_features spikes"],
+        observed: Float[Tensor, "*batch out_features max_spikes"] | None = None,
+    ) -> Float[Tensor, "*batch out_features max_spikes"]:
+        """Spike trains; with ``observed`` those, and the gradient there."""
+        return spike_trains(
+            self.seen(times),
+            self.weight,
+            self.neuron,
+            max_spikes=self.max_spikes,
+            delay=self.delay_in_pass() if observed is None else self.delay,
+            observed=observed,
+            **self.dynamics,
+        )
+
+    @property
+    def dynamics(self) -> dict[str, Any]:
+        """What the operator for trains takes beside inputs, weights and neurons."""
+        return {
+            "refractory": self.refractory,
+            "reset": self.reset,
+            "overflow": self.overflow,
+            "max_weight_grad": self.max_weight_grad,
+            "backend": self.backend,
+        }
+
+    def fitted(self, trains: Float[Tensor, "*batch out_features spikes"]) -> Float[Tensor, "*batch out_features most"]:
+        """Sorted trains with ``max_spikes`` columns.
+
+        Raises:
+            ValueError: trains that are longer, where ``overflow`` says so.
+        """
+        most, columns = self.max_spikes, trains.shape[-1]
+        if columns <= most:
+            return functional.pad(trains, (0, most - columns), value=math.inf)
+        self.check_room(values_of(torch.isfinite(trains[..., most])))
+        return trains[..., :most]
+
+    def check_room(self, more: Bool[Tensor, "*batch out_features"]) -> None:
+        """Raise a ValueError, or warn, where neurons spike more often than there is room for, as ``overflow`` says."""
+        if self.overflow == "drop" or not bool(more.any()):
+            return
+        message = (
+            f"{int(more.sum())} of {more.numel()} neurons (counted in each sample) spike more than "
+            f"max_spikes={self.max_spikes} times; raise max_spikes or lower the weights"
+        )
+        if self.overflow == "error":
+            raise ValueError(f"{message}, or drop the later spikes with overflow='warn' or 'drop'")
+        warnings.warn(f"{message}. Their later spikes are dropped", stacklevel=2)
+
+    def extra_repr(self) -> str:
+        """Sizes, budget and neuron, as torch prints them."""
+        more = "".join(
+            f", {name}={value}" for name, value in (("refractory", self.refractory), ("reset", self.reset)) if value
+        )
+        return f"{super().extra_repr()}, max_spikes={self.max_spikes}{more}"
+
+
+def each_spike(trains: Tensor, weight: Tensor, delay: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Times, weights and delays with every spike of a train as an input of its own."""
+    each = trains.shape[-1]
+    delay = None if delay is None else delay.repeat_interleave(each, dim=-1)
+    return trains.flatten(-2), weight.repeat_interleave(each, dim=-1), delay

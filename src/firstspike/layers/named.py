@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from firstspike.layers.branches import Branch, Concatenate
 from firstspike.layers.conv import EarliestPool2d
 from firstspike.layers.delay import Delay
-from firstspike.layers.dropout import SpikeDropout
 from firstspike.layers.inputs import BiasSpikes, Multiplex
 from firstspike.layers.network import Network, Record
 from firstspike.layers.neurons import LIFLayer, NeuronLayer
+from firstspike.layers.noise import SpikeDropout
 from firstspike.layers.readouts import Readout
 from firstspike.layers.recurrent import LIFRecurrent
 from firstspike.layers.trains import FirstSpike

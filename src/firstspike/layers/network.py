@@ -1,15 +1,16 @@
 """Layers in a row, and what each of them made of a batch."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from firstspike.layers.inputs import BiasSpikes, Multiplex
 from firstspike.layers.patches import is_image
 from firstspike.layers.trains import FirstSpike, Form, check_follows, form_of, takes_trains
-from firstspike.spiketime.times import check_tensor
+from firstspike.spiketime.values import check_tensor
 
 
 @runtime_checkable
@@ -60,6 +61,25 @@ def applied(layer: nn.Module, entered: Sequence[Tensor], observed: Tensor | None
     return found
 
 
+class _Call(nn.Module):
+    """A function of a network as a module, as ``functional_call`` wants it."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, function: Callable[..., Any], *inputs: Any) -> Any:
+        return function(self.network, *inputs)
+
+
+def with_parameters(
+    network: nn.Module, parameters: Mapping[str, Tensor], function: Callable[..., Any], *inputs: Any
+) -> Any:
+    """``function(network, *inputs)`` where these tensors stand for the network's parameters of these names."""
+    named = {f"network.{name}": value for name, value in parameters.items()}
+    return functional_call(_Call(network), named, (function, *inputs))
+
+
 class Network(nn.Sequential):
     """An ``nn.Sequential`` of layers that also tells what happens inside.
 
@@ -86,7 +106,7 @@ class Network(nn.Sequential):
                 )
             try:
                 if size is None:  # the number of inputs is known from the first layer that fixes it
-                    size = getattr(layer, "in_features", getattr(layer, "features", None))
+                    size = getattr(layer, "in_features", None)
                 image = getattr(layer, "image", None)
                 check_follows(form, layer)
                 points.append((size, form))
@@ -115,7 +135,7 @@ class Network(nn.Sequential):
         """Number of inputs; None where no layer fixes one."""
         before: list[Any] = []
         for layer in self:
-            size = getattr(layer, "in_features", getattr(layer, "features", None))
+            size = getattr(layer, "in_features", None)
             if size is not None:
                 for earlier in reversed(before):
                     size = size - len(earlier.times) if isinstance(earlier, BiasSpikes) else size // earlier.copies

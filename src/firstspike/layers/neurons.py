@@ -9,7 +9,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from firstspike.layers.init import NormalWeights, draw_firing_weights_, draw_weights_
+from firstspike.layers.init import NormalWeights, draw_weights_, firing_weights
+from firstspike.layers.trains import SizedLayer
 from firstspike.neuron import LIF, check_neuron
 from firstspike.ranges import Finite, NotNegative, Positive
 
@@ -35,7 +36,7 @@ class LIFOptions(NeuronOptions, total=False):
     backend: str
 
 
-class NeuronLayer(nn.Module):
+class NeuronLayer(SizedLayer):
     """A layer of leaky neurons with weights, whose parameters are those of a ``LIF``.
 
     Its subclasses hand their options on to it, and have its signature and its descriptions by ``takes_arguments_of``. A
@@ -177,21 +178,21 @@ class NeuronLayer(nn.Module):
         without = (*self._tensors, *self.unused)
         return self.weight.new_tensor([0.0 if x in without else getattr(self._neuron, x) for x in _NAMES])
 
-    def set_extra_state(self, state: Float[Tensor, "3"]) -> None:
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
+        # states of earlier versions have no such entry; others are checked before anything is overwritten
+        self.set_extra_state(state_dict.setdefault(f"{prefix}_extra_state", self.get_extra_state()), prefix)
+        super()._load_from_state_dict(state_dict, prefix, *rest)
+
+    def set_extra_state(self, state: Any, prefix: str = "") -> None:
         """Check that saved weights are for neurons like these.
+
+        Args:
+            state: what ``get_extra_state`` gave.
+            prefix: of its name, for errors.
 
         Raises:
             ValueError: they are for neurons with another threshold or other time constants.
         """
-        self._check_trained_with(state)
-
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
-        # states of earlier versions have no such entry; others are checked before anything is overwritten
-        self._check_trained_with(state_dict.setdefault(f"{prefix}_extra_state", self.get_extra_state()), prefix)
-        super()._load_from_state_dict(state_dict, prefix, *rest)
-
-    def _check_trained_with(self, state: Any, prefix: str = "") -> None:
-        """Raise a ValueError unless a ``get_extra_state`` is of neurons like these."""
         own, key = self.get_extra_state(), f"{prefix}_extra_state"
         if not isinstance(state, Tensor) or state.shape != own.shape or not state.is_floating_point():
             raise ValueError(f"{key} must hold {', '.join(_NAMES)} as a tensor ({len(own)},), got {state!r}")
@@ -211,16 +212,6 @@ class NeuronLayer(nn.Module):
     @property
     def _name(self) -> str:
         return f"{type(self).__name__}({self.in_features}, {self.out_features})"
-
-    def output_size(self, inputs: int) -> int:
-        """Number of outputs for that number of inputs.
-
-        Raises:
-            ValueError: a number of inputs that the weights are not made for.
-        """
-        if inputs != self.in_features:
-            raise ValueError(f"{self._name} gets {inputs} inputs")
-        return self.out_features
 
     def extra_repr(self) -> str:
         """Sizes and neuron, as torch prints them."""
@@ -253,8 +244,15 @@ class Arriving(NamedTuple):
 class LIFLayer(NeuronLayer):
     """A layer of LIF neurons, which spike; its subclasses say which inputs a neuron sees."""
 
+    usual_weights: ClassVar[float] = 1.0
+    """Initial weights in units of those with which neurons spike once."""
+
     def _draw_usual_weights_(self, generator: torch.Generator | None) -> None:
-        draw_firing_weights_(self.synapses, self._first_neuron, generator)
+        def start(unit: LIF) -> NormalWeights:
+            once = firing_weights(self.synapses.shape[1], unit)
+            return NormalWeights(self.usual_weights * once.mean, self.usual_weights * once.std)
+
+        self.draw_weights_(start, generator)
 
     @torch.no_grad()
     def draw_weights_(

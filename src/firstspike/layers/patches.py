@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from firstspike.ranges import Border, Size
-from firstspike.spiketime.times import check_times
+from firstspike.spiketime.values import check_times
 
 Pair = Size | tuple[Size, Size]
 Borders = Border | tuple[Border, Border]

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from firstspike.layers.neurons import NeuronLayer, NeuronOptions
-from firstspike.layers.trains import Form, as_trains
+from firstspike.layers.trains import Form
 from firstspike.neuron import LIF
 from firstspike.ranges import Positive, PositiveOrInf, Size
 from firstspike.signature import takes_arguments_of
@@ -74,7 +74,7 @@ class Readout(NeuronLayer):
         self, times: Float[Tensor, "*batch in_features"] | Float[Tensor, "*batch in_features spikes"]
     ) -> Float[Tensor, "*batch in_features spikes"]:
         """Input trains as an output sees them."""
-        return as_trains(times, self.in_features, self._name)
+        return self._as_trains(times)
 
     def forward(
         self,

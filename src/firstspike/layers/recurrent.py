@@ -11,18 +11,15 @@ from functools import wraps
 from itertools import pairwise
 from typing import NamedTuple, ParamSpec, Self, TypeVar, Unpack
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn import functional
 
 from firstspike.layers.delay import DelayRule
 from firstspike.layers.init import firing_weights
-from firstspike.layers.lif import DenseLIFOptions
+from firstspike.layers.lif import DenseLIFOptions, LIFSpikeTrains, Overflow, each_spike
 from firstspike.layers.neurons import Arriving
-from firstspike.layers.spiking import LIFSpikeTrains, Overflow
-from firstspike.layers.values import first_columns, largest, within
+from firstspike.layers.windows import columns_within, joined_trains, largest, only_within, window_bounds
 from firstspike.neuron import LIF
 from firstspike.ranges import Finite, NotNegative, Positive, Size
 from firstspike.signature import takes_arguments_of
@@ -213,11 +210,7 @@ class LIFRecurrent(LIFSpikeTrains):
             bounds = self._bounds(self.duration, None, inputs, observed)
             return self._all_windows(inputs, bounds, None, observed, self.max_spikes).trains
         self._check_room(times, self.max_spikes, f"max_spikes={self.max_spikes}")
-        trains, _ = self.proceed(times, self.duration, observed=observed)
-        missing = self.max_spikes - trains.shape[-1]
-        if missing < 0:
-            return first_columns(trains, self.max_spikes, self.overflow)
-        return functional.pad(trains, (0, missing), value=math.inf)
+        return self.fitted(self.proceed(times, self.duration, observed=observed)[0])
 
     @uncompiled
     def proceed(
@@ -259,7 +252,7 @@ class LIFRecurrent(LIFSpikeTrains):
         budget = self.window_spikes if observed is None else observed.shape[-1]
         windows = len(bounds) - 1
         self._check_room(times, windows * budget, f"window_spikes={budget} in each of {windows} windows")
-        weight = torch.cat([self.weight, self.recurrent_weight], dim=1)
+        weight = self._weights
         delay = self._delays(observed is None)
         neurons, sent = (None, []) if state is None else (state.neurons, [(state.neurons.time, state.pending)])
         nothing = inputs.new_full((*inputs.shape[:-2], self.out_features, 1), math.inf)
@@ -269,11 +262,9 @@ class LIFRecurrent(LIFSpikeTrains):
         for start, end in pairwise(bounds):
             sent = [(time, own) for time, own in sent if time >= start - self._reach]
             own = torch.cat([own for _, own in sent], dim=-1) if sent else nothing
-            now = within(inputs, start - longest, end)
+            now = columns_within(inputs, start - longest, end)
             arriving = joined_trains(now, own if delay is not None else own + self.window)
-            seen = None
-            if observed is not None:
-                seen = torch.where((observed > start) & (observed <= end), observed, math.inf).sort(dim=-1).values
+            seen = None if observed is None else only_within(observed, start, end)
             result = spike_window(
                 arriving,
                 weight,
@@ -281,16 +272,12 @@ class LIFRecurrent(LIFSpikeTrains):
                 max_spikes=self.window_spikes if seen is None else seen.shape[-1],
                 delay=delay,
                 observed=seen,
-                refractory=self.refractory,
-                reset=self.reset,
-                overflow=self.overflow,
-                max_weight_grad=self.max_weight_grad,
                 state=neurons,
                 until=end,
-                backend=self.backend,
+                **self.dynamics,
             )
             neurons = result.state
-            sent.append((end, within(result.trains, -math.inf, math.inf)))
+            sent.append((end, columns_within(result.trains, -math.inf, math.inf)))
             found.append(result.trains)
         assert neurons is not None
         pending = self._pending(until, *(own for _, own in sent))
@@ -300,8 +287,12 @@ class LIFRecurrent(LIFSpikeTrains):
         """See ``LIFLayer``: inputs, and the spikes of the layer itself."""
         delay = self._delays(jitters=False)
         trains = joined_trains(self.seen(inputs), spikes if delay is not None else spikes + self.window)
-        weight = torch.cat([self.weight, self.recurrent_weight], dim=1)
-        return self._each_spike(trains, weight, delay, self.duration)
+        return Arriving(*each_spike(trains, self._weights, delay), self.duration)
+
+    @property
+    def _weights(self) -> Float[Tensor, "out_features sources"]:
+        """Weights of the inputs and of the recurrent synapses together."""
+        return torch.cat([self.weight, self.recurrent_weight], dim=1)
 
     @property
     def _reach(self) -> float:
@@ -313,43 +304,12 @@ class LIFRecurrent(LIFSpikeTrains):
         """Spikes that may still have to arrive somewhere at that time."""
         late = torch.cat(sent, dim=-1)
         late = torch.where(late >= until - self._reach, late, math.inf).sort(dim=-1).values
-        return within(late, -math.inf, math.inf)
+        return columns_within(late, -math.inf, math.inf)
 
     def _bounds(self, until: float, state: RecurrentState | None, *trains: Tensor | None) -> list[float]:
-        """Where windows of a piece begin, and its end.
-
-        Without a state the first window begins at ``-inf``, and ends so early that none of its spikes, which are later
-        than all ``trains``, arrives in it. Bounds are numbers of the layer's dtype, rounded like arrivals: a spike that
-        is after one bound arrives at the next or later.
-        """
-        if not -math.inf < until < math.inf:
-            raise ValueError(f"until must be finite, got {until}")
-        begin = earliest = 0.0
-        if state is not None:
-            begin = state.neurons.time
-            if not begin < until:
-                raise ValueError(f"until must be after {begin:g}, where the state is, got {until}")
-        else:
-            earliest = min((-largest(-x) for x in trains if x is not None and x.numel()), default=0.0)
-            if -math.inf < earliest < 0:  # a whole number of windows, so that few batches differ in the last digits
-                begin = math.floor(earliest / self.window) * self.window
-        if not (until - begin) / self.window <= MOST_WINDOWS:
-            raise ValueError(
-                f"from {begin:g} to {until:g} there are {(until - begin) / self.window:.3g} windows, at most "
-                f"{MOST_WINDOWS}: take a longer window than window={self.window:g}, or shorter pieces"
-            )
-        number = np.float32 if self.weight.dtype == torch.float32 else np.float64
-        window, end, bounds = number(self.window), number(until), [number(begin)]
-        if state is None and bounds[0] > earliest:
-            bounds[0] -= window
-        while (following := bounds[-1] + window) < end:
-            if not following > bounds[-1]:
-                raise ValueError(
-                    f"window={self.window:g} is too short for times near {until:g} in {self.weight.dtype}; "
-                    "take float64, or times that begin near 0"
-                )
-            bounds.append(following)
-        return [-math.inf if state is None else begin, *(float(x) for x in bounds[1:]), until]
+        """Where windows of a piece begin, and its end."""
+        begin = None if state is None else state.neurons.time
+        return window_bounds(begin, until, self.window, self.weight.dtype, *trains)
 
     def _in_one_call(self) -> bool:
         """Whether the kernels take all windows at once: all spikes arrive after the same delay."""
@@ -365,26 +325,21 @@ class LIFRecurrent(LIFSpikeTrains):
         self, inputs: Tensor, bounds: list[float], state: RecurrentState | None, observed: Tensor | None, most: int
     ) -> Window:
         """The spikes of a piece in one call, with room for ``most`` of a neuron."""
-        budget, until = self.window_spikes, bounds[-1]
+        budget = self.window_spikes
         if state is not None:
             inputs = joined_trains(inputs, state.pending + self.window)
         if observed is not None:
-            inside = (observed > bounds[0]) & (observed <= until)
-            observed = torch.where(inside, observed, math.inf).sort(dim=-1).values
+            observed = only_within(observed, bounds[0], bounds[-1])
             most = budget = observed.shape[-1]
         return spike_window(
             inputs,
-            torch.cat([self.weight, self.recurrent_weight], dim=1),
+            self._weights,
             self.neuron,
             windows=Windows(tuple(bounds), self.window, budget),
             max_spikes=most,
             observed=observed,
-            refractory=self.refractory,
-            reset=self.reset,
-            overflow=self.overflow,
-            max_weight_grad=self.max_weight_grad,
             state=None if state is None else state.neurons,
-            backend=self.backend,
+            **self.dynamics,
         )
 
     def _delays(self, jitters: bool) -> Tensor | None:
@@ -398,9 +353,3 @@ class LIFRecurrent(LIFSpikeTrains):
         """Sizes, budget, neuron and delays, as torch prints them."""
         further = "" if self.recurrent_delay is None else f", recurrent_delay={self.recurrent_delay}"
         return f"{super().extra_repr()}, duration={self.duration}, window={self.window}{further}"
-
-
-def joined_trains(inputs: Tensor, own: Tensor) -> Float[Tensor, "*batch sources spikes"]:
-    """Trains of inputs and of the layer itself, the shorter ones filled up."""
-    most = max(inputs.shape[-1], own.shape[-1])
-    return torch.cat([functional.pad(x, (0, most - x.shape[-1]), value=math.inf) for x in (inputs, own)], dim=-2)

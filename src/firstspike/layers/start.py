@@ -30,9 +30,9 @@ from torch import Tensor, nn
 
 from firstspike.layers.branches import Branch
 from firstspike.layers.init import NormalWeights, firing_weights
+from firstspike.layers.lif import LIFSpikeTrains
 from firstspike.layers.network import Network, applied, over
 from firstspike.layers.neurons import LIFLayer
-from firstspike.layers.spiking import LIFSpikeTrains
 from firstspike.layers.trains import takes_trains
 from firstspike.neuron import LIF
 from firstspike.spiketime import first_spike_time

@@ -1,4 +1,4 @@
-"""Spike trains between layers: the form that they have, and the first spikes of them.
+"""Spike times and trains between layers: the form that they have, their number, and what is made of them.
 
 Trains are tensors ``(batch, neurons, spikes)``, sorted along the last dimension, ``inf`` after the last spike. First
 spikes ``(batch, neurons)`` count as trains of one spike wherever a layer takes trains.
@@ -10,8 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from firstspike.layers.observed import at_observed
-from firstspike.spiketime.times import check_times
+from firstspike.spiketime.values import check_times
 
 Form = Literal["first spikes", "trains", "values"]
 """What a layer gives: spike times ``(batch, neurons)``, trains ``(batch, neurons, spikes)``, or a readout's values."""
@@ -33,44 +32,62 @@ def first_of(layer: nn.Module, times: Tensor) -> Float[Tensor, "*batch neurons"]
     return times[..., 0] if form_of(layer) == "trains" else times
 
 
-def as_trains(
-    times: Float[Tensor, "*batch inputs"] | Float[Tensor, "*batch inputs spikes"], inputs: int, layer: str
-) -> Float[Tensor, "*batch inputs spikes"]:
-    """Input times as trains: those with up to two dimensions are first spikes.
+class SizedLayer(nn.Module):
+    """A layer that knows its numbers of inputs and outputs."""
 
-    Args:
-        times: ``(inputs,)`` or ``(batch, inputs)`` of first spikes, ``(..., inputs, spikes)`` of trains.
-        inputs: number of inputs that there must be.
-        layer: how error messages call the layer that gets them.
+    in_features: int
+    out_features: int
 
-    Raises:
-        ValueError: another number of inputs.
-    """
-    check_times(times)
-    trains = times.unsqueeze(-1) if times.ndim <= 2 else times
-    if not times.ndim or trains.shape[-2] != inputs:
-        hint = ""
-        if times.ndim > 2 and times.shape[-1] == inputs:
-            hint = "; first spikes with more than one batch dimension are times.unsqueeze(-1)"
-        shape = f"(batch, {inputs}), or trains (batch, {inputs}, spikes)"
-        raise ValueError(f"{layer} expects times {shape}, got {tuple(times.shape)}{hint}")
-    return trains
+    @property
+    def _name(self) -> str:
+        """How error messages call it."""
+        return f"{type(self).__name__}({self.in_features})"
 
+    def output_size(self, inputs: int) -> int:
+        """Number of outputs for that number of inputs.
 
-def wrong_inputs(layer: str, inputs: int, times: Tensor, hint: str, weight: Tensor | None = None) -> ValueError:
-    """The error of a layer of first spikes that gets another number of inputs.
+        Raises:
+            ValueError: another number than the layer is made for.
+        """
+        if inputs != self.in_features:
+            raise ValueError(f"{self._name} gets {inputs} inputs")
+        return self.out_features
 
-    Args:
-        layer: how the message calls it.
-        inputs: number of inputs that it expects.
-        times: what it gets.
-        hint: what to do if those are spike trains.
-        weight: the layer's weights, if it has any.
-    """
-    got = times.shape[-1] if times.ndim else "no dimension"
-    shapes = f"times {tuple(times.shape)}" + ("" if weight is None else f" and weight {tuple(weight.shape)}")
-    trains = f"; for spike trains {hint}" if times.ndim > 2 and times.shape[-2] == inputs else ""
-    return ValueError(f"{layer} expects {inputs} inputs, got {got}: {shapes}{trains}")
+    def _check_first(self, times: Tensor, hint: str, weight: Tensor | None = None) -> None:
+        """Raise a ValueError unless these are first spikes of all inputs.
+
+        Args:
+            times: what the layer gets.
+            hint: what to do if those are spike trains.
+            weight: the layer's weights, if it has any.
+        """
+        check_times(times)
+        inputs = self.in_features
+        if times.ndim and times.shape[-1] == inputs:
+            return
+        got = times.shape[-1] if times.ndim else "no dimension"
+        shapes = f"times {tuple(times.shape)}" + ("" if weight is None else f" and weight {tuple(weight.shape)}")
+        trains = f"; for spike trains {hint}" if times.ndim > 2 and times.shape[-2] == inputs else ""
+        raise ValueError(f"{self._name} expects {inputs} inputs, got {got}: {shapes}{trains}")
+
+    def _as_trains(
+        self, times: Float[Tensor, "*batch inputs"] | Float[Tensor, "*batch inputs spikes"]
+    ) -> Float[Tensor, "*batch inputs spikes"]:
+        """Input times as trains: up to two dimensions, ``(inputs,)`` or ``(batch, inputs)``, are first spikes.
+
+        Raises:
+            ValueError: another number of inputs.
+        """
+        check_times(times)
+        inputs = self.in_features
+        trains = times.unsqueeze(-1) if times.ndim <= 2 else times
+        if not times.ndim or trains.shape[-2] != inputs:
+            hint = ""
+            if times.ndim > 2 and times.shape[-1] == inputs:
+                hint = "; first spikes with more than one batch dimension are times.unsqueeze(-1)"
+            shape = f"(batch, {inputs}), or trains (batch, {inputs}, spikes)"
+            raise ValueError(f"{self._name} expects times {shape}, got {tuple(times.shape)}{hint}")
+        return trains
 
 
 def check_follows(before: Form, layer: nn.Module) -> None:
@@ -116,3 +133,22 @@ class FirstSpike(nn.Module):
 def spike_counts(times: Float[Tensor, "*batch neurons spikes"]) -> Float[Tensor, "*batch neurons"]:
     """Number of spikes in each train, in the type of the times."""
     return torch.isfinite(times).sum(dim=-1, dtype=times.dtype)
+
+
+def at_observed(computed: Float[Tensor, "*shape"], observed: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """The ``observed`` times as they are, with the gradient of the ``computed`` ones; none where either is ``inf``.
+
+    Raises:
+        ValueError: observed times of another shape.
+    """
+    if observed.shape != computed.shape:
+        raise ValueError(f"observed must have the shape {tuple(computed.shape)}, got {tuple(observed.shape)}")
+    both = torch.isfinite(computed) & torch.isfinite(observed)
+    return torch.where(both, observed + (computed - computed.detach()), observed)
+
+
+def values_of(x: Tensor) -> Tensor:
+    """The values of a tensor, also within torch.func.vmap: there those of all calls side by side, in any dimension."""
+    while torch._C._functorch.is_functorch_wrapped_tensor(x):
+        x = torch._C._functorch.get_unwrapped(x)
+    return x.detach()

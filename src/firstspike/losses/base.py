@@ -10,8 +10,7 @@ from torch import Tensor, nn
 
 from firstspike.devices import sent
 from firstspike.layers.trains import Form
-from firstspike.spiketime.times import check_tensor
-from firstspike.spiketime.values import real_times
+from firstspike.spiketime.values import check_tensor, real_times
 
 Reduction = Literal["mean", "sum", "none"]
 _OUTPUT = {"first spikes": "first spike times", "values": "values of a readout", "trains": "spike trains"}

@@ -11,14 +11,14 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from firstspike.layers import Delay, LIFLayer, Network, Record, first_of, form_of, takes_trains
+from firstspike.layers import Delay, LIFLayer, Network, Record
 from firstspike.layers.named import named_lif_layers
-from firstspike.layers.trains import Form, spike_counts
+from firstspike.layers.trains import Form, first_of, form_of, spike_counts, takes_trains
 from firstspike.losses.base import check_batch, check_not_negative, check_positive, of_true
 from firstspike.ranges import Finite, Fraction, NotNegative, Positive
 from firstspike.spiketime.operator import of_neurons
 from firstspike.spiketime.reference.peaks import lacking
-from firstspike.spiketime.times import check_tensor
+from firstspike.spiketime.values import check_tensor
 
 _LINEAR_FROM = 10.0  # exponent above which EarlyOutput goes on as a straight line
 

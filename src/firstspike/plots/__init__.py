@@ -1,8 +1,8 @@
 """Figures: functions that draw data into your own axes, and whole figures of a run::
 
     figure, axes = plt.subplots(1, 2)
-    plots.loss_and_error(fs.load_run("runs/bars").metrics, axes)           # data, axes -> axes
-    figure = plots.PLOTS["summary"](fs.load_run("runs/bars"))              # a figure of a run
+    plots.loss_and_error(fs.Run("runs/bars").metrics, axes)           # data, axes -> axes
+    figure = plots.PLOTS["summary"](fs.Run("runs/bars"))              # a figure of a run
     plots.save_figures("runs/bars", formats=("png", "pdf"))                # all that apply, into runs/bars/figures
 
 The colour-blind can read all of them. Nothing here touches pyplot.
@@ -19,9 +19,17 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from firstspike.plots.callbacks import CALLBACKS
-from firstspike.plots.confusion import confusion, confusion_figure
-from firstspike.plots.dataset import dataset_figure, input_raster, spike_images, two_inputs, yin_yang_points
-from firstspike.plots.membrane import membrane, membrane_comparison, membrane_figure, membrane_voltage
+from firstspike.plots.dataset import dataset_figure, spike_images, yin_yang_points
+from firstspike.plots.look import style
+from firstspike.plots.matrices import (
+    confusion,
+    confusion_figure,
+    receptive_fields,
+    receptive_fields_figure,
+    weight_histograms_figure,
+    weight_matrices_figure,
+)
+from firstspike.plots.membranes import membrane, membrane_figure
 from firstspike.plots.plane import YinYangPlane
 from firstspike.plots.run_data import NotApplicable, RunData
 from firstspike.plots.save import save_all, write_figure
@@ -32,37 +40,26 @@ from firstspike.plots.spike_times import (
     raster_figure,
     spike_histogram,
     spike_histogram_figure,
+    substrate_figure,
+    time_comparison,
 )
-from firstspike.plots.style import style
-from firstspike.plots.substrate import substrate_figure, time_comparison
 from firstspike.plots.summary import summary_figure
 from firstspike.plots.training import (
     accuracy,
     loss_and_error,
     loss_and_error_figure,
-    parameter_history,
     parameters_figure,
     spike_counts,
     spike_counts_figure,
 )
-from firstspike.plots.weights import (
-    receptive_fields,
-    receptive_fields_figure,
-    weight_histogram,
-    weight_histograms_figure,
-    weight_matrices_figure,
-    weight_matrix,
-)
 from firstspike.plots.yin_yang import (
     decision_map,
     decision_map_figure,
-    difference_map,
     hidden_maps_figure,
     output_maps_figure,
     time_map,
 )
-from firstspike.runs import LoadedRun, load_run
-from firstspike.training import confusion_counts
+from firstspike.runs import Run
 
 PLOTS: dict[str, Callable[..., Figure]] = {
     "summary": summary_figure,
@@ -83,21 +80,21 @@ PLOTS: dict[str, Callable[..., Figure]] = {
     "output_maps": output_maps_figure,
     "hidden_maps": hidden_maps_figure,
 }
-"""Figures of a run by name; each takes what ``fs.load_run`` gives."""
+"""Figures of a run by name; each takes an ``fs.Run``."""
 
 AFTER_TRAINING = ("loss_and_error", "output_times")
 """Figures that every training draws at its end, if they apply. They need no network, only the tables."""
 
 
 def save_figures(
-    run: LoadedRun | Path | str, names: Sequence[str] | None = None, formats: Sequence[str] = ("png",)
+    run: Run | Path | str, names: Sequence[str] | None = None, formats: Sequence[str] = ("png",)
 ) -> list[Path]:
     """Draw figures of a run and write them to ``<run>/figures/NAME.png`` (or other formats), each whole or not at all.
 
     Of a run on another substrate than its own they are called ``NAME_on_KIND``.
 
     Args:
-        run: its folder, or what ``fs.load_run`` gives.
+        run: its folder, or an ``fs.Run``.
         names: keys of ``PLOTS``; by default all that apply.
         formats: file formats.
 
@@ -109,15 +106,13 @@ def save_figures(
         NotApplicable: figures asked for by name that do not apply to the run; the others are written.
         FileNotFoundError: the folder does not hold a run.
     """
-    data = RunData.of(run if isinstance(run, LoadedRun) else load_run(run))  # what is loaded serves all figures
+    data = RunData.of(run if isinstance(run, Run) else Run(run))  # what is loaded serves all figures
     on = "" if data.elsewhere is None else f"_on_{data.elsewhere}"
     return save_all(PLOTS, data, data.folder / "figures", names, formats, on)
 
 
 __all__ = [
-    "AFTER_TRAINING", "CALLBACKS", "PLOTS", "NotApplicable", "RunData", "YinYangPlane", "accuracy", "confusion",
-    "confusion_counts", "decision_map", "difference_map", "input_raster", "loss_and_error", "membrane",
-    "membrane_comparison", "membrane_voltage", "output_times", "parameter_history", "raster", "receptive_fields",
-    "save_figures", "spike_counts", "spike_histogram", "spike_images", "style", "time_comparison", "time_map",
-    "two_inputs", "weight_histogram", "weight_matrix", "write_figure", "yin_yang_points",
+    "CALLBACKS", "PLOTS", "NotApplicable", "RunData", "YinYangPlane", "accuracy", "confusion", "decision_map",
+    "loss_and_error", "membrane", "output_times", "raster", "receptive_fields", "save_figures", "spike_counts",
+    "spike_histogram", "spike_images", "style", "time_comparison", "time_map", "write_figure", "yin_yang_points",
 ]  # fmt: skip

@@ -1,27 +1,25 @@
 """Callbacks that write figures and logs during a training. To add one: a class here, a line in ``CALLBACKS``."""
 
-import os
-import socket
-import time
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from firstspike.config.describer import describe
 from firstspike.layers.named import named_parameters
-from firstspike.plots.confusion import evaluation_figure
+from firstspike.plots.look import new_figure, style, styled, time_unit
+from firstspike.plots.matrices import evaluation_figure
 from firstspike.plots.save import write_figure
 from firstspike.plots.spike_times import spike_histogram
-from firstspike.plots.style import new_figure, style, styled, time_unit
 from firstspike.plots.training import accuracy, loss_and_error
-from firstspike.runs import RunFolder
 from firstspike.runs.files import write_whole
-from firstspike.training import Callback, Fit, FitResult, Pace, Row, confusion_counts
+from firstspike.runs.folder import RunFolder
+from firstspike.training import Callback, Fit, FitResult
+from firstspike.training.callbacks import Pace
+from firstspike.training.evaluation import confusion_counts
+from firstspike.training.fitting import Row
 
 _DPI = 100
 
@@ -98,79 +96,38 @@ class TensorBoard(Callback):
             raise ImportError('TensorBoard is missing. Install it: pip install "firstspike[tensorboard]"')
         self.folder = Path(folder) / "tensorboard"
         self.pace = pace or Pace(guess=0.4)
-        self.events: EventFile | None = None
+        self.log: Any = None
 
     def on_fit_start(self, fit: Fit) -> None:
         """Open a file of events."""
-        self.events = EventFile(self.folder, fit.epoch + 1)
+        from torch.utils.tensorboard import SummaryWriter
+
+        self.log = SummaryWriter(str(self.folder), purge_step=fit.epoch + 1)
 
     def on_epoch_end(self, fit: Fit, row: Row) -> None:
         """Log all numbers of the epoch."""
-        from torch.utils.tensorboard.summary import scalar
-
-        assert self.events is not None
         for name, value in row.items():
             if name != "epoch":
                 part, _, what = name.partition("_")
                 tag = f"{what}/{part}" if part in ("train", "validation") else name.replace("silent_", "silent/layer ")
-                self.events.add(scalar(tag, float(value)), int(row["epoch"]))
-        self.events.flush()
+                self.log.add_scalar(tag, float(value), int(row["epoch"]))
+        self.log.flush()
 
     def on_checkpoint(self, fit: Fit) -> None:
         """Log parameters, output times and decisions of the first network."""
-        from torch.utils.tensorboard.summary import histogram, image
-
-        assert self.events is not None
         for name, values in named_parameters(fit.trainer.network).items():
-            self.events.add(histogram("/".join(name.split(", ")), values, "auto"), fit.epoch)
+            self.log.add_histogram("/".join(name.split(", ")), values, fit.epoch, "auto")
         if fit.validations and (self.pace.due() or fit.epoch == fit.epochs):
-            with self.pace.measured():
+            with self.pace.measured(), style():
                 for tag, figure in _validation_figures(fit).items():
-                    self.events.add(image(f"{tag}, validation", pixels(figure), dataformats="HWC"), fit.epoch)
-        self.events.flush()
+                    figure.set_dpi(_DPI)
+                    self.log.add_figure(f"{tag}, validation", figure, fit.epoch)
+        self.log.flush()
 
     def close(self) -> None:
         """Write the rest."""
-        if self.events is not None:
-            self.events.close()
-
-
-class EventFile:
-    """One more file of events in a folder, written at once: torch's own writer has a thread that fails noisily.
-
-    Args:
-        folder: of the log.
-        first: events of this step and later ones in the folder's other files are void.
-    """
-
-    def __init__(self, folder: Path, first: int) -> None:
-        from tensorboard.compat.proto.event_pb2 import SessionLog
-        from tensorboard.summary.writer.record_writer import RecordWriter
-
-        folder.mkdir(parents=True, exist_ok=True)
-        name = f"events.out.tfevents.{time.time_ns() // 1000}.{socket.gethostname()}.{os.getpid()}"  # sorts by time
-        self._records = RecordWriter((folder / name).open("wb"))
-        self.flush, self.close = self._records.flush, self._records.close
-        self._write(file_version="brain.Event:2")
-        self._write(step=first, session_log=SessionLog(status=SessionLog.START))
-
-    def add(self, summary: Any, step: int) -> None:
-        """Write what a function of ``torch.utils.tensorboard.summary`` gives."""
-        self._write(step=step, summary=summary)
-
-    def _write(self, **fields: Any) -> None:
-        from tensorboard.compat.proto.event_pb2 import Event
-
-        self._records.write(Event(wall_time=time.time(), **fields).SerializeToString())
-
-
-def pixels(figure: Figure) -> np.ndarray:
-    """A figure as an image ``(height, width, 3)``."""
-    with style():
-        figure.set_dpi(_DPI)
-        canvas = FigureCanvasAgg(figure)
-        canvas.draw()
-        return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+        if self.log is not None:
+            self.log.close()
 
 
 def _validation_figures(fit: Fit) -> dict[str, Figure]:

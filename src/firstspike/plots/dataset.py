@@ -11,9 +11,7 @@ from torch import Tensor
 
 from firstspike.data import SpikeData
 from firstspike.layers.named import to_numpy
-from firstspike.plots.plane import YinYangPlane
-from firstspike.plots.run_data import RunData, run_figure
-from firstspike.plots.style import (
+from firstspike.plots.look import (
     FAINT,
     SEQUENTIAL,
     SILENT_COLOUR,
@@ -29,6 +27,8 @@ from firstspike.plots.style import (
     panels,
     time_label,
 )
+from firstspike.plots.plane import YinYangPlane
+from firstspike.plots.run_data import RunData, run_figure
 from firstspike.plots.yin_yang import draw_outline
 
 _EXAMPLES = 12  # images, or classes, in a figure

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from firstspike.data import latency
 from firstspike.layers import Network, Record
-from firstspike.training import record_in_parts
+from firstspike.training.evaluation import record_in_parts
 
 
 @dataclass(frozen=True)

@@ -13,14 +13,15 @@ from matplotlib.figure import Figure
 
 from firstspike.config import ConfigError
 from firstspike.config.network import LayerError
-from firstspike.layers import LAYERS, LIFLinear, LIFSpikeTrains, Network, Record, form_of
+from firstspike.layers import LAYERS, LIFLinear, LIFSpikeTrains, Network, Record
 from firstspike.layers.named import NamedLIF, named_lif_layers, named_parameters
+from firstspike.layers.trains import form_of
+from firstspike.plots.look import as_text, styled, time_unit
 from firstspike.plots.plane import YinYangPlane
-from firstspike.plots.style import as_text, styled, time_unit
 from firstspike.runs.checkpoint import load_checkpoint
-from firstspike.runs.loaded import LoadedRun, Table
+from firstspike.runs.run import Run, Table
 from firstspike.substrates import SubstrateError
-from firstspike.training import record_in_parts
+from firstspike.training.evaluation import record_in_parts
 from firstspike.training.state import CheckpointError
 
 _log = logging.getLogger(__name__)
@@ -41,11 +42,11 @@ class History(NamedTuple):
     values: Float[np.ndarray, "checkpoints parameters"]
 
 
-class RunData(LoadedRun):
-    """A loaded run for figures, see ``fs.load_run``."""
+class RunData(Run):
+    """A run for figures."""
 
     @classmethod
-    def of(cls, run: LoadedRun) -> Self:
+    def of(cls, run: Run) -> Self:
         """The same run for figures."""
         if isinstance(run, cls):
             return run
@@ -82,7 +83,7 @@ class RunData(LoadedRun):
         return one + unit, f"{place}, {count} {one if count == 1 else kind}"
 
     def names(self, count: int) -> list[str]:
-        """See ``LoadedRun``; all of them numbers where the data are missing."""
+        """See ``Run``; all of them numbers where the data are missing."""
         try:
             return super().names(count)
         except UNAVAILABLE:
@@ -122,6 +123,12 @@ class RunData(LoadedRun):
         raise NotApplicable(
             f"membranes are drawn for neurons with inputs of their own, not for {type(lif.layer).__name__}"
         )
+
+    @property
+    def neuron_names(self) -> list[str]:
+        """Names of the neurons of ``membrane_layer``: their classes, or before a readout numbers."""
+        count = self.membrane_layer[1].out_features
+        return self.names(count) if self.spiking_output else list(map(str, range(count)))
 
     @property
     def spiking_output(self) -> bool:
@@ -214,7 +221,7 @@ def run_figure(draw: Callable[..., Figure]) -> Callable[..., Figure]:
     draw = styled(draw)
 
     @functools.wraps(draw)
-    def wrapper(run: LoadedRun, **options: Any) -> Figure:
+    def wrapper(run: Run, **options: Any) -> Figure:
         try:
             return draw(RunData.of(run), **options)
         except NotApplicable:

@@ -8,8 +8,8 @@ from typing import TypeVar
 
 from matplotlib.figure import Figure
 
+from firstspike.plots.look import DPI, style
 from firstspike.plots.run_data import NotApplicable
-from firstspike.plots.style import DPI, style
 from firstspike.runs.files import whole_file
 
 _log = logging.getLogger(__name__)

@@ -7,14 +7,14 @@ from matplotlib.figure import Figure
 
 from firstspike.layers import Readout
 from firstspike.layers.named import named_lif_layers, named_spikes
-from firstspike.plots.confusion import confusion
-from firstspike.plots.membrane import output_membranes
+from firstspike.plots.look import axes_list, new_figure
+from firstspike.plots.matrices import confusion
+from firstspike.plots.membranes import output_membranes
 from firstspike.plots.run_data import NotApplicable, RunData, run_figure
 from firstspike.plots.spike_times import output_times, raster, spike_histogram
-from firstspike.plots.style import axes_list, new_figure
 from firstspike.plots.training import loss_and_error
 from firstspike.plots.yin_yang import decision_map
-from firstspike.training import confusion_counts
+from firstspike.training.evaluation import confusion_counts
 
 _CLASSES = 3  # panels of output times
 

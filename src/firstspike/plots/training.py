@@ -9,9 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
-from firstspike.layers import form_of
-from firstspike.plots.run_data import NotApplicable, RunData, run_figure
-from firstspike.plots.style import (
+from firstspike.layers.trains import form_of
+from firstspike.plots.look import (
     COLOURS,
     FAINT,
     GREY,
@@ -23,6 +22,7 @@ from firstspike.plots.style import (
     new_figure,
     panels,
 )
+from firstspike.plots.run_data import NotApplicable, RunData, run_figure
 
 _LINES_AT_MOST = 30  # beyond that, parameters are shown by their quantiles
 _SAMPLES = 12

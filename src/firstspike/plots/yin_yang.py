@@ -19,9 +19,7 @@ from matplotlib.patheffects import withStroke
 from torch import Tensor
 
 from firstspike.data import SpikeData
-from firstspike.plots.plane import YinYangPlane
-from firstspike.plots.run_data import NotApplicable, RunData, run_figure
-from firstspike.plots.style import (
+from firstspike.plots.look import (
     COLOURS,
     SEQUENTIAL,
     SIGNED,
@@ -36,8 +34,10 @@ from firstspike.plots.style import (
     panels,
     time_label,
 )
+from firstspike.plots.plane import YinYangPlane
+from firstspike.plots.run_data import NotApplicable, RunData, run_figure
 from firstspike.text import no_decision
-from firstspike.training.fitting import Loss, Objective
+from firstspike.training.objective import Loss, Objective
 
 _HIDDEN = 12  # neurons in the figure of the hidden ones
 

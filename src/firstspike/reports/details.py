@@ -12,16 +12,16 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from firstspike.layers import LIFLinear, LIFSpikeTrains
 from firstspike.layers.named import named_spikes
-from firstspike.plots import NotApplicable, RunData, confusion_counts
-from firstspike.plots.membrane import Membranes, after
+from firstspike.layers.trains import form_of
+from firstspike.plots import NotApplicable, RunData
+from firstspike.plots.membranes import Membranes, busiest
 from firstspike.plots.run_data import UNAVAILABLE
 from firstspike.plots.spike_times import layer_heights
 from firstspike.text import no_decision
+from firstspike.training.evaluation import confusion_counts
 
 POINTS = 160  # of a membrane trace
-_NEURONS = 6  # before a readout, whose membranes are shown
 _CHECKPOINTS = 40  # largest number of positions of the slider
 _SAMPLES = 1000  # validation samples at each of them
 _BINS = 40
@@ -88,7 +88,7 @@ def history(run: RunData) -> dict[str, Any]:
         output = run.observe(inputs, network).output
         epochs.append(epoch)
         times.append(output.double())
-        right.append(float((run.predict(output) == labels).double().mean()))
+        right.append(float((run.objective.predict(output) == labels).double().mean()))
     if len(epochs) == 1:
         raise NotApplicable(f"{run.folder} has no checkpoint that can be read")
     spikes = torch.cat([output[torch.isfinite(output)] for output in times]).numpy()
@@ -141,9 +141,8 @@ def samples(run: RunData, budget: int) -> dict[str, Any]:
         ``index``, ``label`` and ``decision`` (-1 is silent), one per sample; ``layers`` with ``name``, ``height`` and
         ``times[sample][neuron]``, each a time or, of trains, a list of times; ``readout``, whether the classes are not
         neurons of the last of these layers; if they apply, ``membrane`` (of the last spiking layer, in units of the
-        thresholds: ``traces`` on equal steps from ``start`` to ``stop``, ``spikes``, ``names``; of trains at
-        ``points``, for the ``neurons`` of each sample), ``image`` with its shape, and ``points`` on the plane with the
-        names of the ``inputs``.
+        thresholds: of the ``neurons`` of each sample ``traces`` at ``points``, and ``spikes``), ``image`` with its
+        shape, and ``points`` on the plane with the names of the ``inputs``.
     """
     shown, evaluation, (_, data) = named_spikes(run.network, run.record), run.evaluation, run.held_out
     size = sum(spikes.times[0].numel() for spikes in shown) + POINTS * run.record.output.shape[1]
@@ -186,48 +185,27 @@ def choose(wrong: Tensor, count: int) -> Tensor:
 def _membranes(run: RunData, chosen: Tensor) -> dict[str, Any]:
     """Exact voltages of the last spiking layer, which its input spikes and, of trains, its own spikes cause."""
     lif, layer = run.membrane_layer
-    membranes, spikes = Membranes(layer), run.record.layers[lif.index][chosen].double()
-    inputs = lif.inputs(run.record)[chosen].double()
-    if membranes.trains:
-        return _train_membranes(run, layer, inputs, spikes)
-    found: dict[str, Any] = {"start": [], "stop": [], "traces": [], "spikes": plain(spikes)}
-    for times, own in zip(inputs, spikes, strict=True):
-        start, stop, _ = membranes.window(times, own)
-        voltage = membranes.voltage(torch.linspace(start, stop, POINTS, dtype=torch.float64), times)
-        found["start"].append(round(start, 4))
-        found["stop"].append(round(stop, 4))
-        found["traces"].append(plain(voltage / membranes.threshold.unsqueeze(-1), 3))
-    return found | {"names": run.names(layer.out_features)}
-
-
-def _train_membranes(run: RunData, layer: LIFLinear | LIFSpikeTrains, inputs: Tensor, spikes: Tensor) -> dict[str, Any]:
-    """The same of neurons that are reset: of outputs all, otherwise in each sample those that spike most.
-
-    Their traces have ``points`` of their own, which resets are among.
-    """
-    names = run.names(layer.out_features) if run.spiking_output else list(map(str, range(layer.out_features)))
-    found: dict[str, Any] = {name: [] for name in ("start", "stop", "points", "traces", "spikes", "neurons")}
-    for times, trains in zip(inputs, spikes, strict=True):
-        most = torch.isfinite(trains).sum(-1).argsort(descending=True, stable=True)[:_NEURONS].sort().values
-        neurons = list(range(layer.out_features)) if run.spiking_output else most.tolist()
-        membranes, own = Membranes(layer, neurons), trains[neurons]
-        start, stop, _ = membranes.window(times, own)
-        at = torch.cat([torch.linspace(start, stop, POINTS, dtype=torch.float64), own[torch.isfinite(own)], after(own)])
-        at = at.unique()
-        voltage = membranes.voltage(at, times, trains) / membranes.threshold.unsqueeze(-1)
-        found["start"].append(round(start, 4))
-        found["stop"].append(round(stop, 4))
+    names, outputs, trains = run.neuron_names, run.spiking_output, form_of(layer) == "trains"
+    found: dict[str, Any] = {name: [] for name in ("points", "traces", "spikes", "neurons")}
+    for times, spikes in zip(
+        lif.inputs(run.record)[chosen].double(), run.record.layers[lif.index][chosen], strict=True
+    ):
+        membranes = Membranes(layer, None if outputs else busiest(spikes))
+        start, stop, _ = membranes.window(times, spikes)
+        at = membranes.points(start, stop, spikes, count=POINTS)
+        voltage = membranes.voltage(at, times, spikes.double()) / membranes.threshold.unsqueeze(-1)
+        own = plain(spikes[membranes.chosen].reshape(len(membranes.chosen), -1))
         found["points"].append(plain(at))
         found["traces"].append(plain(voltage, 3))
-        found["spikes"].append([[x for x in row if x is not None] for row in plain(own)])
-        found["neurons"].append([names[neuron] for neuron in neurons])
-    return found | {"names": names, "outputs": run.spiking_output, "layer": run.membrane_layer[0].name}
+        found["spikes"].append([[x for x in row if x is not None] for row in own])
+        found["neurons"].append([names[neuron] for neuron in membranes.chosen])
+    return found | {"trains": trains, "outputs": outputs, "layer": lif.name}
 
 
 def plane(run: RunData) -> dict[str, Any]:
     """Decisions over the plane, a letter for a point and a string for a row: ``0`` is the first class, ``.`` silent."""
     where = run.plane
-    decisions = where.image(run.predict(run.plane_record.output)).astype(int)
+    decisions = where.image(run.objective.predict(run.plane_record.output)).astype(int)
     letters = np.array([*"012345678", "."])
     return {
         "rows": ["".join(row) for row in letters[decisions]],  # -1 is the last letter

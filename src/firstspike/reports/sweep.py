@@ -13,12 +13,11 @@ from urllib.parse import quote
 from firstspike.config import ConfigError
 from firstspike.reports.facts import Fact
 from firstspike.reports.page import render
-from firstspike.runs import RunFolder
-from firstspike.sweeps.table import SweepTable, Value, digest, existing
+from firstspike.runs.folder import RunFolder
+from firstspike.sweeps.config import METRICS
+from firstspike.sweeps.table import SweepTable, Value, cell, digest, existing, number
 
-ACCURACIES = ("validation_accuracy", "test_accuracy", "best_validation_accuracy")
-MEASURED = (*ACCURACIES, "validation_loss", "test_loss", "seconds")
-_SPREAD = {"validation_accuracy": "validation_std", "test_accuracy": "test_std"}
+MEASURED = (*METRICS, "seconds")
 _COLUMNS = 24  # at most, of runs that differ in everything
 
 
@@ -78,12 +77,12 @@ def sweep_page(title: str, table: SweepTable, place: Path) -> str:
     order = ("trial", "point", "state", *table.axes, *MEASURED, "parameters", "epochs", "seeds", "worker", "reason")
     columns = [name for name in order if any(row.get(name) not in (None, "") for row in table.rows)]
     parameters = [name for name in columns if name in table.axes]
-    measured = [name for name in MEASURED if any(_number(row.get(name)) is not None for row in table.rows)]
+    measured = [name for name in MEASURED if any(number(row.get(name)) is not None for row in table.rows)]
     rows = [[_link(row, place), *(_cell(name, row) for name in columns)] for row in table.rows]
     values = [
         # JSON cannot hold infinity: on an axis it is a name, among results it is left out
         {name: str(x) if isinstance(x := row.get(name), float) and not math.isfinite(x) else x for name in parameters}
-        | {name: _number(row.get(name)) for name in (*measured, *_SPREAD.values())}
+        | {name: number(row.get(name)) for name in (*measured, "validation_std", "test_std")}
         for row in table.rows
     ]
     data = {"parameters": parameters, "measured": measured, "runs": [cells[0].text for cells in rows], "rows": values}
@@ -100,15 +99,15 @@ class Cell(NamedTuple):
 
 
 def _summary(table: SweepTable) -> list[Fact]:
-    finished = [row for row in table.rows if _number(row.get("validation_accuracy")) is not None]
+    finished = [row for row in table.rows if number(row.get("validation_accuracy")) is not None]
     facts = [Fact("runs", str(len(table.rows))), Fact("with a result", str(len(finished)))]
     if finished:
-        best = max(finished, key=lambda row: _number(row["validation_accuracy"]) or 0.0)
+        best = max(finished, key=lambda row: number(row["validation_accuracy"]) or 0.0)
         name = f" ({Path(str(best['folder'])).name})" if best.get("folder") else ""
-        facts.append(Fact("best validation accuracy", f"{_cell('validation_accuracy', best).text} %{name}"))
-        if _number(best.get("test_accuracy")) is not None:
-            facts.append(Fact("test accuracy of that run", f"{_cell('test_accuracy', best).text} %"))
-    seconds = [value for row in table.rows if (value := _number(row.get("seconds"))) is not None]
+        facts.append(Fact("best validation accuracy", f"{cell('validation_accuracy', best)} %{name}"))
+        if number(best.get("test_accuracy")) is not None:
+            facts.append(Fact("test accuracy of that run", f"{cell('test_accuracy', best)} %"))
+    seconds = [value for row in table.rows if (value := number(row.get("seconds"))) is not None]
     return facts + ([Fact("total training time", f"{sum(seconds):.0f} s")] if seconds else [])
 
 
@@ -123,23 +122,12 @@ def _link(row: Mapping[str, Value], place: Path) -> Cell:
 
 
 def _cell(name: str, row: Mapping[str, Value]) -> Cell:
-    value, number = row.get(name), _number(row.get(name))
-    if number is None:
-        return Cell("" if value is None else str(value), "" if value is None or isinstance(value, float) else value)
-    spread = _number(row.get(_SPREAD.get(name, "")))
-    if name in ACCURACIES:
-        return Cell(f"{100 * number:.2f}" + ("" if spread is None else f" ± {100 * spread:.2f}"), value)
-    return Cell(
-        f"{number:.1f}" if name == "seconds" else f"{value:.5g}" if isinstance(value, float) else str(value), value
-    )
-
-
-def _number(value: Value) -> float | None:
-    """A finite number; None for anything else."""
-    known = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    return float(value or 0) if known else None
+    value = row.get(name)
+    missing = value is None or (isinstance(value, float) and not math.isfinite(value))  # sorts last
+    return Cell(cell(name, row), "" if missing else value)
 
 
 def _title(name: str) -> str:
-    unit = " [%]" if name in ACCURACIES else ""
-    return name.replace("_", " ").replace("seconds", "time [s]") + unit if name in MEASURED else name
+    if name not in MEASURED:
+        return name
+    return name.replace("_", " ").replace("seconds", "time [s]") + (" [%]" if name.endswith("accuracy") else "")

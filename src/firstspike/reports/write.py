@@ -10,7 +10,7 @@ from firstspike.reports.details import details
 from firstspike.reports.facts import making, seeds_table, substrate, summary
 from firstspike.reports.page import check_report, render
 from firstspike.reports.sweep import runs_in, sweep_page, table_of_csv, table_of_runs
-from firstspike.runs import LoadedRun, load_run
+from firstspike.runs import Run
 from firstspike.runs.files import write_whole
 from firstspike.sweeps.table import SweepTable
 
@@ -21,15 +21,15 @@ BUDGET = 1_000_000
 
 
 def write_report(
-    source: LoadedRun | Path | str, out: Path | str | None = None, checkpoint: str | None = None, runs: bool = False
+    source: Run | Path | str, out: Path | str | None = None, checkpoint: str | None = None, runs: bool = False
 ) -> Path:
     """Write the report of a run, finished or not, with one or several seeds, or of a sweep.
 
     Args:
-        source: a run, as ``fs.load_run`` gives it or by its folder; or the folder of a sweep, which holds the folders
+        source: a run, or its folder; or the folder of a sweep, which holds the folders
             of its runs; or the CSV table of a sweep.
         out: the file, by default ``report.html`` in the folder, or the table's name with ``.html``.
-        checkpoint: of a run in a folder, see ``fs.load_run``.
+        checkpoint: of a run in a folder, see ``fs.Run``.
         runs: of a sweep, first write a report into each of its runs.
 
     Returns:
@@ -42,11 +42,11 @@ def write_report(
         OSError: no space, no permission.
     """
     check_report()
-    if not isinstance(source, LoadedRun):
+    if not isinstance(source, Run):
         source = Path(source)
         if (source / "config.yaml").is_file():
-            source = load_run(source, checkpoint)
-    if isinstance(source, LoadedRun):
+            source = Run(source, checkpoint)
+    if isinstance(source, Run):
         path = source.folder / "report.html" if out is None else Path(out)
         write_whole(path, run_page(RunData.of(source)))
         return path

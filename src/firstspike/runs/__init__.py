@@ -1,24 +1,9 @@
 """Runs: the folder of a training, the callback that writes it, and what reads it."""
 
-from firstspike.runs.checkpoint import Checkpoint
-from firstspike.runs.folder import RunFolder, next_folder, run_folder
-from firstspike.runs.loaded import LoadedRun, load_run
+from firstspike.runs.evaluate import RunEvaluation
 from firstspike.runs.lock import RunLockedError
-from firstspike.runs.session import resume, start
-from firstspike.runs.writer import RunWriter, output_time_rows
+from firstspike.runs.run import Run
+from firstspike.runs.writer import RunWriter
 from firstspike.training.state import CheckpointError
 
-__all__ = [
-    "Checkpoint",
-    "CheckpointError",
-    "LoadedRun",
-    "RunFolder",
-    "RunLockedError",
-    "RunWriter",
-    "load_run",
-    "next_folder",
-    "output_time_rows",
-    "resume",
-    "run_folder",
-    "start",
-]
+__all__ = ["CheckpointError", "Run", "RunEvaluation", "RunLockedError", "RunWriter"]

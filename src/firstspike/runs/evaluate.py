@@ -9,119 +9,94 @@ import io
 import json
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
-import torch
+from torch import Tensor
 
-from firstspike.data import SpikeData, Splits
-from firstspike.data.files import read_labelled, read_times
+from firstspike.data import SpikeData
+from firstspike.layers import Record
 from firstspike.layers.cost import LayerCost, layer_costs
 from firstspike.layers.named import named_lif_layers, named_spikes
 from firstspike.runs.files import whole_file, write_whole
-from firstspike.runs.loaded import LoadedRun
+from firstspike.runs.rows import Rows, input_times
 from firstspike.text import no_decision, printable
-from firstspike.training import confusion_counts, evaluate_record
-from firstspike.training.fitting import Objective
+from firstspike.training import Evaluation
+from firstspike.training.evaluation import confusion_counts, evaluate_record
+
+if TYPE_CHECKING:
+    from firstspike.runs.run import Run
 
 _TABLE_UP_TO = 10  # classes; a larger confusion matrix is no reading
 
 
-def evaluate_run(run: LoadedRun, data: Path | str = "test") -> "RunEvaluation":
-    """Evaluate a run's network on a part of its own data, or on a file.
+def decisions(run: "Run", output: Tensor) -> list[str]:
+    """Names of the classes that output times decide for, ``silent`` where they decide for none."""
+    found = run.objective.predict(output).tolist()
+    names = run.names(max(found, default=-1) + 1)
+    names.append(no_decision(names))  # the class -1
+    return [names[decision] for decision in found]
+
+
+def prediction_table(run: "Run", rows: Rows) -> str:
+    """Decisions on new samples, as CSV: the class, then the spike time of each output; ``inf`` for no spike.
 
     Args:
-        run: the run, with the chosen checkpoint and substrate. On another substrate than its own the results are called
-            ``NAME_on_KIND``.
-        data: ``train``, ``validation`` or ``test``, or a file as ``read_labelled`` reads it; its results are called
-            ``data_`` and its stem.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: the run has no such data, or data and network do not fit.
-        SubstrateError: a substrate that cannot be reached or does not answer.
+        run: the run, with the chosen checkpoint and substrate.
+        rows: see ``Run.predict``.
     """
-    if data in Splits._fields:
-        found = getattr(run.data, str(data))
-        if not len(found):
-            raise ValueError(f"{run.folder} has no {data} data; it has {run.held_out[0]} data")
-        return RunEvaluation(run, found, str(data))
-    train = run.data.train
-    labelled = read_labelled(
-        data, train.features, run.class_names, run.dtype, train.encoder, trains=train.trains, columns=train.columns
-    )
-    return RunEvaluation(run, labelled, f"data_{Path(data).stem}")
-
-
-def predictions(run: LoadedRun, file: Path | str) -> str:
-    """Decisions on input spike times from a file, as CSV: the class, then the spike time of each output.
-
-    A run on encoded values takes values, and encodes them as its training data. Columns that both tables name may be
-    in another order.
-
-    A sample without a decision has the class ``silent``, or ``no decision`` where a class has that name; an output
-    without a spike has the time ``inf``.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: data that do not fit the network.
-        SubstrateError: a substrate that cannot be reached or does not answer.
-    """
-    train = run.data.train
-    inputs = read_times(file, train.features, run.dtype, train.encoder, train.trains, train.columns)
-    try:
-        SpikeData(inputs, torch.zeros(len(inputs), dtype=torch.long), train.class_names)  # checks trains
-    except ValueError as error:
-        raise ValueError(f"{file}: {error}") from None
-    times = run.observe(inputs).output
-    decisions = run.predict(times)
-    names = run.names(max(decisions.tolist(), default=-1) + 1)
-    names.append(no_decision(names))  # the class -1
+    times = run.observe(input_times(rows, run.data.train, run.dtype)).output
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["class", *run.names(times.shape[1])])
-    for decision, row in zip(decisions.tolist(), times.numpy(), strict=True):
-        writer.writerow([names[decision], *(str(time) for time in row)])
+    for decision, row in zip(decisions(run, times), times.numpy(), strict=True):
+        writer.writerow([decision, *(str(time) for time in row)])
     return text.getvalue()
 
 
-class RunEvaluation:
+@dataclass(frozen=True, kw_only=True, repr=False)
+class RunEvaluation(Evaluation):
     """Evaluation of a run's network on labelled data.
 
     Args:
-        run: the run, with the chosen checkpoint.
+        run: the run, with the chosen checkpoint and substrate.
         data: the data.
         name: of the data, and of the files.
-
-    Attributes:
-        evaluation: loss, decisions and output times.
         record: spike times of every layer.
     """
 
-    def __init__(self, run: LoadedRun, data: SpikeData, name: str) -> None:
-        self.run, self.data = run, data
-        self.name = name if run.elsewhere is None else f"{name}_on_{run.elsewhere}"
-        self.record = run.observe(data.times)
-        self.evaluation = evaluate_record(run.network, self.record, Objective(run.loss), data.labels)
-        self.layers = [lif.name for lif in named_lif_layers(run.network)] or ["output"] * len(self.evaluation.silent)
+    run: "Run"
+    data: SpikeData
+    name: str
+    record: Record
+
+    @classmethod
+    def of(cls, run: "Run", data: SpikeData, name: str, record: Record | None = None) -> Self:
+        """Evaluate the network, where the spike times of every layer are not known yet."""
+        record = run.observe(data.times) if record is None else record
+        found = evaluate_record(run.network, record, run.objective, data.labels)
+        name = name if run.elsewhere is None else f"{name}_on_{run.elsewhere}"
+        return cls(**vars(found), run=run, data=data, name=name, record=record)
 
     @property
     def numbers(self) -> dict[str, Any]:
         """All but the spikes, ready for JSON. ``confusion`` has true classes in rows and ``decisions`` in columns."""
-        found, counts = self.evaluation, confusion_counts(self.evaluation, len(self.data.class_names))
-        time, names = found.decision_time, self.run.names(len(counts))
+        counts, time = confusion_counts(self, len(self.data.class_names)), self.decision_time
+        names = self.run.names(len(counts))
+        layers = [lif.name for lif in named_lif_layers(self.run.network)] or ["output"] * len(self.silent)
         return {
             "data": self.name,
             "checkpoint": self.run.checkpoint.name,
             "epoch": self.run.checkpoint.epoch,
             "substrate": self.run.substrate,
             "samples": len(self.data),
-            "accuracy": found.accuracy,
-            "accuracy_error": found.accuracy_error,
-            "loss": found.loss,
-            "silent": dict(zip(self.layers, found.silent, strict=True)),
-            "decided": found.decided,
+            "accuracy": self.accuracy,
+            "accuracy_error": self.accuracy_error,
+            "loss": self.loss,
+            "silent": dict(zip(layers, self.silent, strict=True)),
+            "decided": self.decided,
             "decision_time": time if math.isfinite(time) else None,
             "cost": {layer.name: {"spikes": layer.spikes, "synaptic_events": layer.events} for layer in self.cost()},
             "cost_until_decision": {
@@ -140,9 +115,9 @@ class RunEvaluation:
         """
         if not until_decision:
             return layer_costs(self.run.network, self.record)
-        if self.evaluation.readout:
+        if self.readout:
             return []
-        return layer_costs(self.run.network, self.record, self.evaluation.times.amin(dim=-1))
+        return layer_costs(self.run.network, self.record, self.times.amin(dim=-1))
 
     @property
     def spikes(self) -> dict[str, np.ndarray]:
@@ -156,7 +131,7 @@ class RunEvaluation:
             name = "inputs" if spikes.name == "input" else spikes.name.replace(" ", "_")
             again = sum(key == name or key.startswith(f"{name}_") for key in arrays)
             arrays[f"{name}_{again + 1}" if again else name] = spikes.times.numpy()
-        return arrays | {"labels": self.data.labels.numpy(), "predictions": self.evaluation.predictions.numpy()}
+        return arrays | {"labels": self.data.labels.numpy(), "predictions": self.predictions.numpy()}
 
     def save(self) -> list[Path]:
         """Write both files into the run's folder, each whole or not at all.

@@ -34,7 +34,8 @@ def locked(folder: Path) -> Iterator[None]:
         RunLockedError: another process trains the run, or another thread of this one.
         OSError: the folder or the lock cannot be written.
     """
-    made = _make(folder)
+    made = [path for path in (folder, *folder.parents) if not path.exists()]  # innermost first
+    folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / LOCK, thread_local=False)
     try:
         try:
@@ -54,18 +55,6 @@ def locked(folder: Path) -> Iterator[None]:
             (folder / LOCK).unlink()
     finally:
         remove_empty(made)
-
-
-def _make(folder: Path) -> list[Path]:
-    """Make a folder where there is none; what was made, innermost first."""
-    missing = [path for path in (folder, *folder.parents) if not path.exists()]
-    try:
-        folder.mkdir(parents=True)
-    except FileExistsError:
-        if not folder.is_dir():
-            raise
-        return []
-    return missing
 
 
 def _holder(folder: Path) -> str:

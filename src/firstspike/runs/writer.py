@@ -1,4 +1,4 @@
-"""The callback that writes a run folder: config, metrics, checkpoints, results, figures."""
+"""The callback that writes a run folder: config, metrics, checkpoints, results."""
 
 import logging
 import math
@@ -12,7 +12,7 @@ from typing import Any
 from torch import Tensor
 
 from firstspike.config import Config
-from firstspike.config.describer import describe
+from firstspike.config.describer import custom_parts, describe
 from firstspike.data import Splits
 from firstspike.runs.checkpoint import Checkpoint, checkpoints, keep_only, newest_of_all, place_of, save_checkpoint
 from firstspike.runs.folder import RunFolder, changed_data, check_free
@@ -21,7 +21,8 @@ from firstspike.runs.seeds import joint_results, member_configs, member_folder, 
 from firstspike.runs.stored import OWN_DATA, copy_of_data, save_splits
 from firstspike.substrates import SubstrateError
 from firstspike.torchrun import rank
-from firstspike.training import Callback, DivergedError, Evaluation, Fit, FitResult, Interrupted, Row, Trainer
+from firstspike.training import Callback, DivergedError, Evaluation, Fit, FitResult, Interrupted, Trainer
+from firstspike.training.fitting import Row
 from firstspike.training.state import CheckpointError
 
 logger = logging.getLogger(__name__)
@@ -43,12 +44,14 @@ class RunWriter(Callback):
         checkpoint_every: epochs between checkpoints; by default the config's, otherwise about twenty over the training.
         copy_data: whether the folder gets a copy of your own data, from Python or from files; by default of small data
             (64 MB). Otherwise it only holds their checksums, and data that were made in Python have to be handed over:
-            ``fs.load_run(folder, data=data)``.
+            ``fs.Run(folder, data=data)``.
         allow_other_chip: resume even if the run used another chip.
         from_scratch: with ``resume``, remove all checkpoints and tables and start over.
 
     Attributes:
         results: the contents of ``results.json``; empty before the end of the training.
+        data: what is trained on.
+        parts: objects of your own that the config only names.
 
     Raises:
         FileExistsError: when the training starts, the folder is not empty.
@@ -76,9 +79,10 @@ class RunWriter(Callback):
         self.allow_other_chip = allow_other_chip
         self.from_scratch = from_scratch
         self.results: dict[str, Any] = {}
+        self.data: Splits | None = None
+        self.parts: dict[str, Any] = {}
         self.runs: list[RunFolder] = []
         self.best: dict[int, Checkpoint] = {}  # not on disk yet
-        self.more_accurate: set[int] = set()  # than what is on disk
         self.locks = ExitStack()
         self.locked: set[Path] = set()
         self.last_epoch: list[tuple[Path, Checkpoint]] = []
@@ -154,8 +158,9 @@ class RunWriter(Callback):
         top = RunFolder(self.folder)
         configs = member_configs(config)
         folders = [top] if len(configs) == 1 else [RunFolder(member_folder(self.folder, each)) for each in configs]
+        self.data = data = Splits(*(x or fit.train.empty() for x in (fit.train, fit.validation, fit.test)))
+        self.parts = custom_parts(config, fit.trainer)
         if fit.first:
-            data = Splits(*(fit.train.empty() if x is None else x for x in (fit.train, fit.validation, fit.test)))
             changed = changed_data(top, data) if self.resume else ""
             if changed:
                 logger.warning(changed)
@@ -218,7 +223,7 @@ class RunWriter(Callback):
             ) from reason
 
     def on_fit_end(self, fit: Fit, result: FitResult) -> None:
-        """Write results, and the figures that need no network."""
+        """Write results."""
         found = [
             {
                 "epochs": result.epochs,
@@ -238,7 +243,6 @@ class RunWriter(Callback):
         if len(found) > 1:
             RunFolder(self.folder).write_results(self.results)
             write_table(self.folder, self.results)
-        self._draw()
 
     def _save(self, found: Sequence[tuple[Path, Checkpoint]]) -> None:
         """Checkpoints of all networks, also the best ones that wait in memory; those that they replace are removed."""
@@ -268,28 +272,25 @@ class RunWriter(Callback):
                 keep_only(best, "best_")
 
     def _note_best(self, fit: Fit) -> None:
-        """Note the networks that are the best so far; those with a higher accuracy are written about once a second.
+        """Note the networks that are the best so far; they are written about once a second.
 
-        One that is better by its loss alone waits in memory for the next regular checkpoint: where all samples are
-        classified correctly, that can be every epoch. After a crash in between, the repeated epochs find it again.
+        What waits in memory is written with the next regular checkpoint. After a crash in between, the repeated epochs
+        find it again.
         """
-        for index, ((_, checkpoint), how) in enumerate(zip(self.last_epoch, fit.improved, strict=False)):
-            if how is not None:
+        for index, ((_, checkpoint), better) in enumerate(zip(self.last_epoch, fit.improved, strict=False)):
+            if better:
                 self.best[index] = checkpoint
-            if how == "accuracy":
-                self.more_accurate.add(index)
-        if self.more_accurate and time.monotonic() - self.best_written >= _REST:
-            self._write_best(sorted(self.more_accurate))
-            self.best_written = time.monotonic()
+        if self.best and time.monotonic() - self.best_written >= _REST:
+            self._write_best()
 
-    def _write_best(self, chosen: Sequence[int] | None = None) -> None:
-        """Write the best networks that wait, by default all of them."""
-        for index in list(self.best) if chosen is None else chosen:
-            checkpoint = self.best.pop(index)
-            self.more_accurate.discard(index)
+    def _write_best(self) -> None:
+        """Write the best networks that wait."""
+        for index, checkpoint in sorted(self.best.items()):
             place = place_of(self.runs[index].checkpoints, checkpoint, "best_")
             save_checkpoint(place, checkpoint)
             keep_only(place, "best_")
+        self.best.clear()
+        self.best_written = time.monotonic()
 
     def _keep_last_epoch(self, fit: Fit) -> None:
         """Hold the state in memory, for when the next epoch fails: no answer from a substrate, or a divergence."""
@@ -300,18 +301,6 @@ class RunWriter(Callback):
         """A checkpoint of each network as it is now, and its regular place."""
         found = captured(fit.trainer, fit.callbacks.state_dict())
         return [(place_of(run.checkpoints, x), x) for run, x in zip(self.runs, found, strict=True)]
-
-    def _draw(self) -> None:
-        """Draw the figures that need the tables alone. A training is not lost to a figure that cannot be drawn."""
-        from firstspike.plots import AFTER_TRAINING, NotApplicable, save_figures
-
-        for name in AFTER_TRAINING:
-            try:
-                save_figures(self.folder, [name])
-            except NotApplicable as reason:  # e.g. without validation data
-                logger.info("%s", reason)
-            except (OSError, ValueError) as error:
-                logger.warning("no figure %s: %s", name, error)
 
 
 def captured(trainer: Trainer, callbacks: dict[str, Any] | None = None) -> list[Checkpoint]:

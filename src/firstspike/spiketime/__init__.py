@@ -1,7 +1,8 @@
 """The operator under every layer: spike times, weights and delays -> first spike times, with the exact gradient."""
 
 from firstspike.spiketime import custom_ops  # noqa: F401  (torch finds them by their names)
-from firstspike.spiketime.operator import BACKENDS, first_spike_time
+from firstspike.spiketime.function import BACKENDS
+from firstspike.spiketime.operator import first_spike_time
 from firstspike.spiketime.trains import TrainState, Window, spike_trains, spike_window
 
 __all__ = ["BACKENDS", "TrainState", "Window", "first_spike_time", "spike_trains", "spike_window"]

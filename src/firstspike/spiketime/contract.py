@@ -101,22 +101,25 @@ class Arguments(NamedTuple):
 
 
 class Tensors(NamedTuple):
-    """The tensors of ``Arguments`` side by side, as autograd and recorded programs need them."""
+    """The tensors of ``Arguments`` side by side, as autograd and recorded programs need them.
+
+    The first nine have gradients, in the order of ``Needs``.
+    """
 
     times: Tensor
     weight: Tensor
     threshold: Tensor
     delay: Tensor | None = None
-    observed: Tensor | None = None
     tau_mem: Tensor | None = None
     tau_syn: Tensor | None = None
-    refractory: Tensor | None = None
-    """Of trains, as all that follows."""
-    reset: Tensor | None = None
     voltage: Tensor | None = None
+    """Of trains, as all that follows but ``observed``."""
     current: Tensor | None = None
     left: Tensor | None = None
     """Refractory time that is left."""
+    observed: Tensor | None = None
+    refractory: Tensor | None = None
+    reset: Tensor | None = None
 
 
 class Result(NamedTuple):

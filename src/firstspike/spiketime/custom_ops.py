@@ -16,26 +16,25 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from firstspike.spiketime.contract import Arguments, Constants, Needs, Windows
+from firstspike.spiketime.contract import Arguments, Backend, Constants, Needs, Tensors, Windows
 from firstspike.spiketime.function import (
     INPUTS,
     OF_SAMPLES,
     Options,
     SpikeGradient,
     Spikes,
-    filled,
-    fold,
-    in_place,
-    needed,
+    pulled_back,
+    recorded_gradients,
+    resolve_backend,
 )
-from firstspike.spiketime.operator import resolve_backend
+from firstspike.spiketime.transforms import fold
 
 _INPUTS = (
-    "Tensor times, Tensor weight, Tensor threshold, Tensor? delay, Tensor? observed, Tensor? tau_mem, Tensor? tau_syn, "
-    "Tensor? refractory, Tensor? reset, Tensor? voltage, Tensor? current, Tensor? left"
+    "Tensor times, Tensor weight, Tensor threshold, Tensor? delay, Tensor? tau_mem, Tensor? tau_syn, "
+    "Tensor? voltage, Tensor? current, Tensor? left, Tensor? observed, Tensor? refractory, Tensor? reset"
 )
 _OPTIONS = (
-    "float? fixed_mem, float fixed_syn, float? max_weight_grad, str backend, int max_spikes, float? start, "
+    "str backend, float? fixed_mem, float fixed_syn, float? max_weight_grad, int max_spikes, float? start, "
     "float? until, float[]? bounds, float lag, int budget, str overflow"
 )
 _GRADS = "Tensor grad, Tensor? of_voltage, Tensor? of_current, Tensor? of_left, Tensor spikes"
@@ -51,7 +50,7 @@ torch.library.define(
 @torch.library.impl("firstspike::spikes", _DEVICES)
 def _spikes(*given: Any) -> list[Tensor]:
     tensors: Any = given[:INPUTS]
-    options = _options(*given)
+    options = _options(*given[INPUTS:])
     found: Any = Spikes.forward(*tensors, options)
     if options.max_spikes:
         found = found[:5]
@@ -66,8 +65,8 @@ def _spike_gradient(needs: Sequence[bool], *given: Any) -> list[Tensor]:
     tensors: Any
     grads, tensors = given[:_N_GRADS], given[_N_GRADS : _N_GRADS + INPUTS]
     saved, *rest = given[_N_GRADS + INPUTS :]
-    options = _options(*tensors, *rest)
-    if options.max_spikes and options.backend.saves is not None:
+    options = _options(*rest)
+    if options.max_spikes and _backend(tensors, options).saves is not None:
         saved = Spikes.forward(*tensors, options._replace(overflow="drop"))[4:]
     found = SpikeGradient.forward(Needs(*needs), options, *grads, *tensors, *saved)
     return [_alone(x) for x in found]
@@ -78,29 +77,29 @@ def _alone(x: Tensor) -> Tensor:
     return x.clone(memory_format=torch.contiguous_format) if x._is_view() else x.contiguous()
 
 
-def _options(times: Tensor, *given: Any) -> Options:
-    fixed_mem, fixed_syn, max_weight_grad, backend, max_spikes, start, until, bounds, lag, budget, overflow = given[
-        INPUTS - 1 :
-    ]
-    constants = Constants(math.inf if fixed_mem is None else fixed_mem, fixed_syn)
+def _options(*given: Any) -> Options:
+    """What ``recordable`` was made from."""
+    backend, mem, syn, max_weight_grad, max_spikes, start, until, bounds, lag, budget, overflow = given
+    constants = Constants(math.inf if mem is None else mem, syn)
     start, until = -math.inf if start is None else start, math.inf if until is None else until
     windows = None if bounds is None else Windows(tuple(bounds), lag, budget)
-    rest = (max_spikes, start, until, windows, overflow)
-    return Options(resolve_backend(backend, times.device, max_spikes > 0), constants, max_weight_grad, *rest)
+    return Options(backend, constants, max_weight_grad, max_spikes, start, until, windows, overflow)
+
+
+def _backend(tensors: Sequence[Any], options: Options) -> Backend:
+    return resolve_backend(options.backend, tensors[0].device, options.max_spikes > 0)
 
 
 def _saved(tensors: Sequence[Any], options: Options) -> tuple[Tensor, ...]:
     """Tensors like those that the forward pass of first spikes saves."""
-    times, weight, threshold, delay, observed, *_ = tensors
-    if observed is not None or options.backend.saves is None:
-        return ()
-    return options.backend.saves(Arguments(times, weight, threshold, delay, options.constants))
+    given, saves = Tensors(*tensors), _backend(tensors, options).saves
+    return () if given.observed is not None or saves is None else saves(Arguments(*given[:4], options.constants))
 
 
 @torch.library.register_fake("firstspike::spikes")
 def _(*given: Any) -> list[Tensor]:
     times, weight, *_ = tensors = given[:INPUTS]
-    options = _options(*given)
+    options = _options(*given[INPUTS:])
     if not options.max_spikes:
         spikes = times.new_empty((*times.shape[:-1], weight.shape[-2]))
         return [spikes, *(torch.empty_like(x) for x in _saved(tensors, options))]
@@ -113,28 +112,21 @@ def _(*given: Any) -> list[Tensor]:
 @torch.library.register_fake("firstspike::spike_gradient")
 def _(needs: Sequence[bool], *given: Any) -> list[Tensor]:
     times, weight, threshold, *_ = inputs = given[_N_GRADS:]
-    like = (times, weight, threshold, weight, threshold, threshold)
-    found = [x.new_empty(x.shape) for x, need in zip(like, needs, strict=False) if need]
-    return found + [x.new_empty(x.shape) for x in inputs[9:12] if needs[6]]
+    like = (times, weight, threshold, weight, threshold, threshold, *inputs[6:9])
+    return [x.new_empty(x.shape) for x, need in zip(like, (*needs, needs[6], needs[6]), strict=True) if need]
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) -> None:
-    ctx.rest, ctx.outputs = inputs[INPUTS:], 4 if inputs[INPUTS + 4] else 1
+    ctx.rest = inputs[INPUTS:]
+    options = _options(*ctx.rest)
+    ctx.outputs = 4 if options.max_spikes else 1
+    ctx.ends = ctx.outputs if options.until < math.inf else 1
     ctx.set_materialize_grads(False)
     ctx.save_for_backward(output[0], *inputs[:INPUTS], *output[ctx.outputs :])
 
 
 def _backward(ctx: Any, grads: list[Tensor | None]) -> tuple[Any, ...]:
-    asked = ctx.needs_input_grad
-    needs = needed(asked)
-    ends = grads[1 : ctx.outputs] if ctx.rest[6] is not None else []
-    spikes, *tensors = ctx.saved_tensors
-    if (grads[0] is None and all(x is None for x in ends)) or not any(needs):
-        return (None,) * len(asked)
-    found = torch.ops.firstspike.spike_gradient(
-        list(needs), *filled(grads[0], ends, spikes), spikes, *tensors[:INPUTS], tensors[INPUTS:], *ctx.rest
-    )
-    return *in_place(needs, found)[:INPUTS], *(None for _ in ctx.rest)
+    return pulled_back(ctx, grads[: ctx.ends], lambda needs, *given: recorded_gradients(needs, ctx.rest, *given))
 
 
 torch.library.register_autograd("firstspike::spikes", _backward, setup_context=_setup_context)

@@ -1,23 +1,22 @@
 """The one differentiable function: checks values, asks a backend, saves what backward needs. No maths.
 
 Two ``autograd.Function`` classes, so that ``torch.func`` can map over the backward pass as well. Both work on tensors
-of one network or with a dimension for several (see ``contract``); vmap folds a mapped dimension into it, or into the
-batch where neither weight nor anything else of the network is mapped.
+of one network or with a dimension for several (see ``contract``).
 """
 
-import inspect
+import logging
 import math
+import os
 import warnings
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
+from functools import cache, partial
+from importlib import import_module
+from importlib.util import find_spec
 from operator import itemgetter
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch._C import _functorch
-from torch._functorch.autograd_function import VmapInfo
-from torch._functorch.pyfunctorch import VmapInterpreter, retrieve_current_functorch_interpreter
-from torch._functorch.utils import unwrap_dead_wrappers
 from torch.nn import functional
 
 from firstspike.spiketime.contract import (
@@ -33,23 +32,69 @@ from firstspike.spiketime.contract import (
     as_several,
     each_tensor,
 )
-from firstspike.spiketime.tangent import tangent
-from firstspike.spiketime.time_constants import check_time_constants, members, resolve
+from firstspike.spiketime.transforms import Direct, fold, tangent
+from firstspike.spiketime.units import check_time_constants, in_units, members, resolve
 from firstspike.spiketime.values import check_trains, check_values
+
+logger = logging.getLogger(__name__)
 
 # Whether modes record or replace calls of torch, as ``make_fx`` does; backends work on memory that they do not see
 _modes = torch._C._len_torch_dispatch_stack
 
-
 INPUTS = len(Tensors._fields)
-OF_SAMPLES = [Tensors._fields.index(name) for name in ("times", "observed", "voltage", "current", "left")]
+OF_SAMPLES = [Tensors._fields.index(name) for name in ("times", "voltage", "current", "left", "observed")]
 """Places of those that have a batch."""
+
+
+def _load(name: str) -> Backend:
+    try:
+        module = import_module(f"firstspike.spiketime.{name}")  # loads numba or Triton
+    except ImportError as error:
+        if name != "triton":
+            raise
+        raise ImportError("backend 'triton' needs Triton, which GPU builds of PyTorch include") from error
+    saves = getattr(module, "saves", None)
+    return in_units(Backend(module.forward, module.backward, name, name == "cpu", saves))
+
+
+BACKENDS: dict[str, Callable[[], Backend]] = {
+    name: cache(partial(_load, name)) for name in ("reference", "cpu", "triton")
+}
+"""Each loads its backend; whatever a backend needs is imported when it is used first."""
+
+
+def resolve_backend(name: str, device: torch.device, trains: bool = False) -> Backend:
+    """The backend of that name, for ``"auto"`` the fastest one for the device.
+
+    Raises:
+        ValueError: an unknown name, or a backend that does not work on the device or, if asked for, with trains.
+    """
+    if name == "auto":
+        return _automatic(device.type, trains)
+    if name not in BACKENDS:
+        raise ValueError(f"backend must be one of auto, {', '.join(BACKENDS)}, got {name!r}")
+    if name == "cpu" and device.type != "cpu":
+        raise ValueError(f"backend 'cpu' needs tensors on the CPU, got {device}; use auto or reference")
+    if name == "triton" and device.type != "cuda" and os.environ.get("TRITON_INTERPRET") != "1":
+        raise ValueError(f"backend 'triton' needs tensors on a CUDA or ROCm device, got {device}; use auto")
+    if name == "triton" and trains:
+        raise ValueError("spike_trains has no backend 'triton'; use auto or reference")
+    return BACKENDS[name]()
+
+
+@cache
+def _automatic(device: str, trains: bool = False) -> Backend:
+    name = "cpu" if device == "cpu" else "reference"
+    if device == "cuda" and not trains and find_spec("triton") is not None:  # which ROCm devices are called as well
+        name = "triton"
+    logger.info("backend %s for tensors on %s", name, device)
+    return BACKENDS[name]()
 
 
 class Options(NamedTuple):
     """What a call fixes beside its tensors; time constants that are tensors count in place of ``constants``."""
 
-    backend: Backend
+    backend: str
     constants: Constants
     max_weight_grad: float | None
     max_spikes: int = 0
@@ -59,36 +104,39 @@ class Options(NamedTuple):
     windows: Windows | None = None
     overflow: str = "drop"
 
-    def recordable(self) -> tuple[Any, ...]:
-        """What the custom ops take in their place."""
-        return recordable(*self[1:3], self.backend.name, *self[3:])  # type: ignore[arg-type]
+
+def recordable(options: Options) -> tuple[Any, ...]:
+    """The options as arguments of the custom ops. Infinite numbers and missing windows become None.
+
+    Some formats of exported programs cannot store ``inf``.
+    """
+    backend, constants, max_weight_grad, max_spikes, start, until, windows, overflow = options
+    mem, syn = map(float, constants)
+    bounds, lag, budget = (None, 0.0, 0) if windows is None else (list(windows.bounds), windows.lag, windows.budget)
+    finite = [None if abs(x) == math.inf else x for x in (mem, start, until)]
+    return backend, finite[0], syn, max_weight_grad, max_spikes, *finite[1:], bounds, lag, budget, overflow
 
 
-class Direct(torch.autograd.Function):
-    """A function whose calls skip what only calls with default arguments or below ``torch.func`` need."""
+def spikes_of(tensors: Tensors, options: Options) -> Sequence[Tensor]:
+    """The output of ``Spikes``, in programs that are compiled or exported by a custom op."""
+    if not torch.compiler.is_compiling():
+        found: Sequence[Tensor] = Spikes.apply(*tensors, options)
+        return found
+    if torch.autograd.forward_ad._current_level >= 0:  # torch would take the tangents of a custom op for 0
+        raise NotImplementedError(
+            "spike times have no forward-mode derivatives in compiled code; call torch.func.jvp outside of it"
+        )
+    recorded: Sequence[Tensor] = torch.ops.firstspike.spikes(*tensors, *recordable(options))
+    return recorded
 
-    @classmethod
-    def apply(cls, *args: Any) -> Any:
-        if torch._C._are_functorch_transforms_active():
-            found = cls._mapped(args)
-            return super().apply(*args) if found is None else found
-        return super(torch.autograd.Function, cls).apply(*unwrap_dead_wrappers(args))  # type: ignore[misc]
 
-    @classmethod
-    def _mapped(cls, args: tuple[Any, ...]) -> tuple[Tensor, ...] | None:
-        """The call below ``vmap``, None below others: what torch does, without a look into each argument's parts."""
-        interpreter = retrieve_current_functorch_interpreter()
-        if not isinstance(interpreter, VmapInterpreter):
-            return None
-        level = interpreter.level()
-        parts = [_functorch._unwrap_batched(x, level) if isinstance(x, Tensor) else (x, None) for x in args]
-        inner, dims = zip(*parts, strict=True)
-        if all(dim is None for dim in dims):
-            return None
-        info = VmapInfo(interpreter.batch_size(), interpreter.randomness())
-        with interpreter.lower():
-            outputs, places = cls.vmap(info, dims, *inner)
-        return tuple(_functorch._add_batch_dim(x, place, level) for x, place in zip(outputs, places, strict=True))
+def recorded_gradients(needs: Needs, options: tuple[Any, ...], *given: Any) -> list[Tensor]:
+    """The output of ``SpikeGradient`` by a custom op, from options that are ``recordable``."""
+    first = 5 + INPUTS
+    found: list[Tensor] = torch.ops.firstspike.spike_gradient(
+        list(needs), *given[:first], list(given[first:]), *options
+    )
+    return found
 
 
 class Spikes(Direct):
@@ -103,9 +151,10 @@ class Spikes(Direct):
     def forward(*inputs: Any) -> tuple[Tensor, ...]:
         options: Options = inputs[-1]
         if _modes():
-            return tuple(torch.ops.firstspike.spikes(*inputs[:-1], *options.recordable()))
-        times, weight, threshold, delay, observed, tau_mem, tau_syn, *_ = inputs
-        if options.max_spikes or observed is not None or not options.backend.checks:
+            return tuple(torch.ops.firstspike.spikes(*inputs[:-1], *recordable(options)))
+        times, weight, threshold, delay, tau_mem, tau_syn, *_, observed, _, _ = inputs[:-1]
+        backend = resolve_backend(options.backend, times.device, options.max_spikes > 0)
+        if options.max_spikes or observed is not None or not backend.checks:
             check_values(times, weight, threshold, delay, observed)
         check_time_constants(options.constants, tau_mem, tau_syn, weight.dtype)
         arguments = _arguments(inputs, options)
@@ -113,7 +162,7 @@ class Spikes(Direct):
             check_trains(arguments)
         elif observed is not None:
             return (observed.clone(),)
-        found = _by_network(lambda part: _flat(options.backend.forward(part), part), arguments)
+        found = _by_network(lambda part: _flat(backend.forward(part), part), arguments)
         if not options.max_spikes:
             return found
         _report(found[4], options)
@@ -122,7 +171,7 @@ class Spikes(Direct):
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
         *tensors, ctx.options = inputs
-        tensors[4] = None  # observed spikes are among the output
+        tensors[9] = None  # observed spikes are among the output
         ctx.outputs = 4 if ctx.options.max_spikes else 1
         saved = output[ctx.outputs :]
         ctx.mark_non_differentiable(*saved)
@@ -132,16 +181,11 @@ class Spikes(Direct):
         ctx.save_for_forward(*needed)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor | None, *others: Tensor | None) -> tuple[Tensor | None, ...]:
-        asked = ctx.needs_input_grad
-        needs = needed(asked)
-        ends = others[: ctx.outputs - 1] if ctx.options.until < math.inf else ()
-        if (grad is None and all(x is None for x in ends)) or not any(needs):
-            return (None,) * len(asked)
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         plain = not torch.is_grad_enabled() and not torch._C._are_functorch_transforms_active()
         gradients = SpikeGradient.forward if plain else SpikeGradient.apply
-        saved: Any = ctx.saved_tensors
-        return in_place(needs, gradients(needs, ctx.options, *filled(grad, ends, saved[0]), *saved))
+        ends = ctx.outputs if ctx.options.until < math.inf else 1
+        return pulled_back(ctx, grads[:ends], lambda needs, *given: gradients(needs, ctx.options, *given))
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Any) -> tuple[Tensor | None, ...]:
@@ -176,23 +220,19 @@ class SpikeGradient(Direct):
 
     @staticmethod
     def forward(needs: Needs, options: Options, *given: Any) -> tuple[Tensor, ...]:
-        first = 5 + INPUTS
         if _modes():
-            found = torch.ops.firstspike.spike_gradient(
-                list(needs), *given[:first], list(given[first:]), *options.recordable()
-            )
-            return tuple(found)
-        grad, of_voltage, of_current, of_left, spikes = given[:5]
-        arguments, saved = _arguments(given[5:first], options), given[first:]
+            return tuple(recorded_gradients(needs, recordable(options), *given))
+        grad, *of_state, spikes = given[:5]
+        arguments, saved = _arguments(given[5:], options), given[5 + INPUTS :]
+        backend = resolve_backend(options.backend, spikes.device, options.max_spikes > 0)
         result = Result(spikes, saved[1:], saved[0]) if options.max_spikes else Result(spikes, saved)
-        grads = Grads(grad, _held(of_voltage, of_current, of_left))
 
         def run(part: Arguments, asked: Grads, one: Result) -> tuple[Tensor, ...]:
-            by = options.backend.backward(asked, one, part, options.max_weight_grad, needs)
+            by = backend.backward(asked, one, part, options.max_weight_grad, needs)
             state = by.state if needs.state and by.state else ()
             return tuple([x for x in (*by[:6], *state) if x is not None])
 
-        found = _by_network(run, arguments, grads, result)
+        found = _by_network(run, arguments, Grads(grad, _held(*of_state)), result)
         assert len(found) == sum(needs[:6]) + 3 * needs.state, f"the backend gave {len(found)} gradients for {needs}"
         return found
 
@@ -217,49 +257,43 @@ class SpikeGradient(Direct):
         return output, (0,) * len(output)
 
 
-def keep_signature(forward: Any) -> None:
-    """Torch asks for the signature at every call, and ``inspect`` would find it anew each time."""
-    forward.__signature__ = inspect.signature(forward)
+def pulled_back(
+    ctx: Any, grads: Sequence[Tensor | None], gradients: Callable[..., Sequence[Tensor]]
+) -> tuple[Tensor | None, ...]:
+    """The gradients by all inputs of a function that saved the spikes and ``Tensors`` first, which it has as well.
 
-
-keep_signature(Spikes.forward)
-keep_signature(SpikeGradient.forward)
-
-
-def needed(asked: Sequence[bool]) -> Needs:
-    """Which gradients are asked for, from which of ``Tensors`` need one."""
-    times, weight, threshold, delay, _, tau_mem, tau_syn, _, _, voltage, current, left = asked[:INPUTS]
-    return Needs(times, weight, threshold, delay, tau_mem, tau_syn, voltage or current or left)
-
-
-def in_place(needs: Needs, found: Sequence[Tensor]) -> tuple[Tensor | None, ...]:
-    """The needed gradients in the order of ``Tensors`` and ``Options``, None elsewhere."""
-    following = iter(found)
-    times, weight, threshold, delay, mem, syn = (next(following) if need else None for need in needs[:6])
-    state = tuple(following) or (None, None, None)
-    return times, weight, threshold, delay, None, mem, syn, None, None, *state, None
-
-
-def filled(grad: Tensor | None, ends: Sequence[Tensor | None], spikes: Tensor) -> tuple[Tensor | None, ...]:
-    """Gradients by spikes and state, with zeros for None; no state if there is none for it."""
-    grad = torch.zeros_like(spikes) if grad is None else grad
-    if not ends or all(x is None for x in ends):
-        return grad, None, None, None
-    return grad, *(torch.zeros_like(spikes[..., 0]) if x is None else x for x in ends)
+    Args:
+        ctx: of the function.
+        grads: by the spikes and, if there is one, by the state at the end; None for zero.
+        gradients: from ``Needs`` and what ``SpikeGradient`` takes after the options, the needed ones.
+    """
+    asked = ctx.needs_input_grad
+    needs = Needs(*asked[:6], any(asked[6:9]))  # type: ignore[call-arg]
+    if all(x is None for x in grads) or not any(needs):
+        return (None,) * len(asked)
+    saved = ctx.saved_tensors
+    grad, *ends = grads
+    grad = torch.zeros_like(saved[0]) if grad is None else grad
+    if any(x is not None for x in ends):
+        ends = [torch.zeros_like(saved[0][..., 0]) if x is None else x for x in ends]
+    else:
+        ends = [None, None, None]
+    found = iter(gradients(needs, grad, *ends, *saved))
+    by = (next(found) if need else None for need in (*needs[:6], *(needs.state,) * 3))
+    return *by, *(None,) * (len(asked) - 9)
 
 
 def _arguments(given: Sequence[Any], options: Options) -> Arguments:
-    times, weight, threshold, delay, observed, tau_mem, tau_syn, *more = given[:INPUTS]
+    times, weight, threshold, delay, tau_mem, tau_syn, *state, observed, refractory, reset = given[:INPUTS]
     first = (times, weight, threshold, delay, resolve(options.constants, tau_mem, tau_syn))
     if not options.max_spikes:
         return Arguments(*first)
-    refractory, reset, voltage, current, left = more
-    state, (max_spikes, start, until, windows) = _held(voltage, current, left), options[3:7]
-    return Arguments(*first, refractory, reset, state, start, until, max_spikes, observed, windows)
+    max_spikes, start, until, windows, _ = options[3:]
+    return Arguments(*first, refractory, reset, _held(*state), start, until, max_spikes, observed, windows)
 
 
-def _held(voltage: Tensor | None, current: Tensor | None, left: Tensor | None) -> Held | None:
-    return None if voltage is None or current is None or left is None else Held(voltage, current, left)
+def _held(*state: Tensor | None) -> Held | None:
+    return None if state[0] is None else Held(*state)  # type: ignore[arg-type]
 
 
 def _flat(result: Result, given: Arguments) -> tuple[Tensor, ...]:
@@ -308,67 +342,3 @@ def _report(overflows: Tensor, options: Options) -> None:
     if options.overflow == "error":
         raise ValueError(f"{message}, or drop the later spikes with overflow='warn' or 'drop'")
     warnings.warn(f"{message}. Their later spikes are dropped", stacklevel=2)
-
-
-def recordable(
-    constants: Constants,
-    max_weight_grad: float | None,
-    backend: str,
-    max_spikes: int = 0,
-    start: float = -math.inf,
-    until: float = math.inf,
-    windows: Windows | None = None,
-    overflow: str = "drop",
-) -> tuple[Any, ...]:
-    """The options as arguments of the custom ops. Infinite numbers and missing windows become None.
-
-    Some formats of exported programs cannot store ``inf``.
-    """
-    mem, syn = (float(tau) for tau in constants)
-    bounds, lag, budget = (None, 0.0, 0) if windows is None else (list(windows.bounds), windows.lag, windows.budget)
-    ends = None if start == -math.inf else start, None if until == math.inf else until
-    mem_or_none = None if mem == math.inf else mem
-    return mem_or_none, syn, max_weight_grad, backend, max_spikes, *ends, bounds, lag, budget, overflow
-
-
-class Unfold(NamedTuple):
-    """Gives what is found for folded tensors its mapped dimension back, at ``dim``."""
-
-    dim: int
-    size: int
-    merged: bool
-
-    def __call__(self, x: Tensor) -> Tensor:
-        return x.unflatten(self.dim, (self.size, -1)) if self.merged else x
-
-
-def fold(
-    info: Any,
-    dims: Sequence[int | None],
-    tensors: Sequence[Tensor | None],
-    of_samples: Collection[int] = (),
-) -> tuple[list[Tensor | None], Unfold]:
-    """Merge a mapped dimension into that of the networks, or of samples where only tensors ``of_samples`` are mapped.
-
-    Args:
-        info: of vmap.
-        dims: the mapped dimension of each tensor, or None.
-        tensors: what is mapped over. If the first one has two dimensions beside the mapped one, there is none for the
-            networks, and the mapped one becomes it.
-        of_samples: places of the tensors that have a batch, where one network can do all the work.
-
-    Returns:
-        The tensors, and what gives results their mapped dimension back.
-    """
-    assert tensors[0] is not None
-    alone = tensors[0].ndim - (dims[0] is not None) == 2
-    batch = all(dim is None or place in of_samples for place, dim in enumerate(dims))
-    into, merged = int(batch and not alone), batch or not alone
-    folded: list[Tensor | None] = []
-    for place, (x, dim) in enumerate(zip(tensors, dims, strict=True)):
-        if x is not None and (not batch or place in of_samples):
-            x = x.expand(info.batch_size, *x.shape) if dim is None else x.movedim(dim, 0)
-            if merged:
-                x = x.movedim(0, into).flatten(into, into + 1)
-        folded.append(x)
-    return folded, Unfold(into, info.batch_size, merged)

@@ -1,52 +1,17 @@
-"""``first_spike_time``: shapes, types and the choice of a backend, around ``function``."""
+"""``first_spike_time``, and what it and ``spike_trains`` have in common: shapes, types and parameters of neurons."""
 
-import logging
 import math
-import os
-from collections.abc import Callable
-from functools import cache
-from importlib.util import find_spec
-from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from firstspike.neuron import LIF, check_neuron
-from firstspike.spiketime import reference
-from firstspike.spiketime.contract import Backend, Constants, Tensors
-from firstspike.spiketime.function import Options, Spikes, recordable
-from firstspike.spiketime.times import check_tensor
-from firstspike.spiketime.units import in_units
-
-logger = logging.getLogger(__name__)
+from firstspike.spiketime.contract import Constants, Tensors
+from firstspike.spiketime.function import Options, spikes_of
+from firstspike.spiketime.values import check_tensor
 
 _AT_ONCE = 1 << 21  # input and output times that are worked on at once where no gradient is asked for
-
-
-@cache
-def _reference() -> Backend:
-    return in_units(Backend(reference.forward, reference.backward, "reference"))
-
-
-@cache
-def _cpu() -> Backend:
-    from firstspike.spiketime import cpu  # loads numba
-
-    return in_units(Backend(cpu.forward, cpu.backward, "cpu", True, cpu.saves))
-
-
-@cache
-def _triton() -> Backend:
-    try:
-        from firstspike.spiketime import triton  # loads Triton
-    except ImportError as error:
-        raise ImportError("backend 'triton' needs Triton, which GPU builds of PyTorch include") from error
-    return in_units(Backend(triton.forward, triton.backward, "triton", False, triton.saves))
-
-
-BACKENDS: dict[str, Callable[[], Backend]] = {"reference": _reference, "cpu": _cpu, "triton": _triton}
-"""Each loads its backend; whatever a backend needs is imported when it is used first."""
 
 
 def first_spike_time(
@@ -97,11 +62,9 @@ def first_spike_time(
     Source: Göltz et al. 2021, "Fast and energy-efficient neuromorphic deep learning with first-spike times".
     """
     times, delay, observed = as_tensors(times, weight, delay, observed)
-    check_form(times, weight, neuron, delay, observed, max_weight_grad)
-    outputs = weight.shape[0]
-    threshold = of_neurons(neuron.threshold, weight)
-    given, tau_mem, tau_syn = constants_of(neuron, weight)
-    lead = times.shape[:-1]
+    check_form(times, weight, neuron, max_weight_grad, delay=delay, observed=observed)
+    outputs, lead = weight.shape[0], times.shape[:-1]
+    given, threshold, tau_mem, tau_syn = parameters_of(neuron, weight)
     if len(lead) != 1:
         samples = math.prod(lead)
         times = times.reshape(samples, times.shape[-1])
@@ -109,60 +72,19 @@ def first_spike_time(
     if weight.is_leaf and weight.requires_grad and torch.is_grad_enabled():
         # of a parameter itself, autograd would use values that replace its own before the backward pass
         weight = weight.view_as(weight)
-    tensors = Tensors(times, weight, threshold, delay, observed, tau_mem, tau_syn)
-    if torch.compiler.is_compiling():
-        spikes: Tensor = recorded(tensors, given, max_weight_grad, backend)[0]
-    else:
-        spikes = _in_parts(tensors, Options(resolve_backend(backend, times.device), given, max_weight_grad))
+    tensors = Tensors(times, weight, threshold, delay, tau_mem, tau_syn, observed=observed)
+    spikes = _in_parts(tensors, Options(backend, given, max_weight_grad))
     return spikes if len(lead) == 1 else spikes.reshape(*lead, outputs)
 
 
 def _in_parts(tensors: Tensors, options: Options) -> Tensor:
     """The spike times; without gradients some samples after the others, as nothing of them has to be kept."""
-    times, weight, _, _, observed, *_ = tensors
-    samples = max(1, _AT_ONCE // max(1, times.shape[-1] + weight.shape[-2]))
-    if torch.is_grad_enabled() or observed is not None or len(times) <= samples:
-        spikes: Tensor = Spikes.apply(*tensors, options)[0]
-        return spikes
-    return torch.cat([Spikes.apply(x, *tensors[1:], options)[0] for x in times.split(samples)])
-
-
-def recorded(tensors: Tensors, *options: Any) -> list[Tensor]:
-    """The call as a custom op in the program that is compiled or exported; for ``options`` see ``recordable``."""
-    if torch.autograd.forward_ad._current_level >= 0:  # torch would take the tangents of a custom op for 0
-        raise NotImplementedError(
-            "spike times have no forward-mode derivatives in compiled code; call torch.func.jvp outside of it"
-        )
-    found: list[Tensor] = torch.ops.firstspike.spikes(*tensors, *recordable(*options))
-    return found
-
-
-def resolve_backend(name: str, device: torch.device, trains: bool = False) -> Backend:
-    """The backend of that name, for ``"auto"`` the fastest one for the device.
-
-    Raises:
-        ValueError: an unknown name, or a backend that does not work on the device or, if asked for, with trains.
-    """
-    if name == "auto":
-        return _automatic(device.type, trains)
-    if name not in BACKENDS:
-        raise ValueError(f"backend must be one of auto, {', '.join(BACKENDS)}, got {name!r}")
-    if name == "cpu" and device.type != "cpu":
-        raise ValueError(f"backend 'cpu' needs tensors on the CPU, got {device}; use auto or reference")
-    if name == "triton" and device.type != "cuda" and os.environ.get("TRITON_INTERPRET") != "1":
-        raise ValueError(f"backend 'triton' needs tensors on a CUDA or ROCm device, got {device}; use auto")
-    if name == "triton" and trains:
-        raise ValueError("spike_trains has no backend 'triton'; use auto or reference")
-    return BACKENDS[name]()
-
-
-@cache
-def _automatic(device: str, trains: bool = False) -> Backend:
-    name = "cpu" if device == "cpu" else "reference"
-    if device == "cuda" and not trains and find_spec("triton") is not None:  # which ROCm devices are called as well
-        name = "triton"
-    logger.info("backend %s for tensors on %s", name, device)
-    return BACKENDS[name]()
+    times, outputs = tensors.times, tensors.weight.shape[0]
+    samples = max(1, _AT_ONCE // max(1, times.shape[-1] + outputs))
+    whole = torch.is_grad_enabled() or tensors.observed is not None or torch.compiler.is_compiling()
+    if whole or len(times) <= samples:
+        return spikes_of(tensors, options)[0]
+    return torch.cat([spikes_of(tensors._replace(times=x), options)[0] for x in times.split(samples)])
 
 
 def as_tensors(
@@ -174,7 +96,7 @@ def as_tensors(
         ValueError: one of them is not a tensor.
     """
     for name, x in (("times", times), ("weight", weight), ("delay", delay), ("observed", observed)):
-        if x is not None and not isinstance(x, Tensor):
+        if x is not None:
             check_tensor(name, x)
     if times.dtype != weight.dtype and torch.is_autocast_enabled(times.device.type):
         times = raised(times, weight.dtype)
@@ -194,53 +116,61 @@ def of_neurons(value: float | Tensor, weight: Tensor) -> Tensor:
     return torch.full((weight.shape[0],), value, dtype=weight.dtype, device=weight.device)
 
 
-def constants_of(neuron: LIF, weight: Tensor) -> tuple[Constants, Tensor | None, Tensor | None]:
-    """The time constants: numbers, and tensors ``(outputs,)`` for those that are tensors and count in their place."""
-    given, tau_mem, tau_syn = Constants(neuron.tau_mem, neuron.tau_syn), None, None
-    if isinstance(given.tau_mem, Tensor):
-        tau_mem, given = of_neurons(given.tau_mem, weight), given._replace(tau_mem=1.0)
-    if isinstance(given.tau_syn, Tensor):
-        tau_syn, given = of_neurons(given.tau_syn, weight), given._replace(tau_syn=1.0)
-    return given, tau_mem, tau_syn
-
-
-def _parameters(neuron: LIF) -> tuple[tuple[str, float | Tensor], ...]:
-    return ("threshold", neuron.threshold), ("tau_mem", neuron.tau_mem), ("tau_syn", neuron.tau_syn)
+def parameters_of(neuron: LIF, weight: Tensor) -> tuple[Constants, Tensor, Tensor | None, Tensor | None]:
+    """Time constants that are numbers; thresholds and, in place of these numbers, time constants ``(outputs,)``."""
+    mem, syn = neuron.tau_mem, neuron.tau_syn
+    tau_mem, tau_syn = (of_neurons(tau, weight) if isinstance(tau, Tensor) else None for tau in (mem, syn))
+    given = Constants(mem if tau_mem is None else 1.0, syn if tau_syn is None else 1.0)
+    return given, of_neurons(neuron.threshold, weight), tau_mem, tau_syn
 
 
 def check_form(
     times: Tensor,
     weight: Tensor,
     neuron: LIF,
-    delay: Tensor | None,
-    observed: Tensor | None,
     max_weight_grad: float | None,
+    copies: tuple[int, ...] = (),
+    **others: Tensor | None,
 ) -> None:
-    """Raise ValueError for types and shapes that do not fit, and NotImplementedError in ``torch.jit.trace``."""
+    """Raise ValueError for types and shapes that do not fit, and NotImplementedError in ``torch.jit.trace``.
+
+    Args:
+        times: ``(..., inputs)``, of trains ``(..., inputs, K)``.
+        weight: ``(outputs, inputs)``.
+        neuron: whose parameters are one for all or one for each output.
+        max_weight_grad: the bound.
+        copies: of trains, the number of spikes of each neuron.
+        others: delay, observed spikes, and numbers of each neuron in each sample.
+    """
     # a trace would record addresses of memory that is gone when its program runs
     if torch.jit.is_tracing():  # type: ignore[attr-defined]
         raise NotImplementedError("torch.jit.trace cannot record spike times; record first spikes with torch.export")
     check_neuron(neuron)
     if weight.dtype not in (torch.float32, torch.float64):
         raise ValueError(f"weight must be float32 or float64, got {weight.dtype}")
-    if weight.ndim != 2 or times.ndim < 1 or times.shape[-1] != weight.shape[1]:
+    dims = 1 + len(copies)
+    if weight.ndim != 2 or times.ndim < dims or times.shape[-dims] != weight.shape[1]:
         raise ValueError(
-            "expected times (..., inputs) and weight (outputs, inputs) with the same number of inputs, "
-            f"got times {tuple(times.shape)} and weight {tuple(weight.shape)}"
+            f"expected times (..., inputs{', K' if copies else ''}) and weight (outputs, inputs) with the same number "
+            f"of inputs, got times {tuple(times.shape)} and weight {tuple(weight.shape)}"
         )
     outputs = weight.shape[0]
-    wanted = {"delay": (delay, weight.shape), "observed": (observed, (*times.shape[:-1], outputs))}
-    for name, (tensor, shape) in wanted.items():
-        if tensor is not None and tensor.shape != shape:
-            raise ValueError(f"{name} must have the shape {tuple(shape)}, got {tuple(tensor.shape)}")
-    for name, value in _parameters(neuron):
-        if isinstance(value, Tensor) and value.shape not in ((), (1,), (outputs,)):
-            raise ValueError(f"{name} must be one number or ({outputs},), got {tuple(value.shape)}")
-    for name, tensor in (("times", times), ("delay", delay), ("observed", observed)):
-        if tensor is not None and (tensor.dtype != weight.dtype or tensor.device != weight.device):
+    neurons = (*times.shape[:-dims], outputs)
+    shapes = {"delay": tuple(weight.shape), "observed": neurons + copies}
+    for name, x in (("times", times), *others.items()):
+        if x is None:
+            continue
+        shape = shapes.get(name, neurons)
+        if x is not times and x.shape != shape:
+            raise ValueError(f"{name} must have the shape {shape}, got {tuple(x.shape)}")
+        if x.dtype != weight.dtype or x.device != weight.device:
             raise ValueError(
-                f"{name} is {tensor.dtype} on {tensor.device}, weight is {weight.dtype} on {weight.device}; "
+                f"{name} is {x.dtype} on {x.device}, weight is {weight.dtype} on {weight.device}; "
                 f"convert one of them, e.g. {name}.to(weight)"
             )
+    for name in ("threshold", "tau_mem", "tau_syn"):
+        value = getattr(neuron, name)
+        if isinstance(value, Tensor) and value.shape not in ((), (1,), (outputs,)):
+            raise ValueError(f"{name} must be one number or ({outputs},), got {tuple(value.shape)}")
     if max_weight_grad is not None and not max_weight_grad > 0:
         raise ValueError(f"max_weight_grad must be > 0 or None, got {max_weight_grad}")

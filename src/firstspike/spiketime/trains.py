@@ -7,18 +7,10 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from firstspike.neuron import LIF, check_neuron
+from firstspike.neuron import LIF
 from firstspike.spiketime.contract import Tensors, Windows
-from firstspike.spiketime.function import Options, Spikes
-from firstspike.spiketime.operator import (
-    as_tensors,
-    check_form,
-    constants_of,
-    first_spike_time,
-    of_neurons,
-    recorded,
-    resolve_backend,
-)
+from firstspike.spiketime.function import Options, spikes_of
+from firstspike.spiketime.operator import as_tensors, check_form, first_spike_time, of_neurons, parameters_of
 from firstspike.spiketime.values import check_spikes
 
 OVERFLOW = ("error", "warn", "drop")
@@ -110,27 +102,20 @@ def spike_trains(
     Source: Wunderlich and Pehle 2021, "Event-based backpropagation can compute exact gradients for spiking neural
     networks" (the adjoint).
     """
-    options: dict[str, Any] = {
-        "delay": delay,
-        "observed": observed,
-        "max_weight_grad": max_weight_grad,
-        "backend": backend,
-    }
-    if max_spikes == 1 and state is None and until == math.inf and (overflow == "drop" or observed is not None):
+    shared: dict[str, Any] = {"max_weight_grad": max_weight_grad, "backend": backend}
+    numbers = not isinstance(reset, Tensor) and not isinstance(refractory, Tensor)
+    plain = numbers and -math.inf < reset <= 0 <= refractory < math.inf and state is None and until == math.inf
+    if plain and max_spikes == 1 and (overflow == "drop" or observed is not None):
         # nobody asks for a second spike, which first spikes do not know of, nor for what comes after the first
-        _check(times, weight, neuron, max_spikes, delay, observed, overflow, max_weight_grad, state, None)
-        harmless = all(not isinstance(x, Tensor) for x in (reset, refractory)) and reset <= 0 <= refractory < math.inf
-        if times.shape[-1] == 1 and harmless and reset > -math.inf:
-            options |= {"observed": None if observed is None else observed.squeeze(-1)}
-            return first_spike_time(times.squeeze(-1), weight, neuron, **options).unsqueeze(-1)
-    more: dict[str, Any] = {
-        "refractory": refractory,
-        "reset": reset,
-        "overflow": overflow,
-        "state": state,
-        "until": until,
-    }
-    return spike_window(times, weight, neuron, max_spikes=max_spikes, **options, **more).trains
+        times, delay, observed = as_tensors(times, weight, delay, observed)
+        _check(times, weight, neuron, max_spikes, delay, observed, overflow, max_weight_grad, None, None)
+        if times.shape[-1] == 1:
+            seen = None if observed is None else observed.squeeze(-1)
+            spikes = first_spike_time(times.squeeze(-1), weight, neuron, delay=delay, observed=seen, **shared)
+            return spikes.unsqueeze(-1)
+    shared |= {"max_spikes": max_spikes, "delay": delay, "observed": observed}
+    shared |= {"refractory": refractory, "reset": reset, "overflow": overflow, "state": state, "until": until}
+    return spike_window(times, weight, neuron, **shared).trains
 
 
 def spike_window(
@@ -188,25 +173,23 @@ def spike_window(
     _check(times, of_inputs, neuron, max_spikes, delay, observed, overflow, max_weight_grad, state, windows)
     lead, outputs = times.shape[:-2], weight.shape[0]
     samples = math.prod(lead)
-    given, *taus = constants_of(neuron, weight)
+    given, threshold, *taus = parameters_of(neuron, weight)
+
+    def of_samples(x: Tensor | None, *shape: int) -> Tensor | None:
+        return None if x is None else x.reshape(1, samples, *shape)
+
+    network: Any = (None if x is None else x[None] for x in (weight, threshold, delay, *taus))
+    kept = (of_samples(x, outputs) for x in ((None,) * 3 if state is None else state[:3]))
     tensors = Tensors(  # type: ignore[call-arg]
         times.reshape(1, samples, *times.shape[-2:]),
-        weight[None],
-        of_neurons(neuron.threshold, weight)[None],
-        None if delay is None else delay[None],
-        None if observed is None else observed.reshape(1, samples, outputs, max_spikes),
-        *(None if tau is None else tau[None] for tau in taus),
-        of_neurons(refractory, weight)[None],
-        of_neurons(reset, weight)[None],
-        *((None,) * 3 if state is None else (x.reshape(1, samples, outputs) for x in state[:3])),
+        *network,
+        *kept,
+        of_samples(observed, outputs, max_spikes),
+        *(of_neurons(x, weight)[None] for x in (refractory, reset)),
     )
     start, until = -math.inf if state is None else state.time, float(until if windows is None else windows.bounds[-1])
-    rest: Any = (given, max_weight_grad), (max_spikes, start, until, windows, overflow)
-    if torch.compiler.is_compiling():
-        trains, *after, overflows = recorded(tensors, *rest[0], backend, *rest[1])
-    else:
-        chosen = resolve_backend(backend, times.device, trains=True)
-        trains, *after, overflows = Spikes.apply(*tensors, Options(chosen, *rest[0], *rest[1]))[:5]
+    options = Options(backend, given, max_weight_grad, max_spikes, start, until, windows, overflow)
+    trains, *after, overflows = spikes_of(tensors, options)[:5]
     ends = None
     if until < math.inf:
         voltage, current, left = (x.reshape(*lead, outputs) for x in after)
@@ -232,9 +215,6 @@ def _check(
     state: TrainState | None,
     windows: Windows | None,
 ) -> None:
-    check_neuron(neuron)
-    if times.ndim < 2:
-        raise ValueError(f"expected times (..., inputs, K), got {tuple(times.shape)}")
     if isinstance(max_spikes, bool) or not isinstance(max_spikes, int) or max_spikes < 1:
         raise ValueError(f"max_spikes must be a whole number >= 1, got {max_spikes!r}")
     if windows is None:
@@ -243,14 +223,6 @@ def _check(
         check_spikes("the number of spikes in a window", windows.budget)
     if overflow not in OVERFLOW:
         raise ValueError(f"overflow must be one of {', '.join(OVERFLOW)}, got {overflow!r}")
-    wanted = (*times.shape[:-2], weight.shape[0])
-    if observed is not None and observed.shape != (*wanted, max_spikes):
-        raise ValueError(f"observed must have the shape {(*wanted, max_spikes)}, got {tuple(observed.shape)}")
-    check_form(times[..., 0] if times.shape[-1] else times.sum(-1), weight, neuron, delay, None, max_weight_grad)
-    for name, x in (("observed", observed), *(() if state is None else zip(state._fields[:3], state[:3], strict=True))):
-        if x is not None and (x.dtype != weight.dtype or x.device != weight.device):
-            raise ValueError(f"{name} is {x.dtype} on {x.device}, weight is {weight.dtype} on {weight.device}")
-    if state is not None:
-        for name, x in zip(state._fields[:3], state[:3], strict=True):
-            if x.shape != wanted:
-                raise ValueError(f"state.{name} must have the shape {wanted}, got {tuple(x.shape)}")
+    others = {"delay": delay, "observed": observed}
+    others |= {} if state is None else {f"state.{name}": getattr(state, name) for name in state._fields[:3]}
+    check_form(times, weight, neuron, max_weight_grad, (max_spikes,), **others)

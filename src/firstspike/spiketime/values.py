@@ -1,10 +1,11 @@
-"""Values that no neuron can work with, and numbers of spikes that no machine has room for.
-
-The latter so that a number that is far too large is one clear error and not a failed allocation.
+"""What spike times are and how to convert what is not, values that no neuron can work with, and numbers of spikes that
+no machine has room for: so that a number that is far too large is one clear error and not a failed allocation.
 """
 
 import math
 import os
+import warnings
+from collections.abc import Sized
 from functools import partial
 from typing import Any
 
@@ -16,6 +17,12 @@ from firstspike.devices import DELAY, OBSERVED, THRESHOLD, TIMES, WEIGHT, is_hos
 from firstspike.spiketime.contract import Arguments
 from firstspike.spiketime.units import LARGEST
 
+FROM_RASTER = (
+    "a raster of 0 and 1 with the shape (steps, batch, inputs) becomes spike times by "
+    "firstspike.data.first_spikes(raster, dt)"
+)
+"""How to convert what other libraries for spiking networks take; ``dt`` is the length of a time step."""
+
 MOST_SPIKES = 10**6
 """Of a neuron in a sample, or in a window of a recurrent layer."""
 MOST_WINDOWS = 10**6
@@ -23,6 +30,51 @@ MOST_WINDOWS = 10**6
 
 _NOT_FINITE = "weight must be finite, got NaN or inf; did the training diverge?"
 _TENSORS = 4  # of the size of the trains that computing them takes, at least
+
+
+def check_tensor(name: str, value: Any) -> None:
+    """Raise a ValueError that says how to convert the value, unless it is a tensor."""
+    if not isinstance(value, Tensor):
+        shape = getattr(value, "shape", (len(value),) if isinstance(value, Sized) else None)
+        form = "" if shape is None else f" of shape {tuple(shape)}"
+        raise ValueError(
+            f"{name} must be a torch tensor, got {type(value).__name__}{form}; "
+            f"write torch.as_tensor({name}, dtype=torch.float32)"
+        )
+
+
+def check_times(times: Any) -> None:
+    """Raise a ValueError unless these may be spike times ``(..., inputs)``; warn of what looks like a raster."""
+    check_tensor("times", times)
+    if not times.is_floating_point():
+        raise ValueError(f"times must be float32 or float64, got {times.dtype}: {not_floating(times)}")
+    if times.ndim > 2 and _is_raster(times):
+        warnings.warn(
+            f"times of shape {tuple(times.shape)} are 0 and 1 only. Layers take the time of each input's first spike, "
+            f"(batch, inputs): {FROM_RASTER}",
+            stacklevel=2,
+        )
+
+
+def not_floating(times: Tensor) -> str:
+    """What to do with times that are no floating-point numbers."""
+    if times.ndim > 2 or times.dtype == torch.bool:
+        return FROM_RASTER
+    return "spike times are real numbers in the unit of tau_syn; numbers of steps become times by times * step"
+
+
+def _is_raster(times: Tensor) -> bool:
+    """Whether all values are 0 or 1, and both occur. Of most other tensors a single value is read, on a GPU none."""
+    if torch.compiler.is_compiling() or not times.numel() or not read_at_once(times.device):
+        return False
+    values = times.detach()
+    try:
+        if float(values[(0,) * values.ndim]) not in (0.0, 1.0):
+            return False
+        ones = values == 1
+        return bool((ones | (values == 0)).all()) and bool(ones.any()) and not bool(ones.all())
+    except RuntimeError:  # values cannot be read in torch.func.vmap and on the device meta
+        return False
 
 
 def check_values(
@@ -79,32 +131,16 @@ def check_weights(weight: Float[Tensor, "E O I"], threshold: Float[Tensor, "E O"
 
 def real_times(times: Tensor) -> Tensor:
     """The times, once it is clear that they are real numbers or ``inf``; compiled code does not look at them."""
-    return times if torch.compiler.is_compiling() else _RealTimes.apply(times)
+    if not torch.compiler.is_compiling():
+        check_real("times", values_of(times), TIMES)
+    return times
 
 
-class _RealTimes(torch.autograd.Function):
-    """A look at values, which ``torch.func.vmap`` does not allow elsewhere."""
-
-    @staticmethod
-    def forward(times: Tensor) -> Tensor:
-        check_real("times", times, TIMES)
-        return times.view_as(times)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        pass
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Tensor:
-        return grad
-
-    @staticmethod
-    def jvp(ctx: Any, tangent: Tensor) -> Tensor:
-        return tangent.view_as(tangent)
-
-    @staticmethod
-    def vmap(info: Any, in_dims: tuple[int | None, ...], times: Tensor) -> tuple[Tensor, int | None]:
-        return _RealTimes.apply(times), in_dims[0]
+def values_of(x: Tensor) -> Tensor:
+    """The values of a tensor, also within torch.func.vmap: there those of all calls side by side, in any dimension."""
+    while torch._C._functorch.is_functorch_wrapped_tensor(x):
+        x = torch._C._functorch.get_unwrapped(x)
+    return x.detach()
 
 
 def check_trains(given: Arguments) -> None:

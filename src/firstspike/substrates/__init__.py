@@ -3,9 +3,8 @@
 To add one: a file here with a ``Substrate``, and a line in ``SUBSTRATES``.
 """
 
-from firstspike.substrates.base import LayerByLayer, Substrate, SubstrateError, record_at
+from firstspike.substrates.base import Exact, LayerByLayer, Substrate, SubstrateError
 from firstspike.substrates.bss2 import BrainScaleS2, MockBss2, calibrate
-from firstspike.substrates.exact import Exact
 from firstspike.substrates.integrator import Integrator
 from firstspike.substrates.noisy import Noisy
 from firstspike.substrates.simulators import Brian2, Nest, Neuron
@@ -35,5 +34,4 @@ __all__ = [
     "Substrate",
     "SubstrateError",
     "calibrate",
-    "record_at",
 ]

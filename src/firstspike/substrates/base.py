@@ -1,16 +1,15 @@
 """What a substrate is: it yields the spike times of a network, and the exact gradient is taken at them."""
 
-import warnings
 from abc import ABC, abstractmethod
 from typing import Any, ClassVar, Self
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
-from torch.func import functional_call
-from torch.nn import functional
+from torch import Tensor
 
-from firstspike.layers import Branch, Delay, LIFLayer, LIFLinear, LIFRecurrent, LIFSpikeTrains, Network, Record, applied
+from firstspike.layers import Branch, Delay, LIFLayer, LIFLinear, LIFRecurrent, LIFSpikeTrains, Network, Record
+from firstspike.layers.lif import DenseLIFLayer
+from firstspike.layers.network import applied, with_parameters
 from firstspike.spiketime.values import real_times
 
 
@@ -131,40 +130,6 @@ class Substrate(ABC):
         self.close()
 
 
-class _Recorder(nn.Module):
-    """``network.record`` as the forward pass of a module, as ``functional_call`` wants it."""
-
-    def __init__(self, network: Network) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, seen: Record) -> Record:
-        return self.network.record(seen.inputs, seen.layers)
-
-
-def within_budget(trains: Float[Tensor, "batch out spikes"], layer: LIFSpikeTrains) -> Float[Tensor, "batch out most"]:
-    """Sorted trains as ``layer`` gives them: with ``max_spikes`` columns, and what its ``overflow`` says about more.
-
-    Raises:
-        ValueError: trains that are longer, where that is an error.
-    """
-    most, columns = layer.max_spikes, trains.shape[-1]
-    if columns <= most:
-        return functional.pad(trains, (0, most - columns), value=torch.inf)
-    check_room(layer, torch.isfinite(trains[..., most]))
-    return trains[..., :most]
-
-
-def check_room(layer: LIFSpikeTrains, over: Tensor) -> None:
-    """Raise a ValueError, or warn, where neurons spike more often than there is room for, as ``overflow`` says."""
-    if layer.overflow == "drop" or not bool(over.any()):
-        return
-    message = f"{int(over.sum())} neurons spike more than max_spikes={layer.max_spikes} times"
-    if layer.overflow == "error":
-        raise ValueError(f"{message}; raise max_spikes, or drop the later spikes with overflow='drop'")
-    warnings.warn(f"{message}. Their later spikes are dropped", stacklevel=2)
-
-
 def record_at(network: Network, seen: Record, used: dict[str, Tensor]) -> Record:
     """The observed times with the exact gradient there.
 
@@ -176,14 +141,34 @@ def record_at(network: Network, seen: Record, used: dict[str, Tensor]) -> Record
     """
     if not used:
         return network.record(seen.inputs, seen.layers)
-    through = {f"network.{name}": _through(network.get_parameter(name), value) for name, value in used.items()}
-    found: Record = functional_call(_Recorder(network), through, (seen,))
+    through = {name: _through(network.get_parameter(name), value) for name, value in used.items()}
+    found: Record = with_parameters(network, through, Network.record, *seen)
     return found
 
 
 def _through(parameter: Tensor, value: Tensor) -> Tensor:
     """The value, to the last bit, with the gradient of the parameter."""
     return value.detach() + (parameter - parameter.detach())
+
+
+class Exact(Substrate):
+    """The exact spike times that the layers compute."""
+
+    kind = "exact"
+    side_by_side = True
+
+    def open(self, network: Network) -> Self:
+        """Nothing to get ready: all layers compute themselves."""
+        return self
+
+    def run(self, network: Network, times: Float[Tensor, "batch inputs"]) -> Record:
+        """See ``Substrate``."""
+        found = network.record(times)
+        return Record(times, tuple(layer.detach() for layer in found.layers))
+
+    def record(self, network: Network, times: Float[Tensor, "batch inputs"]) -> Record:
+        """See ``Substrate``; in one pass."""
+        return network.record(times)
 
 
 class LayerByLayer(Substrate):
@@ -196,10 +181,8 @@ class LayerByLayer(Substrate):
             entered = [self.received(times)]  # the same tensor where they arrive as they are: its gradient is wanted
             for index, layer in enumerate(network):
                 now = entered[-1]
-                if isinstance(layer, LIFLinear):
+                if isinstance(layer, DenseLIFLayer):
                     now = self.spikes(index, layer, now)
-                elif isinstance(layer, LIFSpikeTrains):
-                    now = self.spike_trains(index, layer, now)
                 elif isinstance(layer, Delay):
                     now = self.delayed(index, layer, now)
                 elif isinstance(layer, Branch) and layer.delays is not None:
@@ -216,13 +199,16 @@ class LayerByLayer(Substrate):
 
     @abstractmethod
     def spikes(
-        self, index: int, layer: LIFLinear, times: Float[Tensor, "batch inputs"]
-    ) -> Float[Tensor, "batch outputs"]:
-        """First spike times of the LIF layer with that index in the network."""
+        self, index: int, layer: Any, times: Float[Tensor, "batch inputs"]
+    ) -> Float[Tensor, "batch outputs"] | Float[Tensor, "batch outputs spikes"]:
+        """What the LIF layer with that index in the network gives.
 
-    def spike_trains(self, index: int, layer: LIFSpikeTrains, times: Tensor) -> Float[Tensor, "batch outputs spikes"]:
-        """Spike trains of the layer with that index, on substrates that have ``trains``."""
-        raise NotImplementedError
+        Args:
+            index: of the layer.
+            layer: a ``LIFLinear``, whose first spike times these are; on substrates that have ``trains`` also a
+                ``LIFSpikeTrains``, with its trains.
+            times: what enters it.
+        """
 
     def delayed(
         self, index: int, layer: Delay, times: Float[Tensor, "batch features"]

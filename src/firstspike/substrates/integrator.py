@@ -1,20 +1,23 @@
 """A simulation in time steps: what a clock-driven simulator would see."""
 
 import math
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from firstspike.layers import LIFLinear, LIFRecurrent, LIFSpikeTrains
+from firstspike.layers import LIFRecurrent, LIFSpikeTrains
+from firstspike.layers.lif import DenseLIFLayer, each_spike
 from firstspike.ranges import Positive
 from firstspike.spiketime.reference.response import kappa
-from firstspike.substrates.base import LayerByLayer, check_room
+from firstspike.substrates.base import LayerByLayer
 
 _LOOK = 32  # steps between two looks whether anything can still happen
 
 
+@dataclass(eq=False)
 class Integrator(LayerByLayer):
     """Membranes at the points of a time grid; a neuron spikes at the first one where it has reached its threshold.
 
@@ -35,34 +38,29 @@ class Integrator(LayerByLayer):
     trains = True
     recurrent = True
 
-    def __init__(self, step: Positive = 0.01, duration: Positive = 20.0) -> None:
-        if not (0 < step <= duration < math.inf):
-            raise ValueError(f"expected 0 < step <= duration < inf, got step {step} and duration {duration}")
-        if duration > 10**6 * step:
-            raise ValueError(f"duration must be at most a million steps, got {duration} in steps of {step}")
-        self.step, self.duration = step, duration
+    step: Positive = 0.01
+    duration: Positive = 20.0
+
+    def __post_init__(self) -> None:
+        if not (0 < self.step <= self.duration < math.inf):
+            raise ValueError(f"expected 0 < step <= duration < inf, got step {self.step} and duration {self.duration}")
+        if self.duration > 10**6 * self.step:
+            raise ValueError(f"duration must be at most a million steps, got {self.duration} in steps of {self.step}")
 
     def identity(self) -> dict[str, Any]:
         """See ``Substrate``."""
-        return {"kind": self.kind, "step": self.step, "duration": self.duration}
+        return {"kind": self.kind, **asdict(self)}
 
-    def spikes(
-        self, index: int, layer: LIFLinear, times: Float[Tensor, "batch inputs"]
-    ) -> Float[Tensor, "batch outputs"]:
+    def spikes(self, index: int, layer: DenseLIFLayer, times: Float[Tensor, "batch inputs"]) -> Tensor:
         """See ``LayerByLayer``."""
-        return self._simulated(layer, times, layer.weight, layer.delay_in_pass()).squeeze(-1)
-
-    def spike_trains(self, index: int, layer: LIFSpikeTrains, times: Tensor) -> Float[Tensor, "batch outputs spikes"]:
-        """See ``LayerByLayer``."""
-        trains, delay = layer.seen(times), layer.delay_in_pass()
-        each = trains.shape[-1]  # every spike of an input is one more input
-        weight = layer.weight.repeat_interleave(each, dim=1)
-        delay = None if delay is None else delay.repeat_interleave(each, dim=1)
-        return self._simulated(layer, trains.flatten(-2), weight, delay)
+        delay = layer.delay_in_pass()
+        if isinstance(layer, LIFSpikeTrains):
+            return self._simulated(layer, *each_spike(layer.seen(times), layer.weight, delay))
+        return self._simulated(layer, times, layer.weight, delay).squeeze(-1)
 
     def _simulated(
         self,
-        layer: LIFLinear | LIFSpikeTrains,
+        layer: DenseLIFLayer,
         times: Float[Tensor, "batch inputs"],
         weight: Float[Tensor, "outputs inputs"],
         delay: Float[Tensor, "outputs inputs"] | None,
@@ -112,7 +110,7 @@ class Integrator(LayerByLayer):
                 voltage = torch.where(free > time + 1e-4 * self.step, trains.reset, voltage)
             reached = voltage >= threshold
             if trains is not None:
-                check_room(trains, reached & (count == most))
+                trains.check_room(reached & (count == most))
                 voltage = torch.where(reached, trains.reset, voltage)
                 free = torch.where(reached, time + trains.refractory, free)
             spiking = reached & (count < most)

@@ -9,80 +9,25 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from firstspike.devices import sent
-from firstspike.layers import Delay, LIFLinear, LIFRecurrent, LIFSpikeTrains
-from firstspike.layers.recurrent import joined_trains
+from firstspike.layers import Delay, LIFRecurrent, LIFSpikeTrains
+from firstspike.layers.lif import DenseLIFLayer
+from firstspike.layers.windows import joined_trains
 from firstspike.neuron import LIF
 from firstspike.ranges import Finite, NotNegative, Positive, Probability, Seed
-from firstspike.seeding import generator
 from firstspike.spiketime import TrainState, first_spike_time, spike_trains, spike_window
-from firstspike.substrates.base import LayerByLayer, within_budget
-from firstspike.substrates.quantisation import QuantisedWeights, WeightQuantiser
-from firstspike.substrates.recurrence import joined, no_spikes, slices
+from firstspike.substrates.base import LayerByLayer
+from firstspike.substrates.imperfect import (
+    LOWEST_THRESHOLD,
+    Imperfect,
+    Noise,
+    WeightQuantiser,
+    joined,
+    no_spikes,
+    slices,
+)
 
 TYPICAL_NOISE = {"threshold_spread": 0.03, "threshold_batch_noise": 0.015, "spike_jitter": 0.01, "delay_jitter": 0.01}
 """Settings of a config with ``kind: noisy`` alone: about those of DelGrad for a threshold of 1."""
-LOWEST_THRESHOLD = 0.01
-"""No noise takes a threshold below this fraction of what it should be."""
-
-
-class Noise:
-    """Random numbers of a device: one stream, whose state can be kept, and patterns that never change.
-
-    Args:
-        seed: of both.
-    """
-
-    def __init__(self, seed: int) -> None:
-        self.seed = seed
-        self.source = generator(seed, "substrate noise")
-
-    def normal(self, std: float, shape: tuple[int, ...], like: Tensor) -> Tensor:
-        """The next normally distributed numbers."""
-        drawn = torch.randn(shape, generator=self.source, dtype=torch.float64)
-        return sent((std * drawn).to(like.dtype), like.device)
-
-    def uniform(self, shape: tuple[int, ...], like: Tensor) -> Tensor:
-        """The next numbers between 0 and 1."""
-        return sent(torch.rand(shape, generator=self.source, dtype=torch.float64), like.device)
-
-    def pattern(self, purpose: str, index: int, shape: tuple[int, ...], like: Tensor) -> Tensor:
-        """Normally distributed numbers that are the same at every call with this purpose and index."""
-        drawn = torch.randn(shape, generator=generator(self.seed, purpose, index), dtype=torch.float64)
-        return sent(drawn.to(like.dtype), like.device)
-
-    def state_dict(self) -> dict[str, Tensor]:
-        """Where the stream is."""
-        return {"noise": self.source.get_state()}
-
-    def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Go on from there."""
-        self.source.set_state(state["noise"].cpu())
-
-
-class Imperfect(QuantisedWeights):
-    """Substrates with quantised weights that also draw random numbers."""
-
-    noise: Noise
-    spike_jitter: float
-    spike_loss: float
-
-    def imperfect(self, spikes: Tensor, unit: float = 1.0) -> Tensor:
-        """Spike times with jitter, whose standard deviation is in this unit, and without those that get lost."""
-        if self.spike_jitter:
-            spikes = spikes + self.noise.normal(self.spike_jitter * unit, tuple(spikes.shape), spikes)
-        if self.spike_loss:
-            lost = self.noise.uniform(tuple(spikes.shape), spikes) < self.spike_loss
-            spikes = spikes.masked_fill(lost, torch.inf)
-        return spikes
-
-    def state_dict(self) -> dict[str, Any]:
-        """See ``Substrate``."""
-        return self.noise.state_dict()
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """See ``Substrate``."""
-        self.noise.load_state_dict(state)
 
 
 @dataclass(eq=False)
@@ -156,33 +101,22 @@ class Noisy(Imperfect, LayerByLayer):
         noise = self.noise.normal(self.delay_jitter, tuple(delayed.shape), delayed)
         return _sorted(delayed + torch.maximum(noise, -layer.added.to(delayed)))
 
-    def spikes(
-        self, index: int, layer: LIFLinear, times: Float[Tensor, "batch inputs"]
-    ) -> Float[Tensor, "batch outputs"]:
-        """See ``LayerByLayer``."""
-        weight, delay = self._synapses(layer)
-
-        def first(times: Tensor, neuron: LIF) -> tuple[Tensor]:
-            return (first_spike_time(times, weight, neuron, delay=delay, backend=layer.backend),)
-
-        threshold = self._thresholds(index, layer, len(times))
-        return self.imperfect(_with_thresholds(layer.neuron, threshold, first, times)[0])
-
-    def spike_trains(self, index: int, layer: LIFSpikeTrains, times: Tensor) -> Float[Tensor, "batch outputs spikes"]:
+    def spikes(self, index: int, layer: DenseLIFLayer, times: Float[Tensor, "batch inputs"]) -> Tensor:
         """See ``LayerByLayer``."""
         if isinstance(layer, LIFRecurrent):
             return self._recurrent(index, layer, layer.seen(times))
         weight, delay = self._synapses(layer)
-
-        def every(times: Tensor, neuron: LIF) -> tuple[Tensor]:
-            found = spike_trains(
-                times, weight, neuron, max_spikes=layer.max_spikes, delay=delay, refractory=layer.refractory,
-                reset=layer.reset, overflow=layer.overflow, backend=layer.backend,
-            )  # fmt: skip
-            return (found,)
-
         threshold = self._thresholds(index, layer, len(times))
-        return _sorted(self.imperfect(_with_thresholds(layer.neuron, threshold, every, layer.seen(times))[0]))
+
+        def fired(times: Tensor, neuron: LIF) -> tuple[Tensor]:
+            if isinstance(layer, LIFSpikeTrains):
+                return (
+                    spike_trains(times, weight, neuron, max_spikes=layer.max_spikes, delay=delay, **layer.dynamics),
+                )
+            return (first_spike_time(times, weight, neuron, delay=delay, backend=layer.backend),)
+
+        (found,) = _with_thresholds(layer.neuron, threshold, fired, layer.seen(times))
+        return _sorted(self.imperfect(found))
 
     def _recurrent(
         self, index: int, layer: LIFRecurrent, inputs: Float[Tensor, "batch inputs spikes"]
@@ -207,9 +141,8 @@ class Noisy(Imperfect, LayerByLayer):
                 arriving: Tensor, neuron: LIF, *state: Tensor, start: float = start, end: float = end
             ) -> tuple[Tensor, ...]:
                 found = spike_window(
-                    arriving, weight, neuron, max_spikes=layer.window_spikes, delay=delay, refractory=layer.refractory,
-                    reset=layer.reset, overflow=layer.overflow, until=end, backend=layer.backend,
-                    state=TrainState(state[0], state[1], state[2], start) if state else None,
+                    arriving, weight, neuron, max_spikes=layer.window_spikes, delay=delay, until=end,
+                    state=TrainState(state[0], state[1], state[2], start) if state else None, **layer.dynamics,
                 )  # fmt: skip
                 assert found.state is not None
                 return found.trains, *found.state[:3]
@@ -217,16 +150,16 @@ class Noisy(Imperfect, LayerByLayer):
             arriving = joined_trains(inputs, joined(sent, since=start - longest) + shift)
             found, *state = _with_thresholds(layer.neuron, threshold, spikes, arriving, *state)
             sent = joined(sent, torch.maximum(self.imperfect(found), found - layer.window / 2))
-        return within_budget(torch.where(sent <= layer.duration, sent, torch.inf), layer)
+        return layer.fitted(torch.where(sent <= layer.duration, sent, torch.inf))
 
-    def _synapses(self, layer: LIFLinear | LIFSpikeTrains) -> tuple[Tensor, Tensor | None]:
+    def _synapses(self, layer: DenseLIFLayer) -> tuple[Tensor, Tensor | None]:
         """Weights and delays of a layer in this run."""
         weight, delay = self.quantiser(layer.weight), layer.delay_in_pass()
         if delay is not None and self.delay_jitter:
             delay = (delay + self.noise.normal(self.delay_jitter, tuple(delay.shape), delay)).clamp(min=0)
         return weight, delay
 
-    def _thresholds(self, index: int, layer: LIFLinear | LIFSpikeTrains, batch: int) -> Float[Tensor, "..."]:
+    def _thresholds(self, index: int, layer: DenseLIFLayer, batch: int) -> Float[Tensor, "..."]:
         """Thresholds of the neurons in this run, or of each sample and neuron; above the reset."""
         like = layer.weight
         nominal = torch.as_tensor(layer.neuron.threshold, dtype=like.dtype, device=like.device)

@@ -18,10 +18,10 @@ from annotated_types import Ge, Gt, Le
 from jaxtyping import Float
 from torch import Tensor
 
-from firstspike.layers import LIFLinear, LIFRecurrent, LIFSpikeTrains, Network
-from firstspike.substrates.base import LayerByLayer, SubstrateError, first_line, within_budget
-from firstspike.substrates.populations import Cells, Loop, project, project_each, sources
-from firstspike.substrates.windows import Windows, recorded
+from firstspike.layers import LIFRecurrent, LIFSpikeTrains, Network
+from firstspike.layers.lif import DenseLIFLayer
+from firstspike.substrates.base import LayerByLayer, SubstrateError, first_line
+from firstspike.substrates.windows import Cells, Loop, Windows, project, project_each, recorded, sources
 
 TAU_MS = 10.0
 """Milliseconds and millivolts that stand for ``tau_syn`` and for 1 on the membrane: then weights are in nA."""
@@ -75,15 +75,15 @@ class Simulator(LayerByLayer):
         """See ``Substrate``."""
         super().open(network)
         for index, layer in enumerate(network):
-            if not isinstance(layer, LIFLinear | LIFSpikeTrains):
+            if not isinstance(layer, DenseLIFLayer):
                 continue
             tau_mem = layer.neuron.tau_mem
             if not isinstance(tau_mem, Tensor) and math.isinf(tau_mem):
                 raise ValueError(f"layer {index}: {self.title} has no neurons without leak (tau_mem inf)")
             if isinstance(layer, LIFSpikeTrains):
-                self._check_refractory(f"layer {index}", layer.refractory / _unit(layer))
+                self._check_time(f"layer {index}", "refractory", layer.refractory / _unit(layer))
             if isinstance(layer, LIFRecurrent):
-                self._check_window(f"layer {index}", layer.window / _unit(layer))
+                self._check_time(f"layer {index}", "window", layer.window / _unit(layer))
         self._sim = self._load()
         return self
 
@@ -98,27 +98,20 @@ class Simulator(LayerByLayer):
             return settings
         return settings | {"versions": {name: version(name) for name in ("pynn", self.package)}}
 
-    def _check_refractory(self, layer: str, refractory: float) -> None:
-        """Raise a ValueError where the simulator does not have a refractory time, in units of ``tau_syn``."""
+    def _check_time(self, layer: str, name: str, value: float) -> None:
+        """Raise a ValueError where the simulator cannot do ``refractory`` or ``window``, in units of ``tau_syn``."""
+        if name == "window" and value < self.step:
+            raise ValueError(f"{layer}: its window of {value:g} tau_syn is shorter than substrate.step, {self.step:g}")
 
-    def _check_window(self, layer: str, window: float) -> None:
-        """Raise a ValueError where the simulator does not have that delay, in units of ``tau_syn``."""
-        if window < self.step:
-            raise ValueError(f"{layer}: its window of {window:g} tau_syn is shorter than substrate.step, {self.step:g}")
-
-    def spikes(
-        self, index: int, layer: LIFLinear, times: Float[Tensor, "batch inputs"]
-    ) -> Float[Tensor, "batch outputs"]:
+    def spikes(self, index: int, layer: DenseLIFLayer, times: Float[Tensor, "batch inputs"]) -> Tensor:
         """See ``LayerByLayer``."""
+        if isinstance(layer, LIFSpikeTrains):
+            return layer.fitted(self._simulated(layer, layer.seen(times)))
         return self._simulated(layer, times.unsqueeze(-1))[..., 0]
-
-    def spike_trains(self, index: int, layer: LIFSpikeTrains, times: Tensor) -> Float[Tensor, "batch outputs spikes"]:
-        """See ``LayerByLayer``."""
-        return within_budget(self._simulated(layer, layer.seen(times)), layer)
 
     @torch.no_grad()
     def _simulated(
-        self, layer: LIFLinear | LIFSpikeTrains, times: Float[Tensor, "batch inputs spikes"]
+        self, layer: DenseLIFLayer, times: Float[Tensor, "batch inputs spikes"]
     ) -> Float[Tensor, "batch outputs found"]:
         """All spikes of a layer, those of first spikes with a refractory time that lets few neurons spike again."""
         if self._sim is None:
@@ -253,7 +246,7 @@ class Simulator(LayerByLayer):
             yield
 
 
-def _unit(layer: LIFLinear | LIFSpikeTrains) -> float:
+def _unit(layer: DenseLIFLayer) -> float:
     """``tau_syn`` of a layer, on average over its neurons."""
     return float(torch.as_tensor(layer.neuron.tau_syn, dtype=torch.float64).mean())
 

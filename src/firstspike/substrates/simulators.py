@@ -7,19 +7,17 @@ from typing import Any, ClassVar
 import numpy as np
 from jaxtyping import Float
 
+from firstspike.signature import takes_arguments_of
 from firstspike.substrates.pynn import TAU_MS, Simulator
 
 
+@takes_arguments_of(Simulator)
 class Nest(Simulator):
     """NEST with precise spike times: inputs and spikes are not bound to steps, and right to about 1e-11 ``tau_syn``.
 
     Only whether a membrane reached its threshold in between is looked at in steps, and at inputs: a membrane that
     touches the threshold for less than a step may be missed. Its refractory times are whole steps, and at least one:
     layers of spike trains need such a ``refractory``.
-
-    Args:
-        step: see ``Simulator``.
-        duration: see ``Simulator``.
 
     Raises:
         ValueError: see ``Simulator``; in ``open``, a layer of spike trains with a refractory time that NEST lacks.
@@ -31,20 +29,13 @@ class Nest(Simulator):
     path = ""  # with nest-config in it PyNN would compile neurons of its own that are not needed
     options: ClassVar = {"spike_precision": "off_grid", "verbosity": "error"}
 
-    def _check_refractory(self, layer: str, refractory: float) -> None:
-        steps = refractory / self.step
+    def _check_time(self, layer: str, name: str, value: float) -> None:
+        steps = value / self.step
         if round(steps) < 1 or abs(steps - round(steps)) > 1e-6 * steps:
+            what = {"refractory": "refractory times", "window": "delays"}[name]
             raise ValueError(
-                f"{layer}: NEST has refractory times of whole steps, at least one, and the step is {self.step:g} "
-                f"tau_syn; got a refractory time of {refractory:g}. Set the layer's refractory, or substrate.step"
-            )
-
-    def _check_window(self, layer: str, window: float) -> None:
-        steps = window / self.step
-        if round(steps) < 1 or abs(steps - round(steps)) > 1e-6 * steps:
-            raise ValueError(
-                f"{layer}: NEST has delays of whole steps, at least one, and the step is {self.step:g} tau_syn; got a "
-                f"window of {window:g}. Set the layer's window, or substrate.step"
+                f"{layer}: NEST has {what} of whole steps, at least one, and the step is {self.step:g} tau_syn; got a "
+                f"{name} of {value:g}. Set the layer's {name}, or substrate.step"
             )
 
     def _delay(self, step_ms: float) -> float:
@@ -52,14 +43,11 @@ class Nest(Simulator):
         return round(round(2 * TAU_MS / step_ms) * step_ms, 3)
 
 
+@takes_arguments_of(Simulator)
 class Neuron(Simulator):
     """NEURON with a fixed step. Times are off by less than a step, by several where membranes are flat.
 
     The first time on a machine PyNN compiles its mechanisms, which takes a compiler and some 20 seconds.
-
-    Args:
-        step: see ``Simulator``.
-        duration: see ``Simulator``.
 
     Raises:
         ValueError: see ``Simulator``.
@@ -72,14 +60,11 @@ class Neuron(Simulator):
     path = os.pathsep.join((sysconfig.get_path("scripts"), os.environ.get("PATH", os.defpath)))
 
 
+@takes_arguments_of(Simulator)
 class Brian2(Simulator):
     """Brian2. Times are off by up to a step or two, more where membranes are flat. The slowest of the simulators.
 
     Equal time constants are taken one millionth apart, for Brian2 divides by their difference.
-
-    Args:
-        step: see ``Simulator``.
-        duration: see ``Simulator``.
 
     Raises:
         ValueError: see ``Simulator``.

@@ -1,8 +1,8 @@
-"""A batch as one long run: sample after sample, each in its own window, on the clock of a simulator or chip."""
+"""What PyNN gets and gives: a batch as one long run, each sample in its own window, and a layer as populations."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -43,12 +43,6 @@ class Windows:
         at = np.sort(((times + begin) * self.unit_ms + self.lead_ms).swapaxes(0, 1).reshape(times.shape[1], -1))
         return [train[np.isfinite(train)] for train in at]
 
-    def first(
-        self, neurons: int, index: Sequence[int] | Int[np.ndarray, " spikes"], at_ms: Float[np.ndarray, " spikes"]
-    ) -> Float[np.ndarray, "samples neurons"]:
-        """The first spike of each neuron in each window: see ``each``."""
-        return self.each(neurons, index, at_ms)[..., 0]
-
     def each(
         self, neurons: int, index: Sequence[int] | Int[np.ndarray, " spikes"], at_ms: Float[np.ndarray, " spikes"]
     ) -> Float[np.ndarray, "samples neurons spikes"]:
@@ -85,3 +79,66 @@ def recorded(population: Any) -> Spikes:
         index.append(np.full(len(train), train.annotations["source_index"]))
         at.append(np.asarray(train.rescale("ms").magnitude, dtype=np.float64))
     return np.concatenate(index), np.concatenate(at)
+
+
+class Cells(NamedTuple):
+    """Neurons of a layer, in units of ``tau_syn``; the first three one number or one for each neuron."""
+
+    tau_mem: Float[np.ndarray, "..."]
+    tau_syn: Float[np.ndarray, "..."]
+    threshold: Float[np.ndarray, "..."]
+    reset: float
+    refractory: float
+
+
+class Loop(NamedTuple):
+    """Synapses between the neurons of a layer, with their delays, and when the layer stops; in units of ``tau_syn``."""
+
+    weight: Float[np.ndarray, "out out"]
+    delay: Float[np.ndarray, "out out"]
+    until: float
+
+    def inhibition(
+        self, excitation: Float[np.ndarray, "out inputs"], cells: Cells, step: float
+    ) -> Float[np.ndarray, " out"]:
+        """What keeps each neuron silent from ``until`` on: more than all excitation that came or is still to come.
+
+        Spikes on their way arrive after the longest delay at the latest, when the inhibition has decayed for so long.
+        """
+        longest = self.delay.max()
+        spikes = np.ceil(longest / max(cells.refractory, step)) + 1
+        most = excitation.clip(min=0).sum(axis=1) + spikes * self.weight.clip(min=0).sum(axis=1)
+        return np.asarray((most + cells.threshold) * np.exp(longest / cells.tau_syn))
+
+
+def sources(sim: Any, trains: list[Float[np.ndarray, " spikes"]]) -> Any:
+    """A population that spikes at given times, in milliseconds."""
+    from pyNN.parameters import Sequence
+
+    return sim.Population(len(trains), sim.SpikeSourceArray(spike_times=[Sequence(train) for train in trains]))
+
+
+def project(
+    sim: Any,
+    before: Any,
+    after: Any,
+    weight: Float[np.ndarray, "after before"],
+    delay_ms: float | Float[np.ndarray, "before after"],
+) -> None:
+    """Fully connect two populations with weights in nA: PyNN separates excitatory and inhibitory synapses."""
+    weight = weight.T
+    for receptor, chosen in (("excitatory", weight > 0), ("inhibitory", weight < 0)):
+        if chosen.any():
+            synapse = sim.StaticSynapse(weight=weight, delay=delay_ms)
+            sim.Projection(before, after, sim.ArrayConnector(chosen, safe=False), synapse, receptor_type=receptor)
+
+
+def project_each(sim: Any, before: Any, after: Any, weight: Float[np.ndarray, "after before"], delay_ms: float) -> None:
+    """The same if ``before`` has a source for each synapse, row after row of the weights."""
+    row, column = np.indices(weight.shape).reshape(2, -1)
+    source, flat = row * weight.shape[1] + column, weight.ravel()
+    for receptor, chosen in (("excitatory", flat > 0), ("inhibitory", flat < 0)):
+        if chosen.any():
+            synapses = np.column_stack((source[chosen], row[chosen], flat[chosen], np.full(chosen.sum(), delay_ms)))
+            connector = sim.FromListConnector(synapses.tolist(), column_names=["weight", "delay"], safe=False)
+            sim.Projection(before, after, connector, sim.StaticSynapse(), receptor_type=receptor)

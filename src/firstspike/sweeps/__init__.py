@@ -3,9 +3,9 @@
 config.py     what a sweep's file may hold
 plan.py       its trials and their configs, checked
 study.py      the sweep as an Optuna study, and where that is kept
-worker.py     a process that trains trials
-launch.py     starts workers, and shows their progress
+worker.py     processes that train trials, started and watched by ``launch``
 table.py      results as a table
+figures.py    figures of a study
 command.py    ``firstspike sweep``, ``sweep-table`` and ``plot`` of a sweep
 """
 

@@ -2,11 +2,14 @@
 
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from firstspike.sweeps import RUNS
+
+if TYPE_CHECKING:
+    from firstspike.sweeps.table import SweepTable
 
 _URLS = "FILE.db (SQLite), postgresql://... or mysql://...; by default runs/NAME/study.db."
 Storage = Annotated[str | None, typer.Option(metavar="URL", help=_URLS)]
@@ -27,15 +30,15 @@ def sweep(
     plan = load_plan(file, name)
     folder = RUNS / plan.name
 
-    from firstspike.sweeps.launch import launch
     from firstspike.sweeps.study import table_of
+    from firstspike.sweeps.worker import launch
 
     try:
         table = table_of(launch(plan, folder, workers, storage, retry_failed, not quiet), folder)
     except KeyboardInterrupt:
         typer.echo(f"interrupted; all trials are kept in {folder}. Run the same command again to resume.", err=True)
         raise typer.Exit(130) from None
-    typer.echo(f"{table.text()}\n\n{table.write(folder)}")
+    _show(table, folder)
     if any(row["state"] == "failed" for row in table.rows):
         raise typer.Exit(1)
 
@@ -49,7 +52,10 @@ def sweep_table(
     from firstspike.sweeps.study import read_study, table_of
 
     study, folder = read_study(name, storage)
-    table = table_of(study, folder)
+    _show(table_of(study, folder), folder)
+
+
+def _show(table: "SweepTable", folder: Path) -> None:
     typer.echo(f"{table.text()}\n\n{table.write(folder)}")
 
 
@@ -57,16 +63,13 @@ def plot_sweep(name: Path, figures: list[str] | None, formats: list[str] | None)
     """Draw figures of a sweep into its folder figures/."""
     _check_optuna()
     from firstspike.plots.save import save_all
-    from firstspike.plots.sweep import SWEEP_PLOTS, SweepResults
-    from firstspike.sweeps.study import history, importance, read_study, sweep_of, table_of
+    from firstspike.sweeps.figures import SWEEP_PLOTS
+    from firstspike.sweeps.study import read_study, table_of
 
     study, folder = read_study(str(name))
-    sweep, rows = sweep_of(study), table_of(study, folder).complete
-    if not rows:
+    if not table_of(study, folder).complete:
         raise ValueError(f"the sweep {study.study_name} has no complete trial yet")
-    grid, seen, shares = sweep.sampler == "grid", history(study), importance(study)
-    results = SweepResults(rows, list(sweep.axes), sweep.metric, sweep.maximize, seen, shares, grid)
-    return save_all(SWEEP_PLOTS, results, folder / "figures", figures, formats or ("png",))
+    return save_all(SWEEP_PLOTS, study, folder / "figures", figures, formats or ("png",))
 
 
 def _check_optuna() -> None:

@@ -17,7 +17,7 @@ Choice = None | bool | int | float | str
 """A value as Optuna stores it; lists and mappings as JSON."""
 
 MAX_TRIALS = 10_000
-METRICS = ("validation_accuracy", "best_validation_accuracy", "test_accuracy", "validation_loss", "test_loss")
+METRICS = ("validation_accuracy", "test_accuracy", "best_validation_accuracy", "validation_loss", "test_loss")
 N_SEEDS = ("training.n_seeds", "training.seeds")
 """The key of the number of seeds, and its name in older configs."""
 
@@ -51,26 +51,17 @@ class Range(Section):
         """Whether its numbers are integers."""
         return isinstance(self.start, int) and isinstance(self.to, int) and not isinstance(self.step, float)
 
-    @property
-    def last(self) -> Number:
-        """The largest of its numbers; with a step, ``to`` may not be a whole number of steps away."""
-        return self.to if self.step is None else self._at(self._steps())
-
-    def _steps(self) -> int:
-        return math.floor((self.to - self.start) / (self.step or 1) + 1e-9)
-
-    def _at(self, steps: int) -> Number:
-        number = self.start + steps * (self.step or 1)
-        return number if self.integer else float(f"{number:.12g}")  # 0.3 for 0.1 + 2 * 0.1
-
     def values(self) -> list[Choice]:
         """Its numbers in a grid; a ValueError if it does not say which ones, or has too many."""
         if self.count is None:
-            if self.log or (self.step is None and not self.integer):
+            step = self.step or (1 if self.integer else None)
+            if self.log or step is None:
                 raise ValueError("in a grid it needs a count" + ("" if self.log else " or a step"))
-            if self._steps() >= MAX_TRIALS:
+            steps = math.floor((self.to - self.start) / step + 1e-9)
+            if steps >= MAX_TRIALS:
                 raise ValueError(f"in a grid it has more than {MAX_TRIALS} values; give a count or a larger step")
-            return [self._at(step) for step in range(self._steps() + 1)]
+            found = [self.start + k * step for k in range(steps + 1)]
+            return [x if self.integer else float(f"{x:.12g}") for x in found]  # 0.3 for 0.1 + 2 * 0.1
         between = (np.geomspace if self.log else np.linspace)(self.start, self.to, self.count)[1:-1].tolist()
         if self.integer:
             return sorted({self.start, *map(round, between), self.to})
@@ -132,20 +123,14 @@ class Sweep(Section):
     seed: Seed = 0
     seeds: Annotated[int, Field(gt=0, le=1000)] | None = None
     metric: Literal[METRICS] = "validation_accuracy"  # type: ignore[valid-type]
-    direction: Literal["maximize", "minimize"] | None = None
     pruning: Annotated[Median | Halving, Field(discriminator="kind")] | None = None
     heartbeat: Count = 20
     grace: Count = 120
 
     @property
     def loss(self) -> bool:
-        """Whether the metric is a loss."""
+        """Whether the metric is a loss, which is minimised; accuracies are maximised."""
         return self.metric.endswith("loss")
-
-    @property
-    def maximize(self) -> bool:
-        """Whether the metric is maximised."""
-        return not self.loss if self.direction is None else self.direction == "maximize"
 
     def errors(self) -> Iterator[Problem]:
         """Keys that contradict each other: their places, and what is wrong."""
@@ -173,5 +158,3 @@ class Sweep(Section):
         yield from ((("set", key), "is an axis, too") for key in self.settings if key in self.axes)
         if self.grace < 2 * self.heartbeat:
             yield ("grace",), f"must be at least twice the heartbeat, got {self.grace} and {self.heartbeat}"
-        if self.pruning is not None and self.maximize == self.loss:
-            yield ("pruning",), "needs accuracies to be maximised, or losses minimised; change direction"

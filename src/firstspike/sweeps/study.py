@@ -1,12 +1,11 @@
 """A sweep as an Optuna study, which has all trials of the sweep in its queue from the start.
 
-Optuna puts the trial of a worker without heartbeats back into the queue, as a trial that refers to the first one for
-the same values. The number of that first one is the trial's number here, in tables and for its run folder.
+Each trial has its number in the sweep as the attribute ``TRIAL``. When Optuna puts the trial of a worker without
+heartbeats back into the queue, as another trial with the same values, it keeps that number, which tables show and run
+folders are called by.
 """
 
-import copy
 import json
-import logging
 import sqlite3
 import time
 import warnings
@@ -19,11 +18,11 @@ from typing import Any
 
 import optuna
 import sqlalchemy
-from optuna.exceptions import DuplicatedStudyError, StorageInternalError
-from optuna.importance import FanovaImportanceEvaluator, get_param_importances
+from optuna.exceptions import StorageInternalError
 from optuna.pruners import BasePruner, MedianPruner, NopPruner, SuccessiveHalvingPruner
 from optuna.samplers import RandomSampler, TPESampler
 from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
+from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.engine import URL, make_url
 
@@ -32,14 +31,13 @@ from firstspike.sweeps.config import Choice, Halving, Median, Range, Sweep, choi
 from firstspike.sweeps.plan import Params, Plan
 from firstspike.sweeps.table import NUMBERS, SweepTable, Value, existing
 
-logger = logging.getLogger(__name__)
-
-QUEUED, FOLDER, WORKER, ERROR = "queued", "folder", "worker", "error"
-"""Attributes of trials, besides their ``NUMBERS``. Without ``queued``: Optuna made it as the queue was empty."""
+TRIAL, STARTED, FOLDER, WORKER, ERROR = "trial", "started", "folder", "worker", "error"
+"""Attributes of trials, besides their ``NUMBERS``. Without ``trial``: Optuna made it as the queue was empty."""
 DONE = (TrialState.COMPLETE, TrialState.PRUNED)
 ACTIVE = (TrialState.RUNNING, TrialState.WAITING)
 
-_DEFINITION = "firstspike"  # attribute of a study: what all workers must agree on; set once all trials are queued
+_DEFINITION = "firstspike"  # attribute of a study: what all workers must agree on
+_NOT_A_SWEEP = "is not of a sweep, or of an earlier version"
 _DRIVERS = {"postgresql": "postgresql+psycopg", "postgres": "postgresql+psycopg", "mysql": "mysql+pymysql"}
 
 
@@ -115,29 +113,22 @@ def cause(error: BaseException) -> str:
 def open_study(plan: Plan, storage: RDBStorage) -> optuna.Study:
     """The study of a sweep, created or joined; a ValueError if the one of this name is of another sweep."""
     # constant_liar keeps apart what workers sample at the same time
-    options: dict[str, Any] = {"study_name": plan.name, "storage": storage, "pruner": _pruner(plan)}
-    options["sampler"] = TPESampler(constant_liar=True) if plan.sweep.sampler == "tpe" else None
-    mine = json.loads(json.dumps(plan.definition()))
-    try:
-        study = optuna.create_study(direction="maximize" if plan.sweep.maximize else "minimize", **options)
-        try:
-            _enqueue(study, plan)
-            study.set_user_attr(_DEFINITION, mine)
-        except BaseException:
-            optuna.delete_study(study_name=plan.name, storage=storage)
-            raise
-    except DuplicatedStudyError:
-        study = optuna.load_study(**options)
-    for _ in range(600 if trials_of(study) else 20):  # whoever has just created it fills its queue first
-        if (stored := study.user_attrs.get(_DEFINITION)) is not None:
-            break
-        time.sleep(0.1)
-    else:
-        raise ValueError(f"the study {plan.name} is not of a sweep, or of an earlier version; choose another --name")
+    sampler = TPESampler(constant_liar=True) if plan.sweep.sampler == "tpe" else None
+    direction = StudyDirection.MINIMIZE if plan.sweep.loss else StudyDirection.MAXIMIZE
+    options: dict[str, Any] = {"study_name": plan.name, "sampler": sampler, "pruner": _pruner(plan)}
+    study = optuna.create_study(storage=storage, direction=direction, load_if_exists=True, **options)
+    mine, stored = json.loads(json.dumps(plan.definition())), study.user_attrs.get(_DEFINITION)
+    if stored is None and study.get_trials(deepcopy=False):
+        raise ValueError(f"the study {plan.name} {_NOT_A_SWEEP}; choose another --name")
+    if stored is None:
+        study.set_user_attr(_DEFINITION, stored := mine)
     if differ := sorted(key for key in mine.keys() | stored.keys() if mine.get(key) != stored.get(key)):
         what = f"is of another sweep; they differ in {', '.join(differ)}"
         raise ValueError(f"the study {plan.name} in this storage {what}. Choose another --name, or change the file")
-    _enqueue(study, plan)  # more trials than before
+    there = trials_of(study)
+    for number, params in enumerate(planned(plan)):
+        if number not in there:
+            study.enqueue_trial(dict(params), user_attrs={TRIAL: number})
     return study
 
 
@@ -148,12 +139,6 @@ def _pruner(plan: Plan) -> BasePruner:
         case Median(startup=startup, warmup=warmup, every=every):
             return MedianPruner(startup, warmup, every)
     return NopPruner()
-
-
-def _enqueue(study: optuna.Study, plan: Plan) -> None:
-    """Queue the trials of a sweep that its study does not have yet."""
-    for params in planned(plan)[len(trials_of(study)) :]:
-        study.enqueue_trial(dict(params), user_attrs={QUEUED: True})
 
 
 def planned(plan: Plan) -> list[Params]:
@@ -170,20 +155,15 @@ def suggest(trial: optuna.Trial, sweep: Sweep) -> Params:
     """The values of a trial, by Optuna."""
     found: dict[str, Choice] = {}
     for key, axis in sweep.axes.items():
-        if sweep.sampler == "grid" or not isinstance(axis, Range):
-            found[key] = trial.suggest_categorical(key, choices(axis))
-        elif axis.integer:
-            found[key] = trial.suggest_int(key, int(axis.start), int(axis.last), step=int(axis.step or 1), log=axis.log)
-        else:
-            found[key] = trial.suggest_float(key, axis.start, axis.last, step=axis.step, log=axis.log)
+        with warnings.catch_warnings(action="ignore"):  # of a range whose end is between two steps
+            if sweep.sampler == "grid" or not isinstance(axis, Range):
+                found[key] = trial.suggest_categorical(key, choices(axis))
+            elif axis.integer:
+                ends = int(axis.start), int(axis.to)
+                found[key] = trial.suggest_int(key, *ends, step=int(axis.step or 1), log=axis.log)
+            else:
+                found[key] = trial.suggest_float(key, axis.start, axis.to, step=axis.step, log=axis.log)
     return found
-
-
-def number_of(trial: FrozenTrial) -> int:
-    """The number of a trial; of one that was queued again that of the first one."""
-    with warnings.catch_warnings(action="ignore"):  # experimental
-        first = RetryHeartbeatStaleTrialCallback.retried_trial_number(trial)
-    return trial.number if first is None else first
 
 
 def trials_of(study: optuna.Study) -> dict[int, FrozenTrial]:
@@ -191,41 +171,31 @@ def trials_of(study: optuna.Study) -> dict[int, FrozenTrial]:
     order = (*DONE, *ACTIVE, TrialState.FAIL)
     found: dict[int, FrozenTrial] = {}
     for trial in study.get_trials(deepcopy=False):
-        if QUEUED in trial.user_attrs:
-            number = number_of(trial)
+        if (number := trial.user_attrs.get(TRIAL)) is not None:
             found[number] = min(found.get(number, trial), trial, key=lambda x: order.index(x.state))
-    return found
+    return dict(sorted(found.items()))
 
 
 def queue_again(study: optuna.Study, trial: FrozenTrial, max_retry: int | None = None) -> None:
     """Queue a trial again that ended without a result."""
-    again = copy.deepcopy(trial)
-    again.user_attrs = {QUEUED: True}
     with warnings.catch_warnings(action="ignore"):  # experimental
-        RetryHeartbeatStaleTrialCallback(max_retry, inherit_intermediate_values=True)(study, again)
+        RetryHeartbeatStaleTrialCallback(max_retry, inherit_intermediate_values=True)(study, trial)
 
 
 def queue_stopped(study: optuna.Study, trial: FrozenTrial) -> None:
     """After a trial: queue it again if its worker was asked to stop."""
-    if trial.state is TrialState.FAIL and QUEUED in trial.user_attrs and ERROR not in trial.user_attrs:
+    if trial.state is TrialState.FAIL and TRIAL in trial.user_attrs and not trial.user_attrs.get(ERROR):
         queue_again(study, trial)
 
 
-def queue_stale(study: optuna.Study, grace: int) -> None:
-    """Queue the trials of dead workers again: by Optuna's heartbeat, and of those that died before their first one."""
-    with warnings.catch_warnings(action="ignore"):  # experimental
-        optuna.storages.fail_stale_trials(study)
+def queue_lost(study: optuna.Study, grace: int, all_failed: bool = False) -> None:
+    """At the start: queue trials again whose workers died, also before their first heartbeat; or all that failed."""
     limit = datetime.now() - timedelta(seconds=grace)
     for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-        if WORKER not in trial.user_attrs and trial.datetime_start is not None and trial.datetime_start < limit:
+        if trial.user_attrs.get(STARTED) != trial.number and (trial.datetime_start or limit) < limit:
             study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
-            queue_again(study, trial)
-
-
-def queue_failed(study: optuna.Study, all_failed: bool = False) -> None:
-    """Queue trials again that have only failed because a worker died; or all that failed."""
     for trial in trials_of(study).values():
-        if trial.state is TrialState.FAIL and (all_failed or ERROR not in trial.user_attrs):
+        if trial.state is TrialState.FAIL and (all_failed or not trial.user_attrs.get(ERROR)):
             queue_again(study, trial)
 
 
@@ -255,20 +225,14 @@ def read_study(name: str, storage: str | None = None) -> tuple[optuna.Study, Pat
     except KeyError:
         raise FileNotFoundError(f"{without_password(url)} has no study {name}") from None
     if _DEFINITION not in study.user_attrs:
-        raise FileNotFoundError(f"the study {name} is not of a sweep, or of an earlier version")
+        raise FileNotFoundError(f"the study {name} {_NOT_A_SWEEP}")
     return study, folder or RUNS / name
-
-
-def sweep_of(study: optuna.Study) -> Sweep:
-    """The sweep that a study was created by."""
-    said = study.user_attrs[_DEFINITION].items()
-    return Sweep.model_validate({key: value for key, value in said if not key.startswith("config ")})
 
 
 def table_of(study: optuna.Study, folder: Path) -> SweepTable:
     """A row for each trial of a study; ``folder`` is where run folders are if the sweep was moved."""
-    axes, rows = list(sweep_of(study).axes), []
-    for number, trial in sorted(trials_of(study).items()):
+    axes, rows = study.user_attrs[_DEFINITION]["axes"], []
+    for number, trial in trials_of(study).items():
         said, failed = trial.user_attrs, trial.state is TrialState.FAIL
         params = trial.params or trial.system_attrs.get("fixed_params", {})
         row: dict[str, Value] = {"trial": number, "state": "failed" if failed else trial.state.name.lower()}
@@ -276,25 +240,5 @@ def table_of(study: optuna.Study, folder: Path) -> SweepTable:
         row |= {key: "null" if (value := params.get(key, "")) is None else value for key in axes}
         row |= {key: said.get(key) for key in NUMBERS} | {"worker": said.get(WORKER, "")}
         row |= {"folder": existing(said.get(FOLDER, ""), folder)}
-        rows.append(row | {"reason": said.get(ERROR, "its worker died") if failed else ""})
+        rows.append(row | {"reason": said.get(ERROR) or "its worker died" if failed else ""})
     return SweepTable(rows)
-
-
-def history(study: optuna.Study) -> list[tuple[float, bool]]:
-    """The metric of each trial that is done, in the order in which they started, and whether it was pruned."""
-    done = [trial for trial in trials_of(study).values() if trial.state in DONE and trial.value is not None]
-    done.sort(key=lambda trial: str(trial.datetime_start))
-    return [(trial.value or 0.0, trial.state is TrialState.PRUNED) for trial in done]
-
-
-def importance(study: optuna.Study) -> dict[str, float]:
-    """The share of each axis in the variance of the metric; empty where there is too little to tell."""
-    complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-    if len(complete) < 4 or len({trial.value for trial in complete}) < 2:
-        return {}
-    try:
-        shares = get_param_importances(study, evaluator=FanovaImportanceEvaluator(seed=0))
-    except (ValueError, RuntimeError, ImportError) as error:
-        logger.warning("no importances: %s", error)
-        return {}
-    return dict(shares) if len(shares) > 1 else {}

@@ -2,7 +2,9 @@
 
 import csv
 import io
+import math
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -51,27 +53,34 @@ class SweepTable:
 
     def text(self) -> str:
         """The main columns, accuracies in percent."""
+        names = ("trial", *self.axes, "validation_accuracy", "test_accuracy", "parameters", "seconds")
         lines = [["trial", *self.axes, "validation %", "test %", "parameters", "seconds", "run"]]
-        lines += [_line(row, self.axes) for row in self.rows]
+        for row in self.rows:
+            cells = [cell(name, row) for name in names]
+            if row["state"] != "complete":
+                cells[-4:] = [str(row["state"]), "", "", ""]
+            lines.append([*cells, str(row["folder"]).removeprefix(f"{Path.cwd()}{os.sep}")])
         widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
         shown = ["  ".join(cell.ljust(width) for cell, width in zip(x, widths, strict=True)).rstrip() for x in lines]
         failed = [(row["trial"], str(row["reason"]).splitlines()[0]) for row in self.rows if row["reason"]]
         return "\n".join([*shown, *(f"trial {trial} failed: {reason}" for trial, reason in failed)])
 
 
-def _line(row: dict[str, Value], axes: list[str]) -> list[str]:
-    values = [f"{x:.6g}" if isinstance(x := row.get(key, ""), float) else str(x) for key in axes]
-    numbers = [str(row["state"]), "", "", ""]
-    if row["state"] == "complete":
-        numbers = [_percent(row, "validation"), _percent(row, "test"), str(row["parameters"]), f"{row['seconds']:.1f}"]
-    return [str(row["trial"]), *values, *numbers, str(row["folder"]).removeprefix(f"{Path.cwd()}{os.sep}")]
+def number(value: Value) -> float | None:
+    """A finite number; None for anything else."""
+    known = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return float(value or 0) if known else None
 
 
-def _percent(row: dict[str, Any], split: str) -> str:
-    accuracy, spread = row[f"{split}_accuracy"], row[f"{split}_std"]
-    if accuracy is None:  # no such data
-        return ""
-    return f"{100 * accuracy:.2f}" + ("" if spread is None else f" +- {100 * spread:.2f}")
+def cell(name: str, row: Mapping[str, Value]) -> str:
+    """A value as people read it: accuracies in percent with their spread, numbers with few digits."""
+    value, known = row.get(name), number(row.get(name))
+    if known is None:
+        return "" if value is None else str(value)
+    if name.endswith("accuracy"):
+        spread = number(row.get(name.removesuffix("accuracy") + "std"))
+        return f"{100 * known:.2f}" + ("" if spread is None else f" ± {100 * spread:.2f}")
+    return f"{known:.1f}" if name == "seconds" else f"{known:.6g}" if isinstance(value, float) else str(value)
 
 
 def existing(folder: str, near: Path) -> str:

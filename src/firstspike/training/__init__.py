@@ -3,12 +3,12 @@
 from torch import optim
 
 from firstspike.training.augment import Augment
-from firstspike.training.callbacks import Callback, Callbacks, EarlyStopping, Pace, ProgressBar
+from firstspike.training.callbacks import Callback, EarlyStopping
 from firstspike.training.divergence import DivergedError
-from firstspike.training.evaluation import Evaluation, confusion_counts, evaluate_record, record_in_parts
-from firstspike.training.fitting import Fit, FitResult, Interrupted, Row
+from firstspike.training.evaluation import Evaluation
+from firstspike.training.fitting import Fit, FitResult, Interrupted
 from firstspike.training.schedules import SCHEDULES, CosineLR
-from firstspike.training.silent import SilentNeurons, silent_fractions, spiking_layers
+from firstspike.training.silent import SilentNeurons
 from firstspike.training.trainer import Trainer
 
 OPTIMIZERS: dict[str, type[optim.Optimizer]] = {"adam": optim.Adam, "adamw": optim.AdamW, "sgd": optim.SGD}
@@ -18,7 +18,6 @@ __all__ = [
     "SCHEDULES",
     "Augment",
     "Callback",
-    "Callbacks",
     "CosineLR",
     "DivergedError",
     "EarlyStopping",
@@ -26,14 +25,6 @@ __all__ = [
     "Fit",
     "FitResult",
     "Interrupted",
-    "Pace",
-    "ProgressBar",
-    "Row",
     "SilentNeurons",
     "Trainer",
-    "confusion_counts",
-    "evaluate_record",
-    "record_in_parts",
-    "silent_fractions",
-    "spiking_layers",
 ]

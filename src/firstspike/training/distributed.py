@@ -19,12 +19,13 @@ from torch import Tensor
 from torch.distributed.rendezvous import rendezvous
 
 from firstspike.data import SpikeData
-from firstspike.layers import part_of_batch
+from firstspike.layers.noise import part_of_batch
 from firstspike.losses import SilentPeak, SpikeCount
 from firstspike.torchrun import ProcessLostError, local_rank, processes, rank
 from firstspike.training.engines import Sequential
 from firstspike.training.evaluation import Evaluation, evaluation_of, outputs_of
-from firstspike.training.fitting import Member, Objective
+from firstspike.training.fitting import Member
+from firstspike.training.objective import Objective
 from firstspike.training.silent import activity, first_spikes_in, silence
 
 _PATIENCE = timedelta(minutes=10)  # with a process that does not answer

@@ -13,7 +13,8 @@ from firstspike.devices import sent
 from firstspike.layers import Ensemble, Network, SpikeDropout, project_delays_
 from firstspike.layers.delay import delays_in
 from firstspike.training.evaluation import Evaluation, evaluate, evaluation_of, outputs_of
-from firstspike.training.fitting import Member, Objective
+from firstspike.training.fitting import Member
+from firstspike.training.objective import Objective
 from firstspike.training.schedules import advance
 from firstspike.training.silent import activity, first_spikes_in, silent_share
 

@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,8 +19,10 @@ from torch.nn import functional
 
 from firstspike.data import EventLists, SpikeData
 from firstspike.devices import raise_deferred_errors, sent
-from firstspike.layers import EarliestPool2d, Ensemble, LIFLayer, LIFRecurrent, Network, Record, form_of
+from firstspike.layers import EarliestPool2d, Ensemble, LIFLayer, LIFRecurrent, Network, Record
+from firstspike.layers.trains import form_of
 from firstspike.substrates import Exact, Substrate
+from firstspike.training.objective import Objective
 from firstspike.training.silent import first_spikes_in, silence, spiking_layers
 
 PART_MEMORY = 2**30
@@ -73,18 +75,10 @@ class Evaluation:
         return self.times[self.predictions >= 0].amin(dim=-1).mean(dtype=torch.float64).item()
 
 
-class Decides(Protocol):
-    """What an evaluation needs of a loss."""
-
-    def loss(self, times: Tensor, labels: Tensor, /) -> Tensor:
-        """Mean over the samples."""
-
-    def predict(self, times: Tensor) -> Tensor:
-        """Class of each sample, -1 where there is no decision."""
-
-
 @torch.no_grad()
-def evaluate(network: nn.Module, objective: Decides, data: SpikeData, substrate: Substrate | None = None) -> Evaluation:
+def evaluate(
+    network: nn.Module, objective: Objective, data: SpikeData, substrate: Substrate | None = None
+) -> Evaluation:
     """Evaluate a network, in evaluation mode, on all samples.
 
     Args:
@@ -115,7 +109,7 @@ def outputs_of(
 
 @torch.no_grad()
 def evaluate_record(
-    network: nn.Module, record: Record, objective: Decides, labels: Int64[Tensor, " samples"]
+    network: nn.Module, record: Record, objective: Objective, labels: Int64[Tensor, " samples"]
 ) -> Evaluation:
     """The same from spike times that are known already."""
     return evaluation_of(record.output, _fractions(*_silent(network, record)), objective, labels)
@@ -174,7 +168,7 @@ def confusion_counts(evaluation: Evaluation, classes: int | None = None) -> Int[
 def evaluation_of(
     times: Float[Tensor, "samples outputs"],
     silent: Float64[Tensor, " layers"],
-    objective: Decides,
+    objective: Objective,
     labels: Int64[Tensor, " samples"],
 ) -> Evaluation:
     """Loss and decisions from output times, with silent fractions summed over the samples."""
@@ -190,7 +184,7 @@ def evaluation_of(
         times=times,
         predictions=predictions,
         labels=labels,
-        readout=getattr(getattr(objective, "loss", None), "reads", None) == "values",
+        readout=getattr(objective.loss, "reads", None) == "values",
     )
 
 

@@ -1,18 +1,16 @@
 """What a training consists of while it runs: the networks with their optimisers, how far they are, what came out."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import chain
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-from jaxtyping import Float, Int64
 from torch import Tensor, nn, optim
 from torch.optim.lr_scheduler import LRScheduler
 
 from firstspike.data import SpikeData
-from firstspike.layers import Network, Record
-from firstspike.losses.base import smallest
+from firstspike.layers import Network
 from firstspike.substrates import Substrate
 from firstspike.training.averaging import WeightAverage
 from firstspike.training.callbacks import Callbacks
@@ -25,13 +23,6 @@ if TYPE_CHECKING:
 
 Row = dict[str, float | int | str]
 """One line of a table: of ``metrics``, a row per epoch."""
-
-Loss = Callable[[Tensor, Tensor], Tensor]
-"""``loss(times, labels)`` -> mean over the samples; with a method ``predict(times)`` it also decides."""
-
-
-Better = Literal["accuracy", "loss"] | None
-"""By what an evaluation is better than the best one so far."""
 
 
 class Interrupted(Exception):  # noqa: N818  (a request, not an error)
@@ -64,16 +55,12 @@ class Progress:
         """One more epoch is done."""
         self.epoch, self.batch, self.totals, self.noise = self.epoch + 1, 0, None, None
 
-    def improve(self, validation: Evaluation) -> Better:
-        """Note an evaluation if it is the best so far, and say by what; of equal accuracies, the lower loss wins."""
-        how: Better = None
-        if validation.accuracy > self.best:
-            how = "accuracy"
-        elif validation.accuracy == self.best and validation.loss < self.best_loss:
-            how = "loss"
-        if how is not None:
+    def improve(self, validation: Evaluation) -> bool:
+        """Note an evaluation if it is the best so far; of equal accuracies, the lower loss wins."""
+        better = (validation.accuracy, -validation.loss) > (self.best, -self.best_loss)
+        if better:
             self.best, self.best_loss = validation.accuracy, validation.loss
-        return how
+        return better
 
 
 @dataclass(eq=False)
@@ -147,7 +134,7 @@ class Member:
         }
 
     def load_state_dict(self, state: dict[str, Any], allow_other_chip: bool = False, where: str = "state") -> None:
-        """Restore a saved state. All of it is checked before anything is changed.
+        """Restore a saved state. Weights and optimiser are checked before anything is changed.
 
         Args:
             state: what ``state_dict()`` gave.
@@ -167,63 +154,19 @@ class Member:
                 f"the run was trained on chip {before}, this is {'not a chip' if now is None else f'chip {now}'}: its "
                 "weights fit that chip. To resume here nevertheless: firstspike resume --allow-other-chip"
             )
-        self.network.load_state_dict(state["network"])
-        if self.average is not None:
-            self.average.load_state_dict(state["average"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        if self.schedule is not None:
-            self.schedule.load_state_dict(state["schedule"])
-        self.silent.load_state_dict(state["silent"])
-        if kept["identity"].get("kind") == self.substrate.kind:
-            self.substrate.load_state_dict(kept["state"])
-        self.progress = Progress(**state["progress"])
-
-
-@dataclass(eq=False)
-class Objective:
-    """What is minimised: a loss and terms that are added to it.
-
-    Args:
-        loss: ``loss(times, labels)``, the mean over the samples.
-        regularizers: each is called ``regularizer(times, labels, network, record)``.
-    """
-
-    loss: Loss
-    regularizers: Sequence[Callable[..., Tensor]] = ()
-
-    def __call__(
-        self,
-        network: nn.Module,
-        times: Float[Tensor, "batch inputs"],
-        labels: Int64[Tensor, " batch"],
-        substrate: Substrate,
-    ) -> tuple[Tensor, Tensor, Record]:
-        """Loss, loss with regularisers, and the spike times of all layers."""
-        record = record_of(network, times, substrate)
-        return *self.of(network, record, labels), record
-
-    def of(self, network: nn.Module, record: Record, labels: Int64[Tensor, " batch"]) -> tuple[Tensor, Tensor]:
-        """Loss, and loss with regularisers, of a batch that went through the network."""
-        loss = self.loss(record.output, labels)
-        penalties = [regularizer(record.output, labels, network, record) for regularizer in self.regularizers]
-        return loss, sum(penalties, start=loss)
-
-    def predict(self, times: Float[Tensor, "*batch outputs"]) -> Int64[Tensor, "*batch"]:
-        """Class of each sample by the loss's rule, otherwise by the earliest spike; -1 where it is silent."""
-        decide: Callable[[Tensor], Tensor] = getattr(self.loss, "predict", smallest)
-        return decide(times)
-
-    def share(self, part: Int64[Tensor, " part"], whole: Int64[Tensor, " batch"]) -> float | Tensor:
-        """Weight of the mean over a part of a batch in the mean over all of it."""
-        weigh: Callable[[Tensor, Tensor], float | Tensor] | None = getattr(self.loss, "share", None)
-        return len(part) / len(whole) if weigh is None else weigh(part, whole)
-
-
-def record_of(network: nn.Module, times: Tensor, substrate: Substrate) -> Record:
-    """Spike times of all layers of a ``Network`` on a substrate; of another module input and output."""
-    if isinstance(network, Network):
-        return substrate.record(network, times)
-    return Record(times, (network(times),))
+        try:
+            self.network.load_state_dict(state["network"])
+            if self.average is not None:
+                self.average.load_state_dict(state["average"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            if self.schedule is not None:
+                self.schedule.load_state_dict(state["schedule"])
+            self.silent.load_state_dict(state["silent"])
+            if kept["identity"].get("kind") == self.substrate.kind:
+                self.substrate.load_state_dict(kept["state"])
+            self.progress = Progress(**state["progress"])
+        except (AttributeError, KeyError, TypeError, RuntimeError) as error:
+            raise CheckpointError(f"{where}: does not fit the training: {str(error).splitlines()[0]}") from None
 
 
 @dataclass(eq=False)
@@ -242,7 +185,7 @@ class Fit:
         first: whether this process is the one that writes and shows.
         validations: evaluations of the last epoch, one for each network.
         rows: metrics of the last epoch, one for each network.
-        improved: by what each network is the best so far, if it is.
+        improved: whether each network is the best so far.
         finished: set it to end the training after this epoch.
     """
 
@@ -257,7 +200,7 @@ class Fit:
     first: bool = True
     validations: list[Evaluation] = field(default_factory=list)
     rows: list[Row] = field(default_factory=list)
-    improved: list[Better] = field(default_factory=list)
+    improved: list[bool] = field(default_factory=list)
     finished: bool = False
 
     @property

@@ -12,7 +12,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from firstspike.layers import LIFLayer, Network, Record, first_of, form_of
+from firstspike.layers import LIFLayer, Network, Record
+from firstspike.layers.trains import first_of, form_of
 from firstspike.ranges import Positive
 
 _HIDDEN, _OUTPUT = 0.5, 0.1  # limits where none are given

@@ -8,17 +8,18 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from copy import deepcopy
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, overload
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Float
 from torch import Tensor, nn, optim
 from torch.optim.lr_scheduler import LRScheduler
 
 from firstspike import losses
 from firstspike.data import SpikeData
 from firstspike.devices import check_float64, raise_deferred_errors
-from firstspike.layers import Network, Record, jitter_from
+from firstspike.layers import Network, Record
+from firstspike.layers.noise import jitter_from
 from firstspike.ranges import Count, Positive, Probability, Seed
 from firstspike.seeding import generator
 from firstspike.substrates import Exact, Substrate
@@ -28,24 +29,17 @@ from firstspike.training.distributed import Distributed, Ranks, joined
 from firstspike.training.divergence import signs_of_failure, staying_finite
 from firstspike.training.engines import Sequential, engine_for
 from firstspike.training.evaluation import Evaluation, evaluate, record_in_parts
-from firstspike.training.fitting import (
-    Fit,
-    FitResult,
-    Interrupted,
-    Loss,
-    Member,
-    Objective,
-    mean_row,
-    metrics_row,
-    to_network,
-)
+from firstspike.training.fitting import Fit, FitResult, Interrupted, Member, mean_row, metrics_row, to_network
+from firstspike.training.objective import Loss, Objective
 from firstspike.training.process import Pace, stop_on_signals, threads_worth_starting
 from firstspike.training.silent import SilentNeurons, spiking_layers
+
+if TYPE_CHECKING:
+    from firstspike.runs import Run
 
 logger = logging.getLogger(__name__)
 
 AugmentRule = Callable[[Tensor, SpikeData, Sequence[torch.Generator]], Tensor]
-T = TypeVar("T")
 
 
 class Trainer:
@@ -53,8 +47,8 @@ class Trainer:
 
         net = fs.Network(fs.LIFLinear(13, 40), fs.LIFLinear(40, 3))
         trainer = fs.Trainer(net, fs.losses.TimeCrossEntropy(), torch.optim.Adam(net.parameters(), lr=5e-3))
-        result = trainer.fit(train, validation, epochs=100, batch_size=50, folder="runs/wine")
-        trainer.evaluate(test).accuracy
+        run = trainer.fit(train, validation, epochs=100, batch_size=50, folder="runs/wine")
+        run.evaluate(test).accuracy
 
     Times and parameters stay on the device and in the type that the network has. Everything random in an epoch follows
     from the seed and the number of the epoch, so that a resumed training continues bit for bit.
@@ -153,6 +147,42 @@ class Trainer:
         """Where the networks are."""
         return next((p.device for p in self.network.parameters()), torch.device("cpu"))
 
+    @overload
+    def fit(
+        self,
+        train: SpikeData,
+        validation: SpikeData | None = None,
+        *,
+        epochs: Count,
+        batch_size: Count,
+        seed: Seed = 0,
+        test: SpikeData | None = None,
+        folder: None = None,
+        resume: bool = False,
+        checkpoint_every: Count | None = None,
+        callbacks: Sequence[Callback] = (),
+        progress_bar: bool = True,
+        stop: Stop = ...,
+    ) -> FitResult: ...
+
+    @overload
+    def fit(
+        self,
+        train: SpikeData,
+        validation: SpikeData | None = None,
+        *,
+        epochs: Count,
+        batch_size: Count,
+        seed: Seed = 0,
+        test: SpikeData | None = None,
+        folder: Path | str,
+        resume: bool = False,
+        checkpoint_every: Count | None = None,
+        callbacks: Sequence[Callback] = (),
+        progress_bar: bool = True,
+        stop: Stop = ...,
+    ) -> "Run": ...
+
     def fit(
         self,
         train: SpikeData,
@@ -168,7 +198,7 @@ class Trainer:
         callbacks: Sequence[Callback] = (),
         progress_bar: bool = True,
         stop: Stop = lambda: False,
-    ) -> FitResult:
+    ) -> "FitResult | Run":
         """Train up to a total number of epochs, then evaluate.
 
         Ctrl-C or SIGTERM stop the training after the current batch; with a run folder its state is saved first.
@@ -181,7 +211,7 @@ class Trainer:
             seed: seed of the order of the samples and of all noise. Several networks have consecutive seeds, from this
                 one on.
             test: evaluated once, at the end.
-            folder: a run folder to write: metrics, checkpoints, results, figures; see ``fs.load_run``.
+            folder: a run folder to write: metrics, checkpoints, results, figures; see ``fs.Run``.
             resume: continue the training in ``folder`` from its newest checkpoint, if there is one.
             checkpoint_every: epochs between checkpoints in the run folder; by default about twenty over the training.
             callbacks: what else receives the events of the training.
@@ -189,7 +219,7 @@ class Trainer:
             stop: polled before every batch; return True to save and stop.
 
         Returns:
-            Metrics and the last evaluations.
+            Metrics and the last evaluations; with a folder the run, which has them by the same names.
 
         Raises:
             FileExistsError: the folder is not empty, and ``resume`` is not set.
@@ -201,13 +231,17 @@ class Trainer:
             ProcessLostError: another process of the training has ended.
             Interrupted: Ctrl-C, SIGTERM or ``stop``.
         """
-        callbacks = list(callbacks)
         if folder is not None:
-            from firstspike.runs.writer import RunWriter  # a run folder is one more callback
+            from firstspike.runs import Run, RunWriter  # a run folder is one more callback
 
-            callbacks.append(RunWriter(folder, resume=resume, checkpoint_every=checkpoint_every))
-        elif resume:
+            writer = RunWriter(folder, resume=resume, checkpoint_every=checkpoint_every)
+            options: dict[str, Any] = {"seed": seed, "test": test, "progress_bar": progress_bar, "stop": stop}
+            callbacks = [*callbacks, writer]
+            result = self.fit(train, validation, epochs=epochs, batch_size=batch_size, callbacks=callbacks, **options)
+            return Run.written(writer, result)
+        if resume:
             raise ValueError("resume=True needs the folder of the run")
+        callbacks = list(callbacks)
         with joined(self.members, self.device) as ranks, ExitStack() as stack:
             if ranks.first and progress_bar:
                 callbacks.append(ProgressBar())
@@ -381,10 +415,6 @@ class Trainer:
         raise_deferred_errors()
         return found
 
-    def predict(self, times: Float[Tensor, "samples inputs"]) -> Int64[Tensor, " samples"]:
-        """Class of each sample by the (first) network; -1 where it makes no decision."""
-        return self.objective.predict(self.record(times).output)
-
     def state_dict(self) -> dict[str, Any]:
         """All that the training needs to continue bit for bit: weights, optimisers, schedules, progress."""
         if self._engine is not None:
@@ -404,28 +434,6 @@ class Trainer:
         for member, saved in zip(self.members, found, strict=True):
             member.load_state_dict(saved, allow_other_chip, str(saved.get("where", "state")))
         self._engine = None
-
-    @classmethod
-    def resume(cls, folder: Path | str, **parts: Any) -> dict[str, Any]:
-        """Continue the training in a run folder from its newest checkpoint, as if it had never stopped.
-
-        Parts of the training that are not in the registries (a network, a loss, an optimiser of your own) cannot be
-        built from the folder's config: hand them over by name.
-
-        Args:
-            folder: the run folder.
-            parts: see ``firstspike.runs.resume``.
-
-        Returns:
-            The contents of ``results.json``.
-
-        Raises:
-            FileNotFoundError: there is no run in the folder.
-            ValueError: a part that has to be handed over is missing; see also ``fit``.
-        """
-        from firstspike.runs import resume
-
-        return resume(folder, **parts)
 
 
 def _opened(substrate: Substrate, network: nn.Module) -> AbstractContextManager[Any]:

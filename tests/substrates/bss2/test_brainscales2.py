@@ -146,6 +146,7 @@ def test_a_stalled_run_is_tried_again_and_then_reported(machine, network, times,
         assert torch.equal(substrate.run(network, times).output, wanted.output)
 
 
+@pytest.mark.slow
 def test_trials(machine, network, times):
     with chip().open(network) as substrate:
         found = substrate.trials(network, times, 3)

@@ -8,9 +8,10 @@ import torch
 
 from firstspike.cli import main
 from firstspike.config import load_config
-from firstspike.runs import load_run, resume, start
+from firstspike.runs import Run
 from firstspike.runs.checkpoint import checkpoints, load_checkpoint
 from firstspike.substrates import MockBss2, SubstrateError
+from trained import resume, start
 
 ON_CHIP = "substrate={kind: brainscales2, calibration: ideal.pbin, retries: 2}"
 SMALL = ["data.train=40", "data.validation=20", "data.test=20", "training.epochs=3", "training.checkpoint_every=10"]
@@ -33,7 +34,7 @@ def test_training_and_another_chip(machine, tmp_path):
     assert identity["chip"] == "hxcube1chip7"
     assert identity["calibration_sha256"]
     assert machine.calls[-1] == "end"
-    weights = load_run(tmp_path / "run").network[1].weight
+    weights = Run(tmp_path / "run").network[1].weight
     assert not torch.equal((weights * 30).round() / 30, weights)  # trained in full
     machine.name = "another"
     with pytest.raises(ValueError, match="trained on chip hxcube1chip7, this is chip another"):
@@ -77,6 +78,7 @@ def test_a_chip_that_stalls_for_good_leaves_the_last_whole_epoch(machine, tmp_pa
     assert all(torch.equal(weights[key], found[key]) for key in weights)
 
 
+@pytest.mark.slow
 def test_so_does_the_emulated_one(tmp_path, monkeypatch, capsys):
     """Its noise goes on where it was, so that the run ends as if it had never stalled."""
     settings = [*SMALL, "training.epochs=4"]
@@ -106,6 +108,7 @@ def test_so_does_the_emulated_one(tmp_path, monkeypatch, capsys):
     assert all(torch.equal(weights[key], found[key]) for key in weights)
 
 
+@pytest.mark.slow
 def test_a_stall_in_the_first_epoch(tmp_path, monkeypatch):
     config = load_config("bars_mock_bss2", [*SMALL, "substrate.stall=1", "substrate.retries=2"])
     with pytest.raises(SubstrateError, match="epoch_0000 is saved; continue with: firstspike resume"):

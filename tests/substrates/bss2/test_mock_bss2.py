@@ -7,7 +7,7 @@ import firstspike as fs
 from firstspike.layers import BiasSpikes, Delay, DelayRule, LIFLinear, Multiplex, Network
 from firstspike.neuron import LIF
 from firstspike.substrates import Exact, MockBss2, SubstrateError
-from firstspike.substrates.bss2.limits import circuits_of
+from firstspike.substrates.bss2.base import circuits_of
 from firstspike.substrates.bss2.mock import _Cells, _fired
 
 DOUBLE = {"dtype": torch.float64}

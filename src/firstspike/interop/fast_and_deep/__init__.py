@@ -1,7 +1,7 @@
 """Import experiments of the original code of Göltz et al. (github.com/JulianGoeltz/fastAndDeep).
 
-``translate`` turns a config of the original into one of ours, ``sweep.import_sweep`` a sweep, and
-``run_folder.import_folder`` a result folder: config, trained network and, as a check, the spike times that it saved.
+``translate`` turns a config of the original into one of ours, ``run_folder.import_folder`` a result folder: config,
+trained network and, as a check, the spike times that it saved.
 """
 
 from firstspike.interop.fast_and_deep.translate import Translation, import_config, translate

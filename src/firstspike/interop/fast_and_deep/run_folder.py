@@ -21,15 +21,14 @@ from firstspike.interop.fast_and_deep.results import (
     saved_spike_times,
 )
 from firstspike.interop.fast_and_deep.translate import import_config
-from firstspike.interop.safe_pickle import StandIn
-from firstspike.interop.torch_file import read_torch_file
+from firstspike.interop.torch_file import StandIn, read_torch_file
 from firstspike.layers import Network
-from firstspike.runs import RunFolder
 from firstspike.runs.checkpoint import place_of, save_checkpoint
 from firstspike.runs.files import write_whole
+from firstspike.runs.folder import RunFolder
 from firstspike.runs.writer import captured
 from firstspike.substrates import Exact, Noisy
-from firstspike.training import record_in_parts
+from firstspike.training.evaluation import record_in_parts
 from firstspike.training.fitting import Member, Progress
 
 _WEIGHTS = ("weights", ("NeuronLayer", "EqualtimeLayer"))
@@ -49,7 +48,6 @@ class Imported:
     network: str | None
     trained: bool
     epoch: int
-    without_effect: list[str]
     inexact: list[str]
     no_counterpart: list[str]
     parameters: int = 0
@@ -91,7 +89,6 @@ def import_folder(folder: Path, out: Path) -> Imported:
         str(files.network.resolve()) if files.network else None,
         files.trained,
         (config.training.epochs if files.epoch is None else files.epoch) if files.trained else 0,
-        translation.without_effect,
         translation.inexact,
         translation.no_counterpart,
     )

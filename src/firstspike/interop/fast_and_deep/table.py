@@ -20,7 +20,6 @@ class Table:
 
     Attributes:
         no_counterpart: what firstspike does not have, one line each.
-        without_effect: keys that change neither what a network computes nor what it learns, one line each.
 
     Raises:
         ValueError: ``raw`` is not a mapping. All methods raise it for a missing key and for a value of another kind.
@@ -32,7 +31,6 @@ class Table:
         self.raw = {str(key): value for key, value in raw.items()}
         self.place = place
         self.no_counterpart: list[str] = [] if parent is None else parent.no_counterpart
-        self.without_effect: list[str] = [] if parent is None else parent.without_effect
         self._unread = set(self.raw)
 
     def __contains__(self, key: str) -> bool:
@@ -108,10 +106,8 @@ class Table:
             self.no_counterpart.append(f"{key} differs between layers ({values}); here all layers have {chosen}")
 
     def skip(self, *keys: str) -> None:
-        """Read keys without effect."""
-        for key in keys:
-            if key in self._unread:
-                self.without_effect.append(f"{self._name(key)} = {reprlib.repr(self.take(key))}")
+        """Pass over keys that change neither what a network computes nor what it learns."""
+        self._unread.difference_update(keys)
 
     def close(self) -> None:
         """Note the keys that nobody has read."""

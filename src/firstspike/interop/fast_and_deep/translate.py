@@ -28,14 +28,12 @@ class Translation:
         sources: for each parameter of ours, by its name in ``state_dict``, where it is in the original's network.
         inexact: why the original's spike times may differ from ours by more than rounding, one reason each.
         no_counterpart: what firstspike does not have, one line each.
-        without_effect: keys that change neither what a network computes nor what it learns, one line each.
     """
 
     config: dict[str, Any]
     sources: dict[str, Source]
     inexact: list[str]
     no_counterpart: list[str]
-    without_effect: list[str]
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -115,7 +113,7 @@ def translate(raw: dict[str, Any], exact: bool = False) -> Translation:
     }
     if section:
         config["substrate"] = section
-    return Translation(config, builder.sources, inexact, root.no_counterpart, root.without_effect)
+    return Translation(config, builder.sources, inexact, root.no_counterpart)
 
 
 def _layers_from_sizes(layout: Table, params: Table, copies: int) -> list[Table]:

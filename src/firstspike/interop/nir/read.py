@@ -27,8 +27,8 @@ from firstspike.layers import (
     Multiplex,
     Network,
     Readout,
-    form_of,
 )
+from firstspike.layers.trains import form_of
 from firstspike.neuron import LIF
 
 _FIELDS = ("tau_mem", "tau_syn", "r", "v_leak", "w_in")

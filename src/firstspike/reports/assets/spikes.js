@@ -79,20 +79,17 @@ function drawMembrane(member, place, tau, exact) {
   element("membrane-said").textContent = membrane === undefined ? `Left out: ${member.samples.no_membrane}` : membraneSaid(membrane, exact);
   if (membrane === undefined) return;
   chart(element("membrane"), () => {
-    const [start, stop] = [membrane.start[place], membrane.stop[place]];
-    const [names, trains] = [membrane.neurons?.[place] ?? membrane.names, membrane.points !== undefined];
+    const [time, names, trains] = [membrane.points[place], membrane.neurons[place], membrane.trains];
     const traces = [];
     let [low, high] = [0, 1];
-    const truth = membrane.outputs === false ? -1 : member.samples.label[place];
-    const spikesOf = (neuron) => listed(membrane.spikes[place][neuron]);
-    const when = (neuron) => (neuron === truth ? -Infinity : spikesOf(neuron)[0] ?? Infinity);
+    const truth = membrane.outputs ? member.samples.label[place] : -1;
+    const when = (neuron) => (neuron === truth ? -Infinity : membrane.spikes[place][neuron][0] ?? Infinity);
     const first = names.map((_, neuron) => neuron).sort((a, b) => (when(a) > when(b)) - (when(a) < when(b))).slice(0, TRACES);
     membrane.traces[place].forEach((voltage, neuron) => {
-      const time = trains ? membrane.points[place] : voltage.map((_, k) => start + (stop - start) * k / (voltage.length - 1));
-      const spikes = spikesOf(neuron);
-      const spike = trains ? Infinity : spikes[0] ?? Infinity;
-      const cut = time.findIndex((t) => t >= spike);
-      const [before, after] = split(time, voltage, spike, cut);
+      const spikes = membrane.spikes[place][neuron];
+      const cut = trains || !spikes.length ? time.length : time.findIndex((t) => t >= spikes[0]); // faint after it
+      const before = { x: time.slice(0, cut + 1), y: voltage.slice(0, cut + 1) };
+      const after = { x: time.slice(cut), y: voltage.slice(cut) };
       const name = label(names[neuron]);
       const seen = first.includes(neuron);
       const tone = seen ? colour(neuron) : shown("--faint");
@@ -113,7 +110,7 @@ function drawMembrane(member, place, tau, exact) {
     const threshold = { type: "line", xref: "paper", x0: 0, x1: 1, y0: 1, y1: 1, line: { color: shown("--faint"), dash: "dash", width: 1.5 } };
     const written = { xref: "paper", x: 1, y: 1, text: "threshold", showarrow: false, xanchor: "right", yanchor: "bottom", font: { color: shown("--faint") } };
     const span = high - low;
-    return [traces, layout(axis(timeLabel(tau), { automargin: false, range: [start, stop] }), axis("membrane [threshold]", { automargin: false, range: [low - 0.1 * span, high + 0.2 * span] }), {
+    return [traces, layout(axis(timeLabel(tau), { automargin: false, range: [time[0], time[time.length - 1]] }), axis("membrane [threshold]", { automargin: false, range: [low - 0.1 * span, high + 0.2 * span] }), {
       shapes: [threshold], annotations: [written], hovermode: "closest", height: 360,
     })];
   });
@@ -122,21 +119,9 @@ function drawMembrane(member, place, tau, exact) {
 // What the traces are.
 function membraneSaid(membrane, exact) {
   const once = "After its spike a trace is faint: the voltage that the inputs would cause without a reset.";
-  const which = membrane.outputs === false ? ` Shown are neurons of ${membrane.layer}, at most ${TRACES}: those that spike most in the sample.` : "";
-  const coloured = membrane.outputs !== false && membrane.names.length > TRACES ? ` In colour: the output of the true class and the ${TRACES - 1} earliest others.` : "";
-  const marks = membrane.points === undefined ? " Marks are the substrate's output spikes; they may differ from the crossing of the threshold." : " Resets are at the substrate's spikes, where membranes may differ from the threshold.";
+  const which = !membrane.outputs ? ` Shown are neurons of ${membrane.layer}, at most ${TRACES}: those that spike most in the sample.` : "";
+  const coloured = membrane.outputs && membrane.neurons[0].length > TRACES ? ` In colour: the output of the true class and the ${TRACES - 1} earliest others.` : "";
+  const marks = !membrane.trains ? " Marks are the substrate's output spikes; they may differ from the crossing of the threshold." : " Resets are at the substrate's spikes, where membranes may differ from the threshold.";
   const observed = exact ? "" : ` Voltages follow from the exact equations, the network's weights and the spikes that the substrate gave.${marks}`;
-  return `Voltages in units of the threshold. ${membrane.points === undefined ? once : "At each spike a membrane is reset."}${which}${coloured}${observed}`;
-}
-
-// A trace up to the spike, and from there on; the voltage at the spike is between its neighbours.
-function split(time, voltage, spike, cut) {
-  if (cut < 0) return [{ x: time, y: voltage }, { x: [], y: [] }];
-  const k = Math.max(cut, 1);
-  const part = (spike - time[k - 1]) / (time[k] - time[k - 1]);
-  const there = voltage[k - 1] + part * (voltage[k] - voltage[k - 1]);
-  return [
-    { x: [...time.slice(0, k), spike], y: [...voltage.slice(0, k), there] },
-    { x: [spike, ...time.slice(k)], y: [there, ...voltage.slice(k)] },
-  ];
+  return `Voltages in units of the threshold. ${!membrane.trains ? once : "At each spike a membrane is reset."}${which}${coloured}${observed}`;
 }

@@ -1,8 +1,104 @@
-"""Numba kernels for the CPU; the contract is ``contract``'s. Importing compiles nothing, the first call does.
+"""Numba kernels for the CPU: both passes from tensors; the contract is ``contract``'s.
 
-Compiled kernels are kept on disk, see ``cache``.
+Where all neurons share the order of arrival and the time constants, ``rows`` does the work. The rest, and gradients by
+time constants, are in ``lanes``. Importing compiles nothing, the first call does; what is compiled is kept on disk.
 """
 
-from firstspike.spiketime.cpu.host import backward, forward, saves
+import math
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from firstspike.spiketime import reference
+from firstspike.spiketime.contract import Arguments, Gradients, Grads, Held, Needs, Result
+from firstspike.spiketime.cpu.constants import PAD, saved_for
+from firstspike.spiketime.cpu.lanes.host import PARTS, backward_lanes, forward_lanes
+from firstspike.spiketime.cpu.rows.host import MAX_GROUPS, backward_rows, backward_trains, forward_rows, forward_trains
+from firstspike.spiketime.cpu.rows.intervals import N_BACKWARD
+from firstspike.spiketime.parts import Size, backward_in_parts, zero_gradients
+from firstspike.spiketime.values import check_values
 
 __all__ = ["backward", "forward", "saves"]
+
+_MEMORY = 1 << 26  # bytes of a backward pass beside its results
+_TRAIN_MEMORY = 1 << 27  # the same of spike trains
+_ROWS = 12  # numbers for each input of a sample, at most: rows, and parts of the gradient by its time
+
+
+def _shares(given: Arguments) -> bool:
+    """Whether neurons share their order of arrival and their time constants."""
+    return given.delay is None and not isinstance(given.constants.tau_mem, Tensor)
+
+
+def _holds(given: Arguments) -> bool:
+    """Whether membranes do something between two inputs that does not follow from themselves."""
+    started = given.state is not None and bool((given.state.refractory > 0).any())
+    return started or given.observed is not None or bool((given.refractory > 0).any())
+
+
+def forward(given: Arguments) -> Result:
+    """Spike times. See ``contract``."""
+    empty, shares = 0 in given.times.shape or 0 in given.weight.shape, _shares(given)
+    if given.max_spikes:
+        if empty:
+            return reference.forward(given)
+        return forward_trains(given, _holds(given)) if shares else forward_lanes(given, _holds(given))
+    if shares and not empty:
+        return forward_rows(given)
+    check_values(*given[:4])
+    if empty:
+        return Result(given.times.new_full((*given.times.shape[:-1], given.weight.shape[-2]), math.inf))
+    return forward_lanes(given)
+
+
+def saves(given: Arguments) -> tuple[Tensor, ...]:
+    """Tensors like those that ``forward`` saves of first spikes, also on other devices."""
+    outputs = given.weight.shape[-2]
+    if given.delay is not None:
+        return (given.times.new_empty((*given.times.shape[:-1], outputs)),)
+    return saved_for(given.times, outputs)
+
+
+def backward(grads: Grads, result: Result, given: Arguments, max_weight_grad: float | None, needs: Needs) -> Gradients:
+    """Gradients at the given spike times. See ``contract``."""
+    run = _of_trains if given.max_spikes else _of_first_spikes
+    return run(grads, result, given, max_weight_grad, needs)
+
+
+def _part(given: Arguments) -> Size:
+    _, batch, inputs, outputs = given.sizes
+    samples = max(1, _MEMORY // (_ROWS * (inputs + PAD) * given.times.element_size()))
+    return Size(samples // max(1, batch), samples, outputs)
+
+
+@partial(backward_in_parts, size=_part)
+def _of_first_spikes(
+    grads: Grads, result: Result, given: Arguments, max_weight_grad: float | None, needs: Needs
+) -> Gradients:
+    if 0 in given.sizes:
+        return zero_gradients(given, needs)
+    shares = _shares(given) and not needs.tau_mem and not needs.tau_syn
+    return (backward_rows if shares else backward_lanes)(grads, result, given, max_weight_grad, needs)
+
+
+def _of_trains(
+    grads: Grads, result: Result, given: Arguments, max_weight_grad: float | None, needs: Needs
+) -> Gradients:
+    if not result.saved:
+        if given.windows is None:
+            return reference.backward(grads, result, given, max_weight_grad, needs)
+        # no samples, or no spikes: also none of the neurons' own
+        state = given.state and Held(*map(torch.zeros_like, given.state))
+        return zero_gradients(given, needs)._replace(state=state)
+    if _shares(given) and not (needs.tau_mem or needs.tau_syn):
+        run, numbers = backward_trains, (N_BACKWARD + 1 + MAX_GROUPS) * (result.saved[0].shape[-1] + 2 * PAD)
+    else:
+        if _shares(given):  # what its kernels save is not what the others need
+            again = forward_lanes(given._replace(observed=result.spikes), _holds(given))
+            result = result._replace(saved=again.saved)
+        run, numbers = backward_lanes, PARTS * given.times[0, 0].numel()
+    ensemble, _, _, outputs = given.sizes
+    samples = max(1, _TRAIN_MEMORY // (ensemble * numbers * given.times.element_size()))
+    size = Size(ensemble, samples, outputs)
+    return backward_in_parts(run, lambda _: size)(grads, result, given, max_weight_grad, needs)

@@ -1,18 +1,25 @@
-"""The numbers that depend on the two time constants alone, as one array that kernels read.
+"""Arrays that kernels read: the numbers that follow from two time constants, and what a forward pass saves.
 
 ``x = 1 - tau_syn/tau_mem`` and ``DELTA = 1/tau_syn - 1/tau_mem``; next to equal constants DELTA is kept off 0, so that
 ``expm1(s DELTA) / DELTA`` is right without a case of its own.
+
+A forward pass of first spikes saves whole numbers and real ones of each sample, where neurons share the order of
+arrival. Of the inputs these are their order of arrival and sorted times, and how many arrive; of each neuron the place
+of its last causal input (-1: silent), and dV/dt at the spike in units of the threshold. In a kernel a row of ``order``
+or ``arrival`` has all whole or real numbers of a sample; those of the others begin further on, and so reach into the
+next sample: how long they are, only ``inputs`` and ``outputs`` tell.
 """
 
+# mypy: disable-error-code="no-untyped-def"
 import math
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable
+from firstspike.spiketime.cpu.runtime.compiling import jit
 
+if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
@@ -21,12 +28,16 @@ DELTA, PER_RISE = 2, 3  # and 1/(DELTA tau_syn)
 RATIO = 4  # tau_syn/tau_mem
 SUMMIT, HEIGHT = 5, 6  # time and value of kappa's maximum
 X, TOP = 7, 8  # and -log(1 - x)/x, the same time in units of tau_syn
-SPAN = 9  # longest time after which states keep their scale (see ``rows.coefficients``)
+SPAN = 9  # longest time after which states keep their scale (see ``rows.intervals``)
 KIND = 10  # which of the short cuts below the two constants allow
 REST_MEM, REST_SYN = 11, 12  # what rounding to the dtype leaves of 1/tau_mem and 1/tau_syn
-N_CONSTANTS = 13  # then max_weight_grad
+N_CONSTANTS = 13  # then max_weight_grad; or, where neurons have constants of their own:
+UNIT, BRIEF_END = 13, 14  # the unit of time, and the end of what is ``brief`` (see ``membrane``)
+N_RATES = 15
 ANY, EQUAL, DOUBLE = range(3)  # EQUAL: kappa is s exp(-s); DOUBLE: DELTA is the slower constant's rate
 
+LANES = 32  # neurons with constants or an order of arrival of their own that are worked on together
+BRIEF = 2.0**-5  # longest time for ``membrane.brief``, in units of the faster constant
 FLAT = 2.5e-3  # square of the slope, times both constants, at a spike whose peak is 1/800 above the threshold
 _SPAN = 8.0  # in units of the faster constant: exp(8) times 1e5 of the largest weights is a number of float32
 _TINY = {"float32": 1e-10, "float64": 1e-20}  # smallest |DELTA| tau_syn
@@ -58,13 +69,74 @@ def constants_array(tau_mem: float, tau_syn: float, dtype: str, bound: float | N
 
 
 @lru_cache(maxsize=256)
-def one_number(x: float, dtype: "torch.dtype") -> "Tensor":
-    """A tensor of that number alone, for kernels that do not change it."""
+def numbers(dtype: "torch.dtype", *values: float) -> "Tensor":
+    """A tensor of a few numbers, for kernels that do not change it."""
     import torch
 
-    return torch.tensor([x], dtype=dtype, device="cpu")
+    return torch.tensor(values, dtype=dtype, device="cpu")
 
 
-def as_tensors(constants: "Iterable[float | Tensor]", dtype: "torch.dtype") -> "list[Tensor]":
-    """The time constants as tensors, of one number where all neurons share them."""
-    return [one_number(x, dtype) if isinstance(x, (int, float)) else x for x in constants]
+@jit
+def fill_rates(mem, syn, start, first, outputs, c):
+    """Fill ``c (N_RATES, LANES)`` for the neurons from ``first`` on of the network whose constants begin at ``start``.
+
+    Times count in a unit of the group's own: UNIT is how many of them are 1, a power of two that is larger than all
+    rates. Intervals up to BRIEF_END are ``brief``. Lanes without a neuron are like the last one; a single pair of time
+    constants is that of all neurons.
+    """
+    tiny = 1e-10 if c.itemsize == 4 else 1e-20
+    fastest, last = 0.0, min(start + outputs, mem.size) - 1
+    for lane in range(LANES):
+        j = min(start + first + lane, last)
+        fastest = max(fastest, 1 / np.float64(mem[j]), 1 / np.float64(syn[j]))
+    unit = math.ldexp(1.0, math.frexp(fastest)[1])
+    equal = double = True
+    for lane in range(LANES):
+        j = min(start + first + lane, last)
+        ratio = np.float64(syn[j]) / np.float64(mem[j])
+        a, b, x = 1 / np.float64(mem[j]) / unit, 1 / np.float64(syn[j]) / unit, 1 - ratio
+        wide = abs(x) if abs(x) > tiny else tiny
+        top = math.inf if ratio == 0 else 1.0 if x == 0 else -math.log(ratio) / x
+        c[PER_MEM, lane], c[PER_SYN, lane] = a, b
+        c[REST_MEM, lane], c[REST_SYN, lane] = a - np.float64(c[PER_MEM, lane]), b - np.float64(c[PER_SYN, lane])
+        c[DELTA, lane], c[PER_RISE, lane] = wide * b, 1 / wide
+        c[RATIO, lane], c[X, lane], c[TOP, lane] = ratio, x, top
+        c[HEIGHT, lane] = 1.0 if ratio == 0 else math.exp(-top * ratio)
+        equal &= abs(x) <= tiny
+        double &= c[DELTA, lane] == min(c[PER_MEM, lane], c[PER_SYN, lane])
+    # only of a whole layer's, so that the digits of a neuron do not depend on its neighbours
+    c[KIND, 0] = ANY if mem.size > 1 else EQUAL if equal else DOUBLE if double else ANY
+    c[UNIT, 0], c[BRIEF_END, 0] = unit, BRIEF / (fastest / unit)
+
+
+PAD = 16  # numbers that vectors may reach past the last input
+SAVED = {
+    "order": "int32 ensemble batch ints",
+    "count": "int32 ensemble batch ints",  # one, [e, b, 0]
+    "last": "int32 ensemble batch ints",
+    "arrival": "real ensemble batch reals",
+    "slope": "real ensemble batch reals",
+}
+"""The arrays, for a ``Layout``."""
+BOTH = "order", "arrival"
+"""Those that begin with the memory of whole and of real numbers."""
+
+
+def saved_sizes(inputs: int, outputs: int) -> dict[str, int]:
+    """How many whole and real numbers each sample has."""
+    return {"ints": inputs + 1 + outputs, "reals": inputs + PAD + outputs}
+
+
+def saved_within(inputs: int) -> dict[str, tuple[str, int]]:
+    """Where the other arrays lie within ``BOTH``, for a ``Plan``."""
+    return {"count": ("order", inputs), "last": ("order", inputs + 1), "slope": ("arrival", inputs + PAD)}
+
+
+def saved_for(times: "Tensor", outputs: int) -> "tuple[Tensor, Tensor]":
+    """Memory for both kinds of numbers."""
+    import torch  # which compiling does not need
+
+    *lead, inputs = times.shape
+    sizes = saved_sizes(inputs, outputs)
+    ints = times.new_empty((*lead, sizes["ints"]), dtype=torch.int32)
+    return ints, times.new_empty((*lead, sizes["reals"]))

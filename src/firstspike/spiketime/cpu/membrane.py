@@ -22,6 +22,7 @@ from firstspike.spiketime.cpu.constants import (
     EQUAL,
     HEIGHT,
     KIND,
+    LANES,
     PER_MEM,
     PER_RISE,
     PER_SYN,
@@ -39,7 +40,7 @@ from firstspike.spiketime.cpu.vectors.mathfun import (
     polynomial,
     small_expm1,
 )
-from firstspike.spiketime.cpu.vectors.simd import absolute, all_of, fma, maximum, minimum, select, sqrt, those
+from firstspike.spiketime.cpu.vectors.simd import absolute, all_of, fma, load32, maximum, minimum, select, sqrt, those
 
 ENOUGH = 1 - 1e-4  # what is left of a number after any rounding
 SHORT = 0.05  # longest time for ``soon``, in units of the faster constant
@@ -82,6 +83,16 @@ def rates_of(c):
     return Rates(
         a, b, min(a, b), max(a, b), abs(c[DELTA]), abs(c[PER_RISE]), c[RATIO], c[X], c[TOP], c[HEIGHT], c[KIND]
     )
+
+
+@inlined
+def rates_in(c):
+    """Those of neurons on their own, from ``fill_rates``."""
+    a, b = load32(c, PER_MEM * LANES), load32(c, PER_SYN * LANES)
+    return Rates(
+        a, b, minimum(a, b), maximum(a, b), load32(c, DELTA * LANES), load32(c, PER_RISE * LANES),
+        load32(c, RATIO * LANES), load32(c, X * LANES), load32(c, TOP * LANES), load32(c, HEIGHT * LANES), c[KIND, 0],
+    )  # fmt: skip
 
 
 @inlined
@@ -133,7 +144,7 @@ def peak(voltage, current, r):
 
 
 class Scale(NamedTuple):
-    """Of states that are scaled to need no decay, as numbers: see ``rows.coefficients``."""
+    """Of states that are scaled to need no decay, as numbers: see ``rows.intervals``."""
 
     mem: Any
     """What brings V to scale 1."""
@@ -293,7 +304,6 @@ def derivatives(s, r):
     return select(leaks_slower, by_slower, by_faster), select(leaks_slower, by_faster, by_slower) - common * zeroth
 
 
-BRIEF = 2.0**-5  # longest time for ``brief``, in units of the faster constant
 # of (1 - exp(-x))/x, the highest power's first: for brief times the rest is less than half a unit in the last place
 _BRIEF_32, _BRIEF_64 = (tuple((-1) ** n / math.factorial(n + 1) for n in range(top, -1, -1)) for top in (3, 7))
 

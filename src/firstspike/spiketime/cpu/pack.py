@@ -8,18 +8,42 @@ its samples pass. Lanes without a neuron have weight 0.
 # mypy: disable-error-code="no-untyped-def"
 import math
 
+import numpy as np
+
 from firstspike.spiketime.cpu.runtime.compiling import jit
 from firstspike.spiketime.cpu.vectors.lanes import transpose16
 from firstspike.spiketime.cpu.vectors.masks import has_mask_registers
 from firstspike.spiketime.cpu.vectors.simd import absolute, fill16, highest, load16, maximum, store
+from firstspike.spiketime.limits import LARGEST_32, LARGEST_64
 
 NARROW = 16, 32  # lanes that are worked on where a layer has no more neurons; the functions' ``zero`` says how many
 TILE = 64 if has_mask_registers() else 32  # neurons that are scanned together; 64 need the 32 registers of AVX-512
+
+_MARGIN = 1 + 1e-9  # against rounding: what is refused here, ``check_values`` has to refuse
+_FLOAT, _DOUBLE = LARGEST_32 * _MARGIN, LARGEST_64 * _MARGIN
 
 
 def lanes_for(outputs: int) -> int:
     """How many lanes of a tile a kernel works on."""
     return next((lanes for lanes in NARROW if outputs <= lanes), TILE)
+
+
+@jit
+def every_lane(size):
+    """The first lanes of a tile as bits."""
+    return ~np.uint64(0) >> np.uint64(64 - size)
+
+
+@jit
+def are_weights(weight, threshold, first):
+    """Whether the weights of a tile's neurons, from ``first`` on, and their thresholds are within the limits."""
+    wrong, most = 0, np.finfo(weight.dtype).max
+    for j in range(first, min(first + TILE, weight.shape[0])):
+        wrong += not 0 < threshold[j] <= most
+        limit = min(threshold[j] * (_FLOAT if weight.itemsize == 4 else _DOUBLE), most)
+        for i in range(weight.shape[1]):
+            wrong += not abs(weight[j, i]) <= limit
+    return wrong == 0
 
 
 @jit

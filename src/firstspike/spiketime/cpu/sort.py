@@ -57,6 +57,16 @@ def sort_samples(g, e, slot, first, stop):
 
 
 @jit
+def are_times(times, first, stop):
+    """Whether the samples from ``first`` to ``stop`` are times: numbers or ``inf``."""
+    wrong = 0
+    for b in range(first, stop):
+        for i in range(times.shape[1]):
+            wrong += not times[b, i] > -math.inf
+    return wrong == 0
+
+
+@jit
 def first_from(times, begin, end, t):
     """The first of the places from ``begin`` on whose sorted time is not before t, or ``end``."""
     while begin < end:

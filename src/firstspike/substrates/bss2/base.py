@@ -1,19 +1,198 @@
-"""What the chip and its emulation share: whole-numbered weights, checked settings, runs that are repeated."""
+"""What BrainScaleS-2 can hold, and in which steps; what the chip and its emulation share.
+
+Sources: electronicvisions' brainscales2-demos and pynn-brainscales, and the settings of Göltz et al. 2021 and 2025.
+"""
 
 import hashlib
 import json
 import logging
 import math
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any, cast
 
-from firstspike.layers import Record
+from torch import Tensor, nn
+
+from firstspike.layers import (
+    BiasSpikes,
+    Delay,
+    FirstSpike,
+    LIFLinear,
+    LIFRecurrent,
+    LIFSpikeTrains,
+    Multiplex,
+    Network,
+    Readout,
+    Record,
+)
+from firstspike.layers.lif import DenseLIFLayer
 from firstspike.substrates.base import SubstrateError
-from firstspike.substrates.bss2.limits import MAX_WEIGHT
-from firstspike.substrates.quantisation import QuantisedWeights, WeightQuantiser
+from firstspike.substrates.imperfect import QuantisedWeights, WeightQuantiser
 
 logger = logging.getLogger(__name__)
+
+CIRCUITS = 512
+"""Neuron circuits; several are joined for a neuron with many inputs."""
+ROWS = 256
+"""Synapses of a circuit. A signed input takes two, one excitatory and one inhibitory."""
+MAX_WEIGHT = 63
+"""Largest magnitude of a weight, which is a whole number: six bits."""
+CLOCK_US = 0.008
+"""Resolution of input and output spike times, in microseconds."""
+SHORTEST_DELAY_US, LONGEST_DELAY_US, DELAY_STEP_US = 8.25, 33.25, 0.125
+"""Axonal delays: one circuit fires at once, and a second one when the first one's refractory period ends."""
+FIRST_DELAY = 256
+"""Circuit from which on delay neurons are placed, in pairs; all others are before it."""
+
+
+@dataclass(frozen=True)
+class Clock:
+    """The chip's times in the unit of the network's.
+
+    Args:
+        unit_us: microseconds in one unit of the network's times.
+    """
+
+    unit_us: float
+
+    @property
+    def step(self) -> float:
+        """Resolution of spike times that go in and out."""
+        return CLOCK_US / self.unit_us
+
+    @property
+    def delays(self) -> tuple[float, float]:
+        """Shortest and longest delay."""
+        return SHORTEST_DELAY_US / self.unit_us, LONGEST_DELAY_US / self.unit_us
+
+    def floor(self, times: Tensor) -> Tensor:
+        """The last tick of the clock at or before each time; a time on a tick stays, whatever its last bits are."""
+        return (times / self.step + 1e-6).floor() * self.step
+
+    def delay(self, wanted: Tensor) -> Tensor:
+        """The delays that the chip has nearest to the wanted ones."""
+        steps = ((wanted * self.unit_us - SHORTEST_DELAY_US) / DELAY_STEP_US).round()
+        most = (LONGEST_DELAY_US - SHORTEST_DELAY_US) / DELAY_STEP_US
+        return (SHORTEST_DELAY_US + DELAY_STEP_US * steps.clamp(0, most)) / self.unit_us
+
+
+def circuits_of(layer: DenseLIFLayer | Delay) -> int:
+    """How many of the chip's circuits a layer takes."""
+    if isinstance(layer, Delay):
+        return 2 * layer.features
+    inputs, delays = layer.in_features, 0
+    if isinstance(layer, LIFRecurrent):  # its spikes come back through delay neurons
+        inputs, delays = inputs + layer.out_features, 2 * layer.out_features
+    return layer.out_features * math.ceil(2 * inputs / ROWS) + delays
+
+
+def clock_for(network: Network, tau_us: float, recurrent: bool = False) -> Clock:
+    """The chip's times for a network whose ``tau_syn`` is ``tau_us`` on the chip, once it is clear that it fits.
+
+    Args:
+        network: whose layers have to fit.
+        tau_us: microseconds.
+        recurrent: whether layers of neurons that are connected to each other, through delay neurons, are supported.
+
+    Raises:
+        ValueError: layers that the chip does not have, more circuits than it has, delays out of its range.
+    """
+    problems, needed = [], {}
+    lifs = [index for index, layer in enumerate(network) if _on_chip(layer, recurrent)]
+    for index, layer in enumerate(network):
+        match layer:
+            case DenseLIFLayer() if _on_chip(layer, recurrent):
+                needed[index] = circuits_of(layer)
+                problems += [f"layer {index}: {problem}" for problem in _lif_problems(layer)]
+            case Delay():
+                needed[index] = circuits_of(layer)
+                if not lifs or index > lifs[-1]:
+                    problems.append(f"layer {index}: delays after the last LIF layer; the chip only has axonal ones")
+                if layer.trains:
+                    problems.append(f"layer {index}: delays of spike trains; those of the chip are for first spikes")
+            case BiasSpikes() | Multiplex() | FirstSpike() | Readout():
+                pass
+            case _:
+                problems.append(f"layer {index}: the chip does not support {type(layer).__name__}")
+    if not lifs:
+        problems.append("the network has no LIF layer")
+    if sum(needed.values()) > CIRCUITS:
+        parts = ", ".join(f"layer {index} takes {count}" for index, count in needed.items())
+        problems.append(f"{sum(needed.values())} neuron circuits needed, the chip has {CIRCUITS}: {parts}")
+    _refuse(problems)
+    first = network[lifs[0]]
+    assert isinstance(first, DenseLIFLayer)
+    clock = Clock(tau_us / float(first.neuron.tau_syn))
+    low, high = clock.delays
+    for index, layer in enumerate(network):
+        if isinstance(layer, Delay | LIFRecurrent):
+            delay = layer.delay if isinstance(layer, Delay) else layer.own_delay
+            least, most = (float(x) for x in delay.detach().aminmax())
+            if least < low - 1e-6 or most > high + 1e-6:
+                raise ValueError(
+                    f"layer {index} has delays from {least:.3g} to {most:.3g}, BrainScaleS-2 has them from {low:.4g} "
+                    f"to {high:.4g} only; e.g. {{bound: sigmoid, shift: 2, scale: 1.5}} keeps them there"
+                )
+    return clock
+
+
+def placement(network: Network) -> list[int]:
+    """The circuits of all neurons in the order in which their populations are made.
+
+    Raises:
+        ValueError: more neurons, delays or inputs of a neuron than there are places.
+    """
+    lifs = [(index, layer) for index, layer in enumerate(network) if isinstance(layer, DenseLIFLayer)]
+    delays = sum(layer.features for layer in network if isinstance(layer, Delay))
+    size, room = sum(layer.out_features for _, layer in lifs), FIRST_DELAY if delays else CIRCUITS
+    problems = [
+        f"layer {index}: {layer.in_features} inputs per neuron; a neuron here is one circuit, which has {ROWS // 2}"
+        for index, layer in lifs
+        if 2 * layer.in_features > ROWS
+    ]
+    if size > room:
+        problems.append(f"{size} neurons; there is room for {room}" + (" beside delays" if delays else ""))
+    if 2 * delays > CIRCUITS - FIRST_DELAY:
+        problems.append(f"{delays} delays; there is room for {(CIRCUITS - FIRST_DELAY) // 2}")
+    _refuse(problems)
+    found: list[int] = []
+    neuron, pair = 0, FIRST_DELAY
+    for layer in network:
+        if isinstance(layer, DenseLIFLayer):
+            found += range(neuron, neuron + layer.out_features)
+            neuron += layer.out_features
+        elif isinstance(layer, Delay):
+            pairs = range(pair, pair + 2 * layer.features, 2)
+            found += [*pairs, *(first + 1 for first in pairs)]
+            pair += 2 * layer.features
+    return found
+
+
+def _refuse(problems: list[str]) -> None:
+    if problems:
+        raise ValueError("the network does not fit on BrainScaleS-2: " + "; ".join(problems))
+
+
+def _on_chip(layer: nn.Module, recurrent: bool) -> bool:
+    """Whether a layer is one of the chip's neurons."""
+    return isinstance(layer, LIFLinear) or type(layer) is LIFSpikeTrains or (recurrent and type(layer) is LIFRecurrent)
+
+
+def _lif_problems(layer: DenseLIFLayer) -> list[str]:
+    problems = []
+    if isinstance(layer, LIFSpikeTrains) and layer.reset != 0:
+        problems.append(f"a reset to {layer.reset:g}; the chip is calibrated to a reset to the leak, 0")
+    if layer.delay is not None:
+        problems.append("synaptic delays; the chip only has axonal ones, a delay layer before this one")
+    if isinstance(layer, LIFRecurrent) and layer.recurrent_delays is not None:
+        problems.append("a recurrent_delay; the chip only has axonal delays, which are the window")
+    neuron = layer.neuron
+    if isinstance(neuron.tau_mem, Tensor) or isinstance(neuron.tau_syn, Tensor) or isinstance(neuron.threshold, Tensor):
+        problems.append("parameters of neurons that learn or differ; the chip is calibrated to one number for each")
+    elif math.isinf(neuron.tau_mem):
+        problems.append("neurons without leak (tau_mem inf); the chip's leak always")
+    return problems
+
 
 _POSITIVE = {"tau_us", "weight_scale", "refractory", "window", "largest_batch", "retries"}
 

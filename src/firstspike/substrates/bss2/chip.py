@@ -14,7 +14,7 @@ from torch.nn import functional
 from firstspike.layers import BiasSpikes, Network, Record
 from firstspike.ranges import NotNegative, Positive, Retries, Size
 from firstspike.substrates.base import SubstrateError, first_line
-from firstspike.substrates.bss2.base import Bss2, StalledError
+from firstspike.substrates.bss2.base import CLOCK_US, Bss2, Clock, StalledError, clock_for, placement
 from firstspike.substrates.bss2.device import (
     bitfile,
     chip_name,
@@ -23,7 +23,6 @@ from firstspike.substrates.bss2.device import (
     own_settings,
     software,
 )
-from firstspike.substrates.bss2.limits import CLOCK_US, Clock, clock_for, placement
 from firstspike.substrates.bss2.network import ChipNetwork
 from firstspike.substrates.windows import Spikes, Windows
 

@@ -13,22 +13,19 @@ from firstspike.layers import (
     BiasSpikes,
     Delay,
     FirstSpike,
-    LIFLinear,
     LIFRecurrent,
     LIFSpikeTrains,
     Network,
     Readout,
     Record,
 )
-from firstspike.layers.recurrent import joined_trains
+from firstspike.layers.lif import DenseLIFLayer
+from firstspike.layers.windows import joined_trains
 from firstspike.neuron import LIF
 from firstspike.ranges import Finite, Fraction, NotNegative, Positive, Probability, Retries, Seed
 from firstspike.spiketime import TrainState, spike_window
-from firstspike.substrates.base import within_budget
-from firstspike.substrates.bss2.base import Bss2, StalledError
-from firstspike.substrates.bss2.limits import Clock, clock_for
-from firstspike.substrates.noisy import LOWEST_THRESHOLD, Imperfect, Noise
-from firstspike.substrates.recurrence import joined, no_spikes, slices
+from firstspike.substrates.bss2.base import Bss2, Clock, StalledError, clock_for
+from firstspike.substrates.imperfect import LOWEST_THRESHOLD, Imperfect, Noise, joined, no_spikes, slices
 
 
 class _Spikes(NamedTuple):
@@ -157,7 +154,7 @@ class MockBss2(Bss2, Imperfect):
         layers = []
         for index, layer in enumerate(network):
             match layer:
-                case LIFLinear() | LIFSpikeTrains():
+                case DenseLIFLayer():
                     spikes = self._fire(index, layer, spikes, clock, tau)
                 case FirstSpike() | Readout():  # on the host: the chip's neurons get all spikes
                     spikes = spikes._replace(known=layer(spikes.known.to(times.dtype)))
@@ -171,9 +168,7 @@ class MockBss2(Bss2, Imperfect):
             layers.append(spikes.known.to(times.dtype))
         return Record(received.to(times.dtype), tuple(layers))
 
-    def _fire(
-        self, index: int, layer: LIFLinear | LIFSpikeTrains, spikes: _Spikes, clock: Clock, tau: float
-    ) -> _Spikes:
+    def _fire(self, index: int, layer: DenseLIFLayer, spikes: _Spikes, clock: Clock, tau: float) -> _Spikes:
         trains = spikes.trains
         weight = self._strengths("weight", index, layer.weight)
         cells = self._cells(index, layer, len(trains), weight, tau)
@@ -183,7 +178,7 @@ class MockBss2(Bss2, Imperfect):
             found = self.imperfect(_fired(trains, weight, cells, self.window * tau)[0], tau)
         if isinstance(layer, LIFSpikeTrains):
             found = found.sort(dim=-1).values
-            return _Spikes(found, within_budget(self._noted(found, clock), layer))
+            return _Spikes(found, layer.fitted(self._noted(found, clock)))
         return _Spikes(found, self._noted(found.amin(dim=-1), clock))
 
     def _strengths(self, purpose: str, index: int, weight: Tensor) -> Tensor:
@@ -212,7 +207,7 @@ class MockBss2(Bss2, Imperfect):
             arriving = joined(arriving, late.clamp(min=end), since=start)
         return torch.where(spikes <= until, spikes, math.inf)
 
-    def _cells(self, index: int, layer: LIFLinear | LIFSpikeTrains, batch: int, like: Tensor, tau: float) -> _Cells:
+    def _cells(self, index: int, layer: DenseLIFLayer, batch: int, like: Tensor, tau: float) -> _Cells:
         """The imperfect neurons of a layer in this run."""
         size, neuron = (layer.out_features,), layer.neuron
         nominal = float(neuron.threshold)

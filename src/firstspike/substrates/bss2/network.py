@@ -12,10 +12,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from firstspike.layers import BiasSpikes, Delay, LIFLinear, LIFSpikeTrains, Multiplex, Network, Readout, Record
-from firstspike.substrates.base import within_budget
-from firstspike.substrates.bss2.limits import CLOCK_US, DELAY_STEP_US, Clock
-from firstspike.substrates.quantisation import WeightQuantiser
+from firstspike.layers import BiasSpikes, Delay, LIFSpikeTrains, Multiplex, Network, Readout, Record
+from firstspike.layers.lif import DenseLIFLayer
+from firstspike.substrates.bss2.base import CLOCK_US, DELAY_STEP_US, Clock
+from firstspike.substrates.imperfect import WeightQuantiser
 from firstspike.substrates.windows import Spikes, Windows, recorded
 
 DRIVE = 800
@@ -62,7 +62,7 @@ class ChipNetwork:
         parts, channels, outside = [_Part(None, every, every)], inputs, inputs
         for index, layer in enumerate(network):
             match layer:
-                case LIFLinear() | LIFSpikeTrains():
+                case DenseLIFLayer():
                     parts, channels = self._lif(index, layer, parts), layer.out_features
                 case Delay():
                     parts = self._delay(index, layer, parts)
@@ -76,7 +76,7 @@ class ChipNetwork:
                         channels * layer.copies,
                     )
 
-    def _lif(self, index: int, layer: LIFLinear | LIFSpikeTrains, parts: list[_Part]) -> list[_Part]:
+    def _lif(self, index: int, layer: DenseLIFLayer, parts: list[_Part]) -> list[_Part]:
         pynn = self.pynn
         neurons = pynn.Population(layer.out_features, pynn.cells.HXNeuron())
         neurons.record(["spikes"])
@@ -183,7 +183,7 @@ class ChipNetwork:
                 every = windows.each(self._recorded[index].size, neurons, at - late_ms)
                 fine = self.clock.step / 1000  # what rounding in a long run leaves is far below
                 trains = torch.from_numpy(np.round(every / fine) * fine)
-                known = within_budget(trains, layer) if isinstance(layer, LIFSpikeTrains) else trains[..., 0]
+                known = layer.fitted(trains) if isinstance(layer, LIFSpikeTrains) else trains[..., 0]
             elif isinstance(layer, BiasSpikes):
                 bias = self.clock.floor(layer.times.cpu().double())
                 known = torch.cat([known, bias.expand(len(known), -1)], dim=1)

@@ -9,22 +9,18 @@ import math
 
 import numpy as np
 
-from firstspike.spiketime.cpu.constants import FLAT
-from firstspike.spiketime.cpu.lanes.rates import (
-    BY_MEM,
-    BY_SYN,
-    BY_THRESHOLD,
+from firstspike.spiketime.cpu.constants import (
+    BRIEF_END,
+    FLAT,
     HEIGHT,
     LANES,
     PER_MEM,
     PER_SYN,
     REST_MEM,
     REST_SYN,
-    SHORT,
     UNIT,
-    rates_in,
 )
-from firstspike.spiketime.cpu.membrane import brief, brief_derivatives, derivatives, responses
+from firstspike.spiketime.cpu.membrane import brief, brief_derivatives, derivatives, rates_in, responses
 from firstspike.spiketime.cpu.runtime.compiling import inlined, jit
 from firstspike.spiketime.cpu.sort import first_from
 from firstspike.spiketime.cpu.vectors.lanes import fold16, sum_rows16
@@ -42,6 +38,8 @@ from firstspike.spiketime.cpu.vectors.simd import (
     store,
 )
 
+BY_THRESHOLD, BY_MEM, BY_SYN = range(0, 3 * LANES, LANES)  # sums of a group's gradients, see ``kernels``
+
 
 @inlined
 def arrived(times, delay, i, spike, unit):
@@ -54,26 +52,26 @@ def arrived(times, delay, i, spike, unit):
 @jit
 def observed_slopes(times, weight, delay, c, level, spike):
     """dV/dt of 32 neurons at their spikes, in the units of the neurons and of the rates."""
-    zero, b, unit = fill32(c, 0.0), load32(c, PER_SYN), c[UNIT]
+    zero, b, unit = fill32(c, 0.0), load32(c, PER_SYN * LANES), c[UNIT, 0]
     drive = zero
     for i in range(times.size):
         s = arrived(times, delay, i, spike, unit)
         causal = s > 0.0
         if causal:
             drive = fma(select(causal, exp(s * b * -1.0), zero), load32(weight, i * LANES), drive)
-    return drive * b - level * load32(c, PER_MEM)
+    return drive * b - level * load32(c, PER_MEM * LANES)
 
 
 @jit
 def exact_slope(lane, times, weight, delay, c, level, spike):
     """The same of one lane in double precision."""
-    mem = np.float64(c[PER_MEM + lane]) + np.float64(c[REST_MEM + lane])
-    syn = np.float64(c[PER_SYN + lane]) + np.float64(c[REST_SYN + lane])
+    mem = np.float64(c[PER_MEM, lane]) + np.float64(c[REST_MEM, lane])
+    syn = np.float64(c[PER_SYN, lane]) + np.float64(c[REST_SYN, lane])
     drive = 0.0
     for i in range(times.size):
         arrival = times[i] if delay is None else delay[i * LANES + lane] + times[i]
         if arrival < spike:
-            elapsed = (np.float64(spike) - np.float64(arrival)) * np.float64(c[UNIT])
+            elapsed = (np.float64(spike) - np.float64(arrival)) * np.float64(c[UNIT, 0])
             drive += np.float64(weight[i * LANES + lane]) * math.exp(-elapsed * syn)
     return drive * syn - level * mem
 
@@ -81,8 +79,8 @@ def exact_slope(lane, times, weight, delay, c, level, spike):
 @jit
 def kept_scale(scale, times, delay, c, spike, most):
     """``scale`` where no weight's gradient exceeds ``most``, 0 elsewhere."""
-    zero, unit, size = fill32(c, 0.0), c[UNIT], absolute(scale)
-    if not (size * load32(c, HEIGHT) > most):
+    zero, unit, size = fill32(c, 0.0), c[UNIT, 0], absolute(scale)
+    if not (size * load32(c, HEIGHT * LANES) > most):
         return scale
     largest = zero
     for i in range(times.size):
@@ -101,17 +99,17 @@ def copy_in(source, first, target, place):
 
 
 @jit
-def start(g, slot, e, b, group, chunk, delay):
+def start(g, at, delay):
     """What the gradients of 32 neurons begin with; ``delay`` of the lanes, or None.
 
     Returns:
         The lanes with a gradient; their spikes, others' are -inf; dL/dT / V'(T); and the same with 0 for neurons whose
         weights' gradient is dropped. In the units of the neurons and of the rates.
     """
-    times, weight, c, sums, first = g.times[e, b], g.packed[e, group], g.rates[e, group], g.sums[slot], group * LANES
-    level, zero, never = load32(g.level[e], first), fill32(c, 0.0), fill32(c, -math.inf)
-    copy_in(g.grad[e, b, :, 0], first, sums, 0)
-    copy_in(g.spikes[e, b, :, 0], first, sums, LANES)
+    times, weight, c, sums, first = g.times[at.b], g.packed[at.group], g.rates[at.group], g.sums[at.slot], at.first
+    level, zero, never = load32(g.level[at.e], first), fill32(c, 0.0), fill32(c, -math.inf)
+    copy_in(g.grad[at.b, :, 0], first, sums, 0)
+    copy_in(g.spikes[at.b, :, 0], first, sums, LANES)
     grad, spike = load32(sums, 0), load32(sums, LANES)
     asks = (spike < math.inf) & ((grad > 0.0) | (grad < 0.0) | ~(grad >= grad))
     if not asks:
@@ -120,10 +118,10 @@ def start(g, slot, e, b, group, chunk, delay):
     if g.observes:
         slope = observed_slopes(times, weight, delay, c, level, spike)
     else:
-        copy_in(g.slope[e, b, : g.outputs], first, sums, 0)
-        slope = load32(sums, 0) * level * (1 / c[UNIT])
+        copy_in(g.slope[at.b, : g.outputs], first, sums, 0)
+        slope = load32(sums, 0) * level * (1 / c[UNIT, 0])
     steep = slope / level  # next to a peak it has few digits, see ``settle_flat`` of the kernels of shared constants
-    flat = (steep * steep < load32(c, PER_MEM) * load32(c, PER_SYN) * FLAT) & (absolute(steep) > 0.0)
+    flat = (steep * steep < load32(c, PER_MEM * LANES) * load32(c, PER_SYN * LANES) * FLAT) & (absolute(steep) > 0.0)
     flat &= asks
     if flat:
         store(sums, 0, slope)
@@ -131,15 +129,15 @@ def start(g, slot, e, b, group, chunk, delay):
         while flat:
             lane = lowest_bit(flat)
             flat &= flat - np.uint64(1)
-            sums[lane] = exact_slope(lane, times, weight, delay, c, g.level[e, first + lane], sums[LANES + lane])
+            sums[lane] = exact_slope(lane, times, weight, delay, c, g.level[at.e, first + lane], sums[LANES + lane])
         slope = load32(sums, 0)
     asks &= slope > 0.0
     spike, scale = select(asks, spike, never), select(asks, grad / slope, zero)
-    totals = g.totals[e, group, chunk]
-    store(totals, BY_THRESHOLD, load32(totals, BY_THRESHOLD) + scale * (1 / c[UNIT]))
+    totals = g.totals[at.group, at.chunk]
+    store(totals, BY_THRESHOLD, load32(totals, BY_THRESHOLD) + scale * (1 / c[UNIT, 0]))
     kept = scale
     if g.bound[0] < math.inf and asks:
-        kept = kept_scale(scale, times, delay, c, spike, load32(g.unit[e], first) * (g.bound[0] * c[UNIT]))
+        kept = kept_scale(scale, times, delay, c, spike, load32(g.unit[at.e], first) * (g.bound[0] * c[UNIT, 0]))
     return asks, spike, scale, kept
 
 
@@ -154,20 +152,17 @@ def add_row(each, i, end, sums, by_times):
 
 
 @jit
-def unwind_delayed(g, slot, e, b, group, chunk, part, every):
+def unwind_delayed(g, at):
     """Add the gradients of 32 neurons with synaptic delays for sample ``b``, in any order of its inputs."""
-    delay = g.delays[e, group]
-    asks, spike, scale, kept = start(g, slot, e, b, group, chunk, delay)
+    delay = g.delays[at.group]
+    asks, spike, scale, kept = start(g, at, delay)
     if not asks:
         return
-    times, weight, c, sums, totals = (
-        g.times[e, b], g.packed[e, group], g.rates[e, group], g.sums[slot], g.totals[e, group, chunk]
-    )  # fmt: skip
-    by_weight, by_delay, by_times = (
-        g.weight_parts[e, group, chunk], g.delay_parts[e, group, chunk], g.times_parts[e, part, b]
-    )  # fmt: skip
+    times, weight, c, totals = g.times[at.b], g.packed[at.group], g.rates[at.group], g.totals[at.group, at.chunk]
+    by_weight, by_delay = g.weight_parts[at.group, at.chunk], g.delay_parts[at.group, at.chunk]
+    by_times, sums = g.times_parts[at.part, at.b], g.sums[at.slot]
     everything, taus = g.everything != 0, g.by_taus != 0
-    zero, inputs, unit, r = fill32(c, 0.0), times.size, c[UNIT], rates_in(c)
+    zero, inputs, unit, r = fill32(c, 0.0), times.size, c[UNIT, 0], rates_in(c)
     scale, kept = scale * (1 / unit), kept * (1 / unit)
     leaks_slower, mem_sum, syn_sum = r.syn >= r.mem, zero, zero
     for i in range(inputs):
@@ -196,7 +191,7 @@ def unwind_delayed(g, slot, e, b, group, chunk, part, every):
 
 
 @jit
-def unwind_sorted(g, slot, e, b, group, chunk, part, every):
+def unwind_sorted(g, at):
     """The same from the last causal input back to the first, where all neurons have one order of arrival.
 
     The gradient by the times is in that order. A lane carries the response to the input that it has come to, times what
@@ -205,23 +200,22 @@ def unwind_sorted(g, slot, e, b, group, chunk, part, every):
 
         dkappa/dlog(tau_mem) + dkappa/dlog(tau_syn) = -s dkappa/ds
     """
-    asks, spike, scale, kept = start(g, slot, e, b, group, chunk, None)
+    asks, spike, scale, kept = start(g, at, None)
     if not asks:
         return
-    order, arrival, weight, joins, sums, totals = (
-        g.order[e, b], g.arrival[e, b], g.packed[e, group], g.joins[slot], g.sums[slot], g.totals[e, group, chunk]
-    )  # fmt: skip
-    by_weight, by_times, first = g.weight_parts[e, group, chunk], g.times_parts[e, part, b], group * LANES
-    everything, taus, c = g.everything != 0, g.by_taus != 0, g.rates[e, group]
-    zero, unit, r, top = fill32(c, 0.0), c[UNIT], rates_in(c), -1
+    order, arrival, weight, totals = g.order[at.b], g.arrival[at.b], g.packed[at.group], g.totals[at.group, at.chunk]
+    joins, sums = g.joins[at.slot], g.sums[at.slot]
+    by_weight, by_times, first = g.weight_parts[at.group, at.chunk], g.times_parts[at.part, at.b], at.first
+    everything, taus, c = g.everything != 0, g.by_taus != 0, g.rates[at.group]
+    zero, unit, r, top = fill32(c, 0.0), c[UNIT, 0], rates_in(c), -1
     lanes = asks
     while lanes:
         lane = lowest_bit(lanes)
         lanes &= lanes - np.uint64(1)
         if g.observes:
-            k = first_from(arrival, 0, g.count[e, b, 0], g.spikes[e, b, first + lane, 0]) - 1
+            k = first_from(arrival, 0, g.count[at.b, 0], g.spikes[at.b, first + lane, 0]) - 1
         else:
-            k = np.intp(g.last[e, b, first + lane])
+            k = np.intp(g.last[at.b, first + lane])
         joins[k] |= np.uint64(1) << np.uint64(lane)
         top = max(top, k)
         sums[lane] = arrival[k]
@@ -255,7 +249,7 @@ def unwind_sorted(g, slot, e, b, group, chunk, part, every):
         duration = (arrival[k] - arrival[np.uintp(row - 1)]) * unit
         if duration == 0:
             continue
-        wait, is_brief = fill32(c, duration), duration < c[SHORT]
+        wait, is_brief = fill32(c, duration), duration < c[BRIEF_END, 0]
         mem, syn, rise = brief(wait, r) if is_brief else responses(wait, r)
         if taus:
             by_rise = brief_derivatives(wait, r)[0] if is_brief else derivatives(wait, r)[0]

@@ -1,22 +1,29 @@
 """Host side of neurons with synaptic delays or time constants of their own, and of gradients by time constants."""
 
 import math
-from functools import lru_cache
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from firstspike.spiketime.contract import Arguments, Gradients, Grads, Held, Needs, Result, Sizes
-from firstspike.spiketime.cpu.constants import as_tensors, one_number
-from firstspike.spiketime.cpu.lanes import train_adjoint, train_scan
+from firstspike.spiketime.contract import Arguments, Gradients, Grads, Held, Needs, Result
+from firstspike.spiketime.cpu.constants import (
+    BOTH,
+    LANES,
+    N_RATES,
+    PAD,
+    numbers,
+    saved_for,
+    saved_sizes,
+    saved_within,
+)
+from firstspike.spiketime.cpu.lanes import scan, train_adjoint
 from firstspike.spiketime.cpu.lanes.kernels import BACKWARD, FORWARD, SAMPLES, SCRATCH, backward_kernel, forward_kernel
-from firstspike.spiketime.cpu.lanes.rates import LANES, N_RATES
-from firstspike.spiketime.cpu.lanes.sort import rows_for
-from firstspike.spiketime.cpu.runtime.arguments import Layout, Plan
+from firstspike.spiketime.cpu.runtime.kernels import Kernel, Layout
 from firstspike.spiketime.cpu.runtime.parallel import Call, name_of
-from firstspike.spiketime.cpu.saved import BOTH, PAD, saved_for, saved_sizes, saved_within
 from firstspike.spiketime.cpu.sort import sorting_for
+from firstspike.spiketime.cpu.vectors.lanes import rows_for
 from firstspike.spiketime.kernels import threads_for
 
 PARTS, _CHUNKS = 8, 4  # into which the sums over neurons and over samples are cut
@@ -27,42 +34,36 @@ _GRADIENTS = "by_times", "by_weight", "by_threshold", "by_delay", "by_mem", "by_
 _MOST_EVENTS = (1 << 24) - 1  # which float32 can count
 
 
-class _Case(NamedTuple):
-    """What a kernel and its sizes follow from."""
+class _Kind(NamedTuple):
+    """What a kernel is compiled for."""
 
     real: str
-    sizes: Sizes
     delayed: bool
     several: bool
-    taus: int
-    """How many time constants of each kind."""
-    observes: bool
-    copies: int = 1
-    """Times of each input."""
-    most: int = 1
-    """Spikes of a neuron."""
-    inside: int = 0
-    """Input spikes of the sample of trains that has most."""
-    padded: int = 0
-    """Room for those of each sample."""
-    releases: int = 0
-    """Slopes at releases that are kept of each neuron of trains, 0 without refractory times."""
+
+    @property
+    def saved(self) -> tuple[str, ...]:
+        """The arrays that ``forward_lanes`` saves."""
+        own = ("slopes", "again") if self.several else ("slope",) if self.delayed else ()
+        return own if self.delayed else (*own, *BOTH)
 
 
 def forward_lanes(given: Arguments, holds: bool = False) -> Result:
     """First spikes or trains; ``holds`` says whether these have refractory times.
 
-    Saved are, of first spikes, dV/dt at the spikes in units of the threshold, and without delays what ``cpu.saved``
-    has; of trains the slopes at the spikes and at releases, and without delays what the inputs were sorted to.
+    Saved are, of first spikes, dV/dt at the spikes in units of the threshold, and without delays what ``constants``
+    tells of; of trains the slopes at the spikes and at releases, and without delays what the inputs were sorted to.
     """
-    case, arrays = _both(given, given.observed is not None)
-    new, lead = given.times.new_empty, (*given.times.shape[: given.weight.ndim - 1], given.weight.shape[-2])
+    kind, sizes, arrays = _both(given, given.observed is not None)
+    outputs, groups, blocks = sizes["outputs"], sizes["all_groups"], sizes["blocks"]
+    sizes |= {"n_state": scan.N_STATE, "n_whole": LANES, "releases": given.max_spikes + 1 if holds else 0}
+    sizes["sorted"] = rows_for.py_func(sizes["inside"]) * LANES if kind.delayed else 1
+    within = _sort_into(sizes, kind, outputs)
+    new, lead = given.times.new_empty, (*given.times.shape[: given.weight.ndim - 1], outputs)
     saved: tuple[Tensor, ...]
-    if case.several:
-        case = case._replace(releases=given.max_spikes + 1 if holds else 0)
-        saved = new((*lead, case.most)), new((*lead, case.releases))
-        if not case.delayed:
-            sizes, _ = _sorted(case, 0)
+    if kind.several:
+        saved = new((*lead, given.max_spikes)), new((*lead, sizes["releases"]))
+        if not kind.delayed:
             saved += new((*lead[:2], sizes["ints"]), dtype=torch.int32), new((*lead[:2], sizes["reals"]))
         spikes = torch.full_like(saved[0], math.inf)
         if given.observed is not None:
@@ -70,46 +71,43 @@ def forward_lanes(given: Arguments, holds: bool = False) -> Result:
         arrays["overflows"] = new(lead, dtype=torch.uint8)
     else:
         spikes = new(lead)
-        saved = (new(lead),) if case.delayed else saved_for(given.times, lead[-1])
-    arrays |= {"spikes": spikes, **dict(zip(_saved_names(case), saved, strict=True))}
-    _run(_forward_call(case, tuple(arrays), _threads(case)), arrays)
-    if not case.several:
+        saved = (new(lead),) if kind.delayed else saved_for(given.times, outputs)
+    arrays |= {"spikes": spikes, **dict(zip(kind.saved, saved, strict=True))}
+    phases = groups if kind.delayed else groups + blocks, -(-sizes["batch"] // SAMPLES) * groups
+    _run(forward_kernel, FORWARD, kind, phases, sizes, arrays, within)
+    if not kind.several:
         return Result(spikes, saved)
     state = None if given.until == math.inf else Held(*arrays["held"][:, :, _STATES:].unbind(2))
     return Result(spikes, saved, arrays["overflows"].bool(), state)
-
-
-@lru_cache(maxsize=256)
-def _forward_call(case: _Case, names: tuple[str, ...], threads: int) -> Call:
-    ensemble, batch, inputs, outputs = case.sizes
-    sizes, within = _sizes(case, threads, outputs)
-    sizes |= {"n_state": train_scan.N_STATE if case.several else 3 * LANES, "n_whole": LANES if case.several else 1}
-    if case.delayed:
-        sizes["sorted"] = rows_for.py_func(case.inside if case.several else inputs) * LANES
-    groups, blocks = sizes["groups"], -(-batch // SAMPLES)
-    phases = ensemble * (groups if case.delayed else groups + blocks), ensemble * blocks * groups
-    kernel = forward_kernel(case.real, case.delayed, case.several)
-    return Call(kernel, phases, _plan(FORWARD, case, sizes, names, within), threads)
 
 
 def backward_lanes(
     grads: Grads, result: Result, given: Arguments, max_weight_grad: float | None, needs: Needs
 ) -> Gradients:
     """All gradients, also of neurons that share their time constants."""
-    several = given.max_spikes > 0
-    case, arrays = _both(given, not (several or result.saved))
-    if several:  # which may be some of the samples
-        padded = case.padded if case.delayed else result.saved[-1].shape[-1]
-        case = case._replace(releases=result.saved[1].shape[-1], padded=padded)
+    kind, sizes, arrays = _both(given, not (given.max_spikes or result.saved))
     everything, taus = any(needs[:4]) or needs.state, needs.tau_mem or needs.tau_syn
-    saved = result.saved
-    if case.observes and not case.delayed:
-        saved = saved_for(given.times, 0)  # what is known of neurons is not asked for
-    arrays |= zip(_saved_names(case), saved, strict=False)
-    arrays |= {"spikes": result.spikes, "grad": grads.spikes}
-    arrays["bound"] = one_number(max_weight_grad or math.inf, given.times.dtype)
-    if case.several:
+    inputs, groups, blocks = sizes["inputs"], sizes["all_groups"], sizes["blocks"]
+    saved, outputs, sorts = result.saved, sizes["outputs"], sizes["observes"] and not kind.delayed
+    if sorts:
+        saved, outputs = saved_for(given.times, 0), 0  # what is known of neurons is not asked for
+    if kind.several:  # which may be some of the samples
+        sizes |= {"releases": saved[1].shape[-1], "padded": saved[-1].shape[-1]}
+        sizes |= {"n_state": train_adjoint.N_STATE, "n_whole": train_adjoint.N_WHOLE}
+        sizes["sorted"] = rows_for.py_func(sizes["inside"]) * LANES if kind.delayed else 1
         arrays["overflows"] = result.overflows.to(torch.uint8)
+    within, parts, chunks = _sort_into(sizes, kind, outputs), min(PARTS, sizes["groups"]), min(_CHUNKS, sizes["batch"])
+    sizes |= {
+        "parts": parts, "chunks": chunks, "stride": -(-sizes["events"] // 16) * 16, "lanes": sizes["groups"] * LANES,
+        "n_totals": 3 * LANES, "one": 1, "n_sums": _N_SUMS, "everything": everything, "by_taus": taus,
+        "asks_end": grads.state is not None, "three": _STATES, "part_inputs": inputs * LANES if everything else 0,
+        "part_delays": inputs * LANES if everything and kind.delayed else 0,
+        "part_samples": sizes["samples"] if everything else 0,
+        "rows": sizes["inside"] * LANES if everything and kind.several else 0,
+    }  # fmt: skip
+    arrays |= zip(kind.saved, saved, strict=False)
+    arrays |= {"spikes": result.spikes, "grad": grads.spikes}
+    arrays["bound"] = numbers(given.times.dtype, max_weight_grad or math.inf)
     if grads.state is not None:
         arrays["of_end"] = torch.stack(tuple(grads.state), 2)
     if given.state is not None:
@@ -118,7 +116,9 @@ def backward_lanes(
     for name, x in zip(_GRADIENTS, like, strict=True):
         if x is not None and (everything or x is given.threshold):
             arrays[name] = given.times.new_empty(x.shape)
-    _run(_backward_call(case, tuple(arrays), everything, taus, _threads(case)), arrays)
+    unwound = sizes["ensemble"] * parts * chunks
+    phases = groups + blocks if sorts else groups, unwound, groups + blocks if everything else groups
+    _run(backward_kernel, BACKWARD, kind, phases, sizes, arrays, within)
     times, weight, threshold, delay, mem, syn = (
         arrays.get(name) if need else None for name, need in zip(_GRADIENTS, needs, strict=False)
     )
@@ -126,94 +126,65 @@ def backward_lanes(
     return Gradients(times, weight, threshold, delay, mem, syn, state)
 
 
-@lru_cache(maxsize=256)
-def _backward_call(case: _Case, names: tuple[str, ...], everything: bool, taus: bool, threads: int) -> Call:
-    ensemble, batch, inputs, outputs = case.sizes
-    sizes, within = _sizes(case, threads, 0 if case.observes and not case.delayed else outputs)
-    groups, blocks = sizes["groups"], -(-batch // SAMPLES)
-    parts, chunks = min(PARTS, groups), min(_CHUNKS, batch)
-    sizes |= {
-        "parts": parts, "chunks": chunks, "stride": -(-sizes["events"] // 16) * 16, "lanes": groups * LANES,
-        "n_totals": 3 * LANES, "one": 1, "n_sums": _N_SUMS, "everything": everything, "by_taus": taus,
-        "asks_end": "of_end" in names, "three": _STATES, "part_inputs": inputs * LANES if everything else 0,
-        "part_delays": inputs * LANES if everything and case.delayed else 0, "part_batch": batch if everything else 0,
-        "rows": case.inside * LANES if everything else 0, "n_state": train_adjoint.N_STATE if case.several else 1,
-        "n_whole": train_adjoint.N_WHOLE if case.several else 1,
-    }  # fmt: skip
-    if case.delayed and case.several:
-        sizes["sorted"] = rows_for.py_func(case.inside) * LANES
-    phases = (
-        ensemble * (groups + blocks if case.observes and not case.delayed else groups),
-        ensemble * parts * chunks,
-        ensemble * (groups + blocks if everything else groups),
-    )
-    kernel = backward_kernel(case.real, case.delayed, case.several)
-    return Call(kernel, phases, _plan(BACKWARD, case, sizes, names, within), threads)
-
-
-def _both(given: Arguments, observes: bool) -> tuple[_Case, dict[str, Any]]:
-    """What both passes have in common. States at the start are copied, and have room for those at the end."""
-    dtype, several, (outputs, inputs) = given.times.dtype, given.max_spikes > 0, given.weight.shape[-2:]
-    mem, syn = as_tensors(given.constants, dtype)
-    arrays: dict[str, Any] = {"mem": mem, "syn": syn}
+def _both(given: Arguments, observes: bool) -> tuple[_Kind, dict[str, int], dict[str, Any]]:
+    """The kind, sizes and arrays of both passes. States at the start are copied, and have room for those at the end."""
+    dtype, (outputs, inputs) = given.times.dtype, given.weight.shape[-2:]
+    kind = _Kind(name_of(dtype), given.delay is not None, given.max_spikes > 0)
+    ensemble, batch = len(given.weight) if given.weight.ndim == 3 else 1, given.times.shape[given.weight.ndim - 2]
+    groups = -(-outputs // LANES)
+    mem, syn = (numbers(dtype, x) if isinstance(x, (int, float)) else x for x in given.constants)
+    arrays: dict[str, Any] = {"mem": mem, "syn": syn, "bounds": numbers(dtype, given.start, given.until)}
     arrays |= zip(("times", "weight", "threshold", "delay"), given[:4], strict=True)
-    networks, batch = len(given.weight) if given.weight.ndim == 3 else 1, given.times.shape[given.weight.ndim - 2]
-    sizes = networks, batch, inputs, outputs
-    case = _Case(name_of(dtype), sizes, given.delay is not None, several, mem.numel(), observes)
-    if not several:
-        return case, arrays
-    arrays |= {"reset": given.reset, "refractory": given.refractory}
-    held = arrays["held"] = given.times.new_zeros((*given.times.shape[:2], 2 * _STATES, given.weight.shape[1]))
-    for number, x in enumerate(given.state or ()):
-        held[:, :, number] = x
-    arrays["bounds"] = torch.tensor([given.start, given.until], dtype=dtype, device="cpu")
-    inside = int((given.times < math.inf).sum((-1, -2)).max())
+    sizes = {
+        "ensemble": ensemble, "batch": batch, "samples": ensemble * batch, "inputs": inputs, "outputs": outputs,
+        "copies": 1, "events": inputs, "inside": inputs, "padded": 0, "most": 1, "releases": 0, "observes": observes,
+        "taus": mem.numel(), "groups": groups, "all_groups": ensemble * groups, "n_rates": N_RATES, "width": LANES,
+        "blocks": -(-ensemble * batch // SAMPLES), "group_inputs": inputs * LANES,
+        "delay_inputs": inputs * LANES if kind.delayed else 0, "sorted": 1, "n_state": 1, "n_whole": 1,
+        "states": 2 * _STATES, "two": 2,
+    }  # fmt: skip
+    if not kind.several:
+        return kind, sizes, arrays
+    copies, inside = given.times.shape[-1], int((given.times < math.inf).sum((-1, -2)).max())
     if inside > _MOST_EVENTS:
         raise ValueError(f"a sample has {inside} input spikes; with delays the kernels count up to {_MOST_EVENTS}")
-    padded = max(1, inside) + PAD
-    return case._replace(copies=given.times.shape[-1], most=given.max_spikes, inside=inside, padded=padded), arrays
+    sizes |= {"copies": copies, "events": inputs * copies, "inside": inside, "padded": max(1, inside) + PAD}
+    sizes["most"] = given.max_spikes
+    arrays |= {"reset": given.reset, "refractory": given.refractory}
+    held = arrays["held"] = given.times.new_zeros((ensemble, batch, 2 * _STATES, outputs))
+    for number, x in enumerate(given.state or ()):
+        held[:, :, number] = x
+    return kind, sizes, arrays
 
 
-def _saved_names(case: _Case) -> tuple[str, ...]:
-    """The arrays that ``forward_lanes`` saves."""
-    own = ("slopes", "again") if case.several else ("slope",) if case.delayed else ()
-    return own if case.delayed else (*own, *BOTH)
+def _sort_into(sizes: dict[str, int], kind: _Kind, outputs: int) -> dict[str, tuple[str, int]]:
+    """Set how many whole and real numbers there are of each sample; returns which arrays lie where among them.
+
+    ``outputs`` are those of which something is saved.
+    """
+    if kind.delayed:
+        sizes |= {"ints": 1, "reals": outputs}
+        return {}
+    if not kind.several:
+        sizes |= saved_sizes(sizes["inputs"], outputs)
+        return saved_within(sizes["inputs"]) | {"source": ("order", 0)}
+    room = sizes["padded"]
+    sizes |= {"ints": 2 * room + 1, "reals": room}
+    return {"source": ("order", room), "count": ("order", 2 * room)}
 
 
-def _sorted(case: _Case, outputs: int) -> tuple[dict[str, int], dict[str, tuple[str, int]]]:
-    """How many whole and real numbers are saved of each sample, and which arrays lie where among them."""
-    if case.delayed:
-        return {"ints": 1, "reals": outputs}, {}
-    if not case.several:
-        return saved_sizes(case.sizes[2], outputs), saved_within(case.sizes[2])
-    room = case.padded
-    return {"ints": 2 * room + 1, "reals": room}, {"source": ("order", room), "count": ("order", 2 * room)}
-
-
-def _sizes(case: _Case, threads: int, outputs: int) -> tuple[dict[str, int], dict[str, tuple[str, int]]]:
-    """Sizes of both kernels, and which arrays lie within others; ``outputs`` are those of which something is saved."""
-    ensemble, batch, inputs, neurons = case.sizes
-    sizes, within = _sorted(case, outputs)
-    return sizes | sorting_for(inputs * case.copies) | {
-        "ensemble": ensemble, "batch": batch, "inputs": inputs, "copies": case.copies, "events": inputs * case.copies,
-        "outputs": neurons, "most": case.most, "groups": -(-neurons // LANES), "group_inputs": inputs * LANES,
-        "delay_inputs": inputs * LANES if case.delayed else 0, "n_rates": N_RATES, "taus": case.taus,
-        "threads": threads, "sorted": 1, "n_arrived": case.inside + 1, "observes": case.observes,
-        "holds": case.releases > 0, "releases": case.releases, "states": 2 * _STATES, "two": 2,
-    }, within  # fmt: skip
-
-
-def _plan(
-    layout: Layout, case: _Case, sizes: dict[str, int], names: tuple[str, ...], within: dict[str, tuple[str, int]]
-) -> Plan:
-    unused = set(layout.arrays).difference(names, within, SCRATCH)
-    return layout.plan(case.real, sizes, names, sorted(unused), within)
-
-
-def _run(call: Call, arrays: dict[str, Any]) -> None:
-    call(*(x if x is None else x.contiguous() for x in arrays.values()))
-
-
-def _threads(case: _Case) -> int:
-    _, batch, inputs, outputs = case.sizes
-    return threads_for((2 * _COST if case.several else _COST) * case.sizes[0] * batch * inputs * case.copies * outputs)
+def _run(
+    kernel: Callable[..., Kernel],
+    layout: Layout,
+    kind: _Kind,
+    phases: tuple[int, ...],
+    sizes: dict[str, int],
+    arrays: dict[str, Any],
+    within: Mapping[str, tuple[str, int]],
+) -> None:
+    synapses = sizes["samples"] * sizes["events"] * sizes["outputs"]
+    threads = threads_for((2 * _COST if kind.several else _COST) * synapses)
+    sizes |= {"threads": threads, "n_arrived": sizes["inside"] + 1, "holds": sizes["releases"] > 0}
+    sizes |= sorting_for(sizes["events"])
+    plan = layout.plan(kind.real, sizes, arrays, SCRATCH, within)
+    Call(kernel(*kind), phases, plan, threads)(*(x if x is None else x.contiguous() for x in arrays.values()))

@@ -3,18 +3,31 @@
 The lanes of a vector are 32 neurons of one sample. With synaptic delays each lane has its own order of arrival: a
 sorting network sorts all lanes at once. Then all take the same steps from one input to the next, each over its own
 time and with its own coefficients: where the order and so the times are the same for all and brief, by short power
-series, otherwise by exponentials.
+series, otherwise by exponentials. Of spike trains, they go between two inputs as often as any of them spikes or is
+released from its refractory time.
 """
 
 # mypy: disable-error-code="no-untyped-def"
 import math
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from firstspike.spiketime.cpu.lanes.rates import LANES, SHORT, UNIT, rates_in
-from firstspike.spiketime.cpu.lanes.sort import sort_lanes
-from firstspike.spiketime.cpu.membrane import ENOUGH, MAX_STEPS, brief, nearer, reaches, responses
-from firstspike.spiketime.cpu.runtime.compiling import jit
+from firstspike.spiketime.cpu.constants import BRIEF_END, LANES, UNIT
+from firstspike.spiketime.cpu.membrane import (
+    ENOUGH,
+    MAX_STEPS,
+    SHORT,
+    STRAIGHT,
+    brief,
+    nearer,
+    rates_in,
+    reaches,
+    responses,
+    soon,
+)
+from firstspike.spiketime.cpu.runtime.compiling import inlined, jit
+from firstspike.spiketime.cpu.vectors.lanes import sort_lanes
 from firstspike.spiketime.cpu.vectors.mathfun import exp
 from firstspike.spiketime.cpu.vectors.simd import (
     absolute,
@@ -22,6 +35,7 @@ from firstspike.spiketime.cpu.vectors.simd import (
     fill32,
     fma,
     load32,
+    lowest_bit,
     maximum,
     minimum,
     next_up,
@@ -30,6 +44,67 @@ from firstspike.spiketime.cpu.vectors.simd import (
     split_power,
     store,
 )
+
+# of 32 lanes: the state (membrane, current, and the end of the refractory time, later what is left of it), constants,
+# the next spike that was observed, and of spikes that are to be noted their time and the slope of the membrane
+VOLTAGE, CURRENT, RELEASE, RESET, HOLD, DUE, TIME, SLOPE = (row * LANES for row in range(8))
+N_STATE = 8 * LANES
+
+
+class At(NamedTuple):
+    """What a thread works on: a group of neurons in a sample."""
+
+    slot: Any
+    """Number of the thread."""
+    e: Any
+    """Network."""
+    b: Any
+    """Sample, counted through all networks."""
+    group: Any
+    """Likewise."""
+    first: Any
+    """The group's first neuron."""
+    every: Any
+    """Lanes that have a neuron."""
+    chunk: Any
+    """Backward: those samples and those groups whose gradients are summed together."""
+    part: Any
+
+
+@inlined
+def arrival_at(keys, source, k):
+    """When input ``k`` arrives at each lane, see ``scan_once``."""
+    return load32(keys, k * LANES) if source is None else fill32(keys, keys[k])
+
+
+@jit
+def sort_arrivals(g, at, weight):
+    """Sort the inputs that reach some of 32 lanes between start and end, for each lane: their times are the keys.
+
+    The values are the lanes' ``weight``, or with None numbers of rows: row r is input time ``g.arrived[at.slot, r]``.
+    Returns how many there are, and how many reach the lane that most reach.
+    """
+    times, delay, begin, end = g.times[at.b], g.delays[at.group], g.bounds[0], g.bounds[1]
+    keys, values, arrived, copies = g.keys[at.slot], g.values[at.slot], g.arrived[at.slot], g.copies
+    n, never = 0, fill32(keys, math.inf)
+    for event in range(times.size):
+        if times[event] < end:
+            i = event // copies
+            arrival = load32(delay, i * LANES) + times[event]
+            inside = (arrival >= begin) & (end > arrival) & at.every
+            if inside:
+                store(keys, n * LANES, select(inside, arrival, never))
+                if weight is None:
+                    store(values, n * LANES, fill32(keys, float(n)))
+                    arrived[n] = event
+                else:
+                    store(values, n * LANES, load32(weight, i * LANES))
+                n += 1
+    sort_lanes(keys, values, n, LANES)
+    most = n
+    while most > 0 and not never > load32(keys, (most - 1) * LANES):
+        most -= 1
+    return n, most
 
 
 @jit
@@ -62,37 +137,37 @@ def crossings(voltage, current, limit, fired, c):
 
 
 @jit
-def scan(keys, values, order, n, c, every, found):
-    """Spike times of 32 neurons, dV/dt there in units of the threshold, and the place of the last causal input.
+def scan_once(g, at, keys, values, source, n):
+    """Fill in the first spikes of the 32 neurons of a group, dV/dt there, and the place of the last causal input.
 
     Args:
+        g: arguments, see ``kernels``.
+        at: group and sample.
         keys: times of arrival. With an order that all share ``(n + 1,)``, otherwise ``(n + 1) * LANES`` of the lanes;
-            the last is inf.
-        values: weights in units of the threshold, for each input or in the order of arrival.
-        order: of the inputs, or None where each lane has its own.
+            the last is ``inf``.
+        values: weights in units of the threshold, of each input or in the order of arrival.
+        source: inputs in the order of arrival, or None where each lane has its own order.
         n: how many arrive.
-        c: rates.
-        every: lanes that have a neuron.
-        found: to be filled with all three, ``(3 * LANES,)``; ``inf``, 0 and -1 where the neuron is silent.
     """
-    r, never, unit, longest = rates_in(c), fill32(c, math.inf), c[UNIT], longest_wait(c)
+    c, found, first = g.rates[at.group], g.state[at.slot], at.first
+    r, never, unit, longest = rates_in(c), fill32(c, math.inf), c[UNIT, 0], longest_wait(c)
     voltage = current = fill32(c, 0.0)
     voltage_then, current_then, limit, last = voltage, current, never, fill32(c, -1.0)
-    active, fired, is_brief, leaks = every, np.uint64(0), False, all_of(r.mem > 0.0, voltage)
-    now = load32(keys, 0) if order is None else fill32(c, keys[0])
+    active, fired, is_brief, leaks = at.every, np.uint64(0), False, all_of(r.mem > 0.0, voltage)
+    now = since = until = arrival_at(keys, source, 0)
     for k in range(n):
-        if order is None:
+        if source is None:
             current = current + load32(values, k * LANES)
             following = load32(keys, (k + 1) * LANES)
             wait = (following - now) * unit
             later = (wait > 0.0) & active
         else:
-            current = current + load32(values, np.intp(order[k]) * LANES)
+            current = current + load32(values, np.intp(source[k]) * LANES)
             duration = (keys[k + 1] - keys[k]) * unit
             if duration == 0:
                 continue  # the next input arrives at the same time
             following, wait = fill32(c, keys[k + 1]), fill32(c, duration)
-            is_brief, later = duration < c[SHORT], active
+            is_brief, later = duration < c[BRIEF_END, 0], active
         mem, syn, rise = brief(wait, r) if is_brief else responses(minimum(wait, longest), r)
         end, current_end = fma(voltage, mem, current * rise), current * syn
         # while V rises it is concave, and stays below its tangent
@@ -105,24 +180,17 @@ def scan(keys, values, order, n, c, every, found):
                 limit = select(fires, latest, limit)
             if fires:
                 voltage_then, current_then = select(fires, voltage, voltage_then), select(fires, current, current_then)
+                since, until = select(fires, now, since), select(fires, following, until)
                 last = select(fires, fill32(c, float(k)), last)
                 fired |= fires
                 active &= ~fires
-        if order is None:
+        if source is None:
             active &= following < math.inf
         if not active:
             break
         voltage, current, now = end, current_end, following
     spike, slope = never, fill32(c, 0.0)
     if fired:
-        store(found, 2 * LANES, last)
-        for lane in range(LANES):
-            k = max(np.intp(found[2 * LANES + lane]), 0)
-            if order is None:
-                found[lane], found[LANES + lane] = keys[k * LANES + lane], keys[(k + 1) * LANES + lane]
-            else:
-                found[lane], found[LANES + lane] = keys[k], keys[k + 1]
-        since, until = load32(found, 0), load32(found, LANES)
         limit = minimum(limit, (until - since) * unit)
         spike = since + crossings(voltage_then, current_then, limit, fired, c) * (1 / unit)
         # where the floats are coarse: after the inputs that cause it
@@ -132,36 +200,175 @@ def scan(keys, values, order, n, c, every, found):
     store(found, 0, select(fired, spike, never))
     store(found, LANES, slope)
     store(found, 2 * LANES, last)
+    for lane in range(min(LANES, g.outputs - first)):
+        g.spikes[at.b, first + lane, 0] = found[lane]
+        g.slope[at.b, first + lane] = found[LANES + lane]
+        if source is not None:
+            g.last[at.b, first + lane] = found[2 * LANES + lane]
 
 
 @jit
-def copy_out(source, place, target, first):
-    """Copy 32 lanes, without those that have no neuron."""
-    for lane in range(min(LANES, target.size - first)):
-        target[first + lane] = source[place + lane]
+def spikes_of(voltage, current, now, stop, wait, end, current_end, candidates, c):
+    """The candidates that spike up to ``stop``, after the time ``wait``, and when; ``end`` is the membrane there.
+
+    A spike is later than ``now``, by one unit in the last place if it would round to that.
+    """
+    r = rates_in(c)
+    fires, limit = reaches(voltage, current, wait, end, current_end, candidates, r)
+    at_once = (voltage >= 1.0) & candidates
+    slow, s = fires & ~at_once, fill32(c, 0.0)
+    quick = slow & (end >= 1.0) & (wait * r.faster < SHORT)
+    if quick:
+        found, _, _, curved = soon(voltage, current, r)
+        quick &= (curved < STRAIGHT) & (found >= 0.0) & (wait >= found)
+        s = select(quick, found, s)
+        slow &= ~quick
+    if slow:
+        s = select(slow, crossings(voltage, current, limit, slow, c), s)
+    spike = now + s * (1 / c[UNIT, 0])
+    return fires | at_once, minimum(select(spike > now, spike, next_up(now)), stop)
 
 
 @jit
-def scan_sorted(g, slot, e, b, group, every):
-    """Scan one sample with a group of neurons that share the order of arrival."""
-    found, first = g.state[slot], group * LANES
-    scan(g.arrival[e, b], g.packed[e, group], g.order[e, b], g.count[e, b, 0], g.rates[e, group], every, found)
-    copy_out(found, 0, g.spikes[e, b, :, 0], first)
-    copy_out(found, LANES, g.slope[e, b, : g.outputs], first)
-    copy_out(found, 2 * LANES, g.last[e, b, : g.outputs], first)
+def start_lanes(g, at):
+    """The states of 32 neurons at the start; no spikes yet."""
+    state, counts, begin = g.state[at.slot], g.whole[at.slot], g.bounds[0]
+    for lane in range(LANES):
+        state[VOLTAGE + lane] = state[CURRENT + lane] = state[RESET + lane] = state[HOLD + lane] = 0
+        state[RELEASE + lane], state[DUE + lane], counts[lane] = -math.inf, math.inf, 0
+    for lane in range(min(LANES, g.outputs - at.first)):
+        j = at.first + lane
+        threshold = g.threshold[at.e, j]
+        state[RESET + lane], state[HOLD + lane] = g.reset[at.e, j] / threshold, g.refractory[at.e, j]
+        if begin > -math.inf:
+            state[VOLTAGE + lane] = g.held[at.b, 0, j] / threshold
+            state[CURRENT + lane] = g.held[at.b, 1, j] / threshold
+            if g.held[at.b, 2, j] > 0:
+                state[VOLTAGE + lane], state[RELEASE + lane] = state[RESET + lane], begin + g.held[at.b, 2, j]
+        if g.observes and g.most > 0:
+            state[DUE + lane] = g.spikes[at.b, j, 0]
 
 
 @jit
-def scan_delayed(g, slot, e, b, group, every):
-    """The same with synaptic delays."""
-    times, delay, weight = g.times[e, b], g.delays[e, group], g.packed[e, group]
-    keys, values, found, n = g.keys[slot], g.values[slot], g.state[slot], 0
-    for i in range(times.size):
-        if times[i] < math.inf:
-            store(keys, n * LANES, load32(delay, i * LANES) + times[i])
-            store(values, n * LANES, load32(weight, i * LANES))
-            n += 1
-    sort_lanes(keys, values, n, LANES)
-    scan(keys, values, None, n, g.rates[e, group], every, found)
-    copy_out(found, 0, g.spikes[e, b, :, 0], group * LANES)
-    copy_out(found, LANES, g.slope[e, b, : g.outputs], group * LANES)
+def end_lanes(g, at, stuck):
+    """Write the states at the end."""
+    state = g.state[at.slot]
+    for lane in range(min(LANES, g.outputs - at.first)):
+        j = at.first + lane
+        g.held[at.b, 3, j] = state[VOLTAGE + lane] * g.threshold[at.e, j]
+        g.held[at.b, 4, j] = state[CURRENT + lane] * g.threshold[at.e, j]
+        g.held[at.b, 5, j] = state[RELEASE + lane]
+        g.overflows[at.b, j] = (stuck >> np.uint64(lane)) & np.uint64(1)
+
+
+@jit
+def note_spikes(g, at, fires):
+    """Note the spikes TIME of the lanes ``fires``; returns those that have more than there is room for."""
+    state, counts, full = g.state[at.slot], g.whole[at.slot], np.uint64(0)
+    while fires:
+        lane = lowest_bit(fires)
+        bit = np.uint64(1) << np.uint64(lane)
+        fires &= ~bit
+        count, j = counts[lane], at.first + lane
+        if count >= g.most:
+            full |= bit
+            continue
+        time = state[TIME + lane]
+        g.slopes[at.b, j, count] = state[SLOPE + lane]
+        counts[lane] = count + 1
+        state[RELEASE + lane] = time + state[HOLD + lane]
+        if g.observes:
+            state[DUE + lane] = g.spikes[at.b, j, count + 1] if count + 1 < g.most else math.inf
+        else:
+            g.spikes[at.b, j, count] = time
+    return full
+
+
+@jit
+def note_releases(g, at, freed):
+    """Note the slopes SLOPE of the lanes ``freed`` where they are released, by the number of their spikes before."""
+    while freed:
+        lane = lowest_bit(freed)
+        freed &= freed - np.uint64(1)
+        g.again[at.b, at.first + lane, g.whole[at.slot, lane]] = g.state[at.slot, SLOPE + lane]
+
+
+@jit
+def scan_trains(g, at, keys, values, source, n):
+    """Fill in the spikes of the 32 neurons of a group, their slopes there and at releases, and what follows from them.
+
+    Arguments are those of ``scan_once``. Observed spikes are passed through; the slope at one while the neuron was
+    refractory is 0. Entry k of ``again`` is the release after k spikes.
+    """
+    state, c, every = g.state[at.slot], g.rates[at.group], at.every
+    start_lanes(g, at)
+    holds, observes, begin, end = g.holds != 0, g.observes != 0, g.bounds[0], g.bounds[1]
+    r, never, unit, longest, last = rates_in(c), fill32(c, math.inf), c[UNIT, 0], longest_wait(c), fill32(c, end)
+    voltage, current, reset = load32(state, VOLTAGE), load32(state, CURRENT), load32(state, RESET)
+    release, due, stuck, now = load32(state, RELEASE), load32(state, DUE), np.uint64(0), fill32(c, begin)
+    if begin == -math.inf:
+        now = minimum(minimum(arrival_at(keys, source, 0), last), due)
+    is_brief = False
+    for k in range(-1, n):
+        if source is None:
+            if k >= 0:
+                arrives = never > load32(keys, k * LANES)
+                current = current + select(arrives, load32(values, k * LANES), 0.0)
+            following = minimum(load32(keys, (k + 1) * LANES), last)
+        else:
+            if k >= 0:
+                current = current + load32(values, np.intp(source[k]) * LANES)
+            until = min(keys[k + 1], end)
+            following = fill32(c, until)
+            is_brief = (until - (keys[k] if k >= 0 else begin)) * unit < c[BRIEF_END, 0]
+        pending = (following > now) & every
+        if observes:
+            pending |= (following >= due) & (never > due) & every
+        while pending:
+            stop, held, waiting = following, stuck, np.uint64(0)
+            if holds:
+                waiting = release > now
+                held |= waiting
+                stop = select(waiting, minimum(stop, release), stop)
+            if observes:
+                stop = minimum(stop, due)
+            wait = (stop - now) * unit
+            mem, syn, rise = brief(wait, r) if is_brief else responses(minimum(wait, longest), r)
+            after, current_after = fma(voltage, mem, current * rise), current * syn
+            fires, spike = np.uint64(0), stop
+            if observes:
+                fires = (stop >= due) & (never > due) & pending
+            else:
+                # while V rises it is concave, and stays below its tangent
+                steep = fma(voltage, r.mem * -1.0, current * r.syn)
+                high = (fma(steep, wait, voltage) >= ENOUGH) | (voltage >= 1.0)
+                candidates = high & pending & ~held
+                if candidates:
+                    fires, spike = spikes_of(voltage, current, now, stop, wait, after, current_after, candidates, c)
+                    spike = select(fires, spike, stop)
+                    if fires:
+                        current_after = select(fires, current * exp((now - spike) * r.syn * unit), current_after)
+            if holds:
+                freed = waiting & ~stuck & pending & ~fires & (stop >= release)
+                if freed:
+                    store(state, SLOPE, (current_after * r.syn - r.mem * reset) * unit)
+                    note_releases(g, at, freed)
+            if fires:
+                slope = (current_after * r.syn - r.mem) * unit
+                if observes:
+                    slope = select(spike > release, slope, 0.0)
+                store(state, TIME, spike)
+                store(state, SLOPE, slope)
+                store(state, RELEASE, release)
+                stuck |= note_spikes(g, at, fires)
+                release, due = load32(state, RELEASE), load32(state, DUE)
+            voltage = select(pending, select(fires | held, reset, after), voltage)
+            current = select(pending, current_after, current)
+            now = select(pending, spike, now)
+            pending &= following > now
+            if observes:
+                pending |= (following >= due) & (never > due) & every
+    store(state, VOLTAGE, voltage)
+    store(state, CURRENT, current)
+    store(state, RELEASE, select(stuck, 0.0, maximum(release - end, 0.0)))
+    end_lanes(g, at, stuck)

@@ -17,22 +17,17 @@ import math
 
 import numpy as np
 
-from firstspike.spiketime.cpu.lanes.adjoint import add_row
-from firstspike.spiketime.cpu.lanes.rates import (
-    BY_MEM,
-    BY_SYN,
-    BY_THRESHOLD,
+from firstspike.spiketime.cpu.constants import (
+    BRIEF_END,
     HEIGHT,
     LANES,
     PER_MEM,
     PER_SYN,
-    SHORT,
     UNIT,
-    rates_in,
 )
-from firstspike.spiketime.cpu.lanes.scan import longest_wait
-from firstspike.spiketime.cpu.lanes.train_scan import sort_arrivals
-from firstspike.spiketime.cpu.membrane import brief, brief_derivatives, derivatives, responses
+from firstspike.spiketime.cpu.lanes.adjoint import BY_MEM, BY_SYN, BY_THRESHOLD, add_row
+from firstspike.spiketime.cpu.lanes.scan import arrival_at, longest_wait, sort_arrivals
+from firstspike.spiketime.cpu.membrane import brief, brief_derivatives, derivatives, rates_in, responses
 from firstspike.spiketime.cpu.runtime.compiling import jit
 from firstspike.spiketime.cpu.vectors.mathfun import exp
 from firstspike.spiketime.cpu.vectors.simd import (
@@ -62,10 +57,10 @@ N_WHOLE = 3 * LANES
 
 
 @jit
-def next_due(g, slot, e, b, first, lane, before):
+def next_due(g, at, lane, before):
     """The release or the spike of a lane that comes before ``before``, and whether it is a release."""
-    state, j = g.state[slot], g.whole[slot, LEFT + lane]
-    spike = g.spikes[e, b, first + lane, j - 1] if j > 0 else state.dtype.type(-math.inf)
+    state, j = g.state[at.slot], g.whole[at.slot, LEFT + lane]
+    spike = g.spikes[at.b, at.first + lane, j - 1] if j > 0 else state.dtype.type(-math.inf)
     release = spike + state[HOLD + lane] if j > 0 else state[FIRST + lane]
     if spike < release < before:
         return release, 1
@@ -73,16 +68,21 @@ def next_due(g, slot, e, b, first, lane, before):
 
 
 @jit
-def jump(g, slot, e, b, group, chunk, hits):
+def jump(g, at, hits):
     """Take the lanes ``hits`` back over their spikes or releases at NOW; returns those that the bound may drop."""
-    state, whole, c, totals = g.state[slot], g.whole[slot], g.rates[e, group], g.totals[e, group, chunk]
-    unit, first, suspects = c[UNIT], group * LANES, np.uint64(0)
+    state, whole, c, totals = (
+        g.state[at.slot],
+        g.whole[at.slot],
+        g.rates[at.group],
+        g.totals[at.group, at.chunk],
+    )
+    unit, suspects = c[UNIT, 0], np.uint64(0)
     while hits:
         lane = lowest_bit(hits)
         bit = np.uint64(1) << np.uint64(lane)
         hits &= ~bit
         now, j, level, reset = state[DUE + lane], whole[LEFT + lane], state[LEVEL + lane], state[RESET + lane]
-        y, kept, a = state[Y + lane], state[Y_KEPT + lane], c[PER_MEM + lane]
+        y, kept, a = state[Y + lane], state[Y_KEPT + lane], c[PER_MEM, lane]
         released = whole[RELEASES + lane] != 0
         if not released:
             j -= 1
@@ -90,11 +90,11 @@ def jump(g, slot, e, b, group, chunk, hits):
         if g.by_taus and (released or not now + state[HOLD + lane] > now):
             totals[BY_MEM + lane] += reset * y * (state[ORIGIN + lane] - now) * a * unit
         if released:
-            slope = g.again[e, b, first + lane, j] * level
+            slope = g.again[at.b, at.first + lane, j] * level
             state[PULL + lane], state[PULL_KEPT + lane] = slope * y, slope * kept
             state[Y + lane] = state[Y_KEPT + lane] = 0
         else:
-            slope, asked = g.slopes[e, b, first + lane, j] * level, g.grad[e, b, first + lane, j]
+            slope, asked = g.slopes[at.b, at.first + lane, j] * level, g.grad[at.b, at.first + lane, j]
             if j == whole[COUNT + lane] - 1:
                 asked += state[OF_LEFT + lane]
             if now + state[HOLD + lane] > now:
@@ -108,22 +108,22 @@ def jump(g, slot, e, b, group, chunk, hits):
             state[Y + lane], state[Y_KEPT + lane], state[ORIGIN + lane] = y, kept, now
             state[PULL + lane] = state[PULL_KEPT + lane] = 0
             totals[BY_THRESHOLD + lane] -= y
-            if abs(kept) * c[HEIGHT + lane] > g.bound[0] * state[SIZE + lane]:
+            if abs(kept) * c[HEIGHT, lane] > g.bound[0] * state[SIZE + lane]:
                 suspects |= bit
                 state[BEFORE + lane] = state[FIRST + lane]
                 if j > 0:
-                    state[BEFORE + lane] = g.spikes[e, b, first + lane, j - 1] + state[HOLD + lane]
-        state[DUE + lane], whole[RELEASES + lane] = next_due(g, slot, e, b, first, lane, now)
+                    state[BEFORE + lane] = g.spikes[at.b, at.first + lane, j - 1] + state[HOLD + lane]
+        state[DUE + lane], whole[RELEASES + lane] = next_due(g, at, lane, now)
     return suspects
 
 
 @jit
 def drop(suspects, keys, source, n, c, bound, state):
     """Fix for the weights the spikes ORIGIN of those lanes whose derivative by a weight exceeds the bound."""
-    r, unit, none = rates_in(c), c[UNIT], fill32(c, 0.0)
+    r, unit, none = rates_in(c), c[UNIT, 0], fill32(c, 0.0)
     spike, before, most = load32(state, ORIGIN), load32(state, BEFORE), none
     for k in range(n):
-        arrival = load32(keys, k * LANES) if source is None else fill32(c, keys[k])
+        arrival = arrival_at(keys, source, k)
         causal = (spike > arrival) & suspects
         if causal:
             start = maximum(arrival, before)
@@ -137,29 +137,29 @@ def drop(suspects, keys, source, n, c, bound, state):
 
 
 @jit
-def start_back(g, slot, e, b, first):
+def start_back(g, at):
     """What the 32 neurons from ``first`` on begin with.
 
     OF_LEFT becomes the loss by the last spike, or, where there is none, by the refractory time left at the start.
     """
-    state, whole, begin, end, asks_end = g.state[slot], g.whole[slot], g.bounds[0], g.bounds[1], g.asks_end != 0
+    state, whole, begin, end, asks_end = g.state[at.slot], g.whole[at.slot], g.bounds[0], g.bounds[1], g.asks_end != 0
     for lane in range(LANES):
         state[SIZE + lane] = state[LEVEL + lane] = 1
         state[RESET + lane] = state[HOLD + lane] = state[Y + lane] = state[C + lane] = state[OF_LEFT + lane] = 0
-        state[FIRST + lane], count, full, j = -math.inf, 0, False, first + lane
+        state[FIRST + lane], count, full, j = -math.inf, 0, False, at.first + lane
         if j < g.outputs:
-            unit, full = g.unit[e, j], g.overflows[e, b, j] != 0
-            state[SIZE + lane], state[LEVEL + lane] = unit, g.level[e, j]
-            state[RESET + lane], state[HOLD + lane] = g.reset[e, j] / unit, g.refractory[e, j]
-            if begin > -math.inf and g.held[e, b, 2, j] > 0:
-                state[FIRST + lane] = begin + g.held[e, b, 2, j]
+            unit, full = g.unit[at.e, j], g.overflows[at.b, j] != 0
+            state[SIZE + lane], state[LEVEL + lane] = unit, g.level[at.e, j]
+            state[RESET + lane], state[HOLD + lane] = g.reset[at.e, j] / unit, g.refractory[at.e, j]
+            if begin > -math.inf and g.held[at.b, 2, j] > 0:
+                state[FIRST + lane] = begin + g.held[at.b, 2, j]
             if asks_end:
-                state[Y + lane], state[C + lane] = g.of_end[e, b, 0, j] * unit, g.of_end[e, b, 1, j] * unit
-                state[OF_LEFT + lane] = g.of_end[e, b, 2, j]
-            while count < g.most and g.spikes[e, b, j, count] < math.inf:
+                state[Y + lane], state[C + lane] = g.of_end[at.b, 0, j] * unit, g.of_end[at.b, 1, j] * unit
+                state[OF_LEFT + lane] = g.of_end[at.b, 2, j]
+            while count < g.most and g.spikes[at.b, j, count] < math.inf:
                 count += 1
         whole[COUNT + lane] = whole[LEFT + lane] = count
-        spike = g.spikes[e, b, j, count - 1] if count > 0 else state.dtype.type(-math.inf)
+        spike = g.spikes[at.b, j, count - 1] if count > 0 else state.dtype.type(-math.inf)
         last = spike + state[HOLD + lane] if count > 0 else state[FIRST + lane]
         if not asks_end:
             state[NOW + lane], state[DUE + lane], whole[RELEASES + lane] = spike, spike, 0
@@ -170,25 +170,25 @@ def start_back(g, slot, e, b, first):
                 state[OF_LEFT + lane] = 0
             state[NOW + lane] = end
             following = np.nextafter(state.dtype.type(end), state.dtype.type(math.inf))
-            state[DUE + lane], whole[RELEASES + lane] = next_due(g, slot, e, b, first, lane, following)
+            state[DUE + lane], whole[RELEASES + lane] = next_due(g, at, lane, following)
         state[ORIGIN + lane], state[Y_KEPT + lane] = state[NOW + lane], state[Y + lane]
         state[PULL + lane] = state[PULL_KEPT + lane] = state[OF_MEM + lane] = state[OF_SYN + lane] = 0
 
 
 @jit
-def gradients_by_start(g, slot, e, b, group, chunk):
+def gradients_by_start(g, at):
     """Write the gradients by the state of some neurons at the start, and add what it means for time constants."""
-    state, totals, first = g.state[slot], g.totals[e, group, chunk], group * LANES
-    for lane in range(min(LANES, g.outputs - first)):
-        j = first + lane
-        unit, y, free = g.unit[e, j], state[Y + lane], not g.held[e, b, 2, j] > 0
-        g.by_start[e, b, 0, j] = y / unit if free else 0
-        g.by_start[e, b, 1, j] = state[C + lane] / unit
-        g.by_start[e, b, 2, j] = -state[PULL + lane]
-        if g.whole[slot, COUNT + lane] == 0:
-            g.by_start[e, b, 2, j] += state[OF_LEFT + lane]
+    state, totals = g.state[at.slot], g.totals[at.group, at.chunk]
+    for lane in range(min(LANES, g.outputs - at.first)):
+        j = at.first + lane
+        unit, y, free = g.unit[at.e, j], state[Y + lane], not g.held[at.b, 2, j] > 0
+        g.by_start[at.b, 0, j] = y / unit if free else 0
+        g.by_start[at.b, 1, j] = state[C + lane] / unit
+        g.by_start[at.b, 2, j] = -state[PULL + lane]
+        if g.whole[at.slot, COUNT + lane] == 0:
+            g.by_start[at.b, 2, j] += state[OF_LEFT + lane]
         if g.by_taus:
-            v, i = g.held[e, b, 0, j] / unit, g.held[e, b, 1, j] / unit
+            v, i = g.held[at.b, 0, j] / unit, g.held[at.b, 1, j] / unit
             if free:
                 totals[BY_MEM + lane] += v * state[OF_Y + lane]
             totals[BY_MEM + lane] += i * state[OF_MEM + lane]
@@ -196,66 +196,50 @@ def gradients_by_start(g, slot, e, b, group, chunk):
 
 
 @jit
-def unwind_trains_sorted(g, slot, e, b, group, chunk, part, every):
+def unwind_trains_sorted(g, at):
     """Add the gradients of a group for one sample, where neurons share the order of arrival."""
-    n, order = g.count[e, b, 0], g.order[e, b]
-    unwind_trains(g, slot, e, b, group, chunk, g.arrival[e, b], g.source[e, b], n, n, order)
+    n, order = g.count[at.b, 0], g.order[at.b]
+    unwind_trains(g, at, g.arrival[at.b], g.source[at.b], n, n, order)
     if g.everything:
-        add_arrivals(g, slot, e, b, group, chunk, part, n, order, None)
+        add_arrivals(g, at, n, order, None)
 
 
 @jit
-def unwind_trains_delayed(g, slot, e, b, group, chunk, part, every):
+def unwind_trains_delayed(g, at):
     """The same with synaptic delays."""
-    n, most = sort_arrivals(g, slot, e, b, group, every, None)
-    unwind_trains(g, slot, e, b, group, chunk, g.keys[slot], None, most, n, g.arrived[slot])
+    n, most = sort_arrivals(g, at, None)
+    unwind_trains(g, at, g.keys[at.slot], None, most, n, g.arrived[at.slot])
     if g.everything:
-        add_arrivals(g, slot, e, b, group, chunk, part, n, g.arrived[slot], g.delay_parts[e, group, chunk])
+        add_arrivals(g, at, n, g.arrived[at.slot], g.delay_parts[at.group, at.chunk])
 
 
 @jit
-def unwind_trains(g, slot, e, b, group, chunk, keys, source, n, rows, events):
+def unwind_trains(g, at, keys, source, n, rows, events):
     """Take the 32 neurons of a group back from the end or their last spikes to the first input, or to the start.
 
-    Gradients by the arrivals are ``C - y`` there, of rows and lanes.
-
-    Args:
-        g: arguments, see ``kernels``.
-        slot: number of the thread.
-        e: network.
-        b: sample.
-        group: of neurons.
-        chunk: of the samples.
-        keys: as in ``train_scan.scan_trains``.
-        source: likewise.
-        n: how many arrive.
-        rows: of arrivals; where each lane has its own order, ``g.values`` tells the row of each.
-        events: for each row the input time.
+    Gradients by the arrivals are ``C - y`` there, of rows and lanes. ``keys``, ``source`` and ``n`` are as in
+    ``scan.scan_once``; where each lane has its own order, ``g.values`` tells the row of each. ``events`` has for each
+    of the ``rows`` the input time.
     """
-    state, by_arrival, c, copies = g.state[slot], g.by_arrival[slot], g.rates[e, group], g.copies
+    state, by_arrival, c, copies = g.state[at.slot], g.by_arrival[at.slot], g.rates[at.group], g.copies
     weight, by_weight, totals, values = (
-        g.packed[e, group], g.weight_parts[e, group, chunk], g.totals[e, group, chunk], g.values[slot]
+        g.packed[at.group], g.weight_parts[at.group, at.chunk], g.totals[at.group, at.chunk], g.values[at.slot]
     )  # fmt: skip
     begin, bounded, everything, taus = g.bounds[0], g.bound[0] < math.inf, g.everything != 0, g.by_taus != 0
-    start_back(g, slot, e, b, group * LANES)
+    start_back(g, at)
     for row in range(rows * LANES if everything else 0):
         by_arrival[row] = 0
-    r, unit, longest = rates_in(c), c[UNIT], longest_wait(c)
+    r, unit, longest = rates_in(c), c[UNIT, 0], longest_wait(c)
     y, current, now, due = load32(state, Y), load32(state, C), load32(state, NOW), load32(state, DUE)
     y_kept, current_kept, origin = y, current, load32(state, ORIGIN)
     of_mem = of_syn = fill32(c, 0.0)
     is_brief = False
     for k in range(n - 1, -2, -1):
-        if k < 0:
-            arrival = fill32(c, begin)
-        elif source is None:
-            arrival = load32(keys, k * LANES)
-        else:
-            arrival = fill32(c, keys[k])
+        arrival = fill32(c, begin) if k < 0 else arrival_at(keys, source, k)
         if not now >= arrival or (k < 0 and begin == -math.inf and not due > arrival):
             continue  # spikes before the first input are observed ones
         if source is not None:
-            is_brief = (keys[k + 1] - (keys[k] if k >= 0 else begin)) * unit < c[SHORT]
+            is_brief = (keys[k + 1] - (keys[k] if k >= 0 else begin)) * unit < c[BRIEF_END, 0]
         while True:
             hits = due > arrival
             target = select(hits, due, arrival)
@@ -276,7 +260,7 @@ def unwind_trains(g, slot, e, b, group, chunk, keys, source, n, rows, events):
                 break
             store(state, Y, y)
             store(state, Y_KEPT, y_kept)
-            suspects = jump(g, slot, e, b, group, chunk, hits)
+            suspects = jump(g, at, hits)
             if suspects:
                 drop(suspects, keys, source, n, c, g.bound[0], state)
             y, y_kept = load32(state, Y), load32(state, Y_KEPT)
@@ -314,14 +298,19 @@ def unwind_trains(g, slot, e, b, group, chunk, keys, source, n, rows, events):
     store(state, OF_SYN, of_syn)
     store(state, OF_Y, select(now > -math.inf, (origin - now) * r.mem * unit * y, 0.0))
     if begin > -math.inf:
-        gradients_by_start(g, slot, e, b, group, chunk)
+        gradients_by_start(g, at)
 
 
 @jit
-def add_arrivals(g, slot, e, b, group, chunk, part, n, events, by_delay):
+def add_arrivals(g, at, n, events, by_delay):
     """Add the gradients by the arrivals to those by delays (None without) and, over the lanes, to those by times."""
-    weight, c, by_arrival, sums = g.packed[e, group], g.rates[e, group], g.by_arrival[slot], g.sums[slot]
-    by_times, line, rate = g.times_parts[e, part, b], sums[256:], load32(c, PER_SYN) * c[UNIT]
+    weight, c, by_arrival, sums = (
+        g.packed[at.group],
+        g.rates[at.group],
+        g.by_arrival[at.slot],
+        g.sums[at.slot],
+    )
+    by_times, line, rate = g.times_parts[at.part, at.b], sums[256:], load32(c, PER_SYN * LANES) * c[UNIT, 0]
     store(line, 0, fill16(sums, 0.0))
     for start in range(0, n, 16):
         for row in range(start, min(start + 16, n)):

@@ -9,29 +9,45 @@ import math
 
 import numpy as np
 
-from firstspike.spiketime.cpu.constants import N_CONSTANTS, PER_SYN, X
-from firstspike.spiketime.cpu.pack import TILE, pack_row, units_of_tile, unpack_tile
-from firstspike.spiketime.cpu.rows import adjoint, train_adjoint
-from firstspike.spiketime.cpu.rows.adjoint import Found, Into, observe_tile, prepare, settle_flat, unwind_tile
-from firstspike.spiketime.cpu.rows.coefficients import FAST, N_BACKWARD, Sample, backward_rows, find_segments
+from firstspike.spiketime.cpu.constants import N_CONSTANTS, PER_SYN, SAVED, X
+from firstspike.spiketime.cpu.pack import TILE, every_lane, pack_row, units_of_tile, unpack_tile
+from firstspike.spiketime.cpu.rows.adjoint import (
+    DROP,
+    END_C,
+    END_Y,
+    LEVEL,
+    NEXT_T,
+    NEXT_Y,
+    NOW_C,
+    NOW_E,
+    PULL,
+    SCALE,
+    TIME,
+    TOTAL,
+    UNIT,
+    Into,
+    gather_entries,
+    join_lanes,
+    jumps,
+    observe_tile,
+    settle_flat,
+    unwind_tile,
+)
 from firstspike.spiketime.cpu.rows.few import FEW, few_rows_back, sum_few, unwind_few
-from firstspike.spiketime.cpu.rows.intervals import Entries
-from firstspike.spiketime.cpu.rows.train_adjoint import gather_entries, jumps, unwind_trains
-from firstspike.spiketime.cpu.rows.windows import KEPT, TRAINS, own_event, stride_for
-from firstspike.spiketime.cpu.runtime.arguments import Layout
-from firstspike.spiketime.cpu.runtime.compiling import jit
-from firstspike.spiketime.cpu.runtime.kernels import kernel, samples_of
-from firstspike.spiketime.cpu.saved import SAVED
+from firstspike.spiketime.cpu.rows.forward import KEPT, TRAINS, own_event, stride_for
+from firstspike.spiketime.cpu.rows.intervals import FAST, N_BACKWARD, Sample, backward_rows, find_segments
+from firstspike.spiketime.cpu.rows.train_scan import Entries
+from firstspike.spiketime.cpu.runtime.compiling import inlined, jit
+from firstspike.spiketime.cpu.runtime.kernels import Layout, kernel, samples_of
 from firstspike.spiketime.cpu.sort import SORTING, SORTING_SIZES, sort_samples
-from firstspike.spiketime.cpu.vectors.simd import clear, fma, load, load16, load_part16, select, splat, store, zeros
+from firstspike.spiketime.cpu.vectors.simd import clear, fma, load, load16, select, splat, store, zeros
 
 SAMPLES = 16  # of one task, where samples are worked on by themselves
 CARRIED = 3  # numbers of a neuron between two windows: y, C and PULL
-_WHOLE = np.uint64(0xFFFF)
 
 _SHARED = Layout(
     "ensemble batch inputs outputs events groups time_groups chunks weight_chunks threads wants_weight wants_times "
-    "wants_threshold tiles packed_size room constants tile state_rows summed",
+    "wants_threshold tiles packed_size room constants tile state_rows summed windows",
     c="real constants",
     weight="real ensemble outputs inputs",
     threshold="real ensemble outputs",
@@ -58,13 +74,12 @@ BACKWARD = _SHARED.extended(
     used="int32 ensemble batch",
     start="real threads room",
     joins="uint64 threads room",
-    lane_last="int32 threads tile",
     places="int32 threads tile",
     few_sums="real threads few_summed",
     **SORTING,
 )
 TRAIN_BACKWARD = _SHARED.extended(
-    "most budget windows asks_end holds all_rows entries own_entries bounds_size states both_states carried_kinds "
+    "most budget asks_end holds all_rows entries own_entries bounds_size states both_states carried_kinds "
     "carried_lanes slots spike_kinds",
     **TRAINS,
     **KEPT,
@@ -87,37 +102,23 @@ TRAIN_BACKWARD = _SHARED.extended(
 def prepare_samples(g, e, slot, first, stop):
     """The rows of the samples from ``first`` to ``stop``.
 
-    ``used`` tells how many inputs are worked on: none without a gradient, and those after the last causal one are left
-    out if the forward pass told which it is. A sample without segments has few inputs.
+    ``used`` tells how many inputs are worked on: those up to the last one that is causal for a spike with a gradient,
+    if the forward pass told which it is. A sample without segments has few inputs.
     """
-    c, observes, grad, last, arrival, count = g.c, g.observes != 0, g.grad[e], g.last[e], g.arrival[e], g.count[e]
-    used, segments, ends, rows, start = g.used[e], g.segments[e], g.ends[e], g.rows[e], g.start[slot]
-    if observes:  # no forward pass did it
+    c, grad, last, start, segments = g.c, g.grad[e], g.last[e], g.start[slot], g.segments[e]
+    if g.observes:  # no forward pass did it
         sort_samples(g, e, slot, first, stop)
     for b in range(first, stop):
-        n = 0
-        if _has_gradient(grad[b]):
-            if observes:
-                n = np.intp(count[b, 0])
-            else:
-                for j in range(grad.shape[1]):
-                    n = max(n, last[b, j] + 1)
-        used[b], segments[b] = n, 0
-        if n > 0 and count[b, 0] < FEW and not observes:
-            few_rows_back(arrival[b], n, c, rows[b])
+        count, n, arrival, rows = np.intp(g.count[e, b, 0]), 0, g.arrival[e, b], g.rows[e, b]
+        for j in range(g.outputs):
+            if grad[b, j] != 0:
+                n = max(n, count if g.observes else last[b, j] + 1)
+        g.used[e, b], segments[b] = n, 0
+        if n > 0 and count < FEW and not g.observes:
+            few_rows_back(arrival, n, c, rows)
         elif n:
-            segments[b] = find_segments(arrival[b], n, c, math.inf, start, ends[b])
-            backward_rows(arrival[b], n, c, start, rows[b])
-
-
-@jit
-def _has_gradient(grad):
-    j = 0
-    while j + 16 <= grad.size and (load16(grad, j) == 0.0) == _WHOLE:
-        j += 16
-    while j < grad.size and grad[j] == 0:
-        j += 1
-    return j < grad.size
+            segments[b] = find_segments(arrival, n, c, math.inf, start, g.ends[e, b])
+            backward_rows(arrival, n, c, start, rows)
 
 
 @jit
@@ -150,183 +151,130 @@ def part_of(size, parts, number):
     return number * size // parts, (number + 1) * size // parts
 
 
-@jit
-def unwind_samples(zero, g, e, slot, chunk, group):
-    """The tiles of a group, with the samples of a chunk."""
-    c, bound, observes, used, segments, rows = (
-        g.c,
-        g.c[N_CONSTANTS],
-        g.observes != 0,
-        g.used[e],
-        g.segments[e],
-        g.rows[e],
-    )
-    order, arrival, ends, threshold, unit, packed = (
-        g.order[e], g.arrival[e], g.ends[e], g.threshold[e], g.unit[e], g.packed[e]
-    )  # fmt: skip
-    grad, spikes, slope, last, by_times = g.grad[e], g.spikes[e], g.slope[e], g.last[e], g.times_parts[e, group]
-    state, sums, joins, few_sums = g.state[slot], g.sums[slot], g.joins[slot], g.few_sums[slot]
-    places, lane_last, wants_weight, wants_times = (
-        g.places[slot], g.lane_last[slot], g.wants_weight != 0, g.wants_times != 0
-    )  # fmt: skip
-    first, stop = part_of(g.batch, g.chunks, chunk)
-    clear(state)
-    clear(few_sums)
-    for k in range(joins.size):
+@inlined
+def unwind_sample(zero, g, e, slot, chunk, group, tile, b):
+    """First spikes of a tile in a sample."""
+    n, begin, state, packed = g.used[e, b], tile * TILE, g.state[slot], g.packed[e, tile]
+    if n == 0:
+        return
+    size, few, never = min(TILE, g.outputs - begin), g.segments[e, b] == 0, g.c.dtype.type(math.inf)
+    joins, by_weight, by_times = g.joins[slot], g.weight_parts[e, chunk, tile], g.times_parts[e, group, b]
+    wants_weight, wants_times = g.wants_weight != 0, g.wants_times != 0
+    every, bound = every_lane(size), g.c[N_CONSTANTS] if wants_weight else never
+    sample = Sample(g.order[e, b], g.arrival[e, b], n, g.ends[e, b], g.segments[e, b], g.rows[e, b])
+    if g.observes:
+        observe_tile(zero, g, e, slot, b, begin, size, packed, sample)
+    for first in range(0, size, 16):
+        bits = (every >> np.uint64(first)) & np.uint64(0xFFFF)
+        settle_flat(g, e, b, begin, first, bits, packed, sample, state)
+        if few:
+            into = Into(g.few_sums[slot], by_weight, by_times, wants_weight, wants_times)
+            unwind_few(g, e, slot, b, begin, first, bits, packed, sample, bound, into)
+    if few:
+        if wants_times:
+            sum_few(g.few_sums[slot], n, by_times)
+        return
+    top, dropped = join_lanes(zero, g, e, slot, b, begin, every, sample, bound)
+    if top < 0:
+        return
+    if dropped:  # for the weights alone
+        into = Into(g.sums[slot], by_weight, by_times, True, False)
+        unwind_tile(zero, packed, sample, state, joins, None, None, top, False, g.c, into)
+        join_lanes(zero, g, e, slot, b, begin, every, sample, never)
+    store(state, TOTAL * TILE, load(zero, state, TOTAL * TILE) + load(zero, state, SCALE * TILE))
+    if not dropped or wants_times:
+        into = Into(g.sums[slot], by_weight, by_times, wants_weight and not dropped, wants_times)
+        unwind_tile(zero, packed, sample, state, joins, None, None, top, False, g.c, into)
+    for k in range(top + 1):
         joins[k] = 0
-    if wants_times:
-        for b in range(first, stop):
-            for k in range(by_times.shape[1] if used[b] else 0):
-                by_times[b, k] = 0
-    tiles = part_of(g.tiles, g.groups, group)
-    for tile in range(tiles[0], tiles[1]):
-        begin = tile * TILE
-        size = min(TILE, g.outputs - begin)
-        every = ~np.uint64(0) >> np.uint64(64 - size)
-        weights, by_weight = packed[tile], g.weight_parts[e, chunk, tile]
-        if wants_weight:
-            for i in range(by_weight.size):
-                by_weight[i] = 0
-        for lane in range(TILE):
-            state[adjoint.TOTAL, lane], lane_last[lane] = 0, -1  # the last tile may have lanes without a neuron
-        for lane in range(size):
-            state[adjoint.UNIT, lane] = unit[begin + lane]
-            state[adjoint.LEVEL, lane] = threshold[begin + lane] / unit[begin + lane]
-        for b in range(first, stop):
-            n = used[b]
-            if n == 0:
-                continue
-            sample = Sample(order[b], arrival[b], n, ends[b], segments[b], rows[b])
-            found = Found(grad[b], spikes[b], slope[b], last[b])
-            if segments[b] == 0:
-                for lane in range(0, size, 16):
-                    filled = (every >> np.uint64(lane)) & _WHOLE
-                    settle_flat(filled, found, begin, lane, weights, sample, state, c)
-                    unwind_few(
-                        weights, sample, begin, lane, filled, found, places, state, c, bound, few_sums, by_weight,
-                        wants_weight, wants_times,
-                    )  # fmt: skip
-                if wants_times:
-                    sum_few(few_sums, n, by_times[b])
-                continue
-            if observes:
-                observe_tile(zero, weights, sample, found, begin, size, state, joins, c)
-            for lane in range(0, size, 16):
-                filled, at = (every >> np.uint64(lane)) & _WHOLE, begin + lane
-                settle_flat(filled, found, begin, lane, weights, sample, state, c)
-                store(state, adjoint.GRAD * TILE + lane, load_part16(filled, grad[b], at))
-                store(state, adjoint.SPIKE * TILE + lane, load_part16(filled, spikes[b], at))
-                store(state, adjoint.SLOPE * TILE + lane, load_part16(filled, slope[b], at))
-            for lane in range(size):
-                lane_last[lane] = last[b, begin + lane]
-            top, dropped = prepare(zero, state, places, joins, lane_last, sample, c, bound)
-            if top < 0:
-                continue
-            for lane in range(TILE):
-                state[adjoint.TOTAL, lane] += state[adjoint.SCALE, lane]
-            # what the bound drops is dropped for the weights alone
-            parted = dropped and wants_weight
-            if parted and wants_times:
-                into = Into(sums, by_weight, by_times[b], False, True)
-                unwind_tile(zero, weights, sample, state, adjoint.SCALE, joins, top, c, into)
-            into = Into(sums, by_weight, by_times[b], wants_weight, wants_times and not parted)
-            unwind_tile(zero, weights, sample, state, adjoint.KEPT if parted else adjoint.SCALE, joins, top, c, into)
-            for k in range(top + 1):
-                joins[k] = 0
-        for lane in range(size):
-            g.threshold_parts[e, chunk, begin + lane] = state[adjoint.TOTAL, lane]
 
 
 @jit
-def unwind_windows(zero, g, e, slot, chunk, group):
-    """The tiles of a group, with the samples of a chunk, from the last window to the first."""
-    c, bound, bounds, windows, budget = g.c, g.c[N_CONSTANTS], g.bounds, g.windows, g.budget
-    holds, wants_weight, wants_times = g.holds != 0, g.wants_weight != 0, g.wants_times != 0
-    upto, starts, count, carried, own = g.upto[e], g.starts[e], g.count[e], g.carried[e], g.own[e]
-    state, lanes, rows_of, sums = g.state[slot], g.lanes[slot], g.rows_of[slot], g.sums[slot]
-    spikes = g.all_spikes[slot]
-    samples, tiles, width = part_of(g.batch, g.chunks, chunk), part_of(g.tiles, g.groups, group), g.carried_lanes
-    neurons = tiles[0] * TILE, min(tiles[1] * TILE, g.outputs)
-    clear(state)
-    clear(spikes)
-    for place in range(rows_of.size):
-        rows_of[place], spikes[train_adjoint.TIME, place] = 0, math.inf
-    for b in range(samples[0], samples[1]):
-        for k in range(starts[b, windows] if wants_times else 0):
+def unwind_window(zero, g, e, slot, chunk, group, tile, b, w):
+    """Spike trains of a tile in a window of a sample."""
+    n, at, low, high = g.count[e, b, w], g.starts[e, b, w], g.upto[e, b, tile, w], g.upto[e, b, tile, w + 1]
+    asks, c, begin, carried, packed = (
+        g.asks_end != 0 or w < g.windows - 1, g.c, tile * TILE, g.carried[e, b], g.packed[e, tile]
+    )  # fmt: skip
+    if n == 0 or (low == high and not asks):
+        return
+    begins, stops, here = g.bounds[w] > -math.inf, g.bounds[w + 1] < math.inf, slice(at, at + stride_for(n))
+    state, spikes, rows_of, arrival = g.state[slot], g.all_spikes[slot], g.rows_of[slot], g.arrival[e, b, here]
+    entries = Entries(
+        g.lanes[slot], g.budget, g.found[e, b, tile, low:high], g.places[e, b, tile, low:high],
+        g.moments[e, b, tile, low:high], g.slopes[e, b, tile, low:high],
+    )  # fmt: skip
+    own = g.own[e, b, tile, low:high] if g.own_entries > 0 else g.own[e, b, tile, :0]
+    gather_entries(entries, begin, own, g.grad[e, b], g.seen[e, b], spikes, rows_of)
+    sample = Sample(
+        g.source[e, b, here], arrival, n, g.ends[e, b, here], g.segments[e, b, w], rows_of_window(g.rows[e, b], n, at)
+    )
+    inputs, until = (1 if begins else 0, n - 2 if stops else n - 1), g.bounds[w + 1] if stops else arrival[n - 1]
+    wants_weight, wants_times, holds, never = (
+        g.wants_weight != 0, g.wants_times != 0, g.holds != 0, c.dtype.type(math.inf)
+    )  # fmt: skip
+    by_weight, by_times = g.weight_parts[e, chunk, tile], g.times_parts[e, group, b, here]
+    bound, start, top = c[N_CONSTANTS] if wants_weight else never, g.start[e, b, here], n - 1
+    if not asks:
+        top = np.intp(entries.found[high - low - 1])
+    total, full = load(zero, state, TOTAL * TILE), np.uint64(g.full[e, b, tile, w])
+    start_window(zero, state, carried, begin, full, until)
+    dropped = jumps(zero, state, entries, holds, rows_of, arrival, inputs, start, c, bound, spikes)
+    if dropped:  # for the weights alone
+        into = Into(g.sums[slot], by_weight, by_times, True, False)
+        unwind_tile(zero, packed, sample, state, None, entries, spikes, top, asks, c, into)
+        store(state, TOTAL * TILE, total)
+        start_window(zero, state, carried, begin, full, until)
+        jumps(zero, state, entries, holds, rows_of, arrival, inputs, start, c, never, spikes)
+    if not dropped or wants_times or begins:
+        into = Into(g.sums[slot], by_weight, by_times, wants_weight and not dropped, wants_times)
+        unwind_tile(zero, packed, sample, state, None, entries, spikes, top, asks, c, into)
+    for entry in range(high - low):
+        place = np.uintp(entries.places[np.uintp(entry)])
+        rows_of[place], spikes[TIME, place] = 0, math.inf
+    if begins:
+        response, decay = load(zero, state, NOW_C * TILE), load(zero, state, NOW_E * TILE)
+        store(carried, begin, fma(response, max(c[X], 0.0), decay))
+        store(carried, carried.shape[1] + begin, response)
+        store(carried, 2 * carried.shape[1] + begin, load(zero, state, PULL * TILE))
+
+
+@jit
+def start_window(zero, state, carried, begin, full, until):
+    """The adjoint of a tile at the end of a window; lanes ``full`` would spike too often there."""
+    width = carried.shape[1]
+    y = select(full, zero, load(zero, carried, begin))
+    store(state, END_Y * TILE, y)
+    store(state, NEXT_Y * TILE, y)
+    store(state, END_C * TILE, load(zero, carried, width + begin))
+    store(state, PULL * TILE, load(zero, carried, 2 * width + begin))
+    store(state, NEXT_T * TILE, splat(zero, until))
+
+
+@jit
+def start_samples(g, e, slot, chunk, group):
+    """Nothing is summed yet: first spikes."""
+    first, stop = part_of(g.batch, g.chunks, chunk)
+    clear(g.few_sums[slot])
+    for k in range(g.room):
+        g.joins[slot, k] = 0
+    for b in range(first, stop if g.wants_times else first):
+        for k in range(g.room if g.used[e, b] else 0):
             g.times_parts[e, group, b, k] = 0
-        end_of_sample(g, e, b, neurons, tiles[1] * TILE)
-    for j in range(neurons[0], neurons[1]):
-        g.threshold_parts[e, chunk, j] = 0
-    for tile in range(tiles[0], tiles[1] if wants_weight else tiles[0]):
-        by_weight = g.weight_parts[e, chunk, tile]
-        for i in range(by_weight.size):
-            by_weight[i] = 0
-    for w in range(windows - 1, -1, -1):
-        begins, stops, asks = bounds[w] > -math.inf, bounds[w + 1] < math.inf, g.asks_end != 0 or w < windows - 1
-        for tile in range(tiles[0], tiles[1]):
-            begin = tile * TILE
-            size = min(TILE, g.outputs - begin)
-            packed, by_weight = g.packed[e, tile], g.weight_parts[e, chunk, tile]
-            for lane in range(TILE):
-                state[train_adjoint.LEVEL, lane] = state[train_adjoint.UNIT, lane] = 1
-                state[train_adjoint.DROP, lane] = state[train_adjoint.TOTAL, lane] = 0
-            for lane in range(size):
-                unit, threshold = g.unit[e, begin + lane], g.threshold[e, begin + lane]
-                state[train_adjoint.UNIT, lane], state[train_adjoint.LEVEL, lane] = unit, threshold / unit
-                state[train_adjoint.DROP, lane] = 1 - g.reset[e, begin + lane] / threshold
-            for b in range(samples[0], samples[1]):
-                n, low, high, at = count[b, w], upto[b, tile, w], upto[b, tile, w + 1], starts[b, w]
-                if n == 0 or (low == high and not asks):
-                    continue
-                here = slice(at, at + stride_for(n))
-                entries = Entries(
-                    lanes, budget, g.found[e, b, tile, low:high], g.places[e, b, tile, low:high],
-                    g.moments[e, b, tile, low:high], g.slopes[e, b, tile, low:high],
-                )  # fmt: skip
-                own_here = own[b, tile, low:high] if g.own_entries > 0 else own[b, tile, :0]
-                gather_entries(entries, begin, own_here, g.grad[e, b], g.seen[e, b], spikes, rows_of)
-                arrival = g.arrival[e, b, here]
-                until = bounds[w + 1] if stops else arrival[n - 1]
-                y = select(np.uint64(g.full[e, b, tile, w]), zero, load(zero, carried[b], begin))
-                response = load(zero, carried[b], width + begin)
-                pull = load(zero, carried[b], 2 * width + begin)
-                sample = Sample(
-                    g.source[e, b, here], arrival, n, g.ends[e, b, here], g.segments[e, b, w],
-                    rows_of_window(g.rows[e, b], n, at),
-                )  # fmt: skip
-                inputs, start = (1 if begins else 0, n - 2 if stops else n - 1), g.start[e, b, here]
-                by_times, total = g.times_parts[e, group, b, here], load(zero, state, train_adjoint.TOTAL * TILE)
-                allowed = bound if wants_weight else math.inf
-                start_window(zero, state, y, response, pull, until)
-                dropped = jumps(zero, state, entries, holds, rows_of, arrival, inputs, start, c, allowed, spikes)
-                if dropped:  # for the weights alone
-                    into = Into(sums, by_weight, by_times, True, False)
-                    unwind_trains(zero, packed, sample, state, entries, spikes, c, into, asks)
-                    start_window(zero, state, y, response, pull, until)
-                    store(state, train_adjoint.TOTAL * TILE, total)
-                    jumps(zero, state, entries, holds, rows_of, arrival, inputs, start, c, math.inf, spikes)
-                if not dropped or wants_times or begins:
-                    into = Into(sums, by_weight, by_times, wants_weight and not dropped, wants_times)
-                    unwind_trains(zero, packed, sample, state, entries, spikes, c, into, asks)
-                for entry in range(high - low):
-                    place = np.uintp(entries.places[np.uintp(entry)])
-                    rows_of[place], spikes[train_adjoint.TIME, place] = 0, math.inf
-                if begins:
-                    response = load(zero, state, train_adjoint.NOW_C * TILE)
-                    decay = load(zero, state, train_adjoint.NOW_E * TILE)
-                    store(carried[b], begin, fma(response, max(c[X], 0.0), decay))
-                    store(carried[b], width + begin, response)
-                    store(carried[b], 2 * width + begin, load(zero, state, train_adjoint.PULL * TILE))
-            for lane in range(size):
-                g.threshold_parts[e, chunk, begin + lane] += state[train_adjoint.TOTAL, lane]
-        for b in range(samples[0], samples[1] if w > 0 and g.own_entries > 0 else samples[0]):
-            arrivals_of_own(g, e, b, w, g.times_parts[e, group, b])
-    for b in range(samples[0], samples[1] if bounds[0] > -math.inf else samples[0]):
-        for j in range(neurons[0], neurons[1]):
-            unit = g.unit[e, j]
-            g.by_start[e, b, 0, j] = 0 if g.held[e, b, 2, j] > 0 else -carried[b, 0, j] / unit
-            g.by_start[e, b, 1, j] = -carried[b, 1, j] / unit
-            g.by_start[e, b, 2, j] = carried[b, 2, j] * g.threshold[e, j] / unit
+
+
+@jit
+def start_trains(g, e, slot, chunk, group):
+    """Likewise trains, of which no spike is known yet; the adjoint at the end."""
+    (first, stop), tiles = part_of(g.batch, g.chunks, chunk), part_of(g.tiles, g.groups, group)
+    spikes = g.all_spikes[slot]
+    clear(spikes)
+    for place in range(g.slots):
+        g.rows_of[slot, place], spikes[TIME, place] = 0, math.inf
+    for b in range(first, stop):
+        for k in range(g.starts[e, b, g.windows] if g.wants_times else 0):
+            g.times_parts[e, group, b, k] = 0
+        end_of_sample(g, e, b, (tiles[0] * TILE, min(tiles[1] * TILE, g.outputs)), tiles[1] * TILE)
 
 
 @jit
@@ -347,47 +295,45 @@ def end_of_sample(g, e, b, neurons, stop):
 
 
 @jit
-def start_window(zero, state, y, response, pull, until):
-    """The adjoint of a tile at the end of a window."""
-    for row in (train_adjoint.END_Y, train_adjoint.NEXT_Y):
-        store(state, row * TILE, y)
-    store(state, train_adjoint.PULL * TILE, pull)
-    store(state, train_adjoint.END_C * TILE, response)
-    store(state, train_adjoint.NEXT_T * TILE, splat(zero, until))
+def send_back(g, e, chunk, group, w):
+    """Gradients by what came into a window: the arrivals of own spikes, and the states at the start of the first."""
+    (first, stop), tiles = part_of(g.batch, g.chunks, chunk), part_of(g.tiles, g.groups, group)
+    for b in range(first, stop if w > 0 and g.own_entries > 0 else first):
+        n, at, by_times = g.count[e, b, w], g.starts[e, b, w], g.times_parts[e, group, b]
+        rows = rows_of_window(g.rows[e, b], n, at)
+        for k in range(n):
+            entry = own_event(g.order[e, b, at + k])
+            if entry >= 0:
+                g.own[e, b, entry % g.tiles, entry // g.tiles] = by_times[at + k] * rows[FAST, k] * g.c[PER_SYN]
+    for b in range(first, stop if w == 0 and g.bounds[0] > -math.inf else first):
+        carried, by_start = g.carried[e, b], g.by_start[e, b]
+        for j in range(tiles[0] * TILE, min(tiles[1] * TILE, g.outputs)):
+            unit = g.unit[e, j]
+            by_start[0, j] = 0 if g.held[e, b, 2, j] > 0 else -carried[0, j] / unit
+            by_start[1, j] = -carried[1, j] / unit
+            by_start[2, j] = carried[2, j] * g.threshold[e, j] / unit
 
 
 @jit
-def arrivals_of_own(g, e, b, w, by_times):
-    """Gradients by the arrivals of own spikes in a window."""
-    n, at = g.count[e, b, w], g.starts[e, b, w]
-    rows = rows_of_window(g.rows[e, b], n, at)
-    for k in range(n):
-        entry = own_event(g.order[e, b, at + k])
-        if entry >= 0:
-            g.own[e, b, entry % g.tiles, entry // g.tiles] = by_times[at + k] * rows[FAST, k] * g.c[PER_SYN]
+def start_tile(g, e, chunk, tile, w, state):
+    """Units and thresholds of a tile's lanes, 1 for those without a neuron; before its first window, no sums."""
+    for lane in range(TILE):
+        state[UNIT, lane] = state[LEVEL, lane] = 1
+        state[TOTAL, lane] = 0
+    for lane in range(min(TILE, g.outputs - tile * TILE)):
+        j = tile * TILE + lane
+        state[UNIT, lane], state[LEVEL, lane] = g.unit[e, j], g.threshold[e, j] / g.unit[e, j]
+        if w == g.windows - 1:
+            g.threshold_parts[e, chunk, j] = 0
+    for i in range(g.packed_size if g.wants_weight and w == g.windows - 1 else 0):
+        g.weight_parts[e, chunk, tile, i] = 0
 
 
 @jit
-def gather_samples(g, e, slot, first, stop):
-    """Gradients by the times of the samples."""
-    for b in range(first, stop):
-        n, by_times = g.used[e, b], g.by_times[e, b]
-        for i in range(g.events if n < g.events else 0):
-            by_times[i] = 0
-        gather_times(g.times_parts[e], b, 0, n, g.order[e, b], g.rows[e, b], g.c, by_times)
-
-
-@jit
-def gather_windows(g, e, slot, first, stop):
-    """Gradients by the input spikes of the samples."""
-    for b in range(first, stop):
-        by_times = g.by_times[e, b]
-        for i in range(g.events):
-            by_times[i] = 0
-        for w in range(g.windows):
-            n, at = g.count[e, b, w], g.starts[e, b, w]
-            rows = rows_of_window(g.rows[e, b], n, at)
-            gather_times(g.times_parts[e], b, at, n, g.order[e, b, at:], rows, g.c, by_times)
+def start_resets(g, e, tile, state):
+    """How far the resets of a tile's lanes are below the threshold."""
+    for lane in range(min(TILE, g.outputs - tile * TILE)):
+        state[DROP, lane] = 1 - g.reset[e, tile * TILE + lane] / g.threshold[e, tile * TILE + lane]
 
 
 @jit
@@ -405,37 +351,6 @@ def gather_times(parts, b, at, n, order, rows, c, by_times):
             by_times[np.uintp(order[k])] = parts[0, b, at + k]
 
 
-def phases(zero_of, prepare_some, unwind_some, gather_some):
-    """Of both kernels."""
-
-    @jit
-    def prepare_all(g, slot, task):
-        tiles = g.ensemble * g.tiles
-        if task < tiles:
-            e, tile = task // g.tiles, task % g.tiles
-            units_of_tile(g.weight[e], g.threshold[e], tile * TILE, g.unit[e])
-            pack_row(g.weight[e], g.unit[e], tile * TILE, g.packed[e, tile])
-        else:
-            e, first, stop = samples_of(task - tiles, g.batch, SAMPLES)
-            prepare_some(g, e, slot, first, stop)
-
-    @jit
-    def unwind_all(g, slot, task):
-        e, chunk, group = task // (g.groups * g.chunks), task // g.groups % g.chunks, task % g.groups
-        unwind_some(zero_of(g), g, e, slot, chunk, group)
-
-    @jit
-    def gather_all(g, slot, task):
-        tiles = g.ensemble * g.tiles
-        if task < tiles:
-            finish_tile(g, task // g.tiles, task % g.tiles)
-        else:
-            e, first, stop = samples_of(task - tiles, g.batch, SAMPLES)
-            gather_some(g, e, slot, first, stop)
-
-    return prepare_all, unwind_all, gather_all
-
-
 @jit
 def finish_tile(g, e, tile):
     """Sum the chunks' gradients by weights and thresholds."""
@@ -449,13 +364,66 @@ def finish_tile(g, e, tile):
         g.by_threshold[e, j] = total / g.unit[e, j]
 
 
-@kernel(BACKWARD)
-def backward_kernel(dtype: str, lanes: int):
-    """First spikes, for one dtype and number of lanes."""
-    return phases(jit(lambda g: zeros(g.c, lanes)), prepare_samples, unwind_samples, gather_samples)
+@kernel(lambda lanes, several: TRAIN_BACKWARD if several else BACKWARD)
+def backward_kernel(dtype: str, lanes: int, several: bool):
+    """Backward, for one dtype and number of lanes, of first spikes or trains."""
 
+    @jit
+    def prepare(g, slot, task):
+        tiles = g.ensemble * g.tiles
+        if task < tiles:
+            e, tile = task // g.tiles, task % g.tiles
+            units_of_tile(g.weight[e], g.threshold[e], tile * TILE, g.unit[e])
+            pack_row(g.weight[e], g.unit[e], tile * TILE, g.packed[e, tile])
+            return
+        e, first, stop = samples_of(task - tiles, g.batch, SAMPLES)
+        if several:
+            prepare_windows(g, e, slot, first, stop)
+        else:
+            prepare_samples(g, e, slot, first, stop)
 
-@kernel(TRAIN_BACKWARD)
-def train_backward_kernel(dtype: str, lanes: int):
-    """Spike trains, likewise."""
-    return phases(jit(lambda g: zeros(g.c, lanes)), prepare_windows, unwind_windows, gather_windows)
+    @jit
+    def unwind(g, slot, task):
+        e, chunk, group = task // (g.groups * g.chunks), task // g.groups % g.chunks, task % g.groups
+        (first, stop), tiles = part_of(g.batch, g.chunks, chunk), part_of(g.tiles, g.groups, group)
+        zero, state = zeros(g.c, lanes), g.state[slot]
+        clear(state)
+        if several:
+            start_trains(g, e, slot, chunk, group)
+        else:
+            start_samples(g, e, slot, chunk, group)
+        for w in range(g.windows - 1, -1, -1):
+            for tile in range(tiles[0], tiles[1]):
+                start_tile(g, e, chunk, tile, w, state)
+                if several:
+                    start_resets(g, e, tile, state)
+                for b in range(first, stop):
+                    if several:
+                        unwind_window(zero, g, e, slot, chunk, group, tile, b, w)
+                    else:
+                        unwind_sample(zero, g, e, slot, chunk, group, tile, b)
+                for lane in range(min(TILE, g.outputs - tile * TILE)):
+                    g.threshold_parts[e, chunk, tile * TILE + lane] += state[TOTAL, lane]
+            if several:
+                send_back(g, e, chunk, group, w)
+
+    @jit
+    def gather(g, slot, task):
+        tiles = g.ensemble * g.tiles
+        if task < tiles:
+            finish_tile(g, task // g.tiles, task % g.tiles)
+            return
+        e, first, stop = samples_of(task - tiles, g.batch, SAMPLES)
+        for b in range(first, stop):
+            by_times = g.by_times[e, b]
+            for i in range(g.events):
+                by_times[i] = 0
+            for w in range(g.windows):
+                if several:
+                    n, at = g.count[e, b, w], g.starts[e, b, w]
+                    rows = rows_of_window(g.rows[e, b], n, at)
+                else:
+                    n, at, rows = g.used[e, b], 0, g.rows[e, b]
+                gather_times(g.times_parts[e], b, at, n, g.order[e, b, at:], rows, g.c, by_times)
+
+    return prepare, unwind, gather

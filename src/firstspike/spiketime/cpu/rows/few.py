@@ -14,7 +14,7 @@ from firstspike.spiketime.cpu.constants import HEIGHT, PER_MEM, PER_SYN, RATIO
 from firstspike.spiketime.cpu.membrane import ENOUGH, rates_of, reaches, responses
 from firstspike.spiketime.cpu.pack import TILE
 from firstspike.spiketime.cpu.rows.adjoint import LEVEL, TOTAL, UNIT
-from firstspike.spiketime.cpu.rows.crossing import CURRENT, LIMIT, SINCE, UNTIL, VOLTAGE
+from firstspike.spiketime.cpu.rows.intervals import CURRENT, LIMIT, SINCE, UNTIL, VOLTAGE
 from firstspike.spiketime.cpu.runtime.compiling import inlined
 from firstspike.spiketime.cpu.vectors.lanes import sum_rows16
 from firstspike.spiketime.cpu.vectors.masks import mask_of, update
@@ -64,7 +64,7 @@ def scan_few(packed, sample, first, bits, c, state, last, passed):
 
     All pass the intervals as if none fired, until none is left that was always below the threshold. Only then those
     intervals are tested in which one may fire. ``passed (inputs, 2, 16)`` has room for the states. Notes what
-    ``crossing.solve`` needs in ``state``, and the rows of their last causal inputs in ``last``.
+    ``intervals.solve`` needs in ``state``, and the rows of their last causal inputs in ``last``.
     """
     order, arrival, n, rows = sample.order, sample.arrival, sample.n, sample.rows
     r, none = rates_of(c), fill16(rows, 0.0)
@@ -128,29 +128,27 @@ def few_rows_back(arrival, n, c, rows):
 
 
 @inlined
-def unwind_few(
-    packed, sample, begin, first, bits, found, places, lanes, c, bound, sums, by_weight, wants_weight, wants_times
-):  # fmt: skip
+def unwind_few(g, e, slot, b, begin, first, bits, packed, sample, bound, into):
     """The backward pass of one sample for 16 neurons of a tile, from lane ``first`` on: ``bits`` of them.
 
-    The tile's first neuron is ``begin``. Adds the scales to ``lanes``, to ``sums (inputs, 16)`` the terms of the
-    gradients by times, and to ``by_weight``. See ``adjoint``; here C and E have scale 1.
+    The tile's first neuron is ``begin``. Adds the scales to the lanes' TOTAL, to the sums ``(inputs, 16)`` the terms of
+    the gradients by times, and to those by weights. See ``adjoint``; here C and E have scale 1.
     """
-    order, arrival, rows, last = sample.order, sample.arrival, sample.rows, found.last
-    none, at = fill16(rows, 0.0), begin + first
-    steep = load_part16(bits, found.slope, at) * load16(lanes, LEVEL * TILE + first)
+    order, arrival, rows, last, places = sample.order, sample.arrival, sample.rows, g.last[e, b], g.places[slot]
+    c, lanes, none, at = g.c, g.state[slot], fill16(rows, 0.0), begin + first
+    steep = load_part16(bits, g.slope[e, b], at) * load16(lanes, LEVEL * TILE + first)
     for lane in range(0 if bits == _WHOLE else 16):
         places[lane] = last[at + lane] if bits >> np.uint64(lane) & np.uint64(1) else -1
     joins = load_whole16(rows, last, at) if bits == _WHOLE else load_whole16(rows, places, 0)
     spiked = (joins >= 0.0) & (steep > 0.0)
-    scale = select(spiked, load_part16(bits, found.grad, at) / steep, none)
+    scale = select(spiked, load_part16(bits, g.grad[e, b], at) / steep, none)
     store(lanes, TOTAL * TILE + first, load16(lanes, TOTAL * TILE + first) + scale)
     spiked &= (scale > 0.0) | (scale < 0.0) | ~(scale >= scale)  # without a gradient there is nothing to do
     if not spiked:
         return
     joins = select(spiked, joins, -1.0)
     store_whole16(_WHOLE, places, 0, maximum(joins, 0.0))
-    wait = select(spiked, load_part16(bits, found.spikes, at) - gather16(arrival, 0, places, 0), none)
+    wait = select(spiked, load_part16(bits, g.spikes[e, b], at) - gather16(arrival, 0, places, 0), none)
     mem, syn, response = responses(wait, rates_of(c))
     response = response * scale
     decay = (syn if c[PER_MEM] <= c[PER_SYN] else mem) * scale
@@ -159,7 +157,7 @@ def unwind_few(
         top -= 1
     allowed = load16(lanes, UNIT * TILE + first) * bound
     kept, size = spiked, absolute(scale)
-    if (size * c[HEIGHT] > allowed) & spiked and wants_weight:
+    if (size * c[HEIGHT] > allowed) & spiked and into.wants_weight:
         kept &= ~(largest_few(rows, joins, top, response, decay) > allowed)
     keeps, leak = mask_of(none, kept), -min(c[RATIO], 1.0)
     value = faster = none
@@ -167,11 +165,11 @@ def unwind_few(
         here = joins == float(k)
         value, faster = select(here, response, value), select(here, decay, faster)
         row = np.intp(order[np.uintp(k)]) * TILE + first
-        if wants_weight:
-            store(by_weight, row, load16(by_weight, row) + update(keeps, value, none))
-        if wants_times:
+        if into.wants_weight:
+            store(into.by_weight, row, load16(into.by_weight, row) + update(keeps, value, none))
+        if into.wants_times:
             terms = load16(packed, row) * fma(value, fill16(rows, leak), faster)
-            store(sums, k * 16, load16(sums, k * 16) + terms)
+            store(into.sums, k * 16, load16(into.sums, k * 16) + terms)
         if k > 0:
             before = np.uintp(k - 1)  # without a sign, an index needs no test for one below 0
             value = fma(value, fill16(rows, rows[_SLOW, before]), faster * rows[_BACK, before])

@@ -2,6 +2,10 @@
 
 A kernel is for first spikes, or for spike trains: their scan goes on where a lane spikes, window after window. A
 window's start holds the states that are given, its end those that are returned; without recurrence there is one.
+
+The events of a window have a time and a source, the number of the input whose weights arrive. Its start and end are
+events of a source that no neuron has a weight for. In a recurrent layer the neurons' own spikes arrive again, all after
+the same lag, which is at least as long as a window.
 """
 
 # mypy: disable-error-code="no-untyped-def"
@@ -9,38 +13,33 @@ import math
 
 import numpy as np
 
-from firstspike.spiketime.cpu.constants import PER_MEM, PER_SYN
-from firstspike.spiketime.cpu.pack import TILE, pack_row
-from firstspike.spiketime.cpu.rows.coefficients import Sample, find_segments, forward_rows, pad_row
-from firstspike.spiketime.cpu.rows.crossing import N_STATE, solve
-from firstspike.spiketime.cpu.rows.fast import scan_fast
+from firstspike.spiketime.cpu.constants import PAD, PER_MEM, PER_SYN, SAVED
+from firstspike.spiketime.cpu.pack import TILE, are_weights, every_lane, pack_row
 from firstspike.spiketime.cpu.rows.few import FEW, few_rows, scan_few
-from firstspike.spiketime.cpu.rows.intervals import DROP, HOLD, NEXT, SEEN, Entries
-from firstspike.spiketime.cpu.rows.scan import scan_tile, scan_trains
-from firstspike.spiketime.cpu.rows.windows import (
-    KEPT,
-    TRAINS,
-    end_samples,
-    end_tile,
-    keep_spikes,
-    send_own,
-    start_samples,
-    start_tile,
-    window_events,
+from firstspike.spiketime.cpu.rows.intervals import (
+    N_STATE,
+    NOW_CURRENT,
+    NOW_VOLTAGE,
+    Sample,
+    find_segments,
+    forward_rows,
+    pad_row,
+    solve,
 )
-from firstspike.spiketime.cpu.runtime.arguments import Layout
-from firstspike.spiketime.cpu.runtime.compiling import jit
-from firstspike.spiketime.cpu.runtime.kernels import kernel, samples_of
-from firstspike.spiketime.cpu.saved import SAVED
-from firstspike.spiketime.cpu.sort import SORTING, SORTING_SIZES, sort_row
-from firstspike.spiketime.cpu.values import are_times, are_weights
-from firstspike.spiketime.cpu.vectors.simd import clear, load16, store_part16, zeros
+from firstspike.spiketime.cpu.rows.scan import scan_tile
+from firstspike.spiketime.cpu.rows.train_scan import DROP, HOLD, LAST, NEXT, RELEASE, SEEN, Entries, scan_trains
+from firstspike.spiketime.cpu.runtime.compiling import inlined, jit
+from firstspike.spiketime.cpu.runtime.kernels import Layout, kernel, samples_of
+from firstspike.spiketime.cpu.sort import SORTING, SORTING_SIZES, are_times, first_from, sort_row
+from firstspike.spiketime.cpu.vectors.simd import clear, load, load16, splat, store, store_part16, zeros
 
+STATES = 3  # of a neuron between windows: membrane, current, and what is left of its refractory time
 _SHORT = 0.045  # mean interval in units of the faster constant for the fast scan of many inputs
 _LONG = 0.4  # interval that ends a segment there, likewise
+_MARK = -1  # of an order: a window's start or end; inputs are >= 0, own spikes lie below
 
 _SHARED = Layout(
-    f"ensemble batch inputs outputs block threads tiles packed_size stride row_kinds constants tile state_rows "
+    "ensemble batch inputs outputs block threads tiles packed_size stride row_kinds constants tile state_rows windows "
     f"{SORTING_SIZES}",
     c="real constants",
     weight="real ensemble outputs inputs",
@@ -64,9 +63,34 @@ FORWARD = _SHARED.extended(
     places="int32 threads tile",
     passed="real threads passed_size",
 )
+TRAINS = {
+    "bounds": "real bounds_size",
+    "reset": "real ensemble outputs",
+    "held": "real ensemble batch both_states outputs",
+}
+"""Arrays that both kernels of trains have: starts and ends of windows, resets, states at the start and the end."""
+KEPT = {
+    "order": "int32 ensemble batch room",
+    "source": "int32 ensemble batch room",
+    "arrival": "real ensemble batch room",
+    "starts": "int32 ensemble batch bounds_size",
+    "count": "int32 ensemble batch windows",
+    "found": "int32 ensemble batch tiles entries",
+    "places": "int32 ensemble batch tiles entries",
+    "moments": "real ensemble batch tiles entries",
+    "slopes": "real ensemble batch tiles entries",
+    "upto": "int32 ensemble batch tiles bounds_size",
+    "full": "int64 ensemble batch tiles windows",
+    "counts": "int32 ensemble batch outputs",
+}
+"""Those that the forward kernel leaves for the backward one.
+
+Of each sample, they are its events, where each window's begin and how many there are; of a tile ``train_scan.Entries``,
+where each window's begin, and which neurons would spike too often in it, as bits; and numbers of spikes.
+"""
 TRAIN_FORWARD = _SHARED.extended(
-    "copies most seen budget windows events room waiting entries bounds_size states both_states holds one two "
-    "carried_lanes counted",
+    "copies most seen budget events room waiting entries bounds_size states both_states holds one carried_lanes "
+    "counted",
     **TRAINS,
     **KEPT,
     lag="real one",
@@ -76,71 +100,240 @@ TRAIN_FORWARD = _SHARED.extended(
     trains="real ensemble batch outputs most",
     overflows="uint8 ensemble batch outputs",
     lacks="int32 ensemble batch",
-    outside="real threads block events",
+    outside="real threads block events",  # input spikes in order of arrival, how many, and which one comes next
     outside_order="int32 threads block events",
-    own="real threads block waiting",
-    own_id="int32 threads block waiting",
-    own_sorted="real threads two waiting",
-    own_order="int32 threads two waiting",
-    carried="real threads block states carried_lanes",
-    at_event="int32 threads block",
     arrived="int32 threads block",
+    at_event="int32 threads block",
+    own="real threads block waiting",  # times at which own spikes arrive, in any order, which spikes, and how many
+    own_id="int32 threads block waiting",
     owns="int32 threads block",
+    own_sorted="real threads waiting",
+    own_order="int32 threads waiting",
+    carried="real threads block states carried_lanes",
     lanes="int32 threads counted",
 )
 
 
+@inlined
+def prepare_sample(g, e, slot, b, at):
+    """Sort a sample's inputs; what all neurons share."""
+    c, order, arrival, rows = g.c, g.order[e, b], g.arrival[e, b], g.rows[slot, at]
+    n = sort_row(g.times[e, b], -math.inf, math.inf, order, arrival, g.sort_keys[slot], g.sort_labels[slot])
+    g.count[e, b, 0] = n
+    if n:
+        pad_row(arrival, n)
+    g.few[slot, at], g.fast[slot, at] = n < FEW and c[PER_MEM] > 0, 0
+    if n and g.few[slot, at]:
+        few_rows(arrival, n, c, rows)
+    elif n:
+        span = arrival[n - 1] - arrival[0]
+        fast = n >= FEW and span * max(c[PER_MEM], c[PER_SYN]) < n * _SHORT
+        longest = _LONG / max(c[PER_MEM], c[PER_SYN]) if fast else math.inf
+        g.segments[slot, at] = find_segments(arrival, n, c, longest, g.start[slot], g.ends[slot, at])
+        forward_rows(arrival, n, c, fast, g.start[slot], rows)
+        g.fast[slot, at] = fast
+
+
+@inlined
+def scan_sample(zero, g, e, slot, b, at, tile):
+    """First spikes of a tile in a sample."""
+    lanes, c, state, last, n = (
+        min(TILE, g.outputs - tile * TILE),
+        g.c,
+        g.state[slot],
+        g.lane_last[slot],
+        g.count[e, b, 0],
+    )
+    every, packed, lane_spikes, lane_slopes = every_lane(lanes), g.packed[e, tile], state[N_STATE], state[N_STATE + 1]
+    sample = Sample(g.order[e, b], g.arrival[e, b], n, g.ends[slot, at], g.segments[slot, at], g.rows[slot, at])
+    for lane in range(TILE):
+        last[lane] = -1
+    silent, left = every, every if n else np.uint64(0)
+    if g.few[slot, at]:
+        for begin in range(0, lanes if left else 0, 16):
+            some = (every >> np.uint64(begin)) & np.uint64(0xFFFF)
+            found = scan_few(packed, sample, begin, some, c, state, last, g.passed[slot])
+            silent &= ~(found << np.uint64(begin))
+        left = np.uint64(0)
+    elif g.fast[slot, at] and left:
+        silent, left = scan_tile(zero, packed, sample, every, True, c, state, g.places[slot], last)
+    if left:
+        found, _ = scan_tile(zero, packed, sample, left, False, c, state, g.places[slot], last)
+        silent = (silent & ~left) | found
+    solve(zero, state, every & ~silent, c, lane_spikes, lane_slopes)
+    for begin in range(0, lanes, 16):
+        j, filled = tile * TILE + begin, every >> np.uint64(begin)
+        store_part16(filled, g.spikes[e, b], j, load16(lane_spikes, begin))
+        store_part16(filled, g.slope[e, b], j, load16(lane_slopes, begin))
+    for lane in range(lanes):
+        g.last[e, b, tile * TILE + lane] = last[lane]
+
+
 @jit
-def scan_samples(zero, g, e, slot, first, stop):
-    """First spikes of the samples from ``first`` to ``stop`` of network ``e``."""
-    c, times, packed, rows, ends, start = g.c, g.times[e], g.packed[e], g.rows[slot], g.ends[slot], g.start[slot]
-    order, arrival, count, last = g.order[e], g.arrival[e], g.count[e], g.last[e]
-    slope, spikes, segments, few, fast = g.slope[e], g.spikes[e], g.segments[slot], g.few[slot], g.fast[slot]
-    state, lane_last, places, passed = g.state[slot], g.lane_last[slot], g.places[slot], g.passed[slot]
-    lane_spikes, lane_slopes = state[N_STATE], state[N_STATE + 1]
+def own_event(entry):
+    """The ``order`` of an own spike, or the spike of an ``order``: ``entry * tiles + tile``."""
+    return -2 - entry
+
+
+@jit
+def stride_for(events):
+    """Room that a window's events take: whole vectors, and one to spare."""
+    return (events + 15) // 16 * 16 + PAD
+
+
+@jit
+def start_samples(g, e, slot, first, stop):
+    """Sort the input spikes of the samples; the states at the start, in units of the threshold; no spikes yet."""
     keys, labels = g.sort_keys[slot], g.sort_labels[slot]
-    clear(state)
     for b in range(first, stop):
-        at = b - first
-        n = sort_row(times[b], -math.inf, math.inf, order[b], arrival[b], keys, labels)
-        count[b, 0] = n
-        if n:
-            pad_row(arrival[b], n)
-        few[at], fast[at] = n < FEW and c[PER_MEM] > 0, 0
-        if n and few[at]:
-            few_rows(arrival[b], n, c, rows[at])
-        elif n:
-            span = arrival[b, n - 1] - arrival[b, 0]
-            fast[at] = n >= FEW and span * max(c[PER_MEM], c[PER_SYN]) < n * _SHORT
-            longest = _LONG / max(c[PER_MEM], c[PER_SYN]) if fast[at] else math.inf
-            segments[at] = find_segments(arrival[b], n, c, longest, start, ends[at])
-            forward_rows(arrival[b], n, c, fast[at], start, rows[at])
-    for tile in range(g.tiles):
-        lanes = min(TILE, g.outputs - tile * TILE)
-        every = ~np.uint64(0) >> np.uint64(64 - lanes)
-        for b in range(first, stop):
-            at = b - first
-            sample = Sample(order[b], arrival[b], count[b, 0], ends[at], segments[at], rows[at])
-            for lane in range(TILE):
-                lane_last[lane] = -1
-            silent, left = every, every if sample.n else np.uint64(0)
-            if few[at]:
-                for begin in range(0, lanes if left else 0, 16):
-                    some = (every >> np.uint64(begin)) & np.uint64(0xFFFF)
-                    found = scan_few(packed[tile], sample, begin, some, c, state, lane_last, passed)
-                    silent &= ~(found << np.uint64(begin))
-                left = np.uint64(0)
-            elif fast[at]:
-                silent, left = scan_fast(zero, packed[tile], sample, every, c, state, places, lane_last)
-            if left:
-                silent = (silent & ~left) | scan_tile(zero, packed[tile], sample, left, c, state, lane_last)
-            solve(zero, state, every & ~silent, c, lane_spikes, lane_slopes)
-            for begin in range(0, lanes, 16):
-                at, filled = tile * TILE + begin, every >> np.uint64(begin)
-                store_part16(filled, spikes[b], at, load16(lane_spikes, begin))
-                store_part16(filled, slope[b], at, load16(lane_slopes, begin))
-            for lane in range(lanes):
-                last[b, tile * TILE + lane] = lane_last[lane]
+        at, held, carried = b - first, g.held[e, b], g.carried[slot, b - first]
+        outside_order, outside = g.outside_order[slot, at], g.outside[slot, at]
+        g.arrived[slot, at] = sort_row(g.times[e, b], -math.inf, math.inf, outside_order, outside, keys, labels)
+        g.at_event[slot, at], g.owns[slot, at], g.starts[e, b, 0], g.lacks[e, b] = 0, 0, 0, 0
+        for tile in range(g.tiles):
+            g.upto[e, b, tile, 0] = 0
+        for j in range(g.carried_lanes):
+            carried[0, j], carried[1, j], carried[2, j] = 0, 0, math.inf
+        for j in range(g.outputs):
+            for k in range(g.most):
+                g.trains[e, b, j, k] = math.inf
+            g.counts[e, b, j], g.overflows[e, b, j] = 0, 0
+            if g.bounds[0] > -math.inf:
+                threshold = g.threshold[e, j]
+                carried[0, j], carried[1, j] = held[0, j] / threshold, held[1, j] / threshold
+                if held[2, j] > 0:
+                    carried[0, j], carried[2, j] = g.reset[e, j] / threshold, g.bounds[0] + held[2, j]
+
+
+@jit
+def end_samples(g, e, slot, first, stop):
+    """The states at the end."""
+    for b in range(first, stop):
+        held, carried = g.held[e, b], g.carried[slot, b - first]
+        for j in range(g.outputs):
+            held[3, j], held[4, j] = carried[0, j] * g.threshold[e, j], carried[1, j] * g.threshold[e, j]
+            release = carried[2, j]
+            held[5, j] = max(release - g.bounds[g.windows], 0) if release < math.inf else 0
+
+
+@jit
+def prepare_window(g, e, slot, b, at, w):
+    """Write the events of a sample in window ``w``, those of inputs and own spikes, and what all neurons share.
+
+    Returns whether there is room for the events.
+    """
+    begin, end, first = g.bounds[w], g.bounds[w + 1], g.starts[e, b, w]
+    own, own_id, own_sorted, own_order = g.own[slot, at], g.own_id[slot, at], g.own_sorted[slot], g.own_order[slot]
+    outside, outside_order, owns = g.outside[slot, at], g.outside_order[slot, at], g.owns[slot, at]
+    order, source, arrival = g.order[e, b], g.source[e, b], g.arrival[e, b]
+    due = sort_row(own[:owns], -math.inf, end, own_order, own_sorted, g.sort_keys[slot], g.sort_labels[slot])
+    here = first_from(outside, g.at_event[slot, at], g.arrived[slot, at], begin)
+    stop, i, k = first_from(outside, here, g.arrived[slot, at], end), 0, first
+    room = min(g.stride, g.room - first)
+    if stride_for(stop - here + due + (begin > -math.inf) + (end < math.inf)) > room:
+        return False
+    if begin > -math.inf:
+        arrival[k], source[k], order[k] = begin, g.inputs, _MARK
+        k += 1
+    while here < stop or i < due:
+        t = max(own_sorted[i], begin) if i < due else end
+        if here < stop and (i >= due or outside[here] <= t):
+            arrival[k], order[k], source[k] = outside[here], outside_order[here], outside_order[here] // g.copies
+            here += 1
+        else:
+            entry = own_id[own_order[i]]
+            tile = entry % g.tiles
+            lane = g.places[e, b, tile, entry // g.tiles] & (TILE - 1)
+            arrival[k], order[k], source[k] = t, own_event(entry), g.inputs - g.outputs + tile * TILE + lane
+            i += 1
+        k += 1
+    if end < math.inf:
+        arrival[k], source[k], order[k] = end, g.inputs, _MARK
+        k += 1
+    left = 0
+    for i in range(owns):
+        own[left], own_id[left] = own[i], own_id[i]
+        left += not own[i] < end
+    n = k - first
+    g.owns[slot, at], g.at_event[slot, at], g.count[e, b, w], g.starts[e, b, w + 1] = (
+        left,
+        here,
+        n,
+        first + stride_for(n),
+    )
+    if n:
+        arrival = arrival[first:]
+        pad_row(arrival, n)
+        g.segments[slot, at] = find_segments(arrival, n, g.c, math.inf, g.start[slot], g.ends[slot, at])
+        forward_rows(arrival, n, g.c, True, g.start[slot], g.rows[slot, at])
+    return True
+
+
+@jit
+def scan_window(zero, g, e, slot, b, at, tile, w):
+    """Spike trains of a tile in a window of a sample; returns whether there is room for them."""
+    begin, n, first, low, holds = tile * TILE, g.count[e, b, w], g.starts[e, b, w], g.upto[e, b, tile, w], g.holds != 0
+    size, lanes, state, carried = min(TILE, g.outputs - begin), g.lanes[slot], g.state[slot], g.carried[slot, at]
+    for lane in range(TILE):
+        lanes[lane] = 0
+    lanes[TILE], lanes[TILE + 1] = low, 0
+    for row, x in ((NOW_VOLTAGE, 0), (NOW_CURRENT, 1), (RELEASE, 2)):
+        store(state, row * TILE, load(zero, carried, x * g.carried_lanes + begin))
+    store(state, NEXT * TILE, splat(zero, math.inf))
+    store(state, LAST * TILE, splat(zero, -math.inf))
+    observed = g.observed[e, b, begin:begin] if g.seen == 0 else g.observed[e, b, begin:]
+    for lane in range(size if g.seen > 0 else 0):
+        lanes[SEEN + lane] = done = g.counts[e, b, begin + lane]
+        state[NEXT, lane] = observed[lane, done] if done < g.seen else math.inf
+    entries = Entries(
+        lanes, g.budget, g.found[e, b, tile], g.places[e, b, tile], g.moments[e, b, tile], g.slopes[e, b, tile]
+    )
+    if n:
+        sample = Sample(
+            g.source[e, b, first:], g.arrival[e, b, first:], n, g.ends[slot, at], g.segments[slot, at], g.rows[slot, at]
+        )
+        stops, every = g.bounds[w + 1] < math.inf, every_lane(size)
+        scan_trains(zero, g.packed[e, tile], sample, stops, every, holds, g.c, state, entries, observed)
+    for row, x in ((NOW_VOLTAGE, 0), (NOW_CURRENT, 1), (RELEASE, 2)):
+        store(carried, x * g.carried_lanes + begin, load(zero, state, row * TILE))
+    g.upto[e, b, tile, w + 1], full = lanes[TILE], np.int64(0)
+    has_room = keep_spikes(g, e, slot, b, at, tile, w, entries, low) and lanes[TILE + 1] == 0
+    for lane in range(size):
+        j, over = begin + lane, lanes[lane] > g.budget
+        g.counts[e, b, j] += min(lanes[lane], g.budget)
+        g.overflows[e, b, j] |= np.uint8(over)
+        full |= np.int64(over) << np.int64(lane)
+        if over or state[RELEASE, lane] < math.inf:  # it has the reset membrane at the end
+            carried[0, j] = 1 - state[DROP, lane]
+    g.full[e, b, tile, w] = full
+    return has_room
+
+
+@jit
+def keep_spikes(g, e, slot, b, at, tile, w, entries, low):
+    """Write a window's spikes, the entries from ``low`` on, into the trains of a tile, and let them arrive again.
+
+    Returns whether there is room for those on their way.
+    """
+    for entry in range(low, entries.lanes[TILE]):
+        k, j = entries.places[entry] // TILE, tile * TILE + (entries.places[entry] & (TILE - 1))
+        if k >= g.budget:
+            continue  # a release
+        k += g.counts[e, b, j]
+        if k < g.most:
+            g.trains[e, b, j, k] = entries.moments[entry]
+        else:
+            g.overflows[e, b, j] = 1
+        if w < g.windows - 1:
+            number = g.owns[slot, at]
+            if number == g.waiting:
+                return False
+            g.own[slot, at, number], g.own_id[slot, at, number] = (
+                entries.moments[entry] + g.lag[0],
+                entry * g.tiles + tile,
+            )
+            g.owns[slot, at] = number + 1
+    return True
 
 
 @jit
@@ -150,97 +343,54 @@ def scan_windows(zero, g, e, slot, first, stop):
     Where there is too little room for entries, events or own spikes on their way, ``lacks`` says so, and nothing else
     that is written has a meaning.
     """
-    c, bounds, budget, windows, holds = g.c, g.bounds, g.budget, g.windows, g.holds != 0
-    rows, ends, start, segments = g.rows[slot], g.ends[slot], g.start[slot], g.segments[slot]
-    starts, count, arrival, lacks, upto = g.starts[e], g.count[e], g.arrival[e], g.lacks[e], g.upto[e]
-    state, lanes, carried, packed, source = g.state[slot], g.lanes[slot], g.carried[slot], g.packed[e], g.source[e]
-    counts, observed, trains, overflows = g.counts[e], g.observed[e], g.trains[e], g.overflows[e]
-    found, places, moments, slopes = g.found[e], g.places[e], g.moments[e], g.slopes[e]
-    clear(state)
+    state = g.state[slot]
     start_samples(g, e, slot, first, stop)
-    for w in range(windows):
+    for w in range(g.windows):
         for b in range(first, stop):
-            at = b - first
-            n = window_events(g, e, slot, b, at, w)
-            if n < 0:
-                lacks[b] = 1
+            if not prepare_window(g, e, slot, b, b - first, w):
+                g.lacks[e, b] = 1
                 return  # all is done again with more room
-            if n:
-                here = arrival[b, starts[b, w] :]
-                pad_row(here, n)
-                segments[at] = find_segments(here, n, c, math.inf, start, ends[at])
-                forward_rows(here, n, c, True, start, rows[at])
         for tile in range(g.tiles):
-            begin = tile * TILE
-            size = min(TILE, g.outputs - begin)
-            every = ~np.uint64(0) >> np.uint64(64 - size)
-            for lane in range(size):
-                state[DROP, lane] = 1 - g.reset[e, begin + lane] / g.threshold[e, begin + lane]
-                state[HOLD, lane] = g.refractory[e, begin + lane]
+            for lane in range(min(TILE, g.outputs - tile * TILE)):
+                j = tile * TILE + lane
+                state[DROP, lane], state[HOLD, lane] = 1 - g.reset[e, j] / g.threshold[e, j], g.refractory[e, j]
             for b in range(first, stop):
-                at, low, here = b - first, upto[b, tile, w], starts[b, w]
-                for lane in range(TILE):
-                    lanes[lane] = 0
-                lanes[TILE], lanes[TILE + 1] = low, 0
-                start_tile(zero, state, carried[at], begin)
-                seen = observed[b, begin:begin] if observed.shape[2] == 0 else observed[b, begin:]
-                for lane in range(size if seen.shape[0] > 0 else 0):
-                    lanes[SEEN + lane] = done = counts[b, begin + lane]
-                    state[NEXT, lane] = seen[lane, done] if done < seen.shape[1] else math.inf
-                entries = Entries(lanes, budget, found[b, tile], places[b, tile], moments[b, tile], slopes[b, tile])
-                if count[b, w]:
-                    sample = Sample(source[b, here:], arrival[b, here:], count[b, w], ends[at], segments[at], rows[at])
-                    stops = bounds[w + 1] < math.inf
-                    scan_trains(zero, packed[tile], sample, stops, every, holds, c, state, entries, seen)
-                end_tile(zero, state, entries, holds, carried[at], begin, size)
-                upto[b, tile, w + 1] = lanes[TILE]
-                g.full[e, b, tile, w] = keep_spikes(entries, begin, size, low, trains[b], counts[b], overflows[b])
-                lacks[b] = lanes[TILE + 1]
-                if w < windows - 1 and not send_own(g, e, slot, b, at, tile, low, lanes[TILE]):
-                    lacks[b] = 1
-                if lacks[b]:
+                if not scan_window(zero, g, e, slot, b, b - first, tile, w):
+                    g.lacks[e, b] = 1
                     return
     end_samples(g, e, slot, first, stop)
 
 
-@jit
-def pack_weights(g, slot, task):
-    """Pack the weights of a tile."""
-    e, tile = task // g.tiles, task % g.tiles
-    pack_row(g.weight[e], g.threshold[e], tile * TILE, g.packed[e, tile])
+@kernel(
+    lambda lanes, several: TRAIN_FORWARD if several else FORWARD,
+    following="firstspike.spiketime.cpu.rows.backward.backward_kernel",
+)
+def forward_kernel(dtype: str, lanes: int, several: bool):
+    """Forward, for one dtype and number of lanes, of first spikes or trains; of first spikes it refuses some values."""
 
-
-@jit
-def check_weights(g, slot, task):
-    """Pack the weights of a tile, and refuse some values."""
-    e, tile = task // g.tiles, task % g.tiles
-    if not are_weights(g.weight[e], g.threshold[e], tile * TILE):
-        g.refused = 1
-    pack_weights(g, slot, task)
-
-
-@kernel(FORWARD, following="firstspike.spiketime.cpu.rows.backward.backward_kernel")
-def forward_kernel(dtype: str, lanes: int):
-    """First spikes, for one dtype and number of lanes."""
+    @jit
+    def pack(g, slot, task):
+        e, tile = task // g.tiles, task % g.tiles
+        if not several and not are_weights(g.weight[e], g.threshold[e], tile * TILE):
+            g.refused = 1
+        pack_row(g.weight[e], g.threshold[e], tile * TILE, g.packed[e, tile])
 
     @jit
     def scan(g, slot, task):
         e, first, stop = samples_of(task, g.batch, g.block)
+        zero = zeros(g.c, lanes)
+        clear(g.state[slot])
+        if several:
+            scan_windows(zero, g, e, slot, first, stop)
+            return
         if not are_times(g.times[e], first, stop):
             g.refused = 1
-        if not g.refused:
-            scan_samples(zeros(g.c, lanes), g, e, slot, first, stop)
+        if g.refused:
+            return
+        for b in range(first, stop):
+            prepare_sample(g, e, slot, b, b - first)
+        for tile in range(g.tiles):
+            for b in range(first, stop):
+                scan_sample(zero, g, e, slot, b, b - first, tile)
 
-    return check_weights, scan
-
-
-@kernel(TRAIN_FORWARD, following="firstspike.spiketime.cpu.rows.backward.train_backward_kernel")
-def train_forward_kernel(dtype: str, lanes: int):
-    """Spike trains, likewise."""
-
-    @jit
-    def scan(g, slot, task):
-        e, first, stop = samples_of(task, g.batch, g.block)
-        scan_windows(zeros(g.c, lanes), g, e, slot, first, stop)
-
-    return pack_weights, scan
+    return pack, scan

@@ -6,25 +6,25 @@ from typing import Any
 
 import torch
 
-from firstspike.spiketime.contract import Arguments, Gradients, Grads, Held, Needs, Result, Sizes
-from firstspike.spiketime.cpu.constants import N_CONSTANTS, constants_array
-from firstspike.spiketime.cpu.pack import TILE, lanes_for
-from firstspike.spiketime.cpu.rows import adjoint, crossing, intervals, train_adjoint
-from firstspike.spiketime.cpu.rows.backward import (
-    BACKWARD,
-    CARRIED,
-    SAMPLES,
-    TRAIN_BACKWARD,
-    backward_kernel,
-    train_backward_kernel,
+from firstspike.spiketime.contract import Arguments, Gradients, Grads, Held, Needs, Result, Sizes, Windows
+from firstspike.spiketime.cpu.constants import (
+    BOTH,
+    N_CONSTANTS,
+    PAD,
+    constants_array,
+    numbers,
+    saved_for,
+    saved_sizes,
+    saved_within,
 )
-from firstspike.spiketime.cpu.rows.coefficients import N_BACKWARD, N_FORWARD
+from firstspike.spiketime.cpu.pack import TILE, lanes_for
+from firstspike.spiketime.cpu.rows import adjoint, intervals, train_scan
+from firstspike.spiketime.cpu.rows.backward import BACKWARD, CARRIED, SAMPLES, TRAIN_BACKWARD, backward_kernel
 from firstspike.spiketime.cpu.rows.few import FEW
-from firstspike.spiketime.cpu.rows.forward import FORWARD, TRAIN_FORWARD, forward_kernel, train_forward_kernel
-from firstspike.spiketime.cpu.rows.windows import KEPT, STATES
-from firstspike.spiketime.cpu.runtime.arguments import REFUSED
+from firstspike.spiketime.cpu.rows.forward import FORWARD, KEPT, STATES, TRAIN_FORWARD, forward_kernel
+from firstspike.spiketime.cpu.rows.intervals import N_BACKWARD, N_FORWARD
+from firstspike.spiketime.cpu.runtime.kernels import REFUSED, Layout
 from firstspike.spiketime.cpu.runtime.parallel import Call, name_of
-from firstspike.spiketime.cpu.saved import BOTH, PAD, saved_for, saved_sizes, saved_within
 from firstspike.spiketime.cpu.sort import sorting_for
 from firstspike.spiketime.kernels import is_small, threads_for, work_of
 from firstspike.spiketime.values import check_memory, check_values
@@ -37,7 +37,7 @@ _SHORT, _LONG = 8, 96  # samples for which a task may, and should, have a part o
 
 
 def forward_rows(given: Arguments) -> Result:
-    """First spike times; saved is what ``cpu.saved`` says.
+    """First spike times; saved is what ``constants`` says.
 
     Raises:
         ValueError: see ``check_values``.
@@ -57,13 +57,13 @@ def forward_rows(given: Arguments) -> Result:
 def _forward_call(sizes: Sizes, real: str, threads: int) -> Call:
     ensemble, batch, inputs, outputs = sizes
     found = _common(sizes, inputs, N_FORWARD, threads) | saved_sizes(inputs, outputs)
-    found |= sorting_for(inputs) | {"state_rows": crossing.N_STATE + 2, "passed_size": FEW * 32}
+    found |= sorting_for(inputs) | {"state_rows": intervals.N_STATE + 2, "passed_size": FEW * 32, "windows": 1}
     most = _BLOCK // (N_FORWARD * found["stride"] * (4 if real == "float32" else 8))
     found["block"] = block = max(1, min(most, -(-batch // (2 * threads))))
     names = "c", "times", "weight", "threshold", "spikes", *BOTH
     plan = FORWARD.plan(real, found, names, within=saved_within(inputs))
     phases = ensemble * found["tiles"], ensemble * -(-batch // block)
-    return Call(forward_kernel(real, lanes_for(outputs)), phases, plan, threads)
+    return Call(forward_kernel(real, lanes_for(outputs), False), phases, plan, threads)
 
 
 def backward_rows(
@@ -88,16 +88,22 @@ def _backward_call(sizes: Sizes, real: str, needs: tuple[bool, ...], observes: b
     found = _common(sizes, inputs, N_BACKWARD, threads) | saved_sizes(inputs, outputs)
     phases = _add_parts(found, *needs, needs[0], False)
     found |= sorting_for(inputs)
-    found |= {"observes": observes, "room": found["stride"], "state_rows": adjoint.N_LANES, "few_summed": FEW * 16}
+    found |= {
+        "observes": observes,
+        "room": found["stride"],
+        "state_rows": adjoint.N_LANES,
+        "few_summed": FEW * 16,
+        "windows": 1,
+    }
     given = ("c", "grad", "spikes", "times", "weight", "threshold", *BOTH, "by_times", "by_weight", "by_threshold")
     plan = BACKWARD.plan(real, found, given, within=saved_within(inputs))
-    return Call(backward_kernel(real, lanes_for(outputs)), phases, plan, threads)
+    return Call(backward_kernel(real, lanes_for(outputs), False), phases, plan, threads)
 
 
 def forward_trains(given: Arguments, holds: bool) -> Result:
     """Spike trains; ``holds`` says whether there are refractory times or observed spikes."""
-    windows, budget = len(_bounds(given)) - 1, _budget(given)
-    a_window = 2 * budget + 1 if holds else budget
+    bounds, _, budget = _windows(given)
+    windows, a_window = len(bounds) - 1, 2 * budget + 1 if holds else budget
     entries, waiting = (2 if holds else 1) * given.max_spikes + a_window, 2 * budget
     while True:
         entries, waiting = min(entries, windows * a_window), min(waiting, windows * budget)
@@ -117,33 +123,31 @@ def _forward_trains(given: Arguments, holds: bool, entries: int, waiting: int) -
         entries: spikes and releases of a neuron, on average, that there is room for.
         waiting: spikes of a neuron, on average, that may be on their way to others.
     """
-    (ensemble, batch, inputs, copies), outputs, real = given.times.shape, given.weight.shape[1], given.times.dtype
-    threads = threads_for(work_of(ensemble * batch, inputs * copies, outputs))
+    (ensemble, batch, _, copies), outputs, real = given.times.shape, given.weight.shape[1], given.times.dtype
     own = 0 if given.windows is None else outputs * waiting
-    sizes = _train_sizes(given, N_FORWARD, threads, holds, entries * min(outputs, TILE), inputs * copies + own + 2)
+    sizes = _train_sizes(given, N_FORWARD, holds, entries * min(outputs, TILE), own + 2)
     windows = sizes["windows"]
     row = N_FORWARD * (sizes["stride"] // min(windows, 8)) * real.itemsize
     sizes |= {
         # each window's inputs begin at a place of its own
         "room": sizes["events"] + windows * (2 + 15 + PAD) + (0 if own == 0 else outputs * entries),
-        "block": max(1, min(_MOST_SAMPLES, -(-batch // (2 * threads)), _TRAIN_BLOCK // row)),
-        "waiting": max(own, 1), "seen": 0 if given.observed is None else given.max_spikes, "one": 1, "two": 2,
-        "state_rows": intervals.N_LANES, "counted": 2 * TILE + 2,
+        "block": max(1, min(_MOST_SAMPLES, -(-batch // (2 * sizes["threads"])), _TRAIN_BLOCK // row)),
+        "waiting": max(own, 1), "seen": 0 if given.observed is None else given.max_spikes, "one": 1,
+        "state_rows": train_scan.N_LANES, "counted": 2 * TILE + 2,
+        **sorting_for(max(sizes["events"], own)),
     }  # fmt: skip
-    sizes |= sorting_for(max(sizes["events"], sizes["waiting"]))
     _check_room(given, sizes)
-    arrays = _train_arrays(given, None) | TRAIN_FORWARD.tensors(
-        (*KEPT, "trains", "overflows", "lacks"), given.times, sizes
-    )
+    arrays = _train_arrays(given, None) | {
+        name: None if x is None else x.contiguous()
+        for name, x in (("times", given.times), ("refractory", given.refractory), ("observed", given.observed))
+    }
+    arrays["lag"] = numbers(real, _windows(given).lag)
+    arrays |= TRAIN_FORWARD.tensors((*KEPT, "trains", "overflows", "lacks"), given.times, sizes)
     arrays["held"] = held = given.times.new_zeros((ensemble, batch, 2 * STATES, outputs))
     for number, x in enumerate(given.state or ()):
         held[:, :, number] = x
-    arrays["lag"] = torch.tensor([0.0 if given.windows is None else given.windows.lag], dtype=real, device="cpu")
-    arrays |= {"times": given.times.contiguous(), "refractory": given.refractory.contiguous()}
-    arrays["observed"] = None if given.observed is None else given.observed.contiguous()
     phases = ensemble * sizes["tiles"], ensemble * -(-batch // sizes["block"])
-    plan = TRAIN_FORWARD.plan(name_of(real), sizes, arrays)
-    Call(train_forward_kernel(name_of(real), lanes_for(outputs)), phases, plan, threads)(*arrays.values())
+    _run_trains(forward_kernel, TRAIN_FORWARD, phases, sizes, arrays)
     used = int(arrays["starts"][..., -1].max()) if windows > 1 or copies > 1 else sizes["room"]
     if used < sizes["room"] // 2:
         arrays |= {name: arrays[name][..., :used].contiguous() for name in ("order", "source", "arrival")}
@@ -156,29 +160,39 @@ def backward_trains(
     grads: Grads, result: Result, given: Arguments, max_weight_grad: float | None, needs: Needs
 ) -> Gradients:
     """Gradients by spike trains, without those by time constants."""
-    (ensemble, batch, inputs, copies), outputs, real = given.times.shape, given.weight.shape[1], given.times.dtype
+    (ensemble, batch), outputs = given.times.shape[:2], given.weight.shape[1]
     arrays = _train_arrays(given, max_weight_grad)
     arrays |= {name: x.contiguous() for name, x in zip((*KEPT, "held"), result.saved, strict=False)}
     recurrent, entries, room = given.windows is not None, arrays["found"].shape[-1], arrays["order"].shape[-1]
-    threads, holds = threads_for(work_of(ensemble * batch, inputs * copies, outputs)), bool(result.saved[-1][0, 0])
-    sizes = _train_sizes(given, N_BACKWARD, threads, holds, entries, inputs * copies)
+    holds = bool(result.saved[-1][0, 0])
+    sizes = _train_sizes(given, N_BACKWARD, holds, entries, 0)
     phases = _add_parts(sizes, needs.times or recurrent, needs.weight, True, needs.times, recurrent)
     sizes |= {
         "room": room, "all_rows": N_BACKWARD * room, "own_entries": entries if recurrent else 0,
-        "asks_end": grads.state is not None, "carried_kinds": CARRIED, "state_rows": train_adjoint.N_LANES,
-        "spike_kinds": train_adjoint.N_SPIKES,
+        "asks_end": grads.state is not None, "carried_kinds": CARRIED, "state_rows": adjoint.N_LANES,
+        "spike_kinds": adjoint.N_SPIKES,
         "slots": (2 * sizes["budget"] + 1 if holds else sizes["budget"]) * TILE,
     }  # fmt: skip
-    arrays["grad"] = grads.spikes.contiguous()
-    arrays["of_end"] = None if grads.state is None else torch.stack(tuple(grads.state), 2)
-    arrays["by_start"] = None if given.state is None else given.times.new_empty((ensemble, batch, STATES, outputs))
-    for name, need in (("times", needs.times), ("weight", needs.weight), ("threshold", True)):
-        arrays[f"by_{name}"] = getattr(given, name).new_empty(getattr(given, name).shape) if need else None
-    plan = TRAIN_BACKWARD.plan(name_of(real), sizes, arrays)
-    Call(train_backward_kernel(name_of(real), lanes_for(outputs)), phases, plan, threads)(*arrays.values())
+    arrays |= {
+        "grad": grads.spikes.contiguous(),
+        "of_end": None if grads.state is None else torch.stack(tuple(grads.state), 2),
+        "by_start": None if given.state is None else given.times.new_empty((ensemble, batch, STATES, outputs)),
+        "by_times": given.times.new_empty(given.times.shape) if needs.times else None,
+        "by_weight": given.weight.new_empty(given.weight.shape) if needs.weight else None,
+        "by_threshold": given.threshold.new_empty(given.threshold.shape),
+    }
+    _run_trains(backward_kernel, TRAIN_BACKWARD, phases, sizes, arrays)
     state = None if given.state is None else Held(*arrays["by_start"].unbind(2))
-    times, weight, threshold = arrays["by_times"], arrays["by_weight"], arrays["by_threshold"]
-    return Gradients(times, weight, threshold if needs.threshold else None, state=state)
+    threshold = arrays["by_threshold"] if needs.threshold else None
+    return Gradients(arrays["by_times"], arrays["by_weight"], threshold, state=state)
+
+
+def _run_trains(
+    kernel: Any, layout: Layout, phases: tuple[int, ...], sizes: dict[str, int], arrays: dict[str, Any]
+) -> None:
+    real = name_of(arrays["weight"].dtype)
+    plan = layout.plan(real, sizes, arrays)
+    Call(kernel(real, lanes_for(sizes["outputs"]), True), phases, plan, sizes["threads"])(*arrays.values())
 
 
 def _common(sizes: Sizes, events: int, rows: int, threads: int) -> dict[str, int]:
@@ -216,14 +230,16 @@ def _add_parts(
     )
 
 
-def _train_sizes(given: Arguments, rows: int, threads: int, holds: bool, entries: int, longest: int) -> dict[str, int]:
-    """Sizes of both kernels of spike trains; ``longest`` is how many events a window may have."""
+def _train_sizes(given: Arguments, rows: int, holds: bool, entries: int, more: int) -> dict[str, int]:
+    """Sizes of both kernels of spike trains; ``more`` events than inputs have a window at most."""
     (ensemble, batch, inputs, copies), (outputs, sources) = given.times.shape, given.weight.shape[1:]
-    sizes = _common((ensemble, batch, sources, outputs), inputs * copies, rows, threads)
-    windows = len(_bounds(given)) - 1
+    threads = threads_for(work_of(ensemble * batch, inputs * copies, outputs))
+    sizes, (bounds, _, budget) = (
+        _common((ensemble, batch, sources, outputs), inputs * copies, rows, threads), _windows(given)
+    )  # fmt: skip
     return sizes | {
-        "packed_size": (sources + 1) * TILE, "stride": -(-longest // 16) * 16 + PAD, "copies": copies,
-        "most": given.max_spikes, "budget": _budget(given), "windows": windows, "bounds_size": windows + 1,
+        "packed_size": (sources + 1) * TILE, "stride": -(-(inputs * copies + more) // 16) * 16 + PAD, "copies": copies,
+        "most": given.max_spikes, "budget": budget, "windows": len(bounds) - 1, "bounds_size": len(bounds),
         "entries": entries, "states": STATES, "both_states": 2 * STATES, "carried_lanes": sizes["tiles"] * TILE,
         "holds": holds,
     }  # fmt: skip
@@ -232,18 +248,13 @@ def _train_sizes(given: Arguments, rows: int, threads: int, holds: bool, entries
 def _train_arrays(given: Arguments, bound: float | None) -> dict[str, Any]:
     """What is given to both kernels of spike trains: tensors, and None for arrays that are not used."""
     arrays: dict[str, Any] = {name: getattr(given, name).contiguous() for name in ("weight", "threshold", "reset")}
-    bounds = torch.tensor(_bounds(given), dtype=given.times.dtype, device="cpu")
+    bounds = torch.tensor(_windows(given).bounds, dtype=given.times.dtype, device="cpu")
     return arrays | {"c": constants_array(*given.constants, name_of(given.times.dtype), bound), "bounds": bounds}
 
 
-def _budget(given: Arguments) -> int:
-    """Most spikes of a neuron in a window."""
-    return given.max_spikes if given.windows is None else given.windows.budget
-
-
-def _bounds(given: Arguments) -> tuple[float, ...]:
-    """Start and end of each window."""
-    return (given.start, given.until) if given.windows is None else given.windows.bounds
+def _windows(given: Arguments) -> Windows:
+    """Without recurrence there is one."""
+    return given.windows or Windows((given.start, given.until), 0.0, given.max_spikes)
 
 
 def _check_room(given: Arguments, sizes: dict[str, int]) -> None:

@@ -1,35 +1,88 @@
-"""The scans of a tile of neurons through a sample's inputs in order of arrival: to first spikes, and without an end.
+"""First spikes: the scans of a tile of neurons through a sample's inputs in order of arrival.
 
-The scans of few inputs, and of many with short intervals, are in ``few`` and ``fast``.
+Many inputs with short intervals are scanned without a branch for each neuron that fires: each lane stops at its first
+row in which it may reach the threshold; ``settle`` then makes the exact tests of all. The scan of few inputs is in
+``few``.
 """
 
 # mypy: disable-error-code="no-untyped-def"
-import math
-
 import numpy as np
 
-from firstspike.spiketime.cpu.membrane import ENOUGH
+from firstspike.spiketime.cpu.membrane import ENOUGH, peak, rates_of
 from firstspike.spiketime.cpu.pack import TILE
-from firstspike.spiketime.cpu.rows.coefficients import BOUND, MEM, RISE, SYN, TANGENT
-from firstspike.spiketime.cpu.rows.crossing import NOW_CURRENT, NOW_VOLTAGE, plain_interval, scaled_interval
-from firstspike.spiketime.cpu.rows.intervals import RELEASE, earliest_due, lanes_due, released_in_row, spikes_between
-from firstspike.spiketime.cpu.rows.spikes import spikes_in_row
+from firstspike.spiketime.cpu.rows.intervals import (
+    BOUND,
+    CURRENT,
+    LEVEL,
+    LIMIT,
+    MEM,
+    NOW_CURRENT,
+    NOW_VOLTAGE,
+    RISE,
+    SINCE,
+    SYN,
+    TANGENT,
+    UNTIL,
+    VOLTAGE,
+    WAIT,
+    plain_interval,
+    scaled_interval,
+)
 from firstspike.spiketime.cpu.runtime.compiling import jit
-from firstspike.spiketime.cpu.vectors.masks import any_reaches
-from firstspike.spiketime.cpu.vectors.simd import fma, load, select, store
+from firstspike.spiketime.cpu.vectors.masks import any_of, bits_of, has_mask_registers, mask_of, update, where_below
+from firstspike.spiketime.cpu.vectors.simd import (
+    fill16,
+    fma,
+    gather16,
+    lanes_of,
+    load,
+    load16,
+    lowest,
+    lowest_bit,
+    maximum,
+    select,
+    splat,
+    store,
+    store_whole16,
+)
+
+_PATIENCE = 32  # rows for which a single lane is followed
+_MASKED = has_mask_registers()
+_WHOLE = np.uint64(0xFFFF)
+_BLOCK = 32  # rows that are scanned at once where there are no mask registers
+_MANY = 128  # rows from which on most blocks have no candidate
+_STOP = WAIT  # row of the state with the row of a lane's candidate; the search for crossings comes later
+_STEEP = 8.0  # thresholds by which the membrane may rise in one interval
 
 
 @jit
-def scan_tile(zero, packed, sample, active, c, state, last):
-    """Scan one sample with the neurons ``active``; returns those that stay silent."""
+def scan_tile(zero, packed, sample, active, fast, c, state, places, last):
+    """Scan one sample with the neurons ``active``; returns those that stay silent, and those to be scanned again.
+
+    With ``fast``, for many short intervals, a lane stops at its first candidate, which nearly always is the crossing or
+    close to it.
+    """
     order, arrival, rows = sample.order, sample.arrival, sample.rows
-    syn, rise, tangent, bound = rows[SYN], rows[RISE], rows[TANGENT], rows[BOUND]
-    mem = rows[MEM]
+    syn, rise, tangent, bound, mem = rows[SYN], rows[RISE], rows[TANGENT], rows[BOUND], rows[MEM]
     voltage = current = zero
-    begin = 0
+    stopped, begin = np.uint64(0), 0
     for segment in range(sample.segments):
         end = sample.ends[segment]
-        for row in range(begin, end - 1):
+        before = active
+        if fast and _MASKED:
+            voltage, current, active = advance(
+                zero, packed, order, begin, end - 1, rows, 0, active, voltage, current, state
+            )
+        elif fast:
+            active = np.uint64(0)
+            store(state, NOW_VOLTAGE * TILE, voltage)
+            store(state, NOW_CURRENT * TILE, current)
+            for first in range(0, lanes_of(zero), 16):
+                some = (before >> np.uint64(first)) & _WHOLE
+                if some:
+                    active |= advance16(packed, order, begin, end - 1, rows, first, some, state) << np.uint64(first)
+            voltage, current = load(zero, state, NOW_VOLTAGE * TILE), load(zero, state, NOW_CURRENT * TILE)
+        for row in range(end - 1 if fast else begin, end - 1):
             k = np.uintp(row)  # without a sign, an index needs no test for one below 0
             current = fma(load(zero, packed, np.intp(order[k]) * TILE), syn[k], current)
             if rise[k] == 0:
@@ -40,8 +93,12 @@ def scan_tile(zero, packed, sample, active, c, state, last):
                 store(state, NOW_CURRENT * TILE, current)
                 active = scaled_interval(zero, state, last, row, active, sample, c)
                 if not active:
-                    return active
+                    break
             voltage = fma(current, rise[k], voltage)
+        if fast:
+            stopped |= before & ~active
+        if not active:
+            break
         k = end - 1
         current = fma(load(zero, packed, np.intp(order[k]) * TILE), syn[k], current)
         active, voltage, current = plain_interval(
@@ -49,90 +106,140 @@ def scan_tile(zero, packed, sample, active, c, state, last):
             current * (1 / syn[k]),
         )  # fmt: skip
         if not active:
-            return active
+            break
         begin = end
+    again = settle(zero, packed, sample, stopped, c, state, places, last) if stopped else np.uint64(0)
+    return active, again
+
+
+@jit
+def advance(zero, packed, order, begin, end, rows, first, active, voltage, current, state):
+    """Scan rows with the lanes ``active`` from lane ``first`` on, until each has a candidate; returns those without.
+
+    What is known of the others goes to ``state``: their row's number, and a voltage of one row later, see ``settle``.
+    """
+    syn, rise, tangent, bound = rows[SYN], rows[RISE], rows[TANGENT], rows[BOUND]
+    working, place = mask_of(zero, active), zero
+    for row in range(begin, end):
+        k = np.uintp(row)
+        # what waits for the test of this row comes last
+        driven = fma(load(zero, packed, np.intp(order[k]) * TILE + first), syn[k], current)
+        current = update(working, driven, current)
+        if rise[k] == 0:
+            continue  # the next input arrives at the same time
+        place = update(working, splat(zero, float(row)), place)
+        still_working = where_below(working, fma(driven, tangent[k], voltage), splat(zero, bound[k]))
+        voltage = update(working, fma(driven, rise[k], voltage), voltage)
+        working = still_working
+        if row & 3 == 0 and not any_of(working):
+            break
+    still = bits_of(working)
+    found = active & ~still
+    if found:
+        for row, x in ((VOLTAGE, voltage), (CURRENT, current), (_STOP, place)):
+            store(state, row * TILE + first, select(found, x, load(zero, state, row * TILE + first)))
+    return voltage, current, still
+
+
+@jit
+def advance16(packed, order, begin, end, rows, first, active, state):
+    """``advance`` for 16 lanes without mask registers, where a masked update costs as much as three others.
+
+    All lanes pass a block of rows; if one might have a candidate in it (the coarse test of ``intervals``), once more
+    with masks. Few rows are not worth the first pass. States are in ``state``.
+    """
+    syn, rise, mem, near = rows[SYN], rows[RISE], rows[MEM], rows.dtype.type(ENOUGH)
+    voltage, current = load16(state, NOW_VOLTAGE * TILE + first), load16(state, NOW_CURRENT * TILE + first)
+    few = end - begin < _MANY
+    block = max(end - begin, 1) if few else _BLOCK
+    for start in range(begin, end, block):
+        stop, over = min(start + block, end), fill16(rows, -1.0)
+        before, driven, k = voltage, current, np.uintp(end if few else start)
+        while k < np.uintp(stop):
+            driven = fma(load16(packed, np.intp(order[k]) * TILE + first), fill16(rows, syn[k]), driven)
+            voltage = fma(driven, fill16(rows, rise[k]), voltage)
+            over = maximum(over, voltage - mem[k] * near)
+            k += np.uintp(1)
+        found = active if few else active & (over >= 0.0)
+        if found:
+            passed, charged, still = advance(
+                fill16(rows, 0.0), packed, order, start, stop, rows, first, found, before, current, state
+            )
+            active &= ~found | still
+            if few:
+                voltage, driven = passed, charged
+            if not active:
+                break
+        current = driven
+    store(state, NOW_VOLTAGE * TILE + first, voltage)
+    store(state, NOW_CURRENT * TILE + first, current)
     return active
 
 
 @jit
-def scan_trains(zero, packed, sample, stops, every, holds, c, state, entries, observed):
-    """Spikes of a tile's lanes ``every`` in one window, from the states NOW, which become those at its last event.
-
-    With ``stops``, nothing happens after the last event. With ``holds``, neurons may be refractory, or their spikes be
-    ``observed``.
-    """
-    source, arrival, rows, segments = sample.order, sample.arrival, sample.rows, sample.segments
-    syn, rise, tangent, bound, mem = rows[SYN], rows[RISE], rows[TANGENT], rows[BOUND], rows[MEM]
-    near = arrival.dtype.type(ENOUGH)
-    active, tested, begin, due_at = every, every, 0, arrival.dtype.type(math.inf)
-    if holds:
-        active &= ~_refractory_lanes(state)
-        if observed.shape[0] > 0:
-            tested = np.uint64(0)
-            active = _before_inputs(zero, state, entries, active, every, arrival[0], c, observed)
-        due_at = earliest_due(zero, state)
-    for segment in range(segments):
-        end = sample.ends[segment]
-        voltage, current = load(zero, state, NOW_VOLTAGE * TILE), load(zero, state, NOW_CURRENT * TILE)
-        for k in range(begin, end - 1):
-            at = np.uintp(k)  # without a sign, an index needs no test for one below 0
-            current = fma(load(zero, packed, np.intp(source[at]) * TILE), syn[at], current)
-            following = fma(current, rise[at], voltage)
-            # the coarse test of ``coefficients``; rise is 0 where the next input arrives at the same time
-            if any_reaches(following, mem[at] * near) and rise[at] > 0:
-                candidates = (fma(current, tangent[at], voltage) >= bound[at]) & active & tested
-                if candidates:
-                    store(state, NOW_VOLTAGE * TILE, voltage)
-                    store(state, NOW_CURRENT * TILE, current)
-                    active = spikes_in_row(zero, state, entries, k, candidates, active, holds, rows, arrival, c)
-                    voltage = load(zero, state, NOW_VOLTAGE * TILE)
-                    following = fma(current, rise[at], voltage)
-                    if holds:
-                        due_at = earliest_due(zero, state)
-            if holds and rise[at] > 0 and arrival[at + np.uintp(1)] >= due_at:
-                store(state, NOW_VOLTAGE * TILE, voltage)
-                store(state, NOW_CURRENT * TILE, current)
-                due = lanes_due(zero, state, arrival[k + 1]) & every
-                active, due = released_in_row(
-                    state, entries, k, active, due, arrival[k], arrival[k + 1], syn[k], rise[k], mem[k + 1], c
-                )
-                voltage = load(zero, state, NOW_VOLTAGE * TILE)
-                following = fma(current, rise[at], voltage)
-                if due:
-                    store(state, NOW_VOLTAGE * TILE, voltage * (1 / mem[k]))
-                    store(state, NOW_CURRENT * TILE, current * (1 / syn[k]))
-                    active = spikes_between(
-                        zero, state, entries, k, active, due, True, arrival[k], arrival[k + 1], c, observed
-                    )
-                    after = load(zero, state, NOW_VOLTAGE * TILE) * mem[k + 1] - current * rise[k]
-                    following = select(due & active, fma(current, rise[at], after), following)
-                due_at = earliest_due(zero, state)
-            voltage = following
-        k = end - 1
-        current = fma(load(zero, packed, np.intp(source[k]) * TILE), syn[k], current)
-        store(state, NOW_VOLTAGE * TILE, voltage * (1 / mem[k]))
-        store(state, NOW_CURRENT * TILE, current * (1 / syn[k]))
-        if segment < segments - 1 or not stops:
-            until = arrival[end] if segment < segments - 1 else arrival.dtype.type(math.inf)
-            active = spikes_between(zero, state, entries, k, active, every, holds, arrival[k], until, c, observed)
-            if holds:
-                due_at = earliest_due(zero, state)
-        begin = end
+def settle(zero, packed, sample, stopped, c, state, places, last):
+    """Bring the states at which lanes stopped to scale 1; returns the lanes that have to be scanned again."""
+    arrival, rows = sample.arrival, sample.rows
+    stride, early, again, steep = rows.shape[1], np.uint64(0), np.uint64(0), np.uint64(0)
+    for first in range(0, lanes_of(zero), 16):
+        bits = (stopped >> np.uint64(first)) & _WHOLE
+        if not bits:
+            continue
+        stop = select(bits, load16(state, _STOP * TILE + first), fill16(state, 0.0))
+        store_whole16(_WHOLE, places, first, stop)
+        store_whole16(bits, last, first, stop)
+        mem, mem_end = gather16(rows, MEM * stride, places, first), gather16(rows, MEM * stride + 1, places, first)
+        syn, rise = gather16(rows, SYN * stride, places, first), gather16(rows, RISE * stride, places, first)
+        since, until = gather16(arrival, 0, places, first), gather16(arrival, 1, places, first)
+        voltage, current = load16(state, VOLTAGE * TILE + first), load16(state, CURRENT * TILE + first)
+        # where one interval adds many thresholds, too few digits are left of the state before it
+        lost = (current * rise > mem * _STEEP) & bits
+        steep |= lost << np.uint64(first)
+        early |= ((voltage < mem_end) & bits & ~lost) << np.uint64(first)
+        store(state, VOLTAGE * TILE + first, select(bits, (voltage - current * rise) / mem, voltage))
+        store(state, CURRENT * TILE + first, select(bits, current / syn, current))
+        for row, x in ((LIMIT, until - since), (SINCE, since), (UNTIL, until)):
+            store(state, row * TILE + first, select(bits, x, load16(state, row * TILE + first)))
+    again |= steep
+    while steep:
+        last[lowest_bit(steep)] = -1
+        steep &= steep - np.uint64(1)
+    while early:
+        lane = lowest_bit(early)
+        early &= early - np.uint64(1)
+        if not proceed(packed, sample, lane, c, state, last):
+            last[lane] = -1
+            again |= np.uint64(1) << np.uint64(lane)
+    return again
 
 
 @jit
-def _refractory_lanes(state):
-    """Lanes that are refractory."""
-    held = np.uint64(0)
-    for lane in range(TILE):
-        held |= np.uint64(state[RELEASE, lane] < math.inf) << np.uint64(lane)
-    return held
-
-
-@jit
-def _before_inputs(zero, state, entries, active, every, first, c, observed):
-    """Observed spikes before the first event: they cannot be the membrane's, but reset it."""
-    start = earliest_due(zero, state)
-    if start >= first:
-        return active
-    return spikes_between(zero, state, entries, -1, active, every, True, start, first, c, observed)
+def proceed(packed, sample, lane, c, state, last):
+    """Scan on with a single lane that does not reach the threshold where it stopped; most do soon after."""
+    order, arrival, ends, rows = sample.order, sample.arrival, sample.ends, sample.rows
+    k = np.intp(last[lane])
+    voltage, current = state[VOLTAGE, lane] * rows[MEM, k], state[CURRENT, lane] * rows[SYN, k]
+    end, segment = ends[0], 0
+    while end <= k:
+        segment += 1
+        end = ends[segment]
+    for _ in range(_PATIENCE):
+        following = voltage + current * rows[RISE, k]
+        limit = arrival[k + 1] - arrival[k]
+        fires = following >= rows[MEM, k + 1]
+        if not fires and voltage * rows[LEVEL, k] < current and current * ENOUGH < following * rows[LEVEL, k + 1]:
+            v, i = fill16(rows, voltage / rows[MEM, k]), fill16(rows, current / rows[SYN, k])
+            times, heights = peak(v, i, rates_of(c))
+            time = lowest(times)
+            fires, limit = lowest(heights) >= 1 and time <= limit, min(time, limit)
+        if fires:
+            state[VOLTAGE, lane], state[CURRENT, lane] = voltage / rows[MEM, k], current / rows[SYN, k]
+            state[LIMIT, lane], state[SINCE, lane], state[UNTIL, lane] = limit, arrival[k], arrival[k + 1]
+            last[lane] = k
+            return True
+        k += 1
+        if k >= end - 1:
+            return False
+        voltage = following
+        current += packed[np.intp(order[k]) * TILE + lane] * rows[SYN, k]
+    return False

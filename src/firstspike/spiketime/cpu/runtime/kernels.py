@@ -1,15 +1,21 @@
 """Kernels: C functions of one pointer to whole numbers, which the host fills in as a ``Layout`` says.
 
-First come a counter from which each thread takes its next task, the number of tasks, the phase, how many threads have
-started, and whether the kernel refuses its arguments; then what the kernel needs, arrays as addresses.
+    ADD = Layout("batch outputs", spikes="real batch outputs", count="int32 batch")
+
+declares two sizes and two arrays, each with its dtype (``real`` is that of the kernel) and its shape in terms of the
+sizes. First of the numbers come a counter from which each thread takes its next task, the number of tasks, the phase,
+how many threads have started, and whether the kernel refuses its arguments; then the sizes, and arrays as addresses.
 
     @kernel(ADD)
     def add_kernel(dtype):
         return (add,)
 
-makes a kernel of one phase, ``add(g, slot, task)``, which is called for each of the phase's tasks. ``g.batch`` and
-``g.spikes[b]`` are a size and an array of the layout ``ADD``; whoever is given ``g`` is given the pointer alone.
-``slot`` numbers the threads of a phase, each of which has memory of its own where an array has ``threads`` rows.
+makes a kernel of one phase, ``add(g, slot, task)``, which is called for each of the phase's tasks. It reads ``g.batch``
+and ``g.spikes[b]``; whoever is given ``g`` is given the pointer alone. ``slot`` numbers the threads of a phase, each of
+which has memory of its own where an array has ``threads`` rows.
+
+The host makes ``Call(kernel, phases, ADD.plan("float32", sizes, ["spikes"]), threads)``, which it keeps where calls are
+short, and gives it the arrays. Arrays that the host does not give are working memory of the call.
 
 A thread takes tasks until it takes a number that no task has. Where an exception ends it, Numba only prints that; the
 host sees that fewer threads got so far than have started.
@@ -17,24 +23,131 @@ host sees that fewer threads got so far than have started.
 
 # mypy: disable-error-code="no-untyped-def"
 import hashlib
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import lru_cache
+from math import prod
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
 from llvmlite import ir
 from numba import from_dtype
 from numba.core import types
 from numba.core.datamodel import models
 from numba.core.imputils import lower_getattr_generic, lower_setattr_generic
 from numba.core.typing.templates import AttributeTemplate, infer_getattr
-from numba.extending import intrinsic, register_model
+from numba.extending import register_model
 from numba.np.arrayobj import populate_array
 
-from firstspike.spiketime.cpu.runtime.arguments import COUNTER, PHASE, REFUSED, STARTED, TASKS, Layout
-from firstspike.spiketime.cpu.runtime.cache import Kernel, c_function, kept_on_disk
-from firstspike.spiketime.cpu.runtime.compiling import jit
+from firstspike.spiketime.cpu.runtime.compiling import LINE, Kernel, c_function, emitted, jit, kept_on_disk
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
+FIRST = 5  # place of the kernel's own numbers, after those that the module tells of
+COUNTER, TASKS, PHASE, STARTED, REFUSED = range(FIRST)
 SIGNATURE = types.void(types.CPointer(types.int64))
 _WORD = ir.IntType(64)
+
+
+class Layout:
+    """Sizes, flags among them, and arrays: for each its dtype and the names of its sizes."""
+
+    def __init__(self, sizes: str, **arrays: str) -> None:
+        self.sizes, self._declared = tuple(sizes.split()), arrays
+        self.arrays = {name: (dtype, shape) for name, (dtype, *shape) in ((k, v.split()) for k, v in arrays.items())}
+        numbers = enumerate((*self.sizes, *arrays), FIRST)
+        self.places = {"refused": REFUSED, **{name: place for place, name in numbers}}
+
+    def extended(self, sizes: str = "", **arrays: str) -> "Layout":
+        """This layout with more sizes and arrays."""
+        return Layout(" ".join((*self.sizes, sizes)), **self._declared, **arrays)
+
+    def plan(
+        self,
+        real: str,
+        sizes: Mapping[str, int],
+        given: Iterable[str],
+        scratch: frozenset[str] | None = None,
+        within: Mapping[str, tuple[str, int]] = MappingProxyType({}),
+    ) -> "Plan":
+        """For calls with these sizes that give the arrays of these names.
+
+        Arrays ``within`` a given one start at that offset, counted in elements. The rest lies in scratch memory; or
+        those of it do that ``scratch`` names, and others are not used.
+        """
+        values = tuple(sizes[name] for name in self.sizes)
+        return _plan(self, real, values, tuple(given), scratch, tuple(within.items()))
+
+    def tensors(self, names: Iterable[str], like: "Tensor", sizes: Mapping[str, int]) -> "dict[str, Tensor]":
+        """Those arrays, uninitialised; ``like`` is a tensor of ``real`` numbers."""
+        import torch  # which compiling does not need
+
+        def tensor(dtype: str, shape: list[str]) -> "Tensor":
+            kind = like.dtype if dtype == "real" else getattr(torch, dtype)
+            return like.new_empty([sizes[size] for size in shape], dtype=kind)
+
+        return {name: tensor(*self.arrays[name]) for name in names}
+
+    def dtype_of(self, array: str, real: str) -> np.dtype[Any]:
+        """Of an array, where ``real`` numbers are of that kind."""
+        name = self.arrays[array][0]
+        return np.dtype(real if name == "real" else name)
+
+
+class Plan(NamedTuple):
+    """The numbers of calls with the same sizes."""
+
+    sizes: tuple[int, ...]
+    given: int
+    """How many arrays the calls give."""
+    taken: Mapping[str, int]
+    """Bytes of each array: of the given ones, then of those in scratch memory."""
+    starts: tuple[int, ...]
+    """Where the latter lie there."""
+    scratch: int
+    """Bytes of it."""
+    within: tuple[tuple[int, int], ...]
+    """Of the others, in which given one they lie, and at which byte."""
+    order: tuple[int, ...]
+    """The layout's order of all arrays: from those three kinds, then the address of those not used."""
+
+    def numbers(self, arrays: "Sequence[Tensor | None]", memory: int) -> list[int]:
+        """A kernel's numbers, from the given arrays (contiguous, or nothing where none is used) and scratch memory."""
+        assert len(arrays) == self.given, f"expected {self.given} arrays, got {len(arrays)}"
+        given = [0 if x is None else x.data_ptr() for x in arrays]
+        return self.numbers_at([*given, *(memory + start for start in self.starts)])
+
+    def numbers_at(self, places: Sequence[int]) -> list[int]:
+        """A kernel's numbers, from the addresses of the arrays in ``taken``."""
+        places = [*places, *(places[array] + start for array, start in self.within), 0]
+        return [*self.sizes, *map(places.__getitem__, self.order)]
+
+
+@lru_cache(maxsize=256)
+def _plan(
+    layout: Layout,
+    real: str,
+    values: tuple[int, ...],
+    given: tuple[str, ...],
+    scratch: frozenset[str] | None,
+    within: tuple[tuple[str, tuple[str, int]], ...],
+) -> Plan:
+    sizes, starts, size = dict(zip(layout.sizes, values, strict=True)), [], 0
+    inside = {
+        name: (given.index(array), start * layout.dtype_of(name, real).itemsize) for name, (array, start) in within
+    }
+    rest = [x for x in layout.arrays if x not in given and x not in inside and (scratch is None or x in scratch)]
+    taken = {
+        name: layout.dtype_of(name, real).itemsize * prod(sizes[x] for x in layout.arrays[name][1])
+        for name in (*given, *rest)
+    }
+    for name in rest:
+        starts.append(size)
+        size += -(-taken[name] // LINE) * LINE
+    places = {name: place for place, name in enumerate((*taken, *inside))}
+    order = tuple(places.get(name, len(places)) for name in layout.arrays)
+    return Plan(values, len(given), taken, tuple(starts), size, tuple(inside.values()), order)
 
 
 class Arguments(types.Type):
@@ -56,10 +169,6 @@ class _ArgumentsModel(models.PrimitiveModel):
         super().__init__(dmm, fe_type, _WORD.as_pointer())
 
 
-def _place_of(layout: Layout, name: str) -> int | None:
-    return REFUSED if name == "refused" else layout.places.get(name)
-
-
 @infer_getattr
 class _ArgumentsAttribute(AttributeTemplate):
     key = Arguments
@@ -68,7 +177,7 @@ class _ArgumentsAttribute(AttributeTemplate):
         if attr in value.layout.arrays:
             _, shape = value.layout.arrays[attr]
             return types.Array(from_dtype(value.layout.dtype_of(attr, value.real)), len(shape), "C")
-        return None if _place_of(value.layout, attr) is None else types.intp
+        return types.intp if attr in value.layout.places else None
 
 
 def _address(builder, numbers, place):
@@ -80,7 +189,7 @@ def _argument(context, builder, kind, numbers, name):
     layout = kind.layout
 
     def number(name):
-        found = builder.load(_address(builder, numbers, _place_of(layout, name)))
+        found = builder.load(_address(builder, numbers, layout.places[name]))
         if name != "refused":  # the others never change while a kernel runs, whatever it writes
             found.set_metadata("invariant.load", builder.module.add_metadata([]))
         return found
@@ -104,24 +213,10 @@ def _set_argument(context, builder, sig, args, name):
     builder.store(context.cast(builder, args[1], sig.args[1], types.intp), _address(builder, args[0], REFUSED))
 
 
-@intrinsic
-def count_on(typingctx, numbers, place):
+@emitted(lambda numbers, place: types.intp(numbers, types.intp))
+def count_on(context, builder, sig, numbers, place):
     """Count on at that place; each thread gets another number."""
-
-    def codegen(context, builder, sig, args):
-        return builder.atomic_rmw("add", builder.gep(args[0], [args[1]]), _WORD(1), "monotonic")
-
-    return types.intp(numbers, types.intp), codegen
-
-
-def arguments_of(layout: Layout, real: str, kind: tuple[Any, ...]) -> Any:
-    """The function by which a kernel has its arguments from its numbers."""
-
-    @intrinsic
-    def arguments(typingctx, numbers):
-        return Arguments(layout, real, kind)(numbers), lambda context, builder, sig, args: args[0]
-
-    return arguments
+    return builder.atomic_rmw("add", builder.gep(numbers, [place]), _WORD(1), "monotonic")
 
 
 @jit
@@ -132,21 +227,29 @@ def samples_of(task, batch, most):
     return task // blocks, first, min(first + most, batch)
 
 
+def _as_it_is(context, builder, sig, numbers):
+    return numbers
+
+
 @jit
 def _nothing(g, slot, task):
     pass
 
 
-def kernel(layout: Layout, following: str = "") -> Callable[[Callable[..., tuple[Any, ...]]], Callable[..., Kernel]]:
+def kernel(
+    layout: Layout | Callable[..., Layout], following: str = ""
+) -> Callable[[Callable[..., tuple[Any, ...]]], Callable[..., Kernel]]:
     """Make a kernel of up to three phases, see the module, of a function that returns them.
 
     It is compiled for each kind that the function is called with, of which the first is what ``real`` numbers are, and
-    kept on disk. ``following`` is the kernel that is needed next for the same kind, see ``c_function``.
+    kept on disk. The rest of the kind may choose the layout. ``following`` is the kernel that is needed next for the
+    same kind, see ``c_function``.
     """
 
     def decorated(phases_for: Callable[..., tuple[Any, ...]]) -> Callable[..., Kernel]:
         def make(real: str, *kind: Any) -> Kernel:
-            arguments = arguments_of(layout, real, kind)
+            chosen = layout if isinstance(layout, Layout) else layout(*kind)
+            arguments = emitted(lambda numbers: Arguments(chosen, real, kind)(numbers))(_as_it_is)
             first, second, third = (*phases_for(real, *kind), _nothing, _nothing)[:3]
 
             def function(numbers):

@@ -16,7 +16,8 @@ from typing import Any, NamedTuple, cast
 
 import torch
 
-from firstspike.spiketime.cpu.runtime.arguments import COUNTER, FIRST, LINE, PHASE, STARTED, TASKS, Plan
+from firstspike.spiketime.cpu.runtime.compiling import LINE
+from firstspike.spiketime.cpu.runtime.kernels import COUNTER, FIRST, PHASE, STARTED, TASKS, Plan
 
 
 @lru_cache(maxsize=1)
@@ -104,4 +105,5 @@ class Call(NamedTuple):
 
     def __call__(self, *arrays: torch.Tensor | None) -> Any:
         """``run`` with the arrays that the plan is given."""
-        return run(self.kernel, self.phases, self.plan.numbers(arrays), self.threads)
+        numbers = self.plan.numbers(arrays, scratch(self.plan.scratch))
+        return run(self.kernel, self.phases, numbers, self.threads)

@@ -15,13 +15,13 @@ from numba.core.datamodel import models
 from numba.core.registry import cpu_target
 from numba.extending import register_model
 
+from firstspike.spiketime.cpu.runtime.compiling import emitted
 from firstspike.spiketime.cpu.vectors.simd import (
     INT64,
     VecType,
     any_from,
     bits_from,
     constant,
-    emitted,
     lanes_from,
     shuffle,
     splat_into,

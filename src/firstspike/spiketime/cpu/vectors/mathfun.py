@@ -11,10 +11,9 @@ from functools import reduce
 
 from numba.core import types
 
-from firstspike.spiketime.cpu.runtime.compiling import chosen_by_type, jit
+from firstspike.spiketime.cpu.runtime.compiling import chosen_by_type, emitted, jit
 from firstspike.spiketime.cpu.vectors.simd import (
     constant,
-    emitted,
     fma,
     fused,
     maximum,

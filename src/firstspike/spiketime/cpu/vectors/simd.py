@@ -7,11 +7,7 @@ and its checks whether arrays overlap cost more than the arithmetic in the loops
 
 # mypy: disable-error-code="no-untyped-def"
 import operator
-from collections.abc import Callable
-from functools import update_wrapper
-from inspect import Parameter, Signature, signature
 from types import MappingProxyType
-from typing import Any
 
 from llvmlite import ir
 from numba.core import cgutils, types
@@ -19,9 +15,9 @@ from numba.core.datamodel import models
 from numba.core.imputils import lower_builtin, lower_cast
 from numba.core.typeconv import Conversion
 from numba.core.typing.templates import AbstractTemplate, infer_global
-from numba.extending import intrinsic, register_model
+from numba.extending import register_model
 
-from firstspike.spiketime.cpu.runtime.compiling import inlined, jit
+from firstspike.spiketime.cpu.runtime.compiling import emitted, inlined, jit
 
 INT32, INT64 = ir.IntType(32), ir.IntType(64)
 
@@ -114,30 +110,6 @@ def _call(builder, name: str, result: ir.Type, args, of: ir.Type):
     return builder.call(function, args)
 
 
-def emitted(typed: Callable[..., Any], **options: bool) -> Callable[[Callable[..., Any]], Any]:
-    """``numba.extending.intrinsic`` for a function of Numba's context, LLVM's builder, the signature and LLVM's values.
-
-    ``typed`` is given the types of the arguments, and says what the function returns and takes. What returns nothing is
-    one for its effect.
-    """
-
-    def decorated(emit: Callable[..., Any]) -> Any:
-        def codegen(context, builder, sig, args):
-            found = emit(context, builder, sig, *args)
-            return context.get_dummy_value() if found is None else found
-
-        def defined(typingctx, *args):
-            sig = typed(*args)
-            return None if sig is None else (sig, codegen)
-
-        update_wrapper(defined, emit)
-        own = list(signature(emit).parameters.values())[3:]
-        defined.__signature__ = Signature([Parameter("typingctx", Parameter.POSITIONAL_OR_KEYWORD), *own])  # type: ignore[attr-defined]
-        return intrinsic(**options)(defined) if options else intrinsic(defined)
-
-    return decorated
-
-
 def _lanewise(*args):
     """A vector from vectors, and from numbers that count for all lanes."""
     vec = next(x for x in args if isinstance(x, VecType))
@@ -191,7 +163,7 @@ def maximum(context, builder, sig, x, y):
     return builder.select(builder.fcmp_ordered(">", x, y), x, y)
 
 
-def _called(name: str, typed: Callable[..., Any]):
+def _called(name: str, typed):
     """An intrinsic of LLVM by its name."""
 
     def emit(context, builder, sig, x):

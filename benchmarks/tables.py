@@ -1,0 +1,180 @@
+"""Accuracies on eight tables, next to scikit-learn's classifiers: ``python benchmarks/tables.py > tables.md``.
+
+The data are files of installed packages: ``pip install ".[sklearn]" river palmerpenguins``. Of each table 80 % are for
+training, with the same proportions of classes; each seed divides anew. Everything has its defaults. Logistic regression
+and MLPClassifier get the mean for a missing value, and StandardScaler.
+"""
+
+import argparse
+import csv
+import gzip
+import importlib.util
+import io
+import re
+import sys
+import tempfile
+import warnings
+import zipfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+from numpy.typing import NDArray
+from sklearn import datasets
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.impute import SimpleImputer
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import train_test_split
+from sklearn.neural_network import MLPClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from firstspike.config import build, build_data, load_config
+from firstspike.sklearn import SpikingClassifier
+
+Data = tuple[NDArray[np.float64], NDArray[Any]]
+PAGE = Path(__file__).parents[1] / "docs" / "own_data.md"
+SAMPLES_OF_BANANA = 2000
+
+
+def packaged(package: str, *parts: str) -> Path:
+    """A file of an installed package, which is not imported."""
+    found = importlib.util.find_spec(package)
+    if found is None or found.origin is None:
+        raise SystemExit(f"{package}, which has some of the data, is not installed: pip install {package}")
+    return Path(found.origin).parent.joinpath(*parts)
+
+
+def unzipped(path: Path) -> str:
+    with zipfile.ZipFile(path) as archive:
+        return archive.read(archive.namelist()[0]).decode()
+
+
+def number(cell: str) -> float:
+    """The number in a cell; male and female are numbers, too."""
+    named = {"": np.nan, "NA": np.nan, "male": 1.0, "female": 0.0}
+    return named[cell] if cell in named else float(cell)
+
+
+def table(text: str, label: str, columns: Sequence[str] = ()) -> Data:
+    """Values and labels of a table with a header; by default all other columns are values."""
+    rows = list(csv.DictReader(io.StringIO(text)))
+    columns = columns or [name for name in rows[0] if name != label]
+    return np.array([[number(row[name]) for name in columns] for row in rows]), np.array([row[label] for row in rows])
+
+
+def shipped(name: str) -> Data:
+    found = getattr(datasets, f"load_{name}")()
+    return found.data.astype(float), found.target
+
+
+def penguins() -> Data:
+    columns = ("bill_length_mm", "bill_depth_mm", "flipper_length_mm", "body_mass_g", "sex")
+    return table(packaged("palmerpenguins", "data", "penguins.csv").read_text("utf-8"), "species", columns)
+
+
+def phishing() -> Data:
+    with gzip.open(packaged("river", "datasets", "phishing.csv.gz"), "rt", encoding="utf-8") as file:
+        return table(file.read(), "is_phishing")
+
+
+def segment() -> Data:
+    return table(unzipped(packaged("river", "datasets", "segment.csv.zip")), "category")
+
+
+def banana() -> Data:
+    lines = [line.split() for line in unzipped(packaged("river", "datasets", "banana.zip")).splitlines() if line]
+    values = np.array([[float(cell.partition(":")[2]) for cell in line[1:3]] for line in lines])
+    chosen = np.random.default_rng(0).permutation(len(values))[:SAMPLES_OF_BANANA]
+    return values[chosen], np.array([line[0] for line in lines])[chosen]
+
+
+TABLES: dict[str, Callable[[], Data]] = {
+    **{name: lambda name=name: shipped(name) for name in ("iris", "wine", "breast_cancer")},
+    "penguins": penguins,
+    "phishing": phishing,
+    "segment": segment,
+    "digits": lambda: shipped("digits"),
+    "banana": banana,
+}
+
+
+def scaled(classifier: Any) -> Any:
+    return make_pipeline(SimpleImputer(), StandardScaler(), classifier)
+
+
+def by_scikit_learn(make: Callable[[int], Any]) -> Callable[..., float]:
+    def accuracy(train: Data, test: Data, seed: int) -> float:
+        return float(make(seed).fit(*train).score(*test))
+
+    return accuracy
+
+
+def by_config(train: Data, test: Data, seed: int) -> float:
+    """The config of docs/own_data.md, as it stands there but for the files and the number of classes."""
+    (text,) = re.findall(r"```yaml\n(.*?)```", PAGE.read_text("utf-8"), re.DOTALL)
+    raw = yaml.safe_load(text)
+    raw["network"][-1]["out_features"] = len(np.unique(train[1]))
+    with tempfile.TemporaryDirectory() as folder:
+        for name, (values, labels) in (("train", train), ("test", test)):
+            path = Path(folder, f"{name}.csv")
+            with path.open("w", newline="", encoding="utf-8") as file:
+                writer = csv.writer(file)
+                writer.writerow([*(f"x{k}" for k in range(values.shape[1])), "label"])
+                writer.writerows([*row, label] for row, label in zip(values.tolist(), labels.tolist(), strict=True))
+            raw["data"][name] = str(path)
+        path = Path(folder, "config.yaml")
+        path.write_text(yaml.safe_dump(raw), "utf-8")
+        config = load_config(path, [f"training.seed={seed}"])
+        data = build_data(config)
+    trainer, training = build(config, data), config.training
+    trainer.fit(
+        data.train,
+        data.validation,
+        epochs=training.epochs,
+        batch_size=training.batch_size,
+        seed=seed,
+        progress_bar=False,
+    )
+    return trainer.evaluate(data.test).accuracy
+
+
+COLUMNS: dict[str, Callable[..., float]] = {
+    "SpikingClassifier": by_scikit_learn(lambda seed: SpikingClassifier(random_state=seed)),
+    "default config": by_config,
+    "logistic regression": by_scikit_learn(lambda _: scaled(LogisticRegression(max_iter=1000))),
+    "MLPClassifier": by_scikit_learn(lambda seed: scaled(MLPClassifier(random_state=seed))),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", nargs="+", choices=TABLES, default=list(TABLES), help="tables")
+    parser.add_argument("--columns", nargs="+", choices=COLUMNS, default=list(COLUMNS), help="classifiers")
+    parser.add_argument("--seeds", type=int, default=5, help="number of divisions of each table")
+    parser.add_argument("--threads", type=int, default=1, help="of torch")
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    warnings.simplefilter("ignore", ConvergenceWarning)
+    print(f"`{' '.join(['python', *sys.argv])}`: test accuracy in %, mean +- std over {options.seeds} seeds\n")
+    print("| data | samples | features | classes |", " | ".join(options.columns), "|")
+    print("| " + " | ".join(["---"] * (4 + len(options.columns))) + " |")
+    means = []
+    for name in options.only:
+        x, y = TABLES[name]()
+        found = np.empty((options.seeds, len(options.columns)))
+        for seed in range(options.seeds):
+            parts = train_test_split(x, y, test_size=0.2, stratify=y, random_state=seed)
+            for k, column in enumerate(options.columns):
+                found[seed, k] = 100 * COLUMNS[column](parts[::2], parts[1::2], seed)
+        means.append(found.mean(axis=0))
+        cells = [f"{mean:.1f} +- {std:.1f}" for mean, std in zip(means[-1], found.std(axis=0), strict=True)]
+        print(f"| {name} | {len(x)} | {x.shape[1]} | {len(np.unique(y))} |", " | ".join(cells), "|", flush=True)
+    print("| median | | | |", " | ".join(f"**{median:.1f}**" for median in np.median(means, axis=0)), "|")
+
+
+if __name__ == "__main__":
+    main()

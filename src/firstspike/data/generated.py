@@ -1,0 +1,240 @@
+"""Small tasks that are drawn at random: bars, XOR, delayed XOR and spike patterns."""
+
+import math
+from collections.abc import Sequence
+from typing import Annotated
+
+import torch
+from annotated_types import Ge, Le
+from jaxtyping import Float64
+from torch import Tensor
+
+from firstspike.data.base import MOST_INPUTS, SpikeData, balanced_labels, check_at_least, seeded_generator
+from firstspike.data.encoding import check_window, latency
+from firstspike.data.splits import independent_splits
+from firstspike.ranges import Finite, NotNegative, Seed, Size
+
+_DIRECTIONS = ("horizontal", "vertical", "diagonal")
+_EQUALITY = ("equal", "different")
+
+
+def bars(
+    size: Annotated[int, Ge(2), Le(200)] = 3,
+    samples: Size = 300,
+    noise: NotNegative = 0.0,
+    multiply: Size = 1,
+    seed: Seed = 42,
+    early: NotNegative = 0.15,
+    late: Finite = 2.0,
+    silent_background: bool = False,
+    dtype: torch.dtype = torch.float32,
+) -> SpikeData:
+    """Square images with one dark bar, whose pixels spike early; the class is the bar's direction.
+
+    The data set of Göltz et al., Nat. Mach. Intell. 3, 823 (2021), at any size. A class has `size`
+    horizontal or vertical bars, or the two diagonals. Classes are balanced; the bar is drawn at random.
+
+    Args:
+        size: side of the image, at least 2.
+        samples: number of samples.
+        noise: standard deviation of Gaussian noise on the pixel values (bar 1, background 0), which are
+            then clipped to [0, 1].
+        multiply: copies of each input, side by side.
+        seed: of the order, the choice of bars and the noise.
+        early: spike time of a dark pixel, in units of `tau_syn`.
+        late: spike time of the background.
+        silent_background: background pixels (after noise: those of value 0) never spike: `inf`.
+        dtype: of the times.
+
+    Returns:
+        Times `(samples, multiply size**2)`, pixels row by row, and labels `(samples,)`.
+
+    Raises:
+        ValueError: a size, number or noise below its minimum, a window that violates `0 <= early < late`.
+    """
+    check_at_least("size", size, 2)
+    check_at_least("noise", noise, 0)
+    check_at_least("multiply", multiply, 1)
+    if size**2 * multiply > MOST_INPUTS:
+        raise ValueError(f"size, multiply: expected at most {MOST_INPUTS} inputs, got {size**2 * multiply}")
+    generator = seeded_generator(seed)
+    labels = balanced_labels(samples, len(_DIRECTIONS), generator)
+    bars_of_class = torch.tensor([size, size, 2])
+    first_of_class = torch.tensor([0, size, 2 * size])
+    draw = torch.rand(samples, generator=generator, dtype=torch.float64)
+    chosen = first_of_class[labels] + (draw * bars_of_class[labels]).long()
+    pixels = _bar_images(size)[chosen].flatten(1)
+    disturbance = noise * torch.randn(pixels.shape, generator=generator, dtype=torch.float64)
+    pixels = (pixels + disturbance).clamp(0, 1)
+    times = latency(pixels, early, late, invert=True, silent_background=silent_background)
+    times = times.repeat_interleave(multiply, dim=1).to(dtype)
+    if multiply > 1:
+        return SpikeData(times, labels, _DIRECTIONS)
+    return SpikeData(times, labels, _DIRECTIONS, (1, size, size), (math.inf if silent_background else late,))
+
+
+bars_splits = independent_splits(bars, train=300, validation=90, test=90)
+
+
+def _bar_images(size: int) -> Float64[Tensor, "bars size size"]:
+    """All horizontal bars, all vertical bars, the main and the anti-diagonal; 1 on the bar."""
+    eye = torch.eye(size, dtype=torch.float64)
+    horizontal = eye[:, :, None].expand(size, size, size)
+    vertical = eye[:, None, :].expand(size, size, size)
+    return torch.cat([horizontal, vertical, torch.stack([eye, eye.flip(1)])])
+
+
+def xor(
+    samples: Size = 200,
+    seed: Seed = 42,
+    noise: NotNegative = 0.0,
+    early: NotNegative = 0.15,
+    late: Finite = 2.0,
+    dtype: torch.dtype = torch.float32,
+) -> SpikeData:
+    """Two inputs, each early or late: do they spike together?
+
+    Both early and both late differ only by a shift in time, which a network sees only against a bias spike.
+
+    Args:
+        samples: number of samples; the four combinations are balanced.
+        seed: of their order and of the noise.
+        noise: standard deviation of Gaussian noise on the spike times, in units of `tau_syn`;
+            times never fall below 0.
+        early: spike time of logical 0, in units of `tau_syn`.
+        late: spike time of logical 1.
+        dtype: of the times.
+
+    Returns:
+        Times `(samples, 2)`, all finite, and labels `(samples,)`: 0 = equal, 1 = different.
+
+    Raises:
+        ValueError: `samples` below 1, `noise` below 0, a window that violates `0 <= early < late`.
+    """
+    check_at_least("noise", noise, 0)
+    generator = seeded_generator(seed)
+    combination = balanced_labels(samples, 4, generator)
+    bits = torch.stack([combination // 2, combination % 2], dim=1)
+    times = _shifted(latency(bits.double(), early, late), noise, generator)
+    return SpikeData(times.to(dtype), (bits[:, 0] != bits[:, 1]).long(), _EQUALITY)
+
+
+xor_splits = independent_splits(xor, train=200, validation=100, test=100)
+
+
+def delayed_xor(
+    samples: Size = 200,
+    seed: Seed = 42,
+    noise: NotNegative = 0.0,
+    early: NotNegative = 0.15,
+    late: Finite = 6.0,
+    dtype: torch.dtype = torch.float32,
+) -> SpikeData:
+    """Two cues, one after the other, each on one of two inputs: were both on the same one?
+
+    Both inputs spike at the start. The first cue, halfway, and the second one, at the end, are each a spike of input 0
+    or of input 1. First spikes are the same in all samples: with these alone no network is better than guessing. With
+    all spikes it has to remember the first cue until the second one comes.
+
+    Args:
+        samples: number of samples; the four combinations are balanced.
+        seed: of their order and of the noise.
+        noise: standard deviation of Gaussian noise on the spike times, in units of `tau_syn`; times never fall below 0.
+        early: time of the start, in units of `tau_syn`.
+        late: time of the second cue.
+        dtype: of the times.
+
+    Returns:
+        Spike trains `(samples, 2, 3)`, padded with `inf`, and labels `(samples,)`: 0 = equal, 1 = different.
+
+    Raises:
+        ValueError: `samples` below 1, `noise` below 0, a window that violates `0 <= early < late`.
+    """
+    check_at_least("noise", noise, 0)
+    check_window(early, late)
+    generator = seeded_generator(seed)
+    combination = balanced_labels(samples, 4, generator)
+    cues = torch.stack([combination // 2, combination % 2], dim=1)
+    times = torch.full((samples, 2, 3), math.inf, dtype=torch.float64)
+    times[..., 0] = early
+    for place, time in enumerate(((early + late) / 2, late)):
+        times[torch.arange(samples), cues[:, place], 1 + place] = time
+    times = _shifted(times, noise, generator)
+    return SpikeData(times.sort(dim=-1).values.to(dtype), (cues[:, 0] != cues[:, 1]).long(), _EQUALITY)
+
+
+delayed_xor_splits = independent_splits(delayed_xor, train=200, validation=100, test=100)
+
+
+def pattern(
+    samples: Size = 300,
+    seed: Seed = 42,
+    patterns: Sequence[Sequence[float]] | None = None,
+    classes: Size = 3,
+    inputs: Size = 10,
+    pattern_seed: Seed = 0,
+    jitter: NotNegative = 0.0,
+    early: NotNegative = 0.15,
+    late: Finite = 2.0,
+    dtype: torch.dtype = torch.float32,
+) -> SpikeData:
+    """Jittered copies of one spike pattern per class.
+
+    The patterns are either given or drawn uniformly between `early` and `late`.
+
+    Args:
+        samples: number of samples, balanced over the classes.
+        seed: of their order and of the jitter. Splits differ in it and share the patterns.
+        patterns: spike times `(classes, inputs)`, lists or a tensor, in units of `tau_syn`, `inf` = no spike. If
+            given, `classes`, `inputs`, `pattern_seed`, `early` and `late` are not used.
+        classes: number of random patterns, at least 2.
+        inputs: number of inputs of a random pattern; each spikes once.
+        pattern_seed: seed of the random patterns.
+        jitter: standard deviation of Gaussian noise on each spike time, in units of `tau_syn`;
+            times never fall below 0, and an input that does not spike in a pattern never does.
+        early: earliest spike time of a random pattern.
+        late: latest spike time of a random pattern.
+        dtype: of the times.
+
+    Returns:
+        Times `(samples, inputs)` and labels `(samples,)`; classes are named `pattern 0`, `pattern 1`, ...
+
+    Raises:
+        ValueError: a number below its minimum, `patterns` that are not a table of times of at least 0,
+            a window that violates `0 <= early < late`.
+    """
+    check_at_least("jitter", jitter, 0)
+    if patterns is None:
+        prototypes = _random_patterns(classes, inputs, pattern_seed, early, late)
+    else:
+        prototypes = torch.as_tensor(patterns, dtype=torch.float64, device="cpu")
+        if prototypes.ndim != 2 or not prototypes.shape[1] or not bool((prototypes >= 0).all()):
+            raise ValueError(
+                f"patterns: expected times >= 0 of shape (classes, inputs), got shape {tuple(prototypes.shape)}, "
+                "or a negative or NaN time. Write inf where an input does not spike."
+            )
+    generator = seeded_generator(seed)
+    labels = balanced_labels(samples, len(prototypes), generator)
+    times = _shifted(prototypes[labels], jitter, generator)
+    return SpikeData(times.to(dtype), labels, tuple(f"pattern {k}" for k in range(len(prototypes))))
+
+
+pattern_splits = independent_splits(pattern, train=300, validation=90, test=90)
+
+
+def _random_patterns(
+    classes: int, inputs: int, seed: int, early: float, late: float
+) -> Float64[Tensor, "classes inputs"]:
+    check_at_least("classes", classes, 2)
+    check_at_least("inputs", inputs, 1)
+    if classes * inputs > MOST_INPUTS:
+        raise ValueError(
+            f"classes, inputs: expected at most {MOST_INPUTS} spikes in all patterns, got {classes * inputs}"
+        )
+    uniform = torch.rand((classes, inputs), generator=seeded_generator(seed), dtype=torch.float64)
+    return latency(uniform, early, late)
+
+
+def _shifted(times: Float64[Tensor, "*shape"], std: float, generator: torch.Generator) -> Float64[Tensor, "*shape"]:
+    """Times with Gaussian noise on each; none falls below 0."""
+    return (times + std * torch.randn(times.shape, generator=generator, dtype=torch.float64)).clamp(min=0)

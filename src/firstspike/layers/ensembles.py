@@ -1,0 +1,230 @@
+"""Many networks of one shape, computed as one."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Self
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from firstspike.layers.network import Network, Record, with_parameters
+from firstspike.layers.neurons import NeuronLayer
+from firstspike.spiketime.values import check_tensor
+
+
+class Ensemble(nn.Module):
+    """Networks that differ in their parameters only, with a leading dimension for the member.
+
+    Members remain usable: their parameters are views of the ensemble's, which are the ones to give to an optimiser, and
+    stay so when the ensemble is moved, converted or copied. Their gradients are views after ``share_gradients``.
+
+    Args:
+        members: networks with the same layers; their parameters become views.
+
+    Raises:
+        ValueError: no member, or members that differ in more than their parameters: the message names the layer and the
+            argument.
+    """
+
+    def __init__(self, members: Sequence[Network]) -> None:
+        super().__init__()
+        if not members:
+            raise ValueError("an ensemble needs at least one network")
+        for index, member in enumerate(members):
+            if difference := difference_of(member, members[0]):
+                raise ValueError(f"member {index} differs from member 0: {difference}")
+        self._members = tuple(members)  # in a tuple: their parameters are none beside the ensemble's
+        self._names = [name for name, _ in members[0].named_parameters()]
+        self.stacked = nn.ParameterList()
+        for name in self._names:
+            parts = [member.get_parameter(name) for member in members]
+            stacked = torch.stack([part.detach() for part in parts])
+            self.stacked.append(nn.Parameter(stacked, parts[0].requires_grad))
+        self._link()
+
+    def _link(self) -> None:
+        """Let the members' parameters be views of the ensemble's."""
+        self._parts = [[member.get_parameter(name) for member in self._members] for name in self._names]
+        for parts, stacked in zip(self._parts, self.stacked, strict=True):
+            for part, view in zip(parts, stacked.detach(), strict=True):
+                part.data = view
+                part.of_ensemble = True  # type: ignore[attr-defined]  # changes go to the memory that it shares
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """Under ``to``, ``double`` and the like: members move as well, with their buffers."""
+        super()._apply(fn, recurse)
+        for member in self._members:
+            member._apply(fn, recurse)
+        self._link()
+        return self
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Copies and pickles hold each tensor by itself."""
+        super().__setstate__(state)
+        self._link()
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
+        """As in torch; members see the loaded values, with ``assign`` too."""
+        found = super().load_state_dict(state_dict, strict, assign)
+        self._link()
+        return found
+
+    def get_extra_state(self) -> Float[Tensor, "layers 3"]:
+        """That of each layer of neurons; see ``NeuronLayer``."""
+        found = [layer.get_extra_state() for layer in self._neuron_layers]
+        return torch.stack(found) if found else torch.empty(0, 3)
+
+    def set_extra_state(self, state: Float[Tensor, "layers 3"]) -> None:
+        """Check that saved parameters are for neurons like these.
+
+        Raises:
+            ValueError: they are for neurons with another threshold or other time constants, or for other layers.
+        """
+        if len(state) != len(self._neuron_layers):
+            raise ValueError(f"the state is of {len(state)} layers of LIF neurons, expected {len(self._neuron_layers)}")
+        for layer, trained in zip(self._neuron_layers, state, strict=True):
+            layer.set_extra_state(trained)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
+        state_dict.setdefault(f"{prefix}_extra_state", self.get_extra_state())  # states of earlier versions
+        super()._load_from_state_dict(state_dict, prefix, *rest)
+
+    @property
+    def _neuron_layers(self) -> list[NeuronLayer]:
+        """Of the first member; those of the others have the same parameters."""
+        return [layer for layer in self._members[0].modules() if isinstance(layer, NeuronLayer)]
+
+    @property
+    def members(self) -> tuple[Network, ...]:
+        """The networks, whose parameters are views of the ensemble's."""
+        return self._members
+
+    def __len__(self) -> int:
+        return len(self._members)
+
+    def record(self, times: Float[Tensor, "*members batch inputs"]) -> Record:
+        """Spike times of every layer of every member, ``(members, batch, size)``.
+
+        Args:
+            times: input times, ``(members, batch, inputs)``, or ``(batch, inputs)`` for the same in all members.
+                Members that take spike trains get them, ``(members, batch, inputs, spikes)`` or ``(batch, inputs,
+                spikes)``, or first spikes ``(batch, inputs)``.
+
+        Raises:
+            ValueError: another shape.
+        """
+        check_tensor("times", times)
+        each = 4 if self._members[0].takes_trains else 3  # dimensions of what differs between members
+        if not 2 <= times.ndim <= each or (times.ndim == each and len(times) != len(self)):
+            spikes = ", spikes" if each == 4 else ""
+            raise ValueError(
+                f"expected times (batch, inputs{spikes}) or ({len(self)}, batch, inputs{spikes}), got the shape "
+                f"{tuple(times.shape)}"
+            )
+        if times.ndim < each:
+            return Record(times, self.map(lambda network: network.record(times).layers))
+        return Record(times, self.map(lambda network, mine: network.record(mine).layers, times))
+
+    def map(self, function: Callable[..., Any], *inputs: Tensor) -> Any:
+        """``function(network, *inputs)`` for every member, by ``torch.vmap``.
+
+        Args:
+            function: gives tensors, or tuples of them; it must not write to anything.
+            inputs: tensors with a leading dimension for the member.
+
+        Returns:
+            What the function gives, with a leading dimension for the member.
+        """
+
+        def one(stacked: Sequence[Tensor], *inputs: Tensor) -> Any:
+            return with_parameters(self._members[0], dict(zip(self._names, stacked, strict=True)), function, *inputs)
+
+        # the jitter of delays differs between members
+        return torch.vmap(one, randomness="different")(list(self.stacked), *inputs)
+
+    def forward(self, times: Float[Tensor, "*members batch inputs"]) -> Float[Tensor, "members batch outputs"]:
+        """Output times of every member; ``times`` as in ``record``."""
+        return self.record(times).output
+
+    def train(self, mode: bool = True) -> Self:
+        """Put all members into training or evaluation mode."""
+        for member in self._members:
+            member.train(mode)
+        return super().train(mode)
+
+    def share_gradients(self, members: Sequence[int] | None = None) -> None:
+        """Let the members' ``grad`` be views of the ensemble's, and None in the members that are left out.
+
+        Args:
+            members: indices of those that take part; by default all.
+        """
+        taken = [members is None or index in members for index in range(len(self))]
+        for parts, stacked in zip(self._parts, self.stacked, strict=True):
+            gradients = [None] * len(self) if stacked.grad is None else stacked.grad.unbind()
+            for part, gradient, take in zip(parts, gradients, taken, strict=True):
+                part.grad = gradient if take else None
+
+
+_NOT_COMPARED = vars(nn.Module()).keys() | {
+    *("weight_mean", "weight_std", "recurrent_mean", "recurrent_std", "initial_neuron", "_starts"),  # how they start
+    "_tensors",  # parameters and buffers, which are
+}
+_SHOWN = 4  # numbers of a tensor
+
+
+def difference_of(module: nn.Module, expected: nn.Module) -> str | None:
+    """How a module differs from another one, apart from values of parameters and their start; None if it does not."""
+    parts, others = dict(module.named_modules()), dict(expected.named_modules())
+    if [(name, type(part)) for name, part in parts.items()] != [(name, type(part)) for name, part in others.items()]:
+        return f"it has other layers: {module}, expected {expected}"
+    for place, part in parts.items():
+        found, wanted = _settings(part), _settings(others[place])
+        for name in {**wanted, **found}:
+            one, other = found.get(name), wanted.get(name)
+            if not _same(one, other):
+                where = f"layer {place} ({type(part).__name__}): " if place else ""
+                return f"{where}{name.strip('_')} is {_shown(one)}, expected {_shown(other)}"
+    return None
+
+
+def _settings(module: nn.Module) -> dict[str, Any]:
+    """All that a module computes with beside the values of its parameters, without its parts."""
+    found = {name: x for name, x in vars(module).items() if name not in _NOT_COMPARED}
+    if isinstance(module, NeuronLayer):
+        neuron = vars(found.pop("_neuron"))
+        found |= {name: x for name, x in neuron.items() if name not in module.unused}
+    for name, x in module.named_parameters(recurse=False):
+        learns = "a parameter" if x.requires_grad else "a parameter that does not learn"
+        found[name] = f"{learns} {tuple(x.shape)}, {x.dtype} on {x.device}"
+    return found | dict(module.named_buffers(recurse=False))
+
+
+def _same(one: Any, other: Any) -> bool:
+    if isinstance(one, Tensor) and isinstance(other, Tensor):
+        alike = (one.shape, one.dtype, one.device) == (other.shape, other.dtype, other.device)
+        return alike and (one.is_meta or torch.equal(one, other))
+    if one is other or isinstance(one, Tensor) or isinstance(other, Tensor):
+        return one is other
+    equal = one == other
+    return bool(equal.all() if hasattr(equal, "all") else equal)
+
+
+def _shown(value: Any) -> str:
+    if not isinstance(value, Tensor) or value.numel() <= _SHOWN:
+        return str(value)
+    return f"a tensor {tuple(value.shape)} from {value.min():g} to {value.max():g}"
+
+
+def ensemble(members: Sequence[Network]) -> Ensemble:
+    """The networks as one that is computed side by side; see ``Ensemble``.
+
+    Example::
+
+        together = fs.ensemble([make_network() for _ in range(10)])
+        times = together(batch)                                        # (10, batch, outputs)
+        loss.per_sample(times, labels.expand(10, -1)).mean(dim=1).sum().backward()
+
+    Raises:
+        ValueError: no network, or networks that differ in more than their parameters.
+    """
+    return Ensemble(members)

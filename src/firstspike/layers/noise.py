@@ -1,0 +1,104 @@
+"""What is random in a training: where jitter of delays and dropout take their numbers, and dropout."""
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from firstspike.devices import sent
+from firstspike.layers.trains import at_observed
+from firstspike.ranges import Probability
+from firstspike.spiketime.values import check_times
+
+
+def drawn(
+    draw: Callable[..., Tensor], like: Tensor, source: torch.Generator | None, part: tuple[int, slice] | None
+) -> Tensor:
+    """Random numbers in the shape of ``like``: its part of those of a whole batch, see ``part_of_batch``.
+
+    Args:
+        draw: ``torch.rand`` or ``torch.randn``.
+        like: whose shape, type and device they have.
+        source: of the numbers; None for torch's global one.
+        part: number of samples of the whole batch, and which of them ``like`` has; None for all.
+    """
+    shape = like.shape if part is None else (part[0], *like.shape[1:])
+    if source is None:  # torch.compile cannot take a generator that is None
+        numbers = draw(shape, dtype=like.dtype, device=like.device)
+    else:
+        numbers = draw(shape, generator=source, dtype=like.dtype, device=source.device)
+    return sent(numbers if part is None else numbers[part[1]], like.device)
+
+
+def jitter_from(network: nn.Module, source: torch.Generator) -> AbstractContextManager[None]:
+    """Inside, jitter of delays and dropout come from ``source``; otherwise from torch's global generator.
+
+    A training that keeps the generator's state can thus go on bit for bit.
+    """
+    return _with(network, "jitter_source", source)
+
+
+def part_of_batch(network: nn.Module, samples: int, part: slice) -> AbstractContextManager[None]:
+    """Inside, the network sees a part of a batch of ``samples``: each gets the noise that it has in the whole."""
+    return _with(network, "batch_part", (samples, part))
+
+
+@contextmanager
+def _with(network: nn.Module, name: str, value: Any) -> Iterator[None]:
+    """Inside, the layers that have this attribute have this value."""
+    layers = [module for module in network.modules() if hasattr(module, name)]
+    before = [getattr(layer, name) for layer in layers]
+    for layer in layers:
+        setattr(layer, name, value)
+    try:
+        yield
+    finally:
+        for layer, old in zip(layers, before, strict=True):
+            setattr(layer, name, old)
+
+
+class SpikeDropout(nn.Module):
+    """In training mode each spike gets lost with the probability ``p``: its time becomes ``inf``, without gradient.
+
+    What is lost is drawn anew in each forward pass, for each sample and input. In evaluation mode all spikes pass. A
+    time cannot be scaled as ``torch.nn.Dropout`` scales values: with all of its inputs a neuron has more current, and
+    spikes earlier, than in training. With ``p`` well below a half this shift is small and the same for all outputs.
+    There is no dropout where output times are ``observed``.
+
+    Args:
+        p: probability with which a spike gets lost.
+
+    Raises:
+        ValueError: a probability outside [0, 1).
+    """
+
+    def __init__(self, p: Probability = 0.1) -> None:
+        super().__init__()
+        if not 0 <= p < 1:
+            raise ValueError(f"p must be a probability >= 0 and < 1, got {p}")
+        self.p = p
+        self.jitter_source: torch.Generator | None = None  # see ``jitter_from``
+        self.batch_part: tuple[int, slice] | None = None  # see ``part_of_batch``
+
+    def output_size(self, inputs: int) -> int:
+        """Number of outputs for that number of inputs."""
+        return inputs
+
+    def forward(
+        self, times: Float[Tensor, "*batch inputs"], observed: Float[Tensor, "*batch inputs"] | None = None
+    ) -> Float[Tensor, "*batch inputs"]:
+        """The spikes that are left; with ``observed`` those, and the gradient of the times."""
+        check_times(times)
+        if observed is not None:
+            return at_observed(times, observed)
+        if not self.training or not self.p:
+            return times
+        lost = drawn(torch.rand, times, self.jitter_source, self.batch_part) < self.p
+        return torch.where(lost, torch.inf, times)
+
+    def extra_repr(self) -> str:
+        """The probability, as torch prints it."""
+        return f"p={self.p}"

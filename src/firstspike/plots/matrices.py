@@ -1,0 +1,226 @@
+"""What a network has learnt: weights and delays before and after training, receptive fields, and its confusions."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+from matplotlib.axes import Axes
+from matplotlib.colors import PowerNorm
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from torch import Tensor
+
+from firstspike.layers import BiasSpikes, Delay, LIFConv2d, Multiplex, Network, SpikeDropout
+from firstspike.layers.named import NamedLIF, named_lif_layers, named_parameters, to_numpy
+from firstspike.plots.look import (
+    COLOURS,
+    GREY,
+    SIGNED,
+    as_text,
+    axes_list,
+    class_names,
+    image_panels,
+    legend_right,
+    new_figure,
+    panels,
+    styled,
+)
+from firstspike.plots.run_data import NotApplicable, RunData, run_figure
+from firstspike.text import no_decision
+from firstspike.training.evaluation import Evaluation, confusion_counts
+
+_NUMBERS_UP_TO = 20  # classes; beyond that, numbers in the cells are too small to read
+_DARK = 36  # percent, beyond which numbers are white
+_IMAGES = 24  # neurons whose weights are images
+_WHOLE: dict[str, Any] = {"steps": [1, 2, 5, 10], "integer": True, "min_n_ticks": 1}
+
+
+def weight_histogram(
+    before: Float[Tensor, "..."] | np.ndarray,
+    after: Float[Tensor, "..."] | np.ndarray,
+    ax: Axes,
+    bins: int = 40,
+    label: str = "weight",
+    of: str = "synapses",
+) -> Axes:
+    """Histograms of weights or delays before and after training, over the same bins.
+
+    Args:
+        before: values of any shape.
+        after: the same ones later.
+        bins: largest number of bins.
+        label: what they are, with their unit if they have one.
+        of: what is counted.
+    """
+    old, new = (np.ravel(to_numpy(x) if isinstance(x, Tensor) else x) for x in (before, after))
+    edges = np.histogram_bin_edges(np.concatenate([old, new]), min(bins, max(5, 2 * int(np.sqrt(len(old))))))
+    ax.hist(old, edges.tolist(), color="#BBBBBB", label="before")
+    ax.hist(new, edges.tolist(), histtype="step", color=COLOURS[0], linewidth=1.5, label="after")
+    ax.yaxis.set_major_locator(MaxNLocator(5, **_WHOLE))
+    ax.set(xlabel=label, ylabel=of)
+    return ax
+
+
+def weight_matrix(weight: Float[Tensor, "out inputs"], ax: Axes, limit: float | None = None, bias: int = 0) -> Axes:
+    """Weights as an image: neurons in rows, inputs in columns; red is positive, blue negative.
+
+    Args:
+        weight: of one layer.
+        limit: largest magnitude of the colour scale, by default that of the weights.
+        bias: number of last columns to mark as those of bias spikes.
+    """
+    values = to_numpy(weight)
+    limit = limit or float(np.abs(values).max()) or 1.0
+    image = ax.imshow(values, cmap=SIGNED, vmin=-limit, vmax=limit, aspect="auto", interpolation="nearest")
+    ax.figure.colorbar(image, ax=ax, label="weight", pad=0.02)
+    for axis in (ax.xaxis, ax.yaxis):
+        axis.set_major_locator(MaxNLocator(6, **_WHOLE))
+    if bias:
+        last, above = values.shape[1] - 0.5, ax.get_xaxis_transform()
+        ax.plot([last - bias, last], [1.015] * 2, "k", linewidth=2, transform=above, clip_on=False, scalex=False)
+        ax.text(last, 1.03, "bias", transform=above, ha="right", va="bottom", fontsize="small")
+    ax.set(xlabel="input", ylabel="neuron")
+    return ax
+
+
+def receptive_fields(
+    weight: Float[Tensor, "neurons height width"],
+    axes: Axes | Iterable[Any],
+    titles: Sequence[str] | None = None,
+    limit: float | None = None,
+) -> list[Axes]:
+    """The weights of neurons as images of their inputs; red is positive, blue negative.
+
+    Args:
+        weight: of each neuron to draw.
+        axes: one per neuron.
+        titles: one per neuron.
+        limit: largest magnitude of the colour scale, by default that of the weights.
+    """
+    values = to_numpy(weight)
+    flat = axes_list(axes, len(values))[: len(values)]
+    limit = limit or float(np.abs(values).max()) or 1.0
+    image_panels(values, flat, titles, "weight", cmap=SIGNED, vmin=-limit, vmax=limit, interpolation="nearest")
+    return flat
+
+
+@run_figure
+def weight_histograms_figure(run: RunData) -> Figure:
+    """Weights of every LIF layer, and learnt delays, before and after training."""
+    assert run.lif_layers
+    before, after = named_parameters(run.initial), named_parameters(run.network)
+    drawn = [name for name in after if name.startswith(("weights, ", "delays, ", "synaptic delays, "))]
+    figure, axes = panels(len(drawn), 4, (2.4, 2.4), (0.8, 0.0))
+    for ax, name in zip(axes, drawn, strict=True):
+        label, title = run.described(name, after[name].size)
+        weight_histogram(
+            before[name], after[name], ax, 40, label, "delays" if name.startswith("delays") else "synapses"
+        )
+        ax.set_title(title)
+    legend_right(axes[min(3, len(axes) - 1)])
+    return figure
+
+
+@run_figure
+def weight_matrices_figure(run: RunData) -> Figure:
+    """Weight matrices of every LIF layer before and after training."""
+    layers = list(zip(named_lif_layers(run.initial), run.lif_layers, strict=True))
+    figure = new_figure(7.0, 2.7 * len(layers))
+    for row, pair in zip(figure.subplots(len(layers), 2, squeeze=False), layers, strict=True):
+        limit = max(float(lif.layer.weight.abs().max()) for lif in pair)
+        for ax, lif, when in zip(row, pair, ("before", "after"), strict=True):
+            filters = isinstance(lif.layer, LIFConv2d)
+            weight_matrix(lif.layer.synapses, ax, limit, 0 if filters else _bias_columns(run.network, lif))
+            ax.set_title(f"{lif.name}, {when}")
+            if filters:
+                ax.set(xlabel="place in the filter", ylabel="filter")
+    return figure
+
+
+def _bias_columns(network: Network, lif: NamedLIF) -> int:
+    """Number of a layer's last inputs that are bias spikes."""
+    count, copies = 0, 1
+    for layer in reversed(list(network)[: lif.index]):
+        if isinstance(layer, Multiplex):
+            copies *= layer.copies
+        elif isinstance(layer, BiasSpikes):
+            count += copies * len(layer.times)
+        elif not isinstance(layer, Delay | SpikeDropout):
+            break
+    return count
+
+
+@run_figure
+def receptive_fields_figure(run: RunData) -> Figure:
+    """Weights of the first layer as images of the input, the filters of a convolution; channels side by side."""
+    lif, shape = run.lif_layers[0], run.pixels
+    if isinstance(lif.layer, LIFConv2d):
+        images, of = lif.layer.weight, "filters"
+    else:
+        before = list(run.network)[: lif.index]
+        if shape is None or not all(isinstance(layer, BiasSpikes | Delay | SpikeDropout) for layer in before):
+            raise NotApplicable("the inputs of the first LIF layer are not the pixels of an image")
+        rows, columns, copies = shape
+        pixels = lif.layer.synapses[:, : run.data.train.features]
+        images, of = pixels.unflatten(1, (-1, rows, columns, copies)).mean(dim=-1), "neurons"
+    chosen = np.linspace(0, len(images) - 1, min(_IMAGES, len(images))).astype(int)
+    beside = images[chosen].movedim(1, 2).flatten(2)  # (neurons, height, channels * width)
+    width = min(3.0, beside.shape[2] / beside.shape[1])
+    figure, axes = panels(len(chosen), 8 if width < 2 else 4, (0.85 * width, 1.1), (1.0, 0.3))
+    receptive_fields(beside, axes, [str(neuron) for neuron in chosen])
+    for ax in axes:
+        for channel in range(1, images.shape[1]):
+            ax.axvline(channel * images.shape[3] - 0.5, color="black", linewidth=0.8)
+    figure.suptitle(f"{lif.name}: {len(chosen)} of {len(images)} {of}")
+    return figure
+
+
+def confusion(evaluation: Evaluation, ax: Axes, names: Sequence[str] | None = None) -> Axes:
+    """Confusion matrix: true classes in rows, decisions in columns. Right ones are grey.
+
+    Wrong decisions are shaded by their fraction of the true class, on a scale of square roots up to 100 %.
+
+    Args:
+        evaluation: labels and predictions of a data set.
+        names: of the classes.
+    """
+    counts = confusion_counts(evaluation, None if names is None else len(names))
+    classes = len(counts)
+    names = class_names(names, classes)
+    decisions = [*names, as_text(no_decision(names))][: counts.shape[1]]
+    fractions = 100 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    right = np.eye(*counts.shape) == 1
+    ax.imshow(np.where(right, 1.0, np.nan), cmap="Greys", vmin=0, vmax=5)
+    image = ax.imshow(np.ma.masked_array(fractions, right), cmap="Reds", norm=PowerNorm(0.5, 0, 100))
+    if (fractions[~right] > 0).any():
+        label = "wrong decisions [% of the class]"
+        ax.figure.colorbar(image, ax=ax, shrink=0.8, label=label, ticks=[0, 5, 20, 50, 100])
+    for (row, column), count in np.ndenumerate(counts) if classes <= _NUMBERS_UP_TO else ():
+        dark = not right[row, column] and fractions[row, column] > _DARK
+        colour, size = "white" if dark else "black" if count else GREY, 9 if classes <= 5 else 6
+        ax.text(column, row, str(count), ha="center", va="center", color=colour, fontsize=size)
+    long = max(map(len, decisions)) > 5
+    ax.set_xticks(range(len(decisions)), decisions, rotation=30 if long else 0, ha="right" if long else "center")
+    ax.set_yticks(range(classes), names)
+    if counts.shape[1] > classes:
+        ax.axvline(classes - 0.5, color="black", linewidth=1)
+    ax.tick_params(length=0)
+    ax.set(xlabel="decision", ylabel="true class")
+    ax.set_title(f"accuracy {100 * evaluation.accuracy:.1f} ± {100 * evaluation.accuracy_error:.1f} %")
+    return ax
+
+
+@styled
+def evaluation_figure(evaluation: Evaluation, names: Sequence[str]) -> Figure:
+    """Confusion matrix of an evaluation."""
+    size = 3.6 if len(names) <= 5 else 5.0
+    figure = new_figure(size + 0.6, size - 0.4)
+    confusion(evaluation, figure.subplots(), names)
+    return figure
+
+
+@run_figure
+def confusion_figure(run: RunData) -> Figure:
+    """Which classes are mistaken for which, on the test data."""
+    return evaluation_figure(run.evaluation, run.names(len(confusion_counts(run.evaluation, len(run.class_names)))))

@@ -1,0 +1,332 @@
+"""Membrane voltages of one sample, exact.
+
+Every input adds ``w kappa(t - t_i)`` (see ``spiketime/reference/response.py``), so the voltage needs no integration.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from torch import Tensor
+from torch.nn import functional
+
+from firstspike.layers import LIFLinear, LIFRecurrent, LIFSpikeTrains
+from firstspike.neuron import LIF
+from firstspike.plots.look import (
+    COLOURS,
+    FAINT,
+    GREY,
+    TAU_SYN,
+    as_text,
+    class_names,
+    label_outer,
+    legend_right,
+    line_style,
+    marker_style,
+    panels,
+    time_label,
+)
+from firstspike.plots.run_data import RunData, run_figure
+from firstspike.spiketime.reference.response import kappa
+
+_POINTS = 1000
+_TRACES = 6  # more in one panel cannot be told apart
+_COMPARED = 4  # neurons, two traces each
+_COMPARED_TRAINS = 2
+
+
+def membrane_voltage(
+    at: Float[Tensor, " points"],
+    times: Float[Tensor, " inputs"] | Float[Tensor, "inputs spikes"],
+    weight: Float[Tensor, "out inputs"],
+    neuron: LIF,
+    delay: Float[Tensor, "out inputs"] | None = None,
+    *,
+    resets: Float[Tensor, "out spikes"] | None = None,
+    refractory: float = 0.0,
+    reset: float = 0.0,
+) -> Float[Tensor, "out points"]:
+    """Voltage of neurons relative to the leak, in float64; without ``resets`` that of neurons that do not spike.
+
+    A reset moves the membrane and not the current, so what it adds decays with ``tau_mem`` alone.
+
+    Args:
+        at: when; at the time of a reset, the voltage is that just before it.
+        times: input spike times, or trains, ``inf`` = no spike.
+        weight: of the synapses.
+        neuron: its time constants; the threshold plays no part.
+        delay: of each synapse.
+        resets: sorted times of the neurons' own spikes, at which they are reset; ``inf`` after the last one.
+        refractory: time for which a neuron then stays at ``reset``.
+        reset: membrane after a spike.
+    """
+    tau_mem, tau_syn = (
+        tau.detach().cpu().double().reshape(-1, 1, 1) if isinstance(tau, Tensor) else tau
+        for tau in (neuron.tau_mem, neuron.tau_syn)
+    )
+    spikes = times.shape[-1] if times.ndim > 1 else 1
+    every = times.double().reshape(len(times), -1)
+    arrival = every if delay is None else every + delay.double().unsqueeze(-1)  # (inputs, spikes) or with outputs
+    arrival, weight = arrival.flatten(-2), weight.double().repeat_interleave(spikes, dim=-1)
+
+    def driven(at: Tensor) -> Tensor:
+        """At points (points,), or (out, points) of each neuron."""
+        since = at.unsqueeze(-1) - arrival.unsqueeze(-2)  # (points, inputs) or (out, points, inputs)
+        response = torch.where(since > 0, kappa(since.clamp(min=0), tau_mem, tau_syn), 0.0)
+        return (weight.unsqueeze(-2) * response).sum(dim=-1)
+
+    at = at.double()
+    voltage = driven(at)
+    if resets is None:
+        return voltage
+    resets = resets.double()
+    free = torch.where(torch.isfinite(resets), resets + refractory, 0.0)  # when membranes go on
+    shift = reset - driven(free)
+    last = torch.searchsorted(resets.contiguous(), at.expand(len(resets), -1).contiguous()) - 1  # spike before a point
+    nth, since = last.clamp(min=0), at - free.gather(1, last.clamp(min=0))
+    decay = torch.exp(-since.clamp(min=0) / (tau_mem.squeeze(-1) if isinstance(tau_mem, Tensor) else tau_mem))
+    voltage = torch.where(last >= 0, voltage + shift.gather(1, nth) * decay, voltage)
+    return torch.where((last >= 0) & (since < 0), reset, voltage)
+
+
+class Membranes:
+    """Membranes of some neurons of a layer, in float64 on the CPU.
+
+    Those of a layer of spike trains are reset at their spikes, all others never.
+
+    Args:
+        layer: the neurons, their weights and delays.
+        neurons: which of them; by default all.
+
+    Attributes:
+        threshold: of each neuron.
+        tau: largest synaptic time constant.
+        trains: whether the neurons spike several times.
+    """
+
+    def __init__(self, layer: LIFLinear | LIFSpikeTrains, neurons: Sequence[int] | None = None) -> None:
+        self.chosen = list(range(layer.out_features) if neurons is None else neurons)
+        tau_mem, tau_syn, self.threshold = (
+            torch.as_tensor(x).detach().cpu().double().expand(layer.out_features)[self.chosen]
+            for x in (layer.neuron.tau_mem, layer.neuron.tau_syn, layer.neuron.threshold)
+        )
+        self.neuron, self.tau = LIF(tau_mem, tau_syn), float(tau_syn.max())
+        self.trains, self.recurrent = isinstance(layer, LIFSpikeTrains), isinstance(layer, LIFRecurrent)
+        self._options = dict[str, float]()
+        if isinstance(layer, LIFSpikeTrains):
+            self._options = {"refractory": layer.refractory, "reset": layer.reset}
+        synapses = _with_recurrence(layer) if isinstance(layer, LIFRecurrent) else (layer.weight, layer.delay)
+        weight, delay = synapses
+        self.weight = weight.detach().cpu()[self.chosen]
+        self.delay = None if delay is None else delay.detach().cpu()[self.chosen]
+
+    def voltage(
+        self, at: Float[Tensor, " points"], times: Tensor, spikes: Tensor | None = None
+    ) -> Float[Tensor, "neurons points"]:
+        """Voltage relative to the leak.
+
+        Neurons that would spike more often than there is room for are held at the reset, as their layer does.
+
+        Args:
+            at: when.
+            times: of the input spikes ``(inputs,)``, or trains ``(inputs, spikes)``.
+            spikes: of all neurons of the layer, ``(out, spikes)``; those of spike trains are reset there.
+        """
+        if not self.trains or spikes is None:
+            return membrane_voltage(at, times, self.weight, self.neuron, self.delay)
+        if self.recurrent:
+            both = times.reshape(len(times), -1), spikes.to(times)
+            most = max(x.shape[-1] for x in both)
+            times = torch.cat([functional.pad(x, (0, most - x.shape[-1]), value=torch.inf) for x in both])
+        own = spikes[self.chosen].double()
+        voltage = membrane_voltage(at, times, self.weight, self.neuron, self.delay, resets=own, **self._options)
+        late = (own[:, -1:] < at) & torch.isfinite(own[:, -1:])  # after the last spike that there is room for
+        held = (late & (voltage > self.threshold.unsqueeze(-1))).any(dim=-1, keepdim=True)
+        return torch.where(late & held, self._options["reset"], voltage)
+
+    def window(self, times: Tensor, spikes: Tensor) -> tuple[float, float, Float[Tensor, " events"]]:
+        """Start and end of a time axis, and all arrivals and spikes.
+
+        It starts at 0 and ends a little after the last spike; if a neuron is silent, or spikes several times, after its
+        inputs have faded.
+
+        Args:
+            times: of the input spikes.
+            spikes: of all neurons of the layer, or their trains.
+        """
+        every = times.double().reshape(len(times), -1)
+        arrivals = every if self.delay is None else every + self.delay.double()[:, : len(times), None]
+        own = spikes[self.chosen].double()
+        fired = own[torch.isfinite(own)]
+        known = torch.cat([arrivals[torch.isfinite(arrivals)], fired])
+        start, last = (min(0.0, float(known.min())), float(known.max())) if len(known) else (0.0, 0.0)
+        if len(fired) < len(own) or self.trains:
+            return start, last + 1.5 * self.tau, known
+        return start, start + 1.15 * max(float(fired.max()) - start, 1e-3 * self.tau), known
+
+    def points(
+        self, start: float, stop: float, spikes: Tensor, known: Tensor | None = None, count: int = _POINTS
+    ) -> Float[Tensor, " points"]:
+        """Where to draw a trace: ``count`` evenly spaced times, ``known`` ones and all spikes, of trains the resets."""
+        own = spikes[self.chosen].double()
+        fired = own[torch.isfinite(own)]
+        resets = torch.nextafter(fired, torch.full_like(fired, torch.inf)) if self.trains else fired[:0]
+        even = torch.linspace(start, stop, count, dtype=torch.float64)
+        at = torch.cat([even, fired, resets, fired[:0] if known is None else known]).unique()
+        return at[at <= stop]
+
+
+def _with_recurrence(layer: LIFRecurrent) -> tuple[Tensor, Tensor]:
+    """Weights and delays of a layer's inputs and, after them, of its own neurons."""
+    delay = torch.zeros_like(layer.weight) if layer.delay is None else layer.delay
+    return torch.cat([layer.weight, layer.recurrent_weight], dim=1), torch.cat([delay, layer.own_delay], dim=1)
+
+
+def membrane(
+    layer: LIFLinear | LIFSpikeTrains,
+    times: Float[Tensor, " inputs"] | Float[Tensor, "inputs spikes"],
+    ax: Axes,
+    neurons: Sequence[int] | None = None,
+    names: Sequence[str] | None = None,
+    until: float | None = None,
+    unit: str = TAU_SYN,
+) -> Axes:
+    """Membrane voltages of a layer in one sample, with threshold, spikes and, as ticks below, input spikes.
+
+    Neurons of a layer of spike trains are reset at each spike. A neuron that spikes once has a faint trace after its
+    spike: the voltage that the inputs would cause without a reset.
+
+    Args:
+        layer: the neurons, their weights and delays.
+        times: input spike times of the sample, or trains.
+        neurons: which of them; by default all, at most six.
+        names: of the chosen neurons, by default their numbers.
+        until: end of the time axis; by default shortly after the last spike.
+    """
+    chosen = list(range(min(_TRACES, layer.out_features))) if neurons is None else list(neurons)
+    names = [str(number) for number in chosen] if names is None else class_names(names, len(chosen))
+    times = times.detach().cpu()
+    with torch.no_grad():
+        spikes = layer(times.to(layer.weight).unsqueeze(0))[0].cpu().double()
+    membranes = Membranes(layer, chosen)
+    start, end, known = membranes.window(times, spikes)
+    until = end if until is None else until
+    at = membranes.points(start, until, spikes, known)
+    lowest, highest = 0.0, _thresholds(membranes, ax)
+    traces = zip(chosen, names, membranes.voltage(at, times, spikes), spikes[chosen], membranes.threshold, strict=True)
+    for neuron, name, voltage, spike, threshold in traces:
+        before, look = torch.ones_like(at, dtype=torch.bool) if membranes.trains else at <= spike, line_style(neuron)
+        ax.plot(at[before], voltage[before], label=name, zorder=3, **look)
+        if not membranes.trains:
+            ax.plot(at[at >= spike], voltage[at >= spike], alpha=FAINT, linewidth=1, color=look["color"])
+        shown = spike[torch.isfinite(spike)].reshape(-1)
+        marks = torch.full_like(shown, float(threshold))
+        look = marker_style(neuron) | {"linestyle": "none", "markersize": 4 if membranes.trains else 6}
+        ax.plot(shown, marks, zorder=4, **look)
+        lowest, highest = min(lowest, float(voltage[before].min())), max(highest, float(voltage[before].max()))
+    span = highest - lowest
+    ax.set_ylim(lowest - 0.15 * span, highest + 0.25 * span)
+    rug = times[torch.isfinite(times)]
+    look = {"color": COLOURS[2], "markersize": 7, "markeredgewidth": 0.8, "transform": ax.get_xaxis_transform()}
+    ax.plot(rug, torch.full_like(rug, 0.03), "|", label="input spikes", **look)
+    ax.set(xlim=(start, until), xlabel=time_label(unit))
+    ax.set_ylabel("membrane [threshold]" if bool((membranes.threshold == 1).all()) else "membrane voltage")
+    return ax
+
+
+def membrane_comparison(
+    layer: LIFLinear | LIFSpikeTrains,
+    exact: tuple[Tensor, Tensor],
+    observed: tuple[Tensor, Tensor],
+    ax: Axes,
+    names: Sequence[str] | None = None,
+    unit: str = TAU_SYN,
+) -> Axes:
+    """Ideal membranes of a layer in one sample, up to the spike: for the exact inputs and, dashed, the observed ones.
+
+    A marker on a dashed line is the observed spike. Its distance to the threshold is the effect of the neuron's
+    imperfections, noise and quantised weights. Membranes of spike trains are reset at the exact spikes and, dashed, at
+    the observed ones.
+
+    Args:
+        layer: the neurons and their weights; at most four are drawn, of spike trains two.
+        exact: times of its inputs, and of its spikes, or trains.
+        observed: the same as the substrate saw them.
+        names: of the neurons, by default their numbers.
+    """
+    names = class_names(names, layer.out_features)
+    trains = isinstance(layer, LIFSpikeTrains)
+    chosen = list(range(min(_COMPARED_TRAINS if trains else _COMPARED, layer.out_features)))
+    membranes = Membranes(layer, chosen)
+    sides = [(inputs.detach().cpu(), spikes.detach().cpu().double()) for inputs, spikes in (exact, observed)]
+    starts, ends, known = zip(*(membranes.window(inputs, spikes) for inputs, spikes in sides), strict=True)
+    places = [membranes.points(min(starts), max(ends), spikes, torch.cat(known)) for _, spikes in sides]
+    at = torch.cat(places).unique()
+    _thresholds(membranes, ax)
+    for (inputs, spikes), dashed in zip(sides, (False, True), strict=True):
+        for neuron, spike, voltage in zip(chosen, spikes[chosen], membranes.voltage(at, inputs, spikes), strict=True):
+            before = torch.ones_like(at, dtype=torch.bool) if trains else at <= spike
+            look = line_style(neuron) | {"linestyle": (0, (3, 2)) if dashed else "-"}
+            ax.plot(at[before], voltage[before], label=None if dashed else names[neuron], **look)
+            times = spike[torch.isfinite(spike)].reshape(-1)
+            heights = voltage[torch.searchsorted(at, times)]
+            marker = marker_style(neuron) | {"markerfacecolor": "white" if dashed else look["color"]}
+            ax.plot(times, heights, linestyle="none", markersize=5, zorder=4, **marker)
+    ax.set(xlim=(min(starts), max(ends)), xlabel=time_label(unit), ylabel="membrane")
+    return ax
+
+
+def _thresholds(membranes: Membranes, ax: Axes) -> float:
+    """Draw the thresholds; the highest."""
+    for level in membranes.threshold.unique().tolist():
+        ax.axhline(level, color=GREY, linewidth=0.9, linestyle=(0, (4, 3)), zorder=1)
+    return float(membranes.threshold.max())
+
+
+def busiest(spikes: Tensor) -> list[int]:
+    """Up to six neurons, those with the most spikes."""
+    count = torch.isfinite(spikes).reshape(len(spikes), -1).sum(-1)
+    return sorted(count.argsort(descending=True, stable=True)[:_TRACES].tolist())
+
+
+def output_membranes(run: RunData, sample: int, ax: Axes) -> Axes:
+    """Membranes of a run's last spiking layer in a sample, six at most.
+
+    Of many output neurons its class and those with the earliest spikes; of neurons before a readout those that spike
+    most.
+    """
+    lif, layer = run.membrane_layer
+    label, trains = int(run.held_out[1].labels[sample]), run.record.layers[lif.index][sample]
+    names = run.neuron_names
+    if run.spiking_output:
+        order = trains.reshape(layer.out_features, -1)[:, 0].argsort(stable=True).tolist()
+        neurons = sorted(order, key=lambda neuron: neuron != label)[:_TRACES]  # the class comes first
+    else:
+        neurons = busiest(trains)
+    membrane(layer, lif.inputs(run.record)[sample], ax, neurons, [names[k] for k in neurons], unit=run.unit)
+    some = None
+    if run.spiking_output:
+        for line in ax.get_lines():
+            if line.get_label() == as_text(names[neurons[0]]):
+                line.set_linewidth(2.5)
+        ax.set_title(f"output neurons, {run.sample_title(sample)}")
+        some = f"the class, and the\n{_TRACES - 1} earliest of {len(names) - 1} others"
+    else:
+        ax.set_title(f"{lif.name}, {run.sample_title(sample)}")
+        some = f"neurons: the {_TRACES} of\n{len(names)} that spike most"
+    legend_right(ax, title=some if len(neurons) < len(names) else None, title_fontsize=8)
+    return ax
+
+
+@run_figure
+def membrane_figure(run: RunData) -> Figure:
+    """Membranes of the neurons of the output, or before a readout, in the first test samples of up to three classes."""
+    labels = run.held_out[1].labels
+    samples = [int((labels == label).nonzero()[0]) for label in labels.unique()[:3]]
+    figure, axes = panels(len(samples), 1, (6.5, 1.9), (0.0, 0.4))
+    for sample, ax in zip(samples, axes, strict=True):
+        output_membranes(run, sample, ax)
+    label_outer(axes, 1)
+    return figure

@@ -1,0 +1,517 @@
+"""A run, one object: what ``Trainer.fit(folder=...)`` returns and ``fs.Run(folder)`` opens."""
+
+import copy
+import logging
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from firstspike.config import Config, ConfigError, build, build_data
+from firstspike.config.builder import DTYPES, Parts, build_loss, build_network, build_substrate
+from firstspike.config.load import with_substrate
+from firstspike.data import EventLists, SpikeData, Splits
+from firstspike.data.files import read_labelled
+from firstspike.layers import Network, Record
+from firstspike.losses import Loss
+from firstspike.runs.checkpoint import Checkpoint, checkpoints, find_checkpoint, load_checkpoint, load_newest
+from firstspike.runs.evaluate import RunEvaluation, decisions
+from firstspike.runs.folder import RunFolder, changed_data, check_free
+from firstspike.runs.rows import Rows, input_times
+from firstspike.runs.seeds import member_configs, member_folder
+from firstspike.runs.stored import OWN_DATA, copy_of_data, load_splits
+from firstspike.runs.writer import RunWriter
+from firstspike.seeding import generator
+from firstspike.torchrun import rank
+from firstspike.training import Callback, Evaluation, FitResult
+from firstspike.training.callbacks import Stop
+from firstspike.training.evaluation import record_in_parts
+from firstspike.training.objective import Objective
+from firstspike.training.state import CheckpointError, check_weights
+
+logger = logging.getLogger(__name__)
+
+Table = dict[str, Float[np.ndarray, " rows"]]
+
+
+class Run:
+    """A training with a folder: its config, tables and results, the trained network, and what can be done with them.
+
+        run = fs.Run("runs/wine")
+        run.predict(rows)                       # names of classes, for rows as in the table
+        run.network(times)                      # spike times in, spike times out
+        run.evaluate(data).accuracy, run.metrics["validation_accuracy"], run.checkpoints
+        run.resume(epochs=200)
+
+    Each part is loaded when it is first used. Everything is on the CPU, whatever the run was trained on. The numbers of
+    a ``FitResult`` have the same names here.
+
+    Args:
+        path: the run's folder.
+        checkpoint: a name in ``checkpoints``, or ``best``; by default the newest one that can be read.
+        substrate: use this kind of substrate, with default settings, instead of the run's.
+        data: the data of the run, where they were made in Python and the folder has no copy.
+        parts: objects of your own that the folder's config only names: ``network``, ``loss``, ``substrate``, and for
+            ``resume`` ``optimizer``, ``schedule``, ``regularizers``. An optimiser belongs to the network that is handed
+            over.
+
+    Attributes:
+        folder: where it lives.
+        elsewhere: the other substrate asked for, or None.
+
+    Raises:
+        FileNotFoundError: no run lives there.
+        CheckpointError: it has no checkpoint of that name; a ``ValueError``.
+        ConfigError: there is no such substrate; a ``ValueError``.
+    """
+
+    def __init__(
+        self,
+        path: Path | str,
+        checkpoint: str | None = None,
+        substrate: str | None = None,
+        *,
+        data: Splits | None = None,
+        **parts: Any,
+    ) -> None:
+        self._parts, self._given = Parts(**parts), data
+        self._run = RunFolder.open(Path(path))
+        self.folder = self._run.path
+        self._on = with_substrate(self.config, substrate)
+        self.elsewhere = None if self._on.substrate.kind == self.config.substrate.kind else substrate
+        self._whole: Run | None = None
+        self._place = None if checkpoint is None else find_checkpoint(self._run.checkpoints, checkpoint)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({str(self.folder)!r})"
+
+    @classmethod
+    def start(
+        cls,
+        folder: Path | str,
+        config: Config,
+        *,
+        progress_bar: bool = True,
+        callbacks: Sequence[Callback] = (),
+        stop: Stop = lambda: False,
+    ) -> Self:
+        """Train a config in a new folder.
+
+        Processes that ``torchrun`` started train it together, and the first one writes.
+
+        Args:
+            folder: the run folder; it must not exist, or be empty.
+            config: what to train, see ``fs.config.load_config``.
+            progress_bar: whether to show one.
+            callbacks: what else receives the events of the training.
+            stop: polled before every batch, beside the signals; return True to save and stop.
+
+        Raises:
+            FileExistsError: the folder is not empty.
+            ValueError: a config that cannot be built, a training that processes cannot share.
+            Exception: those of ``Trainer.fit``.
+        """
+        if not rank():
+            check_free(Path(folder))
+        writer, data = RunWriter(folder, config), build_data(config)
+        return cls._trained(writer, config, data, Parts(), callbacks, progress_bar=progress_bar, stop=stop)
+
+    def resume(
+        self,
+        epochs: int | None = None,
+        *,
+        progress_bar: bool = True,
+        callbacks: Sequence[Callback] = (),
+        allow_other_chip: bool = False,
+        from_scratch: bool = False,
+        stop: Stop = lambda: False,
+    ) -> Self:
+        """Continue the training from its newest checkpoint, exactly as if it had never stopped.
+
+        A damaged checkpoint is reported (logging) and the one before it is taken. The run starts over where no
+        checkpoint was saved yet, but not where none of the saved ones can be read.
+
+        Args:
+            epochs: a new total number of epochs; by default the config's.
+            progress_bar: whether to show one.
+            callbacks: what else receives the events of the training.
+            allow_other_chip: resume even if the run used another chip.
+            from_scratch: remove all checkpoints and tables and start over.
+            stop: see ``start``.
+
+        Returns:
+            This run, as it is then.
+
+        Raises:
+            CheckpointError: no checkpoint can be read, or the newest one belongs to another config; a ``ValueError``.
+            ValueError: a run that was opened at a checkpoint or on another substrate; fewer epochs than are done,
+                another chip, a part that the config only names and that is missing.
+            Exception: those of ``Trainer.fit``.
+        """
+        if self._place is not None or self.elsewhere is not None:
+            raise ValueError("a run is resumed from its newest checkpoint on its own substrate: open it without others")
+        writer = RunWriter(self.folder, resume=True, allow_other_chip=allow_other_chip, from_scratch=from_scratch)
+        try:
+            writer.lock()  # nobody changes the config from here on
+            config = self._run.config
+            writer.config = config = config if epochs is None else config.with_training(epochs=epochs)
+            options: dict[str, Any] = {"progress_bar": progress_bar, "stop": stop}
+            after = self._trained(writer, config, self._splits, self._parts, callbacks, **options)
+        finally:
+            writer.close()
+        vars(self).clear()
+        vars(self).update(vars(after))
+        return self
+
+    @classmethod
+    def _trained(
+        cls,
+        writer: RunWriter,
+        config: Config,
+        data: Splits,
+        parts: Parts,
+        callbacks: Sequence[Callback],
+        **options: Any,
+    ) -> Self:
+        training = config.training
+        early = [] if training.early_stopping is None else [training.early_stopping.build()]
+        result = build(config, data, parts).fit(
+            data.train,
+            data.validation,
+            test=data.test,
+            epochs=training.epochs,
+            batch_size=training.batch_size,
+            seed=training.seed,
+            callbacks=[*early, writer, *callbacks],
+            **options,
+        )
+        return cls.written(writer, result)
+
+    @classmethod
+    def written(cls, writer: RunWriter, result: FitResult) -> Self:
+        """The run that a training has just written; its figures that need no network are drawn."""
+        run = cls(writer.folder, data=writer.data, **writer.parts)
+        vars(run).update(results=writer.results, validations=result.validations, tests=result.tests)
+        if not rank():
+            run._draw()
+        return run
+
+    @cached_property
+    def config(self) -> Config:
+        """The config as it ran."""
+        return self._run.config
+
+    @property
+    def substrate(self) -> str:
+        """The kind of substrate that spike times come from."""
+        return self._on.substrate.kind
+
+    @cached_property
+    def results(self) -> dict[str, Any]:
+        """Contents of ``results.json``; empty before the end of the training."""
+        return self._run.results
+
+    @property
+    def environment(self) -> dict[str, Any]:
+        """Contents of ``environment.json``; empty where it is missing."""
+        return self._run.environment
+
+    @cached_property
+    def metrics(self) -> Table:
+        """Columns of ``metrics.csv``, a row an epoch; empty before the first. Of several networks their mean."""
+        return self._table("metrics")
+
+    @cached_property
+    def output_times(self) -> Table:
+        """Columns of ``output_times.csv``; empty before the first epoch."""
+        return self._table("output_times")
+
+    @property
+    def epochs(self) -> int:
+        """Whole epochs done."""
+        return len(self.metrics.get("epoch", ()))
+
+    @property
+    def seconds(self) -> float:
+        """Time spent, over all sessions of the training; NaN before its end."""
+        return float(self.results.get("seconds", np.nan))
+
+    @property
+    def best_validation_accuracy(self) -> tuple[float, ...]:
+        """Of each network; NaN without validation data, and before the end of the training."""
+        each = self.results.get("seeds", {"": self.results}).values()
+        return tuple(np.nan if (best := x.get("best_validation_accuracy")) is None else best for x in each)
+
+    @cached_property
+    def validations(self) -> tuple[Evaluation, ...]:
+        """Evaluation of each network on the validation data; empty without."""
+        return self._evaluations("validation")
+
+    @cached_property
+    def tests(self) -> tuple[Evaluation, ...]:
+        """Evaluation of each network on the test data; empty without."""
+        return self._evaluations("test")
+
+    @property
+    def validation(self) -> Evaluation | None:
+        """Evaluation of the (first) network on the validation data."""
+        return self.validations[0] if self.validations else None
+
+    @property
+    def test(self) -> Evaluation | None:
+        """Evaluation of the (first) network on the test data."""
+        return self.tests[0] if self.tests else None
+
+    @property
+    def checkpoints(self) -> tuple[str, ...]:
+        """Names of the checkpoints that look complete, oldest first."""
+        return tuple(path.name for path in checkpoints(self._run.checkpoints))
+
+    @cached_property
+    def checkpoint(self) -> Checkpoint:
+        """The checkpoint that the network has its weights from.
+
+        Raises:
+            CheckpointError: there is none that can be read, or the one asked for cannot.
+        """
+        if self._place is not None:
+            return load_checkpoint(self._place)
+        if seeds := self.seeds:
+            raise CheckpointError(f"{self.folder} holds {len(seeds)} seeds; choose one of them, e.g. {seeds[0].folder}")
+        newest = load_newest(self._run.checkpoints)
+        if newest is None:
+            raise CheckpointError(f"{self.folder} has no checkpoint that can be read")
+        return newest
+
+    @cached_property
+    def seeds(self) -> tuple[Self, ...]:
+        """The runs of a run of several seeds, those that have begun; of one seed none."""
+        configs = member_configs(self.config)
+        folders = [member_folder(self.folder, config) for config in configs] if len(configs) > 1 else []
+        runs = [type(self)(folder) for folder in folders if (folder / "config.yaml").is_file()]
+        for run in runs:
+            run._whole, run._parts = self, self._parts  # they have the same data
+        return tuple(runs)
+
+    @cached_property
+    def network(self) -> Network:
+        """The trained network, with the weights of ``checkpoint``; its parameters ask for no gradient."""
+        return self._network(self.checkpoint)
+
+    @cached_property
+    def initial(self) -> Network:
+        """The network before training.
+
+        Raises:
+            CheckpointError: the checkpoint of its weights cannot be read.
+        """
+        start = self._run.checkpoints / "epoch_0000"  # of networks that the config cannot build
+        return self._network(load_checkpoint(start) if start.is_dir() else None)
+
+    @cached_property
+    def loss(self) -> Loss:
+        """The loss, without regularisers."""
+        own = self._parts.loss
+        return build_loss(self.config) if own is None else _on_cpu(own)
+
+    @cached_property
+    def objective(self) -> Objective:
+        """The loss with its rule of decision: ``objective.predict(output_times)`` gives numbers of classes."""
+        return Objective(self.loss)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of all times and parameters."""
+        return DTYPES[self.config.training.dtype]
+
+    @cached_property
+    def data(self) -> Splits:
+        """The three splits, on the CPU as the network; those that the run does not have are empty.
+
+        If they are not those that the run was trained on, a warning (logging) says so.
+        """
+        if self._whole is not None:
+            return self._whole.data
+        if changed := changed_data(self._run, self._splits):
+            logger.warning(changed)
+        return self._splits
+
+    @property
+    def data_changed(self) -> str:
+        """A line that says how the data differ from those of the training; empty if they are not known to."""
+        return changed_data(self._run, self.data)
+
+    @cached_property
+    def held_out(self) -> tuple[str, SpikeData]:
+        """Name and data of the split that figures and reports show: test, otherwise validation, otherwise train."""
+        name = next(name for name in ("test", "validation", "train") if len(getattr(self.data, name)))
+        return name, getattr(self.data, name)
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """One name per class."""
+        return self.data.train.class_names
+
+    def names(self, count: int) -> list[str]:
+        """Names of the first ``count`` classes or outputs; numbers for those that the data do not name."""
+        known = self.class_names[:count]
+        return [*known, *map(str, range(len(known), count))]
+
+    def predict(self, rows: Rows) -> np.ndarray:
+        """Names of the classes of new samples.
+
+        Args:
+            rows: as in the table that the run was trained on, without labels: a frame of pandas or polars, an array, a
+                list of mappings, or a file as ``fs.data.read_times`` reads it. A run on encoded values takes values,
+                others spike times. Columns that the run knows by name may be in any order, among others.
+
+        Returns:
+            ``(samples,)``, strings. A sample without a decision is ``silent``, or ``no decision`` where a class has
+            that name.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            ValueError: rows that do not fit the network.
+            SubstrateError: a substrate that cannot be reached or does not answer.
+        """
+        return np.array(decisions(self, self.observe(input_times(rows, self.data.train, self.dtype)).output))
+
+    @cached_property
+    def record(self) -> Record:
+        """Spike times of all layers on ``held_out``, each ``(samples, neurons)``, as the substrate sees them."""
+        return self.observe(self.held_out[1].times)
+
+    def observe(self, times: Float[Tensor, "samples inputs"] | EventLists, network: Network | None = None) -> Record:
+        """Spike times of all layers, as the run's substrate sees them, or the one asked for instead.
+
+        Args:
+            times: input spike times.
+            network: one with other weights than ``network``, e.g. of an earlier checkpoint.
+
+        Raises:
+            ValueError: a network that the substrate cannot take.
+            SubstrateError: a substrate that cannot be reached or does not answer.
+            ImportError: a substrate whose extra is not installed.
+        """
+        network = self.network if network is None else network
+        if not isinstance(network, Network):
+            return record_in_parts(network, times)
+        with (self._parts.substrate or build_substrate(self._on)).open(network) as substrate:
+            return record_in_parts(network, times, substrate)
+
+    def evaluate(self, data: SpikeData | Path | str | None = None) -> RunEvaluation:
+        """Evaluate the network on labelled data.
+
+        Args:
+            data: ``SpikeData``; or ``train``, ``validation`` or ``test``; or a file as ``fs.data.read_labelled`` reads
+                it. By default ``held_out``.
+
+        Returns:
+            An ``Evaluation`` that also has the spike times of all layers, and can be saved into the folder. Results of
+            a file are called ``data_`` and its stem; on another substrate than the run's own ``NAME_on_KIND``.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            ValueError: the run has no such data, or data and network do not fit.
+            SubstrateError: a substrate that cannot be reached or does not answer.
+        """
+        if data is None:
+            data = self.held_out[0]
+        if isinstance(data, SpikeData):
+            return RunEvaluation.of(self, data.to("cpu", self.dtype), "data")
+        if data in Splits._fields:
+            found = getattr(self.data, str(data))
+            if not len(found):
+                raise ValueError(f"{self.folder} has no {data} data; it has {self.held_out[0]} data")
+            return RunEvaluation.of(self, found, str(data))
+        train = self.data.train
+        labelled = read_labelled(
+            data,
+            train.features,
+            self.class_names,
+            self.dtype,
+            train.encoder,
+            trains=train.trains,
+            columns=train.columns,
+        )
+        return RunEvaluation.of(self, labelled, f"data_{Path(data).stem}")
+
+    @cached_property
+    def evaluation(self) -> Evaluation:
+        """Evaluation of the network on ``held_out``."""
+        name, data = self.held_out
+        return RunEvaluation.of(self, data, name, self.record)
+
+    def plot(self, names: Sequence[str] | None = None, formats: Sequence[str] = ("png",)) -> list[Path]:
+        """Draw figures into the folder ``figures``; see ``fs.plots.save_figures``."""
+        from firstspike.plots import save_figures
+
+        return save_figures(self, names, formats)
+
+    def report(self, out: Path | str | None = None) -> Path:
+        """Write the report, by default to ``report.html`` in the folder; see ``firstspike.reports.write_report``."""
+        from firstspike.reports.write import write_report
+
+        return write_report(self, out)
+
+    def _draw(self) -> None:
+        """Draw the figures that need the tables alone. A training is not lost to a figure that cannot be drawn."""
+        from firstspike.plots import AFTER_TRAINING, NotApplicable
+
+        for name in AFTER_TRAINING:
+            try:
+                self.plot([name])
+            except NotApplicable as reason:  # e.g. without validation data
+                logger.info("%s", reason)
+            except (OSError, ValueError) as error:
+                logger.warning("no figure %s: %s", name, error)
+
+    def _evaluations(self, split: str) -> tuple[Evaluation, ...]:
+        if not len(getattr(self.data, split)):
+            return ()
+        return tuple(run.evaluate(split) for run in self.seeds or (self,))
+
+    def _table(self, name: str) -> Table:
+        return {column: np.asarray(values) for column, values in self._run.table(name).items()}
+
+    @cached_property
+    def _splits(self) -> Splits:
+        """The data as they were handed over; otherwise the folder's copy; otherwise those that the config describes."""
+        if self._given is not None:
+            return Splits(*(part.to("cpu") for part in self._given))
+        if self._whole is not None:
+            return self._whole._splits
+        kind = self.config.data.kind
+        if kind in OWN_DATA and (stored := copy_of_data(self.folder)) is not None:
+            return load_splits(stored)
+        if kind == "given":
+            raise ConfigError(
+                str(self.folder / "config.yaml"),
+                ["data: they were made in Python and the folder has no copy; hand them over: fs.Run(folder, data=...)"],
+            )
+        training = self.config.training.model_copy(update={"device": "cpu"})
+        return build_data(self.config.model_copy(update={"training": training}))
+
+    def _network(self, checkpoint: Checkpoint | None = None) -> Network:
+        network = self._parts.network
+        if network is None:
+            data = self.data.train
+            source = generator(self.config.training.seed, "weights")
+            times = data.times if checkpoint is None else None
+            network = build_network(self.config, data.features, source, times, data.image)
+        else:
+            network = _on_cpu(network)
+        if checkpoint is not None:
+            check_weights(checkpoint.weights, network.state_dict(), str(checkpoint.folder))
+            network.load_state_dict(checkpoint.weights)
+        return network.requires_grad_(False).eval()
+
+
+def _on_cpu(part: Any) -> Any:
+    """A module of its own on the CPU; other things as they are."""
+    return copy.deepcopy(part).cpu() if isinstance(part, nn.Module) else part

@@ -1,0 +1,295 @@
+"""A classifier with scikit-learn's interface: ``firstspike.sklearn.SpikingClassifier``."""
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from itertools import pairwise
+from numbers import Integral, Real
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+
+from firstspike.data import LatencyEncoder, SpikeData
+from firstspike.layers import LIFLinear, Network, start_firing_
+from firstspike.losses import TimeCrossEntropy
+from firstspike.neuron import LIF
+from firstspike.seeding import generator
+from firstspike.training import EarlyStopping, Interrupted, SilentNeurons, Trainer
+from firstspike.training.evaluation import record_in_parts
+
+if TYPE_CHECKING:
+    from firstspike.training.fitting import Fit, Row
+
+try:
+    from sklearn.base import BaseEstimator, ClassifierMixin
+    from sklearn.model_selection import train_test_split
+    from sklearn.utils import check_random_state
+    from sklearn.utils.multiclass import check_classification_targets
+    from sklearn.utils.validation import check_is_fitted, validate_data
+except ImportError as missing:
+    raise ImportError(f'scikit-learn 1.6 or newer is missing ({missing}): pip install "firstspike[sklearn]"') from None
+
+_AT_START = 200  # samples from which the initial weights follow
+_RAISED_BY = 0.005
+_SILENT_HIDDEN, _SILENT_OUTPUT = 0.5, 0.1
+
+
+class SpikingClassifier(ClassifierMixin, BaseEstimator):
+    """Classifies the rows of a table by a network of LIF neurons whose first output spike decides.
+
+        classifier = SpikingClassifier(hidden_layer_sizes=(50,), random_state=0).fit(x_train, y_train)
+        classifier.score(x_test, y_test)
+
+    It has the interface of ``sklearn.neural_network.MLPClassifier``. Values are encoded by spike times, from the range
+    of each column in the training data, so that no scaler is needed; larger values are clipped to that range. Missing
+    values (NaN) do not spike, so that no imputer is needed.
+
+    Args:
+        hidden_layer_sizes: neurons of each hidden layer.
+        tau_mem: membrane time constant, in units of the synaptic one.
+        late: time of the latest input spike, in the same unit.
+        xi: width of the softmax over spike times, in the same unit, see ``TimeCrossEntropy``.
+        learning_rate_init: rate of Adam.
+        batch_size: samples per gradient step; ``"auto"`` is a fiftieth of the samples, from 20 to 200.
+        max_iter: largest number of epochs.
+        tol: smallest improvement that counts, of the loss or, with ``early_stopping``, of the accuracy.
+        n_iter_no_change: epochs without such an improvement after which the training ends.
+        early_stopping: set ``validation_fraction`` of the training data aside, end the training by the accuracy on
+            them, and keep the weights that were best there.
+        validation_fraction: see ``early_stopping``.
+        warm_start: ``fit`` continues with the weights and the encoder of the last call. Classes and columns have to be
+            the same.
+        random_state: seed of weights, order of the samples and validation data: a number, or a ``RandomState``. The
+            same number gives the same classifier.
+        verbose: show a progress bar.
+
+    Attributes:
+        classes_: the classes, in the order of the outputs and of the columns of ``predict_proba``.
+        class_prior_: fraction of each class in the training data, the answer where no output spikes.
+        n_features_in_: number of columns.
+        feature_names_in_: their names, where the training data are a frame with names.
+        encoder_: the fitted ``fs.data.LatencyEncoder``: ``encoder_(X)`` are the input spike times.
+        network_: the trained ``fs.Network``: ``network_(encoder_(X))`` are the spike times of the outputs, ``inf`` for
+            a silent one.
+        loss_curve_: training loss of every epoch.
+        loss_: the last one.
+        best_loss_: the lowest one; None with ``early_stopping``.
+        validation_scores_: validation accuracy of every epoch; None without ``early_stopping``.
+        best_validation_score_: the highest one; likewise.
+        n_iter_: epochs done.
+
+    Raises:
+        ImportError: on import, scikit-learn is missing: ``pip install "firstspike[sklearn]"``.
+    """
+
+    classes_: NDArray[Any]
+    encoder_: LatencyEncoder
+    network_: Network
+    loss_curve_: list[float]
+    validation_scores_: list[float] | None
+
+    def __init__(
+        self,
+        hidden_layer_sizes: int | Sequence[int] = (100,),
+        *,
+        tau_mem: float = 2.0,
+        late: float = 2.0,
+        xi: float = 0.2,
+        learning_rate_init: float = 0.005,
+        batch_size: int | str = "auto",
+        max_iter: int = 100,
+        tol: float = 1e-4,
+        n_iter_no_change: int = 10,
+        early_stopping: bool = False,
+        validation_fraction: float = 0.1,
+        warm_start: bool = False,
+        random_state: int | np.random.RandomState | None = None,
+        verbose: bool = False,
+    ) -> None:
+        self.hidden_layer_sizes = hidden_layer_sizes
+        self.tau_mem = tau_mem
+        self.late = late
+        self.xi = xi
+        self.learning_rate_init = learning_rate_init
+        self.batch_size = batch_size
+        self.max_iter = max_iter
+        self.tol = tol
+        self.n_iter_no_change = n_iter_no_change
+        self.early_stopping = early_stopping
+        self.validation_fraction = validation_fraction
+        self.warm_start = warm_start
+        self.random_state = random_state
+        self.verbose = verbose
+
+    def fit(self, X: ArrayLike, y: ArrayLike) -> "SpikingClassifier":
+        """Train on a table.
+
+        Args:
+            X: ``(samples, features)``, an array or a frame of numbers; NaN is a missing value.
+            y: class of each sample, ``(samples,)``: numbers or names.
+
+        Returns:
+            The classifier itself.
+
+        Raises:
+            ValueError: arguments outside their range, infinite values, another number of labels than of samples, labels
+                that are no classes.
+            KeyboardInterrupt: Ctrl-C; the classifier is then not fitted.
+        """
+        hidden = self._checked_sizes()
+        continued = self.warm_start and hasattr(self, "network_")
+        values, y = validate_data(self, X, y, dtype=np.float64, ensure_all_finite="allow-nan", reset=not continued)
+        check_classification_targets(y)
+        classes, labels = np.unique(y, return_inverse=True)
+        if continued and not np.array_equal(classes, self.classes_):
+            raise ValueError(f"warm_start: expected the classes {self.classes_}, got {classes}")
+        prior = np.bincount(labels) / len(labels)
+        spiking = ~np.isnan(values).all(axis=1)  # the others cannot be learnt
+        if not spiking.any():
+            raise ValueError("X: expected numbers, got missing values (NaN) only")
+        values, labels = values[spiking], labels[spiking]
+        random = check_random_state(self.random_state)
+        seed = int(random.randint(2**31 - 1))
+        held = None
+        if self.early_stopping:
+            values, held, labels, held_labels = train_test_split(
+                values, labels, test_size=self.validation_fraction, stratify=labels, random_state=random
+            )
+        encoder = self.encoder_ if continued else LatencyEncoder(late=float(self.late), on_off=True).fit(values)
+
+        def encoded(values: NDArray[Any], labels: NDArray[Any]) -> SpikeData:
+            return SpikeData(encoder(values), torch.from_numpy(labels), tuple(map(str, classes)), encoder=encoder)
+
+        train = encoded(values, labels)
+        network = self.network_ if continued else self._network([train.features, *hidden, len(classes)], train, seed)
+        stopping = _Stopping(self)
+        trainer = Trainer(
+            network,
+            TimeCrossEntropy(self.xi, silent_cost=math.log(len(classes))),  # as by chance: it has no gradient
+            torch.optim.Adam(network.parameters(), lr=self.learning_rate_init),
+            silent=SilentNeurons([_SILENT_HIDDEN] * len(hidden) + [_SILENT_OUTPUT], _RAISED_BY),
+        )
+        try:
+            result = trainer.fit(
+                train,
+                None if held is None else encoded(held, held_labels),
+                epochs=self.max_iter,
+                batch_size=self._samples_at_once(len(train)),
+                seed=seed,
+                callbacks=[stopping],
+                progress_bar=bool(self.verbose),
+            )
+        except Interrupted:
+            raise KeyboardInterrupt from None
+        if self.early_stopping:
+            network.load_state_dict(stopping.weights)
+        earlier = (self.loss_curve_, self.validation_scores_ or []) if continued else ([], [])
+        self.classes_ = classes
+        self.class_prior_ = prior
+        self.encoder_, self.network_ = encoder, network.eval()
+        self.loss_curve_ = earlier[0] + result.metrics["train_loss"]
+        self.loss_ = self.loss_curve_[-1]
+        self.n_iter_ = len(self.loss_curve_)
+        self.validation_scores_ = earlier[1] + result.metrics["validation_accuracy"] if self.early_stopping else None
+        self.best_validation_score_ = max(self.validation_scores_) if self.validation_scores_ else None
+        self.best_loss_ = None if self.early_stopping else min(self.loss_curve_)
+        return self
+
+    def predict_proba(self, X: ArrayLike) -> NDArray[np.float64]:
+        """Probability of each class: the softmax of ``-times / xi`` over the outputs, which the training loss is about.
+
+        A silent output has probability 0. Where all of them are silent, it is ``class_prior_``.
+
+        Args:
+            X: ``(samples, features)``, an array or a frame of numbers; NaN is a missing value.
+
+        Returns:
+            ``(samples, classes)``, in the order of ``classes_``.
+
+        Raises:
+            NotFittedError: before ``fit``.
+            ValueError: other columns than in ``fit``, infinite values.
+        """
+        check_is_fitted(self)
+        values = validate_data(self, X, dtype=np.float64, ensure_all_finite="allow-nan", reset=False)
+        times = record_in_parts(self.network_, self.encoder_(values)).output.double()
+        found = torch.softmax(-times / self.xi, dim=1).numpy()
+        silent = (times == math.inf).all(dim=1).numpy()
+        return np.where(silent[:, None], self.class_prior_, found)
+
+    def predict_log_proba(self, X: ArrayLike) -> NDArray[np.float64]:
+        """Logarithm of ``predict_proba``, ``-inf`` for silent outputs."""
+        with np.errstate(divide="ignore"):
+            return np.log(self.predict_proba(X))
+
+    def predict(self, X: ArrayLike) -> NDArray[Any]:
+        """Class of each sample: that of the earliest output spike, the most frequent class where no output spikes."""
+        probabilities = self.predict_proba(X)
+        return self.classes_[probabilities.argmax(axis=1)]
+
+    def _network(self, sizes: Sequence[int], train: SpikeData, seed: int) -> Network:
+        """An untrained network whose neurons fire."""
+        source, neuron = generator(seed, "init"), LIF(tau_mem=self.tau_mem)
+        network = Network(*(LIFLinear(i, o, neuron, generator=source) for i, o in pairwise(sizes)))
+        start_firing_(network, train.times[:_AT_START], source)
+        return network
+
+    def _samples_at_once(self, samples: int) -> int:
+        if self.batch_size == "auto":
+            return min(samples, max(20, min(200, samples // 50)))
+        return min(samples, int(self.batch_size))
+
+    def _checked_sizes(self) -> list[int]:
+        """Sizes of the hidden layers, after a check of all arguments that nothing else checks."""
+        given = self.hidden_layer_sizes
+        sizes = list(given) if isinstance(given, Iterable) else [given]
+        if not all(map(_whole, sizes)):
+            raise ValueError(f"hidden_layer_sizes: expected numbers of at least 1, got {given!r}")
+        for name, (fits, expected) in _RANGES.items():
+            if not fits(value := getattr(self, name)):
+                raise ValueError(f"{name}: expected {expected}, got {value!r}")
+        return [int(size) for size in sizes]
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.allow_nan = True
+        return tags
+
+
+class _Stopping(EarlyStopping):
+    """Ends the training like scikit-learn, and keeps the weights with which the validation data were decided best."""
+
+    def __init__(self, classifier: SpikingClassifier) -> None:
+        metric = "validation_accuracy" if classifier.early_stopping else "train_loss"
+        super().__init__(classifier.n_iter_no_change, metric, classifier.tol)
+        self.weights: dict[str, Any] = {}
+
+    def on_epoch_end(self, fit: "Fit", row: "Row") -> None:
+        """Compare the epoch with the best one so far."""
+        super().on_epoch_end(fit, row)
+        if fit.improved and fit.improved[0] is not None:  # of equal accuracies the lower loss is the better one
+            self.weights = {name: x.clone() for name, x in fit.trainer.network.state_dict().items()}
+
+
+def _whole(value: Any) -> bool:
+    return isinstance(value, Integral) and int(value) >= 1
+
+
+def _within(value: Any, low: float, high: float) -> bool:
+    """Whether it is a number between the two."""
+    return isinstance(value, Real) and low < float(value) < high
+
+
+_POSITIVE = (lambda x: _within(x, 0, math.inf), "a finite number above 0")
+_RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "tau_mem": (lambda x: x == math.inf or _within(x, 0, math.inf), "a number above 0, or inf"),
+    "late": _POSITIVE,
+    "xi": _POSITIVE,
+    "learning_rate_init": _POSITIVE,
+    "batch_size": (lambda x: x == "auto" or _whole(x), "'auto' or a number of at least 1"),
+    "max_iter": (_whole, "a number of at least 1"),
+    "tol": (lambda x: x == 0 or _within(x, 0, math.inf), "a finite number of at least 0"),
+    "n_iter_no_change": (lambda x: x == math.inf or _whole(x), "a number of at least 1, or inf"),
+    "validation_fraction": (lambda x: _within(x, 0, 1), "a number between 0 and 1"),
+}

@@ -1,0 +1,212 @@
+"""What ``torch.func`` needs, for any backend: vmap and forward mode.
+
+vmap folds a mapped dimension into that of the networks, or into the batch where nothing of the network is mapped.
+
+Forward mode uses the backward pass, which sums over spikes, samples and, for the input times, over neurons. With one
+spike of each neuron in one sample per network nothing is left to sum but that: the gradients by weights, delays,
+thresholds and time constants of ``sum_j T_j`` are the derivatives of each T_j alone, since neuron j has its own. An
+input that shifts acts on neuron j like its delay there, so that the derivative by the delay serves for both. The
+tangent follows from these rows of the Jacobian by a sum over the inputs:
+
+    dT_j = sum_i (dT_j/dw_ji dw_ji + dT_j/ddelay_ji (ddelay_ji + dt_i)) + dT_j/dthreshold_j dthreshold_j + ...
+
+It is linear in the tangents, and exactly what the backward pass computes, with the same kernels. Of trains, each spike
+and each number of the state at the end is a row of its own, and each time of an input an input of its own.
+"""
+
+from collections.abc import Callable, Collection, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+from torch._C import _functorch
+from torch._functorch.autograd_function import VmapInfo
+from torch._functorch.pyfunctorch import VmapInterpreter, retrieve_current_functorch_interpreter
+from torch._functorch.utils import unwrap_dead_wrappers
+
+from firstspike.spiketime.contract import Needs, Tensors
+
+_AT_ONCE = 1 << 22  # numbers in a part of the Jacobian
+
+
+class Direct(torch.autograd.Function):
+    """A function whose calls skip what only calls with default arguments or below ``torch.func`` need."""
+
+    @classmethod
+    def apply(cls, *args: Any) -> Any:
+        if torch._C._are_functorch_transforms_active():
+            found = cls._mapped(args)
+            return super().apply(*args) if found is None else found
+        return super(torch.autograd.Function, cls).apply(*unwrap_dead_wrappers(args))  # type: ignore[misc]
+
+    @classmethod
+    def _mapped(cls, args: tuple[Any, ...]) -> tuple[Tensor, ...] | None:
+        """The call below ``vmap``, None below others: what torch does, without a look into each argument's parts."""
+        interpreter = retrieve_current_functorch_interpreter()
+        if not isinstance(interpreter, VmapInterpreter):
+            return None
+        level = interpreter.level()
+        parts = [_functorch._unwrap_batched(x, level) if isinstance(x, Tensor) else (x, None) for x in args]
+        inner, dims = zip(*parts, strict=True)
+        if all(dim is None for dim in dims):
+            return None
+        info = VmapInfo(interpreter.batch_size(), interpreter.randomness())
+        with interpreter.lower():
+            outputs, places = cls.vmap(info, dims, *inner)
+        return tuple(_functorch._add_batch_dim(x, place, level) for x, place in zip(outputs, places, strict=True))
+
+
+class Unfold(NamedTuple):
+    """Gives what is found for folded tensors its mapped dimension back, at ``dim``."""
+
+    dim: int
+    size: int
+    merged: bool
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return x.unflatten(self.dim, (self.size, -1)) if self.merged else x
+
+
+def fold(
+    info: Any,
+    dims: Sequence[int | None],
+    tensors: Sequence[Tensor | None],
+    of_samples: Collection[int] = (),
+) -> tuple[list[Tensor | None], Unfold]:
+    """Merge a mapped dimension into that of the networks, or of samples where only tensors ``of_samples`` are mapped.
+
+    Args:
+        info: of vmap.
+        dims: the mapped dimension of each tensor, or None.
+        tensors: what is mapped over. If the first one has two dimensions beside the mapped one, there is none for the
+            networks, and the mapped one becomes it.
+        of_samples: places of the tensors that have a batch, where one network can do all the work.
+
+    Returns:
+        The tensors, and what gives results their mapped dimension back.
+    """
+    assert tensors[0] is not None
+    alone = tensors[0].ndim - (dims[0] is not None) == 2
+    batch = all(dim is None or place in of_samples for place, dim in enumerate(dims))
+    into, merged = int(batch and not alone), batch or not alone
+    folded: list[Tensor | None] = []
+    for place, (x, dim) in enumerate(zip(tensors, dims, strict=True)):
+        if x is not None and (not batch or place in of_samples):
+            x = x.expand(info.batch_size, *x.shape) if dim is None else x.movedim(dim, 0)
+            if merged:
+                x = x.movedim(0, into).flatten(into, into + 1)
+        folded.append(x)
+    return folded, Unfold(into, info.batch_size, merged)
+
+
+def tangent(
+    gradients: Callable[..., tuple[Tensor, ...]],
+    moves: Tensors,
+    spikes: Float[Tensor, "E B O *S"],
+    inputs: Tensors,
+    overflows: Bool[Tensor, "E B O"] | None = None,
+    ends: bool = False,
+) -> tuple[Tensor, ...]:
+    """The directional derivative of the spike times and, with ``ends``, of the state at the end.
+
+    Args:
+        gradients: the backward pass, ``SpikeGradient`` without options.
+        moves: tangents of the inputs, None for 0.
+        spikes: where the derivative is taken.
+        inputs: what it depends on.
+        overflows: of trains.
+        ends: whether there is a state at the end.
+    """
+    given: Sequence[Tensor | None] = moves[:9]
+    of_times, of_weight, of_threshold, of_delay, of_mem, of_syn, *of_state = given
+    times, weight, threshold, delay = inputs[:4]
+    if overflows is not None and times.shape[-1] > 1:
+        copies = times.shape[-1]
+        times = times.flatten(2).unsqueeze(-1)
+        of_times = of_times if of_times is None else of_times.flatten(2).unsqueeze(-1)
+        weight = weight.repeat_interleave(copies, -1)
+        of_weight, delay, of_delay = (
+            None if y is None else y.repeat_interleave(copies, -1) for y in (of_weight, delay, of_delay)
+        )
+    needs = Needs(
+        times=False,
+        weight=of_weight is not None,
+        threshold=of_threshold is not None,
+        delay=of_times is not None or of_delay is not None,
+        tau_mem=of_mem is not None,
+        tau_syn=of_syn is not None,
+        state=any(x is not None for x in of_state),
+    )
+    each = spikes.shape[3] if overflows is not None else 1
+    rows = each + 3 * ends
+    if needs.delay and delay is None:
+        delay = torch.zeros_like(weight)
+    if of_times is not None:
+        of_times = torch.where(times.isfinite(), of_times, 0.0)  # what never arrives moves nothing
+        of_times = of_times.squeeze(-1) if overflows is not None else of_times
+    network = (weight, threshold, delay, inputs.tau_mem, inputs.tau_syn, inputs.refractory, inputs.reset)
+    size = max(1, _AT_ONCE // max(1, weight.numel() * rows))
+    parts = []
+    with torch.autocast(spikes.device.type, enabled=False):
+        for start in range(0, max(1, spikes.shape[1]), size):
+            some = slice(start, start + size) if size < spikes.shape[1] else slice(None)
+            state = [None if x is None else x[:, some] for x in inputs[6:9]]
+            samples = (spikes[:, some], times[:, some], None if overflows is None else overflows[:, some])
+            found = iter(_jacobian(gradients, needs, ends, *samples, network, state))
+            total = spikes.new_zeros((len(spikes), samples[0].shape[1], rows, spikes.shape[2]))
+            if of_weight is not None:
+                total = total + torch.einsum("ebroi,eoi->ebro", next(found), of_weight)
+            if of_threshold is not None:
+                total = total + next(found) * of_threshold[:, None, None]
+            by_delay = next(found) if needs.delay else None
+            if of_times is not None:
+                total = total + torch.einsum("ebroi,ebi->ebro", by_delay, of_times[:, some])
+            if of_delay is not None:
+                total = total + torch.einsum("ebroi,eoi->ebro", by_delay, of_delay)
+            for move in (of_mem, of_syn):
+                total = total if move is None else total + next(found) * move[:, None, None]
+            for move, by in zip(of_state, found, strict=False):
+                total = total if move is None else total + by.squeeze(3) * move[:, some].unsqueeze(2)
+            parts.append(total)
+    whole = torch.cat(parts, 1).movedim(2, -1)
+    if overflows is None:
+        return (whole.squeeze(-1),)
+    return whole[..., :each], *whole[..., each:].unbind(-1)
+
+
+def _jacobian(
+    gradients: Callable[..., tuple[Tensor, ...]],
+    needs: Needs,
+    ends: bool,
+    spikes: Float[Tensor, "E B O *S"],
+    times: Float[Tensor, "E B I *K"],
+    overflows: Bool[Tensor, "E B O"] | None,
+    network: Sequence[Tensor | None],
+    state: Sequence[Tensor | None],
+) -> list[Tensor]:
+    """The derivatives of each row, ``(E, B, R, O)`` or ``(E, B, R, O, I)``; each becomes a network of its own."""
+    if not any(needs):  # nothing but the observed times moves
+        return []
+    each = 1 if overflows is None else spikes.shape[3]
+    lead = (*spikes.shape[:2], each + 3 * ends)
+
+    def alone(x: Tensor | None) -> Tensor | None:
+        return None if x is None else x.unsqueeze(2).expand(*lead, *x.shape[2:]).flatten(0, 2).unsqueeze(1)
+
+    def copied(x: Tensor | None) -> Tensor | None:
+        return None if x is None else x[:, None, None].expand(*lead, *x.shape[1:]).flatten(0, 2)
+
+    # nothing here is written in place, which ``torch.func.linearize`` does not see
+    grad = torch.ones_like(spikes).unsqueeze(2)
+    of_state: list[Tensor | None] = [None] * 3
+    if overflows is not None:
+        one = torch.eye(lead[2], dtype=spikes.dtype, device=spikes.device)
+        neurons = (*lead, spikes.shape[2])
+        grad = one[:, None, :each].expand(*neurons, each)
+        of_state = [x[:, None].expand(neurons).flatten(0, 2).unsqueeze(1) for x in one[:, each:].unbind(1)] or of_state
+    saved = () if overflows is None else (alone(overflows),)
+    *first, refractory, reset = map(copied, network)
+    inputs = (alone(times), *first, *map(alone, state), None, refractory, reset)
+    found = gradients(needs, grad.flatten(0, 2).unsqueeze(1), *of_state, alone(spikes), *inputs, *saved)
+    return [x.unflatten(0, lead) for x in found]

@@ -1,0 +1,172 @@
+"""What imperfect devices share: quantised weights, noise, and layers whose neurons are connected to each other.
+
+A spike arrives at other neurons after a delay of at least the window of its layer. In slices of half a window, what
+arrives in a slice left its neuron before the slice, even if it was moved ahead by up to half a window.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from firstspike.devices import sent
+from firstspike.layers import LIFRecurrent, Network
+from firstspike.layers.lif import DenseLIFLayer
+from firstspike.seeding import generator
+from firstspike.substrates.base import Substrate
+
+LOWEST_THRESHOLD = 0.01
+"""No noise takes a threshold below this fraction of what it should be."""
+
+
+@dataclass(frozen=True)
+class WeightQuantiser:
+    """Weights as multiples of ``1 / scale`` between ``-limit`` and ``limit``.
+
+    Args:
+        scale: steps per unit of weight; None for no rounding.
+        limit: largest magnitude; None for none.
+
+    Raises:
+        ValueError: a value that is not positive.
+    """
+
+    scale: float | None = None
+    limit: float | None = None
+
+    def __post_init__(self) -> None:
+        for name, value in (("weight_scale", self.scale), ("weight_max", self.limit)):
+            if value is not None and not value > 0:
+                raise ValueError(f"{name} must be > 0, got {value}")
+
+    def __call__(self, weight: Tensor) -> Tensor:
+        """The weights as they are stored."""
+        if self.scale is not None:
+            weight = torch.round(weight * self.scale) / self.scale
+        return weight if self.limit is None else weight.clamp(-self.limit, self.limit)
+
+    def parameters(self, network: Network) -> dict[str, Tensor]:
+        """The stored weights of all LIF layers, by the names of the network's; none where nothing is rounded."""
+        if self.scale is None and self.limit is None:
+            return {}
+        return {name: self(weight.detach()) for name, weight in _weights(network)}
+
+    @torch.no_grad()
+    def clip_(self, network: Network) -> None:
+        """Clip weights to the limit. Otherwise they would drift beyond it without an effect."""
+        if self.limit is not None:
+            for _, weight in _weights(network):
+                weight.clamp_(-self.limit, self.limit)
+
+
+def _weights(network: Network) -> Iterator[tuple[str, Tensor]]:
+    """The weights of all LIF layers, by the names of the network's parameters."""
+    for index, layer in enumerate(network):
+        if isinstance(layer, DenseLIFLayer):
+            yield f"{index}.weight", layer.weight
+        if isinstance(layer, LIFRecurrent):
+            yield f"{index}.recurrent_weight", layer.recurrent_weight
+
+
+class QuantisedWeights(Substrate):
+    """Substrates that store quantised weights."""
+
+    quantiser: WeightQuantiser
+
+    def parameters(self, network: Network) -> dict[str, Tensor]:
+        """See ``Substrate``."""
+        return self.quantiser.parameters(network)
+
+    def project_(self, network: Network) -> None:
+        """See ``Substrate``."""
+        self.quantiser.clip_(network)
+
+
+class Noise:
+    """Random numbers of a device: one stream, whose state can be kept, and patterns that never change.
+
+    Args:
+        seed: of both.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+        self.source = generator(seed, "substrate noise")
+
+    def normal(self, std: float, shape: tuple[int, ...], like: Tensor) -> Tensor:
+        """The next normally distributed numbers."""
+        drawn = torch.randn(shape, generator=self.source, dtype=torch.float64)
+        return sent((std * drawn).to(like.dtype), like.device)
+
+    def uniform(self, shape: tuple[int, ...], like: Tensor) -> Tensor:
+        """The next numbers between 0 and 1."""
+        return sent(torch.rand(shape, generator=self.source, dtype=torch.float64), like.device)
+
+    def pattern(self, purpose: str, index: int, shape: tuple[int, ...], like: Tensor) -> Tensor:
+        """Normally distributed numbers that are the same at every call with this purpose and index."""
+        drawn = torch.randn(shape, generator=generator(self.seed, purpose, index), dtype=torch.float64)
+        return sent(drawn.to(like.dtype), like.device)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Where the stream is."""
+        return {"noise": self.source.get_state()}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Go on from there."""
+        self.source.set_state(state["noise"].cpu())
+
+
+class Imperfect(QuantisedWeights):
+    """Substrates with quantised weights that also draw random numbers."""
+
+    noise: Noise
+    spike_jitter: float
+    spike_loss: float
+
+    def imperfect(self, spikes: Tensor, unit: float = 1.0) -> Tensor:
+        """Spike times with jitter, whose standard deviation is in this unit, and without those that get lost."""
+        if self.spike_jitter:
+            spikes = spikes + self.noise.normal(self.spike_jitter * unit, tuple(spikes.shape), spikes)
+        if self.spike_loss:
+            lost = self.noise.uniform(tuple(spikes.shape), spikes) < self.spike_loss
+            spikes = spikes.masked_fill(lost, torch.inf)
+        return spikes
+
+    def state_dict(self) -> dict[str, Any]:
+        """See ``Substrate``."""
+        return self.noise.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """See ``Substrate``."""
+        self.noise.load_state_dict(state)
+
+
+def slices(inputs: Float[Tensor, "batch inputs spikes"], duration: float, window: float) -> list[tuple[float, float]]:
+    """Starts and ends of slices of half a window.
+
+    The first one ends within half a window after the earliest input, or after 0 if all inputs are later.
+    """
+    half = window / 2
+    count = max(1, math.ceil(duration / half - 1e-9))
+    earliest = min(0.0, float(inputs.amin())) if inputs.numel() else 0.0
+    return list(pairwise([-math.inf, *(k * half for k in range(math.floor(earliest / half) + 1, count)), duration]))
+
+
+def no_spikes(layer: LIFRecurrent, like: Tensor) -> Float[Tensor, "batch neurons 1"]:
+    """Trains of a layer before its first spike."""
+    return like.new_full((len(like), layer.out_features, 1), math.inf)
+
+
+def joined(
+    *trains: Float[Tensor, "batch neurons spikes"], since: float = -math.inf
+) -> Float[Tensor, "batch neurons all"]:
+    """Trains of the same neurons as one, sorted and as long as the longest; only spikes after ``since``."""
+    both = torch.cat(trains, dim=-1)
+    both = torch.where(both > since, both, math.inf).sort(dim=-1).values
+    counts = torch.isfinite(both).sum(dim=-1)
+    return both[..., : max(1, int(counts.max()) if counts.numel() else 0)]

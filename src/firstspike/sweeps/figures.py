@@ -1,0 +1,139 @@
+"""Figures of a sweep: accuracy over its axes with the spread over seeds, and Optuna's own figures of the study."""
+
+import math
+import warnings
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import ArrayLike
+
+from firstspike.plots import NotApplicable
+from firstspike.plots.look import as_text, legend_right, line_style, marker_style, new_figure, styled
+
+if TYPE_CHECKING:
+    from optuna import Study
+
+_LINES = 8  # more cannot be told apart
+
+
+def accuracy_over(
+    x: Sequence[Any],
+    accuracy: ArrayLike,
+    spread: ArrayLike,
+    ax: Axes,
+    lines: Sequence[Any] | None = None,
+    curve: bool = True,
+) -> Axes:
+    """Accuracy in percent over one axis, numbers or names, with its spread; NaN where there is none.
+
+    ``lines`` has the line that each trial belongs to. A ``curve`` connects the trials of a line, but never over names.
+    """
+    means, spreads = 100 * np.asarray(accuracy, float), np.nan_to_num(100 * np.asarray(spread, float))
+    numbers = _numeric(x)
+    names = list(dict.fromkeys(map(str, x)))
+    places = np.asarray(x if numbers else [names.index(str(value)) for value in x], float)
+    of_line = np.asarray([""] * len(x) if lines is None else [as_text(str(line)) for line in lines])
+    for number, name in enumerate(dict.fromkeys(of_line.tolist())):
+        mine = np.flatnonzero(of_line == name)
+        mine = mine[np.argsort(places[mine], kind="stable")]
+        look = line_style(number) | marker_style(number) | {"capsize": 3, "elinewidth": 1, "markersize": 4}
+        if not (curve and numbers):
+            look["linestyle"] = "none"
+        error = spreads[mine] if spreads[mine].any() else None
+        ax.errorbar(places[mine], means[mine], error, label=name or None, **look)
+    if not numbers:
+        ax.set_xticks(range(len(names)), map(as_text, names), rotation=20 if len("".join(names)) > 30 else 0)
+    elif places.min() > 0 and places.max() >= 30 * places.min():
+        ax.set_xscale("log")
+    return ax
+
+
+@styled
+def over_figure(study: "Study") -> Figure:
+    """Accuracy over each axis and the number of parameters, with its spread; lines show an axis of names."""
+    varied = _varied(study, "parameters")
+    names = {x: values for x, values in varied.items() if not _numeric(values)}
+    shown = [name for name in varied if name not in names] or list(varied)
+    if not shown:
+        raise NotApplicable("no axis has two complete trials that differ")
+    second = next((x for x, values in names.items() if x not in shown and len(set(values)) <= _LINES), None)
+    rows = [trial.user_attrs for trial in _complete(study)]
+    split = "test" if rows[0]["test_accuracy"] is not None else "validation"
+    accuracy, spread = (np.asarray([row[f"{split}_{x}"] for row in rows], float) for x in ("accuracy", "std"))
+    order = np.argsort([row["validation_accuracy"] or 0.0 for row in rows], kind="stable")  # the best last
+    columns, curve = min(2, len(shown)), study.user_attrs["firstspike"]["sampler"] == "grid"
+    figure = new_figure(4.6 * columns, 3.0 * -(-len(shown) // 2))
+    for place, name in enumerate(shown, 1):
+        ax = figure.add_subplot(-(-len(shown) // 2), columns, place)
+        lines = names[second] if second is not None else [""] * len(rows)
+        best = list({(str(varied[name][k]), lines[k]): k for k in order}.values())
+        x, of = [varied[name][k] for k in best], [lines[k] for k in best]
+        accuracy_over(x, accuracy[best], spread[best], ax, of if second is not None else None, curve)
+        seeds = f", {rows[0]['seeds']} seeds" if rows[0]["seeds"] > 1 else ""
+        ax.set(xlabel=name, ylabel=f"{split} accuracy [%]{seeds}")
+        if len(best) < len(rows):
+            ax.set_title("of the other axes the best on validation data", fontsize=8)
+        if second is not None:
+            legend_right(ax, title=second, title_fontsize=8)
+    return figure
+
+
+def _by_optuna(name: str, what: str, trials: int = 2, axes: int = 1) -> Callable[["Study"], Figure]:
+    """A figure of ``optuna.visualization.matplotlib``, of so many trials that differ, and varied axes, at least."""
+
+    def draw(study: "Study") -> Figure:
+        import matplotlib.pyplot as plt
+        import optuna.visualization.matplotlib as drawing
+        from optuna.importance import FanovaImportanceEvaluator
+
+        varied, metric = list(_varied(study)), study.user_attrs["firstspike"]["metric"]
+        if len(varied) < axes or len({trial.value for trial in _complete(study)}) < trials:
+            raise NotApplicable(f"needs {trials} complete trials with different values, and {axes} axes or more")
+        options: dict[str, Any] = {"params": varied} if axes else {}
+        if name == "plot_param_importances":
+            options["evaluator"] = FanovaImportanceEvaluator(seed=0)
+        with mpl.rc_context(), warnings.catch_warnings(action="ignore"):  # Optuna sets another style, and warns of it
+            drawn = getattr(drawing, name)(study, target_name=metric.replace("_", " "), **options)
+            figure: Figure = np.ravel(drawn)[0].figure
+            rows, columns = np.atleast_2d(drawn).shape
+            figure.set_size_inches(2.5 + 3 * columns, 1 + 3 * rows)
+            if np.ndim(drawn) == 0:  # it would put the colour bar of several panels over them
+                figure.tight_layout()
+            plt.close(figure)
+        return figure
+
+    draw.__doc__ = what
+    return draw
+
+
+SWEEP_PLOTS: dict[str, Callable[["Study"], Figure]] = {
+    "over": over_figure,
+    "map": _by_optuna("plot_contour", "The metric over each pair of axes.", axes=2),
+    "slices": _by_optuna("plot_slice", "The metric over each axis, darker for later trials."),
+    "parallel": _by_optuna("plot_parallel_coordinate", "A line for each trial through its values, by its metric."),
+    "history": _by_optuna("plot_optimization_history", "The metric of each trial, and the best so far.", 1, 0),
+    "importance": _by_optuna("plot_param_importances", "The share of each axis in the metric's variance.", 4, 2),
+}
+"""Figures of a sweep by name; each takes its study."""
+
+
+def _complete(study: "Study") -> list[Any]:
+    from firstspike.sweeps.study import trials_of
+
+    return [trial for trial in trials_of(study).values() if trial.state.name == "COMPLETE"]
+
+
+def _varied(study: "Study", *others: str) -> dict[str, list[Any]]:
+    """The values of the trials on each axis, and of other attributes, that differ."""
+    rows = [trial.params | {name: trial.user_attrs[name] for name in others} for trial in _complete(study)]
+    columns = {name: [row[name] for row in rows] for name in (rows[0] if rows else ())}
+    return {name: values for name, values in columns.items() if len(set(map(str, values))) > 1}
+
+
+def _numeric(values: Sequence[Any]) -> bool:
+    """Whether all are numbers that have a place on an axis."""
+    return all(isinstance(x, int | float) and not isinstance(x, bool) and math.isfinite(x) for x in values)

@@ -1,0 +1,153 @@
+"""``Run``, one object: what ``fit`` returns and ``fs.Run`` opens, and rows in, names of classes out."""
+
+import numpy as np
+import pytest
+import torch
+from sklearn.datasets import load_wine
+
+import firstspike as fs
+
+WINE = load_wine()
+
+
+class Frame:
+    """What the frames of pandas and polars have in common."""
+
+    def __init__(self, columns):
+        self.columns = list(columns)
+        self.values = columns
+
+    def __getitem__(self, names):
+        return Frame({name: self.values[name] for name in names})
+
+    def __array__(self, dtype=None, copy=None):
+        return np.stack(list(self.values.values()), axis=1).astype(dtype or float)
+
+    def records(self):
+        return [dict(zip(self.columns, row, strict=True)) for row in zip(*self.values.values(), strict=True)]
+
+
+def frame(every=1, without=()):
+    columns = zip(WINE.feature_names, WINE.data[::every].T, strict=True)
+    return Frame({name: column for name, column in columns if name not in without})
+
+
+def trainer_of(data):
+    torch.manual_seed(0)
+    network = fs.Network(fs.LIFLinear(data.train.features, 20), fs.LIFLinear(20, 3))
+    return fs.Trainer(network, fs.losses.TimeCrossEntropy(), torch.optim.Adam(network.parameters(), lr=0.01))
+
+
+def trained(data, **options):
+    options = {"epochs": 6, "batch_size": 20, "progress_bar": False} | options
+    return trainer_of(data).fit(data.train, data.validation, test=data.test, **options)
+
+
+@pytest.fixture(scope="module")
+def wine():
+    return fs.data.split(frame(), WINE.target, encode={"late": 1.5}, class_names=WINE.target_names)
+
+
+@pytest.fixture
+def run(wine, tmp_path):
+    return trained(wine, folder=tmp_path / "run")
+
+
+def test_a_folder_changes_no_number_and_no_name(wine, tmp_path):
+    result, run = trained(wine), trained(wine, folder=tmp_path / "run")
+    assert isinstance(run, fs.Run)
+    for found in (run, fs.Run(tmp_path / "run")):
+        assert found.epochs == result.epochs == 6
+        assert found.best_validation_accuracy == result.best_validation_accuracy
+        for name, column in result.metrics.items():
+            np.testing.assert_array_equal(found.metrics[name], column)
+        for name in ("validation", "test"):
+            mine, other = getattr(found, name), getattr(result, name)
+            assert (mine.accuracy, mine.loss, mine.silent) == (other.accuracy, pytest.approx(other.loss), other.silent)
+            assert torch.equal(mine.times, other.times)
+        assert len(found.validations) == len(found.tests) == 1
+        assert found.seconds > 0
+
+
+def test_evaluations_are_of_the_data_that_are_given(run, wine):
+    assert run.evaluate(wine.validation).accuracy == run.evaluate("validation").accuracy == run.validation.accuracy
+    assert run.evaluate().accuracy == run.evaluation.accuracy == run.test.accuracy
+
+
+def test_rows_as_in_the_table(run, wine, tmp_path):
+    rows = WINE.data[::9]
+    expected = [wine.train.class_names[k] for k in run.objective.predict(run.network(wine.train.encoder(rows)))]
+    assert len(set(expected)) > 1
+    turned = Frame({"cultivar": np.arange(len(rows))} | dict(reversed(frame(9).values.items())))
+    for given in (rows, rows.tolist(), torch.tensor(rows), frame(9), frame(9).records(), turned, turned.records()):
+        assert run.predict(given).tolist() == expected
+    lines = [",".join(WINE.feature_names), *(",".join(map(str, row)) for row in rows)]
+    (tmp_path / "new.csv").write_text("\n".join(lines) + "\n")
+    assert run.predict(tmp_path / "new.csv").tolist() == expected
+
+
+def test_rows_that_do_not_fit(run):
+    lacking = frame(without=["proline"])
+    for rows in (lacking, lacking.records()):
+        with pytest.raises(ValueError, match=r"expected the columns of the training data, lacks proline$"):
+            run.predict(rows)
+    with pytest.raises(ValueError, match=r"expected the shape \(samples, 13\), got \(178, 12\)"):
+        run.predict(WINE.data[:, :12])
+
+
+def test_rows_of_spike_times(tmp_path):
+    times = torch.rand(60, 4, generator=torch.Generator().manual_seed(0)) + 0.2
+    data = fs.data.split(times, torch.arange(60) % 3)
+    run = trained(data, folder=tmp_path / "run", epochs=1)
+    assert run.predict(times).tolist() == run.predict(times.tolist()).tolist()
+    assert run.predict(torch.full((2, 4), torch.inf)).tolist() == ["silent", "silent"]
+    with pytest.raises(ValueError, match="got NaN or -inf"):
+        run.predict([[0.1, 0.2, float("nan"), 0.3]])
+
+
+def test_a_run_goes_on_and_is_the_same_object(run, wine, tmp_path):
+    before = run.network[0].weight.clone()
+    assert run.resume(epochs=9, progress_bar=False) is run
+    assert run.epochs == len(run.metrics["epoch"]) == run.config.training.epochs == 9
+    assert not torch.equal(run.network[0].weight, before)
+    whole = trained(wine, epochs=9, folder=tmp_path / "whole")
+    assert torch.equal(run.network[1].weight, whole.network[1].weight)
+    assert run.test.accuracy == whole.test.accuracy
+
+
+def test_a_run_at_a_checkpoint_or_elsewhere_is_not_resumed(run):
+    for options in ({"checkpoint": "best"}, {"substrate": "noisy"}):
+        with pytest.raises(ValueError, match="from its newest checkpoint on its own substrate"):
+            fs.Run(run.folder, **options).resume()
+
+
+def test_parts_of_ones_own_stay_with_the_run(wine, tmp_path):
+    def margin(times, labels):
+        late = times.clamp(max=20.0)
+        return (1 + late.gather(1, labels[:, None]) - late).clamp(min=0).mean()
+
+    trainer = trainer_of(wine)
+    trainer.objective.loss = margin
+    run = trainer.fit(wine.train, epochs=2, batch_size=20, folder=tmp_path / "run", progress_bar=False)
+    assert run.loss is margin
+    assert run.resume(epochs=3, progress_bar=False).epochs == 3
+    with pytest.raises(ValueError, match="hand it over in Python: loss="):
+        fs.Run(tmp_path / "run").resume(epochs=4)
+
+
+def test_figures_and_the_report(run):
+    assert run.plot(["confusion"]) == [run.folder / "figures" / "confusion.png"]
+    assert run.report() == run.folder / "report.html"
+
+
+def test_seeds(wine, tmp_path):
+    networks = [trainer_of(wine).network for _ in range(2)]
+    optimizers = [torch.optim.Adam(network.parameters(), lr=0.01) for network in networks]
+    trainer = fs.Trainer(networks, fs.losses.TimeCrossEntropy(), optimizers)
+    options = {"epochs": 2, "batch_size": 20, "progress_bar": False}
+    run = trainer.fit(wine.train, wine.validation, **options, folder=tmp_path / "run")
+    opened = fs.Run(tmp_path / "run")
+    assert len(run.validations) == len(opened.validations) == len(run.best_validation_accuracy) == 2
+    assert [x.accuracy for x in run.validations] == [x.accuracy for x in opened.validations]
+    assert opened.tests == ()
+    assert opened.test is None
