@@ -27,13 +27,13 @@ data = fs.data.split(wine.data, wine.target, encode={"late": 1.5}, class_names=w
 
 torch.manual_seed(0)
 net = fs.Network(
-    fs.LIFLinear(13, 30, fs.LIF(tau_mem=2.0), trainable=["tau_mem"]),
+    fs.LIFLinear(data.train.features, 30, fs.LIF(tau_mem=2.0), trainable=["tau_mem"]),
     fs.Delay(30),
     fs.LIFLinear(30, 20),
     fs.LIFLinear(20, 3),
 )
 loss = fs.losses.TimeCrossEntropy(xi=0.1) if "--cross-entropy" in sys.argv else Margin()
 optimizer = torch.optim.Adam(net.parameters(), lr=0.005)
-trainer = fs.Trainer(net, loss, optimizer, silent=fs.SilentNeurons(limits=[0.5, 0.3, 0.1], increment=0.005))
+trainer = fs.Trainer(net, loss, optimizer)
 trainer.fit(data.train, data.validation, test=data.test, epochs=60, batch_size=16, folder=folder, resume=True)
 print(f"test accuracy {100 * trainer.evaluate(data.test).accuracy:.1f} %")
