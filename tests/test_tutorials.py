@@ -71,7 +71,7 @@ def test_your_own_data(tmp_path, monkeypatch):
     assert percent(text, "after:  validation accuracy") > 80
     assert percent(text, "test accuracy with the other loss") > 80
     assert percent(text, "test accuracy") > 80
-    assert "['class_0', 'class_1', 'class_2']" in text
+    assert "['class_0' 'class_1' 'class_2']" in text
     assert "run folder: runs/mine" in text
 
 

@@ -53,7 +53,7 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="forks")
 def processes():
     """Processes that have imported everything."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["firstspike.runs.session", "pytest"])
+    context.set_forkserver_preload(["firstspike.runs", "pytest"])
     return context
 
 

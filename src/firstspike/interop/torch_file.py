@@ -3,8 +3,8 @@
 Both formats: the zip archive of today, and the sequence of pickles that torch wrote before version 1.6. A pickle is a
 small program that names classes and functions and calls them. Here it reaches only those that put tensors and
 containers together. Every other name becomes an empty stand-in, a type that keeps its name and the state that the
-pickle gives it; calling one, as a malicious pickle has to, is an error with that name. (``torch.load`` with
-``weights_only=True`` reads neither whole modules nor, of these, the older format.)
+pickle gives it; calling one, as a malicious pickle has to, is an error with that name. ``torch.load`` with
+``weights_only=True`` is no alternative: it refuses whole modules in the older format.
 """
 
 import io

@@ -164,6 +164,7 @@ class Run:
             after = self._trained(writer, config, self._splits, self._parts, callbacks, **options)
         finally:
             writer.close()
+        after._parts = self._parts
         vars(self).clear()
         vars(self).update(vars(after))
         return self

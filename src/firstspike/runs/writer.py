@@ -51,7 +51,7 @@ class RunWriter(Callback):
     Attributes:
         results: the contents of ``results.json``; empty before the end of the training.
         data: what is trained on.
-        parts: objects of your own that the config only names.
+        parts: objects of your own that a config read off the objects only names.
 
     Raises:
         FileExistsError: when the training starts, the folder is not empty.
@@ -159,7 +159,7 @@ class RunWriter(Callback):
         configs = member_configs(config)
         folders = [top] if len(configs) == 1 else [RunFolder(member_folder(self.folder, each)) for each in configs]
         self.data = data = Splits(*(x or fit.train.empty() for x in (fit.train, fit.validation, fit.test)))
-        self.parts = custom_parts(config, fit.trainer)
+        self.parts = custom_parts(config, fit.trainer) if described else {}
         if fit.first:
             changed = changed_data(top, data) if self.resume else ""
             if changed:

@@ -179,7 +179,6 @@ class Backend:
     Args:
         forward: see the module.
         backward: see the module.
-        name: key under which ``BACKENDS`` has them.
         checks: whether ``forward`` raises the errors of ``check_values`` itself for first spikes.
         saves: tensors like those that ``forward`` saves of first spikes, whose shapes follow from those of its
             arguments; None for a backend that saves nothing.
@@ -187,7 +186,6 @@ class Backend:
 
     forward: Forward
     backward: Backward
-    name: str = ""
     checks: bool = False
     saves: Callable[[Arguments], tuple[Tensor, ...]] | None = None
 

@@ -54,7 +54,7 @@ def _load(name: str) -> Backend:
             raise
         raise ImportError("backend 'triton' needs Triton, which GPU builds of PyTorch include") from error
     saves = getattr(module, "saves", None)
-    return in_units(Backend(module.forward, module.backward, name, name == "cpu", saves))
+    return in_units(Backend(module.forward, module.backward, checks=name == "cpu", saves=saves))
 
 
 BACKENDS: dict[str, Callable[[], Backend]] = {

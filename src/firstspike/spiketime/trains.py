@@ -147,23 +147,15 @@ def spike_window(
             trains, state, _ = spike_window(inputs, weight, neuron, max_spikes=4, state=state, until=until)
 
     Args:
-        times: see ``spike_trains``, as for all arguments; inputs outside of the window do not arrive.
-        weight: see ``spike_trains``.
-        neuron: see ``spike_trains``.
+        times: see ``spike_trains``, as for all that is not here; inputs outside of the window do not arrive.
         max_spikes: most spikes within the window.
-        delay: see ``spike_trains``.
         observed: spikes within the window.
-        refractory: see ``spike_trains``.
-        reset: see ``spike_trains``.
-        overflow: see ``spike_trains``.
-        max_weight_grad: see ``spike_trains``.
         state: of the window before.
         until: end of the window.
         windows: of neurons that see their own spikes again, in place of ``until``: many windows in one call, where
             ``knows_recurrence``. The last ``outputs`` columns of the weight are then those of the neurons themselves,
             and ``times`` may leave these inputs out; ``max_spikes`` counts those of all windows. A neuron with more
             spikes in a window than there is room for stays at ``reset`` until it ends.
-        backend: see ``spike_trains``.
 
     Raises:
         ValueError: what ``spike_trains`` refuses, or an end that is not after the time of the state.

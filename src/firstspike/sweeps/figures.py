@@ -100,7 +100,7 @@ def _by_optuna(name: str, what: str, trials: int = 2, axes: int = 1) -> Callable
             drawn = getattr(drawing, name)(study, target_name=metric.replace("_", " "), **options)
             figure: Figure = np.ravel(drawn)[0].figure
             rows, columns = np.atleast_2d(drawn).shape
-            figure.set_size_inches(2.5 + 3 * columns, 1 + 3 * rows)
+            figure.set_size_inches(2.5 + 3 * columns, 2.5 + 2.5 * rows)
             if np.ndim(drawn) == 0:  # it would put the colour bar of several panels over them
                 figure.tight_layout()
             plt.close(figure)

@@ -1,6 +1,7 @@
 """How a batch is trained: one network after the other, or several networks as one program."""
 
 import logging
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,7 +16,6 @@ from firstspike.layers.delay import delays_in
 from firstspike.training.evaluation import Evaluation, evaluate, evaluation_of, outputs_of
 from firstspike.training.fitting import Member
 from firstspike.training.objective import Objective
-from firstspike.training.schedules import advance
 from firstspike.training.silent import activity, first_spikes_in, silent_share
 
 logger = logging.getLogger(__name__)
@@ -103,8 +103,11 @@ class Sequential:
 
     def end_epoch(self) -> None:
         """Advance the schedules."""
-        for member in self.members:
-            advance(member.schedule)
+        with warnings.catch_warnings():  # all batches of an epoch may have raised weights and skipped their step
+            warnings.filterwarnings("ignore", "Detected call of `lr_scheduler.step", UserWarning)
+            for member in self.members:
+                if member.schedule is not None:
+                    member.schedule.step()
 
     def evaluate(self, data: SpikeData) -> list[Evaluation]:
         """Evaluate each network on the data."""

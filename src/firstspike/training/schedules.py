@@ -1,7 +1,6 @@
 """Schedules of learning rates, one step an epoch: torch's, and a cosine with warm-up."""
 
 import math
-import warnings
 from collections.abc import Callable
 
 from torch import Tensor, optim
@@ -48,11 +47,3 @@ SCHEDULES: dict[str, Callable[..., LRScheduler]] = {
     "exponential": optim.lr_scheduler.ExponentialLR,
     "cosine": CosineLR,
 }
-
-
-def advance(schedule: LRScheduler | None) -> None:
-    """Step a schedule at the end of an epoch."""
-    if schedule is not None:
-        with warnings.catch_warnings():  # all batches of an epoch may have raised weights and skipped their step
-            warnings.filterwarnings("ignore", "Detected call of `lr_scheduler.step", UserWarning)
-            schedule.step()

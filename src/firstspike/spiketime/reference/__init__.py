@@ -1,8 +1,8 @@
 """The operator in plain PyTorch, on any device, and the mathematics of the membrane.
 
-``response`` has the membrane after an input and its maximum, ``solutions`` the time at which it reaches the threshold,
-``scan`` what happens from input to input. ``event_loop`` and ``adjoint`` are the passes of the operator, which every
-other backend is tested against; ``peaks`` is about neurons that stay silent, or have no threshold.
+``response`` has the membrane after an input and its maximum, ``solutions`` the time at which it reaches the threshold.
+``event_loop`` and ``adjoint`` are the passes of the operator, which every other backend is tested against; ``peaks`` is
+about neurons that stay silent, or have no threshold.
 """
 
 from firstspike.spiketime.reference.adjoint import backward

@@ -1,6 +1,15 @@
 """Spike times in plain PyTorch: any device, float32 and float64, one line for one formula.
 
-First spikes follow from the states just after each input, see ``scan``. For spike trains this is repeated: every neuron
+The state just after input k, membrane ``V_k`` and current ``Q_k``, gives everything until the next input:
+
+    V(t_k + s) = V_k exp(-s/tau_mem) + Q_k kappa(s),          I(t_k + s) = Q_k exp(-s/tau_syn)
+
+States add once they are brought to the same time, so that inputs need not be taken one after the other: groups of a
+few are scanned side by side, the ends of the groups in the same way, and the state in which each group begins is added
+to what happens in it. Nothing overflows at any time scale. In these scans inputs are in the first dimension of all
+tensors. Times broadcast: neurons without delays of their own share them.
+
+First spikes follow from the states just after each input. For spike trains this is repeated: every neuron
 looks at its next few inputs and advances to its next spike or, if there is none, to the last of these inputs. The state
 at a spike, or where the refractory time after it ends, is the first input of what follows, and what arrives in between
 acts as what is left of it then. Weights and thresholds of a neuron are in a unit of its own, so that nothing overflows.
@@ -11,6 +20,7 @@ Shapes: E ensemble, B batch, I inputs, K times of each, N = I K, O outputs, S sp
 """
 
 import math
+from collections.abc import Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -21,12 +31,76 @@ from torch import Tensor
 from firstspike.spiketime.contract import Arguments, Held, Result, of_several
 from firstspike.spiketime.parts import Size, forward_in_parts
 from firstspike.spiketime.reference.adjoint import arrivals, size_of_parts, state_after
-from firstspike.spiketime.reference.response import Tau, leakless
-from firstspike.spiketime.reference.scan import accumulate, first_crossing, in_order, later, settled
+from firstspike.spiketime.reference.response import Tau, kappa, leakless
+from firstspike.spiketime.reference.solutions import first_crossing, later
 from firstspike.spiketime.units import unit_of_weights
 
 _COPIES = 16  # tensors of the size of a part that are alive at the same time, at most
+_GROUP = 8  # inputs that are scanned one after the other, at most
 _AHEAD = 16  # inputs that neurons look at together, at least
+
+
+def in_order(
+    arrival: Float[Tensor, "... N"], weight: Float[Tensor, "... N"], most: int | None = None
+) -> tuple[Float[Tensor, "N ..."], Float[Tensor, "N ..."], Int64[Tensor, "N ..."]]:
+    """Inputs sorted by time: when they arrive, with which weight, and which they are; the first ``most`` of them."""
+    time, order = (x[..., :most].movedim(-1, 0).contiguous() for x in arrival.sort(dim=-1, stable=True))
+    shape = torch.broadcast_shapes(arrival.shape, weight.shape)[:-1]
+    weight = weight.movedim(-1, 0).contiguous().expand(-1, *shape).gather(0, order.expand(-1, *shape))
+    return time, weight, order
+
+
+def settled(
+    time: Float[Tensor, "N ..."], weight: Float[Tensor, "N ..."]
+) -> tuple[Float[Tensor, "N ..."], Float[Tensor, "N ..."]]:
+    """Sorted inputs, of which those that never arrive become such of weight 0 at the time of the last that does."""
+    arrives = torch.isfinite(time)
+    last = torch.where(arrives, time, -math.inf).amax(0, keepdim=True)
+    last = torch.where(torch.isfinite(last), last, 0.0)
+    return torch.where(arrives, time, last), torch.where(arrives, weight, 0.0)
+
+
+def accumulate(
+    time: Float[Tensor, "N ..."],
+    voltage: Float[Tensor, "N ..."],
+    current: Float[Tensor, "N ..."],
+    tau_mem: Tau,
+    tau_syn: Tau,
+) -> None:
+    """Add what is left of all earlier inputs to what each input changes, in place: states just after each."""
+    inputs, taus = len(time), (tau_mem, tau_syn)
+    if inputs <= _GROUP:
+        _one_after_the_other(0, time, voltage, current, *taus)
+        return
+    group = min(_GROUP, math.isqrt(inputs - 1) + 1)
+    whole = inputs // group * group
+    times, voltages, currents = (x[:whole].unflatten(0, (-1, group)) for x in (time, voltage, current))
+    _one_after_the_other(1, times, voltages, currents, *taus)
+    last = times[:, -1], voltages[:, -1].clone(), currents[:, -1].clone()
+    accumulate(*last, *taus)
+    begin, *before = (x[:-1].unsqueeze(1) for x in last)
+    _add((voltages[1:], currents[1:]), before, _left_after(times[1:] - begin, *taus))
+    if whole < inputs:
+        accumulate(time[whole - 1 :], voltage[whole - 1 :], current[whole - 1 :], *taus)
+
+
+def _one_after_the_other(dim: int, time: Tensor, voltage: Tensor, current: Tensor, *taus: Tau) -> None:
+    left = zip(*(x.unbind(dim) for x in _left_after(time.diff(dim=dim), *taus)), strict=True)
+    states = list(zip(voltage.unbind(dim), current.unbind(dim), strict=True))
+    for before, now, of_before in zip(states, states[1:], left, strict=False):
+        _add(now, before, of_before)
+
+
+def _left_after(elapsed: Tensor, tau_mem: Tau, tau_syn: Tau) -> tuple[Tensor, Tensor, Tensor]:
+    """What is left of a membrane and of a current, and the membrane that a current of 1 has caused."""
+    return torch.exp(-elapsed / tau_mem), torch.exp(-elapsed / tau_syn), kappa(elapsed, tau_mem, tau_syn)
+
+
+def _add(now: Sequence[Tensor], before: Sequence[Tensor], left: Sequence[Tensor]) -> None:
+    """Add what is left of a membrane and a current to those now."""
+    (voltage, current), (mem, syn, response) = before, left
+    now[0].addcmul_(voltage, mem).addcmul_(current, response)
+    now[1].addcmul_(current, syn)
 
 
 def _part(given: Arguments) -> Size:

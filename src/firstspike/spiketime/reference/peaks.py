@@ -22,8 +22,9 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from firstspike.neuron import LIF
+from firstspike.spiketime.reference.event_loop import accumulate, in_order, settled
 from firstspike.spiketime.reference.response import Tau, kappa, kappa_slope, membrane
-from firstspike.spiketime.reference.scan import accumulate, in_order, peaks_within, settled
+from firstspike.spiketime.reference.solutions import peaks_within
 from firstspike.spiketime.values import check_finite_weight
 
 _CHUNK = 1 << 20  # (spike, membrane) values at once

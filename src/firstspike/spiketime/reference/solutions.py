@@ -1,7 +1,8 @@
-"""When does V reach the threshold? Closed forms per ratio of time constants, and a root finder for the rest.
+"""When does V reach the threshold? The first interval in which it does, and the time in it.
 
-All start from a state ``(voltage, current)`` below the threshold that is known to reach it. Written with
-``gap = threshold - voltage``, so that a short wait keeps its digits:
+That time is in closed form for some ratios of time constants, and from a root finder for the rest. All start from a
+state ``(voltage, current)`` below the threshold that is known to reach it. Written with ``gap = threshold - voltage``,
+so that a short wait keeps its digits:
 
 * ``tau_mem = tau_syn = tau``: ``V(s) = (V + I s/tau) exp(-s/tau)``, solved by Lambert's W
   (Göltz et al. 2021, eq. 3, for a single state).
@@ -13,14 +14,16 @@ All start from a state ``(voltage, current)`` below the threshold that is known 
 """
 
 import math
+from typing import NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from firstspike.spiketime.reference.response import Tau, leakless, membrane, peak
 
 _Values = Float[Tensor, "E B O"]
+_LATE = 40.0  # time constants
 _MAX_NEWTON_STEPS = 60  # about 6 are needed; many only next to a tangent, where a step halves the distance
 
 # 1/e as a sum of two doubles: z + 1/e keeps its leading digits next to the branch point z = -1/e.
@@ -45,6 +48,96 @@ _BRANCH_SERIES = (
 _LAMBERT_SERIES_BELOW = 0.05  # the first term left out is then below 1e-16
 _LAMBERT_TOLERANCE = 1e-15
 _MAX_LAMBERT_STEPS = 8
+
+
+class Crossing(NamedTuple):
+    """What membranes do until their first spike."""
+
+    fires: Bool[Tensor, "..."]
+    spike: Float[Tensor, "..."]
+    """``inf`` for those that do not fire."""
+    nth: Int64[Tensor, "..."]
+    """The last input before the spike, of those that fire."""
+    time: Float[Tensor, "..."]
+    """When that arrives."""
+    current: Float[Tensor, "..."]
+    """Just after it."""
+
+
+def first_crossing(
+    time: Float[Tensor, "N ..."],
+    voltage: Float[Tensor, "N ..."],
+    current: Float[Tensor, "N ..."],
+    end: Float[Tensor, "..."],
+    after: Float[Tensor, "..."],
+    threshold: Float[Tensor, "..."],
+    tau_mem: Tau,
+    tau_syn: Tau,
+) -> Crossing:
+    """When membranes first reach the threshold, from the states just after each input.
+
+    It is found by the signs of V and dV/dt at both ends of each interval; the crossing itself is solved in the first
+    one alone, in the closed form of the ratio of time constants (``solutions``).
+
+    Args:
+        time: of the inputs, sorted.
+        voltage: membrane just after each.
+        current: just after each.
+        end: of the last interval.
+        after: membrane then.
+        threshold: of each neuron.
+        tau_mem: number, or one for each neuron.
+        tau_syn: likewise.
+    """
+    following = torch.cat([time[1:], end.expand(time[:1].shape)])
+    crosses = torch.cat([voltage[1:], after.expand(voltage[:1].shape)]) >= threshold
+    if leakless(tau_mem):  # V rises towards V + I and never gets there, even if rounded so
+        crosses &= voltage + current > threshold
+    else:
+        inside, _, height = peaks_within(following - time, voltage, current, tau_mem, tau_syn)
+        crosses |= inside & (height >= threshold)
+    crosses[0] |= voltage[0] >= threshold
+    place = torch.arange(len(crosses), dtype=torch.int32, device=time.device)  # whose minimum is faster than of int64
+    nth = torch.where(crosses, place.view(-1, *(1,) * (crosses.ndim - 1)), len(crosses)).amin(dim=0).long()
+    fires, first = nth < len(crosses), nth.clamp(max=len(crosses) - 1).unsqueeze(0)
+    time, following, voltage, current = (
+        x.expand(crosses.shape).gather(0, first).squeeze(0) for x in (time, following, voltage, current)
+    )
+    length = following - time
+    wait = time_to_threshold(voltage, current, threshold, length, tau_mem, tau_syn)
+    # a membrane that does not rise can only be rounded up to the threshold, at the interval's end
+    wait = torch.where(current / tau_syn > voltage / tau_mem, wait.clamp(min=0), length)
+    wait = torch.where(voltage >= threshold, 0.0, torch.minimum(wait, length))
+    # too soon after the input for the floats: the input stays causal
+    spike = torch.minimum(torch.maximum(time + wait, torch.nextafter(time, following)), following)
+    return Crossing(fires, torch.where(fires, spike, math.inf), nth, time, current)
+
+
+def peaks_within(
+    length: Float[Tensor, "..."],
+    voltage: Float[Tensor, "..."],
+    current: Float[Tensor, "..."],
+    tau_mem: Tau,
+    tau_syn: Tau,
+) -> tuple[Bool[Tensor, "..."], Float[Tensor, "..."], Float[Tensor, "..."]]:
+    """Which membranes have a maximum within a time after their states, how long after, and how high it is.
+
+    Without leak, where V rises towards V + I for ever, it is a late time.
+    """
+    if leakless(tau_mem):
+        return (current > 0) & length.isinf(), torch.full_like(voltage, _LATE) * tau_syn, voltage + current
+    since, height = peak(voltage, current, tau_mem, tau_syn)
+    rises = current / tau_syn > voltage / tau_mem
+    return rises & (since <= length), since, height
+
+
+def later(
+    s: Float[Tensor, "..."], voltage: Float[Tensor, "..."], current: Float[Tensor, "..."], tau_mem: Tau, tau_syn: Tau
+) -> Float[Tensor, "..."]:
+    """Membrane at a time, which may be infinite, after a state."""
+    never = s.isinf()
+    for_ever = voltage + current if leakless(tau_mem) else 0.0
+    return torch.where(never, for_ever, membrane(s.masked_fill(never, 0.0), voltage, current, tau_mem, tau_syn))
 
 
 def time_to_threshold(

@@ -8,8 +8,8 @@ import torch
 from firstspike.neuron import LIF
 from firstspike.spiketime import spike_trains
 from firstspike.spiketime.reference import event_loop
+from firstspike.spiketime.reference.event_loop import accumulate
 from firstspike.spiketime.reference.response import kappa
-from firstspike.spiketime.reference.scan import accumulate
 
 
 @pytest.mark.parametrize("inputs", [1, 2, 7, 8, 9, 63, 64, 65, 200, 600])
