@@ -66,7 +66,7 @@ def test_it_keeps_its_promises():
     (python,) = (text for language, text in BLOCKS if language == "python")
     assert sum(bool(line) for line in python.splitlines()) <= 11
     yaml = BLOCKS[2][1].split("<<'END'\n")[1].split("END\n")[0]
-    assert len(yaml.splitlines()) == 10
+    assert len(yaml.splitlines()) == 9
 
 
 def test_ci_runs_the_test_command_of_the_readme():

@@ -96,11 +96,11 @@ def test_each_feature_has_its_own_range():
 
 
 def test_large_values_first_and_both_ways():
-    early, late = encode(VALUES), encode(VALUES, invert=True)
+    early, late = encode(VALUES, on_off=False), encode(VALUES, on_off=False, invert=True)
     finite = torch.isfinite(early)
     torch.testing.assert_close(early[finite] + late[finite], torch.full_like(early[finite], 2.15))
-    assert torch.equal(encode(VALUES, on_off=True), torch.cat([early, late], dim=1))
-    assert torch.equal(encode(VALUES, on_off=True, invert=True), torch.cat([late, early], dim=1))
+    assert torch.equal(encode(VALUES), torch.cat([early, late], dim=1))
+    assert torch.equal(encode(VALUES, invert=True), torch.cat([late, early], dim=1))
 
 
 @pytest.mark.parametrize("given", [np.asarray, torch.tensor, list, lambda x: np.float32(x)])
@@ -115,7 +115,7 @@ def test_values_of_any_kind(given, dtype):
 
 
 def test_values_outside_the_range_are_clipped():
-    encoder = LatencyEncoder(early=1.0, late=2.0).fit([[0.0, 7.0], [4.0, 7.0]])
+    encoder = LatencyEncoder(early=1.0, late=2.0, on_off=False).fit([[0.0, 7.0], [4.0, 7.0]])
     assert encoder([[-3.0, 8.0], [9.0, -8.0], [1.0, math.nan]]).tolist() == [[1.0, 1.0], [2.0, 1.0], [1.25, math.inf]]
     assert (encoder.low, encoder.high, encoder.features) == ((0.0, 7.0), (4.0, 7.0), 2)
     assert encoder.blank == (1.0,)

@@ -97,7 +97,7 @@ def test_parts_in_files_of_their_own(tmp_path):
     encoder = parts.train.encoder
     assert encoder.high[0] in (2.0, 4.0)  # without the validation sample
     assert parts.test.times.tolist() == encoder([[9, -9], [1, math.nan]]).tolist()
-    assert parts.test.times[0].tolist() == [2.0, 1.0]
+    assert parts.test.times[0].tolist() == [2.0, 1.0, 1.0, 2.0]
     both = file_splits(train, test, test, encode={})
     assert [len(part) for part in both] == [4, 2, 2]
     np.save(tmp_path / "x.npy", np.array([[0.1], [0.2]]))
@@ -120,7 +120,7 @@ def test_images(tmp_path):
 
 
 def test_values_for_a_trained_network(tmp_path):
-    encoder = LatencyEncoder().fit([[0.0, 0.0], [1.0, 2.0]])
+    encoder = LatencyEncoder(on_off=False).fit([[0.0, 0.0], [1.0, 2.0]])
     values, wanted = [[0.5, 3.0], [math.nan, 1.0]], encoder([[0.5, 3.0], [math.nan, 1.0]], torch.float64)
     np.save(tmp_path / "a.npy", values)
     np.savez(tmp_path / "b.npz", values=values, labels=[1, 0])
@@ -135,7 +135,7 @@ def test_values_for_a_trained_network(tmp_path):
         assert torch.equal(data.times, wanted)
         assert data.labels.tolist() == [1, 0]
         assert data.encoder is encoder
-    both = LatencyEncoder(on_off=True).fit([[0.0, 0.0], [1.0, 2.0]])
+    both = LatencyEncoder().fit([[0.0, 0.0], [1.0, 2.0]])
     assert read_times(tmp_path / "a.npy", 4, encoder=both).shape == (2, 4)
     with pytest.raises(ValueError, match=r"values: expected the shape \(samples, 3\), got \(2, 2\)"):
         read_times(tmp_path / "a.npy", 3, encoder=LatencyEncoder().fit([[0, 0, 0]]))

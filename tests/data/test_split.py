@@ -116,7 +116,7 @@ def test_wine():
     parts = split(wine.data, wine.target, class_names=wine.target_names, encode=LatencyEncoder())
     assert [len(part) for part in parts] == [142, 18, 18]
     assert parts.train.class_names == ("class_0", "class_1", "class_2")
-    assert parts.train.features == 13
+    assert parts.train.features == 26
 
 
 def test_images():
@@ -149,7 +149,7 @@ class Frame(np.ndarray):
 )
 def test_cells_that_are_no_numbers_are_named(cell, message):
     cells = np.array([[1.0, 2.0], [None, "3"]] * 5, dtype=object)
-    assert split(cells, [0, 1] * 5, encode={}).train.features == 2
+    assert split(cells, [0, 1] * 5, encode={}).train.features == 4
     cells[3, 1] = cell
     for table, column in ((cells, ""), (cells.view(Frame), " (column 'sex')")):
         with pytest.raises(ValueError, match=message) as error:

@@ -124,7 +124,7 @@ def test_split_divides_trains():
         split(trains, labels)
     assert split(trains[:, None], labels).train.image == (1, 3, 4)  # images have one dimension more
     assert split(trains.flip(-1), labels).train.image == (1, 3, 4)  # or rows that are not sorted
-    assert split(trains, labels, encode={}).train.image == (1, 3, 4)  # values are no trains
+    assert split(trains, labels, encode={"on_off": False}).train.image == (1, 3, 4)  # values are no trains
     with pytest.raises(ValueError, match=r"expected spike trains \(samples, inputs, spikes\), got \(20, 12\)"):
         split(trains.flatten(1), labels, trains=True)
 

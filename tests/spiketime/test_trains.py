@@ -202,7 +202,7 @@ def test_nothing_happens(backend):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"times": torch.zeros(3)}, r"expected times \(\.\.\., inputs, K\), got \(3,\)"),
+        ({"times": torch.zeros(3)}, r"expected times \(\.\.\., inputs, K\) and weight .*, got times \(3,\)"),
         ({"times": torch.zeros(2, 4, 3)}, "same number of inputs"),
         ({"max_spikes": 0}, "max_spikes must be a whole number >= 1, got 0"),
         ({"max_spikes": 2.0}, "max_spikes must be a whole number"),

@@ -114,6 +114,14 @@ class SpikeData(Dataset[tuple[Tensor, Tensor]]):
         return self.times.shape[1]
 
     @property
+    def input_names(self) -> tuple[str, ...]:
+        """Names of the inputs: those of the columns, then of their "off" channels if there are any; or none."""
+        names = self.columns
+        if getattr(self.encoder, "on_off", False):
+            names += tuple(f"{name} (off)" for name in names)
+        return names if len(names) == self.features else ()
+
+    @property
     def trains(self) -> bool:
         """Whether inputs have spike trains."""
         return self.times.ndim == 3

@@ -26,7 +26,7 @@ _CHECKPOINTS = 40  # largest number of positions of the slider
 _SAMPLES = 1000  # validation samples at each of them
 _BINS = 40
 _CURVE = 1500  # largest number of epochs in a curve
-_NAMED = 16  # largest number of inputs that are listed with their names
+_NAMED = 32  # largest number of inputs that are listed with their names
 _FEWEST = 12  # samples in the file, however large they are
 
 
@@ -167,8 +167,8 @@ def samples(run: RunData, budget: int) -> dict[str, Any]:
         found["points"] = plain(run.plane.coordinates(data.times[chosen]))
     elif run.pixels is not None:
         found["image"] = dict(zip(("rows", "columns", "every"), run.pixels, strict=True))
-    elif len(data.columns) == data.features <= _NAMED:  # an encoder may make two inputs of a column
-        found["inputs"] = list(data.columns)
+    elif 0 < len(data.input_names) <= _NAMED:
+        found["inputs"] = list(data.input_names)
     return found
 
 
