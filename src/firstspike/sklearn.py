@@ -94,7 +94,7 @@ class SpikingClassifier(ClassifierMixin, BaseEstimator):
         *,
         tau_mem: float = 2.0,
         late: float = 2.0,
-        xi: float = 0.2,
+        xi: float = 0.1,
         learning_rate_init: float = 0.01,
         batch_size: int | str = "auto",
         max_iter: int = 100,
