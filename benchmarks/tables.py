@@ -16,6 +16,7 @@ import tempfile
 import warnings
 import zipfile
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -93,11 +94,11 @@ def banana() -> Data:
 
 
 TABLES: dict[str, Callable[[], Data]] = {
-    **{name: lambda name=name: shipped(name) for name in ("iris", "wine", "breast_cancer")},
+    **{name: partial(shipped, name) for name in ("iris", "wine", "breast_cancer")},
     "penguins": penguins,
     "phishing": phishing,
     "segment": segment,
-    "digits": lambda: shipped("digits"),
+    "digits": partial(shipped, "digits"),
     "banana": banana,
 }
 

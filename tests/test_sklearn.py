@@ -82,7 +82,7 @@ def test_probabilities_are_the_softmax_of_the_loss(fitted, wine):
     x, _ = wine
     times = fitted.network_(fitted.encoder_(x)).detach().double()
     found = fitted.predict_proba(x)
-    expected = torch.softmax(-times / 0.2, dim=1).numpy()
+    expected = torch.softmax(-times / 0.1, dim=1).numpy()
     assert np.allclose(found, expected, atol=1e-12)
     assert (found[times == math.inf] == 0).all()
     assert (fitted.predict(x) == times.argmin(dim=1).numpy()).all()

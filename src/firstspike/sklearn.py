@@ -15,7 +15,7 @@ from firstspike.layers import LIFLinear, Network, start_firing_
 from firstspike.losses import TimeCrossEntropy
 from firstspike.neuron import LIF
 from firstspike.seeding import generator
-from firstspike.training import EarlyStopping, Interrupted, SilentNeurons, Trainer
+from firstspike.training import CosineLR, EarlyStopping, Interrupted, SilentNeurons, Trainer
 from firstspike.training.evaluation import record_in_parts
 
 if TYPE_CHECKING:
@@ -31,8 +31,7 @@ except ImportError as missing:
     raise ImportError(f'scikit-learn 1.6 or newer is missing ({missing}): pip install "firstspike[sklearn]"') from None
 
 _AT_START = 200  # samples from which the initial weights follow
-_RAISED_BY = 0.005
-_SILENT_HIDDEN, _SILENT_OUTPUT = 0.5, 0.1
+_SILENT_HIDDEN, _SILENT_OUTPUT = 0.8, 0.1  # largest silent fractions of a batch, chosen on validation data
 
 
 class SpikingClassifier(ClassifierMixin, BaseEstimator):
@@ -50,7 +49,7 @@ class SpikingClassifier(ClassifierMixin, BaseEstimator):
         tau_mem: membrane time constant, in units of the synaptic one.
         late: time of the latest input spike, in the same unit.
         xi: width of the softmax over spike times, in the same unit, see ``TimeCrossEntropy``.
-        learning_rate_init: rate of Adam.
+        learning_rate_init: rate of Adam at the start; it falls to 0 along a cosine until ``max_iter``.
         batch_size: samples per gradient step; ``"auto"`` is a fiftieth of the samples, from 20 to 200.
         max_iter: largest number of epochs.
         tol: smallest improvement that counts, of the loss or, with ``early_stopping``, of the accuracy.
@@ -95,12 +94,12 @@ class SpikingClassifier(ClassifierMixin, BaseEstimator):
         *,
         tau_mem: float = 2.0,
         late: float = 2.0,
-        xi: float = 0.2,
-        learning_rate_init: float = 0.005,
+        xi: float = 0.1,
+        learning_rate_init: float = 0.01,
         batch_size: int | str = "auto",
         max_iter: int = 100,
         tol: float = 1e-4,
-        n_iter_no_change: int = 10,
+        n_iter_no_change: int = 30,
         early_stopping: bool = False,
         validation_fraction: float = 0.1,
         warm_start: bool = False,
@@ -164,11 +163,14 @@ class SpikingClassifier(ClassifierMixin, BaseEstimator):
         train = encoded(values, labels)
         network = self.network_ if continued else self._network([train.features, *hidden, len(classes)], train, seed)
         stopping = _Stopping(self)
+        optimizer = torch.optim.Adam(network.parameters(), lr=self.learning_rate_init)
+        limits = [_SILENT_HIDDEN] * len(hidden) + [_SILENT_OUTPUT]
         trainer = Trainer(
             network,
             TimeCrossEntropy(self.xi, silent_cost=math.log(len(classes))),  # as by chance: it has no gradient
-            torch.optim.Adam(network.parameters(), lr=self.learning_rate_init),
-            silent=SilentNeurons([_SILENT_HIDDEN] * len(hidden) + [_SILENT_OUTPUT], _RAISED_BY),
+            optimizer,
+            schedule=CosineLR(optimizer, self.max_iter),
+            silent=SilentNeurons(limits, increment=0.005, exponential=False),
         )
         try:
             result = trainer.fit(
