@@ -6,6 +6,7 @@ import pickle
 import sys
 
 import numpy as np
+import pandas
 import pytest
 import torch
 from sklearn.base import clone
@@ -120,7 +121,6 @@ def test_classes_have_names(wine):
 
 
 def test_frames(wine):
-    pandas = pytest.importorskip("pandas")
     frame = pandas.DataFrame(wine[0], columns=load_wine().feature_names)
     frame.iloc[3, 4] = None
     fitted = small(max_iter=3).fit(frame, pandas.Series(wine[1]).map({0: "a", 1: "b", 2: "c"}))
