@@ -2,8 +2,7 @@ import numpy as np
 import torch
 
 from firstspike import plots
-from firstspike.training import confusion_counts
-from firstspike.training.evaluation import Evaluation
+from firstspike.training.evaluation import Evaluation, confusion_counts
 
 
 def evaluation(labels, predictions, outputs=3):
