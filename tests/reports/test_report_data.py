@@ -40,10 +40,10 @@ def test_inputs_have_the_names_of_the_table(train_run, tmp_path, bars_config):
     table.unlink()
     found = samples(RunData(tmp_path / "run"), 1000)  # the run has a copy
     assert found["inputs"] == names
-    found = inputs(run)
-    assert (found["of"], found["effects"]) == (4, sorted(found["effects"], reverse=True))
-    assert sorted(found["names"]) == sorted(names)
     assert found["of"] == 6
+    shown = inputs(run)
+    assert (shown["of"], shown["effects"]) == (4, sorted(shown["effects"], reverse=True))
+    assert sorted(shown["names"]) == sorted(names)
 
 
 def test_history_counts_every_sample(yin_yang_data):
