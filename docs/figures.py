@@ -58,6 +58,7 @@ GALLERY = {
         "output_times",
         "membrane",
         "confusion",
+        "margins",
         "spike_histogram",
         "raster",
         "receptive_fields",

@@ -9,7 +9,7 @@ import firstspike as fs
 import python_runs
 from firstspike.reports.write import write_report
 
-EVERYTHING = {"name", "classes", "split", "notes", "curves", "history", "confusion", "samples"}
+EVERYTHING = {"name", "classes", "split", "notes", "curves", "history", "confusion", "inputs", "samples"}
 
 TESTED = ("plain_module", "more_outputs_than_classes", "own_layer", "images", "data_elsewhere", "table")
 VALIDATED = ("own_loss", "more_outputs_than_classes", "images", "data_elsewhere", "seeds")

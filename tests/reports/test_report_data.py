@@ -8,7 +8,7 @@ import torch
 
 from firstspike.layers.named import named_lif_layers, named_spikes
 from firstspike.plots import RunData
-from firstspike.reports.details import choose, curves, details, history, plain, plane, samples, significant
+from firstspike.reports.details import choose, curves, details, history, inputs, plain, plane, samples, significant
 from firstspike.training.evaluation import confusion_counts
 
 
@@ -35,11 +35,15 @@ def test_inputs_have_the_names_of_the_table(train_run, tmp_path, bars_config):
     layers = [{"kind": "lif", "out_features": 4}, {"kind": "lif", "out_features": 2}]
     run = RunData(train_run(tmp_path / "run", bars_config | {"data": data, "network": layers}))
     assert run.data_name == "data from two.csv"
-    assert samples(run, 1000)["inputs"] == ["left", "right", "left (off)", "right (off)"]
+    names = ["left", "right", "left (off)", "right (off)"]
+    assert samples(run, 1000)["inputs"] == names
     table.unlink()
     found = samples(RunData(tmp_path / "run"), 1000)  # the run has a copy
-    assert found["inputs"] == ["left", "right", "left (off)", "right (off)"]
+    assert found["inputs"] == names
     assert found["of"] == 6
+    shown = inputs(run)
+    assert (shown["of"], shown["effects"]) == (4, sorted(shown["effects"], reverse=True))
+    assert sorted(shown["names"]) == sorted(names)
 
 
 def test_history_counts_every_sample(yin_yang_data):

@@ -21,6 +21,7 @@ from matplotlib.figure import Figure
 from firstspike.plots.callbacks import CALLBACKS
 from firstspike.plots.dataset import dataset_figure, spike_images, yin_yang_points
 from firstspike.plots.look import style
+from firstspike.plots.margins import input_derivatives, input_effects, margins_figure
 from firstspike.plots.matrices import (
     confusion,
     confusion_figure,
@@ -68,6 +69,7 @@ PLOTS: dict[str, Callable[..., Figure]] = {
     "spike_counts": spike_counts_figure,
     "spike_histogram": spike_histogram_figure,
     "confusion": confusion_figure,
+    "margins": margins_figure,
     "weight_histograms": weight_histograms_figure,
     "weight_matrices": weight_matrices_figure,
     "receptive_fields": receptive_fields_figure,
@@ -113,6 +115,7 @@ def save_figures(
 
 __all__ = [
     "CALLBACKS", "PLOTS", "NotApplicable", "RunData", "YinYangPlane", "accuracy", "confusion", "decision_map",
-    "loss_and_error", "membrane", "output_times", "raster", "receptive_fields", "save_figures", "spike_counts",
-    "spike_histogram", "spike_images", "style", "time_comparison", "time_map", "write_figure", "yin_yang_points",
+    "input_derivatives", "input_effects", "loss_and_error", "membrane", "output_times", "raster", "receptive_fields",
+    "save_figures", "spike_counts", "spike_histogram", "spike_images", "style", "time_comparison", "time_map",
+    "write_figure", "yin_yang_points",
 ]  # fmt: skip

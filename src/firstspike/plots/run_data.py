@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 import numpy as np
+import torch
 from jaxtyping import Float
 from matplotlib.figure import Figure
 
 from firstspike.config import ConfigError
 from firstspike.config.network import LayerError
 from firstspike.layers import LAYERS, LIFLinear, LIFSpikeTrains, Network, Record
-from firstspike.layers.named import NamedLIF, named_lif_layers, named_parameters
+from firstspike.layers.named import NamedLIF, named_lif_layers, named_parameters, to_numpy
 from firstspike.layers.trains import form_of
 from firstspike.plots.look import as_text, styled, time_unit
 from firstspike.plots.plane import YinYangPlane
@@ -22,9 +23,13 @@ from firstspike.runs.checkpoint import load_checkpoint
 from firstspike.runs.run import Run, Table
 from firstspike.substrates import SubstrateError
 from firstspike.training.evaluation import record_in_parts
+from firstspike.training.margin import Margins, margins, per_input
 from firstspike.training.state import CheckpointError
 
 _log = logging.getLogger(__name__)
+
+
+_SAMPLES = 1000  # whose margins are taken
 
 
 class NotApplicable(ValueError):  # noqa: N818  (a reason to leave a figure out, not a fault)
@@ -96,6 +101,47 @@ class RunData(Run):
         if image is None and section.kind == "bars":
             return section.size, section.size, section.multiply
         return None if image is None else (*image[1:], 1)
+
+    @cached_property
+    def input_names(self) -> list[str]:
+        """Names of the inputs: columns of a table, places of pixels, or numbers."""
+        data = self.data.train
+        if self.config.data.kind == "yin_yang":
+            return ["x", "y", "1 - x", "1 - y"]
+        if self.pixels is not None:
+            rows, columns, copies = self.pixels
+            places = np.ndindex(data.features // (rows * columns * copies), rows, columns, copies)
+            return [f"channel {channel}, row {row}, column {column}" for channel, row, column, _ in places]
+        return list(data.input_names) or list(map(str, range(data.features)))
+
+    @cached_property
+    def margins(self) -> Margins:
+        """Margins of the decisions of the exact network on the first samples of ``held_out``, and their derivatives.
+
+        Raises:
+            NotApplicable: the outputs have none.
+        """
+        try:
+            return margins(self.network, self.held_out[1].times[:_SAMPLES], readout=self.reads_values)
+        except (ValueError, RuntimeError) as reason:  # a network of one output; one that has no gradient
+            raise NotApplicable(str(reason)) from None
+
+    @property
+    def reads_values(self) -> bool:
+        """Whether the loss takes the values of a readout."""
+        return getattr(self.loss, "reads", None) == "values"
+
+    @cached_property
+    def input_effects(self) -> Float[np.ndarray, " inputs"]:
+        """Mean absolute derivative of the margins by the time of each input, of a train by that of all its spikes.
+
+        Raises:
+            NotApplicable: no margin is finite.
+        """
+        finite = torch.isfinite(self.margins.margin)
+        if not finite.any():
+            raise NotApplicable("in no sample do two outputs spike, so that no decision has a margin")
+        return to_numpy(per_input(self.margins.by_times[finite]).abs().mean(dim=0))
 
     @property
     def lif_layers(self) -> list[NamedLIF]:

@@ -39,7 +39,7 @@ def details(run: RunData, budget: int) -> dict[str, Any]:
 
     Returns:
         ``name``, ``classes``, ``split`` (the data that are shown), ``notes``, and those of ``curves``, ``history``,
-        ``confusion``, ``samples``, ``plane`` that apply to the run.
+        ``confusion``, ``inputs``, ``samples``, ``plane`` that apply to the run.
     """
     found: dict[str, Any] = {"name": f"seed {run.config.training.seed}", "notes": []}
     sizes = [layer.out_features for layer in run.config.network if layer.kind == "lif"]
@@ -49,6 +49,7 @@ def details(run: RunData, budget: int) -> dict[str, Any]:
         "curves": lambda: curves(run),
         "history": lambda: history(run),
         "confusion": lambda: confusion(run),
+        "inputs": lambda: inputs(run),
         "samples": lambda: samples(run, budget),
     }
     if run.config.data.kind == "yin_yang":
@@ -132,6 +133,18 @@ def confusion(run: RunData) -> dict[str, Any]:
     }
 
 
+def inputs(run: RunData) -> dict[str, Any]:
+    """Names and effects of the inputs that the decisions depend on most, the largest first; see the figure margins."""
+    effects = run.input_effects
+    chosen = np.argsort(-effects, kind="stable")[:_NAMED]
+    return {
+        "names": [run.input_names[place] for place in chosen],
+        "effects": significant(effects[chosen], 3),
+        "of": len(effects),
+        "samples": int(torch.isfinite(run.margins.margin).sum()),
+    }
+
+
 def samples(run: RunData, budget: int) -> dict[str, Any]:
     """Samples of the held-out data to choose from, as many as the budget of numbers allows.
 
@@ -163,12 +176,12 @@ def samples(run: RunData, budget: int) -> dict[str, Any]:
     except NotApplicable as reason:
         found["no_membrane"] = str(reason)
     if run.config.data.kind == "yin_yang":
-        found["inputs"] = ["x", "y", "1 - x", "1 - y"]
+        found["inputs"] = run.input_names
         found["points"] = plain(run.plane.coordinates(data.times[chosen]))
     elif run.pixels is not None:
         found["image"] = dict(zip(("rows", "columns", "every"), run.pixels, strict=True))
-    elif 0 < len(data.input_names) <= _NAMED:
-        found["inputs"] = list(data.input_names)
+    elif data.input_names and data.features <= _NAMED:
+        found["inputs"] = run.input_names
     return found
 
 

@@ -7,6 +7,7 @@ from firstspike.training.callbacks import Callback, EarlyStopping
 from firstspike.training.divergence import DivergedError
 from firstspike.training.evaluation import Evaluation
 from firstspike.training.fitting import Fit, FitResult, Interrupted
+from firstspike.training.margin import Margins, margins
 from firstspike.training.schedules import SCHEDULES, CosineLR
 from firstspike.training.silent import SilentNeurons
 from firstspike.training.trainer import Trainer
@@ -25,6 +26,8 @@ __all__ = [
     "Fit",
     "FitResult",
     "Interrupted",
+    "Margins",
     "SilentNeurons",
     "Trainer",
+    "margins",
 ]

@@ -224,7 +224,7 @@ def _records(
     network: nn.Module, times: Float[Tensor, "samples inputs"] | EventLists, substrate: Substrate | None
 ) -> Iterator[Record]:
     """Spike times of all layers, part after part, in evaluation mode."""
-    with _evaluating(network):
+    with evaluating(network):
         for part in times.split(samples_at_once(network, times, substrate)):
             if substrate is not None and isinstance(network, Network):
                 yield substrate.run(network, part)
@@ -235,7 +235,7 @@ def _records(
 
 
 @contextmanager
-def _evaluating(network: nn.Module) -> Iterator[None]:
+def evaluating(network: nn.Module) -> Iterator[None]:
     """Evaluation mode inside: delays do not jitter."""
     trains = network.training
     network.eval()

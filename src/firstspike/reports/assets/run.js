@@ -17,6 +17,7 @@ start((data) => {
   function show(member) {
     past.show(member);
     if (has("confusion")) confusion(member, (kind) => choice.choose(kind));
+    if (has("inputs")) effects(member);
     if (choice) choice.open(member);
   }
 

@@ -1,0 +1,118 @@
+"""By how much a decision is won, and what that depends on."""
+
+import math
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from firstspike.devices import raise_deferred_errors
+from firstspike.layers import Network
+from firstspike.losses.base import check_batch, of_true, smallest
+from firstspike.spiketime.values import check_tensor
+from firstspike.training.evaluation import evaluating, samples_at_once
+
+
+class Margins(NamedTuple):
+    """Margins of decisions and their derivatives.
+
+    A derivative by times is exactly 0 for spikes after both outputs, for spikes that are missing (``inf``), and for all
+    inputs of a sample whose margin is not finite.
+
+    Args:
+        margin: time from the spike of the chosen output to the earliest spike of another one; of a readout, by how much
+            its value is above the largest other one. Negative where a label loses. ``inf`` where no other output
+            spikes, ``-inf`` where the chosen one is silent, NaN where all are.
+        chosen: the output in question: the label or, without labels, the winner.
+        rival: the best of the other outputs; -1 where all of them are silent.
+        by_times: derivative of each margin by each input spike, of the shape of the times. Positive: the margin grows
+            if the spike comes later.
+        by_parameter: derivative of the mean of all finite margins by each parameter, with the names and shapes of
+            ``network.named_parameters()``; 0 where no margin is finite.
+    """
+
+    margin: Float[Tensor, " samples"]
+    chosen: Int64[Tensor, " samples"]
+    rival: Int64[Tensor, " samples"]
+    by_times: Float[Tensor, "samples inputs *spikes"]
+    by_parameter: dict[str, Tensor]
+
+
+def margins(
+    network: nn.Module,
+    times: Float[Tensor, "samples inputs *spikes"],
+    labels: Int64[Tensor, " samples"] | None = None,
+    *,
+    readout: bool | None = None,
+) -> Margins:
+    """Why a network decides as it does: margins of its decisions, and their exact derivatives.
+
+    The network is in evaluation mode. ``max_weight_grad`` of a layer drops the same derivatives as in training. The
+    derivative by parameters is a mean; for that of one sample, give it alone: ``margins(network, times[3:4])``.
+
+    Args:
+        network: has an output for each class.
+        times: input times, in any form that the network takes.
+        labels: outputs whose margins are asked for; by default those that win, so that no margin is negative.
+        readout: whether outputs are values, of which the largest wins, instead of times. By default an ``fs.Network``
+            is asked, and all else has times.
+
+    Raises:
+        ValueError: the outputs are not ``(samples, outputs)`` with at least two outputs, or labels do not fit.
+    """
+    check_tensor("times", times)
+    flat = network.flat(times.detach()) if isinstance(network, Network) else times.detach()
+    if readout is None:
+        readout = isinstance(network, Network) and network.gives == "values"
+    parameters = {name: value.detach().requires_grad_() for name, value in network.named_parameters()}
+    sums = {name: torch.zeros_like(value) for name, value in parameters.items()}
+    size, parts = samples_at_once(network, flat), []
+    for start in range(0, max(1, len(flat)), size):
+        part = flat[start : start + size].clone().requires_grad_()
+        with evaluating(network), torch.enable_grad():
+            output = functional_call(network, parameters, (part,))
+            chosen, rival, margin = _compare(output, readout, None if labels is None else labels[start : start + size])
+            total = margin[torch.isfinite(margin)].sum()
+            by_times, *rest = torch.autograd.grad(
+                total, [part, *parameters.values()], allow_unused=True, materialize_grads=True
+            )
+        parts.append((margin.detach(), chosen, rival, by_times))
+        for name, value in zip(sums, rest, strict=True):
+            sums[name] += value
+    raise_deferred_errors()
+    margin, chosen, rival, by_times = map(torch.cat, zip(*parts, strict=True))
+    count = torch.isfinite(margin).sum().clamp(min=1)
+    return Margins(
+        margin, chosen, rival, by_times.reshape(times.shape), {name: value / count for name, value in sums.items()}
+    )
+
+
+def per_input(by_times: Float[Tensor, "samples inputs *spikes"]) -> Float[Tensor, "samples inputs"]:
+    """Derivatives by the time of each input: those of a train move together."""
+    return by_times.sum(dim=-1) if by_times.ndim > 2 else by_times
+
+
+def _compare(
+    output: Float[Tensor, "samples outputs"], readout: bool, labels: Int64[Tensor, " samples"] | None
+) -> tuple[Int64[Tensor, " samples"], Int64[Tensor, " samples"], Float[Tensor, " samples"]]:
+    """The chosen output, the best other one, and the margin between them."""
+    if output.ndim != 2 or output.shape[1] < 2:
+        raise ValueError(
+            f"network: expected outputs of shape (samples, outputs), at least two of them, got {tuple(output.shape)}; "
+            "a network that gives trains ends with a readout or fs.FirstSpike(), members of an ensemble go one by one"
+        )
+    ranked = -output if readout else output  # the smallest wins
+    if labels is None:
+        chosen = ranked.argmin(dim=-1)
+    else:
+        check_batch(output, labels, "the network's output", "output of the network")
+        chosen = labels
+    own = of_true(ranked, chosen)
+    others = ranked.scatter(-1, chosen.unsqueeze(-1), math.inf)
+    return (
+        chosen,
+        smallest(others),
+        others.min(dim=-1).values - own.squeeze(-1),
+    )  # amin would share the gradient between ties
