@@ -187,3 +187,36 @@ assert settings() == before
 assert "matplotlib.pyplot" not in sys.modules
 """
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_margins_show_inputs_by_name(yin_yang_run):
+    ax, bars = plots.PLOTS["margins"](yin_yang_run).axes[:2]
+    assert [tick.get_text() for tick in ax.get_yticklabels()] == ["x", "y", "1 - x", "1 - y"]
+    found = yin_yang_run.margins
+    np.testing.assert_allclose(ax.collections[0].get_array(), found.by_times[0], rtol=1e-6)
+    finite = found.margin.isfinite()
+    expected = found.by_times[finite].double().abs().mean(dim=0)
+    np.testing.assert_allclose([bar.get_width() for bar in bars.patches], expected, rtol=1e-6)
+    assert bars.get_title() == f"{int(finite.sum())} test samples"
+
+
+@pytest.mark.parametrize(
+    ("margin", "rival", "words"),
+    [(float("nan"), -1, "no output spikes"), (float("inf"), -1, "no other output spikes"), (0.25, 0, "0.25 ")],
+)
+def test_margins_say_what_was_decided(bars_run, monkeypatch, margin, rival, words):
+    found = bars_run.margins
+    margins, rivals = found.margin.clone(), found.rival.clone()
+    margins[0], rivals[0] = margin, rival
+    monkeypatch.setitem(bars_run.__dict__, "margins", found._replace(margin=margins, rival=rivals))
+    left, right = plots.PLOTS["margins"](bars_run).axes[:2]
+    assert words in left.get_title()
+    np.testing.assert_allclose(right.images[0].get_array(), bars_run.input_effects.reshape(3, 3))
+
+
+def test_margins_need_two_outputs_that_spike(bars_run, monkeypatch):
+    run = plots.RunData(bars_run.folder)
+    silent = torch.full_like(bars_run.margins.margin, float("inf"))
+    monkeypatch.setitem(run.__dict__, "margins", bars_run.margins._replace(margin=silent))
+    with pytest.raises(plots.NotApplicable, match="in no sample do two outputs spike"):
+        plots.PLOTS["margins"](run)

@@ -23,12 +23,10 @@ from firstspike.runs.checkpoint import load_checkpoint
 from firstspike.runs.run import Run, Table
 from firstspike.substrates import SubstrateError
 from firstspike.training.evaluation import record_in_parts
-from firstspike.training.margin import Margins, margins, per_input
+from firstspike.training.margin import Margins, margins
 from firstspike.training.state import CheckpointError
 
 _log = logging.getLogger(__name__)
-
-
 _SAMPLES = 1000  # whose margins are taken
 
 
@@ -122,14 +120,9 @@ class RunData(Run):
             NotApplicable: the outputs have none.
         """
         try:
-            return margins(self.network, self.held_out[1].times[:_SAMPLES], readout=self.reads_values)
+            return margins(self.network, self.held_out[1].times[:_SAMPLES], readout=self.evaluation.readout)
         except (ValueError, RuntimeError) as reason:  # a network of one output; one that has no gradient
             raise NotApplicable(str(reason)) from None
-
-    @property
-    def reads_values(self) -> bool:
-        """Whether the loss takes the values of a readout."""
-        return getattr(self.loss, "reads", None) == "values"
 
     @cached_property
     def input_effects(self) -> Float[np.ndarray, " inputs"]:
@@ -138,10 +131,10 @@ class RunData(Run):
         Raises:
             NotApplicable: no margin is finite.
         """
-        finite = torch.isfinite(self.margins.margin)
-        if not finite.any():
+        found = to_numpy(self.margins.by_times[torch.isfinite(self.margins.margin)])
+        if not len(found):
             raise NotApplicable("in no sample do two outputs spike, so that no decision has a margin")
-        return to_numpy(per_input(self.margins.by_times[finite]).abs().mean(dim=0))
+        return np.abs(found.reshape(*found.shape[:2], -1).sum(axis=-1)).mean(axis=0)
 
     @property
     def lif_layers(self) -> list[NamedLIF]:

@@ -17,21 +17,9 @@ from firstspike._version import __version__
 
 MISSING = 'a report needs Jinja2 and Plotly: pip install "firstspike[report]"'
 SCRIPTS = {
-    "run": (
-        "unpack",
-        "charts",
-        "table",
-        "curves",
-        "history",
-        "confusion",
-        "inputs",
-        "sample",
-        "spikes",
-        "plane",
-        "run",
-    ),
+    "run": ("unpack", "charts", "table", "curves", "history", "confusion", "why", "sample", "spikes", "plane", "run"),
     "sweep": ("unpack", "charts", "table", "sweep"),
-}  # fmt: skip
+}
 
 
 def check_report() -> None:

@@ -75,23 +75,15 @@ def margins(
             output = functional_call(network, parameters, (part,))
             chosen, rival, margin = _compare(output, readout, None if labels is None else labels[start : start + size])
             total = margin[torch.isfinite(margin)].sum()
-            by_times, *rest = torch.autograd.grad(
-                total, [part, *parameters.values()], allow_unused=True, materialize_grads=True
-            )
+            by_times, *rest = torch.autograd.grad(total, [part, *parameters.values()], materialize_grads=True)
         parts.append((margin.detach(), chosen, rival, by_times))
         for name, value in zip(sums, rest, strict=True):
             sums[name] += value
     raise_deferred_errors()
     margin, chosen, rival, by_times = map(torch.cat, zip(*parts, strict=True))
     count = torch.isfinite(margin).sum().clamp(min=1)
-    return Margins(
-        margin, chosen, rival, by_times.reshape(times.shape), {name: value / count for name, value in sums.items()}
-    )
-
-
-def per_input(by_times: Float[Tensor, "samples inputs *spikes"]) -> Float[Tensor, "samples inputs"]:
-    """Derivatives by the time of each input: those of a train move together."""
-    return by_times.sum(dim=-1) if by_times.ndim > 2 else by_times
+    means = {name: value / count for name, value in sums.items()}
+    return Margins(margin, chosen, rival, by_times.reshape(times.shape), means)
 
 
 def _compare(
@@ -111,8 +103,5 @@ def _compare(
         chosen = labels
     own = of_true(ranked, chosen)
     others = ranked.scatter(-1, chosen.unsqueeze(-1), math.inf)
-    return (
-        chosen,
-        smallest(others),
-        others.min(dim=-1).values - own.squeeze(-1),
-    )  # amin would share the gradient between ties
+    best = others.min(dim=-1).values  # amin would share its gradient between equal ones
+    return chosen, smallest(others), best - own.squeeze(-1)
