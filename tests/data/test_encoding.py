@@ -170,7 +170,7 @@ def test_stored_encoders_that_do_not_fit(stored, message):
         ([[1.0, 2.0], [3.0, math.inf]], r"values: expected finite numbers or NaN \(missing\), got inf at \[1, 1\]"),
         ([1.0, 2.0], r"values: expected the shape \(samples, inputs\)"),
         ([[]], r"values: expected the shape"),
-        ([["a", "b"]], "values: expected numbers, got <U1"),
+        ([["a", "b"]], r"values: expected numbers, got 'a' at \[0, 0\]"),
         ([[1.0], [1.0, 2.0]], "values: expected numbers"),
         ([[1j]], "values: expected numbers, got complex128"),
     ],

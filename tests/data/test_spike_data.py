@@ -82,7 +82,7 @@ def test_frozen(data):
         (torch.zeros(5, 3, 2), torch.zeros(3).long(), "reshape to two dimensions; a raster of 0 and 1"),
         (torch.zeros(5, 3, 2).int(), torch.zeros(3).long(), "got torch.int32 .*: a raster of 0 and 1"),
         ([[1.0, 2.0], [1.0]], [0, 1], "times: expected numbers in a tensor or array, got a list: .*inhomogeneous"),
-        ([["a"]], [0], "times: expected numbers in a tensor or array, got a list: .* not numbers"),
+        ([["a"]], [0], "times: expected numbers in a tensor or array, got a list: 'a' at"),
         (None, [0], "times: expected numbers in a tensor or array, got a NoneType"),
         ([[1.0]], ["a"], "labels: expected numbers in a tensor or array, got a list"),
         ([[1.0]], [0.0], "labels: expected int64"),
@@ -176,3 +176,21 @@ def test_checksums(data):
     assert SpikeData(data.times.T.contiguous().T, data.labels, ("a", "b")).checksum == data.checksum
     assert Splits(data, data, data).differences({"test": {"labels": "?"}}) == ["test: other labels"]
     assert data.to(dtype=torch.bfloat16).checksum["dtype"] == "bfloat16"
+
+
+@pytest.mark.parametrize(("most", "names"), [(0, "('0',)"), (1, "('0', '1',)"), (5, "('0', '1', '2', ...)")])
+def test_names_of_classes_are_asked_for(most, names):
+    with pytest.raises(ValueError, match="class_names: expected a name for each class, got none") as error:
+        SpikeData(torch.rand(2, 3), torch.tensor([0, most]))
+    assert names in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [("n", "'n' at \\[1, 0\\] .column 'l'.; encode names"), (None, "<NA> at .*'l'.; write nan")],
+)
+def test_a_frame_that_is_no_table_of_numbers_names_the_column(value, said):
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame({"l": [0.5, pandas.NA if value is None else value], "w": [0.5, 1.0]})
+    with pytest.raises(ValueError, match=said):
+        SpikeData(frame, [0, 1], ("a", "b"))

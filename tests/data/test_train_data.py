@@ -73,6 +73,13 @@ def test_trains_from_events():
         (([0.0], [math.nan]), "inputs: expected whole numbers, got nan for sample 0"),
         (([0.0], [1], [1]), r"expected a pair \(times, inputs\) for each sample, got a tuple of 3 for sample 0"),
         (0.5, r"expected a pair \(times, inputs\) for each sample, got a float for sample 0; a single sample is \["),
+        (
+            [(0.1, 1), (0.2, 0), (0.3, 1)],
+            r"got a list of 3 for sample 0; .* \(time, input\) make tuple\(zip\(\*events\)\)",
+        ),
+        (np.ones((3, 2)), r"got a ndarray for sample 0; .* \(spikes, 2\) make \(array\[:, 0\], array\[:, 1\]\)"),
+        (np.zeros(3, [("t", int), ("x", int)]), r"got a ndarray .* fields t, x make \(array\[TIME\], array\[INPUT\]\)"),
+        ((0.1, 1), r"expected \(times, inputs\) for each sample, got one time and one input for sample 0"),
         ({"times": [0.0], "inputs": [1]}, r"expected a pair \(times, inputs\) for each sample, got a dict"),
     ],
 )

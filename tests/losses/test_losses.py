@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.func import grad, vmap
 
-from firstspike.losses import LOSSES, TimeLoss
+from firstspike.losses import LOSSES, ReadoutCrossEntropy, TimeCrossEntropy, TimeLoss
 
 pytestmark = pytest.mark.usefixtures("on_device")
 
@@ -225,3 +226,16 @@ def test_nan_decides_for_no_class(loss):
     for bad in (math.nan, -inf):  # also where the true neuron is silent, which costs the same whatever the others do
         with pytest.raises(ValueError, match="times must be real numbers or inf"):
             loss.per_sample(torch.tensor([[inf, bad]]), torch.tensor([0]))
+
+
+@pytest.mark.parametrize("loss", [TimeCrossEntropy(), ReadoutCrossEntropy()])
+def test_arrays_are_no_output(loss):
+    with pytest.raises(
+        ValueError, match=r"output must be a torch tensor, got ndarray of shape .3, 2.; write torch.as_te"
+    ):
+        loss.predict(np.ones((3, 2)))
+
+
+def test_too_few_class_weights():
+    with pytest.raises(ValueError, match=r"weight: expected one for each class, got 2 for labels 0 \.\.\. 2"):
+        TimeCrossEntropy(weight=[1, 2]).share(torch.tensor([0]), torch.tensor([0, 2]))

@@ -151,3 +151,19 @@ def test_seeds(wine, tmp_path):
     assert [x.accuracy for x in run.validations] == [x.accuracy for x in opened.validations]
     assert opened.tests == ()
     assert opened.test is None
+
+
+def test_words_among_rows_are_named(run):
+    records = [dict(record) for record in frame(60).records()]
+    records[1]["proline"] = "n"
+    with pytest.raises(ValueError, match="rows: expected numbers, got 'n' in row 1, column 'proline'; encode names"):
+        run.predict(records)
+    rows = [list(map(float, row)) for row in WINE.data[:2]]
+    rows[1][3] = "n"
+    with pytest.raises(ValueError, match=r"expected numbers, got 'n' at \[1, 3\]; encode names"):
+        run.predict(rows)
+
+
+def test_arrays_of_times_are_observed(run):
+    times = run.data.test.times
+    assert torch.equal(run.observe(times.double().numpy()).output, run.observe(times).output)

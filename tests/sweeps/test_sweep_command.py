@@ -7,7 +7,9 @@ from pathlib import Path
 
 import optuna
 import pytest
+import typer
 
+from firstspike.sweeps import command as sweeps
 from firstspike.sweeps.study import TRIAL
 
 
@@ -170,3 +172,17 @@ def test_optuna_is_needed_and_named(tmp_path):
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, timeout=60)
     assert done.returncode == 2
     assert done.stderr == 'error: Optuna is missing. Install it: pip install "firstspike[sweep]"\n'
+
+
+def test_interrupted_before_the_first_trial(write_sweep, tmp_path, monkeypatch, capsys):
+    def interrupted(*arguments):
+        raise KeyboardInterrupt
+
+    file = write_sweep()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("firstspike.sweeps.worker.launch", interrupted)
+    with pytest.raises(typer.Exit):
+        sweeps.sweep(file, quiet=True)
+    assert capsys.readouterr().err == "interrupted; no trial had begun. Run the same command again to start.\n"
+    with pytest.raises(FileNotFoundError, match="interrupted before its first trial leaves nothing: start it again"):
+        sweeps.sweep_table("small")

@@ -126,3 +126,14 @@ def test_a_loss_that_is_not_finite(bars_folder):
     found = evaluate(run.network, Objective(run.loss), run.data.validation)
     (sign,) = signs_of_failure(run.network, type(found)(**{**vars(found), "loss": math.nan}))
     assert sign == "the loss on the validation data is nan"
+
+
+def test_silent_neurons_before_a_layer_of_torch_are_named(tmp_path):
+    network = torch.nn.Sequential(fs.LIFLinear(3, 4), torch.nn.Linear(4, 2))
+    with torch.no_grad():
+        network[0].weight[0] = -1.0
+        network[1].weight[1, 0] = math.nan  # what inf has led to
+    trainer = fs.Trainer(network, fs.losses.TimeCrossEntropy(), torch.optim.Adam(network.parameters()))
+    said = r"Or do spike times enter the Linear '1'\? A silent neuron has the time inf, .* give it times\.clamp"
+    with pytest.raises(DivergedError, match=said), staying_finite(trainer.members, 1, [0]):
+        pass

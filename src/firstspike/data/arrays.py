@@ -33,9 +33,11 @@ def as_table(
     """
     try:
         array = values.detach().cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
+        if array.dtype.kind in "OU":
+            found = _numbers(array, getattr(values, "columns", ()))
         if array.dtype.kind not in "fiubO":
             raise ValueError(f"got {array.dtype}")
-        array = _numbers(array, getattr(values, "columns", ())) if array.dtype.kind == "O" else array.astype(np.float64)
+        array = found if array.dtype.kind == "O" else array.astype(np.float64)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{name}: expected numbers, {error}") from None
     shape = array.shape[1:]
@@ -78,6 +80,7 @@ def _numbers(array: np.ndarray, columns: Sequence[Any]) -> np.ndarray:
                 column = f" (column {columns[place[1]]!r})" if len(columns) and len(place) > 1 else ""
                 hint = "write nan for a missing one: table.to_numpy(float, na_value=numpy.nan)"
                 if isinstance(value, str):
+                    value = str(value)  # without NumPy's type
                     hint = "encode names by numbers, or leave the column out"
                 raise ValueError(f"got {value!r} at {list(place)}{column}; {hint}") from None
         raise
@@ -105,12 +108,15 @@ def as_tensor(name: str, values: Any, dtype: torch.dtype | None = None) -> Tenso
     try:
         array = np.array(values)
         if array.dtype.kind not in "biuf":
+            if array.dtype.kind in "OU":
+                _numbers(array, getattr(values, "columns", ()))
             raise TypeError(f"{array.dtype} are not numbers")
         native = array.astype(array.dtype.newbyteorder("="), copy=False)
         tensor = torch.from_numpy(native)
     except (TypeError, ValueError) as error:
         raise ValueError(
-            f"{name}: expected numbers in a tensor or array, got a {type(values).__name__}: {error}"
+            f"{name}: expected numbers in a tensor or array, got a {type(values).__name__}: "
+            f"{str(error).removeprefix('got ')}"
         ) from None
     return (
         tensor

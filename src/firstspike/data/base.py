@@ -50,7 +50,7 @@ class SpikeData(Dataset[tuple[Tensor, Tensor]]):
 
     times: Float[Tensor, "samples inputs"] | Float[Tensor, "samples inputs spikes"] | EventLists
     labels: Int64[Tensor, " samples"]
-    class_names: tuple[str, ...]
+    class_names: tuple[str, ...] = ()
     image: tuple[int, int, int] | None = None
     blank: tuple[float, ...] | None = None
     encoder: LatencyEncoder | SeriesEncoder | None = None
@@ -86,6 +86,13 @@ class SpikeData(Dataset[tuple[Tensor, Tensor]]):
             raise ValueError(
                 "times: expected spike trains sorted along the last dimension, got others: sort them with "
                 "times.sort(dim=-1).values, or flatten images of first spikes with times.flatten(1)."
+            )
+        if len(labels) and not classes:
+            names = ", ".join(f"'{k}'" for k in range(min(max(int(labels.max()), 0), 2) + 1))
+            more = ", ..." if int(labels.max()) > 2 else ","
+            raise ValueError(
+                "class_names: expected a name for each class, got none. Write "
+                f"SpikeData(times, labels, ({names}{more}))"
             )
         if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < classes:
             raise ValueError(

@@ -57,6 +57,11 @@ def sorted_events(
     rows, times = [torch.empty(0, dtype=torch.int64)], [torch.empty(0, dtype=torch.float64)]
     for sample, pair in enumerate(events):
         time, source = _pair(pair, sample)
+        if time.ndim == source.ndim == 0:
+            raise ValueError(
+                f"events: expected (times, inputs) for each sample, got one time and one input for sample {sample}; "
+                "of a single sample's events (time, input) make [tuple(zip(*events))]"
+            )
         if time.ndim != 1 or time.shape != source.shape:
             raise ValueError(
                 f"events: expected as many times as inputs, got {tuple(time.shape)} and {tuple(source.shape)} for "
@@ -84,9 +89,16 @@ def _pair(pair: Any, sample: int) -> tuple[Float64[Tensor, " events"], Tensor]:
         when, where = [] if isinstance(pair, Mapping | str) else pair
     except (TypeError, ValueError):
         size = f" of {len(pair)}" if isinstance(pair, tuple | list) else ""
+        hint = ""
+        if names := getattr(getattr(pair, "dtype", None), "names", None):
+            hint = f"; of an array with the fields {', '.join(names)} make (array[TIME], array[INPUT])"
+        elif len(getattr(pair, "shape", ())) == 2:
+            hint = "; of an array (spikes, 2) make (array[:, 0], array[:, 1])"
+        elif isinstance(pair, list):
+            hint = "; of a list of events (time, input) make tuple(zip(*events))"
         raise ValueError(
             f"events: expected a pair (times, inputs) for each sample, got a {type(pair).__name__}{size} for sample "
-            f"{sample}; a single sample is [(times, inputs)]"
+            f"{sample}; a single sample is [(times, inputs)]{hint}"
         ) from None
     return as_tensor("times", when, torch.float64).double(), as_tensor("inputs", where, torch.float64)
 

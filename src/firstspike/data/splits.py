@@ -190,13 +190,15 @@ def class_indices(
     index |= {name: k for k, name in enumerate(names)}
     for row, text in enumerate(texts):
         if text not in index:
-            raise ValueError(f"labels: expected {expected}, got {text!r} for {place(row)}")
+            hint = "" if text else "; leave out samples without a label"
+            raise ValueError(f"labels: expected {expected}, got {text!r} for {place(row)}{hint}")
     return torch.tensor([index[text] for text in texts], dtype=torch.int64), names
 
 
 def _class_text(label: object) -> str:
     """A label as text, whole numbers as such."""
-    text = label.decode(errors="replace") if isinstance(label, bytes) else "" if label is None else str(label)
+    missing = label is None or type(label).__name__ == "NAType"  # of pandas
+    text = label.decode(errors="replace") if isinstance(label, bytes) else "" if missing else str(label)
     number = _number(text.strip())
     whole = isinstance(number, int) or (isinstance(number, float) and number.is_integer())
     return str(int(number)) if number is not None and whole else text.strip()

@@ -70,7 +70,13 @@ class Loss(nn.Module):
         if self.weight is None:
             return None
         classes = sent(torch.tensor(self.weight, dtype=like.dtype), like.device)
-        return classes[labels]
+        try:
+            return classes[labels]
+        except IndexError:
+            low, high = int(labels.min()), int(labels.max())
+            raise ValueError(
+                f"weight: expected one for each class, got {len(self.weight)} for labels {low} ... {high}"
+            ) from None
 
     def per_sample(
         self, output: Float[Tensor, "*batch outputs"], labels: Int64[Tensor, "*batch"], /
@@ -156,6 +162,7 @@ class TimeLoss(Loss):
 
 def smallest(values: Float[Tensor, "*batch outputs"]) -> Int64[Tensor, "*batch"]:
     """Index of the smallest value, of times of the earliest; the first of equal ones, -1 where all are `inf`."""
+    check_tensor("output", values)
     least, index = values.min(dim=-1)
     return torch.where(least < math.inf, index, -1)
 

@@ -10,6 +10,7 @@ from torch.nn import functional
 
 from firstspike.losses.base import Loss, Reduction, check_batch, check_positive, check_range, check_share, of_true
 from firstspike.ranges import Finite, Positive, Probability
+from firstspike.spiketime.values import check_tensor
 
 
 class ReadoutLoss(Loss):
@@ -23,6 +24,7 @@ class ReadoutLoss(Loss):
 
     def predict(self, output: Float[Tensor, "*batch outputs"]) -> Int64[Tensor, "*batch"]:
         """Class of the largest value, the lowest of several; -1 where all are the same, or one is NaN."""
+        check_tensor("output", output)
         least, most = output.amin(dim=-1), output.amax(dim=-1)
         decided = most >= least if output.shape[-1] == 1 else most > least
         return torch.where(decided, output.argmax(dim=-1), -1)

@@ -53,6 +53,12 @@ def _in_order(rows: Any, known: Sequence[str]) -> Any:
     if isinstance(rows, Sequence) and rows and isinstance(rows[0], Mapping):
         names = {str(name): name for name in rows[0]}
         order = _columns(names, known)
+        for number, row in enumerate(rows):
+            if words := [name for name in order if isinstance(row.get(name), str)]:
+                raise ValueError(
+                    f"rows: expected numbers, got {row[words[0]]!r} in row {number}, column {str(words[0])!r}; encode "
+                    "names by numbers, or leave the column out"
+                )
         return [[row.get(name) for name in order] for row in rows]
     if known and hasattr(rows, "columns") and len(set(known)) == len(known):
         return rows[_columns({" ".join(str(name).split()): name for name in rows.columns}, known)]

@@ -16,6 +16,7 @@ from firstspike.config import Config, ConfigError, build, build_data
 from firstspike.config.builder import DTYPES, Parts, build_loss, build_network, build_substrate
 from firstspike.config.load import with_substrate
 from firstspike.data import EventLists, SpikeData, Splits
+from firstspike.data.arrays import as_tensor
 from firstspike.data.files import read_labelled
 from firstspike.layers import Network, Record
 from firstspike.losses import Loss
@@ -400,6 +401,8 @@ class Run:
             ImportError: a substrate whose extra is not installed.
         """
         network = self.network if network is None else network
+        if not isinstance(times, Tensor | EventLists):
+            times = as_tensor("times", times).to(self.dtype)
         if not isinstance(network, Network):
             return record_in_parts(network, times)
         with (self._parts.substrate or build_substrate(self._on)).open(network) as substrate:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from firstspike.sweeps import RUNS
+from firstspike.sweeps import RUNS, sweep_folder
 
 if TYPE_CHECKING:
     from firstspike.sweeps.table import SweepTable
@@ -36,7 +36,10 @@ def sweep(
     try:
         table = table_of(launch(plan, folder, workers, storage, retry_failed, not quiet), folder)
     except KeyboardInterrupt:
-        typer.echo(f"interrupted; all trials are kept in {folder}. Run the same command again to resume.", err=True)
+        kept = f"all trials are kept in {folder}. Run the same command again to resume."
+        if sweep_folder(folder) is None:
+            kept = "no trial had begun. Run the same command again to start."
+        typer.echo(f"interrupted; {kept}", err=True)
         raise typer.Exit(130) from None
     _show(table, folder)
     if any(row["state"] == "failed" for row in table.rows):

@@ -215,7 +215,10 @@ def read_study(name: str, storage: str | None = None) -> tuple[optuna.Study, Pat
         if storage is None:
             raise ValueError(f"{folder} does not name the storage, whose URL has a password; give --storage")
     if storage is None:
-        raise FileNotFoundError(f"{name}: there is no sweep of this name in {RUNS}, and no --storage is given")
+        raise FileNotFoundError(
+            f"{name}: there is no sweep of this name in {RUNS}, and no --storage is given. A sweep that was "
+            "interrupted before its first trial leaves nothing: start it again with firstspike sweep SWEEP.yaml"
+        )
     url = storage_url(storage)
     if (file := file_of(url)) is not None and not file.is_file():
         raise FileNotFoundError(f"{file}: there is no such file")

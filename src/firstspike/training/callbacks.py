@@ -174,6 +174,8 @@ class EarlyStopping(Callback):
         metric: a column of the metrics, such as ``validation_loss``. By default the accuracy on the validation data
             counts, and of equal accuracies the loss, which a single silent output makes jump.
         min_delta: smallest change of ``metric`` that counts as an improvement.
+        restore_best: when the training ends, here or at its last epoch, each network gets the weights of its best
+            epoch, and the results are theirs. By default it keeps the last ones.
 
     Raises:
         ValueError: a patience below 1, a negative ``min_delta``; at the first epoch, a metric that is not recorded.
@@ -181,10 +183,12 @@ class EarlyStopping(Callback):
 
     essential = True
 
-    def __init__(self, patience: int = 10, metric: str | None = None, min_delta: float = 0.0) -> None:
+    def __init__(
+        self, patience: int = 10, metric: str | None = None, min_delta: float = 0.0, restore_best: bool = False
+    ) -> None:
         if patience < 1 or min_delta < 0:
             raise ValueError(f"expected patience >= 1 and min_delta >= 0, got {patience} and {min_delta}")
-        self.patience, self.metric, self.min_delta = patience, metric, min_delta
+        self.patience, self.metric, self.min_delta, self.restore_best = patience, metric, min_delta, restore_best
         self.best, self.waited = math.inf, 0
 
     def on_fit_start(self, fit: "Fit") -> None:
@@ -206,6 +210,13 @@ class EarlyStopping(Callback):
         self.waited = 0 if better else self.waited + 1
         if self.waited >= self.patience:
             fit.finished = True
+        if self.restore_best:
+            improved = fit.improved if self.metric is None else [better] * len(fit.trainer.members)
+            for member, mine in zip(fit.trainer.members, improved, strict=True):
+                if mine:
+                    member.best = member.weights()
+                if fit.finished or fit.epoch >= fit.epochs:
+                    member.restore_best()
 
     def state_dict(self) -> dict[str, Any]:
         """Best value and epochs waited."""

@@ -51,8 +51,20 @@ def _diverged(members: Sequence[Member], epoch: int, seeds: Sequence[int]) -> Di
     bound = "" if bounded else ", or a bound on gradients, max_weight_grad"
     return DivergedError(
         f"the training diverged in epoch {epoch}{seed}: weights are not finite any more. Try a smaller learning rate "
-        f"than {lr:g}{bound}"
+        f"than {lr:g}{bound}{_of_silent(members[number].network)}"
     )
+
+
+def _of_silent(network: nn.Module) -> str:
+    """What else may be the cause: a layer of torch's that computes with the times of silent neurons."""
+    for name, module in network.named_modules():
+        own = list(module.parameters(recurse=False))
+        if type(module).__module__.startswith("torch.nn") and not all(bool(p.isfinite().all()) for p in own):
+            return (
+                f". Or do spike times enter the {type(module).__name__} {name!r}? A silent neuron has the time inf, "
+                "which becomes NaN there: give it times.clamp(max=10), for instance"
+            )
+    return ""
 
 
 def signs_of_failure(network: nn.Module, validation: Evaluation) -> list[str]:

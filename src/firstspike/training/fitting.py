@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import asdict, dataclass, field
 from itertools import chain
 from typing import TYPE_CHECKING, Any
@@ -63,6 +64,14 @@ class Progress:
         return better
 
 
+Weights = dict[str, Any]
+"""What a ``state_dict`` has."""
+
+
+def _copied(weights: Weights) -> Weights:
+    return {name: x.clone() if isinstance(x, Tensor) else deepcopy(x) for name, x in weights.items()}
+
+
 @dataclass(eq=False)
 class Member:
     """One network and what trains it."""
@@ -74,6 +83,10 @@ class Member:
     substrate: Substrate
     average: WeightAverage | None = None
     progress: Progress = field(default_factory=Progress)
+    best: Weights | None = None
+    """Of the best epoch, averaged if they are; see ``EarlyStopping``."""
+    trained: tuple[Weights, Weights] | None = None
+    """The last weights and averages, from which the training continues, while the network has the best ones."""
 
     def __post_init__(self) -> None:
         learning = [p for p in self.network.parameters() if p.requires_grad]
@@ -119,6 +132,31 @@ class Member:
             {**self.optimizer.param_groups[0], "params": [found[name] for name in group]} for group in groups
         ]
 
+    def weights(self) -> Weights:
+        """A copy of the network's weights, averaged if they are."""
+        return _copied(self.network.state_dict() | self._averages)
+
+    @property
+    def _averages(self) -> Weights:
+        return {} if self.average is None else self.average.averages
+
+    def restore_best(self) -> None:
+        """Give the network the weights of its best epoch."""
+        if self.best is not None and self.trained is None:
+            self.trained = _copied(self.network.state_dict()), _copied(self._averages)
+            self._set(self.best, self.best)
+
+    def restore_trained(self) -> None:
+        """Give the network the weights again with which its training continues."""
+        if self.trained is not None:
+            self._set(*self.trained)
+            self.trained = None
+
+    def _set(self, weights: Weights, averages: Weights) -> None:
+        self.network.load_state_dict(weights)
+        for name, average in self._averages.items():
+            average.copy_(averages[name])
+
     def state_dict(self) -> dict[str, Any]:
         """All that a training needs to continue bit for bit; ``network`` holds the weights, averaged if they are."""
         weights, average = self.network.state_dict(), self.average
@@ -131,6 +169,7 @@ class Member:
             "silent": self.silent.state_dict(),
             "substrate": {"identity": self.substrate.identity(), "state": self.substrate.state_dict()},
             "progress": asdict(self.progress),
+            **({} if self.best is None else {"best": self.best, "trained": self.trained}),
         }
 
     def load_state_dict(self, state: dict[str, Any], allow_other_chip: bool = False, where: str = "state") -> None:
@@ -165,6 +204,7 @@ class Member:
             if kept["identity"].get("kind") == self.substrate.kind:
                 self.substrate.load_state_dict(kept["state"])
             self.progress = Progress(**state["progress"])
+            self.best, self.trained = state.get("best"), state.get("trained")
         except (AttributeError, KeyError, TypeError, RuntimeError) as error:
             raise CheckpointError(f"{where}: does not fit the training: {str(error).splitlines()[0]}") from None
 
@@ -276,7 +316,8 @@ def to_network(data: SpikeData, network: nn.Module) -> SpikeData:
     if data.trains and isinstance(network, Network) and not network.takes_trains:
         raise ValueError(
             f"the data has spike trains, and the first layer, {type(network[0]).__name__}, takes first spikes: use "
-            "data.first_spikes(), or begin with a layer for trains, such as fs.LIFSpikeTrains"
+            "data.first_spikes(), or begin with a layer for trains, such as fs.LIFSpikeTrains or "
+            "fs.Delay(..., trains=True)"
         )
     warn_of_unseen(network, data.times)
     for parameter in network.parameters():

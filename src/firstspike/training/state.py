@@ -46,6 +46,12 @@ def checked_state(member: "Member", found: Any, where: str) -> dict[str, Any]:
         )
     if member.average is not None:
         check_like(average, member.average.state_dict(), f"{where}: average")
+    if found.get("best") is not None:
+        own = member.network.state_dict()
+        check_like(found["best"], own, f"{where}: best")
+        if found.get("trained") is not None:
+            averages = {} if member.average is None else member.average.averages
+            check_like(found["trained"], [own, averages], f"{where}: trained")
     if member.schedule is not None:  # what another version of torch did not save is its own
         own = member.schedule.state_dict()
         check_like(found["schedule"], {"last_epoch": 0}, f"{where}: schedule")

@@ -17,6 +17,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from firstspike import losses
 from firstspike.data import SpikeData
+from firstspike.data.arrays import as_tensor
 from firstspike.devices import check_float64, raise_deferred_errors
 from firstspike.layers import Network, Record
 from firstspike.layers.noise import jitter_from
@@ -313,6 +314,8 @@ class Trainer:
         began = time.monotonic() - members[0].progress.seconds
         for member in members:
             member.network.train()
+            if fit.epoch < fit.epochs and not fit.finished:
+                member.restore_trained()
         while fit.epoch < fit.epochs and not fit.finished:
             totals = self._epoch(fit, engine, stop, pace)
             for member in members:
@@ -408,7 +411,7 @@ class Trainer:
     @torch.no_grad()
     def record(self, times: Float[Tensor, "samples inputs"]) -> Record:
         """Spike times of every layer of the (first) network, as its substrate sees them; see ``Network.record``."""
-        member = self.members[0]
+        member, times = self.members[0], as_tensor("times", times)
         parameter = next(member.network.parameters(), times)
         with self.averaged(), _opened(member.substrate, member.network):
             found = record_in_parts(member.network, times.to(parameter.device, parameter.dtype), member.substrate)
