@@ -77,7 +77,7 @@ def test_text_that_does_not_fit(tmp_path, text, message):
         (np.zeros((5, 2, 3)), r"got \(5, 2, 3\); a raster of 0 and 1 .* becomes spike times by"),
         (np.zeros(3), r"expected the shape \(samples, 3\), got \(3,\)"),
         (np.zeros((0, 3)), r"got \(0, 3\)"),
-        (np.array([["a", "b", "c"]]), "expected numbers, got 'a' at \[0, 0\]"),
+        (np.array([["a", "b", "c"]]), r"expected numbers, got 'a' at \[0, 0\]"),
         (np.zeros((1, 3), dtype=complex), "expected numbers, got complex128"),
         (np.array([[0, np.nan, 1]]), "got NaN or -inf"),
         (np.array([[{}, 1, 2]], dtype=object), "cannot be read as NumPy arrays of numbers"),
