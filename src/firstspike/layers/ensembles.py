@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from firstspike.layers.network import Network, Record, with_parameters
+from firstspike.layers.network import Call, Network, Record, called
 from firstspike.layers.neurons import NeuronLayer
 from firstspike.spiketime.values import check_tensor
 
@@ -34,6 +34,7 @@ class Ensemble(nn.Module):
             if difference := difference_of(member, members[0]):
                 raise ValueError(f"member {index} differs from member 0: {difference}")
         self._members = tuple(members)  # in a tuple: their parameters are none beside the ensemble's
+        self._call = (Call(members[0]),)  # likewise
         self._names = [name for name, _ in members[0].named_parameters()]
         self.stacked = nn.ParameterList()
         for name in self._names:
@@ -137,7 +138,7 @@ class Ensemble(nn.Module):
         """
 
         def one(stacked: Sequence[Tensor], *inputs: Tensor) -> Any:
-            return with_parameters(self._members[0], dict(zip(self._names, stacked, strict=True)), function, *inputs)
+            return called(self._call[0], dict(zip(self._names, stacked, strict=True)), function, *inputs)
 
         # the jitter of delays differs between members
         return torch.vmap(one, randomness="different")(list(self.stacked), *inputs)

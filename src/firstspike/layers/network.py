@@ -61,7 +61,7 @@ def applied(layer: nn.Module, entered: Sequence[Tensor], observed: Tensor | None
     return found
 
 
-class _Call(nn.Module):
+class Call(nn.Module):
     """A function of a network as a module, as ``functional_call`` wants it."""
 
     def __init__(self, network: nn.Module) -> None:
@@ -69,6 +69,7 @@ class _Call(nn.Module):
         self.network = network
 
     def forward(self, function: Callable[..., Any], *inputs: Any) -> Any:
+        """The function's result."""
         return function(self.network, *inputs)
 
 
@@ -76,8 +77,12 @@ def with_parameters(
     network: nn.Module, parameters: Mapping[str, Tensor], function: Callable[..., Any], *inputs: Any
 ) -> Any:
     """``function(network, *inputs)`` where these tensors stand for the network's parameters of these names."""
-    named = {f"network.{name}": value for name, value in parameters.items()}
-    return functional_call(_Call(network), named, (function, *inputs))
+    return called(Call(network), parameters, function, *inputs)
+
+
+def called(call: Call, parameters: Mapping[str, Tensor], function: Callable[..., Any], *inputs: Any) -> Any:
+    """The same for a ``Call`` made before: a program of ``torch.compile`` cannot make one."""
+    return functional_call(call, {f"network.{name}": x for name, x in parameters.items()}, (function, *inputs))
 
 
 class Network(nn.Sequential):
