@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from firstspike.layers.network import Call, Network, Record, called
+from firstspike.layers.network import Call, Network, Record
 from firstspike.layers.neurons import NeuronLayer
 from firstspike.spiketime.values import check_tensor
 
@@ -138,7 +138,7 @@ class Ensemble(nn.Module):
         """
 
         def one(stacked: Sequence[Tensor], *inputs: Tensor) -> Any:
-            return called(self._call[0], dict(zip(self._names, stacked, strict=True)), function, *inputs)
+            return self._call[0].with_parameters(dict(zip(self._names, stacked, strict=True)), function, *inputs)
 
         # the jitter of delays differs between members
         return torch.vmap(one, randomness="different")(list(self.stacked), *inputs)

@@ -62,7 +62,10 @@ def applied(layer: nn.Module, entered: Sequence[Tensor], observed: Tensor | None
 
 
 class Call(nn.Module):
-    """A function of a network as a module, as ``functional_call`` wants it."""
+    """A function of a network as a module, as ``functional_call`` wants it.
+
+    In a program of ``torch.compile`` it has to be made before.
+    """
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
@@ -72,17 +75,10 @@ class Call(nn.Module):
         """The function's result."""
         return function(self.network, *inputs)
 
-
-def with_parameters(
-    network: nn.Module, parameters: Mapping[str, Tensor], function: Callable[..., Any], *inputs: Any
-) -> Any:
-    """``function(network, *inputs)`` where these tensors stand for the network's parameters of these names."""
-    return called(Call(network), parameters, function, *inputs)
-
-
-def called(call: Call, parameters: Mapping[str, Tensor], function: Callable[..., Any], *inputs: Any) -> Any:
-    """The same for a ``Call`` made before: a program of ``torch.compile`` cannot make one."""
-    return functional_call(call, {f"network.{name}": x for name, x in parameters.items()}, (function, *inputs))
+    def with_parameters(self, parameters: Mapping[str, Tensor], function: Callable[..., Any], *inputs: Any) -> Any:
+        """``function(network, *inputs)`` where these tensors stand for the network's parameters of these names."""
+        named = {f"network.{name}": value for name, value in parameters.items()}
+        return functional_call(self, named, (function, *inputs))
 
 
 class Network(nn.Sequential):

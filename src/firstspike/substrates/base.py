@@ -9,7 +9,7 @@ from torch import Tensor
 
 from firstspike.layers import Branch, Delay, LIFLayer, LIFLinear, LIFRecurrent, LIFSpikeTrains, Network, Record
 from firstspike.layers.lif import DenseLIFLayer
-from firstspike.layers.network import applied, with_parameters
+from firstspike.layers.network import Call, applied
 from firstspike.spiketime.values import real_times
 
 
@@ -142,7 +142,7 @@ def record_at(network: Network, seen: Record, used: dict[str, Tensor]) -> Record
     if not used:
         return network.record(seen.inputs, seen.layers)
     through = {name: _through(network.get_parameter(name), value) for name, value in used.items()}
-    found: Record = with_parameters(network, through, Network.record, *seen)
+    found: Record = Call(network).with_parameters(through, Network.record, *seen)
     return found
 
 
