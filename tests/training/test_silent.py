@@ -6,7 +6,7 @@ from itertools import pairwise
 import pytest
 import torch
 
-from firstspike import LIFLinear, Network, SilentNeurons, ensemble
+from firstspike import FirstSpike, IntegralReadout, LIFLinear, LIFSpikeTrains, Network, SilentNeurons, ensemble
 from firstspike.config import build, build_data, load_config
 from firstspike.layers import BiasSpikes, Record
 from firstspike.losses import TimeCrossEntropy
@@ -111,3 +111,20 @@ def test_another_number_of_limits_than_layers():
 def test_wrong_arguments(arguments, message):
     with pytest.raises(ValueError, match=message):
         SilentNeurons(*arguments)
+
+
+@pytest.mark.parametrize(
+    ("network", "limits"),
+    [
+        (Network(LIFLinear(4, 3), LIFLinear(3, 3), LIFLinear(3, 2)), (0.5, 0.5, 0.1)),
+        (Network(LIFLinear(4, 3), IntegralReadout(3, 2)), (0.5,)),
+        (Network(LIFSpikeTrains(4, 3, max_spikes=2), FirstSpike(), LIFLinear(3, 2)), (1.0, 0.1)),
+        (Network(LIFSpikeTrains(4, 3, max_spikes=2), IntegralReadout(3, 2)), (1.0,)),
+        (torch.nn.Linear(4, 2), 1.0),
+    ],
+)
+def test_limits_follow_from_the_network_unless_they_are_given(network, limits):
+    found = SilentNeurons().of(network)
+    assert found.limits == limits
+    assert found.active == (min(limits if isinstance(limits, tuple) else [limits]) < 1)
+    assert SilentNeurons(0.3).of(network).limits == 0.3

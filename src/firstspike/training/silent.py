@@ -68,7 +68,9 @@ class SilentNeurons:
     @property
     def active(self) -> bool:
         """Whether any limit can be exceeded."""
-        return any(limit < 1 for limit in (self.limits if isinstance(self.limits, Sequence) else [self.limits or 0.0]))
+        if isinstance(self.limits, int | float):
+            return self.limits < 1
+        return self.limits is None or min(self.limits, default=1.0) < 1
 
     def of(self, network: nn.Module) -> "SilentNeurons":
         """The same rule with limits for this network, where it has none of its own; none for other modules."""
