@@ -5,11 +5,12 @@ from pathlib import Path
 import pytest
 from optuna.trial import TrialState
 
+from firstspike.runs import Run
 from firstspike.runs.lock import locked
 from firstspike.sweeps.plan import load_plan
 from firstspike.sweeps.study import ERROR, queue_again, queue_lost, table_of, trials_of
 from firstspike.sweeps.worker import Worker
-from trained import resume, start
+from trained import start
 
 pytestmark = pytest.mark.slow
 
@@ -43,16 +44,18 @@ def test_all_trials_once(worker, plan, tmp_path):
 
 
 def test_a_trial_that_fails_does_not_stop_the_rest(worker, monkeypatch, tmp_path):
+    train = Run.start
+
     def fails(folder, config, **others):
         if config.network[0].out_features == 6:
             raise RuntimeError("the network\nexplodes")
-        found = start(folder, config, **others)
+        run = train(folder, config, **others)
         if config.training.optimizer.lr == 0.02:
-            found["validation"]["accuracy"] = float("nan")
-        return found
+            run.results["validation"]["accuracy"] = float("nan")
+        return run
 
     with monkeypatch.context() as patch:
-        patch.setattr("firstspike.sweeps.worker.start", fails)
+        patch.setattr(Run, "start", fails)
         worker.work()
     reasons = ["", "ValueError: validation_accuracy is nan", *["RuntimeError: the network\nexplodes"] * 2]
     assert [row["reason"] for row in rows(worker)] == reasons
@@ -128,10 +131,10 @@ def test_a_worker_that_waits_for_another_one_can_be_stopped(worker, tmp_path):
 
 def test_what_was_finished_but_not_recorded_is_not_trained_again(worker, plan, tmp_path, monkeypatch):
     start(tmp_path / "runs" / "0000", plan.config(plan.grid()[0]), progress_bar=False)
-    trained = []
-    monkeypatch.setattr("firstspike.sweeps.worker.resume", lambda folder, **_: trained.append(folder) or resume)
+    resumed = []
+    monkeypatch.setattr(Run, "resume", lambda run, **_: resumed.append(run) or run)
     worker.train_next()
-    assert trained == []
+    assert resumed == []
     assert rows(worker)[0]["epochs"] == 4
 
 
