@@ -48,6 +48,7 @@ def test_hardware_aware_recipe_is_of_the_shipped_network():
     published = [
         "training.dtype=float64",
         "training.silent.limits[0]=0.3",
+        "training.silent.targeted=any",
         "loss={kind: shift_invariant, delta: 0.3}",
         "training.epochs=300",
         "training.optimizer.lr=0.002",

@@ -303,7 +303,7 @@ class TestSilentNeurons:
         )
 
     def record(self, hidden, output):
-        return Record(torch.zeros(2, 2), (torch.tensor(hidden), torch.tensor(output)))
+        return Record(torch.zeros(len(hidden), 2), (torch.tensor(hidden), torch.tensor(output)))
 
     def test_only_the_silent_neurons_of_the_foremost_layer(self):
         network, policy = self.network(), SilentNeurons([0.3, 0.0], increment=0.1)
@@ -339,6 +339,13 @@ class TestSilentNeurons:
         sums = engine_for(trainer.members, trainer.objective).step(data.times[None, :20], data.labels[None, :20])
         assert sums[0, 2] == 20, "all samples are of a batch that raised weights"
         assert torch.equal(trainer.network[3].weight, before) == instead
+
+    def test_any_silence_counts_if_it_shall(self):
+        rare = self.record([[1.0, math.inf, 2.0]] * 2 + [[math.inf, math.inf, 2.0]], [[1.0, 1.0]] * 3)
+        for targeted, raised in ((True, [0.0, 0.1, 0.0]), ("any", [0.1, 0.1, 0.0])):
+            network = self.network()
+            assert SilentNeurons([0.4, 0.1], increment=0.1, targeted=targeted).raise_weights_(network, rare)
+            torch.testing.assert_close(network[0].weight[:, 0].detach(), torch.tensor(raised))
 
     def test_untargeted_and_constant(self):
         network, policy = self.network(), SilentNeurons([1.0, 0.0], 0.1, targeted=False, exponential=False)

@@ -6,7 +6,7 @@ Source: Göltz et al. 2021, supplement.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
@@ -34,7 +34,8 @@ class SilentNeurons:
             everything. By default 0.5, and 0.1 in an output layer of first spikes, which decides; layers that give
             spike trains may be silent.
         increment: first amount that is added to each weight.
-        targeted: raise the silent neurons only; otherwise all neurons of the layer.
+        targeted: raise the silent neurons only; otherwise all neurons of the layer. ``"any"`` raises each one that is
+            silent in any sample of the batch, however few: the rule of the original code.
         exponential: double the increment while the same layer stays silent.
         skip_step: a batch that raises weights takes no optimiser step.
 
@@ -45,7 +46,7 @@ class SilentNeurons:
 
     limits: Sequence[float] | float | None = None
     increment: Positive = 0.005
-    targeted: bool = True
+    targeted: bool | Literal["any"] = True
     exponential: bool = True
     skip_step: bool = True
     last_layer: int | None = field(default=None, init=False, compare=False)
@@ -54,6 +55,8 @@ class SilentNeurons:
     def __post_init__(self) -> None:
         if not 0 < self.increment < math.inf:
             raise ValueError(f"increment must be > 0 and finite, got {self.increment}")
+        if self.targeted not in (True, False, "any"):
+            raise ValueError(f'targeted must be True, False or "any", got {self.targeted!r}')
         if self.limits is None:
             return
         alone = isinstance(self.limits, int | float)
@@ -161,7 +164,7 @@ class SilentNeurons:
             return lif.weight.new_full((), amount)
         if len(silent) > len(lif.weight):  # neurons share weights
             silent = silent.view(len(lif.weight), -1).mean(dim=1)
-        raised = (silent > limit).to(lif.weight) * amount
+        raised = (silent > (0.0 if self.targeted == "any" else limit)).to(lif.weight) * amount
         return raised.view(-1, *[1] * (lif.weight.ndim - 1))
 
     def state_dict(self) -> dict[str, Any]:

@@ -165,7 +165,7 @@ def training(params: Table, weight_grad_limits: list[float | None], silent_limit
         "silent": {
             "limits": silent_limits,
             "increment": params.number("weight_bumping_value"),
-            "targeted": bool(params.take("weight_bumping_targeted", True)),
+            "targeted": "any" if params.take("weight_bumping_targeted", True) else False,
             "exponential": bool(params.take("weight_bumping_exp", True)),
         },
         "seed": 0 if params.take("torch_seed", None) is None else params.integer("torch_seed", most=2**63),
