@@ -16,6 +16,7 @@ NotNegativeInt = Annotated[int, Ge(0)]
 # far beyond what anyone trains, and far below what hangs a machine
 Count = Annotated[int, Gt(0), Le(10**9)]
 Size = Annotated[int, Gt(0), Le(10**6)]
+Bits = Annotated[int, Ge(2), Le(32)]
 Seed = Annotated[int, Ge(0), Le(2**63 - 1)]
 Retries = Annotated[int, Gt(0), Le(1000)]
 Border = Annotated[int, Ge(0), Le(1000)]

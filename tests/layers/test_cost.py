@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import firstspike as fs
-from firstspike.layers.cost import fan_out, layer_costs
+from firstspike.layers.cost import ENERGIES, LayerCost, energy_estimates, fan_out, layer_costs
 
 INF = math.inf
 
@@ -69,3 +69,13 @@ def test_costs_of_a_run(bars_folder, until):
     assert list(found) == ["input", "hidden", "output"]
     assert found["hidden"]["synaptic_events"] == pytest.approx(11 * found["input"]["spikes"])
     assert ("until the decision: " if until else "per sample: ") in result.text()
+
+
+def test_energies_are_events_times_a_published_number():
+    costs = [LayerCost("input", 4.0, 0.0), LayerCost("hidden", 2.0, 800.0), LayerCost("output", 0.0, 200.0)]
+    found = energy_estimates(costs)
+    assert found.keys() == ENERGIES.keys()
+    assert found["loihi"] == pytest.approx(23.6e-9)
+    assert found["spinnaker2"] == pytest.approx(10e-9)
+    assert found["brainscales2"] == pytest.approx(8.4e-6)  # the chip's power, whatever happens on it
+    assert all(energy.source and energy.without for energy in ENERGIES.values())

@@ -4,7 +4,7 @@ from torch import nn
 
 from firstspike.layers.branches import Branch, Concatenate, Earliest
 from firstspike.layers.conv import EarliestPool2d, LIFConv2d
-from firstspike.layers.cost import LayerCost, layer_costs
+from firstspike.layers.cost import ENERGIES, LayerCost, energy_estimates, layer_costs
 from firstspike.layers.delay import Delay, DelayRule, project_delays_
 from firstspike.layers.ensembles import Ensemble, ensemble
 from firstspike.layers.inputs import BiasSpikes, Multiplex
@@ -36,6 +36,7 @@ LAYERS: dict[str, type[nn.Module]] = {
 }
 
 __all__ = [
+    "ENERGIES",
     "LAYERS",
     "BiasSpikes",
     "Branch",
@@ -63,6 +64,7 @@ __all__ = [
     "Record",
     "RecurrentState",
     "SpikeDropout",
+    "energy_estimates",
     "ensemble",
     "layer_costs",
     "project_delays_",

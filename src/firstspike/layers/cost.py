@@ -1,5 +1,6 @@
 """What a network does for a sample, as event-driven hardware counts it: spikes, and their deliveries to synapses."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -25,6 +26,58 @@ class LayerCost(NamedTuple):
     name: str
     spikes: float
     events: float
+
+
+class Energy(NamedTuple):
+    """What a device takes, for estimates.
+
+    Args:
+        event: joules for each synaptic event.
+        sample: joules for each sample, however many events it has.
+        source: of the numbers.
+        without: what they leave out.
+    """
+
+    event: float
+    sample: float
+    source: str
+    without: str
+
+
+ENERGIES = {
+    "loihi": Energy(
+        23.6e-12,
+        0.0,
+        "Davies et al., IEEE Micro 38(1), 2018; none is published for an event of Loihi 2",
+        "updates of neurons in each time step (81 pJ when active), routing, leakage",
+    ),
+    "spinnaker2": Energy(
+        10e-12,
+        0.0,
+        "Hoeppner et al. 2021, as listed by Tang et al., Front. Neurosci. 17, 2023, table 3",
+        "updates of neurons in each time step, memory outside the cores, leakage",
+    ),
+    "brainscales2": Energy(
+        0.0,
+        8.4e-6,
+        "Goeltz et al. 2021, as listed by Renner et al., Nat. Commun. 15, 2024, table 1: power of the chip during the "
+        "48 us that an image takes a network of 256-246-10 neurons",
+        "the board and the host; a network that takes longer takes more",
+    ),
+    "digital": Energy(
+        0.9e-12,
+        0.0,
+        "Horowitz, ISSCC 2014: one addition of 32-bit floating-point numbers in 45 nm",
+        "reading weights from memory, which takes more than adding them; exponentials; control",
+    ),
+}
+"""Published numbers for named devices, each for other circuits and tasks: an estimate rests on them, no more."""
+
+
+def energy_estimates(costs: Sequence[LayerCost]) -> dict[str, float]:
+    """Joules per sample by device, from the synaptic events of all layers; see ``ENERGIES`` for what is left out."""
+    events = sum(layer.events for layer in costs)
+    return {device: energy.sample + energy.event * events for device, energy in ENERGIES.items()}
 
 
 @torch.no_grad()

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from firstspike.data import SpikeData
 from firstspike.layers import Record
-from firstspike.layers.cost import LayerCost, layer_costs
+from firstspike.layers.cost import LayerCost, energy_estimates, layer_costs
 from firstspike.layers.named import named_lif_layers, named_spikes
 from firstspike.runs.files import whole_file, write_whole
 from firstspike.runs.rows import Rows, input_times
@@ -102,6 +102,7 @@ class RunEvaluation(Evaluation):
             "cost_until_decision": {
                 layer.name: {"spikes": layer.spikes, "synaptic_events": layer.events} for layer in self.cost(True)
             },
+            "energy_estimate": energy_estimates(self.cost()) if self.cost() else {},
             "classes": names,
             "decisions": [*names, no_decision(names)][: counts.shape[1]],
             "confusion": counts.tolist(),
@@ -166,10 +167,19 @@ class RunEvaluation(Evaluation):
             if layers := found[key].values():
                 spikes, events = (sum(layer[x] for layer in layers) for x in ("spikes", "synaptic_events"))
                 lines.append(f"{what}: {spikes:.0f} spikes, {events:.0f} synaptic events")
+        if estimates := found["energy_estimate"]:
+            devices = ", ".join(f"{device} {_joules(energy)}" for device, energy in estimates.items())
+            lines.append(f"energy per sample, estimated from published numbers, not measured: {devices}")
         if len(found["classes"]) <= _TABLE_UP_TO:
             names, decisions = ([printable(name) for name in found[key]] for key in ("classes", "decisions"))
             lines += ["", *table(names, decisions, found["confusion"])]
         return "\n".join(lines)
+
+
+def _joules(energy: float) -> str:
+    """With three digits, from picojoules on."""
+    unit, name = next((x for x in ((1e-3, "mJ"), (1e-6, "uJ"), (1e-9, "nJ")) if energy >= x[0]), (1e-12, "pJ"))
+    return f"{energy / unit:.3g} {name}"
 
 
 def table(rows: Sequence[str], columns: Sequence[str], counts: Sequence[Sequence[int]]) -> list[str]:

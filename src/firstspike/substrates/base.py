@@ -1,6 +1,8 @@
 """What a substrate is: it yields the spike times of a network, and the exact gradient is taken at them."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from operator import attrgetter
 from typing import Any, ClassVar, Self
 
 import torch
@@ -10,6 +12,7 @@ from torch import Tensor
 from firstspike.layers import Branch, Delay, LIFLayer, LIFLinear, LIFRecurrent, LIFSpikeTrains, Network, Record
 from firstspike.layers.lif import DenseLIFLayer
 from firstspike.layers.network import Call, applied
+from firstspike.ranges import Bits
 from firstspike.spiketime.values import real_times
 
 
@@ -37,7 +40,7 @@ class Substrate(ABC):
 
     kind: ClassVar[str]
     """Its key in ``SUBSTRATES``."""
-    side_by_side: ClassVar[bool] = False
+    side_by_side: bool = False
     """Whether ``record`` is a pure function that ``torch.vmap`` may map over networks."""
     trains: ClassVar[bool] = False
     """Whether it has layers of spike trains, ``LIFSpikeTrains``."""
@@ -110,7 +113,7 @@ class Substrate(ABC):
         with torch.no_grad():
             seen = self.run(network, times)
             used = self.parameters(network)
-        return record_at(network, seen, used)
+        return record_at(network, *seen, used)
 
     def trials(self, network: Network, times: Float[Tensor, "batch inputs"], count: int) -> list[Record]:
         """The same batch several times, for what differs from run to run; see ``run``.
@@ -130,19 +133,20 @@ class Substrate(ABC):
         self.close()
 
 
-def record_at(network: Network, seen: Record, used: dict[str, Tensor]) -> Record:
+def record_at(network: Network, times: Tensor, observed: Sequence[Tensor] | None, used: Mapping[str, Tensor]) -> Record:
     """The observed times with the exact gradient there.
 
     Args:
         network: whose parameters get the gradient.
-        seen: input times, and observed times of every layer.
+        times: input times.
+        observed: times of every layer; None for what the layers compute.
         used: by name, parameters that take the place of the network's in the gradient. It goes straight through to the
             network's own.
     """
     if not used:
-        return network.record(seen.inputs, seen.layers)
-    through = {name: _through(network.get_parameter(name), value) for name, value in used.items()}
-    found: Record = Call(network).with_parameters(through, Network.record, *seen)
+        return network.record(times, observed)
+    through = {name: _through(attrgetter(name)(network), value) for name, value in used.items()}
+    found: Record = Call(network).with_parameters(through, Network.record, times, observed)
     return found
 
 
@@ -152,10 +156,46 @@ def _through(parameter: Tensor, value: Tensor) -> Tensor:
 
 
 class Exact(Substrate):
-    """The exact spike times that the layers compute."""
+    """The exact spike times that the layers compute.
+
+    Args:
+        weight_bits: weights are rounded to the multiples of a step that a signed number of so many bits holds, in each
+            layer as many steps as its largest weight takes: with 4 bits -7 ... 7. Training moves the weights behind
+            them, with the gradient of the rounded ones.
+
+    Raises:
+        ValueError: fewer than 2 bits.
+    """
 
     kind = "exact"
-    side_by_side = True
+
+    def __init__(self, weight_bits: Bits | None = None) -> None:
+        if weight_bits is not None and weight_bits < 2:
+            raise ValueError(f"weight_bits: expected at least 2, one of them the sign, got {weight_bits}")
+        self.weight_bits = weight_bits
+        self.side_by_side = weight_bits is None
+
+    def __repr__(self) -> str:
+        return "Exact()" if self.weight_bits is None else f"Exact(weight_bits={self.weight_bits})"
+
+    def identity(self) -> dict[str, Any]:
+        """See ``Substrate``."""
+        return super().identity() | ({} if self.weight_bits is None else {"weight_bits": self.weight_bits})
+
+    def parameters(self, network: Network) -> dict[str, Tensor]:
+        """See ``Substrate``."""
+        if self.weight_bits is None:
+            return {}
+        return {
+            name: self._rounded(weight.detach())
+            for name, weight in network.named_parameters()
+            if name.endswith("weight")
+        }
+
+    def _rounded(self, weight: Tensor) -> Tensor:
+        assert self.weight_bits is not None
+        step = weight.abs().amax() / (2 ** (self.weight_bits - 1) - 1)
+        return torch.where(step > 0, (weight / step).round() * step, weight)
 
     def open(self, network: Network) -> Self:
         """Nothing to get ready: all layers compute themselves."""
@@ -163,12 +203,12 @@ class Exact(Substrate):
 
     def run(self, network: Network, times: Float[Tensor, "batch inputs"]) -> Record:
         """See ``Substrate``."""
-        found = network.record(times)
+        found = self.record(network, times)
         return Record(times, tuple(layer.detach() for layer in found.layers))
 
     def record(self, network: Network, times: Float[Tensor, "batch inputs"]) -> Record:
         """See ``Substrate``; in one pass."""
-        return network.record(times)
+        return record_at(network, times, None, self.parameters(network))
 
 
 class LayerByLayer(Substrate):

@@ -167,7 +167,7 @@ def check_shareable(members: Sequence[Member], device: torch.device, size: int) 
     if not members[0].substrate.side_by_side:
         raise ValueError(
             f"the substrate {members[0].substrate.kind} cannot be shared by {size} processes: start it without "
-            "torchrun, or use --substrate exact"
+            "torchrun, or use the substrate exact, without weight_bits"
         )
 
 
