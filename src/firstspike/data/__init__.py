@@ -44,6 +44,7 @@ from firstspike.data.series import LevelCrossingEncoder, ThresholdEncoder
 from firstspike.data.splits import split
 from firstspike.data.spoken import shd_splits, spoken_outline, ssc_splits
 from firstspike.data.time_series import time_series_outline, time_series_splits
+from firstspike.data.tonic import from_tonic
 from firstspike.data.yinyang import yin_yang, yin_yang_splits
 
 DATASETS: dict[str, Callable[..., Splits]] = {
@@ -110,6 +111,7 @@ __all__ = [
     "fashion_mnist",
     "file_splits",
     "first_spikes",
+    "from_tonic",
     "latency",
     "mnist",
     "mnist_16x16",

@@ -15,18 +15,21 @@ from torch import Tensor
 from firstspike.data.arrays import as_tensor
 from firstspike.data.encoding import checked_raster
 
+Events = tuple[ArrayLike | Tensor, ArrayLike | Tensor] | list[tuple[float, int]] | np.ndarray | Tensor
+"""Of a sample: times and inputs, or pairs of them."""
 MOST_TIMES = 2**31
 """Most times of one tensor of trains, with padding: 8 GiB in float32."""
 
 
 def trains_from_events(
-    events: Sequence[tuple[ArrayLike | Tensor, ArrayLike | Tensor]], inputs: int, dtype: torch.dtype = torch.float32
+    events: Sequence[Events], inputs: int, dtype: torch.dtype = torch.float32
 ) -> Float[Tensor, "samples inputs spikes"]:
     """Spike trains from events: what event cameras, artificial cochleas and simulators record.
 
     Args:
-        events: for each sample the times of its spikes, in units of `tau_syn`, and the number of the input that each
-            spike belongs to; both `(spikes,)`, in any order.
+        events: for each sample a tuple of the times of its spikes, in units of `tau_syn`, and of the number of the
+            input that each spike belongs to, both `(spikes,)`; or a list of pairs `(time, input)`, or an array
+            `(spikes, 2)` of them. In any order.
         inputs: number of inputs.
         dtype: of the times.
 
@@ -42,7 +45,7 @@ def trains_from_events(
 
 
 def sorted_events(
-    events: Sequence[tuple[ArrayLike | Tensor, ArrayLike | Tensor]], inputs: int
+    events: Sequence[Events], inputs: int
 ) -> tuple[Int64[Tensor, " events"], Float64[Tensor, " events"], list[int]]:
     """Checked events of all samples, sorted by sample, input and time.
 
@@ -85,17 +88,18 @@ def sorted_events(
 
 def _pair(pair: Any, sample: int) -> tuple[Float64[Tensor, " events"], Tensor]:
     """Times and inputs of the events of a sample."""
+    if isinstance(pair, list) and pair and all(isinstance(event, tuple) and len(event) == 2 for event in pair):
+        pair = tuple(zip(*pair, strict=True))
+    rows = getattr(pair, "ndim", 0) == 2
     try:
-        when, where = [] if isinstance(pair, Mapping | str) else pair
+        when, where = [] if isinstance(pair, Mapping | str) else pair.T if rows else pair
     except (TypeError, ValueError):
         size = f" of {len(pair)}" if isinstance(pair, tuple | list) else ""
         hint = ""
         if names := getattr(getattr(pair, "dtype", None), "names", None):
             hint = f"; of an array with the fields {', '.join(names)} make (array[TIME], array[INPUT])"
-        elif len(getattr(pair, "shape", ())) == 2:
-            hint = "; of an array (spikes, 2) make (array[:, 0], array[:, 1])"
-        elif isinstance(pair, list):
-            hint = "; of a list of events (time, input) make tuple(zip(*events))"
+        elif rows:
+            size, hint = f" of shape {tuple(pair.shape)}", "; an array has a row (time, input) for each spike"
         raise ValueError(
             f"events: expected a pair (times, inputs) for each sample, got a {type(pair).__name__}{size} for sample "
             f"{sample}; a single sample is [(times, inputs)]{hint}"
@@ -269,14 +273,11 @@ class EventLists:
         return int(spikes.max()) if len(spikes) else 1
 
 
-def event_lists(
-    events: Sequence[tuple[ArrayLike | Tensor, ArrayLike | Tensor]], inputs: int, dtype: torch.dtype = torch.float32
-) -> EventLists:
+def event_lists(events: Sequence[Events], inputs: int, dtype: torch.dtype = torch.float32) -> EventLists:
     """Spike trains from events, kept as lists of events; `trains_from_events` makes one padded tensor of them.
 
     Args:
-        events: for each sample the times of its spikes, in units of `tau_syn`, and the number of the input that each
-            spike belongs to; both `(spikes,)`, in any order.
+        events: as `trains_from_events` takes them.
         inputs: number of inputs.
         dtype: of the times.
 
