@@ -289,3 +289,38 @@ def test_damaged_tables_are_refused_in_one_line(tmp_path, kind):
             messages.append(str(error))
     assert 50 < len(messages) < 300
     assert all(message.startswith(str(file)) and "\n" not in message for message in messages)
+
+
+def test_arrays_name_their_inputs_too(tmp_path):
+    random = np.random.default_rng(1)
+    arrays = {"values": random.random((20, 3)), "labels": np.arange(20) % 2, "columns": np.array(["a", "b", "c"])}
+    np.savez(tmp_path / "table.npz", **arrays)
+    parts = file_splits(tmp_path / "table.npz", encode={})
+    assert parts.train.columns == ("a", "b", "c")
+    assert parts.train.input_names == ("a", "b", "c", "a (off)", "b (off)", "c (off)")
+    np.savez(tmp_path / "other.npz", **{**arrays, "values": arrays["values"][:, ::-1], "columns": ["c", "b", "a"]})
+    other = file_splits(tmp_path / "table.npz", test=tmp_path / "other.npz", validation=0, encode={})
+    assert torch.equal(other.train.times.sort(dim=0).values, other.test.times.sort(dim=0).values)
+    np.savez(tmp_path / "short.npz", **{**arrays, "columns": ["a"]})
+    with pytest.raises(ValueError, match=r"short\.npz: columns: expected a name for each of 3 inputs, got 1"):
+        file_splits(tmp_path / "short.npz", encode={})
+
+
+def test_a_folder_of_arrays(tmp_path):
+    times, labels = np.random.default_rng(1).random((20, 3)), np.arange(20) % 2
+    np.savez(tmp_path / "table.npz", times=times, labels=labels)
+    folder = tmp_path / "table"
+    folder.mkdir()
+    np.save(folder / "times.npy", times)
+    with pytest.raises(ValueError, match="table: expected an array 'labels', got times"):
+        file_splits(folder)
+    np.save(folder / "labels.npy", labels)
+    found, wanted = file_splits(folder), file_splits(tmp_path / "table.npz")
+    assert found.checksum == wanted.checksum
+
+
+def test_channels_that_come_last_are_pointed_out():
+    images = np.random.default_rng(1).random((20, 5, 6, 3))
+    with pytest.warns(UserWarning, match=r"if the channels come last, write numpy\.moveaxis\(images, -1, 1\)"):
+        split(images, np.arange(20) % 2)
+    assert split(np.moveaxis(images, -1, 1), np.arange(20) % 2).train.image == (3, 5, 6)

@@ -125,7 +125,7 @@ def test_a_pickle_is_not_executed(tmp_path):
 
 
 def test_unknown_kinds_and_missing_arrays(tmp_path):
-    with pytest.raises(ValueError, match=r"expected \.npy, \.npz or \.csv, got \.txt"):
+    with pytest.raises(ValueError, match=r"expected \.npy, \.npz, \.csv or a folder of \.npy, got \.txt"):
         read_times(write(tmp_path / "a.txt", "1,2,3"), 3)
     np.savez(tmp_path / "a.npz", x=np.zeros((1, 3)))
     with pytest.raises(ValueError, match="expected an array 'times', got x"):

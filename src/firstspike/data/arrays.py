@@ -1,6 +1,7 @@
 """Arrays, tensors and nested lists as tables of numbers."""
 
 import math
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -55,6 +56,12 @@ def as_table(
     if len(shape) == 1:
         return table, None
     channels, height, width = (1, *shape)[-3:]
+    if width <= 4 < min(channels, height):
+        warnings.warn(
+            f"{name}: images are (samples, channels, height, width), got {array.shape}; if the channels come last, "
+            "write numpy.moveaxis(images, -1, 1)",
+            stacklevel=3,
+        )
     return table, (channels, height, width)
 
 

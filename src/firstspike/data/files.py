@@ -95,11 +95,12 @@ def file_splits(
     """Your own data, from tables in files: spike times, or values to encode.
 
     Numbers of inputs and classes follow from the files. A table is ``.npz`` with the arrays ``times`` (or ``values``,
-    with ``encode``) and ``labels``, perhaps also ``class_names``; ``.npy`` with the labels in another file; or ``.csv``
-    with a row per sample, separated by commas, semicolons or tabs, whose first line may name the columns. Arrays
-    ``(samples, height, width)`` or ``(samples, channels, height, width)`` are images. Spike trains are an array
-    ``trains (samples, inputs, spikes)`` in place of ``times``, sorted, ``inf`` after the last spike. Time series are
-    ``values (samples, channels, time)``, NaN after their end, with an encoder of time series.
+    with ``encode``) and ``labels``, perhaps also ``class_names`` and ``columns``, the names of the inputs; a folder of
+    such arrays, each in an ``.npy`` of its name; ``.npy`` with the labels in another file; or ``.csv`` with a row per
+    sample, separated by commas, semicolons or tabs, whose first line may name the columns. Arrays ``(samples, height,
+    width)`` or ``(samples, channels, height, width)`` are images. Spike trains are an array ``trains (samples, inputs,
+    spikes)`` in place of ``times``, sorted, ``inf`` after the last spike. Time series are ``values (samples, channels,
+    time)``, NaN after their end, with an encoder of time series.
 
     Args:
         train: the table of the training data, from which validation and test data are taken unless they have their
@@ -187,7 +188,7 @@ def _labelled(
             raise ValueError(f"{path}: labels are missing; give an .npz with times and labels, a .csv, or labels")
         table = read_table(path, inputs)._replace(labels=_read_labels(Path(str(labels))))
     else:
-        usual = "labels" if path.suffix == ".npz" else -1
+        usual = -1 if path.suffix == ".csv" else "labels"
         table = read_table(path, inputs, usual if labels is None else labels, columns)
     try:
         return table, *class_indices(table.labels, len(table.numbers), names or table.class_names, table.place)

@@ -32,7 +32,7 @@ class Table(NamedTuple):
         labels: as they stand in the file; None if none were asked for.
         image: channels, height and width, where samples are images.
         class_names: of the file, if it has any.
-        columns: names of the inputs, if a text file has them.
+        columns: names of the inputs, if the file has them.
         lines: line of each sample in a text file.
     """
 
@@ -61,14 +61,15 @@ def read_table(
     """Read a table.
 
     Args:
-        path: ``.npz`` with an array ``times``, ``trains`` or ``values``, perhaps also ``class_names``; ``.npy``;
-            ``.csv`` with ``,``, ``;`` or tabs between the columns, whose first line may name them.
+        path: ``.npz`` with an array ``times``, ``trains`` or ``values``, perhaps also ``class_names`` and ``columns``,
+            the names of the inputs; a folder of such arrays, each in an ``.npy`` of its name; ``.npy``; ``.csv`` with
+            ``,``, ``;`` or tabs between the columns, whose first line may name them.
         inputs: the kinds of numbers that it may hold, and how many a sample must have, None for any. A file that does
             not say of which kind it is holds the first one.
         label: the array of an ``.npz``, or the column of a ``.csv`` by name or number, which has the labels; None to
             read none.
-        columns: names of the inputs in the order that they have elsewhere; those of a ``.csv`` whose first line names
-            them are brought into this order.
+        columns: names of the inputs in the order that they have elsewhere; those of a file that names them are brought
+            into this order.
 
     Raises:
         FileNotFoundError: no such file.
@@ -78,8 +79,8 @@ def read_table(
     path = Path(path)
     if path.suffix == ".csv":
         return _read_text(path, *next(iter(inputs.items())), label, columns)
-    if path.suffix not in (".npy", ".npz"):
-        raise ValueError(f"{path}: expected .npy, .npz or .csv, got {path.suffix or 'no suffix'}")
+    if path.suffix not in (".npy", ".npz") and not path.is_dir():
+        raise ValueError(f"{path}: expected .npy, .npz, .csv or a folder of .npy, got {path.suffix or 'no suffix'}")
     arrays = read_arrays(path)
     kind = next((name for name in inputs if name in arrays), next(iter(inputs)))
     if "" in arrays:
@@ -95,17 +96,26 @@ def read_table(
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
     _check(path, kind, numbers, lambda *_: "")
-    names = arrays.get("class_names")
-    class_names = None if names is None else tuple(map(str, names.ravel().tolist()))
-    return Table(path, kind, numbers, None if label is None else arrays[str(label)], image, class_names)
+    class_names, named = (
+        tuple(map(str, arrays[name].ravel().tolist())) if name in arrays else () for name in ("class_names", "columns")
+    )
+    if named and len(named) != numbers.shape[1]:
+        raise ValueError(f"{path}: columns: expected a name for each of {numbers.shape[1]} inputs, got {len(named)}")
+    if named and columns:
+        order = _in_order(str(path), list(named), list(range(len(named))), columns, False)
+        numbers, named = numbers[:, order], tuple(named[k] for k in order)
+    label_array = None if label is None else arrays[str(label)]
+    return Table(path, kind, numbers, label_array, image, class_names or None, named)
 
 
 def read_arrays(path: Path) -> dict[str, np.ndarray]:
-    """The arrays of an ``.npz``, or the one of an ``.npy``, which has the name "".
+    """The arrays of an ``.npz`` or a folder of ``.npy``, or the one of an ``.npy``, which has the name "".
 
     Raises:
         ValueError: another kind of file, or one that holds Python objects.
     """
+    if path.is_dir():
+        return {file.stem: read_arrays(file)[""] for file in sorted(path.glob("*.npy"))}
     with _opened(path, "rb") as file:  # numpy leaves a file open that it cannot read
         try:
             loaded = np.load(file, allow_pickle=False)
@@ -135,7 +145,7 @@ def _read_text(path: Path, kind: str, inputs: int | None, label: str | int | Non
     labelled = place is not None
     columns = [column for column in range(len(names)) if column != place]
     if header and known:
-        columns = _in_order(path, names, columns, known, labelled)
+        columns = _in_order(f"{path}, line 1", names, columns, known, labelled)
     width = len(names) if inputs is None else inputs + labelled
     for line, cells in rows:
         if more := len(cells) - width:
@@ -166,7 +176,7 @@ def _read_text(path: Path, kind: str, inputs: int | None, label: str | int | Non
     return Table(path, kind, numbers, labels, columns=inputs_named, lines=[line for line, _ in samples])
 
 
-def _in_order(path: Path, names: list[str], columns: list[int], known: Sequence[str], labelled: bool) -> list[int]:
+def _in_order(place: str, names: list[str], columns: list[int], known: Sequence[str], labelled: bool) -> list[int]:
     """Numbers of the columns in the order of known names; in their own order where several have the same name."""
     found, wanted = Counter(names[k] for k in columns), Counter(known)
     differences = [
@@ -177,11 +187,10 @@ def _in_order(path: Path, names: list[str], columns: list[int], known: Sequence[
     if differences:
         hint = "; if that is the label, leave it out" if not labelled and len(found) == len(wanted) + 1 else ""
         raise ValueError(
-            f"{path}, line 1: expected the columns of the training data, in any order: it {' and '.join(differences)}"
-            f"{hint}"
+            f"{place}: expected the columns of the training data, in any order: it {' and '.join(differences)}{hint}"
         )
-    place = {name: number for number, name in enumerate(known)}
-    return columns if len(place) < len(known) else sorted(columns, key=lambda k: place[names[k]])
+    number = {name: number for number, name in enumerate(known)}
+    return columns if len(number) < len(known) else sorted(columns, key=lambda k: number[names[k]])
 
 
 def _label_column(path: Path, names: list[str], label: str | int | None) -> int | None:
