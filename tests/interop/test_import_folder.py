@@ -12,7 +12,7 @@ from firstspike.data import yin_yang
 from firstspike.interop.fast_and_deep import import_config
 from firstspike.interop.fast_and_deep.results import Comparison, compare
 from firstspike.interop.fast_and_deep.run_folder import import_folder
-from firstspike.interop.pickles import UnsafePickleError
+from firstspike.interop.torch_file import UnsafePickleError
 from firstspike.plots import save_figures
 from firstspike.runs import Run
 from firstspike.runs.checkpoint import load_newest

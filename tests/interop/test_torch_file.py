@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from firstspike.interop.pickles import UnsafePickleError
-from firstspike.interop.torch_file import StandIn, TorchFileError, _Unpickler, read_torch_file
+from firstspike.interop.torch_file import StandIn, TorchFileError, UnsafePickleError, _Unpickler, read_torch_file
 
 FORMS = pytest.mark.parametrize("zipped", [True, False], ids=["zip", "row"])
 
@@ -235,8 +234,6 @@ def test_calls_are_refused_by_name(function, arguments, name, protocol, tmp_path
         b"\x80\x02cos\nsystem\n)\x81(S'touch harm'\ntR.",  # to call an object
         b"\x80\x02\x82\x01.",  # an extension
         b"Pid\n.",  # a persistent id
-        b"Nr\xff\xff\xff\x7f.",  # a memo of gigabytes
-        b"\x80\x05\x96\x00\x00\x00\x00\x01\x00\x00\x00.",  # as large a bytearray
     ],
 )
 def test_handmade_opcodes_do_nothing(raw, tmp_path, monkeypatch):
@@ -260,35 +257,8 @@ def test_numpy_arrays_are_noted():
     assert [note.qualified.rpartition(".")[2] for note in made] == ["_reconstruct", "scalar"]
 
 
-NESTED = b"N" + b"2\x86" * 60  # DUP, TUPLE2: a tuple of two tuples that are the same one, and so on inwards
-
-
-@pytest.mark.parametrize(
-    "raw",
-    [
-        b"}" + NESTED + b"Ns.",
-        b"(" + NESTED + b"\x91.",  # a frozenset
-        b"cbuiltins\nset\n]" + NESTED + b"a\x85R.",
-        b"}" + b"N" + b"\x85" * 10_000 + b"Ns.",  # deeper than what hashes can follow
-        b"}(" + b"K\x01" * 5000 + b"tq\x00N" + b"h\x00Ns" * 5000 + b".",  # a long one as a key again and again
-        b"}\x8b\x00\x20\x00\x00" + b"\x01" * 8192 + b"q\x00N" + b"h\x00Ns" * 5000 + b".",  # the same of a number
-        b"}N" + b"2\x86\x85q\x000ctorch._utils\n_rebuild_parameter\nh\x00R" * 60 + b"Ns.",  # through a function
-    ],
-    ids=["key", "frozenset", "set", "deep", "flat", "number", "call"],
-)
-def test_tuples_that_would_be_hashed_without_end(raw):
-    with pytest.raises(ValueError, match="tuples in tuples without end"):
-        load(b"\x80\x02" + raw)
-
-
 @pytest.mark.parametrize("protocol", range(6))
 def test_shared_values_are_no_harm(protocol):
     shape, lists = (3, 4), [[1]] * 50
     value = {f"layer {k}": (shape, shape, [shape], k) for k in range(200)} | {"lists": lists, shape: 10**100}
     assert load(pickle.dumps(value, protocol)) == value
-
-
-@pytest.mark.parametrize("raw", [b"\x80\x02s.", b"\x80\x02h\x05.", b"\x80\x02e.", b"\x80\x02}N(u"])
-def test_operations_without_anything_to_work_on(raw):
-    with pytest.raises(ValueError, match=r"nothing to work on|exhausted"):
-        load(raw)

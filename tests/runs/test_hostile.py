@@ -2,7 +2,6 @@
 
 import copy
 import os
-import pickle
 import sys
 
 import pytest
@@ -41,12 +40,3 @@ def test_pipes_are_not_waited_for(checkpoint, tmp_path):
         read_torch_file(checkpoint / "state.pt")
     with pytest.raises(FileNotFoundError):
         read_torch_file(tmp_path / "none.pt")
-
-
-def test_the_older_format_of_networks(tmp_path):
-    with (tmp_path / "old.pt").open("wb") as file:
-        for value in (0x1950A86A20F9469CFC6C, 1001, {"little_endian": True}):
-            pickle.dump(value, file, 2)
-        file.write(b"\x80\x02}N" + b"2\x86" * 60 + b"Ns.")
-    with pytest.raises(ValueError, match="tuples in tuples without end"):
-        read_torch_file(tmp_path / "old.pt")

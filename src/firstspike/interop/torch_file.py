@@ -19,7 +19,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from firstspike.interop.pickles import UnsafePickleError, check_operations
 from firstspike.runs.files import read_regular
 
 _MAGIC, _PROTOCOL = 0x1950A86A20F9469CFC6C, 1001  # how the older format starts
@@ -28,6 +27,10 @@ _TYPES |= {"Byte": "u1", "Bool": "?"}
 # calls that are only recorded; ``getattr`` is how methods are pickled
 _RECORDED = {"builtins.getattr", "_codecs.encode", "numpy.dtype", "torch.Size", "torch.device"}
 _RECORDED |= {f"numpy.{core}.multiarray.{name}" for core in ("core", "_core") for name in ("_reconstruct", "scalar")}
+
+
+class UnsafePickleError(ValueError):
+    """A pickle that asks for more than data; the message names what it wants."""
 
 
 class TorchFileError(ValueError):
@@ -120,15 +123,8 @@ class _Unpickler(pickle.Unpickler):
     def __init__(self, file: io.BytesIO, make: Callable[[str, np.dtype[Any], int], Tensor] | None = None) -> None:
         super().__init__(file, encoding="latin1")
         self.storages: dict[str, Tensor] = {}
-        self._file, self._make = file, make
+        self._make = make
         self._kinds: dict[str, type[StandIn]] = {}
-
-    def load(self) -> Any:
-        """The pickled object; many kinds of errors if it is damaged."""
-        start = self._file.tell()
-        check_operations(self._file)
-        self._file.seek(start)
-        return super().load()
 
     def find_class(self, module: str, name: str) -> Any:
         """A harmless function or a stand-in. Nothing is imported."""
