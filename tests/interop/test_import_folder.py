@@ -110,7 +110,7 @@ def test_last_epoch_folder(tmp_path):
         assert imported.comparison == "no spike times were saved for the test data"
 
 
-def test_untrained_and_missing_network(tmp_path):
+def test_missing_network(tmp_path):
     config = sizes_config()
     theirs = tmp_path / "theirs"
     theirs.mkdir()
@@ -118,10 +118,6 @@ def test_untrained_and_missing_network(tmp_path):
     nothing = import_folder(theirs, tmp_path / "config only")
     assert (nothing.network, nothing.parameters, nothing.comparison) == (None, 0, "there is no trained network")
     assert not (tmp_path / "config only" / "checkpoints").exists()
-    save_network(theirs / "yin_yang_untrained_network.pt", config, random_tensors(config))
-    untrained = import_folder(theirs, tmp_path / "run")
-    assert (untrained.epoch, untrained.parameters) == (0, 5 * 30 + 31 * 3)
-    assert RunFolder.open(tmp_path / "run").checkpoints.joinpath("epoch_0000").is_dir()
 
 
 def test_saved_inputs_and_labels_count(theirs, tmp_path):

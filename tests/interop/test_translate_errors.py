@@ -52,7 +52,7 @@ def test_values_that_do_not_fit_their_tags(value, tmp_path):
         ([delay("Dendritic"), {"name": "Biases", "times": [1]}, lif()], "Biases between delays and their neurons"),
         ([delay("Synaptic"), {"name": "Multiplex", "factor": 2}, lif()], "Multiplex between delays and their neurons"),
         ([delay("Synaptic"), delay("Synaptic"), lif()], "a second synaptic delay"),
-        ([delay("Axonal", presyn_sharing_factor=3), lif()], "cannot be shared"),
+        ([delay("Axonal", presyn_sharing_factor=3), lif()], "inputs cannot share delays by 3"),
         ([delay("Axonal", jitter=-1), lif()], "jitter: expected a standard deviation >= 0, got -1"),
         ([delay("Axonal", positivity={"name": "magic"}), lif()], "positivity.name: 'magic' has no counterpart"),
         ([delay("Somatic"), lif()], "DelaySomatic is not known"),
@@ -90,7 +90,7 @@ ALL_LAYERS += [{"name": "Multiplex", "factor": 2}, lif()]
             training_params__training_noise={"mean": 0, "std_dev": 1}, training_params__rounding_precision=0.1
         ),
         layers_config(
-            ALL_LAYERS, training_params__loss={"type": "TTFS", "xi": 1, "regulariser": [{"type": "l2_delay"}]}
+            ALL_LAYERS, training_params__loss={"type": "TTFS", "xi": 1, "regulariser": [{"type": "early_output"}]}
         ),
     ],
     ids=["sizes", "layers"],

@@ -6,9 +6,9 @@
   delay comes after its layer here. Synaptic delays belong to the LIF layer.
 * It may repeat all inputs as a block, a b a b; ``multiplex`` puts copies side by side, a a b b. ``order`` has for each
   of our inputs the index of the original's, and weights are sorted by it.
-* It shares delays by repeating a block of them. Where neighbouring inputs of ours then have one delay, they share it
-  here, too; otherwise each input gets its own delay, with the same value at first. After its ``Multiplex`` the blocks
-  lie across the copies; unless a trained network is imported, the copies of an input share one delay instead.
+* It shares axonal delays by repeating a block of them. Where neighbouring inputs of ours then have one delay, they
+  share it here, too; otherwise each input gets its own delay, with the same value at first. After its ``Multiplex`` the
+  blocks lie across the copies; unless a trained network is imported, the copies of an input share one delay instead.
 """
 
 import math
@@ -16,13 +16,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from firstspike.interop.fast_and_deep.sections import Inputs
-from firstspike.interop.fast_and_deep.substrate import Delays, noise
+from firstspike.interop.fast_and_deep.substrate import noise
 from firstspike.interop.fast_and_deep.table import LIMIT, Table
 
 _NEURONS = ("NeuronLayer", "EqualtimeLayer")
 _NEURON_KEYS = ("tau_syn", "tau_mem", "model_tau_ratio", "g_leak", "leak", "threshold", "max_dw_norm")
-_SHARING = ("presyn_sharing_factor", "postsyn_sharing_factor")
-_DELAY_KEYS = ("delay_mean", "delay_std", "jitter", "learning_rate", "positivity", *_SHARING)
+_SHARING = "presyn_sharing_factor"
 
 
 @dataclass(frozen=True)
@@ -33,14 +32,14 @@ class Source:
         layer: index in its ``layers``.
         kind: weight, synaptic, axonal or dendritic.
         shape: of its tensor.
-        tiles: how often the tensor is repeated along the inputs and along the neurons.
+        tiles: how often the tensor is repeated along the inputs.
         order: for each of our inputs, or of our delays where inputs share them, the index of the original's.
     """
 
     layer: int
     kind: str
     shape: tuple[int, int]
-    tiles: tuple[int, int] = (1, 1)
+    tiles: int = 1
     order: tuple[int, ...] = ()
 
 
@@ -62,8 +61,7 @@ class NetworkBuilder:
         self.silent_limits: list[float] = []
         self.weight_grad_limits: list[float | None] = []
         self.noise: list[dict[str, float]] = []
-        self.delays: Delays = []
-        self.delay_count = 0
+        self.jitter: list[float] = []  # of each delay layer
         self.neuron = neuron(defaults)
         self._defaults, self._exact = defaults.raw, exact
         self._pending: dict[str, tuple[dict[str, Any], Source]] = {}  # synaptic and dendritic delays of the next layer
@@ -94,9 +92,7 @@ class NetworkBuilder:
                 self._delay(table, name.removeprefix("Delay").lower(), index, following.integer("size"))
             elif name in _NEURONS:
                 self._neurons(table, index if listed else len(self.silent_limits))
-            elif name == "BroadcastLayer":  # only repeats times; a sweep may leave it the keys of a delay
-                table.skip(*_DELAY_KEYS)
-            else:
+            elif name != "BroadcastLayer":  # which only repeats times
                 raise ValueError(f"{table.place}: a layer {name} is not known here")
             table.skip("trainable")
             table.close()
@@ -146,19 +142,19 @@ class NetworkBuilder:
 
     def _delay(self, table: Table, kind: str, index: int, size: int) -> None:
         """A delay layer of the original before ``size`` neurons."""
-        pre, post = (table.integer(key, 1) for key in _SHARING)
+        pre = table.integer(_SHARING, 1) if kind == "axonal" else 1
         inputs = len(self.order)
-        if min(pre, post) < 1 or inputs % pre or size % post:
-            raise ValueError(f"{table.place}: {inputs} inputs and {size} neurons cannot be shared by {pre} and {post}")
+        if pre < 1 or inputs % pre:
+            raise ValueError(f"{table.place}: {inputs} inputs cannot share delays by {pre}")
         if kind in self._pending:
             raise ValueError(f"{table.place}: a second {kind} delay before one layer has no counterpart here")
         if kind == "dendritic":
-            inputs = pre = 1
+            inputs = 1
         elif kind == "axonal":
-            size = post = 1
+            size = 1
         delay, jitter = _delay_section(table, {} if kind == "synaptic" else {"kind": "delay"})
-        shape, order = (inputs // pre, size // post), () if kind == "dendritic" else tuple(self.order)
-        source = Source(index, kind, shape, (pre, post), order)
+        shape, order = (inputs // pre, size), () if kind == "dendritic" else tuple(self.order)
+        source = Source(index, kind, shape, pre, order)
         if kind == "axonal":
             if shared := self._shared(table, pre, shape[0]):
                 delay["copies"] = pre
@@ -167,11 +163,9 @@ class NetworkBuilder:
             self._add(delay, delay_raw=source)
         else:
             self._pending[kind] = delay, source
-        for key, factor in zip(_SHARING, (pre, post), strict=True):
-            if factor > 1:
-                table.note(key, f" = {factor}: delays are not shared here; they start equal and learn apart")
-        self.delays.append((delay, jitter))
-        self.delay_count += inputs * size // delay.get("copies", 1)
+        if pre > 1:
+            table.note(_SHARING, f" = {pre}: delays are not shared here; they start equal and learn apart")
+        self.jitter.append(jitter)
 
     def _refuse_after(self, table: Table, *delays: str) -> None:
         """Refuse inputs that the original adds after such delays: here the delays would be after them."""
@@ -192,7 +186,7 @@ class NetworkBuilder:
         if self._exact or before.get("copies") != pre:
             return ()
         table.note(
-            _SHARING[0],
+            _SHARING,
             f" = {pre}: the original shares a delay among inputs {rows} apart, which are copies of different inputs; "
             "here the copies of an input share one",
         )
@@ -230,12 +224,9 @@ def _delay_section(table: Table, section: dict[str, Any]) -> tuple[dict[str, Any
         table.note("positivity", " is missing: delays are the parameters themselves, not below 0")
     else:
         positivity = table.table("positivity")
-        name = positivity.choice("name", ("sigmoid", "clip", "shift"))
-        if name == "sigmoid":
+        if positivity.choice("name", ("sigmoid", "clip")) == "sigmoid":
             scale, shift = positivity.number("scale", 1.0), positivity.number("shift", 0.0)
             section |= {"bound": "sigmoid", "scale": scale, "shift": shift}
-        elif name == "shift":
-            table.note("positivity", " = shift: negative delays are set to 0; the original increases all delays")
         positivity.close()
     section |= {"mean": table.number("delay_mean"), "std": table.number("delay_std")}
     if table.take("trainable", True) is False:

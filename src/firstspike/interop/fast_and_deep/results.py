@@ -34,14 +34,12 @@ class ResultsError(Exception):
 class ResultFiles:
     """Files of a result folder, None where they are missing.
 
-    ``trained``: whether the network is the trained one. ``epoch``: after how many epochs, None if no folder name says
-    it. ``tests``: files of the test data, by ``times``, ``labels`` and ``inputs``. ``curves``: files of losses and
-    accuracies, by the names of our columns.
+    ``epoch``: after how many epochs, None if no folder name says it. ``tests``: files of the test data, by ``times``,
+    ``labels`` and ``inputs``. ``curves``: files of losses and accuracies, by the names of our columns.
     """
 
     config: Path
     network: Path | None
-    trained: bool
     epoch: int | None
     tests: dict[str, Path]
     curves: dict[str, Path]
@@ -66,13 +64,13 @@ def find_files(folder: Path) -> ResultFiles:
     if config is None:
         raise FileNotFoundError(f"{folder} has no config.yaml; give a result folder of fastAndDeep, or a YAML file")
     if network is None:
-        return ResultFiles(config, _network(folder, "_untrained_network.pt"), False, epoch, {}, {})
+        return ResultFiles(config, None, epoch, {}, {})
     prefix = network.name.removesuffix("_network.pt")
     tests, curves = (
         {key: path for key, end in ends.items() if (path := place / f"{prefix}{end}").is_file()}
         for ends in (_TEST, _CURVES)
     )
-    return ResultFiles(config, network, True, epoch, tests, curves)
+    return ResultFiles(config, network, epoch, tests, curves)
 
 
 def _epoch(folder: Path) -> int | None:
@@ -80,8 +78,8 @@ def _epoch(folder: Path) -> int | None:
     return int(match[1]) if match else None
 
 
-def _network(folder: Path, end: str = "_network.pt") -> Path | None:
-    found = [path for path in sorted(folder.glob(f"*{end}")) if ("_untrained_" in path.name) == ("_untrained_" in end)]
+def _network(folder: Path) -> Path | None:
+    found = [path for path in sorted(folder.glob("*_network.pt")) if "_untrained_" not in path.name]
     if len(found) > 1:
         raise ValueError(f"{folder} has several networks: {', '.join(path.name for path in found)}; keep one")
     return found[0] if found else None

@@ -39,14 +39,13 @@ _DELAYS = ("_delay_parameters", ("DelayLayer",))
 class Imported:
     """The outcome of an import, as ``import.json`` has it.
 
-    ``config`` and ``network`` are the original's files, ``epoch`` is how long the network was trained, ``parameters``
+    ``config`` and ``network`` are the original's files, ``epoch`` is how long it was trained, ``parameters``
     the number of imported weights and delays; ``comparison`` is with the spike times that the original saved, or says
     why there is none. The rest as in ``Translation`` and ``ResultFiles``.
     """
 
     config: str
     network: str | None
-    trained: bool
     epoch: int
     inexact: list[str]
     no_counterpart: list[str]
@@ -84,11 +83,11 @@ def import_folder(folder: Path, out: Path) -> Imported:
     data = build_data(config)
     trainer = build(config, data)
     member = trainer.members[0]
+    rows: list[dict[str, float | int | str]] = []
     found = Imported(
         str(files.config.resolve()),
         str(files.network.resolve()) if files.network else None,
-        files.trained,
-        (config.training.epochs if files.epoch is None else files.epoch) if files.trained else 0,
+        0 if files.network is None else config.training.epochs if files.epoch is None else files.epoch,
         translation.inexact,
         translation.no_counterpart,
     )
@@ -100,14 +99,11 @@ def import_folder(folder: Path, out: Path) -> Imported:
         if isinstance(member.substrate, Noisy) and member.substrate.threshold_spread:
             why = "drawn anew, so the network runs on another device"
             found.no_counterpart.append(f"fixed pattern of the thresholds: {why}")
-    if files.trained:
         try:
             times, inputs = saved_spike_times(files.tests, data.test, translation.config["data"]["kind"])
             found.comparison = compare(times, _outputs(member, inputs))
         except ResultsError as reason:
             found.comparison = str(reason)
-    rows: list[dict[str, float | int | str]] = []
-    if files.network is not None:
         rates, best = _advance(member, found.epoch), -math.inf
         try:
             rows = metrics(files.curves, rates, member.spiking)
@@ -198,7 +194,7 @@ def _values(path: Path, layers: dict[str, object], source: Source) -> Tensor:
     if tensor.shape != source.shape:
         shapes = f"expected shape {source.shape} by the config, got {tuple(tensor.shape)}"
         raise ValueError(f"{place}.{attribute}: {shapes}; is it the network of this config?")
-    values = tensor.double().tile(source.tiles)
+    values = tensor.double().tile((source.tiles, 1))
     if not values.isfinite().all():
         raise ValueError(f"{place}.{attribute}: holds numbers that are not finite")
     if source.kind == "dendritic":

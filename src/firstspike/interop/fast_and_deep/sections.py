@@ -30,7 +30,7 @@ class Inputs:
 
 def data(params: Table, n_inputs: int, on_chip: bool) -> Inputs:
     """The data set for a network with ``n_inputs`` inputs; on the chip the original repeats those of some."""
-    name = params.choice("name", ("yin_yang", "bars", "xor", "pattern", "single_in_single_out", *_IMAGES))
+    name = params.choice("name", ("yin_yang", "xor", "single_in_single_out", *_IMAGES))
     params.skip("which", "n_inputs")
     if name == "yin_yang":
         params.skip("multiply_input_layer", "size", "seed")  # set by the program
@@ -38,13 +38,9 @@ def data(params: Table, n_inputs: int, on_chip: bool) -> Inputs:
         defaults = {"early": 0.15, "late": 2.0, "r_small": 0.1, "r_big": 0.5}
         section |= {key: params.number(key, default) for key, default in defaults.items()}
         inputs = Inputs(section, 4, 5 if on_chip and n_inputs == 4 else max(1, n_inputs // 4))
-    elif name == "bars":
-        inputs = _bars(params, n_inputs, on_chip)
     elif name == "xor":
         section = {"kind": "xor", "train": 4, "validation": 4, "test": 4, "early": 0.15, "late": 2.0}
         inputs = Inputs(section, 2, bias=[0.15, 2.0])  # the original's data set has two constant inputs
-    elif name == "pattern":
-        inputs = _pattern(params, n_inputs)
     elif name == "single_in_single_out":
         inputs = _single(params)
     else:
@@ -55,45 +51,14 @@ def data(params: Table, n_inputs: int, on_chip: bool) -> Inputs:
     return inputs
 
 
-def _bars(params: Table, n_inputs: int, on_chip: bool) -> Inputs:
-    params.skip("multiply_input_layer")
-    params.no_counterpart.append(
-        "bars: the original's bar spikes at 0.5 on a background at 0.05; here a bar spikes first, at 0.05, and the "
-        "background at 0.5; the 30 samples of each split are drawn at random"
-    )
-    older = params.place == "dataset"  # the current program does not repeat the pixels for the chip
-    copies = 5 if on_chip and older and n_inputs == 9 else max(1, n_inputs // 9)
-    section = {"kind": "bars", "train": 30, "validation": 30, "test": 30, "size": 3, "multiply": copies}
-    return Inputs(section | {"early": 0.05, "late": 0.5}, 9 * copies)
-
-
-def _pattern(params: Table, n_inputs: int) -> Inputs:
-    patterns, jitters, samples = [], [], 0
-    for entry in params.tables("classes"):
-        entry.choice("name", ("pattern",))
-        patterns.append(entry.numbers("pattern", n_inputs))
-        jitters.append(entry.number("std_dev", 0.0))
-        samples += entry.integer("n_samples", 1)
-        entry.close()
-    jitter = max(jitters, default=0.0)
-    if len(set(jitters)) > 1:
-        params.note("classes", f": std_dev differs between classes; here all of them have {jitter}")
-    return _patterns(patterns, n_inputs, jitter, samples)
-
-
 def _single(params: Table) -> Inputs:
     """One class of one jittered spike: what is learned is the target time of an ``MSE`` loss."""
     own = params.table("input_params", {})  # the original's file nests its parameters, its program reads them flat
     read = own if own.raw else params
     mean, jitter = read.number("input_mean", 1.0), read.number("input_std_dev", 0.001)
-    inputs = _patterns([[mean]], 1, jitter, read.integer("num_samples", 1))
+    sizes = dict.fromkeys(("train", "validation", "test"), read.integer("num_samples", 1))
     own.close()
-    return inputs
-
-
-def _patterns(patterns: list[list[float]], inputs: int, jitter: float, samples: int) -> Inputs:
-    sizes = dict.fromkeys(("train", "validation", "test"), samples)
-    return Inputs({"kind": "pattern", **sizes, "patterns": patterns, "jitter": jitter}, inputs)
+    return Inputs({"kind": "pattern", **sizes, "patterns": [[mean]], "jitter": jitter}, 1)
 
 
 def _images(params: Table, kind: str, side: int) -> Inputs:
@@ -106,8 +71,8 @@ def _images(params: Table, kind: str, side: int) -> Inputs:
     return Inputs(section, side**2)
 
 
-def loss(params: Table, current: bool, tau_syn: float, delays: int, outputs: int) -> dict[str, Any]:
-    """A ``loss`` section. ``delays`` and ``outputs`` are numbers in the network.
+def loss(params: Table, current: bool, tau_syn: float, outputs: int) -> dict[str, Any]:
+    """A ``loss`` section for a network with that many outputs.
 
     In configs of the current form only regularisers ask for early outputs.
     """
@@ -140,13 +105,8 @@ def loss(params: Table, current: bool, tau_syn: float, delays: int, outputs: int
             "loss", f": the original's is {tau_syn**2:g} times ours, which measures time in tau_syn, here {tau_syn}"
         )
     for entry in table.tables("regulariser", []):
-        if entry.choice("type", ("early_output", "l2_delay")) == "early_output":
-            regularizers.append(_early_output(entry))
-        else:
-            why = "here delays are kept small, not the parameters that they are computed from"
-            entry.note_value("use_effective_delays", why, (True,))
-            alpha = entry.number("alpha") * tau_syn**2 / max(1, delays)  # of a mean, ours is of a sum
-            regularizers.append({"kind": "delay_l2", "alpha": alpha})
+        entry.choice("type", ("early_output",))
+        regularizers.append(_early_output(entry))
         entry.close()
     table.close()
     return section | {"regularizers": regularizers}

@@ -14,11 +14,9 @@ _NOISE = {
 }
 _DETERMINISTIC = {"threshold_offset", "weight_scale", "weight_max"}
 
-Delays = list[tuple[dict[str, Any], float]]  # of each its section of our config and the std of its jitter
-
 
 def noise(params: Table, unit: float) -> dict[str, float]:
-    """The noise and the weight bound of a layer by our names, without those that are 0.
+    """The noise of a layer by our names, without those that are 0.
 
     Args:
         params: its neuron parameters.
@@ -28,8 +26,6 @@ def noise(params: Table, unit: float) -> dict[str, float]:
     for key, name in _NOISE.items():
         if value := params.optional(key):
             found[name] = value if name == "spike_jitter" else value * unit
-    if limit := _weight_limit(params):
-        found["weight_max"] = limit
     params.skip("threshold_noise_fp", "decay_syn", "decay_mem")
     return found
 
@@ -39,15 +35,15 @@ def runs_on_chip(params: dict[str, Any]) -> bool:
     return bool(params.get("use_hicannx")) or str(params.get("substrate") or "sim").startswith("hx")
 
 
-def substrate(params: Table, neurons: list[dict[str, float]], delays: Delays) -> tuple[dict[str, Any], list[str]]:
+def substrate(params: Table, neurons: list[dict[str, float]], jitter: list[float]) -> tuple[dict[str, Any], list[str]]:
     """A ``substrate`` section, and why the original's spike times may differ from ours by more than rounding.
 
     Args:
         params: ``training_params``.
         neurons: for each layer of neurons what ``noise`` returns.
-        delays: they get their jitter in their own sections where the substrate cannot have it.
+        jitter: of each layer of delays.
     """
-    precision, limit = params.optional("rounding_precision") or None, _weight_limit(params)
+    precision, limit = (params.optional(key) or None for key in ("rounding_precision", "clip_weights_max"))
     for key, value in (("rounding_precision", precision), ("clip_weights_max", limit)):
         if value is not None and value <= 0:
             raise ValueError(f"{params.place}.{key}: expected a number above 0, got {value}")
@@ -71,57 +67,25 @@ def substrate(params: Table, neurons: list[dict[str, float]], delays: Delays) ->
     if in_steps:
         if precision:
             params.note("rounding_precision", f" = {precision}: weights are not rounded with integration in steps")
-        if limit or any("weight_max" in layer for layer in neurons):
+        if limit:
             params.note("clip_weights_max", ": weights are not clipped with integration in steps")
-        _move_jitter(params, delays)
+        if any(jitter):
+            params.no_counterpart.append("jitter of delays: there is none with integration in steps")
         section = {"kind": "integrator", "step": params.number("resolution"), "duration": params.number("sim_time")}
         return section, ["the original integrated in steps"]
     params.skip("resolution", "sim_time")
-    noisy = _noisy(params, neurons, delays, limit)
-    if precision:
-        noisy["weight_scale"] = _whole(1 / precision)
-    random = noisy.keys() - _DETERMINISTIC or any("jitter" in delay for delay, _ in delays)
-    reasons = ["the original drew noise"] if random else []
+    noisy: dict[str, float] = {}  # one set of numbers for all layers: of several the largest
+    each = {name: (key, [layer.get(name, 0.0) for layer in neurons]) for key, name in _NOISE.items()}
+    for name, (key, values) in (each | {"delay_jitter": ("jitter of delays", jitter)}).items():
+        if most := max(values, key=abs, default=0.0):
+            noisy[name] = most
+        params.note_differing(key, values, most)
+    noisy |= {"weight_max": limit} if limit else {}
+    noisy |= {"weight_scale": _whole(1 / precision)} if precision else {}
+    reasons = ["the original drew noise"] if noisy.keys() - _DETERMINISTIC else []
     if len({layer.get("threshold_offset") for layer in neurons}) > 1:
         reasons.append("the original shifted thresholds layer by layer")
     return ({"kind": "noisy"} | noisy if noisy else {}), reasons
-
-
-def _noisy(
-    params: Table, neurons: list[dict[str, float]], delays: Delays, common_limit: float | None
-) -> dict[str, float]:
-    """One set of numbers for all layers: of several the largest, which leaves weights as they are."""
-    section: dict[str, float] = {}
-    for key, name in _NOISE.items():
-        values = [layer.get(name, 0.0) for layer in neurons]
-        if most := max(values, key=abs, default=0.0):
-            section[name] = most
-        params.note_differing(key, values, most)
-    limits = [layer.get("weight_max", common_limit) for layer in neurons]
-    limit = None if None in limits else max((x for x in limits if x is not None), default=None)
-    params.note_differing("clip_weights_max", limits, limit or "no bound")
-    if limit is not None:
-        section["weight_max"] = limit
-    jitters = {jitter for _, jitter in delays}
-    if len(jitters) == 1 and 0.0 not in jitters:
-        section["delay_jitter"] = jitters.pop()
-    else:
-        _move_jitter(params, delays)
-    return section
-
-
-def _move_jitter(params: Table, delays: Delays) -> None:
-    if any(jitter for _, jitter in delays):
-        params.no_counterpart.append("jitter of delays: in training only, the original evaluates with it")
-    for delay, jitter in delays:
-        delay |= {"jitter": jitter} if jitter else {}
-
-
-def _weight_limit(params: Table) -> float | None:
-    """``clip_weights_max``; None without a number: ``true`` says that layers have their own."""
-    if params.take("clip_weights_max", None) is True:
-        return None
-    return params.optional("clip_weights_max") or None
 
 
 def _whole(value: float) -> float:

@@ -103,12 +103,12 @@ def translate(raw: dict[str, Any], exact: bool = False) -> Translation:
         builder.weight_grad_limits = [params.optional("max_dw_norm")]
     layout.skip("width_pixel")
     layout.close()
-    section, inexact = substrate(params, builder.noise, builder.delays)
+    section, inexact = substrate(params, builder.noise, builder.jitter)
     config = {
         "data": inputs.section,
         "neuron": builder.neuron,
         "network": builder.layers,
-        "loss": loss(params, current, builder.neuron["tau_syn"], builder.delay_count, len(builder.order)),
+        "loss": loss(params, current, builder.neuron["tau_syn"], len(builder.order)),
         "training": training(params, builder.weight_grad_limits, builder.silent_limits),
     }
     if section:
