@@ -93,7 +93,6 @@ def test_all_errors_are_reported_together():
         "loss.xi: should be greater than 0",
         "loss.regularizers[0].alpha: is missing",
         "training.epochs: should be greater than 0",
-        "training.batch_size: is missing",
         "training.silent.incremnt: unknown key, did you mean increment?",
         "extra: unknown key",
     ):
@@ -188,7 +187,7 @@ training:
     with pytest.raises(ConfigError) as caught:
         load_config(file, ["network[0].out_features=0", "network[1].out_feature=2"])
     assert str(caught.value).splitlines() == [
-        f"{file}: 8 errors",
+        f"{file}: 7 errors",
         "  data.trian: unknown key, did you mean train? valid keys: kind, train, validation, test, seeds, size, noise, "
         "multiply, early, late, silent_background (line 2)",
         "  neuron.tau_mem: should be greater than 0, got -1 (line 3)",
@@ -197,7 +196,6 @@ training:
         "delay, trainable, per_neuron, weight_mean, weight_std, max_weight_grad, lr, neuron_lr, delay_lr",
         "  loss: needs a kind (line 8)",
         "  training.epochs: should be a valid integer, unable to parse string as an integer, got '0x_' (line 11)",
-        "  training.batch_size: is missing (line 10)",
         "  training.optimizer.kind: expected one of 'adam', 'adamw', 'sgd', 'custom', got 'adma' (line 13)",
     ]
 

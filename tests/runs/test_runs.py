@@ -16,9 +16,9 @@ from firstspike.runs.checkpoint import CheckpointError, checkpoints, load_checkp
 from firstspike.runs.files import remove_folder
 from firstspike.runs.folder import RunFolder, next_folder
 from firstspike.training import Interrupted, SilentNeurons
+from firstspike.training.batches import shuffled
 from firstspike.training.engines import engine_for
 from firstspike.training.silent import silent_fractions
-from firstspike.training.trainer import shuffled
 from trained import resume, start
 
 SMALL = [

@@ -47,7 +47,7 @@ def test_spikes_and_gradient_are_those_of_the_rounded_weights(network, times):
 
 
 def test_a_training_moves_the_weights_behind_them():
-    data = fs.data.bars(60, seed=1)
+    data = fs.data.yin_yang(60, seed=1)
     network = fs.Network(fs.LIFLinear(data.features, 3, generator=torch.Generator().manual_seed(2)))
     before = network[0].weight.detach().clone()
     trainer = fs.Trainer(

@@ -138,9 +138,10 @@ def _with_absolute_paths(document: Document, folder: Path) -> Document:
 
 
 def _existing(path: str, folder: Path) -> Path | None:
-    """The file with that name in the folder or in the working directory."""
+    """The file with that name in the folder or in the working directory, or the folder of arrays."""
     try:
-        return next((file.resolve() for file in (folder / path, Path(path)) if file.is_file()), None)
+        found = (file for file in (folder / path, Path(path)) if file.is_file() or any(file.glob("*.npy")))
+        return next((file.resolve() for file in found), None)
     except (OSError, ValueError):  # no path, for instance a name that is too long
         return None
 

@@ -238,7 +238,7 @@ class RunData(Run):
         """
         names = self.checkpoints
         yield 0.0, self.initial
-        batches = -(-len(self.data.train) // self.config.training.batch_size)
+        batches = max(1, -(-len(self.data.train) // self.config.training.batch_size))
         if most is not None and len(names) > most:
             names = tuple(names[k] for k in np.linspace(len(names) - 1, 0, most).astype(int)[::-1])
         last = 0.0

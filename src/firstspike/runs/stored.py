@@ -18,14 +18,14 @@ OWN_DATA = ("given", "files")
 
 
 def save_splits(folder: Path, data: Splits) -> None:
-    """Write the splits that have samples as ``.npz`` files, which are read without executing anything; all or none.
+    """Write the training data and the splits that have samples as ``.npz`` files, which execute nothing; all or none.
 
     Raises:
         OSError: no space, no permission; a copy that was there before is still there.
     """
     with whole_folder(folder) as temporary:
         for name, part in zip(Splits._fields, data, strict=True):
-            if not len(part):
+            if not len(part) and name != "train":
                 continue
             arrays: dict[str, Any] = {
                 **_times(part),

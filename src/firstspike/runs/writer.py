@@ -143,7 +143,7 @@ class RunWriter(Callback):
         epoch, batch = (progress.get(key) if isinstance(progress, dict) else None for key in ("epoch", "batch"))
         if not isinstance(epoch, int) or not isinstance(batch, int):
             return  # ``load_state_dict`` says what is wrong
-        if (epoch, batch) != (checkpoint.epoch, checkpoint.batch) or not 0 <= batch < fit.batches:
+        if (epoch, batch) != (checkpoint.epoch, checkpoint.batch) or not 0 <= batch < (fit.batches or math.inf):
             raise CheckpointError(
                 f"{checkpoint.folder}: is at epoch {epoch}, batch {batch} of {fit.batches}, its manifest says epoch "
                 f"{checkpoint.epoch}, batch {checkpoint.batch}"

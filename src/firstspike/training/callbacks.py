@@ -132,7 +132,7 @@ class ProgressBar(Callback):
     def on_fit_start(self, fit: "Fit") -> None:
         """Show the bar."""
         self.bar = tqdm(
-            total=fit.epochs * fit.batches,
+            total=fit.epochs * fit.batches or None,
             initial=fit.epoch * fit.batches + fit.batch,
             unit="batch",
             dynamic_ncols=True,

@@ -20,6 +20,7 @@ from firstspike.training.silent import SilentNeurons, activity_names, spiking_la
 from firstspike.training.state import CheckpointError, checked_state
 
 if TYPE_CHECKING:
+    from firstspike.training.batches import Batches
     from firstspike.training.trainer import Trainer
 
 Row = dict[str, float | int | str]
@@ -216,11 +217,10 @@ class Fit:
     Args:
         trainer: the trainer, with the networks.
         callbacks: all callbacks of the training.
-        train: training data, as all data on the network's device.
+        source: the training data, batch by batch.
         validation: validation data.
         test: test data.
         epochs: total number of epochs.
-        batch_size: samples per gradient step.
         seeds: one for each network.
         first: whether this process is the one that writes and shows.
         validations: evaluations of the last epoch, one for each network.
@@ -231,11 +231,10 @@ class Fit:
 
     trainer: "Trainer"
     callbacks: Callbacks
-    train: SpikeData
+    source: "Batches"
     validation: SpikeData | None
     test: SpikeData | None
     epochs: int
-    batch_size: int
     seeds: tuple[int, ...]
     first: bool = True
     validations: list[Evaluation] = field(default_factory=list)
@@ -244,9 +243,19 @@ class Fit:
     finished: bool = False
 
     @property
+    def train(self) -> SpikeData:
+        """The training data, as all data on the network's device; of a loader without samples."""
+        return self.source.data
+
+    @property
     def batches(self) -> int:
-        """Batches per epoch."""
-        return math.ceil(len(self.train) / self.batch_size)
+        """Batches per epoch; 0 where a loader does not know."""
+        return self.source.count
+
+    @property
+    def batch_size(self) -> int:
+        """Samples per gradient step."""
+        return self.source.size
 
     @property
     def epoch(self) -> int:

@@ -25,6 +25,7 @@ from firstspike.ranges import Count, Positive, Probability, Seed
 from firstspike.seeding import generator
 from firstspike.substrates import Exact, Substrate
 from firstspike.training.averaging import WeightAverage
+from firstspike.training.batches import Batches, Loader
 from firstspike.training.callbacks import Callback, Callbacks, ProgressBar, Stop
 from firstspike.training.distributed import Distributed, Ranks, joined
 from firstspike.training.divergence import signs_of_failure, staying_finite
@@ -151,11 +152,11 @@ class Trainer:
     @overload
     def fit(
         self,
-        train: SpikeData,
+        train: SpikeData | Loader,
         validation: SpikeData | None = None,
         *,
         epochs: Count,
-        batch_size: Count,
+        batch_size: Count = 50,
         seed: Seed = 0,
         test: SpikeData | None = None,
         folder: None = None,
@@ -169,11 +170,11 @@ class Trainer:
     @overload
     def fit(
         self,
-        train: SpikeData,
+        train: SpikeData | Loader,
         validation: SpikeData | None = None,
         *,
         epochs: Count,
-        batch_size: Count,
+        batch_size: Count = 50,
         seed: Seed = 0,
         test: SpikeData | None = None,
         folder: Path | str,
@@ -186,11 +187,11 @@ class Trainer:
 
     def fit(
         self,
-        train: SpikeData,
+        train: SpikeData | Loader,
         validation: SpikeData | None = None,
         *,
         epochs: Count,
-        batch_size: Count,
+        batch_size: Count = 50,
         seed: Seed = 0,
         test: SpikeData | None = None,
         folder: Path | str | None = None,
@@ -205,10 +206,12 @@ class Trainer:
         Ctrl-C or SIGTERM stop the training after the current batch; with a run folder its state is saved first.
 
         Args:
-            train: training data.
+            train: training data; or a ``DataLoader``, or any iterable of batches ``(times, labels)`` that starts anew
+                every epoch, for data that do not fit into memory. A training on a ``DataLoader`` over data with an
+                index resumes bit for bit; of other iterables a warning says that this rests on them.
             validation: evaluated after every epoch; the best network is the one with the highest accuracy on it.
             epochs: total number of epochs, those of earlier calls included. Where they are all done, a warning says so.
-            batch_size: samples per gradient step.
+            batch_size: samples per gradient step; a loader has its own.
             seed: seed of the order of the samples and of all noise. Several networks have consecutive seeds, from this
                 one on.
             test: evaluated once, at the end.
@@ -248,14 +251,16 @@ class Trainer:
                 callbacks.append(ProgressBar())
             # essential callbacks come first: the others may rely on the folder that the writer makes
             chosen = sorted((c for c in callbacks if ranks.first or c.essential), key=lambda c: not c.essential)
+            batches = Batches(train, batch_size, self.network, validation)
+            if batches.loader is not None and len(self.members) * ranks.size > 1:
+                raise ValueError("a loader trains one network in one process; others need SpikeData")
             fit = Fit(
                 trainer=self,
                 callbacks=Callbacks(chosen),
-                train=to_network(train, self.network),
+                source=batches,
                 validation=to_network(validation, self.network) if validation else None,
                 test=to_network(test, self.network) if test else None,
                 epochs=epochs,
-                batch_size=batch_size,
                 seeds=tuple(seed + k for k in range(len(self.members))),
                 first=ranks.first,
             )
@@ -275,6 +280,8 @@ class Trainer:
                 raise ValueError(f"{done}; {total}")
             if before == fit.epoch == fit.epochs and fit.first:
                 warnings.warn(f"{done}, nothing is trained; {total}", stacklevel=3)
+            if (before, 0) != (fit.epoch, fit.batch) and not fit.source.repeatable:
+                logger.warning("the training continues exactly only if its loader gives the same batches again")
             signalled = stack.enter_context(stop_on_signals())
             batch = -(-fit.batch_size * len(self.members) // ranks.size)
             pace = stack.enter_context(threads_worth_starting(self.network, batch))
@@ -325,7 +332,7 @@ class Trainer:
             with self.averaged():
                 fit.validations = [] if fit.validation is None else engine.evaluate(fit.validation)
             fit.rows = [
-                metrics_row(member, sums, len(fit.train), fit.validations[k] if fit.validations else None)
+                metrics_row(member, sums, fit.source.samples, fit.validations[k] if fit.validations else None)
                 for k, (member, sums) in enumerate(zip(members, totals, strict=True))
             ]
             fit.improved = [
@@ -340,14 +347,12 @@ class Trainer:
 
     def _epoch(self, fit: Fit, engine: Sequential, stop: Stop, pace: Pace) -> list[list[float]] | None:
         """One pass over the training data from the next batch on; each network's sums, or None if it was stopped."""
-        members, data, size, epoch, device = self.members, fit.train, fit.batch_size, fit.epoch, self.device
-        order = torch.stack([shuffled(len(data), seed, epoch) for seed in fit.seeds]).to(device)
+        members, epoch = self.members, fit.epoch
         sources = [generator(seed, "noise", epoch) for seed in fit.seeds]
-        shared = generator(fit.seeds[0], "global", epoch).initial_seed()
         for source, member in zip(sources, members, strict=True):
             if member.progress.noise is not None:
                 source.set_state(member.progress.noise.cpu())
-        empty = torch.zeros(3 + len(members[0].activity), dtype=torch.float64, device=device)
+        empty = torch.zeros(3 + len(members[0].activity), dtype=torch.float64, device=self.device)
         saved = [member.progress.totals for member in members]
         totals = torch.stack([empty if sums is None else sums.to(empty) for sums in saved])
 
@@ -355,20 +360,15 @@ class Trainer:
             stack.enter_context(staying_finite(members, epoch + 1, fit.seeds))
             for member, source in zip(members, sources, strict=True):
                 stack.enter_context(jitter_from(member.network, source))
-            for start in range(fit.batch * size, len(data), size):
+            for times, labels in fit.source.epoch(epoch, fit.seeds, fit.batch):
                 if stop():
                     for member, source, sums in zip(members, sources, totals.clone(), strict=True):
                         member.progress.noise, member.progress.totals = source.get_state(), sums
                     return None
-                torch.default_generator.manual_seed(shared + start)
-                if device.type == "cuda":
-                    torch.cuda.manual_seed(shared + start)
-                chosen = order[:, start : start + size]
-                times = data.times[chosen]
                 if self.augment is not None:
-                    times = self.augment(times, data, sources)
+                    times = self.augment(times, fit.train, sources)
                 with pace.step():
-                    totals += engine.step(times, data.labels[chosen])
+                    totals += engine.step(times, labels)
                 for member in members:
                     member.progress.batch += 1
                     if member.average is not None:
@@ -442,11 +442,6 @@ class Trainer:
 def _opened(substrate: Substrate, network: nn.Module) -> AbstractContextManager[Any]:
     """The substrate, open for a network; other modules run on the exact equations."""
     return substrate.open(network) if isinstance(network, Network) else nullcontext()
-
-
-def shuffled(samples: int, seed: int, epoch: int) -> Tensor:
-    """The order of the samples in one epoch."""
-    return torch.randperm(samples, generator=generator(seed, "order", epoch))
 
 
 def _one_each(name: str, given: Any, count: int, shared: bool = False) -> list[Any]:

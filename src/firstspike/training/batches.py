@@ -1,0 +1,139 @@
+"""Training data batch by batch: samples in a random order, or what a loader of one's own gives."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, IterableDataset
+
+from firstspike.data import SpikeData
+from firstspike.seeding import generator
+from firstspike.training.fitting import to_network
+
+Loader = Iterable[tuple[Tensor, Tensor]]
+"""A ``torch.utils.data.DataLoader`` or another source of batches ``(times, labels)``, one pass over it an epoch."""
+_NO_LOADERS = Tensor | np.ndarray | tuple | dict | str  # data of one's own that are not SpikeData yet
+
+
+class Batches:
+    """The batches of each epoch.
+
+    Args:
+        source: the data, or a loader of batches.
+        size: samples in a batch of data.
+        network: tells device and type.
+        like: data of the same kind, which name inputs and classes of what a loader gives.
+
+    Raises:
+        TypeError: neither data nor a loader.
+        ValueError: no samples, or an iterator that can be passed once only.
+    """
+
+    def __init__(self, source: SpikeData | Loader, size: int, network: nn.Module, like: SpikeData | None) -> None:
+        self.network, self.samples, self.loader = network, 0, None if isinstance(source, SpikeData) else source
+        if isinstance(source, SpikeData | _NO_LOADERS) or not isinstance(source, Iterable):
+            self.data = to_network(source, network)  # type: ignore[arg-type]  # it refuses others
+            self.size, self.count = size, -(-len(self.data) // size)
+            if not len(self.data):
+                raise ValueError(
+                    "train: expected samples, got none; a training on a loader continues with "
+                    "Trainer.fit(loader, ..., folder=..., resume=True)"
+                )
+            return
+        if isinstance(source, Iterator):
+            raise ValueError(
+                f"train: expected batches for every epoch, got a {type(source).__name__}, which ends after one pass; "
+                "give a DataLoader, a list of batches, or an object whose __iter__ starts anew"
+            )
+        self.size = getattr(source, "batch_size", None) or size
+        self.count = 0
+        with suppress(TypeError):  # it does not know
+            self.count = len(source)  # type: ignore[arg-type]
+        self.data = to_network((self._known(source) or like or self._peek(source)).empty(), network)
+
+    @staticmethod
+    def _known(loader: Any) -> SpikeData | None:
+        """The data that a loader draws from, if they are ``SpikeData``."""
+        dataset: Any = getattr(loader, "dataset", None)
+        while not isinstance(dataset, SpikeData) and hasattr(dataset, "dataset"):  # torch's Subset
+            dataset = dataset.dataset
+        return dataset if isinstance(dataset, SpikeData) else None
+
+    @torch.no_grad()
+    def _peek(self, loader: Loader) -> SpikeData:
+        """What the first batch tells."""
+        times, labels = _pair(next(iter(loader), None))
+        found = self.network(SpikeData(times, torch.zeros_like(labels), ("",)).to(*_place(self.network)).dense)
+        return SpikeData(times, labels, tuple(map(str, range(found.shape[-1]))))
+
+    def epoch(self, epoch: int, seeds: Sequence[int], done: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Times and labels of each batch, for each network, but for the first ones that are done.
+
+        Everything random in the data and in the step after them follows from the seed, the epoch and the number of the
+        batch.
+        """
+        shared = generator(seeds[0], "global", epoch).initial_seed()
+        device = self.data.labels.device
+        self.samples = len(self.data)
+        if self.loader is None:
+            order = torch.stack([shuffled(len(self.data), seed, epoch) for seed in seeds]).to(device)
+            for start in range(done * self.size, len(self.data), self.size):
+                _seed(shared + start, device)
+                chosen = order[:, start : start + self.size]
+                yield self.data.times[chosen], self.data.labels[chosen]
+            return
+        first = generator(seeds[0], "order", epoch).initial_seed()
+        _seed(first, device)
+        for own in (getattr(x, "generator", None) for x in (self.loader, getattr(self.loader, "sampler", None))):
+            if own is not None:
+                own.manual_seed(first)
+        batches, number = iter(self.loader), 0
+        while True:
+            _seed(shared + number * self.size, device)
+            if (batch := next(batches, None)) is None:
+                break
+            times, labels = _pair(batch)
+            data = to_network(replace(self.data, times=times, labels=labels), self.network)
+            self.samples += len(data)
+            if number >= done:
+                yield data.dense.unsqueeze(0), data.labels.unsqueeze(0)
+            number += 1
+        if not self.samples:
+            raise ValueError("train: expected batches (times, labels), and the loader gave none")
+
+    @property
+    def repeatable(self) -> bool:
+        """Whether an epoch's batches follow from the seed: a ``DataLoader`` over data with an index."""
+        loader = self.loader
+        return loader is None or (isinstance(loader, DataLoader) and not isinstance(loader.dataset, IterableDataset))
+
+
+def shuffled(samples: int, seed: int, epoch: int) -> Tensor:
+    """The order of the samples in one epoch."""
+    return torch.randperm(samples, generator=generator(seed, "order", epoch))
+
+
+def _seed(number: int, device: torch.device) -> None:
+    """Of torch's global random numbers, which layers of one's own and loaders may draw."""
+    torch.default_generator.manual_seed(number)
+    if device.type == "cuda":
+        torch.cuda.manual_seed(number)
+
+
+def _pair(batch: Any) -> tuple[Tensor, Tensor]:
+    try:
+        times, labels = [] if isinstance(batch, Tensor | dict) else batch
+    except (TypeError, ValueError):
+        raise ValueError(
+            f"train: expected batches (times, labels) from the loader, got a {type(batch).__name__}"
+        ) from None
+    return torch.as_tensor(times), torch.as_tensor(labels)
+
+
+def _place(network: nn.Module) -> tuple[torch.device | None, torch.dtype | None]:
+    parameter = next(network.parameters(), None)
+    return (None, None) if parameter is None else (parameter.device, parameter.dtype)

@@ -1,0 +1,123 @@
+"""Training on a loader of one's own."""
+
+import pytest
+import torch
+from torch.utils.data import DataLoader, IterableDataset, TensorDataset
+
+import firstspike as fs
+
+DATA, VALIDATION = fs.data.yin_yang(60, seed=1), fs.data.yin_yang(30, seed=2)
+
+
+def trainer(inputs=DATA.features):
+    network = fs.Network(fs.LIFLinear(inputs, 3, generator=torch.Generator().manual_seed(2)))
+    return fs.Trainer(network, fs.losses.TimeCrossEntropy(), torch.optim.Adam(network.parameters(), lr=0.01))
+
+
+def fit(data, *, epochs=3, using=None, validation=VALIDATION, **options):
+    using = using or trainer()
+    found = using.fit(data, validation, epochs=epochs, batch_size=20, progress_bar=False, **options)
+    return using.network[0].weight.detach().clone(), found
+
+
+def shuffled(data=DATA, **options):
+    return DataLoader(data, batch_size=20, shuffle=True, **options)
+
+
+def stop_after(batches):
+    left = iter(range(batches))
+    return lambda: next(left, None) is None
+
+
+def test_a_loader_in_order_is_a_list_of_batches():
+    batches = [(DATA.times[k : k + 20], DATA.labels[k : k + 20]) for k in (0, 20, 40)]
+    found, _ = fit(batches)
+    assert torch.equal(found, fit(DataLoader(DATA, batch_size=20))[0])
+    assert not torch.equal(found, fit(DATA)[0])  # its order is random
+
+
+def test_a_loader_of_all_samples_is_the_data():
+    """Up to the order of samples in the sum."""
+    using = trainer()
+    using.fit(DATA, VALIDATION, epochs=3, batch_size=60, progress_bar=False)
+    found, _ = fit(DataLoader(DATA, batch_size=60))
+    torch.testing.assert_close(found, using.network[0].weight.detach(), rtol=0, atol=1e-5)
+
+
+def test_metrics_count_the_samples_of_the_loader():
+    _, result = fit(DataLoader(DATA, batch_size=25), validation=None, epochs=1)
+    assert 0 <= result.metrics["train_accuracy"][0] <= 1
+    correct = 60 * result.metrics["train_accuracy"][0]
+    assert correct == pytest.approx(round(correct), abs=1e-3)
+
+
+@pytest.mark.parametrize("generator", [None, torch.Generator()], ids=["global", "own"])
+def test_shuffled_batches_follow_from_the_seed(generator):
+    first, _ = fit(shuffled(generator=generator))
+    torch.rand(3)  # what happened before does not matter
+    second, _ = fit(shuffled(generator=generator))
+    assert torch.equal(first, second)
+    other, _ = fit(shuffled(generator=generator), seed=5)
+    assert not torch.equal(first, other)
+
+
+def test_resuming_inside_an_epoch_is_exact(tmp_path, caplog):
+    wanted, _ = fit(shuffled(), folder=tmp_path / "whole")
+    with pytest.raises(fs.training.Interrupted):
+        fit(shuffled(), folder=tmp_path / "run", stop=stop_after(4))
+    found, run = fit(shuffled(), folder=tmp_path / "run", resume=True)
+    assert torch.equal(found, wanted)
+    assert "continues exactly only if" not in caplog.text
+    assert list(run.metrics["train_loss"]) == list(fs.Run(tmp_path / "whole").metrics["train_loss"])
+    assert fs.Run(tmp_path / "run").class_names == DATA.class_names
+    assert fs.Run(tmp_path / "run").evaluate("validation").accuracy == run.validation.accuracy
+    with pytest.raises(ValueError, match=r"a training on a loader continues with Trainer\.fit\(loader"):
+        fs.Run(tmp_path / "run").resume(epochs=5, progress_bar=False)
+
+
+class Stream(IterableDataset):
+    """Samples in their order, without an index."""
+
+    def __iter__(self):
+        return iter(zip(DATA.times, DATA.labels, strict=True))
+
+
+def test_what_cannot_be_repeated_is_said(tmp_path, caplog):
+    loader = DataLoader(Stream(), batch_size=20)
+    fit(loader, folder=tmp_path / "run", epochs=1)
+    assert "continues exactly" not in caplog.text
+    fit(loader, folder=tmp_path / "run", resume=True)
+    assert "continues exactly only if its loader gives the same batches again" in caplog.text
+
+
+def test_classes_without_other_data():
+    loader = DataLoader(TensorDataset(DATA.times, DATA.labels), batch_size=20)
+    using = trainer()
+    found = using.fit(loader, epochs=1, progress_bar=False)
+    assert found.epochs == 1
+
+
+@pytest.mark.parametrize(
+    ("train", "error", "message"),
+    [
+        (iter([(DATA.times, DATA.labels)]), ValueError, "expected batches for every epoch, got a list_iterator, which"),
+        ([DATA.times], ValueError, r"expected batches \(times, labels\) from the loader, got a Tensor"),
+        ([], ValueError, "the loader gave none"),
+        ([(DATA.times, DATA.labels.double())], ValueError, "labels: expected int64"),
+        (DATA.empty(), ValueError, "train: expected samples, got none"),
+        (DATA.times, TypeError, "expected fs.data.SpikeData, got Tensor"),
+        ((DATA.times, DATA.labels), TypeError, "expected fs.data.SpikeData, got tuple"),
+    ],
+)
+def test_what_is_refused(train, error, message):
+    with pytest.raises(error, match=message):
+        fit(train)
+
+
+def test_one_network_in_one_process():
+    networks = [trainer().network for _ in range(2)]
+    both = fs.Trainer(
+        networks, fs.losses.TimeCrossEntropy(), [torch.optim.Adam(network.parameters()) for network in networks]
+    )
+    with pytest.raises(ValueError, match="a loader trains one network in one process"):
+        fit(shuffled(), using=both)
