@@ -227,7 +227,8 @@ def _check_form(times: Tensor) -> None:
 def _digest(values: Tensor | EventLists) -> str:
     found = hashlib.sha256()
     for tensor in (values.when, values.source, values.starts) if isinstance(values, EventLists) else (values,):
-        found.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().data)
+        if tensor.numel():  # torch cannot view nothing as bytes
+            found.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().data)
     return found.hexdigest()
 
 
