@@ -1,16 +1,20 @@
-"""Published accuracies: writes ``docs/results.md`` and its figure from run folders.
+"""Accuracies on test data: writes ``docs/results.md`` and its figure.
 
-    python benchmarks/results.py RUNS            # from RUNS/NAME of each config, and RUNS/hidden_sizes for the sizes
-    python benchmarks/results.py RUNS --train    # trains or continues what is not finished
+    python benchmarks/results.py RUNS   # takes over what is finished in RUNS, then writes
+    python benchmarks/results.py        # only writes, from benchmarks/results.json
 
-The sizes are the sweep examples/sweeps/hidden_sizes.yaml; without its folder run folders RUNS/NAME_hN are looked for.
-
-Without ``--train`` what is not finished is left out.
+``results.json`` has all numbers of the page, ``results.template.md`` its text. A run of the config NAME is a folder
+NAME or NAME_SEED in RUNS; several seeds are one run with ``--seeds``, or several runs. A run whose config is not the
+shipped one is refused. RUNS/hidden_sizes is the sweep examples/sweeps/hidden_sizes.yaml.
 """
 
 import argparse
+import json
 import math
+import re
+import statistics
 from pathlib import Path
+from string import Template
 from typing import Any, NamedTuple
 
 import matplotlib as mpl
@@ -18,173 +22,162 @@ import matplotlib as mpl
 mpl.use("Agg")
 import matplotlib.pyplot as plt
 
-from firstspike.config import load_config
+from firstspike.config import Config, load_config
 from firstspike.plots import style
-from firstspike.runs import Run
 from firstspike.runs.folder import RunFolder
 from firstspike.sweeps.figures import accuracy_over
-from firstspike.sweeps.plan import load_plan
 from firstspike.sweeps.study import read_study, table_of
-from firstspike.sweeps.worker import launch
 
-SEEDS = 10
-SWEEP = Path(__file__).parents[1] / "examples" / "sweeps" / "hidden_sizes.yaml"
-
-
-class Published(NamedTuple):
-    """What the papers, or the networks released with them, reach."""
-
-    accuracy: str
-    source: str
-
-
-CONFIGS = {
-    "yin_yang": Published("95.9 +- 0.7", "Göltz et al. 2021; the released network 96.0"),
-    "yin_yang_goeltz2021": Published("95.9 +- 0.7", "the same, here with the published recipe"),
-    "yin_yang_w": Published("96.7", "Göltz et al. 2025, one released network"),
-    "yin_yang_axonal": Published("97.5", "Göltz et al. 2025, one released network"),
-    "yin_yang_dendritic": Published("-", "no network released"),
-    "yin_yang_synaptic": Published("98.2", "Göltz et al. 2025, one released network"),
-    "yin_yang_synaptic_h5": Published("95.4", "Göltz et al. 2025, one released network"),
-}
+HERE = Path(__file__).parent
+NUMBERS, PAGE, DOCS = HERE / "results.json", HERE / "results.template.md", HERE.parent / "docs"
 KINDS = {
     "yin_yang_w": "weights only",
     "yin_yang_axonal": "axonal delays",
     "yin_yang_dendritic": "dendritic delays",
     "yin_yang_synaptic": "synaptic delays",
 }
-SIZES = (5, 10, 15, 20, 25, 30)
+Numbers = dict[str, Any]
 
 
-def finished(folder: Path, name: str, settings: list[str], train: bool) -> dict[str, Any]:
-    """The results of a run, trained or continued first if asked for; empty if it is not finished."""
-    found = RunFolder.open(folder).results if (folder / "config.yaml").is_file() else {}
-    if found or not train:
-        return found
-    if not (folder / "config.yaml").is_file():
-        print(f"training {folder.name}", flush=True)
-        return Run.start(folder, load_config(name, [*settings, f"training.n_seeds={SEEDS}"])).results
-    return Run(folder).resume().results
+class Row(NamedTuple):
+    """A shipped config, its network, and what was published for it."""
+
+    config: str
+    network: str
+    published: str = "-"
+    source: str = ""
 
 
-def hidden(name: str) -> int:
-    """Index of the hidden layer of a config."""
-    return next(i for i, layer in enumerate(load_config(name).network) if layer.kind == "lif")
+TABLES = {
+    "yin_yang": (
+        Row("yin_yang", "4-120-3", "95.9 +- 0.7", "Göltz et al. 2021, seeds; the released network 96.0"),
+        Row("yin_yang_goeltz2021", "4-120-3", "95.9 +- 0.7", "the same, here with the published recipe"),
+        Row("yin_yang_w", "4-30-3", "96.7", "Göltz et al. 2025, one released network"),
+        Row("yin_yang_axonal", "4-30-3", "97.5", "Göltz et al. 2025, one released network"),
+        Row("yin_yang_dendritic", "4-30-3", "-", "no network released"),
+        Row("yin_yang_synaptic", "4-30-3", "98.2", "Göltz et al. 2025, one released network"),
+        Row("yin_yang_synaptic_h5", "4-5-3", "95.4", "Göltz et al. 2025, one released network"),
+    ),
+    "mnist": (
+        Row("mnist", "784-350-10", "97.1 +- 0.1", "Göltz et al. 2021, seeds; the released network 97.01"),
+        Row("mnist_shifted", "784-350-10", "97.6 +- 0.1", "Wunderlich and Pehle 2021, ten seeds"),
+        Row("mnist_large", "1568-800-10", "98.88", "Bacho and Chu 2023, several spikes per neuron; first spikes 97.83"),
+        Row("mnist_16x16", "256-128-10", "96.81", "Göltz et al. 2021, one released network"),
+        Row("mnist_16x16_shifted", "256-128-10", "96.81", "the same"),
+        Row("mnist_deep", "784-400-400-400-400-10", "97.93", "the original code, three released networks"),
+        Row("mnist_deep_shifted", "784-400-400-400-400-10", "97.93", "the same"),
+        Row("mnist_conv", "convolution 64, pooling, 256-10", "99.38", "Bacho and Chu 2023, several spikes per neuron"),
+    ),
+}
 
 
-def accuracy(found: dict[str, Any]) -> str:
-    """Mean and standard deviation over the seeds in percent."""
-    return f"{100 * found['test']['accuracy']:.2f} +- {100 * found['test']['accuracy_std']:.2f}"
+def taken_over(runs: Path, numbers: Numbers) -> None:
+    """Put the results of finished runs into the numbers.
+
+    Raises:
+        ValueError: a run has another config than the shipped one of its name.
+    """
+    for row in (row for rows in TABLES.values() for row in rows):
+        found: dict[str, Numbers] = {}
+        for path in sorted(runs.glob(f"{row.config}*")):
+            if not re.fullmatch(rf"{row.config}(_\d+)?", path.name) or not (path / "results.json").is_file():
+                continue
+            folder = RunFolder.open(path)
+            if comparable(folder.config) != comparable(load_config(row.config)):
+                raise ValueError(f"{path} is not a run of the shipped config {row.config}")
+            results = folder.results
+            found |= results.get("seeds") or {str(folder.config.training.seed): results}
+        if found:
+            first = next(iter(found.values()))
+            numbers["accuracies"][row.config] = {
+                "test": {seed: result["test"]["accuracy"] for seed, result in found.items()},
+                "samples": first["test"]["samples"],
+                "parameters": first["parameters"],
+                "epochs": first["epochs"],
+                "minutes": round(sum(result["seconds"] for result in found.values()) / 60, 1),
+            }
+    sweep = runs / "hidden_sizes"
+    if (sweep / "sweep.json").is_file():
+        for trial in table_of(*read_study(str(sweep))).complete:
+            of_kind = numbers["sizes"].setdefault(trial["base"], {})
+            of_kind[str(trial["network[lif:0].out_features"])] = [trial["test_accuracy"], trial["test_std"]]
 
 
-def table(runs: Path, train: bool) -> str:
-    """A row for each shipped config."""
+def comparable(config: Config) -> Config:
+    """The config without what may differ: seeds, and where images are."""
+    data = config.data.model_copy(update={"folder": None}) if hasattr(config.data, "folder") else config.data
+    return config.with_training(seed=0, n_seeds=1).model_copy(update={"data": data})
+
+
+def accuracy(found: Numbers) -> str:
+    """In percent: mean and standard deviation over seeds; of one seed its 95 % interval (Wilson)."""
+    values = list(found["test"].values())
+    if len(values) > 1:
+        return f"**{100 * statistics.fmean(values):.2f} +- {100 * statistics.stdev(values):.2f}**"
+    if "std" in found:  # of older runs
+        return f"**{100 * found['mean']:.2f} +- {100 * found['std']:.2f}**"
+    share, samples, z = values[0], found["samples"], 1.96
+    middle = (share + z * z / (2 * samples)) / (1 + z * z / samples)
+    width = z * math.sqrt(share * (1 - share) / samples + (z / (2 * samples)) ** 2) / (1 + z * z / samples)
+    return f"**{100 * share:.2f}** ({100 * (middle - width):.2f} to {100 * (middle + width):.2f})"
+
+
+def seeds(found: Numbers) -> str:
+    names = sorted(map(int, found["test"])) or found["seeds"]
+    consecutive = names == list(range(names[0], names[-1] + 1))
+    return f"{names[0]} to {names[-1]}" if consecutive and len(names) > 2 else ", ".join(map(str, names))
+
+
+def table(rows: tuple[Row, ...], accuracies: Numbers) -> str:
+    """A line for each config of which there is a result."""
     lines = [
-        "| config | hidden | parameters | epochs | minutes | test accuracy in % | published | source |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- |",
+        "| config | network | parameters | epochs | seeds | minutes | test accuracy in % | published | source |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
-    for name, published in CONFIGS.items():
-        if found := finished(runs / name, name, [], train):
-            size = load_config(name).network[hidden(name)].out_features
+    for row in rows:
+        if found := accuracies.get(row.config):
             lines.append(
-                f"| `{name}` | {size} | {found['parameters']} | {found['epochs']} | {found['seconds'] / 60:.1f} | "
-                f"**{accuracy(found)}** | {published.accuracy} | {published.source} |"
+                f"| `{row.config}` | {row.network} | {found['parameters']} | {found['epochs']} | {seeds(found)} | "
+                f"{found['minutes']:.0f} | {accuracy(found)} | {row.published} | {row.source} |"
             )
     return "\n".join(lines)
 
 
-Curves = dict[str, list[dict[str, Any]]]
-
-
-def curves_of_runs(runs: Path) -> Curves:
-    """Results by config and size, from run folders NAME_hN."""
-    return {name: [finished(runs / f"{name}_h{size}", name, [], False) for size in SIZES] for name in KINDS}
-
-
-def curves_of_sweep(folder: Path, train: bool) -> Curves:
-    """The same from the folder of the sweep."""
-    if train:
-        launch(load_plan(SWEEP), folder)
-    found = {
-        (row["base"], row["network[lif:0].out_features"]): {
-            "test": {"accuracy": row["test_accuracy"], "accuracy_std": row["test_std"]}
-        }
-        for row in table_of(*read_study(str(folder))).complete
-    }
-    return {name: [found.get((name, size), {}) for size in SIZES] for name in KINDS}
-
-
-def sizes(runs: Path, figure: Path, train: bool) -> str:
-    """Accuracy over the number of hidden neurons: a table and a figure, or nothing where a run is missing."""
-    folder = runs / SWEEP.stem
-    of_sweep = train or (folder / "sweep.json").is_file()
-    curves = curves_of_sweep(folder, train) if of_sweep else curves_of_runs(runs)
-    if not all(found for curve in curves.values() for found in curve):
-        return ""
+def sizes(found: dict[str, dict[str, list[float]]]) -> str:
+    """Accuracy over the number of hidden neurons as a table."""
     lines = ["| hidden | " + " | ".join(KINDS.values()) + " |", "| --- |" + " --- |" * len(KINDS)]
-    for place, size in enumerate(SIZES):
-        lines.append(f"| {size} | " + " | ".join(accuracy(curve[place]) for curve in curves.values()) + " |")
-    tests = [found["test"] for curve in curves.values() for found in curve]
+    for size in found["yin_yang_w"]:
+        cells = ("{:.2f} +- {:.2f}".format(*(100 * x for x in found[kind][size])) for kind in KINDS)
+        lines.append(f"| {size} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def sizes_figure(found: dict[str, dict[str, list[float]]], path: Path) -> None:
+    """The same as a figure."""
+    points = [(label, int(size), *values) for kind, label in KINDS.items() for size, values in found[kind].items()]
+    labels, x, means, stds = zip(*points, strict=True)
     with style():
         _, ax = plt.subplots(figsize=(5.5, 3.4), layout="constrained")
-        accuracy_over(
-            list(SIZES) * len(KINDS),
-            [found["accuracy"] for found in tests],
-            [found["accuracy_std"] for found in tests],
-            ax,
-            [label for label in KINDS.values() for _ in SIZES],
-        )
+        accuracy_over(x, means, stds, ax, labels)
         ax.set(xlabel="hidden neurons", ylabel="test accuracy in %")
         ax.legend()
-        plt.savefig(figure, dpi=150)
-    return BY_SIZE + "\n".join(lines)
-
-
-TEXT = """# Results
-
-All accuracies are on a test set of 1000 samples that was not used for any choice: recipes were selected on the
-validation set. They are means and standard deviations over {seeds} seeds (2000 to 2009), trained in parallel. Each
-row is one command,
-
-    firstspike train CONFIG --seeds {seeds}
-
-and `python benchmarks/results.py RUNS` writes this page from the run folders (with `--train`, it trains them first).
-At an accuracy of 99 %, a test set of 1000 samples has a binomial error of {error:.1f} %. The minutes are for all
-{seeds} seeds on one core of a machine that was doing other work as well.
-
-## Yin-Yang
-
-{table}
-
-{notes}
-
-{sizes}"""
-BY_SIZE = """## Delays and the number of hidden neurons
-
-The same recipes with other numbers of hidden neurons (tau_mem = 2 tau_syn) and fewer epochs, with five seeds, from
-
-    firstspike sweep examples/sweeps/hidden_sizes.yaml
-
-![accuracy against the number of hidden neurons](results_sizes.png)
-
-"""
+        plt.savefig(path, dpi=150)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("runs", type=Path)
-    parser.add_argument("--train", action="store_true", help="train or continue what is not finished")
-    parser.add_argument("--docs", type=Path, default=Path(__file__).parents[1] / "docs")
-    parser.add_argument("--notes", type=Path, default=Path(__file__).parent / "results_notes.md")
+    parser.add_argument("runs", type=Path, nargs="?", help="folder with run folders")
     options = parser.parse_args()
-    text = TEXT.format(
-        seeds=SEEDS,
-        error=100 * math.sqrt(0.99 * 0.01 / 1000),
-        table=table(options.runs, options.train),
-        notes=options.notes.read_text(encoding="utf-8").strip(),
-        sizes=sizes(options.runs, options.docs / "results_sizes.png", options.train),
-    )
-    (options.docs / "results.md").write_text(text.rstrip("\n") + "\n", encoding="utf-8")
+    numbers = json.loads(NUMBERS.read_text(encoding="utf-8"))
+    before = json.dumps(numbers["sizes"])
+    if options.runs:
+        taken_over(options.runs, numbers)
+        NUMBERS.write_text(json.dumps(numbers, indent=1) + "\n", encoding="utf-8")
+    if json.dumps(numbers["sizes"]) != before:
+        sizes_figure(numbers["sizes"], DOCS / "results_sizes.png")
+    tables = {name: table(rows, numbers["accuracies"]) for name, rows in TABLES.items()}
+    page = Template(PAGE.read_text(encoding="utf-8")).substitute(tables, sizes=sizes(numbers["sizes"]))
+    (DOCS / "results.md").write_text(page, encoding="utf-8")
 
 
 if __name__ == "__main__":
