@@ -6,6 +6,7 @@ from itertools import pairwise
 import pytest
 import torch
 
+import firstspike as fs
 from firstspike import FirstSpike, IntegralReadout, LIFLinear, LIFSpikeTrains, Network, SilentNeurons, ensemble
 from firstspike.config import build, build_data, load_config
 from firstspike.layers import BiasSpikes, Record
@@ -120,11 +121,23 @@ def test_wrong_arguments(arguments, message):
         (Network(LIFLinear(4, 3), IntegralReadout(3, 2)), (0.5,)),
         (Network(LIFSpikeTrains(4, 3, max_spikes=2), FirstSpike(), LIFLinear(3, 2)), (1.0, 0.1)),
         (Network(LIFSpikeTrains(4, 3, max_spikes=2), IntegralReadout(3, 2)), (1.0,)),
-        (torch.nn.Linear(4, 2), 1.0),
+        (torch.nn.Linear(4, 2), (1.0,)),
     ],
 )
 def test_limits_follow_from_the_network_unless_they_are_given(network, limits):
-    found = SilentNeurons().of(network)
-    assert found.limits == limits
-    assert found.active == (min(limits if isinstance(limits, tuple) else [limits]) < 1)
-    assert SilentNeurons(0.3).of(network).limits == 0.3
+    assert SilentNeurons().limits_of(network) == limits
+    assert SilentNeurons(0.3).limits_of(network) == (0.3,) * len(limits)
+
+
+def test_one_rule_serves_networks_of_different_depth():
+    policy = SilentNeurons(increment=0.1)
+    for sizes in ((4, 3, 2), (4, 3, 3, 2)):
+        silent = [LIFLinear(i, o, weight_mean=0.0, weight_std=0.0) for i, o in pairwise(sizes)]
+        network = Network(*silent)
+        assert policy.raise_weights_(network, network.record(torch.rand(5, 4)))
+        assert policy.limits is None
+    trainers = [
+        fs.Trainer(x, fs.losses.TimeCrossEntropy(), torch.optim.SGD(x.parameters(), lr=0.1), silent=policy)
+        for x in (network, Network(LIFLinear(4, 2)))
+    ]
+    assert [x.members[0].silent.limits for x in trainers] == [(0.5, 0.5, 0.1), (0.1,)]

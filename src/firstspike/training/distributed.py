@@ -238,7 +238,7 @@ class Distributed(Sequential):
         fractions = torch.stack(silent_sums) if silent_sums else cost.new_zeros(0)
         *known, asking = torch.cat([fractions, asked[None]]).tolist()
         self.stopping = asking > 0
-        raised = silent.too_silent(known) if silent.active else None
+        raised = silent.too_silent(network, known) if silent.active else None
         if raised is None or not silent.skip_step:
             for parameter, gradient in zip(parameters, gradients, strict=True):
                 parameter.grad = gradient

@@ -66,7 +66,7 @@ class Sequential:
     def _step(self, member: Member, times: Tensor, labels: Tensor) -> Tensor:
         silent = member.silent
         loss, total, correct, active, layers = self._pass(member, times, labels)
-        raised = silent.too_silent(active.tolist()[: len(member.spiking)]) if silent.active else None
+        raised = silent.too_silent(member.network, active.tolist()[: len(member.spiking)]) if silent.active else None
         if raised is None or not silent.skip_step:  # otherwise nothing learns from this batch
             member.optimizer.zero_grad()
             total.backward()
@@ -148,7 +148,7 @@ class SideBySide(Sequential):
         raised: list[int | None] = [None] * len(members)
         if any(member.silent.active for member in members):
             fractions = active[:, : len(spiking)].tolist()
-            raised = [x.silent.too_silent(mine) for x, mine in zip(members, fractions, strict=True)]
+            raised = [x.silent.too_silent(x.network, mine) for x, mine in zip(members, fractions, strict=True)]
         learning = [e for e, layer in enumerate(raised) if layer is None or not skip]
         if learning:
             self.ensemble.zero_grad()

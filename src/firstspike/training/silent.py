@@ -5,7 +5,7 @@ Source: Göltz et al. 2021, supplement.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
@@ -75,39 +75,32 @@ class SilentNeurons:
             return self.limits < 1
         return self.limits is None or min(self.limits, default=1.0) < 1
 
-    def of(self, network: nn.Module) -> "SilentNeurons":
-        """The same rule with limits for this network, where it has none of its own; none for other modules."""
-        if self.limits is not None:
-            return self
-        if not isinstance(network, Network):
-            return replace(self, limits=1.0)
-        layers = spiking_layers(network)
-        last = layers[-1:] if network.gives == "first spikes" else []
-        return replace(
-            self,
-            limits=[1.0 if _gives_trains(network, x) else _OUTPUT if x in last else _HIDDEN for x in layers] or 1.0,
-        )
-
-    def limits_of(self, layers: int) -> tuple[float, ...]:
-        """One limit for each of this number of LIF layers.
+    def limits_of(self, network: nn.Module) -> tuple[float, ...]:
+        """The limit of each LIF layer of a network; 1 for another module, unless ``limits`` says something else.
 
         Raises:
-            ValueError: another number of limits, or none yet, see ``of``.
+            ValueError: another number of limits.
         """
+        layers = spiking_layers(network)
         if isinstance(self.limits, int | float):
-            return (float(self.limits),) * layers
-        given = tuple(self.limits or ())
-        if len(given) != layers:
-            raise ValueError(f"SilentNeurons has {len(given)} limits, the network has {layers} LIF layers")
-        return given
+            return (float(self.limits),) * len(layers)
+        if self.limits is None:
+            if not isinstance(network, Network):
+                return (1.0,)
+            last = layers[-1:] if network.gives == "first spikes" else []
+            return tuple(1.0 if _gives_trains(network, x) else _OUTPUT if x in last else _HIDDEN for x in layers)
+        if len(self.limits) != len(layers):
+            raise ValueError(f"SilentNeurons has {len(self.limits)} limits, the network has {len(layers)} LIF layers")
+        return tuple(self.limits)
 
-    def too_silent(self, fractions: Sequence[float]) -> int | None:
+    def too_silent(self, network: nn.Module, fractions: Sequence[float]) -> int | None:
         """Number of the first LIF layer above its limit, or None; counts how often in a row it is the same.
 
         Args:
+            network: the network.
             fractions: silent fraction of each LIF layer in a batch, see ``silent_fractions``.
         """
-        for layer, (limit, fraction) in enumerate(zip(self.limits_of(len(fractions)), fractions, strict=True)):
+        for layer, (limit, fraction) in enumerate(zip(self.limits_of(network), fractions, strict=True)):
             if fraction > limit:
                 self.repeats = self.repeats + 1 if layer == self.last_layer else 0
                 self.last_layer = layer
@@ -127,8 +120,7 @@ class SilentNeurons:
         Returns:
             Whether to skip the optimiser step: weights were raised and ``skip_step`` is set.
         """
-        self.limits = self.of(network).limits
-        found = self.too_silent(silent_fractions(network, record).tolist())
+        found = self.too_silent(network, silent_fractions(network, record).tolist())
         if found is None:
             return False
         index = spiking_layers(network)[found]
@@ -138,7 +130,7 @@ class SilentNeurons:
         if self.skip_step or getattr(lif.weight, "of_ensemble", False):
             self.raise_layer_(network, found, share)
         else:  # in new memory: a backward pass that is still to come needs the weights of the forward pass
-            limit = self.limits_of(len(spiking_layers(network)))[found]
+            limit = self.limits_of(network)[found]
             lif.weight.data = lif.weight.detach() + self._increments(lif, limit, share)
         return self.skip_step
 
@@ -151,11 +143,10 @@ class SilentNeurons:
             layer: number of the LIF layer, from ``too_silent``.
             silent: fraction of the samples in which each of its neurons is silent.
         """
-        layers = spiking_layers(network)
-        lif = network[layers[layer]] if isinstance(network, Network) else None
+        lif = network[spiking_layers(network)[layer]] if isinstance(network, Network) else None
         if not isinstance(lif, LIFLayer):
             raise TypeError(f"SilentNeurons needs a Network of LIF layers, got {type(network).__name__}")
-        lif.weight.add_(self._increments(lif, self.limits_of(len(layers))[layer], silent))
+        lif.weight.add_(self._increments(lif, self.limits_of(network)[layer], silent))
 
     def _increments(self, lif: LIFLayer, limit: float, silent: Float[Tensor, " neurons"]) -> Tensor:
         """What is added to the weights; it broadcasts."""

@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
@@ -34,7 +35,7 @@ from firstspike.training.evaluation import Evaluation, evaluate, record_in_parts
 from firstspike.training.fitting import Fit, FitResult, Interrupted, Member, mean_row, metrics_row, to_network
 from firstspike.training.objective import Loss, Objective
 from firstspike.training.process import Pace, stop_on_signals, threads_worth_starting
-from firstspike.training.silent import SilentNeurons, spiking_layers
+from firstspike.training.silent import SilentNeurons
 
 if TYPE_CHECKING:
     from firstspike.runs import Run
@@ -114,11 +115,12 @@ class Trainer:
                 "Trainer needs a loss on spike times: CrossEntropyLoss would make the true neuron spike last; "
                 "use fs.losses.TimeCrossEntropy()"
             )
-        silent = (silent or SilentNeurons()).of(networks[0])
-        if silent.active:
-            if not all(isinstance(each, Network) for each in networks):
-                raise ValueError("SilentNeurons needs an fs.Network, got another kind of module")
-            silent.limits_of(len(spiking_layers(networks[0])))  # refuses another number of limits
+        silent = SilentNeurons() if silent is None else silent
+        limits = silent.limits_of(networks[0])
+        if min(limits, default=1.0) < 1 and not all(isinstance(each, Network) for each in networks):
+            raise ValueError("SilentNeurons needs an fs.Network, got another kind of module")
+        if silent.limits is None:  # those that follow from the network belong to the record of a training
+            silent = replace(silent, limits=limits)
         self.members = [
             Member(*parts)
             for parts in zip(
