@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, TypedDict, Unpack
 
 import torch
 from jaxtyping import Bool, Float, Int64, Shaped
@@ -10,10 +10,26 @@ from torch import Tensor, nn
 
 from firstspike.devices import sent
 from firstspike.layers.trains import Form
+from firstspike.ranges import NotNegative, Positive
+from firstspike.signature import takes_arguments_of
 from firstspike.spiketime.values import check_tensor, real_times
 
 Reduction = Literal["mean", "sum", "none"]
 _OUTPUT = {"first spikes": "first spike times", "values": "values of a readout", "trains": "spike trains"}
+
+
+class LossOptions(TypedDict, total=False):
+    """Keyword arguments of all losses, see `Loss`."""
+
+    weight: Sequence[float] | None
+    reduction: Reduction
+    tau_syn: Positive
+
+
+class TimeLossOptions(LossOptions, total=False):
+    """Keyword arguments of all losses on spike times, see `TimeLoss`."""
+
+    silent_cost: NotNegative
 
 
 class Loss(nn.Module):
@@ -25,16 +41,20 @@ class Loss(nn.Module):
         weight: weight of each class, as in torch's losses; by default all are 1.
         reduction: how the losses of the samples are combined: `"mean"` (weighted, as in torch's losses), `"sum"` or
             `"none"`.
+        tau_syn: synaptic time constant, in the unit of the times; in losses on values it plays no part.
     """
 
     reads: ClassVar[Form]
     """What a loss takes: first spike times, or the values of a readout."""
 
-    def __init__(self, weight: Sequence[float] | None = None, reduction: Reduction = "mean") -> None:
+    def __init__(
+        self, weight: Sequence[float] | None = None, reduction: Reduction = "mean", tau_syn: Positive = 1.0
+    ) -> None:
         super().__init__()
         if reduction not in ("mean", "sum", "none"):
             raise ValueError(f"reduction: expected mean, sum or none, got {reduction!r}")
         self.reduction: Reduction = reduction
+        self.tau_syn = check_positive("tau_syn", tau_syn)
         self.weight = None if weight is None else tuple(check_not_negative("weight", value) for value in weight)
 
     def forward(self, times: Float[Tensor, "*batch outputs"], labels: Int64[Tensor, "*batch"]) -> Float[Tensor, "..."]:
@@ -89,6 +109,7 @@ class Loss(nn.Module):
         raise NotImplementedError
 
 
+@takes_arguments_of(Loss)
 class TimeLoss(Loss):
     """Loss on the first spike times of the output neurons, one neuron per class.
 
@@ -96,24 +117,13 @@ class TimeLoss(Loss):
     a sample whose true neuron is silent costs `silent_cost` and gives exactly no gradient.
 
     Args:
-        tau_syn: synaptic time constant, the unit of the subclass's other times.
-        silent_cost: cost of a sample whose true neuron does not spike.
-        weight: weight of each class, as in torch's losses; by default all are 1.
-        reduction: how the losses of the samples are combined: `"mean"` (weighted, as in torch's losses), `"sum"` or
-            `"none"`.
+        silent_cost: cost of a sample whose true neuron is silent; it gives no gradient.
     """
 
     reads = "first spikes"
 
-    def __init__(
-        self,
-        tau_syn: float = 1.0,
-        silent_cost: float = 100.0,
-        weight: Sequence[float] | None = None,
-        reduction: Reduction = "mean",
-    ) -> None:
-        super().__init__(weight, reduction)
-        self.tau_syn = check_positive("tau_syn", tau_syn)
+    def __init__(self, silent_cost: NotNegative = 100.0, **options: Unpack[LossOptions]) -> None:
+        super().__init__(**options)
         self.silent_cost = check_not_negative("silent_cost", silent_cost)
 
     def per_sample(

@@ -1,15 +1,16 @@
 """Losses on the values of a readout: the class with the largest value wins."""
 
 import math
-from collections.abc import Sequence
+from typing import Unpack
 
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.nn import functional
 
-from firstspike.losses.base import Loss, Reduction, check_batch, check_positive, check_range, check_share, of_true
+from firstspike.losses.base import Loss, LossOptions, check_batch, check_positive, check_range, check_share, of_true
 from firstspike.ranges import Finite, Positive, Probability
+from firstspike.signature import takes_arguments_of
 from firstspike.spiketime.values import check_tensor
 
 
@@ -30,32 +31,24 @@ class ReadoutLoss(Loss):
         return torch.where(decided, output.argmax(dim=-1), -1)
 
 
+@takes_arguments_of(Loss)
 class ReadoutCrossEntropy(ReadoutLoss):
     """Cross-entropy of a softmax of the values, which are divided by a temperature first.
 
     Args:
         temperature: differences between values much above it count as certain.
         label_smoothing: share of the target that is spread evenly over all classes, in [0, 1). As in torch's loss.
-        tau_syn: as in the losses on spike times; it plays no part.
-        weight: weight of each class, as in torch's losses; by default all are 1.
-        reduction: how the losses of the samples are combined: `"mean"` (weighted, as in torch's losses), `"sum"` or
-            `"none"`.
 
     Raises:
         ValueError: `temperature` or `tau_syn` not positive, `label_smoothing` out of its range.
     """
 
     def __init__(
-        self,
-        temperature: Positive = 1.0,
-        tau_syn: Positive = 1.0,
-        weight: Sequence[float] | None = None,
-        reduction: Reduction = "mean",
-        label_smoothing: Probability = 0.0,
+        self, temperature: Positive = 1.0, *, label_smoothing: Probability = 0.0, **options: Unpack[LossOptions]
     ) -> None:
-        super().__init__(weight, reduction)
+        super().__init__(**options)
         self.label_smoothing = check_share("label_smoothing", label_smoothing)
-        self.temperature, self.tau_syn = check_positive("temperature", temperature), check_positive("tau_syn", tau_syn)
+        self.temperature = check_positive("temperature", temperature)
 
     def per_sample(
         self, output: Float[Tensor, "*batch outputs"], labels: Int64[Tensor, "*batch"]
@@ -77,6 +70,7 @@ class ReadoutCrossEntropy(ReadoutLoss):
         return -true
 
 
+@takes_arguments_of(Loss)
 class ReadoutMSE(ReadoutLoss):
     """Squared distance of the values to targets: `correct` for the true class, `wrong` for all others::
 
@@ -85,27 +79,16 @@ class ReadoutMSE(ReadoutLoss):
     Args:
         correct: target of the true class.
         wrong: target of all other classes, below `correct`.
-        tau_syn: as in the losses on spike times; it plays no part.
-        weight: weight of each class, as in torch's losses; by default all are 1.
-        reduction: how the losses of the samples are combined: `"mean"` (weighted, as in torch's losses), `"sum"` or
-            `"none"`.
 
     Raises:
         ValueError: `wrong` not below `correct`, `tau_syn` not positive.
     """
 
-    def __init__(
-        self,
-        correct: Finite = 1.0,
-        wrong: Finite = 0.0,
-        tau_syn: Positive = 1.0,
-        weight: Sequence[float] | None = None,
-        reduction: Reduction = "mean",
-    ) -> None:
-        super().__init__(weight, reduction)
+    def __init__(self, correct: Finite = 1.0, wrong: Finite = 0.0, **options: Unpack[LossOptions]) -> None:
+        super().__init__(**options)
         if not -math.inf < wrong < correct < math.inf:
             raise ValueError(f"correct, wrong: expected wrong < correct, both finite, got {correct} and {wrong}")
-        self.correct, self.wrong, self.tau_syn = float(correct), float(wrong), check_positive("tau_syn", tau_syn)
+        self.correct, self.wrong = float(correct), float(wrong)
 
     def per_sample(
         self, output: Float[Tensor, "*batch outputs"], labels: Int64[Tensor, "*batch"]

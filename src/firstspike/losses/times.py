@@ -1,16 +1,18 @@
 """Losses on first spike times."""
 
 import math
-from collections.abc import Sequence
+from typing import Unpack
 
 import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
-from firstspike.losses.base import Reduction, TimeLoss, check_not_negative, check_positive, check_share, smallest
+from firstspike.losses.base import TimeLoss, TimeLossOptions, check_not_negative, check_positive, check_share, smallest
 from firstspike.ranges import NotNegative, Positive, Probability
+from firstspike.signature import takes_arguments_of
 
 
+@takes_arguments_of(TimeLoss)
 class TimeCrossEntropy(TimeLoss):
     """Cross-entropy of a softmax in which earlier is more likely: the true neuron has to spike first (Göltz, Kriener et
     al., Nat. Mach. Intell. 3, 823, 2021)::
@@ -28,26 +30,15 @@ class TimeCrossEntropy(TimeLoss):
         xi: width of the softmax in units of `tau_syn`: time differences much above it count as certain.
         label_smoothing: share of the target that is spread evenly over all neurons that spike, in [0, 1): no sample
             is worth an ever larger lead of its true neuron. As in torch's loss.
-        tau_syn: synaptic time constant, in the unit of the times.
-        silent_cost: cost of a sample whose true neuron is silent; it gives no gradient.
-        weight: weight of each class, as in torch's losses; by default all are 1.
-        reduction: how the losses of the samples are combined: `"mean"` (weighted, as in torch's losses), `"sum"` or
-            `"none"`.
 
     Raises:
         ValueError: `xi` or `tau_syn` not positive, `silent_cost` negative, `label_smoothing` out of its range.
     """
 
     def __init__(
-        self,
-        xi: Positive = 0.2,
-        tau_syn: Positive = 1.0,
-        silent_cost: NotNegative = 100.0,
-        weight: Sequence[float] | None = None,
-        reduction: Reduction = "mean",
-        label_smoothing: Probability = 0.0,
+        self, xi: Positive = 0.2, *, label_smoothing: Probability = 0.0, **options: Unpack[TimeLossOptions]
     ) -> None:
-        super().__init__(tau_syn, silent_cost, weight, reduction)
+        super().__init__(**options)
         self.xi = check_positive("xi", xi)
         self.label_smoothing = check_share("label_smoothing", label_smoothing)
 
@@ -68,6 +59,7 @@ class TimeCrossEntropy(TimeLoss):
         return torch.where(silent_wrong, -math.inf, lead).logsumexp(dim=-1)
 
 
+@takes_arguments_of(TimeLoss)
 class TimeMSE(TimeLoss):
     """Every neuron has a target time: `correct` if it is the true one, else `wrong`::
 
@@ -79,26 +71,13 @@ class TimeMSE(TimeLoss):
     Args:
         correct: target of the true neuron, in units of `tau_syn`.
         wrong: target of all others, in units of `tau_syn`; usually later.
-        tau_syn: synaptic time constant, in the unit of the times.
-        silent_cost: cost of a sample whose true neuron is silent; it gives no gradient.
-        weight: weight of each class, as in torch's losses; by default all are 1.
-        reduction: how the losses of the samples are combined: `"mean"` (weighted, as in torch's losses), `"sum"` or
-            `"none"`.
 
     Raises:
         ValueError: negative or equal targets, `tau_syn` not positive, `silent_cost` negative.
     """
 
-    def __init__(
-        self,
-        correct: NotNegative,
-        wrong: NotNegative,
-        tau_syn: Positive = 1.0,
-        silent_cost: NotNegative = 100.0,
-        weight: Sequence[float] | None = None,
-        reduction: Reduction = "mean",
-    ) -> None:
-        super().__init__(tau_syn, silent_cost, weight, reduction)
+    def __init__(self, correct: NotNegative, wrong: NotNegative, **options: Unpack[TimeLossOptions]) -> None:
+        super().__init__(**options)
         self.correct = check_not_negative("correct", correct)
         self.wrong = check_not_negative("wrong", wrong)
         if correct == wrong:
@@ -122,6 +101,7 @@ class TimeMSE(TimeLoss):
         return smallest(torch.where(torch.isposinf(times), math.inf, distance))
 
 
+@takes_arguments_of(TimeLoss)
 class ShiftInvariantMSE(TimeLoss):
     """All other neurons should spike `delta` after the true one, whenever that is (DelGrad: Göltz, Weber, Kriener et
     al., Nat. Commun. 16, 8245, 2025)::
@@ -132,25 +112,13 @@ class ShiftInvariantMSE(TimeLoss):
 
     Args:
         delta: wanted lead of the true neuron, in units of `tau_syn`.
-        tau_syn: synaptic time constant, in the unit of the times.
-        silent_cost: cost of a sample whose true neuron is silent; it gives no gradient.
-        weight: weight of each class, as in torch's losses; by default all are 1.
-        reduction: how the losses of the samples are combined: `"mean"` (weighted, as in torch's losses), `"sum"` or
-            `"none"`.
 
     Raises:
         ValueError: `delta` or `tau_syn` not positive, `silent_cost` negative.
     """
 
-    def __init__(
-        self,
-        delta: Positive = 0.2,
-        tau_syn: Positive = 1.0,
-        silent_cost: NotNegative = 100.0,
-        weight: Sequence[float] | None = None,
-        reduction: Reduction = "mean",
-    ) -> None:
-        super().__init__(tau_syn, silent_cost, weight, reduction)
+    def __init__(self, delta: Positive = 0.2, **options: Unpack[TimeLossOptions]) -> None:
+        super().__init__(**options)
         self.delta = check_positive("delta", delta)
 
     def cost(
