@@ -27,6 +27,14 @@ class DenseLIFOptions(LIFOptions, total=False):
     delay: DelayRule | None
 
 
+class SpikeTrainOptions(DenseLIFOptions, total=False):
+    """Keyword arguments of all layers of LIF neurons that spike again and again, see ``LIFSpikeTrains``."""
+
+    refractory: NotNegative
+    reset: Finite
+    overflow: Overflow
+
+
 @takes_arguments_of(NeuronLayer, without=("shape",))
 class DenseLIFLayer(LIFLayer):
     """LIF neurons that see all inputs, perhaps with synaptic delays.

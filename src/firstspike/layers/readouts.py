@@ -23,6 +23,13 @@ from firstspike.spiketime.reference.response import differentiable_kappa, kappa
 from firstspike.spiketime.values import real_times
 
 
+class ReadoutOptions(NeuronOptions, total=False):
+    """Keyword arguments of all readouts, see ``Readout``."""
+
+    trainable: Collection[str]
+    per_neuron: bool
+
+
 @takes_arguments_of(NeuronLayer, without=("shape", "max_weight_grad", "backend"))
 class Readout(NeuronLayer):
     """A layer of leaky integrators: ``times (batch, in_features[, spikes]) -> values (batch, out_features)``.
@@ -30,7 +37,6 @@ class Readout(NeuronLayer):
     It is the last layer of a network, and its losses are ``ReadoutCrossEntropy`` and ``ReadoutMSE``.
 
     Args:
-        in_features: number of inputs.
         out_features: number of outputs.
         neuron: time constants of the integrators, a ``LIF``; its threshold plays no part.
         trainable: which of ``"tau_mem"`` and ``"tau_syn"`` are trained.
@@ -48,24 +54,9 @@ class Readout(NeuronLayer):
     gives: ClassVar[Form] = "values"
 
     def __init__(
-        self,
-        in_features: Size,
-        out_features: Size,
-        neuron: LIF | None = None,
-        *,
-        trainable: Collection[str] = (),
-        per_neuron: bool = False,
-        **options: Unpack[NeuronOptions],
+        self, in_features: Size, out_features: Size, neuron: LIF | None = None, **options: Unpack[ReadoutOptions]
     ) -> None:
-        super().__init__(
-            (out_features, in_features),
-            in_features,
-            out_features,
-            neuron,
-            trainable=trainable,
-            per_neuron=per_neuron,
-            **options,
-        )
+        super().__init__((out_features, in_features), in_features, out_features, neuron, **options)
 
     def _draw_usual_weights_(self, generator: torch.Generator | None) -> None:
         self.weight.normal_(0.0, 1 / math.sqrt(self.in_features), generator=generator)
@@ -113,7 +104,7 @@ class IntegralReadout(Readout):
 
     Raises:
         ValueError: ``tau`` not above 0, or ``inf`` together with a ``tau_mem`` of ``inf``, where the integral diverges;
-            otherwise as ``MembraneReadout``.
+            otherwise as ``Readout``.
     """
 
     def __init__(
@@ -123,14 +114,12 @@ class IntegralReadout(Readout):
         neuron: LIF | None = None,
         *,
         tau: PositiveOrInf = 10.0,
-        trainable: Collection[str] = (),
-        per_neuron: bool = False,
-        **options: Unpack[NeuronOptions],
+        **options: Unpack[ReadoutOptions],
     ) -> None:
         if not tau > 0:
             raise ValueError(f"tau must be > 0, got {tau}")
         self._check_converges(LIF() if neuron is None else neuron, tau)
-        super().__init__(in_features, out_features, neuron, trainable=trainable, per_neuron=per_neuron, **options)
+        super().__init__(in_features, out_features, neuron, **options)
         self.tau = tau
 
     @staticmethod
@@ -162,8 +151,7 @@ class MembraneReadout(Readout):
         time: when the membrane is read, in the unit of the times. Later spikes do not count.
 
     Raises:
-        ValueError: sizes < 1, a ``time`` that is not positive, one of ``weight_mean`` and ``weight_std`` without the
-            other, a negative ``weight_std``, parameters that cannot learn from where they start.
+        ValueError: a ``time`` that is not positive or not finite; otherwise as ``Readout``.
     """
 
     def __init__(
@@ -173,13 +161,11 @@ class MembraneReadout(Readout):
         neuron: LIF | None = None,
         *,
         time: Positive,
-        trainable: Collection[str] = (),
-        per_neuron: bool = False,
-        **options: Unpack[NeuronOptions],
+        **options: Unpack[ReadoutOptions],
     ) -> None:
         if not 0 < time < math.inf:
             raise ValueError(f"time must be > 0 and finite, got {time}")
-        super().__init__(in_features, out_features, neuron, trainable=trainable, per_neuron=per_neuron, **options)
+        super().__init__(in_features, out_features, neuron, **options)
         self.time = time
 
     def read(self, trains: Float[Tensor, "*batch in_features spikes"]) -> Float[Tensor, "*batch out_features"]:
@@ -210,8 +196,7 @@ class MaximumReadout(Readout):
     time of the maximum; an output whose membrane never rises above rest has none.
 
     Raises:
-        ValueError: sizes < 1, one of ``weight_mean`` and ``weight_std`` without the other, a negative ``weight_std``,
-            time constants that require a gradient, of which the maximum has none.
+        ValueError: time constants that require a gradient, of which the maximum has none; otherwise as ``Readout``.
     """
 
     def __init__(

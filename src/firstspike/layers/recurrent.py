@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from firstspike.layers.delay import DelayRule
 from firstspike.layers.init import firing_weights
-from firstspike.layers.lif import DenseLIFOptions, LIFSpikeTrains, Overflow, each_spike
+from firstspike.layers.lif import LIFSpikeTrains, SpikeTrainOptions, each_spike
 from firstspike.layers.neurons import Arriving
 from firstspike.layers.windows import columns_within, joined_trains, largest, only_within, window_bounds
 from firstspike.neuron import LIF
@@ -126,10 +126,7 @@ class LIFRecurrent(LIFSpikeTrains):
         recurrent_delay: DelayRule | None = None,
         recurrent_mean: Finite = 0.0,
         recurrent_std: NotNegative | None = None,
-        refractory: NotNegative = 0.0,
-        reset: Finite = 0.0,
-        overflow: Overflow = "error",
-        **options: Unpack[DenseLIFOptions],
+        **options: Unpack[SpikeTrainOptions],
     ) -> None:
         for name, value in (("duration", duration), ("window", window)):
             if not 0 < value < math.inf:
@@ -148,16 +145,7 @@ class LIFRecurrent(LIFSpikeTrains):
                 "recurrent_delay must be bounded and without jitter (bound sigmoid, or clip with a finite scale), "
                 f"got {rule}"
             )
-        super().__init__(
-            in_features,
-            out_features,
-            max_spikes,
-            neuron,
-            refractory=refractory,
-            reset=reset,
-            overflow=overflow,
-            **options,
-        )
+        super().__init__(in_features, out_features, max_spikes, neuron, **options)
         self.duration, self.window, self.window_spikes = duration, window, window_spikes
         self.recurrent_mean, self.recurrent_std = recurrent_mean, recurrent_std
         self.recurrent_weight = nn.Parameter(self.weight.new_empty(out_features, out_features))
