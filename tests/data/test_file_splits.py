@@ -7,10 +7,10 @@ import random
 import numpy as np
 import pytest
 import torch
+from reading import read_labelled, read_times
 from sklearn.datasets import load_wine
 
 from firstspike.data import LatencyEncoder, file_splits, outline, split
-from firstspike.data.files import read_labelled, read_times
 
 WINE = load_wine()
 NAMES = [str(name) for name in WINE.target_names]

@@ -3,8 +3,7 @@ import math
 import numpy as np
 import pytest
 import torch
-
-from firstspike.data.files import read_labelled, read_times
+from reading import read_labelled, read_times
 
 TIMES = [[0.1, math.inf, 2.0], [1.5, 0.25, math.inf]]
 NAMES = ("up", "down")

@@ -6,9 +6,9 @@ import math
 import numpy as np
 import pytest
 import torch
+from reading import read_times
 
 from firstspike.data import LevelCrossingEncoder, ThresholdEncoder, file_splits, split
-from firstspike.data.files import read_times
 from firstspike.data.series import as_series, series_encoder
 
 inf, nan = math.inf, math.nan

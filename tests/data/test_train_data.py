@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from reading import read_labelled, read_times
 
 from firstspike.data import (
     SpikeData,
@@ -18,7 +19,6 @@ from firstspike.data import (
     trains_from_raster,
 )
 from firstspike.data.base import Splits
-from firstspike.data.files import read_labelled, read_times
 
 inf = math.inf
 TRAINS = torch.tensor([[[0.5, 1.5, inf], [0.25, inf, inf]], [[inf, inf, inf], [1.0, 2.0, 3.0]]])

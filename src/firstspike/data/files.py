@@ -16,70 +16,51 @@ from firstspike.data.tables import Table, read_arrays, read_rows, read_table
 
 
 def read_times(
-    path: Path | str,
-    inputs: int,
-    dtype: torch.dtype = torch.float32,
-    encoder: Encoder | None = None,
-    trains: bool = False,
-    columns: Sequence[str] = (),
+    path: Path | str, like: SpikeData, dtype: torch.dtype = torch.float32
 ) -> Float[Tensor, "samples inputs"] | Float[Tensor, "samples inputs spikes"]:
     """Input spike times, a row per sample, or spike trains.
 
     Args:
         path: ``.npy``; ``.npz`` with the array ``times``; ``.csv``, whose first line may name the columns. No spike is
             ``inf``, in text also an empty cell.
-        inputs: number of inputs that there must be.
+        like: the data that a network was trained on. The file has as many inputs. If it names its columns, they are
+            brought into the order of ``like.columns``. If there is an encoder, the file holds the values that it
+            encodes, in an ``.npz`` in the array ``values``, of signals ``(samples, channels, time)``; an ``.npz`` with
+            ``times`` alone still holds spike times. For spike trains it holds ``(samples, inputs, spikes)``, in an
+            ``.npz`` in the array ``trains``; one with ``times`` alone holds first spikes.
         dtype: of the times.
-        encoder: encodes values. The file then holds these, in an ``.npz`` in the array ``values``; an ``.npz`` with
-            ``times`` alone still holds spike times. Signals are an array ``(samples, channels, time)``.
-        trains: the file holds spike trains ``(samples, inputs, spikes)``, in an ``.npz`` in the array ``trains``; one
-            with ``times`` alone holds first spikes.
-        columns: names of the columns of the training data, ``SpikeData.columns``; those of a ``.csv`` whose first line
-            names them are brought into this order.
 
     Raises:
         FileNotFoundError: no such file.
         ValueError: another shape or kind of file, other columns, text, NaN or -inf.
     """
-    table = read_table(path, _kinds(inputs, encoder, trains), columns=columns)
-    times = _content(table, encoder, inputs)
-    if table.kind == "values" and encoder is not None:
-        return encoder(times, dtype)
+    table = read_table(path, _kinds(like), columns=like.columns)
+    times = _content(table, like.encoder, like.features)
+    if table.kind == "values" and like.encoder is not None:
+        return like.encoder(times, dtype)
     warn_of_early(float(times.min()), stacklevel=3)
     return times.to(dtype)
 
 
 def read_labelled(
-    path: Path | str,
-    inputs: int,
-    class_names: Sequence[str],
-    dtype: torch.dtype = torch.float32,
-    encoder: Encoder | None = None,
-    labels: str | int | None = None,
-    trains: bool = False,
-    columns: Sequence[str] = (),
+    path: Path | str, like: SpikeData, dtype: torch.dtype = torch.float32, labels: str | int | None = None
 ) -> SpikeData:
     """Labelled input spike times.
 
     Args:
         path: ``.npz`` with the arrays ``times`` and ``labels``, ``.csv`` with the label in the last column, or ``.npy``
             with labels in another file. Labels are numbers from 0 or names of classes.
-        inputs: see ``read_times``.
-        class_names: one per class.
+        like: see ``read_times``; labels are among its classes.
         dtype: of the times.
-        encoder: see ``read_times``.
         labels: see ``file_splits``.
-        trains: see ``read_times``.
-        columns: see ``read_times``.
 
     Raises:
         FileNotFoundError: no such file.
         ValueError: as in ``read_times``; labels that are not among the classes, or not one per sample.
     """
-    table, classes, names = _labelled(path, _kinds(inputs, encoder, trains), labels, class_names, columns)
-    numbers = _content(table, encoder, inputs)
-    encoder = encoder if table.kind == "values" else None
-    return spike_data(numbers, classes, names, _image(table), encoder, dtype)
+    table, classes, names = _labelled(path, _kinds(like), labels, like.class_names, like.columns)
+    numbers = _content(table, like.encoder, like.features)
+    return spike_data(numbers, classes, names, _image(table), like.encoder if table.kind == "values" else None, dtype)
 
 
 def file_splits(
@@ -150,12 +131,13 @@ def file_splits(
     return parts
 
 
-def _kinds(inputs: int, encoder: Encoder | None, trains: bool) -> dict[str, int | None]:
+def _kinds(like: SpikeData) -> dict[str, int | None]:
     """The arrays that a file may have, and their inputs; those of signals and trains are counted by ``_content``."""
-    known: dict[str, int | None] = {"trains": None, "times": inputs} if trains else {"times": inputs}
-    if encoder is None:
+    known: dict[str, int | None] = {"trains": None} if like.trains else {}
+    known |= {"times": like.features}
+    if like.encoder is None:
         return known
-    return {"values": None if isinstance(encoder, SeriesEncoder) else encoder.features} | known
+    return {"values": None if isinstance(like.encoder, SeriesEncoder) else like.encoder.features} | known
 
 
 def _content(table: Table, encoder: Encoder | None, inputs: int | None = None) -> Float64[Tensor, "samples ..."]:

@@ -16,6 +16,7 @@ from torch import Tensor
 from firstspike.data.encoding import check_ranges, from_settings, is_number, plain_settings, ranges
 from firstspike.data.events import padded_trains
 from firstspike.ranges import NotNegative, Positive, Size
+from firstspike.signature import takes_arguments_of
 
 Series = Sequence[ArrayLike | Tensor] | ArrayLike | Tensor
 """Signals ``(samples, channels, time)``, or for samples of different lengths a list of ``(channels, time)`` each."""
@@ -67,6 +68,17 @@ class SeriesEncoder(ABC):
     A signal is scaled so that the range of the training part is 0 ... 1. It starts at 0 at the time `start`, reaches
     its first value `dt` later, and goes on in straight lines from value to value. So the first value of a sample shows
     in its spikes, too.
+
+    Args:
+        levels: see the encoders.
+        dt: time between two values of a signal, in units of `tau_syn`.
+        start: time at which signals begin, in units of `tau_syn`.
+        per_channel: each channel has its own range; False: all channels share one.
+        low: smallest value of each channel, as found by `fit`.
+        high: largest value of each channel.
+
+    Raises:
+        ValueError: a number out of its range; `low` and `high` that are not finite, or out of order.
     """
 
     levels: Size = 8
@@ -203,6 +215,7 @@ class SeriesEncoder(ABC):
         return {"kind": self.kind} | plain_settings(self)
 
 
+@takes_arguments_of(SeriesEncoder)
 @dataclass(frozen=True)
 class LevelCrossingEncoder(SeriesEncoder):
     """Encodes signals by the changes that they make: an event for each step up or down (send on delta).
@@ -211,22 +224,13 @@ class LevelCrossingEncoder(SeriesEncoder):
     of the channel, "down" when it has fallen by that. First come the "up" inputs of all channels, then the "down"
     inputs. Event times are exact for signals that run in straight lines between their values.
 
-    A signal is scaled so that the range of the training part is 0 ... 1. It starts at 0 at the time `start`, and
-    reaches its first value `dt` later, so that the first value shows in its spikes, too::
+    A signal starts at 0, the lowest value, at the time `start`, and reaches its first value `dt` later::
 
         encoder = fs.data.LevelCrossingEncoder(levels=8, dt=0.2).fit(train)
         times = encoder(test)                                       # (samples, 2 * channels, spikes)
 
     Args:
         levels: number of steps from the smallest to the largest value of the training part.
-        dt: time between two values of a signal, in units of `tau_syn`.
-        start: time at which signals begin, in units of `tau_syn`.
-        per_channel: each channel has its own range; False: all channels share one.
-        low: smallest value of each channel, as found by `fit`.
-        high: largest value of each channel.
-
-    Raises:
-        ValueError: a number out of its range; `low` and `high` that are not finite, or out of order.
     """
 
     kind = "level_crossing"
@@ -252,6 +256,7 @@ class LevelCrossingEncoder(SeriesEncoder):
             yield 2 * signal + (sign < 0).long(), fraction
 
 
+@takes_arguments_of(SeriesEncoder)
 @dataclass(frozen=True)
 class ThresholdEncoder(SeriesEncoder):
     """Encodes signals by when they cross fixed thresholds.
@@ -265,15 +270,7 @@ class ThresholdEncoder(SeriesEncoder):
 
     Args:
         levels: number of thresholds of each channel.
-        dt: time between two values of a signal, in units of `tau_syn`.
-        start: time at which signals begin, in units of `tau_syn`.
-        per_channel: each channel has its own range; False: all channels share one.
-        low: smallest value of each channel, as found by `fit`.
-        high: largest value of each channel.
         both: further inputs, after all others, for thresholds that are crossed downwards.
-
-    Raises:
-        ValueError: a number out of its range; `low` and `high` that are not finite, or out of order.
     """
 
     both: bool = False

@@ -27,7 +27,7 @@ def input_times(
     """
     times: Tensor | EventLists
     if isinstance(rows, str | Path):
-        times = read_times(rows, like.features, dtype, like.encoder, like.trains, like.columns)
+        times = read_times(rows, like, dtype)
     elif isinstance(rows, EventLists):
         times = rows.to(dtype=dtype)
     else:

@@ -433,16 +433,7 @@ class Run:
             if not len(found):
                 raise ValueError(f"{self.folder} has no {data} data; it has {self.held_out[0]} data")
             return RunEvaluation.of(self, found, str(data))
-        train = self.data.train
-        labelled = read_labelled(
-            data,
-            train.features,
-            self.class_names,
-            self.dtype,
-            train.encoder,
-            trains=train.trains,
-            columns=train.columns,
-        )
+        labelled = read_labelled(data, self.data.train, self.dtype)
         return RunEvaluation.of(self, labelled, f"data_{Path(data).stem}")
 
     @cached_property
