@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
 from numbers import Integral, Real
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,9 +17,6 @@ from firstspike.neuron import LIF
 from firstspike.seeding import generator
 from firstspike.training import CosineLR, EarlyStopping, Interrupted, SilentNeurons, Trainer
 from firstspike.training.evaluation import record_in_parts
-
-if TYPE_CHECKING:
-    from firstspike.training.fitting import Fit, Row
 
 try:
     from sklearn.base import BaseEstimator, ClassifierMixin
@@ -162,7 +159,8 @@ class SpikingClassifier(ClassifierMixin, BaseEstimator):
 
         train = encoded(values, labels)
         network = self.network_ if continued else self._network([train.features, *hidden, len(classes)], train, seed)
-        stopping = _Stopping(self)
+        metric = "validation_accuracy" if self.early_stopping else "train_loss"
+        stopping = EarlyStopping(self.n_iter_no_change, metric, self.tol, restore_best=self.early_stopping)
         optimizer = torch.optim.Adam(network.parameters(), lr=self.learning_rate_init)
         limits = [_SILENT_HIDDEN] * len(hidden) + [_SILENT_OUTPUT]
         trainer = Trainer(
@@ -184,8 +182,6 @@ class SpikingClassifier(ClassifierMixin, BaseEstimator):
             )
         except Interrupted:
             raise KeyboardInterrupt from None
-        if self.early_stopping:
-            network.load_state_dict(stopping.weights)
         earlier = (self.loss_curve_, self.validation_scores_ or []) if continued else ([], [])
         self.classes_ = classes
         self.class_prior_ = prior
@@ -257,21 +253,6 @@ class SpikingClassifier(ClassifierMixin, BaseEstimator):
         tags = super().__sklearn_tags__()
         tags.input_tags.allow_nan = True
         return tags
-
-
-class _Stopping(EarlyStopping):
-    """Ends the training like scikit-learn, and keeps the weights with which the validation data were decided best."""
-
-    def __init__(self, classifier: SpikingClassifier) -> None:
-        metric = "validation_accuracy" if classifier.early_stopping else "train_loss"
-        super().__init__(classifier.n_iter_no_change, metric, classifier.tol)
-        self.weights: dict[str, Any] = {}
-
-    def on_epoch_end(self, fit: "Fit", row: "Row") -> None:
-        """Compare the epoch with the best one so far."""
-        super().on_epoch_end(fit, row)
-        if fit.improved and fit.improved[0] is not None:  # of equal accuracies the lower loss is the better one
-            self.weights = {name: x.clone() for name, x in fit.trainer.network.state_dict().items()}
 
 
 def _whole(value: Any) -> bool:

@@ -175,7 +175,8 @@ class EarlyStopping(Callback):
             counts, and of equal accuracies the loss, which a single silent output makes jump.
         min_delta: smallest change of ``metric`` that counts as an improvement.
         restore_best: when the training ends, here or at its last epoch, each network gets the weights of its best
-            epoch, and the results are theirs. By default it keeps the last ones.
+            epoch, and the results are theirs; of equal accuracies that with the lower loss. By default it keeps the
+            last ones.
 
     Raises:
         ValueError: a patience below 1, a negative ``min_delta``; at the first epoch, a metric that is not recorded.
@@ -211,7 +212,8 @@ class EarlyStopping(Callback):
         if self.waited >= self.patience:
             fit.finished = True
         if self.restore_best:
-            improved = fit.improved if self.metric is None else [better] * len(fit.trainer.members)
+            by_accuracy = self.metric in (None, "validation_accuracy")
+            improved = fit.improved if by_accuracy else [better] * len(fit.trainer.members)
             for member, mine in zip(fit.trainer.members, improved, strict=True):
                 if mine:
                     member.best = member.weights()
