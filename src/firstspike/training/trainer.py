@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager, nullco
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, Required, TypedDict, Unpack, overload
 
 import torch
 from jaxtyping import Float
@@ -43,6 +43,20 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 AugmentRule = Callable[[Tensor, SpikeData, Sequence[torch.Generator]], Tensor]
+
+
+class FitOptions(TypedDict, total=False):
+    """Keyword arguments of ``Trainer.fit`` beside the folder."""
+
+    epochs: Required[Count]
+    batch_size: Count
+    seed: Seed
+    test: SpikeData | None
+    resume: bool
+    checkpoint_every: Count | None
+    callbacks: Sequence[Callback]
+    progress_bar: bool
+    stop: Stop
 
 
 class Trainer:
@@ -155,36 +169,20 @@ class Trainer:
     def fit(
         self,
         train: SpikeData | Loader,
-        validation: SpikeData | None = None,
+        validation: SpikeData | None = ...,
         *,
-        epochs: Count,
-        batch_size: Count = 50,
-        seed: Seed = 0,
-        test: SpikeData | None = None,
-        folder: None = None,
-        resume: bool = False,
-        checkpoint_every: Count | None = None,
-        callbacks: Sequence[Callback] = (),
-        progress_bar: bool = True,
-        stop: Stop = ...,
+        folder: None = ...,
+        **options: Unpack[FitOptions],
     ) -> FitResult: ...
 
     @overload
     def fit(
         self,
         train: SpikeData | Loader,
-        validation: SpikeData | None = None,
+        validation: SpikeData | None = ...,
         *,
-        epochs: Count,
-        batch_size: Count = 50,
-        seed: Seed = 0,
-        test: SpikeData | None = None,
         folder: Path | str,
-        resume: bool = False,
-        checkpoint_every: Count | None = None,
-        callbacks: Sequence[Callback] = (),
-        progress_bar: bool = True,
-        stop: Stop = ...,
+        **options: Unpack[FitOptions],
     ) -> "Run": ...
 
     def fit(
