@@ -39,27 +39,15 @@ def read_metadata(graph: nir.NIRGraph) -> dict[str, Any]:
     And of every layer ``refractory``, ``duration`` and ``window_spikes``, nothing where they are not there.
     """
     found = graph.metadata
+
+    def numbers(name: str, kind: type, unit: float = 1.0) -> list[Any]:
+        return (np.ravel(np.asarray(found.get(name, ()), dtype=kind)) / unit).tolist()
+
     try:
         unit = float(found.get("time_unit", 1.0))
-        bias = np.ravel(np.asarray(found.get("bias_times", ()), dtype=np.float64)) / unit
+        times = {name: numbers(name, np.float64, unit) for name in ("bias_times", "refractory", "duration")}
+        counts = {name: numbers(name, np.int64) for name in ("max_spikes", "window_spikes")}
         step = float(found["dt"]) if "dt" in found else None
-        spikes, budgets = (
-            np.ravel(np.asarray(found.get(name, ()), dtype=np.int64)).tolist()
-            for name in ("max_spikes", "window_spikes")
-        )
-        refractory, duration = (
-            (np.ravel(np.asarray(found.get(name, ()), dtype=np.float64)) / unit).tolist()
-            for name in ("refractory", "duration")
-        )
-        return {
-            "target": str(found.get("target", "nir")),
-            "time_unit": unit,
-            "dt": step,
-            "bias_times": bias.tolist(),
-            "max_spikes": spikes,
-            "refractory": refractory,
-            "duration": duration,
-            "window_spikes": budgets,
-        }
+        return {"target": str(found.get("target", "nir")), "time_unit": unit, "dt": step} | times | counts
     except (TypeError, ValueError, ZeroDivisionError) as error:
         raise ValueError(f"the metadata of the graph cannot be read: {error}") from None

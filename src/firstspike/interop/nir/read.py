@@ -59,27 +59,25 @@ def _together(signals: dict[str, Signal], sources: list[str]) -> Signal:
 
 
 class Reader:
-    """Composes all nodes between two layers of neurons, ``bias_times`` being those of the input's last channels."""
+    """Composes all nodes between two layers of neurons.
+
+    ``bias_times`` are those of the input's last channels, ``of_layers`` has the fields of ``_Trains``, one number for
+    all layers or one for each.
+    """
 
     def __init__(
         self,
         graph: nir.NIRGraph,
         convention: Convention,
         dtype: torch.dtype | None,
-        *,
         bias_times: Sequence[float],
-        max_spikes: int | Sequence[int],
-        refractory: Sequence[float],
-        duration: float | Sequence[float],
-        window_spikes: Sequence[int],
+        **of_layers: float | Sequence[float],
     ) -> None:
         self.graph, self.convention, self.dtype = graph, convention, dtype or torch.get_default_dtype()
         self.bias = [float(time) for time in bias_times]
         self.count = sum(isinstance(node, nir.CubaLIF) for node in graph.nodes.values())
-        spikes = self._each("max_spikes", max_spikes)
-        rest = (self._each(*x) for x in (("refractory", refractory), ("duration", duration)))
-        budgets = self._each("window_spikes", window_spikes)
-        self.trains = [_Trains(int(x[0]), x[1], x[2], int(x[3])) for x in zip(spikes, *rest, budgets, strict=True)]
+        each = zip(*(self._each(name, of_layers[name]) for name in _Trains._fields), strict=True)
+        self.trains = [_Trains(int(spikes), rest, end, int(budget)) for spikes, rest, end, budget in each]
         graph.check_types()
         self.input, self.output = (self._only(kind) for kind in (nir.Input, nir.Output))
         size = np.asarray(graph.nodes[self.input].input_type["input"]).ravel().tolist()
@@ -184,28 +182,20 @@ class Reader:
             if loop is None:
                 layer = LIFSpikeTrains(synapses.inputs, out, trains.max_spikes, parameters, **make)
             else:
-                layer = self._recurrent(name, (synapses.inputs, out), parameters, make, trains, loop, neurons)
+                layer = self._recurrent((synapses.inputs, out), parameters, make, trains, self._alone(name, loop))
+                _fill(layer.recurrent_weight, loop, loop.weight * neurons.gain[loop.row])
         else:
             layer = LIFLinear(synapses.inputs, out, parameters, **make)
-        row, column = synapses.row, synapses.column
-        with torch.no_grad():
-            layer.weight.zero_()[row, column] = torch.from_numpy(synapses.weight * neurons.gain[row]).to(self.dtype)
-            if layer.delay_raw is not None:
-                layer.delay_raw.zero_()[row, column] = torch.from_numpy(synapses.delay).to(self.dtype)
+        _fill(layer.weight, synapses, synapses.weight * neurons.gain[synapses.row])
+        if layer.delay_raw is not None:
+            _fill(layer.delay_raw, synapses, synapses.delay)
         return [*layers, layer, *after]
 
     def _recurrent(
-        self,
-        name: str,
-        size: tuple[int, int],
-        parameters: LIF,
-        make: dict[str, Any],
-        trains: "_Trains",
-        loop: Synapses,
-        neurons: Neurons,
+        self, size: tuple[int, int], parameters: LIF, make: dict[str, Any], trains: _Trains, loop: Synapses
     ) -> LIFRecurrent:
-        """A layer with a loop; its shortest delay is the window."""
-        loop, window = self._alone(name, loop), float(loop.delay.min())
+        """A layer with a loop, whose shortest delay is the window; without the weights of the loop."""
+        window = float(loop.delay.min())
         more = np.where(np.isclose(loop.delay, window, rtol=1e-9, atol=0), 0.0, loop.delay - window)
         rule = DelayRule("clip", scale=float(more.max()), std=0.0) if more.any() else None
         budget = trains.window_spikes or trains.max_spikes
@@ -213,12 +203,8 @@ class Reader:
             *size, trains.max_spikes, trains.duration, parameters, window=window, window_spikes=budget,
             recurrent_delay=rule, **make,
         )  # fmt: skip
-        row, column = loop.row, loop.column
-        with torch.no_grad():
-            weight = torch.from_numpy(loop.weight * neurons.gain[row]).to(self.dtype)
-            layer.recurrent_weight.zero_()[row, column] = weight
-            if layer.recurrent_delays is not None:
-                layer.recurrent_delays.delay_raw.zero_()[row, column] = torch.from_numpy(more).to(self.dtype)
+        if layer.recurrent_delays is not None:
+            _fill(layer.recurrent_delays.delay_raw, loop, more)
         return layer
 
     def _reset(self, name: str, node: Any, neurons: Neurons) -> float:
@@ -254,9 +240,7 @@ class Reader:
         parameters = LIF(self._shared(neurons.tau_mem), self._shared(neurons.tau_syn))
         make: Any = target
         layer = make(synapses.inputs, len(neurons.tau_mem), parameters, **options, dtype=self.dtype)
-        row, column = synapses.row, synapses.column
-        with torch.no_grad():
-            layer.weight.zero_()[row, column] = torch.from_numpy(synapses.weight * neurons.gain[row]).to(self.dtype)
+        _fill(layer.weight, synapses, synapses.weight * neurons.gain[synapses.row])
         return [*layers, layer]
 
     def _inputs(self, name: str, before: Signal, last: str, place: int) -> tuple[list[nn.Module], Synapses]:
@@ -313,6 +297,12 @@ class Reader:
     def _shared(self, values: np.ndarray) -> float | Tensor:
         """One number where all are the same."""
         return float(values[0]) if (values == values[0]).all() else torch.as_tensor(values, dtype=self.dtype)
+
+
+@torch.no_grad()
+def _fill(parameter: Tensor, synapses: Synapses, values: np.ndarray) -> None:
+    """Write a value for each synapse into a matrix, 0 where there is none."""
+    parameter.zero_()[synapses.row, synapses.column] = torch.from_numpy(values).to(parameter.dtype)
 
 
 def _beside(first: Synapses, second: Synapses) -> Synapses:

@@ -49,9 +49,7 @@ class Writer:
         self.edges: list[tuple[str, str]] = []
         self.sizes: dict[str, int] = {}  # number of outputs of each node
         self.keep_refractory = keep_refractory
-        self.spikes: list[int] = []  # largest number of each neuron, of every layer; 0: neurons that spike once
-        self.refractory: list[float] = []  # of every layer
-        self.recurrence: list[tuple[float, int]] = []  # duration and budget of a window; 0: none
+        self.lifs: list[LIFLayer] = []
         self.readout: dict[str, Any] = {}
         self.source = np.full(self.inputs, "input", dtype=object)
         self.column = np.arange(self.inputs)
@@ -95,11 +93,10 @@ class Writer:
         metadata = {"made_by": f"firstspike {__version__}", "target": self.convention.target, "time_unit": unit}
         metadata |= {} if step is None else {"dt": step}
         metadata |= {"bias_times": np.array(self.bias) * unit} if self.bias else {}
-        metadata |= {"max_spikes": np.array(self.spikes)} if any(self.spikes) else {}
-        metadata |= {"refractory": np.array(self.refractory) * unit} if any(self.refractory) else {}
-        if any(duration for duration, _ in self.recurrence):
-            durations, budgets = zip(*self.recurrence, strict=True)
-            metadata |= {"duration": np.array(durations) * unit, "window_spikes": np.array(budgets)}
+        for name in ("max_spikes", "refractory", "duration", "window_spikes"):  # of every layer, 0 where it has none
+            values = np.array([getattr(lif, name, 0) for lif in self.lifs])
+            if values.any():
+                metadata[name] = values * unit if name in ("refractory", "duration") else values
         metadata |= self.readout
         return nir.NIRGraph(nodes=self.nodes, edges=self.edges, metadata=metadata)
 
@@ -118,24 +115,20 @@ class Writer:
     def _lif(self, index: int, layer: LIFLinear | LIFConv2d | LIFSpikeTrains) -> None:
         mem, syn, threshold = (_per_neuron(index, layer, name) for name in ("tau_mem", "tau_syn", "threshold"))
         reset = None
-        trains = layer if isinstance(layer, LIFSpikeTrains) else None
-        recurrent = layer if isinstance(layer, LIFRecurrent) else None
-        self.spikes.append(0 if trains is None else trains.max_spikes)
-        self.refractory.append(0.0 if trains is None else trains.refractory)
-        self.recurrence.append((0.0, 0) if recurrent is None else (recurrent.duration, recurrent.window_spikes))
-        if trains is not None:
-            reset = trains.reset
-            if trains.refractory and not self.keep_refractory:
+        self.lifs.append(layer)
+        if isinstance(layer, LIFSpikeTrains):
+            reset = layer.reset
+            if layer.refractory and not self.keep_refractory:
                 raise ValueError(
-                    f"layer {index}: NIR's CubaLIF has no refractory time, the layer has {trains.refractory}; with "
+                    f"layer {index}: NIR's CubaLIF has no refractory time, the layer has {layer.refractory}; with "
                     "keep_refractory it is in the metadata, which only from_nir reads"
                 )
             if self.convention.target == "snntorch" and reset:
                 raise ValueError(f"layer {index}: snnTorch always resets to 0, the layer to {reset}")
         fields, gain = self.convention.node(mem, syn, threshold, reset)
         self._neurons(index, layer, "lif", nir.CubaLIF(**fields), gain)
-        if recurrent is not None:
-            self._recurrent(index, recurrent, gain)
+        if isinstance(layer, LIFRecurrent):
+            self._recurrent(index, layer, gain)
 
     def _recurrent(self, index: int, layer: LIFRecurrent, gain: Float[np.ndarray, " neurons"]) -> None:
         """A loop from the neurons of the layer that was just made to themselves: their delays, then weights."""
@@ -169,7 +162,7 @@ class Writer:
         self, index: int, layer: NeuronLayer, kind: str, neurons: Any, gain: Float[np.ndarray, " neurons"]
     ) -> None:
         """Weights and delays of a layer, and its neurons after them."""
-        number = sum(name.startswith("lif_") for name in self.nodes) if kind == "lif" else len(self.spikes)
+        number = len(self.lifs) - (kind == "lif")
         weight = _expanded(index, layer) if isinstance(layer, LIFConv2d) else _numpy(layer.weight)
         weight = weight * gain[:, None]
         delay = getattr(layer, "delay", None)
