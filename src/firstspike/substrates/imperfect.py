@@ -122,11 +122,36 @@ class Noise:
 
 
 class Imperfect(QuantisedWeights):
-    """Substrates with quantised weights that also draw random numbers."""
+    """Substrates with quantised weights and thresholds of their own, which also draw random numbers."""
 
     noise: Noise
+    threshold_offset: float
+    threshold_spread: float
+    threshold_batch_noise: float
+    threshold_sample_noise: float
     spike_jitter: float
     spike_loss: float
+
+    def thresholds(
+        self, index: int, nominal: Float[Tensor, " neurons"], batch: int, device: Noise
+    ) -> Float[Tensor, "*batch neurons"]:
+        """Thresholds of a layer's neurons in this run, or of each sample and neuron.
+
+        Args:
+            index: of the layer in the network.
+            nominal: what they should be.
+            batch: number of samples.
+            device: has the fixed pattern.
+        """
+        size = tuple(nominal.shape)
+        found = nominal + self.threshold_offset
+        if self.threshold_spread:
+            found = found + self.threshold_spread * device.pattern("threshold", index, size, nominal)
+        if self.threshold_batch_noise:
+            found = found + self.noise.normal(self.threshold_batch_noise, size, nominal)
+        if self.threshold_sample_noise:
+            found = found + self.noise.normal(self.threshold_sample_noise, (batch, *size), nominal)
+        return torch.maximum(found, LOWEST_THRESHOLD * nominal)
 
     def imperfect(self, spikes: Tensor, unit: float = 1.0) -> Tensor:
         """Spike times with jitter, whose standard deviation is in this unit, and without those that get lost."""

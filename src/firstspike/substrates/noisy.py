@@ -160,19 +160,11 @@ class Noisy(Imperfect, LayerByLayer):
         return weight, delay
 
     def _thresholds(self, index: int, layer: DenseLIFLayer, batch: int) -> Float[Tensor, "..."]:
-        """Thresholds of the neurons in this run, or of each sample and neuron; above the reset."""
+        """As ``thresholds``, and above the reset."""
         like = layer.weight
         nominal = torch.as_tensor(layer.neuron.threshold, dtype=like.dtype, device=like.device)
         nominal = nominal.expand(layer.out_features)
-        size = tuple(nominal.shape)
-        found = nominal + self.threshold_offset
-        if self.threshold_spread:
-            found = found + self.threshold_spread * self.noise.pattern("threshold", index, size, nominal)
-        if self.threshold_batch_noise:
-            found = found + self.noise.normal(self.threshold_batch_noise, size, nominal)
-        if self.threshold_sample_noise:
-            found = found + self.noise.normal(self.threshold_sample_noise, (batch, *size), nominal)
-        found = torch.maximum(found, LOWEST_THRESHOLD * nominal)
+        found = self.thresholds(index, nominal, batch, self.noise)
         if isinstance(layer, LIFSpikeTrains):
             found = torch.maximum(found, layer.reset + LOWEST_THRESHOLD * (nominal - layer.reset))
         return found

@@ -25,7 +25,7 @@ from firstspike.neuron import LIF
 from firstspike.ranges import Finite, Fraction, NotNegative, Positive, Probability, Retries, Seed
 from firstspike.spiketime import TrainState, spike_window
 from firstspike.substrates.bss2.base import Bss2, Clock, StalledError, clock_for
-from firstspike.substrates.imperfect import LOWEST_THRESHOLD, Imperfect, Noise, joined, no_spikes, slices
+from firstspike.substrates.imperfect import Imperfect, Noise, joined, no_spikes, slices
 
 
 class _Spikes(NamedTuple):
@@ -209,23 +209,15 @@ class MockBss2(Bss2, Imperfect):
 
     def _cells(self, index: int, layer: DenseLIFLayer, batch: int, like: Tensor, tau: float) -> _Cells:
         """The imperfect neurons of a layer in this run."""
-        size, neuron = (layer.out_features,), layer.neuron
-        nominal = float(neuron.threshold)
-        threshold = nominal + self.threshold_offset + self.threshold_spread * self._pattern("threshold", index, like)
-        threshold = threshold + self.noise.normal(self.threshold_batch_noise, size, like)
-        if self.threshold_sample_noise:
-            threshold = threshold + self.noise.normal(self.threshold_sample_noise, (batch, *size), like)
+        neuron, nominal = layer.neuron, like.new_full((len(like),), float(layer.neuron.threshold))
+        threshold = self.thresholds(index, nominal, batch, self.pattern)
         mem, syn = (
-            float(value) * (1 + self.tau_spread * self._pattern(name, index, like)).clamp(min=0.1)
+            float(value) * (1 + self.tau_spread * self.pattern.pattern(name, index, (len(like),), like)).clamp(min=0.1)
             if self.tau_spread
             else float(value)
             for name, value in (("tau_mem", neuron.tau_mem), ("tau_syn", neuron.tau_syn))
         )
-        return _Cells(mem, syn, threshold.clamp(min=LOWEST_THRESHOLD * nominal), self.refractory * tau)
-
-    def _pattern(self, purpose: str, index: int, weight: Tensor) -> Tensor:
-        """A number for each neuron, the same in every run."""
-        return self.pattern.pattern(purpose, index, (len(weight),), weight)
+        return _Cells(mem, syn, threshold, self.refractory * tau)
 
     def _delay(self, layer: Delay, spikes: _Spikes, clock: Clock, tau: float) -> _Spikes:
         """Delay neurons rest until their delay is over: a spike that comes earlier passes unseen."""
