@@ -1,6 +1,8 @@
 """Spoken words as spike trains: the Spiking Heidelberg Digits and Spiking Speech Commands, from the published files."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,14 +12,15 @@ from jaxtyping import Int64
 from torch import Tensor
 
 from firstspike.data.base import SpikeData, Splits
-from firstspike.data.events import EventLists, check_whole, event_lists
-from firstspike.data.hdf5 import array, opened, reading
+from firstspike.data.events import check_whole, event_lists
 from firstspike.data.splits import divided
 from firstspike.ranges import Positive, Seed, Size
+from firstspike.signature import takes_arguments_of
 
 WHERE = "https://compneuro.net/datasets or https://zenkelab.org/datasets"
 _UNITS = 700
 _MOST_CLASSES = 10**4  # without names
+_MOST_BYTES = 2**31  # of an array
 
 
 class _Recordings(NamedTuple):
@@ -59,33 +62,19 @@ def shd_splits(
         FileNotFoundError: the files are not there; the message says where to get them.
         ValueError: files in another format, sizes that do not fit.
     """
-    _inputs(units_per_input)  # wrong arguments are refused before files are read
-    place = _folder("shd", folder, ("train", "test"))
-    learn, fresh = (_read(place / f"shd_{part}.h5") for part in ("train", "test"))
-    with reading(learn.path):
-        table = _trains(learn, time_unit, units_per_input, dtype)
-        train, held, _ = divided(table, None, learn.labels, learn.class_names, validation, 0, seed, True, None, dtype)
-    with reading(fresh.path):
-        test = SpikeData(_trains(fresh, time_unit, units_per_input, dtype), fresh.labels, learn.class_names)
+    (learn, test), (path, _) = _read_parts("shd", ("train", "test"), folder, time_unit, units_per_input, dtype)
+    with reading(path):
+        table = learn.times, None, learn.labels, learn.class_names
+        train, held, _ = divided(*table, validation, 0, seed, True, None, dtype)
     return Splits(train, held, test)
 
 
-def ssc_splits(
-    folder: str | Path | None = None,
-    time_unit: Positive = 0.01,
-    units_per_input: Size = 1,
-    dtype: torch.dtype = torch.float32,
-) -> Splits:
+@takes_arguments_of(shd_splits, without=("validation", "seed"))
+def ssc_splits(**options: Any) -> Splits:
     """Spiking Speech Commands: 35 spoken words as spikes of 700 units of an artificial cochlea.
 
     Cramer, Stradmann, Schemmel and Zenke, IEEE Trans. Neural Netw. Learn. Syst. 33, 2744 (2022). The published files
     `ssc_train.h5`, `ssc_valid.h5` and `ssc_test.h5` are read (extra `h5py`); nothing is downloaded.
-
-    Args:
-        folder: where the files are; by default the user's cache, `~/.cache/firstspike`.
-        time_unit: length of the unit of all times (by convention `tau_syn`) in seconds.
-        units_per_input: neighbouring units that are joined to one input.
-        dtype: of the times.
 
     Returns:
         Spike trains of 700 / units_per_input inputs as `EventLists`, and labels `(samples,)`.
@@ -95,16 +84,7 @@ def ssc_splits(
         FileNotFoundError: the files are not there; the message says where to get them.
         ValueError: files in another format.
     """
-    _inputs(units_per_input)
-    parts = ("train", "valid", "test")
-    place = _folder("ssc", folder, parts)
-    recordings = [_read(place / f"ssc_{part}.h5") for part in parts]
-    data = []
-    for part in recordings:
-        with reading(part.path):
-            trains = _trains(part, time_unit, units_per_input, dtype)
-            data.append(SpikeData(trains, part.labels, recordings[0].class_names))
-    return Splits(*data)
+    return Splits(*_read_parts("ssc", ("train", "valid", "test"), **options)[0])
 
 
 def spoken_outline(kind: str, folder: str | Path | None = None, units_per_input: int = 1, **_: Any) -> SpikeData:
@@ -126,6 +106,26 @@ def _folder(kind: str, given: str | Path | None, parts: tuple[str, ...]) -> Path
         how = f"unpack {', '.join(zipped)} there" if zipped else f"get them from {WHERE} and unpack them there"
         raise FileNotFoundError(f"{kind}: {', '.join(missing)} not in {place}: {how}, or set data.folder")
     return place
+
+
+def _read_parts(
+    kind: str,
+    parts: tuple[str, ...],
+    folder: str | Path | None = None,
+    time_unit: float = 0.01,
+    units_per_input: int = 1,
+    dtype: torch.dtype = torch.float32,
+) -> tuple[list[SpikeData], list[Path]]:
+    """The data in the files of some parts, with the class names of the first one, and where they are."""
+    inputs = _inputs(units_per_input)  # wrong arguments are refused before files are read
+    place = _folder(kind, folder, parts)
+    recordings = [_read(place / f"{kind}_{part}.h5") for part in parts]
+    data = []
+    for part in recordings:
+        with reading(part.path):
+            events = [(times / time_unit, units // units_per_input) for times, units in part.events]
+            data.append(SpikeData(event_lists(events, inputs, dtype), part.labels, recordings[0].class_names))
+    return data, [part.path for part in recordings]
 
 
 def _read(path: Path) -> _Recordings:
@@ -169,6 +169,56 @@ def _inputs(units_per_input: int) -> int:
     return -(-_UNITS // units_per_input)
 
 
-def _trains(recordings: _Recordings, time_unit: float, units_per_input: int, dtype: torch.dtype) -> EventLists:
-    events = [(times / time_unit, units // units_per_input) for times, units in recordings.events]
-    return event_lists(events, _inputs(units_per_input), dtype)
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Errors inside as a ValueError of one line that names the file, whatever a damaged one leads the parsers to."""
+    try:
+        yield
+    except Exception as error:
+        said = next(iter(str(error).splitlines()), type(error).__name__)
+        if not isinstance(error, ValueError):
+            said = f"cannot be read as HDF5: {said}; download it again"
+        raise ValueError(f"{path}: {said}") from None
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[Any]:
+    """The file, open for reading; errors inside as in ``reading``.
+
+    Raises:
+        ImportError: h5py is missing.
+    """
+    try:
+        import h5py
+    except ImportError as error:
+        raise ImportError(
+            f'{path.name} is read by h5py, which is missing. Install it: pip install "firstspike[h5py]"'
+        ) from error
+    with reading(path), h5py.File(path, "r") as file:
+        yield file
+
+
+def array(file: Any, name: str, kinds: str = "fiu", lists: bool = False) -> np.ndarray:
+    """A one-dimensional array of a file.
+
+    Args:
+        file: from ``opened``.
+        name: of the data set.
+        kinds: NumPy's letters for the kinds of its elements that are allowed.
+        lists: its elements are lists of such elements.
+
+    Raises:
+        ValueError: there is none of that name, or it holds something else.
+    """
+    import h5py
+
+    node = file.get(name)
+    if not isinstance(node, h5py.Dataset):
+        raise ValueError(f"expected an array {name}, got {'none' if node is None else f'a {type(node).__name__}'}")
+    kind = h5py.check_vlen_dtype(node.dtype) if lists else node.dtype
+    if node.ndim != 1 or kind is None or np.dtype(kind).kind not in kinds or node.nbytes > _MOST_BYTES:
+        what = "numbers" if kinds == "fiu" else "names"
+        form = f"lists of {what}" if lists else what
+        raise ValueError(f"{name}: expected {form}, one per sample, got {node.dtype} of shape {node.shape}")
+    found: np.ndarray = node[:]
+    return found
