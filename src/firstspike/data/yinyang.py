@@ -4,7 +4,7 @@ The published generator draws from one `numpy.random.RandomState`: for every sam
 `randint(3)`, then points by `rand(2)` until one lies in the disc and has that class. How many random words
 a sample takes is known only after it has been drawn, so the definition is sequential. What is costly in it
 is not: here all words are drawn at once, the class of the point that would start at *each* word is found
-in one sweep, and a short loop then jumps from sample to sample.
+in one sweep, and a loop goes from point to point.
 """
 
 from typing import Annotated
@@ -121,26 +121,17 @@ def _points(words: UInt32[np.ndarray, " words"]) -> Float64[np.ndarray, "points 
 
 def _walk(words: UInt32[np.ndarray, " words"], classes: Int64[np.ndarray, " points"], size: int) -> list[int]:
     """Word numbers at which the accepted points start; fewer than `size` if the words run out."""
-    bits = words[: len(classes)] & 3
-    next_goal = _next_true(bits != 3, stride=1)  # randint(3) takes two bits of a word, and 3 is drawn again
-    next_point = [_next_true(classes == goal, stride=_WORDS_PER_POINT) for goal in range(3)]
-    chosen: list[int] = []
-    position, end = 0, len(classes)
-    while len(chosen) < size and position < end:
-        position = int(next_goal[position])
-        if position + 1 >= end:
-            break
-        position = int(next_point[bits[position]][position + 1])
-        if position < end:
+    goals, found, chosen = (words & 3).tolist(), classes.tolist(), list[int]()
+    position = 0
+    try:
+        while len(chosen) < size:
+            while (goal := goals[position]) == 3:  # randint(3) takes two bits of a word, and draws again
+                position += 1
+            position += 1
+            while found[position] != goal:
+                position += _WORDS_PER_POINT
             chosen.append(position)
-        position += _WORDS_PER_POINT
+            position += _WORDS_PER_POINT
+    except IndexError:
+        pass
     return chosen
-
-
-def _next_true(mask: np.ndarray, stride: int) -> Int64[np.ndarray, " points"]:
-    """For every i the first of i, i + stride, i + 2 stride, ... at which `mask` holds, len(mask) if there is none."""
-    end = len(mask)
-    where = np.full(-(-end // stride) * stride, end)
-    where[:end] = np.where(mask, np.arange(end), end)
-    backwards = where.reshape(-1, stride)[::-1]
-    return np.minimum.accumulate(backwards, axis=0)[::-1].reshape(-1)[:end]

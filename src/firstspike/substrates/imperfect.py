@@ -135,13 +135,9 @@ class Imperfect(QuantisedWeights):
     def thresholds(
         self, index: int, nominal: Float[Tensor, " neurons"], batch: int, device: Noise
     ) -> Float[Tensor, "*batch neurons"]:
-        """Thresholds of a layer's neurons in this run, or of each sample and neuron.
+        """Thresholds in this run, or of each sample and neuron, of the layer with that index.
 
-        Args:
-            index: of the layer in the network.
-            nominal: what they should be.
-            batch: number of samples.
-            device: has the fixed pattern.
+        ``nominal`` is what they should be; ``device`` has the fixed pattern.
         """
         size = tuple(nominal.shape)
         found = nominal + self.threshold_offset
