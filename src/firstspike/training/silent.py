@@ -123,15 +123,8 @@ class SilentNeurons:
         found = self.too_silent(network, silent_fractions(network, record).tolist())
         if found is None:
             return False
-        index = spiking_layers(network)[found]
-        lif = network.get_submodule(str(index))
-        assert isinstance(lif, LIFLayer)
-        share = silent_share(first_of(lif, record.layers[index]).flatten(0, -2))
-        if self.skip_step or getattr(lif.weight, "of_ensemble", False):
-            self.raise_layer_(network, found, share)
-        else:  # in new memory: a backward pass that is still to come needs the weights of the forward pass
-            limit = self.limits_of(network)[found]
-            lif.weight.data = lif.weight.detach() + self._increments(lif, limit, share)
+        spikes = first_spikes_in(network, record.layers, spiking_layers(network)[found])
+        self.raise_layer_(network, found, silent_share(spikes.flatten(0, -2)))
         return self.skip_step
 
     @torch.no_grad()
@@ -146,17 +139,16 @@ class SilentNeurons:
         lif = network[spiking_layers(network)[layer]] if isinstance(network, Network) else None
         if not isinstance(lif, LIFLayer):
             raise TypeError(f"SilentNeurons needs a Network of LIF layers, got {type(network).__name__}")
-        lif.weight.add_(self._increments(lif, self.limits_of(network)[layer], silent))
-
-    def _increments(self, lif: LIFLayer, limit: float, silent: Float[Tensor, " neurons"]) -> Tensor:
-        """What is added to the weights; it broadcasts."""
+        weight, limit = lif.weight, 0.0 if self.targeted == "any" else self.limits_of(network)[layer]
         amount = self.increment * 2**self.repeats if self.exponential else self.increment
-        if not self.targeted:
-            return lif.weight.new_full((), amount)
-        if len(silent) > len(lif.weight):  # neurons share weights
-            silent = silent.view(len(lif.weight), -1).mean(dim=1)
-        raised = (silent > (0.0 if self.targeted == "any" else limit)).to(lif.weight) * amount
-        return raised.view(-1, *[1] * (lif.weight.ndim - 1))
+        if len(silent) > len(weight):  # neurons share weights
+            silent = silent.view(len(weight), -1).mean(dim=1)
+        raised = (silent > limit).to(weight) if self.targeted else weight.new_ones(len(weight))
+        increments = amount * raised.view(-1, *[1] * (weight.ndim - 1))
+        if getattr(weight, "of_ensemble", False):
+            weight.add_(increments)
+        else:  # in new memory: a backward pass that is still to come needs the weights of the forward pass
+            weight.data = weight + increments
 
     def state_dict(self) -> dict[str, Any]:
         """What a resumed training needs."""
