@@ -40,6 +40,7 @@ from firstspike.data.image_files import (
     mnist_splits,
 )
 from firstspike.data.images import DIGIT_IMAGES, digits, digits_splits, encode_images
+from firstspike.data.recordings import cochleagram, spoken_digits_outline, spoken_digits_splits
 from firstspike.data.series import LevelCrossingEncoder, ThresholdEncoder
 from firstspike.data.splits import split
 from firstspike.data.spoken import shd_splits, spoken_outline, ssc_splits
@@ -57,6 +58,7 @@ DATASETS: dict[str, Callable[..., Splits]] = {
     "mnist_16x16": mnist_16x16_splits,
     "pattern": pattern_splits,
     "shd": shd_splits,
+    "spoken_digits": spoken_digits_splits,
     "ssc": ssc_splits,
     "time_series": time_series_splits,
     "xor": xor_splits,
@@ -64,6 +66,7 @@ DATASETS: dict[str, Callable[..., Splits]] = {
 }
 _OUTLINES: dict[str, Callable[..., SpikeData]] = {
     "shd": partial(spoken_outline, "shd"),
+    "spoken_digits": spoken_digits_outline,
     "ssc": partial(spoken_outline, "ssc"),
     "time_series": time_series_outline,
 }
@@ -104,6 +107,7 @@ __all__ = [
     "Splits",
     "ThresholdEncoder",
     "bars",
+    "cochleagram",
     "delayed_xor",
     "digits",
     "encode",
@@ -118,6 +122,7 @@ __all__ = [
     "pattern",
     "shd_splits",
     "split",
+    "spoken_digits_splits",
     "ssc_splits",
     "time_series_splits",
     "trains_from_events",

@@ -1,0 +1,167 @@
+"""Recorded sounds as spike trains: what the inner ear does to them, and the Free Spoken Digit Dataset."""
+
+import math
+import os
+import re
+import wave
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float, Float64
+from numpy.typing import ArrayLike
+from torch import Tensor
+
+from firstspike.data.arrays import as_tensor
+from firstspike.data.base import SpikeData, Splits
+from firstspike.data.series import LevelCrossingEncoder, SeriesEncoder, as_series, series_encoder
+from firstspike.data.splits import divided, spike_data
+from firstspike.ranges import Positive, Seed, Size
+
+WHERE = "https://github.com/Jakobovski/free-spoken-digit-dataset"
+_WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+TEST_RECORDINGS = 5  # recordings of each speaker and digit, by the data set's own rule
+_LOWEST = 100.0  # Hz
+_USUAL = LevelCrossingEncoder(levels=8, dt=1.0)
+
+
+class Recording(NamedTuple):
+    """What the name of a file says."""
+
+    digit: int
+    speaker: str
+    number: int
+    path: Path
+
+
+def cochleagram(
+    sound: Float[Tensor, " values"] | ArrayLike,
+    rate: Positive,
+    channels: Size = 32,
+    frame: Positive = 0.01,
+    loudness: Positive = 60.0,
+) -> Float64[Tensor, "channels frames"]:
+    """Loudness of a sound over time at places along the cochlea, low tones first.
+
+    Triangular bands whose centres are evenly spaced on the scale of equivalent rectangular bandwidths, from 100 Hz to
+    half the sampling rate (Glasberg and Moore, Hear. Res. 47, 103, 1990), of spectra in windows of 2.5 frames.
+
+    Args:
+        sound: the recorded values, in any unit.
+        rate: values a second.
+        channels: number of bands.
+        frame: time from one spectrum to the next in seconds.
+        loudness: decibels from the loudest place and time, which is 1, down to what counts as silence, 0.
+
+    Raises:
+        ValueError: not one channel of numbers, a band narrower than the resolution of a window.
+    """
+    values = as_tensor("sound", sound, torch.float64).double()
+    if values.ndim != 1 or not len(values):
+        raise ValueError(f"sound: expected values of one channel, got the shape {tuple(values.shape)}")
+    hop = max(1, round(frame * rate))
+    size = 2 ** math.ceil(math.log2(2.5 * hop))
+    window = torch.hann_window(round(2.5 * hop), dtype=torch.float64)
+    spectrum = torch.stft(values, size, hop, len(window), window, pad_mode="constant", return_complex=True)
+    bands = _bands(channels, size, rate)
+    energy = bands @ spectrum.abs().square()
+    tiny = torch.finfo(energy.dtype).tiny
+    decibels = 10 * (energy / energy.max().clamp(min=tiny)).clamp(min=tiny).log10()
+    return (1 + decibels / loudness).clamp(min=0)
+
+
+def _bands(channels: int, size: int, rate: float) -> Float64[Tensor, "channels frequencies"]:
+    """Weight of each frequency of a spectrum in each band."""
+    low_end, high_end = (21.4 * math.log10(1 + 0.00437 * frequency) for frequency in (_LOWEST, rate / 2))
+    edges = (10 ** (torch.linspace(low_end, high_end, channels + 2, dtype=torch.float64) / 21.4) - 1) / 0.00437
+    frequencies = torch.linspace(0, rate / 2, size // 2 + 1, dtype=torch.float64)
+    low, middle, high = (edges[k : k + channels, None] for k in range(3))
+    rising, falling = (frequencies - low) / (middle - low), (high - frequencies) / (high - middle)
+    bands = torch.minimum(rising, falling).clamp(min=0)
+    if not bool(bands.any(dim=1).all()):
+        raise ValueError(f"channels: expected fewer, so that each has a frequency of its own, got {channels}")
+    return bands
+
+
+def spoken_digits_splits(
+    validation: float = 0.1,
+    speaker: str | None = None,
+    seed: Seed = 42,
+    folder: str | Path | None = None,
+    channels: Size = 32,
+    frame: Positive = 0.01,
+    encode: dict[str, Any] | None = None,
+    dtype: torch.dtype = torch.float32,
+) -> Splits:
+    """Free Spoken Digit Dataset: six speakers say the digits 0 to 9 fifty times each, 3000 recordings at 8 kHz.
+
+    Jackson et al., https://github.com/Jakobovski/free-spoken-digit-dataset (CC BY-SA 4.0). The WAV files of a copy of
+    that repository are read; nothing is downloaded. The test data are the recordings 0 to 4 of each speaker and digit,
+    or those of one speaker, of whom the training data then have none.
+
+    Args:
+        validation: part of the other recordings that is held out: below 1 a fraction, from 1 on their number.
+        speaker: name of the speaker who is only heard in the test data.
+        seed: seed of the random choice of what is held out.
+        folder: the repository's folder, or the one with its files; by default `free-spoken-digit-dataset` in the user's
+            cache, `~/.cache/firstspike`.
+        channels: places along the cochlea, see `cochleagram`.
+        frame: time between two of its values in seconds.
+        encode: encoder of the loudness at each place, see `time_series_splits`. By default `level_crossing` with eight
+            levels and one unit of time for each frame.
+        dtype: of the times.
+
+    Returns:
+        Spike trains `(samples, inputs, spikes)`, padded with `inf`, and labels `(samples,)`.
+
+    Raises:
+        FileNotFoundError: the files are not there.
+        ValueError: an unknown speaker, a file in another format.
+    """
+    encoder = _encoder(encode)
+    known = recordings_in(folder)
+    speakers = sorted({recording.speaker for recording in known})
+    if speaker is not None and speaker not in speakers:
+        raise ValueError(f"speaker: expected one of {', '.join(speakers)}, got {speaker!r}")
+    fresh = [x.number < TEST_RECORDINGS if speaker is None else x.speaker == speaker for x in known]
+    series = as_series([cochleagram(*read_wav(x.path), channels, frame) for x in known])
+    labels, test = torch.tensor([x.digit for x in known]), torch.tensor(fresh)
+    parts = divided(series[~test], None, labels[~test], _WORDS, validation, 0, seed, True, encoder, dtype)
+    return parts._replace(test=spike_data(series[test], labels[test], _WORDS, None, parts.train.encoder, dtype))
+
+
+def spoken_digits_outline(channels: int = 32, encode: dict[str, Any] | None = None, **_: Any) -> SpikeData:
+    """Inputs and class names without samples; no file is read."""
+    inputs = channels * _encoder(encode).inputs_per_channel
+    return SpikeData(torch.empty(0, inputs, 1), torch.empty(0, dtype=torch.int64), _WORDS)
+
+
+def recordings_in(given: str | Path | None) -> list[Recording]:
+    """All recordings of a folder, by digit, speaker and number."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "firstspike"
+    place = cache / "free-spoken-digit-dataset" if given is None else Path(given).expanduser()
+    inner = place / "recordings" if (place / "recordings").is_dir() else place
+    named = ((re.fullmatch(r"(\d)_([a-z]+)_(\d+)\.wav", path.name), path) for path in inner.glob("*.wav"))
+    found = [Recording(int(name[1]), name[2], int(name[3]), path) for name, path in named if name]
+    if not found:
+        raise FileNotFoundError(
+            f"spoken_digits: no recordings such as 0_jackson_0.wav in {inner}: get {WHERE}, or set data.folder"
+        )
+    return sorted(found)
+
+
+def read_wav(path: Path) -> tuple[np.ndarray, int]:
+    """Values and sampling rate of a WAV file."""
+    try:
+        with wave.open(str(path), "rb") as file:
+            kind, rate = (file.getnchannels(), file.getsampwidth()), file.getframerate()
+            if kind != (1, 2):
+                raise ValueError(f"{path}: expected one channel of 16 bits, got {kind[0]} of {8 * kind[1]}")
+            return np.frombuffer(file.readframes(file.getnframes()), "<i2"), rate
+    except (wave.Error, EOFError) as error:
+        raise ValueError(f"{path} is no WAV file that can be read: {error or 'it ends too early'}") from None
+
+
+def _encoder(encode: dict[str, Any] | None) -> SeriesEncoder:
+    return _USUAL if encode is None else series_encoder(encode)
