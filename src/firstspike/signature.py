@@ -13,7 +13,7 @@ def takes_arguments_of(source: Callable[..., Any], without: Collection[str] = ()
 
     ``inspect.signature`` and the docstring then list the arguments of both; those of the source keep the annotation,
     default and description that they have there. Arguments that are declared, or described, by the function itself
-    take precedence.
+    take precedence. Without a ``Raises:`` section of its own it has that of the source.
 
     Args:
         source: a function or class with an ``Args:`` section.
@@ -30,7 +30,10 @@ def takes_arguments_of(source: Callable[..., Any], without: Collection[str] = ()
         signature = own.replace(parameters=[*declared, *passed])
 
         before, texts, after = parts_of_docstring(function)
-        texts = parts_of_docstring(source)[1] | texts
+        _, source_texts, source_after = parts_of_docstring(source)
+        texts = source_texts | texts
+        if not any(paragraph.startswith("Raises:") for paragraph in after):
+            after += [paragraph for paragraph in source_after if paragraph.startswith("Raises:")]
         listed = "".join(f"    {name}: {texts[name]}\n" for name in signature.parameters if name in texts)
         called.__signature__ = signature
         function.__doc__ = "\n\n".join([*before, f"Args:\n{listed}".rstrip(), *after])

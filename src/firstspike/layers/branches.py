@@ -137,9 +137,6 @@ class Concatenate(Branch):
     ``times (..., inputs), skipped (..., skipped) -> (..., inputs + skipped)``, what is carried past after the rest. Of
     images the channels are appended, ``(channels + skipped channels, height, width)``; a larger image is reduced by the
     earliest spike of each window.
-
-    Raises:
-        ValueError: no layer to pass over, a negative delay, images whose sizes do not fit.
     """
 
     def _made(self, image: Image | None, carried: Image | None) -> tuple[int, Image | None]:

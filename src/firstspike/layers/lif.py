@@ -101,10 +101,6 @@ class LIFLinear(DenseLIFLayer):
     Args:
         max_weight_grad: see ``first_spike_time``.
         backend: see ``first_spike_time``.
-
-    Raises:
-        ValueError: sizes < 1, one of ``weight_mean`` and ``weight_std`` without the other, a negative ``weight_std``,
-            parameters that cannot learn from where they start.
     """
 
     def forward(

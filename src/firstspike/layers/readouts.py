@@ -43,10 +43,6 @@ class Readout(NeuronLayer):
         per_neuron: whether each output has its own values of what is trainable; otherwise the layer shares one.
         weight_mean: mean of the initial weights, which are normally distributed; given together with ``weight_std``. By
             default the mean is 0 and the standard deviation ``1 / sqrt(in_features)``.
-
-    Raises:
-        ValueError: sizes < 1, one of ``weight_mean`` and ``weight_std`` without the other, a negative ``weight_std``,
-            parameters that cannot learn from where they start.
     """
 
     unused = ("threshold",)

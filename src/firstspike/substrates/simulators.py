@@ -48,9 +48,6 @@ class Neuron(Simulator):
     """NEURON with a fixed step. Times are off by less than a step, by several where membranes are flat.
 
     The first time on a machine PyNN compiles its mechanisms, which takes a compiler and some 20 seconds.
-
-    Raises:
-        ValueError: see ``Simulator``.
     """
 
     kind = "neuron"
@@ -65,9 +62,6 @@ class Brian2(Simulator):
     """Brian2. Times are off by up to a step or two, more where membranes are flat. The slowest of the simulators.
 
     Equal time constants are taken one millionth apart, for Brian2 divides by their difference.
-
-    Raises:
-        ValueError: see ``Simulator``.
     """
 
     kind = "brian2"
