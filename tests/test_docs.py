@@ -67,7 +67,7 @@ def test_sweeps_of_the_page_are_valid(tmp_path):
     shared = "base: bars\naxes: {training.optimizer.lr: {from: 0.001, to: 0.1, log: true}}\n"
     for text, trials in ((whole, 12), (axes, 24), (shared + pruning, 60)):
         (tmp_path / "sweep.yaml").write_text(text)
-        assert load_plan(tmp_path / "sweep.yaml").n_trials == trials
+        assert len(load_plan(tmp_path / "sweep.yaml").trials()) == trials
 
 
 def test_config_of_the_page_is_valid():

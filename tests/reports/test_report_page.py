@@ -11,8 +11,9 @@ import pytest
 
 from firstspike.cli import main
 from firstspike.reports.page import MISSING, render
-from firstspike.reports.sweep import table_of_csv
+from firstspike.reports.sweep import sweep_page
 from firstspike.reports.write import run_page, write_report
+from firstspike.sweeps.table import NUMBERS, SweepTable
 
 
 def text_of(html):
@@ -160,54 +161,47 @@ def test_sweep_of_a_folder(report_runs, data_in):
     assert (report_runs / "sweep" / "0001" / "report.html").is_file()
 
 
+def row(folder, **values):
+    return {key: values.get(key) for key in (*NUMBERS, "x")} | {"folder": str(folder), "state": "complete"} | values
+
+
 def test_sweep_of_a_table(report_runs, tmp_path, data_in):
-    table = tmp_path / "table.csv"
-    table.write_text(
-        "point,state,loss.xi,validation_accuracy,validation_std,test_accuracy,seconds,folder,reason\n"
-        f"0,complete,0.1,0.9,0.01,0.88,12.5,{report_runs / 'sweep' / '0000'},\n"
-        "1,failed,0.2,,,,,,ValueError: <b>\n",
-        encoding="utf-8",
-    )
-    html = write_report(table).read_text("utf-8")
-    assert (tmp_path / "table.html").is_file()
+    rows = [
+        row(report_runs / "sweep" / "0000", x=0.1, validation_accuracy=0.9, validation_std=0.01, seconds=12.5),
+        row(tmp_path / "gone", x=0.2, state="failed", reason="ValueError: <b>"),
+    ]
+    html = sweep_page("table", SweepTable(["x"], rows), tmp_path)
     data = data_in(html)
-    assert data["parameters"] == ["loss.xi"]
-    assert data["measured"] == ["validation_accuracy", "test_accuracy", "seconds"]
+    assert data["parameters"] == ["x"]
+    assert data["measured"] == ["validation_accuracy", "seconds"]
     assert "90.00 ± 1.00" in html
     assert "ValueError: &lt;b&gt;" in html
     assert re.search(r'href="[./]*[^"]*sweep/0000(/report.html)?"', html)
-    folder = tmp_path / "study"
-    folder.mkdir()
-    shutil.copy(table, folder / "table.csv")
-    assert write_report(folder) == folder / "report.html"
+    assert ">gone</td>" in html  # and no link
 
 
-@pytest.mark.slow
 def test_numbers_that_are_none_are_not_the_best(tmp_path, data_in):
-    table = tmp_path / "table.csv"
-    table.write_text("x,validation_accuracy,test_accuracy,seconds\n1,nan,0.5,inf\n2,0.7,inf,2\n", encoding="utf-8")
-    html = write_report(table).read_text("utf-8")
-    assert "<dt>best validation accuracy</dt><dd>70.00 %</dd>" in html
+    rows = [
+        row(tmp_path / "0000", x=float("inf"), validation_accuracy=float("nan"), test_accuracy=0.5),
+        row(tmp_path / "0001", x=2.0, validation_accuracy=0.7, test_accuracy=float("inf"), seconds=2),
+    ]
+    html = sweep_page("table", SweepTable(["x"], rows), tmp_path)
+    assert "<dt>best validation accuracy</dt><dd>70.00 % (0001)</dd>" in html
     assert "<dt>with a result</dt><dd>1</dd>" in html
     assert "<dt>total training time</dt><dd>2 s</dd>" in html
     assert '<td data-value="">nan</td>' in html  # is sorted as if it were empty
     assert data_in(html)["rows"][0]["validation_accuracy"] is None
-    table.write_text(f"x,validation_accuracy,folder\n1,0.5,{tmp_path / 'gone'}\n", encoding="utf-8")
-    html = write_report(table).read_text("utf-8")
-    assert ">gone</td>" in html  # and no link
-    table.write_text("tau,validation_accuracy\n1.0,0.5\ninf,0.7\n", encoding="utf-8")
-    assert [row["tau"] for row in data_in(write_report(table).read_text("utf-8"))["rows"]] == [1.0, "inf"]
+    assert [found["x"] for found in data_in(html)["rows"]] == ["inf", 2.0]
 
 
-def test_sweep_by_its_name_whose_study_is_out_of_reach(tmp_path, monkeypatch, capsys, caplog):
+def test_sweep_by_its_name_whose_study_is_out_of_reach(report_runs, tmp_path, monkeypatch, capsys, caplog):
     folder = tmp_path / "runs" / "mine"
-    folder.mkdir(parents=True)
+    shutil.copytree(report_runs / "bars", folder / "0000")
     (folder / "sweep.json").write_text('{"name": "mine", "storage": "postgresql+psycopg://me@127.0.0.1:1/db"}')
-    (folder / "table.csv").write_text("point,state,x,validation_accuracy\n0,complete,3,0.5\n")
     monkeypatch.chdir(tmp_path)
     assert command(monkeypatch, capsys, "mine")[:2] == (0, "runs/mine/report.html\n")
     assert "out of reach" in caplog.text
-    assert "50.00" in (folder / "report.html").read_text("utf-8")
+    assert "0000" in (folder / "report.html").read_text("utf-8")
 
 
 def test_a_damaged_file_is_named(report_runs, tmp_path, monkeypatch, capsys):
@@ -216,23 +210,6 @@ def test_a_damaged_file_is_named(report_runs, tmp_path, monkeypatch, capsys):
     (run / "results.json").write_text("{")
     code, _, err = command(monkeypatch, capsys, run)
     assert (code, err.startswith(f"error: {run / 'results.json'} is damaged")) == (2, True)
-    (tmp_path / "table.csv").write_bytes(b"\xff\x00")
-    code, _, err = command(monkeypatch, capsys, tmp_path / "table.csv")
-    assert (code, "not text in UTF-8" in err) == (2, True)
-
-
-def test_folders_of_a_table_are_searched_beside_it(tmp_path):
-    (tmp_path / "0003").mkdir()
-    table = table_of_csv("x,folder\n1,runs/study/0003\n2,elsewhere\n", tmp_path)
-    assert [row["folder"] for row in table.rows] == [str(tmp_path / "0003"), "elsewhere"]
-
-
-@pytest.mark.parametrize("content", ["", "a,b\n", "a,b\n1,2,3\n", "a,b\n1\n"])
-def test_no_table(tmp_path, content, monkeypatch, capsys):
-    (tmp_path / "table.csv").write_text(content)
-    code, _, err = command(monkeypatch, capsys, tmp_path / "table.csv")
-    assert code == 2
-    assert "expected a CSV table" in err
 
 
 def test_refused(report_runs, tmp_path, monkeypatch, capsys):

@@ -20,7 +20,6 @@ axes:
   network[lif:0].out_features: [4, 6]
   training.optimizer.lr: {from: 0.005, to: 0.02, log: true, count: 2}
 heartbeat: 1
-grace: 2
 """
 
 
@@ -56,8 +55,9 @@ def opened():
     """Opens storages, and closes their connections at the end."""
     found = []
 
-    def open_one(where, sweep=None):
-        found.append(open_storage(storage_url(str(where)), sweep))
+    def open_one(where, heartbeat=None):
+        url = str(where) if "://" in str(where) else f"sqlite:///{where}"
+        found.append(open_storage(storage_url(url, Path()), heartbeat))
         return found[-1]
 
     yield open_one
@@ -121,8 +121,7 @@ axes:
   network[lif:0].out_features: [4, 5, 6, 7]
   training.optimizer.lr: {from: 0.005, to: 0.02, log: true, count: 3}
 seeds: 2
-heartbeat: 1
-grace: 3
+heartbeat: 2
 """
 
 
@@ -147,12 +146,13 @@ def study_of(opened, until):
 
 
 @pytest.fixture
-def busy(until):
+def busy(until, tmp_path):
     """Waits for a trial that has trained some of its epochs; gives it and its worker's process."""
 
     def look(study, besides=()):
         for trial in study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.RUNNING,)):
-            metrics = Path(trial.user_attrs.get("folder", "/nowhere")) / "metrics.csv"
+            number = trial.user_attrs[TRIAL]
+            metrics = next((tmp_path / "runs").glob(f"*/{number:04d}/metrics.csv"), tmp_path / "nothing")
             worker = int(trial.user_attrs.get("worker", ":0").split(":")[1])
             if worker not in besides and metrics.is_file() and 3 <= len(metrics.read_text().splitlines()) <= 20:
                 return trial, worker
@@ -169,16 +169,16 @@ def check_twelve(tmp_path):
         folder, plan = tmp_path / "runs" / "twelve", load_plan(sweep)
         rows = list(csv.DictReader((folder / "table.csv").read_text().splitlines()))
         shown = [(int(row["network[lif:0].out_features"]), float(row["training.optimizer.lr"])) for row in rows]
-        assert shown == [tuple(params.values()) for params in plan.grid()]
+        assert shown == [tuple(params.values()) for params in plan.trials()]
         assert {row["state"] for row in rows} == {"complete"}
         assert len(trials_of(study)) == 12
         assert len([path for path in folder.iterdir() if path.name.isdigit()]) == 12
         for trial in taken:
             assert study.trials[trial.number].state is optuna.trial.TrialState.FAIL
         row, alone = rows[taken[0].user_attrs[TRIAL]], tmp_path / "alone"
-        results = start(alone, plan.config(plan.grid()[int(row["trial"])]), progress_bar=False)
+        results = start(alone, plan.config(plan.trials()[int(row["trial"])]), progress_bar=False)
         assert float(row["test_accuracy"]) == results["test"]["accuracy"]
         assert float(row["validation_std"]) == results["validation"]["accuracy_std"]
-        assert (Path(row["folder"]) / "metrics.csv").read_text() == (alone / "metrics.csv").read_text()
+        assert (tmp_path / row["folder"] / "metrics.csv").read_text() == (alone / "metrics.csv").read_text()
 
     return check

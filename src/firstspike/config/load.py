@@ -189,7 +189,7 @@ def _check(document: Document, source: str, read_tables: bool = True) -> Config:
     try:
         config = Config.model_validate(raw)
     except ValidationError as error:
-        errors += [_explain(detail, raw) for detail in _without_other_types(error.errors(include_url=False), raw)]
+        errors += problems_of(error, raw, Config)
     # sizes are compared even where another section has errors, so that one look shows everything
     if isinstance(raw, dict):
         data = _valid(Data, raw.get("data"))
@@ -258,24 +258,29 @@ def _valid(section: Any, value: Any) -> Any:
         return None
 
 
-def _without_other_types(details: Sequence[Any], raw: dict[str, Any]) -> list[Any]:
-    """Errors without "wrong type" where another type of a union fits and only the value is wrong."""
-    places = [_walk(detail["loc"], raw)[0] for detail in details]
+def problems_of(error: ValidationError, raw: Any, root: type[BaseModel]) -> list[Problem]:
+    """What is wrong in the data of a section, and how to mend it.
+
+    "Wrong type" is left out where another type of a union fits and only the value is wrong.
+    """
+    details = error.errors(include_url=False)
+    places = [_walk(detail["loc"], raw, root)[0] for detail in details]
     fitting = {place for place, detail in zip(places, details, strict=True) if not _of_type(detail)}
-    return [x for x, place in zip(details, places, strict=True) if not _of_type(x) or place not in fitting]
+    kept = [x for x, place in zip(details, places, strict=True) if not _of_type(x) or place not in fitting]
+    return [_explain(detail, raw, root) for detail in kept]
 
 
 def _of_type(detail: Any) -> bool:
     return str(detail["type"]).endswith("_type")
 
 
-def _explain(detail: Any, raw: dict[str, Any]) -> Problem:
+def _explain(detail: Any, raw: Any, root: type[BaseModel]) -> Problem:
     """One pydantic error: its place, and what is wrong and how to mend it."""
-    place, value, _ = _walk(detail["loc"], raw)
+    place, value, _ = _walk(detail["loc"], raw, root)
     kind, context = detail["type"], detail.get("ctx", {})
     if kind == "extra_forbidden":
-        *_, sections = _walk(detail["loc"][:-1], raw)
-        key, valid = str(place[-1]), list(sections[0].model_fields)
+        *_, sections = _walk(detail["loc"][:-1], raw, root)
+        key, valid = str(place[-1]), _keys(sections[0])
         near = difflib.get_close_matches(key, valid, 1)
         hint = f", did you mean {near[0]}?" if near else ";"
         return place, f"unknown key{hint} valid keys: {', '.join(valid)}"
@@ -289,9 +294,9 @@ def _explain(detail: Any, raw: dict[str, Any]) -> Problem:
     if context.get("lt") == inf:
         return place, f"should be a finite number, got {shown_value(value)}"
     if kind in ("model_type", "dataclass_type", "model_attributes_type"):
-        *_, sections = _walk(detail["loc"], raw)
-        *_, parents = _walk(detail["loc"][:-1], raw)
-        keys = list(sections[0].model_fields) if len(sections) == 1 else ["kind"]
+        *_, sections = _walk(detail["loc"], raw, root)
+        *_, parents = _walk(detail["loc"][:-1], raw, root)
+        keys = _keys(sections[0]) if len(sections) == 1 else ["kind"]
         shown = f"the key{'s' if len(keys) > 1 else ''} {', '.join(keys)}"
         name = str(place[-1]) if place else ""
         optional = any(name in x.model_fields and not x.model_fields[name].is_required() for x in parents)
@@ -302,10 +307,14 @@ def _explain(detail: Any, raw: dict[str, Any]) -> Problem:
     return place, f"{message}{shown}"
 
 
-def _walk(loc: tuple[int | str, ...], raw: Any) -> tuple[Place, Any, list[type[BaseModel]]]:
+def _keys(section: type[BaseModel]) -> list[str]:
+    return [field.alias or name for name, field in section.model_fields.items()]
+
+
+def _walk(loc: tuple[int | str, ...], raw: Any, root: type[BaseModel]) -> tuple[Place, Any, list[type[BaseModel]]]:
     """The place of an error without what pydantic adds for unions, the value there, and the sections it may be."""
     place: Place = ()
-    value, sections, tagged = raw, list[type[BaseModel]]([Config]), True
+    value, sections, tagged = raw, [root], True
     for part in loc:
         if isinstance(part, int):
             if isinstance(value, list | tuple):
@@ -315,7 +324,8 @@ def _walk(loc: tuple[int | str, ...], raw: Any) -> tuple[Place, Any, list[type[B
                 sections, tagged = [s for s in sections if part in get_args(s.model_fields["kind"].annotation)], True
             elif part in value or any(part in section.model_fields for section in sections):
                 fields = [section.model_fields[part] for section in sections if part in section.model_fields]
-                sections = [section for field in fields for section in _sections(field.annotation)]
+                if fields:  # otherwise a key of a mapping from names to sections
+                    sections = [section for field in fields for section in _sections(field.annotation)]
                 place, value, tagged = (*place, part), value.get(part), False
     return place, value, sections
 

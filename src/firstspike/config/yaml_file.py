@@ -24,7 +24,7 @@ _FLOAT = re.compile(
     r"(?:[-+]?(?:(?:[0-9][0-9_]*\.[0-9_]*|\.[0-9][0-9_]*)(?:[eE][-+]?[0-9]+)?|[0-9][0-9_]*[eE][-+]?[0-9]+"
     r"|\.(?:inf|Inf|INF))|\.(?:nan|NaN|NAN))\Z"
 )
-_KEY = r"[A-Za-z_]\w*(?:\[\d{1,9}\])*"
+_KEY = r"[A-Za-z_]\w*(?:\[(?:[a-z]\w*:)?\d{1,9}\])*"
 _SETTING = re.compile(rf"({_KEY}(?:\.{_KEY})*)=(.*)", re.ASCII | re.DOTALL)
 
 
@@ -63,7 +63,8 @@ class Document:
         """The document with one value changed or added.
 
         Args:
-            setting: such as ``training.epochs=10`` or ``network[1].size=30``; the value is YAML.
+            setting: such as ``training.epochs=10`` or ``network[1].size=30``, or ``network[lif:0].size=30`` for the
+                first of its kind; the value is YAML.
 
         Raises:
             YamlError: not of this form, or a place that cannot be in this document.
@@ -71,10 +72,25 @@ class Document:
         found = _SETTING.fullmatch(setting)
         if found is None:
             raise YamlError("expected a.b=value or a[0].b=value")
-        place = tuple(int(step) if step[0].isdigit() else step for step in re.findall(r"\w+", found[1]))
-        if len(place) > _DEPTH:
+        steps = re.findall(r"[\w:]+", found[1])
+        if len(steps) > _DEPTH:
             raise YamlError("is nested too deeply for a config")
+        place: Place = ()
+        for step in steps:
+            place = (*place, self._index(place, step) if step[0].isdigit() or ":" in step else step)
         return self.with_value(place, parse_yaml(found[2]).data)
+
+    def _index(self, place: Place, step: str) -> int:
+        """An index in the list at a place: as it is, or of the n-th entry of a kind, ``lif:0``."""
+        if ":" not in step:
+            return int(step)
+        kind, number = step.split(":")
+        data = self.data.get(place[0]) if len(place) == 1 and isinstance(self.data, dict) else None
+        entries = enumerate(data if isinstance(data, list) else [])
+        found = [index for index, entry in entries if isinstance(entry, dict) and entry.get("kind") == kind]
+        if int(number) >= len(found):
+            raise YamlError(f"there is no [{step}]; {shown_place(place)} has {len(found)} of kind {kind}")
+        return found[int(number)]
 
     def with_value(self, place: Place, value: Any) -> "Document":
         """The document with one value changed or added.

@@ -9,13 +9,9 @@ import typer
 def report(
     source: Annotated[
         Path,
-        typer.Argument(
-            metavar="RUN|SWEEP", help="A run folder; a sweep, by its folder or name; a folder of runs; or a CSV table."
-        ),
+        typer.Argument(metavar="RUN|SWEEP", help="A run folder; a sweep, by its folder or name; or a folder of runs."),
     ],
-    out: Annotated[
-        Path | None, typer.Option(help="The file; by default report.html in the folder, or TABLE.html beside a table.")
-    ] = None,
+    out: Annotated[Path | None, typer.Option(help="The file; by default report.html in the folder.")] = None,
     checkpoint: Annotated[
         str | None,
         typer.Option("--checkpoint", help="Of a run: a name in checkpoints/, or best; by default the newest."),

@@ -1,7 +1,5 @@
-"""The page of a sweep, and its table from a CSV file or from the folders of its runs."""
+"""The page of a sweep, whose table may come from the folders of its runs."""
 
-import csv
-import io
 import math
 import os
 from collections.abc import Iterable, Mapping
@@ -14,33 +12,10 @@ from firstspike.config import ConfigError
 from firstspike.reports.facts import Fact
 from firstspike.reports.page import render
 from firstspike.runs.folder import RunFolder
-from firstspike.sweeps.config import METRICS
-from firstspike.sweeps.table import SweepTable, Value, cell, digest, existing, number
+from firstspike.sweeps.table import NUMBERS, SweepTable, Value, cell, digest, number
 
-MEASURED = (*METRICS, "seconds")
+_MEASURED = tuple(x for x in NUMBERS if x.endswith(("accuracy", "loss", "seconds")))
 _COLUMNS = 24  # at most, of runs that differ in everything
-
-
-def table_of_csv(text: str, near: Path, name: str = "the table") -> SweepTable:
-    """The rows of a CSV table with a header; ``near`` is where run folders are if they are not where it says."""
-    rows = list(csv.DictReader(io.StringIO(text)))
-    if not rows or any(None in row or None in row.values() for row in rows):
-        raise ValueError(f"{name}: expected a CSV table, a header and rows of the same length")
-    return SweepTable(
-        [{key: existing(x, near) if key == "folder" else _value(x) for key, x in r.items()} for r in rows]
-    )
-
-
-def _value(cell: str) -> Value:
-    for kind in (int, float):
-        with suppress(ValueError):
-            return kind(cell)
-    return cell
-
-
-def runs_in(folder: Path) -> list[Path]:
-    """The run folders in a folder, by name."""
-    return sorted(path.parent for path in folder.glob("*/config.yaml") if not path.parent.name.startswith("."))
 
 
 def table_of_runs(folders: Iterable[Path]) -> SweepTable:
@@ -57,7 +32,7 @@ def table_of_runs(folders: Iterable[Path]) -> SweepTable:
         state = "finished" if run.results else "not finished" if config else "config cannot be read"
         row = {"state": state} | {key: config.get(key) for key in varied}
         rows.append(row | (digest(run.results) if run.results else {}) | {"folder": str(run.path)})
-    return SweepTable(rows)
+    return SweepTable(varied, rows)
 
 
 def _leaves(key: str, value: Any) -> Iterable[tuple[str, Value]]:
@@ -66,18 +41,18 @@ def _leaves(key: str, value: Any) -> Iterable[tuple[str, Value]]:
         for name, inner in value.items():
             yield from _leaves(f"{key}.{name}" if key else name, inner)
     elif isinstance(value, list) and any(isinstance(inner, dict) for inner in value):
-        for number, inner in enumerate(value):
-            yield from _leaves(f"{key}[{number}]", inner)
+        for place, inner in enumerate(value):
+            yield from _leaves(f"{key}[{place}]", inner)
     else:
         yield key, str(value) if isinstance(value, list) else value
 
 
 def sweep_page(title: str, table: SweepTable, place: Path) -> str:
     """The page of a sweep called ``title``, to be written into the folder ``place``: links are relative to it."""
-    order = ("trial", "point", "state", *table.axes, *MEASURED, "parameters", "epochs", "seeds", "worker", "reason")
+    order = ("trial", "state", *table.axes, *_MEASURED, "parameters", "epochs", "seeds", "worker", "reason")
     columns = [name for name in order if any(row.get(name) not in (None, "") for row in table.rows)]
     parameters = [name for name in columns if name in table.axes]
-    measured = [name for name in MEASURED if any(number(row.get(name)) is not None for row in table.rows)]
+    measured = [name for name in _MEASURED if any(number(row.get(name)) is not None for row in table.rows)]
     rows = [[_link(row, place), *(_cell(name, row) for name in columns)] for row in table.rows]
     values = [
         # JSON cannot hold infinity: on an axis it is a name, among results it is left out
@@ -103,18 +78,19 @@ def _summary(table: SweepTable) -> list[Fact]:
     facts = [Fact("runs", str(len(table.rows))), Fact("with a result", str(len(finished)))]
     if finished:
         best = max(finished, key=lambda row: number(row["validation_accuracy"]) or 0.0)
-        name = f" ({Path(str(best['folder'])).name})" if best.get("folder") else ""
-        facts.append(Fact("best validation accuracy", f"{cell('validation_accuracy', best)} %{name}"))
+        facts.append(Fact("best validation accuracy", f"{cell('validation_accuracy', best)} % ({_name(best)})"))
         if number(best.get("test_accuracy")) is not None:
             facts.append(Fact("test accuracy of that run", f"{cell('test_accuracy', best)} %"))
-    seconds = [value for row in table.rows if (value := number(row.get("seconds"))) is not None]
-    return facts + ([Fact("total training time", f"{sum(seconds):.0f} s")] if seconds else [])
+    seconds = sum(number(row.get("seconds")) or 0.0 for row in table.rows)
+    return [*facts, Fact("total training time", f"{seconds:.0f} s")]
+
+
+def _name(row: Mapping[str, Value]) -> str:
+    return Path(str(row["folder"])).name
 
 
 def _link(row: Mapping[str, Value], place: Path) -> Cell:
     """The run's report if there is one, otherwise its folder; no link if that is not here."""
-    if not row.get("folder"):
-        return Cell("", "")
     folder = Path(str(row["folder"])).resolve()
     target = folder / "report.html"
     there = os.path.relpath(target if target.is_file() else folder, place.resolve())
@@ -128,6 +104,6 @@ def _cell(name: str, row: Mapping[str, Value]) -> Cell:
 
 
 def _title(name: str) -> str:
-    if name not in MEASURED:
+    if name not in _MEASURED:
         return name
     return name.replace("_", " ").replace("seconds", "time [s]") + (" [%]" if name.endswith("accuracy") else "")

@@ -9,7 +9,7 @@ from firstspike.plots.run_data import UNAVAILABLE
 from firstspike.reports.details import details
 from firstspike.reports.facts import making, seeds_table, substrate, summary
 from firstspike.reports.page import check_report, render
-from firstspike.reports.sweep import runs_in, sweep_page, table_of_csv, table_of_runs
+from firstspike.reports.sweep import sweep_page, table_of_runs
 from firstspike.runs import Run
 from firstspike.runs.files import write_whole
 from firstspike.sweeps.table import SweepTable
@@ -26,9 +26,8 @@ def write_report(
     """Write the report of a run, finished or not, with one or several seeds, or of a sweep.
 
     Args:
-        source: a run, or its folder; or the folder of a sweep, which holds the folders
-            of its runs; or the CSV table of a sweep.
-        out: the file, by default ``report.html`` in the folder, or the table's name with ``.html``.
+        source: a run, or its folder; or the folder of a sweep, or of any runs.
+        out: the file, by default ``report.html`` in the folder.
         checkpoint: of a run in a folder, see ``fs.Run``.
         runs: of a sweep, first write a report into each of its runs.
 
@@ -50,24 +49,23 @@ def write_report(
         path = source.folder / "report.html" if out is None else Path(out)
         write_whole(path, run_page(RunData.of(source)))
         return path
-    path = Path(out) if out is not None else source.with_suffix(".html") if source.is_file() else source / "report.html"
     table = _sweep(source)
-    if table is None:
+    if not table.rows:
         raise FileNotFoundError(
             f"{source} is neither a run nor a sweep: it has no config.yaml, nor do the folders in it"
         )
     if checkpoint is not None:
         raise ValueError("--checkpoint is for the report of one run, not for that of a sweep")
     for row in table.rows if runs else ():
-        if row.get("folder") and (Path(str(row["folder"])) / "config.yaml").is_file():
+        if (Path(str(row["folder"])) / "config.yaml").is_file():
             write_report(str(row["folder"]))
-    title = source.resolve().stem if source.is_file() else source.resolve().name
-    write_whole(path, sweep_page(title, table, path.parent))
+    path = Path(out) if out is not None else source / "report.html"
+    write_whole(path, sweep_page(source.resolve().name, table, path.parent))
     return path
 
 
-def _sweep(source: Path) -> SweepTable | None:
-    """The table of a sweep: from its study, otherwise from its table.csv, otherwise from its runs."""
+def _sweep(source: Path) -> SweepTable:
+    """The table of a sweep: from its study, otherwise from its runs."""
     if (source / "sweep.json").is_file() and find_spec("optuna") is not None:
         from firstspike.sweeps.study import read_study, table_of
 
@@ -75,15 +73,7 @@ def _sweep(source: Path) -> SweepTable | None:
             return table_of(*read_study(str(source)))
         except (OSError, ValueError, ImportError) as error:  # elsewhere, behind a password, without its driver
             logger.warning("the study of the sweep is out of reach; the report shows what the folder holds: %s", error)
-    file = source if source.is_file() else source / "table.csv"
-    if file.is_file():
-        try:
-            text = file.read_text(encoding="utf-8")
-        except UnicodeDecodeError:
-            raise ValueError(f"{file}: expected a CSV table, got a file that is not text in UTF-8") from None
-        return table_of_csv(text, file.parent, str(file))
-    folders = runs_in(source)
-    return table_of_runs(folders) if folders else None
+    return table_of_runs(sorted(path.parent for path in source.glob("[!.]*/config.yaml")))
 
 
 def run_page(run: RunData, budget: int = BUDGET) -> str:

@@ -11,7 +11,7 @@ from firstspike.sweeps import RUNS, sweep_folder
 if TYPE_CHECKING:
     from firstspike.sweeps.table import SweepTable
 
-_URLS = "FILE.db (SQLite), postgresql://... or mysql://...; by default runs/NAME/study.db."
+_URLS = "sqlite:///FILE, postgresql://... or mysql+pymysql://...; by default runs/NAME/study.db."
 Storage = Annotated[str | None, typer.Option(metavar="URL", help=_URLS)]
 
 
@@ -26,13 +26,11 @@ def sweep(
     """Train all trials of a sweep. Run the same command elsewhere to join, and again to resume."""
     _check_optuna()
     from firstspike.sweeps.plan import load_plan
-
-    plan = load_plan(file, name)
-    folder = RUNS / plan.name
-
     from firstspike.sweeps.study import table_of
     from firstspike.sweeps.worker import launch
 
+    plan = load_plan(file, name)
+    folder = RUNS / plan.name
     try:
         table = table_of(launch(plan, folder, workers, storage, retry_failed, not quiet), folder)
     except KeyboardInterrupt:
@@ -70,7 +68,7 @@ def plot_sweep(name: Path, figures: list[str] | None, formats: list[str] | None)
     from firstspike.sweeps.study import read_study, table_of
 
     study, folder = read_study(str(name))
-    if not table_of(study, folder).complete:
+    if all(row["state"] != "complete" for row in table_of(study, folder).rows):
         raise ValueError(f"the sweep {study.study_name} has no complete trial yet")
     return save_all(SWEEP_PLOTS, study, folder / "figures", figures, formats or ("png",))
 

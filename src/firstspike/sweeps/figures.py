@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
 from firstspike.plots import NotApplicable
-from firstspike.plots.look import as_text, legend_right, line_style, marker_style, new_figure, styled
+from firstspike.plots.look import as_text, legend_right, line_style, marker_style, panels, styled
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -32,21 +32,20 @@ def accuracy_over(
 
     ``lines`` has the line that each trial belongs to. A ``curve`` connects the trials of a line, but never over names.
     """
-    means, spreads = 100 * np.asarray(accuracy, float), np.nan_to_num(100 * np.asarray(spread, float))
+    means, spreads = 100 * np.asarray(accuracy, float), 100 * np.asarray(spread, float)
     numbers = _numeric(x)
-    names = list(dict.fromkeys(map(str, x)))
-    places = np.asarray(x if numbers else [names.index(str(value)) for value in x], float)
-    of_line = np.asarray([""] * len(x) if lines is None else [as_text(str(line)) for line in lines])
-    for number, name in enumerate(dict.fromkeys(of_line.tolist())):
-        mine = np.flatnonzero(of_line == name)
-        mine = mine[np.argsort(places[mine], kind="stable")]
+    places = np.asarray(x if numbers else [as_text(str(value)) for value in x])
+    of_line = np.asarray([as_text(str(line)) for line in lines or [""] * len(x)])
+    for number, line in enumerate(dict.fromkeys(of_line.tolist())):
+        mine = np.flatnonzero(of_line == line)
+        if numbers:
+            mine = mine[np.argsort(places[mine], kind="stable")]
         look = line_style(number) | marker_style(number) | {"capsize": 3, "elinewidth": 1, "markersize": 4}
-        if not (curve and numbers):
-            look["linestyle"] = "none"
-        error = spreads[mine] if spreads[mine].any() else None
-        ax.errorbar(places[mine], means[mine], error, label=name or None, **look)
+        look |= {} if curve and numbers else {"linestyle": "none"}
+        error = np.nan_to_num(spreads[mine]) if np.isfinite(spreads[mine]).any() else None
+        ax.errorbar(places[mine], means[mine], error, label=line or None, **look)
     if not numbers:
-        ax.set_xticks(range(len(names)), map(as_text, names), rotation=20 if len("".join(names)) > 30 else 0)
+        ax.tick_params("x", rotation=20 if len("".join(dict.fromkeys(places))) > 30 else 0)
     elif places.min() > 0 and places.max() >= 30 * places.min():
         ax.set_xscale("log")
     return ax
@@ -56,23 +55,20 @@ def accuracy_over(
 def over_figure(study: "Study") -> Figure:
     """Accuracy over each axis and the number of parameters, with its spread; lines show an axis of names."""
     varied = _varied(study, "parameters")
-    names = {x: values for x, values in varied.items() if not _numeric(values)}
-    shown = [name for name in varied if name not in names] or list(varied)
+    shown = [name for name, values in varied.items() if _numeric(values)] or list(varied)
     if not shown:
         raise NotApplicable("no axis has two complete trials that differ")
-    second = next((x for x, values in names.items() if x not in shown and len(set(values)) <= _LINES), None)
+    second = next((x for x in varied if x not in shown and len(set(varied[x])) <= _LINES), None)
     rows = [trial.user_attrs for trial in _complete(study)]
     split = "test" if rows[0]["test_accuracy"] is not None else "validation"
     accuracy, spread = (np.asarray([row[f"{split}_{x}"] for row in rows], float) for x in ("accuracy", "std"))
     order = np.argsort([row["validation_accuracy"] or 0.0 for row in rows], kind="stable")  # the best last
-    columns, curve = min(2, len(shown)), study.user_attrs["firstspike"]["sampler"] == "grid"
-    figure = new_figure(4.6 * columns, 3.0 * -(-len(shown) // 2))
-    for place, name in enumerate(shown, 1):
-        ax = figure.add_subplot(-(-len(shown) // 2), columns, place)
-        lines = names[second] if second is not None else [""] * len(rows)
+    lines = [""] * len(rows) if second is None else varied[second]
+    figure, axes = panels(len(shown), 2, (4.6, 3.0))
+    for ax, name in zip(axes, shown, strict=True):
         best = list({(str(varied[name][k]), lines[k]): k for k in order}.values())
         x, of = [varied[name][k] for k in best], [lines[k] for k in best]
-        accuracy_over(x, accuracy[best], spread[best], ax, of if second is not None else None, curve)
+        accuracy_over(x, accuracy[best], spread[best], ax, of, study.user_attrs["firstspike"]["sampler"] == "grid")
         seeds = f", {rows[0]['seeds']} seeds" if rows[0]["seeds"] > 1 else ""
         ax.set(xlabel=name, ylabel=f"{split} accuracy [%]{seeds}")
         if len(best) < len(rows):
@@ -122,9 +118,7 @@ SWEEP_PLOTS: dict[str, Callable[["Study"], Figure]] = {
 
 
 def _complete(study: "Study") -> list[Any]:
-    from firstspike.sweeps.study import trials_of
-
-    return [trial for trial in trials_of(study).values() if trial.state.name == "COMPLETE"]
+    return [trial for trial in study.get_trials(deepcopy=False) if trial.state.name == "COMPLETE"]
 
 
 def _varied(study: "Study", *others: str) -> dict[str, list[Any]]:

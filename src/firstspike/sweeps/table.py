@@ -3,7 +3,6 @@
 import csv
 import io
 import math
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,34 +16,23 @@ NUMBERS = (
     "validation_accuracy", "validation_std", "test_accuracy", "test_std", "validation_loss", "test_loss",
     "best_validation_accuracy", "parameters", "epochs", "seeds", "seconds",
 )  # fmt: skip
-_BEFORE, _AFTER = ("trial", "state"), ("folder", "worker", "reason")
 
 
 @dataclass(frozen=True)
 class SweepTable:
-    """Rows of a sweep: values by column, None or ``""`` where there is none.
+    """Rows of a sweep: values by column, None or ``""`` where there is none; and which columns are axes.
 
     ``folder`` is the run's; ``..._accuracy`` a fraction, the mean over the seeds, and ``..._std`` its standard
-    deviation over them; ``seconds`` the time of training. Columns of names unknown here are axes.
+    deviation over them; ``seconds`` the time of training.
     """
 
+    axes: list[str]
     rows: list[dict[str, Value]]
-
-    @property
-    def axes(self) -> list[str]:
-        """What was varied."""
-        known = {*_BEFORE, "point", *NUMBERS, *_AFTER}  # "point" was the trial's number in older versions
-        return list(dict.fromkeys(name for row in self.rows for name in row if name not in known))
-
-    @property
-    def complete(self) -> list[dict[str, Value]]:
-        """The rows of complete trials."""
-        return [row for row in self.rows if row.get("state") == "complete"]
 
     def write(self, folder: Path) -> Path:
         """Write all columns to ``table.csv`` in a folder, accuracies as fractions."""
         text = io.StringIO()
-        writer = csv.DictWriter(text, [*_BEFORE, *self.axes, *NUMBERS, *_AFTER], restval="", lineterminator="\n")
+        writer = csv.DictWriter(text, list(self.rows[0]) if self.rows else [], lineterminator="\n")
         writer.writeheader()
         writer.writerows(self.rows)
         folder.mkdir(parents=True, exist_ok=True)
@@ -53,15 +41,11 @@ class SweepTable:
 
     def text(self) -> str:
         """The main columns, accuracies in percent."""
-        names = ("trial", *self.axes, "validation_accuracy", "test_accuracy", "parameters", "seconds")
-        lines = [["trial", *self.axes, "validation %", "test %", "parameters", "seconds", "run"]]
-        for row in self.rows:
-            cells = [cell(name, row) for name in names]
-            if row["state"] != "complete":
-                cells[-4:] = [str(row["state"]), "", "", ""]
-            lines.append([*cells, str(row["folder"]).removeprefix(f"{Path.cwd()}{os.sep}")])
+        names = ("trial", *self.axes, "validation_accuracy", "test_accuracy", "parameters", "seconds", "state")
+        lines = [["trial", *self.axes, "validation %", "test %", "parameters", "seconds", "state"]]
+        lines += [[cell(name, row) for name in names] for row in self.rows]
         widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-        shown = ["  ".join(cell.ljust(width) for cell, width in zip(x, widths, strict=True)).rstrip() for x in lines]
+        shown = ["  ".join(map(str.ljust, line, widths)).rstrip() for line in lines]
         failed = [(row["trial"], str(row["reason"]).splitlines()[0]) for row in self.rows if row["reason"]]
         return "\n".join([*shown, *(f"trial {trial} failed: {reason}" for trial, reason in failed)])
 
@@ -81,12 +65,6 @@ def cell(name: str, row: Mapping[str, Value]) -> str:
         spread = number(row.get(name.removesuffix("accuracy") + "std"))
         return f"{100 * known:.2f}" + ("" if spread is None else f" ± {100 * spread:.2f}")
     return f"{known:.1f}" if name == "seconds" else f"{known:.6g}" if isinstance(value, float) else str(value)
-
-
-def existing(folder: str, near: Path) -> str:
-    """A run folder where it is now: as the table says, or in the folder of the table if that was moved."""
-    places = (Path(folder), near / folder, near / Path(folder).name) if folder else ()
-    return str(next((place for place in places if place.is_dir()), folder))
 
 
 def digest(results: dict[str, Any]) -> dict[str, Any]:
