@@ -66,7 +66,7 @@ GALLERY = {
     ),
     "convolution": ("receptive_fields",),
     "delayed_xor": ("spike_counts", "raster", "membrane"),
-    "delays": ("parameters", "weight_histograms", "decision_map", "output_maps", "hidden_maps"),
+    "delays": ("parameters", "decision_map", "output_maps", "hidden_maps"),
 }
 """Figures of runs on the page docs/gallery.md, where each is called RUN_FIGURE."""
 _SAMPLE = 3

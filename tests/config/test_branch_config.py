@@ -78,7 +78,7 @@ def test_a_resumed_run_ends_as_one_that_was_not_stopped(tmp_path, seeds):
 def test_figures_and_report(tmp_path):
     start(tmp_path / "run", parse_config(raw()), progress_bar=False)
     names = {path.stem for path in plots.save_figures(tmp_path / "run")}
-    assert {"raster", "membrane", "weight_matrices", "weight_histograms", "summary", "parameters"} <= names
+    assert {"raster", "membrane", "weight_matrices", "summary", "parameters"} <= names
     assert write_report(tmp_path / "run", tmp_path / "page.html").is_file()
     layers = details(plots.RunData.of(Run(tmp_path / "run")), 10000)["samples"]["layers"]
     assert [x["name"] for x in layers if x["name"] in ("carried past", "earliest")] == [

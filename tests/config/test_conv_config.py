@@ -42,7 +42,7 @@ def test_a_run_with_convolution_and_its_figures(tmp_path):
     config["training"]["n_seeds"] = 2
     start(tmp_path / "run", parse_config(config), progress_bar=False)
     names = {path.stem for path in plots.save_figures(tmp_path / "run" / "seed_1")}
-    assert {"raster", "membrane", "weight_matrices", "weight_histograms", "dataset", "summary", "parameters"} <= names
+    assert {"raster", "membrane", "weight_matrices", "dataset", "summary", "parameters"} <= names
 
 
 @pytest.mark.parametrize(

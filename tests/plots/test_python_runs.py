@@ -8,7 +8,7 @@ from firstspike import plots
 
 YIN_YANG = {"decision_map", "output_maps", "hidden_maps"}
 NEVER = YIN_YANG | {"substrate", "spike_counts"}
-LAYERS = {"weight_histograms", "weight_matrices", "membrane"}
+LAYERS = {"weight_matrices", "membrane"}
 NOT_DRAWN = {
     "only_training_data": {"receptive_fields", "output_times"},
     "own_loss": {"receptive_fields"},

@@ -58,7 +58,7 @@ def test_unknown_names_and_formats(bars_run, tmp_path):
 @pytest.mark.slow
 def test_figures_are_the_same_to_the_byte(bars_run):
     def written():
-        return [file.read_bytes() for file in plots.save_figures(bars_run, ["weight_histograms"], ("png", "pdf"))]
+        return [file.read_bytes() for file in plots.save_figures(bars_run, ["weight_matrices"], ("png", "pdf"))]
 
     assert written() == written()
 
@@ -100,7 +100,7 @@ def test_bias_columns_are_marked(yin_yang_run, bars_run):
 
 
 def test_learnt_delays_have_histograms(bars_run):
-    figure = plots.PLOTS["weight_histograms"](bars_run)
+    figure = plots.PLOTS["weight_matrices"](bars_run)
     labels = {ax.get_title(): (ax.get_xlabel().partition(" [")[0], ax.get_ylabel()) for ax in figure.axes}
     assert labels["hidden, 45 synaptic delays"] == ("synaptic delay", "synapses")
     assert labels["input, 9 delays"] == ("delay", "delays")

@@ -4,7 +4,7 @@ import torch
 
 from firstspike import plots
 from firstspike.layers import LIFLinear
-from firstspike.plots.membranes import membrane_comparison
+from firstspike.plots.membranes import draw_traces, traces
 from firstspike.substrates import SUBSTRATES, SubstrateError
 
 
@@ -36,7 +36,8 @@ def test_membranes_end_at_their_spikes(ax):
     inputs = torch.tensor([0.1, 0.2, 0.3], dtype=torch.float64)
     spikes = layer(inputs)
     later = spikes + 0.2
-    membrane_comparison(layer, (inputs, spikes), (inputs, later), ax, ["a", "b"])
+    for times, dashed in ((spikes, False), (later, True)):
+        draw_traces(traces(layer, inputs, times, [0, 1], ["a", "b"]), ax, dashed=dashed)
     solid = next(line for line in ax.get_lines() if line.get_label() == "a")
     assert solid.get_xdata()[-1] == pytest.approx(spikes[0].item())
     assert solid.get_ydata()[-1] == pytest.approx(1.0)
@@ -68,5 +69,5 @@ def test_a_substrate_that_cannot_be_had_leaves_out_its_figures_only(noisy, monke
     monkeypatch.setattr(SUBSTRATES["integrator"], "open", unreachable)
     with pytest.raises(plots.NotApplicable, match="no chip answers"):
         plots.save_figures(noisy, ["confusion"])
-    (file,) = plots.save_figures(noisy, ["weight_histograms"])
-    assert file.name == "weight_histograms_on_integrator.png"
+    (file,) = plots.save_figures(noisy, ["weight_matrices"])
+    assert file.name == "weight_matrices_on_integrator.png"

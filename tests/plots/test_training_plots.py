@@ -4,7 +4,7 @@ import torch
 
 from firstspike import plots
 from firstspike.plots.look import log_axis
-from firstspike.plots.matrices import weight_histogram, weight_matrix
+from firstspike.plots.matrices import weight_matrix
 from firstspike.plots.training import parameter_history, running_median
 
 METRICS = {
@@ -110,13 +110,6 @@ def test_parameter_history(ax, parameters):
         np.testing.assert_allclose([line.get_ydata() for line in ax.lines], values.T)
 
 
-def test_histogram_before_and_after(ax):
-    assert weight_histogram(torch.zeros(4, 5), torch.ones(4, 5), ax) is ax
-    ax.figure.draw_without_rendering()
-    assert sum(bar.get_height() for bar in ax.containers[0]) == 20
-    assert {text for _, text in zip(*ax.get_legend_handles_labels(), strict=True)} == {"before", "after"}
-
-
 def test_matrix_is_the_weight_with_zero_in_the_middle(ax):
     weight = torch.randn(4, 7, generator=torch.Generator().manual_seed(0))
     assert weight_matrix(weight, ax) is ax
@@ -138,8 +131,3 @@ def test_receptive_fields_share_a_scale_around_zero(axes):
     for ax, field in zip(axes, weight.double(), strict=True):
         np.testing.assert_allclose(ax.images[0].get_array(), field)
         assert ax.images[0].get_clim() == (-float(weight.abs().max()), float(weight.abs().max()))
-
-
-def test_synapses_are_whole_numbers(ax):
-    weight_histogram(torch.zeros(1, 3), torch.ones(1, 3), ax).figure.draw_without_rendering()
-    assert all(tick == int(tick) for tick in ax.get_yticks())

@@ -1,30 +1,22 @@
 """What a report shows is what the network does."""
 
+import base64
+import io
 import json
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from firstspike.layers.named import named_lif_layers, named_spikes
 from firstspike.plots import RunData
-from firstspike.reports.details import choose, curves, details, history, inputs, plain, plane, samples, significant
+from firstspike.reports.details import choose, details, plain, plane, samples
 from firstspike.training.evaluation import confusion_counts
 
 
 def test_numbers_become_short_and_infinity_none():
     assert plain([[1.23456, np.inf], [np.nan, -2.0]]) == [[1.2346, None], [None, -2.0]]
-    assert significant([0.000123456789, np.nan, 123456.0]) == [0.00012346, None, 123460.0]
-
-
-def test_curves_are_the_metrics(yin_yang_data, monkeypatch):
-    found = curves(yin_yang_data)
-    assert found["epoch"] == [1, 2, 3, 4]
-    np.testing.assert_allclose(found["train_loss"], yin_yang_data.metrics["train_loss"], rtol=1e-4)
-    monkeypatch.setitem(yin_yang_data.metrics, "raised", np.array([0.0, 2.0, 0.0, 1.0]))
-    assert curves(yin_yang_data)["raised"] == [2, 4]
-    monkeypatch.setattr("firstspike.reports.details._CURVE", 2)
-    assert curves(yin_yang_data)["epoch"] == [2, 4]
 
 
 def test_inputs_have_the_names_of_the_table(train_run, tmp_path, bars_config):
@@ -41,29 +33,6 @@ def test_inputs_have_the_names_of_the_table(train_run, tmp_path, bars_config):
     found = samples(RunData(tmp_path / "run"), 1000)  # the run has a copy
     assert found["inputs"] == names
     assert found["of"] == 6
-    shown = inputs(run)
-    assert (shown["of"], shown["effects"]) == (4, sorted(shown["effects"], reverse=True))
-    assert sorted(shown["names"]) == sorted(names)
-
-
-def test_history_counts_every_sample(yin_yang_data):
-    found = history(yin_yang_data)
-    assert found["epochs"] == [0, 1, 2, 3, 4]
-    together = np.sum(found["counts"], axis=-1) + np.array(found["silent"])  # (checkpoint, class, output)
-    np.testing.assert_allclose(together, 100, atol=0.4)  # forty bins of two digits
-    test = yin_yang_data.data.validation
-    last = yin_yang_data.observe(test.times).output[test.labels == 1]
-    silent = 100 * torch.isinf(last).double().mean(dim=0)
-    np.testing.assert_allclose(found["silent"][-1][1], silent, atol=0.06)
-    assert found["accuracy"][-1] == pytest.approx(yin_yang_data.metrics["validation_accuracy"][-1], abs=1e-4)
-
-
-def test_history_takes_so_many_checkpoints_at_most(yin_yang_data, monkeypatch):
-    monkeypatch.setattr("firstspike.reports.details._CHECKPOINTS", 2)
-    epochs = history(yin_yang_data)["epochs"]
-    assert epochs[0] == 0
-    assert epochs[-1] == 4
-    assert len(epochs) <= 3
 
 
 def test_samples_are_the_record(yin_yang_data):
@@ -83,8 +52,9 @@ def test_membranes_reach_the_threshold_at_the_spike(yin_yang_data):
     """Each trace is below 1 before the spike of its neuron and passes 1 there."""
     found = samples(yin_yang_data, 10**6)["membrane"]
     seen = 0
-    for at, traces, spikes in zip(*(found[key] for key in ("points", "traces", "spikes")), strict=True):
-        for trace, own in zip(traces, spikes, strict=True):
+    for sample in found["samples"]:
+        at = sample["at"]
+        for trace, own in zip(sample["voltage"], sample["spikes"], strict=True):
             before = np.array(trace)[np.array(at) < (own[0] if own else np.inf)]
             assert before.max() <= 1.0005
             for spike in own:
@@ -94,7 +64,7 @@ def test_membranes_reach_the_threshold_at_the_spike(yin_yang_data):
 
 
 def test_a_small_budget_keeps_wrong_decisions(yin_yang_data):
-    size = sum(len(layer["times"][0]) for layer in samples(yin_yang_data, 10**6)["layers"]) + 3 * 160
+    size = sum(len(layer["times"][0]) for layer in samples(yin_yang_data, 10**6)["layers"]) + 6 * 160
     found = samples(yin_yang_data, 20 * size)
     assert len(found["index"]) == 20
     assert found["of"] == 50
@@ -109,12 +79,15 @@ def test_choose():
     assert choose(torch.zeros(5, dtype=torch.bool), 3).tolist() == [0, 1, 2]
 
 
-def test_plane_has_the_decisions(yin_yang_data):
+def test_plane_is_an_image_of_the_decisions(yin_yang_data):
     found = plane(yin_yang_data)
+    image = Image.open(io.BytesIO(base64.b64decode(found["image"].removeprefix("data:image/png;base64,"))))
+    pixels = np.asarray(image.convert("RGB")).astype(float)
     decisions = yin_yang_data.loss.predict(yin_yang_data.plane_record.output).reshape(200, 200)
-    letters = np.array([[*row] for row in found["rows"]])
-    shown = np.where(letters == ".", "-1", letters).astype(int)
-    np.testing.assert_array_equal(shown, decisions)
+    shown = {tuple(pixels[-1 - 3 * y, 3 * x]) for y, x in np.argwhere(decisions.numpy() == 1)[::500]}
+    other = {tuple(pixels[-1 - 3 * y, 3 * x]) for y, x in np.argwhere(decisions.numpy() == 2)[::500]}
+    assert shown.isdisjoint(other)
+    assert len(found["colours"]) == 3
 
 
 def test_all_of_it_is_json(yin_yang_data, report_runs):
@@ -149,7 +122,7 @@ def test_traces_of_neurons_with_their_own_thresholds_and_delays(tmp_path, bars_c
         lif.layer.neuron.threshold.copy_(torch.tensor([0.5, 0.8, 1.1]))
     found = samples(run, 10**5)["membrane"]
     times = run.record.layers[lif.index]
-    for sample, (at, traces) in enumerate(zip(found["points"], found["traces"], strict=True)):
-        for trace, spike in zip(traces, times[sample].tolist(), strict=True):
-            if np.isfinite(spike):
-                assert np.interp(spike, at, trace) == pytest.approx(1, abs=0.02)
+    for sample, shown in enumerate(found["samples"]):
+        for neuron, trace in zip(shown["neurons"], shown["voltage"], strict=True):
+            if np.isfinite(spike := float(times[sample][neuron])):
+                assert np.interp(spike, shown["at"], trace) == pytest.approx(1, abs=0.02)

@@ -76,7 +76,16 @@ def test_seeds(report_runs, data_in):
     html = write_report(report_runs / "seeds", report_runs / "seeds.html").read_text("utf-8")
     data = data_in(html)
     assert [member["name"] for member in data["members"]] == ["seed 3", "seed 4"]
-    assert all({"curves", "history", "samples", "plane"} <= set(member) for member in data["members"])
+    assert all({"confusion", "samples", "plane"} <= set(member) for member in data["members"])
+    pictures = re.findall(r'<section id="([a-z0-9-]+)"( data-member="\d")?>\s*<h2>[^<]*</h2>\s*<img src="data:', html)
+    assert [name for name, _ in pictures] == [
+        "training",
+        "output-spike-times-by-class",
+        "output-spike-times-by-class-1",
+        "inputs-that-decide",
+        "inputs-that-decide-1",
+    ]
+    assert [member[-2:-1] for _, member in pictures] == ["", "0", "1", "0", "1"]
     assert "standard deviation" in text_of(html)
     assert '<option value="1">seed 4</option>' in html
 
@@ -123,7 +132,7 @@ def test_data_that_are_gone(report_runs, tmp_path, image_folder, train_run, bars
     assert member["samples"]["image"] == {"rows": 28, "columns": 28, "every": 1}
     shutil.rmtree(place)
     (member,) = data_in(write_report(run).read_text("utf-8"))["members"]
-    assert set(member) == {"name", "classes", "notes", "curves"}
+    assert set(member) == {"name", "classes", "notes"}
     assert "files are not in" in member["notes"][0]
 
 
@@ -137,7 +146,7 @@ def test_substrate(report_runs, tmp_path, train_run, bars_config):
 def test_names_are_escaped(report_runs, tmp_path):
     run = shutil.copytree(report_runs / "bars", tmp_path / "<img src=x onerror=alert(1)>")
     html = write_report(run).read_text("utf-8")
-    assert "<img" not in html
+    assert "<img src=x" not in html
     assert "&lt;img src=x" in html
 
 

@@ -27,7 +27,6 @@ from firstspike.plots.matrices import (
     confusion_figure,
     receptive_fields,
     receptive_fields_figure,
-    weight_histograms_figure,
     weight_matrices_figure,
 )
 from firstspike.plots.membranes import membrane, membrane_figure
@@ -70,7 +69,6 @@ PLOTS: dict[str, Callable[..., Figure]] = {
     "spike_histogram": spike_histogram_figure,
     "confusion": confusion_figure,
     "margins": margins_figure,
-    "weight_histograms": weight_histograms_figure,
     "weight_matrices": weight_matrices_figure,
     "receptive_fields": receptive_fields_figure,
     "parameters": parameters_figure,

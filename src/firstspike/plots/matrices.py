@@ -1,4 +1,4 @@
-"""What a network has learnt: weights and delays before and after training, receptive fields, and its confusions."""
+"""What a network has learnt: weights before and after training, receptive fields, and its confusions."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -12,16 +12,14 @@ from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
 from firstspike.layers import BiasSpikes, Delay, LIFConv2d, Multiplex, Network, SpikeDropout
-from firstspike.layers.named import NamedLIF, named_lif_layers, named_parameters, to_numpy
+from firstspike.layers.named import NamedLIF, named_lif_layers, to_numpy
 from firstspike.plots.look import (
-    COLOURS,
     GREY,
     SIGNED,
     as_text,
     axes_list,
     class_names,
     image_panels,
-    legend_right,
     new_figure,
     panels,
     styled,
@@ -34,32 +32,6 @@ _NUMBERS_UP_TO = 20  # classes; beyond that, numbers in the cells are too small 
 _DARK = 36  # percent, beyond which numbers are white
 _IMAGES = 24  # neurons whose weights are images
 _WHOLE: dict[str, Any] = {"steps": [1, 2, 5, 10], "integer": True, "min_n_ticks": 1}
-
-
-def weight_histogram(
-    before: Float[Tensor, "..."] | np.ndarray,
-    after: Float[Tensor, "..."] | np.ndarray,
-    ax: Axes,
-    bins: int = 40,
-    label: str = "weight",
-    of: str = "synapses",
-) -> Axes:
-    """Histograms of weights or delays before and after training, over the same bins.
-
-    Args:
-        before: values of any shape.
-        after: the same ones later.
-        bins: largest number of bins.
-        label: what they are, with their unit if they have one.
-        of: what is counted.
-    """
-    old, new = (np.ravel(to_numpy(x) if isinstance(x, Tensor) else x) for x in (before, after))
-    edges = np.histogram_bin_edges(np.concatenate([old, new]), min(bins, max(5, 2 * int(np.sqrt(len(old))))))
-    ax.hist(old, edges.tolist(), color="#BBBBBB", label="before")
-    ax.hist(new, edges.tolist(), histtype="step", color=COLOURS[0], linewidth=1.5, label="after")
-    ax.yaxis.set_major_locator(MaxNLocator(5, **_WHOLE))
-    ax.set(xlabel=label, ylabel=of)
-    return ax
 
 
 def weight_matrix(weight: Float[Tensor, "out inputs"], ax: Axes, limit: float | None = None, bias: int = 0) -> Axes:
@@ -103,23 +75,6 @@ def receptive_fields(
     limit = limit or float(np.abs(values).max()) or 1.0
     image_panels(values, flat, titles, "weight", cmap=SIGNED, vmin=-limit, vmax=limit, interpolation="nearest")
     return flat
-
-
-@run_figure
-def weight_histograms_figure(run: RunData) -> Figure:
-    """Weights of every LIF layer, and learnt delays, before and after training."""
-    assert run.lif_layers
-    before, after = named_parameters(run.initial), named_parameters(run.network)
-    drawn = [name for name in after if name.startswith(("weights, ", "delays, ", "synaptic delays, "))]
-    figure, axes = panels(len(drawn), 4, (2.4, 2.4), (0.8, 0.0))
-    for ax, name in zip(axes, drawn, strict=True):
-        label, title = run.described(name, after[name].size)
-        weight_histogram(
-            before[name], after[name], ax, 40, label, "delays" if name.startswith("delays") else "synapses"
-        )
-        ax.set_title(title)
-    legend_right(axes[min(3, len(axes) - 1)])
-    return figure
 
 
 @run_figure

@@ -4,6 +4,7 @@ Every input adds ``w kappa(t - t_i)`` (see ``spiketime/reference/response.py``),
 """
 
 from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -19,7 +20,6 @@ from firstspike.plots.look import (
     FAINT,
     GREY,
     TAU_SYN,
-    as_text,
     class_names,
     label_outer,
     legend_right,
@@ -32,9 +32,7 @@ from firstspike.plots.run_data import RunData, run_figure
 from firstspike.spiketime.reference.response import kappa
 
 _POINTS = 1000
-_TRACES = 6  # more in one panel cannot be told apart
-_COMPARED = 4  # neurons, two traces each
-_COMPARED_TRAINS = 2
+TRACES = 6  # more in one panel cannot be told apart
 
 
 def membrane_voltage(
@@ -184,6 +182,69 @@ def _with_recurrence(layer: LIFRecurrent) -> tuple[Tensor, Tensor]:
     return torch.cat([layer.weight, layer.recurrent_weight], dim=1), torch.cat([delay, layer.own_delay], dim=1)
 
 
+class Traces(NamedTuple):
+    """Membranes of some neurons in one sample, as figures and reports draw them."""
+
+    neurons: list[int]
+    names: list[str]
+    at: Float[Tensor, " points"]
+    voltage: Float[Tensor, "neurons points"]
+    spikes: list[Tensor]
+    threshold: Float[Tensor, " neurons"]
+    trains: bool
+
+
+def traces(
+    layer: LIFLinear | LIFSpikeTrains,
+    times: Tensor,
+    spikes: Tensor,
+    neurons: Sequence[int],
+    names: Sequence[str] | None = None,
+    until: float | None = None,
+    count: int = _POINTS,
+) -> Traces:
+    """Membranes of neurons of a layer.
+
+    Args:
+        layer: the neurons, their weights and delays.
+        times: input spike times of the sample, or trains.
+        spikes: of all neurons of the layer, or their trains.
+        neurons: which of them.
+        names: of these neurons, by default their numbers.
+        until: end of the time axis; by default shortly after the last spike.
+        count: number of evenly spaced points.
+    """
+    names = [str(number) for number in neurons] if names is None else class_names(names, len(neurons))
+    times, spikes, membranes = times.detach().cpu(), spikes.detach().cpu().double(), Membranes(layer, neurons)
+    start, end, known = membranes.window(times, spikes)
+    at = membranes.points(start, end if until is None else until, spikes, known if count == _POINTS else None, count)
+    fired = [own[torch.isfinite(own)].reshape(-1) for own in spikes[membranes.chosen]]
+    voltage = membranes.voltage(at, times, spikes)
+    return Traces(membranes.chosen, names, at, voltage, fired, membranes.threshold, membranes.trains)
+
+
+def draw_traces(drawn: Traces, ax: Axes, unit: str = TAU_SYN, dashed: bool = False) -> tuple[float, float]:
+    """Draw traces with threshold and spikes; dashed ones without names. Returns the lowest and the highest voltage."""
+    for level in drawn.threshold.unique().tolist():
+        ax.axhline(level, color=GREY, linewidth=0.9, linestyle=(0, (4, 3)), zorder=1)
+    lowest, highest, at = 0.0, float(drawn.threshold.max()), drawn.at
+    for neuron, name, voltage, spikes in zip(drawn.neurons, drawn.names, drawn.voltage, drawn.spikes, strict=True):
+        look = line_style(neuron) | ({"linestyle": (0, (3, 2))} if dashed else {})
+        last = at[-1] if drawn.trains or not len(spikes) else spikes[0]
+        ax.plot(at[at <= last], voltage[at <= last], label=None if dashed else name, zorder=3, **look)
+        if not dashed:
+            ax.plot(at[at >= last], voltage[at >= last], alpha=FAINT, linewidth=1, color=look["color"])
+        marker = marker_style(neuron) | ({"markerfacecolor": "white"} if dashed else {})
+        size = 4 if drawn.trains else 6
+        heights = voltage[torch.searchsorted(at, spikes).clamp(max=len(at) - 1)]
+        ax.plot(spikes, heights, linestyle="none", markersize=size, zorder=4, **marker)
+        lowest = min(lowest, float(voltage[at <= last].min()))
+        highest = max(highest, float(voltage[at <= last].max()))
+    ax.set(xlabel=time_label(unit))
+    ax.set_ylabel("membrane [threshold]" if bool((drawn.threshold == 1).all()) else "membrane voltage")
+    return lowest, highest
+
+
 def membrane(
     layer: LIFLinear | LIFSpikeTrains,
     times: Float[Tensor, " inputs"] | Float[Tensor, "inputs spikes"],
@@ -205,118 +266,59 @@ def membrane(
         names: of the chosen neurons, by default their numbers.
         until: end of the time axis; by default shortly after the last spike.
     """
-    chosen = list(range(min(_TRACES, layer.out_features))) if neurons is None else list(neurons)
-    names = [str(number) for number in chosen] if names is None else class_names(names, len(chosen))
-    times = times.detach().cpu()
     with torch.no_grad():
-        spikes = layer(times.to(layer.weight).unsqueeze(0))[0].cpu().double()
-    membranes = Membranes(layer, chosen)
-    start, end, known = membranes.window(times, spikes)
-    until = end if until is None else until
-    at = membranes.points(start, until, spikes, known)
-    lowest, highest = 0.0, _thresholds(membranes, ax)
-    traces = zip(chosen, names, membranes.voltage(at, times, spikes), spikes[chosen], membranes.threshold, strict=True)
-    for neuron, name, voltage, spike, threshold in traces:
-        before, look = torch.ones_like(at, dtype=torch.bool) if membranes.trains else at <= spike, line_style(neuron)
-        ax.plot(at[before], voltage[before], label=name, zorder=3, **look)
-        if not membranes.trains:
-            ax.plot(at[at >= spike], voltage[at >= spike], alpha=FAINT, linewidth=1, color=look["color"])
-        shown = spike[torch.isfinite(spike)].reshape(-1)
-        marks = torch.full_like(shown, float(threshold))
-        look = marker_style(neuron) | {"linestyle": "none", "markersize": 4 if membranes.trains else 6}
-        ax.plot(shown, marks, zorder=4, **look)
-        lowest, highest = min(lowest, float(voltage[before].min())), max(highest, float(voltage[before].max()))
+        spikes = layer(times.to(layer.weight).unsqueeze(0))[0]
+    chosen = range(min(TRACES, layer.out_features)) if neurons is None else neurons
+    return _with_inputs(traces(layer, times, spikes, chosen, names, until), times, ax, unit)
+
+
+def _with_inputs(drawn: Traces, times: Tensor, ax: Axes, unit: str) -> Axes:
+    """Traces, with input spikes as ticks below."""
+    lowest, highest = draw_traces(drawn, ax, unit)
     span = highest - lowest
-    ax.set_ylim(lowest - 0.15 * span, highest + 0.25 * span)
-    rug = times[torch.isfinite(times)]
-    look = {"color": COLOURS[2], "markersize": 7, "markeredgewidth": 0.8, "transform": ax.get_xaxis_transform()}
+    ax.set(xlim=(float(drawn.at[0]), float(drawn.at[-1])), ylim=(lowest - 0.15 * span, highest + 0.25 * span))
+    rug = times[torch.isfinite(times)].detach().cpu()
+    look: dict[str, Any] = {
+        "color": COLOURS[2],
+        "markersize": 7,
+        "markeredgewidth": 0.8,
+        "transform": ax.get_xaxis_transform(),
+    }
     ax.plot(rug, torch.full_like(rug, 0.03), "|", label="input spikes", **look)
-    ax.set(xlim=(start, until), xlabel=time_label(unit))
-    ax.set_ylabel("membrane [threshold]" if bool((membranes.threshold == 1).all()) else "membrane voltage")
     return ax
 
 
-def membrane_comparison(
-    layer: LIFLinear | LIFSpikeTrains,
-    exact: tuple[Tensor, Tensor],
-    observed: tuple[Tensor, Tensor],
-    ax: Axes,
-    names: Sequence[str] | None = None,
-    unit: str = TAU_SYN,
-) -> Axes:
-    """Ideal membranes of a layer in one sample, up to the spike: for the exact inputs and, dashed, the observed ones.
+def membranes_of(run: RunData, sample: int, count: int = _POINTS) -> Traces:
+    """Membranes of a run's last spiking layer in a sample of ``held_out``, six at most.
 
-    A marker on a dashed line is the observed spike. Its distance to the threshold is the effect of the neuron's
-    imperfections, noise and quantised weights. Membranes of spike trains are reset at the exact spikes and, dashed, at
-    the observed ones.
-
-    Args:
-        layer: the neurons and their weights; at most four are drawn, of spike trains two.
-        exact: times of its inputs, and of its spikes, or trains.
-        observed: the same as the substrate saw them.
-        names: of the neurons, by default their numbers.
+    Of many output neurons its class, which is the first, and those with the earliest spikes; of neurons before a
+    readout those that spike most.
     """
-    names = class_names(names, layer.out_features)
-    trains = isinstance(layer, LIFSpikeTrains)
-    chosen = list(range(min(_COMPARED_TRAINS if trains else _COMPARED, layer.out_features)))
-    membranes = Membranes(layer, chosen)
-    sides = [(inputs.detach().cpu(), spikes.detach().cpu().double()) for inputs, spikes in (exact, observed)]
-    starts, ends, known = zip(*(membranes.window(inputs, spikes) for inputs, spikes in sides), strict=True)
-    places = [membranes.points(min(starts), max(ends), spikes, torch.cat(known)) for _, spikes in sides]
-    at = torch.cat(places).unique()
-    _thresholds(membranes, ax)
-    for (inputs, spikes), dashed in zip(sides, (False, True), strict=True):
-        for neuron, spike, voltage in zip(chosen, spikes[chosen], membranes.voltage(at, inputs, spikes), strict=True):
-            before = torch.ones_like(at, dtype=torch.bool) if trains else at <= spike
-            look = line_style(neuron) | {"linestyle": (0, (3, 2)) if dashed else "-"}
-            ax.plot(at[before], voltage[before], label=None if dashed else names[neuron], **look)
-            times = spike[torch.isfinite(spike)].reshape(-1)
-            heights = voltage[torch.searchsorted(at, times)]
-            marker = marker_style(neuron) | {"markerfacecolor": "white" if dashed else look["color"]}
-            ax.plot(times, heights, linestyle="none", markersize=5, zorder=4, **marker)
-    ax.set(xlim=(min(starts), max(ends)), xlabel=time_label(unit), ylabel="membrane")
-    return ax
-
-
-def _thresholds(membranes: Membranes, ax: Axes) -> float:
-    """Draw the thresholds; the highest."""
-    for level in membranes.threshold.unique().tolist():
-        ax.axhline(level, color=GREY, linewidth=0.9, linestyle=(0, (4, 3)), zorder=1)
-    return float(membranes.threshold.max())
-
-
-def busiest(spikes: Tensor) -> list[int]:
-    """Up to six neurons, those with the most spikes."""
-    count = torch.isfinite(spikes).reshape(len(spikes), -1).sum(-1)
-    return sorted(count.argsort(descending=True, stable=True)[:_TRACES].tolist())
+    lif, layer = run.membrane_layer
+    spikes, names = run.record.layers[lif.index][sample], run.neuron_names
+    rows = spikes.reshape(layer.out_features, -1)
+    if run.spiking_output:
+        label = int(run.held_out[1].labels[sample])
+        neurons = sorted(rows[:, 0].argsort(stable=True).tolist(), key=lambda neuron: neuron != label)[:TRACES]
+    else:
+        count_of = torch.isfinite(rows).sum(-1)
+        neurons = sorted(count_of.argsort(descending=True, stable=True)[:TRACES].tolist())
+    shown = [names[neuron] for neuron in neurons]
+    return traces(layer, lif.inputs(run.record)[sample], spikes, neurons, shown, count=count)
 
 
 def output_membranes(run: RunData, sample: int, ax: Axes) -> Axes:
-    """Membranes of a run's last spiking layer in a sample, six at most.
-
-    Of many output neurons its class and those with the earliest spikes; of neurons before a readout those that spike
-    most.
-    """
+    """Draw ``membranes_of`` a sample, that of its class thick."""
     lif, layer = run.membrane_layer
-    label, trains = int(run.held_out[1].labels[sample]), run.record.layers[lif.index][sample]
-    names = run.neuron_names
+    drawn = membranes_of(run, sample)
+    _with_inputs(drawn, lif.inputs(run.record)[sample], ax, run.unit)
     if run.spiking_output:
-        order = trains.reshape(layer.out_features, -1)[:, 0].argsort(stable=True).tolist()
-        neurons = sorted(order, key=lambda neuron: neuron != label)[:_TRACES]  # the class comes first
+        next(line for line in ax.get_lines() if line.get_label() == drawn.names[0]).set_linewidth(2.5)
+        where, some = "output neurons", f"the class, and the\n{TRACES - 1} earliest of {layer.out_features - 1} others"
     else:
-        neurons = busiest(trains)
-    membrane(layer, lif.inputs(run.record)[sample], ax, neurons, [names[k] for k in neurons], unit=run.unit)
-    some = None
-    if run.spiking_output:
-        for line in ax.get_lines():
-            if line.get_label() == as_text(names[neurons[0]]):
-                line.set_linewidth(2.5)
-        ax.set_title(f"output neurons, {run.sample_title(sample)}")
-        some = f"the class, and the\n{_TRACES - 1} earliest of {len(names) - 1} others"
-    else:
-        ax.set_title(f"{lif.name}, {run.sample_title(sample)}")
-        some = f"neurons: the {_TRACES} of\n{len(names)} that spike most"
-    legend_right(ax, title=some if len(neurons) < len(names) else None, title_fontsize=8)
+        where, some = lif.name, f"neurons: the {TRACES} of\n{layer.out_features} that spike most"
+    ax.set_title(f"{where}, {run.sample_title(sample)}")
+    legend_right(ax, title=some if len(drawn.neurons) < layer.out_features else None, title_fontsize=8)
     return ax
 
 

@@ -1,6 +1,7 @@
 """Figures as files."""
 
 import difflib
+import io
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -61,3 +62,11 @@ def write_figure(figure: Figure, path: Path) -> Path:
     with whole_file(path) as temporary, style():
         figure.savefig(temporary, format=suffix, dpi=DPI, metadata=metadata)
     return path
+
+
+def as_png(figure: Figure) -> bytes:
+    """A figure as an image."""
+    image = io.BytesIO()
+    with style():
+        figure.savefig(image, format="png", dpi=DPI)
+    return image.getvalue()

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from firstspike.layers import Network, Record
 from firstspike.layers.named import NamedSpikes, named_lif_layers, named_spikes, to_numpy
+from firstspike.layers.trains import form_of
 from firstspike.plots.look import (
     COLOURS,
     FAINT,
@@ -29,7 +30,7 @@ from firstspike.plots.look import (
     panels,
     time_label,
 )
-from firstspike.plots.membranes import membrane_comparison
+from firstspike.plots.membranes import draw_traces, traces
 from firstspike.plots.run_data import NotApplicable, RunData, run_figure
 
 _Rows = Float[np.ndarray, "epochs neurons"]
@@ -151,40 +152,45 @@ def raster(network: nn.Module, record: Record, ax: Axes, sample: int = 0, unit: 
     """
     shown = named_spikes(network, record)
     coloured = not (isinstance(network, Network) and network.gives == "values")  # a readout has the classes
-    ticks, labels, bottom = [], [], 0.0
-    for index, (spikes, height) in enumerate(zip(shown, layer_heights(shown), strict=True)):
+    ticks, labels, top = [], [], 0.0
+    for spikes, rows in zip(shown, raster_rows(shown), strict=True):
         trains = to_numpy(spikes.times[sample]).reshape(spikes.neurons, -1)
         neurons, often = trains.shape
-        row = 0.84 * height / neurons
-        place, times = np.repeat(np.arange(neurons), often), trains.ravel()
-        rows = bottom + 0.08 * height + row * (place + 0.5)
-        spiked = np.isfinite(times)
-        tones = COLOURS if coloured and index == len(shown) - 1 else (GREY,)
-        for k, colour in enumerate(tones):
-            own = spiked & (place % len(tones) == k)
+        spiked = np.isfinite(trains)
+        half = 0.4 * (rows[1] - rows[0] if neurons > 1 else 1.0)
+        tones = COLOURS if coloured and spikes is shown[-1] else (GREY,)
+        for neuron, (row, train) in enumerate(zip(rows, trains, strict=True)):
+            own, colour = train[np.isfinite(train)], tones[neuron % len(tones)]
             if neurons <= _TICKS_UP_TO:
-                width = 2 if often == 1 else 1.2
-                ax.vlines(times[own], (rows - 0.4 * row)[own], (rows + 0.4 * row)[own], colour, linewidth=width)
+                ax.vlines(own, row - half, row + half, colour, linewidth=2 if often == 1 else 1.2)
             else:  # ticks would be too short to be seen
                 size = 3.5 if neurons <= 100 else 2.2
-                ax.plot(times[own], rows[own], "o", color=colour, markersize=size, markeredgewidth=0)
-        if index:
-            ax.axhline(bottom, color="#AAAAAA", linewidth=0.6)
-        ticks.append(bottom + 0.5 * height)
+                ax.plot(own, np.full(len(own), row), "o", color=colour, markersize=size, markeredgewidth=0)
+        if top:
+            ax.axhline(top, color="#AAAAAA", linewidth=0.6)
+        ticks.append((rows[0] + rows[-1]) / 2)
+        top += 2 * (ticks[-1] - top)
         total = f", {spiked.sum()} spikes" if often > 1 else ""
-        labels.append(f"{spikes.name} {np.isfinite(trains[:, 0]).sum()}/{neurons}{total}")
-        bottom += height
+        labels.append(f"{spikes.name} {spiked[:, 0].sum()}/{neurons}{total}")
     ax.set_yticks(ticks, labels)
     ax.tick_params(axis="y", length=0)
-    ax.set(xlabel=time_label(unit), ylabel="layer, spikes / neurons", ylim=(0, bottom))
+    ax.set(xlabel=time_label(unit), ylabel="layer, spikes / neurons", ylim=(0, top))
     ax.set_xlim(left=min(0.0, ax.get_xlim()[0]))
     return ax
 
 
-def layer_heights(shown: list[NamedSpikes]) -> list[float]:
-    """Heights of the layers in a raster: growing with their sizes, but none vanishes or dwarfs the others."""
+def raster_rows(shown: list[NamedSpikes]) -> list[Float[np.ndarray, " neurons"]]:
+    """Height of each neuron in a raster, layer by layer from 0 upwards; the next layer begins as far above the middle.
+
+    Larger layers are taller, but none vanishes or dwarfs the others.
+    """
     heights = [min(6.0, max(1.3, math.sqrt(spikes.neurons))) for spikes in shown]
-    return [max(height, 0.07 * sum(heights)) for height in heights]
+    heights = [max(height, 0.07 * sum(heights)) for height in heights]
+    bottoms = np.cumsum([0.0, *heights])
+    return [
+        bottom + height * (0.08 + 0.84 * (np.arange(spikes.neurons) + 0.5) / spikes.neurons)
+        for bottom, height, spikes in zip(bottoms[:-1], heights, shown, strict=True)
+    ]
 
 
 @run_figure
@@ -219,8 +225,8 @@ def spike_histogram_figure(run: RunData) -> Figure:
 @run_figure
 def raster_figure(run: RunData, sample: int = 0) -> Figure:
     """Spikes of a test sample in all layers (without test data, of another split)."""
-    heights = layer_heights(named_spikes(run.network, run.record))
-    figure = new_figure(6.0, min(7.0, 0.8 + 0.33 * sum(heights)))
+    top = raster_rows(named_spikes(run.network, run.record))[-1][-1]
+    figure = new_figure(6.0, min(7.0, 0.8 + 0.33 * top))
     raster(run.network, run.record, figure.subplots(), sample, run.unit).set_title(run.sample_title(sample))
     return figure
 
@@ -279,9 +285,11 @@ def substrate_figure(run: RunData) -> Figure:
         ax = figure.add_subplot(grid[0, place])
         time_comparison(exact.layers[lif.index], observed.layers[lif.index], ax, lif.name, run.unit)
     ax = figure.add_subplot(grid[1, :])
-    sides = [(output.inputs(record)[0], record.layers[output.index][0]) for record in (exact, observed)]
-    names = run.names(last.out_features) if run.spiking_output else None
-    membrane_comparison(last, sides[0], sides[1], ax, names, run.unit)
+    chosen = range(min(2 if form_of(last) == "trains" else 4, last.out_features))
+    names = run.neuron_names[: len(chosen)]
+    for record, dashed in ((exact, False), (observed, True)):
+        inputs, spikes = output.inputs(record)[0], record.layers[output.index][0]
+        draw_traces(traces(last, inputs, spikes, chosen, names), ax, run.unit, dashed)
     where = "output neurons" if run.spiking_output else output.name
     ax.set_title(f"{where}, {run.held_out[0]} sample 0: exact (solid) and {run.substrate} (dashed)")
     legend_right(ax)

@@ -173,6 +173,17 @@ def decision_map_figure(run: RunData) -> Figure:
 
 
 @run_figure
+def map_image(run: RunData) -> Figure:
+    """The decisions of a Yin-Yang run without axes, to draw on."""
+    figure = Figure(figsize=(4.0, 4.0), facecolor="none")
+    ax = figure.add_axes((0, 0, 1, 1))
+    decision_map(run.plane_record.output, run.loss, ax, run.plane)
+    ax.legend().remove()
+    ax.set_axis_off()
+    return figure
+
+
+@run_figure
 def output_maps_figure(run: RunData) -> Figure:
     """Spike times of a Yin-Yang run's outputs over the plane, and the differences between them."""
     plane, times, names = run.plane, run.plane_record.output, [as_text(x) for x in run.class_names]

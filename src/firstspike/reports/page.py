@@ -8,18 +8,40 @@ import base64
 import gzip
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib import metadata
 from importlib.resources import files
-from typing import Any
+from typing import Any, NamedTuple
+
+from matplotlib.figure import Figure
 
 from firstspike._version import __version__
+from firstspike.plots.save import as_png
 
 MISSING = 'a report needs Jinja2 and Plotly: pip install "firstspike[report]"'
 SCRIPTS = {
-    "run": ("unpack", "charts", "table", "curves", "history", "confusion", "why", "sample", "spikes", "plane", "run"),
-    "sweep": ("unpack", "charts", "table", "sweep"),
+    "run": ("unpack", "charts", "table", "confusion", "sample", "spikes", "plane", "run"),
+    "sweep": ("charts", "table", "sweep"),
 }
+
+
+class Picture(NamedTuple):
+    """A figure in a page: its heading, what it shows, the image, and the seed that it is of if it is of one."""
+
+    title: str
+    text: str
+    image: str
+    member: int | None = None
+
+    @classmethod
+    def of(cls, title: str, draw: Callable[..., Figure], figure: Figure, member: int | None = None) -> "Picture":
+        """A figure that ``draw`` has drawn, which says what it shows."""
+        return cls(title, (draw.__doc__ or "").splitlines()[0], as_source(figure), member)
+
+
+def as_source(figure: Figure) -> str:
+    """A figure as the source of an image."""
+    return f"data:image/png;base64,{base64.b64encode(as_png(figure)).decode('ascii')}"
 
 
 def check_report() -> None:
@@ -35,12 +57,12 @@ def check_report() -> None:
         raise ImportError(MISSING) from None
 
 
-def render(template: str, data: Mapping[str, Any], **head: Any) -> str:
+def render(template: str, data: Mapping[str, Any] | None, **head: Any) -> str:
     """A page.
 
     Args:
         template: ``run`` or ``sweep``.
-        data: for the scripts: plain values, without NaN or infinity.
+        data: for the scripts: plain values, without NaN or infinity; None for a page without charts.
         head: for the template. All of it is escaped.
 
     Raises:
@@ -59,7 +81,7 @@ def render(template: str, data: Mapping[str, Any], **head: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    library = get_plotlyjs()
+    library = "" if data is None else get_plotlyjs()
     names = ["page.css", *(f"{name}.js" for name in SCRIPTS[template])]
     style, *scripts = (own.joinpath("assets", name).read_text(encoding="utf-8") for name in names)
     script = "\n".join(scripts)
@@ -71,7 +93,7 @@ def render(template: str, data: Mapping[str, Any], **head: Any) -> str:
         policy=_policy([script, library], [style]),
         style=style,
         script=script,
-        library=_packed(library),
+        library=library and _packed(library),
         data=_packed(json.dumps(data, separators=(",", ":"), allow_nan=False)),
     )
 

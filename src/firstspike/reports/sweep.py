@@ -2,7 +2,7 @@
 
 import math
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 from firstspike.config import ConfigError
 from firstspike.reports.facts import Fact
-from firstspike.reports.page import render
+from firstspike.reports.page import Picture, render
 from firstspike.runs.folder import RunFolder
 from firstspike.sweeps.table import NUMBERS, SweepTable, Value, cell, digest, number
 
@@ -47,22 +47,13 @@ def _leaves(key: str, value: Any) -> Iterable[tuple[str, Value]]:
         yield key, str(value) if isinstance(value, list) else value
 
 
-def sweep_page(title: str, table: SweepTable, place: Path) -> str:
+def sweep_page(title: str, table: SweepTable, place: Path, pictures: Sequence[Picture] = ()) -> str:
     """The page of a sweep called ``title``, to be written into the folder ``place``: links are relative to it."""
     order = ("trial", "state", *table.axes, *_MEASURED, "parameters", "epochs", "seeds", "worker", "reason")
     columns = [name for name in order if any(row.get(name) not in (None, "") for row in table.rows)]
-    parameters = [name for name in columns if name in table.axes]
-    measured = [name for name in _MEASURED if any(number(row.get(name)) is not None for row in table.rows)]
     rows = [[_link(row, place), *(_cell(name, row) for name in columns)] for row in table.rows]
-    values = [
-        # JSON cannot hold infinity: on an axis it is a name, among results it is left out
-        {name: str(x) if isinstance(x := row.get(name), float) and not math.isfinite(x) else x for name in parameters}
-        | {name: number(row.get(name)) for name in (*measured, "validation_std", "test_std")}
-        for row in table.rows
-    ]
-    data = {"parameters": parameters, "measured": measured, "runs": [cells[0].text for cells in rows], "rows": values}
-    head, chart = ["run", *map(_title, columns)], bool(parameters and measured)
-    return render("sweep", data, title=title, summary=_summary(table), head=head, rows=rows, chart=chart)
+    head = ["run", *map(_title, columns)]
+    return render("sweep", None, title=title, summary=_summary(table), head=head, rows=rows, pictures=pictures)
 
 
 class Cell(NamedTuple):

@@ -1,14 +1,16 @@
 """From the folder of a run or a sweep to a file."""
 
 import logging
+from collections.abc import Iterator
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 
-from firstspike.plots import RunData
+from firstspike.plots import PLOTS, NotApplicable, RunData
 from firstspike.plots.run_data import UNAVAILABLE
 from firstspike.reports.details import details
 from firstspike.reports.facts import making, seeds_table, substrate, summary
-from firstspike.reports.page import check_report, render
+from firstspike.reports.page import Picture, check_report, render
 from firstspike.reports.sweep import sweep_page, table_of_runs
 from firstspike.runs import Run
 from firstspike.runs.files import write_whole
@@ -16,6 +18,12 @@ from firstspike.sweeps.table import SweepTable
 
 logger = logging.getLogger(__name__)
 
+FIGURES = {
+    "loss_and_error": "Training",
+    "output_times": "Output spike times by class",
+    "margins": "Inputs that decide",
+}
+"""Figures in a page, with their headings."""
 BUDGET = 1_000_000
 """Numbers of the samples in a file, of all seeds together: about four megabytes."""
 
@@ -49,7 +57,7 @@ def write_report(
         path = source.folder / "report.html" if out is None else Path(out)
         write_whole(path, run_page(RunData.of(source)))
         return path
-    table = _sweep(source)
+    table, drawn = _sweep(source)
     if not table.rows:
         raise FileNotFoundError(
             f"{source} is neither a run nor a sweep: it has no config.yaml, nor do the folders in it"
@@ -60,25 +68,49 @@ def write_report(
         if (Path(str(row["folder"])) / "config.yaml").is_file():
             write_report(str(row["folder"]))
     path = Path(out) if out is not None else source / "report.html"
-    write_whole(path, sweep_page(source.resolve().name, table, path.parent))
+    write_whole(path, sweep_page(source.resolve().name, table, path.parent, drawn))
     return path
 
 
-def _sweep(source: Path) -> SweepTable:
-    """The table of a sweep: from its study, otherwise from its runs."""
+def _sweep(source: Path) -> tuple[SweepTable, list[Picture]]:
+    """The table of a sweep and its figures: from its study, otherwise from its runs."""
     if (source / "sweep.json").is_file() and find_spec("optuna") is not None:
+        from firstspike.sweeps.figures import SWEEP_PLOTS
         from firstspike.sweeps.study import read_study, table_of
 
         try:
-            return table_of(*read_study(str(source)))
+            study, folder = read_study(str(source))
         except (OSError, ValueError, ImportError) as error:  # elsewhere, behind a password, without its driver
             logger.warning("the study of the sweep is out of reach; the report shows what the folder holds: %s", error)
-    return table_of_runs(sorted(path.parent for path in source.glob("[!.]*/config.yaml")))
+        else:
+            drawn = []
+            for name, draw in SWEEP_PLOTS.items():
+                with suppress(NotApplicable):
+                    drawn.append(Picture.of(name.capitalize(), draw, draw(study)))
+            return table_of(study, folder), drawn
+    return table_of_runs(sorted(path.parent for path in source.glob("[!.]*/config.yaml"))), []
+
+
+def pictures(run: RunData, notes: list[str]) -> Iterator[Picture]:
+    """The figures of a run or, where they do not apply to several seeds, of each seed; ``notes`` get the reasons."""
+    for name, title in FIGURES.items():
+        for member, of in [(None, run), *enumerate(run.seeds)]:
+            try:
+                figure = PLOTS[name](of)
+            except NotApplicable as reason:
+                if of is not run or not run.seeds:
+                    notes.append(str(reason))
+                continue
+            yield Picture.of(title, PLOTS[name], figure, member)
+            if of is run:
+                break
 
 
 def run_page(run: RunData, budget: int = BUDGET) -> str:
     """The page of a run, with at most ``budget`` numbers for its samples."""
     members = run.seeds or (run,)
+    notes: list[str] = []
+    drawn = list(pictures(run, notes))
     found = [details(member, budget // len(members)) for member in members]
     try:
         changed = run.data_changed
@@ -97,5 +129,6 @@ def run_page(run: RunData, budget: int = BUDGET) -> str:
         seeds=[member["name"] for member in found] if len(found) > 1 else [],
         seeds_table=seeds_table(run),
         parts={name for member in found for name in member},
-        notes=list(dict.fromkeys(note for member in found for note in member["notes"])),
+        pictures=drawn,
+        notes=list(dict.fromkeys([*notes, *(note for member in found for note in member["notes"])])),
     )

@@ -73,16 +73,3 @@ function refresh(where) {
 }
 
 scheme.addEventListener("change", () => makers.forEach((_, where) => refresh(where)));
-
-// Arrow keys move along a curve, as the mouse does.
-function walk(where) {
-  let place = -1;
-  where.addEventListener("keydown", (event) => {
-    const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
-    if (!step) return;
-    event.preventDefault();
-    const longest = where.data.reduce((best, trace) => (trace.x.length > best.length ? trace.x : best), []);
-    place = Math.min(Math.max(place + step * (event.shiftKey ? 10 : 1), 0), longest.length - 1);
-    Plotly.Fx.hover(where, { xval: longest[place] }, "xy");
-  });
-}

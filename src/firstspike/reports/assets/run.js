@@ -1,35 +1,24 @@
-// The page of a run: its parts follow the slider, the chosen seed and the chosen sample.
+// The page of a run: its parts follow the chosen seed and the chosen sample.
 
-start((data) => {
-  const { members, tau } = data;
+start(({ members, tau, substrate }) => {
   const has = (part) => members.some((member) => member[part] !== undefined);
-  const past = has("history") ? history(tau) : { epoch: () => null, show: () => {}, move: () => {} };
   let map = () => {};
 
   const choice = has("samples") && picker((member, place, places) => {
     map(member, place, places);
     drawInput(member, place, tau);
     drawRaster(member, place, tau);
-    drawMembrane(member, place, tau, data.substrate === "exact");
+    drawMembrane(member, place, tau, substrate === "exact");
   });
   if (has("plane") && has("samples")) map = decisionMap((place) => choice.pick(place));
 
-  function show(member) {
-    past.show(member);
-    if (has("confusion")) confusion(member, (kind) => choice.choose(kind));
-    if (has("inputs")) effects(member);
-    if (choice) choice.open(member);
+  function show(number) {
+    document.querySelectorAll("[data-member]").forEach((part) => { part.hidden = part.dataset.member !== String(number); });
+    if (has("confusion")) confusion(members[number], (kind) => choice.choose(kind));
+    if (choice) choice.open(members[number]);
   }
 
-  show(members[0]);
-  if (has("curves")) curves(members, past.epoch);
-  element("checkpoint")?.addEventListener("input", () => {
-    past.move();
-    if (has("curves")) ["accuracy", "loss"].forEach((id) => refresh(element(id)));
-  });
-  element("member")?.addEventListener("change", (event) => {
-    show(members[Number(event.target.value)]);
-    if (has("curves")) ["accuracy", "loss"].forEach((id) => refresh(element(id)));
-  });
+  show(0);
+  element("member")?.addEventListener("change", (event) => show(event.target.value));
   document.querySelectorAll("table.sortable").forEach(sortable);
 });

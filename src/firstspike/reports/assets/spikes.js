@@ -4,7 +4,6 @@ const TICKS_UP_TO = 20; // neurons of a layer whose spikes are ticks, otherwise 
 const IN_A_TABLE = 16; // inputs
 const UNIT = 30; // pixels of height
 const TALLEST = 600; // pixels of a raster
-const TRACES = 6; // outputs in colour, otherwise grey
 
 // The spikes of a neuron: of trains a list of times, otherwise one time, null where there is none.
 const listed = (time) => (Array.isArray(time) ? time : [time]).filter((x) => x !== null);
@@ -36,39 +35,33 @@ function drawInput(member, place, tau) {
 }
 
 function drawRaster(member, place, tau) {
-  const { layers } = member.samples;
-  const total = layers.reduce((sum, layer) => sum + layer.height, 0);
-  const unit = Math.min(UNIT, TALLEST / total);
+  const { layers, readout } = member.samples;
+  const middles = layers.map(({ rows }) => (rows[0] + rows[rows.length - 1]) / 2);
+  const bottoms = middles.reduce((found, middle) => [...found, 2 * middle - found[found.length - 1]], [0]);
+  const top = bottoms[layers.length];
+  const unit = Math.min(UNIT, TALLEST / top);
   const narrow = element("raster").clientWidth < 500;
   chart(element("raster"), () => {
-    const [traces, ticks, names, shapes] = [[], [], [], []];
-    let bottom = 0;
-    layers.forEach((layer, index) => {
-      const times = layer.times[place];
-      const row = 0.84 * layer.height / times.length;
-      const few = times.length <= TICKS_UP_TO;
-      const spiking = times.flatMap((time, k) => listed(time).map(() => k));
-      const last = index === layers.length - 1 && !member.samples.readout; // outputs have the colours of their classes
+    const [traces, names] = [[], []];
+    layers.forEach(({ name, rows, times }, index) => {
+      const spiking = times[place].flatMap((time, k) => listed(time).map(() => k));
+      const last = index === layers.length - 1 && !readout; // outputs have the colours of their classes
       const tone = last ? spiking.map(colour) : shown("--faint");
-      const look = few
-        ? { symbol: "line-ns", size: Math.min(14, 0.6 * row * unit), line: { width: 2.5, color: tone } }
-        : { symbol: "circle", size: 4.5, color: tone };
+      const size = Math.min(14, 0.6 * unit * (rows.length > 1 ? rows[1] - rows[0] : 1));
       traces.push({
-        x: times.flatMap(listed),
-        y: spiking.map((k) => bottom + 0.08 * layer.height + row * (k + 0.5)),
+        x: times[place].flatMap(listed),
+        y: spiking.map((k) => rows[k]),
         customdata: spiking,
         mode: "markers",
-        marker: look,
-        hovertemplate: `${label(layer.name)} %{customdata}: %{x:.4f}<extra></extra>`,
+        marker: rows.length <= TICKS_UP_TO ? { symbol: "line-ns", size, line: { width: 2.5, color: tone } } : { size: 4.5, color: tone },
+        hovertemplate: `${label(name)} %{customdata}: %{x:.4f}<extra></extra>`,
       });
-      if (index) shapes.push({ type: "line", xref: "paper", x0: 0, x1: 1, y0: bottom, y1: bottom, line: { width: 1, color: shown("--line") } });
-      ticks.push(bottom + layer.height / 2);
-      names.push(`${label(layer.name)}${narrow ? "<br>" : " "}${new Set(spiking).size}/${times.length}`);
-      bottom += layer.height;
+      names.push(`${label(name)}${narrow ? "<br>" : " "}${new Set(spiking).size}/${rows.length}`);
     });
-    const y = axis(narrow ? "" : "layer, spikes / neurons", { tickvals: ticks, ticktext: names, range: [0, bottom], showgrid: false, zeroline: false });
+    const shapes = bottoms.slice(1, -1).map((y) => ({ type: "line", xref: "paper", x0: 0, x1: 1, y0: y, y1: y, line: { width: 1, color: shown("--line") } }));
+    const y = axis(narrow ? "" : "layer, spikes / neurons", { tickvals: middles, ticktext: names, range: [0, top], showgrid: false, zeroline: false });
     return [traces, layout(axis(timeLabel(tau), { rangemode: "tozero" }), y, {
-      height: 90 + unit * total, shapes, showlegend: false, hovermode: "closest",
+      height: 90 + unit * top, shapes, showlegend: false, hovermode: "closest",
     })];
   });
 }
@@ -79,49 +72,35 @@ function drawMembrane(member, place, tau, exact) {
   element("membrane-said").textContent = membrane === undefined ? `Left out: ${member.samples.no_membrane}` : membraneSaid(membrane, exact);
   if (membrane === undefined) return;
   chart(element("membrane"), () => {
-    const [time, names, trains] = [membrane.points[place], membrane.neurons[place], membrane.trains];
-    const traces = [];
-    let [low, high] = [0, 1];
-    const truth = membrane.outputs ? member.samples.label[place] : -1;
-    const when = (neuron) => (neuron === truth ? -Infinity : membrane.spikes[place][neuron][0] ?? Infinity);
-    const first = names.map((_, neuron) => neuron).sort((a, b) => (when(a) > when(b)) - (when(a) < when(b))).slice(0, TRACES);
-    membrane.traces[place].forEach((voltage, neuron) => {
-      const spikes = membrane.spikes[place][neuron];
-      const cut = trains || !spikes.length ? time.length : time.findIndex((t) => t >= spikes[0]); // faint after it
-      const before = { x: time.slice(0, cut + 1), y: voltage.slice(0, cut + 1) };
-      const after = { x: time.slice(cut), y: voltage.slice(cut) };
-      const name = label(names[neuron]);
-      const seen = first.includes(neuron);
-      const tone = seen ? colour(neuron) : shown("--faint");
-      const line = { color: tone, dash: dash(neuron), width: neuron === truth ? 3 : seen ? 1.7 : 0.6 };
-      const template = "%{y:.3f} at %{x:.3f}";
-      traces.push({ ...before, name, mode: "lines", line, legendgroup: name, showlegend: seen, hovertemplate: template });
-      traces.push({ ...after, mode: "lines", opacity: 0.35, line: { ...line, width: 1 }, legendgroup: name, showlegend: false, hoverinfo: "skip" });
-      if (spikes.length) {
-        traces.push({
-          x: spikes, y: spikes.map(() => 1), mode: "markers",
-          marker: { size: trains ? 6 : seen ? 10 : 6, color: tone, line: { width: 1.5, color: shown("--back") } },
-          legendgroup: name, showlegend: false, hovertemplate: `${name} spikes at %{x:.4f}<extra></extra>`,
-        });
-      }
-      low = Math.min(low, smallest(before.y));
-      high = Math.max(high, largest(before.y));
+    const { neurons, names, at, voltage, spikes } = membrane.samples[place];
+    const traces = neurons.flatMap((neuron, k) => {
+      const cut = membrane.trains || !spikes[k].length ? at.length : at.findIndex((time) => time >= spikes[k][0]); // faint after it
+      const name = label(names[k]);
+      const line = { color: colour(neuron), dash: dash(neuron), width: k === 0 && membrane.outputs ? 3 : 1.7 }; // the true class is the first
+      const group = { name, legendgroup: name, mode: "lines", line };
+      const marker = { size: membrane.trains ? 6 : 10, color: colour(neuron), line: { width: 1.5, color: shown("--back") } };
+      return [
+        { ...group, x: at.slice(0, cut + 1), y: voltage[k].slice(0, cut + 1), hovertemplate: "%{y:.3f} at %{x:.3f}" },
+        { ...group, x: at.slice(cut), y: voltage[k].slice(cut), opacity: 0.35, showlegend: false, hoverinfo: "skip" },
+        { ...group, x: spikes[k], y: spikes[k].map(() => 1), mode: "markers", marker, showlegend: false, hovertemplate: `${name} spikes at %{x:.4f}<extra></extra>` },
+      ];
     });
+    const heights = traces.flatMap((trace) => (trace.hoverinfo === "skip" ? [] : trace.y));
+    const [low, high] = [Math.min(0, smallest(heights)), Math.max(1, largest(heights))];
+    const range = [low - 0.1 * (high - low), high + 0.2 * (high - low)];
     const threshold = { type: "line", xref: "paper", x0: 0, x1: 1, y0: 1, y1: 1, line: { color: shown("--faint"), dash: "dash", width: 1.5 } };
     const written = { xref: "paper", x: 1, y: 1, text: "threshold", showarrow: false, xanchor: "right", yanchor: "bottom", font: { color: shown("--faint") } };
-    const span = high - low;
-    return [traces, layout(axis(timeLabel(tau), { automargin: false, range: [time[0], time[time.length - 1]] }), axis("membrane [threshold]", { automargin: false, range: [low - 0.1 * span, high + 0.2 * span] }), {
+    return [traces, layout(axis(timeLabel(tau), { automargin: false, range: [at[0], at[at.length - 1]] }), axis("membrane [threshold]", { automargin: false, range }), {
       shapes: [threshold], annotations: [written], hovermode: "closest", height: 360,
     })];
   });
 }
 
 // What the traces are.
-function membraneSaid(membrane, exact) {
-  const once = "After its spike a trace is faint: the voltage that the inputs would cause without a reset.";
-  const which = !membrane.outputs ? ` Shown are neurons of ${membrane.layer}, at most ${TRACES}: those that spike most in the sample.` : "";
-  const coloured = membrane.outputs && membrane.neurons[0].length > TRACES ? ` In colour: the output of the true class and the ${TRACES - 1} earliest others.` : "";
-  const marks = !membrane.trains ? " Marks are the substrate's output spikes; they may differ from the crossing of the threshold." : " Resets are at the substrate's spikes, where membranes may differ from the threshold.";
-  const observed = exact ? "" : ` Voltages follow from the exact equations, the network's weights and the spikes that the substrate gave.${marks}`;
-  return `Voltages in units of the threshold. ${!membrane.trains ? once : "At each spike a membrane is reset."}${which}${coloured}${observed}`;
+function membraneSaid({ trains, outputs, layer, of, samples }, exact) {
+  const few = samples[0].neurons.length < of;
+  const which = few ? (outputs ? " Shown are the output of the true class and the earliest others." : ` Shown are the neurons of ${layer} that spike most.`) : "";
+  const after = trains ? "At each spike a membrane is reset." : "After its spike a trace is faint: the voltage that the inputs would cause without a reset.";
+  const observed = exact ? "" : " Voltages follow from the exact equations, the network's weights and the spikes that the substrate gave, at which they may differ from the threshold.";
+  return `Voltages in units of the threshold. ${after}${which}${observed}`;
 }
