@@ -24,6 +24,7 @@ from firstspike.layers import LIFLinear
 from firstspike.layers.named import to_numpy
 from firstspike.plots import RunData
 from firstspike.plots.look import COLOURS, GREY, new_figure, time_label
+from firstspike.plots.save import write_figure
 from firstspike.reports.write import write_report
 from firstspike.sweeps.figures import SWEEP_PLOTS
 
@@ -102,7 +103,7 @@ def gallery(folder: Path) -> None:
 
 def save(figure: Figure, path: Path) -> None:
     """Write a figure as a small file."""
-    shrink(fs.plots.write_figure(figure, path), path)
+    shrink(write_figure(figure, path), path)
 
 
 def shrink(image: Path, path: Path) -> None:

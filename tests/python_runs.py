@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 import firstspike as fs
-from firstspike.runs import Run, RunWriter
+from firstspike.runs import Run
+from firstspike.runs.writer import RunWriter
 from trained import start
 
 SAMPLES, INPUTS, CLASSES = 45, 6, 3

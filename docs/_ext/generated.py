@@ -24,7 +24,8 @@ from firstspike.config.section import argument_texts
 from firstspike.plots import PLOTS
 from firstspike.substrates import simulators
 from firstspike.sweeps.figures import SWEEP_PLOTS
-from firstspike.training import OPTIMIZERS, SCHEDULES
+from firstspike.training import OPTIMIZERS
+from firstspike.training.schedules import SCHEDULES
 
 IN_PYTHON = ("custom", "given")
 """Kinds of parts that were made in Python."""

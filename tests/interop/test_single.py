@@ -5,7 +5,7 @@ import torch
 from fabricated import delay, layers_config, lif
 
 from firstspike.config import ConfigError, parse_config
-from firstspike.interop.fast_and_deep import translate
+from firstspike.interop.fast_and_deep.translate import translate
 from firstspike.reports.write import write_report
 from firstspike.runs import Run
 from trained import start

@@ -5,7 +5,8 @@ import yaml
 from fabricated import delay, layers_config, lif, sizes_config
 
 from firstspike.config import load_config, parse_config
-from firstspike.interop.fast_and_deep import import_config, translate
+from firstspike.interop.fast_and_deep import import_config
+from firstspike.interop.fast_and_deep.translate import translate
 
 
 def network(translation):

@@ -5,8 +5,7 @@ import pytest
 from fabricated import delay, layers_config, lif, sizes_config
 
 from firstspike.config import parse_config
-from firstspike.interop.fast_and_deep import translate
-from firstspike.interop.fast_and_deep.translate import import_config
+from firstspike.interop.fast_and_deep.translate import import_config, translate
 
 
 @pytest.mark.parametrize(

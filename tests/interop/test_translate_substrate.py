@@ -7,8 +7,8 @@ from fabricated import delay, layers_config, lif, random_tensors, save_results, 
 
 from firstspike.config import load_config, parse_config
 from firstspike.data import yin_yang
-from firstspike.interop.fast_and_deep import translate
 from firstspike.interop.fast_and_deep.run_folder import import_folder
+from firstspike.interop.fast_and_deep.translate import translate
 from firstspike.runs import Run
 from trained import resume
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from firstspike import LIF, Delay, DelayRule, LIFLinear, Multiplex, Network, first_spike_time
-from firstspike.layers import project_delays_
+from firstspike.layers.delay import project_delays_
 from firstspike.layers.noise import jitter_from
 
 pytestmark = pytest.mark.usefixtures("poisoned_memory", "on_device")

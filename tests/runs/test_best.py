@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from firstspike.config import build, build_data, load_config
-from firstspike.runs import RunWriter, writer
+from firstspike.runs import writer
 from firstspike.runs.checkpoint import checkpoints, load_checkpoint, newest_first
+from firstspike.runs.writer import RunWriter
 from firstspike.training import Callback, Evaluation, Interrupted
 from firstspike.training.fitting import Progress
 from trained import resume, start

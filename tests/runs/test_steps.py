@@ -11,10 +11,11 @@ import torch
 import firstspike as fs
 import python_runs
 from firstspike.config import load_config
-from firstspike.runs import Run, RunWriter, writer
+from firstspike.runs import Run, writer
 from firstspike.runs.checkpoint import load_checkpoint, save_checkpoint
 from firstspike.runs.files import whole_file
 from firstspike.runs.lock import LOCK
+from firstspike.runs.writer import RunWriter
 from trained import resume, start
 
 TINY = ["data.train=20", "data.validation=10", "data.test=10", "training.batch_size=10", "training.epochs=2"]

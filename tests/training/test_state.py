@@ -10,8 +10,9 @@ import torch
 from damage import MANIFEST, STATE, read_state, read_weights, sign, write_state, write_weights
 from firstspike.cli import main
 from firstspike.config import build, build_data, load_config
-from firstspike.runs import Run, RunWriter
+from firstspike.runs import Run
 from firstspike.runs.checkpoint import CheckpointError, checkpoints, load_checkpoint
+from firstspike.runs.writer import RunWriter
 from trained import start
 
 SETTINGS = ["data.train=40", "data.validation=20", "data.test=20", "training.batch_size=10", "training.epochs=3"]

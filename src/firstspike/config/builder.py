@@ -17,8 +17,9 @@ from firstspike.layers import Branch, LIFLayer, Network, start_firing_
 from firstspike.losses import LOSSES, REGULARIZERS, Loss
 from firstspike.seeding import generator
 from firstspike.substrates import SUBSTRATES, Substrate
-from firstspike.training import OPTIMIZERS, SCHEDULES, CosineLR, Trainer
+from firstspike.training import OPTIMIZERS, CosineLR, Trainer
 from firstspike.training.distributed import own_device
+from firstspike.training.schedules import SCHEDULES
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 _SAMPLES = 256  # of the training data, from which networks start

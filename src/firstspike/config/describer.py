@@ -23,7 +23,8 @@ from firstspike.layers import NeuronLayer
 from firstspike.losses import LOSSES, REGULARIZERS
 from firstspike.neuron import LIF
 from firstspike.substrates import SUBSTRATES
-from firstspike.training import OPTIMIZERS, SCHEDULES, Augment, EarlyStopping, Fit, SilentNeurons, Trainer
+from firstspike.training import OPTIMIZERS, Augment, EarlyStopping, Fit, SilentNeurons, Trainer
+from firstspike.training.schedules import SCHEDULES
 
 
 def describe(trainer: Trainer, fit: Fit | None = None, checkpoint_every: int | None = None) -> Config:

@@ -13,7 +13,8 @@ from firstspike.neuron import LIF
 from firstspike.ranges import Count, Fraction, NotNegative, NotNegativeInt, Positive, Probability
 from firstspike.substrates import SUBSTRATES, Noisy
 from firstspike.substrates.noisy import TYPICAL_NOISE
-from firstspike.training import OPTIMIZERS, SCHEDULES, Augment, EarlyStopping, SilentNeurons, Trainer
+from firstspike.training import OPTIMIZERS, Augment, EarlyStopping, SilentNeurons, Trainer
+from firstspike.training.schedules import SCHEDULES
 
 CUSTOM = "custom"
 

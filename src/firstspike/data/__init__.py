@@ -99,7 +99,6 @@ def outline(kind: str, **arguments: Any) -> SpikeData:
 
 
 __all__ = [
-    "DATASETS",
     "EventLists",
     "LatencyEncoder",
     "LevelCrossingEncoder",
@@ -120,11 +119,7 @@ __all__ = [
     "mnist",
     "mnist_16x16",
     "pattern",
-    "shd_splits",
     "split",
-    "spoken_digits_splits",
-    "ssc_splits",
-    "time_series_splits",
     "trains_from_events",
     "trains_from_raster",
     "xor",

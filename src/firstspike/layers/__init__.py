@@ -5,7 +5,7 @@ from torch import nn
 from firstspike.layers.branches import Branch, Concatenate, Earliest
 from firstspike.layers.conv import EarliestPool2d, LIFConv2d
 from firstspike.layers.cost import ENERGIES, LayerCost, energy_estimates, layer_costs
-from firstspike.layers.delay import Delay, DelayRule, project_delays_
+from firstspike.layers.delay import Delay, DelayRule
 from firstspike.layers.ensembles import Ensemble, ensemble
 from firstspike.layers.inputs import BiasSpikes, Multiplex
 from firstspike.layers.lif import LIFLinear, LIFSpikeTrains
@@ -13,7 +13,7 @@ from firstspike.layers.network import Layer, Network, Record
 from firstspike.layers.neurons import LIFLayer, NeuronLayer
 from firstspike.layers.noise import SpikeDropout
 from firstspike.layers.readouts import IntegralReadout, MaximumReadout, MembraneReadout, Readout
-from firstspike.layers.recurrent import LIFRecurrent, RecurrentState
+from firstspike.layers.recurrent import LIFRecurrent
 from firstspike.layers.start import start_firing_
 from firstspike.layers.trains import FirstSpike
 
@@ -37,7 +37,6 @@ LAYERS: dict[str, type[nn.Module]] = {
 
 __all__ = [
     "ENERGIES",
-    "LAYERS",
     "BiasSpikes",
     "Branch",
     "Concatenate",
@@ -62,11 +61,9 @@ __all__ = [
     "NeuronLayer",
     "Readout",
     "Record",
-    "RecurrentState",
     "SpikeDropout",
     "energy_estimates",
     "ensemble",
     "layer_costs",
-    "project_delays_",
     "start_firing_",
 ]

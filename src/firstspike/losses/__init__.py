@@ -39,8 +39,6 @@ REGULARIZERS: dict[str, type[nn.Module]] = {
 }
 
 __all__ = [
-    "LOSSES",
-    "REGULARIZERS",
     "DelayL2",
     "EarlyOutput",
     "LayerWindow",

@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 from firstspike.plots.callbacks import CALLBACKS
 from firstspike.plots.dataset import dataset_figure, spike_images, yin_yang_points
 from firstspike.plots.look import style
-from firstspike.plots.margins import input_derivatives, margins_figure
+from firstspike.plots.margins import margins_figure
 from firstspike.plots.matrices import (
     confusion,
     confusion_figure,
@@ -32,7 +32,7 @@ from firstspike.plots.matrices import (
 from firstspike.plots.membranes import membrane, membrane_figure
 from firstspike.plots.plane import YinYangPlane
 from firstspike.plots.run_data import NotApplicable, RunData
-from firstspike.plots.save import save_all, write_figure
+from firstspike.plots.save import save_all
 from firstspike.plots.spike_times import (
     output_times,
     output_times_figure,
@@ -113,7 +113,7 @@ def save_figures(
 
 __all__ = [
     "CALLBACKS", "PLOTS", "NotApplicable", "RunData", "YinYangPlane", "accuracy", "confusion", "decision_map",
-    "input_derivatives", "loss_and_error", "membrane", "output_times", "raster", "receptive_fields", "save_figures",
-    "spike_counts", "spike_histogram", "spike_images", "style", "time_comparison", "time_map", "write_figure",
+    "loss_and_error", "membrane", "output_times", "raster", "receptive_fields", "save_figures",
+    "spike_counts", "spike_histogram", "spike_images", "style", "time_comparison", "time_map",
     "yin_yang_points",
 ]  # fmt: skip

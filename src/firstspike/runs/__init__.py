@@ -3,7 +3,6 @@
 from firstspike.runs.evaluate import RunEvaluation
 from firstspike.runs.lock import RunLockedError
 from firstspike.runs.run import Run
-from firstspike.runs.writer import RunWriter
 from firstspike.training.state import CheckpointError
 
-__all__ = ["CheckpointError", "Run", "RunEvaluation", "RunLockedError", "RunWriter"]
+__all__ = ["CheckpointError", "Run", "RunEvaluation", "RunLockedError"]

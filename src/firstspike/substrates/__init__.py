@@ -21,7 +21,6 @@ SUBSTRATES: dict[str, type[Substrate]] = {
 }
 
 __all__ = [
-    "SUBSTRATES",
     "BrainScaleS2",
     "Brian2",
     "Exact",

@@ -8,15 +8,13 @@ from firstspike.training.divergence import DivergedError
 from firstspike.training.evaluation import Evaluation
 from firstspike.training.fitting import Fit, FitResult, Interrupted
 from firstspike.training.margin import Margins, margins
-from firstspike.training.schedules import SCHEDULES, CosineLR
+from firstspike.training.schedules import CosineLR
 from firstspike.training.silent import SilentNeurons
 from firstspike.training.trainer import Trainer
 
 OPTIMIZERS: dict[str, type[optim.Optimizer]] = {"adam": optim.Adam, "adamw": optim.AdamW, "sgd": optim.SGD}
 
 __all__ = [
-    "OPTIMIZERS",
-    "SCHEDULES",
     "Augment",
     "Callback",
     "CosineLR",

@@ -11,8 +11,8 @@ from torch import Tensor, nn, optim
 
 from firstspike.data import SpikeData
 from firstspike.devices import sent
-from firstspike.layers import Ensemble, Network, SpikeDropout, project_delays_
-from firstspike.layers.delay import delays_in
+from firstspike.layers import Ensemble, Network, SpikeDropout
+from firstspike.layers.delay import delays_in, project_delays_
 from firstspike.training.evaluation import Evaluation, evaluate, evaluation_of, outputs_of
 from firstspike.training.fitting import Member
 from firstspike.training.objective import Objective

@@ -236,7 +236,8 @@ class Trainer:
             Interrupted: Ctrl-C, SIGTERM or ``stop``.
         """
         if folder is not None:
-            from firstspike.runs import Run, RunWriter  # a run folder is one more callback
+            from firstspike.runs import Run
+            from firstspike.runs.writer import RunWriter  # a run folder is one more callback
 
             writer = RunWriter(folder, resume=resume, checkpoint_every=checkpoint_every)
             options: dict[str, Any] = {"seed": seed, "test": test, "progress_bar": progress_bar, "stop": stop}

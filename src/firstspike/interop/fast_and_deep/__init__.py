@@ -4,6 +4,6 @@
 trained network and, as a check, the spike times that it saved.
 """
 
-from firstspike.interop.fast_and_deep.translate import Translation, import_config, translate
+from firstspike.interop.fast_and_deep.translate import import_config
 
-__all__ = ["Translation", "import_config", "translate"]
+__all__ = ["import_config"]
