@@ -76,15 +76,6 @@ class RunData(Run):
         label = int(data.labels[sample])
         return f"{split} sample {sample}, class {as_text(self.names(label + 1)[label])}"
 
-    def described(self, name: str, count: int) -> tuple[str, str]:
-        """Axis label and title of a parameter in ``named_parameters`` with that many values."""
-        kind, _, place = name.partition(", ")
-        if not place:
-            return "value", f"{name}, {count} values"
-        one = kind.removesuffix("s")
-        unit = f" [{self.unit}]" if "delay" in kind or "time constant" in kind else ""
-        return one + unit, f"{place}, {count} {one if count == 1 else kind}"
-
     def names(self, count: int) -> list[str]:
         """See ``Run``; all of them numbers where the data are missing."""
         try:

@@ -197,9 +197,11 @@ def parameters_figure(run: RunData) -> Figure:
     """All weights, delays and learnt parameters of neurons over the epochs."""
     figure, axes = panels(len(run.history), 2, (3.75, 2.6), sharex=True)
     for ax, (name, history) in zip(axes, run.history.items(), strict=True):
-        label, title = run.described(name, history.values.shape[1])
-        parameter_history(history.epochs, history.values, ax, label)
-        ax.set_title(title)
+        kind, _, place = name.partition(", ")
+        one, count = kind.removesuffix("s"), history.values.shape[1]
+        unit = f" [{run.unit}]" if "delay" in kind or "time constant" in kind else ""
+        parameter_history(history.epochs, history.values, ax, one + unit if place else "value")
+        ax.set_title(f"{place}, {count} {one if count == 1 else kind}" if place else f"{name}, {count} values")
         ax.tick_params(labelbottom=True)
     described = next((found for ax in axes if (found := ax.get_legend_handles_labels())[0]), None)
     if described is not None:

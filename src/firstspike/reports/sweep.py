@@ -1,6 +1,5 @@
 """The page of a sweep, whose table may come from the folders of its runs."""
 
-import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -51,17 +50,16 @@ def sweep_page(title: str, table: SweepTable, place: Path, pictures: Sequence[Pi
     """The page of a sweep called ``title``, to be written into the folder ``place``: links are relative to it."""
     order = ("trial", "state", *table.axes, *_MEASURED, "parameters", "epochs", "seeds", "worker", "reason")
     columns = [name for name in order if any(row.get(name) not in (None, "") for row in table.rows)]
-    rows = [[_link(row, place), *(_cell(name, row) for name in columns)] for row in table.rows]
+    rows = [[_link(row, place), *(cell(name, row) for name in columns)] for row in table.rows]
     head = ["run", *map(_title, columns)]
     return render("sweep", None, title=title, summary=_summary(table), head=head, rows=rows, pictures=pictures)
 
 
-class Cell(NamedTuple):
-    """A cell: its text, the value to sort by, and a link."""
+class Link(NamedTuple):
+    """A cell with a link, empty if there is none."""
 
     text: str
-    value: Value
-    href: str = ""
+    href: str
 
 
 def _summary(table: SweepTable) -> list[Fact]:
@@ -80,18 +78,12 @@ def _name(row: Mapping[str, Value]) -> str:
     return Path(str(row["folder"])).name
 
 
-def _link(row: Mapping[str, Value], place: Path) -> Cell:
+def _link(row: Mapping[str, Value], place: Path) -> Link:
     """The run's report if there is one, otherwise its folder; no link if that is not here."""
     folder = Path(str(row["folder"])).resolve()
     target = folder / "report.html"
     there = os.path.relpath(target if target.is_file() else folder, place.resolve())
-    return Cell(folder.name, folder.name, quote(Path(there).as_posix()) if folder.is_dir() else "")
-
-
-def _cell(name: str, row: Mapping[str, Value]) -> Cell:
-    value = row.get(name)
-    missing = value is None or (isinstance(value, float) and not math.isfinite(value))  # sorts last
-    return Cell(cell(name, row), "" if missing else value)
+    return Link(folder.name, quote(Path(there).as_posix()) if folder.is_dir() else "")
 
 
 def _title(name: str) -> str:

@@ -1,4 +1,4 @@
-// Tables whose columns sort, by numbers where a column has numbers; empty cells come last.
+// Tables whose columns sort, by the first number of a cell where all have one; empty cells come last.
 
 function sortable(table) {
   const heads = [...table.tHead.rows[0].cells];
@@ -15,13 +15,13 @@ function sortable(table) {
 }
 
 function sortRows(body, column, down) {
-  const text = (row) => row.cells[column].dataset.value ?? row.cells[column].textContent.trim();
+  const text = (row) => row.cells[column].textContent.trim().replace(/^nan$/, "");
   const rows = [...body.rows];
-  const numbers = rows.every((row) => text(row) === "" || !Number.isNaN(Number(text(row))));
+  const numbers = rows.every((row) => text(row) === "" || !Number.isNaN(Number.parseFloat(text(row))));
   rows.sort((first, second) => {
     const [a, b] = [text(first), text(second)];
     if (a === "" || b === "") return (a === "") - (b === "");
-    const order = numbers ? Number(a) - Number(b) : a.localeCompare(b);
+    const order = numbers ? Number.parseFloat(a) - Number.parseFloat(b) : a.localeCompare(b);
     return down ? -order : order;
   });
   body.append(...rows);
