@@ -223,16 +223,20 @@ def traces(
     return Traces(membranes.chosen, names, at, voltage, fired, membranes.threshold, membranes.trains)
 
 
-def draw_traces(drawn: Traces, ax: Axes, unit: str = TAU_SYN, dashed: bool = False) -> tuple[float, float]:
-    """Draw traces with threshold and spikes; dashed ones without names. Returns the lowest and the highest voltage."""
+def draw_traces(drawn: Traces, ax: Axes, unit: str = TAU_SYN, dashed: bool | None = None) -> tuple[float, float]:
+    """Draw traces with threshold and spikes. Returns the lowest and the highest voltage.
+
+    Of two that are compared, all traces of the first are solid (False), those of the second dashed and without names
+    (True), and they end with their spikes.
+    """
     for level in drawn.threshold.unique().tolist():
         ax.axhline(level, color=GREY, linewidth=0.9, linestyle=(0, (4, 3)), zorder=1)
     lowest, highest, at = 0.0, float(drawn.threshold.max()), drawn.at
     for neuron, name, voltage, spikes in zip(drawn.neurons, drawn.names, drawn.voltage, drawn.spikes, strict=True):
-        look = line_style(neuron) | ({"linestyle": (0, (3, 2))} if dashed else {})
+        look = line_style(neuron) | ({} if dashed is None else {"linestyle": (0, (3, 2)) if dashed else "-"})
         last = at[-1] if drawn.trains or not len(spikes) else spikes[0]
         ax.plot(at[at <= last], voltage[at <= last], label=None if dashed else name, zorder=3, **look)
-        if not dashed:
+        if dashed is None:
             ax.plot(at[at >= last], voltage[at >= last], alpha=FAINT, linewidth=1, color=look["color"])
         marker = marker_style(neuron) | ({"markerfacecolor": "white"} if dashed else {})
         size = 4 if drawn.trains else 6

@@ -177,8 +177,8 @@ def map_image(run: RunData) -> Figure:
     """The decisions of a Yin-Yang run without axes, to draw on."""
     figure = Figure(figsize=(4.0, 4.0), facecolor="none")
     ax = figure.add_axes((0, 0, 1, 1))
-    decision_map(run.plane_record.output, run.loss, ax, run.plane)
-    ax.legend().remove()
+    if (legend := decision_map(run.plane_record.output, run.loss, ax, run.plane).get_legend()) is not None:
+        legend.remove()
     ax.set_axis_off()
     return figure
 
