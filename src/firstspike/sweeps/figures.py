@@ -34,18 +34,19 @@ def accuracy_over(
     """
     means, spreads = 100 * np.asarray(accuracy, float), 100 * np.asarray(spread, float)
     numbers = _numeric(x)
-    places = np.asarray(x if numbers else [as_text(str(value)) for value in x])
+    texts = [as_text(str(value)) for value in x]
+    names = list(dict.fromkeys(texts))
+    places = np.asarray(x if numbers else list(map(names.index, texts)), float)
     of_line = np.asarray([as_text(str(line)) for line in lines or [""] * len(x)])
     for number, line in enumerate(dict.fromkeys(of_line.tolist())):
         mine = np.flatnonzero(of_line == line)
-        if numbers:
-            mine = mine[np.argsort(places[mine], kind="stable")]
+        mine = mine[np.argsort(places[mine], kind="stable")]
         look = line_style(number) | marker_style(number) | {"capsize": 3, "elinewidth": 1, "markersize": 4}
         look |= {} if curve and numbers else {"linestyle": "none"}
         error = np.nan_to_num(spreads[mine]) if np.isfinite(spreads[mine]).any() else None
         ax.errorbar(places[mine], means[mine], error, label=line or None, **look)
     if not numbers:
-        ax.tick_params("x", rotation=20 if len("".join(dict.fromkeys(places))) > 30 else 0)
+        ax.set_xticks(range(len(names)), names, rotation=20 if len("".join(names)) > 30 else 0)
     elif places.min() > 0 and places.max() >= 30 * places.min():
         ax.set_xscale("log")
     return ax
