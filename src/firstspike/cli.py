@@ -309,16 +309,13 @@ def _nothing_left(epochs: int, asked: int) -> str:
 
 
 def _report(run: "Run") -> None:
+    from firstspike.training.evaluation import success_text
+
     results = run.results
     for seed, found in results.get("seeds", {}).items():
-        if parts := [f"{name} {_percent(found[name])}" for name in ("validation", "test") if found[name]]:
+        if parts := [f"{name} {success_text(found[name])}" for name in ("validation", "test") if found[name]]:
             typer.echo(f"seed {seed}: {', '.join(parts)}")
     mean = f"mean of {len(results['seeds'])} seeds: " if "seeds" in results else ""
-    parts = [f"{name} accuracy {_percent(results[name])}" for name in ("validation", "test") if results[name]]
+    parts = [f"{name} {success_text(results[name])}" for name in ("validation", "test") if results[name]]
     accuracies = mean + ", ".join(parts) if parts else "no validation or test data"
     typer.echo(f"{accuracies}, {results['epochs']} epochs in {results['seconds']:.1f} s\nrun folder: {run.folder}")
-
-
-def _percent(found: dict[str, Any]) -> str:
-    spread = found["accuracy_std"] if "accuracy_std" in found else found["accuracy_error"]
-    return f"{100 * found['accuracy']:.2f} +- {100 * spread:.2f} %"

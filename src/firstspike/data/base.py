@@ -37,8 +37,9 @@ class SpikeData(Dataset[tuple[Tensor, Tensor]]):
         times: input spike times `(samples, inputs)`, floating point, in units of `tau_syn`; `inf` = this input does not
             spike. Or spike trains `(samples, inputs, spikes)`, sorted, `inf` after the last spike; or `EventLists`,
             which are padded when samples are taken.
-        labels: class of each sample `(samples,)`, int64, an index into `class_names`.
-        class_names: one name per class.
+        labels: class of each sample `(samples,)`, int64, an index into `class_names`. Or floating-point numbers to
+            learn, `(samples, targets)`; where there are no `class_names`, also `(samples,)` of one target.
+        class_names: one name per class, or per target.
         image: channels, height and width, where the inputs are pixels in this order.
         blank: spike time of a pixel with nothing on it, in each channel; `inf` where it does not spike.
         encoder: what encoded the values that the times stand for, fitted to the training part.
@@ -49,7 +50,7 @@ class SpikeData(Dataset[tuple[Tensor, Tensor]]):
     """
 
     times: Float[Tensor, "samples inputs"] | Float[Tensor, "samples inputs spikes"] | EventLists
-    labels: Int64[Tensor, " samples"]
+    labels: Int64[Tensor, " samples"] | Float[Tensor, "samples targets"]
     class_names: tuple[str, ...] = ()
     image: tuple[int, int, int] | None = None
     blank: tuple[float, ...] | None = None
@@ -61,11 +62,18 @@ class SpikeData(Dataset[tuple[Tensor, Tensor]]):
         labels, classes = as_tensor("labels", self.labels), len(self.class_names)
         if not isinstance(self.labels, Tensor) and not labels.is_floating_point():
             labels = labels.to(times.device, torch.int64)
+        if labels.is_floating_point() and (labels.ndim == 2 or not classes):
+            labels = labels if labels.ndim == 2 else labels.unsqueeze(-1)
+            columns = labels.shape[1]
+            usual = tuple(f"target {k}" for k in range(columns)) if columns > 1 else ("target",)
+            object.__setattr__(self, "class_names", self.class_names or usual)
         object.__setattr__(self, "times", times)
         object.__setattr__(self, "labels", labels)
         if isinstance(times, Tensor):
             _check_form(times)
-        if labels.shape != (len(times),) or labels.dtype != torch.int64:
+        if self.regression and labels.ndim == 2:
+            self._check_targets(len(times))
+        elif labels.shape != (len(times),) or labels.dtype != torch.int64:
             how = "from one-hot rows with .argmax(dim=1)" if labels.ndim == 2 else "converted with .long()"
             raise ValueError(
                 f"labels: expected int64 of shape ({len(times)},), one per sample, got {labels.dtype} of shape "
@@ -87,14 +95,14 @@ class SpikeData(Dataset[tuple[Tensor, Tensor]]):
                 "times: expected spike trains sorted along the last dimension, got others: sort them with "
                 "times.sort(dim=-1).values, or flatten images of first spikes with times.flatten(1)."
             )
-        if len(labels) and not classes:
+        if len(labels) and not classes and not self.regression:
             names = ", ".join(f"'{k}'" for k in range(min(max(int(labels.max()), 0), 2) + 1))
             more = ", ..." if int(labels.max()) > 2 else ","
             raise ValueError(
                 "class_names: expected a name for each class, got none. Write "
                 f"SpikeData(times, labels, ({names}{more}))"
             )
-        if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < classes:
+        if len(labels) and not self.regression and not 0 <= int(labels.min()) <= int(labels.max()) < classes:
             raise ValueError(
                 f"labels: expected 0 ... {classes - 1} for {classes} class names, got {int(labels.min())} ... "
                 f"{int(labels.max())}. Count classes from 0 and name each of them."
@@ -104,12 +112,27 @@ class SpikeData(Dataset[tuple[Tensor, Tensor]]):
         if self.blank is not None and (self.image is None or len(self.blank) != self.image[0]):
             raise ValueError(f"blank: expected a time for each channel of the image {self.image}, got {self.blank}")
 
+    def _check_targets(self, samples: int) -> None:
+        """Raise a ValueError unless the numbers to learn fit the samples and their names."""
+        shape = self.labels.shape
+        if shape != (samples, len(self.class_names)) or not bool(self.labels.isfinite().all()):
+            raise ValueError(
+                f"labels: expected finite numbers ({samples}, {len(self.class_names)}), a row per sample and a column "
+                f"for each of {', '.join(self.class_names)}, got {tuple(shape)}; leave out samples without a label"
+            )
+
     def __len__(self) -> int:
         return len(self.times)
 
     def __repr__(self) -> str:
         spikes = f", up to {self.times.shape[2]} spikes" if self.trains else ""
-        return f"SpikeData({len(self)} samples, {self.features} inputs{spikes}, {len(self.class_names)} classes)"
+        what = "targets" if self.regression else "classes"
+        return f"SpikeData({len(self)} samples, {self.features} inputs{spikes}, {len(self.class_names)} {what})"
+
+    @property
+    def regression(self) -> bool:
+        """Whether labels are numbers to learn instead of classes."""
+        return self.labels.is_floating_point()
 
     def __getitem__(self, index: int | slice | Tensor) -> tuple[Tensor, Tensor]:
         """Times and label of one sample, or of several for a slice or an index tensor."""
@@ -161,11 +184,11 @@ class SpikeData(Dataset[tuple[Tensor, Tensor]]):
         }
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> "SpikeData":
-        """The same data on `device`, with times of `dtype`; labels stay int64."""
+        """The same data on `device`, with times, and labels that are numbers, of `dtype`; classes stay int64."""
         moved = copy.copy(self)  # its values are checked
         moved.__dict__.pop("checksum", None)
         object.__setattr__(moved, "times", self.times.to(device, dtype))
-        object.__setattr__(moved, "labels", self.labels.to(device))
+        object.__setattr__(moved, "labels", self.labels.to(device, dtype if self.regression else None))
         return moved
 
 
@@ -178,7 +201,8 @@ class Splits(NamedTuple):
 
     def __repr__(self) -> str:
         sizes = ", ".join(f"{name}: {len(part)}" for name, part in zip(self._fields, self, strict=True))
-        return f"Splits({sizes} samples, {self.train.features} inputs, {len(self.train.class_names)} classes)"
+        what = "targets" if self.train.regression else "classes"
+        return f"Splits({sizes} samples, {self.train.features} inputs, {len(self.train.class_names)} {what})"
 
     @property
     def checksum(self) -> dict[str, Any]:

@@ -5,13 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Float, Float64, Int64
+from jaxtyping import Float, Float64
 from torch import Tensor
 
 from firstspike.data.arrays import Image
 from firstspike.data.base import SpikeData, Splits, warn_of_early
 from firstspike.data.series import SeriesEncoder
-from firstspike.data.splits import Encoder, as_encoder, class_indices, divided, spike_data
+from firstspike.data.splits import Encoder, as_encoder, class_indices, divided, spike_data, targets
 from firstspike.data.tables import Table, read_arrays, read_rows, read_table
 
 
@@ -58,7 +58,7 @@ def read_labelled(
         FileNotFoundError: no such file.
         ValueError: as in ``read_times``; labels that are not among the classes, or not one per sample.
     """
-    table, classes, names = _labelled(path, _kinds(like), labels, like.class_names, like.columns)
+    table, classes, names = _labelled(path, _kinds(like), labels, like.class_names, like.columns, like.regression)
     numbers = _content(table, like.encoder, like.features)
     return spike_data(numbers, classes, names, _image(table), like.encoder if table.kind == "values" else None, dtype)
 
@@ -72,6 +72,7 @@ def file_splits(
     class_names: Sequence[str] | None = None,
     seed: int = 0,
     dtype: torch.dtype = torch.float32,
+    regression: bool = False,
 ) -> Splits:
     """Your own data, from tables in files: spike times, or values to encode.
 
@@ -99,6 +100,8 @@ def file_splits(
         class_names: names of the classes 0, 1, 2, ...; by default they follow from the training table.
         seed: seed of the random choice of what is held out; every part has the classes in the proportions of the whole.
         dtype: of the times.
+        regression: labels are numbers to learn: a column of ``.csv``, an array ``(samples,)`` or ``(samples,
+            targets)``. ``class_names`` then name the targets.
 
     Returns:
         The three parts. Their ``encoder`` is the fitted one.
@@ -113,7 +116,7 @@ def file_splits(
     except ValueError as error:
         raise ValueError(f"{train}: {error}") from None
     kinds = ("times", "trains") if encoder is None else ("values",)
-    table, classes, names = _labelled(train, dict.fromkeys(kinds), own.get("train"), class_names)
+    table, classes, names = _labelled(train, dict.fromkeys(kinds), own.get("train"), class_names, (), regression)
     numbers = _content(table, encoder)
     validation_part, test_part = (0 if isinstance(part, str | Path) else part for part in (validation, test))
     try:
@@ -124,7 +127,7 @@ def file_splits(
     for name, file in (("validation", validation), ("test", test)):
         if isinstance(file, str | Path):
             width = None if numbers.ndim == 3 else numbers.shape[1]
-            other, classes, _ = _labelled(file, {table.kind: width}, own.get(name), names, table.columns)
+            other, classes, _ = _labelled(file, {table.kind: width}, own.get(name), names, table.columns, regression)
             content = _content(other, encoder, None if encoder is not None else numbers.shape[1])
             data = spike_data(content, classes, names, _image(other), parts.train.encoder, dtype, table.columns)
             parts = parts._replace(**{name: data})
@@ -161,9 +164,10 @@ def _labelled(
     inputs: Mapping[str, int | None],
     labels: str | int | None,
     names: Sequence[str] | None,
-    columns: Sequence[str] = (),
-) -> tuple[Table, Int64[Tensor, " samples"], tuple[str, ...]]:
-    """A table, the class of each sample, and the names of the classes, by default those in the table."""
+    columns: Sequence[str],
+    regression: bool,
+) -> tuple[Table, Tensor, tuple[str, ...]]:
+    """A table, the class or targets of each sample, and the names of those, by default the table's."""
     path = Path(path)
     if path.suffix == ".npy":
         if labels is None:
@@ -173,7 +177,8 @@ def _labelled(
         usual = -1 if path.suffix == ".csv" else "labels"
         table = read_table(path, inputs, usual if labels is None else labels, columns)
     try:
-        return table, *class_indices(table.labels, len(table.numbers), names or table.class_names, table.place)
+        numbers = targets if regression else class_indices
+        return table, *numbers(table.labels, len(table.numbers), names or table.class_names, table.place)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
 

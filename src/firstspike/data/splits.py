@@ -40,6 +40,7 @@ def split(
     encode: LatencyEncoder | SeriesEncoder | Mapping[str, Any] | None = None,
     dtype: torch.dtype = torch.float32,
     trains: bool = False,
+    regression: bool = False,
 ) -> Splits:
     """Divide labelled samples at random into training, validation and test data.
 
@@ -54,7 +55,8 @@ def split(
         times: spike times `(samples, inputs)` in units of `tau_syn`, `inf` = no spike; with `encode` values of any
             range, NaN = missing, or signals `(samples, channels, time)`. Or spike trains as `EventLists`. Of a frame of
             pandas or polars the data keep the names of the columns.
-        labels: class of each sample `(samples,)`, whole numbers or names.
+        labels: class of each sample `(samples,)`, whole numbers or names; with `regression` numbers to learn, also
+            `(samples, targets)`.
         validation: part of the samples for validation: below 1 a fraction, from 1 on their number; None or 0 for none.
         test: part of the samples for testing, like ``validation``.
         seed: seed of the random choice.
@@ -67,6 +69,7 @@ def split(
             Unless it has ranges already, it is fitted to the training part alone.
         dtype: of the times.
         trains: `times` are spike trains `(samples, inputs, spikes)`, sorted, `inf` after the last spike.
+        regression: labels are numbers to learn; `class_names` name the targets.
 
     Returns:
         The three parts; samples of a part are in random order. Their `encoder` is the fitted one.
@@ -89,7 +92,7 @@ def split(
     else:
         name, how = ("times", "pass trains=True") if encode is None else ("values", None)
         table, image = as_table(times, name, trains=how)
-    classes, names = class_indices(labels, len(table), class_names)
+    classes, names = (targets if regression else class_indices)(labels, len(table), class_names)
     return divided(table, image, classes, names, validation, test, seed, stratified, encoder, dtype, columns)
 
 
@@ -112,7 +115,7 @@ def as_encoder(encode: Encoder | Mapping[str, Any]) -> Encoder:
 def divided(
     table: Float64[Tensor, "samples inputs *spikes"] | EventLists,
     image: Image | None,
-    classes: Int64[Tensor, " samples"],
+    classes: Int64[Tensor, " samples"] | Float64[Tensor, "samples targets"],
     class_names: tuple[str, ...],
     validation: float | None,
     test: float | None,
@@ -126,6 +129,7 @@ def divided(
     sizes = [_size(name, share, len(table)) for name, share in (("validation", validation), ("test", test))]
     if sum(sizes) >= len(table):
         raise ValueError(f"validation, test: expected fewer than all of {len(table)} samples, got {sum(sizes)}")
+    stratified = stratified and not classes.is_floating_point()
     *held, train = _random_order(classes, seed, stratified).split([*sizes, len(table) - sum(sizes)])
     if encoder is not None and isinstance(table, Tensor) and not encoder.features:
         encoder = encoder.fit(table[train])
@@ -135,7 +139,7 @@ def divided(
 
 def spike_data(
     table: Float64[Tensor, "samples inputs *spikes"] | EventLists,
-    labels: Int64[Tensor, " samples"],
+    labels: Int64[Tensor, " samples"] | Float64[Tensor, "samples targets"],
     class_names: tuple[str, ...],
     image: Image | None,
     encoder: Encoder | None,
@@ -143,6 +147,7 @@ def spike_data(
     columns: tuple[str, ...] = (),
 ) -> SpikeData:
     """Labelled data from spike times, or from values that a fitted encoder encodes."""
+    labels = labels.to(dtype) if labels.is_floating_point() else labels
     if encoder is None or isinstance(table, EventLists):
         return SpikeData(table.to(dtype=dtype), labels, class_names, image, columns=columns)
     if isinstance(encoder, SeriesEncoder):
@@ -193,6 +198,23 @@ def class_indices(
             hint = "" if text else "; leave out samples without a label"
             raise ValueError(f"labels: expected {expected}, got {text!r} for {place(row)}{hint}")
     return torch.tensor([index[text] for text in texts], dtype=torch.int64), names
+
+
+def targets(
+    labels: ArrayLike | Tensor,
+    samples: int,
+    names: Sequence[str] | None = None,
+    place: Callable[[int], str] = "sample {}".format,
+) -> tuple[Float64[Tensor, "samples targets"], tuple[str, ...]]:
+    """Labels as numbers to learn, and the names of the targets; otherwise as `class_indices`."""
+    array = labels.detach().cpu().numpy() if isinstance(labels, Tensor) else np.asarray(labels)
+    for row, text in enumerate(array.tolist() if array.dtype.kind in "OUS" and array.ndim == 1 else ()):
+        if _number(str(text)) is None:
+            raise ValueError(f"labels: expected a number, got {text!r} for {place(row)}")
+    if array.ndim not in (1, 2) or len(array) != samples:
+        raise ValueError(f"labels: expected numbers ({samples},) or ({samples}, targets), got {array.shape}")
+    columns = names or getattr(labels, "columns", None) or ()
+    return torch.from_numpy(array.astype(np.float64).reshape(samples, -1)), tuple(map(str, columns))
 
 
 def _class_text(label: object) -> str:

@@ -18,7 +18,7 @@ its kind, and one line in `LOSSES` or `REGULARIZERS`. The tests that run over `L
 from torch import nn
 
 from firstspike.losses.base import Loss, TimeLoss
-from firstspike.losses.readout import ReadoutCrossEntropy, ReadoutLoss, ReadoutMSE
+from firstspike.losses.readout import ReadoutCrossEntropy, ReadoutLoss, ReadoutMSE, ReadoutRegression
 from firstspike.losses.regularizers import DelayL2, EarlyOutput, LayerWindow, SilentPeak, SpikeCount
 from firstspike.losses.times import ShiftInvariantMSE, TimeCrossEntropy, TimeMSE
 
@@ -27,6 +27,7 @@ LOSSES: dict[str, type[Loss]] = {
     "mse": TimeMSE,
     "readout_cross_entropy": ReadoutCrossEntropy,
     "readout_mse": ReadoutMSE,
+    "regression": ReadoutRegression,
     "shift_invariant": ShiftInvariantMSE,
 }
 
@@ -46,6 +47,7 @@ __all__ = [
     "ReadoutCrossEntropy",
     "ReadoutLoss",
     "ReadoutMSE",
+    "ReadoutRegression",
     "ShiftInvariantMSE",
     "SilentPeak",
     "SpikeCount",

@@ -1,14 +1,24 @@
 """Losses on the values of a readout: the class with the largest value wins."""
 
 import math
-from typing import Unpack
+from collections.abc import Callable
+from typing import Literal, Unpack
 
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.nn import functional
 
-from firstspike.losses.base import Loss, LossOptions, check_batch, check_positive, check_range, check_share, of_true
+from firstspike.losses.base import (
+    Loss,
+    LossOptions,
+    Reduction,
+    check_batch,
+    check_positive,
+    check_range,
+    check_share,
+    of_true,
+)
 from firstspike.ranges import Finite, Positive, Probability
 from firstspike.signature import takes_arguments_of
 from firstspike.spiketime.values import check_tensor
@@ -68,6 +78,56 @@ class ReadoutCrossEntropy(ReadoutLoss):
         if self.label_smoothing:
             true = torch.lerp(true, likely.mean(dim=-1), self.label_smoothing)
         return -true
+
+
+class ReadoutRegression(Loss):
+    """Distance of the values of a readout to numbers to learn, one output for each: the mean over them.
+
+    Args:
+        error: `"squared"`, `"absolute"`, or `"huber"`, squared up to 1 and absolute beyond, as in torch's losses.
+        tau_syn: as in the losses on spike times; it plays no part.
+        reduction: how the losses of the samples are combined: `"mean"`, `"sum"` or `"none"`.
+    """
+
+    reads = "values"
+
+    def __init__(
+        self,
+        error: Literal["squared", "absolute", "huber"] = "squared",
+        tau_syn: Positive = 1.0,
+        reduction: Reduction = "mean",
+    ) -> None:
+        super().__init__(reduction=reduction, tau_syn=tau_syn)
+        if error not in _ERRORS:
+            raise ValueError(f"error: expected one of {', '.join(_ERRORS)}, got {error!r}")
+        self.error = error
+
+    def per_sample(
+        self, output: Float[Tensor, "*batch outputs"], labels: Float[Tensor, "*batch outputs"]
+    ) -> Float[Tensor, "*batch"]:
+        """Loss of each sample.
+
+        Raises:
+            ValueError: labels that are not floating-point numbers, one for each output.
+        """
+        check_tensor("output", output)
+        if not labels.is_floating_point() or labels.shape != output.shape:
+            raise ValueError(
+                f"labels: expected a number for each output, {tuple(output.shape)}, got {labels.dtype} of shape "
+                f"{tuple(labels.shape)}; classes take a loss such as ReadoutCrossEntropy"
+            )
+        return _ERRORS[self.error](output, labels, reduction="none").mean(dim=-1)
+
+    def predict(self, output: Float[Tensor, "*batch outputs"]) -> Float[Tensor, "*batch outputs"]:
+        """The values themselves."""
+        return output
+
+
+_ERRORS: dict[str, Callable[..., Tensor]] = {
+    "squared": functional.mse_loss,
+    "absolute": functional.l1_loss,
+    "huber": functional.huber_loss,
+}
 
 
 @takes_arguments_of(Loss)

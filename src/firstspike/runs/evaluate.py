@@ -24,7 +24,7 @@ from firstspike.runs.files import whole_file, write_whole
 from firstspike.runs.rows import Rows, input_times
 from firstspike.text import no_decision, printable
 from firstspike.training import Evaluation
-from firstspike.training.evaluation import confusion_counts, evaluate_record
+from firstspike.training.evaluation import confusion_counts, evaluate_record, success_text
 
 if TYPE_CHECKING:
     from firstspike.runs.run import Run
@@ -50,6 +50,10 @@ def prediction_table(run: "Run", rows: Rows) -> str:
     times = run.observe(input_times(rows, run.data.train, run.dtype)).output
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
+    if run.data.train.regression:
+        writer.writerow(run.names(times.shape[1]))
+        writer.writerows(times.tolist())
+        return text.getvalue()
     writer.writerow(["class", *run.names(times.shape[1])])
     for decision, row in zip(decisions(run, times), times.numpy(), strict=True):
         writer.writerow([decision, *(str(time) for time in row)])
@@ -83,8 +87,12 @@ class RunEvaluation(Evaluation):
     @property
     def numbers(self) -> dict[str, Any]:
         """All but the spikes, ready for JSON. ``confusion`` has true classes in rows and ``decisions`` in columns."""
-        counts, time = confusion_counts(self, len(self.data.class_names)), self.decision_time
-        names = self.run.names(len(counts))
+        time, classes = self.decision_time, {}
+        if not self.data.regression:
+            counts = confusion_counts(self, len(self.data.class_names))
+            names = self.run.names(len(counts))
+            decisions = [*names, no_decision(names)][: counts.shape[1]]
+            classes = {"classes": names, "decisions": decisions, "confusion": counts.tolist()}
         layers = [lif.name for lif in named_lif_layers(self.run.network)] or ["output"] * len(self.silent)
         return {
             "data": self.name,
@@ -92,8 +100,8 @@ class RunEvaluation(Evaluation):
             "epoch": self.run.checkpoint.epoch,
             "substrate": self.run.substrate,
             "samples": len(self.data),
-            "accuracy": self.accuracy,
-            "accuracy_error": self.accuracy_error,
+            **({"accuracy": self.accuracy, "accuracy_error": self.accuracy_error} if classes else {}),
+            **({"metrics": dict(self.metrics)} if self.metrics else {}),
             "loss": self.loss,
             "silent": dict(zip(layers, self.silent, strict=True)),
             "decided": self.decided,
@@ -103,9 +111,7 @@ class RunEvaluation(Evaluation):
                 layer.name: {"spikes": layer.spikes, "synaptic_events": layer.events} for layer in self.cost(True)
             },
             "energy_estimate": energy_estimates(self.cost()) if self.cost() else {},
-            "classes": names,
-            "decisions": [*names, no_decision(names)][: counts.shape[1]],
-            "confusion": counts.tolist(),
+            **classes,
         }
 
     def cost(self, until_decision: bool = False) -> list[LayerCost]:
@@ -152,13 +158,12 @@ class RunEvaluation(Evaluation):
     def text(self) -> str:
         """A few lines for people."""
         found = self.numbers
-        shown = f"{100 * found['accuracy']:.2f} +- {100 * found['accuracy_error']:.2f} %"
         silent = ", ".join(f"{name} {100 * fraction:.2f} %" for name, fraction in found["silent"].items())
         decided = f"{found['decided']} of {found['samples']} samples decide"
         if found["decision_time"] is not None:
             decided += f", mean decision time {found['decision_time']:.4g} in the unit of the input times"
         lines = [
-            f"{found['data']} accuracy {shown} on {found['samples']} samples, loss {found['loss']:.4g} "
+            f"{found['data']} {success_text(found)} on {found['samples']} samples, loss {found['loss']:.4g} "
             f"({found['checkpoint']})",
             f"silent: {silent}",
             decided,
@@ -170,7 +175,7 @@ class RunEvaluation(Evaluation):
         if estimates := found["energy_estimate"]:
             devices = ", ".join(f"{device} {_joules(energy)}" for device, energy in estimates.items())
             lines.append(f"energy per sample, estimated from published numbers, not measured: {devices}")
-        if len(found["classes"]) <= _TABLE_UP_TO:
+        if len(found.get("classes", range(_TABLE_UP_TO + 1))) <= _TABLE_UP_TO:
             names, decisions = ([printable(name) for name in found[key]] for key in ("classes", "decisions"))
             lines += ["", *table(names, decisions, found["confusion"])]
         return "\n".join(lines)

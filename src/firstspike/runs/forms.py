@@ -47,7 +47,8 @@ class Part(Form):
     """Results on a part of the data: of one training, or mean and standard deviation over several."""
 
     samples: Count
-    accuracy: float
+    accuracy: float | None = None
+    metrics: dict[str, float | None] = {}
     loss: float
     silent: list[float]
     accuracy_error: float | None = None
@@ -70,9 +71,13 @@ class Results(Form):
         spread = "accuracy_error" if self.seeds is None else "accuracy_std"
         for name in ("validation", "test"):
             part = getattr(self, name)
-            if part is not None and getattr(part, spread) is None:
-                raise ValueError(f"{name} lacks {spread!r}")
-        if (self.validation is None) != (self.best_validation_accuracy is None):
+            if part is None or (part.accuracy is None and part.metrics):
+                continue
+            for key in ("accuracy", spread):
+                if getattr(part, key) is None:
+                    raise ValueError(f"{name} lacks {key!r}")
+        decides = self.validation is not None and self.validation.accuracy is not None
+        if decides != (self.best_validation_accuracy is not None):
             raise ValueError("validation and best_validation_accuracy should both be null, or none of them")
         return self
 

@@ -40,9 +40,9 @@ def input_times(
             times = as_table(rows, "rows", like.features)[0].to(dtype)
     if times.shape[1] != like.features:
         raise ValueError(f"rows: expected {like.features} inputs, got {times.shape[1]}")
-    labels = torch.zeros(len(times), dtype=torch.long)
+    labels = like.labels.new_zeros((len(times), *like.labels.shape[1:]))
     try:
-        return SpikeData(times.to("cpu"), labels, like.class_names).times  # which checks them
+        return SpikeData(times.to("cpu"), labels.cpu(), like.class_names).times  # which checks them
     except ValueError as error:
         where = f"{rows}: " if isinstance(rows, str | Path) else ""
         raise ValueError(f"{where}{error}") from None

@@ -365,7 +365,7 @@ class Run:
         return [*known, *map(str, range(len(known), count))]
 
     def predict(self, rows: Rows) -> np.ndarray:
-        """Names of the classes of new samples.
+        """Names of the classes of new samples, or numbers where the labels are numbers.
 
         Args:
             rows: as in the table that the run was trained on, without labels: a frame of pandas or polars, an array, a
@@ -374,14 +374,15 @@ class Run:
 
         Returns:
             ``(samples,)``, strings. A sample without a decision is ``silent``, or ``no decision`` where a class has
-            that name.
+            that name. Where the labels are numbers, ``(samples, targets)``.
 
         Raises:
             FileNotFoundError: there is no such file.
             ValueError: rows that do not fit the network.
             SubstrateError: a substrate that cannot be reached or does not answer.
         """
-        return np.array(decisions(self, self.observe(input_times(rows, self.data.train, self.dtype)).output))
+        output = self.observe(input_times(rows, self.data.train, self.dtype)).output
+        return output.numpy() if self.data.train.regression else np.array(decisions(self, output))
 
     @cached_property
     def record(self) -> Record:

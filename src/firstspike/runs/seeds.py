@@ -40,11 +40,19 @@ def joint_results(seeds: Sequence[int], results: Sequence[dict[str, Any]]) -> di
         if not parts:
             found[split] = None
             continue
-        accuracies = [part["accuracy"] for part in parts]
+        accuracies = [part["accuracy"] for part in parts if "accuracy" in part]
+        spread = (
+            {"accuracy": statistics.fmean(accuracies), "accuracy_std": statistics.stdev(accuracies)}
+            if accuracies
+            else {}
+        )
+        metrics = {
+            name: statistics.fmean(part["metrics"][name] for part in parts) for name in parts[0].get("metrics", ())
+        }
         found[split] = {
             "samples": parts[0]["samples"],
-            "accuracy": statistics.fmean(accuracies),
-            "accuracy_std": statistics.stdev(accuracies),
+            **spread,
+            **({"metrics": metrics} if metrics else {}),
             "loss": statistics.fmean(part["loss"] for part in parts),
             "silent": [statistics.fmean(layer) for layer in zip(*(part["silent"] for part in parts), strict=True)],
         }

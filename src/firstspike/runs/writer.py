@@ -192,7 +192,7 @@ class RunWriter(Callback):
         for run, own in zip(self.runs, fit.rows, strict=True):
             run.append("metrics", [own])
         for run, validation in zip(self.runs, fit.validations, strict=False):
-            if not validation.readout:
+            if not validation.readout and not fit.train.regression:
                 run.append("output_times", output_time_rows(fit.epoch, validation))
         if len(self.runs) > 1:
             RunFolder(self.folder).append("metrics", [row])
@@ -229,7 +229,7 @@ class RunWriter(Callback):
                 "epochs": result.epochs,
                 "parameters": sum(p.numel() for p in member.network.parameters() if p.requires_grad),
                 "seconds": round(result.seconds, 2),
-                "best_validation_accuracy": best if result.validations else None,
+                "best_validation_accuracy": None if math.isnan(best) else best,
                 "validation": summary(result.validations[k]) if result.validations else None,
                 "test": summary(result.tests[k]) if result.tests else None,
             }
@@ -324,10 +324,11 @@ def _own_tensors(value: Any) -> Any:
 
 def summary(evaluation: Evaluation) -> dict[str, Any]:
     """The numbers of an evaluation."""
+    accuracy = {"accuracy": evaluation.accuracy, "accuracy_error": evaluation.accuracy_error}
     return {
         "samples": len(evaluation.labels),
-        "accuracy": evaluation.accuracy,
-        "accuracy_error": evaluation.accuracy_error,
+        **({} if math.isnan(evaluation.accuracy) else accuracy),
+        **({"metrics": dict(evaluation.metrics)} if evaluation.metrics else {}),
         "loss": evaluation.loss,
         "silent": list(evaluation.silent),
     }

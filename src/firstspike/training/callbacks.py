@@ -152,10 +152,12 @@ class ProgressBar(Callback):
     def on_epoch_end(self, fit: "Fit", row: "Row") -> None:
         """Show the numbers of the epoch."""
         part = "validation" if "validation_loss" in row else "train"
+        accuracy = row.get(f"{part}_accuracy")
+        success = f"mae {row[f'{part}_mae']:.4g}" if accuracy is None else f"accuracy {100 * float(accuracy):.2f} %"
         silent = "/".join(f"{100 * float(value):.1f}" for name, value in row.items() if name.startswith("silent_"))
         self.bar.set_description(f"epoch {row['epoch']}/{fit.epochs}", refresh=False)
         self.bar.set_postfix_str(
-            f"loss {row[f'{part}_loss']:.4g}, accuracy {100 * float(row[f'{part}_accuracy']):.2f} %, silent {silent} %",
+            f"loss {row[f'{part}_loss']:.4g}, {success}, silent {silent} %",
             refresh=False,
         )
 

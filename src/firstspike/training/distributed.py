@@ -223,7 +223,7 @@ class Distributed(Sequential):
         member.optimizer.zero_grad()
         if len(truth):  # the mean over no sample would be NaN
             (total * share).backward()
-        correct = (objective.predict(record.output.detach()) == truth).sum()
+        correct = objective.success(record.output.detach(), truth).sum()
         cost = loss.detach() * share * samples if len(truth) else loss.new_zeros(())
         numbers = torch.stack([cost, correct.to(cost), torch.full_like(cost, self.asked())])
         first = [first_spikes_in(network, record.layers, i) for i in member.spiking]

@@ -84,9 +84,14 @@ def signs_of_failure(network: nn.Module, validation: Evaluation) -> list[str]:
             "gives no gradient: lower the last of SilentNeurons(limits=[...]), in a config training.silent.limits, or "
             "raise its increment"
         )
-    counts = torch.bincount(validation.labels)
+    regression = validation.labels.is_floating_point()
+    if regression and validation.score <= 0:
+        found.append(
+            f"with r2 {validation.score:.3g} on the validation data the network is no better than the labels' mean"
+        )
+    counts = torch.zeros(1) if regression else torch.bincount(validation.labels)
     guess, samples = float(counts.max()) / len(validation.labels), len(validation.labels)
-    if validation.accuracy <= guess + math.sqrt(guess * (1 - guess) / samples):
+    if not regression and validation.accuracy <= guess + math.sqrt(guess * (1 - guess) / samples):
         found.append(
             f"with {100 * validation.accuracy:.1f} % of the validation data correct the network is no better than "
             f"guessing, where the most frequent class makes {100 * guess:.1f} %"

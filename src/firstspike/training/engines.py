@@ -50,8 +50,8 @@ class Sequential:
         """Train on one batch of each network: a gradient step, or raised weights where too many neurons are silent.
 
         Returns:
-            Sums over the samples of each network: loss (without regularisers), correct decisions, 1 per sample of a
-            batch that raised weights, and the ``activity`` of the layers.
+            Sums over the samples of each network: loss (without regularisers), correct decisions or errors, 1 per
+            sample of a batch that raised weights, and the ``activity`` of the layers.
         """
         return torch.stack([self._step(*each) for each in zip(self.members, times, labels, strict=True)])
 
@@ -60,7 +60,7 @@ class Sequential:
     ) -> tuple[Tensor, Tensor, Tensor, Tensor, tuple[Tensor, ...]]:
         """Loss, loss with regularisers, share of correct decisions, activity and spikes of the layers."""
         loss, total, record = self.objective(member.network, times, labels, member.substrate)
-        correct = (self.objective.predict(record.output.detach()) == labels).mean(dtype=times.dtype)
+        correct = self.objective.success(record.output.detach(), labels).mean(dtype=times.dtype)
         return loss.detach(), total, correct, activity(member.network, record.layers), record.layers
 
     def _step(self, member: Member, times: Tensor, labels: Tensor) -> Tensor:
@@ -168,7 +168,7 @@ class SideBySide(Sequential):
         for e, layer in enumerate(raised):
             if layer is not None:
                 members[e].silent.raise_layer_(members[e].network, layer, shares[layer][e])
-        correct = (self.objective.predict(layers[-1].detach()) == labels).mean(-1, dtype=times.dtype)
+        correct = self.objective.success(layers[-1].detach(), labels).mean(-1, dtype=times.dtype)
         skipped = sent(torch.tensor([layer is not None for layer in raised], dtype=correct.dtype), correct.device)
         sums = torch.stack([losses.detach(), correct, skipped], dim=1)
         return torch.cat([sums, active], dim=1).double() * labels.shape[1]

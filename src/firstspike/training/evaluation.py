@@ -6,9 +6,9 @@ numbers for each input and output. It depends on nothing else, so that an evalua
 
 import math
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -38,24 +38,38 @@ class Evaluation:
 
     Args:
         loss: mean over the samples, without regularisers.
-        accuracy: fraction of correct decisions; a sample without a decision counts as wrong.
+        accuracy: fraction of correct decisions; a sample without a decision counts as wrong. NaN where labels are
+            numbers to learn.
         silent: silent fraction of each LIF layer.
         times: output times, ``inf`` where silent; of a readout its values.
-        predictions: class per sample, -1 where the deciding neuron is silent.
-        labels: true classes.
+        predictions: class per sample, -1 where the deciding neuron is silent; or the numbers that were predicted.
+        labels: true classes, or numbers.
         readout: whether ``times`` are the values of a readout.
+        metrics: further numbers by name: of numbers to learn ``mae`` and ``mse``, the mean absolute and squared error,
+            and ``r2``, the fraction of the variance that is explained; and those that the ``Trainer`` was given.
     """
 
     loss: float
     accuracy: float
     silent: tuple[float, ...]
     times: Float[Tensor, "samples outputs"]
-    predictions: Int64[Tensor, " samples"]
-    labels: Int64[Tensor, " samples"]
+    predictions: Int64[Tensor, " samples"] | Float[Tensor, "samples outputs"]
+    labels: Int64[Tensor, " samples"] | Float[Tensor, "samples outputs"]
     readout: bool = False
+    metrics: Mapping[str, float] = field(default_factory=dict)
 
     def __repr__(self) -> str:
-        return f"Evaluation(accuracy {100 * self.accuracy:.2f} %, loss {self.loss:.4g}, {len(self.labels)} samples)"
+        return f"Evaluation({success_text(vars(self))}, loss {self.loss:.4g}, {len(self.labels)} samples)"
+
+    @property
+    def score(self) -> float:
+        """What is to be high: the accuracy, or ``r2``."""
+        return self.metrics["r2"] if self.labels.is_floating_point() else self.accuracy
+
+    @property
+    def scores(self) -> dict[str, float]:
+        """Loss, accuracy if there is one, and the metrics."""
+        return {"loss": self.loss, **({} if math.isnan(self.accuracy) else {"accuracy": self.accuracy}), **self.metrics}
 
     @property
     def accuracy_error(self) -> float:
@@ -65,7 +79,7 @@ class Evaluation:
     @property
     def decided(self) -> int:
         """Number of samples with a decision."""
-        return int((self.predictions >= 0).sum())
+        return len(self.labels) if self.labels.is_floating_point() else int((self.predictions >= 0).sum())
 
     @property
     def decision_time(self) -> float:
@@ -73,6 +87,18 @@ class Evaluation:
         if self.readout:
             return math.nan
         return self.times[self.predictions >= 0].amin(dim=-1).mean(dtype=torch.float64).item()
+
+
+def success_text(found: Mapping[str, Any], digits: int = 2) -> str:
+    """The accuracy of an evaluation, of its fields or as in ``results.json``, or its error; then other metrics."""
+    accuracy, metrics = found.get("accuracy"), found.get("metrics") or {}
+    spread = found.get("accuracy_std", found.get("accuracy_error"))
+    parts = (
+        []
+        if accuracy is None or math.isnan(accuracy)
+        else [f"accuracy {100 * accuracy:.{digits}f}{'' if spread is None else f' +- {100 * spread:.{digits}f}'} %"]
+    )
+    return ", ".join([*parts, *(f"{name} {value:.4g}" for name, value in metrics.items())])
 
 
 @torch.no_grad()
@@ -172,18 +198,25 @@ def evaluation_of(
     labels: Int64[Tensor, " samples"],
 ) -> Evaluation:
     """Loss and decisions from output times, with silent fractions summed over the samples."""
-    predictions = objective.predict(times)
-    loss, right = torch.as_tensor(objective.loss(times, labels)), (predictions == labels).mean(dtype=torch.float64)
-    numbers = [loss.double().view(1), right.view(1), silent / len(labels)]
-    found, accuracy, *fractions = torch.cat([x.to(times.device) for x in numbers]).tolist()  # wait for a GPU once
+    metrics = {name: torch.as_tensor(metric(times, labels)) for name, metric in objective.metrics.items()}
+    success = objective.success(times, labels).mean(dtype=torch.float64)
+    if labels.is_floating_point():
+        square = (times - labels).double().square().mean(dim=0)
+        spread = labels.double().var(dim=0, correction=0)
+        metrics = {"mae": success, "mse": square.mean(), "r2": (1 - square / spread).mean(), **metrics}
+        success = success.new_full((), math.nan)
+    loss, *others = (x.double().view(1) for x in (torch.as_tensor(objective.loss(times, labels)), *metrics.values()))
+    numbers = [loss, success.view(1), *others, silent / len(labels)]
+    found, accuracy, *rest = torch.cat([x.to(times.device) for x in numbers]).tolist()  # wait for a GPU once
     raise_deferred_errors()
     return Evaluation(
         loss=found,
         accuracy=accuracy,
-        silent=tuple(fractions),
+        silent=tuple(rest[len(metrics) :]),
         times=times,
-        predictions=predictions,
+        predictions=times if labels.is_floating_point() else objective.predict(times),
         labels=labels,
+        metrics=dict(zip(metrics, rest, strict=False)),
         readout=getattr(objective.loss, "reads", None) == "values",
     )
 

@@ -15,7 +15,7 @@ from firstspike.layers import Network
 from firstspike.substrates import Substrate
 from firstspike.training.averaging import WeightAverage
 from firstspike.training.callbacks import Callbacks
-from firstspike.training.evaluation import Evaluation, warn_of_unseen
+from firstspike.training.evaluation import Evaluation, success_text, warn_of_unseen
 from firstspike.training.silent import SilentNeurons, activity_names, spiking_layers
 from firstspike.training.state import CheckpointError, checked_state
 
@@ -38,8 +38,8 @@ class Progress:
     Args:
         epoch: whole epochs done.
         batch: batches done of the next one.
-        best: highest validation accuracy so far.
-        best_loss: validation loss at that epoch; of equal accuracies the lower loss is the better one.
+        best: highest validation accuracy so far, or ``r2``.
+        best_loss: validation loss at that epoch; of equal scores the lower loss is the better one.
         seconds: time spent so far.
         totals: sums over the batches of the unfinished epoch, see ``Sequential.step``.
         noise: state of the random numbers of the unfinished epoch.
@@ -58,10 +58,10 @@ class Progress:
         self.epoch, self.batch, self.totals, self.noise = self.epoch + 1, 0, None, None
 
     def improve(self, validation: Evaluation) -> bool:
-        """Note an evaluation if it is the best so far; of equal accuracies, the lower loss wins."""
-        better = (validation.accuracy, -validation.loss) > (self.best, -self.best_loss)
+        """Note an evaluation if it is the best so far; of equal scores, the lower loss wins."""
+        better = (validation.score, -validation.loss) > (self.best, -self.best_loss)
         if better:
-            self.best, self.best_loss = validation.accuracy, validation.loss
+            self.best, self.best_loss = validation.score, validation.loss
         return better
 
 
@@ -276,7 +276,7 @@ class FitResult:
         epochs: whole epochs done.
         seconds: time spent, over all sessions of the training.
         metrics: columns by name, a value per epoch of this session; with several networks their mean.
-        best_validation_accuracy: of each network, NaN without validation data.
+        best_validation_accuracy: of each network, NaN without validation data, or where labels are numbers.
         validations: one for each network; empty without validation data.
         tests: one for each network; empty without test data.
     """
@@ -292,7 +292,7 @@ class FitResult:
         found = [f", {len(self.best_validation_accuracy)} networks"] if len(self.best_validation_accuracy) > 1 else []
         for name, evaluations in (("validation", self.validations), ("test", self.tests)):
             if evaluations:
-                found.append(f", {name} accuracy " + ", ".join(f"{100 * x.accuracy:.2f} %" for x in evaluations))
+                found.append(f", {name} " + ", ".join(success_text(vars(x)) for x in evaluations))
         return f"FitResult({self.epochs} epochs in {self.seconds:.0f} s{''.join(found)})"
 
     @property
@@ -341,15 +341,17 @@ def mean_row(rows: Sequence[Row]) -> Row:
     return {name: sum(float(row[name]) for row in rows) / len(rows) for name in rows[0]} | {"epoch": rows[0]["epoch"]}
 
 
-def metrics_row(member: Member, totals: Sequence[float], samples: int, validation: Evaluation | None) -> Row:
+def metrics_row(
+    member: Member, totals: Sequence[float], samples: int, validation: Evaluation | None, regression: bool = False
+) -> Row:
     """An epoch's row of metrics. ``raised`` is the fraction of batches that raised weights of silent neurons."""
-    loss, accuracy, raised, *active = (total / samples for total in totals)
+    loss, success, raised, *active = (total / samples for total in totals)
     row: Row = {
         "epoch": member.progress.epoch,
         "lr": member.optimizer.param_groups[0]["lr"],
         "train_loss": loss,
-        "train_accuracy": accuracy,
+        "train_mae" if regression else "train_accuracy": success,
     }
     if validation is not None:
-        row |= {"validation_loss": validation.loss, "validation_accuracy": validation.accuracy}
+        row |= {f"validation_{name}": value for name, value in validation.scores.items()}
     return row | {"raised": raised} | dict(zip(member.activity, active, strict=True))

@@ -1,15 +1,17 @@
 """What is minimised, and how output times decide for a class."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
-from jaxtyping import Float, Int64
+from jaxtyping import Float, Int64, Shaped
 from torch import Tensor, nn
 
 from firstspike.layers import Network, Record
 from firstspike.losses.base import smallest
 from firstspike.substrates import Substrate
 
+Metric = Callable[[Tensor, Tensor], float | Tensor]
+"""``metric(output, labels)`` -> a number, such as one of ``torchmetrics.functional``."""
 Loss = Callable[[Tensor, Tensor], Tensor]
 """``loss(times, labels)`` -> mean over the samples; with a method ``predict(times)`` it also decides."""
 
@@ -21,10 +23,12 @@ class Objective:
     Args:
         loss: ``loss(times, labels)``, the mean over the samples.
         regularizers: each is called ``regularizer(times, labels, network, record)``.
+        metrics: further numbers of an evaluation by name.
     """
 
     loss: Loss
     regularizers: Sequence[Callable[..., Tensor]] = ()
+    metrics: Mapping[str, Metric] = field(default_factory=dict)
 
     def __call__(
         self,
@@ -47,6 +51,14 @@ class Objective:
         """Class of each sample by the loss's rule, otherwise by the earliest spike; -1 where it is silent."""
         decide: Callable[[Tensor], Tensor] = getattr(self.loss, "predict", smallest)
         return decide(times)
+
+    def success(
+        self, output: Float[Tensor, "*batch outputs"], labels: Shaped[Tensor, "..."]
+    ) -> Shaped[Tensor, "*batch"]:
+        """Whether each sample is decided right; where labels are numbers to learn its absolute error."""
+        if labels.is_floating_point():
+            return (output - labels).abs().mean(dim=-1)
+        return self.predict(output) == labels
 
     def share(self, part: Int64[Tensor, " part"], whole: Int64[Tensor, " batch"]) -> float | Tensor:
         """Weight of the mean over a part of a batch in the mean over all of it."""

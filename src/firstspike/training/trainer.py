@@ -4,11 +4,12 @@ import logging
 import math
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Required, TypedDict, Unpack, overload
 
 import torch
@@ -33,7 +34,7 @@ from firstspike.training.divergence import signs_of_failure, staying_finite
 from firstspike.training.engines import Sequential, engine_for
 from firstspike.training.evaluation import Evaluation, evaluate, record_in_parts
 from firstspike.training.fitting import Fit, FitResult, Interrupted, Member, mean_row, metrics_row, to_network
-from firstspike.training.objective import Loss, Objective
+from firstspike.training.objective import Loss, Metric, Objective
 from firstspike.training.process import Pace, stop_on_signals, threads_worth_starting
 from firstspike.training.silent import SilentNeurons
 
@@ -89,6 +90,8 @@ class Trainer:
         compile: run each batch as a program of ``torch.compile``. Its first batch takes seconds to compile, after that
             steps of small networks take about a quarter less time. Results agree up to rounding. Networks that are
             trained side by side and trainings in several processes ignore it.
+        metrics: further numbers of each evaluation, ``metric(output, labels)`` by name: columns ``validation_NAME``,
+            ``Evaluation.metrics``.
 
     Raises:
         ValueError: lists of different lengths, settings that do not fit the network, or an optimiser that has none of
@@ -109,6 +112,7 @@ class Trainer:
         clip_grad_norm: Positive | None = None,
         weight_average: Probability | None = None,
         compile: bool = False,
+        metrics: Mapping[str, Metric] = MappingProxyType({}),
     ) -> None:
         networks = [network] if isinstance(network, nn.Module) else list(network)
         if not networks:
@@ -147,7 +151,7 @@ class Trainer:
                 strict=True,
             )
         ]
-        self.objective = Objective(loss, tuple(regularizers))
+        self.objective = Objective(loss, tuple(regularizers), dict(metrics))
         self.augment = augment
         self.clip_grad_norm = clip_grad_norm
         self.weight_average = weight_average
@@ -311,7 +315,7 @@ class Trainer:
                 for sign in signs_of_failure(member.network, validation):
                     logger.warning("%s%s", f"seed {seed}: " if len(self.members) > 1 else "", sign)
         progress = [member.progress for member in self.members]
-        best = tuple(p.best if math.isfinite(p.best) else math.nan for p in progress)
+        best = tuple(p.best if math.isfinite(p.best) and not fit.train.regression else math.nan for p in progress)
         result = FitResult(progress[0].epoch, progress[0].seconds, metrics, best, validations, tests)
         fit.callbacks.call("on_fit_end", fit, result)
         return result
@@ -333,7 +337,13 @@ class Trainer:
             with self.averaged():
                 fit.validations = [] if fit.validation is None else engine.evaluate(fit.validation)
             fit.rows = [
-                metrics_row(member, sums, fit.source.samples, fit.validations[k] if fit.validations else None)
+                metrics_row(
+                    member,
+                    sums,
+                    fit.source.samples,
+                    fit.validations[k] if fit.validations else None,
+                    fit.train.regression,
+                )
                 for k, (member, sums) in enumerate(zip(members, totals, strict=True))
             ]
             fit.improved = [
