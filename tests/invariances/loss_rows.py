@@ -72,6 +72,18 @@ def make_loss(
     return source.problem(run, cost=cost, chosen=Quantity("bo"))
 
 
+def make_regression(setting: Setting, member: int = 0) -> Problem:
+    source, size, kind = Source(setting, member), (setting.samples, setting.neurons), Quantity("bo", weight=1)
+    source.add("output", kind, source.normal(*size), learnt=True)
+    source.add("numbers", kind, source.normal(*size))
+    loss = losses.ReadoutRegression()
+
+    def run(values: Mapping[str, Any], _: str) -> Outputs:
+        return {"cost": loss.per_sample(values["output"], values["numbers"])}
+
+    return source.problem(run, cost=Quantity("b", weight=2))
+
+
 TAU = {"tau_syn": (DURATION, 0.8)}
 COST = Quantity("b")
 MSE_TARGETS = {"correct": (LEVEL, 1.0), "wrong": (LEVEL, -0.5)}
@@ -194,6 +206,7 @@ LOSS_ROWS = [
         unchecked=("output",)),  # in torch's cross-entropy, too, a value of -inf is a class that cannot be
     Row("ReadoutMSE", partial(make_loss, losses.ReadoutMSE, TAU | MSE_TARGETS, Quantity("b", weight=2)),
         ("readout_mse", "ReadoutMSE"), LOSS, ("cpu",)),
+    Row("ReadoutRegression", make_regression, ("regression", "ReadoutRegression"), LOSS, ("cpu",)),
     *regularizer_rows(losses.EarlyOutput, "early_output", {"alpha": 0.7, "beta": 1.5}, shift=FROM_ZERO),
     *regularizer_rows(losses.DelayL2, "delay_l2", {"alpha": 0.7}, **SPLIT_DELAYS),
     *regularizer_rows(losses.LayerWindow, "layer_window", {"alpha": 0.7, "start": 0.1, "stop": 0.4}),

@@ -263,6 +263,9 @@ def test_several_seeds_share_what_there_is_only_one_of(tmp_path, monkeypatch):
 class Broken(Substrate):
     kind = "exact"
 
+    def __init__(self, weight_bits=None):
+        self.weight_bits = weight_bits
+
     def open(self, network):
         raise OSError("no chip answers")
 

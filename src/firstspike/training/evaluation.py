@@ -64,7 +64,7 @@ class Evaluation:
     @property
     def score(self) -> float:
         """What is to be high: the accuracy, or ``r2``."""
-        return self.metrics["r2"] if self.labels.is_floating_point() else self.accuracy
+        return self.metrics.get("r2", self.accuracy)
 
     @property
     def scores(self) -> dict[str, float]:
