@@ -244,3 +244,22 @@ def test_export_says_what_is_wrong(run, tmp_path, monkeypatch, capsys, arguments
     assert message in shown
     assert len(shown.splitlines()) == 1
     assert not list(tmp_path.iterdir())
+
+
+def test_what_readers_do_otherwise_is_said():
+    first, readout = fs.LIFLinear(4, 5), fs.IntegralReadout(5, 2)
+    assert "approximate" not in fs.to_nir(fs.Network(first)).metadata
+    assert fs.to_nir(fs.Network(first), target="norse", dt=0.01).metadata["approximate"] == (
+        "norse moves spikes to a grid of 0.01; norse ignores v_reset, so that neurons may spike again after their "
+        "first spike"
+    )
+    trains = fs.Network(fs.LIFSpikeTrains(4, 5, max_spikes=3, refractory=0.5), readout)
+    assert fs.to_nir(trains, keep_refractory=True).metadata["approximate"] == (
+        "readers do not know max_spikes: neurons may spike more than 3 times; readers do not know refractory times; "
+        "readers give the membrane, of which the network takes the integral"
+    )
+    delayed = fs.Network(fs.Delay(4, fs.DelayRule("clip", mean=1.0)), first)
+    assert "approximate" not in fs.to_nir(delayed).metadata
+    assert (
+        fs.to_nir(delayed, target="snntorch").metadata["approximate"].endswith("snntorch has no counterpart of delays")
+    )

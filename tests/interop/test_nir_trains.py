@@ -80,7 +80,7 @@ def test_what_nir_cannot_express():
         fs.to_nir(fs.Network(spiking(refractory=0.1)))
     with pytest.raises(ValueError, match="layer 0: snnTorch always resets to 0, the layer to -1"):
         fs.to_nir(fs.Network(spiking(reset=-1.0)), target="snntorch")
-    with pytest.raises(ValueError, match="layer 0: loops are written for the target nir only, not snntorch"):
+    with pytest.raises(ValueError, match="layer 0: snntorch reads no delays, which loops have; write the target nir"):
         fs.to_nir(fs.Network(fs.LIFRecurrent(4, 6, 10, 5.0)), target="snntorch")
     with pytest.raises(ValueError, match="layer 1: NIR has nothing for a FirstSpike"):
         fs.to_nir(fs.Network(spiking(), fs.FirstSpike()))

@@ -68,5 +68,7 @@ def export(
 
         nir.write(temporary, graph)
     typer.echo(f"{file}: {len(graph.nodes)} nodes of {loaded.checkpoint.name}")
+    reasons = graph.metadata.get("approximate")
+    typer.echo(f"approximate: {reasons}" if reasons else "faithful: readers that follow NIR find the same spikes")
     if bias := [f"{time:g}" for time in graph.metadata.get("bias_times", ())]:
         typer.echo(f"the last {len(bias)} inputs are bias spikes, at {', '.join(bias)}")

@@ -35,6 +35,8 @@ def to_nir(
     ``LIFRecurrent`` in addition a loop of its delays and weights back to its neurons, and a readout becomes a
     ``CubaLI``; what NIR cannot say of them is in the metadata: ``max_spikes``, ``duration``, ``readout``.
 
+    Where readers cannot do the same, the metadata say so in words, ``approximate``; otherwise the graph is faithful.
+
     Args:
         network: its parameters as they are now.
         target: the reader. ``"nir"`` follows the NIR specification; jaxsnn and hxtorch read the same. ``"norse"`` and

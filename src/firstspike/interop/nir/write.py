@@ -98,7 +98,30 @@ class Writer:
             if values.any():
                 metadata[name] = values * unit if name in ("refractory", "duration") else values
         metadata |= self.readout
+        if approximations := self._approximations():
+            metadata["approximate"] = "; ".join(approximations)
         return nir.NIRGraph(nodes=self.nodes, edges=self.edges, metadata=metadata)
+
+    def _approximations(self) -> list[str]:
+        """What a reader does otherwise than the network, in words; nothing where the graph is faithful."""
+        target, step, found = self.convention.target, self.convention.step, []
+        if step is not None:
+            found.append(f"{target} moves spikes to a grid of {step:g}")
+        if target != "nir" and not all(isinstance(lif, LIFSpikeTrains) for lif in self.lifs):
+            how = "ignores v_reset" if target == "norse" else "resets to 0"
+            found.append(f"{target} {how}, so that neurons may spike again after their first spike")
+        if target != "nir" and any(isinstance(node, nir.Delay) for node in self.nodes.values()):
+            found.append(f"{target} has no counterpart of delays")
+        trains = [lif for lif in self.lifs if isinstance(lif, LIFSpikeTrains)]
+        if trains:
+            found.append(
+                f"readers do not know max_spikes: neurons may spike more than {min(x.max_spikes for x in trains)} times"
+            )
+        if any(lif.refractory for lif in trains):
+            found.append("readers do not know refractory times")
+        if self.readout:
+            found.append(f"readers give the membrane, of which the network takes the {self.readout['readout']}")
+        return found
 
     def _add(self, name: str, node: Any, size: int, *before: str) -> str:
         """A new node after others; returns its name, numbered if that exists already."""
@@ -133,7 +156,10 @@ class Writer:
     def _recurrent(self, index: int, layer: LIFRecurrent, gain: Float[np.ndarray, " neurons"]) -> None:
         """A loop from the neurons of the layer that was just made to themselves: their delays, then weights."""
         if self.convention.target != "nir":
-            raise ValueError(f"layer {index}: loops are written for the target nir only, not {self.convention.target}")
+            raise ValueError(
+                f"layer {index}: {self.convention.target} reads no delays, which loops have; write the target nir, "
+                "for a reader that knows them"
+            )
         (lif,) = set(self.source)
         name, size = lif.replace("lif", "recurrent"), layer.out_features
         weight, delay = _numpy(layer.recurrent_weight) * gain[:, None], np.full((size, size), layer.window)
