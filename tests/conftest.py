@@ -20,7 +20,9 @@ import torch
 from fifty_digits import RATIOS
 from firstspike.cli import main
 from firstspike.config import load_config
+from firstspike.runs import Run
 from firstspike.spiketime import kernels
+from firstspike.spiketime.cpu import pack
 from firstspike.spiketime.cpu.runtime.parallel import Call
 from guards import UNGUARDED, guarded
 from on_device import all_on, usable
@@ -31,15 +33,18 @@ BACKENDS_UNDER_TEST = ["reference", "cpu"]
 
 DEVICE = pytest.StashKey()
 
-hypothesis.settings.register_profile(
-    "firstspike", deadline=None, derandomize=True, database=None, max_examples=60, print_blob=False
-)
+EXAMPLES = {"firstspike": 20, "thorough": 60}
+for _name, _number in EXAMPLES.items():
+    hypothesis.settings.register_profile(
+        _name, deadline=None, derandomize=True, database=None, max_examples=_number, print_blob=False
+    )
 hypothesis.settings.load_profile("firstspike")
 
 
 _BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 CHROMIUM = next((path for name in _BROWSERS if (path := shutil.which(name))), None)
-NEST, TRITON = (importlib.util.find_spec(name) is not None for name in ("nest", "triton"))
+NEST, TRITON, PLAYWRIGHT = (importlib.util.find_spec(name) is not None for name in ("nest", "triton", "playwright"))
+BROWSER = bool(CHROMIUM) and PLAYWRIGHT
 
 
 def pytest_addoption(parser):
@@ -52,6 +57,8 @@ def pytest_addoption(parser):
 
 
 def pytest_configure(config):
+    if hasattr(config.option, "loadscopereorder"):
+        config.option.loadscopereorder = False  # the order below instead of files with most tests first
     if (name := config.getoption("--device")) != "cpu":
         config.stash[DEVICE] = usable(name)
 
@@ -66,13 +73,20 @@ def pytest_generate_tests(metafunc):
 
 
 def pytest_report_header():
-    browser = f"with {CHROMIUM}" if CHROMIUM else "DESELECTED, there is no Chromium"
+    browser = f"with {CHROMIUM}" if BROWSER else "DESELECTED, there is no Chromium or no Playwright"
     others = [
         f"{name} tests: {f'with {name}' if there else f'DESELECTED, {name} is not installed'}"
         for name, there in (("NEST", NEST), ("Triton", TRITON))
     ]
     return [f"browser tests: {browser}", *others]
 
+
+# Files that begin: those that take longest, so that no worker is left with one at the end, and before them two that
+# compile kernels for different types of numbers, as two workers at once would compile the same ones
+FIRST = [
+    "test_describe", "test_forward_mode", "test_tutorials", "test_triton", "test_triton_dtypes", "test_sweep_command",
+    "test_distributed", "test_train_kernels", "test_cpu_guards",
+]  # fmt: skip
 
 # Tests that need an extra which is not in dev
 ASKED_FOR = ["neuron", "brian2", "postgresql", "nir_readers", "wandb"]
@@ -83,7 +97,8 @@ def pytest_collection_modifyitems(config, items):
 
     Those in a browser, with NEST or Triton only where there is none.
     """
-    there = {"browser": CHROMIUM, "nest": NEST, "triton": TRITON}
+    items.sort(key=lambda item: FIRST.index(item.path.stem) if item.path.stem in FIRST else len(FIRST))
+    there = {"browser": BROWSER, "nest": NEST, "triton": TRITON}
     needs = {*ASKED_FOR, *(name for name, found in there.items() if not found)}
     for item in items:
         if "on_device" in getattr(item, "fixturenames", ()) and not item.get_closest_marker("host"):
@@ -93,6 +108,19 @@ def pytest_collection_modifyitems(config, items):
     if without:
         config.hook.pytest_deselected(items=[item for item in items if item in without])
         items[:] = [item for item in items if item not in without]
+
+
+WIDTHS, DRAW = pack.NARROW, Run._draw
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item):
+    """What takes most of the time is done where it is tested: compiling kernels, and figures after a training.
+
+    Outside of tests/spiketime, layers of 17 to 32 neurons take the kernels of larger layers, which give the same bits.
+    """
+    pack.NARROW = WIDTHS if "spiketime" in item.path.parts else WIDTHS[:1]
+    Run._draw = DRAW if item.get_closest_marker("draws") else lambda run: None
 
 
 @pytest.fixture(scope="session")

@@ -3,8 +3,6 @@
 import re
 from pathlib import Path
 
-import nbclient
-import nbformat
 import pytest
 
 TUTORIALS = Path(__file__).parents[1] / "docs" / "tutorials"
@@ -14,6 +12,8 @@ LARGEST = 3 * 2**20
 
 
 def stored(name):
+    import nbformat
+
     return nbformat.read(TUTORIALS / f"{name}.ipynb", as_version=4)
 
 
@@ -34,6 +34,8 @@ def form(text):
 
 def executed(name, tmp_path, monkeypatch):
     """Text and number of figures, which are those that are stored but for the numbers."""
+    import nbclient
+
     monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))  # no settings of whoever runs the tests
     notebook = stored(name)
     shown, drawn = outputs(notebook)
@@ -128,6 +130,8 @@ def test_every_tutorial_has_a_test_and_a_line_in_the_index():
 
 @pytest.mark.parametrize("name", NAMES)
 def test_tutorials_are_stored_as_they_ran(name):
+    import nbformat
+
     notebook = stored(name)
     nbformat.validate(notebook)
     assert notebook.metadata.kernelspec.name == "python3"

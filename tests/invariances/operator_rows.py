@@ -179,6 +179,6 @@ OPERATOR_ROWS = [
         empty=True, observed="trains"),
     Row("spike_window", _make_window, ("spike_window", "TrainState", "Window"), OPERATOR, empty=True, observed="trains",
         pieces=_window_in_pieces, unchecked=("start",)),
-    Row("lacking", _make_lacking, (), PURE | {"nonfinite": NO_CHECKS}, ("cpu",), empty=True),
-    Row("maximum", _make_maximum, (), PURE | {"nonfinite": NO_CHECKS}, ("cpu",), empty=True),
+    Row("lacking", _make_lacking, (), PURE | {"nonfinite": NO_CHECKS}, ("cpu",), empty=True, slow=True),
+    Row("maximum", _make_maximum, (), PURE | {"nonfinite": NO_CHECKS}, ("cpu",), empty=True, slow=True),
 ]  # fmt: skip

@@ -23,6 +23,9 @@ NOT_DRAWN = {
 }
 
 
+pytestmark = pytest.mark.draws
+
+
 @pytest.fixture(scope="module", params=python_runs.KINDS)
 def made(request, tmp_path_factory):
     folder, parts = python_runs.KINDS[request.param](tmp_path_factory.mktemp("python") / request.param)

@@ -42,6 +42,7 @@ def same_run(one, other):
     assert all(torch.equal(first[key], second[key]) for key in first)
 
 
+@pytest.mark.draws
 @pytest.mark.slow
 def test_bars_are_learned(tmp_path):
     results = start(tmp_path / "run", load_config("bars", ["training.epochs=40"]), progress_bar=False)

@@ -103,6 +103,7 @@ def test_networks_that_jitter_take_turns():
     assert type(engine_for(together.members[:1], together.objective)) is Sequential
 
 
+@pytest.mark.draws
 def test_the_folder_of_all_has_the_mean_and_each_seed(tmp_path, capsys):
     results = start(tmp_path / "run", load_config("yin_yang", [*SMALL, "training.n_seeds=3"]), progress_bar=False)
     accuracies = torch.tensor([results["seeds"][seed]["test"]["accuracy"] for seed in ("7", "8", "9")])

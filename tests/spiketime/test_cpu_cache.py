@@ -106,6 +106,7 @@ def test_another_installation_of_this_version_compiles_nothing(tmp_path):
     assert done.stdout.split() == [str(compiling.folder()), "0"]
 
 
+@pytest.mark.slow
 def test_kinds_of_a_kernel_from_several_processes_are_told_apart(tmp_path):
     """Each process names what it compiles by numbers that begin anew."""
     long = "; ".join(f"g.others[{k % 2}] /= g.others[{(k + 1) % 2}] + {k}" for k in range(200))

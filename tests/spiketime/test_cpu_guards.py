@@ -220,9 +220,10 @@ def test_kernels_with_and_without_checks_are_kept_apart(tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_kernels_stay_within_bounds():
-    """The tests of kernels where all indices are checked, which takes minutes."""
+    """The tests of kernels where all indices are checked, with more examples than elsewhere."""
+    options = "-q", "-x", "-p", "no:cacheprovider", "--hypothesis-profile", "thorough", "-k", "cpu"
     subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *BOUNDED],
+        [sys.executable, "-m", "pytest", *options, *BOUNDED],
         env={**os.environ, "NUMBA_BOUNDSCHECK": "1"},
         cwd=Path(__file__).parent,
         check=True,

@@ -7,6 +7,7 @@ import torch
 from torch.autograd import forward_ad
 from torch.func import grad, hessian, jacfwd, jacrev, jvp, linearize, vmap
 
+from fifty_digits import RATIOS
 from firstspike import LIF, LIFRecurrent, first_spike_time
 from firstspike.spiketime import TrainState, spike_window, transforms
 
@@ -117,8 +118,10 @@ def test_jacobians(ratio, backend):
         torch.testing.assert_close(forward[name], backward[name], rtol=1e-12, atol=1e-13)
 
 
-@pytest.mark.parametrize("started", [False, True])
-@pytest.mark.parametrize("delayed", [False, True])
+@pytest.mark.parametrize(
+    ("ratio", "delayed", "started"),
+    [(ratio, delayed, bool((k + delayed) % 2)) for k, ratio in enumerate(RATIOS) for delayed in (False, True)],
+)
 def test_jacobians_of_trains(delayed, started, ratio, backend):
     """Each spike, and the state at the end, by everything; the inputs have two times each."""
     values = arguments(ratio, delayed)

@@ -70,13 +70,22 @@ def run(shape, neuron, backend, windows=False, bound=None, dtype=torch.float64, 
     return trains.detach(), grads
 
 
+def covering(*values):
+    """Combinations that have each value of the first two together, and the others in turn."""
+    first, second, *rest = values
+    pairs = [(k, x, n, y) for k, x in enumerate(first) for n, y in enumerate(second)]
+    return [(x, y, *(of[(k + (n >> place)) % len(of)] for place, of in enumerate(rest))) for k, x, n, y in pairs]
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("windows", [False, True])
-@pytest.mark.parametrize("ratio", [1.0, 2.0, 0.5, 30.0, INF])
-@pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_equals_the_reference(shape, ratio, windows):
-    wanted, by = run(shape, LIF(ratio), "reference", windows)
-    found, gradients = run(shape, LIF(ratio), "cpu", windows)
+@pytest.mark.parametrize(
+    ("shape", "ratio", "windows", "refractory"),
+    covering(SHAPES, [1.0, 2.0, 0.5, 30.0, INF], [False, True], [0.0, 0.6]),
+    ids=str,
+)
+def test_equals_the_reference(shape, ratio, windows, refractory):
+    wanted, by = run(shape, LIF(ratio), "reference", windows, refractory=refractory)
+    found, gradients = run(shape, LIF(ratio), "cpu", windows, refractory=refractory)
     assert (wanted < INF).sum() > len(wanted)
     torch.testing.assert_close(found, wanted, rtol=1e-10, atol=1e-10)
     for one, other in zip(gradients, by, strict=True):
@@ -84,22 +93,7 @@ def test_equals_the_reference(shape, ratio, windows):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("windows", [False, True])
-@pytest.mark.parametrize("ratio", [1.0, 2.0, 0.5, INF])
-@pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_refractory_times(shape, ratio, windows):
-    wanted, by = run(shape, LIF(ratio), "reference", windows, refractory=0.6)
-    found, gradients = run(shape, LIF(ratio), "cpu", windows, refractory=0.6)
-    assert (wanted < INF).sum() > len(wanted)
-    torch.testing.assert_close(found, wanted, rtol=1e-10, atol=1e-10)
-    for one, other in zip(gradients, by, strict=True):
-        torch.testing.assert_close(one, other, rtol=1e-7, atol=1e-9 * other.abs().max().item())
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("refractory", [0.0, 0.3])
-@pytest.mark.parametrize("windows", [False, True])
-@pytest.mark.parametrize("shape", SHAPES[:4], ids=str)
+@pytest.mark.parametrize(("shape", "windows", "refractory"), covering(SHAPES[:4], [False, True], [0.0, 0.3]), ids=str)
 def test_observed_trains(shape, windows, refractory):
     """Ideal ones with some moved, some of them to where the membrane falls or the neuron is refractory."""
     ideal, _ = run(shape, LIF(2.0), "cpu", refractory=refractory)
@@ -115,9 +109,7 @@ def test_observed_trains(shape, windows, refractory):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("refractory", [0.0, 0.3])
-@pytest.mark.parametrize("windows", [False, True])
-@pytest.mark.parametrize("shape", SHAPES[:3], ids=str)
+@pytest.mark.parametrize(("shape", "windows", "refractory"), covering(SHAPES[:3], [False, True], [0.0, 0.3]), ids=str)
 def test_bounded_weight_gradients(shape, windows, refractory):
     _, wanted = run(shape, LIF(2.0), "reference", windows, bound=0.2, refractory=refractory)
     _, found = run(shape, LIF(2.0), "cpu", windows, bound=0.2, refractory=refractory)

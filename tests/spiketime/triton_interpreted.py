@@ -17,6 +17,7 @@ assert os.environ.get("TRITON_INTERPRET") == "1", "these tests are run by test_t
 
 INF = math.inf
 RATIOS = [1.0, 2.0, 0.5, INF, 1.37, 10.0, 100.0, 1 + 1e-9, 0.3, "own"]
+DTYPES = {"float64": torch.float64, "float32": torch.float32}
 TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-5}
 
 
@@ -57,9 +58,11 @@ def agree(found, expected, tolerance):
         )
 
 
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=["float64", "float32"])
-@pytest.mark.parametrize("ratio", RATIOS)
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("ratio", [INF, 1.37, "own"])
 def test_spikes_and_gradients(ratio, dtype):
+    """Without gradients by time constants, which other kernels compute; all ratios follow below."""
+    dtype = DTYPES[dtype]
     given, taus = problem(ratio, dtype=dtype)
     expected, by = spikes_and_gradients(given, taus, "reference")
     spikes, found = spikes_and_gradients(given, taus, "triton")
@@ -90,8 +93,7 @@ def test_awkward_shapes(shape, delayed):
     agree({n: x for n, x in found.items() if x.numel()}, {n: x for n, x in by.items() if x.numel()}, 1e-10)
 
 
-@pytest.mark.parametrize("delayed", [False, True], ids=["", "delays"])
-@pytest.mark.parametrize("ratio", [1.0, 2.0, INF, 1.37, "own"])
+@pytest.mark.parametrize(("ratio", "delayed"), [(1.0, False), (2.0, True), (INF, False), (INF, True), ("own", False)])
 @pytest.mark.parametrize("kind", ["silent inputs", "no weights", "all at once", "late"])
 def test_silence_and_ties(kind, ratio, delayed):
     given, taus = problem(ratio, samples=2)
@@ -127,8 +129,9 @@ def test_a_peak_between_inhibitory_inputs(ratio):
     assert not found["times"][0, 1:].any()
 
 
-@pytest.mark.parametrize("delayed", [False, True], ids=["", "delays"])
-@pytest.mark.parametrize("ratio", [1.0, 2.0, 0.5, INF, 1.37, 10.0])
+@pytest.mark.parametrize(
+    ("ratio", "delayed"), [(1.0, True), (2.0, False), (0.5, True), (INF, False), (1.37, True), (10.0, False)]
+)
 def test_against_the_exact_times(ratio, delayed, exact):
     given, taus = problem(ratio, samples=2, inputs=6, outputs=4, seed=20)
     times, weight, lif = given["times"], given["weight"], LIF(*taus, 0.5)
@@ -177,11 +180,17 @@ def test_ensembles(taus):
         torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-10)
 
 
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=["float64", "float32"])
-@pytest.mark.parametrize("delayed", [False, True], ids=["", "delays"])
-@pytest.mark.parametrize("ratio", RATIOS)
+# each ratio in both dtypes, with and without delays; with few of them all four
+PAIRS = [
+    (ratio, delayed, list(DTYPES)[(k + delayed) % 2]) for k, ratio in enumerate(RATIOS) for delayed in (False, True)
+]
+ALL = [(ratio, delayed, dtype) for ratio in (INF, "own") for delayed in (False, True) for dtype in DTYPES]
+
+
+@pytest.mark.parametrize(("ratio", "delayed", "dtype"), dict.fromkeys(PAIRS + ALL))
 def test_delays_and_time_constants(ratio, delayed, dtype):
     """Gradients by all parameters, with time constants that all neurons share and with those of each."""
+    dtype = DTYPES[dtype]
     given, taus = problem(ratio, samples=2, outputs=4, dtype=dtype)
     shape = (4,) if ratio == "own" else ()
     given |= {

@@ -114,11 +114,11 @@ def until():
     return wait
 
 
-TWELVE = """
+SIX = """
 base: yin_yang_w
 set: {data.train: 100, data.validation: 40, data.test: 40, training.epochs: 24, training.checkpoint_every: 1}
 axes:
-  network[lif:0].out_features: [4, 5, 6, 7]
+  network[lif:0].out_features: [4, 5]
   training.optimizer.lr: {from: 0.005, to: 0.02, log: true, count: 3}
 seeds: 2
 heartbeat: 2
@@ -126,16 +126,16 @@ heartbeat: 2
 
 
 @pytest.fixture
-def twelve(write_sweep):
-    """A sweep of twelve trials with two seeds each."""
-    return write_sweep(TWELVE, name="twelve")
+def six(write_sweep):
+    """A sweep of six trials with two seeds each."""
+    return write_sweep(SIX, name="six")
 
 
 @pytest.fixture
 def study_of(opened, until):
     """A study in a storage, once it is there."""
 
-    def load(where, name="twelve"):
+    def load(where, name="six"):
         if "://" not in str(where):
             until(Path(where).is_file)
         storage = opened(where)
@@ -162,17 +162,17 @@ def busy(until, tmp_path):
 
 
 @pytest.fixture
-def check_twelve(tmp_path):
-    """That the table has twelve results, each once, and the resumed trial's are as if nothing had happened."""
+def check_six(tmp_path):
+    """That the table has six results, each once, and the resumed trial's are as if nothing had happened."""
 
     def check(sweep, study, *taken):
-        folder, plan = tmp_path / "runs" / "twelve", load_plan(sweep)
+        folder, plan = tmp_path / "runs" / "six", load_plan(sweep)
         rows = list(csv.DictReader((folder / "table.csv").read_text().splitlines()))
         shown = [(int(row["network[lif:0].out_features"]), float(row["training.optimizer.lr"])) for row in rows]
         assert shown == [tuple(params.values()) for params in plan.trials()]
         assert {row["state"] for row in rows} == {"complete"}
-        assert len(trials_of(study)) == 12
-        assert len([path for path in folder.iterdir() if path.name.isdigit()]) == 12
+        assert len(trials_of(study)) == 6
+        assert len([path for path in folder.iterdir() if path.name.isdigit()]) == 6
         for trial in taken:
             assert study.trials[trial.number].state is optuna.trial.TrialState.FAIL
         row, alone = rows[taken[0].user_attrs[TRIAL]], tmp_path / "alone"

@@ -14,38 +14,38 @@ from firstspike.sweeps.study import TRIAL
 
 
 @pytest.mark.slow
-def test_a_worker_is_killed_and_another_finishes(command, twelve, study_of, busy, check_twelve, tmp_path):
-    process = command.start("sweep", twelve, "--workers", 2, "-q")
-    study = study_of(tmp_path / "runs" / "twelve" / "study.db")
+def test_a_worker_is_killed_and_another_finishes(command, six, study_of, busy, check_six, tmp_path):
+    process = command.start("sweep", six, "--workers", 2, "-q")
+    study = study_of(tmp_path / "runs" / "six" / "study.db")
     taken, worker = busy(study)
     os.kill(worker, signal.SIGKILL)
     out, err = process.communicate(timeout=400)
     assert process.returncode == 0, err
-    assert out.splitlines()[-1] == "runs/twelve/table.csv"
+    assert out.splitlines()[-1] == "runs/six/table.csv"
     assert "Traceback" not in err
     assert "a worker died of signal 9; its trial will be given to another one" in err
-    check_twelve(twelve, study, taken)
+    check_six(six, study, taken)
 
 
 @pytest.mark.slow
-def test_interrupted_and_continued(command, twelve, study_of, busy, check_twelve, tmp_path):
-    first = command.start("sweep", twelve, "--workers", 2)
-    study = study_of(tmp_path / "runs" / "twelve" / "study.db")
+def test_interrupted_and_continued(command, six, study_of, busy, check_six, tmp_path):
+    first = command.start("sweep", six, "--workers", 2)
+    study = study_of(tmp_path / "runs" / "six" / "study.db")
     taken, _ = busy(study)
     first.send_signal(signal.SIGINT)
     _, err = first.communicate(timeout=60)
     assert first.returncode == 130
-    assert "interrupted; all trials are kept in runs/twelve. Run the same command again to resume." in err
+    assert "interrupted; all trials are kept in runs/six. Run the same command again to resume." in err
     assert not study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.RUNNING,))
-    code, _, err = command("sweep", twelve, "--workers", 2, "-q")
+    code, _, err = command("sweep", six, "--workers", 2, "-q")
     assert code == 0, err
-    check_twelve(twelve, study, taken)
+    check_six(six, study, taken)
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="has no groups of processes")
-def test_ctrl_c_while_workers_import(command, twelve, tmp_path):
-    line = [sys.executable, "-m", "firstspike", "sweep", str(twelve), "--workers", "2", "-q"]
+def test_ctrl_c_while_workers_import(command, six, tmp_path):
+    line = [sys.executable, "-m", "firstspike", "sweep", str(six), "--workers", "2", "-q"]
     process = subprocess.Popen(line, cwd=tmp_path, stderr=subprocess.PIPE, text=True, start_new_session=True)
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
     while len(children.read_text().split()) < 2:
@@ -53,40 +53,45 @@ def test_ctrl_c_while_workers_import(command, twelve, tmp_path):
     time.sleep(0.3)
     os.killpg(process.pid, signal.SIGINT)
     _, said = process.communicate(timeout=60)
-    assert said == "interrupted; all trials are kept in runs/twelve. Run the same command again to resume.\n"
+    assert said == "interrupted; all trials are kept in runs/six. Run the same command again to resume.\n"
     assert process.returncode == 130
 
 
 @pytest.mark.slow
-def test_table_and_figures(command, write_sweep, tmp_path):
+def test_table_and_figures(command, command_here, write_sweep, tmp_path):
     sweep = write_sweep()
     assert command("sweep", sweep, "-q", "--name", "mine")[0] == 0
-    code, out, _ = command("sweep-table", "mine")
+
+    def call(*arguments):
+        done = command_here(*arguments, cwd=tmp_path)
+        return done.returncode, done.stdout, done.stderr
+
+    code, out, _ = call("sweep-table", "mine")
     assert code == 0
     head, *rows, _, file = out.splitlines()
     assert head.split()[:3] == ["trial", "network[lif:0].out_features", "training.optimizer.lr"]
     assert len(rows) == 4
     assert file == "runs/mine/table.csv"
-    again = command("sweep-table", tmp_path / "runs" / "mine")[1]
+    again = call("sweep-table", tmp_path / "runs" / "mine")[1]
     assert again.splitlines() == [*out.splitlines()[:-1], str(tmp_path / "runs" / "mine" / "table.csv")]
-    assert command("sweep-table", "mine", "--storage", "sqlite:///runs/mine/study.db")[1] == out
-    code, out, _ = command("plot", "mine", "over", "map", "--format", "svg")
+    assert call("sweep-table", "mine", "--storage", "sqlite:///runs/mine/study.db")[1] == out
+    code, out, _ = call("plot", "mine", "over", "map", "--format", "svg")
     assert (code, out.split()) == (0, ["runs/mine/figures/over.svg", "runs/mine/figures/map.svg"])
-    code, _, err = command("plot", "mine", "maps")
+    code, _, err = call("plot", "mine", "maps")
     assert code == 2
     assert "there is no figure 'maps'; did you mean map?" in err
-    code, out, err = command("evaluate", tmp_path / "runs" / "mine" / "0002")  # an ordinary run
+    code, out, err = call("evaluate", tmp_path / "runs" / "mine" / "0002")  # an ordinary run
     assert code == 0, err
     moved = (tmp_path / "runs" / "mine").rename(tmp_path / "moved")
-    assert command("sweep-table", moved)[0] == 0
+    assert call("sweep-table", moved)[0] == 0
     (moved / "table.csv").unlink(missing_ok=True)
-    code, out, err = command("report", moved)  # asks the study itself
+    code, out, err = call("report", moved)  # asks the study itself
     assert (code, out.strip()) == (0, str(moved / "report.html")), err
     assert "network[lif:0].out_features" in (moved / "report.html").read_text("utf-8")
 
 
 @pytest.mark.slow
-def test_failed_trials_are_reported_and_retried(command, write_sweep, tmp_path):
+def test_failed_trials_are_reported_and_retried(command_here, write_sweep, tmp_path):
     folder = tmp_path / "images"
     sweep = write_sweep(
         "base: mnist\nheartbeat: 1\n",
@@ -94,9 +99,9 @@ def test_failed_trials_are_reported_and_retried(command, write_sweep, tmp_path):
         set=f"{{data.folder: {folder}, data.train: 20, data.validation: 10, data.test: 10}}",
     )
     for arguments in ([], [], ["--retry-failed"]):
-        code, out, err = command("sweep", sweep, "-q", *arguments)
-        assert code == 1, err
-        assert "trial 0 failed: FileNotFoundError: " in out
+        done = command_here("sweep", sweep, "-q", *arguments, cwd=tmp_path)
+        assert done.returncode == 1, done.stderr
+        assert "trial 0 failed: FileNotFoundError: " in done.stdout
 
 
 @pytest.mark.slow
@@ -111,49 +116,49 @@ def test_failed_trials_are_reported_and_retried(command, write_sweep, tmp_path):
         (["plot", "none"], "none is not a run folder"),
     ],
 )
-def test_bad_input_is_one_message(arguments, message, command, write_sweep, tmp_path):
+def test_bad_input_is_one_message(arguments, message, command_here, write_sweep, tmp_path):
     write_sweep()
-    code, _, err = command(*arguments)
-    assert code == 2
-    assert message in err
-    assert "Traceback" not in err
+    done = command_here(*arguments, cwd=tmp_path)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
     assert not (tmp_path / "runs").exists()
 
 
 @pytest.mark.slow
-def test_runs_of_another_study_are_not_touched(command, write_sweep, tmp_path):
+def test_runs_of_another_study_are_not_touched(command_here, write_sweep, tmp_path):
     (tmp_path / "runs" / "small" / "0000").mkdir(parents=True)
-    code, _, err = command("sweep", write_sweep(), "-q")
-    assert code == 2
-    assert "has runs of another study" in err
+    done = command_here("sweep", write_sweep(), "-q", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "has runs of another study" in done.stderr
 
 
 @pytest.mark.slow
-def test_the_folder_of_a_run_is_left_to_it(command, write_sweep, tmp_path):
+def test_the_folder_of_a_run_is_left_to_it(command_here, write_sweep, tmp_path):
     run = tmp_path / "runs" / "small"
     run.mkdir(parents=True)
     (run / "config.yaml").touch()
-    code, _, err = command("sweep", write_sweep(), "-q")
-    assert code == 2
-    assert "is the folder of a run; choose another --name" in err
+    done = command_here("sweep", write_sweep(), "-q", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "is the folder of a run; choose another --name" in done.stderr
     assert [path.name for path in run.iterdir()] == ["config.yaml"]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("said", ["{", "{}", "[]", '{"name": "small"}'])
-def test_a_damaged_folder_is_one_message(said, command, tmp_path):
+def test_a_damaged_folder_is_one_message(said, command_here, tmp_path):
     (tmp_path / "runs" / "small").mkdir(parents=True)
     (tmp_path / "runs" / "small" / "sweep.json").write_text(said)
-    code, _, err = command("sweep-table", "small")
-    assert code == 2
-    assert "sweep.json is damaged" in err
-    assert len(err.splitlines()) == 1
+    done = command_here("sweep-table", "small", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "sweep.json is damaged" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
 
 
 @pytest.mark.slow
-def test_a_worker_ends_with_the_command_that_started_it(command, twelve, study_of, busy, until, tmp_path):
-    first = command.start("sweep", twelve, "-q")
-    study = study_of(tmp_path / "runs" / "twelve" / "study.db")
+def test_a_worker_ends_with_the_command_that_started_it(command, six, study_of, busy, until, tmp_path):
+    first = command.start("sweep", six, "-q")
+    study = study_of(tmp_path / "runs" / "six" / "study.db")
     taken, worker = busy(study)
     first.kill()
     until(lambda: not Path(f"/proc/{worker}").exists() or "zombie" in Path(f"/proc/{worker}/status").read_text())

@@ -84,13 +84,13 @@ def database(machines):
 
 
 def test_two_machines_and_two_workers_that_are_killed(
-    machines, database, command, twelve, study_of, busy, check_twelve, tmp_path
+    machines, database, command, six, study_of, busy, check_six, tmp_path
 ):
     here, there = (("ip", "netns", "exec", name) for name in machines)
     with pytest.raises(subprocess.CalledProcessError):  # the machines have no network but the bridge
         run(*there, "ip", "route", "get", "192.0.2.1")
     url, _ = database
-    line = ("sweep", twelve, "--storage", url, "-q")
+    line = ("sweep", six, "--storage", url, "-q")
     first = command.start(*line, "--workers", 2, before=here)
     second = command.start(*line, before=there)
     study = study_of(url)
@@ -105,19 +105,19 @@ def test_two_machines_and_two_workers_that_are_killed(
         outcomes.append((process.returncode, err))
     assert any("a worker died of signal 9" in err for _, err in outcomes)
     assert any(code == 0 for code, _ in outcomes)
-    code, out, _ = command("sweep-table", "twelve", "--storage", url)
+    code, out, _ = command("sweep-table", "six", "--storage", url)
     assert code == 0
-    assert len(out.splitlines()) == 12 + 3
-    check_twelve(twelve, study, one, other)
-    assert "secret" not in "".join(path.read_text() for path in (tmp_path / "runs" / "twelve").glob("sweep.*"))
-    code, _, err = command("sweep-table", "twelve")
+    assert len(out.splitlines()) == 6 + 3
+    check_six(six, study, one, other)
+    assert "secret" not in "".join(path.read_text() for path in (tmp_path / "runs" / "six").glob("sweep.*"))
+    code, _, err = command("sweep-table", "six")
     assert code == 2
     assert "A sweep of a database whose URL has a password needs --storage" in err
 
 
-def test_a_server_that_is_gone_is_one_message(database, command, twelve, study_of, busy):
+def test_a_server_that_is_gone_is_one_message(database, command, six, study_of, busy):
     url, stop = database
-    process = command.start("sweep", twelve, "--storage", url, "--name", "gone", "-q")
+    process = command.start("sweep", six, "--storage", url, "--name", "gone", "-q")
     busy(study_of(url, "gone"))
     stop()
     _, err = process.communicate(timeout=100)

@@ -12,6 +12,7 @@ SETTINGS += ["data={kind: digits}", "loss.label_smoothing=0.0", "training.weight
 FROM_FILES = ["mnist", "mnist_deep", "mnist_16x16", "fashion_mnist", "fashion_mnist_conv"]
 
 
+@pytest.mark.draws
 @pytest.mark.slow
 @pytest.mark.parametrize("name", FROM_FILES)
 def test_shipped_configs_train(tmp_path, image_folder, name):

@@ -50,7 +50,7 @@ def test_the_peak_is_the_largest_value_of_the_membrane(tau_mem):
 @pytest.mark.parametrize("tau_mem", RATIOS)
 @pytest.mark.parametrize("delayed", [False, True])
 def test_gradient(tau_mem, delayed):
-    times, weight = case(seed=3)
+    times, weight = case(seed=3, inputs=5, outputs=3)
     silent = everyone(times, weight)
     silent[1, ::2] = False
     finite = torch.where(times.isfinite(), times, 0.0).requires_grad_()
