@@ -11,7 +11,7 @@ import torch
 import firstspike as fs
 import python_runs
 from firstspike.config import load_config
-from firstspike.runs import RunWriter, writer
+from firstspike.runs import writer
 from firstspike.runs.checkpoint import load_checkpoint, save_checkpoint
 from firstspike.runs.files import whole_file
 from firstspike.runs.lock import LOCK
