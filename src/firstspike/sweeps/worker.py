@@ -185,7 +185,7 @@ def _processes(plan: Plan, url: URL, folder: Path, workers: int) -> Iterator[lis
     threads = None if workers == 1 or "OMP_NUM_THREADS" in os.environ else max(1, cores // workers)
     spawn = multiprocessing.get_context("spawn")
     processes: list[BaseProcess] = [
-        spawn.Process(target=_work, args=(plan, url, folder, threads), daemon=True) for _ in range(workers)
+        spawn.Process(target=_work, args=(plan, url, folder, threads)) for _ in range(workers)
     ]
     ends = signal.signal(signal.SIGTERM, signal.default_int_handler)  # raises KeyboardInterrupt, as Ctrl-C does
     try:
