@@ -177,7 +177,7 @@ class RunData(Run):
         Raises:
             NotApplicable: there is no checkpoint.
         """
-        epochs, networks = zip(*self.states(), strict=True)
+        epochs, networks = zip(*self._states(), strict=True)
         if max(epochs) == 0:
             raise NotApplicable(f"{self.folder} has no checkpoint that can be read")
         states = [named_parameters(network) for network in networks]
@@ -219,21 +219,15 @@ class RunData(Run):
             )
         raise NotApplicable(f"{self.folder} has no finished epoch in {name}.csv")
 
-    def states(self, most: int | None = None) -> Iterator[tuple[float, Network]]:
+    def _states(self) -> Iterator[tuple[float, Network]]:
         """Epoch and network before training and at each readable checkpoint, oldest first.
 
         A checkpoint inside an epoch has a fraction of it.
-
-        Args:
-            most: largest number of checkpoints, spread evenly over all, the newest among them.
         """
-        names = self.checkpoints
         yield 0.0, self.initial
         batches = max(1, -(-len(self.data.train) // self.config.training.batch_size))
-        if most is not None and len(names) > most:
-            names = tuple(names[k] for k in np.linspace(len(names) - 1, 0, most).astype(int)[::-1])
         last = 0.0
-        for name in names:
+        for name in self.checkpoints:
             try:
                 checkpoint = load_checkpoint(self.folder / "checkpoints" / name)
                 network = self._network(checkpoint)

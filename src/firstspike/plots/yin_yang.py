@@ -114,24 +114,14 @@ def difference_map(
     second: Float[Tensor, " points"],
     ax: Axes,
     plane: YinYangPlane,
-    limit: float | None = None,
-    unit: str | None = TAU_SYN,
+    limit: float = 1.0,
 ) -> Axes:
-    """Spike time of one neuron minus another's; blue where the first is earlier, a line where both are equal.
+    """Spike time of one neuron minus another's on the grid, with colours from ``-limit`` to ``limit``.
 
-    Args:
-        first: times on the grid.
-        second: times on the grid.
-        plane: the grid. It is hatched where one of the two is silent.
-        limit: largest magnitude of the colour scale, by default the largest difference.
-        unit: of the times, for the colour bar; None draws none.
+    It is blue where the first is earlier, hatched where one of the two is silent, with a line where both are equal.
     """
-    one, other = (np.ma.masked_invalid(plane.image(times)) for times in (first, second))
-    image = one - other
-    limit = limit or (float(np.abs(image).max()) if image.count() else 1.0) or 1.0
-    drawn = _draw(image, ax, plane, SIGNED, vmin=-limit, vmax=limit)
-    if unit is not None:
-        ax.figure.colorbar(drawn, ax=ax, label=time_label(unit, "difference"), shrink=0.9)
+    image = np.ma.masked_invalid(plane.image(first)) - np.ma.masked_invalid(plane.image(second))
+    _draw(image, ax, plane, SIGNED, vmin=-limit, vmax=limit)
     if image.count() and image.min() < 0 < image.max():
         ax.contour(image, [0.0], colors="black", linewidths=1.2, linestyles="--", origin="lower", extent=plane.extent)
     return ax
@@ -191,11 +181,11 @@ def output_maps_figure(run: RunData) -> Figure:
     figure, axes = panels(len(names) + len(pairs), len(names), (2.5, 2.5), sharex=True, sharey=True)
     first, second = axes[: len(names)], axes[len(names) :]
     limits, gaps = _limits(times), torch.stack([times[:, a] - times[:, b] for a, b in pairs])
-    limit = float(gaps[torch.isfinite(gaps)].abs().max()) if torch.isfinite(gaps).any() else 1.0
+    limit = max(gaps[torch.isfinite(gaps)].abs().tolist(), default=0.0) or 1.0
     for index, ax in enumerate(first):
         time_map(times[:, index], ax, plane, limits, None).set_title(f"output {names[index]}")
     for (a, b), ax in zip(pairs, second, strict=True):
-        difference_map(times[:, a], times[:, b], ax, plane, limit, None).set_title(f"{names[a]} - {names[b]}")
+        difference_map(times[:, a], times[:, b], ax, plane, limit).set_title(f"{names[a]} - {names[b]}")
     for row, label in ((first, "spike time"), (second, "difference")):
         figure.colorbar(row[0].images[0], ax=row, label=time_label(run.unit, label), shrink=0.9)
     label_outer(axes, len(names))
