@@ -11,12 +11,12 @@ from torch.nn import functional
 
 from firstspike.layers.delay import DelayRule
 from firstspike.layers.neurons import Arriving, LIFLayer, LIFOptions, NeuronLayer
-from firstspike.layers.trains import Form, values_of
+from firstspike.layers.trains import Form
 from firstspike.neuron import LIF
 from firstspike.ranges import Finite, NotNegative, Size
 from firstspike.signature import takes_arguments_of
 from firstspike.spiketime import first_spike_time, spike_trains
-from firstspike.spiketime.values import check_spikes
+from firstspike.spiketime.values import check_spikes, values_of
 
 Overflow = Literal["error", "warn", "drop"]
 

@@ -145,10 +145,3 @@ def at_observed(computed: Float[Tensor, "*shape"], observed: Float[Tensor, "*sha
         raise ValueError(f"observed must have the shape {tuple(computed.shape)}, got {tuple(observed.shape)}")
     both = torch.isfinite(computed) & torch.isfinite(observed)
     return torch.where(both, observed + (computed - computed.detach()), observed)
-
-
-def values_of(x: Tensor) -> Tensor:
-    """The values of a tensor, also within torch.func.vmap: there those of all calls side by side, in any dimension."""
-    while torch._C._functorch.is_functorch_wrapped_tensor(x):
-        x = torch._C._functorch.get_unwrapped(x)
-    return x.detach()

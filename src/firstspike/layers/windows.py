@@ -8,8 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
-from firstspike.layers.trains import values_of
-from firstspike.spiketime.values import MOST_WINDOWS
+from firstspike.spiketime.values import MOST_WINDOWS, values_of
 
 
 def window_bounds(

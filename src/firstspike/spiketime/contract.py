@@ -26,7 +26,6 @@ may be a tensor ``()``.
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import wraps
 from operator import itemgetter
 from typing import Any, NamedTuple, TypeVar
@@ -65,10 +64,6 @@ class Windows(NamedTuple):
     """Most spikes of a neuron in a window."""
 
 
-Sizes = tuple[int, int, int, int]
-"""Numbers of networks, samples, inputs and outputs."""
-
-
 class Arguments(NamedTuple):
     """What spike times follow from. Tensors for ``constants`` only where not all neurons have the same."""
 
@@ -93,8 +88,8 @@ class Arguments(NamedTuple):
     ``times`` may leave out what arrives there from before ``start``. Only the CPU kernels know this."""
 
     @property
-    def sizes(self) -> Sizes:
-        """Of all tensors."""
+    def sizes(self) -> tuple[int, int, int, int]:
+        """Numbers of networks, samples, inputs and outputs."""
         outputs, inputs = self.weight.shape[-2:]
         several = self.weight.ndim == 3
         return len(self.weight) if several else 1, self.times.shape[several], inputs, outputs
@@ -172,22 +167,15 @@ Backward = Callable[[Grads, Result, Arguments, float | None, Needs], Gradients]
 Run = TypeVar("Run", bound=Callable[..., Any])
 
 
-@dataclass(frozen=True)
-class Backend:
-    """A pair of functions, see the module.
-
-    Args:
-        forward: see the module.
-        backward: see the module.
-        checks: whether ``forward`` raises the errors of ``check_values`` itself for first spikes.
-        saves: tensors like those that ``forward`` saves of first spikes, whose shapes follow from those of its
-            arguments; None for a backend that saves nothing.
-    """
+class Backend(NamedTuple):
+    """A pair of functions, see the module."""
 
     forward: Forward
     backward: Backward
     checks: bool = False
+    """Whether ``forward`` raises the errors of ``check_values`` itself for first spikes."""
     saves: Callable[[Arguments], tuple[Tensor, ...]] | None = None
+    """Tensors like those that ``forward`` saves of first spikes: their shapes follow from those of its arguments."""
 
 
 def each_tensor(function: Callable[[Tensor], Tensor], x: Any) -> Any:

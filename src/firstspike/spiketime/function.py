@@ -53,8 +53,7 @@ def _load(name: str) -> Backend:
         if name != "triton":
             raise
         raise ImportError("backend 'triton' needs Triton, which GPU builds of PyTorch include") from error
-    saves = getattr(module, "saves", None)
-    return in_units(Backend(module.forward, module.backward, checks=name == "cpu", saves=saves))
+    return in_units(Backend(module.forward, module.backward, name == "cpu", getattr(module, "saves", None)))
 
 
 BACKENDS: dict[str, Callable[[], Backend]] = {

@@ -61,8 +61,7 @@ def first_spike_time(
 
     Source: Göltz et al. 2021, "Fast and energy-efficient neuromorphic deep learning with first-spike times".
     """
-    times, delay, observed = as_tensors(times, weight, delay, observed)
-    check_form(times, weight, neuron, max_weight_grad, delay=delay, observed=observed)
+    times, delay, observed = checked(times, weight, neuron, max_weight_grad, delay, observed)
     outputs, lead = weight.shape[0], times.shape[:-1]
     given, threshold, tau_mem, tau_syn = parameters_of(neuron, weight)
     if len(lead) != 1:
@@ -87,23 +86,6 @@ def _in_parts(tensors: Tensors, options: Options) -> Tensor:
     return torch.cat([spikes_of(tensors._replace(times=x), options)[0] for x in times.split(samples)])
 
 
-def as_tensors(
-    times: Tensor, weight: Tensor, delay: Tensor | None, observed: Tensor | None
-) -> tuple[Tensor, Tensor | None, Tensor | None]:
-    """Times, delays and observed times, converted to the dtype of the weight under autocast.
-
-    Raises:
-        ValueError: one of them is not a tensor.
-    """
-    for name, x in (("times", times), ("weight", weight), ("delay", delay), ("observed", observed)):
-        if x is not None:
-            check_tensor(name, x)
-    if times.dtype != weight.dtype and torch.is_autocast_enabled(times.device.type):
-        times = raised(times, weight.dtype)
-        delay, observed = (None if x is None else raised(x, weight.dtype) for x in (delay, observed))
-    return times, delay, observed
-
-
 def raised(x: Tensor, dtype: torch.dtype) -> Tensor:
     """Numbers of a lower precision in that dtype."""
     return x.to(dtype) if x.is_floating_point() and x.dtype.itemsize < dtype.itemsize else x
@@ -124,27 +106,41 @@ def parameters_of(neuron: LIF, weight: Tensor) -> tuple[Constants, Tensor, Tenso
     return given, of_neurons(neuron.threshold, weight), tau_mem, tau_syn
 
 
-def check_form(
+def checked(
     times: Tensor,
     weight: Tensor,
     neuron: LIF,
     max_weight_grad: float | None,
+    delay: Tensor | None,
+    observed: Tensor | None,
     copies: tuple[int, ...] = (),
     **others: Tensor | None,
-) -> None:
-    """Raise ValueError for types and shapes that do not fit, and NotImplementedError in ``torch.jit.trace``.
+) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """Times, delay and observed spikes whose types and shapes fit, under autocast converted to the dtype of the weight.
 
     Args:
         times: ``(..., inputs)``, of trains ``(..., inputs, K)``.
         weight: ``(outputs, inputs)``.
         neuron: whose parameters are one for all or one for each output.
         max_weight_grad: the bound.
+        delay: ``(outputs, inputs)``.
+        observed: ``(..., outputs)``, of trains ``(..., outputs, S)``.
         copies: of trains, the number of spikes of each neuron.
-        others: delay, observed spikes, and numbers of each neuron in each sample.
+        others: numbers of each neuron in each sample.
+
+    Raises:
+        ValueError: types and shapes that do not fit.
+        NotImplementedError: in ``torch.jit.trace``.
     """
     # a trace would record addresses of memory that is gone when its program runs
     if torch.jit.is_tracing():  # type: ignore[attr-defined]
         raise NotImplementedError("torch.jit.trace cannot record spike times; record first spikes with torch.export")
+    for name, x in (("times", times), ("weight", weight), ("delay", delay), ("observed", observed)):
+        if x is not None:
+            check_tensor(name, x)
+    if times.dtype != weight.dtype and torch.is_autocast_enabled(times.device.type):
+        times = raised(times, weight.dtype)
+        delay, observed = (None if x is None else raised(x, weight.dtype) for x in (delay, observed))
     check_neuron(neuron)
     if weight.dtype not in (torch.float32, torch.float64):
         raise ValueError(f"weight must be float32 or float64, got {weight.dtype}")
@@ -156,13 +152,13 @@ def check_form(
         )
     outputs = weight.shape[0]
     neurons = (*times.shape[:-dims], outputs)
-    shapes = {"delay": tuple(weight.shape), "observed": neurons + copies}
-    for name, x in (("times", times), *others.items()):
+    shapes = {"times": times.shape, "delay": weight.shape, "observed": neurons + copies}
+    for name, x in (("times", times), ("delay", delay), ("observed", observed), *others.items()):
         if x is None:
             continue
         shape = shapes.get(name, neurons)
-        if x is not times and x.shape != shape:
-            raise ValueError(f"{name} must have the shape {shape}, got {tuple(x.shape)}")
+        if x.shape != shape:
+            raise ValueError(f"{name} must have the shape {tuple(shape)}, got {tuple(x.shape)}")
         if x.dtype != weight.dtype or x.device != weight.device:
             raise ValueError(
                 f"{name} is {x.dtype} on {x.device}, weight is {weight.dtype} on {weight.device}; "
@@ -174,3 +170,4 @@ def check_form(
             raise ValueError(f"{name} must be one number or ({outputs},), got {tuple(value.shape)}")
     if max_weight_grad is not None and not max_weight_grad > 0:
         raise ValueError(f"max_weight_grad must be > 0 or None, got {max_weight_grad}")
+    return times, delay, observed

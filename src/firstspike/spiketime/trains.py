@@ -10,7 +10,7 @@ from torch import Tensor
 from firstspike.neuron import LIF
 from firstspike.spiketime.contract import Tensors, Windows
 from firstspike.spiketime.function import Options, spikes_of
-from firstspike.spiketime.operator import as_tensors, check_form, first_spike_time, of_neurons, parameters_of
+from firstspike.spiketime.operator import checked, first_spike_time, of_neurons, parameters_of
 from firstspike.spiketime.values import check_spikes
 
 OVERFLOW = ("error", "warn", "drop")
@@ -102,18 +102,16 @@ def spike_trains(
     Source: Wunderlich and Pehle 2021, "Event-based backpropagation can compute exact gradients for spiking neural
     networks" (the adjoint).
     """
-    shared: dict[str, Any] = {"max_weight_grad": max_weight_grad, "backend": backend}
+    shared: dict[str, Any] = {"max_weight_grad": max_weight_grad, "backend": backend, "delay": delay}
     numbers = not isinstance(reset, Tensor) and not isinstance(refractory, Tensor)
     plain = numbers and -math.inf < reset <= 0 <= refractory < math.inf and state is None and until == math.inf
-    if plain and max_spikes == 1 and (overflow == "drop" or observed is not None):
-        # nobody asks for a second spike, which first spikes do not know of, nor for what comes after the first
-        times, delay, observed = as_tensors(times, weight, delay, observed)
-        _check(times, weight, neuron, max_spikes, delay, observed, overflow, max_weight_grad, None, None)
-        if times.shape[-1] == 1:
-            seen = None if observed is None else observed.squeeze(-1)
-            spikes = first_spike_time(times.squeeze(-1), weight, neuron, delay=delay, observed=seen, **shared)
-            return spikes.unsqueeze(-1)
-    shared |= {"max_spikes": max_spikes, "delay": delay, "observed": observed}
+    columns = [getattr(x, "shape", ())[-1:] for x in (times, observed) if x is not None]
+    # nobody asks for a second spike, which first spikes do not know of, nor for what comes after the first
+    alone = type(max_spikes) is int and max_spikes == 1 and columns.count((1,)) == len(columns)
+    if plain and alone and (overflow == "drop" or (observed is not None and overflow in OVERFLOW)):
+        seen = None if observed is None else observed.squeeze(-1)
+        return first_spike_time(times.squeeze(-1), weight, neuron, observed=seen, **shared).unsqueeze(-1)
+    shared |= {"max_spikes": max_spikes, "observed": observed}
     shared |= {"refractory": refractory, "reset": reset, "overflow": overflow, "state": state, "until": until}
     return spike_window(times, weight, neuron, **shared).trains
 
@@ -160,9 +158,19 @@ def spike_window(
     Raises:
         ValueError: what ``spike_trains`` refuses, or an end that is not after the time of the state.
     """
-    times, delay, observed = as_tensors(times, weight, delay, observed)
+    if isinstance(max_spikes, bool) or not isinstance(max_spikes, int) or max_spikes < 1:
+        raise ValueError(f"max_spikes must be a whole number >= 1, got {max_spikes!r}")
+    if windows is None:
+        check_spikes("max_spikes", max_spikes)
+    else:
+        check_spikes("the number of spikes in a window", windows.budget)
+    if overflow not in OVERFLOW:
+        raise ValueError(f"overflow must be one of {', '.join(OVERFLOW)}, got {overflow!r}")
     of_inputs = weight if windows is None else weight[:, : times.shape[-2]]
-    _check(times, of_inputs, neuron, max_spikes, delay, observed, overflow, max_weight_grad, state, windows)
+    states = {} if state is None else {f"state.{name}": getattr(state, name) for name in state._fields[:3]}
+    times, delay, observed = checked(
+        times, of_inputs, neuron, max_weight_grad, delay, observed, (max_spikes,), **states
+    )
     lead, outputs = times.shape[:-2], weight.shape[0]
     samples = math.prod(lead)
     given, threshold, *taus = parameters_of(neuron, weight)
@@ -193,28 +201,3 @@ def knows_recurrence(neuron: LIF, backend: str, device: torch.device) -> bool:
     """Whether ``spike_window`` takes ``windows`` there: on a CPU, with time constants that are numbers."""
     shared = not isinstance(neuron.tau_mem, Tensor) and not isinstance(neuron.tau_syn, Tensor)
     return shared and backend in ("auto", "cpu") and device.type == "cpu"
-
-
-def _check(
-    times: Tensor,
-    weight: Tensor,
-    neuron: LIF,
-    max_spikes: int,
-    delay: Tensor | None,
-    observed: Tensor | None,
-    overflow: str,
-    max_weight_grad: float | None,
-    state: TrainState | None,
-    windows: Windows | None,
-) -> None:
-    if isinstance(max_spikes, bool) or not isinstance(max_spikes, int) or max_spikes < 1:
-        raise ValueError(f"max_spikes must be a whole number >= 1, got {max_spikes!r}")
-    if windows is None:
-        check_spikes("max_spikes", max_spikes)
-    else:
-        check_spikes("the number of spikes in a window", windows.budget)
-    if overflow not in OVERFLOW:
-        raise ValueError(f"overflow must be one of {', '.join(OVERFLOW)}, got {overflow!r}")
-    others = {"delay": delay, "observed": observed}
-    others |= {} if state is None else {f"state.{name}": getattr(state, name) for name in state._fields[:3]}
-    check_form(times, weight, neuron, max_weight_grad, (max_spikes,), **others)

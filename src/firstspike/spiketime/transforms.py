@@ -28,6 +28,19 @@ from torch._functorch.utils import unwrap_dead_wrappers
 from firstspike.spiketime.contract import Needs, Tensors
 
 _AT_ONCE = 1 << 22  # numbers in a part of the Jacobian
+_OF_SAMPLES = "times", "voltage", "current", "left", "observed"
+_PRODUCTS = {
+    "weight": "ebroi,eoi->ebro",
+    "threshold": "ebro,eo->ebro",
+    "delay": "ebroi,eoi->ebro",
+    "tau_mem": "ebro,eo->ebro",
+    "tau_syn": "ebro,eo->ebro",
+    "voltage": "ebrso,ebo->ebro",
+    "current": "ebrso,ebo->ebro",
+    "left": "ebrso,ebo->ebro",
+    "times": "ebroi,ebi->ebro",
+}
+"""Of rows of the Jacobian, in the order of ``Needs`` with that by delays for the times, and tangents."""
 
 
 class Direct(torch.autograd.Function):
@@ -118,56 +131,57 @@ def tangent(
         overflows: of trains.
         ends: whether there is a state at the end.
     """
-    given: Sequence[Tensor | None] = moves[:9]
-    of_times, of_weight, of_threshold, of_delay, of_mem, of_syn, *of_state = given
-    times, weight, threshold, delay = inputs[:4]
-    if overflows is not None and times.shape[-1] > 1:
-        copies = times.shape[-1]
-        times = times.flatten(2).unsqueeze(-1)
-        of_times = of_times if of_times is None else of_times.flatten(2).unsqueeze(-1)
-        weight = weight.repeat_interleave(copies, -1)
-        of_weight, delay, of_delay = (
-            None if y is None else y.repeat_interleave(copies, -1) for y in (of_weight, delay, of_delay)
-        )
-    needs = Needs(
-        times=False,
-        weight=of_weight is not None,
-        threshold=of_threshold is not None,
-        delay=of_times is not None or of_delay is not None,
-        tau_mem=of_mem is not None,
-        tau_syn=of_syn is not None,
-        state=any(x is not None for x in of_state),
-    )
-    each = spikes.shape[3] if overflows is not None else 1
+    if overflows is not None:
+        moves, inputs = (_each_time_apart(x, inputs.times.shape[-1]) for x in (moves, inputs))
+    moved = [name for name in _PRODUCTS if getattr(moves, name) is not None]
+    named = {name: name in moved for name in ("weight", "threshold", "delay", "tau_mem", "tau_syn")}
+    named["delay"] |= "times" in moved
+    needs = Needs(times=False, state=any(x is not None for x in moves[6:9]), **named)
+    if needs.delay and inputs.delay is None:
+        inputs = inputs._replace(delay=torch.zeros_like(inputs.weight))
+    if "times" in moved:  # what never arrives moves nothing
+        moves = moves._replace(times=torch.where(inputs.times.isfinite(), moves.times, 0.0))
+    each = 1 if overflows is None else spikes.shape[3]
     rows = each + 3 * ends
-    if needs.delay and delay is None:
-        delay = torch.zeros_like(weight)
-    if of_times is not None:
-        of_times = torch.where(times.isfinite(), of_times, 0.0)  # what never arrives moves nothing
-        of_times = of_times.squeeze(-1) if overflows is not None else of_times
-    network = (weight, threshold, delay, inputs.tau_mem, inputs.tau_syn, inputs.refractory, inputs.reset)
-    size = max(1, _AT_ONCE // max(1, weight.numel() * rows))
-    parts = []
+
+    def jacobian(some: slice) -> dict[str, Tensor]:
+        """The derivatives of each row, ``(E, B, R, ...)``; each becomes a network of its own."""
+        lead = (*spikes[:, some].shape[:2], rows)
+
+        def alone(x: Tensor) -> Tensor:
+            return x[:, some].unsqueeze(2).expand(*lead, *x.shape[2:]).flatten(0, 2).unsqueeze(1)
+
+        def copied(x: Tensor) -> Tensor:
+            return x[:, None, None].expand(*lead, *x.shape[1:]).flatten(0, 2)
+
+        given = inputs._asdict() | {"observed": None}
+        for name, x in given.items():
+            given[name] = x if x is None else alone(x) if name in _OF_SAMPLES else copied(x)
+        # nothing here is written in place, which ``torch.func.linearize`` does not see
+        grad = torch.ones_like(spikes[:, some]).unsqueeze(2)
+        by_ends: list[Any] = [None] * 3
+        if overflows is not None:
+            one = torch.eye(rows, dtype=spikes.dtype, device=spikes.device)
+            neurons = (*lead, spikes.shape[2])
+            grad = one[:, None, :each].expand(*neurons, each)
+            at_end = [x[:, None].expand(neurons).flatten(0, 2).unsqueeze(1) for x in one[:, each:].unbind(1)]
+            by_ends = at_end or by_ends
+            given["times"] = given["times"].unsqueeze(-1)
+        saved = () if overflows is None else (alone(overflows),)
+        found = gradients(needs, grad.flatten(0, 2).unsqueeze(1), *by_ends, alone(spikes), *given.values(), *saved)
+        names = (name for name, need in zip(_PRODUCTS, (*needs[1:6], *(needs.state,) * 3), strict=False) if need)
+        return dict(zip(names, (x.unflatten(0, lead) for x in found), strict=True))
+
+    size, parts = max(1, _AT_ONCE // max(1, inputs.weight.numel() * rows)), []
     with torch.autocast(spikes.device.type, enabled=False):
         for start in range(0, max(1, spikes.shape[1]), size):
-            some = slice(start, start + size) if size < spikes.shape[1] else slice(None)
-            state = [None if x is None else x[:, some] for x in inputs[6:9]]
-            samples = (spikes[:, some], times[:, some], None if overflows is None else overflows[:, some])
-            found = iter(_jacobian(gradients, needs, ends, *samples, network, state))
-            total = spikes.new_zeros((len(spikes), samples[0].shape[1], rows, spikes.shape[2]))
-            if of_weight is not None:
-                total = total + torch.einsum("ebroi,eoi->ebro", next(found), of_weight)
-            if of_threshold is not None:
-                total = total + next(found) * of_threshold[:, None, None]
-            by_delay = next(found) if needs.delay else None
-            if of_times is not None:
-                total = total + torch.einsum("ebroi,ebi->ebro", by_delay, of_times[:, some])
-            if of_delay is not None:
-                total = total + torch.einsum("ebroi,eoi->ebro", by_delay, of_delay)
-            for move in (of_mem, of_syn):
-                total = total if move is None else total + next(found) * move[:, None, None]
-            for move, by in zip(of_state, found, strict=False):
-                total = total if move is None else total + by.squeeze(3) * move[:, some].unsqueeze(2)
+            some = slice(start, start + size)
+            by = jacobian(some) if any(needs) else {}  # otherwise nothing but the observed times moves
+            total = spikes.new_zeros((*spikes[:, some].shape[:2], rows, spikes.shape[2]))
+            for name in moved:
+                row, move = by["delay" if name == "times" else name], getattr(moves, name)
+                move = move[:, some] if name in _OF_SAMPLES else move
+                total = total + torch.einsum(_PRODUCTS[name], row, move)
             parts.append(total)
     whole = torch.cat(parts, 1).movedim(2, -1)
     if overflows is None:
@@ -175,38 +189,8 @@ def tangent(
     return whole[..., :each], *whole[..., each:].unbind(-1)
 
 
-def _jacobian(
-    gradients: Callable[..., tuple[Tensor, ...]],
-    needs: Needs,
-    ends: bool,
-    spikes: Float[Tensor, "E B O *S"],
-    times: Float[Tensor, "E B I *K"],
-    overflows: Bool[Tensor, "E B O"] | None,
-    network: Sequence[Tensor | None],
-    state: Sequence[Tensor | None],
-) -> list[Tensor]:
-    """The derivatives of each row, ``(E, B, R, O)`` or ``(E, B, R, O, I)``; each becomes a network of its own."""
-    if not any(needs):  # nothing but the observed times moves
-        return []
-    each = 1 if overflows is None else spikes.shape[3]
-    lead = (*spikes.shape[:2], each + 3 * ends)
-
-    def alone(x: Tensor | None) -> Tensor | None:
-        return None if x is None else x.unsqueeze(2).expand(*lead, *x.shape[2:]).flatten(0, 2).unsqueeze(1)
-
-    def copied(x: Tensor | None) -> Tensor | None:
-        return None if x is None else x[:, None, None].expand(*lead, *x.shape[1:]).flatten(0, 2)
-
-    # nothing here is written in place, which ``torch.func.linearize`` does not see
-    grad = torch.ones_like(spikes).unsqueeze(2)
-    of_state: list[Tensor | None] = [None] * 3
-    if overflows is not None:
-        one = torch.eye(lead[2], dtype=spikes.dtype, device=spikes.device)
-        neurons = (*lead, spikes.shape[2])
-        grad = one[:, None, :each].expand(*neurons, each)
-        of_state = [x[:, None].expand(neurons).flatten(0, 2).unsqueeze(1) for x in one[:, each:].unbind(1)] or of_state
-    saved = () if overflows is None else (alone(overflows),)
-    *first, refractory, reset = map(copied, network)
-    inputs = (alone(times), *first, *map(alone, state), None, refractory, reset)
-    found = gradients(needs, grad.flatten(0, 2).unsqueeze(1), *of_state, alone(spikes), *inputs, *saved)
-    return [x.unflatten(0, lead) for x in found]
+def _each_time_apart(x: Any, copies: int) -> Any:
+    """Of trains, with each time of an input as an input of its own."""
+    times = None if x.times is None else x.times.flatten(2)
+    weight, delay = (None if y is None else y.repeat_interleave(copies, -1) for y in (x.weight, x.delay))
+    return x._replace(times=times, weight=weight, delay=delay)

@@ -9,7 +9,6 @@ neither very short nor very long in it, see ``in_units``.
 """
 
 import math
-from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
@@ -73,7 +72,7 @@ def in_units(backend: Backend) -> Backend:
         state = found.state and Held(found.state[0] * then, found.state[1] * then, found.state[2] / first)
         return Gradients(*tensors)._replace(state=state)
 
-    return replace(backend, forward=forward, backward=backward)
+    return backend._replace(forward=forward, backward=backward)
 
 
 def from_unit(inner: Tensor, unit: float | Tensor) -> Tensor:
@@ -215,34 +214,28 @@ def check_time_constants(given: Constants, tau_mem: Tensor | None, tau_syn: Tens
         tau_syn: as in ``resolve``.
         dtype: of all tensors.
     """
-    if tau_mem is None and tau_syn is None:
-        _check_range(given.tau_mem, given.tau_syn, given.tau_syn, dtype)
-        return
-    if not read_at_once((tau_syn if tau_mem is None else tau_mem).device):  # type: ignore[union-attr]
-        _mark_range(given, tau_mem, tau_syn, dtype)
-        return
-    ranges: list[float] = []
-    for name, tau, number in (("tau_mem", tau_mem, given.tau_mem), ("tau_syn", tau_syn, given.tau_syn)):
-        assert not isinstance(number, Tensor)
-        low = high = number
+    ranges: list[Any] = []
+    taus = (TAU_MEM, "tau_mem", tau_mem, given.tau_mem), (TAU_SYN, "tau_syn", tau_syn, given.tau_syn)
+    for failure, name, tau, number in taus:
+        low: Any = number
+        high: Any = number
         if tau is not None and tau.numel():
-            low, high = (float(x) for x in tau.detach().aminmax())
-            if not 0 < low <= high < math.inf:
-                hint = "; a neuron without leak has the number math.inf" if name == "tau_mem" else ""
-                raise ValueError(f"{name} must be > 0 and finite in a tensor, got {low} to {high}{hint}")
+            low, high = tau.detach().aminmax()
+            if not read_at_once(tau.device):
+                mark(failure, ~((low > 0) & (high < math.inf)))
+            else:
+                low, high = float(low), float(high)
+                if not 0 < low <= high < math.inf:
+                    hint = "; a neuron without leak has the number math.inf" if name == "tau_mem" else ""
+                    raise ValueError(f"{name} must be > 0 and finite in a tensor, got {low} to {high}{hint}")
         ranges += low, high
     shortest, _, low, high = ranges
-    _check_range(shortest, low, high, dtype)
-
-
-def _mark_range(given: Constants, tau_mem: Tensor | None, tau_syn: Tensor | None, dtype: torch.dtype) -> None:
-    """The same checks as below, of tensors that are not read."""
+    if not any(isinstance(x, Tensor) for x in ranges):
+        _check_range(shortest, low, high, dtype)
+        return
     limit, least = LONGEST[dtype], 1 / LARGEST[dtype]
-    mem, syn = (number if tau is None else tau.detach() for number, tau in zip(given, (tau_mem, tau_syn), strict=True))
-    if isinstance(mem, Tensor) and mem.numel():
-        mark(TAU_MEM, ~((mem >= 1 / limit) & (mem >= least * syn) & (mem < math.inf)).all())
-    if isinstance(syn, Tensor) and syn.numel():
-        mark(TAU_SYN, ~((syn >= 1 / limit) & (syn <= limit) & (mem >= least * syn)).all())
+    fits = (shortest >= 1 / limit) & (low >= 1 / limit) & (high <= limit) & (shortest >= least * high)
+    mark(TAU_SYN if tau_mem is None else TAU_MEM, ~fits)
 
 
 @lru_cache(maxsize=256)

@@ -16,7 +16,7 @@ from firstspike.spiketime.cpu.constants import PAD, saved_for
 from firstspike.spiketime.cpu.lanes.host import PARTS, backward_lanes, forward_lanes
 from firstspike.spiketime.cpu.rows.host import MAX_GROUPS, backward_rows, backward_trains, forward_rows, forward_trains
 from firstspike.spiketime.cpu.rows.intervals import N_BACKWARD
-from firstspike.spiketime.parts import Size, backward_in_parts, zero_gradients
+from firstspike.spiketime.parts import backward_in_parts, zero_gradients
 from firstspike.spiketime.values import check_values
 
 __all__ = ["backward", "forward", "saves"]
@@ -66,13 +66,12 @@ def backward(grads: Grads, result: Result, given: Arguments, max_weight_grad: fl
     return run(grads, result, given, max_weight_grad, needs)
 
 
-def _part(given: Arguments) -> Size:
-    _, batch, inputs, outputs = given.sizes
-    samples = max(1, _MEMORY // (_ROWS * (inputs + PAD) * given.times.element_size()))
-    return Size(samples // max(1, batch), samples, outputs)
+def _samples(given: Arguments) -> int:
+    ensemble, _, inputs, _ = given.sizes
+    return _MEMORY // (_ROWS * (inputs + PAD) * given.times.element_size() * max(1, ensemble))
 
 
-@partial(backward_in_parts, size=_part)
+@partial(backward_in_parts, samples=_samples)
 def _of_first_spikes(
     grads: Grads, result: Result, given: Arguments, max_weight_grad: float | None, needs: Needs
 ) -> Gradients:
@@ -98,7 +97,5 @@ def _of_trains(
             again = forward_lanes(given._replace(observed=result.spikes), _holds(given))
             result = result._replace(saved=again.saved)
         run, numbers = backward_lanes, PARTS * given.times[0, 0].numel()
-    ensemble, _, _, outputs = given.sizes
-    samples = max(1, _TRAIN_MEMORY // (ensemble * numbers * given.times.element_size()))
-    size = Size(ensemble, samples, outputs)
-    return backward_in_parts(run, lambda _: size)(grads, result, given, max_weight_grad, needs)
+    samples = _TRAIN_MEMORY // (len(given.weight) * numbers * given.times.element_size())
+    return backward_in_parts(run, lambda _: samples)(grads, result, given, max_weight_grad, needs)

@@ -31,7 +31,7 @@ from jaxtyping import Bool, Float, Float64
 from torch import Tensor
 
 from firstspike.spiketime.contract import Arguments, Gradients, Grads, Held, Needs, Result, of_several
-from firstspike.spiketime.parts import Size, backward_in_parts, zero_gradients
+from firstspike.spiketime.parts import backward_in_parts, zero_gradients
 from firstspike.spiketime.reference.response import Tau, kappa, kappa_by_taus, kappa_slope
 from firstspike.spiketime.units import unit_of_weights
 
@@ -195,21 +195,19 @@ class _Sums:
         return Gradients(**found | {"state": state})
 
 
-def size_of_parts(given: Arguments, each: int) -> Size:
-    """What fits into the memory, with that many numbers for each neuron in a sample."""
-    _, batch, _, outputs = given.sizes
-    neurons = _MEMORY // (max(1, each) * given.times.element_size())
-    samples = neurons // max(1, outputs)
-    return Size(samples // max(1, batch), samples, neurons)
+def samples_at_once(given: Arguments, each: int) -> int:
+    """How many fit into the memory, with that many numbers for each neuron in a sample."""
+    ensemble, _, _, outputs = given.sizes
+    return _MEMORY // (max(1, each * ensemble * outputs) * given.times.element_size())
 
 
-def _part(given: Arguments) -> Size:
+def _samples(given: Arguments) -> int:
     events = given.sizes[2]
-    return size_of_parts(given, _COPIES * (events * given.times.shape[-1] + 1 if given.max_spikes else events))
+    return samples_at_once(given, _COPIES * (events * given.times.shape[-1] + 1 if given.max_spikes else events))
 
 
 @of_several
-@partial(backward_in_parts, size=_part)
+@partial(backward_in_parts, samples=_samples)
 def backward(grads: Grads, result: Result, given: Arguments, max_weight_grad: float | None, needs: Needs) -> Gradients:
     """Gradients at the given spike times. See ``contract``."""
     events, until = _events(given), given.until

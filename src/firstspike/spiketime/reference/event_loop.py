@@ -29,8 +29,8 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from firstspike.spiketime.contract import Arguments, Held, Result, of_several
-from firstspike.spiketime.parts import Size, forward_in_parts
-from firstspike.spiketime.reference.adjoint import arrivals, size_of_parts, state_after
+from firstspike.spiketime.parts import forward_in_parts
+from firstspike.spiketime.reference.adjoint import arrivals, samples_at_once, state_after
 from firstspike.spiketime.reference.response import Tau, kappa, leakless
 from firstspike.spiketime.reference.solutions import first_crossing, later
 from firstspike.spiketime.units import unit_of_weights
@@ -103,16 +103,16 @@ def _add(now: Sequence[Tensor], before: Sequence[Tensor], left: Sequence[Tensor]
     now[1].addcmul_(current, syn)
 
 
-def _part(given: Arguments) -> Size:
+def _samples(given: Arguments) -> int:
     events = given.sizes[2]
     if not given.max_spikes:
-        return size_of_parts(given, _COPIES * events)
+        return samples_at_once(given, _COPIES * events)
     events *= given.times.shape[-1]
-    return size_of_parts(given, _COPIES * (_ahead(given, events) + 2) + 4 * events)
+    return samples_at_once(given, _COPIES * (_ahead(given, events) + 2) + 4 * events)
 
 
 @of_several
-@partial(forward_in_parts, size=_part)
+@partial(forward_in_parts, samples=_samples)
 def forward(given: Arguments) -> Result:
     """Spike times. See ``contract``."""
     if not given.max_spikes:

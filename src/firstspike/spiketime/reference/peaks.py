@@ -110,19 +110,12 @@ class _Height(_MemberByMember):
     """
 
     @staticmethod
-    def forward(
-        trains: Tensor,
-        weight: Tensor,
-        delay: Tensor | None,
-        silent: Tensor | None,
-        tau_mem: Tau,
-        tau_syn: Tau,
-        until: float,
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(*given: Any) -> tuple[Tensor, Tensor, Tensor]:
+        trains, weight, *_, until = given
         check_finite_weight(weight)  # -inf would be a membrane that never leaves its rest
         height, time = (trains.new_zeros(len(trains), len(weight)) for _ in range(2))
         place = torch.full_like(height, -1, dtype=torch.int64)
-        for some in _membranes(trains, weight, delay, silent, tau_mem, tau_syn, until):
+        for some in _membranes(*given):
             at = some.sample, some.neuron
             height[at], time[at], place[at] = _highest(some, until)
         return height, time, place
@@ -148,17 +141,8 @@ class _HeightGradient(_MemberByMember):
     """
 
     @staticmethod
-    def forward(
-        grad: Tensor,
-        trains: Tensor,
-        weight: Tensor,
-        delay: Tensor | None,
-        silent: Tensor | None,
-        height: Tensor,
-        time: Tensor,
-        place: Tensor,
-        *options: Any,
-    ) -> tuple[Tensor, Tensor, Tensor | None]:
+    def forward(grad: Tensor, *given: Any) -> tuple[Tensor, Tensor, Tensor | None]:
+        trains, weight, delay, silent, height, time, place, *options = given
         by_trains, by_weight = trains.new_zeros(trains.flatten(1).shape), weight.new_zeros(weight.shape)
         by_delay = None if delay is None else torch.zeros_like(by_weight)
         grad = torch.where(height > 0, grad, 0.0)

@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from firstspike.spiketime.contract import Arguments, Constants, Gradients, Grads, Needs, Result, of_several
-from firstspike.spiketime.parts import Size, forward_in_parts, zero_gradients
+from firstspike.spiketime.parts import forward_in_parts, zero_gradients
 from firstspike.spiketime.reference.response import kappa, leakless
 from firstspike.spiketime.triton.kernels import forward_kernel, gradient_kernel, slope_kernel
 from firstspike.spiketime.units import unit_of_weights
@@ -55,15 +55,9 @@ def saves(given: Arguments) -> tuple[Tensor, ...]:
     return _sorted(given.times) if given.delay is None else ()
 
 
-def _part(given: Arguments) -> Size:
-    _, batch, inputs = given.times.shape
-    outputs = given.weight.shape[1]
-    neurons = _MEMORY // (_COPIES * inputs * given.times.element_size())
-    samples = neurons // outputs
-    return Size(samples // batch, samples, neurons)
-
-
-@partial(forward_in_parts, size=_part)
+@partial(
+    forward_in_parts, samples=lambda given: _MEMORY // (_COPIES * given.weight.numel() * given.times.element_size())
+)
 def _forward_delayed(given: Arguments) -> Result:
     """Each neuron has an order of arrival of its own."""
     times, _, _, delay, *_ = given
