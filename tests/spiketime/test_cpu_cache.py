@@ -121,13 +121,13 @@ def test_kinds_of_a_kernel_from_several_processes_are_told_apart(tmp_path):
 def test_other_sources_and_other_versions_have_folders_of_their_own(home, tmp_path, monkeypatch):
     sources = Path(compiling.__file__).parents[1]
     shutil.copytree(sources, tmp_path / "cpu")
-    shutil.copy(sources.parent / "limits.py", tmp_path)
+    shutil.copy(sources.parent / "kernels.py", tmp_path)
     now = compiling.folder.__wrapped__()
     assert now.parent == home
     monkeypatch.setattr(compiling, "__file__", str(tmp_path / "cpu/runtime/compiling.py"))
     assert compiling.folder.__wrapped__() == now
     changed = []
-    for name in ("cpu/vectors/simd.py", "limits.py"):
+    for name in ("cpu/vectors/simd.py", "kernels.py"):
         with (tmp_path / name).open("a") as file:
             file.write("# changed\n")
         changed.append(compiling.folder.__wrapped__())

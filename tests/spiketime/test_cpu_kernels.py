@@ -374,7 +374,7 @@ def test_forward_backward_from_several_python_threads():
 def test_backward_vmap_over_networks(monkeypatch):
     made = problem(9, (6, 20, 30), ensemble=3)
     monkeypatch.setitem(BACKENDS, "unchecked", lambda: Backend(forward, backward))
-    options = Options("unchecked", made.constants, None)
+    options = Options("unchecked", *made.constants, None)
 
     def loss(weight, times, threshold):
         spikes = Spikes.apply(times[None], weight[None], threshold[None], *(None,) * 9, options)[0]

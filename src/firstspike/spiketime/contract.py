@@ -64,6 +64,10 @@ class Windows(NamedTuple):
     """Most spikes of a neuron in a window."""
 
 
+Sizes = tuple[int, int, int, int]
+"""Numbers of networks, samples, inputs and outputs."""
+
+
 class Arguments(NamedTuple):
     """What spike times follow from. Tensors for ``constants`` only where not all neurons have the same."""
 
@@ -88,8 +92,8 @@ class Arguments(NamedTuple):
     ``times`` may leave out what arrives there from before ``start``. Only the CPU kernels know this."""
 
     @property
-    def sizes(self) -> tuple[int, int, int, int]:
-        """Numbers of networks, samples, inputs and outputs."""
+    def sizes(self) -> Sizes:
+        """Of all tensors."""
         outputs, inputs = self.weight.shape[-2:]
         several = self.weight.ndim == 3
         return len(self.weight) if several else 1, self.times.shape[several], inputs, outputs

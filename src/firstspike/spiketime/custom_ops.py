@@ -5,18 +5,17 @@ Such a program cannot contain what a backend does, so it contains a call of one 
 forward pass of first spikes saves is among its results, so that nothing is sorted or searched again; what that of
 trains saves has shapes that only the values tell, so there the backward op computes it again.
 
-Tensors are those of ``Tensors``, in its order, and the options those of ``recordable``. ``tau_mem`` and
-``tau_syn`` are the time constants that are tensors; where they are None, ``fixed_mem`` and ``fixed_syn`` count.
+Tensors are those of ``Tensors``, in its order, and the options those of ``Options``, whose time constants are
+``fixed_mem`` and ``fixed_syn`` here.
 """
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from firstspike.spiketime.contract import Arguments, Backend, Constants, Needs, Tensors, Windows
+from firstspike.spiketime.contract import Arguments, Backend, Needs, Tensors
 from firstspike.spiketime.function import (
     INPUTS,
     OF_SAMPLES,
@@ -50,7 +49,7 @@ torch.library.define(
 @torch.library.impl("firstspike::spikes", _DEVICES)
 def _spikes(*given: Any) -> list[Tensor]:
     tensors: Any = given[:INPUTS]
-    options = _options(*given[INPUTS:])
+    options = Options(*given[INPUTS:])
     found: Any = Spikes.forward(*tensors, options)
     if options.max_spikes:
         found = found[:5]
@@ -65,7 +64,7 @@ def _spike_gradient(needs: Sequence[bool], *given: Any) -> list[Tensor]:
     tensors: Any
     grads, tensors = given[:_N_GRADS], given[_N_GRADS : _N_GRADS + INPUTS]
     saved, *rest = given[_N_GRADS + INPUTS :]
-    options = _options(*rest)
+    options = Options(*rest)
     if options.max_spikes and _backend(tensors, options).saves is not None:
         saved = Spikes.forward(*tensors, options._replace(overflow="drop"))[4:]
     found = SpikeGradient.forward(Needs(*needs), options, *grads, *tensors, *saved)
@@ -75,15 +74,6 @@ def _spike_gradient(needs: Sequence[bool], *given: Any) -> list[Tensor]:
 def _alone(x: Tensor) -> Tensor:
     """A contiguous tensor that shares its memory with no other: results of an op may not."""
     return x.clone(memory_format=torch.contiguous_format) if x._is_view() else x.contiguous()
-
-
-def _options(*given: Any) -> Options:
-    """What ``recordable`` was made from."""
-    backend, mem, syn, max_weight_grad, max_spikes, start, until, bounds, lag, budget, overflow = given
-    constants = Constants(math.inf if mem is None else mem, syn)
-    start, until = -math.inf if start is None else start, math.inf if until is None else until
-    windows = None if bounds is None else Windows(tuple(bounds), lag, budget)
-    return Options(backend, constants, max_weight_grad, max_spikes, start, until, windows, overflow)
 
 
 def _backend(tensors: Sequence[Any], options: Options) -> Backend:
@@ -99,12 +89,12 @@ def _saved(tensors: Sequence[Any], options: Options) -> tuple[Tensor, ...]:
 @torch.library.register_fake("firstspike::spikes")
 def _(*given: Any) -> list[Tensor]:
     times, weight, *_ = tensors = given[:INPUTS]
-    options = _options(*given[INPUTS:])
+    options = Options(*given[INPUTS:])
     if not options.max_spikes:
         spikes = times.new_empty((*times.shape[:-1], weight.shape[-2]))
         return [spikes, *(torch.empty_like(x) for x in _saved(tensors, options))]
     shape = (*times.shape[:2], weight.shape[1])
-    ends = shape if options.until < math.inf else (*shape[:2], 0)
+    ends = (*shape[:2], 0) if options.until is None else shape
     state = [times.new_empty(ends) for _ in range(3)]
     return [times.new_empty((*shape, options.max_spikes)), *state, times.new_empty(shape, dtype=torch.bool)]
 
@@ -117,16 +107,15 @@ def _(needs: Sequence[bool], *given: Any) -> list[Tensor]:
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) -> None:
-    ctx.rest = inputs[INPUTS:]
-    options = _options(*ctx.rest)
-    ctx.outputs = 4 if options.max_spikes else 1
-    ctx.ends = ctx.outputs if options.until < math.inf else 1
+    ctx.options = Options(*inputs[INPUTS:])
+    ctx.outputs = 4 if ctx.options.max_spikes else 1
+    ctx.ends = 1 if ctx.options.until is None else ctx.outputs
     ctx.set_materialize_grads(False)
     ctx.save_for_backward(output[0], *inputs[:INPUTS], *output[ctx.outputs :])
 
 
 def _backward(ctx: Any, grads: list[Tensor | None]) -> tuple[Any, ...]:
-    return pulled_back(ctx, grads[: ctx.ends], lambda needs, *given: recorded_gradients(needs, ctx.rest, *given))
+    return pulled_back(ctx, grads[: ctx.ends], lambda needs, *given: recorded_gradients(needs, ctx.options, *given))
 
 
 torch.library.register_autograd("firstspike::spikes", _backward, setup_context=_setup_context)

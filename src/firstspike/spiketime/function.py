@@ -91,29 +91,29 @@ def _automatic(device: str, trains: bool = False) -> Backend:
 
 
 class Options(NamedTuple):
-    """What a call fixes beside its tensors; time constants that are tensors count in place of ``constants``."""
+    """What a call fixes beside its tensors, as custom ops take it.
+
+    None stands for an infinite number, which some formats of exported programs cannot store.
+    """
 
     backend: str
-    constants: Constants
+    tau_mem: float | None
+    """Time constants that are tensors count in place of these two."""
+    tau_syn: float
     max_weight_grad: float | None
     max_spikes: int = 0
-    """As all that follows but ``overflow``, see ``Arguments``."""
-    start: float = -math.inf
-    until: float = math.inf
-    windows: Windows | None = None
+    """As all that follows but ``overflow``, see ``Arguments`` and ``Windows``."""
+    start: float | None = None
+    until: float | None = None
+    bounds: Sequence[float] | None = None
+    lag: float = 0.0
+    budget: int = 0
     overflow: str = "drop"
 
-
-def recordable(options: Options) -> tuple[Any, ...]:
-    """The options as arguments of the custom ops. Infinite numbers and missing windows become None.
-
-    Some formats of exported programs cannot store ``inf``.
-    """
-    backend, constants, max_weight_grad, max_spikes, start, until, windows, overflow = options
-    mem, syn = map(float, constants)
-    bounds, lag, budget = (None, 0.0, 0) if windows is None else (list(windows.bounds), windows.lag, windows.budget)
-    finite = [None if abs(x) == math.inf else x for x in (mem, start, until)]
-    return backend, finite[0], syn, max_weight_grad, max_spikes, *finite[1:], bounds, lag, budget, overflow
+    @property
+    def constants(self) -> Constants:
+        """The time constants that are numbers."""
+        return Constants(math.inf if self.tau_mem is None else self.tau_mem, self.tau_syn)
 
 
 def spikes_of(tensors: Tensors, options: Options) -> Sequence[Tensor]:
@@ -125,12 +125,12 @@ def spikes_of(tensors: Tensors, options: Options) -> Sequence[Tensor]:
         raise NotImplementedError(
             "spike times have no forward-mode derivatives in compiled code; call torch.func.jvp outside of it"
         )
-    recorded: Sequence[Tensor] = torch.ops.firstspike.spikes(*tensors, *recordable(options))
+    recorded: Sequence[Tensor] = torch.ops.firstspike.spikes(*tensors, *options)
     return recorded
 
 
-def recorded_gradients(needs: Needs, options: tuple[Any, ...], *given: Any) -> list[Tensor]:
-    """The output of ``SpikeGradient`` by a custom op, from options that are ``recordable``."""
+def recorded_gradients(needs: Needs, options: Options, *given: Any) -> list[Tensor]:
+    """The output of ``SpikeGradient`` by a custom op."""
     first = 5 + INPUTS
     found: list[Tensor] = torch.ops.firstspike.spike_gradient(
         list(needs), *given[:first], list(given[first:]), *options
@@ -150,7 +150,7 @@ class Spikes(Direct):
     def forward(*inputs: Any) -> tuple[Tensor, ...]:
         options: Options = inputs[-1]
         if _modes():
-            return tuple(torch.ops.firstspike.spikes(*inputs[:-1], *recordable(options)))
+            return tuple(torch.ops.firstspike.spikes(*inputs[:-1], *options))
         times, weight, threshold, delay, tau_mem, tau_syn, *_, observed, _, _ = inputs[:-1]
         backend = resolve_backend(options.backend, times.device, options.max_spikes > 0)
         if options.max_spikes or observed is not None or not backend.checks:
@@ -183,13 +183,13 @@ class Spikes(Direct):
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         plain = not torch.is_grad_enabled() and not torch._C._are_functorch_transforms_active()
         gradients = SpikeGradient.forward if plain else SpikeGradient.apply
-        ends = ctx.outputs if ctx.options.until < math.inf else 1
+        ends = 1 if ctx.options.until is None else ctx.outputs
         return pulled_back(ctx, grads[:ends], lambda needs, *given: gradients(needs, ctx.options, *given))
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Any) -> tuple[Tensor | None, ...]:
         options = ctx.options._replace(max_weight_grad=None)  # it bounds gradients of a loss
-        if options.windows is not None:
+        if options.bounds is not None:
             raise NotImplementedError("recurrent CPU kernels have no forward mode; use backend='reference'")
 
         def gradients(needs: Needs, *tensors: Tensor | None) -> tuple[Tensor, ...]:
@@ -203,7 +203,7 @@ class Spikes(Direct):
             given = (moves, spikes, inputs)
             moved = tangent(gradients, *(as_several(given) if alone else given))
             return moved[0][0] if alone else moved[0], *(None for _ in saved)
-        moved = tangent(gradients, moves, spikes, inputs, saved[0], options.until < math.inf)
+        moved = tangent(gradients, moves, spikes, inputs, saved[0], options.until is not None)
         return *moved, *(spikes.new_zeros(*spikes.shape[:2], 0) for _ in range(4 - len(moved))), *(None for _ in saved)
 
     @staticmethod
@@ -220,7 +220,7 @@ class SpikeGradient(Direct):
     @staticmethod
     def forward(needs: Needs, options: Options, *given: Any) -> tuple[Tensor, ...]:
         if _modes():
-            return tuple(recorded_gradients(needs, recordable(options), *given))
+            return tuple(recorded_gradients(needs, options, *given))
         grad, *of_state, spikes = given[:5]
         arguments, saved = _arguments(given[5:], options), given[5 + INPUTS :]
         backend = resolve_backend(options.backend, spikes.device, options.max_spikes > 0)
@@ -285,9 +285,11 @@ def pulled_back(
 def _arguments(given: Sequence[Any], options: Options) -> Arguments:
     times, weight, threshold, delay, tau_mem, tau_syn, *state, observed, refractory, reset = given[:INPUTS]
     first = (times, weight, threshold, delay, resolve(options.constants, tau_mem, tau_syn))
-    if not options.max_spikes:
+    max_spikes, start, until, bounds, lag, budget, _ = options[4:]
+    if not max_spikes:
         return Arguments(*first)
-    max_spikes, start, until, windows, _ = options[3:]
+    windows = None if bounds is None else Windows(tuple(bounds), lag, budget)
+    start, until = -math.inf if start is None else start, math.inf if until is None else until
     return Arguments(*first, refractory, reset, _held(*state), start, until, max_spikes, observed, windows)
 
 
@@ -331,8 +333,8 @@ def _report(overflows: Tensor, options: Options) -> None:
     if options.overflow == "drop" or not bool(overflows.any()):
         return
     window, names = "", "max_spikes"
-    if options.windows is not None:
-        window = f", or more than window_spikes={options.windows.budget} times in a window"
+    if options.bounds is not None:
+        window = f", or more than window_spikes={options.budget} times in a window"
         names = "max_spikes or window_spikes"
     message = (
         f"{int(overflows.sum())} of {overflows.numel()} neurons (counted in each sample) spike more than "

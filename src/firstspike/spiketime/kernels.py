@@ -1,4 +1,4 @@
-"""What the rest of the package knows of the CPU kernels, which load only when a layer is first called.
+"""What CPU kernels share with the rest of the package, and what it knows of them, before they load with the first call.
 
 Kernels are compiled without torch, so it is not loaded here before it is used.
 """
@@ -7,6 +7,9 @@ import os
 import threading
 from collections.abc import Callable
 from functools import lru_cache
+
+LARGEST_32, LARGEST_64 = 1e30, 1e200
+"""Limit of weights, in thresholds, and of ``tau_mem / tau_syn``, in float32 and float64."""
 
 listeners: list[Callable[[], None]] = []
 """Called whenever a kernel is compiled, before."""

@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from firstspike.neuron import LIF, check_neuron
-from firstspike.spiketime.contract import Constants, Tensors
+from firstspike.spiketime.contract import Tensors
 from firstspike.spiketime.function import Options, spikes_of
 from firstspike.spiketime.values import check_tensor
 
@@ -63,7 +63,7 @@ def first_spike_time(
     """
     times, delay, observed = checked(times, weight, neuron, max_weight_grad, delay, observed)
     outputs, lead = weight.shape[0], times.shape[:-1]
-    given, threshold, tau_mem, tau_syn = parameters_of(neuron, weight)
+    fixed, threshold, tau_mem, tau_syn = parameters_of(neuron, weight)
     if len(lead) != 1:
         samples = math.prod(lead)
         times = times.reshape(samples, times.shape[-1])
@@ -72,7 +72,7 @@ def first_spike_time(
         # of a parameter itself, autograd would use values that replace its own before the backward pass
         weight = weight.view_as(weight)
     tensors = Tensors(times, weight, threshold, delay, tau_mem, tau_syn, observed=observed)
-    spikes = _in_parts(tensors, Options(backend, given, max_weight_grad))
+    spikes = _in_parts(tensors, Options(backend, *fixed, max_weight_grad))
     return spikes if len(lead) == 1 else spikes.reshape(*lead, outputs)
 
 
@@ -98,12 +98,14 @@ def of_neurons(value: float | Tensor, weight: Tensor) -> Tensor:
     return torch.full((weight.shape[0],), value, dtype=weight.dtype, device=weight.device)
 
 
-def parameters_of(neuron: LIF, weight: Tensor) -> tuple[Constants, Tensor, Tensor | None, Tensor | None]:
-    """Time constants that are numbers; thresholds and, in place of these numbers, time constants ``(outputs,)``."""
-    mem, syn = neuron.tau_mem, neuron.tau_syn
-    tau_mem, tau_syn = (of_neurons(tau, weight) if isinstance(tau, Tensor) else None for tau in (mem, syn))
-    given = Constants(mem if tau_mem is None else 1.0, syn if tau_syn is None else 1.0)
-    return given, of_neurons(neuron.threshold, weight), tau_mem, tau_syn
+def parameters_of(
+    neuron: LIF, weight: Tensor
+) -> tuple[tuple[float | None, float], Tensor, Tensor | None, Tensor | None]:
+    """Time constants for ``Options``; thresholds and, in place of these numbers, time constants ``(outputs,)``."""
+    taus = neuron.tau_mem, neuron.tau_syn
+    mem, syn = (1.0 if isinstance(tau, Tensor) else tau for tau in taus)
+    tau_mem, tau_syn = (of_neurons(tau, weight) if isinstance(tau, Tensor) else None for tau in taus)
+    return (None if mem == math.inf else mem, syn), of_neurons(neuron.threshold, weight), tau_mem, tau_syn
 
 
 def checked(

@@ -173,7 +173,7 @@ def spike_window(
     )
     lead, outputs = times.shape[:-2], weight.shape[0]
     samples = math.prod(lead)
-    given, threshold, *taus = parameters_of(neuron, weight)
+    fixed, threshold, *taus = parameters_of(neuron, weight)
 
     def of_samples(x: Tensor | None, *shape: int) -> Tensor | None:
         return None if x is None else x.reshape(1, samples, *shape)
@@ -187,11 +187,13 @@ def spike_window(
         of_samples(observed, outputs, max_spikes),
         *(of_neurons(x, weight)[None] for x in (refractory, reset)),
     )
-    start, until = -math.inf if state is None else state.time, float(until if windows is None else windows.bounds[-1])
-    options = Options(backend, given, max_weight_grad, max_spikes, start, until, windows, overflow)
+    bounds, lag, budget = (None, 0.0, 0) if windows is None else windows
+    start, until = None if state is None else state.time, float(until if bounds is None else bounds[-1])
+    end = None if until == math.inf else until
+    options = Options(backend, *fixed, max_weight_grad, max_spikes, start, end, bounds, lag, budget, overflow)
     trains, *after, overflows = spikes_of(tensors, options)[:5]
     ends = None
-    if until < math.inf:
+    if end is not None:
         voltage, current, left = (x.reshape(*lead, outputs) for x in after)
         ends = TrainState(voltage, current, left, until)
     return Window(trains.reshape(*lead, outputs, max_spikes), ends, overflows.reshape(*lead, outputs))

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from firstspike.devices import TAU_MEM, TAU_SYN, UNIT, is_host, mark, read_at_once, refuse
 from firstspike.spiketime.contract import Arguments, Backend, Constants, Gradients, Grads, Held, Needs, Result
-from firstspike.spiketime.limits import LARGEST_32, LARGEST_64
+from firstspike.spiketime.kernels import LARGEST_32, LARGEST_64
 
 LARGEST = {torch.float32: LARGEST_32, torch.float64: LARGEST_64}
 """Limit of weights, in thresholds, and of ``tau_mem / tau_syn``, beyond which ``tau_mem`` counts as infinite."""

@@ -14,7 +14,7 @@ from firstspike.spiketime.cpu.runtime.compiling import jit
 from firstspike.spiketime.cpu.vectors.lanes import transpose16
 from firstspike.spiketime.cpu.vectors.masks import has_mask_registers
 from firstspike.spiketime.cpu.vectors.simd import absolute, fill16, highest, load16, maximum, store
-from firstspike.spiketime.limits import LARGEST_32, LARGEST_64
+from firstspike.spiketime.kernels import LARGEST_32, LARGEST_64
 
 NARROW = 16, 32  # lanes that are worked on where a layer has no more neurons; the functions' ``zero`` says how many
 TILE = 64 if has_mask_registers() else 32  # neurons that are scanned together; 64 need the 32 registers of AVX-512

@@ -8,16 +8,7 @@ import torch
 from torch import Tensor
 
 from firstspike.spiketime.contract import Arguments, Gradients, Grads, Held, Needs, Result
-from firstspike.spiketime.cpu.constants import (
-    BOTH,
-    LANES,
-    N_RATES,
-    PAD,
-    numbers,
-    saved_for,
-    saved_sizes,
-    saved_within,
-)
+from firstspike.spiketime.cpu.constants import BOTH, LANES, N_RATES, PAD, numbers, saved_for, saved_sizes, saved_within
 from firstspike.spiketime.cpu.lanes import scan, train_adjoint
 from firstspike.spiketime.cpu.lanes.kernels import BACKWARD, FORWARD, SAMPLES, SCRATCH, backward_kernel, forward_kernel
 from firstspike.spiketime.cpu.runtime.kernels import Kernel, Layout

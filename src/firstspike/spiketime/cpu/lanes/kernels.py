@@ -12,7 +12,7 @@ import numpy as np
 from firstspike.spiketime.cpu.constants import LANES, PER_MEM, PER_SYN, SAVED, UNIT, fill_rates
 from firstspike.spiketime.cpu.lanes.adjoint import BY_MEM, BY_SYN, BY_THRESHOLD, unwind_delayed, unwind_sorted
 from firstspike.spiketime.cpu.lanes.scan import At, scan_once, scan_trains, sort_arrivals
-from firstspike.spiketime.cpu.lanes.train_adjoint import unwind_trains_delayed, unwind_trains_sorted
+from firstspike.spiketime.cpu.lanes.train_adjoint import unwind_trains
 from firstspike.spiketime.cpu.pack import pack_tile, unit_of_row, unpack_tile
 from firstspike.spiketime.cpu.runtime.compiling import jit
 from firstspike.spiketime.cpu.runtime.kernels import Layout, kernel
@@ -163,10 +163,7 @@ def forward_kernel(dtype: str, delayed: bool, several: bool):
 @kernel(BACKWARD)
 def backward_kernel(dtype: str, delayed: bool, several: bool):
     """Backward of all four."""
-    if several:
-        unwind_sample = unwind_trains_delayed if delayed else unwind_trains_sorted
-    else:
-        unwind_sample = unwind_delayed if delayed else unwind_sorted
+    unwind_sample = unwind_delayed if delayed else unwind_sorted
     in_order = not (delayed or several)  # whether gradients by times come in the order of arrival
 
     @jit
@@ -183,7 +180,14 @@ def backward_kernel(dtype: str, delayed: bool, several: bool):
             g.delay_parts[group, chunk] = 0
             g.totals[group, chunk] = 0
             for b in range(begin, end):
-                unwind_sample(g, At(slot, e, b, group, place * LANES, every, chunk, part))
+                at = At(slot, e, b, group, place * LANES, every, chunk, part)
+                if not several:
+                    unwind_sample(g, at)
+                elif delayed:
+                    n, most = sort_arrivals(g, at, None)
+                    unwind_trains(g, at, g.keys[slot], None, most, n, g.arrived[slot])
+                else:
+                    unwind_trains(g, at, g.arrival[b], g.source[b], g.count[b, 0], g.count[b, 0], g.order[b])
 
     @jit
     def gather(g, slot, task):

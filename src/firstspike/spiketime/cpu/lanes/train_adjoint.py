@@ -17,16 +17,9 @@ import math
 
 import numpy as np
 
-from firstspike.spiketime.cpu.constants import (
-    BRIEF_END,
-    HEIGHT,
-    LANES,
-    PER_MEM,
-    PER_SYN,
-    UNIT,
-)
+from firstspike.spiketime.cpu.constants import BRIEF_END, HEIGHT, LANES, PER_MEM, PER_SYN, UNIT
 from firstspike.spiketime.cpu.lanes.adjoint import BY_MEM, BY_SYN, BY_THRESHOLD, add_row
-from firstspike.spiketime.cpu.lanes.scan import arrival_at, longest_wait, sort_arrivals
+from firstspike.spiketime.cpu.lanes.scan import arrival_at, longest_wait
 from firstspike.spiketime.cpu.membrane import brief, brief_derivatives, derivatives, rates_in, responses
 from firstspike.spiketime.cpu.runtime.compiling import jit
 from firstspike.spiketime.cpu.vectors.mathfun import exp
@@ -70,12 +63,7 @@ def next_due(g, at, lane, before):
 @jit
 def jump(g, at, hits):
     """Take the lanes ``hits`` back over their spikes or releases at NOW; returns those that the bound may drop."""
-    state, whole, c, totals = (
-        g.state[at.slot],
-        g.whole[at.slot],
-        g.rates[at.group],
-        g.totals[at.group, at.chunk],
-    )
+    state, whole, c, totals = g.state[at.slot], g.whole[at.slot], g.rates[at.group], g.totals[at.group, at.chunk]
     unit, suspects = c[UNIT, 0], np.uint64(0)
     while hits:
         lane = lowest_bit(hits)
@@ -196,26 +184,8 @@ def gradients_by_start(g, at):
 
 
 @jit
-def unwind_trains_sorted(g, at):
-    """Add the gradients of a group for one sample, where neurons share the order of arrival."""
-    n, order = g.count[at.b, 0], g.order[at.b]
-    unwind_trains(g, at, g.arrival[at.b], g.source[at.b], n, n, order)
-    if g.everything:
-        add_arrivals(g, at, n, order, None)
-
-
-@jit
-def unwind_trains_delayed(g, at):
-    """The same with synaptic delays."""
-    n, most = sort_arrivals(g, at, None)
-    unwind_trains(g, at, g.keys[at.slot], None, most, n, g.arrived[at.slot])
-    if g.everything:
-        add_arrivals(g, at, n, g.arrived[at.slot], g.delay_parts[at.group, at.chunk])
-
-
-@jit
 def unwind_trains(g, at, keys, source, n, rows, events):
-    """Take the 32 neurons of a group back from the end or their last spikes to the first input, or to the start.
+    """Add the gradients of 32 neurons for a sample, from the end or their last spikes to the first input or the start.
 
     Gradients by the arrivals are ``C - y`` there, of rows and lanes. ``keys``, ``source`` and ``n`` are as in
     ``scan.scan_once``; where each lane has its own order, ``g.values`` tells the row of each. ``events`` has for each
@@ -299,17 +269,17 @@ def unwind_trains(g, at, keys, source, n, rows, events):
     store(state, OF_Y, select(now > -math.inf, (origin - now) * r.mem * unit * y, 0.0))
     if begin > -math.inf:
         gradients_by_start(g, at)
+    if everything:
+        if source is None:
+            add_arrivals(g, at, rows, events, g.delay_parts[at.group, at.chunk])
+        else:
+            add_arrivals(g, at, rows, events, None)
 
 
 @jit
 def add_arrivals(g, at, n, events, by_delay):
     """Add the gradients by the arrivals to those by delays (None without) and, over the lanes, to those by times."""
-    weight, c, by_arrival, sums = (
-        g.packed[at.group],
-        g.rates[at.group],
-        g.by_arrival[at.slot],
-        g.sums[at.slot],
-    )
+    weight, c, by_arrival, sums = g.packed[at.group], g.rates[at.group], g.by_arrival[at.slot], g.sums[at.slot]
     by_times, line, rate = g.times_parts[at.part, at.b], sums[256:], load32(c, PER_SYN * LANES) * c[UNIT, 0]
     store(line, 0, fill16(sums, 0.0))
     for start in range(0, n, 16):

@@ -296,7 +296,7 @@ def _sources() -> str:
     """A digest of all sources of kernels: numba itself only looks at the file that a kernel is written in."""
     digest = hashlib.sha256()
     home = Path(__file__).parents[1]
-    for path in (*sorted(home.rglob("*.py")), home.parent / "limits.py"):
+    for path in (*sorted(home.rglob("*.py")), home.parent / "kernels.py"):
         digest.update(path.relative_to(home.parent).as_posix().encode() + path.read_bytes())
     return digest.hexdigest()[:12]
 
