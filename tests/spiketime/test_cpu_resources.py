@@ -85,7 +85,7 @@ def test_parts_without_gradient_are_the_whole(delayed, monkeypatch):
     + [("reference", 1), ("reference", 31), ("reference", 70 * 9), ("reference", 70 * 80)],
 )
 def test_parts_of_the_gradient_add_up_to_the_whole(kind, backend, part, monkeypatch):
-    """Some networks, some samples of one, or some neurons of one sample at a time."""
+    """Some samples of all networks at a time, at least one."""
     times, weight = problem(samples=40 if backend == "cpu" else 11, dtype=torch.float64)
     gen = torch.Generator().manual_seed(1)
     mem, delay = torch.rand(3, 70, generator=gen).double() + 1, torch.rand(3, 70, 7, generator=gen).double()

@@ -155,8 +155,9 @@ class Spikes(Direct):
         backend = resolve_backend(options.backend, times.device, options.max_spikes > 0)
         if options.max_spikes or observed is not None or not backend.checks:
             check_values(times, weight, threshold, delay, observed)
-        check_time_constants(options.constants, tau_mem, tau_syn, weight.dtype)
-        arguments = _arguments(inputs, options)
+        fixed = options.constants
+        check_time_constants(fixed, tau_mem, tau_syn, weight.dtype)
+        arguments = _arguments(inputs, options, fixed)
         if options.max_spikes:
             check_trains(arguments)
         elif observed is not None:
@@ -222,7 +223,7 @@ class SpikeGradient(Direct):
         if _modes():
             return tuple(recorded_gradients(needs, options, *given))
         grad, *of_state, spikes = given[:5]
-        arguments, saved = _arguments(given[5:], options), given[5 + INPUTS :]
+        arguments, saved = _arguments(given[5:], options, options.constants), given[5 + INPUTS :]
         backend = resolve_backend(options.backend, spikes.device, options.max_spikes > 0)
         result = Result(spikes, saved[1:], saved[0]) if options.max_spikes else Result(spikes, saved)
 
@@ -282,9 +283,9 @@ def pulled_back(
     return *by, *(None,) * (len(asked) - 9)
 
 
-def _arguments(given: Sequence[Any], options: Options) -> Arguments:
+def _arguments(given: Sequence[Any], options: Options, fixed: Constants) -> Arguments:
     times, weight, threshold, delay, tau_mem, tau_syn, *state, observed, refractory, reset = given[:INPUTS]
-    first = (times, weight, threshold, delay, resolve(options.constants, tau_mem, tau_syn))
+    first = (times, weight, threshold, delay, resolve(fixed, tau_mem, tau_syn))
     max_spikes, start, until, bounds, lag, budget, _ = options[4:]
     if not max_spikes:
         return Arguments(*first)

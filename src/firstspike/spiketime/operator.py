@@ -102,10 +102,10 @@ def parameters_of(
     neuron: LIF, weight: Tensor
 ) -> tuple[tuple[float | None, float], Tensor, Tensor | None, Tensor | None]:
     """Time constants for ``Options``; thresholds and, in place of these numbers, time constants ``(outputs,)``."""
-    taus = neuron.tau_mem, neuron.tau_syn
-    mem, syn = (1.0 if isinstance(tau, Tensor) else tau for tau in taus)
-    tau_mem, tau_syn = (of_neurons(tau, weight) if isinstance(tau, Tensor) else None for tau in taus)
-    return (None if mem == math.inf else mem, syn), of_neurons(neuron.threshold, weight), tau_mem, tau_syn
+    mem, syn = neuron.tau_mem, neuron.tau_syn
+    tau_mem, tau_syn = (of_neurons(tau, weight) if isinstance(tau, Tensor) else None for tau in (mem, syn))
+    fixed = None if isinstance(mem, Tensor) or mem == math.inf else mem, 1.0 if isinstance(syn, Tensor) else syn
+    return fixed, of_neurons(neuron.threshold, weight), tau_mem, tau_syn
 
 
 def checked(
@@ -154,11 +154,10 @@ def checked(
         )
     outputs = weight.shape[0]
     neurons = (*times.shape[:-dims], outputs)
-    shapes = {"times": times.shape, "delay": weight.shape, "observed": neurons + copies}
-    for name, x in (("times", times), ("delay", delay), ("observed", observed), *others.items()):
+    shaped = [("times", times, times.shape), ("delay", delay, weight.shape), ("observed", observed, neurons + copies)]
+    for name, x, shape in (*shaped, *((name, x, neurons) for name, x in others.items())):
         if x is None:
             continue
-        shape = shapes.get(name, neurons)
         if x.shape != shape:
             raise ValueError(f"{name} must have the shape {tuple(shape)}, got {tuple(x.shape)}")
         if x.dtype != weight.dtype or x.device != weight.device:

@@ -214,6 +214,9 @@ def check_time_constants(given: Constants, tau_mem: Tensor | None, tau_syn: Tens
         tau_syn: as in ``resolve``.
         dtype: of all tensors.
     """
+    if tau_mem is None and tau_syn is None:
+        _check_range(given.tau_mem, given.tau_syn, given.tau_syn, dtype)
+        return
     ranges: list[Any] = []
     taus = (TAU_MEM, "tau_mem", tau_mem, given.tau_mem), (TAU_SYN, "tau_syn", tau_syn, given.tau_syn)
     for failure, name, tau, number in taus:
