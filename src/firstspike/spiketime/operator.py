@@ -155,7 +155,9 @@ def checked(
     outputs = weight.shape[0]
     neurons = (*times.shape[:-dims], outputs)
     shaped = [("times", times, times.shape), ("delay", delay, weight.shape), ("observed", observed, neurons + copies)]
-    for name, x, shape in (*shaped, *((name, x, neurons) for name, x in others.items())):
+    if others:
+        shaped += [(name, x, neurons) for name, x in others.items()]
+    for name, x, shape in shaped:
         if x is None:
             continue
         if x.shape != shape:
