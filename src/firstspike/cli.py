@@ -3,6 +3,7 @@
 import contextlib
 import os
 import signal
+import statistics
 import sys
 import threading
 from collections.abc import Iterator
@@ -185,18 +186,33 @@ def evaluate(
         Path | None,
         typer.Option(help="Other data: .npz with times and labels, or .csv with the label in the last column."),
     ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Change the substrate, e.g. substrate.weight_bits=4."),
+    ] = None,
 ) -> None:
-    """Evaluate a trained network; writes evaluation/NAME.json and spikes/NAME.npz into the run folder."""
+    """Evaluate a trained network, or those of all seeds; writes evaluation/NAME.json and spikes/NAME.npz into the run.
+
+    With the networks of several seeds, mean and standard deviation come last.
+    """
     if split is not None and data is not None:
         raise ValueError("--split and --data exclude each other: --data is all of a file")
 
     from firstspike.runs import Run
 
-    result = Run(run, checkpoint, substrate).evaluate(data or split)
-    try:
-        files = result.save()  # first: the text may find no reader, or none that knows its letters
-    finally:
-        typer.echo(encodable(result.text()))
+    folders = [each.folder for each in Run(run).seeds] or [run]
+    accuracies, files = [], []
+    for folder in folders:
+        result = Run(folder, checkpoint, substrate, settings=settings or ()).evaluate(data or split)
+        accuracies.append(result.accuracy)
+        try:
+            files += result.save()  # first: the text may find no reader, or none that knows its letters
+        finally:
+            text = result.text()
+            typer.echo(encodable(text if len(folders) == 1 else f"{folder.name}: {text.splitlines()[0]}"))
+    if len(folders) > 1:
+        mean, spread = statistics.fmean(accuracies), statistics.stdev(accuracies)
+        typer.echo(f"mean of {len(folders)} seeds: accuracy {100 * mean:.2f} +- {100 * spread:.2f} %")
     typer.echo("\n" + "\n".join(map(str, files)))
 
 
@@ -230,6 +246,7 @@ def plot(
     run: Annotated[Path, typer.Argument(help="A run folder; or a sweep, by its folder or name.")],
     names: Annotated[list[str] | None, typer.Argument(help="Figures; by default all that apply.")] = None,
     formats: Annotated[list[str] | None, typer.Option("--format", help="png, pdf or svg; may be repeated.")] = None,
+    checkpoint: Chosen = None,
     substrate: On = None,
 ) -> None:
     """Draw figures of a run, or of a sweep, into its folder figures/."""
@@ -240,7 +257,7 @@ def plot(
     from firstspike.runs import Run
 
     try:
-        files = Run(run, substrate=substrate).plot(names or None, formats or ("png",))
+        files = Run(run, checkpoint, substrate).plot(names or None, formats or ("png",))
     except NotApplicable as reason:
         raise ValueError(str(reason)) from None
     typer.echo("\n".join(map(str, files)))
@@ -318,4 +335,7 @@ def _report(run: "Run") -> None:
     mean = f"mean of {len(results['seeds'])} seeds: " if "seeds" in results else ""
     parts = [f"{name} {success_text(results[name])}" for name in ("validation", "test") if results[name]]
     accuracies = mean + ", ".join(parts) if parts else "no validation or test data"
-    typer.echo(f"{accuracies}, {results['epochs']} epochs in {results['seconds']:.1f} s\nrun folder: {run.folder}")
+    typer.echo(f"{accuracies}, {results['epochs']} epochs in {results['seconds']:.1f} s")
+    if run.config.published:
+        typer.echo(f"published: {run.config.published}")
+    typer.echo(f"run folder: {run.folder}")

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, get_args
 
 import yaml
-from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
 from firstspike.config.network import Problem, network_problems
 from firstspike.config.section import Section
@@ -77,6 +77,7 @@ class Config(Section):
     loss: Loss
     training: Training
     substrate: Substrate = SUBSTRATE_SECTIONS["exact"].model_validate({"kind": "exact"})
+    published: str = Field("", description="a published accuracy for the same task and its source, to compare with")
 
     def to_yaml(self) -> str:
         """The whole config, defaults written out, in the form that ``load_config`` reads."""
@@ -162,15 +163,31 @@ def read_yaml(source: str | Path, keys: Iterable[str]) -> Document:
     return document
 
 
-def with_substrate(config: Config, kind: str | None) -> Config:
+def with_substrate(config: Config, kind: str | None, settings: Iterable[str] = ()) -> Config:
     """The config on a substrate of that kind with its defaults; as it is for None, or where it has this kind already.
 
+    Args:
+        config: the config.
+        kind: of the substrate.
+        settings: of it, such as ``substrate.weight_bits=4``.
+
     Raises:
-        ConfigError: no such kind.
+        ConfigError: no such kind, or settings that do not fit.
     """
-    if kind in (None, config.substrate.kind):
+    settings = list(settings)
+    if kind in (None, config.substrate.kind) and not settings:
         return config
-    return parse_config(config.model_dump() | {"substrate": {"kind": kind}}, "--substrate")
+    document = Document(config.model_dump())
+    if kind not in (None, config.substrate.kind):
+        document = document.with_value(("substrate",), {"kind": kind})
+    for setting in settings:
+        if not setting.startswith("substrate."):
+            raise ConfigError("--set", [f"{shown_text(setting)}: expected a key of the substrate, substrate.KEY=VALUE"])
+        try:
+            document = document.with_setting(setting)
+        except YamlError as error:
+            raise ConfigError("--set", [f"{shown_text(setting)}: {error.problem}"]) from None
+    return _check(document, "--substrate" if kind else "--set")
 
 
 def parse_config(raw: dict[str, Any], source: str = "config") -> Config:

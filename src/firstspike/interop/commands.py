@@ -45,7 +45,7 @@ def _echo_no_counterpart(lines: Sequence[str], err: bool = False) -> None:
 
 def export(
     run: Annotated[Path, typer.Argument(help="A run folder.")],
-    file: Annotated[Path, typer.Argument(help="File to write, e.g. model.nir.")],
+    file: Annotated[Path, typer.Argument(help="File to write, e.g. model.nir; with --csv a folder.")],
     target: Annotated[str, typer.Option(help="Reader: nir (also jaxsnn and hxtorch), norse or snntorch.")] = "nir",
     time_unit: Annotated[float, typer.Option(help="Length of the network's unit of time in the file's.")] = 1.0,
     dt: Annotated[float | None, typer.Option(help="Time step of the reader; Norse needs it.")] = None,
@@ -55,14 +55,23 @@ def export(
     checkpoint: Annotated[
         str | None, typer.Option("--checkpoint", help="Its name in checkpoints/, or best; by default the newest.")
     ] = None,
+    csv: Annotated[
+        bool, typer.Option("--csv", help="Write a folder of .csv instead: weights, delays, spikes of held-out data.")
+    ] = False,
 ) -> None:
-    """Export a trained network as a NIR graph, for other simulators and chips; needs the extra nir."""
-    from firstspike.interop.nir import to_nir
+    """Export a trained network as a NIR graph, for other simulators and chips; needs the extra nir. Or as CSV files."""
     from firstspike.runs import Run
     from firstspike.runs.files import whole_file
 
     loaded = Run(run, checkpoint)
-    graph = to_nir(loaded.network, target=target, time_unit=time_unit, dt=dt, keep_refractory=keep_refractory)
+    if csv:
+        from firstspike.runs.csv_files import write_csv_files
+
+        typer.echo("\n".join(map(str, write_csv_files(loaded, file))))
+        return
+    from firstspike.interop.nir import to_nir
+
+    graph = to_nir(loaded.stored_network, target=target, time_unit=time_unit, dt=dt, keep_refractory=keep_refractory)
     with whole_file(file) as temporary:
         import nir
 

@@ -28,6 +28,7 @@ from firstspike.runs.seeds import member_configs, member_folder
 from firstspike.runs.stored import OWN_DATA, copy_of_data, load_splits
 from firstspike.runs.writer import RunWriter
 from firstspike.seeding import generator
+from firstspike.substrates import Substrate
 from firstspike.torchrun import rank
 from firstspike.training import Callback, Evaluation, FitResult
 from firstspike.training.callbacks import Stop
@@ -56,6 +57,7 @@ class Run:
         path: the run's folder.
         checkpoint: a name in ``checkpoints``, or ``best``; by default the newest one that can be read.
         substrate: use this kind of substrate, with default settings, instead of the run's.
+        settings: of the substrate, such as ``["substrate.weight_bits=4"]``.
         data: the data of the run, where they were made in Python and the folder has no copy.
         parts: objects of your own that the folder's config only names: ``network``, ``loss``, ``substrate``, and for
             ``resume`` ``optimizer``, ``schedule``, ``regularizers``. An optimiser belongs to the network that is handed
@@ -77,14 +79,15 @@ class Run:
         checkpoint: str | None = None,
         substrate: str | None = None,
         *,
+        settings: Sequence[str] = (),
         data: Splits | None = None,
         **parts: Any,
     ) -> None:
         self._parts, self._given = Parts(**parts), data
         self._run = RunFolder.open(Path(path))
         self.folder = self._run.path
-        self._on = with_substrate(self.config, substrate)
-        self.elsewhere = None if self._on.substrate.kind == self.config.substrate.kind else substrate
+        self._on = with_substrate(self.config, substrate, settings)
+        self.elsewhere = None if self._on.substrate == self.config.substrate else self._on.substrate.kind
         self._whole: Run | None = None
         self._place = None if checkpoint is None else find_checkpoint(self._run.checkpoints, checkpoint)
 
@@ -306,6 +309,18 @@ class Run:
         return self._network(self.checkpoint)
 
     @cached_property
+    def stored_network(self) -> Network:
+        """The trained network with its parameters as the substrate stores them, such as rounded weights."""
+        network = copy.deepcopy(self.network)
+        network.load_state_dict(self._substrate.parameters(network), strict=False)
+        return network
+
+    @property
+    def _substrate(self) -> Substrate:
+        """Not open."""
+        return self._parts.substrate or build_substrate(self._on)
+
+    @cached_property
     def initial(self) -> Network:
         """The network before training.
 
@@ -406,7 +421,7 @@ class Run:
             times = as_tensor("times", times).to(self.dtype)
         if not isinstance(network, Network):
             return record_in_parts(network, times)
-        with (self._parts.substrate or build_substrate(self._on)).open(network) as substrate:
+        with self._substrate.open(network) as substrate:
             return record_in_parts(network, times, substrate)
 
     def evaluate(self, data: SpikeData | Path | str | None = None) -> RunEvaluation:

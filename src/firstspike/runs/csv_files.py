@@ -1,0 +1,42 @@
+"""A trained network and its spikes as CSV files, for spreadsheets and other programs."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from torch import Tensor
+
+from firstspike.runs.files import whole_folder
+
+if TYPE_CHECKING:
+    from firstspike.runs.run import Run
+
+
+def write_csv_files(run: "Run", folder: Path) -> list[Path]:
+    """Write weights and delays of every layer, a row for each neuron, and the spike times of the held-out data.
+
+    In those a row is a sample, a column a neuron; of spike trains the spikes of a neuron are columns one after the
+    other. ``inf`` is no spike.
+
+    Returns:
+        The files.
+    """
+    tables = {f"{name.replace('.', '_')}.csv": x.numpy() for name, x in _parameters(run).items()}
+    tables |= {f"spikes_{name}.csv": times for name, times in run.evaluate().spikes.items()}
+    with whole_folder(folder) as temporary:
+        for name, values in tables.items():
+            rows = np.atleast_1d(values)
+            rows = rows.reshape(len(rows), -1) if rows.ndim > 2 else rows
+            kind = "%d" if rows.dtype.kind == "i" else "%.9g"
+            np.savetxt(temporary / name, rows, fmt=kind, delimiter=",")
+    return [folder / name for name in tables]
+
+
+def _parameters(run: "Run") -> dict[str, Tensor]:
+    """Weights, as the run's substrate stores them, and delays, by layer."""
+    network = run.stored_network
+    found = {name: x for name, x in network.named_parameters() if name.endswith("weight")}
+    for name, layer in network.named_modules():
+        if getattr(layer, "delay", None) is not None:
+            found[f"{name}.delay"] = layer.delay
+    return {name: found[name].detach() for name in sorted(found)}
