@@ -99,12 +99,12 @@ def test_bias_columns_are_marked(yin_yang_run, bars_run):
     assert bar.get_xdata() == pytest.approx([3.5, 4.5])  # the fifth input
 
 
-def test_learnt_delays_have_histograms(bars_run):
-    figure = plots.PLOTS["weight_matrices"](bars_run)
-    labels = {ax.get_title(): (ax.get_xlabel().partition(" [")[0], ax.get_ylabel()) for ax in figure.axes}
-    assert labels["hidden, 45 synaptic delays"] == ("synaptic delay", "synapses")
-    assert labels["input, 9 delays"] == ("delay", "delays")
-    assert labels["output, 30 weights"] == ("weight", "synapses")
+def test_learnt_delays_are_drawn_with_their_unit(bars_run):
+    figure = plots.PLOTS["parameters"](bars_run)
+    labels = {ax.get_title(): ax.get_ylabel().partition(" [")[0] for ax in figure.axes}
+    assert labels["hidden, 45 synaptic delays"] == "synaptic delay"
+    assert labels["input, 9 delays"] == "delay"
+    assert labels["output, 30 weights"] == "weight"
 
 
 @pytest.mark.slow
