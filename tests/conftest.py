@@ -95,7 +95,7 @@ ASKED_FOR = ["neuron", "brian2", "postgresql", "nir_readers", "wandb"]
 def pytest_collection_modifyitems(config, items):
     """Tests with these markers are left out, and counted as such, unless ``-m NAME`` insists on them.
 
-    Those in a browser, with NEST or Triton only where there is none.
+    Those in a browser, with NEST or Triton only where there is none; they count as slow.
     """
     items.sort(key=lambda item: FIRST.index(item.path.stem) if item.path.stem in FIRST else len(FIRST))
     there = {"browser": BROWSER, "nest": NEST, "triton": TRITON}
@@ -103,6 +103,8 @@ def pytest_collection_modifyitems(config, items):
     for item in items:
         if "on_device" in getattr(item, "fixturenames", ()) and not item.get_closest_marker("host"):
             item.add_marker("on_device")
+        if there.keys() & {mark.name for mark in item.iter_markers()}:
+            item.add_marker("slow")  # the fast ones need the extra test alone
     left_out = {name for name in needs if name not in config.getoption("markexpr")}
     without = {item for item in items if left_out & {mark.name for mark in item.iter_markers()}}
     if without:
