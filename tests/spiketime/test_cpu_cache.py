@@ -10,7 +10,6 @@ import time
 from pathlib import Path
 
 import numba
-import numpy as np
 import pytest
 import torch
 
@@ -34,17 +33,18 @@ print(compiling.folder(), len(compiled))
 """
 
 PAIR = """
+from functools import lru_cache
 from numba import float64
-from firstspike.spiketime.cpu.runtime.compiling import c_function, kept_on_disk
+from firstspike.spiketime.cpu.runtime.compiling import c_function
 
-@kept_on_disk
+@lru_cache
 def first(kind):
     @c_function(float64(float64), kind, following="pair_of_kernels.second")
     def kernel(x):
         return x + 1
     return kernel.ctypes
 
-@kept_on_disk
+@lru_cache
 def second(kind):
     @c_function(float64(float64), kind)
     def kernel(x):
@@ -218,14 +218,6 @@ def test_a_second_process_only_where_a_core_is_free(monkeypatch):
 def test_the_second_process_does_without_torch(kernel, kind):
     program = WITHOUT_TORCH.format(kernel, kind, beside.__file__)
     subprocess.run([sys.executable, "-c", program], check=True, cwd=Path(fs.__file__).parents[1])
-
-
-def test_arrays_that_kernels_make_begin_with_a_cache_line(home):
-    @compiling.c_function(numba.intp(numba.intp), "aligned")
-    def kernel(size):
-        return np.empty(size, np.float32).ctypes.data % 64
-
-    assert not any(kernel.ctypes(size) for size in range(1, 300, 7))
 
 
 def test_the_progress_bar_says_once_that_kernels_are_compiled(capsys):

@@ -15,7 +15,7 @@ from firstspike.spiketime.cpu.runtime import compiling, parallel
 from firstspike.spiketime.cpu.runtime.compiling import jit
 from firstspike.spiketime.cpu.runtime.kernels import COUNTER, FIRST, SIGNATURE, STARTED, TASKS, Layout, kernel
 from firstspike.spiketime.cpu.runtime.parallel import Call
-from firstspike.spiketime.cpu.vectors.simd import fill16, load16, load_some16, store, store_some16
+from firstspike.spiketime.cpu.vectors.simd import fill16, load16, load_some16, store, store_some
 from guards import ZONE
 
 SOME = Layout("size two", times="real size", spikes="real size", work="real size")
@@ -167,7 +167,7 @@ def three_at(array, place):
 
 @jit
 def set_three_at(array, place):
-    store_some16(np.uint64(7), array, place, fill16(array, 1.0))
+    store_some(np.uint64(7), array, place, fill16(array, 1.0))
 
 
 BOUNDED = "test_properties.py", "test_cpu_sort.py"  # files of this folder

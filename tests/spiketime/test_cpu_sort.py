@@ -41,8 +41,8 @@ def test_times_are_sorted_and_equal_ones_keep_their_order(kind, dtype):
     for size in (1, 10, 11, 16, 63, 64, 65, 127, 128, 129, 200, 256, 257, 784):
         times = SAMPLES_TO_SORT[kind](np.random.default_rng(size), 4, size).astype(dtype, order="C")
         order, arrival, count = np.empty(times.shape, np.int32), np.empty_like(times), np.empty(4, np.int32)
-        key_rows, label_rows, room = sorting_for(size).values()
-        keys, labels = np.empty((key_rows, room), dtype), np.empty((label_rows, room), np.int32)
+        room = sorting_for(size)["sorting"]
+        keys, labels = np.empty((2, room), dtype), np.empty((4, room), np.int32)
         sort_rows(times, order, arrival, count, keys, labels)
         for b, n in enumerate(np.isfinite(times).sum(axis=1)):
             expected = np.argsort(times[b], kind="stable")[:n]

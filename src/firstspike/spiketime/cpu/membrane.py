@@ -7,14 +7,13 @@ a time s without input
     V -> V exp(-s/tau_mem) + I kappa(s),      I -> I exp(-s/tau_syn),      dV/dt = I/tau_syn - V/tau_mem
 
 The response is ``kappa(s) = (exp(-s/slower) - exp(-s/faster)) / (DELTA tau_syn)``, ``DELTA = |1/tau_syn - 1/tau_mem|``.
-Next to equal constants DELTA is kept off 0, so that ``expm1(s DELTA) / DELTA`` is right without a case of its own.
 """
 
 # mypy: disable-error-code="no-untyped-def"
 import math
 from typing import Any, NamedTuple
 
-from numba.core import types
+from numba.core import cgutils, types
 
 from firstspike.spiketime.cpu.constants import (
     DELTA,
@@ -30,7 +29,7 @@ from firstspike.spiketime.cpu.constants import (
     TOP,
     X,
 )
-from firstspike.spiketime.cpu.runtime.compiling import chosen_by_type, inlined, jit
+from firstspike.spiketime.cpu.runtime.compiling import chosen_by_type, emitted, inlined, jit
 from firstspike.spiketime.cpu.vectors.mathfun import (
     SMALL,
     exp,
@@ -40,12 +39,25 @@ from firstspike.spiketime.cpu.vectors.mathfun import (
     polynomial,
     small_expm1,
 )
-from firstspike.spiketime.cpu.vectors.simd import absolute, all_of, fma, load32, maximum, minimum, select, sqrt, those
+from firstspike.spiketime.cpu.vectors.simd import (
+    all_of,
+    constant,
+    fma,
+    fused,
+    load32,
+    power_of_two,
+    select,
+    splat,
+    split_power,
+    sqrt,
+    those,
+)
 
 ENOUGH = 1 - 1e-4  # what is left of a number after any rounding
 SHORT = 0.05  # longest time for ``soon``, in units of the faster constant
 STRAIGHT = 0.015  # half the change of the slope on the way to the threshold for which ``soon`` is exact
 MAX_STEPS = 60  # of a search with ``nearer``
+_LATEST = 0.75  # u, see ``_of_quadratics``
 _LATE = -0.95
 _FAR = 40.0  # a leaky neuron that rises falls again before that many slower time constants
 
@@ -53,27 +65,17 @@ _FAR = 40.0  # a leaky neuron that rises falls again before that many slower tim
 class Rates(NamedTuple):
     """What follows from the time constants of a neuron, or of many in the lanes of vectors."""
 
-    mem: Any
-    """1/tau_mem."""
-    syn: Any
-    """1/tau_syn."""
-    slower: Any
-    """The smaller of both."""
+    mem: Any  # 1/tau_mem
+    syn: Any  # 1/tau_syn
+    slower: Any  # the smaller of both
     faster: Any
-    delta: Any
-    """DELTA."""
-    per_rise: Any
-    """1/(DELTA tau_syn)."""
-    ratio: Any
-    """tau_syn/tau_mem."""
-    x: Any
-    """1 - ratio."""
-    top: Any
-    """Time of kappa's maximum in units of tau_syn: -log(1 - x)/x."""
-    height: Any
-    """Value of kappa there."""
-    kind: Any
-    """Which short cuts the constants of all lanes allow, see ``constants``."""
+    delta: Any  # DELTA
+    per_rise: Any  # 1/(DELTA tau_syn)
+    ratio: Any  # tau_syn/tau_mem
+    x: Any  # 1 - ratio
+    top: Any  # time of kappa's maximum in units of tau_syn: -log(1 - x)/x
+    height: Any  # value of kappa there
+    kind: Any  # which short cuts the constants of all lanes allow, see ``constants``
 
 
 @inlined
@@ -90,7 +92,7 @@ def rates_in(c):
     """Those of neurons on their own, from ``fill_rates``."""
     a, b = load32(c, PER_MEM * LANES), load32(c, PER_SYN * LANES)
     return Rates(
-        a, b, minimum(a, b), maximum(a, b), load32(c, DELTA * LANES), load32(c, PER_RISE * LANES),
+        a, b, min(a, b), max(a, b), load32(c, DELTA * LANES), load32(c, PER_RISE * LANES),
         load32(c, RATIO * LANES), load32(c, X * LANES), load32(c, TOP * LANES), load32(c, HEIGHT * LANES), c[KIND, 0],
     )  # fmt: skip
 
@@ -99,7 +101,7 @@ def rates_in(c):
 def decays(s, r):
     """``exp(-s/slower)``, ``exp(-s/faster)``, and ``expm1(-s DELTA)``, which has no meaning for equal constants."""
     x, y = s * (r.slower * -1.0), s * (r.delta * -1.0)
-    small = all_of(minimum(x, y) >= -SMALL, x)  # where a part of each exponential gives the same digits
+    small = all_of(min(x, y) >= -SMALL, x)  # where a part of each exponential gives the same digits
     if small:
         grown = small_expm1(x)
         slow = grown + 1.0
@@ -117,10 +119,16 @@ def decays(s, r):
 
 
 @inlined
-def responses(s, r):
-    """``exp(-s/tau_mem)``, ``exp(-s/tau_syn)`` and ``kappa(s)`` of a vector of finite times ``s >= 0``."""
+def fades(s, r):
+    """``exp(-s/slower)``, ``exp(-s/faster)`` and ``kappa(s)`` of a vector of finite times ``s >= 0``."""
     slow, fast, grown = decays(s, r)
-    rise = slow * s * r.syn if r.kind == EQUAL else slow * grown * (r.per_rise * -1.0)
+    return slow, fast, slow * s * r.syn if r.kind == EQUAL else slow * grown * (r.per_rise * -1.0)
+
+
+@inlined
+def responses(s, r):
+    """The same by time constant: ``exp(-s/tau_mem)``, ``exp(-s/tau_syn)`` and ``kappa(s)``."""
+    slow, fast, rise = fades(s, r)
     leaks_slower = r.syn >= r.mem
     return select(leaks_slower, slow, fast), select(leaks_slower, fast, slow), rise
 
@@ -138,24 +146,19 @@ def kappa(s, c):
 def peak(voltage, current, r):
     """Time and height of the maximum after rising states with positive currents, as in ``response.peak``."""
     ratio = voltage / current
-    early = select(absolute(r.x) < 1e-12, ratio, log1p(maximum(ratio * r.x, -1.0)) * (1.0 / r.x))
-    early = minimum(early, r.top)  # rounding may let a state fall that barely rises
+    early = select(abs(r.x) < 1e-12, ratio, log1p(max(ratio * r.x, -1.0)) * (1.0 / r.x))
+    early = min(early, r.top)  # rounding may let a state fall that barely rises
     return (early - r.top) * (-1.0 / r.syn), current * (exp(early) * r.height)
 
 
 class Scale(NamedTuple):
     """Of states that are scaled to need no decay, as numbers: see ``rows.intervals``."""
 
-    mem: Any
-    """What brings V to scale 1."""
-    syn: Any
-    """The same of I."""
-    threshold: Any
-    """At the end."""
-    ratio: Any
-    """tau_syn/tau_mem where V and I have their scales."""
-    ratio_end: Any
-    """The same at the end."""
+    mem: Any  # what brings V to scale 1
+    syn: Any  # the same of I
+    threshold: Any  # at the end
+    ratio: Any  # tau_syn/tau_mem where V and I have their scales
+    ratio_end: Any  # the same at the end
 
 
 @inlined
@@ -183,11 +186,11 @@ def reaches_scaled(voltage, current, wait, end, current_end, candidates, r, scal
     if peaks:
         time, height = peak(voltage * scale.mem, current * scale.syn, r)
         peaks &= (height >= 1.0) & (wait >= time)
-        limit = select(peaks, minimum(time, wait), limit)
+        limit = select(peaks, min(time, wait), limit)
     endless = crosses & ~(wait < math.inf)
     if endless:  # no leak: the wait, rounded up
-        left = minimum((1.0 - voltage) / current, 1 - 1e-16)
-        limit = select(endless, minimum(log1p(left * -1.0) * (-1 - 1e-6), _FAR) / r.syn, limit)
+        left = min((1.0 - voltage) / current, 1 - 1e-16)
+        limit = select(endless, min(log1p(left * -1.0) * (-1 - 1e-6), _FAR) / r.syn, limit)
     return crosses | peaks, limit
 
 
@@ -205,75 +208,130 @@ def nearer(s, low, high, gap, voltage, drive, r):
     curve = drive * (r.syn * -1.0) - slope * r.mem
     before = (gap > 0.0) & (slope > 0.0)
     low, high = select(before, s, low), select(before, high, s)
-    following = s + gap * 2.0 / (slope + sqrt(maximum(slope * slope + curve * gap * 2.0, 0.0)))
+    following = s + gap * 2.0 / (slope + sqrt(max(slope * slope + curve * gap * 2.0, 0.0)))
     following = select(high >= following, following, high)
     inside = following >= low
     following = select(inside, following, (low + high) * 0.5)
     # a halving says nothing of how near the root is, but the bounds do
-    return following, low, high, select(inside, absolute(following - s), high - low)
+    return following, low, high, select(inside, abs(following - s), high - low)
+
+
+@chosen_by_type
+def _limits(x):
+    """The largest number whose square is far from overflow, and a quarter of a unit in the last place of 1."""
+    limits = (2.0**40, 2.0**-25) if x.dtype == types.float32 else (2.0**400, 2.0**-54)
+    return lambda x: limits
+
+
+@jit
+def crossings(voltage, current, limit, fired, r):
+    """First roots of ``V(s) = 1``, up to ``limit``, of the lanes ``fired``, and ``dV/ds + 1/tau_mem`` there.
+
+    Where one time constant is twice the other, in closed form, unless the root is late. Else steps to the root of the
+    parabola in s, between bounds. Each triples the digits; all but the last cost one ``exp`` and one ``expm1``, as
+    Newton's would. A lane stops by itself, so that its last digits do not depend on its neighbours.
+    """
+    most, tolerance = _limits(voltage)
+    unit, size = splat(voltage, 1.0), max(abs(voltage), abs(current * r.syn))
+    if (size > most) & fired:
+        exponent, _ = split_power(max(size, 1.0))
+        unit = power_of_two(exponent * -1.0)
+        voltage, current = voltage * unit, current * unit
+    s, high, value, drive, going = splat(voltage, 0.0), limit, voltage, current * r.syn, fired
+    low = s
+    if r.kind == DOUBLE:
+        s, drive, going = _of_quadratics(value, drive, unit - value, limit, fired, r)
+    for _ in range(MAX_STEPS):
+        if not going:
+            break
+        following, low, high, moved = nearer(s, low, high, unit - value, value, drive, r)
+        # what a step leaves is about its third power, in units of the faster time constant
+        part = moved * r.faster
+        moves = (part * part * part > min(following * r.faster, 1.0) * tolerance) & going
+        # after the last step, which is short, three terms of the exponential
+        part = (following - s) * (r.syn * -1.0)
+        drive = select(going, fma(drive * part, fma(part, 0.5, 1.0), drive), drive)
+        s, going = select(going, following, s), moves
+        if going:
+            mem, syn, response = responses(s, r)
+            value = select(going, fma(voltage, mem, current * response), value)
+            drive = select(going, current * syn * r.syn, drive)
+    return s, drive / unit
 
 
 @inlined
-def _begin_soon(voltage, current, r):
-    """For ``soon``: a first guess, how curved, the first four derivatives of V, and what the current adds to the last.
+def _of_quadratics(value, drive, gap, limit, fired, r):
+    """The same where one time constant is twice the other, and the lanes that are left for the search.
 
-    The guess is the inverse of V's series.
+    There V is a quadratic in ``u = 1 - exp(-s/tau)``, with tau the longer one: ``V(u) = V + b u - a u^2``. Of late
+    roots, u next to 1, ``s`` loses digits. Quotients instead of squares, which may overflow or vanish.
     """
-    minus_a, minus_b = r.mem * -1.0, r.syn * -1.0
-    drive = current * r.syn
-    d1 = fma(voltage, minus_a, drive)
-    drive = drive * minus_b
-    d2 = fma(d1, minus_a, drive)
-    drive = drive * minus_b
-    d3 = fma(d2, minus_a, drive)
-    drive = drive * minus_b
-    d4 = fma(d3, minus_a, drive)
-    inverse = 1.0 / d1
+    force, leaks_slower = drive * (1 / r.slower), r.syn >= r.mem
+    a = select(leaks_slower, force, force - value)
+    b = select(leaks_slower, force - value, force - value * 2.0)
+    a, begin = a / b, gap / b
+    u = begin * 2.0 / (sqrt(max(1.0 - a * begin * 4.0, 0.0)) + 1.0)
+    early = (b > 0.0) & (u >= 0.0) & (u < _LATEST) & fired
+    wait, decay = log1p(u * -1.0) * (-1 / r.slower), 1.0 - u
+    decay = select(leaks_slower, decay * decay, decay)
+    return select(early, min(wait, limit), 0.0), select(early, drive * decay, drive), fired & ~early
+
+
+@emitted(lambda v, *rest: types.UniTuple(v, 5 if v.dtype == types.float32 else 10)(v, v, v, v))
+def _derivatives(context, builder, sig, voltage, current, mem, syn):
+    """V and its first four derivatives by time, in float64 the first nine."""
+    found, drive = [voltage], builder.fmul(current, syn)
+    for _ in range(sig.return_type.count - 1):
+        found.append(fused(builder, found[-1], builder.fneg(mem), drive))
+        drive = builder.fmul(drive, builder.fneg(syn))
+    return context.make_tuple(builder, sig.return_type, found)
+
+
+def _series(first: int):
+    """The function of V's derivatives and a time: ``V1 + s/first (V2 + s/(first + 1) (V3 + ...))``."""
+
+    @emitted(lambda v, s: s(v, s))
+    def value(context, builder, sig, v, s):
+        *others, total = cgutils.unpack_tuple(builder, v)[1:]
+        for place, term in reversed(list(enumerate(others, first))):
+            total = fused(builder, total, builder.fmul(s, constant(s.type, 1 / place)), term)
+        return total
+
+    return value
+
+
+_slope, _secant = _series(1), _series(2)
+
+
+@chosen_by_type
+def _improved(v, s):
+    """A guess of the time to the threshold, improved, and the slope there."""
+
+    def double(v, s):
+        for _ in range(2):
+            slope = _slope(v, s)
+            s = s + (1.0 - v[0] - _secant(v, s) * s) / slope
+        return s, slope
+
+    return double if s.dtype == types.float64 else lambda v, s: (s, _slope(v, s))
+
+
+@inlined
+def soon(voltage, current, r):
+    """Time to the threshold, ``exp(time/tau_mem)`` and the slope there, from states that reach it soon; how curved.
+
+    The first guess is the inverse of V's series.
+    """
+    v = _derivatives(voltage, current, r.mem, r.syn)
+    inverse = 1.0 / v[1]
     u = (1.0 - voltage) * inverse
-    c2, c3, c4 = d2 * inverse * 0.5, d3 * inverse * (1 / 6), d4 * inverse * (1 / 24)
+    c2, c3, c4 = v[2] * inverse * 0.5, v[3] * inverse * (1 / 6), v[4] * inverse * (1 / 24)
     square = c2 * c2
     third = fma(square, 2.0, c3 * -1.0)
     fourth = c2 * fma(c3, 5.0, square * -5.0) - c4
     s = u * fma(fma(fma(fourth, u, third), u, c2 * -1.0), u, 1.0)
-    return s, absolute(c2 * u), d1, d2, d3, d4, drive
-
-
-@chosen_by_type
-def soon(voltage, current, r):
-    """Time to the threshold, ``exp(time/tau_mem)`` and the slope there, from states that reach it soon; how curved."""
-
-    def single(voltage, current, r):
-        s, curved, d1, d2, d3, d4, _ = _begin_soon(voltage, current, r)
-        slope = fma(fma(fma(d4, s * (1 / 3), d3), s * 0.5, d2), s, d1)
-        x = s * r.mem
-        growth = fma(fma(fma(fma(x, 0.25, 1.0), x * (1 / 3), 1.0), x * 0.5, 1.0), x, 1.0)
-        return s, growth, slope, curved
-
-    def double(voltage, current, r):
-        s, curved, d1, d2, d3, d4, drive = _begin_soon(voltage, current, r)
-        minus_a, minus_b = r.mem * -1.0, r.syn * -1.0
-        drive = drive * minus_b
-        d5 = fma(d4, minus_a, drive)
-        drive = drive * minus_b
-        d6 = fma(d5, minus_a, drive)
-        drive = drive * minus_b
-        d7 = fma(d6, minus_a, drive)
-        drive = drive * minus_b
-        d8 = fma(d7, minus_a, drive)
-        drive = drive * minus_b
-        d9 = fma(d8, minus_a, drive)
-        for _ in range(2):
-            p = fma(fma(fma(fma(d9, s * (1 / 9), d8), s * (1 / 8), d7), s * (1 / 7), d6), s * (1 / 6), d5)
-            p = fma(fma(fma(fma(p, s * (1 / 5), d4), s * 0.25, d3), s * (1 / 3), d2), s * 0.5, d1)
-            q = fma(fma(fma(fma(d9, s * (1 / 8), d8), s * (1 / 7), d7), s * (1 / 6), d6), s * (1 / 5), d5)
-            slope = fma(fma(fma(fma(q, s * 0.25, d4), s * (1 / 3), d3), s * 0.5, d2), s, d1)
-            s = s + (1.0 - voltage - p * s) / slope
-        x = s * r.mem
-        g = fma(fma(fma(fma(x, 1 / 9, 1.0), x * (1 / 8), 1.0), x * (1 / 7), 1.0), x * (1 / 6), 1.0)
-        g = fma(fma(fma(fma(fma(g, x * (1 / 5), 1.0), x * 0.25, 1.0), x * (1 / 3), 1.0), x * 0.5, 1.0), x, 1.0)
-        return s, g, slope, curved
-
-    return single if voltage.dtype == types.float32 else double
+    s, slope = _improved(v, s)
+    return s, small_expm1(s * r.mem) + 1.0, slope, abs(c2 * u)
 
 
 # (exp(x) - 1 - x) / x**2 for |x| < 1/2, where the rest is less than half a unit in the last place
@@ -290,7 +348,7 @@ def derivatives(s, r):
     """
     slow, _, grown = decays(s, r)
     y, grown = s * r.delta, grown * -1.0
-    series, large = _first(y * -1.0), maximum(y, 0.5)
+    series, large = _first(y * -1.0), max(y, 0.5)
     small = y < 0.5
     zeroth = select(small, fma(y * -1.0, series, 1.0), grown / large)
     first = select(small, series, (zeroth * -1.0 + 1.0) / large)

@@ -13,7 +13,7 @@ import numpy as np
 from firstspike.spiketime.cpu.runtime.compiling import jit
 from firstspike.spiketime.cpu.vectors.lanes import transpose16
 from firstspike.spiketime.cpu.vectors.masks import has_mask_registers
-from firstspike.spiketime.cpu.vectors.simd import absolute, fill16, highest, load16, maximum, store
+from firstspike.spiketime.cpu.vectors.simd import fill16, highest, load16, store
 from firstspike.spiketime.kernels import LARGEST_32, LARGEST_64
 
 NARROW = 16, 32  # lanes that are worked on where a layer has no more neurons; the functions' ``zero`` says how many
@@ -53,30 +53,12 @@ def unit_of_row(weight, j, threshold):
     whole = inputs // 16 * 16
     most = fill16(weight, threshold)
     for i in range(0, whole, 16):
-        most = maximum(most, absolute(load16(weight, j * inputs + i)))
+        most = max(most, abs(load16(weight, j * inputs + i)))
     size = highest(most)
     for i in range(whole, inputs):
         size = max(size, abs(weight[j, i]))
     limit = 126 if weight.itemsize == 4 else 1022
     return weight.dtype.type(math.ldexp(1.0, min(max(math.frexp(size)[1], -limit), limit)))
-
-
-@jit
-def units_of_tile(weight, threshold, first, unit):
-    """Fill ``unit (outputs,)`` with those of the neurons from ``first`` on."""
-    for j in range(first, min(first + TILE, weight.shape[0])):
-        unit[j] = unit_of_row(weight, j, threshold[j])
-
-
-@jit
-def divides_fast(unit, first, lanes):
-    """Whether 16 neurons have units whose inverses are numbers, so that a product with them is a quotient."""
-    if lanes < 16:
-        return False
-    low = high = unit[first]
-    for lane in range(1, 16):
-        low, high = min(low, unit[first + lane]), max(high, unit[first + lane])
-    return low > 1e-30 and high < 1e30
 
 
 @jit
@@ -86,11 +68,11 @@ def pack_tile(weight, unit, first, packed):
     width = packed.size // inputs
     for begin in range(0, width, 16):
         lanes = min(16, outputs - first - begin)
-        whole = inputs // 16 * 16 if divides_fast(unit, first + begin, lanes) else 0
-        if whole:
-            scale = fill16(packed, 1.0) / load16(unit, first + begin)
-            for i in range(0, whole, 16):
-                transpose16(weight, (first + begin) * inputs + i, inputs, packed, i * width + begin, width, scale)
+        whole = inputs // 16 * 16 if lanes == 16 else 0
+        for i in range(0, whole, 16):
+            transpose16(weight, (first + begin) * inputs + i, inputs, packed, i * width + begin, width)
+            for place in range(i * width + begin, (i + 16) * width + begin, width):
+                store(packed, place, load16(packed, place) / load16(unit, first + begin))
         for lane in range(16):
             for i in range(whole, inputs):
                 packed[i * width + begin + lane] = (
@@ -112,20 +94,16 @@ def unpack_tile(packed, unit, first, by_weight):
     """Write the sum of packed gradients ``(parts, inputs * width)`` into ``by_weight (outputs, inputs)``."""
     outputs, inputs = by_weight.shape
     width = packed.shape[1] // inputs
-    one = fill16(unit, 1.0)
     for begin in range(0, width, 16):
         lanes = min(16, outputs - first - begin)
-        whole = inputs // 16 * 16 if divides_fast(unit, first + begin, lanes) else 0
-        if whole:
-            scale = fill16(unit, -1.0) / load16(unit, first + begin)
-            for i in range(0, whole, 16):
-                for row in range(i, i + 16):
-                    place = row * width + begin
-                    total = load16(packed[0], place)
-                    for part in range(1, packed.shape[0]):
-                        total = total + load16(packed[part], place)
-                    store(packed[0], place, total * scale)
-                transpose16(packed[0], i * width + begin, width, by_weight, (first + begin) * inputs + i, inputs, one)
+        whole = inputs // 16 * 16 if lanes == 16 else 0
+        for i in range(0, whole, 16):
+            for place in range(i * width + begin, (i + 16) * width + begin, width):
+                total = load16(packed[0], place)
+                for part in range(1, packed.shape[0]):
+                    total = total + load16(packed[part], place)
+                store(packed[0], place, total * -1.0 / load16(unit, first + begin))
+            transpose16(packed[0], i * width + begin, width, by_weight, (first + begin) * inputs + i, inputs)
         for lane in range(lanes):
             for i in range(whole, inputs):
                 total_here = packed[0, i * width + begin + lane]

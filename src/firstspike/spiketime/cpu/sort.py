@@ -12,21 +12,20 @@ import numpy as np
 
 from firstspike.spiketime.cpu.runtime.compiling import jit
 from firstspike.spiketime.cpu.vectors.lanes import order_of, sort_pairs16
-from firstspike.spiketime.cpu.vectors.simd import highest, load16, lowest, maximum, minimum, store_whole16
+from firstspike.spiketime.cpu.vectors.simd import highest, load16, lowest, store_whole16
 
 _FEW = 10
 _NETWORK = 128  # times for which there is a network of exchanges
 _order_16, _order_32, _order_64, _order_128 = (order_of(count) for count in (16, 32, 64, _NETWORK))
 _CROWDED = 24  # passes over all pairs that cost more than merging
 
-SORTING_SIZES = "key_rows label_rows sorting"
-SORTING = {"sort_keys": "real threads key_rows sorting", "sort_labels": "int32 threads label_rows sorting"}
-"""Arrays in which ``sort_row`` works, for a ``Layout`` with these sizes."""
+SORTING = {"sort_keys": "real threads 2 sorting", "sort_labels": "int32 threads 4 sorting"}
+"""Arrays in which ``sort_row`` works, for a ``Layout`` with the size ``sorting``."""
 
 
 def sorting_for(times: int) -> dict[str, int]:
-    """The sizes for rows of up to so many times."""
-    return {"key_rows": 2, "label_rows": 4, "sorting": max(2 * times, _NETWORK) + _NETWORK}
+    """The size for rows of up to so many times."""
+    return {"sorting": max(2 * times, _NETWORK) + _NETWORK}
 
 
 @jit
@@ -45,15 +44,6 @@ def sort_row(times, begin, end, order, arrival, keys, labels):
     elif not _bucket_sort(order, arrival, keys, labels, n):
         _merge_sort(order, arrival, keys, labels, n)
     return n
-
-
-@jit
-def sort_samples(g, e, slot, first, stop):
-    """Sort the inputs of the samples from ``first`` to ``stop``; after the times of each comes an infinite one."""
-    for b in range(first, stop):
-        order, arrival = g.order[e, b], g.arrival[e, b]
-        n = sort_row(g.times[e, b], -math.inf, math.inf, order, arrival, g.sort_keys[slot], g.sort_labels[slot])
-        g.count[e, b, 0], arrival[n] = n, math.inf
 
 
 @jit
@@ -153,7 +143,7 @@ def _bucket_sort(order, arrival, keys, labels, n):
     least = most = load16(times, 0)
     for k in range(16, whole, 16):
         t = load16(times, k)
-        least, most = minimum(least, t), maximum(most, t)
+        least, most = min(least, t), max(most, t)
     low, high = lowest(least), highest(most)
     buckets = 2 * _NETWORK
     while 2 * buckets <= 2 * n:

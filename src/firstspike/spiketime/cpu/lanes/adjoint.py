@@ -26,14 +26,12 @@ from firstspike.spiketime.cpu.sort import first_from
 from firstspike.spiketime.cpu.vectors.lanes import fold16, sum_rows16
 from firstspike.spiketime.cpu.vectors.mathfun import exp
 from firstspike.spiketime.cpu.vectors.simd import (
-    absolute,
     fill16,
     fill32,
     fma,
     load16,
     load32,
     lowest_bit,
-    maximum,
     select,
     store,
 )
@@ -79,7 +77,7 @@ def exact_slope(lane, times, weight, delay, c, level, spike):
 @jit
 def kept_scale(scale, times, delay, c, spike, most):
     """``scale`` where no weight's gradient exceeds ``most``, 0 elsewhere."""
-    zero, unit, size = fill32(c, 0.0), c[UNIT, 0], absolute(scale)
+    zero, unit, size = fill32(c, 0.0), c[UNIT, 0], abs(scale)
     if not (size * load32(c, HEIGHT * LANES) > most):
         return scale
     largest = zero
@@ -87,7 +85,7 @@ def kept_scale(scale, times, delay, c, spike, most):
         s = arrived(times, delay, i, spike, unit)
         causal = s > 0.0
         if causal:
-            largest = maximum(largest, select(causal, responses(maximum(s, 0.0), rates_in(c))[2], zero))
+            largest = max(largest, select(causal, responses(max(s, 0.0), rates_in(c))[2], zero))
     return select(size * largest > most, zero, scale)
 
 
@@ -121,7 +119,7 @@ def start(g, at, delay):
         copy_in(g.slope[at.b, : g.outputs], first, sums, 0)
         slope = load32(sums, 0) * level * (1 / c[UNIT, 0])
     steep = slope / level  # next to a peak it has few digits, see ``settle_flat`` of the kernels of shared constants
-    flat = (steep * steep < load32(c, PER_MEM * LANES) * load32(c, PER_SYN * LANES) * FLAT) & (absolute(steep) > 0.0)
+    flat = (steep * steep < load32(c, PER_MEM * LANES) * load32(c, PER_SYN * LANES) * FLAT) & (abs(steep) > 0.0)
     flat &= asks
     if flat:
         store(sums, 0, slope)
@@ -171,7 +169,7 @@ def unwind_delayed(g, at):
         causal = s > 0.0
         each = zero
         if causal:
-            s, w = maximum(s, 0.0), load32(weight, place)
+            s, w = max(s, 0.0), load32(weight, place)
             if taus:
                 of_mem, of_syn = derivatives(s, r)
                 mem_sum = fma(select(causal, of_mem, zero), w, mem_sum)
@@ -223,7 +221,7 @@ def unwind_sorted(g, at):
     _, syn, rise = responses(wait, r)
     first_response, first_decay = rise * scale, syn * scale
     first_by = derivatives(wait, r)[0] * scale if taus else zero
-    kept = select(absolute(kept) > 0.0, fill32(c, 1 / unit), zero)
+    kept = select(abs(kept) > 0.0, fill32(c, 1 / unit), zero)
     for row in range((top & 15) + 1, 16):
         store(sums, row * 16, fill16(sums, 0.0))
     response = decay = by_mem = mem_sum = all_sum = zero

@@ -16,7 +16,7 @@ from firstspike.spiketime.cpu.lanes.train_adjoint import unwind_trains
 from firstspike.spiketime.cpu.pack import pack_tile, unit_of_row, unpack_tile
 from firstspike.spiketime.cpu.runtime.compiling import jit
 from firstspike.spiketime.cpu.runtime.kernels import Layout, kernel
-from firstspike.spiketime.cpu.sort import SORTING, SORTING_SIZES, sort_row
+from firstspike.spiketime.cpu.sort import SORTING, sort_row
 from firstspike.spiketime.cpu.vectors.simd import load16, store
 
 SAMPLES = 16  # of one task
@@ -71,7 +71,7 @@ SCRATCH = frozenset((*_OF_GROUPS, *_OF_THREADS, *_OF_BACKWARD))
 """Arrays that are working memory of a call. It does not use others that it is not given."""
 FORWARD = Layout(
     "ensemble batch samples inputs copies events outputs most groups all_groups group_inputs delay_inputs "
-    f"n_rates width taus threads sorted {SORTING_SIZES} n_arrived n_state n_whole observes holds ints reals releases "
+    "n_rates width taus threads sorted sorting n_arrived n_state n_whole observes holds ints reals releases "
     "states two",
     **_GIVEN, **_OF_GROUPS, **_OF_THREADS,
 )  # fmt: skip

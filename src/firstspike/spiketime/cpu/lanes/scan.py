@@ -16,11 +16,10 @@ import numpy as np
 from firstspike.spiketime.cpu.constants import BRIEF_END, LANES, UNIT
 from firstspike.spiketime.cpu.membrane import (
     ENOUGH,
-    MAX_STEPS,
     SHORT,
     STRAIGHT,
     brief,
-    nearer,
+    crossings,
     rates_in,
     reaches,
     responses,
@@ -30,18 +29,13 @@ from firstspike.spiketime.cpu.runtime.compiling import inlined, jit
 from firstspike.spiketime.cpu.vectors.lanes import sort_lanes
 from firstspike.spiketime.cpu.vectors.mathfun import exp
 from firstspike.spiketime.cpu.vectors.simd import (
-    absolute,
     all_of,
     fill32,
     fma,
     load32,
     lowest_bit,
-    maximum,
-    minimum,
     next_up,
-    power_of_two,
     select,
-    split_power,
     store,
 )
 
@@ -114,29 +108,6 @@ def longest_wait(c):
 
 
 @jit
-def crossings(voltage, current, limit, fired, c):
-    """Times from the states of the lanes ``fired`` to their first crossings of the threshold, up to ``limit``."""
-    r, tolerance = rates_in(c), 2e-3 if c.itemsize == 4 else 1e-5
-    unit, size = fill32(c, 1.0), maximum(absolute(voltage), absolute(current * r.syn))
-    if (size > (2.0**40 if c.itemsize == 4 else 2.0**400)) & fired:  # so that no square overflows
-        exponent, _ = split_power(maximum(size, 1.0))
-        unit = power_of_two(exponent * -1.0)
-        voltage, current = voltage * unit, current * unit
-    s, low, high, value, now = fill32(c, 0.0), fill32(c, 0.0), limit, voltage, current
-    going = fired  # a lane stops by itself, so that its last digits do not depend on its neighbours
-    for _ in range(MAX_STEPS):
-        following, low, high, moved = nearer(s, low, high, unit - value, value, now * r.syn, r)
-        s = select(going, following, s)
-        going &= moved > absolute(following) * tolerance
-        if not going:
-            break
-        mem, syn, rise = responses(s, r)
-        value = select(going, fma(voltage, mem, current * rise), value)
-        now = select(going, current * syn, now)
-    return s
-
-
-@jit
 def scan_once(g, at, keys, values, source, n):
     """Fill in the first spikes of the 32 neurons of a group, dV/dt there, and the place of the last causal input.
 
@@ -168,7 +139,7 @@ def scan_once(g, at, keys, values, source, n):
                 continue  # the next input arrives at the same time
             following, wait = fill32(c, keys[k + 1]), fill32(c, duration)
             is_brief, later = duration < c[BRIEF_END, 0], active
-        mem, syn, rise = brief(wait, r) if is_brief else responses(minimum(wait, longest), r)
+        mem, syn, rise = brief(wait, r) if is_brief else responses(min(wait, longest), r)
         end, current_end = fma(voltage, mem, current * rise), current * syn
         # while V rises it is concave, and stays below its tangent
         steep = fma(voltage, r.mem * -1.0, current * r.syn)
@@ -191,10 +162,10 @@ def scan_once(g, at, keys, values, source, n):
         voltage, current, now = end, current_end, following
     spike, slope = never, fill32(c, 0.0)
     if fired:
-        limit = minimum(limit, (until - since) * unit)
-        spike = since + crossings(voltage_then, current_then, limit, fired, c) * (1 / unit)
+        limit = min(limit, (until - since) * unit)
+        spike = since + crossings(voltage_then, current_then, limit, fired, r)[0] * (1 / unit)
         # where the floats are coarse: after the inputs that cause it
-        spike = minimum(select(spike > since, spike, next_up(since)), until)
+        spike = min(select(spike > since, spike, next_up(since)), until)
         drive = current_then * exp((since - spike) * unit * r.syn) * r.syn
         slope = select(fired, (drive - r.mem) * unit, slope)
     store(found, 0, select(fired, spike, never))
@@ -224,9 +195,9 @@ def spikes_of(voltage, current, now, stop, wait, end, current_end, candidates, c
         s = select(quick, found, s)
         slow &= ~quick
     if slow:
-        s = select(slow, crossings(voltage, current, limit, slow, c), s)
+        s = select(slow, crossings(voltage, current, limit, slow, r)[0], s)
     spike = now + s * (1 / c[UNIT, 0])
-    return fires | at_once, minimum(select(spike > now, spike, next_up(now)), stop)
+    return fires | at_once, min(select(spike > now, spike, next_up(now)), stop)
 
 
 @jit
@@ -307,14 +278,14 @@ def scan_trains(g, at, keys, values, source, n):
     voltage, current, reset = load32(state, VOLTAGE), load32(state, CURRENT), load32(state, RESET)
     release, due, stuck, now = load32(state, RELEASE), load32(state, DUE), np.uint64(0), fill32(c, begin)
     if begin == -math.inf:
-        now = minimum(minimum(arrival_at(keys, source, 0), last), due)
+        now = min(min(arrival_at(keys, source, 0), last), due)
     is_brief = False
     for k in range(-1, n):
         if source is None:
             if k >= 0:
                 arrives = never > load32(keys, k * LANES)
                 current = current + select(arrives, load32(values, k * LANES), 0.0)
-            following = minimum(load32(keys, (k + 1) * LANES), last)
+            following = min(load32(keys, (k + 1) * LANES), last)
         else:
             if k >= 0:
                 current = current + load32(values, np.intp(source[k]) * LANES)
@@ -329,11 +300,11 @@ def scan_trains(g, at, keys, values, source, n):
             if holds:
                 waiting = release > now
                 held |= waiting
-                stop = select(waiting, minimum(stop, release), stop)
+                stop = select(waiting, min(stop, release), stop)
             if observes:
-                stop = minimum(stop, due)
+                stop = min(stop, due)
             wait = (stop - now) * unit
-            mem, syn, rise = brief(wait, r) if is_brief else responses(minimum(wait, longest), r)
+            mem, syn, rise = brief(wait, r) if is_brief else responses(min(wait, longest), r)
             after, current_after = fma(voltage, mem, current * rise), current * syn
             fires, spike = np.uint64(0), stop
             if observes:
@@ -370,5 +341,5 @@ def scan_trains(g, at, keys, values, source, n):
                 pending |= (following >= due) & (never > due) & every
     store(state, VOLTAGE, voltage)
     store(state, CURRENT, current)
-    store(state, RELEASE, select(stuck, 0.0, maximum(release - end, 0.0)))
+    store(state, RELEASE, select(stuck, 0.0, max(release - end, 0.0)))
     end_lanes(g, at, stuck)

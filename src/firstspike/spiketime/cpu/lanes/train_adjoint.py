@@ -29,8 +29,6 @@ from firstspike.spiketime.cpu.vectors.simd import (
     fma,
     load32,
     lowest_bit,
-    maximum,
-    minimum,
     select,
     store,
 )
@@ -114,12 +112,12 @@ def drop(suspects, keys, source, n, c, bound, state):
         arrival = arrival_at(keys, source, k)
         causal = (spike > arrival) & suspects
         if causal:
-            start = maximum(arrival, before)
-            wait = select(causal, maximum(spike - start, 0.0) * unit, none)
+            start = max(arrival, before)
+            wait = select(causal, max(spike - start, 0.0) * unit, none)
             age = select(causal, (arrival - start) * r.syn * unit, none)
-            most = maximum(most, select(causal, responses(wait, r)[2] * exp(age), none))
+            most = max(most, select(causal, responses(wait, r)[2] * exp(age), none))
     kept = load32(state, Y_KEPT)
-    size = most * maximum(kept, kept * -1.0)
+    size = most * max(kept, kept * -1.0)
     dropped = (size > load32(state, SIZE) * bound) & suspects
     store(state, Y_KEPT, select(dropped, none, kept))
 
@@ -213,7 +211,7 @@ def unwind_trains(g, at, keys, source, n, rows, events):
         while True:
             hits = due > arrival
             target = select(hits, due, arrival)
-            wait = minimum(maximum(now - target, 0.0) * unit, longest)
+            wait = min(max(now - target, 0.0) * unit, longest)
             mem, syn, rise = brief(wait, r) if is_brief else responses(wait, r)
             if taus:
                 rise_by_mem, rise_by_syn = brief_derivatives(wait, r) if is_brief else derivatives(wait, r)
@@ -225,7 +223,7 @@ def unwind_trains(g, at, keys, source, n, rows, events):
                 current_kept, y_kept = fma(current_kept, syn, y_kept * rise), y_kept * mem
             else:
                 current_kept, y_kept = current, y
-            now = minimum(now, target)
+            now = min(now, target)
             if not hits:
                 break
             store(state, Y, y)

@@ -30,11 +30,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from firstspike.spiketime.cpu.constants import (
-    DELTA,
     FLAT,
     HEIGHT,
     PER_MEM,
-    PER_RISE,
     PER_SYN,
     REST_MEM,
     REST_SYN,
@@ -42,7 +40,7 @@ from firstspike.spiketime.cpu.constants import (
     SUMMIT,
     X,
 )
-from firstspike.spiketime.cpu.membrane import kappa, rates_of, responses
+from firstspike.spiketime.cpu.membrane import fades, kappa, rates_of
 from firstspike.spiketime.cpu.pack import TILE
 from firstspike.spiketime.cpu.rows.intervals import BACK, FAST, LEAK, SLOW, rise
 from firstspike.spiketime.cpu.runtime.compiling import inlined, jit
@@ -50,18 +48,15 @@ from firstspike.spiketime.cpu.sort import first_from
 from firstspike.spiketime.cpu.vectors.lanes import fold16, sum_rows16
 from firstspike.spiketime.cpu.vectors.mathfun import exp
 from firstspike.spiketime.cpu.vectors.simd import (
-    absolute,
     fill16,
     fma,
     gather16,
     lanes_of,
     load,
     load16,
-    load_part16,
+    load_some16,
     load_whole16,
     lowest_bit,
-    maximum,
-    minimum,
     select,
     splat,
     store,
@@ -79,6 +74,9 @@ PULL = 11  # of a refractory neuron: what its release gives to the spike before,
 N_LANES = 12
 JUMP, INTO_E, INTO_C, TIME, SLOPE, ASKED = range(6)  # of a spike: the change of y, that of E' and, with a minus, of C',
 N_SPIKES = 6  # its time, the slope of the membrane, and the gradient by it
+
+
+_WHOLE = np.uint64(0xFFFF)
 
 
 class Into(NamedTuple):
@@ -101,25 +99,17 @@ def settle_flat(g, e, b, begin, first, bits, packed, sample, lanes):
     The tile's first neuron is ``begin``. There a slope is what little the drive has more than the leak takes: in double
     precision, at the spike time as it was rounded, it keeps its digits.
     """
-    c, steep = g.c, load_part16(bits, g.slope[e, b], begin + first)
-    flat = (steep * steep < c[PER_MEM] * c[PER_SYN] * FLAT) & (absolute(steep) > 0.0) & bits
+    c, steep = g.c, load_some16(bits, g.slope[e, b], begin + first)
+    mem, syn = np.float64(c[PER_MEM]) + np.float64(c[REST_MEM]), np.float64(c[PER_SYN]) + np.float64(c[REST_SYN])
+    flat = (steep * steep < c[PER_MEM] * c[PER_SYN] * FLAT) & (abs(steep) > 0.0) & bits
     while flat:
         lane = first + lowest_bit(flat)
         flat &= flat - np.uint64(1)
-        spike, last = g.spikes[e, b, begin + lane], g.last[e, b, begin + lane]
-        g.slope[e, b, begin + lane] = _slope(spike, last, packed, lane, sample, lanes[LEVEL, lane], c)
-
-
-@jit
-def _slope(spike, last, packed, lane, sample, level, c):
-    """dV/dt of a lane of a tile at its spike, in units of the threshold."""
-    mem = np.float64(c[PER_MEM]) + np.float64(c[REST_MEM])
-    syn = np.float64(c[PER_SYN]) + np.float64(c[REST_SYN])
-    drive = 0.0
-    for k in range(last + 1):
-        weight = np.float64(packed[np.intp(sample.order[k]) * TILE + lane])
-        drive += weight * math.exp((np.float64(sample.arrival[k]) - np.float64(spike)) * syn)
-    return drive * syn / level - mem
+        spike, drive = np.float64(g.spikes[e, b, begin + lane]), 0.0
+        for k in range(g.last[e, b, begin + lane] + 1):
+            weight = np.float64(packed[np.intp(sample.order[k]) * TILE + lane])
+            drive += weight * math.exp((np.float64(sample.arrival[k]) - spike) * syn)
+        g.slope[e, b, begin + lane] = drive * syn / lanes[LEVEL, lane] - mem
 
 
 @jit
@@ -163,50 +153,61 @@ def join_lanes(zero, g, e, slot, b, begin, every, sample, bound):
 
     Lanes that the bound drops join without a scale. Returns the last row with one, and whether any is dropped.
     """
-    arrival, rows, c, lanes, places, joins = (
-        sample.arrival, sample.rows, g.c, g.state[slot], g.places[slot], g.joins[slot]
-    )  # fmt: skip
-    top, dropped, stride, none, never = -1, False, rows.shape[1], fill16(lanes, 0.0), arrival.dtype.type(math.inf)
+    arrival, rows, c, stride, top, dropped = sample.arrival, sample.rows, g.c, sample.rows.shape[1], -1, False
+    lanes, places, joins = g.state[slot], g.places[slot], g.joins[slot]
+    none, never = fill16(lanes, 0.0), arrival.dtype.type(math.inf)
     for first in range(0, lanes_of(zero), 16):
         bits, at = every >> np.uint64(first) & np.uint64(0xFFFF), begin + first
         if not bits:
             break
-        for lane in range(16):
-            places[first + lane] = g.last[e, b, at + lane] if bits >> np.uint64(lane) & np.uint64(1) else -1
-        steep = load_part16(bits, g.slope[e, b], at) * load16(lanes, LEVEL * TILE + first)
-        k = load_whole16(lanes, places, first)
-        store_whole16(np.uint64(0xFFFF), places, first, maximum(k, 0.0))
-        spiked = (k >= 0.0) & (steep > 0.0)
-        wait = load_part16(bits, g.spikes[e, b], at) - gather16(arrival, 0, places, first)
-        scale = select(spiked, load_part16(bits, g.grad[e, b], at) / steep, none)
-        spiked &= (scale > 0.0) | (scale < 0.0) | ~(scale >= scale)  # without a gradient there is nothing to do
-        store(lanes, SCALE * TILE + first, scale)
-        left = spiked
+        _, asked, scale = joining(g, e, slot, b, begin, first, bits)
+        wait = load_some16(bits, g.spikes[e, b], at) - gather16(arrival, 0, places, first)
+        left = asked
         while left:
             lane = first + lowest_bit(left)
             left &= left - np.uint64(1)
             row = np.intp(places[lane])
             joins[row] |= np.uint64(1) << np.uint64(lane)
             top = max(top, row)
-            if bound < math.inf:
-                factor, allowed = abs(lanes[SCALE, lane]), bound * lanes[UNIT, lane]
-                if factor * c[HEIGHT] > allowed:
-                    most = largest(g.spikes[e, b, begin + lane], -never, arrival, (0, row), c)
-                    if factor * most > allowed:
-                        lanes[SCALE, lane], dropped = 0, True
+            factor, allowed = abs(lanes[SCALE, lane]), bound * lanes[UNIT, lane]
+            if exceeds(factor, allowed, g.spikes[e, b, begin + lane], -never, arrival, (0, row), c):
+                lanes[SCALE, lane], dropped = 0, True
         scale = load16(lanes, SCALE * TILE + first)
-        mem, syn, response = responses(select(spiked, wait, none), rates_of(c))
-        decay = syn if c[PER_MEM] <= c[PER_SYN] else mem
+        _, decay, response = fades(select(asked, wait, none), rates_of(c))
         unit_slow = 1.0 / gather16(rows, SLOW * stride, places, first)
         unit_fast = 1.0 / gather16(rows, FAST * stride, places, first)
-        store(lanes, RESPONSE * TILE + first, response * scale * select(spiked, unit_slow, none))
-        store(lanes, DECAY * TILE + first, decay * scale * select(spiked, unit_fast, none))
+        store(lanes, RESPONSE * TILE + first, response * scale * select(asked, unit_slow, none))
+        store(lanes, DECAY * TILE + first, decay * scale * select(asked, unit_fast, none))
     return top, dropped
 
 
+@inlined
+def joining(g, e, slot, b, begin, first, bits):
+    """How 16 lanes of a tile, ``bits`` of them from ``first`` on, join; the tile's first neuron is ``begin``.
+
+    Returns the places of their last causal inputs, -1 for none, which are ``g.places``, too, with 0 for none; the lanes
+    with a gradient; and the scales, 0 for lanes that do not spike, which become SCALE.
+    """
+    last, places, lanes, at = g.last[e, b], g.places[slot], g.state[slot], begin + first
+    for lane in range(0 if bits == _WHOLE else 16):
+        places[first + lane] = last[at + lane] if bits >> np.uint64(lane) & np.uint64(1) else -1
+    k = load_whole16(lanes, last, at) if bits == _WHOLE else load_whole16(lanes, places, first)
+    store_whole16(_WHOLE, places, first, max(k, 0.0))
+    steep = load_some16(bits, g.slope[e, b], at) * load16(lanes, LEVEL * TILE + first)
+    spiked = (k >= 0.0) & (steep > 0.0)
+    scale = select(spiked, load_some16(bits, g.grad[e, b], at) / steep, 0.0)
+    store(lanes, SCALE * TILE + first, scale)
+    return k, spiked & ((scale > 0.0) | (scale < 0.0) | ~(scale >= scale)), scale
+
+
 @jit
-def largest(spike, since, arrival, inputs, c):
-    """Largest derivative of the membrane at a spike by the weight of one input, of those after ``since`` and before."""
+def exceeds(factor, allowed, spike, since, arrival, inputs, c):
+    """Whether a spike's gradient by the weight of an input, of those after ``since`` and before it, is larger.
+
+    It is ``factor`` times the derivative of the membrane at the spike.
+    """
+    if not factor * c[HEIGHT] > allowed:
+        return False
     first, last = inputs
     end = first_from(arrival, first, last + 1, spike)  # the first input that comes too late
     begin = first_from(arrival, first, last + 1, since)
@@ -219,7 +220,7 @@ def largest(spike, since, arrival, inputs, c):
             best = max(best, kappa(spike - arrival[near - 1], c))
         if near < end:
             best = max(best, kappa(spike - arrival[near], c))
-    return best
+    return factor * best > allowed
 
 
 @jit
@@ -230,8 +231,7 @@ def unwind_tile(zero, packed, sample, state, joins, entries, spikes, k, asks_end
     or with ``asks_end`` at the end of the window; their E and C at the first event become NOW_E and NOW_C.
     """
     n, arrival, ends, rows, sums = sample.n, sample.arrival, sample.ends, sample.rows, into.sums
-    slow, fast, back = rows[SLOW], rows[FAST], rows[BACK]
-    slower, faster = min(c[PER_MEM], c[PER_SYN]), max(c[PER_MEM], c[PER_SYN])
+    slow, fast, back, r = rows[SLOW], rows[FAST], rows[BACK], rates_of(c)
     response, decay, top = zero, zero, k
     for i in range(((k & 15) + 1) * 16, sums.size):
         sums[i] = 0
@@ -254,8 +254,8 @@ def unwind_tile(zero, packed, sample, state, joins, entries, spikes, k, asks_end
             if joins is not None:
                 if k < top:
                     duration = arrival[k + 1] - arrival[k]
-                    response = fma(response, math.exp(-duration * slower), decay * kappa(duration, c)) * (1 / slow[k])
-                    decay = decay * (math.exp(-duration * faster) / fast[k])
+                    response = fma(response, math.exp(-duration * r.slower), decay * kappa(duration, c)) * (1 / slow[k])
+                    decay = decay * (math.exp(-duration * r.faster) / fast[k])
                 response, decay = joined(zero, state, joins[k], response, decay)
             add_row(zero, packed, sample, k, response, decay, into)
             k -= 1
@@ -361,15 +361,14 @@ def jumps(zero, state, entries, holds, rows_of, arrival, inputs, start, c, bound
             if bound < math.inf:
                 store(state, NOW_C * TILE + first, y)
                 for lane in range(first, first + 16):
+                    before = arrival[inputs[0]]
+                    if holds and spikes[TIME, (most + k) * TILE + lane] < math.inf:
+                        before = spikes[TIME, (most + k) * TILE + lane]
+                    elif k > 0:
+                        before = spikes[TIME, (k - 1) * TILE + lane]
                     factor, allowed = abs(state[NOW_C, lane]), bound * state[UNIT, lane]
-                    if counts[lane] > k and factor * c[HEIGHT] > allowed:
-                        before = arrival[inputs[0]]
-                        if holds and spikes[TIME, (most + k) * TILE + lane] < math.inf:
-                            before = spikes[TIME, (most + k) * TILE + lane]
-                        elif k > 0:
-                            before = spikes[TIME, (k - 1) * TILE + lane]
-                        if factor * largest(spikes[TIME, k * TILE + lane], before, arrival, inputs, c) > allowed:
-                            state[NOW_C, lane], dropped = 0, True
+                    if exceeds(factor, allowed, spikes[TIME, k * TILE + lane], before, arrival, inputs, c):
+                        state[NOW_C, lane], dropped = 0, True
                 y = load16(state, NOW_C * TILE + first)
             put(spikes, place, y - after, time, start, arrival, rows_of, c)
             store(state, TOTAL * TILE + first, load16(state, TOTAL * TILE + first) + select(there, y, none))
@@ -392,7 +391,7 @@ def release_of(state, first, slot, there, rows_of, arrival, start, c, spikes):
         return
     time = select(released, time, none)
     y = load16(state, NEXT_Y * TILE + first)
-    later = y * exp(minimum(time - load16(state, NEXT_T * TILE + first), 0.0) * c[PER_MEM])
+    later = y * exp(min(time - load16(state, NEXT_T * TILE + first), 0.0) * c[PER_MEM])
     put(spikes, place, later * -1.0, time, start, arrival, rows_of, c)
     store(state, PULL * TILE + first, select(released, later * again, load16(state, PULL * TILE + first)))
     store(state, NEXT_Y * TILE + first, select(released, none, y))
@@ -401,11 +400,11 @@ def release_of(state, first, slot, there, rows_of, arrival, start, c, spikes):
 @jit
 def put(spikes, place, jump, time, start, arrival, rows_of, c):
     """Note what 16 spikes or releases do, and how the change enters the scaled E' and C' of the interval."""
-    faster, rate, row = max(c[PER_MEM], c[PER_SYN]), abs(c[DELTA]), spikes.shape[1]
+    r, row = rates_of(c), spikes.shape[1]
     begin, ahead = gather16(start, 0, rows_of, place), gather16(arrival, 1, rows_of, place)
-    into_e = exp((begin - time) * faster)
-    rest = rise(maximum(ahead - time, 0.0), rate, abs(c[PER_RISE]))
-    into_c = into_e * rest * exp(minimum(ahead - begin, c[SPAN] * 2) * rate)
+    into_e = exp((begin - time) * r.faster)
+    rest = rise(max(ahead - time, 0.0), r.delta, r.per_rise)
+    into_c = into_e * rest * exp(min(ahead - begin, c[SPAN] * 2) * r.delta)
     store(spikes, JUMP * row + place, jump)
     store(spikes, INTO_E * row + place, jump * into_e)
     store(spikes, INTO_C * row + place, jump * into_c)
@@ -417,26 +416,20 @@ def before_row(zero, state, k, sample, response, decay, entries, p, spikes, c):
 
     All have scale 1. Returns what is left of the spikes.
     """
-    arrival, n, found, places = sample.arrival, sample.n, entries.found, entries.places
+    arrival, n, found, places, r = sample.arrival, sample.n, entries.found, entries.places, rates_of(c)
     store(state, NOW_C * TILE, response)
     store(state, NOW_E * TILE, decay)
-    slower, faster = min(c[PER_MEM], c[PER_SYN]), max(c[PER_MEM], c[PER_SYN])
     store(state, NOW * TILE, splat(zero, arrival[k + 1] if k < n - 1 else arrival[k]))
     while p >= 0 and found[p] == k:
         place = np.intp(places[p])
         lane, time = place & (TILE - 1), spikes[TIME, place]
         wait = max(state[NOW, lane] - time, 0)  # without a next input both are 0 here
-        state[NOW_C, lane] = state[NOW_C, lane] * math.exp(-wait * slower) + state[NOW_E, lane] * kappa(wait, c)
-        state[NOW_E, lane] = state[NOW_E, lane] * math.exp(-wait * faster) + spikes[JUMP, place]
+        state[NOW_C, lane] = state[NOW_C, lane] * math.exp(-wait * r.slower) + state[NOW_E, lane] * kappa(wait, c)
+        state[NOW_E, lane] = state[NOW_E, lane] * math.exp(-wait * r.faster) + spikes[JUMP, place]
         state[NOW, lane] = time
         p -= 1
-    r = rates_of(c)
-    for first in range(0, lanes_of(zero), 16):
-        wait = maximum(load16(state, NOW * TILE + first) - arrival[k], 0.0)
-        mem, syn, rise = responses(wait, r)
-        gone = mem if c[PER_MEM] <= c[PER_SYN] else syn
-        quick = syn if c[PER_MEM] <= c[PER_SYN] else mem
-        there, faded = load16(state, NOW_C * TILE + first), load16(state, NOW_E * TILE + first)
-        store(state, NOW_C * TILE + first, fma(there, gone, faded * rise))
-        store(state, NOW_E * TILE + first, faded * quick)
+    slow, fast, rise = fades(max(load(zero, state, NOW * TILE) - arrival[k], 0.0), r)
+    response, decay = load(zero, state, NOW_C * TILE), load(zero, state, NOW_E * TILE)
+    store(state, NOW_C * TILE, fma(response, slow, decay * rise))
+    store(state, NOW_E * TILE, decay * fast)
     return p

@@ -10,21 +10,9 @@ import math
 import numpy as np
 
 from firstspike.spiketime.cpu.constants import N_CONSTANTS, PER_SYN, SAVED, X
-from firstspike.spiketime.cpu.pack import TILE, every_lane, pack_row, units_of_tile, unpack_tile
+from firstspike.spiketime.cpu.pack import TILE, every_lane, pack_row, unit_of_row, unpack_tile
+from firstspike.spiketime.cpu.rows import adjoint
 from firstspike.spiketime.cpu.rows.adjoint import (
-    DROP,
-    END_C,
-    END_Y,
-    LEVEL,
-    NEXT_T,
-    NEXT_Y,
-    NOW_C,
-    NOW_E,
-    PULL,
-    SCALE,
-    TIME,
-    TOTAL,
-    UNIT,
     Into,
     gather_entries,
     join_lanes,
@@ -34,21 +22,20 @@ from firstspike.spiketime.cpu.rows.adjoint import (
     unwind_tile,
 )
 from firstspike.spiketime.cpu.rows.few import FEW, few_rows_back, sum_few, unwind_few
-from firstspike.spiketime.cpu.rows.forward import KEPT, TRAINS, own_event, stride_for
+from firstspike.spiketime.cpu.rows.forward import KEPT, STATES, TRAINS, own_event, sort_sample, stride_for
 from firstspike.spiketime.cpu.rows.intervals import FAST, N_BACKWARD, Sample, backward_rows, find_segments
 from firstspike.spiketime.cpu.rows.train_scan import Entries
 from firstspike.spiketime.cpu.runtime.compiling import inlined, jit
 from firstspike.spiketime.cpu.runtime.kernels import Layout, kernel, samples_of
-from firstspike.spiketime.cpu.sort import SORTING, SORTING_SIZES, sort_samples
-from firstspike.spiketime.cpu.vectors.simd import clear, fma, load, load16, select, splat, store, zeros
+from firstspike.spiketime.cpu.sort import SORTING
+from firstspike.spiketime.cpu.vectors.simd import clear, filled, fma, load, load16, select, splat, store
 
 SAMPLES = 16  # of one task, where samples are worked on by themselves
-CARRIED = 3  # numbers of a neuron between two windows: y, C and PULL
 
 _SHARED = Layout(
     "ensemble batch inputs outputs events groups time_groups chunks weight_chunks threads wants_weight wants_times "
-    "wants_threshold tiles packed_size room constants tile state_rows summed windows",
-    c="real constants",
+    "wants_threshold tiles packed_size room windows",
+    c=f"real {N_CONSTANTS + 1}",
     weight="real ensemble outputs inputs",
     threshold="real ensemble outputs",
     packed="real ensemble tiles packed_size",
@@ -60,41 +47,40 @@ _SHARED = Layout(
     by_weight="real ensemble outputs inputs",
     by_times="real ensemble batch events",
     by_threshold="real ensemble outputs",
-    state="real threads state_rows tile",
-    sums="real threads summed",
+    state=f"real threads {adjoint.N_LANES} {TILE}",
+    sums="real threads 256",
 )
 BACKWARD = _SHARED.extended(
-    f"{SORTING_SIZES} ints reals observes row_kinds few_summed",
+    "sorting ints reals observes",
     grad="real ensemble batch outputs",
     spikes="real ensemble batch outputs",
     times="real ensemble batch events",
     **SAVED,
-    rows="real ensemble batch row_kinds room",
+    rows=f"real ensemble batch {N_BACKWARD} room",
     segments="int32 ensemble batch",
     used="int32 ensemble batch",
     start="real threads room",
     joins="uint64 threads room",
-    places="int32 threads tile",
-    few_sums="real threads few_summed",
+    places=f"int32 threads {TILE}",
+    few_sums=f"real threads {FEW * 16}",
     **SORTING,
 )
 TRAIN_BACKWARD = _SHARED.extended(
-    "most budget asks_end holds all_rows entries own_entries bounds_size states both_states carried_kinds "
-    "carried_lanes slots spike_kinds",
+    "most budget asks_end holds all_rows entries own_entries bounds_size carried_lanes slots",
     **TRAINS,
     **KEPT,
     grad="real ensemble batch outputs most",
-    of_end="real ensemble batch states outputs",
+    of_end=f"real ensemble batch {STATES} outputs",
     rows="real ensemble batch all_rows",
     start="real ensemble batch room",
     segments="int32 ensemble batch windows",
     own="real ensemble batch tiles own_entries",
-    carried="real ensemble batch carried_kinds carried_lanes",
+    carried="real ensemble batch 3 carried_lanes",  # between two windows: y, C and PULL
     seen="int32 ensemble batch outputs",
-    by_start="real ensemble batch states outputs",
-    lanes="int32 threads tile",
+    by_start=f"real ensemble batch {STATES} outputs",
+    lanes=f"int32 threads {TILE}",
     rows_of="int32 threads slots",
-    all_spikes="real threads spike_kinds slots",
+    all_spikes=f"real threads {adjoint.N_SPIKES} slots",
 )
 
 
@@ -106,9 +92,9 @@ def prepare_samples(g, e, slot, first, stop):
     if the forward pass told which it is. A sample without segments has few inputs.
     """
     c, grad, last, start, segments = g.c, g.grad[e], g.last[e], g.start[slot], g.segments[e]
-    if g.observes:  # no forward pass did it
-        sort_samples(g, e, slot, first, stop)
     for b in range(first, stop):
+        if g.observes:  # no forward pass did it
+            sort_sample(g, e, slot, b)
         count, n, arrival, rows = np.intp(g.count[e, b, 0]), 0, g.arrival[e, b], g.rows[e, b]
         for j in range(g.outputs):
             if grad[b, j] != 0:
@@ -181,7 +167,8 @@ def unwind_sample(zero, g, e, slot, chunk, group, tile, b):
         into = Into(g.sums[slot], by_weight, by_times, True, False)
         unwind_tile(zero, packed, sample, state, joins, None, None, top, False, g.c, into)
         join_lanes(zero, g, e, slot, b, begin, every, sample, never)
-    store(state, TOTAL * TILE, load(zero, state, TOTAL * TILE) + load(zero, state, SCALE * TILE))
+    total = load(zero, state, adjoint.TOTAL * TILE) + load(zero, state, adjoint.SCALE * TILE)
+    store(state, adjoint.TOTAL * TILE, total)
     if not dropped or wants_times:
         into = Into(g.sums[slot], by_weight, by_times, wants_weight and not dropped, wants_times)
         unwind_tile(zero, packed, sample, state, joins, None, None, top, False, g.c, into)
@@ -193,9 +180,8 @@ def unwind_sample(zero, g, e, slot, chunk, group, tile, b):
 def unwind_window(zero, g, e, slot, chunk, group, tile, b, w):
     """Spike trains of a tile in a window of a sample."""
     n, at, low, high = g.count[e, b, w], g.starts[e, b, w], g.upto[e, b, tile, w], g.upto[e, b, tile, w + 1]
-    asks, c, begin, carried, packed = (
-        g.asks_end != 0 or w < g.windows - 1, g.c, tile * TILE, g.carried[e, b], g.packed[e, tile]
-    )  # fmt: skip
+    c, begin, carried, packed = g.c, tile * TILE, g.carried[e, b], g.packed[e, tile]
+    asks = g.asks_end != 0 or w < g.windows - 1
     if n == 0 or (low == high and not asks):
         return
     begins, stops, here = g.bounds[w] > -math.inf, g.bounds[w + 1] < math.inf, slice(at, at + stride_for(n))
@@ -210,20 +196,19 @@ def unwind_window(zero, g, e, slot, chunk, group, tile, b, w):
         g.source[e, b, here], arrival, n, g.ends[e, b, here], g.segments[e, b, w], rows_of_window(g.rows[e, b], n, at)
     )
     inputs, until = (1 if begins else 0, n - 2 if stops else n - 1), g.bounds[w + 1] if stops else arrival[n - 1]
-    wants_weight, wants_times, holds, never = (
-        g.wants_weight != 0, g.wants_times != 0, g.holds != 0, c.dtype.type(math.inf)
-    )  # fmt: skip
+    wants_weight, wants_times, holds = g.wants_weight != 0, g.wants_times != 0, g.holds != 0
+    never = c.dtype.type(math.inf)
     by_weight, by_times = g.weight_parts[e, chunk, tile], g.times_parts[e, group, b, here]
     bound, start, top = c[N_CONSTANTS] if wants_weight else never, g.start[e, b, here], n - 1
     if not asks:
         top = np.intp(entries.found[high - low - 1])
-    total, full = load(zero, state, TOTAL * TILE), np.uint64(g.full[e, b, tile, w])
+    total, full = load(zero, state, adjoint.TOTAL * TILE), np.uint64(g.full[e, b, tile, w])
     start_window(zero, state, carried, begin, full, until)
     dropped = jumps(zero, state, entries, holds, rows_of, arrival, inputs, start, c, bound, spikes)
     if dropped:  # for the weights alone
         into = Into(g.sums[slot], by_weight, by_times, True, False)
         unwind_tile(zero, packed, sample, state, None, entries, spikes, top, asks, c, into)
-        store(state, TOTAL * TILE, total)
+        store(state, adjoint.TOTAL * TILE, total)
         start_window(zero, state, carried, begin, full, until)
         jumps(zero, state, entries, holds, rows_of, arrival, inputs, start, c, never, spikes)
     if not dropped or wants_times or begins:
@@ -231,12 +216,12 @@ def unwind_window(zero, g, e, slot, chunk, group, tile, b, w):
         unwind_tile(zero, packed, sample, state, None, entries, spikes, top, asks, c, into)
     for entry in range(high - low):
         place = np.uintp(entries.places[np.uintp(entry)])
-        rows_of[place], spikes[TIME, place] = 0, math.inf
+        rows_of[place], spikes[adjoint.TIME, place] = 0, math.inf
     if begins:
-        response, decay = load(zero, state, NOW_C * TILE), load(zero, state, NOW_E * TILE)
+        response, decay = load(zero, state, adjoint.NOW_C * TILE), load(zero, state, adjoint.NOW_E * TILE)
         store(carried, begin, fma(response, max(c[X], 0.0), decay))
         store(carried, carried.shape[1] + begin, response)
-        store(carried, 2 * carried.shape[1] + begin, load(zero, state, PULL * TILE))
+        store(carried, 2 * carried.shape[1] + begin, load(zero, state, adjoint.PULL * TILE))
 
 
 @jit
@@ -244,11 +229,11 @@ def start_window(zero, state, carried, begin, full, until):
     """The adjoint of a tile at the end of a window; lanes ``full`` would spike too often there."""
     width = carried.shape[1]
     y = select(full, zero, load(zero, carried, begin))
-    store(state, END_Y * TILE, y)
-    store(state, NEXT_Y * TILE, y)
-    store(state, END_C * TILE, load(zero, carried, width + begin))
-    store(state, PULL * TILE, load(zero, carried, 2 * width + begin))
-    store(state, NEXT_T * TILE, splat(zero, until))
+    store(state, adjoint.END_Y * TILE, y)
+    store(state, adjoint.NEXT_Y * TILE, y)
+    store(state, adjoint.END_C * TILE, load(zero, carried, width + begin))
+    store(state, adjoint.PULL * TILE, load(zero, carried, 2 * width + begin))
+    store(state, adjoint.NEXT_T * TILE, splat(zero, until))
 
 
 @jit
@@ -270,7 +255,7 @@ def start_trains(g, e, slot, chunk, group):
     spikes = g.all_spikes[slot]
     clear(spikes)
     for place in range(g.slots):
-        g.rows_of[slot, place], spikes[TIME, place] = 0, math.inf
+        g.rows_of[slot, place], spikes[adjoint.TIME, place] = 0, math.inf
     for b in range(first, stop):
         for k in range(g.starts[e, b, g.windows] if g.wants_times else 0):
             g.times_parts[e, group, b, k] = 0
@@ -318,22 +303,15 @@ def send_back(g, e, chunk, group, w):
 def start_tile(g, e, chunk, tile, w, state):
     """Units and thresholds of a tile's lanes, 1 for those without a neuron; before its first window, no sums."""
     for lane in range(TILE):
-        state[UNIT, lane] = state[LEVEL, lane] = 1
-        state[TOTAL, lane] = 0
+        state[adjoint.UNIT, lane] = state[adjoint.LEVEL, lane] = 1
+        state[adjoint.TOTAL, lane] = 0
     for lane in range(min(TILE, g.outputs - tile * TILE)):
         j = tile * TILE + lane
-        state[UNIT, lane], state[LEVEL, lane] = g.unit[e, j], g.threshold[e, j] / g.unit[e, j]
+        state[adjoint.UNIT, lane], state[adjoint.LEVEL, lane] = g.unit[e, j], g.threshold[e, j] / g.unit[e, j]
         if w == g.windows - 1:
             g.threshold_parts[e, chunk, j] = 0
     for i in range(g.packed_size if g.wants_weight and w == g.windows - 1 else 0):
         g.weight_parts[e, chunk, tile, i] = 0
-
-
-@jit
-def start_resets(g, e, tile, state):
-    """How far the resets of a tile's lanes are below the threshold."""
-    for lane in range(min(TILE, g.outputs - tile * TILE)):
-        state[DROP, lane] = 1 - g.reset[e, tile * TILE + lane] / g.threshold[e, tile * TILE + lane]
 
 
 @jit
@@ -367,13 +345,15 @@ def finish_tile(g, e, tile):
 @kernel(lambda lanes, several: TRAIN_BACKWARD if several else BACKWARD)
 def backward_kernel(dtype: str, lanes: int, several: bool):
     """Backward, for one dtype and number of lanes, of first spikes or trains."""
+    fill = filled(lanes)
 
     @jit
     def prepare(g, slot, task):
         tiles = g.ensemble * g.tiles
         if task < tiles:
             e, tile = task // g.tiles, task % g.tiles
-            units_of_tile(g.weight[e], g.threshold[e], tile * TILE, g.unit[e])
+            for j in range(tile * TILE, min((tile + 1) * TILE, g.outputs)):
+                g.unit[e, j] = unit_of_row(g.weight[e], j, g.threshold[e, j])
             pack_row(g.weight[e], g.unit[e], tile * TILE, g.packed[e, tile])
             return
         e, first, stop = samples_of(task - tiles, g.batch, SAMPLES)
@@ -386,7 +366,7 @@ def backward_kernel(dtype: str, lanes: int, several: bool):
     def unwind(g, slot, task):
         e, chunk, group = task // (g.groups * g.chunks), task // g.groups % g.chunks, task % g.groups
         (first, stop), tiles = part_of(g.batch, g.chunks, chunk), part_of(g.tiles, g.groups, group)
-        zero, state = zeros(g.c, lanes), g.state[slot]
+        zero, state = fill(g.c, 0.0), g.state[slot]
         clear(state)
         if several:
             start_trains(g, e, slot, chunk, group)
@@ -396,14 +376,15 @@ def backward_kernel(dtype: str, lanes: int, several: bool):
             for tile in range(tiles[0], tiles[1]):
                 start_tile(g, e, chunk, tile, w, state)
                 if several:
-                    start_resets(g, e, tile, state)
+                    for j in range(tile * TILE, min((tile + 1) * TILE, g.outputs)):
+                        state[adjoint.DROP, j - tile * TILE] = 1 - g.reset[e, j] / g.threshold[e, j]
                 for b in range(first, stop):
                     if several:
                         unwind_window(zero, g, e, slot, chunk, group, tile, b, w)
                     else:
                         unwind_sample(zero, g, e, slot, chunk, group, tile, b)
                 for lane in range(min(TILE, g.outputs - tile * TILE)):
-                    g.threshold_parts[e, chunk, tile * TILE + lane] += state[TOTAL, lane]
+                    g.threshold_parts[e, chunk, tile * TILE + lane] += state[adjoint.TOTAL, lane]
             if several:
                 send_back(g, e, chunk, group, w)
 

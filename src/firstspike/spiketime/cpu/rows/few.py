@@ -11,23 +11,20 @@ import math
 import numpy as np
 
 from firstspike.spiketime.cpu.constants import HEIGHT, PER_MEM, PER_SYN, RATIO
-from firstspike.spiketime.cpu.membrane import ENOUGH, rates_of, reaches, responses
+from firstspike.spiketime.cpu.membrane import ENOUGH, fades, rates_of, reaches, responses
 from firstspike.spiketime.cpu.pack import TILE
-from firstspike.spiketime.cpu.rows.adjoint import LEVEL, TOTAL, UNIT
+from firstspike.spiketime.cpu.rows.adjoint import SCALE, TOTAL, UNIT, exceeds, joining
 from firstspike.spiketime.cpu.rows.intervals import CURRENT, LIMIT, SINCE, UNTIL, VOLTAGE
 from firstspike.spiketime.cpu.runtime.compiling import inlined
 from firstspike.spiketime.cpu.vectors.lanes import sum_rows16
 from firstspike.spiketime.cpu.vectors.masks import mask_of, update
 from firstspike.spiketime.cpu.vectors.simd import (
-    absolute,
     fill16,
     fma,
     gather16,
     load16,
-    load_part16,
-    load_whole16,
+    load_some16,
     lowest_bit,
-    maximum,
     select,
     store,
     store_whole16,
@@ -85,7 +82,7 @@ def scan_few(packed, sample, first, bits, c, state, last, passed):
         end = fma(voltage, fill16(rows, rows[_MEM, k]), current * rows[_RISE, k])
         tangent = fma(voltage, fill16(rows, rows[_LEFT, k]), current * rows[_DRIVE, k])
         # the end as well, which rounding may put above a tangent of large terms; of NaN and a number this is the number
-        may = (maximum(tangent, end) >= 1.0) & below
+        may = (max(tangent, end) >= 1.0) & below
         candidates |= np.uint64(may != 0) << np.uint64(k)
         voltage = end
     last_voltage = last_current = limit = since = until = place = none
@@ -119,8 +116,7 @@ def few_rows_back(arrival, n, c, rows):
     """Fill the coefficients of the backward pass, as ``few_rows``."""
     stride, r = rows.shape[1], rates_of(c)
     for k in range(0, n, 16):
-        mem, syn, rise = responses(load16(arrival, k + 1) - load16(arrival, k), r)
-        slow, fast = (mem, syn) if c[PER_MEM] <= c[PER_SYN] else (syn, mem)
+        slow, fast, rise = fades(load16(arrival, k + 1) - load16(arrival, k), r)
         store(rows, _ONE * stride + k, fill16(rows, 1.0))
         store(rows, _BACK * stride + k, rise)
         store(rows, _SLOW * stride + k, slow)
@@ -134,31 +130,28 @@ def unwind_few(g, e, slot, b, begin, first, bits, packed, sample, bound, into):
     The tile's first neuron is ``begin``. Adds the scales to the lanes' TOTAL, to the sums ``(inputs, 16)`` the terms of
     the gradients by times, and to those by weights. See ``adjoint``; here C and E have scale 1.
     """
-    order, arrival, rows, last, places = sample.order, sample.arrival, sample.rows, g.last[e, b], g.places[slot]
-    c, lanes, none, at = g.c, g.state[slot], fill16(rows, 0.0), begin + first
-    steep = load_part16(bits, g.slope[e, b], at) * load16(lanes, LEVEL * TILE + first)
-    for lane in range(0 if bits == _WHOLE else 16):
-        places[lane] = last[at + lane] if bits >> np.uint64(lane) & np.uint64(1) else -1
-    joins = load_whole16(rows, last, at) if bits == _WHOLE else load_whole16(rows, places, 0)
-    spiked = (joins >= 0.0) & (steep > 0.0)
-    scale = select(spiked, load_part16(bits, g.grad[e, b], at) / steep, none)
+    order, arrival, rows, places, spikes = sample.order, sample.arrival, sample.rows, g.places[slot], g.spikes[e, b]
+    c, lanes, none = g.c, g.state[slot], fill16(rows, 0.0)
+    joins, asked, scale = joining(g, e, slot, b, begin, first, bits)
     store(lanes, TOTAL * TILE + first, load16(lanes, TOTAL * TILE + first) + scale)
-    spiked &= (scale > 0.0) | (scale < 0.0) | ~(scale >= scale)  # without a gradient there is nothing to do
-    if not spiked:
+    if not asked:
         return
-    joins = select(spiked, joins, -1.0)
-    store_whole16(_WHOLE, places, 0, maximum(joins, 0.0))
-    wait = select(spiked, load_part16(bits, g.spikes[e, b], at) - gather16(arrival, 0, places, 0), none)
-    mem, syn, response = responses(wait, rates_of(c))
-    response = response * scale
-    decay = (syn if c[PER_MEM] <= c[PER_SYN] else mem) * scale
+    joins = select(asked, joins, -1.0)
+    wait = load_some16(bits, spikes, begin + first) - gather16(arrival, 0, places, first)
+    _, decay, response = fades(select(asked, wait, none), rates_of(c))
+    response, decay = response * scale, decay * scale
     top = sample.n - 1
     while not joins >= float(top):
         top -= 1
-    allowed = load16(lanes, UNIT * TILE + first) * bound
-    kept, size = spiked, absolute(scale)
-    if (size * c[HEIGHT] > allowed) & spiked and into.wants_weight:
-        kept &= ~(largest_few(rows, joins, top, response, decay) > allowed)
+    allowed, kept = load16(lanes, UNIT * TILE + first) * bound, asked
+    suspects = (abs(scale) * c[HEIGHT] > allowed) & asked
+    while suspects:
+        lane = lowest_bit(suspects)
+        bit, at = np.uint64(1) << np.uint64(lane), first + lane
+        suspects &= ~bit
+        factor, most, inputs = abs(lanes[SCALE, at]), bound * lanes[UNIT, at], (0, np.intp(places[at]))
+        if exceeds(factor, most, spikes[begin + at], -arrival.dtype.type(math.inf), arrival, inputs, c):
+            kept &= ~bit
     keeps, leak = mask_of(none, kept), -min(c[RATIO], 1.0)
     value = faster = none
     for k in range(top, -1, -1):
@@ -174,21 +167,6 @@ def unwind_few(g, e, slot, b, begin, first, bits, packed, sample, bound, into):
             before = np.uintp(k - 1)  # without a sign, an index needs no test for one below 0
             value = fma(value, fill16(rows, rows[_SLOW, before]), faster * rows[_BACK, before])
             faster = faster * rows[_FAST, before]
-
-
-@inlined
-def largest_few(rows, joins, top, response, decay):
-    """Largest magnitude of the gradients by weights of 16 neurons."""
-    value = faster = most = fill16(rows, 0.0)
-    for k in range(top, -1, -1):
-        here = joins == float(k)
-        value, faster = select(here, response, value), select(here, decay, faster)
-        most = maximum(most, absolute(value))
-        if k > 0:
-            before = np.uintp(k - 1)  # without a sign, an index needs no test for one below 0
-            value = fma(value, fill16(rows, rows[_SLOW, before]), faster * rows[_BACK, before])
-            faster = faster * rows[_FAST, before]
-    return most
 
 
 @inlined

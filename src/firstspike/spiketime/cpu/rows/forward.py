@@ -13,11 +13,11 @@ import math
 
 import numpy as np
 
-from firstspike.spiketime.cpu.constants import PAD, PER_MEM, PER_SYN, SAVED
+from firstspike.spiketime.cpu.constants import N_CONSTANTS, PAD, PER_MEM, PER_SYN, SAVED
 from firstspike.spiketime.cpu.pack import TILE, are_weights, every_lane, pack_row
 from firstspike.spiketime.cpu.rows.few import FEW, few_rows, scan_few
 from firstspike.spiketime.cpu.rows.intervals import (
-    N_STATE,
+    N_FORWARD,
     NOW_CURRENT,
     NOW_VOLTAGE,
     Sample,
@@ -27,11 +27,21 @@ from firstspike.spiketime.cpu.rows.intervals import (
     solve,
 )
 from firstspike.spiketime.cpu.rows.scan import scan_tile
-from firstspike.spiketime.cpu.rows.train_scan import DROP, HOLD, LAST, NEXT, RELEASE, SEEN, Entries, scan_trains
+from firstspike.spiketime.cpu.rows.train_scan import (
+    DROP,
+    HOLD,
+    LAST,
+    N_LANES,
+    NEXT,
+    RELEASE,
+    SEEN,
+    Entries,
+    scan_trains,
+)
 from firstspike.spiketime.cpu.runtime.compiling import inlined, jit
 from firstspike.spiketime.cpu.runtime.kernels import Layout, kernel, samples_of
-from firstspike.spiketime.cpu.sort import SORTING, SORTING_SIZES, are_times, first_from, sort_row
-from firstspike.spiketime.cpu.vectors.simd import clear, load, load16, splat, store, store_part16, zeros
+from firstspike.spiketime.cpu.sort import SORTING, are_times, first_from, sort_row
+from firstspike.spiketime.cpu.vectors.simd import clear, filled, load, splat, store, store_some
 
 STATES = 3  # of a neuron between windows: membrane, current, and what is left of its refractory time
 _SHORT = 0.045  # mean interval in units of the faster constant for the fast scan of many inputs
@@ -39,34 +49,33 @@ _LONG = 0.4  # interval that ends a segment there, likewise
 _MARK = -1  # of an order: a window's start or end; inputs are >= 0, own spikes lie below
 
 _SHARED = Layout(
-    "ensemble batch inputs outputs block threads tiles packed_size stride row_kinds constants tile state_rows windows "
-    f"{SORTING_SIZES}",
-    c="real constants",
+    "ensemble batch inputs outputs block threads tiles packed_size stride windows sorting",
+    c=f"real {N_CONSTANTS + 1}",
     weight="real ensemble outputs inputs",
     threshold="real ensemble outputs",
     packed="real ensemble tiles packed_size",
-    rows="real threads block row_kinds stride",
+    rows=f"real threads block {N_FORWARD} stride",
     ends="int32 threads block stride",
     start="real threads stride",
     segments="int32 threads block",
-    state="real threads state_rows tile",
+    state=f"real threads {N_LANES} {TILE}",
     **SORTING,
 )
 FORWARD = _SHARED.extended(
-    "ints reals passed_size",
+    "ints reals",
     times="real ensemble batch inputs",
     **SAVED,
     spikes="real ensemble batch outputs",
     few="int32 threads block",
     fast="int32 threads block",
-    lane_last="int32 threads tile",
-    places="int32 threads tile",
-    passed="real threads passed_size",
+    lane_last=f"int32 threads {TILE}",
+    places=f"int32 threads {TILE}",
+    passed=f"real threads {FEW * 32}",
 )
 TRAINS = {
     "bounds": "real bounds_size",
     "reset": "real ensemble outputs",
-    "held": "real ensemble batch both_states outputs",
+    "held": f"real ensemble batch {2 * STATES} outputs",
 }
 """Arrays that both kernels of trains have: starts and ends of windows, resets, states at the start and the end."""
 KEPT = {
@@ -89,11 +98,10 @@ Of each sample, they are its events, where each window's begin and how many ther
 where each window's begin, and which neurons would spike too often in it, as bits; and numbers of spikes.
 """
 TRAIN_FORWARD = _SHARED.extended(
-    "copies most seen budget events room waiting entries bounds_size states both_states holds one carried_lanes "
-    "counted",
+    "copies most seen budget events room waiting entries bounds_size holds carried_lanes",
     **TRAINS,
     **KEPT,
-    lag="real one",
+    lag="real 1",
     times="real ensemble batch events",
     refractory="real ensemble outputs",
     observed="real ensemble batch outputs seen",
@@ -109,19 +117,26 @@ TRAIN_FORWARD = _SHARED.extended(
     owns="int32 threads block",
     own_sorted="real threads waiting",
     own_order="int32 threads waiting",
-    carried="real threads block states carried_lanes",
-    lanes="int32 threads counted",
+    carried=f"real threads block {STATES} carried_lanes",
+    lanes=f"int32 threads {2 * TILE + 2}",
 )
+
+
+@jit
+def sort_sample(g, e, slot, b):
+    """Sort the inputs of a sample; returns how many arrive."""
+    order, arrival = g.order[e, b], g.arrival[e, b]
+    n = sort_row(g.times[e, b], -math.inf, math.inf, order, arrival, g.sort_keys[slot], g.sort_labels[slot])
+    g.count[e, b, 0] = n
+    if n:
+        pad_row(arrival, n)
+    return n
 
 
 @inlined
 def prepare_sample(g, e, slot, b, at):
     """Sort a sample's inputs; what all neurons share."""
-    c, order, arrival, rows = g.c, g.order[e, b], g.arrival[e, b], g.rows[slot, at]
-    n = sort_row(g.times[e, b], -math.inf, math.inf, order, arrival, g.sort_keys[slot], g.sort_labels[slot])
-    g.count[e, b, 0] = n
-    if n:
-        pad_row(arrival, n)
+    c, arrival, rows, n = g.c, g.arrival[e, b], g.rows[slot, at], sort_sample(g, e, slot, b)
     g.few[slot, at], g.fast[slot, at] = n < FEW and c[PER_MEM] > 0, 0
     if n and g.few[slot, at]:
         few_rows(arrival, n, c, rows)
@@ -137,14 +152,9 @@ def prepare_sample(g, e, slot, b, at):
 @inlined
 def scan_sample(zero, g, e, slot, b, at, tile):
     """First spikes of a tile in a sample."""
-    lanes, c, state, last, n = (
-        min(TILE, g.outputs - tile * TILE),
-        g.c,
-        g.state[slot],
-        g.lane_last[slot],
-        g.count[e, b, 0],
-    )
-    every, packed, lane_spikes, lane_slopes = every_lane(lanes), g.packed[e, tile], state[N_STATE], state[N_STATE + 1]
+    lanes, c, state, last = min(TILE, g.outputs - tile * TILE), g.c, g.state[slot], g.lane_last[slot]
+    n = g.count[e, b, 0]
+    every, packed = every_lane(lanes), g.packed[e, tile]
     sample = Sample(g.order[e, b], g.arrival[e, b], n, g.ends[slot, at], g.segments[slot, at], g.rows[slot, at])
     for lane in range(TILE):
         last[lane] = -1
@@ -160,11 +170,9 @@ def scan_sample(zero, g, e, slot, b, at, tile):
     if left:
         found, _ = scan_tile(zero, packed, sample, left, False, c, state, g.places[slot], last)
         silent = (silent & ~left) | found
-    solve(zero, state, every & ~silent, c, lane_spikes, lane_slopes)
-    for begin in range(0, lanes, 16):
-        j, filled = tile * TILE + begin, every >> np.uint64(begin)
-        store_part16(filled, g.spikes[e, b], j, load16(lane_spikes, begin))
-        store_part16(filled, g.slope[e, b], j, load16(lane_slopes, begin))
+    spike, slope = solve(zero, state, every & ~silent, c)
+    store_some(every, g.spikes[e, b], tile * TILE, spike)
+    store_some(every, g.slope[e, b], tile * TILE, slope)
     for lane in range(lanes):
         g.last[e, b, tile * TILE + lane] = last[lane]
 
@@ -255,12 +263,8 @@ def prepare_window(g, e, slot, b, at, w):
         own[left], own_id[left] = own[i], own_id[i]
         left += not own[i] < end
     n = k - first
-    g.owns[slot, at], g.at_event[slot, at], g.count[e, b, w], g.starts[e, b, w + 1] = (
-        left,
-        here,
-        n,
-        first + stride_for(n),
-    )
+    g.owns[slot, at], g.at_event[slot, at] = left, here
+    g.count[e, b, w], g.starts[e, b, w + 1] = n, first + stride_for(n)
     if n:
         arrival = arrival[first:]
         pad_row(arrival, n)
@@ -328,10 +332,8 @@ def keep_spikes(g, e, slot, b, at, tile, w, entries, low):
             number = g.owns[slot, at]
             if number == g.waiting:
                 return False
-            g.own[slot, at, number], g.own_id[slot, at, number] = (
-                entries.moments[entry] + g.lag[0],
-                entry * g.tiles + tile,
-            )
+            g.own[slot, at, number] = entries.moments[entry] + g.lag[0]
+            g.own_id[slot, at, number] = entry * g.tiles + tile
             g.owns[slot, at] = number + 1
     return True
 
@@ -367,6 +369,7 @@ def scan_windows(zero, g, e, slot, first, stop):
 )
 def forward_kernel(dtype: str, lanes: int, several: bool):
     """Forward, for one dtype and number of lanes, of first spikes or trains; of first spikes it refuses some values."""
+    fill = filled(lanes)
 
     @jit
     def pack(g, slot, task):
@@ -378,7 +381,7 @@ def forward_kernel(dtype: str, lanes: int, several: bool):
     @jit
     def scan(g, slot, task):
         e, first, stop = samples_of(task, g.batch, g.block)
-        zero = zeros(g.c, lanes)
+        zero = fill(g.c, 0.0)
         clear(g.state[slot])
         if several:
             scan_windows(zero, g, e, slot, first, stop)

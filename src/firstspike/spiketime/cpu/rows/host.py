@@ -9,7 +9,6 @@ import torch
 from firstspike.spiketime.contract import Arguments, Gradients, Grads, Held, Needs, Result, Sizes, Windows
 from firstspike.spiketime.cpu.constants import (
     BOTH,
-    N_CONSTANTS,
     PAD,
     constants_array,
     numbers,
@@ -18,9 +17,7 @@ from firstspike.spiketime.cpu.constants import (
     saved_within,
 )
 from firstspike.spiketime.cpu.pack import TILE, lanes_for
-from firstspike.spiketime.cpu.rows import adjoint, intervals, train_scan
-from firstspike.spiketime.cpu.rows.backward import BACKWARD, CARRIED, SAMPLES, TRAIN_BACKWARD, backward_kernel
-from firstspike.spiketime.cpu.rows.few import FEW
+from firstspike.spiketime.cpu.rows.backward import BACKWARD, SAMPLES, TRAIN_BACKWARD, backward_kernel
 from firstspike.spiketime.cpu.rows.forward import FORWARD, KEPT, STATES, TRAIN_FORWARD, forward_kernel
 from firstspike.spiketime.cpu.rows.intervals import N_BACKWARD, N_FORWARD
 from firstspike.spiketime.cpu.runtime.kernels import REFUSED, Layout
@@ -56,8 +53,7 @@ def forward_rows(given: Arguments) -> Result:
 @lru_cache(maxsize=256)
 def _forward_call(sizes: Sizes, real: str, threads: int) -> Call:
     ensemble, batch, inputs, outputs = sizes
-    found = _common(sizes, inputs, N_FORWARD, threads) | saved_sizes(inputs, outputs)
-    found |= sorting_for(inputs) | {"state_rows": intervals.N_STATE + 2, "passed_size": FEW * 32, "windows": 1}
+    found = _common(sizes, inputs, threads) | saved_sizes(inputs, outputs) | sorting_for(inputs)
     most = _BLOCK // (N_FORWARD * found["stride"] * (4 if real == "float32" else 8))
     found["block"] = block = max(1, min(most, -(-batch // (2 * threads))))
     names = "c", "times", "weight", "threshold", "spikes", *BOTH
@@ -85,16 +81,9 @@ def backward_rows(
 @lru_cache(maxsize=256)
 def _backward_call(sizes: Sizes, real: str, needs: tuple[bool, ...], observes: bool, threads: int) -> Call:
     inputs, outputs = sizes[2:]
-    found = _common(sizes, inputs, N_BACKWARD, threads) | saved_sizes(inputs, outputs)
+    found = _common(sizes, inputs, threads) | saved_sizes(inputs, outputs) | sorting_for(inputs)
     phases = _add_parts(found, *needs, needs[0], False)
-    found |= sorting_for(inputs)
-    found |= {
-        "observes": observes,
-        "room": found["stride"],
-        "state_rows": adjoint.N_LANES,
-        "few_summed": FEW * 16,
-        "windows": 1,
-    }
+    found |= {"observes": observes, "room": found["stride"]}
     given = ("c", "grad", "spikes", "times", "weight", "threshold", *BOTH, "by_times", "by_weight", "by_threshold")
     plan = BACKWARD.plan(real, found, given, within=saved_within(inputs))
     return Call(backward_kernel(real, lanes_for(outputs), False), phases, plan, threads)
@@ -125,22 +114,18 @@ def _forward_trains(given: Arguments, holds: bool, entries: int, waiting: int) -
     """
     (ensemble, batch, _, copies), outputs, real = given.times.shape, given.weight.shape[1], given.times.dtype
     own = 0 if given.windows is None else outputs * waiting
-    sizes = _train_sizes(given, N_FORWARD, holds, entries * min(outputs, TILE), own + 2)
+    sizes, arrays = _of_trains(given, holds, entries * min(outputs, TILE), own + 2, None)
     windows = sizes["windows"]
     row = N_FORWARD * (sizes["stride"] // min(windows, 8)) * real.itemsize
     sizes |= {
         # each window's inputs begin at a place of its own
         "room": sizes["events"] + windows * (2 + 15 + PAD) + (0 if own == 0 else outputs * entries),
         "block": max(1, min(_MOST_SAMPLES, -(-batch // (2 * sizes["threads"])), _TRAIN_BLOCK // row)),
-        "waiting": max(own, 1), "seen": 0 if given.observed is None else given.max_spikes, "one": 1,
-        "state_rows": train_scan.N_LANES, "counted": 2 * TILE + 2,
+        "waiting": max(own, 1), "seen": 0 if given.observed is None else given.max_spikes,
         **sorting_for(max(sizes["events"], own)),
     }  # fmt: skip
     _check_room(given, sizes)
-    arrays = _train_arrays(given, None) | {
-        name: None if x is None else x.contiguous()
-        for name, x in (("times", given.times), ("refractory", given.refractory), ("observed", given.observed))
-    }
+    arrays |= {name: getattr(given, name) for name in ("times", "refractory", "observed")}
     arrays["lag"] = numbers(real, _windows(given).lag)
     arrays |= TRAIN_FORWARD.tensors((*KEPT, "trains", "overflows", "lacks"), given.times, sizes)
     arrays["held"] = held = given.times.new_zeros((ensemble, batch, 2 * STATES, outputs))
@@ -160,21 +145,17 @@ def backward_trains(
     grads: Grads, result: Result, given: Arguments, max_weight_grad: float | None, needs: Needs
 ) -> Gradients:
     """Gradients by spike trains, without those by time constants."""
-    (ensemble, batch), outputs = given.times.shape[:2], given.weight.shape[1]
-    arrays = _train_arrays(given, max_weight_grad)
-    arrays |= {name: x.contiguous() for name, x in zip((*KEPT, "held"), result.saved, strict=False)}
-    recurrent, entries, room = given.windows is not None, arrays["found"].shape[-1], arrays["order"].shape[-1]
-    holds = bool(result.saved[-1][0, 0])
-    sizes = _train_sizes(given, N_BACKWARD, holds, entries, 0)
+    (ensemble, batch), outputs, saved = given.times.shape[:2], given.weight.shape[1], result.saved
+    kept, holds = dict(zip((*KEPT, "held"), saved, strict=False)), bool(saved[-1][0, 0])
+    recurrent, entries, room = given.windows is not None, kept["found"].shape[-1], kept["order"].shape[-1]
+    sizes, arrays = _of_trains(given, holds, entries, 0, max_weight_grad)
     phases = _add_parts(sizes, needs.times or recurrent, needs.weight, True, needs.times, recurrent)
     sizes |= {
         "room": room, "all_rows": N_BACKWARD * room, "own_entries": entries if recurrent else 0,
-        "asks_end": grads.state is not None, "carried_kinds": CARRIED, "state_rows": adjoint.N_LANES,
-        "spike_kinds": adjoint.N_SPIKES,
-        "slots": (2 * sizes["budget"] + 1 if holds else sizes["budget"]) * TILE,
+        "asks_end": grads.state is not None, "slots": (2 * sizes["budget"] + 1 if holds else sizes["budget"]) * TILE,
     }  # fmt: skip
-    arrays |= {
-        "grad": grads.spikes.contiguous(),
+    arrays |= kept | {
+        "grad": grads.spikes,
         "of_end": None if grads.state is None else torch.stack(tuple(grads.state), 2),
         "by_start": None if given.state is None else given.times.new_empty((ensemble, batch, STATES, outputs)),
         "by_times": given.times.new_empty(given.times.shape) if needs.times else None,
@@ -191,17 +172,19 @@ def _run_trains(
     kernel: Any, layout: Layout, phases: tuple[int, ...], sizes: dict[str, int], arrays: dict[str, Any]
 ) -> None:
     real = name_of(arrays["weight"].dtype)
-    plan = layout.plan(real, sizes, arrays)
-    Call(kernel(real, lanes_for(sizes["outputs"]), True), phases, plan, sizes["threads"])(*arrays.values())
+    call = Call(
+        kernel(real, lanes_for(sizes["outputs"]), True), phases, layout.plan(real, sizes, arrays), sizes["threads"]
+    )
+    call(*(x if x is None else x.contiguous() for x in arrays.values()))
 
 
-def _common(sizes: Sizes, events: int, rows: int, threads: int) -> dict[str, int]:
+def _common(sizes: Sizes, events: int, threads: int) -> dict[str, int]:
     """Sizes of all kernels; ``inputs`` are those that neurons have weights for."""
     ensemble, batch, inputs, outputs = sizes
     return {
         "ensemble": ensemble, "batch": batch, "inputs": inputs, "outputs": outputs, "events": events,
-        "tiles": -(-outputs // TILE), "tile": TILE, "packed_size": inputs * TILE, "stride": -(-events // 16) * 16 + PAD,
-        "row_kinds": rows, "constants": N_CONSTANTS + 1, "threads": threads,
+        "tiles": -(-outputs // TILE), "packed_size": inputs * TILE, "stride": -(-events // 16) * 16 + PAD, "windows": 1,
+        "threads": threads,
     }  # fmt: skip
 
 
@@ -221,35 +204,27 @@ def _add_parts(
     sizes |= {
         "groups": groups, "chunks": chunks, "wants_times": wants_times, "wants_weight": wants_weight,
         "wants_threshold": wants_threshold, "time_groups": groups if wants_times else 0,
-        "weight_chunks": chunks if wants_weight else 0, "summed": 256,
+        "weight_chunks": chunks if wants_weight else 0,
     }  # fmt: skip
-    return (
-        ensemble * (tiles + blocks),
-        ensemble * groups * chunks,
-        ensemble * (tiles + (blocks if asked else 0)),
-    )
+    return ensemble * (tiles + blocks), ensemble * groups * chunks, ensemble * (tiles + (blocks if asked else 0))
 
 
-def _train_sizes(given: Arguments, rows: int, holds: bool, entries: int, more: int) -> dict[str, int]:
-    """Sizes of both kernels of spike trains; ``more`` events than inputs have a window at most."""
+def _of_trains(
+    given: Arguments, holds: bool, entries: int, more: int, bound: float | None
+) -> tuple[dict[str, int], dict[str, Any]]:
+    """Sizes and arrays, None for those not used, of both kernels; a window has at most ``more`` events than inputs."""
     (ensemble, batch, inputs, copies), (outputs, sources) = given.times.shape, given.weight.shape[1:]
     threads = threads_for(work_of(ensemble * batch, inputs * copies, outputs))
-    sizes, (bounds, _, budget) = (
-        _common((ensemble, batch, sources, outputs), inputs * copies, rows, threads), _windows(given)
-    )  # fmt: skip
+    sizes = _common((ensemble, batch, sources, outputs), inputs * copies, threads)
+    bounds, _, budget = _windows(given)
+    arrays: dict[str, Any] = {name: getattr(given, name) for name in ("weight", "threshold", "reset")}
+    arrays["c"] = constants_array(*given.constants, name_of(given.times.dtype), bound)
+    arrays["bounds"] = torch.tensor(bounds, dtype=given.times.dtype, device="cpu")
     return sizes | {
         "packed_size": (sources + 1) * TILE, "stride": -(-(inputs * copies + more) // 16) * 16 + PAD, "copies": copies,
         "most": given.max_spikes, "budget": budget, "windows": len(bounds) - 1, "bounds_size": len(bounds),
-        "entries": entries, "states": STATES, "both_states": 2 * STATES, "carried_lanes": sizes["tiles"] * TILE,
-        "holds": holds,
-    }  # fmt: skip
-
-
-def _train_arrays(given: Arguments, bound: float | None) -> dict[str, Any]:
-    """What is given to both kernels of spike trains: tensors, and None for arrays that are not used."""
-    arrays: dict[str, Any] = {name: getattr(given, name).contiguous() for name in ("weight", "threshold", "reset")}
-    bounds = torch.tensor(_windows(given).bounds, dtype=given.times.dtype, device="cpu")
-    return arrays | {"c": constants_array(*given.constants, name_of(given.times.dtype), bound), "bounds": bounds}
+        "entries": entries, "carried_lanes": sizes["tiles"] * TILE, "holds": holds,
+    }, arrays  # fmt: skip
 
 
 def _windows(given: Arguments) -> Windows:

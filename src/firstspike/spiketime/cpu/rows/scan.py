@@ -24,9 +24,9 @@ from firstspike.spiketime.cpu.rows.intervals import (
     TANGENT,
     UNTIL,
     VOLTAGE,
-    WAIT,
+    not_fired,
     plain_interval,
-    scaled_interval,
+    scale_of,
 )
 from firstspike.spiketime.cpu.runtime.compiling import jit
 from firstspike.spiketime.cpu.vectors.masks import any_of, bits_of, has_mask_registers, mask_of, update, where_below
@@ -39,7 +39,6 @@ from firstspike.spiketime.cpu.vectors.simd import (
     load16,
     lowest,
     lowest_bit,
-    maximum,
     select,
     splat,
     store,
@@ -51,7 +50,7 @@ _MASKED = has_mask_registers()
 _WHOLE = np.uint64(0xFFFF)
 _BLOCK = 32  # rows that are scanned at once where there are no mask registers
 _MANY = 128  # rows from which on most blocks have no candidate
-_STOP = WAIT  # row of the state with the row of a lane's candidate; the search for crossings comes later
+_STOP = SINCE  # row of the state with the row of a lane's candidate, until ``settle`` knows the time
 _STEEP = 8.0  # thresholds by which the membrane may rise in one interval
 
 
@@ -88,13 +87,13 @@ def scan_tile(zero, packed, sample, active, fast, c, state, places, last):
             if rise[k] == 0:
                 continue  # the next input arrives at the same time
             candidates = (fma(current, tangent[k], voltage) >= bound[k]) & active
+            following = fma(current, rise[k], voltage)
             if candidates:
-                store(state, NOW_VOLTAGE * TILE, voltage)
-                store(state, NOW_CURRENT * TILE, current)
-                active = scaled_interval(zero, state, last, row, active, sample, c)
+                begins, ends, scale = (voltage, current), (following, current), scale_of(rows, row)
+                active = not_fired(zero, state, last, row, active, arrival, arrival[row + 1], begins, ends, c, scale)
                 if not active:
                     break
-            voltage = fma(current, rise[k], voltage)
+            voltage = following
         if fast:
             stopped |= before & ~active
         if not active:
@@ -158,7 +157,7 @@ def advance16(packed, order, begin, end, rows, first, active, state):
         while k < np.uintp(stop):
             driven = fma(load16(packed, np.intp(order[k]) * TILE + first), fill16(rows, syn[k]), driven)
             voltage = fma(driven, fill16(rows, rise[k]), voltage)
-            over = maximum(over, voltage - mem[k] * near)
+            over = max(over, voltage - mem[k] * near)
             k += np.uintp(1)
         found = active if few else active & (over >= 0.0)
         if found:

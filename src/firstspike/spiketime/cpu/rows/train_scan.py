@@ -20,7 +20,7 @@ from firstspike.spiketime.cpu.membrane import (
     ENOUGH,
     SHORT,
     STRAIGHT,
-    kappa,
+    crossings,
     rates_of,
     reaches,
     reaches_scaled,
@@ -30,9 +30,6 @@ from firstspike.spiketime.cpu.membrane import (
 from firstspike.spiketime.cpu.pack import TILE
 from firstspike.spiketime.cpu.rows.intervals import (
     BOUND,
-    CURRENT,
-    DRIVE,
-    LIMIT,
     MEM,
     N_STATE,
     NOW_CURRENT,
@@ -40,10 +37,6 @@ from firstspike.spiketime.cpu.rows.intervals import (
     RISE,
     SYN,
     TANGENT,
-    UNIT,
-    VOLTAGE,
-    WAIT,
-    find_roots,
     scale_of,
 )
 from firstspike.spiketime.cpu.runtime.compiling import inlined, jit
@@ -56,8 +49,6 @@ from firstspike.spiketime.cpu.vectors.simd import (
     load16,
     lowest,
     lowest_bit,
-    maximum,
-    minimum,
     select,
     splat,
     store,
@@ -129,20 +120,14 @@ def scan_trains(zero, packed, sample, stops, every, holds, c, state, entries, ob
                     if holds:
                         due_at = earliest_due(zero, state)
             if holds and rise[at] > 0 and arrival[at + np.uintp(1)] >= due_at:
-                store(state, NOW_VOLTAGE * TILE, voltage)
-                store(state, NOW_CURRENT * TILE, current)
                 due = lanes_due(zero, state, arrival[k + 1]) & every
-                active, due = released_in_row(state, entries, k, active, due, arrival[k], arrival[k + 1], rows, c)
-                voltage = load(zero, state, NOW_VOLTAGE * TILE)
-                following = fma(current, rise[at], voltage)
-                if due:
-                    store(state, NOW_VOLTAGE * TILE, voltage * (1 / mem[k]))
-                    store(state, NOW_CURRENT * TILE, current * (1 / syn[k]))
-                    active = spikes_between(
-                        zero, state, entries, k, active, due, True, arrival[k], arrival[k + 1], c, observed
-                    )
-                    after = load(zero, state, NOW_VOLTAGE * TILE) * mem[k + 1] - current * rise[k]
-                    following = select(due & active, fma(current, rise[at], after), following)
+                store(state, NOW_VOLTAGE * TILE, voltage * (1 / mem[k]))
+                store(state, NOW_CURRENT * TILE, current * (1 / syn[k]))
+                active = spikes_between(
+                    zero, state, entries, k, active, due, True, arrival[k], arrival[k + 1], c, observed
+                )
+                after = load(zero, state, NOW_VOLTAGE * TILE) * mem[k + 1] - current * rise[k]
+                following = select(due & active, fma(current, rise[at], after), following)
                 due_at = earliest_due(zero, state)
             voltage = following
         k = end - 1
@@ -164,9 +149,8 @@ def spikes_in_row(zero, state, entries, k, candidates, active, holds, rows, arri
     The states in ``state`` become those from which the membrane after the last spike follows. With ``holds``, lanes
     that spike become refractory.
     """
-    r, scale, mem, rise, tangent, bound = (
-        rates_of(c), scale_of(rows, k), rows[MEM, k], rows[RISE, k], rows[TANGENT, k], rows[BOUND, k]
-    )  # fmt: skip
+    mem, rise, tangent, bound = rows[MEM, k], rows[RISE, k], rows[TANGENT, k], rows[BOUND, k]
+    r, scale = rates_of(c), scale_of(rows, k)
     now, wait = arrival[k], fill16(rows, arrival[k + 1] - arrival[k])
     short = (arrival[k + 1] - now) * r.faster <= SHORT
     while candidates:
@@ -180,17 +164,19 @@ def spikes_in_row(zero, state, entries, k, candidates, active, holds, rows, arri
             fired, limit = reaches_scaled(voltage, current, wait, end, current, bits, r, scale)
             if not fired:
                 break
-            v, i, slow, spent = voltage * scale.mem, current * scale.syn, fired, fill16(state, 1.0)
+            v, i, slow = voltage * scale.mem, current * scale.syn, fired
+            s = slope = fill16(state, 0.0)
+            spent = fill16(state, 1.0)
             if short:
                 s, spent, slope, curved = soon(v, i, r)
-                slow &= ~((curved < STRAIGHT) & (s >= 0.0) & (limit >= maximum(s, wait)))
-                store(state, AT * TILE + first, s)
-                store(state, STEEP * TILE + first, slope)
+                slow &= ~((curved < STRAIGHT) & (s >= 0.0) & (limit >= max(s, wait)))
             if slow:
-                s, grown, slope = solve_long(zero, state, first, slow, v, i, limit, c)
-                store(state, AT * TILE + first, select(slow, s, load16(state, AT * TILE + first)))
-                store(state, STEEP * TILE + first, select(slow, slope, load16(state, STEEP * TILE + first)))
-                spent = select(slow, grown, spent)
+                found, drive = crossings(v, i, limit, slow, r)
+                left, _, _ = responses(min(found, 60.0 / r.faster), r)
+                spent = select(slow, 1.0 / left, spent)
+                s, slope = select(slow, found, s), select(slow, drive - r.mem, slope)
+            store(state, AT * TILE + first, s)
+            store(state, STEEP * TILE + first, slope)
             voltage = select(fired, voltage - load16(state, DROP * TILE + first) * (spent * mem), voltage)
             gone = record(state, entries, k, first, fired, holds, now, arrival[k + 1])
             active &= ~(gone << np.uint64(first))
@@ -199,19 +185,6 @@ def spikes_in_row(zero, state, entries, k, candidates, active, holds, rows, arri
             bits = fired & ~gone & (fma(current, tangent, voltage) >= bound)
         store(state, NOW_VOLTAGE * TILE + first, voltage)
     return active
-
-
-@jit
-def solve_long(zero, state, first, fired, v, i, limit, c):
-    """Time to the threshold, ``exp(time/tau_mem)`` and the slope there of 16 lanes, in an interval of any length."""
-    store(state, VOLTAGE * TILE + first, v)
-    store(state, CURRENT * TILE + first, i)
-    store(state, LIMIT * TILE + first, limit)
-    find_roots(zero, state, fired << np.uint64(first), c)
-    s = load16(state, WAIT * TILE + first)
-    drive = load16(state, DRIVE * TILE + first) / load16(state, UNIT * TILE + first)
-    mem, _, _ = responses(minimum(s, 60.0 / max(c[PER_MEM], c[PER_SYN])), rates_of(c))
-    return s, 1.0 / mem, drive - c[PER_MEM]
 
 
 @inlined
@@ -224,13 +197,6 @@ def note(entries, k, place, time, slope):
         entries.lanes[TILE] += 1
     else:
         entries.lanes[TILE + 1] = 1
-
-
-@inlined
-def note_release(state, entries, k, lane, time, slope):
-    """Append the release of a lane; its place is by the number of spikes before it in the window."""
-    note(entries, k, (entries.most + min(entries.lanes[lane], entries.most)) * TILE + lane, time, slope)
-    state[RELEASE, lane] = math.inf
 
 
 @inlined
@@ -265,39 +231,13 @@ def record(state, entries, k, first, fired, holds, now, end):
 @jit
 def lanes_due(zero, state, end):
     """Lanes that are released or have an observed spike up to ``end``."""
-    return splat(zero, end) >= minimum(load(zero, state, RELEASE * TILE), load(zero, state, NEXT * TILE))
+    return splat(zero, end) >= min(load(zero, state, RELEASE * TILE), load(zero, state, NEXT * TILE))
 
 
 @jit
 def earliest_due(zero, state):
     """When the next lane is due, inf for never."""
-    return lowest(minimum(load(zero, state, RELEASE * TILE), load(zero, state, NEXT * TILE)))
-
-
-@jit
-def released_in_row(state, entries, k, active, due, now, end, rows, c):
-    """Release the lanes ``due``, with scaled states, up to ``end``; returns which are active, and those left out.
-
-    Left out are lanes that might spike before ``end``, or have an observed spike there.
-    """
-    a, b, left_out = c[PER_MEM], c[PER_SYN], np.uint64(0)
-    while due:
-        lane = lowest_bit(due)
-        bit = np.uint64(1) << np.uint64(lane)
-        due &= ~bit
-        release, reset = state[RELEASE, lane], 1 - state[DROP, lane]
-        rest = end - release
-        current = state[NOW_CURRENT, lane] / rows[SYN, k] * math.exp(-max(release - now, 0) * b)
-        slope = current * b - reset * a
-        if state[NEXT, lane] <= end or release < now or reset + rest * slope >= ENOUGH:
-            left_out |= bit
-            continue
-        note_release(state, entries, k, lane, release, slope)
-        after = reset * math.exp(-rest * a) + current * kappa(rest, c)
-        state[NOW_VOLTAGE, lane] = after * rows[MEM, k + 1] - state[NOW_CURRENT, lane] * rows[RISE, k]
-        state[LAST, lane] = release
-        active |= bit
-    return active, left_out
+    return lowest(min(load(zero, state, RELEASE * TILE), load(zero, state, NEXT * TILE)))
 
 
 @jit
@@ -322,8 +262,9 @@ def do_what_is_due(zero, state, entries, k, active, due, now, end, c, observed):
             state[SINCE, lane] += wait
             if release <= spike:
                 reset = 1 - state[DROP, lane]
-                note_release(state, entries, k, lane, time, current * b - reset * a)
-                state[NOW_VOLTAGE, lane] = reset
+                place = (entries.most + min(entries.lanes[lane], entries.most)) * TILE + lane
+                note(entries, k, place, time, current * b - reset * a)
+                state[NOW_VOLTAGE, lane], state[RELEASE, lane] = reset, math.inf
                 active |= bit
                 released |= bit
             else:
@@ -358,50 +299,44 @@ def spikes_between(zero, state, entries, k, active, touched, holds, now, end, c,
                 break
         if not pending:
             break
-        fired = np.uint64(0)
+        fired = following = np.uint64(0)
         for first in range(0, lanes_of(zero), 16):
             bits = (pending >> np.uint64(first)) & np.uint64(_ALL)
             if not bits:
                 continue
             v, i = load16(state, NOW_VOLTAGE * TILE + first), load16(state, NOW_CURRENT * TILE + first)
-            left = fill16(state, end - now) - load16(state, SINCE * TILE + first)
+            since = load16(state, SINCE * TILE + first)
+            left = fill16(state, end - now) - since
             if endless:
                 after, faded = (v + i) * (1.0 if a == 0 else 0.0), fill16(state, 0.0)
             else:
-                left = maximum(left, 0.0)
+                left = max(left, 0.0)
                 mem, syn, response = responses(left, r)
                 after, faded = fma(v, mem, i * response), i * syn
-            tops, limit = reaches(v, i, left, after, faded, bits, r)
-            store(state, VOLTAGE * TILE + first, v)
-            store(state, CURRENT * TILE + first, i)
-            store(state, LIMIT * TILE + first, limit)
-            fired |= tops << np.uint64(first)
-        if not fired:
-            break
-        find_roots(zero, state, fired, c)
-        pending = np.uint64(0)
-        for first in range(0, lanes_of(zero), 16):
-            bits = (fired >> np.uint64(first)) & np.uint64(_ALL)
+            bits, limit = reaches(v, i, left, after, faded, bits, r)
             if not bits:
                 continue
-            drive = load16(state, DRIVE * TILE + first) / load16(state, UNIT * TILE + first)
-            since = load16(state, SINCE * TILE + first)
-            since = select(bits, since + load16(state, WAIT * TILE + first), since)
-            reset, current = fill16(state, 1.0) - load16(state, DROP * TILE + first), drive * (1 / c[PER_SYN])
+            wait, drive = crossings(v, i, limit, bits, r)
+            since = select(bits, since + wait, since)
+            reset = fill16(state, 1.0) - load16(state, DROP * TILE + first)
             store(state, SINCE * TILE + first, since)
             store(state, AT * TILE + first, since)
             store(state, STEEP * TILE + first, drive - a)
-            store(state, NOW_VOLTAGE * TILE + first, select(bits, reset, load16(state, NOW_VOLTAGE * TILE + first)))
-            store(state, NOW_CURRENT * TILE + first, select(bits, current, load16(state, NOW_CURRENT * TILE + first)))
+            store(state, NOW_VOLTAGE * TILE + first, select(bits, reset, v))
+            store(state, NOW_CURRENT * TILE + first, select(bits, drive * (1 / c[PER_SYN]), i))
             gone = record(state, entries, k, first, bits, holds, now, end)
             active &= ~(gone << np.uint64(first))
-            pending |= (bits & ~gone) << np.uint64(first)
+            fired |= bits << np.uint64(first)
+            following |= (bits & ~gone) << np.uint64(first)
+        if not fired:
+            break
+        pending = following
     for first in range(0, 0 if endless else lanes_of(zero), 16):
         if not (touched >> np.uint64(first)) & np.uint64(_ALL):
             continue
         v, i = load16(state, NOW_VOLTAGE * TILE + first), load16(state, NOW_CURRENT * TILE + first)
         left = fill16(state, end - now) - load16(state, SINCE * TILE + first)
-        mem, syn, response = responses(maximum(left, 0.0), r)
+        mem, syn, response = responses(max(left, 0.0), r)
         store(state, NOW_VOLTAGE * TILE + first, fma(v, mem, i * response))
         store(state, NOW_CURRENT * TILE + first, i * syn)
     return active

@@ -1,15 +1,13 @@
 """How functions become kernels, and where compiled kernels are kept.
 
-Functions that kernels call are compiled as parts of a kernel, never alone. Numba makes machine code of every function
-that it compiles, optimised by itself, and two wrappers to call it from Python and C. Only the kernels need that. The
-functions that they call are linked into them and optimised there, which nearly halves the time to compile.
+Functions that kernels call are linked into them and optimised there, never alone as Numba would do it, which nearly
+halves the time to compile.
 
 Kernels lie in the user's cache folder, or in the one that ``NUMBA_CACHE_DIR`` names, below a name made of the versions
 of firstspike and numba and of the sources here. So a new installation of the same version finds them, and another
 version does not. What cannot be read is dropped and compiled anew.
 
-With ``NUMBA_BOUNDSCHECK=1`` kernels are others, kept beside the usual ones: an index that is out of bounds ends them,
-also in a load or store of vectors, and one below 0, which elsewhere in Numba counts from an array's end.
+With ``NUMBA_BOUNDSCHECK=1`` kernels are others, kept beside the usual ones, which an index out of bounds ends.
 """
 
 # mypy: disable-error-code="no-untyped-def"
@@ -34,7 +32,7 @@ from numba.core.ccallback import CFunc
 from numba.core.codegen import JITCodeLibrary
 from numba.core.compiler import CompilerBase, DefaultPassBuilder
 from numba.core.compiler_machinery import FunctionPass, register_pass
-from numba.core.registry import CPUDispatcher, cpu_target
+from numba.core.registry import CPUDispatcher
 from numba.core.sigutils import normalize_signature
 from numba.core.typed_passes import NopythonRewrites, NopythonTypeInference
 from numba.core.untyped_passes import InlineClosureLikes, InlineInlinables, WithLifting
@@ -144,7 +142,7 @@ def inlined(function: Callable[..., Any]) -> Any:
     return _PartDispatcher(function, forceinline=True, _nrt=False)
 
 
-def emitted(typed: Callable[..., Any], **options: bool) -> Callable[[Callable[..., Any]], Any]:
+def emitted(typed: Callable[..., Any]) -> Callable[[Callable[..., Any]], Any]:
     """``numba.extending.intrinsic`` for a function of Numba's context, LLVM's builder, the signature and LLVM's values.
 
     ``typed`` is given the types of the arguments, and says what the function returns and takes. What returns nothing is
@@ -163,7 +161,7 @@ def emitted(typed: Callable[..., Any], **options: bool) -> Callable[[Callable[..
         update_wrapper(defined, emit)
         own = list(signature(emit).parameters.values())[3:]
         defined.__signature__ = Signature([Parameter("typingctx", Parameter.POSITIONAL_OR_KEYWORD), *own])
-        return intrinsic(**options)(defined) if options else intrinsic(defined)
+        return intrinsic(defined)
 
     return decorated
 
@@ -192,31 +190,23 @@ def c_function(signature: Any, *kind: Any, following: str = "") -> Callable[[Cal
 def _as_kernels_need_it() -> Iterator[None]:
     """Numba, changed while it compiles a kernel.
 
-    There is no garbage collection: it would go through what compiling makes, and keeps, time and again. Arrays that
-    kernels make begin with a cache line; by chance numba's begin in the middle of one, and vectors of 64 bytes that lie
-    in two lines cost up to half of a kernel's time again. With checks of bounds no index counts from an array's end, so
-    that one below 0 is out of bounds.
+    There is no garbage collection: it would go through what compiling makes, and keeps, time and again. With checks of
+    bounds no index counts from an array's end, so that one below 0 is out of bounds.
     """
 
     def as_it_is(context: Any, builder: Any, kind: Any, index: Any, size: Any) -> Any:
         return context.cast(builder, index, kind, types.intp if kind.signed else types.uintp)
 
-    collects, usual, context = gc.isenabled(), arrayobj.fix_integer_index, cpu_target.target_context
+    collects, usual = gc.isenabled(), arrayobj.fix_integer_index
     gc.disable()
-    vars(context)["get_preferred_array_alignment"] = lambda dtype: LINE
     if numba.config.BOUNDSCHECK:
         arrayobj.fix_integer_index = as_it_is
     try:
         yield
     finally:
         arrayobj.fix_integer_index = usual
-        vars(context).pop("get_preferred_array_alignment", None)  # unless another thread was faster
         if collects:
             gc.enable()
-
-
-kept_on_disk = lru_cache(maxsize=8)
-"""For functions that make a kernel with ``c_function``: once in a process."""
 
 
 @lru_cache(maxsize=1)

@@ -1,21 +1,8 @@
 """Kernels: C functions of one pointer to whole numbers, which the host fills in as a ``Layout`` says.
 
-    ADD = Layout("batch outputs", spikes="real batch outputs", count="int32 batch")
-
-declares two sizes and two arrays, each with its dtype (``real`` is that of the kernel) and its shape in terms of the
-sizes. First of the numbers come a counter from which each thread takes its next task, the number of tasks, the phase,
-how many threads have started, and whether the kernel refuses its arguments; then the sizes, and arrays as addresses.
-
-    @kernel(ADD)
-    def add_kernel(dtype):
-        return (add,)
-
-makes a kernel of one phase, ``add(g, slot, task)``, which is called for each of the phase's tasks. It reads ``g.batch``
-and ``g.spikes[b]``; whoever is given ``g`` is given the pointer alone. ``slot`` numbers the threads of a phase, each of
-which has memory of its own where an array has ``threads`` rows.
-
-The host makes ``Call(kernel, phases, ADD.plan("float32", sizes, ["spikes"]), threads)``, which it keeps where calls are
-short, and gives it the arrays. Arrays that the host does not give are working memory of the call.
+``docs/kernels.md`` shows one. First of the numbers come a counter from which each thread takes its next task, the
+number of tasks, the phase, how many threads have started, and whether the kernel refuses its arguments; then the sizes,
+and arrays as addresses.
 
 A thread takes tasks until it takes a number that no task has. Where an exception ends it, Numba only prints that; the
 host sees that fewer threads got so far than have started.
@@ -39,7 +26,7 @@ from numba.core.typing.templates import AttributeTemplate, infer_getattr
 from numba.extending import register_model
 from numba.np.arrayobj import populate_array
 
-from firstspike.spiketime.cpu.runtime.compiling import LINE, Kernel, c_function, emitted, jit, kept_on_disk
+from firstspike.spiketime.cpu.runtime.compiling import LINE, Kernel, c_function, emitted, jit
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -51,7 +38,10 @@ _WORD = ir.IntType(64)
 
 
 class Layout:
-    """Sizes, flags among them, and arrays: for each its dtype and the names of its sizes."""
+    """Sizes, flags among them, and arrays: for each its dtype, and its shape in terms of the sizes and of numbers.
+
+    The dtype ``real`` is that of the kernel.
+    """
 
     def __init__(self, sizes: str, **arrays: str) -> None:
         self.sizes, self._declared = tuple(sizes.split()), arrays
@@ -85,7 +75,7 @@ class Layout:
 
         def tensor(dtype: str, shape: list[str]) -> "Tensor":
             kind = like.dtype if dtype == "real" else getattr(torch, dtype)
-            return like.new_empty([sizes[size] for size in shape], dtype=kind)
+            return like.new_empty([_length(size, sizes) for size in shape], dtype=kind)
 
         return {name: tensor(*self.arrays[name]) for name in names}
 
@@ -95,22 +85,20 @@ class Layout:
         return np.dtype(real if name == "real" else name)
 
 
+def _length(size: str, sizes: Mapping[str, int]) -> int:
+    return int(size) if size.isdigit() else sizes[size]
+
+
 class Plan(NamedTuple):
     """The numbers of calls with the same sizes."""
 
     sizes: tuple[int, ...]
-    given: int
-    """How many arrays the calls give."""
-    taken: Mapping[str, int]
-    """Bytes of each array: of the given ones, then of those in scratch memory."""
-    starts: tuple[int, ...]
-    """Where the latter lie there."""
-    scratch: int
-    """Bytes of it."""
-    within: tuple[tuple[int, int], ...]
-    """Of the others, in which given one they lie, and at which byte."""
-    order: tuple[int, ...]
-    """The layout's order of all arrays: from those three kinds, then the address of those not used."""
+    given: int  # how many arrays the calls give
+    taken: Mapping[str, int]  # bytes of each array: of the given ones, then of those in scratch memory
+    starts: tuple[int, ...]  # where the latter lie there
+    scratch: int  # bytes of it
+    within: tuple[tuple[int, int], ...]  # of the others, in which given one they lie, and at which byte
+    order: tuple[int, ...]  # all arrays as in the layout: places among those three kinds, then among those not used
 
     def numbers(self, arrays: "Sequence[Tensor | None]", memory: int) -> list[int]:
         """A kernel's numbers, from the given arrays (contiguous, or nothing where none is used) and scratch memory."""
@@ -139,7 +127,7 @@ def _plan(
     }
     rest = [x for x in layout.arrays if x not in given and x not in inside and (scratch is None or x in scratch)]
     taken = {
-        name: layout.dtype_of(name, real).itemsize * prod(sizes[x] for x in layout.arrays[name][1])
+        name: layout.dtype_of(name, real).itemsize * prod(_length(x, sizes) for x in layout.arrays[name][1])
         for name in (*given, *rest)
     }
     for name in rest:
@@ -198,7 +186,7 @@ def _argument(context, builder, kind, numbers, name):
         return number(name)
     kind = context.typing_context.resolve_getattr(kind, name)
     array, step = context.make_array(kind)(context, builder), _WORD(kind.dtype.bitwidth // 8)
-    shape = [number(size) for size in layout.arrays[name][1]]
+    shape = [_WORD(int(size)) if size.isdigit() else number(size) for size in layout.arrays[name][1]]
     strides, size = [], step
     for length in reversed(shape):
         strides.insert(0, size)
@@ -269,6 +257,6 @@ def kernel(
             function.__qualname__ = f"{phases_for.__qualname__}.{'_'.join(map(str, (real, *kind)))}"
             return c_function(SIGNATURE, real, *kind, following=following)(function).ctypes
 
-        return kept_on_disk(make)
+        return lru_cache(maxsize=8)(make)
 
     return decorated

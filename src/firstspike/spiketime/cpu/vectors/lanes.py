@@ -31,14 +31,10 @@ def fold16(context, builder, sig, x):
     return parts[0]
 
 
-@emitted(
-    lambda source, index, step, target, to, to_step, scale: types.void(
-        source, types.intp, types.intp, target, types.intp, types.intp, VecType(source.dtype, 16)
-    )
-)
-def transpose16(context, builder, sig, source, index, step, target, to, to_step, scale):
-    """Write 16 rows of 16 numbers, ``step`` apart, times a vector, as 16 columns that are ``to_step`` apart."""
-    vec, rows = sig.args[-1], []
+@emitted(lambda source, index, step, target, *to: types.void(source, types.intp, types.intp, target, *[types.intp] * 2))
+def transpose16(context, builder, sig, source, index, step, target, to, to_step):
+    """Write 16 rows of 16 numbers, ``step`` apart, as 16 columns that are ``to_step`` apart."""
+    vec, rows = VecType(sig.args[0].dtype, 16), []
     for _ in _LANES:
         rows.append(builder.load(pointer_to(context, builder, sig.args[0], source, index, vec), align=vec.bytes))
         index = builder.add(index, step)
@@ -51,8 +47,7 @@ def transpose16(context, builder, sig, source, index, step, target, to, to_step,
             done[i + width] = shuffle(builder, rows[i], rows[i + width], [x + width for x in left])
         rows, width = done, 2 * width
     for row in rows:
-        scaled = builder.fmul(row, scale)
-        builder.store(scaled, pointer_to(context, builder, sig.args[3], target, to, vec), align=vec.bytes)
+        builder.store(row, pointer_to(context, builder, sig.args[3], target, to, vec), align=vec.bytes)
         to = builder.add(to, to_step)
 
 
@@ -159,7 +154,7 @@ _EIGHT = (
     (0, 2), (1, 3), (4, 6), (5, 7), (0, 4), (1, 5), (2, 6), (3, 7), (0, 1), (2, 3), (4, 5), (6, 7), (2, 4), (3, 5),
     (1, 4), (3, 6), (1, 2), (3, 4), (5, 6),
 )  # fmt: skip
-_APART_4, _APART_2, _APART_1 = (tuple((i, i + d) for i in range(8) if not i & d) for d in (4, 2, 1))
+_APART = tuple((i, i + d) for d in (4, 2, 1) for i in range(8) if not i & d)
 _REVERSED = (*((i, i + 4) for i in range(4)), (0, 2), (1, 3), (0, 1), (2, 3), (7, 5), (6, 4), (7, 6), (5, 4))
 
 
@@ -186,10 +181,7 @@ def _exchanges(pairs):
     return exchange
 
 
-_sort_eight, _merge = _exchanges(_EIGHT), _exchanges(_REVERSED)
-_apart_421, _apart_21, _apart_1 = (
-    _exchanges(_APART_4 + _APART_2 + _APART_1), _exchanges(_APART_2 + _APART_1), _exchanges(_APART_1),
-)  # fmt: skip
+_sort_eight, _merge, _apart_421 = _exchanges(_EIGHT), _exchanges(_REVERSED), _exchanges(_APART)
 
 
 @jit
@@ -234,8 +226,5 @@ def _merge_runs(keys, values, n, lanes, part, run):
                         keys, values, i * lanes + part, step * lanes, (i + 4 * step) * lanes + part, step * lanes
                     )
             apart //= 8
-        for low in range(base * lanes + part, end * lanes, 8 * lanes):
-            if apart == 2:
-                _apart_21(keys, values, low, lanes, low + 4 * lanes, lanes)
-            elif apart == 1:
-                _apart_1(keys, values, low, lanes, low + 4 * lanes, lanes)
+        for low in range(base * lanes + part, end * lanes if apart else 0, 8 * lanes):
+            _apart_421(keys, values, low, lanes, low + 4 * lanes, lanes)  # of which the first do nothing

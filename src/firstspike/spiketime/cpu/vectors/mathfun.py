@@ -16,8 +16,6 @@ from firstspike.spiketime.cpu.vectors.simd import (
     constant,
     fma,
     fused,
-    maximum,
-    minimum,
     nearest,
     power_of_two,
     select,
@@ -75,7 +73,7 @@ def _reduced(x):
     limit = 87.0 if single else 708.0
 
     def reduced(x):
-        x = maximum(minimum(x, limit), -limit)
+        x = max(min(x, limit), -limit)
         n = nearest(x * _LOG2E)
         return n, small_expm1(fma(n, -low, fma(n, -high, x)))
 
@@ -123,5 +121,5 @@ def log(x):
 @jit
 def log1p(x):
     """``log(1 + x)`` of a vector with ``x > -1``, accurate next to 0."""
-    whole = maximum(x + 1.0, 1e-37)
+    whole = max(x + 1.0, 1e-37)
     return log(whole) + (x - (whole - 1.0)) / whole

@@ -1,8 +1,9 @@
 """A SIMD vector for Numba: LLVM keeps it in registers, and splits it where the machine's are narrower.
 
-``Vec(dtype, lanes)`` exists only inside compiled functions. ``+ - * /`` work lane by lane, also with a number;
-``>= > < ==`` give the lanes where they hold as the bits of an integer. LLVM does not promote small arrays to registers,
-and its checks whether arrays overlap cost more than the arithmetic in the loops here: hence a type of its own.
+``Vec(dtype, lanes)`` exists only inside compiled functions. ``+ - * /``, ``min``, ``max`` and ``abs`` work lane by
+lane, also with a number; of NaN and a number y, ``min(x, y)`` is y. ``>= > < ==`` give the lanes where they hold as the
+bits of an integer. LLVM does not promote small arrays to registers, and its checks whether arrays overlap cost more
+than the arithmetic in the loops here: hence a type of its own.
 """
 
 # mypy: disable-error-code="no-untyped-def"
@@ -17,7 +18,7 @@ from numba.core.typeconv import Conversion
 from numba.core.typing.templates import AbstractTemplate, infer_global
 from numba.extending import register_model
 
-from firstspike.spiketime.cpu.runtime.compiling import emitted, inlined, jit
+from firstspike.spiketime.cpu.runtime.compiling import emitted, jit
 
 INT32, INT64 = ir.IntType(32), ir.IntType(64)
 
@@ -121,18 +122,18 @@ def _number_to_vec(context, builder, fromty, toty, value):
     return splat_into(builder, context.cast(builder, value, fromty, toty.dtype), toty)
 
 
-def _define(function, emit, compares: bool) -> None:
+def _define(function, emit, count: int = 2, compares: bool = False) -> None:
     @infer_global(function)
     class _Typing(AbstractTemplate):
         metadata = MappingProxyType({"target": "cpu"})  # tried before Numba's dozens, which are for all targets
 
         def generic(self, args, kws):
             vecs = [x for x in args if isinstance(x, VecType)]
-            if len(args) != 2 or not vecs or not all(x == vecs[0] or isinstance(x, types.Number) for x in args):
+            if len(args) != count or not vecs or not all(x == vecs[0] or isinstance(x, types.Number) for x in args):
                 return None
-            return (types.uint64 if compares else vecs[0])(vecs[0], vecs[0])
+            return (types.uint64 if compares else vecs[0])(*[vecs[0]] * count)
 
-    @lower_builtin(function, VecType, VecType)
+    @lower_builtin(function, *[VecType] * count)
     def _lower(context, builder, sig, args):
         return bits_from(builder, builder.fcmp_ordered(emit, *args)) if compares else emit(builder, *args)
 
@@ -140,27 +141,18 @@ def _define(function, emit, compares: bool) -> None:
 _ARITHMETIC = {operator.add: "fadd", operator.sub: "fsub", operator.mul: "fmul", operator.truediv: "fdiv"}
 _COMPARISONS = {operator.ge: ">=", operator.gt: ">", operator.lt: "<", operator.eq: "=="}
 for _operator, _name in _ARITHMETIC.items():
-    _define(_operator, getattr(ir.IRBuilder, _name), compares=False)
+    _define(_operator, getattr(ir.IRBuilder, _name))
 for _operator, _relation in _COMPARISONS.items():
     _define(_operator, _relation, compares=True)
+_define(min, lambda builder, x, y: builder.select(builder.fcmp_ordered("<", x, y), x, y))
+_define(max, lambda builder, x, y: builder.select(builder.fcmp_ordered(">", x, y), x, y))
+_define(abs, lambda builder, x: _call(builder, "fabs", x.type, [x], x.type), 1)
 
 
 @emitted(_lanewise)
 def fma(context, builder, sig, x, y, z):
     """``x * y + z``, rounded once where the machine can; numbers among them count for all lanes."""
     return fused(builder, x, y, z)
-
-
-@emitted(_lanewise)
-def minimum(context, builder, sig, x, y):
-    """The smaller one in each lane."""
-    return builder.select(builder.fcmp_ordered("<", x, y), x, y)
-
-
-@emitted(_lanewise)
-def maximum(context, builder, sig, x, y):
-    """The larger one in each lane."""
-    return builder.select(builder.fcmp_ordered(">", x, y), x, y)
 
 
 def _called(name: str, typed):
@@ -172,7 +164,7 @@ def _called(name: str, typed):
     return emitted(typed)(emit)
 
 
-sqrt, absolute = (_called(name, lambda x: x(x)) for name in ("sqrt", "fabs"))  # also of a number
+sqrt = _called("sqrt", lambda x: x(x))  # also of a number
 lowest, highest = (_called(f"vector.reduce.{name}", lambda x: x.dtype(x)) for name in ("fmin", "fmax"))  # of the lanes
 
 
@@ -282,9 +274,14 @@ def _fill(context, builder, sig, array, number):
     return splat_into(builder, number, sig.return_type)
 
 
-# lanes from a flat index into a contiguous array on; lanes of one number, in the dtype of an array
+def filled(lanes: int):
+    """The function that gives so many lanes of one number, in the dtype of an array."""
+    return emitted(lambda array, number: VecType(array.dtype, lanes)(array, array.dtype))(_fill)
+
+
+fill16, fill32 = filled(16), filled(32)
+# lanes from a flat index into a contiguous array on
 load16, load32 = (emitted(lambda x, i, n=n: VecType(x.dtype, n)(x, types.intp))(_load) for n in (16, 32))
-fill16, fill32 = (emitted(lambda x, number, n=n: VecType(x.dtype, n)(x, x.dtype))(_fill) for n in (16, 32))
 
 
 @emitted(lambda zero, array, index: zero(zero, array, types.intp))
@@ -297,16 +294,6 @@ def load(context, builder, sig, zero, array, index):
 def splat(context, builder, sig, zero, number):
     """As many lanes of one number as the vector ``zero`` has."""
     return splat_into(builder, number, sig.return_type)
-
-
-def _zeros(array, lanes):
-    return VecType(array.dtype, lanes.literal_value)(array, lanes) if isinstance(lanes, types.IntegerLiteral) else None
-
-
-@emitted(_zeros, prefer_literal=True)
-def zeros(context, builder, sig, array, lanes):
-    """A vector of zeros in the dtype of an array; ``lanes`` is a constant."""
-    return constant(llvm_type(sig.return_type), 0.0)
 
 
 @emitted(lambda zero: types.intp(zero))
@@ -323,9 +310,10 @@ def store(context, builder, sig, array, index, x):
 
 
 @emitted(lambda bits, array, index, x: types.void(types.uint64, array, types.intp, x))
-def store_some16(context, builder, sig, bits, array, index, x):
+def store_some(context, builder, sig, bits, array, index, x):
     """Write the lanes whose bits are set; nothing else is touched."""
-    mask, vec = lanes_from(builder, bits, 16), sig.args[3]
+    vec = sig.args[3]
+    mask = lanes_from(builder, bits, vec.lanes)
     pointer = pointer_to(context, builder, sig.args[1], array, index, vec, mask)
     _call(builder, "masked.store", ir.VoidType(), [x, pointer, INT32(vec.bytes), mask], x.type)
 
@@ -378,18 +366,3 @@ def clear(array):
     none = fill16(array, 0.0)
     for place in range(0, array.size, 16):
         store(array, place, none)
-
-
-@inlined
-def load_part16(bits, array, index):
-    """16 numbers, or those of ``bits`` and 0 where there are fewer."""
-    return load16(array, index) if bits & 0xFFFF == 0xFFFF else load_some16(bits, array, index)
-
-
-@inlined
-def store_part16(bits, array, index, x):
-    """Write 16 numbers, or those of ``bits`` where there are fewer."""
-    if bits & 0xFFFF == 0xFFFF:
-        store(array, index, x)
-    else:
-        store_some16(bits, array, index, x)
