@@ -128,3 +128,21 @@ def test_networks_side_by_side_learn_as_alone(splits):
     alone = fs.Trainer(networks[0], fs.losses.ReadoutRegression(), optimizers[0])
     wanted = alone.fit(splits.train, splits.validation, epochs=2, batch_size=12, progress_bar=False)
     assert found.validations[0].metrics == pytest.approx(wanted.validation.metrics, rel=1e-5)
+
+
+def test_figures_and_report(splits, tmp_path):
+    run = trainer().fit(
+        splits.train, splits.validation, epochs=2, batch_size=12, test=splits.test, progress_bar=False,
+        folder=tmp_path / "run",
+    )  # fmt: skip
+    names = {path.stem for path in run.plot()}
+    assert names >= {"summary", "loss_and_error", "confusion", "membrane", "raster"}
+    assert not names & {"dataset", "margins", "output_times"}
+    figure = fs.plots.PLOTS["confusion"](run)
+    (ax,) = figure.axes
+    assert [line.get_label() for line in ax.lines[:2]] == ["sum", "square"]
+    np.testing.assert_array_equal(ax.lines[1].get_xdata(), splits.test.labels[:, 1])
+    page = run.report().read_text()
+    assert "Predictions" in page
+    assert "test mae" in page
+    assert "accuracy" not in page.partition("<script")[0]

@@ -69,11 +69,15 @@ def live_figure(metrics: dict[str, list[float]], epochs: int) -> Figure:
     """Accuracy, error and loss so far, of a total of ``epochs``."""
     figure = new_figure(9.5, 2.8)
     first, second, third = figure.subplots(1, 3)
-    accuracy(metrics, first)
+    part = "validation" if "validation_loss" in metrics else "train"
+    if "train_accuracy" in metrics:
+        accuracy(metrics, first)
+        found = f"accuracy {100 * metrics[f'{part}_accuracy'][-1]:.2f} %"
+    else:
+        first.set_axis_off()
+        found = f"mae {metrics[f'{part}_mae'][-1]:.4g}"
     loss_and_error(metrics, (third, second))
-    part = "validation" if "validation_accuracy" in metrics else "training"
-    value = metrics["validation_accuracy" if part == "validation" else "train_accuracy"][-1]
-    figure.suptitle(f"epoch {len(metrics['epoch'])} of {epochs}: {part} accuracy {100 * value:.2f} %")
+    figure.suptitle(f"epoch {len(metrics['epoch'])} of {epochs}: {part.replace('train', 'training')} {found}")
     return figure
 
 
@@ -132,7 +136,7 @@ class TensorBoard(Callback):
 
 def _validation_figures(fit: Fit) -> dict[str, Figure]:
     validation, names = fit.validations[0], fit.train.class_names
-    decisions = len(confusion_counts(validation, len(names)))
+    decisions = 0 if fit.train.regression else len(confusion_counts(validation, len(names)))
     unit = time_unit(getattr(fit.trainer.objective.loss, "tau_syn", 1.0))
     confused = evaluation_figure(validation, [*names, *map(str, range(len(names), decisions))])
     if validation.readout:

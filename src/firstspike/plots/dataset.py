@@ -28,7 +28,7 @@ from firstspike.plots.look import (
     time_label,
 )
 from firstspike.plots.plane import YinYangPlane
-from firstspike.plots.run_data import RunData, run_figure
+from firstspike.plots.run_data import NotApplicable, RunData, run_figure
 from firstspike.plots.yin_yang import draw_outline
 
 _EXAMPLES = 12  # images, or classes, in a figure
@@ -107,6 +107,8 @@ def input_raster(data: SpikeData, ax: Axes, label: int, samples: int = 20, unit:
 def dataset_figure(run: RunData) -> Figure:
     """The training data: points, images, or rasters."""
     data = run.data.train
+    if data.regression:
+        raise NotApplicable("the labels are numbers: the figure shows the classes of the training data")
     if run.pixels is not None:
         height, width, copies = run.pixels
         times = data.dense[:, : height * width * copies : copies]

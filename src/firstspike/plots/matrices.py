@@ -14,6 +14,7 @@ from torch import Tensor
 from firstspike.layers import BiasSpikes, Delay, LIFConv2d, Multiplex, Network, SpikeDropout
 from firstspike.layers.named import NamedLIF, named_lif_layers, to_numpy
 from firstspike.plots.look import (
+    COLOURS,
     GREY,
     SIGNED,
     as_text,
@@ -166,16 +167,40 @@ def confusion(evaluation: Evaluation, ax: Axes, names: Sequence[str] | None = No
     return ax
 
 
+def predictions(evaluation: Evaluation, ax: Axes, names: Sequence[str] | None = None) -> Axes:
+    """Predicted numbers against the labels, and the line on which they would be equal.
+
+    Args:
+        evaluation: of data whose labels are numbers.
+        names: of the targets.
+    """
+    labels, found = to_numpy(evaluation.labels), to_numpy(evaluation.predictions)
+    for target in range(labels.shape[1]):
+        name = None if names is None else as_text(names[target])
+        ax.plot(labels[:, target], found[:, target], ".", color=COLOURS[target % len(COLOURS)], alpha=0.6, label=name)
+    ends = [min(labels.min(), found.min()), max(labels.max(), found.max())]
+    ax.plot(ends, ends, color=GREY, linewidth=0.8, zorder=0)
+    ax.set(xlabel="label", ylabel="prediction", title=f"$R^2$ = {evaluation.metrics['r2']:.3f}")
+    if labels.shape[1] > 1:
+        ax.legend()
+    return ax
+
+
+def decided(evaluation: Evaluation, ax: Axes, names: Sequence[str]) -> Axes:
+    """The confusion matrix of an evaluation or, where labels are numbers, what it predicts."""
+    return (predictions if evaluation.labels.is_floating_point() else confusion)(evaluation, ax, names)
+
+
 @styled
 def evaluation_figure(evaluation: Evaluation, names: Sequence[str]) -> Figure:
-    """Confusion matrix of an evaluation."""
+    """Confusion matrix of an evaluation, or predictions against labels."""
     size = 3.6 if len(names) <= 5 else 5.0
     figure = new_figure(size + 0.6, size - 0.4)
-    confusion(evaluation, figure.subplots(), names)
+    decided(evaluation, figure.subplots(), names)
     return figure
 
 
 @run_figure
 def confusion_figure(run: RunData) -> Figure:
-    """Which classes are mistaken for which, on the test data."""
-    return evaluation_figure(run.evaluation, run.names(len(confusion_counts(run.evaluation, len(run.class_names)))))
+    """Which classes are mistaken for which, on the test data; where labels are numbers, predictions against them."""
+    return evaluation_figure(run.evaluation, run.decision_names)

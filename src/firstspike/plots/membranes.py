@@ -330,6 +330,8 @@ def output_membranes(run: RunData, sample: int, ax: Axes) -> Axes:
 def membrane_figure(run: RunData) -> Figure:
     """Membranes of the neurons of the output, or before a readout, in the first test samples of up to three classes."""
     labels = run.held_out[1].labels
+    if labels.is_floating_point():
+        labels = torch.arange(len(labels))  # each sample is a class of its own
     samples = [int((labels == label).nonzero()[0]) for label in labels.unique()[:3]]
     figure, axes = panels(len(samples), 1, (6.5, 1.9), (0.0, 0.4))
     for sample, ax in zip(samples, axes, strict=True):

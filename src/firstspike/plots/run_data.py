@@ -22,7 +22,7 @@ from firstspike.plots.plane import YinYangPlane
 from firstspike.runs.checkpoint import load_checkpoint
 from firstspike.runs.run import Run, Table
 from firstspike.substrates import SubstrateError
-from firstspike.training.evaluation import record_in_parts
+from firstspike.training.evaluation import confusion_counts, record_in_parts
 from firstspike.training.margin import Margins, margins
 from firstspike.training.state import CheckpointError
 
@@ -73,8 +73,18 @@ class RunData(Run):
     def sample_title(self, sample: int) -> str:
         """Number and class of a sample of ``held_out``."""
         split, data = self.held_out
+        if data.regression:
+            numbers = zip(self.class_names, data.labels[sample].tolist(), strict=True)
+            return f"{split} sample {sample}, {', '.join(f'{as_text(name)} {number:.3g}' for name, number in numbers)}"
         label = int(data.labels[sample])
         return f"{split} sample {sample}, class {as_text(self.names(label + 1)[label])}"
+
+    @property
+    def decision_names(self) -> list[str]:
+        """Names of the classes and of others that the network decides for, or of the targets."""
+        known = len(self.class_names)
+        numbers = self.evaluation.labels.is_floating_point()
+        return self.names(known if numbers else len(confusion_counts(self.evaluation, known)))
 
     def names(self, count: int) -> list[str]:
         """See ``Run``; all of them numbers where the data are missing."""
@@ -110,6 +120,8 @@ class RunData(Run):
         Raises:
             NotApplicable: the outputs have none.
         """
+        if self.evaluation.labels.is_floating_point():
+            raise NotApplicable("the labels are numbers, so that there are no decisions with a margin")
         try:
             return margins(self.network, self.held_out[1].times[:_SAMPLES], readout=self.evaluation.readout)
         except (ValueError, RuntimeError) as reason:  # a network of one output; one that has no gradient

@@ -8,13 +8,14 @@ from matplotlib.figure import Figure
 from firstspike.layers import Readout
 from firstspike.layers.named import named_lif_layers, named_spikes
 from firstspike.plots.look import axes_list, new_figure
-from firstspike.plots.matrices import confusion
+from firstspike.plots.matrices import decided
 from firstspike.plots.membranes import output_membranes
 from firstspike.plots.run_data import NotApplicable, RunData, run_figure
 from firstspike.plots.spike_times import output_times, raster, spike_histogram
 from firstspike.plots.training import loss_and_error
 from firstspike.plots.yin_yang import decision_map
-from firstspike.training.evaluation import confusion_counts
+from firstspike.runs.writer import summary
+from firstspike.training.evaluation import success_text
 
 _CLASSES = 3  # panels of output times
 
@@ -29,7 +30,7 @@ def summary_figure(run: RunData, sample: int = 0) -> Figure:
     figure.suptitle(_headline(run))
     grid = figure.add_gridspec(len(heights), 1, height_ratios=list(heights.values()))
     rows = {name: figure.add_subfigure(grid[place]) for place, name in enumerate(heights)}
-    names = run.names(len(confusion_counts(run.evaluation, len(run.class_names))))
+    names = run.decision_names
 
     loss_and_error(run.metrics, rows["training"].subplots(1, 2))
 
@@ -40,7 +41,7 @@ def summary_figure(run: RunData, sample: int = 0) -> Figure:
             rows["times"].suptitle(f"the first {shown} of {len(names)} classes")
 
     left, right = rows["decisions"].subplots(1, 2)
-    confusion(run.evaluation, left, names)
+    decided(run.evaluation, left, names)
     if run.config.data.kind == "yin_yang":
         decision_map(run.plane_record.output, run.loss, right, run.plane, names=names)
     else:
@@ -72,6 +73,6 @@ def _headline(run: RunData) -> str:
     loss = config.loss.name if config.loss.kind == "custom" else config.loss.kind
     return (
         f"{run.data_name}, network {' - '.join([str(run.data.train.features), *layers])}, {loss}, "
-        f"{int(run.metrics['epoch'][-1])} epochs, seed {config.training.seed}: {run.held_out[0]} accuracy "
-        f"{100 * result.accuracy:.1f} ± {100 * result.accuracy_error:.1f} %"
+        f"{int(run.metrics['epoch'][-1])} epochs, seed {config.training.seed}: {run.held_out[0]} "
+        f"{success_text(summary(result), 1)}".replace("+-", "±")
     )

@@ -40,6 +40,8 @@ def loss_and_error(
 ) -> list[Axes]:
     """Loss and error (1 - accuracy) of training and validation over epochs, raw values faint below a running median.
 
+    Where labels are numbers, the error is the mean absolute one.
+
     Args:
         metrics: the columns ``epoch``, ``train_loss``, ``train_accuracy``, each ``(epochs,)``; with validation data
             ``validation_loss``, ``validation_accuracy``; with ``raised`` ticks at the bottom mark epochs in which
@@ -52,7 +54,8 @@ def loss_and_error(
     loss_ax, error_ax = axes_list(axes, 2)[:2]
     epochs = np.asarray(metrics["epoch"], dtype=float)
     window = window or max(1, len(epochs) // 40)
-    for ax, column, label in ((loss_ax, "loss", "loss"), (error_ax, "accuracy", "error [%]")):
+    error = ("accuracy", "error [%]") if "train_mae" not in metrics else ("mae", "mean absolute error")
+    for ax, column, label in ((loss_ax, "loss", "loss"), (error_ax, *error)):
         shown: list[float] = []
         for part, style in _PARTS.items():
             if f"{part}_{column}" not in metrics:

@@ -26,6 +26,7 @@ from firstspike.training.evaluation import confusion_counts
 
 POINTS = 160  # of a membrane trace
 _NAMED = 32  # largest number of inputs that are listed with their names
+_NO_CLASSES = "the labels are numbers: the page shows predictions, and no single samples"
 _FEWEST = 12  # samples in the file, however large they are
 
 
@@ -62,6 +63,8 @@ def details(run: RunData, budget: int) -> dict[str, Any]:
 def confusion(run: RunData) -> dict[str, Any]:
     """Counts on the held-out data, true classes in rows."""
     evaluation = run.evaluation
+    if evaluation.labels.is_floating_point():
+        raise NotApplicable(_NO_CLASSES)
     counts = confusion_counts(evaluation, len(run.class_names))
     names = run.names(len(counts))
     return {
@@ -85,6 +88,8 @@ def samples(run: RunData, budget: int) -> dict[str, Any]:
         neurons of the last of these layers; if they apply, ``membrane`` (of the last spiking layer, in units of the
         thresholds), ``image`` with its shape, and ``points`` on the plane with the names of the ``inputs``.
     """
+    if run.evaluation.labels.is_floating_point():
+        raise NotApplicable(_NO_CLASSES)
     shown, evaluation, (_, data) = named_spikes(run.network, run.record), run.evaluation, run.held_out
     size = sum(spikes.times[0].numel() for spikes in shown) + POINTS * TRACES
     chosen = choose(evaluation.predictions != data.labels, max(_FEWEST, budget // size))

@@ -3,13 +3,17 @@
 import math
 import shlex
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from firstspike.layers.cost import energy_estimates, layer_costs
 from firstspike.plots import NotApplicable, RunData
 from firstspike.plots.run_data import UNAVAILABLE
+from firstspike.runs.evaluate import energy_text
+from firstspike.training.evaluation import success_text
 
 
 class Fact(NamedTuple):
@@ -46,7 +50,10 @@ def summary(run: RunData) -> list[Fact]:
     for split in ("test", "validation"):
         if found := results.get(split):
             over = f"{len(results['seeds'])} seeds" if "seeds" in results else f"{found['samples']} samples"
-            facts.append(Fact(f"{split} accuracy", f"{percent(found)} ({over})"))
+            name, _, value = success_text(found).replace("+-", "±").partition(" ")
+            facts.append(Fact(f"{split} {name}", f"{value} ({over})"))
+    if config.published:
+        facts.append(Fact("published", config.published))
     if results.get("test"):
         facts.append(Fact("test loss", f"{results['test']['loss']:.4g}"))
     name, layers = run.data_name, [x for x in config.network if x.kind not in ("bias", "multiplex")]
@@ -63,13 +70,10 @@ def summary(run: RunData) -> list[Fact]:
     facts.append(Fact("epochs", f"{epochs_done(run)} of {config.training.epochs}"))
     if "seconds" in results:
         facts.append(Fact("training time", _duration(results["seconds"])))
+    with suppress(*UNAVAILABLE):
+        if costs := layer_costs(run.network, run.record):
+            facts.append(Fact("energy per sample, estimated", energy_text(energy_estimates(costs))))
     return facts
-
-
-def percent(found: Mapping[str, Any]) -> str:
-    """An accuracy of ``results.json`` with its error, or its standard deviation over seeds."""
-    spread = found["accuracy_std"] if "accuracy_std" in found else found["accuracy_error"]
-    return f"{100 * found['accuracy']:.2f} ± {100 * spread:.2f} %"
 
 
 def substrate(run: RunData) -> str:

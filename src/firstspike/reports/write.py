@@ -93,7 +93,8 @@ def _sweep(source: Path) -> tuple[SweepTable, list[Picture]]:
 
 def pictures(run: RunData, notes: list[str]) -> Iterator[Picture]:
     """The figures of a run or, where they do not apply to several seeds, of each seed; ``notes`` get the reasons."""
-    for name, title in FIGURES.items():
+    numbers = any("accuracy" not in part for part in (run.results.get(x) for x in ("validation", "test")) if part)
+    for name, title in (FIGURES | ({"confusion": "Predictions"} if numbers else {})).items():
         for member, of in [(None, run), *enumerate(run.seeds)]:
             try:
                 figure = PLOTS[name](of)

@@ -8,7 +8,7 @@ import csv
 import io
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -173,18 +173,21 @@ class RunEvaluation(Evaluation):
                 spikes, events = (sum(layer[x] for layer in layers) for x in ("spikes", "synaptic_events"))
                 lines.append(f"{what}: {spikes:.0f} spikes, {events:.0f} synaptic events")
         if estimates := found["energy_estimate"]:
-            devices = ", ".join(f"{device} {_joules(energy)}" for device, energy in estimates.items())
-            lines.append(f"energy per sample, estimated from published numbers, not measured: {devices}")
+            lines.append(f"energy per sample, estimated from published numbers, not measured: {energy_text(estimates)}")
         if len(found.get("classes", range(_TABLE_UP_TO + 1))) <= _TABLE_UP_TO:
             names, decisions = ([printable(name) for name in found[key]] for key in ("classes", "decisions"))
             lines += ["", *table(names, decisions, found["confusion"])]
         return "\n".join(lines)
 
 
-def _joules(energy: float) -> str:
-    """With three digits, from picojoules on."""
-    unit, name = next((x for x in ((1e-3, "mJ"), (1e-6, "uJ"), (1e-9, "nJ")) if energy >= x[0]), (1e-12, "pJ"))
-    return f"{energy / unit:.3g} {name}"
+def energy_text(estimates: Mapping[str, float]) -> str:
+    """Energies by device, with three digits, from picojoules on."""
+    units = {1e-3: "mJ", 1e-6: "uJ", 1e-9: "nJ", 1e-12: "pJ"}
+    found = []
+    for device, energy in estimates.items():
+        unit = next((x for x in units if energy >= x), 1e-12)
+        found.append(f"{device} {energy / unit:.3g} {units[unit]}")
+    return ", ".join(found)
 
 
 def table(rows: Sequence[str], columns: Sequence[str], counts: Sequence[Sequence[int]]) -> list[str]:
