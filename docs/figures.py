@@ -69,7 +69,7 @@ GALLERY = {
     "delayed_xor": ("spike_counts", "raster", "membrane"),
     "delays": ("parameters", "decision_map", "output_maps", "hidden_maps"),
 }
-"""Figures of runs on the page docs/gallery.md, where each is called RUN_FIGURE."""
+"""Figures of runs on the page docs/plots.md, where each is called RUN_FIGURE."""
 _SAMPLE = 3
 
 

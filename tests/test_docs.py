@@ -21,6 +21,9 @@ ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 PAGES = [
     "concepts",
+    "own_parts",
+    "devices",
+    "deep_networks",
     "getting_started",
     "own_data",
     "sklearn",
@@ -77,7 +80,7 @@ def test_config_of_the_page_is_valid():
 
 
 def test_substrate_of_the_page_is_valid():
-    text, _ = blocks("brainscales2", "yaml")
+    text, _ = blocks("substrates", "yaml")
     (setting,) = yaml.safe_load(text).items()
     config = load_config("bars_mock_bss2", [f"{setting[0]}={yaml.safe_dump(setting[1], default_flow_style=True)}"])
     assert config.substrate.kind == "brainscales2"
@@ -94,8 +97,8 @@ def test_every_key_of_a_config_has_a_description(monkeypatch):
     assert {key: text for key, text in found.items() if odd.match(text)} == {}
 
 
-def test_gallery_has_every_figure():
-    text = (DOCS / "gallery.md").read_text(encoding="utf-8")
+def test_page_of_figures_has_every_one():
+    text = (DOCS / "plots.md").read_text(encoding="utf-8")
     assert {*PLOTS, *SWEEP_PLOTS} == set(re.findall(r"^\*\*`(\w+)`\*\*", text, re.MULTILINE))
     shown = {path.removeprefix("_static/gallery/") for path in re.findall(r"\]\(([^)]*\.png)\)", text)}
     assert shown == {path.name for path in (DOCS / "_static" / "gallery").iterdir()}

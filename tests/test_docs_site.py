@@ -68,12 +68,12 @@ def test_page_fits(show, name, width, scheme):
     assert page.evaluate(cut) == 0
 
 
-def test_first_page_has_the_figure_and_four_parts(show):
+def test_first_page_has_the_figure_and_five_parts(show):
     page = show("index")
     assert page.locator(".first-spike[data-ready]").count() == 1
     assert page.locator("img[src$='first_spike.svg']").count() == 0
     parts = page.locator(".sidebar-tree .caption").all_text_contents()
-    assert parts == ["Tutorials", "How-to guides", "Explanation", "Reference"]
+    assert parts == ["Tutorials", "How-to guides", "Explanation", "Reference", "For developers"]
     without = show("index", java_script_enabled=False)
     picture = without.locator("img[src$='first_spike.svg']")
     assert picture.is_visible()

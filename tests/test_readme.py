@@ -43,7 +43,9 @@ def test_all_blocks_in_order(tmp_path):
     shutil.copytree(ROOT / "examples", tmp_path / "examples")
     path = f"{tmp_path}:/usr/bin:/bin"  # nothing of the environment of this test is on it
     environment = {**os.environ, "PATH": path, "PYTHONPATH": str(ROOT / "src"), "MPLBACKEND": "agg"}
-    commands = "set -e\n" + "".join(as_pasted(*block) for block in BLOCKS if block[0] in ("bash", "python"))
+    operator, install, *others = BLOCKS  # the first block is to be read first, and runs once firstspike is installed
+    in_order = [block for block in (install, operator, *others) if block[0] in ("bash", "python")]
+    commands = "set -e\n" + "".join(as_pasted(*block) for block in in_order)
     done = subprocess.run(
         ["bash", "-s"], input=commands, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=600
     )
@@ -62,11 +64,20 @@ def test_all_blocks_in_order(tmp_path):
 
 def test_it_keeps_its_promises():
     languages = [language for language, _ in BLOCKS]
-    assert languages == ["bash", "text", "bash", "python", "bash"]
-    (python,) = (text for language, text in BLOCKS if language == "python")
-    assert sum(bool(line) for line in python.splitlines()) <= 11
-    yaml = BLOCKS[2][1].split("<<'END'\n")[1].split("END\n")[0]
+    assert languages == ["python", "bash", "text", "python", "bash", "bash"]
+    operator, training = (text for language, text in BLOCKS if language == "python")
+    assert operator.count("\n") == 7  # four lines after the imports
+    assert sum(bool(line) for line in training.splitlines()) <= 11
+    yaml = BLOCKS[4][1].split("<<'END'\n")[1].split("END\n")[0]
     assert len(yaml.splitlines()) == 9
+    assert README.count("\n") <= 130
+
+
+def test_the_operator_gives_what_the_comments_say():
+    names = {}
+    exec(BLOCKS[0][1], names)
+    said = [float(x) for x in re.findall(r"-?\d\.\d{4}", BLOCKS[0][1])]
+    assert said == pytest.approx([names["out"].item(), *names["weight"].grad[0].tolist()], abs=1e-4)
 
 
 def test_ci_runs_the_test_command_of_the_readme():

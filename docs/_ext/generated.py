@@ -7,7 +7,7 @@ import inspect
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from types import NoneType, UnionType
@@ -21,9 +21,7 @@ import firstspike
 from firstspike import layers
 from firstspike.config import Config, shipped_configs
 from firstspike.config.section import argument_texts
-from firstspike.plots import PLOTS
 from firstspike.substrates import simulators
-from firstspike.sweeps.figures import SWEEP_PLOTS
 from firstspike.training import OPTIMIZERS
 from firstspike.training.schedules import SCHEDULES
 
@@ -77,16 +75,8 @@ def shipped() -> str:
     return _table(("config", "what it is"), rows)
 
 
-def plots(figures: Mapping[str, Any]) -> str:
-    """Figures with the first line of each."""
-    rows = [(f"`{name}`", inspect.getdoc(draw).splitlines()[0]) for name, draw in figures.items()]
-    return _table(("figure", "what it shows"), rows)
-
-
 GENERATED = {
     "commands": commands,
-    "plots": partial(plots, PLOTS),
-    "sweep plots": partial(plots, SWEEP_PLOTS),
     "shipped configs": shipped,
     **{f"config {section}": partial(config_keys, section) for section in Config.model_fields},
 }
