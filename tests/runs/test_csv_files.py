@@ -10,8 +10,7 @@ SHORT = ["data.train=60", "data.validation=30", "data.test=30", "training.epochs
 
 
 def test_export_and_evaluate_by_command(tmp_path, command_here):
-    bits = ["substrate.kind=exact", "substrate.weight_bits=3"]
-    config = fs.config.load_config("yin_yang_synaptic_h5", [*SHORT, *bits])
+    config = fs.config.load_config("yin_yang_synaptic_h5", [*SHORT, "substrate.weight_bits=3"])  # of the kind exact
     start(tmp_path / "run", config, progress_bar=False)
     shown = command_here("export", tmp_path / "run", tmp_path / "tables", "--csv")
     assert shown.returncode == 0, shown.stderr

@@ -117,6 +117,8 @@ def load_config(
             document = document.with_setting(setting)
         except YamlError as error:
             errors.append(f"--set {shown_text(setting)}: {error.problem}")
+    if isinstance(own := document.data.get("substrate"), dict) and "kind" not in own:
+        document = document.with_value(("substrate", "kind"), "exact")
     document = _with_absolute_paths(document, Path(source).parent)
     try:
         config = _check(document, name, read_tables)
