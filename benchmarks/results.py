@@ -15,7 +15,7 @@ import re
 import statistics
 from pathlib import Path
 from string import Template
-from typing import Any, NamedTuple
+from typing import Any
 
 import matplotlib as mpl
 
@@ -39,34 +39,26 @@ KINDS = {
 Numbers = dict[str, Any]
 
 
-class Row(NamedTuple):
-    """A shipped config, its network, and what was published for it."""
-
-    config: str
-    network: str
-    published: str = "-"
-    source: str = ""
-
-
 TABLES = {
-    "yin_yang": (
-        Row("yin_yang", "4-120-3", "95.9 +- 0.7", "Göltz et al. 2021, seeds; the released network 96.0"),
-        Row("yin_yang_goeltz2021", "4-120-3", "95.9 +- 0.7", "the same, here with the published recipe"),
-        Row("yin_yang_w", "4-30-3", "96.7", "Göltz et al. 2025, one released network"),
-        Row("yin_yang_axonal", "4-30-3", "97.5", "Göltz et al. 2025, one released network"),
-        Row("yin_yang_dendritic", "4-30-3", "-", "no network released"),
-        Row("yin_yang_synaptic", "4-30-3", "98.2", "Göltz et al. 2025, one released network"),
-        Row("yin_yang_synaptic_h5", "4-5-3", "95.4", "Göltz et al. 2025, one released network"),
-    ),
-    "mnist": (
-        Row("mnist", "784-350-10", "97.1 +- 0.1", "Göltz et al. 2021, seeds; the released network 97.01"),
-        Row("mnist_trains", "784-350-10, several spikes", "98.04", "Morrill et al. 2026, several spikes"),
-        Row("mnist_16x16", "256-128-10", "96.81", "Göltz et al. 2021, one released network"),
-        Row("mnist_16x16_trains", "256-128-10, several spikes", "96.81", "the same, with first spikes"),
-        Row("mnist_deep", "784-400-400-400-400-10", "97.93", "the original code, three released networks"),
-    ),
-    "spoken": (Row("spoken_digits", "96-200-10, several spikes"),),
+    "yin_yang": {
+        "yin_yang": "4-120-3",
+        "yin_yang_goeltz2021": "4-120-3",
+        "yin_yang_w": "4-30-3",
+        "yin_yang_axonal": "4-30-3",
+        "yin_yang_dendritic": "4-30-3",
+        "yin_yang_synaptic": "4-30-3",
+        "yin_yang_synaptic_h5": "4-5-3",
+    },
+    "mnist": {
+        "mnist": "784-350-10",
+        "mnist_trains": "784-350-10, several spikes",
+        "mnist_16x16": "256-128-10",
+        "mnist_16x16_trains": "256-128-10, several spikes",
+        "mnist_deep": "784-400-400-400-400-10",
+    },
+    "spoken": {"spoken_digits": "96-200-10, several spikes"},
 }
+"""Shipped configs of each table, and their networks. What was published for one is in its config."""
 
 
 def taken_over(runs: Path, numbers: Numbers) -> None:
@@ -75,24 +67,26 @@ def taken_over(runs: Path, numbers: Numbers) -> None:
     Raises:
         ValueError: a run has another config than the shipped one of its name.
     """
-    for row in (row for rows in TABLES.values() for row in rows):
+    for config in (name for rows in TABLES.values() for name in rows):
         found: dict[str, Numbers] = {}
-        for path in sorted(runs.glob(f"{row.config}*")):
-            if not re.fullmatch(rf"{row.config}(_\d+)?", path.name) or not (path / "results.json").is_file():
+        seconds = 0.0
+        for path in sorted(runs.glob(f"{config}*")):
+            if not re.fullmatch(rf"{config}(_\d+)?", path.name) or not (path / "results.json").is_file():
                 continue
             folder = RunFolder.open(path)
-            if comparable(folder.config) != comparable(load_config(row.config)):
-                raise ValueError(f"{path} is not a run of the shipped config {row.config}")
+            if comparable(folder.config) != comparable(load_config(config)):
+                raise ValueError(f"{path} is not a run of the shipped config {config}")
             results = folder.results
             found |= results.get("seeds") or {str(folder.config.training.seed): results}
+            seconds += results["seconds"]
         if found:
             first = next(iter(found.values()))
-            numbers["accuracies"][row.config] = {
+            numbers["accuracies"][config] = {
                 "test": {seed: result["test"]["accuracy"] for seed, result in found.items()},
                 "samples": first["test"]["samples"],
                 "parameters": first["parameters"],
                 "epochs": first["epochs"],
-                "minutes": round(sum(result["seconds"] for result in found.values()) / 60, 1),
+                "minutes": round(seconds / 60, 1),
             }
     sweep = runs / "hidden_sizes"
     if (sweep / "sweep.json").is_file():
@@ -102,9 +96,9 @@ def taken_over(runs: Path, numbers: Numbers) -> None:
 
 
 def comparable(config: Config) -> Config:
-    """The config without what may differ: seeds, and where images are."""
+    """The config without what may differ: seeds, where the data are, what was published."""
     data = config.data.model_copy(update={"folder": None}) if hasattr(config.data, "folder") else config.data
-    return config.with_training(seed=0, n_seeds=1).model_copy(update={"data": data})
+    return config.with_training(seed=0, n_seeds=1).model_copy(update={"data": data, "published": ""})
 
 
 def accuracy(found: Numbers) -> str:
@@ -126,17 +120,17 @@ def seeds(found: Numbers) -> str:
     return f"{names[0]} to {names[-1]}" if consecutive and len(names) > 2 else ", ".join(map(str, names))
 
 
-def table(rows: tuple[Row, ...], accuracies: Numbers) -> str:
+def table(rows: dict[str, str], accuracies: Numbers) -> str:
     """A line for each config of which there is a result."""
     lines = [
-        "| config | network | parameters | epochs | seeds | minutes | test accuracy in % | published | source |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+        "| config | network | parameters | epochs | seeds | minutes | test accuracy in % | published |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
-    for row in rows:
-        if found := accuracies.get(row.config):
+    for name, network in rows.items():
+        if found := accuracies.get(name):
             lines.append(
-                f"| `{row.config}` | {row.network} | {found['parameters']} | {found['epochs']} | {seeds(found)} | "
-                f"{found['minutes']:.0f} | {accuracy(found)} | {row.published} | {row.source} |"
+                f"| `{name}` | {network} | {found['parameters']} | {found['epochs']} | {seeds(found)} | "
+                f"{found['minutes']:.0f} | {accuracy(found)} | {load_config(name).published} |"
             )
     return "\n".join(lines)
 
