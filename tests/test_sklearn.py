@@ -221,5 +221,5 @@ def test_ctrl_c_reaches_the_caller(wine, monkeypatch):
 def test_without_scikit_learn_one_line_says_so(monkeypatch):
     monkeypatch.delitem(sys.modules, "firstspike.sklearn")
     monkeypatch.setitem(sys.modules, "sklearn.base", None)
-    with pytest.raises(ImportError, match=r'pip install "firstspike\[sklearn\]"'):
+    with pytest.raises(ImportError, match=r'pip install "\.\[sklearn\]"'):
         importlib.import_module("firstspike.sklearn")

@@ -15,6 +15,7 @@ from firstspike.layers import LIFLinear, Network, start_firing_
 from firstspike.losses import TimeCrossEntropy
 from firstspike.neuron import LIF
 from firstspike.seeding import generator
+from firstspike.text import installed_with
 from firstspike.training import CosineLR, EarlyStopping, Interrupted, SilentNeurons, Trainer
 from firstspike.training.evaluation import record_in_parts
 
@@ -25,7 +26,7 @@ try:
     from sklearn.utils.multiclass import check_classification_targets
     from sklearn.utils.validation import check_is_fitted, validate_data
 except ImportError as missing:
-    raise ImportError(f'scikit-learn 1.6 or newer is missing ({missing}): pip install "firstspike[sklearn]"') from None
+    raise ImportError(f"scikit-learn 1.6 or newer is missing ({missing}): {installed_with('sklearn')}") from None
 
 _AT_START = 200  # samples from which the initial weights follow
 _SILENT_HIDDEN, _SILENT_OUTPUT = 0.8, 0.1  # largest silent fractions of a batch, chosen on validation data
@@ -76,7 +77,7 @@ class SpikingClassifier(ClassifierMixin, BaseEstimator):
         n_iter_: epochs done.
 
     Raises:
-        ImportError: on import, scikit-learn is missing: ``pip install "firstspike[sklearn]"``.
+        ImportError: on import, scikit-learn is missing: ``pip install ".[sklearn]"``.
     """
 
     classes_: NDArray[Any]

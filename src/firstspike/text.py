@@ -1,4 +1,4 @@
-"""Text that users have given, such as names of classes, where people read it."""
+"""Text that people read: what users have given, such as names of classes, and how extras are installed."""
 
 import re
 import sys
@@ -24,3 +24,8 @@ def no_decision(names: Collection[str]) -> str:
     while name in names:
         name = "no decision" if name == "silent" else f"({name})"
     return name
+
+
+def installed_with(extra: str) -> str:
+    """The command that installs an extra: from a copy of the repository, as long as no package index has firstspike."""
+    return f'pip install ".[{extra}]" in a copy of the repository'

@@ -69,7 +69,7 @@ def test_unknown_split():
 
 def test_missing_scikit_learn(monkeypatch):
     monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
-    with pytest.raises(ImportError, match=r'pip install "firstspike\[digits\]"'):
+    with pytest.raises(ImportError, match=r'pip install "\.\[digits\]"'):
         digits()
 
 

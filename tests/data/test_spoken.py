@@ -102,7 +102,7 @@ def test_other_files(folder, monkeypatch):
     with pytest.raises(ValueError, match=r"shd_test\.h5: expected an array labels, got none"):
         shd_splits(folder=folder)
     monkeypatch.setitem(sys.modules, "h5py", None)
-    with pytest.raises(ImportError, match=r'pip install "firstspike\[h5py\]"'):
+    with pytest.raises(ImportError, match=r'pip install "\.\[h5py\]"'):
         shd_splits(folder=folder)
 
 

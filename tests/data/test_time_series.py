@@ -54,7 +54,7 @@ def test_a_known_set_has_an_outline_without_aeon(monkeypatch):
     found = outline("time_series")
     assert (found.features, found.class_names, len(found)) == (24, tuple("123456789"), 0)
     assert outline("time_series", encode={"kind": "threshold", "levels": 5, "both": True}).features == 120
-    with pytest.raises(ImportError, match=r'pip install "firstspike\[timeseries\]"'):
+    with pytest.raises(ImportError, match=r'pip install "\.\[timeseries\]"'):
         series_of()
 
 

@@ -151,5 +151,5 @@ def test_a_file_cannot_point_to_another(tmp_path):
 def test_missing_package(monkeypatch):
     monkeypatch.setitem(sys.modules, "nir", None)
     for call in (lambda: fs.to_nir(fs.Network(lif(2, 3))), lambda: fs.from_nir("model.nir")):
-        with pytest.raises(ImportError, match=r'NIR is missing. Install it: pip install "firstspike\[nir\]"'):
+        with pytest.raises(ImportError, match=r'NIR is missing. Install it: pip install "\.\[nir\]"'):
             call()

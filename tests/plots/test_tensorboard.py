@@ -112,6 +112,6 @@ def test_a_watched_training_is_the_same_training(tmp_path):
 
 def test_missing_extra(tmp_path, monkeypatch):
     monkeypatch.setattr("firstspike.plots.callbacks.find_spec", lambda name: None)
-    with pytest.raises(ImportError, match=r'pip install "firstspike\[tensorboard\]"'):
+    with pytest.raises(ImportError, match=r'pip install "\.\[tensorboard\]"'):
         start(tmp_path / "run", load_config("bars"), progress_bar=False, callbacks=[TensorBoard(tmp_path / "run")])
     assert not (tmp_path / "run").exists()

@@ -179,7 +179,7 @@ def test_nothing_is_said(simulator, capfd):
 @pytest.mark.parametrize("kind", ["nest", "neuron", "brian2"])
 def test_missing_software_is_one_line(kind, monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    wanted = rf'pip install "firstspike\[{kind}\]"$'
+    wanted = rf'pip install "\.\[{kind}\]" in a copy of the repository$'
     with pytest.raises(ImportError, match=wanted):
         SUBSTRATES[kind]().open(Network(LIFLinear(2, 2)))
 

@@ -176,7 +176,7 @@ def test_optuna_is_needed_and_named(tmp_path):
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, timeout=60)
     assert done.returncode == 2
-    assert done.stderr == 'error: Optuna is missing. Install it: pip install "firstspike[sweep]"\n'
+    assert done.stderr == 'error: Optuna is missing. Install it: pip install ".[sweep]" in a copy of the repository\n'
 
 
 def test_interrupted_before_the_first_trial(write_sweep, tmp_path, monkeypatch, capsys):

@@ -21,6 +21,7 @@ from firstspike.data.images import DIGITS, ImageSet, encode_images
 from firstspike.data.splits import part_of
 from firstspike.ranges import Seed, Size
 from firstspike.signature import parts_of_docstring, takes_arguments_of
+from firstspike.text import installed_with
 
 logger = logging.getLogger(__name__)
 
@@ -183,7 +184,7 @@ def _folder(source: Source, kind: str, given: str | Path | None) -> Path:
     system = f"; on Debian: apt install {source.package}" if source.package else ""
     raise FileNotFoundError(
         f"{kind}: the files are not in {' or '.join(map(str, roots))}: {reason}. Where there is a network: "
-        f'pip install "firstspike[images]", which downloads them{system}; or set data.folder to a folder that has them'
+        f"{installed_with('images')}, which downloads them{system}; or set data.folder to a folder that has them"
     )
 
 

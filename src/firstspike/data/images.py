@@ -13,6 +13,7 @@ from firstspike.data.encoding import latency
 from firstspike.data.splits import part_of
 from firstspike.ranges import Finite, NotNegative, Probability, Seed, Size
 from firstspike.signature import takes_arguments_of
+from firstspike.text import installed_with
 
 DIGITS = tuple("0123456789")
 _CHUNK = 5000  # images at once: their brightness as an index takes as much memory as their times
@@ -148,7 +149,7 @@ def digits_splits(
         from sklearn.datasets import load_digits
     except ImportError as error:
         raise ImportError(
-            'The digits come with scikit-learn, which is missing. Install it: pip install "firstspike[digits]"'
+            f"The digits come with scikit-learn, which is missing. Install it: {installed_with('digits')}"
         ) from error
     DIGIT_IMAGES.outline((train, validation, test), **encoding)
     data = load_digits()

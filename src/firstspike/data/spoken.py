@@ -16,6 +16,7 @@ from firstspike.data.events import check_whole, event_lists
 from firstspike.data.splits import divided
 from firstspike.ranges import Positive, Seed, Size
 from firstspike.signature import takes_arguments_of
+from firstspike.text import installed_with
 
 WHERE = "https://compneuro.net/datasets or https://zenkelab.org/datasets"
 _UNITS = 700
@@ -192,7 +193,7 @@ def opened(path: Path) -> Iterator[Any]:
         import h5py
     except ImportError as error:
         raise ImportError(
-            f'{path.name} is read by h5py, which is missing. Install it: pip install "firstspike[h5py]"'
+            f"{path.name} is read by h5py, which is missing. Install it: {installed_with('h5py')}"
         ) from error
     with reading(path), h5py.File(path, "r") as file:
         yield file

@@ -11,6 +11,7 @@ from firstspike.data.base import SpikeData, Splits
 from firstspike.data.series import LevelCrossingEncoder, SeriesEncoder, as_series, series_encoder
 from firstspike.data.splits import class_indices, divided, spike_data
 from firstspike.ranges import Seed
+from firstspike.text import installed_with
 
 
 class _Known(NamedTuple):
@@ -92,7 +93,7 @@ def _load(name: str, part: str, folder: str | Path | None) -> tuple[Tensor, np.n
         from aeon.datasets import load_classification
     except ImportError as error:
         raise ImportError(
-            f'{name} is read by aeon, which is missing. Install it: pip install "firstspike[timeseries]"'
+            f"{name} is read by aeon, which is missing. Install it: {installed_with('timeseries')}"
         ) from error
     try:
         values, labels = load_classification(name, split=part, extract_path=None if folder is None else str(folder))

@@ -16,6 +16,7 @@ from firstspike.plots.spike_times import spike_histogram
 from firstspike.plots.training import accuracy, loss_and_error
 from firstspike.runs.files import write_whole
 from firstspike.runs.folder import RunFolder
+from firstspike.text import installed_with
 from firstspike.training import Callback, Fit, FitResult
 from firstspike.training.callbacks import Pace
 from firstspike.training.evaluation import confusion_counts
@@ -97,7 +98,7 @@ class TensorBoard(Callback):
 
     def __init__(self, folder: Path | str, pace: Pace | None = None) -> None:
         if find_spec("tensorboard") is None:
-            raise ImportError('TensorBoard is missing. Install it: pip install "firstspike[tensorboard]"')
+            raise ImportError(f"TensorBoard is missing. Install it: {installed_with('tensorboard')}")
         self.folder = Path(folder) / "tensorboard"
         self.pace = pace or Pace(guess=0.4)
         self.log: Any = None
@@ -162,7 +163,7 @@ class WandbLog(Callback):
 
     def __init__(self, folder: Path | str, project: str = "firstspike") -> None:
         if find_spec("wandb") is None:
-            raise ImportError('Weights & Biases is missing. Install it: pip install "firstspike[wandb]"')
+            raise ImportError(f"Weights & Biases is missing. Install it: {installed_with('wandb')}")
         self.folder, self.project = Path(folder), project
         self.log: Any = None
 

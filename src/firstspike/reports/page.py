@@ -17,8 +17,9 @@ from matplotlib.figure import Figure
 
 from firstspike._version import __version__
 from firstspike.plots.save import as_png
+from firstspike.text import installed_with
 
-MISSING = 'a report needs Jinja2 and Plotly: pip install "firstspike[report]"'
+MISSING = f"a report needs Jinja2 and Plotly: {installed_with('report')}"
 SCRIPTS = {
     "run": ("unpack", "charts", "table", "confusion", "sample", "spikes", "plane", "run"),
     "sweep": ("charts", "table", "sweep"),

@@ -22,6 +22,7 @@ from firstspike.layers import LIFRecurrent, LIFSpikeTrains, Network
 from firstspike.layers.lif import DenseLIFLayer
 from firstspike.substrates.base import LayerByLayer, SubstrateError, first_line
 from firstspike.substrates.windows import Cells, Loop, Windows, project, project_each, recorded, sources
+from firstspike.text import installed_with
 
 TAU_MS = 10.0
 """Milliseconds and millivolts that stand for ``tau_syn`` and for 1 on the membrane: then weights are in nA."""
@@ -230,7 +231,7 @@ class Simulator(LayerByLayer):
     def _load(self) -> Any:
         """PyNN's module."""
         if any(importlib.util.find_spec(name) is None for name in ("pyNN", self.module)):
-            raise ImportError(f'{self.title} or PyNN is missing. Install them: pip install "firstspike[{self.kind}]"')
+            raise ImportError(f"{self.title} or PyNN is missing. Install them: {installed_with(self.kind)}")
         environment = {"PATH": self.path, "PYNEST_QUIET": "1", "NEURON_MODULE_OPTIONS": "-nogui -nobanner"}
         with self._quiet(), _environment(environment), _dlopen_flags():
             try:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from firstspike.sweeps import RUNS, sweep_folder
+from firstspike.text import installed_with
 
 if TYPE_CHECKING:
     from firstspike.sweeps.table import SweepTable
@@ -75,7 +76,7 @@ def plot_sweep(name: Path, figures: list[str] | None, formats: list[str] | None)
 
 def _check_optuna() -> None:
     if find_spec("optuna") is None:
-        raise ImportError('Optuna is missing. Install it: pip install "firstspike[sweep]"')
+        raise ImportError(f"Optuna is missing. Install it: {installed_with('sweep')}")
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)

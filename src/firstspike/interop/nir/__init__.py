@@ -9,6 +9,7 @@ import torch
 
 from firstspike.interop.nir.conventions import Convention
 from firstspike.layers import Network
+from firstspike.text import installed_with
 
 if TYPE_CHECKING:
     import nir
@@ -114,4 +115,4 @@ def _require_nir() -> None:
     try:
         importlib.import_module("nir")
     except ImportError:
-        raise ImportError('NIR is missing. Install it: pip install "firstspike[nir]"') from None
+        raise ImportError(f"NIR is missing. Install it: {installed_with('nir')}") from None
