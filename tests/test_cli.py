@@ -219,7 +219,9 @@ def test_missing_extra(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("firstspike.plots.callbacks.find_spec", lambda name: None)
     code, _, shown = invoke(monkeypatch, capsys, "train", "bars", "--out", tmp_path / "run", "--tensorboard")
     assert code == 2
-    assert shown == 'error: TensorBoard is missing. Install it: pip install ".[tensorboard]" in a copy of the repository\n'
+    assert (
+        shown == 'error: TensorBoard is missing. Install it: pip install ".[tensorboard]" in a copy of the repository\n'
+    )
     assert not (tmp_path / "run").exists()
 
 

@@ -1,7 +1,10 @@
 """What a release consists of says the same everywhere."""
 
 import re
+import runpy
+import sys
 import tomllib
+import types
 from pathlib import Path
 
 import pytest
@@ -51,10 +54,17 @@ def test_citations_of_the_paper_exist():
     assert sorted(cited) == sorted(entries)
 
 
-def test_numbers_of_readme_and_paper_are_measured_ones():
-    results = (ROOT / "docs" / "results.md").read_text(encoding="utf-8").replace("+-", "±")
-    for name in ("README.md", "paper.md"):
-        text = (ROOT / name).read_text(encoding="utf-8").replace("$\\pm$", "±")
-        accuracies = re.findall(r"\d\d\.\d+ ± \d\.\d+", text)
-        assert accuracies
-        assert [x for x in accuracies if x not in results] == []
+def test_links_of_the_readme_lead_to_the_repository_on_an_index():
+    interface = types.ModuleType("hatchling.metadata.plugin.interface")
+    interface.MetadataHookInterface = object
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, interface.__name__, interface)  # of the build alone
+        found = runpy.run_path(str(ROOT / "hatch_build.py"))
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    text = found["absolute"](readme, "https://host/owner/name", "1.2")
+    assert "![A membrane" in text
+    links = re.findall(r"\]\(([^)\s]+)\)", text)
+    assert len(links) == len(re.findall(r"\]\(([^)\s]+)\)", readme)) > 10
+    assert all(link.startswith("https://") for link in links)
+    assert "https://host/owner/name/raw/v1.2/docs/_static/readme.png" in links
+    assert "https://host/owner/name/blob/v1.2/docs/own_data.md" in links

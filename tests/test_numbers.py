@@ -1,0 +1,71 @@
+"""Accuracies and ratios are the same wherever they are written.
+
+Measured numbers are in ``docs/results.md``, ``docs/benchmarks.md`` and the tables of the other pages. Those in text, in
+the README, the paper, ``CITATION.cff`` and the shipped configs are among them.
+"""
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from firstspike.config import shipped_configs
+
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+SPREAD = re.compile(r"(?<!\d)\d\d\.\d+ ± \d\.\d+")
+RANGE = re.compile(r"(\d\.\d) to (\d\.\d) times as long as")
+ABOUT = re.compile(r"with AVX2 about (\d) times")
+
+
+def text(path):
+    """One form of all signs for a spread, one line for each paragraph."""
+    found = path.read_text(encoding="utf-8").replace("$\\pm$", "±").replace("+-", "±")
+    return re.sub(r"(?<!\n)\n(?![\n|#*-])", " ", found)
+
+
+def tables(page):
+    return "\n".join(line for line in text(page).splitlines() if line.startswith("|"))
+
+
+PAGES = sorted(DOCS.glob("*.md"))
+RESULTS = text(DOCS / "results.md") + text(DOCS / "lab_notebook.md") + "".join(map(tables, PAGES))
+WRITTEN = {path.relative_to(ROOT).as_posix(): text(path) for path in [ROOT / "README.md", ROOT / "paper.md", *PAGES]}
+WRITTEN |= {f"config {name}": re.sub("published:.*", "", text(path)) for name, path in shipped_configs().items()}
+WRITTEN |= {"CITATION.cff": text(ROOT / "CITATION.cff")}
+
+
+def ratios(part, column):
+    """Ratios to a dense layer of all shapes in a part of the benchmarks: forward and backward together."""
+    rows = (DOCS / "benchmarks.md").read_text(encoding="utf-8").split(f"## {part}\n")[1].split("\n## ")[0].splitlines()
+    shapes = [row for row in rows if re.match(r"\| \d+x", row)]
+    return [float(row.split("|")[column].split()[0]) for row in shapes]
+
+
+@pytest.mark.parametrize("name", WRITTEN)
+def test_accuracies_are_measured_ones(name):
+    assert [x for x in SPREAD.findall(WRITTEN[name]) if x not in RESULTS] == []
+
+
+def test_readme_and_paper_have_accuracies():
+    for name in ("README.md", "paper.md"):
+        assert len(SPREAD.findall(WRITTEN[name])) > 1
+
+
+def test_published_accuracies_are_those_of_the_results():
+    lines = tables(DOCS / "results.md").splitlines()
+    rows = {row.split("`")[1]: row for row in lines if row.startswith("| `") and row.count("|") > 8}
+    for name in rows.keys() & shipped_configs().keys():
+        config = yaml.safe_load(shipped_configs()[name].read_text(encoding="utf-8"))
+        if published := re.match(r"[\d.]+( \+- [\d.]+)?", config.get("published", "")):
+            assert published[0].replace("+-", "±") in rows[name]
+
+
+def test_ratios_are_measured_ones():
+    fast, slow = ratios("With AVX-512", -2), ratios("Uniform random times, against Linear + softplus", -2)
+    found = [found for name in ("README.md", "paper.md") for found in RANGE.findall(WRITTEN[name])]
+    assert len(found) == 2
+    assert set(found) == {(f"{min(fast):.1f}", f"{max(fast):.1f}")}
+    (about,) = ABOUT.findall(WRITTEN["README.md"])
+    assert all(abs(ratio - int(about)) < 0.6 for ratio in slow)
