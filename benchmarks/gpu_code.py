@@ -2,7 +2,8 @@
 
 Triton compiles each kernel and ships NVIDIA's disassembler. The tables count what the kernels do in their loop over
 the inputs, on the shortest way once around it, which it takes as long as no neuron of the tile needs anything special.
-From the counts follows an estimate of the time of a layer, beside one of a dense layer. It is no measurement.
+From the counts follows an estimate of the time of a layer, beside one of a dense layer. It is no measurement: sorting,
+launches and what torch does around the kernels are left out.
 """
 
 import argparse
@@ -11,23 +12,28 @@ import subprocess
 import tempfile
 from collections.abc import Iterator
 from functools import cached_property
-from itertools import product
+from itertools import pairwise, product
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import triton
+import triton.language as tl
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from firstspike.spiketime.triton import kernels
+from firstspike.spiketime.triton import adjoint, scan
+from firstspike.spiketime.triton.gradients import chunks_of
 
 TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
 TILE, LANES = 64, 32
-BLOCK = getattr(kernels, "BLOCK", 1)  # inputs of a turn of the loop
-NUMBERS = {"batch", "inputs", "outputs", "chunks", "first_tile"}
-WHOLE = {"order", "count"}
+BLOCK = scan.BLOCK.value  # inputs of a turn of the loop
+NUMBERS = {"batch", "inputs", "events", "outputs", "width", "chunks", "first_tile"}
+WHOLE = {"order", "count", "last"}
+TIMES = {"start", "until"}
+ALIGNED = {"events", "outputs", "width"}
 SHAPES = ((128, 784, 512), (1024, 1024, 1024))
 ARRIVED = 1 / 3  # of the inputs when a neuron spikes
+SPIKING, DEARER = 0.5, 3  # blocks in which a neuron of the tile spikes, and how much they cost beside the first try
 BUSY = 0.7  # part of the peak that a dense layer reaches
 LATENCY = 280  # cycles until the second-level cache answers
 RESIDENT = 8  # programs of a scheduler at the same time
@@ -52,6 +58,20 @@ DEVICES = (
 )
 
 
+FORWARD, BACKWARD = "forward", "gradients by weights and times"
+COUNTED = {
+    "forward fp32 leaky": FORWARD,
+    "forward fp32 leaky own": "forward, own time constants",
+    "forward fp32 delayed leaky": "forward, delays",
+    "forward fp32 again leaky finite": "forward, trains",
+    "gradient fp32 weight times": BACKWARD,
+    "gradient fp32 weight": "gradients by weights",
+    "gradient fp32 times": "gradients by times",
+    "gradient fp32 weight times own": "gradients by weights and times, own time constants",
+    "gradient fp32 again weight times start ends": "gradients by weights and times, trains",
+}
+
+
 class Variant(NamedTuple):
     """A kernel with the constants that choose what it does."""
 
@@ -67,25 +87,45 @@ class Variant(NamedTuple):
     def compiled(self, target: GPUTarget) -> Any:
         """As for arrays that torch made, and numbers of inputs and outputs that 16 divides."""
         names = self.kernel.arg_names
-        kinds = {x: "i32" if x in NUMBERS else "*i32" if x in WHOLE else f"*{self.real}" for x in names}
+        kinds = {x: "i32" if x in NUMBERS else "fp32" if x in TIMES else "*i32" if x in WHOLE else f"*{self.real}"
+                 for x in names}  # fmt: skip
         signature = {x: "constexpr" if x in self.constants else kind for x, kind in kinds.items()}
-        aligned = (x for x in names if signature[x].startswith("*") or x in ("inputs", "outputs"))
+        aligned = (x for x in names if signature[x].startswith("*") or x in ALIGNED)
         attributes = {(names.index(x),): [["tt.divisibility", 16]] for x in aligned}
         source = ASTSource(fn=self.kernel, signature=signature, constexprs=self.constants, attrs=attributes)
-        return triton.compile(source, target=target, options={"enable_fp_fusion": True, "num_warps": 1})
+        options = {"enable_fp_fusion": True, "num_warps": 1} | ({"maxnreg": 255} if target.backend == "cuda" else {})
+        return triton.compile(source, target=target, options=options)
 
 
 def variants(reals: tuple[str, ...] = ("fp32", "fp64")) -> Iterator[Variant]:
     """All kernels; of needed gradients all, and each kind alone."""
-    for real, own, delayed in product(reals, (False, True), (False, True)):
-        common = {"TERMS": 9 if real == "fp32" else 17, "TILE": TILE, "OWN": own, "DELAYED": delayed}
-        for leaky in (True, False):
-            yield Variant(kernels.forward_kernel, real, {**common, "LEAKY": leaky, "STEPS": 60, "EPS": 1e-7})
-        for taus in (False, True):
-            yield Variant(kernels.slope_kernel, real, {**common, "TAUS": taus})
-        for needs in ((True, True, delayed), (True, False, False), (False, True, False)):
-            flags = dict(zip(("WEIGHT", "TIMES", "DELAY"), needs, strict=True))
-            yield Variant(kernels.gradient_kernel, real, {**common, **flags})
+    for real, own, delayed, again in product(reals, (False, True), (False, True), (False, True)):
+        if delayed and again:
+            continue
+        single = real == "fp32"
+        common = {"TERMS": 9 if single else 17, "TILE": TILE, "OWN": own}
+        solver = {"STEPS": 60, "EPS": 1e-7, "WHOLE": tl.int32 if single else tl.int64, **common}
+        trains = {"AGAIN": again, "DELAYED": delayed}
+        most = 8 if again else 1
+        for leaky, observed in ((True, False), (False, False), (True, True)):
+            flags = {**trains, "LEAKY": leaky, "OBSERVED": observed, "FINITE": again}
+            if not (delayed and observed):
+                yield Variant(scan.forward_kernel, real, {**flags, "SPIKES": most, **solver})
+        jumps = {"JUMPS": 2 * most + 2 if again else 1, "START": again, "ENDS": again}
+        for weight, times, bound in (
+            (True, True, True),
+            (True, True, False),
+            (True, False, False),
+            (False, True, False),
+        ):
+            needs = {"WEIGHT": weight, "TIMES": times, "DELAY": delayed and times and weight, "BOUND": bound}
+            yield Variant(adjoint.gradient_kernel, real, {**trains, **needs, **jumps, **common})
+        if again:
+            yield Variant(
+                adjoint.jump_kernel, real, {**common, "SPIKES": most, "START": True, "ENDS": True, "BOUND": True}
+            )
+        else:
+            yield Variant(adjoint.terms_kernel, real, {"DELAYED": delayed, "TAUS": True, **common})
 
 
 class Instruction(NamedTuple):
@@ -142,36 +182,26 @@ class Code:
         conditional = one.predicated or len(one.operands) > 1
         return [target, at + 1] if conditional else [target]
 
-    def _shortest(self, start: int, end: int) -> list[Instruction]:
-        """The shortest way from one place to another; none if there is none."""
-        before: dict[int, int] = {start: start}
+    @cached_property
+    def loop(self) -> list[Instruction]:
+        """The shortest way around the loop, through the straight piece of code with the most loads."""
+        ends = [at for at, one in enumerate(self.instructions) if one.name.startswith(("BRA", "EXIT"))]
+        pieces = sorted({0, *self.labels.values(), *(at + 1 for at in ends), len(self.instructions)})
+        start, _ = max(pairwise(pieces), key=lambda piece: sum(x.loads for x in self.instructions[slice(*piece)]))
+        before: dict[int, int] = {}
         row = [start]
-        while row and end not in before:
+        while row and start not in before:
             reached = []
             for at in row:
                 for to in self._following(at):
-                    if to not in before:
+                    if to not in before and to < len(self.instructions):
                         before[to] = at
                         reached.append(to)
-            row = [at for at in reached if at < len(self.instructions)]
-        if end not in before:
-            return []
-        way = [end]
+            row = reached
+        way = [before[start]]
         while way[-1] != start:
             way.append(before[way[-1]])
         return [self.instructions[at] for at in reversed(way)]
-
-    @cached_property
-    def loop(self) -> list[Instruction]:
-        """The shortest way around the loop that loads most."""
-        ways = [
-            self._shortest(to, at)
-            for at in range(len(self.instructions))
-            if self.instructions[at].name.startswith("BRA")
-            for to in self._following(at)
-            if to < at
-        ]
-        return max(ways, key=lambda way: (sum(x.loads for x in way), -len(way)))
 
     @property
     def loads(self) -> int:
@@ -214,14 +244,14 @@ def amd_usage(text: str) -> tuple[int, int]:
 
 
 def estimated(code: Code, device: Device, shape: tuple[int, int, int], programs: int) -> float:
-    """Microseconds of a kernel: what its instructions need, or what a lone program waits, whatever is more."""
+    """Microseconds of a kernel: what its instructions need, or what programs that are nearly alone wait, if more."""
     batch, inputs, outputs = shape
-    tiles, schedulers = -(-outputs // TILE), 4 * device.multiprocessors
-    turns = batch * tiles * inputs * ARRIVED / BLOCK
-    issued = turns * len(code.loop) / schedulers
+    schedulers = 4 * device.multiprocessors
+    turns = batch * -(-outputs // TILE) * inputs * ARRIVED / BLOCK
+    instructions = len(code.loop) * (1 + SPIKING * DEARER)
     rounds = -(-programs // (schedulers * RESIDENT))
-    alone = rounds * turns / programs * (code.waits * LATENCY + LONE * len(code.loop))
-    return max(issued, alone) / device.clock / 1e3
+    alone = rounds * turns / programs * (code.waits * LATENCY + LONE * instructions)
+    return max(turns * instructions / schedulers, alone) / device.clock / 1e3
 
 
 def dense(peak: float, shape: tuple[int, int, int], products: int) -> float:
@@ -238,35 +268,30 @@ def header(*cells: str) -> str:
     return row(*cells) + "\n" + row(*("---" for _ in cells))
 
 
-def loops(chosen: list[Variant]) -> None:
+def loops() -> None:
     """Counts of the loops, and the estimate from them."""
     print(header("kernel", "GPU", "instructions", "loads", "in flight", "waits", "registers", "spilled"))
     codes: dict[tuple[str, int], Code] = {}
-    for variant, device in product(chosen, DEVICES):
-        code = Code(variant.compiled(GPUTarget("cuda", device.arch, 32)).asm["cubin"])
-        codes[variant.name, device.arch] = code
-        counts = (code.each(), code.loads / BLOCK, code.in_flight, code.waits, code.registers, code.spilled)
-        print(row(variant.name, device.name, *counts), flush=True)
+    for variant in variants(("fp32",)):
+        if variant.name not in COUNTED:
+            continue
+        for device in DEVICES:
+            code = Code(variant.compiled(GPUTarget("cuda", device.arch, 32)).asm["cubin"])
+            codes[variant.name, device.arch] = code
+            counts = (code.each(), code.loads / BLOCK, code.in_flight, code.waits, code.registers, code.spilled)
+            print(row(COUNTED[variant.name], device.name, *counts), flush=True)
     print()
     print(header("shape", "GPU", "forward us", "to FP32", "to TF32", "backward us", "to FP32", "to TF32"))
+    forward, backward = (next(name for name, text in COUNTED.items() if text == x) for x in (FORWARD, BACKWARD))
     for shape, device in product(SHAPES, DEVICES):
-        forward, backward = estimates(codes, device, shape)
-        ratios = ((us / dense(peak, shape, n) for peak in (device.fp32, device.tf32))
-                  for us, n in ((forward, 1), (backward, 2)))  # fmt: skip
-        one, other = ratios
-        print(row("x".join(map(str, shape)), device.name, forward, *one, backward, *other))
-
-
-def estimates(codes: dict[tuple[str, int], Code], device: Device, shape: tuple[int, int, int]) -> tuple[float, float]:
-    batch, _, outputs = shape
-    tiles = -(-outputs // TILE)
-    programs = {"forward": batch * tiles, "slope": batch * tiles, "gradient": min(16, batch) * min(tiles, 8)}
-    us = {}
-    for (name, arch), code in codes.items():
-        kernel = name.split()[0]
-        if arch == device.arch and "fp32" in name and kernel not in us:
-            us[kernel] = estimated(code, device, shape, programs[kernel])
-    return us["forward"], us.get("slope", 0.0) + us["gradient"]
+        batch, inputs, outputs = shape
+        tiles = -(-outputs // TILE)
+        chunks = chunks_of(batch, 4 * inputs * tiles * TILE)
+        cells: list[object] = ["x".join(map(str, shape)), device.name]
+        for name, programs, products in ((forward, batch * tiles, 1), (backward, chunks * tiles, 2)):
+            us = estimated(codes[name, device.arch], device, shape, programs)
+            cells += [us, *(us / dense(peak, shape, products) for peak in (device.fp32, device.tf32))]
+        print(row(*cells))
 
 
 def registers(targets: list[str]) -> None:
@@ -276,9 +301,11 @@ def registers(targets: list[str]) -> None:
         cells = []
         for name in targets:
             kind, arch = name.split(":")
-            amd = kind == "hip"
-            made = variant.compiled(GPUTarget(kind, arch if amd else int(arch), 64 if amd else 32))
-            used = amd_usage(made.asm["amdgcn"]) if amd else (lambda x: (x.registers, x.spilled))(Code(made.asm["cubin"]))
+            if kind == "hip":
+                used = amd_usage(variant.compiled(GPUTarget(kind, arch, 64)).asm["amdgcn"])
+            else:
+                code = Code(variant.compiled(GPUTarget(kind, int(arch), 32)).asm["cubin"])
+                used = code.registers, code.spilled
             cells.append("{} registers, {} spilled".format(*used))
         print(row(variant.name, *cells), flush=True)
 
@@ -286,12 +313,11 @@ def registers(targets: list[str]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--registers", nargs="+", metavar="cuda:90", help="of all variants, for these targets instead")
-    parser.add_argument("--variants", default="^(forward.*leaky|slope|gradient.*weight times)$", help="whose loops")
     options = parser.parse_args()
     if options.registers:
         registers(options.registers)
         return
-    loops([x for x in variants(("fp32",)) if re.search(options.variants, x.name.replace(" fp32", ""))])
+    loops()
 
 
 if __name__ == "__main__":

@@ -153,9 +153,9 @@ class Stub:
 @pytest.fixture
 def triton(monkeypatch):
     """The backend for GPUs, for tensors on the device meta: kernels cannot run there, all that is around them does."""
-    host = import_module("firstspike.spiketime.triton.host")
-    for name in ("forward_kernel", "slope_kernel", "gradient_kernel"):
-        monkeypatch.setattr(host, name, Stub())
+    for module, kernels in (("spikes", ("forward",)), ("gradients", ("terms", "jump", "gradient"))):
+        for kernel in kernels:
+            monkeypatch.setattr(import_module(f"firstspike.spiketime.triton.{module}"), f"{kernel}_kernel", Stub())
     monkeypatch.setattr(function, "_automatic", lambda *_: function.BACKENDS["triton"]())
 
 

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from firstspike import LIF, first_spike_time
 from firstspike.spiketime import function
 
 HERE = Path(__file__).parent
+GPU_CODE = HERE.parents[1] / "benchmarks" / "gpu_code.py"
 
 
 def run(*command, **environment):
@@ -35,12 +37,31 @@ def test_interpreted():
 
 
 @pytest.mark.triton
+def test_some_interpreted():
+    run_interpreted("(in_blocks and 1.37) or (test_trains and bound)")
+
+
+@pytest.mark.triton
 @pytest.mark.slow
-@pytest.mark.parametrize("target", ["cuda:80", "cuda:90", "cuda:120", "hip:gfx942"])
+@pytest.mark.parametrize("target", ["cuda:80", "cuda:90", "cuda:100", "hip:gfx942"])
 def test_compiled_without_a_device(target):
-    rows = run("triton_compiled.py", target).splitlines()
-    assert len(rows) == 56
-    assert all(" 0 spilled" in row for row in rows), rows
+    _, _, *rows = run(GPU_CODE, "--registers", target).splitlines()
+    assert len(rows) == 92
+    assert all(" 0 spilled" in row for row in rows if "fp32" in row), rows
+
+
+@pytest.mark.triton
+def test_instructions_of_a_block(monkeypatch):
+    """Few for each input and neuron, and the weights of many inputs on their way together."""
+    monkeypatch.syspath_prepend(GPU_CODE.parent)
+    gpu_code = import_module("gpu_code")
+    for name in ("forward fp32 leaky", "gradient fp32 weight"):
+        variant = next(x for x in gpu_code.variants() if x.name == name)
+        code = gpu_code.Code(variant.compiled(gpu_code.GPUTarget("cuda", 90, 32)).asm["cubin"])
+        assert 4 < code.each() <= 12
+        assert code.in_flight >= gpu_code.BLOCK
+        assert code.loads >= 4 * gpu_code.BLOCK
+        assert code.spilled == 0
 
 
 def test_needs_a_gpu(monkeypatch):

@@ -9,9 +9,10 @@ from functools import partial
 
 import pytest
 import torch
+from test_train_kernels import run as run_trains
 
-from firstspike import LIF, devices, first_spike_time
-from firstspike.spiketime.triton import host
+from firstspike import LIF, devices, first_spike_time, spike_trains
+from firstspike.spiketime.triton import spikes as host
 
 assert os.environ.get("TRITON_INTERPRET") == "1", "these tests are run by test_triton.py"
 
@@ -79,6 +80,92 @@ def test_spikes_and_gradients(ratio, dtype):
             spikes_and_gradients(given, taus, "reference", **at)[1],
             TOLERANCE[dtype],
         )
+
+
+@pytest.mark.parametrize(
+    ("ratio", "delayed"), [(1.37, False), (INF, False), ("own", False), (0.3, True), ("own", True)]
+)
+def test_in_blocks_of_inputs(ratio, delayed):
+    """Blocks in which nobody spikes, in which some do, and what is left of a block at the end."""
+    given, taus = problem(ratio, samples=2, inputs=40, outputs=5)
+    given["weight"][1] *= 0.2
+    given["weight"][2] += 0.2
+    given |= {"delay": draw(5, 40, seed=8)} if delayed else {}
+    expected, by = spikes_and_gradients(given, taus, "reference")
+    for observed in (None, expected + 0.01):
+        spikes, found = spikes_and_gradients(given, taus, "triton", observed=observed)
+        by = spikes_and_gradients(given, taus, "reference", observed=observed)[1]
+        torch.testing.assert_close(spikes, expected if observed is None else observed, rtol=1e-12, atol=1e-12)
+        agree(found, by, 1e-12)
+
+
+# samples, inputs, times of each, neurons, span, largest weight; a ratio; what else
+TRAINS = {
+    "blocks": ((1, 20, 2, 5, 3.0, 0.8), 1.37, {}),
+    "blocks of windows": ((1, 20, 2, 5, 3.0, 0.8), 2.0, {"windows": True, "refractory": 0.3}),
+    "refractory": ((2, 6, 3, 3, 4.0, 2.5), 2.0, {"refractory": 0.4}),
+    "windows": ((2, 6, 3, 3, 4.0, 2.5), 1.37, {"windows": True, "refractory": 0.4}),
+    "bound": ((2, 6, 3, 3, 4.0, 2.5), 0.5, {"windows": True, "refractory": 0.4, "bound": 0.2}),
+    "no leak": ((2, 6, 3, 3, 4.0, 2.5), INF, {"windows": True}),
+    "burst": ((1, 1, 5, 1, 3.0, 8.0), 1.0, {}),
+}
+
+
+@pytest.mark.parametrize("kind", TRAINS)
+def test_trains(kind):
+    shape, ratio, options = TRAINS[kind]
+    expected, by = run_trains(shape, LIF(ratio), "reference", **options)
+    found, gradients = run_trains(shape, LIF(ratio), "triton", **options)
+    assert (expected < INF).sum() > len(expected)
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
+    for one, other in zip(gradients, by, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-11 * other.abs().max().item())
+
+
+@pytest.mark.parametrize("windows", [False, True])
+def test_observed_trains(windows):
+    """Ideal ones with some moved, some of them to where the membrane falls, or the neuron is refractory."""
+    shape, neuron = (2, 6, 3, 3, 4.0, 2.5), LIF(2.0)
+    ideal, _ = run_trains(shape, neuron, "cpu", refractory=0.3)
+    moved = ideal + 0.05 * draw(*ideal.shape, seed=2)
+    observed = torch.cat([moved[..., ::3], moved[..., 1:4]], -1).sort(-1).values
+    observed[0, 0, 0] = 0.11  # maybe before any input
+    observed = observed.sort(-1).values[..., : int((observed < INF).sum(-1).max())]
+    results = [
+        run_trains(shape, neuron, backend, windows, observed=observed, refractory=0.3)
+        for backend in ("triton", "reference")
+    ]
+    for one, other in zip(results[0][1], results[1][1], strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-11 * other.abs().max().item())
+
+
+@pytest.mark.parametrize("size", [2, 40])
+def test_trains_of_neurons_with_constants_of_their_own(size):
+    """And those that would spike more often than there is room for."""
+    generator = torch.Generator().manual_seed(3)
+    times = 3 * torch.rand(2, 9, 2, generator=generator, dtype=torch.float64)
+    weight = (torch.rand(4, 9, generator=generator, dtype=torch.float64) - 0.2).requires_grad_()
+    neuron = LIF(1 + draw(4, seed=1), 0.5 + draw(4, seed=2), 0.4 + draw(4, seed=3))
+    options = {"max_spikes": size, "overflow": "drop", "refractory": 0.05}
+    results = []
+    for backend in ("triton", "reference"):
+        leaves = times.clone().requires_grad_(), weight
+        trains = spike_trains(leaves[0], weight, neuron, backend=backend, **options)
+        results.append((trains, *torch.autograd.grad(torch.where(trains < INF, trains, 0.0).sin().sum(), leaves)))
+    for one, other in zip(*results, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-11)
+
+
+@pytest.mark.parametrize("refractory", [0.0, 0.3])
+def test_trains_against_the_exact_times(refractory, exact):
+    times, weight = 3 * draw(1, 6, 3, seed=4), 2.5 * (draw(2, 6, seed=5) - 0.25)
+    times[0, 1] = times[0, 0]
+    found = spike_trains(times, weight, LIF(2.0, 1.0, 0.6), max_spikes=40, refractory=refractory, backend="triton")
+    for row, train in zip(weight, found[0], strict=True):
+        events = times.flatten().tolist(), row.repeat_interleave(3).tolist()
+        spikes, _ = exact.spike_train(*events, 2.0, 1.0, 0.6, refractory=refractory, reset=0.0)
+        truth = torch.tensor([float(x) for x in spikes], dtype=torch.float64)
+        torch.testing.assert_close(train[train < INF], truth, rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("delayed", [False, True], ids=["", "delays"])
@@ -257,7 +344,7 @@ def test_inputs_with_delays_are_sorted_in_parts(memory, monkeypatch):
     sizes = []
     monkeypatch.setattr(host, "_MEMORY", memory)
     monkeypatch.setattr(
-        host, "_in_units", partial(lambda of, given: sizes.append(given.weight.shape) or of(given), host._in_units)
+        host, "Problem", partial(lambda of, given: sizes.append(given.weight.shape) or of(given), host.Problem)
     )
     assert torch.equal(run(weight, delay), whole)
     assert whole.isfinite().any()

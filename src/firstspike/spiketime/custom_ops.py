@@ -77,7 +77,7 @@ def _alone(x: Tensor) -> Tensor:
 
 
 def _backend(tensors: Sequence[Any], options: Options) -> Backend:
-    return resolve_backend(options.backend, tensors[0].device, options.max_spikes > 0)
+    return resolve_backend(options.backend, tensors[0].device)
 
 
 def _saved(tensors: Sequence[Any], options: Options) -> tuple[Tensor, ...]:

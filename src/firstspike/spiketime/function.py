@@ -62,29 +62,27 @@ BACKENDS: dict[str, Callable[[], Backend]] = {
 """Each loads its backend; whatever a backend needs is imported when it is used first."""
 
 
-def resolve_backend(name: str, device: torch.device, trains: bool = False) -> Backend:
+def resolve_backend(name: str, device: torch.device) -> Backend:
     """The backend of that name, for ``"auto"`` the fastest one for the device.
 
     Raises:
-        ValueError: an unknown name, or a backend that does not work on the device or, if asked for, with trains.
+        ValueError: an unknown name, or a backend that does not work on the device.
     """
     if name == "auto":
-        return _automatic(device.type, trains)
+        return _automatic(device.type)
     if name not in BACKENDS:
         raise ValueError(f"backend must be one of auto, {', '.join(BACKENDS)}, got {name!r}")
     if name == "cpu" and device.type != "cpu":
         raise ValueError(f"backend 'cpu' needs tensors on the CPU, got {device}; use auto or reference")
     if name == "triton" and device.type != "cuda" and os.environ.get("TRITON_INTERPRET") != "1":
         raise ValueError(f"backend 'triton' needs tensors on a CUDA or ROCm device, got {device}; use auto")
-    if name == "triton" and trains:
-        raise ValueError("spike_trains has no backend 'triton'; use auto or reference")
     return BACKENDS[name]()
 
 
 @cache
-def _automatic(device: str, trains: bool = False) -> Backend:
+def _automatic(device: str) -> Backend:
     name = "cpu" if device == "cpu" else "reference"
-    if device == "cuda" and not trains and find_spec("triton") is not None:  # which ROCm devices are called as well
+    if device == "cuda" and find_spec("triton") is not None:  # which ROCm devices are called as well
         name = "triton"
     logger.info("backend %s for tensors on %s", name, device)
     return BACKENDS[name]()
@@ -152,7 +150,7 @@ class Spikes(Direct):
         if _modes():
             return tuple(torch.ops.firstspike.spikes(*inputs[:-1], *options))
         times, weight, threshold, delay, tau_mem, tau_syn, *_, observed, _, _ = inputs[:-1]
-        backend = resolve_backend(options.backend, times.device, options.max_spikes > 0)
+        backend = resolve_backend(options.backend, times.device)
         if options.max_spikes or observed is not None or not backend.checks:
             check_values(times, weight, threshold, delay, observed)
         fixed = options.constants
@@ -224,7 +222,7 @@ class SpikeGradient(Direct):
             return tuple(recorded_gradients(needs, options, *given))
         grad, *of_state, spikes = given[:5]
         arguments, saved = _arguments(given[5:], options, options.constants), given[5 + INPUTS :]
-        backend = resolve_backend(options.backend, spikes.device, options.max_spikes > 0)
+        backend = resolve_backend(options.backend, spikes.device)
         result = Result(spikes, saved[1:], saved[0]) if options.max_spikes else Result(spikes, saved)
 
         def run(part: Arguments, asked: Grads, one: Result) -> tuple[Tensor, ...]:
