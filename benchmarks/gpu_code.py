@@ -36,7 +36,7 @@ ARRIVED = 1 / 3  # of the inputs when a neuron spikes
 SPIKING, DEARER = 0.5, 3  # blocks in which a neuron of the tile spikes, and how much they cost beside the first try
 BUSY = 0.7  # part of the peak that a dense layer reaches
 LATENCY = 280  # cycles until the second-level cache answers
-RESIDENT = 8  # programs of a scheduler at the same time
+REGISTERS = 65536 // 4 // LANES  # of a scheduler, for each lane
 LONE = 2  # cycles for each instruction of a program that is alone
 
 
@@ -67,7 +67,6 @@ COUNTED = {
     "gradient fp32 weight times": BACKWARD,
     "gradient fp32 weight": "gradients by weights",
     "gradient fp32 times": "gradients by times",
-    "gradient fp32 weight times own": "gradients by weights and times, own time constants",
     "gradient fp32 again weight times start ends": "gradients by weights and times, trains",
 }
 
@@ -83,6 +82,12 @@ class Variant(NamedTuple):
     def name(self) -> str:
         flags = [key.lower() for key, value in self.constants.items() if value is True]
         return f"{self.kernel.__name__.removesuffix('_kernel')} {self.real} {' '.join(flags)}".strip()
+
+    @property
+    def inputs(self) -> int:
+        """Of a turn of the loop."""
+        alone = self.constants.get("OWN") or self.constants.get("DELAYED")
+        return BLOCK if not alone else scan.FEW.value if self.kernel is scan.forward_kernel else 1
 
     def compiled(self, target: GPUTarget) -> Any:
         """As for arrays that torch made, and numbers of inputs and outputs that 16 divides."""
@@ -227,10 +232,6 @@ class Code:
             depth.update(dict.fromkeys(one.writes, new))
         return max(depth.values(), default=0)
 
-    def each(self) -> float:
-        """Instructions for each input and neuron."""
-        return len(self.loop) / BLOCK / (TILE // LANES)
-
 
 def _output(*command: str | Path) -> str:
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout
@@ -249,7 +250,7 @@ def estimated(code: Code, device: Device, shape: tuple[int, int, int], programs:
     schedulers = 4 * device.multiprocessors
     turns = batch * -(-outputs // TILE) * inputs * ARRIVED / BLOCK
     instructions = len(code.loop) * (1 + SPIKING * DEARER)
-    rounds = -(-programs // (schedulers * RESIDENT))
+    rounds = -(-programs // (schedulers * (REGISTERS // code.registers)))
     alone = rounds * turns / programs * (code.waits * LATENCY + LONE * instructions)
     return max(turns * instructions / schedulers, alone) / device.clock / 1e3
 
@@ -278,7 +279,8 @@ def loops() -> None:
         for device in DEVICES:
             code = Code(variant.compiled(GPUTarget("cuda", device.arch, 32)).asm["cubin"])
             codes[variant.name, device.arch] = code
-            counts = (code.each(), code.loads / BLOCK, code.in_flight, code.waits, code.registers, code.spilled)
+            each = len(code.loop) / variant.inputs / (TILE // LANES)
+            counts = (each, code.loads / variant.inputs, code.in_flight, code.waits, code.registers, code.spilled)
             print(row(COUNTED[variant.name], device.name, *counts), flush=True)
     print()
     print(header("shape", "GPU", "forward us", "to FP32", "to TF32", "backward us", "to FP32", "to TF32"))

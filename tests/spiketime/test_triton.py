@@ -47,7 +47,7 @@ def test_some_interpreted():
 def test_compiled_without_a_device(target):
     _, _, *rows = run(GPU_CODE, "--registers", target).splitlines()
     assert len(rows) == 92
-    assert all(" 0 spilled" in row for row in rows if "fp32" in row), rows
+    assert all(" 0 spilled" in row for row in rows), rows
 
 
 @pytest.mark.triton
@@ -58,7 +58,7 @@ def test_instructions_of_a_block(monkeypatch):
     for name in ("forward fp32 leaky", "gradient fp32 weight"):
         variant = next(x for x in gpu_code.variants() if x.name == name)
         code = gpu_code.Code(variant.compiled(gpu_code.GPUTarget("cuda", 90, 32)).asm["cubin"])
-        assert 4 < code.each() <= 12
+        assert 4 < len(code.loop) / gpu_code.BLOCK / (gpu_code.TILE / gpu_code.LANES) <= 12
         assert code.in_flight >= gpu_code.BLOCK
         assert code.loads >= 4 * gpu_code.BLOCK
         assert code.spilled == 0

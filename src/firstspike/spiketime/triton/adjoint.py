@@ -224,7 +224,9 @@ def gradient_kernel(
         else:
             k = (stop_at - 1) // BLOCK * BLOCK
             while k >= 0:
-                if (k + BLOCK > stop_at) | any_of(time > tl.load(arrival + row + k)):
+                joined = k + BLOCK > stop_at  # or an input of the block is the last one before a jump
+                joined = k >= 0 if OWN else joined | any_of(time > tl.load(arrival + row + k))
+                if joined:
                     steps = tl.minimum(BLOCK, stop_at - k)
                     for step in tl.range(0, steps):
                         i = k + steps - 1 - step
@@ -264,16 +266,12 @@ def gradient_kernel(
                         if TIMES:
                             each = tl.load(weight + rows + index) * (c * one - d * syn)
                             tl.store(by_times + sums + i, tl.sum(each, axis=0))
-                else:
+                elif not OWN:
                     indices, of_weights, of_times = (), (), ()
                     for step in tl.static_range(BLOCK):
                         i = BLOCK - 1 - step
-                        gap = 0.0
-                        if OWN:
-                            gap = tl.load(arrival + row + tl.minimum(k + (i + 1), n - 1))
-                            gap = gap - tl.load(arrival + row + k + i)
                         left, other_left, response = coefficients_of(
-                            coefficients + (row + k) * 3 + 3 * i, gap, one, other, syn, OWN, TERMS
+                            coefficients + (row + k) * 3 + 3 * i, 0.0, one, other, syn, OWN, TERMS
                         )
                         c, d = c * left + d * response, d * other_left
                         if BOUND:

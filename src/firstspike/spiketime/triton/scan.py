@@ -19,6 +19,7 @@ import triton.language as tl
 from firstspike.spiketime.triton.membrane import any_of, coefficients_of, constants_of, following, kappa, peak, root
 
 BLOCK = tl.constexpr(16)  # inputs whose weights are loaded together
+FEW = tl.constexpr(2)  # of which the coefficients are computed together where neurons have their own
 _NEAR = tl.constexpr(0.9999)  # of the threshold: bounds and membranes are rounded differently
 
 
@@ -69,7 +70,7 @@ def forward_kernel(
         v, q, again = voltage, current, k >= 0
         if k + BLOCK < most:
             highest, least = voltage, mem * 0.0 + 1.0
-            for j in tl.static_range(BLOCK):
+            for j in tl.range(0, BLOCK, loop_unroll_factor=FEW if OWN or DELAYED else BLOCK):
                 gap = 0.0
                 if DELAYED:
                     at = arrival + (row + k) * width + columns + j * width

@@ -1,0 +1,64 @@
+"""What ``benchmarks/run.py`` measures first on a GPU, on sizes for a test, and without one."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+FOLDER = Path(__file__).parents[1] / "benchmarks"
+CALL = """
+from pathlib import Path
+import gpu, torch
+from sections import Settings
+
+settings = Settings(1, "wall", torch.float32, Path())
+"""
+
+
+def tables(*codes, **environment):
+    """Rows of the tables that these make, in a process of its own: benchmarks change torch's settings."""
+    code = CALL + "".join(f"print({code}.markdown())\n" for code in codes)
+    given = {**os.environ, "PYTHONPATH": os.pathsep.join([str(FOLDER), *sys.path]), **environment}
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code], env=given, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    for table in done.stdout.split("## ")[1:]:
+        lines = [line for line in table.splitlines() if line.startswith("| ")]
+        yield [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:]]
+
+
+def test_first_on_a_gpu():
+    trains = "gpu.trainings(settings, list(gpu.TRAININGS)[1:2], 1)"
+    compared, layers, trained = tables(
+        "gpu.correct(settings, (2, 40, 5))", "gpu.layers(settings, ((2, 8, 4),))", trains
+    )
+    assert len(compared) == 10
+    assert all(row[-1] == "right" and int(row[2]) > 0 for row in compared), compared
+    assert [row[:2] for row in layers] == [["2x8x4", "float32"], ["2x8x4", "TF32"]]
+    ((name, epochs, *_, waits),) = trained
+    assert (name, epochs, waits) == ("spike trains (delayed_xor)", "1", "0 (none seen)")
+
+
+@pytest.mark.slow
+def test_all_trainings_that_are_first_on_a_gpu():
+    (trained,) = tables("gpu.trainings(settings, epochs=1)")
+    assert len(trained) == 3
+
+
+@pytest.mark.triton
+@pytest.mark.slow
+def test_the_gpus_backend_by_the_interpreter():
+    (found,) = tables("gpu.correct(settings, (1, 20, 3), backend='triton')", TRITON_INTERPRET="1")
+    assert all(row[-1] == "right" for row in found), found
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_without_a_gpu():
+    command = [sys.executable, str(FOLDER / "run.py"), "--device", "cuda"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "finds no GPU here" in done.stderr
