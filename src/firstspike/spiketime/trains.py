@@ -89,8 +89,8 @@ def spike_trains(
             left alone.
         state: of the neurons at the start, with which only inputs from then on arrive; by default they are at rest.
         until: when to stop: inputs from then on do not arrive, and no spike is later.
-        backend: ``"auto"`` (the fastest for the device), ``"cpu"``, or ``"reference"``, which is plain PyTorch and
-            much slower.
+        backend: ``"auto"`` (the fastest for the device), ``"cpu"``, ``"triton"`` (GPUs), or ``"reference"``, which is
+            plain PyTorch and much slower.
 
     Returns:
         Spike times, sorted along the last dimension; ``inf`` after the last spike.

@@ -69,7 +69,7 @@ def forward_kernel(
     while any_of(waiting):
         v, q, again = voltage, current, k >= 0
         if k + BLOCK < most:
-            highest, least = voltage, mem * 0.0 + 1.0
+            highest, least = voltage, (nothing if DELAYED else mem * 0.0) + 1.0
             for j in tl.range(0, BLOCK, loop_unroll_factor=FEW if OWN or DELAYED else BLOCK):
                 gap = 0.0
                 if DELAYED:
