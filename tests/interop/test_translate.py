@@ -23,7 +23,7 @@ def test_release_recipe_is_the_shipped_one():
     before = copy.deepcopy(raw)
     translation = translate(raw)
     shipped = load_config("yin_yang_goeltz2021", ["training.dtype=float64"])
-    assert parse_config(translation.config) == shipped
+    assert parse_config(translation.config | {"published": shipped.published}) == shipped
     assert raw == before
     (line,) = translation.no_counterpart
     assert line.startswith("training_params.numpy_seed = 12345")
@@ -260,7 +260,8 @@ MNIST = {
 
 def test_recipe_for_mnist_is_the_shipped_one():
     translation = translate(sizes_config(**MNIST))
-    assert parse_config(translation.config) == load_config("mnist", ["training.dtype=float64"])
+    shipped = load_config("mnist", ["training.dtype=float64"])
+    assert parse_config(translation.config | {"published": shipped.published}) == shipped
     assert any("validation images are the last 10000" in line for line in translation.no_counterpart)
 
 

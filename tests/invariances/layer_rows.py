@@ -214,7 +214,7 @@ LAYER_ROWS = [
         others={"max_weight_grad": 1e-3, "max_spikes": 4, "overflow": "error", "reset": 0.0, "refractory": 0.1}),
     layer_row("LIFSpikeTrains, delays", (), partial(fill_trains, delays=True), build_trains, dense_state, OUT_TRAINS,
         result="trains", observed="trains"),
-    layer_row("LIFRecurrent", ("recurrent", "LIFRecurrent", "RecurrentState"), partial(fill_recurrent, delays=False),
+    layer_row("LIFRecurrent", ("recurrent", "LIFRecurrent"), partial(fill_recurrent, delays=False),
         lambda values, backend: Network(recurrent_layer(values, backend)), recurrent_state, OUT_TRAINS,
         result="trains", observed="trains", pieces=in_pieces, shifts=FROM_ZERO, excused=COUPLED,
         others={"max_weight_grad": 1e-3, "window_spikes": 5, "overflow": "error"}),

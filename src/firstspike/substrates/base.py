@@ -168,6 +168,8 @@ class Exact(Substrate):
     """
 
     kind = "exact"
+    side_by_side = True
+    weight_bits: Bits | None = None
 
     def __init__(self, weight_bits: Bits | None = None) -> None:
         if weight_bits is not None and weight_bits < 2:
