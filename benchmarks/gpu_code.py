@@ -29,7 +29,6 @@ TILE, LANES = 64, 32
 BLOCK = scan.BLOCK.value  # inputs of a turn of the loop
 NUMBERS = {"batch", "inputs", "events", "outputs", "width", "chunks", "first_tile"}
 WHOLE = {"order", "count", "last"}
-TIMES = {"start", "until"}
 ALIGNED = {"events", "outputs", "width"}
 SHAPES = ((128, 784, 512), (1024, 1024, 1024))
 ARRIVED = 1 / 3  # of the inputs when a neuron spikes
@@ -92,8 +91,7 @@ class Variant(NamedTuple):
     def compiled(self, target: GPUTarget) -> Any:
         """As for arrays that torch made, and numbers of inputs and outputs that 16 divides."""
         names = self.kernel.arg_names
-        kinds = {x: "i32" if x in NUMBERS else "fp32" if x in TIMES else "*i32" if x in WHOLE else f"*{self.real}"
-                 for x in names}  # fmt: skip
+        kinds = {x: "i32" if x in NUMBERS else "*i32" if x in WHOLE else f"*{self.real}" for x in names}
         signature = {x: "constexpr" if x in self.constants else kind for x, kind in kinds.items()}
         aligned = (x for x in names if signature[x].startswith("*") or x in ALIGNED)
         attributes = {(names.index(x),): [["tt.divisibility", 16]] for x in aligned}

@@ -64,6 +64,16 @@ def test_instructions_of_a_block(monkeypatch):
         assert code.spilled == 0
 
 
+@pytest.mark.triton
+@pytest.mark.parametrize("name", ["forward fp64 again leaky finite", "jump fp64 start ends bound"])
+def test_float64_throughout(name, monkeypatch):
+    """The interpreter computes numbers in float64 that would be in float32 in a kernel."""
+    monkeypatch.syspath_prepend(GPU_CODE.parent)
+    gpu_code = import_module("gpu_code")
+    variant = next(x for x in gpu_code.variants() if x.name == name)
+    assert "f32" not in variant.compiled(gpu_code.GPUTarget("cuda", 90, 32)).asm["ttir"]
+
+
 def test_needs_a_gpu(monkeypatch):
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)
     with pytest.raises(ValueError, match="backend 'triton' needs tensors on a CUDA or ROCm device, got cpu; use auto"):

@@ -98,16 +98,15 @@ def _direct(
 @triton.jit
 def jump_kernel(
     spikes, currents, released, count, rates, threshold, reset, refractory, grads, of_end, largest, limit, since,
-    at, scale, kept, last, by_threshold, by_start, start, until,
-    batch, outputs,
+    at, scale, kept, last, by_threshold, by_start, window, batch, outputs,
     SPIKES: tl.constexpr, START: tl.constexpr, ENDS: tl.constexpr, BOUND: tl.constexpr, OWN: tl.constexpr,
     TERMS: tl.constexpr, TILE: tl.constexpr,
 ):  # fmt: skip
     """Jumps of neurons that spike again, from their last spike to their first.
 
-    The membrane from one release to the next spike k, or to the end, has two: at ``2 k + 1`` that of the spike, at ``2
-    k`` that of the release. ``last`` is the place of the last one. ``by_start (E, B, O, 2)`` has the gradients by the
-    voltage at the start and by what is left of the refractory time then.
+    The membrane from one release to the next spike k, or to the end of the ``window``, has two: at ``2 k + 1`` that of
+    the spike, at ``2 k`` that of the release. ``last`` is the place of the last one. ``by_start (E, B, O, 2)`` has the
+    gradients by the voltage at the start and by what is left of the refractory time then.
     """
     sample, tile = tl.program_id(0).to(tl.int64), tl.program_id(1)
     e = (tl.program_id(0) // batch).to(tl.int64)
@@ -143,7 +142,7 @@ def jump_kernel(
         if ENDS:
             of_voltage = tl.load(of_end + place, mask=inside & (k == number), other=0.0)
             moved, kept_moved = moved + of_voltage, kept_moved + of_voltage
-            time = tl.where(k == number, until, time)
+            time = tl.where(k == number, tl.load(window + 1), time)
         lasted = (release > float("-inf")) & (time > float("-inf"))
         left = tl.where(lasted, tl.exp(tl.minimum(tl.where(lasted, release - time, 0.0), 0.0) * mem), 0.0)
         pull, kept_pull = moved * left, kept_moved * left
@@ -160,7 +159,7 @@ def jump_kernel(
     tl.store(last + place, 2 * number + 1 if ENDS else 2 * number - 1, mask=inside)
     tl.store(by_threshold + place, -total, mask=inside)
     if START:
-        waits = tl.load(since + place, mask=inside, other=0.0) > start
+        waits = tl.load(since + place, mask=inside, other=0.0) > tl.load(window)
         tl.store(by_start + 2 * place, tl.where(waits, 0.0, pull), mask=inside)
         tl.store(by_start + 2 * place + 1, tl.where(waits, -slope * pull, 0.0), mask=inside)
 

@@ -126,10 +126,12 @@ def _of_trains(
     kept = scale if limit is None else torch.empty_like(scale)
     last, by_threshold, by_start = torch.empty_like(count, dtype=torch.int32), problem.new(), problem.new(2)
     largest = nothing if limit is None else _largest(problem, events, spikes, since, refractory)
+    # numbers would be in float32 in the kernel
+    window = torch.cat([spikes.new_full((1,), x) for x in (given.start, given.until)])
     jump_kernel[(problem.ensemble * problem.batch, problem.tiles)](
         *(spikes, currents, released, count.int(), problem.rates, problem.theta, reset, refractory),
         *(asked.contiguous(), of_end, largest, nothing if limit is None else limit.contiguous(), since.contiguous()),
-        *(at, scale, kept, last, by_threshold, by_start, given.start, given.until, problem.batch, problem.outputs),
+        *(at, scale, kept, last, by_threshold, by_start, window, problem.batch, problem.outputs),
         SPIKES=most,
         START=given.state is not None,
         ENDS=grads.state is not None,
