@@ -93,7 +93,7 @@ class Variant(NamedTuple):
         names = self.kernel.arg_names
         kinds = {x: "i32" if x in NUMBERS else "*i32" if x in WHOLE else f"*{self.real}" for x in names}
         signature = {x: "constexpr" if x in self.constants else kind for x, kind in kinds.items()}
-        aligned = (x for x in names if signature[x].startswith("*") or x in ALIGNED)
+        aligned = (x for x in names if signature[x].startswith("*") or (x in ALIGNED and signature[x] == "i32"))
         attributes = {(names.index(x),): [["tt.divisibility", 16]] for x in aligned}
         source = ASTSource(fn=self.kernel, signature=signature, constexprs=self.constants, attrs=attributes)
         options = {"enable_fp_fusion": True, "num_warps": 1} | ({"maxnreg": 255} if target.backend == "cuda" else {})

@@ -203,6 +203,19 @@ def test_nor_do_networks_side_by_side(kind, triton, no_waiting):
     assert isinstance(step_twice(members, torch.optim.Adam, no_waiting), SideBySide)
 
 
+@pytest.mark.triton
+def test_nor_do_spike_trains(triton, no_waiting):
+    """Unless they are to say whether a neuron spikes too often."""
+    layer = fs.LIFSpikeTrains(9, 12, max_spikes=4, overflow="drop").to("meta")
+    times = torch.rand(6, 9, 2, device="meta", requires_grad=True)
+    with no_waiting:
+        trains = layer(times)
+        torch.where(trains.isfinite(), trains, 0.0).sum().backward()
+    assert trains.shape == (6, 12, 4)
+    assert times.grad.is_meta
+    assert all(p.grad.is_meta for p in layer.parameters())
+
+
 @pytest.mark.parametrize("kind", ["numbers", "no leak", "far units"])
 def test_nor_does_the_reference_in_closed_forms(kind, no_waiting):
     step_twice([network(kind, backend="reference")], partial(torch.optim.SGD, lr=0.1), no_waiting)

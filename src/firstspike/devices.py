@@ -20,8 +20,11 @@ _FAILURES = (
     "tau_mem must be > 0 and finite in a tensor, and within the limits of first_spike_time",
     "tau_syn must be > 0 and finite in a tensor, and within the limits of first_spike_time",
     "times and delays must have a number of the dtype in units of the time constants",
+    "observed trains must be sorted, and within their window",
+    "refractory must be >= 0 and finite, and reset finite and below the threshold",
+    "states must be finite, and their refractory times >= 0",
 )
-TIMES, OBSERVED, THRESHOLD, WEIGHT, DELAY, TAU_MEM, TAU_SYN, UNIT = range(len(_FAILURES))
+TIMES, OBSERVED, THRESHOLD, WEIGHT, DELAY, TAU_MEM, TAU_SYN, UNIT, ORDER, RESET, STATE = range(len(_FAILURES))
 
 _AT_ONCE = "FIRSTSPIKE_CHECK_AT_ONCE"
 _HOSTS = frozenset({"cpu"})

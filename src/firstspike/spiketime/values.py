@@ -13,7 +13,19 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from firstspike.devices import DELAY, OBSERVED, THRESHOLD, TIMES, WEIGHT, is_host, read_at_once, refuse
+from firstspike.devices import (
+    DELAY,
+    OBSERVED,
+    ORDER,
+    RESET,
+    STATE,
+    THRESHOLD,
+    TIMES,
+    WEIGHT,
+    is_host,
+    read_at_once,
+    refuse,
+)
 from firstspike.spiketime.contract import Arguments
 from firstspike.spiketime.units import LARGEST
 
@@ -148,23 +160,30 @@ def check_trains(given: Arguments) -> None:
     samples, spikes = len(given.times) * given.times.shape[1], given.max_spikes
     check_room(samples, given.weight.shape[1], spikes, f"max_spikes={spikes}", given.times.dtype, given.times.device)
     observed, refractory, reset, start, until = given.observed, given.refractory, given.reset, given.start, given.until
-    if observed is not None and not bool((observed[..., 1:] >= observed[..., :-1]).all()):
-        raise ValueError("observed trains must be sorted along their last dimension; call observed.sort(-1).values")
-    if observed is not None and not bool((observed.isinf() | ((observed > start) & (observed <= until))).all()):
-        raise ValueError(f"observed spikes must be after {start} and not after until={until}, or inf")
-    if not bool(((refractory >= 0) & (refractory < math.inf)).all()):
-        raise ValueError(
-            f"refractory must be >= 0 and finite, got {float(refractory.min())} to {float(refractory.max())}"
-        )
-    if not bool(((reset < given.threshold) & (reset > -math.inf)).all()):
-        raise ValueError(
+    if observed is not None:
+        order = "observed trains must be sorted along their last dimension; call observed.sort(-1).values"
+        refuse(ORDER, ~(observed[..., 1:] >= observed[..., :-1]).all(), lambda: order)
+        inside = observed.isinf() | ((observed > start) & (observed <= until))
+        window = f"observed spikes must be after {start} and not after until={until}, or inf"
+        refuse(ORDER, ~inside.all(), lambda: window)
+    refuse(
+        RESET,
+        ~((refractory >= 0) & (refractory < math.inf)).all(),
+        lambda: f"refractory must be >= 0 and finite, got {float(refractory.min())} to {float(refractory.max())}",
+    )
+    refuse(
+        RESET,
+        ~((reset < given.threshold) & (reset > -math.inf)).all(),
+        lambda: (
             f"reset must be finite and below the threshold, got {float(reset.max())} and {float(given.threshold.min())}"
-        )
-    for name, x in () if given.state is None else given.state._asdict().items():
-        if not bool(x.isfinite().all()):
-            raise ValueError(f"state.{name} must be finite, got NaN or inf")
-        if name == "refractory" and not bool((x >= 0).all()):
-            raise ValueError(f"state.refractory must be >= 0, got {float(x.min())}")
+        ),
+    )
+    if given.state is not None:
+        left = given.state.refractory
+        for name, x in given.state._asdict().items():
+            message = f"state.{name} must be finite, got NaN or inf"
+            refuse(STATE, ~x.isfinite().all(), partial(str, message))
+        refuse(STATE, (left < 0).any(), lambda: f"state.refractory must be >= 0, got {float(left.min())}")
     limit = torch.finfo(given.times.dtype).max
     if math.isfinite(until) and abs(until) > limit:
         raise ValueError(f"until must be inf or at most {limit:g} in {given.times.dtype}, got {until:g}")
