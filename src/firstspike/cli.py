@@ -312,14 +312,14 @@ def _callbacks(folder: Path, live: bool, tensorboard: bool, wandb: bool) -> list
 
 
 def _epochs_done(run: "Run") -> int | None:
-    """Of a finished training, as its results tell."""
+    """Of a finished training, from its results."""
     with contextlib.suppress(ValueError):  # damaged results; the training writes them again
         return run.results.get("epochs")
     return None
 
 
 def _nothing_left(epochs: int, asked: int) -> str:
-    """Why a training did not go on after that number of epochs."""
+    """Why a training did not continue after that number of epochs."""
     if epochs < asked:
         return f"the training was finished early already, after {epochs} of {asked} epochs"
     return "the training was finished already; --epochs N continues it up to N epochs"

@@ -186,7 +186,7 @@ def network_problems(
     if (size := layers[last].out_features) != classes:
         message = f"the last {kind} layer has {size} neurons, the data has {classes} classes"
         if labels is not None:
-            message += f" ({labels}): if data.labels is right, write out_features: {classes}, otherwise correct it"
+            message += f" ({labels}): if data.labels is correct, write out_features: {classes}, otherwise correct it"
         else:
             message += f"; write out_features: {classes}"
         problems.append((("network", last, "out_features"), message))

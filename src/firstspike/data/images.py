@@ -48,9 +48,8 @@ def encode_images(
         on_off: two inputs for each pixel: an "on" channel as described above, and after all of them an "off" channel
             encoded the other way round, so that dark pixels spike early, too.
         thresholds: one input of each pixel per threshold, in [0, 1), channel after channel: its brightness above the
-            threshold, scaled back to [0, 1], is what is encoded, and one at or below it counts as black (in an "off"
-            channel: its darkness, white). `[0.0, 0.5]` has a second channel that only the brighter half of the levels
-            drives.
+            threshold, scaled back to [0, 1], is encoded, and one at or below it is black (in an "off" channel: its
+            darkness, white). `[0.0, 0.5]` has a second channel that only the brighter half of the levels drives.
         curvature: 0 for times that are linear in brightness; above 0 they are logarithmic, which spreads dark levels
             over more of the window: `late - (late - early) * log(1 + curvature * b) / log(1 + curvature)` for a
             brightness `b` in [0, 1]. 255 gives each doubling of the level the same step.

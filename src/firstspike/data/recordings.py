@@ -52,7 +52,7 @@ def cochleagram(
         rate: values a second.
         channels: number of bands.
         frame: time from one spectrum to the next in seconds.
-        loudness: decibels from the loudest place and time, which is 1, down to what counts as silence, 0.
+        loudness: decibels from the loudest place and time, which is 1, down to silence, 0.
 
     Raises:
         ValueError: not one channel of numbers, a band narrower than the resolution of a window.

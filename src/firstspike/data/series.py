@@ -66,7 +66,7 @@ class SeriesEncoder(ABC):
     """What the encoders of time series share: the range of each channel, and the time axis.
 
     A signal is scaled so that the range of the training part is 0 ... 1. It starts at 0 at the time `start`, reaches
-    its first value `dt` later, and goes on in straight lines from value to value. So the first value of a sample shows
+    its first value `dt` later, and is linear between values. So the first value of a sample shows
     in its spikes, too.
 
     Args:

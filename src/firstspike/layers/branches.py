@@ -1,6 +1,6 @@
 """Connections past layers: earlier spikes, after a delay, beside those of the last layer or merged with them.
 
-A network stays a row of layers. One of these is a layer of that row which also takes what entered the row ``over``
+A network stays a chain of layers. One of these is a layer of the chain that also takes what entered it ``over``
 layers before it::
 
     fs.LIFLinear(64, 64), fs.LIFLinear(64, 64), fs.Concatenate(64, over=2), fs.LIFLinear(128, 10)

@@ -36,7 +36,7 @@ class BiasSpikes(nn.Module):
         return inputs + len(self.times)
 
     def forward(self, times: Float[Tensor, "*batch inputs"], observed: Tensor | None = None) -> Tensor:
-        """The times with the bias spikes behind them; with ``observed`` those, and the gradient of the times."""
+        """The times with the bias spikes appended; with ``observed`` those, and the gradient of the times."""
         check_times(times)
         bias = self.times.to(times).expand(*times.shape[:-1], -1)
         joined = torch.cat([times, bias], dim=-1)

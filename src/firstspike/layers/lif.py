@@ -125,8 +125,8 @@ class LIFSpikeTrains(DenseLIFLayer):
     """LIF neurons that spike again and again: ``times (batch, in_features[, spikes]) -> (batch, out, max_spikes)``.
 
     Input and output are spike trains, sorted along the last dimension, ``inf`` after the last spike. First spikes
-    ``(batch, in_features)`` count as trains of one spike. At each spike the membrane is set to ``reset`` and stays
-    there for the time ``refractory``, while the current goes on. Stateless: every sample starts at rest. See
+    ``(batch, in_features)`` are trains of one spike. At each spike the membrane is set to ``reset`` and stays
+    there for the time ``refractory``, while the current continues. Stateless: every sample starts at rest. See
     ``spike_trains``.
 
     Args:
@@ -222,7 +222,7 @@ class LIFSpikeTrains(DenseLIFLayer):
         return trains[..., :most]
 
     def check_room(self, more: Bool[Tensor, "*batch out_features"]) -> None:
-        """Raise a ValueError, or warn, where neurons spike more often than there is room for, as ``overflow`` says."""
+        """Raise a ValueError, or warn, if neurons spike more often than `max_spikes`, as ``overflow`` says."""
         if self.overflow == "drop" or not bool(more.any()):
             return
         message = (

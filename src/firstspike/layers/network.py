@@ -185,8 +185,8 @@ class Network(nn.Sequential):
 
         Args:
             times: input times.
-            observed: for each layer the output times that a substrate saw, or None for the layer's own. They go on to
-                the next layer, and gradients are taken at them.
+            observed: for each layer the output times that a substrate saw, or None for the layer's own. They are passed
+                to the next layer, and gradients are taken at them.
 
         Raises:
             ValueError: another number of observed times than layers.

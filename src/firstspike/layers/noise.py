@@ -36,7 +36,7 @@ def drawn(
 def jitter_from(network: nn.Module, source: torch.Generator) -> AbstractContextManager[None]:
     """Inside, jitter of delays and dropout come from ``source``; otherwise from torch's global generator.
 
-    A training that keeps the generator's state can thus go on bit for bit.
+    A training that keeps the generator's state can thus continue bit for bit.
     """
     return _with(network, "jitter_source", source)
 

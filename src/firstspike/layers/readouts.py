@@ -91,7 +91,7 @@ class IntegralReadout(Readout):
     """The integral of the membrane over all times, earlier ones counting more: ``int exp(-t / tau) V(t) dt``.
 
     In closed form it is one matrix product, of the weights with the sums of ``exp(-t_i / tau)`` over the spikes of each
-    input, which costs as much as a dense layer. Spikes before time 0 count as well, with a factor above 1. If all times
+    input, which costs as much as a dense layer. Spikes before time 0 are included, with a factor above 1. If all times
     are later by c, all values are multiplied by ``exp(-c / tau)``: the largest one stays the largest.
 
     Args:

@@ -224,10 +224,10 @@ class LIFRecurrent(LIFSpikeTrains):
             observed: spikes of the piece from elsewhere, sorted, at which the gradient is taken.
 
         Returns:
-            Spikes of the piece, as many columns as there is room for in all windows, and the state.
+            Spikes of the piece, as many columns as the capacity of all windows, and the state.
 
         Raises:
-            ValueError: an end that is not after the time of the state; more spikes than there is room for; more than
+            ValueError: an end that is not after the time of the state; more spikes than `max_spikes`; more than
                 1000000 windows.
         """
         inputs = self.seen(times)

@@ -1,7 +1,7 @@
 """Spike times and trains between layers: the form that they have, their number, and what is made of them.
 
 Trains are tensors ``(batch, neurons, spikes)``, sorted along the last dimension, ``inf`` after the last spike. First
-spikes ``(batch, neurons)`` count as trains of one spike wherever a layer takes trains.
+spikes ``(batch, neurons)`` are trains of one spike for layers that take trains.
 """
 
 from typing import Literal

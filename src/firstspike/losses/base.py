@@ -247,7 +247,7 @@ def check_range(labels: Int64[Tensor, "*batch"], outputs: int) -> None:
 def check_positive(name: str, value: float) -> float:
     """The value, or a ValueError that names the argument unless `0 < value < inf`."""
     if not 0 < value < math.inf:
-        raise ValueError(f"{name}: expected a finite number above 0, got {value}. Change {name}.")
+        raise ValueError(f"{name}: expected a finite number above 0, got {value}")
     return float(value)
 
 
@@ -261,5 +261,5 @@ def check_share(name: str, value: float) -> float:
 def check_not_negative(name: str, value: float) -> float:
     """The value, or a ValueError that names the argument unless `0 <= value < inf`."""
     if not 0 <= value < math.inf:
-        raise ValueError(f"{name}: expected a finite number of at least 0, got {value}. Change {name}.")
+        raise ValueError(f"{name}: expected a finite number of at least 0, got {value}")
     return float(value)

@@ -28,7 +28,7 @@ class ReadoutLoss(Loss):
     """Loss on values of a readout, one output for each class. Decision rule: the largest value.
 
     A sample in which all outputs have the same value, as where no spike reaches the readout, has no decision, -1, and
-    so never counts as correct.
+    so is never correct.
     """
 
     reads = "values"
@@ -46,7 +46,7 @@ class ReadoutCrossEntropy(ReadoutLoss):
     """Cross-entropy of a softmax of the values, which are divided by a temperature first.
 
     Args:
-        temperature: differences between values much above it count as certain.
+        temperature: differences between values much above it are treated as certain.
         label_smoothing: share of the target that is spread evenly over all classes, in [0, 1). As in torch's loss.
 
     Raises:

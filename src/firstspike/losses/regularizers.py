@@ -183,7 +183,7 @@ class LayerWindow(LayerRegularizer):
     def __init__(self, alpha: NotNegative, start: Finite = 0.0, stop: Finite = 2.0, tau_syn: Positive = 1.0) -> None:
         super().__init__(alpha, tau_syn)
         if not -math.inf < start < stop < math.inf:
-            raise ValueError(f"stop: expected a finite number above start, which is {start}, got {stop}. Change stop.")
+            raise ValueError(f"stop: expected a finite number above start, which is {start}, got {stop}")
         self.start, self.stop = float(start), float(stop)
 
     def of_layer(self, layer: LIFLayer, inputs: Tensor, spikes: Tensor) -> Float[Tensor, ""]:
@@ -230,7 +230,7 @@ class SilentPeak(LayerRegularizer):
         super().__init__(alpha, tau_syn)
         self.max_silent = check_not_negative("max_silent", max_silent)
         if max_silent > 1:
-            raise ValueError(f"max_silent: expected a fraction from 0 to 1, got {max_silent}. Change max_silent.")
+            raise ValueError(f"max_silent: expected a fraction from 0 to 1, got {max_silent}")
 
     def of_layer(self, layer: LIFLayer, inputs: Tensor, spikes: Tensor) -> Float[Tensor, ""]:
         """See `LayerRegularizer`."""
@@ -274,7 +274,7 @@ class SpikeCount(LayerRegularizer):
         super().__init__(alpha, tau_syn)
         self.least = check_not_negative("least", least)
         if not most >= self.least:
-            raise ValueError(f"most: expected at least {self.least:g}, the lower bound, got {most}. Change most.")
+            raise ValueError(f"most: expected at least {self.least:g}, the lower bound, got {most}")
         self.most = float(most)
 
     def of_layer(self, layer: LIFLayer, inputs: Tensor, spikes: Tensor) -> Float[Tensor, ""]:

@@ -27,7 +27,7 @@ class TimeCrossEntropy(TimeLoss):
     those that spike, and `t_true` becomes `(1 - label_smoothing) t_true + label_smoothing mean_n t_n`.
 
     Args:
-        xi: width of the softmax in units of `tau_syn`: time differences much above it count as certain.
+        xi: width of the softmax in units of `tau_syn`: time differences much above it are treated as certain.
         label_smoothing: share of the target that is spread evenly over all neurons that spike, in [0, 1): no sample
             is worth an ever larger lead of its true neuron. As in torch's loss.
 
@@ -81,7 +81,7 @@ class TimeMSE(TimeLoss):
         self.correct = check_not_negative("correct", correct)
         self.wrong = check_not_negative("wrong", wrong)
         if correct == wrong:
-            raise ValueError(f"correct, wrong: expected two different targets, got {correct} twice. Change one.")
+            raise ValueError(f"correct, wrong: expected two different targets, got {correct} twice")
 
     def cost(
         self,

@@ -125,7 +125,7 @@ class Membranes:
     ) -> Float[Tensor, "neurons points"]:
         """Voltage relative to the leak.
 
-        Neurons that would spike more often than there is room for are held at the reset, as their layer does.
+        Neurons that would spike more often than `max_spikes` are held at the reset, as their layer does.
 
         Args:
             at: when.

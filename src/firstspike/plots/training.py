@@ -125,7 +125,7 @@ def spike_counts(metrics: Mapping[str, ArrayLike], axes: Axes | Iterable[Any], n
     Args:
         metrics: the columns ``epoch`` and, for each of the layers, ``spikes_LAYER``, ``silent_LAYER`` and
             ``full_LAYER``: the mean number of spikes, the fraction of (sample, neuron) pairs without a spike, and of
-            those with as many as there is room for. ``LAYER`` is the index in the network.
+            those with as many as their capacity. ``LAYER`` is the index in the network.
         axes: two, for the numbers of spikes and for the fractions in percent.
         names: of the layers, by their index in the network.
     """

@@ -29,7 +29,7 @@ from firstspike.training.evaluation import confusion_counts, evaluate_record, su
 if TYPE_CHECKING:
     from firstspike.runs.run import Run
 
-_TABLE_UP_TO = 10  # classes; a larger confusion matrix is no reading
+_TABLE_UP_TO = 10  # classes; a larger confusion matrix is not readable
 
 
 def decisions(run: "Run", output: Tensor) -> list[str]:

@@ -225,7 +225,7 @@ def _rows_until(epoch: int, path: Path) -> list[str]:
             if not torn and int(line.split(",")[0]) <= epoch:
                 rows.append(line)
     except ValueError as error:
-        raise ValueError(f"{path} is damaged: {error}. Mend it, or remove it to go on without its rows") from None
+        raise ValueError(f"{path} is damaged: {error}. Repair it, or remove it to continue without its rows") from None
     return rows
 
 

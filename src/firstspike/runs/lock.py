@@ -1,8 +1,8 @@
 """The lock of a run: one process at a time trains it.
 
 The operating system locks the file ``RUN/.lock`` for a process that trains the run, and drops the lock when the process
-ends, however that happens. ``RUN/.lock.json`` says which process that is; one that a crash left behind is in nobody's
-way.
+ends, however that happens. ``RUN/.lock.json`` says which process that is; one that a crash left does not
+block others.
 """
 
 import json

@@ -73,7 +73,7 @@ def spike_trains(
             arrives, and fills up trains that are shorter than K.
         weight: synaptic weights.
         neuron: as in ``first_spike_time``.
-        max_spikes: most spikes that there is room for, from 1 to 1000000.
+        max_spikes: capacity: most spikes of a neuron, from 1 to 1000000.
         delay: synaptic delays >= 0; synapse (j, i) sees ``times[..., i, :] + delay[j, i]``.
         observed: trains from elsewhere (a simulator, a chip), sorted, ``inf`` after the last spike: returned as they
             are, with the gradient taken there. A spike where the ideal membrane would not rise, or within the
@@ -153,7 +153,7 @@ def spike_window(
         windows: of neurons that see their own spikes again, in place of ``until``: many windows in one call, where
             ``knows_recurrence``. The last ``outputs`` columns of the weight are then those of the neurons themselves,
             and ``times`` may leave these inputs out; ``max_spikes`` counts those of all windows. A neuron with more
-            spikes in a window than there is room for stays at ``reset`` until it ends.
+            spikes in a window than `max_spikes` stays at ``reset`` until it ends.
 
     Raises:
         ValueError: what ``spike_trains`` refuses, or an end that is not after the time of the state.

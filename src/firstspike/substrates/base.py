@@ -160,8 +160,8 @@ class Exact(Substrate):
 
     Args:
         weight_bits: weights are rounded to the multiples of a step that a signed number of so many bits holds, in each
-            layer as many steps as its largest weight takes: with 4 bits -7 ... 7. Training moves the weights behind
-            them, with the gradient of the rounded ones.
+            layer as many steps as its largest weight takes: with 4 bits -7 ... 7. Training moves the full-precision
+            weights, with the gradient of the rounded ones.
 
     Raises:
         ValueError: fewer than 2 bits.

@@ -25,7 +25,7 @@ class Batches:
     Args:
         source: the data, or a loader of batches.
         size: samples in a batch of data.
-        network: tells device and type.
+        network: sets device and type.
         like: data of the same kind, which name inputs and classes of what a loader gives.
 
     Raises:

@@ -68,7 +68,7 @@ def _of_silent(network: nn.Module) -> str:
 
 
 def signs_of_failure(network: nn.Module, validation: Evaluation) -> list[str]:
-    """What speaks against a network at the end of its training, in words; nothing of one that has learnt.
+    """Warnings about a trained network; nothing of one that has learnt.
 
     Args:
         network: the trained network.

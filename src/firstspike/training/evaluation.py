@@ -38,7 +38,7 @@ class Evaluation:
 
     Args:
         loss: mean over the samples, without regularisers.
-        accuracy: fraction of correct decisions; a sample without a decision counts as wrong. NaN where labels are
+        accuracy: fraction of correct decisions; a sample without a decision is wrong. NaN where labels are
             numbers to learn.
         silent: silent fraction of each LIF layer.
         times: output times, ``inf`` where silent; of a readout its values.

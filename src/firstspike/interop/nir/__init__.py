@@ -74,7 +74,7 @@ def from_nir(
     """A network from a NIR graph or a file of one; files are read as data, nothing in them is executed.
 
     It may have the nodes ``Input``, ``Linear``, ``Affine`` without bias, ``Scale``, ``Delay``, ``CubaLIF``, ``CubaLI``
-    and ``Output``, and must be a row of layers. Connections past layers become ``Concatenate``. Neurons may be
+    and ``Output``, and must be a chain of layers. Connections past layers become ``Concatenate``. Neurons may be
     connected to themselves, with delays, which makes a ``LIFRecurrent`` whose ``window`` is the shortest of them. Every
     neuron spikes at most once, whatever its ``v_reset``, unless ``max_spikes`` says otherwise.
 
@@ -92,7 +92,7 @@ def from_nir(
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: not a file of NIR, a graph that is not a row of layers, nodes or values without counterpart.
+        ValueError: not a file of NIR, a graph that is not a chain of layers, nodes or values without counterpart.
         ImportError: the extra ``nir`` is not installed.
     """
     _require_nir()

@@ -151,9 +151,9 @@ def placement(network: Network) -> list[int]:
         if 2 * layer.in_features > ROWS
     ]
     if size > room:
-        problems.append(f"{size} neurons; there is room for {room}" + (" beside delays" if delays else ""))
+        problems.append(f"{size} neurons; the chip has {room}" + (" beside delays" if delays else ""))
     if 2 * delays > CIRCUITS - FIRST_DELAY:
-        problems.append(f"{delays} delays; there is room for {(CIRCUITS - FIRST_DELAY) // 2}")
+        problems.append(f"{delays} delays; the chip has {(CIRCUITS - FIRST_DELAY) // 2}")
     _refuse(problems)
     found: list[int] = []
     neuron, pair = 0, FIRST_DELAY
