@@ -17,8 +17,8 @@ Most of the spread between neurons is the same in all samples: a neuron has larg
 network it does harm. It alone brings the weakest neurons of each layer near their threshold, where spike times change
 abruptly, and limits the spread that the weights may have; the differences between samples are mixed up or fade. So the
 weights are balanced if even the shortest path through the network has more than ``_SHALLOW`` layers: those of each
-neuron are shifted to the same mean. Then the variance is ``n std^2 (psi - phi^2)``, and nearly vanishes where the inputs come
-together, so that the gain can be 1. Where a way is shorter, neurons that differ are the better start.
+neuron are shifted to the same mean. Then the variance is ``n std^2 (psi - phi^2)``, and nearly vanishes where inputs
+come together, so that the gain can be 1. Where a way is shorter, neurons that differ are the better start.
 """
 
 import math
