@@ -21,7 +21,7 @@ from torch.nn.utils.rnn import pack_sequence
 
 from firstspike.data.recordings import TEST_RECORDINGS, cochleagram, read_wav, recordings_in
 
-CHANNELS, FRAMES, SEEDS = 48, 20, 3
+CHANNELS, FRAMES, SEEDS = 48, 20, 2
 
 
 class Recurrent(nn.Module):
@@ -44,7 +44,7 @@ def regression(spectra: list[Tensor], labels: Tensor, test: Tensor) -> float:
     return float(model.fit(values[~fresh], truth[~fresh]).score(values[fresh], truth[fresh]))
 
 
-def recurrent(spectra: list[Tensor], labels: Tensor, test: Tensor, seed: int, epochs: int = 40) -> float:
+def recurrent(spectra: list[Tensor], labels: Tensor, test: Tensor, seed: int, epochs: int = 20) -> float:
     torch.manual_seed(seed)
     model = Recurrent()
     optimizer = torch.optim.Adam(model.parameters(), lr=0.003)
