@@ -37,11 +37,6 @@ def test_interpreted():
 
 
 @pytest.mark.triton
-def test_some_interpreted():
-    run_interpreted("(in_blocks and 1.37) or (test_trains and bound)")
-
-
-@pytest.mark.triton
 @pytest.mark.slow
 @pytest.mark.parametrize("target", ["cuda:80", "cuda:90", "cuda:100", "hip:gfx942"])
 def test_compiled_without_a_device(target):

@@ -103,10 +103,8 @@ def test_in_blocks_of_inputs(ratio, delayed):
 TRAINS = {
     "blocks": ((1, 20, 2, 5, 3.0, 0.8), 1.37, {}),
     "blocks of windows": ((1, 20, 2, 5, 3.0, 0.8), 2.0, {"windows": True, "refractory": 0.3}),
-    "refractory": ((2, 6, 3, 3, 4.0, 2.5), 2.0, {"refractory": 0.4}),
-    "windows": ((2, 6, 3, 3, 4.0, 2.5), 1.37, {"windows": True, "refractory": 0.4}),
     "bound": ((2, 6, 3, 3, 4.0, 2.5), 0.5, {"windows": True, "refractory": 0.4, "bound": 0.2}),
-    "no leak": ((2, 6, 3, 3, 4.0, 2.5), INF, {"windows": True}),
+    "no leak": ((1, 6, 3, 3, 4.0, 2.5), INF, {"windows": True}),
     "burst": ((1, 1, 5, 1, 3.0, 8.0), 1.0, {}),
 }
 
