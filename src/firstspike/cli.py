@@ -213,6 +213,8 @@ def evaluate(
     if len(folders) > 1:
         mean, spread = statistics.fmean(accuracies), statistics.stdev(accuracies)
         typer.echo(f"mean of {len(folders)} seeds: accuracy {100 * mean:.2f} +- {100 * spread:.2f} %")
+    if published := Run(run).config.published:
+        typer.echo(f"published: {published}")
     typer.echo("\n" + "\n".join(map(str, files)))
 
 

@@ -177,6 +177,8 @@ def with_substrate(config: Config, kind: str | None, settings: Iterable[str] = (
         ConfigError: no such kind, or settings that do not fit.
     """
     settings = list(settings)
+    if found := [setting for setting in settings if setting.startswith("substrate.kind=")]:
+        kind = found[-1].partition("=")[2]
     if kind in (None, config.substrate.kind) and not settings:
         return config
     document = Document(config.model_dump())

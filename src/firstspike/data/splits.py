@@ -1,5 +1,6 @@
 """Training, validation and test data: drawn independently, or from one table."""
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Literal
@@ -19,6 +20,7 @@ from firstspike.ranges import Size
 from firstspike.signature import parts_of_docstring, takes_arguments_of
 
 Part = Literal["train", "validation", "test"]
+_LATE = 100.0  # in units of tau_syn: first spikes come earlier
 _SIZES = """
 
 Args:
@@ -126,6 +128,14 @@ def divided(
     columns: tuple[str, ...] = (),
 ) -> Splits:
     """`split` of a table, of trains or of signals, whose labels are indices of classes."""
+    if encoder is None and isinstance(table, Tensor) and table.ndim == 2 and table.numel():
+        latest = float(table.nan_to_num(posinf=0.0).amax())
+        if latest > _LATE:
+            warnings.warn(
+                f"there are spike times up to {latest:g}, in units of tau_syn; values that are not spike times need "
+                "encode={}",
+                stacklevel=3,
+            )
     sizes = [_size(name, share, len(table)) for name, share in (("validation", validation), ("test", test))]
     if sum(sizes) >= len(table):
         raise ValueError(f"validation, test: expected fewer than all of {len(table)} samples, got {sum(sizes)}")
@@ -196,6 +206,8 @@ def class_indices(
     for row, text in enumerate(texts):
         if text not in index:
             hint = "" if text else "; leave out samples without a label"
+            if class_names is None and _number(text) is not None:
+                hint = "; numbers to learn need regression=True"
             raise ValueError(f"labels: expected {expected}, got {text!r} for {place(row)}{hint}")
     return torch.tensor([index[text] for text in texts], dtype=torch.int64), names
 

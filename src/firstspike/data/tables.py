@@ -87,7 +87,8 @@ def read_table(
         arrays = {kind: arrays[""]}
     for name in (kind, *([] if label is None else [str(label)])):
         if name not in arrays:
-            raise ValueError(f"{path}: expected an array {name!r}, got {', '.join(arrays) or 'none'}")
+            hint = "; values need encode" if name == "times" and "values" in arrays else ""
+            raise ValueError(f"{path}: expected an array {name!r}, got {', '.join(arrays) or 'none'}{hint}")
     try:
         how = "name the array 'trains' (.npz)" if kind == "times" else None
         numbers, image = as_table(arrays[kind], kind, inputs[kind], how)
@@ -122,7 +123,8 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
             return {"": loaded} if isinstance(loaded, np.ndarray) else dict(loaded)
         except Exception as error:  # the parsers of numpy and zipfile raise whatever a damaged file leads them to
             reason = str(error).partition("\n")[0] or type(error).__name__
-            reason = "it is another kind of file, or holds Python objects" if "pickle" in reason else reason
+            if "pickle" in reason:
+                reason = "it is another kind of file, or holds Python objects, as the columns of a frame: list(columns)"
             raise ValueError(f"{path}: cannot be read as NumPy arrays of numbers: {reason}") from None
 
 

@@ -131,10 +131,10 @@ def start_firing_(
 
     Args:
         network: whose weights change, in place.
-        times: input times of some samples, or spike trains; a hundred are enough.
+        times: input times of some samples, or spike trains, also as ``EventLists``; a hundred are enough.
         generator: source of the weights; torch's global one by default.
     """
-    entered = [network.flat(times)]
+    entered = [network.flat(times.padded() if hasattr(times, "padded") else times)]
     spiking = [layer for layer in network if isinstance(layer, LIFLayer)]
     deep = _shortest_way(network) > _SHALLOW
     trains = network.training

@@ -212,9 +212,10 @@ def check_batch(
         )
     if labels.dtype != torch.int64 or labels.shape != times.shape[:-1]:
         how = "from one-hot rows with .argmax(dim=-1)" if labels.ndim == times.ndim else "converted with .long()"
+        numbers = " Numbers to learn take fs.losses.ReadoutRegression." if labels.is_floating_point() else ""
         raise ValueError(
             f"labels: expected int64 of shape {tuple(times.shape[:-1])}, one per sample, got {labels.dtype} of "
-            f"shape {tuple(labels.shape)}. Pass class indices, {how}."
+            f"shape {tuple(labels.shape)}. Pass class indices, {how}.{numbers}"
         )
     if labels.device != times.device:
         raise ValueError(f"labels: expected on {times.device} like {name}, got {labels.device}. Move one with .to().")

@@ -123,7 +123,7 @@ class RunData(Run):
         if self.evaluation.labels.is_floating_point():
             raise NotApplicable("the labels are numbers, so that there are no decisions with a margin")
         try:
-            return margins(self.network, self.held_out[1].times[:_SAMPLES], readout=self.evaluation.readout)
+            return margins(self.stored_network, self.held_out[1].times[:_SAMPLES], readout=self.evaluation.readout)
         except (ValueError, RuntimeError) as reason:  # a network of one output; one that has no gradient
             raise NotApplicable(str(reason)) from None
 

@@ -25,7 +25,7 @@ from firstspike.text import no_decision
 from firstspike.training.evaluation import confusion_counts
 
 POINTS = 160  # of a membrane trace
-_NAMED = 32  # largest number of inputs that are listed with their names
+_NAMED = 64  # largest number of inputs that are listed with their names
 _NO_CLASSES = "the labels are numbers: the page shows predictions, and no single samples"
 _FEWEST = 12  # samples in the file, however large they are
 

@@ -1,5 +1,6 @@
 """New samples in whatever form people have them, as input spike times."""
 
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -60,6 +61,8 @@ def _in_order(rows: Any, known: Sequence[str]) -> Any:
                     "names by numbers, or leave the column out"
                 )
         return [[row.get(name) for name in order] for row in rows]
+    if not known and hasattr(rows, "columns"):
+        warnings.warn("the run knows no names of columns: those of these rows are taken in their order", stacklevel=4)
     if known and hasattr(rows, "columns") and len(set(known)) == len(known):
         return rows[_columns({" ".join(str(name).split()): name for name in rows.columns}, known)]
     return rows

@@ -28,7 +28,7 @@ from firstspike.runs.seeds import member_configs, member_folder
 from firstspike.runs.stored import OWN_DATA, copy_of_data, load_splits
 from firstspike.runs.writer import RunWriter
 from firstspike.seeding import generator
-from firstspike.substrates import Substrate
+from firstspike.substrates import Exact, Substrate
 from firstspike.torchrun import rank
 from firstspike.training import Callback, Evaluation, FitResult
 from firstspike.training.callbacks import Stop
@@ -310,9 +310,12 @@ class Run:
 
     @cached_property
     def stored_network(self) -> Network:
-        """The trained network with its parameters as the substrate stores them, such as rounded weights."""
+        """The trained network with its weights rounded, where it was trained with ``weight_bits``."""
+        own = self._parts.substrate or build_substrate(self.config)
+        if not isinstance(own, Exact):  # devices round in their own way, which others do not share
+            return self.network
         network = copy.deepcopy(self.network)
-        network.load_state_dict(self._substrate.parameters(network), strict=False)
+        network.load_state_dict(own.parameters(network), strict=False)
         return network
 
     @property
@@ -416,7 +419,8 @@ class Run:
             SubstrateError: a substrate that cannot be reached or does not answer.
             ImportError: a substrate whose extra is not installed.
         """
-        network = self.network if network is None else network
+        if network is None:
+            network = self.network if self._on.substrate.kind == self.config.substrate.kind else self.stored_network
         if not isinstance(times, Tensor | EventLists):
             times = as_tensor("times", times).to(self.dtype)
         if not isinstance(network, Network):

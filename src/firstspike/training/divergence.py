@@ -87,14 +87,15 @@ def signs_of_failure(network: nn.Module, validation: Evaluation) -> list[str]:
     regression = validation.labels.is_floating_point()
     if regression and validation.score <= 0:
         found.append(
-            f"with r2 {validation.score:.3g} on the validation data the network is no better than the labels' mean"
+            f"with r2 {validation.score:.3g} on the validation data the network is no better than the labels' mean; "
+            "scale them to numbers of about 1"
         )
     counts = torch.zeros(1) if regression else torch.bincount(validation.labels)
     guess, samples = float(counts.max()) / len(validation.labels), len(validation.labels)
     if not regression and validation.accuracy <= guess + math.sqrt(guess * (1 - guess) / samples):
         found.append(
             f"with {100 * validation.accuracy:.1f} % of the validation data correct the network is no better than "
-            f"guessing, where the most frequent class makes {100 * guess:.1f} %"
+            f"guessing, where the most frequent class makes {100 * guess:.1f} % of {samples} samples"
         )
     sizes = [_size(layer) for layer in network.modules() if isinstance(layer, LIFLayer)]
     if max(sizes, default=0.0) > _HUGE:

@@ -90,6 +90,11 @@ class Member:
     """The last weights and averages, from which the training continues, while the network has the best ones."""
 
     def __post_init__(self) -> None:
+        if not isinstance(self.optimizer, optim.Optimizer):
+            raise ValueError(
+                f"optimizer: expected one of torch.optim, got {self.optimizer!r}; write "
+                "torch.optim.Adam(network.parameters())"
+            )
         learning = [p for p in self.network.parameters() if p.requires_grad]
         moved = {id(p) for p in self.parameters}
         if learning and not any(id(p) in moved for p in learning):

@@ -117,6 +117,8 @@ class Trainer:
         networks = [network] if isinstance(network, nn.Module) else list(network)
         if not networks:
             raise ValueError("Trainer needs at least one network")
+        if isinstance(loss, type):
+            raise ValueError(f"loss: expected an object, got the class {loss.__name__}; write {loss.__name__}()")
         if getattr(loss, "reduction", "mean") == "none":
             raise ValueError("Trainer needs a loss with reduction='mean' or 'sum', got 'none'")
         if isinstance(networks[0], Network):

@@ -1,7 +1,7 @@
 // Of one sample: its input, its spikes in all layers, the membranes of the last layer that spikes.
 
 const TICKS_UP_TO = 20; // neurons of a layer whose spikes are ticks, otherwise dots
-const IN_A_TABLE = 16; // inputs
+const IN_A_TABLE = 64; // inputs
 const UNIT = 30; // pixels of height
 const TALLEST = 600; // pixels of a raster
 
