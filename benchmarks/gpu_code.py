@@ -294,10 +294,10 @@ def loops() -> None:
         print(row(*cells))
 
 
-def registers(targets: list[str]) -> None:
-    """Registers and spills of all variants."""
+def registers(targets: list[str], every: int = 1) -> None:
+    """Registers and spills of every so many variants."""
     print(header("kernel", *targets))
-    for variant in variants():
+    for variant in list(variants())[::every]:
         cells = []
         for name in targets:
             kind, arch = name.split(":")
@@ -313,9 +313,10 @@ def registers(targets: list[str]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--registers", nargs="+", metavar="cuda:90", help="of all variants, for these targets instead")
+    parser.add_argument("--every", type=int, default=1, help="of every so many variants only, with --registers")
     options = parser.parse_args()
     if options.registers:
-        registers(options.registers)
+        registers(options.registers, options.every)
         return
     loops()
 

@@ -38,10 +38,11 @@ def test_interpreted():
 
 @pytest.mark.triton
 @pytest.mark.slow
-@pytest.mark.parametrize("target", ["cuda:80", "cuda:90", "cuda:100", "hip:gfx942"])
+@pytest.mark.parametrize("target", ["cuda:80", "cuda:100", "hip:gfx942"])
 def test_compiled_without_a_device(target):
-    _, _, *rows = run(GPU_CODE, "--registers", target).splitlines()
-    assert len(rows) == 92
+    """Some variants; ``python benchmarks/gpu_code.py --registers`` compiles all, which takes minutes."""
+    _, _, *rows = run(GPU_CODE, "--registers", target, "--every", "31").splitlines()
+    assert len(rows) == 3
     assert all(" 0 spilled" in row for row in rows), rows
 
 
