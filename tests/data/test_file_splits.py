@@ -265,6 +265,7 @@ def test_files_that_are_missing(tmp_path):
         file_splits(tmp_path / "b.csv")
 
 
+@pytest.mark.filterwarnings("ignore:there are spike times up to")
 @pytest.mark.parametrize("kind", ["csv", "npy", "npz"])
 def test_damaged_tables_are_refused_in_one_line(tmp_path, kind):
     """Bytes of good tables are changed, left out and put in at random."""

@@ -96,6 +96,7 @@ def test_names_for_the_labels(labels, names, expected):
     assert data.labels[data.times[:, 0].argsort()].tolist() == expected
 
 
+@pytest.mark.filterwarnings("ignore:there are spike times up to")
 def test_an_encoder_is_fitted_to_the_training_part_alone():
     values = TIMES * 100
     parts = split(values, LABELS, encode={"late": 1.5}, dtype=torch.float64)
@@ -119,6 +120,7 @@ def test_wine():
     assert parts.train.features == 26
 
 
+@pytest.mark.filterwarnings("ignore:there are spike times up to")
 def test_images():
     pixels = np.random.default_rng(1).integers(0, 256, (20, 4, 3))
     data = split(pixels, [0, 1] * 10, encode={"per_feature": False, "invert": True, "on_off": True}).train
@@ -192,3 +194,10 @@ def test_wrong_arguments(arguments, message):
     with pytest.raises(ValueError, match=message) as error:
         split(**({"times": TIMES, "labels": LABELS} | arguments))
     assert "\n" not in str(error.value)
+
+
+def test_values_without_an_encoding_are_pointed_out():
+    with pytest.warns(
+        UserWarning, match=r"spike times up to 1680, in units of tau_syn; values .* need encode="
+    ):
+        split(load_wine().data, load_wine().target)
