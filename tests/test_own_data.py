@@ -180,5 +180,5 @@ def test_many_classes_ask_for_the_right_labels(key, shown, tmp_path):
         fs.config.load_config(tmp_path / "mine.yaml")
     assert error.value.errors == [
         f"network[1].out_features: the last lif layer has 3 neurons, the data has 20 classes ({shown}): if "
-        "data.labels is right, write out_features: 20, otherwise correct it"
+        "data.labels is correct, write out_features: 20, otherwise correct it"
     ]
