@@ -82,7 +82,7 @@ def test_a_damaged_row_is_not_dropped_unasked(tmp_path, row):
     text = f"epoch,loss\n{row}\n2,0.5\n"
     (tmp_path / "metrics.csv").write_text("epoch,loss\n1,0.5\n3,0.5\n")
     (tmp_path / "output_times.csv").write_text(text, encoding="latin-1")
-    with pytest.raises(ValueError, match=r"output_times\.csv is damaged: .* Mend it, or remove it"):
+    with pytest.raises(ValueError, match=r"output_times\.csv is damaged: .* Repair it, or remove it"):
         RunFolder(tmp_path).drop_rows_after(2)
     assert (tmp_path / "output_times.csv").read_text(encoding="latin-1") == text
     assert (tmp_path / "metrics.csv").read_text().endswith("3,0.5\n")
