@@ -197,7 +197,5 @@ def test_wrong_arguments(arguments, message):
 
 
 def test_values_without_an_encoding_are_pointed_out():
-    with pytest.warns(
-        UserWarning, match=r"spike times up to 1680, in units of tau_syn; values .* need encode="
-    ):
+    with pytest.warns(UserWarning, match=r"spike times up to 1680, in units of tau_syn; values .* need encode="):
         split(load_wine().data, load_wine().target)

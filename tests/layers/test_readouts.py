@@ -278,7 +278,7 @@ def test_wrong_inputs():
             lambda: IntegralReadout(3, 2, trainable=["threshold"]),
             "trainable must be some of tau_mem, tau_syn in a list",
         ),
-        (lambda: MaximumReadout(3, 2, LIF(torch.ones(2).requires_grad_())), "no gradient by time constants"),
+        (lambda: MaximumReadout(3, 2, LIF(torch.ones(2).requires_grad_())), "no gradient of time constants"),
         (lambda: IntegralReadout(3, 2, weight_mean=1.0), "weight_mean and weight_std belong together"),
     ],
 )

@@ -200,7 +200,7 @@ class MaximumReadout(Readout):
     ) -> None:
         given = LIF() if neuron is None else neuron
         if any(isinstance(x, Tensor) and x.requires_grad for x in (given.tau_mem, given.tau_syn)):
-            raise ValueError("MaximumReadout has no gradient by time constants; give numbers, or tensors without one")
+            raise ValueError("MaximumReadout has no gradient of time constants; give numbers, or tensors without one")
         super().__init__(in_features, out_features, neuron, **options)
 
     def read(self, trains: Float[Tensor, "*batch in_features spikes"]) -> Float[Tensor, "*batch out_features"]:
