@@ -104,7 +104,7 @@ def test_a_run_folder_that_cannot_be_written(bars_folder, tmp_path, read_only):
         f"firstspike resume {run}",
     )
     one_message(command("train", "bars", "-q", "--out", tmp_path / "new", **as_user), "Permission denied")
-    one_message(command("plot", run, "confusion", **as_user), f"{run / 'figures' / 'confusion.png'}: Permission denied")
+    one_message(command("plot", run, "confusion", **as_user), f"{run / 'figures'}: Permission denied")
     tested = command("evaluate", run, **as_user)
     assert tested.stdout.startswith("test accuracy")
     assert tested.stderr == f"error: {run / 'evaluation'}: Permission denied\n"
