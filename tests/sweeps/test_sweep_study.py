@@ -194,6 +194,7 @@ def test_urls(tmp_path):
         assert "secret" not in str(refused.value)
 
 
+@pytest.mark.slow  # needs psycopg, of the extra dev
 def test_a_database_that_does_not_answer_is_one_message():
     url = storage_url("postgresql+psycopg://me:secret@127.0.0.1:1/db?sslpassword=secret", Path())
     with (
