@@ -2,7 +2,7 @@
 
 Triton compiles each kernel and ships NVIDIA's disassembler. The tables count what the kernels do in their loop over
 the inputs, on the shortest way once around it, which it takes as long as no neuron of the tile needs anything special.
-From the counts follows an estimate of the time of a layer, beside one of a dense layer. It is no measurement: sorting,
+The counts give an estimate of the time of a layer, next to one of a dense layer. It is not a measurement: sorting,
 launches and what torch does around the kernels are left out.
 """
 
@@ -295,7 +295,7 @@ def loops() -> None:
 
 
 def registers(targets: list[str], every: int = 1) -> None:
-    """Registers and spills of every so many variants."""
+    """Registers and spills of every n-th variant."""
     print(header("kernel", *targets))
     for variant in list(variants())[::every]:
         cells = []
@@ -313,7 +313,7 @@ def registers(targets: list[str], every: int = 1) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--registers", nargs="+", metavar="cuda:90", help="of all variants, for these targets instead")
-    parser.add_argument("--every", type=int, default=1, help="of every so many variants only, with --registers")
+    parser.add_argument("--every", type=int, default=1, help="with --registers, only every n-th variant")
     options = parser.parse_args()
     if options.registers:
         registers(options.registers, options.every)

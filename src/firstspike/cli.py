@@ -3,7 +3,6 @@
 import contextlib
 import os
 import signal
-import statistics
 import sys
 import threading
 from collections.abc import Iterator
@@ -199,21 +198,24 @@ def evaluate(
         raise ValueError("--split and --data exclude each other: --data is all of a file")
 
     from firstspike.runs import Run
+    from firstspike.runs.seeds import mean_of
+    from firstspike.runs.writer import summary
+    from firstspike.training.evaluation import success_text
 
-    folders = [each.folder for each in Run(run).seeds] or [run]
-    accuracies, files = [], []
+    whole = Run(run)
+    folders = [each.folder for each in whole.seeds] or [run]
+    found, files = [], []
     for folder in folders:
         result = Run(folder, checkpoint, substrate, settings=settings or ()).evaluate(data or split)
-        accuracies.append(result.accuracy)
+        found.append(summary(result))
         try:
             files += result.save()  # first: the text may find no reader, or none that knows its letters
         finally:
             text = result.text()
             typer.echo(encodable(text if len(folders) == 1 else f"{folder.name}: {text.splitlines()[0]}"))
     if len(folders) > 1:
-        mean, spread = statistics.fmean(accuracies), statistics.stdev(accuracies)
-        typer.echo(f"mean of {len(folders)} seeds: accuracy {100 * mean:.2f} +- {100 * spread:.2f} %")
-    if published := Run(run).config.published:
+        typer.echo(f"mean of {len(folders)} seeds: {success_text(mean_of(found))}")
+    if published := whole.config.published:
         typer.echo(f"published: {published}")
     typer.echo("\n" + "\n".join(map(str, files)))
 

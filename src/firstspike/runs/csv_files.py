@@ -16,7 +16,7 @@ def write_csv_files(run: "Run", folder: Path) -> list[Path]:
     """Write weights and delays of every layer, a row for each neuron, and the spike times of the held-out data.
 
     In those a row is a sample, a column a neuron; of spike trains the spikes of a neuron are columns one after the
-    other. ``inf`` is no spike.
+    other. ``inf`` means no spike.
 
     Returns:
         The files.

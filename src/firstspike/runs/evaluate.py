@@ -10,6 +10,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -84,10 +85,10 @@ class RunEvaluation(Evaluation):
         name = name if run.elsewhere is None else f"{name}_on_{run.elsewhere}"
         return cls(**vars(found), run=run, data=data, name=name, record=record)
 
-    @property
+    @cached_property
     def numbers(self) -> dict[str, Any]:
         """All but the spikes, ready for JSON. ``confusion`` has true classes in rows and ``decisions`` in columns."""
-        time, classes = self.decision_time, {}
+        time, classes, costs = self.decision_time, {}, self.cost()
         if not self.data.regression:
             counts = confusion_counts(self, len(self.data.class_names))
             names = self.run.names(len(counts))
@@ -106,11 +107,11 @@ class RunEvaluation(Evaluation):
             "silent": dict(zip(layers, self.silent, strict=True)),
             "decided": self.decided,
             "decision_time": time if math.isfinite(time) else None,
-            "cost": {layer.name: {"spikes": layer.spikes, "synaptic_events": layer.events} for layer in self.cost()},
+            "cost": {layer.name: {"spikes": layer.spikes, "synaptic_events": layer.events} for layer in costs},
             "cost_until_decision": {
                 layer.name: {"spikes": layer.spikes, "synaptic_events": layer.events} for layer in self.cost(True)
             },
-            "energy_estimate": energy_estimates(self.cost()) if self.cost() else {},
+            "energy_estimate": energy_estimates(costs) if costs else {},
             **classes,
         }
 

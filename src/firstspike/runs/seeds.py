@@ -37,26 +37,21 @@ def joint_results(seeds: Sequence[int], results: Sequence[dict[str, Any]]) -> di
     found["best_validation_accuracy"] = None if None in best else statistics.fmean(best)  # without validation data
     for split in ("validation", "test"):
         parts = [result[split] for result in results if result.get(split) is not None]
-        if not parts:
-            found[split] = None
-            continue
-        accuracies = [part["accuracy"] for part in parts if "accuracy" in part]
-        spread = (
-            {"accuracy": statistics.fmean(accuracies), "accuracy_std": statistics.stdev(accuracies)}
-            if accuracies
-            else {}
-        )
-        metrics = {
-            name: statistics.fmean(part["metrics"][name] for part in parts) for name in parts[0].get("metrics", ())
-        }
-        found[split] = {
-            "samples": parts[0]["samples"],
-            **spread,
-            **({"metrics": metrics} if metrics else {}),
-            "loss": statistics.fmean(part["loss"] for part in parts),
-            "silent": [statistics.fmean(layer) for layer in zip(*(part["silent"] for part in parts), strict=True)],
-        }
+        found[split] = mean_of(parts) if parts else None
     found["seeds"] = {str(seed): result for seed, result in zip(seeds, results, strict=True)}
+    return found
+
+
+def mean_of(parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Mean of each number of several networks' results on the same data, and the standard deviation of accuracies."""
+    accuracies = [part["accuracy"] for part in parts if "accuracy" in part]
+    found: dict[str, Any] = {"samples": parts[0]["samples"]}
+    if accuracies:
+        found |= {"accuracy": statistics.fmean(accuracies), "accuracy_std": statistics.stdev(accuracies)}
+    if names := parts[0].get("metrics"):
+        found["metrics"] = {name: statistics.fmean(part["metrics"][name] for part in parts) for name in names}
+    found["loss"] = statistics.fmean(part["loss"] for part in parts)
+    found["silent"] = [statistics.fmean(layer) for layer in zip(*(part["silent"] for part in parts), strict=True)]
     return found
 
 

@@ -67,7 +67,7 @@ class Batches:
     def _peek(self, loader: Loader) -> SpikeData:
         """What the first batch tells."""
         times, labels = _pair(next(iter(loader), None))
-        found = self.network(SpikeData(times, torch.zeros_like(labels), ("",)).to(*_place(self.network)).dense)
+        found = self.network(to_network(SpikeData(times, torch.zeros_like(labels), ("",)), self.network).dense)
         return SpikeData(times, labels, tuple(map(str, range(found.shape[-1]))))
 
     def epoch(self, epoch: int, seeds: Sequence[int], done: int) -> Iterator[tuple[Tensor, Tensor]]:
@@ -132,8 +132,3 @@ def _pair(batch: Any) -> tuple[Tensor, Tensor]:
             f"train: expected batches (times, labels) from the loader, got a {type(batch).__name__}"
         ) from None
     return torch.as_tensor(times), torch.as_tensor(labels)
-
-
-def _place(network: nn.Module) -> tuple[torch.device | None, torch.dtype | None]:
-    parameter = next(network.parameters(), None)
-    return (None, None) if parameter is None else (parameter.device, parameter.dtype)
