@@ -11,22 +11,24 @@ from torch.nn.functional import cross_entropy
 
 from firstspike.config import load_config
 from firstspike.config.builder import build, build_data
-from firstspike.layers import BiasSpikes, EarliestPool2d, LIFConv2d, LIFLayer, LIFLinear, Network
+from firstspike.layers import BiasSpikes, EarliestPool2d, LIFConv2d, Network
 
-CONFIGS = ("mnist", "fashion_mnist", "fashion_mnist_conv")
-IMAGES = 4000  # of an epoch's 60000
+CONFIGS = {"yin_yang": 5000, "mnist": 60000, "mnist_trains": 60000, "fashion_mnist": 60000, "fashion_mnist_conv": 60000}
+"""Samples of an epoch of each config."""
+SAMPLES = 4000  # that are measured
 
 
 def epochs(
     name: str, folder: Path, clock: Clock, device: torch.device
 ) -> tuple[str, dict[str, Callable[[], list[float]]]]:
-    """A config's layers, and calls that train on ``IMAGES`` of them: everything that happens between two validations.
+    """A config's layers, and calls that train on ``SAMPLES`` of its data: all that happens between two validations.
 
     The dense twin has the same numbers of inputs, neurons and channels, ReLU, cross-entropy, Adam, and the same noise
     on its inputs.
     """
-    sizes = [f"data.train={IMAGES}", "data.validation=10", "data.test=10"]
-    config = load_config(name, [f"data.folder={folder}", f"training.device={device}", *sizes])
+    sizes = [f"data.train={SAMPLES}", "data.validation=10", "data.test=10"]
+    files = [f"data.folder={folder}"] if "mnist" in name else []
+    config = load_config(name, [*files, f"training.device={device}", *sizes])
     splits = build_data(config)
     training, data = config.training, splits.train
     trainer = build(config, splits)
@@ -60,7 +62,7 @@ def epochs(
 
         return call
 
-    layers = "-".join(str(len(layer.weight)) for layer in network if isinstance(layer, LIFLayer))
+    layers = "-".join(str(len(layer.weight)) for layer in network if hasattr(layer, "weight"))
     return f"{data.features}-{layers}", {"spikes": timed(spikes), "dense": timed(dense)}
 
 
@@ -81,8 +83,7 @@ def dense_twin(network: Network) -> Iterator[nn.Module]:
             yield nn.MaxPool2d(layer.window.kernel, layer.window.stride)
             yield nn.Flatten()
         else:
-            assert isinstance(layer, LIFLinear)
             yield nn.Linear(layer.weight.shape[1] - biases, len(layer.weight))
             biases = 0
-        if isinstance(layer, LIFLayer) and layer is not network[-1]:
+        if hasattr(layer, "weight") and layer is not network[-1]:
             yield nn.ReLU()

@@ -5,7 +5,8 @@
 
 ``results.json`` has all numbers of the page, ``results.template.md`` its text. A run of the config NAME is a folder
 NAME or NAME_SEED in RUNS; several seeds are one run with ``--seeds``, or several runs. A run whose config is not the
-shipped one is refused. RUNS/hidden_sizes is the sweep examples/sweeps/hidden_sizes.yaml.
+shipped one is refused. RUNS/hidden_sizes is the sweep examples/sweeps/hidden_sizes.yaml, RUNS/spoken_speaker_NAME a
+run of `spoken_digits` with that speaker held out.
 """
 
 import argparse
@@ -54,9 +55,25 @@ TABLES = {
         "mnist_trains": "784-350-10, several spikes",
         "mnist_16x16": "256-128-10",
         "mnist_16x16_trains": "256-128-10, several spikes",
+        "mnist_conv": "64 channels, pooling, 256-10",
         "mnist_deep": "784-400-400-400-400-10",
+        "mnist_deep_trains": "784-400-400-400-400-10, several spikes",
     },
-    "spoken": {"spoken_digits": "96-200-10, several spikes"},
+    "fashion": {
+        "fashion_mnist": "1568-800-10",
+        "fashion_mnist_trains": "784-800-10, several spikes",
+        "fashion_mnist_conv": "96 channels, pooling, 256-10",
+    },
+    "digits": {
+        "digits": "128-400-10",
+        "digits_deep": "64, fifteen times 64, 10, with connections",
+        "digits_deep_plain": "the same without connections",
+    },
+    "sequences": {
+        "delayed_xor": "2-20-2, several spikes",
+        "japanese_vowels": "200 hidden neurons, several spikes",
+        "spoken_digits": "96-200-10, several spikes",
+    },
 }
 """Shipped configs of each table, and their networks. What was published for one is in its config."""
 
@@ -69,6 +86,7 @@ def taken_over(runs: Path, numbers: Numbers) -> None:
     """
     for config in (name for rows in TABLES.values() for name in rows):
         found: dict[str, Numbers] = {}
+        commits: set[str] = set()
         seconds = 0.0
         for path in sorted(runs.glob(f"{config}*")):
             if not re.fullmatch(rf"{config}(_\d+)?", path.name) or not (path / "results.json").is_file():
@@ -79,6 +97,7 @@ def taken_over(runs: Path, numbers: Numbers) -> None:
             results = folder.results
             found |= results.get("seeds") or {str(folder.config.training.seed): results}
             seconds += results["seconds"]
+            commits.add(folder.environment["commit"][:7])
         if found:
             first = next(iter(found.values()))
             numbers["accuracies"][config] = {
@@ -87,7 +106,15 @@ def taken_over(runs: Path, numbers: Numbers) -> None:
                 "parameters": first["parameters"],
                 "epochs": first["epochs"],
                 "minutes": round(seconds / 60, 1),
+                "commits": sorted(commits),
             }
+    for path in sorted(runs.glob("spoken_speaker_*")):
+        if (path / "results.json").is_file():
+            folder = RunFolder.open(path)
+            shipped = load_config("spoken_digits", [f"data.speaker={folder.config.data.speaker}"])
+            if comparable(folder.config) != comparable(shipped):
+                raise ValueError(f"{path} is not a run of the shipped config spoken_digits")
+            numbers["speakers"][path.name.removeprefix("spoken_speaker_")] = folder.results["test"]["accuracy"]
     sweep = runs / "hidden_sizes"
     if (sweep / "sweep.json").is_file():
         for trial in table_of(*read_study(str(sweep))).complete:
@@ -128,11 +155,18 @@ def table(rows: dict[str, str], accuracies: Numbers) -> str:
     ]
     for name, network in rows.items():
         if found := accuracies.get(name):
-            lines.append(
-                f"| `{name}` | {network} | {found['parameters']} | {found['epochs']} | {seeds(found)} | "
-                f"{found['minutes']:.0f} | {accuracy(found)} | {load_config(name).published} |"
-            )
+            minutes = f"{found['minutes']:.0f}" if found["minutes"] else "-"
+            cells = (found["parameters"] or "-", found["epochs"], seeds(found), minutes, accuracy(found))
+            lines.append(f"| `{name}` | {network} | {' | '.join(map(str, cells))} | {load_config(name).published} |")
     return "\n".join(lines)
+
+
+def speakers(found: dict[str, float]) -> str:
+    """Accuracy on the recordings of each speaker, of whom none was heard in training."""
+    names, values = list(found), list(found.values())
+    lines = [["speaker held out", *names, "mean"], ["---"] * (len(names) + 2)]
+    lines.append(["test accuracy in %", *(f"{100 * x:.1f}" for x in [*values, statistics.fmean(values)])])
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def sizes(found: dict[str, dict[str, list[float]]]) -> str:
@@ -168,7 +202,8 @@ def main() -> None:
     if json.dumps(numbers["sizes"]) != before:
         sizes_figure(numbers["sizes"], DOCS / "results_sizes.png")
     tables = {name: table(rows, numbers["accuracies"]) for name, rows in TABLES.items()}
-    page = Template(PAGE.read_text(encoding="utf-8")).substitute(tables, sizes=sizes(numbers["sizes"]))
+    texts = {"sizes": sizes(numbers["sizes"]), "speakers": speakers(numbers["speakers"])}
+    page = Template(PAGE.read_text(encoding="utf-8")).substitute(tables, **texts)
     (DOCS / "results.md").write_text(page, encoding="utf-8")
 
 

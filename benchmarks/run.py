@@ -1,7 +1,8 @@
-"""Measure first_spike_time against a dense layer: ``python benchmarks/run.py --only shapes images --markdown FILE``.
+"""Measure first_spike_time against a dense layer: ``python benchmarks/run.py --only shapes images``.
 
 Each row is measured in one go as interleaved repeats. On a machine that others use, ``--clock cpu --threads 1`` counts
-only the time that this process ran.
+only the time that this process ran. ``--instructions avx2`` limits both sides to older instructions. ``--save`` keeps
+the tables in ``benchmarks.json``, from which ``page.py`` writes docs/benchmarks.md.
 
 With ``--device cuda`` everything runs on a GPU, and every clock is read after the GPU has finished. By default these
 are the sections that say in a few minutes whether the kernels are right and what they cost, and the text for an issue
@@ -9,6 +10,10 @@ is written to gpu.md.
 """
 
 import argparse
+import datetime
+import json
+import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -20,10 +25,37 @@ from cases import FASHION
 from gpu import FIRST
 from sections import SECTIONS as MEASURED
 from sections import Settings
-from timing import CLOCKS, machine
+from timing import CLOCKS, Table, machine
 
 SECTIONS = FIRST | MEASURED
 ON_GPUS = [*FIRST, "memory"]
+NUMBERS = Path(__file__).parent / "benchmarks.json"
+LIMITS = {
+    "avx2": {"NUMBA_CPU_NAME": "haswell", "MKL_ENABLE_INSTRUCTIONS": "AVX2", "ATEN_CPU_CAPABILITY": "avx2"},
+    "sse": {"NUMBA_CPU_NAME": "x86-64", "MKL_ENABLE_INSTRUCTIONS": "SSE4_2", "ATEN_CPU_CAPABILITY": "default"},
+}
+
+
+def limited(instructions: str) -> None:
+    """Start again with these instructions, which libraries read from the environment as they are loaded."""
+    limit = {"NUMBA_CPU_FEATURES": "", **LIMITS[instructions]}
+    if any(os.environ.get(name) != value for name, value in limit.items()):
+        os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, **limit})
+
+
+def save(name: str, instructions: str, table: Table, description: str) -> None:
+    """Keep a table, with what it was measured on."""
+    numbers = json.loads(NUMBERS.read_text(encoding="utf-8")) if NUMBERS.exists() else {}
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True)
+    numbers.setdefault(instructions, {})[name] = {
+        "title": table.title,
+        "columns": list(table.columns),
+        "rows": table.rows,
+        "commit": commit.stdout.strip(),
+        "date": datetime.date.today().isoformat(),
+        "machine": description,
+    }
+    NUMBERS.write_text(json.dumps(numbers, indent=1) + "\n", encoding="utf-8")
 
 
 def main() -> None:
@@ -35,8 +67,14 @@ def main() -> None:
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--double", action="store_true", help="float64 instead of float32")
     parser.add_argument("--images", type=Path, default=FASHION, help="folder with MNIST-like idx files")
+    parser.add_argument(
+        "--instructions", choices=["native", *LIMITS], default="native", help="of the CPU; default: all"
+    )
+    parser.add_argument("--save", action="store_true", help="keep the tables in benchmarks.json")
     parser.add_argument("--markdown", type=Path, help="file for the tables")
     options = parser.parse_args()
+    if options.instructions != "native":
+        limited(options.instructions)
     device = torch.device(options.device)
     if device.type == "cuda" and not torch.cuda.is_available():
         parser.error(f"--device {device}: torch {torch.__version__} finds no GPU here")
@@ -47,12 +85,17 @@ def main() -> None:
     settings = Settings(
         options.repeats, options.clock, torch.float64 if options.double else torch.float32, options.images, device
     )
-    print(machine(options.clock, device))
+    description = machine(options.clock, device)
+    print(description)
     first = device.type == "cuda" and not options.only
-    tables = [SECTIONS[name](settings) for name in options.only or (ON_GPUS if first else MEASURED)]
+    tables = []
+    for name in options.only or (ON_GPUS if first else MEASURED):
+        tables.append(SECTIONS[name](settings))
+        if options.save:
+            save(name, options.instructions, tables[-1], description)
     file = options.markdown or (Path("gpu.md") if first else None)
     if file:
-        text = "\n".join(["# Benchmarks\n", machine(options.clock, device) + "\n", *(x.markdown() for x in tables)])
+        text = "\n".join(["# Benchmarks\n", description + "\n", *(x.markdown() for x in tables)])
         file.write_text(text)
     if first:
         print(f"\nNo GPU had run this before: please send us {file}, as an issue, whatever it says.")

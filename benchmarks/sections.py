@@ -1,5 +1,9 @@
 """One function for each part of the report."""
 
+import os
+import subprocess
+import sys
+import tempfile
 import time
 from collections.abc import Callable
 from functools import partial
@@ -8,12 +12,12 @@ from typing import NamedTuple
 
 import torch
 from cases import Case, dense, images, neurons, several, uniform
-from epochs import CONFIGS, IMAGES, epochs
+from epochs import CONFIGS, SAMPLES, epochs
 from peers import PEERS
 from recurrent import INPUTS, NEURONS, STEPS, Call, sequences, spoken
 from recurrent import PEERS as RECURRENT
 from recurrent import ours as recurrent_layer
-from timing import Table, clock_on, interleave, milliseconds, peak_memory, ratios, spread, two_passes
+from timing import Table, clock_on, interleave, labelled, milliseconds, peak_memory, ratios, spread, two_passes
 from torch import Tensor
 
 SHAPES = ((150, 5, 30), (50, 256, 128), (128, 784, 512), (256, 1024, 1024), (1024, 1024, 1024))
@@ -153,16 +157,15 @@ def trains(settings: Settings) -> Table:
 
 def training(settings: Settings) -> Table:
     table = Table(
-        "An epoch of 60000 images: batches, loss, gradient, Adam; against a dense network with ReLU",
-        ("config", "layers", "threads", "dense s", "spikes s", "ratio"),
+        "An epoch: batches, loss, gradient, Adam; against a dense network with ReLU",
+        ("config", "layers", "samples", "dense s", "spikes s", "ratio"),
     )
     for name in CONFIGS:
         layers, calls = epochs(name, settings.folder, clock_on(settings.device, settings.clock), settings.device)
         runs = interleave(calls, settings.repeats, seconds=60)
-        seconds = (spread([x[0] * 60_000 / IMAGES for x in runs[kind]]) for kind in ("dense", "spikes"))
-        table.add(
-            name, layers, str(torch.get_num_threads()), *seconds, spread(ratios(runs["spikes"], runs["dense"], 0))
-        )
+        samples = CONFIGS[name]
+        seconds = (spread([x[0] * samples / SAMPLES for x in runs[kind]]) for kind in ("dense", "spikes"))
+        table.add(f"`{name}`", layers, str(samples), *seconds, spread(ratios(runs["spikes"], runs["dense"], 0)))
     return table
 
 
@@ -174,9 +177,9 @@ def peers(settings: Settings) -> Table:
     most = torch.cuda.get_device_properties(settings.device).total_memory if gpu else _TOO_BIG
     for shape in SHAPES:
         case = uniform(*shape, 2.0).to(settings.device)
-        for name, peer in PEERS.items():
-            size = "x".join(map(str, shape))
-            if "steps" not in name and 4 * shape[0] * shape[1] * shape[2] * 16 > most:
+        for label, peer in PEERS.items():
+            name, size = labelled(label), "x".join(map(str, shape))
+            if "steps" not in label and 4 * shape[0] * shape[1] * shape[2] * 16 > most:
                 table.add(size, name, "too much memory", "-", "-")
                 continue
             try:
@@ -220,7 +223,8 @@ def recurrence(settings: Settings) -> Table:
         case = sequences(batch)
         mine = recurrent_layer(case)
         others = {"ours, refractory for half a delay": partial(recurrent_layer, refractory=0.5), **RECURRENT}
-        for name, peer in others.items():
+        for label, peer in others.items():
+            name = labelled(label)
             try:
                 start = time.perf_counter()
                 other = peer(case)
@@ -257,6 +261,20 @@ def sequence(settings: Settings) -> Table:
     return table
 
 
+def start(settings: Settings) -> Table:
+    """``firstspike train bars`` where no kernel was compiled before, and once more."""
+    table = Table("First use: firstspike train bars", ("kernels", "seconds", "cache MiB"))
+    with tempfile.TemporaryDirectory() as cache:
+        for kernels in ("not compiled yet", "compiled"):
+            begin = time.perf_counter()
+            command = [sys.executable, "-m", "firstspike", "train", "bars", "--quiet", "--out", f"{cache}/{kernels}"]
+            subprocess.run(command, check=True, capture_output=True, env={**os.environ, "XDG_CACHE_HOME": cache})
+            took = time.perf_counter() - begin
+            size = sum(x.stat().st_size for x in Path(cache, "firstspike").rglob("*") if x.is_file())
+            table.add(kernels, f"{took:.1f}", f"{size / 2**20:.1f}")
+    return table
+
+
 SECTIONS: dict[str, Callable[[Settings], Table]] = {
     "shapes": shapes,
     "images": pictures,
@@ -269,4 +287,5 @@ SECTIONS: dict[str, Callable[[Settings], Table]] = {
     "peers": peers,
     "recurrence": recurrence,
     "sequence": sequence,
+    "start": start,
 }

@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import torch
@@ -140,6 +140,15 @@ def resident(name: str) -> float:
         if line.startswith(name + ":"):
             return int(line.split()[1]) / 1024
     raise ValueError(f"/proc/self/status has no line {name}")
+
+
+def labelled(peer: str) -> str:
+    """A peer's name, whose first word is its distribution, with the version that is installed."""
+    name, _, rest = peer.partition(" ")
+    try:
+        return f"{name.strip(',')} {version(name.strip(','))}{', ' if rest else ''}{rest}"
+    except PackageNotFoundError:
+        return peer
 
 
 def machine(clock: str, device: torch.device) -> str:
