@@ -69,6 +69,12 @@ def origin(numbers: Numbers) -> str:
     return f"{', '.join(dates)}, commit {', '.join(commits)}. {machines}"
 
 
+def page(numbers: Numbers) -> str:
+    tables = {name: table(name, numbers) for name in numbers["native"]}
+    text = Template(PAGE.read_text(encoding="utf-8"))
+    return text.substitute(tables, top=top(numbers), origin=origin(numbers))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--measure", action="store_true", help="measure everything first")
@@ -79,9 +85,7 @@ def main() -> None:
         command = ["--instructions", instructions, "--save", *images, "--only", *sections]
         subprocess.run([sys.executable, str(HERE / "run.py"), *command], check=True)
     numbers = json.loads(NUMBERS.read_text(encoding="utf-8"))
-    tables = {name: table(name, numbers) for name in numbers["native"]}
-    page = Template(PAGE.read_text(encoding="utf-8")).substitute(tables, top=top(numbers), origin=origin(numbers))
-    (DOCS / "benchmarks.md").write_text(page, encoding="utf-8")
+    (DOCS / "benchmarks.md").write_text(page(numbers), encoding="utf-8")
 
 
 if __name__ == "__main__":

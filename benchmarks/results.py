@@ -190,6 +190,12 @@ def sizes_figure(found: dict[str, dict[str, list[float]]], path: Path) -> None:
         plt.savefig(path, dpi=150)
 
 
+def page(numbers: Numbers) -> str:
+    tables = {name: table(rows, numbers["accuracies"]) for name, rows in TABLES.items()}
+    texts = {"sizes": sizes(numbers["sizes"]), "speakers": speakers(numbers["speakers"])}
+    return Template(PAGE.read_text(encoding="utf-8")).substitute(tables, **texts)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", type=Path, nargs="?", help="folder with run folders")
@@ -201,10 +207,7 @@ def main() -> None:
         NUMBERS.write_text(json.dumps(numbers, indent=1) + "\n", encoding="utf-8")
     if json.dumps(numbers["sizes"]) != before:
         sizes_figure(numbers["sizes"], DOCS / "results_sizes.png")
-    tables = {name: table(rows, numbers["accuracies"]) for name, rows in TABLES.items()}
-    texts = {"sizes": sizes(numbers["sizes"]), "speakers": speakers(numbers["speakers"])}
-    page = Template(PAGE.read_text(encoding="utf-8")).substitute(tables, **texts)
-    (DOCS / "results.md").write_text(page, encoding="utf-8")
+    (DOCS / "results.md").write_text(page(numbers), encoding="utf-8")
 
 
 if __name__ == "__main__":

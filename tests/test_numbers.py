@@ -4,7 +4,9 @@ Measured numbers are in ``docs/results.md``, ``docs/benchmarks.md`` and the tabl
 the README, the paper, ``CITATION.cff`` and the shipped configs are among them.
 """
 
+import json
 import re
+import runpy
 from pathlib import Path
 
 import pytest
@@ -42,6 +44,13 @@ def ratios(part, column):
     rows = (DOCS / "benchmarks.md").read_text(encoding="utf-8").split(f"## {part}\n")[1].split("\n## ")[0].splitlines()
     shapes = [row for row in rows if re.match(r"\| \d+x", row)]
     return [float(row.split("|")[column].split()[0]) for row in shapes]
+
+
+@pytest.mark.parametrize(("script", "name"), [("results.py", "results"), ("page.py", "benchmarks")])
+def test_pages_are_what_their_scripts_write(script, name):
+    written = runpy.run_path(str(ROOT / "benchmarks" / script))["page"]
+    numbers = json.loads((ROOT / "benchmarks" / f"{name}.json").read_text(encoding="utf-8"))
+    assert (DOCS / f"{name}.md").read_text(encoding="utf-8") == written(numbers)
 
 
 @pytest.mark.parametrize("name", WRITTEN)
