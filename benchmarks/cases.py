@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from recurrent import spoken
 from torch import Tensor
 
 from firstspike.neuron import LIF
@@ -140,11 +139,6 @@ def _pixels(folder: Path) -> tuple[str, Tensor]:
 def memory_case(name: str, on: str, batch: int, inputs: int, outputs: int) -> tuple[torch.device, Callable[[], None]]:
     """A device, and a forward and backward pass of the named kind; compiled and warmed up on something small."""
     device = torch.device(on)
-    if name == "sequence":
-        network, trains = spoken(batch)
-        small = spoken(2, events=200)[1]
-        network(small).sum().backward()
-        return device, lambda: network(trains).sum().backward()
     small, case = uniform(4, 32, 8).to(device), uniform(batch, inputs, outputs).to(device)
     grad = case.grad()
     linear = dense(case)

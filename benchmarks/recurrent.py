@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from firstspike import LIF, IntegralReadout, LIFRecurrent, LIFSpikeTrains, Network
+from firstspike import LIF, LIFRecurrent
 
 STEPS, INPUTS, NEURONS = 100, 700, 256
 TAU_MEM, TAU_SYN = 10.0, 5.0  # in delays, or steps; the ratio of 2 is what jaxsnn can do
@@ -182,19 +182,3 @@ PEERS: dict[str, Callable[[Sequences], Call]] = {
     "exact-event-adjoint, first spikes of 1 window": exact_event_adjoint,
     "jaxsnn, all events": jaxsnn,
 }
-
-
-def spoken(batch: int, events: int = 8000, duration: float = 100.0) -> tuple[Network, Tensor]:
-    """A network of the size of those for Spiking Heidelberg Digits, and made-up events: 700 - 256 - 256 - 20."""
-    generator = torch.Generator().manual_seed(0)
-    counts = torch.multinomial(torch.rand(batch, INPUTS, generator=generator) + 0.2, events, True, generator=generator)
-    counts = torch.zeros(batch, INPUTS).scatter_add_(1, counts, torch.ones(counts.shape))
-    most = int(counts.max())
-    trains = torch.rand(batch, INPUTS, most, generator=generator) * duration
-    trains[torch.arange(most) >= counts[..., None]] = torch.inf
-    network = Network(
-        LIFSpikeTrains(INPUTS, NEURONS, 100, LIF(5.0, 2.5), weight_mean=0.0, weight_std=0.08, generator=generator),
-        LIFSpikeTrains(NEURONS, NEURONS, 100, LIF(5.0, 2.5), weight_mean=0.0, weight_std=0.12, generator=generator),
-        IntegralReadout(NEURONS, 20, tau=50.0, generator=generator),
-    )
-    return network, trains.sort(dim=-1).values

@@ -13,8 +13,9 @@ from typing import NamedTuple
 import torch
 from cases import Case, dense, images, neurons, several, uniform
 from epochs import CONFIGS, SAMPLES, epochs
+from heidelberg import heidelberg
 from peers import PEERS
-from recurrent import INPUTS, NEURONS, STEPS, Call, sequences, spoken
+from recurrent import INPUTS, NEURONS, STEPS, Call, sequences
 from recurrent import PEERS as RECURRENT
 from recurrent import ours as recurrent_layer
 from timing import Table, clock_on, interleave, labelled, milliseconds, peak_memory, ratios, spread, two_passes
@@ -242,25 +243,6 @@ def recurrence(settings: Settings) -> Table:
     return table
 
 
-def sequence(settings: Settings) -> Table:
-    table = Table(
-        "Spike trains of the size of Spiking Heidelberg Digits: 700-256-256-20, 8000 made-up events a sample",
-        ("batch", "spikes of a neuron", "forward ms", "backward ms", "both ms", "peak memory MiB"),
-    )
-    clock = clock_on(settings.device, settings.clock)
-    network, trains = spoken(64)
-    hidden = [network[0](trains)]
-    hidden.append(network[1](hidden[0]))
-    counts = ", ".join(f"{torch.isfinite(x).sum().item() / x[..., 0].numel():.1f}" for x in hidden)
-    values = network(trains)
-    runs = interleave(
-        {"one": two_passes(lambda: network(trains), torch.ones_like(values), clock)}, min(settings.repeats, 10)
-    )["one"]
-    memory = peak_memory("'sequence', 'cpu', 64, 0, 0")
-    table.add("64", counts, *(milliseconds(runs, part) for part in range(3)), f"{memory:.0f}")
-    return table
-
-
 def start(settings: Settings) -> Table:
     """``firstspike train bars`` where no kernel was compiled before, and once more."""
     table = Table("First use: firstspike train bars", ("kernels", "seconds", "cache MiB"))
@@ -286,6 +268,6 @@ SECTIONS: dict[str, Callable[[Settings], Table]] = {
     "training": training,
     "peers": peers,
     "recurrence": recurrence,
-    "sequence": sequence,
+    "heidelberg": lambda settings: heidelberg(),
     "start": start,
 }
