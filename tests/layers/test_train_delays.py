@@ -18,7 +18,7 @@ from firstspike import (
     Network,
     ensemble,
 )
-from firstspike.config import build, describe, parse_config
+from firstspike.config import build, build_data, describe, load_config, parse_config
 from firstspike.layers.trains import form_of, takes_trains
 
 pytestmark = pytest.mark.usefixtures("on_device")
@@ -188,3 +188,19 @@ def test_a_delay_of_first_spikes_after_trains():
         Network(LIFSpikeTrains(3, 2, 5), Delay(2))
     with pytest.raises(ValueError, match="LIFLinear expects first spikes, and gets spike trains"):
         Network(Delay(2, trains=True), LIFLinear(2, 2))
+
+
+def test_networks_with_delays_of_trains_are_trained_and_evaluated():
+    """Learnt before the hidden layer: what a layer lets through is as long as what it gets."""
+    layers = (
+        "[{kind: delay, trains: true}, {kind: spike_trains, out_features: 5, max_spikes: 9, overflow: drop}, "
+        "{kind: integral, out_features: 2}]"
+    )
+    config = load_config("delayed_xor", [f"network={layers}", "data.train=40", "data.validation=20", "data.test=20"])
+    trainer = build(config)
+    splits = build_data(config)
+    before = trainer.network[0].delay.detach().clone()
+    result = trainer.fit(splits.train, splits.validation, epochs=1, batch_size=10, progress_bar=False)
+    assert 0 <= result.metrics["validation_accuracy"][0] <= 1
+    assert 0 <= trainer.evaluate(splits.test).accuracy <= 1
+    assert not torch.equal(trainer.network[0].delay, before)
