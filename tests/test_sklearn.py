@@ -188,11 +188,11 @@ def test_it_is_quiet_unless_asked(wine, capfd):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"hidden_layer_sizes": (0,)}, r"hidden_layer_sizes: expected numbers of at least 1, got \(0,\)"),
-        ({"batch_size": "all"}, "batch_size: expected 'auto' or a number of at least 1, got 'all'"),
-        ({"xi": 0}, "xi: expected a finite number above 0, got 0"),
+        ({"hidden_layer_sizes": (0,)}, r"hidden_layer_sizes must be numbers >= 1, got \(0,\)"),
+        ({"batch_size": "all"}, "batch_size must be > 0 or 'auto', got 'all'"),
+        ({"xi": 0}, "xi must be > 0 and finite, got 0"),
         ({"late": 0.1}, "early, late: expected finite times with 0 <= early < late"),
-        ({"max_iter": 2.5}, "max_iter: expected a number of at least 1, got 2.5"),
+        ({"max_iter": 2.5}, "max_iter must be > 0, got 2.5"),
     ],
 )
 def test_wrong_arguments_are_named(wine, settings, message):
@@ -205,6 +205,8 @@ def test_wrong_data_are_named(wine):
         small().fit(np.full((3, 2), np.nan), [0, 1, 1])
     with pytest.raises(ValueError, match="Unknown label type: continuous"):
         small().fit(wine[0], wine[0][:, 0])
+    with pytest.raises(ValueError, match=r"X: expected numbers, .*'red'; encode names by numbers"):
+        SpikingClassifier().fit([[1.0, "red"], [2.0, "blue"]], [0, 1])
     with pytest.raises(ValueError, match="infinity"):
         small().fit(np.where(wine[0] > 100, np.inf, wine[0]), wine[1])
 

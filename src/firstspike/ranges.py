@@ -1,7 +1,16 @@
-"""Ranges of numbers, for annotations: ``float`` and ``int`` to a type checker, bounds to a config and to readers."""
+"""Ranges of numbers, for annotations: ``float`` and ``int`` to a type checker, bounds to a config and to readers.
 
+``checks_ranges`` makes a function or class refuse what is outside the ranges of its arguments.
+"""
+
+import inspect
+import operator
+from collections.abc import Callable, Mapping
+from functools import cache, wraps
 from math import inf
-from typing import Annotated
+from numbers import Integral, Real
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from annotated_types import Ge, Gt, Le, Lt
 
@@ -21,3 +30,75 @@ Seed = Annotated[int, Ge(0), Le(2**63 - 1)]
 Retries = Annotated[int, Gt(0), Le(1000)]
 Border = Annotated[int, Ge(0), Le(1000)]
 Distance = Annotated[float, Ge(0), Le(1000)]
+
+_Target = TypeVar("_Target", bound=Callable[..., Any])
+
+
+def checks_ranges(target: _Target) -> _Target:
+    """A decorator for a function or class: arguments outside the ranges of their annotations raise a ValueError.
+
+    Of a ``Literal`` these are its values. Arguments without a range are not looked at.
+    """
+    function: Any = target.__init__ if inspect.isclass(target) else target
+    signature = inspect.signature(function)
+
+    @wraps(function)
+    def checked(*args: Any, **kwargs: Any) -> Any:
+        check_ranges(function, signature.bind(*args, **kwargs).arguments)
+        return function(*args, **kwargs)
+
+    if not inspect.isclass(target):
+        return checked  # type: ignore[return-value]
+    setattr(target, "__init__", checked)  # noqa: B010  (a type checker lets nobody assign to a method)
+    return target
+
+
+def check_ranges(function: Callable[..., Any], given: Mapping[str, Any]) -> None:
+    """Raise a ValueError for an argument outside the range of its annotation in a function."""
+    for name, options in _ranges(function).items():
+        classes_first = sorted(options, key=lambda option: not isinstance(option, type))  # a tensor is not looked into
+        if name in given and not any(_allows(option, given[name]) for option in classes_first):
+            expected = " or ".join(filter(None, map(_described, options)))
+            raise ValueError(f"{name} must be {expected}, got {given[name]!r}")
+
+
+@cache
+def _ranges(function: Callable[..., Any]) -> dict[str, tuple[Any, ...]]:
+    """Annotations of the arguments that have ranges; of a union each of its options."""
+    hints = get_type_hints(function, include_extras=True).items()
+    options = {name: get_args(x) if get_origin(x) in (Union, UnionType) else (x,) for name, x in hints}
+    return {name: x for name, x in options.items() if any(get_origin(y) in (Annotated, Literal) for y in x)}
+
+
+def _allows(option: Any, value: Any) -> bool:
+    """Whether a value fits; where an annotation says nothing of numbers, everything else does."""
+    if isinstance(option, type):
+        return isinstance(value, option)
+    if get_origin(option) is Literal:
+        return isinstance(value, str) and value in get_args(option)
+    if getattr(value, "ndim", None) == 0:  # an array or tensor of one number
+        value = value.item()
+    if get_origin(option) is not Annotated:
+        return not isinstance(value, Real)
+    kind, *bounds = get_args(option)
+    number = isinstance(value, Integral if kind is int else Real) and not isinstance(value, bool)
+    return number and all(getattr(operator, name)(value, limit) for name, limit in map(_parts, bounds))
+
+
+def _parts(bound: Any) -> tuple[str, float]:
+    """Name and limit: ``gt``, ``ge``, ``lt`` or ``le``."""
+    name = type(bound).__name__.lower()
+    return name, getattr(bound, name)
+
+
+def _described(option: Any) -> str:
+    """What fits, in words."""
+    if isinstance(option, type):
+        return "" if option is NoneType else "True, False" if option is bool else f"a {option.__name__}"
+    if get_origin(option) is Literal:
+        values = get_args(option)
+        return repr(values[0]) if len(values) == 1 else f"one of {', '.join(values)}"
+    signs = {"gt": ">", "ge": ">=", "lt": "<", "le": "<="}
+    found = map(_parts, get_args(option)[1:] if get_origin(option) is Annotated else ())
+    texts = {"finite" if abs(limit) == inf else f"{signs[name]} {limit}": None for name, limit in found}
+    return " and ".join(texts)

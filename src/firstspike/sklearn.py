@@ -1,19 +1,21 @@
 """A classifier with scikit-learn's interface: ``firstspike.sklearn.SpikingClassifier``."""
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
-from numbers import Integral, Real
-from typing import Any
+from numbers import Integral
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
+from annotated_types import Ge
 from numpy.typing import ArrayLike, NDArray
 
 from firstspike.data import LatencyEncoder, SpikeData
 from firstspike.layers import LIFLinear, Network, start_firing_
 from firstspike.losses import TimeCrossEntropy
 from firstspike.neuron import LIF
+from firstspike.ranges import NotNegative, Positive, PositiveInt, PositiveOrInf, Probability, check_ranges
 from firstspike.seeding import generator
 from firstspike.text import installed_with
 from firstspike.training import CosineLR, EarlyStopping, Interrupted, SilentNeurons, Trainer
@@ -90,16 +92,16 @@ class SpikingClassifier(ClassifierMixin, BaseEstimator):
         self,
         hidden_layer_sizes: int | Sequence[int] = (100,),
         *,
-        tau_mem: float = 2.0,
-        late: float = 2.0,
-        xi: float = 0.1,
-        learning_rate_init: float = 0.01,
-        batch_size: int | str = "auto",
-        max_iter: int = 100,
-        tol: float = 1e-4,
-        n_iter_no_change: int = 30,
+        tau_mem: PositiveOrInf = 2.0,
+        late: Positive = 2.0,
+        xi: Positive = 0.1,
+        learning_rate_init: Positive = 0.01,
+        batch_size: PositiveInt | Literal["auto"] = "auto",
+        max_iter: PositiveInt = 100,
+        tol: NotNegative = 1e-4,
+        n_iter_no_change: Annotated[float, Ge(1)] = 30,
         early_stopping: bool = False,
-        validation_fraction: float = 0.1,
+        validation_fraction: Probability = 0.1,
         warm_start: bool = False,
         random_state: int | np.random.RandomState | None = None,
         verbose: bool = False,
@@ -134,9 +136,10 @@ class SpikingClassifier(ClassifierMixin, BaseEstimator):
                 that are no classes.
             KeyboardInterrupt: Ctrl-C; the classifier is then not fitted.
         """
-        hidden = self._checked_sizes()
+        check_ranges(type(self).__init__, self.get_params())
+        hidden = self._sizes()
         continued = self.warm_start and hasattr(self, "network_")
-        values, y = validate_data(self, X, y, dtype=np.float64, ensure_all_finite="allow-nan", reset=not continued)
+        values, y = self._checked(X, y, reset=not continued)
         check_classification_targets(y)
         classes, labels = np.unique(y, return_inverse=True)
         if continued and not np.array_equal(classes, self.classes_):
@@ -161,7 +164,9 @@ class SpikingClassifier(ClassifierMixin, BaseEstimator):
         train = encoded(values, labels)
         network = self.network_ if continued else self._network([train.features, *hidden, len(classes)], train, seed)
         metric = "validation_accuracy" if self.early_stopping else "train_loss"
-        stopping = EarlyStopping(self.n_iter_no_change, metric, self.tol, restore_best=self.early_stopping)
+        stopping = EarlyStopping(
+            int(min(self.n_iter_no_change, self.max_iter)), metric, self.tol, restore_best=self.early_stopping
+        )
         optimizer = torch.optim.Adam(network.parameters(), lr=self.learning_rate_init)
         limits = [_SILENT_HIDDEN] * len(hidden) + [_SILENT_OUTPUT]
         trainer = Trainer(
@@ -211,7 +216,7 @@ class SpikingClassifier(ClassifierMixin, BaseEstimator):
             ValueError: other columns than in ``fit``, infinite values.
         """
         check_is_fitted(self)
-        values = validate_data(self, X, dtype=np.float64, ensure_all_finite="allow-nan", reset=False)
+        values = self._checked(X, reset=False)
         times = record_in_parts(self.network_, self.encoder_(values)).output.double()
         found = torch.softmax(-times / self.xi, dim=1).numpy()
         silent = (times == math.inf).all(dim=1).numpy()
@@ -227,6 +232,16 @@ class SpikingClassifier(ClassifierMixin, BaseEstimator):
         probabilities = self.predict_proba(X)
         return self.classes_[probabilities.argmax(axis=1)]
 
+    def _checked(self, *data: ArrayLike, reset: bool) -> Any:
+        """The values as an array, and the labels if there are any."""
+        try:
+            return validate_data(self, *data, dtype=np.float64, ensure_all_finite="allow-nan", reset=reset)
+        except ValueError as error:
+            if "could not convert string" not in str(error):
+                raise
+            hint = "encode names by numbers, for instance with sklearn's OneHotEncoder, or leave the column out"
+            raise ValueError(f"X: expected numbers, {error}; {hint}") from None
+
     def _network(self, sizes: Sequence[int], train: SpikeData, seed: int) -> Network:
         """An untrained network whose neurons fire."""
         source, neuron = generator(seed, "init"), LIF(tau_mem=self.tau_mem)
@@ -239,41 +254,15 @@ class SpikingClassifier(ClassifierMixin, BaseEstimator):
             return min(samples, max(20, min(200, samples // 50)))
         return min(samples, int(self.batch_size))
 
-    def _checked_sizes(self) -> list[int]:
-        """Sizes of the hidden layers, after a check of all arguments that nothing else checks."""
+    def _sizes(self) -> list[int]:
+        """Sizes of the hidden layers."""
         given = self.hidden_layer_sizes
         sizes = list(given) if isinstance(given, Iterable) else [given]
-        if not all(map(_whole, sizes)):
-            raise ValueError(f"hidden_layer_sizes: expected numbers of at least 1, got {given!r}")
-        for name, (fits, expected) in _RANGES.items():
-            if not fits(value := getattr(self, name)):
-                raise ValueError(f"{name}: expected {expected}, got {value!r}")
+        if not all(isinstance(size, Integral) and size >= 1 for size in sizes):
+            raise ValueError(f"hidden_layer_sizes must be numbers >= 1, got {given!r}")
         return [int(size) for size in sizes]
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.input_tags.allow_nan = True
         return tags
-
-
-def _whole(value: Any) -> bool:
-    return isinstance(value, Integral) and int(value) >= 1
-
-
-def _within(value: Any, low: float, high: float) -> bool:
-    """Whether it is a number between the two."""
-    return isinstance(value, Real) and low < float(value) < high
-
-
-_POSITIVE = (lambda x: _within(x, 0, math.inf), "a finite number above 0")
-_RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
-    "tau_mem": (lambda x: x == math.inf or _within(x, 0, math.inf), "a number above 0, or inf"),
-    "late": _POSITIVE,
-    "xi": _POSITIVE,
-    "learning_rate_init": _POSITIVE,
-    "batch_size": (lambda x: x == "auto" or _whole(x), "'auto' or a number of at least 1"),
-    "max_iter": (_whole, "a number of at least 1"),
-    "tol": (lambda x: x == 0 or _within(x, 0, math.inf), "a finite number of at least 0"),
-    "n_iter_no_change": (lambda x: x == math.inf or _whole(x), "a number of at least 1, or inf"),
-    "validation_fraction": (lambda x: _within(x, 0, 1), "a number between 0 and 1"),
-}

@@ -65,7 +65,7 @@ def test_noise_of_bars():
 @pytest.mark.parametrize("arguments", [{"size": 1}, {"samples": 0}, {"noise": -0.1}, {"multiply": 0}])
 def test_wrong_arguments_of_bars(arguments):
     (name,) = arguments
-    with pytest.raises(ValueError, match=f"{name}: expected"):
+    with pytest.raises(ValueError, match=f"{name} must be"):
         bars(**arguments)
 
 
@@ -93,7 +93,7 @@ def test_times_never_fall_below_zero():
 
 
 def test_negative_noise_is_refused():
-    with pytest.raises(ValueError, match="noise: expected"):
+    with pytest.raises(ValueError, match="noise must be"):
         xor(10, noise=-1.0)
 
 
@@ -114,7 +114,7 @@ def test_noise_jitters_every_spike():
     moved = torch.isfinite(clean.times)
     assert torch.equal(torch.isfinite(data.times), moved)
     assert 0 < (data.times - clean.times)[moved].abs().max() < 0.3
-    with pytest.raises(ValueError, match="noise: expected"):
+    with pytest.raises(ValueError, match="noise must be"):
         delayed_xor(noise=-1.0)
 
 
@@ -164,9 +164,9 @@ def test_jitter_of_patterns():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"jitter": -0.1}, "jitter: expected"),
-        ({"classes": 1}, "classes: expected"),
-        ({"inputs": 0}, "inputs: expected"),
+        ({"jitter": -0.1}, "jitter must be"),
+        ({"classes": 1}, "classes must be"),
+        ({"inputs": 0}, "inputs must be"),
         ({"patterns": [0.1, 0.2]}, "patterns: expected"),
         ({"patterns": [[0.1, -0.2]]}, "patterns: expected"),
         ({"patterns": [[0.1, math.nan]]}, "patterns: expected"),

@@ -180,9 +180,9 @@ def test_an_encoder_knows_its_channels():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"levels": 0}, "levels: expected a whole number from 1 to 1000000, got 0"),
-        ({"dt": 0.0}, "dt: expected a finite number above 0, got 0.0"),
-        ({"start": -1.0}, "start: expected a finite number of at least 0, got -1.0"),
+        ({"levels": 0}, "levels must be > 0 and <= 1000000, got 0"),
+        ({"dt": 0.0}, "dt must be > 0 and finite, got 0.0"),
+        ({"start": -1.0}, "start must be >= 0 and finite, got -1.0"),
         ({"per_channel": 1}, "per_channel: expected true or false, got 1"),
         ({"low": [1.0], "high": [0.0]}, "low, high: expected as many"),
         ({"low": "ab", "high": [0.0]}, "low: expected a list of numbers"),

@@ -72,7 +72,7 @@ def test_neighbouring_units_are_joined(kind, folder):
     assert int(torch.isfinite(joined.times.padded()).sum()) == len(whole.times.when)
     assert outline(kind, folder=folder, units_per_input=9).features == 78
     assert outline(kind, folder=folder).class_names == WORDS
-    with pytest.raises(ValueError, match=r"units_per_input: expected a whole number from 1 to 700, got 0"):
+    with pytest.raises(ValueError, match=r"units_per_input must be > 0 and <= 700, got 0"):
         DATASETS[kind](folder=folder, units_per_input=0)
 
 

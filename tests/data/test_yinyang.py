@@ -114,9 +114,9 @@ def test_splits_are_the_published_ones():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"samples": 0}, "samples: expected"),
-        ({"seed": -1}, "seed: expected"),
-        ({"r_big": 0.6}, "r_small, r_big: expected"),
+        ({"samples": 0}, "samples must be"),
+        ({"seed": -1}, "seed must be"),
+        ({"r_big": 0.6}, "r_big must be > 0 and <= 0.5"),
         ({"r_small": 0.25}, "r_small, r_big: expected"),
         ({"r_small": 0.02}, "r_small, r_big: expected"),
         ({"early": 2.0}, "early, late: expected"),

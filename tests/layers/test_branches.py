@@ -214,9 +214,9 @@ def test_names():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: Concatenate(3, 0), "over must be >= 1, the number of layers"),
+        (lambda: Concatenate(3, 0), "over must be > 0 and <= 1000000, got 0"),
         (lambda: Concatenate(0, 1), "inputs must be >= 1, got 0"),
-        (lambda: Concatenate(3, 1, delay=-1.0), "delay must be >= 0 and finite, got -1.0"),
+        (lambda: Concatenate(3, 1, delay=-1.0), "delay must be .*>= 0 and finite, got -1.0"),
         (lambda: Concatenate((1, 4, 4), 1, skipped=16), "must both be images or both be numbers"),
         (lambda: Concatenate((1, 4, 4), 1, skipped=(1, 6, 4)), "of the same height and width as 1x4x4, or of mult"),
         (lambda: Earliest(3, 1, skipped=4), "got 3 inputs and 4 that are carried past; Concatenate takes any numbers"),

@@ -50,5 +50,5 @@ def test_in_a_network():
 
 @pytest.mark.parametrize("p", [-0.1, 1.0])
 def test_refused(p):
-    with pytest.raises(ValueError, match="p must be a probability >= 0 and < 1"):
+    with pytest.raises(ValueError, match="p must be >= 0 and < 1"):
         SpikeDropout(p)

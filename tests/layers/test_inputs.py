@@ -79,7 +79,7 @@ def test_gradient_of_copies_is_their_sum():
 
 @pytest.mark.parametrize("copies", [0, -1])
 def test_wrong_number_of_copies(copies):
-    with pytest.raises(ValueError, match=f"copies must be >= 1, got {copies}"):
+    with pytest.raises(ValueError, match=f"copies must be > 0 and <= 1000000, got {copies}"):
         Multiplex(copies)
 
 

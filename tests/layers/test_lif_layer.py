@@ -331,13 +331,13 @@ def test_output_size():
 @pytest.mark.parametrize(
     ("arguments", "options", "message"),
     [
-        ((0, 2), {}, "in_features and out_features must be >= 1, got 0 and 2"),
-        ((3, -1), {}, "in_features and out_features must be >= 1, got 3 and -1"),
+        ((0, 2), {}, "in_features must be > 0.*, got 0"),
+        ((3, -1), {}, "out_features must be > 0.*, got -1"),
         ((4, 3, 2.0), {}, r"neuron must be a LIF, such as LIF\(tau_mem=2\.0\), got 2\.0"),
         ((4, 3, 0), {}, "neuron must be a LIF, .*got 0"),
         ((3, 2), {"weight_mean": 1.0}, "weight_mean and weight_std belong together"),
         ((3, 2), {"weight_std": 1.0}, "weight_mean and weight_std belong together"),
-        ((3, 2), {"weight_mean": 1.0, "weight_std": -1.0}, "weight_std must be >= 0, got -1.0"),
+        ((3, 2), {"weight_mean": 1.0, "weight_std": -1.0}, "weight_std must be >= 0 and finite, got -1.0"),
     ],
 )
 def test_wrong_arguments(arguments, options, message):

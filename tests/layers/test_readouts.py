@@ -271,7 +271,7 @@ def test_wrong_inputs():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: IntegralReadout(0, 2), "in_features and out_features must be >= 1, got 0 and 2"),
+        (lambda: IntegralReadout(0, 2), "in_features must be > 0.*, got 0"),
         (lambda: IntegralReadout(3, 2, tau=0.0), "tau must be > 0, got 0.0"),
         (lambda: MembraneReadout(3, 2, time=INF), "time must be > 0 and finite, got inf"),
         (

@@ -255,8 +255,8 @@ def test_in_networks_and_ensembles():
     [
         ({"duration": 0.0}, "duration must be > 0 and finite, got 0.0"),
         ({"window": INF}, "window must be > 0 and finite, got inf"),
-        ({"window_spikes": 0}, "window_spikes must be >= 1, got 0"),
-        ({"recurrent_std": -1.0}, "recurrent_std must be >= 0, got -1.0"),
+        ({"window_spikes": 0}, "window_spikes must be > 0 and <= 1000000, got 0"),
+        ({"recurrent_std": -1.0}, "recurrent_std must be >= 0 and finite, got -1.0"),
         ({"recurrent_delay": DelayRule("softplus")}, "recurrent_delay must be bounded and without jitter"),
         ({"recurrent_delay": DelayRule(jitter=0.1)}, "recurrent_delay must be bounded and without jitter"),
     ],

@@ -149,11 +149,11 @@ def test_every_layer_fires_at_the_start(spikes, delay):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"spikes": 0}, "max_spikes must be >= 1, got 0"),
+        ({"spikes": 0}, "max_spikes must be > 0 and <= 1000000, got 0"),
         ({"refractory": -1.0}, "refractory must be >= 0 and finite, got -1.0"),
         ({"reset": 1.0}, "reset must be below the threshold of 1.0, got 1.0"),
-        ({"overflow": "ignore"}, "overflow must be error, warn or drop, got 'ignore'"),
-        ({"inputs": 0}, "in_features and out_features must be >= 1, got 0 and 6"),
+        ({"overflow": "ignore"}, "overflow must be one of error, warn, drop, got 'ignore'"),
+        ({"inputs": 0}, "in_features must be > 0.*, got 0"),
     ],
 )
 def test_wrong_arguments(options, message):

@@ -96,7 +96,7 @@ def test_trains_connections_and_ensembles():
 
 
 def test_refused():
-    with pytest.raises(ValueError, match=r"stop: expected a finite number above start, which is 1, got 0\.5"):
+    with pytest.raises(ValueError, match=r"stop: expected a number above start, which is 1, got 0\.5"):
         LayerWindow(1.0, 1, 0.5)
     with pytest.raises(ValueError, match="LayerWindow needs a Network and its record"):
         LayerWindow(1.0)(torch.rand(2, 3), LABELS, Network(lif(4, 3)))

@@ -210,13 +210,13 @@ def test_wrong_batches(loss, times, labels, message):
 
 @pytest.mark.parametrize("arguments", [{"tau_syn": 0.0}, {"tau_syn": inf}, {"tau_syn": math.nan}])
 def test_wrong_tau(name, arguments):
-    with pytest.raises(ValueError, match="tau_syn: expected"):
+    with pytest.raises(ValueError, match="tau_syn must be"):
         build(name, **arguments)
 
 
 @pytest.mark.parametrize("cost", [-1.0, inf, math.nan])
 def test_wrong_silent_cost(name, cost):
-    with pytest.raises(ValueError, match="silent_cost: expected"):
+    with pytest.raises(ValueError, match="silent_cost must be"):
         LOSSES[name](silent_cost=cost, **ARGUMENTS.get(name, {}))
 
 

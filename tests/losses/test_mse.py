@@ -39,8 +39,8 @@ def test_target_in_units_of_tau_decides():
     ("correct", "wrong", "message"),
     [
         (1.0, 1.0, "two different targets"),
-        (-1.0, 1.0, "correct: expected"),
-        (1.0, math.inf, "wrong: expected"),
+        (-1.0, 1.0, "correct must be"),
+        (1.0, math.inf, "wrong must be"),
     ],
 )
 def test_wrong_targets(correct, wrong, message):

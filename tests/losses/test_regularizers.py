@@ -53,7 +53,7 @@ def test_scalar_in_proportion_to_alpha(name):
 @pytest.mark.parametrize("name", sorted(REGULARIZERS))
 @pytest.mark.parametrize("arguments", [{"alpha": -1.0}, {"alpha": inf}, {"alpha": 1.0, "tau_syn": 0.0}])
 def test_wrong_arguments(name, arguments):
-    with pytest.raises(ValueError, match=r"(alpha|tau_syn): expected"):
+    with pytest.raises(ValueError, match=r"(alpha|tau_syn) must be"):
         REGULARIZERS[name](**arguments)
 
 
@@ -100,7 +100,7 @@ def test_early_output_works_under_vmap():
 
 @pytest.mark.parametrize("beta", [0.0, -1.0, inf])
 def test_wrong_beta(beta):
-    with pytest.raises(ValueError, match="beta: expected"):
+    with pytest.raises(ValueError, match="beta must be"):
         EarlyOutput(alpha=1.0, beta=beta)
 
 

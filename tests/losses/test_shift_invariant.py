@@ -41,5 +41,5 @@ def test_earliest_spike_decides():
 
 @pytest.mark.parametrize("delta", [0.0, -0.2, math.inf, math.nan])
 def test_wrong_delta(delta):
-    with pytest.raises(ValueError, match="delta: expected"):
+    with pytest.raises(ValueError, match="delta must be"):
         ShiftInvariantMSE(delta=delta)

@@ -194,7 +194,7 @@ def test_thresholds_keep_their_precision():
 
 
 def test_wrong_use():
-    with pytest.raises(ValueError, match="max_silent: expected a fraction from 0 to 1, got 2"):
+    with pytest.raises(ValueError, match="max_silent must be >= 0 and <= 1, got 2"):
         SilentPeak(1.0, max_silent=2)
     with pytest.raises(ValueError, match="needs a Network and its record"):
         SilentPeak(1.0)(torch.zeros(1, 2), torch.zeros(1, dtype=torch.int64), nn.Identity())

@@ -74,7 +74,7 @@ def test_delays_jitter_in_training_only(source):
 
 @pytest.mark.parametrize(("step", "duration"), [(0, 1), (0.1, 0.05), (0.1, float("inf")), (float("nan"), 1)])
 def test_bad_settings(step, duration):
-    with pytest.raises(ValueError, match="expected 0 < step <= duration < inf"):
+    with pytest.raises(ValueError, match=r"(step|duration) must be"):
         Integrator(step, duration)
 
 

@@ -213,7 +213,7 @@ def test_refused(simulator):
 
 @pytest.mark.parametrize(("step", "duration"), [(0, 1), (2, 10), (0.1, 0.05), (0.1, math.inf), (math.nan, 1)])
 def test_bad_settings(step, duration):
-    with pytest.raises(ValueError, match=r"expected 0\.0001 <= step <= 1 and step < duration < inf"):
+    with pytest.raises(ValueError, match=r"(step|duration) must be"):
         Nest(step, duration)
 
 

@@ -152,7 +152,7 @@ def test_weights_are_rounded_and_clipped():
     stored = WeightQuantiser(30.0, 2.1)(weight)
     torch.testing.assert_close(stored * 30, torch.tensor([0.0, 0, 1, -2, 63, -63], **DOUBLE))
     assert WeightQuantiser()(weight) is weight
-    with pytest.raises(ValueError, match="weight_scale must be > 0, got 0"):
+    with pytest.raises(ValueError, match="scale must be > 0 and finite, got 0"):
         WeightQuantiser(0)
 
 

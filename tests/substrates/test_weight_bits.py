@@ -27,7 +27,7 @@ def test_weights_that_are_all_zero_stay_so():
     network = fs.Network(fs.LIFLinear(2, 3))
     torch.nn.init.zeros_(network[0].weight)
     assert torch.equal(Exact(weight_bits=2).parameters(network)["0.weight"], network[0].weight)
-    with pytest.raises(ValueError, match="weight_bits: expected at least 2"):
+    with pytest.raises(ValueError, match="weight_bits must be >= 2"):
         Exact(weight_bits=1)
 
 

@@ -262,12 +262,7 @@ def seeded_generator(seed: int) -> torch.Generator:
 
 
 def balanced_labels(samples: int, classes: int, generator: torch.Generator) -> Int64[Tensor, " samples"]:
-    """Labels in random order whose class counts differ by at most one.
-
-    Raises:
-        ValueError: `samples` below 1.
-    """
-    check_at_least("samples", samples, 1)
+    """Labels in random order whose class counts differ by at most one."""
     return torch.randperm(samples, generator=generator) % classes
 
 
@@ -279,9 +274,3 @@ def warn_of_early(earliest: float, stacklevel: int) -> None:
             "spike times yet need an encoding such as firstspike.data.latency",
             stacklevel=stacklevel,
         )
-
-
-def check_at_least(name: str, value: float, least: float) -> None:
-    """Raise a ValueError that names the argument unless `least <= value < inf`."""
-    if not least <= value < float("inf"):
-        raise ValueError(f"{name}: expected a finite number of at least {least}, got {value}")

@@ -9,15 +9,16 @@ from annotated_types import Ge, Le
 from jaxtyping import Float64
 from torch import Tensor
 
-from firstspike.data.base import MOST_INPUTS, SpikeData, balanced_labels, check_at_least, seeded_generator
+from firstspike.data.base import MOST_INPUTS, SpikeData, balanced_labels, seeded_generator
 from firstspike.data.encoding import check_window, latency
 from firstspike.data.splits import independent_splits
-from firstspike.ranges import Finite, NotNegative, Seed, Size
+from firstspike.ranges import Finite, NotNegative, Seed, Size, checks_ranges
 
 _DIRECTIONS = ("horizontal", "vertical", "diagonal")
 _EQUALITY = ("equal", "different")
 
 
+@checks_ranges
 def bars(
     size: Annotated[int, Ge(2), Le(200)] = 3,
     samples: Size = 300,
@@ -52,9 +53,6 @@ def bars(
     Raises:
         ValueError: a size, number or noise below its minimum, a window that violates `0 <= early < late`.
     """
-    check_at_least("size", size, 2)
-    check_at_least("noise", noise, 0)
-    check_at_least("multiply", multiply, 1)
     if size**2 * multiply > MOST_INPUTS:
         raise ValueError(f"size, multiply: expected at most {MOST_INPUTS} inputs, got {size**2 * multiply}")
     generator = seeded_generator(seed)
@@ -84,6 +82,7 @@ def _bar_images(size: int) -> Float64[Tensor, "bars size size"]:
     return torch.cat([horizontal, vertical, torch.stack([eye, eye.flip(1)])])
 
 
+@checks_ranges
 def xor(
     samples: Size = 200,
     seed: Seed = 42,
@@ -111,7 +110,6 @@ def xor(
     Raises:
         ValueError: `samples` below 1, `noise` below 0, a window that violates `0 <= early < late`.
     """
-    check_at_least("noise", noise, 0)
     generator = seeded_generator(seed)
     combination = balanced_labels(samples, 4, generator)
     bits = torch.stack([combination // 2, combination % 2], dim=1)
@@ -122,6 +120,7 @@ def xor(
 xor_splits = independent_splits(xor, train=200, validation=100, test=100)
 
 
+@checks_ranges
 def delayed_xor(
     samples: Size = 200,
     seed: Seed = 42,
@@ -150,7 +149,6 @@ def delayed_xor(
     Raises:
         ValueError: `samples` below 1, `noise` below 0, a window that violates `0 <= early < late`.
     """
-    check_at_least("noise", noise, 0)
     check_window(early, late)
     generator = seeded_generator(seed)
     combination = balanced_labels(samples, 4, generator)
@@ -166,11 +164,12 @@ def delayed_xor(
 delayed_xor_splits = independent_splits(delayed_xor, train=200, validation=100, test=100)
 
 
+@checks_ranges
 def pattern(
     samples: Size = 300,
     seed: Seed = 42,
     patterns: Sequence[Sequence[float]] | None = None,
-    classes: Size = 3,
+    classes: Annotated[int, Ge(2), Le(10**6)] = 3,
     inputs: Size = 10,
     pattern_seed: Seed = 0,
     jitter: NotNegative = 0.0,
@@ -203,7 +202,6 @@ def pattern(
         ValueError: a number below its minimum, `patterns` that are not a table of times of at least 0,
             a window that violates `0 <= early < late`.
     """
-    check_at_least("jitter", jitter, 0)
     if patterns is None:
         prototypes = _random_patterns(classes, inputs, pattern_seed, early, late)
     else:
@@ -225,8 +223,6 @@ pattern_splits = independent_splits(pattern, train=300, validation=90, test=90)
 def _random_patterns(
     classes: int, inputs: int, seed: int, early: float, late: float
 ) -> Float64[Tensor, "classes inputs"]:
-    check_at_least("classes", classes, 2)
-    check_at_least("inputs", inputs, 1)
     if classes * inputs > MOST_INPUTS:
         raise ValueError(
             f"classes, inputs: expected at most {MOST_INPUTS} spikes in all patterns, got {classes * inputs}"

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float64, Int64, UInt8
 from torch import Tensor
 
-from firstspike.data.base import SpikeData, Splits, check_at_least, seeded_generator
+from firstspike.data.base import SpikeData, Splits, seeded_generator
 from firstspike.data.encoding import latency
 from firstspike.data.splits import part_of
 from firstspike.ranges import Finite, NotNegative, Probability, Seed, Size
@@ -112,7 +112,8 @@ class ImageSet(NamedTuple):
         size = dict(zip(Splits._fields, sizes, strict=True))
         for parts, most in self.totals.items():
             for part in parts:
-                check_at_least(part, size[part], 1)
+                if size[part] < 1:
+                    raise ValueError(f"{part} must be > 0 and <= {most}, got {size[part]}")
             if (total := sum(size[part] for part in parts)) > most:
                 raise ValueError(f"{', '.join(parts)}: expected at most {most} images in total, got {total}")
         pixels, labels = np.empty((0, self.side, self.side), np.uint8), torch.empty(0, dtype=torch.int64)

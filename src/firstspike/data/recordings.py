@@ -17,7 +17,7 @@ from firstspike.data.arrays import as_tensor
 from firstspike.data.base import SpikeData, Splits
 from firstspike.data.series import LevelCrossingEncoder, SeriesEncoder, as_series, series_encoder
 from firstspike.data.splits import divided, spike_data
-from firstspike.ranges import Positive, Seed, Size
+from firstspike.ranges import Positive, Seed, Size, checks_ranges
 
 WHERE = "https://github.com/Jakobovski/free-spoken-digit-dataset"
 _WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
@@ -35,6 +35,7 @@ class Recording(NamedTuple):
     path: Path
 
 
+@checks_ranges
 def cochleagram(
     sound: Float[Tensor, " values"] | ArrayLike,
     rate: Positive,

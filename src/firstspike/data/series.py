@@ -13,9 +13,9 @@ from jaxtyping import Float, Float64, Int64
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from firstspike.data.encoding import check_ranges, from_settings, is_number, plain_settings, ranges
+from firstspike.data.encoding import check_ranges, from_settings, plain_settings, ranges
 from firstspike.data.events import padded_trains
-from firstspike.ranges import NotNegative, Positive, Size
+from firstspike.ranges import NotNegative, Positive, Size, checks_ranges
 from firstspike.signature import takes_arguments_of
 
 Series = Sequence[ArrayLike | Tensor] | ArrayLike | Tensor
@@ -91,12 +91,6 @@ class SeriesEncoder(ABC):
     kind: ClassVar[str]
 
     def __post_init__(self) -> None:
-        if not (isinstance(self.levels, int) and 1 <= self.levels <= MOST_EVENTS):
-            raise ValueError(f"levels: expected a whole number from 1 to {MOST_EVENTS}, got {self.levels!r}")
-        if not (is_number(self.dt) and 0 < self.dt < math.inf):
-            raise ValueError(f"dt: expected a finite number above 0, got {self.dt!r}")
-        if not (is_number(self.start) and 0 <= self.start < math.inf):
-            raise ValueError(f"start: expected a finite number of at least 0, got {self.start!r}")
         if not isinstance(self.per_channel, bool):
             raise ValueError(f"per_channel: expected true or false, got {self.per_channel!r}")
         check_ranges(self, "channel")
@@ -216,6 +210,7 @@ class SeriesEncoder(ABC):
 
 
 @takes_arguments_of(SeriesEncoder)
+@checks_ranges
 @dataclass(frozen=True)
 class LevelCrossingEncoder(SeriesEncoder):
     """Encodes signals by the changes that they make: an event for each step up or down (send on delta).
@@ -257,6 +252,7 @@ class LevelCrossingEncoder(SeriesEncoder):
 
 
 @takes_arguments_of(SeriesEncoder)
+@checks_ranges
 @dataclass(frozen=True)
 class ThresholdEncoder(SeriesEncoder):
     """Encodes signals by when they cross fixed thresholds.

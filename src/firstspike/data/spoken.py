@@ -4,22 +4,24 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import torch
+from annotated_types import Gt, Le
 from jaxtyping import Int64
 from torch import Tensor
 
 from firstspike.data.base import SpikeData, Splits
 from firstspike.data.events import check_whole, event_lists
 from firstspike.data.splits import divided
-from firstspike.ranges import Positive, Seed, Size
+from firstspike.ranges import Positive, Seed, checks_ranges
 from firstspike.signature import takes_arguments_of
 from firstspike.text import installed_with
 
 WHERE = "https://compneuro.net/datasets or https://zenkelab.org/datasets"
 _UNITS = 700
+UnitsPerInput = Annotated[int, Gt(0), Le(_UNITS)]
 _MOST_CLASSES = 10**4  # without names
 _MOST_BYTES = 2**31  # of an array
 
@@ -38,7 +40,7 @@ def shd_splits(
     seed: Seed = 42,
     folder: str | Path | None = None,
     time_unit: Positive = 0.01,
-    units_per_input: Size = 1,
+    units_per_input: UnitsPerInput = 1,
     dtype: torch.dtype = torch.float32,
 ) -> Splits:
     """Spiking Heidelberg Digits: spoken digits, English and German, as spikes of 700 units of an artificial cochlea.
@@ -164,9 +166,8 @@ def _class_names(file: Any) -> tuple[str, ...]:
     return tuple(map(str, range(last + 1)))
 
 
-def _inputs(units_per_input: int) -> int:
-    if not isinstance(units_per_input, int) or not 1 <= units_per_input <= _UNITS:
-        raise ValueError(f"units_per_input: expected a whole number from 1 to {_UNITS}, got {units_per_input}")
+@checks_ranges
+def _inputs(units_per_input: UnitsPerInput) -> int:
     return -(-_UNITS // units_per_input)
 
 

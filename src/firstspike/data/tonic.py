@@ -9,11 +9,12 @@ import torch
 
 from firstspike.data.base import SpikeData
 from firstspike.data.events import event_lists
-from firstspike.ranges import Positive
+from firstspike.ranges import Positive, checks_ranges
 
 _FIELDS = ("p", "y", "x")  # of an event: polarity, row and column, from the slowest to the fastest in an input's number
 
 
+@checks_ranges
 def from_tonic(
     dataset: Any,
     time_unit: Positive,

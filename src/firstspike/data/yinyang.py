@@ -15,10 +15,10 @@ from annotated_types import Ge, Gt, Le
 from jaxtyping import Float64, Int64, UInt32
 from numpy.typing import ArrayLike
 
-from firstspike.data.base import SpikeData, check_at_least
+from firstspike.data.base import SpikeData
 from firstspike.data.encoding import latency
 from firstspike.data.splits import independent_splits
-from firstspike.ranges import Finite, NotNegative, Positive, Size
+from firstspike.ranges import Finite, NotNegative, Positive, Size, checks_ranges
 
 CLASS_NAMES = ("yin", "yang", "dot")
 """The published names of the classes 0, 1, 2. The generator's own code calls the region of class 1 'yin'."""
@@ -26,6 +26,7 @@ CLASS_NAMES = ("yin", "yang", "dot")
 _WORDS_PER_POINT = 4  # two coordinates, each a double made of two 32-bit words
 
 
+@checks_ranges
 def yin_yang(
     samples: Size = 5000,
     seed: Annotated[int, Ge(0), Le(2**32 - 1)] = 42,
@@ -56,9 +57,6 @@ def yin_yang(
     Raises:
         ValueError: `samples` below 1, a seed or radius out of range, a window that violates `0 <= early < late`.
     """
-    check_at_least("samples", samples, 1)
-    if not 0 <= seed < 2**32:
-        raise ValueError(f"seed: expected 0 ... 2**32 - 1, as RandomState takes, got {seed}")
     if not (0 < r_big <= 0.5 and r_big / 20 <= r_small < r_big / 2):
         raise ValueError(
             f"r_small, r_big: expected r_big in (0, 0.5] and r_small from r_big/20 to below r_big/2, got {r_small} "

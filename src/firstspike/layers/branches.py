@@ -19,13 +19,14 @@ from firstspike.layers.conv import EarliestPool2d
 from firstspike.layers.delay import Delay, DelayRule
 from firstspike.layers.patches import Image
 from firstspike.layers.trains import SizedLayer, at_observed
-from firstspike.ranges import NotNegative, Size
+from firstspike.ranges import NotNegative, Size, checks_ranges
 from firstspike.signature import takes_arguments_of
 from firstspike.spiketime.values import check_times
 
 Shape = int | tuple[int, int, int]
 
 
+@checks_ranges
 class Branch(SizedLayer):
     """What the ends of connections past layers share: sizes, and the delays of the spikes that are carried past.
 
@@ -60,10 +61,6 @@ class Branch(SizedLayer):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        if over < 1:
-            raise ValueError(f"over must be >= 1, the number of layers that the connection passes over, got {over}")
-        if isinstance(delay, int | float) and not 0 <= delay < math.inf:
-            raise ValueError(f"delay must be >= 0 and finite, got {delay}")
         self.over, self.delay = over, delay
         self.image, self.in_features = _sizes("inputs", inputs)
         carried, self.skipped_features = _sizes("skipped", inputs if skipped is None else skipped)

@@ -16,12 +16,13 @@ from firstspike.layers.neurons import LIFLayer, LIFOptions, NeuronLayer
 from firstspike.layers.patches import Borders, Image, Pair, Window, flat, from_image, is_image, to_image
 from firstspike.layers.trains import SizedLayer, at_observed
 from firstspike.neuron import LIF
-from firstspike.ranges import Size
+from firstspike.ranges import Size, checks_ranges
 from firstspike.signature import takes_arguments_of
 from firstspike.spiketime import first_spike_time
 
 
 @takes_arguments_of(NeuronLayer, without=("shape", "in_features", "out_features"))
+@checks_ranges
 class LIFConv2d(LIFLayer):
     """LIF neurons that each see a patch of an image; all of one output channel share their weights.
 
@@ -57,8 +58,6 @@ class LIFConv2d(LIFLayer):
         **options: Unpack[LIFOptions],
     ) -> None:
         seen = Image.checked(image)
-        if out_channels < 1:
-            raise ValueError(f"out_channels must be >= 1, got {out_channels}")
         window = Window.checked(kernel_size, stride, padding)
         made = Image(out_channels, *window.positions(seen))
         shape = (out_channels, seen.channels, *window.kernel)

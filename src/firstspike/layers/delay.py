@@ -14,9 +14,10 @@ from torch.nn import functional
 
 from firstspike.layers.noise import drawn
 from firstspike.layers.trains import Form, SizedLayer, at_observed
-from firstspike.ranges import Finite, NotNegative, PositiveOrInf, Size
+from firstspike.ranges import Finite, NotNegative, PositiveOrInf, Size, checks_ranges
 
 
+@checks_ranges
 @dataclass(frozen=True)
 class DelayRule:
     """How delays start and how they stay >= 0, from the parameter ``raw``:
@@ -56,15 +57,8 @@ class DelayRule:
     jitter: NotNegative = 0.0
 
     def __post_init__(self) -> None:
-        if self.bound not in ("sigmoid", "softplus", "clip"):
-            raise ValueError(f"bound must be sigmoid, softplus or clip, got {self.bound!r}")
-        values = (0.0 if self.bound == "clip" else self.scale, self.shift, self.mean, self.std, self.jitter)
-        positive = self.scale > 0 and self.shift >= 0 and self.std >= 0 and self.jitter >= 0
-        if not (all(map(math.isfinite, values)) and positive):
-            raise ValueError(
-                f"expected finite values with scale > 0, shift >= 0, std >= 0 and jitter >= 0, got scale {self.scale}, "
-                f"shift {self.shift}, mean {self.mean}, std {self.std}, jitter {self.jitter}"
-            )
+        if self.scale == math.inf and self.bound != "clip":
+            raise ValueError(f"scale must be finite for the bound {self.bound}, got {self.scale}")
 
     def __call__(self, raw: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
         """Delays from raw values."""
@@ -142,6 +136,7 @@ def delays_in(network: nn.Module) -> list[tuple[DelayRule, Tensor]]:
     return [(rule, raw) for rule, raw in found if isinstance(rule, DelayRule) and isinstance(raw, Tensor)]
 
 
+@checks_ranges
 class Delay(SizedLayer):
     """Adds a delay to each spike: ``times (..., features) -> times (..., features)``; ``inf`` stays ``inf``.
 
@@ -174,8 +169,6 @@ class Delay(SizedLayer):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        if features < 1 or copies < 1:
-            raise ValueError(f"features and copies must be >= 1, got {features} and {copies}")
         if features % copies:
             raise ValueError(f"{copies} copies cannot share delays among {features} features: no whole multiple")
         self.features = self.in_features = self.out_features = features

@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from firstspike.layers.trains import at_observed
-from firstspike.ranges import Finite, Size
+from firstspike.ranges import Finite, Size, checks_ranges
 from firstspike.spiketime.values import check_times
 
 
@@ -47,6 +47,7 @@ class BiasSpikes(nn.Module):
         return ", ".join(f"{t:g}" for t in self.times.tolist())
 
 
+@checks_ranges
 class Multiplex(nn.Module):
     """Copies every input: ``times (..., n) -> times (..., n * copies)``, the copies of an input side by side.
 
@@ -61,8 +62,6 @@ class Multiplex(nn.Module):
 
     def __init__(self, copies: Size) -> None:
         super().__init__()
-        if copies < 1:
-            raise ValueError(f"copies must be >= 1, got {copies}")
         self.copies = copies
 
     def output_size(self, inputs: int) -> int:

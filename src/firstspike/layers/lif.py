@@ -13,10 +13,10 @@ from firstspike.layers.delay import DelayRule
 from firstspike.layers.neurons import Arriving, LIFLayer, LIFOptions, NeuronLayer
 from firstspike.layers.trains import Form
 from firstspike.neuron import LIF
-from firstspike.ranges import Finite, NotNegative, Size
+from firstspike.ranges import Finite, NotNegative, Size, checks_ranges
 from firstspike.signature import takes_arguments_of
 from firstspike.spiketime import first_spike_time, spike_trains
-from firstspike.spiketime.values import check_spikes, values_of
+from firstspike.spiketime.values import values_of
 
 Overflow = Literal["error", "warn", "drop"]
 
@@ -121,6 +121,7 @@ class LIFLinear(DenseLIFLayer):
 
 
 @takes_arguments_of(DenseLIFLayer)
+@checks_ranges
 class LIFSpikeTrains(DenseLIFLayer):
     """LIF neurons that spike again and again: ``times (batch, in_features[, spikes]) -> (batch, out, max_spikes)``.
 
@@ -160,13 +161,8 @@ class LIFSpikeTrains(DenseLIFLayer):
         overflow: Overflow = "error",
         **options: Unpack[DenseLIFOptions],
     ) -> None:
-        check_spikes("max_spikes", max_spikes)
-        if not 0 <= refractory < math.inf:
-            raise ValueError(f"refractory must be >= 0 and finite, got {refractory}")
-        if overflow not in ("error", "warn", "drop"):
-            raise ValueError(f"overflow must be error, warn or drop, got {overflow!r}")
         threshold = 1.0 if neuron is None else neuron.threshold
-        if not isinstance(threshold, Tensor) and not -math.inf < reset < threshold:
+        if not isinstance(threshold, Tensor) and not reset < threshold:
             raise ValueError(f"reset must be below the threshold of {threshold}, got {reset}")
         super().__init__(in_features, out_features, neuron, **options)
         self.max_spikes, self.refractory, self.reset = max_spikes, refractory, reset

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from firstspike.layers.init import NormalWeights, draw_weights_, firing_weights
 from firstspike.layers.trains import SizedLayer
 from firstspike.neuron import LIF, check_neuron
-from firstspike.ranges import Finite, NotNegative, Positive
+from firstspike.ranges import Finite, NotNegative, Positive, PositiveInt, checks_ranges
 
 _NAMES = tuple(field.name for field in fields(LIF))
 
@@ -36,6 +36,7 @@ class LIFOptions(NeuronOptions, total=False):
     backend: str
 
 
+@checks_ranges
 class NeuronLayer(SizedLayer):
     """A layer of leaky neurons with weights, whose parameters are those of a ``LIF``.
 
@@ -67,8 +68,8 @@ class NeuronLayer(SizedLayer):
     def __init__(
         self,
         shape: tuple[int, ...],
-        in_features: int,
-        out_features: int,
+        in_features: PositiveInt,
+        out_features: PositiveInt,
         neuron: LIF | None = None,
         *,
         trainable: Collection[str] = (),
@@ -82,12 +83,8 @@ class NeuronLayer(SizedLayer):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        if in_features < 1 or out_features < 1:
-            raise ValueError(f"in_features and out_features must be >= 1, got {in_features} and {out_features}")
         if (weight_mean is None) != (weight_std is None):
             raise ValueError("weight_mean and weight_std belong together: give both or none")
-        if weight_std is not None and weight_std < 0:
-            raise ValueError(f"weight_std must be >= 0, got {weight_std}")
         self.in_features = in_features
         self.out_features = out_features
         self.weight_mean, self.weight_std = weight_mean, weight_std

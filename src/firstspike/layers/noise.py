@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from firstspike.devices import sent
 from firstspike.layers.trains import at_observed
-from firstspike.ranges import Probability
+from firstspike.ranges import Probability, checks_ranges
 from firstspike.spiketime.values import check_times
 
 
@@ -60,6 +60,7 @@ def _with(network: nn.Module, name: str, value: Any) -> Iterator[None]:
             setattr(layer, name, old)
 
 
+@checks_ranges
 class SpikeDropout(nn.Module):
     """In training mode each spike gets lost with the probability ``p``: its time becomes ``inf``, without gradient.
 
@@ -77,8 +78,6 @@ class SpikeDropout(nn.Module):
 
     def __init__(self, p: Probability = 0.1) -> None:
         super().__init__()
-        if not 0 <= p < 1:
-            raise ValueError(f"p must be a probability >= 0 and < 1, got {p}")
         self.p = p
         self.jitter_source: torch.Generator | None = None  # see ``jitter_from``
         self.batch_part: tuple[int, slice] | None = None  # see ``part_of_batch``

@@ -15,7 +15,7 @@ from torch import Tensor
 from firstspike.layers.neurons import NeuronLayer, NeuronOptions
 from firstspike.layers.trains import Form
 from firstspike.neuron import LIF
-from firstspike.ranges import Positive, PositiveOrInf, Size
+from firstspike.ranges import Positive, PositiveOrInf, Size, checks_ranges
 from firstspike.signature import takes_arguments_of
 from firstspike.spiketime.operator import raised
 from firstspike.spiketime.reference.peaks import maximum
@@ -87,6 +87,7 @@ class Readout(NeuronLayer):
 
 
 @takes_arguments_of(Readout)
+@checks_ranges
 class IntegralReadout(Readout):
     """The integral of the membrane over all times, earlier ones counting more: ``int exp(-t / tau) V(t) dt``.
 
@@ -112,8 +113,6 @@ class IntegralReadout(Readout):
         tau: PositiveOrInf = 10.0,
         **options: Unpack[ReadoutOptions],
     ) -> None:
-        if not tau > 0:
-            raise ValueError(f"tau must be > 0, got {tau}")
         self._check_converges(LIF() if neuron is None else neuron, tau)
         super().__init__(in_features, out_features, neuron, **options)
         self.tau = tau
@@ -138,6 +137,7 @@ class IntegralReadout(Readout):
 
 
 @takes_arguments_of(Readout)
+@checks_ranges
 class MembraneReadout(Readout):
     """The membrane at one time: ``V(time)``, of the spikes before it, which may be before time 0.
 
@@ -159,8 +159,6 @@ class MembraneReadout(Readout):
         time: Positive,
         **options: Unpack[ReadoutOptions],
     ) -> None:
-        if not 0 < time < math.inf:
-            raise ValueError(f"time must be > 0 and finite, got {time}")
         super().__init__(in_features, out_features, neuron, **options)
         self.time = time
 

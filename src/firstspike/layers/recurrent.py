@@ -21,12 +21,12 @@ from firstspike.layers.lif import LIFSpikeTrains, SpikeTrainOptions, each_spike
 from firstspike.layers.neurons import Arriving
 from firstspike.layers.windows import columns_within, joined_trains, largest, only_within, window_bounds
 from firstspike.neuron import LIF
-from firstspike.ranges import Finite, NotNegative, Positive, Size
+from firstspike.ranges import Finite, NotNegative, Positive, Size, checks_ranges
 from firstspike.signature import takes_arguments_of
 from firstspike.spiketime import TrainState, spike_window
 from firstspike.spiketime.contract import Windows
 from firstspike.spiketime.trains import Window, knows_recurrence
-from firstspike.spiketime.values import MOST_WINDOWS, check_room, check_spikes, real_times
+from firstspike.spiketime.values import MOST_WINDOWS, check_room, real_times
 
 _SPREAD = 0.05  # of recurrent weights, relative to that of weights with which most neurons spike
 
@@ -85,6 +85,7 @@ class RecurrentDelays(nn.Module):
 
 
 @takes_arguments_of(LIFSpikeTrains)
+@checks_ranges
 class LIFRecurrent(LIFSpikeTrains):
     """LIF neurons with inputs and connections to each other: ``(batch, in[, spikes]) -> (batch, out, max_spikes)``.
 
@@ -128,17 +129,11 @@ class LIFRecurrent(LIFSpikeTrains):
         recurrent_std: NotNegative | None = None,
         **options: Unpack[SpikeTrainOptions],
     ) -> None:
-        for name, value in (("duration", duration), ("window", window)):
-            if not 0 < value < math.inf:
-                raise ValueError(f"{name} must be > 0 and finite, got {value}")
         if duration / window > MOST_WINDOWS:
             raise ValueError(
                 f"duration={duration:g} and window={window:g} make {duration / window:.3g} windows, at most "
                 f"{MOST_WINDOWS}: raise window or lower duration"
             )
-        check_spikes("window_spikes", window_spikes)
-        if recurrent_std is not None and recurrent_std < 0:
-            raise ValueError(f"recurrent_std must be >= 0, got {recurrent_std}")
         rule = recurrent_delay
         if rule is not None and (rule.bound == "softplus" or math.isinf(rule.scale) or rule.jitter):
             raise ValueError(

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from firstspike.devices import sent
 from firstspike.layers.trains import Form
-from firstspike.ranges import NotNegative, Positive
+from firstspike.ranges import NotNegative, Positive, checks_ranges
 from firstspike.signature import takes_arguments_of
 from firstspike.spiketime.values import check_tensor, real_times
 
@@ -32,6 +32,7 @@ class TimeLossOptions(LossOptions, total=False):
     silent_cost: NotNegative
 
 
+@checks_ranges
 class Loss(nn.Module):
     """What all losses share: the weights of the classes, and how the losses of the samples are combined.
 
@@ -51,11 +52,11 @@ class Loss(nn.Module):
         self, weight: Sequence[float] | None = None, reduction: Reduction = "mean", tau_syn: Positive = 1.0
     ) -> None:
         super().__init__()
-        if reduction not in ("mean", "sum", "none"):
-            raise ValueError(f"reduction: expected mean, sum or none, got {reduction!r}")
         self.reduction: Reduction = reduction
-        self.tau_syn = check_positive("tau_syn", tau_syn)
-        self.weight = None if weight is None else tuple(check_not_negative("weight", value) for value in weight)
+        self.tau_syn = float(tau_syn)
+        self.weight = None if weight is None else tuple(map(float, weight))
+        if not all(0 <= value < math.inf for value in self.weight or ()):
+            raise ValueError(f"weight: expected finite numbers >= 0, got {weight}")
 
     def forward(self, times: Float[Tensor, "*batch outputs"], labels: Int64[Tensor, "*batch"]) -> Float[Tensor, "..."]:
         """Loss of the batch: `per_sample`, weighted by class and reduced. A readout has values in place of times.
@@ -110,6 +111,7 @@ class Loss(nn.Module):
 
 
 @takes_arguments_of(Loss)
+@checks_ranges
 class TimeLoss(Loss):
     """Loss on the first spike times of the output neurons, one neuron per class.
 
@@ -124,7 +126,7 @@ class TimeLoss(Loss):
 
     def __init__(self, silent_cost: NotNegative = 100.0, **options: Unpack[LossOptions]) -> None:
         super().__init__(**options)
-        self.silent_cost = check_not_negative("silent_cost", silent_cost)
+        self.silent_cost = float(silent_cost)
 
     def per_sample(
         self, times: Float[Tensor, "*batch outputs"], labels: Int64[Tensor, "*batch"]
@@ -243,24 +245,3 @@ def check_range(labels: Int64[Tensor, "*batch"], outputs: int) -> None:
             f"labels: expected 0 ... {outputs - 1} for {outputs} output neurons, got {low} ... {high}. Count classes "
             "from 0 and give each an output neuron."
         )
-
-
-def check_positive(name: str, value: float) -> float:
-    """The value, or a ValueError that names the argument unless `0 < value < inf`."""
-    if not 0 < value < math.inf:
-        raise ValueError(f"{name}: expected a finite number above 0, got {value}")
-    return float(value)
-
-
-def check_share(name: str, value: float) -> float:
-    """The value, or a ValueError that names the argument unless `0 <= value < 1`."""
-    if not 0 <= value < 1:
-        raise ValueError(f"{name}: expected a number in [0, 1), got {value}")
-    return float(value)
-
-
-def check_not_negative(name: str, value: float) -> float:
-    """The value, or a ValueError that names the argument unless `0 <= value < inf`."""
-    if not 0 <= value < math.inf:
-        raise ValueError(f"{name}: expected a finite number of at least 0, got {value}")
-    return float(value)

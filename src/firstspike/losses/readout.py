@@ -1,6 +1,5 @@
 """Losses on the values of a readout: the class with the largest value wins."""
 
-import math
 from collections.abc import Callable
 from typing import Literal, Unpack
 
@@ -9,17 +8,8 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.nn import functional
 
-from firstspike.losses.base import (
-    Loss,
-    LossOptions,
-    Reduction,
-    check_batch,
-    check_positive,
-    check_range,
-    check_share,
-    of_true,
-)
-from firstspike.ranges import Finite, Positive, Probability
+from firstspike.losses.base import Loss, LossOptions, Reduction, check_batch, check_range, of_true
+from firstspike.ranges import Finite, Positive, Probability, checks_ranges
 from firstspike.signature import takes_arguments_of
 from firstspike.spiketime.values import check_tensor
 
@@ -42,6 +32,7 @@ class ReadoutLoss(Loss):
 
 
 @takes_arguments_of(Loss)
+@checks_ranges
 class ReadoutCrossEntropy(ReadoutLoss):
     """Cross-entropy of a softmax of the values, which are divided by a temperature first.
 
@@ -57,8 +48,8 @@ class ReadoutCrossEntropy(ReadoutLoss):
         self, temperature: Positive = 1.0, *, label_smoothing: Probability = 0.0, **options: Unpack[LossOptions]
     ) -> None:
         super().__init__(**options)
-        self.label_smoothing = check_share("label_smoothing", label_smoothing)
-        self.temperature = check_positive("temperature", temperature)
+        self.label_smoothing = float(label_smoothing)
+        self.temperature = float(temperature)
 
     def per_sample(
         self, output: Float[Tensor, "*batch outputs"], labels: Int64[Tensor, "*batch"]
@@ -80,6 +71,7 @@ class ReadoutCrossEntropy(ReadoutLoss):
         return -true
 
 
+@checks_ranges
 class ReadoutRegression(Loss):
     """Distance of the values of a readout to numbers to learn, one output for each: the mean over them.
 
@@ -98,8 +90,6 @@ class ReadoutRegression(Loss):
         reduction: Reduction = "mean",
     ) -> None:
         super().__init__(reduction=reduction, tau_syn=tau_syn)
-        if error not in _ERRORS:
-            raise ValueError(f"error: expected one of {', '.join(_ERRORS)}, got {error!r}")
         self.error = error
 
     def per_sample(
@@ -131,6 +121,7 @@ _ERRORS: dict[str, Callable[..., Tensor]] = {
 
 
 @takes_arguments_of(Loss)
+@checks_ranges
 class ReadoutMSE(ReadoutLoss):
     """Squared distance of the values to targets: `correct` for the true class, `wrong` for all others::
 
@@ -146,8 +137,8 @@ class ReadoutMSE(ReadoutLoss):
 
     def __init__(self, correct: Finite = 1.0, wrong: Finite = 0.0, **options: Unpack[LossOptions]) -> None:
         super().__init__(**options)
-        if not -math.inf < wrong < correct < math.inf:
-            raise ValueError(f"correct, wrong: expected wrong < correct, both finite, got {correct} and {wrong}")
+        if not wrong < correct:
+            raise ValueError(f"correct, wrong: expected wrong < correct, got {correct} and {wrong}")
         self.correct, self.wrong = float(correct), float(wrong)
 
     def per_sample(

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from firstspike.layers import Delay, LIFLayer, Network, Record
 from firstspike.layers.named import named_lif_layers
 from firstspike.layers.trains import Form, first_of, form_of, spike_counts, takes_trains
-from firstspike.losses.base import check_batch, check_not_negative, check_positive, of_true
-from firstspike.ranges import Finite, Fraction, NotNegative, Positive
+from firstspike.losses.base import check_batch, of_true
+from firstspike.ranges import Finite, Fraction, NotNegative, Positive, checks_ranges
 from firstspike.spiketime.operator import of_neurons
 from firstspike.spiketime.reference.peaks import lacking
 from firstspike.spiketime.values import check_tensor
@@ -23,7 +23,28 @@ from firstspike.spiketime.values import check_tensor
 _LINEAR_FROM = 10.0  # exponent above which EarlyOutput goes on as a straight line
 
 
-class EarlyOutput(nn.Module):
+@checks_ranges
+class Regularizer(nn.Module):
+    """What all terms share.
+
+    Args:
+        alpha: strength.
+        tau_syn: synaptic time constant, in the unit of the times.
+    """
+
+    def __init__(self, alpha: NotNegative, tau_syn: Positive = 1.0) -> None:
+        super().__init__()
+        self.alpha, self.tau_syn = float(alpha), float(tau_syn)
+        # a training that splits batches puts the mean over the whole batch here
+        self.batch_mean: Callable[[Tensor], Tensor] = _mean
+
+
+def _mean(values: Tensor) -> Tensor:
+    return values.mean(dim=0)
+
+
+@checks_ranges
+class EarlyOutput(Regularizer):
     """Favours an early spike of the true neuron (Göltz, Kriener et al., Nat. Mach. Intell. 3, 823, 2021)::
 
         R = alpha exp(t_true / (beta tau_syn)),    mean over the samples
@@ -43,10 +64,8 @@ class EarlyOutput(nn.Module):
     reads: ClassVar[Form] = "first spikes"
 
     def __init__(self, alpha: NotNegative, beta: Positive = 1.0, tau_syn: Positive = 1.0) -> None:
-        super().__init__()
-        self.alpha = check_not_negative("alpha", alpha)
-        self.beta = check_positive("beta", beta)
-        self.tau_syn = check_positive("tau_syn", tau_syn)
+        super().__init__(alpha, tau_syn)
+        self.beta = float(beta)
 
     def forward(
         self,
@@ -65,7 +84,7 @@ class EarlyOutput(nn.Module):
         return self.alpha * torch.where(silent, 0.0, penalty).mean()
 
 
-class DelayL2(nn.Module):
+class DelayL2(Regularizer):
     """Favours short delays (as in DelGrad: Göltz, Weber, Kriener et al., Nat. Commun. 16, 8245, 2025)::
 
         R = alpha sum (d / tau_syn)^2    over all delays of the network
@@ -81,11 +100,6 @@ class DelayL2(nn.Module):
     Raises:
         ValueError: `alpha` negative, `tau_syn` not positive.
     """
-
-    def __init__(self, alpha: NotNegative, tau_syn: Positive = 1.0) -> None:
-        super().__init__()
-        self.alpha = check_not_negative("alpha", alpha)
-        self.tau_syn = check_positive("tau_syn", tau_syn)
 
     def forward(
         self,
@@ -104,23 +118,8 @@ class DelayL2(nn.Module):
         return self.alpha * total
 
 
-def _mean(values: Tensor) -> Tensor:
-    return values.mean(dim=0)
-
-
-class LayerRegularizer(nn.Module):
-    """A term on the spikes of each LIF layer, which a subclass writes as `of_layer`.
-
-    Args:
-        alpha: strength.
-        tau_syn: synaptic time constant, in the unit of the times.
-    """
-
-    def __init__(self, alpha: float, tau_syn: float) -> None:
-        super().__init__()
-        self.alpha, self.tau_syn = check_not_negative("alpha", alpha), check_positive("tau_syn", tau_syn)
-        # a training that splits batches puts the mean over the whole batch here
-        self.batch_mean: Callable[[Tensor], Tensor] = _mean
+class LayerRegularizer(Regularizer):
+    """A term on the spikes of each LIF layer, which a subclass writes as `of_layer`."""
 
     def forward(
         self,
@@ -160,6 +159,7 @@ class LayerRegularizer(nn.Module):
         raise NotImplementedError
 
 
+@checks_ranges
 class LayerWindow(LayerRegularizer):
     """Draws spikes into a window after the mean input of their layer, as in a synfire chain::
 
@@ -182,8 +182,8 @@ class LayerWindow(LayerRegularizer):
 
     def __init__(self, alpha: NotNegative, start: Finite = 0.0, stop: Finite = 2.0, tau_syn: Positive = 1.0) -> None:
         super().__init__(alpha, tau_syn)
-        if not -math.inf < start < stop < math.inf:
-            raise ValueError(f"stop: expected a finite number above start, which is {start}, got {stop}")
+        if not start < stop:
+            raise ValueError(f"stop: expected a number above start, which is {start}, got {stop}")
         self.start, self.stop = float(start), float(stop)
 
     def of_layer(self, layer: LIFLayer, inputs: Tensor, spikes: Tensor) -> Float[Tensor, ""]:
@@ -207,6 +207,7 @@ def _mean_spike(times: Float[Tensor, "*batch inputs"]) -> Float[Tensor, "*batch 
     return torch.where(count > 0, total / count.clamp(min=1), torch.inf)
 
 
+@checks_ranges
 class SilentPeak(LayerRegularizer):
     """Raises the membrane of neurons that are silent too often (after the idea of Wunderlich and Pehle 2021)::
 
@@ -228,9 +229,7 @@ class SilentPeak(LayerRegularizer):
 
     def __init__(self, alpha: NotNegative, max_silent: Fraction = 0.5, tau_syn: Positive = 1.0) -> None:
         super().__init__(alpha, tau_syn)
-        self.max_silent = check_not_negative("max_silent", max_silent)
-        if max_silent > 1:
-            raise ValueError(f"max_silent: expected a fraction from 0 to 1, got {max_silent}")
+        self.max_silent = float(max_silent)
 
     def of_layer(self, layer: LIFLayer, inputs: Tensor, spikes: Tensor) -> Float[Tensor, ""]:
         """See `LayerRegularizer`."""
@@ -246,6 +245,7 @@ class SilentPeak(LayerRegularizer):
         return places * (lack / threshold).mean(dim=0).sum()
 
 
+@checks_ranges
 class SpikeCount(LayerRegularizer):
     """Keeps the number of spikes of each neuron between two bounds::
 
@@ -272,10 +272,9 @@ class SpikeCount(LayerRegularizer):
         self, alpha: NotNegative, least: NotNegative = 0.0, most: float = math.inf, tau_syn: Positive = 1.0
     ) -> None:
         super().__init__(alpha, tau_syn)
-        self.least = check_not_negative("least", least)
-        if not most >= self.least:
-            raise ValueError(f"most: expected at least {self.least:g}, the lower bound, got {most}")
-        self.most = float(most)
+        if not most >= least:
+            raise ValueError(f"most: expected at least {least:g}, the lower bound, got {most}")
+        self.least, self.most = float(least), float(most)
 
     def of_layer(self, layer: LIFLayer, inputs: Tensor, spikes: Tensor) -> Float[Tensor, ""]:
         """See `LayerRegularizer`."""

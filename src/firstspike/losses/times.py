@@ -7,12 +7,13 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
-from firstspike.losses.base import TimeLoss, TimeLossOptions, check_not_negative, check_positive, check_share, smallest
-from firstspike.ranges import NotNegative, Positive, Probability
+from firstspike.losses.base import TimeLoss, TimeLossOptions, smallest
+from firstspike.ranges import NotNegative, Positive, Probability, checks_ranges
 from firstspike.signature import takes_arguments_of
 
 
 @takes_arguments_of(TimeLoss)
+@checks_ranges
 class TimeCrossEntropy(TimeLoss):
     """Cross-entropy of a softmax in which earlier is more likely: the true neuron has to spike first (Göltz, Kriener et
     al., Nat. Mach. Intell. 3, 823, 2021)::
@@ -39,8 +40,8 @@ class TimeCrossEntropy(TimeLoss):
         self, xi: Positive = 0.2, *, label_smoothing: Probability = 0.0, **options: Unpack[TimeLossOptions]
     ) -> None:
         super().__init__(**options)
-        self.xi = check_positive("xi", xi)
-        self.label_smoothing = check_share("label_smoothing", label_smoothing)
+        self.xi = float(xi)
+        self.label_smoothing = float(label_smoothing)
 
     def cost(
         self,
@@ -60,6 +61,7 @@ class TimeCrossEntropy(TimeLoss):
 
 
 @takes_arguments_of(TimeLoss)
+@checks_ranges
 class TimeMSE(TimeLoss):
     """Every neuron has a target time: `correct` if it is the true one, else `wrong`::
 
@@ -78,8 +80,7 @@ class TimeMSE(TimeLoss):
 
     def __init__(self, correct: NotNegative, wrong: NotNegative, **options: Unpack[TimeLossOptions]) -> None:
         super().__init__(**options)
-        self.correct = check_not_negative("correct", correct)
-        self.wrong = check_not_negative("wrong", wrong)
+        self.correct, self.wrong = float(correct), float(wrong)
         if correct == wrong:
             raise ValueError(f"correct, wrong: expected two different targets, got {correct} twice")
 
@@ -102,6 +103,7 @@ class TimeMSE(TimeLoss):
 
 
 @takes_arguments_of(TimeLoss)
+@checks_ranges
 class ShiftInvariantMSE(TimeLoss):
     """All other neurons should spike `delta` after the true one, whenever that is (DelGrad: Göltz, Weber, Kriener et
     al., Nat. Commun. 16, 8245, 2025)::
@@ -119,7 +121,7 @@ class ShiftInvariantMSE(TimeLoss):
 
     def __init__(self, delta: Positive = 0.2, **options: Unpack[TimeLossOptions]) -> None:
         super().__init__(**options)
-        self.delta = check_positive("delta", delta)
+        self.delta = float(delta)
 
     def cost(
         self,

@@ -12,7 +12,7 @@ from torch import Tensor
 from firstspike.layers import Branch, Delay, LIFLayer, LIFLinear, LIFRecurrent, LIFSpikeTrains, Network, Record
 from firstspike.layers.lif import DenseLIFLayer
 from firstspike.layers.network import Call, applied
-from firstspike.ranges import Bits
+from firstspike.ranges import Bits, checks_ranges
 from firstspike.spiketime.values import real_times
 
 
@@ -155,6 +155,7 @@ def _through(parameter: Tensor, value: Tensor) -> Tensor:
     return value.detach() + (parameter - parameter.detach())
 
 
+@checks_ranges
 class Exact(Substrate):
     """The exact spike times that the layers compute.
 
@@ -172,8 +173,6 @@ class Exact(Substrate):
     weight_bits: Bits | None = None
 
     def __init__(self, weight_bits: Bits | None = None) -> None:
-        if weight_bits is not None and weight_bits < 2:
-            raise ValueError(f"weight_bits: expected at least 2, one of them the sign, got {weight_bits}")
         self.weight_bits = weight_bits
         self.side_by_side = weight_bits is None
 

@@ -17,6 +17,7 @@ from torch import Tensor
 from firstspike.devices import sent
 from firstspike.layers import LIFRecurrent, Network
 from firstspike.layers.lif import DenseLIFLayer
+from firstspike.ranges import Positive, checks_ranges
 from firstspike.seeding import generator
 from firstspike.substrates.base import Substrate
 
@@ -24,6 +25,7 @@ LOWEST_THRESHOLD = 0.01
 """No noise takes a threshold below this fraction of what it should be."""
 
 
+@checks_ranges
 @dataclass(frozen=True)
 class WeightQuantiser:
     """Weights as multiples of ``1 / scale`` between ``-limit`` and ``limit``.
@@ -36,13 +38,8 @@ class WeightQuantiser:
         ValueError: a value that is not positive.
     """
 
-    scale: float | None = None
-    limit: float | None = None
-
-    def __post_init__(self) -> None:
-        for name, value in (("weight_scale", self.scale), ("weight_max", self.limit)):
-            if value is not None and not value > 0:
-                raise ValueError(f"{name} must be > 0, got {value}")
+    scale: Positive | None = None
+    limit: Positive | None = None
 
     def __call__(self, weight: Tensor) -> Tensor:
         """The weights as they are stored."""

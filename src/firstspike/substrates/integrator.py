@@ -10,13 +10,14 @@ from torch import Tensor
 
 from firstspike.layers import LIFRecurrent, LIFSpikeTrains
 from firstspike.layers.lif import DenseLIFLayer, each_spike
-from firstspike.ranges import Positive
+from firstspike.ranges import Positive, checks_ranges
 from firstspike.spiketime.reference.response import kappa
 from firstspike.substrates.base import LayerByLayer
 
 _LOOK = 32  # steps between two looks whether anything can still happen
 
 
+@checks_ranges
 @dataclass(eq=False)
 class Integrator(LayerByLayer):
     """Membranes at the points of a time grid; a neuron spikes at the first one where it has reached its threshold.
@@ -42,10 +43,8 @@ class Integrator(LayerByLayer):
     duration: Positive = 20.0
 
     def __post_init__(self) -> None:
-        if not (0 < self.step <= self.duration < math.inf):
-            raise ValueError(f"expected 0 < step <= duration < inf, got step {self.step} and duration {self.duration}")
-        if self.duration > 10**6 * self.step:
-            raise ValueError(f"duration must be at most a million steps, got {self.duration} in steps of {self.step}")
+        if not 1 <= self.duration / self.step <= 10**6:
+            raise ValueError(f"duration must be 1 to a million steps, got {self.duration} in steps of {self.step}")
 
     def identity(self) -> dict[str, Any]:
         """See ``Substrate``."""

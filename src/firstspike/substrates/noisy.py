@@ -1,6 +1,5 @@
 """The exact equations with the imperfections of a device put in: hardware-aware training."""
 
-import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -13,7 +12,7 @@ from firstspike.layers import Delay, LIFRecurrent, LIFSpikeTrains
 from firstspike.layers.lif import DenseLIFLayer
 from firstspike.layers.windows import joined_trains
 from firstspike.neuron import LIF
-from firstspike.ranges import Finite, NotNegative, Positive, Probability, Seed
+from firstspike.ranges import Finite, NotNegative, Positive, Probability, Seed, checks_ranges
 from firstspike.spiketime import TrainState, first_spike_time, spike_trains, spike_window
 from firstspike.substrates.base import LayerByLayer
 from firstspike.substrates.imperfect import (
@@ -30,6 +29,7 @@ TYPICAL_NOISE = {"threshold_spread": 0.03, "threshold_batch_noise": 0.015, "spik
 """Settings of a config with ``kind: noisy`` alone: about those of DelGrad for a threshold of 1."""
 
 
+@checks_ranges
 @dataclass(eq=False)
 class Noisy(Imperfect, LayerByLayer):
     """Exact spike times of neurons with imperfect thresholds, weights, delays and spikes; all of it is off by default.
@@ -74,10 +74,6 @@ class Noisy(Imperfect, LayerByLayer):
     seed: Seed | None = None
 
     def __post_init__(self) -> None:
-        settings = asdict(self)
-        negative = [name for name, value in settings.items() if name != "threshold_offset" and (value or 0) < 0]
-        if negative or self.spike_loss >= 1 or not math.isfinite(self.threshold_offset):
-            raise ValueError(f"noise must be >= 0, spike_loss < 1 and threshold_offset finite, got {settings}")
         self.quantiser = WeightQuantiser(self.weight_scale, self.weight_max)
         self.noise = Noise(self.seed or 0)
 

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from firstspike.layers import LIFRecurrent, LIFSpikeTrains, Network
 from firstspike.layers.lif import DenseLIFLayer
+from firstspike.ranges import checks_ranges
 from firstspike.substrates.base import LayerByLayer, SubstrateError, first_line
 from firstspike.substrates.windows import Cells, Loop, Windows, project, project_each, recorded, sources
 from firstspike.text import installed_with
@@ -30,6 +31,7 @@ LEAD_MS = 2.0
 """Simulators need a moment before the first spike."""
 
 
+@checks_ranges
 class Simulator(LayerByLayer):
     """A simulator, whose neurons are PyNN's ``IF_curr_exp``.
 
@@ -67,8 +69,6 @@ class Simulator(LayerByLayer):
     def __init__(
         self, step: Annotated[float, Ge(0.0001), Le(1)] = 0.01, duration: Annotated[float, Gt(1), Le(10**5)] = 100.0
     ) -> None:
-        if not (0.0001 <= step <= 1 and step < duration < math.inf):
-            raise ValueError(f"expected 0.0001 <= step <= 1 and step < duration < inf, got {step} and {duration}")
         self.step, self.duration = step, duration
         self._sim: Any = None
 

@@ -10,11 +10,12 @@ from torch import Tensor
 
 from firstspike.data import SpikeData
 from firstspike.devices import sent
-from firstspike.ranges import Border, Distance, NotNegative, Probability
+from firstspike.ranges import Border, Distance, NotNegative, Probability, checks_ranges
 
 Draw = Callable[[torch.Generator], Tensor]
 
 
+@checks_ranges
 @dataclass(frozen=True)
 class Augment:
     """Random changes to training samples, drawn anew in every epoch.
@@ -37,13 +38,6 @@ class Augment:
     cutout: Border = 0
     jitter: NotNegative = 0.0
     dropout: Probability = 0.0
-
-    def __post_init__(self) -> None:
-        if min(self.shift, self.cutout, self.jitter) < 0 or not 0 <= self.dropout < 1:
-            raise ValueError(
-                f"expected shift >= 0, cutout >= 0, jitter >= 0 and 0 <= dropout < 1, got {self.shift}, {self.cutout}, "
-                f"{self.jitter} and {self.dropout}"
-            )
 
     def __call__(
         self, times: Float[Tensor, "members batch inputs *spikes"], data: SpikeData, sources: Sequence[torch.Generator]

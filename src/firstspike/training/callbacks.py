@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
+from firstspike.ranges import NotNegative, PositiveInt, checks_ranges
 from firstspike.spiketime import kernels
 
 if TYPE_CHECKING:
@@ -168,6 +169,7 @@ class ProgressBar(Callback):
             self.bar.close()
 
 
+@checks_ranges
 class EarlyStopping(Callback):
     """Ends a training whose validation results no longer improve.
 
@@ -187,10 +189,12 @@ class EarlyStopping(Callback):
     essential = True
 
     def __init__(
-        self, patience: int = 10, metric: str | None = None, min_delta: float = 0.0, restore_best: bool = False
+        self,
+        patience: PositiveInt = 10,
+        metric: str | None = None,
+        min_delta: NotNegative = 0.0,
+        restore_best: bool = False,
     ) -> None:
-        if patience < 1 or min_delta < 0:
-            raise ValueError(f"expected patience >= 1 and min_delta >= 0, got {patience} and {min_delta}")
         self.patience, self.metric, self.min_delta, self.restore_best = patience, metric, min_delta, restore_best
         self.best, self.waited = math.inf, 0
 

@@ -6,9 +6,10 @@ from collections.abc import Callable
 from torch import Tensor, optim
 from torch.optim.lr_scheduler import LRScheduler
 
-from firstspike.ranges import Fraction, NotNegativeInt, PositiveInt
+from firstspike.ranges import Fraction, NotNegativeInt, PositiveInt, checks_ranges
 
 
+@checks_ranges
 class CosineLR(LRScheduler):
     """Learning rates along half a cosine, down to a fraction of their start, after a linear warm-up.
 
@@ -25,8 +26,8 @@ class CosineLR(LRScheduler):
     def __init__(
         self, optimizer: optim.Optimizer, epochs: PositiveInt, final: Fraction = 0.0, warmup: NotNegativeInt = 0
     ) -> None:
-        if not 0 <= warmup < epochs:
-            raise ValueError(f"warmup must be >= 0 and shorter than the {epochs} epochs, got {warmup}")
+        if warmup >= epochs:
+            raise ValueError(f"warmup must be shorter than the {epochs} epochs, got {warmup}")
         self.epochs, self.final, self.warmup = epochs, final, warmup
         super().__init__(optimizer)
 

@@ -14,11 +14,12 @@ from torch import Tensor, nn
 
 from firstspike.layers import LIFLayer, Network, Record
 from firstspike.layers.trains import first_of, form_of
-from firstspike.ranges import Positive
+from firstspike.ranges import Positive, checks_ranges
 
 _HIDDEN, _OUTPUT = 0.5, 0.1  # limits where none are given
 
 
+@checks_ranges
 @dataclass
 class SilentNeurons:
     """Raises weights of layers in which too many neurons are silent.
@@ -53,10 +54,6 @@ class SilentNeurons:
     repeats: int = field(default=0, init=False, compare=False)
 
     def __post_init__(self) -> None:
-        if not 0 < self.increment < math.inf:
-            raise ValueError(f"increment must be > 0 and finite, got {self.increment}")
-        if self.targeted not in (True, False, "any"):
-            raise ValueError(f'targeted must be True, False or "any", got {self.targeted!r}')
         if self.limits is None:
             return
         alone = isinstance(self.limits, int | float)

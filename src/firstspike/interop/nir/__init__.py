@@ -57,7 +57,7 @@ def to_nir(
     _require_nir()
     from firstspike.interop.nir.write import Writer
 
-    return Writer(network, Convention(target, time_unit, dt), keep_refractory).graph()
+    return Writer(network, Convention(target, time_unit, dt), keep_refractory).graph()  # type: ignore[arg-type]
 
 
 def from_nir(

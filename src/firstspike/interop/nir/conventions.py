@@ -8,14 +8,15 @@ Readers that take time steps increase it by ``w_in W dt / tau_syn``. Others, jax
 take 1 for r: ``r = 1`` and ``w_in = tau_syn`` is right for them and by the specification.
 """
 
-import math
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
 
-TARGETS = ("nir", "norse", "snntorch")
+from firstspike.ranges import Positive, checks_ranges
+
+Target = Literal["nir", "norse", "snntorch"]
 _SNNTORCH_DT = 1e-4  # seconds; fixed in its reader
 _RESET = 1000.0  # thresholds below rest: e^-7 of it is left after seven membrane time constants
 
@@ -31,6 +32,7 @@ class Neurons(NamedTuple):
     gain: Values
 
 
+@checks_ranges
 @dataclass(frozen=True)
 class Convention:
     """A reading of the numbers of NIR.
@@ -44,16 +46,11 @@ class Convention:
         ValueError: an unknown target, values that are not positive, a missing time step.
     """
 
-    target: str = "nir"
-    time_unit: float = 1.0
-    dt: float | None = None
+    target: Target = "nir"
+    time_unit: Positive = 1.0
+    dt: Positive | None = None
 
     def __post_init__(self) -> None:
-        if self.target not in TARGETS:
-            raise ValueError(f"target must be one of {', '.join(TARGETS)}, got {self.target!r}")
-        for name, value in (("time_unit", self.time_unit), ("dt", self.dt)):
-            if value is not None and not 0 < value < math.inf:
-                raise ValueError(f"{name} must be > 0 and finite, got {value}")
         if self.target == "norse" and self.dt is None:
             raise ValueError("target norse needs dt, its time step, in the same unit as time_unit")
         if self.target == "snntorch" and self.dt not in (None, _SNNTORCH_DT):

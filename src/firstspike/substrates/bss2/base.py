@@ -194,9 +194,6 @@ def _lif_problems(layer: DenseLIFLayer) -> list[str]:
     return problems
 
 
-_POSITIVE = {"tau_us", "weight_scale", "refractory", "window", "largest_batch", "retries"}
-
-
 class StalledError(Exception):
     """A run without a result, which may be repeated."""
 
@@ -208,9 +205,6 @@ class Bss2(QuantisedWeights):
     retries: int
 
     def __post_init__(self) -> None:
-        wrong = {name: value for name, value in self.plain_settings().items() if not _in_range(name, value)}
-        if wrong:
-            raise ValueError(f"settings of the chip are out of range, see {type(self).__name__}: {wrong}")
         self.quantiser = WeightQuantiser(self.weight_scale, MAX_WEIGHT / self.weight_scale)
 
     def plain_settings(self) -> dict[str, Any]:
@@ -237,10 +231,3 @@ class Bss2(QuantisedWeights):
                 reason = str(error)
                 logger.warning("%s stalled, try %d of %d: %s", chip, attempt, self.retries, reason)
         raise SubstrateError(f"{chip} stalled {self.retries} times in a row ({reason})")
-
-
-def _in_range(name: str, value: Any) -> bool:
-    if not isinstance(value, int | float) or name == "threshold_offset":
-        return True
-    most = 1 if name == "spike_loss" else math.inf
-    return 0 <= value < most and not (name in _POSITIVE and value == 0)

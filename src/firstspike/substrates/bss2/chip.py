@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from firstspike.layers import BiasSpikes, Network, Record
-from firstspike.ranges import NotNegative, Positive, Retries, Size
+from firstspike.ranges import NotNegative, Positive, Retries, Size, checks_ranges
 from firstspike.substrates.base import SubstrateError, first_line
 from firstspike.substrates.bss2.base import CLOCK_US, Bss2, Clock, StalledError, clock_for, placement
 from firstspike.substrates.bss2.device import (
@@ -33,6 +33,7 @@ LEAD_MS = 0.1
 _DUMMY_MS = 0.01
 
 
+@checks_ranges
 @dataclass(eq=False)
 class BrainScaleS2(Bss2):
     """BrainScaleS-2 through ``pynn_brainscales``.

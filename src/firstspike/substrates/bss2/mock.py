@@ -22,7 +22,7 @@ from firstspike.layers import (
 from firstspike.layers.lif import DenseLIFLayer
 from firstspike.layers.windows import joined_trains
 from firstspike.neuron import LIF
-from firstspike.ranges import Finite, Fraction, NotNegative, Positive, Probability, Retries, Seed
+from firstspike.ranges import Finite, Fraction, NotNegative, Positive, Probability, Retries, Seed, checks_ranges
 from firstspike.spiketime import TrainState, spike_window
 from firstspike.substrates.bss2.base import Bss2, Clock, StalledError, clock_for
 from firstspike.substrates.imperfect import Imperfect, Noise, joined, no_spikes, slices
@@ -45,6 +45,7 @@ class _Cells(NamedTuple):
     refractory: float
 
 
+@checks_ranges
 @dataclass(eq=False)
 class MockBss2(Bss2, Imperfect):
     """BrainScaleS-2 in software: whole-numbered weights, a fixed pattern of imperfect neurons, noise, clocks, faults.
