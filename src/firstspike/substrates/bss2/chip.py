@@ -84,7 +84,10 @@ class BrainScaleS2(Bss2):
         pynn = load_pynn()
         name = chip_name(pynn)
         own, source = own_settings(self.settings, name, self.plain_settings())
-        used = replace(self, settings=None, **own)  # checks their ranges
+        try:
+            used = replace(self, settings=None, **own)
+        except ValueError as error:
+            raise ValueError(f"{source}: {error}") from None
         calibrated, place, checksum = load_calibration(pynn, used.calibration, name)
         self.quantiser = used.quantiser
         self._chip = chip = _Chip(pynn, name, used, clock_for(network, used.tau_us), {"chip": name})
