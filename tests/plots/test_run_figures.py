@@ -197,7 +197,7 @@ def test_margins_show_inputs_by_name(yin_yang_run):
     finite = found.margin.isfinite()
     expected = found.by_times[finite].double().abs().mean(dim=0)
     np.testing.assert_allclose([bar.get_width() for bar in bars.patches], expected, rtol=1e-6)
-    assert bars.get_title() == f"{int(finite.sum())} test samples"
+    assert bars.get_title() == f"mean of {int(finite.sum())} samples"
 
 
 @pytest.mark.parametrize(
@@ -209,8 +209,9 @@ def test_margins_say_what_was_decided(bars_run, monkeypatch, margin, rival, word
     margins, rivals = found.margin.clone(), found.rival.clone()
     margins[0], rivals[0] = margin, rival
     monkeypatch.setitem(bars_run.__dict__, "margins", found._replace(margin=margins, rival=rivals))
-    left, right = plots.PLOTS["margins"](bars_run).axes[:2]
-    assert words in left.get_title()
+    figure = plots.PLOTS["margins"](bars_run)
+    right = figure.axes[1]
+    assert words in figure.get_suptitle()
     np.testing.assert_allclose(right.images[0].get_array(), bars_run.input_effects.reshape(3, 3))
 
 

@@ -17,7 +17,7 @@ def test_times_are_compared(ax):
     exact = torch.tensor([[1.0, 2.0], [torch.inf, 1.5], [0.5, torch.inf], [torch.inf, torch.inf]])
     observed = torch.tensor([[1.1, torch.inf], [2.0, 1.5], [0.8, torch.inf], [torch.inf, torch.inf]])
     plots.time_comparison(exact, observed, ax, "hidden")
-    assert ax.get_title() == "hidden, median distance 0.1\nsilent there 12.5 %, only there 12.5 %"
+    assert ax.get_title() == "hidden, median distance 0.1\nspikes lost 12.5 %, added 12.5 %"
     dots = next(line for line in ax.get_lines() if line.get_marker() == ".")
     np.testing.assert_allclose(dots.get_xydata(), [[1.0, 1.1], [1.5, 1.5], [0.5, 0.8]], rtol=1e-6)
     with pytest.raises(ValueError, match="exact and observed must have one shape"):
@@ -26,7 +26,7 @@ def test_times_are_compared(ax):
 
 def test_no_common_spike(ax):
     plots.time_comparison(torch.full((2, 2), torch.inf), torch.ones(2, 2), ax)
-    assert ax.get_title() == "0.0 % silent in both\nsilent there 0.0 %, only there 100.0 %"
+    assert ax.get_title() == "0.0 % silent in both\nspikes lost 0.0 %, added 100.0 %"
 
 
 def test_membranes_end_at_their_spikes(ax):
@@ -36,8 +36,8 @@ def test_membranes_end_at_their_spikes(ax):
     inputs = torch.tensor([0.1, 0.2, 0.3], dtype=torch.float64)
     spikes = layer(inputs)
     later = spikes + 0.2
-    for times, dashed in ((spikes, False), (later, True)):
-        draw_traces(traces(layer, inputs, times, [0, 1], ["a", "b"]), ax, dashed=dashed)
+    exact, observed = (traces(layer, inputs, times, [0, 1], ["a", "b"]) for times in (spikes, later))
+    draw_traces(exact, ax, other=observed)
     solid = next(line for line in ax.get_lines() if line.get_label() == "a")
     assert solid.get_xdata()[-1] == pytest.approx(spikes[0].item())
     assert solid.get_ydata()[-1] == pytest.approx(1.0)
@@ -50,7 +50,7 @@ def test_figure_of_a_run(noisy, yin_yang_run):
     figure = plots.PLOTS["substrate"](noisy)
     titles = [ax.get_title() for ax in figure.axes]
     assert titles[0].startswith("hidden, median distance")
-    assert titles[2] == "output neurons, test sample 0: exact (solid) and integrator (dashed)"
+    assert titles[2] == "output, test sample 0: exact (solid) and integrator (dashed)"
     with pytest.raises(plots.NotApplicable, match="on the exact substrate"):
         plots.PLOTS["substrate"](yin_yang_run)
 
@@ -58,8 +58,8 @@ def test_figure_of_a_run(noisy, yin_yang_run):
 @pytest.mark.nest
 def test_figure_of_a_simulator(bars_run):
     figure = plots.PLOTS["substrate"](plots.RunData(bars_run.folder, substrate="nest"))
-    assert figure.axes[0].get_title().endswith("silent there 0.0 %, only there 0.0 %")
-    assert figure.axes[2].get_title() == "output neurons, test sample 0: exact (solid) and nest (dashed)"
+    assert figure.axes[0].get_title().endswith("spikes lost 0.0 %, added 0.0 %")
+    assert figure.axes[2].get_title() == "output, test sample 0: exact (solid) and nest (dashed)"
 
 
 def test_a_substrate_that_cannot_be_had_leaves_out_its_figures_only(noisy, monkeypatch):

@@ -55,7 +55,7 @@ def test_lines_and_names(ax):
     accuracy_over(["b", "a", "b", "a"], [0.1, 0.2, 0.3, 0.4], [0.0] * 4, ax, [1, 1, 2, 2])
     found = curves(ax)
     assert [label for label, *_ in found] == ["1", "2"]
-    assert found[1][1:] == ([0, 1], pytest.approx([30, 40]))
+    assert found[1][1:] == (pytest.approx([0.04, 1.04]), pytest.approx([30, 40]))
     assert [text.get_text() for text in ax.get_xticklabels()] == ["b", "a"]
     assert ax.containers[0][0].get_linestyle() == "None"  # names are not connected
 
@@ -73,6 +73,41 @@ def test_infinity_is_a_name(ax):
 def test_values_that_span_much_are_on_a_logarithmic_axis(ax):
     accuracy_over([0.001, 0.01, 0.1], [0.1, 0.2, 0.3], [0.0] * 3, ax)
     assert ax.get_xscale() == "log"
+
+
+@pytest.mark.parametrize(
+    ("values", "scale"),
+    [
+        ([0.003, 0.00948683, 0.03], "log"),
+        ([0.001, 0.003, 0.01], "log"),
+        ([5, 10, 20, 30], "linear"),
+        ([0, 1, 100], "linear"),
+        ([5, 10, 15, 20], "linear"),
+        ([2, 4], "linear"),
+    ],
+)
+def test_values_that_are_multiples_are_on_a_logarithmic_axis(values, scale):
+    study = study_of({"a": values, "b": values[::-1]}, np.linspace(0.5, 0.9, len(values)).tolist(), values)
+    for name in ("over", "map", "slices"):
+        assert {ax.get_xscale() for ax in SWEEP_PLOTS[name](study).axes if ax.get_xlabel() == "a"} == {scale}
+
+
+def test_spreads_of_several_lines_do_not_cover_each_other():
+    for ax in SWEEP_PLOTS["over"](grid()).axes:
+        (_, one, _), (_, other, _) = curves(ax)
+        assert all(a != b for a, b in zip(one, other, strict=True))
+
+
+def test_trials_that_failed_leave_no_gap_and_none_is_pale():
+    study = grid()
+    study.add_trial(optuna.trial.create_trial(state=optuna.trial.TrialState.FAIL))
+    study.add_trials(grid().trials)
+    points = SWEEP_PLOTS["history"](study).axes[0].collections[0]
+    assert points.get_offsets()[:, 0].tolist() == list(range(12))
+    coloured = (each for ax in SWEEP_PLOTS["slices"](study).axes[:2] for each in ax.collections)
+    dots = [each for each in coloured if each.get_array() is not None]
+    assert max(each.get_array().max() for each in dots) == 11
+    assert max(each.to_rgba(0.0)[0] for each in dots) < 0.8
 
 
 @pytest.mark.parametrize("name", SWEEP_PLOTS)

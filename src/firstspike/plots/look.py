@@ -12,10 +12,10 @@ from typing import Any, ParamSpec
 
 import matplotlib as mpl
 import numpy as np
+from cycler import cycler
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
-from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import LogFormatterSciNotation, LogLocator, MaxNLocator, NullFormatter
 
 from firstspike.text import printable
@@ -50,8 +50,11 @@ _RC: dict[Any, Any] = {
     "legend.frameon": False,
     "axes.spines.top": False,
     "axes.spines.right": False,
+    "axes.prop_cycle": cycler(color=COLOURS),
     "lines.linewidth": 1.5,
     "hatch.linewidth": 0.5,
+    "figure.constrained_layout.w_pad": 0.08,  # inches on each side of all that belongs to a panel
+    "figure.constrained_layout.h_pad": 0.07,
     "pdf.fonttype": 42,  # embeds fonts unchanged, so that text stays text
 }
 
@@ -79,7 +82,7 @@ def styled(draw: Callable[P, Figure]) -> Callable[P, Figure]:
 
 def new_figure(width: float = 6.5, height: float = 3.0) -> Figure:
     """An empty figure, sized in inches, that makes room for labels and legends."""
-    return Figure(figsize=(width, height), dpi=DPI, layout=ConstrainedLayoutEngine(w_pad=0.07, h_pad=0.07))
+    return Figure(figsize=(width, height), dpi=DPI, layout="constrained")
 
 
 def panels(
@@ -167,11 +170,13 @@ def label_lines(ax: Axes) -> None:
 
 
 def epoch_axis(ax: Axes, most: int = 6) -> None:
-    """Name the x axis, with ticks at whole epochs and at most ``most`` intervals between them."""
+    """Name the x axis, with ticks at whole epochs and at most ``most`` intervals; lines of a single epoch are dots."""
     ax.set_xlabel("epoch")
     first, last = ax.dataLim.intervalx
-    if 0 <= last - first < 1:  # a single epoch
+    if 0 <= last - first < 1:
         ax.set_xlim(first - 1, last + 1)
+        for line in ax.get_lines():
+            line.set_marker("o")
     ax.xaxis.set_major_locator(MaxNLocator(most, steps=[1, 2, 5, 10], integer=True))
 
 

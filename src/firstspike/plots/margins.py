@@ -1,6 +1,7 @@
 """Why a network decides as it does: which input spikes the margin of a decision depends on."""
 
 import math
+import textwrap
 from collections.abc import Sequence
 from typing import Any
 
@@ -25,11 +26,11 @@ def input_derivatives(
     names: Sequence[str] | None = None,
     unit: str = TAU_SYN,
 ) -> Axes:
-    """Input spikes of one sample, coloured by a derivative: red where it is positive, blue where it is negative.
+    """Input spikes of one sample, coloured by derivatives: red where it is positive, blue where it is negative.
 
     Args:
         times: of the spikes, ``inf`` = silent.
-        derivatives: of the margin by each of them, see ``fs.training.margins``.
+        derivatives: of the margin with respect to each of them, see ``fs.training.margins``.
         names: of the inputs, by default numbers.
     """
     when, values = to_numpy(times), to_numpy(derivatives)
@@ -63,7 +64,7 @@ def margins_figure(run: RunData, sample: int = 0) -> Figure:
         left, right = figure.subplots(1, 2)
         limit = float(np.abs(shown).max()) or 1.0
         image_panels([shown], [left], None, "derivative of the margin", cmap=SIGNED, vmin=-limit, vmax=limit)
-        image_panels([mean], [right], None, "mean |derivative|", cmap="Greys", vmin=0)
+        image_panels([mean], [right], None, "|derivative|", cmap="Greys", vmin=0)
         for ax in (left, right):
             for edge in range(columns, shown.shape[1], columns):
                 ax.axvline(edge - 0.5, color="black", linewidth=0.8)
@@ -72,9 +73,10 @@ def margins_figure(run: RunData, sample: int = 0) -> Figure:
         left, right = figure.subplots(1, 2, width_ratios=(1.6, 1), sharey=True)
         input_derivatives(run.held_out[1].times[sample], found.by_times[sample], left, run.input_names, run.unit)
         right.barh(range(len(effects)), effects, color=COLOURS[0])
-        right.set_xlabel("mean |derivative|")
-    left.set_title(f"{run.sample_title(sample)}\n{_decision(run, sample)}")
-    right.set_title(f"{int(found.margin.isfinite().sum())} {run.held_out[0]} samples")
+        right.set_xlabel("|derivative|")
+    figure.suptitle(textwrap.fill(f"{run.sample_title(sample)}: {_decision(run, sample)}", 95))
+    left.set_title("this sample")
+    right.set_title(f"mean of {int(found.margin.isfinite().sum())} samples")
     return figure
 
 

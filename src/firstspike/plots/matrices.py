@@ -30,6 +30,7 @@ from firstspike.text import no_decision
 from firstspike.training.evaluation import Evaluation, confusion_counts
 
 _NUMBERS_UP_TO = 20  # classes; beyond that, numbers in the cells are too small to read
+_LETTERS = 32  # of all classes; more do not fit in a line
 _DARK = 36  # percent, beyond which numbers are white
 _IMAGES = 24  # neurons whose weights are images
 _WHOLE: dict[str, Any] = {"steps": [1, 2, 5, 10], "integer": True, "min_n_ticks": 1}
@@ -133,7 +134,7 @@ def receptive_fields_figure(run: RunData) -> Figure:
 
 
 def confusion(evaluation: Evaluation, ax: Axes, names: Sequence[str] | None = None) -> Axes:
-    """Confusion matrix: true classes in rows, decisions in columns. Right ones are grey.
+    """Confusion matrix: true classes in rows, decisions in columns. Correct ones are grey.
 
     Wrong decisions are shaded by their fraction of the true class, on a scale of square roots up to 100 %.
 
@@ -150,13 +151,13 @@ def confusion(evaluation: Evaluation, ax: Axes, names: Sequence[str] | None = No
     ax.imshow(np.where(right, 1.0, np.nan), cmap="Greys", vmin=0, vmax=5)
     image = ax.imshow(np.ma.masked_array(fractions, right), cmap="Reds", norm=PowerNorm(0.5, 0, 100))
     if (fractions[~right] > 0).any():
-        label = "wrong decisions [% of the class]"
+        label = "wrong [% of the class]"
         ax.figure.colorbar(image, ax=ax, shrink=0.8, label=label, ticks=[0, 5, 20, 50, 100])
     for (row, column), count in np.ndenumerate(counts) if classes <= _NUMBERS_UP_TO else ():
         dark = not right[row, column] and fractions[row, column] > _DARK
         colour, size = "white" if dark else "black" if count else GREY, 9 if classes <= 5 else 6
         ax.text(column, row, str(count), ha="center", va="center", color=colour, fontsize=size)
-    long = max(map(len, decisions)) > 5
+    long = sum(map(len, decisions)) > _LETTERS
     ax.set_xticks(range(len(decisions)), decisions, rotation=30 if long else 0, ha="right" if long else "center")
     ax.set_yticks(range(classes), names)
     if counts.shape[1] > classes:

@@ -10,10 +10,12 @@ import torch
 from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from torch import Tensor
 from torch.nn import functional
 
 from firstspike.layers import LIFLinear, LIFRecurrent, LIFSpikeTrains
+from firstspike.layers.trains import form_of
 from firstspike.neuron import LIF
 from firstspike.plots.look import (
     COLOURS,
@@ -147,8 +149,8 @@ class Membranes:
     def window(self, times: Tensor, spikes: Tensor) -> tuple[float, float, Float[Tensor, " events"]]:
         """Start and end of a time axis, and all arrivals and spikes.
 
-        It starts at 0 and ends a little after the last spike; if a neuron is silent, or spikes several times, after its
-        inputs have faded.
+        It starts shortly before the first of them and ends a little after the last spike; if a neuron is silent, or
+        spikes several times, after its inputs have faded.
 
         Args:
             times: of the input spikes.
@@ -159,7 +161,8 @@ class Membranes:
         own = spikes[self.chosen].double()
         fired = own[torch.isfinite(own)]
         known = torch.cat([arrivals[torch.isfinite(arrivals)], fired])
-        start, last = (min(0.0, float(known.min())), float(known.max())) if len(known) else (0.0, 0.0)
+        first, last = (float(known.min()), float(known.max())) if len(known) else (0.0, 0.0)
+        start = min(first, max(0.0, first - 0.1 * (last - first)))
         if len(fired) < len(own) or self.trains:
             return start, last + 1.5 * self.tau, known
         return start, start + 1.15 * max(float(fired.max()) - start, 1e-3 * self.tau), known
@@ -193,6 +196,12 @@ class Traces(NamedTuple):
     threshold: Float[Tensor, " neurons"]
     trains: bool
 
+    def until_spike(self, place: int) -> tuple[Tensor, Tensor]:
+        """Points and voltages of a neuron until it spikes, of trains all."""
+        spikes = self.spikes[place]
+        shown = self.at <= (self.at[-1] if self.trains or not len(spikes) else spikes[0])
+        return self.at[shown], self.voltage[place, shown]
+
 
 def traces(
     layer: LIFLinear | LIFSpikeTrains,
@@ -211,42 +220,65 @@ def traces(
         spikes: of all neurons of the layer, or their trains.
         neurons: which of them.
         names: of these neurons, by default their numbers.
-        until: end of the time axis; by default shortly after the last spike.
+        until: end of a time axis that starts at 0; by default it is as long as something happens.
         count: number of evenly spaced points.
     """
     names = [str(number) for number in neurons] if names is None else class_names(names, len(neurons))
     times, spikes, membranes = times.detach().cpu(), spikes.detach().cpu().double(), Membranes(layer, neurons)
     start, end, known = membranes.window(times, spikes)
-    at = membranes.points(start, end if until is None else until, spikes, known if count == _POINTS else None, count)
+    if until is not None:
+        start, end = min(0.0, start), until
+    at = membranes.points(start, end, spikes, known if count == _POINTS else None, count)
     fired = [own[torch.isfinite(own)].reshape(-1) for own in spikes[membranes.chosen]]
     voltage = membranes.voltage(at, times, spikes)
     return Traces(membranes.chosen, names, at, voltage, fired, membranes.threshold, membranes.trains)
 
 
-def draw_traces(drawn: Traces, ax: Axes, unit: str = TAU_SYN, dashed: bool | None = None) -> tuple[float, float]:
-    """Draw traces with threshold and spikes. Returns the lowest and the highest voltage.
+def draw_traces(drawn: Traces, ax: Axes, unit: str = TAU_SYN, other: Traces | None = None) -> list[Line2D]:
+    """Draw traces with thresholds and spikes, those of trains in rows with the names on the y axis.
 
-    Of two that are compared, all traces of the first are solid (False), those of the second dashed and without names
-    (True), and they end with their spikes.
+    Args:
+        drawn: the traces.
+        other: of the same neurons, to compare them: dashed, and both end with the spikes.
+
+    Returns:
+        The line of each neuron.
     """
-    for level in drawn.threshold.unique().tolist():
-        ax.axhline(level, color=GREY, linewidth=0.9, linestyle=(0, (4, 3)), zorder=1)
-    lowest, highest, at = 0.0, float(drawn.threshold.max()), drawn.at
-    for neuron, name, voltage, spikes in zip(drawn.neurons, drawn.names, drawn.voltage, drawn.spikes, strict=True):
-        look = line_style(neuron) | ({} if dashed is None else {"linestyle": (0, (3, 2)) if dashed else "-"})
-        last = at[-1] if drawn.trains or not len(spikes) else spikes[0]
-        ax.plot(at[at <= last], voltage[at <= last], label=None if dashed else name, zorder=3, **look)
-        if dashed is None:
-            ax.plot(at[at >= last], voltage[at >= last], alpha=FAINT, linewidth=1, color=look["color"])
-        marker = marker_style(neuron) | ({"markerfacecolor": "white"} if dashed else {})
-        size = 4 if drawn.trains else 6
-        heights = voltage[torch.searchsorted(at, spikes).clamp(max=len(at) - 1)]
-        ax.plot(spikes, heights, linestyle="none", markersize=size, zorder=4, **marker)
-        lowest = min(lowest, float(voltage[at <= last].min()))
-        highest = max(highest, float(voltage[at <= last].max()))
-    ax.set(xlabel=time_label(unit))
-    ax.set_ylabel("membrane [threshold]" if bool((drawn.threshold == 1).all()) else "membrane voltage")
-    return lowest, highest
+    sides, levels = (drawn,) if other is None else (drawn, other), drawn.threshold.tolist()
+    shown = [[side.until_spike(k) for side in sides] for k in range(len(levels))]
+    lows = [min(0.0, *(float(voltage.min()) for _, voltage in parts)) for parts in shown]
+    highs = [max(levels[k], *(float(voltage.max()) for _, voltage in parts)) for k, parts in enumerate(shown)]
+    bases = [0.0] * len(levels)
+    for k in range(1, len(levels) if drawn.trains else 0):
+        bases[k] = bases[k - 1] + lows[k - 1] - 0.3 * levels[k] - highs[k]
+    for height in {base + levels[k] for k, base in enumerate(bases)}:
+        ax.axhline(height, color=GREY, linewidth=0.9, linestyle=(0, (4, 3)), zorder=1)
+    lines: list[Line2D] = []
+    for k, base in enumerate(bases):
+        for side, (at, voltage) in zip(sides, shown[k], strict=True):
+            look = line_style(drawn.neurons[k])
+            if drawn.trains or other is not None:
+                look["linestyle"] = (0, (3, 2)) if side is other else "-"
+            label = drawn.names[k] if side is drawn and not drawn.trains else None
+            lines += ax.plot(at, base + voltage, label=label, zorder=3, **look)
+            if other is None:
+                after = side.at >= at[-1]
+                ax.plot(side.at[after], base + side.voltage[k, after], alpha=FAINT, linewidth=1, color=look["color"])
+            marker = marker_style(drawn.neurons[k]) | ({"markerfacecolor": "white"} if side is other else {})
+            spikes = side.spikes[k]
+            heights = base + side.voltage[k, torch.searchsorted(side.at, spikes).clamp(max=len(side.at) - 1)]
+            size = 4 if drawn.trains else 6
+            ax.plot(spikes, heights, linestyle="none", markersize=size, zorder=4, **marker)
+    bottom, top = (pick(base + ends[k] for k, base in enumerate(bases)) for pick, ends in ((min, lows), (max, highs)))
+    above = (0.05 if drawn.trains else 0.25) * (top - bottom)
+    ax.set(xlabel=time_label(unit), ylim=(bottom - 0.15 * (top - bottom), top + above))
+    ax.set_xlim(min(float(side.at[0]) for side in sides), max(float(side.at[-1]) for side in sides))
+    if drawn.trains:
+        ax.set_yticks(bases, drawn.names)
+        ax.set_ylabel("membranes, thresholds dashed")
+    else:
+        ax.set_ylabel("membrane [threshold]" if set(levels) == {1.0} else "membrane voltage")
+    return lines[:: len(sides)]
 
 
 def membrane(
@@ -260,27 +292,25 @@ def membrane(
 ) -> Axes:
     """Membrane voltages of a layer in one sample, with threshold, spikes and, as ticks below, input spikes.
 
-    Neurons of a layer of spike trains are reset at each spike. A neuron that spikes once has a faint trace after its
-    spike: the voltage that the inputs would cause without a reset.
+    Neurons of a layer of spike trains are reset at each spike, and drawn in rows. A neuron that spikes once has a faint
+    trace after its spike: the voltage that the inputs would cause without a reset.
 
     Args:
         layer: the neurons, their weights and delays.
         times: input spike times of the sample, or trains.
         neurons: which of them; by default all, at most six.
         names: of the chosen neurons, by default their numbers.
-        until: end of the time axis; by default shortly after the last spike.
+        until: end of a time axis that starts at 0; by default it is as long as something happens.
     """
     with torch.no_grad():
         spikes = layer(times.to(layer.weight).unsqueeze(0))[0]
     chosen = range(min(TRACES, layer.out_features)) if neurons is None else neurons
-    return _with_inputs(traces(layer, times, spikes, chosen, names, until), times, ax, unit)
+    draw_traces(traces(layer, times, spikes, chosen, names, until), ax, unit)
+    return _input_ticks(times, ax)
 
 
-def _with_inputs(drawn: Traces, times: Tensor, ax: Axes, unit: str) -> Axes:
-    """Traces, with input spikes as ticks below."""
-    lowest, highest = draw_traces(drawn, ax, unit)
-    span = highest - lowest
-    ax.set(xlim=(float(drawn.at[0]), float(drawn.at[-1])), ylim=(lowest - 0.15 * span, highest + 0.25 * span))
+def _input_ticks(times: Tensor, ax: Axes) -> Axes:
+    """Input spikes as ticks below."""
     rug = times[torch.isfinite(times)].detach().cpu()
     look: dict[str, Any] = {
         "color": COLOURS[2],
@@ -315,14 +345,16 @@ def output_membranes(run: RunData, sample: int, ax: Axes) -> Axes:
     """Draw ``membranes_of`` a sample, that of its class thick."""
     lif, layer = run.membrane_layer
     drawn = membranes_of(run, sample)
-    _with_inputs(drawn, lif.inputs(run.record)[sample], ax, run.unit)
+    lines = draw_traces(drawn, ax, run.unit)
+    _input_ticks(lif.inputs(run.record)[sample], ax)
+    few = len(drawn.neurons) < layer.out_features
     if run.spiking_output:
-        next(line for line in ax.get_lines() if line.get_label() == drawn.names[0]).set_linewidth(2.5)
-        where, some = "output neurons", f"the class, and the\n{TRACES - 1} earliest of {layer.out_features - 1} others"
+        lines[0].set_linewidth(2.5)
+        where, some = "output", f"the class, and the\n{TRACES - 1} earliest of {layer.out_features - 1} others"
     else:
-        where, some = lif.name, f"neurons: the {TRACES} of\n{layer.out_features} that spike most"
+        where, some = lif.name, f"the {TRACES} of {layer.out_features} neurons\nthat spike most"
     ax.set_title(f"{where}, {run.sample_title(sample)}")
-    legend_right(ax, title=some if len(drawn.neurons) < layer.out_features else None, title_fontsize=8)
+    legend_right(ax, title=some if few else "output" if run.spiking_output else "neuron", title_fontsize=8)
     return ax
 
 
@@ -333,7 +365,8 @@ def membrane_figure(run: RunData) -> Figure:
     if labels.is_floating_point():
         labels = torch.arange(len(labels))  # each sample is a class of its own
     samples = [int((labels == label).nonzero()[0]) for label in labels.unique()[:3]]
-    figure, axes = panels(len(samples), 1, (6.5, 1.9), (0.0, 0.4))
+    tall = 2.6 if form_of(run.membrane_layer[1]) == "trains" else 1.9
+    figure, axes = panels(len(samples), 1, (6.5, tall), (0.0, 0.4))
     for sample, ax in zip(samples, axes, strict=True):
         output_membranes(run, sample, ax)
     label_outer(axes, 1)

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
@@ -32,8 +32,8 @@ from firstspike.plots.look import (
 )
 from firstspike.plots.membranes import draw_traces, traces
 from firstspike.plots.run_data import NotApplicable, RunData, run_figure
+from firstspike.plots.training import running_median
 
-_Rows = Float[np.ndarray, "epochs neurons"]
 _LINES_UP_TO = 4  # outputs; of more, all but the true class's are a band
 _OFTEN, _SELDOM = 0.5, 0.1  # fractions of the samples
 _DOTS = 4000  # of a comparison; more merge into a blot
@@ -48,10 +48,10 @@ def output_times(
 ) -> list[Axes]:
     """Mean and standard deviation of each output's spike time over epochs, one panel for each true class.
 
-    Of more than four outputs the one of the true class is drawn, and the range of the others' means. A line is faint
-    where fewer than half of the samples make the neuron spike, and interrupted where fewer than a tenth do. Around
-    such epochs it is a median of a twentieth of all epochs, without a standard deviation: the mean jumps when samples
-    begin or cease to make the neuron spike. Lines that reach the last epoch are named.
+    Of more than four outputs the one of the true class is drawn, and the range of the others' means. Lines are running
+    medians of a twentieth of all epochs: the mean jumps when samples begin or cease to make the neuron spike. They are
+    faint where fewer than half of the samples do, and interrupted where fewer than a tenth do. Lines that reach the
+    last epoch are named.
 
     Args:
         rows: the columns ``epoch``, ``label``, ``neuron``, ``mean``, ``std``, ``spiked`` (fraction of the samples in
@@ -66,17 +66,16 @@ def output_times(
     flat = axes_list(axes, 1)[:classes]
     for label, ax in enumerate(flat):
         part = {name: column[table["label"] == label].reshape(-1, neurons) for name, column in table.items()}
-        epoch, mean, std = part["epoch"][:, 0], part["mean"], part["std"]
-        line, spiked, steady = _steadied(mean, part["spiked"], len(epoch) // 40)
-        drawn, often = (np.where(spiked >= least, line, np.nan) for least in (_SELDOM, _OFTEN))
-        std = np.where(steady, std, np.nan)
+        epoch, window = part["epoch"][:, 0], max(1, len(part["epoch"]) // 20)
+        mean, std, spiked = (running_median(part[name], window) for name in ("mean", "std", "spiked"))
+        drawn, often = (np.where(spiked >= least, mean, np.nan) for least in (_SELDOM, _OFTEN))
         if not few:
-            others = np.ma.masked_invalid(np.delete(mean, label, axis=1))
+            others = np.ma.masked_invalid(np.delete(part["mean"], label, axis=1))
             low, high = (bound.filled(np.nan) for bound in (others.min(axis=1), others.max(axis=1)))
             ax.fill_between(epoch, low, high, color=GREY, alpha=FAINT, linewidth=0, label="other outputs")
         for neuron in range(neurons) if few else range(label, min(label + 1, neurons)):
-            look = line_style(neuron if few else 0) | {"marker": "o" if len(epoch) == 1 else ""}
-            low, high = mean[:, neuron] - std[:, neuron], mean[:, neuron] + std[:, neuron]
+            look = line_style(neuron if few else 0)
+            low, high = often[:, neuron] - std[:, neuron], often[:, neuron] + std[:, neuron]
             ax.fill_between(epoch, low, high, color=look["color"], alpha=0.15, linewidth=0)
             name = "true class" if not few else names[neuron] if neuron < classes else str(neuron)
             there = few and bool(np.isfinite(drawn[-2:, neuron]).all())
@@ -93,21 +92,6 @@ def output_times(
     return flat
 
 
-def _steadied(mean: _Rows, spiked: _Rows, half: int) -> tuple[_Rows, _Rows, Bool[np.ndarray, "epochs neurons"]]:
-    """Means and fractions as medians of ``half`` epochs before and after, and where means stay as they are.
-
-    They stay where at least half of the samples make the neuron spike in all of these epochs. At the ends the epochs
-    are fewer on both sides, so that a rise or fall stays as it is.
-    """
-    last = len(mean) - 1
-    sides = [min(half, place, last - place) for place in range(len(mean))]
-    around = [slice(place - side, place + side + 1) for place, side in enumerate(sides)]
-    steady = np.stack([(spiked[part] >= _OFTEN).all(axis=0) for part in around])
-    medians = [np.ma.median(np.ma.masked_invalid(mean[part]), axis=0).filled(np.nan) for part in around]
-    fractions = np.stack([np.median(spiked[part], axis=0) for part in around])
-    return np.where(steady, mean, np.stack(medians)), fractions, steady
-
-
 def _classes(rows: Mapping[str, ArrayLike]) -> int:
     """Number of classes of which there are samples."""
     label, spiked = (np.asarray(rows[name], dtype=float) for name in ("label", "spiked"))
@@ -119,23 +103,27 @@ def spike_histogram(
 ) -> Axes:
     """Histogram of all spike times of a layer, with the fraction of silent (sample, neuron) pairs in the title.
 
+    Bars are percentages of these pairs or, of trains, numbers of spikes in each.
+
     Args:
         times: spike times, ``inf`` = silent, or trains ``(samples, neurons, spikes)``.
         name: of the layer.
         bins: number of bins between the earliest and the latest spike.
     """
-    values = to_numpy(times)
+    values, trains = to_numpy(times), times.ndim > 2
     spikes = values[np.isfinite(values)]
-    first = values[..., 0] if values.ndim > 2 else values
-    silent = 1 - np.isfinite(first).mean()
+    first = values[..., 0] if trains else values
+    title = ", ".join(part for part in (name, f"{100 * (1 - np.isfinite(first).mean()):.1f} % silent") if part)
+    if trains:
+        title += f"\n{len(spikes) / first.size:.3g} spikes per neuron"
     if len(spikes):
-        weights = np.full(len(spikes), 100 / first.size)
+        weights = np.full(len(spikes), (1 if trains else 100) / first.size)
         ax.hist(spikes, bins=bins, weights=weights, color=COLOURS[0], edgecolor="white", linewidth=0.3)
         ax.set_ylim(bottom=0)
     else:
         ax.text(0.5, 0.5, "no spikes", transform=ax.transAxes, ha="center", va="center")
-    ax.set(xlabel=time_label(unit, "spike time"), ylabel=r"neurons $\times$ samples [%]")
-    ax.set_title(", ".join(part for part in (name, f"{100 * silent:.1f} % silent") if part))
+    share = "spikes per neuron and sample" if trains else r"neurons $\times$ samples [%]"
+    ax.set(xlabel=time_label(unit, "spike time"), ylabel=share, title=title)
     return ax
 
 
@@ -240,7 +228,7 @@ def time_comparison(
 ) -> Axes:
     """Observed against exact spike times, a dot for each sample and neuron (of many, some evenly chosen).
 
-    The title has the median distance, and the fractions that spike on one of the two sides only.
+    The title has the median distance, and the fractions whose spike is lost, or added, on the substrate.
 
     Of trains, the first spikes are compared with each other, then the second ones, and so on.
 
@@ -268,7 +256,7 @@ def time_comparison(
         title = f"{100 - lost - new:.1f} % silent in both"
         ax.text(0.5, 0.5, "no spike in both", transform=ax.transAxes, ha="center", va="center")
     head = ", ".join(part for part in (name, title) if part)
-    ax.set_title(f"{head}\nsilent there {lost:.1f} %, only there {new:.1f} %")
+    ax.set_title(f"{head}\nspikes lost {lost:.1f} %, added {new:.1f} %")
     ax.set(xlabel=time_label(unit, "exact"), ylabel=time_label(unit, "on the substrate"))
     return ax
 
@@ -287,10 +275,12 @@ def substrate_figure(run: RunData) -> Figure:
     ax = figure.add_subplot(grid[1, :])
     chosen = range(min(2 if form_of(last) == "trains" else 4, last.out_features))
     names = run.neuron_names[: len(chosen)]
-    for record, dashed in ((exact, False), (observed, True)):
-        inputs, spikes = output.inputs(record)[0], record.layers[output.index][0]
-        draw_traces(traces(last, inputs, spikes, chosen, names), ax, run.unit, dashed)
-    where = "output neurons" if run.spiking_output else output.name
-    ax.set_title(f"{where}, {run.held_out[0]} sample 0: exact (solid) and {run.substrate} (dashed)")
-    legend_right(ax)
+    sides = (
+        traces(last, output.inputs(record)[0], record.layers[output.index][0], chosen, names)
+        for record in (exact, observed)
+    )
+    draw_traces(next(sides), ax, run.unit, next(sides))
+    ax.set_title(f"{output.name}, {run.held_out[0]} sample 0: exact (solid) and {run.substrate} (dashed)")
+    if form_of(last) != "trains":
+        legend_right(ax, title="output" if run.spiking_output else "neuron", title_fontsize=8)
     return figure

@@ -26,6 +26,7 @@ from firstspike.plots.run_data import NotApplicable, RunData, run_figure
 
 _LINES_AT_MOST = 30  # beyond that, parameters are shown by their quantiles
 _SAMPLES = 12
+_DOTS_UP_TO = 10  # checkpoints
 _PARTS: dict[str, dict[str, Any]] = {
     "train": {"color": COLOURS[0], "linestyle": LINES[2], "zorder": 3},
     "validation": {"color": COLOURS[1], "linestyle": "-"},
@@ -61,16 +62,15 @@ def loss_and_error(
             if f"{part}_{column}" not in metrics:
                 continue
             values = _values(metrics, part, column)
-            look = style | {"marker": "o" if len(epochs) == 1 else ""}
             if seeds:
                 all_seeds = np.stack([_values(seed, part, column) for seed in seeds])
                 low, high = all_seeds.min(axis=0), all_seeds.max(axis=0)
-                ax.fill_between(epochs, low, high, color=look["color"], alpha=0.5 * FAINT, linewidth=0)
+                ax.fill_between(epochs, low, high, color=style["color"], alpha=0.5 * FAINT, linewidth=0)
                 shown += low.tolist() + high.tolist()
             elif window > 1:
-                ax.plot(epochs, values, color=look["color"], alpha=FAINT, linewidth=0.7)
+                ax.plot(epochs, values, color=style["color"], alpha=FAINT, linewidth=0.7)
             shown += values.tolist()
-            ax.plot(epochs, running_median(values, window), label=part, **look)
+            ax.plot(epochs, running_median(values, window), label=part, **style)
         log_axis(ax, shown)
         ax.set_ylabel(label)
         epoch_axis(ax)
@@ -79,7 +79,7 @@ def loss_and_error(
     notes += [f"line: median of {2 * (window // 2) + 1} epochs"] if window > 1 else ["line: mean"] if seeds else []
     raised = epochs[np.asarray(metrics.get("raised", np.zeros(len(epochs))), dtype=float) > 0]
     if len(raised):
-        look = {"marker": "|", "color": GREY, "markersize": 5, "linestyle": ""}
+        look: dict[str, Any] = {"marker": "|", "color": GREY, "markersize": 5, "linestyle": ""}
         loss_ax.plot(raised, np.full(len(raised), 0.015), transform=loss_ax.get_xaxis_transform(), **look)
         notes.append("ticks: weights raised")
     loss_ax.set_title("; ".join(notes), loc="left", fontsize="small", color=GREY)
@@ -97,7 +97,7 @@ def accuracy(metrics: Mapping[str, ArrayLike], ax: Axes) -> Axes:
     for part, style in _PARTS.items():
         if (name := f"{part}_accuracy") in metrics:
             values = 100 * np.asarray(metrics[name], dtype=float)
-            ax.plot(epochs, values, label=part, **style, marker="o" if len(epochs) == 1 else None)
+            ax.plot(epochs, values, label=part, **style)
     ax.set_ylabel("accuracy [%]")
     epoch_axis(ax)
     label_lines(ax)
@@ -113,10 +113,11 @@ def _values(metrics: Mapping[str, ArrayLike], part: str, column: str) -> Float[n
     return values
 
 
-def running_median(values: Float[np.ndarray, " epochs"], window: int) -> Float[np.ndarray, " epochs"]:
-    """Median of ``window`` epochs around each one (one more if that is even), of fewer at the ends."""
-    half = window // 2
-    return np.array([np.median(values[max(0, place - half) : place + half + 1]) for place in range(len(values))])
+def running_median(values: Float[np.ndarray, "epochs ..."], window: int) -> Float[np.ndarray, "epochs ..."]:
+    """Median of ``window`` epochs around each one (one more if that is even), of fewer at the ends; without NaNs."""
+    half, known = window // 2, np.ma.masked_invalid(values)
+    around = (known[max(0, place - half) : place + half + 1] for place in range(len(known)))
+    return np.stack([np.ma.filled(np.ma.median(part, axis=0), np.nan) for part in around])
 
 
 def spike_counts(metrics: Mapping[str, ArrayLike], axes: Axes | Iterable[Any], names: Mapping[int, str]) -> list[Axes]:
@@ -131,9 +132,8 @@ def spike_counts(metrics: Mapping[str, ArrayLike], axes: Axes | Iterable[Any], n
     """
     left, right = axes_list(axes, 2)[:2]
     epochs = np.asarray(metrics["epoch"], dtype=float)
-    marker = "o" if len(epochs) == 1 else ""
     for place, (layer, name) in enumerate(names.items()):
-        look: dict[str, Any] = {"color": COLOURS[place % len(COLOURS)], "marker": marker}
+        look: dict[str, Any] = {"color": COLOURS[place % len(COLOURS)]}
         spikes, silent, full = (np.asarray(metrics[f"{x}_{layer}"], dtype=float) for x in ("spikes", "silent", "full"))
         left.plot(epochs, spikes, label=name, **look)
         right.plot(epochs, 100 * silent, label=f"{name}, silent", **look)
@@ -141,7 +141,8 @@ def spike_counts(metrics: Mapping[str, ArrayLike], axes: Axes | Iterable[Any], n
     left.set_ylabel("spikes per neuron")
     right.set_ylabel(r"neurons $\times$ samples [%]")
     for ax, least in ((left, 0.1), (right, 1.0)):
-        ax.set_ylim(0, max(least, 1.05 * ax.dataLim.y1))
+        top = max(least, 1.05 * ax.dataLim.y1)
+        ax.set_ylim(-0.05 * top, top)  # lines at 0 are above the axis
         epoch_axis(ax)
         label_lines(ax)
     return [left, right]
@@ -155,24 +156,30 @@ def parameter_history(
 ) -> Axes:
     """Parameters over training: a line for each of up to 30; of more, median, quantiles and a dozen as samples.
 
+    The lines between few checkpoints are straight, so that dots mark these.
+
     Args:
         epochs: when the parameters had these values.
         values: one column per parameter.
         label: what they are, with their unit if they have one.
     """
-    colour = COLOURS[0]
+    colour, few = COLOURS[0], len(epochs) <= _DOTS_UP_TO
+    dots: dict[str, Any] = {"marker": "o", "markersize": 3} if few else {}
     if values.shape[1] <= _LINES_AT_MOST:
-        ax.plot(epochs, values, color=colour, linewidth=0.8, alpha=0.8)
+        ax.plot(epochs, values, color=colour, linewidth=0.8, alpha=0.8, **dots)
     else:
         low, lower, median, upper, high = np.quantile(values, [0.05, 0.25, 0.5, 0.75, 0.95], axis=1)
         ax.fill_between(epochs, low, high, color=colour, alpha=0.18, linewidth=0, label="5 - 95 %")
         ax.fill_between(epochs, lower, upper, color=colour, alpha=0.35, linewidth=0, label="25 - 75 %")
         chosen = np.linspace(0, values.shape[1] - 1, _SAMPLES).astype(int)
-        lines = ax.plot(epochs, values[:, chosen], color=COLOURS[2], linewidth=0.6, alpha=0.6)
+        lines = ax.plot(epochs, values[:, chosen], color=COLOURS[2], linewidth=0.6, alpha=0.6, **dots)
         lines[0].set_label(f"{_SAMPLES} of them")
-        ax.plot(epochs, median, color=colour, linewidth=2, label="median")
+        ax.plot(epochs, median, color=colour, linewidth=2, label="median", **dots)
     ax.set_ylabel(label)
     epoch_axis(ax)
+    if len(epochs) == 2:  # nothing is known of what lies between
+        ax.set_xticks(epochs, ["before training", f"epoch {epochs[-1]:g}"])
+        ax.set(xlabel="", xlim=(epochs[0] - 0.3 * np.ptp(epochs), epochs[-1] + 0.3 * np.ptp(epochs)))
     return ax
 
 

@@ -76,7 +76,7 @@ def decision_map(
         wrong = decisions[row.astype(int), column.astype(int)] != points.labels.cpu().numpy()
         dot: dict[str, Any] = {"marker": "o", "color": "white", "markeredgecolor": "black", "linestyle": ""}
         ax.plot(x[~wrong], y[~wrong], markersize=2.0, markeredgewidth=0.3, **dot)
-        handles.append(Line2D([], [], markersize=4, markeredgewidth=0.6, label="right sample", **dot))
+        handles.append(Line2D([], [], markersize=4, markeredgewidth=0.6, label="correct sample", **dot))
         cross: dict[str, Any] = {"marker": "x", "color": COLOURS[9], "linestyle": "", "markersize": 5}
         rim = [withStroke(linewidth=3.5, foreground="white")]
         handles += ax.plot(

@@ -8,7 +8,11 @@ from typing import TYPE_CHECKING, Any
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.axis import XAxis, YAxis
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from numpy.typing import ArrayLike
 
 from firstspike.plots import NotApplicable
@@ -18,6 +22,7 @@ if TYPE_CHECKING:
     from optuna import Study
 
 _LINES = 8  # more cannot be told apart
+_BLUES = ListedColormap(mpl.colormaps["Blues"](np.linspace(0.25, 1.0, 256)))  # without those that are almost white
 
 
 def accuracy_over(
@@ -30,25 +35,32 @@ def accuracy_over(
 ) -> Axes:
     """Accuracy in percent over one axis, numbers or names, with its spread; NaN where there is none.
 
-    ``lines`` has the line that each trial belongs to. A ``curve`` connects the trials of a line, but never over names.
+    ``lines`` has the line that each trial belongs to, shifted a little so that spreads do not cover each other. A
+    ``curve`` connects the trials of a line, but never over names.
     """
     means, spreads = 100 * np.asarray(accuracy, float), 100 * np.asarray(spread, float)
     numbers = _numeric(x)
     texts = [as_text(str(value)) for value in x]
     names = list(dict.fromkeys(texts))
     places = np.asarray(x if numbers else list(map(names.index, texts)), float)
+    scale = np.log if (logarithmic := numbers and _multiples(x)) else np.asarray
+    steps = np.diff(np.unique(scale(places)))
     of_line = np.asarray([as_text(str(line)) for line in lines or [""] * len(x)])
-    for number, line in enumerate(dict.fromkeys(of_line.tolist())):
+    shown = dict.fromkeys(of_line.tolist())
+    for number, line in enumerate(shown):
         mine = np.flatnonzero(of_line == line)
         mine = mine[np.argsort(places[mine], kind="stable")]
         look = line_style(number) | marker_style(number) | {"capsize": 3, "elinewidth": 1, "markersize": 4}
         look |= {} if curve and numbers else {"linestyle": "none"}
         error = np.nan_to_num(spreads[mine]) if np.isfinite(spreads[mine]).any() else None
-        ax.errorbar(places[mine], means[mine], error, label=line or None, **look)
+        shift = 0.08 * min(steps, default=0.0) * (number - (len(shown) - 1) / 2)
+        at = places[mine] * np.exp(shift) if logarithmic else places[mine] + shift
+        ax.errorbar(at, means[mine], error, label=line or None, **look)
     if not numbers:
         ax.set_xticks(range(len(names)), names, rotation=20 if len("".join(names)) > 30 else 0)
-    elif places.min() > 0 and places.max() >= 30 * places.min():
+    elif logarithmic:
         ax.set_xscale("log")
+        _plain_ticks(ax.xaxis)
     return ax
 
 
@@ -73,14 +85,14 @@ def over_figure(study: "Study") -> Figure:
         seeds = f", {rows[0]['seeds']} seeds" if rows[0]["seeds"] > 1 else ""
         ax.set(xlabel=name, ylabel=f"{split} accuracy [%]{seeds}")
         if len(best) < len(rows):
-            ax.set_title("of the other axes the best on validation data", fontsize=8)
+            ax.set_title("other axes: the best on validation data", fontsize=8)
         if second is not None:
             legend_right(ax, title=second, title_fontsize=8)
     return figure
 
 
 def _by_optuna(name: str, what: str, trials: int = 2, axes: int = 1) -> Callable[["Study"], Figure]:
-    """A figure of ``optuna.visualization.matplotlib``, of so many trials that differ, and varied axes, at least."""
+    """A figure of ``optuna.visualization.matplotlib``, of at least ``trials`` that differ and ``axes`` that vary."""
 
     def draw(study: "Study") -> Figure:
         import matplotlib.pyplot as plt
@@ -93,13 +105,19 @@ def _by_optuna(name: str, what: str, trials: int = 2, axes: int = 1) -> Callable
         options: dict[str, Any] = {"params": varied} if axes else {}
         if name == "plot_param_importances":
             options["evaluator"] = FanovaImportanceEvaluator(seed=0)
-        with mpl.rc_context(), warnings.catch_warnings(action="ignore"):  # Optuna sets another style, and warns of it
-            drawn = getattr(drawing, name)(study, target_name=metric.replace("_", " "), **options)
+        settings: dict[Any, Any] = {"figure.constrained_layout.use": True}
+        with mpl.rc_context(settings), warnings.catch_warnings(action="ignore"):  # Optuna sets a style, and warns of it
+            drawn = getattr(drawing, name)(_for_drawing(study), target_name=metric.replace("_", " "), **options)
             figure: Figure = np.ravel(drawn)[0].figure
             rows, columns = np.atleast_2d(drawn).shape
-            figure.set_size_inches(2.5 + 3 * columns, 2.5 + 2.5 * rows)
-            if np.ndim(drawn) == 0:  # it would put the colour bar of several panels over them
-                figure.tight_layout()
+            figure.set_size_inches(2.5 + 3 * columns, 2.0 + 2.0 * rows)
+            for artist in figure.findobj():
+                if isinstance(artist, ScalarMappable):
+                    artist.set_cmap(_BLUES)
+            for axis in (axis for ax in figure.axes for axis in (ax.xaxis, ax.yaxis) if axis.get_scale() == "log"):
+                _plain_ticks(axis)
+            if name == "plot_param_importances":
+                drawn.get_legend().remove()  # one entry, the label of the axis
             plt.close(figure)
         return figure
 
@@ -122,11 +140,51 @@ def _complete(study: "Study") -> list[Any]:
     return [trial for trial in study.get_trials(deepcopy=False) if trial.state.name == "COMPLETE"]
 
 
+def _for_drawing(study: "Study") -> "Study":
+    """The complete trials, numbered from 0, with distributions that tell which axes are numbers, and their scale."""
+    from optuna import create_study, logging
+    from optuna.distributions import FloatDistribution
+    from optuna.trial import create_trial
+
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity(logging.WARNING)  # this study is nobody's business
+    shown = create_study(direction=study.direction)
+    logging.set_verbosity(verbosity)
+    varied = _varied(study)
+    numbers = {
+        name: FloatDistribution(min(values), max(values), log=_multiples(values))
+        for name, values in varied.items()
+        if _numeric(values)
+    }
+    for trial in _complete(study):
+        params = {name: trial.params[name] for name in varied}
+        distributions = {name: numbers.get(name, trial.distributions[name]) for name in varied}
+        shown.add_trial(create_trial(params=params, distributions=distributions, value=trial.value))
+    return shown
+
+
 def _varied(study: "Study", *others: str) -> dict[str, list[Any]]:
     """The values of the trials on each axis, and of other attributes, that differ."""
     rows = [trial.params | {name: trial.user_attrs[name] for name in others} for trial in _complete(study)]
     columns = {name: [row[name] for row in rows] for name in (rows[0] if rows else ())}
     return {name: values for name, values in columns.items() if len(set(map(str, values))) > 1}
+
+
+def _plain_ticks(axis: XAxis | YAxis) -> None:
+    """Few ticks of a logarithmic axis have numbers: those of Optuna touch within a decade."""
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_formatter(NullFormatter())
+
+
+def _multiples(values: Sequence[float]) -> bool:
+    """Whether numbers belong on a logarithmic axis: they span much, or their ratios differ less than their steps."""
+    known = np.unique(np.asarray(values, float))
+    if known[0] <= 0:
+        return False
+    steps, ratios = np.diff(known), np.diff(np.log(known))
+    even = len(known) > 2 and np.ptp(ratios) < 0.25 * ratios.max() and np.ptp(steps) > 0.25 * steps.max()
+    return bool(known[-1] >= 30 * known[0] or even)
 
 
 def _numeric(values: Sequence[Any]) -> bool:
