@@ -107,7 +107,7 @@ def test_run_that_has_just_begun(report_runs, tmp_path, data_in):
     assert set(member) == {"name", "classes", "notes", "split"}
     shown = text_of(html)
     assert "not finished: 0 of 3 epochs" in shown
-    assert "Left out:" in shown
+    assert "Left out: confusion matrix, single samples:" in shown
     assert "no checkpoint" in shown
 
 

@@ -28,7 +28,7 @@ from firstspike.plots.look import (
     time_label,
 )
 from firstspike.plots.plane import YinYangPlane
-from firstspike.plots.run_data import NotApplicable, RunData, run_figure
+from firstspike.plots.run_data import NO_CLASSES, NotApplicable, RunData, run_figure
 from firstspike.plots.yin_yang import draw_outline
 
 _EXAMPLES = 12  # images, or classes, in a figure
@@ -108,7 +108,7 @@ def dataset_figure(run: RunData) -> Figure:
     """The training data: points, images, or rasters."""
     data = run.data.train
     if data.regression:
-        raise NotApplicable("the labels are numbers: the figure shows the classes of the training data")
+        raise NotApplicable(NO_CLASSES)
     if run.pixels is not None:
         height, width, copies = run.pixels
         times = data.dense[:, : height * width * copies : copies]

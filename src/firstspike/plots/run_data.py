@@ -27,6 +27,7 @@ from firstspike.training.margin import Margins, margins
 from firstspike.training.state import CheckpointError
 
 _log = logging.getLogger(__name__)
+NO_CLASSES = "the labels are numbers, not classes"
 _SAMPLES = 1000  # whose margins are taken
 
 
@@ -121,7 +122,7 @@ class RunData(Run):
             NotApplicable: the outputs have none.
         """
         if self.evaluation.labels.is_floating_point():
-            raise NotApplicable("the labels are numbers, so that there are no decisions with a margin")
+            raise NotApplicable(NO_CLASSES)
         try:
             return margins(self.stored_network, self.held_out[1].times[:_SAMPLES], readout=self.evaluation.readout)
         except (ValueError, RuntimeError) as reason:  # a network of one output; one that has no gradient
@@ -222,8 +223,10 @@ class RunData(Run):
         table = super()._table(name)
         if len(table.get("epoch", ())):
             return table
-        if name == "output_times" and len(super()._table("metrics").get("epoch", ())):
+        if name == "output_times" and len((metrics := super()._table("metrics")).get("epoch", ())):
             self.check_spiking_output()
+            if "train_mae" in metrics:
+                raise NotApplicable(NO_CLASSES)
             raise NotApplicable(
                 "each seed has its own output times; choose one of the folders seed_*"
                 if self.seeds

@@ -17,7 +17,7 @@ from firstspike.layers.trains import form_of
 from firstspike.plots import NotApplicable, RunData
 from firstspike.plots.look import COLOURS
 from firstspike.plots.membranes import TRACES, membranes_of
-from firstspike.plots.run_data import UNAVAILABLE
+from firstspike.plots.run_data import NO_CLASSES, UNAVAILABLE
 from firstspike.plots.spike_times import raster_rows
 from firstspike.plots.yin_yang import map_image
 from firstspike.reports.page import as_source
@@ -26,7 +26,6 @@ from firstspike.training.evaluation import confusion_counts
 
 POINTS = 160  # of a membrane trace
 _NAMED = 64  # largest number of inputs that are listed with their names
-_NO_CLASSES = "the labels are numbers: the page shows predictions, and no single samples"
 _FEWEST = 12  # samples in the file, however large they are
 
 
@@ -41,22 +40,23 @@ def details(run: RunData, budget: int) -> dict[str, Any]:
         ``name``, ``classes``, ``split`` (the data that are shown), ``notes``, and those of ``confusion``, ``samples``,
         ``plane`` that apply to the run.
     """
-    found: dict[str, Any] = {"name": f"seed {run.config.training.seed}", "notes": []}
+    found: dict[str, Any] = {"name": f"seed {run.config.training.seed}"}
     sizes = [layer.out_features for layer in run.config.network if layer.kind == "lif"]
-    parts: dict[str, Callable[[], Any]] = {
-        "classes": lambda: list(run.class_names),
-        "split": lambda: run.held_out[0],
-        "confusion": lambda: confusion(run),
-        "samples": lambda: samples(run, budget),
+    parts: dict[str, tuple[str, Callable[[], Any]]] = {
+        "classes": ("names of classes", lambda: list(run.class_names)),
+        "split": ("data", lambda: run.held_out[0]),
+        "confusion": ("confusion matrix", lambda: confusion(run)),
+        "samples": ("single samples", lambda: samples(run, budget)),
     }
     if run.config.data.kind == "yin_yang":
-        parts["plane"] = lambda: plane(run)
-    for name, make in parts.items():
+        parts["plane"] = ("decision map", lambda: plane(run))
+    left_out: dict[str, list[str]] = {}
+    for name, (title, make) in parts.items():
         try:
             found[name] = make()
         except UNAVAILABLE as reason:
-            if str(reason) not in found["notes"]:
-                found["notes"].append(str(reason))
+            left_out.setdefault(str(reason), []).append(title)
+    found["notes"] = [f"{', '.join(titles)}: {reason}" for reason, titles in left_out.items()]
     return {"classes": run.names(sizes[-1] if sizes else 0)} | found
 
 
@@ -64,7 +64,7 @@ def confusion(run: RunData) -> dict[str, Any]:
     """Counts on the held-out data, true classes in rows."""
     evaluation = run.evaluation
     if evaluation.labels.is_floating_point():
-        raise NotApplicable(_NO_CLASSES)
+        raise NotApplicable(NO_CLASSES)
     counts = confusion_counts(evaluation, len(run.class_names))
     names = run.names(len(counts))
     return {
@@ -89,7 +89,7 @@ def samples(run: RunData, budget: int) -> dict[str, Any]:
         thresholds), ``image`` with its shape, and ``points`` on the plane with the names of the ``inputs``.
     """
     if run.evaluation.labels.is_floating_point():
-        raise NotApplicable(_NO_CLASSES)
+        raise NotApplicable(NO_CLASSES)
     shown, evaluation, (_, data) = named_spikes(run.network, run.record), run.evaluation, run.held_out
     size = sum(spikes.times[0].numel() for spikes in shown) + POINTS * TRACES
     chosen = choose(evaluation.predictions != data.labels, max(_FEWEST, budget // size))

@@ -24,6 +24,7 @@ FIGURES = {
     "margins": "Inputs that decide",
 }
 """Figures in a page, with their headings."""
+_PREDICTIONS = "Predictions against labels, and the line on which they would be equal."
 BUDGET = 1_000_000
 """Numbers of the samples in a file, of all seeds together: about four megabytes."""
 
@@ -100,9 +101,10 @@ def pictures(run: RunData, notes: list[str]) -> Iterator[Picture]:
                 figure = PLOTS[name](of)
             except NotApplicable as reason:
                 if of is not run or not run.seeds:
-                    notes.append(str(reason))
+                    notes.append(f"{title[0].lower()}{title[1:]}: {reason}")
                 continue
-            yield Picture.of(title, PLOTS[name], figure, member)
+            picture = Picture.of(title, PLOTS[name], figure, member)
+            yield picture._replace(text=_PREDICTIONS) if name == "confusion" else picture
             if of is run:
                 break
 

@@ -24,7 +24,7 @@ function decisionMap(picked) {
     const ring = { size: 18, color: "rgba(0,0,0,0)", symbol: "circle", line: { width: 4, color: "#ff2d95" } };
     const traces = [
       ...names,
-      dots(places.filter((k) => labels[k] === decision[k]), "right", { size: 5, color: "#222222", line: rim }),
+      dots(places.filter((k) => labels[k] === decision[k]), "correct", { size: 5, color: "#222222", line: rim }),
       dots(places.filter((k) => labels[k] !== decision[k]), "wrong", { size: 11, symbol: "x", color: "#222222", line: rim }),
       { x: [points[place][0]], y: [points[place][1]], mode: "markers", name: "this sample", marker: ring, hoverinfo: "skip" },
     ];

@@ -34,7 +34,7 @@ function picker(changed) {
   function show() {
     const { index, label: labels, decision } = member.samples;
     number.value = index[place];
-    const verdict = labels[place] === decision[place] ? "right" : "wrong";
+    const verdict = labels[place] === decision[place] ? "correct" : "wrong";
     element("sample-said").textContent =
       `Sample ${index[place]} of the ${member.split} data: true class ${nameOf(labels[place])}, decision ${nameOf(decision[place])}, ${verdict}.`;
     changed(member, place, places);

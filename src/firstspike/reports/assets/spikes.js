@@ -73,25 +73,31 @@ function drawMembrane(member, place, tau, exact) {
   if (membrane === undefined) return;
   chart(element("membrane"), () => {
     const { neurons, names, at, voltage, spikes } = membrane.samples[place];
+    const bases = voltage.map(() => 0); // membranes of trains are in rows, the first at the top
+    if (membrane.trains) for (let k = 1; k < bases.length; k += 1) bases[k] = bases[k - 1] + Math.min(0, smallest(voltage[k - 1])) - 1.3;
     const traces = neurons.flatMap((neuron, k) => {
       const cut = membrane.trains || !spikes[k].length ? at.length : at.findIndex((time) => time >= spikes[k][0]); // faint after it
       const name = label(names[k]);
-      const line = { color: colour(neuron), dash: dash(neuron), width: k === 0 && membrane.outputs ? 3 : 1.7 }; // the true class is the first
-      const group = { name, legendgroup: name, mode: "lines", line };
+      const line = { color: colour(neuron), dash: membrane.trains ? "solid" : dash(neuron), width: k === 0 && membrane.outputs ? 3 : 1.7 }; // the true class is the first
+      const group = { name, legendgroup: name, mode: "lines", line, showlegend: !membrane.trains };
+      const heights = voltage[k].map((x) => bases[k] + x);
       const marker = { size: membrane.trains ? 6 : 10, color: colour(neuron), line: { width: 1.5, color: shown("--back") } };
       return [
-        { ...group, x: at.slice(0, cut + 1), y: voltage[k].slice(0, cut + 1), hovertemplate: "%{y:.3f} at %{x:.3f}" },
-        { ...group, x: at.slice(cut), y: voltage[k].slice(cut), opacity: 0.35, showlegend: false, hoverinfo: "skip" },
-        { ...group, x: spikes[k], y: spikes[k].map(() => 1), mode: "markers", marker, showlegend: false, hovertemplate: `${name} spikes at %{x:.4f}<extra></extra>` },
+        { ...group, x: at.slice(0, cut + 1), y: heights.slice(0, cut + 1), customdata: voltage[k], hovertemplate: "%{customdata:.3f} at %{x:.3f}" },
+        { ...group, x: at.slice(cut), y: heights.slice(cut), opacity: 0.35, showlegend: false, hoverinfo: "skip" },
+        { ...group, x: spikes[k], y: spikes[k].map(() => bases[k] + 1), mode: "markers", marker, showlegend: false, hovertemplate: `${name} spikes at %{x:.4f}<extra></extra>` },
       ];
     });
     const heights = traces.flatMap((trace) => (trace.hoverinfo === "skip" ? [] : trace.y));
     const [low, high] = [Math.min(0, smallest(heights)), Math.max(1, largest(heights))];
     const range = [low - 0.1 * (high - low), high + 0.2 * (high - low)];
-    const threshold = { type: "line", xref: "paper", x0: 0, x1: 1, y0: 1, y1: 1, line: { color: shown("--faint"), dash: "dash", width: 1.5 } };
+    const levels = [...new Set(bases)].map((y) => y + 1);
+    const shapes = levels.map((y) => ({ type: "line", xref: "paper", x0: 0, x1: 1, y0: y, y1: y, line: { color: shown("--faint"), dash: "dash", width: 1.5 } }));
     const written = { xref: "paper", x: 1, y: 1, text: "threshold", showarrow: false, xanchor: "right", yanchor: "bottom", font: { color: shown("--faint") } };
-    return [traces, layout(axis(timeLabel(tau), { automargin: false, range: [at[0], at[at.length - 1]] }), axis("membrane [threshold]", { automargin: false, range }), {
-      shapes: [threshold], annotations: [written], hovermode: "closest", height: 360,
+    const rows = membrane.trains ? { tickvals: bases, ticktext: names.map(label), zeroline: false } : {};
+    const title = membrane.trains ? "neuron" : "membrane [threshold]";
+    return [traces, layout(axis(timeLabel(tau), { automargin: false, range: [at[0], at[at.length - 1]] }), axis(title, { automargin: false, range, ...rows }), {
+      shapes, annotations: [written], hovermode: "closest", height: 360,
     })];
   });
 }
