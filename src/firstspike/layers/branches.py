@@ -1,4 +1,4 @@
-"""Connections past layers: earlier spikes, after a delay, beside those of the last layer or merged with them.
+"""Connections past layers: earlier spikes, after a delay, appended to those of the last layer or merged with them.
 
 A network stays a chain of layers. One of these is a layer of the chain that also takes what entered it ``over``
 layers before it::
@@ -34,7 +34,7 @@ class Branch(SizedLayer):
     each window.
 
     Args:
-        inputs: what the last layer gives: a number, or an image ``(channels, height, width)``.
+        inputs: size of the last layer's output: a number, or an image ``(channels, height, width)``.
         over: number of layers that are passed over: 2 takes what entered two layers earlier.
         skipped: number or image that is carried past them; by default it is like the inputs.
         delay: delay of the spikes that are carried past, in the unit of the times: a rule for delays that learn, one
@@ -129,9 +129,9 @@ class Branch(SizedLayer):
 
 @takes_arguments_of(Branch)
 class Concatenate(Branch):
-    """Appends earlier spikes, delayed, to those of the last layer: further inputs, with weights of their own.
+    """Appends earlier spikes, delayed, to those of the last layer: further inputs, with separate weights.
 
-    ``times (..., inputs), skipped (..., skipped) -> (..., inputs + skipped)``, what is carried past after the rest. Of
+    ``times (..., inputs), skipped (..., skipped) -> (..., inputs + skipped)``, the appended spikes last. For
     images the channels are appended, ``(channels + skipped channels, height, width)``; a larger image is reduced by the
     earliest spike of each window.
     """

@@ -1,4 +1,4 @@
-"""Layers that know their inputs as an image: LIF neurons with shared weights, and the earliest spike of a region.
+"""Layers on images: LIF neurons with shared weights, and the earliest spike of a region.
 
 On the CPU they take pixels by their numbers, which is fast. On other devices the gradients of one pixel would then be
 added in any order, so there torch's own patches and pooling do it.
@@ -27,7 +27,7 @@ class LIFConv2d(LIFLayer):
     """LIF neurons that each see a patch of an image; all of one output channel share their weights.
 
     Times are flat on both sides, channel after channel, each row by row: ``(..., channels * height * width)``. Those of
-    the form ``(..., channels, height, width)`` are taken as well, and then the output has that form, too. A neuron is
+    the form ``(..., channels, height, width)`` are accepted as well, and then the output has the same form. A neuron is
     that of ``LIFLinear`` with the patch as its inputs, and as exact. Beyond the border nothing spikes.
 
     Args:
@@ -37,13 +37,14 @@ class LIFConv2d(LIFLayer):
         neuron: parameters of the neurons; tensors have one value or one per output channel.
         stride: steps from patch to patch, one number or two.
         padding: width of the silent border around the image, one number or two, below ``kernel_size``.
-        per_neuron: whether each output channel has its own values of what is trainable; otherwise the layer shares one.
+        per_neuron: whether each output channel has separate values of the trainable parameters; otherwise the layer
+            shares one.
         max_weight_grad: bound on the weight gradient of one (sample, neuron) pair, see ``first_spike_time``; it holds
             for each neuron, not for the sum over those that share weights.
         backend: see ``first_spike_time``.
 
     Raises:
-        ValueError: sizes below 1, a patch larger than the image; else as ``LIFLinear``.
+        ValueError: sizes below 1, a patch larger than the image; otherwise as ``LIFLinear``.
     """
 
     def __init__(
@@ -105,7 +106,7 @@ class LIFConv2d(LIFLayer):
 class EarliestPool2d(SizedLayer):
     """The earliest spike in each window of an image, channel by channel; ``inf`` where nothing spikes.
 
-    It is what a neuron without a memory would do that the first of its inputs makes fire. The gradient goes to the
+    A neuron without memory that fires on its first input would do this. The gradient goes to the
     earliest input alone, of several at the same time to the first. Times are flat or images as in ``LIFConv2d``; pixels
     that no window reaches are left out.
 

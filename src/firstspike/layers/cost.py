@@ -35,7 +35,7 @@ class Energy(NamedTuple):
         event: joules for each synaptic event.
         sample: joules for each sample, however many events it has.
         source: of the numbers.
-        without: what they leave out.
+        without: what the estimates leave out.
     """
 
     event: float

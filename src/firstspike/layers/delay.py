@@ -25,13 +25,13 @@ class DelayRule:
     * ``"sigmoid"``: ``shift + scale * sigmoid(raw)``, between shift and shift + scale;
     * ``"softplus"``: ``shift + scale * softplus(raw)``, above shift;
     * ``"clip"``: the raw value itself, cut to the range from shift to shift + scale. Its gradient does not die at the
-      bounds: there it is 1 where a step downhill leads back inside, and 0 where it leads further out. An optimiser's
+      bounds: there it is 1 if a step downhill leads back inside, and 0 if it leads further out. An optimiser's
       momentum may still carry raw values outside: ``project_delays_`` after each step puts them back on the bound. They
       never start outside.
 
-    Jitter is Gaussian noise on the delays in training mode, drawn anew in each forward pass: for each spike of a
-    ``Delay``, and once for all samples for each synapse of a ``LIFLinear``. Where a delay would fall below 0 it is 0.
-    Gradients are those of the delays without it. There is none where output times are ``observed``.
+    Jitter is Gaussian noise on the delays in training mode, redrawn in each forward pass: for each spike of a
+    ``Delay``, and once for all samples for each synapse of a ``LIFLinear``. A delay that would fall below 0 is 0.
+    Gradients are those of the delays without it. There is none if output times are ``observed``.
 
     Args:
         bound: how the delays follow from the raw values: ``"sigmoid"`` between ``shift`` and ``shift + scale``,
@@ -75,7 +75,7 @@ class DelayRule:
         self.project_(raw)
 
     def project_(self, raw: Tensor) -> None:
-        """Put raw values that are outside their bounds back; only ``"clip"`` knows such."""
+        """Put raw values that are outside their bounds back; only ``"clip"`` allows them."""
         if self.bound == "clip":
             raw.clamp_(self.shift, self.shift + self.scale)
 
@@ -92,7 +92,7 @@ class DelayRule:
 
 
 class _Clip(torch.autograd.Function):
-    """``clamp(raw, low, high)``, with a gradient where it leads back inside."""
+    """``clamp(raw, low, high)``, with a gradient if it leads back inside."""
 
     generate_vmap_rule = True
 
@@ -154,7 +154,7 @@ class Delay(SizedLayer):
         dtype: as in torch.
 
     Raises:
-        ValueError: features or copies < 1, or features that are no multiple of the copies.
+        ValueError: features or copies < 1, or features that are not a multiple of the copies.
     """
 
     def __init__(
@@ -184,7 +184,7 @@ class Delay(SizedLayer):
 
     @torch.no_grad()
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
-        """Draw the delays anew."""
+        """Redraw the delays."""
         self.rule.draw_(self.delay_raw, generator)
 
     @property

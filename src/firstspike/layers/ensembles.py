@@ -33,7 +33,7 @@ class Ensemble(nn.Module):
         for index, member in enumerate(members):
             if difference := difference_of(member, members[0]):
                 raise ValueError(f"member {index} differs from member 0: {difference}")
-        self._members = tuple(members)  # in a tuple: their parameters are none beside the ensemble's
+        self._members = tuple(members)  # in a tuple, so that their parameters are not registered twice
         self._call = (Call(members[0]),)  # likewise
         self._names = [name for name, _ in members[0].named_parameters()]
         self.stacked = nn.ParameterList()
@@ -115,7 +115,7 @@ class Ensemble(nn.Module):
             ValueError: another shape.
         """
         check_tensor("times", times)
-        each = 4 if self._members[0].takes_trains else 3  # dimensions of what differs between members
+        each = 4 if self._members[0].takes_trains else 3  # dimensions of times that differ between members
         if not 2 <= times.ndim <= each or (times.ndim == each and len(times) != len(self)):
             spikes = ", spikes" if each == 4 else ""
             raise ValueError(
@@ -189,7 +189,7 @@ def difference_of(module: nn.Module, expected: nn.Module) -> str | None:
 
 
 def _settings(module: nn.Module) -> dict[str, Any]:
-    """All that a module computes with beside the values of its parameters, without its parts."""
+    """All that a module computes with apart from the values of its parameters, without its parts."""
     found = {name: x for name, x in vars(module).items() if name not in _NOT_COMPARED}
     if isinstance(module, NeuronLayer):
         neuron = vars(found.pop("_neuron"))

@@ -60,7 +60,7 @@ class DenseLIFLayer(LIFLayer):
 
     @torch.no_grad()
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
-        """Draw weights and delays anew; parameters of the neuron that learn start again."""
+        """Redraw weights and delays; trainable parameters of the neuron start again."""
         super().reset_parameters(generator)
         self._reset_delays_(generator)
 
@@ -71,11 +71,11 @@ class DenseLIFLayer(LIFLayer):
 
     @property
     def delay(self) -> Float[Tensor, "out_features in_features"] | None:
-        """Synaptic delays, >= 0, without jitter; None where there are none."""
+        """Synaptic delays, >= 0, without jitter; None without delays."""
         return None if self.delay_rule is None or self.delay_raw is None else self.delay_rule(self.delay_raw)
 
     def delay_in_pass(self) -> Float[Tensor, "out_features in_features"] | None:
-        """Synaptic delays of a forward pass: in training mode with jitter, drawn anew at each call."""
+        """Synaptic delays of a forward pass: in training mode with jitter, redrawn at each call."""
         delay, rule = self.delay, self.delay_rule
         if delay is not None and rule is not None and rule.jitter and self.training:
             delay = rule.jittered(delay, delay, self.jitter_source)
@@ -96,7 +96,7 @@ class LIFLinear(DenseLIFLayer):
 
     Parameters of the neuron named in ``trainable`` learn: the layer has their logarithms as ``log_tau_mem``,
     ``log_tau_syn`` and ``log_threshold``, so that they stay positive, and steps are relative. ``neuron`` has their
-    current values. Others that are tensors are buffers of the layer, or parameters where they are ``nn.Parameter``.
+    current values. Others that are tensors are buffers of the layer, or parameters if they are ``nn.Parameter``.
 
     Args:
         max_weight_grad: see ``first_spike_time``.
@@ -134,7 +134,7 @@ class LIFSpikeTrains(DenseLIFLayer):
         max_spikes: most spikes of a neuron in a sample.
         refractory: time for which a neuron stays at ``reset`` after a spike, in the unit of the times.
         reset: membrane after a spike, below the threshold. A reset to 0 is the same as subtracting the threshold.
-        overflow: what happens where a neuron would spike more than ``max_spikes`` times: ``"error"`` raises ValueError,
+        overflow: what happens if a neuron would spike more than ``max_spikes`` times: ``"error"`` raises ValueError,
             ``"warn"`` warns and drops the later spikes, ``"drop"`` drops them. A training counts the trains that are as
             long as they can be, as ``full`` in its metrics.
         max_weight_grad: bound on the weight gradient of each spike, see ``spike_trains``.
@@ -196,7 +196,7 @@ class LIFSpikeTrains(DenseLIFLayer):
 
     @property
     def dynamics(self) -> dict[str, Any]:
-        """What the operator for trains takes beside inputs, weights and neurons."""
+        """Arguments of the operator for trains other than inputs, weights and neurons."""
         return {
             "refractory": self.refractory,
             "reset": self.reset,
@@ -209,7 +209,7 @@ class LIFSpikeTrains(DenseLIFLayer):
         """Sorted trains with ``max_spikes`` columns.
 
         Raises:
-            ValueError: trains that are longer, where ``overflow`` says so.
+            ValueError: trains that are longer, with ``overflow="error"``.
         """
         most, columns = self.max_spikes, trains.shape[-1]
         if columns <= most:
@@ -218,7 +218,7 @@ class LIFSpikeTrains(DenseLIFLayer):
         return trains[..., :most]
 
     def check_room(self, more: Bool[Tensor, "*batch out_features"]) -> None:
-        """Raise a ValueError, or warn, if neurons spike more often than `max_spikes`, as ``overflow`` says."""
+        """Raise a ValueError, or warn, if neurons spike more often than `max_spikes`, according to ``overflow``."""
         if self.overflow == "drop" or not bool(more.any()):
             return
         message = (
@@ -238,7 +238,7 @@ class LIFSpikeTrains(DenseLIFLayer):
 
 
 def each_spike(trains: Tensor, weight: Tensor, delay: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Times, weights and delays with every spike of a train as an input of its own."""
+    """Times, weights and delays with every spike of a train as a separate input."""
     each = trains.shape[-1]
     delay = None if delay is None else delay.repeat_interleave(each, dim=-1)
     return trains.flatten(-2), weight.repeat_interleave(each, dim=-1), delay

@@ -41,9 +41,9 @@ class NamedSpikes(NamedTuple):
 
 @dataclass(frozen=True)
 class NamedLIF:
-    """A LIF layer, its index in the network, and its name: hidden (numbered where there are several), output.
+    """A LIF layer, its index in the network, and its name: hidden (numbered if there are several), output.
 
-    Where a readout is the output, all LIF layers are hidden.
+    If a readout is the output, all LIF layers are hidden.
     """
 
     index: int
@@ -97,7 +97,7 @@ def named_spikes(network: nn.Module, record: Record) -> list[NamedSpikes]:
 def named_parameters(network: nn.Module) -> dict[str, Float[np.ndarray, "..."]]:
     """All weights, delays and learnt parameters of neurons by a readable name; as they act, not their raw values.
 
-    Parameters of modules that this package does not know have the names that PyTorch gives them.
+    Parameters of modules from elsewhere have the names that PyTorch gives them.
     """
     names = {lif.index: lif.name for lif in named_lif_layers(network)}
     found: dict[str, Float[np.ndarray, ...]] = {}

@@ -1,4 +1,4 @@
-"""Layers in a row, and what each of them made of a batch."""
+"""Sequential networks that record every layer's spikes."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol, runtime_checkable
@@ -15,7 +15,7 @@ from firstspike.spiketime.values import check_tensor
 
 @runtime_checkable
 class Layer(Protocol):
-    """What a ``Network`` needs of a layer, beside being an ``nn.Module``."""
+    """What a ``Network`` needs of a layer, besides being an ``nn.Module``."""
 
     def output_size(self, inputs: int) -> int:
         """Number of outputs for that number of inputs; ValueError if they do not fit."""
@@ -49,8 +49,8 @@ def applied(layer: nn.Module, entered: Sequence[Tensor], observed: Tensor | None
 
     Args:
         layer: one of a row.
-        entered: what entered the row's layers up to this one.
-        observed: its output times, where a substrate saw them.
+        entered: the inputs of the network's layers up to this one.
+        observed: its output times, if a substrate recorded them.
     """
     if past := over(layer):
         found: Tensor = layer(entered[-1], observed, skipped=entered[-1 - past])
@@ -76,16 +76,16 @@ class Call(nn.Module):
         return function(self.network, *inputs)
 
     def with_parameters(self, parameters: Mapping[str, Tensor], function: Callable[..., Any], *inputs: Any) -> Any:
-        """``function(network, *inputs)`` where these tensors stand for the network's parameters of these names."""
+        """``function(network, *inputs)`` with these tensors in place of the network's parameters of these names."""
         named = {f"network.{name}": value for name, value in parameters.items()}
         return functional_call(self, named, (function, *inputs))
 
 
 class Network(nn.Sequential):
-    """An ``nn.Sequential`` of layers that also tells what happens inside.
+    """An ``nn.Sequential`` of layers that can also record what happens inside.
 
-    Times are flat between layers, ``(..., inputs)``. Where the first layer knows an image, the network takes times of
-    the form ``(..., channels, height, width)`` as well; where the last one does, too, the output then has that form.
+    Times are flat between layers, ``(..., inputs)``. If the first layer is one on images, the network takes times of
+    the form ``(..., channels, height, width)`` as well; if the last one is, too, the output then has that form.
     Between layers for spike trains the times are trains, ``(batch, inputs, spikes)``. A layer such as ``Concatenate``
     also gets what entered an earlier layer.
 
@@ -98,7 +98,7 @@ class Network(nn.Sequential):
         size: int | None = None
         made: tuple[int, ...] | None = None
         form: Form = "first spikes"
-        points: list[tuple[int | None, Form]] = []  # size and form of what enters each layer
+        points: list[tuple[int | None, Form]] = []  # size and form of each layer's input
         for index, layer in enumerate(self):
             if not isinstance(layer, Layer):
                 raise ValueError(
@@ -133,7 +133,7 @@ class Network(nn.Sequential):
 
     @property
     def inputs(self) -> int | None:
-        """Number of inputs; None where no layer fixes one."""
+        """Number of inputs; None if no layer fixes one."""
         before: list[Any] = []
         for layer in self:
             size = getattr(layer, "in_features", None)
@@ -155,7 +155,7 @@ class Network(nn.Sequential):
         for layer in self:  # torch.compile takes no max over an iterator
             kept = max(kept, 1 + over(layer))
         for layer in self:
-            entered = [*entered, applied(layer, entered)][-kept:]  # what no layer will need is free to go
+            entered = [*entered, applied(layer, entered)][-kept:]  # inputs that no later layer needs are freed
         out = entered[-1]
         made = getattr(self[-1], "out_image", None) if len(self) and self._gets_image(times) else None
         return out if made is None else out.unflatten(-1, made)
@@ -204,7 +204,7 @@ def _check_past(layer: nn.Module, points: Sequence[tuple[int | None, Form]]) -> 
 
     Args:
         layer: where it ends, or another layer.
-        points: size and form of what enters the layers up to this one.
+        points: size and form of the inputs of the layers up to this one.
     """
     past = over(layer)
     if not past:

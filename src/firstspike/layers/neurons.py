@@ -41,15 +41,15 @@ class NeuronLayer(SizedLayer):
     """A layer of leaky neurons with weights, whose parameters are those of a ``LIF``.
 
     Its subclasses hand their options on to it, and have its signature and its descriptions by ``takes_arguments_of``. A
-    subclass draws what it adds to weights and neurons itself, at its start and in ``reset_parameters``.
+    subclass draws its own parameters itself, at its start and in ``reset_parameters``.
 
     Args:
-        shape: of the weights; the first dimension counts the neurons that have weights, and parameters, of their own.
+        shape: of the weights; the first dimension counts the neurons that have separate weights and parameters.
         in_features: number of inputs.
         out_features: number of neurons.
         neuron: parameters of the neurons, a ``LIF``; initial values of those that are trained. ``LIF()`` by default.
         trainable: which of ``"tau_mem"``, ``"tau_syn"`` and ``"threshold"`` are trained.
-        per_neuron: whether each neuron has its own values of what is trainable; otherwise the layer shares one.
+        per_neuron: whether each neuron has separate values of the trainable parameters; otherwise the layer shares one.
         weight_mean: mean of the initial weights, which are normally distributed; given together with ``weight_std``.
             Without both, most neurons spike at first for inputs in [0, 2] tau_syn, for any number of inputs.
         weight_std: standard deviation of the initial weights; given together with ``weight_mean``.
@@ -62,7 +62,7 @@ class NeuronLayer(SizedLayer):
 
     Raises:
         ValueError: sizes < 1, one of ``weight_mean`` and ``weight_std`` without the other, a negative ``weight_std``,
-            parameters that cannot learn from where they start.
+            parameters that cannot be trained from their initial values.
     """
 
     def __init__(
@@ -128,7 +128,7 @@ class NeuronLayer(SizedLayer):
 
     @torch.no_grad()
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
-        """Draw the weights anew; parameters of the neuron that learn start again."""
+        """Redraw the weights; trainable parameters of the neuron start again."""
         for name, start in self._starts.items():
             getattr(self, f"log_{name}").copy_(start)
         if self.weight_mean is not None and self.weight_std is not None:
@@ -137,7 +137,7 @@ class NeuronLayer(SizedLayer):
             self._draw_usual_weights_(generator)
 
     def _draw_usual_weights_(self, generator: torch.Generator | None) -> None:
-        """Draw the weights where mean and standard deviation are not given."""
+        """Draw the weights if mean and standard deviation are not given."""
         raise NotImplementedError
 
     @property
@@ -167,10 +167,10 @@ class NeuronLayer(SizedLayer):
     """Parameters of ``LIF`` that play no part in these neurons."""
 
     def get_extra_state(self) -> Float[Tensor, "3"]:
-        """``tau_mem``, ``tau_syn`` and ``threshold``, so that a ``state_dict`` knows which neurons its weights are for.
+        """``tau_mem``, ``tau_syn`` and ``threshold``, so that a ``state_dict`` records the neurons of its weights.
 
-        It is a tensor for files that hold nothing else; 0 stands for tensors, which have entries of their own, and for
-        what plays no part.
+        It is a tensor for files that hold nothing else; 0 stands for tensors, which have separate entries, and for
+        unused parameters.
         """
         without = (*self._tensors, *self.unused)
         return self.weight.new_tensor([0.0 if x in without else getattr(self._neuron, x) for x in _NAMES])
@@ -228,7 +228,7 @@ class NeuronLayer(SizedLayer):
 
 
 class Arriving(NamedTuple):
-    """All that reaches the membranes of a layer's neurons, each spike as an input of its own."""
+    """All that reaches the membranes of a layer's neurons, each spike as a separate input."""
 
     times: Float[Tensor, "*batch inputs"]
     """As a neuron sees them, without delays."""
@@ -239,7 +239,7 @@ class Arriving(NamedTuple):
 
 
 class LIFLayer(NeuronLayer):
-    """A layer of LIF neurons, which spike; its subclasses say which inputs a neuron sees."""
+    """A layer of LIF neurons, which spike; its subclasses define which inputs a neuron receives."""
 
     usual_weights: ClassVar[float] = 1.0
     """Initial weights in units of those with which neurons spike once."""
@@ -255,7 +255,7 @@ class LIFLayer(NeuronLayer):
     def draw_weights_(
         self, start: Callable[[LIF], NormalWeights], generator: torch.Generator | None, balanced: bool = False
     ) -> None:
-        """Draw the weights anew by a rule for neurons with a threshold of 1, see ``init.draw_weights_``."""
+        """Redraw the weights by a rule for neurons with a threshold of 1, see ``init.draw_weights_``."""
         draw_weights_(self.synapses, self._first_neuron, start, generator, balanced)
 
     def seen(self, times: Float[Tensor, "*batch in_features"]) -> Float[Tensor, "*batch inputs"]:

@@ -1,4 +1,4 @@
-"""What is random in a training: where jitter of delays and dropout take their numbers, and dropout."""
+"""Randomness in a training: the source of random numbers for jitter of delays and dropout, and dropout."""
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -64,10 +64,10 @@ def _with(network: nn.Module, name: str, value: Any) -> Iterator[None]:
 class SpikeDropout(nn.Module):
     """In training mode each spike gets lost with the probability ``p``: its time becomes ``inf``, without gradient.
 
-    What is lost is drawn anew in each forward pass, for each sample and input. In evaluation mode all spikes pass. A
+    The lost spikes are redrawn in each forward pass, for each sample and input. In evaluation mode all spikes pass. A
     time cannot be scaled as ``torch.nn.Dropout`` scales values: with all of its inputs a neuron has more current, and
     spikes earlier, than in training. With ``p`` well below a half this shift is small and the same for all outputs.
-    There is no dropout where output times are ``observed``.
+    There is no dropout if output times are ``observed``.
 
     Args:
         p: probability with which a spike gets lost.

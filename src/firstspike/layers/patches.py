@@ -18,7 +18,7 @@ Borders = Border | tuple[Border, Border]
 
 
 class Image(NamedTuple):
-    """Shape of an image, whose pixels stand in this order: all of a channel, row by row."""
+    """Shape of an image, whose pixels are in this order: all of a channel, row by row."""
 
     channels: int
     height: int
@@ -54,7 +54,7 @@ class Window(NamedTuple):
 
     @classmethod
     def checked(cls, kernel: Pair, stride: Pair, padding: Borders = 0) -> Self:
-        """One number each for both directions, or two; a ValueError names what is wrong."""
+        """One number each for both directions, or two; a ValueError names the problem."""
         pairs = []
         for name, value, least in (("kernel_size", kernel, 1), ("stride", stride, 1), ("padding", padding, 0)):
             pair = tuple(value) if isinstance(value, Sequence) else (value, value)

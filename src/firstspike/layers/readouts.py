@@ -38,9 +38,9 @@ class Readout(NeuronLayer):
 
     Args:
         out_features: number of outputs.
-        neuron: time constants of the integrators, a ``LIF``; its threshold plays no part.
+        neuron: time constants of the integrators, a ``LIF``; its threshold is not used.
         trainable: which of ``"tau_mem"`` and ``"tau_syn"`` are trained.
-        per_neuron: whether each output has its own values of what is trainable; otherwise the layer shares one.
+        per_neuron: whether each output has separate values of the trainable parameters; otherwise the layer shares one.
         weight_mean: mean of the initial weights, which are normally distributed; given together with ``weight_std``. By
             default the mean is 0 and the standard deviation ``1 / sqrt(in_features)``.
     """
@@ -190,7 +190,7 @@ class MaximumReadout(Readout):
     time of the maximum; an output whose membrane never rises above rest has none.
 
     Raises:
-        ValueError: time constants that require a gradient, of which the maximum has none; otherwise as ``Readout``.
+        ValueError: time constants that require a gradient, for which the maximum has none; otherwise as ``Readout``.
     """
 
     def __init__(

@@ -99,7 +99,7 @@ class LIFRecurrent(LIFSpikeTrains):
     Args:
         duration: time at which the layer stops, in the unit of the times; no spike is later.
         window: shortest delay of recurrent synapses, in the unit of the times.
-        window_spikes: most spikes of a neuron within a window; ``overflow`` says what happens to more: dropped, the
+        window_spikes: most spikes of a neuron within a window; ``overflow`` controls what happens to more: dropped, the
             neuron stays at ``reset`` until the window ends.
         recurrent_delay: rule of further delays of the recurrent synapses, bounded and without jitter; None for
             ``window`` alone.
@@ -156,13 +156,13 @@ class LIFRecurrent(LIFSpikeTrains):
 
     @property
     def own_delay(self) -> Float[Tensor, "out_features out_features"]:
-        """Delays of the recurrent synapses: ``window``, and what ``recurrent_delay`` adds."""
+        """Delays of the recurrent synapses: ``window`` plus those of ``recurrent_delay``."""
         window = torch.full_like(self.recurrent_weight, self.window)
         return window if self.recurrent_delays is None else window + self.recurrent_delays.delay
 
     @torch.no_grad()
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
-        """Draw weights and delays anew; parameters of the neuron that learn start again."""
+        """Redraw weights and delays; trainable parameters of the neuron start again."""
         super().reset_parameters(generator)
         self._reset_recurrent_parameters(generator)
 
@@ -239,7 +239,7 @@ class LIFRecurrent(LIFSpikeTrains):
         delay = self._delays(observed is None)
         neurons, sent = (None, []) if state is None else (state.neurons, [(state.neurons.time, state.pending)])
         nothing = inputs.new_full((*inputs.shape[:-2], self.out_features, 1), math.inf)
-        inputs = real_times(inputs).sort(dim=-1).values  # NaN would come last, where no window looks
+        inputs = real_times(inputs).sort(dim=-1).values  # NaN would come last, after all windows
         longest = 0.0 if delay is None else largest(delay[:, : self.in_features]) + 1e-3 * self.window
         found: list[Tensor] = []
         for start, end in pairwise(bounds):
@@ -290,7 +290,7 @@ class LIFRecurrent(LIFSpikeTrains):
         return columns_within(late, -math.inf, math.inf)
 
     def _bounds(self, until: float, state: RecurrentState | None, *trains: Tensor | None) -> list[float]:
-        """Where windows of a piece begin, and its end."""
+        """Starts of the windows of a piece, and its end."""
         begin = None if state is None else state.neurons.time
         return window_bounds(begin, until, self.window, self.weight.dtype, *trains)
 
@@ -307,7 +307,7 @@ class LIFRecurrent(LIFSpikeTrains):
     def _all_windows(
         self, inputs: Tensor, bounds: list[float], state: RecurrentState | None, observed: Tensor | None, most: int
     ) -> Window:
-        """The spikes of a piece in one call, with room for ``most`` of a neuron."""
+        """The spikes of a piece in one call, at most ``most`` per neuron."""
         budget = self.window_spikes
         if state is not None:
             inputs = joined_trains(inputs, state.pending + self.window)
@@ -326,7 +326,7 @@ class LIFRecurrent(LIFSpikeTrains):
         )
 
     def _delays(self, jitters: bool) -> Tensor | None:
-        """Synaptic delays of inputs and recurrent synapses together; None where those are all ``window``."""
+        """Synaptic delays of inputs and recurrent synapses together; None if those are all ``window``."""
         given = self.delay_in_pass() if jitters else self.delay
         if given is None and self.recurrent_delays is None:
             return None

@@ -2,23 +2,23 @@
 
 A deep network can fail at the start in two ways. Layers fall silent, each a little more than the one before. Or all
 neurons of a layer do the same: the weights differ too little from their mean, each layer averages over its inputs, and
-what differs between samples is gone after a few layers, though every neuron spikes.
+differences between samples are lost after a few layers, although every neuron spikes.
 
 Both follow from mean and spread of the weights. With n inputs that spike at times of a known distribution, the membrane
 of the neurons at time t has the mean ``n mean phi(t)`` and the variance ``n std^2 psi(t)``, where phi and psi are the
 averages of ``kappa(t - t_i)`` and its square. Its slope has the averages ``phi'`` and ``chi`` of ``kappa'`` and its
-square. A shift of the inputs by dt_i shifts the spike by ``sum_i w_i kappa'_i dt_i / sum_i w_i kappa'_i``, so that what
-differs between neurons passes on with the gain ``std sqrt(n chi) / (n mean phi')``, taken where the mean membrane
+square. A shift of the inputs by dt_i shifts the spike by ``sum_i w_i kappa'_i dt_i / sum_i w_i kappa'_i``, so that
+differences between neurons pass on with the gain ``std sqrt(n chi) / (n mean phi')``, taken where the mean membrane
 reaches the threshold. The mean is chosen so that the mean membrane peaks at ``_PEAK`` thresholds, or at fewer
-where neurons spike several times; the spread so that
-the gain through all layers together is ``_PASSED``, but not so wide that more than a tenth of the neurons stay silent.
+if neurons spike several times; the spread so that the gain through all layers together is ``_PASSED``, but not so wide
+that more than a tenth of the neurons stay silent.
 
 Most of the spread between neurons is the same in all samples: a neuron has larger weights than another. In a deep
 network it does harm. It alone brings the weakest neurons of each layer near their threshold, where spike times change
 abruptly, and limits the spread that the weights may have; the differences between samples are mixed up or fade. So the
 weights are balanced if even the shortest path through the network has more than ``_SHALLOW`` layers: those of each
 neuron are shifted to the same mean. Then the variance is ``n std^2 (psi - phi^2)``, and nearly vanishes where inputs
-come together, so that the gain can be 1. Where a way is shorter, neurons that differ are the better start.
+come together, so that the gain can be 1. In shorter networks, neurons that differ are the better start.
 """
 
 import math
@@ -40,7 +40,7 @@ from firstspike.spiketime.reference.peaks import highest
 from firstspike.spiketime.reference.response import kappa, kappa_slope
 
 _PEAK = 4.0  # of the mean membrane, in thresholds
-_PEAK_OF_TRAINS = 2.0  # where neurons spike several times
+_PEAK_OF_TRAINS = 2.0  # for neurons that spike several times
 _PASSED = 0.1  # of the differences between neurons, from the input to the output
 _SILENT_BEYOND = 1.28  # standard deviations below the mean: a tenth of a normal distribution
 _SHALLOW = 9  # layers, up to which neurons differ in their mean weight
@@ -56,14 +56,14 @@ def passing_weights(
     peak: float = _PEAK,
     balanced: bool = False,
 ) -> NormalWeights:
-    """Weights for a threshold of 1 with which most neurons fire, and what differs between samples passes on.
+    """Weights for a threshold of 1 with which most neurons fire, and differences between samples pass on.
 
     Args:
         inputs: number of inputs per neuron.
         neuron: its time constants, one number each.
-        times: a sample of what arrives, ``inf`` for no spike; only the distribution over all counts. Where nothing
-            arrives at all, the weights are those of ``firing_weights``.
-        layers: LIF layers of the network; of many each has to pass on more.
+        times: a sample of the arriving spikes, ``inf`` for no spike; only the overall distribution matters. Where
+            nothing arrives at all, the weights are those of ``firing_weights``.
+        layers: LIF layers of the network; the more there are, the more each has to pass on.
         peak: maximum of the mean membrane, in thresholds.
         balanced: whether all neurons will have the same mean weight.
     """
@@ -91,7 +91,7 @@ def passing_weights(
     crossing = first_spike_time(arrival, share[None], LIF(tau_mem, tau_syn, phi / peak), backend="reference")
     slope = at(float(crossing), kappa_slope)
     rise = float(slope.mean())
-    if not rise > 0:  # of times that are too late to tell a neuron's time constants
+    if not rise > 0:  # times that are too late for a neuron's time constants
         return NormalWeights(mean, widest)
     passed = math.sqrt(active / float((slope / rise).square().mean()))
     gain = 1.0 if balanced else _PASSED ** (1 / layers)
@@ -99,7 +99,7 @@ def passing_weights(
 
 
 def _passed_on(layer: nn.Module, entered: Sequence[Tensor]) -> Tensor:
-    """What a layer gives; where neurons spike too often at the start, their first spikes are enough."""
+    """The output of a layer; if neurons spike too often at the start, their first spikes are enough."""
     if not isinstance(layer, LIFSpikeTrains):
         return applied(layer, entered)
     overflow, layer.overflow = layer.overflow, "drop"
@@ -122,10 +122,10 @@ def _shortest_way(network: Network) -> int:
 def start_firing_(
     network: Network, times: Float[Tensor, "samples inputs"], generator: torch.Generator | None = None
 ) -> None:
-    """Draw the weights of a network anew so that every layer fires, whatever its depth, sizes and time constants.
+    """Redraw the weights of a network so that every layer fires, whatever its depth, sizes and time constants.
 
-    It goes through the layers with the times that arrive there, see ``passing_weights``. Where no way through the
-    network has fewer than ten LIF layers, all neurons of a layer have the same mean weight. LIF layers that were given
+    It goes through the layers with the times that arrive there, see ``passing_weights``. If every path through the
+    network has at least ten LIF layers, all neurons of a layer have the same mean weight. LIF layers that were given
     ``weight_mean`` and ``weight_std`` keep their weights. Spikes that are carried past layers with a delay of which the
     start is not given come with those of the last layer, in the median.
 

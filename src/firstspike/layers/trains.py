@@ -1,4 +1,4 @@
-"""Spike times and trains between layers: the form that they have, their number, and what is made of them.
+"""Spike times and trains between layers: their form, their number, and conversions between them.
 
 Trains are tensors ``(batch, neurons, spikes)``, sorted along the last dimension, ``inf`` after the last spike. First
 spikes ``(batch, neurons)`` are trains of one spike for layers that take trains.
@@ -17,7 +17,7 @@ Form = Literal["first spikes", "trains", "values"]
 
 
 def form_of(layer: nn.Module | type[nn.Module]) -> Form:
-    """What a layer gives, or the layers of a class; first spikes unless its attribute ``gives`` says otherwise."""
+    """The form of a layer's output, or of the layers of a class: its attribute ``gives``, by default first spikes."""
     form: Form = getattr(layer, "gives", "first spikes")
     return form
 
@@ -28,12 +28,12 @@ def takes_trains(layer: nn.Module) -> bool:
 
 
 def first_of(layer: nn.Module, times: Tensor) -> Float[Tensor, "*batch neurons"]:
-    """First spikes of what a layer gave."""
+    """First spikes of a layer's output."""
     return times[..., 0] if form_of(layer) == "trains" else times
 
 
 class SizedLayer(nn.Module):
-    """A layer that knows its numbers of inputs and outputs."""
+    """A layer with fixed numbers of inputs and outputs."""
 
     in_features: int
     out_features: int
@@ -57,7 +57,7 @@ class SizedLayer(nn.Module):
         """Raise a ValueError unless these are first spikes of all inputs.
 
         Args:
-            times: what the layer gets.
+            times: the layer's input.
             hint: what to do if those are spike trains.
             weight: the layer's weights, if it has any.
         """
@@ -91,7 +91,7 @@ class SizedLayer(nn.Module):
 
 
 def check_follows(before: Form, layer: nn.Module) -> None:
-    """Raise a ValueError unless a layer takes what comes before it."""
+    """Raise a ValueError unless a layer takes the output of the one before."""
     name = type(layer).__name__
     if before == "values":
         raise ValueError(f"{name} expects spikes, and gets the values of a readout, which is the last layer")

@@ -1,4 +1,4 @@
-"""Sequences window by window: where windows begin, and which spikes are in them."""
+"""Sequences window by window: starts of the windows, and the spikes in them."""
 
 import math
 
@@ -14,7 +14,7 @@ from firstspike.spiketime.values import MOST_WINDOWS, values_of
 def window_bounds(
     begin: float | None, until: float, window: float, dtype: torch.dtype, *trains: Tensor | None
 ) -> list[float]:
-    """Where windows of a piece of a sequence begin, and its end.
+    """Starts of the windows of a piece of a sequence, and its end.
 
     Without a beginning the first window begins at ``-inf``, and ends so early that none of its spikes, which are later
     than all ``trains``, arrives in it. Bounds are numbers of the dtype, rounded like arrivals: a spike that is after
@@ -37,7 +37,7 @@ def window_bounds(
     if begin is not None:
         start = begin
         if not start < until:
-            raise ValueError(f"until must be after {start:g}, where the state is, got {until}")
+            raise ValueError(f"until must be after {start:g}, the time of the state, got {until}")
     else:
         earliest = min((-largest(-x) for x in trains if x is not None and x.numel()), default=0.0)
         if -math.inf < earliest < 0:  # a whole number of windows, so that few batches differ in the last digits

@@ -1,10 +1,10 @@
 """Losses on first spike times and on the values of readouts, and terms to add to them.
 
 A loss is a module: `loss(times, labels)` is the mean of `loss.per_sample(times, labels)`, and
-`loss.predict(times)` decides for a class, -1 where no neuron spikes. A `ReadoutLoss` takes the values of a readout in
+`loss.predict(times)` decides for a class, -1 if no neuron spikes. A `ReadoutLoss` takes the values of a readout in
 place of the times.
 
-Do not apply losses of torch such as `torch.nn.CrossEntropyLoss` to spike times: they take scores, of which the largest
+Do not apply losses of torch such as `torch.nn.CrossEntropyLoss` to spike times: they take scores, the largest of which
 wins, and push the neuron of the true class to spike late; `inf` makes them NaN. `TimeCrossEntropy` is the one to use:
 the cross-entropy of `-times / xi`, safe for silent neurons. Likewise `loss.predict(times)` takes the place of `argmax`.
 

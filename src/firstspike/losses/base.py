@@ -87,7 +87,7 @@ class Loss(nn.Module):
         return 0.0 if mine is None else mine.sum() / weights.sum()
 
     def _weights(self, labels: Tensor, like: Tensor) -> Tensor | None:
-        """Weight of each sample by its class; None where all are 1."""
+        """Weight of each sample by its class; None if all are 1."""
         if self.weight is None:
             return None
         classes = sent(torch.tensor(self.weight, dtype=like.dtype), like.device)
@@ -106,7 +106,7 @@ class Loss(nn.Module):
         raise NotImplementedError
 
     def predict(self, output: Float[Tensor, "*batch outputs"], /) -> Int64[Tensor, "*batch"]:
-        """Class of each sample, -1 where there is no decision; in a subclass."""
+        """Class of each sample, -1 without a decision; in a subclass."""
         raise NotImplementedError
 
 
@@ -168,24 +168,24 @@ class TimeLoss(Loss):
         raise NotImplementedError
 
     def predict(self, times: Float[Tensor, "*batch outputs"]) -> Int64[Tensor, "*batch"]:
-        """Class of the earliest spike, the lowest of several at the same time; -1 where all are silent."""
+        """Class of the earliest spike, the lowest of several at the same time; -1 if all are silent."""
         return smallest(times)
 
 
 def smallest(values: Float[Tensor, "*batch outputs"]) -> Int64[Tensor, "*batch"]:
-    """Index of the smallest value, of times of the earliest; the first of equal ones, -1 where all are `inf`."""
+    """Index of the smallest value, of times of the earliest; the first of equal ones, -1 if all are `inf`."""
     check_tensor("output", values)
     least, index = values.min(dim=-1)
     return torch.where(least < math.inf, index, -1)
 
 
 def check_reads(loss: str, reads: Form, gives: Form) -> None:
-    """Raise a ValueError unless a loss takes what a network gives.
+    """Raise a ValueError unless a loss takes the output of a network.
 
     Args:
         loss: how messages call it.
-        reads: what it takes.
-        gives: what the last layer gives.
+        reads: the form that the loss takes.
+        gives: the form of the last layer's output.
     """
     if reads == gives:
         return
@@ -233,7 +233,7 @@ def of_true(values: Shaped[Tensor, "*batch outputs"], labels: Int64[Tensor, "*ba
 
 
 def check_range(labels: Int64[Tensor, "*batch"], outputs: int) -> None:
-    """Raise a ValueError for labels without an output, where values can be read without waiting for a device."""
+    """Raise a ValueError for labels without an output, if values can be read without waiting for a device."""
     if labels.device.type != "cpu" or labels.numel() == 0:
         return
     try:

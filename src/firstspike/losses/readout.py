@@ -24,7 +24,7 @@ class ReadoutLoss(Loss):
     reads = "values"
 
     def predict(self, output: Float[Tensor, "*batch outputs"]) -> Int64[Tensor, "*batch"]:
-        """Class of the largest value, the lowest of several; -1 where all are the same, or one is NaN."""
+        """Class of the largest value, the lowest of several; -1 if all are the same, or one is NaN."""
         check_tensor("output", output)
         least, most = output.amin(dim=-1), output.amax(dim=-1)
         decided = most >= least if output.shape[-1] == 1 else most > least

@@ -1,6 +1,6 @@
 """Terms that are added to a loss: `regularizer(times, labels, network, record) -> scalar`.
 
-`times` are the output's; `record` has those of all layers, and may be left out where it is not looked at.
+`times` are the output's; `record` has those of all layers, and may be left out if it is not used.
 """
 
 import math
@@ -20,7 +20,7 @@ from firstspike.spiketime.operator import of_neurons
 from firstspike.spiketime.reference.peaks import lacking
 from firstspike.spiketime.values import check_tensor
 
-_LINEAR_FROM = 10.0  # exponent above which EarlyOutput goes on as a straight line
+_LINEAR_FROM = 10.0  # exponent above which EarlyOutput continues as a straight line
 
 
 @checks_ranges
@@ -74,7 +74,7 @@ class EarlyOutput(Regularizer):
         network: nn.Module,
         record: Record | None = None,
     ) -> Float[Tensor, ""]:
-        """The term above; `times` are the output's (`inf` = silent), and `network` is not looked at."""
+        """The term above; `times` are the output's (`inf` = silent), and `network` is not used."""
         check_batch(times, labels)
         true_time = of_true(times, labels)
         silent = torch.isposinf(true_time)
@@ -221,7 +221,7 @@ class SilentPeak(LayerRegularizer):
     Args:
         alpha: strength.
         max_silent: neurons that are silent in at most this fraction of a batch are left alone.
-        tau_syn: as in the other regularisers; it plays no part.
+        tau_syn: as in the other regularisers; not used here.
 
     Raises:
         ValueError: `alpha` negative, `max_silent` not from 0 to 1, `tau_syn` not positive.
@@ -253,7 +253,7 @@ class SpikeCount(LayerRegularizer):
 
     where n is the mean number of spikes of a neuron over the samples of a batch.
 
-    A number of spikes has no derivative. In its place stands that of a neuron without leak whose reset subtracts the
+    A number of spikes has no derivative. This uses that of a neuron without leak whose reset subtracts the
     threshold: it spikes once for every threshold of charge that it receives, so that ``dn/dw_i`` is the mean number of
     spikes of input i over the threshold. This surrogate goes to the weights of the layer alone, and reaches silent
     neurons as well.
@@ -262,7 +262,7 @@ class SpikeCount(LayerRegularizer):
         alpha: strength.
         least: spikes per sample below which a neuron is driven more.
         most: spikes per sample above which it is driven less; ``inf`` for no bound.
-        tau_syn: as in the other regularisers; it plays no part.
+        tau_syn: as in the other regularisers; not used here.
 
     Raises:
         ValueError: `alpha` or `least` negative, `most` below `least`, `tau_syn` not positive.

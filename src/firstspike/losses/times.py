@@ -23,7 +23,7 @@ class TimeCrossEntropy(TimeLoss):
     It depends on time differences only, and a silent wrong neuron adds nothing to the sum. Decision rule:
     the earliest spike.
 
-    Where all neurons spike it is `torch.nn.CrossEntropyLoss` of `-times / (xi tau_syn)`. That of the times themselves
+    If all neurons spike, it is `torch.nn.CrossEntropyLoss` of `-times / (xi tau_syn)`. That of the times themselves
     would push the true neuron to spike late. Silent wrong neurons get no share of `label_smoothing`: it spreads over
     those that spike, and `t_true` becomes `(1 - label_smoothing) t_true + label_smoothing mean_n t_n`.
 
@@ -63,7 +63,7 @@ class TimeCrossEntropy(TimeLoss):
 @takes_arguments_of(TimeLoss)
 @checks_ranges
 class TimeMSE(TimeLoss):
-    """Every neuron has a target time: `correct` if it is the true one, else `wrong`::
+    """Every neuron has a target time: `correct` if it is the true one, otherwise `wrong`::
 
         L = 1/2 sum_n (t_n / tau_syn - target_n)^2
 
@@ -97,7 +97,7 @@ class TimeMSE(TimeLoss):
         return torch.where(silent_wrong, 0.0, miss).square().sum(dim=-1) / 2
 
     def predict(self, times: Float[Tensor, "*batch outputs"]) -> Int64[Tensor, "*batch"]:
-        """Class of the spike nearest to `correct`, the lowest of several; -1 where all are silent."""
+        """Class of the spike nearest to `correct`, the lowest of several; -1 if all are silent."""
         distance = (times / self.tau_syn - self.correct).abs()
         return smallest(torch.where(torch.isposinf(times), math.inf, distance))
 
