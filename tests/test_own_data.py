@@ -66,7 +66,7 @@ def test_a_loss_of_ones_own_is_named_and_can_be_handed_over(whole, command_here)
     done = command_here("evaluate", folder)
     assert done.returncode == 2
     assert done.stderr.count("\n") <= 2
-    assert "'Margin' is not in the registries; hand it over in Python: loss=..." in done.stderr
+    assert "'Margin' is not in the registries; pass it in Python: loss=..." in done.stderr
     sys.path.insert(0, str(SCRIPT.parent))
     run = fs.Run(folder, loss=lambda times, labels: times.clamp(max=10.0).mean())
     assert run.evaluation.accuracy > 0.8

@@ -185,7 +185,7 @@ def test_a_sequence_in_pieces(options):
     total = [torch.where(x.isfinite(), x, 0.0).sum() for x in (pieces, whole)]
     one, other = (torch.autograd.grad(x, lif.recurrent_weight)[0] for x in total)
     torch.testing.assert_close(one, other, rtol=1e-6, atol=1e-8)
-    with pytest.raises(ValueError, match="until must be after 12, where the state is"):
+    with pytest.raises(ValueError, match="until must be after 12, the time of the state"):
         lif.proceed(times, 12.0, state)
 
 

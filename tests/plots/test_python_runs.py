@@ -65,7 +65,7 @@ def test_files_are_written_for_what_the_command_has(made):
         with pytest.raises(plots.NotApplicable, match=r"hand .* over in Python: network=\.\.\."):
             plots.save_figures(folder, ["confusion"])
     if "loss" in parts:
-        with pytest.raises(plots.NotApplicable, match=r"hand it over in Python: loss=\.\.\.") as reason:
+        with pytest.raises(plots.NotApplicable, match=r"pass it in Python: loss=\.\.\.") as reason:
             plots.save_figures(folder, ["confusion", "summary"])
         assert str(reason.value).startswith("no figure confusion, summary: loss: ")
         assert len(str(reason.value).splitlines()) == str(reason.value).count("hand it over") == 1

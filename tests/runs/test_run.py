@@ -131,7 +131,7 @@ def test_parts_of_ones_own_stay_with_the_run(wine, tmp_path):
     run = trainer.fit(wine.train, epochs=2, batch_size=20, folder=tmp_path / "run", progress_bar=False)
     assert run.loss is margin
     assert run.resume(epochs=3, progress_bar=False).epochs == 3
-    with pytest.raises(ValueError, match="hand it over in Python: loss="):
+    with pytest.raises(ValueError, match="pass it in Python: loss="):
         fs.Run(tmp_path / "run").resume(epochs=4)
 
 

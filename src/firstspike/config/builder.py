@@ -26,7 +26,7 @@ _SAMPLES = 256  # of the training data, from which networks start
 
 
 class Parts(NamedTuple):
-    """Objects of a training that take the place of what a config describes; None for those that are built."""
+    """Objects of a training that replace parts of a config; None for those that are built."""
 
     network: Any = None
     loss: Any = None
@@ -41,8 +41,8 @@ def build(config: Config, data: Splits | None = None, parts: Parts | None = None
 
     Args:
         config: what to build.
-        data: the config's data, where they are known already; new networks start from the training part.
-        parts: objects of your own, for what the config only names.
+        data: the config's data, if already known; new networks start from the training part.
+        parts: your own objects, for parts that the config only names.
 
     Raises:
         ConfigError: a part that the config only names, and that is not among ``parts``.
@@ -115,7 +115,7 @@ def build_network(
         source: of the weights; by default torch's global generator.
         times: training data ``(samples, inputs)``. Layers without ``weight_mean`` and ``weight_std`` start from what
             reaches them of the first samples, see ``start_firing_``; without data from ``firing_weights``.
-        image: shape of the inputs, where they are pixels.
+        image: shape of the inputs, if they are pixels.
 
     Raises:
         ValueError: layers that do not fit.
@@ -190,7 +190,7 @@ def device_of(config: Config) -> torch.device:
         device = own_device(torch.device(name))
         check_float64(device)
         return torch.empty(0, device=device).device
-    except (RuntimeError, AssertionError) as error:  # torch's ways to say that it is not available
+    except (RuntimeError, AssertionError) as error:  # what torch raises if it is not available
         raise ValueError(f"device {name!r} cannot be used: {str(error).splitlines()[0]}; try cpu") from None
 
 
@@ -202,4 +202,4 @@ def _target(place: str, registry: dict[str, Any], section: Section) -> Callable[
         return found
     argument = {"training.optimizer": "optimizer", "training.schedule": "schedule"}.get(place, place)
     what = f"{section.name!r} is not in the registries" if kind == CUSTOM else "the data were made in Python"  # type: ignore[attr-defined]
-    raise ConfigError("config", [f"{place}: {what}; hand it over in Python: {argument}=..."])
+    raise ConfigError("config", [f"{place}: {what}; pass it in Python: {argument}=..."])

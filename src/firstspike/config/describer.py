@@ -92,7 +92,7 @@ def custom_parts(config: Config, trainer: Trainer) -> dict[str, Any]:
     }
     own = {name for name, (sections, _) in found.items() if any(isinstance(x, Custom) for x in sections)}
     if "schedule" in own:
-        own.add("optimizer")  # what belongs to another object comes with it
+        own.add("optimizer")  # arguments of another object come with it
     if "optimizer" in own:
         own.add("network")
     return {name: found[name][1] for name in found if name in own}

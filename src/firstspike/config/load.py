@@ -26,7 +26,7 @@ from firstspike.configs import shipped_configs
 from firstspike.losses import LOSSES
 from firstspike.neuron import LIF
 
-if TYPE_CHECKING:  # made from signatures of classes: a type checker cannot know their fields
+if TYPE_CHECKING:  # made from signatures of classes: type checkers do not see their fields
     Data: TypeAlias = Any
     Loss: TypeAlias = Any
     Neuron: TypeAlias = Any
@@ -44,7 +44,7 @@ class ConfigError(ValueError):
     """A config that cannot be used.
 
     Args:
-        source: the file, or what else the config comes from.
+        source: the file or other origin of the config.
         errors: all that is wrong with it, one line each.
         lines: where in the file, for each of the errors; None for those that have no line there.
     """
@@ -166,7 +166,7 @@ def read_yaml(source: str | Path, keys: Iterable[str]) -> Document:
 
 
 def with_substrate(config: Config, kind: str | None, settings: Iterable[str] = ()) -> Config:
-    """The config on a substrate of that kind with its defaults; as it is for None, or where it has this kind already.
+    """The config on a substrate of that kind with its defaults; as it is for None, or if it has this kind already.
 
     Args:
         config: the config.
@@ -211,7 +211,7 @@ def _check(document: Document, source: str, read_tables: bool = True) -> Config:
         config = Config.model_validate(raw)
     except ValidationError as error:
         errors += problems_of(error, raw, Config)
-    # sizes are compared even where another section has errors, so that one look shows everything
+    # sizes are compared even if another section has errors, so that all errors are shown together
     if isinstance(raw, dict):
         data = _valid(Data, raw.get("data"))
         network = _valid(Network, raw.get("network"))
@@ -246,7 +246,7 @@ def _augment_problems(config: Config, image: tuple[int, int, int] | None, stored
 
 
 def _labels(data: Any) -> str | None:
-    """Where the labels of a table come from; None for other data."""
+    """The source of a table's labels; None for other data."""
     if data.kind != "files":
         return None
     labels = data.labels.get("train") if isinstance(data.labels, dict) else data.labels
@@ -282,7 +282,7 @@ def _valid(section: Any, value: Any) -> Any:
 def problems_of(error: ValidationError, raw: Any, root: type[BaseModel]) -> list[Problem]:
     """What is wrong in the data of a section, and how to mend it.
 
-    "Wrong type" is left out where another type of a union fits and only the value is wrong.
+    "Wrong type" is left out if another type of a union fits and only the value is wrong.
     """
     details = error.errors(include_url=False)
     places = [_walk(detail["loc"], raw, root)[0] for detail in details]
@@ -296,7 +296,7 @@ def _of_type(detail: Any) -> bool:
 
 
 def _explain(detail: Any, raw: Any, root: type[BaseModel]) -> Problem:
-    """One pydantic error: its place, and what is wrong and how to mend it."""
+    """One pydantic error: its place, the problem, and how to fix it."""
     place, value, _ = _walk(detail["loc"], raw, root)
     kind, context = detail["type"], detail.get("ctx", {})
     if kind == "extra_forbidden":

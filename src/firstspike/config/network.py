@@ -39,7 +39,7 @@ _OUTPUTS = (LIFLinear, LIFSpikeTrains, Readout)
 """Layers whose neurons can be the classes."""
 
 Problem = tuple[Place, str]
-"""What is wrong in a config: where, and what was expected, what came, how to fix it."""
+"""An error in a config: its place, what was expected, what was received, how to fix it."""
 
 
 class LayerError(ValueError):
@@ -47,7 +47,7 @@ class LayerError(ValueError):
 
     Args:
         place: where in the config.
-        message: what was expected and what came.
+        message: what was expected and what was received.
     """
 
     def __init__(self, place: Place, message: str) -> None:
@@ -72,7 +72,7 @@ def layers_of(
     Args:
         sections: one for each layer.
         inputs: number of inputs of the network.
-        image: their shape (channels, height, width), where they are pixels.
+        image: their shape (channels, height, width), if they are pixels.
         neuron: parameters for layers without their own.
         form: of the inputs.
         max_weight_grad: for layers without their own.
@@ -84,7 +84,7 @@ def layers_of(
         LayerError: a layer that does not fit the one before it.
     """
     size, runtime = inputs, {"generator": generator, "dtype": dtype, "device": device}
-    points: list[int | tuple[int, int, int]] = []  # what enters each layer
+    points: list[int | tuple[int, int, int]] = []  # inputs of each layer
     for index, section in enumerate(sections):
         kind: str = section.kind  # type: ignore[attr-defined]
         if kind == CUSTOM:
@@ -127,7 +127,7 @@ def _ends(points: Sequence[int | tuple[int, int, int]], over: int) -> dict[str, 
     """What a connection past layers joins, as images if both are: its ends, in a ``Branch``'s terms.
 
     Args:
-        points: what enters the layers up to its own.
+        points: inputs of the layers up to this one.
         over: number of layers that it passes over.
     """
     if over >= len(points):
@@ -153,8 +153,8 @@ def network_problems(
         data: with the number of inputs and classes, and their shape; it need not have samples.
         neuron: parameters for layers without their own.
         limits: of silent neurons, one for each LIF layer or one for all.
-        labels: the column or array that the classes come from, where another one could be meant.
-        reads: what the loss takes; None if that is not known.
+        labels: the column or array of the classes, if another one could be meant.
+        reads: the form that the loss takes; None if unknown.
     """
     if any(section.kind == CUSTOM for section in sections):  # type: ignore[attr-defined]
         return []
@@ -202,7 +202,7 @@ def network_problems(
 
 
 def too_many_spikes(neurons: int, spikes: int) -> str | None:
-    """What is wrong where the spikes of a layer in one sample are more than fit; None if they are not."""
+    """The error if a layer has more spikes in one sample than fit; None otherwise."""
     if neurons * spikes <= MOST_NUMBERS:
         return None
     return f"{spikes} spikes of {neurons} neurons are more than fit; the most are {MOST_NUMBERS // neurons} of each"
@@ -259,7 +259,7 @@ def describe_network(network: nn.Module, optimizer: optim.Optimizer) -> list[Sec
 
 
 def _describe_layer(section: type[Section], kind: str, layer: nn.Module) -> dict[str, Any] | None:
-    """The fields of a layer's section; None where a value is a tensor that a config cannot hold."""
+    """The fields of a layer's section; None if a value is a tensor that a config cannot hold."""
     names = [name for name in section.model_fields if name not in ("kind", *_RATES)]
     if isinstance(layer, Delay):
         return {name: getattr(layer, name, getattr(layer.rule, name, None)) for name in names}

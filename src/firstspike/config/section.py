@@ -68,7 +68,7 @@ def derive(
     """
     try:
         hints = get_type_hints(target.__init__ if inspect.isclass(target) else target, include_extras=True)
-    except NameError:  # names that exist for type checkers only; ``types`` has what is needed
+    except NameError:  # names that exist for type checkers only; ``types`` has the needed ones
         hints = {}
     texts = argument_texts(target)
     fields: dict[str, Any] = {}
@@ -104,13 +104,13 @@ def derive(
 
 
 def union(sections: Collection[type[Section]]) -> Any:
-    """Any of these sections, told apart by ``kind``."""
+    """Any of these sections, distinguished by ``kind``."""
     members = tuple(sections)
     return members[0] if len(members) == 1 else Annotated[Union[members], Field(discriminator="kind")]  # noqa: UP007
 
 
 def argument_texts(target: Callable[..., Any]) -> dict[str, str]:
-    """What the ``Args:`` of a docstring say, by argument."""
+    """The descriptions in the ``Args:`` of a docstring, by argument."""
     return {name: " ".join(text.split()) for name, text in parts_of_docstring(target)[1].items()}
 
 

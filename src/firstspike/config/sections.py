@@ -1,4 +1,4 @@
-"""The sections of a config. Each follows from the class that it configures; written here is only what a config adds."""
+"""The sections of a config. Each follows from the class that it configures; this file adds what only configs have."""
 
 import inspect
 from typing import Annotated, Any, Literal, Self
@@ -45,7 +45,7 @@ _PARAMETERS = tuple[Literal["tau_mem", "tau_syn", "threshold"], ...]
 
 
 def _layer(kind: str, target: type[Any]) -> type[Section]:
-    """The section of a layer: what it computes from the layer before it is left out, learning rates are added."""
+    """The section of a layer, without arguments that follow from the layer before it, and with learning rates."""
     if issubclass(target, NeuronLayer):
         types = {
             "neuron": Neuron | None,
@@ -181,7 +181,7 @@ Training: Any = create_model(
         Positive | None,
         Field(None, description="bound on the weight gradient of one sample and neuron, for layers without their own"),
     ),
-    silent=(Silent, Field(Silent(), description="what happens where too many neurons are silent")),
+    silent=(Silent, Field(Silent(), description="what happens if too many neurons are silent")),
     augment=(Augmentation, Field(Augmentation(), description="how training samples vary from epoch to epoch")),
     early_stopping=(Stopping | None, Field(None, description="when the training ends before its last epoch")),
     n_seeds=(
@@ -194,7 +194,7 @@ Training: Any = create_model(
 
 
 def outline_of(section: Section, errors: list[Any]) -> SpikeData | None:
-    """Number of inputs, classes and image shape of a data set, as data without samples; None where they are unknown."""
+    """Number of inputs, classes and image shape of a data set, as data without samples; None if they are unknown."""
     kind: str = section.kind  # type: ignore[attr-defined]
     if kind not in DATASETS:
         return None

@@ -1,4 +1,4 @@
-"""YAML as configs use it: text becomes plain data that know their lines. What the data mean is decided elsewhere.
+"""YAML as configs use it: text becomes plain data with line numbers. Their meaning is decided elsewhere.
 
 Plain data are mappings whose keys are text, lists, text, numbers, booleans and None. Whatever could be more is an error
 with its line: tags (``!!bool x``), aliases, merge keys, duplicate keys. Dates are text.
@@ -32,7 +32,7 @@ class YamlError(ValueError):
     """Text that is not plain data.
 
     Args:
-        problem: what is wrong.
+        problem: the error.
         line: where, counted from 1; None if it has no place.
         column: the same in the line.
     """
@@ -55,7 +55,7 @@ class Document:
     lines: dict[Place, int | None] = field(default_factory=dict)
 
     def line(self, place: Place) -> int | None:
-        """Line of a value or, where nothing is there, of what is around it; None for values that were set."""
+        """Line of a value or, if there is none, of its parent; None for values that were set."""
         inner = (place[:end] for end in range(len(place), 0, -1))
         return next((self.lines[part] for part in inner if part in self.lines), None)
 
@@ -157,7 +157,7 @@ def shown_value(value: Any) -> str:
 
 
 class _Loader(yaml.SafeLoader):
-    """Refuses aliases, tags and deep nesting where they begin. Text without quotes is None, a bool or a number, too."""
+    """Rejects aliases, tags and deep nesting. Text without quotes may also be None, a bool or a number."""
 
     yaml_implicit_resolvers = {  # noqa: RUF012  (the library's name)
         first: [(tag, rule) for tag, rule in rules if tag.endswith((":bool", ":null"))]
@@ -185,7 +185,7 @@ _Loader.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+.012345
 
 
 def _plain(node: Any, place: Place, document: Document, loader: _Loader) -> Any:
-    """The data of a node; the lines of what is in it are added."""
+    """The data of a node; the lines of its parts are added."""
     lines = document.lines
     if isinstance(node, yaml.ScalarNode):
         return _scalar(node, loader)
@@ -225,7 +225,7 @@ def _scalar(node: yaml.ScalarNode, loader: _Loader) -> Any:
 
 
 def _replaced(data: Any, place: Place, value: Any) -> Any:
-    """The data with another value at a place; mappings on the way there are made where nothing is."""
+    """The data with another value at a place; missing mappings on the way there are created."""
     if not place:
         return value
     key, rest = place[0], place[1:]

@@ -1,11 +1,11 @@
 """Data sets in spike times, and the encoding that makes them.
 
 A data set is a builder in `DATASETS` that returns `Splits(train, validation, test)`. Each part is a `SpikeData`, which
-knows its number of inputs, classes, image and encoder. `split` and `file_splits` do the same for your own arrays and
+has its number of inputs, classes, image and encoder. `split` and `file_splits` do the same for your own arrays and
 files.
 
 Builders take the sizes `train`, `validation`, `test`, then `seeds` (one per split) or, if the splits share one shuffle,
-`seed`; then what is special to the data set; then `early`, `late` and `dtype`.
+`seed`; then the data set's own arguments; then `early`, `late` and `dtype`.
 
 To add a data set: a function `<name>(samples, seed, ...) -> SpikeData`, from which `independent_splits` makes the
 builder, and one line in `DATASETS`. The tests that run over `DATASETS` then cover it.

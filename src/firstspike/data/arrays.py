@@ -26,7 +26,7 @@ def as_table(
         values: ``(samples, inputs)``, or images ``(samples, height, width)`` or ``(samples, channels, height, width)``.
         name: what error messages call them.
         inputs: expected length of a row, if it is known.
-        trains: how to pass spike trains. Where it is given and ``inputs`` are not known, images whose rows are all
+        trains: how to pass spike trains. If it is given and ``inputs`` are not known, images whose rows are all
             sorted are refused: they are spike trains ``(samples, inputs, spikes)``.
 
     Raises:
@@ -73,7 +73,7 @@ def _numbers(array: np.ndarray, columns: Sequence[Any]) -> np.ndarray:
         columns: names of columns, for messages; those of a table of pandas.
 
     Raises:
-        ValueError: a value is not a number; the message says which.
+        ValueError: a value is not a number; the message names it.
     """
     try:
         return array.astype(np.float64)
@@ -100,7 +100,7 @@ def _are_trains(array: np.ndarray) -> bool:
 
 
 def as_tensor(name: str, values: Any, dtype: torch.dtype | None = None) -> Tensor:
-    """A tensor as it is; arrays and lists as a tensor of their own memory.
+    """A tensor as it is; arrays and lists copied into one.
 
     Args:
         name: what error messages call them.

@@ -38,11 +38,11 @@ class SpikeData(Dataset[tuple[Tensor, Tensor]]):
             spike. Or spike trains `(samples, inputs, spikes)`, sorted, `inf` after the last spike; or `EventLists`,
             which are padded when samples are taken.
         labels: class of each sample `(samples,)`, int64, an index into `class_names`. Or floating-point numbers to
-            learn, `(samples, targets)`; where there are no `class_names`, also `(samples,)` of one target.
+            learn, `(samples, targets)`; without `class_names`, also `(samples,)` of one target.
         class_names: one name per class, or per target.
-        image: channels, height and width, where the inputs are pixels in this order.
-        blank: spike time of a pixel with nothing on it, in each channel; `inf` where it does not spike.
-        encoder: what encoded the values that the times stand for, fitted to the training part.
+        image: channels, height and width, if the inputs are pixels in this order.
+        blank: spike time of a pixel with nothing on it, in each channel; `inf` if it does not spike.
+        encoder: the encoder of the original values, fitted to the training part.
         columns: names that the table which the data come from has for its columns, if it has any.
 
     Raises:
@@ -86,9 +86,7 @@ class SpikeData(Dataset[tuple[Tensor, Tensor]]):
         values = times if isinstance(times, Tensor) else times.when
         earliest = float(values.amin()) if values.numel() else 0.0
         if not earliest > -math.inf:
-            raise ValueError(
-                "times: expected numbers or inf (no spike), got NaN or -inf. Write inf where there is no spike."
-            )
+            raise ValueError("times: expected numbers or inf (no spike), got NaN or -inf. Write inf for no spike.")
         warn_of_early(earliest, stacklevel=4)
         if isinstance(times, Tensor) and times.ndim == 3 and not bool((times[..., :-1] <= times[..., 1:]).all()):
             raise ValueError(
@@ -211,7 +209,7 @@ class Splits(NamedTuple):
         return {**parts, "classes": list(self.train.class_names)}
 
     def differences(self, checksum: Any) -> list[str]:
-        """What has changed since ``checksum`` was taken, such as ``test: other labels``; what it lacks is unknown."""
+        """Changes since ``checksum`` was taken, such as ``test: other labels``; parts without one are ignored."""
         before, now = checksum if isinstance(checksum, dict) else {}, self.checksum
         found = []
         for name in self._fields:
@@ -257,7 +255,7 @@ def _digest(values: Tensor | EventLists) -> str:
 
 
 def seeded_generator(seed: int) -> torch.Generator:
-    """A CPU generator of its own, so that building data neither reads nor moves torch's global one."""
+    """A separate CPU generator, so that building data neither reads nor advances torch's global one."""
     return torch.Generator().manual_seed(seed)
 
 

@@ -40,7 +40,7 @@ def latency(
         early: earliest spike time, at least 0, in units of `tau_syn`.
         late: latest spike time, later than `early`.
         invert: let large values spike first.
-        silent_background: values exactly at the late end (0 if inverted, else 1) never spike: `inf`.
+        silent_background: values exactly at the late end (0 if inverted, otherwise 1) never spike: `inf`.
 
     Returns:
         Spike times, of the shape and dtype of `values`.
@@ -83,7 +83,7 @@ def first_spikes(
         dtype: of the times.
 
     Returns:
-        Times `(batch, inputs)` or `(batch, channels, height, width)`; `inf` where there is no spike in any step.
+        Times `(batch, inputs)` or `(batch, channels, height, width)`; `inf` for no spike in any step.
 
     Raises:
         ValueError: a raster of another shape, without steps, or with other values than 0 and 1; `dt` that is not a
@@ -194,7 +194,7 @@ class LatencyEncoder:
             dtype: of the times; they are computed in float64.
 
         Returns:
-            Times `(samples, features)`, twice as many columns with `on_off`; `inf` where the value is missing.
+            Times `(samples, features)`, twice as many columns with `on_off`; `inf` if the value is missing.
 
         Raises:
             ValueError: an encoder that has not been fitted, values of another shape or kind, infinite values.
@@ -240,7 +240,7 @@ def encode(
         dtype: of the times; they are computed in float64.
 
     Returns:
-        Times `(samples, features)`, twice as many columns with `on_off`; `inf` where the value is missing.
+        Times `(samples, features)`, twice as many columns with `on_off`; `inf` if the value is missing.
 
     Raises:
         ValueError: a window that violates `0 <= early < late`, values of another shape or kind, infinite values.

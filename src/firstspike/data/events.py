@@ -24,7 +24,7 @@ MOST_TIMES = 2**31
 def trains_from_events(
     events: Sequence[Events], inputs: int, dtype: torch.dtype = torch.float32
 ) -> Float[Tensor, "samples inputs spikes"]:
-    """Spike trains from events: what event cameras, artificial cochleas and simulators record.
+    """Spike trains from events, as event cameras, artificial cochleas and simulators record them.
 
     Args:
         events: for each sample a tuple of the times of its spikes, in units of `tau_syn`, and of the number of the
@@ -189,7 +189,7 @@ class EventLists:
     Args:
         when: times of all events, those of a sample together, sorted by input and time.
         source: the input of each event.
-        starts: where the events of each sample begin, and the end of the last one.
+        starts: first event of each sample, and the end of the last one.
         inputs: number of inputs.
     """
 
@@ -215,7 +215,7 @@ class EventLists:
 
     @property
     def device(self) -> torch.device:
-        """Where padded trains are."""
+        """The device of padded trains."""
         return self.when.device
 
     def element_size(self) -> int:

@@ -98,7 +98,8 @@ def file_splits(
             names, such as ``{kind: level_crossing, levels: 8}``. Ranges are those of the training part. An empty cell,
             NA, ? or NaN is a missing value, which does not spike. Without ``encode`` an empty cell means no spike.
         class_names: names of the classes 0, 1, 2, ...; by default they follow from the training table.
-        seed: seed of the random choice of what is held out; every part has the classes in the proportions of the whole.
+        seed: seed of the random choice of the held-out samples; every part has the classes in the proportions of the
+            whole.
         dtype: of the times.
         regression: labels are numbers to learn: a column of ``.csv``, an array ``(samples,)`` or ``(samples,
             targets)``. ``class_names`` then name the targets.
@@ -184,7 +185,7 @@ def _labelled(
 
 
 def _read_labels(path: Path) -> Any:
-    """Labels in a file of their own: an array, or a label per line."""
+    """Labels in a separate file: an array, or a label per line."""
     if path.suffix == ".npy":
         return next(iter(read_arrays(path).values()))
     return [cells[-1] for _, cells in read_rows(path)]

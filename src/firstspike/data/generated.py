@@ -132,8 +132,8 @@ def delayed_xor(
     """Two cues, one after the other, each on one of two inputs: were both on the same one?
 
     Both inputs spike at the start. The first cue, halfway, and the second one, at the end, are each a spike of input 0
-    or of input 1. First spikes are the same in all samples: with these alone no network is better than guessing. With
-    all spikes it has to remember the first cue until the second one comes.
+    or of input 1. First spikes are the same in all samples: from these alone no network can do better than guessing.
+    With all spikes it has to remember the first cue until the second one comes.
 
     Args:
         samples: number of samples; the four combinations are balanced.
@@ -209,7 +209,7 @@ def pattern(
         if prototypes.ndim != 2 or not prototypes.shape[1] or not bool((prototypes >= 0).all()):
             raise ValueError(
                 f"patterns: expected times >= 0 of shape (classes, inputs), got shape {tuple(prototypes.shape)}, "
-                "or a negative or NaN time. Write inf where an input does not spike."
+                "or a negative or NaN time. Write inf for an input that does not spike."
             )
     generator = seeded_generator(seed)
     labels = balanced_labels(samples, len(prototypes), generator)

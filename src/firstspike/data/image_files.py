@@ -32,13 +32,13 @@ _FILES = {part: (f"{part}-images-idx3-ubyte", f"{part}-labels-idx1-ubyte") for p
 
 
 class Source(NamedTuple):
-    """Where images come from, and what is done with them.
+    """The source of images, and how they are processed.
 
     Args:
         text: what they show.
         origin: torchvision's name.
         class_names: one per class.
-        folders: where a package of the system puts the files.
+        folders: where system packages put the files.
         package: that package.
         crop: pixels cut off at each side.
         side: of the images then, to which they are shrunk.
@@ -53,7 +53,7 @@ class Source(NamedTuple):
     side: int = _SIDE
 
     def image_set(self, learn: int = 60_000, fresh: int = 10_000) -> ImageSet:
-        """What is known of the images, of which the files have ``learn`` for learning and ``fresh`` for tests."""
+        """Properties of the images; the files have ``learn`` for training and ``fresh`` for tests."""
         return ImageSet(self.side, self.class_names, {("train", "validation"): learn, ("test",): fresh})
 
 
@@ -183,13 +183,13 @@ def _folder(source: Source, kind: str, given: str | Path | None) -> Path:
         reason = f"expected {', '.join(name for pair in _FILES.values() for name in pair)}, plain or .gz"
     system = f"; on Debian: apt install {source.package}" if source.package else ""
     raise FileNotFoundError(
-        f"{kind}: the files are not in {' or '.join(map(str, roots))}: {reason}. Where there is a network: "
+        f"{kind}: the files are not in {' or '.join(map(str, roots))}: {reason}. With network access: "
         f"{installed_with('images')}, which downloads them{system}; or set data.folder to a folder that has them"
     )
 
 
 def _complete(source: Source, root: Path) -> Path | None:
-    """A folder at or under ``root`` with all four files; torchvision puts them into one of its own."""
+    """A folder at or under ``root`` with all four files; torchvision puts them into a subfolder."""
     names = [name for pair in _FILES.values() for name in pair]
     folders = (root, root / source.origin / "raw", root / "raw")
     return next((place for place in folders if all(_find_idx(place, name) for name in names)), None)
@@ -210,10 +210,10 @@ def _read_idx(path: Path) -> UInt8[np.ndarray, "..."]:
     """The array of unsigned bytes in a file.
 
     Args:
-        path: the file, plain or gzipped, as its first bytes tell.
+        path: the file, plain or gzipped (recognised by its first bytes).
 
     Raises:
-        ValueError: another format, another type of numbers, or another length than its header says.
+        ValueError: another format, another type of numbers, or a length that differs from its header.
         OSError: it cannot be read.
     """
     with path.open("rb") as plain:
@@ -239,7 +239,7 @@ def _read_idx(path: Path) -> UInt8[np.ndarray, "..."]:
 
 
 def _find_idx(folder: Path, name: str) -> Path | None:
-    """The file of that name in a folder: as such, with a dot in it, or gzipped; None where there is none.
+    """The file of that name in a folder: as such, with a dot in it, or gzipped; None if there is none.
 
     Args:
         folder: where to look.

@@ -46,7 +46,7 @@ def encode_images(
         invert: bright pixels (or ink) spike at `early`, dark ones at `late`; otherwise the other way round.
         silent_background: pixels whose spike would come at `late` never spike: `inf`.
         on_off: two inputs for each pixel: an "on" channel as described above, and after all of them an "off" channel
-            encoded the other way round, so that dark pixels spike early, too.
+            encoded the other way round, so that dark pixels also spike early.
         thresholds: one input of each pixel per threshold, in [0, 1), channel after channel: its brightness above the
             threshold, scaled back to [0, 1], is encoded, and one at or below it is black (in an "off" channel: its
             darkness, white). `[0.0, 0.5]` has a second channel that only the brighter half of the levels drives.
@@ -93,7 +93,7 @@ def _curved(
 
 
 class ImageSet(NamedTuple):
-    """What is known of square images before they are read; `totals` says how many there are for which of the parts."""
+    """Properties of square images before they are read; `totals` has their numbers by part."""
 
     side: int
     class_names: tuple[str, ...]

@@ -1,4 +1,4 @@
-"""Recorded sounds as spike trains: what the inner ear does to them, and the Free Spoken Digit Dataset."""
+"""Recorded sounds as spike trains: a model of the inner ear, and the Free Spoken Digit Dataset."""
 
 import math
 import os
@@ -27,7 +27,7 @@ _USUAL = LevelCrossingEncoder(levels=8, dt=1.0)
 
 
 class Recording(NamedTuple):
-    """What the name of a file says."""
+    """The fields of a file name."""
 
     digit: int
     speaker: str
@@ -81,7 +81,7 @@ def _bands(channels: int, size: int, rate: float) -> Float64[Tensor, "channels f
     rising, falling = (frequencies - low) / (middle - low), (high - frequencies) / (high - middle)
     bands = torch.minimum(rising, falling).clamp(min=0)
     if not bool(bands.any(dim=1).all()):
-        raise ValueError(f"channels: expected fewer, so that each has a frequency of its own, got {channels}")
+        raise ValueError(f"channels: expected fewer, so that each has a different frequency, got {channels}")
     return bands
 
 
@@ -99,12 +99,12 @@ def spoken_digits_splits(
 
     Jackson et al., https://github.com/Jakobovski/free-spoken-digit-dataset (CC BY-SA 4.0). The WAV files of a copy of
     that repository are read; nothing is downloaded. The test data are the recordings 0 to 4 of each speaker and digit,
-    or those of one speaker, of whom the training data then have none.
+    or those of one speaker, who is then absent from the training data.
 
     Args:
         validation: part of the other recordings that is held out: below 1 a fraction, from 1 on their number.
         speaker: name of the speaker who is only heard in the test data.
-        seed: seed of the random choice of what is held out.
+        seed: seed of the random choice of the held-out samples.
         folder: the repository's folder, or the one with its files; by default `free-spoken-digit-dataset` in the user's
             cache, `~/.cache/firstspike`.
         channels: places along the cochlea, see `cochleagram`.
@@ -161,7 +161,7 @@ def read_wav(path: Path) -> tuple[np.ndarray, int]:
                 raise ValueError(f"{path}: expected one channel of 16 bits, got {kind[0]} of {8 * kind[1]}")
             return np.frombuffer(file.readframes(file.getnframes()), "<i2"), rate
     except (wave.Error, EOFError) as error:
-        raise ValueError(f"{path} is no WAV file that can be read: {error or 'it ends too early'}") from None
+        raise ValueError(f"{path} cannot be read as a WAV file: {error or 'it ends too early'}") from None
 
 
 def _encoder(encode: dict[str, Any] | None) -> SeriesEncoder:

@@ -201,7 +201,7 @@ class SeriesEncoder(ABC):
             steps: the scaled value of every signal at the start, and then at every time step.
 
         Yields:
-            Of each event ``signal * inputs_per_channel + input`` and the fraction of the interval that has passed.
+            For each event ``signal * inputs_per_channel + input`` and the fraction of the interval that has passed.
         """
 
     def to_dict(self) -> dict[str, Any]:

@@ -55,8 +55,8 @@ def split(
 
     Args:
         times: spike times `(samples, inputs)` in units of `tau_syn`, `inf` = no spike; with `encode` values of any
-            range, NaN = missing, or signals `(samples, channels, time)`. Or spike trains as `EventLists`. Of a frame of
-            pandas or polars the data keep the names of the columns.
+            range, NaN = missing, or signals `(samples, channels, time)`. Or spike trains as `EventLists`. With a frame
+            of pandas or polars the data keep the names of the columns.
         labels: class of each sample `(samples,)`, whole numbers or names; with `regression` numbers to learn, also
             `(samples, targets)`.
         validation: part of the samples for validation: below 1 a fraction, from 1 on their number; None or 0 for none.
@@ -102,7 +102,7 @@ Encoder = LatencyEncoder | SeriesEncoder
 
 
 def as_encoder(encode: Encoder | Mapping[str, Any]) -> Encoder:
-    """The encoder, or the one that a dict describes: of signals where it has a `kind`.
+    """The encoder, or the one that a dict describes: for signals if it has a `kind`.
 
     Raises:
         ValueError: unknown names, or values that do not fit.
@@ -182,7 +182,7 @@ def class_indices(
         labels: `(samples,)`, whole numbers or names.
         samples: how many there must be.
         class_names: names of the classes 0, 1, 2, ...; by default the different labels, sorted.
-        place: says in an error message which sample a label belongs to.
+        place: names the sample of a label in error messages.
 
     Raises:
         ValueError: labels that are neither whole numbers nor names, not among the classes, or not one per sample.

@@ -51,7 +51,7 @@ def shd_splits(
 
     Args:
         validation: part of the file for training that is held out: below 1 a fraction, from 1 on the number of samples.
-        seed: seed of the random choice of what is held out.
+        seed: seed of the random choice of the held-out samples.
         folder: where the files are; by default the user's cache, `~/.cache/firstspike`.
         time_unit: length of the unit of all times (by convention `tau_syn`) in seconds.
         units_per_input: neighbouring units that are joined to one input.
@@ -119,7 +119,7 @@ def _read_parts(
     units_per_input: int = 1,
     dtype: torch.dtype = torch.float32,
 ) -> tuple[list[SpikeData], list[Path]]:
-    """The data in the files of some parts, with the class names of the first one, and where they are."""
+    """The data in the files of some parts, with the class names of the first one, and their folder."""
     inputs = _inputs(units_per_input)  # wrong arguments are refused before files are read
     place = _folder(kind, folder, parts)
     recordings = [_read(place / f"{kind}_{part}.h5") for part in parts]
@@ -156,7 +156,7 @@ def _whole(name: str, numbers: np.ndarray, place: str = "") -> Int64[Tensor, " n
 
 
 def _class_names(file: Any) -> tuple[str, ...]:
-    """The words in ``extra/keys``, in the order of the labels; numbers where a file has none."""
+    """The words in ``extra/keys``, in the order of the labels; numbers if a file has none."""
     if "extra/keys" in file:
         keys = array(file, "extra/keys", "SOUiu").tolist()
         return tuple(key.decode() if isinstance(key, bytes) else str(key) for key in keys)
@@ -173,7 +173,7 @@ def _inputs(units_per_input: UnitsPerInput) -> int:
 
 @contextmanager
 def reading(path: Path) -> Iterator[None]:
-    """Errors inside as a ValueError of one line that names the file, whatever a damaged one leads the parsers to."""
+    """Turn all errors inside, of parsers of damaged files, into a one-line ValueError that names the file."""
     try:
         yield
     except Exception as error:

@@ -26,11 +26,11 @@ class Table(NamedTuple):
 
     Args:
         path: the file.
-        kind: what its numbers are: ``times`` or ``trains``, with ``inf`` for no spike, or ``values``, with NaN for a
+        kind: the kind of its numbers: ``times`` or ``trains``, with ``inf`` for no spike, or ``values``, with NaN for a
             missing one.
         numbers: a row per sample.
-        labels: as they stand in the file; None if none were asked for.
-        image: channels, height and width, where samples are images.
+        labels: as they are in the file; None if none were requested.
+        image: channels, height and width, if samples are images.
         class_names: of the file, if it has any.
         columns: names of the inputs, if the file has them.
         lines: line of each sample in a text file.
@@ -51,7 +51,7 @@ class Table(NamedTuple):
         return self.numbers.unflatten(1, (1, -1) if self.image is None else self.image[1:])
 
     def place(self, sample: int) -> str:
-        """Where a sample is in the file."""
+        """The place of a sample in the file."""
         return f"line {self.lines[sample]}" if self.lines else f"sample {sample}"
 
 
@@ -73,8 +73,8 @@ def read_table(
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: another kind of file, another shape, or a cell that does not hold what is expected; the message
-            names the file, and of a text file line and column.
+        ValueError: another kind of file, another shape, or an unexpected cell; the message names
+            the file, and for a text file line and column.
     """
     path = Path(path)
     if path.suffix == ".csv":
@@ -121,7 +121,7 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
         try:
             loaded = np.load(file, allow_pickle=False)
             return {"": loaded} if isinstance(loaded, np.ndarray) else dict(loaded)
-        except Exception as error:  # the parsers of numpy and zipfile raise whatever a damaged file leads them to
+        except Exception as error:  # the parsers of numpy and zipfile raise many kinds of errors for damaged files
             reason = str(error).partition("\n")[0] or type(error).__name__
             if "pickle" in reason:
                 reason = "it is another kind of file, or holds Python objects, as the columns of a frame: list(columns)"
@@ -179,7 +179,7 @@ def _read_text(path: Path, kind: str, inputs: int | None, label: str | int | Non
 
 
 def _in_order(place: str, names: list[str], columns: list[int], known: Sequence[str], labelled: bool) -> list[int]:
-    """Numbers of the columns in the order of known names; in their own order where several have the same name."""
+    """Numbers of the columns in the order of known names; in file order if several have the same name."""
     found, wanted = Counter(names[k] for k in columns), Counter(known)
     differences = [
         f"{what} {', '.join(list(some)[:_NAMED])}{' ...' if len(some) > _NAMED else ''}"

@@ -27,7 +27,7 @@ def from_tonic(
     Each pixel and polarity of the sensor is an input, ``(polarity * height + row) * width + column``.
 
     Args:
-        dataset: indexed by samples, of which each is a structured array of events with the fields ``t``, in
+        dataset: indexed by samples, each a structured array of events with the fields ``t``, in
             microseconds, and one or more of ``x``, ``y`` and ``p``; and a label.
         time_unit: length of the unit of all times (by convention `tau_syn`) in seconds.
         sensor_size: width, height and number of polarities; by default the data set's own.
