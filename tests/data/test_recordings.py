@@ -92,5 +92,5 @@ def test_files_that_are_not_there_or_not_as_expected(tmp_path):
     with pytest.raises(ValueError, match="expected one channel of 16 bits, got 2 of 16"):
         spoken_digits(folder=tmp_path)
     (tmp_path / "0_ada_0.wav").write_bytes(b"RIFF")
-    with pytest.raises(ValueError, match="no WAV file that can be read"):
+    with pytest.raises(ValueError, match="cannot be read as a WAV file"):
         spoken_digits(folder=tmp_path)

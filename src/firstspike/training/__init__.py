@@ -1,4 +1,4 @@
-"""Training: a trainer, one step of it, callbacks, evaluation. It works on objects and knows no files and no configs."""
+"""Training: a trainer, one step of it, callbacks, evaluation. It works on objects, without files or configs."""
 
 from torch import optim
 

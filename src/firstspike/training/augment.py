@@ -18,7 +18,7 @@ Draw = Callable[[torch.Generator], Tensor]
 @checks_ranges
 @dataclass(frozen=True)
 class Augment:
-    """Random changes to training samples, drawn anew in every epoch.
+    """Random changes to training samples, redrawn in every epoch.
 
     Args:
         flip: mirror half of the images left to right.
@@ -46,8 +46,8 @@ class Augment:
 
         Args:
             times: the batch of each network; of trains every spike jitters by itself.
-            data: where the samples come from; ``flip``, ``shift`` and ``cutout`` need its ``image``.
-            sources: of the random numbers of each network; only what is switched on draws any.
+            data: the data of the samples; ``flip``, ``shift`` and ``cutout`` need its ``image``.
+            sources: of the random numbers of each network; only enabled changes draw any.
 
         Raises:
             ValueError: ``flip``, ``shift`` or ``cutout`` for data without an image shape, or as large as the images.
@@ -122,7 +122,7 @@ def interpolated(
 ) -> Float[Tensor, "*batch pixels"]:
     """Images moved by any distance: each time is the bilinear mean over the four pixels that meet there.
 
-    Silent pixels are left out of the mean; what consists of them by half or more is silent.
+    Silent pixels are left out of the mean; a pixel of which half or more is silent is silent.
 
     Args:
         times: as in ``shifted``.

@@ -52,7 +52,7 @@ class WeightAverage:
 
     @torch.no_grad()
     def _swapped(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Write values into the parameters; what they were."""
+        """Write values into the parameters; returns the previous ones."""
         before = {name: parameter.detach().clone() for name, parameter in self.parameters.items()}
         for name, parameter in self.parameters.items():
             parameter.copy_(values[name])

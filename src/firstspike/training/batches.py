@@ -1,4 +1,4 @@
-"""Training data batch by batch: samples in a random order, or what a loader of one's own gives."""
+"""Training data batch by batch: samples in a random order, or the batches of your own loader."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
@@ -16,7 +16,7 @@ from firstspike.training.fitting import to_network
 
 Loader = Iterable[tuple[Tensor, Tensor]]
 """A ``torch.utils.data.DataLoader`` or another source of batches ``(times, labels)``, one pass over it an epoch."""
-_NO_LOADERS = Tensor | np.ndarray | tuple | dict | str  # data of one's own that are not SpikeData yet
+_NO_LOADERS = Tensor | np.ndarray | tuple | dict | str  # your own data that are not SpikeData yet
 
 
 class Batches:
@@ -26,7 +26,7 @@ class Batches:
         source: the data, or a loader of batches.
         size: samples in a batch of data.
         network: sets device and type.
-        like: data of the same kind, which name inputs and classes of what a loader gives.
+        like: data of the same kind, which name the inputs and classes of a loader's batches.
 
     Raises:
         TypeError: neither data nor a loader.
@@ -47,11 +47,11 @@ class Batches:
         if isinstance(source, Iterator):
             raise ValueError(
                 f"train: expected batches for every epoch, got a {type(source).__name__}, which ends after one pass; "
-                "give a DataLoader, a list of batches, or an object whose __iter__ starts anew"
+                "give a DataLoader, a list of batches, or an object whose __iter__ starts again"
             )
         self.size = getattr(source, "batch_size", None) or size
         self.count = 0
-        with suppress(TypeError):  # it does not know
+        with suppress(TypeError):  # it has no length
             self.count = len(source)  # type: ignore[arg-type]
         self.data = to_network((self._known(source) or like or self._peek(source)).empty(), network)
 
@@ -65,13 +65,13 @@ class Batches:
 
     @torch.no_grad()
     def _peek(self, loader: Loader) -> SpikeData:
-        """What the first batch tells."""
+        """Sizes that follow from the first batch."""
         times, labels = _pair(next(iter(loader), None))
         found = self.network(to_network(SpikeData(times, torch.zeros_like(labels), ("",)), self.network).dense)
         return SpikeData(times, labels, tuple(map(str, range(found.shape[-1]))))
 
     def epoch(self, epoch: int, seeds: Sequence[int], done: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Times and labels of each batch, for each network, but for the first ones that are done.
+        """Times and labels of each batch, for each network, except the first ``done``.
 
         Everything random in the data and in the step after them follows from the seed, the epoch and the number of the
         batch.
@@ -118,7 +118,7 @@ def shuffled(samples: int, seed: int, epoch: int) -> Tensor:
 
 
 def _seed(number: int, device: torch.device) -> None:
-    """Of torch's global random numbers, which layers of one's own and loaders may draw."""
+    """Seed of torch's global random numbers, which your own layers and loaders may draw."""
     torch.default_generator.manual_seed(number)
     if device.type == "cuda":
         torch.cuda.manual_seed(number)

@@ -1,4 +1,4 @@
-"""Callbacks: what happens beside the gradient steps of a training. None of them changes a result."""
+"""Callbacks: actions besides the gradient steps of a training. None of them changes a result."""
 
 import logging
 import math
@@ -47,7 +47,7 @@ class Callback:
         """All epochs are done, and the networks are evaluated."""
 
     def close(self) -> None:
-        """Release what ``on_fit_start`` acquired; called last, for whatever reason the training ends."""
+        """Release what ``on_fit_start`` acquired; called last, however the training ends."""
 
     def state_dict(self) -> dict[str, Any]:
         """What a resumed training needs: tensors and plain values."""
@@ -96,7 +96,7 @@ class Callbacks:
 
 
 class Pace:
-    """Decides how often something is done so that it takes a small share of the time, whatever it costs.
+    """Decides how often something is done so that it takes a small share of the time.
 
     Args:
         share: largest share of the time; with 0.03 it waits 33 times as long as the last time took.
@@ -113,7 +113,7 @@ class Pace:
 
     @contextmanager
     def measured(self) -> Iterator[None]:
-        """Measure what is done inside."""
+        """Measure the time of the block."""
         began = time.perf_counter()
         yield
         self.last = time.perf_counter()
@@ -123,7 +123,7 @@ class Pace:
 class ProgressBar(Callback):
     """A bar over all batches, with loss, accuracy and silent fractions of the last epoch.
 
-    It says, once, that CPU kernels are being compiled.
+    It also shows, once, that CPU kernels are being compiled.
     """
 
     def __init__(self) -> None:

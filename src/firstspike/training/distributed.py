@@ -3,7 +3,7 @@
 Each process takes its part of every batch, and the gradients are summed: one flat ``all_reduce`` a batch, which also
 carries loss, decisions, counts of silent neurons, and whether anyone asked to stop. ``DistributedDataParallel`` takes
 the mean over processes instead, runs its backward pass whether or not the batch turns out to raise weights, and needs a
-sample in each process; a weighted sum is right for parts of any size, also empty ones, and counts terms on weights
+sample in each process; a weighted sum is correct for parts of any size, also empty ones, and counts terms on weights
 once. Overlapping the sum with the backward pass would gain little for networks of a few layers.
 """
 
@@ -99,7 +99,7 @@ def joined(members: Sequence[Member], device: torch.device) -> Iterator[Ranks]:
 
     Args:
         members: the networks to train.
-        device: where they are.
+        device: their device.
 
     Raises:
         ValueError: a training that cannot be shared, a device that is not available.
@@ -191,7 +191,7 @@ class Distributed(Sequential):
 
     Args:
         member: the network; the first process's weights are copied to all.
-        objective: what is minimised.
+        objective: the loss with regularisers.
         clip_grad_norm: largest norm of the gradient.
         ranks: the processes.
         asked: whether this process was asked to stop.

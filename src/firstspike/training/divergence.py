@@ -72,7 +72,7 @@ def signs_of_failure(network: nn.Module, validation: Evaluation) -> list[str]:
 
     Args:
         network: the trained network.
-        validation: what it makes of the validation data.
+        validation: its evaluation on the validation data.
     """
     found = []
     if not math.isfinite(validation.loss):
@@ -107,7 +107,7 @@ def signs_of_failure(network: nn.Module, validation: Evaluation) -> list[str]:
 
 
 def _size(layer: LIFLayer) -> float:
-    """The largest weight of a layer in units of what makes a neuron of it fire on one input."""
+    """The largest weight of a layer in units of the weight with which one input makes a neuron fire."""
     neuron = layer.neuron
     mem, syn, threshold = (
         float(torch.as_tensor(value, dtype=torch.float64).detach().mean())

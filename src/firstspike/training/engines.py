@@ -22,13 +22,13 @@ logger = logging.getLogger(__name__)
 
 
 class Sequential:
-    """Each network by itself; what the other engines change about that, they override.
+    """Each network by itself; the base of the other engines.
 
     Args:
         members: the networks.
-        objective: what is minimised.
+        objective: the loss with regularisers.
         clip_grad_norm: largest norm of a network's gradient.
-        compile: let ``torch.compile`` join what a batch goes through, from the network to the loss, and its gradient.
+        compile: let ``torch.compile`` join all operations on a batch, from the network to the loss, and their gradient.
     """
 
     def __init__(
@@ -41,13 +41,13 @@ class Sequential:
         self.members, self.objective, self.clip_grad_norm = members, objective, clip_grad_norm
         # the last batch of an epoch is the only one of another size: two programs instead of one for any size
         self._pass = torch.compile(self._forward, dynamic=False) if compile else self._forward
-        # a search after every step would take long beside a small one
+        # a search after every step would take long compared with a small step
         self.has_delays = any(delays_in(member.network) for member in members)
 
     def step(
         self, times: Float[Tensor, "members batch inputs"], labels: Int64[Tensor, "members batch"]
     ) -> Float64[Tensor, "members sums"]:
-        """Train on one batch of each network: a gradient step, or raised weights where too many neurons are silent.
+        """Train on one batch of each network: a gradient step, or raised weights if too many neurons are silent.
 
         Returns:
             Sums over the samples of each network: loss (without regularisers), correct decisions or errors, 1 per
@@ -124,7 +124,7 @@ class SideBySide(Sequential):
 
     Args:
         members: networks of one shape whose optimisers have the same settings.
-        objective: what is minimised.
+        objective: the loss with regularisers.
         clip_grad_norm: largest norm of a network's gradient.
     """
 
@@ -194,7 +194,7 @@ class SideBySide(Sequential):
 def engine_for(
     members: Sequence[Member], objective: Objective, clip_grad_norm: float | None = None, compile: bool = False
 ) -> Sequential:
-    """Side by side where that gives the results that each network would have alone, otherwise one after the other.
+    """In parallel if that gives the results that each network would have alone, otherwise one after the other.
 
     One network, networks that draw random numbers, networks with other settings of their layers, optimisers or
     substrates, and those on a substrate that is not a pure function run one after the other.

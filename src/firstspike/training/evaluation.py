@@ -1,6 +1,6 @@
 """Evaluation of a network on a data set, in parts that fit into memory.
 
-The number of samples at once follows from the widest layer, by an estimate of what one sample takes there: about ten
+The number of samples at once follows from the widest layer, by an estimate of the memory of one sample there: about ten
 numbers for each input and output. It depends on nothing else, so that an evaluation with noise can be repeated.
 """
 
@@ -41,8 +41,8 @@ class Evaluation:
         accuracy: fraction of correct decisions; a sample without a decision is wrong. NaN where labels are
             numbers to learn.
         silent: silent fraction of each LIF layer.
-        times: output times, ``inf`` where silent; of a readout its values.
-        predictions: class per sample, -1 where the deciding neuron is silent; or the numbers that were predicted.
+        times: output times, ``inf`` if silent; for a readout its values.
+        predictions: class per sample, -1 if the deciding neuron is silent; or the predicted numbers.
         labels: true classes, or numbers.
         readout: whether ``times`` are the values of a readout.
         metrics: further numbers by name: of numbers to learn ``mae`` and ``mse``, the mean absolute and squared error,
@@ -108,7 +108,7 @@ def evaluate(
     """Evaluate a network, in evaluation mode, on all samples.
 
     Args:
-        network: what to evaluate.
+        network: the network to evaluate.
         objective: its loss, and its rule for decisions.
         data: the samples.
         substrate: an open one to run on; by default the exact one.
@@ -182,7 +182,7 @@ def confusion_counts(evaluation: Evaluation, classes: int | None = None) -> Int[
 
     Args:
         evaluation: labels and predictions.
-        classes: their number, by default that of the outputs; more where labels or predictions need them.
+        classes: their number, by default that of the outputs; more if labels or predictions need them.
     """
     labels, predictions = evaluation.labels.cpu().numpy(), evaluation.predictions.cpu().numpy()
     size = max(classes or evaluation.times.shape[1], *(int(x.max(initial=-1)) + 1 for x in (labels, predictions)))
@@ -231,7 +231,7 @@ def samples_at_once(
     Args:
         network: the network.
         times: the samples; their number does not matter.
-        substrate: where it runs; by default the exact one.
+        substrate: on which it runs; by default the exact one.
     """
     if not isinstance(network, Network | Ensemble):
         return _ENOUGH
@@ -292,7 +292,7 @@ def _silent(network: nn.Module, record: Record) -> tuple[Float64[Tensor, "*membe
 
 
 def _sample_dimension(network: nn.Module) -> int:
-    """Dimension of the samples in what a network gives; an ensemble has its members before."""
+    """Dimension of the samples in a network's output; an ensemble has its members before."""
     return 1 if isinstance(network, Ensemble) else 0
 
 

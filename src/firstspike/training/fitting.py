@@ -1,4 +1,4 @@
-"""What a training consists of while it runs: the networks with their optimisers, how far they are, what came out."""
+"""The state of a running training: the networks with their optimisers, their progress and their results."""
 
 import math
 from collections.abc import Sequence
@@ -75,7 +75,7 @@ def _copied(weights: Weights) -> Weights:
 
 @dataclass(eq=False)
 class Member:
-    """One network and what trains it."""
+    """One network with its optimiser and schedule."""
 
     network: nn.Module
     optimizer: optim.Optimizer
@@ -110,7 +110,7 @@ class Member:
 
     @property
     def activity(self) -> list[str]:
-        """Names of what is counted in the layers."""
+        """Names of the counts in the layers."""
         return activity_names(self.network)
 
     @property
@@ -182,9 +182,9 @@ class Member:
         """Restore a saved state. Weights and optimiser are checked before anything is changed.
 
         Args:
-            state: what ``state_dict()`` gave.
+            state: from ``state_dict()``.
             allow_other_chip: restore it even if it is of another chip.
-            where: it was read, for messages.
+            where: its origin, for messages.
 
         Raises:
             CheckpointError: it belongs to another network, optimiser, schedule or substrate; a ``ValueError``.
@@ -254,7 +254,7 @@ class Fit:
 
     @property
     def batches(self) -> int:
-        """Batches per epoch; 0 where a loader does not know."""
+        """Batches per epoch; 0 if a loader has no length."""
         return self.source.count
 
     @property
@@ -281,7 +281,7 @@ class FitResult:
         epochs: whole epochs done.
         seconds: time spent, over all sessions of the training.
         metrics: columns by name, a value per epoch of this session; with several networks their mean.
-        best_validation_accuracy: of each network, NaN without validation data, or where labels are numbers.
+        best_validation_accuracy: of each network, NaN without validation data, or if labels are numbers.
         validations: one for each network; empty without validation data.
         tests: one for each network; empty without test data.
     """

@@ -1,4 +1,4 @@
-"""By how much a decision is won, and what that depends on."""
+"""The margin of a decision, and its derivatives."""
 
 import math
 from typing import NamedTuple
@@ -18,19 +18,19 @@ from firstspike.training.evaluation import evaluating, samples_at_once
 class Margins(NamedTuple):
     """Margins of decisions and their derivatives.
 
-    A derivative by times is exactly 0 for spikes after both outputs, for spikes that are missing (``inf``), and for all
-    inputs of a sample whose margin is not finite.
+    A derivative with respect to times is exactly 0 for spikes after both outputs, for spikes that are missing
+    (``inf``), and for all inputs of a sample whose margin is not finite.
 
     Args:
-        margin: time from the spike of the chosen output to the earliest spike of another one; of a readout, by how much
-            its value is above the largest other one. Negative where a label loses. ``inf`` where no other output
-            spikes, ``-inf`` where the chosen one is silent, NaN where all are.
+        margin: time from the spike of the chosen output to the earliest spike of another one; for a readout, by how
+            much its value is above the largest other one. Negative if a label loses. ``inf`` if no other output spikes,
+            ``-inf`` if the chosen one is silent, NaN if all are.
         chosen: the output in question: the label or, without labels, the winner.
-        rival: the best of the other outputs; -1 where all of them are silent.
-        by_times: derivative of each margin by each input spike, of the shape of the times. Positive: the margin grows
-            if the spike comes later.
-        by_parameter: derivative of the mean of all finite margins by each parameter, with the names and shapes of
-            ``network.named_parameters()``; 0 where no margin is finite.
+        rival: the best of the other outputs; -1 if all of them are silent.
+        by_times: derivative of each margin with respect to each input spike, of the shape of the times. Positive: the
+            margin grows if the spike comes later.
+        by_parameter: derivative of the mean of all finite margins with respect to each parameter, with the names and
+            shapes of ``network.named_parameters()``; 0 if no margin is finite.
     """
 
     margin: Float[Tensor, " samples"]
@@ -50,13 +50,14 @@ def margins(
     """Why a network decides as it does: margins of its decisions, and their exact derivatives.
 
     The network is in evaluation mode. ``max_weight_grad`` of a layer drops the same derivatives as in training. The
-    derivative by parameters is a mean; for that of one sample, give it alone: ``margins(network, times[3:4])``.
+    derivative with respect to parameters is a mean; for that of one sample, pass it alone: ``margins(network,
+    times[3:4])``.
 
     Args:
         network: has an output for each class.
         times: input times, in any form that the network takes.
         labels: outputs whose margins are asked for; by default those that win, so that no margin is negative.
-        readout: whether outputs are values, of which the largest wins, instead of times. By default an ``fs.Network``
+        readout: whether outputs are values, the largest of which wins, instead of times. By default an ``fs.Network``
             is asked, and all else has times.
 
     Raises:

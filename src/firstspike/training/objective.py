@@ -48,14 +48,14 @@ class Objective:
         return loss, sum(penalties, start=loss)
 
     def predict(self, times: Float[Tensor, "*batch outputs"]) -> Int64[Tensor, "*batch"]:
-        """Class of each sample by the loss's rule, otherwise by the earliest spike; -1 where it is silent."""
+        """Class of each sample by the loss's rule, otherwise by the earliest spike; -1 if it is silent."""
         decide: Callable[[Tensor], Tensor] = getattr(self.loss, "predict", smallest)
         return decide(times)
 
     def success(
         self, output: Float[Tensor, "*batch outputs"], labels: Shaped[Tensor, "..."]
     ) -> Shaped[Tensor, "*batch"]:
-        """Whether each sample is decided right; where labels are numbers to learn its absolute error."""
+        """Whether each sample is decided correctly; if labels are numbers, its absolute error."""
         if labels.is_floating_point():
             return (output - labels).abs().mean(dim=-1)
         return self.predict(output) == labels

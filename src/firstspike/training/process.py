@@ -22,7 +22,7 @@ _SLOW = 4  # steps in a row, longer than those that lost the trial, after which 
 
 @contextmanager
 def stop_on_signals() -> Iterator[Callable[[], bool]]:
-    """Gives a function that says whether Ctrl-C or SIGTERM came; a second Ctrl-C interrupts at once."""
+    """Yields a function that returns whether Ctrl-C or SIGTERM came; a second Ctrl-C interrupts at once."""
     asked = threading.Event()
 
     def ask(number: int, frame: FrameType | None) -> None:
@@ -44,9 +44,9 @@ def stop_on_signals() -> Iterator[Callable[[], bool]]:
 class Pace:
     """How many threads the kernels take for a step of a training: as many as make it fast.
 
-    Where other programs use the cores, threads that wait for each other make a step many times as long. So from time to
-    time some steps are done with half as many threads, or twice as many, and what was faster is kept. Results have the
-    same bits for any number of threads.
+    If other programs use the cores, threads that wait for each other make a step many times as long. So from time to
+    time some steps are done with half as many threads, or twice as many, and the faster number is kept. Results have
+    the same bits for any number of threads.
 
     Args:
         most: threads to begin with, and at most.
@@ -97,10 +97,10 @@ class Pace:
 
 @contextmanager
 def threads_worth_starting(network: nn.Module, batch: int) -> Iterator[Pace]:
-    """Torch on one thread while it works on small layers; gives what sets the kernels' threads for each step.
+    """Torch on one thread while it works on small layers; yields a function that sets the kernels' threads per step.
 
     For a few hundred numbers some of torch's functions (``exp``, ``log``, ``sqrt`` of MKL) start all threads at every
-    call, which costs more than the call; where other programs use the cores, twenty times as much as all the rest.
+    call, which costs more than the call; if other programs use the cores, twenty times as much as all the rest.
 
     Args:
         network: the network that will be trained.

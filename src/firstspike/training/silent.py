@@ -16,7 +16,7 @@ from firstspike.layers import LIFLayer, Network, Record
 from firstspike.layers.trains import first_of, form_of
 from firstspike.ranges import Positive, checks_ranges
 
-_HIDDEN, _OUTPUT = 0.5, 0.1  # limits where none are given
+_HIDDEN, _OUTPUT = 0.5, 0.1  # default limits
 
 
 @checks_ranges
@@ -73,7 +73,7 @@ class SilentNeurons:
         return self.limits is None or min(self.limits, default=1.0) < 1
 
     def limits_of(self, network: nn.Module) -> tuple[float, ...]:
-        """The limit of each LIF layer of a network; 1 for another module, unless ``limits`` says something else.
+        """The limit of each LIF layer of a network; 1 for another module; or ``limits``.
 
         Raises:
             ValueError: another number of limits.
@@ -157,7 +157,7 @@ class SilentNeurons:
 
 
 def silence(times: Float[Tensor, "*sizes"]) -> Float[Tensor, "*sizes"]:
-    """1 where a neuron is silent, otherwise 0: numbers, as torch takes ten times as long to sum truth values."""
+    """1 for silent neurons, otherwise 0: numbers, as torch takes ten times as long to sum booleans."""
     return times.detach().clone().eq_(math.inf)
 
 
@@ -167,7 +167,7 @@ def silent_share(times: Float[Tensor, "*members batch neurons"]) -> Float[Tensor
 
 
 def spiking_layers(network: nn.Module) -> list[int]:
-    """Indices of the LIF layers in the network; of a module that is not a ``Network`` its output counts as one."""
+    """Indices of the LIF layers in the network; for a module that is not a ``Network``, that of its output."""
     if not isinstance(network, Network):
         return [0]
     return [index for index, layer in enumerate(network) if isinstance(layer, LIFLayer)]

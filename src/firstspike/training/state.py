@@ -1,7 +1,7 @@
 """Checks that a saved state belongs to a network and its optimiser, before anything is restored.
 
-A checksum tells damage from what was written, not what was written from what is needed: a folder's config may have been
-edited, and objects that are handed over may be others than those that were trained.
+A checksum detects damage, but not that a sound file belongs to another training: a folder's config may have been
+edited, and objects passed in Python may differ from the trained ones.
 """
 
 import copy
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 
 _EXTRA = "_extra_state"  # the end of a name in a state_dict: modules check it themselves
 _OWN = {"params", "capturable", "differentiable"}
-"""What a group of an optimiser says about how it is run, not about what it computes (``fused`` rounds differently)."""
+"""Options of an optimiser's group that affect how it runs, not its results (``fused`` rounds differently)."""
 
 
 class CheckpointError(ValueError):
-    """A checkpoint that cannot be used; the message says why."""
+    """A checkpoint that cannot be used; the message gives the reason."""
 
 
 def checked_state(member: "Member", found: Any, where: str) -> dict[str, Any]:
@@ -28,8 +28,8 @@ def checked_state(member: "Member", found: Any, where: str) -> dict[str, Any]:
 
     Args:
         member: nothing in it is changed.
-        found: what ``member.state_dict()`` gave.
-        where: it was read, for messages.
+        found: from ``member.state_dict()``.
+        where: its origin, for messages.
 
     Raises:
         CheckpointError: it belongs to another network, optimiser or schedule.
@@ -52,7 +52,7 @@ def checked_state(member: "Member", found: Any, where: str) -> dict[str, Any]:
         if found.get("trained") is not None:
             averages = {} if member.average is None else member.average.averages
             check_like(found["trained"], [own, averages], f"{where}: trained")
-    if member.schedule is not None:  # what another version of torch did not save is its own
+    if member.schedule is not None:  # keys that another version of torch did not save keep their values
         own = member.schedule.state_dict()
         check_like(found["schedule"], {"last_epoch": 0}, f"{where}: schedule")
         known = {key: found["schedule"][key] for key in own if key in found["schedule"]}
@@ -62,12 +62,12 @@ def checked_state(member: "Member", found: Any, where: str) -> dict[str, Any]:
 
 
 def check_weights(found: Mapping[str, Any], expected: Mapping[str, Any], where: str) -> None:
-    """Whether weights are those of a network: names, shapes, types, and finite where a new network's are.
+    """Whether weights are those of a network: names, shapes, types, and finite if a new network's are.
 
     Args:
         found: the weights.
         expected: the network's ``state_dict()``.
-        where: they were read, for the message.
+        where: their origin, for the message.
 
     Raises:
         CheckpointError: they are not.
@@ -84,7 +84,7 @@ def check_weights(found: Mapping[str, Any], expected: Mapping[str, Any], where: 
 def check_like(found: Any, expected: Any, where: str) -> None:
     """Whether nested mappings and sequences have the parts of others, and tensors their shape and type.
 
-    NaN is refused, and infinity where the expected tensor has none. What is not expected may be there.
+    NaN is refused, and infinity unless the expected tensor has it. Additional keys are allowed.
 
     Raises:
         CheckpointError: they do not.

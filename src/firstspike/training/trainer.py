@@ -1,4 +1,4 @@
-"""Training: networks, a loss, optimisers; epochs over data; evaluation. It knows no files and no configs."""
+"""Training: networks, a loss, optimisers; epochs over data; evaluation. Without files or configs."""
 
 import logging
 import math
@@ -47,7 +47,7 @@ AugmentRule = Callable[[Tensor, SpikeData, Sequence[torch.Generator]], Tensor]
 
 
 class FitOptions(TypedDict, total=False):
-    """Keyword arguments of ``Trainer.fit`` beside the folder."""
+    """Keyword arguments of ``Trainer.fit`` besides the folder."""
 
     epochs: Required[Count]
     batch_size: Count
@@ -79,9 +79,9 @@ class Trainer:
         optimizer: of the network's parameters; with several networks a list.
         schedule: steps once an epoch; with several networks a list.
         regularizers: terms ``regularizer(times, labels, network, record)`` that are added to the loss.
-        silent: what happens where too many neurons are silent; by default their weights are raised. With
+        silent: what happens if too many neurons are silent; by default their weights are raised. With
             ``SilentNeurons(limits=1)`` nothing happens.
-        substrate: where spike times come from; by default the exact equations. With several networks it may be a list.
+        substrate: the source of spike times; by default the exact equations. With several networks it may be a list.
         augment: how training samples vary, ``augment(times, data, generators)``; see ``Augment``.
         clip_grad_norm: largest norm of a network's gradient; larger ones are scaled down to it.
         weight_average: decay per batch, such as 0.999, of a moving average of the weights. Evaluations, checkpoints
@@ -168,7 +168,7 @@ class Trainer:
 
     @property
     def device(self) -> torch.device:
-        """Where the networks are."""
+        """The device of the networks."""
         return next((p.device for p in self.network.parameters()), torch.device("cpu"))
 
     @overload
@@ -212,11 +212,11 @@ class Trainer:
         Ctrl-C or SIGTERM stop the training after the current batch; with a run folder its state is saved first.
 
         Args:
-            train: training data; or a ``DataLoader``, or any iterable of batches ``(times, labels)`` that starts anew
+            train: training data; or a ``DataLoader``, or any iterable of batches ``(times, labels)`` that starts again
                 every epoch, for data that do not fit into memory. A training on a ``DataLoader`` over data with an
-                index resumes bit for bit; of other iterables a warning says that this rests on them.
+                index resumes bit for bit; for other iterables, a warning notes that this depends on them.
             validation: evaluated after every epoch; the best network is the one with the highest accuracy on it.
-            epochs: total number of epochs, those of earlier calls included. Where they are all done, a warning says so.
+            epochs: total number of epochs, those of earlier calls included. If they are all done, there is a warning.
             batch_size: samples per gradient step; a loader has its own.
             seed: seed of the order of the samples and of all noise. Several networks have consecutive seeds, from this
                 one on.
@@ -224,7 +224,7 @@ class Trainer:
             folder: a run folder to write: metrics, checkpoints, results, figures; see ``fs.Run``.
             resume: continue the training in ``folder`` from its newest checkpoint, if there is one.
             checkpoint_every: epochs between checkpoints in the run folder; by default about twenty over the training.
-            callbacks: what else receives the events of the training.
+            callbacks: additional receivers of the events of the training.
             progress_bar: whether to show one.
             stop: polled before every batch; return True to save and stop.
 
@@ -292,7 +292,7 @@ class Trainer:
             signalled = stack.enter_context(stop_on_signals())
             batch = -(-fit.batch_size * len(self.members) // ranks.size)
             pace = stack.enter_context(threads_worth_starting(self.network, batch))
-            stack.enter_context(torch.random.fork_rng(_gpus(self.device)))  # layers of one's own may draw from it
+            stack.enter_context(torch.random.fork_rng(_gpus(self.device)))  # custom layers may draw from it
 
             def asked() -> bool:
                 return signalled() or stop()
@@ -469,5 +469,5 @@ def _one_each(name: str, given: Any, count: int, shared: bool = False) -> list[A
 
 
 def _gpus(device: torch.device) -> list[torch.device]:
-    """Devices with random states of their own."""
+    """Devices with separate random states."""
     return [device] if device.type == "cuda" else []
